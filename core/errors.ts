@@ -1,0 +1,54 @@
+/** Errors whose message is written for the user. Every other error is a defect of the program or the machine.
+ *
+ * @module
+ */
+
+/** The user asked for something that cannot be done: an unknown name, a wrong value, an unreadable file.
+ * The command line prints the message alone and exits with code 2. */
+export class UsageError extends Error {
+  override name = "UsageError";
+}
+
+/** A file does not hold what its format promises. The message names the file, the value and the limit. */
+export class FileFormatError extends UsageError {
+  override name = "FileFormatError";
+  /** Path of the file, as given. */
+  readonly path: string;
+
+  constructor(path: string, problem: string) {
+    super(`${path}: ${problem}`);
+    this.path = path;
+  }
+}
+
+/** An engine could not start, or a device reported an error. */
+export class EngineError extends Error {
+  override name = "EngineError";
+}
+
+/** Numbers stopped being numbers: NaN or infinity where a score or a loss was expected. */
+export class NumericError extends Error {
+  override name = "NumericError";
+}
+
+/** Edit distance of two names (Levenshtein), for suggestions. */
+function editDistance(a: string, b: string): number {
+  let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      row[j] = Math.min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+    previous = row;
+  }
+  return previous[b.length];
+}
+
+/** A {@linkcode UsageError} for an unknown name: the nearest known one as a suggestion, and the whole list. */
+export function unknownName(kind: string, name: string, known: readonly string[]): UsageError {
+  const nearest = [...known].sort((a, b) => editDistance(name, a) - editDistance(name, b))[0];
+  const hint = nearest !== undefined && editDistance(name, nearest) <= Math.max(2, name.length / 3)
+    ? ` Did you mean "${nearest}"?`
+    : "";
+  return new UsageError(`Unknown ${kind} "${name}".${hint} Known: ${known.join(", ")}`);
+}

@@ -1,0 +1,234 @@
+/** The one definition of configurations, cells and records. Types, checks and JSON Schema all come from here.
+ *
+ * @module
+ */
+import { z } from "zod";
+
+/** Version of {@linkcode cellRecordSchema}; a record of another version is refused by name. */
+export const SCHEMA_VERSION = 1;
+
+/** Engines a run may ask for. */
+export const ENGINE_NAMES = ["wasm", "tensorflow", "webgpu", "cpu"] as const;
+/** An engine a run may ask for. */
+export type EngineName = (typeof ENGINE_NAMES)[number];
+
+const unitType = z.enum(["ffn", "query-heads", "kv-groups"]);
+const fraction = z.number().min(0).lt(1);
+const positiveInt = z.number().int().positive();
+
+/** A method with its options. */
+export const methodChoiceSchema = z.strictObject({
+  id: z.string().describe("method id, see `bench ls methods`"),
+  options: z.record(z.string(), z.unknown()).default({}).describe("options of the method"),
+});
+
+/** A perplexity measurement. */
+export const perplexityChoiceSchema = z.strictObject({
+  corpus: z.string().describe("corpus id, see `bench ls tasks`"),
+  protocol: z.enum(["a", "b"]).default("a").describe(
+    "a: SparseGPT/Wanda windows, mean of window means; b: LLM-Pruner windows, mean over tokens",
+  ),
+  windowTokens: positiveInt.default(1024).describe("window length L in tokens; L - 1 are scored"),
+  maxWindows: positiveInt.optional().describe("score only the first windows"),
+});
+
+/** Calibration data, the same for every method of a run. */
+export const calibrationSchema = z.strictObject({
+  corpus: z.string().describe("corpus id whose calibration split is used"),
+  sequences: positiveInt.default(32).describe("number of windows"),
+  tokens: positiveInt.default(128).describe("window length in tokens"),
+});
+
+/** A throughput measurement. */
+export const throughputChoiceSchema = z.strictObject({
+  prefillTokens: positiveInt.default(512).describe("pp: tokens of the prompt"),
+  decodeTokens: positiveInt.default(128).describe("tg: tokens generated one at a time"),
+  batch: positiveInt.default(1).describe("sequences at once"),
+  repeats: positiveInt.default(5).describe("timed repeats after one untimed pass of the same shape"),
+});
+
+/** A run: everything `bench run` needs. YAML presets and flags both give this. */
+export const runConfigSchema = z.strictObject({
+  name: z.string().default("run").describe("title of the report"),
+  model: z.string().default("tiny").describe("Hugging Face folder, .gguf file, or `tiny` for the bundled model"),
+  engine: z.enum([...ENGINE_NAMES, "auto"]).default("auto").describe("engine; `auto` takes the fastest that starts"),
+  methods: z.array(methodChoiceSchema).min(1).describe("methods to compare; the dense model is always measured"),
+  sparsity: z.array(fraction).min(1).describe("fractions of the prunable parameters to remove"),
+  seeds: z.array(z.number().int().nonnegative()).min(1).default([0]).describe("one cell per seed"),
+  units: z.array(unitType).min(1).default(["ffn", "kv-groups"]).describe("unit types that may be removed"),
+  ffnMultiple: positiveInt.default(1).describe("FFN widths are multiples of this"),
+  calibration: calibrationSchema.optional().describe("defaults to the model's own corpus"),
+  perplexity: z.array(perplexityChoiceSchema).default([]).describe("perplexity measurements"),
+  tasks: z.array(z.string()).default([]).describe("multiple-choice tasks"),
+  limit: positiveInt.optional().describe("score only the first examples of each task"),
+  throughput: throughputChoiceSchema.optional().describe("throughput measurement"),
+  data: z.string().optional().describe("folder with data sets (JSON Lines, text)"),
+  out: z.string().describe("folder for records and reports"),
+  jobs: positiveInt.default(1).describe("cells at once"),
+});
+/** A run. */
+export type RunConfig = z.infer<typeof runConfigSchema>;
+
+/** One cell: everything that decides its numbers, and nothing else. Its hash names the record. */
+export const cellSchema = z.strictObject({
+  model: z.string(),
+  engine: z.enum(ENGINE_NAMES),
+  method: methodChoiceSchema.nullable().describe("null: the dense model"),
+  sparsity: fraction,
+  seed: z.number().int().nonnegative(),
+  units: z.array(unitType),
+  ffnMultiple: positiveInt,
+  calibration: calibrationSchema,
+  perplexity: z.array(perplexityChoiceSchema),
+  tasks: z.array(z.string()),
+  limit: positiveInt.optional(),
+  throughput: throughputChoiceSchema.optional(),
+});
+/** One cell. */
+export type Cell = z.infer<typeof cellSchema>;
+
+/** Machine and library versions behind a record. */
+export const environmentSchema = z.strictObject({
+  engine: z.enum(ENGINE_NAMES).describe("the engine that really ran"),
+  library: z.string().describe("TensorFlow.js and native library versions"),
+  device: z.string(),
+  threads: positiveInt,
+  deno: z.string(),
+  os: z.string(),
+  cpu: z.string(),
+  commit: z.string().nullable().describe("git commit of the harness, with `-dirty` when files differ"),
+});
+/** Machine and library versions. */
+export type Environment = z.infer<typeof environmentSchema>;
+
+/** Which data a measurement read. */
+export const datasetUseSchema = z.strictObject({
+  id: z.string(),
+  split: z.string(),
+  source: z.string().describe("file or hub id"),
+  revision: z.string().nullable(),
+  licence: z.string(),
+  sha256: z.string().describe("of the bytes read"),
+});
+/** Which data a measurement read. */
+export type DatasetUse = z.infer<typeof datasetUseSchema>;
+
+/** Size and shape of a model, from its configuration alone. */
+export const sizeSchema = z.strictObject({
+  parameters: z.number(),
+  prunableParameters: z.number(),
+  /** Multiply-accumulates of one 64-token sequence, LLM-Pruner's convention. */
+  macs64: z.number(),
+  weightBytes: z.number().describe("as held on the device, f32"),
+  kvBytesPerToken: z.number(),
+  sparsityOfModel: z.number().describe("fraction of all parameters removed"),
+  sparsityOfPrunable: z.number().describe("fraction of prunable parameters removed"),
+  layerwiseUniform: z.boolean(),
+  plainLlama: z.boolean().describe("loads as a plain Llama: layer-wise uniform and no added biases"),
+  layers: z.array(z.strictObject({ kvGroups: z.number(), queryHeadsPerGroup: z.number(), ffnChannels: z.number() })),
+});
+/** Size and shape of a model. */
+export type ModelSize = z.infer<typeof sizeSchema>;
+
+/** A perplexity with its protocol. */
+export const perplexityResultSchema = z.strictObject({
+  ...perplexityChoiceSchema.shape,
+  dataset: datasetUseSchema,
+  tokens: z.number().describe("ids in the whole text"),
+  windows: z.number(),
+  droppedTokens: z.number(),
+  nllPerToken: z.number().describe("nats"),
+  perplexity: z.number(),
+  perplexityStderr: z.number().describe("delta method from the standard error of the window means"),
+  windowNll: z.array(z.number()).describe("mean nats per scored token of each window, for paired comparison"),
+  bosPolicy: z.string(),
+  tokenizerSha256: z.string(),
+  seconds: z.number(),
+});
+/** A perplexity with its protocol. */
+export type PerplexityResult = z.infer<typeof perplexityResultSchema>;
+
+/** A multiple-choice task's scores. */
+export const taskResultSchema = z.strictObject({
+  task: z.string(),
+  version: z.number(),
+  dataset: datasetUseSchema,
+  numFewshot: z.number(),
+  bosPolicy: z.string(),
+  samples: z.strictObject({ original: z.number(), effective: z.number() }),
+  metrics: z.record(
+    z.string(),
+    z.strictObject({ value: z.number(), stderr: z.number().nullable(), higherIsBetter: z.boolean() }),
+  ),
+  /** One character per example, `1` right and `0` wrong, per metric; for paired comparison. */
+  outcomes: z.record(z.string(), z.string()),
+  chance: z.number().describe("expected accuracy of a uniform guess"),
+  seconds: z.number(),
+});
+/** A multiple-choice task's scores. */
+export type TaskResult = z.infer<typeof taskResultSchema>;
+
+/** Throughput of one kind of work. */
+export const throughputResultSchema = z.strictObject({
+  name: z.string().describe("`pp512`, `tg128`"),
+  batch: z.number(),
+  tokensPerS: z.strictObject({ mean: z.number(), sd: z.number() }),
+  samplesMs: z.array(z.number()),
+});
+/** Throughput of one kind of work. */
+export type ThroughputResult = z.infer<typeof throughputResultSchema>;
+
+const recordHead = {
+  schemaVersion: z.literal(SCHEMA_VERSION),
+  id: z.string().describe("hash of the cell"),
+  cell: cellSchema,
+  startedAt: z.string(),
+  seconds: z.number(),
+};
+
+/** The record of a cell that finished. */
+export const doneRecordSchema = z.strictObject({
+  ...recordHead,
+  state: z.literal("done"),
+  environment: environmentSchema,
+  weights: z.strictObject({
+    path: z.string(),
+    format: z.string(),
+    dtypes: z.array(z.string()),
+    sizeBytes: z.number(),
+    sha256: z.string(),
+  }),
+  size: sizeSchema,
+  denseSize: sizeSchema,
+  plan: z.strictObject({
+    layers: z.array(z.strictObject({
+      kvGroups: z.array(z.number()),
+      queryHeads: z.array(z.number()),
+      ffnChannels: z.array(z.number()),
+    })),
+  }),
+  calibrationData: datasetUseSchema.nullable(),
+  perplexity: z.array(perplexityResultSchema),
+  tasks: z.array(taskResultSchema),
+  throughput: z.array(throughputResultSchema),
+  memory: z.strictObject({ afterLoadBytes: z.number(), peakBytes: z.number(), measure: z.string() }),
+  timings: z.strictObject({ loadS: z.number(), pruneS: z.number(), evaluateS: z.number() }),
+});
+/** The record of a cell that failed. */
+export const failedRecordSchema = z.strictObject({
+  ...recordHead,
+  state: z.literal("failed"),
+  failure: z.strictObject({
+    kind: z.enum(["error", "usage", "numeric", "engine", "out-of-memory", "crash"]),
+    message: z.string(),
+    exitCode: z.number().nullable(),
+  }),
+});
+/** One record per cell. */
+export const cellRecordSchema = z.discriminatedUnion("state", [doneRecordSchema, failedRecordSchema]);
+/** One record per cell. */
+export type CellRecord = z.infer<typeof cellRecordSchema>;
+/** The record of a cell that finished. */
+export type DoneRecord = z.infer<typeof doneRecordSchema>;
+/** The record of a cell that failed. */
+export type FailedRecord = z.infer<typeof failedRecordSchema>;

@@ -1,0 +1,82 @@
+/** What a pruning method is: options, needs, and a function from model, calibration data and budget to a plan.
+ *
+ * @module
+ */
+import type { z } from "zod";
+import type { Rng } from "../core/rng.ts";
+import type { HostTensor } from "../models/config.ts";
+import type { LlamaModel } from "../models/llama.ts";
+import type { PrunePlan } from "../models/plan.ts";
+import type { BudgetTarget } from "../models/target.ts";
+
+/** Named f32 arrays, such as one score vector per layer. */
+export type Statistics = Record<string, HostTensor>;
+
+/** What a method is given. */
+export interface MethodContext<Options> {
+  /** The dense model on the device. Its tensors must not be changed or disposed. */
+  model: LlamaModel;
+  /** Calibration windows, each `[T]` token ids; the same for every method of a comparison. Empty unless needed. */
+  calibration: Int32Array[];
+  /** The budget to meet. */
+  target: BudgetTarget;
+  /** Parsed options. */
+  options: Options;
+  /** Seed of the cell. */
+  seed: number;
+  /** The method's random stream `name`. */
+  rng(name: string): Rng;
+  /** Computes statistics that do not depend on the budget, or returns those computed before for the same model,
+   * calibration data, engine and `key`. The key must name every option the result depends on. */
+  remember(key: string, compute: () => Promise<Statistics>): Promise<Statistics>;
+  /** Progress in words, shown on stderr. */
+  report(message: string): void;
+  /** Aborts when the user stops the run: check it between batches with `signal.throwIfAborted()`. */
+  signal: AbortSignal;
+}
+
+/** What a method returns. */
+export interface PruneResult {
+  /** Kept units. */
+  plan: PrunePlan;
+  /** Tensors that replace the dense model's before units are cut out, by Hugging Face name and at dense shape.
+   * Biases may be added this way (`…o_proj.bias`), which makes the result something other than a plain LLaMA. */
+  replaced?: Statistics;
+}
+
+/** A pruning method. Made with {@linkcode defineMethod}. */
+export interface Method<Schema extends z.ZodType = z.ZodType> {
+  /** `kebab-case` name, unique in the registry. */
+  id: string;
+  /** One sentence for `bench ls methods`. */
+  summary: string;
+  /** Where the method is described: authors, year, arXiv id, equation. */
+  source: string;
+  /** `one-shot`: scores and cuts. `learned`: trains masks, and reports the tokens it saw. */
+  kind: "one-shot" | "learned";
+  needs: {
+    /** Whether `calibration` is filled. */
+    calibration: boolean;
+    /** Whether the engine must have gradients. */
+    gradients: boolean;
+  };
+  /** Strict schema of the options; each has a default and a description. */
+  options: Schema;
+  /** Whether these options always give equal widths in every layer. */
+  uniformLayers(options: z.infer<Schema>): boolean;
+  /** Decides what stays.
+   * @throws {UsageError} when the options cannot meet the budget on this model. */
+  prune(context: MethodContext<z.infer<Schema>>): Promise<PruneResult>;
+}
+
+/** Checks a method's definition and returns it with its option types.
+ * @throws {TypeError} when the id is not kebab-case or an option has no default. */
+export function defineMethod<Schema extends z.ZodType>(method: Method<Schema>): Method<Schema> {
+  if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(method.id)) {
+    throw new TypeError(`Method id must be kebab-case: current "${method.id}"`);
+  }
+  if (!method.options.safeParse({}).success) {
+    throw new TypeError(`Every option of method "${method.id}" must have a default`);
+  }
+  return method;
+}
