@@ -1,0 +1,98 @@
+/** Expands a run into cells, and names each cell by what decides its numbers.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { type Cell, type EngineName, type RunConfig, SCHEMA_VERSION } from "../core/schema.ts";
+
+/** Contents behind the names in a cell: weights and data are known by their bytes, not by where they lie. */
+export interface Fingerprint {
+  /** SHA-256 over the checkpoint's files, hex. */
+  weights: string;
+  /** SHA-256 of the tokenizer's definition, hex. */
+  tokenizer: string;
+  /** SHA-256 of each data set a cell reads, by what it is used for (`perplexity wikitext2`). */
+  data: Record<string, string>;
+}
+
+/** A cell with its names. */
+export interface PlannedCell {
+  /** First 16 hex digits of SHA-256 over the canonical JSON of the cell and the fingerprint. */
+  id: string;
+  cell: Cell;
+}
+
+/** JSON with sorted keys and without `undefined`, so that equal values give equal text. */
+export function canonicalJson(value: unknown): string {
+  return JSON.stringify(
+    value,
+    (_key, item) =>
+      item !== null && typeof item === "object" && !Array.isArray(item)
+        ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
+        : item,
+  );
+}
+
+/** The id of a cell. The path of the model does not count, its contents do; for the dense model the settings that only
+ * pruning reads do not count either. */
+export function cellId(cell: Cell, fingerprint: Fingerprint): string {
+  const { model: _path, ...decisive } = cell;
+  const { units: _units, ffnMultiple: _multiple, calibration: _calibration, seed: _seed, ...dense } = decisive;
+  const { [calibrationUse(cell)]: _data, ...denseData } = fingerprint.data;
+  const identity = cell.method === null
+    ? { cell: dense, fingerprint: { ...fingerprint, data: denseData } }
+    : { cell: decisive, fingerprint };
+  return createHash("sha256").update(canonicalJson({ schemaVersion: SCHEMA_VERSION, ...identity })).digest("hex")
+    .slice(0, 16);
+}
+
+/** Key of the calibration data in {@linkcode Fingerprint.data}. */
+export function calibrationUse(cell: Pick<Cell, "calibration">): string {
+  return `calibration ${cell.calibration.corpus}`;
+}
+
+/** Name of a cell's record: readable first, unique by its id. */
+export function cellName({ id, cell }: PlannedCell): string {
+  if (cell.method === null) return `dense-${id}`;
+  return `${cell.method.id}-${cell.sparsity}-s${cell.seed}-${id}`;
+}
+
+/** What people call a cell: `flap 25 % seed 0`. */
+export function cellLabel(cell: Cell): string {
+  if (cell.method === null) return "dense";
+  const options = Object.entries(cell.method.options).map(([key, value]) => `${key}=${value}`);
+  const method = [cell.method.id, ...options.length > 0 ? [`(${options.join(", ")})`] : []].join(" ");
+  return `${method} ${Number((cell.sparsity * 100).toFixed(4))} % seed ${cell.seed}`;
+}
+
+/** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once. A level
+ * of 0 is the dense model. */
+export function expandCells(
+  config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> },
+  engine: EngineName,
+  fingerprint: Fingerprint,
+): PlannedCell[] {
+  const common = {
+    model: config.model,
+    engine,
+    units: config.units,
+    ffnMultiple: config.ffnMultiple,
+    calibration: config.calibration,
+    perplexity: config.perplexity,
+    tasks: config.tasks,
+    ...(config.limit === undefined ? {} : { limit: config.limit }),
+    ...(config.throughput === undefined ? {} : { throughput: config.throughput }),
+  };
+  const cells: Cell[] = [{ ...common, method: null, sparsity: 0, seed: config.seeds[0] }];
+  for (const method of config.methods) {
+    for (const sparsity of config.sparsity) {
+      if (sparsity > 0) cells.push(...config.seeds.map((seed) => ({ ...common, method, sparsity, seed })));
+    }
+  }
+  const planned = new Map<string, PlannedCell>();
+  for (const cell of cells) {
+    const id = cellId(cell, fingerprint);
+    if (!planned.has(id)) planned.set(id, { id, cell });
+  }
+  return [...planned.values()];
+}

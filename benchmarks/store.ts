@@ -1,0 +1,193 @@
+/** The folder of a run: `run.json`, one record per cell, calibration statistics, logs and reports. Every file is written
+ * under a temporary name and renamed, so that a reader never sees half of one.
+ *
+ * @module
+ */
+import { basename, dirname, join } from "node:path";
+import { FileFormatError, UsageError } from "../core/errors.ts";
+import { type CellRecord, cellRecordSchema, SCHEMA_VERSION } from "../core/schema.ts";
+import { cellName, type PlannedCell } from "./cells.ts";
+import { describeIssue } from "./config.ts";
+
+/** Paths inside a run's folder. */
+export function runPaths(out: string): {
+  run: string;
+  records: string;
+  cache: string;
+  report: string;
+  logs: string;
+  jobs: string;
+  lock: string;
+} {
+  return {
+    run: join(out, "run.json"),
+    records: join(out, "records"),
+    cache: join(out, "cache"),
+    report: join(out, "report"),
+    logs: join(out, "logs"),
+    jobs: join(out, "jobs"),
+    lock: join(out, ".lock"),
+  };
+}
+
+/** Path of a cell's record. */
+export function recordPath(out: string, planned: PlannedCell): string {
+  return join(runPaths(out).records, `${cellName(planned)}.json`);
+}
+
+/** Writes `content` to `path` whole or not at all: temporary name, flush to the device, rename. The folder is made. */
+export function writeAtomically(path: string, content: string | Uint8Array): void {
+  const folder = dirname(path);
+  Deno.mkdirSync(folder, { recursive: true });
+  const temporary = join(folder, `.${basename(path)}.${Deno.pid}.tmp`);
+  try {
+    using file = Deno.openSync(temporary, { write: true, create: true, truncate: true });
+    let bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+    while (bytes.length > 0) bytes = bytes.subarray(file.writeSync(bytes));
+    file.syncSync();
+  } catch (error) {
+    try {
+      Deno.removeSync(temporary);
+    } catch { /* it was never made */ }
+    throw error;
+  }
+  Deno.renameSync(temporary, path);
+  syncFolder(folder);
+}
+
+/** Makes a rename durable; not every platform can open a folder. */
+function syncFolder(folder: string): void {
+  try {
+    using handle = Deno.openSync(folder, { read: true });
+    handle.syncSync();
+  } catch { /* the rename itself is still atomic */ }
+}
+
+/** Pretty JSON with a line end, as all JSON files of a run. */
+export function toJson(value: unknown): string {
+  return JSON.stringify(value, null, 2) + "\n";
+}
+
+/** Writes a record after checking it, so that nothing unreadable is ever stored.
+ * @throws {TypeError} when the record does not fit the schema (a defect of the program). */
+export function writeRecord(out: string, record: CellRecord): string {
+  const parsed = cellRecordSchema.safeParse(record);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((issue) => describeIssue(issue, record, () => []));
+    throw new TypeError(`A record must fit the schema: ${problems.join("; ")}`);
+  }
+  const path = recordPath(out, record);
+  writeAtomically(path, toJson(parsed.data));
+  return path;
+}
+
+/** Reads one record.
+ * @throws {FileFormatError} that says what is wrong; a record of another schema version is refused by name. */
+export function readRecord(path: string): CellRecord {
+  let value: unknown;
+  try {
+    value = JSON.parse(Deno.readTextFileSync(path));
+  } catch (error) {
+    if (error instanceof SyntaxError) throw new FileFormatError(path, `is not JSON (${error.message})`);
+    throw error;
+  }
+  const version = (value as { schemaVersion?: unknown } | null)?.schemaVersion;
+  if (typeof version === "number" && version !== SCHEMA_VERSION) throw new SchemaVersionError(path, version);
+  const parsed = cellRecordSchema.safeParse(value);
+  if (!parsed.success) {
+    const [issue, ...others] = parsed.error.issues;
+    const more = others.length > 0 ? ` (and ${others.length} more)` : "";
+    throw new FileFormatError(path, `is not a record: ${describeIssue(issue, value, () => [])}${more}`);
+  }
+  if (basename(path) !== `${cellName(parsed.data)}.json`) {
+    throw new FileFormatError(path, `holds the record "${cellName(parsed.data)}" under another name`);
+  }
+  return parsed.data;
+}
+
+/** A record was written by another version of this program. */
+export class SchemaVersionError extends FileFormatError {
+  constructor(path: string, version: number) {
+    super(
+      path,
+      `has record schema version ${version}, this program reads version ${SCHEMA_VERSION}: use another folder`,
+    );
+  }
+}
+
+/** The records of a folder, and the files in it that are none. */
+export interface StoredRecords {
+  /** By method, sparsity and seed; the dense model first. */
+  records: CellRecord[];
+  problems: { path: string; message: string }[];
+}
+
+/** Reads every record in `out`.
+ * @throws {UsageError} when the folder holds no run.
+ * @throws {SchemaVersionError} when a record has another schema version. */
+export function readRecords(out: string): StoredRecords {
+  const stored: StoredRecords = { records: [], problems: [] };
+  let entries: Deno.DirEntry[];
+  try {
+    entries = [...Deno.readDirSync(runPaths(out).records)];
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory)) throw error;
+    throw new UsageError(`"${out}" holds no run: there is no folder "${runPaths(out).records}"`);
+  }
+  for (const { name, isFile } of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    if (!isFile || !name.endsWith(".json")) continue;
+    const path = join(runPaths(out).records, name);
+    try {
+      stored.records.push(readRecord(path));
+    } catch (error) {
+      if (error instanceof SchemaVersionError || !(error instanceof FileFormatError)) throw error;
+      stored.problems.push({ path, message: error.message });
+    }
+  }
+  const rank = ({ cell }: CellRecord): [string, number, number] => [cell.method?.id ?? "", cell.sparsity, cell.seed];
+  stored.records.sort((a, b) => {
+    const [x, y] = [rank(a), rank(b)];
+    const i = x.findIndex((part, i) => part !== y[i]);
+    return i < 0 ? 0 : x[i] < y[i] ? -1 : 1;
+  });
+  return stored;
+}
+
+/** Renames an unreadable record to `NAME.bad` (`.bad2`, …), so that it is neither used nor lost. Returns the new path. */
+export function setAside(path: string): string {
+  for (let n = 1;; n++) {
+    const aside = `${path}.bad${n === 1 ? "" : n}`;
+    try {
+      Deno.lstatSync(aside);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      Deno.renameSync(path, aside);
+      return aside;
+    }
+  }
+}
+
+/** Takes the folder for this process. The operating system releases the lock when the process ends, however it ends.
+ * @throws {UsageError} when another run holds it. */
+export function lockFolder(out: string): Disposable {
+  Deno.mkdirSync(out, { recursive: true });
+  const path = runPaths(out).lock;
+  const file = Deno.openSync(path, { read: true, write: true, create: true });
+  if (!file.tryLockSync(true)) {
+    file.close();
+    const holder = Deno.readTextFileSync(path).trim();
+    throw new UsageError(
+      `Another run is writing to "${out}"${holder ? ` (${holder})` : ""}: wait for it or choose another --out`,
+    );
+  }
+  file.truncateSync();
+  file.writeSync(
+    new TextEncoder().encode(`process ${Deno.pid} on ${Deno.hostname()} since ${new Date().toISOString()}\n`),
+  );
+  return {
+    [Symbol.dispose]: () => {
+      file.truncateSync();
+      file.close();
+    },
+  };
+}

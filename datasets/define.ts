@@ -1,0 +1,138 @@
+/** What a data set is: a multiple-choice task or a text corpus. Each is one short file with its source, licence, record
+ * format and the text that a model sees.
+ *
+ * @module
+ */
+import type { z } from "zod";
+
+/** Where a data set lives on the Hugging Face Hub. */
+export interface HubSource {
+  /** `owner/name`. */
+  repo: string;
+  /** Configuration (subset), if the set has several. */
+  config?: string;
+  /** Commit the records are pinned to. */
+  revision?: string;
+}
+
+/** What tasks and corpora have in common. Exactly one of `hub` and `folder` is given. */
+export interface DataSource {
+  /** `snake_case` name, unique in the registry. */
+  id: string;
+  /** One sentence for `bench ls tasks`. */
+  summary: string;
+  /** Where the data set is described: authors, year, arXiv id. */
+  source: string;
+  /** Licence as its data card or repository states it. */
+  licence: string;
+  /** For data that the user brings: where it comes from. */
+  hub?: HubSource;
+  /** For data that ship with the project: their folder. */
+  folder?: URL;
+}
+
+/** One answer of an example, as the model sees it. */
+export interface Choice {
+  /** What the continuation is conditioned on. */
+  context: string;
+  /** What is scored; begins with the delimiter, one space. */
+  continuation: string;
+  /** The answer without delimiter: its length normalises `acc_norm` and `acc_bytes`. */
+  text: string;
+}
+
+/** A multiple-choice example. */
+export interface Example {
+  choices: Choice[];
+  /** Index of the right choice. */
+  gold: number;
+}
+
+/** A multiple-choice task, scored by the log-likelihood of each choice as in lm-evaluation-harness. */
+export interface Task<Schema extends z.ZodType = z.ZodType> extends DataSource {
+  /** Version of the prompt, that of lm-evaluation-harness for its tasks. */
+  version: number;
+  /** The scored split. */
+  split: string;
+  /** Names that the split's file may have in a data folder; the first one present is read. */
+  files: readonly string[];
+  /** Format of one record; fields that are not used may be missing or of any type. */
+  record: Schema;
+  /** The example of one record.
+   * @throws {RangeError} when the fields do not fit together, such as an answer key that no choice has. */
+  toExample(record: z.infer<Schema>): Example;
+  /** Reported metrics. `acc`: highest log-likelihood; `acc_norm`: highest log-likelihood per character (code point).
+   * `acc_bytes`, per UTF-8 byte, is reported wherever `acc_norm` is. */
+  metrics: readonly ("acc" | "acc_norm")[];
+}
+
+/** A text corpus: records of text that are joined for perplexity and calibration. */
+export interface Corpus extends DataSource {
+  /** The record's field that holds the text. */
+  textField: string;
+  /** Splits with the names that their file may have in a data folder; the first one present is read.
+   * JSON Lines (`.jsonl`, `.json`, each also `.gz`) or plain text, one record per line. */
+  splits: Record<string, readonly string[]>;
+  /** Names of files that hold the corpus in one piece. Where a split has no file of its own, it is cut from this one:
+   * see {@linkcode PARTS}. */
+  wholeFiles: readonly string[];
+  /** Split measured when none is named. */
+  evaluationSplit: string;
+  /** Split that calibration windows are drawn from. */
+  calibrationSplit: string;
+  /** What stands between two records in protocols (a) and (b); absent when these are not defined for the corpus. */
+  joiner?: string;
+  /** What stands between two records of the calibration text; absent when each window comes from one record. */
+  calibrationJoiner?: string;
+  /** Only the first records are read. */
+  maxRecords?: number;
+  /** Only the first windows are scored. */
+  maxWindows?: number;
+  /** Whether a record begins an article, so that a file may be cut before it; absent: before every record. */
+  startsArticle?(text: string): boolean;
+  /** The documents of protocol (c) in raw form; absent when the protocol is not defined for the corpus. */
+  documents?(texts: readonly string[]): string[];
+  /** A document as the model sees it in protocol (c). */
+  detokenise?(document: string): string;
+}
+
+/** Shares of a corpus's only file that stand in for splits without a file: calibration and evaluation never overlap,
+ * unless `all` is asked for. Cuts are moved to the nearest beginning of an article. */
+export const PARTS: Record<string, readonly [from: number, to: number]> = {
+  all: [0, 1],
+  calibration: [0, 0.8],
+  validation: [0.8, 0.9],
+  test: [0.9, 1],
+};
+
+function checkSource(kind: string, { id, hub, folder }: DataSource): void {
+  if (!/^[a-z][a-z0-9]*(_[a-z0-9]+)*$/.test(id)) throw new TypeError(`${kind} id must be snake_case: current "${id}"`);
+  if (!hub === !folder) throw new TypeError(`${kind} "${id}" must have either a hub source or a folder`);
+}
+
+/** Checks a task's definition and returns it with its record type. `files` defaults to `<id>-<split>.jsonl`, then
+ * `<id>.jsonl`.
+ * @throws {TypeError} when the id is not snake_case, or the data have no or two places. */
+export function defineTask<Schema extends z.ZodType>(
+  task: Omit<Task<Schema>, "files"> & { files?: readonly string[] },
+): Task<Schema> {
+  checkSource("Task", task);
+  return { files: [`${task.id}-${task.split}.jsonl`, `${task.id}.jsonl`], ...task };
+}
+
+/** Checks a corpus's definition. `wholeFiles` defaults to none.
+ * @throws {TypeError} when the id is not snake_case, the data have no or two places, or a named split is missing. */
+export function defineCorpus(corpus: Omit<Corpus, "wholeFiles"> & { wholeFiles?: readonly string[] }): Corpus {
+  checkSource("Corpus", corpus);
+  for (const split of [corpus.evaluationSplit, corpus.calibrationSplit]) {
+    if (!Object.hasOwn(corpus.splits, split)) {
+      throw new TypeError(`Corpus "${corpus.id}" has no split "${split}": current ${Object.keys(corpus.splits)}`);
+    }
+  }
+  return { wholeFiles: [], ...corpus };
+}
+
+/** Choices that share a context: each text is scored after `context` and one space. */
+export function choicesAfter(context: string, texts: readonly string[]): Choice[] {
+  return texts.map((text) => ({ context, continuation: ` ${text}`, text }));
+}

@@ -1,0 +1,414 @@
+/** A LLaMA-family decoder on the device: RMSNorm, RoPE, grouped-query attention, SwiGLU, with optional masks.
+ *
+ * Shape legend: B batch, T tokens, N = B T rows, D width, H query heads, G key/value groups, K head size,
+ * F FFN channels, V vocabulary, L layers. All tensors are f32; weights on the device are `[in, out]`.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { currentEngine } from "../core/engine.ts";
+import { NumericError } from "../core/errors.ts";
+import {
+  attention,
+  type AttentionLayout,
+  cachedAttention,
+  type KeyValues,
+  linear,
+  linearTransposed,
+  matMul2d,
+  rmsNorm,
+  type RotaryTables,
+  softmaxCrossEntropy,
+  swiGlu,
+} from "../core/ops.ts";
+import {
+  type LayerShape,
+  LINEAR_NAMES,
+  type LinearName,
+  type LlamaConfig,
+  queryHeads,
+  tensorNames,
+  type WeightSource,
+} from "./config.ts";
+import { rotaryTables } from "./rope.ts";
+
+/** A linear map on the device. */
+export interface DeviceLinear {
+  /** [in, out]. */
+  weight: tf.Tensor2D;
+  /** [out]. */
+  bias?: tf.Tensor1D;
+  /** Low-rank update `scale (x down) up`: down [in, r], up [r, out]. */
+  lora?: { down: tf.Tensor2D; up: tf.Tensor2D; scale: number };
+}
+
+/** A decoder layer on the device. */
+export interface DeviceLayer extends Record<LinearName, DeviceLinear> {
+  /** [D]. */
+  attentionNorm: tf.Tensor1D;
+  /** [D]. */
+  ffnNorm: tf.Tensor1D;
+}
+
+/** A model on the device. Free it with {@linkcode disposeModel}. */
+export interface LlamaModel {
+  config: LlamaConfig;
+  /** [V, D]. */
+  embedding: tf.Tensor2D;
+  layers: DeviceLayer[];
+  /** [D]. */
+  finalNorm: tf.Tensor1D;
+  /** [D, V]; null when tied to the embedding. */
+  head: tf.Tensor2D | null;
+}
+
+/** Masks of one layer; each multiplies what its units write, so a zero removes the unit exactly. */
+export interface LayerMasks {
+  /** [H]: multiplies the output of each query head, before the output projection. */
+  queryHeads?: tf.Tensor1D;
+  /** [G]: the same, one value for all query heads of a key/value group. */
+  kvGroups?: tf.Tensor1D;
+  /** [F]: multiplies the gated activation, before the down projection. */
+  ffn?: tf.Tensor1D;
+}
+
+/** Token ids of B rows, padded on the right to T. */
+export interface TokenBatch {
+  /** i32 [B T], row-major. Padding may hold any id in the vocabulary. */
+  tokens: Int32Array;
+  batch: number;
+  /** T. */
+  length: number;
+  /** i32 [B T]: position of each token; 0, 1, 2, ... in each row when absent. */
+  positions?: Int32Array;
+  /** i32 [B T]: branch of each token in a prefix tree. Token j sees token i <= j of its row iff i is in branch 0 (the
+   * shared prefix) or in j's own branch. All 0 when absent: plain causal attention. */
+  segments?: Int32Array;
+}
+
+/** Where {@linkcode ForwardOptions.observe} looks. */
+export type ObservedSite = "output" | "down";
+
+/** Options of {@linkcode forward}. */
+export interface ForwardOptions {
+  /** Masks per layer. */
+  masks?: LayerMasks[];
+  /** Called with the input of the output and down projections, [N, H K] and [N, F], after masks. The tensor is freed
+   * after the call. */
+  observe?: (layer: number, site: ObservedSite, input: tf.Tensor2D) => void;
+}
+
+const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[name]);
+
+/** Reads every tensor of `source` in turn and puts it on the device; at most one host copy of a tensor exists.
+ * @throws {EngineError} when the device cannot hold a tensor. */
+export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
+  const { config } = source;
+  const vector = (name: string) => tf.tensor1d(checked(name).data);
+  const matrix = (name: string): tf.Tensor2D =>
+    tf.tidy(() => {
+      const { shape, data } = checked(name);
+      return tf.transpose(tf.tensor2d(data, shape as [number, number]));
+    });
+  function checked(name: string) {
+    const tensor = source.read(name);
+    const { maxTensorBytes } = currentEngine();
+    if (tensor.data.byteLength > maxTensorBytes) {
+      throw new RangeError(
+        `Tensor "${name}" takes ${tensor.data.byteLength} bytes: this device holds at most ${maxTensorBytes} in one; ` +
+          "use the tensorflow engine",
+      );
+    }
+    return tensor;
+  }
+  const { shape, data } = checked(tensorNames.embedding);
+  const embedding = tf.tensor2d(data, shape as [number, number]);
+  const layers: DeviceLayer[] = [];
+  for (let l = 0; l < config.layers.length; l++) {
+    const linears = Object.fromEntries(LINEAR_NAMES.map((name): [LinearName, DeviceLinear] => [name, {
+      weight: matrix(tensorNames.weight(l, name)),
+      ...config.biases.includes(name) && { bias: vector(tensorNames.bias(l, name)) },
+    }])) as Record<LinearName, DeviceLinear>;
+    layers.push({
+      ...linears,
+      attentionNorm: vector(tensorNames.attentionNorm(l)),
+      ffnNorm: vector(tensorNames.ffnNorm(l)),
+    });
+    // Uploads are queued; reading one value waits for them, so that host copies do not pile up.
+    await tf.tidy(() => tf.slice(layers[l].down.weight, [0, 0], [1, 1])).data();
+    currentEngine().check();
+  }
+  return {
+    config,
+    embedding,
+    layers,
+    finalNorm: vector(tensorNames.finalNorm),
+    head: config.tiedHead ? null : matrix(tensorNames.head),
+  };
+}
+
+/** Every tensor of the model. */
+export function modelTensors(model: LlamaModel): tf.Tensor[] {
+  const tensors: tf.Tensor[] = [model.embedding, model.finalNorm];
+  if (model.head) tensors.push(model.head);
+  for (const layer of model.layers) {
+    tensors.push(layer.attentionNorm, layer.ffnNorm);
+    for (const { weight, bias } of deviceLinears(layer)) {
+      tensors.push(weight);
+      if (bias) tensors.push(bias);
+    }
+  }
+  return tensors;
+}
+
+/** Frees the model's tensors. */
+export function disposeModel(model: LlamaModel): void {
+  tf.dispose(modelTensors(model));
+}
+
+/** `x` through a linear map: [N, in] -> [N, out]. */
+export function applyLinear(x: tf.Tensor2D, { weight, bias, lora }: DeviceLinear): tf.Tensor2D {
+  const y = linear(x, weight, bias);
+  return lora ? tf.add(y, tf.mul(linear(linear(x, lora.down), lora.up), lora.scale)) : y;
+}
+
+/** What all layers of one forward pass share. */
+export interface PassContext {
+  config: LlamaConfig;
+  batch: number;
+  tables: RotaryTables;
+  /** [B or 1, 1, T, S] or null; see {@linkcode AttentionLayout}. */
+  mask: tf.Tensor4D | null;
+}
+
+function attentionLayout(pass: PassContext, shape: LayerShape): AttentionLayout {
+  const { kvGroups, queryHeadsPerGroup } = shape;
+  const { batch, tables, mask, config } = pass;
+  return { batch, kvGroups, queryHeadsPerGroup, headSize: config.headSize, tables, mask };
+}
+
+/** Scales each head of `x` [N, H K] by the masks. */
+function maskHeads(x: tf.Tensor2D, masks: LayerMasks | undefined, shape: LayerShape, headSize: number): tf.Tensor2D {
+  const { kvGroups: g, queryHeadsPerGroup: r } = shape;
+  const n = x.shape[0];
+  let heads: tf.Tensor = tf.reshape(x, [n, g, r, headSize]);
+  if (masks?.queryHeads) heads = tf.mul(heads, tf.reshape(masks.queryHeads, [1, g, r, 1]));
+  if (masks?.kvGroups) heads = tf.mul(heads, tf.reshape(masks.kvGroups, [1, g, 1, 1]));
+  return tf.reshape(heads, [n, g * r * headSize]);
+}
+
+/** One decoder layer: x [N, D] -> [N, D]. With a cache, `past` is read and the new keys and values go to `keep`. */
+export function decoderLayer(
+  x: tf.Tensor2D,
+  layer: DeviceLayer,
+  index: number,
+  pass: PassContext,
+  options: ForwardOptions = {},
+  cached?: { past: KeyValues | null; keep: (cache: KeyValues) => void },
+): tf.Tensor2D {
+  const { config } = pass;
+  const shape = config.layers[index];
+  const masks = options.masks?.[index];
+  const normed = rmsNorm(x, layer.attentionNorm, config.normEpsilon);
+  const packed = tf.concat2d(
+    [applyLinear(normed, layer.query), applyLinear(normed, layer.key), applyLinear(normed, layer.value)],
+    1,
+  );
+  let context: tf.Tensor2D;
+  if (cached) {
+    const { out, cache } = cachedAttention(packed, attentionLayout(pass, shape), cached.past);
+    cached.keep(cache);
+    context = out;
+  } else {
+    context = attention(packed, attentionLayout(pass, shape));
+  }
+  if (masks?.queryHeads || masks?.kvGroups) context = maskHeads(context, masks, shape, config.headSize);
+  options.observe?.(index, "output", context);
+  const attended = tf.add(x, applyLinear(context, layer.output)) as tf.Tensor2D;
+
+  const ffnInput = rmsNorm(attended, layer.ffnNorm, config.normEpsilon);
+  let activation = swiGlu(applyLinear(ffnInput, layer.gate), applyLinear(ffnInput, layer.up));
+  if (masks?.ffn) activation = tf.mul(activation, masks.ffn);
+  options.observe?.(index, "down", activation);
+  return tf.add(attended, applyLinear(activation, layer.down));
+}
+
+const HIDDEN = -1e9;
+
+/** Additive attention mask of a batch: [1, 1, T, T] when every row is plainly causal, else [B, 1, T, T]. */
+function attentionMask({ batch, length, segments }: TokenBatch): tf.Tensor4D {
+  const rows = segments ? batch : 1;
+  const mask = new Float32Array(rows * length * length);
+  for (let b = 0; b < rows; b++) {
+    for (let j = 0; j < length; j++) {
+      const row = (b * length + j) * length;
+      const branch = segments ? segments[b * length + j] : 0;
+      for (let i = 0; i < length; i++) {
+        const other = segments ? segments[b * length + i] : 0;
+        if (i > j || (other !== 0 && other !== branch)) mask[row + i] = HIDDEN;
+      }
+    }
+  }
+  return tf.tensor4d(mask, [rows, 1, length, length]);
+}
+
+/** Makes what all layers of a pass share; free it with {@linkcode disposePass}. */
+export function createPass(config: LlamaConfig, input: TokenBatch): PassContext {
+  const { batch, length } = input;
+  const positions = input.positions ?? Int32Array.from({ length: batch * length }, (_, i) => i % length);
+  return { config, batch, tables: rotaryTables(config, positions), mask: attentionMask(input) };
+}
+
+/** Frees the tensors of a pass. */
+export function disposePass(pass: PassContext): void {
+  tf.dispose([pass.tables.cos, pass.tables.sin, pass.tables.rotate]);
+  pass.mask?.dispose();
+}
+
+/** Embeds token ids: [N] -> [N, D]. */
+export function embed(model: LlamaModel, tokens: Int32Array): tf.Tensor2D {
+  return tf.tidy(() => tf.gather(model.embedding, tf.tensor1d(tokens, "int32")));
+}
+
+/** Hidden states after the final norm: [B T, D]. Rows of padding hold values that mean nothing.
+ * @throws {RangeError} when the batch does not fit the model. */
+export function forward(model: LlamaModel, input: TokenBatch, options: ForwardOptions = {}): tf.Tensor2D {
+  checkBatch(model.config, input);
+  const pass = createPass(model.config, input);
+  const hidden = tf.tidy(() => {
+    let x = embed(model, input.tokens);
+    model.layers.forEach((layer, l) => {
+      const previous = x;
+      x = tf.tidy(() => decoderLayer(previous, layer, l, pass, options));
+      previous.dispose();
+    });
+    return rmsNorm(x, model.finalNorm, model.config.normEpsilon);
+  });
+  disposePass(pass);
+  return hidden;
+}
+
+function checkBatch(config: LlamaConfig, { tokens, batch, length, positions, segments }: TokenBatch): void {
+  for (const [name, array] of Object.entries({ tokens, positions, segments })) {
+    if (array && array.length !== batch * length) {
+      throw new RangeError(`A batch of ${batch} x ${length} needs ${batch * length} ${name}: current ${array.length}`);
+    }
+  }
+  for (const id of tokens) {
+    if (id < 0 || id >= config.vocabSize) {
+      throw new RangeError(`Token ids must be in [0, ${config.vocabSize}): current ${id}`);
+    }
+  }
+}
+
+/** Logits: hidden [N, D] -> [N, V]. */
+export function logits(model: LlamaModel, hidden: tf.Tensor2D): tf.Tensor2D {
+  return model.head ? linear(hidden, model.head) : linearTransposed(hidden, model.embedding);
+}
+
+/** Natural-log probability of one target per row, and whether it is the most probable token.
+ *
+ * hidden [N, D], targets [N]. The vocabulary projection runs over at most `rowsAtOnce` rows at a time, so that memory
+ * stays flat; nothing of size [N, V] is kept.
+ * @throws {NumericError} on NaN or infinite logits. */
+export async function targetLogProbs(
+  model: LlamaModel,
+  hidden: tf.Tensor2D,
+  targets: Int32Array,
+  { rowsAtOnce = 256, greedy = true }: { rowsAtOnce?: number; greedy?: boolean } = {},
+): Promise<{ logProbs: Float32Array; isGreedy: boolean[] }> {
+  const n = targets.length;
+  const logProbs = new Float32Array(n);
+  const isGreedy: boolean[] = [];
+  for (let start = 0; start < n; start += rowsAtOnce) {
+    const rows = Math.min(rowsAtOnce, n - start);
+    const [losses, best] = tf.tidy(() => {
+      const scores = logits(model, tf.slice(hidden, [start, 0], [rows, -1]));
+      const target = tf.tensor1d(targets.subarray(start, start + rows), "int32");
+      return [softmaxCrossEntropy(scores, target).losses, greedy ? tf.argMax(scores, 1) : tf.zeros([0])];
+    });
+    const values = await losses.data();
+    for (let i = 0; i < rows; i++) logProbs[start + i] = -values[i];
+    if (greedy) {
+      const ids = await best.data();
+      for (let i = 0; i < rows; i++) isGreedy.push(ids[i] === targets[start + i]);
+    }
+    tf.dispose([losses, best]);
+  }
+  currentEngine().check();
+  const bad = logProbs.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) {
+    throw new NumericError(`The model gives ${logProbs[bad]} as the log-probability of token ${targets[bad]}`);
+  }
+  return { logProbs, isGreedy };
+}
+
+/** Keys and values of a decoding session, one entry per layer. */
+export interface KvCache {
+  layers: KeyValues[];
+  batch: number;
+  /** Positions held. */
+  length: number;
+}
+
+/** Runs B rows of T new tokens after those in `cache` (null: none) and gives the hidden states [B T, D] after the final
+ * norm and the grown cache. The old cache is freed. All rows have the same length. No gradient. */
+export function extend(
+  model: LlamaModel,
+  tokens: Int32Array,
+  batch: number,
+  cache: KvCache | null,
+): { hidden: tf.Tensor2D; cache: KvCache } {
+  const { config } = model;
+  const length = tokens.length / batch;
+  const past = cache?.length ?? 0;
+  checkBatch(config, { tokens, batch, length });
+  const positions = Int32Array.from({ length: batch * length }, (_, i) => past + (i % length));
+  const pass: PassContext = {
+    config,
+    batch,
+    tables: rotaryTables(config, positions),
+    // One new token sees everything before it.
+    mask: length === 1 ? null : causalMask(length, past + length),
+  };
+  const grown: KeyValues[] = [];
+  const hidden = tf.tidy(() => {
+    let x = embed(model, tokens);
+    model.layers.forEach((layer, l) => {
+      x = tf.tidy(() =>
+        decoderLayer(x, layer, l, pass, {}, {
+          past: cache?.layers[l] ?? null,
+          keep: (kv) => grown.push({ keys: tf.keep(kv.keys), values: tf.keep(kv.values) }),
+        })
+      );
+    });
+    return rmsNorm(x, model.finalNorm, config.normEpsilon);
+  });
+  disposePass(pass);
+  if (cache) disposeCache(cache);
+  return { hidden, cache: { layers: grown, batch, length: past + length } };
+}
+
+/** Frees a cache. */
+export function disposeCache(cache: KvCache): void {
+  for (const { keys, values } of cache.layers) tf.dispose([keys, values]);
+}
+
+/** Mask of the last T of S positions: [1, 1, T, S]. */
+function causalMask(t: number, s: number): tf.Tensor4D {
+  const mask = new Float32Array(t * s);
+  for (let j = 0; j < t; j++) mask.fill(HIDDEN, j * s + s - t + j + 1, (j + 1) * s);
+  return tf.tensor4d(mask, [1, 1, t, s]);
+}
+
+/** Folds low-rank updates into the weights: `weight + scale down up`, [in, out]. A new tensor. */
+export function mergedWeight({ weight, lora }: DeviceLinear): tf.Tensor2D {
+  return tf.tidy(() =>
+    lora ? tf.add(weight, tf.mul(matMul2d(lora.down, lora.up), lora.scale)) as tf.Tensor2D : tf.clone(weight)
+  );
+}
+
+/** H of each layer. */
+export function headCounts(config: LlamaConfig): number[] {
+  return config.layers.map(queryHeads);
+}
