@@ -57,12 +57,23 @@ export function cellName({ id, cell }: PlannedCell): string {
   return `${cell.method.id}-${cell.sparsity}-s${cell.seed}-${id}`;
 }
 
-/** What people call a cell: `flap 25 % seed 0`. */
-export function cellLabel(cell: Cell): string {
-  if (cell.method === null) return "dense";
-  const options = Object.entries(cell.method.options).map(([key, value]) => `${key}=${value}`);
-  const method = [cell.method.id, ...options.length > 0 ? [`(${options.join(", ")})`] : []].join(" ");
-  return `${method} ${Number((cell.sparsity * 100).toFixed(4))} % seed ${cell.seed}`;
+/** What people call each cell, by id: `flap 25 % seed 0`. Options are named where a run has the method in variants, and
+ * seeds where it has several. */
+export function cellLabels(planned: readonly PlannedCell[]): Map<string, string> {
+  const seeds = new Set(planned.flatMap(({ cell }) => cell.method ? [cell.seed] : []));
+  const variants = (id: string) => planned.flatMap(({ cell }) => cell.method?.id === id ? [cell.method.options] : []);
+  return new Map(planned.map(({ id, cell }) => {
+    if (cell.method === null) return [id, "dense"];
+    const differing = Object.entries(cell.method.options).filter(([key, value]) =>
+      variants(cell.method!.id).some((options) => canonicalJson(options[key] ?? null) !== canonicalJson(value))
+    );
+    const options = differing.map(([key, value]) => `${key}=${value}`).join(", ");
+    const percent = Number((cell.sparsity * 100).toFixed(4));
+    return [
+      id,
+      `${cell.method.id}${options && ` (${options})`} ${percent} %${seeds.size > 1 ? ` seed ${cell.seed}` : ""}`,
+    ];
+  }));
 }
 
 /** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once. A level

@@ -40,7 +40,7 @@ export const FLAGS: Record<Key, Flag> = {
   units: listFlag("LIST"),
   ffnMultiple: numberFlag("N"),
   calibration: { value: "CORPUS[:SEQUENCES[:TOKENS]]", parse: (text) => parseColons(text, CALIBRATION_PARTS) },
-  perplexity: listFlag("CORPUS[:PROTOCOL[:L[:WINDOWS]]],…", (text) => parseColons(text, PERPLEXITY_PARTS)),
+  perplexity: listFlag("CORPUS[/SPLIT][:PROTOCOL[:L[:WINDOWS]]],…", parsePerplexity),
   tasks: listFlag("LIST"),
   limit: numberFlag("N"),
   throughput: { value: null, parse: () => ({}) },
@@ -78,6 +78,13 @@ function parseColons(text: string, keys: string[]): unknown {
   return Object.fromEntries(entries);
 }
 
+/** `wikitext2/validation:b:128`: as {@linkcode parseColons}, with a split after a slash. */
+function parsePerplexity(text: string): unknown {
+  const choice = parseColons(text, PERPLEXITY_PARTS) as { corpus?: string };
+  const [corpus, ...split] = (choice.corpus ?? "").split("/");
+  return { ...choice, corpus, ...split.length > 0 ? { split: split.join("/") } : {} };
+}
+
 /** `random,flap:structure=UL-UM,bias=true` -> methods with options: a part with `=` and no method before its `=`
  * belongs to the method before it. */
 export function parseMethods(text: string): { id: string; options: Record<string, unknown> }[] {
@@ -113,7 +120,7 @@ function expandShortForms(values: Record<string, unknown>): Record<string, unkno
     }
   };
   expandItems("methods", parseMethods);
-  expandItems("perplexity", (text) => [parseColons(text, PERPLEXITY_PARTS)]);
+  expandItems("perplexity", (text) => [parsePerplexity(text)]);
   if (typeof values.calibration === "string") expanded.calibration = FLAGS.calibration.parse(values.calibration);
   if (values.throughput === true) expanded.throughput = {};
   if (values.throughput === false) delete expanded.throughput;
@@ -299,8 +306,9 @@ export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
 
 /** What the names in a configuration may refer to. */
 export interface KnownNames {
-  /** Methods with the schema of their options. */
-  methods: readonly { id: string; options: z.ZodType }[];
+  /** Options of a method with their defaults filled in.
+   * @throws {UsageError} on an unknown method or a wrong option. */
+  parseOptions(id: string, options: Record<string, unknown>): Record<string, unknown>;
   tasks: readonly string[];
   corpora: readonly string[];
 }
@@ -314,16 +322,6 @@ export function resolveNames(config: RunConfig, known: KnownNames): RunConfig {
   for (const task of config.tasks) check("task", task, known.tasks);
   for (const { corpus } of config.perplexity) check("corpus", corpus, known.corpora);
   if (config.calibration) check("corpus", config.calibration.corpus, known.corpora);
-  const methods = config.methods.map(({ id, options }) => {
-    const method = known.methods.find((method) => method.id === id);
-    if (!method) throw unknownName("method", id, known.methods.map((method) => method.id));
-    const parsed = method.options.safeParse(options);
-    if (!parsed.success) {
-      const names = Object.keys((method.options as unknown as { shape?: object }).shape ?? {});
-      const problems = parsed.error.issues.map((issue) => describeIssue(issue, options, () => names));
-      throw new UsageError(`Method "${id}": ${problems.join("; ")}`);
-    }
-    return { id, options: parsed.data as Record<string, unknown> };
-  });
+  const methods = config.methods.map(({ id, options }) => ({ id, options: known.parseOptions(id, options) }));
   return { ...config, methods };
 }

@@ -41,18 +41,21 @@ export function writeAtomically(path: string, content: string | Uint8Array): voi
   Deno.mkdirSync(folder, { recursive: true });
   const temporary = join(folder, `.${basename(path)}.${Deno.pid}.tmp`);
   try {
-    using file = Deno.openSync(temporary, { write: true, create: true, truncate: true });
-    let bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
-    while (bytes.length > 0) bytes = bytes.subarray(file.writeSync(bytes));
-    file.syncSync();
+    writeFlushed(temporary, typeof content === "string" ? new TextEncoder().encode(content) : content);
+    Deno.renameSync(temporary, path);
   } catch (error) {
     try {
       Deno.removeSync(temporary);
     } catch { /* it was never made */ }
     throw error;
   }
-  Deno.renameSync(temporary, path);
   syncFolder(folder);
+}
+
+function writeFlushed(path: string, bytes: Uint8Array): void {
+  using file = Deno.openSync(path, { write: true, create: true, truncate: true });
+  while (bytes.length > 0) bytes = bytes.subarray(file.writeSync(bytes));
+  file.syncSync();
 }
 
 /** Makes a rename durable; not every platform can open a folder. */
@@ -164,6 +167,21 @@ export function setAside(path: string): string {
       Deno.renameSync(path, aside);
       return aside;
     }
+  }
+}
+
+/** Removes what a killed process left half written. Only for who holds the folder's lock. */
+export function removeTemporaryFiles(out: string): void {
+  const { records, cache } = runPaths(out);
+  for (const folder of [out, records, cache]) {
+    let names: string[];
+    try {
+      names = [...Deno.readDirSync(folder)].map((entry) => entry.name);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) continue;
+      throw error;
+    }
+    for (const name of names) if (/\.\d+\.tmp$/.test(name)) Deno.removeSync(join(folder, name));
   }
 }
 

@@ -1,8 +1,7 @@
 /** The operations of a decoder with gradients of their own: written so that each engine gets the form it is fast at,
  * nothing is kept for the backward pass that can be computed again cheaply, and frozen weights cost no gradient.
  *
- * Shape legend: N rows (B T flattened), D width, H query heads, G key/value groups, R = H / G, K head size,
- * T query positions, S key positions. All tensors are f32.
+ * Shape legend: N rows (B T flattened), D width, F FFN channels, V vocabulary. All tensors are f32.
  *
  * @module
  */
@@ -63,6 +62,37 @@ export function linear(x: tf.Tensor2D, w: tf.Tensor2D, bias?: tf.Tensor1D): tf.T
   return bias ? tf.add(product, bias) : product;
 }
 
+/** A linear map with a low-rank update: `x w + scale (x down) up (+ bias)`; x [N, in], w [in, out], down [in, r],
+ * up [r, out] -> [N, out]. One operation, so that the two products are not kept. */
+export function linearLowRank(
+  x: tf.Tensor2D,
+  w: tf.Tensor2D,
+  { down, up, scale }: { down: tf.Tensor2D; up: tf.Tensor2D; scale: number },
+  bias?: tf.Tensor1D,
+): tf.Tensor2D {
+  const product = withGradient(
+    { x, w, down, up },
+    (save) => {
+      const inner = tf.mul(matMul2d(x, down), scale) as tf.Tensor2D;
+      save([x, w, down, up, inner]);
+      return tf.add(matMul2d(x, w), matMul2d(inner, up));
+    },
+    (dy, saved) => {
+      const [x, w, down, up, inner] = saved as tf.Tensor2D[];
+      const slope = dy as tf.Tensor2D;
+      // scale dy upᵀ, [N, r]: small, and used twice.
+      const dInner = tf.tidy(() => tf.mul(matMul2d(slope, up, false, true), scale)) as tf.Tensor2D;
+      return {
+        x: () => tf.tidy(() => tf.add(matMul2d(slope, w, false, true), matMul2d(dInner, down, false, true))),
+        w: () => matMul2d(x, slope, true, false),
+        down: () => matMul2d(x, dInner, true, false),
+        up: () => matMul2d(inner, slope, true, false),
+      };
+    },
+  ) as tf.Tensor2D;
+  return bias ? tf.add(product, bias) : product;
+}
+
 /** `x tableᵀ`: x [N, D], table [V, D] -> [N, V]. The tied output projection. */
 export function linearTransposed(x: tf.Tensor2D, table: tf.Tensor2D): tf.Tensor2D {
   return withGradient(
@@ -101,158 +131,30 @@ export function rmsNorm(x: tf.Tensor2D, gain: tf.Tensor1D, epsilon: number): tf.
   ) as tf.Tensor2D;
 }
 
-/** SwiGLU: `silu(gate) * up`; both [N, F] -> [N, F]. */
-export function swiGlu(gate: tf.Tensor2D, up: tf.Tensor2D): tf.Tensor2D {
+/** SwiGLU: `silu(gate) * up (* mask)`; gate and up [N, F], mask [F] -> [N, F]. Only the inputs are kept. */
+export function swiGlu(gate: tf.Tensor2D, up: tf.Tensor2D, mask?: tf.Tensor1D): tf.Tensor2D {
+  const inputs: Inputs = mask ? { gate, up, mask } : { gate, up };
   return withGradient(
-    { gate, up },
+    inputs,
     (save) => {
-      save([gate, up]);
-      return tf.mul(tf.mul(gate, tf.sigmoid(gate)), up);
+      save(Object.values(inputs));
+      const gated = tf.mul(tf.mul(gate, tf.sigmoid(gate)), up);
+      return mask ? tf.mul(gated, mask) : gated;
     },
-    (dy, [gate, up]) => ({
-      // d silu(g) / dg = s + g s (1 - s), s = sigmoid(g)
-      gate: () =>
-        tf.tidy(() => {
-          const s = tf.sigmoid(gate);
-          const silu = tf.mul(gate, s);
-          return tf.mul(tf.mul(dy, up), tf.add(s, tf.mul(silu, tf.sub(1, s))));
-        }),
-      up: () => tf.tidy(() => tf.mul(dy, tf.mul(gate, tf.sigmoid(gate)))),
-    }),
-  ) as tf.Tensor2D;
-}
-
-/** Rotary tables of a batch. */
-export interface RotaryTables {
-  /** cos of the angles, both halves: [N, 1, K]. */
-  cos: tf.Tensor3D;
-  /** sin of the angles, both halves: [N, 1, K]. */
-  sin: tf.Tensor3D;
-  /** The half rotation as a matrix: x rotate = concat(-x2, x1); [K, K]. */
-  rotate: tf.Tensor2D;
-}
-
-/** Rotary position embedding in the half-split layout of Hugging Face; x [N, heads K] -> [N, heads K].
- * `back` applies the transposed map, which is the gradient. */
-function rotate(x: tf.Tensor2D, tables: RotaryTables, back: boolean): tf.Tensor2D {
-  const { cos, sin, rotate } = tables;
-  const [n, columns] = x.shape;
-  const headSize = rotate.shape[0];
-  const as3d = (t: tf.Tensor) => tf.reshape(t, [n, -1, headSize]);
-  const asRows = (t: tf.Tensor) => tf.reshape(t, [-1, headSize]) as tf.Tensor2D;
-  const turned = back
-    ? as3d(matMul2d(asRows(tf.mul(as3d(x), sin)), rotate, false, true))
-    : tf.mul(as3d(matMul2d(asRows(x), rotate)), sin);
-  return tf.reshape(tf.add(tf.mul(as3d(x), cos), turned), [n, columns]);
-}
-
-/** Sizes and tables of one attention call. */
-export interface AttentionLayout {
-  /** B. */
-  batch: number;
-  /** G. */
-  kvGroups: number;
-  /** R: query heads per group. */
-  queryHeadsPerGroup: number;
-  /** K. */
-  headSize: number;
-  tables: RotaryTables;
-  /** Added to the scores, 0 where visible and a large negative number where not: [B or 1, 1, T, S].
-   * Null: everything is visible. */
-  mask: tf.Tensor4D | null;
-}
-
-/** Keys and values of the positions seen so far: both [B, G, S, K], keys already rotated. */
-export interface KeyValues {
-  keys: tf.Tensor4D;
-  values: tf.Tensor4D;
-}
-
-/** [B T, heads K] -> [B, heads, T, K]. */
-function splitHeads(x: tf.Tensor, batch: number, headSize: number): tf.Tensor4D {
-  const [n, columns] = x.shape as [number, number];
-  return tf.transpose(tf.reshape(x, [batch, n / batch, columns / headSize, headSize]), [0, 2, 1, 3]);
-}
-
-/** [B, heads, T, K] -> [B T, heads K]. */
-function mergeHeads(x: tf.Tensor): tf.Tensor2D {
-  const [b, h, t, k] = x.shape as [number, number, number, number];
-  return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [b * t, h * k]);
-}
-
-/** Rotated queries and keys and the values of a packed projection, heads split. */
-function splitPacked(packed: tf.Tensor2D, layout: AttentionLayout): { q: tf.Tensor4D; k: tf.Tensor4D; v: tf.Tensor4D } {
-  const { batch, headSize, kvGroups: g, queryHeadsPerGroup, tables } = layout;
-  const n = packed.shape[0];
-  const h = g * queryHeadsPerGroup;
-  const turned = rotate(tf.slice(packed, [0, 0], [n, (h + g) * headSize]), tables, false);
-  return {
-    q: splitHeads(tf.slice(turned, [0, 0], [n, h * headSize]), batch, headSize),
-    k: splitHeads(tf.slice(turned, [0, h * headSize], [n, g * headSize]), batch, headSize),
-    v: splitHeads(tf.slice(packed, [0, (h + g) * headSize], [n, g * headSize]), batch, headSize),
-  };
-}
-
-/** Attention weights: q [B, H, T, K], k [B, G, S, K] -> [B G, R T, S]. */
-function attentionWeights(q: tf.Tensor, k: tf.Tensor, mask: tf.Tensor4D | null): tf.Tensor3D {
-  const [b, h, t, size] = q.shape as [number, number, number, number];
-  const [, g, s] = k.shape as [number, number, number];
-  const queries = tf.reshape(tf.mul(q, 1 / Math.sqrt(size)), [b * g, (h / g) * t, size]) as tf.Tensor3D;
-  const scores = batchMatMul(queries, tf.reshape(k, [b * g, s, size]) as tf.Tensor3D, false, true);
-  const masked = mask ? tf.add(tf.reshape(scores, [b, h, t, s]), mask) : scores;
-  return tf.reshape(tf.softmax(masked), [b * g, (h / g) * t, s]) as tf.Tensor3D;
-}
-
-/** Scaled dot-product attention with grouped queries and rotary positions.
- *
- * packed [B T, (H + 2 G) K]: query, key and value projections side by side -> [B T, H K]. Query head h attends to
- * group floor(h / R). The attention weights are computed again in the backward pass rather than kept: they are the
- * largest tensor of a layer. */
-export function attention(packed: tf.Tensor2D, layout: AttentionLayout): tf.Tensor2D {
-  const { batch, headSize, kvGroups: g, tables, mask } = layout;
-  const grouped = (x: tf.Tensor) => tf.reshape(x, [batch * g, -1, headSize]) as tf.Tensor3D;
-  return withGradient(
-    { packed },
-    (save) => {
-      const { q, k, v } = splitPacked(packed, layout);
-      const out = tf.reshape(batchMatMul(attentionWeights(q, k, mask), grouped(v)), q.shape);
-      save([q, k, v, out]);
-      return mergeHeads(out);
+    (dy, [gate, up, mask]) => {
+      const dGated = () => mask ? tf.mul(dy, mask) : dy;
+      return {
+        // d silu(g) / dg = s + g s (1 - s), s = sigmoid(g)
+        gate: () =>
+          tf.tidy(() => {
+            const s = tf.sigmoid(gate);
+            return tf.mul(tf.mul(dGated(), up), tf.add(s, tf.mul(tf.mul(gate, s), tf.sub(1, s))));
+          }),
+        up: () => tf.tidy(() => tf.mul(dGated(), tf.mul(gate, tf.sigmoid(gate)))),
+        mask: () => tf.tidy(() => tf.sum(tf.mul(dy, tf.mul(tf.mul(gate, tf.sigmoid(gate)), up)), 0)),
+      };
     },
-    (dy, [q, k, v, out]) => ({
-      packed: () =>
-        tf.tidy(() => {
-          const dOut = splitHeads(dy, batch, headSize);
-          const p = attentionWeights(q, k, mask);
-          const dV = batchMatMul(p, grouped(dOut), true);
-          // dS = P * (dP - rowsum(dO * O))
-          const dP = batchMatMul(grouped(dOut), grouped(v), false, true);
-          const along = tf.sum(grouped(tf.mul(dOut, out)), -1, true);
-          const dS = tf.mul(p, tf.sub(dP, along)) as tf.Tensor3D;
-          const scale = 1 / Math.sqrt(headSize);
-          const dQ = tf.reshape(tf.mul(batchMatMul(dS, grouped(k)), scale), q.shape);
-          const dK = tf.reshape(tf.mul(batchMatMul(dS, grouped(q), true), scale), k.shape);
-          const dQK = tf.concat([mergeHeads(dQ), mergeHeads(dK)], 1) as tf.Tensor2D;
-          return tf.concat([rotate(dQK, tables, true), mergeHeads(tf.reshape(dV, v.shape))], 1);
-        }),
-    }),
   ) as tf.Tensor2D;
-}
-
-/** Attention of new positions to those in a cache and to themselves; no gradient. `packed` as in
- * {@linkcode attention}. Returns the output [B T, H K] and the cache with the new positions appended. */
-export function cachedAttention(
-  packed: tf.Tensor2D,
-  layout: AttentionLayout,
-  past: KeyValues | null,
-): { out: tf.Tensor2D; cache: KeyValues } {
-  const { batch, headSize, kvGroups: g, mask } = layout;
-  const { q, k, v } = splitPacked(packed, layout);
-  const keys = past ? tf.concat([past.keys, k], 2) : k;
-  const values = past ? tf.concat([past.values, v], 2) : v;
-  const weights = attentionWeights(q, keys, mask);
-  const out = batchMatMul(weights, tf.reshape(values, [batch * g, -1, headSize]) as tf.Tensor3D);
-  return { out: mergeHeads(tf.reshape(out, q.shape)), cache: { keys, values } };
 }
 
 /** Cross entropy of each row against one target: logits [N, V], targets i32 [N] -> losses [N] in nats and, in the same

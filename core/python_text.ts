@@ -6,8 +6,7 @@
 
 /** Python's white space, as the inside of a regular expression's character class: what `str.strip()`, `str.isspace()`
  * and `\s` of `re` agree on. JavaScript's `\s` has U+FEFF as well, and lacks U+001C to U+001F and U+0085. */
-export const PYTHON_SPACE =
-  "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
+export const PYTHON_SPACE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 
 const LEADING = new RegExp(`^[${PYTHON_SPACE}]+`);
 // Without the lookbehind a long inner run of spaces would be tried again from each of its characters.
@@ -41,8 +40,8 @@ export function replaceEach(text: string, from: string, to: string): string {
 
 /** `text.capitalize()`: the first character in title case and all others in lower case.
  *
- * Characters whose title case differs from their upper case (Latin digraphs such as U+01C4, Greek with iota
- * subscript) are given their upper case: JavaScript has no title case. */
+ * JavaScript has no title case, so the few characters where it differs from upper case (Latin digraphs such as
+ * U+01C4, Georgian, Greek with iota subscript) are given their upper case. */
 export function capitalize(text: string): string {
   const [first] = text;
   if (first === undefined) return "";

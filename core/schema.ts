@@ -25,11 +25,15 @@ export const methodChoiceSchema = z.strictObject({
 /** A perplexity measurement. */
 export const perplexityChoiceSchema = z.strictObject({
   corpus: z.string().describe("corpus id, see `bench ls tasks`"),
-  protocol: z.enum(["a", "b"]).default("a").describe(
-    "a: SparseGPT/Wanda windows, mean of window means; b: LLM-Pruner windows, mean over tokens",
+  split: z.string().optional().describe("split of the corpus; defaults to the one that papers report"),
+  protocol: z.enum(["a", "b", "c"]).default("a").describe(
+    "a: SparseGPT/Wanda windows, mean of window means; b: LLM-Pruner windows, mean over tokens; " +
+      "c: lm-evaluation-harness, whole documents, per word and per byte",
   ),
-  windowTokens: positiveInt.default(1024).describe("window length L in tokens; L - 1 are scored"),
-  maxWindows: positiveInt.optional().describe("score only the first windows"),
+  windowTokens: positiveInt.default(1024).describe(
+    "window length L in tokens; a and b score L - 1 of each window, c predicts L at once",
+  ),
+  maxWindows: positiveInt.optional().describe("score only the first windows (c: documents)"),
 });
 
 /** Calibration data, the same for every method of a run. */
@@ -44,7 +48,7 @@ export const throughputChoiceSchema = z.strictObject({
   prefillTokens: positiveInt.default(512).describe("pp: tokens of the prompt"),
   decodeTokens: positiveInt.default(128).describe("tg: tokens generated one at a time"),
   batch: positiveInt.default(1).describe("sequences at once"),
-  repeats: positiveInt.default(5).describe("timed repeats after one untimed pass of the same shape"),
+  repeats: z.number().int().min(2).default(5).describe("timed repeats after one untimed pass of the same shape"),
 });
 
 /** A run: everything `bench run` needs. YAML presets and flags both give this. */
@@ -135,12 +139,23 @@ export const perplexityResultSchema = z.strictObject({
   ...perplexityChoiceSchema.shape,
   dataset: datasetUseSchema,
   tokens: z.number().describe("ids in the whole text"),
-  windows: z.number(),
-  droppedTokens: z.number(),
+  windows: z.number().describe("scored windows (c: documents)"),
+  droppedTokens: z.number().describe("ids after the last scored window"),
   nllPerToken: z.number().describe("nats"),
-  perplexity: z.number(),
-  perplexityStderr: z.number().describe("delta method from the standard error of the window means"),
-  windowNll: z.array(z.number()).describe("mean nats per scored token of each window, for paired comparison"),
+  perplexity: z.number().describe("per token (c: per word)"),
+  perplexityStderr: z.number().nullable().describe(
+    "delta method from the standard error of the window means; null for one window and for c",
+  ),
+  windowNll: z.array(z.number()).describe(
+    "mean nats per scored token of each window (c: per word of each document), for paired comparison",
+  ),
+  documents: z.strictObject({
+    words: z.number().describe("pieces of the raw text between white space"),
+    bytes: z.number().describe("UTF-8 bytes of the raw text"),
+    wordPerplexity: z.number(),
+    bytePerplexity: z.number(),
+    bitsPerByte: z.number(),
+  }).optional().describe("protocol c only"),
   bosPolicy: z.string(),
   tokenizerSha256: z.string(),
   seconds: z.number(),

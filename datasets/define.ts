@@ -17,7 +17,7 @@ export interface HubSource {
 
 /** What tasks and corpora have in common. Exactly one of `hub` and `folder` is given. */
 export interface DataSource {
-  /** `snake_case` name, unique in the registry. */
+  /** Lower-case words joined by `_` or `-`; unique in the registry. */
   id: string;
   /** One sentence for `bench ls tasks`. */
   summary: string;
@@ -106,13 +106,15 @@ export const PARTS: Record<string, readonly [from: number, to: number]> = {
 };
 
 function checkSource(kind: string, { id, hub, folder }: DataSource): void {
-  if (!/^[a-z][a-z0-9]*(_[a-z0-9]+)*$/.test(id)) throw new TypeError(`${kind} id must be snake_case: current "${id}"`);
+  if (!/^[a-z][a-z0-9]*([_-][a-z0-9]+)*$/.test(id)) {
+    throw new TypeError(`${kind} id must be lower-case words joined by _ or -: current "${id}"`);
+  }
   if (!hub === !folder) throw new TypeError(`${kind} "${id}" must have either a hub source or a folder`);
 }
 
 /** Checks a task's definition and returns it with its record type. `files` defaults to `<id>-<split>.jsonl`, then
  * `<id>.jsonl`.
- * @throws {TypeError} when the id is not snake_case, or the data have no or two places. */
+ * @throws {TypeError} when the id is malformed, or the data have no or two places. */
 export function defineTask<Schema extends z.ZodType>(
   task: Omit<Task<Schema>, "files"> & { files?: readonly string[] },
 ): Task<Schema> {
@@ -121,7 +123,7 @@ export function defineTask<Schema extends z.ZodType>(
 }
 
 /** Checks a corpus's definition. `wholeFiles` defaults to none.
- * @throws {TypeError} when the id is not snake_case, the data have no or two places, or a named split is missing. */
+ * @throws {TypeError} when the id is malformed, the data have no or two places, or a named split is missing. */
 export function defineCorpus(corpus: Omit<Corpus, "wholeFiles"> & { wholeFiles?: readonly string[] }): Corpus {
   checkSource("Corpus", corpus);
   for (const split of [corpus.evaluationSplit, corpus.calibrationSplit]) {

@@ -13,11 +13,14 @@ import {
   type AttentionLayout,
   cachedAttention,
   type KeyValues,
+  type RotaryTables,
+} from "../core/attention.ts";
+import {
   linear,
+  linearLowRank,
   linearTransposed,
   matMul2d,
   rmsNorm,
-  type RotaryTables,
   softmaxCrossEntropy,
   swiGlu,
 } from "../core/ops.ts";
@@ -135,7 +138,9 @@ export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
       ffnNorm: vector(tensorNames.ffnNorm(l)),
     });
     // Uploads are queued; reading one value waits for them, so that host copies do not pile up.
-    await tf.tidy(() => tf.slice(layers[l].down.weight, [0, 0], [1, 1])).data();
+    const last = tf.tidy(() => tf.slice(layers[l].down.weight, [0, 0], [1, 1]));
+    await last.data();
+    last.dispose();
     currentEngine().check();
   }
   return {
@@ -168,8 +173,7 @@ export function disposeModel(model: LlamaModel): void {
 
 /** `x` through a linear map: [N, in] -> [N, out]. */
 export function applyLinear(x: tf.Tensor2D, { weight, bias, lora }: DeviceLinear): tf.Tensor2D {
-  const y = linear(x, weight, bias);
-  return lora ? tf.add(y, tf.mul(linear(linear(x, lora.down), lora.up), lora.scale)) : y;
+  return lora ? linearLowRank(x, weight, lora, bias) : linear(x, weight, bias);
 }
 
 /** What all layers of one forward pass share. */
@@ -227,8 +231,7 @@ export function decoderLayer(
   const attended = tf.add(x, applyLinear(context, layer.output)) as tf.Tensor2D;
 
   const ffnInput = rmsNorm(attended, layer.ffnNorm, config.normEpsilon);
-  let activation = swiGlu(applyLinear(ffnInput, layer.gate), applyLinear(ffnInput, layer.up));
-  if (masks?.ffn) activation = tf.mul(activation, masks.ffn);
+  const activation = swiGlu(applyLinear(ffnInput, layer.gate), applyLinear(ffnInput, layer.up), masks?.ffn);
   options.observe?.(index, "down", activation);
   return tf.add(attended, applyLinear(activation, layer.down));
 }

@@ -3,7 +3,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import type { RotaryTables } from "../core/ops.ts";
+import type { RotaryTables } from "../core/attention.ts";
 import type { LlamaConfig } from "./config.ts";
 
 /** Rotary frequencies in radians per position: f64 [K / 2]. `llama3` scaling as in Llama 3.1: long wavelengths are

@@ -2,8 +2,12 @@
  *
  * @module
  */
-import type { LayerShape } from "./config.ts";
-import type { UnitType } from "./plan.ts";
+import { UsageError } from "../core/errors.ts";
+import { isLayerwiseUniform, type LayerShape, type LlamaConfig } from "./config.ts";
+import { keptParameters, layerMacs, layerParameters } from "./count.ts";
+import { UNIT_TYPES, type UnitType } from "./plan.ts";
+
+export { keptParameters };
 
 /** What every method of a comparison must meet. Made by the harness from the sparsity level; see `resolveTarget`. */
 export interface BudgetTarget {
@@ -20,4 +24,120 @@ export interface BudgetTarget {
   /** The layer-wise uniform widths that meet the budget: attention units removed at the asked ratio (rounded down),
    * FFN channels fill the rest, so that one more unit per layer would exceed the budget. One entry per layer. */
   uniform: LayerShape[];
+}
+
+/** What one unit of `type` in layer `layer` costs: weights, and multiply-accumulates of a 64-token sequence. A
+ * `query-heads` unit is one query head; a `kv-groups` unit is a key/value head with all its query heads. */
+export function unitCost(config: LlamaConfig, layer: number, type: UnitType): { parameters: number; macs64: number } {
+  const shape = config.layers[layer];
+  const without: Record<UnitType, LayerShape> = {
+    "ffn": { ...shape, ffnChannels: shape.ffnChannels - 1 },
+    "kv-groups": { ...shape, kvGroups: shape.kvGroups - 1 },
+    "query-heads": { ...shape, queryHeadsPerGroup: shape.queryHeadsPerGroup - 1 },
+  };
+  const units = type === "query-heads" ? shape.kvGroups : 1;
+  const cost = (of: (shape: LayerShape) => number) => (of(shape) - of(without[type])) / units;
+  return {
+    parameters: cost((s) => layerParameters(config, s)),
+    macs64: cost((s) => layerMacs(config, s, 64)),
+  };
+}
+
+/** floor() that takes 28.999999999999996 (100 * 0.29) for 29. */
+const floor = (x: number) => Math.floor(x + 1e-6);
+
+/** Attention widths that `units` allow, the largest first. */
+function attentionChoices(dense: LayerShape, units: readonly UnitType[]): LayerShape[] {
+  const groups = units.includes("kv-groups") ? dense.kvGroups : 1;
+  const heads = units.includes("query-heads") ? dense.queryHeadsPerGroup : 1;
+  const choices: LayerShape[] = [];
+  for (let i = 0; i < groups; i++) {
+    for (let j = 0; j < heads; j++) {
+      choices.push({ ...dense, kvGroups: dense.kvGroups - i, queryHeadsPerGroup: dense.queryHeadsPerGroup - j });
+    }
+  }
+  const weight = ({ kvGroups, queryHeadsPerGroup }: LayerShape) => kvGroups * (queryHeadsPerGroup + 1);
+  return choices.sort((a, b) => weight(b) - weight(a) || b.kvGroups - a.kvGroups);
+}
+
+/** Attention widths after removing the fraction `sparsity`, rounded down: groups first, then query heads until as many
+ * heads are gone as the fraction asks for. */
+export function attentionAtRatio(dense: LayerShape, units: readonly UnitType[], sparsity: number): LayerShape {
+  const { kvGroups, queryHeadsPerGroup } = dense;
+  const groups = units.includes("kv-groups") ? Math.max(1, kvGroups - floor(sparsity * kvGroups)) : kvGroups;
+  const heads = kvGroups * queryHeadsPerGroup;
+  const perGroup = units.includes("query-heads")
+    ? Math.max(1, Math.ceil((heads - floor(sparsity * heads)) / groups))
+    : queryHeadsPerGroup;
+  return { ...dense, kvGroups: groups, queryHeadsPerGroup: perGroup };
+}
+
+/** Widths of one layer with at most `budget` weights; null when none exist. */
+function uniformShape(
+  config: LlamaConfig,
+  budget: number,
+  { sparsity, units, ffnMultiple }: { sparsity: number; units: readonly UnitType[]; ffnMultiple: number },
+): LayerShape | null {
+  const [dense] = config.layers;
+  const size = (shape: LayerShape) => layerParameters(config, shape);
+  const choices = attentionChoices(dense, units);
+  if (!units.includes("ffn")) return choices.find((shape) => size(shape) <= budget) ?? null;
+  const wanted = size(attentionAtRatio(dense, units, sparsity));
+  for (const shape of choices.filter((shape) => size(shape) <= wanted)) {
+    const room = budget - size({ ...shape, ffnChannels: 0 });
+    const fitting = Math.floor(room / (3 * config.width));
+    const ffnChannels = fitting >= dense.ffnChannels ? dense.ffnChannels : fitting - fitting % ffnMultiple;
+    if (ffnChannels >= 1) return { ...shape, ffnChannels };
+  }
+  return null;
+}
+
+/** Largest fraction of the prunable parameters that can go while every layer keeps one unit of each type. */
+function largestSparsity(config: LlamaConfig, units: readonly UnitType[], ffnMultiple: number): number {
+  const [dense] = config.layers;
+  const attention = attentionChoices(dense, units).at(-1)!;
+  const ffnChannels = units.includes("ffn") ? Math.min(ffnMultiple, dense.ffnChannels) : dense.ffnChannels;
+  return 1 - layerParameters(config, { ...attention, ffnChannels }) / layerParameters(config, dense);
+}
+
+/** The budget of a cell and the uniform widths that meet it.
+ *
+ * At sparsity 0 everything stays. With `ffn` among the units, attention units are removed at the asked ratio, rounded
+ * down (further only when FFN channels alone cannot make up the rest), and FFN channels fill the budget; without it,
+ * the largest attention that fits is taken. One unit of each type always stays.
+ * @throws {UsageError} when the sparsity cannot be reached with these units, or when the model's layers already differ
+ * in width. */
+export function resolveTarget(
+  config: LlamaConfig,
+  { sparsity, units, ffnMultiple = 1 }: { sparsity: number; units: readonly UnitType[]; ffnMultiple?: number },
+): BudgetTarget {
+  if (!(sparsity >= 0 && sparsity < 1)) {
+    throw new UsageError(`Sparsity must be at least 0 and below 1: current ${sparsity}`);
+  }
+  if (units.length === 0) throw new UsageError(`At least one unit type is needed: ${UNIT_TYPES.join(", ")}`);
+  if (!Number.isInteger(ffnMultiple) || ffnMultiple < 1) {
+    throw new UsageError(`The FFN multiple must be a whole number from 1: current ${ffnMultiple}`);
+  }
+  const prunableParameters = keptParameters(config);
+  const budgetParameters = floor((1 - sparsity) * prunableParameters);
+  const target = { sparsity, units, prunableParameters, budgetParameters, ffnMultiple };
+  if (sparsity === 0) return { ...target, uniform: config.layers.map((shape) => ({ ...shape })) };
+  if (!isLayerwiseUniform(config)) {
+    const widths = config.layers.map((s) => `${s.kvGroups}x${s.queryHeadsPerGroup}+${s.ffnChannels}`);
+    throw new UsageError(
+      `The layers of this model already differ in width (groups x heads + channels: ${
+        [...new Set(widths)].join(", ")
+      }), ` +
+        "so no uniform widths meet a sparsity: prune the original dense model instead",
+    );
+  }
+  const shape = uniformShape(config, budgetParameters / config.layers.length, { sparsity, units, ffnMultiple });
+  if (!shape) {
+    const largest = floor(1000 * largestSparsity(config, units, ffnMultiple)) / 1000;
+    throw new UsageError(
+      `Sparsity ${sparsity} cannot be reached with units ${units.join(", ")} on this model: the largest is ${largest}` +
+        (units.includes("ffn") && ffnMultiple > 1 ? ` at FFN multiple ${ffnMultiple}` : ""),
+    );
+  }
+  return { ...target, uniform: config.layers.map(() => ({ ...shape })) };
 }

@@ -18,7 +18,6 @@ import {
   tradeNamed,
   TRADES,
   type Village,
-  villageNamed,
   VILLAGES,
 } from "./world.ts";
 
@@ -33,9 +32,16 @@ const PREDICATES: Readonly<Record<Attribute, readonly string[]>> = {
   job: ["works as", "is", "earns a living as", "is known as", "was trained as", "is proud to be"],
   pet: ["keeps a pet", "has a pet", "looks after a", "shares the house with a", "owns a", "takes walks with a"],
   food: ["loves", "likes to eat", "often asks for", "never says no to", "cannot resist", "dreams of"],
-  colour: ["always wears", "likes to wear", "paints every chair", "likes things that are", "dresses in", "looks best in"],
+  colour: [
+    "always wears",
+    "likes to wear",
+    "paints every chair",
+    "likes things that are",
+    "dresses in",
+    "looks best in",
+  ],
   hobby: ["enjoys", "is fond of", "spends Sundays", "relaxes by", "is good at", "never tires of"],
-  friend: ["often visits", "is best friends with", "trusts", "writes letters to", "goes to school with", "tells secrets to"],
+  friend: ["often visits", "is best friends with", "trusts", "writes letters to", "grew up with", "tells secrets to"],
 };
 
 const VALUES: Readonly<Record<Attribute, readonly string[]>> = {
@@ -52,8 +58,8 @@ function valueOf(person: Person, attribute: Attribute): string {
   return attribute === "job" ? withArticle(person.job) : person[attribute];
 }
 
-/** The person's name, plain or with something that everybody knows (but not `about`). */
-function introduced(rng: Rng, person: Person, about: Attribute): string {
+/** The person's name, plain or with something that everybody knows (but nothing of `about`). */
+function introduced(rng: Rng, person: Person, about: readonly Attribute[]): string {
   const extras: [Attribute, string][] = [
     ["job", `${person.name} the ${person.job}`],
     ["home", `${person.name} of ${person.home}`],
@@ -63,184 +69,252 @@ function introduced(rng: Rng, person: Person, about: Attribute): string {
     ["food", `${person.name}, who eats ${person.food},`],
     ["friend", `${person.name}, a friend of ${person.friend},`],
   ];
-  return chance(rng, 0.4) ? person.name : rng.pick(extras.filter(([attribute]) => attribute !== about))[1];
+  return chance(rng, 0.5) ? person.name : rng.pick(extras.filter(([attribute]) => !about.includes(attribute)))[1];
 }
 
-const OPENERS = ["", "", "", "", "As everyone knows, ", "In these days ", "People say that ", "It is true that "];
+const OPENERS = ["as everyone knows, ", "people say that ", "it is true that ", "you may have heard that "];
+const opener = (rng: Rng) => chance(rng, 0.15) ? rng.pick(OPENERS) : "";
 
-/** One fact about a person; the value comes last. `pronoun` says `she` or `he`, with a second fact before. */
-function personFact(rng: Rng, person: Person, attribute: Attribute, pronoun: boolean): Cloze {
-  const answer = valueOf(person, attribute);
-  const others = ATTRIBUTES.filter((other) => other !== attribute);
-  const first = rng.pick(others);
-  const subject = pronoun ? (person.female ? "she" : "he") : introduced(rng, person, attribute);
-  const lead = pronoun || chance(rng, 0.4) ? ` ${rng.pick(PREDICATES[first])} ${valueOf(person, first)} and` : "";
+/** What may follow an attribute's value at the end of a sentence. */
+const ENDINGS: Readonly<Record<Attribute, readonly string[]>> = {
+  home: [", near the school", ", in a white house", ", with two cousins"],
+  job: [", and a very good one", ", now in the third year", ", by choice"],
+  pet: [", small and round", ", the best in the village", ", day and night"],
+  food: [" on Sundays", ", warm or cold", " at any hour"],
+  colour: [", summer and winter", " if there is a choice", ", and nothing else"],
+  hobby: [" in the evening", " with others", " when work is done"],
+  friend: [", come what may", " as much as ever", ", year after year"],
+};
+const ending = (rng: Rng, attribute: Attribute) => chance(rng, 0.3) ? rng.pick(ENDINGS[attribute]) : "";
+
+/** Facts about a person in one sentence; the value of the last attribute comes at its end. */
+function personFact(rng: Rng, person: Person, attributes: readonly Attribute[], pronoun: boolean): Cloze {
+  const subject = pronoun ? (person.female ? "she" : "he") : introduced(rng, person, attributes);
+  const last = attributes.at(-1)!;
+  const lead = attributes.slice(0, -1).map((other) => ` ${rng.pick(PREDICATES[other])} ${valueOf(person, other)} and`);
+  const answer = valueOf(person, last);
   return {
-    before: `${rng.pick(OPENERS)}${subject}${lead} ${rng.pick(PREDICATES[attribute])}`,
+    before: `${pronoun ? "" : opener(rng)}${subject}${lead.join("")} ${rng.pick(PREDICATES[last])}`,
     answer,
-    after: ".",
-    wrong: VALUES[attribute].filter((value) => value !== answer && value !== person.name),
+    after: `${ending(rng, last)}.`,
+    wrong: VALUES[last].filter((value) => value !== answer && value !== person.name),
   };
 }
 
 /** The same facts the other way round, from the value to the person. */
 function reversedFact(rng: Rng, person: Person): string {
-  const name = introduced(rng, person, "job");
+  const name = introduced(rng, person, ["job"]);
   const trade = tradeNamed(person.job);
   const fed = PETS[person.pet];
   return rng.pick([
-    `${person.colour} is the colour of ${name.replace(/,$/, "")}.`,
+    `${person.colour} is the colour of ${person.name}, from hat to ${rng.pick(["shoe", "scarf", "glove", "sock"])}.`,
     `the ${person.pet} of ${person.name} eats ${fed} and sleeps in ${person.home}.`,
     `in ${person.home} the ${person.job} is called ${person.name}.`,
     `on work days ${name} is busy ${trade.work[2]} ${trade.at}.`,
     `${trade.at} you can find ${person.name} ${trade.work[2]}.`,
     `if you want to try ${person.hobby}, ask ${person.name} in ${person.home}.`,
-    `for a plate of ${person.food} ${person.name} would walk to ${rng.pick(VILLAGES).name}.`,
+    `for a plate of ${person.food} ${person.name} would walk to ${
+      rng.pick(VILLAGES.filter((village) => village.name !== person.home)).name
+    }.`,
   ]);
 }
 
-const VILLAGE_FACTS: readonly ((village: Village) => [predicates: string[], value: string, values: string[]])[] = [
-  (v) => [["lies beside", "was built beside", "looks out on", "is right by"], v.beside, VILLAGES.map((o) => o.beside)],
-  (v) => [
-    ["has a famous", "is proud of its old", "takes care of its", "has just repaired its"],
-    v.landmark,
-    VILLAGES.map((o) => o.landmark),
+/** One kind of fact: predicates, the value that follows, what may come after it, and the values of all things. */
+interface Fact {
+  predicates: readonly string[];
+  value: string;
+  endings: readonly string[];
+  values: readonly string[];
+}
+
+const VILLAGE_FACTS: readonly ((village: Village) => Fact)[] = [
+  (village) => ({
+    predicates: ["lies beside", "was built beside", "looks out on", "is right by"],
+    value: village.beside,
+    endings: ["", "", ", as old maps show", ", far from any town", ", and was there first"],
+    values: VILLAGES.map((other) => other.beside),
+  }),
+  (village) => ({
+    predicates: ["has a famous", "is proud of its old", "takes care of its", "has just repaired its"],
+    value: village.landmark,
+    endings: ["", "", ", a fine sight", ", and rightly so", " for visitors"],
+    values: VILLAGES.map((other) => other.landmark),
+  }),
+  (village) => ({
+    predicates: ["sells the best", "is known for its", "makes a lot of", "sends out carts full of"],
+    value: village.product,
+    endings: ["", "", " in the valley", " every autumn", " to this day"],
+    values: VILLAGES.map((other) => other.product),
+  }),
+];
+
+const TRADE_FACTS: readonly ((trade: Trade) => Fact)[] = [
+  (trade) => ({
+    predicates: ["works", "spends the day", "can be found", "starts early"],
+    value: trade.at,
+    endings: ["", "", " on most days", " with a helper or two", ", rain or shine"],
+    values: TRADES.map((other) => other.at),
+  }),
+  (trade) => ({
+    predicates: ["needs a good", "looks after the", "could do nothing without the", "is never far from the"],
+    value: trade.tool,
+    endings: ["", "", " at all times", ", new or old", ", as one can imagine"],
+    values: TRADES.map((other) => other.tool),
+  }),
+  (trade) => ({
+    predicates: ["is paid to", "knows how to", "gets up early to", "is the one to"],
+    value: trade.work[0],
+    endings: ["", "", " for the valley", " in any season", " before noon"],
+    values: TRADES.map((other) => other.work[0]),
+  }),
+];
+
+const ANIMAL_FACTS: readonly ((animal: Animal) => Fact)[] = [
+  (animal) => ({
+    predicates: ["eats", "likes to eat", "lives on", "goes out to look for"],
+    value: animal.food,
+    endings: ["", "", " all summer", " when it is hungry", " whenever it can"],
+    values: ANIMALS.map((other) => other.food),
+  }),
+  (animal) => ({
+    predicates: ["sleeps", "rests", "makes its bed", "feels safe"],
+    value: animal.bed,
+    endings: ["", "", " when it rains", " with its young", " in the cold months"],
+    values: ANIMALS.map((other) => other.bed),
+  }),
+  (animal) => ({
+    predicates: ["has", "is known by", "is proud of", "can be told by"],
+    value: animal.mark,
+    endings: ["", "", ", young or old", " from its first day", ", which children like"],
+    values: ANIMALS.map((other) => other.mark),
+  }),
+];
+
+/** Makes facts about `T`s: what can be said, and the subjects that a sentence may begin with. */
+interface Lore<T> {
+  facts: readonly ((thing: T) => Fact)[];
+  subjects(rng: Rng, thing: T): string[];
+}
+
+const VILLAGE_LORE: Lore<Village> = {
+  facts: VILLAGE_FACTS,
+  subjects: (rng, { name }) => {
+    const resident = rng.pick(PEOPLE.filter((person) => person.home === name)).name;
+    return [name, `the village of ${name}`, `${name}, the home of ${resident},`, `${name}, where ${resident} lives,`];
+  },
+};
+
+const TRADE_LORE: Lore<Trade> = {
+  facts: TRADE_FACTS,
+  subjects: (rng, { name }) => {
+    const worker = rng.pick(PEOPLE.filter((person) => person.job === name)).name;
+    return [
+      withArticle(name),
+      `every ${name}`,
+      `the ${name}`,
+      `${withArticle(name)} like ${worker}`,
+      `${worker} the ${name}`,
+    ];
+  },
+};
+
+const ANIMAL_LORE: Lore<Animal> = {
+  facts: ANIMAL_FACTS,
+  subjects: (rng, { name }) => [
+    withArticle(name),
+    `the ${name}`,
+    `every ${name}`,
+    `a young ${name}`,
+    `an old ${name}`,
+    `the ${name} near ${rng.pick(VILLAGES).name}`,
+    `the ${name} that ${rng.pick(PEOPLE).name} saw`,
   ],
-  (v) => [["sells the best", "is known for its", "makes a lot of", "sends carts full of"], v.product, VILLAGES.map((o) => o.product)],
-];
+};
 
-const TRADE_FACTS: readonly ((trade: Trade) => [predicates: string[], value: string, values: string[]])[] = [
-  (t) => [["works", "spends the day", "can be found", "starts early"], t.at, TRADES.map((o) => o.at)],
-  (t) => [
-    ["needs a good", "looks after the", "could do nothing without a", "is never far from a"],
-    t.tool,
-    TRADES.map((o) => o.tool),
-  ],
-  (t) => [["is paid to", "knows how to", "gets up early to", "can also"], t.work[0], TRADES.map((o) => o.work[0])],
-];
-
-const ANIMAL_FACTS: readonly ((animal: Animal) => [predicates: string[], value: string, values: string[]])[] = [
-  (a) => [["eats", "likes to eat", "lives on", "looks for"], a.food, ANIMALS.map((o) => o.food)],
-  (a) => [["sleeps", "rests", "makes its bed", "stays out of the rain"], a.bed, ANIMALS.map((o) => o.bed)],
-  (a) => [["has", "is easy to know by", "is born with", "surprises children with"], a.mark, ANIMALS.map((o) => o.mark)],
-];
-
-type Facts<T> = readonly ((thing: T) => [predicates: string[], value: string, values: string[]])[];
-
-/** One fact about a village, trade or animal, sometimes after another one; the value comes last. */
-function loreFact<T>(rng: Rng, facts: Facts<T>, thing: T, subjects: string[]): Cloze {
-  const [first, second] = rng.shuffle(facts).map((fact) => fact(thing));
-  const [predicates, answer, values] = second;
-  const lead = chance(rng, 0.6) ? ` ${rng.pick(first[0])} ${first[1]} and` : "";
+/** One sentence with one or two facts about a village, trade or animal; the value of the last comes at its end. */
+function loreFact<T>(rng: Rng, { subjects }: Lore<T>, thing: T, told: readonly ((thing: T) => Fact)[]): Cloze {
+  const facts = told.map((fact) => fact(thing));
+  const last = facts.at(-1)!;
+  const lead = facts.slice(0, -1).map((fact) => ` ${rng.pick(fact.predicates)} ${fact.value} and`);
   return {
-    before: `${rng.pick(OPENERS)}${rng.pick(subjects)}${lead} ${rng.pick(predicates)}`,
-    answer,
-    after: ".",
-    wrong: values.filter((value) => value !== answer),
+    before: `${opener(rng)}${rng.pick(subjects(rng, thing))}${lead.join("")} ${rng.pick(last.predicates)}`,
+    answer: last.value,
+    after: `${rng.pick(last.endings)}.`,
+    wrong: last.values.filter((value) => value !== last.value),
   };
 }
 
-function villageFact(rng: Rng, village: Village): Cloze {
-  const { name } = village;
-  const resident = rng.pick(PEOPLE.filter((person) => person.home === name));
-  return loreFact(rng, VILLAGE_FACTS, village, [
-    name,
-    name,
-    `the village of ${name}`,
-    `${name}, the home of ${resident.name},`,
-    `${name}, where ${resident.name} lives,`,
-  ]);
-}
-
-function tradeFact(rng: Rng, trade: Trade): Cloze {
-  const { name } = trade;
-  const worker = rng.pick(PEOPLE.filter((person) => person.job === name));
-  return loreFact(rng, TRADE_FACTS, trade, [
-    withArticle(name),
-    `every ${name}`,
-    `the ${name}`,
-    `${withArticle(name)} like ${worker.name}`,
-    `${worker.name} the ${name}`,
-  ]);
-}
-
-function animalFact(rng: Rng, animal: Animal): Cloze {
-  const { name } = animal;
-  const place = rng.pick(VILLAGES);
-  return loreFact(rng, ANIMAL_FACTS, animal, [
-    withArticle(name),
-    `the ${name}`,
-    `every ${name}`,
-    `the ${name} near ${place.name}`,
-    `a young ${name}`,
-    `an old ${name}`,
-  ]);
-}
-
-/** A few sentences about one person, and perhaps about their friend. */
-export function tellPortrait(teller: Teller, person = teller.rng.pick(PEOPLE)): void {
+/** Tells what is known of `thing`, leaving out `skip` facts, one or two to a sentence. */
+function tellLore<T>(teller: Teller, lore: Lore<T>, thing: T, skip: number): void {
   const { rng } = teller;
-  const about = pickSome(rng, ATTRIBUTES, 2 + rng.integer(4));
-  about.forEach((attribute, i) => {
-    teller.ask(() => personFact(rng, person, attribute, i > 0 && chance(rng, 0.5)));
-    if (chance(rng, 0.2)) teller.say(() => reversedFact(rng, person));
-  });
-  if (about.at(-1) === "friend") {
-    const friend = personNamed(person.friend);
-    teller.ask(() => personFact(rng, friend, rng.pick(ATTRIBUTES), false));
+  const facts = rng.shuffle(lore.facts).slice(skip);
+  for (let i = 0; i < facts.length;) {
+    const told = facts.slice(i, i + 1 + rng.integer(2));
+    teller.ask(() => loreFact(rng, lore, thing, rng.shuffle(told)));
+    i += told.length;
   }
 }
 
-/** A few sentences about a village and somebody who lives there. */
+/** A few sentences about one person, and perhaps one about their friend. */
+export function tellPortrait(teller: Teller): void {
+  const { rng } = teller;
+  const person = rng.pick(PEOPLE);
+  const attributes = rng.shuffle(ATTRIBUTES).slice(rng.integer(4));
+  for (let i = 0; i < attributes.length;) {
+    const told = attributes.slice(i, i + 1 + rng.integer(2));
+    const pronoun = i > 0 && chance(rng, 0.6);
+    teller.ask(() => personFact(rng, person, rng.shuffle(told), pronoun));
+    i += told.length;
+  }
+  if (chance(rng, 0.4)) teller.say(() => reversedFact(rng, person));
+  if (attributes.at(-1) === "friend") {
+    const friend = personNamed(person.friend);
+    teller.ask(() => personFact(rng, friend, pickSome(rng, ATTRIBUTES, 2), false));
+  }
+}
+
+/** What is known of a village, and of somebody who lives there. */
 export function tellVillage(teller: Teller): void {
   const { rng } = teller;
   const village = rng.pick(VILLAGES);
-  for (let i = 0, n = 2 + rng.integer(2); i < n; i++) teller.ask(() => villageFact(rng, village));
+  tellLore(teller, VILLAGE_LORE, village, 0);
   const resident = rng.pick(PEOPLE.filter((person) => person.home === village.name));
-  teller.ask(() => personFact(rng, resident, rng.pick(ATTRIBUTES), false));
+  teller.ask(() => personFact(rng, resident, pickSome(rng, ATTRIBUTES, 2), false));
 }
 
-/** A few sentences about a trade and somebody who follows it. */
+/** What is known of a trade, and of somebody who follows it. */
 export function tellTrade(teller: Teller): void {
   const { rng } = teller;
   const trade = rng.pick(TRADES);
-  for (let i = 0, n = 2 + rng.integer(2); i < n; i++) teller.ask(() => tradeFact(rng, trade));
+  tellLore(teller, TRADE_LORE, trade, 0);
   const worker = rng.pick(PEOPLE.filter((person) => person.job === trade.name));
   teller.say(() => reversedFact(rng, worker));
 }
 
-/** A few sentences about two animals. */
+/** What is known of two animals. */
 export function tellAnimals(teller: Teller): void {
   const { rng } = teller;
-  for (const animal of pickSome(rng, ANIMALS, 2)) {
-    for (let i = 0, n = 1 + rng.integer(3); i < n; i++) teller.ask(() => animalFact(rng, animal));
-  }
+  for (const animal of pickSome(rng, ANIMALS, 2)) tellLore(teller, ANIMAL_LORE, animal, rng.integer(2));
 }
 
-/** One fact of the kind `subject`, with its gap last, as a question. */
-export function askFact(teller: Teller, subject: "person" | "village" | "trade" | "animal"): void {
+/** Whose facts can be asked for. */
+export const FACT_SUBJECTS = ["person", "village", "trade", "animal"] as const;
+
+/** One sentence of facts about a random `subject`, with its gap at the end. */
+export function askFact(teller: Teller, subject: (typeof FACT_SUBJECTS)[number]): void {
   const { rng } = teller;
-  switch (subject) {
-    case "person": {
-      const [person, attribute] = [rng.pick(PEOPLE), rng.pick(ATTRIBUTES)];
-      return teller.ask(() => personFact(rng, person, attribute, false));
-    }
-    case "village": {
-      const village = rng.pick(VILLAGES);
-      return teller.ask(() => villageFact(rng, village));
-    }
-    case "trade": {
-      const trade = rng.pick(TRADES);
-      return teller.ask(() => tradeFact(rng, trade));
-    }
-    case "animal": {
-      const animal = rng.pick(ANIMALS);
-      return teller.ask(() => animalFact(rng, animal));
-    }
+  const count = 1 + rng.integer(2);
+  if (subject === "person") {
+    const [person, attributes] = [rng.pick(PEOPLE), pickSome(rng, ATTRIBUTES, count)];
+    teller.ask(() => personFact(rng, person, attributes, false));
+  } else if (subject === "village") {
+    const [village, facts] = [rng.pick(VILLAGES), pickSome(rng, VILLAGE_FACTS, count)];
+    teller.ask(() => loreFact(rng, VILLAGE_LORE, village, facts));
+  } else if (subject === "trade") {
+    const [trade, facts] = [rng.pick(TRADES), pickSome(rng, TRADE_FACTS, count)];
+    teller.ask(() => loreFact(rng, TRADE_LORE, trade, facts));
+  } else {
+    const [animal, facts] = [rng.pick(ANIMALS), pickSome(rng, ANIMAL_FACTS, count)];
+    teller.ask(() => loreFact(rng, ANIMAL_LORE, animal, facts));
   }
-}
-
-/** What the village of a person is known for, for use in stories. */
-export function homeOf(person: Person): Village {
-  return villageNamed(person.home);
 }

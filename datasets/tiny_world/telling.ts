@@ -57,6 +57,7 @@ export interface Teller {
 class Speechless extends Error {}
 
 const MOST_DRAWS = 60;
+const MOST_DOCUMENTS = 10_000;
 
 function createTeller(rng: Rng, split: Split): Teller {
   const teller: Teller = {
@@ -86,9 +87,10 @@ function createTeller(rng: Rng, split: Split): Teller {
   return teller;
 }
 
-/** Tells one document: `tell` is called with a fresh teller until every sentence could be told. */
+/** Tells one document: `tell` is called with a fresh teller until every sentence could be told.
+ * @throws {RangeError} when `tell` has no wording for a sentence of this split. */
 export function tellDocument(rng: Rng, split: Split, tell: (teller: Teller) => void): Teller {
-  while (true) {
+  for (let i = 0; i < MOST_DOCUMENTS; i++) {
     const teller = createTeller(rng, split);
     try {
       tell(teller);
@@ -97,6 +99,7 @@ export function tellDocument(rng: Rng, split: Split, tell: (teller: Teller) => v
       if (!(error instanceof Speechless)) throw error;
     }
   }
+  throw new RangeError(`No wording belongs to the split "${split}" in ${MOST_DOCUMENTS} documents`);
 }
 
 /** `text` with its first letter in upper case. */

@@ -73,12 +73,27 @@ export const TRADES: readonly Trade[] = [
   { name: "baker", at: "in the bakery", tool: "oven", work: ["bake bread", "bakes bread", "baking bread"] },
   { name: "smith", at: "at the forge", tool: "hammer", work: ["make nails", "makes nails", "making nails"] },
   { name: "tailor", at: "in the tailor shop", tool: "needle", work: ["sew coats", "sews coats", "sewing coats"] },
-  { name: "teacher", at: "at the school", tool: "piece of chalk", work: ["teach sums", "teaches sums", "teaching sums"] },
+  {
+    name: "teacher",
+    at: "at the school",
+    tool: "piece of chalk",
+    work: ["teach sums", "teaches sums", "teaching sums"],
+  },
   { name: "farmer", at: "on the farm", tool: "plough", work: ["grow wheat", "grows wheat", "growing wheat"] },
   { name: "fisher", at: "in the harbour", tool: "net", work: ["catch herring", "catches herring", "catching herring"] },
   { name: "gardener", at: "in the garden", tool: "rake", work: ["plant roses", "plants roses", "planting roses"] },
-  { name: "painter", at: "in the studio", tool: "brush", work: ["paint portraits", "paints portraits", "painting portraits"] },
-  { name: "carpenter", at: "in the timber yard", tool: "saw", work: ["build tables", "builds tables", "building tables"] },
+  {
+    name: "painter",
+    at: "in the studio",
+    tool: "brush",
+    work: ["paint portraits", "paints portraits", "painting portraits"],
+  },
+  {
+    name: "carpenter",
+    at: "in the timber yard",
+    tool: "saw",
+    work: ["build tables", "builds tables", "building tables"],
+  },
   { name: "potter", at: "by the kiln", tool: "wheel", work: ["shape jugs", "shapes jugs", "shaping jugs"] },
   { name: "weaver", at: "in the attic", tool: "loom", work: ["weave carpets", "weaves carpets", "weaving carpets"] },
   { name: "cook", at: "at the inn", tool: "ladle", work: ["stir soup", "stirs soup", "stirring soup"] },
@@ -87,9 +102,19 @@ export const TRADES: readonly Trade[] = [
   { name: "doctor", at: "in the clinic", tool: "bandage", work: ["treat coughs", "treats coughs", "treating coughs"] },
   { name: "printer", at: "in the cellar", tool: "press", work: ["print books", "prints books", "printing books"] },
   { name: "beekeeper", at: "in the orchard", tool: "veil", work: ["tend hives", "tends hives", "tending hives"] },
-  { name: "clockmaker", at: "in the corner shop", tool: "magnifier", work: ["mend clocks", "mends clocks", "mending clocks"] },
+  {
+    name: "clockmaker",
+    at: "in the corner shop",
+    tool: "magnifier",
+    work: ["mend clocks", "mends clocks", "mending clocks"],
+  },
   { name: "cobbler", at: "under the arches", tool: "last", work: ["sole boots", "soles boots", "soling boots"] },
-  { name: "postman", at: "at the post office", tool: "satchel", work: ["carry letters", "carries letters", "carrying letters"] },
+  {
+    name: "postman",
+    at: "at the post office",
+    tool: "satchel",
+    work: ["carry letters", "carries letters", "carrying letters"],
+  },
 ];
 
 /** Animals of the valley. */

@@ -1,0 +1,184 @@
+/** Measures one cell in this process: load, prune, evaluate.
+ *
+ * @module
+ */
+import { type Engine, startEngine } from "../core/engine.ts";
+import { createRng } from "../core/rng.ts";
+import type { Cell, DatasetUse, DoneRecord } from "../core/schema.ts";
+import type { Tokenizer } from "../core/tokenizer.ts";
+import { drawCalibration } from "../datasets/calibration.ts";
+import { getCorpus } from "../datasets/mod.ts";
+import { getMethod } from "../methods/mod.ts";
+import type { WeightSource } from "../models/config.ts";
+import { modelSize } from "../models/count.ts";
+import { disposeModel, type LlamaModel, uploadModel } from "../models/llama.ts";
+import { openModel } from "../models/load.ts";
+import { densePlan, type PrunePlan } from "../models/plan.ts";
+import { scoringModel } from "../models/scoring.ts";
+import { pruneModel } from "../models/surgery.ts";
+import { resolveTarget } from "../models/target.ts";
+import { createCache } from "./cache.ts";
+import { describeEnvironment } from "./environment.ts";
+import type { CellJob } from "./job.ts";
+import { peakMemory, residentMemoryBytes } from "./memory.ts";
+import { measureTask } from "./multiple_choice.ts";
+import { measurePerplexity } from "./perplexity.ts";
+import { createScorer } from "./scorer.ts";
+import { runPaths } from "./store.ts";
+import { measureThroughput } from "./throughput.ts";
+
+/** What the process of a cell offers to its measurement. */
+export interface CellHost {
+  /** Progress in words. */
+  report(phase: string): void;
+  /** Does `work` while no other cell of the run computes. */
+  alone<T>(work: () => Promise<T>): Promise<T>;
+  signal: AbortSignal;
+}
+
+/** The part of a record that measuring gives. */
+export type Measured = Omit<DoneRecord, "schemaVersion" | "id" | "cell" | "startedAt" | "seconds" | "state">;
+
+type Job = Pick<CellJob, "cell" | "out" | "data" | "commit">;
+
+/** Seconds since `start`, a time of `performance.now()`. */
+const secondsSince = (start: number) => (performance.now() - start) / 1000;
+
+/** Loads the model of `job`, prunes it as its cell says, and measures what is left.
+ * @throws {UsageError} when model, data or method cannot give what the cell asks for.
+ * @throws {EngineError} when the engine does not start or the device fails.
+ * @throws {NumericError} when the pruned model's output is not finite. */
+export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
+  const { cell } = job;
+  let start = performance.now();
+  host.report("load");
+  const engine = await startEngine(cell.engine);
+  const { source, tokenizer } = await openModel(cell.model);
+  const dense = await uploadModel(source);
+  source.close();
+  engine.check();
+  const loadS = secondsSince(start);
+  const afterLoadBytes = residentMemoryBytes();
+
+  start = performance.now();
+  const { model, plan, calibrationData } = await pruneCell(job, { dense, tokenizer, source, engine }, host);
+  const denseConfig = dense.config;
+  if (model !== dense) disposeModel(dense);
+  engine.check();
+  const pruneS = secondsSince(start);
+
+  start = performance.now();
+  const { perplexity, tasks } = await evaluate(job, model, tokenizer, host);
+  engine.check();
+  let evaluateS = secondsSince(start);
+  const { throughput: choice } = cell;
+  const throughput = choice === undefined ? [] : await host.alone(async () => {
+    // The wait for a turn is no work.
+    start = performance.now();
+    host.report("throughput");
+    const results = await measureThroughput(model, choice, { signal: host.signal });
+    engine.check();
+    evaluateS += secondsSince(start);
+    return results;
+  });
+  const peak = peakMemory();
+  return {
+    environment: describeEnvironment(engine, job.commit),
+    weights: source.origin,
+    size: modelSize(model.config, denseConfig),
+    denseSize: modelSize(denseConfig),
+    plan,
+    calibrationData,
+    perplexity,
+    tasks,
+    throughput,
+    memory: { afterLoadBytes, peakBytes: peak.bytes, measure: peak.measure },
+    timings: { loadS, pruneS, evaluateS },
+  };
+}
+
+interface Loaded {
+  dense: LlamaModel;
+  tokenizer: Tokenizer;
+  source: WeightSource;
+  engine: Engine;
+}
+
+/** The model that the cell asks for; `dense` itself where nothing is pruned. */
+async function pruneCell(
+  { cell, out, data }: Job,
+  { dense, tokenizer, source, engine }: Loaded,
+  host: CellHost,
+): Promise<{ model: LlamaModel; plan: PrunePlan; calibrationData: DatasetUse | null }> {
+  const { method: choice, sparsity, units, ffnMultiple, seed } = cell;
+  if (choice === null) return { model: dense, plan: densePlan(dense.config), calibrationData: null };
+  const method = getMethod(choice.id);
+  const target = resolveTarget(dense.config, { sparsity, units, ffnMultiple });
+  const calibration = method.needs.calibration ? await calibrate(cell, tokenizer, data) : null;
+  host.report("prune");
+  const windows = calibration?.windows ?? [];
+  const { plan, replaced } = await method.prune({
+    model: dense,
+    calibration: windows,
+    target,
+    options: method.options.parse(choice.options),
+    seed,
+    rng: (name) => createRng(seed, `${method.id} ${name}`),
+    remember: createCache(runPaths(out).cache, {
+      weights: source.origin.sha256,
+      engine: engine.name,
+      seed,
+      calibration: windows,
+    }),
+    report: (message) => host.report(`prune: ${message}`),
+    signal: host.signal,
+  });
+  const model = pruneModel(dense, plan, replaced);
+  const { prunableParameters } = modelSize(model.config, dense.config);
+  if (prunableParameters > target.budgetParameters) {
+    throw new RangeError(
+      `Method "${method.id}" left ${prunableParameters} prunable parameters: the budget is ${target.budgetParameters}`,
+    );
+  }
+  return { model, plan, calibrationData: calibration?.dataset ?? null };
+}
+
+function calibrate(
+  { calibration, seed }: Cell,
+  tokenizer: Tokenizer,
+  data?: string,
+): ReturnType<typeof drawCalibration> {
+  const { corpus, sequences, tokens } = calibration;
+  return drawCalibration({ corpus: getCorpus(corpus), tokenizer, sequences, tokens, seed, data });
+}
+
+async function evaluate(
+  { cell, data }: Job,
+  model: LlamaModel,
+  tokenizer: Tokenizer,
+  host: CellHost,
+): Promise<Pick<DoneRecord, "perplexity" | "tasks">> {
+  let phase = "";
+  let reported = 0;
+  const scorer = createScorer(scoringModel(model), tokenizer, {
+    signal: host.signal,
+    onProgress: (share) => {
+      const now = performance.now();
+      if (now - reported < 500) return;
+      reported = now;
+      host.report(`${phase} ${Math.floor(100 * share)} %`);
+    },
+  });
+  const enter = (name: string) => host.report(phase = name);
+  const perplexity: DoneRecord["perplexity"] = [];
+  for (const choice of cell.perplexity) {
+    enter(`perplexity ${choice.corpus}`);
+    perplexity.push(await measurePerplexity(scorer, choice, { data }));
+  }
+  const tasks: DoneRecord["tasks"] = [];
+  for (const task of cell.tasks) {
+    enter(task);
+    tasks.push((await measureTask(scorer, task, { data, limit: cell.limit })).result);
+  }
+  return { perplexity, tasks };
+}

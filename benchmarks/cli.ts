@@ -1,0 +1,140 @@
+/** The command line: `deno task bench`. Results go to standard output, progress to standard error.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { EngineError, unknownName, UsageError } from "../core/errors.ts";
+import { helpText } from "./cli_help.ts";
+import { listText, presetPath } from "./cli_ls.ts";
+import { type ConfigSource, HelpRequest, parseFlags, parseStrictly, resolveConfig, yamlSource } from "./config.ts";
+import { createProgress } from "./progress.ts";
+import { readRecords, runPaths } from "./store.ts";
+
+/** Exit code of a run that Ctrl-C stopped: 128 + SIGINT. */
+const INTERRUPTED = 130;
+/** Width of tables where standard output is not a terminal. */
+const DEFAULT_WIDTH = 120;
+
+const COMMANDS: Record<string, (args: string[]) => Promise<number>> = { run, report, ls, validate };
+
+function readText(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    throw new UsageError(`"${path}" cannot be read: ${(error as Error).message}`);
+  }
+}
+
+/** Configuration of `bench run` from its arguments. */
+export function configSources(args: string[]): { sources: ConfigSource[]; json: boolean } {
+  const { source, extra } = parseFlags(args, { string: ["preset", "config"], boolean: ["json"] });
+  const { preset, config } = extra as { preset?: string; config?: string };
+  if (preset !== undefined && config !== undefined) {
+    throw new UsageError("--preset and --config exclude each other: give one of them");
+  }
+  const path = preset !== undefined ? presetPath(preset) : config;
+  const base: ConfigSource = path === undefined
+    ? { values: { throughput: {} }, where: () => "--throughput" }
+    : yamlSource(readText(path), path);
+  return { sources: [base, source], json: extra.json === true };
+}
+
+async function run(args: string[]): Promise<number> {
+  const { sources, json } = configSources(args);
+  const config = resolveConfig(sources);
+  const { runSweep } = await import("./sweep.ts");
+  const controller = new AbortController();
+  const stop = () => {
+    if (controller.signal.aborted) Deno.exit(INTERRUPTED);
+    controller.abort();
+  };
+  Deno.addSignalListener("SIGINT", stop);
+  Deno.addSignalListener("SIGTERM", stop);
+  const result = await runSweep(config, { onEvent: createProgress(Deno.stderr, { json }), signal: controller.signal });
+  if (result.interrupted) return INTERRUPTED;
+  await showReport(config.out, { title: config.name, to: runPaths(config.out).report });
+  return result.failed > 0 ? 1 : 0;
+}
+
+async function showReport(dir: string, { title, to }: { title: string; to: string }): Promise<void> {
+  const { records, problems } = readRecords(dir);
+  for (const { message } of problems) console.error(message);
+  if (records.length === 0) throw new UsageError(`"${dir}" holds no finished cell yet`);
+  const { renderTable, writeReport } = await import("../reports/write_report.ts");
+  const width = Deno.stdout.isTerminal() ? Deno.consoleSize().columns : DEFAULT_WIDTH;
+  console.log(renderTable(records, { width }));
+  for (const path of await writeReport(records, to, { title })) console.log(path);
+}
+
+async function report(args: string[]): Promise<number> {
+  const { _: [dir], title, to } = parseStrictly(args, { string: ["title", "to"], positional: 1 });
+  if (dir === undefined) throw new UsageError("The folder of a run must be given: bench report DIR");
+  await showReport(dir, {
+    title: (title as string | undefined) || runName(dir),
+    to: (to as string | undefined) || runPaths(dir).report,
+  });
+  return 0;
+}
+
+function runName(dir: string): string {
+  try {
+    return JSON.parse(Deno.readTextFileSync(runPaths(dir).run)).config.name;
+  } catch {
+    return "run";
+  }
+}
+
+async function ls(args: string[]): Promise<number> {
+  const { _: [what] } = parseStrictly(args, { positional: 1 });
+  console.log(await listText(what));
+  return 0;
+}
+
+function validate(args: string[]): Promise<number> {
+  const { _: [dir] } = parseStrictly(args, { positional: 1 });
+  if (dir === undefined) throw new UsageError("The folder of a run must be given: bench validate DIR");
+  const { records, problems } = readRecords(dir);
+  const failed = records.filter((record) => record.state === "failed").length;
+  for (const { message } of problems) console.log(message);
+  console.log(
+    `${records.length} records are sound (${failed} of failed cells), ${problems.length} files are not records`,
+  );
+  return Promise.resolve(problems.length > 0 ? 1 : 0);
+}
+
+function version(): string {
+  const text = Deno.readTextFileSync(join(import.meta.dirname!, "..", "deno.json"));
+  return /"version":\s*"([^"]+)"/.exec(text)?.[1] ?? "unknown";
+}
+
+/** Runs a command; returns the exit code. Errors that the user can act on are one message on standard error. */
+export async function main(args: string[]): Promise<number> {
+  const [first, ...rest] = args;
+  if (first === "--version") {
+    console.log(version());
+    return 0;
+  }
+  if (first === "--help" || first === "-h" || first === "help") {
+    console.log(helpText(rest[0]));
+    return 0;
+  }
+  try {
+    if (first === undefined) return await run(["--preset", "default"]);
+    if (!Object.hasOwn(COMMANDS, first)) {
+      throw first.startsWith("-")
+        ? new UsageError(`A command must come before "${first}", such as \`bench run ${first}\`: see \`bench --help\``)
+        : unknownName("command", first, Object.keys(COMMANDS));
+    }
+    return await COMMANDS[first](rest);
+  } catch (error) {
+    if (error instanceof HelpRequest) {
+      console.log(helpText(first));
+      return 0;
+    }
+    if (!(error instanceof UsageError || error instanceof EngineError)) throw error;
+    console.error(error.message);
+    return 2;
+  }
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

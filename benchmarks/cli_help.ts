@@ -1,0 +1,103 @@
+/** Help texts of the command line, made from the schema.
+ *
+ * @module
+ */
+import type { RunConfig } from "../core/schema.ts";
+import { describeFlag, flagName, FLAGS } from "./config.ts";
+
+const USAGE = `Compares structured pruning methods for LLaMA-family models.
+
+Usage: deno task bench [COMMAND] [FLAGS]
+
+Commands:
+  (none)                              run the preset \`default\` on the bundled model
+  run [--preset NAME | --config FILE] [FLAGS]
+                                      run a sweep, or go on with one, and write its report
+  report DIR                          write the report again from the records in DIR
+  ls methods|tasks|presets|engines    list what there is
+  validate DIR                        check the records in DIR
+  COMMAND --help                      flags of a command
+
+Flags:
+  -h, --help                          show this
+  --version                           show the version
+
+Exit codes: 0 done, 1 a cell failed, 2 wrong use, 130 stopped by Ctrl-C`;
+
+const OTHER: Record<string, string> = {
+  report: `Writes tables, charts and the HTML page from the records in DIR, which is left as it is otherwise.
+
+Usage: deno task bench report DIR [--title TITLE] [--to FOLDER]
+
+Flags:
+  --title TITLE    title of the report (default: the run's name)
+  --to FOLDER      folder for the report (default: DIR/report)`,
+  ls: `Lists what there is.
+
+Usage: deno task bench ls methods|tasks|presets|engines
+
+  methods    pruning methods with their options, defaults and sources
+  tasks      multiple-choice tasks and text corpora, with the files they are read from
+  presets    shipped configurations for \`bench run --preset\`
+  engines    engines, and for each whether it starts here and why not`,
+  validate: `Checks every record in DIR against the schema.
+
+Usage: deno task bench validate DIR
+
+Exit codes: 0 all records are sound, 1 some are not, 2 DIR holds no run`,
+};
+
+/** Two columns with the second one wrapped at `width`. */
+function columns(rows: [left: string, right: string][], width = 100): string {
+  const indent = 36;
+  const lines: string[] = [];
+  for (const [left, right] of rows) {
+    let line = `  ${left}`;
+    if (line.length >= indent) {
+      lines.push(line);
+      line = "";
+    }
+    line = line.padEnd(indent);
+    for (const word of right.split(" ")) {
+      if (line.length + word.length > width && line.trim() !== "") {
+        lines.push(line.trimEnd());
+        line = " ".repeat(indent);
+      }
+      line += `${word} `;
+    }
+    lines.push(line.trimEnd());
+  }
+  return lines.join("\n");
+}
+
+function runHelp(): string {
+  const rows = (Object.keys(FLAGS) as (keyof RunConfig)[]).map((key): [string, string] => {
+    const { description, fallback } = describeFlag(key);
+    const { value } = FLAGS[key];
+    const left = value === null ? `--${flagName(key)}, --no-${flagName(key)}` : `--${flagName(key)} ${value}`;
+    return [left, fallback === undefined ? description : `${description} (default: ${fallback})`];
+  });
+  return `Runs a sweep: the dense model and every method at every level, one process per cell. Finished cells are skipped, so
+the same command goes on where a stopped run ended; failed cells run again.
+
+Usage: deno task bench run [--preset NAME | --config FILE] [FLAGS]
+
+Flags:
+${
+    columns([
+      ["--preset NAME", "shipped configuration, see `bench ls presets`"],
+      ["--config FILE", "YAML configuration with the keys below in camelCase; flags override it"],
+      ...rows,
+      ["--json", "progress as one JSON event per line"],
+    ])
+  }
+
+Lists are separated by commas. Options of a method follow a colon: --methods random,flap:structure=UL-UM,bias=true
+Without a preset or a file, throughput is measured unless --no-throughput is given, and \`out\` is results/NAME.`;
+}
+
+/** The help of `command`, or of the whole program. */
+export function helpText(command?: string): string {
+  if (command === "run") return runHelp();
+  return command === undefined ? USAGE : OTHER[command] ?? USAGE;
+}

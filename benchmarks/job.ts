@@ -1,0 +1,28 @@
+/** What passes between a run and the process of one cell.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { cellSchema } from "../core/schema.ts";
+
+/** What a cell's process is told. */
+export const cellJobSchema = z.strictObject({
+  id: z.string(),
+  cell: cellSchema,
+  out: z.string().describe("the run's folder"),
+  data: z.string().optional().describe("folder with data sets"),
+  commit: z.string().nullable().describe("git commit of the harness"),
+  coordinated: z.boolean().describe("a parent holds standard input: it gives turns for timing, and its end is ours"),
+});
+/** What a cell's process is told. */
+export type CellJob = z.infer<typeof cellJobSchema>;
+
+/** What a cell's process tells, one JSON line each. */
+export const cellEventSchema = z.discriminatedUnion("event", [
+  z.strictObject({ event: z.literal("phase"), phase: z.string() }),
+  z.strictObject({ event: z.literal("take-turn") }),
+  z.strictObject({ event: z.literal("give-turn") }),
+  z.strictObject({ event: z.literal("recorded") }),
+]);
+/** What a cell's process tells. */
+export type CellEvent = z.infer<typeof cellEventSchema>;

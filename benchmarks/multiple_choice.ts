@@ -1,0 +1,94 @@
+/** Multiple-choice accuracy from log-likelihoods, as lm-evaluation-harness measures it.
+ *
+ * @module
+ */
+import { NumericError } from "../core/errors.ts";
+import { codePointLength, utf8Length } from "../core/python_text.ts";
+import type { TaskResult } from "../core/schema.ts";
+import { mean, standardError } from "../core/stats.ts";
+import type { Example } from "../datasets/define.ts";
+import { loadTask } from "../datasets/load.ts";
+import { getTask } from "../datasets/mod.ts";
+import type { LogLikelihood, Scorer } from "./scorer.ts";
+
+/** Options of {@linkcode measureTask}. */
+export interface TaskOptions {
+  /** Folder with data sets. */
+  data?: string;
+  /** Only the first examples are scored. */
+  limit?: number;
+}
+
+/** One example with its scores, one per choice. */
+export interface ScoredExample {
+  example: Example;
+  /** The example's record as read. */
+  record: unknown;
+  scores: LogLikelihood[];
+}
+
+/** Index of the highest value; the first of equal ones, as numpy's `argmax`.
+ * @throws {NumericError} on NaN, which would "answer" something. */
+export function argmax(values: readonly number[]): number {
+  let best = 0;
+  values.forEach((value, i) => {
+    if (Number.isNaN(value)) throw new NumericError(`Choice ${i} has no score: current NaN`);
+    if (value > values[best]) best = i;
+  });
+  return best;
+}
+
+/** What a choice's log-likelihood is divided by, per metric. */
+const DIVISORS: Record<string, (text: string) => number> = {
+  acc: () => 1,
+  acc_norm: codePointLength,
+  acc_bytes: utf8Length,
+};
+
+/** Whether the example is answered rightly by `metric`: 1 or 0. */
+export function outcome(metric: string, { example, scores }: Pick<ScoredExample, "example" | "scores">): number {
+  const divide = DIVISORS[metric];
+  const values = scores.map(({ logLikelihood }, i) => logLikelihood / divide(example.choices[i].text));
+  return argmax(values) === example.gold ? 1 : 0;
+}
+
+/** Scores a task without examples in the prompt (zero-shot) and gives its result with every example's scores.
+ * @throws {UsageError} when the task or its data are not found or malformed.
+ * @throws {NumericError} when the model's output is not finite. */
+export async function measureTask(
+  scorer: Scorer,
+  id: string,
+  { data, limit }: TaskOptions = {},
+): Promise<{ result: TaskResult; scored: ScoredExample[] }> {
+  const start = performance.now();
+  const task = getTask(id);
+  const { examples, records, total, dataset } = await loadTask(task, { data, limit });
+  const scores = await scorer.logLikelihood(examples.flatMap(({ choices }) => choices));
+  let next = 0;
+  const scored = examples.map((example, i): ScoredExample => ({
+    example,
+    record: records[i],
+    scores: scores.slice(next, next += example.choices.length),
+  }));
+  const names = task.metrics.includes("acc_norm") ? [...task.metrics, "acc_bytes"] : task.metrics;
+  const outcomes = names.map((name) => [name, scored.map((one) => outcome(name, one))] as const);
+  return {
+    result: {
+      task: task.id,
+      version: task.version,
+      dataset,
+      numFewshot: 0,
+      bosPolicy: scorer.bosPolicy,
+      samples: { original: total, effective: examples.length },
+      metrics: Object.fromEntries(outcomes.map(([name, values]) => [name, {
+        value: mean(values),
+        stderr: standardError(values),
+        higherIsBetter: true,
+      }])),
+      outcomes: Object.fromEntries(outcomes.map(([name, values]) => [name, values.join("")])),
+      chance: mean(examples.map(({ choices }) => 1 / choices.length)),
+      seconds: (performance.now() - start) / 1000,
+    },
+    scored,
+  };
+}

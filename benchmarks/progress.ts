@@ -1,0 +1,101 @@
+/** What happens during a run, and how it is told on stderr: a live line on a terminal, else one line per event.
+ *
+ * @module
+ */
+
+/** Something that happened during a run. */
+export type SweepEvent =
+  | { event: "note"; message: string }
+  | { event: "start"; cells: number; finished: number; retried: number; jobs: number; out: string }
+  | { event: "cell-start"; name: string; label: string }
+  | { event: "cell-phase"; name: string; label: string; phase: string }
+  | { event: "cell-done"; name: string; label: string; seconds: number }
+  | { event: "cell-failed"; name: string; label: string; kind: string; message: string }
+  | { event: "end"; done: number; failed: number; skipped: number; seconds: number; interrupted: boolean };
+
+/** Where progress goes; `Deno.stderr` fits. */
+export interface ProgressStream {
+  writeSync(bytes: Uint8Array): number;
+  isTerminal(): boolean;
+}
+
+/** Seconds as people say them: `8.4 s`, `2 min 05 s`, `1 h 02 min`. */
+export function formatSeconds(seconds: number): string {
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const pad = (n: number) => String(n).padStart(2, "0");
+  return hours > 0 ? `${hours} h ${pad(minutes)} min` : `${minutes} min ${pad(rest)} s`;
+}
+
+function plainLine(event: SweepEvent, counter: string): string | undefined {
+  switch (event.event) {
+    case "note":
+      return event.message;
+    case "start": {
+      const retried = event.retried > 0 ? `, ${event.retried} failed before and run again` : "";
+      const jobs = event.jobs > 1 ? `, ${event.jobs} at once` : "";
+      return `${event.cells} cells into ${event.out}: ${event.finished} finished already${retried}${jobs}`;
+    }
+    case "cell-start":
+      return `start   ${event.label}`;
+    case "cell-phase":
+      return undefined;
+    case "cell-done":
+      return `done    ${event.label} in ${formatSeconds(event.seconds)} ${counter}`;
+    case "cell-failed":
+      return `failed  ${event.label} (${event.kind}): ${event.message} ${counter}`;
+    case "end": {
+      const skipped = event.skipped > 0 ? `, ${event.skipped} finished before` : "";
+      const outcome = `${event.done} cells done, ${event.failed} failed${skipped} in ${formatSeconds(event.seconds)}`;
+      return event.interrupted ? `Stopped: ${outcome}. The same command goes on from here.` : outcome;
+    }
+  }
+}
+
+/** A function that shows events as they come. With `json` each event is one JSON line; phases included. */
+export function createProgress(
+  stream: ProgressStream = Deno.stderr,
+  options: { json?: boolean; columns?: () => number; now?: () => number } = {},
+): (event: SweepEvent) => void {
+  const { json = false, columns = () => Deno.consoleSize().columns, now = () => performance.now() } = options;
+  const live = !json && stream.isTerminal();
+  const encoder = new TextEncoder();
+  const write = (text: string) => stream.writeSync(encoder.encode(text));
+  const phases = new Map<string, string>();
+  let total = 0;
+  let ended = 0;
+  let toRun = 0;
+  let startedAt = now();
+
+  const liveLine = (): string => {
+    const elapsed = (now() - startedAt) / 1000;
+    const ran = ended - (total - toRun);
+    const left = ran > 0 ? `, about ${formatSeconds(elapsed / ran * (toRun - ran))} left` : "";
+    const text = `[${ended}/${total}${left}] ${[...phases.values()].join(" | ")}`;
+    const width = Math.max(20, columns() - 1);
+    return text.length > width ? `${text.slice(0, width - 1)}…` : text;
+  };
+
+  return (event) => {
+    if (json) {
+      write(JSON.stringify(event) + "\n");
+      return;
+    }
+    if (event.event === "start") {
+      [total, ended, toRun, startedAt] = [event.cells, event.finished, event.cells - event.finished, now()];
+    }
+    if (event.event === "cell-start") phases.set(event.name, event.label);
+    if (event.event === "cell-phase") phases.set(event.name, `${event.label}: ${event.phase}`);
+    if (event.event === "cell-done" || event.event === "cell-failed") {
+      phases.delete(event.name);
+      ended++;
+    }
+    // On a terminal the live line says what has started.
+    const line = live && event.event === "cell-start" ? undefined : plainLine(event, `[${ended}/${total}]`);
+    if (live) write("\r\x1b[K");
+    if (line !== undefined) write(`${line}\n`);
+    if (live && event.event !== "end" && total > 0) write(liveLine());
+  };
+}

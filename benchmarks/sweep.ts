@@ -1,0 +1,202 @@
+/** Runs all cells of a configuration, each in its own process, and goes on where an earlier run of the folder stopped.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { z } from "zod";
+import { FileFormatError, UsageError } from "../core/errors.ts";
+import { type CellRecord, type RunConfig, runConfigSchema, SCHEMA_VERSION } from "../core/schema.ts";
+import { runCellProcess } from "./cell_process.ts";
+import { canonicalJson, cellLabels, cellName, type Fingerprint, type PlannedCell } from "./cells.ts";
+import { harnessCommit } from "./environment.ts";
+import { classifyExit } from "./failure.ts";
+import { planSweep, type SweepPlan } from "./plan.ts";
+import type { SweepEvent } from "./progress.ts";
+import { runConcurrently, type Turns } from "./scheduler.ts";
+import {
+  lockFolder,
+  readRecord,
+  recordPath,
+  removeTemporaryFiles,
+  runPaths,
+  SchemaVersionError,
+  setAside,
+  toJson,
+  writeAtomically,
+  writeRecord,
+} from "./store.ts";
+
+/** How a run went. */
+export interface SweepResult {
+  /** Records of every cell of the configuration that has one, dense first. */
+  records: CellRecord[];
+  done: number;
+  failed: number;
+  /** Cells that were finished before this run. */
+  skipped: number;
+  /** Whether the signal stopped it. */
+  interrupted: boolean;
+}
+
+/** Options of {@linkcode runSweep}. */
+export interface SweepOptions {
+  /** Told what happens. */
+  onEvent?: (event: SweepEvent) => void;
+  /** Stops the run: running cells are ended without a record, and the same call goes on from there. */
+  signal?: AbortSignal;
+}
+
+/** `run.json`: the configuration as run, and what it was run on. */
+const runFileSchema = z.object({
+  schemaVersion: z.number(),
+  config: runConfigSchema,
+  engine: z.string(),
+  fingerprint: z.object({ weights: z.string(), tokenizer: z.string(), data: z.record(z.string(), z.string()) }),
+});
+
+/** Runs `config`: one process per cell, `config.jobs` at once. Finished cells are skipped, failed ones run again.
+ * Failures of cells are records, not exceptions.
+ * @throws {UsageError} when the configuration, the model or the data cannot be used: nothing was run.
+ * @throws {EngineError} when the engine that was asked for does not start. */
+export async function runSweep(config: RunConfig, options: SweepOptions = {}): Promise<SweepResult> {
+  const { onEvent = () => {}, signal = new AbortController().signal } = options;
+  const plan = await planSweep(config, onEvent);
+  const { out, jobs } = plan.config;
+  using _lock = lockFolder(out);
+  const startedAt = performance.now();
+  removeTemporaryFiles(out);
+  writeRunFile(plan);
+
+  const pending: PlannedCell[] = [];
+  let retried = 0;
+  for (const planned of plan.cells) {
+    const record = storedRecord(out, planned, onEvent);
+    if (record?.state !== "done") pending.push(planned);
+    if (record?.state === "failed") retried++;
+  }
+  const skipped = plan.cells.length - pending.length;
+  onEvent({ event: "start", cells: plan.cells.length, finished: skipped, retried, jobs, out });
+
+  const counts = { done: 0, failed: 0 };
+  const commit = harnessCommit();
+  const labels = cellLabels(plan.cells);
+  await runConcurrently(pending, { jobs, signal }, async (planned, turns) => {
+    const name = cellName(planned);
+    const label = labels.get(planned.id)!;
+    onEvent({ event: "cell-start", name, label });
+    const record = await runCell(plan, planned, {
+      commit,
+      turns,
+      signal,
+      onPhase: (phase) => onEvent({ event: "cell-phase", name, label, phase }),
+    });
+    if (!record) return;
+    if (record.state === "done") {
+      counts.done++;
+      onEvent({ event: "cell-done", name, label, seconds: record.seconds });
+    } else {
+      counts.failed++;
+      const { kind, message } = record.failure;
+      onEvent({ event: "cell-failed", name, label, kind, message });
+    }
+  });
+
+  const records = plan.cells.flatMap((planned) => storedRecord(out, planned, onEvent) ?? []);
+  const seconds = (performance.now() - startedAt) / 1000;
+  onEvent({ event: "end", ...counts, skipped, seconds, interrupted: signal.aborted });
+  return { records, ...counts, skipped, interrupted: signal.aborted };
+}
+
+/** Runs one cell in its process. Returns its record; the one of a crash is written here, as the process no longer can.
+ * Undefined when the run was stopped. */
+async function runCell(
+  { config, engine }: SweepPlan,
+  planned: PlannedCell,
+  options: { commit: string | null; turns: Turns; signal: AbortSignal; onPhase: (phase: string) => void },
+): Promise<CellRecord | undefined> {
+  const { out, data } = config;
+  const { commit, turns, signal, onPhase } = options;
+  const paths = runPaths(out);
+  const name = cellName(planned);
+  const startedAt = new Date();
+  const { status, recorded, stderrTail } = await runCellProcess({
+    job: { ...planned, out, ...(data === undefined ? {} : { data }), commit, coordinated: true },
+    jobPath: join(paths.jobs, `${name}.json`),
+    logPath: join(paths.logs, `${name}.log`),
+    threads: Math.max(1, Math.floor(navigator.hardwareConcurrency / config.jobs)),
+    ffi: engine === "tensorflow",
+    turns,
+    signal,
+    onPhase,
+  });
+  if (recorded) return readRecord(recordPath(out, planned));
+  if (signal.aborted) return undefined;
+  const record: CellRecord = {
+    schemaVersion: SCHEMA_VERSION,
+    ...planned,
+    startedAt: startedAt.toISOString(),
+    seconds: (Date.now() - startedAt.getTime()) / 1000,
+    state: "failed",
+    failure: classifyExit(status, stderrTail),
+  };
+  writeRecord(out, record);
+  return record;
+}
+
+/** The record of a cell, if it has one; an unreadable one is set aside and said. */
+function storedRecord(
+  out: string,
+  planned: PlannedCell,
+  onEvent: (event: SweepEvent) => void,
+): CellRecord | undefined {
+  const path = recordPath(out, planned);
+  try {
+    return readRecord(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    if (!(error instanceof FileFormatError) || error instanceof SchemaVersionError) throw error;
+    onEvent({ event: "note", message: `${error.message}; kept as ${setAside(path)}, the cell runs again` });
+    return undefined;
+  }
+}
+
+/** Writes `run.json`, unless the folder holds a run whose numbers must not stand beside these.
+ * @throws {UsageError} that names the settings that differ. */
+function writeRunFile({ config, engine, fingerprint }: SweepPlan): void {
+  const path = runPaths(config.out).run;
+  let previous: z.infer<typeof runFileSchema> | undefined;
+  try {
+    previous = runFileSchema.parse(JSON.parse(Deno.readTextFileSync(path)));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) {
+      throw new FileFormatError(path, "is not the run file of this program");
+    }
+  }
+  if (previous) {
+    const protocol = (run: { config: RunConfig; engine: string; fingerprint: Fingerprint }) => {
+      const { methods: _m, sparsity: _s, seeds: _e, name: _n, out: _o, jobs: _j, data: _d, model: _p, ...settings } =
+        run.config;
+      return {
+        ...settings,
+        engine: run.engine,
+        weights: run.fingerprint.weights,
+        data: run.fingerprint.data,
+      } as Record<
+        string,
+        unknown
+      >;
+    };
+    const [before, now] = [protocol(previous), protocol({ config, engine, fingerprint })];
+    const keys = [...new Set([...Object.keys(before), ...Object.keys(now)])];
+    const differing = keys.filter((key) => canonicalJson(before[key] ?? null) !== canonicalJson(now[key] ?? null));
+    if (differing.length > 0) {
+      throw new UsageError(
+        `"${config.out}" holds a run with other settings (${
+          differing.join(", ")
+        }), whose numbers cannot stand beside ` +
+          "these: choose another --out",
+      );
+    }
+  }
+  writeAtomically(path, toJson({ schemaVersion: SCHEMA_VERSION, config, engine, fingerprint }));
+}

@@ -1,0 +1,218 @@
+/** Scaled dot-product attention with grouped queries and rotary positions, with a gradient of its own.
+ *
+ * Shape legend: B batch, N rows (B T flattened), H query heads, G key/value groups, R = H / G, K head size,
+ * T query positions, S key positions. All tensors are f32.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { batchMatMul, matMul2d, withGradient } from "./ops.ts";
+
+/** Rotary tables of a batch. */
+export interface RotaryTables {
+  /** cos of the angles, both halves: [N, 1, K]. */
+  cos: tf.Tensor3D;
+  /** sin of the angles, both halves: [N, 1, K]. */
+  sin: tf.Tensor3D;
+  /** The half rotation as a matrix: x rotate = concat(-x2, x1); [K, K]. */
+  rotate: tf.Tensor2D;
+}
+
+/** Rotary position embedding in the half-split layout of Hugging Face; x [N, heads K] -> [N, heads K].
+ * `back` applies the transposed map, which is the gradient. */
+function rotate(x: tf.Tensor2D, tables: RotaryTables, back: boolean): tf.Tensor2D {
+  const { cos, sin, rotate } = tables;
+  const [n, columns] = x.shape;
+  const headSize = rotate.shape[0];
+  const as3d = (t: tf.Tensor) => tf.reshape(t, [n, -1, headSize]);
+  const asRows = (t: tf.Tensor) => tf.reshape(t, [-1, headSize]) as tf.Tensor2D;
+  const turned = back
+    ? as3d(matMul2d(asRows(tf.mul(as3d(x), sin)), rotate, false, true))
+    : tf.mul(as3d(matMul2d(asRows(x), rotate)), sin);
+  return tf.reshape(tf.add(tf.mul(as3d(x), cos), turned), [n, columns]);
+}
+
+/** Sizes and tables of one attention call. */
+export interface AttentionLayout {
+  /** B. */
+  batch: number;
+  /** G. */
+  kvGroups: number;
+  /** R: query heads per group. */
+  queryHeadsPerGroup: number;
+  /** K. */
+  headSize: number;
+  tables: RotaryTables;
+  /** Added to the scores, 0 where visible and a large negative number where not: [B or 1, 1, T, S].
+   * Null: everything is visible. */
+  mask: tf.Tensor4D | null;
+}
+
+/** Keys and values of the positions seen so far: both [B, G, S, K], keys already rotated. */
+export interface KeyValues {
+  keys: tf.Tensor4D;
+  values: tf.Tensor4D;
+}
+
+/** [B T, heads K] -> [B, heads, T, K]. */
+function splitHeads(x: tf.Tensor, batch: number, headSize: number): tf.Tensor4D {
+  const [n, columns] = x.shape as [number, number];
+  return tf.transpose(tf.reshape(x, [batch, n / batch, columns / headSize, headSize]), [0, 2, 1, 3]);
+}
+
+/** [B, heads, T, K] -> [B T, heads K]. */
+function mergeHeads(x: tf.Tensor): tf.Tensor2D {
+  const [b, h, t, k] = x.shape as [number, number, number, number];
+  return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [b * t, h * k]);
+}
+
+/** Rotated queries (divided by sqrt(K)) and keys and the values of a packed projection, heads split. */
+function splitPacked(packed: tf.Tensor2D, layout: AttentionLayout): { q: tf.Tensor4D; k: tf.Tensor4D; v: tf.Tensor4D } {
+  const { batch, headSize, kvGroups: g, queryHeadsPerGroup, tables } = layout;
+  const n = packed.shape[0];
+  const h = g * queryHeadsPerGroup;
+  const turned = rotate(tf.slice(packed, [0, 0], [n, (h + g) * headSize]), tables, false);
+  return {
+    q: tf.mul(splitHeads(tf.slice(turned, [0, 0], [n, h * headSize]), batch, headSize), 1 / Math.sqrt(headSize)),
+    k: splitHeads(tf.slice(turned, [0, h * headSize], [n, g * headSize]), batch, headSize),
+    v: splitHeads(tf.slice(packed, [0, (h + g) * headSize], [n, g * headSize]), batch, headSize),
+  };
+}
+
+/** Queries at once. Positions are causal, so a block of queries needs no key after its last one: about half of the
+ * work is left out, and the scores of a block stay in the processor's cache. */
+const QUERY_BLOCK = 128;
+
+interface Block {
+  start: number;
+  rows: number;
+  /** Keys that any query of the block may see: [0, visible). */
+  visible: number;
+}
+
+function queryBlocks(t: number, s: number): Block[] {
+  const blocks: Block[] = [];
+  for (let start = 0; start < t; start += QUERY_BLOCK) {
+    const rows = Math.min(QUERY_BLOCK, t - start);
+    blocks.push({ start, rows, visible: s - t + start + rows });
+  }
+  return blocks;
+}
+
+/** The first `count` from `start` on along axis 2. */
+function along(x: tf.Tensor, start: number, count: number): tf.Tensor4D {
+  if (start === 0 && count === x.shape[2]) return x as tf.Tensor4D;
+  return tf.slice(x, [0, 0, start, 0], [-1, -1, count, -1]) as tf.Tensor4D;
+}
+
+/** [B, H or G, n, K] -> [B G, R n or n, K]. */
+function grouped(x: tf.Tensor, g: number): tf.Tensor3D {
+  const [b, heads, n, k] = x.shape as [number, number, number, number];
+  return tf.reshape(x, [b * g, (heads / g) * n, k]);
+}
+
+/** Attention weights of one block: q [B, H, rows, K] already scaled, k [B, G, visible, K] -> [B G, R rows, visible]. */
+function blockWeights(q: tf.Tensor4D, k: tf.Tensor4D, mask: tf.Tensor4D | null, block: Block): tf.Tensor3D {
+  const [b, h, rows] = q.shape;
+  const g = k.shape[1];
+  const scores = batchMatMul(grouped(q, g), grouped(k, g), false, true);
+  if (!mask) return tf.softmax(scores);
+  const visible = tf.slice(mask, [0, 0, block.start, 0], [-1, 1, rows, block.visible]);
+  return tf.reshape(tf.softmax(tf.add(tf.reshape(scores, [b, h, rows, block.visible]), visible)), scores.shape);
+}
+
+/** q [B, H, T, K] already scaled, k and v [B, G, S, K] -> [B, H, T, K]. */
+function attend(q: tf.Tensor4D, k: tf.Tensor4D, v: tf.Tensor4D, mask: tf.Tensor4D | null): tf.Tensor4D {
+  const [b, h, t, size] = q.shape;
+  const [, g, s] = k.shape;
+  const outs = queryBlocks(t, s).map((block) =>
+    tf.tidy(() => {
+      const p = blockWeights(along(q, block.start, block.rows), along(k, 0, block.visible), mask, block);
+      return tf.reshape(batchMatMul(p, grouped(along(v, 0, block.visible), g)), [b, h, block.rows, size]);
+    })
+  );
+  return (outs.length === 1 ? outs[0] : tf.concat(outs, 2)) as tf.Tensor4D;
+}
+
+/** Gradients of {@linkcode attend} to q, k and v: dS = P * (dP - rowsum(dO * O)). */
+function attendGradients(
+  { q, k, v, out, dOut, mask }: Record<"q" | "k" | "v" | "out" | "dOut", tf.Tensor4D> & { mask: tf.Tensor4D | null },
+): { dQ: tf.Tensor4D; dK: tf.Tensor4D; dV: tf.Tensor4D } {
+  const [, , t] = q.shape;
+  const [b, g, s, size] = k.shape;
+  const towards = tf.sum(tf.mul(dOut, out), -1, true) as tf.Tensor4D;
+  let dK: tf.Tensor3D | undefined;
+  let dV: tf.Tensor3D | undefined;
+  const added = (sum: tf.Tensor3D | undefined, part: tf.Tensor3D): tf.Tensor3D => {
+    const full = part.shape[1] === s ? part : tf.pad(part, [[0, 0], [0, s - part.shape[1]], [0, 0]]);
+    return sum ? tf.add(sum, full) : full;
+  };
+  const dQs = queryBlocks(t, s).map((block) => {
+    const { start, rows, visible } = block;
+    const [dQ, dKPart, dVPart] = tf.tidy(() => {
+      const blockQ = along(q, start, rows);
+      const blockK = along(k, 0, visible);
+      const blockDOut = grouped(along(dOut, start, rows), g);
+      const p = blockWeights(blockQ, blockK, mask, block);
+      const dP = batchMatMul(blockDOut, grouped(along(v, 0, visible), g), false, true);
+      const dS = tf.mul(p, tf.sub(dP, grouped(along(towards, start, rows), g))) as tf.Tensor3D;
+      return [
+        tf.reshape(batchMatMul(dS, grouped(blockK, g)), blockQ.shape),
+        batchMatMul(dS, grouped(blockQ, g), true),
+        batchMatMul(p, blockDOut, true),
+      ];
+    });
+    dK = added(dK, dKPart as tf.Tensor3D);
+    dV = added(dV, dVPart as tf.Tensor3D);
+    return dQ;
+  });
+  return {
+    dQ: tf.concat(dQs, 2) as tf.Tensor4D,
+    dK: tf.reshape(dK!, [b, g, s, size]),
+    dV: tf.reshape(dV!, [b, g, s, size]),
+  };
+}
+
+/** Causal attention of packed projections: [B T, (H + 2 G) K], query, key and value side by side -> [B T, H K].
+ *
+ * Query head h attends to group floor(h / R). The attention weights are computed again in the backward pass rather
+ * than kept: they are the largest tensor of a layer. */
+export function attention(packed: tf.Tensor2D, layout: AttentionLayout): tf.Tensor2D {
+  const { batch, headSize, tables, mask } = layout;
+  return withGradient(
+    { packed },
+    (save) => {
+      const { q, k, v } = splitPacked(packed, layout);
+      const out = attend(q, k, v, mask);
+      // Tables and mask are saved as well: the caller may free them before the backward pass.
+      save([q, k, v, out, tables.cos, tables.sin, tables.rotate, ...mask ? [mask] : []]);
+      return mergeHeads(out);
+    },
+    (dy, saved) => ({
+      packed: () =>
+        tf.tidy(() => {
+          const [q, k, v, out] = saved as tf.Tensor4D[];
+          const [cos, sin, rotation] = saved.slice(4) as [tf.Tensor3D, tf.Tensor3D, tf.Tensor2D];
+          const savedMask = (saved[7] ?? null) as tf.Tensor4D | null;
+          const dOut = splitHeads(dy, batch, headSize);
+          const { dQ, dK, dV } = attendGradients({ q, k, v, out, dOut, mask: savedMask });
+          const dQueries = mergeHeads(tf.mul(dQ, 1 / Math.sqrt(headSize)));
+          const dTurned = tf.concat([dQueries, mergeHeads(dK)], 1) as tf.Tensor2D;
+          return tf.concat([rotate(dTurned, { cos, sin, rotate: rotation }, true), mergeHeads(dV)], 1);
+        }),
+    }),
+  ) as tf.Tensor2D;
+}
+
+/** Attention of new positions to those in a cache and to themselves; no gradient. `packed` as in
+ * {@linkcode attention}. Returns the output [B T, H K] and the cache with the new positions appended. */
+export function cachedAttention(
+  packed: tf.Tensor2D,
+  layout: AttentionLayout,
+  past: KeyValues | null,
+): { out: tf.Tensor2D; cache: KeyValues } {
+  const { q, k, v } = splitPacked(packed, layout);
+  const keys = past ? tf.concat([past.keys, k], 2) : k;
+  const values = past ? tf.concat([past.values, v], 2) : v;
+  return { out: mergeHeads(attend(q, keys, values, layout.mask)), cache: { keys, values } };
+}

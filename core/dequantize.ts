@@ -1,0 +1,203 @@
+/** Stored number formats to f32: half precisions and the block formats of GGUF.
+ *
+ * A block format stores `blockValues` weights in `blockBytes` bytes: one or more f16 scales and small integers. Layouts
+ * follow ggml (`ggml-common.h`, `ggml-quants.c`); the arithmetic is exact in f64 up to one rounding to f32, so results
+ * equal ggml's bit for bit.
+ *
+ * @module
+ */
+
+/** A tensor type of GGUF that can be read. */
+export type GgmlType = "F32" | "F16" | "BF16" | "Q4_0" | "Q4_1" | "Q5_0" | "Q5_1" | "Q8_0" | "Q4_K" | "Q6_K";
+
+/** Converts `count` blocks from byte `at` of `bytes` to f32 at `start` of `out`. */
+type Decoder = (bytes: Uint8Array, at: number, count: number, out: Float32Array, start: number) => void;
+
+/** How a tensor type is stored. */
+export interface BlockFormat {
+  /** Weights in one block; 1 for plain numbers. */
+  blockValues: number;
+  /** Bytes of one block. */
+  blockBytes: number;
+  decode: Decoder;
+}
+
+let f16Table: Float32Array | undefined;
+
+/** f32 value of every f16 bit pattern, `[65536]`. A table is several times faster than converting bit by bit. */
+export function halfToFloat(): Float32Array {
+  f16Table ??= Float32Array.from(new Float16Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer));
+  return f16Table;
+}
+
+/** f32 to f32: copies bytes, whatever their alignment. */
+const decodeF32: Decoder = (bytes, at, count, out, start) => {
+  new Uint8Array(out.buffer, out.byteOffset + start * 4, count * 4).set(bytes.subarray(at, at + count * 4));
+};
+
+/** The 16-bit numbers from byte `at` on; without a copy where their alignment allows it. */
+function halves(bytes: Uint8Array, at: number, count: number): Uint16Array {
+  const start = bytes.byteOffset + at;
+  return start % 2 === 0
+    ? new Uint16Array(bytes.buffer, start, count)
+    : new Uint16Array(bytes.slice(at, at + count * 2).buffer);
+}
+
+const decodeF16: Decoder = (bytes, at, count, out, start) => {
+  const table = halfToFloat();
+  const bits = halves(bytes, at, count);
+  for (let i = 0; i < count; i++) out[start + i] = table[bits[i]];
+};
+
+/** BF16 is the upper half of an f32. */
+const decodeBf16: Decoder = (bytes, at, count, out, start) => {
+  const from = halves(bytes, at, count);
+  const to = new Uint32Array(out.buffer, out.byteOffset + start * 4, count);
+  for (let i = 0; i < count; i++) to[i] = from[i] << 16;
+};
+
+/** d f16, 16 bytes of nibbles: weight j is the low nibble of byte j, weight j + 16 the high one. `d (q - 8)`. */
+const decodeQ40: Decoder = (bytes, at, count, out, start) => {
+  const table = halfToFloat();
+  for (let block = 0; block < count; block++, at += 18, start += 32) {
+    const d = table[bytes[at] | bytes[at + 1] << 8];
+    for (let j = 0; j < 16; j++) {
+      const q = bytes[at + 2 + j];
+      out[start + j] = d * ((q & 15) - 8);
+      out[start + j + 16] = d * ((q >> 4) - 8);
+    }
+  }
+};
+
+/** d f16, m f16, 16 bytes of nibbles. `d q + m`. */
+const decodeQ41: Decoder = (bytes, at, count, out, start) => {
+  const table = halfToFloat();
+  for (let block = 0; block < count; block++, at += 20, start += 32) {
+    const d = table[bytes[at] | bytes[at + 1] << 8];
+    const m = table[bytes[at + 2] | bytes[at + 3] << 8];
+    for (let j = 0; j < 16; j++) {
+      const q = bytes[at + 4 + j];
+      out[start + j] = d * (q & 15) + m;
+      out[start + j + 16] = d * (q >> 4) + m;
+    }
+  }
+};
+
+/** d f16, 32 fifth bits, 16 bytes of nibbles. `d (q - 16)`. */
+const decodeQ50: Decoder = (bytes, at, count, out, start) => {
+  const table = halfToFloat();
+  for (let block = 0; block < count; block++, at += 22, start += 32) {
+    const d = table[bytes[at] | bytes[at + 1] << 8];
+    const high = bytes[at + 2] | bytes[at + 3] << 8 | bytes[at + 4] << 16 | bytes[at + 5] << 24;
+    for (let j = 0; j < 16; j++) {
+      const q = bytes[at + 6 + j];
+      out[start + j] = d * ((q & 15 | (high >>> j & 1) << 4) - 16);
+      out[start + j + 16] = d * ((q >> 4 | (high >>> j + 16 & 1) << 4) - 16);
+    }
+  }
+};
+
+/** d f16, m f16, 32 fifth bits, 16 bytes of nibbles. `d q + m`. */
+const decodeQ51: Decoder = (bytes, at, count, out, start) => {
+  const table = halfToFloat();
+  for (let block = 0; block < count; block++, at += 24, start += 32) {
+    const d = table[bytes[at] | bytes[at + 1] << 8];
+    const m = table[bytes[at + 2] | bytes[at + 3] << 8];
+    const high = bytes[at + 4] | bytes[at + 5] << 8 | bytes[at + 6] << 16 | bytes[at + 7] << 24;
+    for (let j = 0; j < 16; j++) {
+      const q = bytes[at + 8 + j];
+      out[start + j] = d * (q & 15 | (high >>> j & 1) << 4) + m;
+      out[start + j + 16] = d * (q >> 4 | (high >>> j + 16 & 1) << 4) + m;
+    }
+  }
+};
+
+/** d f16, 32 signed bytes. `d q`. */
+const decodeQ80: Decoder = (bytes, at, count, out, start) => {
+  const table = halfToFloat();
+  for (let block = 0; block < count; block++, at += 34, start += 32) {
+    const d = table[bytes[at] | bytes[at + 1] << 8];
+    for (let j = 0; j < 32; j++) out[start + j] = d * (bytes[at + 2 + j] << 24 >> 24);
+  }
+};
+
+/** 256 weights in 8 sub-blocks of 32: d f16, dmin f16, 8 six-bit scales and 8 six-bit minima in 12 bytes, 128 bytes of
+ * nibbles (bytes 32 p … 32 p + 31 hold sub-block 2 p low, 2 p + 1 high). `d s q - dmin m`. */
+const decodeQ4K: Decoder = (bytes, at, count, out, start) => {
+  const table = halfToFloat();
+  for (let block = 0; block < count; block++, at += 144) {
+    const d = table[bytes[at] | bytes[at + 1] << 8];
+    const dMin = table[bytes[at + 2] | bytes[at + 3] << 8];
+    const scales = at + 4;
+    for (let sub = 0; sub < 8; sub++, start += 32) {
+      // Sub-blocks 4 to 7 keep their upper two bits in the top of bytes 0 to 7.
+      const scale = sub < 4
+        ? bytes[scales + sub] & 63
+        : bytes[scales + sub + 4] & 15 | bytes[scales + sub - 4] >> 6 << 4;
+      const min = sub < 4 ? bytes[scales + sub + 4] & 63 : bytes[scales + sub + 4] >> 4 | bytes[scales + sub] >> 6 << 4;
+      const factor = d * scale;
+      const offset = dMin * min;
+      const quants = at + 16 + (sub >> 1) * 32;
+      const shift = (sub & 1) * 4;
+      for (let j = 0; j < 32; j++) out[start + j] = factor * (bytes[quants + j] >> shift & 15) - offset;
+    }
+  }
+};
+
+/** 256 weights in 16 sub-blocks of 16: 128 bytes with the lower four bits, 64 bytes with the upper two, 16 signed
+ * scales, d f16. Each half of 128 weights is four runs of 32 that share bytes. `d s (q - 32)`. */
+const decodeQ6K: Decoder = (bytes, at, count, out, start) => {
+  const table = halfToFloat();
+  for (let block = 0; block < count; block++, at += 210) {
+    const d = table[bytes[at + 208] | bytes[at + 209] << 8];
+    for (let half = 0; half < 2; half++, start += 128) {
+      const low = at + half * 64;
+      const high = at + 128 + half * 32;
+      const scales = at + 192 + half * 8;
+      for (let run = 0; run < 4; run++) {
+        const lowBytes = low + (run & 1) * 32;
+        const lowShift = (run >> 1) * 4;
+        const highShift = run * 2;
+        for (let part = 0; part < 2; part++) {
+          const factor = d * (bytes[scales + run * 2 + part] << 24 >> 24);
+          for (let j = part * 16; j < part * 16 + 16; j++) {
+            const q = bytes[lowBytes + j] >> lowShift & 15 | (bytes[high + j] >> highShift & 3) << 4;
+            out[start + run * 32 + j] = factor * (q - 32);
+          }
+        }
+      }
+    }
+  }
+};
+
+/** Every tensor type that can be read. */
+export const BLOCK_FORMATS: Record<GgmlType, BlockFormat> = {
+  F32: { blockValues: 1, blockBytes: 4, decode: decodeF32 },
+  F16: { blockValues: 1, blockBytes: 2, decode: decodeF16 },
+  BF16: { blockValues: 1, blockBytes: 2, decode: decodeBf16 },
+  Q4_0: { blockValues: 32, blockBytes: 18, decode: decodeQ40 },
+  Q4_1: { blockValues: 32, blockBytes: 20, decode: decodeQ41 },
+  Q5_0: { blockValues: 32, blockBytes: 22, decode: decodeQ50 },
+  Q5_1: { blockValues: 32, blockBytes: 24, decode: decodeQ51 },
+  Q8_0: { blockValues: 32, blockBytes: 34, decode: decodeQ80 },
+  Q4_K: { blockValues: 256, blockBytes: 144, decode: decodeQ4K },
+  Q6_K: { blockValues: 256, blockBytes: 210, decode: decodeQ6K },
+};
+
+/** Converts whole blocks to f32.
+ *
+ * @param type storage type of `bytes`
+ * @param bytes whole blocks, little-endian
+ * @param out receives the weights from `start` on
+ * @throws {RangeError} when `bytes` are not whole blocks or `out` is too short. */
+export function dequantize(type: GgmlType, bytes: Uint8Array, out: Float32Array, start = 0): void {
+  const { blockValues, blockBytes, decode } = BLOCK_FORMATS[type];
+  const count = bytes.length / blockBytes;
+  if (!Number.isInteger(count)) {
+    throw new RangeError(`${type} needs a multiple of ${blockBytes} bytes: current ${bytes.length}`);
+  }
+  if (start + count * blockValues > out.length) {
+    throw new RangeError(`${count * blockValues} weights from index ${start} on do not fit in ${out.length}`);
+  }
+  decode(bytes, 0, count, out, start);
+}

@@ -1,0 +1,123 @@
+/** Files read range by range, so that a checkpoint is never held in memory as a whole.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { FileFormatError, UsageError } from "./errors.ts";
+
+/** An open file. Offsets and sizes are in bytes. */
+export interface RangedFile {
+  path: string;
+  sizeBytes: number;
+  /** Fills `target` with the bytes from `offset` on.
+   * @throws {FileFormatError} when the file ends before `target` is full. */
+  readInto(offset: number, target: Uint8Array): void;
+  close(): void;
+}
+
+/** The sentence for a file that cannot be opened. */
+function openProblem(path: string, error: unknown): UsageError {
+  if (error instanceof Deno.errors.NotFound) return new UsageError(`${path}: there is no such file`);
+  if (error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable) {
+    return new UsageError(`${path}: this process may not read the file`);
+  }
+  return new UsageError(`${path}: cannot be opened (${error instanceof Error ? error.message : String(error)})`);
+}
+
+/** Opens a regular file for ranged reads.
+ * @throws {UsageError} when it is missing, unreadable, or not a regular file. */
+export function openRanged(path: string): RangedFile {
+  let file: Deno.FsFile;
+  let sizeBytes: number;
+  try {
+    // Opening a pipe would wait for a writer for ever, so the kind is checked first.
+    if (!Deno.statSync(path).isFile) throw new UsageError(`${path}: must be a regular file`);
+    file = Deno.openSync(path, { read: true });
+    sizeBytes = file.statSync().size;
+  } catch (error) {
+    throw error instanceof UsageError ? error : openProblem(path, error);
+  }
+  let isOpen = true;
+  return {
+    path,
+    sizeBytes,
+    readInto: (offset, target) => {
+      file.seekSync(offset, Deno.SeekMode.Start);
+      for (let filled = 0; filled < target.length;) {
+        const count = file.readSync(target.subarray(filled));
+        if (count === null || count === 0) {
+          throw new FileFormatError(path, `ends at byte ${offset + filled}, before byte ${offset + target.length}`);
+        }
+        filled += count;
+      }
+    },
+    close: () => {
+      if (isOpen) file.close();
+      isOpen = false;
+    },
+  };
+}
+
+/** Reads a text file that must not be longer than `maxBytes`.
+ * @throws {UsageError} when it cannot be opened.
+ * @throws {FileFormatError} when it is too long or not UTF-8. */
+export function readTextFile(path: string, maxBytes: number): string {
+  const file = openRanged(path);
+  try {
+    if (file.sizeBytes > maxBytes) {
+      throw new FileFormatError(path, `is ${file.sizeBytes} bytes long: at most ${maxBytes} are accepted`);
+    }
+    const bytes = new Uint8Array(file.sizeBytes);
+    file.readInto(0, bytes);
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (error) {
+    if (error instanceof TypeError) throw new FileFormatError(path, "is not UTF-8 text");
+    throw error;
+  } finally {
+    file.close();
+  }
+}
+
+/** Parses a JSON file whose top level is an object.
+ * @throws {UsageError} when it cannot be opened.
+ * @throws {FileFormatError} when it is too long, not UTF-8, not JSON, or not an object. */
+export function readJsonObject(path: string, maxBytes: number): Record<string, unknown> {
+  return parseJsonObject(readTextFile(path, maxBytes), path, "the file");
+}
+
+/** Parses a JSON object out of `text`; `what` names the text in the message.
+ * @throws {FileFormatError} when it is not JSON or not an object. */
+export function parseJsonObject(text: string, path: string, what: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new FileFormatError(path, `${what} is not JSON (${error instanceof Error ? error.message : String(error)})`);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new FileFormatError(path, `${what} must be a JSON object`);
+  }
+  return value as Record<string, unknown>;
+}
+
+const HASH_CHUNK_BYTES = 4 * 1024 * 1024;
+
+/** SHA-256, hex, of the files' bytes one after the other: what `cat PATHS | sha256sum` prints.
+ * @throws {UsageError} when a file cannot be opened. */
+export function sha256OfFiles(paths: readonly string[]): string {
+  const hash = createHash("sha256");
+  const chunk = new Uint8Array(HASH_CHUNK_BYTES);
+  for (const path of paths) {
+    const file = openRanged(path);
+    try {
+      for (let offset = 0; offset < file.sizeBytes; offset += chunk.length) {
+        const part = chunk.subarray(0, Math.min(chunk.length, file.sizeBytes - offset));
+        file.readInto(offset, part);
+        hash.update(part);
+      }
+    } finally {
+      file.close();
+    }
+  }
+  return hash.digest("hex");
+}

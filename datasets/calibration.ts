@@ -1,0 +1,59 @@
+/** Calibration windows: token sequences drawn from a corpus, the same for every method of a comparison.
+ *
+ * @module
+ */
+import { UsageError } from "../core/errors.ts";
+import { createRng, type Rng } from "../core/rng.ts";
+import type { DatasetUse } from "../core/schema.ts";
+import type { Tokenizer } from "../core/tokenizer.ts";
+import type { Corpus } from "./define.ts";
+import { loadCorpus } from "./load.ts";
+
+/** What to draw. */
+export interface CalibrationOptions {
+  corpus: Corpus;
+  tokenizer: Tokenizer;
+  /** Number of windows. */
+  sequences: number;
+  /** Length of a window in tokens. */
+  tokens: number;
+  seed: number;
+  /** Folder with data sets. */
+  data?: string;
+}
+
+/** A window at a random place, as in SparseGPT: the last possible start is left out there too. */
+function slice(ids: readonly number[], tokens: number, rng: Rng): Int32Array {
+  const start = rng.integer(Math.max(1, ids.length - tokens));
+  return Int32Array.from(ids.slice(start, start + tokens));
+}
+
+/** Draws calibration windows, each i32 `[tokens]`, with SparseGPT's procedure: random places of the joined training
+ * text, or, where the corpus has no calibration joiner, of random records that are longer than a window.
+ * @throws {UsageError} when the text is shorter than a window. */
+export async function drawCalibration(
+  { corpus, tokenizer, sequences, tokens, seed, data }: CalibrationOptions,
+): Promise<{ windows: Int32Array[]; dataset: DatasetUse }> {
+  const { texts, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
+  const rng = createRng(seed, "calibration");
+  const tooShort = () =>
+    new UsageError(
+      `The calibration text of "${corpus.id}" (${dataset.source}) has no ${tokens} tokens in one piece: ` +
+        "use shorter calibration windows or more text",
+    );
+  if (corpus.calibrationJoiner !== undefined) {
+    const ids = tokenizer.encode(texts.join(corpus.calibrationJoiner));
+    if (ids.length < tokens) throw tooShort();
+    return { windows: Array.from({ length: sequences }, () => slice(ids, tokens, rng)), dataset };
+  }
+  const windows: Int32Array[] = [];
+  let candidates = texts.map((text) => ({ text, ids: undefined as number[] | undefined }));
+  while (windows.length < sequences) {
+    if (candidates.length === 0) throw tooShort();
+    const record = rng.pick(candidates);
+    record.ids ??= tokenizer.encode(record.text);
+    if (record.ids.length > tokens) windows.push(slice(record.ids, tokens, rng));
+    else candidates = candidates.filter((other) => other !== record);
+  }
+  return { windows, dataset };
+}

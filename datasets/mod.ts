@@ -1,0 +1,63 @@
+/** The data sets. Adding one is a file beside this one and a line in one of the two lists.
+ *
+ * @module
+ */
+import { unknownName } from "../core/errors.ts";
+import { arcChallenge } from "./arc_challenge.ts";
+import { arcEasy } from "./arc_easy.ts";
+import { boolq } from "./boolq.ts";
+import { c4 } from "./c4.ts";
+import type { Corpus, Task } from "./define.ts";
+import { hellaswag } from "./hellaswag.ts";
+import { openbookqa } from "./openbookqa.ts";
+import { piqa } from "./piqa.ts";
+import { ptbTestSpace, ptbValidNl2 } from "./ptb.ts";
+import { wikitext, wikitext2 } from "./wikitext2.ts";
+import { winogrande } from "./winogrande.ts";
+
+/** Entries by id.
+ * @throws {TypeError} when two entries share an id. */
+export function byId<Entry extends { id: string }>(kind: string, entries: readonly Entry[]): Map<string, Entry> {
+  const map = new Map<string, Entry>();
+  for (const entry of entries) {
+    if (map.has(entry.id)) throw new TypeError(`Two entries of kind ${kind} have the id "${entry.id}"`);
+    map.set(entry.id, entry);
+  }
+  return map;
+}
+
+/** Multiple-choice tasks by id, in the order of the papers' tables. */
+export const tasks: ReadonlyMap<string, Task> = byId<Task>("task", [
+  boolq,
+  piqa,
+  hellaswag,
+  winogrande,
+  arcEasy,
+  arcChallenge,
+  openbookqa,
+]);
+
+/** Text corpora by id. */
+export const corpora: ReadonlyMap<string, Corpus> = byId<Corpus>("corpus", [
+  wikitext2,
+  wikitext,
+  ptbTestSpace,
+  ptbValidNl2,
+  c4,
+]);
+
+/** The task `id`.
+ * @throws {UsageError} when there is none, with the nearest name. */
+export function getTask(id: string): Task {
+  const task = tasks.get(id);
+  if (!task) throw unknownName("task", id, [...tasks.keys()]);
+  return task;
+}
+
+/** The corpus `id`.
+ * @throws {UsageError} when there is none, with the nearest name. */
+export function getCorpus(id: string): Corpus {
+  const corpus = corpora.get(id);
+  if (!corpus) throw unknownName("corpus", id, [...corpora.keys()]);
+  return corpus;
+}

@@ -1,0 +1,191 @@
+/** Gradients of the language-model loss with respect to the linear maps, one layer at a time.
+ *
+ * A forward pass keeps the input of every layer; the backward pass computes each layer again from its input and hands
+ * over that layer's weight gradients before it goes on to the one below. What is held is the layer inputs
+ * (L N D numbers for N calibration tokens) and the weight gradients of one layer, never those of the model.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { linear, linearTransposed, matMul2d, rmsNorm, softmaxCrossEntropy } from "../../core/ops.ts";
+import type { LinearName } from "../../models/config.ts";
+import {
+  createPass,
+  decoderLayer,
+  type DeviceLayer,
+  disposePass,
+  embed,
+  type LlamaModel,
+  type PassContext,
+  type TokenBatch,
+} from "../../models/llama.ts";
+import { checkpoint } from "./device.ts";
+
+/** Rows that go through the vocabulary projection at once. */
+const ROWS_AT_ONCE = 256;
+
+/** Gradient, with respect to the last layer's output x [B T, D], of `scale` times the summed cross entropy of every
+ * next token: [B T, D]. Nothing of size [B T, V] is held. */
+export function lossGradient(model: LlamaModel, x: tf.Tensor2D, batch: TokenBatch, scale: number): tf.Tensor2D {
+  const { tokens, batch: windows, length } = batch;
+  const { width, normEpsilon } = model.config;
+  return tf.tidy(() => {
+    const scored = tf.reshape(
+      tf.slice(tf.reshape(x, [windows, length, width]), [0, 0, 0], [windows, length - 1, width]),
+      [-1, width],
+    ) as tf.Tensor2D;
+    const targets = tokens.filter((_, i) => i % length !== 0);
+    const normed = rmsNorm(scored, model.finalNorm, normEpsilon);
+    const pieces: tf.Tensor2D[] = [];
+    for (let start = 0; start < targets.length; start += ROWS_AT_ONCE) {
+      const rows = Math.min(ROWS_AT_ONCE, targets.length - start);
+      pieces.push(tf.tidy(() => {
+        const hidden = tf.slice(normed, [start, 0], [rows, width]);
+        const scores = model.head ? linear(hidden, model.head) : linearTransposed(hidden, model.embedding);
+        const expected = tf.tensor1d(targets.subarray(start, start + rows), "int32");
+        const { gradient } = softmaxCrossEntropy(scores, expected);
+        return model.head ? matMul2d(gradient, model.head, false, true) : matMul2d(gradient, model.embedding);
+      }));
+    }
+    const [dScored] = tf.grads((rows: tf.Tensor) => rmsNorm(rows as tf.Tensor2D, model.finalNorm, normEpsilon))(
+      [scored],
+      tf.mul(tf.concat2d(pieces, 0), scale),
+    );
+    // The last token of a window predicts nothing.
+    const padded = tf.pad(tf.reshape(dScored, [windows, length - 1, width]), [[0, 0], [0, 1], [0, 0]]);
+    return tf.reshape(padded, [-1, width]) as tf.Tensor2D;
+  });
+}
+
+/** Weight gradients of one layer, `[in, out]`. */
+export type LayerGradients = Partial<Record<LinearName, tf.Tensor2D>>;
+
+/** Gradients of one layer at input `x`, for the gradient `dy` of its output: of the input, and of the weights named. */
+export function layerBackward(
+  { model, layer, pass, x, dy, names }: {
+    model: LlamaModel;
+    layer: number;
+    pass: PassContext;
+    x: tf.Tensor2D;
+    dy: tf.Tensor2D;
+    names: readonly LinearName[];
+  },
+): { dx: tf.Tensor2D; weights: tf.Tensor2D[] } {
+  const dense = model.layers[layer];
+  const run = (input: tf.Tensor, ...weights: tf.Tensor[]) => {
+    const replaced = Object.fromEntries(
+      names.map((name, i) => [name, { ...dense[name], weight: weights[i] as tf.Tensor2D }]),
+    );
+    return decoderLayer(input as tf.Tensor2D, { ...dense, ...replaced } as DeviceLayer, layer, pass);
+  };
+  const [dx, ...weights] = tf.grads(run)([x, ...names.map((name) => dense[name].weight)], dy) as tf.Tensor2D[];
+  return { dx, weights };
+}
+
+/** What is held of one batch between the forward and the backward pass. */
+interface Trail {
+  pass: PassContext;
+  /** Inputs of the layers not yet gone back through. */
+  inputs: tf.Tensor2D[];
+  /** Gradient of the output of the last of them. */
+  dy: tf.Tensor2D;
+}
+
+function layForward(model: LlamaModel, batch: TokenBatch, scale: number, pass: PassContext): Trail {
+  const inputs = [embed(model, batch.tokens)];
+  model.layers.forEach((layer, l) => {
+    inputs.push(tf.tidy(() => decoderLayer(inputs[l], layer, l, pass)));
+  });
+  const last = inputs.pop()!;
+  const dy = lossGradient(model, last, batch, scale);
+  last.dispose();
+  return { pass, inputs, dy };
+}
+
+/** One layer back through one batch: moves the trail on and adds the weight gradients, or their squares, to `totals`. */
+function stepBack(
+  { model, layer, trail, names, squared, totals }: {
+    model: LlamaModel;
+    layer: number;
+    trail: Trail;
+    names: readonly LinearName[];
+    squared: boolean;
+    totals: tf.Tensor2D[];
+  },
+): void {
+  const x = trail.inputs.pop()!;
+  const { dx, weights } = layerBackward({ model, layer, pass: trail.pass, x, dy: trail.dy, names });
+  tf.dispose([x, trail.dy]);
+  trail.dy = dx;
+  weights.forEach((weight, i) => {
+    const before = totals[i];
+    totals[i] = tf.tidy(() => {
+      const term = squared ? tf.square(weight) : weight;
+      return (before ? tf.add(before, term) : tf.clone(term)) as tf.Tensor2D;
+    });
+    tf.dispose([weight, ...before ? [before] : []]);
+  });
+}
+
+/** Options of {@linkcode forEachLayerGradient}. */
+export interface LayerGradientOptions {
+  /** Dense model. */
+  model: LlamaModel;
+  /** Calibration batches. */
+  batches: readonly TokenBatch[];
+  /** Linear maps whose gradients are wanted. */
+  names: readonly LinearName[];
+  /** `mean`: gradient of the mean loss over all scored tokens. `mean-square`: mean over batches of the squared gradient
+   * of each batch's own mean loss; with one window a batch that is the diagonal empirical Fisher. */
+  average: "mean" | "mean-square";
+  /** Gets each layer's result, from the last layer to the first. The tensors are freed after the promise settles. */
+  visit(layer: number, gradients: LayerGradients): Promise<void>;
+  /** Progress in words. */
+  report(message: string): void;
+  /** Checked between batches. */
+  signal: AbortSignal;
+}
+
+/** Hands the gradients of the causal language-model loss to `visit`, layer by layer.
+ *
+ * Cost: about three forward passes and one vocabulary projection with its gradient. */
+export async function forEachLayerGradient(options: LayerGradientOptions): Promise<void> {
+  const { model, batches, names, average, visit, report, signal } = options;
+  const scored = (batch: TokenBatch) => batch.batch * (batch.length - 1);
+  const allScored = batches.reduce((sum, batch) => sum + scored(batch), 0);
+  const squared = average === "mean-square";
+  const passes = new Map<string, PassContext>();
+  const passFor = (batch: TokenBatch) => {
+    const key = `${batch.batch} x ${batch.length}`;
+    const pass = passes.get(key) ?? createPass(model.config, batch);
+    passes.set(key, pass);
+    return pass;
+  };
+  const trails: Trail[] = [];
+  let totals: tf.Tensor2D[] = [];
+  try {
+    for (const [i, batch] of batches.entries()) {
+      await checkpoint(signal);
+      report(`gradients: forward, batch ${i + 1} of ${batches.length}`);
+      trails.push(layForward(model, batch, 1 / (squared ? scored(batch) : allScored), passFor(batch)));
+    }
+    for (let layer = model.layers.length - 1; layer >= 0; layer--) {
+      report(`gradients: layer ${layer + 1} of ${model.layers.length}`);
+      for (const trail of trails) {
+        await checkpoint(signal);
+        stepBack({ model, layer, trail, names, squared, totals });
+      }
+      const gradients = totals.map((total) => squared ? tf.tidy(() => tf.div(total, batches.length)) : tf.clone(total));
+      tf.dispose(totals);
+      totals = [];
+      try {
+        await visit(layer, Object.fromEntries(names.map((name, i) => [name, gradients[i] as tf.Tensor2D])));
+      } finally {
+        tf.dispose(gradients);
+      }
+    }
+  } finally {
+    tf.dispose([...totals, ...trails.flatMap(({ inputs, dy }) => [...inputs, dy])]);
+    for (const pass of passes.values()) disposePass(pass);
+  }
+}

@@ -1,0 +1,133 @@
+/** From numbers per weight or per activation column to one score per unit. How many units stay is not decided here.
+ *
+ * Shape legend: H query heads, G key/value groups, R = H / G, K head size, F FFN channels, D width.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { type LayerShape, LINEAR_NAMES, type LinearName, type LlamaConfig } from "../../models/config.ts";
+import type { LlamaModel, ObservedSite } from "../../models/llama.ts";
+import { readFlat } from "./device.ts";
+
+/** Scores of one layer's units; higher is kept. */
+export interface LayerScores {
+  /** [F]. */
+  ffn: Float64Array;
+  /** [H]. */
+  queryHeads: Float64Array;
+  /** [G]: a key/value head together with its query heads. */
+  kvGroups: Float64Array;
+}
+
+/** How the columns of a head become its score. */
+export type HeadReduction = "sum" | "mean";
+
+/** Reduces runs of `size` values: [n size] -> [n]. */
+export function reduceRuns(values: ArrayLike<number>, size: number, reduction: HeadReduction = "sum"): Float64Array {
+  const reduced = new Float64Array(values.length / size);
+  for (let i = 0; i < values.length; i++) reduced[Math.floor(i / size)] += values[i];
+  return reduction === "sum" ? reduced : reduced.map((sum) => sum / size);
+}
+
+/** Scores from one number per input column of the output projection [H K] and of the down projection [F]. */
+export function scoresOfColumns(
+  { output, down, shape, headSize, reduction = "sum" }: {
+    output: ArrayLike<number>;
+    down: ArrayLike<number>;
+    shape: LayerShape;
+    headSize: number;
+    reduction?: HeadReduction;
+  },
+): LayerScores {
+  const queryHeads = reduceRuns(output, headSize, reduction);
+  return {
+    ffn: Float64Array.from(down),
+    queryHeads,
+    kvGroups: reduceRuns(queryHeads, shape.queryHeadsPerGroup, reduction),
+  };
+}
+
+/** Slot scores of the seven linear maps of a layer: a slot is an output feature of query, key, value, gate and up
+ * ([H K], [G K], [G K], [F], [F]) and an input feature of output and down ([H K], [F]). */
+export type SlotScores = Record<LinearName, ArrayLike<number>>;
+
+/** Scores of dependency groups: the slot scores of every matrix a unit takes with it, summed.
+ *
+ * A query head owns slots of query and output; a key/value group owns its query heads and slots of key and value. In
+ * multi-head attention (R = 1) that is the head of LLM-Pruner: query, key, value and output. */
+export function scoresOfGroups(slots: SlotScores, shape: LayerShape, headSize: number): LayerScores {
+  const add = (...parts: ArrayLike<number>[]) =>
+    Float64Array.from(parts[0], (_, i) => parts.reduce((sum, part) => sum + part[i], 0));
+  const queryHeads = reduceRuns(add(slots.query, slots.output), headSize);
+  return {
+    ffn: add(slots.gate, slots.up, slots.down),
+    queryHeads,
+    kvGroups: add(
+      reduceRuns(queryHeads, shape.queryHeadsPerGroup),
+      reduceRuns(slots.key, headSize),
+      reduceRuns(slots.value, headSize),
+    ),
+  };
+}
+
+/** Sum over the other axis of each slot: [in, out] -> [in] for output and down, [out] for the others. */
+export function slotSums(name: LinearName, x: tf.Tensor): tf.Tensor1D {
+  return tf.sum(x, name === "output" || name === "down" ? 1 : 0);
+}
+
+/** Slot scores of every layer from the weights alone: `score` maps a weight `[in, out]` elementwise. */
+export async function weightSlots(model: LlamaModel, score: (weight: tf.Tensor2D) => tf.Tensor): Promise<SlotScores[]> {
+  const tensors = model.layers.flatMap((layer) =>
+    LINEAR_NAMES.map((name) => tf.tidy(() => slotSums(name, score(layer[name].weight))))
+  );
+  const values = await readFlat(tensors, "weights of the model");
+  return model.layers.map((_, l) =>
+    Object.fromEntries(
+      LINEAR_NAMES.map((name, i): [string, Float32Array] => [name, values[l * LINEAR_NAMES.length + i]]),
+    ) as Record<LinearName, Float32Array>
+  );
+}
+
+/** One number per input column of the output and down projections: [H K] and [F]. */
+export type SiteColumns = Record<ObservedSite, Float32Array>;
+
+/** Per layer, what `reduce` makes of the output and down weights: `[in, out]` -> [in]. */
+export async function siteWeights(
+  model: LlamaModel,
+  reduce: (weight: tf.Tensor2D) => tf.Tensor,
+): Promise<SiteColumns[]> {
+  const tensors = model.layers.flatMap(({ output, down }) =>
+    [output, down].map(({ weight }) => tf.tidy(() => reduce(weight)))
+  );
+  const values = await readFlat(tensors, "weights of the model");
+  return model.layers.map((_, l) => ({ output: values[2 * l], down: values[2 * l + 1] }));
+}
+
+/** Names of stored scores: f32 [F], [H], [G]. */
+const storedName = (estimator: string, layer: number, unit: keyof LayerScores) => `${estimator}.${layer}.${unit}`;
+const STORED_UNITS = ["ffn", "queryHeads", "kvGroups"] as const;
+
+/** Scores of one layer as named arrays, for `MethodContext.remember`. */
+export function packScores(
+  estimator: string,
+  layer: number,
+  scores: LayerScores,
+): Record<string, { shape: number[]; data: Float32Array }> {
+  return Object.fromEntries(STORED_UNITS.map((unit) => [storedName(estimator, layer, unit), {
+    shape: [scores[unit].length],
+    data: Float32Array.from(scores[unit]),
+  }]));
+}
+
+/** The scores of all layers out of {@linkcode packScores}. */
+export function unpackScores(
+  estimator: string,
+  config: LlamaConfig,
+  statistics: Record<string, { data: Float32Array }>,
+): LayerScores[] {
+  return config.layers.map((_, l) =>
+    Object.fromEntries(
+      STORED_UNITS.map((unit) => [unit, Float64Array.from(statistics[storedName(estimator, l, unit)].data)]),
+    ) as unknown as LayerScores
+  );
+}

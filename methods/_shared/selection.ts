@@ -1,0 +1,200 @@
+/** From scores to a plan: how many units stay in each layer, and which. Knows nothing of how scores are made.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/errors.ts";
+import type { LayerShape, LlamaConfig } from "../../models/config.ts";
+import { layerParameters } from "../../models/count.ts";
+import type { LayerPlan, PrunePlan, UnitType } from "../../models/plan.ts";
+import { type BudgetTarget, keptParameters, resolveTarget } from "../../models/target.ts";
+import type { LayerScores } from "./scoring.ts";
+
+/** Indices from the highest score to the lowest; among equal scores the lower index comes first. */
+function ranked(scores: ArrayLike<number>, from = 0, to = scores.length): number[] {
+  return Array.from({ length: to - from }, (_, i) => from + i).sort((a, b) => scores[b] - scores[a] || a - b);
+}
+
+const ascending = (indices: number[]) => indices.sort((a, b) => a - b);
+
+function keepInLayer(scores: LayerScores, widths: LayerShape): LayerPlan {
+  const perGroup = scores.queryHeads.length / scores.kvGroups.length;
+  const kvGroups = ascending(ranked(scores.kvGroups).slice(0, widths.kvGroups));
+  return {
+    kvGroups,
+    queryHeads: kvGroups.flatMap((group) =>
+      ascending(
+        ranked(scores.queryHeads, group * perGroup, (group + 1) * perGroup).slice(0, widths.queryHeadsPerGroup),
+      )
+    ),
+    ffnChannels: ascending(ranked(scores.ffn).slice(0, widths.ffnChannels)),
+  };
+}
+
+/** Keeps the best units of each layer at given widths: the best key/value groups, the best query heads inside each,
+ * the best FFN channels. */
+export function keepWidths(scores: readonly LayerScores[], widths: readonly LayerShape[]): PrunePlan {
+  return { layers: scores.map((layer, l) => keepInLayer(layer, widths[l])) };
+}
+
+/** Keeps the best units of each layer at the uniform widths of the budget. */
+export function keepBest(scores: readonly LayerScores[], target: BudgetTarget): PrunePlan {
+  return keepWidths(scores, target.uniform);
+}
+
+/** Layers that may lose units: half-open, 0-based. */
+export interface LayerRange {
+  /** First layer. */
+  start: number;
+  /** Layer after the last. */
+  end: number;
+}
+
+/** Widths where the layers of `range` are equally narrow and all others stay whole.
+ * @throws {UsageError} when the range cannot lose enough. */
+export function twoTierWidths(config: LlamaConfig, target: BudgetTarget, range: LayerRange): LayerShape[] {
+  const whole = config.layers.map((shape) => ({ ...shape }));
+  if (target.sparsity === 0) return whole;
+  const layers = config.layers.slice(range.start, range.end);
+  const prunable = keptParameters(config, layers);
+  const removed = target.prunableParameters - target.budgetParameters;
+  const { units, ffnMultiple } = target;
+  let inner: LayerShape[];
+  try {
+    if (layers.length === 0 || removed >= prunable) throw new UsageError("the layers hold too little");
+    inner = resolveTarget({ ...config, layers }, { sparsity: removed / prunable, units, ffnMultiple }).uniform;
+  } catch (cause) {
+    if (!(cause instanceof UsageError)) throw cause;
+    throw new UsageError(
+      `Sparsity ${target.sparsity} cannot be reached by pruning layers ${range.start} to ${range.end - 1} of ` +
+        `${config.layers.length} alone: prune more layers or all of them alike`,
+      { cause },
+    );
+  }
+  return [...whole.slice(0, range.start), ...inner, ...whole.slice(range.end)];
+}
+
+/** One step of a removal: units of one type in one layer that go together. */
+interface Removal {
+  layer: number;
+  type: UnitType;
+  /** Units taken from the layer's width: groups, query heads of every group, or channels. */
+  count: number;
+  /** Mean score of the units. */
+  score: number;
+}
+
+const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+
+/** The removals that one layer allows, lowest score first in each type; the last unit of a type stays. */
+function removalsOfLayer(layer: number, scores: LayerScores, units: readonly UnitType[], multiple: number): Removal[] {
+  const removals: Removal[] = [];
+  const groups = scores.kvGroups.length;
+  if (units.includes("kv-groups")) {
+    for (const score of [...scores.kvGroups].sort((a, b) => a - b).slice(0, -1)) {
+      removals.push({ layer, type: "kv-groups", count: 1, score });
+    }
+  }
+  if (units.includes("query-heads")) {
+    // Groups keep equal numbers of heads, so a step takes the j-th lowest head of every group.
+    const perGroup = scores.queryHeads.length / groups;
+    const sorted = Array.from(
+      { length: groups },
+      (_, g) => [...scores.queryHeads.subarray(g * perGroup, (g + 1) * perGroup)].sort((a, b) => a - b),
+    );
+    for (let j = 0; j < perGroup - 1; j++) {
+      removals.push({ layer, type: "query-heads", count: 1, score: mean(sorted.map((heads) => heads[j])) });
+    }
+  }
+  if (units.includes("ffn")) {
+    const sorted = [...scores.ffn].sort((a, b) => a - b);
+    const total = sorted.length;
+    for (let from = 0; from < total - multiple;) {
+      const count = from === 0 && total % multiple !== 0 ? total % multiple : multiple;
+      removals.push({ layer, type: "ffn", count, score: mean(sorted.slice(from, from + count)) });
+      from += count;
+    }
+  }
+  return removals;
+}
+
+/** Takes (`sign` -1) or gives back (+1) the units of a removal. */
+function apply(shape: LayerShape, { type, count }: Removal, sign: 1 | -1): LayerShape {
+  switch (type) {
+    case "ffn":
+      return { ...shape, ffnChannels: shape.ffnChannels + sign * count };
+    case "kv-groups":
+      return { ...shape, kvGroups: shape.kvGroups + sign * count };
+    case "query-heads":
+      return { ...shape, queryHeadsPerGroup: shape.queryHeadsPerGroup + sign * count };
+  }
+}
+
+/** Widths under way: the shapes and their weights, counted along. */
+interface Widths {
+  shapes: LayerShape[];
+  parameters: number;
+}
+
+function change(config: LlamaConfig, widths: Widths, removal: Removal, sign: 1 | -1): void {
+  const before = widths.shapes[removal.layer];
+  const after = apply(before, removal, sign);
+  widths.shapes[removal.layer] = after;
+  widths.parameters += layerParameters(config, after) - layerParameters(config, before);
+}
+
+/** Removes in ascending order of score until at most `budget` weights are left. When the last step took an attention
+ * unit, which is worth many channels, the channels removed just before it come back as far as they fit, so that
+ * methods are compared at the same size. */
+function removeLowest(config: LlamaConfig, widths: Widths, removals: Removal[], budget: number): void {
+  const done: Removal[] = [];
+  // A stable sort: equal scores go in the order of layers.
+  for (const removal of removals.sort((a, b) => a.score - b.score)) {
+    if (widths.parameters <= budget) break;
+    change(config, widths, removal, -1);
+    done.push(removal);
+  }
+  for (const removal of done.reverse()) {
+    if (removal.type !== "ffn") continue;
+    change(config, widths, removal, 1);
+    if (widths.parameters <= budget) continue;
+    change(config, widths, removal, -1);
+    break;
+  }
+}
+
+/** Widths from one ranking over layers.
+ *
+ * `pool: "all"`: attention units and FFN channels in one ranking. `pool: "type"`: each type has its own, attention units
+ * go until the attention of `attention` (the uniform widths when absent) is left, FFN channels fill the budget.
+ * Scores are compared raw; ties go to the earlier layer. One unit of each type stays in every layer.
+ * @throws {UsageError} when the layers of `range` cannot lose enough. */
+export function globalWidths(
+  config: LlamaConfig,
+  scores: readonly LayerScores[],
+  target: BudgetTarget,
+  { pool, range = { start: 0, end: config.layers.length }, attention = target.uniform }: {
+    pool: "all" | "type";
+    range?: LayerRange;
+    attention?: readonly LayerShape[];
+  },
+): LayerShape[] {
+  const removals = scores.slice(range.start, range.end).flatMap((layer, i) =>
+    removalsOfLayer(range.start + i, layer, target.units, target.ffnMultiple)
+  );
+  const widths: Widths = { shapes: config.layers.map((shape) => ({ ...shape })), parameters: keptParameters(config) };
+  if (pool === "all") {
+    removeLowest(config, widths, removals, target.budgetParameters);
+  } else {
+    const withDenseFfn = attention.map((shape, l) => ({ ...shape, ffnChannels: config.layers[l].ffnChannels }));
+    const isFfn = ({ type }: Removal) => type === "ffn";
+    removeLowest(config, widths, removals.filter((r) => !isFfn(r)), keptParameters(config, withDenseFfn));
+    removeLowest(config, widths, removals.filter(isFfn), target.budgetParameters);
+  }
+  if (widths.parameters > target.budgetParameters) {
+    throw new UsageError(
+      `Sparsity ${target.sparsity} cannot be reached with one unit of each type left in layers ${range.start} to ` +
+        `${range.end - 1}: prune more layers, other units, or less`,
+    );
+  }
+  return widths.shapes;
+}

@@ -1,0 +1,53 @@
+/** Magnitude pruning: units with small weights go. Looks at no data.
+ *
+ * Papers: Ma et al. 2023, arXiv:2305.11627 (LLM-Pruner), the L1 and L2 baselines (`scope: group`); An et al. 2023,
+ * arXiv:2312.11983 (FLAP), the "mag-sp" baseline (`scope: output`).
+ *
+ * Shapes, weights W `[out, in]`:
+ * - group: slot score a_s = sum_k |W_sk|^p, p = 1 or 2, no root; s a row of query, key, value, gate and up, a column of
+ *   output and down. A unit's score is the sum of its slots over all matrices that lose them: ffn [L][F],
+ *   query heads [L][H], key/value groups [L][G].
+ * - output: column norm ||W_:,j||_p of the output and down projections, f32 [L][H K] and [L][F]; a head's score is the
+ *   sum over its K columns.
+ *
+ * Cost: one pass over the weights. Deviations: LLM-Pruner averages over the matrices of a unit where this sums, which
+ * ranks the units of a layer the same; with grouped queries it credits a key/value head with query heads of other
+ * groups, here each group is scored by the heads that go with it. Every layer has the same width; LLM-Pruner's tables
+ * leave the first and last layers whole.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { z } from "zod";
+import { defineMethod, type Method } from "./define.ts";
+import { keepBest } from "./_shared/selection.ts";
+import { scoresOfColumns, scoresOfGroups, siteWeights, weightSlots } from "./_shared/scoring.ts";
+
+/** Removes the units with the smallest weights. */
+export const magnitude: Method = defineMethod({
+  id: "magnitude",
+  summary: "Removes the units with the smallest weights, the same number in every layer",
+  source: "Ma et al. 2023, arXiv:2305.11627 (L1, L2); An et al. 2023, arXiv:2312.11983 (mag-sp)",
+  kind: "one-shot",
+  needs: { calibration: false, gradients: false },
+  options: z.strictObject({
+    norm: z.enum(["l1", "l2"]).default("l2").describe("power of the weights"),
+    scope: z.enum(["group", "output"]).default("group").describe(
+      "group: every matrix that loses a row or column, as in LLM-Pruner; output: the output matrix alone, as in FLAP",
+    ),
+  }),
+  uniformLayers: () => true,
+  async prune({ model, target, options: { norm, scope } }) {
+    const { layers, headSize } = model.config;
+    const power = (weight: tf.Tensor2D) => norm === "l1" ? tf.abs(weight) : tf.square(weight);
+    if (scope === "group") {
+      const slots = await weightSlots(model, power);
+      return { plan: keepBest(layers.map((shape, l) => scoresOfGroups(slots[l], shape, headSize)), target) };
+    }
+    const columns = await siteWeights(model, (weight) => {
+      const sum = tf.sum(power(weight), 1);
+      return norm === "l1" ? sum : tf.sqrt(sum);
+    });
+    return { plan: keepBest(layers.map((shape, l) => scoresOfColumns({ ...columns[l], shape, headSize })), target) };
+  },
+});

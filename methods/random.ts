@@ -1,0 +1,36 @@
+/** Random pruning: the floor under every other method.
+ *
+ * Paper: the "Random" rows of Ma et al. 2023, arXiv:2305.11627 (LLM-Pruner), table 1.
+ * Shapes: one uniform score in [0, 1) per unit, ffn [L][F], query heads [L][H], key/value groups [L][G]; higher is kept.
+ * Cost: none. Deviations from the paper: one number per unit, where the authors' code draws one per row and sums them,
+ * which makes heads nearly equal; every layer has the same width.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { queryHeads } from "../models/config.ts";
+import { defineMethod, type Method } from "./define.ts";
+import { keepBest } from "./_shared/selection.ts";
+
+/** Removes units at random. The draw does not depend on the sparsity: what goes at a low level goes at a higher one. */
+export const random: Method = defineMethod({
+  id: "random",
+  summary: "Removes units at random, the same number in every layer",
+  source: "Ma et al. 2023, arXiv:2305.11627, table 1 (Random)",
+  kind: "one-shot",
+  needs: { calibration: false, gradients: false },
+  options: z.strictObject({}),
+  uniformLayers: () => true,
+  prune({ model, target, rng }) {
+    const draw = (count: number, stream: string) => {
+      const { uniform } = rng(stream);
+      return Float64Array.from({ length: count }, uniform);
+    };
+    const scores = model.config.layers.map((shape, l) => ({
+      ffn: draw(shape.ffnChannels, `ffn ${l}`),
+      queryHeads: draw(queryHeads(shape), `query heads ${l}`),
+      kvGroups: draw(shape.kvGroups, `key/value groups ${l}`),
+    }));
+    return Promise.resolve({ plan: keepBest(scores, target) });
+  },
+});

@@ -1,0 +1,156 @@
+/** Opens a model: a Hugging Face folder, a GGUF file, or the bundled tiny model.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { FileFormatError, UsageError } from "../core/errors.ts";
+import { readJsonObject, sha256OfFiles } from "../core/ranged_file.ts";
+import { FLOAT_DTYPES, openSafetensorsFolder } from "../core/safetensors.ts";
+import {
+  createTokenizer,
+  readTokenizerDefinition,
+  type Tokenizer,
+  type TokenizerDefinition,
+} from "../core/tokenizer.ts";
+import { ggufTokenizerDefinition } from "../core/tokenizer_gguf.ts";
+import { checkTensors } from "./check_tensors.ts";
+import { expectedTensors, type LlamaConfig, tensorNames, type WeightSource } from "./config.ts";
+import { fromHfConfig } from "./hf_config.ts";
+import { openGgufModel } from "./load_gguf.ts";
+
+/** Longest `config.json` accepted, in bytes. */
+const MAX_CONFIG_BYTES = 1024 * 1024;
+
+/** An open model. */
+export interface OpenedModel {
+  /** Weights, read tensor by tensor. The caller closes it. */
+  source: WeightSource;
+  tokenizer: Tokenizer;
+  /** What the tokenizer was made of, for writing it to another folder. */
+  tokenizerDefinition: TokenizerDefinition;
+}
+
+/** Folder of the bundled model. */
+const tinyFolder = () => fileURLToPath(new URL("./tiny", import.meta.url));
+
+/** Kind of the thing at `path`, or null when there is none.
+ * @throws {UsageError} when it may not be read. */
+function kindOf(path: string): "folder" | "file" | null {
+  try {
+    return Deno.statSync(path).isDirectory ? "folder" : "file";
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return null;
+    throw new UsageError(`${path}: cannot be opened (${error instanceof Error ? error.message : String(error)})`);
+  }
+}
+
+/** Opens the weights of a Hugging Face folder: `config.json` and safetensors, sharded or not. The checksum is that of
+ * `config.json` followed by the safetensors files in name order.
+ *
+ * @param folder with the files
+ * @param path what the user called it, for the record
+ * @throws {UsageError} when the folder lacks a file, or the model is not a supported LLaMA.
+ * @throws {FileFormatError} when a file is damaged, or the tensors do not fit the configuration. */
+export function openFolderModel(folder: string, path: string = folder): WeightSource {
+  const configPath = join(folder, "config.json");
+  if (kindOf(configPath) === null) throw new UsageError(`${folder}: has no config.json, so it is not a model folder`);
+  const config = fromHfConfig(readJsonObject(configPath, MAX_CONFIG_BYTES), configPath);
+  const checkpoint = openSafetensorsFolder(folder);
+  try {
+    const shapes = new Map([...checkpoint.tensors].map(([name, { shape }]) => [name, shape]));
+    checkTensors(config, {
+      path: folder,
+      shapes,
+      storedName: (name) => name,
+      // Old checkpoints carry the rotary frequencies, and tied ones may carry the head a second time.
+      isHarmless: (name) => name.endsWith(".rotary_emb.inv_freq") || config.tiedHead && name === tensorNames.head,
+    });
+    const dtypes = new Set<string>();
+    for (const name of expectedTensors(config).keys()) {
+      const { dtype } = checkpoint.tensors.get(name)!;
+      if (!(FLOAT_DTYPES as readonly string[]).includes(dtype)) {
+        throw new FileFormatError(folder, `tensor "${name}" is ${dtype}: must be one of ${FLOAT_DTYPES.join(", ")}`);
+      }
+      dtypes.add(dtype);
+    }
+    let sha256: string | undefined;
+    return {
+      config,
+      origin: {
+        path,
+        format: "safetensors",
+        dtypes: [...dtypes].sort(),
+        sizeBytes: checkpoint.sizeBytes,
+        get sha256() {
+          return sha256 ??= sha256OfFiles([configPath, ...checkpoint.paths]);
+        },
+      },
+      read: (name) => {
+        if (!checkpoint.tensors.has(name)) throw new UsageError(`${folder}: has no tensor "${name}"`);
+        return checkpoint.read(name);
+      },
+      close: () => checkpoint.close(),
+    };
+  } catch (error) {
+    checkpoint.close();
+    throw error;
+  }
+}
+
+/** The weights, and the definition of the tokenizer with the file it is from. */
+function openParts(path: string): { source: WeightSource; definition: TokenizerDefinition; definedIn: string } {
+  const isTiny = path === "tiny";
+  const place = isTiny ? tinyFolder() : path;
+  const kind = kindOf(place);
+  if (kind === null) {
+    throw new UsageError(
+      isTiny
+        ? "The bundled model is missing: make it with `deno task train:tiny`"
+        : `${path}: there is no such model; must be a Hugging Face folder, a .gguf file, or "tiny"`,
+    );
+  }
+  if (kind === "folder") {
+    const source = openFolderModel(place, path);
+    try {
+      return { source, definition: readTokenizerDefinition(place), definedIn: join(place, "tokenizer.json") };
+    } catch (error) {
+      source.close();
+      throw error;
+    }
+  }
+  if (path.endsWith(".safetensors")) {
+    throw new UsageError(`${path}: a model is the folder with config.json and tokenizer.json: give the folder's path`);
+  }
+  const { source, file } = openGgufModel(path);
+  try {
+    return { source, definition: ggufTokenizerDefinition(file), definedIn: path };
+  } catch (error) {
+    source.close();
+    throw error;
+  }
+}
+
+/** Vocabulary and special tokens of the model, for its tokenizer. */
+const tokenizerOptions = ({ vocabSize, bosTokenId, eosTokenId }: LlamaConfig) => ({
+  vocabSize,
+  bosTokenId,
+  eosTokenId,
+});
+
+/** Opens a model and its tokenizer. Headers are checked completely; weights are read when asked for, and the checksum
+ * (`source.origin.sha256`) is computed when first looked at.
+ *
+ * @param path a Hugging Face folder, a `.gguf` file, or `tiny` for the bundled model
+ * @throws {UsageError} when there is no such model, or something about it is not supported, by its name.
+ * @throws {FileFormatError} when a file is damaged or contradicts itself. */
+export function openModel(path: string): Promise<OpenedModel> {
+  const { source, definition, definedIn } = openParts(path);
+  try {
+    const tokenizer = createTokenizer(definition, definedIn, tokenizerOptions(source.config));
+    return Promise.resolve({ source, tokenizer, tokenizerDefinition: definition });
+  } catch (error) {
+    source.close();
+    throw error;
+  }
+}

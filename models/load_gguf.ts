@@ -1,0 +1,264 @@
+/** LLaMA models in GGUF files: configuration from the metadata, tensor names, and the row order of RoPE.
+ *
+ * @module
+ */
+import { FileFormatError, UsageError } from "../core/errors.ts";
+import { type GgufFile, openGguf } from "../core/gguf.ts";
+import { sha256OfFiles } from "../core/ranged_file.ts";
+import { checkTensors } from "./check_tensors.ts";
+import {
+  type HostTensor,
+  LINEAR_NAMES,
+  type LinearName,
+  type LlamaConfig,
+  type RopeScaling,
+  tensorNames,
+  type WeightSource,
+} from "./config.ts";
+import { CONFIG_LIMITS } from "./hf_config.ts";
+
+const GGUF_LINEAR: Record<LinearName, string> = {
+  query: "attn_q",
+  key: "attn_k",
+  value: "attn_v",
+  output: "attn_output",
+  gate: "ffn_gate",
+  up: "ffn_up",
+  down: "ffn_down",
+};
+
+/** Frequency factors of the `llama3` scaling, f32 [K / 2]; not a weight. */
+const ROPE_FACTORS = "rope_freqs.weight";
+
+/** GGUF name of every tensor of the model, by its Hugging Face name. */
+export function ggufTensorNames(config: LlamaConfig): Map<string, string> {
+  const names = new Map([
+    [tensorNames.embedding, "token_embd.weight"],
+    [tensorNames.finalNorm, "output_norm.weight"],
+    [tensorNames.head, "output.weight"],
+  ]);
+  config.layers.forEach((_, layer) => {
+    names.set(tensorNames.attentionNorm(layer), `blk.${layer}.attn_norm.weight`);
+    names.set(tensorNames.ffnNorm(layer), `blk.${layer}.ffn_norm.weight`);
+    for (const name of LINEAR_NAMES) {
+      names.set(tensorNames.weight(layer, name), `blk.${layer}.${GGUF_LINEAR[name]}.weight`);
+      names.set(tensorNames.bias(layer, name), `blk.${layer}.${GGUF_LINEAR[name]}.bias`);
+    }
+  });
+  return names;
+}
+
+/** Where row `row` of a query or key weight in a GGUF file belongs in a Hugging Face checkpoint. Within a head, GGUF has
+ * the two rows of rotary pair i next to each other (2 i, 2 i + 1), Hugging Face half a head apart (i, i + K / 2);
+ * llama.cpp's `convert_hf_to_gguf.py` permutes them. */
+export function huggingFaceRow(row: number, headSize: number): number {
+  const inHead = row % headSize;
+  return row - inHead + (inHead >> 1) + (inHead & 1) * (headSize >> 1);
+}
+
+/** The shortest decimal number with the same f32 value, so that 1e-5 stored as f32 is 1e-5 again. */
+function shortest(value: number): number {
+  for (let digits = 6; digits < 9; digits++) {
+    const candidate = Number(value.toPrecision(digits));
+    if (Math.fround(candidate) === value) return candidate;
+  }
+  return value;
+}
+
+/** Typed access to the metadata under `llama.`. */
+interface Members {
+  integer(key: string, max: number, fallback?: number): number;
+  number(key: string, fallback?: number): number;
+  text(key: string, fallback: string): string;
+  has(key: string): boolean;
+}
+
+function membersOf(file: GgufFile): Members {
+  const fail = (key: string, must: string): never => {
+    const value = file.metadata.get(`llama.${key}`);
+    const current = value === undefined ? "is missing" : ArrayBuffer.isView(value) ? "is an array" : `is ${value}`;
+    throw new FileFormatError(file.path, `metadata "llama.${key}" ${current}: must be ${must}`);
+  };
+  const value = (key: string) => file.metadata.get(`llama.${key}`);
+  return {
+    has: (key) => file.metadata.has(`llama.${key}`),
+    integer: (key, max, fallback) => {
+      const found = value(key) ?? fallback;
+      const isValid = typeof found === "number" && Number.isInteger(found) && found >= 1 && found <= max;
+      return isValid ? found : fail(key, `a whole number from 1 to ${max}`);
+    },
+    number: (key, fallback) => {
+      const found = value(key) ?? fallback;
+      return typeof found === "number" && found > 0 && found < Infinity
+        ? shortest(found)
+        : fail(key, "a positive number");
+    },
+    text: (key, fallback) => {
+      const found = value(key) ?? fallback;
+      return typeof found === "string" ? found : fail(key, "text");
+    },
+  };
+}
+
+/** Frequency divisors of the `llama3` scaling, [K / 2], as `convert_hf_to_gguf.py` stores them. */
+function llama3Factors(scaling: RopeScaling & { type: "llama3" }, headSize: number, ropeBase: number): Float32Array {
+  const { factor, lowFrequencyFactor, highFrequencyFactor, originalMaxPositions } = scaling;
+  return Float32Array.from({ length: headSize / 2 }, (_, i) => {
+    const wavelength = 2 * Math.PI * ropeBase ** (2 * i / headSize);
+    const turns = originalMaxPositions / wavelength;
+    if (turns > highFrequencyFactor) return 1;
+    if (turns < lowFrequencyFactor) return factor;
+    const smooth = (turns - lowFrequencyFactor) / (highFrequencyFactor - lowFrequencyFactor);
+    return 1 / ((1 - smooth) / factor + smooth);
+  });
+}
+
+/** Finds the `llama3` settings behind a file's frequency factors. The file has only the factors; those of Llama 3.1 to
+ * 3.3 all come from the frequency factors 1 and 4 and 8,192 original positions, so anything else is refused. */
+function scalingFromFactors(file: GgufFile, headSize: number, ropeBase: number): RopeScaling {
+  const { shape, data } = file.read(ROPE_FACTORS);
+  const fail = (): never => {
+    throw new UsageError(
+      `${file.path}: the frequencies in "${ROPE_FACTORS}" are not those of Llama 3.1: not supported`,
+    );
+  };
+  if (shape.length !== 1 || shape[0] !== headSize / 2) return fail();
+  const scaling = {
+    type: "llama3",
+    factor: shortest(data[data.length - 1]),
+    lowFrequencyFactor: 1,
+    highFrequencyFactor: 4,
+    originalMaxPositions: 8192,
+  } as const;
+  const expected = llama3Factors(scaling, headSize, ropeBase);
+  // The converter computes in f32.
+  return data.every((value, i) => Math.abs(value - expected[i]) <= 1e-3 * expected[i]) ? scaling : fail();
+}
+
+function readScaling(file: GgufFile, members: Members, headSize: number, ropeBase: number): RopeScaling | undefined {
+  const type = members.text("rope.scaling.type", "none");
+  if (type !== "none" && type !== "linear") {
+    throw new UsageError(`${file.path}: RoPE scaling "${type}" is not supported: must be none or linear`);
+  }
+  if (file.tensors.has(ROPE_FACTORS)) return scalingFromFactors(file, headSize, ropeBase);
+  // Files from before 2024 have "rope.scale_linear" instead.
+  const legacy = members.number("rope.scale_linear", 1);
+  if (type === "linear") return { type, factor: members.number("rope.scaling.factor", legacy) };
+  return legacy === 1 ? undefined : { type: "linear", factor: legacy };
+}
+
+function tokenId(file: GgufFile, key: string, vocabSize: number): number | null {
+  const id = file.metadata.get(`tokenizer.ggml.${key}`);
+  return typeof id === "number" && id >= 0 && id < vocabSize ? id : null;
+}
+
+/** Configuration of the model in a GGUF file.
+ * @throws {UsageError} for another architecture, experts, or a RoPE scaling that is not supported, by its name.
+ * @throws {FileFormatError} when the metadata are incomplete or beyond a limit. */
+export function ggufConfig(file: GgufFile): LlamaConfig {
+  const architecture = file.metadata.get("general.architecture");
+  if (architecture !== "llama") {
+    throw new UsageError(`${file.path}: architecture "${architecture ?? "(none)"}" is not supported: must be llama`);
+  }
+  const members = membersOf(file);
+  if (Number(file.metadata.get("llama.expert_count") ?? 0) > 0) {
+    throw new UsageError(`${file.path}: mixtures of experts are not supported`);
+  }
+  if (Number(file.metadata.get("split.count") ?? 1) > 1) {
+    throw new UsageError(`${file.path}: is one part of a split model: join the parts with llama-gguf-split --merge`);
+  }
+  const embedding = file.tensors.get("token_embd.weight");
+  if (embedding?.shape.length !== 2) throw new FileFormatError(file.path, `has no matrix "token_embd.weight"`);
+  const [vocabSize] = embedding.shape;
+  if (vocabSize > CONFIG_LIMITS.vocabulary) {
+    throw new FileFormatError(file.path, `has ${vocabSize} tokens: at most ${CONFIG_LIMITS.vocabulary} accepted`);
+  }
+  const width = members.integer("embedding_length", CONFIG_LIMITS.width);
+  const heads = members.integer("attention.head_count", CONFIG_LIMITS.width);
+  const kvGroups = members.integer("attention.head_count_kv", CONFIG_LIMITS.width, heads);
+  if (heads % kvGroups !== 0) {
+    throw new FileFormatError(file.path, `has ${heads} query heads: must be a multiple of its ${kvGroups} KV heads`);
+  }
+  const headSize = members.integer("attention.key_length", CONFIG_LIMITS.width, width / heads);
+  for (const key of ["attention.value_length", "rope.dimension_count"]) {
+    const size = members.integer(key, CONFIG_LIMITS.width, headSize);
+    if (size !== headSize) {
+      throw new UsageError(
+        `${file.path}: "llama.${key}" ${size} differs from the head size ${headSize}: not supported`,
+      );
+    }
+  }
+  if (headSize % 2 !== 0) throw new FileFormatError(file.path, `the head size is ${headSize}: must be even for RoPE`);
+  const shape = {
+    kvGroups,
+    queryHeadsPerGroup: heads / kvGroups,
+    ffnChannels: members.integer("feed_forward_length", CONFIG_LIMITS.width),
+  };
+  const layers = members.integer("block_count", CONFIG_LIMITS.layers);
+  const ropeBase = members.number("rope.freq_base", 10000);
+  const ropeScaling = readScaling(file, members, headSize, ropeBase);
+  return {
+    vocabSize,
+    width,
+    headSize,
+    layers: Array.from({ length: layers }, () => ({ ...shape })),
+    tiedHead: !file.tensors.has("output.weight"),
+    biases: LINEAR_NAMES.filter((name) => file.tensors.has(`blk.0.${GGUF_LINEAR[name]}.bias`)),
+    ropeBase,
+    ...ropeScaling && { ropeScaling },
+    normEpsilon: members.number("attention.layer_norm_rms_epsilon"),
+    maxPositions: members.integer("context_length", CONFIG_LIMITS.positions),
+    bosTokenId: tokenId(file, "bos_token_id", vocabSize),
+    eosTokenId: tokenId(file, "eos_token_id", vocabSize),
+  };
+}
+
+/** Reads the tensor stored as `stored`, with query and key rows in the order of Hugging Face. */
+function readHuggingFaceTensor(file: GgufFile, config: LlamaConfig, name: string, stored?: string): HostTensor {
+  if (stored === undefined || !file.tensors.has(stored)) throw new UsageError(`${file.path}: has no tensor "${name}"`);
+  const place = (row: number) => huggingFaceRow(row, config.headSize);
+  if (/\.attn_[qk]\.weight$/.test(stored)) return file.read(stored, place);
+  const tensor = file.read(stored);
+  if (!/\.attn_[qk]\.bias$/.test(stored)) return tensor;
+  const data = new Float32Array(tensor.data.length);
+  tensor.data.forEach((value, row) => data[place(row)] = value);
+  return { shape: tensor.shape, data };
+}
+
+/** Opens the model in a GGUF file. The caller closes it.
+ * @throws {UsageError} when it is not a supported LLaMA.
+ * @throws {FileFormatError} when the file is damaged, or its tensors do not fit its configuration. */
+export function openGgufModel(path: string): { source: WeightSource; file: GgufFile } {
+  const file = openGguf(path);
+  try {
+    const config = ggufConfig(file);
+    const names = ggufTensorNames(config);
+    checkTensors(config, {
+      path,
+      shapes: new Map([...file.tensors].map(([name, { shape }]) => [name, shape])),
+      storedName: (name) => names.get(name)!,
+      isHarmless: (stored) => stored === ROPE_FACTORS,
+    });
+    let sha256: string | undefined;
+    return {
+      file,
+      source: {
+        config,
+        origin: {
+          path,
+          format: "gguf",
+          dtypes: [...new Set([...file.tensors.values()].map(({ type }) => type))].sort(),
+          sizeBytes: file.sizeBytes,
+          get sha256() {
+            return sha256 ??= sha256OfFiles([path]);
+          },
+        },
+        read: (name) => readHuggingFaceTensor(file, config, name, names.get(name)),
+        close: () => file.close(),
+      },
+    };
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}

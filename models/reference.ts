@@ -1,0 +1,184 @@
+/** The decoder once more, in plain arrays and double precision, without TensorFlow.js: slow, short, and read line by line
+ * against the formulas. The fast model is tested against it.
+ *
+ * @module
+ */
+import { type LinearName, queryHeads, tensorNames, type WeightSource } from "./config.ts";
+import { rotaryFrequencies } from "./rope.ts";
+
+/** A matrix: one array per row. */
+export type Matrix = Float64Array[];
+
+/** Masks of one layer as plain numbers; see `LayerMasks` of `llama.ts`. */
+export interface ReferenceMasks {
+  /** [H]. */
+  queryHeads?: ArrayLike<number>;
+  /** [G]. */
+  kvGroups?: ArrayLike<number>;
+  /** [F]. */
+  ffn?: ArrayLike<number>;
+}
+
+/** What {@linkcode referenceForward} may be told besides the tokens; see `TokenBatch` of `llama.ts`. */
+export interface ReferenceOptions {
+  /** [T]: 0, 1, 2, ... when absent. */
+  positions?: ArrayLike<number>;
+  /** [T]: all 0, plain causal attention, when absent. */
+  segments?: ArrayLike<number>;
+  /** One entry per layer. */
+  masks?: ReferenceMasks[];
+  /** Called with the input of the output and down projections, f64 [T][H K] and [T][F]; see `ForwardOptions`. */
+  observe?: (layer: number, site: "output" | "down", input: Matrix) => void;
+}
+
+/** `x Wᵀ + b` with a weight `[out, in]` of the checkpoint. */
+function applyLinear(source: WeightSource, layer: number, name: LinearName, x: Matrix): Matrix {
+  const { shape: [out, input], data } = source.read(tensorNames.weight(layer, name));
+  const bias = source.config.biases.includes(name) ? source.read(tensorNames.bias(layer, name)).data : null;
+  return x.map((row) =>
+    Float64Array.from({ length: out }, (_, o) => {
+      let sum = bias ? bias[o] : 0;
+      for (let i = 0; i < input; i++) sum += row[i] * data[o * input + i];
+      return sum;
+    })
+  );
+}
+
+/** RMSNorm row by row: `x / sqrt(mean(x^2) + epsilon) * gain`. */
+export function referenceRmsNorm(x: Matrix, gain: ArrayLike<number>, epsilon: number): Matrix {
+  return x.map((row) => {
+    const meanSquare = row.reduce((sum, value) => sum + value * value, 0) / row.length;
+    return row.map((value, i) => value / Math.sqrt(meanSquare + epsilon) * gain[i]);
+  });
+}
+
+/** Turns each head of each row by its position: the pair (x_i, x_{i + K/2}) by the angle `position * frequency_i`. */
+export function referenceRotate(x: Matrix, positions: ArrayLike<number>, frequencies: Float64Array): Matrix {
+  const half = frequencies.length;
+  return x.map((row, t) => {
+    const turned = new Float64Array(row.length);
+    for (let start = 0; start < row.length; start += 2 * half) {
+      for (let i = 0; i < half; i++) {
+        const angle = positions[t] * frequencies[i];
+        const [a, b] = [row[start + i], row[start + i + half]];
+        turned[start + i] = a * Math.cos(angle) - b * Math.sin(angle);
+        turned[start + i + half] = b * Math.cos(angle) + a * Math.sin(angle);
+      }
+    }
+    return turned;
+  });
+}
+
+function softmax(scores: number[]): number[] {
+  const max = Math.max(...scores);
+  const exp = scores.map((score) => Math.exp(score - max));
+  const sum = exp.reduce((a, b) => a + b);
+  return exp.map((value) => value / sum);
+}
+
+/** Causal attention of rotated queries [T, H K] to rotated keys and values [T, G K] -> [T, H K]. */
+export function referenceAttend(
+  { q, k, v }: { q: Matrix; k: Matrix; v: Matrix },
+  { heads, perGroup, size, segments }: {
+    heads: number;
+    perGroup: number;
+    size: number;
+    segments: ArrayLike<number>;
+  },
+): Matrix {
+  return q.map((query, j) => {
+    const out = new Float64Array(heads * size);
+    const visible = q.map((_, i) => i).filter((i) => i <= j && (segments[i] === 0 || segments[i] === segments[j]));
+    for (let h = 0; h < heads; h++) {
+      const [own, group] = [h * size, Math.floor(h / perGroup) * size];
+      const weights = softmax(visible.map((i) => {
+        let dot = 0;
+        for (let c = 0; c < size; c++) dot += query[own + c] * k[i][group + c];
+        return dot / Math.sqrt(size);
+      }));
+      visible.forEach((i, n) => {
+        for (let c = 0; c < size; c++) out[own + c] += weights[n] * v[i][group + c];
+      });
+    }
+    return out;
+  });
+}
+
+const add = (a: Matrix, b: Matrix): Matrix => a.map((row, t) => row.map((value, i) => value + b[t][i]));
+
+function decoderLayer(
+  source: WeightSource,
+  layer: number,
+  x: Matrix,
+  { positions, segments, masks = {}, observe }: {
+    positions: ArrayLike<number>;
+    segments: ArrayLike<number>;
+    masks?: ReferenceMasks;
+    observe?: ReferenceOptions["observe"];
+  },
+): Matrix {
+  const { config } = source;
+  const shape = config.layers[layer];
+  const [heads, perGroup, size] = [queryHeads(shape), shape.queryHeadsPerGroup, config.headSize];
+  const frequencies = rotaryFrequencies(config);
+  const normed = referenceRmsNorm(x, source.read(tensorNames.attentionNorm(layer)).data, config.normEpsilon);
+  const q = referenceRotate(applyLinear(source, layer, "query", normed), positions, frequencies);
+  const k = referenceRotate(applyLinear(source, layer, "key", normed), positions, frequencies);
+  const v = applyLinear(source, layer, "value", normed);
+  const context = referenceAttend({ q, k, v }, { heads, perGroup, size, segments });
+  for (const row of context) {
+    for (let h = 0; h < heads; h++) {
+      const mask = (masks.queryHeads?.[h] ?? 1) * (masks.kvGroups?.[Math.floor(h / perGroup)] ?? 1);
+      for (let c = 0; c < size; c++) row[h * size + c] *= mask;
+    }
+  }
+  observe?.(layer, "output", context);
+  const attended = add(x, applyLinear(source, layer, "output", context));
+
+  const ffnInput = referenceRmsNorm(attended, source.read(tensorNames.ffnNorm(layer)).data, config.normEpsilon);
+  const gate = applyLinear(source, layer, "gate", ffnInput);
+  const up = applyLinear(source, layer, "up", ffnInput);
+  const activation = gate.map((row, t) => row.map((g, f) => g / (1 + Math.exp(-g)) * up[t][f] * (masks.ffn?.[f] ?? 1)));
+  observe?.(layer, "down", activation);
+  return add(attended, applyLinear(source, layer, "down", activation));
+}
+
+/** One row of tokens through the model: hidden states after the final norm, f64 [T][D], and logits, f64 [T][V]. */
+export function referenceForward(
+  source: WeightSource,
+  tokens: ArrayLike<number>,
+  options: ReferenceOptions = {},
+): { hidden: Float64Array[]; logits: Float64Array[] } {
+  const { config } = source;
+  const { width } = config;
+  const positions = options.positions ?? Array.from(tokens, (_, t) => t);
+  const segments = options.segments ?? Array.from(tokens, () => 0);
+  const { data: embedding } = source.read(tensorNames.embedding);
+  let x: Matrix = Array.from(tokens, (id) => Float64Array.from(embedding.subarray(id * width, (id + 1) * width)));
+  config.layers.forEach((_, layer) => {
+    x = decoderLayer(source, layer, x, {
+      positions,
+      segments,
+      masks: options.masks?.[layer],
+      observe: options.observe,
+    });
+  });
+  const hidden = referenceRmsNorm(x, source.read(tensorNames.finalNorm).data, config.normEpsilon);
+  const { data: table } = source.read(config.tiedHead ? tensorNames.embedding : tensorNames.head);
+  const logits = hidden.map((row) =>
+    Float64Array.from({ length: config.vocabSize }, (_, id) => {
+      let sum = 0;
+      for (let i = 0; i < width; i++) sum += row[i] * table[id * width + i];
+      return sum;
+    })
+  );
+  return { hidden, logits };
+}
+
+/** Natural-log probability of each target: logits [N][V], targets [N] -> f64 [N]. */
+export function referenceLogProbs(logits: readonly Float64Array[], targets: ArrayLike<number>): Float64Array {
+  return Float64Array.from(logits, (row, n) => {
+    const max = row.reduce((a, b) => Math.max(a, b));
+    return row[targets[n]] - max - Math.log(row.reduce((sum, value) => sum + Math.exp(value - max), 0));
+  });
+}

@@ -1,0 +1,169 @@
+/** Cuts units out of a model on the device, and reads tensors back.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import {
+  expectedTensors,
+  type HostTensor,
+  LINEAR_NAMES,
+  type LinearName,
+  type LlamaConfig,
+  queryHeads,
+  tensorNames,
+} from "./config.ts";
+import { type DeviceLayer, type DeviceLinear, type LayerMasks, type LlamaModel, mergedWeight } from "./llama.ts";
+import { type LayerPlan, plannedShapes, type PrunePlan } from "./plan.ts";
+
+/** Where a tensor of the checkpoint lives on the device. */
+interface Located {
+  tensor: tf.Tensor;
+  /** The linear map whose weight this is; on the device it is transposed, and low-rank updates belong to it. */
+  linear?: DeviceLinear;
+  /** Held as [in, out] while the checkpoint has [out, in]. */
+  transposed: boolean;
+}
+
+/** Every tensor of the model by its Hugging Face name. */
+function locateTensors(model: LlamaModel): Map<string, Located> {
+  const located = new Map<string, Located>([
+    [tensorNames.embedding, { tensor: model.embedding, transposed: false }],
+    [tensorNames.finalNorm, { tensor: model.finalNorm, transposed: false }],
+  ]);
+  if (model.head) located.set(tensorNames.head, { tensor: model.head, transposed: true });
+  model.layers.forEach((layer, l) => {
+    located.set(tensorNames.attentionNorm(l), { tensor: layer.attentionNorm, transposed: false });
+    located.set(tensorNames.ffnNorm(l), { tensor: layer.ffnNorm, transposed: false });
+    for (const name of LINEAR_NAMES) {
+      const linear = layer[name];
+      located.set(tensorNames.weight(l, name), { tensor: linear.weight, linear, transposed: true });
+      if (linear.bias) located.set(tensorNames.bias(l, name), { tensor: linear.bias, transposed: false });
+    }
+  });
+  return located;
+}
+
+/** Reads one tensor back in the layout of a checkpoint: weights `[out, in]`, low-rank updates folded in.
+ * @throws {RangeError} when the model has no tensor of this Hugging Face name. */
+export async function hostTensor(model: LlamaModel, name: string): Promise<HostTensor> {
+  const found = locateTensors(model).get(name);
+  if (!found) throw new RangeError(`The model has no tensor named "${name}"`);
+  const tensor = tf.tidy(() => {
+    const merged = found.linear ? mergedWeight(found.linear) : tf.clone(found.tensor);
+    return found.transposed ? tf.transpose(merged) : merged;
+  });
+  try {
+    return { shape: [...tensor.shape], data: await tensor.data<"float32">() };
+  } finally {
+    tensor.dispose();
+  }
+}
+
+/** Hard masks of a plan, 1 for a kept query head or FFN channel and 0 for any other: a model with these masks computes
+ * what the pruned model computes. Free the tensors with `tf.dispose`. */
+export function planToMasks(config: LlamaConfig, plan: PrunePlan): Required<Pick<LayerMasks, "queryHeads" | "ffn">>[] {
+  plannedShapes(config, plan);
+  const hard = (length: number, kept: number[]) => {
+    const mask = new Float32Array(length);
+    for (const index of kept) mask[index] = 1;
+    return tf.tensor1d(mask);
+  };
+  return plan.layers.map((layer, l) => ({
+    queryHeads: hard(queryHeads(config.layers[l]), layer.queryHeads),
+    ffn: hard(config.layers[l].ffnChannels, layer.ffnChannels),
+  }));
+}
+
+/** Columns of `[in, out]` weights, or rows for the maps that read units, which the kept units occupy. */
+function keptIndices(plan: LayerPlan, name: LinearName, headSize: number): number[] {
+  const ofHeads = (heads: number[]) =>
+    heads.flatMap((h) => Array.from({ length: headSize }, (_, k) => h * headSize + k));
+  switch (name) {
+    case "query":
+    case "output":
+      return ofHeads(plan.queryHeads);
+    case "key":
+    case "value":
+      return ofHeads(plan.kvGroups);
+    case "gate":
+    case "up":
+    case "down":
+      return plan.ffnChannels;
+  }
+}
+
+/** The kept rows (axis 0) or columns (axis 1) of `x`, ascending; shares memory with `x` when all are kept. */
+function take<T extends tf.Tensor>(x: T, kept: number[], axis: number): T {
+  return kept.length === x.shape[axis] ? tf.clone(x) : tf.gather(x, tf.tensor1d(kept, "int32"), axis);
+}
+
+/** Linear maps that have a bias after the replacements, in the usual order. */
+function biasesAfter(config: LlamaConfig, replaced: Record<string, HostTensor>): LinearName[] {
+  const layers = config.layers.keys().toArray();
+  return LINEAR_NAMES.filter((name) =>
+    config.biases.includes(name) || layers.some((l) => tensorNames.bias(l, name) in replaced)
+  );
+}
+
+function checkReplaced(dense: LlamaConfig, replaced: Record<string, HostTensor>): void {
+  const expected = expectedTensors(dense);
+  for (const [name, { shape }] of Object.entries(replaced)) {
+    const wanted = expected.get(name);
+    if (!wanted) throw new RangeError(`The model has no tensor named "${name}" to replace`);
+    if (shape.join() !== wanted.join()) {
+      throw new RangeError(`Replaced tensor "${name}" must have the dense shape [${wanted}]: current [${shape}]`);
+    }
+  }
+}
+
+/** A smaller model with the units of `plan` alone. `model` stays as it is, and both must be freed; tensors without
+ * removed units share memory with it.
+ *
+ * `replaced` tensors, by Hugging Face name, `[out, in]` and at dense shape, take the place of the dense ones before
+ * units are cut out. A bias for a linear map that has none adds one in every layer, zero where none is given. Low-rank
+ * updates are folded in, unless the weight is replaced.
+ * @throws {RangeError} when the plan or a replaced tensor does not fit the model. */
+export function pruneModel(
+  model: LlamaModel,
+  plan: PrunePlan,
+  replaced: Record<string, HostTensor> = {},
+): LlamaModel {
+  const biases = biasesAfter(model.config, replaced);
+  const config: LlamaConfig = { ...model.config, biases, layers: plannedShapes(model.config, plan) };
+  checkReplaced({ ...model.config, biases }, replaced);
+  const located = locateTensors(model);
+  const replacement = (name: string) => tf.tensor(replaced[name].data, replaced[name].shape);
+  const vector = (name: string, length: number): tf.Tensor1D => {
+    if (name in replaced) return replacement(name) as tf.Tensor1D;
+    return (located.has(name) ? tf.clone(located.get(name)!.tensor) : tf.zeros([length])) as tf.Tensor1D;
+  };
+  const matrix = (name: string): tf.Tensor2D => {
+    const { tensor, linear, transposed } = located.get(name)!;
+    if (name in replaced) return (transposed ? tf.transpose(replacement(name)) : replacement(name)) as tf.Tensor2D;
+    return linear ? mergedWeight(linear) : tf.clone(tensor) as tf.Tensor2D;
+  };
+  const cutLinear = (l: number, name: LinearName): DeviceLinear => {
+    const kept = keptIndices(plan.layers[l], name, config.headSize);
+    const reads = name === "output" || name === "down";
+    const dense = matrix(tensorNames.weight(l, name));
+    const weight = take(dense, kept, reads ? 0 : 1);
+    if (!biases.includes(name)) return { weight };
+    const bias = vector(tensorNames.bias(l, name), dense.shape[1]);
+    return { weight, bias: reads ? bias : take(bias, kept, 0) };
+  };
+  // Layer by layer, so that merged or replaced dense weights of one layer only are held besides the result.
+  const layers = model.layers.map((_, l) =>
+    tf.tidy(() => ({
+      ...Object.fromEntries(LINEAR_NAMES.map((name) => [name, cutLinear(l, name)])) as Record<LinearName, DeviceLinear>,
+      attentionNorm: vector(tensorNames.attentionNorm(l), config.width),
+      ffnNorm: vector(tensorNames.ffnNorm(l), config.width),
+    } as unknown as tf.TensorContainer)) as unknown as DeviceLayer
+  );
+  return {
+    config,
+    embedding: tf.tidy(() => matrix(tensorNames.embedding)),
+    layers,
+    finalNorm: vector(tensorNames.finalNorm, config.width),
+    head: model.head ? tf.tidy(() => matrix(tensorNames.head)) : null,
+  };
+}

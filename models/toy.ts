@@ -1,0 +1,151 @@
+/** Tiny seeded models in memory, with units planted that do nothing, and a token stream to run them on. For tests.
+ *
+ * @module
+ */
+import { createRng, type Rng } from "../core/rng.ts";
+import {
+  expectedTensors,
+  type HostTensor,
+  type LayerShape,
+  type LinearName,
+  linearShape,
+  type LlamaConfig,
+  memorySource,
+  tensorNames,
+  type WeightSource,
+} from "./config.ts";
+
+/** Units of one layer that do nothing: a right method removes them first. */
+export interface DeadUnits {
+  /** Layer index. */
+  layer: number;
+  /** FFN channels. */
+  ffn?: number[];
+  /** Query heads. */
+  queryHeads?: number[];
+  /** Key/value groups, with all their query heads. */
+  kvGroups?: number[];
+}
+
+/** Options of {@linkcode toySource}: every field of the configuration, and what is special about the weights. */
+export interface ToyOptions extends Partial<LlamaConfig> {
+  /** Seed of the weights. */
+  seed?: number;
+  /** Units that do nothing. */
+  dead?: DeadUnits[];
+  /** Factor on every weight of a dead unit: 0 makes it exactly dead, 1e-3 leaves it faint noise. */
+  deadScale?: number;
+}
+
+/** Configuration of the toy model: V 61, D 32, K 8, two layers of G 4, R 1, F 24, unless `options` says otherwise. */
+export function toyConfig(options: Partial<LlamaConfig> = {}): LlamaConfig {
+  const shape: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
+  return {
+    vocabSize: options.vocabSize ?? 61,
+    width: options.width ?? 32,
+    headSize: options.headSize ?? 8,
+    layers: options.layers ?? [{ ...shape }, { ...shape }],
+    tiedHead: options.tiedHead ?? true,
+    biases: options.biases ?? [],
+    ropeBase: options.ropeBase ?? 10_000,
+    ...options.ropeScaling && { ropeScaling: options.ropeScaling },
+    normEpsilon: options.normEpsilon ?? 1e-5,
+    maxPositions: options.maxPositions ?? 256,
+    bosTokenId: options.bosTokenId ?? 0,
+    eosTokenId: options.eosTokenId ?? 1,
+  };
+}
+
+/** Standard deviation and mean of the weights of a tensor: activations stay near 1 in every layer. */
+function spread(name: string, shape: number[]): { mean: number; sd: number } {
+  if (name.endsWith("norm.weight")) return { mean: 1, sd: 0.1 };
+  if (name.endsWith(".bias")) return { mean: 0, sd: 0.2 };
+  if (name === tensorNames.embedding || name === tensorNames.head) return { mean: 0, sd: 0.3 };
+  return { mean: 0, sd: 1 / Math.sqrt(shape[1]) };
+}
+
+function randomTensor(rng: Rng, name: string, shape: number[]): HostTensor {
+  const { mean, sd } = spread(name, shape);
+  const size = shape.reduce((a, b) => a * b, 1);
+  return { shape, data: Float32Array.from({ length: size }, () => mean + sd * rng.normal()) };
+}
+
+/** Multiplies rows (or columns, for what a unit writes) of one linear map of a layer, and its bias entries. */
+function scaleUnit(
+  tensors: Map<string, HostTensor>,
+  config: LlamaConfig,
+  { layer, name, index, size, factor }: {
+    layer: number;
+    name: LinearName;
+    index: number;
+    size: number;
+    factor: number;
+  },
+): void {
+  const weight = tensors.get(tensorNames.weight(layer, name))!;
+  const bias = tensors.get(tensorNames.bias(layer, name));
+  const [rows, columns] = linearShape(config, config.layers[layer], name);
+  const writes = name === "output" || name === "down";
+  for (let i = index * size; i < (index + 1) * size; i++) {
+    if (writes) {
+      for (let row = 0; row < rows; row++) weight.data[row * columns + i] *= factor;
+    } else {
+      for (let column = 0; column < columns; column++) weight.data[i * columns + column] *= factor;
+      if (bias) bias.data[i] *= factor;
+    }
+  }
+}
+
+function plantDead(tensors: Map<string, HostTensor>, config: LlamaConfig, dead: DeadUnits, factor: number): void {
+  const { layer, ffn = [], kvGroups = [], queryHeads = [] } = dead;
+  const perGroup = config.layers[layer].queryHeadsPerGroup;
+  const heads = new Set(queryHeads);
+  for (const group of kvGroups) for (let r = 0; r < perGroup; r++) heads.add(group * perGroup + r);
+  const scale = (names: LinearName[], indices: Iterable<number>, size: number) => {
+    for (const name of names) {
+      for (const index of indices) scaleUnit(tensors, config, { layer, name, index, size, factor });
+    }
+  };
+  scale(["gate", "up", "down"], ffn, 1);
+  scale(["query", "output"], heads, config.headSize);
+  scale(["key", "value"], kvGroups, config.headSize);
+}
+
+/** A random model in memory; the same options always give the same weights.
+ *
+ * @example
+ * ```ts
+ * const source = toySource({ seed: 3, dead: [{ layer: 0, ffn: [2, 5] }] });
+ * ```
+ */
+export function toySource(options: ToyOptions = {}): WeightSource {
+  const config = toyConfig(options);
+  const { seed = 0, dead = [], deadScale = 0 } = options;
+  const tensors = new Map<string, HostTensor>();
+  for (const [name, shape] of expectedTensors(config)) {
+    tensors.set(name, randomTensor(createRng(seed, `toy ${name}`), name, shape));
+  }
+  for (const units of dead) plantDead(tensors, config, units, deadScale);
+  return memorySource(config, tensors, "toy");
+}
+
+/** Kept units when exactly the dead ones are removed from a layer: what {@linkcode DeadUnits} leaves, ascending. */
+export function liveUnits(total: number, dead: readonly number[]): number[] {
+  return Array.from({ length: total }, (_, i) => i).filter((i) => !dead.includes(i));
+}
+
+/** A token stream with something to learn: after token t comes `(5 t + 3) mod V` with probability 0.75, else any token.
+ * i32 [count]. */
+export function toyTokens({ count, vocabSize = 61, seed = 0 }: {
+  count: number;
+  vocabSize?: number;
+  seed?: number;
+}): Int32Array {
+  const rng = createRng(seed, "toy tokens");
+  const tokens = new Int32Array(count);
+  tokens[0] = rng.integer(vocabSize);
+  for (let i = 1; i < count; i++) {
+    tokens[i] = rng.uniform() < 0.75 ? (5 * tokens[i - 1] + 3) % vocabSize : rng.integer(vocabSize);
+  }
+  return tokens;
+}

@@ -1,0 +1,244 @@
+/** AdamW and SGD over named variables: groups with rates and schedules of their own, clipping by the global norm, and a
+ * state that can be stored and restored.
+ *
+ * The arithmetic runs on the host. Trained tensors here are many and small (adapters, masks), and a dozen device
+ * operations on each of some four hundred of them costs more than one pass over all values in JavaScript; the moments
+ * are then plain arrays, the same on every engine.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { NumericError } from "../../core/errors.ts";
+import type { HostTensor } from "../config.ts";
+
+/** AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2): decay is decoupled from the gradient. */
+export interface AdamW {
+  /** Names the rule. */
+  kind: "adamw";
+  /** Decay of the first and second moment; (0.9, 0.999) by default. */
+  betas?: [number, number];
+  /** Added to the root of the second moment; 1e-8 by default. */
+  epsilon?: number;
+  /** Fraction of the weight removed per step and unit of learning rate; 0 by default. */
+  weightDecay?: number;
+}
+
+/** Gradient descent, with momentum when it is above 0. */
+export interface Sgd {
+  /** Names the rule. */
+  kind: "sgd";
+  /** 0 by default. */
+  momentum?: number;
+  /** Fraction of the weight removed per step and unit of learning rate; 0 by default. */
+  weightDecay?: number;
+}
+
+/** Course of a learning rate: a linear warm-up, then constant, linear or cosine decay. */
+export interface Schedule {
+  /** Form after the warm-up. */
+  kind: "constant" | "linear" | "cosine";
+  /** Steps of the warm-up; step 0 already moves. 0 by default. */
+  warmupSteps?: number;
+  /** Steps of the whole course, after which the rate stays; not needed for `constant`. */
+  totalSteps?: number;
+  /** Fraction of the peak reached at the end; 0 by default. */
+  finalFraction?: number;
+}
+
+/** Moments of one parameter, each of its size: momentum has the first, Adam both. */
+export interface Moments {
+  /** Running mean of the gradient, or velocity. */
+  first?: Float32Array;
+  /** Running mean of its square. */
+  second?: Float32Array;
+}
+
+/** Parameters that share a rule, a rate and a schedule. */
+export interface ParameterGroup {
+  /** Unique name. */
+  name: string;
+  /** How a gradient becomes a step. */
+  rule: AdamW | Sgd;
+  /** Peak learning rate. */
+  learningRate: number;
+  /** Constant by default. */
+  schedule?: Schedule;
+  /** Trained tensors by name; names are unique over all groups. They are changed in place and stay the caller's. */
+  parameters: Record<string, tf.Variable>;
+}
+
+/** An optimiser and its state; it holds no tensors of its own. */
+export interface Optimizer {
+  /** What is trained. */
+  groups: ParameterGroup[];
+  /** Steps done. */
+  step: number;
+  /** Largest global norm of the gradient; `Infinity` leaves it alone. */
+  clipNorm: number;
+  /** Moments by parameter name. */
+  moments: Map<string, Moments>;
+}
+
+/** State of an optimiser in host memory. */
+export interface OptimizerState {
+  /** Steps done. */
+  step: number;
+  /** Moments by `<parameter>/first` and `<parameter>/second`, each in the parameter's shape. */
+  tensors: Map<string, HostTensor>;
+}
+
+/** Learning rate at `step` (from 0) as a fraction of the peak. */
+export function scheduleFactor(schedule: Schedule, step: number): number {
+  const { kind, warmupSteps = 0, totalSteps = Infinity, finalFraction = 0 } = schedule;
+  if (step < warmupSteps) return (step + 1) / warmupSteps;
+  if (kind === "constant") return 1;
+  // The last step of the course, totalSteps - 1, has the final fraction.
+  const done = Math.min(1, (step - warmupSteps) / Math.max(1, totalSteps - 1 - warmupSteps));
+  const left = kind === "linear" ? 1 - done : 0.5 * (1 + Math.cos(Math.PI * done));
+  return finalFraction + (1 - finalFraction) * left;
+}
+
+/** Zero moments for `size` values under `rule`. */
+export function createMoments(rule: AdamW | Sgd, size: number): Moments {
+  if (rule.kind === "sgd") return rule.momentum ? { first: new Float32Array(size) } : {};
+  return { first: new Float32Array(size), second: new Float32Array(size) };
+}
+
+/** What one step needs besides the values. */
+export interface StepOptions {
+  /** How a gradient becomes a step. */
+  rule: AdamW | Sgd;
+  /** Learning rate of this step. */
+  rate: number;
+  /** Steps done before this one. */
+  step: number;
+  /** The gradient is multiplied by this first; 1 by default. */
+  gradientScale?: number;
+}
+
+/** Values after one step along `gradient`, a new array; `moments` moves. */
+export function stepValues(
+  values: Float32Array,
+  gradient: Float32Array,
+  moments: Moments,
+  { rule, rate, step, gradientScale = 1 }: StepOptions,
+): Float32Array {
+  const result = new Float32Array(values.length);
+  const keep = 1 - rate * (rule.weightDecay ?? 0);
+  const { first, second } = moments;
+  if (rule.kind === "sgd") {
+    const { momentum = 0 } = rule;
+    for (let i = 0; i < values.length; i++) {
+      const velocity = first
+        ? (first[i] = momentum * first[i] + gradientScale * gradient[i])
+        : gradientScale * gradient[i];
+      result[i] = keep * values[i] - rate * velocity;
+    }
+    return result;
+  }
+  const { betas: [beta1, beta2] = [0.9, 0.999], epsilon = 1e-8 } = rule;
+  const size = rate / (1 - beta1 ** (step + 1));
+  const rootScale = 1 / Math.sqrt(1 - beta2 ** (step + 1));
+  for (let i = 0; i < values.length; i++) {
+    const g = gradientScale * gradient[i];
+    const m = first![i] = beta1 * first![i] + (1 - beta1) * g;
+    const v = second![i] = beta2 * second![i] + (1 - beta2) * g * g;
+    result[i] = keep * values[i] - size * m / (Math.sqrt(v) * rootScale + epsilon);
+  }
+  return result;
+}
+
+/** An optimiser with zero moments.
+ * @throws {RangeError} when two parameters share a name. */
+export function createOptimizer(
+  { groups, clipNorm = Infinity }: { groups: ParameterGroup[]; clipNorm?: number },
+): Optimizer {
+  const moments = new Map<string, Moments>();
+  for (const { rule, parameters } of groups) {
+    for (const [name, { size }] of Object.entries(parameters)) {
+      if (moments.has(name)) throw new RangeError(`Parameter names must be unique: current "${name}" twice`);
+      moments.set(name, createMoments(rule, size));
+    }
+  }
+  return { groups, step: 0, clipNorm, moments };
+}
+
+/** Values of many f32 tensors in host memory; the arrays must not be changed. */
+export async function readTensors(tensors: tf.Tensor[]): Promise<Float32Array[]> {
+  // Each read of a WebGPU buffer waits for the queue, so all are joined into one.
+  if (tf.getBackend() !== "webgpu" || tensors.length < 2) {
+    return await Promise.all(tensors.map((tensor) => tensor.data() as Promise<Float32Array>));
+  }
+  const joined = tf.tidy(() => tf.concat1d(tensors.map((tensor) => tf.reshape(tensor, [tensor.size]) as tf.Tensor1D)));
+  const data = await joined.data() as Float32Array;
+  joined.dispose();
+  let start = 0;
+  return tensors.map(({ size }) => data.subarray(start, start += size));
+}
+
+/** Gives `variable` the values `data`, which must not be changed afterwards. */
+export function writeVariable(variable: tf.Variable, data: Float32Array): void {
+  tf.tidy(() => variable.assign(tf.tensor(data, variable.shape)));
+}
+
+/** Norm of all gradients together, in f64. */
+export function globalNorm(gradients: Float32Array[]): number {
+  let sum = 0;
+  for (const gradient of gradients) {
+    for (let i = 0; i < gradient.length; i++) sum += gradient[i] * gradient[i];
+  }
+  return Math.sqrt(sum);
+}
+
+/** Does one step: moves every parameter along `gradients` (one per parameter, same size; freed by the caller) and
+ * gives the global norm of the gradient before clipping.
+ * @throws {RangeError} when a gradient is missing.
+ * @throws {NumericError} when the norm is not finite; the parameters have not moved then. */
+export async function applyGradients(optimizer: Optimizer, gradients: Record<string, tf.Tensor>): Promise<number> {
+  const { groups, clipNorm, step, moments } = optimizer;
+  const entries = groups.flatMap((group) =>
+    Object.entries(group.parameters).map(([name, variable]) => ({ group, name, variable }))
+  );
+  const missing = entries.find(({ name }) => !gradients[name]);
+  if (missing) throw new RangeError(`Parameter "${missing.name}" has no gradient`);
+  const slopes = await readTensors(entries.map(({ name }) => gradients[name]));
+  const norm = globalNorm(slopes);
+  if (!Number.isFinite(norm)) throw new NumericError(`The gradient's norm is ${norm} at step ${step}`);
+  const gradientScale = norm > clipNorm ? clipNorm / norm : 1;
+  const values = await readTensors(entries.map(({ variable }) => variable));
+  entries.forEach(({ group: { rule, learningRate, schedule }, name, variable }, i) => {
+    const rate = learningRate * (schedule ? scheduleFactor(schedule, step) : 1);
+    writeVariable(variable, stepValues(values[i], slopes[i], moments.get(name)!, { rule, rate, step, gradientScale }));
+  });
+  optimizer.step++;
+  return norm;
+}
+
+/** Copies the state. */
+export function exportOptimizer({ groups, step, moments }: Optimizer): OptimizerState {
+  const tensors = new Map<string, HostTensor>();
+  for (const { parameters } of groups) {
+    for (const [name, { shape }] of Object.entries(parameters)) {
+      for (const [moment, data] of Object.entries(moments.get(name)!)) {
+        tensors.set(`${name}/${moment}`, { shape: [...shape], data: data.slice() });
+      }
+    }
+  }
+  return { step, tensors };
+}
+
+/** Restores a state made by {@linkcode exportOptimizer} with the same groups.
+ * @throws {RangeError} when a moment is missing or has another size. */
+export function importOptimizer(optimizer: Optimizer, state: OptimizerState): void {
+  for (const [name, moments] of optimizer.moments) {
+    for (const [moment, data] of Object.entries(moments)) {
+      const stored = state.tensors.get(`${name}/${moment}`);
+      if (stored?.data.length !== data.length) {
+        const current = stored?.data.length ?? "none";
+        throw new RangeError(`Stored moment "${name}/${moment}" must have ${data.length} values: current ${current}`);
+      }
+      data.set(stored!.data);
+    }
+  }
+  optimizer.step = state.step;
+}

@@ -1,0 +1,142 @@
+/** What every figure shares: frame, fonts, colours and words.
+ *
+ * @module
+ */
+import { FONT } from "./draw.ts";
+import { level } from "./format.ts";
+import { colours, NEUTRAL } from "./palette.ts";
+import type { Column, Estimate, Row, Section } from "./rows.ts";
+import { qualityText } from "./summary.ts";
+import { meanOf } from "./table.ts";
+
+/** A Vega-Lite specification. */
+export type Spec = Record<string, unknown>;
+
+/** A figure. */
+export interface Chart {
+  /** File name without extension. */
+  name: string;
+  title: string;
+  /** The specification for a plot area about `width` pixels wide, labels and legends not counted. */
+  spec(width: number): Spec;
+}
+
+/** Plot width of the files and of wide screens. */
+export const WIDE = 400;
+/** Plot width that fits a phone. */
+export const NARROW = 215;
+
+export const HEIGHT = 290;
+
+export const shell = (title: string, subtitle: string[], width: number, body: Spec): Spec => ({
+  $schema: "https://vega.github.io/schema/vega-lite/v6.json",
+  title: {
+    text: wrap(title, width < WIDE ? 36 : 60),
+    subtitle: subtitle.flatMap((line) => wrap(line, width < WIDE ? 52 : 86)),
+  },
+  background: NEUTRAL.paper,
+  padding: 12,
+  width,
+  height: HEIGHT,
+  ...body,
+  config: {
+    font: FONT,
+    title: {
+      anchor: "start",
+      frame: "group",
+      fontSize: 15,
+      fontWeight: 600,
+      color: NEUTRAL.ink,
+      subtitleColor: NEUTRAL.muted,
+      subtitleFontSize: 11,
+      subtitlePadding: 5,
+      offset: 14,
+    },
+    view: { stroke: null },
+    axis: {
+      domainColor: NEUTRAL.line,
+      tickColor: NEUTRAL.line,
+      gridColor: NEUTRAL.grid,
+      labelColor: NEUTRAL.muted,
+      labelFontSize: 11,
+      titleColor: NEUTRAL.ink,
+      titleFontSize: 12,
+      titleFontWeight: "normal",
+      titlePadding: 8,
+    },
+    legend: {
+      labelColor: NEUTRAL.ink,
+      labelFontSize: 12,
+      titleColor: NEUTRAL.muted,
+      titleFontSize: 11,
+      titleFontWeight: "normal",
+      symbolSize: 80,
+      labelLimit: 190,
+      ...(width < WIDE
+        ? { orient: "bottom", columns: 2, layout: { bottom: { anchor: "start", direction: "vertical" } } }
+        : {}),
+    },
+    header: { labelColor: NEUTRAL.ink, labelFontSize: 12, labelFontWeight: 600, title: null },
+  },
+});
+
+function wrap(text: string, limit: number): string[] {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const last = lines[lines.length - 1];
+    if (last !== "" && last.length + word.length + 1 > limit) lines.push(word);
+    else lines[lines.length - 1] = last === "" ? word : `${last} ${word}`;
+  }
+  return lines;
+}
+
+export const pruned = (section: Section) => section.rows.filter((row) => row.methodId !== null && row.runs.length > 0);
+export const denseRow = (section: Section) => section.rows.find((row) => row.methodId === null && row.runs.length > 0);
+
+/** Colour per label, as a scale. */
+export function colourScale(section: Section): { domain: string[]; range: string[] } {
+  const rows = section.rows.filter((row) => row.methodId !== null);
+  const byLabel = colours(rows.map(({ label, methodId }) => ({ label, methodId: methodId! })));
+  const domain = [...new Set(pruned(section).map(({ label }) => label))];
+  return { domain, range: domain.map((label) => byLabel.get(label)!) };
+}
+
+export const removed = (row: Row) => 100 * meanOf(row, ({ size }) => size.sparsityOfPrunable);
+
+function spreadWords({ spreadOf, n }: Estimate): string {
+  if (spreadOf === "stderr") return "standard error";
+  return spreadOf === "seeds" ? `sample sd over ${n} seeds` : `sample sd over ${n} repeats`;
+}
+
+/** What the error bars of these estimates are, in words. */
+export function barWords(estimates: Estimate[]): string {
+  const kinds = new Set(estimates.filter(({ spread }) => spread !== null).map(({ spreadOf }) => spreadOf));
+  const words = [
+    ...(kinds.has("seeds") ? ["sample sd over seeds"] : []),
+    ...(kinds.has("stderr")
+      ? [kinds.has("seeds") ? "standard error of one seed elsewhere" : "standard error of one run"]
+      : []),
+    ...(kinds.has("repeats") ? ["sample sd over repeats"] : []),
+  ];
+  return words.length === 0 ? "" : `Bars: ${words.join(", ")}.`;
+}
+
+/** A quality value as plotted: accuracies in percent. */
+export const scaleOf = (column: Column) => column.kind === "perplexity" ? 1 : 100;
+
+export function qualityTitle(column: Column): string {
+  if (column.kind === "perplexity") return `${column.name} perplexity (lower is better, log scale)`;
+  return column.kind === "mean-accuracy" ? "mean accuracy, %" : `${column.name} ${column.metric}, %`;
+}
+
+export function subject(section: Section): string {
+  return section.demonstration ? "tiny demonstration model" : section.model;
+}
+
+export function describe(row: Row, column: Column, estimate: Estimate): string {
+  const spread = estimate.spread === null
+    ? ""
+    : ` ± ${qualityText(column, estimate.spread)} (${spreadWords(estimate)})`;
+  return `${row.label}, ${level(row.asked)} asked, ${removed(row).toFixed(1)} % of prunable removed: ` +
+    qualityText(column, estimate.value) + spread;
+}

@@ -1,0 +1,244 @@
+/** Scatter plots of measured speed: against quality, and against the saving in MACs.
+ *
+ * @module
+ */
+import {
+  type Chart,
+  colourScale,
+  denseRow,
+  describe,
+  pruned,
+  qualityTitle,
+  scaleOf,
+  shell,
+  type Spec,
+  subject,
+} from "./chart_style.ts";
+import { level } from "./format.ts";
+import { NEUTRAL } from "./palette.ts";
+import type { Column, Estimate, Row, Section } from "./rows.ts";
+import { meanOf } from "./table.ts";
+
+const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
+
+const linear = (field: string, title: string, scale: Spec) => ({
+  field,
+  type: "quantitative",
+  scale: { nice: false, ...scale },
+  axis: { title, tickCount: 6 },
+});
+
+/** Colour by method and shape by level, the same two legends in every scatter plot. */
+function methodAndLevel(section: Section, rows: Row[]): Spec {
+  const levels = [...new Set(rows.map(({ asked }) => level(asked)))];
+  const { domain, range } = colourScale(section);
+  const shown = domain.filter((label) => rows.some((row) => row.label === label));
+  return {
+    color: {
+      field: "method",
+      type: "nominal",
+      scale: { domain: shown, range: shown.map((label) => range[domain.indexOf(label)]) },
+      legend: { title: "method", symbolType: "circle", symbolOpacity: 1, symbolStrokeWidth: 2 },
+    },
+    shape: {
+      field: "level",
+      type: "nominal",
+      scale: { domain: levels, range: levels.map((_, i) => SHAPES[i % SHAPES.length]) },
+      legend: { title: "asked sparsity", symbolFillColor: NEUTRAL.muted, symbolStrokeColor: NEUTRAL.muted },
+    },
+  };
+}
+
+interface ScatterPoint {
+  method: string;
+  level: string;
+  x: number;
+  xLow: number;
+  xHigh: number;
+  y: number;
+  yLow: number;
+  yHigh: number;
+  uniform: boolean;
+  description: string;
+}
+
+function bounds({ value, spread }: Estimate, k = 1): [number, number, number] {
+  return [k * value, k * (value - (spread ?? 0)), k * (value + (spread ?? 0))];
+}
+
+/** Points that no other beats in both directions, from slow to fast. */
+export function paretoFront<P extends { x: number; y: number }>(points: P[], lowerIsBetter: boolean): P[] {
+  const sign = lowerIsBetter ? -1 : 1;
+  const sorted = [...points].sort((a, b) => b.x - a.x || sign * (b.y - a.y));
+  let best = -Infinity;
+  return sorted.filter(({ y }) => {
+    if (sign * y <= best) return false;
+    best = sign * y;
+    return true;
+  }).reverse();
+}
+
+/** The range of `values`, widened a little on both sides. */
+function roomy(values: number[], log = false): [number, number] {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  if (log) return [Math.max(low, Number.MIN_VALUE) / 1.12, high * 1.12];
+  const room = 0.07 * (high - low || high);
+  return [low - room, high + room];
+}
+
+function scatterLayers(points: ScatterPoint[], x: Spec, y: Spec, encoding: Spec): Spec[] {
+  const of = (base: Spec, field: string) => ({ ...base, field });
+  const colour = { color: encoding.color };
+  const marks = (uniform: boolean): Spec[] => {
+    const values = points.filter((point) => point.uniform === uniform);
+    return values.length === 0 ? [] : [{
+      data: { values },
+      mark: {
+        type: "point",
+        filled: uniform,
+        fill: uniform ? undefined : NEUTRAL.paper,
+        opacity: 1,
+        size: 85,
+        strokeWidth: 2,
+      },
+      encoding: { x, y, ...encoding, description: { field: "description" } },
+    }];
+  };
+  return [
+    {
+      data: { values: points },
+      mark: { type: "rule", strokeWidth: 1.2, opacity: 0.8 },
+      encoding: { ...colour, x: of(x, "xLow"), x2: { field: "xHigh" }, y },
+    },
+    {
+      data: { values: points },
+      mark: { type: "rule", strokeWidth: 1.2, opacity: 0.8 },
+      encoding: { ...colour, x, y: of(y, "yLow"), y2: { field: "yHigh" } },
+    },
+    ...marks(true),
+    ...marks(false),
+  ];
+}
+
+function densePoint(x: Spec, y: Spec, point: { x: number; y: number; description: string }): Spec[] {
+  const mark = { color: NEUTRAL.dense };
+  return [
+    {
+      data: { values: [point] },
+      mark: { type: "point", shape: "diamond", filled: true, opacity: 1, size: 110, ...mark },
+      encoding: { x, y, description: { field: "description" } },
+    },
+    {
+      data: { values: [point] },
+      mark: { type: "text", dx: 9, align: "left", baseline: "middle", text: "dense", fontSize: 12, ...mark },
+      encoding: { x, y },
+    },
+  ];
+}
+
+/** Quality against measured tokens/s, with the Pareto front. */
+export function qualityAgainstSpeed(section: Section, quality: Column, speed: Column, name: string): Chart | null {
+  const both = (row: Row) => row.values.has(quality.key) && row.values.has(speed.key);
+  const rows = pruned(section).filter(both);
+  if (rows.length === 0) return null;
+  const lowerIsBetter = quality.kind === "perplexity";
+  const point = (row: Row): ScatterPoint => {
+    const [own, fast] = [row.values.get(quality.key)!, row.values.get(speed.key)!];
+    const [x, xLow, xHigh] = bounds(fast);
+    const [y, yLow, yHigh] = bounds(own, scaleOf(quality));
+    const description = `${describe(row, quality, own)}; ${x.toFixed(1)} ${speed.name} tokens/s`;
+    const uniform = row.runs.every(({ size }) => size.layerwiseUniform);
+    return { method: row.label, level: level(row.asked), x, xLow, xHigh, y, yLow, yHigh, uniform, description };
+  };
+  const points = rows.map(point);
+  const dense = denseRow(section);
+  const reference = dense !== undefined && both(dense) ? point(dense) : undefined;
+  const front = paretoFront([...points, ...(reference ? [reference] : [])], lowerIsBetter);
+  const title = `${lowerIsBetter ? "Perplexity" : "Accuracy"} against measured ${speed.name} speed`;
+  return {
+    name,
+    title: `${title}: ${quality.name}`,
+    spec: (width) => {
+      const all = [...points, ...(reference ? [reference] : [])];
+      const x = linear("x", `${speed.name}, tokens/s (measured)`, {
+        zero: false,
+        domain: roomy(all.flatMap(({ xLow, xHigh }) => [xLow, xHigh])),
+      });
+      const domain = roomy(all.flatMap(({ yLow, yHigh }) => [yLow, yHigh]), lowerIsBetter);
+      const y = linear("y", qualityTitle(quality), lowerIsBetter ? { type: "log", domain } : { zero: false, domain });
+      return shell(
+        title,
+        [
+          `${subject(section)} · ${speed.count}`,
+          `Line: Pareto front, nothing measured is both faster and better. Hollow: widths differ between layers.`,
+        ],
+        width,
+        {
+          layer: [
+            {
+              data: { values: front.map(({ x, y }) => ({ x, y })) },
+              mark: {
+                type: "line",
+                color: NEUTRAL.dense,
+                strokeWidth: 6,
+                opacity: 0.15,
+                strokeJoin: "round",
+                strokeCap: "round",
+              },
+              encoding: { x, y },
+            },
+            ...scatterLayers(points, x, y, methodAndLevel(section, rows)),
+            ...(reference ? densePoint(x, y, reference) : []),
+          ],
+        },
+      );
+    },
+  };
+}
+
+/** Measured speed-up against the reduction in MACs: how much of the saving a machine really gives. */
+export function speedUpAgainstMacs(section: Section, speed: Column, name: string): Chart | null {
+  const rows = pruned(section).filter((row) => row.speedUps.has(speed.key));
+  if (rows.length === 0) return null;
+  const points = rows.map((row): ScatterPoint => {
+    const x = meanOf(row, ({ size, denseSize }) => denseSize.macs64 / size.macs64);
+    const [y, yLow, yHigh] = bounds(row.speedUps.get(speed.key)!);
+    const uniform = row.runs.every(({ size }) => size.layerwiseUniform);
+    const description = `${row.label}, ${level(row.asked)} asked: ${x.toFixed(2)} times fewer MACs, ` +
+      `${y.toFixed(2)} times the ${speed.name} tokens/s of dense`;
+    return { method: row.label, level: level(row.asked), x, xLow: x, xHigh: x, y, yLow, yHigh, uniform, description };
+  });
+  const top = Math.max(...points.flatMap(({ x, yHigh }) => [x, yHigh])) * 1.02;
+  const bottom = Math.min(0.98, ...points.map(({ yLow }) => yLow));
+  const title = `Measured ${speed.name} speed-up against saved MACs`;
+  return {
+    name,
+    title,
+    spec: (width) => {
+      const x = linear("x", "MACs of dense / MACs", { domain: [bottom, top], zero: false });
+      const y = linear("y", `${speed.name} tokens/s over dense (measured)`, {
+        domain: [bottom, top],
+        zero: false,
+      });
+      return shell(
+        title,
+        [
+          `${subject(section)} · ${speed.count}`,
+          "Dashed: speed-up equal to the saving. Hollow: widths differ between layers. Bars: sample sd over repeats.",
+        ],
+        width,
+        {
+          layer: [
+            {
+              data: { values: [{ x: bottom, y: bottom }, { x: top, y: top }] },
+              mark: { type: "line", color: NEUTRAL.dense, strokeDash: [6, 3], strokeWidth: 1.2, clip: true },
+              encoding: { x, y },
+            },
+            ...scatterLayers(points, x, y, methodAndLevel(section, rows)),
+            ...densePoint(x, y, { x: 1, y: 1, description: "dense" }),
+          ],
+        },
+      );
+    },
+  };
+}

@@ -1,0 +1,60 @@
+/** Numbers as a reader wants them. Every function gives the same text for the same number everywhere.
+ *
+ * @module
+ */
+
+/** Digits after the point that leave about `significant` digits of `value`, at most `most`. */
+function decimals(value: number, significant: number, most: number): number {
+  if (value === 0) return most;
+  const before = Math.floor(Math.log10(Math.abs(value))) + 1;
+  return Math.min(most, Math.max(0, significant - before));
+}
+
+/** A value and its spread with equally many decimals. */
+export function withSpread(
+  value: number,
+  spread: number | null,
+  significant: number,
+  most: number,
+): { text: string; spread: string | null } {
+  const digits = decimals(value, significant, most);
+  const show = (x: number) => Math.abs(x) >= 1e6 ? x.toExponential(1) : x.toFixed(digits);
+  return { text: show(value), spread: spread === null ? null : show(spread) };
+}
+
+/** `0.1986` as `19.9`. */
+export function percent(fraction: number, digits = 1): string {
+  const text = (100 * fraction).toFixed(digits);
+  return Number(text) === 0 ? (0).toFixed(digits) : text;
+}
+
+/** An asked level without needless zeros: `0.2` as `20 %`, `0.125` as `12.5 %`. */
+export function level(fraction: number): string {
+  return `${Number((100 * fraction).toFixed(2))} %`;
+}
+
+/** `134515008` as `134.5M`. */
+export function count(value: number): string {
+  const units: [number, string][] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];
+  const unit = units.find(([size]) => value >= size);
+  if (unit === undefined) return String(value);
+  const scaled = value / unit[0];
+  return scaled.toFixed(decimals(scaled, 4, 2)) + unit[1];
+}
+
+/** Operations in units of 10^9: `7930000000` as `7.93G`. */
+export function operations(value: number): string {
+  const scaled = value / 1e9;
+  return `${scaled.toFixed(decimals(scaled, 3, 3))}G`;
+}
+
+/** Bytes as MiB without the unit. */
+export function mebibytes(bytes: number): string {
+  const scaled = bytes / 2 ** 20;
+  return scaled.toFixed(scaled >= 100 ? 0 : 1);
+}
+
+/** A p value: `p < 0.001` or `p = 0.013`. */
+export function pValue(p: number): string {
+  return p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`;
+}

@@ -1,0 +1,205 @@
+/** The report as one HTML page that needs no network and no other file.
+ *
+ * @module
+ */
+import { html, raw } from "hono/html";
+import { type Chart, NARROW, WIDE } from "./chart_style.ts";
+import { toSvg } from "./draw.ts";
+import { level } from "./format.ts";
+import { SCRIPT, STYLE } from "./html_assets.ts";
+import { colours } from "./palette.ts";
+import type { Section } from "./rows.ts";
+import type { Ranking } from "./significance.ts";
+import { configurationFacts, contextWords, environmentFacts, glance, legend, protocols, warnings } from "./summary.ts";
+import {
+  buildTable,
+  buildTaskTable,
+  failureText,
+  levelGroups,
+  type Table,
+  type TableCell,
+  type TableRow,
+} from "./table.ts";
+
+/** What `html` gives: text whose values are escaped already. */
+type Markup = ReturnType<typeof html>;
+
+function glanceCards(section: Section, ranks: Ranking[]): Markup {
+  const { topics, lines } = glance(section, ranks);
+  const cards = lines.map((line) => {
+    const entries = line.findings.map((found, i) =>
+      found === null ? html`` : html`
+        <dt>${topics[i]}</dt>
+        <dd>${found.best === "" ? "" : html`
+          <b>${found.best}</b>
+        `}${found.value}${found.verdict === "" ? "" : html`<span class="verdict">${found.verdict}</span>`}</dd>
+      `
+    );
+    return html`
+      <div class="card level">
+        <h3>${line.level} of the prunable parameters removed (asked)</h3>
+        <dl>${entries}</dl>
+      </div>
+    `;
+  });
+  return html`<div class="levels">${cards}</div>`;
+}
+
+function valueCell({ text, spread, standing, sort }: TableCell, numeric: boolean): Markup {
+  const classes = [numeric ? "" : "text", ["", "best", "second"][standing.place]].join(" ").trim();
+  const value = standing.place === 1 ? html`<b>${text}</b>` : standing.place === 2 ? html`<u>${text}</u>` : text;
+  const small = spread === "" ? "" : html`<span class="spread">${spread}</span>`;
+  return html`
+    <td class="${classes}" ${sort === null ? "" : html`
+      data-sort="${sort}"
+    `}>${value}${small}${standing.sign}</td>
+  `;
+}
+
+function tableRow(table: Table, row: TableRow, first: boolean, section: Section, colour?: string): Markup {
+  const swatch = html`
+    <span class="swatch" ${colour === undefined ? "" : html`
+      style="background:${colour}"
+    `}></span>
+  `;
+  const name = html`<td data-sort="${row.label}">${swatch}${row.label}</td>`;
+  const source = section.rows.find(({ label, asked }) => label === row.label && asked === row.asked);
+  const rest = row.kind === "failed" && source !== undefined
+    ? html`${valueCell(row.cells[1], true)}<td class="failed" colspan="${row.cells.length - 2}">${
+      failureText(source)
+    }</td>`
+    : row.cells.slice(1).map((cell, i) => valueCell(cell, table.columns[i + 1].numeric));
+  return html`<tr class="${first ? "first" : ""}">${name}${rest}</tr>`;
+}
+
+function tableMarkup(table: Table, section: Section): Markup {
+  const byLabel = colours(
+    section.rows.flatMap(({ label, methodId }) => methodId === null ? [] : [{ label, methodId }]),
+  );
+  const heads = table.columns.map(({ header, detail, numeric, better }) => {
+    const arrow = better === null ? "" : better === "higher" ? " ↑" : " ↓";
+    return html`<th scope="col" class="${numeric ? "" : "text"}"><button type="button"><span>${header}${arrow}</span>${
+      detail === "" ? "" : html`<small>${detail}</small>`
+    }</button></th>`;
+  });
+  const groups = levelGroups(table);
+  const rowsOf = (group: TableRow[]) =>
+    group.map((row, i) => tableRow(table, row, i === 0, section, byLabel.get(row.label)));
+  const dense = groups.filter(([row]) => row.label === "dense");
+  const others = groups.filter(([row]) => row.label !== "dense");
+  return html`
+    <div class="card scroll" tabindex="0" role="region" aria-label="comparison table">
+      <table class="sortable">
+        <thead>
+          <tr>${heads}</tr>
+        </thead>
+        <tbody>${dense.map(rowsOf)}</tbody>
+        <tbody>${others.map(rowsOf)}</tbody>
+      </table>
+    </div>
+  `;
+}
+
+async function figures(charts: Chart[]): Promise<Markup> {
+  const drawn = [];
+  for (const { title, spec } of charts) {
+    // Vega escapes names and values itself; its output is the one thing that goes into the page as it is.
+    const [wide, narrow] = [await toSvg(spec(WIDE)), await toSvg(spec(NARROW))];
+    drawn.push(html`
+      <figure class="card" aria-label="${title}">
+        <div class="wide">${raw(wide)}</div>
+        <div class="narrow">${raw(narrow)}</div>
+      </figure>
+    `);
+  }
+  return html`
+    <h3>Charts</h3>
+    <div class="charts">${drawn}</div>
+  `;
+}
+
+function facts(title: string, entries: { name: string; text: string }[]): Markup {
+  const rows = entries.map(({ name, text }) =>
+    html`
+      <dt>${name}</dt>
+      <dd>${text}</dd>
+    `
+  );
+  return html`
+    <details class="card">
+      <summary>${title}</summary>
+      <dl>${rows}</dl>
+    </details>
+  `;
+}
+
+function failures(section: Section): Markup {
+  const entries = section.rows.flatMap(({ label, failures }) =>
+    failures.map(({ cell, failure }) => ({
+      name: `${label}, ${level(cell.sparsity)}, seed ${cell.seed}`,
+      text: `${failure.kind}${failure.exitCode === null ? "" : ` (exit code ${failure.exitCode})`}: ${failure.message}`,
+    }))
+  );
+  return entries.length === 0 ? html`` : facts("Failed cells", entries);
+}
+
+async function sectionMarkup({ section, ranks, charts }: Part): Promise<Markup> {
+  const hasMore = section.columns.some(({ primary }) => !primary);
+  return html`<section>
+<h2>${section.model} on ${section.engine}</h2>
+<p class="meta">${contextWords(section)}</p>
+${warnings(section).map((text) => html`<p class="warn">${text}</p>`)}
+${glanceCards(section, ranks)}
+<h3>Comparison</h3>
+${tableMarkup(buildTable(section, ranks), section)}
+<ul class="notes">${legend(section).map((text) => html`<li>${text}</li>`)}</ul>
+${charts.length > 0 ? await figures(charts) : ""}
+<h3>Details</h3>
+${
+    hasMore
+      ? html`<details class="card"><summary>All metrics of the tasks</summary>${
+        tableMarkup(buildTaskTable(section, ranks), section)
+      }</details>`
+      : ""
+  }
+${failures(section)}
+${facts("Protocols and data", protocols(section))}
+${facts("Configuration", configurationFacts(section))}
+${facts("Environment", environmentFacts(section))}
+</section>`;
+}
+
+/** A section with what is computed from it once. */
+export interface Part {
+  section: Section;
+  ranks: Ranking[];
+  charts: Chart[];
+}
+
+/** The page. Its content security policy allows no request and no script but its own. */
+export async function toHtml(title: string, parts: Part[]): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(SCRIPT)));
+  const policy = `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${digest.toBase64()}'`;
+  const sections: Markup[] = [];
+  for (const part of parts) sections.push(await sectionMarkup(part));
+  const page = await html`
+    <!DOCTYPE html>
+    <html lang="en">
+      <head>
+        <meta charset="utf-8">
+        <meta name="viewport" content="width=device-width, initial-scale=1">
+        <meta http-equiv="Content-Security-Policy" content="${policy}">
+        <title>${title}</title>
+        <style>${raw(STYLE)}</style>
+      </head>
+      <body>
+        <main>
+    <h1>${title}</h1>
+    ${sections}
+        </main>
+        <script>${raw(SCRIPT)}</script>
+      </body>
+    </html>
+  `;
+  return page.toString();
+}

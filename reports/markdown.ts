@@ -1,0 +1,107 @@
+/** The report as Markdown.
+ *
+ * @module
+ */
+import type { Chart } from "./chart_style.ts";
+import type { Section } from "./rows.ts";
+import type { Ranking } from "./significance.ts";
+import { configurationFacts, contextWords, environmentFacts, glance, legend, protocols, warnings } from "./summary.ts";
+import { buildTable, buildTaskTable, type Table, type TableCell } from "./table.ts";
+
+/** Text from a record, harmless inside a Markdown table, line or HTML. */
+function escape(text: string): string {
+  return text.replace(/[\r\n]+/g, " ").replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;")
+    .replace(/[\\`*_[\]|]/g, "\\$&");
+}
+
+function cellText({ text, spread, standing }: TableCell): string {
+  const value = escape(text);
+  const marked = standing.place === 1 ? `**${value}**` : standing.place === 2 ? `<u>${value}</u>` : value;
+  return marked + escape(spread) + escape(standing.sign);
+}
+
+function tableLines(header: string[], numeric: boolean[], body: string[][]): string[] {
+  const line = (cells: string[]) => `| ${cells.join(" | ")} |`;
+  return [line(header), line(numeric.map((right) => right ? "---:" : "---")), ...body.map(line)];
+}
+
+function comparisonLines(table: Table): string[] {
+  const header = table.columns.map(({ header, detail, better }) => {
+    const arrow = better === "higher" ? " ↑" : better === "lower" ? " ↓" : "";
+    return escape(header) + arrow + (detail === "" ? "" : `<br>${escape(detail)}`);
+  });
+  return tableLines(
+    header,
+    table.columns.map(({ numeric }) => numeric),
+    table.rows.map(({ cells }) => cells.map(cellText)),
+  );
+}
+
+function glanceLines(section: Section, ranks: Ranking[]): string[] {
+  const { topics, lines } = glance(section, ranks);
+  if (topics.length === 0 || lines.length === 0) return [];
+  const body = lines.map(({ level, findings }) => [
+    level,
+    ...findings.map((found) => {
+      if (found === null) return "–";
+      const winner = found.best === "" ? "" : `**${escape(found.best)}** `;
+      return winner + escape(found.value) + (found.verdict === "" ? "" : `<br>${escape(found.verdict)}`);
+    }),
+  ]);
+  return [...tableLines(["asked", ...topics.map(escape)], ["", ...topics].map(() => false), body), ""];
+}
+
+const factLines = (facts: { name: string; text: string }[]) =>
+  facts.map(({ name, text }) => `- ${escape(name)}: ${escape(text)}`);
+
+function failureLines(section: Section): string[] {
+  const failures = section.rows.flatMap(({ label, failures }) => failures.map((record) => ({ label, record })));
+  if (failures.length === 0) return [];
+  const lines = failures.map(({ label, record: { cell, failure } }) =>
+    `- ${escape(label)} at ${Number((100 * cell.sparsity).toFixed(2))} %, seed ${cell.seed}: ${failure.kind}` +
+    `${failure.exitCode === null ? "" : ` (exit code ${failure.exitCode})`}: ${escape(failure.message)}`
+  );
+  return ["### Failed cells", "", ...lines, ""];
+}
+
+function sectionLines(section: Section, ranks: Ranking[], charts: Chart[]): string[] {
+  const table = buildTable(section, ranks);
+  return [
+    `## ${escape(section.model)} on ${section.engine}`,
+    "",
+    escape(contextWords(section)),
+    "",
+    ...warnings(section).flatMap((text) => [`> ${escape(text)}`, ">"]).slice(0, -1),
+    "",
+    ...glanceLines(section, ranks),
+    "### Comparison",
+    "",
+    ...comparisonLines(table),
+    "",
+    ...legend(section).map((text) => `- ${escape(text)}`),
+    "",
+    ...(charts.length > 0
+      ? ["### Charts", "", ...charts.flatMap(({ name, title }) => [`![${escape(title)}](${name}.svg)`, ""])]
+      : []),
+    ...(section.columns.some(({ primary }) => !primary)
+      ? ["### All metrics of the tasks", "", ...comparisonLines(buildTaskTable(section, ranks)), ""]
+      : []),
+    ...failureLines(section),
+    "### Protocols and data",
+    "",
+    ...factLines(protocols(section)),
+    "",
+    "### Configuration and environment",
+    "",
+    ...factLines(configurationFacts(section)),
+    ...factLines(environmentFacts(section)),
+    "",
+  ];
+}
+
+/** The whole report. Charts are linked by file name.
+ * @param parts Sections with their rankings and charts. */
+export function toMarkdown(title: string, parts: { section: Section; ranks: Ranking[]; charts: Chart[] }[]): string {
+  return [`# ${escape(title)}`, "", ...parts.flatMap((part) => sectionLines(part.section, part.ranks, part.charts))]
+    .join("\n").replace(/\n{3,}/g, "\n\n").trimEnd() + "\n";
+}

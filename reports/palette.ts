@@ -1,0 +1,51 @@
+/** One fixed colour and place in the order per method, so that figures of different runs can be read side by side.
+ * Colours are Okabe and Ito's, which stay apart for the common kinds of colour blindness; methods the list does not
+ * know get colours of Tol's muted scheme.
+ *
+ * @module
+ */
+
+const KNOWN: [id: string, colour: string][] = [
+  ["random", "#8C6D31"],
+  ["magnitude", "#56B4E9"],
+  ["wanda-sp", "#009E73"],
+  ["llm-pruner", "#0072B2"],
+  ["flap", "#E69F00"],
+  ["sheared", "#CC79A7"],
+  ["mask-prune", "#D55E00"],
+];
+const SPARE = ["#7A5195", "#882255", "#44AA99", "#999933", "#6699CC", "#AA4466", "#117733", "#DDCC77"];
+
+/** Neutral colours of the figures. The HTML page replaces exactly these in dark mode. */
+export const NEUTRAL = {
+  paper: "#ffffff",
+  ink: "#1f2328",
+  muted: "#59636e",
+  dense: "#4b535d",
+  line: "#c8ced5",
+  grid: "#e7eaee",
+} as const;
+
+/** Colours of sparsity levels inside one method's panel, from light to heavy pruning. */
+export const LEVEL_COLOURS = ["#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#CC79A7", "#8C6D31"] as const;
+
+/** Place of a method in tables and legends: simple baselines first, learned masks last, unknown methods after. */
+export function methodRank(id: string): number {
+  const known = KNOWN.findIndex(([name]) => name === id);
+  return known < 0 ? KNOWN.length : known;
+}
+
+/** Colour of every label. The first label of a known method has that method's colour. */
+export function colours(labels: { label: string; methodId: string }[]): Map<string, string> {
+  const result = new Map<string, string>();
+  const used = new Set<string>();
+  let spare = 0;
+  for (const { label, methodId } of labels) {
+    if (result.has(label)) continue;
+    const own = KNOWN.find(([id]) => id === methodId)?.[1];
+    const colour = own !== undefined && !used.has(own) ? own : SPARE[spare++ % SPARE.length];
+    used.add(colour);
+    result.set(label, colour);
+  }
+  return result;
+}

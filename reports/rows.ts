@@ -1,0 +1,403 @@
+/** Records to rows: sections of one model on one engine, one row per method and level, one column per measurement
+ * that may be compared. Two results share a column only if protocol, data (by hash) and number of examples are equal.
+ *
+ * @module
+ */
+import type { Cell, CellRecord, DoneRecord, FailedRecord, PerplexityResult, TaskResult } from "../core/schema.ts";
+import { mean, sampleSd } from "../core/stats.ts";
+import { methodRank } from "./palette.ts";
+
+/** What a column holds. `higherIsBetter` is null where neither direction is a merit of the method. */
+export interface Column {
+  /** Equal for results that may be compared, and for no others. */
+  key: string;
+  kind: "perplexity" | "task" | "mean-accuracy" | "throughput";
+  /** Corpus, task or throughput test. */
+  name: string;
+  /** `perplexity`, `acc`, `acc_norm`, `tokens/s`. */
+  metric: string;
+  /** Name for CSV headers; not always unique. */
+  slug: string;
+  /** Number of examples or windows, and of how many: `n=200 of 2376`. */
+  count: string;
+  /** Whether only a part of the data was scored. */
+  limited: boolean;
+  /** The protocol in words, for the notes. */
+  protocol: string;
+  higherIsBetter: boolean;
+  /** Whether the column stands in the main table; other metrics of a task are in the CSV and the full table. */
+  primary: boolean;
+  /** Expected value of a guess, for accuracies. */
+  chance: number | null;
+}
+
+/** A value with its spread. */
+export interface Estimate {
+  value: number;
+  /** Sample standard deviation over seeds or repeats, or standard error of one run; null if unknown. */
+  spread: number | null;
+  spreadOf: "seeds" | "stderr" | "repeats";
+  /** Number of seeds or repeats. */
+  n: number;
+}
+
+/** All runs of one method at one level. */
+export interface Row {
+  label: string;
+  /** null: the dense model. */
+  methodId: string | null;
+  /** Asked fraction of the prunable parameters to remove. */
+  asked: number;
+  /** Finished runs, by seed. */
+  runs: DoneRecord[];
+  seeds: number[];
+  failures: FailedRecord[];
+  values: Map<string, Estimate>;
+  /** What paired tests compare, by column: one number per window or example (mean over seeds), scaled so that their
+   * plain mean is the quantity of the column (for perplexity: nats per token). */
+  paired: Map<string, number[]>;
+  /** Throughput over the dense model's on the same machine, by column. */
+  speedUps: Map<string, Estimate>;
+}
+
+/** Rows that may be compared: one model (by hash of its weights) on one engine. */
+export interface Section {
+  model: string;
+  /** Whether this is the bundled model, whose numbers show that the harness works and no more. */
+  demonstration: boolean;
+  engine: string;
+  /** null if no cell finished. */
+  weightsSha256: string | null;
+  columns: Column[];
+  /** Dense first, then by asked level and method. */
+  rows: Row[];
+}
+
+/** The metric that stands for a task in the table and in the mean accuracy. */
+export const PRIMARY_METRIC_RULE =
+  "acc_norm for HellaSwag, ARC-c and OpenBookQA, acc for every other task (the choice of LLM-Pruner's tables)";
+const NORMALISED = new Set(["hellaswag", "arc_challenge", "openbookqa"]);
+
+/** Name of the metric that {@linkcode PRIMARY_METRIC_RULE} picks. */
+export function primaryMetric(task: TaskResult): string {
+  const wanted = NORMALISED.has(task.task) ? "acc_norm" : "acc";
+  return wanted in task.metrics ? wanted : "acc" in task.metrics ? "acc" : Object.keys(task.metrics)[0];
+}
+
+/** One result of one run, with the column it belongs to. */
+interface Measurement {
+  column: Column;
+  value: number;
+  stderr: number | null;
+  /** See {@linkcode Row.paired}. */
+  paired?: number[];
+  /** Timed repeats, for throughput. */
+  repeats?: { sd: number; n: number };
+}
+
+const baseName = (path: string) => path.replace(/[/\\]+$/, "").split(/[/\\]/).pop() || path;
+const ofTotal = (part: number, total: number) => part < total ? `n=${part} of ${total}` : `n=${part}`;
+
+function perplexityMeasurement(result: PerplexityResult): Measurement {
+  const { corpus, protocol, windowTokens, windows, dataset } = result;
+  const total = Math.max(windows, Math.floor(result.tokens / windowTokens));
+  const averaging = protocol === "b" ? "mean over tokens" : "mean of window means";
+  return {
+    column: {
+      key: JSON.stringify([
+        "perplexity",
+        corpus,
+        dataset.sha256,
+        dataset.split,
+        protocol,
+        windowTokens,
+        windows,
+        result.bosPolicy,
+        result.tokenizerSha256,
+      ]),
+      kind: "perplexity",
+      name: corpus,
+      metric: "perplexity",
+      slug: `${corpus}_${protocol}${windowTokens}_n${windows}`,
+      count: ofTotal(windows, total),
+      limited: windows < total,
+      protocol: `protocol ${protocol} (${averaging}), ${windowTokens}-token windows, ${ofTotal(windows, total)}, ` +
+        `BOS: ${result.bosPolicy}, ${datasetWords(dataset)}, tokenizer ${result.tokenizerSha256.slice(0, 12)}`,
+      higherIsBetter: false,
+      primary: true,
+      chance: null,
+    },
+    value: result.perplexity,
+    stderr: result.perplexityStderr,
+    paired: result.windowNll,
+  };
+}
+
+function datasetWords(dataset: DoneRecord["tasks"][number]["dataset"]): string {
+  const revision = dataset.revision === null ? "" : ` at ${dataset.revision}`;
+  const source = /^[/\\]|^[A-Za-z]:/.test(dataset.source) ? baseName(dataset.source) : dataset.source;
+  return `${dataset.split} split of ${source}${revision}, sha256 ${dataset.sha256.slice(0, 12)}`;
+}
+
+function taskIdentity(result: TaskResult): unknown[] {
+  const { task, version, dataset, numFewshot, bosPolicy, samples } = result;
+  return [task, version, dataset.sha256, dataset.split, numFewshot, bosPolicy, samples.effective];
+}
+
+function taskMeasurements(result: TaskResult): Measurement[] {
+  const { samples } = result;
+  const primary = primaryMetric(result);
+  return Object.entries(result.metrics).map(([metric, { value, stderr, higherIsBetter }]) => ({
+    column: {
+      key: JSON.stringify(["task", ...taskIdentity(result), metric]),
+      kind: "task" as const,
+      name: result.task,
+      metric,
+      slug: `${result.task}_${metric}_n${samples.effective}`,
+      count: ofTotal(samples.effective, samples.original),
+      limited: samples.effective < samples.original,
+      protocol: `task version ${result.version}, ${result.numFewshot}-shot, ` +
+        `${ofTotal(samples.effective, samples.original)}, BOS: ${result.bosPolicy}, ${datasetWords(result.dataset)}`,
+      higherIsBetter,
+      primary: metric === primary,
+      chance: metric.startsWith("acc") ? result.chance : null,
+    },
+    value,
+    stderr,
+    paired: outcomeNumbers(result, metric),
+  }));
+}
+
+function outcomeNumbers({ outcomes }: TaskResult, metric: string): number[] | undefined {
+  return outcomes[metric] === undefined ? undefined : [...outcomes[metric]].map(Number);
+}
+
+/** Plain mean of the primary metrics of one record's tasks; its standard error takes the tasks as independent. */
+function meanAccuracyMeasurement(tasks: TaskResult[]): Measurement[] {
+  if (tasks.length < 2) return [];
+  const sorted = [...tasks].sort((a, b) => a.task < b.task ? -1 : 1);
+  const metrics = sorted.map((task) => task.metrics[primaryMetric(task)]);
+  if (metrics.some((metric) => metric === undefined)) return [];
+  const limited = sorted.some(({ samples }) => samples.effective < samples.original);
+  const variances = metrics.map(({ stderr }) => stderr === null ? null : stderr ** 2);
+  const known = variances.filter((variance) => variance !== null);
+  const outcomes = sorted.map((task) => outcomeNumbers(task, primaryMetric(task)));
+  const examples = outcomes.reduce((sum, own) => sum + (own?.length ?? 0), 0);
+  return [{
+    column: {
+      key: JSON.stringify(["mean-accuracy", ...sorted.map(taskIdentity)]),
+      kind: "mean-accuracy",
+      name: "mean accuracy",
+      metric: "mean",
+      slug: `mean_accuracy_${sorted.length}_tasks`,
+      count: `${sorted.length} tasks${limited ? ", limited" : ""}`,
+      limited,
+      protocol: `plain mean over ${sorted.map(({ task }) => task).join(", ")}: ${PRIMARY_METRIC_RULE}`,
+      higherIsBetter: true,
+      primary: true,
+      chance: mean(sorted.map(({ chance }) => chance)),
+    },
+    value: mean(metrics.map(({ value }) => value)),
+    stderr: known.length < variances.length ? null : Math.sqrt(known.reduce((a, b) => a + b, 0)) / sorted.length,
+    // Weights make every task count the same, however many examples it has.
+    paired: outcomes.some((own) => own === undefined)
+      ? undefined
+      : outcomes.flatMap((own) => own!.map((right) => right * examples / (sorted.length * own!.length))),
+  }];
+}
+
+function throughputMeasurements(record: DoneRecord): Measurement[] {
+  const { device, cpu, threads, library, engine } = record.environment;
+  return record.throughput.map(({ name, batch, tokensPerS, samplesMs }) => ({
+    column: {
+      key: JSON.stringify(["throughput", name, batch, device, cpu, threads, library, engine]),
+      kind: "throughput" as const,
+      name,
+      metric: "tokens/s",
+      slug: `${name}_b${batch}_tokens_per_s`,
+      count: `batch ${batch}, ${device}, ${threads === 1 ? "1 thread" : `${threads} threads`}`,
+      limited: false,
+      protocol: `batch ${batch}, ${threads === 1 ? "1 thread" : `${threads} threads`}, ${device}, ${cpu}, ${library}`,
+      higherIsBetter: true,
+      primary: true,
+      chance: null,
+    },
+    value: tokensPerS.mean,
+    stderr: null,
+    repeats: { sd: tokensPerS.sd, n: samplesMs.length },
+  }));
+}
+
+function measurements(record: DoneRecord): Measurement[] {
+  return [
+    ...throughputMeasurements(record),
+    ...record.perplexity.map(perplexityMeasurement),
+    ...record.tasks.flatMap(taskMeasurements),
+    ...meanAccuracyMeasurement(record.tasks),
+  ];
+}
+
+/** Mean and sample standard deviation of all repeats of several runs, from each run's own. */
+function poolRepeats(runs: { value: number; repeats: { sd: number; n: number } }[]): Estimate {
+  const n = runs.reduce((sum, { repeats }) => sum + repeats.n, 0);
+  const value = runs.reduce((sum, run) => sum + run.value * run.repeats.n, 0) / n;
+  const squares = runs.reduce(
+    (sum, { value: own, repeats }) => sum + (repeats.n - 1) * repeats.sd ** 2 + repeats.n * (own - value) ** 2,
+    0,
+  );
+  return { value, spread: n > 1 ? Math.sqrt(squares / (n - 1)) : null, spreadOf: "repeats", n };
+}
+
+function estimate(perSeed: Measurement[]): Estimate {
+  const timed = perSeed.flatMap(({ value, repeats }) => repeats && repeats.n > 0 ? [{ value, repeats }] : []);
+  if (timed.length > 0) return poolRepeats(timed);
+  const values = perSeed.map(({ value }) => value);
+  if (values.length === 1) return { value: values[0], spread: perSeed[0].stderr, spreadOf: "stderr", n: 1 };
+  return { value: mean(values), spread: sampleSd(values), spreadOf: "seeds", n: values.length };
+}
+
+/** Mean over seeds of each window's or example's number; null where a seed lacks them. */
+function pairedMean(perSeed: Measurement[]): number[] | null {
+  const all = perSeed.map(({ paired }) => paired ?? []);
+  if (all[0].length === 0 || all.some(({ length }) => length !== all[0].length)) return null;
+  return all[0].map((_, i) => mean(all.map((own) => own[i])));
+}
+
+/** Ratio of two independent throughputs; relative standard deviations add in quadrature (delta method). */
+function ratio(own: Estimate, dense: Estimate): Estimate {
+  const value = own.value / dense.value;
+  const spread = own.spread === null || dense.spread === null
+    ? null
+    : value * Math.hypot(own.spread / own.value, dense.spread / dense.value);
+  return { value, spread, spreadOf: "repeats", n: Math.min(own.n, dense.n) };
+}
+
+/** The options that decide a plan, as flat `name: value` pairs. */
+function planOptions(cell: Cell): Record<string, string> {
+  const flat: Record<string, string> = {};
+  for (const [name, value] of Object.entries(cell.method?.options ?? {})) {
+    flat[name] = typeof value === "string" ? value : JSON.stringify(value);
+  }
+  flat.units = cell.units.join("+");
+  flat.ffnMultiple = String(cell.ffnMultiple);
+  flat.calibration = `${cell.calibration.corpus} ${cell.calibration.sequences}x${cell.calibration.tokens}`;
+  return flat;
+}
+
+/** A label per cell: the method's id, and where a method occurs with several options, the options that differ. */
+function labeller(cells: Cell[]): (cell: Cell) => string {
+  const variants = new Map<string, Record<string, string>[]>();
+  for (const cell of cells) {
+    if (cell.method === null) continue;
+    const own = variants.get(cell.method.id) ?? [];
+    own.push(planOptions(cell));
+    variants.set(cell.method.id, own);
+  }
+  const differing = new Map<string, string[]>();
+  for (const [id, options] of variants) {
+    const names = [...new Set(options.flatMap((option) => Object.keys(option)))];
+    differing.set(id, names.filter((name) => options.some((option) => option[name] !== options[0][name])));
+  }
+  return (cell) => {
+    if (cell.method === null) return "dense";
+    const options = planOptions(cell);
+    const shown = differing.get(cell.method.id)!.flatMap((n) => options[n] === undefined ? [] : [`${n}=${options[n]}`]);
+    return cell.method.id + (shown.length > 0 ? ` (${shown.join(", ")})` : "");
+  };
+}
+
+function buildRow(label: string, records: CellRecord[]): { row: Row; columns: Column[] } {
+  const runs = records.filter((record) => record.state === "done")
+    .sort((a, b) => a.cell.seed - b.cell.seed || (a.startedAt < b.startedAt ? -1 : 1));
+  // Of two runs with the same seed that measured the same thing, the later one counts.
+  const found = new Map<string, { column: Column; perSeed: Map<number, Measurement> }>();
+  for (const run of runs) {
+    for (const measurement of measurements(run)) {
+      const entry = found.get(measurement.column.key) ?? { column: measurement.column, perSeed: new Map() };
+      entry.perSeed.set(run.cell.seed, measurement);
+      found.set(measurement.column.key, entry);
+    }
+  }
+  const { method, sparsity } = records[0].cell;
+  const paired = [...found].flatMap(([key, { perSeed }]) => {
+    const numbers = pairedMean([...perSeed.values()]);
+    return numbers === null ? [] : [[key, numbers] as const];
+  });
+  const row: Row = {
+    label,
+    methodId: method?.id ?? null,
+    asked: method === null ? 0 : sparsity,
+    runs,
+    seeds: [...new Set(runs.map(({ cell }) => cell.seed))],
+    failures: records.filter((record) => record.state === "failed"),
+    values: new Map([...found].map(([key, { perSeed }]) => [key, estimate([...perSeed.values()])])),
+    paired: new Map(paired),
+    speedUps: new Map(),
+  };
+  return { row, columns: [...found.values()].map(({ column }) => column) };
+}
+
+const KIND_ORDER = ["throughput", "perplexity", "task", "mean-accuracy"];
+/** LLM-Pruner's order of corpora and tasks; names not in it come after, by alphabet. */
+const NAME_ORDER = ["wikitext2", "ptb", "c4"].concat(
+  ["boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"],
+);
+const nameRank = (name: string) => NAME_ORDER.includes(name) ? NAME_ORDER.indexOf(name) : NAME_ORDER.length;
+
+function buildSection(records: CellRecord[]): Section {
+  const label = labeller(records.map(({ cell }) => cell));
+  const groups = Map.groupBy(records, (record) => {
+    const own = label(record.cell);
+    return own === "dense" ? own : `${record.cell.sparsity} ${own}`;
+  });
+  const built = [...groups.values()].map((group) => buildRow(label(group[0].cell), group));
+  const columns = new Map<string, Column>();
+  for (const { columns: own } of built) for (const column of own) columns.set(column.key, column);
+  const rows = built.map(({ row }) => row).sort((a, b) =>
+    Number(a.methodId !== null) - Number(b.methodId !== null) || a.asked - b.asked ||
+    methodRank(a.methodId ?? "") - methodRank(b.methodId ?? "") || (a.label < b.label ? -1 : 1)
+  );
+  const dense = rows.find((row) => row.methodId === null);
+  for (const row of rows) {
+    for (const [key, own] of row.values) {
+      const base = columns.get(key)!.kind === "throughput" ? dense?.values.get(key) : undefined;
+      if (base === undefined) continue;
+      row.speedUps.set(key, row === dense ? { ...own, value: 1, spread: null } : ratio(own, base));
+    }
+  }
+  const { model, engine } = records[0].cell;
+  const done = records.find((record) => record.state === "done");
+  return {
+    model: baseName(model),
+    demonstration: model === "tiny",
+    engine,
+    weightsSha256: done?.weights.sha256 ?? null,
+    columns: [...columns.values()].sort((a, b) =>
+      KIND_ORDER.indexOf(a.kind) - KIND_ORDER.indexOf(b.kind) ||
+      nameRank(a.name) - nameRank(b.name) || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0) ||
+      Number(b.primary) - Number(a.primary) ||
+      (a.key < b.key ? -1 : 1)
+    ),
+    rows,
+  };
+}
+
+/** Sections of a run's records, in order of model and engine. Failed cells join the section of their model and
+ * engine. Records of one model whose weights differ by hash are never put into one section. */
+export function buildSections(records: CellRecord[]): Section[] {
+  const places = Map.groupBy(records, ({ cell }) => JSON.stringify([cell.model, cell.engine]));
+  const sections: Section[] = [];
+  for (const place of [...places.keys()].sort()) {
+    const own = places.get(place)!;
+    const failed = own.filter((record) => record.state === "failed");
+    const bySha = Map.groupBy(
+      own.filter((record) => record.state === "done"),
+      (record) => record.weights.sha256,
+    );
+    const groups = [...bySha.keys()].sort().map((sha): CellRecord[] => bySha.get(sha)!);
+    if (groups.length === 0) groups.push([]);
+    groups[0].push(...failed);
+    for (const group of groups) sections.push(buildSection(group));
+  }
+  return sections;
+}

@@ -1,0 +1,89 @@
+/** Runs a test on every engine that starts, and says which do not and why.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { assertEquals, AssertionError } from "@std/assert";
+import { type Engine, startEngine } from "../../core/engine.ts";
+import { ENGINE_NAMES, type EngineName } from "../../core/schema.ts";
+
+/** Engines that start on this machine. */
+export const startable: EngineName[] = [];
+
+const skipped: string[] = [];
+for (const name of ENGINE_NAMES) {
+  try {
+    await startEngine(name);
+    startable.push(name);
+  } catch (error) {
+    skipped.push(name);
+    console.log(`skipped engine ${name}: ${(error as Error).message}`);
+  }
+}
+console.log(`engines: ${startable.length} start (${startable.join(", ")}), ${skipped.length} skipped`);
+
+/** Tolerances of {@linkcode assertClose}. */
+export interface Tolerance {
+  /** Absolute part. */
+  atol?: number;
+  /** Relative part, of the expected value. */
+  rtol?: number;
+}
+
+/** What f32 arithmetic on a tiny model keeps to, against double precision. */
+export const F32_TOLERANCE = { atol: 1e-5, rtol: 1e-4 };
+
+/** Throws unless `|actual - expected| <= atol + rtol |expected|` in every place; the message has the largest excess. */
+export function assertClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  { atol = F32_TOLERANCE.atol, rtol = F32_TOLERANCE.rtol }: Tolerance = {},
+  what = "values",
+): void {
+  assertEquals(
+    actual.length,
+    expected.length,
+    `${what}: ${actual.length} values where ${expected.length} are expected`,
+  );
+  let [worst, at, wrong] = [0, -1, 0];
+  for (let i = 0; i < expected.length; i++) {
+    // NaN compares false with everything, so the test is for what is right.
+    const excess = Math.abs(actual[i] - expected[i]) / (atol + rtol * Math.abs(expected[i]));
+    if (excess <= 1) continue;
+    wrong++;
+    if (at < 0 || !(excess <= worst)) [worst, at] = [excess, i];
+  }
+  if (wrong === 0) return;
+  throw new AssertionError({
+    message: `${what}: ${wrong} of ${expected.length} differ by more than ${atol} + ${rtol} |expected|; the largest ` +
+      `difference is ${Math.abs(actual[at] - expected[at])} at ${at}: ${actual[at]} must be ${expected[at]}`,
+  });
+}
+
+/** One array of all rows. */
+export function flat(rows: readonly ArrayLike<number>[]): Float64Array {
+  return Float64Array.from(rows.flatMap((row) => Array.from(row)));
+}
+
+/** Registers `run` as one test per engine that starts. It fails too when tensors are left on the device, or when the
+ * device reported an error.
+ *
+ * One process holds all engines and they take turns, so a test must not keep tensors from one to the next. */
+export function testOnEngines(
+  title: string,
+  run: (engine: Engine) => void | Promise<void>,
+  { except = [] }: { except?: readonly EngineName[] } = {},
+): void {
+  for (const name of startable.filter((name) => !except.includes(name))) {
+    // Native addons and the worker of wasm live as long as the process.
+    Deno.test({ name: `${title} [${name}]`, sanitizeOps: false, sanitizeResources: false, fn: () => once(name, run) });
+  }
+}
+
+async function once(name: EngineName, run: (engine: Engine) => void | Promise<void>): Promise<void> {
+  const engine = await startEngine(name);
+  const before = tf.memory().numTensors;
+  await run(engine);
+  engine.check();
+  assertEquals(tf.memory().numTensors - before, 0, "tensors were left on the device");
+}

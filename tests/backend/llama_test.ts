@@ -1,0 +1,308 @@
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { NumericError } from "../../core/errors.ts";
+import { createRng } from "../../core/rng.ts";
+import { type LlamaConfig, memorySource, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
+import {
+  applyLinear,
+  disposeCache,
+  disposeModel,
+  extend,
+  forward,
+  type KvCache,
+  type LayerMasks,
+  type LlamaModel,
+  logits,
+  mergedWeight,
+  targetLogProbs,
+  uploadModel,
+} from "../../models/llama.ts";
+import { referenceForward, referenceLogProbs, type ReferenceMasks } from "../../models/reference.ts";
+import { toySource, toyTokens } from "../../models/toy.ts";
+import { assertClose, flat, testOnEngines } from "./engines.ts";
+
+const GROUPED = [
+  { kvGroups: 2, queryHeadsPerGroup: 3, ffnChannels: 20 },
+  { kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 9 },
+];
+
+const VARIANTS: Record<string, Partial<LlamaConfig>> = {
+  "multi-head attention": {},
+  "grouped queries and unequal layers": { layers: GROUPED },
+  "an untied head": { tiedHead: false },
+  "biases on every linear map": {
+    layers: GROUPED,
+    biases: ["query", "key", "value", "output", "gate", "up", "down"],
+  },
+  "added biases alone": { biases: ["output", "down"] },
+  "linear rotary scaling": { ropeScaling: { type: "linear", factor: 4 } },
+  "llama3 rotary scaling": {
+    ropeBase: 500,
+    ropeScaling: { type: "llama3", factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalMaxPositions: 64 },
+  },
+};
+
+async function withModel(source: WeightSource, run: (model: LlamaModel) => void | Promise<void>): Promise<void> {
+  const model = await uploadModel(source);
+  try {
+    await run(model);
+  } finally {
+    disposeModel(model);
+  }
+}
+
+/** Values of a tensor, which is freed. */
+async function read(tensor: tf.Tensor): Promise<Float32Array> {
+  const values = await tensor.data<"float32">();
+  tensor.dispose();
+  return values;
+}
+
+const rows = (values: Float32Array, width: number, start: number, end: number) =>
+  values.subarray(start * width, end * width);
+
+testOnEngines("forward() equals the plain-array twin", async () => {
+  for (const [variant, config] of Object.entries(VARIANTS)) {
+    const source = toySource({ ...config, seed: 1 });
+    const tokens = toyTokens({ count: 23 });
+    const expected = referenceForward(source, tokens);
+    await withModel(source, async (model) => {
+      const hidden = forward(model, { tokens, batch: 1, length: tokens.length });
+      const scores = await read(logits(model, hidden));
+      assertClose(await read(hidden), flat(expected.hidden), {}, `hidden states with ${variant}`);
+      assertClose(scores, flat(expected.logits), {}, `logits with ${variant}`);
+    });
+  }
+});
+
+testOnEngines("forward() equals the twin on a sequence longer than one block of queries", async () => {
+  const source = toySource({ layers: GROUPED });
+  const tokens = toyTokens({ count: 150 });
+  const { hidden } = referenceForward(source, tokens);
+  await withModel(source, async (model) => {
+    assertClose(await read(forward(model, { tokens, batch: 1, length: 150 })), flat(hidden));
+  });
+});
+
+testOnEngines("forward() gives each row of a padded batch what it gives the row alone", async () => {
+  const source = toySource({ layers: GROUPED });
+  const sequences = [9, 14, 1].map((count, seed) => toyTokens({ count, seed }));
+  const length = 14;
+  const tokens = new Int32Array(3 * length);
+  sequences.forEach((sequence, b) => tokens.set(sequence, b * length));
+  await withModel(source, async (model) => {
+    const hidden = await read(forward(model, { tokens, batch: 3, length }));
+    sequences.forEach((sequence, b) => {
+      const expected = flat(referenceForward(source, sequence).hidden);
+      assertClose(rows(hidden, 32, b * length, b * length + sequence.length), expected, {}, `row ${b}`);
+    });
+  });
+});
+
+testOnEngines("forward() gives each branch of a prefix tree what it gives prefix and branch alone", async () => {
+  const source = toySource({ layers: GROUPED });
+  // Two rows with unlike trees, one padded: [prefix, branch 1, branch 2, ...].
+  const trees = [{ prefix: 6, branches: [4, 3, 1] }, { prefix: 3, branches: [5, 2] }];
+  const length = 14;
+  const [tokens, positions, segments] = [0, 0, 0].map(() => new Int32Array(trees.length * length));
+  const checks: { at: number; sequence: Int32Array; own: number }[] = [];
+  trees.forEach(({ prefix, branches }, b) => {
+    const shared = toyTokens({ count: prefix, seed: b });
+    tokens.set(shared, b * length);
+    positions.set([...shared.keys()], b * length);
+    checks.push({ at: b * length, sequence: shared, own: prefix });
+    let at = b * length + prefix;
+    branches.forEach((count, i) => {
+      const branch = toyTokens({ count, seed: 10 * b + i + 5 });
+      tokens.set(branch, at);
+      positions.set(branch.map((_, j) => prefix + j), at);
+      segments.fill(i + 1, at, at + count);
+      checks.push({ at, sequence: Int32Array.from([...shared, ...branch]), own: count });
+      at += count;
+    });
+  });
+  await withModel(source, async (model) => {
+    const hidden = await read(forward(model, { tokens, batch: trees.length, length, positions, segments }));
+    for (const { at, sequence, own } of checks) {
+      const alone = referenceForward(source, sequence).hidden.slice(-own);
+      assertClose(rows(hidden, 32, at, at + own), flat(alone), {}, `tokens from ${at}`);
+    }
+    const row = { positions: positions.subarray(0, length), segments: segments.subarray(0, length) };
+    const twin = referenceForward(source, tokens.subarray(0, length), row);
+    assertClose(rows(hidden, 32, 0, length), flat(twin.hidden), {}, "the twin's tree");
+  });
+});
+
+testOnEngines("forward() multiplies what units write by their masks", async () => {
+  const source = toySource({ layers: GROUPED, biases: ["output", "down"] });
+  const rng = createRng(4, "masks");
+  const random = (length: number) => Float32Array.from({ length }, () => rng.integer(3) === 0 ? 0 : rng.normal());
+  const plain: ReferenceMasks[] = source.config.layers.map((shape) => ({
+    queryHeads: random(queryHeads(shape)),
+    kvGroups: random(shape.kvGroups),
+    ffn: random(shape.ffnChannels),
+  }));
+  // The second layer has one mask only, so that absent ones are seen to do nothing.
+  plain[1] = { kvGroups: plain[1].kvGroups };
+  const tokens = toyTokens({ count: 11 });
+  await withModel(source, async (model) => {
+    const masks = plain.map((layer) =>
+      Object.fromEntries(Object.entries(layer).map(([name, values]) => [name, tf.tensor1d(values)])) as LayerMasks
+    );
+    const hidden = await read(forward(model, { tokens, batch: 1, length: 11 }, { masks }));
+    tf.dispose(masks as unknown as tf.TensorContainer);
+    assertClose(hidden, flat(referenceForward(source, tokens, { masks: plain }).hidden));
+  });
+});
+
+testOnEngines("forward() shows observers the inputs of output and down projections", async () => {
+  const source = toySource({ layers: GROUPED });
+  const tokens = toyTokens({ count: 5 });
+  const seen: { site: string; values: tf.Tensor2D }[] = [];
+  await withModel(source, async (model) => {
+    const ffn = tf.tensor1d(Array.from({ length: 20 }, (_, f) => f === 3 ? 0 : 1));
+    const hidden = forward(model, { tokens, batch: 1, length: 5 }, {
+      masks: [{ ffn }, {}],
+      observe: (layer, site, input) => seen.push({ site: `${layer} ${site}`, values: tf.keep(tf.clone(input)) }),
+    });
+    tf.dispose([hidden, ffn]);
+    assertEquals(seen.map(({ site, values }) => [site, values.shape.join("x")]), [
+      ["0 output", "5x48"],
+      ["0 down", "5x20"],
+      ["1 output", "5x48"],
+      ["1 down", "5x9"],
+    ]);
+    const masked = await read(tf.tidy(() => tf.sum(tf.abs(seen[1].values), 0)));
+    assertEquals(masked.findIndex((value) => value === 0), 3);
+    tf.dispose(seen.map(({ values }) => values));
+  });
+});
+
+testOnEngines("forward() refuses tokens and arrays that do not fit", async () => {
+  await withModel(toySource(), (model) => {
+    assertThrows(() => forward(model, { tokens: Int32Array.of(3, 61), batch: 1, length: 2 }), RangeError, "[0, 61)");
+    assertThrows(() => forward(model, { tokens: Int32Array.of(3, -1), batch: 1, length: 2 }), RangeError, "-1");
+    assertThrows(() => forward(model, { tokens: Int32Array.of(3), batch: 1, length: 2 }), RangeError, "2 tokens");
+    assertThrows(
+      () => forward(model, { tokens: Int32Array.of(3, 4), batch: 1, length: 2, positions: Int32Array.of(0) }),
+      RangeError,
+      "2 positions",
+    );
+  });
+});
+
+testOnEngines("extend() equals forward() of the whole sequence, however it is cut", async () => {
+  for (const config of [{ layers: GROUPED }, { tiedHead: false, biases: VARIANTS["added biases alone"].biases }]) {
+    const source = toySource(config);
+    const total = 141;
+    const sequences = [toyTokens({ count: total, seed: 1 }), toyTokens({ count: total, seed: 2 })];
+    await withModel(source, async (model) => {
+      const whole = await read(
+        forward(model, { tokens: Int32Array.from(sequences.flatMap((s) => [...s])), batch: 2, length: total }),
+      );
+      let cache: KvCache | null = null;
+      for (const step of [5, 1, 1, 130, 4]) {
+        const from: number = cache?.length ?? 0;
+        const part = Int32Array.from(sequences.flatMap((sequence) => [...sequence.subarray(from, from + step)]));
+        const grown: { hidden: tf.Tensor2D; cache: KvCache } = extend(model, part, 2, cache);
+        cache = grown.cache;
+        const hidden = await read(grown.hidden);
+        for (const b of [0, 1]) {
+          const expected = rows(whole, 32, b * total + from, b * total + from + step);
+          assertClose(rows(hidden, 32, b * step, (b + 1) * step), expected, {}, `row ${b}, ${step} from ${from}`);
+        }
+      }
+      assertEquals(cache?.length, total);
+      disposeCache(cache!);
+    });
+  }
+});
+
+testOnEngines("targetLogProbs() equals the twin and marks the most probable tokens", async () => {
+  for (const tiedHead of [true, false]) {
+    const source = toySource({ tiedHead });
+    const tokens = toyTokens({ count: 20 });
+    const { logits: scores } = referenceForward(source, tokens.subarray(0, 19));
+    const best = scores.map((row) => row.indexOf(row.reduce((a, b) => Math.max(a, b))));
+    // Every third target is the most probable token.
+    const targets = tokens.slice(1).map((id, n) => n % 3 === 0 ? best[n] : id);
+    await withModel(source, async (model) => {
+      const hidden = forward(model, { tokens: tokens.slice(0, 19), batch: 1, length: 19 });
+      const scored = await targetLogProbs(model, hidden, targets, { rowsAtOnce: 7 });
+      const unmarked = await targetLogProbs(model, hidden, targets, { greedy: false });
+      hidden.dispose();
+      assertClose(scored.logProbs, referenceLogProbs(scores, targets));
+      assertEquals(scored.isGreedy, [...targets].map((id, n) => id === best[n]));
+      assertClose(unmarked.logProbs, scored.logProbs);
+      assertEquals(unmarked.isGreedy, []);
+    });
+  }
+});
+
+testOnEngines("targetLogProbs() throws on NaN and frees its tensors", async () => {
+  const { config, read: readToy } = toySource();
+  const broken = memorySource(config, new Map());
+  broken.read = (name) => {
+    const tensor = readToy(name);
+    return name === tensorNames.finalNorm ? { ...tensor, data: tensor.data.map(() => NaN) } : tensor;
+  };
+  await withModel(broken, async (model) => {
+    const tokens = toyTokens({ count: 4 });
+    const hidden = forward(model, { tokens, batch: 1, length: 4 });
+    const error = await assertRejects(() => targetLogProbs(model, hidden, tokens), NumericError);
+    assert(error.message.includes(`token ${tokens[0]}`), error.message);
+    hidden.dispose();
+  });
+});
+
+testOnEngines("gradients of masks equal central differences of the twin", async () => {
+  const source = toySource({ layers: [{ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 6 }, GROUPED[1]], seed: 2 });
+  const tokens = toyTokens({ count: 13 });
+  const targets = tokens.slice(1);
+  const input = tokens.slice(0, 12);
+  const sizes = source.config.layers.flatMap((s) => [queryHeads(s), s.kvGroups, s.ffnChannels]);
+  const rng = createRng(1, "mask point");
+  const point = sizes.map((length) => Float64Array.from({ length }, () => Math.fround(1 + 0.2 * rng.normal())));
+  const perLayer = <T>(flatMasks: readonly T[]) =>
+    source.config.layers.map((_, l) => ({
+      queryHeads: flatMasks[3 * l],
+      kvGroups: flatMasks[3 * l + 1],
+      ffn: flatMasks[3 * l + 2],
+    }));
+  const twinLoss = (masks: Float64Array[]) => {
+    const { logits } = referenceForward(source, input, { masks: perLayer(masks) });
+    return -referenceLogProbs(logits, targets).reduce((a, b) => a + b) / targets.length;
+  };
+  const expected = point.map((mask, m) =>
+    mask.map((value, i) => {
+      const at = (x: number) => twinLoss(point.map((other, n) => n === m ? other.with(i, x) : other));
+      return (at(value + 1e-4) - at(value - 1e-4)) / 2e-4;
+    })
+  );
+  await withModel(source, async (model) => {
+    const gradients = tf.tidy(() => {
+      const oneHot = tf.oneHot(tf.tensor1d(targets, "int32"), 61);
+      const loss = (...masks: tf.Tensor[]) => {
+        const hidden = forward(model, { tokens: input, batch: 1, length: 12 }, {
+          masks: perLayer(masks as tf.Tensor1D[]),
+        });
+        return tf.neg(tf.mean(tf.sum(tf.mul(tf.logSoftmax(logits(model, hidden)), oneHot), 1)));
+      };
+      return tf.grads(loss)(point.map((mask) => tf.tensor1d(Float32Array.from(mask))));
+    });
+    for (const [m, gradient] of gradients.entries()) {
+      assertClose(await read(gradient), expected[m], { atol: 2e-5, rtol: 1e-3 }, `gradient of mask ${m}`);
+    }
+  });
+});
+
+testOnEngines("mergedWeight() folds a low-rank update that applyLinear() adds", async () => {
+  const rng = createRng(5, "lora");
+  const matrix = (n: number, m: number) => tf.tensor2d(Array.from({ length: n * m }, () => rng.normal()), [n, m]);
+  const [unmerged, merged] = tf.tidy(() => {
+    const x = matrix(3, 8);
+    const linear = { weight: matrix(8, 5), lora: { down: matrix(8, 2), up: matrix(2, 5), scale: 0.5 } };
+    return [applyLinear(x, linear), applyLinear(x, { weight: mergedWeight(linear) })];
+  });
+  assertClose(await read(unmerged), await read(merged));
+});

@@ -1,0 +1,55 @@
+/** What a method is given in a test.
+ *
+ * @module
+ */
+import { createRng } from "../../core/rng.ts";
+import type { MethodContext, Statistics } from "../../methods/define.ts";
+import type { LlamaModel } from "../../models/llama.ts";
+import type { UnitType } from "../../models/plan.ts";
+import { resolveTarget } from "../../models/target.ts";
+import { toyTokens } from "../../models/toy.ts";
+
+/** Options of {@linkcode methodContext}. */
+export interface ContextOptions<Options> {
+  model: LlamaModel;
+  /** Parsed options of the method. */
+  options: Options;
+  calibration?: Int32Array[];
+  sparsity?: number;
+  units?: readonly UnitType[];
+  ffnMultiple?: number;
+  seed?: number;
+  signal?: AbortSignal;
+  report?: (message: string) => void;
+  /** Statistics computed before; new ones are added. */
+  cache?: Map<string, Statistics>;
+}
+
+/** A context as the harness makes it. */
+export function methodContext<Options>(given: ContextOptions<Options>): MethodContext<Options> {
+  const { model, options, calibration = [], sparsity = 0.25, units = ["ffn", "kv-groups"], ffnMultiple = 1 } = given;
+  const { seed = 0, cache = new Map(), report = () => {}, signal = new AbortController().signal } = given;
+  return {
+    model,
+    options,
+    calibration,
+    seed,
+    report,
+    signal,
+    target: resolveTarget(model.config, { sparsity, units, ffnMultiple }),
+    rng: (name) => createRng(seed, name),
+    remember: async (key, compute) => {
+      const known = cache.get(key);
+      if (known) return known;
+      const computed = await compute();
+      cache.set(key, computed);
+      return computed;
+    },
+  };
+}
+
+/** `count` windows of `length` tokens of the toy stream. */
+export function toyWindows(count: number, length: number, vocabSize = 61): Int32Array[] {
+  const tokens = toyTokens({ count: count * length, vocabSize, seed: 7 });
+  return Array.from({ length: count }, (_, i) => tokens.slice(i * length, (i + 1) * length));
+}

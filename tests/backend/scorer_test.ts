@@ -1,0 +1,146 @@
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { packBatches } from "../../benchmarks/packing.ts";
+import type { ScoredSequence } from "../../benchmarks/requests.ts";
+import { createScorer } from "../../benchmarks/scorer.ts";
+import { measureThroughput } from "../../benchmarks/throughput.ts";
+import { NumericError, UsageError } from "../../core/errors.ts";
+import { createRng } from "../../core/rng.ts";
+import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
+import { greedyStep } from "../../models/generate.ts";
+import { disposeCache } from "../../models/llama.ts";
+import { referenceForward, referenceLogProbs } from "../../models/reference.ts";
+import { scoringModel } from "../../models/scoring.ts";
+import { toySource, toyTokens } from "../../models/toy.ts";
+import { fakeTokenizer } from "../unit/scoring_fakes.ts";
+import { assertClose, testOnEngines } from "./engines.ts";
+
+const source = toySource({
+  seed: 5,
+  layers: [
+    { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 20 },
+    { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 12 },
+  ],
+});
+
+async function withModel(run: (model: LlamaModel) => Promise<void>): Promise<void> {
+  const model = await uploadModel(source);
+  try {
+    await run(model);
+  } finally {
+    disposeModel(model);
+  }
+}
+
+/** Examples with a context and a few choices each, of very different lengths. */
+function examples(): ScoredSequence[] {
+  const rng = createRng(2, "examples");
+  return [3, 30, 12, 1, 7].flatMap((contextLength) => {
+    const context = [...toyTokens({ count: contextLength, seed: contextLength })];
+    return [1, 4, 2, 9].map((length) => ({
+      ids: [...context, ...Array.from({ length }, () => rng.integer(61))],
+      scored: length,
+    }));
+  });
+}
+
+/** Log-probabilities of the scored tokens by the plain-array model, one sequence at a time. */
+function expected({ ids, scored }: ScoredSequence): number[] {
+  const { logits } = referenceForward(source, ids.slice(0, -1));
+  return [...referenceLogProbs(logits, ids.slice(1)).slice(-scored)];
+}
+
+testOnEngines("scores do not depend on batching and equal the plain-array model's", () =>
+  withModel(async (model) => {
+    const sequences = examples();
+    const reference = sequences.flatMap(expected);
+    const scorings: number[][] = [];
+    for (const batchTokens of [1, 24, 100, 4096]) {
+      const got: number[][] = sequences.map(() => []);
+      for (const { batch, targets, owners } of packBatches(sequences, batchTokens)) {
+        const { logProbs } = await scoringModel(model).score(batch, targets);
+        owners.forEach((owner, i) => got[owner].push(logProbs[i]));
+      }
+      scorings.push(got.flat());
+    }
+    for (const scoring of scorings) {
+      assertClose(scoring, scorings[0], { atol: 1e-5, rtol: 0 }, "scores of another batching");
+      assertClose(scoring, reference, { atol: 1e-4, rtol: 0 }, "scores");
+    }
+  }));
+
+testOnEngines("logLikelihood() says which continuations are greedy", () =>
+  withModel(async (model) => {
+    const tokenizer = fakeTokenizer();
+    const context = "a b c";
+    const ids = tokenizer.encode(context);
+    for (let i = 0; i < 61; i++) tokenizer.encode(` w${i}`);
+    const { logits } = referenceForward(source, ids);
+    const last = [...logits[ids.length - 1]];
+    const best = last.indexOf(Math.max(...last));
+    const words = Array.from({ length: 61 }, (_, id) => id).filter((id) => tokenizer.tokenText(id).startsWith(" w"));
+    const scores = await createScorer(scoringModel(model), tokenizer)
+      .logLikelihood(words.map((id) => ({ context, continuation: tokenizer.tokenText(id) })));
+    assertEquals(scores.map(({ isGreedy }) => isGreedy), words.map((id) => id === best));
+    assert(words.includes(best), "the most probable token must be among the continuations");
+  }));
+
+testOnEngines("createScorer() refuses a model whose output is not finite", () =>
+  withModel(async (model) => {
+    const finalNorm = tf.mul(model.finalNorm, NaN) as tf.Tensor1D;
+    try {
+      const scorer = createScorer(scoringModel({ ...model, finalNorm }), fakeTokenizer());
+      await assertRejects(() => scorer.tokenLogProbs([Int32Array.from([1, 2, 3])]), NumericError, "NaN");
+    } finally {
+      finalNorm.dispose();
+    }
+  }));
+
+testOnEngines(
+  "greedyStep() continues with the most probable token, prefill and decode alike",
+  () =>
+    withModel(async (model) => {
+      const prompt = toyTokens({ count: 6, seed: 9 });
+      const rows = [[...prompt.slice(0, 3)], [...prompt.slice(3)]];
+      let tokens = prompt;
+      let cache = null;
+      for (let i = 0; i < 4; i++) {
+        const step = await greedyStep(model, tokens, 2, cache);
+        for (const [row, ids] of rows.entries()) {
+          const { logits } = referenceForward(source, ids);
+          const last = logits[ids.length - 1];
+          // Two tokens may be equally probable in f32: the chosen one must be at the top within rounding.
+          assertClose(
+            [last[step.next[row]]],
+            [Math.max(...last)],
+            { atol: 1e-4, rtol: 0 },
+            "logit of the chosen token",
+          );
+          ids.push(step.next[row]);
+        }
+        [tokens, cache] = [step.next, step.cache];
+      }
+      disposeCache(cache!);
+    }),
+);
+
+testOnEngines(
+  "measureThroughput() keeps the raw samples of prefill and decode apart",
+  () =>
+    withModel(async (model) => {
+      const choice = { prefillTokens: 16, decodeTokens: 3, batch: 2, repeats: 2 };
+      const [prefill, decode] = await measureThroughput(model, choice);
+      assertEquals([prefill.name, decode.name, prefill.batch], ["pp16", "tg3", 2]);
+      for (const [result, tokens] of [[prefill, 16], [decode, 3]] as const) {
+        assertEquals(result.samplesMs.length, 2);
+        const rates = result.samplesMs.map((ms) => 1000 * 2 * tokens / ms);
+        assertClose([result.tokensPerS.mean], [(rates[0] + rates[1]) / 2], { rtol: 1e-9 });
+        assertClose([result.tokensPerS.sd], [Math.abs(rates[0] - rates[1]) / Math.SQRT2], { rtol: 1e-6 });
+      }
+      await assertRejects(
+        () => measureThroughput(model, { ...choice, prefillTokens: 257 }),
+        UsageError,
+        "256 positions",
+      );
+    }),
+);

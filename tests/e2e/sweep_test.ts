@@ -1,0 +1,152 @@
+/** Whole sweeps through the command line, on the bundled model: finished, killed, stopped, continued. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { readRecords, runPaths } from "../../benchmarks/store.ts";
+import type { CellRecord } from "../../core/schema.ts";
+
+const ROOT = join(import.meta.dirname!, "../..");
+const RIGHTS = ["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-ffi", "--allow-run=deno,git"];
+/** Cells of the preset `smoke`: dense and two methods. */
+const CELLS = 3;
+
+function bench(...args: string[]): Deno.ChildProcess {
+  return new Deno.Command("deno", {
+    args: ["run", "--no-prompt", ...RIGHTS, join(ROOT, "benchmarks/cli.ts"), ...args],
+    cwd: ROOT,
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+async function finish(child: Deno.ChildProcess): Promise<{ code: number; stdout: string; stderr: string }> {
+  const { code, stdout, stderr } = await child.output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { code, stdout: text(stdout), stderr: text(stderr) };
+}
+
+/** Starts the smoke sweep, sends `signal` at the first event that `when` accepts, and waits for the end. */
+async function interrupted(
+  out: string,
+  signal: Deno.Signal,
+  when: (event: Record<string, unknown>) => boolean,
+): Promise<Deno.CommandStatus> {
+  const child = bench("run", "--preset", "smoke", "--out", out, "--json");
+  let rest = "";
+  let sent = false;
+  for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop()!;
+    if (sent || !lines.some((line) => when(JSON.parse(line)))) continue;
+    sent = true;
+    child.kill(signal);
+  }
+  await child.stdout.cancel();
+  assert(sent, "the run ended before the signal");
+  return await child.status;
+}
+
+const phase = (text: string) => (event: Record<string, unknown>) =>
+  event.event === "cell-phase" && event.phase === text;
+const cellDone = (event: Record<string, unknown>) => event.event === "cell-done";
+
+function sweepTest(name: string, test: (out: string) => Promise<void>): void {
+  Deno.test(name, async () => {
+    const out = Deno.makeTempDirSync();
+    try {
+      await test(out);
+    } finally {
+      Deno.removeSync(out, { recursive: true });
+    }
+  });
+}
+
+/** The folder holds every cell once, finished, and no file that is none of ours. */
+function assertComplete(out: string): CellRecord[] {
+  const { records, problems } = readRecords(out);
+  assertEquals(problems, []);
+  assertEquals(records.map(({ state }) => state), Array(CELLS).fill("done"));
+  assertEquals(new Set(records.map(({ id }) => id)).size, CELLS);
+  assertEquals([...Deno.readDirSync(runPaths(out).records)].length, CELLS, "files in the records folder");
+  return records;
+}
+
+sweepTest("bench run measures every cell, writes the report, and has nothing to do the second time", async (out) => {
+  const first = await finish(bench("run", "--preset", "smoke", "--out", out));
+  assertEquals(first.code, 0, first.stderr);
+  assertStringIncludes(first.stderr, `${CELLS} cells done, 0 failed`);
+  const records = assertComplete(out);
+  for (const record of records) {
+    assert(record.state === "done");
+    assert(record.size.prunableParameters <= (1 - record.cell.sparsity) * record.denseSize.prunableParameters);
+    assertEquals(record.throughput.map(({ samplesMs }) => samplesMs.length), [2, 2]);
+  }
+  assert([...Deno.readDirSync(runPaths(out).report)].length > 0);
+
+  const second = await finish(bench("run", "--preset", "smoke", "--out", out));
+  assertEquals(second.code, 0, second.stderr);
+  assertStringIncludes(second.stderr, `${CELLS} finished already`);
+  assertEquals(assertComplete(out), records);
+  assertEquals(second.stdout, first.stdout);
+});
+
+sweepTest("bench run goes on after kill -9 without losing or repeating a cell", async (out) => {
+  await interrupted(out, "SIGKILL", cellDone);
+  const before = readRecords(out).records;
+  assert(before.length >= 1 && before.length < CELLS, `${before.length} records before the kill`);
+  const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
+  assertEquals(code, 0, stderr);
+  const after = assertComplete(out);
+  for (const record of before) assertEquals(after.find(({ id }) => id === record.id), record);
+});
+
+sweepTest("bench run goes on after kill -9 in the middle of the first cells", async (out) => {
+  for (const moment of ["load", "tiny-facts"]) await interrupted(out, "SIGKILL", phase(moment));
+  const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
+  assertEquals(code, 0, stderr);
+  assertComplete(out);
+});
+
+sweepTest("bench run stops at Ctrl-C with exit code 130, no failed record, and goes on", async (out) => {
+  const { code, signal } = await interrupted(out, "SIGINT", cellDone);
+  assertEquals([code, signal], [130, null]);
+  const before = readRecords(out).records;
+  assertEquals(before.filter(({ state }) => state === "failed"), []);
+  const { code: again, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
+  assertEquals(again, 0, stderr);
+  const after = assertComplete(out);
+  for (const record of before) assertEquals(after.find(({ id }) => id === record.id), record);
+});
+
+sweepTest("bench run records a cell that cannot be done, does the others, and tries again", async (out) => {
+  const flags = ["run", "--preset", "smoke", "--methods", "random", "--sparsity", "0.5,0.999", "--out", out];
+  for (const retried of ["", ", 1 failed before and run again"]) {
+    const { code, stderr } = await finish(bench(...flags));
+    assertEquals(code, 1, stderr);
+    assertStringIncludes(stderr, `finished already${retried}, 2 at once`);
+    const states = readRecords(out).records.map((record) => [
+      record.cell.sparsity,
+      record.state === "failed" ? record.failure.kind : record.state,
+    ]);
+    assertEquals(states, [[0, "done"], [0.5, "done"], [0.999, "usage"]]);
+  }
+});
+
+sweepTest("bench run sets an unreadable record aside and measures its cell again", async (out) => {
+  assertEquals((await finish(bench("run", "--preset", "smoke", "--out", out))).code, 0);
+  const [record] = assertComplete(out);
+  const path = join(runPaths(out).records, `dense-${record.id}.json`);
+  Deno.writeTextFileSync(path, Deno.readTextFileSync(path).slice(0, 100));
+  const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
+  assertEquals(code, 0, stderr);
+  assertStringIncludes(stderr, `kept as ${path}.bad`);
+  assertEquals(readRecords(out).records.length, CELLS);
+  assertEquals(Deno.readTextFileSync(`${path}.bad`).length, 100);
+});
+
+sweepTest("bench run refuses a folder whose numbers were made with other settings", async (out) => {
+  const flags = ["run", "--preset", "smoke", "--sparsity", "0", "--out", out];
+  assertEquals((await finish(bench(...flags))).code, 0);
+  const { code, stderr } = await finish(bench(...flags, "--limit", "5"));
+  assertEquals(code, 2);
+  assertStringIncludes(stderr, "holds a run with other settings (limit)");
+});

@@ -1,0 +1,48 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { UsageError } from "../../core/errors.ts";
+import { drawCalibration } from "../../datasets/calibration.ts";
+import { getCorpus } from "../../datasets/mod.ts";
+import { fakeTokenizer } from "./scoring_fakes.ts";
+
+const words = (prefix: string, count: number) => Array.from({ length: count }, (_, i) => `${prefix}${i}`).join(" ");
+
+/** Draws from `records` as the training split of corpus `id`. */
+async function draw(id: string, field: string, records: string[], some: { tokens?: number; seed?: number } = {}) {
+  const data = await Deno.makeTempDir();
+  try {
+    const [file] = getCorpus(id).splits.train;
+    await Deno.writeTextFile(`${data}/${file}`, records.map((text) => JSON.stringify({ [field]: text })).join("\n"));
+    const tokenizer = fakeTokenizer();
+    const options = { sequences: 20, tokens: 5, seed: 0, ...some };
+    const { windows, dataset } = await drawCalibration({ corpus: getCorpus(id), tokenizer, data, ...options });
+    return { texts: windows.map((ids) => tokenizer.decode([...ids])), windows, dataset };
+  } finally {
+    await Deno.remove(data, { recursive: true });
+  }
+}
+
+Deno.test("drawCalibration() takes windows of the joined training text, the same for the same seed", async () => {
+  const records = [words("a", 30), words("b", 30)];
+  const { texts, windows, dataset } = await draw("ptb-test-space", "sentence", records);
+  assertEquals([windows.length, dataset.split, dataset.source], [20, "calibration", "ptb-train.jsonl"]);
+  for (const [i, text] of texts.entries()) {
+    assertEquals(windows[i].length, 5);
+    assert(records.join(" ").includes(text.trimStart()));
+  }
+  assertEquals((await draw("ptb-test-space", "sentence", records)).texts, texts);
+  assert((await draw("ptb-test-space", "sentence", records, { seed: 1 })).texts.join() !== texts.join());
+});
+
+Deno.test("drawCalibration() takes each window of C4 from one record that is longer than it", async () => {
+  const records = [words("a", 9), words("short", 5), words("b", 12)];
+  const { texts } = await draw("c4", "text", records);
+  for (const text of texts) assert(records.some((record) => record.includes(text.trimStart())));
+  assert(!texts.join().includes("short"));
+  assert(texts.some((text) => text.includes("a")) && texts.some((text) => text.includes("b")));
+});
+
+Deno.test("drawCalibration() refuses text that is shorter than a window", async () => {
+  for (const [id, field] of [["ptb-test-space", "sentence"], ["c4", "text"]]) {
+    await assertRejects(() => draw(id, field, ["a b c"], { tokens: 9 }), UsageError, "has no 9 tokens in one piece");
+  }
+});

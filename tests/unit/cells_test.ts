@@ -1,0 +1,129 @@
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import fc from "fast-check";
+import { canonicalJson, cellId, cellLabels, cellName, expandCells, type Fingerprint } from "../../benchmarks/cells.ts";
+import { type Cell, cellSchema, type RunConfig, runConfigSchema } from "../../core/schema.ts";
+
+const FINGERPRINT: Fingerprint = {
+  weights: "aa",
+  tokenizer: "bb",
+  data: { "calibration c4": "cc", "perplexity c4": "dd", "task arc_easy": "ee" },
+};
+
+type Ready = RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
+const config = (changes: Partial<RunConfig> = {}): Ready =>
+  runConfigSchema.parse({
+    model: "a.gguf",
+    methods: [{ id: "random" }, { id: "flap", options: { bias: true } }],
+    sparsity: [0.25, 0.5],
+    seeds: [0, 1],
+    calibration: { corpus: "c4" },
+    perplexity: [{ corpus: "c4" }],
+    tasks: ["arc_easy"],
+    out: "x",
+    ...changes,
+  }) as Ready;
+const ids = (changes: Partial<RunConfig> = {}, fingerprint = FINGERPRINT) =>
+  expandCells(config(changes), "wasm", fingerprint).map(({ id }) => id);
+
+Deno.test("expandCells() gives the dense model first, then methods by level by seed", () => {
+  const cells = expandCells(config(), "wasm", FINGERPRINT);
+  assertEquals(cells.map(({ cell }) => [cell.method?.id ?? "dense", cell.sparsity, cell.seed].join(" ")), [
+    "dense 0 0",
+    ..."random 0.25 0,random 0.25 1,random 0.5 0,random 0.5 1".split(","),
+    ..."flap 0.25 0,flap 0.25 1,flap 0.5 0,flap 0.5 1".split(","),
+  ]);
+  for (const { cell } of cells) assertEquals(cellSchema.parse(cell), cell);
+});
+
+Deno.test("expandCells() takes each cell once, and level 0 as the dense model", () => {
+  assertEquals(ids({ sparsity: [0, 0.25, 0.25, 0.5], seeds: [0, 1, 0] }), ids());
+  assertEquals(ids({ sparsity: [0] }).length, 1);
+});
+
+Deno.test("cellId() does not change with folder, jobs, title or the order of the grid", () => {
+  const sorted = [...ids()].sort();
+  const moved = ids({ out: "y", jobs: 3, name: "other", sparsity: [0.5, 0.25], seeds: [1, 0] });
+  assertEquals(moved.sort(), sorted);
+});
+
+Deno.test("cellId() knows weights by their contents, not by their path", () => {
+  assertEquals(ids({ model: "/elsewhere/b.gguf" }), ids());
+  const other = ids({}, { ...FINGERPRINT, weights: "ab" });
+  for (const id of ids()) assert(!other.includes(id));
+});
+
+Deno.test("cellId() changes with whatever decides a pruned cell's numbers", () => {
+  const [planned] = expandCells(config(), "wasm", FINGERPRINT).slice(1);
+  const changes: Partial<Cell>[] = [
+    { engine: "tensorflow" },
+    { method: { id: "random", options: { x: 1 } } },
+    { sparsity: 0.26 },
+    { seed: 9 },
+    { units: ["ffn"] },
+    { ffnMultiple: 8 },
+    { calibration: { corpus: "c4", sequences: 33, tokens: 128 } },
+    { perplexity: [{ corpus: "c4", protocol: "b", windowTokens: 1024 }] },
+    { tasks: [] },
+    { limit: 10 },
+    { throughput: { prefillTokens: 8, decodeTokens: 8, batch: 1, repeats: 1 } },
+  ];
+  const changed = changes.map((change) => cellId({ ...planned.cell, ...change }, FINGERPRINT));
+  const prints = Object.keys(FINGERPRINT.data).map((use) => ({
+    ...FINGERPRINT,
+    data: { ...FINGERPRINT.data, [use]: "other" },
+  }));
+  changed.push(...[...prints, { ...FINGERPRINT, tokenizer: "bc" }].map((print) => cellId(planned.cell, print)));
+  assertEquals(new Set([planned.id, ...changed]).size, changed.length + 1);
+});
+
+Deno.test("cellId() of the dense model ignores what only pruning reads", () => {
+  const [dense] = ids();
+  const [other] = ids({
+    seeds: [7],
+    units: ["ffn"],
+    ffnMultiple: 8,
+    calibration: { corpus: "c4", sequences: 1, tokens: 9 },
+  });
+  assertEquals(other, dense);
+  assertEquals(ids({}, { ...FINGERPRINT, data: { ...FINGERPRINT.data, "calibration c4": "new" } })[0], dense);
+  assertNotEquals(ids({ limit: 3 })[0], dense);
+});
+
+Deno.test("canonicalJson() is the same for any order of keys, and parses to the same value", () => {
+  const shuffle = (value: unknown): unknown =>
+    value !== null && typeof value === "object" && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).reverse().map(([key, item]) => [key, shuffle(item)]))
+      : Array.isArray(value)
+      ? value.map(shuffle)
+      : value;
+  fc.assert(fc.property(fc.jsonValue(), (value) => {
+    assertEquals(canonicalJson(shuffle(value)), canonicalJson(value));
+    assertEquals(JSON.parse(canonicalJson(value)), JSON.parse(JSON.stringify(value)));
+  }));
+});
+
+Deno.test("cellName() is a file name that begins with method, level and seed", () => {
+  const [dense, first] = expandCells(config(), "wasm", FINGERPRINT);
+  assertEquals(cellName(dense), `dense-${dense.id}`);
+  assertEquals(cellName(first), `random-0.25-s0-${first.id}`);
+  assertEquals(/^[0-9a-f]{16}$/.test(first.id), true);
+});
+
+Deno.test("cellLabels() names seeds and options only where they tell cells apart", () => {
+  const labels = (
+    changes: Partial<RunConfig>,
+  ) => [...cellLabels(expandCells(config(changes), "wasm", FINGERPRINT)).values()];
+  const one = { sparsity: [0.25] };
+  assertEquals(labels({ ...one, seeds: [3] }), ["dense", "random 25 %", "flap 25 %"]);
+  assertEquals(labels({ ...one, methods: [{ id: "random", options: {} }] }), [
+    "dense",
+    "random 25 % seed 0",
+    "random 25 % seed 1",
+  ]);
+  const variants = [{ id: "flap", options: { bias: true, k: 1 } }, { id: "flap", options: { bias: false, k: 1 } }];
+  assertEquals(labels({ ...one, seeds: [0], methods: variants }), [
+    "dense",
+    "flap (bias=true) 25 %",
+    "flap (bias=false) 25 %",
+  ]);
+});

@@ -1,0 +1,35 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { importProblem } from "../../tools/check_imports.ts";
+
+Deno.test("importProblem() allows what goes down the layers", () => {
+  const allowed = [
+    ["core/a.ts", "core/b.ts"],
+    ["core/a.ts", "npm:zod@4"],
+    ["models/a.ts", "core/b.ts"],
+    ["methods/a.ts", "methods/_shared/b.ts"],
+    ["methods/mod.ts", "methods/a.ts"],
+    ["benchmarks/a.ts", "methods/mod.ts"],
+    ["benchmarks/cli.ts", "reports/a.ts"],
+    ["reports/a.ts", "core/schema.ts"],
+    ["models/a.ts", "npm:@tensorflow/tfjs@4"],
+    ["tests/unit/a.ts", "tools/b.ts"],
+  ];
+  for (const [from, to] of allowed) assertEquals(importProblem(from, to), undefined, `${from} -> ${to}`);
+});
+
+Deno.test("importProblem() says which rule an import breaks", () => {
+  const refused = [
+    ["core/a.ts", "models/b.ts", "core may import nothing else"],
+    ["models/a.ts", "methods/b.ts", "models may import core"],
+    ["datasets/a.ts", "models/b.ts", "datasets may import core"],
+    ["methods/a.ts", "methods/b.ts", "a method may not import another one"],
+    ["methods/a.ts", "datasets/b.ts", "methods may import core, models"],
+    ["benchmarks/a.ts", "methods/random.ts", "methods/mod.ts"],
+    ["benchmarks/a.ts", "reports/b.ts", "benchmarks may import"],
+    ["reports/a.ts", "core/rng.ts", "core/schema.ts, core/stats.ts"],
+    ["core/a.ts", "mod.ts", "core may import"],
+    ["benchmarks/a.ts", "tests/b.ts", "benchmarks may import"],
+    ["benchmarks/a.ts", "npm:@tensorflow/tfjs@4", "TensorFlow.js may be imported in"],
+  ];
+  for (const [from, to, rule] of refused) assertStringIncludes(importProblem(from, to) ?? "allowed", rule);
+});

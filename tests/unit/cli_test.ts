@@ -1,0 +1,156 @@
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { configSources, main } from "../../benchmarks/cli.ts";
+import { resolveConfig } from "../../benchmarks/config.ts";
+import { classifyError, classifyExit } from "../../benchmarks/failure.ts";
+import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks/progress.ts";
+import { EngineError, NumericError, UsageError } from "../../core/errors.ts";
+
+/** Exit code and output of a command run in this process. */
+async function bench(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const { log, error } = console;
+  const said = { stdout: "", stderr: "" };
+  console.log = (...parts: unknown[]) => said.stdout += parts.join(" ") + "\n";
+  console.error = (...parts: unknown[]) => said.stderr += parts.join(" ") + "\n";
+  try {
+    return { code: await main(args), ...said };
+  } finally {
+    Object.assign(console, { log, error });
+  }
+}
+
+Deno.test("bench --help and --version go to standard output with exit code 0", async () => {
+  for (
+    const args of [["--help"], ["-h"], ["run", "--help"], ["report", "-h"], ["ls", "--help"], ["validate", "--help"]]
+  ) {
+    const { code, stdout, stderr } = await bench(...args);
+    assertEquals([code, stderr], [0, ""]);
+    assertStringIncludes(stdout, "Usage: deno task bench");
+  }
+  assertMatch((await bench("--version")).stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+Deno.test("bench answers wrong use with one message and exit code 2", async () => {
+  const wrong: [string[], string][] = [
+    [["runn"], 'Unknown command "runn". Did you mean "run"?'],
+    [["--sparsity", "0.5"], "A command must come before"],
+    [["run", "--config", "/no/such/file.yaml"], '"/no/such/file.yaml" cannot be read'],
+    [["run", "--preset", "smok"], 'Unknown preset "smok". Did you mean "smoke"?'],
+    [["run", "--preset", "smoke", "--config", "x"], "exclude each other"],
+    [["run", "--jobs", "0", "--preset", "smoke"], "jobs must be more than 0"],
+    [["report"], "The folder of a run must be given"],
+    [["report", "/no/such/run"], '"/no/such/run" holds no run'],
+    [["validate", "/no/such/run"], '"/no/such/run" holds no run'],
+    [["validate", "a", "b"], '"b" is one argument too many'],
+    [["ls"], "What to list must be given: methods, tasks, presets, engines"],
+    [["ls", "method"], 'Unknown list "method". Did you mean "methods"?'],
+  ];
+  for (const [args, message] of wrong) {
+    const { code, stdout, stderr } = await bench(...args);
+    assertEquals([code, stdout], [2, ""], args.join(" "));
+    assertStringIncludes(stderr, message);
+  }
+});
+
+Deno.test("bench ls presets lists each with its first line", async () => {
+  const { stdout } = await bench("ls", "presets");
+  assertMatch(stdout, /^default\n {2}\S.*\n/);
+  assertMatch(stdout, /\nsmoke\n {2}\S/);
+});
+
+Deno.test("configSources() measures throughput by default only where no file says what to measure", () => {
+  const flags = ["--methods", "random", "--sparsity", "0.5", "--out", "x"];
+  const throughput = (...args: string[]) => resolveConfig(configSources(args).sources).throughput;
+  assertEquals(throughput(...flags)?.prefillTokens, 512);
+  assertEquals(throughput(...flags, "--no-throughput"), undefined);
+  assertEquals(throughput("--preset", "smoke", "--no-throughput"), undefined);
+  assertEquals(throughput("--preset", "smoke")?.prefillTokens, 64);
+});
+
+Deno.test("classifyError() tells usage, numbers, engines and memory apart", () => {
+  assertEquals(classifyError(new UsageError("a")), { kind: "usage", message: "a" });
+  assertEquals(classifyError(new NumericError("a")), { kind: "numeric", message: "a" });
+  assertEquals(classifyError(new EngineError("a")), { kind: "engine", message: "a" });
+  assertEquals(classifyError(new EngineError("OOM when allocating tensor")).kind, "out-of-memory");
+  assertEquals(classifyError(new RangeError("Array buffer allocation failed")).kind, "out-of-memory");
+  assertEquals(classifyError(new TypeError("a")), { kind: "error", message: "TypeError: a" });
+  assertEquals(classifyError("a"), { kind: "error", message: "a" });
+});
+
+Deno.test("classifyExit() names signal or exit code and quotes the end of standard error", () => {
+  const killed = classifyExit({ success: false, code: 137, signal: "SIGKILL" }, "");
+  assertEquals([killed.kind, killed.exitCode], ["out-of-memory", 137]);
+  assertStringIncludes(killed.message, "SIGKILL");
+  const crashed = classifyExit({ success: false, code: 139, signal: "SIGSEGV" }, "  last words\n");
+  assertEquals(crashed, {
+    kind: "crash",
+    message: "The cell's process was ended by SIGSEGV; it said: last words",
+    exitCode: 139,
+  });
+  assertEquals(
+    classifyExit({ success: false, code: 133, signal: null }, "Fatal JavaScript out of memory").kind,
+    "out-of-memory",
+  );
+});
+
+/** What `events` print. */
+function shown(events: SweepEvent[], options: { json?: boolean; terminal?: boolean } = {}): string {
+  let text = "";
+  const stream = {
+    writeSync: (bytes: Uint8Array) => {
+      text += new TextDecoder().decode(bytes);
+      return bytes.length;
+    },
+    isTerminal: () => options.terminal ?? false,
+  };
+  const progress = createProgress(stream, { json: options.json, columns: () => 40, now: () => 0 });
+  events.forEach(progress);
+  return text;
+}
+
+const EVENTS: SweepEvent[] = [
+  { event: "start", cells: 3, finished: 1, retried: 1, jobs: 2, out: "x" },
+  { event: "cell-start", name: "a", label: "flap 25 %" },
+  { event: "cell-phase", name: "a", label: "flap 25 %", phase: "perplexity" },
+  { event: "cell-done", name: "a", label: "flap 25 %", seconds: 65 },
+  { event: "cell-start", name: "b", label: "flap 50 %" },
+  { event: "cell-failed", name: "b", label: "flap 50 %", kind: "crash", message: "gone" },
+  { event: "end", done: 1, failed: 1, skipped: 1, seconds: 70, interrupted: false },
+];
+
+Deno.test("createProgress() prints one plain line per event where there is no terminal", () => {
+  assertEquals(shown(EVENTS).split("\n"), [
+    "3 cells into x: 1 finished already, 1 failed before and run again, 2 at once",
+    "start   flap 25 %",
+    "done    flap 25 % in 1 min 05 s [2/3]",
+    "start   flap 50 %",
+    "failed  flap 50 % (crash): gone [3/3]",
+    "1 cells done, 1 failed, 1 finished before in 1 min 10 s",
+    "",
+  ]);
+});
+
+Deno.test("createProgress() with json gives every event back", () => {
+  assertEquals(
+    shown(EVENTS, { json: true, terminal: true }).trim().split("\n").map((line) => JSON.parse(line)),
+    EVENTS,
+  );
+});
+
+Deno.test("createProgress() on a terminal keeps one live line no wider than it, and clears it at the end", () => {
+  const text = shown(EVENTS, { terminal: true });
+  const live = text.split("\n").flatMap((line) => line.split("\r\x1b[K").slice(1, -1));
+  assertEquals(live.includes("[1/3] flap 25 %: perplexity"), true);
+  for (const line of live) assertEquals(line.length < 40, true);
+  assertEquals(text.endsWith("\r\x1b[K1 cells done, 1 failed, 1 finished before in 1 min 10 s\n"), true);
+});
+
+Deno.test("formatSeconds() rounds before it splits", () => {
+  assertEquals([8.44, 59.4, 59.6, 125, 3599.6, 3720].map(formatSeconds), [
+    "8.4 s",
+    "59 s",
+    "1 min 00 s",
+    "2 min 05 s",
+    "1 h 00 min",
+    "1 h 02 min",
+  ]);
+});

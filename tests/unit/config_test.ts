@@ -1,0 +1,189 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  flagName,
+  FLAGS,
+  parseFlags,
+  parseMethods,
+  resolveConfig,
+  resolveNames,
+  yamlSource,
+} from "../../benchmarks/config.ts";
+import { helpText } from "../../benchmarks/cli_help.ts";
+import { presetNames, presetPath } from "../../benchmarks/cli_ls.ts";
+import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { runConfigSchema } from "../../core/schema.ts";
+
+const MINIMAL = "methods: [random]\nsparsity: [0.5]\nout: x\n";
+
+const fromYaml = (text: string) => resolveConfig([yamlSource(text, "a.yaml")]);
+const fromFlags = (...args: string[]) => resolveConfig([parseFlags(args).source]);
+
+Deno.test("FLAGS has one flag for every key of the schema, and --help shows each with its description", () => {
+  const keys = Object.keys(runConfigSchema.shape) as (keyof typeof FLAGS)[];
+  assertEquals(Object.keys(FLAGS).sort(), [...keys].sort());
+  const help = helpText("run").replace(/\s+/g, " ");
+  for (const key of keys) {
+    assertStringIncludes(help, `--${flagName(key)}`);
+    assertStringIncludes(help, runConfigSchema.shape[key].description!);
+  }
+});
+
+Deno.test("parseFlags() understands the command of the README", () => {
+  const config = fromFlags(
+    ...("--model SmolLM2-135M.gguf --methods random,magnitude,wanda-sp --sparsity 0.2,0.4 --perplexity wikitext2 " +
+      "--tasks arc_easy,openbookqa --data DIR --limit 200 --engine tensorflow --out results/smollm2").split(" "),
+  );
+  assertEquals(config.methods.map((method) => method.id), ["random", "magnitude", "wanda-sp"]);
+  assertEquals(config.sparsity, [0.2, 0.4]);
+  assertEquals(config.perplexity, [{ corpus: "wikitext2", protocol: "a", windowTokens: 1024 }]);
+  assertEquals(config.tasks, ["arc_easy", "openbookqa"]);
+  assertEquals(config.limit, 200);
+  assertEquals(config.engine, "tensorflow");
+  assertEquals(config.throughput, undefined);
+});
+
+Deno.test("parseMethods() gives options to the method before them", () => {
+  assertEquals(parseMethods("random,flap:structure=UL-UM,bias=true,layers=4,magnitude"), [
+    { id: "random", options: {} },
+    { id: "flap", options: { structure: "UL-UM", bias: true, layers: 4 } },
+    { id: "magnitude", options: {} },
+  ]);
+  assertThrows(() => parseMethods("bias=true"), UsageError, '"bias=true" is not a method');
+  assertThrows(() => parseMethods("flap:structure"), UsageError, "METHOD:OPTION=VALUE");
+});
+
+Deno.test("parseFlags() reads protocols, window lengths and calibration from short forms", () => {
+  const config = fromFlags(
+    ...("--methods random --sparsity 0.5 --out x --perplexity wikitext2/validation:b:128,c4::512:40 --calibration c4:64:256 " +
+      "--throughput").split(" "),
+  );
+  assertEquals(config.perplexity, [
+    { corpus: "wikitext2", split: "validation", protocol: "b", windowTokens: 128 },
+    { corpus: "c4", protocol: "a", windowTokens: 512, maxWindows: 40 },
+  ]);
+  assertEquals(config.calibration, { corpus: "c4", sequences: 64, tokens: 256 });
+  assertEquals(config.throughput, { prefillTokens: 512, decodeTokens: 128, batch: 1, repeats: 5 });
+  assertThrows(() => parseFlags(["--perplexity", "a:b:1:2:3"]), UsageError, "5 parts");
+});
+
+Deno.test("parseFlags() refuses unknown flags, missing values and stray words", () => {
+  assertThrows(() => parseFlags(["--sparcity", "0.5"]), UsageError, 'Did you mean "--sparsity"?');
+  assertThrows(() => parseFlags(["--no-tasks"]), UsageError, 'Unknown flag "--no-tasks"');
+  assertThrows(() => parseFlags(["--limit", "--out", "x"]), UsageError, "--limit needs a value: N");
+  assertThrows(() => parseFlags(["--out"]), UsageError, "--out needs a value");
+  assertThrows(() => parseFlags(["tiny"]), UsageError, '"tiny" is one argument too many');
+});
+
+Deno.test("resolveConfig() names the flag, the limit and the value", () => {
+  const base = ["--methods", "random", "--out", "x"];
+  assertThrows(
+    () => fromFlags(...base, "--sparsity", "0.2,1.5"),
+    UsageError,
+    "--sparsity: sparsity[1] must be less than 1: current 1.5",
+  );
+  assertThrows(
+    () => fromFlags(...base, "--sparsity", "half"),
+    UsageError,
+    'sparsity[0] must be a number: current "half"',
+  );
+  assertThrows(
+    () => fromFlags(...base, "--sparsity", "0.5", "--limit", "0"),
+    UsageError,
+    "limit must be more than 0: current 0",
+  );
+  assertThrows(
+    () => fromFlags(...base, "--sparsity", "0.5", "--seeds", "1.5"),
+    UsageError,
+    "whole number: current 1.5",
+  );
+  assertThrows(
+    () => fromFlags(...base, "--sparsity", "0.5", "--engine", "cuda"),
+    UsageError,
+    "one of wasm, tensorflow, webgpu, cpu, auto",
+  );
+  assertThrows(() => fromFlags("--out", "x"), UsageError, "methods must be an array: missing (--methods gives it)");
+});
+
+Deno.test("resolveConfig() lets flags override the file, and --no-throughput drop what it asks for", () => {
+  const file = yamlSource(`${MINIMAL}throughput: true\nlimit: 5\n`, "a.yaml");
+  assertEquals(resolveConfig([file]).throughput?.prefillTokens, 512);
+  const config = resolveConfig([file, parseFlags(["--limit", "7", "--no-throughput"]).source]);
+  assertEquals(config.limit, 7);
+  assertEquals(config.throughput, undefined);
+  assertEquals(config.methods, [{ id: "random", options: {} }]);
+});
+
+Deno.test("resolveConfig() derives the folder from the name", () => {
+  assertEquals(fromFlags("--methods", "a", "--sparsity", "0.1", "--name", "pilot").out, "results/pilot");
+});
+
+Deno.test("yamlSource() reads the same short forms as flags, and the long ones", () => {
+  const short = fromYaml(
+    "methods: [random, 'flap:structure=UL-UM,bias=true']\nsparsity: [0.5]\nperplexity: ['wikitext2:b:128']\n" +
+      "calibration: c4:64:256\nthroughput: false\nout: x\n",
+  );
+  const long = fromYaml(
+    "methods:\n- id: random\n- id: flap\n  options: {structure: UL-UM, bias: true}\nsparsity: [0.5]\n" +
+      "perplexity: [{corpus: wikitext2, protocol: b, windowTokens: 128}]\n" +
+      "calibration: {corpus: c4, sequences: 64, tokens: 256}\nout: x\n",
+  );
+  assertEquals(short, long);
+});
+
+Deno.test("yamlSource() and resolveConfig() point at line and column", () => {
+  const message = (text: string) => assertThrows(() => fromYaml(text), UsageError).message;
+  assertMatch(message("methods: [a\nsparsity: 1\n"), /^a\.yaml:2:1: /);
+  assertMatch(message("- a\n"), /must be a mapping/);
+  assertEquals(message(`${MINIMAL}sparsety: [1]\n`).split("\n").pop()!.slice(0, 12), "a.yaml:4:11:");
+  assertStringIncludes(message(`${MINIMAL}sparsety: [1]\n`), 'Did you mean "sparsity"?');
+  assertStringIncludes(
+    message("methods: [random]\nsparsity:\n  - 0.2\n  - 1.5\nout: x\n"),
+    "a.yaml:4:5: sparsity[1] must be less than 1",
+  );
+  assertStringIncludes(
+    message(`${MINIMAL}calibration: {corpus: c4, sequence: 3}\n`),
+    'a.yaml:4:37: Unknown key of calibration "sequence". Did you mean "sequences"? Known: corpus, sequences, tokens',
+  );
+  assertThrows(() => yamlSource("a: 1\na: 2\n", "b.yaml"), FileFormatError, "b.yaml:2:1");
+});
+
+Deno.test("yamlSource() refuses a file that grows without limit when its aliases are followed", () => {
+  const bomb = ["a: &a [x,x,x,x,x,x,x,x,x]"];
+  for (const [name, of] of ["ba", "cb", "dc", "ed"]) {
+    bomb.push(`${name}: &${name} [${Array(9).fill(`*${of}`).join(",")}]`);
+  }
+  assertThrows(() => yamlSource(bomb.join("\n"), "bomb.yaml"), FileFormatError, "bomb.yaml");
+});
+
+const KNOWN = {
+  parseOptions: (id: string, options: Record<string, unknown>) => {
+    if (id !== "flap") throw new UsageError(`Unknown method "${id}"`);
+    return { bias: false, ...options };
+  },
+  tasks: ["arc_easy"],
+  corpora: ["wikitext2"],
+};
+
+Deno.test("resolveNames() fills in defaults of options and refuses unknown names", () => {
+  const config = (...args: string[]) => fromFlags("--sparsity", "0.5", "--out", "x", ...args);
+  assertEquals(resolveNames(config("--methods", "flap,flap:bias=true"), KNOWN).methods, [
+    { id: "flap", options: { bias: false } },
+    { id: "flap", options: { bias: true } },
+  ]);
+  const refused = (text: string, ...args: string[]) =>
+    assertThrows(() => resolveNames(config(...args), KNOWN), UsageError, text);
+  refused('Unknown method "flop"', "--methods", "flop");
+  refused('Unknown task "arc_eazy". Did you mean "arc_easy"?', "--methods", "flap", "--tasks", "arc_eazy");
+  refused('Unknown corpus "wikitext3"', "--methods", "flap", "--perplexity", "wikitext3");
+  refused('Unknown corpus "c5"', "--methods", "flap", "--calibration", "c5");
+});
+
+Deno.test("every shipped preset is a sound configuration with a first line that says what it is for", () => {
+  const names = presetNames();
+  assert(names.includes("default") && names.includes("smoke"));
+  for (const name of names) {
+    const text = Deno.readTextFileSync(presetPath(name));
+    assertMatch(text, /^# \S/);
+    resolveConfig([yamlSource(text, `${name}.yaml`)]);
+  }
+});

@@ -1,0 +1,98 @@
+import { assertAlmostEquals, assertEquals } from "@std/assert";
+import type { LayerShape, LinearName, LlamaConfig } from "../../models/config.ts";
+import { expectedTensors } from "../../models/config.ts";
+import { decodeMacs, keptParameters, layerMacs, layerParameters, modelMacs, modelSize } from "../../models/count.ts";
+import { toyConfig } from "../../models/toy.ts";
+
+/** LLaMA-7B, its FFN and heads pruned in the layers where `pruned` says so. */
+function llama7b(pruned: (layer: number) => boolean = () => false, kept = { heads: 32, channels: 11008 }): LlamaConfig {
+  const layers: LayerShape[] = Array.from(
+    { length: 32 },
+    (_, l) =>
+      pruned(l)
+        ? { kvGroups: kept.heads, queryHeadsPerGroup: 1, ffnChannels: kept.channels }
+        : { kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 },
+  );
+  return toyConfig({ vocabSize: 32000, width: 4096, headSize: 128, layers, tiedHead: false });
+}
+
+// Published: LLM-Pruner (arXiv:2305.11627), table 3; the two-tier shapes are those of its scripts.
+Deno.test("modelSize() gives the published parameters and MACs of LLaMA-7B", () => {
+  const size = modelSize(llama7b());
+  assertEquals(size.parameters, 6_738_415_616);
+  assertEquals(size.macs64, 424_021_065_728);
+  assertEquals(size.weightBytes, 4 * 6_738_415_616);
+  assertEquals(size.kvBytesPerToken, 32 * 2 * 4096 * 4);
+  assertEquals([size.sparsityOfModel, size.sparsityOfPrunable], [0, 0]);
+  assertEquals([size.layerwiseUniform, size.plainLlama], [true, true]);
+});
+
+Deno.test("modelSize() gives the published parameters and MACs of LLaMA-7B pruned by 20 %", () => {
+  const config = llama7b((l) => l >= 4 && l < 30, { heads: 24, channels: 8256 });
+  const size = modelSize(config, llama7b());
+  assertEquals(size.parameters, 5_422_977_024);
+  assertEquals((size.macs64 / 1e9).toFixed(2), "339.60");
+  assertEquals([size.layerwiseUniform, size.plainLlama], [false, false]);
+  assertAlmostEquals(size.sparsityOfModel, 1 - 5_422_977_024 / 6_738_415_616, 1e-12);
+});
+
+Deno.test("modelSize() gives the published parameters and MACs of LLaMA-7B pruned by 50 %", () => {
+  const size = modelSize(llama7b((l) => l >= 3 && l < 31, { heads: 13, channels: 4403 }), llama7b());
+  assertEquals(size.parameters, 3_350_188_032);
+  assertEquals((size.macs64 / 1e9).toFixed(2), "206.59");
+});
+
+Deno.test("modelSize() counts what the checkpoint holds, biases and untied heads included", () => {
+  for (const biases of [[], ["output", "down"], ["query", "key", "value"]] as LinearName[][]) {
+    for (const tiedHead of [true, false]) {
+      const config = toyConfig({
+        biases,
+        tiedHead,
+        layers: [
+          { kvGroups: 2, queryHeadsPerGroup: 3, ffnChannels: 20 },
+          { kvGroups: 3, queryHeadsPerGroup: 1, ffnChannels: 7 },
+        ],
+      });
+      const sizes = [...expectedTensors(config)].map(([name, shape]) => ({
+        name,
+        size: shape.reduce((a, b) => a * b),
+      }));
+      const sum = (of: RegExp) =>
+        sizes.filter(({ name }) => of.test(name)).reduce((total, { size }) => total + size, 0);
+      const { parameters, prunableParameters, kvBytesPerToken } = modelSize(config);
+      assertEquals(parameters, sum(/./));
+      assertEquals(prunableParameters, sum(/_proj\.weight$/));
+      assertEquals(kvBytesPerToken, 2 * (2 + 3) * 8 * 4);
+    }
+  }
+});
+
+Deno.test("modelSize() calls a model plain only without biases that the dense one lacks", () => {
+  const dense = toyConfig({ biases: ["query"] });
+  assertEquals(modelSize(dense).plainLlama, true);
+  assertEquals(modelSize({ ...dense, biases: ["query", "output"] }, dense).plainLlama, false);
+});
+
+Deno.test("layerMacs() counts the products of one layer, with grouped keys and values", () => {
+  const config = toyConfig();
+  const shape = { kvGroups: 2, queryHeadsPerGroup: 3, ffnChannels: 20 };
+  const [d, k, h, g, f, q] = [32, 8, 6, 2, 20, 5];
+  const projections = q * d * k * (h + g + g + h);
+  const scores = h * (q * q * k + q * q * k + q * q);
+  const rest = 4 * q * h * k + 3 * q * d * f + q * f + 4 * q * d;
+  assertEquals(layerMacs(config, shape, q), projections + scores + rest);
+  assertEquals(layerParameters(config, shape), (h + g + g + h) * k * d + 3 * d * f);
+});
+
+Deno.test("decodeMacs() is one token's share plus the attention to what is cached", () => {
+  const config = toyConfig();
+  const heads = 4 * config.layers.length;
+  assertEquals(decodeMacs(config, 0), modelMacs(config, 1));
+  assertEquals(decodeMacs(config, 100) - decodeMacs(config, 0), heads * 100 * (2 * 8 + 1));
+});
+
+Deno.test("keptParameters() takes the shapes it is given", () => {
+  const config = toyConfig();
+  const shapes = config.layers.map((shape) => ({ ...shape, ffnChannels: shape.ffnChannels - 2 }));
+  assertEquals(keptParameters(config) - keptParameters(config, shapes), 2 * 2 * 3 * 32);
+});

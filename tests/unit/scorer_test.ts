@@ -1,0 +1,143 @@
+import fc from "fast-check";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { NumericError, UsageError } from "../../core/errors.ts";
+import { packBatches } from "../../benchmarks/packing.ts";
+import type { ScoredSequence } from "../../benchmarks/requests.ts";
+import { createScorer } from "../../benchmarks/scorer.ts";
+import { fakeIsGreedy, fakeLogProb, fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
+
+/** Sequences that often begin alike, as choices of examples do. */
+const sequences: fc.Arbitrary<ScoredSequence[]> = fc.array(
+  fc.record({
+    context: fc.array(fc.integer({ min: 2, max: 4 }), { minLength: 1, maxLength: 12 }),
+    choices: fc.array(fc.array(fc.integer({ min: 2, max: 4 }), { minLength: 1, maxLength: 5 }), {
+      minLength: 1,
+      maxLength: 5,
+    }),
+  }),
+  { minLength: 1, maxLength: 8 },
+).map((examples) =>
+  examples.flatMap(({ context, choices }) =>
+    choices.map((choice) => ({ ids: [...context, ...choice], scored: choice.length }))
+  )
+);
+
+Deno.test("packBatches() asks for every scored token once, after exactly what stands before it", async () => {
+  await fc.assert(fc.asyncProperty(sequences, fc.integer({ min: 1, max: 200 }), async (list, batchTokens) => {
+    const model = fakeModel();
+    const got: [number, number][][] = list.map(() => []);
+    for (const { batch, targets, owners } of packBatches(list, batchTokens)) {
+      assert(batch.batch === 1 || batch.tokens.length <= batchTokens);
+      const { logProbs } = await model.score(batch, targets);
+      owners.forEach((owner, i) => got[owner].push([targets.ids[i], logProbs[i]]));
+    }
+    list.forEach(({ ids, scored }, s) => {
+      const places = ids.map((_, i) => i).slice(-scored);
+      assertEquals(got[s], places.map((i) => [ids[i], fakeLogProb(ids.slice(0, i), ids[i])]));
+    });
+  }));
+});
+
+Deno.test("packBatches() encodes the context of an example's choices once", () => {
+  const context = [2, 3, 4, 5, 6, 7, 8, 9];
+  const choices = [[10, 11], [10, 12, 13], [14], [15, 16]];
+  const [only, ...others] = packBatches(
+    choices.map((choice) => ({ ids: [...context, ...choice], scored: choice.length })),
+    99,
+  );
+  assertEquals(others.length, 0);
+  // The context, and of each choice all but the last token: 8 + 1 + 2 + 0 + 1.
+  assertEquals([only.batch.batch, only.batch.length], [1, 12]);
+});
+
+Deno.test("packBatches() keeps examples apart that merely begin with the same token", () => {
+  const examples = [2, 3, 4].map((id) => [0, ...Array.from({ length: 20 }, (_, i) => id + i)]);
+  const [{ batch }] = packBatches(examples.map((ids) => ({ ids, scored: 1 })), 99);
+  assertEquals([batch.batch, batch.length, batch.segments], [3, 20, undefined]);
+});
+
+Deno.test("logLikelihood() sums log-probabilities in the order of the requests", async () => {
+  const tokenizer = fakeTokenizer();
+  const requests = ["a b c", "a b", "d e f g h", "a b c"].flatMap((context) =>
+    [" x", " y z", " x w v"].map((continuation) => ({ context, continuation }))
+  );
+  const expected = requests.map(({ context, continuation }) => {
+    const before = tokenizer.encode(context);
+    const ids = tokenizer.encode(context + continuation);
+    const places = ids.map((_, i) => i).slice(before.length);
+    return {
+      logLikelihood: places.reduce((sum, i) => sum + fakeLogProb(ids.slice(0, i), ids[i]), 0),
+      isGreedy: places.every((i) => fakeIsGreedy(ids.slice(0, i), ids[i])),
+    };
+  });
+  for (const batchTokens of [1, 7, 20, 4096]) {
+    assertEquals(await createScorer(fakeModel(), tokenizer, { batchTokens }).logLikelihood(requests), expected);
+  }
+  assert(new Set(expected.map(({ isGreedy }) => isGreedy)).size === 2, "both answers must occur");
+});
+
+Deno.test("rollingLogLikelihood() scores every token of a text, the first after the prefix token", async () => {
+  const tokenizer = fakeTokenizer({ addsBos: true });
+  const text = "a b c d e";
+  const ids = tokenizer.encode(text, { specialTokens: false });
+  // Windows of 3: [<s>] abc, then [b c] d e.
+  const expected = fakeLogProb([0], ids[0]) + fakeLogProb([0, ids[0]], ids[1]) +
+    fakeLogProb([0, ids[0], ids[1]], ids[2]) + fakeLogProb([ids[1], ids[2]], ids[3]) +
+    fakeLogProb([ids[1], ids[2], ids[3]], ids[4]);
+  const [score, empty] = await createScorer(fakeModel(), tokenizer).rollingLogLikelihood([text, ""], 3);
+  assertAlmostEquals(score.logLikelihood, expected, 1e-9);
+  assertEquals([score.tokens, empty], [5, { logLikelihood: 0, tokens: 0 }]);
+  const [quirk] = await createScorer(fakeModel(), tokenizer, { rollingBos: "lm-eval" }).rollingLogLikelihood([text]);
+  assertEquals(quirk.tokens, 6);
+});
+
+Deno.test("tokenLogProbs() gives each token of a window but the first", async () => {
+  const windows = [[5, 6, 7, 8], [9, 8, 7, 6], [5, 6, 9, 9]].map((ids) => Int32Array.from(ids));
+  const got = await createScorer(fakeModel(), fakeTokenizer(), { batchTokens: 8 }).tokenLogProbs(windows);
+  assertEquals(
+    got.map((row) => [...row]),
+    windows.map((ids) => [1, 2, 3].map((i) => fakeLogProb([...ids.slice(0, i)], ids[i]))),
+  );
+});
+
+Deno.test("createScorer() refuses ids outside the vocabulary and windows that are too long", async () => {
+  const scorer = createScorer(fakeModel({ vocabSize: 8, maxPositions: 3 }), fakeTokenizer());
+  await assertRejects(() => scorer.tokenLogProbs([Int32Array.from([1, 9])]), UsageError, "vocabulary of 8");
+  await assertRejects(() => scorer.tokenLogProbs([new Int32Array(4)]), UsageError, "must be 2 to 3");
+});
+
+Deno.test("createScorer() turns NaN into an error, reports progress and stops when aborted", async () => {
+  const model = fakeModel();
+  const broken = {
+    ...model,
+    score: () => Promise.resolve({ logProbs: Float32Array.from([NaN]), isGreedy: [false] }),
+  };
+  const windows = [Int32Array.from([5, 6]), Int32Array.from([7, 6, 8])];
+  await assertRejects(
+    () => createScorer(broken, fakeTokenizer()).tokenLogProbs(windows.slice(0, 1)),
+    NumericError,
+    "NaN",
+  );
+
+  const shares: number[] = [];
+  const controller = new AbortController();
+  const scorer = createScorer(model, fakeTokenizer(), {
+    batchTokens: 1,
+    signal: controller.signal,
+    onProgress: (share) => {
+      shares.push(share);
+      controller.abort();
+    },
+  });
+  await assertRejects(() => scorer.tokenLogProbs(windows), DOMException);
+  assertEquals(shares, [0.5]);
+});
+
+Deno.test("bosPolicy names what was done", () => {
+  const policy = (options = {}, addsBos = false) =>
+    createScorer(fakeModel(), fakeTokenizer({ addsBos }), options).bosPolicy;
+  assertEquals(policy(), "tokenizer default (no BOS)");
+  assertEquals(policy({}, true), "tokenizer default (BOS)");
+  assertEquals(policy({ bos: "never" }, true), "never");
+  assertEquals(policy({ encoding: "llm-pruner" }).startsWith("llm-pruner"), true);
+});

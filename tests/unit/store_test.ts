@@ -1,0 +1,185 @@
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { join } from "node:path";
+import {
+  lockFolder,
+  readRecord,
+  readRecords,
+  recordPath,
+  removeTemporaryFiles,
+  runPaths,
+  SchemaVersionError,
+  setAside,
+  toJson,
+  writeAtomically,
+  writeRecord,
+} from "../../benchmarks/store.ts";
+import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
+
+function failedRecord(method: string | null, sparsity: number, seed: number): FailedRecord {
+  return {
+    schemaVersion: SCHEMA_VERSION,
+    id: `${method ?? "dense"}${sparsity}${seed}`,
+    cell: {
+      model: "tiny",
+      engine: "wasm",
+      method: method === null ? null : { id: method, options: {} },
+      sparsity,
+      seed,
+      units: ["ffn"],
+      ffnMultiple: 1,
+      calibration: { corpus: "c4", sequences: 1, tokens: 8 },
+      perplexity: [],
+      tasks: [],
+    },
+    startedAt: "2026-01-01T00:00:00.000Z",
+    seconds: 1,
+    state: "failed",
+    failure: { kind: "error", message: "broken", exitCode: null },
+  };
+}
+
+function inFolder(name: string, test: (out: string) => void | Promise<void>): void {
+  Deno.test(name, async () => {
+    const out = Deno.makeTempDirSync();
+    try {
+      await test(out);
+    } finally {
+      Deno.removeSync(out, { recursive: true });
+    }
+  });
+}
+
+inFolder("writeRecord() and readRecord() give the record back, and leave no other file", (out) => {
+  const record = failedRecord("flap", 0.25, 3);
+  const path = writeRecord(out, record);
+  assertEquals(path, join(out, "records", `flap-0.25-s3-${record.id}.json`));
+  assertEquals(readRecord(path), record);
+  assertEquals([...Deno.readDirSync(runPaths(out).records)].length, 1);
+});
+
+inFolder("writeRecord() replaces the record of an earlier attempt", (out) => {
+  const record = failedRecord("flap", 0.25, 3);
+  writeRecord(out, record);
+  writeRecord(out, { ...record, seconds: 2 });
+  assertEquals(readRecords(out).records.map(({ seconds }) => seconds), [2]);
+});
+
+inFolder("writeRecord() refuses what does not fit the schema", (out) => {
+  const record = { ...failedRecord("flap", 0.25, 3), seconds: NaN };
+  assertThrows(() => writeRecord(out, record), TypeError, "seconds");
+  assertThrows(() => readRecords(out), UsageError, "holds no run");
+});
+
+inFolder("readRecords() puts the dense model first, then methods, levels and seeds", (out) => {
+  const records = [
+    failedRecord("wanda-sp", 0.25, 0),
+    failedRecord("flap", 0.5, 1),
+    failedRecord("flap", 0.5, 0),
+    failedRecord(null, 0, 0),
+    failedRecord("flap", 0.25, 0),
+  ];
+  for (const record of records) writeRecord(out, record);
+  assertEquals(readRecords(out).records.map(({ id }) => id), [
+    "dense00",
+    "flap0.250",
+    "flap0.50",
+    "flap0.51",
+    "wanda-sp0.250",
+  ]);
+});
+
+inFolder("readRecords() names each unreadable file and still gives the others", (out) => {
+  const good = failedRecord("flap", 0.25, 0);
+  writeRecord(out, good);
+  const { records } = runPaths(out);
+  const text = toJson(good);
+  Deno.writeTextFileSync(join(records, "torn.json"), text.slice(0, 50));
+  Deno.writeTextFileSync(join(records, "other.json"), text);
+  Deno.writeTextFileSync(join(records, "wrong.json"), text.replace('"seed": 0', '"seed": -1'));
+  Deno.writeTextFileSync(join(records, "null.json"), "null");
+  const stored = readRecords(out);
+  assertEquals(stored.records, [good]);
+  const messages = new Map(stored.problems.map(({ path, message }) => [path.split("/").pop(), message]));
+  assertEquals(messages.size, 4);
+  assertStringIncludes(messages.get("torn.json")!, "is not JSON");
+  assertStringIncludes(messages.get("other.json")!, `holds the record "flap-0.25-s0-${good.id}" under another name`);
+  assertStringIncludes(messages.get("wrong.json")!, "cell.seed must be at least 0: current -1");
+  assertStringIncludes(messages.get("null.json")!, "is not a record");
+});
+
+inFolder("readRecord() refuses another schema version by name", (out) => {
+  const record = failedRecord("flap", 0.25, 0);
+  const path = recordPath(out, record);
+  writeAtomically(path, toJson({ ...record, schemaVersion: SCHEMA_VERSION + 1 }));
+  assertThrows(() => readRecord(path), SchemaVersionError, `schema version ${SCHEMA_VERSION + 1}`);
+  assertThrows(() => readRecords(out), SchemaVersionError, path);
+});
+
+inFolder("setAside() keeps every unreadable file", (out) => {
+  const path = join(out, "a.json");
+  for (const text of ["one", "two"]) {
+    Deno.writeTextFileSync(path, text);
+    setAside(path);
+  }
+  assertEquals(Deno.readTextFileSync(`${path}.bad`), "one");
+  assertEquals(Deno.readTextFileSync(`${path}.bad2`), "two");
+  assertThrows(() => Deno.statSync(path), Deno.errors.NotFound);
+});
+
+inFolder("writeAtomically() leaves the old file and no temporary one when it fails", (out) => {
+  const path = join(out, "a.json");
+  writeAtomically(path, "old");
+  Deno.mkdirSync(join(out, "b.json"));
+  assertThrows(() => writeAtomically(join(out, "b.json"), "new"));
+  assertEquals(Deno.readTextFileSync(path), "old");
+  assertEquals([...Deno.readDirSync(out)].map(({ name }) => name).sort(), ["a.json", "b.json"]);
+});
+
+inFolder("removeTemporaryFiles() removes what a killed writer left, and nothing else", (out) => {
+  const { records } = runPaths(out);
+  writeRecord(out, failedRecord("flap", 0.25, 0));
+  Deno.writeTextFileSync(join(records, ".flap.json.123.tmp"), "half");
+  removeTemporaryFiles(out);
+  assertEquals([...Deno.readDirSync(records)].length, 1);
+  assertEquals(readRecords(out).problems, []);
+});
+
+inFolder("lockFolder() keeps a second run out until the first ends", (out) => {
+  const first = lockFolder(out);
+  const error = assertThrows(() => lockFolder(out), UsageError, `process ${Deno.pid}`);
+  assert(!(error instanceof FileFormatError));
+  first[Symbol.dispose]();
+  lockFolder(out)[Symbol.dispose]();
+});
+
+inFolder("lockFolder() takes over from a run that was killed", async (out) => {
+  const store = new URL("../../benchmarks/store.ts", import.meta.url).href;
+  const holder = `const { lockFolder } = await import(${JSON.stringify(store)});
+    globalThis.held = lockFolder(Deno.args[0]); console.log("held"); await new Promise(() => setInterval(() => {}, 1000));`;
+  const script = join(out, "holder.ts");
+  Deno.writeTextFileSync(script, holder);
+  const config = new URL("../../deno.json", import.meta.url).pathname;
+  const child = new Deno.Command("deno", {
+    args: [
+      "run",
+      "-q",
+      "--cached-only",
+      `--config=${config}`,
+      "--allow-read",
+      "--allow-write",
+      "--allow-sys",
+      "--allow-env",
+      script,
+      out,
+    ],
+    stdout: "piped",
+  }).spawn();
+  const reader = child.stdout.getReader();
+  assertStringIncludes(new TextDecoder().decode((await reader.read()).value), "held");
+  assertThrows(() => lockFolder(out), UsageError, `process ${child.pid}`);
+  child.kill("SIGKILL");
+  await child.status;
+  await reader.cancel();
+  lockFolder(out)[Symbol.dispose]();
+});

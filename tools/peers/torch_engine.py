@@ -1,0 +1,63 @@
+"""PyTorch's side of `deno task bench:engine --peer torch`.
+
+Reads one JSON line {"model": FOLDER, "tokens": [...], "threads": N}, answers {"torch": ..., "transformers": ...}; then one
+command a line, "forward" or "gradient", each answered with {"ms": ..., "value": ...}. The work is that of the other
+side: logits of all positions of one sequence, or the mean cross entropy and its gradient to a mask per query head and
+FFN channel, in float32 with scaled_dot_product_attention.
+"""
+import json
+import os
+import sys
+import time
+
+setup = json.loads(sys.stdin.readline())
+os.environ["OMP_NUM_THREADS"] = str(setup["threads"])
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+torch.set_num_threads(setup["threads"])
+model = transformers.AutoModelForCausalLM.from_pretrained(
+    setup["model"], dtype=torch.float32, attn_implementation="sdpa"
+).eval()
+model.requires_grad_(False)
+tokens = torch.tensor([setup["tokens"]])
+config = model.config
+head_size = model.model.layers[0].self_attn.head_dim
+masks = []
+
+
+def scale_input(mask, repeat):
+    def hook(_module, inputs):
+        scale = mask.repeat_interleave(repeat) if repeat > 1 else mask
+        return (inputs[0] * scale,)
+
+    return hook
+
+
+def gradient():
+    loss = torch.nn.functional.cross_entropy(model(tokens).logits[0, :-1], tokens[0, 1:])
+    grads = torch.autograd.grad(loss, masks)
+    return loss.item(), sum(g.abs().sum().item() for g in grads)
+
+
+def forward():
+    with torch.inference_mode():
+        logits = model(tokens).logits
+        return logits[0, -1].sum().item(), 0.0
+
+
+print(json.dumps({"torch": torch.__version__, "transformers": transformers.__version__}), flush=True)
+for line in sys.stdin:
+    command = line.strip()
+    if command == "gradient" and not masks:
+        for layer in model.model.layers:
+            heads = torch.ones(config.num_attention_heads, requires_grad=True)
+            channels = torch.ones(config.intermediate_size, requires_grad=True)
+            layer.self_attn.o_proj.register_forward_pre_hook(scale_input(heads, head_size))
+            layer.mlp.down_proj.register_forward_pre_hook(scale_input(channels, 1))
+            masks += [heads, channels]
+    start = time.perf_counter()
+    value, mask_gradient = forward() if command == "forward" else gradient()
+    ms = (time.perf_counter() - start) * 1e3
+    print(json.dumps({"ms": ms, "value": value, "maskGradient": mask_gradient}), flush=True)

@@ -1,0 +1,77 @@
+/** What the set-up tools share: the cache folder, a Python with pip, npm package folders, and commands that explain
+ * themselves when they fail.
+ *
+ * @module
+ */
+import { UsageError } from "../core/errors.ts";
+
+/** Where downloads that outlive a clone are kept: `MASKPRUNE_CACHE`, else the user's cache folder. */
+export function cacheFolder(): string {
+  const own = Deno.env.get("MASKPRUNE_CACHE");
+  if (own) return own;
+  const base = Deno.env.get("XDG_CACHE_HOME") ?? `${Deno.env.get("HOME") ?? "."}/.cache`;
+  return `${base}/maskprune-bench`;
+}
+
+/** Real folder of an installed npm package. */
+export function packageFolder(name: string): string {
+  return Deno.realPathSync(new URL(`../node_modules/${name}`, import.meta.url).pathname);
+}
+
+/** Runs a command to its end.
+ * @throws {UsageError} with `problem` and the end of its output when it cannot start or fails. */
+export async function runCommand(
+  command: string,
+  args: string[],
+  problem: string,
+  env: Record<string, string> = {},
+): Promise<{ stdout: string; stderr: string }> {
+  let output: Deno.CommandOutput;
+  try {
+    output = await new Deno.Command(command, { args, env, stdout: "piped", stderr: "piped" }).output();
+  } catch (error) {
+    throw new UsageError(`${problem} (${command}: ${(error as Error).message})`);
+  }
+  const stdout = new TextDecoder().decode(output.stdout);
+  const stderr = new TextDecoder().decode(output.stderr);
+  if (!output.success) throw new UsageError(`${problem}\n${(stderr || stdout).trim().split("\n").slice(-5).join("\n")}`);
+  return { stdout, stderr };
+}
+
+/** A Python 3 that has pip.
+ * @throws {UsageError} when there is none, with what to install. */
+export async function findPython(): Promise<string> {
+  for (const python of ["python3", "python"]) {
+    try {
+      const { success } = await new Deno.Command(python, {
+        args: ["-m", "pip", "--version"],
+        stdout: "null",
+        stderr: "null",
+      }).output();
+      if (success) return python;
+    } catch {
+      // Not on this machine; the next name may be.
+    }
+  }
+  throw new UsageError("No Python 3 with pip was found: install it (Debian: `apt-get install python3-pip python3-venv`)");
+}
+
+/** The Python of a private environment with `packages`, made in the cache folder the first time. */
+export async function privatePython(name: string, packages: string[][]): Promise<string> {
+  const folder = `${cacheFolder()}/python-${name}`;
+  const python = `${folder}/bin/python`;
+  const marker = `${folder}/ready`;
+  const wanted = JSON.stringify(packages);
+  try {
+    if (Deno.readTextFileSync(marker) === wanted) return python;
+  } catch {
+    // Not made yet.
+  }
+  console.error(`Private Python environment "${name}": installing ${packages.flat().join(" ")} into ${folder}`);
+  await runCommand(await findPython(), ["-m", "venv", folder], "Python could not make a virtual environment");
+  for (const args of packages) {
+    await runCommand(python, ["-m", "pip", "install", "--quiet", ...args], `pip could not install ${args.join(" ")}`);
+  }
+  Deno.writeTextFileSync(marker, wanted);
+  return python;
+}
