@@ -1,1 +1,37 @@
-export {};
+/** The public interface: define a method, run a sweep, read its records, write its report.
+ *
+ * @example
+ * ```ts ignore
+ * import { runSweep, writeReport } from "@maskprune/bench";
+ *
+ * const { records } = await runSweep({
+ *   methods: [{ id: "random" }, { id: "flap", options: { structure: "UL-UM" } }],
+ *   sparsity: [0.25, 0.5],
+ *   tasks: ["tiny-facts"],
+ *   out: "results/mine",
+ * });
+ * await writeReport(records, "results/mine/report", { title: "Mine" });
+ * ```
+ *
+ * @module
+ */
+export { FileFormatError, UsageError } from "./core/errors.ts";
+export type { Rng } from "./core/rng.ts";
+export { cellRecordSchema, runConfigSchema } from "./core/schema.ts";
+export type { Cell, CellRecord, DoneRecord, EngineName, FailedRecord, RunConfig } from "./core/schema.ts";
+export type { HostTensor, LayerShape, LlamaConfig } from "./models/config.ts";
+export type { LlamaModel } from "./models/llama.ts";
+export type { LayerPlan, PrunePlan, UnitType } from "./models/plan.ts";
+export type { BudgetTarget } from "./models/target.ts";
+export { defineMethod } from "./methods/define.ts";
+export type { Method, MethodContext, PruneResult, Statistics } from "./methods/define.ts";
+export { getMethod, listMethods } from "./methods/mod.ts";
+export type { SweepEvent } from "./benchmarks/progress.ts";
+export { readRecords } from "./benchmarks/store.ts";
+export type { StoredRecords } from "./benchmarks/store.ts";
+export { runSweep } from "./benchmarks/sweep.ts";
+export type { RunConfigInput, SweepOptions, SweepResult } from "./benchmarks/sweep.ts";
+export { renderTable } from "./reports/terminal.ts";
+export type { TerminalOptions } from "./reports/terminal.ts";
+export { writeReport } from "./reports/write_report.ts";
+export type { ReportOptions } from "./reports/write_report.ts";

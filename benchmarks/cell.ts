@@ -84,7 +84,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
   const peak = peakMemory();
   return {
     environment: describeEnvironment(engine, job.commit),
-    weights: source.origin,
+    weights: { ...source.origin },
     size: modelSize(model.config, denseConfig),
     denseSize: modelSize(denseConfig),
     plan,

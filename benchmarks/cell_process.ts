@@ -3,11 +3,11 @@
  * @module
  */
 import { dirname, join } from "node:path";
+import { denoRun } from "./deno_run.ts";
 import { cellEventSchema, type CellJob } from "./job.ts";
 import type { Turns } from "./scheduler.ts";
 import { toJson } from "./store.ts";
 
-const ROOT = join(import.meta.dirname!, "..");
 /** Characters of standard error that a crash record quotes. */
 const TAIL_LENGTH = 2000;
 /** How long a process may take to end before it is killed. */
@@ -43,21 +43,12 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
   // Not renamed into place: the process locks this very file.
   Deno.writeTextFileSync(jobPath, toJson(job));
   const child = new Deno.Command("deno", {
-    args: [
-      "run",
-      "--quiet",
-      "--no-prompt",
-      "--cached-only",
-      `--config=${join(ROOT, "deno.json")}`,
-      "--allow-read",
-      // A comma separates paths unless doubled.
-      `--allow-write=${job.out.replaceAll(",", ",,")}`,
-      "--allow-env",
-      "--allow-sys",
-      ...options.ffi ? ["--allow-ffi"] : [],
-      join(import.meta.dirname!, "run_cell.ts"),
-      jobPath,
-    ],
+    args: denoRun({
+      script: join(import.meta.dirname!, "run_cell.ts"),
+      args: [jobPath],
+      ffi: options.ffi,
+      write: job.out,
+    }),
     env: { TF_NUM_INTRAOP_THREADS: String(options.threads) },
     stdin: "piped",
     stdout: "piped",

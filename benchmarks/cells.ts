@@ -33,17 +33,19 @@ export function canonicalJson(value: unknown): string {
   );
 }
 
-/** The id of a cell. The path of the model does not count, its contents do; for the dense model the settings that only
- * pruning reads do not count either. */
-export function cellId(cell: Cell, fingerprint: Fingerprint): string {
-  const { model: _path, ...decisive } = cell;
-  const { units: _units, ffnMultiple: _multiple, calibration: _calibration, seed: _seed, ...dense } = decisive;
-  const { [calibrationUse(cell)]: _data, ...denseData } = fingerprint.data;
-  const identity = cell.method === null
-    ? { cell: dense, fingerprint: { ...fingerprint, data: denseData } }
-    : { cell: decisive, fingerprint };
-  return createHash("sha256").update(canonicalJson({ schemaVersion: SCHEMA_VERSION, ...identity })).digest("hex")
-    .slice(0, 16);
+/** The id of a cell. The path of the model does not count, its contents do; settings that the cell does not read do
+ * not count either: those of pruning for the dense model, those of calibration for a method that needs none. */
+export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
+  const { model: _path, calibration, ...decisive } = cell;
+  const { units: _units, ffnMultiple: _multiple, seed: _seed, ...dense } = decisive;
+  const { [calibrationUse(cell)]: calibrationData, ...data } = fingerprint.data;
+  const identity = {
+    schemaVersion: SCHEMA_VERSION,
+    cell: cell.method === null ? dense : decisive,
+    fingerprint: { ...fingerprint, data },
+    ...calibrated ? { calibration, calibrationData } : {},
+  };
+  return createHash("sha256").update(canonicalJson(identity)).digest("hex").slice(0, 16);
 }
 
 /** Key of the calibration data in {@linkcode Fingerprint.data}. */
@@ -80,8 +82,11 @@ export function cellLabels(planned: readonly PlannedCell[]): Map<string, string>
  * of 0 is the dense model. */
 export function expandCells(
   config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> },
-  engine: EngineName,
-  fingerprint: Fingerprint,
+  { engine, fingerprint, needsCalibration }: {
+    engine: EngineName;
+    fingerprint: Fingerprint;
+    needsCalibration: (method: string) => boolean;
+  },
 ): PlannedCell[] {
   const common = {
     model: config.model,
@@ -102,7 +107,8 @@ export function expandCells(
   }
   const planned = new Map<string, PlannedCell>();
   for (const cell of cells) {
-    const id = cellId(cell, fingerprint);
+    const calibrated = cell.method !== null && needsCalibration(cell.method.id);
+    const id = cellId(cell, fingerprint, { calibrated });
     if (!planned.has(id)) planned.set(id, { id, cell });
   }
   return [...planned.values()];

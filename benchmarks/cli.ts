@@ -12,6 +12,8 @@ import { readRecords, runPaths } from "./store.ts";
 
 /** Exit code of a run that Ctrl-C stopped: 128 + SIGINT. */
 const INTERRUPTED = 130;
+/** Files of figures, which are too many to name. */
+const FIGURE = /\.(svg|png|vl\.json)$/;
 /** Width of tables where standard output is not a terminal. */
 const DEFAULT_WIDTH = 120;
 
@@ -60,10 +62,16 @@ async function showReport(dir: string, { title, to }: { title: string; to: strin
   const { records, problems } = readRecords(dir);
   for (const { message } of problems) console.error(message);
   if (records.length === 0) throw new UsageError(`"${dir}" holds no finished cell yet`);
-  const { renderTable, writeReport } = await import("../reports/write_report.ts");
+  const [{ renderTable }, { writeReport }] = await Promise.all([
+    import("../reports/terminal.ts"),
+    import("../reports/write_report.ts"),
+  ]);
   const width = Deno.stdout.isTerminal() ? Deno.consoleSize().columns : DEFAULT_WIDTH;
   console.log(renderTable(records, { width }));
-  for (const path of await writeReport(records, to, { title })) console.log(path);
+  const written = await writeReport(records, to, { title });
+  const figures = written.filter((path) => FIGURE.test(path));
+  for (const path of written) if (!figures.includes(path)) console.log(path);
+  console.log(`${figures.length} figure files in ${to}`);
 }
 
 async function report(args: string[]): Promise<number> {

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import type { z } from "zod";
 import { unknownName, UsageError } from "../core/errors.ts";
+import { ENGINE_NAMES } from "../core/schema.ts";
 
 /** Folder of the shipped configurations. */
 export const PRESETS = join(import.meta.dirname!, "presets");
@@ -58,11 +59,17 @@ const LISTS: Record<string, () => string | Promise<string>> = {
       return `${name}\n  ${comment}`;
     }).join("\n"),
   engines: async () => {
-    const { probeEngines } = await import("../core/engine.ts");
-    const probes = await probeEngines();
-    return probes.map(({ name, engine, reason }) =>
-      engine ? `${name}\n  starts: ${engine.library}; ${engine.device}` : `${name}\n  does not start: ${reason}`
-    ).join("\n");
+    const { probeEngine } = await import("./engine_probe.ts");
+    const lines: string[] = [];
+    for (const name of ENGINE_NAMES) {
+      try {
+        const { library, device } = await probeEngine(name);
+        lines.push(name, `  starts: ${library}; ${device}`);
+      } catch (error) {
+        lines.push(name, `  does not start: ${(error as Error).message}`);
+      }
+    }
+    return lines.join("\n");
   },
 };
 

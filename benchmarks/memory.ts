@@ -6,6 +6,7 @@ import process from "node:process";
 
 /** A number of bytes and what was measured. */
 export interface MemoryReading {
+  /** Size in bytes. */
   bytes: number;
   /** What the number is, for records. */
   measure: string;

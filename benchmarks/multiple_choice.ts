@@ -21,9 +21,11 @@ export interface TaskOptions {
 
 /** One example with its scores, one per choice. */
 export interface ScoredExample {
+  /** What was asked. */
   example: Example;
   /** The example's record as read. */
   record: unknown;
+  /** Score of each choice. */
   scores: LogLikelihood[];
 }
 

@@ -19,7 +19,9 @@ interface Row {
 
 /** A batch and where its results belong. */
 export interface PackedBatch {
+  /** What the model runs. */
   batch: TokenBatch;
+  /** What is asked of it. */
   targets: ScoredTargets;
   /** Sequence of each target; a sequence's targets stand in order. */
   owners: Int32Array;

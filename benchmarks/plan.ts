@@ -2,16 +2,19 @@
  *
  * @module
  */
-import { startBestEngine, startEngine } from "../core/engine.ts";
-import { UsageError } from "../core/errors.ts";
-import type { DatasetUse, EngineName, RunConfig } from "../core/schema.ts";
+import { SETUP_COMMAND } from "../core/engine.ts";
+import { calibrationSchema, type DatasetUse, type EngineName, type RunConfig } from "../core/schema.ts";
 import { loadCorpus, loadTask } from "../datasets/load.ts";
 import { corpora, getCorpus, getTask, tasks } from "../datasets/mod.ts";
 import { getMethod, parseOptions } from "../methods/mod.ts";
 import { openModel } from "../models/load.ts";
 import { calibrationUse, expandCells, type Fingerprint, type PlannedCell } from "./cells.ts";
 import { resolveNames } from "./config.ts";
+import { probeEngine } from "./engine_probe.ts";
 import type { SweepEvent } from "./progress.ts";
+
+/** Measured with `deno task bench:engine`; grows with the model. */
+const SLOWER = "about 20 times slower on models over 10 M parameters";
 
 /** A run, ready to go. */
 export interface SweepPlan {
@@ -34,30 +37,37 @@ export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) =
   const weights = source.origin.sha256;
   source.close();
   const fingerprint = { weights, tokenizer: tokenizer.sha256, data: await hashData(config) };
-  return { config, engine, fingerprint, cells: expandCells(config, engine, fingerprint) };
+  return { config, engine, fingerprint, cells: expandCells(config, { engine, fingerprint, needsCalibration }) };
 }
 
-function defaultCalibration(config: RunConfig): NonNullable<RunConfig["calibration"]> {
-  const corpus = config.model === "tiny" ? "tiny-world" : config.perplexity[0]?.corpus;
-  if (corpus === undefined) {
-    throw new UsageError("A calibration corpus must be given: --calibration CORPUS, see `bench ls tasks`");
-  }
-  return { corpus, sequences: 32, tokens: 128 };
+const needsCalibration = (method: string) => getMethod(method).needs.calibration;
+
+/** The bundled model's own corpus; for others the corpus of the first perplexity, else the one that papers use most. */
+function defaultCalibration({ model, perplexity }: RunConfig): NonNullable<RunConfig["calibration"]> {
+  const corpus = model === "tiny" ? "tiny-world" : perplexity[0]?.corpus ?? "wikitext2";
+  return calibrationSchema.parse({ corpus });
 }
 
-/** Starts the engine once here, so that one that cannot start is reported before any cell. */
-async function chooseEngine(name: RunConfig["engine"], onEvent: (event: SweepEvent) => void): Promise<EngineName> {
-  if (name !== "auto") return (await startEngine(name)).name;
-  const { engine, note } = await startBestEngine();
-  onEvent({ event: "note", message: note });
-  return engine.name;
+/** Finds out before any cell whether the engine starts. */
+async function chooseEngine(asked: RunConfig["engine"], onEvent: (event: SweepEvent) => void): Promise<EngineName> {
+  const { name, note } = await probeEngine(asked);
+  if (note !== undefined) onEvent({ event: "note", message: engineNote(name, note) });
+  return name;
+}
+
+/** What a user should know about the engine that `auto` took. */
+function engineNote(name: EngineName, note: string): string {
+  if (!note.includes("is not set up")) return `Engine "${name}": ${note}`;
+  return `The native engine is not set up, so "${name}" runs on one thread: ${SLOWER}; \`${SETUP_COMMAND}\` sets it up`;
 }
 
 async function hashData(config: SweepPlan["config"]): Promise<Record<string, string>> {
   const { data } = config;
   const uses: Record<string, DatasetUse> = {};
-  uses[calibrationUse(config)] =
-    (await loadCorpus(getCorpus(config.calibration.corpus), { data, split: "calibration" })).dataset;
+  if (config.methods.some(({ id }) => needsCalibration(id))) {
+    const corpus = getCorpus(config.calibration.corpus);
+    uses[calibrationUse(config)] = (await loadCorpus(corpus, { data, split: "calibration" })).dataset;
+  }
   for (const { corpus, split } of config.perplexity) {
     const { dataset } = await loadCorpus(getCorpus(corpus), { data, split });
     uses[`perplexity ${corpus}/${dataset.split}`] = dataset;

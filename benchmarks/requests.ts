@@ -8,12 +8,15 @@ import type { Tokenizer } from "../core/tokenizer.ts";
 
 /** A text to be scored after another. */
 export interface LogLikelihoodRequest {
+  /** What is given; may be empty. */
   context: string;
+  /** What is scored. */
   continuation: string;
 }
 
 /** Token ids of which the last ones are scored. */
 export interface ScoredSequence {
+  /** At least two. */
   ids: readonly number[];
   /** How many ids at the end are scored; each is predicted from all before it. */
   scored: number;
@@ -30,7 +33,9 @@ export type RequestEncoding = "lm-eval" | "llm-pruner";
 
 /** How texts become token sequences. */
 export interface EncodingOptions {
+  /** Beginning-of-sequence policy. */
   bos: BosPolicy;
+  /** Whether context and continuation are encoded together. */
   encoding: RequestEncoding;
   /** Most input tokens of a sequence (M); longer sequences lose their beginning. */
   maxTokens: number;
@@ -64,32 +69,37 @@ function encodePair(
   tokenizer: Tokenizer,
   { context, continuation }: LogLikelihoodRequest,
   { bos, encoding }: EncodingOptions,
+  contexts: Map<string, number[]>,
 ): [context: number[], continuation: number[]] {
+  const remember = (text: string, policy: BosPolicy) => {
+    const ids = contexts.get(text) ?? encodeText(tokenizer, text, policy);
+    contexts.set(text, ids);
+    return ids;
+  };
   if (encoding === "llm-pruner") {
-    const plain = { specialTokens: false };
-    const before = context === "" ? [tokenizer.eosTokenId ?? prefixToken(tokenizer)] : tokenizer.encode(context, plain);
-    return [before, tokenizer.encode(continuation, plain)];
+    const before = context === "" ? [tokenizer.eosTokenId ?? prefixToken(tokenizer)] : remember(context, "never");
+    return [before, tokenizer.encode(continuation, { specialTokens: false })];
   }
   if (context === "") {
     const prefix = prefixToken(tokenizer);
     const ids = tokenizer.encode(continuation, { specialTokens: false });
     return [[prefix], ids[0] === prefix ? ids.slice(1) : ids];
   }
-  const stripped = stripEnd(context);
+  const before = remember(stripEnd(context), bos);
   const whole = encodeText(tokenizer, context + continuation, bos);
-  const before = encodeText(tokenizer, stripped, bos);
   return [before, whole.slice(before.length)];
 }
 
 /** Ids of a request, of which those of the continuation are scored; the beginning is cut so that at most `maxTokens`
- * ids are inputs.
+ * ids are inputs. `contexts` remembers the ids of contexts under one set of options, since choices share theirs.
  * @throws {UsageError} when the continuation has no tokens or more than `maxTokens`, or the context has none. */
 export function encodeRequest(
   tokenizer: Tokenizer,
   request: LogLikelihoodRequest,
   options: EncodingOptions,
+  contexts: Map<string, number[]> = new Map(),
 ): ScoredSequence {
-  const [context, continuation] = encodePair(tokenizer, request, options);
+  const [context, continuation] = encodePair(tokenizer, request, options, contexts);
   const { length } = continuation;
   if (context.length === 0) {
     throw new UsageError(`The context ${JSON.stringify(request.context)} has no tokens: it must be empty or hold text`);
@@ -103,9 +113,11 @@ export function encodeRequest(
   return { ids: [...context, ...continuation].slice(-(options.maxTokens + 1)), scored: length };
 }
 
-/** A window of a long text: `context` is given, `continuation` is scored. */
+/** A window of a long text. */
 export interface RollingWindow {
+  /** Ids that are given. */
   context: number[];
+  /** Ids that are scored. */
   continuation: number[];
 }
 

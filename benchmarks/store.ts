@@ -66,9 +66,10 @@ function syncFolder(folder: string): void {
   } catch { /* the rename itself is still atomic */ }
 }
 
-/** Pretty JSON with a line end, as all JSON files of a run. */
+/** Pretty JSON with a line end, as all JSON files of a run; a list of numbers takes one line. */
 export function toJson(value: unknown): string {
-  return JSON.stringify(value, null, 2) + "\n";
+  const text = JSON.stringify(value, null, 2);
+  return text.replace(/\[\s+[-+.\deE]+(?:,\s+[-+.\deE]+)*\s+\]/g, (list) => list.replace(/\s+/g, " ")) + "\n";
 }
 
 /** Writes a record after checking it, so that nothing unreadable is ever stored.

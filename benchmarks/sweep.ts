@@ -5,9 +5,10 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { FileFormatError, UsageError } from "../core/errors.ts";
-import { type CellRecord, type RunConfig, runConfigSchema, SCHEMA_VERSION } from "../core/schema.ts";
+import { type CellRecord, runConfigSchema, SCHEMA_VERSION } from "../core/schema.ts";
 import { runCellProcess } from "./cell_process.ts";
-import { canonicalJson, cellLabels, cellName, type Fingerprint, type PlannedCell } from "./cells.ts";
+import { canonicalJson, cellLabels, cellName, type PlannedCell } from "./cells.ts";
+import { resolveConfig } from "./config.ts";
 import { harnessCommit } from "./environment.ts";
 import { classifyExit } from "./failure.ts";
 import { planSweep, type SweepPlan } from "./plan.ts";
@@ -26,11 +27,16 @@ import {
   writeRecord,
 } from "./store.ts";
 
+/** A run as one writes it: whatever has a default may be left out. */
+export type RunConfigInput = z.input<typeof runConfigSchema>;
+
 /** How a run went. */
 export interface SweepResult {
   /** Records of every cell of the configuration that has one, dense first. */
   records: CellRecord[];
+  /** Cells that finished in this run. */
   done: number;
+  /** Cells that failed in this run. */
   failed: number;
   /** Cells that were finished before this run. */
   skipped: number;
@@ -58,9 +64,10 @@ const runFileSchema = z.object({
  * Failures of cells are records, not exceptions.
  * @throws {UsageError} when the configuration, the model or the data cannot be used: nothing was run.
  * @throws {EngineError} when the engine that was asked for does not start. */
-export async function runSweep(config: RunConfig, options: SweepOptions = {}): Promise<SweepResult> {
+export async function runSweep(config: RunConfigInput, options: SweepOptions = {}): Promise<SweepResult> {
   const { onEvent = () => {}, signal = new AbortController().signal } = options;
-  const plan = await planSweep(config, onEvent);
+  const checked = resolveConfig([{ values: config, where: () => "configuration" }]);
+  const plan = await planSweep(checked, onEvent);
   const { out, jobs } = plan.config;
   using _lock = lockFolder(out);
   const startedAt = performance.now();
@@ -160,43 +167,45 @@ function storedRecord(
   }
 }
 
+/** What must be equal for numbers to stand beside each other in one folder. */
+function protocolOf({ config, engine, fingerprint }: z.infer<typeof runFileSchema>): Record<string, unknown> {
+  const { units, ffnMultiple, calibration, perplexity, tasks, limit, throughput } = config;
+  const { weights, tokenizer, data } = fingerprint;
+  return { weights, tokenizer, engine, units, ffnMultiple, calibration, perplexity, tasks, limit, throughput, ...data };
+}
+
 /** Writes `run.json`, unless the folder holds a run whose numbers must not stand beside these.
  * @throws {UsageError} that names the settings that differ. */
 function writeRunFile({ config, engine, fingerprint }: SweepPlan): void {
   const path = runPaths(config.out).run;
-  let previous: z.infer<typeof runFileSchema> | undefined;
+  const run = { schemaVersion: SCHEMA_VERSION, config, engine, fingerprint };
+  let text: string | undefined;
   try {
-    previous = runFileSchema.parse(JSON.parse(Deno.readTextFileSync(path)));
+    text = Deno.readTextFileSync(path);
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) {
-      throw new FileFormatError(path, "is not the run file of this program");
-    }
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
-  if (previous) {
-    const protocol = (run: { config: RunConfig; engine: string; fingerprint: Fingerprint }) => {
-      const { methods: _m, sparsity: _s, seeds: _e, name: _n, out: _o, jobs: _j, data: _d, model: _p, ...settings } =
-        run.config;
-      return {
-        ...settings,
-        engine: run.engine,
-        weights: run.fingerprint.weights,
-        data: run.fingerprint.data,
-      } as Record<
-        string,
-        unknown
-      >;
-    };
-    const [before, now] = [protocol(previous), protocol({ config, engine, fingerprint })];
-    const keys = [...new Set([...Object.keys(before), ...Object.keys(now)])];
-    const differing = keys.filter((key) => canonicalJson(before[key] ?? null) !== canonicalJson(now[key] ?? null));
+  if (text !== undefined) {
+    const [before, now] = [protocolOf(parseRunFile(text, path)), protocolOf(run)];
+    // Data that only one of the two reads, such as calibration data of a method added later, cannot differ.
+    const differing = Object.keys(now).filter((key) =>
+      key in before && canonicalJson(before[key] ?? null) !== canonicalJson(now[key] ?? null)
+    );
     if (differing.length > 0) {
+      const which = differing.join(", ");
       throw new UsageError(
-        `"${config.out}" holds a run with other settings (${
-          differing.join(", ")
-        }), whose numbers cannot stand beside ` +
-          "these: choose another --out",
+        `"${config.out}" holds a run with other settings (${which}), whose numbers cannot stand beside these: ` +
+          "choose another --out",
       );
     }
   }
-  writeAtomically(path, toJson({ schemaVersion: SCHEMA_VERSION, config, engine, fingerprint }));
+  writeAtomically(path, toJson(run));
+}
+
+function parseRunFile(text: string, path: string): z.infer<typeof runFileSchema> {
+  try {
+    return runFileSchema.parse(JSON.parse(text));
+  } catch {
+    throw new FileFormatError(path, "is not the run file of this version of the program: choose another --out");
+  }
 }

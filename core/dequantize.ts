@@ -11,7 +11,7 @@
 export type GgmlType = "F32" | "F16" | "BF16" | "Q4_0" | "Q4_1" | "Q5_0" | "Q5_1" | "Q8_0" | "Q4_K" | "Q6_K";
 
 /** Converts `count` blocks from byte `at` of `bytes` to f32 at `start` of `out`. */
-type Decoder = (bytes: Uint8Array, at: number, count: number, out: Float32Array, start: number) => void;
+export type BlockDecoder = (bytes: Uint8Array, at: number, count: number, out: Float32Array, start: number) => void;
 
 /** How a tensor type is stored. */
 export interface BlockFormat {
@@ -19,7 +19,8 @@ export interface BlockFormat {
   blockValues: number;
   /** Bytes of one block. */
   blockBytes: number;
-  decode: Decoder;
+  /** Converts blocks to f32. */
+  decode: BlockDecoder;
 }
 
 let f16Table: Float32Array | undefined;
@@ -31,7 +32,7 @@ export function halfToFloat(): Float32Array {
 }
 
 /** f32 to f32: copies bytes, whatever their alignment. */
-const decodeF32: Decoder = (bytes, at, count, out, start) => {
+const decodeF32: BlockDecoder = (bytes, at, count, out, start) => {
   new Uint8Array(out.buffer, out.byteOffset + start * 4, count * 4).set(bytes.subarray(at, at + count * 4));
 };
 
@@ -43,21 +44,21 @@ function halves(bytes: Uint8Array, at: number, count: number): Uint16Array {
     : new Uint16Array(bytes.slice(at, at + count * 2).buffer);
 }
 
-const decodeF16: Decoder = (bytes, at, count, out, start) => {
+const decodeF16: BlockDecoder = (bytes, at, count, out, start) => {
   const table = halfToFloat();
   const bits = halves(bytes, at, count);
   for (let i = 0; i < count; i++) out[start + i] = table[bits[i]];
 };
 
 /** BF16 is the upper half of an f32. */
-const decodeBf16: Decoder = (bytes, at, count, out, start) => {
+const decodeBf16: BlockDecoder = (bytes, at, count, out, start) => {
   const from = halves(bytes, at, count);
   const to = new Uint32Array(out.buffer, out.byteOffset + start * 4, count);
   for (let i = 0; i < count; i++) to[i] = from[i] << 16;
 };
 
 /** d f16, 16 bytes of nibbles: weight j is the low nibble of byte j, weight j + 16 the high one. `d (q - 8)`. */
-const decodeQ40: Decoder = (bytes, at, count, out, start) => {
+const decodeQ40: BlockDecoder = (bytes, at, count, out, start) => {
   const table = halfToFloat();
   for (let block = 0; block < count; block++, at += 18, start += 32) {
     const d = table[bytes[at] | bytes[at + 1] << 8];
@@ -70,7 +71,7 @@ const decodeQ40: Decoder = (bytes, at, count, out, start) => {
 };
 
 /** d f16, m f16, 16 bytes of nibbles. `d q + m`. */
-const decodeQ41: Decoder = (bytes, at, count, out, start) => {
+const decodeQ41: BlockDecoder = (bytes, at, count, out, start) => {
   const table = halfToFloat();
   for (let block = 0; block < count; block++, at += 20, start += 32) {
     const d = table[bytes[at] | bytes[at + 1] << 8];
@@ -84,7 +85,7 @@ const decodeQ41: Decoder = (bytes, at, count, out, start) => {
 };
 
 /** d f16, 32 fifth bits, 16 bytes of nibbles. `d (q - 16)`. */
-const decodeQ50: Decoder = (bytes, at, count, out, start) => {
+const decodeQ50: BlockDecoder = (bytes, at, count, out, start) => {
   const table = halfToFloat();
   for (let block = 0; block < count; block++, at += 22, start += 32) {
     const d = table[bytes[at] | bytes[at + 1] << 8];
@@ -98,7 +99,7 @@ const decodeQ50: Decoder = (bytes, at, count, out, start) => {
 };
 
 /** d f16, m f16, 32 fifth bits, 16 bytes of nibbles. `d q + m`. */
-const decodeQ51: Decoder = (bytes, at, count, out, start) => {
+const decodeQ51: BlockDecoder = (bytes, at, count, out, start) => {
   const table = halfToFloat();
   for (let block = 0; block < count; block++, at += 24, start += 32) {
     const d = table[bytes[at] | bytes[at + 1] << 8];
@@ -113,7 +114,7 @@ const decodeQ51: Decoder = (bytes, at, count, out, start) => {
 };
 
 /** d f16, 32 signed bytes. `d q`. */
-const decodeQ80: Decoder = (bytes, at, count, out, start) => {
+const decodeQ80: BlockDecoder = (bytes, at, count, out, start) => {
   const table = halfToFloat();
   for (let block = 0; block < count; block++, at += 34, start += 32) {
     const d = table[bytes[at] | bytes[at + 1] << 8];
@@ -123,7 +124,7 @@ const decodeQ80: Decoder = (bytes, at, count, out, start) => {
 
 /** 256 weights in 8 sub-blocks of 32: d f16, dmin f16, 8 six-bit scales and 8 six-bit minima in 12 bytes, 128 bytes of
  * nibbles (bytes 32 p … 32 p + 31 hold sub-block 2 p low, 2 p + 1 high). `d s q - dmin m`. */
-const decodeQ4K: Decoder = (bytes, at, count, out, start) => {
+const decodeQ4K: BlockDecoder = (bytes, at, count, out, start) => {
   const table = halfToFloat();
   for (let block = 0; block < count; block++, at += 144) {
     const d = table[bytes[at] | bytes[at + 1] << 8];
@@ -146,7 +147,7 @@ const decodeQ4K: Decoder = (bytes, at, count, out, start) => {
 
 /** 256 weights in 16 sub-blocks of 16: 128 bytes with the lower four bits, 64 bytes with the upper two, 16 signed
  * scales, d f16. Each half of 128 weights is four runs of 32 that share bytes. `d s (q - 32)`. */
-const decodeQ6K: Decoder = (bytes, at, count, out, start) => {
+const decodeQ6K: BlockDecoder = (bytes, at, count, out, start) => {
   const table = halfToFloat();
   for (let block = 0; block < count; block++, at += 210) {
     const d = table[bytes[at + 208] | bytes[at + 209] << 8];

@@ -13,6 +13,8 @@ import { openRanged, type RangedFile } from "./ranged_file.ts";
 export const GGUF_LIMITS = {
   metadataEntries: 65_536,
   tensors: 65_536,
+  /** Longest key or tensor name in bytes; ggml itself allows tensors 63. */
+  nameBytes: 1024,
   /** Longest string in bytes; chat templates are the longest in real files. */
   stringBytes: 4 * 1024 * 1024,
   /** Elements of one metadata array; the largest real ones are merges, about 500,000. */
@@ -29,18 +31,23 @@ export type GgufArray = string[] | Int32Array | Uint32Array | Float32Array | Flo
 
 /** A tensor as the header describes it. */
 export interface GgufTensor {
+  /** Storage type. */
   type: GgmlType;
   /** Row-major, outermost first: `[out, in]` for a linear map (the file has the reverse order). */
   shape: number[];
   /** First byte in the file. */
   offset: number;
+  /** Bytes in the file. */
   sizeBytes: number;
 }
 
 /** An open GGUF file. */
 export interface GgufFile {
+  /** Path as given. */
   path: string;
+  /** Bytes of the whole file. */
   sizeBytes: number;
+  /** By key, such as `general.architecture`. */
   metadata: Map<string, GgufValue>;
   /** By GGUF name, such as `blk.0.attn_q.weight`. */
   tensors: Map<string, GgufTensor>;
@@ -48,6 +55,7 @@ export interface GgufFile {
    * dimension's vectors); without it rows keep their place.
    * @throws {RangeError} when no tensor has that name. */
   read(name: string, placeRow?: (row: number) => number): { shape: number[]; data: Float32Array };
+  /** Closes the file. */
   close(): void;
 }
 
@@ -170,8 +178,8 @@ function readCount(cursor: Cursor, what: string, limit: number): number {
 
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
-function readString(cursor: Cursor, what: string): string {
-  const length = readCount(cursor, `length of ${what}`, GGUF_LIMITS.stringBytes);
+function readString(cursor: Cursor, what: string, maxBytes: number = GGUF_LIMITS.stringBytes): string {
+  const length = readCount(cursor, `length of ${what}`, maxBytes);
   const view = cursor.take(length, what);
   // Vocabularies hold hundreds of thousands of short ASCII strings; the decoder's fixed cost would dominate.
   if (length <= 16) {
@@ -250,7 +258,7 @@ function readArray(cursor: Cursor, what: string): GgufArray {
 function readMetadata(cursor: Cursor, count: number): Map<string, GgufValue> {
   const metadata = new Map<string, GgufValue>();
   for (let i = 0; i < count; i++) {
-    const key = readString(cursor, `metadata key ${i}`);
+    const key = readString(cursor, `metadata key ${i}`, GGUF_LIMITS.nameBytes);
     if (metadata.has(key)) cursor.fail(`metadata key "${key}" appears twice`);
     const type = readValueType(cursor, `metadata "${key}"`);
     const what = `metadata "${key}"`;
@@ -330,7 +338,7 @@ function readHeader(file: RangedFile): { metadata: Map<string, GgufValue>; tenso
   const metadata = readMetadata(cursor, metadataCount);
   const tensors = new Map<string, GgufTensor>();
   for (let i = 0; i < tensorCount; i++) {
-    const name = readString(cursor, `name of tensor ${i}`);
+    const name = readString(cursor, `name of tensor ${i}`, GGUF_LIMITS.nameBytes);
     if (tensors.has(name)) cursor.fail(`tensor "${name}" appears twice`);
     tensors.set(name, readTensorInfo(cursor, `tensor "${name}"`));
   }

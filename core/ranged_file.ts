@@ -5,21 +5,24 @@
 import { createHash } from "node:crypto";
 import { FileFormatError, UsageError } from "./errors.ts";
 
-/** An open file. Offsets and sizes are in bytes. */
+/** An open file. */
 export interface RangedFile {
+  /** Path as given. */
   path: string;
+  /** Size when it was opened. */
   sizeBytes: number;
   /** Fills `target` with the bytes from `offset` on.
    * @throws {FileFormatError} when the file ends before `target` is full. */
   readInto(offset: number, target: Uint8Array): void;
+  /** Closes the file; a second call does nothing. */
   close(): void;
 }
 
 /** The sentence for a file that cannot be opened. */
 function openProblem(path: string, error: unknown): UsageError {
-  if (error instanceof Deno.errors.NotFound) return new UsageError(`${path}: there is no such file`);
+  if (error instanceof Deno.errors.NotFound) return new UsageError(`${path}: there is no such file or folder`);
   if (error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable) {
-    return new UsageError(`${path}: this process may not read the file`);
+    return new UsageError(`${path}: this process may not read it`);
   }
   return new UsageError(`${path}: cannot be opened (${error instanceof Error ? error.message : String(error)})`);
 }
@@ -56,6 +59,16 @@ export function openRanged(path: string): RangedFile {
       isOpen = false;
     },
   };
+}
+
+/** Names of a folder's entries.
+ * @throws {UsageError} when the folder is missing or unreadable. */
+export function listFolder(path: string): Set<string> {
+  try {
+    return new Set([...Deno.readDirSync(path)].map((entry) => entry.name));
+  } catch (error) {
+    throw openProblem(path, error);
+  }
 }
 
 /** Reads a text file that must not be longer than `maxBytes`.

@@ -8,7 +8,7 @@
 import { join } from "node:path";
 import { BLOCK_FORMATS } from "./dequantize.ts";
 import { FileFormatError, UsageError } from "./errors.ts";
-import { openRanged, parseJsonObject, type RangedFile, readJsonObject } from "./ranged_file.ts";
+import { listFolder, openRanged, parseJsonObject, type RangedFile, readJsonObject } from "./ranged_file.ts";
 
 /** Limits on what a file may claim. */
 export const SAFETENSORS_LIMITS = {
@@ -47,15 +47,19 @@ const VALUE_BYTES: Record<string, number> = {
 export interface SafetensorsEntry {
   /** Storage type, such as `BF16`. */
   dtype: string;
+  /** Row-major, outermost first. */
   shape: number[];
   /** First byte in the file. */
   offset: number;
+  /** Bytes in the file. */
   sizeBytes: number;
 }
 
 /** A row-major f32 tensor. */
 export interface FloatTensor {
+  /** Outermost first. */
   shape: number[];
+  /** As many values as the product of `shape`. */
   data: Float32Array;
 }
 
@@ -63,12 +67,15 @@ export interface FloatTensor {
 export interface SafetensorsCheckpoint {
   /** The files, in name order. */
   paths: string[];
+  /** Bytes of all files. */
   sizeBytes: number;
+  /** By name. */
   tensors: Map<string, SafetensorsEntry>;
   /** Reads one tensor as f32.
    * @throws {RangeError} when no tensor has that name.
    * @throws {FileFormatError} when its storage type is not one of {@linkcode FLOAT_DTYPES}. */
   read(name: string): FloatTensor;
+  /** Closes the files. */
   close(): void;
 }
 
@@ -220,11 +227,11 @@ function readIndex(path: string): Map<string, string> {
  * @throws {UsageError} when the folder has neither, or a shard is missing.
  * @throws {FileFormatError} when the index or a shard is damaged, or a shard lacks a tensor the index puts there. */
 export function openSafetensorsFolder(folder: string): SafetensorsCheckpoint {
-  const names = [...Deno.readDirSync(folder)].map((entry) => entry.name);
-  if (names.includes("model.safetensors")) return openSafetensors(join(folder, "model.safetensors"));
+  const names = listFolder(folder);
+  if (names.has("model.safetensors")) return openSafetensors(join(folder, "model.safetensors"));
   const indexPath = join(folder, "model.safetensors.index.json");
-  if (!names.includes("model.safetensors.index.json")) {
-    const hint = names.some((name) => /\.(bin|pth|pt)$/.test(name))
+  if (!names.has("model.safetensors.index.json")) {
+    const hint = [...names].some((name) => /\.(bin|pth|pt)$/.test(name))
       ? "; PyTorch files can be converted with save_pretrained(..., safe_serialization=True)"
       : "";
     throw new UsageError(`${folder}: has no model.safetensors or model.safetensors.index.json${hint}`);

@@ -35,8 +35,11 @@ export interface ResampleOptions {
 
 /** A mean with its bootstrap interval. */
 export interface Interval {
+  /** Mean of the values. */
   mean: number;
+  /** Lower end. */
   low: number;
+  /** Upper end. */
   high: number;
 }
 

@@ -6,7 +6,7 @@ import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { FileFormatError, UsageError } from "./errors.ts";
-import { readJsonObject } from "./ranged_file.ts";
+import { listFolder, readJsonObject } from "./ranged_file.ts";
 import { type JsonObject, prepareForLibrary, TOKENIZER_LIMITS } from "./tokenizer_library.ts";
 
 /** A tokenizer of a model folder or GGUF file. */
@@ -18,8 +18,11 @@ export interface Tokenizer {
   decode(ids: readonly number[]): string;
   /** The token's own text, special tokens included: the vocabulary's entry, such as `Ġthe` or `<|im_end|>`. */
   tokenText(id: number): string;
+  /** Largest token id plus one. */
   vocabSize: number;
+  /** Id of the beginning-of-sequence token, if there is one. */
   bosTokenId: number | null;
+  /** Id of the end-of-sequence token, if there is one. */
   eosTokenId: number | null;
   /** Whether `encode` puts the beginning-of-sequence token first by default. */
   addsBos: boolean;
@@ -40,7 +43,9 @@ export interface TokenizerDefinition {
 export interface TokenizerOptions {
   /** V: ids must be below it. */
   vocabSize?: number;
+  /** Used where the configuration names no `bos_token`. */
   bosTokenId?: number | null;
+  /** Used where the configuration names no `eos_token`. */
   eosTokenId?: number | null;
 }
 
@@ -51,7 +56,7 @@ const MAX_JSON_BYTES = 256 * 1024 * 1024;
  * @throws {UsageError} when the folder has no `tokenizer.json`.
  * @throws {FileFormatError} when a file is not a JSON object. */
 export function readTokenizerDefinition(folder: string): TokenizerDefinition {
-  const names = new Set([...Deno.readDirSync(folder)].map((entry) => entry.name));
+  const names = listFolder(folder);
   if (!names.has("tokenizer.json")) {
     const hint = names.has("tokenizer.model")
       ? ": convert tokenizer.model with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
@@ -75,6 +80,13 @@ function configuredId(
   const entry = config[key];
   const text = typeof entry === "object" && entry !== null ? (entry as JsonObject).content : entry;
   return typeof text === "string" ? vocabulary.get(text) ?? fallback : fallback;
+}
+
+/** Makes byte fallback keep byte order marks inside a text, as the reference does. */
+function keepByteOrderMarks(decoder: unknown): void {
+  if (typeof decoder !== "function") return; // The library's steps are callable.
+  if ("text_decoder" in decoder) decoder.text_decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  if ("decoders" in decoder) (decoder.decoders as unknown[]).forEach(keepByteOrderMarks);
 }
 
 /** Ids the tokenizer puts before and after a text by default: its post-processor's, or, as in transformers, what
@@ -115,6 +127,8 @@ export function createTokenizer(
 ): Tokenizer {
   const { tokenizer, config } = definition;
   const { json, vocabulary } = prepareForLibrary(tokenizer, path, options.vocabSize ?? TOKENIZER_LIMITS.vocabulary);
+  const bosTokenId = configuredId(config, "bos_token", vocabulary, options.bosTokenId);
+  const eosTokenId = configuredId(config, "eos_token", vocabulary, options.eosTokenId);
   let library: LibraryTokenizer;
   try {
     // A WordLevel model's unknown token is looked up in the configuration.
@@ -125,8 +139,7 @@ export function createTokenizer(
       `cannot be used as a tokenizer (${error instanceof Error ? error.message : error})`,
     );
   }
-  const bosTokenId = configuredId(config, "bos_token", vocabulary, options.bosTokenId);
-  const eosTokenId = configuredId(config, "eos_token", vocabulary, options.eosTokenId);
+  keepByteOrderMarks(library.decoder);
   const { prefix, suffix } = surroundings(library, config, bosTokenId, eosTokenId);
   let vocabSize = 0;
   for (const id of vocabulary.values()) vocabSize = Math.max(vocabSize, id + 1);

@@ -39,6 +39,9 @@ const PRE_TOKENIZERS: Record<string, JsonObject> = {
   ),
 };
 
+/** A metadata value for a message. */
+const shown = (value: GgufValue | undefined) => typeof value === "string" ? `"${value.slice(0, 80)}"` : "(none)";
+
 /** What the metadata says, checked. */
 interface Vocabulary {
   tokens: string[];
@@ -169,7 +172,7 @@ function byteLevelModel(vocabulary: Vocabulary, file: GgufFile): JsonObject {
   const pre = file.metadata.get("tokenizer.ggml.pre") ?? "default";
   if (typeof pre !== "string" || !Object.hasOwn(PRE_TOKENIZERS, pre)) {
     throw new UsageError(
-      `${file.path}: pre-tokenizer "${pre}" is not supported: must be ${Object.keys(PRE_TOKENIZERS).join(", ")}`,
+      `${file.path}: pre-tokenizer ${shown(pre)} is not supported: must be ${Object.keys(PRE_TOKENIZERS).join(", ")}`,
     );
   }
   if (!vocabulary.merges) throw new FileFormatError(file.path, `has no metadata "tokenizer.ggml.merges"`);
@@ -243,7 +246,7 @@ export function ggufTokenizerDefinition(file: GgufFile): TokenizerDefinition {
   const { metadata, path } = file;
   const kind = metadata.get("tokenizer.ggml.model");
   if (kind !== "gpt2" && kind !== "llama") {
-    throw new UsageError(`${path}: tokenizer model "${kind ?? "(none)"}" is not supported: must be gpt2 or llama`);
+    throw new UsageError(`${path}: tokenizer model ${shown(kind)} is not supported: must be gpt2 or llama`);
   }
   const isSentencePiece = kind === "llama";
   const vocabulary = readVocabulary(file, isSentencePiece);

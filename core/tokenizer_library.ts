@@ -62,19 +62,22 @@ function contextOf(path: string): Context {
   };
 }
 
-/** A `Split` step with exact semantics in the library: a regular expression, isolated or removed. */
-function rewriteSplit(step: JsonObject, context: Context): JsonObject[] {
+/** The regular expression of a Split or Replace step. */
+function patternOf(step: JsonObject, context: Context): string {
   const pattern = isObject(step.pattern) ? step.pattern : {};
   const source = typeof pattern.Regex === "string"
     ? pattern.Regex
     : typeof pattern.String === "string"
     ? escapePattern(pattern.String)
-    : context.fail("a Split step has no pattern");
-  if (source.length > TOKENIZER_LIMITS.patternLength) {
-    context.fail(
-      `a Split pattern is ${source.length} characters long: at most ${TOKENIZER_LIMITS.patternLength} accepted`,
-    );
-  }
+    : context.fail(`a ${step.type} step has no pattern`);
+  return source.length <= TOKENIZER_LIMITS.patternLength ? source : context.fail(
+    `a ${step.type} pattern is ${source.length} characters long: at most ${TOKENIZER_LIMITS.patternLength} accepted`,
+  );
+}
+
+/** A `Split` step with exact semantics in the library: a regular expression, isolated or removed. */
+function rewriteSplit(step: JsonObject, context: Context): JsonObject[] {
+  const source = patternOf(step, context);
   if (step.behavior === "Isolated") return [isolate(source)];
   if (step.behavior === "Removed") return [step.invert === true ? keep(source) : remove(source)];
   return context.refuse(`Split with behavior ${JSON.stringify(step.behavior)}`);
@@ -132,16 +135,66 @@ function rewritePreTokenizer(step: unknown, context: Context, depth = 0): JsonOb
   }
 }
 
-/** Checks that a normalizer, decoder or post-processor has only known steps; `lists` names the key of a Sequence. */
-function checkSteps(step: unknown, kind: string, known: string[], context: Context, depth = 0): void {
+const isText = (value: unknown) => typeof value === "string";
+const isAbsentOr = (test: (value: unknown) => boolean, value: unknown) =>
+  value === undefined || value === null || test(value);
+const isSmallCount = (value: unknown) => Number.isInteger(value) && (value as number) >= 0 && (value as number) < 100;
+
+/** For each step that is followed exactly: whether its members are what the library needs. */
+type StepChecks = Record<string, (step: JsonObject, context: Context) => boolean>;
+const always = () => true;
+const isReplace = (step: JsonObject, context: Context) => patternOf(step, context) !== "" && isText(step.content);
+
+const NORMALIZERS: StepChecks = {
+  Prepend: (step) => isText(step.prepend),
+  Replace: isReplace,
+  NFC: always,
+  NFD: always,
+  NFKC: always,
+  NFKD: always,
+  Lowercase: always,
+  Strip: always,
+};
+const DECODERS: StepChecks = {
+  ByteLevel: always,
+  ByteFallback: always,
+  Fuse: always,
+  Metaspace: (step) => isAbsentOr(isText, step.replacement),
+  Replace: isReplace,
+  Strip: (step) => isText(step.content) && isSmallCount(step.start) && isSmallCount(step.stop),
+};
+const POST_PROCESSORS: StepChecks = {
+  ByteLevel: always,
+  TemplateProcessing: ({ single }) => {
+    if (!Array.isArray(single) || !single.every(isObject)) return false;
+    const texts = single.filter((item) => isObject(item.Sequence) && item.Sequence.id === "A");
+    const specials = single.filter((item) => isObject(item.SpecialToken) && isText(item.SpecialToken.id));
+    return texts.length === 1 && texts.length + specials.length === single.length;
+  },
+};
+
+/** Checks a normalizer, decoder or post-processor; `list` is the key of a Sequence's steps. */
+function checkSteps(
+  step: unknown,
+  kind: string,
+  list: string,
+  known: StepChecks,
+  context: Context,
+  depth = 0,
+): void {
   if (step === null || step === undefined) return;
-  if (!isObject(step) || depth > TOKENIZER_LIMITS.sequenceDepth) return context.fail(`the ${kind} is malformed`);
-  if (step.type === "Sequence") {
-    const list = step[`${kind.replace("post_processor", "processor")}s`];
-    if (!Array.isArray(list)) return context.fail(`a ${kind} Sequence has no list`);
-    list.forEach((inner) => checkSteps(inner, kind, known, context, depth + 1));
-  } else if (!known.includes(step.type as string)) {
-    context.refuse(`${kind} ${JSON.stringify(step.type)}`);
+  if (!isObject(step) || !isText(step.type) || depth > TOKENIZER_LIMITS.sequenceDepth) {
+    return context.fail(`the ${kind} is malformed`);
+  }
+  const type = step.type as string;
+  if (type === "Sequence") {
+    const steps = step[list];
+    if (!Array.isArray(steps) || steps.includes(null)) return context.fail(`a ${kind} Sequence has no list of steps`);
+    steps.forEach((inner) => checkSteps(inner, kind, list, known, context, depth + 1));
+  } else if (!Object.hasOwn(known, type)) {
+    context.refuse(`${kind} "${type}"`);
+  } else if (!known[type](step, context)) {
+    context.fail(`the ${kind} "${type}" is malformed`);
   }
 }
 
@@ -186,6 +239,8 @@ function checkModel(model: JsonObject, context: Context): void {
   for (const key of ["dropout", "continuing_subword_prefix", "end_of_word_suffix"]) {
     if (model[key]) context.refuse(`"${key}" ${JSON.stringify(model[key])}`);
   }
+  if (!isAbsentOr(isText, model.unk_token)) context.fail(`"model.unk_token" must be a token or null`);
+  if (!isAbsentOr(isTokenId, model.unk_id)) context.fail(`"model.unk_id" must be a token id or null`);
 }
 
 /** Whether no token can reach over a boundary between another character and a following space mark. Then cutting the
@@ -220,6 +275,7 @@ function rewriteDecoder(decoder: unknown): unknown {
 
 /** What the library is given, and what is known about it. */
 export interface PreparedTokenizer {
+  /** `tokenizer.json` for the library. */
   json: JsonObject;
   /** Token -> id, added tokens included. */
   vocabulary: Map<string, number>;
@@ -236,14 +292,9 @@ export function prepareForLibrary(json: JsonObject, path: string, vocabularyLimi
   const context = contextOf(path);
   const model = isObject(json.model) ? { type: "BPE", ...json.model } : context.fail(`has no "model"`);
   checkModel(model, context);
-  checkSteps(
-    json.normalizer,
-    "normalizer",
-    ["Prepend", "Replace", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip"],
-    context,
-  );
-  checkSteps(json.decoder, "decoder", ["ByteLevel", "ByteFallback", "Fuse", "Metaspace", "Replace", "Strip"], context);
-  checkSteps(json.post_processor, "post_processor", ["TemplateProcessing", "ByteLevel"], context);
+  checkSteps(json.normalizer, "normalizer", "normalizers", NORMALIZERS, context);
+  checkSteps(json.decoder, "decoder", "decoders", DECODERS, context);
+  checkSteps(json.post_processor, "post_processor", "processors", POST_PROCESSORS, context);
   const steps = rewritePreTokenizer(json.pre_tokenizer, context);
   const vocabulary = readVocabulary(model, context);
   const merges = model.type === "BPE" ? readMerges(model, context) : [];

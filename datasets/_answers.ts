@@ -5,7 +5,8 @@
 import { z } from "zod";
 
 /** Answer texts and their labels, such as `A` to `E` or `1` to `4`. */
-export const labelledTexts = z.looseObject({ text: z.array(z.string()).min(2), label: z.array(z.string()) });
+export const labelledTexts: z.ZodObject<{ text: z.ZodArray<z.ZodString>; label: z.ZodArray<z.ZodString> }> = z
+  .looseObject({ text: z.array(z.string()).min(2), label: z.array(z.string()) });
 
 /** Index of the text that `key` labels.
  * @throws {RangeError} when no label equals `key`, or texts and labels differ in number. */

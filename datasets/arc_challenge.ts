@@ -1,9 +1,9 @@
 import { z } from "zod";
 import { answerIndex, labelledTexts } from "./_answers.ts";
-import { choicesAfter, defineTask } from "./define.ts";
+import { choicesAfter, defineTask, type Task } from "./define.ts";
 
 /** ARC-Challenge: grade-school science questions, the hard ones. */
-export const arcChallenge = defineTask({
+export const arcChallenge: Task = defineTask({
   id: "arc_challenge",
   version: 1,
   summary: "ARC-Challenge: grade-school science questions, the hard ones",

@@ -1,9 +1,9 @@
 import { z } from "zod";
 import { answerIndex, labelledTexts } from "./_answers.ts";
-import { choicesAfter, defineTask } from "./define.ts";
+import { choicesAfter, defineTask, type Task } from "./define.ts";
 
 /** ARC-Easy: grade-school science questions, the easy ones. */
-export const arcEasy = defineTask({
+export const arcEasy: Task = defineTask({
   id: "arc_easy",
   version: 1,
   summary: "ARC-Easy: grade-school science questions, the easy ones",

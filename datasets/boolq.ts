@@ -1,8 +1,8 @@
 import { z } from "zod";
-import { choicesAfter, defineTask } from "./define.ts";
+import { choicesAfter, defineTask, type Task } from "./define.ts";
 
 /** BoolQ: yes/no questions about a passage. */
-export const boolq = defineTask({
+export const boolq: Task = defineTask({
   id: "boolq",
   version: 2,
   summary: "BoolQ: is the answer to a question about a passage yes or no",

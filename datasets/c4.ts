@@ -1,10 +1,13 @@
-import { defineCorpus } from "./define.ts";
+import { type Corpus, defineCorpus } from "./define.ts";
 import { wikitextDetokenise } from "./wikitext2.ts";
 
 /** C4 as SparseGPT and Wanda read it: the first 1100 records of the first validation shard joined by one space, at most
  * 256 windows; calibration windows each come from one record of the first training shard that is long enough.
- * Protocol (c) detokenises as for WikiText, as the task `c4` of lm-evaluation-harness does. */
-export const c4 = defineCorpus({
+ * Protocol (c) detokenises as for WikiText, as the task `c4` of lm-evaluation-harness does.
+ *
+ * Deviations: calibration draws from the first 1100 records of its shard and protocol (c) scores 1100 documents, where
+ * the originals read whole shards. */
+export const c4: Corpus = defineCorpus({
   id: "c4",
   summary: "C4 (en): web text, the first 1100 records of the first validation shard",
   source: "Raffel et al. 2019, arXiv:1910.10683",

@@ -11,12 +11,15 @@ import { loadCorpus } from "./load.ts";
 
 /** What to draw. */
 export interface CalibrationOptions {
+  /** Corpus whose calibration split is used. */
   corpus: Corpus;
+  /** Tokenizer of the model. */
   tokenizer: Tokenizer;
   /** Number of windows. */
   sequences: number;
   /** Length of a window in tokens. */
   tokens: number;
+  /** Seed of the places. */
   seed: number;
   /** Folder with data sets. */
   data?: string;

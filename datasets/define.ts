@@ -43,6 +43,7 @@ export interface Choice {
 
 /** A multiple-choice example. */
 export interface Example {
+  /** At least two. */
   choices: Choice[];
   /** Index of the right choice. */
   gold: number;

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { capitalize, replaceEach, strip } from "../core/python_text.ts";
-import { choicesAfter, defineTask } from "./define.ts";
+import { choicesAfter, defineTask, type Task } from "./define.ts";
 
 /** HellaSwag's text without WikiHow's markup. White space is stripped first, so that a removed mark may leave a space at
  * either end; two spaces become one once, so that three leave two. Both are lm-evaluation-harness's behaviour. */
@@ -10,7 +10,7 @@ function clean(text: string): string {
 }
 
 /** HellaSwag: which of four endings continues a description. */
-export const hellaswag = defineTask({
+export const hellaswag: Task = defineTask({
   id: "hellaswag",
   version: 1,
   summary: "HellaSwag: which of four endings continues a description",

@@ -17,12 +17,15 @@ export interface LoadedTask<Data = unknown> {
   records: Data[];
   /** Examples in the whole split. */
   total: number;
+  /** Where they come from, for records of results. */
   dataset: DatasetUse;
 }
 
 /** A corpus's texts in the order of the file. */
 export interface LoadedCorpus {
+  /** One text per record. */
   texts: string[];
+  /** Where they come from, for records of results. */
   dataset: DatasetUse;
 }
 

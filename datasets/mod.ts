@@ -12,6 +12,7 @@ import { hellaswag } from "./hellaswag.ts";
 import { openbookqa } from "./openbookqa.ts";
 import { piqa } from "./piqa.ts";
 import { ptbTestSpace, ptbValidNl2 } from "./ptb.ts";
+import { tinyTasks, tinyWorld } from "./tiny_world/mod.ts";
 import { wikitext, wikitext2 } from "./wikitext2.ts";
 import { winogrande } from "./winogrande.ts";
 
@@ -35,6 +36,7 @@ export const tasks: ReadonlyMap<string, Task> = byId<Task>("task", [
   arcEasy,
   arcChallenge,
   openbookqa,
+  ...tinyTasks,
 ]);
 
 /** Text corpora by id. */
@@ -44,6 +46,7 @@ export const corpora: ReadonlyMap<string, Corpus> = byId<Corpus>("corpus", [
   ptbTestSpace,
   ptbValidNl2,
   c4,
+  tinyWorld,
 ]);
 
 /** The task `id`.

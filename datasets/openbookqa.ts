@@ -1,10 +1,10 @@
 import { z } from "zod";
 import { stripStart } from "../core/python_text.ts";
 import { answerIndex, labelledTexts } from "./_answers.ts";
-import { choicesAfter, defineTask } from "./define.ts";
+import { choicesAfter, defineTask, type Task } from "./define.ts";
 
 /** OpenBookQA: elementary science, the question alone, without the book of facts. */
-export const openbookqa = defineTask({
+export const openbookqa: Task = defineTask({
   id: "openbookqa",
   version: 1,
   summary: "OpenBookQA: elementary science questions, without the book of facts",

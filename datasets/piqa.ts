@@ -1,8 +1,8 @@
 import { z } from "zod";
-import { choicesAfter, defineTask } from "./define.ts";
+import { choicesAfter, defineTask, type Task } from "./define.ts";
 
 /** PIQA: which of two solutions reaches an everyday goal. */
-export const piqa = defineTask({
+export const piqa: Task = defineTask({
   id: "piqa",
   version: 1,
   summary: "PIQA: which of two solutions reaches an everyday physical goal",

@@ -14,11 +14,13 @@ export const MAX_LINE_LENGTH = 16 * 1024 * 1024;
 export interface DataRecord<T> {
   /** Line in the file, from 1. */
   line: number;
+  /** The record, checked. */
   value: T;
 }
 
 /** What a file holds. */
 export interface RecordFile<T> {
+  /** Records in the order of the file. */
   records: DataRecord<T>[];
   /** SHA-256 of the file's bytes, hex. */
   sha256: string;
@@ -28,8 +30,9 @@ export interface RecordFile<T> {
 export interface ReadOptions<Schema extends z.ZodType> {
   /** Format of a record. */
   record: Schema;
-  /** Reads a plain text file as one record per line, `{ [textField]: line }`, without its line end. Without it a text
-   * file is refused. */
+  /** Reads a plain text file as one record per line, `{ [textField]: line }`, without its line end; what follows the
+   * last line end is a record too, so that joining with line ends gives the file back. Without it a text file is
+   * refused. */
   textField?: string;
   /** Stops after the first records; the hash is that of the whole file. */
   maxRecords?: number;
@@ -47,20 +50,21 @@ async function hashFile(path: string): Promise<string> {
   return hash.digest("hex");
 }
 
-/** Lines of a UTF-8 file, without their ends (`\n` or `\r\n`); `.gz` is unpacked. */
+/** Lines of a UTF-8 file, without their ends (`\n` or `\r\n`); `.gz` is unpacked. As with `split("\n")`, a final line
+ * end is followed by one more, empty line. */
 async function* readLines(path: string): AsyncGenerator<string> {
   const file = await Deno.open(path);
   const bytes: ReadableStream<BufferSource> = path.endsWith(".gz")
     ? file.readable.pipeThrough(new DecompressionStream("gzip"))
     : file.readable;
-  let rest = "";
+  let rest: string | undefined;
   for await (const chunk of bytes.pipeThrough(new TextDecoderStream("utf-8", { fatal: true }))) {
-    const lines = (rest + chunk).split("\n");
+    const lines = ((rest ?? "") + chunk).split("\n");
     rest = lines.pop()!;
     if (rest.length > MAX_LINE_LENGTH) throw new RangeError(`has a line of more than ${MAX_LINE_LENGTH} characters`);
     for (const line of lines) yield line.endsWith("\r") ? line.slice(0, -1) : line;
   }
-  if (rest !== "") yield rest;
+  if (rest !== undefined) yield rest;
 }
 
 function parseRecord<Schema extends z.ZodType>(path: string, line: number, text: string, schema: Schema) {

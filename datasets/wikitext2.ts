@@ -1,5 +1,5 @@
 import { PYTHON_SPACE, replaceEach, strip } from "../core/python_text.ts";
-import { defineCorpus } from "./define.ts";
+import { type Corpus, defineCorpus } from "./define.ts";
 
 /** Whether a line is the title of an article (` = Title = `) and not of a section (` = = Title = = `). */
 function isTitle(line: string): boolean {
@@ -7,12 +7,17 @@ function isTitle(line: string): boolean {
   return text.startsWith("= ") && text.endsWith(" =");
 }
 
-/** Articles of line-level records, as `EleutherAI/wikitext_document_level` makes them from the raw file. An empty record
- * stands for the raw file's blank line, a space and a line feed. */
+/** The raw file that records come from: lines of a text file, or rows of the Hub, which keep their line feed and where
+ * an empty row stands for a blank line, a space and a line feed. */
+function rawText(lines: readonly string[]): string {
+  if (!lines.some((line) => line.endsWith("\n"))) return lines.join("\n");
+  return lines.map((row) => row === "" ? " \n" : row).join("");
+}
+
+/** Articles of line-level records, as `EleutherAI/wikitext_document_level` makes them from the raw file. */
 export function wikitextPages(lines: readonly string[]): string[] {
-  const raw = lines.map((line) => line === "" ? " \n" : line.endsWith("\n") ? line : `${line}\n`).join("");
   const pages: string[][] = [[]];
-  for (const line of raw.split("\n")) {
+  for (const line of rawText(lines).split("\n")) {
     if (isTitle(line)) pages.push([]);
     pages[pages.length - 1].push(line);
   }
@@ -42,7 +47,7 @@ export function wikitextDetokenise(text: string): string {
 }
 
 /** WikiText-2 (raw), line by line. */
-export const wikitext2 = defineCorpus({
+export const wikitext2: Corpus = defineCorpus({
   id: "wikitext2",
   summary: "WikiText-2 raw: Wikipedia articles, records joined by an empty line",
   source: "Merity et al. 2016, arXiv:1609.07843",
@@ -65,7 +70,7 @@ export const wikitext2 = defineCorpus({
 });
 
 /** WikiText-2 (raw), page by page, for protocol (c). */
-export const wikitext = defineCorpus({
+export const wikitext: Corpus = defineCorpus({
   id: "wikitext",
   summary: "WikiText-2 raw, whole articles, for protocol (c) as in lm-evaluation-harness",
   source: "Merity et al. 2016, arXiv:1609.07843",

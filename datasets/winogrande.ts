@@ -1,10 +1,10 @@
 import { z } from "zod";
 import { strip } from "../core/python_text.ts";
-import { defineTask } from "./define.ts";
+import { defineTask, type Task } from "./define.ts";
 
 /** WinoGrande, scored partially: each option fills the blank of its own context, and the rest of the sentence, the same
  * for both, is what is scored. */
-export const winogrande = defineTask({
+export const winogrande: Task = defineTask({
   id: "winogrande",
   version: 1,
   summary: "WinoGrande: which of two names fills the blank of a sentence",

@@ -4,13 +4,25 @@
  */
 import type { z } from "zod";
 import type { Rng } from "../core/rng.ts";
+import type { TrainingOptions, TrainingReport } from "../core/schema.ts";
 import type { HostTensor } from "../models/config.ts";
 import type { LlamaModel } from "../models/llama.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
+import type { CheckpointPlace } from "../models/training/checkpoint.ts";
 
 /** Named f32 arrays, such as one score vector per layer. */
 export type Statistics = Record<string, HostTensor>;
+
+/** What a method that learns reads besides calibration data. */
+export interface LearningContext {
+  /** Steps, rates and loss; the same as for the recovery of other methods. */
+  options: TrainingOptions;
+  /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
+  windows: Int32Array[];
+  /** Where to keep snapshots; without it a stopped run begins again. */
+  checkpoint?: CheckpointPlace;
+}
 
 /** What a method is given. */
 export interface MethodContext<Options> {
@@ -18,6 +30,8 @@ export interface MethodContext<Options> {
   model: LlamaModel;
   /** Calibration windows, each `[T]` token ids; the same for every method of a comparison. Empty unless needed. */
   calibration: Int32Array[];
+  /** Filled for methods of kind `learned`. */
+  learning?: LearningContext;
   /** The budget to meet. */
   target: BudgetTarget;
   /** Parsed options. */
@@ -42,6 +56,8 @@ export interface PruneResult {
   /** Tensors that replace the dense model's before units are cut out, by Hugging Face name and at dense shape.
    * Biases may be added this way (`…o_proj.bias`), which makes the result something other than a plain LLaMA. */
   replaced?: Statistics;
+  /** What a method that learns did. */
+  training?: TrainingReport[];
 }
 
 /** A pruning method. Made with {@linkcode defineMethod}. */

@@ -7,6 +7,7 @@ import { expectedTensors, type LlamaConfig } from "./config.ts";
 
 /** What a checkpoint has, in its own naming. */
 export interface FoundTensors {
+  /** Named in messages. */
   path: string;
   /** Shape by stored name. */
   shapes: Map<string, readonly number[]>;

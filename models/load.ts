@@ -26,6 +26,7 @@ const MAX_CONFIG_BYTES = 1024 * 1024;
 export interface OpenedModel {
   /** Weights, read tensor by tensor. The caller closes it. */
   source: WeightSource;
+  /** Text to ids and back; every id is below the model's vocabulary size. */
   tokenizer: Tokenizer;
   /** What the tokenizer was made of, for writing it to another folder. */
   tokenizerDefinition: TokenizerDefinition;
@@ -145,12 +146,14 @@ const tokenizerOptions = ({ vocabSize, bosTokenId, eosTokenId }: LlamaConfig) =>
  * @throws {UsageError} when there is no such model, or something about it is not supported, by its name.
  * @throws {FileFormatError} when a file is damaged or contradicts itself. */
 export function openModel(path: string): Promise<OpenedModel> {
-  const { source, definition, definedIn } = openParts(path);
-  try {
-    const tokenizer = createTokenizer(definition, definedIn, tokenizerOptions(source.config));
-    return Promise.resolve({ source, tokenizer, tokenizerDefinition: definition });
-  } catch (error) {
-    source.close();
-    throw error;
-  }
+  return Promise.try(() => {
+    const { source, definition, definedIn } = openParts(path);
+    try {
+      const tokenizer = createTokenizer(definition, definedIn, tokenizerOptions(source.config));
+      return { source, tokenizer, tokenizerDefinition: definition };
+    } catch (error) {
+      source.close();
+      throw error;
+    }
+  });
 }

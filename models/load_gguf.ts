@@ -70,7 +70,6 @@ interface Members {
   integer(key: string, max: number, fallback?: number): number;
   number(key: string, fallback?: number): number;
   text(key: string, fallback: string): string;
-  has(key: string): boolean;
 }
 
 function membersOf(file: GgufFile): Members {
@@ -81,7 +80,6 @@ function membersOf(file: GgufFile): Members {
   };
   const value = (key: string) => file.metadata.get(`llama.${key}`);
   return {
-    has: (key) => file.metadata.has(`llama.${key}`),
     integer: (key, max, fallback) => {
       const found = value(key) ?? fallback;
       const isValid = typeof found === "number" && Number.isInteger(found) && found >= 1 && found <= max;
@@ -152,28 +150,12 @@ function tokenId(file: GgufFile, key: string, vocabSize: number): number | null 
   return typeof id === "number" && id >= 0 && id < vocabSize ? id : null;
 }
 
-/** Configuration of the model in a GGUF file.
- * @throws {UsageError} for another architecture, experts, or a RoPE scaling that is not supported, by its name.
- * @throws {FileFormatError} when the metadata are incomplete or beyond a limit. */
-export function ggufConfig(file: GgufFile): LlamaConfig {
-  const architecture = file.metadata.get("general.architecture");
-  if (architecture !== "llama") {
-    throw new UsageError(`${file.path}: architecture "${architecture ?? "(none)"}" is not supported: must be llama`);
-  }
-  const members = membersOf(file);
-  if (Number(file.metadata.get("llama.expert_count") ?? 0) > 0) {
-    throw new UsageError(`${file.path}: mixtures of experts are not supported`);
-  }
-  if (Number(file.metadata.get("split.count") ?? 1) > 1) {
-    throw new UsageError(`${file.path}: is one part of a split model: join the parts with llama-gguf-split --merge`);
-  }
-  const embedding = file.tensors.get("token_embd.weight");
-  if (embedding?.shape.length !== 2) throw new FileFormatError(file.path, `has no matrix "token_embd.weight"`);
-  const [vocabSize] = embedding.shape;
-  if (vocabSize > CONFIG_LIMITS.vocabulary) {
-    throw new FileFormatError(file.path, `has ${vocabSize} tokens: at most ${CONFIG_LIMITS.vocabulary} accepted`);
-  }
-  const width = members.integer("embedding_length", CONFIG_LIMITS.width);
+/** G, R and K. */
+function readHeads(
+  file: GgufFile,
+  members: Members,
+  width: number,
+): { kvGroups: number; queryHeadsPerGroup: number; headSize: number } {
   const heads = members.integer("attention.head_count", CONFIG_LIMITS.width);
   const kvGroups = members.integer("attention.head_count_kv", CONFIG_LIMITS.width, heads);
   if (heads % kvGroups !== 0) {
@@ -189,9 +171,36 @@ export function ggufConfig(file: GgufFile): LlamaConfig {
     }
   }
   if (headSize % 2 !== 0) throw new FileFormatError(file.path, `the head size is ${headSize}: must be even for RoPE`);
+  return { kvGroups, queryHeadsPerGroup: heads / kvGroups, headSize };
+}
+
+/** Configuration of the model in a GGUF file.
+ * @throws {UsageError} for another architecture, experts, or a RoPE scaling that is not supported, by its name.
+ * @throws {FileFormatError} when the metadata are incomplete or beyond a limit. */
+export function ggufConfig(file: GgufFile): LlamaConfig {
+  const architecture = file.metadata.get("general.architecture");
+  if (architecture !== "llama") {
+    const name = typeof architecture === "string" ? `"${architecture.slice(0, 80)}"` : "(none)";
+    throw new UsageError(`${file.path}: architecture ${name} is not supported: must be llama`);
+  }
+  const members = membersOf(file);
+  if (Number(file.metadata.get("llama.expert_count") ?? 0) > 0) {
+    throw new UsageError(`${file.path}: mixtures of experts are not supported`);
+  }
+  if (Number(file.metadata.get("split.count") ?? 1) > 1) {
+    throw new UsageError(`${file.path}: is one part of a split model: join the parts with llama-gguf-split --merge`);
+  }
+  const embedding = file.tensors.get("token_embd.weight");
+  if (embedding?.shape.length !== 2) throw new FileFormatError(file.path, `has no matrix "token_embd.weight"`);
+  const [vocabSize] = embedding.shape;
+  if (vocabSize > CONFIG_LIMITS.vocabulary) {
+    throw new FileFormatError(file.path, `has ${vocabSize} tokens: at most ${CONFIG_LIMITS.vocabulary} accepted`);
+  }
+  const width = members.integer("embedding_length", CONFIG_LIMITS.width);
+  const { kvGroups, queryHeadsPerGroup, headSize } = readHeads(file, members, width);
   const shape = {
     kvGroups,
-    queryHeadsPerGroup: heads / kvGroups,
+    queryHeadsPerGroup,
     ffnChannels: members.integer("feed_forward_length", CONFIG_LIMITS.width),
   };
   const layers = members.integer("block_count", CONFIG_LIMITS.layers);

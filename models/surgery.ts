@@ -74,8 +74,8 @@ export function planToMasks(config: LlamaConfig, plan: PrunePlan): Required<Pick
   }));
 }
 
-/** Columns of `[in, out]` weights, or rows for the maps that read units, which the kept units occupy. */
-function keptIndices(plan: LayerPlan, name: LinearName, headSize: number): number[] {
+/** Columns of `[in, out]` weights, or rows for the output and down maps, that the kept units occupy. */
+export function keptIndices(plan: LayerPlan, name: LinearName, headSize: number): number[] {
   const ofHeads = (heads: number[]) =>
     heads.flatMap((h) => Array.from({ length: headSize }, (_, k) => h * headSize + k));
   switch (name) {

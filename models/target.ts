@@ -82,8 +82,8 @@ function uniformShape(
   const size = (shape: LayerShape) => layerParameters(config, shape);
   const choices = attentionChoices(dense, units);
   if (!units.includes("ffn")) return choices.find((shape) => size(shape) <= budget) ?? null;
-  const wanted = size(attentionAtRatio(dense, units, sparsity));
-  for (const shape of choices.filter((shape) => size(shape) <= wanted)) {
+  const atRatio = attentionAtRatio(dense, units, sparsity);
+  for (const shape of [atRatio, ...choices.filter((shape) => size(shape) < size(atRatio))]) {
     const room = budget - size({ ...shape, ffnChannels: 0 });
     const fitting = Math.floor(room / (3 * config.width));
     const ffnChannels = fitting >= dense.ffnChannels ? dense.ffnChannels : fitting - fitting % ffnMultiple;

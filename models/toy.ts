@@ -115,7 +115,10 @@ function plantDead(tensors: Map<string, HostTensor>, config: LlamaConfig, dead: 
  *
  * @example
  * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { toySource } from "./toy.ts";
  * const source = toySource({ seed: 3, dead: [{ layer: 0, ffn: [2, 5] }] });
+ * assertEquals(source.read("model.layers.0.mlp.down_proj.weight").data[5], 0);
  * ```
  */
 export function toySource(options: ToyOptions = {}): WeightSource {
@@ -127,11 +130,6 @@ export function toySource(options: ToyOptions = {}): WeightSource {
   }
   for (const units of dead) plantDead(tensors, config, units, deadScale);
   return memorySource(config, tensors, "toy");
-}
-
-/** Kept units when exactly the dead ones are removed from a layer: what {@linkcode DeadUnits} leaves, ascending. */
-export function liveUnits(total: number, dead: readonly number[]): number[] {
-  return Array.from({ length: total }, (_, i) => i).filter((i) => !dead.includes(i));
 }
 
 /** A token stream with something to learn: after token t comes `(5 t + 3) mod V` with probability 0.75, else any token.

@@ -5,7 +5,8 @@
 import { FONT } from "./draw.ts";
 import { level } from "./format.ts";
 import { colours, NEUTRAL } from "./palette.ts";
-import type { Column, Estimate, Row, Section } from "./rows.ts";
+import type { Column } from "./measurements.ts";
+import type { Estimate, Row, Section } from "./rows.ts";
 import { qualityText } from "./summary.ts";
 import { meanOf } from "./table.ts";
 
@@ -26,8 +27,10 @@ export const WIDE = 400;
 /** Plot width that fits a phone. */
 export const NARROW = 215;
 
+/** Height of a plot area in pixels. */
 export const HEIGHT = 290;
 
+/** Frame, title and style around a figure's layers. */
 export const shell = (title: string, subtitle: string[], width: number, body: Spec): Spec => ({
   $schema: "https://vega.github.io/schema/vega-lite/v6.json",
   title: {
@@ -90,8 +93,12 @@ function wrap(text: string, limit: number): string[] {
   return lines;
 }
 
-export const pruned = (section: Section) => section.rows.filter((row) => row.methodId !== null && row.runs.length > 0);
-export const denseRow = (section: Section) => section.rows.find((row) => row.methodId === null && row.runs.length > 0);
+/** Rows of pruned models that have results. */
+export const pruned = (section: Section): Row[] =>
+  section.rows.filter((row) => row.methodId !== null && row.runs.length > 0);
+/** The dense row, if it has results. */
+export const denseRow = (section: Section): Row | undefined =>
+  section.rows.find((row) => row.methodId === null && row.runs.length > 0);
 
 /** Colour per label, as a scale. */
 export function colourScale(section: Section): { domain: string[]; range: string[] } {
@@ -101,7 +108,8 @@ export function colourScale(section: Section): { domain: string[]; range: string
   return { domain, range: domain.map((label) => byLabel.get(label)!) };
 }
 
-export const removed = (row: Row) => 100 * meanOf(row, ({ size }) => size.sparsityOfPrunable);
+/** Percent of the prunable parameters really removed, mean over seeds. */
+export const removed = (row: Row): number => 100 * meanOf(row, ({ size }) => size.sparsityOfPrunable);
 
 function spreadWords({ spreadOf, n }: Estimate): string {
   if (spreadOf === "stderr") return "standard error";
@@ -122,17 +130,20 @@ export function barWords(estimates: Estimate[]): string {
 }
 
 /** A quality value as plotted: accuracies in percent. */
-export const scaleOf = (column: Column) => column.kind === "perplexity" ? 1 : 100;
+export const scaleOf = (column: Column): number => column.kind === "perplexity" ? 1 : 100;
 
+/** Axis title of a quality. */
 export function qualityTitle(column: Column): string {
   if (column.kind === "perplexity") return `${column.name} perplexity (lower is better, log scale)`;
   return column.kind === "mean-accuracy" ? "mean accuracy, %" : `${column.name} ${column.metric}, %`;
 }
 
+/** What the figure is about, for its subtitle. */
 export function subject(section: Section): string {
   return section.demonstration ? "tiny demonstration model" : section.model;
 }
 
+/** Tooltip of a point. */
 export function describe(row: Row, column: Column, estimate: Estimate): string {
   const spread = estimate.spread === null
     ? ""

@@ -8,7 +8,8 @@ import { qualityAgainstSparsity } from "./charts_lines.ts";
 import { qualityAgainstSpeed, speedUpAgainstMacs } from "./charts_scatter.ts";
 import { level } from "./format.ts";
 import { LEVEL_COLOURS } from "./palette.ts";
-import type { Column, Row, Section } from "./rows.ts";
+import type { Column } from "./measurements.ts";
+import type { Row, Section } from "./rows.ts";
 import { headlineColumns } from "./summary.ts";
 
 /** Kept widths of every layer, one panel per method and one line per level. */
@@ -44,7 +45,17 @@ function keptWidths(
         columns,
         resolve: { axis: { x: "independent" } },
         spacing: 22,
-        facet: { field: "method", type: "nominal", sort: domain, header: { title: null } },
+        facet: {
+          field: "method",
+          type: "nominal",
+          sort: domain,
+          header: {
+            title: null,
+            labelLimit: panel + 12,
+            // Options of a method go on a line of their own.
+            labelExpr: "split(replace(datum.label, /\\)$/, ''), ' (')",
+          },
+        },
         spec: {
           width: panel,
           height: 90,

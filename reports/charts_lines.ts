@@ -18,7 +18,8 @@ import {
   subject,
 } from "./chart_style.ts";
 import { NEUTRAL } from "./palette.ts";
-import type { Column, Estimate, Section } from "./rows.ts";
+import type { Column } from "./measurements.ts";
+import type { Estimate, Row, Section } from "./rows.ts";
 
 const LABEL_GAP = 15;
 
@@ -48,12 +49,17 @@ const pixelY = ({ domain: [low, high], log }: Scale, value: number) => {
   return HEIGHT * (1 - (f(value) - f(low)) / (f(high) - f(low)));
 };
 
+/** Perplexities above this multiple of the lowest are drawn at the upper edge: a destroyed model would otherwise
+ * squeeze all others into one line. */
+const MOST_TIMES_LOWEST = 50;
+
 function qualityScale(column: Column, estimates: Estimate[]): Scale {
   const k = scaleOf(column);
   const all = estimates.flatMap(({ value, spread }) => [value, value - (spread ?? 0), value + (spread ?? 0)]);
   if (column.kind === "perplexity") {
-    const positive = all.filter((value) => value > 0);
-    return { domain: [Math.min(...positive) / 1.12, Math.max(...positive) * 1.12], log: true };
+    const lowest = Math.min(...estimates.map(({ value }) => value));
+    const low = Math.min(...all.filter((value) => value > 0));
+    return { domain: [low / 1.12, Math.min(Math.max(...all) * 1.12, lowest * MOST_TIMES_LOWEST)], log: true };
   }
   const values = [...all, ...(column.chance === null ? [] : [column.chance])].map((value) => k * value);
   const low = Math.floor((Math.min(...values) - 1) / 5) * 5;
@@ -62,7 +68,7 @@ function qualityScale(column: Column, estimates: Estimate[]): Scale {
 
 function logTicks([low, high]: [number, number]): number[] {
   const ticks: number[] = [];
-  const steps = high / low > 40 ? [1] : high / low > 8 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
+  const steps = high / low > 200 ? [1] : high / low > 8 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
   for (let decade = 10 ** Math.floor(Math.log10(low)); decade <= high; decade *= 10) {
     ticks.push(...steps.map((step) => step * decade).filter((tick) => tick >= low && tick <= high));
   }
@@ -77,98 +83,155 @@ function yEncoding(scale: Scale, title: string): Spec {
   };
 }
 
+/** What the layers of one figure share. */
+interface Frame {
+  column: Column;
+  scale: Scale;
+  /** Right end of the x axis, percent removed. */
+  most: number;
+  width: number;
+  x: Spec;
+  y: Spec;
+}
+
+/** End of a line: where its label wants to be, in pixels. */
+interface LineEnd {
+  label: string;
+  colour: string;
+  x: number;
+  y: number;
+}
+
+/** A horizontal line such as the dense model's value. */
+function referenceLine(frame: Frame, label: string, value: number, dash: number[]): { layer: Spec; end: LineEnd } {
+  const quality = scaleOf(frame.column) * value;
+  return {
+    layer: {
+      data: { values: [{ quality }] },
+      mark: { type: "rule", color: NEUTRAL.dense, strokeDash: dash, strokeWidth: 1.2 },
+      encoding: { y: { ...frame.y, field: "quality" } },
+    },
+    end: { label, colour: NEUTRAL.dense, x: frame.width, y: pixelY(frame.scale, quality) },
+  };
+}
+
+/** Line, error bars and points of one method. */
+function methodLine(
+  { column, scale, most, width, x, y }: Frame,
+  { label, colour, rows, dense, shift }: {
+    label: string;
+    colour: string;
+    rows: Row[];
+    dense: Estimate | undefined;
+    /** Pixels to the right, which keep the error bars of one level apart. */
+    shift: number;
+  },
+): { layers: Spec[]; end: LineEnd } {
+  const k = scaleOf(column);
+  const points = rows.map((row) => {
+    const estimate = row.values.get(column.key)!;
+    const spread = estimate.spread ?? 0;
+    const [lowest, highest] = scale.log ? scale.domain : [-Infinity, Infinity];
+    const inside = (value: number) => Math.min(Math.max(value, lowest), highest);
+    return {
+      method: label,
+      asked: row.asked,
+      removed: removed(row),
+      shownAt: removed(row) + shift * most / width,
+      quality: inside(k * estimate.value),
+      low: inside(k * (estimate.value - spread)),
+      high: inside(k * (estimate.value + spread)),
+      beyond: k * estimate.value > highest,
+      description: describe(row, column, estimate),
+    };
+  });
+  const start = dense === undefined ? [] : [{ method: label, removed: 0, shownAt: 0, quality: k * dense.value }];
+  const quality = { ...y, field: "quality" };
+  const last = points[points.length - 1];
+  return {
+    layers: [
+      {
+        data: { values: [...start, ...points] },
+        mark: { type: "line", color: colour, strokeWidth: 2 },
+        encoding: { x, y: quality },
+      },
+      {
+        data: { values: points },
+        mark: { type: "rule", color: colour, strokeWidth: 1.5 },
+        encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" } },
+      },
+      ...[false, true].map((beyond) => ({
+        data: { values: points.filter((point) => point.beyond === beyond) },
+        mark: {
+          type: "point",
+          color: colour,
+          filled: true,
+          opacity: 1,
+          size: beyond ? 90 : 55,
+          shape: beyond ? "triangle-up" : "circle",
+        },
+        encoding: { x, y: quality, description: { field: "description" } },
+      })),
+    ],
+    end: { label, colour, x: last.shownAt / most * width, y: pixelY(scale, last.quality) },
+  };
+}
+
 /** Quality against realised sparsity: one line per method from the dense model, labelled at its end. */
 export function qualityAgainstSparsity(section: Section, column: Column, name: string): Chart | null {
   const rows = pruned(section).filter((row) => row.values.has(column.key));
   if (rows.length === 0) return null;
   const dense = denseRow(section)?.values.get(column.key);
-  const estimates = rows.map((row) => row.values.get(column.key)!);
-  const scale = qualityScale(column, dense === undefined ? estimates : [...estimates, dense]);
-  const k = scaleOf(column);
-  const most = Math.max(...rows.map(removed)) * 1.06;
+  const estimates = [...rows.map((row) => row.values.get(column.key)!), ...(dense === undefined ? [] : [dense])];
+  const scale = qualityScale(column, estimates);
+  const most = Math.max(...rows.map(removed)) * 1.06 || 1;
   const { domain, range } = colourScale(section);
-  const methods = [...Map.groupBy(rows, ({ label }) => label)]
-    .sort((a, b) => domain.indexOf(a[0]) - domain.indexOf(b[0]));
+  const byLabel = Map.groupBy(rows, ({ label }) => label);
+  const methods = domain.filter((label) => byLabel.has(label));
   const title = `${column.kind === "perplexity" ? "Perplexity" : "Accuracy"} against sparsity`;
+  const notes = [
+    barWords(estimates),
+    ...(methods.length > 1 ? ["Points of one level are set a little apart."] : []),
+    ...(scale.log && estimates.some(({ value }) => value > scale.domain[1])
+      ? [`Triangles: above ${scale.domain[1].toFixed(0)}.`]
+      : []),
+  ];
 
   const spec = (width: number): Spec => {
-    const xEncoding = {
+    const x = {
       field: "shownAt",
       type: "quantitative",
       scale: { domain: [0, most], nice: false },
       axis: { title: "prunable parameters removed, %", grid: false, tickCount: 6 },
     };
-    const yAxis = yEncoding(scale, qualityTitle(column));
-    const ends: { label: string; colour: string; x: number; y: number }[] = [];
-    const layers: Spec[] = [];
-    const reference = (label: string, value: number, dash: number[]) => {
-      layers.push({
-        data: { values: [{ quality: k * value }] },
-        mark: { type: "rule", color: NEUTRAL.dense, strokeDash: dash, strokeWidth: 1.2 },
-        encoding: { y: { ...yAxis, field: "quality" } },
-      });
-      ends.push({ label, colour: NEUTRAL.dense, x: width, y: pixelY(scale, k * value) });
-    };
-    if (dense !== undefined) reference("dense", dense.value, [6, 3]);
-    if (column.chance !== null) reference("chance", column.chance, [1.5, 3]);
-    methods.forEach(([label, own], i) => {
-      // Error bars of one level are set 3 pixels apart.
-      const shift = (i - (methods.length - 1) / 2) * 3 * most / width;
-      const colour = range[domain.indexOf(label)];
-      const points = own.map((row) => {
-        const estimate = row.values.get(column.key)!;
-        const spread = estimate.spread ?? 0;
-        const low = k * (estimate.value - spread);
-        return {
-          method: label,
-          asked: row.asked,
-          removed: removed(row),
-          shownAt: removed(row) + shift,
-          quality: k * estimate.value,
-          low: scale.log ? Math.max(low, scale.domain[0]) : low,
-          high: k * (estimate.value + spread),
-          description: describe(row, column, estimate),
-        };
-      });
-      const start = dense === undefined ? [] : [{ method: label, removed: 0, shownAt: 0, quality: k * dense.value }];
-      const y = { ...yAxis, field: "quality" };
-      layers.push(
-        {
-          data: { values: [...start, ...points] },
-          mark: { type: "line", color: colour, strokeWidth: 2 },
-          encoding: { x: xEncoding, y },
-        },
-        {
-          data: { values: points },
-          mark: { type: "rule", color: colour, strokeWidth: 1.5 },
-          encoding: { x: xEncoding, y: { ...yAxis, field: "low" }, y2: { field: "high" } },
-        },
-        {
-          data: { values: points },
-          mark: { type: "point", color: colour, filled: true, opacity: 1, size: 55 },
-          encoding: { x: xEncoding, y, description: { field: "description" } },
-        },
-      );
-      const last = points[points.length - 1];
-      ends.push({ label, colour, x: last.shownAt / most * width, y: pixelY(scale, last.quality) });
-    });
-    layers.push(...endLabels(ends, width));
-    const bars = barWords(dense === undefined ? estimates : [...estimates, dense]);
-    return shell(
-      title,
-      [
-        `${subject(section)} · ${column.name} ${column.kind === "mean-accuracy" ? "over " : ""}${column.count}`,
-        bars + (methods.length > 1 ? " Points of one level are set a little apart." : ""),
-      ],
-      width,
-      { layer: layers },
+    const frame: Frame = { column, scale, most, width, x, y: yEncoding(scale, qualityTitle(column)) };
+    const references = [
+      ...(dense === undefined ? [] : [referenceLine(frame, "dense", dense.value, [6, 3])]),
+      ...(column.chance === null ? [] : [referenceLine(frame, "chance", column.chance, [1.5, 3])]),
+    ];
+    const lines = methods.map((label, i) =>
+      methodLine(frame, {
+        label,
+        colour: range[domain.indexOf(label)],
+        rows: byLabel.get(label)!,
+        dense,
+        shift: 3 * (i - (methods.length - 1) / 2),
+      })
     );
+    const layer = [
+      ...references.map((reference) => reference.layer),
+      ...lines.flatMap(({ layers }) => layers),
+      ...endLabels([...references, ...lines].map(({ end }) => end), width),
+    ];
+    const over = column.kind === "mean-accuracy" ? "over " : "";
+    const subtitle = [`${subject(section)} · ${column.name} ${over}${column.count}`, notes.join(" ").trim()];
+    return shell(title, subtitle, width, { layer });
   };
   return { name, title: `${title}: ${column.name}`, spec };
 }
 
 /** Labels right of the plot, each tied to the end of its line. Positions are pixels, since both scales are known. */
-function endLabels(ends: { label: string; colour: string; x: number; y: number }[], width: number): Spec[] {
+function endLabels(ends: LineEnd[], width: number): Spec[] {
   const placed = spreadLabels(ends.map(({ y }) => y), LABEL_GAP, HEIGHT);
   const values = ends.map(({ label, x, y }, i) => ({
     label,
@@ -186,7 +249,7 @@ function endLabels(ends: { label: string; colour: string; x: number; y: number }
     })),
     {
       data: { values },
-      mark: { type: "text", align: "left", baseline: "middle", dx: 4, fontSize: 12, limit: 170, color: NEUTRAL.ink },
+      mark: { type: "text", align: "left", baseline: "middle", dx: 4, fontSize: 12, limit: 190, color: NEUTRAL.ink },
       encoding: { x: pixels("toX"), y: pixels("toY"), text: { field: "label" } },
     },
   ];

@@ -16,7 +16,8 @@ import {
 } from "./chart_style.ts";
 import { level } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
-import type { Column, Estimate, Row, Section } from "./rows.ts";
+import type { Column } from "./measurements.ts";
+import type { Estimate, Row, Section } from "./rows.ts";
 import { meanOf } from "./table.ts";
 
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
@@ -231,7 +232,7 @@ export function speedUpAgainstMacs(section: Section, speed: Column, name: string
           layer: [
             {
               data: { values: [{ x: bottom, y: bottom }, { x: top, y: top }] },
-              mark: { type: "line", color: NEUTRAL.dense, strokeDash: [6, 3], strokeWidth: 1.2, clip: true },
+              mark: { type: "line", color: NEUTRAL.dense, strokeDash: [6, 3], strokeWidth: 1.2 },
               encoding: { x, y },
             },
             ...scatterLayers(points, x, y, methodAndLevel(section, rows)),

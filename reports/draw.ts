@@ -18,6 +18,12 @@ function textWidth(text: string, fontSize: number): number {
   return width * fontSize;
 }
 
+/** What Vega's measuring hook is given; longer text than `limit` pixels is cut. */
+interface TextItem {
+  fontSize?: number;
+  limit?: number;
+}
+
 /** A mark's `description` channel becomes a `title` element, which browsers show as a tooltip. */
 function addTooltips(svg: string): string {
   return svg.replace(/<path aria-label="([^"]*)"([^>]*)\/>/g, '<path aria-label="$1"$2><title>$1</title></path>')
@@ -27,10 +33,9 @@ function addTooltips(svg: string): string {
 /** Draws a Vega-Lite specification. */
 export async function toSvg(spec: Record<string, unknown>): Promise<string> {
   // Vega asks this hook where it has no canvas; its own guess is 40 % too wide.
-  const { textMetrics } = vega as unknown as {
-    textMetrics: { width: (item: { fontSize?: number }, text: unknown) => number };
-  };
-  textMetrics.width = (item, text) => textWidth(String(text ?? ""), item.fontSize ?? 11);
+  const { textMetrics } = vega as unknown as { textMetrics: { width: (item: TextItem, text: unknown) => number } };
+  textMetrics.width = (item, text) =>
+    Math.min(textWidth(String(text ?? ""), item.fontSize ?? 11), item.limit || Infinity);
   vega.resetSVGDefIds();
   const view = new vega.View(vega.parse(compile(spec as unknown as TopLevelSpec).spec), {
     renderer: "none",

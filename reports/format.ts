@@ -54,7 +54,7 @@ export function mebibytes(bytes: number): string {
   return scaled.toFixed(scaled >= 100 ? 0 : 1);
 }
 
-/** A p value: `p < 0.001` or `p = 0.013`. */
+/** A p value: `p < 0.001` or `p = 0.013`, with spaces that do not break. */
 export function pValue(p: number): string {
-  return p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`;
+  return p < 0.001 ? "p\u00a0<\u00a00.001" : `p\u00a0=\u00a0${p.toFixed(3)}`;
 }

@@ -3,16 +3,15 @@
  * @module
  */
 import { html, raw } from "hono/html";
-import { type Chart, NARROW, WIDE } from "./chart_style.ts";
-import { toSvg } from "./draw.ts";
 import { level } from "./format.ts";
 import { SCRIPT, STYLE } from "./html_assets.ts";
-import { colours } from "./palette.ts";
+import { colours, NEUTRAL } from "./palette.ts";
 import type { Section } from "./rows.ts";
 import type { Ranking } from "./significance.ts";
 import { configurationFacts, contextWords, environmentFacts, glance, legend, protocols, warnings } from "./summary.ts";
 import {
-  buildTable,
+  buildCostTable,
+  buildQualityTable,
   buildTaskTable,
   failureText,
   levelGroups,
@@ -20,6 +19,13 @@ import {
   type TableCell,
   type TableRow,
 } from "./table.ts";
+
+/** A figure for wide and for narrow screens, as SVG. */
+export interface DrawnChart {
+  title: string;
+  wide: string;
+  narrow: string;
+}
 
 /** What `html` gives: text whose values are escaped already. */
 type Markup = ReturnType<typeof html>;
@@ -37,7 +43,7 @@ function glanceCards(section: Section, ranks: Ranking[]): Markup {
     );
     return html`
       <div class="card level">
-        <h3>${line.level} of the prunable parameters removed (asked)</h3>
+        <h3>${line.level} sparsity asked</h3>
         <dl>${entries}</dl>
       </div>
     `;
@@ -49,20 +55,13 @@ function valueCell({ text, spread, standing, sort }: TableCell, numeric: boolean
   const classes = [numeric ? "" : "text", ["", "best", "second"][standing.place]].join(" ").trim();
   const value = standing.place === 1 ? html`<b>${text}</b>` : standing.place === 2 ? html`<u>${text}</u>` : text;
   const small = spread === "" ? "" : html`<span class="spread">${spread}</span>`;
-  return html`
-    <td class="${classes}" ${sort === null ? "" : html`
-      data-sort="${sort}"
-    `}>${value}${small}${standing.sign}</td>
-  `;
+  const sign = standing.sign === "" ? "" : html`<span class="sign">${standing.sign}</span>`;
+  return html`<td class="${classes}" data-sort="${sort ?? ""}">${value}${small}${sign}</td>`;
 }
 
 function tableRow(table: Table, row: TableRow, first: boolean, section: Section, colour?: string): Markup {
-  const swatch = html`
-    <span class="swatch" ${colour === undefined ? "" : html`
-      style="background:${colour}"
-    `}></span>
-  `;
-  const name = html`<td data-sort="${row.label}">${swatch}${row.label}</td>`;
+  const swatch = html`<span class="swatch" style="background:${colour ?? NEUTRAL.dense}"></span>`;
+  const name = html`<td data-sort="${row.label}">${swatch}<span class="name">${row.label}</span></td>`;
   const source = section.rows.find(({ label, asked }) => label === row.label && asked === row.asked);
   const rest = row.kind === "failed" && source !== undefined
     ? html`${valueCell(row.cells[1], true)}<td class="failed" colspan="${row.cells.length - 2}">${
@@ -79,7 +78,7 @@ function tableMarkup(table: Table, section: Section): Markup {
   const heads = table.columns.map(({ header, detail, numeric, better }) => {
     const arrow = better === null ? "" : better === "higher" ? " ↑" : " ↓";
     return html`<th scope="col" class="${numeric ? "" : "text"}"><button type="button"><span>${header}${arrow}</span>${
-      detail === "" ? "" : html`<small>${detail}</small>`
+      detail === "" ? "" : detail.split(", ").map((part) => html`<small>${part}</small>`)
     }</button></th>`;
   });
   const groups = levelGroups(table);
@@ -100,18 +99,16 @@ function tableMarkup(table: Table, section: Section): Markup {
   `;
 }
 
-async function figures(charts: Chart[]): Promise<Markup> {
-  const drawn = [];
-  for (const { title, spec } of charts) {
-    // Vega escapes names and values itself; its output is the one thing that goes into the page as it is.
-    const [wide, narrow] = [await toSvg(spec(WIDE)), await toSvg(spec(NARROW))];
-    drawn.push(html`
+function figures(charts: DrawnChart[]): Markup {
+  // Vega escapes names and values itself; its output is the one thing that goes into the page as it is.
+  const drawn = charts.map(({ title, wide, narrow }) =>
+    html`
       <figure class="card" aria-label="${title}">
         <div class="wide">${raw(wide)}</div>
         <div class="narrow">${raw(narrow)}</div>
       </figure>
-    `);
-  }
+    `
+  );
   return html`
     <h3>Charts</h3>
     <div class="charts">${drawn}</div>
@@ -143,17 +140,22 @@ function failures(section: Section): Markup {
   return entries.length === 0 ? html`` : facts("Failed cells", entries);
 }
 
-async function sectionMarkup({ section, ranks, charts }: Part): Promise<Markup> {
+const notes = (texts: string[]): Markup => html`<ul class="notes">${texts.map((text) => html`<li>${text}</li>`)}</ul>`;
+
+function sectionMarkup({ section, ranks, charts }: Part): Markup {
+  const how = legend(section);
+  const quality = buildQualityTable(section, ranks);
   const hasMore = section.columns.some(({ primary }) => !primary);
   return html`<section>
 <h2>${section.model} on ${section.engine}</h2>
 <p class="meta">${contextWords(section)}</p>
 ${warnings(section).map((text) => html`<p class="warn">${text}</p>`)}
 ${glanceCards(section, ranks)}
-<h3>Comparison</h3>
-${tableMarkup(buildTable(section, ranks), section)}
-<ul class="notes">${legend(section).map((text) => html`<li>${text}</li>`)}</ul>
-${charts.length > 0 ? await figures(charts) : ""}
+${quality === null ? "" : html`<h3>Quality</h3>${tableMarkup(quality, section)}${notes(how.quality)}`}
+<h3>Size and speed</h3>
+${tableMarkup(buildCostTable(section), section)}
+${notes(how.cost)}
+${charts.length > 0 ? figures(charts) : ""}
 <h3>Details</h3>
 ${
     hasMore
@@ -173,15 +175,13 @@ ${facts("Environment", environmentFacts(section))}
 export interface Part {
   section: Section;
   ranks: Ranking[];
-  charts: Chart[];
+  charts: DrawnChart[];
 }
 
 /** The page. Its content security policy allows no request and no script but its own. */
 export async function toHtml(title: string, parts: Part[]): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(SCRIPT)));
   const policy = `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${digest.toBase64()}'`;
-  const sections: Markup[] = [];
-  for (const part of parts) sections.push(await sectionMarkup(part));
   const page = await html`
     <!DOCTYPE html>
     <html lang="en">
@@ -195,7 +195,7 @@ export async function toHtml(title: string, parts: Part[]): Promise<string> {
       <body>
         <main>
     <h1>${title}</h1>
-    ${sections}
+    ${parts.map(sectionMarkup)}
         </main>
         <script>${raw(SCRIPT)}</script>
       </body>

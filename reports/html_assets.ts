@@ -39,7 +39,7 @@ font-size:14px;overflow-wrap:anywhere}
 .level{padding:14px 16px}.level h3{margin:0 0 8px;font-size:15px}
 .level dl{margin:0}.level dt{color:var(--muted);font-size:12.5px;margin-top:8px}
 .level dd{margin:0;overflow-wrap:anywhere}.level dd b{font-size:16px}.level .verdict{display:block;color:var(--muted);font-size:13px}
-.scroll{overflow-x:auto;-webkit-overflow-scrolling:touch}
+.scroll{position:relative;overflow-x:auto;-webkit-overflow-scrolling:touch}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums;width:100%}
 th,td{padding:6px 10px;white-space:nowrap;text-align:right;border-bottom:1px solid var(--grid)}
 th{vertical-align:bottom;font-weight:600;border-bottom:1px solid var(--line)}
@@ -50,9 +50,11 @@ th button{all:unset;cursor:pointer;display:block;width:100%}
 th button:hover{color:var(--accent)}th button:focus-visible{outline:2px solid var(--accent);outline-offset:2px;border-radius:3px}
 th[aria-sort=ascending] button>span::after{content:" \\25B2";font-size:9px}
 th[aria-sort=descending] button>span::after{content:" \\25BC";font-size:9px}
-tr.first>td{border-top:1px solid var(--line)}table.sorted tr.first>td{border-top:0}
+td .name{display:inline-block;width:max-content;max-width:min(290px,36vw);white-space:normal;overflow-wrap:anywhere;vertical-align:top}
+tr.first>td{border-top:2px solid var(--line)}table.sorted tr.first>td{border-top:0}
 tr:last-child>td{border-bottom:0}
 td .spread{color:var(--muted);font-size:11.5px}
+td .sign{position:absolute;margin-left:2px;font-weight:600}
 td.best b{font-weight:700}td.best{background:var(--best)}td.second u{text-underline-offset:3px}
 td.failed{text-align:left;color:var(--muted);white-space:normal}
 .swatch{display:inline-block;width:10px;height:10px;border-radius:50%;margin-right:7px;background:var(--dense)}
@@ -71,7 +73,7 @@ ${figureColours}
 @media print{@page{size:A4 landscape;margin:12mm}:root{--page:#fff;--card:#fff;--ink:#000;--muted:#444;--dense:#4b535d;
 --line:#999;--grid:#ddd;--best:#fff;--warn-bg:#fff;color-scheme:light}body{font-size:10pt}main{max-width:none;padding:0}
 .card{border-color:#ccc}.scroll{overflow:visible}table{font-size:6.6pt}th,td{padding:2px 3px;white-space:normal}
-td{white-space:nowrap}th small,td .spread{font-size:5.8pt}.charts{grid-template-columns:1fr 1fr}
+td{position:relative;white-space:nowrap}th small,td .spread{font-size:5.8pt}.charts{grid-template-columns:1fr 1fr}
 figure .wide{display:block}figure .narrow{display:none}figure,.level,tr{break-inside:avoid}h2,h3{break-after:avoid}
 details:not([open])>*:not(summary){display:block}th:first-child,td:first-child{position:static}}
 `;
@@ -85,7 +87,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const down = head.getAttribute("aria-sort") === "ascending";
     heads.forEach((other) => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const valueOf = (row) => row.cells[column] ? row.cells[column].dataset.sort : undefined;
+    const valueOf = (row) => (row.cells[column] && row.cells[column].dataset.sort) || undefined;
     const order = (a, b) => {
       const [x, y] = [valueOf(a), valueOf(b)];
       if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);

@@ -5,7 +5,7 @@
 import type { Section } from "./rows.ts";
 import type { Ranking } from "./significance.ts";
 import { legend, warnings } from "./summary.ts";
-import { buildTable, levelGroups, type TableCell, type TableRow } from "./table.ts";
+import { buildCostTable, buildQualityTable, levelGroups, type Table, type TableCell, type TableRow } from "./table.ts";
 
 const SPECIAL: Record<string, string> = {
   "\\": "\\textbackslash{}",
@@ -38,7 +38,7 @@ function cellText({ text, spread, standing }: TableCell): string {
   const value = escapeLatex(text);
   const marked = standing.place === 1 ? `\\textbf{${value}}` : standing.place === 2 ? `\\underline{${value}}` : value;
   const sign = standing.sign === "*" ? "$^{*}$" : standing.sign === "≈" ? "$^{\\approx}$" : "";
-  return marked + (spread === "" ? "" : `{\\scriptsize ${escapeLatex(spread)}}`) + sign;
+  return marked + (spread === "" ? "" : `\\,{\\scriptsize ${escapeLatex(spread.trim())}}`) + sign;
 }
 
 /** A failed row says so over the whole width. */
@@ -51,14 +51,19 @@ function rowCells({ kind, cells }: TableRow): string[] {
   ];
 }
 
-function sectionTable(section: Section, ranks: Ranking[], label: string): string {
-  const table = buildTable(section, ranks);
+interface TableText {
+  table: Table;
+  caption: string[];
+  label: string;
+  notes: string[];
+}
+
+function tableText({ table, caption, label, notes }: TableText): string {
   const arrow = { higher: " $\\uparrow$", lower: " $\\downarrow$" };
   const heads = table.columns.map(({ header, better }) => escapeLatex(header) + (better ? arrow[better] : ""));
   const details = table.columns.map(({ detail }) => detail === "" ? "" : `{\\scriptsize ${escapeLatex(detail)}}`);
   const line = (cells: string[]) => `    ${cells.join(" & ")} \\\\`;
   const groups = levelGroups(table).map((rows) => rows.map((row) => line(rowCells(row))).join("\n"));
-  const caption = [`${section.model} on ${section.engine}.`, ...warnings(section)];
   return [
     "\\begin{table*}[t]",
     "  \\centering",
@@ -73,15 +78,30 @@ function sectionTable(section: Section, ranks: Ranking[], label: string): string
     groups.join("\n    \\midrule\n"),
     "    \\bottomrule",
     "  \\end{tabular}}",
-    `  \\par\\medskip\\parbox{\\textwidth}{\\footnotesize ${escapeLatex(legend(section).join(" "))}}`,
+    `  \\par\\medskip\\parbox{\\textwidth}{\\footnotesize ${escapeLatex(notes.join(" "))}}`,
     "\\end{table*}",
   ].join("\n");
 }
 
-/** One table per section. Needs the packages booktabs and graphicx. */
+function sectionTables(section: Section, ranks: Ranking[], suffix: string): string[] {
+  const { quality: qualityNotes, cost: costNotes } = legend(section);
+  const quality = buildQualityTable(section, ranks);
+  const of = `${section.model} on ${section.engine}`;
+  const cost: TableText = {
+    table: buildCostTable(section),
+    caption: [`Size and speed of ${of}.`],
+    label: `cost${suffix}`,
+    notes: costNotes,
+  };
+  if (quality === null) return [tableText(cost)];
+  const caption = [`Quality of ${of}.`, ...warnings(section)];
+  return [tableText({ table: quality, caption, label: `quality${suffix}`, notes: qualityNotes }), tableText(cost)];
+}
+
+/** Two tables per section, quality and cost. Needs the packages booktabs and graphicx. */
 export function toLatex(parts: { section: Section; ranks: Ranking[] }[]): string {
-  const tables = parts.map(({ section, ranks }, i) =>
-    sectionTable(section, ranks, `comparison${parts.length > 1 ? `-${i + 1}` : ""}`)
+  const tables = parts.flatMap(({ section, ranks }, i) =>
+    sectionTables(section, ranks, parts.length > 1 ? `-${i + 1}` : "")
   );
   return ["% Needs \\usepackage{booktabs} and \\usepackage{graphicx}.", ...tables].join("\n\n") + "\n";
 }

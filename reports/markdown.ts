@@ -2,11 +2,16 @@
  *
  * @module
  */
-import type { Chart } from "./chart_style.ts";
 import type { Section } from "./rows.ts";
 import type { Ranking } from "./significance.ts";
 import { configurationFacts, contextWords, environmentFacts, glance, legend, protocols, warnings } from "./summary.ts";
-import { buildTable, buildTaskTable, type Table, type TableCell } from "./table.ts";
+import { buildCostTable, buildQualityTable, buildTaskTable, type Table, type TableCell } from "./table.ts";
+
+/** A figure's file name without extension, and its title. */
+export interface ChartLink {
+  name: string;
+  title: string;
+}
 
 /** Text from a record, harmless inside a Markdown table, line or HTML. */
 function escape(text: string): string {
@@ -51,6 +56,8 @@ function glanceLines(section: Section, ranks: Ranking[]): string[] {
   return [...tableLines(["asked", ...topics.map(escape)], ["", ...topics].map(() => false), body), ""];
 }
 
+const noteLines = (notes: string[]) => [...notes.map((text) => `- ${escape(text)}`), ""];
+
 const factLines = (facts: { name: string; text: string }[]) =>
   facts.map(({ name, text }) => `- ${escape(name)}: ${escape(text)}`);
 
@@ -64,8 +71,9 @@ function failureLines(section: Section): string[] {
   return ["### Failed cells", "", ...lines, ""];
 }
 
-function sectionLines(section: Section, ranks: Ranking[], charts: Chart[]): string[] {
-  const table = buildTable(section, ranks);
+function sectionLines(section: Section, ranks: Ranking[], charts: ChartLink[]): string[] {
+  const notes = legend(section);
+  const quality = buildQualityTable(section, ranks);
   return [
     `## ${escape(section.model)} on ${section.engine}`,
     "",
@@ -74,12 +82,12 @@ function sectionLines(section: Section, ranks: Ranking[], charts: Chart[]): stri
     ...warnings(section).flatMap((text) => [`> ${escape(text)}`, ">"]).slice(0, -1),
     "",
     ...glanceLines(section, ranks),
-    "### Comparison",
+    ...(quality === null ? [] : ["### Quality", "", ...comparisonLines(quality), "", ...noteLines(notes.quality)]),
+    "### Size and speed",
     "",
-    ...comparisonLines(table),
+    ...comparisonLines(buildCostTable(section)),
     "",
-    ...legend(section).map((text) => `- ${escape(text)}`),
-    "",
+    ...noteLines(notes.cost),
     ...(charts.length > 0
       ? ["### Charts", "", ...charts.flatMap(({ name, title }) => [`![${escape(title)}](${name}.svg)`, ""])]
       : []),
@@ -101,7 +109,10 @@ function sectionLines(section: Section, ranks: Ranking[], charts: Chart[]): stri
 
 /** The whole report. Charts are linked by file name.
  * @param parts Sections with their rankings and charts. */
-export function toMarkdown(title: string, parts: { section: Section; ranks: Ranking[]; charts: Chart[] }[]): string {
+export function toMarkdown(
+  title: string,
+  parts: { section: Section; ranks: Ranking[]; charts: ChartLink[] }[],
+): string {
   return [`# ${escape(title)}`, "", ...parts.flatMap((part) => sectionLines(part.section, part.ranks, part.charts))]
     .join("\n").replace(/\n{3,}/g, "\n\n").trimEnd() + "\n";
 }

@@ -4,13 +4,15 @@
  * @module
  */
 import { holm, mcnemarExact, pairedDifference, standardError } from "../core/stats.ts";
-import type { Column, Row, Section } from "./rows.ts";
+import type { Column } from "./measurements.ts";
+import type { Row, Section } from "./rows.ts";
 
 /** Corrected p values below this count as significant. */
 export const ALPHA = 0.05;
 
 /** The best row of a level against another. */
 export interface Comparison {
+  /** The row that the best is compared with. */
   other: Row;
   /** How much better the best row is: nats per token for perplexity, a fraction for accuracies; 95 % interval
    * (normal for `mcnemar`, percentile for `bootstrap`). */
@@ -23,8 +25,11 @@ export interface Comparison {
 
 /** Rows of one level by one column, best first. */
 export interface Ranking {
+  /** Column ranked by. */
   column: Column;
+  /** Level: asked fraction of the prunable parameters. */
   asked: number;
+  /** Rows with a value, best first. */
   rows: Row[];
   /** Tests of the first row against the others, where both have the same windows or examples. */
   comparisons: Map<Row, Comparison>;
@@ -34,7 +39,10 @@ const isBinary = (row: Row, column: Column) =>
   column.kind === "task" && row.values.get(column.key)?.spreadOf === "stderr";
 
 /** Resampled units at most: longer lists are summed in this many blocks first, which keeps the mean and its spread. */
-const MOST_UNITS = 1000;
+const MOST_UNITS = 250;
+
+/** Resamples of a test: enough for p values that survive the correction for a column of many methods and levels. */
+const RESAMPLES = { perplexity: 5000, "mean-accuracy": 5000, task: 2000, throughput: 0 };
 
 function inBlocks(values: number[]): number[] {
   if (values.length <= MOST_UNITS) return values;
@@ -63,7 +71,10 @@ function compare(column: Column, best: Row, other: Row): Comparison | null {
   if (own === undefined || theirs === undefined || own.length !== theirs.length || own.length < 2) return null;
   const [better, worse] = column.higherIsBetter ? [own, theirs] : [theirs, own];
   if (isBinary(best, column) && isBinary(other, column)) return mcnemar(better, worse, other);
-  const { mean, low, high, p } = pairedDifference(inBlocks(better), inBlocks(worse), { seed: 0 });
+  const { mean, low, high, p } = pairedDifference(inBlocks(better), inBlocks(worse), {
+    seed: 0,
+    resamples: RESAMPLES[column.kind],
+  });
   return { other, lead: { value: mean, low, high }, test: "bootstrap", p };
 }
 

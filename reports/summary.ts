@@ -5,13 +5,16 @@
  */
 import type { DoneRecord } from "../core/schema.ts";
 import { count, level, percent, pValue, withSpread } from "./format.ts";
-import { type Column, PRIMARY_METRIC_RULE, type Row, type Section } from "./rows.ts";
+import { type Column, PRIMARY_METRIC_RULE } from "./measurements.ts";
+import type { Row, Section } from "./rows.ts";
 import { ALPHA, isClear, type Ranking } from "./significance.ts";
 import { meanOf } from "./table.ts";
 
 /** The winner of one level by one column. */
 export interface Finding {
+  /** Label of the winner; empty where a range stands for all methods. */
   best: string;
+  /** Its value. */
   value: string;
   /** How sure the lead is. */
   verdict: string;
@@ -56,7 +59,10 @@ function finding(ranking: Ranking): Finding {
     return { best, value, verdict: `next ${named(next)}; no paired test` };
   }
   const level = rows.slice(1).filter((row) => !isClear(comparisons.get(row)!));
-  if (level.length > 0) return { best, value, verdict: `not clearly better than ${level.map(named).join(", ")}` };
+  if (level.length > 0) {
+    const more = level.length > 3 ? ` and ${level.length - 3} more` : "";
+    return { best, value, verdict: `not clearly better than ${level.slice(0, 3).map(named).join(", ")}${more}` };
+  }
   return {
     best,
     value,
@@ -64,11 +70,15 @@ function finding(ranking: Ranking): Finding {
   };
 }
 
-function speedFinding(rows: Row[], column: Column): Finding | null {
-  const ups = rows.flatMap((row) => row.speedUps.get(column.key)?.value ?? []).sort((a, b) => a - b);
-  if (ups.length === 0) return null;
-  const [low, high] = [ups[0], ups[ups.length - 1]].map((up) => up.toFixed(2));
-  return { best: "", value: low === high ? `${low} ×` : `${low} to ${high} ×`, verdict: "" };
+/** Range of the speed-ups of a level's methods, for each throughput test. */
+function speedFinding(rows: Row[], speeds: Column[]): Finding | null {
+  const parts = speeds.flatMap(({ key, name }) => {
+    const ups = rows.flatMap((row) => row.speedUps.get(key)?.value ?? []).sort((a, b) => a - b);
+    if (ups.length === 0) return [];
+    const [low, high] = [ups[0], ups[ups.length - 1]].map((up) => up.toFixed(2));
+    return [`${name} ${low === high ? low : `${low} to ${high}`} ×`];
+  });
+  return parts.length === 0 ? null : { best: "", value: parts.join(", "), verdict: "" };
 }
 
 /** The answer in one look. */
@@ -86,7 +96,7 @@ export function glance(section: Section, ranks: Ranking[]): Glance {
   };
   const levels = [...new Set(section.rows.filter((row) => row.methodId !== null).map(({ asked }) => asked))];
   return {
-    topics: [...columns.map(topic), ...speeds.map(({ name }) => `${name} speed-up over dense`)],
+    topics: [...columns.map(topic), ...(speeds.length > 0 ? ["Speed-up over dense, slowest to fastest method"] : [])],
     lines: levels.map((asked) => ({
       level: level(asked),
       findings: [
@@ -94,12 +104,21 @@ export function glance(section: Section, ranks: Ranking[]): Glance {
           const ranking = ranks.find((rank) => rank.column === column && rank.asked === asked);
           return ranking === undefined ? null : finding(ranking);
         }),
-        ...speeds.map((column) =>
-          speedFinding(section.rows.filter((row) => row.asked === asked && row.methodId), column)
-        ),
+        ...(speeds.length > 0
+          ? [speedFinding(section.rows.filter((row) => row.methodId && row.asked === asked), speeds)]
+          : []),
       ],
     })),
   };
+}
+
+/** Names of the failed cells, the first few of many. */
+function failedWords(section: Section): string {
+  const names = section.rows.flatMap(({ label, failures }) =>
+    failures.map(({ cell }) => `${label} at ${level(cell.sparsity)}, seed ${cell.seed}`)
+  );
+  const more = names.length > 6 ? ` and ${names.length - 6} more` : "";
+  return `${names.length === 1 ? "1 cell" : `${names.length} cells`} failed: ${names.slice(0, 6).join("; ")}${more}.`;
 }
 
 const runsOf = (section: Section): DoneRecord[] => section.rows.flatMap(({ runs }) => runs);
@@ -141,14 +160,7 @@ export function warnings(section: Section): string[] {
   if (!section.rows.some((row) => row.methodId === null && row.runs.length > 0)) {
     result.push("There is no finished dense cell, so speed-ups cannot be given.");
   }
-  const failed = section.rows.reduce((sum, { failures }) => sum + failures.length, 0);
-  if (failed > 0) {
-    result.push(
-      `${
-        failed === 1 ? "1 cell" : `${failed} cells`
-      } failed; the table names the kind of failure, the list of failed cells the message.`,
-    );
-  }
+  if (section.rows.some(({ failures }) => failures.length > 0)) result.push(failedWords(section));
   result.push(...realisedWarnings(section));
   const engines = unique(runsOf(section).map(({ environment }) => environment.engine)).filter((e) =>
     e !== section.engine
@@ -176,8 +188,8 @@ function realisedWarnings(section: Section): string[] {
   });
 }
 
-/** How to read the table. */
-export function legend(section: Section): string[] {
+/** How to read the tables of quality and of cost. */
+export function legend(section: Section): { quality: string[]; cost: string[] } {
   const estimates = section.rows.flatMap(({ values }) => [...values.values()]);
   const has = (kind: string) => estimates.some(({ spreadOf, spread }) => spreadOf === kind && spread !== null);
   const several = has("seeds");
@@ -185,24 +197,34 @@ export function legend(section: Section): string[] {
   const spreads = [
     ...(several ? ["± is the sample standard deviation over seeds"] : []),
     ...(has("stderr") ? ["(…) is the standard error of one run over windows or examples"] : []),
-    ...(has("repeats") ? ["± of a throughput is the sample standard deviation over timed repeats"] : []),
   ];
   const measures = unique(runsOf(section).map(({ memory }) => memory.measure));
-  return [
-    "Removed: fraction asked for, then fractions really removed of the prunable parameters and of the whole model.",
-    ...(spreads.length > 0 ? [`${spreads.join("; ")}.`] : []),
-    ...(several || seeds.length === 0
-      ? []
-      : [`One seed (${seeds.join(", ")}) per cell: the spread between seeds is unknown.`]),
-    `Best of its level in bold, second best underlined. * clearly better than every other method of its level; ` +
-    `≈ not clearly worse than the best. Paired tests on the same windows or examples (exact McNemar for one seed of a ` +
-    `task, bootstrap otherwise; seeds averaged first), Holm-corrected over all tests of a column at ${ALPHA}.`,
-    `Mean accuracy is the plain mean over tasks of ${PRIMARY_METRIC_RULE}.`,
-    "MACs: one sequence of 64 tokens by LLM-Pruner's convention. Weights: as held on the device, f32." +
-    (measures.length > 0 ? ` Peak memory: ${measures.join("; ")}.` : ""),
-    "Speed-up: tokens/s over the dense model's on the same machine; its spread is that of both. " +
-    "Uniform: every layer has the same widths, so a plain Llama configuration describes the result.",
-  ];
+  return {
+    quality: [
+      "Removed: fraction asked for, then fractions really removed of the prunable parameters and of the whole model.",
+      ...(spreads.length > 0 ? [`${spreads.join("; ")}.`] : []),
+      ...(several || seeds.length === 0
+        ? []
+        : [`One seed (${seeds.join(", ")}) per cell: the spread between seeds is unknown.`]),
+      "Best of its level in bold, second best underlined. * clearly better than every other method of its level; " +
+      "≈ not clearly worse than the best. Paired tests on the same windows or examples (exact McNemar for one seed of " +
+      `a task, bootstrap otherwise; seeds averaged first), Holm-corrected over all tests of a column at ${ALPHA}.`,
+      ...(section.columns.some(({ kind }) => kind === "mean-accuracy")
+        ? [`Mean accuracy is the plain mean over tasks of ${PRIMARY_METRIC_RULE}.`]
+        : []),
+    ],
+    cost: [
+      "MACs: one sequence of 64 tokens by LLM-Pruner's convention. Weights: as held on the device, f32." +
+      (measures.length > 0 ? ` Peak memory: ${measures.join("; ")}.` : ""),
+      ...(has("repeats")
+        ? [
+          "Throughput: mean ± sample standard deviation over timed repeats. Speed-up: tokens/s over the dense model's " +
+          "on the same machine; its spread is that of both.",
+        ]
+        : []),
+      "Uniform: every layer has the same widths, so a plain Llama configuration describes the result.",
+    ],
+  };
 }
 
 /** Protocols by name, for the notes under the tables. */

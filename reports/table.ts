@@ -5,7 +5,8 @@
  */
 import { mean } from "../core/stats.ts";
 import { count, level, mebibytes, operations, percent, withSpread } from "./format.ts";
-import type { Column, Estimate, Row, Section } from "./rows.ts";
+import type { Column } from "./measurements.ts";
+import type { Estimate, Row, Section } from "./rows.ts";
 import { type Ranking, type Standing, standings } from "./significance.ts";
 
 /** A column of the table. */
@@ -15,7 +16,9 @@ export interface TableColumn {
   header: string;
   /** Second header line: unit, number of examples. */
   detail: string;
+  /** Whether to align at the right. */
   numeric: boolean;
+  /** Direction of merit, if any. */
   better: "higher" | "lower" | null;
   /** What goes first when the width is short: 0 stays, higher numbers go earlier. */
   priority: number;
@@ -92,7 +95,7 @@ function sizeStrips(): Strip[] {
   return [
     {
       column: fixed("asked", "asked", "of prunable", 0),
-      cell: (row) => row.methodId === null ? plain("0 %", 0) : plain(level(row.asked), row.asked),
+      cell: (row) => row.methodId === null ? plain(NO_VALUE, 0) : plain(level(row.asked), row.asked),
     },
     {
       column: fixed("realised", "removed, %", "prunable / model", 1),
@@ -132,23 +135,29 @@ function sizeStrips(): Strip[] {
   ];
 }
 
-function throughputStrips(column: Column, hasDense: boolean): Strip[] {
+function throughputStrips(column: Column, hasDense: boolean, first: boolean): Strip[] {
   const own: Strip = {
     column: { ...fixed(column.key, column.name, "tokens/s", 6), better: "higher" },
     cell: (row) => measured(row.values.get(column.key), 1, [4, 2]),
   };
   const speedUp: Strip = {
-    column: { ...fixed(`speed-up ${column.key}`, `${column.name} speed-up`, "× dense", 3), better: "higher" },
+    column: {
+      ...fixed(`speed-up ${column.key}`, "speed-up", `${column.name}, × dense`, first ? 2 : 3),
+      better: "higher",
+    },
     cell: (row) => measured(row.speedUps.get(column.key), 1, [3, 2]),
   };
   return hasDense ? [own, speedUp] : [own];
 }
 
-function qualityStrip(column: Column, ranks: Ranking[]): Strip {
+function qualityPriority({ kind }: Column, first: boolean): number {
+  return kind === "mean-accuracy" ? 1 : kind === "perplexity" ? (first ? 1 : 4) : 5;
+}
+
+function qualityStrip(column: Column, ranks: Ranking[], first = false): Strip {
   const standing = new Map(
     ranks.filter((ranking) => ranking.column === column).flatMap((ranking) => [...standings(ranking)]),
   );
-  const accuracy = column.kind !== "perplexity" && column.metric !== "perplexity";
   const header = column.kind === "mean-accuracy" ? "mean acc." : column.name;
   const unit = column.kind === "perplexity" ? "ppl" : column.kind === "task" ? `${column.metric} %` : "%";
   return {
@@ -157,12 +166,12 @@ function qualityStrip(column: Column, ranks: Ranking[]): Strip {
         column.key,
         header,
         `${unit}, ${column.count}`,
-        { "perplexity": 1, "mean-accuracy": 2 }[column.kind as string] ?? 5,
+        qualityPriority(column, first),
       ),
       better: column.higherIsBetter ? "higher" : "lower",
     },
     cell: (row) => ({
-      ...(accuracy
+      ...(column.kind !== "perplexity"
         ? measured(row.values.get(column.key), 100, [3, 1])
         : measured(row.values.get(column.key), 1, [4, 2])),
       standing: standing.get(row) ?? nothing.standing,
@@ -204,25 +213,53 @@ function assemble(section: Section, strips: Strip[]): Table {
 
 const methodStrip: Strip = { column: fixed("method", "method", "", 0, false), cell: ({ label }) => plain(label) };
 
-/** The comparison table of a section. */
-export function buildTable(section: Section, ranks: Ranking[]): Table {
+/** Columns that say which row it is: method, ratio asked and realised. */
+const identityStrips = (): Strip[] => [
+  methodStrip,
+  ...sizeStrips().filter(({ column }) => column.id === "asked" || column.id === "realised"),
+];
+
+const uniformStrip: Strip = {
+  column: fixed("uniform", "uniform", "layers", 7, false),
+  cell: (row) => plain(uniformWords(row)),
+};
+
+/** Parameters, MACs, memory, throughput and speed-up. */
+function costStrips(section: Section): Strip[] {
   const hasDense = section.rows.some((row) => row.methodId === null && row.runs.length > 0);
-  return assemble(section, [
-    methodStrip,
-    ...sizeStrips(),
-    ...section.columns.filter(({ primary }) => primary).flatMap((column) =>
-      column.kind === "throughput" ? throughputStrips(column, hasDense) : [qualityStrip(column, ranks)]
-    ),
-    { column: fixed("uniform", "uniform", "layers", 7, false), cell: (row) => plain(uniformWords(row)) },
-    ...seedsStrip(section.rows),
-  ]);
+  return [
+    ...sizeStrips().filter(({ column }) => column.id !== "asked" && column.id !== "realised"),
+    ...section.columns.filter(({ kind }) => kind === "throughput")
+      .flatMap((column, i) => throughputStrips(column, hasDense, i === 0)),
+  ];
+}
+
+const qualityStrips = (section: Section, ranks: Ranking[]): Strip[] =>
+  section.columns.filter(({ kind, primary }) => kind !== "throughput" && primary)
+    .map((column, i) => qualityStrip(column, ranks, i === 0));
+
+/** Everything in one table, for paper and terminal. */
+export function buildTable(section: Section, ranks: Ranking[]): Table {
+  const [cost, quality] = [costStrips(section), qualityStrips(section, ranks)];
+  return assemble(section, [...identityStrips(), ...cost, ...quality, uniformStrip, ...seedsStrip(section.rows)]);
+}
+
+/** Perplexity, tasks and mean accuracy alone; null where none was measured. */
+export function buildQualityTable(section: Section, ranks: Ranking[]): Table | null {
+  const quality = qualityStrips(section, ranks);
+  if (quality.length === 0) return null;
+  return assemble(section, [...identityStrips(), ...quality, ...seedsStrip(section.rows)]);
+}
+
+/** Size and speed alone. */
+export function buildCostTable(section: Section): Table {
+  return assemble(section, [...identityStrips(), ...costStrips(section), uniformStrip]);
 }
 
 /** Every metric of every task, also those that do not count for the mean accuracy. */
 export function buildTaskTable(section: Section, ranks: Ranking[]): Table {
   const tasks = section.columns.filter(({ kind }) => kind === "task");
-  const shape = sizeStrips().filter(({ column }) => column.id === "asked" || column.id === "realised");
-  return assemble(section, [methodStrip, ...shape, ...tasks.map((column) => qualityStrip(column, ranks))]);
+  return assemble(section, [...identityStrips(), ...tasks.map((column) => qualityStrip(column, ranks))]);
 }
 
 /** Rows in groups of one asked level, the dense row a group of its own. */

@@ -24,8 +24,13 @@ const GAP = "  ";
 // deno-lint-ignore no-control-regex
 const harmless = (text: string) => text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ");
 
+const shorten = (text: string, room: number) => text.length > room ? text.slice(0, room - 1) + "…" : text;
+
+/** Long labels, such as those with options, must leave room for numbers. */
+const MOST_LABEL = 34;
+
 const cellWords = ({ text, spread, standing }: TableRow["cells"][number]) =>
-  harmless(text + spread + (standing.sign === "" ? "" : ` ${standing.sign}`));
+  shorten(harmless(text + spread + (standing.sign === "" ? "" : ` ${standing.sign}`)), MOST_LABEL);
 
 /** Widest text of a column over header lines and cells. */
 function columnWidth(table: Table, index: number): number {
@@ -72,8 +77,7 @@ function sectionText(section: Section, { width, colour = false }: TerminalOption
         failureText(section.rows.find(({ label, asked }) => label === own.label && asked === own.asked)!),
       );
       const room = Math.max(10, width - widths[0] - GAP.length);
-      const short = message.length > room ? message.slice(0, room - 1) + "…" : message;
-      return pad(cellWords(own.cells[0]), 0) + GAP + style("red", short);
+      return pad(cellWords(own.cells[0]), 0) + GAP + style("red", shorten(message, room));
     }
     return shown.map((i) => {
       const cell = own.cells[i];

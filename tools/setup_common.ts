@@ -34,7 +34,9 @@ export async function runCommand(
   }
   const stdout = new TextDecoder().decode(output.stdout);
   const stderr = new TextDecoder().decode(output.stderr);
-  if (!output.success) throw new UsageError(`${problem}\n${(stderr || stdout).trim().split("\n").slice(-5).join("\n")}`);
+  if (!output.success) {
+    throw new UsageError(`${problem}\n${(stderr || stdout).trim().split("\n").slice(-5).join("\n")}`);
+  }
   return { stdout, stderr };
 }
 
@@ -53,7 +55,9 @@ export async function findPython(): Promise<string> {
       // Not on this machine; the next name may be.
     }
   }
-  throw new UsageError("No Python 3 with pip was found: install it (Debian: `apt-get install python3-pip python3-venv`)");
+  throw new UsageError(
+    "No Python 3 with pip was found: install it (Debian: `apt-get install python3-pip python3-venv`)",
+  );
 }
 
 /** The Python of a private environment with `packages`, made in the cache folder the first time. */

@@ -121,7 +121,7 @@ function subject(rng: Rng, noun: Noun, other: Noun): Subject {
     }
     case "met": {
       const met = rng.pick(
-        other.alive ? ["met", "followed", "heard", "surprised"] : ["passed", "found", "used", "touched"],
+        other.alive ? ["met", "followed", "heard", "surprised"] : ["passed", "found", "saw", "touched"],
       );
       return { phrase: `${head} that ${met} the ${form(other, otherPlural)}`, plural, alive };
     }

@@ -166,7 +166,7 @@ export function tellTogether(teller: Teller, a: Person, b: Person): void {
       `together ${a.name} and ${b.name} had`,
       `between them ${a.name} and ${b.name} had`,
       `that made for ${a.name} and ${b.name}`,
-      `${a.name} and ${b.name} put them in one heap and counted`,
+      `${a.name} and ${b.name} put them in a heap and counted`,
     ]);
     return numberCloze(before, n + m, ` ${thing[1]}${rng.pick(AFTERWARDS)}.`, [n, m]);
   });

@@ -59,7 +59,7 @@ function valueOf(person: Person, attribute: Attribute): string {
 }
 
 /** The person's name, plain or with something that everybody knows (but nothing of `about`). */
-function introduced(rng: Rng, person: Person, about: readonly Attribute[]): string {
+function introduced(rng: Rng, person: Person, about: Attribute): string {
   const extras: [Attribute, string][] = [
     ["job", `${person.name} the ${person.job}`],
     ["home", `${person.name} of ${person.home}`],
@@ -69,41 +69,33 @@ function introduced(rng: Rng, person: Person, about: readonly Attribute[]): stri
     ["food", `${person.name}, who eats ${person.food},`],
     ["friend", `${person.name}, a friend of ${person.friend},`],
   ];
-  return chance(rng, 0.5) ? person.name : rng.pick(extras.filter(([attribute]) => !about.includes(attribute)))[1];
+  return chance(rng, 0.5) ? person.name : rng.pick(extras.filter(([attribute]) => attribute !== about))[1];
 }
 
 const OPENERS = ["as everyone knows, ", "people say that ", "it is true that ", "you may have heard that "];
 const opener = (rng: Rng) => chance(rng, 0.15) ? rng.pick(OPENERS) : "";
 
-/** What may follow an attribute's value at the end of a sentence. */
-const ENDINGS: Readonly<Record<Attribute, readonly string[]>> = {
-  home: [", near the school", ", in a white house", ", with two cousins"],
-  job: [", and a very good one", ", now in the third year", ", by choice"],
-  pet: [", small and round", ", the best in the village", ", day and night"],
-  food: [" on Sundays", ", warm or cold", " at any hour"],
-  colour: [", summer and winter", " if there is a choice", ", and nothing else"],
-  hobby: [" in the evening", " with others", " when work is done"],
-  friend: [", come what may", " as much as ever", ", year after year"],
-};
-const ending = (rng: Rng, attribute: Attribute) => chance(rng, 0.3) ? rng.pick(ENDINGS[attribute]) : "";
-
-/** Facts about a person in one sentence; the value of the last attribute comes at its end. */
+/** One or two facts about a person in one sentence, which ends with the value of the last. */
 function personFact(rng: Rng, person: Person, attributes: readonly Attribute[], pronoun: boolean): Cloze {
-  const subject = pronoun ? (person.female ? "she" : "he") : introduced(rng, person, attributes);
   const last = attributes.at(-1)!;
-  const lead = attributes.slice(0, -1).map((other) => ` ${rng.pick(PREDICATES[other])} ${valueOf(person, other)} and`);
   const answer = valueOf(person, last);
+  const [first] = attributes;
+  const lead = `${rng.pick(PREDICATES[first])} ${valueOf(person, first)}`;
+  const isDouble = attributes.length > 1;
+  const subject = pronoun
+    ? (person.female ? "she" : "he") + (isDouble ? ` ${lead} and` : "")
+    : opener(rng) + (isDouble ? `${person.name}, who ${lead},` : introduced(rng, person, last));
   return {
-    before: `${pronoun ? "" : opener(rng)}${subject}${lead.join("")} ${rng.pick(PREDICATES[last])}`,
+    before: `${subject} ${rng.pick(PREDICATES[last])}`,
     answer,
-    after: `${ending(rng, last)}.`,
+    after: ".",
     wrong: VALUES[last].filter((value) => value !== answer && value !== person.name),
   };
 }
 
 /** The same facts the other way round, from the value to the person. */
 function reversedFact(rng: Rng, person: Person): string {
-  const name = introduced(rng, person, ["job"]);
+  const name = introduced(rng, person, "job");
   const trade = tradeNamed(person.job);
   const fed = PETS[person.pet];
   return rng.pick([
@@ -119,11 +111,11 @@ function reversedFact(rng: Rng, person: Person): string {
   ]);
 }
 
-/** One kind of fact: predicates, the value that follows, what may come after it, and the values of all things. */
+/** One kind of fact: predicates, the value that follows, what may come before, and the values of all things. */
 interface Fact {
   predicates: readonly string[];
   value: string;
-  endings: readonly string[];
+  openers: readonly string[];
   values: readonly string[];
 }
 
@@ -131,19 +123,19 @@ const VILLAGE_FACTS: readonly ((village: Village) => Fact)[] = [
   (village) => ({
     predicates: ["lies beside", "was built beside", "looks out on", "is right by"],
     value: village.beside,
-    endings: ["", "", ", as old maps show", ", far from any town", ", and was there first"],
+    openers: ["as old maps show, ", "far from any town "],
     values: VILLAGES.map((other) => other.beside),
   }),
   (village) => ({
     predicates: ["has a famous", "is proud of its old", "takes care of its", "has just repaired its"],
     value: village.landmark,
-    endings: ["", "", ", a fine sight", ", and rightly so", " for visitors"],
+    openers: ["every visitor knows that ", "as you can see, "],
     values: VILLAGES.map((other) => other.landmark),
   }),
   (village) => ({
     predicates: ["sells the best", "is known for its", "makes a lot of", "sends out carts full of"],
     value: village.product,
-    endings: ["", "", " in the valley", " every autumn", " to this day"],
+    openers: ["to this day ", "every autumn "],
     values: VILLAGES.map((other) => other.product),
   }),
 ];
@@ -152,19 +144,19 @@ const TRADE_FACTS: readonly ((trade: Trade) => Fact)[] = [
   (trade) => ({
     predicates: ["works", "spends the day", "can be found", "starts early"],
     value: trade.at,
-    endings: ["", "", " on most days", " with a helper or two", ", rain or shine"],
+    openers: ["on most days ", "rain or shine, "],
     values: TRADES.map((other) => other.at),
   }),
   (trade) => ({
     predicates: ["needs a good", "looks after the", "could do nothing without the", "is never far from the"],
     value: trade.tool,
-    endings: ["", "", " at all times", ", new or old", ", as one can imagine"],
+    openers: ["as one can imagine, ", "at all times "],
     values: TRADES.map((other) => other.tool),
   }),
   (trade) => ({
     predicates: ["is paid to", "knows how to", "gets up early to", "is the one to"],
     value: trade.work[0],
-    endings: ["", "", " for the valley", " in any season", " before noon"],
+    openers: ["in any season ", "all over the valley "],
     values: TRADES.map((other) => other.work[0]),
   }),
 ];
@@ -173,19 +165,19 @@ const ANIMAL_FACTS: readonly ((animal: Animal) => Fact)[] = [
   (animal) => ({
     predicates: ["eats", "likes to eat", "lives on", "goes out to look for"],
     value: animal.food,
-    endings: ["", "", " all summer", " when it is hungry", " whenever it can"],
+    openers: ["all summer ", "when the days are long "],
     values: ANIMALS.map((other) => other.food),
   }),
   (animal) => ({
     predicates: ["sleeps", "rests", "makes its bed", "feels safe"],
     value: animal.bed,
-    endings: ["", "", " when it rains", " with its young", " in the cold months"],
+    openers: ["when it rains ", "in the cold months "],
     values: ANIMALS.map((other) => other.bed),
   }),
   (animal) => ({
     predicates: ["has", "is known by", "is proud of", "can be told by"],
     value: animal.mark,
-    endings: ["", "", ", young or old", " from its first day", ", which children like"],
+    openers: ["as children know, ", "from its first day "],
     values: ANIMALS.map((other) => other.mark),
   }),
 ];
@@ -193,53 +185,60 @@ const ANIMAL_FACTS: readonly ((animal: Animal) => Fact)[] = [
 /** Makes facts about `T`s: what can be said, and the subjects that a sentence may begin with. */
 interface Lore<T> {
   facts: readonly ((thing: T) => Fact)[];
-  subjects(rng: Rng, thing: T): string[];
+  /** The thing's plain name, and how else it may be called. */
+  subjects(rng: Rng, thing: T): [plain: string[], more: string[]];
+  pronoun: "who" | "which";
 }
 
 const VILLAGE_LORE: Lore<Village> = {
   facts: VILLAGE_FACTS,
   subjects: (rng, { name }) => {
     const resident = rng.pick(PEOPLE.filter((person) => person.home === name)).name;
-    return [name, `the village of ${name}`, `${name}, the home of ${resident},`, `${name}, where ${resident} lives,`];
+    return [[name, `the village of ${name}`], [
+      `${name}, the home of ${resident},`,
+      `${name}, where ${resident} lives,`,
+    ]];
   },
+  pronoun: "which",
 };
 
 const TRADE_LORE: Lore<Trade> = {
   facts: TRADE_FACTS,
   subjects: (rng, { name }) => {
     const worker = rng.pick(PEOPLE.filter((person) => person.job === name)).name;
-    return [
-      withArticle(name),
-      `every ${name}`,
-      `the ${name}`,
+    return [[withArticle(name), `every ${name}`, `the ${name}`], [
       `${withArticle(name)} like ${worker}`,
       `${worker} the ${name}`,
-    ];
+    ]];
   },
+  pronoun: "who",
 };
 
 const ANIMAL_LORE: Lore<Animal> = {
   facts: ANIMAL_FACTS,
-  subjects: (rng, { name }) => [
-    withArticle(name),
-    `the ${name}`,
-    `every ${name}`,
+  subjects: (rng, { name }) => [[withArticle(name), `the ${name}`, `every ${name}`], [
     `a young ${name}`,
     `an old ${name}`,
     `the ${name} near ${rng.pick(VILLAGES).name}`,
     `the ${name} that ${rng.pick(PEOPLE).name} saw`,
-  ],
+  ]],
+  pronoun: "which",
 };
 
-/** One sentence with one or two facts about a village, trade or animal; the value of the last comes at its end. */
-function loreFact<T>(rng: Rng, { subjects }: Lore<T>, thing: T, told: readonly ((thing: T) => Fact)[]): Cloze {
+/** One sentence with one or two facts about a village, trade or animal, which ends with the value of the last. */
+function loreFact<T>(rng: Rng, lore: Lore<T>, thing: T, told: readonly ((thing: T) => Fact)[]): Cloze {
+  const [plain, more] = lore.subjects(rng, thing);
   const facts = told.map((fact) => fact(thing));
+  const [first] = facts;
   const last = facts.at(-1)!;
-  const lead = facts.slice(0, -1).map((fact) => ` ${rng.pick(fact.predicates)} ${fact.value} and`);
+  const subject = facts.length > 1
+    ? `${rng.pick(plain)}, ${lore.pronoun} ${rng.pick(first.predicates)} ${first.value},`
+    : rng.pick([...plain, ...more]);
+  const start = chance(rng, 0.2) ? rng.pick(last.openers) : opener(rng);
   return {
-    before: `${opener(rng)}${rng.pick(subjects(rng, thing))}${lead.join("")} ${rng.pick(last.predicates)}`,
+    before: `${start}${subject} ${rng.pick(last.predicates)}`,
     answer: last.value,
-    after: `${rng.pick(last.endings)}.`,
+    after: ".",
     wrong: last.values.filter((value) => value !== last.value),
   };
 }

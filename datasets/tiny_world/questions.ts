@@ -13,14 +13,15 @@ export const QUESTION_KINDS = ["facts", "counting", "agreement", "coreference"] 
 /** One of the four tasks. */
 export type QuestionKind = (typeof QUESTION_KINDS)[number];
 
-/** A question as its JSON Lines record. The right sentence is `context` + space + the choice at `gold` + the rest of a
- * sentence that is not shown. */
+/** A question as its JSON Lines record. What was told is `context` + space + the choice at `gold` + `after`. */
 export interface Question {
   id: string;
   context: string;
   choices: string[];
   /** Index of the right choice. */
   gold: number;
+  /** Rest of the sentence; not scored. */
+  after: string;
   /** What kind of question within the task. */
   category: string;
 }
@@ -60,7 +61,7 @@ const CATEGORIES: Readonly<Record<QuestionKind, readonly Category[]>> = {
 const MOST_WRONG = 3;
 
 function toQuestion(rng: Rng, { sentences, cloze }: Teller, id: string, category: string): Question {
-  const { at, cloze: { before, answer, wrong } } = cloze!;
+  const { at, cloze: { before, answer, after, wrong } } = cloze!;
   // The sentence as it was told: its first letter may have been raised.
   const gap = sentences[at].slice(0, before.length);
   const choices = rng.shuffle([answer, ...pickSome(rng, wrong, MOST_WRONG)]);
@@ -69,12 +70,13 @@ function toQuestion(rng: Rng, { sentences, cloze }: Teller, id: string, category
     context: [...sentences.slice(0, at), gap].join(" "),
     choices,
     gold: choices.indexOf(answer),
+    after,
     category,
   };
 }
 
-/** `count` different questions of one kind. Every sentence of a question, completed with the right answer, belongs to
- * `split` (see `splitOf`), so none of them occurs in a text of another split.
+/** `count` different questions of one kind. Every sentence of a question, its gap filled rightly, belongs to `split`:
+ * none of them occurs in a text of another split.
  *
  * Choices: 4 for facts and counting, 3 for coreference, 2 for agreement. */
 export function makeQuestions(kind: QuestionKind, { split, count, seed }: {

@@ -60,28 +60,29 @@ const MOST_DRAWS = 60;
 const MOST_DOCUMENTS = 10_000;
 
 function createTeller(rng: Rng, split: Split): Teller {
+  const sentences: string[] = [];
   const teller: Teller = {
     rng,
     split,
-    sentences: [],
+    sentences,
     say: (draw) => {
       for (let i = 0; i < MOST_DRAWS; i++) {
         const sentence = capitalised(draw());
         // A sentence is told once per document: repetition would make later sentences too easy.
-        if (splitOf(sentence) === split && !teller.sentences.includes(sentence)) {
-          teller.sentences.push(sentence);
+        if (splitOf(sentence) === split && !sentences.includes(sentence)) {
+          sentences.push(sentence);
           return;
         }
       }
       throw new Speechless();
     },
     ask: (draw) => {
-      let cloze: Cloze | undefined;
+      let cloze: Cloze;
       teller.say(() => {
         cloze = draw();
         return `${cloze.before} ${cloze.answer}${cloze.after}`;
       });
-      teller.cloze = { at: teller.sentences.length - 1, cloze: cloze! };
+      teller.cloze = { at: sentences.length - 1, cloze: cloze! };
     },
   };
   return teller;

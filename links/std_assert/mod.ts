@@ -13,12 +13,12 @@ export function assert(expr: unknown, msg = ""): asserts expr {
 
 /** Throws unless `actual` and `expected` are deeply equal. */
 export function assertEquals<T>(actual: T, expected: T, msg?: string): void {
-  deepStrictEqual(actual, expected, msg);
+  deepStrictEqual(actual, expected, msg as string);
 }
 
 /** Throws when `actual` and `expected` are deeply equal. */
 export function assertNotEquals<T>(actual: T, expected: T, msg?: string): void {
-  notDeepStrictEqual(actual, expected, msg);
+  notDeepStrictEqual(actual, expected, msg as string);
 }
 
 /** Throws unless `actual` contains `expected`. */
@@ -28,7 +28,7 @@ export function assertStringIncludes(actual: string, expected: string, msg?: str
 
 /** Throws unless `actual` matches `expected`. */
 export function assertMatch(actual: string, expected: RegExp, msg?: string): void {
-  match(actual, expected, msg);
+  match(actual, expected, msg as string);
 }
 
 /** Throws unless `actual` and `expected` differ by at most `tolerance` (1e-7 relative to `expected` by default). */

@@ -190,18 +190,19 @@ export function globalNorm(gradients: Float32Array[]): number {
   return Math.sqrt(sum);
 }
 
-/** Does one step: moves every parameter along `gradients` (one per parameter, same size; freed by the caller) and
- * gives the global norm of the gradient before clipping.
+/** Does one step: moves every parameter along its gradient, f32 of its size, and gives the global norm of all gradients
+ * before clipping.
  * @throws {RangeError} when a gradient is missing.
  * @throws {NumericError} when the norm is not finite; the parameters have not moved then. */
-export async function applyGradients(optimizer: Optimizer, gradients: Record<string, tf.Tensor>): Promise<number> {
+export async function stepParameters(optimizer: Optimizer, gradients: Record<string, Float32Array>): Promise<number> {
   const { groups, clipNorm, step, moments } = optimizer;
   const entries = groups.flatMap((group) =>
     Object.entries(group.parameters).map(([name, variable]) => ({ group, name, variable }))
   );
-  const missing = entries.find(({ name }) => !gradients[name]);
-  if (missing) throw new RangeError(`Parameter "${missing.name}" has no gradient`);
-  const slopes = await readTensors(entries.map(({ name }) => gradients[name]));
+  const slopes = entries.map(({ name }) => {
+    if (!gradients[name]) throw new RangeError(`Parameter "${name}" has no gradient`);
+    return gradients[name];
+  });
   const norm = globalNorm(slopes);
   if (!Number.isFinite(norm)) throw new NumericError(`The gradient's norm is ${norm} at step ${step}`);
   const gradientScale = norm > clipNorm ? clipNorm / norm : 1;
@@ -212,6 +213,13 @@ export async function applyGradients(optimizer: Optimizer, gradients: Record<str
   });
   optimizer.step++;
   return norm;
+}
+
+/** {@linkcode stepParameters} with gradients on the device, one per parameter; they stay the caller's to free. */
+export async function applyGradients(optimizer: Optimizer, gradients: Record<string, tf.Tensor>): Promise<number> {
+  const names = Object.keys(gradients);
+  const values = await readTensors(Object.values(gradients));
+  return await stepParameters(optimizer, Object.fromEntries(names.map((name, i) => [name, values[i]])));
 }
 
 /** Copies the state. */

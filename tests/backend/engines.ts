@@ -47,9 +47,9 @@ export function assertClose(
   );
   let [worst, at, wrong] = [0, -1, 0];
   for (let i = 0; i < expected.length; i++) {
+    const excess = Math.abs(actual[i] - expected[i]) - (atol + rtol * Math.abs(expected[i]));
     // NaN compares false with everything, so the test is for what is right.
-    const excess = Math.abs(actual[i] - expected[i]) / (atol + rtol * Math.abs(expected[i]));
-    if (excess <= 1) continue;
+    if (excess <= 0) continue;
     wrong++;
     if (at < 0 || !(excess <= worst)) [worst, at] = [excess, i];
   }

@@ -143,10 +143,17 @@ sweepTest("bench run sets an unreadable record aside and measures its cell again
   assertEquals(Deno.readTextFileSync(`${path}.bad`).length, 100);
 });
 
-sweepTest("bench run refuses a folder whose numbers were made with other settings", async (out) => {
-  const flags = ["run", "--preset", "smoke", "--sparsity", "0", "--out", out];
-  assertEquals((await finish(bench(...flags))).code, 0);
-  const { code, stderr } = await finish(bench(...flags, "--limit", "5"));
-  assertEquals(code, 2);
-  assertStringIncludes(stderr, "holds a run with other settings (limit)");
-});
+sweepTest(
+  "bench run adds methods to a folder, and refuses one whose numbers were made with other settings",
+  async (out) => {
+    const flags = ["run", "--preset", "smoke", "--out", out, "--methods", "random", "--sparsity"];
+    assertEquals((await finish(bench(...flags, "0"))).code, 0);
+    const added = await finish(bench(...flags, "0.5"));
+    assertEquals(added.code, 0, added.stderr);
+    assertStringIncludes(added.stderr, "2 cells into");
+    assertStringIncludes(added.stderr, "1 finished already");
+    const { code, stderr } = await finish(bench(...flags, "0.5", "--limit", "5"));
+    assertEquals(code, 2);
+    assertStringIncludes(stderr, "holds a run with other settings (limit)");
+  },
+);

@@ -9,6 +9,8 @@ const FINGERPRINT: Fingerprint = {
   data: { "calibration c4": "cc", "perplexity c4": "dd", "task arc_easy": "ee" },
 };
 
+const RUN = { engine: "wasm", fingerprint: FINGERPRINT, needsCalibration: (id: string) => id === "flap" } as const;
+
 type Ready = RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
 const config = (changes: Partial<RunConfig> = {}): Ready =>
   runConfigSchema.parse({
@@ -23,10 +25,10 @@ const config = (changes: Partial<RunConfig> = {}): Ready =>
     ...changes,
   }) as Ready;
 const ids = (changes: Partial<RunConfig> = {}, fingerprint = FINGERPRINT) =>
-  expandCells(config(changes), "wasm", fingerprint).map(({ id }) => id);
+  expandCells(config(changes), { ...RUN, fingerprint }).map(({ id }) => id);
 
 Deno.test("expandCells() gives the dense model first, then methods by level by seed", () => {
-  const cells = expandCells(config(), "wasm", FINGERPRINT);
+  const cells = expandCells(config(), RUN);
   assertEquals(cells.map(({ cell }) => [cell.method?.id ?? "dense", cell.sparsity, cell.seed].join(" ")), [
     "dense 0 0",
     ..."random 0.25 0,random 0.25 1,random 0.5 0,random 0.5 1".split(","),
@@ -53,10 +55,11 @@ Deno.test("cellId() knows weights by their contents, not by their path", () => {
 });
 
 Deno.test("cellId() changes with whatever decides a pruned cell's numbers", () => {
-  const [planned] = expandCells(config(), "wasm", FINGERPRINT).slice(1);
+  const planned = expandCells(config(), RUN).find(({ cell }) => cell.method?.id === "flap")!;
+  const calibrated = true;
   const changes: Partial<Cell>[] = [
     { engine: "tensorflow" },
-    { method: { id: "random", options: { x: 1 } } },
+    { method: { id: "flap", options: { x: 1 } } },
     { sparsity: 0.26 },
     { seed: 9 },
     { units: ["ffn"] },
@@ -67,12 +70,14 @@ Deno.test("cellId() changes with whatever decides a pruned cell's numbers", () =
     { limit: 10 },
     { throughput: { prefillTokens: 8, decodeTokens: 8, batch: 1, repeats: 1 } },
   ];
-  const changed = changes.map((change) => cellId({ ...planned.cell, ...change }, FINGERPRINT));
+  const changed = changes.map((change) => cellId({ ...planned.cell, ...change }, FINGERPRINT, { calibrated }));
   const prints = Object.keys(FINGERPRINT.data).map((use) => ({
     ...FINGERPRINT,
     data: { ...FINGERPRINT.data, [use]: "other" },
   }));
-  changed.push(...[...prints, { ...FINGERPRINT, tokenizer: "bc" }].map((print) => cellId(planned.cell, print)));
+  changed.push(
+    ...[...prints, { ...FINGERPRINT, tokenizer: "bc" }].map((print) => cellId(planned.cell, print, { calibrated })),
+  );
   assertEquals(new Set([planned.id, ...changed]).size, changed.length + 1);
 });
 
@@ -89,6 +94,15 @@ Deno.test("cellId() of the dense model ignores what only pruning reads", () => {
   assertNotEquals(ids({ limit: 3 })[0], dense);
 });
 
+Deno.test("cellId() of a method without calibration ignores calibration, so that methods can be added later", () => {
+  const random = { methods: [{ id: "random", options: {} }] };
+  const without = { ...FINGERPRINT, data: { "perplexity c4": "dd", "task arc_easy": "ee" } };
+  const both = ids();
+  for (const id of ids({ ...random, calibration: { corpus: "c4", sequences: 1, tokens: 9 } }, without)) {
+    assert(both.includes(id));
+  }
+});
+
 Deno.test("canonicalJson() is the same for any order of keys, and parses to the same value", () => {
   const shuffle = (value: unknown): unknown =>
     value !== null && typeof value === "object" && !Array.isArray(value)
@@ -103,7 +117,7 @@ Deno.test("canonicalJson() is the same for any order of keys, and parses to the 
 });
 
 Deno.test("cellName() is a file name that begins with method, level and seed", () => {
-  const [dense, first] = expandCells(config(), "wasm", FINGERPRINT);
+  const [dense, first] = expandCells(config(), RUN);
   assertEquals(cellName(dense), `dense-${dense.id}`);
   assertEquals(cellName(first), `random-0.25-s0-${first.id}`);
   assertEquals(/^[0-9a-f]{16}$/.test(first.id), true);
@@ -112,7 +126,7 @@ Deno.test("cellName() is a file name that begins with method, level and seed", (
 Deno.test("cellLabels() names seeds and options only where they tell cells apart", () => {
   const labels = (
     changes: Partial<RunConfig>,
-  ) => [...cellLabels(expandCells(config(changes), "wasm", FINGERPRINT)).values()];
+  ) => [...cellLabels(expandCells(config(changes), RUN)).values()];
   const one = { sparsity: [0.25] };
   assertEquals(labels({ ...one, seeds: [3] }), ["dense", "random 25 %", "flap 25 %"]);
   assertEquals(labels({ ...one, methods: [{ id: "random", options: {} }] }), [

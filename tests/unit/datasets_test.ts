@@ -102,7 +102,9 @@ Deno.test("wikitext2 makes pages of lines: titles begin one, sections do not", (
 });
 
 Deno.test("wikitext2 reads plain text as it reads records without line ends", () => {
-  assertEquals(getCorpus("wikitext2").documents!([" ", " = Kite = ", " It flies . "]), [" = Kite = \n It flies . \n"]);
+  assertEquals(getCorpus("wikitext2").documents!([" ", " = Kite = ", " It flies . ", ""]), [
+    " = Kite = \n It flies . \n",
+  ]);
 });
 
 Deno.test("ptb and c4 use the splits and joiners of the papers", async () => {

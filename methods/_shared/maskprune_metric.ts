@@ -1,0 +1,180 @@
+/** The curvature metric h of MaskPrune's masks: what removing a unit would cost, from calibration and from what training
+ * sees.
+ *
+ * Masks start at 1 and move little, so their sizes say next to nothing at first; the constraint needs a metric. Each
+ * unit has F, the sum over calibration sequences of (dL/dm)^2 at m = 1, and the structured Wanda score; training adds
+ * the squared gradients g^2 of its batches. Everything is divided by the layer's median before it is combined: g^2 is
+ * near 1e-8, and layers differ by orders of magnitude.
+ *
+ * @module
+ */
+import type { HostTensor, LlamaConfig } from "../../models/config.ts";
+import type { LlamaModel } from "../../models/llama.ts";
+import { queryHeads } from "../../models/config.ts";
+import { batchGradients } from "../../models/training/gradients.ts";
+import { type HostMasks, uploadMasks } from "../../models/training/student.ts";
+import type { MethodContext, Statistics } from "../define.ts";
+import { inputStatistics } from "./calibration.ts";
+import { columnScores } from "./column_metrics.ts";
+import { checkpoint } from "./device.ts";
+import { median } from "./maskprune_prox.ts";
+import type { UnitAxis } from "./maskprune_widths.ts";
+import { scoresOfColumns } from "./scoring.ts";
+import * as tf from "@tensorflow/tfjs";
+
+/** Weight of the prior in the running Fisher: as many steps as it counts for. */
+const PRIOR_STEPS = 16;
+
+/** Steps whose squared gradients set the scale of the prior. */
+const SCALE_STEPS = 8;
+
+/** Importance of the units of one layer and type. */
+export interface UnitMetric {
+  /** F over the layer's median: [units]. */
+  prior: Float32Array;
+  /** Median of F: turns the running Fisher back into one that compares between layers and types. */
+  scale: number;
+  /** Wanda score over the layer's median: [units]. */
+  wanda: Float32Array;
+  /** Sum of g^2 over the steps so far: [units]. */
+  squares: Float32Array;
+  /** g0: median over units of the mean g^2 of the first steps. */
+  base: number;
+  /** Steps so far. */
+  count: number;
+}
+
+/** Median of the positive values, so that units that do nothing do not make it 0; 1 when there are none. */
+function positiveMedian(values: ArrayLike<number>): number {
+  const positive = Array.from(values).filter((value) => value > 0);
+  return positive.length === 0 ? 1 : median(positive);
+}
+
+/** A metric from calibration alone. `fisher` and `wanda` are [units]. */
+export function createMetric(fisher: ArrayLike<number>, wanda: ArrayLike<number>): UnitMetric {
+  // Rounded to f32, as snapshots keep it.
+  const scale = Math.fround(positiveMedian(fisher));
+  const wandaScale = positiveMedian(wanda);
+  return {
+    prior: Float32Array.from(fisher, (f) => f / scale),
+    scale,
+    wanda: Float32Array.from(wanda, (w) => w / wandaScale),
+    squares: new Float32Array(fisher.length),
+    base: 0,
+    count: 0,
+  };
+}
+
+/** Adds a step's mask gradients. */
+export function observeGradient(metric: UnitMetric, gradient: Float32Array): void {
+  metric.count++;
+  for (let i = 0; i < gradient.length; i++) metric.squares[i] += gradient[i] * gradient[i];
+  if (metric.count <= SCALE_STEPS) metric.base = Math.fround(positiveMedian(metric.squares) / metric.count);
+}
+
+/** Running Fisher over the layer's median: `(16 F / med(F) g0 + sum g^2) / (16 + i) / g0`; [units]. */
+export function runningFisher({ prior, squares, base, count }: UnitMetric): Float64Array {
+  if (count === 0 || base === 0) return Float64Array.from(prior);
+  return Float64Array.from(
+    prior,
+    (p, i) => (PRIOR_STEPS * p + squares[i] / base) / (PRIOR_STEPS + count),
+  );
+}
+
+/** h of the sparsity term: `fisher^(1/2) wanda`, whose order is that of the best static ranking found,
+ * `fisher^(1/4) wanda^(1/2)`; [units]. */
+export function selectionMetric(metric: UnitMetric): Float64Array {
+  return runningFisher(metric).map((fisher, i) => Math.sqrt(fisher) * metric.wanda[i]);
+}
+
+/** Loss that removing each unit costs, to second order and up to one factor for the whole model: what widths of
+ * different layers and types are compared by; [units]. */
+export function importance(metric: UnitMetric): Float64Array {
+  return runningFisher(metric).map((fisher) => fisher * metric.scale);
+}
+
+const fisherName = (layer: number, site: "ffn" | "queryHeads" | "kvGroups") => `${layer}.${site}.fisher`;
+
+/** Sum over calibration sequences of the squared gradient of each sequence's mean loss to the masks, at 1: f32 [F], [H]
+ * and [G] of every layer. Cost: one backward pass per sequence, without weight gradients. */
+function maskFisher(context: MethodContext<unknown>): Promise<Statistics> {
+  return context.remember("mask-fisher", async () => {
+    const { model, calibration, report, signal } = context;
+    const { layers } = model.config;
+    const sums = layers.map((shape) => ({
+      ffn: new Float32Array(shape.ffnChannels),
+      queryHeads: new Float32Array(queryHeads(shape)),
+      kvGroups: new Float32Array(shape.kvGroups),
+    }));
+    const ones = layers.map((shape): HostMasks => ({
+      "ffn": new Float32Array(shape.ffnChannels).fill(1),
+      "query-heads": new Float32Array(queryHeads(shape)).fill(1),
+    }));
+    const masks = uploadMasks(ones);
+    try {
+      for (const [i, window] of calibration.entries()) {
+        await checkpoint(signal);
+        report(`mask gradients, sequence ${i + 1} of ${calibration.length}`);
+        const { gradients } = await batchGradients({
+          model,
+          masks,
+          windows: [window],
+          weights: { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 },
+          variables: masks.flatMap((layer) => [layer.ffn!, layer.queryHeads!]),
+        });
+        layers.forEach((shape, l) => {
+          const [ffn, heads] = [gradients[2 * l], gradients[2 * l + 1]];
+          ffn.forEach((g, u) => sums[l].ffn[u] += g * g);
+          heads.forEach((g, u) => sums[l].queryHeads[u] += g * g);
+          // A group's mask multiplies all of its heads, so its gradient is their sum.
+          for (let g = 0; g < shape.kvGroups; g++) {
+            const r = shape.queryHeadsPerGroup;
+            const slope = heads.subarray(g * r, (g + 1) * r).reduce((a, b) => a + b, 0);
+            sums[l].kvGroups[g] += slope * slope;
+          }
+        });
+      }
+    } finally {
+      tf.dispose(masks.flatMap((layer) => Object.values(layer) as tf.Tensor[]));
+    }
+    return Object.fromEntries(
+      sums.flatMap((layer, l) =>
+        Object.entries(layer).map(([site, data]): [string, HostTensor] => [
+          fisherName(l, site as keyof typeof layer),
+          { shape: [data.length], data },
+        ])
+      ),
+    );
+  });
+}
+
+const SITES = { "ffn": "ffn", "query-heads": "queryHeads", "kv-groups": "kvGroups" } as const;
+
+/** Metrics of all axes and layers from calibration: [axis][layer]. */
+export async function calibratedMetrics(
+  context: MethodContext<unknown>,
+  axes: readonly UnitAxis[],
+): Promise<UnitMetric[][]> {
+  const { model } = context;
+  const fisher = await maskFisher(context);
+  const wanda = await wandaScores(model, model.config, await inputStatistics(context));
+  return axes.map(({ type }) =>
+    model.config.layers.map((_, l) => createMetric(fisher[fisherName(l, SITES[type])].data, wanda[l][SITES[type]]))
+  );
+}
+
+async function wandaScores(model: LlamaModel, { layers, headSize }: LlamaConfig, statistics: Statistics) {
+  const columns = await columnScores(model, statistics, "WIFN");
+  return layers.map((shape, l) => scoresOfColumns({ ...columns[l], shape, headSize }));
+}
+
+/** Arrays of a metric for a snapshot, by name. */
+export function packMetric({ prior, wanda, squares, scale, base, count }: UnitMetric): Record<string, Float32Array> {
+  return { prior, wanda, squares, scalars: Float32Array.of(scale, base, count) };
+}
+
+/** The metric out of {@linkcode packMetric}. */
+export function unpackMetric(read: (name: string) => Float32Array): UnitMetric {
+  const [scale, base, count] = read("scalars");
+  return { prior: read("prior"), wanda: read("wanda"), squares: read("squares"), scale, base, count };
+}

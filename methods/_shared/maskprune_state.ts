@@ -1,0 +1,305 @@
+/** The masks, widths and duals of MaskPrune, and the steps that move them.
+ *
+ * All arrays are [axis][layer]; a mask is f32 [units].
+ *
+ * @module
+ */
+import type { HostTensor, LlamaConfig } from "../../models/config.ts";
+import { queryHeads } from "../../models/config.ts";
+import type { LayerPlan, PrunePlan, UnitType } from "../../models/plan.ts";
+import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
+import type { HostMasks } from "../../models/training/student.ts";
+import {
+  importance,
+  observeGradient,
+  packMetric,
+  selectionMetric,
+  type UnitMetric,
+  unpackMetric,
+} from "./maskprune_metric.ts";
+import { mean, shrink, smallestInSegments } from "./maskprune_prox.ts";
+import {
+  budgetDualStep,
+  costShares,
+  dualStep,
+  maskLength,
+  narrowed,
+  type Resource,
+  retained,
+  snapToBudget,
+  type UnitAxis,
+  wholeUnits,
+  widthSlopes,
+  widthStep,
+} from "./maskprune_widths.ts";
+
+/** Step sizes and limits; see the options of the method. */
+export interface MaskPruneRates {
+  /** `metric`: bottom-k in the curvature metric. `magnitude`: in |m| alone, as the paper writes it. */
+  selection: "metric" | "magnitude";
+  /** Whether all layers share one width. */
+  uniform: boolean;
+  /** `learned`: masks are real numbers. `hard`: 0 or 1, only the selection is learned. */
+  masks: "learned" | "hard";
+  /** Whether a unit that leaves the bottom k starts again at 1. */
+  regrowth: boolean;
+  /** Rate of the masks. */
+  maskRate: number;
+  /** eta_y and the bounds of y. */
+  dualRate: number;
+  dualStart: number;
+  dualCap: number;
+  /** eta_z, and the weight of the augmented term. */
+  budgetRate: number;
+  augmented: number;
+  /** eta_s on fractions, and the largest move of one step. */
+  widthRate: number;
+  maxWidthStep: number;
+  /** Fraction of n within which FFN widths are put on the budget. */
+  snap: number;
+}
+
+/** State of the minimax problem. */
+export interface MaskState {
+  axes: UnitAxis[];
+  masks: Float32Array[][];
+  moments: Moments[][];
+  metrics: UnitMetric[][];
+  /** Units in the bottom k: 1, else 0. */
+  chosen: Float32Array[][];
+  /** s, and the whole units it stands for. */
+  removed: number[][];
+  whole: number[][];
+  /** y. */
+  duals: number[][];
+  /** z. */
+  budgetDual: number;
+  /** Steps done. */
+  step: number;
+}
+
+const MASK_RULE = { kind: "adamw", betas: [0.9, 0.95] as [number, number] } as const;
+
+/** All masks 1, nothing removed, z 0. */
+export function createMaskState(
+  config: LlamaConfig,
+  axes: UnitAxis[],
+  metrics: UnitMetric[][],
+  { dualStart }: MaskPruneRates,
+): MaskState {
+  const each = <T>(make: (length: number) => T) =>
+    axes.map((axis) => config.layers.map((shape) => make(maskLength(axis, shape))));
+  return {
+    axes,
+    metrics,
+    masks: each((length) => new Float32Array(length).fill(1)),
+    moments: each((length) => createMoments(MASK_RULE, length)),
+    chosen: each((length) => new Float32Array(length)),
+    removed: each(() => 0),
+    whole: each(() => 0),
+    duals: each(() => dualStart),
+    budgetDual: 0,
+    step: 0,
+  };
+}
+
+/** The masks as the student takes them, per layer. */
+export function layerMasks({ axes, masks }: MaskState): HostMasks[] {
+  return masks[0].map((_, l) => Object.fromEntries(axes.map(({ type }, a) => [type, masks[a][l]])) as HostMasks);
+}
+
+/** Step 1 of an iteration for the masks: the metric sees the gradients, and learned masks follow them. */
+export function gradientStep(state: MaskState, gradients: readonly HostMasks[], rates: MaskPruneRates): void {
+  const { axes, masks, moments, metrics, step } = state;
+  axes.forEach(({ type }, a) => {
+    gradients.forEach((layer, l) => {
+      const gradient = layer[type]!;
+      observeGradient(metrics[a][l], gradient);
+      if (rates.masks === "hard") return;
+      masks[a][l] = stepValues(masks[a][l], gradient, moments[a][l], { rule: MASK_RULE, rate: rates.maskRate, step });
+    });
+  });
+}
+
+/** What units are ranked by, lowest first: |m| alone, or sqrt(h) max(|m|, 1), so that a unit that was shrunk is judged
+ * by its importance and can come back. */
+function ranking(state: MaskState, a: number, l: number, byMagnitude: boolean): ArrayLike<number> {
+  const mask = state.masks[a][l];
+  if (byMagnitude) return mask.map(Math.abs);
+  const h = selectionMetric(state.metrics[a][l]);
+  return h.map((value, i) => Math.sqrt(value) * Math.max(Math.abs(mask[i]), 1));
+}
+
+/** Step 2: the proximal step. The k lowest units of every layer shrink by `1 / (1 + 2 y)`, or go to 0 at once when masks
+ * are hard; units that left the bottom k start again at 1. `settle` ranks by |m|, so that the choice comes to rest.
+ * Gives the number of units that came back, and the largest bottom-k of a layer as a fraction of its importance. */
+export function proximalUpdate(
+  state: MaskState,
+  rates: MaskPruneRates,
+  settle: boolean,
+): { swaps: number; residuals: number[][] } {
+  const { axes, masks, chosen, whole, duals } = state;
+  const byMagnitude = rates.masks === "learned" && (settle || rates.selection === "magnitude");
+  let swaps = 0;
+  const residuals = axes.map(({ segments }, a) =>
+    masks[a].map((_, l) => {
+      const bottom = smallestInSegments(ranking(state, a, l, byMagnitude), whole[a][l], segments);
+      const now = new Float32Array(chosen[a][l].length);
+      for (const i of bottom) now[i] = 1;
+      const back = Array.from(now.keys()).filter((i) => chosen[a][l][i] === 1 && now[i] === 0);
+      if (rates.regrowth || rates.masks === "hard") {
+        for (const i of back) masks[a][l][i] = 1;
+        swaps += back.length;
+      }
+      chosen[a][l] = now;
+      if (rates.masks === "hard") { for (const i of bottom) masks[a][l][i] = 0; }
+      else masks[a][l] = shrink(masks[a][l], bottom, duals[a][l]);
+      return residual(state, a, l, bottom, rates);
+    })
+  );
+  return { swaps, residuals };
+}
+
+/** bottom_k over the layer's whole importance: sum of h m^2 over `bottom`, divided by the sum of h. */
+function residual(state: MaskState, a: number, l: number, bottom: number[], { selection }: MaskPruneRates): number {
+  const mask = state.masks[a][l];
+  const h = selection === "metric" ? selectionMetric(state.metrics[a][l]) : new Float64Array(mask.length).fill(1);
+  const all = h.reduce((x, y) => x + y, 0);
+  return all === 0 ? 0 : bottom.reduce((sum, i) => sum + h[i] * mask[i] * mask[i], 0) / all;
+}
+
+/** Budget of one step. */
+export interface BudgetStep {
+  config: LlamaConfig;
+  resource: Resource;
+  /** B now. */
+  budget: number;
+  /** Whether the ramp has ended, so that widths near the budget are put on it. */
+  arrived: boolean;
+}
+
+/** R for the whole units removed now. */
+export function retainedNow({ axes, whole }: MaskState, { config, resource }: BudgetStep): number {
+  return retained(
+    resource,
+    config.layers.map((dense, l) => narrowed(dense, axes, whole.map((axis) => axis[l]))),
+  );
+}
+
+/** Steps 3 and 4: widths, then duals, from the values before. */
+export function updateWidths(
+  state: MaskState,
+  residuals: readonly (readonly number[])[],
+  step: BudgetStep,
+  rates: MaskPruneRates,
+): void {
+  const { axes, removed, whole, duals, metrics } = state;
+  const { config, resource, budget, arrived } = step;
+  const shape = narrowed(config.layers[0], axes, whole.map((axis) => Math.round(mean(axis))));
+  const shares = costShares(resource, axes, shape, config.layers.length);
+  const weights = metrics.map((axis) =>
+    axis.map((metric) =>
+      rates.selection === "metric" ? importance(metric) : new Float64Array(metric.prior.length).fill(1)
+    )
+  );
+  const slopes = widthSlopes(axes, weights, whole, shares);
+  const excess = retainedNow(state, step) - budget;
+  const price = Math.max(0, state.budgetDual + rates.augmented * excess);
+  const { uniform, widthRate: rate, maxWidthStep: maxStep } = rates;
+  let next = widthStep({ axes, removed, duals, slopes, price, shares, uniform, rate, maxStep });
+  // An integrator that runs while the widths are at their speed limit would overshoot later.
+  const limited = next.some((axis, a) =>
+    axis.some((s, l) => Math.abs(s - removed[a][l]) >= maxStep * axes[a].units - 1e-9)
+  );
+  if (excess < 0 || !limited) state.budgetDual = budgetDualStep(state.budgetDual, excess, rates.budgetRate);
+  const snapped = arrived
+    ? snapToBudget(resource, { config, axes, removed: next, whole, budget, within: rates.snap })
+    : null;
+  if (snapped) {
+    next = snapped;
+    // On the budget, the price of the resource is what FFN channels pay for it.
+    const ffn = axes.findIndex(({ type }) => type === "ffn");
+    state.budgetDual = mean(slopes[ffn].map((q, l) => duals[ffn][l] * q)) / shares[ffn];
+  }
+  state.removed = next;
+  state.whole = axes.map((axis, a) => next[a].map((s, l) => wholeUnits(axis, s, whole[a][l])));
+  state.duals = duals.map((axis, a) =>
+    axis.map((y, l) => dualStep(y, residuals[a][l], { rate: rates.dualRate, cap: rates.dualCap }))
+  );
+}
+
+const range = (n: number) => Array.from({ length: n }, (_, i) => i);
+
+/** The plan that removes the units in the bottom k. */
+export function planOfState({ axes, chosen }: MaskState, config: LlamaConfig): PrunePlan {
+  const kept = (type: UnitType, l: number, count: number) => {
+    const a = axes.findIndex((axis) => axis.type === type);
+    return a < 0 ? range(count) : range(count).filter((i) => chosen[a][l][i] === 0);
+  };
+  return {
+    layers: config.layers.map((shape, l): LayerPlan => {
+      const kvGroups = kept("kv-groups", l, shape.kvGroups);
+      const heads = kept("query-heads", l, queryHeads(shape));
+      const r = shape.queryHeadsPerGroup;
+      return {
+        kvGroups,
+        queryHeads: heads.filter((head) => kvGroups.includes(Math.floor(head / r))),
+        ffnChannels: kept("ffn", l, shape.ffnChannels),
+      };
+    }),
+  };
+}
+
+/** Mask values of the kept units, at the widths of the plan. */
+export function keptMasks({ axes, masks }: MaskState, plan: PrunePlan): HostMasks[] {
+  const FIELDS = { "ffn": "ffnChannels", "query-heads": "queryHeads", "kv-groups": "kvGroups" } as const;
+  return plan.layers.map((layer, l) =>
+    Object.fromEntries(
+      axes.map(({ type }, a) => [type, Float32Array.from(layer[FIELDS[type]], (i) => masks[a][l][i])]),
+    ) as HostMasks
+  );
+}
+
+/** Arrays of the state for a snapshot; the rest is {@linkcode plainState}. */
+export function packState(state: MaskState): Map<string, HostTensor> {
+  const arrays = new Map<string, HostTensor>();
+  state.axes.forEach(({ type }, a) =>
+    state.masks[a].forEach((mask, l) => {
+      const { first, second } = state.moments[a][l];
+      const all = {
+        mask,
+        first: first!,
+        second: second!,
+        chosen: state.chosen[a][l],
+        ...packMetric(state.metrics[a][l]),
+      };
+      for (const [name, data] of Object.entries(all)) {
+        arrays.set(`state/${type}/${l}/${name}`, { shape: [data.length], data });
+      }
+    })
+  );
+  return arrays;
+}
+
+/** What of the state survives JSON. */
+export type PlainState = Pick<MaskState, "axes" | "removed" | "whole" | "duals" | "budgetDual" | "step">;
+
+/** The plain part of a state. */
+export function plainState({ axes, removed, whole, duals, budgetDual, step }: MaskState): PlainState {
+  return { axes, removed, whole, duals, budgetDual, step };
+}
+
+/** The state out of a snapshot. */
+export function unpackState(plain: PlainState, arrays: Map<string, HostTensor>): MaskState {
+  const each = <T>(make: (read: (name: string) => Float32Array) => T) =>
+    plain.axes.map(({ type }, a) =>
+      plain.removed[a].map((_, l) => make((name) => arrays.get(`state/${type}/${l}/${name}`)!.data))
+    );
+  return {
+    ...plain,
+    masks: each((read) => read("mask")),
+    moments: each((read) => ({ first: read("first"), second: read("second") })),
+    chosen: each((read) => read("chosen")),
+    metrics: each(unpackMetric),
+  };
+}

@@ -1,0 +1,227 @@
+/** MaskPrune: masks, layer widths and their multipliers learned together under a budget, one width for all layers.
+ *
+ * Paper: Qin, Tan, Zhang, Cai and Wang 2025, arXiv:2502.14008; the minimax form with straight-through widths follows Yuan
+ * et al. 2021, "UMEC" (ICLR 2021).
+ *
+ * Problem: `min over masks m, adapters, widths s  max over y, z >= 0  of  loss + sum_l,t y[l,t] bottom_s(m[l,t]) +
+ * z (R(s) - B)`, with bottom_s the sum of the s smallest h m^2 of a layer, R the fraction of the resource that stays
+ * and B the budget. Shapes: m[l,t] f32 [F], [H] or [G]; s[t] is shared by all layers when `uniform`.
+ *
+ * One iteration: gradient step on masks and adapters; proximal step on the s units of lowest rank in every layer;
+ * straight-through step on the widths; projected ascent of y and z. The budget falls from 1 to B between `rampStart` and
+ * `rampEnd`; at `freeze` the widths are made whole, the masked units are cut out, and the rest of the steps trains what is
+ * left. Kept masks are folded into the output and down maps and adapters are merged, so that the result needs neither.
+ *
+ * Cost: `steps` forward and backward passes of the masked model, one backward pass per calibration sequence, and one
+ * forward pass of the dense model per window. Deviations: the paper's constants are not public, so all are options with
+ * defaults chosen on validation data; h is the curvature metric of `_shared/maskprune_metric.ts` instead of 1
+ * (`selection: magnitude` gives the paper's form, which from a cold start chooses nearly at random); units that leave the
+ * bottom s start again at 1; widths and duals are normalised as `_shared/maskprune_widths.ts` says.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { UsageError } from "../core/errors.ts";
+import { densePlan, type PrunePlan, type UnitType } from "../models/plan.ts";
+import {
+  endRun,
+  keepSnapshot,
+  type LearnedRun,
+  nextStep,
+  noteStep,
+  startRun,
+  trainFrozen,
+} from "./_shared/learned_run.ts";
+import { calibratedMetrics } from "./_shared/maskprune_metric.ts";
+import { mean } from "./_shared/maskprune_prox.ts";
+import {
+  createMaskState,
+  gradientStep,
+  keptMasks,
+  layerMasks,
+  type MaskPruneRates,
+  type MaskState,
+  packState,
+  type PlainState,
+  plainState,
+  planOfState,
+  proximalUpdate,
+  retainedNow,
+  unpackState,
+  updateWidths,
+} from "./_shared/maskprune_state.ts";
+import {
+  budgetRamp,
+  budgetResource,
+  costShares,
+  finalShapes,
+  removedUnits,
+  type Resource,
+  unitAxes,
+} from "./_shared/maskprune_widths.ts";
+import { defineMethod, type Method, type MethodContext, type PruneResult } from "./define.ts";
+
+const part = z.number().min(0).max(1);
+const rate = z.number().positive();
+
+const options = z.strictObject({
+  uniform: z.boolean().default(true).describe("one width for all layers; false: each layer its own"),
+  selection: z.enum(["metric", "magnitude"]).default("metric").describe(
+    "rank of a unit: curvature metric times mask, or |mask| alone (the paper's form, weak from a cold start)",
+  ),
+  split: z.enum(["learned", "fixed"]).default("learned").describe(
+    "how the budget is shared between unit types: learned, or all removed at the same ratio",
+  ),
+  masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
+  resource: z.enum(["parameters", "macs"]).default("parameters").describe("what the budget counts while widths learn"),
+  regrowth: z.boolean().default(true).describe("a unit that leaves the bottom s starts again at 1"),
+  rampStart: part.default(0.03).describe("part of the steps after which the budget begins to fall"),
+  rampEnd: part.default(0.4).describe("part of the steps at which it is reached"),
+  freeze: part.default(0.48).describe("part of the steps after which the structure is fixed"),
+  settleSteps: z.number().int().min(1).default(5).describe("steps before the freeze that rank by |mask|"),
+  maskRate: rate.default(0.002).describe("Adam's rate of the masks"),
+  frozenMaskRate: z.number().min(0).default(0.005).describe("the same for kept masks after the freeze; 0: they stay"),
+  dualRate: rate.default(8).describe("ascent rate of y, on bottom-s as a fraction of a layer's importance"),
+  dualStart: z.number().min(0).default(0.5).describe("first value of y"),
+  dualCap: rate.default(5).describe("largest value of y"),
+  budgetRate: z.number().min(0).default(5).describe("ascent rate of z"),
+  augmented: z.number().min(0).default(20).describe("weight of the augmented term, added to z times the excess"),
+  widthRate: rate.default(0.05).describe("rate of the widths, on fractions of the units"),
+  snap: part.default(0.016).describe("FFN widths this near to the budget, as a fraction, are put on it after the ramp"),
+});
+type Options = z.infer<typeof options>;
+
+/** Learns which units go, under one width for all layers. */
+export const maskPrune: Method<typeof options> = defineMethod({
+  id: "mask-prune",
+  summary: "Learns masks, widths and multipliers together under the budget, one width for all layers",
+  source: "Qin et al. 2025, arXiv:2502.14008; minimax form after Yuan et al. 2021, UMEC",
+  kind: "learned",
+  needs: { calibration: true, gradients: true },
+  options,
+  uniformLayers: ({ uniform }) => uniform,
+  async prune(context) {
+    const { rampStart, rampEnd, freeze } = context.options;
+    if (!(rampStart < rampEnd && rampEnd <= freeze)) {
+      throw new UsageError(
+        `mask-prune needs rampStart < rampEnd <= freeze: current ${rampStart}, ${rampEnd}, ${freeze}`,
+      );
+    }
+    if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
+    const { run, found } = await startRun(context as MethodContext<unknown>, "mask-prune");
+    try {
+      const stored = found?.values as { plan: PrunePlan; masks: UnitType[][]; frozen: true } | PlainState | undefined;
+      if (stored && "frozen" in stored) {
+        const masks = stored.masks.map((types, l) =>
+          Object.fromEntries(types.map((type) => [type, found!.arrays.get(`frozen/${l}/${type}/mask`)!.data]))
+        );
+        return await trainFrozen(run, { plan: stored.plan, masks, maskRate: context.options.frozenMaskRate }, found!);
+      }
+      found?.restore();
+      const state = await learnStructure(context, run, found ? unpackState(stored as PlainState, found.arrays) : null);
+      return await freezeAndTrain(context, run, state);
+    } finally {
+      endRun(run);
+    }
+  },
+});
+
+/** Step sizes for a run: widths must be able to follow the steepest part of the ramp. */
+function ratesOf(context: MethodContext<Options>, run: LearnedRun, resource: Resource): MaskPruneRates {
+  const { options, model, target } = context;
+  const axes = unitAxes(model.config, target.units);
+  const share = costShares(resource, axes, model.config.layers[0], model.config.layers.length)
+    .reduce((a, b) => a + b, 0);
+  const rampSteps = Math.max(1, (options.rampEnd - options.rampStart) * run.learning.options.steps);
+  const steepest = 3 * (1 - resource.budget) / rampSteps / share;
+  return { ...options, maxWidthStep: Math.max(0.02, 1.5 * steepest) };
+}
+
+/** Iterates until the freeze; the state's bottom sets then have the final widths. */
+async function learnStructure(
+  context: MethodContext<Options>,
+  run: LearnedRun,
+  restored: MaskState | null,
+): Promise<MaskState> {
+  const { options, model: { config }, target } = context;
+  const axes = unitAxes(config, target.units);
+  if (axes.length === 0) throw new UsageError("mask-prune: the unit types have a single unit each on this model");
+  const resource = budgetResource(config, target, options.resource);
+  const rates = ratesOf(context, run, resource);
+  const state = restored ??
+    createMaskState(config, axes, await calibratedMetrics(context as MethodContext<unknown>, axes), rates);
+  const { steps } = run.learning.options;
+  const freezeStep = Math.max(1, Math.round(options.freeze * steps));
+  const settleStep = Math.max(0, freezeStep - options.settleSteps);
+  while (state.step < freezeStep) {
+    // The first step with the final widths still ranks by the metric, which fills them up.
+    if (state.step === settleStep) fixWidths(context, state, resource);
+    const settle = state.step > settleStep;
+    const result = await nextStep(run, layerMasks(state));
+    gradientStep(state, result.maskGradients, rates);
+    const { swaps, residuals } = proximalUpdate(state, rates, settle);
+    const budget = budgetRamp(
+      { final: resource.budget, start: options.rampStart, end: options.rampEnd },
+      (state.step + 1) / steps,
+    );
+    const step = { config, resource, budget, arrived: (state.step + 1) / steps >= options.rampEnd };
+    if (state.step < settleStep) moveWidths(context, state, residuals, step, rates);
+    state.step++;
+    noteStep(run, result, {
+      budget,
+      retained: retainedNow(state, step),
+      removed: Object.fromEntries(axes.map(({ type }, a) => [type, mean(state.whole[a])])),
+      duals: {
+        ...Object.fromEntries(axes.map(({ type }, a) => [`y ${type}`, mean(state.duals[a])])),
+        z: state.budgetDual,
+      },
+      swaps,
+      residual: Math.max(...residuals.flat()),
+    });
+    await keepSnapshot(run, () => ({ values: plainState(state), arrays: packState(state) }));
+  }
+  return state;
+}
+
+/** Widths by the minimax problem, or at the budget's own split when that is fixed. */
+function moveWidths(
+  { options, target }: MethodContext<Options>,
+  state: MaskState,
+  residuals: number[][],
+  step: Parameters<typeof updateWidths>[2],
+  rates: MaskPruneRates,
+): void {
+  updateWidths(state, residuals, step, rates);
+  if (options.split === "learned") return;
+  const { config, resource, budget } = step;
+  const done = (1 - budget) / (1 - resource.budget);
+  state.removed = state.axes.map((_, a) =>
+    config.layers.map((dense, l) => done * removedUnits(dense, target.uniform[l], state.axes)[a])
+  );
+  state.whole = state.removed.map((axis) => axis.map((s) => Math.round(s)));
+}
+
+/** Makes the widths whole, so that the budget is met to the last unit. */
+function fixWidths(
+  { options, model: { config }, target }: MethodContext<Options>,
+  state: MaskState,
+  resource: Resource,
+): void {
+  const { axes } = state;
+  const learned = axes.map((axis, a) => axis.type === "ffn" ? state.removed[a] : state.whole[a]);
+  const shapes = options.split === "fixed"
+    ? target.uniform
+    : finalShapes({ config, axes, removed: learned, resource, target }, options.uniform);
+  if (!shapes) throw new UsageError(`mask-prune: sparsity ${target.sparsity} cannot be reached with these units`);
+  state.whole = axes.map((_, a) => config.layers.map((dense, l) => removedUnits(dense, shapes[l], axes)[a]));
+  state.removed = state.whole.map((axis) => [...axis]);
+}
+
+/** Cuts the bottom units out and trains the rest. */
+function freezeAndTrain(context: MethodContext<Options>, run: LearnedRun, state: MaskState): Promise<PruneResult> {
+  const { options, model } = context;
+  const plan = planOfState(state, model.config);
+  const hard = options.masks === "hard";
+  const masks = hard ? model.config.layers.map(() => ({})) : keptMasks(state, plan);
+  return trainFrozen(run, { plan, masks, maskRate: hard ? 0 : options.frozenMaskRate });
+}

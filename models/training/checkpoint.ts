@@ -1,0 +1,78 @@
+/** Snapshots of a training run on disk, so that a run that was killed goes on and ends with the same result.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { FileFormatError } from "../../core/errors.ts";
+import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
+import type { HostTensor } from "../config.ts";
+
+/** Everything a run needs to go on. */
+export interface Snapshot {
+  /** What the run is; a snapshot of another run is not used. */
+  key: string;
+  /** Steps done. */
+  step: number;
+  /** Plain values; must survive JSON. */
+  state: unknown;
+  /** Arrays, f32. */
+  tensors: Map<string, HostTensor>;
+}
+
+/** Where snapshots go, and how often. */
+export interface CheckpointPlace {
+  /** Folder of this run alone. */
+  folder: string;
+  /** Steps from one snapshot to the next. */
+  everySteps: number;
+}
+
+const INDEX = "latest.json";
+
+/** Writes a snapshot: the arrays to a file of their own, then the index that names it under a temporary name that is
+ * renamed, then removes older arrays. Whenever the process ends, the folder holds one whole snapshot or none. */
+export function saveSnapshot(folder: string, { key, step, state, tensors }: Snapshot): void {
+  Deno.mkdirSync(folder, { recursive: true });
+  const file = `step-${step}.safetensors`;
+  writeSafetensors(join(folder, file), {
+    shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
+    read: (name) => tensors.get(name)!.data,
+    dtype: "F32",
+  });
+  const temporary = join(folder, `${INDEX}.${Deno.pid}.tmp`);
+  Deno.writeTextFileSync(temporary, JSON.stringify({ key, step, file, state }));
+  Deno.renameSync(temporary, join(folder, INDEX));
+  for (const { name } of Deno.readDirSync(folder)) {
+    if (/^step-\d+\.safetensors$/.test(name) && name !== file) Deno.removeSync(join(folder, name));
+  }
+}
+
+/** The last snapshot of the run `key` in `folder`; null when there is none that is whole. */
+export function loadSnapshot(folder: string, key: string): Snapshot | null {
+  try {
+    const index = JSON.parse(Deno.readTextFileSync(join(folder, INDEX)));
+    if (index.key !== key || !/^step-\d+\.safetensors$/.test(index.file)) return null;
+    const file = openSafetensors(join(folder, index.file));
+    try {
+      const tensors = new Map([...file.tensors.keys()].map((name) => [name, file.read(name)]));
+      return { key, step: index.step, state: index.state, tensors };
+    } finally {
+      file.close();
+    }
+  } catch (error) {
+    // A run can always begin again.
+    if (error instanceof Deno.errors.NotFound || error instanceof SyntaxError || error instanceof FileFormatError) {
+      return null;
+    }
+    throw error;
+  }
+}
+
+/** Removes the snapshots of a run that ended. */
+export function removeSnapshots(folder: string): void {
+  try {
+    Deno.removeSync(folder, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

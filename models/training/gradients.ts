@@ -1,0 +1,135 @@
+/** Loss and gradients of one batch: the student's pass with adapters and masks on, against tokens and teacher.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { currentEngine } from "../../core/engine.ts";
+import { NumericError } from "../../core/errors.ts";
+import { rmsNorm } from "../../core/ops.ts";
+import {
+  createPass,
+  decoderLayer,
+  disposePass,
+  embed,
+  type LayerMasks,
+  type LlamaModel,
+  type PassContext,
+  type TokenBatch,
+} from "../llama.ts";
+import { type LossTerms, type LossWeights, nextTokens, scoredRows, vocabularyLoss, windowBatch } from "./loss.ts";
+import { readTensors } from "./optimizer.ts";
+import { joinTargets, type TeacherTargets } from "./teacher.ts";
+
+/** What {@linkcode batchGradients} works on. */
+export interface BatchGradientOptions {
+  /** The model with adapters on, if any; base weights are frozen. */
+  model: LlamaModel;
+  /** Masks per layer. */
+  masks?: LayerMasks[];
+  /** Token windows of one length. */
+  windows: readonly Int32Array[];
+  /** The teacher's targets of each window. */
+  targets?: readonly TeacherTargets[];
+  /** The teacher itself; needed when `weights.hidden` is above 0. */
+  teacher?: LlamaModel;
+  /** Weights of the loss terms. */
+  weights: LossWeights;
+  /** Tensors that get a gradient, each used by `model` or `masks`. */
+  variables: readonly tf.Tensor[];
+  /** Windows at once; all when absent. The gradient is the same up to rounding. */
+  microBatch?: number;
+}
+
+/** Hidden states after every layer, [B T, D] each; no gradient. */
+function teacherStates(teacher: LlamaModel, batch: TokenBatch, pass: PassContext): tf.Tensor2D[] {
+  const states: tf.Tensor2D[] = [];
+  let x = embed(teacher, batch.tokens);
+  const input = x;
+  teacher.layers.forEach((layer, l) => {
+    const previous = x;
+    x = tf.tidy(() => decoderLayer(previous, layer, l, { ...pass, config: teacher.config }));
+    states.push(x);
+  });
+  input.dispose();
+  return states;
+}
+
+/** Mean over layers of `mean((student - teacher)^2) / mean(teacher^2)`: scalar. Relative, so that the few layers with
+ * huge activations do not drown the others. */
+function hiddenError(student: tf.Tensor2D[], teacher: tf.Tensor2D[]): tf.Scalar {
+  const errors = student.map((x, l) =>
+    tf.div(tf.mean(tf.squaredDifference(x, teacher[l])), tf.mean(tf.square(teacher[l])))
+  );
+  return tf.div(tf.addN(errors), errors.length);
+}
+
+/** One micro-batch: sums of CE and KL over rows and mean hidden error, [3], and gradients of its share of the loss. */
+function microGradients(
+  { model, masks, teacher, weights, variables }: BatchGradientOptions,
+  { batch, targets, allRows }: { batch: TokenBatch; targets?: TeacherTargets; allRows: number },
+): { sums: tf.Tensor1D; gradients: tf.Tensor[] } {
+  const pass = createPass(model.config, batch);
+  const share = batch.batch * (batch.length - 1) / allRows;
+  const states = weights.hidden > 0 ? teacherStates(teacher!, batch, pass) : [];
+  let terms: tf.Tensor1D | undefined;
+  let error: tf.Tensor | undefined;
+  const loss = () => {
+    const student: tf.Tensor2D[] = [];
+    let x = embed(model, batch.tokens);
+    model.layers.forEach((layer, l) => {
+      x = decoderLayer(x, layer, l, pass, { masks });
+      if (states.length > 0) student.push(x);
+    });
+    const hidden = rmsNorm(scoredRows(x, batch), model.finalNorm, model.config.normEpsilon);
+    const vocabulary = vocabularyLoss(model, hidden, { ids: nextTokens(batch), teacher: targets }, {
+      weights,
+      scale: 1 / allRows,
+      onTerms: (sums) => terms = sums,
+    });
+    if (states.length === 0) return vocabulary;
+    const relative = hiddenError(student, states);
+    error = tf.keep(tf.clone(relative));
+    return tf.add(vocabulary, tf.mul(relative, weights.hidden * share)) as tf.Scalar;
+  };
+  try {
+    const { value, grads } = tf.valueAndGrads(loss as (...args: tf.Tensor[]) => tf.Scalar)([...variables]);
+    value.dispose();
+    const sums = tf.tidy(() => {
+      const relative = error ? tf.mul(error, share) : tf.scalar(0);
+      return tf.concat1d([terms!, tf.reshape(relative, [1])]);
+    });
+    return { sums, gradients: grads };
+  } finally {
+    disposePass(pass);
+    tf.dispose([...states, ...terms ? [terms] : [], ...error ? [error] : []]);
+  }
+}
+
+/** Loss terms of a batch, means over all its scored tokens, and the gradient to each of `variables`, f32 in its size.
+ * @throws {NumericError} when the loss is not finite.
+ * @throws {EngineError} when the device reported an error. */
+export async function batchGradients(
+  options: BatchGradientOptions,
+): Promise<{ terms: LossTerms; gradients: Float32Array[] }> {
+  const { windows, targets, weights, variables, microBatch = windows.length } = options;
+  const allRows = windows.reduce((sum, { length }) => sum + length - 1, 0);
+  const totals = [0, 0, 0];
+  let gradients: Float32Array[] = [];
+  for (let start = 0; start < windows.length; start += microBatch) {
+    const batch = windowBatch(windows.slice(start, start + microBatch));
+    const kept = targets && joinTargets(targets.slice(start, start + microBatch));
+    const { sums, gradients: part } = microGradients(options, { batch, targets: kept, allRows });
+    const values = await readTensors(part);
+    const [ce, kl, hidden] = await sums.data();
+    [ce / allRows, kl / allRows, hidden].forEach((value, i) => totals[i] += value);
+    gradients = start === 0 ? values : gradients.map((sum, i) => sum.map((x, j) => x + values[i][j]));
+    tf.dispose([sums, ...part]);
+  }
+  currentEngine().check();
+  const [crossEntropy, distillation, hidden] = totals;
+  const total = weights.crossEntropy * crossEntropy + weights.distillation * weights.temperature ** 2 * distillation +
+    weights.hidden * hidden;
+  if (!Number.isFinite(total)) throw new NumericError(`The training loss is ${total}: use a smaller learning rate`);
+  if (gradients.length !== variables.length) throw new RangeError("A gradient is missing");
+  return { terms: { total, crossEntropy, distillation, hidden }, gradients };
+}

@@ -1,0 +1,75 @@
+/** Low-rank adapters on the linear maps of a decoder (LoRA: Hu et al. 2021, arXiv:2106.09685): the only weights that
+ * learn while the base stays frozen.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import type { Rng } from "../../core/rng.ts";
+import { LINEAR_NAMES, type LinearName, linearShape, type LlamaConfig } from "../config.ts";
+import type { DeviceLayer, LlamaModel } from "../llama.ts";
+
+/** Adapters of a model: `scale (x down) up` is added to every adapted map. Free them with
+ * {@linkcode disposeAdapters}. */
+export interface Adapters {
+  /** r. */
+  rank: number;
+  /** Factor of the update: alpha / r. */
+  scale: number;
+  /** Trained tensors by {@linkcode adapterName}: down [in, r], up [r, out]. */
+  parameters: Record<string, tf.Variable>;
+}
+
+/** Options of {@linkcode createAdapters}. */
+export interface AdapterOptions {
+  /** r: 8 in LLM-Pruner's recovery. */
+  rank: number;
+  /** The update is multiplied by alpha / r. */
+  alpha: number;
+  /** Adapted linear maps; all seven when absent. */
+  names?: readonly LinearName[];
+  /** Draws the down matrices. */
+  rng: Rng;
+}
+
+/** Name of one trained tensor. */
+export function adapterName(layer: number, name: LinearName, part: "down" | "up"): string {
+  return `lora.${layer}.${name}.${part}`;
+}
+
+/** New adapters that change nothing yet: `down` uniform in +-1/sqrt(in), as PEFT draws it, `up` zero. */
+export function createAdapters(config: LlamaConfig, { rank, alpha, names, rng }: AdapterOptions): Adapters {
+  const parameters: Record<string, tf.Variable> = {};
+  config.layers.forEach((shape, layer) => {
+    for (const name of names ?? LINEAR_NAMES) {
+      const [output, input] = linearShape(config, shape, name);
+      const bound = 1 / Math.sqrt(input);
+      const down = Float32Array.from({ length: input * rank }, () => bound * (2 * rng.uniform() - 1));
+      parameters[adapterName(layer, name, "down")] = tf.tidy(() => tf.variable(tf.tensor2d(down, [input, rank])));
+      parameters[adapterName(layer, name, "up")] = tf.tidy(() => tf.variable(tf.zeros([rank, output])));
+    }
+  });
+  return { rank, scale: alpha / rank, parameters };
+}
+
+/** `model` with the adapters on: a new record that shares every tensor, so that `model` itself stays as it is. */
+export function withAdapters(model: LlamaModel, { parameters, scale }: Adapters): LlamaModel {
+  const layers = model.layers.map((dense, l) => {
+    const layer: DeviceLayer = { ...dense };
+    for (const name of LINEAR_NAMES) {
+      const down = parameters[adapterName(l, name, "down")];
+      if (!down) continue;
+      const up = parameters[adapterName(l, name, "up")];
+      layer[name] = {
+        ...dense[name],
+        lora: { down: down as tf.Variable<tf.Rank.R2>, up: up as tf.Variable<tf.Rank.R2>, scale },
+      };
+    }
+    return layer;
+  });
+  return { ...model, layers };
+}
+
+/** Frees the trained tensors. */
+export function disposeAdapters({ parameters }: Adapters): void {
+  tf.dispose(Object.values(parameters));
+}

@@ -1,0 +1,220 @@
+/** The training loss at the vocabulary: cross entropy with the next token and divergence from a teacher, with the
+ * gradient to the hidden states made in the same pass over the vocabulary, some rows at a time, so that nothing of the
+ * size rows x vocabulary is kept.
+ *
+ * Shape legend: B batch, T tokens, S = B (T - 1) scored rows, D width, V vocabulary, k tokens kept of the teacher.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { matMul2d, softmaxCrossEntropy, withGradient } from "../../core/ops.ts";
+import { type LlamaModel, logits, type TokenBatch } from "../llama.ts";
+import type { TeacherTargets } from "./teacher.ts";
+
+/** Weights of the loss terms: `a CE + b T^2 KL(teacher || student) + c mean over layers of the relative hidden error`. */
+export interface LossWeights {
+  /** a. */
+  crossEntropy: number;
+  /** b. */
+  distillation: number;
+  /** T: softens both distributions of the divergence. */
+  temperature: number;
+  /** c. */
+  hidden: number;
+}
+
+/** Loss terms, each a mean over scored tokens, in nats; `hidden` is relative and without unit. */
+export interface LossTerms {
+  /** Weighted sum of the others. */
+  total: number;
+  /** Cross entropy with the next token. */
+  crossEntropy: number;
+  /** KL(teacher || student) at the temperature, not multiplied by its square. */
+  distillation: number;
+  /** Mean over layers of mean square error over mean square of the teacher's hidden states. */
+  hidden: number;
+}
+
+/** Windows of one length as a batch. */
+export function windowBatch(windows: readonly Int32Array[]): TokenBatch {
+  const [{ length }] = windows;
+  const tokens = new Int32Array(windows.length * length);
+  windows.forEach((window, i) => {
+    if (window.length !== length) {
+      throw new RangeError(`Windows of a batch must be equally long: current ${length} and ${window.length}`);
+    }
+    tokens.set(window, i * length);
+  });
+  return { tokens, batch: windows.length, length };
+}
+
+/** Rows that go through the vocabulary at once: about 32 MB of logits. */
+export function rowsAtOnce(vocabSize: number): number {
+  return Math.max(16, Math.min(512, Math.floor((1 << 23) / vocabSize)));
+}
+
+/** Rows that predict a token, that is all but the last of each sequence: [B T, D] -> [B (T - 1), D]. */
+export function scoredRows(hidden: tf.Tensor2D, { batch, length }: TokenBatch): tf.Tensor2D {
+  const width = hidden.shape[1];
+  const rows = tf.reshape(hidden, [batch, length, width]);
+  return tf.reshape(tf.slice(rows, [0, 0, 0], [batch, length - 1, width]), [-1, width]) as tf.Tensor2D;
+}
+
+/** Ids of the tokens that the scored rows predict: i32 [S]. */
+export function nextTokens({ tokens, length }: TokenBatch): Int32Array {
+  return tokens.filter((_, i) => i % length !== 0);
+}
+
+/** Least probability that the student's rest category may have; below it f32 sums lose all digits. */
+const LEAST_REST = 1e-6;
+
+/** Sum over rows of c_ij table[ids_ij]: coefficients [R, n], ids i32 [R, n], table [V, D] -> [R, D]. */
+function weightedRows(coefficients: tf.Tensor2D, ids: tf.Tensor2D, table: tf.Tensor2D): tf.Tensor2D {
+  const [rows, n] = ids.shape;
+  const width = table.shape[1];
+  const taken = tf.reshape(tf.gather(table, tf.reshape(ids, [-1])), [rows, n, width]);
+  if (tf.getBackend() === "tensorflow") {
+    return tf.reshape(tf.matMul(tf.reshape(coefficients, [rows, 1, n]), taken), [rows, width]);
+  }
+  return tf.sum(tf.mul(taken, tf.reshape(coefficients, [rows, n, 1])), 1);
+}
+
+/** What one chunk of rows gives. */
+interface Chunk {
+  /** Sum of the cross entropy: scalar. */
+  crossEntropy: tf.Tensor;
+  /** Sum of the divergence: scalar. */
+  distillation: tf.Tensor;
+  /** Gradient of `a CE + b KL`, summed over rows, to the hidden states: [R, D]. */
+  gradient: tf.Tensor2D;
+}
+
+/** The teacher's probabilities in one chunk. */
+interface ChunkTeacher {
+  /** i32 [R, k]. */
+  ids: tf.Tensor2D;
+  /** f32 [R, k]. */
+  logProbs: tf.Tensor2D;
+}
+
+/** Loss and gradient of rows with logits `scores` [R, V].
+ *
+ * With p the teacher's k probabilities and r = 1 - sum p, and q the student's, the divergence over k + 1 categories is
+ * sum p (log p - log q) + r (log r - log q_rest). Its gradient is q - t, where t = p on the kept tokens and q r / q_rest
+ * on all others. So `a CE + b KL` has the gradient `(q - onehot) s`, a row factor s = a + b (1 - r / q_rest), plus a
+ * correction on k + 1 tokens of each row, which goes through k + 1 rows of the head instead of all. */
+function chunkLoss(
+  { scores, targets, teacher, table, a, b }: {
+    scores: tf.Tensor2D;
+    targets: tf.Tensor1D;
+    teacher: ChunkTeacher | null;
+    table: { product(gradient: tf.Tensor2D): tf.Tensor2D; rows: tf.Tensor2D };
+    a: number;
+    b: number;
+  },
+): Chunk {
+  const { losses, gradient } = softmaxCrossEntropy(scores, targets);
+  const crossEntropy = tf.sum(losses);
+  const product = table.product(gradient);
+  if (!teacher) return { crossEntropy, distillation: tf.scalar(0), gradient: tf.mul(product, a) };
+  const [rows, vocab] = scores.shape;
+  const ids = tf.concat2d([teacher.ids, tf.reshape(targets, [rows, 1])], 1);
+  const first = tf.tensor2d(Int32Array.from({ length: rows }, (_, i) => i * vocab), [rows, 1], "int32");
+  const flat: tf.Tensor = tf.reshape(scores, [-1]);
+  const chosen = tf.gather(flat, tf.add(ids, first)) as tf.Tensor2D;
+  const k = teacher.ids.shape[1];
+  const normaliser = tf.add(tf.reshape(losses, [rows, 1]), tf.slice(chosen, [0, k], [rows, 1]));
+  const logQ = tf.sub(tf.slice(chosen, [0, 0], [rows, k]), normaliser);
+  const p = tf.exp(teacher.logProbs);
+  const q = tf.exp(logQ);
+  const rest = tf.maximum(tf.sub(1, tf.sum(p, 1, true)), 0);
+  const restQ = tf.maximum(tf.sub(1, tf.sum(q, 1, true)), LEAST_REST);
+  const ratio = tf.div(rest, restQ);
+  const restTerm = tf.mul(rest, tf.log(tf.maximum(ratio, 1e-30)));
+  const distillation = tf.add(tf.sum(tf.mul(p, tf.sub(teacher.logProbs, logQ))), tf.sum(restTerm));
+  const factor = tf.add(a + b, tf.mul(ratio, -b)) as tf.Tensor2D;
+  const corrections = tf.concat2d(
+    [tf.mul(tf.sub(tf.mul(q, ratio), p), b) as tf.Tensor2D, tf.sub(factor, a)],
+    1,
+  );
+  const sparse = weightedRows(corrections, ids as tf.Tensor2D, table.rows);
+  return { crossEntropy, distillation, gradient: tf.add(tf.mul(product, factor), sparse) };
+}
+
+/** The head as the loss uses it. */
+function headOf(model: LlamaModel): Parameters<typeof chunkLoss>[0]["table"] & { free(): void } {
+  const { head, embedding } = model;
+  if (!head) return { product: (g) => matMul2d(g, embedding), rows: embedding, free: () => {} };
+  const rows = tf.transpose(head);
+  return { product: (g) => matMul2d(g, rows), rows, free: () => rows.dispose() };
+}
+
+/** Targets of the scored rows. */
+export interface VocabularyTargets {
+  /** Next tokens: i32 [S]. */
+  ids: Int32Array;
+  /** The teacher's distributions; not needed when `distillation` is 0. */
+  teacher?: TeacherTargets;
+}
+
+/** `scale` times the sum over rows of `a CE + b T^2 KL`, with its gradient to `hidden`; a frozen head gets none.
+ *
+ * hidden [S, D] after the final norm. `onTerms` gets the sums of the two terms, [2]; the tensor is the receiver's to free.
+ * The gradient is made in the forward pass and multiplied by the incoming slope later. */
+export function vocabularyLoss(
+  model: LlamaModel,
+  hidden: tf.Tensor2D,
+  { ids, teacher }: VocabularyTargets,
+  { weights, scale, onTerms }: { weights: LossWeights; scale: number; onTerms(sums: tf.Tensor1D): void },
+): tf.Scalar {
+  const { crossEntropy: a, distillation, temperature } = weights;
+  const distils = distillation > 0 && teacher !== undefined;
+  return withGradient(
+    { hidden },
+    (save) => {
+      const table = headOf(model);
+      const [s, width] = hidden.shape;
+      const step = rowsAtOnce(model.config.vocabSize);
+      const gradients: tf.Tensor2D[] = [];
+      const sums: tf.Tensor1D[] = [];
+      for (let start = 0; start < s; start += step) {
+        const rows = Math.min(step, s - start);
+        const [sum, gradient] = tf.tidy(() => {
+          const targets = tf.tensor1d(ids.subarray(start, start + rows), "int32");
+          const scores = logits(model, tf.slice(hidden, [start, 0], [rows, width]));
+          const kept = distils ? chunkTeacher(teacher, start, rows) : null;
+          const b = distils ? distillation * temperature ** 2 : 0;
+          const at = (a: number, b: number, kept: ChunkTeacher | null, scores: tf.Tensor2D) =>
+            chunkLoss({ scores, targets, teacher: kept, table, a, b });
+          if (!kept || temperature === 1) {
+            const all = at(a, b, kept, scores);
+            return [tf.stack([all.crossEntropy, all.distillation]), all.gradient];
+          }
+          const hard = at(a, 0, null, scores);
+          const soft = at(0, b, kept, tf.div(scores, temperature));
+          return [
+            tf.stack([hard.crossEntropy, soft.distillation]),
+            tf.add(hard.gradient, tf.div(soft.gradient, temperature)),
+          ];
+        });
+        sums.push(sum as tf.Tensor1D);
+        gradients.push(gradient as tf.Tensor2D);
+      }
+      table.free();
+      const terms = tf.keep(tf.addN(sums)) as tf.Tensor1D;
+      onTerms(terms);
+      save([tf.mul(gradients.length === 1 ? gradients[0] : tf.concat2d(gradients, 0), scale)]);
+      const factors = tf.tensor1d([a * scale, distils ? distillation * temperature ** 2 * scale : 0]);
+      return tf.sum(tf.mul(terms, factors));
+    },
+    (dy, [gradient]) => ({ hidden: () => tf.mul(gradient, dy) }),
+  ) as tf.Scalar;
+}
+
+function chunkTeacher({ ids, logProbs, topK }: TeacherTargets, start: number, rows: number): ChunkTeacher {
+  const part = <A extends Int32Array | Float32Array>(all: A) => all.slice(start * topK, (start + rows) * topK) as A;
+  return {
+    ids: tf.tensor2d(part(ids), [rows, topK], "int32"),
+    logProbs: tf.tensor2d(part(logProbs), [rows, topK]),
+  };
+}

@@ -1,0 +1,194 @@
+/** A frozen model with trained adapters, and one optimiser step of it on a batch. Masks, where a method has them, are
+ * handed in as plain arrays and their gradients come back the same way.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import type { Rng } from "../../core/rng.ts";
+import type { TrainingOptions } from "../../core/schema.ts";
+import { LINEAR_NAMES, type LlamaConfig } from "../config.ts";
+import type { LayerMasks, LlamaModel } from "../llama.ts";
+import type { PrunePlan, UnitType } from "../plan.ts";
+import { keptIndices } from "../surgery.ts";
+import { batchGradients } from "./gradients.ts";
+import { adapterName, type Adapters, createAdapters, disposeAdapters, withAdapters } from "./lora.ts";
+import type { LossTerms } from "./loss.ts";
+import { createOptimizer, type Moments, type Optimizer, readTensors, stepParameters } from "./optimizer.ts";
+import type { TeacherTargets } from "./teacher.ts";
+
+/** Mask values of one layer; a missing type is not masked. */
+export type HostMasks = Partial<Record<UnitType, Float32Array>>;
+
+/** Where a mask of each unit type goes in {@linkcode LayerMasks}. */
+export const MASK_FIELDS: Record<UnitType, keyof LayerMasks> = {
+  "ffn": "ffn",
+  "query-heads": "queryHeads",
+  "kv-groups": "kvGroups",
+};
+
+/** A model that learns. Free it with {@linkcode disposeStudent}; `base` stays the caller's. */
+export interface Student {
+  /** Frozen weights. */
+  base: LlamaModel;
+  /** `base` with the adapters on. */
+  model: LlamaModel;
+  /** Trained tensors; none when the rank is 0. */
+  adapters: Adapters;
+  /** Of the adapters. */
+  optimizer: Optimizer;
+}
+
+/** AdamW over the adapters: warm-up, then cosine. */
+function adapterOptimizer(adapters: Adapters, options: TrainingOptions): Optimizer {
+  const { steps, warmup, finalRate, learningRate, clipNorm } = options;
+  return createOptimizer({
+    clipNorm,
+    groups: [{
+      name: "adapters",
+      rule: { kind: "adamw", betas: [0.9, 0.99] },
+      learningRate,
+      schedule: {
+        kind: "cosine",
+        warmupSteps: Math.round(warmup * steps),
+        totalSteps: steps,
+        finalFraction: finalRate,
+      },
+      parameters: adapters.parameters,
+    }],
+  });
+}
+
+/** A student of `base` with new adapters, which change nothing yet. */
+export function createStudent(base: LlamaModel, options: TrainingOptions, rng: Rng): Student {
+  const { rank, alpha } = options;
+  const adapters = rank > 0 ? createAdapters(base.config, { rank, alpha, rng }) : { rank: 0, scale: 0, parameters: {} };
+  return { base, model: withAdapters(base, adapters), adapters, optimizer: adapterOptimizer(adapters, options) };
+}
+
+/** Frees the adapters. */
+export function disposeStudent({ adapters }: Student): void {
+  disposeAdapters(adapters);
+}
+
+/** What one step reads. */
+export interface StudentStep {
+  /** Windows of one length. */
+  windows: readonly Int32Array[];
+  /** The teacher's targets of each window; needed when it distils. */
+  targets?: readonly TeacherTargets[];
+  /** The teacher; needed for the hidden-state loss. */
+  teacher?: LlamaModel;
+  /** Masks per layer, [units]. */
+  masks?: readonly HostMasks[];
+  /** Weights of the loss and the micro-batch. */
+  options: Pick<TrainingOptions, "crossEntropy" | "distillation" | "temperature" | "hidden" | "microBatch">;
+}
+
+/** What one step gives. */
+export interface StepResult {
+  /** Loss terms before the step. */
+  terms: LossTerms;
+  /** Gradients of the masks, as `masks`. */
+  maskGradients: HostMasks[];
+  /** Global norm of the adapters' gradient before clipping. */
+  gradientNorm: number;
+}
+
+/** Masks on the device. */
+export function uploadMasks(masks: readonly HostMasks[]): LayerMasks[] {
+  return masks.map((layer) =>
+    Object.fromEntries(
+      Object.entries(layer).map(([type, values]) => [MASK_FIELDS[type as UnitType], tf.tensor1d(values)]),
+    )
+  );
+}
+
+/** Gradients of a batch; moves the adapters and leaves the masks to the caller. */
+export async function studentStep(student: Student, step: StudentStep): Promise<StepResult> {
+  const { windows, targets, teacher, masks = [], options } = step;
+  const layerMasks = uploadMasks(masks);
+  const maskTensors = layerMasks.flatMap((layer) => Object.values(layer) as tf.Tensor1D[]);
+  const names = Object.keys(student.adapters.parameters);
+  try {
+    const { terms, gradients } = await batchGradients({
+      model: student.model,
+      masks: masks.length > 0 ? layerMasks : undefined,
+      windows,
+      targets,
+      teacher,
+      weights: options,
+      microBatch: options.microBatch,
+      variables: [...maskTensors, ...Object.values(student.adapters.parameters)],
+    });
+    let next = 0;
+    const maskGradients = masks.map((layer) =>
+      Object.fromEntries(Object.keys(layer).map((type) => [type, gradients[next++]])) as HostMasks
+    );
+    const slopes = Object.fromEntries(names.map((name, i) => [name, gradients[next + i]]));
+    const gradientNorm = names.length > 0 ? await stepParameters(student.optimizer, slopes) : 0;
+    return { terms, maskGradients, gradientNorm };
+  } finally {
+    tf.dispose(maskTensors);
+  }
+}
+
+/** Kept rows (axis 0) or columns (axis 1) of a row-major matrix. */
+export function takeHost(values: Float32Array, columns: number, kept: readonly number[], axis: 0 | 1): Float32Array {
+  const rows = values.length / columns;
+  if (axis === 0) {
+    const result = new Float32Array(kept.length * columns);
+    kept.forEach((row, i) => result.set(values.subarray(row * columns, (row + 1) * columns), i * columns));
+    return result;
+  }
+  const result = new Float32Array(rows * kept.length);
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < kept.length; i++) result[row * kept.length + i] = values[row * columns + kept[i]];
+  }
+  return result;
+}
+
+/** The student of `compact`, which is `student.base` after cutting by `plan`: adapters and their moments lose the rows
+ * and columns of the units that went, and learning goes on where it was. The old student is freed. */
+export async function cutStudent(
+  student: Student,
+  { compact, plan, config, options }: {
+    compact: LlamaModel;
+    plan: PrunePlan;
+    config: LlamaConfig;
+    options: TrainingOptions;
+  },
+): Promise<Student> {
+  const { adapters, optimizer } = student;
+  const { rank } = adapters;
+  const names = Object.keys(adapters.parameters);
+  const values = new Map((await readTensors(Object.values(adapters.parameters))).map((data, i) => [names[i], data]));
+  const parameters: Record<string, tf.Variable> = {};
+  const moments = new Map<string, Moments>();
+  for (const [l, layer] of plan.layers.entries()) {
+    for (const name of LINEAR_NAMES) {
+      const reads = name === "output" || name === "down";
+      const kept = keptIndices(layer, name, config.headSize);
+      for (const part of ["down", "up"] as const) {
+        const key = adapterName(l, name, part);
+        const data = values.get(key);
+        if (!data) continue;
+        const columns = part === "down" ? rank : data.length / rank;
+        const cut = (x: Float32Array) => {
+          if (reads && part === "down") return takeHost(x, columns, kept, 0);
+          return !reads && part === "up" ? takeHost(x, columns, kept, 1) : x.slice();
+        };
+        const fresh = cut(data);
+        const shape: [number, number] = part === "down" ? [fresh.length / rank, rank] : [rank, fresh.length / rank];
+        parameters[key] = tf.tidy(() => tf.variable(tf.tensor2d(fresh, shape)));
+        const { first, second } = optimizer.moments.get(key)!;
+        moments.set(key, { first: cut(first!), second: cut(second!) });
+      }
+    }
+  }
+  const smaller: Adapters = { rank, scale: adapters.scale, parameters };
+  const fresh = adapterOptimizer(smaller, options);
+  fresh.step = optimizer.step;
+  fresh.moments = moments;
+  disposeStudent(student);
+  return { base: compact, model: withAdapters(compact, smaller), adapters: smaller, optimizer: fresh };
+}

@@ -1,0 +1,147 @@
+/** What the dense model says of each next token: the targets of distillation, small enough to keep.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { createHash } from "node:crypto";
+import type { HostTensor } from "../config.ts";
+import { forward, type LlamaModel, logits, type TokenBatch } from "../llama.ts";
+import { rowsAtOnce, scoredRows, windowBatch } from "./loss.ts";
+
+/** The teacher's k most probable tokens after each of S positions; the rest of the vocabulary is one more category. */
+export interface TeacherTargets {
+  /** k. */
+  topK: number;
+  /** Token ids: i32 [S, k]. */
+  ids: Int32Array;
+  /** Natural-log probabilities: f32 [S, k]. */
+  logProbs: Float32Array;
+}
+
+/** Options of {@linkcode teacherTargets}. */
+export interface TeacherOptions {
+  /** Tokens kept for each position; at most the vocabulary. */
+  topK: number;
+  /** Logits are divided by this; 1 by default. */
+  temperature?: number;
+}
+
+/** Targets from `model` for all positions but the last of each row: S = B (T - 1). */
+export async function teacherTargets(
+  model: LlamaModel,
+  batch: TokenBatch,
+  { topK, temperature = 1 }: TeacherOptions,
+): Promise<TeacherTargets> {
+  const hidden = forward(model, batch);
+  const scored = tf.tidy(() => scoredRows(hidden, batch));
+  hidden.dispose();
+  const s = scored.shape[0];
+  const k = Math.min(topK, model.config.vocabSize);
+  const ids = new Int32Array(s * k);
+  const logProbs = new Float32Array(s * k);
+  const step = rowsAtOnce(model.config.vocabSize);
+  try {
+    for (let start = 0; start < s; start += step) {
+      const [values, indices]: tf.Tensor[] = tf.tidy(() => {
+        const rows = tf.slice(scored, [start, 0], [Math.min(step, s - start), -1]);
+        const scores = tf.div(logits(model, rows), temperature);
+        const top = tf.topk(scores, k);
+        return [tf.sub(top.values, tf.logSumExp(scores, 1, true)), top.indices];
+      });
+      logProbs.set(await values.data<"float32">(), start * k);
+      ids.set(await indices.data<"int32">(), start * k);
+      tf.dispose([values, indices]);
+    }
+  } finally {
+    scored.dispose();
+  }
+  return { topK: k, ids, logProbs };
+}
+
+/** Targets of several batches one after the other. */
+export function joinTargets(parts: readonly TeacherTargets[]): TeacherTargets {
+  const { topK } = parts[0];
+  const rows = parts.reduce((sum, { ids }) => sum + ids.length, 0);
+  const joined: TeacherTargets = { topK, ids: new Int32Array(rows), logProbs: new Float32Array(rows) };
+  let at = 0;
+  for (const { ids, logProbs } of parts) {
+    joined.ids.set(ids, at);
+    joined.logProbs.set(logProbs, at);
+    at += ids.length;
+  }
+  return joined;
+}
+
+/** Targets of windows, by their place in the training order. */
+export type TeacherFeed = (first: number, count: number) => Promise<TeacherTargets[]>;
+
+/** Most bytes of targets that are computed beforehand and kept. */
+const KEPT_BYTES = 512 * 1024 * 1024;
+
+/** Windows of the teacher at once, by tokens. */
+const TOKENS_AT_ONCE = 1024;
+
+/** What {@linkcode openTeacher} reads. */
+export interface TeacherSource {
+  /** The dense model. */
+  model: LlamaModel;
+  /** Windows of one length, in the order of training. */
+  windows: readonly Int32Array[];
+  /** What is kept of each distribution. */
+  options: TeacherOptions;
+  /** Keeps results from one run to the next. */
+  remember?(key: string, compute: () => Promise<Record<string, HostTensor>>): Promise<Record<string, HostTensor>>;
+  /** Progress in words. */
+  report(message: string): void;
+  /** Checked between batches. */
+  signal: AbortSignal;
+}
+
+/** The teacher's targets of all windows: computed once and kept when they are small enough, else batch by batch. */
+export async function openTeacher(source: TeacherSource): Promise<TeacherFeed> {
+  const { model, windows, options, remember, report, signal } = source;
+  const rows = windows[0].length - 1;
+  const k = Math.min(options.topK, model.config.vocabSize);
+  const online: TeacherFeed = async (first, count) => {
+    const all = await teacherTargets(model, windowBatch(windows.slice(first, first + count)), options);
+    return Array.from({ length: count }, (_, i) => ({
+      topK: k,
+      ids: all.ids.slice(i * rows * k, (i + 1) * rows * k),
+      logProbs: all.logProbs.slice(i * rows * k, (i + 1) * rows * k),
+    }));
+  };
+  if (windows.length * rows * k * 8 > KEPT_BYTES) return online;
+  const compute = async () => {
+    const shape = [windows.length, rows, k];
+    const ids = new Float32Array(windows.length * rows * k);
+    const logProbs = new Float32Array(ids.length);
+    const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE / windows[0].length));
+    for (let first = 0; first < windows.length; first += atOnce) {
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      signal.throwIfAborted();
+      report(`teacher: window ${first + 1} of ${windows.length}`);
+      const targets = await online(first, Math.min(atOnce, windows.length - first));
+      targets.forEach((target, i) => {
+        ids.set(target.ids, (first + i) * rows * k);
+        logProbs.set(target.logProbs, (first + i) * rows * k);
+      });
+    }
+    return { ids: { shape, data: ids }, logProbs: { shape, data: logProbs } };
+  };
+  const key = `teacher top ${k} temperature ${options.temperature ?? 1} windows ${hashWindows(windows)}`;
+  const { ids, logProbs } = await (remember ? remember(key, compute) : compute());
+  return (first, count) =>
+    Promise.resolve(Array.from({ length: count }, (_, i) => {
+      const [from, to] = [(first + i) * rows * k, (first + i + 1) * rows * k];
+      return { topK: k, ids: Int32Array.from(ids.data.subarray(from, to)), logProbs: logProbs.data.slice(from, to) };
+    }));
+}
+
+/** SHA-256 of token windows, hex, shortened. */
+export function hashWindows(windows: readonly Int32Array[]): string {
+  const hash = createHash("sha256");
+  for (const ids of windows) {
+    hash.update(`${ids.length}:`).update(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength));
+  }
+  return hash.digest("hex").slice(0, 16);
+}

@@ -1,0 +1,197 @@
+/** One record to its measurements, each with the column it belongs to. Two results share a column only if protocol,
+ * data (by hash) and number of examples are equal.
+ *
+ * @module
+ */
+import type { DoneRecord, PerplexityResult, TaskResult } from "../core/schema.ts";
+import { mean } from "../core/stats.ts";
+
+/** What a column holds. `higherIsBetter` is null where neither direction is a merit of the method. */
+export interface Column {
+  /** Equal for results that may be compared, and for no others. */
+  key: string;
+  kind: "perplexity" | "task" | "mean-accuracy" | "throughput";
+  /** Corpus, task or throughput test. */
+  name: string;
+  /** `perplexity`, `acc`, `acc_norm`, `tokens/s`. */
+  metric: string;
+  /** Name for CSV headers; not always unique. */
+  slug: string;
+  /** Number of examples or windows, and of how many: `n=200 of 2376`. */
+  count: string;
+  /** Whether only a part of the data was scored. */
+  limited: boolean;
+  /** The protocol in words, for the notes. */
+  protocol: string;
+  higherIsBetter: boolean;
+  /** Whether the column stands in the main table; other metrics of a task are in the CSV and the full table. */
+  primary: boolean;
+  /** Expected value of a guess, for accuracies. */
+  chance: number | null;
+}
+
+/** The metric that stands for a task in the table and in the mean accuracy. */
+export const PRIMARY_METRIC_RULE =
+  "acc_norm for HellaSwag, ARC-c and OpenBookQA, acc for every other task (the choice of LLM-Pruner's tables)";
+const NORMALISED = new Set(["hellaswag", "arc_challenge", "openbookqa"]);
+
+/** Name of the metric that {@linkcode PRIMARY_METRIC_RULE} picks. */
+export function primaryMetric(task: TaskResult): string {
+  const wanted = NORMALISED.has(task.task) ? "acc_norm" : "acc";
+  return wanted in task.metrics ? wanted : "acc" in task.metrics ? "acc" : Object.keys(task.metrics)[0];
+}
+
+/** One result of one run, with the column it belongs to. */
+export interface Measurement {
+  column: Column;
+  value: number;
+  stderr: number | null;
+  /** One number per window or example whose plain mean is the quantity (for perplexity: nats per token). */
+  paired?: number[];
+  /** Timed repeats, for throughput. */
+  repeats?: { sd: number; n: number };
+}
+
+/** Last part of a path: reports do not show where files lie on a machine. */
+export const baseName = (path: string): string => path.replace(/[/\\]+$/, "").split(/[/\\]/).pop() || path;
+const ofTotal = (part: number, total: number) => part < total ? `n=${part} of ${total}` : `n=${part}`;
+
+function perplexityMeasurement(result: PerplexityResult): Measurement {
+  const { corpus, protocol, windowTokens, windows, dataset } = result;
+  const total = Math.max(windows, Math.floor(result.tokens / windowTokens));
+  const averaging = protocol === "b" ? "mean over tokens" : "mean of window means";
+  return {
+    column: {
+      key: JSON.stringify([
+        "perplexity",
+        corpus,
+        dataset.sha256,
+        dataset.split,
+        protocol,
+        windowTokens,
+        windows,
+        result.bosPolicy,
+        result.tokenizerSha256,
+      ]),
+      kind: "perplexity",
+      name: corpus,
+      metric: "perplexity",
+      slug: `${corpus}_${protocol}${windowTokens}_n${windows}`,
+      count: ofTotal(windows, total),
+      limited: windows < total,
+      protocol: `protocol ${protocol} (${averaging}), ${windowTokens}-token windows, ${ofTotal(windows, total)}, ` +
+        `BOS: ${result.bosPolicy}, ${datasetWords(dataset)}, tokenizer ${result.tokenizerSha256.slice(0, 12)}`,
+      higherIsBetter: false,
+      primary: true,
+      chance: null,
+    },
+    value: result.perplexity,
+    stderr: result.perplexityStderr,
+    paired: result.windowNll,
+  };
+}
+
+function datasetWords(dataset: DoneRecord["tasks"][number]["dataset"]): string {
+  const revision = dataset.revision === null ? "" : ` at ${dataset.revision}`;
+  const source = /^[/\\]|^[A-Za-z]:/.test(dataset.source) ? baseName(dataset.source) : dataset.source;
+  return `${dataset.split} split of ${source}${revision}, sha256 ${dataset.sha256.slice(0, 12)}`;
+}
+
+function taskIdentity(result: TaskResult): unknown[] {
+  const { task, version, dataset, numFewshot, bosPolicy, samples } = result;
+  return [task, version, dataset.sha256, dataset.split, numFewshot, bosPolicy, samples.effective];
+}
+
+function taskMeasurements(result: TaskResult): Measurement[] {
+  const { samples } = result;
+  const primary = primaryMetric(result);
+  return Object.entries(result.metrics).map(([metric, { value, stderr, higherIsBetter }]) => ({
+    column: {
+      key: JSON.stringify(["task", ...taskIdentity(result), metric]),
+      kind: "task" as const,
+      name: result.task,
+      metric,
+      slug: `${result.task}_${metric}_n${samples.effective}`,
+      count: ofTotal(samples.effective, samples.original),
+      limited: samples.effective < samples.original,
+      protocol: `task version ${result.version}, ${result.numFewshot}-shot, ` +
+        `${ofTotal(samples.effective, samples.original)}, BOS: ${result.bosPolicy}, ${datasetWords(result.dataset)}`,
+      higherIsBetter,
+      primary: metric === primary,
+      chance: metric.startsWith("acc") ? result.chance : null,
+    },
+    value,
+    stderr,
+    paired: outcomeNumbers(result, metric),
+  }));
+}
+
+function outcomeNumbers({ outcomes }: TaskResult, metric: string): number[] | undefined {
+  return outcomes[metric] === undefined ? undefined : [...outcomes[metric]].map(Number);
+}
+
+/** Plain mean of the primary metrics of one record's tasks; its standard error takes the tasks as independent. */
+function meanAccuracyMeasurement(tasks: TaskResult[]): Measurement[] {
+  if (tasks.length < 2) return [];
+  const sorted = [...tasks].sort((a, b) => a.task < b.task ? -1 : 1);
+  const metrics = sorted.map((task) => task.metrics[primaryMetric(task)]);
+  if (metrics.some((metric) => metric === undefined)) return [];
+  const limited = sorted.some(({ samples }) => samples.effective < samples.original);
+  const variances = metrics.map(({ stderr }) => stderr === null ? null : stderr ** 2);
+  const known = variances.filter((variance) => variance !== null);
+  const outcomes = sorted.map((task) => outcomeNumbers(task, primaryMetric(task)));
+  const examples = outcomes.reduce((sum, own) => sum + (own?.length ?? 0), 0);
+  return [{
+    column: {
+      key: JSON.stringify(["mean-accuracy", ...sorted.map(taskIdentity)]),
+      kind: "mean-accuracy",
+      name: "mean accuracy",
+      metric: "mean",
+      slug: `mean_accuracy_${sorted.length}_tasks`,
+      count: `${sorted.length} tasks${limited ? ", limited" : ""}`,
+      limited,
+      protocol: `plain mean over ${sorted.map(({ task }) => task).join(", ")}: ${PRIMARY_METRIC_RULE}`,
+      higherIsBetter: true,
+      primary: true,
+      chance: mean(sorted.map(({ chance }) => chance)),
+    },
+    value: mean(metrics.map(({ value }) => value)),
+    stderr: known.length < variances.length ? null : Math.sqrt(known.reduce((a, b) => a + b, 0)) / sorted.length,
+    // Weights make every task count the same, however many examples it has.
+    paired: outcomes.some((own) => own === undefined)
+      ? undefined
+      : outcomes.flatMap((own) => own!.map((right) => right * examples / (sorted.length * own!.length))),
+  }];
+}
+
+function throughputMeasurements(record: DoneRecord): Measurement[] {
+  const { device, cpu, threads, library, engine } = record.environment;
+  return record.throughput.map(({ name, batch, tokensPerS, samplesMs }) => ({
+    column: {
+      key: JSON.stringify(["throughput", name, batch, device, cpu, threads, library, engine]),
+      kind: "throughput" as const,
+      name,
+      metric: "tokens/s",
+      slug: `${name}_b${batch}_tokens_per_s`,
+      count: `batch ${batch}, ${device}, ${threads === 1 ? "1 thread" : `${threads} threads`}`,
+      limited: false,
+      protocol: `batch ${batch}, ${threads === 1 ? "1 thread" : `${threads} threads`}, ${device}, ${cpu}, ${library}`,
+      higherIsBetter: true,
+      primary: true,
+      chance: null,
+    },
+    value: tokensPerS.mean,
+    stderr: null,
+    repeats: { sd: tokensPerS.sd, n: samplesMs.length },
+  }));
+}
+
+/** Everything one run measured. */
+export function measurements(record: DoneRecord): Measurement[] {
+  return [
+    ...throughputMeasurements(record),
+    ...record.perplexity.map(perplexityMeasurement),
+    ...record.tasks.flatMap(taskMeasurements),
+    ...meanAccuracyMeasurement(record.tasks),
+  ];
+}

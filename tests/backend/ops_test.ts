@@ -1,0 +1,263 @@
+import * as tf from "@tensorflow/tfjs";
+import { assertEquals } from "@std/assert";
+import { attention } from "../../core/attention.ts";
+import {
+  batchMatMul,
+  linear,
+  linearTransposed,
+  matMul2d,
+  rmsNorm,
+  softmaxCrossEntropy,
+  swiGlu,
+  withGradient,
+} from "../../core/ops.ts";
+import { createRng } from "../../core/rng.ts";
+import {
+  type Matrix,
+  referenceAttend,
+  referenceLogProbs,
+  referenceRmsNorm,
+  referenceRotate,
+} from "../../models/reference.ts";
+import { rotaryFrequencies, rotaryTables } from "../../models/rope.ts";
+import { toyConfig } from "../../models/toy.ts";
+import { assertClose, flat, testOnEngines } from "./engines.ts";
+
+/** A tensor of a test: values that f32 holds exactly, in double precision. */
+interface Values {
+  shape: number[];
+  data: Float64Array;
+}
+
+const rng = createRng(0, "ops");
+function random(...shape: number[]): Values {
+  const size = shape.reduce((a, b) => a * b);
+  return { shape, data: Float64Array.from({ length: size }, () => Math.fround(rng.normal())) };
+}
+const toTensor = ({ shape, data }: Values) => tf.tensor(Float32Array.from(data), shape);
+
+function toRows({ shape, data }: Values): Matrix {
+  const columns = shape.at(-1)!;
+  return Array.from({ length: data.length / columns }, (_, n) => data.slice(n * columns, (n + 1) * columns));
+}
+
+/** `a b` in double precision. */
+const product = (a: Matrix, b: Matrix): Matrix =>
+  a.map((row) => Float64Array.from(b[0], (_, j) => row.reduce((sum, value, i) => sum + value * b[i][j], 0)));
+const transposed = (a: Matrix): Matrix => Array.from(a[0], (_, j) => Float64Array.from(a, (row) => row[j]));
+
+/** Checks the values of an operation against `plain`, and its gradients against central differences of `plain`. */
+async function checkOperation(
+  { inputs, operation, plain, what }: {
+    inputs: Values[];
+    operation: (...inputs: tf.Tensor[]) => tf.Tensor;
+    plain: (...inputs: Values[]) => Matrix;
+    what: string;
+  },
+): Promise<void> {
+  const expected = flat(plain(...inputs));
+  // Any fixed weighting of the outputs gives a scalar whose gradient shows every part.
+  const weights = random(expected.length).data;
+  const plainLoss = (...values: Values[]) =>
+    flat(plain(...values)).reduce((sum, value, i) => sum + value * weights[i], 0);
+  const [value, ...gradients] = tf.tidy(() => {
+    const tensors = inputs.map(toTensor);
+    const loss = (...xs: tf.Tensor[]) =>
+      tf.sum(tf.mul(tf.reshape(operation(...xs), [-1]), tf.tensor1d(Float32Array.from(weights)))) as tf.Scalar;
+    return [operation(...tensors), ...tf.grads(loss)(tensors)];
+  });
+  assertClose(await value.data(), expected, {}, what);
+  for (const [n, gradient] of gradients.entries()) {
+    const { shape, data } = inputs[n];
+    assertEquals(gradient.shape, shape);
+    const differences = data.map((x, i) => {
+      const at = (moved: number) =>
+        plainLoss(...inputs.map((other, m) => n === m ? { shape, data: data.with(i, moved) } : other));
+      return (at(x + 1e-5) - at(x - 1e-5)) / 2e-5;
+    });
+    assertClose(await gradient.data(), differences, { atol: 1e-4, rtol: 1e-4 }, `${what}, gradient of input ${n}`);
+  }
+  tf.dispose([value, ...gradients]);
+}
+
+testOnEngines("matMul2d() and batchMatMul() give the product, whichever operand is transposed", async () => {
+  for (const [transposeA, transposeB] of [[false, false], [true, false], [false, true], [true, true]]) {
+    const stored = [0, 1, 2].map(() => ({
+      a: random(...transposeA ? [7, 5] : [5, 7]),
+      b: random(...transposeB ? [6, 7] : [7, 6]),
+    }));
+    const expected = stored.map(({ a, b }) =>
+      product(transposeA ? transposed(toRows(a)) : toRows(a), transposeB ? transposed(toRows(b)) : toRows(b))
+    );
+    const [single, batched] = tf.tidy(() => {
+      const as = stored.map(({ a }) => toTensor(a) as tf.Tensor2D);
+      const bs = stored.map(({ b }) => toTensor(b) as tf.Tensor2D);
+      return [
+        matMul2d(as[0], bs[0], transposeA, transposeB),
+        batchMatMul(tf.stack(as) as tf.Tensor3D, tf.stack(bs) as tf.Tensor3D, transposeA, transposeB),
+      ];
+    });
+    assertEquals([single.shape, batched.shape], [[5, 6], [3, 5, 6]]);
+    assertClose(await single.data(), flat(expected[0]), {}, `transposed ${transposeA}, ${transposeB}`);
+    assertClose(await batched.data(), flat(expected.flat()), {}, `batch, transposed ${transposeA}, ${transposeB}`);
+    tf.dispose([single, batched]);
+  }
+});
+
+testOnEngines("linear() and linearTransposed() equal double precision, with their gradients", async () => {
+  await checkOperation({
+    what: "linear",
+    inputs: [random(5, 4), random(4, 3), random(3)],
+    operation: (x, w, bias) => linear(x as tf.Tensor2D, w as tf.Tensor2D, bias as tf.Tensor1D),
+    plain: (x, w, bias) => product(toRows(x), toRows(w)).map((row) => row.map((value, i) => value + bias.data[i])),
+  });
+  await checkOperation({
+    what: "linearTransposed",
+    inputs: [random(5, 4), random(6, 4)],
+    operation: (x, table) => linearTransposed(x as tf.Tensor2D, table as tf.Tensor2D),
+    plain: (x, table) => product(toRows(x), transposed(toRows(table))),
+  });
+});
+
+testOnEngines("rmsNorm() equals double precision, with its gradients", async () => {
+  await checkOperation({
+    what: "rmsNorm",
+    inputs: [random(4, 6), random(6)],
+    operation: (x, gain) => rmsNorm(x as tf.Tensor2D, gain as tf.Tensor1D, 1e-2),
+    plain: (x, gain) => referenceRmsNorm(toRows(x), gain.data, 1e-2),
+  });
+});
+
+testOnEngines("swiGlu() equals double precision, with its gradients", async () => {
+  await checkOperation({
+    what: "swiGlu",
+    inputs: [random(4, 6), random(4, 6)],
+    operation: (gate, up) => swiGlu(gate as tf.Tensor2D, up as tf.Tensor2D),
+    plain: (gate, up) => [gate.data.map((g, i) => g / (1 + Math.exp(-g)) * up.data[i])],
+  });
+});
+
+/** Rows of a packed projection through rotation and attention, sequence by sequence. */
+function plainAttention(
+  packed: Matrix,
+  { batch, kvGroups, perGroup, size }: { batch: number; kvGroups: number; perGroup: number; size: number },
+  segments: number[],
+): Matrix {
+  const length = packed.length / batch;
+  const heads = kvGroups * perGroup;
+  const frequencies = rotaryFrequencies(toyConfig({ headSize: size }));
+  const positions = Array.from({ length }, (_, t) => t);
+  return Array.from({ length: batch }, (_, b) => {
+    const rows = packed.slice(b * length, (b + 1) * length);
+    const part = (from: number, count: number) => rows.map((row) => row.slice(from * size, (from + count) * size));
+    return referenceAttend({
+      q: referenceRotate(part(0, heads), positions, frequencies),
+      k: referenceRotate(part(heads, kvGroups), positions, frequencies),
+      v: part(heads + kvGroups, kvGroups),
+    }, { heads, perGroup, size, segments: segments.slice(b * length, (b + 1) * length) });
+  }).flat();
+}
+
+/** Additive mask [B, 1, T, T] of a prefix tree. */
+function treeMask(batch: number, segments: number[]): tf.Tensor4D {
+  const length = segments.length / batch;
+  const mask = new Float32Array(batch * length * length).map((_, n) => {
+    const [b, j, i] = [Math.floor(n / length ** 2), Math.floor(n / length) % length, n % length];
+    const branch = segments[b * length + i];
+    return i > j || (branch !== 0 && branch !== segments[b * length + j]) ? -1e9 : 0;
+  });
+  return tf.tensor4d(mask, [batch, 1, length, length]);
+}
+
+testOnEngines("attention() equals double precision, with its gradient, for shared keys and prefix trees", async () => {
+  const cases = [
+    { batch: 1, kvGroups: 3, perGroup: 1, segments: [0, 0, 0, 0, 0] },
+    { batch: 2, kvGroups: 2, perGroup: 3, segments: [0, 0, 1, 1, 2, 0, 0, 0, 1, 2] },
+  ];
+  const size = 4;
+  for (const { batch, kvGroups, perGroup, segments } of cases) {
+    const packed = random(segments.length, (kvGroups * perGroup + 2 * kvGroups) * size);
+    const positions = Int32Array.from(segments, (_, n) => n % (segments.length / batch));
+    await checkOperation({
+      what: `attention of ${kvGroups} x ${perGroup} heads`,
+      inputs: [packed],
+      operation: (x) =>
+        attention(x as tf.Tensor2D, {
+          batch,
+          kvGroups,
+          queryHeadsPerGroup: perGroup,
+          headSize: size,
+          tables: rotaryTables(toyConfig({ headSize: size }), positions),
+          mask: treeMask(batch, segments),
+        }),
+      plain: (x) => plainAttention(toRows(x), { batch, kvGroups, perGroup, size }, segments),
+    });
+  }
+});
+
+testOnEngines("attention() over several blocks of queries has the gradient of one softmax over all keys", async () => {
+  // Long enough for three blocks; too long for differences, so TensorFlow.js's own gradients are the measure.
+  const [length, size] = [300, 2];
+  const x = random(length, 3 * size);
+  const weights = random(length, size);
+  const [inBlocks, atOnce] = tf.tidy(() => {
+    const layout = { batch: 1, kvGroups: 1, queryHeadsPerGroup: 1, headSize: size };
+    const zeros = new Int32Array(length);
+    const tables = rotaryTables(toyConfig({ headSize: size }), zeros);
+    const mask = treeMask(1, [...zeros]);
+    const loss = (out: tf.Tensor) => tf.sum(tf.mul(out, toTensor(weights))) as tf.Scalar;
+    const plain = (packed: tf.Tensor) => {
+      const [q, k, v] = tf.split(packed, 3, 1);
+      const scores = tf.add(tf.matMul(tf.mul(q, 1 / Math.sqrt(size)), tf.transpose(k)), tf.reshape(mask, [length, -1]));
+      const exp = tf.exp(scores);
+      return tf.matMul(tf.div(exp, tf.sum(exp, 1, true)), v);
+    };
+    return [
+      tf.grad((packed) => loss(attention(packed as tf.Tensor2D, { ...layout, tables, mask })))(toTensor(x)),
+      tf.grad((packed) => loss(plain(packed)))(toTensor(x)),
+    ];
+  });
+  assertClose(await inBlocks.data(), await atOnce.data(), { atol: 5e-5, rtol: 1e-3 });
+  tf.dispose([inBlocks, atOnce]);
+});
+
+testOnEngines("softmaxCrossEntropy() gives losses and gradient of double precision, far logits included", async () => {
+  const values = random(6, 9);
+  values.data[0] = 3e4;
+  values.data[10] = -3e4;
+  const targets = Int32Array.of(0, 1, 8, 4, 4, 2);
+  const loss = (data: Float64Array) =>
+    referenceLogProbs(toRows({ ...values, data }), targets).reduce((sum, value) => sum - value, 0);
+  const [losses, gradient] = tf.tidy(() => {
+    const { losses, gradient } = softmaxCrossEntropy(toTensor(values) as tf.Tensor2D, tf.tensor1d(targets, "int32"));
+    return [losses, gradient];
+  });
+  assertClose(await losses.data(), referenceLogProbs(toRows(values), targets).map((value) => -value));
+  const differences = values.data.map((x, i) =>
+    (loss(values.data.with(i, x + 1e-4)) - loss(values.data.with(i, x - 1e-4))) / 2e-4
+  );
+  assertClose(await gradient.data(), differences, { atol: 1e-6, rtol: 1e-4 });
+  tf.dispose([losses, gradient]);
+});
+
+testOnEngines("withGradient() computes only the gradients that are needed", () => {
+  const asked: string[] = [];
+  const gradient = tf.tidy(() => {
+    const frozen = tf.scalar(3);
+    return tf.grad((x) =>
+      withGradient({ x, frozen }, () => tf.mul(x, frozen), (dy) => ({
+        x: () => {
+          asked.push("x");
+          return tf.mul(dy, 3);
+        },
+        frozen: () => {
+          asked.push("frozen");
+          return tf.zerosLike(frozen);
+        },
+      }))
+    )(tf.scalar(2));
+  });
+  assertEquals(asked, ["x"]);
+  assertEquals(gradient.dataSync()[0], 3);
+  gradient.dispose();
+});

@@ -1,0 +1,209 @@
+import * as tf from "@tensorflow/tfjs";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { createRng } from "../../core/rng.ts";
+import {
+  expectedTensors,
+  type HostTensor,
+  type LinearName,
+  type LlamaConfig,
+  memorySource,
+  queryHeads,
+  tensorNames,
+  type WeightSource,
+} from "../../models/config.ts";
+import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { densePlan, plannedShapes, type PrunePlan } from "../../models/plan.ts";
+import { referenceForward } from "../../models/reference.ts";
+import { hostTensor, planToMasks, pruneModel } from "../../models/surgery.ts";
+import { toySource, toyTokens } from "../../models/toy.ts";
+import { assertClose, flat, testOnEngines } from "./engines.ts";
+
+const GROUPED = [
+  { kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: 20 },
+  { kvGroups: 4, queryHeadsPerGroup: 2, ffnChannels: 9 },
+];
+const TOKENS = toyTokens({ count: 17 });
+
+/** Removes from every layer some groups, some query heads of each kept group, and some channels. */
+function somePlan(config: LlamaConfig, seed: number): PrunePlan {
+  const rng = createRng(seed, "plan");
+  const keep = (items: number[], count: number) => rng.shuffle(items).slice(0, count).sort((a, b) => a - b);
+  const range = (n: number) => Array.from({ length: n }, (_, i) => i);
+  return {
+    layers: config.layers.map(({ kvGroups, queryHeadsPerGroup: perGroup, ffnChannels }) => {
+      const groups = keep(range(kvGroups), kvGroups - 1);
+      const heads = perGroup - (perGroup > 1 ? 1 : 0);
+      return {
+        kvGroups: groups,
+        queryHeads: groups.flatMap((g) => keep(range(perGroup), heads).map((r) => g * perGroup + r)),
+        ffnChannels: keep(range(ffnChannels), 1 + rng.integer(ffnChannels)),
+      };
+    }),
+  };
+}
+
+async function modelLogits(model: LlamaModel, options: Parameters<typeof forward>[2] = {}): Promise<Float32Array> {
+  const scores = tf.tidy(() => logits(model, forward(model, { tokens: TOKENS, batch: 1, length: 17 }, options)));
+  const values = await scores.data<"float32">();
+  scores.dispose();
+  return values;
+}
+
+const hard = (length: number, kept: number[]) => Array.from({ length }, (_, i) => kept.includes(i) ? 1 : 0);
+
+/** Logits of the twin with what the plan removes masked out. */
+function twinLogits(source: WeightSource, plan: PrunePlan): Float64Array {
+  const masks = plan.layers.map((layer, l) => ({
+    queryHeads: hard(queryHeads(source.config.layers[l]), layer.queryHeads),
+    kvGroups: hard(source.config.layers[l].kvGroups, layer.kvGroups),
+    ffn: hard(source.config.layers[l].ffnChannels, layer.ffnChannels),
+  }));
+  return flat(referenceForward(source, TOKENS, { masks }).logits);
+}
+
+const VARIANTS: Record<string, Partial<LlamaConfig>> = {
+  "multi-head attention": {},
+  "grouped queries and unequal layers": { layers: GROUPED },
+  "an untied head and all biases": {
+    layers: GROUPED,
+    tiedHead: false,
+    biases: ["query", "key", "value", "output", "gate", "up", "down"],
+  },
+};
+
+testOnEngines("pruneModel() gives the logits of the masked model and of the masked twin", async () => {
+  for (const [variant, options] of Object.entries(VARIANTS)) {
+    const source = toySource({ ...options, seed: 6 });
+    const plan = somePlan(source.config, 1);
+    const dense = await uploadModel(source);
+    const masks = planToMasks(source.config, plan);
+    const masked = await modelLogits(dense, { masks });
+    tf.dispose(masks as unknown as tf.TensorContainer);
+    const small = pruneModel(dense, plan);
+    disposeModel(dense);
+    assertEquals(small.config.layers, plannedShapes(source.config, plan));
+    for (const [name, shape] of expectedTensors(small.config)) {
+      assertEquals((await hostTensor(small, name)).shape, shape, name);
+    }
+    const pruned = await modelLogits(small);
+    disposeModel(small);
+    assertClose(pruned, masked, {}, `logits with ${variant}`);
+    assertClose(pruned, twinLogits(source, plan), {}, `logits with ${variant} against the twin`);
+  }
+});
+
+testOnEngines("pruneModel() with the dense plan changes nothing, and the two models live apart", async () => {
+  const source = toySource({ layers: GROUPED, tiedHead: false });
+  const dense = await uploadModel(source);
+  const before = await modelLogits(dense);
+  const copy = pruneModel(dense, densePlan(source.config));
+  assertEquals(copy.config, source.config);
+  assertClose(await modelLogits(copy), before, { atol: 0, rtol: 0 });
+  disposeModel(copy);
+  assertClose(await modelLogits(dense), before, { atol: 0, rtol: 0 });
+  disposeModel(dense);
+});
+
+testOnEngines("pruneModel() puts replaced tensors and added biases in place before it cuts", async () => {
+  for (const tiedHead of [true, false]) {
+    const source = toySource({ layers: GROUPED, tiedHead });
+    const other = toySource({ layers: GROUPED, tiedHead, seed: 9, biases: ["output", "down", "up"] });
+    const names = [
+      tensorNames.embedding,
+      ...tiedHead ? [] : [tensorNames.head],
+      tensorNames.finalNorm,
+      tensorNames.attentionNorm(0),
+      tensorNames.weight(0, "down"),
+      tensorNames.weight(1, "query"),
+      // Biases of one layer only: the other layer gets zeros.
+      tensorNames.bias(1, "output"),
+      tensorNames.bias(0, "down"),
+      tensorNames.bias(0, "up"),
+    ];
+    const replaced = Object.fromEntries(names.map((name): [string, HostTensor] => [name, other.read(name)]));
+    const biases: LinearName[] = ["output", "up", "down"];
+    const config = { ...source.config, biases };
+    const expected = memorySource(
+      config,
+      new Map([...expectedTensors(config)].map(([name, shape]) => [
+        name,
+        replaced[name] ?? (name.endsWith(".bias") ? { shape, data: new Float32Array(shape[0]) } : source.read(name)),
+      ])),
+    );
+    const plan = somePlan(source.config, 2);
+    const dense = await uploadModel(source);
+    const small = pruneModel(dense, plan, replaced);
+    disposeModel(dense);
+    assertEquals(small.config.biases, biases);
+    assertClose(await modelLogits(small), twinLogits(expected, plan));
+    disposeModel(small);
+  }
+});
+
+testOnEngines("pruneModel() folds low-rank updates in", async () => {
+  const source = toySource({ layers: GROUPED });
+  const dense = await uploadModel(source);
+  const { query, down } = dense.layers[1];
+  const lora = ({ weight: { shape: [input, out] } }: typeof query) => ({
+    down: tf.randomNormal([input, 2], 0, 0.3, "float32", 1) as tf.Tensor2D,
+    up: tf.randomNormal([2, out], 0, 0.3, "float32", 2) as tf.Tensor2D,
+    scale: 0.5,
+  });
+  [query.lora, down.lora] = [lora(query), lora(down)];
+  const plan = somePlan(source.config, 3);
+  const masks = planToMasks(source.config, plan);
+  const masked = await modelLogits(dense, { masks });
+  const small = pruneModel(dense, plan);
+  tf.dispose(masks as unknown as tf.TensorContainer);
+  tf.dispose([query.lora.down, query.lora.up, down.lora.down, down.lora.up]);
+  disposeModel(dense);
+  assertClose(await modelLogits(small), masked);
+  disposeModel(small);
+});
+
+testOnEngines("hostTensor() reads back what was uploaded", async () => {
+  for (const options of Object.values(VARIANTS)) {
+    const source = toySource(options);
+    const model = await uploadModel(source);
+    for (const name of expectedTensors(source.config).keys()) {
+      const { shape, data } = await hostTensor(model, name);
+      assertEquals(shape, source.read(name).shape, name);
+      assertClose(data, source.read(name).data, { atol: 0, rtol: 0 }, name);
+    }
+    disposeModel(model);
+  }
+});
+
+testOnEngines("hostTensor() reads a pruned model back whole", async () => {
+  const source = toySource({ layers: GROUPED });
+  const dense = await uploadModel(source);
+  const small = pruneModel(dense, somePlan(source.config, 4));
+  disposeModel(dense);
+  const tensors = new Map<string, HostTensor>();
+  for (const name of expectedTensors(small.config).keys()) tensors.set(name, await hostTensor(small, name));
+  const before = await modelLogits(small);
+  disposeModel(small);
+  const again = await uploadModel(memorySource(small.config, tensors));
+  assertClose(await modelLogits(again), before, { atol: 0, rtol: 0 });
+  disposeModel(again);
+});
+
+testOnEngines("pruneModel() and hostTensor() refuse what does not fit", async () => {
+  const source = toySource();
+  const model = await uploadModel(source);
+  const plan = densePlan(source.config);
+  const weight = tensorNames.weight(0, "down");
+  assertThrows(() => pruneModel(model, { layers: [plan.layers[0]] }), RangeError, "2 layers");
+  assertThrows(
+    () => pruneModel(model, plan, { [weight]: { shape: [24, 32], data: new Float32Array(24 * 32) } }),
+    RangeError,
+    "must have the dense shape [32,24]: current [24,32]",
+  );
+  assertThrows(
+    () => pruneModel(model, plan, { "model.layers.7.mlp.down_proj.weight": source.read(weight) }),
+    RangeError,
+    'no tensor named "model.layers.7.mlp.down_proj.weight"',
+  );
+  await assertRejects(() => hostTensor(model, tensorNames.head), RangeError, "lm_head.weight");
+  disposeModel(model);
+});

@@ -1,0 +1,191 @@
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { createRng } from "../../core/rng.ts";
+import { disposeModel, forward, type LayerMasks, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { toySource } from "../../models/toy.ts";
+import { batchGradients } from "../../models/training/gradients.ts";
+import { adapterName, createAdapters, disposeAdapters, withAdapters } from "../../models/training/lora.ts";
+import { type LossWeights, nextTokens, windowBatch } from "../../models/training/loss.ts";
+import { teacherTargets } from "../../models/training/teacher.ts";
+import { assertClose, testOnEngines } from "./engines.ts";
+import { toyWindows } from "./method_context.ts";
+
+const WEIGHTS: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1, hidden: 0 };
+
+/** A toy model, adapters that already do something, and masks near 1. */
+async function student(seed = 1) {
+  const layers = [{ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 12 }, {
+    kvGroups: 2,
+    queryHeadsPerGroup: 2,
+    ffnChannels: 12,
+  }];
+  const teacher = await uploadModel(toySource({ seed, layers }));
+  const rng = createRng(seed, "student");
+  const adapters = createAdapters(teacher.config, { rank: 3, alpha: 6, rng });
+  for (const variable of Object.values(adapters.parameters)) {
+    const noise = Float32Array.from({ length: variable.size }, () => 0.1 * rng.normal());
+    tf.tidy(() => variable.assign(tf.add(variable, tf.tensor(noise, variable.shape))));
+  }
+  const vector = (length: number) =>
+    tf.tensor1d(Float32Array.from({ length }, () => 1 + 0.2 * rng.normal()), "float32");
+  const masks = layers.map((shape): Required<LayerMasks> => ({
+    queryHeads: vector(4),
+    kvGroups: vector(2),
+    ffn: vector(shape.ffnChannels),
+  }));
+  const free = () => {
+    disposeAdapters(adapters);
+    tf.dispose(masks.flatMap((layer) => Object.values(layer)));
+    disposeModel(teacher);
+  };
+  return { teacher, adapters, masks, model: withAdapters(teacher, adapters), free };
+}
+
+/** The loss in f64 from whole logits: the definition, written down directly. */
+async function plainLoss(
+  { model, masks, teacher, windows, weights, topK }: {
+    model: LlamaModel;
+    masks: LayerMasks[];
+    teacher: LlamaModel;
+    windows: Int32Array[];
+    weights: LossWeights;
+    topK: number;
+  },
+): Promise<{ crossEntropy: number; distillation: number }> {
+  const batch = windowBatch(windows);
+  const v = model.config.vocabSize;
+  const rowsOf = async (of: LlamaModel, options: { masks?: LayerMasks[] }) => {
+    const scores = tf.tidy(() => {
+      const hidden = forward(of, batch, options);
+      return logits(of, hidden);
+    });
+    const data = await scores.data();
+    scores.dispose();
+    return Array.from({ length: batch.batch * batch.length }, (_, i) => Array.from(data.slice(i * v, (i + 1) * v)));
+  };
+  const softmax = (scores: number[], t: number) => {
+    const max = Math.max(...scores);
+    const exps = scores.map((x) => Math.exp((x - max) / t));
+    const sum = exps.reduce((a, b) => a + b, 0);
+    return exps.map((x) => x / sum);
+  };
+  const isScored = (i: number) => i % batch.length !== batch.length - 1;
+  const own = (await rowsOf(model, { masks })).filter((_, i) => isScored(i));
+  const theirs = (await rowsOf(teacher, {})).filter((_, i) => isScored(i));
+  const next = nextTokens(batch);
+  let [crossEntropy, distillation] = [0, 0];
+  own.forEach((row, i) => {
+    crossEntropy -= Math.log(softmax(row, 1)[next[i]]);
+    const q = softmax(row, weights.temperature);
+    const p = softmax(theirs[i], weights.temperature);
+    const kept = p.map((_, j) => j).sort((a, b) => p[b] - p[a]).slice(0, topK);
+    const rest = (probabilities: number[]) => 1 - kept.reduce((sum, j) => sum + probabilities[j], 0);
+    distillation += kept.reduce((sum, j) => sum + p[j] * Math.log(p[j] / q[j]), 0);
+    if (topK < v) distillation += rest(p) * Math.log(rest(p) / rest(q));
+  });
+  return { crossEntropy: crossEntropy / own.length, distillation: distillation / own.length };
+}
+
+for (const temperature of [1, 2]) {
+  testOnEngines(`batchGradients() gives the loss terms of their definition, temperature ${temperature}`, async () => {
+    const { teacher, model, masks, free } = await student();
+    const windows = toyWindows(3, 9);
+    const weights = { ...WEIGHTS, temperature };
+    const targets = [];
+    for (const window of windows) {
+      targets.push(await teacherTargets(teacher, windowBatch([window]), { topK: 5, temperature }));
+    }
+    const { terms } = await batchGradients({ model, masks, windows, targets, weights, variables: [masks[0].ffn!] });
+    const plain = await plainLoss({ model, masks, teacher, windows, weights, topK: 5 });
+    assertClose([terms.crossEntropy, terms.distillation], [plain.crossEntropy, plain.distillation]);
+    assertAlmostEquals(terms.total, 0.5 * plain.crossEntropy + 0.5 * temperature ** 2 * plain.distillation, 1e-4);
+    free();
+  });
+}
+
+testOnEngines("batchGradients() gives gradients of masks and adapters that central differences confirm", async () => {
+  const { teacher, model, masks, adapters, free } = await student();
+  const windows = toyWindows(2, 8);
+  const weights: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1.5, hidden: 0.3 };
+  const targets = [];
+  for (const window of windows) {
+    targets.push(await teacherTargets(teacher, windowBatch([window]), { topK: 7, temperature: 1.5 }));
+  }
+  const parameters = adapters.parameters;
+  const of = (name: string) => parameters[name];
+  const named: [string, tf.Tensor][] = [
+    ["ffn mask of layer 0", masks[0].ffn!],
+    ["query head mask of layer 0", masks[0].queryHeads!],
+    ["group mask of layer 1", masks[1].kvGroups!],
+    ["query down", of(adapterName(0, "query", "down"))],
+    ["key up", of(adapterName(0, "key", "up"))],
+    ["value up", of(adapterName(1, "value", "up"))],
+    ["output down", of(adapterName(1, "output", "down"))],
+    ["gate up", of(adapterName(0, "gate", "up"))],
+    ["up down", of(adapterName(1, "up", "down"))],
+    ["down up", of(adapterName(0, "down", "up"))],
+  ];
+  const variables = named.map(([, tensor]) => tensor);
+  const options = { model, masks, windows, targets, teacher, weights };
+  const { gradients } = await batchGradients({ ...options, variables });
+  const rng = createRng(5, "directions");
+  for (const [i, [name, tensor]] of named.entries()) {
+    // Along the gradient itself: the one direction in which f32 differences stand out of rounding.
+    const slope = gradients[i];
+    const norm = Math.hypot(...slope);
+    assert(norm > 1e-5, `${name}: the gradient is zero`);
+    const direction = Float32Array.from(slope, (g) => g / norm + 0.1 * rng.normal() / Math.sqrt(slope.length));
+    const start = await tensor.data() as Float32Array;
+    const lossAt = async (step: number) => {
+      const moved = tf.tensor(start.map((x, j) => x + step * direction[j]), tensor.shape);
+      const swap = (other: LayerMasks[]) =>
+        other.map((layer) =>
+          Object.fromEntries(Object.entries(layer).map(([key, mask]) => [key, mask === tensor ? moved : mask]))
+        ) as LayerMasks[];
+      const isVariable = tensor instanceof tf.Variable;
+      if (isVariable) tensor.assign(moved);
+      const { terms } = await batchGradients({ ...options, masks: swap(masks), variables: [swap(masks)[0].ffn!] });
+      moved.dispose();
+      return terms.total;
+    };
+    const step = 2e-2;
+    const difference = (await lossAt(step) - await lossAt(-step)) / (2 * step);
+    if (tensor instanceof tf.Variable) tf.tidy(() => tensor.assign(tf.tensor(start, tensor.shape)));
+    const expected = slope.reduce((sum, g, j) => sum + g * direction[j], 0);
+    assertAlmostEquals(
+      difference,
+      expected,
+      2e-5 + 0.01 * Math.abs(expected),
+      `${name}: ${difference} for ${expected}`,
+    );
+  }
+  free();
+});
+
+testOnEngines("batchGradients() gives the full batch's gradient from micro-batches", async () => {
+  const { teacher, model, masks, adapters, free } = await student();
+  const windows = toyWindows(4, 7);
+  const targets = [];
+  for (const window of windows) targets.push(await teacherTargets(teacher, windowBatch([window]), { topK: 4 }));
+  const variables = [masks[1].ffn!, masks[0].queryHeads!, ...Object.values(adapters.parameters)];
+  const options = { model, masks, windows, targets, teacher, weights: { ...WEIGHTS, hidden: 0 }, variables };
+  const whole = await batchGradients(options);
+  for (const microBatch of [1, 3]) {
+    const parts = await batchGradients({ ...options, microBatch });
+    assertClose(Object.values(parts.terms), Object.values(whole.terms));
+    parts.gradients.forEach((gradient, i) => assertClose(gradient, whole.gradients[i], { atol: 1e-6 }));
+  }
+  free();
+});
+
+testOnEngines("withAdapters() leaves the model's output alone until the adapters learn", async () => {
+  const model = await uploadModel(toySource());
+  const adapters = createAdapters(model.config, { rank: 2, alpha: 4, rng: createRng(0, "adapters") });
+  const batch = windowBatch(toyWindows(1, 6));
+  const [plain, adapted] = [forward(model, batch), forward(withAdapters(model, adapters), batch)];
+  assertClose(await adapted.data(), await plain.data());
+  assertEquals(model.layers[0].query.lora, undefined);
+  tf.dispose([plain, adapted]);
+  disposeAdapters(adapters);
+  disposeModel(model);
+});

@@ -1,0 +1,322 @@
+/** What every registered method must hold, on every engine that starts. A method is tested by being registered. */
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { fileURLToPath } from "node:url";
+import type { Engine } from "../../core/engine.ts";
+import { UsageError } from "../../core/errors.ts";
+import type { EngineName } from "../../core/schema.ts";
+import type { Method, PruneResult, Statistics } from "../../methods/define.ts";
+import { listMethods, parseOptions } from "../../methods/mod.ts";
+import { isLayerwiseUniform, type LayerShape, type LlamaConfig } from "../../models/config.ts";
+import { keptParameters } from "../../models/count.ts";
+import { disposeModel, forward, type LayerMasks, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { densePlan, type LayerPlan, plannedShapes, type UnitType } from "../../models/plan.ts";
+import { planToMasks, pruneModel } from "../../models/surgery.ts";
+import { resolveTarget, unitCost } from "../../models/target.ts";
+import { type DeadUnits, toySource, toyTokens } from "../../models/toy.ts";
+import { assertClose, testOnEngines } from "../backend/engines.ts";
+import { type ContextOptions, methodContext, toyWindows } from "../backend/method_context.ts";
+
+// Six layers, so that methods that leave the first or last layers whole do so here; wide enough in F that FFN channels
+// alone can give half of the parameters.
+const LAYERS = 6;
+const MULTI_HEAD: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 96 };
+const GROUPED: LayerShape = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 96 };
+const models: Record<string, { shape: LayerShape; units: UnitType[][] }> = {
+  "multi-head": { shape: MULTI_HEAD, units: [["ffn", "kv-groups"], ["ffn"]] },
+  "grouped": { shape: GROUPED, units: [["ffn", "query-heads", "kv-groups"], ["ffn", "kv-groups"]] },
+};
+const LEVELS = [0.25, 0.5];
+const calibration = toyWindows(6, 16);
+const probe = { tokens: toyTokens({ count: 40, seed: 9 }), batch: 2, length: 20 };
+
+/** Engines that run each case in full; the others, slower here, run the first of each kind. */
+const THOROUGH: readonly EngineName[] = ["wasm", "tensorflow"];
+
+/** Statistics by engine and model: what a sweep keeps on disk. Plain arrays, so they may outlive a test. */
+const caches = new Map<string, Map<string, Statistics>>();
+
+function cacheFor(...scope: string[]): Map<string, Statistics> {
+  const key = scope.join();
+  const cache = caches.get(key) ?? new Map<string, Statistics>();
+  caches.set(key, cache);
+  return cache;
+}
+
+/** Every option set that differs from the defaults in one enumerated or yes-no option, the defaults first. */
+function optionVariants(method: Method): Record<string, unknown>[] {
+  interface Schema {
+    def: { type: string; innerType?: Schema; entries?: Record<string, string> };
+  }
+  const { shape } = method.options as unknown as { shape: Record<string, Schema> };
+  const defaults = parseOptions(method, {}) as Record<string, unknown>;
+  const variants = [defaults];
+  for (const [name, schema] of Object.entries(shape)) {
+    let inner = schema;
+    while (inner.def.innerType) inner = inner.def.innerType;
+    const values = inner.def.type === "boolean" ? [true, false] : Object.values(inner.def.entries ?? {});
+    for (const value of values) if (value !== defaults[name]) variants.push({ ...defaults, [name]: value });
+  }
+  return variants;
+}
+
+async function withModel<T>(
+  options: Parameters<typeof toySource>[0],
+  run: (model: LlamaModel) => Promise<T>,
+): Promise<T> {
+  const model = await uploadModel(toySource(options));
+  try {
+    return await run(model);
+  } finally {
+    disposeModel(model);
+  }
+}
+
+const layersOf = (shape: LayerShape) => Array.from({ length: LAYERS }, () => ({ ...shape }));
+
+/** One way of running a method. */
+interface Case extends Omit<ContextOptions<unknown>, "model"> {
+  method: Method;
+  units: UnitType[];
+  sparsity: number;
+  options: Record<string, unknown>;
+}
+
+const titleOf = ({ options, units, sparsity }: Case, model: string) =>
+  `${JSON.stringify(options)}, ${model}, ${units.join(" ")}, ${sparsity}`;
+
+const prune = (model: LlamaModel, { method, ...given }: Case): Promise<PruneResult> =>
+  method.prune(methodContext({
+    model,
+    ...given,
+    calibration: given.calibration ?? (method.needs.calibration ? calibration : []),
+  }));
+
+/** Runs `check` for every option variant, model, choice of units and level, on one model at a time. */
+async function forEachCase(
+  method: Method,
+  engine: Engine,
+  levels: readonly number[],
+  check: (model: LlamaModel, given: Case, title: string) => Promise<void>,
+): Promise<void> {
+  const thorough = THOROUGH.includes(engine.name);
+  for (const [name, { shape, units }] of Object.entries(models)) {
+    const cache = cacheFor(engine.name, name);
+    await withModel({ layers: layersOf(shape) }, async (model) => {
+      for (const options of optionVariants(method)) {
+        for (const chosen of thorough ? units : units.slice(0, 1)) {
+          for (const sparsity of thorough ? levels : levels.slice(-1)) {
+            const given = { method, options, units: chosen, sparsity, cache };
+            await check(model, given, titleOf(given, name));
+          }
+        }
+      }
+    });
+  }
+}
+
+async function probeLogits(model: LlamaModel, masks?: LayerMasks[]): Promise<Float32Array> {
+  const hidden = forward(model, probe, { masks });
+  const scores = logits(model, hidden);
+  hidden.dispose();
+  const values = await scores.data<"float32">();
+  scores.dispose();
+  return values;
+}
+
+/** Same logits, to 1e-4 of the largest. */
+function assertSameLogits(actual: Float32Array, expected: Float32Array, what: string): void {
+  const largest = expected.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
+  assertClose(actual, expected, { atol: 1e-4 * largest, rtol: 0 }, `logits of ${what}`);
+}
+
+/** One more unit of the cheapest kind in every layer would exceed the budget. */
+function assertMeetsBudget(config: LlamaConfig, shapes: LayerShape[], { units, sparsity }: Case, what: string): void {
+  const { budgetParameters } = resolveTarget(config, { sparsity, units });
+  const slack = budgetParameters - keptParameters(config, shapes);
+  const oneUnit = shapes.reduce(
+    (sum, _, l) => sum + Math.min(...units.map((u) => unitCost(config, l, u).parameters)),
+    0,
+  );
+  assert(slack >= 0, `${what}: the budget of ${budgetParameters} is exceeded by ${-slack}`);
+  assert(slack < oneUnit, `${what}: ${slack} parameters of the budget are unused: must be less than ${oneUnit}`);
+}
+
+/** The masked dense model and the model that was cut must compute the same. */
+async function assertMaskedEqualsPruned(model: LlamaModel, { plan, replaced }: PruneResult, what: string) {
+  const masks = planToMasks(model.config, plan);
+  const whole = pruneModel(model, densePlan(model.config), replaced);
+  const small = pruneModel(model, plan, replaced);
+  try {
+    assertSameLogits(await probeLogits(small), await probeLogits(whole, masks), what);
+  } finally {
+    disposeModel(whole);
+    disposeModel(small);
+    for (const layer of masks) tf.dispose(Object.values(layer));
+  }
+}
+
+/** Kept and removed units of one kind, with those that do nothing. */
+interface Kind {
+  total: number[];
+  kept: number[];
+  dead: number[];
+}
+
+function kindsOf(layer: LayerPlan, dead: DeadUnits, shape: LayerShape): Kind[] {
+  const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i);
+  const { kvGroups, queryHeadsPerGroup: perGroup, ffnChannels } = shape;
+  const inGroup = layer.kvGroups.map((group) => range(group * perGroup, (group + 1) * perGroup));
+  return [
+    { total: range(0, ffnChannels), kept: layer.ffnChannels, dead: dead.ffn ?? [] },
+    { total: range(0, kvGroups), kept: layer.kvGroups, dead: dead.kvGroups ?? [] },
+    ...inGroup.map((total) => ({ total, kept: layer.queryHeads, dead: dead.queryHeads ?? [] })),
+  ];
+}
+
+/** No live unit goes while a dead one of its kind stays. Returns how many dead units went. */
+function assertDeadGoFirst({ total, kept, dead }: Kind, what: string): number {
+  const deadHere = dead.filter((unit) => total.includes(unit));
+  const goneDead = deadHere.filter((unit) => !kept.includes(unit));
+  const goneLive = total.filter((unit) => !kept.includes(unit) && !dead.includes(unit));
+  assert(
+    goneLive.length === 0 || goneDead.length === deadHere.length,
+    `${what}: live units ${goneLive} went while dead ones ${deadHere.filter((unit) => kept.includes(unit))} stayed`,
+  );
+  return goneDead.length;
+}
+
+/** The first plan of each case, whichever engine made it. */
+const firstPlans = new Map<string, { engine: string; result: PruneResult }>();
+
+for (const method of listMethods()) {
+  const { id, needs } = method;
+
+  testOnEngines(`${id}: sparsity 0 keeps everything and leaves the logits as they are`, async (engine) => {
+    await forEachCase(method, engine, [0], async (model, given, title) => {
+      const { plan, replaced } = await prune(model, given);
+      assertEquals(plan, densePlan(model.config), title);
+      const same = pruneModel(model, plan, replaced);
+      try {
+        assertSameLogits(await probeLogits(same), await probeLogits(model), title);
+      } finally {
+        disposeModel(same);
+      }
+    });
+  });
+
+  testOnEngines(`${id}: meets the budget with a valid plan, and masking equals cutting`, async (engine) => {
+    await forEachCase(method, engine, LEVELS, async (model, given, title) => {
+      const result = await prune(model, given);
+      // Throws unless indices ascend, are unique and in range, and heads belong to kept groups.
+      const shapes = plannedShapes(model.config, result.plan);
+      assertMeetsBudget(model.config, shapes, given, title);
+      if (method.uniformLayers(given.options)) {
+        assert(isLayerwiseUniform({ ...model.config, layers: shapes }), `${title}: widths differ between layers`);
+      }
+      await assertMaskedEqualsPruned(model, result, title);
+    });
+  });
+
+  testOnEngines(`${id}: the same seed gives the same plan, on every engine`, async (engine) => {
+    await forEachCase(method, engine, LEVELS, async (model, given, title) => {
+      const { plan } = await prune(model, given);
+      const known = firstPlans.get(`${id} ${title}`);
+      if (known) assertEquals(plan, known.result.plan, `${title}: differs from ${known.engine}`);
+      else firstPlans.set(`${id} ${title}`, { engine: engine.name, result: { plan } });
+    });
+    // Without what was kept: the plan must not depend on who computed the statistics.
+    const [{ shape, units: [units] }] = Object.values(models);
+    await withModel({ layers: layersOf(shape) }, async (model) => {
+      const [options] = optionVariants(method);
+      const once = () => prune(model, { method, options, units, sparsity: 0.5, seed: 3 });
+      assertEquals(await once(), await once());
+    });
+  });
+
+  if (id !== "random") {
+    testOnEngines(`${id}: units that do nothing go first`, async (engine) => {
+      for (const [name, { shape, units: [units] }] of Object.entries(models)) {
+        const dead = Array.from({ length: LAYERS }, (_, layer): DeadUnits => ({
+          layer,
+          ffn: [layer, 20 + layer, 40, 41, 60 + 2 * layer],
+          ...name === "grouped" ? { queryHeads: [layer % 2, 2 + (layer + 1) % 2] } : { kvGroups: [layer % 4] },
+        }));
+        await withModel({ layers: layersOf(shape), dead }, async (model) => {
+          const cache = cacheFor(engine.name, name, "dead");
+          for (const options of optionVariants(method)) {
+            const given = { method, options, units, sparsity: 0.5, cache };
+            const { plan } = await prune(model, given);
+            let gone = 0;
+            plan.layers.forEach((layer, l) => {
+              for (const kind of kindsOf(layer, dead[l], shape)) {
+                gone += assertDeadGoFirst(kind, `${titleOf(given, name)}, layer ${l}`);
+              }
+            });
+            assert(gone > 0, `${titleOf(given, name)}: no dead unit was removed`);
+          }
+        });
+      }
+    });
+  }
+
+  if (needs.calibration) {
+    testOnEngines(`${id}: stops at an abort and frees what it held`, async () => {
+      const [options] = optionVariants(method);
+      await withModel({ layers: layersOf(MULTI_HEAD) }, async (model) => {
+        for (const reportsBefore of [1, 2, 4]) {
+          const controller = new AbortController();
+          let reports = 0;
+          const report = () => {
+            if (++reports === reportsBefore) controller.abort();
+          };
+          // Windows of unequal length make several batches, so that there is something to stop between.
+          const windows = [12, 13, 14, 15, 16].map((count) => toyTokens({ count, seed: count }));
+          await assertRejects(
+            () =>
+              prune(model, {
+                method,
+                options,
+                units: ["ffn", "kv-groups"],
+                sparsity: 0.25,
+                calibration: windows,
+                report,
+                signal: controller.signal,
+              }),
+            DOMException,
+            "abort",
+          );
+        }
+      });
+    });
+
+    testOnEngines(`${id}: refuses to work without calibration data`, async () => {
+      const [options] = optionVariants(method);
+      await withModel({ layers: layersOf(MULTI_HEAD) }, async (model) => {
+        const given: Case = { method, options, units: ["ffn"], sparsity: 0.25, calibration: [] };
+        await assertRejects(() => prune(model, given), UsageError, "calibration");
+      });
+    });
+  }
+
+  Deno.test(`${id}: refuses unknown options; defaults survive a JSON round trip`, () => {
+    assertThrows(() => parseOptions(method, { noSuchOption: 1 }), UsageError, "noSuchOption");
+    const defaults = parseOptions(method, {});
+    assertEquals(parseOptions(method, JSON.parse(JSON.stringify(defaults))), defaults);
+  });
+
+  Deno.test(`${id}: says what it does, where it is described, and its shapes`, async () => {
+    assertMatch(method.source, /arXiv:\d{4}\.\d{5}/);
+    assert(method.summary.length > 0 && !method.summary.endsWith("."), "the summary must be one phrase");
+    const { shape } = method.options as unknown as { shape: Record<string, { description?: string }> };
+    for (const [name, { description }] of Object.entries(shape)) {
+      assert(description !== undefined, `option "${name}" has no description`);
+    }
+    const path = new URL(`../../methods/${id.replaceAll("-", "_")}.ts`, import.meta.url);
+    const [docstring] = (await Deno.readTextFile(fileURLToPath(path))).split("*/");
+    assertMatch(docstring, /arXiv:\d{4}\.\d{5}/);
+    assertMatch(docstring, /Shapes/);
+    assertMatch(docstring, /Cost/);
+    assertMatch(docstring, /Deviations/);
+  });
+}

@@ -1,0 +1,98 @@
+/** SmolLM2-135M (`deno task get:smollm2`) on the native engine against goldens from transformers and
+ * lm-evaluation-harness. `MASKPRUNE_SMOLLM2` names the .gguf file; `MASKPRUNE_DATA` a folder with `wikitext2-tokens-valid.txt`,
+ * `arc_easy.jsonl` and `openbookqa.jsonl`, which this project does not ship: without it those checks are listed as ignored.
+ *
+ * @module
+ */
+import { assert, assertEquals } from "@std/assert";
+import { measureTask } from "../../benchmarks/multiple_choice.ts";
+import { measurePerplexity } from "../../benchmarks/perplexity.ts";
+import { createScorer } from "../../benchmarks/scorer.ts";
+import { startEngine } from "../../core/engine.ts";
+import { openModel } from "../../models/load.ts";
+import { uploadModel } from "../../models/llama.ts";
+import { scoringModel } from "../../models/scoring.ts";
+
+/** Nats by which a log-probability may differ from transformers'. */
+const TOLERANCE_NATS = 1e-3;
+
+const path = Deno.env.get("MASKPRUNE_SMOLLM2");
+if (!path) throw new Error("Set MASKPRUNE_SMOLLM2 to the .gguf file that `deno task get:smollm2` fetches");
+const data = Deno.env.get("MASKPRUNE_DATA");
+
+interface TextGolden {
+  text: string;
+  ids: number[];
+  tokenLogProbs: number[];
+}
+
+interface TaskGolden {
+  n: number;
+  logLikelihoods: number[][];
+}
+
+function readGolden<T>(name: string): T {
+  return JSON.parse(Deno.readTextFileSync(new URL(`../golden/${name}.json`, import.meta.url)));
+}
+
+await startEngine("tensorflow");
+const { source, tokenizer } = await openModel(path);
+const scorer = createScorer(scoringModel(await uploadModel(source)), tokenizer);
+source.close();
+
+const options = { sanitizeOps: false, sanitizeResources: false };
+
+Deno.test({
+  name: "openModel() of SmolLM2-135M gives transformers' token ids",
+  ...options,
+  fn: () => {
+    for (const { text, ids } of readGolden<{ texts: TextGolden[] }>("smollm2-135m").texts) {
+      assertEquals(tokenizer.encode(text), ids);
+      assertEquals(tokenizer.decode(ids), text);
+    }
+    assertEquals([tokenizer.addsBos, tokenizer.vocabSize, tokenizer.eosTokenId], [false, 49152, 2]);
+  },
+});
+
+Deno.test({
+  name: "tokenLogProbs() of SmolLM2-135M agree with transformers",
+  ...options,
+  fn: async () => {
+    for (const { text, ids, tokenLogProbs } of readGolden<{ texts: TextGolden[] }>("smollm2-135m").texts) {
+      const [ours] = await scorer.tokenLogProbs([Int32Array.from(ids)]);
+      assertEquals(ours.length, tokenLogProbs.length);
+      const worst = Math.max(...tokenLogProbs.map((value, i) => Math.abs(value - ours[i])));
+      assert(worst <= TOLERANCE_NATS, `"${text.slice(0, 40)}": a log-probability differs by ${worst} nats`);
+    }
+  },
+});
+
+Deno.test({
+  name: "measurePerplexity() of SmolLM2-135M on 20 windows of WikiText-2 agrees with transformers",
+  ignore: data === undefined,
+  ...options,
+  fn: async () => {
+    const choice = { corpus: "wikitext2", split: "all", protocol: "a", windowTokens: 1024, maxWindows: 20 } as const;
+    const result = await measurePerplexity(scorer, choice, { data });
+    assertEquals(result.tokens, 275_027);
+    assert(Math.abs(result.perplexity - 16.756) <= 0.01, `Perplexity must be 16.756: current ${result.perplexity}`);
+  },
+});
+
+for (const task of ["arc_easy", "openbookqa"]) {
+  Deno.test({
+    name: `measureTask() of SmolLM2-135M on ${task} agrees with lm-evaluation-harness example by example`,
+    ignore: data === undefined,
+    ...options,
+    fn: async () => {
+      const golden = readGolden<TaskGolden>(`lm-eval-${task}`);
+      const { scored } = await measureTask(scorer, task, { data, limit: golden.logLikelihoods.length });
+      scored.forEach(({ scores }, i) => {
+        const worst = Math.max(
+          ...scores.map(({ logLikelihood }, j) => Math.abs(logLikelihood - golden.logLikelihoods[i][j])),
+        );
+        assert(worst <= TOLERANCE_NATS, `Example ${i}: a log-likelihood differs by ${worst} nats`);
+      });
+    },
+  });
+}

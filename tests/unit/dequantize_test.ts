@@ -1,0 +1,53 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { BLOCK_FORMATS, dequantize, type GgmlType, halfToFloat } from "../../core/dequantize.ts";
+
+interface Golden {
+  types: Record<GgmlType, { blocks: string; values: string }>;
+}
+const REMAKE = "remake tests/golden/dequantize.json with tools/make_dequantize_golden.py";
+const golden: Golden = JSON.parse(
+  Deno.readTextFileSync(new URL("../golden/dequantize.json", import.meta.url)),
+);
+
+function base64Bytes(text: string): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+}
+
+Deno.test("BLOCK_FORMATS has a golden for every type", () => {
+  assertEquals(Object.keys(golden.types).sort(), Object.keys(BLOCK_FORMATS).sort(), REMAKE);
+});
+
+for (const type of Object.keys(BLOCK_FORMATS) as GgmlType[]) {
+  const { blocks, values } = golden.types[type];
+  const bytes = base64Bytes(blocks);
+  const expected = new Float32Array(base64Bytes(values).buffer);
+
+  Deno.test(`dequantize() of ${type} equals the numpy reference bit for bit`, () => {
+    const out = new Float32Array(expected.length);
+    dequantize(type, bytes, out);
+    assertEquals(new Uint32Array(out.buffer), new Uint32Array(expected.buffer), REMAKE);
+  });
+
+  Deno.test(`dequantize() of ${type} reads unaligned bytes and writes only from \`start\` on`, () => {
+    const shifted = new Uint8Array(bytes.length + 1);
+    shifted.set(bytes, 1);
+    const out = new Float32Array(expected.length + 5).fill(7);
+    dequantize(type, shifted.subarray(1), out, 3);
+    assertEquals(out.subarray(3, 3 + expected.length), expected);
+    assertEquals([...out.subarray(0, 3), ...out.subarray(3 + expected.length)], [7, 7, 7, 7, 7]);
+  });
+}
+
+Deno.test("dequantize() refuses torn blocks and a result that is too short", () => {
+  assertThrows(() => dequantize("Q4_0", new Uint8Array(19), new Float32Array(64)), RangeError, "multiple of 18");
+  assertThrows(() => dequantize("Q4_0", new Uint8Array(36), new Float32Array(63)), RangeError, "do not fit in 63");
+});
+
+Deno.test("halfToFloat() knows zero, the smallest and largest numbers, infinity and NaN", () => {
+  const table = halfToFloat();
+  assertEquals(table[0x3c00], 1);
+  assertEquals(table[0x0001], 2 ** -24);
+  assertEquals(table[0xfbff], -65504);
+  assertEquals(table[0x7c00], Infinity);
+  assert(Object.is(table[0x8000], -0) && Number.isNaN(table[0x7e00]));
+});

@@ -1,0 +1,479 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { sha256OfFiles } from "../../core/ranged_file.ts";
+import { writeSafetensors } from "../../core/safetensors.ts";
+import { expectedTensors, LINEAR_NAMES, type LlamaConfig, queryHeads, tensorNames } from "../../models/config.ts";
+import { CONFIG_LIMITS, fromHfConfig, toHfConfig } from "../../models/hf_config.ts";
+import { openModel } from "../../models/load.ts";
+import { ggufTensorNames, huggingFaceRow } from "../../models/load_gguf.ts";
+import {
+  f32Tensor,
+  ggufBytes,
+  LETTER_TOKENIZER,
+  randomTensors,
+  smallConfig,
+  type StoredTensor,
+  type Typed,
+  withFolder,
+  writeFolder,
+} from "./weights_fixture.ts";
+
+/** `config.json` of Llama-3.2-1B as transformers 4 writes it, without what does not describe the model. */
+const LLAMA_32_1B = {
+  architectures: ["LlamaForCausalLM"],
+  attention_bias: false,
+  attention_dropout: 0.0,
+  bos_token_id: 128000,
+  eos_token_id: 128001,
+  head_dim: 64,
+  hidden_act: "silu",
+  hidden_size: 2048,
+  initializer_range: 0.02,
+  intermediate_size: 8192,
+  max_position_embeddings: 131072,
+  mlp_bias: false,
+  model_type: "llama",
+  num_attention_heads: 32,
+  num_hidden_layers: 16,
+  num_key_value_heads: 8,
+  pretraining_tp: 1,
+  rms_norm_eps: 1e-5,
+  rope_scaling: {
+    factor: 32.0,
+    high_freq_factor: 4.0,
+    low_freq_factor: 1.0,
+    original_max_position_embeddings: 8192,
+    rope_type: "llama3",
+  },
+  rope_theta: 500000.0,
+  tie_word_embeddings: true,
+  torch_dtype: "bfloat16",
+  vocab_size: 128256,
+};
+
+Deno.test("fromHfConfig() reads Llama 3.2", () => {
+  assertEquals(fromHfConfig(LLAMA_32_1B, "config.json"), {
+    vocabSize: 128256,
+    width: 2048,
+    headSize: 64,
+    layers: Array.from({ length: 16 }, () => ({ kvGroups: 8, queryHeadsPerGroup: 4, ffnChannels: 8192 })),
+    tiedHead: true,
+    biases: [],
+    ropeBase: 500000,
+    ropeScaling: {
+      type: "llama3",
+      factor: 32,
+      lowFrequencyFactor: 1,
+      highFrequencyFactor: 4,
+      originalMaxPositions: 8192,
+    },
+    normEpsilon: 1e-5,
+    maxPositions: 131072,
+    bosTokenId: 128000,
+    eosTokenId: 128001,
+  });
+});
+
+Deno.test("fromHfConfig() takes transformers' defaults for what old files leave out", () => {
+  // LLaMA-7B's first config.json had no more than this.
+  const old = {
+    model_type: "llama",
+    vocab_size: 32000,
+    hidden_size: 4096,
+    intermediate_size: 11008,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+  };
+  const config = fromHfConfig(old, "config.json");
+  assertEquals(config.layers[0], { kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 });
+  assertEquals([config.headSize, config.ropeBase, config.normEpsilon, config.maxPositions], [128, 10000, 1e-6, 2048]);
+  assertEquals([config.tiedHead, config.biases, config.bosTokenId, config.ropeScaling], [false, [], null, undefined]);
+});
+
+Deno.test("fromHfConfig() reads rope_parameters, the older scaling key, lists of token ids and biases", () => {
+  const { rope_theta: _, rope_scaling: __, ...rest } = LLAMA_32_1B;
+  const rope_parameters = { ...LLAMA_32_1B.rope_scaling, rope_theta: 500000 };
+  assertEquals(fromHfConfig({ ...rest, rope_parameters }, "c"), fromHfConfig(LLAMA_32_1B, "c"));
+  assertEquals(fromHfConfig({ ...rest, rope_parameters: { rope_type: "default", rope_theta: 7 } }, "c").ropeBase, 7);
+  const linear = fromHfConfig({ ...LLAMA_32_1B, rope_scaling: { type: "linear", factor: 2 } }, "c");
+  assertEquals(linear.ropeScaling, { type: "linear", factor: 2 });
+  assertEquals(fromHfConfig({ ...LLAMA_32_1B, eos_token_id: [128001, 128008] }, "c").eosTokenId, 128001);
+  const biased = fromHfConfig({ ...LLAMA_32_1B, attention_bias: true, mlp_bias: true }, "c");
+  assertEquals(biased.biases, [...LINEAR_NAMES]);
+});
+
+Deno.test("fromHfConfig() names what it does not support", () => {
+  const cases: [Record<string, unknown>, string][] = [
+    [{ model_type: "mistral" }, `model_type "mistral" is not supported: must be "llama"`],
+    [{ model_type: undefined }, "model_type (none) is not supported"],
+    [{ architectures: ["LlamaForSequenceClassification"] }, `architecture "LlamaForSequenceClassification"`],
+    [{ hidden_act: "gelu" }, `hidden_act "gelu" is not supported: must be "silu"`],
+    [{ rope_scaling: { rope_type: "yarn", factor: 4 } }, `RoPE type "yarn" is not supported`],
+    [{ partial_rotary_factor: 0.5 }, `"partial_rotary_factor" 0.5 is not supported`],
+    [{ quantization_config: { quant_method: "gptq" } }, `quantized weights ("gptq") are not supported`],
+  ];
+  for (const [change, message] of cases) {
+    const error = assertThrows(() => fromHfConfig({ ...LLAMA_32_1B, ...change }, "config.json"), UsageError, message);
+    assertEquals(error.name, "UsageError");
+  }
+});
+
+Deno.test("fromHfConfig() refuses values that make no sense", () => {
+  const cases: [Record<string, unknown>, string][] = [
+    [{ hidden_size: undefined }, `"hidden_size" is missing: must be a whole number from 1 to`],
+    [{ hidden_size: "2048" }, `"hidden_size" is "2048"`],
+    [{ num_hidden_layers: 1e6 }, `"num_hidden_layers" is 1000000: must be a whole number from 1 to 1024`],
+    [{ vocab_size: CONFIG_LIMITS.vocabulary + 1 }, `"vocab_size" is`],
+    [{ num_key_value_heads: 5 }, `"num_attention_heads" is 32: must be a multiple of "num_key_value_heads" 5`],
+    [{ num_attention_heads: 24, head_dim: null }, `"head_dim" is missing`],
+    [{ head_dim: 65 }, "the head size is 65: must be even"],
+    [{ rms_norm_eps: -1 }, `"rms_norm_eps" is -1: must be a positive number`],
+    [{ tie_word_embeddings: "yes" }, `"tie_word_embeddings" is "yes": must be true or false`],
+    [{ rope_scaling: 4 }, `"rope_scaling" must be an object or null`],
+    [{ rope_scaling: { rope_type: "linear" } }, `"rope_scaling.factor" is missing`],
+    [{ rope_scaling: { ...LLAMA_32_1B.rope_scaling, low_freq_factor: 4 } }, "must be greater than"],
+    [{ bos_token_id: 128256 }, `"bos_token_id" is 128256: must be null or in [0, 128256)`],
+  ];
+  for (const [change, message] of cases) {
+    assertThrows(() => fromHfConfig({ ...LLAMA_32_1B, ...change }, "config.json"), FileFormatError, message);
+  }
+});
+
+Deno.test("fromHfConfig() gives a typed error or a configuration for any value of any key", () => {
+  const keys = Object.keys(LLAMA_32_1B);
+  fc.assert(
+    fc.property(fc.constantFrom(...keys), fc.jsonValue({ maxDepth: 2 }), (key, value) => {
+      try {
+        const config = fromHfConfig({ ...LLAMA_32_1B, [key]: value }, "config.json");
+        assert(config.layers.length <= CONFIG_LIMITS.layers && Number.isInteger(config.headSize / 2));
+      } catch (error) {
+        if (!(error instanceof UsageError)) throw error;
+      }
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+Deno.test("toHfConfig() is the inverse of fromHfConfig()", () => {
+  const count = (max: number) => fc.integer({ min: 1, max });
+  const scaling = fc.oneof(
+    fc.constant(undefined),
+    fc.record({ type: fc.constant("linear" as const), factor: count(8) }, { noNullPrototype: true }),
+    fc.record({
+      type: fc.constant("llama3" as const),
+      factor: count(32),
+      lowFrequencyFactor: fc.constant(1),
+      highFrequencyFactor: fc.constant(4),
+      originalMaxPositions: count(8192),
+    }, { noNullPrototype: true }),
+  );
+  const shape = fc.record(
+    { kvGroups: count(8), queryHeadsPerGroup: count(4), ffnChannels: count(999) },
+    { noNullPrototype: true },
+  );
+  fc.assert(
+    fc.property(shape, count(9), count(64), count(99), fc.boolean(), fc.boolean(), scaling, (...parts) => {
+      const [layer, layers, half, width, tiedHead, isBiased, ropeScaling] = parts;
+      const config = smallConfig({
+        layers: Array.from({ length: layers }, () => ({ ...layer })),
+        headSize: 2 * half,
+        width,
+        tiedHead,
+        biases: isBiased ? [...LINEAR_NAMES] : [],
+        ...ropeScaling && { ropeScaling },
+      });
+      assertEquals(fromHfConfig(JSON.parse(JSON.stringify(toHfConfig(config))), "c"), config);
+    }),
+    { numRuns: 200 },
+  );
+});
+
+Deno.test("toHfConfig() refuses what a Llama config.json cannot say", () => {
+  const uneven = smallConfig();
+  uneven.layers[1].ffnChannels = 5;
+  assertThrows(() => toHfConfig(uneven), UsageError, "unequal widths");
+  assertThrows(
+    () => toHfConfig(smallConfig({ biases: ["output", "down"] })),
+    UsageError,
+    "Only output, down have a bias",
+  );
+});
+
+/** Checks that every tensor of the opened model has the values of `tensors`. */
+async function assertReads(path: string, config: LlamaConfig, tensors: Map<string, Float32Array>): Promise<void> {
+  const { source } = await openModel(path);
+  try {
+    assertEquals(source.config, config);
+    for (const [name, shape] of expectedTensors(config)) {
+      assertEquals(source.read(name), { shape, data: tensors.get(name)! }, name);
+    }
+    assertThrows(() => source.read("nothing"), UsageError, `has no tensor "nothing"`);
+  } finally {
+    source.close();
+  }
+}
+
+Deno.test("openModel() reads a folder: configuration, weights, tokenizer, checksum", async () => {
+  await withFolder(async (folder) => {
+    const config = smallConfig();
+    const tensors = randomTensors(config);
+    writeFolder(folder, config, tensors);
+    await assertReads(folder, config, tensors);
+    const { source, tokenizer, tokenizerDefinition } = await openModel(folder);
+    source.close();
+    const { path, format, dtypes, sizeBytes, sha256 } = source.origin;
+    assertEquals({ path, format, dtypes }, { path: folder, format: "safetensors", dtypes: ["F32"] });
+    assertEquals(sizeBytes, Deno.statSync(`${folder}/model.safetensors`).size);
+    assertEquals(sha256, sha256OfFiles([`${folder}/config.json`, `${folder}/model.safetensors`]));
+    assertEquals(tokenizer.encode("ab"), [1, 3, 4]);
+    assertEquals([tokenizer.bosTokenId, tokenizer.eosTokenId], [1, 2]);
+    assertEquals(tokenizerDefinition.tokenizer, LETTER_TOKENIZER);
+  });
+});
+
+Deno.test("openModel() reads shards of several storage types, and leaves a tied head alone", async () => {
+  await withFolder(async (folder) => {
+    const config = smallConfig({ tiedHead: true, biases: [...LINEAR_NAMES] });
+    const tensors = randomTensors(config);
+    writeFolder(folder, config, tensors);
+    Deno.removeSync(`${folder}/model.safetensors`);
+    const shapes = new Map([...expectedTensors(config), [tensorNames.head, [11, 8]]]);
+    const names = [...shapes.keys()];
+    const weightMap: Record<string, string> = {};
+    (["F16", "BF16"] as const).forEach((dtype, part) => {
+      const file = `model-0000${part + 1}-of-00002.safetensors`;
+      const mine = names.filter((_, i) => i % 2 === part);
+      for (const name of mine) weightMap[name] = file;
+      writeSafetensors(`${folder}/${file}`, {
+        shapes: new Map(mine.map((name) => [name, shapes.get(name)!])),
+        read: (name) => tensors.get(name) ?? new Float32Array(88),
+        dtype,
+      });
+    });
+    Deno.writeTextFileSync(`${folder}/model.safetensors.index.json`, JSON.stringify({ weight_map: weightMap }));
+    await assertReads(folder, config, tensors);
+    const { source } = await openModel(folder);
+    assertEquals(source.origin.dtypes, ["BF16", "F16"]);
+    source.close();
+  });
+});
+
+Deno.test("openModel() compares a folder's tensors with its configuration", async () => {
+  await withFolder(async (folder) => {
+    const config = smallConfig();
+    const biased = smallConfig({ biases: ["query", "key", "value", "output"] });
+    const wider = smallConfig({ width: 10 });
+    const write = (name: string, value: unknown) => Deno.writeTextFileSync(`${folder}/${name}`, JSON.stringify(value));
+    writeFolder(folder, config, randomTensors(config));
+    write("config.json", toHfConfig(biased));
+    await assertRejects(() => openModel(folder), FileFormatError, `no tensor "model.layers.0.self_attn.q_proj.bias"`);
+    write("config.json", toHfConfig(wider));
+    await assertRejects(
+      () => openModel(folder),
+      FileFormatError,
+      "has the shape [11, 8]: the configuration needs [11, 10]",
+    );
+    writeFolder(folder, biased, randomTensors(biased));
+    write("config.json", toHfConfig(config));
+    await assertRejects(() => openModel(folder), FileFormatError, `for which this LLaMA configuration has no place`);
+  });
+});
+
+Deno.test("openModel() says what a path lacks to be a model", async () => {
+  await withFolder(async (folder) => {
+    await assertRejects(() => openModel(`${folder}/none`), UsageError, "there is no such model; must be");
+    await assertRejects(() => openModel(folder), UsageError, "has no config.json");
+    const config = smallConfig();
+    writeFolder(folder, config, randomTensors(config));
+    await assertRejects(() => openModel(`${folder}/model.safetensors`), UsageError, "give the folder's path");
+    await assertRejects(() => openModel(`${folder}/config.json`), FileFormatError, `does not begin with "GGUF"`);
+    Deno.removeSync(`${folder}/tokenizer.json`);
+    await assertRejects(() => openModel(folder), UsageError, "has no tokenizer.json");
+  });
+});
+
+/** Metadata of {@linkcode smallConfig} with a SentencePiece vocabulary of eleven tokens. */
+function ggufMetadata(config: LlamaConfig): Record<string, Typed> {
+  const [shape] = config.layers;
+  return {
+    "general.architecture": { text: "llama" },
+    "llama.block_count": { u32: config.layers.length },
+    "llama.context_length": { u32: config.maxPositions },
+    "llama.embedding_length": { u32: config.width },
+    "llama.feed_forward_length": { u32: shape.ffnChannels },
+    "llama.attention.head_count": { u32: queryHeads(shape) },
+    "llama.attention.head_count_kv": { u32: shape.kvGroups },
+    "llama.attention.key_length": { u32: config.headSize },
+    "llama.attention.value_length": { u32: config.headSize },
+    "llama.attention.layer_norm_rms_epsilon": { f32: config.normEpsilon },
+    "llama.rope.freq_base": { f32: config.ropeBase },
+    "tokenizer.ggml.model": { text: "llama" },
+    "tokenizer.ggml.tokens": { texts: ["<unk>", "<s>", "</s>", "\u2581", ..."abcdefg"] },
+    "tokenizer.ggml.scores": { f32s: [0, 0, 0, -1, -2, -3, -4, -5, -6, -7, -8] },
+    "tokenizer.ggml.token_type": { i32s: [2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1] },
+    "tokenizer.ggml.bos_token_id": { u32: 1 },
+    "tokenizer.ggml.eos_token_id": { u32: 2 },
+  };
+}
+
+/** Query and key rows in GGUF's order: `convert_hf_to_gguf.py` reshapes [heads, 2, K / 2, in] and swaps the inner axes. */
+function toGgufRows(values: Float32Array, rows: number, headSize: number): Float32Array {
+  const columns = values.length / rows;
+  const half = headSize / 2;
+  const out: number[] = [];
+  for (let head = 0; head < rows / headSize; head++) {
+    for (let pair = 0; pair < half; pair++) {
+      for (const part of [0, 1]) {
+        const row = head * headSize + part * half + pair;
+        out.push(...values.subarray(row * columns, (row + 1) * columns));
+      }
+    }
+  }
+  return Float32Array.from(out);
+}
+
+function ggufTensors(config: LlamaConfig, tensors: Map<string, Float32Array>): Record<string, StoredTensor> {
+  const names = ggufTensorNames(config);
+  const stored: Record<string, StoredTensor> = {};
+  for (const [name, shape] of expectedTensors(config)) {
+    const values = tensors.get(name)!;
+    const isRotary = /\.[qk]_proj\./.test(name);
+    stored[names.get(name)!] = f32Tensor(shape, isRotary ? toGgufRows(values, shape[0], config.headSize) : values);
+  }
+  return stored;
+}
+
+Deno.test("openModel() reads a GGUF file with query and key rows in the order of Hugging Face", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/model.gguf`;
+    const config = smallConfig({ biases: ["query", "key", "value", "output"] });
+    const tensors = randomTensors(config);
+    Deno.writeFileSync(path, ggufBytes({ metadata: ggufMetadata(config), tensors: ggufTensors(config, tensors) }));
+    await assertReads(path, config, tensors);
+    const { source, tokenizer } = await openModel(path);
+    source.close();
+    const { format, dtypes, sha256, sizeBytes } = source.origin;
+    assertEquals({ format, dtypes }, { format: "gguf", dtypes: ["F32"] });
+    assertEquals(sha256, sha256OfFiles([path]));
+    assertEquals(sizeBytes, Deno.statSync(path).size);
+    assertEquals(tokenizer.encode("ab a"), [1, 3, 4, 5, 3, 4]);
+    assertEquals(tokenizer.decode([1, 3, 4, 5, 3, 4]), "ab a");
+  });
+});
+
+Deno.test("huggingFaceRow() is a permutation within each head", () => {
+  const rows = Array.from({ length: 12 }, (_, row) => huggingFaceRow(row, 6));
+  assertEquals(rows, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
+});
+
+Deno.test("ggufTensorNames() names every tensor, each differently", () => {
+  const config = smallConfig({ biases: [...LINEAR_NAMES] });
+  const names = ggufTensorNames(config);
+  for (const name of expectedTensors(config).keys()) assert(names.has(name), name);
+  assertEquals(new Set(names.values()).size, names.size);
+});
+
+Deno.test("openModel() finds the RoPE scaling of a GGUF file", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/model.gguf`;
+    const config = smallConfig({ headSize: 64, ropeBase: 500000, tiedHead: true });
+    const tensors = ggufTensors(config, randomTensors(config));
+    const open = async (metadata: Record<string, Typed>, more: Record<string, StoredTensor> = {}) => {
+      const content = { metadata: { ...ggufMetadata(config), ...metadata }, tensors: { ...tensors, ...more } };
+      Deno.writeFileSync(path, ggufBytes(content));
+      const { source } = await openModel(path);
+      source.close();
+      return source.config.ropeScaling;
+    };
+    assertEquals(await open({}), undefined);
+    assertEquals(
+      await open({ "llama.rope.scaling.type": { text: "linear" }, "llama.rope.scaling.factor": { f32: 2.5 } }),
+      { type: "linear", factor: 2.5 },
+    );
+    // Llama 3.2's factors: 1 for the first frequencies, 32 for the last, blended ones between.
+    const factors = Array.from({ length: 32 }, (_, i) => {
+      const wavelength = 2 * Math.PI * 500000 ** (i / 32);
+      if (wavelength < 8192 / 4) return 1;
+      if (wavelength > 8192) return 32;
+      const smooth = (8192 / wavelength - 1) / (4 - 1);
+      return 1 / ((1 - smooth) / 32 + smooth);
+    });
+    assert(factors.some((factor) => factor > 1 && factor < 32));
+    const scaling = await open({}, { "rope_freqs.weight": f32Tensor([32], factors) });
+    assertEquals(scaling, {
+      type: "llama3",
+      factor: 32,
+      lowFrequencyFactor: 1,
+      highFrequencyFactor: 4,
+      originalMaxPositions: 8192,
+    });
+    const longRope = f32Tensor([32], factors.map((_, i) => 1 + i));
+    await assertRejects(() => open({}, { "rope_freqs.weight": longRope }), UsageError, "not those of Llama 3.1");
+  });
+});
+
+Deno.test("openModel() names what it does not support in a GGUF file, and what does not fit", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/model.gguf`;
+    const config = smallConfig();
+    const tensors = ggufTensors(config, randomTensors(config));
+    const { "blk.1.ffn_up.weight": _, ...withoutUp } = tensors;
+    const norm = f32Tensor([8], new Float32Array(8));
+    const cases: [Record<string, Typed>, Record<string, StoredTensor>, string][] = [
+      [{ "general.architecture": { text: "qwen2" } }, tensors, `architecture "qwen2" is not supported: must be llama`],
+      [{ "llama.expert_count": { u32: 8 } }, tensors, "mixtures of experts are not supported"],
+      [{ "split.count": { u32: 2 } }, tensors, "llama-gguf-split --merge"],
+      [{ "llama.rope.scaling.type": { text: "yarn" } }, tensors, `RoPE scaling "yarn" is not supported`],
+      [
+        { "llama.rope.dimension_count": { u32: 2 } },
+        tensors,
+        `"llama.rope.dimension_count" 2 differs from the head size`,
+      ],
+      [
+        { "llama.block_count": { u32: 5000 } },
+        tensors,
+        `"llama.block_count" is 5000: must be a whole number from 1 to`,
+      ],
+      [{ "llama.block_count": { text: "2" } }, tensors, `"llama.block_count" is 2: must be a whole number`],
+      [{ "llama.attention.head_count_kv": { u32: 3 } }, tensors, "must be a multiple of its 3 KV heads"],
+      [{ "llama.feed_forward_length": { u32: 7 } }, tensors, "the configuration needs [7, 8]"],
+      [{}, withoutUp, `has no tensor "blk.1.ffn_up.weight"`],
+      [{}, {}, `has no matrix "token_embd.weight"`],
+      [{}, { ...tensors, "blk.0.post_norm.weight": norm }, "for which this LLaMA configuration has no place"],
+      [{ "tokenizer.ggml.model": { text: "bert" } }, tensors, `tokenizer model "bert" is not supported`],
+    ];
+    for (const [metadata, stored, message] of cases) {
+      const content = { metadata: { ...ggufMetadata(config), ...metadata }, tensors: stored };
+      Deno.writeFileSync(path, ggufBytes(content));
+      await assertRejects(() => openModel(path), UsageError, message);
+    }
+  });
+});
+
+Deno.test("openModel() gives a typed error or a model for mutated GGUF files", async () => {
+  const config = smallConfig();
+  const original = ggufBytes({
+    metadata: ggufMetadata(config),
+    tensors: ggufTensors(config, randomTensors(config)),
+  });
+  const mutation = fc.record({ at: fc.nat(3000), byte: fc.nat(255) });
+  await withFolder(async (folder) => {
+    const path = `${folder}/model.gguf`;
+    await fc.assert(
+      fc.asyncProperty(fc.array(mutation, { minLength: 1, maxLength: 4 }), async (mutations) => {
+        const bytes = original.slice();
+        for (const { at, byte } of mutations) bytes[at] = byte;
+        Deno.writeFileSync(path, bytes);
+        try {
+          const { source, tokenizer } = await openModel(path);
+          source.close();
+          assert(tokenizer.encode("abc").every((id) => id < source.config.vocabSize));
+        } catch (error) {
+          if (!(error instanceof UsageError)) throw error;
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+});

@@ -1,0 +1,55 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { z } from "zod";
+import { UsageError } from "../../core/errors.ts";
+import { defineMethod, type Method } from "../../methods/define.ts";
+import { getMethod, listMethods, parseOptions, register } from "../../methods/mod.ts";
+
+const sample = (id: string, options: z.ZodType = z.strictObject({})): Method =>
+  defineMethod({
+    id,
+    summary: "a sample",
+    source: "none",
+    kind: "one-shot",
+    needs: { calibration: false, gradients: false },
+    options,
+    uniformLayers: () => true,
+    prune: () => Promise.resolve({ plan: { layers: [] } }),
+  });
+
+Deno.test("defineMethod() refuses ids that are not kebab-case and options without a default", () => {
+  for (const id of ["", "Flap", "flap_2", "2flap", "flap-", "-flap"]) {
+    assertThrows(() => sample(id), TypeError, "kebab");
+  }
+  assertThrows(() => sample("x", z.strictObject({ rate: z.number() })), TypeError, "default");
+});
+
+Deno.test("register() refuses an id that is taken", () => {
+  const before = listMethods().length;
+  assertThrows(() => register(sample("random")), TypeError, `"random" is already registered`);
+  assertEquals(listMethods().length, before);
+});
+
+Deno.test("getMethod() finds every method and suggests a near name", () => {
+  for (const method of listMethods()) assert(getMethod(method.id) === method);
+  assertThrows(() => getMethod("wanda"), UsageError, "Known: ");
+  assertThrows(() => getMethod("magnitud"), UsageError, `Did you mean "magnitude"?`);
+});
+
+Deno.test("parseOptions() fills in defaults and says what is wrong and what is allowed", () => {
+  const flap = getMethod("flap");
+  assertEquals(parseOptions(flap, { structure: "UL-UM" }), {
+    structure: "UL-UM",
+    metric: "WIFV",
+    attentionRatio: null,
+    biasCompensation: false,
+  });
+  assertThrows(() => parseOptions(flap, { structur: "UL-UM" }), UsageError, `Did you mean "structure"?`);
+  assertThrows(
+    () => parseOptions(flap, { structure: "UL" }),
+    UsageError,
+    `Method "flap": structure must be one of AL-AM, AL-MM, UL-MM, UL-UM: current "UL"`,
+  );
+  assertThrows(() => parseOptions(flap, { attentionRatio: 1 }), UsageError, "current 1");
+  assertThrows(() => parseOptions(flap, { biasCompensation: "yes" }), UsageError, `current "yes"`);
+  assertThrows(() => parseOptions(flap, 3), UsageError, `Method "flap"`);
+});

@@ -1,0 +1,224 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import { UsageError } from "../../core/errors.ts";
+import { createRng } from "../../core/rng.ts";
+import { globalWidths, keepBest, keepWidths, twoTierWidths } from "../../methods/_shared/selection.ts";
+import { type LayerScores, reduceRuns, scoresOfColumns, scoresOfGroups } from "../../methods/_shared/scoring.ts";
+import type { LayerShape, LlamaConfig } from "../../models/config.ts";
+import { keptParameters } from "../../models/count.ts";
+import { densePlan, plannedShapes, type UnitType } from "../../models/plan.ts";
+import { resolveTarget, unitCost } from "../../models/target.ts";
+import { toyConfig } from "../../models/toy.ts";
+
+/** Scores in [0, 1) for every unit. */
+function randomScores(config: LlamaConfig, seed: number): LayerScores[] {
+  const { uniform } = createRng(seed, "scores");
+  const draw = (count: number) => Float64Array.from({ length: count }, uniform);
+  return config.layers.map(({ kvGroups, queryHeadsPerGroup, ffnChannels }) => ({
+    ffn: draw(ffnChannels),
+    queryHeads: draw(kvGroups * queryHeadsPerGroup),
+    kvGroups: draw(kvGroups),
+  }));
+}
+
+const configOf = (count: number, shape: LayerShape) =>
+  toyConfig({ layers: Array.from({ length: count }, () => ({ ...shape })) });
+const GROUPED: LayerShape = { kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: 80 };
+const UNIT_CHOICES: UnitType[][] = [["ffn"], ["ffn", "kv-groups"], ["ffn", "query-heads"], [
+  "ffn",
+  "query-heads",
+  "kv-groups",
+]];
+
+Deno.test("keepWidths() keeps the best groups, the best heads inside each, and the best channels", () => {
+  const scores: LayerScores = {
+    ffn: Float64Array.of(3, 1, 2, 5),
+    queryHeads: Float64Array.of(9, 1, 2, 3, 8, 7),
+    kvGroups: Float64Array.of(10, 5, 15),
+  };
+  const { layers: [layer] } = keepWidths([scores], [{ kvGroups: 2, queryHeadsPerGroup: 1, ffnChannels: 2 }]);
+  assertEquals(layer, { kvGroups: [0, 2], queryHeads: [0, 4], ffnChannels: [0, 3] });
+});
+
+Deno.test("keepWidths() prefers the lower index among equal scores", () => {
+  const scores: LayerScores = {
+    ffn: new Float64Array(4),
+    queryHeads: new Float64Array(4),
+    kvGroups: new Float64Array(2),
+  };
+  const { layers: [layer] } = keepWidths([scores], [{ kvGroups: 1, queryHeadsPerGroup: 1, ffnChannels: 2 }]);
+  assertEquals(layer, { kvGroups: [0], queryHeads: [0], ffnChannels: [0, 1] });
+});
+
+Deno.test("keepBest() gives a plan of exactly the target's widths", () => {
+  fc.assert(fc.property(
+    fc.constantFrom(...UNIT_CHOICES),
+    fc.double({ min: 0, max: 0.5, noNaN: true }),
+    fc.integer({ min: 0, max: 1000 }),
+    (units, sparsity, seed) => {
+      const config = configOf(3, GROUPED);
+      const target = resolveTarget(config, { sparsity, units });
+      assertEquals(plannedShapes(config, keepBest(randomScores(config, seed), target)), target.uniform);
+    },
+  ));
+});
+
+Deno.test("globalWidths() never exceeds the budget and leaves less than one unit of it unused", () => {
+  fc.assert(fc.property(
+    fc.constantFrom(...UNIT_CHOICES),
+    fc.double({ min: 0, max: 0.4, noNaN: true }),
+    fc.integer({ min: 0, max: 1000 }),
+    fc.constantFrom("all", "type") as fc.Arbitrary<"all" | "type">,
+    (units, sparsity, seed, pool) => {
+      const config = configOf(4, GROUPED);
+      const target = resolveTarget(config, { sparsity, units });
+      const widths = globalWidths(config, randomScores(config, seed), target, { pool });
+      const slack = target.budgetParameters - keptParameters(config, widths);
+      assert(slack >= 0, `budget exceeded by ${-slack}`);
+      // Removed channels come back as far as they fit; a group alone may leave a gap of up to its own size.
+      const channelsWent = widths.some(({ ffnChannels }) => ffnChannels < GROUPED.ffnChannels);
+      const unit = unitCost(config, 0, channelsWent ? "ffn" : "kv-groups").parameters;
+      assert(slack < unit, `unused: ${slack} of a unit of ${unit}`);
+    },
+  ));
+});
+
+Deno.test("globalWidths() keeps FFN widths at multiples, or whole", () => {
+  fc.assert(fc.property(
+    fc.double({ min: 0, max: 0.4, noNaN: true }),
+    fc.integer({ min: 0, max: 1000 }),
+    fc.integer({ min: 1, max: 11 }),
+    (sparsity, seed, ffnMultiple) => {
+      const config = configOf(4, GROUPED);
+      const target = resolveTarget(config, { sparsity, units: ["ffn", "kv-groups"], ffnMultiple });
+      const widths = globalWidths(config, randomScores(config, seed), target, { pool: "all" });
+      for (const { ffnChannels } of widths) {
+        assert(ffnChannels === GROUPED.ffnChannels || ffnChannels % ffnMultiple === 0, `width ${ffnChannels}`);
+      }
+      assert(keptParameters(config, widths) <= target.budgetParameters);
+    },
+  ));
+});
+
+Deno.test("globalWidths() removes no unit above a kept one of the same type elsewhere", () => {
+  fc.assert(fc.property(fc.integer({ min: 0, max: 1000 }), (seed) => {
+    const config = configOf(4, GROUPED);
+    const target = resolveTarget(config, { sparsity: 0.3, units: ["ffn"] });
+    const scores = randomScores(config, seed);
+    const { layers } = keepWidths(scores, globalWidths(config, scores, target, { pool: "all" }));
+    const kept = layers.flatMap(({ ffnChannels }, l) => ffnChannels.map((c) => scores[l].ffn[c]));
+    const all = scores.flatMap(({ ffn }) => [...ffn]).sort((a, b) => b - a);
+    assertEquals(kept.sort((a, b) => b - a), all.slice(0, kept.length));
+  }));
+});
+
+Deno.test("globalWidths() with a pool per type takes the attention that uniform widths would take", () => {
+  const config = configOf(4, { ...GROUPED, kvGroups: 4 });
+  const target = resolveTarget(config, { sparsity: 0.3, units: ["ffn", "kv-groups"] });
+  const widths = globalWidths(config, randomScores(config, 1), target, { pool: "type" });
+  const groups = (shapes: LayerShape[]) => shapes.reduce((sum, { kvGroups }) => sum + kvGroups, 0);
+  assertEquals(groups(widths), groups(target.uniform));
+  assert(new Set(widths.map(({ ffnChannels }) => ffnChannels)).size > 1, "channels are not ranked across layers");
+});
+
+Deno.test("globalWidths() touches the layers of its range alone", () => {
+  const config = configOf(4, GROUPED);
+  const target = resolveTarget(config, { sparsity: 0.2, units: ["ffn", "kv-groups"] });
+  const widths = globalWidths(config, randomScores(config, 3), target, { pool: "all", range: { start: 1, end: 3 } });
+  assertEquals([widths[0], widths[3]], [GROUPED, GROUPED]);
+  const narrow = { pool: "all", range: { start: 1, end: 2 } } as const;
+  assertThrows(
+    () =>
+      globalWidths(
+        config,
+        randomScores(config, 3),
+        resolveTarget(config, { sparsity: 0.5, units: ["ffn", "kv-groups"] }),
+        narrow,
+      ),
+    UsageError,
+    "cannot be reached",
+  );
+});
+
+Deno.test("twoTierWidths() narrows the layers of its range alike and meets the budget", () => {
+  fc.assert(fc.property(
+    fc.constantFrom(...UNIT_CHOICES),
+    fc.double({ min: 0.01, max: 0.25, noNaN: true }),
+    (units, sparsity) => {
+      const config = configOf(6, GROUPED);
+      const target = resolveTarget(config, { sparsity, units });
+      const widths = twoTierWidths(config, target, { start: 1, end: 5 });
+      assertEquals([widths[0], widths[5]], [GROUPED, GROUPED]);
+      const [inner, ...others] = widths.slice(1, 5);
+      for (const other of others) assertEquals(other, inner);
+      const slack = target.budgetParameters - keptParameters(config, widths);
+      assert(slack >= 0 && slack < 4 * 3 * config.width, `unused: ${slack}`);
+    },
+  ));
+});
+
+Deno.test("twoTierWidths() keeps everything at sparsity 0 and refuses what its layers cannot lose", () => {
+  const config = configOf(4, GROUPED);
+  const units: UnitType[] = ["ffn", "kv-groups"];
+  const range = { start: 1, end: 2 };
+  assertEquals(twoTierWidths(config, resolveTarget(config, { sparsity: 0, units }), range), config.layers);
+  const target = resolveTarget(config, { sparsity: 0.5, units });
+  assertThrows(() => twoTierWidths(config, target, range), UsageError, "pruning layers 1 to 1 of 4 alone");
+});
+
+Deno.test("twoTierWidths() reproduces LLM-Pruner's published sizes of LLaMA-7B", () => {
+  const llama7b = toyConfig({
+    width: 4096,
+    headSize: 128,
+    layers: Array.from({ length: 32 }, () => ({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11_008 })),
+  });
+  // Layers 4 to 29 at 24 heads and 8256 channels (20 %), layers 3 to 30 at 13 heads and 4403 channels (50 %).
+  for (const [start, end, kvGroups, ffnChannels] of [[4, 30, 24, 8256], [3, 31, 13, 4403]]) {
+    const narrow = { kvGroups, queryHeadsPerGroup: 1, ffnChannels };
+    const published = llama7b.layers.map((shape, l) => l >= start && l < end ? narrow : shape);
+    const sparsity = 1 - keptParameters(llama7b, published) / keptParameters(llama7b);
+    const target = resolveTarget(llama7b, { sparsity, units: ["ffn", "kv-groups"] });
+    assertEquals(twoTierWidths(llama7b, target, { start, end }), published);
+  }
+});
+
+Deno.test("selection keeps everything at sparsity 0", () => {
+  const config = configOf(3, GROUPED);
+  const target = resolveTarget(config, { sparsity: 0, units: ["ffn", "query-heads", "kv-groups"] });
+  const scores = randomScores(config, 0);
+  assertEquals(keepBest(scores, target), densePlan(config));
+  assertEquals(globalWidths(config, scores, target, { pool: "all" }), config.layers);
+  assertEquals(globalWidths(config, scores, target, { pool: "type" }), config.layers);
+});
+
+Deno.test("reduceRuns() sums or averages neighbours", () => {
+  assertEquals([...reduceRuns([1, 2, 3, 4, 5, 6], 3)], [6, 15]);
+  assertEquals([...reduceRuns([1, 2, 3, 4, 5, 6], 3, "mean")], [2, 5]);
+});
+
+Deno.test("scoresOfColumns() credits a group with its own query heads", () => {
+  const shape = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 1 };
+  const given = { output: [1, 1, 2, 2, 3, 3, 4, 4], down: [7], shape, headSize: 2 };
+  const { queryHeads, kvGroups, ffn } = scoresOfColumns(given);
+  assertEquals([[...queryHeads], [...kvGroups], [...ffn]], [[2, 4, 6, 8], [6, 14], [7]]);
+  const means = scoresOfColumns({ ...given, reduction: "mean" });
+  assertEquals([[...means.queryHeads], [...means.kvGroups]], [[1, 2, 3, 4], [1.5, 3.5]]);
+});
+
+Deno.test("scoresOfGroups() adds every matrix a unit takes with it", () => {
+  const shape = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 2 };
+  const { ffn, queryHeads, kvGroups } = scoresOfGroups(
+    {
+      query: [1, 2, 3, 4],
+      output: [10, 20, 30, 40],
+      key: [100, 200],
+      value: [1000, 2000],
+      gate: [1, 2],
+      up: [10, 20],
+      down: [100, 200],
+    },
+    shape,
+    1,
+  );
+  assertEquals([[...ffn], [...queryHeads], [...kvGroups]], [[111, 222], [11, 22, 33, 44], [1133, 2277]]);
+});

@@ -1,0 +1,86 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import fc from "fast-check";
+import { WIDE } from "../../reports/chart_style.ts";
+import { buildCharts } from "../../reports/charts.ts";
+import { spreadLabels } from "../../reports/charts_lines.ts";
+import { paretoFront } from "../../reports/charts_scatter.ts";
+import { toPng, toSvg } from "../../reports/draw.ts";
+import { colours } from "../../reports/palette.ts";
+import { buildSections } from "../../reports/rows.ts";
+import { doneRecord, sweepRecords } from "./reports_fixture.ts";
+
+Deno.test("spreadLabels() keeps labels apart, in order and inside the plot", () => {
+  fc.assert(fc.property(fc.array(fc.double({ min: 0, max: 290, noNaN: true }), { maxLength: 15 }), (wanted) => {
+    const placed = spreadLabels(wanted, 15, 290);
+    const sorted = placed.toSorted((a, b) => a - b);
+    for (let i = 1; i < sorted.length; i++) assert(sorted[i] - sorted[i - 1] >= 15 - 1e-9);
+    for (const y of placed) assert(y >= -1e-9 && y <= 290 + 1e-9);
+    for (let i = 0; i < wanted.length; i++) {
+      for (let j = 0; j < wanted.length; j++) if (wanted[i] < wanted[j]) assert(placed[i] < placed[j]);
+    }
+  }));
+  assertEquals(spreadLabels([10, 100], 15, 290), [10, 100]);
+});
+
+Deno.test("paretoFront() is the set of points that no other beats, by brute force", () => {
+  const point = fc.record({ x: fc.integer({ min: 0, max: 9 }), y: fc.integer({ min: 0, max: 9 }) });
+  fc.assert(fc.property(fc.array(point, { maxLength: 12 }), fc.boolean(), (points, lowerIsBetter) => {
+    const sign = lowerIsBetter ? -1 : 1;
+    const beaten = (p: { x: number; y: number }) =>
+      points.some((q) => q.x >= p.x && sign * q.y >= sign * p.y && (q.x > p.x || sign * q.y > sign * p.y));
+    const key = ({ x, y }: { x: number; y: number }) => `${x},${y}`;
+    const expected = new Set(points.filter((p) => !beaten(p)).map(key));
+    const front = paretoFront(points, lowerIsBetter);
+    assertEquals(new Set(front.map(key)), expected);
+    for (let i = 1; i < front.length; i++) assert(front[i].x > front[i - 1].x);
+  }));
+});
+
+Deno.test("colours() gives a method the same colour whatever else is compared, and variants their own", () => {
+  const alone = colours([{ label: "flap", methodId: "flap" }]).get("flap");
+  const labels = ["random", "mask-prune", "flap", "mine", "mine too"].map((label) => ({ label, methodId: label }));
+  const all = colours([...labels, { label: "flap (b)", methodId: "flap" }]);
+  assertEquals(all.get("flap"), alone);
+  assertEquals(new Set(all.values()).size, 6);
+});
+
+Deno.test("buildCharts() draws what the records allow and nothing else", () => {
+  const names = (records: Parameters<typeof buildSections>[0]) =>
+    buildCharts(buildSections(records)[0]).map(({ name }) => name);
+  assertEquals(names(sweepRecords()), [
+    "perplexity-vs-sparsity",
+    "accuracy-vs-sparsity",
+    "accuracy-vs-pp512",
+    "accuracy-vs-tg128",
+    "speedup-vs-macs-pp512",
+    "speedup-vs-macs-tg128",
+    "kept-ffn-channels",
+    "kept-query-heads",
+  ]);
+  assertEquals(names([doneRecord()]), []);
+  const bare = doneRecord({ method: "flap", sparsity: 0.2, throughput: false, tasks: [] });
+  assertEquals(names([bare]), ["perplexity-vs-sparsity", "kept-ffn-channels"]);
+});
+
+Deno.test("toSvg() draws the same bytes twice, with tooltips, and names cannot become markup", async () => {
+  const evil = `<script>alert("x")</script>`;
+  const records = [doneRecord(), doneRecord({ method: evil, sparsity: 0.2, model: "SmolLM2-135M.gguf" })];
+  for (const chart of buildCharts(buildSections(records)[0])) {
+    const svg = await toSvg(chart.spec(WIDE));
+    assertEquals(await toSvg(chart.spec(WIDE)), svg);
+    assert(!svg.includes("<script"));
+    assertStringIncludes(svg, "&lt;script&gt;");
+  }
+  const svg = await toSvg(buildCharts(buildSections(records)[0])[0].spec(WIDE));
+  assertStringIncludes(svg, "<title>&lt;script&gt;");
+});
+
+Deno.test("toPng() draws text with the shipped font at twice the size", async () => {
+  const svg = (text: string) =>
+    `<svg xmlns="http://www.w3.org/2000/svg" width="60" height="20"><text y="15" font-family="Inter">${text}</text></svg>`;
+  const png = await toPng(svg("word"));
+  assertEquals([...png.slice(0, 8)], [137, 80, 78, 71, 13, 10, 26, 10]);
+  const view = new DataView(png.buffer, png.byteOffset);
+  assertEquals([view.getUint32(16), view.getUint32(20)], [120, 40]);
+  assert(png.length > (await toPng(svg(""))).length);
+});

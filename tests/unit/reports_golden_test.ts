@@ -1,0 +1,30 @@
+import { WIDE } from "../../reports/chart_style.ts";
+import { buildCharts } from "../../reports/charts.ts";
+import { toSvg } from "../../reports/draw.ts";
+import { toLatex } from "../../reports/latex.ts";
+import { toMarkdown } from "../../reports/markdown.ts";
+import { buildSections } from "../../reports/rows.ts";
+import { rankings } from "../../reports/significance.ts";
+import { renderTable } from "../../reports/terminal.ts";
+import { assertGolden, smallRecords } from "./reports_fixture.ts";
+
+const [section] = buildSections(smallRecords());
+const charts = buildCharts(section);
+const part = { section, ranks: rankings(section), charts };
+
+Deno.test("toMarkdown() has the layout of report.md", () => {
+  assertGolden("report.md", toMarkdown("Golden run", [part]));
+});
+
+Deno.test("toLatex() has the layout of report.tex", () => assertGolden("report.tex", toLatex([part])));
+
+Deno.test("renderTable() has the layout of report_terminal.txt", () => {
+  assertGolden("report_terminal.txt", renderTable(smallRecords(), { width: 100, colour: false }));
+});
+
+for (const name of ["perplexity-vs-sparsity", "accuracy-vs-pp512"]) {
+  Deno.test(`toSvg() draws report_${name}.svg`, async () => {
+    const chart = charts.find((chart) => chart.name === name)!;
+    assertGolden(`report_${name}.svg`, await toSvg(chart.spec(WIDE)) + "\n");
+  });
+}

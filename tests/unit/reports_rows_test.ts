@@ -1,0 +1,152 @@
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { primaryMetric } from "../../reports/measurements.ts";
+import { buildSections, type Row, type Section } from "../../reports/rows.ts";
+import { doneRecord, failedRecord, sweepRecords } from "./reports_fixture.ts";
+
+const rowOf = (section: Section, label: string, asked: number): Row =>
+  section.rows.find((row) => row.label === label && row.asked === asked)!;
+const columnOf = (section: Section, name: string, metric?: string) =>
+  section.columns.find((column) => column.name === name && (metric === undefined || column.metric === metric))!;
+
+Deno.test("buildSections() puts dense first, then levels in order, then simple baselines before learned masks", () => {
+  const [section] = buildSections(sweepRecords().toReversed());
+  assertEquals(section.rows.map(({ label, asked }) => `${label} ${asked}`), [
+    "dense 0",
+    ...["random", "magnitude", "wanda-sp", "llm-pruner", "flap", "mask-prune"].map((label) => `${label} 0.2`),
+    ...["random", "magnitude", "wanda-sp", "llm-pruner", "flap", "mask-prune"].map((label) => `${label} 0.4`),
+  ]);
+});
+
+Deno.test("buildSections() gives mean and sample standard deviation over seeds, standard error for one seed", () => {
+  const records = [1, 2, 4].map((value, seed) => {
+    const record = doneRecord({ method: "flap", sparsity: 0.2, seed });
+    return { ...record, perplexity: [{ ...record.perplexity[0], perplexity: value, perplexityStderr: 0.5 }] };
+  });
+  const several = buildSections(records)[0];
+  const key = columnOf(several, "wikitext2").key;
+  const { value, spread, spreadOf, n } = several.rows[0].values.get(key)!;
+  assertAlmostEquals(value, 7 / 3);
+  assertAlmostEquals(spread!, Math.sqrt((16 + 1 + 25) / 9 / 2));
+  assertEquals([spreadOf, n], ["seeds", 3]);
+
+  const one = buildSections(records.slice(0, 1))[0].rows[0].values.get(key);
+  assertEquals(one, { value: 1, spread: 0.5, spreadOf: "stderr", n: 1 });
+});
+
+Deno.test("buildSections() pools the timed repeats of all seeds as if they were one sample", () => {
+  const samples = [[10, 12], [13, 14, 18]];
+  const records = samples.map((rates, seed) => {
+    const record = doneRecord({ method: "flap", sparsity: 0.2, seed });
+    const mean = rates.reduce((a, b) => a + b) / rates.length;
+    const sd = Math.sqrt(rates.reduce((sum, rate) => sum + (rate - mean) ** 2, 0) / (rates.length - 1));
+    const result = { name: "pp512", batch: 1, tokensPerS: { mean, sd }, samplesMs: rates.map((rate) => 1e3 / rate) };
+    return { ...record, throughput: [result] };
+  });
+  const [section] = buildSections(records);
+  const pooled = section.rows[0].values.get(columnOf(section, "pp512").key)!;
+  const mean = 67 / 5;
+  const all = samples.flat();
+  assertAlmostEquals(pooled.value, mean);
+  assertAlmostEquals(pooled.spread!, Math.sqrt(all.reduce((sum, rate) => sum + (rate - mean) ** 2, 0) / 4), 1e-12);
+  assertEquals([pooled.spreadOf, pooled.n], ["repeats", 5]);
+});
+
+Deno.test("buildSections() never mixes results of other data, limits or protocols in one column", () => {
+  const base = doneRecord({ method: "flap", sparsity: 0.2 });
+  const otherData = { ...base.perplexity[0], dataset: { ...base.perplexity[0].dataset, sha256: "9".repeat(64) } };
+  const others = [
+    doneRecord({ method: "random", sparsity: 0.2, windows: 20 }),
+    { ...doneRecord({ method: "wanda-sp", sparsity: 0.2 }), perplexity: [otherData] },
+    {
+      ...doneRecord({ method: "magnitude", sparsity: 0.2 }),
+      perplexity: [{ ...base.perplexity[0], protocol: "b" as const }],
+    },
+  ];
+  const [section] = buildSections([base, ...others]);
+  const columns = section.columns.filter(({ kind }) => kind === "perplexity");
+  assertEquals(columns.length, 4);
+  for (const row of section.rows) assertEquals(columns.filter(({ key }) => row.values.has(key)).length, 1);
+
+  const [tasks] = buildSections([base, doneRecord({ method: "random", sparsity: 0.2, examples: 100 })]);
+  const means = tasks.columns.filter(({ kind }) => kind === "mean-accuracy");
+  assertEquals(means.length, 2);
+  assert(means.every(({ limited }) => limited));
+});
+
+Deno.test("buildSections() separates models by the hash of their weights, and engines", () => {
+  const base = doneRecord();
+  const other = { ...base, weights: { ...base.weights, sha256: "1".repeat(64) } };
+  const engine = doneRecord({ engine: "wasm" });
+  const sections = buildSections([base, other, engine, failedRecord({ method: "flap", sparsity: 0.2 })]);
+  assertEquals(sections.map((section) => [section.engine, section.weightsSha256?.[0], section.rows.length]), [
+    ["tensorflow", "1", 2],
+    ["tensorflow", "e", 1],
+    ["wasm", "e", 1],
+  ]);
+});
+
+Deno.test("buildSections() keeps failed cells as rows, and beside finished seeds of the same row", () => {
+  const [section] = buildSections([
+    doneRecord({ method: "flap", sparsity: 0.2, seed: 0 }),
+    failedRecord({ method: "flap", sparsity: 0.2, seed: 1 }),
+    failedRecord({ method: "random", sparsity: 0.2 }),
+  ]);
+  assertEquals([rowOf(section, "flap", 0.2).runs.length, rowOf(section, "flap", 0.2).failures.length], [1, 1]);
+  assertEquals([rowOf(section, "random", 0.2).runs.length, rowOf(section, "random", 0.2).failures.length], [0, 1]);
+});
+
+Deno.test("buildSections() names the options that differ where a method occurs with several", () => {
+  const [section] = buildSections([
+    doneRecord({ method: "llm-pruner", options: { score: "vector", range: [4, 30] }, sparsity: 0.2 }),
+    doneRecord({ method: "llm-pruner", options: { score: "element-1", range: [4, 30] }, sparsity: 0.2 }),
+    doneRecord({ method: "flap", options: { structure: "AL-AM" }, sparsity: 0.2 }),
+  ]);
+  assertEquals(section.rows.map(({ label }) => label), [
+    "llm-pruner (score=element-1)",
+    "llm-pruner (score=vector)",
+    "flap",
+  ]);
+});
+
+Deno.test("buildSections() takes the later of two runs with one seed that measured the same thing", () => {
+  const early = doneRecord({ method: "flap", sparsity: 0.2 });
+  const late = { ...early, startedAt: "2027-01-01T00:00:00.000Z" };
+  late.perplexity = [{ ...early.perplexity[0], perplexity: 99 }];
+  for (const records of [[early, late], [late, early]]) {
+    const [section] = buildSections(records);
+    const estimate = section.rows[0].values.get(columnOf(section, "wikitext2").key)!;
+    assertEquals([estimate.value, estimate.n], [99, 1]);
+  }
+});
+
+Deno.test("buildSections() compares throughput with dense on the same machine only", () => {
+  const dense = doneRecord();
+  const here = doneRecord({ method: "flap", sparsity: 0.2 });
+  const there = doneRecord({ method: "random", sparsity: 0.2 });
+  there.environment.cpu = "Another CPU";
+  const [section] = buildSections([dense, here, there]);
+  const pp = section.columns.find(({ name, protocol }) => name === "pp512" && protocol.includes("Example CPU"))!;
+  const expected = here.throughput[0].tokensPerS.mean / dense.throughput[0].tokensPerS.mean;
+  assertAlmostEquals(rowOf(section, "flap", 0.2).speedUps.get(pp.key)!.value, expected, 1e-12);
+  assertEquals(rowOf(section, "random", 0.2).speedUps.size, 0);
+  assertEquals(rowOf(section, "random", 0.2).values.has(pp.key), false);
+});
+
+Deno.test("buildSections() takes the mean accuracy over acc or acc_norm as LLM-Pruner's tables do", () => {
+  const record = doneRecord();
+  const value = (task: string, metric: string) => record.tasks.find((own) => own.task === task)!.metrics[metric].value;
+  assertEquals(record.tasks.map(primaryMetric), ["acc", "acc_norm"]);
+  const [section] = buildSections([record]);
+  const column = section.columns.find(({ kind }) => kind === "mean-accuracy")!;
+  const estimate = section.rows[0].values.get(column.key)!;
+  assertAlmostEquals(estimate.value, (value("arc_easy", "acc") + value("openbookqa", "acc_norm")) / 2, 1e-12);
+  const errors = [record.tasks[0].metrics.acc.stderr!, record.tasks[1].metrics.acc_norm.stderr!];
+  assertAlmostEquals(estimate.spread!, Math.hypot(...errors) / 2, 1e-12);
+  const paired = section.rows[0].paired.get(column.key)!;
+  assertAlmostEquals(paired.reduce((a, b) => a + b) / paired.length, estimate.value, 1e-12);
+  assertEquals(column.chance, 0.25);
+});
+
+Deno.test("buildSections() shows of a path its last part only", () => {
+  assertEquals(buildSections([doneRecord({ model: "/secret/place/model.gguf" })])[0].model, "model.gguf");
+});

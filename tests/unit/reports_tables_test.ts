@@ -1,0 +1,176 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { toCsv } from "../../reports/csv.ts";
+import { count, level, mebibytes, operations, percent, withSpread } from "../../reports/format.ts";
+import { escapeLatex, toLatex } from "../../reports/latex.ts";
+import { toMarkdown } from "../../reports/markdown.ts";
+import { buildSections } from "../../reports/rows.ts";
+import { rankings } from "../../reports/significance.ts";
+import { glance, warnings } from "../../reports/summary.ts";
+import { renderTable } from "../../reports/terminal.ts";
+import type { CellRecord } from "../../core/schema.ts";
+import { doneRecord, failedRecord, smallRecords, sweepRecords } from "./reports_fixture.ts";
+
+const parts = (records: CellRecord[]) =>
+  buildSections(records).map((section) => ({ section, ranks: rankings(section), charts: [] }));
+
+/** RFC 4180, written apart from the writer. */
+function parseCsv(text: string): string[][] {
+  const rows: string[][] = [];
+  let row: string[] = [];
+  let i = 0;
+  while (i < text.length) {
+    let value = "";
+    if (text[i] === '"') {
+      for (i++; text[i] !== '"' || text[i + 1] === '"'; i++) {
+        if (text[i] === '"') i++;
+        value += text[i];
+      }
+      i++;
+    } else {
+      while (i < text.length && text[i] !== "," && text[i] !== "\r") value += text[i++];
+    }
+    row.push(value);
+    if (text.startsWith("\r\n", i)) {
+      rows.push(row);
+      row = [];
+      i += 2;
+    } else {
+      assertEquals(text[i], ",");
+      i++;
+    }
+  }
+  return rows;
+}
+
+Deno.test("format functions show numbers as papers do", () => {
+  assertEquals(withSpread(16.7561, 0.4321, 4, 2), { text: "16.76", spread: "0.43" });
+  assertEquals(withSpread(39266.42, null, 4, 2), { text: "39266", spread: null });
+  assertEquals(withSpread(2.5e8, 1e7, 4, 2), { text: "2.5e+8", spread: "1.0e+7" });
+  assertEquals([percent(0.19849), percent(-0.00001), level(0.2), level(0.125)], ["19.8", "0.0", "20 %", "12.5 %"]);
+  assertEquals([count(134515008), count(6738415616), count(512)], ["134.5M", "6.74B", "512"]);
+  assertEquals([operations(424021065728), operations(7.93e9), operations(5e6)], ["424G", "7.93G", "0.005G"]);
+  assertEquals([mebibytes(538060032), mebibytes(2 ** 20)], ["513", "1.0"]);
+});
+
+Deno.test("toCsv() parses back, quotes what needs it and keeps full precision", () => {
+  const message = 'line one\nsaid "no", then stopped';
+  const records = [...sweepRecords(), failedRecord({ method: "sheared", sparsity: 0.4 }, message)];
+  const [header, ...lines] = parseCsv(toCsv(buildSections(records)));
+  assertEquals(lines.length, 1 + 2 * 6 + 1);
+  for (const line of lines) assertEquals(line.length, header.length);
+  assertEquals(new Set(header).size, header.length);
+  const table = lines.map((line) => Object.fromEntries(line.map((value, i) => [header[i], value])));
+  const failed = table.find(({ method }) => method === "sheared")!;
+  assertEquals([failed.state, failed.failure], ["failed", `out-of-memory: ${message}`]);
+  const dense = doneRecord();
+  assertEquals(table[0].method, "dense");
+  assertEquals(Number(table[0].wikitext2_a1024_n40), dense.perplexity[0].perplexity);
+  assertEquals(Number(table[0].arc_easy_acc_norm_n200), dense.tasks[0].metrics.acc_norm.value);
+  assertEquals(table.find(({ method }) => method === "mask-prune")!.seeds, "0 1 2");
+});
+
+Deno.test("toMarkdown() keeps text of records from being read as markup", () => {
+  const hostile = "<script>alert(1)</script> | [x](http://a) `b` **c**";
+  const text = toMarkdown(
+    hostile,
+    parts([doneRecord({ model: "a|b<i>.gguf" }), failedRecord({ model: "a|b<i>.gguf" }, hostile)]),
+  );
+  assert(!text.includes("<script") && !text.includes("<i>") && !text.includes("[x]("));
+  assertStringIncludes(text, "a\\|b&lt;i&gt;.gguf");
+  assertStringIncludes(text, "&lt;script&gt;");
+});
+
+Deno.test("toLatex() escapes what LaTeX would read as commands", () => {
+  assertEquals(
+    escapeLatex("a_b & 5 % {x} \\input ~ ^ #1 $"),
+    "a\\_b \\& 5 \\% \\{x\\} \\textbackslash{}input \\textasciitilde{} \\textasciicircum{} \\#1 \\$",
+  );
+  assertEquals(escapeLatex("é ± ≈ \u{1f600}\u0000"), "é $\\pm$ $\\approx$ ??");
+  const text = toLatex(parts(sweepRecords()));
+  const rows = text.split("\n").filter((line) => line.endsWith("\\\\"));
+  const specs = [...text.matchAll(/\\begin\{tabular\}\{([lr]+)\}/g)].map(([, spec]) => spec.length);
+  assertEquals(specs.length, 2);
+  const cells = (line: string) => {
+    const spans = [...line.matchAll(/\\multicolumn\{(\d+)\}/g)].reduce((sum, [, n]) => sum + Number(n) - 1, 0);
+    return line.replaceAll("\\&", "").split("&").length + spans;
+  };
+  assertEquals(new Set(rows.map(cells)), new Set(specs));
+});
+
+Deno.test("renderTable() fits 100 columns, has dense first and a line per level, and no colours when told so", () => {
+  const text = renderTable(sweepRecords(), { width: 100, colour: false });
+  const lines = text.split("\n");
+  for (const line of lines) assert(line.length <= 100, `${line.length} columns: ${line}`);
+  const at = (start: string) => lines.findIndex((line) => line.startsWith(start));
+  const order = ["method", "dense", "── 20 % asked", "random", "── 40 % asked"].map(at);
+  assert(order.every((line) => line > 0));
+  assertEquals(order, order.toSorted((a, b) => a - b));
+  assertStringIncludes(text, "magnitude   failed: out-of-memory: The device ran out of memory at 3.1 GiB");
+  // deno-lint-ignore no-control-regex
+  assert(!/\u001b/.test(text));
+  assertMatch(lines[at("method")], /wikitext2/);
+  const wide = renderTable(sweepRecords(), { width: 240, colour: false });
+  for (const header of ["MACs", "weights", "pp512", "arc_easy", "openbookqa", "uniform"]) {
+    assertStringIncludes(wide.split("\n").find((line) => line.startsWith("method"))!, header);
+  }
+});
+
+Deno.test("renderTable() marks the best in bold with colours on, and no record can steer the terminal", () => {
+  const evil = failedRecord({ method: "flap", sparsity: 0.2 }, "bad\u001b[2Jthing\nnew line");
+  const text = renderTable([doneRecord(), evil, doneRecord({ method: "random", sparsity: 0.2 })], {
+    width: 100,
+    colour: false,
+  });
+  // deno-lint-ignore no-control-regex
+  assert(!/\u001b/.test(text));
+  assertStringIncludes(text, "bad [2Jthing new line");
+  assertStringIncludes(renderTable(sweepRecords(), { width: 100, colour: true }), "\u001b[1m");
+  assertEquals(renderTable([], { width: 100 }), "No records.\n");
+});
+
+Deno.test("glance() names the winner of each level and says whether its lead is clear", () => {
+  const [section] = buildSections(sweepRecords());
+  const { topics, lines } = glance(section, rankings(section));
+  assertStringIncludes(topics[0], "Lowest perplexity, wikitext2 (dense 16.");
+  assertEquals(lines.map(({ level }) => level), ["20 %", "40 %"]);
+  for (const { findings } of lines) {
+    assertEquals(findings[0]!.best, "mask-prune");
+    assertMatch(findings[0]!.verdict, /^clearly best; next flap .* % higher \[.*\], p = 0\.00\d$/);
+    assertMatch(findings[1]!.verdict, /^not clearly better than flap/);
+    assertMatch(findings[2]!.value, /^pp512 1\.\d\d to 1\.\d\d ×, tg128/);
+  }
+});
+
+Deno.test("warnings() says what limits the comparison", () => {
+  const all = (records: CellRecord[]) => warnings(buildSections(records)[0]).join("\n");
+  assertStringIncludes(all(sweepRecords()), "wikitext2 (n=40 of 335), arc_easy (n=200 of 2376)");
+  assertStringIncludes(all(sweepRecords()), "1 cell failed: magnitude at 40 %, seed 0.");
+  assertStringIncludes(all([doneRecord({ model: "tiny" })]), "tiny demonstration model");
+  assertStringIncludes(all([doneRecord({ method: "flap", sparsity: 0.2 })]), "no finished dense cell");
+  const less = doneRecord({ method: "random", sparsity: 0.2 });
+  less.size = { ...less.size, sparsityOfPrunable: 0.1 };
+  assertStringIncludes(
+    all([doneRecord(), less, doneRecord({ method: "flap", sparsity: 0.2 })]),
+    "At 20 % asked, methods really removed 10.0 to 15.0 %",
+  );
+  const elsewhere = doneRecord({ method: "flap", sparsity: 0.2 });
+  elsewhere.environment = { ...elsewhere.environment, engine: "wasm", commit: "other-dirty" };
+  const text = all([doneRecord(), elsewhere]);
+  assertStringIncludes(text, "Some cells ran on wasm instead of tensorflow");
+  assertStringIncludes(text, "2 versions of the harness");
+  const full = doneRecord({ windows: 335 });
+  full.tasks = [];
+  full.perplexity[0].maxWindows = undefined;
+  assertEquals(warnings(buildSections([full])[0]), []);
+});
+
+Deno.test("reports of nothing but failures, or of the dense model alone, are written all the same", () => {
+  for (
+    const records of [[failedRecord({ method: "flap", sparsity: 0.2 })], [doneRecord()], smallRecords().slice(1, 2)]
+  ) {
+    assert(toMarkdown("t", parts(records)).length > 200);
+    assert(toLatex(parts(records)).includes("\\bottomrule"));
+    assertEquals(parseCsv(toCsv(buildSections(records))).length, 2);
+    assert(renderTable(records, { width: 80, colour: false }).length > 50);
+  }
+});

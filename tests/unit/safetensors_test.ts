@@ -1,0 +1,264 @@
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { openRanged, sha256OfFiles } from "../../core/ranged_file.ts";
+import { type FloatDtype, openSafetensors, openSafetensorsFolder, writeSafetensors } from "../../core/safetensors.ts";
+import { withFolder } from "./weights_fixture.ts";
+
+/** A file made by PyPI's `safetensors` 0.8.0 (`safetensors.numpy.save`): F32, F16, BF16, a scalar, an empty tensor, I64. */
+const REFERENCE_FILE =
+  "gAEAAAAAAAB7Il9fbWV0YWRhdGFfXyI6eyJmb3JtYXQiOiJwdCJ9LCJpZHMiOnsiZHR5cGUiOiJJNjQiLCJzaGFwZSI6WzFdLCJkYXRhX29mZnNldHMi" +
+  "OlswLDhdfSwiZW1wdHkiOnsiZHR5cGUiOiJGMzIiLCJzaGFwZSI6WzAsNF0sImRhdGFfb2Zmc2V0cyI6WzgsOF19LCJmdWxsIjp7ImR0eXBlIjoiRjMy" +
+  "Iiwic2hhcGUiOlsyLDNdLCJkYXRhX29mZnNldHMiOls4LDMyXX0sInNjYWxhciI6eyJkdHlwZSI6IkYzMiIsInNoYXBlIjpbXSwiZGF0YV9vZmZzZXRz" +
+  "IjpbMzIsMzZdfSwiYnJhaW4iOnsiZHR5cGUiOiJCRjE2Iiwic2hhcGUiOlszLDFdLCJkYXRhX29mZnNldHMiOlszNiw0Ml19LCJoYWxmIjp7ImR0eXBl" +
+  "IjoiRjE2Iiwic2hhcGUiOls0XSwiZGF0YV9vZmZzZXRzIjpbNDIsNTBdfX0FAAAAAAAAAAAAgD8AACDAWdkAMwDgf0cAAAAAAAAAgAAA4ECAPyDAgHEA" +
+  "PADB/3sBAA==";
+
+const referenceBytes = () => Uint8Array.from(atob(REFERENCE_FILE), (char) => char.charCodeAt(0));
+
+/** A file with any header. */
+function fileBytes(header: unknown, dataBytes: number, headerLength?: bigint): Uint8Array {
+  const json = new TextEncoder().encode(typeof header === "string" ? header : JSON.stringify(header));
+  const bytes = new Uint8Array(8 + json.length + dataBytes);
+  new DataView(bytes.buffer).setBigUint64(0, headerLength ?? BigInt(json.length), true);
+  bytes.set(json, 8);
+  return bytes;
+}
+
+function openBytes(folder: string, bytes: Uint8Array) {
+  Deno.writeFileSync(`${folder}/a.safetensors`, bytes);
+  return openSafetensors(`${folder}/a.safetensors`);
+}
+
+Deno.test("openSafetensors() reads what the reference implementation wrote", async () => {
+  await withFolder((folder) => {
+    const file = openBytes(folder, referenceBytes());
+    assertEquals(file.read("full"), {
+      shape: [2, 3],
+      data: Float32Array.of(1, -2.5, Math.fround(3e-8), 65504, 0, -0),
+    });
+    assertEquals(file.read("half"), { shape: [4], data: Float32Array.of(1, -2.5, 65504, 2 ** -24) });
+    assertEquals(file.read("brain"), { shape: [3, 1], data: Float32Array.of(1, -2.5, 2 ** 100) });
+    assertEquals(file.read("scalar"), { shape: [], data: Float32Array.of(7) });
+    assertEquals(file.read("empty"), { shape: [0, 4], data: new Float32Array(0) });
+    assertThrows(() => file.read("ids"), FileFormatError, `tensor "ids" is I64: must be one of F32, F16, BF16`);
+    assertThrows(() => file.read("nothing"), RangeError);
+    file.close();
+  });
+});
+
+Deno.test("openSafetensors() refuses each kind of damage in one sentence", async () => {
+  const good = { dtype: "F32", shape: [2], data_offsets: [0, 8] };
+  const cases: [Uint8Array, string][] = [
+    [new Uint8Array(3), "3 bytes: too short"],
+    [fileBytes({ a: good }, 8, 1n << 60n), "claims a header of 1152921504606846976 bytes"],
+    [fileBytes("[1, 2]", 0), "must be a JSON object"],
+    [fileBytes("{]", 0), "is not JSON"],
+    [fileBytes({ a: 3 }, 8), "must be described by an object"],
+    [fileBytes({ a: { ...good, dtype: "F31" } }, 8), `unknown dtype "F31"`],
+    [fileBytes({ a: { ...good, shape: [2, -1] } }, 8), "has the shape [2,-1]"],
+    [fileBytes({ a: { ...good, shape: [1e300, 1e300] } }, 8), "has the shape"],
+    [fileBytes({ a: { ...good, shape: [2 ** 40, 2 ** 40] } }, 8), "has 8 bytes"],
+    [fileBytes({ a: { ...good, shape: [3] } }, 8), "has 8 bytes: F32 with shape [3] needs 12"],
+    [fileBytes({ a: { ...good, data_offsets: [8, 0] } }, 8), "data_offsets [8,0]"],
+    [fileBytes({ a: { ...good, data_offsets: [4, 12] } }, 12), "begins at data byte 4: must be 0"],
+    [fileBytes({ a: good, b: { ...good, data_offsets: [4, 12] } }, 12), "begins at data byte 4: must be 8"],
+    [fileBytes({ a: good }, 7), "may not have been copied completely"],
+    [fileBytes({ a: good }, 9), "may not have been copied completely"],
+  ];
+  await withFolder((folder) => {
+    for (const [bytes, message] of cases) {
+      const error = assertThrows(() => openBytes(folder, bytes), FileFormatError, message);
+      assertStringIncludes(error.message, "a.safetensors");
+      assert(!error.message.includes("\n"), error.message);
+    }
+  });
+});
+
+Deno.test("openSafetensors() refuses what is not a regular file", async () => {
+  await withFolder((folder) => {
+    assertThrows(() => openSafetensors(folder), UsageError, "must be a regular file");
+    assertThrows(() => openSafetensors(`${folder}/none`), UsageError, "there is no such file");
+  });
+});
+
+Deno.test("openSafetensors() gives a typed error or a correct read for mutated files", async () => {
+  const original = referenceBytes();
+  const mutation = fc.record({ at: fc.nat(original.length - 1), byte: fc.nat(255) });
+  await withFolder((folder) => {
+    fc.assert(
+      fc.property(fc.array(mutation, { minLength: 1, maxLength: 6 }), fc.nat(20), (mutations, cut) => {
+        const bytes = original.slice(0, original.length - (cut > 15 ? cut : 0));
+        for (const { at, byte } of mutations) if (at < bytes.length) bytes[at] = byte;
+        try {
+          const file = openBytes(folder, bytes);
+          try {
+            for (const [name, { shape }] of file.tensors) {
+              const { data } = file.read(name);
+              assertEquals(data.length, shape.reduce((product, size) => product * size, 1));
+            }
+          } finally {
+            file.close();
+          }
+        } catch (error) {
+          if (!(error instanceof UsageError)) throw error;
+        }
+      }),
+      { numRuns: 1000 },
+    );
+  });
+});
+
+for (const dtype of ["F32", "F16", "BF16"] as FloatDtype[]) {
+  Deno.test(`writeSafetensors() in ${dtype} is read back with the nearest values of that type`, async () => {
+    const value = fc.float({ noNaN: true, noDefaultInfinity: true, min: -65504, max: 65504 });
+    await withFolder((folder) => {
+      fc.assert(
+        fc.property(fc.array(value, { maxLength: 40 }), (list) => {
+          const path = `${folder}/b.safetensors`;
+          const values = Float32Array.from(list);
+          const shapes = new Map([["x", [values.length, 1]], ["y", [values.length]]]);
+          writeSafetensors(path, { shapes, read: () => values, dtype });
+          const file = openSafetensors(path);
+          const { data } = file.read("y");
+          file.close();
+          // Half a step: relative among normal numbers, absolute among subnormal ones.
+          const [relative, absolute] = { F32: [0, 0], F16: [2 ** -11, 2 ** -25], BF16: [2 ** -8, 2 ** -134] }[dtype];
+          values.forEach((exact, i) => {
+            const limit = Math.max(Math.abs(exact) * relative, absolute);
+            assert(Math.abs(data[i] - exact) <= limit, `${exact} became ${data[i]}`);
+          });
+        }),
+        { numRuns: 50 },
+      );
+    });
+  });
+}
+
+Deno.test("writeSafetensors() rounds ties to even and keeps NaN and infinity in BF16", async () => {
+  await withFolder((folder) => {
+    const path = `${folder}/b.safetensors`;
+    const bits = [0x3f808000, 0x3f818000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001];
+    const values = new Float32Array(Uint32Array.from(bits).buffer);
+    writeSafetensors(path, { shapes: new Map([["x", [6]]]), read: () => values, dtype: "BF16" });
+    const file = openSafetensors(path);
+    const { data } = file.read("x");
+    file.close();
+    assertEquals([...data.subarray(0, 4)], [1, 1.015625, Infinity, -Infinity]);
+    assert(Number.isNaN(data[4]) && Number.isNaN(data[5]));
+  });
+});
+
+Deno.test("writeSafetensors() aligns the data to 8 bytes and names PyTorch's format", async () => {
+  await withFolder((folder) => {
+    const path = `${folder}/b.safetensors`;
+    const metadata = { note: "x" };
+    writeSafetensors(path, { shapes: new Map([["x", [1]]]), read: () => Float32Array.of(5), dtype: "F32", metadata });
+    const bytes = Deno.readFileSync(path);
+    const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
+    assertEquals(length % 8, 0);
+    const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
+    assertEquals(header, {
+      __metadata__: { format: "pt", note: "x" },
+      x: { dtype: "F32", shape: [1], data_offsets: [0, 4] },
+    });
+  });
+});
+
+Deno.test("writeSafetensors() that fails leaves the old file and nothing else", async () => {
+  await withFolder((folder) => {
+    const path = `${folder}/b.safetensors`;
+    Deno.writeTextFileSync(path, "old");
+    const shapes = new Map([["x", [2]]]);
+    const tooLarge = { shapes, read: () => Float32Array.of(1, 70000), dtype: "F16" as const };
+    assertThrows(() => writeSafetensors(path, tooLarge), UsageError, `"x" holds 70000, beyond F16's 65504`);
+    const tooShort = { shapes, read: () => Float32Array.of(1), dtype: "F32" as const };
+    assertThrows(() => writeSafetensors(path, tooShort), RangeError, "has 1 values: shape [2] needs 2");
+    assertEquals(Deno.readTextFileSync(path), "old");
+    assertEquals([...Deno.readDirSync(folder)].map((entry) => entry.name), ["b.safetensors"]);
+  });
+});
+
+Deno.test("writeSafetensors() and openSafetensors() handle tensors larger than one chunk", async () => {
+  await withFolder((folder) => {
+    const path = `${folder}/b.safetensors`;
+    const values = Float32Array.from({ length: 700_001 }, (_, i) => (i % 509) / 256);
+    writeSafetensors(path, { shapes: new Map([["x", [700_001]]]), read: () => values, dtype: "F16" });
+    const file = openSafetensors(path);
+    const { data } = file.read("x");
+    file.close();
+    assert(data.every((value, i) => value === values[i]));
+  });
+});
+
+function writeShards(folder: string, weightMap: unknown): void {
+  for (const [name, value] of [["one", 1], ["two", 2]] as const) {
+    writeSafetensors(`${folder}/${name}.safetensors`, {
+      shapes: new Map([[`t.${name}`, [1]]]),
+      read: () => Float32Array.of(value),
+      dtype: "F32",
+    });
+  }
+  Deno.writeTextFileSync(`${folder}/model.safetensors.index.json`, JSON.stringify({ weight_map: weightMap }));
+}
+
+Deno.test("openSafetensorsFolder() finds each tensor in its shard", async () => {
+  await withFolder((folder) => {
+    writeShards(folder, { "t.two": "two.safetensors", "t.one": "one.safetensors" });
+    const checkpoint = openSafetensorsFolder(folder);
+    assertEquals(checkpoint.read("t.two").data, Float32Array.of(2));
+    assertEquals(checkpoint.read("t.one").data, Float32Array.of(1));
+    assertEquals(checkpoint.paths, [`${folder}/one.safetensors`, `${folder}/two.safetensors`]);
+    checkpoint.close();
+  });
+});
+
+Deno.test("openSafetensorsFolder() follows no path out of the folder and finds missing parts", async () => {
+  await withFolder((folder) => {
+    const cases: [unknown, string][] = [
+      [{ "t.one": "../one.safetensors" }, `"../one.safetensors": must be the name of a .safetensors file`],
+      [{ "t.one": "/etc/one.safetensors" }, "must be the name of a .safetensors file in the folder"],
+      [{ "t.one": "..\\one.safetensors" }, "must be the name of a .safetensors file in the folder"],
+      [{ "t.one": ".safetensors" }, "must be the name of a .safetensors file in the folder"],
+      [{ "t.one": 7 }, "must be the name of a .safetensors file in the folder"],
+      [{ "t.one": "two.safetensors" }, `puts tensor "t.one" into two.safetensors, which lacks it`],
+      [{ "t.one": "three.safetensors" }, "three.safetensors: there is no such file"],
+      [{}, "names 0 files"],
+      [[], `must have an object "weight_map"`],
+    ];
+    for (const [weightMap, message] of cases) {
+      writeShards(folder, weightMap);
+      assertThrows(() => openSafetensorsFolder(folder), UsageError, message);
+    }
+  });
+});
+
+Deno.test("openSafetensorsFolder() says how to convert PyTorch files", async () => {
+  await withFolder((folder) => {
+    assertThrows(() => openSafetensorsFolder(folder), UsageError, "has no model.safetensors");
+    Deno.writeTextFileSync(`${folder}/pytorch_model.bin`, "");
+    assertThrows(() => openSafetensorsFolder(folder), UsageError, "safe_serialization=True");
+  });
+});
+
+Deno.test("sha256OfFiles() is the checksum of the files one after the other", async () => {
+  await withFolder((folder) => {
+    Deno.writeTextFileSync(`${folder}/a`, "ab");
+    Deno.writeTextFileSync(`${folder}/b`, "c");
+    // The SHA-256 of "abc" in FIPS 180-2.
+    const abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assertEquals(sha256OfFiles([`${folder}/a`, `${folder}/b`]), abc);
+  });
+});
+
+Deno.test("openRanged() notices a file that ends early", async () => {
+  await withFolder((folder) => {
+    Deno.writeTextFileSync(`${folder}/a`, "abcdef");
+    const file = openRanged(`${folder}/a`);
+    const target = new Uint8Array(3);
+    file.readInto(2, target);
+    assertEquals(new TextDecoder().decode(target), "cde");
+    assertThrows(() => file.readInto(5, target), FileFormatError, "ends at byte 6, before byte 8");
+    file.close();
+  });
+});

@@ -1,0 +1,183 @@
+/** `deno task bench:engine [--model PATH] [--tokens 1024] [--repeats 5] [--threads N] [--peer torch]`: how fast the native
+ * engine runs a model.
+ *
+ * Two kinds of work on one sequence: the forward pass with the logits of all positions, and the mean cross entropy with
+ * its gradient to a mask per query head and FFN channel. With `--peer torch` the same weights and tokens go through
+ * PyTorch and transformers (from PyPI, in a private environment), in turns with ours, and the results are compared:
+ * a ratio is printed only for work that gave the same numbers.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { parseArgs } from "@std/cli/parse-args";
+import { startEngine } from "../core/engine.ts";
+import { UsageError } from "../core/errors.ts";
+import { createRng } from "../core/rng.ts";
+import { writeSafetensors } from "../core/safetensors.ts";
+import { expectedTensors, queryHeads, type WeightSource } from "../models/config.ts";
+import { toHfConfig } from "../models/hf_config.ts";
+import { forward, type LlamaModel, logits, uploadModel } from "../models/llama.ts";
+import { openModel } from "../models/load.ts";
+import { batchGradients } from "../models/training/gradients.ts";
+import { privatePython } from "./setup_common.ts";
+
+const TORCH_PACKAGES = [["torch==2.15.0"], ["transformers==5.24.0"]];
+
+/** One timed piece of work and a number it must agree on with the peer. */
+interface Outcome {
+  ms: number;
+  /** Sum of the last position's logits, or the mean cross entropy. */
+  value: number;
+  /** Sum of the absolute mask gradients; 0 for the forward pass. */
+  maskGradient: number;
+}
+
+type Work = "forward" | "gradient";
+
+interface Side {
+  name: string;
+  run(work: Work): Promise<Outcome>;
+}
+
+function ours(model: LlamaModel, tokens: Int32Array, library: string): Side {
+  const { layers } = model.config;
+  const masks = layers.map((shape) => ({
+    queryHeads: tf.ones([queryHeads(shape)]) as tf.Tensor1D,
+    ffn: tf.ones([shape.ffnChannels]) as tf.Tensor1D,
+  }));
+  const variables = masks.flatMap(({ queryHeads, ffn }) => [queryHeads, ffn]);
+  const weights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };
+  const work = {
+    forward: async () => {
+      const last = tf.tidy(() => {
+        const all = logits(model, forward(model, { tokens, batch: 1, length: tokens.length }));
+        return tf.sum(tf.slice(all, [tokens.length - 1, 0], [1, -1]));
+      });
+      const [value] = await last.data();
+      last.dispose();
+      return { value, maskGradient: 0 };
+    },
+    gradient: async () => {
+      const { terms, gradients } = await batchGradients({ model, masks, windows: [tokens], weights, variables });
+      const maskGradient = gradients.reduce((sum, g) => g.reduce((s, x) => s + Math.abs(x), sum), 0);
+      return { value: terms.crossEntropy, maskGradient };
+    },
+  };
+  return {
+    name: library,
+    run: async (kind) => {
+      const start = performance.now();
+      const result = await work[kind]();
+      return { ms: performance.now() - start, ...result };
+    },
+  };
+}
+
+/** Writes the checkpoint as a Hugging Face folder in f32, so that both sides have the same weights. */
+function exportFolder(source: WeightSource, folder: string): void {
+  Deno.writeTextFileSync(`${folder}/config.json`, JSON.stringify(toHfConfig(source.config)));
+  writeSafetensors(`${folder}/model.safetensors`, {
+    shapes: expectedTensors(source.config),
+    read: (name) => source.read(name).data,
+    dtype: "F32",
+  });
+}
+
+async function torchSide(folder: string, tokens: Int32Array, threads: number): Promise<Side & { close(): void }> {
+  const python = await privatePython("torch", TORCH_PACKAGES);
+  const script = new URL("./peers/torch_engine.py", import.meta.url).pathname;
+  const child = new Deno.Command(python, { args: [script], stdin: "piped", stdout: "piped", stderr: "inherit" })
+    .spawn();
+  const writer = child.stdin.getWriter();
+  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  let buffered = "";
+  const ask = async (line: string) => {
+    await writer.write(new TextEncoder().encode(`${line}\n`));
+    while (!buffered.includes("\n")) {
+      const { value, done } = await reader.read();
+      if (done) throw new UsageError("The PyTorch side ended early: its message is above");
+      buffered += value;
+    }
+    const end = buffered.indexOf("\n");
+    const answer = JSON.parse(buffered.slice(0, end));
+    buffered = buffered.slice(end + 1);
+    return answer;
+  };
+  const versions = await ask(JSON.stringify({ model: folder, tokens: [...tokens], threads }));
+  return {
+    name: `PyTorch ${versions.torch}, transformers ${versions.transformers}`,
+    run: (work) => ask(work),
+    close: () => child.kill(),
+  };
+}
+
+const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
+const close = (a: number, b: number) => Math.abs(a - b) <= 1e-3 * Math.max(1, Math.abs(a), Math.abs(b));
+
+/** Runs the sides in turns and prints one line per kind of work. */
+async function compare(sides: Side[], tokens: number, repeats: number): Promise<void> {
+  for (const work of ["forward", "gradient"] as Work[]) {
+    const outcomes: Outcome[][] = sides.map(() => []);
+    for (let repeat = -2; repeat < repeats; repeat++) {
+      for (const [i, side] of sides.entries()) {
+        const outcome = await side.run(work);
+        // The first passes touch memory for the first time and are not counted.
+        if (repeat >= 0) outcomes[i].push(outcome);
+      }
+    }
+    const title = work === "forward" ? "forward, all logits" : "loss and mask gradient";
+    for (const [i, side] of sides.entries()) {
+      const times = outcomes[i].map(({ ms }) => ms);
+      const [low, mid, high] = [Math.min(...times), median(times), Math.max(...times)].map((ms) => ms.toFixed(0));
+      const rate = (tokens / median(times) * 1000).toFixed(0);
+      console.log(`${title}: ${side.name}: ${rate} tokens/s (median ${mid} ms, ${low} to ${high}, ${repeats} repeats)`);
+    }
+    if (sides.length < 2) continue;
+    const [a, b] = outcomes;
+    if (!close(a[0].value, b[0].value) || !close(a[0].maskGradient, b[0].maskGradient)) {
+      throw new Error(`The sides disagree on ${title}: ${JSON.stringify(a[0])} and ${JSON.stringify(b[0])}`);
+    }
+    const ratios = a.map((outcome, i) => b[i].ms / outcome.ms);
+    console.log(
+      `${title}: ratio ${median(ratios).toFixed(2)} ` +
+        `(${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}, pair by pair)`,
+    );
+  }
+}
+
+async function main(): Promise<void> {
+  const flags = parseArgs(Deno.args, {
+    string: ["model", "tokens", "repeats", "threads", "peer"],
+    default: { model: "models/SmolLM2-135M.gguf", tokens: "1024", repeats: "5" },
+  });
+  const threads = Number(flags.threads ?? navigator.hardwareConcurrency);
+  Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
+  if (flags.peer !== undefined && flags.peer !== "torch") {
+    throw new UsageError(`Unknown peer "${flags.peer}": the only one is torch`);
+  }
+  const engine = await startEngine("tensorflow");
+  const { source } = await openModel(String(flags.model));
+  const length = Number(flags.tokens);
+  const rng = createRng(0, "bench-engine");
+  const tokens = Int32Array.from({ length }, () => rng.integer(source.config.vocabSize));
+  const folder = await Deno.makeTempDir({ prefix: "bench-engine-" });
+  try {
+    const peer = flags.peer ? (exportFolder(source, folder), await torchSide(folder, tokens, threads)) : undefined;
+    const model = await uploadModel(source);
+    console.log(`${flags.model}, 1 x ${length} random tokens, ${threads} threads, f32, in turns`);
+    await compare([ours(model, tokens, engine.library), ...peer ? [peer] : []], length, Number(flags.repeats));
+    peer?.close();
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+if (import.meta.main) {
+  try {
+    await main();
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    console.error(error.message);
+    Deno.exit(2);
+  }
+}
