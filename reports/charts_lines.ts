@@ -23,19 +23,25 @@ import type { Estimate, Row, Section } from "./rows.ts";
 
 const LABEL_GAP = 15;
 
-/** Spreads labels that would overlap: at least `gap` apart, inside [0, `height`], as near to `wanted` as that allows. */
+/** Spreads labels that would overlap: at least `gap` apart, inside [0, `height`] where they fit, and with the least
+ * sum of squared moves that this allows (isotonic regression by pooling neighbours). */
 export function spreadLabels(wanted: number[], gap: number, height: number): number[] {
   const order = wanted.map((_, i) => i).sort((a, b) => wanted[a] - wanted[b]);
-  const placed = [...wanted];
+  const blocks: { sum: number; size: number }[] = [];
   order.forEach((index, k) => {
-    const floor = k === 0 ? 0 : placed[order[k - 1]] + gap;
-    placed[index] = Math.max(wanted[index], floor);
+    let block = { sum: wanted[index] - k * gap, size: 1 };
+    while (
+      blocks.length > 0 && blocks[blocks.length - 1].sum / blocks[blocks.length - 1].size >= block.sum / block.size
+    ) {
+      const before = blocks.pop()!;
+      block = { sum: before.sum + block.sum, size: before.size + block.size };
+    }
+    blocks.push(block);
   });
-  let ceiling = height;
-  for (const index of order.toReversed()) {
-    placed[index] = Math.min(placed[index], ceiling);
-    ceiling = placed[index] - gap;
-  }
+  const top = height - (wanted.length - 1) * gap;
+  const levels = blocks.flatMap(({ sum, size }) => new Array<number>(size).fill(sum / size));
+  const placed = new Array<number>(wanted.length);
+  order.forEach((index, k) => placed[index] = Math.min(Math.max(levels[k], 0), Math.max(top, 0)) + k * gap);
   return placed;
 }
 
@@ -108,7 +114,7 @@ function referenceLine(frame: Frame, label: string, value: number, dash: number[
   return {
     layer: {
       data: { values: [{ quality }] },
-      mark: { type: "rule", color: NEUTRAL.dense, strokeDash: dash, strokeWidth: 1.2 },
+      mark: { type: "rule", color: NEUTRAL.dense, strokeDash: dash, strokeWidth: 1.2, aria: false },
       encoding: { y: { ...frame.y, field: "quality" } },
     },
     end: { label, colour: NEUTRAL.dense, x: frame.width, y: pixelY(frame.scale, quality) },
@@ -153,11 +159,11 @@ function methodLine(
       {
         data: { values: [...start, ...points] },
         mark: { type: "line", color: colour, strokeWidth: 2 },
-        encoding: { x, y: quality },
+        encoding: { x, y: quality, description: { value: label } },
       },
       {
         data: { values: points },
-        mark: { type: "rule", color: colour, strokeWidth: 1.5 },
+        mark: { type: "rule", color: colour, strokeWidth: 1.5, aria: false },
         encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" } },
       },
       ...[false, true].map((beyond) => ({
@@ -244,7 +250,7 @@ function endLabels(ends: LineEnd[], width: number): Spec[] {
   return [
     ...values.map((value, i) => ({
       data: { values: [value] },
-      mark: { type: "rule", color: ends[i].colour, strokeWidth: 1, strokeDash: [2, 2] },
+      mark: { type: "rule", color: ends[i].colour, strokeWidth: 1, strokeDash: [2, 2], aria: false },
       encoding: { x: pixels("fromX"), x2: { field: "toX" }, y: pixels("fromY"), y2: { field: "toY" } },
     })),
     {

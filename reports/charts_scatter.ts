@@ -108,12 +108,12 @@ function scatterLayers(points: ScatterPoint[], x: Spec, y: Spec, encoding: Spec)
   return [
     {
       data: { values: points },
-      mark: { type: "rule", strokeWidth: 1.2, opacity: 0.8 },
+      mark: { type: "rule", strokeWidth: 1.2, opacity: 0.8, aria: false },
       encoding: { ...colour, x: of(x, "xLow"), x2: { field: "xHigh" }, y },
     },
     {
       data: { values: points },
-      mark: { type: "rule", strokeWidth: 1.2, opacity: 0.8 },
+      mark: { type: "rule", strokeWidth: 1.2, opacity: 0.8, aria: false },
       encoding: { ...colour, x, y: of(y, "yLow"), y2: { field: "yHigh" } },
     },
     ...marks(true),
@@ -232,7 +232,7 @@ export function speedUpAgainstMacs(section: Section, speed: Column, name: string
           layer: [
             {
               data: { values: [{ x: bottom, y: bottom }, { x: top, y: top }] },
-              mark: { type: "line", color: NEUTRAL.dense, strokeDash: [6, 3], strokeWidth: 1.2 },
+              mark: { type: "line", color: NEUTRAL.dense, strokeDash: [6, 3], strokeWidth: 1.2, aria: false },
               encoding: { x, y },
             },
             ...scatterLayers(points, x, y, methodAndLevel(section, rows)),

@@ -19,6 +19,7 @@ import {
 } from "./maskprune_metric.ts";
 import { mean, shrink, smallestInSegments } from "./maskprune_prox.ts";
 import {
+  axisPrices,
   budgetDualStep,
   costShares,
   dualStep,
@@ -206,7 +207,8 @@ export function updateWidths(
   const excess = retainedNow(state, step) - budget;
   const price = Math.max(0, state.budgetDual + rates.augmented * excess);
   const { uniform, widthRate: rate, maxWidthStep: maxStep } = rates;
-  let next = widthStep({ axes, removed, duals, slopes, price, shares, uniform, rate, maxStep });
+  const prices = axisPrices(axes, { duals, slopes, shares, price });
+  let next = widthStep({ axes, removed, duals, slopes, prices, shares, uniform, rate, maxStep });
   // An integrator that runs while the widths are at their speed limit would overshoot later.
   const limited = next.some((axis, a) =>
     axis.some((s, l) => Math.abs(s - removed[a][l]) >= maxStep * axes[a].units - 1e-9)
@@ -217,7 +219,7 @@ export function updateWidths(
     : null;
   if (snapped) {
     next = snapped;
-    // On the budget, the price of the resource is what FFN channels pay for it.
+    // On the budget, z is what FFN channels are worth.
     const ffn = axes.findIndex(({ type }) => type === "ffn");
     state.budgetDual = mean(slopes[ffn].map((q, l) => duals[ffn][l] * q)) / shares[ffn];
   }

@@ -145,8 +145,8 @@ export interface WidthStep {
   duals: readonly (readonly number[])[];
   /** q, see {@linkcode widthSlopes}. */
   slopes: readonly (readonly number[])[];
-  /** Price of the resource: max(0, z + augmented term). */
-  price: number;
+  /** Price of the resource on each axis, see {@linkcode axisPrices}; [axis]. */
+  prices: readonly number[];
   /** [axis]. */
   shares: readonly number[];
   /** Whether all layers share one width. */
@@ -157,12 +157,25 @@ export interface WidthStep {
   maxStep: number;
 }
 
+/** Price of the resource on each axis. FFN channels pay `max(0, z + augmented term)` and so carry the budget; attention
+ * units, where there are both, pay what FFN channels are worth at the margin, `mean(y q) / share`. They are so coarse that
+ * the swings of z while the budget falls would take groups that are dearer than the channels they spare. */
+export function axisPrices(
+  axes: readonly UnitAxis[],
+  { duals, slopes, shares, price }: Pick<WidthStep, "duals" | "slopes" | "shares"> & { price: number },
+): number[] {
+  const ffn = axes.findIndex(({ type }) => type === "ffn");
+  if (ffn < 0) return axes.map(() => price);
+  const worth = mean(slopes[ffn].map((q, l) => duals[ffn][l] * q)) / shares[ffn];
+  return axes.map((_, a) => a === ffn ? price : worth);
+}
+
 /** Widths after one straight-through gradient step: `s/n <- clip(s/n - eta (y q - price * share))`, between 0 and all
  * but one unit. Uniform widths move along the mean over layers. */
 export function widthStep(step: WidthStep): number[][] {
-  const { axes, removed, duals, slopes, price, shares, uniform, rate, maxStep } = step;
+  const { axes, removed, duals, slopes, prices, shares, uniform, rate, maxStep } = step;
   return axes.map(({ units }, a) => {
-    const gradients = slopes[a].map((q, l) => duals[a][l] * q - price * shares[a]);
+    const gradients = slopes[a].map((q, l) => duals[a][l] * q - prices[a] * shares[a]);
     const shared = mean(gradients);
     return removed[a].map((s, l) => {
       const move = -rate * (uniform ? shared : gradients[l]);

@@ -20,6 +20,8 @@ Deno.test("spreadLabels() keeps labels apart, in order and inside the plot", () 
     }
   }));
   assertEquals(spreadLabels([10, 100], 15, 290), [10, 100]);
+  assertEquals(spreadLabels([100, 100], 20, 290), [90, 110]);
+  assertEquals(spreadLabels([290, 289], 20, 290), [290, 270]);
 });
 
 Deno.test("paretoFront() is the set of points that no other beats, by brute force", () => {
