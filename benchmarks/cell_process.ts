@@ -49,7 +49,7 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
       ffi: options.ffi,
       write: job.out,
     }),
-    env: { TF_NUM_INTRAOP_THREADS: String(options.threads) },
+    env: { TF_NUM_INTRAOP_THREADS: String(options.threads), NO_COLOR: "1" },
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",

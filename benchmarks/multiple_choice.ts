@@ -6,7 +6,7 @@ import { NumericError } from "../core/errors.ts";
 import { codePointLength, utf8Length } from "../core/python_text.ts";
 import type { TaskResult } from "../core/schema.ts";
 import { mean, standardError } from "../core/stats.ts";
-import type { Example } from "../datasets/define.ts";
+import type { Example, Task } from "../datasets/define.ts";
 import { loadTask } from "../datasets/load.ts";
 import { getTask } from "../datasets/mod.ts";
 import type { LogLikelihood, Scorer } from "./scorer.ts";
@@ -23,7 +23,7 @@ export interface TaskOptions {
 export interface ScoredExample {
   /** What was asked. */
   example: Example;
-  /** The example's record as read. */
+  /** The example's record as it stands in the file. */
   record: unknown;
   /** Score of each choice. */
   scores: LogLikelihood[];
@@ -46,6 +46,11 @@ const DIVISORS: Record<string, (text: string) => number> = {
   acc_norm: codePointLength,
   acc_bytes: utf8Length,
 };
+
+/** Names of the metrics of `task`: its own, and `acc_bytes` wherever there is `acc_norm`. */
+export function metricNames({ metrics }: Pick<Task, "metrics">): string[] {
+  return metrics.includes("acc_norm") ? [...metrics, "acc_bytes"] : [...metrics];
+}
 
 /** Whether the example is answered rightly by `metric`: 1 or 0. */
 export function outcome(metric: string, { example, scores }: Pick<ScoredExample, "example" | "scores">): number {
@@ -72,8 +77,7 @@ export async function measureTask(
     record: records[i],
     scores: scores.slice(next, next += example.choices.length),
   }));
-  const names = task.metrics.includes("acc_norm") ? [...task.metrics, "acc_bytes"] : task.metrics;
-  const outcomes = names.map((name) => [name, scored.map((one) => outcome(name, one))] as const);
+  const outcomes = metricNames(task).map((name) => [name, scored.map((one) => outcome(name, one))] as const);
   return {
     result: {
       task: task.id,

@@ -45,7 +45,7 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
     case "cell-done":
       return `done    ${event.label} in ${formatSeconds(event.seconds)} ${counter}`;
     case "cell-failed":
-      return `failed  ${event.label} (${event.kind}): ${event.message} ${counter}`;
+      return `failed  ${event.label} (${event.kind}): ${event.message.replace(/\s+/g, " ")} ${counter}`;
     case "end": {
       const skipped = event.skipped > 0 ? `, ${event.skipped} finished before` : "";
       const outcome = `${event.done} cells done, ${event.failed} failed${skipped} in ${formatSeconds(event.seconds)}`;

@@ -64,3 +64,13 @@ const encoder = new TextEncoder();
 export function utf8Length(text: string): number {
   return encoder.encode(text).length;
 }
+
+/** `repr(value)` of a finite float: the shortest digits that give the value back, as in JavaScript, in Python's form
+ * (`-3.0`, `1e-07`, `1e+16`). */
+export function floatRepr(value: number): string {
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-4 || size >= 1e16)) {
+    return value.toExponential().replace(/e(?<sign>[+-])(?<digit>\d)$/, "e$<sign>0$<digit>");
+  }
+  return Number.isInteger(value) ? `${Object.is(value, -0) ? "-0" : value}.0` : String(value);
+}

@@ -8,7 +8,9 @@
 import { join } from "node:path";
 import { BLOCK_FORMATS } from "./dequantize.ts";
 import { FileFormatError, UsageError } from "./errors.ts";
+import { encodeValues } from "./quantize.ts";
 import { listFolder, openRanged, parseJsonObject, type RangedFile, readJsonObject } from "./ranged_file.ts";
+import { type Append, writeWhole } from "./write_file.ts";
 
 /** Limits on what a file may claim. */
 export const SAFETENSORS_LIMITS = {
@@ -281,39 +283,7 @@ export interface SafetensorsContent {
   metadata?: Record<string, string>;
 }
 
-/** f32 to BF16, round to nearest, ties to even; NaN stays NaN. */
-function encodeBf16(values: Float32Array): Uint8Array<ArrayBuffer> {
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const out = new Uint16Array(values.length);
-  for (let i = 0; i < bits.length; i++) {
-    const x = bits[i];
-    out[i] = (x & 0x7fffffff) > 0x7f800000 ? x >>> 16 | 0x40 : x + 0x7fff + (x >>> 16 & 1) >>> 16;
-  }
-  return new Uint8Array(out.buffer);
-}
-
-/** f32 to F16, round to nearest, ties to even. */
-function encodeF16(values: Float32Array, name: string): Uint8Array<ArrayBuffer> {
-  const out = new Float16Array(values);
-  for (let i = 0; i < out.length; i++) {
-    if (!Number.isFinite(out[i]) && Number.isFinite(values[i])) {
-      throw new UsageError(`Tensor "${name}" holds ${values[i]}, beyond F16's 65504: write BF16 or F32`);
-    }
-  }
-  return new Uint8Array(out.buffer);
-}
-
-function encode(values: Float32Array, dtype: FloatDtype, name: string): Uint8Array<ArrayBuffer> {
-  if (dtype === "BF16") return encodeBf16(values);
-  if (dtype === "F16") return encodeF16(values, name);
-  return new Uint8Array(values.slice().buffer);
-}
-
-function writeAll(file: Deno.FsFile, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
-}
-
-function writeContent(file: Deno.FsFile, content: SafetensorsContent): void {
+function appendContent(append: Append, content: SafetensorsContent): void {
   const { shapes, read, dtype, metadata } = content;
   const header: Record<string, unknown> = { __metadata__: { format: "pt", ...metadata } };
   let end = 0;
@@ -327,7 +297,7 @@ function writeContent(file: Deno.FsFile, content: SafetensorsContent): void {
   const bytes = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
   new DataView(bytes.buffer).setBigUint64(0, BigInt(bytes.length - 8), true);
   bytes.set(json, 8);
-  writeAll(file, bytes);
+  append(bytes);
   const chunkValues = CHUNK_BYTES / 4;
   for (const [name, shape] of shapes) {
     const values = read(name);
@@ -336,7 +306,7 @@ function writeContent(file: Deno.FsFile, content: SafetensorsContent): void {
       throw new RangeError(`Tensor "${name}" has ${values.length} values: shape [${shape.join(", ")}] needs ${needed}`);
     }
     for (let i = 0; i < needed; i += chunkValues) {
-      writeAll(file, encode(values.subarray(i, i + chunkValues), dtype, name));
+      append(encodeValues(dtype, values.subarray(i, i + chunkValues), name));
     }
   }
 }
@@ -346,18 +316,5 @@ function writeContent(file: Deno.FsFile, content: SafetensorsContent): void {
  * @throws {UsageError} when a value does not fit F16.
  * @throws {RangeError} when a tensor's values do not fit its shape. */
 export function writeSafetensors(path: string, content: SafetensorsContent): void {
-  const temporary = `${path}.${Deno.pid}.tmp`;
-  const file = Deno.openSync(temporary, { write: true, create: true, truncate: true });
-  try {
-    try {
-      writeContent(file, content);
-      file.syncDataSync();
-    } finally {
-      file.close();
-    }
-    Deno.renameSync(temporary, path);
-  } catch (error) {
-    Deno.removeSync(temporary);
-    throw error;
-  }
+  writeWhole(path, (append) => appendContent(append, content));
 }

@@ -62,6 +62,8 @@ export interface Task<Schema extends z.ZodType = z.ZodType> extends DataSource {
   /** The example of one record.
    * @throws {RangeError} when the fields do not fit together, such as an answer key that no choice has. */
   toExample(record: z.infer<Schema>): Example;
+  /** Fields that lm-evaluation-harness adds to the record before it logs it; none when absent. */
+  addedFields?(example: Example): Record<string, unknown>;
   /** Reported metrics. `acc`: highest log-likelihood; `acc_norm`: highest log-likelihood per character (code point).
    * `acc_bytes`, per UTF-8 byte, is reported wherever `acc_norm` is. */
   metrics: readonly ("acc" | "acc_norm")[];

@@ -29,5 +29,6 @@ export const hellaswag: Task = defineTask({
     choices: choicesAfter(clean(`${activity_label}: ${ctx_a} ${capitalize(ctx_b)}`), endings.map(clean)),
     gold: Number(label),
   }),
+  addedFields: ({ choices, gold }) => ({ query: choices[0].context, choices: choices.map(({ text }) => text), gold }),
   metrics: ["acc", "acc_norm"],
 });

@@ -10,11 +10,11 @@ import { type Corpus, type DataSource, type Example, PARTS, type Task } from "./
 import { readRecords } from "./records.ts";
 
 /** A task's examples in the order of the file. */
-export interface LoadedTask<Data = unknown> {
+export interface LoadedTask {
   /** The examples to score: all, or the first `limit`. */
   examples: Example[];
-  /** Their records as read, for result files that quote them. */
-  records: Data[];
+  /** Their records as they stand in the file, for result files that quote them. */
+  records: unknown[];
   /** Examples in the whole split. */
   total: number;
   /** Where they come from, for records of results. */
@@ -73,7 +73,7 @@ function datasetUse(source: DataSource, split: string, file: string, sha256: str
 export async function loadTask<Schema extends z.ZodType>(
   task: Task<Schema>,
   { data, limit }: { data?: string; limit?: number } = {},
-): Promise<LoadedTask<z.infer<Schema>>> {
+): Promise<LoadedTask> {
   const path = findFile(task, data, task.files);
   if (path === undefined) throw missing(task, task.split, data, task.files);
   const { records, sha256 } = await readRecords(path, { record: task.record });
@@ -87,7 +87,7 @@ export async function loadTask<Schema extends z.ZodType>(
   });
   return {
     examples: examples.slice(0, limit),
-    records: records.slice(0, limit).map(({ value }) => value),
+    records: records.slice(0, limit).map(({ raw }) => raw),
     total: examples.length,
     dataset: datasetUse(task, task.split, baseName(path), sha256),
   };

@@ -16,6 +16,8 @@ export interface DataRecord<T> {
   line: number;
   /** The record, checked. */
   value: T;
+  /** The record as it stands in the file, with its fields in their order. */
+  raw: unknown;
 }
 
 /** What a file holds. */
@@ -67,15 +69,20 @@ async function* readLines(path: string): AsyncGenerator<string> {
   if (rest !== undefined) yield rest;
 }
 
-function parseRecord<Schema extends z.ZodType>(path: string, line: number, text: string, schema: Schema) {
-  let json: unknown;
+function parseRecord<Schema extends z.ZodType>(
+  path: string,
+  line: number,
+  text: string,
+  schema: Schema,
+): DataRecord<z.infer<Schema>> {
+  let raw: unknown;
   try {
-    json = JSON.parse(text);
+    raw = JSON.parse(text);
   } catch (error) {
     throw new FileFormatError(path, `line ${line} is not JSON: ${(error as Error).message}`);
   }
-  const result = schema.safeParse(json);
-  if (result.success) return result.data;
+  const result = schema.safeParse(raw);
+  if (result.success) return { line, value: result.data, raw };
   const [issue] = result.error.issues;
   const field = issue.path.join(".");
   throw new FileFormatError(path, `line ${line}${field && `, field "${field}"`}: ${issue.message}`);
@@ -98,8 +105,9 @@ export async function readRecords<Schema extends z.ZodType>(
     for await (const text of readLines(path)) {
       line++;
       if (isJson && text.trim() === "") continue;
-      const value = isJson ? parseRecord(path, line, text, record) : record.parse({ [textField!]: text });
-      if (records.push({ line, value }) >= maxRecords) break;
+      const plain = { [textField!]: text };
+      const read = isJson ? parseRecord(path, line, text, record) : { line, value: record.parse(plain), raw: plain };
+      if (records.push(read) >= maxRecords) break;
     }
   } catch (error) {
     if (error instanceof FileFormatError) throw error;

@@ -16,7 +16,7 @@
  * LLaMA-7B at 50 %: layers 3 to 30 of 32; its code used 4 to 29 for 20 %, `keepFirst=4,keepLast=2`); `uniform` prunes
  * all layers alike; `global` ranks heads and channels of the layers of `block` together.
  *
- * Cost: about three forward passes over calibration; memory for the input of every layer and the gradients of one.
+ * Cost: about four forward passes over calibration; memory for the input of every layer and the gradients of one.
  * Deviations from the authors' code: calibration data is what the harness gives to every method (theirs: 10 windows of
  * 64 tokens of BookCorpus); the widths meet a parameter budget, where the code takes a fraction of the groups, and
  * `global` therefore cuts to the last channel; with grouped queries the code credits a key/value head with query heads

@@ -22,43 +22,35 @@
  */
 import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
-import { densePlan, type PrunePlan, type UnitType } from "../models/plan.ts";
+import { densePlan } from "../models/plan.ts";
 import {
   endRun,
   keepSnapshot,
   type LearnedRun,
   nextStep,
   noteStep,
+  resumeFrozen,
   startRun,
   trainFrozen,
 } from "./_shared/learned_run.ts";
+import { keptOf, planOfRemoved, removedUnits, unitAxes } from "./_shared/learned_units.ts";
 import { calibratedMetrics } from "./_shared/maskprune_metric.ts";
 import { mean } from "./_shared/maskprune_prox.ts";
 import {
   createMaskState,
   gradientStep,
-  keptMasks,
   layerMasks,
   type MaskPruneRates,
   type MaskState,
   packState,
   type PlainState,
   plainState,
-  planOfState,
   proximalUpdate,
   retainedNow,
   unpackState,
   updateWidths,
 } from "./_shared/maskprune_state.ts";
-import {
-  budgetRamp,
-  budgetResource,
-  costShares,
-  finalShapes,
-  removedUnits,
-  type Resource,
-  unitAxes,
-} from "./_shared/maskprune_widths.ts";
+import { budgetRamp, budgetResource, costShares, finalShapes, type Resource } from "./_shared/maskprune_widths.ts";
 import { defineMethod, type Method, type MethodContext, type PruneResult } from "./define.ts";
 
 const part = z.number().min(0).max(1);
@@ -110,15 +102,14 @@ export const maskPrune: Method<typeof options> = defineMethod({
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
     const { run, found } = await startRun(context as MethodContext<unknown>, "mask-prune");
     try {
-      const stored = found?.values as { plan: PrunePlan; masks: UnitType[][]; frozen: true } | PlainState | undefined;
-      if (stored && "frozen" in stored) {
-        const masks = stored.masks.map((types, l) =>
-          Object.fromEntries(types.map((type) => [type, found!.arrays.get(`frozen/${l}/${type}/mask`)!.data]))
-        );
-        return await trainFrozen(run, { plan: stored.plan, masks, maskRate: context.options.frozenMaskRate }, found!);
-      }
+      const frozen = found && resumeFrozen(run, found, context.options.frozenMaskRate);
+      if (frozen) return await frozen;
       found?.restore();
-      const state = await learnStructure(context, run, found ? unpackState(stored as PlainState, found.arrays) : null);
+      const state = await learnStructure(
+        context,
+        run,
+        found ? unpackState(found.values as PlainState, found.arrays) : null,
+      );
       return await freezeAndTrain(context, run, state);
     } finally {
       endRun(run);
@@ -220,8 +211,9 @@ function fixWidths(
 /** Cuts the bottom units out and trains the rest. */
 function freezeAndTrain(context: MethodContext<Options>, run: LearnedRun, state: MaskState): Promise<PruneResult> {
   const { options, model } = context;
-  const plan = planOfState(state, model.config);
+  const { axes, chosen, masks: all } = state;
+  const plan = planOfRemoved(model.config, axes, (a, l, unit) => chosen[a][l][unit] === 1);
   const hard = options.masks === "hard";
-  const masks = hard ? model.config.layers.map(() => ({})) : keptMasks(state, plan);
+  const masks = hard ? model.config.layers.map(() => ({})) : keptOf(plan, axes, (a, l, unit) => all[a][l][unit]);
   return trainFrozen(run, { plan, masks, maskRate: hard ? 0 : options.frozenMaskRate });
 }

@@ -8,7 +8,9 @@ import type { Method } from "./define.ts";
 import { flap } from "./flap.ts";
 import { llmPruner } from "./llm_pruner.ts";
 import { magnitude } from "./magnitude.ts";
+import { maskPrune } from "./mask_prune.ts";
 import { random } from "./random.ts";
+import { sheared } from "./sheared.ts";
 import { wandaSp } from "./wanda_sp.ts";
 
 const registry = new Map<string, Method>();
@@ -25,6 +27,8 @@ register(magnitude);
 register(wandaSp);
 register(llmPruner);
 register(flap);
+register(sheared);
+register(maskPrune);
 
 /** Every method, in the order of registration. */
 export function listMethods(): Method[] {

@@ -186,7 +186,7 @@ export function qualityAgainstSpeed(section: Section, quality: Column, speed: Co
                 strokeJoin: "round",
                 strokeCap: "round",
               },
-              encoding: { x, y },
+              encoding: { x, y, description: { value: "Pareto front" } },
             },
             ...scatterLayers(points, x, y, methodAndLevel(section, rows)),
             ...(reference ? densePoint(x, y, reference) : []),

@@ -42,16 +42,17 @@ export function count(value: number): string {
   return scaled.toFixed(decimals(scaled, 4, 2)) + unit[1];
 }
 
-/** Operations in units of 10^9: `7930000000` as `7.93G`. */
+/** Operations in units of 10^9, or 10^6 for tiny models: `7930000000` as `7.93G`. */
 export function operations(value: number): string {
-  const scaled = value / 1e9;
-  return `${scaled.toFixed(decimals(scaled, 3, 3))}G`;
+  const [size, unit] = value >= 1e8 ? [1e9, "G"] : [1e6, "M"];
+  const scaled = value / Number(size);
+  return `${scaled.toFixed(decimals(scaled, 3, 2))}${unit}`;
 }
 
 /** Bytes as MiB without the unit. */
 export function mebibytes(bytes: number): string {
   const scaled = bytes / 2 ** 20;
-  return scaled.toFixed(scaled >= 100 ? 0 : 1);
+  return scaled.toFixed(scaled >= 100 ? 0 : scaled >= 10 ? 1 : 2);
 }
 
 /** A p value: `p < 0.001` or `p = 0.013`, with spaces that do not break. */

@@ -51,6 +51,7 @@ th button:hover{color:var(--accent)}th button:focus-visible{outline:2px solid va
 th[aria-sort=ascending] button>span::after{content:" \\25B2";font-size:9px}
 th[aria-sort=descending] button>span::after{content:" \\25BC";font-size:9px}
 td .name{display:inline-block;width:max-content;max-width:min(290px,36vw);white-space:normal;overflow-wrap:anywhere;vertical-align:top}
+th:last-child,td:last-child{padding-right:18px}
 tr.first>td{border-top:2px solid var(--line)}table.sorted tr.first>td{border-top:0}
 tr:last-child>td{border-bottom:0}
 td .spread{color:var(--muted);font-size:11.5px}

@@ -14,18 +14,19 @@ export interface ChartLink {
 }
 
 /** Text from a record, harmless inside a Markdown table, line or HTML. */
-function escape(text: string): string {
+export function escapeMarkdown(text: string): string {
   return text.replace(/[\r\n]+/g, " ").replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;")
     .replace(/[\\`*_[\]|]/g, "\\$&");
 }
 
 function cellText({ text, spread, standing }: TableCell): string {
-  const value = escape(text);
+  const value = escapeMarkdown(text);
   const marked = standing.place === 1 ? `**${value}**` : standing.place === 2 ? `<u>${value}</u>` : value;
-  return marked + escape(spread) + escape(standing.sign);
+  return marked + escapeMarkdown(spread) + escapeMarkdown(standing.sign);
 }
 
-function tableLines(header: string[], numeric: boolean[], body: string[][]): string[] {
+/** A table in Markdown; cells must be escaped already. */
+export function tableLines(header: string[], numeric: boolean[], body: string[][]): string[] {
   const line = (cells: string[]) => `| ${cells.join(" | ")} |`;
   return [line(header), line(numeric.map((right) => right ? "---:" : "---")), ...body.map(line)];
 }
@@ -33,7 +34,7 @@ function tableLines(header: string[], numeric: boolean[], body: string[][]): str
 function comparisonLines(table: Table): string[] {
   const header = table.columns.map(({ header, detail, better }) => {
     const arrow = better === "higher" ? " ↑" : better === "lower" ? " ↓" : "";
-    return escape(header) + arrow + (detail === "" ? "" : `<br>${escape(detail)}`);
+    return escapeMarkdown(header) + arrow + (detail === "" ? "" : `<br>${escapeMarkdown(detail)}`);
   });
   return tableLines(
     header,
@@ -49,24 +50,25 @@ function glanceLines(section: Section, ranks: Ranking[]): string[] {
     level,
     ...findings.map((found) => {
       if (found === null) return "–";
-      const winner = found.best === "" ? "" : `**${escape(found.best)}** `;
-      return winner + escape(found.value) + (found.verdict === "" ? "" : `<br>${escape(found.verdict)}`);
+      const winner = found.best === "" ? "" : `**${escapeMarkdown(found.best)}** `;
+      return winner + escapeMarkdown(found.value) +
+        (found.verdict === "" ? "" : `<br>${escapeMarkdown(found.verdict)}`);
     }),
   ]);
-  return [...tableLines(["asked", ...topics.map(escape)], ["", ...topics].map(() => false), body), ""];
+  return [...tableLines(["asked", ...topics.map(escapeMarkdown)], ["", ...topics].map(() => false), body), ""];
 }
 
-const noteLines = (notes: string[]) => [...notes.map((text) => `- ${escape(text)}`), ""];
+const noteLines = (notes: string[]) => [...notes.map((text) => `- ${escapeMarkdown(text)}`), ""];
 
 const factLines = (facts: { name: string; text: string }[]) =>
-  facts.map(({ name, text }) => `- ${escape(name)}: ${escape(text)}`);
+  facts.map(({ name, text }) => `- ${escapeMarkdown(name)}: ${escapeMarkdown(text)}`);
 
 function failureLines(section: Section): string[] {
   const failures = section.rows.flatMap(({ label, failures }) => failures.map((record) => ({ label, record })));
   if (failures.length === 0) return [];
   const lines = failures.map(({ label, record: { cell, failure } }) =>
-    `- ${escape(label)} at ${Number((100 * cell.sparsity).toFixed(2))} %, seed ${cell.seed}: ${failure.kind}` +
-    `${failure.exitCode === null ? "" : ` (exit code ${failure.exitCode})`}: ${escape(failure.message)}`
+    `- ${escapeMarkdown(label)} at ${Number((100 * cell.sparsity).toFixed(2))} %, seed ${cell.seed}: ${failure.kind}` +
+    `${failure.exitCode === null ? "" : ` (exit code ${failure.exitCode})`}: ${escapeMarkdown(failure.message)}`
   );
   return ["### Failed cells", "", ...lines, ""];
 }
@@ -75,11 +77,11 @@ function sectionLines(section: Section, ranks: Ranking[], charts: ChartLink[]): 
   const notes = legend(section);
   const quality = buildQualityTable(section, ranks);
   return [
-    `## ${escape(section.model)} on ${section.engine}`,
+    `## ${escapeMarkdown(section.model)} on ${section.engine}`,
     "",
-    escape(contextWords(section)),
+    escapeMarkdown(contextWords(section)),
     "",
-    ...warnings(section).flatMap((text) => [`> ${escape(text)}`, ">"]).slice(0, -1),
+    ...warnings(section).flatMap((text) => [`> ${escapeMarkdown(text)}`, ">"]).slice(0, -1),
     "",
     ...glanceLines(section, ranks),
     ...(quality === null ? [] : ["### Quality", "", ...comparisonLines(quality), "", ...noteLines(notes.quality)]),
@@ -89,7 +91,7 @@ function sectionLines(section: Section, ranks: Ranking[], charts: ChartLink[]): 
     "",
     ...noteLines(notes.cost),
     ...(charts.length > 0
-      ? ["### Charts", "", ...charts.flatMap(({ name, title }) => [`![${escape(title)}](${name}.svg)`, ""])]
+      ? ["### Charts", "", ...charts.flatMap(({ name, title }) => [`![${escapeMarkdown(title)}](${name}.svg)`, ""])]
       : []),
     ...(section.columns.some(({ primary }) => !primary)
       ? ["### All metrics of the tasks", "", ...comparisonLines(buildTaskTable(section, ranks)), ""]
@@ -113,6 +115,10 @@ export function toMarkdown(
   title: string,
   parts: { section: Section; ranks: Ranking[]; charts: ChartLink[] }[],
 ): string {
-  return [`# ${escape(title)}`, "", ...parts.flatMap((part) => sectionLines(part.section, part.ranks, part.charts))]
+  return [
+    `# ${escapeMarkdown(title)}`,
+    "",
+    ...parts.flatMap((part) => sectionLines(part.section, part.ranks, part.charts)),
+  ]
     .join("\n").replace(/\n{3,}/g, "\n\n").trimEnd() + "\n";
 }

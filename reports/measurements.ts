@@ -17,7 +17,7 @@ export interface Column {
   metric: string;
   /** Name for CSV headers; not always unique. */
   slug: string;
-  /** Number of examples or windows, and of how many: `n=200 of 2376`. */
+  /** Window length, number of examples or windows, and of how many: `n=200 of 2376`. */
   count: string;
   /** Whether only a part of the data was scored. */
   limited: boolean;
@@ -56,10 +56,21 @@ export interface Measurement {
 export const baseName = (path: string): string => path.replace(/[/\\]+$/, "").split(/[/\\]/).pop() || path;
 const ofTotal = (part: number, total: number) => part < total ? `n=${part} of ${total}` : `n=${part}`;
 
+const AVERAGING = {
+  a: "mean of window means, per token",
+  b: "mean over tokens, per token",
+  c: "whole documents, per word; tests give every document the same weight",
+};
+
+/** Window length, and scored windows or documents of how many; the number of documents is not known where only the first were read. */
+function windowCount({ protocol, windows, windowTokens, maxWindows, tokens }: PerplexityResult): string {
+  if (protocol !== "c") return `L=${windowTokens}, ${ofTotal(windows, Math.floor(tokens / windowTokens))}`;
+  return windows === maxWindows ? `n=first ${windows} documents` : `n=${windows} documents`;
+}
+
 function perplexityMeasurement(result: PerplexityResult): Measurement {
   const { corpus, protocol, windowTokens, windows, dataset } = result;
-  const total = Math.max(windows, Math.floor(result.tokens / windowTokens));
-  const averaging = protocol === "b" ? "mean over tokens" : "mean of window means";
+  const count = windowCount(result);
   return {
     column: {
       key: JSON.stringify([
@@ -75,11 +86,11 @@ function perplexityMeasurement(result: PerplexityResult): Measurement {
       ]),
       kind: "perplexity",
       name: corpus,
-      metric: "perplexity",
+      metric: protocol === "c" ? "word perplexity" : "perplexity",
       slug: `${corpus}_${protocol}${windowTokens}_n${windows}`,
-      count: ofTotal(windows, total),
-      limited: windows < total,
-      protocol: `protocol ${protocol} (${averaging}), ${windowTokens}-token windows, ${ofTotal(windows, total)}, ` +
+      count,
+      limited: /of|first/.test(count),
+      protocol: `protocol ${protocol} (${AVERAGING[protocol]}), ${count}, ` +
         `BOS: ${result.bosPolicy}, ${datasetWords(dataset)}, tokenizer ${result.tokenizerSha256.slice(0, 12)}`,
       higherIsBetter: false,
       primary: true,

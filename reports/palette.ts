@@ -1,6 +1,6 @@
 /** One fixed colour and place in the order per method, so that figures of different runs can be read side by side.
  * Colours are Okabe and Ito's, which stay apart for the common kinds of colour blindness; methods the list does not
- * know get colours of Tol's muted scheme.
+ * know get spare colours, the same as long as the same methods are compared.
  *
  * @module
  */
@@ -14,7 +14,7 @@ const KNOWN: [id: string, colour: string][] = [
   ["sheared", "#CC79A7"],
   ["mask-prune", "#D55E00"],
 ];
-const SPARE = ["#7A5195", "#882255", "#44AA99", "#999933", "#6699CC", "#AA4466", "#117733", "#DDCC77"];
+const SPARE = ["#8F6BC1", "#44AA99", "#999933", "#6699CC", "#B5577E", "#5B9A3C", "#A0622D", "#DDCC77"];
 
 /** Neutral colours of the figures. The HTML page replaces exactly these in dark mode. */
 export const NEUTRAL = {

@@ -85,16 +85,27 @@ function ratio(own: Estimate, dense: Estimate): Estimate {
   return { value, spread, spreadOf: "repeats", n: Math.min(own.n, dense.n) };
 }
 
-/** The options that decide a plan, as flat `name: value` pairs. */
-function planOptions(cell: Cell): Record<string, string> {
-  const flat: Record<string, string> = {};
-  for (const [name, value] of Object.entries(cell.method?.options ?? {})) {
-    flat[name] = typeof value === "string" ? value : JSON.stringify(value);
+/** Fields of a cell that say what is pruned or what is measured, not how it is pruned. */
+const NOT_OPTIONS = new Set(
+  ["model", "engine", "method", "sparsity", "seed", "perplexity", "tasks", "limit", "throughput"],
+);
+
+/** Nested values as flat `name: text` pairs. */
+function flatten(name: string, value: unknown): [string, string][] {
+  if (Array.isArray(value)) {
+    return [[
+      name,
+      value.every((item) => typeof item === "string") ? value.join("+") : JSON.stringify(value),
+    ]];
   }
-  flat.units = cell.units.join("+");
-  flat.ffnMultiple = String(cell.ffnMultiple);
-  flat.calibration = `${cell.calibration.corpus} ${cell.calibration.sequences}x${cell.calibration.tokens}`;
-  return flat;
+  if (typeof value !== "object" || value === null) return [[name, String(value)]];
+  return Object.entries(value).flatMap(([key, inner]) => flatten(name === "" ? key : `${name}.${key}`, inner));
+}
+
+/** Everything that decides how a cell is pruned. */
+function planOptions(cell: Cell): Record<string, string> {
+  const rest = Object.fromEntries(Object.entries(cell).filter(([name]) => !NOT_OPTIONS.has(name)));
+  return Object.fromEntries([...flatten("", cell.method?.options ?? {}), ...flatten("", rest)]);
 }
 
 /** A label per cell: the method's id, and where a method occurs with several options, the options that differ. */

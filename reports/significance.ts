@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { holm, mcnemarExact, pairedDifference, standardError } from "../core/stats.ts";
+import { holm, mcnemarExact, pairedDifference, pairedPermutation, standardError } from "../core/stats.ts";
 import type { Column } from "./measurements.ts";
 import type { Row, Section } from "./rows.ts";
 
@@ -15,10 +15,11 @@ export interface Comparison {
   /** The row that the best is compared with. */
   other: Row;
   /** How much better the best row is: nats per token for perplexity, a fraction for accuracies; 95 % interval
-   * (normal for `mcnemar`, percentile for `bootstrap`). */
+   * (normal for `mcnemar`, bootstrap for `permutation`). */
   lead: { value: number; low: number; high: number };
-  /** `mcnemar`: exact, one seed each; `bootstrap`: resampled windows or examples. */
-  test: "mcnemar" | "bootstrap";
+  /** `mcnemar`: exact, one seed each; `permutation`: random sign flips of the differences, which stays honest for few
+   * windows where a bootstrap p value does not. */
+  test: "mcnemar" | "permutation";
   /** Corrected p value. */
   p: number;
 }
@@ -41,8 +42,9 @@ const isBinary = (row: Row, column: Column) =>
 /** Resampled units at most: longer lists are summed in this many blocks first, which keeps the mean and its spread. */
 const MOST_UNITS = 250;
 
-/** Resamples of a test: enough for p values that survive the correction for a column of many methods and levels. */
-const RESAMPLES = { perplexity: 5000, "mean-accuracy": 5000, task: 2000, throughput: 0 };
+const INTERVAL_RESAMPLES = 2000;
+/** Sign flips of a test: enough for p values that survive the correction for a column of many methods and levels. */
+const TEST_RESAMPLES = { perplexity: 5000, "mean-accuracy": 5000, task: 2000, throughput: 0 };
 
 function inBlocks(values: number[]): number[] {
   if (values.length <= MOST_UNITS) return values;
@@ -65,17 +67,18 @@ function mcnemar(own: number[], theirs: number[], other: Row): Comparison {
   };
 }
 
-function compare(column: Column, best: Row, other: Row): Comparison | null {
+/** Tests one row against another on the same windows or examples; the p value is not corrected yet.
+ * @returns null where the two do not share them. */
+export function compare(column: Column, best: Row, other: Row): Comparison | null {
   const own = best.paired.get(column.key);
   const theirs = other.paired.get(column.key);
   if (own === undefined || theirs === undefined || own.length !== theirs.length || own.length < 2) return null;
   const [better, worse] = column.higherIsBetter ? [own, theirs] : [theirs, own];
   if (isBinary(best, column) && isBinary(other, column)) return mcnemar(better, worse, other);
-  const { mean, low, high, p } = pairedDifference(inBlocks(better), inBlocks(worse), {
-    seed: 0,
-    resamples: RESAMPLES[column.kind],
-  });
-  return { other, lead: { value: mean, low, high }, test: "bootstrap", p };
+  const [first, second] = [inBlocks(better), inBlocks(worse)];
+  const { mean, low, high } = pairedDifference(first, second, { seed: 0, resamples: INTERVAL_RESAMPLES });
+  const p = pairedPermutation(first, second, { seed: 0, resamples: TEST_RESAMPLES[column.kind] });
+  return { other, lead: { value: mean, low, high }, test: "permutation", p };
 }
 
 /** Rankings of every level and quality column of a section; throughput is not ranked, since methods of one level

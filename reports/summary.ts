@@ -7,7 +7,7 @@ import type { DoneRecord } from "../core/schema.ts";
 import { count, level, percent, pValue, withSpread } from "./format.ts";
 import { type Column, PRIMARY_METRIC_RULE } from "./measurements.ts";
 import type { Row, Section } from "./rows.ts";
-import { ALPHA, isClear, type Ranking } from "./significance.ts";
+import { ALPHA, type Comparison, isClear, type Ranking } from "./significance.ts";
 import { meanOf } from "./table.ts";
 
 /** The winner of one level by one column. */
@@ -38,7 +38,8 @@ export function headlineColumns(section: Section): Column[] {
   return [...section.columns.filter(({ kind }) => kind === "perplexity"), ...(means.length > 0 ? means : tasks)];
 }
 
-function leadWords(column: Column, lead: { value: number; low: number; high: number }): string {
+/** How far the other is behind, with its interval: percent of perplexity, points of accuracy. */
+function leadWords(column: Column, lead: Comparison["lead"]): string {
   if (column.kind === "perplexity") {
     const more = (nats: number) => (100 * Math.expm1(nats)).toFixed(1);
     return `${more(lead.value)} % higher [${more(lead.low)}, ${more(lead.high)}]`;
@@ -91,12 +92,14 @@ export function glance(section: Section, ranks: Ranking[]): Glance {
   );
   const topic = (column: Column) => {
     const base = dense?.values.get(column.key);
-    const what = column.kind === "perplexity" ? `Lowest perplexity, ${column.name}` : `Highest ${column.name}`;
+    const what = column.kind === "perplexity"
+      ? `Lowest ${column.metric}, ${column.name}`
+      : `Highest ${column.name}${column.kind === "task" ? ` ${column.metric}` : ""}`;
     return what + (several ? `, ${column.count}` : "") + (base ? ` (dense ${qualityText(column, base.value)})` : "");
   };
   const levels = [...new Set(section.rows.filter((row) => row.methodId !== null).map(({ asked }) => asked))];
   return {
-    topics: [...columns.map(topic), ...(speeds.length > 0 ? ["Speed-up over dense, slowest to fastest method"] : [])],
+    topics: [...columns.map(topic), ...(speeds.length > 0 ? ["Speed-up over dense"] : [])],
     lines: levels.map((asked) => ({
       level: level(asked),
       findings: [
@@ -208,7 +211,7 @@ export function legend(section: Section): { quality: string[]; cost: string[] } 
         : [`One seed (${seeds.join(", ")}) per cell: the spread between seeds is unknown.`]),
       "Best of its level in bold, second best underlined. * clearly better than every other method of its level; " +
       "≈ not clearly worse than the best. Paired tests on the same windows or examples (exact McNemar for one seed of " +
-      `a task, bootstrap otherwise; seeds averaged first), Holm-corrected over all tests of a column at ${ALPHA}.`,
+      `a task, sign-flip permutation otherwise; seeds averaged first), Holm-corrected over all tests of a column at ${ALPHA}.`,
       ...(section.columns.some(({ kind }) => kind === "mean-accuracy")
         ? [`Mean accuracy is the plain mean over tasks of ${PRIMARY_METRIC_RULE}.`]
         : []),

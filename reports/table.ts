@@ -159,7 +159,11 @@ function qualityStrip(column: Column, ranks: Ranking[], first = false): Strip {
     ranks.filter((ranking) => ranking.column === column).flatMap((ranking) => [...standings(ranking)]),
   );
   const header = column.kind === "mean-accuracy" ? "mean acc." : column.name;
-  const unit = column.kind === "perplexity" ? "ppl" : column.kind === "task" ? `${column.metric} %` : "%";
+  const unit = column.kind === "perplexity"
+    ? column.metric.replace("perplexity", "ppl")
+    : column.kind === "task"
+    ? `${column.metric} %`
+    : "%";
   return {
     column: {
       ...fixed(

@@ -60,22 +60,27 @@ export async function findPython(): Promise<string> {
   );
 }
 
-/** The Python of a private environment with `packages`, made in the cache folder the first time. */
+/** The Python of a private environment with `packages` (arguments of pip, one list per call), made in the cache folder
+ * the first time. Tools that share a name share the environment; what is missing is added. */
 export async function privatePython(name: string, packages: string[][]): Promise<string> {
   const folder = `${cacheFolder()}/python-${name}`;
   const python = `${folder}/bin/python`;
   const marker = `${folder}/ready`;
-  const wanted = JSON.stringify(packages);
+  let present: string[][] = [];
   try {
-    if (Deno.readTextFileSync(marker) === wanted) return python;
+    present = JSON.parse(Deno.readTextFileSync(marker));
   } catch {
     // Not made yet.
   }
-  console.error(`Private Python environment "${name}": installing ${packages.flat().join(" ")} into ${folder}`);
-  await runCommand(await findPython(), ["-m", "venv", folder], "Python could not make a virtual environment");
-  for (const args of packages) {
+  const missing = packages.filter((args) => !present.some((other) => other.join(" ") === args.join(" ")));
+  if (missing.length === 0) return python;
+  console.error(`Private Python environment "${name}": installing ${missing.flat().join(" ")} into ${folder}`);
+  if (present.length === 0) {
+    await runCommand(await findPython(), ["-m", "venv", folder], "Python could not make a virtual environment");
+  }
+  for (const args of missing) {
     await runCommand(python, ["-m", "pip", "install", "--quiet", ...args], `pip could not install ${args.join(" ")}`);
   }
-  Deno.writeTextFileSync(marker, wanted);
+  Deno.writeTextFileSync(marker, JSON.stringify([...present, ...missing]));
   return python;
 }

@@ -42,7 +42,7 @@ const HERDS: readonly (readonly [string, string])[] = [
   ["swallow", "swallows"],
 ];
 
-const MOST = 12;
+const MOST = 10;
 
 const she = (person: Person) => person.female ? "she" : "he";
 const her = (person: Person) => person.female ? "her" : "him";

@@ -60,7 +60,7 @@ function defineQuestions(kind: QuestionKind, summary: string): Task<typeof quest
 /** Who lives where, what an animal eats, which tool a trade needs: four answers. */
 export const tinyFacts = defineQuestions("facts", "facts about people, villages, trades and animals");
 /** How many there are after some come or go: four answers. */
-export const tinyCounting = defineQuestions("counting", "counting, adding and taking away up to twelve");
+export const tinyCounting = defineQuestions("counting", "counting, adding and taking away up to ten");
 /** Singular or plural verb, with other nouns in between: two answers. */
 export const tinyAgreement = defineQuestions("agreement", "agreement of subject and verb across other nouns");
 /** Who or what a pronoun means: three answers. */

@@ -208,15 +208,15 @@ export function tellReference(teller: Teller, kind: (typeof REFERENCE_KINDS)[num
 
 /** Kinds of documents and how often each is told, in percent. */
 const DOCUMENTS: readonly (readonly [percent: number, tell: (teller: Teller) => void])[] = [
-  [22, tellDay],
-  [10, (teller) => tellCounting(teller, "sum")],
-  [8, (teller) => tellCounting(teller, teller.rng.pick(COUNTING_KINDS))],
-  [8, (teller) => tellReference(teller, "owners")],
-  [8, (teller) => tellReference(teller, teller.rng.pick(REFERENCE_KINDS))],
-  [14, (teller) => tellDescription(teller, 2 + teller.rng.integer(3))],
-  [16, tellPortrait],
-  [4, tellVillage],
-  [5, tellTrade],
+  [16, tellDay],
+  [12, (teller) => tellCounting(teller, "sum")],
+  [9, (teller) => tellCounting(teller, teller.rng.pick(COUNTING_KINDS))],
+  [10, (teller) => tellReference(teller, "owners")],
+  [10, (teller) => tellReference(teller, teller.rng.pick(REFERENCE_KINDS))],
+  [11, (teller) => tellDescription(teller, 2 + teller.rng.integer(3))],
+  [20, tellPortrait],
+  [3, tellVillage],
+  [4, tellTrade],
   [5, tellAnimals],
 ];
 

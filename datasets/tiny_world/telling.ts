@@ -118,9 +118,9 @@ export function listed(items: readonly string[]): string {
   return items.length < 2 ? items.join("") : `${items.slice(0, -1).join(", ")} and ${items.at(-1)}`;
 }
 
-const NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split(" ");
+const NUMBERS = "no one two three four five six seven eight nine ten".split(" ");
 
-/** The number in words, 0 (`no`) to 12. */
+/** The number in words, 0 (`no`) to 10. */
 export function numberWord(n: number): string {
   return NUMBERS[n];
 }

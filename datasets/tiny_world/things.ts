@@ -15,15 +15,11 @@ export const OBJECTS = [
   "hat",
   "scarf",
   "cup",
-  "spade",
   "map",
   "blanket",
   "umbrella",
   "bucket",
   "flute",
-  "ball",
-  "lamp",
-  "jug",
   "key",
 ] as const;
 

@@ -60,10 +60,8 @@ export const VILLAGES: readonly Village[] = [
   { name: "Brookfield", beside: "the canal", landmark: "windmill", product: "bread" },
   { name: "Cliffhaven", beside: "the sea", landmark: "lighthouse", product: "salt" },
   { name: "Fernley", beside: "the forest", landmark: "oak tree", product: "mushrooms" },
-  { name: "Greystone", beside: "the quarry", landmark: "tower", product: "slate" },
   { name: "Larkhill", beside: "the hills", landmark: "chapel", product: "wool" },
   { name: "Mossdale", beside: "the lake", landmark: "boathouse", product: "eels" },
-  { name: "Oakham", beside: "the road", landmark: "market hall", product: "cider" },
   { name: "Thornby", beside: "the moor", landmark: "maze", product: "jam" },
   { name: "Willowby", beside: "the marsh", landmark: "bell tower", product: "baskets" },
 ];
@@ -72,7 +70,6 @@ export const VILLAGES: readonly Village[] = [
 export const TRADES: readonly Trade[] = [
   { name: "baker", at: "in the bakery", tool: "oven", work: ["bake bread", "bakes bread", "baking bread"] },
   { name: "smith", at: "at the forge", tool: "hammer", work: ["make nails", "makes nails", "making nails"] },
-  { name: "tailor", at: "in the tailor shop", tool: "needle", work: ["sew coats", "sews coats", "sewing coats"] },
   {
     name: "teacher",
     at: "at the school",
@@ -81,34 +78,17 @@ export const TRADES: readonly Trade[] = [
   },
   { name: "farmer", at: "on the farm", tool: "plough", work: ["grow wheat", "grows wheat", "growing wheat"] },
   { name: "fisher", at: "in the harbour", tool: "net", work: ["catch herring", "catches herring", "catching herring"] },
-  { name: "gardener", at: "in the garden", tool: "rake", work: ["plant roses", "plants roses", "planting roses"] },
   {
     name: "painter",
     at: "in the studio",
     tool: "brush",
     work: ["paint portraits", "paints portraits", "painting portraits"],
   },
-  {
-    name: "carpenter",
-    at: "in the timber yard",
-    tool: "saw",
-    work: ["build tables", "builds tables", "building tables"],
-  },
   { name: "potter", at: "by the kiln", tool: "wheel", work: ["shape jugs", "shapes jugs", "shaping jugs"] },
   { name: "weaver", at: "in the attic", tool: "loom", work: ["weave carpets", "weaves carpets", "weaving carpets"] },
   { name: "cook", at: "at the inn", tool: "ladle", work: ["stir soup", "stirs soup", "stirring soup"] },
   { name: "miller", at: "at the mill", tool: "millstone", work: ["grind flour", "grinds flour", "grinding flour"] },
-  { name: "shepherd", at: "on the slope", tool: "whistle", work: ["guard sheep", "guards sheep", "guarding sheep"] },
-  { name: "doctor", at: "in the clinic", tool: "bandage", work: ["treat coughs", "treats coughs", "treating coughs"] },
-  { name: "printer", at: "in the cellar", tool: "press", work: ["print books", "prints books", "printing books"] },
   { name: "beekeeper", at: "in the orchard", tool: "veil", work: ["tend hives", "tends hives", "tending hives"] },
-  {
-    name: "clockmaker",
-    at: "in the corner shop",
-    tool: "magnifier",
-    work: ["mend clocks", "mends clocks", "mending clocks"],
-  },
-  { name: "cobbler", at: "under the arches", tool: "last", work: ["sole boots", "soles boots", "soling boots"] },
   {
     name: "postman",
     at: "at the post office",
@@ -124,19 +104,15 @@ export const ANIMALS: readonly Animal[] = [
   { name: "otter", food: "trout", bed: "under the river bank", mark: "thick fur" },
   { name: "hedgehog", food: "beetles", bed: "in a heap of leaves", mark: "sharp spines" },
   { name: "squirrel", food: "nuts", bed: "high in a pine", mark: "tufted ears" },
-  { name: "heron", food: "frogs", bed: "among the reeds", mark: "long legs" },
   { name: "badger", food: "roots", bed: "in a sett", mark: "a striped face" },
-  { name: "mole", food: "worms", bed: "in a tunnel", mark: "tiny eyes" },
   { name: "bat", food: "moths", bed: "in a cave", mark: "thin wings" },
   { name: "hen", food: "corn", bed: "in a coop", mark: "a red comb" },
-  { name: "cow", food: "hay", bed: "in the byre", mark: "curved horns" },
   { name: "sheep", food: "clover", bed: "in a fold", mark: "a woolly coat" },
   { name: "horse", food: "oats", bed: "in the stable", mark: "a long mane" },
   { name: "pig", food: "turnips", bed: "in the sty", mark: "a curly tail" },
   { name: "spider", food: "flies", bed: "in a web", mark: "eight legs" },
   { name: "swallow", food: "gnats", bed: "under the roof", mark: "a forked tail" },
   { name: "bear", food: "berries", bed: "behind the waterfall", mark: "heavy paws" },
-  { name: "goose", food: "grass", bed: "beside the pond", mark: "a loud voice" },
 ];
 
 /** Pets, with what they are fed. */
@@ -149,8 +125,6 @@ export const PETS: Readonly<Record<string, string>> = {
   goat: "thistles",
   tortoise: "lettuce",
   duck: "crumbs",
-  canary: "millet",
-  ferret: "eggs",
 };
 
 /** What people like to eat. */
@@ -163,8 +137,6 @@ export const FOODS = [
   "cherries",
   "waffles",
   "pickles",
-  "chestnuts",
-  "pie",
 ] as const;
 
 /** Colours that people like and things have. */
@@ -180,16 +152,12 @@ export const HOBBIES = [
   "juggling",
   "sailing",
   "knitting",
-  "climbing",
-  "drawing",
 ] as const;
 
-const WOMEN =
-  "Anna Bella Clara Daisy Edith Flora Greta Hazel Iris Julia Kate Lucy Martha Nora Olive Pearl Rosa Sophie Tilda Wilma"
-    .split(" ");
-const MEN =
-  "Albert Basil Caleb Daniel Edgar Felix George Henry Ivan Jonas Karl Leo Max Noah Oscar Peter Robin Simon Tom Victor"
-    .split(" ");
+const WOMEN = "Anna Clara Edith Flora Greta Iris Julia Lucy Martha Nora Rosa Sophie"
+  .split(" ");
+const MEN = "Albert Caleb Daniel Felix George Henry Ivan Leo Oscar Peter Simon Victor"
+  .split(" ");
 
 /** `values` repeated to `length` and shuffled: each is dealt about equally often. */
 function deal<T>(values: readonly T[], length: number, stream: string): T[] {
@@ -221,7 +189,7 @@ function populate(): Person[] {
   }));
 }
 
-/** The forty people of the valley. */
+/** The people of the valley. */
 export const PEOPLE: readonly Person[] = populate();
 
 const personByName = new Map(PEOPLE.map((person) => [person.name, person]));

@@ -6,6 +6,7 @@ import * as tf from "@tensorflow/tfjs";
 import { matMul2d } from "../../core/ops.ts";
 import { UsageError } from "../../core/errors.ts";
 import { forward, type ObservedSite, type TokenBatch } from "../../models/llama.ts";
+import { windowBatch } from "../../models/training/loss.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { checkpoint, readFlat } from "./device.ts";
 
@@ -23,9 +24,7 @@ export function calibrationBatches(
     const { length } = windows[start];
     let end = start + 1;
     while (end < windows.length && windows[end].length === length && (end + 1 - start) * length <= tokensAtOnce) end++;
-    const tokens = new Int32Array((end - start) * length);
-    windows.slice(start, end).forEach((window, i) => tokens.set(window, i * length));
-    batches.push({ tokens, batch: end - start, length });
+    batches.push(windowBatch(windows.slice(start, end)));
     start = end;
   }
   return batches;

@@ -7,7 +7,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { linear, linearTransposed, matMul2d, rmsNorm, softmaxCrossEntropy } from "../../core/ops.ts";
+import { rmsNorm } from "../../core/ops.ts";
 import type { LinearName } from "../../models/config.ts";
 import {
   createPass,
@@ -19,49 +19,36 @@ import {
   type PassContext,
   type TokenBatch,
 } from "../../models/llama.ts";
+import { type LossWeights, nextTokens, scoredRows, vocabularyLoss } from "../../models/training/loss.ts";
 import { checkpoint } from "./device.ts";
 
-/** Rows that go through the vocabulary projection at once. */
-const ROWS_AT_ONCE = 256;
+/** Next-token cross entropy alone. */
+const CROSS_ENTROPY: LossWeights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };
 
 /** Gradient, with respect to the last layer's output x [B T, D], of `scale` times the summed cross entropy of every
- * next token: [B T, D]. Nothing of size [B T, V] is held. */
-export function lossGradient(model: LlamaModel, x: tf.Tensor2D, batch: TokenBatch, scale: number): tf.Tensor2D {
-  const { tokens, batch: windows, length } = batch;
-  const { width, normEpsilon } = model.config;
-  return tf.tidy(() => {
-    const scored = tf.reshape(
-      tf.slice(tf.reshape(x, [windows, length, width]), [0, 0, 0], [windows, length - 1, width]),
-      [-1, width],
-    ) as tf.Tensor2D;
-    const targets = tokens.filter((_, i) => i % length !== 0);
-    const normed = rmsNorm(scored, model.finalNorm, normEpsilon);
-    const pieces: tf.Tensor2D[] = [];
-    for (let start = 0; start < targets.length; start += ROWS_AT_ONCE) {
-      const rows = Math.min(ROWS_AT_ONCE, targets.length - start);
-      pieces.push(tf.tidy(() => {
-        const hidden = tf.slice(normed, [start, 0], [rows, width]);
-        const scores = model.head ? linear(hidden, model.head) : linearTransposed(hidden, model.embedding);
-        const expected = tf.tensor1d(targets.subarray(start, start + rows), "int32");
-        const { gradient } = softmaxCrossEntropy(scores, expected);
-        return model.head ? matMul2d(gradient, model.head, false, true) : matMul2d(gradient, model.embedding);
-      }));
-    }
-    const [dScored] = tf.grads((rows: tf.Tensor) => rmsNorm(rows as tf.Tensor2D, model.finalNorm, normEpsilon))(
-      [scored],
-      tf.mul(tf.concat2d(pieces, 0), scale),
-    );
-    // The last token of a window predicts nothing.
-    const padded = tf.pad(tf.reshape(dScored, [windows, length - 1, width]), [[0, 0], [0, 1], [0, 0]]);
-    return tf.reshape(padded, [-1, width]) as tf.Tensor2D;
-  });
+ * next token: [B T, D]. */
+function lossGradient(model: LlamaModel, x: tf.Tensor2D, batch: TokenBatch, scale: number): tf.Tensor2D {
+  let terms: tf.Tensor | undefined;
+  const loss = (x: tf.Tensor) => {
+    const hidden = rmsNorm(scoredRows(x as tf.Tensor2D, batch), model.finalNorm, model.config.normEpsilon);
+    return vocabularyLoss(model, hidden, { ids: nextTokens(batch) }, {
+      weights: CROSS_ENTROPY,
+      scale,
+      onTerms: (sums) => terms = sums,
+    });
+  };
+  try {
+    return tf.grad(loss)(x) as tf.Tensor2D;
+  } finally {
+    terms?.dispose();
+  }
 }
 
 /** Weight gradients of one layer, `[in, out]`. */
 export type LayerGradients = Partial<Record<LinearName, tf.Tensor2D>>;
 
 /** Gradients of one layer at input `x`, for the gradient `dy` of its output: of the input, and of the weights named. */
-export function layerBackward(
+function layerBackward(
   { model, layer, pass, x, dy, names }: {
     model: LlamaModel;
     layer: number;
@@ -148,7 +135,8 @@ export interface LayerGradientOptions {
 
 /** Hands the gradients of the causal language-model loss to `visit`, layer by layer.
  *
- * Cost: about three forward passes and one vocabulary projection with its gradient. */
+ * Cost: about four forward passes (the layers twice, their input and weight gradients), and the vocabulary projection
+ * with its gradient. */
 export async function forEachLayerGradient(options: LayerGradientOptions): Promise<void> {
   const { model, batches, names, average, visit, report, signal } = options;
   const scored = (batch: TokenBatch) => batch.batch * (batch.length - 1);

@@ -59,13 +59,19 @@ export interface MethodState {
   arrays: Map<string, HostTensor>;
 }
 
+/** A snapshot that was found. */
+export interface FoundRun extends MethodState {
+  /** Puts adapters, moments and step back, once the student has the snapshot's widths. */
+  restore(): void;
+}
+
 /** Starts a run, or finds the snapshot of one that was stopped: then `found` holds the method's own state and
  * `restore` puts the adapters back once the student has its widths again.
  * @throws {UsageError} when the learning context does not fit. */
 export async function startRun(
   context: MethodContext<unknown>,
   name: string,
-): Promise<{ run: LearnedRun; found: (MethodState & { step: number; restore(): void }) | null }> {
+): Promise<{ run: LearnedRun; found: FoundRun | null }> {
   const { learning, model, target, seed, signal, report } = context;
   if (!learning) throw new RangeError(`Method "${name}" learns: it needs a learning context`);
   const { options, windows } = learning;
@@ -96,7 +102,6 @@ export async function startRun(
     found: {
       values: stored!.method,
       arrays: snapshot.tensors,
-      step: snapshot.step,
       restore: () => restoreStudent(run, snapshot),
     },
   };
@@ -174,6 +179,24 @@ export interface Frozen {
   maskRate: number;
 }
 
+/** What a snapshot after the freeze holds besides arrays. */
+interface FrozenValues {
+  frozen: true;
+  plan: PrunePlan;
+  /** Unit types with a mask, per layer. */
+  masks: UnitType[][];
+}
+
+/** Goes on after the freeze when the snapshot was taken there; null when it was taken before. */
+export function resumeFrozen(run: LearnedRun, found: FoundRun, maskRate: number): Promise<PruneResult> | null {
+  const values = found.values as Partial<FrozenValues>;
+  if (!values.frozen) return null;
+  const masks = values.masks!.map((types, l) =>
+    Object.fromEntries(types.map((type) => [type, found.arrays.get(`frozen/${l}/${type}/mask`)!.data]))
+  );
+  return trainFrozen(run, { plan: values.plan!, masks, maskRate }, found);
+}
+
 const MASK_RULE = { kind: "adamw", betas: [0.9, 0.95] as [number, number] } as const;
 
 /** Cuts the removed units out of the student and trains what is left for the remaining steps: adapters, and kept masks
@@ -181,7 +204,7 @@ const MASK_RULE = { kind: "adamw", betas: [0.9, 0.95] as [number, number] } as c
 export async function trainFrozen(
   run: LearnedRun,
   frozen: Frozen,
-  restored?: { arrays: Map<string, HostTensor>; restore(): void },
+  restored?: FoundRun,
 ): Promise<PruneResult> {
   const { context, learning: { options } } = run;
   const { plan, maskRate } = frozen;
@@ -202,7 +225,11 @@ export async function trainFrozen(
       if (maskRate > 0) stepMasks(masks, result.maskGradients, moments, { rate: maskRate, step: run.step - start - 1 });
       noteStep(run, result);
       await keepSnapshot(run, () => ({
-        values: { plan, masks: frozen.masks.map((layer) => Object.keys(layer)), frozen: true },
+        values: {
+          frozen: true,
+          plan,
+          masks: frozen.masks.map((layer) => Object.keys(layer) as UnitType[]),
+        } satisfies FrozenValues,
         arrays: writeMasks(masks, moments, run.step - start),
       }));
     }

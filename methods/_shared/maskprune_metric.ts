@@ -18,7 +18,7 @@ import { inputStatistics } from "./calibration.ts";
 import { columnScores } from "./column_metrics.ts";
 import { checkpoint } from "./device.ts";
 import { median } from "./maskprune_prox.ts";
-import type { UnitAxis } from "./maskprune_widths.ts";
+import type { UnitAxis } from "./learned_units.ts";
 import { scoresOfColumns } from "./scoring.ts";
 import * as tf from "@tensorflow/tfjs";
 

@@ -5,8 +5,6 @@
  * @module
  */
 import type { HostTensor, LlamaConfig } from "../../models/config.ts";
-import { queryHeads } from "../../models/config.ts";
-import type { LayerPlan, PrunePlan, UnitType } from "../../models/plan.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
 import type { HostMasks } from "../../models/training/student.ts";
 import {
@@ -17,18 +15,16 @@ import {
   type UnitMetric,
   unpackMetric,
 } from "./maskprune_metric.ts";
+import { maskLength, narrowed, type UnitAxis } from "./learned_units.ts";
 import { mean, shrink, smallestInSegments } from "./maskprune_prox.ts";
 import {
   axisPrices,
   budgetDualStep,
   costShares,
   dualStep,
-  maskLength,
-  narrowed,
   type Resource,
   retained,
   snapToBudget,
-  type UnitAxis,
   wholeUnits,
   widthSlopes,
   widthStep,
@@ -227,38 +223,6 @@ export function updateWidths(
   state.whole = axes.map((axis, a) => next[a].map((s, l) => wholeUnits(axis, s, whole[a][l])));
   state.duals = duals.map((axis, a) =>
     axis.map((y, l) => dualStep(y, residuals[a][l], { rate: rates.dualRate, cap: rates.dualCap }))
-  );
-}
-
-const range = (n: number) => Array.from({ length: n }, (_, i) => i);
-
-/** The plan that removes the units in the bottom k. */
-export function planOfState({ axes, chosen }: MaskState, config: LlamaConfig): PrunePlan {
-  const kept = (type: UnitType, l: number, count: number) => {
-    const a = axes.findIndex((axis) => axis.type === type);
-    return a < 0 ? range(count) : range(count).filter((i) => chosen[a][l][i] === 0);
-  };
-  return {
-    layers: config.layers.map((shape, l): LayerPlan => {
-      const kvGroups = kept("kv-groups", l, shape.kvGroups);
-      const heads = kept("query-heads", l, queryHeads(shape));
-      const r = shape.queryHeadsPerGroup;
-      return {
-        kvGroups,
-        queryHeads: heads.filter((head) => kvGroups.includes(Math.floor(head / r))),
-        ffnChannels: kept("ffn", l, shape.ffnChannels),
-      };
-    }),
-  };
-}
-
-/** Mask values of the kept units, at the widths of the plan. */
-export function keptMasks({ axes, masks }: MaskState, plan: PrunePlan): HostMasks[] {
-  const FIELDS = { "ffn": "ffnChannels", "query-heads": "queryHeads", "kv-groups": "kvGroups" } as const;
-  return plan.layers.map((layer, l) =>
-    Object.fromEntries(
-      axes.map(({ type }, a) => [type, Float32Array.from(layer[FIELDS[type]], (i) => masks[a][l][i])]),
-    ) as HostMasks
   );
 }
 

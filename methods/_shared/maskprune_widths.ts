@@ -9,32 +9,11 @@
  *
  * @module
  */
-import { type LayerShape, type LlamaConfig, queryHeads } from "../../models/config.ts";
+import type { LayerShape, LlamaConfig } from "../../models/config.ts";
 import { layerMacs, layerParameters } from "../../models/count.ts";
-import type { UnitType } from "../../models/plan.ts";
 import type { BudgetTarget } from "../../models/target.ts";
+import { narrowed, type UnitAxis } from "./learned_units.ts";
 import { bottomKSlope, mean } from "./maskprune_prox.ts";
-
-/** One unit type with its geometry, the same in every layer. */
-export interface UnitAxis {
-  /** What is removed. */
-  type: UnitType;
-  /** n: what a width counts, channels, groups, or query heads inside a group. */
-  units: number;
-  /** Equal runs of a layer's mask that lose the same number each: G for query heads, else 1. */
-  segments: number;
-}
-
-/** The axes along which `units` allow a model to become narrower. */
-export function unitAxes(config: LlamaConfig, units: readonly UnitType[]): UnitAxis[] {
-  const [shape] = config.layers;
-  const all: UnitAxis[] = [
-    { type: "kv-groups", units: shape.kvGroups, segments: 1 },
-    { type: "query-heads", units: shape.queryHeadsPerGroup, segments: shape.kvGroups },
-    { type: "ffn", units: shape.ffnChannels, segments: 1 },
-  ];
-  return all.filter((axis) => units.includes(axis.type) && axis.units > 1);
-}
 
 /** What the budget limits. */
 export interface Resource {
@@ -60,17 +39,6 @@ export function budgetResource(config: LlamaConfig, target: BudgetTarget, kind: 
 export function wholeUnits(axis: UnitAxis, removed: number, previous: number): number {
   if (axis.type === "ffn") return Math.ceil(removed - 1e-9);
   return Math.abs(removed - previous) > 0.75 ? Math.round(removed) : previous;
-}
-
-/** A layer after removing units; `removed` has one number per axis. */
-export function narrowed(dense: LayerShape, axes: readonly UnitAxis[], removed: readonly number[]): LayerShape {
-  const shape = { ...dense };
-  axes.forEach(({ type }, a) => {
-    if (type === "ffn") shape.ffnChannels -= removed[a];
-    if (type === "kv-groups") shape.kvGroups -= removed[a];
-    if (type === "query-heads") shape.queryHeadsPerGroup -= removed[a];
-  });
-  return shape;
 }
 
 /** R: fraction of the resource that layers of these shapes keep. */
@@ -303,19 +271,4 @@ function layerwiseFit(fit: Fit): LayerShape[] | null {
  * multiple. Never over the budget of parameters nor, where that differs, of the resource. Null when nothing fits. */
 export function finalShapes(fit: Fit, uniform: boolean): LayerShape[] | null {
   return uniform ? uniformFit(fit) : layerwiseFit(fit);
-}
-
-/** Units removed on each axis in a layer of the given shape. */
-export function removedUnits(dense: LayerShape, shape: LayerShape, axes: readonly UnitAxis[]): number[] {
-  return axes.map(({ type }) => {
-    if (type === "ffn") return dense.ffnChannels - shape.ffnChannels;
-    if (type === "kv-groups") return dense.kvGroups - shape.kvGroups;
-    return dense.queryHeadsPerGroup - shape.queryHeadsPerGroup;
-  });
-}
-
-/** Entries of a layer's mask on an axis. */
-export function maskLength(axis: UnitAxis, shape: LayerShape): number {
-  if (axis.type === "ffn") return shape.ffnChannels;
-  return axis.type === "kv-groups" ? shape.kvGroups : queryHeads(shape);
 }

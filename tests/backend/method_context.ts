@@ -3,7 +3,7 @@
  * @module
  */
 import { createRng } from "../../core/rng.ts";
-import type { MethodContext, Statistics } from "../../methods/define.ts";
+import type { LearningContext, MethodContext, Statistics } from "../../methods/define.ts";
 import type { LlamaModel } from "../../models/llama.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
@@ -15,6 +15,8 @@ export interface ContextOptions<Options> {
   /** Parsed options of the method. */
   options: Options;
   calibration?: Int32Array[];
+  /** For methods that learn. */
+  learning?: LearningContext;
   sparsity?: number;
   units?: readonly UnitType[];
   ffnMultiple?: number;
@@ -33,6 +35,7 @@ export function methodContext<Options>(given: ContextOptions<Options>): MethodCo
     model,
     options,
     calibration,
+    ...given.learning && { learning: given.learning },
     seed,
     report,
     signal,

@@ -113,7 +113,7 @@ const EVENTS: SweepEvent[] = [
   { event: "cell-phase", name: "a", label: "flap 25 %", phase: "perplexity" },
   { event: "cell-done", name: "a", label: "flap 25 %", seconds: 65 },
   { event: "cell-start", name: "b", label: "flap 50 %" },
-  { event: "cell-failed", name: "b", label: "flap 50 %", kind: "crash", message: "gone" },
+  { event: "cell-failed", name: "b", label: "flap 50 %", kind: "crash", message: "gone\n  for good" },
   { event: "end", done: 1, failed: 1, skipped: 1, seconds: 70, interrupted: false },
 ];
 
@@ -123,7 +123,7 @@ Deno.test("createProgress() prints one plain line per event where there is no te
     "start   flap 25 %",
     "done    flap 25 % in 1 min 05 s [2/3]",
     "start   flap 50 %",
-    "failed  flap 50 % (crash): gone [3/3]",
+    "failed  flap 50 % (crash): gone for good [3/3]",
     "1 cells done, 1 failed, 1 finished before in 1 min 10 s",
     "",
   ]);

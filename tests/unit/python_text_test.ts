@@ -2,6 +2,7 @@ import { assertEquals } from "@std/assert";
 import {
   capitalize,
   codePointLength,
+  floatRepr,
   replaceEach,
   splitAtSpaces,
   strip,
@@ -43,4 +44,18 @@ Deno.test("replaceEach() takes the replacement literally", () => {
 
 Deno.test("codePointLength() and utf8Length() count code points and bytes, not UTF-16 units", () => {
   assertEquals([codePointLength("naïve 🜁"), utf8Length("naïve 🜁")], [7, 11]);
+});
+
+Deno.test("floatRepr() writes numbers as Python does", () => {
+  const cases: [number, string][] = [
+    [-3.25, "-3.25"],
+    [-3, "-3.0"],
+    [1e-7, "1e-07"],
+    [1.5e-10, "1.5e-10"],
+    [1e16, "1e+16"],
+    [1e15, "1000000000000000.0"],
+    [0.0001, "0.0001"],
+    [-0, "-0.0"],
+  ];
+  for (const [value, text] of cases) assertEquals(floatRepr(value), text);
 });

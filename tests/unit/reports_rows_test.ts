@@ -106,6 +106,30 @@ Deno.test("buildSections() names the options that differ where a method occurs w
     "llm-pruner (score=vector)",
     "flap",
   ]);
+  const other = doneRecord({ method: "flap", sparsity: 0.2 });
+  other.cell = { ...other.cell, calibration: { ...other.cell.calibration, sequences: 8 } };
+  const [calibrated] = buildSections([doneRecord({ method: "flap", sparsity: 0.2 }), other]);
+  assertEquals(calibrated.rows.map(({ label }) => label), [
+    "flap (calibration.sequences=32)",
+    "flap (calibration.sequences=8)",
+  ]);
+});
+
+Deno.test("buildSections() says of word perplexities that they are such, and whether all documents were read", () => {
+  const base = doneRecord();
+  const documents = (maxWindows?: number) => ({
+    ...base,
+    perplexity: [{ ...base.perplexity[0], protocol: "c" as const, perplexityStderr: null, maxWindows }],
+  });
+  const [all] = buildSections([documents()]);
+  assertEquals([columnOf(all, "wikitext2").metric, columnOf(all, "wikitext2").count], [
+    "word perplexity",
+    "n=40 documents",
+  ]);
+  assertEquals(columnOf(all, "wikitext2").limited, false);
+  const [some] = buildSections([documents(40)]);
+  assertEquals(columnOf(some, "wikitext2").count, "n=first 40 documents");
+  assertEquals(columnOf(some, "wikitext2").limited, true);
 });
 
 Deno.test("buildSections() takes the later of two runs with one seed that measured the same thing", () => {

@@ -80,3 +80,13 @@ Deno.test("rankings() does not rank throughput and does not test rows with other
     .filter(({ column }) => column.kind === "perplexity");
   assertEquals(ranked.map(({ rows, comparisons }) => [rows.length, comparisons.size]), [[1, 0], [1, 0]]);
 });
+
+Deno.test("rankings() calls no lead clear on four windows, however large", () => {
+  const [section] = buildSections([
+    doneRecord({ method: "flap", sparsity: 0.2, windows: 4 }),
+    doneRecord({ method: "random", sparsity: 0.2, windows: 4, damage: 3 }),
+  ]);
+  const ranking = find(section, "wikitext2");
+  assert(ranking.comparisons.get(ranking.rows[1])!.p > 0.1);
+  assertEquals(signs(ranking), ["flap 1", "random 2 ≈"]);
+});

@@ -48,8 +48,8 @@ Deno.test("format functions show numbers as papers do", () => {
   assertEquals(withSpread(2.5e8, 1e7, 4, 2), { text: "2.5e+8", spread: "1.0e+7" });
   assertEquals([percent(0.19849), percent(-0.00001), level(0.2), level(0.125)], ["19.8", "0.0", "20 %", "12.5 %"]);
   assertEquals([count(134515008), count(6738415616), count(512)], ["134.5M", "6.74B", "512"]);
-  assertEquals([operations(424021065728), operations(7.93e9), operations(5e6)], ["424G", "7.93G", "0.005G"]);
-  assertEquals([mebibytes(538060032), mebibytes(2 ** 20)], ["513", "1.0"]);
+  assertEquals([operations(424021065728), operations(7.93e9), operations(5e6)], ["424G", "7.93G", "5.00M"]);
+  assertEquals([mebibytes(538060032), mebibytes(2 ** 20)], ["513", "1.00"]);
 });
 
 Deno.test("toCsv() parses back, quotes what needs it and keeps full precision", () => {
@@ -135,7 +135,7 @@ Deno.test("glance() names the winner of each level and says whether its lead is 
   assertEquals(lines.map(({ level }) => level), ["20 %", "40 %"]);
   for (const { findings } of lines) {
     assertEquals(findings[0]!.best, "mask-prune");
-    assertMatch(findings[0]!.verdict, /^clearly best; next flap .* % higher \[.*\], p = 0\.00\d$/);
+    assertMatch(findings[0]!.verdict, /^clearly best; next flap .* % higher \[.*\], p\u00a0=\u00a00\.00\d$/);
     assertMatch(findings[1]!.verdict, /^not clearly better than flap/);
     assertMatch(findings[2]!.value, /^pp512 1\.\d\d to 1\.\d\d ×, tg128/);
   }
@@ -143,7 +143,7 @@ Deno.test("glance() names the winner of each level and says whether its lead is 
 
 Deno.test("warnings() says what limits the comparison", () => {
   const all = (records: CellRecord[]) => warnings(buildSections(records)[0]).join("\n");
-  assertStringIncludes(all(sweepRecords()), "wikitext2 (n=40 of 335), arc_easy (n=200 of 2376)");
+  assertStringIncludes(all(sweepRecords()), "wikitext2 (L=1024, n=40 of 335), arc_easy (n=200 of 2376)");
   assertStringIncludes(all(sweepRecords()), "1 cell failed: magnitude at 40 %, seed 0.");
   assertStringIncludes(all([doneRecord({ model: "tiny" })]), "tiny demonstration model");
   assertStringIncludes(all([doneRecord({ method: "flap", sparsity: 0.2 })]), "no finished dense cell");

@@ -1,0 +1,310 @@
+/** Results in the files of lm-evaluation-harness 0.4.13, so that scripts written for them read ours:
+ * `results_<stamp>.json`, one per cell, and `samples_<task>_<stamp>.jsonl`, one per task. What its format has no place
+ * for stands under the one key `pruning`.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { floatRepr } from "../core/python_text.ts";
+import type { DoneRecord, PerplexityResult, TaskResult } from "../core/schema.ts";
+import type { Task } from "../datasets/define.ts";
+import { tasks } from "../datasets/mod.ts";
+import { cellName } from "./cells.ts";
+import { metricNames, outcome, type ScoredExample } from "./multiple_choice.ts";
+import { writeAtomically } from "./store.ts";
+
+/** One line of a samples file; the task's metrics follow the named keys, one each. */
+export interface LmEvalSample {
+  /** Index in the scored split. */
+  doc_id: number;
+  doc: Record<string, unknown>;
+  /** Index of the right choice, or the scored text where the choices differ in their contexts. */
+  target: string;
+  arguments: Record<string, { arg_0: string; arg_1: string }>;
+  /** Per choice and repeat: log-likelihood and whether it is greedy, both as Python writes them. */
+  resps: [logLikelihood: string, isGreedy: string][][];
+  filtered_resps: [logLikelihood: string, isGreedy: string][];
+  filter: "none";
+  metrics: string[];
+  doc_hash: string;
+  prompt_hash: string;
+  target_hash: string;
+  [metric: string]: unknown;
+}
+
+/** Versions of lm-evaluation-harness's tasks that measure what protocol (c) measures on the corpus of the same id. */
+const CORPUS_VERSIONS: Record<string, number> = { wikitext: 2, c4: 0 };
+
+const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
+
+/** `started` as the names of all files of a run carry it: local ISO time with microseconds, `-` for `:`. */
+export function lmEvalStamp(started: Date): string {
+  const two = (value: number) => String(value).padStart(2, "0");
+  const day = `${started.getFullYear()}-${two(started.getMonth() + 1)}-${two(started.getDate())}`;
+  const time = [started.getHours(), started.getMinutes(), started.getSeconds()].map(two).join("-");
+  return `${day}T${time}.${String(started.getMilliseconds()).padStart(3, "0")}000`;
+}
+
+/** A model's name as the name of its folder. */
+export function sanitizeModelName(name: string): string {
+  return name.replace(/["<>:/|\\?*[\]]+/g, "__");
+}
+
+/** The lines of a task's samples file. */
+export function lmEvalSamples(task: Task, scored: readonly ScoredExample[]): LmEvalSample[] {
+  return scored.map(({ example, record, scores }, index): LmEvalSample => {
+    const { choices, gold } = example;
+    const doc = { ...record as Record<string, unknown>, ...task.addedFields?.(example) };
+    const [{ context, continuation }] = choices;
+    const isPartial = choices.some((choice) => choice.context !== context);
+    // What is scored without the delimiter, which is one space.
+    const target = isPartial ? continuation.slice(1) : String(gold);
+    const answers = scores.map(({ logLikelihood, isGreedy }): [string, string] => [
+      floatRepr(logLikelihood),
+      isGreedy ? "True" : "False",
+    ]);
+    const metrics = metricNames(task);
+    return {
+      doc_id: index,
+      doc,
+      target,
+      arguments: Object.fromEntries(
+        choices.map((choice, i) => [`gen_args_${i}`, { arg_0: choice.context, arg_1: choice.continuation }]),
+      ),
+      resps: answers.map((answer) => [answer]),
+      filtered_resps: answers,
+      filter: "none",
+      metrics,
+      doc_hash: sha256(JSON.stringify(doc, null, 2)),
+      prompt_hash: sha256(context),
+      target_hash: sha256(target),
+      ...Object.fromEntries(metrics.map((metric) => [metric, outcome(metric, { example, scores })])),
+    };
+  });
+}
+
+/** What a results file says of a task's samples: one hash over all of them. */
+export function samplesHash(samples: readonly LmEvalSample[]): string {
+  return sha256(samples.map((sample) => sample.doc_hash + sample.prompt_hash + sample.target_hash).join(""));
+}
+
+/** What a results file says of one task, spread over its keys. */
+interface TaskEntry {
+  name: string;
+  metrics: Record<string, number | "N/A">;
+  samples: { original: number; effective: number };
+  higherIsBetter: Record<string, boolean>;
+  version: number | null;
+  numFewshot: number;
+  config: Record<string, unknown>;
+}
+
+function metricValues(metrics: readonly [name: string, value: number, stderr: number | null][]) {
+  return Object.fromEntries(metrics.flatMap(([name, value, stderr]): [string, number | "N/A"][] => [
+    [`${name},none`, value],
+    [`${name}_stderr,none`, stderr ?? "N/A"],
+  ]));
+}
+
+/** What all tasks' configurations have in common; templates are functions of this project and are not quoted. */
+function taskConfig(
+  { name, version, numFewshot, outputType, dataset, metrics, higherIsBetter }:
+    & Pick<TaskEntry, "name" | "version" | "numFewshot">
+    & { outputType: string; dataset: TaskResult["dataset"]; metrics: string[]; higherIsBetter: boolean },
+): Record<string, unknown> {
+  const hub = tasks.get(name)?.hub;
+  return {
+    task: name,
+    dataset_path: hub?.repo ?? dataset.source,
+    ...hub?.config === undefined ? {} : { dataset_name: hub.config },
+    [dataset.split === "validation" ? "validation_split" : "test_split"]: dataset.split,
+    unsafe_code: false,
+    description: "",
+    target_delimiter: " ",
+    fewshot_delimiter: "\n\n",
+    fewshot_config: { sampler: "default" },
+    num_fewshot: numFewshot,
+    metric_list: metrics.map((metric) => ({ metric, aggregation: "mean", higher_is_better: higherIsBetter })),
+    output_type: outputType,
+    repeats: 1,
+    should_decontaminate: false,
+    metadata: { version },
+  };
+}
+
+function multipleChoiceEntry({ task: name, version, numFewshot, metrics, samples, dataset }: TaskResult): TaskEntry {
+  const entries = Object.entries(metrics);
+  return {
+    name,
+    metrics: metricValues(entries.map(([metric, { value, stderr }]) => [metric, value, stderr])),
+    samples,
+    higherIsBetter: Object.fromEntries(entries.map(([metric, { higherIsBetter }]) => [metric, higherIsBetter])),
+    version,
+    numFewshot,
+    config: taskConfig({
+      name,
+      version,
+      numFewshot,
+      outputType: "multiple_choice",
+      dataset,
+      metrics: Object.keys(metrics),
+      higherIsBetter: true,
+    }),
+  };
+}
+
+/** Protocol (c), which is the harness's own; the two others have no task there. */
+function rollingEntry({ corpus: name, documents, windows, dataset }: PerplexityResult): TaskEntry {
+  const { wordPerplexity, bytePerplexity, bitsPerByte } = documents!;
+  const values = { word_perplexity: wordPerplexity, byte_perplexity: bytePerplexity, bits_per_byte: bitsPerByte };
+  const metrics = Object.keys(values);
+  const version = CORPUS_VERSIONS[name] ?? null;
+  return {
+    name,
+    metrics: metricValues(Object.entries(values).map(([metric, value]) => [metric, value, null])),
+    samples: { original: windows, effective: windows },
+    higherIsBetter: Object.fromEntries(metrics.map((metric) => [metric, false])),
+    version,
+    numFewshot: 0,
+    config: taskConfig({
+      name,
+      version,
+      numFewshot: 0,
+      outputType: "loglikelihood_rolling",
+      dataset,
+      metrics,
+      higherIsBetter: false,
+    }),
+  };
+}
+
+/** Everything of the record that a script cannot find elsewhere in the file, without what is long. */
+function pruningEntry(record: DoneRecord): Record<string, unknown> {
+  const { schemaVersion, id, cell, size, denseSize, weights, calibrationData } = record;
+  const { environment, throughput, memory, timings } = record;
+  return {
+    schemaVersion,
+    id,
+    cell,
+    size,
+    denseSize,
+    weights,
+    calibrationData,
+    tasks: Object.fromEntries(
+      record.tasks.map(({ task, bosPolicy, chance, dataset, seconds }) => [
+        task,
+        { bosPolicy, chance, dataset, seconds },
+      ]),
+    ),
+    perplexity: record.perplexity.map(({ windowNll: _long, ...perplexity }) => perplexity),
+    throughput,
+    memory,
+    timings,
+    environment,
+  };
+}
+
+const byName = <Value>(entries: readonly TaskEntry[], value: (entry: TaskEntry) => Value): Record<string, Value> =>
+  Object.fromEntries(entries.map((entry) => [entry.name, value(entry)]));
+
+/** The results file of a cell. `taskHashes`: {@linkcode samplesHash} of each task whose samples were written. */
+export function lmEvalResults(
+  record: DoneRecord,
+  { taskHashes = {} }: { taskHashes?: Record<string, string> } = {},
+): Record<string, unknown> {
+  const { cell, environment, size, weights } = record;
+  const entries = [
+    ...record.tasks.map(multipleChoiceEntry),
+    ...record.perplexity.filter(({ protocol }) => protocol === "c").map(rollingEntry),
+  ];
+  const sorted = entries.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  const name = cellName(record);
+  return {
+    results: byName(entries, ({ name, metrics, samples }) => ({
+      name,
+      alias: name,
+      sample_len: samples.effective,
+      ...metrics,
+    })),
+    group_subtasks: {},
+    configs: byName(sorted, ({ config }) => config),
+    versions: byName(sorted, ({ version }) => version),
+    "n-shot": byName(sorted, ({ numFewshot }) => numFewshot),
+    higher_is_better: byName(sorted, ({ higherIsBetter }) => higherIsBetter),
+    "n-samples": byName(entries, ({ samples: { original, effective } }) => ({ original, effective })),
+    config: {
+      model: "maskprune-bench",
+      model_args: {
+        model: name,
+        weights: cell.model,
+        method: cell.method?.id ?? "dense",
+        ...cell.method?.options,
+        sparsity: cell.sparsity,
+        seed: cell.seed,
+      },
+      model_num_parameters: size.parameters,
+      model_dtype: "float32",
+      model_sha: weights.sha256,
+      batch_size: null,
+      batch_sizes: [],
+      device: environment.device,
+      use_cache: null,
+      limit: cell.limit ?? null,
+      bootstrap_iters: 100_000,
+      gen_kwargs: null,
+      random_seed: cell.seed,
+      numpy_seed: null,
+      torch_seed: null,
+      fewshot_seed: null,
+    },
+    git_hash: environment.commit,
+    date: Date.parse(record.startedAt) / 1000,
+    pretty_env_info: [
+      environment.library,
+      environment.device,
+      `Deno ${environment.deno}`,
+      environment.os,
+      environment.cpu,
+    ]
+      .join("\n"),
+    transformers_version: "N/A",
+    lm_eval_version: "N/A",
+    upper_git_hash: null,
+    task_hashes: taskHashes,
+    model_source: "maskprune-bench",
+    model_name: name,
+    model_name_sanitized: sanitizeModelName(name),
+    system_instruction: null,
+    system_instruction_sha: null,
+    fewshot_as_multiturn: false,
+    chat_template: null,
+    chat_template_sha: null,
+    total_evaluation_time_seconds: floatRepr(record.seconds),
+    pruning: pruningEntry(record),
+  };
+}
+
+/** Samples of a cell by task. */
+export type CellSamples = ReadonlyMap<string, readonly LmEvalSample[]>;
+
+/** Writes the results file of a cell, and a samples file for each task of `samples`, into `folder/<name of the cell>`.
+ * The names depend on the record alone: writing again replaces them.
+ * @returns the files' paths, results first */
+export function writeLmEvalFiles(folder: string, record: DoneRecord, samples: CellSamples = new Map()): string[] {
+  const own = join(folder, sanitizeModelName(cellName(record)));
+  const stamp = lmEvalStamp(new Date(record.startedAt));
+  const taskHashes = Object.fromEntries([...samples].map(([task, lines]) => [task, samplesHash(lines)]));
+  const files: [name: string, content: string][] = [
+    [`results_${stamp}.json`, JSON.stringify(lmEvalResults(record, { taskHashes }), null, 2)],
+    ...[...samples].map(([task, lines]): [string, string] => [
+      `samples_${task}_${stamp}.jsonl`,
+      lines.map((line) => `${JSON.stringify(line)}\n`).join(""),
+    ]),
+  ];
+  return files.map(([name, content]) => {
+    const path = join(own, name);
+    writeAtomically(path, content);
+    return path;
+  });
+}

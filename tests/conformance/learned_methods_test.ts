@@ -1,0 +1,173 @@
+/** What every method that learns must hold, on every engine that starts. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import type { EngineName } from "../../core/schema.ts";
+import { trainingSchema } from "../../core/schema.ts";
+import type { LearningContext, Method, PruneResult } from "../../methods/define.ts";
+import { listMethods, parseOptions } from "../../methods/mod.ts";
+import { isLayerwiseUniform, type LayerShape } from "../../models/config.ts";
+import { keptParameters } from "../../models/count.ts";
+import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
+import { densePlan, plannedShapes, type UnitType } from "../../models/plan.ts";
+import { pruneModel } from "../../models/surgery.ts";
+import { resolveTarget, unitCost } from "../../models/target.ts";
+import { type DeadUnits, toySource } from "../../models/toy.ts";
+import { testOnEngines } from "../backend/engines.ts";
+import { methodContext, toyWindows } from "../backend/method_context.ts";
+
+const SHAPE: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
+const LAYERS = [SHAPE, SHAPE];
+const STEPS = 24;
+const training = trainingSchema.parse({ steps: STEPS, batch: 2, tokens: 12, rank: 2, alpha: 4, teacherTokens: 8 });
+const windows = toyWindows(2 * STEPS, 12);
+const calibration = toyWindows(6, 16);
+/** Software WebGPU and plain JavaScript take many times as long. */
+const SLOW: readonly EngineName[] = ["webgpu", "cpu"];
+
+const learned = listMethods().filter(({ kind }) => kind === "learned");
+
+interface Given {
+  options?: Record<string, unknown>;
+  sparsity: number;
+  units: UnitType[];
+  ffnMultiple?: number;
+  learning?: Partial<LearningContext>;
+  signal?: AbortSignal;
+  report?: (message: string) => void;
+}
+
+function prune(method: Method, model: LlamaModel, given: Given): Promise<PruneResult> {
+  const { options = {} } = given;
+  const learning = { options: training, windows, ...given.learning };
+  return method.prune(
+    methodContext({ model, calibration, ...given, learning, options: parseOptions(method, options) }),
+  );
+}
+
+async function withToy<T>(
+  options: Parameters<typeof toySource>[0],
+  run: (model: LlamaModel) => Promise<T>,
+): Promise<T> {
+  const model = await uploadModel(toySource(options));
+  try {
+    return await run(model);
+  } finally {
+    disposeModel(model);
+  }
+}
+
+/** The budget holds, and one more unit of the cheapest kind in every layer would not fit. */
+function assertMeetsBudget(
+  model: LlamaModel,
+  { plan }: PruneResult,
+  { sparsity, units, ffnMultiple = 1 }: Given,
+): void {
+  const { config } = model;
+  const { budgetParameters } = resolveTarget(config, { sparsity, units, ffnMultiple });
+  const slack = budgetParameters - keptParameters(config, plannedShapes(config, plan));
+  const cheapest = Math.min(
+    ...units.map((type) => unitCost(config, 0, type).parameters * (type === "ffn" ? ffnMultiple : 1)),
+  );
+  assert(slack >= 0, `the budget is exceeded by ${-slack}`);
+  assert(slack < cheapest * config.layers.length, `${slack} parameters of the budget are unused`);
+}
+
+/** Half of the FFN channels and one group of every layer do nothing. */
+const dead = LAYERS.map((_, layer): DeadUnits => ({
+  layer,
+  ffn: Array.from({ length: 12 }, (_, i) => 2 * i + layer % 2),
+  kvGroups: [1 + layer],
+}));
+
+for (const method of learned) {
+  const { id } = method;
+
+  testOnEngines(`${id}: removes exactly the planted units`, async () => {
+    const planted = 12 * 3 * 32 + 4 * 8 * 32;
+    const all = 24 * 3 * 32 + 4 * 4 * 8 * 32;
+    await withToy({ seed: 5, layers: LAYERS, dead }, async (model) => {
+      const { plan, training } = await prune(method, model, { sparsity: planted / all, units: ["ffn", "kv-groups"] });
+      plan.layers.forEach((layer, l) => {
+        const gone = (count: number, kept: number[]) =>
+          Array.from({ length: count }, (_, i) => i).filter((i) => !kept.includes(i));
+        assertEquals(gone(24, layer.ffnChannels), dead[l].ffn, `channels of layer ${l}`);
+        assertEquals(gone(4, layer.kvGroups), dead[l].kvGroups, `groups of layer ${l}`);
+      });
+      assertEquals(training!.map(({ stage, steps, tokens }) => ({ stage, steps, tokens })), [
+        { stage: "learning", steps: STEPS, tokens: STEPS * 2 * 12 },
+      ]);
+      assertEquals(training![0].curve.length, STEPS);
+    });
+  });
+
+  testOnEngines(`${id}: meets the budget to one unit, layers equally wide where it promises so`, async () => {
+    const layers = [0, 1].map(() => ({ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 48 }));
+    const variants = id === "mask-prune"
+      ? [{}, { uniform: false }, { split: "fixed" }, { masks: "hard" }, { resource: "macs" }, {
+        selection: "magnitude",
+      }]
+      : [{}];
+    await withToy({ layers }, async (model) => {
+      for (const options of variants) {
+        const cases: [UnitType[], number][] = [[["ffn"], 1], [["ffn"], 8], [["ffn", "query-heads", "kv-groups"], 1]];
+        for (const [units, ffnMultiple] of cases) {
+          const given: Given = { options, sparsity: 0.4, units, ffnMultiple };
+          const result = await prune(method, model, given);
+          const shapes = plannedShapes(model.config, result.plan);
+          // The budget of multiply-accumulates stops widths before that of parameters.
+          if (!("resource" in options)) assertMeetsBudget(model, result, given);
+          if (ffnMultiple > 1) shapes.forEach(({ ffnChannels }) => assertEquals(ffnChannels % ffnMultiple, 0));
+          if (method.uniformLayers(parseOptions(method, options))) {
+            assert(isLayerwiseUniform({ ...model.config, layers: shapes }), JSON.stringify(options));
+          }
+          disposeModel(pruneModel(model, result.plan, result.replaced));
+        }
+      }
+    });
+  }, { except: SLOW });
+
+  testOnEngines(`${id}: the same seed gives the same plan and weights`, async () => {
+    await withToy({ layers: LAYERS }, async (model) => {
+      const once = () => prune(method, model, { sparsity: 0.3, units: ["ffn", "kv-groups"] });
+      const [a, b] = [await once(), await once()];
+      assertEquals(a.plan, b.plan);
+      assertEquals(a.replaced, b.replaced);
+    });
+  }, { except: SLOW });
+
+  testOnEngines(`${id}: a run that was stopped goes on from its snapshot to the same result`, async () => {
+    await withToy({ layers: LAYERS }, async (model) => {
+      const given: Given = { sparsity: 0.3, units: ["ffn", "kv-groups"] };
+      const whole = await prune(method, model, given);
+      // Before and after the freeze.
+      for (const stopAt of [7, 20]) {
+        const folder = await Deno.makeTempDir();
+        const learning = { checkpoint: { folder: `${folder}/run`, everySteps: 3 } };
+        const controller = new AbortController();
+        const report = (message: string) => {
+          if (message.startsWith(`step ${stopAt} `)) controller.abort();
+        };
+        const stopped = prune(method, model, { ...given, learning, signal: controller.signal, report });
+        await assertRejects(() => stopped, DOMException, "abort");
+        const messages: string[] = [];
+        const resumed = await prune(method, model, { ...given, learning, report: (text) => messages.push(text) });
+        assert(messages.includes(`goes on from step ${stopAt - stopAt % 3}`), messages.slice(0, 3).join("; "));
+        assertEquals(resumed.plan, whole.plan);
+        assertEquals(resumed.replaced, whole.replaced);
+        assertEquals(
+          resumed.training![0].curve.map(({ loss }) => loss),
+          whole.training![0].curve.map(({ loss }) => loss),
+        );
+        assertEquals([...Deno.readDirSync(folder)], []);
+        await Deno.remove(folder);
+      }
+    });
+  }, { except: SLOW });
+
+  testOnEngines(`${id}: sparsity 0 keeps everything`, async () => {
+    await withToy({ layers: LAYERS }, async (model) => {
+      const { plan, replaced } = await prune(method, model, { sparsity: 0, units: ["ffn"] });
+      assertEquals(plan, densePlan(model.config));
+      assertEquals(replaced, undefined);
+    });
+  });
+}

@@ -1,0 +1,180 @@
+import { fileURLToPath } from "node:url";
+import { assertEquals, assertMatch } from "@std/assert";
+import {
+  lmEvalResults,
+  lmEvalSamples,
+  lmEvalStamp,
+  samplesHash,
+  sanitizeModelName,
+  writeLmEvalFiles,
+} from "../../benchmarks/lm_eval_files.ts";
+import { measureTask } from "../../benchmarks/multiple_choice.ts";
+import { createScorer, type Scorer } from "../../benchmarks/scorer.ts";
+import type { DoneRecord } from "../../core/schema.ts";
+import { getTask } from "../../datasets/mod.ts";
+import { doneRecord } from "./reports_fixture.ts";
+import { fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
+
+const data = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
+
+async function measure(task: string, values: number[], limit?: number) {
+  const scorer: Scorer = {
+    ...createScorer(fakeModel(), fakeTokenizer()),
+    logLikelihood: (requests) =>
+      Promise.resolve(requests.map((_, i) => ({ logLikelihood: values[i] ?? -9, isGreedy: i === 0 }))),
+  };
+  return await measureTask(scorer, task, { data, limit });
+}
+
+// The hashes are lm-evaluation-harness's for this record.
+Deno.test("lmEvalSamples() gives the document's record, arguments, answers and hashes", async () => {
+  const { scored } = await measure("openbookqa", [-3.25, -4, -1e-7, -12.5]);
+  const [first] = lmEvalSamples(getTask("openbookqa"), scored);
+  assertEquals(Object.keys(first), [
+    "doc_id",
+    "doc",
+    "target",
+    "arguments",
+    "resps",
+    "filtered_resps",
+    "filter",
+    "metrics",
+    "doc_hash",
+    "prompt_hash",
+    "target_hash",
+    "acc",
+    "acc_norm",
+    "acc_bytes",
+  ]);
+  assertEquals(first.doc_hash, "af421576b2e4953c7e9555f218b826a0bc519096eb0d76521f0f4f041cbeb22d");
+  assertEquals(first.prompt_hash, "48c6f8babb99d4d7754aef37a87640e8fabedade116ec59b68cffca8389e12c8");
+  assertEquals(first.target_hash, "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9");
+  assertEquals(first.target, "0");
+  assertEquals(first.arguments.gen_args_1, { arg_0: "A magnet will pull on", arg_1: " a leaf" });
+  assertEquals(first.resps[0], [["-3.25", "True"]]);
+  assertEquals(first.filtered_resps, [["-3.25", "True"], ["-4.0", "False"], ["-1e-07", "False"], ["-12.5", "False"]]);
+  assertEquals([first.acc, first.acc_norm, first.acc_bytes], [0, 0, 0]);
+});
+
+Deno.test("lmEvalSamples() logs HellaSwag's processed record and WinoGrande's text", async () => {
+  const hellaswag = await measure("hellaswag", []);
+  const [first] = lmEvalSamples(getTask("hellaswag"), hellaswag.scored);
+  assertEquals(Object.keys(first.doc).slice(-4), ["label", "query", "choices", "gold"]);
+  assertEquals(first.doc.query, "Mopping floor: A man fills a bucket in the kitchen. The nasa engineer");
+  assertEquals(first.doc.gold, 0);
+  const winogrande = await measure("winogrande", [-1, -2, -2, -1]);
+  const [, second] = lmEvalSamples(getTask("winogrande"), winogrande.scored);
+  assertEquals(second.target, "had driven all night.");
+  assertEquals(second.arguments.gen_args_1, {
+    arg_0: "Ana thanked Bea for the lift since Bea",
+    arg_1: " had driven all night.",
+  });
+  assertEquals([second.metrics, second.acc], [["acc"], 1]);
+});
+
+Deno.test("lmEvalStamp() and sanitizeModelName() name files as lm-evaluation-harness does", () => {
+  assertEquals(lmEvalStamp(new Date(2026, 0, 31, 10, 20, 30, 123)), "2026-01-31T10-20-30.123000");
+  assertEquals(sanitizeModelName("org/a model:[x]?"), "org__a model__x__");
+});
+
+const documents = { words: 10, bytes: 50, wordPerplexity: 5.5, bytePerplexity: 1.6, bitsPerByte: 0.68 };
+
+/** A record with one scored task and one perplexity per protocol. */
+async function record(): Promise<DoneRecord> {
+  const done = doneRecord({ method: "flap", sparsity: 0.25, seed: 3 });
+  const { result } = await measure("openbookqa", [-1, -2, -2, -2, -1, -2, -2, -2, -1, -2, -2, -2]);
+  const [perplexity] = done.perplexity;
+  return {
+    ...done,
+    tasks: [{ ...result, samples: { original: 500, effective: 3 } }],
+    perplexity: [perplexity, { ...perplexity, corpus: "wikitext", protocol: "c", windows: 62, documents }],
+  };
+}
+
+Deno.test("lmEvalResults() has the keys of a results file in their order, and ours under one", async () => {
+  const done = await record();
+  const results = lmEvalResults(done) as Record<string, Record<string, unknown>>;
+  assertEquals(Object.keys(results), [
+    "results",
+    "group_subtasks",
+    "configs",
+    "versions",
+    "n-shot",
+    "higher_is_better",
+    "n-samples",
+    "config",
+    "git_hash",
+    "date",
+    "pretty_env_info",
+    "transformers_version",
+    "lm_eval_version",
+    "upper_git_hash",
+    "task_hashes",
+    "model_source",
+    "model_name",
+    "model_name_sanitized",
+    "system_instruction",
+    "system_instruction_sha",
+    "fewshot_as_multiturn",
+    "chat_template",
+    "chat_template_sha",
+    "total_evaluation_time_seconds",
+    "pruning",
+  ]);
+  // By length the long third answer of the first record comes before the right one.
+  assertEquals(results.results.openbookqa, {
+    name: "openbookqa",
+    alias: "openbookqa",
+    sample_len: 3,
+    "acc,none": 2 / 3,
+    "acc_stderr,none": 0.33333333333333337,
+    "acc_norm,none": 1 / 3,
+    "acc_norm_stderr,none": 0.33333333333333337,
+    "acc_bytes,none": 1 / 3,
+    "acc_bytes_stderr,none": 0.33333333333333337,
+  });
+  assertEquals(results.results.wikitext, {
+    name: "wikitext",
+    alias: "wikitext",
+    sample_len: 62,
+    "word_perplexity,none": 5.5,
+    "word_perplexity_stderr,none": "N/A",
+    "byte_perplexity,none": 1.6,
+    "byte_perplexity_stderr,none": "N/A",
+    "bits_per_byte,none": 0.68,
+    "bits_per_byte_stderr,none": "N/A",
+  });
+  assertEquals(Object.keys(results.results), ["openbookqa", "wikitext"]);
+  assertEquals(results.versions, { openbookqa: 1, wikitext: 2 });
+  assertEquals(results["n-shot"], { openbookqa: 0, wikitext: 0 });
+  assertEquals(results.higher_is_better.wikitext, {
+    word_perplexity: false,
+    byte_perplexity: false,
+    bits_per_byte: false,
+  });
+  assertEquals(results["n-samples"].openbookqa, { original: 500, effective: 3 });
+  assertEquals((results.configs.openbookqa as { dataset_path: string }).dataset_path, "allenai/openbookqa");
+  assertEquals(results.config.model_num_parameters, done.size.parameters);
+  assertEquals(typeof results.total_evaluation_time_seconds, "string");
+  assertEquals((results.pruning.cell as { sparsity: number }).sparsity, 0.25);
+  assertEquals((results.pruning.perplexity as unknown[]).length, 2);
+});
+
+Deno.test("writeLmEvalFiles() writes results and samples of a cell side by side", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const done = await record();
+    const { scored } = await measure("openbookqa", [], 2);
+    const lines = lmEvalSamples(getTask("openbookqa"), scored);
+    const [results, samples, ...others] = writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]]));
+    assertEquals(others, []);
+    assertMatch(results, /\/flap-0\.25-s3-[^/]+\/results_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}\.json$/);
+    assertEquals(samples, results.replace("results_", "samples_openbookqa_").replace(/json$/, "jsonl"));
+    const written = (await Deno.readTextFile(samples)).trimEnd().split("\n").map((line) => JSON.parse(line));
+    assertEquals(written, lines);
+    assertEquals(JSON.parse(await Deno.readTextFile(results)).task_hashes, { openbookqa: samplesHash(lines) });
+    assertEquals(writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]])), [results, samples]);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
