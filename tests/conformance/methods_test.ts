@@ -200,7 +200,7 @@ function assertDeadGoFirst({ total, kept, dead }: Kind, what: string): number {
 const firstPlans = new Map<string, { engine: string; result: PruneResult }>();
 
 // Methods that learn have a suite of their own, learned_methods_test.ts.
-for (const method of listMethods().filter(({ kind }) => kind === "one-shot")) {
+for (const method of listMethods()) {
   const { id, needs } = method;
 
   testOnEngines(`${id}: sparsity 0 keeps everything and leaves the logits as they are`, async (engine) => {
