@@ -97,7 +97,8 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
   };
 }
 
-interface Loaded {
+/** A dense model that was loaded, and what belongs to it. */
+export interface Loaded {
   dense: LlamaModel;
   tokenizer: Tokenizer;
   source: WeightSource;
@@ -105,7 +106,7 @@ interface Loaded {
 }
 
 /** The model that the cell asks for; `dense` itself where nothing is pruned. */
-async function pruneCell(
+export async function pruneCell(
   { cell, out, data }: Job,
   { dense, tokenizer, source, engine }: Loaded,
   host: CellHost,

@@ -1,11 +1,12 @@
 /** The only way a task or a corpus meets a model: log-likelihoods of continuations, of whole texts, and of the tokens of
- * windows. Scores do not depend on how requests are batched.
+ * windows, and generated text. Scores do not depend on how requests are batched.
  *
  * @module
  */
 import { NumericError, UsageError } from "../core/errors.ts";
 import type { Tokenizer } from "../core/tokenizer.ts";
 import type { ScoringModel } from "../models/scoring.ts";
+import { type GeneratedText, generateTexts, type TextOptions } from "./generation.ts";
 import { packBatches } from "./packing.ts";
 import {
   type BosPolicy,
@@ -73,6 +74,9 @@ export interface Scorer {
   /** Natural-log probabilities of ids 1, 2, ... of each window: f32 [length - 1]. The first id is not scored.
    * @throws {UsageError} when a window has fewer than two ids or more than the model's positions. */
   tokenLogProbs(windows: readonly Int32Array[]): Promise<Float32Array[]>;
+  /** Continues each context by text; a context that leaves no room for `maxTokens` more loses its beginning.
+   * @throws {UsageError} when `maxTokens` leaves no room for a context, or a context has no tokens. */
+  generate(contexts: readonly string[], options: Omit<TextOptions, "signal">): Promise<GeneratedText[]>;
 }
 
 /** Tokens of a batch unless the options say otherwise: on two cores 512 takes the least time, and little memory. */
@@ -169,6 +173,19 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
         (window, logProb) => results[window][filled[window]++] = logProb,
       );
       return results;
+    },
+    generate: async (contexts, options) => {
+      const room = model.maxPositions - options.maxTokens;
+      if (room < 1) {
+        throw new UsageError(
+          `${options.maxTokens} tokens cannot be generated: must be 1 to ${model.maxPositions - 1} for this model`,
+        );
+      }
+      const prompts = contexts.map((context) => encodeText(tokenizer, context, bos).slice(-room));
+      const empty = prompts.findIndex((prompt) => prompt.length === 0);
+      if (empty >= 0) throw new UsageError(`Context ${empty} has no tokens to continue`);
+      checkIds(prompts.map((ids) => ({ ids, scored: 0 })), model.vocabSize);
+      return await generateTexts(model, tokenizer, prompts, { ...options, signal });
     },
   };
 }

@@ -46,6 +46,9 @@ export interface AttentionLayout {
   /** Added to the scores, 0 where visible and a large negative number where not: [B or 1, 1, T, S].
    * Null: everything is visible. */
   mask: tf.Tensor4D | null;
+  /** The rotation of one position as a matrix, when all rows are at that position (decoding): both [K, K], the query's
+   * divided by sqrt(K). Decoding is bound by the number of operations, and this takes six less a layer. */
+  turn?: { query: tf.Tensor2D; key: tf.Tensor2D };
 }
 
 /** Keys and values of the positions seen so far: both [B, G, S, K], keys already rotated. */
@@ -204,15 +207,43 @@ export function attention(packed: tf.Tensor2D, layout: AttentionLayout): tf.Tens
   ) as tf.Tensor2D;
 }
 
-/** Attention of new positions to those in a cache and to themselves; no gradient. `packed` as in
- * {@linkcode attention}. Returns the output [B T, H K] and the cache with the new positions appended. */
+/** Query, key and value projections of new positions: [B T, H K], [B T, G K] and [B T, G K]. */
+export interface Projections {
+  query: tf.Tensor2D;
+  key: tf.Tensor2D;
+  value: tf.Tensor2D;
+}
+
+/** Attention of new positions to those in a cache and to themselves; no gradient. Returns the output [B T, H K] and the
+ * cache with the new positions appended. */
 export function cachedAttention(
-  packed: tf.Tensor2D,
+  projections: Projections,
   layout: AttentionLayout,
   past: KeyValues | null,
 ): { out: tf.Tensor2D; cache: KeyValues } {
-  const { q, k, v } = splitPacked(packed, layout);
+  const { query, key, value } = projections;
+  if (layout.turn) return decodeAttention(projections, layout, layout.turn, past);
+  const { q, k, v } = splitPacked(tf.concat2d([query, key, value], 1), layout);
   const keys = past ? tf.concat([past.keys, k], 2) : k;
   const values = past ? tf.concat([past.values, v], 2) : v;
   return { out: mergeHeads(attend(q, keys, values, layout.mask)), cache: { keys, values } };
+}
+
+/** {@linkcode cachedAttention} of one new position a row. */
+function decodeAttention(
+  { query, key, value }: Projections,
+  { batch, kvGroups: g, queryHeadsPerGroup: r, headSize }: AttentionLayout,
+  turn: { query: tf.Tensor2D; key: tf.Tensor2D },
+  past: KeyValues | null,
+): { out: tf.Tensor2D; cache: KeyValues } {
+  const turned = (x: tf.Tensor2D, matrix: tf.Tensor2D) =>
+    matMul2d(tf.reshape(x, [-1, headSize]) as tf.Tensor2D, matrix);
+  const q = tf.reshape(turned(query, turn.query), [batch * g, r, headSize]) as tf.Tensor3D;
+  const k = tf.reshape(turned(key, turn.key), [batch, g, 1, headSize]) as tf.Tensor4D;
+  const v = tf.reshape(value, [batch, g, 1, headSize]) as tf.Tensor4D;
+  const keys = past ? tf.concat([past.keys, k], 2) : k;
+  const values = past ? tf.concat([past.values, v], 2) : v;
+  const weights = tf.softmax(batchMatMul(q, grouped(keys, g), false, true));
+  const out = batchMatMul(weights, grouped(values, g));
+  return { out: tf.reshape(out, [batch, g * r * headSize]), cache: { keys, values } };
 }

@@ -8,7 +8,7 @@ import type { TokenizerDefinition } from "./tokenizer.ts";
 import { isolate, type JsonObject, SPACE_MARK } from "./tokenizer_library.ts";
 
 /** llama.cpp's token types (`llama_token_type`). */
-const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
+export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
 
 const byteLevel = (useRegex: boolean) => ({
   type: "ByteLevel",
@@ -20,7 +20,7 @@ const sequence = (...pretokenizers: JsonObject[]): JsonObject => ({ type: "Seque
 
 /** Splitting step of each supported `tokenizer.ggml.pre`: as in the models' own `tokenizer.json`; `default` as in
  * llama.cpp (`llama-vocab.cpp`). */
-const PRE_TOKENIZERS: Record<string, JsonObject> = {
+export const PRE_TOKENIZERS: Record<string, JsonObject> = {
   "llama-bpe": sequence(
     isolate(
       "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" +
@@ -42,6 +42,9 @@ const PRE_TOKENIZERS: Record<string, JsonObject> = {
 /** A metadata value for a message. */
 const shown = (value: GgufValue | undefined) => typeof value === "string" ? `"${value.slice(0, 80)}"` : "(none)";
 
+/** The part of a GGUF file that describes its tokenizer. */
+export type GgufMetadata = Pick<GgufFile, "path" | "metadata">;
+
 /** What the metadata says, checked. */
 interface Vocabulary {
   tokens: string[];
@@ -55,7 +58,7 @@ interface Vocabulary {
   padId: number | null;
 }
 
-function readVocabulary(file: GgufFile, isSentencePiece: boolean): Vocabulary {
+function readVocabulary(file: GgufMetadata, isSentencePiece: boolean): Vocabulary {
   const { metadata, path } = file;
   const fail = (problem: string): never => {
     throw new FileFormatError(path, problem);
@@ -168,7 +171,7 @@ function template(bos: { token: string; id: number } | null, eos: { token: strin
   };
 }
 
-function byteLevelModel(vocabulary: Vocabulary, file: GgufFile): JsonObject {
+function byteLevelModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObject {
   const pre = file.metadata.get("tokenizer.ggml.pre") ?? "default";
   if (typeof pre !== "string" || !Object.hasOwn(PRE_TOKENIZERS, pre)) {
     throw new UsageError(
@@ -195,7 +198,7 @@ function byteLevelModel(vocabulary: Vocabulary, file: GgufFile): JsonObject {
   };
 }
 
-function sentencePieceModel(vocabulary: Vocabulary, file: GgufFile): JsonObject {
+function sentencePieceModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObject {
   const { scores, merges, unknownId, tokens, idOf } = vocabulary;
   const hasScores = scores !== undefined && Array.from(scores).some((score) => score !== scores[0]);
   if (!hasScores && !merges) {
@@ -242,7 +245,7 @@ function flag(value: GgufValue | undefined, fallback: boolean): boolean {
  * `gpt-2`, `default`) or SentencePiece BPE with byte fallback (`llama`).
  * @throws {UsageError} for another tokenizer model or pre-tokenizer, by its name.
  * @throws {FileFormatError} when the metadata are incomplete or contradict each other. */
-export function ggufTokenizerDefinition(file: GgufFile): TokenizerDefinition {
+export function ggufTokenizerDefinition(file: GgufMetadata): TokenizerDefinition {
   const { metadata, path } = file;
   const kind = metadata.get("tokenizer.ggml.model");
   if (kind !== "gpt2" && kind !== "llama") {

@@ -1,4 +1,4 @@
-/** Files that appear whole or not at all.
+/** Files and folders that appear whole or not at all.
  *
  * @module
  */
@@ -25,4 +25,28 @@ export function writeWhole(path: string, write: (append: Append) => void): void 
     Deno.removeSync(temporary);
     throw error;
   }
+}
+
+/** Fills a folder under a temporary name next to `path` and renames it; what was under `path` is replaced as a whole, and
+ * stays as it was when `fill` throws. */
+export function writeFolderWhole(path: string, fill: (folder: string) => void): void {
+  const temporary = `${path}.${Deno.pid}.tmp`;
+  const replaced = `${path}.${Deno.pid}.old`;
+  Deno.mkdirSync(temporary);
+  let isReplaced = false;
+  try {
+    fill(temporary);
+    try {
+      Deno.renameSync(path, replaced);
+      isReplaced = true;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+    Deno.renameSync(temporary, path);
+  } catch (error) {
+    Deno.removeSync(temporary, { recursive: true });
+    if (isReplaced) Deno.renameSync(replaced, path);
+    throw error;
+  }
+  if (isReplaced) Deno.removeSync(replaced, { recursive: true });
 }

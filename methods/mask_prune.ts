@@ -23,16 +23,8 @@
 import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
 import { densePlan } from "../models/plan.ts";
-import {
-  endRun,
-  keepSnapshot,
-  type LearnedRun,
-  nextStep,
-  noteStep,
-  resumeFrozen,
-  startRun,
-  trainFrozen,
-} from "./_shared/learned_run.ts";
+import { endRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../models/training/run.ts";
+import { resumeFrozen, startLearning, trainFrozen } from "./_shared/learned_run.ts";
 import { keptOf, planOfRemoved, removedUnits, unitAxes } from "./_shared/learned_units.ts";
 import { calibratedMetrics } from "./_shared/maskprune_metric.ts";
 import { mean } from "./_shared/maskprune_prox.ts";
@@ -78,7 +70,7 @@ const options = z.strictObject({
   dualCap: rate.default(5).describe("largest value of y"),
   budgetRate: z.number().min(0).default(5).describe("ascent rate of z"),
   augmented: z.number().min(0).default(20).describe("weight of the augmented term, added to z times the excess"),
-  widthRate: rate.default(0.05).describe("rate of the widths, on fractions of the units"),
+  widthRate: rate.default(2).describe("rate of the widths, on fractions of the units, over the length of the ramp"),
   snap: part.default(0.016).describe("FFN widths this near to the budget, as a fraction, are put on it after the ramp"),
 });
 type Options = z.infer<typeof options>;
@@ -100,7 +92,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
       );
     }
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
-    const { run, found } = await startRun(context as MethodContext<unknown>, "mask-prune");
+    const { run, found } = await startLearning(context as MethodContext<unknown>, "mask-prune");
     try {
       const frozen = found && resumeFrozen(run, found, context.options.frozenMaskRate);
       if (frozen) return await frozen;
@@ -118,20 +110,20 @@ export const maskPrune: Method<typeof options> = defineMethod({
 });
 
 /** Step sizes for a run: widths must be able to follow the steepest part of the ramp. */
-function ratesOf(context: MethodContext<Options>, run: LearnedRun, resource: Resource): MaskPruneRates {
+function ratesOf(context: MethodContext<Options>, run: TrainingRun, resource: Resource): MaskPruneRates {
   const { options, model, target } = context;
   const axes = unitAxes(model.config, target.units);
   const share = costShares(resource, axes, model.config.layers[0], model.config.layers.length)
     .reduce((a, b) => a + b, 0);
-  const rampSteps = Math.max(1, (options.rampEnd - options.rampStart) * run.learning.options.steps);
+  const rampSteps = Math.max(1, (options.rampEnd - options.rampStart) * run.given.options.steps);
   const steepest = 3 * (1 - resource.budget) / rampSteps / share;
-  return { ...options, maxWidthStep: Math.max(0.02, 1.5 * steepest) };
+  return { ...options, widthRate: options.widthRate / rampSteps, maxWidthStep: Math.max(0.02, 1.5 * steepest) };
 }
 
 /** Iterates until the freeze; the state's bottom sets then have the final widths. */
 async function learnStructure(
   context: MethodContext<Options>,
-  run: LearnedRun,
+  run: TrainingRun,
   restored: MaskState | null,
 ): Promise<MaskState> {
   const { options, model: { config }, target } = context;
@@ -141,7 +133,7 @@ async function learnStructure(
   const rates = ratesOf(context, run, resource);
   const state = restored ??
     createMaskState(config, axes, await calibratedMetrics(context as MethodContext<unknown>, axes), rates);
-  const { steps } = run.learning.options;
+  const { steps } = run.given.options;
   const freezeStep = Math.max(1, Math.round(options.freeze * steps));
   const settleStep = Math.max(0, freezeStep - options.settleSteps);
   while (state.step < freezeStep) {
@@ -209,7 +201,7 @@ function fixWidths(
 }
 
 /** Cuts the bottom units out and trains the rest. */
-function freezeAndTrain(context: MethodContext<Options>, run: LearnedRun, state: MaskState): Promise<PruneResult> {
+function freezeAndTrain(context: MethodContext<Options>, run: TrainingRun, state: MaskState): Promise<PruneResult> {
   const { options, model } = context;
   const { axes, chosen, masks: all } = state;
   const plan = planOfRemoved(model.config, axes, (a, l, unit) => chosen[a][l][unit] === 1);

@@ -24,17 +24,9 @@ import { z } from "zod";
 import type { HostTensor } from "../models/config.ts";
 import { densePlan, type UnitType } from "../models/plan.ts";
 import { createMoments, type Moments, scheduleFactor, stepValues } from "../models/training/optimizer.ts";
+import { endRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../models/training/run.ts";
 import type { HostMasks } from "../models/training/student.ts";
-import {
-  endRun,
-  keepSnapshot,
-  type LearnedRun,
-  nextStep,
-  noteStep,
-  resumeFrozen,
-  startRun,
-  trainFrozen,
-} from "./_shared/learned_run.ts";
+import { resumeFrozen, startLearning, trainFrozen } from "./_shared/learned_run.ts";
 import { smallestInSegments } from "./_shared/maskprune_prox.ts";
 import { keptOf, maskLength, planOfRemoved, removedUnits, unitAxes, type UnitAxis } from "./_shared/learned_units.ts";
 import {
@@ -68,7 +60,7 @@ export const sheared: Method<typeof options> = defineMethod({
   uniformLayers: () => true,
   async prune(context) {
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
-    const { run, found } = await startRun(context as MethodContext<unknown>, "sheared");
+    const { run, found } = await startLearning(context as MethodContext<unknown>, "sheared");
     try {
       const frozen = found && resumeFrozen(run, found, 0);
       if (frozen) return await frozen;
@@ -119,10 +111,10 @@ function targetSparsity({ model: { config }, target }: MethodContext<Options>, a
   return axes.map(({ units }, a) => removed[a] / units);
 }
 
-async function learnMasks(context: MethodContext<Options>, run: LearnedRun, state: State): Promise<void> {
+async function learnMasks(context: MethodContext<Options>, run: TrainingRun, state: State): Promise<void> {
   const { options } = context;
   const { axes } = state;
-  const steps = Math.max(1, Math.round(options.pruneSteps * run.learning.options.steps));
+  const steps = Math.max(1, Math.round(options.pruneSteps * run.given.options.steps));
   const final = targetSparsity(context, axes);
   while (run.step < steps) {
     const step = run.step;
@@ -195,7 +187,7 @@ function stepState(
 }
 
 /** Drops the masks with the smallest log-alpha down to the target shape; the others keep their soft value. */
-function finish(context: MethodContext<Options>, run: LearnedRun, { axes, logAlpha }: State): Promise<PruneResult> {
+function finish(context: MethodContext<Options>, run: TrainingRun, { axes, logAlpha }: State): Promise<PruneResult> {
   const { model: { config }, target } = context;
   const gone = logAlpha.map((axis, a) =>
     axis.map((values, l) => {

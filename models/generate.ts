@@ -1,10 +1,30 @@
-/** Greedy decoding with a key/value cache.
+/** Decoding with a key/value cache, greedy or sampled.
  *
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../core/engine.ts";
-import { extend, type KvCache, type LlamaModel, logits } from "./llama.ts";
+import { NumericError } from "../core/errors.ts";
+import { createRng } from "../core/rng.ts";
+import { disposeCache, extend, type KvCache, type LlamaModel, logits } from "./llama.ts";
+
+/** Runs new tokens, i32 [B T], after those in `cache` and gives the logits after each row, [B, V]. Only each row's last
+ * position goes through the vocabulary projection. */
+function lastLogits(
+  model: LlamaModel,
+  tokens: Int32Array,
+  batch: number,
+  cache: KvCache | null,
+): { scores: tf.Tensor2D; cache: KvCache } {
+  const grown = extend(model, tokens, batch, cache);
+  const scores = tf.tidy(() => {
+    const rows = tf.reshape(grown.hidden, [batch, -1, model.config.width]);
+    const last = tf.reshape(tf.slice(rows, [0, rows.shape[1]! - 1, 0], [-1, 1, -1]), [batch, -1]);
+    return logits(model, last as tf.Tensor2D);
+  });
+  grown.hidden.dispose();
+  return { scores, cache: grown.cache };
+}
 
 /** The most probable next tokens and the cache that they continue. */
 export interface GreedyStep {
@@ -15,21 +35,16 @@ export interface GreedyStep {
 }
 
 /** Runs new tokens, i32 [B T], after those in `cache` (null: none; it is freed) and reads the most probable token after
- * each row. T > 1 is prefill, T = 1 is decode. Only each row's last position goes through the vocabulary projection.
- * When the returned promise settles, the device has done the work. */
+ * each row. T > 1 is prefill, T = 1 is decode. When the returned promise settles, the device has done the work. */
 export async function greedyStep(
   model: LlamaModel,
   tokens: Int32Array,
   batch: number,
   cache: KvCache | null,
 ): Promise<GreedyStep> {
-  const grown = extend(model, tokens, batch, cache);
-  const best = tf.tidy(() => {
-    const rows = tf.reshape(grown.hidden, [batch, -1, model.config.width]);
-    const last = tf.reshape(tf.slice(rows, [0, rows.shape[1]! - 1, 0], [-1, 1, -1]), [batch, -1]);
-    return tf.argMax(logits(model, last as tf.Tensor2D), 1);
-  });
-  grown.hidden.dispose();
+  const grown = lastLogits(model, tokens, batch, cache);
+  const best = tf.argMax(grown.scores, 1);
+  grown.scores.dispose();
   try {
     const next = Int32Array.from(await best.data());
     currentEngine().check();
@@ -37,4 +52,160 @@ export async function greedyStep(
   } finally {
     best.dispose();
   }
+}
+
+/** A token and how probable it is in its place. */
+export interface TokenLogProb {
+  id: number;
+  /** Natural logarithm of its probability in the whole vocabulary, whatever the temperature. */
+  logProb: number;
+}
+
+/** A generated token. */
+export interface GeneratedToken extends TokenLogProb {
+  /** The most probable tokens of its place, the best first. */
+  top: TokenLogProb[];
+}
+
+/** How to choose tokens. */
+export interface GenerationOptions {
+  /** Most tokens to generate after each prompt. */
+  maxTokens: number;
+  /** 0, the default: the most probable token. Above: logits are divided by it and a token is drawn. */
+  temperature?: number;
+  /** Draws from the fewest tokens that together have at least this probability; 1 by default. */
+  topP?: number;
+  /** Seed of the draws; every prompt has its own stream of this seed, so that it does not matter what else is in the
+   * batch. */
+  seed?: number;
+  /** How many of the most probable tokens to report for each generated one; 0 by default. */
+  top?: number;
+  /** Asked after each token, the prompt not included: whether the row ends here. */
+  isDone?(prompt: number, ids: readonly number[]): boolean;
+  /** Stops between two tokens. */
+  signal?: AbortSignal;
+}
+
+/** The `count` highest values, the best first; of equal ones the lower index. */
+function highest(values: Float32Array, count: number): number[] {
+  const best: number[] = [];
+  for (let i = 0; i < values.length; i++) {
+    if (best.length === count && !(values[i] > values[best[count - 1]])) continue;
+    const at = best.findIndex((other) => values[i] > values[other]);
+    best.splice(at < 0 ? best.length : at, 0, i);
+    if (best.length > count) best.pop();
+  }
+  return best;
+}
+
+/** Draws an index with probability proportional to exp(logit / temperature), from the nucleus of mass `topP` (Holtzman
+ * et al. 2020, arXiv:1904.09751). `uniform` gives numbers in [0, 1). */
+export function sampleToken(
+  logits: Float32Array,
+  { temperature, topP }: { temperature: number; topP: number },
+  uniform: () => number,
+): number {
+  const max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  const weights = Float64Array.from(logits, (value) => Math.exp((value - max) / temperature));
+  const total = weights.reduce((a, b) => a + b, 0);
+  let ids = Array.from(weights.keys());
+  let mass = total;
+  if (topP < 1) {
+    // Tokens below this bound have less than 1 - topP together, so the nucleus lies in the others.
+    const least = (1 - topP) * total / weights.length;
+    ids = ids.filter((id) => weights[id] >= least).sort((a, b) => weights[b] - weights[a]);
+    mass = 0;
+    const last = ids.findIndex((id) => (mass += weights[id]) >= topP * total);
+    if (last >= 0) ids.length = last + 1;
+  }
+  let rest = uniform() * mass;
+  return ids.find((id) => (rest -= weights[id]) < 0) ?? ids[ids.length - 1];
+}
+
+function chooseToken(
+  logits: Float32Array,
+  { temperature = 0, topP = 1, top = 0 }: GenerationOptions,
+  uniform: () => number,
+): GeneratedToken {
+  const best = highest(logits, Math.max(1, top));
+  const max = logits[best[0]];
+  const logSum = Math.log(logits.reduce((sum, value) => sum + Math.exp(value - max), 0)) + max;
+  if (!Number.isFinite(logSum)) throw new NumericError(`The model gives ${logSum} as the sum of its next-token scores`);
+  const token = (id: number): TokenLogProb => ({ id, logProb: logits[id] - logSum });
+  const id = temperature === 0 ? best[0] : sampleToken(logits, { temperature, topP }, uniform);
+  return { ...token(id), top: best.slice(0, top).map(token) };
+}
+
+/** Cached positions of a batch, all rows together: bounds its memory. */
+const CACHED_TOKENS = 2048;
+
+/** Prompts of equal length in batches that fit {@linkcode CACHED_TOKENS}, as indices. */
+function batchesOf(prompts: readonly (readonly number[])[], maxTokens: number): number[][] {
+  const batches: number[][] = [];
+  for (const group of Map.groupBy(prompts.keys(), (index) => prompts[index].length).values()) {
+    const rows = Math.max(1, Math.floor(CACHED_TOKENS / (prompts[group[0]].length + maxTokens)));
+    for (let i = 0; i < group.length; i += rows) batches.push(group.slice(i, i + rows));
+  }
+  return batches;
+}
+
+async function generateBatch(
+  model: LlamaModel,
+  prompts: readonly (readonly number[])[],
+  indices: readonly number[],
+  options: GenerationOptions,
+): Promise<GeneratedToken[][]> {
+  const { maxTokens, seed = 0, isDone, signal } = options;
+  const { vocabSize } = model.config;
+  const rows = indices.map((): GeneratedToken[] => []);
+  const open = new Set(rows.keys());
+  const streams = indices.map(() => createRng(seed, "generate"));
+  let tokens = Int32Array.from(indices.flatMap((index) => prompts[index]));
+  let cache: KvCache | null = null;
+  try {
+    for (let step = 0; step < maxTokens && open.size > 0; step++) {
+      signal?.throwIfAborted();
+      const grown = lastLogits(model, tokens, rows.length, cache);
+      cache = grown.cache;
+      const scores = await grown.scores.data<"float32">();
+      grown.scores.dispose();
+      currentEngine().check();
+      for (const row of open) {
+        const own = scores.subarray(row * vocabSize, (row + 1) * vocabSize);
+        rows[row].push(chooseToken(own, options, streams[row].uniform));
+        if (isDone?.(indices[row], rows[row].map(({ id }) => id))) open.delete(row);
+      }
+      // Rows that have ended go along with their last token until all have.
+      tokens = Int32Array.from(rows, (row) => row[row.length - 1].id);
+    }
+    return rows;
+  } finally {
+    if (cache) disposeCache(cache);
+  }
+}
+
+/** Generates up to `maxTokens` tokens after each prompt. Prompts of equal length share a batch.
+ * @throws {RangeError} when a prompt is empty, or it and its continuation exceed the model's positions.
+ * @throws {NumericError} when the model's output is not finite. */
+export async function generateTokens(
+  model: LlamaModel,
+  prompts: readonly (readonly number[])[],
+  options: GenerationOptions,
+): Promise<GeneratedToken[][]> {
+  const { maxPositions } = model.config;
+  for (const { length } of prompts) {
+    // The last token is never an input.
+    if (length === 0 || length + options.maxTokens - 1 > maxPositions) {
+      throw new RangeError(
+        `A prompt of ${length} tokens cannot be continued by ${options.maxTokens}: the prompt must have a token, ` +
+          `and both together at most ${maxPositions + 1}`,
+      );
+    }
+  }
+  const results: GeneratedToken[][] = prompts.map(() => []);
+  for (const indices of batchesOf(prompts, options.maxTokens)) {
+    const generated = await generateBatch(model, prompts, indices, options);
+    indices.forEach((index, i) => results[index] = generated[i]);
+  }
+  return results;
 }

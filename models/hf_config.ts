@@ -104,18 +104,23 @@ function readTokenId(json: Record<string, unknown>, key: string, vocabSize: numb
   return id as number;
 }
 
-/** Refuses models that are not plain LLaMA decoders, by the name of what differs. */
+/** Refuses models that are not plain LLaMA decoders, by the name of what differs. A Mistral without a sliding window is
+ * one: the same tensors and the same computation. */
 function refuseOtherModels(json: Record<string, unknown>, path: string): void {
-  const { model_type: modelType, architectures, hidden_act: activation = "silu" } = json;
-  if (modelType !== "llama") {
+  const { model_type: modelType, architectures, hidden_act: activation = "silu", sliding_window: window = 4096 } = json;
+  if (modelType !== "llama" && modelType !== "mistral") {
     throw new UsageError(
-      `${path}: model_type ${JSON.stringify(modelType) ?? "(none)"} is not supported: must be "llama"`,
+      `${path}: model_type ${JSON.stringify(modelType) ?? "(none)"} is not supported: must be "llama" or "mistral"`,
     );
   }
-  if (Array.isArray(architectures) && architectures.length > 0 && !architectures.includes("LlamaForCausalLM")) {
+  const architecture = modelType === "llama" ? "LlamaForCausalLM" : "MistralForCausalLM";
+  if (Array.isArray(architectures) && architectures.length > 0 && !architectures.includes(architecture)) {
     throw new UsageError(
-      `${path}: architecture ${JSON.stringify(architectures[0])} is not supported: must be "LlamaForCausalLM"`,
+      `${path}: architecture ${JSON.stringify(architectures[0])} is not supported: must be "${architecture}"`,
     );
+  }
+  if (modelType === "mistral" && window !== null) {
+    throw new UsageError(`${path}: sliding_window ${JSON.stringify(window)} is not supported: must be null`);
   }
   if (activation !== "silu") {
     throw new UsageError(`${path}: hidden_act ${JSON.stringify(activation)} is not supported: must be "silu"`);
@@ -129,7 +134,7 @@ function refuseOtherModels(json: Record<string, unknown>, path: string): void {
   }
 }
 
-/** Reads the configuration of a LLaMA checkpoint. Defaults are those of transformers' `LlamaConfig`.
+/** Reads the configuration of a LLaMA checkpoint. Defaults are those of transformers' `LlamaConfig` (`MistralConfig`).
  *
  * @param json the parsed `config.json`
  * @param path of the file, for messages
@@ -141,7 +146,8 @@ export function fromHfConfig(json: Record<string, unknown>, path: string): Llama
   const vocabSize = members.integer("vocab_size", CONFIG_LIMITS.vocabulary);
   const width = members.integer("hidden_size", CONFIG_LIMITS.width);
   const heads = members.integer("num_attention_heads", CONFIG_LIMITS.width);
-  const kvGroups = members.integer("num_key_value_heads", CONFIG_LIMITS.width, heads);
+  const isMistral = json.model_type === "mistral";
+  const kvGroups = members.integer("num_key_value_heads", CONFIG_LIMITS.width, isMistral ? 8 : heads);
   if (heads % kvGroups !== 0) {
     throw new FileFormatError(
       path,
@@ -168,7 +174,7 @@ export function fromHfConfig(json: Record<string, unknown>, path: string): Llama
     ],
     ...readRope(json, path),
     normEpsilon: members.number("rms_norm_eps", 1e-6),
-    maxPositions: members.integer("max_position_embeddings", CONFIG_LIMITS.positions, 2048),
+    maxPositions: members.integer("max_position_embeddings", CONFIG_LIMITS.positions, isMistral ? 131072 : 2048),
     bosTokenId: readTokenId(json, "bos_token_id", vocabSize, path),
     eosTokenId: readTokenId(json, "eos_token_id", vocabSize, path),
   };
@@ -180,8 +186,15 @@ function coverage(biases: LinearName[], names: LinearName[]): "all" | "none" | "
   return count === names.length ? "all" : count === 0 ? "none" : "some";
 }
 
+/** Whether transformers accepts the model as a Llama: since version 5 the number of query heads must divide the width,
+ * although an explicit head size makes that needless. */
+export function headsDivideWidth({ layers: [shape], width }: LlamaConfig): boolean {
+  return width % queryHeads(shape) === 0;
+}
+
 /** The `config.json` that makes transformers load the checkpoint as a plain `LlamaForCausalLM`; the inverse of
- * {@linkcode fromHfConfig}.
+ * {@linkcode fromHfConfig}. Where the heads do not divide the width (see {@linkcode headsDivideWidth}) it says
+ * `MistralForCausalLM` without a sliding window, which computes the same, unless there are biases, which Mistral lacks.
  * @throws {UsageError} when no plain Llama configuration describes the model: layers of unequal widths, or biases on
  *   only some maps of a block. */
 export function toHfConfig(config: LlamaConfig): Record<string, unknown> {
@@ -197,9 +210,10 @@ export function toHfConfig(config: LlamaConfig): Record<string, unknown> {
   }
   const [shape] = config.layers;
   const scaling = config.ropeScaling;
+  const isMistral = !headsDivideWidth(config) && config.biases.length === 0;
   return {
-    architectures: ["LlamaForCausalLM"],
-    model_type: "llama",
+    architectures: [isMistral ? "MistralForCausalLM" : "LlamaForCausalLM"],
+    model_type: isMistral ? "mistral" : "llama",
     vocab_size: config.vocabSize,
     hidden_size: config.width,
     intermediate_size: shape.ffnChannels,
@@ -223,8 +237,7 @@ export function toHfConfig(config: LlamaConfig): Record<string, unknown> {
         original_max_position_embeddings: scaling.originalMaxPositions,
       },
     tie_word_embeddings: config.tiedHead,
-    attention_bias: attentionBias === "all",
-    mlp_bias: ffnBias === "all",
+    ...isMistral ? { sliding_window: null } : { attention_bias: attentionBias === "all", mlp_bias: ffnBias === "all" },
     bos_token_id: config.bosTokenId,
     eos_token_id: config.eosTokenId,
   };

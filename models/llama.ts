@@ -33,7 +33,7 @@ import {
   tensorNames,
   type WeightSource,
 } from "./config.ts";
-import { rotaryTables } from "./rope.ts";
+import { rotaryTables, turnMatrices } from "./rope.ts";
 
 /** A linear map on the device. */
 export interface DeviceLinear {
@@ -183,12 +183,14 @@ export interface PassContext {
   tables: RotaryTables;
   /** [B or 1, 1, T, S] or null; see {@linkcode AttentionLayout}. */
   mask: tf.Tensor4D | null;
+  /** Set when every row is at one position; see {@linkcode AttentionLayout}. */
+  turn?: AttentionLayout["turn"];
 }
 
 function attentionLayout(pass: PassContext, shape: LayerShape): AttentionLayout {
   const { kvGroups, queryHeadsPerGroup } = shape;
-  const { batch, tables, mask, config } = pass;
-  return { batch, kvGroups, queryHeadsPerGroup, headSize: config.headSize, tables, mask };
+  const { batch, tables, mask, turn, config } = pass;
+  return { batch, kvGroups, queryHeadsPerGroup, headSize: config.headSize, tables, mask, turn };
 }
 
 /** Scales each head of `x` [N, H K] by the masks. */
@@ -214,17 +216,16 @@ export function decoderLayer(
   const shape = config.layers[index];
   const masks = options.masks?.[index];
   const normed = rmsNorm(x, layer.attentionNorm, config.normEpsilon);
-  const packed = tf.concat2d(
-    [applyLinear(normed, layer.query), applyLinear(normed, layer.key), applyLinear(normed, layer.value)],
-    1,
-  );
+  const query = applyLinear(normed, layer.query);
+  const key = applyLinear(normed, layer.key);
+  const value = applyLinear(normed, layer.value);
   let context: tf.Tensor2D;
   if (cached) {
-    const { out, cache } = cachedAttention(packed, attentionLayout(pass, shape), cached.past);
+    const { out, cache } = cachedAttention({ query, key, value }, attentionLayout(pass, shape), cached.past);
     cached.keep(cache);
     context = out;
   } else {
-    context = attention(packed, attentionLayout(pass, shape));
+    context = attention(tf.concat2d([query, key, value], 1), attentionLayout(pass, shape));
   }
   if (masks?.queryHeads || masks?.kvGroups) context = maskHeads(context, masks, shape, config.headSize);
   options.observe?.(index, "output", context);
@@ -266,6 +267,7 @@ export function createPass(config: LlamaConfig, input: TokenBatch): PassContext 
 export function disposePass(pass: PassContext): void {
   tf.dispose([pass.tables.cos, pass.tables.sin, pass.tables.rotate]);
   pass.mask?.dispose();
+  if (pass.turn) tf.dispose([pass.turn.query, pass.turn.key]);
 }
 
 /** Embeds token ids: [N] -> [N, D]. */
@@ -373,6 +375,7 @@ export function extend(
     tables: rotaryTables(config, positions),
     // One new token sees everything before it.
     mask: length === 1 ? null : causalMask(length, past + length),
+    ...length === 1 && { turn: turnMatrices(config, past) },
   };
   const grown: KeyValues[] = [];
   const hidden = tf.tidy(() => {

@@ -28,7 +28,7 @@ const GGUF_LINEAR: Record<LinearName, string> = {
 };
 
 /** Frequency factors of the `llama3` scaling, f32 [K / 2]; not a weight. */
-const ROPE_FACTORS = "rope_freqs.weight";
+export const ROPE_FACTORS = "rope_freqs.weight";
 
 /** GGUF name of every tensor of the model, by its Hugging Face name. */
 export function ggufTensorNames(config: LlamaConfig): Map<string, string> {

@@ -3,7 +3,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import type { RotaryTables } from "../core/attention.ts";
+import type { AttentionLayout, RotaryTables } from "../core/attention.ts";
 import type { LlamaConfig } from "./config.ts";
 
 /** Rotary frequencies in radians per position: f64 [K / 2]. `llama3` scaling as in Llama 3.1: long wavelengths are
@@ -50,4 +50,20 @@ export function rotaryTables(config: LlamaConfig, positions: Int32Array): Rotary
     sin: tf.tensor3d(sin, [n, 1, headSize]),
     rotate: tf.tensor2d(rotate, [headSize, headSize]),
   };
+}
+
+/** The rotation of one position as matrices, see {@linkcode AttentionLayout.turn}. */
+export function turnMatrices(config: LlamaConfig, position: number): NonNullable<AttentionLayout["turn"]> {
+  const { headSize } = config;
+  const half = headSize / 2;
+  const matrix = new Float32Array(headSize * headSize);
+  rotaryFrequencies(config).forEach((frequency, i) => {
+    const [cos, sin] = [Math.cos(position * frequency), Math.sin(position * frequency)];
+    matrix[i * headSize + i] = matrix[(i + half) * headSize + i + half] = cos;
+    matrix[(i + half) * headSize + i] = -sin;
+    matrix[i * headSize + i + half] = sin;
+  });
+  const scale = 1 / Math.sqrt(headSize);
+  const shape: [number, number] = [headSize, headSize];
+  return { query: tf.tensor2d(matrix.map((x) => x * scale), shape), key: tf.tensor2d(matrix, shape) };
 }

@@ -207,7 +207,7 @@ export function updateWidths(
   let next = widthStep({ axes, removed, duals, slopes, prices, shares, uniform, rate, maxStep });
   // An integrator that runs while the widths are at their speed limit would overshoot later.
   const limited = next.some((axis, a) =>
-    axis.some((s, l) => Math.abs(s - removed[a][l]) >= maxStep * axes[a].units - 1e-9)
+    axes[a].type === "ffn" && axis.some((s, l) => Math.abs(s - removed[a][l]) >= maxStep * axes[a].units - 1e-9)
   );
   if (excess < 0 || !limited) state.budgetDual = budgetDualStep(state.budgetDual, excess, rates.budgetRate);
   const snapped = arrived
@@ -219,8 +219,11 @@ export function updateWidths(
     const ffn = axes.findIndex(({ type }) => type === "ffn");
     state.budgetDual = mean(slopes[ffn].map((q, l) => duals[ffn][l] * q)) / shares[ffn];
   }
-  state.removed = next;
   state.whole = axes.map((axis, a) => next[a].map((s, l) => wholeUnits(axis, s, whole[a][l])));
+  // An attention unit that came or went starts a new count, so that FFN channels settle before the next one moves.
+  state.removed = next.map((axis, a) =>
+    axis.map((s, l) => axes[a].type !== "ffn" && state.whole[a][l] !== whole[a][l] ? state.whole[a][l] : s)
+  );
   state.duals = duals.map((axis, a) =>
     axis.map((y, l) => dualStep(y, residuals[a][l], { rate: rates.dualRate, cap: rates.dualCap }))
   );

@@ -121,7 +121,7 @@ export interface WidthStep {
   uniform: boolean;
   /** eta_s, on fractions of n. */
   rate: number;
-  /** Largest change of s / n. */
+  /** Largest change of s / n of FFN channels; attention units, which they make room for, move at most half as fast. */
   maxStep: number;
 }
 
@@ -138,16 +138,17 @@ export function axisPrices(
   return axes.map((_, a) => a === ffn ? price : worth);
 }
 
-/** Widths after one straight-through gradient step: `s/n <- clip(s/n - eta (y q - price * share))`, between 0 and all
+/** Widths after one straight-through gradient step: `s/n <- clip(s/n - eta (y q / share - price))`, between 0 and all
  * but one unit. Uniform widths move along the mean over layers. */
 export function widthStep(step: WidthStep): number[][] {
   const { axes, removed, duals, slopes, prices, shares, uniform, rate, maxStep } = step;
-  return axes.map(({ units }, a) => {
-    const gradients = slopes[a].map((q, l) => duals[a][l] * q - prices[a] * shares[a]);
+  return axes.map(({ type, units }, a) => {
+    const most = type === "ffn" ? maxStep : maxStep / 2;
+    const gradients = slopes[a].map((q, l) => duals[a][l] * q / shares[a] - prices[a]);
     const shared = mean(gradients);
     return removed[a].map((s, l) => {
       const move = -rate * (uniform ? shared : gradients[l]);
-      const limited = Math.max(-maxStep, Math.min(maxStep, move));
+      const limited = Math.max(-most, Math.min(most, move));
       return Math.max(0, Math.min(units - 1, s + units * limited));
     });
   });

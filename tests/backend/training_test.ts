@@ -1,11 +1,16 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { createRng } from "../../core/rng.ts";
+import { trainingSchema } from "../../core/schema.ts";
 import { disposeModel, forward, type LayerMasks, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import type { PrunePlan } from "../../models/plan.ts";
+import { pruneModel } from "../../models/surgery.ts";
 import { toySource } from "../../models/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { adapterName, createAdapters, disposeAdapters, withAdapters } from "../../models/training/lora.ts";
 import { type LossWeights, nextTokens, windowBatch } from "../../models/training/loss.ts";
+import { mergedTensors } from "../../models/training/merge.ts";
+import { createStudent, cutStudent, disposeStudent, uploadMasks } from "../../models/training/student.ts";
 import { teacherTargets } from "../../models/training/teacher.ts";
 import { assertClose, testOnEngines } from "./engines.ts";
 import { toyWindows } from "./method_context.ts";
@@ -188,4 +193,63 @@ testOnEngines("withAdapters() leaves the model's output alone until the adapters
   tf.dispose([plain, adapted]);
   disposeAdapters(adapters);
   disposeModel(model);
+});
+
+/** Half of the channels and heads of every layer stay. */
+const PLAN: PrunePlan = {
+  layers: [
+    { kvGroups: [0, 1], queryHeads: [0, 3], ffnChannels: [0, 2, 5, 7, 11] },
+    { kvGroups: [0, 1], queryHeads: [1, 2], ffnChannels: [1, 3, 4, 8, 10] },
+  ],
+};
+
+async function logitsOf(model: LlamaModel, masks?: LayerMasks[]): Promise<Float32Array> {
+  const batch = windowBatch(toyWindows(2, 9));
+  const scores = tf.tidy(() => logits(model, forward(model, batch, { masks })));
+  const values = await scores.data() as Float32Array;
+  scores.dispose();
+  return values;
+}
+
+testOnEngines("mergedTensors() and cutStudent() keep what the masked model computes", async () => {
+  const { teacher, adapters, masks, model, free } = await student(4);
+  const values = await Promise.all(masks.map(async ({ ffn, queryHeads, kvGroups }) => ({
+    "ffn": await ffn.data() as Float32Array,
+    "query-heads": await queryHeads.data() as Float32Array,
+    "kv-groups": await kvGroups.data() as Float32Array,
+  })));
+  // The masked model: kept units as they are, removed ones at 0.
+  const zeroed = values.map((layer, l) => ({
+    "ffn": layer.ffn.map((m, i) => PLAN.layers[l].ffnChannels.includes(i) ? m : 0),
+    "query-heads": layer["query-heads"].map((m, i) => PLAN.layers[l].queryHeads.includes(i) ? m : 0),
+    "kv-groups": layer["kv-groups"],
+  }));
+  const kept = values.map((layer, l) => ({
+    "ffn": Float32Array.from(PLAN.layers[l].ffnChannels, (i) => layer.ffn[i]),
+    "query-heads": Float32Array.from(PLAN.layers[l].queryHeads, (i) => layer["query-heads"][i]),
+    "kv-groups": layer["kv-groups"],
+  }));
+  const [wide, narrow] = [uploadMasks(zeroed), uploadMasks(kept)];
+  const expected = await logitsOf(model, wide);
+  const atol = 1e-4 * Math.max(...expected.map(Math.abs));
+
+  const options = trainingSchema.parse({ rank: 3, alpha: 6, steps: 4, batch: 2, tokens: 8 });
+  const parameters = Object.fromEntries(
+    Object.entries(adapters.parameters).map(([name, variable]) => [name, tf.tidy(() => tf.variable(variable.clone()))]),
+  );
+  const own = { ...adapters, parameters };
+  const fresh = createStudent(teacher, options, createRng(0, "unused"));
+  disposeStudent(fresh);
+  const before = { ...fresh, adapters: own, model: withAdapters(teacher, own) };
+  const compact = pruneModel(teacher, PLAN);
+  const cut = await cutStudent(before, { compact, plan: PLAN, config: teacher.config, options });
+  assertClose(await logitsOf(cut.model, narrow), expected, { atol, rtol: 0 }, "logits of the cut student");
+
+  const replaced = await mergedTensors(cut.model, { plan: PLAN, dense: teacher.config, masks: kept });
+  const merged = pruneModel(teacher, PLAN, replaced);
+  assertClose(await logitsOf(merged), expected, { atol, rtol: 0 }, "logits of the merged model");
+  disposeStudent(cut);
+  tf.dispose([...wide, ...narrow].flatMap((layer) => Object.values(layer) as tf.Tensor[]));
+  for (const model of [compact, merged]) disposeModel(model);
+  free();
 });

@@ -85,17 +85,22 @@ for (const method of learned) {
     const planted = 12 * 3 * 32 + 4 * 8 * 32;
     const all = 24 * 3 * 32 + 4 * 4 * 8 * 32;
     await withToy({ seed: 5, layers: LAYERS, dead }, async (model) => {
-      const { plan, training } = await prune(method, model, { sparsity: planted / all, units: ["ffn", "kv-groups"] });
+      const learning = { options: { ...training, steps: 40 }, windows: toyWindows(80, 12) };
+      const { plan, training: reports } = await prune(method, model, {
+        sparsity: planted / all,
+        units: ["ffn", "kv-groups"],
+        learning,
+      });
       plan.layers.forEach((layer, l) => {
         const gone = (count: number, kept: number[]) =>
           Array.from({ length: count }, (_, i) => i).filter((i) => !kept.includes(i));
         assertEquals(gone(24, layer.ffnChannels), dead[l].ffn, `channels of layer ${l}`);
         assertEquals(gone(4, layer.kvGroups), dead[l].kvGroups, `groups of layer ${l}`);
       });
-      assertEquals(training!.map(({ stage, steps, tokens }) => ({ stage, steps, tokens })), [
-        { stage: "learning", steps: STEPS, tokens: STEPS * 2 * 12 },
+      assertEquals(reports!.map(({ stage, steps, tokens }) => ({ stage, steps, tokens })), [
+        { stage: "learning", steps: 40, tokens: 40 * 2 * 12 },
       ]);
-      assertEquals(training![0].curve.length, STEPS);
+      assertEquals(reports![0].curve.length, 40);
     });
   });
 
@@ -110,6 +115,8 @@ for (const method of learned) {
       for (const options of variants) {
         const cases: [UnitType[], number][] = [[["ffn"], 1], [["ffn"], 8], [["ffn", "query-heads", "kv-groups"], 1]];
         for (const [units, ffnMultiple] of cases) {
+          // On so small a model attention alone is over the budget of multiply-accumulates.
+          if ("resource" in options && units.length === 1) continue;
           const given: Given = { options, sparsity: 0.4, units, ffnMultiple };
           const result = await prune(method, model, given);
           const shapes = plannedShapes(model.config, result.plan);

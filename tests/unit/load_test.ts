@@ -103,9 +103,31 @@ Deno.test("fromHfConfig() reads rope_parameters, the older scaling key, lists of
   assertEquals(biased.biases, [...LINEAR_NAMES]);
 });
 
+Deno.test("fromHfConfig() reads a Mistral without a sliding window as the same decoder", () => {
+  const mistral = {
+    ...LLAMA_32_1B,
+    model_type: "mistral",
+    architectures: ["MistralForCausalLM"],
+    sliding_window: null,
+  };
+  assertEquals(fromHfConfig(mistral, "c"), fromHfConfig(LLAMA_32_1B, "c"));
+  const { num_key_value_heads: _, max_position_embeddings: __, ...old } = mistral;
+  const { layers, maxPositions } = fromHfConfig(old, "c");
+  assertEquals([layers[0].kvGroups, layers[0].queryHeadsPerGroup, maxPositions], [8, 4, 131072]);
+});
+
+Deno.test("toHfConfig() says Mistral where transformers accepts no Llama with so many heads", () => {
+  const config = smallConfig({ width: 10 });
+  const { architectures, model_type, sliding_window } = toHfConfig(config);
+  assertEquals([architectures, model_type, sliding_window], [["MistralForCausalLM"], "mistral", null]);
+  assertEquals(toHfConfig(smallConfig({ width: 12 })).model_type, "llama");
+});
+
 Deno.test("fromHfConfig() names what it does not support", () => {
   const cases: [Record<string, unknown>, string][] = [
-    [{ model_type: "mistral" }, `model_type "mistral" is not supported: must be "llama"`],
+    [{ model_type: "gpt2" }, `model_type "gpt2" is not supported: must be "llama" or "mistral"`],
+    [{ model_type: "mistral" }, `architecture "LlamaForCausalLM" is not supported: must be "MistralForCausalLM"`],
+    [{ model_type: "mistral", architectures: ["MistralForCausalLM"] }, "sliding_window 4096 is not supported"],
     [{ model_type: undefined }, "model_type (none) is not supported"],
     [{ architectures: ["LlamaForSequenceClassification"] }, `architecture "LlamaForSequenceClassification"`],
     [{ hidden_act: "gelu" }, `hidden_act "gelu" is not supported: must be "silu"`],

@@ -48,13 +48,18 @@ export function fakeIsGreedy(context: readonly number[], target: number): boolea
   return hash([...context, -2, target]) % 4 > 0;
 }
 
+/** The token that {@linkcode fakeModel} generates after `context`: one of the ids 2 to 9, or end of sequence. */
+export function fakeNext(context: readonly number[]): number {
+  return 1 + hash([...context, -3]) % 9;
+}
+
 /** A model that answers {@linkcode fakeLogProb} for what a token of a batch sees; it throws when positions do not count
- * up along what is seen. `batches` keeps the batches it was given. */
+ * up along what is seen. It generates {@linkcode fakeNext}. `batches` keeps the batches it was given. */
 export function fakeModel(
   { vocabSize = 1000, maxPositions = 64 }: { vocabSize?: number; maxPositions?: number } = {},
 ): ScoringModel & { batches: TokenBatch[] } {
   const batches: TokenBatch[] = [];
-  return {
+  const model: ScoringModel & { batches: TokenBatch[] } = {
     vocabSize,
     maxPositions,
     batches,
@@ -78,5 +83,30 @@ export function fakeModel(
       });
       return Promise.resolve({ logProbs, isGreedy });
     },
+    scoreTop: async (batch, targets, count) => {
+      const scores = await model.score(batch, targets);
+      // The target comes first where it is greedy, else another one that is better.
+      const top = Array.from(targets.ids, (id, i) =>
+        Array.from({ length: count }, (_, k) => ({
+          id: (scores.isGreedy[i] ? id : id + 1) + k,
+          logProb: scores.logProbs[i] + (scores.isGreedy[i] ? 0 : 0.125) - k / 8,
+        })));
+      return { ...scores, top };
+    },
+    generate: (prompts, { maxTokens, top = 0, isDone }) => {
+      const rows = prompts.map((prompt, row) => {
+        const ids: number[] = [];
+        while (ids.length < maxTokens && !(ids.length > 0 && isDone?.(row, ids))) {
+          ids.push(fakeNext([...prompt, ...ids]));
+        }
+        return ids.map((id) => ({
+          id,
+          logProb: -0.5,
+          top: Array.from({ length: top }, (_, k) => ({ id: id + k, logProb: -0.5 - k })),
+        }));
+      });
+      return Promise.resolve(rows);
+    },
   };
+  return model;
 }

@@ -10,7 +10,7 @@ import { createRng } from "../../core/rng.ts";
 import { tinyTasks } from "../../datasets/tiny_world/mod.ts";
 import { type LlamaConfig, queryHeads } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
-import { type LayerMasks, uploadModel } from "../../models/llama.ts";
+import { disposeModel, type LayerMasks, uploadModel } from "../../models/llama.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 
@@ -32,8 +32,8 @@ export interface TinyScores {
   states: StateScores[];
 }
 
-/** Masks that remove `fraction` of the units of every layer at random. */
-function randomMasks(config: LlamaConfig, fraction: number): LayerMasks[] {
+/** Masks that remove `fraction` of the query heads and FFN channels of every layer at random; the caller frees them. */
+export function randomMasks(config: LlamaConfig, fraction: number): LayerMasks[] {
   const rng = createRng(0, "tiny/damage");
   const mask = (units: number) => {
     const removed = Math.round(fraction * units);
@@ -51,7 +51,8 @@ export async function scoreTiny(folder: string): Promise<TinyScores> {
   const states: StateScores[] = [];
   let testTokens = 0;
   for (const masked of [0, 0.2, 0.35, 0.5]) {
-    const scorer = createScorer(scoringModel(model, { masks: randomMasks(config, masked) }), tokenizer);
+    const masks = randomMasks(config, masked);
+    const scorer = createScorer(scoringModel(model, { masks }), tokenizer);
     const result = await measurePerplexity(
       scorer,
       { corpus: "tiny-world", split: "test", protocol: "a", windowTokens: 128 },
@@ -63,11 +64,13 @@ export async function scoreTiny(folder: string): Promise<TinyScores> {
       const { result: { metrics: { acc }, samples, chance } } = await measureTask(scorer, id, {});
       tasks.push({ id, examples: samples.effective, accuracy: acc.value, stderr: acc.stderr ?? 0, chance });
     }
+    tf.dispose(masks.flatMap(({ queryHeads, ffn }) => [queryHeads!, ffn!]));
     states.push({ masked, perplexity: result.perplexity, perplexityStderr: result.perplexityStderr ?? 0, tasks });
     console.error(
       `masked ${masked}  perplexity ${result.perplexity.toFixed(3)}  ` +
         tasks.map(({ id, accuracy }) => `${id} ${accuracy.toFixed(3)}`).join("  "),
     );
   }
+  disposeModel(model);
   return { config, parameters: modelSize(config).parameters, testTokens, states };
 }

@@ -1,0 +1,147 @@
+/** Writes a checkpoint as a Hugging Face folder that transformers loads as a plain `LlamaForCausalLM`, or as
+ * `MistralForCausalLM` where it does not accept the number of heads for a Llama (see `toHfConfig`).
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { UsageError } from "../core/errors.ts";
+import { storedBytes } from "../core/quantize.ts";
+import { type FloatDtype, writeSafetensors } from "../core/safetensors.ts";
+import type { TokenizerDefinition } from "../core/tokenizer.ts";
+import { writeFolderWhole } from "../core/write_file.ts";
+import {
+  expectedTensors,
+  isLayerwiseUniform,
+  type LayerShape,
+  type LlamaConfig,
+  queryHeads,
+  type WeightSource,
+} from "./config.ts";
+import { completedBiases } from "./export_source.ts";
+import { headsDivideWidth, toHfConfig } from "./hf_config.ts";
+
+/** Largest safetensors file in bytes, unless told otherwise. */
+export const DEFAULT_SHARD_BYTES = 5e9;
+
+/** What {@linkcode exportHfFolder} writes besides the weights. */
+export interface HfExportOptions {
+  /** Folder; what is there is replaced. The folder around it must exist. */
+  to: string;
+  /** Storage type of all tensors. */
+  dtype: FloatDtype;
+  /** Weights are split into files of at most this many bytes, as far as single tensors allow. */
+  maxShardBytes?: number;
+  /** Content of `tokenizer.json` and `tokenizer_config.json`. */
+  tokenizer: TokenizerDefinition;
+  /** Content of other files, by name, such as `README.md`. `generation_config.json` is made of the configuration unless
+   * it is among them. */
+  files?: Record<string, string | Uint8Array>;
+}
+
+const TORCH_NAMES: Record<FloatDtype, string> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
+
+/** The widths that differ between layers, as text: `FFN channels 9 to 20`. Empty for a uniform model. */
+export function differingWidths({ layers }: LlamaConfig): string {
+  const kinds: [string, (shape: LayerShape) => number][] = [
+    ["KV groups", (shape) => shape.kvGroups],
+    ["query heads per group", (shape) => shape.queryHeadsPerGroup],
+    ["FFN channels", (shape) => shape.ffnChannels],
+  ];
+  return kinds.flatMap(([what, width]) => {
+    const widths = layers.map(width);
+    const [low, high] = [Math.min(...widths), Math.max(...widths)];
+    return low === high ? [] : [`${what} ${low} to ${high}`];
+  }).join(", ");
+}
+
+/** Refuses what no plain Llama checkpoint can say.
+ * @throws {UsageError} when layers have unequal widths, with the widths. */
+export function requireUniform(config: LlamaConfig): void {
+  if (isLayerwiseUniform(config)) return;
+  throw new UsageError(
+    `Layers have unequal widths (${differingWidths(config)}), which a plain Llama checkpoint cannot say: ` +
+      "choose a structure with equal widths, or pad to the widest layer",
+  );
+}
+
+/** Refuses what transformers accepts neither as Llama nor as Mistral. */
+function requireLoadable(config: LlamaConfig): void {
+  if (headsDivideWidth(config) || config.biases.length === 0) return;
+  throw new UsageError(
+    `transformers accepts a Llama with biases only if the heads divide the width: ${
+      queryHeads(config.layers[0])
+    } heads, ` +
+      `width ${config.width}; keep a number of heads that does, or prune without added biases`,
+  );
+}
+
+/** Tensors of each file, in order: as many as fit. A tensor above the limit gets a file of its own. */
+export function planShards(
+  shapes: ReadonlyMap<string, number[]>,
+  dtype: FloatDtype,
+  maxShardBytes: number,
+): Map<string, number[]>[] {
+  const shards: Map<string, number[]>[] = [];
+  let room = 0;
+  for (const [name, shape] of shapes) {
+    const size = storedBytes(dtype, shape.reduce((product, extent) => product * extent, 1));
+    if (shards.length === 0 || size > room) {
+      shards.push(new Map());
+      room = maxShardBytes;
+    }
+    shards[shards.length - 1].set(name, shape);
+    room -= size;
+  }
+  return shards;
+}
+
+const json = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
+
+function writeWeights(folder: string, source: WeightSource, dtype: FloatDtype, maxShardBytes: number): void {
+  const shapes = expectedTensors(source.config);
+  const shards = planShards(shapes, dtype, maxShardBytes);
+  const number = (n: number) => String(n).padStart(5, "0");
+  const names = shards.length === 1
+    ? ["model.safetensors"]
+    : shards.map((_, i) => `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`);
+  shards.forEach((shard, i) => {
+    writeSafetensors(join(folder, names[i]), { shapes: shard, read: (name) => source.read(name).data, dtype });
+  });
+  if (shards.length === 1) return;
+  const count = [...shapes.values()].reduce(
+    (sum, shape) => sum + shape.reduce((product, size) => product * size, 1),
+    0,
+  );
+  const index = {
+    metadata: { total_size: storedBytes(dtype, count) },
+    weight_map: Object.fromEntries(shards.flatMap((shard, i) => [...shard.keys()].map((name) => [name, names[i]]))),
+  };
+  Deno.writeTextFileSync(join(folder, "model.safetensors.index.json"), json(index));
+}
+
+/** Writes `config.json`, safetensors (sharded with an index above a size), the tokenizer's files and
+ * `generation_config.json`, whole or not at all. At most one tensor is held in memory. Where only some maps of a block
+ * have a bias, zero biases are added, since a Llama configuration cannot say less.
+ * @throws {UsageError} when layers have unequal widths, there are biases and the heads do not divide the width, or a value
+ *   does not fit the storage type. */
+export function exportHfFolder(source: WeightSource, options: HfExportOptions): void {
+  const { to, dtype, maxShardBytes = DEFAULT_SHARD_BYTES, tokenizer, files = {} } = options;
+  requireUniform(source.config);
+  requireLoadable(source.config);
+  const plain = completedBiases(source);
+  const { bosTokenId, eosTokenId } = plain.config;
+  const contents: Record<string, string | Uint8Array> = {
+    "config.json": json({ ...toHfConfig(plain.config), torch_dtype: TORCH_NAMES[dtype] }),
+    "tokenizer.json": json(tokenizer.tokenizer),
+    "tokenizer_config.json": json(tokenizer.config),
+    "generation_config.json": json({ bos_token_id: bosTokenId, eos_token_id: eosTokenId }),
+    ...files,
+  };
+  writeFolderWhole(to, (folder) => {
+    for (const [name, content] of Object.entries(contents)) {
+      const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+      Deno.writeFileSync(join(folder, name), bytes);
+    }
+    writeWeights(folder, plain, dtype, maxShardBytes);
+  });
+}

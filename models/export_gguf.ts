@@ -1,0 +1,127 @@
+/** Writes a checkpoint as a GGUF file that llama.cpp loads as architecture `llama`.
+ *
+ * @module
+ */
+import { BLOCK_FORMATS } from "../core/dequantize.ts";
+import { type GgufEntry, writeGguf } from "../core/gguf_write.ts";
+import type { StoredType } from "../core/quantize.ts";
+import {
+  expectedTensors,
+  type HostTensor,
+  type LlamaConfig,
+  queryHeads,
+  tensorNames,
+  type WeightSource,
+} from "./config.ts";
+import { requireUniform } from "./export.ts";
+import { ggufTensorNames, huggingFaceRow, ROPE_FACTORS } from "./load_gguf.ts";
+import { rotaryFrequencies } from "./rope.ts";
+
+/** What {@linkcode exportGguf} writes besides the weights. */
+export interface GgufExportOptions {
+  /** File; what is there is replaced. The folder around it must exist. */
+  to: string;
+  /** Storage type of the matrices; norms and biases are always F32. */
+  type: StoredType;
+  /** Metadata of the tokenizer, from `ggufTokenizerMetadata`. */
+  tokenizer: ReadonlyMap<string, GgufEntry>;
+  /** Other metadata, such as `general.name`. */
+  metadata?: ReadonlyMap<string, GgufEntry>;
+}
+
+/** llama.cpp's number for "mostly this type" (`llama_ftype`). */
+const FILE_TYPES: Record<StoredType, number> = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 };
+
+function modelMetadata(config: LlamaConfig, type: StoredType): Map<string, GgufEntry> {
+  const [shape] = config.layers;
+  const { ropeScaling } = config;
+  return new Map<string, GgufEntry>([
+    ["general.architecture", { text: "llama" }],
+    ["general.type", { text: "model" }],
+    ["general.file_type", { u32: FILE_TYPES[type] }],
+    ["general.quantization_version", { u32: 2 }],
+    ["llama.vocab_size", { u32: config.vocabSize }],
+    ["llama.context_length", { u32: config.maxPositions }],
+    ["llama.embedding_length", { u32: config.width }],
+    ["llama.block_count", { u32: config.layers.length }],
+    ["llama.feed_forward_length", { u32: shape.ffnChannels }],
+    ["llama.attention.head_count", { u32: queryHeads(shape) }],
+    ["llama.attention.head_count_kv", { u32: shape.kvGroups }],
+    // Said outright, since llama.cpp otherwise takes width / heads, which pruning makes wrong.
+    ["llama.attention.key_length", { u32: config.headSize }],
+    ["llama.attention.value_length", { u32: config.headSize }],
+    ["llama.attention.layer_norm_rms_epsilon", { f32: config.normEpsilon }],
+    ["llama.rope.dimension_count", { u32: config.headSize }],
+    ["llama.rope.freq_base", { f32: config.ropeBase }],
+    ...ropeScaling?.type === "linear"
+      ? [
+        ["llama.rope.scaling.type", { text: "linear" }],
+        ["llama.rope.scaling.factor", { f32: ropeScaling.factor }],
+      ] as [string, GgufEntry][]
+      : [],
+  ]);
+}
+
+/** Divisors of the rotary frequencies under `llama3` scaling, f32 [K / 2]; llama.cpp reads them as a tensor. */
+function frequencyDivisors(config: LlamaConfig): Float32Array {
+  const { ropeScaling: _, ...unscaled } = config;
+  const plain = rotaryFrequencies(unscaled);
+  return Float32Array.from(rotaryFrequencies(config), (frequency, i) => plain[i] / frequency);
+}
+
+/** Rows of a query or key weight or bias in the order of GGUF: the inverse of what reading does. */
+function permuted({ shape, data }: HostTensor, headSize: number): Float32Array {
+  const columns = shape.length === 1 ? 1 : shape[1];
+  const out = new Float32Array(data.length);
+  for (let row = 0; row < shape[0]; row++) {
+    const from = huggingFaceRow(row, headSize) * columns;
+    out.set(data.subarray(from, from + columns), row * columns);
+  }
+  return out;
+}
+
+/** A matrix whose rows are not whole blocks cannot be quantised; llama.cpp's own tools store it as F16 too. */
+function typeOf(shape: readonly number[], type: StoredType): StoredType {
+  if (shape.length < 2) return "F32";
+  return shape[shape.length - 1] % BLOCK_FORMATS[type].blockValues === 0 ? type : "F16";
+}
+
+/** GGUF names of the matrices that are stored as F16 because their rows are not multiples of Q8_0's 32 values. */
+export function f16Fallbacks(config: LlamaConfig, type: StoredType): string[] {
+  const stored = ggufTensorNames(config);
+  return [...expectedTensors(config)].flatMap(([name, shape]) =>
+    shape.length > 1 && typeOf(shape, type) !== type ? [stored.get(name)!] : []
+  );
+}
+
+/** Writes weights, configuration and tokenizer into one file, whole or not at all. At most one tensor is held in memory.
+ * @throws {UsageError} when layers have unequal widths, or a value does not fit the storage type. */
+export function exportGguf(source: WeightSource, options: GgufExportOptions): void {
+  const { config } = source;
+  requireUniform(config);
+  const { to, type, tokenizer, metadata = new Map() } = options;
+  const stored = ggufTensorNames(config);
+  const tensors = new Map<string, { type: StoredType; shape: number[] }>();
+  const sourceNames = new Map<string, string>();
+  for (const [name, shape] of expectedTensors(config)) {
+    const ggufName = stored.get(name)!;
+    tensors.set(ggufName, { type: typeOf(shape, type), shape });
+    sourceNames.set(ggufName, name);
+  }
+  if (config.ropeScaling?.type === "llama3") tensors.set(ROPE_FACTORS, { type: "F32", shape: [config.headSize / 2] });
+  const rotated = new Set(
+    config.layers.flatMap((_, layer) =>
+      (["query", "key"] as const).flatMap((name) => [tensorNames.weight(layer, name), tensorNames.bias(layer, name)])
+    ),
+  );
+  writeGguf(to, {
+    metadata: new Map([...modelMetadata(config, type), ...metadata, ...tokenizer]),
+    tensors,
+    read: (ggufName) => {
+      if (ggufName === ROPE_FACTORS) return frequencyDivisors(config);
+      const name = sourceNames.get(ggufName)!;
+      const tensor = source.read(name);
+      return rotated.has(name) ? permuted(tensor, config.headSize) : tensor.data;
+    },
+  });
+}

@@ -1,0 +1,165 @@
+/** Checkpoints made of other checkpoints on their way out: units cut off, layers filled up with zeros. Tensors are made
+ * one at a time, in host memory, when they are read.
+ *
+ * @module
+ */
+import {
+  expectedTensors,
+  type HostTensor,
+  type LayerShape,
+  LINEAR_NAMES,
+  type LinearName,
+  linearShape,
+  type LlamaConfig,
+  tensorNames,
+  type WeightSource,
+} from "./config.ts";
+import { plannedShapes, type PrunePlan } from "./plan.ts";
+import { keptIndices } from "./surgery.ts";
+
+/** Where a linear map's weight or bias stands: what an export changes. */
+interface LinearTensor {
+  layer: number;
+  linear: LinearName;
+  isBias: boolean;
+}
+
+/** Every weight and bias of the linear maps, by Hugging Face name. */
+function linearTensors(config: LlamaConfig): Map<string, LinearTensor> {
+  const found = new Map<string, LinearTensor>();
+  config.layers.forEach((_, layer) => {
+    for (const linear of LINEAR_NAMES) {
+      found.set(tensorNames.weight(layer, linear), { layer, linear, isBias: false });
+      found.set(tensorNames.bias(layer, linear), { layer, linear, isBias: true });
+    }
+  });
+  return found;
+}
+
+/** Whether the units of a layer are the inputs of this map (its columns) rather than its outputs (its rows). */
+const unitsAreInputs = (linear: LinearName) => linear === "output" || linear === "down";
+
+/** Rows of `[rows, columns]` (a vector is one column), in the order of `kept`. */
+function takeRows({ shape, data }: HostTensor, kept: readonly number[]): HostTensor {
+  const columns = shape.length === 1 ? 1 : shape[1];
+  const taken = new Float32Array(kept.length * columns);
+  kept.forEach((row, i) => taken.set(data.subarray(row * columns, (row + 1) * columns), i * columns));
+  return { shape: shape.length === 1 ? [kept.length] : [kept.length, columns], data: taken };
+}
+
+/** Columns of `[rows, columns]`, in the order of `kept`. */
+function takeColumns({ shape: [rows, columns], data }: HostTensor, kept: readonly number[]): HostTensor {
+  const taken = new Float32Array(rows * kept.length);
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < kept.length; i++) taken[row * kept.length + i] = data[row * columns + kept[i]];
+  }
+  return { shape: [rows, kept.length], data: taken };
+}
+
+/** The checkpoint that has the units of `plan` alone: the same weights as `pruneModel`'s, without a device.
+ * @throws {RangeError} when the plan does not fit the model. */
+export function prunedSource(source: WeightSource, plan: PrunePlan): WeightSource {
+  const config: LlamaConfig = { ...source.config, layers: plannedShapes(source.config, plan) };
+  const linears = linearTensors(config);
+  return {
+    config,
+    origin: source.origin,
+    read: (name) => {
+      const tensor = source.read(name);
+      const found = linears.get(name);
+      if (!found) return tensor;
+      const kept = keptIndices(plan.layers[found.layer], found.linear, config.headSize);
+      if (!unitsAreInputs(found.linear)) return takeRows(tensor, kept);
+      return found.isBias ? tensor : takeColumns(tensor, kept);
+    },
+    close: () => source.close(),
+  };
+}
+
+/** Largest width of each kind over the layers. */
+export function widestLayer({ layers }: LlamaConfig): LayerShape {
+  const most = (width: (shape: LayerShape) => number) => layers.reduce((max, shape) => Math.max(max, width(shape)), 0);
+  return {
+    kvGroups: most((shape) => shape.kvGroups),
+    queryHeadsPerGroup: most((shape) => shape.queryHeadsPerGroup),
+    ffnChannels: most((shape) => shape.ffnChannels),
+  };
+}
+
+/** Where each row of a layer's units stands among the rows of a wider one: query heads stay with their group. */
+function placesIn(shape: LayerShape, wide: LayerShape, linear: LinearName, headSize: number): number[] {
+  const place = (row: number): number => {
+    const head = Math.floor(row / headSize);
+    const group = Math.floor(head / shape.queryHeadsPerGroup);
+    const wideHead = group * wide.queryHeadsPerGroup + head % shape.queryHeadsPerGroup;
+    return wideHead * headSize + row % headSize;
+  };
+  const count = linear === "query" || linear === "output"
+    ? shape.kvGroups * shape.queryHeadsPerGroup * headSize
+    : linear === "key" || linear === "value"
+    ? shape.kvGroups * headSize
+    : shape.ffnChannels;
+  const moves = linear === "query" || linear === "output";
+  return Array.from({ length: count }, (_, row) => moves ? place(row) : row);
+}
+
+/** The inverse of taking rows or columns: `places` says where each goes in `shape`; the rest is zero. */
+function spread(tensor: HostTensor, shape: number[], places: readonly number[], axis: 0 | 1): HostTensor {
+  const data = new Float32Array(shape.reduce((product, size) => product * size, 1));
+  const columns = shape.length === 1 ? 1 : shape[1];
+  if (axis === 0) {
+    places.forEach((place, i) => data.set(tensor.data.subarray(i * columns, (i + 1) * columns), place * columns));
+  } else {
+    for (let row = 0; row < shape[0]; row++) {
+      places.forEach((place, i) => data[row * columns + place] = tensor.data[row * places.length + i]);
+    }
+  }
+  return { shape, data };
+}
+
+/** Fills up every layer to the widest one with units of zeros, which change no output: a zero channel is multiplied by
+ * zero columns of the down map, a zero head by zero columns of the output map. The result is layer-wise uniform. */
+export function paddedSource(source: WeightSource): WeightSource {
+  const wide = widestLayer(source.config);
+  const config: LlamaConfig = { ...source.config, layers: source.config.layers.map(() => wide) };
+  const linears = linearTensors(config);
+  return {
+    config,
+    origin: source.origin,
+    read: (name) => {
+      const tensor = source.read(name);
+      const found = linears.get(name);
+      if (!found || found.isBias && unitsAreInputs(found.linear)) return tensor;
+      const places = placesIn(source.config.layers[found.layer], wide, found.linear, config.headSize);
+      const [out, input] = linearShape(config, wide, found.linear);
+      return spread(tensor, found.isBias ? [out] : [out, input], places, unitsAreInputs(found.linear) ? 1 : 0);
+    },
+    close: () => source.close(),
+  };
+}
+
+const BLOCKS: LinearName[][] = [["query", "key", "value", "output"], ["gate", "up", "down"]];
+
+/** Adds zero biases where only some maps of a block have one, since a Llama configuration knows a bias for all maps of
+ * the attention, or of the FFN, or for none. */
+export function completedBiases(source: WeightSource): WeightSource {
+  const { config } = source;
+  const biases = LINEAR_NAMES.filter((name) =>
+    BLOCKS.some((block) => block.includes(name) && block.some((other) => config.biases.includes(other)))
+  );
+  if (biases.length === config.biases.length) return source;
+  const completed = { ...config, biases };
+  const shapes = expectedTensors(completed);
+  const linears = linearTensors(completed);
+  return {
+    config: completed,
+    origin: source.origin,
+    read: (name) => {
+      const found = linears.get(name);
+      if (!found?.isBias || config.biases.includes(found.linear)) return source.read(name);
+      const shape = shapes.get(name)!;
+      return { shape, data: new Float32Array(shape[0]) };
+    },
+    close: () => source.close(),
+  };
+}

@@ -1,0 +1,207 @@
+/** Least-squares compensation: when units go, the output and down maps change so that the units that stay reproduce the
+ * dense output as well as they can.
+ *
+ * With G = sum over calibration tokens of a a^T (a: input of the map in the dense model), K the kept and R the removed
+ * inputs, `W_K += W_R G_RK (G_KK + lambda mean(diag G) I)^-1`: the correction is what is regularised, not the weight.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { matMul2d } from "../../core/ops.ts";
+import { UsageError } from "../../core/errors.ts";
+import { type HostTensor, type LlamaConfig, tensorNames } from "../config.ts";
+import { forward, type LlamaModel, type ObservedSite } from "../llama.ts";
+import type { PrunePlan } from "../plan.ts";
+import { hostTensor, keptIndices } from "../surgery.ts";
+import { windowBatch } from "./loss.ts";
+import { readTensors } from "./optimizer.ts";
+
+/** Gram matrices by {@linkcode gramName}: f32 [H K, H K] and [F, F], means over tokens. */
+export type Gram = Record<string, HostTensor>;
+
+/** Name of the Gram matrix of one site. */
+export function gramName(layer: number, site: ObservedSite): string {
+  return `${layer}.${site}.gram`;
+}
+
+const SITES = ["output", "down"] as const;
+
+/** Gram matrices of the inputs of the output and down maps of the dense model: means over all tokens of `windows`.
+ *
+ * Cost: one forward pass, and 2 F^2 operations per token and layer; 4 F^2 bytes per layer are kept.
+ * @throws {UsageError} when there are no windows. */
+export async function gramMatrices(
+  model: LlamaModel,
+  windows: readonly Int32Array[],
+  { report, signal }: { report(message: string): void; signal: AbortSignal },
+): Promise<Gram> {
+  if (windows.length === 0) {
+    throw new UsageError("Least-squares compensation needs calibration data: current 0 windows");
+  }
+  const sums = new Map<string, tf.Tensor>();
+  const tokens = windows.reduce((sum, { length }) => sum + length, 0);
+  try {
+    for (const [i, window] of windows.entries()) {
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      signal.throwIfAborted();
+      report(`Gram matrices, sequence ${i + 1} of ${windows.length}`);
+      const observe = (layer: number, site: ObservedSite, input: tf.Tensor2D) => {
+        const name = gramName(layer, site);
+        const before = sums.get(name);
+        sums.set(
+          name,
+          tf.keep(tf.tidy(() => {
+            const product = tf.mul(matMul2d(input, input, true, false), 1 / tokens);
+            return before ? tf.add(before, product) : product;
+          })),
+        );
+        before?.dispose();
+      };
+      forward(model, windowBatch([window]), { observe }).dispose();
+    }
+    const names = [...sums.keys()];
+    const values = await readTensors([...sums.values()]);
+    return Object.fromEntries(
+      names.map((name, i): [string, HostTensor] => [name, { shape: [...sums.get(name)!.shape], data: values[i] }]),
+    );
+  } finally {
+    tf.dispose([...sums.values()]);
+  }
+}
+
+/** Relative residual at which a solution is good enough, far below what calibration data determine. */
+const TOLERANCE = 1e-5;
+const MOST_ITERATIONS = 500;
+/** Iterations between two looks at the residual, each of which waits for the device. */
+const CHECK_EVERY = 10;
+
+/** Solves `(a + ridge I) x = b` for many right-hand sides by conjugate gradients with the diagonal as preconditioner
+ * (Hestenes and Stiefel 1952): a [n, n] symmetric positive semi-definite, b [n, m] -> [n, m]. Products of whole matrices
+ * are what every engine is fast at; a factorisation in JavaScript takes ten times as long. */
+async function solveRidge(a: tf.Tensor2D, b: tf.Tensor2D, ridge: number): Promise<tf.Tensor2D> {
+  const n = a.shape[0];
+  const inverse = tf.tidy(() => {
+    const ones = tf.range(0, n, 1, "int32");
+    const diagonal = tf.gatherND(a, tf.stack([ones, ones], 1));
+    return tf.reshape(tf.reciprocal(tf.add(diagonal, ridge)), [n, 1]);
+  });
+  const squares = (x: tf.Tensor) => tf.sum(tf.square(x), 0);
+  const goal = tf.tidy(() => tf.mul(squares(b), TOLERANCE ** 2));
+  let state = tf.tidy(() => {
+    const z = tf.mul(b, inverse);
+    return { x: tf.zerosLike(b), r: tf.clone(b), p: z, rz: tf.sum(tf.mul(b, z), 0) as tf.Tensor };
+  });
+  try {
+    for (let i = 0; i < MOST_ITERATIONS; i++) {
+      const before = state;
+      state = tf.tidy(() => {
+        const { x, r, p, rz } = before;
+        const ap = tf.add(matMul2d(a, p as tf.Tensor2D), tf.mul(p, ridge));
+        // 0 / 0 is 0 here: a column that is solved stays as it is.
+        const alpha = tf.divNoNan(rz, tf.sum(tf.mul(p, ap), 0));
+        const nextR = tf.sub(r, tf.mul(alpha, ap));
+        const z = tf.mul(nextR, inverse);
+        const nextRz = tf.sum(tf.mul(nextR, z), 0);
+        return {
+          x: tf.add(x, tf.mul(alpha, p)) as tf.Tensor2D,
+          r: nextR as tf.Tensor2D,
+          p: tf.add(z, tf.mul(tf.divNoNan(nextRz, rz), p)) as tf.Tensor2D,
+          rz: nextRz,
+        };
+      });
+      tf.dispose(before);
+      if (i % CHECK_EVERY !== CHECK_EVERY - 1) continue;
+      const open = tf.tidy(() => tf.any(tf.greater(squares(state.r), goal)));
+      const [more] = await open.data();
+      open.dispose();
+      if (!more) break;
+    }
+    return tf.clone(state.x) as tf.Tensor2D;
+  } finally {
+    tf.dispose([inverse, goal, state.x, state.r, state.p, state.rz]);
+  }
+}
+
+/** What the kept input rows of a map gain when the others go: `(G_KK + lambda mean(diag G) I)^-1 G_KR W_R`.
+ *
+ * weight [in, out], gram f32 [in, in]; the result is f32 [kept, out]. */
+export async function leastSquaresGain(
+  weight: tf.Tensor2D,
+  gram: Float32Array,
+  { kept, lambda }: { kept: readonly number[]; lambda: number },
+): Promise<Float32Array> {
+  const inputs = weight.shape[0];
+  const isKept = new Set(kept);
+  const removed = Array.from({ length: inputs }, (_, i) => i).filter((i) => !isKept.has(i));
+  let trace = 0;
+  for (let i = 0; i < inputs; i++) trace += gram[i * inputs + i];
+  // A floor keeps units that never fire from making the system singular.
+  const ridge = Math.max(lambda * trace / inputs, 1e-20);
+  const [a, b] = tf.tidy(() => {
+    const rows = tf.gather(tf.tensor2d(gram, [inputs, inputs]), tf.tensor1d([...kept], "int32"));
+    const lost = tf.gather(weight, tf.tensor1d(removed, "int32"));
+    return [
+      tf.gather(rows, tf.tensor1d([...kept], "int32"), 1),
+      matMul2d(tf.gather(rows, tf.tensor1d(removed, "int32"), 1), lost),
+    ];
+  });
+  const x = await solveRidge(a, b, ridge);
+  try {
+    return await x.data() as Float32Array;
+  } finally {
+    tf.dispose([a, b, x]);
+  }
+}
+
+/** Tensors to replace when `plan` is cut out of `model` with compensation: output and down weights, `[out, in]` at dense
+ * shape. `replaced` are those that the method gave; they are compensated in their turn. Merge the result over them. */
+export async function compensate(
+  model: LlamaModel,
+  plan: PrunePlan,
+  { gram, lambda = 1e-2, replaced = {}, report, signal }: {
+    gram: Gram;
+    lambda?: number;
+    replaced?: Record<string, HostTensor>;
+    report(message: string): void;
+    signal: AbortSignal;
+  },
+): Promise<Record<string, HostTensor>> {
+  const { config } = model;
+  const result: Record<string, HostTensor> = {};
+  for (const [l, layer] of plan.layers.entries()) {
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    signal.throwIfAborted();
+    report(`compensation, layer ${l + 1} of ${plan.layers.length}`);
+    for (const site of SITES) {
+      const kept = keptIndices(layer, site, config.headSize);
+      const inputs = denseInputs(config, l, site);
+      if (kept.length === inputs) continue;
+      const name = tensorNames.weight(l, site);
+      const { shape, data } = replaced[name] ?? await hostTensor(model, name);
+      const weight = tf.tidy(() => tf.transpose(tf.tensor2d(data, shape as [number, number])));
+      const gain = await leastSquaresGain(weight, gram[gramName(l, site)].data, { kept, lambda });
+      weight.dispose();
+      result[name] = { shape, data: gained(data, gain, { inputs, kept }) };
+    }
+  }
+  return result;
+}
+
+/** Adds the gain [kept, out] to the kept columns of a weight [out, in]; a new array. */
+function gained(
+  weight: Float32Array,
+  gain: Float32Array,
+  { inputs, kept }: { inputs: number; kept: readonly number[] },
+): Float32Array {
+  const result = weight.slice();
+  const outputs = weight.length / inputs;
+  kept.forEach((column, i) => {
+    for (let row = 0; row < outputs; row++) result[row * inputs + column] += gain[i * outputs + row];
+  });
+  return result;
+}
+
+function denseInputs({ layers, headSize }: LlamaConfig, layer: number, site: ObservedSite): number {
+  const { kvGroups, queryHeadsPerGroup, ffnChannels } = layers[layer];
+  return site === "down" ? ffnChannels : kvGroups * queryHeadsPerGroup * headSize;
+}

@@ -1,0 +1,185 @@
+/** A training run: batches in order, the teacher's targets, one step after the other, snapshots and the curve. Learned
+ * masks and recovery share it.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/errors.ts";
+import type { Rng } from "../../core/rng.ts";
+import type { CurveRow, TrainingOptions, TrainingReport } from "../../core/schema.ts";
+import type { HostTensor } from "../config.ts";
+import type { LlamaModel } from "../llama.ts";
+import { type CheckpointPlace, loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot } from "./checkpoint.ts";
+import { createCurve, type Curve, type StepNotes, trainingReport } from "./curve.ts";
+import { exportOptimizer, importOptimizer, readTensors, writeVariable } from "./optimizer.ts";
+import {
+  createStudent,
+  disposeStudent,
+  type HostMasks,
+  type StepResult,
+  type Student,
+  studentStep,
+} from "./student.ts";
+import { hashWindows, openTeacher, type TeacherFeed, type TeacherSource } from "./teacher.ts";
+
+/** What {@linkcode startRun} is given. */
+export interface RunOptions {
+  /** The model whose adapters learn; its weights stay. */
+  base: LlamaModel;
+  /** The dense model. */
+  teacher: LlamaModel;
+  /** Steps, rates and loss. */
+  options: TrainingOptions;
+  /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
+  windows: readonly Int32Array[];
+  /** Draws the adapters. */
+  rng: Rng;
+  /** Names the run: a snapshot of a run with another key is not used. */
+  key: string;
+  /** Where to keep snapshots; without it a stopped run begins again. */
+  checkpoint?: CheckpointPlace;
+  /** Keeps the teacher's targets from one run to the next. */
+  remember?: TeacherSource["remember"];
+  /** Progress in words. */
+  report(message: string): void;
+  /** Aborts between steps. */
+  signal: AbortSignal;
+}
+
+/** A run under way. Free it with {@linkcode endRun}. */
+export interface TrainingRun {
+  /** What it was given. */
+  given: RunOptions;
+  /** Targets of distillation; null without it. */
+  feed: TeacherFeed | null;
+  /** What learns; a method may put a smaller one in its place. */
+  student: Student;
+  /** Loss and notes so far. */
+  curve: Curve;
+  /** Steps done. */
+  step: number;
+}
+
+/** What the owner of a run keeps in snapshots besides adapters, moments and curve. */
+export interface OwnState {
+  /** Plain values; must survive JSON. */
+  values: unknown;
+  /** Arrays, f32. */
+  arrays: Map<string, HostTensor>;
+}
+
+/** A snapshot that was found. */
+export interface FoundRun extends OwnState {
+  /** Puts adapters, moments and step back, once the student has the snapshot's widths. */
+  restore(): void;
+}
+
+function checkWindows({ options: { steps, batch, tokens }, windows }: RunOptions): void {
+  const needed = steps * batch;
+  if (windows.length < needed) {
+    throw new UsageError(`Training needs ${needed} windows (steps x batch): current ${windows.length}`);
+  }
+  const wrong = windows.find(({ length }) => length !== tokens);
+  if (wrong) throw new UsageError(`Training windows must have ${tokens} tokens: current ${wrong.length}`);
+}
+
+/** Starts a run; `found` is the snapshot of one that was stopped, if there is one.
+ * @throws {UsageError} when the windows do not fit the options. */
+export async function startRun(given: RunOptions): Promise<{ run: TrainingRun; found: FoundRun | null }> {
+  const { base, teacher, options, windows, rng, checkpoint, remember, report, signal } = given;
+  checkWindows(given);
+  const key = runKey(given);
+  const snapshot = checkpoint ? loadSnapshot(checkpoint.folder, key) : null;
+  const stored = snapshot?.state as { own: unknown; curve: CurveRow[] } | undefined;
+  const feed = options.distillation > 0
+    ? await openTeacher({
+      model: teacher,
+      windows: windows.slice(0, options.steps * options.batch),
+      options: { topK: options.teacherTokens, temperature: options.temperature },
+      remember,
+      report,
+      signal,
+    })
+    : null;
+  const student = createStudent(base, options, rng);
+  const run: TrainingRun = { given, feed, student, curve: createCurve(stored?.curve), step: 0 };
+  if (!snapshot) return { run, found: null };
+  report(`goes on from step ${snapshot.step}`);
+  return { run, found: { values: stored!.own, arrays: snapshot.tensors, restore: () => restoreRun(run, snapshot) } };
+}
+
+function runKey({ key, options, windows }: RunOptions): string {
+  return JSON.stringify({ key, options, windows: hashWindows(windows) });
+}
+
+function restoreRun(run: TrainingRun, { step, tensors }: Snapshot): void {
+  const { adapters, optimizer } = run.student;
+  for (const [name, variable] of Object.entries(adapters.parameters)) {
+    writeVariable(variable, tensors.get(`adapters/${name}`)!.data);
+  }
+  const moments = new Map(
+    [...tensors].filter(([name]) => name.startsWith("moments/"))
+      .map(([name, tensor]) => [name.slice("moments/".length), tensor]),
+  );
+  importOptimizer(optimizer, { step, tensors: moments });
+  run.step = step;
+}
+
+/** Writes a snapshot when one is due; `own` is asked only then. */
+export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promise<void> {
+  const place = run.given.checkpoint;
+  if (!place || run.step % place.everySteps !== 0) return;
+  const { values, arrays } = own();
+  const tensors = new Map(arrays);
+  const { adapters, optimizer } = run.student;
+  const names = Object.keys(adapters.parameters);
+  const data = await readTensors(Object.values(adapters.parameters));
+  names.forEach((name, i) =>
+    tensors.set(`adapters/${name}`, { shape: [...adapters.parameters[name].shape], data: data[i] })
+  );
+  for (const [name, tensor] of exportOptimizer(optimizer).tensors) tensors.set(`moments/${name}`, tensor);
+  saveSnapshot(place.folder, {
+    key: runKey(run.given),
+    step: run.step,
+    state: { own: values, curve: run.curve.rows },
+    tensors,
+  });
+}
+
+/** One step on the next batch: adapters move, `masks` get gradients. */
+export async function nextStep(run: TrainingRun, masks?: readonly HostMasks[]): Promise<StepResult> {
+  const { given: { options, windows, teacher, signal }, feed, student, step } = run;
+  // Engines that compute synchronously never give way on their own, so that an abort would go unseen.
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  signal.throwIfAborted();
+  const first = step * options.batch;
+  const result = await studentStep(student, {
+    windows: windows.slice(first, first + options.batch),
+    targets: feed ? await feed(first, options.batch) : undefined,
+    teacher,
+    masks,
+    options,
+  });
+  run.step++;
+  return result;
+}
+
+/** Adds a step's row to the curve and says where the run is. */
+export function noteStep(run: TrainingRun, result: StepResult, notes?: StepNotes): void {
+  const row = run.curve.add(run.step, result, notes);
+  const widths = Object.entries(row.removed ?? {}).map(([type, count]) => `${type} -${Math.round(count * 10) / 10}`);
+  const budget = row.budget === undefined ? [] : [`budget ${row.budget.toFixed(3)}`];
+  const parts = [`step ${run.step} of ${run.given.options.steps}`, `loss ${row.loss.toFixed(3)}`, ...budget, ...widths];
+  run.given.report(parts.join(", "));
+}
+
+/** The report of a run that ended; its snapshots are removed. */
+export function finishRun(run: TrainingRun, stage: TrainingReport["stage"]): TrainingReport {
+  const { given: { options: { batch, tokens }, checkpoint }, curve, step } = run;
+  if (checkpoint) removeSnapshots(checkpoint.folder);
+  return trainingReport(stage, curve, { steps: step, tokens: step * batch * tokens });
+}
+
+/** Frees what a run holds on the device. */
+export function endRun(run: TrainingRun): void {
+  disposeStudent(run.student);
+}

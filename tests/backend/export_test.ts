@@ -1,0 +1,81 @@
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals } from "@std/assert";
+import { createTokenizer } from "../../core/tokenizer.ts";
+import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
+import { expectedTensors, type WeightSource } from "../../models/config.ts";
+import { exportHfFolder } from "../../models/export.ts";
+import { exportGguf } from "../../models/export_gguf.ts";
+import { paddedSource, prunedSource } from "../../models/export_source.ts";
+import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { openModel } from "../../models/load.ts";
+import { hostTensor, pruneModel } from "../../models/surgery.ts";
+import { toyTokens } from "../../models/toy.ts";
+import { byteLevelDefinition, exportToy, PLANS } from "../unit/export_fixture.ts";
+import { withFolder } from "../unit/weights_fixture.ts";
+import { assertClose, testOnEngines } from "./engines.ts";
+
+const TOKENS = toyTokens({ count: 17 });
+
+async function modelLogits(model: LlamaModel): Promise<Float32Array> {
+  const scores = tf.tidy(() => logits(model, forward(model, { tokens: TOKENS, batch: 1, length: 17 })));
+  const values = await scores.data<"float32">();
+  scores.dispose();
+  return values;
+}
+
+async function sourceLogits(source: WeightSource): Promise<Float32Array> {
+  const model = await uploadModel(source);
+  source.close();
+  const values = await modelLogits(model);
+  disposeModel(model);
+  return values;
+}
+
+/** Logits of what an export reads back as. */
+async function readLogits(path: string): Promise<Float32Array> {
+  return await sourceLogits((await openModel(path)).source);
+}
+
+/** Root mean square of the difference, relative to that of `expected`. */
+function relativeError(actual: Float32Array, expected: Float32Array): number {
+  const square = (values: Float32Array) => values.reduce((sum, value) => sum + value * value, 0);
+  return Math.sqrt(square(actual.map((value, i) => value - expected[i])) / square(expected));
+}
+
+testOnEngines("an exported model reads back with the logits of the pruned model", async () => {
+  for (const options of [{}, { tiedHead: true, biases: ["output" as const] }]) {
+    // 6 heads of 8 before, 2 after: H K is 48 and 16, never the width 64.
+    const source = exportToy({ width: 64, ...options });
+    const dense = await uploadModel(source);
+    const model = pruneModel(dense, PLANS.uniform);
+    const expected = await modelLogits(model);
+    const pruned = prunedSource(source, PLANS.uniform);
+    for (const name of expectedTensors(pruned.config).keys()) {
+      assertEquals(pruned.read(name), await hostTensor(model, name), name);
+    }
+    disposeModel(dense);
+    disposeModel(model);
+    await withFolder(async (folder) => {
+      const definition = byteLevelDefinition();
+      exportHfFolder(pruned, { to: `${folder}/hf`, dtype: "F32", tokenizer: definition, maxShardBytes: 50_000 });
+      const tokenizer = ggufTokenizerMetadata(definition, createTokenizer(definition, "test"), 300);
+      exportGguf(pruned, { to: `${folder}/f32.gguf`, type: "F32", tokenizer });
+      exportGguf(pruned, { to: `${folder}/q8.gguf`, type: "Q8_0", tokenizer });
+      assertEquals(await readLogits(`${folder}/hf`), expected);
+      assertEquals(await readLogits(`${folder}/f32.gguf`), expected);
+      // Each weight is off by 0.5 % of its spread; a few matrices in a row add up.
+      const error = relativeError(await readLogits(`${folder}/q8.gguf`), expected);
+      assert(error > 1e-4 && error < 0.03, `Q8_0 changed the logits by ${error}`);
+    });
+  }
+});
+
+testOnEngines("paddedSource() gives the logits of the model with unequal layers", async () => {
+  const source = exportToy({ biases: ["query", "down"] });
+  const dense = await uploadModel(source);
+  const model = pruneModel(dense, PLANS.unequal);
+  const expected = await modelLogits(model);
+  disposeModel(dense);
+  disposeModel(model);
+  assertClose(await sourceLogits(paddedSource(prunedSource(source, PLANS.unequal))), expected, {}, "logits");
+});

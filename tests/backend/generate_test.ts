@@ -1,0 +1,135 @@
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { NumericError } from "../../core/errors.ts";
+import { generateTokens } from "../../models/generate.ts";
+import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { referenceForward, referenceLogProbs } from "../../models/reference.ts";
+import { scoringModel } from "../../models/scoring.ts";
+import { toySource, toyTokens } from "../../models/toy.ts";
+import { assertClose, testOnEngines } from "./engines.ts";
+
+const source = toySource({
+  seed: 8,
+  maxPositions: 24,
+  layers: [
+    { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 20 },
+    { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 12 },
+  ],
+});
+/** Prompts of three lengths, two of them equal. */
+const prompts = [5, 2, 5, 9].map((count, seed) => [...toyTokens({ count, seed })]);
+
+async function withModel(run: (model: LlamaModel) => Promise<void>): Promise<void> {
+  const model = await uploadModel(source);
+  try {
+    await run(model);
+  } finally {
+    disposeModel(model);
+  }
+}
+
+/** The most probable tokens after `ids`, each from a forward pass over everything before it. */
+async function repeatedForward(model: LlamaModel, ids: number[], count: number): Promise<number[]> {
+  const all = [...ids];
+  for (let i = 0; i < count; i++) {
+    const best = tf.tidy(() => {
+      const hidden = forward(model, { tokens: Int32Array.from(all), batch: 1, length: all.length });
+      return tf.argMax(logits(model, tf.slice(hidden, [all.length - 1, 0], [1, -1])), 1);
+    });
+    all.push((await best.data())[0]);
+    best.dispose();
+  }
+  return all.slice(ids.length);
+}
+
+testOnEngines(
+  "generateTokens() equals a forward pass per token, with the plain-array model's log-probabilities",
+  () =>
+    withModel(async (model) => {
+      const generated = await generateTokens(model, prompts, { maxTokens: 6, top: 3 });
+      for (const [i, tokens] of generated.entries()) {
+        const ids = tokens.map(({ id }) => id);
+        assertEquals(ids, await repeatedForward(model, prompts[i], 6));
+        const whole = [...prompts[i], ...ids];
+        const { logits } = referenceForward(source, whole.slice(0, -1));
+        const logProbs = referenceLogProbs(logits, whole.slice(1)).slice(-6);
+        assertClose(tokens.map(({ logProb }) => logProb), logProbs, { atol: 1e-4, rtol: 0 }, "log-probabilities");
+        for (const { id, logProb, top } of tokens) {
+          assertEquals([top.length, top[0]], [3, { id, logProb }]);
+          assert(top[0].logProb >= top[1].logProb && top[1].logProb >= top[2].logProb, "the best must come first");
+        }
+      }
+    }),
+);
+
+testOnEngines(
+  "generateTokens() draws the same tokens from a seed whatever else is in the batch",
+  () =>
+    withModel(async (model) => {
+      const options = { maxTokens: 8, temperature: 1.5, topP: 0.95 };
+      const together = await generateTokens(model, prompts, { ...options, seed: 4 });
+      const alone = await generateTokens(model, [prompts[2]], { ...options, seed: 4 });
+      const ids = (tokens: { id: number }[]) => tokens.map(({ id }) => id);
+      assertEquals(ids(alone[0]), ids(together[2]));
+      const others = await Promise.all(
+        [5, 6, 7].map((seed) => generateTokens(model, [prompts[2]], { ...options, seed })),
+      );
+      assert(others.some(([tokens]) => `${ids(tokens)}` !== `${ids(alone[0])}`), "another seed must draw other tokens");
+    }),
+);
+
+testOnEngines("generateTokens() ends rows one by one and stops when aborted", () =>
+  withModel(async (model) => {
+    const full = await generateTokens(model, prompts, { maxTokens: 6 });
+    const ended = await generateTokens(model, prompts, { maxTokens: 6, isDone: (prompt, ids) => ids.length > prompt });
+    assertEquals(ended.map((tokens) => tokens.length), [1, 2, 3, 4]);
+    assertEquals(ended, full.map((tokens, i) => tokens.slice(0, i + 1)));
+    const controller = new AbortController();
+    const options = { maxTokens: 6, signal: controller.signal, isDone: () => (controller.abort(), false) };
+    await assertRejects(() => generateTokens(model, prompts, options), DOMException);
+  }));
+
+testOnEngines("generateTokens() uses the last position and refuses one more", () =>
+  withModel(async (model) => {
+    const prompt = [...toyTokens({ count: 24 })];
+    const [[next]] = await generateTokens(model, [prompt], { maxTokens: 1 });
+    assertEquals([next.id], await repeatedForward(model, prompt, 1));
+    await assertRejects(() => generateTokens(model, [prompt], { maxTokens: 2 }), RangeError, "at most 25");
+    await assertRejects(() => generateTokens(model, [[]], { maxTokens: 2 }), RangeError, "must have a token");
+  }));
+
+testOnEngines("generateTokens() refuses a model whose output is not finite", () =>
+  withModel(async (model) => {
+    const finalNorm = tf.mul(model.finalNorm, NaN) as tf.Tensor1D;
+    try {
+      await assertRejects(() => generateTokens({ ...model, finalNorm }, prompts, { maxTokens: 2 }), NumericError);
+    } finally {
+      finalNorm.dispose();
+    }
+  }));
+
+testOnEngines(
+  "scoreTop() has the target's own number where it is among the most probable",
+  () =>
+    withModel(async (model) => {
+      const length = 12;
+      const tokens = toyTokens({ count: length, seed: 3 });
+      const ids = tokens.slice(1);
+      const batch = { tokens: tokens.slice(0, -1), batch: 1, length: length - 1 };
+      const targets = { rows: Int32Array.from(ids.keys()), ids };
+      const scoring = scoringModel(model);
+      const plain = await scoring.score(batch, targets);
+      for (const count of [1, 5]) {
+        const { logProbs, isGreedy, top } = await scoring.scoreTop(batch, targets, count);
+        assertEquals([logProbs, isGreedy], [plain.logProbs, plain.isGreedy]);
+        top.forEach((best, i) => {
+          assertEquals(best.length, count);
+          assertEquals(best[0].id === ids[i], isGreedy[i]);
+          for (const { id, logProb } of best) if (id === ids[i]) assertEquals(logProb, logProbs[i]);
+        });
+      }
+      const { top } = await scoring.scoreTop(batch, targets, 61);
+      const mass = top.map((all) => all.reduce((sum, { logProb }) => sum + Math.exp(logProb), 0));
+      assertClose(mass, mass.map(() => 1), { atol: 1e-5, rtol: 0 }, "probability of the whole vocabulary");
+    }),
+);

@@ -1,0 +1,174 @@
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { NumericError } from "../../core/errors.ts";
+import { createRng } from "../../core/rng.ts";
+import { trainingSchema } from "../../core/schema.ts";
+import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { pruneModel } from "../../models/surgery.ts";
+import { toySource } from "../../models/toy.ts";
+import { batchGradients } from "../../models/training/gradients.ts";
+import { compensate, gramMatrices, leastSquaresGain } from "../../models/training/least_squares.ts";
+import { windowBatch } from "../../models/training/loss.ts";
+import {
+  applyGradients,
+  createOptimizer,
+  exportOptimizer,
+  importOptimizer,
+  type Optimizer,
+} from "../../models/training/optimizer.ts";
+import { recoverModel } from "../../models/training/recover.ts";
+import { assertClose, testOnEngines } from "./engines.ts";
+import { toyWindows } from "./method_context.ts";
+
+async function logitsOf(model: LlamaModel): Promise<Float32Array> {
+  const batch = windowBatch(toyWindows(2, 9));
+  const scores = tf.tidy(() => logits(model, forward(model, batch)));
+  const values = await scores.data() as Float32Array;
+  scores.dispose();
+  return values;
+}
+
+testOnEngines(
+  "applyGradients() leads to the minimum; its state can be restored",
+  async () => {
+    const goal = tf.tensor1d([1, -2, 3]);
+    const start = () => tf.tidy(() => tf.variable(tf.zeros([3])));
+    const run = async (x: tf.Variable, optimizer: Optimizer, steps: number) => {
+      for (let i = 0; i < steps; i++) {
+        const gradient = tf.tidy(() => tf.sub(x, goal));
+        await applyGradients(optimizer, { x: gradient });
+        gradient.dispose();
+      }
+      return await x.data() as Float32Array;
+    };
+    const group = (x: tf.Variable) => ({
+      name: "all",
+      rule: { kind: "adamw" } as const,
+      learningRate: 0.1,
+      schedule: { kind: "cosine", totalSteps: 240 } as const,
+      parameters: { x },
+    });
+    const x = start();
+    const optimizer = createOptimizer({ groups: [group(x)], clipNorm: 1 });
+    const half = (await run(x, optimizer, 120)).slice();
+    const state = exportOptimizer(optimizer);
+    const end = (await run(x, optimizer, 120)).slice();
+    assertClose(end, await goal.data(), { atol: 0.05, rtol: 0 });
+
+    const again = tf.tidy(() => tf.variable(tf.tensor1d(half)));
+    const resumed = createOptimizer({ groups: [group(again)], clipNorm: 1 });
+    importOptimizer(resumed, state);
+    assertEquals([...await run(again, resumed, 120)], [...end]);
+    tf.dispose([goal, x, again]);
+  },
+);
+
+testOnEngines(
+  "applyGradients() clips by the global norm and refuses gradients that are missing or not finite",
+  async () => {
+    const variables = [0, 0].map(() => tf.tidy(() => tf.variable(tf.zeros([1]))));
+    const parameters = { a: variables[0], b: variables[1] };
+    const group = { name: "all", rule: { kind: "sgd" } as const, learningRate: 1, parameters };
+    const optimizer = createOptimizer({ groups: [group], clipNorm: 1 });
+    const gradients = { a: tf.tensor1d([3]), b: tf.tensor1d([4]), bad: tf.tensor1d([NaN]) };
+    assertAlmostEquals(await applyGradients(optimizer, { a: gradients.a, b: gradients.b }), 5, 1e-5);
+    assertClose([(await parameters.a.data())[0], (await parameters.b.data())[0]], [-0.6, -0.8]);
+    await assertRejects(() => applyGradients(optimizer, { a: gradients.a }), RangeError, `"b" has no gradient`);
+    await assertRejects(() => applyGradients(optimizer, { a: gradients.bad, b: gradients.b }), NumericError, "NaN");
+    assertClose([(await parameters.a.data())[0]], [-0.6]);
+    assertEquals(optimizer.step, 1);
+    tf.dispose([...variables, ...Object.values(gradients)]);
+  },
+);
+
+testOnEngines("recoverModel() lowers the loss of a pruned model, whose logits then need no adapters", async () => {
+  const dense = await uploadModel(toySource({ seed: 2 }));
+  const plan = {
+    layers: dense.config.layers.map(() => ({
+      kvGroups: [0, 1, 3],
+      queryHeads: [0, 1, 3],
+      ffnChannels: [0, 2, 4, 6, 8],
+    })),
+  };
+  const model = pruneModel(dense, plan);
+  const options = trainingSchema.parse({ steps: 12, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
+  const report = await recoverModel({
+    base: model,
+    teacher: dense,
+    options,
+    // The same windows in every step, so that the loss must fall.
+    windows: Array.from({ length: 24 }, (_, i) => toyWindows(2, 8)[i % 2]),
+    rng: createRng(0, "adapters"),
+    key: "test",
+    report: () => {},
+    signal: new AbortController().signal,
+  });
+  assertEquals([report.stage, report.steps, report.tokens], ["recovery", 12, 12 * 16]);
+  const losses = report.curve.map(({ loss }) => loss);
+  assert(losses.at(-1)! < 0.9 * losses[0], `${losses[0]} to ${losses.at(-1)}`);
+  assertEquals(model.layers[0].query.lora, undefined);
+  const { terms } = await batchGradients({
+    model,
+    windows: toyWindows(2, 8),
+    weights: { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 },
+    variables: [model.finalNorm],
+  });
+  assert(terms.crossEntropy < report.curve[0].crossEntropy);
+  disposeModel(model);
+  disposeModel(dense);
+});
+
+testOnEngines("leastSquaresGain() solves the regularised normal equations", async () => {
+  const rng = createRng(3, "gram");
+  const [n, outputs, samples] = [9, 4, 30];
+  const kept = [0, 2, 3, 5, 8];
+  const removed = [1, 4, 6, 7];
+  const a = Array.from({ length: samples }, () => Array.from({ length: n }, () => rng.normal()));
+  a.forEach((row) => row[1] = 0.5 * row[0] - row[2] + 0.1 * row[1]);
+  const gram = Array.from(
+    { length: n },
+    (_, i) => Array.from({ length: n }, (_, j) => a.reduce((sum, row) => sum + row[i] * row[j], 0) / samples),
+  );
+  const w = Array.from({ length: n }, () => Array.from({ length: outputs }, () => rng.normal()));
+  const weight = tf.tensor2d(w);
+  const gain = await leastSquaresGain(weight, Float32Array.from(gram.flat()), { kept, lambda: 0.01 });
+  weight.dispose();
+  const ridge = 0.01 * gram.reduce((sum, row, i) => sum + row[i], 0) / n;
+  // (G_KK + ridge I) gain must be G_KR W_R.
+  const left = kept.flatMap((from, i) =>
+    Array.from(
+      { length: outputs },
+      (_, o) => kept.reduce((sum, to, j) => sum + (gram[from][to] + (i === j ? ridge : 0)) * gain[j * outputs + o], 0),
+    )
+  );
+  const right = kept.flatMap((from) =>
+    Array.from({ length: outputs }, (_, o) => removed.reduce((sum, r) => sum + gram[from][r] * w[r][o], 0))
+  );
+  assertClose(left, right, { atol: 1e-4, rtol: 1e-4 });
+});
+
+testOnEngines("compensate() brings the pruned model's output nearer to the dense one's", async () => {
+  const dense = await uploadModel(toySource({ seed: 6 }));
+  const plan = {
+    layers: dense.config.layers.map(() => ({
+      kvGroups: [0, 1, 2],
+      queryHeads: [0, 1, 2],
+      ffnChannels: Array.from({ length: 14 }, (_, i) => i),
+    })),
+  };
+  const signal = new AbortController().signal;
+  const windows = toyWindows(24, 16);
+  const gram = await gramMatrices(dense, windows, { report: () => {}, signal });
+  const replaced = await compensate(dense, plan, { gram, report: () => {}, signal });
+  assertEquals(Object.keys(replaced).length, 4);
+  const expected = await logitsOf(dense);
+  const distance = async (model: LlamaModel) => {
+    const values = await logitsOf(model);
+    disposeModel(model);
+    return Math.hypot(...values.map((x, i) => x - expected[i]));
+  };
+  const plain = await distance(pruneModel(dense, plan));
+  const better = await distance(pruneModel(dense, plan, replaced));
+  assert(better < 0.9 * plain, `${plain} without, ${better} with compensation`);
+  disposeModel(dense);
+});

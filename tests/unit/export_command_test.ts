@@ -1,0 +1,193 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { exportCommand } from "../../benchmarks/export.ts";
+import { writeRecord } from "../../benchmarks/store.ts";
+import { UsageError } from "../../core/errors.ts";
+import type { DoneRecord } from "../../core/schema.ts";
+import type { WeightSource } from "../../models/config.ts";
+import { densePlan, plannedShapes, type PrunePlan } from "../../models/plan.ts";
+import { prunedSource } from "../../models/export_source.ts";
+import { openFolderModel, openModel } from "../../models/load.ts";
+import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "./export_fixture.ts";
+import { withFolder } from "./weights_fixture.ts";
+
+/** Runs the command and returns what it printed. */
+async function run(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+  const { log, error } = console;
+  const [out, err]: string[][] = [[], []];
+  console.log = (text: string) => out.push(text);
+  console.error = (text: string) => err.push(text);
+  try {
+    return { code: await exportCommand(args), out: out.join("\n"), err: err.join("\n") };
+  } finally {
+    Object.assign(console, { log, error });
+  }
+}
+
+interface World {
+  /** Of the run. */
+  out: string;
+  model: string;
+  opened: WeightSource;
+  /** Stores the record of a cell with `plan`; returns it and its path. */
+  store(plan: PrunePlan, method: string | null, changes?: Partial<DoneRecord>): { record: DoneRecord; path: string };
+}
+
+/** A folder with a model and the dense cell of a run. */
+async function inWorld(test: (world: World) => Promise<void>): Promise<void> {
+  await withFolder(async (folder) => {
+    const model = join(folder, "toy-llama");
+    writeModelFolder(model, exportToy(), byteLevelDefinition());
+    Deno.writeTextFileSync(join(model, "LICENSE"), "mine");
+    const opened = openFolderModel(model);
+    const out = join(folder, "run");
+    const store: World["store"] = (plan, method, changes = {}) => {
+      const record = { ...recordOf(opened, { plan, layers: plannedShapes(opened.config, plan), method }), ...changes };
+      return { record, path: writeRecord(out, record) };
+    };
+    store(densePlan(opened.config), null);
+    try {
+      await test({ out, model, opened, store });
+    } finally {
+      opened.close();
+    }
+  });
+}
+
+Deno.test("exportCommand() writes a cell's model, its card with protocol and dense numbers, and its record", async () => {
+  await inWorld(async ({ out, opened, store }) => {
+    const { record, path } = store(PLANS.uniform, "flap");
+    const { code, out: printed } = await run(path, "--format", "hf");
+    const to = join(out, "exports", `flap-0.5-s3-${record.id}`);
+    assertEquals([code, printed], [0, to]);
+    const { source } = await openModel(to);
+    const expected = prunedSource(opened, PLANS.uniform);
+    assertEquals(source.config, expected.config);
+    const name = "model.layers.1.mlp.down_proj.weight";
+    assertEquals(source.read(name), expected.read(name));
+    source.close();
+    assertEquals(
+      JSON.parse(Deno.readTextFileSync(join(to, "maskprune.json"))).record,
+      JSON.parse(JSON.stringify(record)),
+    );
+    assertEquals(Deno.readTextFileSync(join(to, "LICENSE")), "mine");
+    const card = Deno.readTextFileSync(join(to, "README.md"));
+    assertStringIncludes(card, "# toy-llama, flap 50 %");
+    assertStringIncludes(card, "| c | test | (a) | 32 | 30 | none | 11.500 ± 0.750 | 23.250 ± 0.750 |");
+    assertStringIncludes(card, "| arc_easy | acc | 0 | 8 of 20 | 25.0 | 75.0 ± 12.5 | 50.0 ± 12.5 |");
+    assertStringIncludes(card, "seed 3");
+    assertStringIncludes(card, record.weights.sha256);
+    assertStringIncludes(card, "keeps the measured ones exactly");
+  });
+});
+
+Deno.test("exportCommand() finds a cell by the beginning of its name or id, and writes GGUF", async () => {
+  await inWorld(async ({ out, store }) => {
+    const { record } = store(PLANS.uniform, "flap");
+    for (const cell of ["flap", record.id.slice(0, 6)]) {
+      const to = join(out, "x.gguf");
+      const { code, err } = await run(cell, "--run", out, "--format", "gguf", "--dtype", "q8_0", "--to", to);
+      assertEquals(code, 0);
+      assertStringIncludes(err, "rounded to Q8_0");
+      assertStringIncludes(err, "matrices are stored as F16");
+      const { source } = await openModel(to);
+      assertEquals([source.origin.format, source.config.layers[0].ffnChannels], ["gguf", 7]);
+      source.close();
+    }
+    assertEquals(
+      (await run("dense", "--run", out, "--format", "gguf")).out,
+      join(out, "exports", "dense-00000000deadbeef.f32.gguf"),
+    );
+  });
+});
+
+Deno.test("exportCommand() fills up unequal layers when asked, and says what that costs when not", async () => {
+  await inWorld(async ({ out, store }) => {
+    const { path } = store(PLANS.unequal, "flap");
+    const message = "FFN channels 3 to 5";
+    const error = await assertRejects(() => run(path, "--format", "hf"), UsageError, message);
+    assertStringIncludes(error.message, "give --pad");
+    const to = join(out, "padded");
+    const { err } = await run(path, "--format", "hf", "--to", to, "--pad");
+    assertStringIncludes(err, "a Llama only if its heads (6) divide its width (32)");
+    const { source } = await openModel(to);
+    assertEquals(source.config.layers[0], { kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 5 });
+    source.close();
+    assertStringIncludes(Deno.readTextFileSync(join(to, "README.md")), "filled up to the widest with zeros");
+  });
+});
+
+Deno.test("exportCommand() replaces an export of its own and nothing else", async () => {
+  await inWorld(async ({ out, model, store }) => {
+    const { path } = store(PLANS.uniform, "flap");
+    for (const format of ["hf", "gguf"]) {
+      const to = join(out, `own-${format}`);
+      for (let i = 0; i < 2; i++) assertEquals((await run(path, "--format", format, "--to", to)).code, 0);
+      const taken = join(out, `taken-${format}`);
+      Deno.writeTextFileSync(taken, "precious");
+      for (const place of [taken, model]) {
+        const attempt = () => run(path, "--format", format, "--to", place);
+        await assertRejects(attempt, UsageError, `"${place}" exists and is no ${format} export`);
+      }
+      assertEquals(Deno.readTextFileSync(taken), "precious");
+    }
+    assertEquals(Deno.readTextFileSync(join(model, "LICENSE")), "mine");
+  });
+});
+
+Deno.test("exportCommand() refuses cells whose weights are not those it can rebuild", async () => {
+  await inWorld(async ({ out, model, opened, store }) => {
+    const { size } = store(PLANS.uniform, "flap").record;
+    const biased = store(PLANS.uniform, "flap", {
+      size: { ...size, parameters: size.parameters + 64 },
+      id: "b".repeat(16),
+    });
+    await assertRejects(() => run(biased.path, "--format", "hf"), UsageError, "has weights that its method changed");
+    const { path } = store(PLANS.uniform, "flap", {
+      weights: { ...opened.origin, sha256: "f".repeat(64) },
+      id: "c".repeat(16),
+    });
+    await assertRejects(() => run(path, "--format", "hf"), UsageError, "--model");
+    const good = store(PLANS.uniform, "flap", { id: "d".repeat(16) });
+    Deno.renameSync(model, `${model}-moved`);
+    await assertRejects(() => run(good.path, "--format", "hf"), UsageError, "there is no such model");
+    assertEquals((await run(good.path, "--format", "hf", "--model", `${model}-moved`)).code, 0);
+    const failure = { kind: "numeric", message: "the loss is NaN", exitCode: null } as const;
+    const { schemaVersion, cell, startedAt, seconds } = good.record;
+    const failed = writeRecord(out, {
+      schemaVersion,
+      id: "e".repeat(16),
+      cell,
+      startedAt,
+      seconds,
+      state: "failed",
+      failure,
+    });
+    await assertRejects(() => run(failed, "--format", "hf"), UsageError, "failed, so it has no model: the loss is NaN");
+  });
+});
+
+Deno.test("exportCommand() names what is wrong with its arguments", async () => {
+  await inWorld(async ({ out, store }) => {
+    const { path } = store(PLANS.uniform, "flap");
+    store(PLANS.unequal, "flap", { id: "b".repeat(16) });
+    const cases: [string[], string][] = [
+      [[], "A cell must be given"],
+      [[path], "--format must be given: hf or gguf"],
+      [[path, "--format", "onnx"], `--format must be one of hf, gguf: current "onnx"`],
+      [[path, "--format", "hf", "--dtype", "int4"], `--dtype must be one of f32, f16, bf16, q8_0: current "int4"`],
+      [[path, "--format", "hf", "--dtype", "q8_0"], "--dtype q8_0 is for --format gguf"],
+      [[path, "--format", "hf", "--max-shard-size", "big"], `--max-shard-size must be a size such as 500MB`],
+      [[path, "--format", "hf", "--to"], "--to needs a value"],
+      [[path, "--format", "hf", "--padd"], `Did you mean "--pad"?`],
+      [["nothing", "--format", "hf"], `"nothing" is no record's file`],
+      [["nothing", "--run", out, "--format", "hf"], `No cell in "${out}" begins with "nothing"`],
+      [["flap", "--run", out, "--format", "hf"], `"flap" fits several cells`],
+      [[path, "--format", "hf", "--to", join(path, "x")], "cannot be written"],
+    ];
+    for (const [args, message] of cases) await assertRejects(() => run(...args), UsageError, message);
+    assertStringIncludes((await run("--help")).out, "Usage: deno task bench export CELL");
+    const { out: to } = await run(path, "--format", "hf", "--max-shard-size", "20KB");
+    assert([...Deno.readDirSync(to)].some(({ name }) => name === "model.safetensors.index.json"));
+  });
+});

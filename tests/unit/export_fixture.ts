@@ -1,0 +1,198 @@
+/** Small models with tokenizers that both export formats know, and records of cells made of them.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { writeSafetensors } from "../../core/safetensors.ts";
+import { type DoneRecord, SCHEMA_VERSION } from "../../core/schema.ts";
+import type { TokenizerDefinition } from "../../core/tokenizer.ts";
+import { expectedTensors, type LlamaConfig, type WeightSource } from "../../models/config.ts";
+import { modelSize } from "../../models/count.ts";
+import { toHfConfig } from "../../models/hf_config.ts";
+import type { PrunePlan } from "../../models/plan.ts";
+import { toySource } from "../../models/toy.ts";
+import { tokenizerConfigJson, tokenizerJson, trainBpe } from "../../tools/tiny/bpe.ts";
+
+const SPECIAL = ["<s>", "</s>"] as const;
+const TEXTS = ["the cat sat on the mat", "a cat and a hat, and the other cats", "then there were 12 of them"];
+
+/** A byte-level tokenizer of 280 tokens. */
+export function byteLevelDefinition(): TokenizerDefinition {
+  const bpe = trainBpe(TEXTS, { vocabSize: 280, special: SPECIAL });
+  // As read from a file, where a list is a list of its own.
+  return JSON.parse(JSON.stringify({
+    tokenizer: tokenizerJson(bpe, SPECIAL),
+    config: tokenizerConfigJson(SPECIAL, 64),
+  }));
+}
+
+/** A SentencePiece tokenizer as Llama 2 has it: bytes, letters, and pieces in the order in which merges make them. */
+export function sentencePieceDefinition(): TokenizerDefinition {
+  const bytes = Array.from({ length: 256 }, (_, b) => `<0x${b.toString(16).toUpperCase().padStart(2, "0")}>`);
+  const pieces = ["th", "▁t", "▁th", "▁the", "at"];
+  const tokens = ["<unk>", "<s>", "</s>", ...bytes, ...pieces, ..."▁theacsm"];
+  // "▁th" can be made in two ways, as pieces of real vocabularies can.
+  const merges = [["t", "h"], ["▁", "t"], ["▁", "th"], ["▁t", "h"], ["▁th", "e"], ["a", "t"]];
+  const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+  return {
+    tokenizer: {
+      version: "1.0",
+      added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => ({ id, content, ...flags })),
+      normalizer: {
+        type: "Sequence",
+        normalizers: [
+          { type: "Prepend", prepend: "▁" },
+          { type: "Replace", pattern: { String: " " }, content: "▁" },
+        ],
+      },
+      pre_tokenizer: null,
+      post_processor: {
+        type: "TemplateProcessing",
+        single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+        pair: [],
+        special_tokens: { "<s>": { id: "<s>", ids: [1], tokens: ["<s>"] } },
+      },
+      decoder: {
+        type: "Sequence",
+        decoders: [
+          { type: "Replace", pattern: { String: "▁" }, content: " " },
+          { type: "ByteFallback" },
+          { type: "Fuse" },
+          { type: "Strip", content: " ", start: 1, stop: 0 },
+        ],
+      },
+      model: {
+        type: "BPE",
+        unk_token: "<unk>",
+        fuse_unk: true,
+        byte_fallback: true,
+        vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+        merges,
+      },
+    },
+    config: { bos_token: "<s>", eos_token: "</s>", unk_token: "<unk>" },
+  };
+}
+
+/** A toy that the tokenizers above fit: width 32 with grouped queries, 3 groups of 2 heads of 8, so H K != D. */
+export function exportToy(options: Partial<LlamaConfig> = {}): WeightSource {
+  const shape = { kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 24 };
+  return toySource({
+    seed: 4,
+    vocabSize: 300,
+    layers: [{ ...shape }, { ...shape }],
+    tiedHead: false,
+    maxPositions: 64,
+    ...options,
+  });
+}
+
+/** Plans for {@linkcode exportToy}: equal widths with other units in every layer, and unequal widths. */
+export const PLANS = {
+  uniform: {
+    layers: [
+      { kvGroups: [0, 2], queryHeads: [1, 4], ffnChannels: [1, 2, 3, 5, 8, 13, 21] },
+      { kvGroups: [1, 2], queryHeads: [2, 5], ffnChannels: [0, 4, 9, 10, 11, 22, 23] },
+    ],
+  },
+  unequal: {
+    layers: [
+      { kvGroups: [0, 2], queryHeads: [0, 1, 4, 5], ffnChannels: [2, 4, 6] },
+      { kvGroups: [0, 1, 2], queryHeads: [1, 2, 5], ffnChannels: [1, 3, 5, 7, 20] },
+    ],
+  },
+} satisfies Record<string, PrunePlan>;
+
+/** Writes a model folder without the code under test. */
+export function writeModelFolder(folder: string, source: WeightSource, definition: TokenizerDefinition): void {
+  Deno.mkdirSync(folder, { recursive: true });
+  const write = (name: string, value: unknown) => Deno.writeTextFileSync(join(folder, name), JSON.stringify(value));
+  write("config.json", toHfConfig(source.config));
+  write("tokenizer.json", definition.tokenizer);
+  write("tokenizer_config.json", definition.config);
+  writeSafetensors(join(folder, "model.safetensors"), {
+    shapes: expectedTensors(source.config),
+    read: (name) => source.read(name).data,
+    dtype: "F32",
+  });
+}
+
+/** The record of a cell that pruned the model in `opened` by `plan`. */
+export function recordOf(
+  opened: WeightSource,
+  { plan, layers, method, options = {}, sparsity = 0.5 }: {
+    plan: PrunePlan;
+    layers: LlamaConfig["layers"];
+    method: string | null;
+    options?: Record<string, unknown>;
+    sparsity?: number;
+  },
+): DoneRecord {
+  const dataset = { id: "c", split: "test", source: "c", revision: null, licence: "MIT", sha256: "d".repeat(64) };
+  const perplexity = method === null ? 11.5 : 23.25;
+  return {
+    schemaVersion: SCHEMA_VERSION,
+    id: method === null ? "00000000deadbeef" : "a1b2c3d4e5f60718",
+    state: "done",
+    cell: {
+      model: opened.origin.path,
+      engine: "cpu",
+      method: method === null ? null : { id: method, options },
+      sparsity: method === null ? 0 : sparsity,
+      seed: 3,
+      units: ["ffn", "kv-groups"],
+      ffnMultiple: 1,
+      calibration: { corpus: "c", sequences: 4, tokens: 16 },
+      perplexity: [{ corpus: "c", protocol: "a", windowTokens: 32 }],
+      tasks: ["arc_easy"],
+    },
+    startedAt: "2026-01-02T03:04:05.000Z",
+    seconds: 2,
+    environment: {
+      engine: "cpu",
+      library: "TensorFlow.js 4.22.0",
+      device: "JavaScript",
+      threads: 1,
+      deno: "2.9.6",
+      os: "linux",
+      cpu: "a processor",
+      commit: null,
+    },
+    weights: { ...opened.origin },
+    size: modelSize({ ...opened.config, layers }, opened.config),
+    denseSize: modelSize(opened.config),
+    plan,
+    calibrationData: null,
+    perplexity: [{
+      corpus: "c",
+      protocol: "a",
+      windowTokens: 32,
+      dataset,
+      tokens: 999,
+      windows: 30,
+      droppedTokens: 39,
+      nllPerToken: Math.log(perplexity),
+      perplexity,
+      perplexityStderr: 0.75,
+      windowNll: new Array(30).fill(Math.log(perplexity)),
+      bosPolicy: "none",
+      tokenizerSha256: "e".repeat(64),
+      seconds: 1,
+    }],
+    tasks: [{
+      task: "arc_easy",
+      version: 1,
+      dataset,
+      numFewshot: 0,
+      bosPolicy: "none",
+      samples: { original: 20, effective: 8 },
+      metrics: { acc: { value: method === null ? 0.75 : 0.5, stderr: 0.125, higherIsBetter: true } },
+      outcomes: { acc: "10101010" },
+      chance: 0.25,
+      seconds: 1,
+    }],
+    throughput: [],
+    memory: { afterLoadBytes: 1, peakBytes: 2, measure: "m" },
+    timings: { loadS: 1, pruneS: 1, evaluateS: 1 },
+  };
+}

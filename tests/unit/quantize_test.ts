@@ -1,0 +1,51 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import { dequantize } from "../../core/dequantize.ts";
+import { UsageError } from "../../core/errors.ts";
+import { encodeValues, storedBytes } from "../../core/quantize.ts";
+
+const base64Bytes = (text: string) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+const readGolden = (name: string) =>
+  JSON.parse(Deno.readTextFileSync(new URL(`../golden/${name}.json`, import.meta.url)));
+
+Deno.test("encodeValues() of Q8_0 equals the numpy reference bit for bit", () => {
+  const { values, blocks } = readGolden("quantize").Q8_0;
+  const encoded = encodeValues("Q8_0", new Float32Array(base64Bytes(values).buffer), "x");
+  assertEquals(encoded, base64Bytes(blocks), "remake tests/golden/quantize.json with tools/make_quantize_golden.py");
+});
+
+Deno.test("encodeValues() gives back the stored bytes of halves that the numpy reference read", () => {
+  const { types } = readGolden("dequantize");
+  for (const type of ["F32", "F16", "BF16"] as const) {
+    const values = new Float32Array(base64Bytes(types[type].values).buffer);
+    assertEquals(encodeValues(type, values, "x"), base64Bytes(types[type].blocks), type);
+  }
+});
+
+Deno.test("encodeValues() of Q8_0 keeps every value to half a step of its block", () => {
+  const value = fc.float({ noNaN: true, noDefaultInfinity: true, min: Math.fround(-1e5), max: Math.fround(1e5) });
+  fc.assert(fc.property(fc.array(value, { minLength: 32, maxLength: 32 }), (list) => {
+    const values = Float32Array.from(list);
+    const back = new Float32Array(32);
+    dequantize("Q8_0", encodeValues("Q8_0", values, "x"), back);
+    const largest = Math.max(...values.map(Math.abs));
+    // The scale itself is rounded to f16: 11 bits, or 2^-25 where it is subnormal.
+    const step = largest / 127;
+    const tolerance = step * (0.5 + 127 * 2 ** -11) + 127 * 2 ** -25;
+    values.forEach((expected, i) => assert(Math.abs(back[i] - expected) <= tolerance, `${expected}: ${back[i]}`));
+  }));
+});
+
+Deno.test("encodeValues() refuses values that do not fit, by the tensor's name", () => {
+  const filled = (value: number) => new Float32Array(32).fill(value);
+  assertThrows(() => encodeValues("F16", filled(70_000), "w"), UsageError, `"w" holds 70000, beyond F16's 65504`);
+  assertThrows(() => encodeValues("Q8_0", filled(1e7), "w"), UsageError, `"w" holds 10000000, which Q8_0 cannot scale`);
+  assertThrows(() => encodeValues("Q8_0", filled(NaN), "w"), UsageError, "NaN");
+  assertThrows(() => encodeValues("Q8_0", new Float32Array(33), "w"), RangeError, "multiple of 32 values: current 33");
+});
+
+Deno.test("storedBytes() counts what encodeValues() gives", () => {
+  for (const type of ["F32", "F16", "BF16", "Q8_0"] as const) {
+    assertEquals(encodeValues(type, new Float32Array(64), "x").length, storedBytes(type, 64));
+  }
+});

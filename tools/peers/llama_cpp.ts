@@ -1,0 +1,81 @@
+/** llama.cpp's side of `deno task check:export --peer llama.cpp`, in a process of its own: `node-llama-cpp` is no
+ * dependency of the project, so the specifier below must not be one that the module graph sees.
+ *
+ * First prints {"versions": …}. Then reads one JSON line {"file": …, "texts": […], "tokens": […], "prompt": […], "count": N}
+ * after the other and answers each with {"ids": token ids of every text without special tokens, "logProbs": natural-log
+ * probability of tokens[1:], "greedy": the N most probable ids after the prompt, "text": theirs}. CPU, F32 cache.
+ *
+ * @module
+ */
+
+const PACKAGE = "npm:node-llama-cpp@3.21.1";
+
+/** One line of standard input. */
+interface Job {
+  file: string;
+  texts: string[];
+  tokens: number[];
+  prompt: number[];
+  count: number;
+}
+
+/** The part of the library that is used. */
+interface Library {
+  getLlama(options: Record<string, unknown>): Promise<{
+    llamaCppRelease: { release: string };
+    loadModel(options: { modelPath: string }): Promise<Model>;
+  }>;
+}
+interface Model {
+  tokenize(text: string): number[];
+  detokenize(tokens: number[]): string;
+  createContext(options: Record<string, unknown>): Promise<{ getSequence(): Sequence; dispose(): Promise<void> }>;
+  dispose(): Promise<void>;
+}
+interface Sequence {
+  evaluate(tokens: number[], options: { temperature: number }): AsyncIterable<number>;
+  controlledEvaluate(items: unknown[]): Promise<({ next: { probabilities: Map<number, number> } } | undefined)[]>;
+  clearHistory(): Promise<void>;
+}
+
+async function answer(model: Model, { texts, tokens, prompt, count }: Job) {
+  const context = await model.createContext({
+    contextSize: Math.max(tokens.length, prompt.length + count) + 8,
+    threads: 2,
+    flashAttention: false,
+    experimentalKvCacheKeyType: "F32",
+    experimentalKvCacheValueType: "F32",
+  });
+  const sequence = context.getSequence();
+  // The whole distribution at temperature 1, nothing cut off.
+  const options = { temperature: 1, topK: 0, topP: 1, minP: 0 };
+  const inputs = tokens.slice(0, -1).map((token) => [token, { generateNext: { probabilities: true, options } }]);
+  const results = await sequence.controlledEvaluate(inputs);
+  const logProbs = results.map((result, i) => Math.log(result!.next.probabilities.get(tokens[i + 1]) ?? 0));
+  await sequence.clearHistory();
+  const greedy: number[] = [];
+  for await (const token of sequence.evaluate(prompt, { temperature: 0 })) {
+    greedy.push(token);
+    if (greedy.length === count) break;
+  }
+  await context.dispose();
+  return { ids: texts.map((text) => model.tokenize(text)), logProbs, greedy, text: model.detokenize(greedy) };
+}
+
+const tell = (value: unknown) => Deno.stdout.writeSync(new TextEncoder().encode(`${JSON.stringify(value)}\n`));
+
+const { getLlama }: Library = await import(PACKAGE);
+const llama = await getLlama({ gpu: false, build: "never", skipDownload: true, logLevel: "error" });
+tell({ versions: `${PACKAGE.slice(4)}, llama.cpp ${llama.llamaCppRelease.release}` });
+let buffered = "";
+for await (const chunk of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
+  buffered += chunk;
+  for (let end = buffered.indexOf("\n"); end >= 0; end = buffered.indexOf("\n")) {
+    const job: Job = JSON.parse(buffered.slice(0, end));
+    buffered = buffered.slice(end + 1);
+    const model = await llama.loadModel({ modelPath: job.file });
+    tell(await answer(model, job));
+    await model.dispose();
+  }
+}
+Deno.exit(0);
