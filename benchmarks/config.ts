@@ -40,6 +40,9 @@ export const FLAGS: Record<Key, Flag> = {
   units: listFlag("LIST"),
   ffnMultiple: numberFlag("N"),
   calibration: { value: "CORPUS[:SEQUENCES[:TOKENS]]", parse: (text) => parseColons(text, CALIBRATION_PARTS) },
+  recover: textFlag("NAME"),
+  compensate: textFlag("NAME"),
+  training: { value: "KEY=VALUE,…", parse: parseAssignments },
   perplexity: listFlag("CORPUS[/SPLIT][:PROTOCOL[:L[:WINDOWS]]],…", parsePerplexity),
   tasks: listFlag("LIST"),
   limit: numberFlag("N"),
@@ -63,6 +66,17 @@ export function describeFlag(key: Key): { description: string; fallback?: string
     description: field.description ?? "",
     ...(fallback === undefined || fallback === "" ? {} : { fallback: String(fallback) }),
   };
+}
+
+/** `steps=200,batch=4` -> an object. */
+function parseAssignments(text: string): unknown {
+  return Object.fromEntries(
+    list(text).map((part) => {
+      const [, key, value] = /^([^=]+)=(.*)$/.exec(part) ?? [];
+      if (key === undefined) throw new UsageError(`"${part}" is not a setting: write KEY=VALUE,KEY=VALUE`);
+      return [key, number(value)];
+    }),
+  );
 }
 
 const CALIBRATION_PARTS = ["corpus", "sequences", "tokens"];

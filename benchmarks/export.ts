@@ -31,9 +31,11 @@ export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
 /** What to export, and how. */
 export interface ExportOptions {
+  /** The cell's. */
   record: DoneRecord;
   /** The dense model's record of the same run, for the card. */
   dense?: DoneRecord;
+  /** What other engine it is for. */
   format: ExportFormat;
   /** Folder or file. */
   to: string;
@@ -205,6 +207,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     const measured = cellSource(record, opened.source);
     const source = uniform(measured, options);
     const fallbacks = format === "gguf" ? f16Fallbacks(source.config, type).length : 0;
+    const isMistral = format === "hf" && !headsDivideWidth(source.config);
     const isExact = type === "F32" || type === halfType(record, format);
     const card = modelCard({
       record,
@@ -212,6 +215,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
       format,
       type,
       isExact,
+      isMistral,
       fallbacks,
       ...source === measured ? {} : { paddedParameters: totalParameters(source.config) },
     });
@@ -219,10 +223,12 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     if (format === "hf") writeHf(source, opened, options, asFloat(type), card);
     else writeGgufFile(source, opened, options, type, card);
     return [
-      ...format === "gguf" || headsDivideWidth(source.config) ? [] : [
-        `config.json says Mistral without a sliding window, which computes the same: transformers accepts a Llama only if ` +
-        `its heads (${queryHeads(source.config.layers[0])}) divide its width (${source.config.width})`,
-      ],
+      ...isMistral
+        ? [
+          `config.json says Mistral without a sliding window, which computes the same: transformers accepts a Llama only if ` +
+          `its heads (${queryHeads(source.config.layers[0])}) divide its width (${source.config.width})`,
+        ]
+        : [],
       ...isExact ? [] : [`The weights are rounded to ${type}: the record's numbers hold for f32`],
       ...fallbacks === 0 ? [] : [
         `${fallbacks} matrices are stored as F16: their rows are not multiples of Q8_0's 32 values ` +

@@ -8,9 +8,11 @@ import type { DoneRecord, ModelSize, PerplexityResult, TaskResult } from "../cor
 
 /** What a card is made of. */
 export interface CardContent {
+  /** The cell's. */
   record: DoneRecord;
   /** The dense model's record of the same run, for comparison. */
   dense?: DoneRecord;
+  /** Hugging Face folder or GGUF file. */
   format: "hf" | "gguf";
   /** Storage type of the weights. */
   type: StoredType;
@@ -18,11 +20,18 @@ export interface CardContent {
   isExact: boolean;
   /** Parameters in the file, when layers were filled up with zeros. */
   paddedParameters?: number;
+  /** The configuration says Mistral, since transformers accepts no Llama with this number of heads. */
+  isMistral?: boolean;
   /** Matrices stored as F16 because Q8_0 does not fit their rows. */
   fallbacks?: number;
 }
 
-const millions = (count: number) => `${(count / 1e6).toFixed(count < 1e8 ? 2 : 1)} M`;
+/** A count with three digits or more: `45.1 k`, `134.5 M`, `6.74 G`. */
+function compact(count: number): string {
+  const power = [9, 6, 3].find((power) => count >= 10 ** power) ?? 0;
+  const value = count / 10 ** power;
+  return `${value.toFixed(power === 0 ? 0 : value < 10 ? 2 : 1)} ${{ 0: "", 3: "k", 6: "M", 9: "G" }[power]}`.trim();
+}
 const percent = (share: number, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 
 /** A Markdown table; columns without a single value are left out. */
@@ -63,7 +72,9 @@ function madeSection({ record }: CardContent): string[] {
     }, SHA-256 \`${weights.sha256}\`).`,
   ];
   if (cell.method !== null) {
-    const options = Object.entries(cell.method.options).map(([key, value]) => `${key}=${JSON.stringify(value)}`);
+    const options = Object.entries(cell.method.options).filter(([, value]) => value !== null).map(([key, value]) =>
+      `${key}=${JSON.stringify(value)}`
+    );
     lines.push(
       `- Method: \`${cell.method.id}\`${options.length > 0 ? ` with ${options.join(", ")}` : ""}; seed ${cell.seed}; ` +
         `units that could go: ${cell.units.join(", ")}.`,
@@ -90,8 +101,8 @@ function sizeSection({ record, paddedParameters }: CardContent): string[] {
   const layers = (pick: (layer: ModelSize["layers"][number]) => number) => (model: ModelSize) =>
     span(model.layers.map(pick));
   const rows: [string, (model: ModelSize) => string][] = [
-    ["parameters", ({ parameters }) => millions(parameters)],
-    ["multiply-accumulates, 64 tokens", ({ macs64 }) => `${(macs64 / 1e9).toFixed(3)} G`],
+    ["parameters", ({ parameters }) => compact(parameters)],
+    ["multiply-accumulates, 64 tokens", ({ macs64 }) => compact(macs64)],
     ["layers", (model) => String(model.layers.length)],
     ["key/value groups per layer", layers(({ kvGroups }) => kvGroups)],
     ["query heads per group", layers(({ queryHeadsPerGroup }) => queryHeadsPerGroup)],
@@ -106,7 +117,7 @@ function sizeSection({ record, paddedParameters }: CardContent): string[] {
     ),
     ...paddedParameters === undefined ? [] : [
       `The layers differ in width and were filled up to the widest with zeros: the file holds ${
-        millions(paddedParameters)
+        compact(paddedParameters)
       } parameters and computes the same outputs; it is no faster than its widest layer.`,
       "",
     ],
@@ -127,7 +138,7 @@ function perplexityRows({ record, dense }: CardContent): string[][] {
     result.dataset.split,
     `(${result.protocol})`,
     String(result.windowTokens),
-    String(result.windows),
+    result.maxWindows === undefined ? String(result.windows) : `the first ${result.windows}`,
     result.bosPolicy,
     shown(dense?.perplexity.find((other) => sameText(result, other))),
     shown(result),
@@ -198,7 +209,7 @@ function resultSection(content: CardContent): string[] {
   ];
 }
 
-function useSection({ format, type, isExact, fallbacks = 0 }: CardContent): string[] {
+function useSection({ format, type, isExact, isMistral = false, fallbacks = 0 }: CardContent): string[] {
   const stored = isExact
     ? `Weights are stored as ${type}, which keeps the measured ones exactly.`
     : `Weights are stored as ${type}, rounded from the measured ones: expect small differences from the numbers above.`;
@@ -213,7 +224,24 @@ function useSection({ format, type, isExact, fallbacks = 0 }: CardContent): stri
       "```",
     ]
     : ["```sh", 'llama-cli -m FILE.gguf -p "Once upon a time" --temp 0', "```"];
-  return ["## Use", "", stored + mixed, "", ...code, "", "The licence of the model that was pruned applies.", ""];
+  const named = isMistral
+    ? [
+      "`config.json` says Mistral without a sliding window, which computes the same as Llama: transformers accepts a Llama " +
+      "only if the number of its heads divides its width.",
+      "",
+    ]
+    : [];
+  return [
+    "## Use",
+    "",
+    stored + mixed,
+    "",
+    ...named,
+    ...code,
+    "",
+    "The licence of the model that was pruned applies.",
+    "",
+  ];
 }
 
 /** Markdown of the card, with the metadata block of the Hugging Face hub. */

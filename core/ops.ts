@@ -142,17 +142,20 @@ export function swiGlu(gate: tf.Tensor2D, up: tf.Tensor2D, mask?: tf.Tensor1D): 
       return mask ? tf.mul(gated, mask) : gated;
     },
     (dy, [gate, up, mask]) => {
-      const dGated = () => mask ? tf.mul(dy, mask) : dy;
-      return {
-        // d silu(g) / dg = s + g s (1 - s), s = sigmoid(g)
-        gate: () =>
-          tf.tidy(() => {
-            const s = tf.sigmoid(gate);
-            return tf.mul(tf.mul(dGated(), up), tf.add(s, tf.mul(tf.mul(gate, s), tf.sub(1, s))));
-          }),
-        up: () => tf.tidy(() => tf.mul(dGated(), tf.mul(gate, tf.sigmoid(gate)))),
-        mask: () => tf.tidy(() => tf.sum(tf.mul(dy, tf.mul(tf.mul(gate, tf.sigmoid(gate)), up)), 0)),
-      };
+      // All at once: they share the sigmoid and two products, and none of these lives on.
+      const [dGate, dUp, dMask] = tf.tidy(() => {
+        const s = tf.sigmoid(gate);
+        const silu = tf.mul(gate, s);
+        const dGated = mask ? tf.mul(dy, mask) : dy;
+        // d silu(g) / dg = s + g s (1 - s)
+        const slope = tf.add(s, tf.mul(silu, tf.sub(1, s)));
+        return [
+          tf.mul(tf.mul(dGated, up), slope),
+          tf.mul(dGated, silu),
+          ...mask ? [tf.sum(tf.mul(tf.mul(dy, silu), up), 0)] : [],
+        ];
+      });
+      return { gate: () => dGate, up: () => dUp, mask: () => dMask };
     },
   ) as tf.Tensor2D;
 }

@@ -7,6 +7,7 @@ import { z } from "zod";
 import { FileFormatError, UsageError } from "../core/errors.ts";
 import type { DatasetUse } from "../core/schema.ts";
 import { type Corpus, type DataSource, type Example, PARTS, type Task } from "./define.ts";
+import { cachedSplit, hubSettings } from "./hub_cache.ts";
 import { readRecords } from "./records.ts";
 
 /** A task's examples in the order of the file. */
@@ -38,58 +39,87 @@ function isFile(path: string): boolean {
   }
 }
 
-function hubName({ hub }: DataSource): string {
-  return hub ? ` (Hugging Face ${hub.repo}${hub.config ? `, ${hub.config}` : ""})` : "";
+/** Where to look for data sets. */
+export interface DataPlaces {
+  /** Folder of the user, which comes first. */
+  data?: string;
+  /** Hugging Face cache; that of the environment by default. */
+  cache?: string;
 }
 
-/** Full path of the first of `names` in the data set's folder, or undefined. */
-function findFile(source: DataSource, data: string | undefined, names: readonly string[]): string | undefined {
-  const folder = source.folder ? fileURLToPath(source.folder) : data;
-  if (folder === undefined) {
-    throw new UsageError(
-      `"${source.id}" needs its data: give --data a folder that holds ${names.join(" or ")}${hubName(source)}`,
-    );
-  }
-  return names.map((name) => `${folder.replace(/\/+$/, "")}/${name}`).find(isFile);
-}
-
-function missing(source: DataSource, split: string, data: string | undefined, names: readonly string[]): UsageError {
-  return new UsageError(
-    `The ${split} split of "${source.id}" was not found in ${source.folder ? "its folder" : `"${data}"`}: ` +
-      `looked for ${names.join(", ")}${hubName(source)}`,
-  );
+/** The files of a split. */
+interface FoundSplit {
+  paths: string[];
+  /** How a record names them. */
+  source: string;
+  /** Commit on the Hub; null for files of the user or of the project. */
+  revision: string | null;
 }
 
 const baseName = (path: string) => path.slice(path.lastIndexOf("/") + 1);
 
-function datasetUse(source: DataSource, split: string, file: string, sha256: string): DatasetUse {
-  const { id, licence, hub } = source;
-  return { id, split, source: file, revision: hub?.revision ?? null, licence, sha256 };
+/** Names of files with their Parquet counterparts. */
+const withParquet = (names: readonly string[]) =>
+  names.flatMap((name) => name.endsWith(".jsonl") ? [name, name.replace(/jsonl$/, "parquet")] : [name]);
+
+/** Finds a split: in the data set's own folder, in the user's, then in the Hugging Face cache, where `hubSplit` is the
+ * split's name on the Hub (absent: it has none there). `names`: what the file may be called.
+ * @throws {UsageError} that says what was looked for and how to get it. */
+function findSplit(
+  source: DataSource,
+  { data, cache = hubSettings().cache }: DataPlaces,
+  { split, names, hubSplit }: { split: string; names: readonly string[]; hubSplit?: string },
+): FoundSplit {
+  const folder = source.folder ? fileURLToPath(source.folder) : data;
+  const candidates = withParquet(names);
+  const path = folder === undefined
+    ? undefined
+    : candidates.map((name) => `${folder.replace(/\/+$/, "")}/${name}`).find(isFile);
+  if (path !== undefined) return { paths: [path], source: baseName(path), revision: null };
+  const { hub } = source;
+  if (hub && hubSplit !== undefined) {
+    const cached = cachedSplit(hub, { split: hubSplit, exact: names, cache });
+    if (cached) {
+      const { paths, names, revision } = cached;
+      return { paths, source: names.map((name) => `${hub.repo}/${name}`).join(", "), revision };
+    }
+  }
+  const place = source.folder ? " in its folder" : data === undefined ? "" : ` in "${data}"`;
+  const advice = hub
+    ? `; \`bench fetch ${source.id}\` gets it from Hugging Face (${hub.repo}${hub.config ? `, ${hub.config}` : ""}), ` +
+      "or give --data a folder that holds it"
+    : "";
+  throw new UsageError(
+    `The ${split} split of "${source.id}" was not found${place}: looked for ${candidates.join(", ")}${advice}`,
+  );
 }
 
-/** Reads the scored split of `task` from its own folder or from the folder `data`. Every record is checked, also those
- * after `limit`.
+function datasetUse({ id, licence }: DataSource, split: string, found: FoundSplit, sha256: string): DatasetUse {
+  return { id, split, source: found.source, revision: found.revision, licence, sha256 };
+}
+
+/** Reads the scored split of `task` from its own folder, from the folder `data`, or from the Hugging Face cache. Every
+ * record is checked, also those after `limit`.
  * @throws {UsageError} when no file is found, or a record is malformed (with file, line and field). */
 export async function loadTask<Schema extends z.ZodType>(
   task: Task<Schema>,
-  { data, limit }: { data?: string; limit?: number } = {},
+  { limit, ...places }: DataPlaces & { limit?: number } = {},
 ): Promise<LoadedTask> {
-  const path = findFile(task, data, task.files);
-  if (path === undefined) throw missing(task, task.split, data, task.files);
-  const { records, sha256 } = await readRecords(path, { record: task.record });
+  const found = findSplit(task, places, { split: task.split, names: task.files, hubSplit: task.split });
+  const { records, sha256 } = await readRecords(found.paths, { record: task.record });
   const examples = records.map(({ line, value }) => {
     try {
       return task.toExample(value);
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
-      throw new FileFormatError(path, `line ${line}: ${error.message}`);
+      throw new FileFormatError(found.paths.join(", "), `line ${line}: ${error.message}`);
     }
   });
   return {
     examples: examples.slice(0, limit),
     records: records.slice(0, limit).map(({ raw }) => raw),
     total: examples.length,
-    dataset: datasetUse(task, task.split, baseName(path), sha256),
+    dataset: datasetUse(task, task.split, found, sha256),
   };
 }
 
@@ -105,7 +135,7 @@ function cutAt(corpus: Corpus, texts: readonly string[], share: number): number 
   return wanted;
 }
 
-/** Reads `split` of `corpus` from its own folder or from the folder `data`.
+/** Reads `split` of `corpus` from its own folder, from the folder `data`, or from the Hugging Face cache.
  *
  * `split` names one of the corpus's splits, or `calibration` (the split that calibration is drawn from), or `all` (a
  * file that holds the corpus in one piece). A split without a file of its own is cut from such a file: see
@@ -113,9 +143,10 @@ function cutAt(corpus: Corpus, texts: readonly string[], share: number): number 
  * @throws {UsageError} when the split is unknown, no file is found, or a record is malformed. */
 export async function loadCorpus(
   corpus: Corpus,
-  { data, split = corpus.evaluationSplit }: { data?: string; split?: string } = {},
+  { split = corpus.evaluationSplit, ...places }: DataPlaces & { split?: string } = {},
 ): Promise<LoadedCorpus> {
-  const own = corpus.splits[split === "calibration" ? corpus.calibrationSplit : split] ?? [];
+  const named = split === "calibration" ? corpus.calibrationSplit : split;
+  const own = corpus.splits[named] ?? [];
   const part = Object.hasOwn(PARTS, split) ? PARTS[split] : undefined;
   const whole = part ? corpus.wholeFiles : [];
   const names = [...own, ...whole];
@@ -123,22 +154,24 @@ export async function loadCorpus(
     const known = [...Object.keys(corpus.splits), "calibration", ...corpus.wholeFiles.length ? ["all"] : []];
     throw new UsageError(`Corpus "${corpus.id}" has no split "${split}": use one of ${known.join(", ")}`);
   }
-  const path = findFile(corpus, data, names);
-  if (path === undefined) throw missing(corpus, split, data, names);
+  const found = findSplit(corpus, places, { split, names, hubSplit: own.length > 0 ? named : undefined });
   const record = z.looseObject({ [corpus.textField]: z.string() });
-  const { records, sha256 } = await readRecords(path, {
+  const { records, sha256 } = await readRecords(found.paths, {
     record,
     textField: corpus.textField,
     maxRecords: corpus.maxRecords,
   });
   const texts = records.map(({ value }) => value[corpus.textField] as string);
-  const file = baseName(path);
-  if (!part || own.includes(file)) return { texts, dataset: datasetUse(corpus, split, file, sha256) };
+  const isWhole = part && found.revision === null && !withParquet(own).includes(found.source);
+  if (!isWhole) return { texts, dataset: datasetUse(corpus, split, found, sha256) };
 
   const [from, to] = part.map((share) => cutAt(corpus, texts, share));
   if (from === to) {
-    throw new FileFormatError(path, `has too few articles to cut the split "${split}" from: give --data its own file`);
+    throw new FileFormatError(
+      found.paths[0],
+      `has too few articles to cut the split "${split}" from: give --data its own file`,
+    );
   }
-  const lines = `lines ${records[from].line}-${records[to - 1].line}`;
-  return { texts: texts.slice(from, to), dataset: datasetUse(corpus, split, `${file}, ${lines}`, sha256) };
+  const source = `${found.source}, lines ${records[from].line}-${records[to - 1].line}`;
+  return { texts: texts.slice(from, to), dataset: datasetUse(corpus, split, { ...found, source }, sha256) };
 }

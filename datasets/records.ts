@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import type { z } from "zod";
 import { FileFormatError } from "../core/errors.ts";
+import { readParquetRows } from "./parquet.ts";
 
 /** Longest line that is read, in UTF-16 code units. The longest documents of C4 have about 1 M; a longer "line" is a
  * file of another format. */
@@ -12,7 +13,7 @@ export const MAX_LINE_LENGTH = 16 * 1024 * 1024;
 
 /** One record and where it stands. */
 export interface DataRecord<T> {
-  /** Line in the file, from 1. */
+  /** Line (or row) in its file, from 1. */
   line: number;
   /** The record, checked. */
   value: T;
@@ -20,11 +21,11 @@ export interface DataRecord<T> {
   raw: unknown;
 }
 
-/** What a file holds. */
+/** What a file, or several that belong together, hold. */
 export interface RecordFile<T> {
-  /** Records in the order of the file. */
+  /** Records in the order of the files. */
   records: DataRecord<T>[];
-  /** SHA-256 of the file's bytes, hex. */
+  /** SHA-256 of the files' bytes, hex. */
   sha256: string;
 }
 
@@ -36,18 +37,20 @@ export interface ReadOptions<Schema extends z.ZodType> {
    * last line end is a record too, so that joining with line ends gives the file back. Without it a text file is
    * refused. */
   textField?: string;
-  /** Stops after the first records; the hash is that of the whole file. */
+  /** Stops after the first records; the hash is that of the whole files. */
   maxRecords?: number;
 }
 
 const JSON_LINES = /\.(jsonl|json)(\.gz)?$/;
 
-async function hashFile(path: string): Promise<string> {
+async function hashFiles(paths: readonly string[]): Promise<string> {
   const hash = createHash("sha256");
-  using file = await Deno.open(path);
   const buffer = new Uint8Array(1 << 20);
-  for (let count = await file.read(buffer); count !== null; count = await file.read(buffer)) {
-    hash.update(buffer.subarray(0, count));
+  for (const path of paths) {
+    using file = await Deno.open(path);
+    for (let count = await file.read(buffer); count !== null; count = await file.read(buffer)) {
+      hash.update(buffer.subarray(0, count));
+    }
   }
   return hash.digest("hex");
 }
@@ -69,18 +72,12 @@ async function* readLines(path: string): AsyncGenerator<string> {
   if (rest !== undefined) yield rest;
 }
 
-function parseRecord<Schema extends z.ZodType>(
+function checkRecord<Schema extends z.ZodType>(
   path: string,
   line: number,
-  text: string,
+  raw: unknown,
   schema: Schema,
 ): DataRecord<z.infer<Schema>> {
-  let raw: unknown;
-  try {
-    raw = JSON.parse(text);
-  } catch (error) {
-    throw new FileFormatError(path, `line ${line} is not JSON: ${(error as Error).message}`);
-  }
   const result = schema.safeParse(raw);
   if (result.success) return { line, value: result.data, raw };
   const [issue] = result.error.issues;
@@ -88,34 +85,71 @@ function parseRecord<Schema extends z.ZodType>(
   throw new FileFormatError(path, `line ${line}${field && `, field "${field}"`}: ${issue.message}`);
 }
 
-/** Reads and checks the records of a JSON Lines file (`.jsonl`, `.json`, each also `.gz`) or, with `textField`, of a
- * plain text file. Empty lines of JSON Lines are passed over.
- * @throws {FileFormatError} naming file, line and field when something else stands there. */
-export async function readRecords<Schema extends z.ZodType>(
+function parseJson(path: string, line: number, text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new FileFormatError(path, `line ${line} is not JSON: ${(error as Error).message}`);
+  }
+}
+
+/** Unchecked records of a file with their lines. */
+async function* rawRecords(
   path: string,
-  { record, textField, maxRecords = Infinity }: ReadOptions<Schema>,
-): Promise<RecordFile<z.infer<Schema>>> {
+  textField: string | undefined,
+  maxRecords: number,
+): AsyncGenerator<[line: number, raw: unknown]> {
+  if (path.endsWith(".parquet")) {
+    const rows = await readParquetRows(path, maxRecords);
+    for (const [i, row] of rows.entries()) yield [i + 1, row];
+    return;
+  }
   const isJson = JSON_LINES.test(path);
   if (!isJson && textField === undefined) {
-    throw new FileFormatError(path, "must be JSON Lines: its name must end in .jsonl, .json, .jsonl.gz or .json.gz");
+    throw new FileFormatError(
+      path,
+      "must be Parquet or JSON Lines: its name must end in .parquet, .jsonl, .json, .jsonl.gz or .json.gz",
+    );
   }
+  let line = 0;
+  for await (const text of readLines(path)) {
+    line++;
+    if (!isJson) yield [line, { [textField!]: text }];
+    else if (text.trim() !== "") yield [line, parseJson(path, line, text)];
+  }
+}
+
+/** What went wrong with a file, said of the file. */
+function readError(path: string, error: unknown): FileFormatError {
+  if (error instanceof FileFormatError) return error;
+  const { message } = error as Error;
+  if (path.endsWith(".parquet")) return new FileFormatError(path, `cannot be read as Parquet: ${message}`);
+  if (error instanceof TypeError) {
+    return new FileFormatError(path, path.endsWith(".gz") ? "is not gzip of UTF-8 text" : "is not UTF-8 text");
+  }
+  return new FileFormatError(path, message);
+}
+
+/** Reads and checks the records of a Parquet file (`.parquet`), a JSON Lines file (`.jsonl`, `.json`, each also `.gz`)
+ * or, with `textField`, of a plain text file; of several files one after the other. Empty lines of JSON Lines are passed
+ * over.
+ * @throws {FileFormatError} naming file, line and field when something else stands there. */
+export async function readRecords<Schema extends z.ZodType>(
+  paths: string | readonly string[],
+  { record, textField, maxRecords = Infinity }: ReadOptions<Schema>,
+): Promise<RecordFile<z.infer<Schema>>> {
+  const files = typeof paths === "string" ? [paths] : paths;
   const records: DataRecord<z.infer<Schema>>[] = [];
-  try {
-    let line = 0;
-    for await (const text of readLines(path)) {
-      line++;
-      if (isJson && text.trim() === "") continue;
-      const plain = { [textField!]: text };
-      const read = isJson ? parseRecord(path, line, text, record) : { line, value: record.parse(plain), raw: plain };
-      if (records.push(read) >= maxRecords) break;
+  for (const path of files) {
+    if (records.length >= maxRecords) break;
+    try {
+      for await (const [line, raw] of rawRecords(path, textField, maxRecords - records.length)) {
+        if (records.push(checkRecord(path, line, raw, record)) >= maxRecords) break;
+      }
+    } catch (error) {
+      throw readError(path, error);
     }
-  } catch (error) {
-    if (error instanceof FileFormatError) throw error;
-    if (error instanceof TypeError) {
-      throw new FileFormatError(path, path.endsWith(".gz") ? "is not gzip of UTF-8 text" : "is not UTF-8 text");
-    }
-    throw new FileFormatError(path, (error as Error).message);
   }
-  if (records.length === 0) throw new FileFormatError(path, "holds no records");
-  return { records, sha256: await hashFile(path) };
+  if (records.length === 0) throw new FileFormatError(files[0], "holds no records");
+  return { records, sha256: await hashFiles(files) };
 }

@@ -22,6 +22,8 @@ export interface LearningContext {
   windows: Int32Array[];
   /** Where to keep snapshots; without it a stopped run begins again. */
   checkpoint?: CheckpointPlace;
+  /** Tensors that make up for the units a plan removes, at dense shape; called once, when the structure is fixed. */
+  compensate?(plan: PrunePlan): Promise<Statistics>;
 }
 
 /** What a method is given. */

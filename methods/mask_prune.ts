@@ -94,7 +94,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
     const { run, found } = await startLearning(context as MethodContext<unknown>, "mask-prune");
     try {
-      const frozen = found && resumeFrozen(run, found, context.options.frozenMaskRate);
+      const frozen = found && resumeFrozen(context.learning!, run, found, context.options.frozenMaskRate);
       if (frozen) return await frozen;
       found?.restore();
       const state = await learnStructure(
@@ -207,5 +207,5 @@ function freezeAndTrain(context: MethodContext<Options>, run: TrainingRun, state
   const plan = planOfRemoved(model.config, axes, (a, l, unit) => chosen[a][l][unit] === 1);
   const hard = options.masks === "hard";
   const masks = hard ? model.config.layers.map(() => ({})) : keptOf(plan, axes, (a, l, unit) => all[a][l][unit]);
-  return trainFrozen(run, { plan, masks, maskRate: hard ? 0 : options.frozenMaskRate });
+  return trainFrozen(context.learning!, run, { plan, masks, maskRate: hard ? 0 : options.frozenMaskRate });
 }

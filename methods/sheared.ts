@@ -62,7 +62,7 @@ export const sheared: Method<typeof options> = defineMethod({
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
     const { run, found } = await startLearning(context as MethodContext<unknown>, "sheared");
     try {
-      const frozen = found && resumeFrozen(run, found, 0);
+      const frozen = found && resumeFrozen(context.learning!, run, found, 0);
       if (frozen) return await frozen;
       found?.restore();
       const state = found ? unpackState(found.values as PlainState, found.arrays) : createState(context);
@@ -197,7 +197,7 @@ function finish(context: MethodContext<Options>, run: TrainingRun, { axes, logAl
   );
   const plan = planOfRemoved(config, axes, (a, l, unit) => gone[a][l].has(unit));
   const masks = keptOf(plan, axes, (a, l, unit) => softMask(logAlpha[a][l][unit]));
-  return trainFrozen(run, { plan, masks, maskRate: 0 });
+  return trainFrozen(context.learning!, run, { plan, masks, maskRate: 0 });
 }
 
 function plainState({ axes, logAlpha }: State): PlainState {

@@ -30,6 +30,7 @@ import { scoringModel } from "../models/scoring.ts";
 import { cacheFolder, privatePython } from "./setup_common.ts";
 
 const HARNESS = ["lm-eval[api]==0.4.13"];
+const HARNESS_WITH_TORCH = ["lm-eval[api,hf]==0.4.13"];
 const TRANSFORMERS = ["transformers==5.24.0"];
 const TORCH = ["torch==2.15.0"];
 
@@ -228,7 +229,7 @@ async function harnessPython(peer: Peer): Promise<string> {
     // Not made.
   }
   return hasTorch
-    ? await privatePython("torch", [TORCH, TRANSFORMERS, HARNESS])
+    ? await privatePython("torch", [TORCH, TRANSFORMERS, HARNESS_WITH_TORCH])
     : await privatePython("lm-eval", [TRANSFORMERS, HARNESS]);
 }
 

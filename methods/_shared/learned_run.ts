@@ -18,7 +18,7 @@ import {
   type TrainingRun,
 } from "../../models/training/run.ts";
 import { cutStudent, type HostMasks } from "../../models/training/student.ts";
-import type { MethodContext, PruneResult } from "../define.ts";
+import type { LearningContext, MethodContext, PruneResult } from "../define.ts";
 
 /** Starts the run of method `name` on the dense model.
  * @throws {UsageError} when the learning context does not fit. */
@@ -61,20 +61,26 @@ interface FrozenValues {
 }
 
 /** Goes on after the freeze when the snapshot was taken there; null when it was taken before. */
-export function resumeFrozen(run: TrainingRun, found: FoundRun, maskRate: number): Promise<PruneResult> | null {
+export function resumeFrozen(
+  learning: Pick<LearningContext, "compensate">,
+  run: TrainingRun,
+  found: FoundRun,
+  maskRate: number,
+): Promise<PruneResult> | null {
   const values = found.values as Partial<FrozenValues>;
   if (!values.frozen) return null;
   const masks = values.masks!.map((types, l) =>
     Object.fromEntries(types.map((type) => [type, found.arrays.get(`frozen/${l}/${type}/mask`)!.data]))
   );
-  return trainFrozen(run, { plan: values.plan!, masks, maskRate }, found);
+  return trainFrozen(learning, run, { plan: values.plan!, masks, maskRate }, found);
 }
 
 const MASK_RULE = { kind: "adamw", betas: [0.9, 0.95] as [number, number] } as const;
 
 /** Cuts the removed units out of the student and trains what is left for the remaining steps: adapters, and kept masks
- * when they have a rate. `restored` puts back a snapshot taken after the freeze. */
+ * when they have a rate. Base weights are compensated first where that is asked for. `restored` puts back a snapshot taken after the freeze. */
 export async function trainFrozen(
+  { compensate }: Pick<LearningContext, "compensate">,
   run: TrainingRun,
   frozen: Frozen,
   restored?: FoundRun,
@@ -82,7 +88,7 @@ export async function trainFrozen(
   const { options, base } = run.given;
   const { plan, maskRate } = frozen;
   const dense = base.config;
-  const compact = pruneModel(base, plan);
+  const compact = pruneModel(base, plan, await compensate?.(plan));
   try {
     run.student = await cutStudent(run.student, { compact, plan, config: dense, options });
     restored?.restore();

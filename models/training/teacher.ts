@@ -4,6 +4,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { createHash } from "node:crypto";
+import { softmaxCrossEntropy } from "../../core/ops.ts";
 import type { HostTensor } from "../config.ts";
 import { forward, type LlamaModel, logits, type TokenBatch } from "../llama.ts";
 import { rowsAtOnce, scoredRows, windowBatch } from "./loss.ts";
@@ -44,9 +45,13 @@ export async function teacherTargets(
     for (let start = 0; start < s; start += step) {
       const [values, indices]: tf.Tensor[] = tf.tidy(() => {
         const rows = tf.slice(scored, [start, 0], [Math.min(step, s - start), -1]);
-        const scores = tf.div(logits(model, rows), temperature);
-        const top = tf.topk(scores, k);
-        return [tf.sub(top.values, tf.logSumExp(scores, 1, true)), top.indices];
+        const scores = logits(model, rows);
+        const soft = temperature === 1 ? scores : tf.div(scores, temperature) as tf.Tensor2D;
+        const top = tf.topk(soft, k);
+        const [values, indices] = [top.values, top.indices].map((all) => tf.slice(all, [0, 0], [-1, 1]));
+        // The logarithm of the sum is the loss of a token plus its score.
+        const { losses } = softmaxCrossEntropy(soft, tf.reshape(indices, [-1]) as tf.Tensor1D);
+        return [tf.sub(top.values, tf.add(tf.reshape(losses, [-1, 1]), values)), top.indices];
       });
       logProbs.set(await values.data<"float32">(), start * k);
       ids.set(await indices.data<"int32">(), start * k);

@@ -42,33 +42,36 @@ function relativeError(actual: Float32Array, expected: Float32Array): number {
   return Math.sqrt(square(actual.map((value, i) => value - expected[i])) / square(expected));
 }
 
-testOnEngines("an exported model reads back with the logits of the pruned model", async () => {
-  for (const options of [{}, { tiedHead: true, biases: ["output" as const] }]) {
-    // 6 heads of 8 before, 2 after: H K is 48 and 16, never the width 64.
-    const source = exportToy({ width: 64, ...options });
-    const dense = await uploadModel(source);
-    const model = pruneModel(dense, PLANS.uniform);
-    const expected = await modelLogits(model);
-    const pruned = prunedSource(source, PLANS.uniform);
-    for (const name of expectedTensors(pruned.config).keys()) {
-      assertEquals(pruned.read(name), await hostTensor(model, name), name);
+testOnEngines(
+  "exportHfFolder() and exportGguf() write what reads back with the logits of the pruned model",
+  async () => {
+    for (const options of [{}, { tiedHead: true, biases: ["output" as const] }]) {
+      // 6 heads of 8 before, 2 after: H K is 48 and 16, never the width 64.
+      const source = exportToy({ width: 64, ...options });
+      const dense = await uploadModel(source);
+      const model = pruneModel(dense, PLANS.uniform);
+      const expected = await modelLogits(model);
+      const pruned = prunedSource(source, PLANS.uniform);
+      for (const name of expectedTensors(pruned.config).keys()) {
+        assertEquals(pruned.read(name), await hostTensor(model, name), name);
+      }
+      disposeModel(dense);
+      disposeModel(model);
+      await withFolder(async (folder) => {
+        const definition = byteLevelDefinition();
+        exportHfFolder(pruned, { to: `${folder}/hf`, dtype: "F32", tokenizer: definition, maxShardBytes: 50_000 });
+        const tokenizer = ggufTokenizerMetadata(definition, createTokenizer(definition, "test"), 300);
+        exportGguf(pruned, { to: `${folder}/f32.gguf`, type: "F32", tokenizer });
+        exportGguf(pruned, { to: `${folder}/q8.gguf`, type: "Q8_0", tokenizer });
+        assertEquals(await readLogits(`${folder}/hf`), expected);
+        assertEquals(await readLogits(`${folder}/f32.gguf`), expected);
+        // Each weight is off by 0.5 % of its spread; a few matrices in a row add up.
+        const error = relativeError(await readLogits(`${folder}/q8.gguf`), expected);
+        assert(error > 1e-4 && error < 0.03, `Q8_0 changed the logits by ${error}`);
+      });
     }
-    disposeModel(dense);
-    disposeModel(model);
-    await withFolder(async (folder) => {
-      const definition = byteLevelDefinition();
-      exportHfFolder(pruned, { to: `${folder}/hf`, dtype: "F32", tokenizer: definition, maxShardBytes: 50_000 });
-      const tokenizer = ggufTokenizerMetadata(definition, createTokenizer(definition, "test"), 300);
-      exportGguf(pruned, { to: `${folder}/f32.gguf`, type: "F32", tokenizer });
-      exportGguf(pruned, { to: `${folder}/q8.gguf`, type: "Q8_0", tokenizer });
-      assertEquals(await readLogits(`${folder}/hf`), expected);
-      assertEquals(await readLogits(`${folder}/f32.gguf`), expected);
-      // Each weight is off by 0.5 % of its spread; a few matrices in a row add up.
-      const error = relativeError(await readLogits(`${folder}/q8.gguf`), expected);
-      assert(error > 1e-4 && error < 0.03, `Q8_0 changed the logits by ${error}`);
-    });
-  }
-});
+  },
+);
 
 testOnEngines("paddedSource() gives the logits of the model with unequal layers", async () => {
   const source = exportToy({ biases: ["query", "down"] });

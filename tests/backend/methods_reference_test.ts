@@ -1,63 +1,29 @@
 import { assert, assertEquals } from "@std/assert";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import type { Statistics } from "../../methods/define.ts";
 import { calibrationBatches, inputStatisticNames, inputStatistics } from "../../methods/_shared/calibration.ts";
 import { COLUMN_METRICS, columnScores } from "../../methods/_shared/column_metrics.ts";
-import {
-  type HostTensor,
-  LINEAR_NAMES,
-  type LinearName,
-  type LlamaConfig,
-  memorySource,
-  queryHeads,
-  tensorNames,
-  type WeightSource,
-} from "../../models/config.ts";
+import { tensorNames, type WeightSource } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
-import { type LayerPlan, plannedShapes, type UnitType } from "../../models/plan.ts";
-import { referenceForward, referenceLogProbs } from "../../models/reference.ts";
-import { toySource, toyTokens } from "../../models/toy.ts";
+import { plannedShapes } from "../../models/plan.ts";
+import { referenceForward } from "../../models/reference.ts";
 import { assertClose, testOnEngines } from "./engines.ts";
 import { methodContext } from "./method_context.ts";
-
-// Shapes of the smallest models that have everything: D 8, K 4, V 13, two layers of F 16, with two query heads in each
-// of two groups, or three heads of their own.
-const TINY = { width: 8, headSize: 4, vocabSize: 13 };
-const SHAPES = {
-  grouped: { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 16 },
-  multiHead: { kvGroups: 3, queryHeadsPerGroup: 1, ffnChannels: 16 },
-};
-const sources = Object.fromEntries(
-  Object.entries(SHAPES).map(([name, shape]) => [
-    name,
-    toySource({ ...TINY, layers: [{ ...shape }, { ...shape }], tiedHead: name === "grouped", seed: 5 }),
-  ]),
-);
-const WINDOW_LENGTHS = [7, 7, 5];
-const windows = WINDOW_LENGTHS.map((count, seed) => toyTokens({ count, vocabSize: TINY.vocabSize, seed }));
-
-async function withModel(source: WeightSource, run: (model: LlamaModel) => Promise<void>): Promise<void> {
-  const model = await uploadModel(source);
-  try {
-    await run(model);
-  } finally {
-    disposeModel(model);
-  }
-}
-
-/** Weight `[out, in]` as rows. */
-function rowsOf({ shape: [out, input], data }: HostTensor): Float64Array[] {
-  return Array.from({ length: out }, (_, i) => Float64Array.from(data.subarray(i * input, (i + 1) * input)));
-}
-
-const weightOf = (source: WeightSource, l: number, name: LinearName) =>
-  rowsOf(source.read(tensorNames.weight(l, name)));
-const sum = (values: ArrayLike<number>) => Array.from(values).reduce((a, b) => a + b, 0);
-const columnsOf = (rows: ArrayLike<number>[]) =>
-  Array.from(rows[0], (_, j) => Float64Array.from(rows, (row) => row[j]));
-const inGroupsOf = (size: number, values: ArrayLike<number>) =>
-  Array.from({ length: values.length / size }, (_, i) => Array.from(values).slice(i * size, (i + 1) * size));
+import {
+  checkUniform,
+  columnReference,
+  columnsOf,
+  groupReference,
+  inGroupsOf,
+  LEVELS,
+  mean,
+  type ReferenceScores,
+  slotOf,
+  sources,
+  sum,
+  weightOf,
+  windows,
+  withModel,
+} from "./methods_reference.ts";
 
 /** Every row of the output and down projections' inputs: `${layer}.${site}` -> columns of N values. */
 function referenceInputs(source: WeightSource): Map<string, Float64Array[]> {
@@ -73,7 +39,6 @@ function referenceInputs(source: WeightSource): Map<string, Float64Array[]> {
   return new Map(rows.entries().map(([key, matrix]) => [key, columnsOf(matrix)]));
 }
 
-const mean = (values: ArrayLike<number>) => sum(values) / values.length;
 const variance = (values: ArrayLike<number>) => mean(Array.from(values, (x) => (x - mean(values)) ** 2));
 const SITES = [[0, "output"], [0, "down"], [1, "output"], [1, "down"]] as const;
 
@@ -131,64 +96,6 @@ testOnEngines("columnScores() equals the metrics worked out in plain arrays", as
     });
   }
 });
-
-/** Kept units at given counts, by reference scores. */
-function bestPlan(
-  { heads, groups, channels }: { heads: number[]; groups: number[]; channels: number[] },
-  keep: { kvGroups: number; queryHeadsPerGroup: number; ffnChannels: number },
-): LayerPlan {
-  const best = (scores: number[], count: number) =>
-    scores.map((score, index) => ({ score, index })).sort((a, b) => b.score - a.score).slice(0, count)
-      .map(({ index }) => index).sort((a, b) => a - b);
-  const perGroup = heads.length / groups.length;
-  const kvGroups = best(groups, keep.kvGroups);
-  return {
-    kvGroups,
-    queryHeads: kvGroups.flatMap((g) =>
-      best(heads.slice(g * perGroup, (g + 1) * perGroup), keep.queryHeadsPerGroup).map((h) => g * perGroup + h)
-    ),
-    ffnChannels: best(channels, keep.ffnChannels),
-  };
-}
-
-const UNIT_CHOICES: UnitType[][] = [["ffn", "kv-groups"], ["ffn", "query-heads"], ["ffn"]];
-const LEVELS = [0.2, 0.35, 0.45];
-
-/** Scores of one layer's units by a reference. */
-interface ReferenceScores {
-  heads: number[];
-  groups: number[];
-  channels: number[];
-}
-
-/** Checks that a method with uniform widths keeps the best units by `reference`. */
-async function checkUniform(
-  source: WeightSource,
-  [id, options]: [string, Record<string, unknown>],
-  reference: ReferenceScores[],
-): Promise<void> {
-  const method = getMethod(id);
-  const parsed = parseOptions(method, options);
-  await withModel(source, async (model) => {
-    const cache = new Map<string, Statistics>();
-    for (const units of UNIT_CHOICES) {
-      for (const sparsity of LEVELS) {
-        const context = methodContext({ model, options: parsed, calibration: windows, units, sparsity, cache });
-        const { plan } = await method.prune(context);
-        const expected = reference.map((scores, l) => bestPlan(scores, context.target.uniform[l]));
-        assertEquals(plan.layers, expected, `${id} ${JSON.stringify(options)} at ${sparsity} of ${units}`);
-      }
-    }
-  });
-}
-
-/** Sums of column scores over heads and groups. */
-function columnReference(source: WeightSource, columns: { output: number[]; down: number[] }[]): ReferenceScores[] {
-  return source.config.layers.map(({ queryHeadsPerGroup }, l) => {
-    const heads = inGroupsOf(source.config.headSize, columns[l].output).map(sum);
-    return { heads, groups: inGroupsOf(queryHeadsPerGroup, heads).map(sum), channels: columns[l].down };
-  });
-}
 
 testOnEngines("wanda-sp keeps the units with the largest mean |W| sqrt(mean x^2)", async () => {
   for (const source of Object.values(sources)) {
@@ -285,37 +192,6 @@ function magnitudeReference(source: WeightSource, power: 1 | 2): ReferenceScores
   return groupReference(source, (l, name, s) => sum(slotOf(weightOf(source, l, name), name, s).map((w) => w ** power)));
 }
 
-/** |values| of slot s: row s, or column s of output and down. */
-function slotOf(rows: ArrayLike<number>[], name: LinearName, s: number): number[] {
-  const reads = name === "output" || name === "down";
-  return reads ? rows.map((row) => Math.abs(row[s])) : Array.from(rows[s], Math.abs);
-}
-
-/** Unit scores from one score per slot of every matrix, head by head and group by group. */
-function groupReference(
-  source: WeightSource,
-  slot: (layer: number, name: LinearName, s: number) => number,
-): ReferenceScores[] {
-  const { headSize, layers } = source.config;
-  return layers.map((shape, l) => {
-    const ofHead = (names: LinearName[], h: number) =>
-      sum(names.flatMap((name) => Array.from({ length: headSize }, (_, k) => slot(l, name, h * headSize + k))));
-    const heads = Array.from({ length: queryHeads(shape) }, (_, h) => ofHead(["query", "output"], h));
-    const perGroup = shape.queryHeadsPerGroup;
-    return {
-      heads,
-      groups: Array.from(
-        { length: shape.kvGroups },
-        (_, g) => ofHead(["key", "value"], g) + sum(heads.slice(g * perGroup, (g + 1) * perGroup)),
-      ),
-      channels: Array.from(
-        { length: shape.ffnChannels },
-        (_, c) => sum((["gate", "up", "down"] as const).map((name) => slot(l, name, c))),
-      ),
-    };
-  });
-}
-
 testOnEngines("magnitude keeps the units with the largest weights", async () => {
   for (const source of Object.values(sources)) {
     for (const [norm, power] of [["l1", 1], ["l2", 2]] as const) {
@@ -326,119 +202,6 @@ testOnEngines("magnitude keeps the units with the largest weights", async () => 
         return { output: norms("output"), down: norms("down") };
       });
       await checkUniform(source, ["magnitude", { norm, scope: "output" }], columnReference(source, columns));
-    }
-  }
-});
-
-/** The same weights in double precision, so that differences of 1e-6 mean something. */
-function inDoublePrecision({ config, read }: WeightSource): { source: WeightSource; tensors: Map<string, HostTensor> } {
-  const tensors = new Map<string, HostTensor>();
-  const names = config.layers.flatMap((_, l) => [
-    tensorNames.attentionNorm(l),
-    tensorNames.ffnNorm(l),
-    ...LINEAR_NAMES.map((name) => tensorNames.weight(l, name)),
-  ]);
-  const others = [tensorNames.embedding, tensorNames.finalNorm, ...config.tiedHead ? [] : [tensorNames.head]];
-  for (const name of [...names, ...others]) {
-    const { shape, data } = read(name);
-    tensors.set(name, { shape, data: Float64Array.from(data) as unknown as Float32Array });
-  }
-  return { source: memorySource(config as LlamaConfig, tensors), tensors };
-}
-
-/** Gradients by central differences of the slow twin: of each window's mean loss with respect to every weight. */
-function numericGradients(given: WeightSource): Map<string, Float64Array[]> {
-  const { source, tensors } = inDoublePrecision(given);
-  const loss = (window: Int32Array) => {
-    const { logits } = referenceForward(source, window);
-    return -mean(referenceLogProbs(logits.slice(0, -1), window.subarray(1)));
-  };
-  const step = 1e-5;
-  const gradients = new Map<string, Float64Array[]>();
-  for (let l = 0; l < source.config.layers.length; l++) {
-    for (const name of LINEAR_NAMES) {
-      const { data } = tensors.get(tensorNames.weight(l, name))!;
-      const perWindow = windows.map(() => new Float64Array(data.length));
-      for (let i = 0; i < data.length; i++) {
-        const value = data[i];
-        data[i] = value + step;
-        const up = windows.map(loss);
-        data[i] = value - step;
-        const down = windows.map(loss);
-        data[i] = value;
-        perWindow.forEach((gradient, j) => gradient[i] = (up[j] - down[j]) / (2 * step));
-      }
-      gradients.set(`${l}.${name}`, perWindow);
-    }
-  }
-  return gradients;
-}
-
-/** Slot scores of the three estimators from the gradients of each window. */
-function taylorSlot(source: WeightSource, gradients: Map<string, Float64Array[]>, estimator: string) {
-  const scored = WINDOW_LENGTHS.map((length) => length - 1);
-  return (l: number, name: LinearName, s: number): number => {
-    const rows = weightOf(source, l, name);
-    const width = rows[0].length;
-    const perWindow = gradients.get(`${l}.${name}`)!;
-    const reads = name === "output" || name === "down";
-    const places = Array.from({ length: reads ? rows.length : width }, (_, k) => reads ? [k, s] : [s, k]);
-    const terms = places.map(([row, column]) => {
-      const w = rows[row][column];
-      const g = perWindow.map((gradient) => gradient[row * width + column]);
-      // The batch loss is the mean over all scored tokens, so long windows weigh more.
-      const whole = sum(g.map((value, j) => value * scored[j])) / sum(scored);
-      return estimator === "element-2" ? w * w * mean(g.map((value) => value * value)) : w * whole;
-    });
-    switch (estimator) {
-      case "vector":
-        return Math.abs(sum(terms));
-      default:
-        return sum(terms.map(Math.abs));
-    }
-  };
-}
-
-const taylorReferences = Object.fromEntries(
-  Object.entries(sources).map(([model, source]) => {
-    const gradients = numericGradients(source);
-    const estimators = ["vector", "element-1", "element-2"].map((estimator) => [
-      estimator,
-      groupReference(source, taylorSlot(source, gradients, estimator)),
-    ]);
-    return [model, Object.fromEntries(estimators) as Record<string, ReferenceScores[]>];
-  }),
-);
-
-testOnEngines("llm-pruner's scores equal those from finite differences of the plain-array twin", async () => {
-  const method = getMethod("llm-pruner");
-  for (const [name, source] of Object.entries(sources)) {
-    await withModel(source, async (model) => {
-      const cache = new Map<string, Statistics>();
-      for (const estimator of ["element-1", "element-2"]) {
-        const options = parseOptions(method, { estimator, structure: "uniform" });
-        await method.prune(methodContext({ model, options, calibration: windows, cache }));
-      }
-      const statistics = Object.assign({}, ...cache.values()) as Statistics;
-      for (const [estimator, reference] of Object.entries(taylorReferences[name])) {
-        reference.forEach(({ heads, groups, channels }, l) => {
-          const expected = { ffn: channels, queryHeads: heads, kvGroups: groups };
-          for (const [unit, scores] of Object.entries(expected)) {
-            // Relative to the largest score of the layer: small ones are differences of large terms.
-            const atol = 2e-4 * Math.max(...scores);
-            const what = `${estimator} of layer ${l} ${unit}, ${name}`;
-            assertClose(statistics[`${estimator}.${l}.${unit}`].data, scores, { atol, rtol: 1e-3 }, what);
-          }
-        });
-      }
-    });
-  }
-});
-
-testOnEngines("llm-pruner keeps the units with the largest Taylor scores", async () => {
-  for (const [name, source] of Object.entries(sources)) {
-    for (const [estimator, reference] of Object.entries(taylorReferences[name])) {
-      await checkUniform(source, ["llm-pruner", { estimator, structure: "uniform" }], reference);
     }
   }
 });

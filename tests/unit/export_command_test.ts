@@ -142,7 +142,10 @@ Deno.test("exportCommand() refuses cells whose weights are not those it can rebu
       size: { ...size, parameters: size.parameters + 64 },
       id: "b".repeat(16),
     });
-    await assertRejects(() => run(biased.path, "--format", "hf"), UsageError, "has weights that its method changed");
+    const learned = store(PLANS.uniform, "mask-prune", { id: "9".repeat(16) });
+    for (const { path } of [biased, learned]) {
+      await assertRejects(() => run(path, "--format", "hf"), UsageError, "has weights that its method changed");
+    }
     const { path } = store(PLANS.uniform, "flap", {
       weights: { ...opened.origin, sha256: "f".repeat(64) },
       id: "c".repeat(16),

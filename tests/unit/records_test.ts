@@ -59,7 +59,7 @@ Deno.test("readRecords() names file, line and field of what is wrong", async () 
     ["a.jsonl", "", ["holds no records"]],
     ["a.jsonl", new Uint8Array([0x7b, 0xff, 0xfe]), ["is not UTF-8 text"]],
     ["a.json.gz", '{"text":"a"}', ["is not gzip"]],
-    ["a.csv", "text\na", ["must be JSON Lines"]],
+    ["a.csv", "text\na", ["must be Parquet or JSON Lines"]],
   ];
   for (const [name, content, says] of cases) {
     await inFolder({ [name]: content }, async (folder) => {
@@ -92,9 +92,10 @@ Deno.test("loadTask() refuses records whose fields do not fit together", async (
 });
 
 Deno.test("loadTask() says what file is wanted when there is none", async () => {
-  await assertRejects(() => loadTask(getTask("piqa")), UsageError, "piqa.jsonl (Hugging Face baber/piqa)");
-  await inFolder({}, async (data) => {
-    await assertRejects(() => loadTask(getTask("piqa"), { data }), UsageError, "looked for piqa-validation.jsonl");
+  await inFolder({}, async (folder) => {
+    const load = (data?: string) => loadTask(getTask("piqa"), { data, cache: folder });
+    await assertRejects(load, UsageError, "`bench fetch piqa` gets it from Hugging Face (baber/piqa)");
+    await assertRejects(() => load(folder), UsageError, "looked for piqa-validation.jsonl, piqa-validation.parquet");
   });
 });
 

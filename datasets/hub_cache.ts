@@ -1,0 +1,144 @@
+/** Data sets in the Hugging Face cache, which Python's libraries share: where it is, and which files of a repository hold
+ * a split. Nothing here uses the network; see `hub_fetch.ts`.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { UsageError } from "../core/errors.ts";
+import type { HubSource } from "./define.ts";
+
+/** The variables that Python's libraries follow. */
+export interface HubSettings {
+  /** Folder of the cache: `HF_HUB_CACHE`, `HF_HOME/hub`, or `huggingface/hub` in the user's cache folder. */
+  cache: string;
+  /** `HF_ENDPOINT`. */
+  endpoint: string;
+  /** `HF_HUB_OFFLINE`: nothing is downloaded. */
+  isOffline: boolean;
+  /** `HF_TOKEN`. */
+  token?: string;
+}
+
+/** Settings from the environment. */
+export function hubSettings(env: (name: string) => string | undefined = Deno.env.get): HubSettings {
+  const home = env("HOME") ?? env("USERPROFILE") ?? ".";
+  const value = (name: string) => env(name)?.trim() || undefined;
+  const folder = (name: string) => value(name)?.replace(/^~(?=$|\/)/, home);
+  const hfHome = folder("HF_HOME") ?? join(folder("XDG_CACHE_HOME") ?? join(home, ".cache"), "huggingface");
+  return {
+    cache: folder("HF_HUB_CACHE") ?? folder("HUGGINGFACE_HUB_CACHE") ?? join(hfHome, "hub"),
+    endpoint: (value("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, ""),
+    isOffline: /^(1|on|yes|true)$/i.test(value("HF_HUB_OFFLINE") ?? ""),
+    ...value("HF_TOKEN") === undefined ? {} : { token: value("HF_TOKEN") },
+  };
+}
+
+/** A split that is on this machine. */
+export interface HubFiles {
+  /** Full paths, in the order of the records. */
+  paths: string[];
+  /** Paths in the repository. */
+  names: string[];
+  /** Commit that they belong to. */
+  revision: string;
+}
+
+/** Branches that are looked at, in this order, where a data set names no commit: the data as their authors put them,
+ * then the Hub's own conversion to Parquet, for data sets that come as a program. */
+export const DEFAULT_REVISIONS = ["main", "refs/convert/parquet"] as const;
+
+/** A commit's full name. */
+export const COMMIT = /^[0-9a-f]{40}$/;
+
+/** What people call the splits in names of files. */
+const SPLIT_WORDS: Record<string, string> = {
+  train: "train|training",
+  validation: "validation|valid|val|dev",
+  test: "test|testing|eval",
+};
+
+const DATA_FILE = /\.(parquet|jsonl|json|jsonl\.gz|json\.gz)$/;
+
+/** Those of a repository's files that hold `split`, in order; empty when there are none.
+ *
+ * A file of one of the names `exact` comes first. Otherwise the rule of Python's `datasets`: with a configuration, files
+ * in the folder of that name; the split's name in a folder's or a file's name, between other characters than letters
+ * and digits. Parquet is taken before JSON Lines. */
+export function selectSplit(
+  files: readonly string[],
+  { config, split, exact }: { config?: string; split: string; exact: readonly string[] },
+): string[] {
+  const inConfig = files.filter((file) =>
+    DATA_FILE.test(file) && (config === undefined || file.split("/").slice(0, -1).includes(config))
+  );
+  const named = exact.flatMap((name) => inConfig.filter((file) => file.split("/").pop() === name));
+  if (named.length > 0) return named.slice(0, 1);
+  const word = new RegExp(`(^|[^a-z0-9])(${SPLIT_WORDS[split] ?? split})([^a-z0-9]|$)`, "i");
+  const matching = inConfig.filter((file) => word.test(file)).sort();
+  const parquet = matching.filter((file) => file.endsWith(".parquet"));
+  return parquet.length > 0 ? parquet : matching;
+}
+
+/** Folder of a data set's repository in the cache. */
+export function repositoryFolder(cache: string, repo: string): string {
+  return join(cache, `datasets--${repo.replaceAll("/", "--")}`);
+}
+
+/** All files below `folder` as paths with `/`; none when it does not exist. */
+function listFiles(folder: string, prefix = ""): string[] {
+  let entries: Deno.DirEntry[];
+  try {
+    entries = [...Deno.readDirSync(folder)];
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
+  return entries.flatMap(({ name, isDirectory }) =>
+    isDirectory ? listFiles(join(folder, name), `${prefix}${name}/`) : [`${prefix}${name}`]
+  );
+}
+
+/** The commit that the cache has for a branch or tag. */
+function cachedCommit(repository: string, revision: string): string | undefined {
+  if (COMMIT.test(revision)) return revision;
+  try {
+    const commit = Deno.readTextFileSync(join(repository, "refs", revision)).trim();
+    return COMMIT.test(commit) ? commit : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A split of `hub` as the cache has it, or undefined. `exact`: see {@linkcode selectSplit}. */
+export function cachedSplit(
+  hub: HubSource,
+  { split, exact, cache }: { split: string; exact: readonly string[]; cache: string },
+): HubFiles | undefined {
+  const repository = repositoryFolder(cache, hub.repo);
+  for (const revision of hub.revision ? [hub.revision] : DEFAULT_REVISIONS) {
+    const commit = cachedCommit(repository, revision);
+    if (commit === undefined) continue;
+    const snapshot = join(repository, "snapshots", commit);
+    const names = selectSplit(listFiles(snapshot), { config: hub.config, split, exact });
+    if (names.length === 0) continue;
+    const total = shardCount(names);
+    if (total !== undefined && total !== names.length) continue;
+    return { paths: names.map((name) => join(snapshot, name)), names, revision: commit };
+  }
+  return undefined;
+}
+
+/** How many files the names say that there are (`test-00000-of-00002.parquet`): a cache may lack some. */
+function shardCount(names: readonly string[]): number | undefined {
+  const totals = names.map((name) => /-\d{5}-of-(\d{5})\.parquet$/.exec(name)?.[1]);
+  return totals[0] === undefined ? undefined : Number(totals[0]);
+}
+
+/** Path in the repository that may be written below the cache.
+ * @throws {UsageError} when it would lead elsewhere. */
+export function safeName(name: string): string {
+  if (name.split(/[/\\]/).some((part) => part === "" || part === "." || part === "..") || /^[a-z]:/i.test(name)) {
+    throw new UsageError(`The Hub names the file "${name}", which is no path inside a repository`);
+  }
+  return name;
+}

@@ -1,0 +1,138 @@
+import { getMethod, parseOptions } from "../../methods/mod.ts";
+import type { Statistics } from "../../methods/define.ts";
+import {
+  type HostTensor,
+  LINEAR_NAMES,
+  type LinearName,
+  memorySource,
+  tensorNames,
+  type WeightSource,
+} from "../../models/config.ts";
+import { referenceForward, referenceLogProbs } from "../../models/reference.ts";
+import { assertClose, testOnEngines } from "./engines.ts";
+import { methodContext } from "./method_context.ts";
+import {
+  checkUniform,
+  groupReference,
+  mean,
+  type ReferenceScores,
+  sources,
+  sum,
+  weightOf,
+  WINDOW_LENGTHS,
+  windows,
+  withModel,
+} from "./methods_reference.ts";
+
+/** The same weights in double precision, so that differences of 1e-6 mean something. */
+function inDoublePrecision({ config, read }: WeightSource): { source: WeightSource; tensors: Map<string, HostTensor> } {
+  const tensors = new Map<string, HostTensor>();
+  const names = config.layers.flatMap((_, l) => [
+    tensorNames.attentionNorm(l),
+    tensorNames.ffnNorm(l),
+    ...LINEAR_NAMES.map((name) => tensorNames.weight(l, name)),
+  ]);
+  const others = [tensorNames.embedding, tensorNames.finalNorm, ...config.tiedHead ? [] : [tensorNames.head]];
+  for (const name of [...names, ...others]) {
+    const { shape, data } = read(name);
+    tensors.set(name, { shape, data: Float64Array.from(data) as unknown as Float32Array });
+  }
+  return { source: memorySource(config, tensors), tensors };
+}
+
+/** Gradients by central differences of the slow twin: of each window's mean loss with respect to every weight. */
+function numericGradients(given: WeightSource): Map<string, Float64Array[]> {
+  const { source, tensors } = inDoublePrecision(given);
+  const loss = (window: Int32Array) => {
+    const { logits } = referenceForward(source, window);
+    return -mean(referenceLogProbs(logits.slice(0, -1), window.subarray(1)));
+  };
+  const step = 1e-5;
+  const gradients = new Map<string, Float64Array[]>();
+  for (let l = 0; l < source.config.layers.length; l++) {
+    for (const name of LINEAR_NAMES) {
+      const { data } = tensors.get(tensorNames.weight(l, name))!;
+      const perWindow = windows.map(() => new Float64Array(data.length));
+      for (let i = 0; i < data.length; i++) {
+        const value = data[i];
+        data[i] = value + step;
+        const up = windows.map(loss);
+        data[i] = value - step;
+        const down = windows.map(loss);
+        data[i] = value;
+        perWindow.forEach((gradient, j) => gradient[i] = (up[j] - down[j]) / (2 * step));
+      }
+      gradients.set(`${l}.${name}`, perWindow);
+    }
+  }
+  return gradients;
+}
+
+/** Slot scores of the three estimators from the gradients of each window. */
+function taylorSlot(source: WeightSource, gradients: Map<string, Float64Array[]>, estimator: string) {
+  const scored = WINDOW_LENGTHS.map((length) => length - 1);
+  return (l: number, name: LinearName, s: number): number => {
+    const rows = weightOf(source, l, name);
+    const width = rows[0].length;
+    const perWindow = gradients.get(`${l}.${name}`)!;
+    const reads = name === "output" || name === "down";
+    const places = Array.from({ length: reads ? rows.length : width }, (_, k) => reads ? [k, s] : [s, k]);
+    const terms = places.map(([row, column]) => {
+      const w = rows[row][column];
+      const g = perWindow.map((gradient) => gradient[row * width + column]);
+      // The batch loss is the mean over all scored tokens, so long windows weigh more.
+      const whole = sum(g.map((value, j) => value * scored[j])) / sum(scored);
+      return estimator === "element-2" ? w * w * mean(g.map((value) => value * value)) : w * whole;
+    });
+    switch (estimator) {
+      case "vector":
+        return Math.abs(sum(terms));
+      default:
+        return sum(terms.map(Math.abs));
+    }
+  };
+}
+
+const taylorReferences = Object.fromEntries(
+  Object.entries(sources).map(([model, source]) => {
+    const gradients = numericGradients(source);
+    const estimators = ["vector", "element-1", "element-2"].map((estimator) => [
+      estimator,
+      groupReference(source, taylorSlot(source, gradients, estimator)),
+    ]);
+    return [model, Object.fromEntries(estimators) as Record<string, ReferenceScores[]>];
+  }),
+);
+
+testOnEngines("llm-pruner's scores equal those from finite differences of the plain-array twin", async () => {
+  const method = getMethod("llm-pruner");
+  for (const [name, source] of Object.entries(sources)) {
+    await withModel(source, async (model) => {
+      const cache = new Map<string, Statistics>();
+      for (const estimator of ["element-1", "element-2"]) {
+        const options = parseOptions(method, { estimator, structure: "uniform" });
+        await method.prune(methodContext({ model, options, calibration: windows, cache }));
+      }
+      const statistics = Object.assign({}, ...cache.values()) as Statistics;
+      for (const [estimator, reference] of Object.entries(taylorReferences[name])) {
+        reference.forEach(({ heads, groups, channels }, l) => {
+          const expected = { ffn: channels, queryHeads: heads, kvGroups: groups };
+          for (const [unit, scores] of Object.entries(expected)) {
+            // Relative to the largest score of the layer: small ones are differences of large terms.
+            const atol = 2e-4 * Math.max(...scores);
+            const what = `${estimator} of layer ${l} ${unit}, ${name}`;
+            assertClose(statistics[`${estimator}.${l}.${unit}`].data, scores, { atol, rtol: 1e-3 }, what);
+          }
+        });
+      }
+    });
+  }
+});
+
+testOnEngines("llm-pruner keeps the units with the largest Taylor scores", async () => {
+  for (const [name, source] of Object.entries(sources)) {
+    for (const [estimator, reference] of Object.entries(taylorReferences[name])) {
+      await checkUniform(source, ["llm-pruner", { estimator, structure: "uniform" }], reference);
+    }
+  }
+});

@@ -1,0 +1,50 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { UsageError } from "../../core/errors.ts";
+import { type CheckedExample, compareExamples, isSound, readSamples } from "../../tools/check_lm_eval.ts";
+
+const tolerance = { nats: 1e-5, relative: 0 };
+
+const example = (values: number[], greedy = values.map(() => false)): CheckedExample => ({
+  answers: values.map((logLikelihood, i) => ({ logLikelihood, isGreedy: greedy[i] })),
+  lengths: [4, 8].slice(0, values.length),
+  hashes: ["a", "b"],
+});
+
+Deno.test("compareExamples() counts differences, decisions, ties, greedy flags and hashes", () => {
+  const ours = [example([-4, -6]), example([-4, -4.000001]), example([-3, -9]), example([-1, -5])];
+  const equal = compareExamples(ours, ours, tolerance);
+  assertEquals([equal.examples, equal.answers, equal.worst, isSound(equal)], [4, 8, 0, true]);
+  const theirs = [
+    { ...example([-4, -6]), hashes: ["a", "c"] },
+    // A tie of acc falls the other way; by length the decision is the same.
+    example([-4.000001, -4]),
+    // acc stays, acc_norm turns.
+    example([-3, -5]),
+    example([-1, -5], [true, false]),
+  ];
+  const found = compareExamples(ours, theirs, tolerance);
+  assertEquals([found.differing, found.decisions, found.ties, found.greedy, found.hashes], [1, 1, 1, 1, 1]);
+  assertEquals([found.worst, isSound(found)], [4, false]);
+});
+
+Deno.test("compareExamples() counts NaN as a difference and refuses another number of examples or choices", () => {
+  const whole = (logLikelihood: number): CheckedExample => ({ answers: [{ logLikelihood }], lengths: [], hashes: [] });
+  assertEquals(compareExamples([whole(NaN)], [whole(-1)], tolerance).differing, 1);
+  assertThrows(() => compareExamples([whole(-1)], [], tolerance), UsageError, "The harness has 0 examples");
+  assertThrows(() => compareExamples([whole(-1)], [example([-1, -2])], tolerance), UsageError, "2 answers");
+});
+
+Deno.test("readSamples() reads choices and whole documents", () => {
+  const lines = [
+    { filtered_resps: [["-3.25", "False"], ["-1e-07", "True"]], doc_hash: "d", prompt_hash: "p", target_hash: "t" },
+    { filtered_resps: ["-812.4"], doc_hash: "d", prompt_hash: "p", target_hash: "t" },
+  ].map((line) => `${JSON.stringify(line)}\n`).join("");
+  assertEquals(readSamples(lines), [
+    {
+      answers: [{ logLikelihood: -3.25, isGreedy: false }, { logLikelihood: -1e-7, isGreedy: true }],
+      lengths: [],
+      hashes: ["d", "p", "t"],
+    },
+    { answers: [{ logLikelihood: -812.4 }], lengths: [], hashes: [] },
+  ]);
+});

@@ -1,0 +1,92 @@
+import { assert, assertEquals } from "@std/assert";
+import { join } from "node:path";
+import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot } from "../../models/training/checkpoint.ts";
+import { createCurve, thinned, trainingReport } from "../../models/training/curve.ts";
+
+const snapshot = (step: number, key = "run"): Snapshot => ({
+  key,
+  step,
+  state: { duals: [0.1, 1 / 3], step },
+  tensors: new Map([["mask", { shape: [2, 2], data: Float32Array.of(step, 1.5, -0, 1e-30) }]]),
+});
+
+async function inFolder(run: (folder: string) => void): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    run(join(folder, "run"));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("loadSnapshot() gives back what saveSnapshot() wrote, the last one", () =>
+  inFolder((folder) => {
+    assertEquals(loadSnapshot(folder, "run"), null);
+    for (const step of [3, 6]) saveSnapshot(folder, snapshot(step));
+    assertEquals(loadSnapshot(folder, "run"), snapshot(6));
+    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), ["latest.json", "step-6.safetensors"]);
+  }));
+
+Deno.test("loadSnapshot() does not take the snapshot of another run", () =>
+  inFolder((folder) => {
+    saveSnapshot(folder, snapshot(3, "other seed"));
+    assertEquals(loadSnapshot(folder, "run"), null);
+  }));
+
+Deno.test("loadSnapshot() begins again where a file was damaged or is missing", () =>
+  inFolder((folder) => {
+    const [index, arrays] = [join(folder, "latest.json"), join(folder, "step-3.safetensors")];
+    const damage: (() => void)[] = [
+      () => Deno.writeTextFileSync(index, Deno.readTextFileSync(index).slice(0, 20)),
+      () => Deno.truncateSync(arrays, 30),
+      () => Deno.removeSync(arrays),
+      () => Deno.writeTextFileSync(index, `{"key":"run","step":3,"file":"../step-3.safetensors","state":null}`),
+    ];
+    for (const harm of damage) {
+      saveSnapshot(folder, snapshot(3));
+      harm();
+      assertEquals(loadSnapshot(folder, "run"), null);
+    }
+  }));
+
+Deno.test("saveSnapshot() leaves the last whole snapshot in place when the process ends before the index is renamed", () =>
+  inFolder((folder) => {
+    saveSnapshot(folder, snapshot(3));
+    const index = Deno.readTextFileSync(join(folder, "latest.json"));
+    const arrays = Deno.readFileSync(join(folder, "step-3.safetensors"));
+    saveSnapshot(folder, snapshot(6));
+    // What a kill between the two writes leaves: new arrays, the old index and the arrays it names.
+    Deno.writeTextFileSync(join(folder, "latest.json"), index);
+    Deno.writeFileSync(join(folder, "step-3.safetensors"), arrays);
+    assertEquals(loadSnapshot(folder, "run"), snapshot(3));
+    removeSnapshots(folder);
+    removeSnapshots(folder);
+    assertEquals(loadSnapshot(folder, "run"), null);
+  }));
+
+Deno.test("trainingReport() keeps the first and the last row and at most 200", () => {
+  const curve = createCurve();
+  const terms = { total: 1 / 3, crossEntropy: 2, distillation: 0, hidden: 0 };
+  for (let step = 1; step <= 1000; step++) curve.add(step, { terms, gradientNorm: 1 }, { budget: 0.5, swaps: 2 });
+  const { curve: rows, steps, tokens } = trainingReport("recovery", curve, { steps: 1000, tokens: 5 });
+  assertEquals([steps, tokens, rows.length, rows[0].step, rows.at(-1)!.step], [1000, 5, 200, 1, 1000]);
+  assertEquals([rows[0].loss, rows[0].budget, rows[0].swaps], [0.333333, 0.5, 2]);
+  assertEquals(thinned(curve.rows.slice(0, 3)).length, 3);
+});
+
+Deno.test("createCurve() goes on from the seconds of an earlier process", () => {
+  const earlier = createCurve();
+  earlier.rows.push({ ...emptyRow, seconds: 100 });
+  assert(createCurve(earlier.rows).seconds() >= 100);
+});
+
+const emptyRow = {
+  step: 1,
+  loss: 0,
+  crossEntropy: 0,
+  distillation: 0,
+  hidden: 0,
+  gradientNorm: 0,
+  seconds: 0,
+  memoryBytes: 0,
+};

@@ -1,0 +1,82 @@
+import { fileURLToPath } from "node:url";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import fc from "fast-check";
+import { z } from "zod";
+import { lmEvalSamples } from "../../benchmarks/lm_eval_files.ts";
+import { FileFormatError } from "../../core/errors.ts";
+import { loadCorpus, loadTask } from "../../datasets/load.ts";
+import { getCorpus, getTask } from "../../datasets/mod.ts";
+import { readRecords } from "../../datasets/records.ts";
+
+const golden = fileURLToPath(new URL("../golden/parquet", import.meta.url));
+const fixtures = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
+const anyRecord = z.looseObject({});
+
+// The Parquet files hold the records of the JSON Lines files, written by pyarrow in four compressions.
+for (const name of ["openbookqa", "boolq", "hellaswag", "wikitext2-test"]) {
+  Deno.test(`readRecords() reads ${name}.parquet as ${name}.jsonl, fields in their order`, async () => {
+    const parquet = await readRecords(`${golden}/${name}.parquet`, { record: anyRecord });
+    const jsonl = await readRecords(`${fixtures}/${name}.jsonl`, { record: anyRecord });
+    const texts = (records: { raw: unknown }[]) => records.map(({ raw }) => JSON.stringify(raw));
+    assertEquals(texts(parquet.records), texts(jsonl.records));
+    assertEquals(parquet.records.map(({ line }) => line), jsonl.records.map((_, i) => i + 1));
+    const [first] = (await readRecords(`${golden}/${name}.parquet`, { record: anyRecord, maxRecords: 1 })).records;
+    assertEquals(first, parquet.records[0]);
+  });
+}
+
+Deno.test("readRecords() joins several files and hashes them in order", async () => {
+  const paths = [`${golden}/boolq.parquet`, `${fixtures}/boolq.jsonl`];
+  const { records, sha256 } = await readRecords(paths, { record: anyRecord });
+  assertEquals(records.map(({ line }) => line), [1, 2, 3, 1, 2, 3]);
+  const bytes = await new Blob(await Promise.all(paths.map((path) => Deno.readFile(path)))).arrayBuffer();
+  assertEquals(sha256, new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex());
+  const first = await readRecords(paths, { record: anyRecord, maxRecords: 4 });
+  assertEquals(first.records.map(({ line }) => line), [1, 2, 3, 1]);
+});
+
+Deno.test("loadTask() and loadCorpus() take Parquet files of a data folder", async () => {
+  const { examples, records, dataset } = await loadTask(getTask("openbookqa"), { data: golden });
+  assertEquals([examples.length, dataset.source, dataset.revision], [3, "openbookqa.parquet", null]);
+  const scored = examples.map((example, i) => ({
+    example,
+    record: records[i],
+    scores: example.choices.map(() => ({ logLikelihood: -1, isGreedy: false })),
+  }));
+  const [{ doc_hash }] = lmEvalSamples(getTask("openbookqa"), scored);
+  assertEquals(doc_hash, "af421576b2e4953c7e9555f218b826a0bc519096eb0d76521f0f4f041cbeb22d");
+  const [parquet, jsonl] = await Promise.all(
+    [golden, fixtures].map((data) => loadCorpus(getCorpus("wikitext2"), { data })),
+  );
+  assertEquals(parquet.texts, jsonl.texts);
+});
+
+Deno.test("readRecords() refuses damaged Parquet files", async () => {
+  const whole = await Deno.readFile(`${golden}/openbookqa.parquet`);
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/x.parquet`;
+  try {
+    const read = async (bytes: Uint8Array) => {
+      await Deno.writeFile(path, bytes);
+      return await readRecords(path, { record: anyRecord });
+    };
+    for (const size of [0, 3, 100, whole.length - 1]) {
+      await assertRejects(() => read(whole.slice(0, size)), FileFormatError, "cannot be read as Parquet");
+    }
+    // A changed byte gives other records or an error that names the file, never anything else.
+    await fc.assert(
+      fc.asyncProperty(fc.nat(whole.length - 1), fc.integer({ min: 1, max: 255 }), async (at, change) => {
+        const bytes = whole.slice();
+        bytes[at] ^= change;
+        try {
+          await read(bytes);
+        } catch (error) {
+          assert(error instanceof FileFormatError, `must be a FileFormatError: current ${error}`);
+        }
+      }),
+      { numRuns: 300 },
+    );
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
