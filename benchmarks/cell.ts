@@ -4,22 +4,24 @@
  */
 import { type Engine, startEngine } from "../core/engine.ts";
 import { createRng } from "../core/rng.ts";
-import type { Cell, DatasetUse, DoneRecord } from "../core/schema.ts";
+import type { Cell, DoneRecord } from "../core/schema.ts";
 import type { Tokenizer } from "../core/tokenizer.ts";
 import { drawCalibration } from "../datasets/calibration.ts";
 import { getCorpus } from "../datasets/mod.ts";
+import type { LearningContext } from "../methods/define.ts";
 import { getMethod } from "../methods/mod.ts";
 import type { WeightSource } from "../models/config.ts";
 import { modelSize } from "../models/count.ts";
 import { disposeModel, type LlamaModel, uploadModel } from "../models/llama.ts";
 import { openModel } from "../models/load.ts";
-import { densePlan, type PrunePlan } from "../models/plan.ts";
+import { densePlan } from "../models/plan.ts";
 import { scoringModel } from "../models/scoring.ts";
 import { pruneModel } from "../models/surgery.ts";
 import { resolveTarget } from "../models/target.ts";
 import { createCache } from "./cache.ts";
 import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
+import { checkpointPlace, compensation, recover, type StageHost, trainingWindows } from "./learning.ts";
 import { peakMemory, residentMemoryBytes } from "./memory.ts";
 import { measureTask } from "./multiple_choice.ts";
 import { measurePerplexity } from "./perplexity.ts";
@@ -61,7 +63,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
   const afterLoadBytes = residentMemoryBytes();
 
   start = performance.now();
-  const { model, plan, calibrationData } = await pruneCell(job, { dense, tokenizer, source, engine }, host);
+  const { model, ...pruned } = await pruneCell(job, { dense, tokenizer, source, engine }, host);
   const denseConfig = dense.config;
   if (model !== dense) disposeModel(dense);
   engine.check();
@@ -87,8 +89,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
     weights: { ...source.origin },
     size: modelSize(model.config, denseConfig),
     denseSize: modelSize(denseConfig),
-    plan,
-    calibrationData,
+    ...pruned,
     perplexity,
     tasks,
     throughput,
@@ -105,43 +106,69 @@ export interface Loaded {
   engine: Engine;
 }
 
+/** What pruning gives besides the model. */
+type Pruned = Pick<Measured, "plan" | "calibrationData" | "training" | "trainingData">;
+
 /** The model that the cell asks for; `dense` itself where nothing is pruned. */
 export async function pruneCell(
   { cell, out, data }: Job,
   { dense, tokenizer, source, engine }: Loaded,
   host: CellHost,
-): Promise<{ model: LlamaModel; plan: PrunePlan; calibrationData: DatasetUse | null }> {
+): Promise<Pruned & { model: LlamaModel }> {
   const { method: choice, sparsity, units, ffnMultiple, seed } = cell;
   if (choice === null) return { model: dense, plan: densePlan(dense.config), calibrationData: null };
   const method = getMethod(choice.id);
   const target = resolveTarget(dense.config, { sparsity, units, ffnMultiple });
-  const calibration = method.needs.calibration ? await calibrate(cell, tokenizer, data) : null;
+  const calibration = method.needs.calibration || cell.compensate ? await calibrate(cell, tokenizer, data) : null;
+  const training = await trainingWindows(cell, tokenizer, data);
   host.report("prune");
   const windows = calibration?.windows ?? [];
-  const { plan, replaced } = await method.prune({
+  const scope = { weights: source.origin.sha256, engine: engine.name, seed, calibration: windows };
+  const stage: StageHost = {
+    remember: createCache(runPaths(out).cache, scope),
+    report: (message) => host.report(`prune: ${message}`),
+    signal: host.signal,
+  };
+  const compensated = cell.compensate ? compensation(dense, windows, stage) : undefined;
+  const learning: LearningContext | undefined = training && cell.training
+    ? {
+      options: cell.training,
+      windows: training.windows,
+      checkpoint: checkpointPlace(runPaths(out).cache, cell),
+      compensate: compensated,
+    }
+    : undefined;
+  const learned = method.kind === "learned";
+  const result = await method.prune({
     model: dense,
     calibration: windows,
     target,
     options: method.options.parse(choice.options),
     seed,
     rng: (name) => createRng(seed, `${method.id} ${name}`),
-    remember: createCache(runPaths(out).cache, {
-      weights: source.origin.sha256,
-      engine: engine.name,
-      seed,
-      calibration: windows,
-    }),
-    report: (message) => host.report(`prune: ${message}`),
-    signal: host.signal,
+    ...learned && { learning },
+    ...stage,
   });
-  const model = pruneModel(dense, plan, replaced);
-  const { prunableParameters } = modelSize(model.config, dense.config);
-  if (prunableParameters > target.budgetParameters) {
-    throw new RangeError(
-      `Method "${method.id}" left ${prunableParameters} prunable parameters: the budget is ${target.budgetParameters}`,
-    );
+  const replaced = !learned && compensated ? await compensated(result.plan, result.replaced) : result.replaced;
+  const model = pruneModel(dense, result.plan, replaced);
+  checkBudget(method.id, modelSize(model.config, dense.config).prunableParameters, target.budgetParameters);
+  const reports = result.training ?? [];
+  if (!learned && learning) {
+    const recovery = { ...stage, report: (message: string) => host.report(`recover: ${message}`) };
+    reports.push(await recover({ model, dense, cell, learning }, recovery));
   }
-  return { model, plan, calibrationData: calibration?.dataset ?? null };
+  return {
+    model,
+    plan: result.plan,
+    calibrationData: calibration?.dataset ?? null,
+    ...reports.length > 0 && { training: reports },
+    ...training && { trainingData: training.dataset },
+  };
+}
+
+function checkBudget(method: string, parameters: number, budget: number): void {
+  if (parameters <= budget) return;
+  throw new RangeError(`Method "${method}" left ${parameters} prunable parameters: the budget is ${budget}`);
 }
 
 function calibrate(

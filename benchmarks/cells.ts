@@ -3,7 +3,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { type Cell, type EngineName, type RunConfig, SCHEMA_VERSION } from "../core/schema.ts";
+import { type Cell, type EngineName, type RunConfig, SCHEMA_VERSION, trainingSchema } from "../core/schema.ts";
 
 /** Contents behind the names in a cell: weights and data are known by their bytes, not by where they lie. */
 export interface Fingerprint {
@@ -38,7 +38,10 @@ export function canonicalJson(value: unknown): string {
 export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
   const { model: _path, calibration, ...decisive } = cell;
   const { units: _units, ffnMultiple: _multiple, seed: _seed, ...dense } = decisive;
-  const { [calibrationUse(cell)]: calibrationData, ...data } = fingerprint.data;
+  const { [calibrationUse(cell)]: calibrationData, ...others } = fingerprint.data;
+  const data = cell.training
+    ? others
+    : Object.fromEntries(Object.entries(others).filter(([use]) => !use.startsWith(TRAINING_USE)));
   const identity = {
     schemaVersion: SCHEMA_VERSION,
     cell: cell.method === null ? dense : decisive,
@@ -51,6 +54,26 @@ export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { c
 /** Key of the calibration data in {@linkcode Fingerprint.data}. */
 export function calibrationUse(cell: Pick<Cell, "calibration">): string {
   return `calibration ${cell.calibration.corpus}`;
+}
+
+const TRAINING_USE = "training ";
+
+/** Key of the training data in {@linkcode Fingerprint.data}. */
+export function trainingUse({ training, calibration }: Pick<Cell, "training" | "calibration">): string {
+  return `${TRAINING_USE}${training?.corpus ?? calibration.corpus}`;
+}
+
+/** What a run adds to a cell of `method` after pruning. Learned methods train in any case; others when they recover. */
+export function learningOf(
+  { recover, compensate, training }: Pick<RunConfig, "recover" | "compensate" | "training">,
+  learned: boolean,
+): Pick<Cell, "recover" | "compensate" | "training"> {
+  const recovers = !learned && recover === "lora";
+  return {
+    ...recovers && { recover: "lora" },
+    ...compensate === "least-squares" && { compensate },
+    ...(learned || recovers) && { training: training ?? trainingSchema.parse({}) },
+  };
 }
 
 /** Name of a cell's record: readable first, unique by its id. */
@@ -82,10 +105,11 @@ export function cellLabels(planned: readonly PlannedCell[]): Map<string, string>
  * of 0 is the dense model. */
 export function expandCells(
   config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> },
-  { engine, fingerprint, needsCalibration }: {
+  { engine, fingerprint, needsCalibration, learns }: {
     engine: EngineName;
     fingerprint: Fingerprint;
     needsCalibration: (method: string) => boolean;
+    learns: (method: string) => boolean;
   },
 ): PlannedCell[] {
   const common = {
@@ -101,13 +125,15 @@ export function expandCells(
   };
   const cells: Cell[] = [{ ...common, method: null, sparsity: 0, seed: config.seeds[0] }];
   for (const method of config.methods) {
+    const learning = learningOf(config, learns(method.id));
     for (const sparsity of config.sparsity) {
-      if (sparsity > 0) cells.push(...config.seeds.map((seed) => ({ ...common, method, sparsity, seed })));
+      if (sparsity > 0) cells.push(...config.seeds.map((seed) => ({ ...common, ...learning, method, sparsity, seed })));
     }
   }
   const planned = new Map<string, PlannedCell>();
   for (const cell of cells) {
-    const calibrated = cell.method !== null && needsCalibration(cell.method.id);
+    const calibrated = cell.method !== null &&
+      (needsCalibration(cell.method.id) || cell.compensate !== undefined);
     const id = cellId(cell, fingerprint, { calibrated });
     if (!planned.has(id)) planned.set(id, { id, cell });
   }

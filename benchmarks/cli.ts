@@ -17,7 +17,15 @@ const FIGURE = /\.(svg|png|vl\.json)$/;
 /** Width of tables where standard output is not a terminal. */
 const DEFAULT_WIDTH = 120;
 
-const COMMANDS: Record<string, (args: string[]) => Promise<number>> = { run, report, ls, validate };
+const COMMANDS: Record<string, (args: string[]) => Promise<number>> = {
+  run,
+  report,
+  ls,
+  validate,
+  export: async (args) => (await import("./export.ts")).exportCommand(args),
+  serve: async (args) => (await import("./serve.ts")).serveCommand(args),
+  fetch: async (args) => (await import("./fetch.ts")).fetchCommand(args),
+};
 
 function readText(path: string): string {
   try {
@@ -75,8 +83,13 @@ async function showReport(dir: string, { title, to }: { title: string; to: strin
 }
 
 async function report(args: string[]): Promise<number> {
-  const { _: [dir], title, to } = parseStrictly(args, { string: ["title", "to"], positional: 1 });
+  const { _: [dir, other], title, to } = parseStrictly(args, { string: ["title", "to"], positional: 2 });
   if (dir === undefined) throw new UsageError("The folder of a run must be given: bench report DIR");
+  if (other !== undefined) {
+    const { compareRuns } = await import("../reports/compare.ts");
+    console.log(compareRuns(readRecords(dir).records, readRecords(other).records, { names: [dir, other] }));
+    return 0;
+  }
   await showReport(dir, {
     title: (title as string | undefined) || runName(dir),
     to: (to as string | undefined) || runPaths(dir).report,

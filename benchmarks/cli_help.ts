@@ -3,6 +3,8 @@
  * @module
  */
 import type { RunConfig } from "../core/schema.ts";
+import { FETCH_HELP } from "./fetch.ts";
+import { SERVE_HELP } from "./serve.ts";
 import { describeFlag, flagName, FLAGS } from "./config.ts";
 
 const USAGE = `Compares structured pruning methods for LLaMA-family models.
@@ -14,8 +16,12 @@ Commands:
   run [--preset NAME | --config FILE] [FLAGS]
                                       run a sweep, or go on with one, and write its report
   report DIR                          write the report again from the records in DIR
+  report DIR OTHER                    compare two runs cell by cell
   ls methods|tasks|presets|engines    list what there is
   validate DIR                        check the records in DIR
+  export CELL --format hf|gguf        write a cell's model for transformers or llama.cpp
+  serve [--model PATH|--record FILE]  a model behind HTTP, for lm-evaluation-harness and others
+  fetch NAME...                       bring data sets from the Hugging Face Hub into the cache
   COMMAND --help                      flags of a command
 
 Flags:
@@ -28,6 +34,7 @@ const OTHER: Record<string, string> = {
   report: `Writes tables, charts and the HTML page from the records in DIR, which is left as it is otherwise.
 
 Usage: deno task bench report DIR [--title TITLE] [--to FOLDER]
+       deno task bench report DIR OTHER    compares two runs cell by cell, as Markdown
 
 Flags:
   --title TITLE    title of the report (default: the run's name)
@@ -99,5 +106,7 @@ Without a preset or a file, throughput is measured unless --no-throughput is giv
 /** The help of `command`, or of the whole program. */
 export function helpText(command?: string): string {
   if (command === "run") return runHelp();
+  if (command === "serve") return SERVE_HELP;
+  if (command === "fetch") return FETCH_HELP;
   return command === undefined ? USAGE : OTHER[command] ?? USAGE;
 }

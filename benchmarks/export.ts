@@ -72,6 +72,7 @@ function cellSource(record: DoneRecord, source: WeightSource): WeightSource {
   if (record.cell.method === null) return source;
   const pruned = prunedSource(source, record.plan);
   const isChanged = getMethod(record.cell.method.id).kind === "learned" ||
+    record.cell.recover !== undefined || record.cell.compensate !== undefined ||
     modelSize(pruned.config, source.config).parameters !== record.size.parameters;
   if (isChanged) {
     throw new UsageError(

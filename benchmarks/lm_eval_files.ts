@@ -9,9 +9,10 @@ import { join } from "node:path";
 import { floatRepr } from "../core/python_text.ts";
 import type { DoneRecord, PerplexityResult, TaskResult } from "../core/schema.ts";
 import type { Task } from "../datasets/define.ts";
+import { FEWSHOT_SEED } from "../datasets/fewshot.ts";
 import { tasks } from "../datasets/mod.ts";
 import { cellName } from "./cells.ts";
-import { metricNames, outcome, type ScoredExample } from "./multiple_choice.ts";
+import { metricNames, outcome, requestsOf, type ScoredExample } from "./multiple_choice.ts";
 import { writeAtomically } from "./store.ts";
 
 /** One line of a samples file; the task's metrics follow the named keys, one each. */
@@ -57,6 +58,7 @@ export function lmEvalSamples(task: Task, scored: readonly ScoredExample[]): LmE
     const { choices, gold } = example;
     const doc = { ...record as Record<string, unknown>, ...task.addedFields?.(example) };
     const [{ context, continuation }] = choices;
+    const requests = requestsOf(example);
     const isPartial = choices.some((choice) => choice.context !== context);
     // What is scored without the delimiter, which is one space.
     const target = isPartial ? continuation.slice(1) : String(gold);
@@ -70,14 +72,14 @@ export function lmEvalSamples(task: Task, scored: readonly ScoredExample[]): LmE
       doc,
       target,
       arguments: Object.fromEntries(
-        choices.map((choice, i) => [`gen_args_${i}`, { arg_0: choice.context, arg_1: choice.continuation }]),
+        requests.map(({ context, continuation }, i) => [`gen_args_${i}`, { arg_0: context, arg_1: continuation }]),
       ),
       resps: answers.map((answer) => [answer]),
       filtered_resps: answers,
       filter: "none",
       metrics,
       doc_hash: sha256(JSON.stringify(doc, null, 2)),
-      prompt_hash: sha256(context),
+      prompt_hash: sha256(requests[0].context),
       target_hash: sha256(target),
       ...Object.fromEntries(metrics.map((metric) => [metric, outcome(metric, { example, scores })])),
     };
@@ -256,7 +258,7 @@ export function lmEvalResults(
       random_seed: cell.seed,
       numpy_seed: null,
       torch_seed: null,
-      fewshot_seed: null,
+      fewshot_seed: entries.some(({ numFewshot }) => numFewshot > 0) ? FEWSHOT_SEED : null,
     },
     git_hash: environment.commit,
     date: Date.parse(record.startedAt) / 1000,

@@ -9,6 +9,7 @@ import { mean, standardError } from "../core/stats.ts";
 import type { Example, Task } from "../datasets/define.ts";
 import { loadTask } from "../datasets/load.ts";
 import { getTask } from "../datasets/mod.ts";
+import type { LogLikelihoodRequest } from "./requests.ts";
 import type { LogLikelihood, Scorer } from "./scorer.ts";
 
 /** Options of {@linkcode measureTask}. */
@@ -17,6 +18,8 @@ export interface TaskOptions {
   data?: string;
   /** Only the first examples are scored. */
   limit?: number;
+  /** Solved examples in the prompt; 0 by default. */
+  fewshot?: number;
 }
 
 /** One example with its scores, one per choice. */
@@ -27,6 +30,11 @@ export interface ScoredExample {
   record: unknown;
   /** Score of each choice. */
   scores: LogLikelihood[];
+}
+
+/** The requests of an example, one per choice. */
+export function requestsOf({ prefix = "", choices }: Example): LogLikelihoodRequest[] {
+  return choices.map(({ context, continuation }) => ({ context: prefix + context, continuation }));
 }
 
 /** Index of the highest value; the first of equal ones, as numpy's `argmax`.
@@ -59,18 +67,18 @@ export function outcome(metric: string, { example, scores }: Pick<ScoredExample,
   return argmax(values) === example.gold ? 1 : 0;
 }
 
-/** Scores a task without examples in the prompt (zero-shot) and gives its result with every example's scores.
+/** Scores a task and gives its result with every example's scores.
  * @throws {UsageError} when the task or its data are not found or malformed.
  * @throws {NumericError} when the model's output is not finite. */
 export async function measureTask(
   scorer: Scorer,
   id: string,
-  { data, limit }: TaskOptions = {},
+  { data, limit, fewshot = 0 }: TaskOptions = {},
 ): Promise<{ result: TaskResult; scored: ScoredExample[] }> {
   const start = performance.now();
   const task = getTask(id);
-  const { examples, records, total, dataset } = await loadTask(task, { data, limit });
-  const scores = await scorer.logLikelihood(examples.flatMap(({ choices }) => choices));
+  const { examples, records, total, dataset, fewshotDataset } = await loadTask(task, { data, limit, fewshot });
+  const scores = await scorer.logLikelihood(examples.flatMap(requestsOf));
   let next = 0;
   const scored = examples.map((example, i): ScoredExample => ({
     example,
@@ -83,7 +91,8 @@ export async function measureTask(
       task: task.id,
       version: task.version,
       dataset,
-      numFewshot: 0,
+      numFewshot: fewshot,
+      ...fewshotDataset && { fewshotDataset },
       bosPolicy: scorer.bosPolicy,
       samples: { original: total, effective: examples.length },
       metrics: Object.fromEntries(outcomes.map(([name, values]) => [name, {

@@ -169,9 +169,10 @@ function storedRecord(
 
 /** What must be equal for numbers to stand beside each other in one folder. */
 function protocolOf({ config, engine, fingerprint }: z.infer<typeof runFileSchema>): Record<string, unknown> {
-  const { units, ffnMultiple, calibration, perplexity, tasks, limit, throughput } = config;
+  const { units, ffnMultiple, calibration, perplexity, tasks, limit, throughput, training } = config;
   const { weights, tokenizer, data } = fingerprint;
-  return { weights, tokenizer, engine, units, ffnMultiple, calibration, perplexity, tasks, limit, throughput, ...data };
+  const measured = { units, ffnMultiple, calibration, perplexity, tasks, limit, throughput };
+  return { weights, tokenizer, engine, ...measured, ...training && { training }, ...data };
 }
 
 /** Writes `run.json`, unless the folder holds a run whose numbers must not stand beside these.

@@ -232,6 +232,7 @@ export const taskResultSchema = z.strictObject({
   version: z.number(),
   dataset: datasetUseSchema,
   numFewshot: z.number(),
+  fewshotDataset: datasetUseSchema.optional().describe("what the examples in the prompt were drawn from"),
   bosPolicy: z.string(),
   samples: z.strictObject({ original: z.number(), effective: z.number() }),
   metrics: z.record(

@@ -23,6 +23,8 @@ export interface CalibrationOptions {
   seed: number;
   /** Folder with data sets. */
   data?: string;
+  /** Random stream: windows of another one are drawn apart; `calibration` by default. */
+  stream?: string;
 }
 
 /** A window at a random place, as in SparseGPT: the last possible start is left out there too. */
@@ -35,10 +37,10 @@ function slice(ids: readonly number[], tokens: number, rng: Rng): Int32Array {
  * text, or, where the corpus has no calibration joiner, of random records that are longer than a window.
  * @throws {UsageError} when the text is shorter than a window. */
 export async function drawCalibration(
-  { corpus, tokenizer, sequences, tokens, seed, data }: CalibrationOptions,
+  { corpus, tokenizer, sequences, tokens, seed, data, stream = "calibration" }: CalibrationOptions,
 ): Promise<{ windows: Int32Array[]; dataset: DatasetUse }> {
   const { texts, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
-  const rng = createRng(seed, "calibration");
+  const rng = createRng(seed, stream);
   const tooShort = () =>
     new UsageError(
       `The calibration text of "${corpus.id}" (${dataset.source}) has no ${tokens} tokens in one piece: ` +

@@ -43,6 +43,8 @@ export interface Choice {
 
 /** A multiple-choice example. */
 export interface Example {
+  /** What stands before the context of each choice: solved examples. Nothing when absent. */
+  prefix?: string;
   /** At least two. */
   choices: Choice[];
   /** Index of the right choice. */

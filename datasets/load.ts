@@ -7,6 +7,7 @@ import { z } from "zod";
 import { FileFormatError, UsageError } from "../core/errors.ts";
 import type { DatasetUse } from "../core/schema.ts";
 import { type Corpus, type DataSource, type Example, PARTS, type Task } from "./define.ts";
+import { withFewshot } from "./fewshot.ts";
 import { cachedSplit, hubSettings } from "./hub_cache.ts";
 import { readRecords } from "./records.ts";
 
@@ -20,6 +21,8 @@ export interface LoadedTask {
   total: number;
   /** Where they come from, for records of results. */
   dataset: DatasetUse;
+  /** Where the examples in the prompts come from, if there are any. */
+  fewshotDataset?: DatasetUse;
 }
 
 /** A corpus's texts in the order of the file. */
@@ -98,14 +101,11 @@ function datasetUse({ id, licence }: DataSource, split: string, found: FoundSpli
   return { id, split, source: found.source, revision: found.revision, licence, sha256 };
 }
 
-/** Reads the scored split of `task` from its own folder, from the folder `data`, or from the Hugging Face cache. Every
- * record is checked, also those after `limit`.
- * @throws {UsageError} when no file is found, or a record is malformed (with file, line and field). */
-export async function loadTask<Schema extends z.ZodType>(
+/** Examples and records of a split of `task`. */
+async function readExamples<Schema extends z.ZodType>(
   task: Task<Schema>,
-  { limit, ...places }: DataPlaces & { limit?: number } = {},
-): Promise<LoadedTask> {
-  const found = findSplit(task, places, { split: task.split, names: task.files, hubSplit: task.split });
+  found: FoundSplit,
+): Promise<{ examples: Example[]; records: unknown[]; sha256: string }> {
   const { records, sha256 } = await readRecords(found.paths, { record: task.record });
   const examples = records.map(({ line, value }) => {
     try {
@@ -115,11 +115,39 @@ export async function loadTask<Schema extends z.ZodType>(
       throw new FileFormatError(found.paths.join(", "), `line ${line}: ${error.message}`);
     }
   });
+  return { examples, records: records.map(({ raw }) => raw), sha256 };
+}
+
+/** Reads the scored split of `task` from its own folder, from the folder `data`, or from the Hugging Face cache. Every
+ * record is checked, also those after `limit`. With `fewshot`, so many solved examples of the training split stand before
+ * each context; see `fewshot.ts`.
+ * @throws {UsageError} when no file is found, or a record is malformed (with file, line and field). */
+export async function loadTask<Schema extends z.ZodType>(
+  task: Task<Schema>,
+  { limit, fewshot = 0, ...places }: DataPlaces & { limit?: number; fewshot?: number } = {},
+): Promise<LoadedTask> {
+  const found = findSplit(task, places, { split: task.split, names: task.files, hubSplit: task.split });
+  const all = await readExamples(task, found);
+  const loaded: LoadedTask = {
+    examples: all.examples.slice(0, limit),
+    records: all.records.slice(0, limit),
+    total: all.examples.length,
+    dataset: datasetUse(task, task.split, found, all.sha256),
+  };
+  if (fewshot === 0) return loaded;
+  if (task.folder) throw new UsageError(`Task "${task.id}" has no training split to draw ${fewshot} examples from`);
+  const foundTrain = findSplit(task, places, {
+    split: "train",
+    names: [`${task.id}-train.jsonl`],
+    hubSplit: "train",
+  });
+  const train = await readExamples(task, foundTrain);
+  const pair = ({ examples, records }: { examples: Example[]; records: unknown[] }) =>
+    examples.map((example, i) => ({ example, record: records[i] }));
   return {
-    examples: examples.slice(0, limit),
-    records: records.slice(0, limit).map(({ raw }) => raw),
-    total: examples.length,
-    dataset: datasetUse(task, task.split, found, sha256),
+    ...loaded,
+    examples: withFewshot(pair(loaded), pair(train), { count: fewshot, excludes: task.split !== "test" }),
+    fewshotDataset: datasetUse(task, "train", foundTrain, train.sha256),
   };
 }
 

@@ -1,5 +1,5 @@
-/** `deno task check:lm-eval [--peer server|hf] [--model PATH] [--tasks LIST] [--data DIR] [--limit N]`: whether our scores
- * are those of lm-evaluation-harness, choice by choice.
+/** `deno task check:lm-eval [--peer server|hf] [--model PATH] [--tasks LIST] [--data DIR] [--limit N]
+ * [--num-fewshot N]`: whether our scores are those of lm-evaluation-harness, choice by choice.
  *
  * The harness (0.4.13, from PyPI, in a private environment) scores the same records with its own task definitions; each
  * log-likelihood, each decision and each logged record is compared with ours.
@@ -27,38 +27,17 @@ import { exportHfFolder } from "../models/export.ts";
 import { uploadModel } from "../models/llama.ts";
 import { openModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
-import { cacheFolder, privatePython } from "./setup_common.ts";
-
-const HARNESS = ["lm-eval[api]==0.4.13"];
-const HARNESS_WITH_TORCH = ["lm-eval[api,hf]==0.4.13"];
-const TRANSFORMERS = ["transformers==5.24.0"];
-const TORCH = ["torch==2.15.0"];
+import { type CheckedExample, harnessPython, localData, runHarness, TINY_TASK } from "./lm_eval_harness.ts";
 
 /** By how much log-likelihoods may differ: `nats + relative * |log-likelihood|`. */
 export interface Tolerance {
   nats: number;
-  /** What f32 leaves of a long sum when the same tokens stand in another batch. */
   relative: number;
 }
 
-const TOLERANCES = { server: { nats: 1e-5, relative: 1e-6 }, hf: { nats: 1e-3, relative: 0 } };
+/** The server scores the same tokens in other batches, which in f32 moves a sum by some parts in 10^6. */
+const TOLERANCES = { server: { nats: 1e-5, relative: 1e-5 }, hf: { nats: 1e-3, relative: 0 } };
 type Peer = keyof typeof TOLERANCES;
-
-/** One answer: a choice of an example, or a whole document. */
-interface Answer {
-  logLikelihood: number;
-  /** Undefined for whole documents. */
-  isGreedy?: boolean;
-}
-
-/** What one side has of an example. */
-export interface CheckedExample {
-  answers: Answer[];
-  /** Lengths that acc_norm divides by; empty for whole documents. */
-  lengths: number[];
-  /** Hashes of record, prompt and target. */
-  hashes: string[];
-}
 
 /** What the comparison of a task found. */
 export interface Comparison {
@@ -78,7 +57,7 @@ export interface Comparison {
   hashes: number;
 }
 
-/** Compares both sides, example by example in the same order.
+/** Compares both sides, example by example in the same order; lengths are taken from ours.
  * @throws {UsageError} when one side has more examples or choices. */
 export function compareExamples(
   ours: readonly CheckedExample[],
@@ -139,40 +118,25 @@ interface CheckedTask {
   seconds: number;
 }
 
-/** The part of a task's configuration that says where its records are. */
-function localData(split: string, file: string): Record<string, unknown> {
-  return {
-    dataset_path: "json",
-    dataset_name: null,
-    dataset_kwargs: { data_files: { [split]: file } },
-    training_split: null,
-    validation_split: split === "validation" ? split : null,
-    test_split: split === "test" ? split : null,
-  };
-}
-
-/** Configuration of a task that the harness does not have: records of the tiny world. */
-const TINY_TASK = {
-  output_type: "multiple_choice",
-  doc_to_text: "{{context}}",
-  doc_to_choice: "{{choices}}",
-  doc_to_target: "gold",
-  metric_list: [{ metric: "acc", aggregation: "mean", higher_is_better: true }],
-  metadata: { version: 1 },
-};
-
 async function checkedTask(
   scorer: Scorer,
   name: string,
-  { data, limit }: { data: string; limit?: number },
+  { data, limit, fewshot }: { data: string; limit?: number; fewshot: number },
 ): Promise<CheckedTask> {
   const task = getTask(name);
-  const { result, scored } = await measureTask(scorer, name, { data, limit });
+  const { result, scored } = await measureTask(scorer, name, { data, limit, fewshot });
   const folder = task.folder ? fileURLToPath(task.folder) : resolve(data);
   const isOwn = task.folder !== undefined;
   return {
     name,
-    config: { ...localData(task.split, join(folder, result.dataset.source)), ...isOwn ? TINY_TASK : {} },
+    config: {
+      ...localData(
+        task.split,
+        join(folder, result.dataset.source),
+        result.fewshotDataset && join(folder, result.fewshotDataset.source),
+      ),
+      ...isOwn ? TINY_TASK : {},
+    },
     ours: lmEvalSamples(task, scored).map(({ doc_hash, prompt_hash, target_hash }, i) => ({
       answers: scored[i].scores,
       lengths: scored[i].example.choices.map(({ text }) => codePointLength(text)),
@@ -201,89 +165,6 @@ async function checkedCorpus(
   };
 }
 
-/** Reads a samples file of the harness. */
-export function readSamples(text: string): CheckedExample[] {
-  return text.trimEnd().split("\n").map((line): CheckedExample => {
-    const { filtered_resps, doc_hash, prompt_hash, target_hash } = JSON.parse(line);
-    if (typeof filtered_resps[0] === "string") {
-      return { answers: [{ logLikelihood: Number(filtered_resps[0]) }], lengths: [], hashes: [] };
-    }
-    return {
-      answers: filtered_resps.map(([value, greedy]: string[]) => ({
-        logLikelihood: Number(value),
-        isGreedy: greedy === "True",
-      })),
-      lengths: [],
-      hashes: [doc_hash, prompt_hash, target_hash],
-    };
-  });
-}
-
-/** Python with the harness. The server's client needs no PyTorch, so it has a smaller environment unless there is the
- * larger one already. */
-async function harnessPython(peer: Peer): Promise<string> {
-  let hasTorch = peer === "hf";
-  try {
-    hasTorch ||= Deno.statSync(`${cacheFolder()}/python-torch/ready`).isFile;
-  } catch {
-    // Not made.
-  }
-  return hasTorch
-    ? await privatePython("torch", [TORCH, TRANSFORMERS, HARNESS_WITH_TORCH])
-    : await privatePython("lm-eval", [TRANSFORMERS, HARNESS]);
-}
-
-interface HarnessJob {
-  model: string;
-  model_args: Record<string, unknown>;
-  tasks: CheckedTask[];
-  batch_size: number;
-  limit?: number;
-}
-
-/** Runs the harness in `work` and gives its examples by task and its seconds. */
-async function runHarness(
-  python: string,
-  { tasks, limit, ...job }: HarnessJob,
-  work: string,
-): Promise<{ examples: Map<string, CheckedExample[]>; seconds: number }> {
-  const [out, yaml] = [join(work, "out"), join(work, "tasks")];
-  Deno.mkdirSync(yaml);
-  const child = new Deno.Command(python, {
-    args: [fileURLToPath(new URL("./peers/lm_eval_peer.py", import.meta.url))],
-    env: {
-      // Nothing is downloaded, and nothing is left in the user's caches.
-      HF_HOME: join(work, "hf"),
-      HF_HUB_OFFLINE: "1",
-      HF_DATASETS_OFFLINE: "1",
-      TOKENIZERS_PARALLELISM: "false",
-      LMEVAL_LOG_LEVEL: "WARNING",
-    },
-    stdin: "piped",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const writer = child.stdin.getWriter();
-  const names = tasks.map(({ name, config }) => ({ name, config }));
-  const request = { ...job, tasks: names, limit: limit ?? null, num_fewshot: 0, work: yaml, out };
-  await writer.write(new TextEncoder().encode(JSON.stringify(request)));
-  await writer.close();
-  const { success, stdout, stderr } = await child.output();
-  if (!success) {
-    const tail = new TextDecoder().decode(stderr).trim().split("\n").slice(-15).join("\n");
-    throw new UsageError(`lm-evaluation-harness ended with an error:\n${tail}`);
-  }
-  const examples = new Map<string, CheckedExample[]>();
-  for (const { name: folder } of Deno.readDirSync(out)) {
-    for (const { name } of Deno.readDirSync(join(out, folder))) {
-      const task = /^samples_(.+)_\d{4}-\d\d-\d\dT.*\.jsonl$/.exec(name)?.[1];
-      if (task) examples.set(task, readSamples(Deno.readTextFileSync(join(out, folder, name))));
-    }
-  }
-  const { seconds } = JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").pop()!);
-  return { examples, seconds };
-}
-
 interface Flags {
   peer: Peer;
   model: string;
@@ -291,6 +172,8 @@ interface Flags {
   tasks: string[];
   data: string;
   limit?: number;
+  /** Solved examples in the prompt. */
+  fewshot: number;
   tokenizer: "remote" | "huggingface";
 }
 
@@ -299,7 +182,7 @@ function parseFlags(args: string[]): Flags {
     throw new UsageError(`Unknown argument "${arg}": see the head of tools/check_lm_eval.ts`);
   };
   const flags = parseArgs(args, {
-    string: ["peer", "model", "engine", "tasks", "data", "limit", "tokenizer"],
+    string: ["peer", "model", "engine", "tasks", "data", "limit", "num-fewshot", "tokenizer"],
     default: {
       peer: "server",
       model: "tiny",
@@ -316,11 +199,14 @@ function parseFlags(args: string[]): Flags {
   oneOf("tokenizer", flags.tokenizer, ["remote", "huggingface"]);
   const tasks = String(flags.tasks).split(",");
   for (const task of tasks) oneOf("task", task, [...knownTasks.keys(), ...corpora.keys()]);
-  const limit = flags.limit === undefined ? undefined : Number(flags.limit);
-  if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {
-    throw new UsageError(`--limit must be a whole number above 0: current "${flags.limit}"`);
-  }
-  return { ...flags as unknown as Flags, tasks, limit };
+  const count = (name: string, least: number): number | undefined => {
+    const text = (flags as Record<string, unknown>)[name];
+    if (text === undefined) return undefined;
+    if (Number.isInteger(Number(text)) && Number(text) >= least) return Number(text);
+    throw new UsageError(`--${name} must be a whole number of at least ${least}: current "${text}"`);
+  };
+  const [limit, fewshot = 0] = [count("limit", 1), count("num-fewshot", 0)];
+  return { ...flags as unknown as Flags, tasks, limit, fewshot };
 }
 
 function describe(name: string, found: Comparison): string {
@@ -359,7 +245,7 @@ async function main(args: string[]): Promise<number> {
       createApp({ name: "checked", model, tokenizer }).fetch,
     );
     try {
-      const { examples, seconds } = await runHarness(python, {
+      const { examples, loadS, seconds } = await runHarness(python, {
         model: peer === "hf" ? "hf" : "local-completions",
         model_args: peer === "hf" ? { pretrained: folder, dtype: "float32" } : {
           model: "checked",
@@ -371,7 +257,8 @@ async function main(args: string[]): Promise<number> {
         tasks,
         batch_size: 16,
         limit: flags.limit,
-      }, work);
+        num_fewshot: flags.fewshot,
+      }, join(work, "harness"));
       console.log(`lm-evaluation-harness 0.4.13 (${peer}) and ours (${engine.library}) on ${flags.model}`);
       let sound = true;
       for (const { name, ours } of tasks) {
@@ -379,9 +266,8 @@ async function main(args: string[]): Promise<number> {
         sound &&= isSound(found);
         console.log(describe(name, found));
       }
-      console.log(
-        `scoring took us ${ourSeconds.toFixed(1)} s and the harness ${seconds.toFixed(1)} s, loading included`,
-      );
+      const times = [ourSeconds, seconds, loadS].map((time) => time.toFixed(1));
+      console.log(`scoring took us ${times[0]} s and the harness ${times[1]} s, after ${times[2]} s of loading`);
       return sound ? 0 : 1;
     } finally {
       await server.shutdown();

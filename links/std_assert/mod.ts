@@ -35,7 +35,9 @@ export function assertMatch(actual: string, expected: RegExp, msg?: string): voi
 export function assertAlmostEquals(actual: number, expected: number, tolerance?: number, msg?: string): void {
   const limit = tolerance ?? Math.abs(expected) * 1e-7;
   if (Object.is(actual, expected) || Math.abs(actual - expected) <= limit) return;
-  throw new AssertionError({ message: msg ?? `Expected actual: "${actual}" to be close to "${expected}": delta "${limit}"` });
+  throw new AssertionError({
+    message: msg ?? `Expected actual: "${actual}" to be close to "${expected}": delta "${limit}"`,
+  });
 }
 
 // deno-lint-ignore no-explicit-any

@@ -3,7 +3,7 @@
  * @module
  */
 import { join } from "node:path";
-import { FileFormatError } from "../../core/errors.ts";
+import { UsageError } from "../../core/errors.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
 import type { HostTensor } from "../config.ts";
 
@@ -61,7 +61,7 @@ export function loadSnapshot(folder: string, key: string): Snapshot | null {
     }
   } catch (error) {
     // A run can always begin again.
-    if (error instanceof Deno.errors.NotFound || error instanceof SyntaxError || error instanceof FileFormatError) {
+    if (error instanceof Deno.errors.NotFound || error instanceof SyntaxError || error instanceof UsageError) {
       return null;
     }
     throw error;

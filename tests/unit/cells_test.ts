@@ -9,7 +9,12 @@ const FINGERPRINT: Fingerprint = {
   data: { "calibration c4": "cc", "perplexity c4": "dd", "task arc_easy": "ee" },
 };
 
-const RUN = { engine: "wasm", fingerprint: FINGERPRINT, needsCalibration: (id: string) => id === "flap" } as const;
+const RUN = {
+  engine: "wasm",
+  fingerprint: FINGERPRINT,
+  needsCalibration: (id: string) => id === "flap",
+  learns: (id: string) => id === "mask-prune",
+} as const;
 
 type Ready = RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
 const config = (changes: Partial<RunConfig> = {}): Ready =>
@@ -140,4 +145,31 @@ Deno.test("cellLabels() names seeds and options only where they tell cells apart
     "flap (bias=true) 25 %",
     "flap (bias=false) 25 %",
   ]);
+});
+
+Deno.test("expandCells() gives training to methods that learn, and to others when they recover", () => {
+  const methods = [{ id: "random", options: {} }, { id: "mask-prune", options: {} }];
+  const trained = (changes: Partial<RunConfig>) =>
+    expandCells(config({ methods, sparsity: [0.5], seeds: [0], ...changes }), RUN).map(({ cell }) => [
+      cell.method?.id ?? "dense",
+      cell.recover ?? "none",
+      cell.training?.steps ?? 0,
+    ]);
+  assertEquals(trained({}), [["dense", "none", 0], ["random", "none", 0], ["mask-prune", "none", 100]]);
+  assertEquals(trained({ recover: "lora" }), [
+    ["dense", "none", 0],
+    ["random", "lora", 100],
+    ["mask-prune", "none", 100],
+  ]);
+});
+
+Deno.test("cellId() reads the training data's hash only where something trains", () => {
+  const methods = [{ id: "random", options: {} }, { id: "mask-prune", options: {} }];
+  const planned = (sha256: string) =>
+    expandCells(config({ methods, sparsity: [0.5], seeds: [0] }), {
+      ...RUN,
+      fingerprint: { ...FINGERPRINT, data: { ...FINGERPRINT.data, "training c4": sha256 } },
+    }).map(({ id }) => id);
+  const [before, after] = [planned("11"), planned("22")];
+  assertEquals(before.map((id, i) => id === after[i]), [true, true, false]);
 });

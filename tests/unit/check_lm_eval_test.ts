@@ -1,6 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { UsageError } from "../../core/errors.ts";
-import { type CheckedExample, compareExamples, isSound, readSamples } from "../../tools/check_lm_eval.ts";
+import { compareExamples, isSound } from "../../tools/check_lm_eval.ts";
+import { type CheckedExample, readSamples } from "../../tools/lm_eval_harness.ts";
 
 const tolerance = { nats: 1e-5, relative: 0 };
 

@@ -1,0 +1,98 @@
+/** Python's `random.Random`: published few-shot results were drawn with it, and only the same draws give the same
+ * prompts.
+ *
+ * @module
+ */
+
+const N = 624;
+const M = 397;
+
+/** The part of `random.Random` that is used. */
+export interface PythonRandom {
+  /** `getrandbits(bits)` for 1 to 32 bits. */
+  bits(bits: number): number;
+  /** `sample(range(size), count)`.
+   * @throws {RangeError} when `count` exceeds `size`. */
+  sample(size: number, count: number): number[];
+}
+
+/** State of the Mersenne Twister MT19937 for an integer seed below 2^32 (Matsumoto and Nishimura 1998, `init_by_array`
+ * with one word, as CPython seeds it). */
+function seededState(seed: number): Uint32Array {
+  const state = new Uint32Array(N);
+  state[0] = 19_650_218;
+  const mixed = (i: number, factor: number) => Math.imul(state[i - 1] ^ (state[i - 1] >>> 30), factor);
+  for (let i = 1; i < N; i++) state[i] = mixed(i, 1_812_433_253) + i;
+  let i = 1;
+  const advance = () => {
+    if (++i < N) return;
+    state[0] = state[N - 1];
+    i = 1;
+  };
+  for (let k = 0; k < N; k++) {
+    state[i] = (state[i] ^ mixed(i, 1_664_525)) + seed;
+    advance();
+  }
+  for (let k = 0; k < N - 1; k++) {
+    state[i] = (state[i] ^ mixed(i, 1_566_083_941)) - i;
+    advance();
+  }
+  state[0] = 0x8000_0000;
+  return state;
+}
+
+/** `random.Random(seed)`.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createPythonRandom } from "./python_random.ts";
+ * assertEquals(createPythonRandom(1234).sample(1000, 5), [989, 796, 451, 119, 7]);
+ * ```
+ */
+export function createPythonRandom(seed: number): PythonRandom {
+  const state = seededState(seed);
+  let next = N;
+  const twist = () => {
+    for (let i = 0; i < N; i++) {
+      const y = (state[i] & 0x8000_0000) | (state[(i + 1) % N] & 0x7fff_ffff);
+      state[i] = state[(i + M) % N] ^ (y >>> 1) ^ (y & 1 ? 0x9908_b0df : 0);
+    }
+    next = 0;
+  };
+  const bits = (count: number) => {
+    if (next === N) twist();
+    let y = state[next++];
+    y ^= y >>> 11;
+    y ^= (y << 7) & 0x9d2c_5680;
+    y ^= (y << 15) & 0xefc6_0000;
+    y ^= y >>> 18;
+    return (y >>> 0) >>> (32 - count);
+  };
+  /** A number below `limit`, as `_randbelow`. */
+  const below = (limit: number) => {
+    const width = 32 - Math.clz32(limit);
+    for (;;) {
+      const value = bits(width);
+      if (value < limit) return value;
+    }
+  };
+  const sample = (size: number, count: number) => {
+    if (count > size) throw new RangeError(`A sample of ${count} cannot be drawn from ${size}`);
+    // Small pools are drawn from by moving what is left, large ones by drawing again.
+    const poolLimit = 21 + (count > 5 ? 4 ** Math.ceil(Math.log(count * 3) / Math.log(4)) : 0);
+    if (size <= poolLimit) {
+      const pool = Array.from({ length: size }, (_, i) => i);
+      return Array.from({ length: count }, (_, i) => {
+        const j = below(size - i);
+        const value = pool[j];
+        pool[j] = pool[size - i - 1];
+        return value;
+      });
+    }
+    const drawn = new Set<number>();
+    while (drawn.size < count) drawn.add(below(size));
+    return [...drawn];
+  };
+  return { bits, sample };
+}

@@ -1,0 +1,72 @@
+import { assertEquals } from "@std/assert";
+import { join } from "node:path";
+import { type CacheScope, createCache } from "../../benchmarks/cache.ts";
+import type { Statistics } from "../../methods/define.ts";
+
+const SCOPE: CacheScope = { weights: "aa", engine: "wasm", seed: 0, calibration: [Int32Array.of(1, 2, 3)] };
+const STATISTICS: Statistics = {
+  "layer 0": { shape: [2, 2], data: Float32Array.of(1, -2.5, 3e-8, 4) },
+  scale: { shape: [1], data: Float32Array.of(7) },
+};
+
+function inFolder(name: string, test: (folder: string, computed: () => number) => Promise<void>): void {
+  Deno.test(name, async () => {
+    const folder = Deno.makeTempDirSync();
+    let calls = 0;
+    compute = () => {
+      calls++;
+      return Promise.resolve(STATISTICS);
+    };
+    try {
+      await test(folder, () => calls);
+    } finally {
+      Deno.removeSync(folder, { recursive: true });
+    }
+  });
+}
+
+let compute: () => Promise<Statistics>;
+
+inFolder("createCache() computes statistics once and gives the same values from disk", async (folder, computed) => {
+  assertEquals(await createCache(folder, SCOPE)("norms", compute), STATISTICS);
+  assertEquals(await createCache(folder, SCOPE)("norms", compute), STATISTICS);
+  assertEquals(computed(), 1);
+});
+
+inFolder("createCache() computes anew when anything differs that statistics depend on", async (folder, computed) => {
+  const scopes: Partial<CacheScope>[] = [
+    {},
+    { weights: "bb" },
+    { engine: "cpu" },
+    { seed: 1 },
+    { calibration: [Int32Array.of(1, 2, 4)] },
+    { calibration: [Int32Array.of(1, 2), Int32Array.of(3)] },
+  ];
+  for (const scope of scopes) await createCache(folder, { ...SCOPE, ...scope })("norms", compute);
+  await createCache(folder, SCOPE)("variances", compute);
+  assertEquals(computed(), scopes.length + 1);
+});
+
+inFolder("createCache() lets one of those who ask at the same time compute", async (folder, computed) => {
+  const slow = async () => {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    return await compute();
+  };
+  const results = await Promise.all([1, 2, 3].map(() => createCache(folder, SCOPE)("norms", slow)));
+  assertEquals(results, [STATISTICS, STATISTICS, STATISTICS]);
+  assertEquals(computed(), 1);
+});
+
+inFolder(
+  "createCache() computes anew what was damaged, and keeps nothing of a failed computation",
+  async (folder, computed) => {
+    const remember = createCache(folder, SCOPE);
+    const failing = () => Promise.reject(new RangeError("no"));
+    assertEquals(await remember("norms", failing).catch((error) => error.message), "no");
+    await remember("norms", compute);
+    const name = [...Deno.readDirSync(folder)].find((entry) => entry.name.endsWith(".safetensors"))!.name;
+    Deno.truncateSync(join(folder, name), 20);
+    assertEquals(await remember("norms", compute), STATISTICS);
+    assertEquals(computed(), 2);
+  },
+);

@@ -1,0 +1,83 @@
+import { fileURLToPath } from "node:url";
+import { join } from "node:path";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { measureTask } from "../../benchmarks/multiple_choice.ts";
+import { createScorer, type Scorer } from "../../benchmarks/scorer.ts";
+import { UsageError } from "../../core/errors.ts";
+import { choicesAfter } from "../../datasets/define.ts";
+import { withFewshot } from "../../datasets/fewshot.ts";
+import { loadTask } from "../../datasets/load.ts";
+import { getTask } from "../../datasets/mod.ts";
+import { fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
+
+const fixtures = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
+
+const pool = Array.from({ length: 1000 }, (_, i) => ({
+  example: { choices: choicesAfter(`Q${i}`, ["no", "yes"]), gold: i % 2 },
+  record: { i },
+}));
+
+// random.Random(1234).sample(range(1000), 5) twice gives 989, 796, 451, 119, 7 and 92, 932, 965, 961, 826.
+Deno.test("withFewshot() draws as lm-evaluation-harness, anew for each example", () => {
+  const examples = pool.slice(0, 2);
+  const [first, second] = withFewshot(examples, pool, { count: 5, excludes: false });
+  assertEquals(first.prefix, "Q989 yes\n\nQ796 no\n\nQ451 yes\n\nQ119 yes\n\nQ7 yes\n\n");
+  assertEquals(second.prefix, "Q92 no\n\nQ932 no\n\nQ965 yes\n\nQ961 yes\n\nQ826 no\n\n");
+  assertEquals(first.choices, examples[0].example.choices);
+});
+
+Deno.test("withFewshot() leaves the example itself out where the harness does", () => {
+  // One more is drawn; without the example itself it is the last one that falls away.
+  const drawn = [989, 796, 451, 119, 7];
+  const prefix = (own: number) => withFewshot([pool[own]], pool, { count: 4, excludes: true })[0].prefix;
+  const text = (ids: number[]) => ids.map((id) => `Q${id} ${id % 2 ? "yes" : "no"}\n\n`).join("");
+  assertEquals(prefix(0), text(drawn.slice(0, 4)));
+  assertEquals(prefix(451), text(drawn.filter((id) => id !== 451)));
+});
+
+Deno.test("withFewshot() refuses a pool that is too small", () => {
+  assertThrows(
+    () => withFewshot(pool.slice(0, 1), pool.slice(0, 2), { count: 3, excludes: false }),
+    UsageError,
+    "need 3",
+  );
+  assertThrows(
+    () => withFewshot(pool.slice(0, 1), pool.slice(0, 3), { count: 3, excludes: true }),
+    UsageError,
+    "need 4",
+  );
+  const same = [pool[0], pool[0], pool[0]];
+  assertThrows(() => withFewshot(pool.slice(0, 1), same, { count: 1, excludes: true }), UsageError, "current 0");
+});
+
+Deno.test("measureTask() puts solved examples of the training split before the context", async () => {
+  const data = await Deno.makeTempDir();
+  try {
+    for (const name of ["winogrande", "openbookqa"]) {
+      await Deno.copyFile(join(fixtures, `${name}.jsonl`), join(data, `${name}.jsonl`));
+    }
+    const train = (await Deno.readTextFile(join(fixtures, "winogrande.jsonl"))).split("\n")[1];
+    const another = { sentence: "Li fed _ twice.", option1: "Mo", option2: "Ed", answer: "1" };
+    await Deno.writeTextFile(join(data, "winogrande-train.jsonl"), `${train}\n${JSON.stringify(another)}\n`);
+    const contexts: string[] = [];
+    const scorer: Scorer = {
+      ...createScorer(fakeModel(), fakeTokenizer()),
+      logLikelihood: (requests) => {
+        contexts.push(...requests.map(({ context }) => context));
+        return Promise.resolve(requests.map(() => ({ logLikelihood: -1, isGreedy: false })));
+      },
+    };
+    const { result } = await measureTask(scorer, "winogrande", { data, fewshot: 1 });
+    assertEquals([result.numFewshot, result.fewshotDataset?.source], [1, "winogrande-train.jsonl"]);
+    // The second example is itself in the pool: only the other one is left for it.
+    assertEquals(contexts[2], "Li fed Mo twice.\n\nAna thanked Bea for the lift since Ana");
+    await assertRejects(
+      () => loadTask(getTask("openbookqa"), { data, fewshot: 1, cache: data }),
+      UsageError,
+      'train split of "openbookqa"',
+    );
+    await assertRejects(() => loadTask(getTask("tiny-facts"), { fewshot: 1 }), UsageError, "no training split");
+  } finally {
+    await Deno.remove(data, { recursive: true });
+  }
+});
