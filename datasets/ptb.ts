@@ -1,3 +1,7 @@
+/** Penn Treebank, in the two variants that papers use.
+ *
+ * @module
+ */
 import { type Corpus, defineCorpus } from "./define.ts";
 
 /** Penn Treebank in two variants whose numbers are not comparable: split and joiner differ between papers. */

@@ -1,3 +1,7 @@
+/** WikiText-2: line-level text for protocols (a) and (b), whole articles for protocol (c), and its detokeniser.
+ *
+ * @module
+ */
 import { PYTHON_SPACE, replaceEach, strip } from "../core/python_text.ts";
 import { type Corpus, defineCorpus } from "./define.ts";
 
