@@ -86,7 +86,15 @@ async function listen(options: ServeOptions): Promise<void> {
   // A terminal sends Ctrl-C to both processes; the other one decides.
   Deno.addSignalListener("SIGINT", () => {});
   const ended = inputEnd().then(() => controller.abort());
-  const { engine, ...served } = await loadServed(options, controller.signal);
+  let loaded: Awaited<ReturnType<typeof loadServed>>;
+  try {
+    loaded = await loadServed(options, controller.signal);
+  } catch (error) {
+    // Pruning and training stop when asked to, which is no failure.
+    if (controller.signal.aborted) return;
+    throw error;
+  }
+  const { engine, ...served } = loaded;
   const { host, port } = options;
   let server: Deno.HttpServer<Deno.NetAddr>;
   try {

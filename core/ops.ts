@@ -37,12 +37,24 @@ export function matMul2d(a: tf.Tensor2D, b: tf.Tensor2D, transposeA = false, tra
   return tf.matMul(transposeA ? tf.transpose(a) : a, transposeB ? tf.transpose(b) : b);
 }
 
+/** The matrices of a batch on wasm, where each slice by the backend's own kernel first copies the whole batch. */
+function wasmMatrices(x: tf.Tensor3D): tf.Tensor2D[] {
+  const [n, rows, columns] = x.shape;
+  const size = rows * columns;
+  const backend = tf.backend() as unknown as { typedArrayFromHeap(x: tf.Tensor): Float32Array };
+  // The view is taken anew each time: an allocation may move the heap.
+  return Array.from(
+    { length: n },
+    (_, i) => tf.tensor2d(backend.typedArrayFromHeap(x).slice(i * size, (i + 1) * size), [rows, columns]),
+  );
+}
+
 /** Products of `n` pairs of matrices: `a` is [n, ...], `b` is [n, ...]. On wasm two batched operands fall to the slow
  * loop as well, so the pairs are multiplied one by one. No gradient of its own. */
 export function batchMatMul(a: tf.Tensor3D, b: tf.Tensor3D, transposeA = false, transposeB = false): tf.Tensor3D {
   if (tf.getBackend() !== "wasm") return tf.matMul(a, b, transposeA, transposeB);
-  const rowsA = tf.unstack(transposeA ? tf.transpose(a, [0, 2, 1]) : a) as tf.Tensor2D[];
-  const rowsB = tf.unstack(transposeB ? tf.transpose(b, [0, 2, 1]) : b) as tf.Tensor2D[];
+  const rowsA = wasmMatrices(transposeA ? tf.transpose(a, [0, 2, 1]) : a);
+  const rowsB = wasmMatrices(transposeB ? tf.transpose(b, [0, 2, 1]) : b);
   return tf.stack(rowsA.map((rows, i) => tf.matMul(rows, rowsB[i]))) as tf.Tensor3D;
 }
 

@@ -68,15 +68,29 @@ export function nextTokens({ tokens, length }: TokenBatch): Int32Array {
 /** Least probability that the student's rest category may have; below it f32 sums lose all digits. */
 const LEAST_REST = 1e-6;
 
-/** Sum over rows of c_ij table[ids_ij]: coefficients [R, n], ids i32 [R, n], table [V, D] -> [R, D]. */
-function weightedRows(coefficients: tf.Tensor2D, ids: tf.Tensor2D, table: tf.Tensor2D): tf.Tensor2D {
+/** Product of a gradient [R, V] with the head's rows after corrections on a few tokens of each row:
+ * `(gradient * factor + scatter(corrections at ids)) rows`; factor [R, 1], corrections and ids [R, n] -> [R, D]. */
+function correctedProduct(
+  gradient: tf.Tensor2D,
+  { factor, corrections, ids, table }: {
+    factor: tf.Tensor2D;
+    corrections: tf.Tensor2D;
+    ids: tf.Tensor2D;
+    table: HeadTable;
+  },
+): tf.Tensor2D {
   const [rows, n] = ids.shape;
-  const width = table.shape[1];
-  const taken = tf.reshape(tf.gather(table, tf.reshape(ids, [-1])), [rows, n, width]);
   if (tf.getBackend() === "tensorflow") {
-    return tf.reshape(tf.matMul(tf.reshape(coefficients, [rows, 1, n]), taken), [rows, width]);
+    // n rows of the head in place of another pass over the whole vocabulary.
+    const taken = tf.reshape(tf.gather(table.rows, tf.reshape(ids, [-1])), [rows, n, -1]) as tf.Tensor3D;
+    const sparse = tf.reshape(tf.matMul(tf.reshape(corrections, [rows, 1, n]) as tf.Tensor3D, taken), [rows, -1]);
+    return tf.add(tf.mul(table.product(gradient), factor), sparse);
   }
-  return tf.sum(tf.mul(taken, tf.reshape(coefficients, [rows, n, 1])), 1);
+  // The other engines gather rows slowly, and their vocabularies are small.
+  const row = tf.reshape(tf.range(0, rows, 1, "int32"), [rows, 1]);
+  const places = tf.stack([tf.reshape(tf.tile(row, [1, n]), [-1]), tf.reshape(ids, [-1])], 1);
+  const scattered = tf.scatterND(places, tf.reshape(corrections, [-1]), gradient.shape) as tf.Tensor2D;
+  return table.product(tf.add(tf.mul(gradient, factor), scattered));
 }
 
 /** What one chunk of rows gives. */
@@ -108,15 +122,16 @@ function chunkLoss(
     scores: tf.Tensor2D;
     targets: tf.Tensor1D;
     teacher: ChunkTeacher | null;
-    table: { product(gradient: tf.Tensor2D): tf.Tensor2D; rows: tf.Tensor2D };
+    table: HeadTable;
     a: number;
     b: number;
   },
 ): Chunk {
   const { losses, gradient } = softmaxCrossEntropy(scores, targets);
   const crossEntropy = tf.sum(losses);
-  const product = table.product(gradient);
-  if (!teacher) return { crossEntropy, distillation: tf.scalar(0), gradient: tf.mul(product, a) };
+  if (!teacher) {
+    return { crossEntropy, distillation: tf.scalar(0), gradient: tf.mul(table.product(gradient), a) };
+  }
   const [rows, vocab] = scores.shape;
   const ids = tf.concat2d([teacher.ids, tf.reshape(targets, [rows, 1])], 1);
   const first = tf.tensor2d(Int32Array.from({ length: rows }, (_, i) => i * vocab), [rows, 1], "int32");
@@ -137,12 +152,18 @@ function chunkLoss(
     [tf.mul(tf.sub(tf.mul(q, ratio), p), b) as tf.Tensor2D, tf.sub(factor, a)],
     1,
   );
-  const sparse = weightedRows(corrections, ids as tf.Tensor2D, table.rows);
-  return { crossEntropy, distillation, gradient: tf.add(tf.mul(product, factor), sparse) };
+  return { crossEntropy, distillation, gradient: correctedProduct(gradient, { factor, corrections, ids, table }) };
 }
 
-/** The head as the loss uses it. */
-function headOf(model: LlamaModel): Parameters<typeof chunkLoss>[0]["table"] & { free(): void } {
+/** The output projection as the loss uses it. */
+interface HeadTable {
+  /** [R, V] -> [R, D]. */
+  product(gradient: tf.Tensor2D): tf.Tensor2D;
+  /** [V, D]. */
+  rows: tf.Tensor2D;
+}
+
+function headOf(model: LlamaModel): HeadTable & { free(): void } {
   const { head, embedding } = model;
   if (!head) return { product: (g) => matMul2d(g, embedding), rows: embedding, free: () => {} };
   const rows = tf.transpose(head);
