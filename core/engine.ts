@@ -28,8 +28,7 @@ export interface Engine {
   check(): void;
 }
 
-/** How long one forward and backward pass takes on wasm compared with the native engine, for the hint on stderr.
- * Measured by `deno task bench:engine --model tiny --engines wasm,tensorflow`. */
+/** The command that builds the native engine, for messages. */
 export const SETUP_COMMAND = "deno task setup:tensorflow";
 
 const starters: Record<EngineName, () => Promise<Omit<Engine, "name">>> = {
