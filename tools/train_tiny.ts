@@ -27,10 +27,10 @@ Usage: deno task train:tiny [options]
 
   --data-only     write the texts and questions (datasets/tiny_world/data) and stop
   --card-only     score the model that is there and write its card
-  --steps N       training steps (default 3500: about 15 minutes on 2 cores)
+  --steps N       training steps (default 3000: about 15 minutes on 2 cores)
   --out DIR       folder of the model (default models/tiny)`;
 
-const SEED = 7;
+const SEED = 0;
 const SPECIAL = ["<s>", "</s>"] as const;
 /** Documents that the tokenizer is trained on. */
 const TOKENIZER_DOCUMENTS = 20_000;
@@ -58,7 +58,7 @@ function tinyConfig(vocabSize: number): LlamaConfig {
 /** 1024 tokens a step; every eighth step has rows as long as the model's positions. */
 const layout = (step: number) => step % 8 === 7 ? { rows: 2, length: 512 } : { rows: 8, length: 128 };
 
-const json = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
+const json = (value: unknown) => JSON.stringify(value, null, 2);
 
 async function writeTokenizer(out: URL, maxTokens: number): Promise<void> {
   const documents = tellDocuments({ split: "train", count: TOKENIZER_DOCUMENTS, seed: SEED });
@@ -84,8 +84,7 @@ function progress(steps: number): (step: number, loss: number, gradientNorm: num
 }
 
 async function writeModel(out: URL, config: LlamaConfig, tensors: Map<string, HostTensor>): Promise<void> {
-  const hf = { ...toHfConfig(config), torch_dtype: "float16" };
-  await Deno.writeTextFile(new URL("config.json", out), json(hf));
+  await Deno.writeTextFile(new URL("config.json", out), json(toHfConfig(config)));
   writeSafetensors(fileURLToPath(new URL("model.safetensors", out)), {
     shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
     read: (name) => tensors.get(name)!.data,
@@ -115,7 +114,7 @@ async function main(): Promise<void> {
   const flags = parseArgs(Deno.args, {
     string: ["steps", "out"],
     boolean: ["data-only", "card-only", "help"],
-    default: { steps: "3500" },
+    default: { steps: "3000" },
     unknown: (flag) => {
       throw new UsageError(`Unknown argument "${flag}": see deno task train:tiny --help`);
     },
