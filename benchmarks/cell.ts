@@ -4,7 +4,7 @@
  */
 import { type Engine, startEngine } from "../core/engine.ts";
 import { createRng } from "../core/rng.ts";
-import type { Cell, DoneRecord } from "../core/schema.ts";
+import type { Cell, DoneRecord, StoredWeights } from "../core/schema.ts";
 import type { Tokenizer } from "../core/tokenizer.ts";
 import { drawCalibration } from "../datasets/calibration.ts";
 import { getCorpus } from "../datasets/mod.ts";
@@ -27,6 +27,7 @@ import { measureTask } from "./multiple_choice.ts";
 import { measurePerplexity } from "./perplexity.ts";
 import { createScorer } from "./scorer.ts";
 import { runPaths } from "./store.ts";
+import { keepsWeights, storeWeights } from "./stored_weights.ts";
 import { measureThroughput } from "./throughput.ts";
 
 /** What the process of a cell offers to its measurement. */
@@ -41,7 +42,8 @@ export interface CellHost {
 /** The part of a record that measuring gives. */
 export type Measured = Omit<DoneRecord, "schemaVersion" | "id" | "cell" | "startedAt" | "seconds" | "state">;
 
-type Job = Pick<CellJob, "cell" | "out" | "data" | "commit">;
+/** What measuring reads of a job. */
+type Job = Pick<CellJob, "id" | "cell" | "out" | "data" | "commit" | "keepWeights">;
 
 /** Seconds since `start`, a time of `performance.now()`. */
 const secondsSince = (start: number) => (performance.now() - start) / 1000;
@@ -63,7 +65,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
   const afterLoadBytes = residentMemoryBytes();
 
   start = performance.now();
-  const { model, ...pruned } = await pruneCell(job, { dense, tokenizer, source, engine }, host);
+  const { model, changed, ...pruned } = await pruneCell(job, { dense, tokenizer, source, engine }, host);
   const denseConfig = dense.config;
   if (model !== dense) disposeModel(dense);
   engine.check();
@@ -84,18 +86,32 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
     return results;
   });
   const peak = peakMemory();
+  const keeps = changed && keepsWeights(model.config, job.keepWeights);
+  const storedWeights = keeps ? await tryToStore(job, model, host) : null;
   return {
     environment: describeEnvironment(engine, job.commit),
     weights: { ...source.origin },
     size: modelSize(model.config, denseConfig),
     denseSize: modelSize(denseConfig),
     ...pruned,
+    ...storedWeights && { storedWeights },
     perplexity,
     tasks,
     throughput,
     memory: { afterLoadBytes, peakBytes: peak.bytes, measure: peak.measure },
     timings: { loadS, pruneS, evaluateS },
   };
+}
+
+/** Stores the model's weights. Measured numbers are not lost because of a full disk. */
+async function tryToStore(job: Job, model: LlamaModel, host: CellHost): Promise<StoredWeights | null> {
+  host.report("store weights");
+  try {
+    return await storeWeights(job.out, job, model);
+  } catch (error) {
+    host.report(`the weights could not be stored: ${(error as Error).message}`);
+    return null;
+  }
 }
 
 /** A dense model that was loaded, and what belongs to it. */
@@ -109,14 +125,15 @@ export interface Loaded {
 /** What pruning gives besides the model. */
 type Pruned = Pick<Measured, "plan" | "calibrationData" | "training" | "trainingData">;
 
-/** The model that the cell asks for; `dense` itself where nothing is pruned. */
+/** The model that the cell asks for; `dense` itself where nothing is pruned. `changed` says whether its weights are others
+ * than the dense model's. */
 export async function pruneCell(
-  { cell, out, data }: Job,
+  { cell, out, data }: Pick<Job, "cell" | "out" | "data">,
   { dense, tokenizer, source, engine }: Loaded,
   host: CellHost,
-): Promise<Pruned & { model: LlamaModel }> {
+): Promise<Pruned & { model: LlamaModel; changed: boolean }> {
   const { method: choice, sparsity, units, ffnMultiple, seed } = cell;
-  if (choice === null) return { model: dense, plan: densePlan(dense.config), calibrationData: null };
+  if (choice === null) return { model: dense, changed: false, plan: densePlan(dense.config), calibrationData: null };
   const method = getMethod(choice.id);
   const target = resolveTarget(dense.config, { sparsity, units, ffnMultiple });
   const calibration = method.needs.calibration || cell.compensate ? await calibrate(cell, tokenizer, data) : null;
@@ -159,6 +176,7 @@ export async function pruneCell(
   }
   return {
     model,
+    changed: reports.length > 0 || Object.keys(replaced ?? {}).length > 0,
     plan: result.plan,
     calibrationData: calibration?.dataset ?? null,
     ...reports.length > 0 && { training: reports },

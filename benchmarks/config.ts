@@ -17,6 +17,8 @@ export interface Flag {
   value: string | null;
   /** The value as the schema wants it; a value that does not fit is left for the schema to refuse. */
   parse(text: string): unknown;
+  /** Value of a switch that is turned off; absent, as if the key were not there, unless given. */
+  off?: unknown;
 }
 
 const list = (text: string): string[] => text.split(",").map((part) => part.trim()).filter((part) => part !== "");
@@ -50,6 +52,7 @@ export const FLAGS: Record<Key, Flag> = {
   data: textFlag("DIR"),
   out: textFlag("DIR"),
   jobs: numberFlag("N"),
+  keepWeights: { value: null, parse: () => true, off: false },
 };
 
 /** `ffnMultiple` -> `ffn-multiple`. */
@@ -205,7 +208,7 @@ export function parseFlags(argv: string[], extra: ExtraFlags = {}): ParsedFlags 
     if (typeof text === "string") {
       if (text.trim() === "") throw new UsageError(`--${flagName(key)} needs a value: ${FLAGS[key].value}`);
       values[key] = FLAGS[key].parse(text);
-    } else if (text !== undefined) values[key] = text === true ? FLAGS[key].parse("") : undefined;
+    } else if (text !== undefined) values[key] = text === true ? FLAGS[key].parse("") : FLAGS[key].off;
   }
   const names = [...extra.string ?? [], ...extra.boolean ?? []];
   for (const name of extra.string ?? []) if (args[name] === "") throw new UsageError(`--${name} needs a value`);

@@ -23,6 +23,7 @@ import { cellName } from "./cells.ts";
 import { HelpRequest, parseStrictly } from "./config.ts";
 import { exportTitle, modelCard } from "./model_card.ts";
 import { readRecord, readRecords, runPaths } from "./store.ts";
+import { openStoredWeights } from "./stored_weights.ts";
 
 /** Kinds of export. */
 export const EXPORT_FORMATS = ["hf", "gguf"] as const;
@@ -33,6 +34,8 @@ export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 export interface ExportOptions {
   /** The cell's. */
   record: DoneRecord;
+  /** Folder of its run. */
+  out: string;
   /** The dense model's record of the same run, for the card. */
   dense?: DoneRecord;
   /** What other engine it is for. */
@@ -58,9 +61,10 @@ const CELL_KEY = "maskprune.cell";
 const COMPANION =
   /^(generation_config\.json|special_tokens_map\.json|chat_template\.jinja|tokenizer\.model|(LICEN[CS]E|NOTICE|USE_POLICY)(\..*)?)$/i;
 
-/** Weights of the cell.
- * @throws {UsageError} when the run changed weights and did not store them, or the model is another one now. */
-function cellSource(record: DoneRecord, source: WeightSource): WeightSource {
+/** Weights of the cell: those that the run in `out` stored, or the dense ones without the removed units.
+ * @throws {UsageError} when the run changed weights and did not store them, or the model is another one now.
+ * @throws {FileFormatError} when the stored weights are not those of the record. */
+function cellSource(record: DoneRecord, source: WeightSource, out: string): WeightSource {
   const name = cellName(record);
   const { sha256 } = source.origin;
   if (sha256 !== record.weights.sha256) {
@@ -70,6 +74,8 @@ function cellSource(record: DoneRecord, source: WeightSource): WeightSource {
     );
   }
   if (record.cell.method === null) return source;
+  const { storedWeights } = record;
+  if (storedWeights) return openStoredWeights(out, { ...record, storedWeights }, source);
   const pruned = prunedSource(source, record.plan);
   const isChanged = getMethod(record.cell.method.id).kind === "learned" ||
     record.cell.recover !== undefined || record.cell.compensate !== undefined ||
@@ -77,14 +83,15 @@ function cellSource(record: DoneRecord, source: WeightSource): WeightSource {
   if (isChanged) {
     throw new UsageError(
       `Cell "${name}" has weights that its method changed, and the run did not store them: ` +
-        "export a cell whose method only removes units",
+        "run it in another folder with --keep-weights, or export a cell whose method only removes units",
     );
   }
   return pruned;
 }
 
 /** Whether half precision holds the weights of `record` exactly. */
-function halfType({ weights }: DoneRecord, format: ExportFormat): StoredType | undefined {
+function halfType({ weights, storedWeights }: DoneRecord, format: ExportFormat): StoredType | undefined {
+  if (storedWeights) return undefined;
   // GGUF keeps norms and biases in F32 whatever the matrices are.
   const types = format === "gguf" ? weights.dtypes.filter((type) => type !== "F32") : weights.dtypes;
   return types.length === 1 && (types[0] === "F16" || types[0] === "BF16") ? types[0] : undefined;
@@ -201,11 +208,12 @@ function writeGgufFile(
  * @throws {UsageError} when the cell's weights are not stored, the model has changed, its layers are unequal, the tokenizer
  *   or the storage type do not fit the format, or the path is taken or cannot be written. */
 export async function exportCell(options: ExportOptions): Promise<string[]> {
-  const { record, dense, format, to, type = defaultType(record, format) } = options;
+  const { record, out, dense, format, to, type = defaultType(record, format) } = options;
   const opened = await openModel(options.model ?? record.cell.model);
+  let measured: WeightSource | undefined;
   try {
     checkReplaceable(to, format);
-    const measured = cellSource(record, opened.source);
+    measured = cellSource(record, opened.source, out);
     const source = uniform(measured, options);
     const fallbacks = format === "gguf" ? f16Fallbacks(source.config, type).length : 0;
     const isMistral = format === "hf" && !headsDivideWidth(source.config);
@@ -241,6 +249,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     if (!(error instanceof Error && "code" in error && typeof error.code === "string")) throw error;
     throw new UsageError(`"${to}" cannot be written: ${error.message}`);
   } finally {
+    if (record.storedWeights) measured?.close();
     opened.source.close();
   }
 }
@@ -272,8 +281,8 @@ Flags:
   --max-shard-size SIZE   largest safetensors file, such as 500MB or 5GB (default: ${DEFAULT_SHARD_BYTES / 1e9}GB)
   --model PATH            the dense model, if it lies elsewhere than when the run was made
 
-A cell whose method changed weights (learned masks, recovery, bias compensation) can be exported only if the run stored
-them. Exit codes: 0 done, 2 it cannot be done`;
+A cell whose method changed weights (learned masks, recovery, compensation) can be exported only if the run stored them:
+see --keep-weights of \`bench run\`. Exit codes: 0 done, 2 it cannot be done`;
 
 function isFile(path: string): boolean {
   try {
@@ -365,6 +374,7 @@ export async function exportCommand(args: string[]): Promise<number> {
     other.weights.sha256 === record.weights.sha256;
   const remarks = await exportCell({
     record,
+    out,
     dense: others.find(isCounterpart),
     format,
     to,

@@ -8,14 +8,15 @@ import { basename, dirname, resolve } from "node:path";
 import { type Engine, startBestEngine, startEngine } from "../core/engine.ts";
 import { EngineError, UsageError } from "../core/errors.ts";
 import type { DoneRecord, RunConfig } from "../core/schema.ts";
-import { disposeModel, uploadModel } from "../models/llama.ts";
-import { openModel } from "../models/load.ts";
+import { disposeModel, type LlamaModel, uploadModel } from "../models/llama.ts";
+import { type OpenedModel, openModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
 import { pruneCell } from "./cell.ts";
 import { cellName } from "./cells.ts";
 import { bracketed, parseServeArgs, type ServeOptions } from "./serve.ts";
 import { createApp, type ServedModel } from "./server.ts";
 import { readRecord, runPaths } from "./store.ts";
+import { openStoredWeights } from "./stored_weights.ts";
 
 /** The record at `path`.
  * @throws {UsageError} when it cannot be read or its cell failed. */
@@ -56,24 +57,48 @@ export async function loadServed(
   const record = options.record === undefined ? undefined : readDone(options.record);
   const path = record?.cell.model ?? options.model!;
   const engine = await start(options.engine ?? record?.cell.engine ?? "auto");
-  const { source, tokenizer } = await openModel(path);
-  const dense = await uploadModel(source);
-  source.close();
-  let model = dense;
-  if (record) {
-    const { sha256 } = source.origin;
-    if (sha256 !== record.weights.sha256) {
-      throw new UsageError(`"${path}" has other weights (${sha256}) than the record's (${record.weights.sha256})`);
-    }
-    const out = dirname(dirname(resolve(options.record!)));
-    const job = { cell: record.cell, out, data: options.data ?? dataOf(out), commit: null };
-    const host = { report: console.error, alone: <T>(work: () => Promise<T>) => work(), signal };
-    ({ model } = await pruneCell(job, { dense, tokenizer, source, engine }, host));
-    if (model !== dense) disposeModel(dense);
+  const opened = await openModel(path);
+  let model: LlamaModel;
+  try {
+    model = record ? await modelOf(record, { options, engine, signal, opened }) : await uploadModel(opened.source);
+  } finally {
+    opened.source.close();
   }
   engine.check();
   const name = options.name ?? (record ? cellName(record) : basename(path).replace(/\.gguf$/, ""));
-  return { name, model: scoringModel(model), tokenizer, signal, engine };
+  return { name, model: scoringModel(model), tokenizer: opened.tokenizer, signal, engine };
+}
+
+/** The model of a record: its stored weights, or the dense model pruned again exactly as the cell was. */
+async function modelOf(
+  record: DoneRecord,
+  { options, engine, signal, opened: { source, tokenizer } }: {
+    options: ServeOptions;
+    engine: Engine;
+    signal: AbortSignal;
+    opened: OpenedModel;
+  },
+): Promise<LlamaModel> {
+  const { path, sha256 } = source.origin;
+  if (sha256 !== record.weights.sha256) {
+    throw new UsageError(`"${path}" has other weights (${sha256}) than the record's (${record.weights.sha256})`);
+  }
+  const out = dirname(dirname(resolve(options.record!)));
+  const { storedWeights } = record;
+  if (storedWeights) {
+    const stored = openStoredWeights(out, { ...record, storedWeights }, source);
+    try {
+      return await uploadModel(stored);
+    } finally {
+      stored.close();
+    }
+  }
+  const dense = await uploadModel(source);
+  const job = { cell: record.cell, out, data: options.data ?? dataOf(out) };
+  const host = { report: console.error, alone: <T>(work: () => Promise<T>) => work(), signal };
+  const { model } = await pruneCell(job, { dense, tokenizer, source, engine }, host);
+  if (model !== dense) disposeModel(dense);
+  return model;
 }
 
 /** Resolves when standard input ends: whoever started this process wants it to stop, or has ended. */

@@ -14,6 +14,7 @@ export function runPaths(out: string): {
   run: string;
   records: string;
   cache: string;
+  weights: string;
   report: string;
   logs: string;
   jobs: string;
@@ -23,6 +24,7 @@ export function runPaths(out: string): {
     run: join(out, "run.json"),
     records: join(out, "records"),
     cache: join(out, "cache"),
+    weights: join(out, "weights"),
     report: join(out, "report"),
     logs: join(out, "logs"),
     jobs: join(out, "jobs"),
@@ -173,8 +175,8 @@ export function setAside(path: string): string {
 
 /** Removes what a killed process left half written. Only for who holds the folder's lock. */
 export function removeTemporaryFiles(out: string): void {
-  const { records, cache } = runPaths(out);
-  for (const folder of [out, records, cache]) {
+  const { records, cache, weights } = runPaths(out);
+  for (const folder of [out, records, cache, weights]) {
     let names: string[];
     try {
       names = [...Deno.readDirSync(folder)].map((entry) => entry.name);

@@ -121,13 +121,20 @@ async function runCell(
   planned: PlannedCell,
   options: { commit: string | null; turns: Turns; signal: AbortSignal; onPhase: (phase: string) => void },
 ): Promise<CellRecord | undefined> {
-  const { out, data } = config;
+  const { out, data, keepWeights } = config;
   const { commit, turns, signal, onPhase } = options;
   const paths = runPaths(out);
   const name = cellName(planned);
   const startedAt = new Date();
   const { status, recorded, stderrTail } = await runCellProcess({
-    job: { ...planned, out, ...(data === undefined ? {} : { data }), commit, coordinated: true },
+    job: {
+      ...planned,
+      out,
+      ...(data === undefined ? {} : { data }),
+      ...(keepWeights === undefined ? {} : { keepWeights }),
+      commit,
+      coordinated: true,
+    },
     jobPath: join(paths.jobs, `${name}.json`),
     logPath: join(paths.logs, `${name}.log`),
     threads: Math.max(1, Math.floor(navigator.hardwareConcurrency / config.jobs)),

@@ -129,6 +129,9 @@ export const runConfigSchema = z.strictObject({
   data: z.string().optional().describe("folder with data sets (JSON Lines, text)"),
   out: z.string().describe("folder for records and reports"),
   jobs: positiveInt.default(1).describe("cells at once"),
+  keepWeights: z.boolean().optional().describe(
+    "store weights that a cell changed, for export and serve; by default for models of up to 50 M parameters",
+  ),
 });
 /** A run. */
 export type RunConfig = z.infer<typeof runConfigSchema>;
@@ -265,6 +268,15 @@ const recordHead = {
   seconds: z.number(),
 };
 
+/** Weights kept beside a record. */
+export const storedWeightsSchema = z.strictObject({
+  file: z.string().describe("safetensors file in the folder `weights` of the run: every tensor, f32"),
+  sizeBytes: z.number(),
+  sha256: z.string(),
+});
+/** Weights kept beside a record. */
+export type StoredWeights = z.infer<typeof storedWeightsSchema>;
+
 /** The record of a cell that finished. */
 export const doneRecordSchema = z.strictObject({
   ...recordHead,
@@ -286,6 +298,7 @@ export const doneRecordSchema = z.strictObject({
       ffnChannels: z.array(z.number()),
     })),
   }),
+  storedWeights: storedWeightsSchema.optional().describe("present when the cell changed weights and kept them"),
   calibrationData: datasetUseSchema.nullable(),
   training: z.array(trainingReportSchema).optional().describe("stages of learning and recovery, in order"),
   trainingData: datasetUseSchema.optional(),

@@ -1,0 +1,118 @@
+import * as tf from "@tensorflow/tfjs";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { join } from "node:path";
+import { exportCell } from "../../benchmarks/export.ts";
+import { loadServed } from "../../benchmarks/serve_process.ts";
+import { writeRecord } from "../../benchmarks/store.ts";
+import { keepsWeights, openStoredWeights, storeWeights } from "../../benchmarks/stored_weights.ts";
+import { FileFormatError, UsageError } from "../../core/errors.ts";
+import type { DoneRecord } from "../../core/schema.ts";
+import { expectedTensors, tensorNames } from "../../models/config.ts";
+import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { openFolderModel, openModel } from "../../models/load.ts";
+import { scoringModel } from "../../models/scoring.ts";
+import { plannedShapes } from "../../models/plan.ts";
+import { hostTensor, pruneModel } from "../../models/surgery.ts";
+import { toyConfig, toyTokens } from "../../models/toy.ts";
+import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "../unit/export_fixture.ts";
+import { withFolder } from "../unit/weights_fixture.ts";
+import { assertClose, testOnEngines } from "./engines.ts";
+
+const TOKENS = toyTokens({ count: 11 });
+
+async function logitsOf(model: LlamaModel): Promise<Float32Array> {
+  const scores = tf.tidy(() => logits(model, forward(model, { tokens: TOKENS, batch: 1, length: TOKENS.length })));
+  const values = await scores.data<"float32">();
+  scores.dispose();
+  return values;
+}
+
+interface Stored {
+  out: string;
+  record: DoneRecord & { storedWeights: NonNullable<DoneRecord["storedWeights"]> };
+  /** As it was measured. */
+  model: LlamaModel;
+}
+
+/** A run with one learned cell whose weights were changed and stored. */
+async function inRun(bias: boolean, test: (stored: Stored) => Promise<void>): Promise<void> {
+  await withFolder(async (folder) => {
+    const path = join(folder, "toy-llama");
+    writeModelFolder(path, exportToy(), byteLevelDefinition());
+    const opened = openFolderModel(path);
+    const dense = await uploadModel(opened);
+    const name = tensorNames.weight(1, "down");
+    const changed = await hostTensor(dense, name);
+    const replaced = {
+      [name]: { ...changed, data: changed.data.map((w, i) => w + Math.sin(i)) },
+      ...bias && { [tensorNames.bias(0, "output")]: { shape: [32], data: new Float32Array(32).fill(0.25) } },
+    };
+    const model = pruneModel(dense, PLANS.uniform, replaced);
+    const layers = plannedShapes(opened.config, PLANS.uniform);
+    const out = join(folder, "run");
+    const base = recordOf(opened, { plan: PLANS.uniform, layers, method: "mask-prune" });
+    const record = { ...base, storedWeights: await storeWeights(out, base, model) };
+    writeRecord(out, record);
+    try {
+      await test({ out, record, model });
+    } finally {
+      for (const each of [dense, model]) disposeModel(each);
+      opened.close();
+    }
+  });
+}
+
+testOnEngines("stored weights are the measured ones to the bit, in export and serve", async (engine) => {
+  await inRun(false, async ({ out, record, model }) => {
+    const to = join(out, "exported");
+    await exportCell({ record, out, format: "hf", to });
+    const { source } = await openModel(to);
+    for (const name of expectedTensors(model.config).keys()) {
+      assertEquals(source.read(name), await hostTensor(model, name), name);
+    }
+    source.close();
+
+    const path = join(out, "records", `mask-prune-0.5-s3-${record.id}.json`);
+    const options = { record: path, host: "127.0.0.1", port: 0, engine: engine.name };
+    // What is served lives as long as its process.
+    tf.engine().startScope();
+    const served = await loadServed(options, new AbortController().signal);
+    const batch = { tokens: TOKENS, batch: 1, length: TOKENS.length };
+    const targets = { rows: Int32Array.of(4, 9), ids: Int32Array.of(3, 7) };
+    assertEquals(await served.model.score(batch, targets), await scoringModel(model).score(batch, targets));
+    tf.engine().endScope();
+  });
+});
+
+testOnEngines("stored weights keep biases that a method added", async () => {
+  await inRun(true, async ({ out, record, model }) => {
+    const source = openFolderModel(record.cell.model);
+    const stored = openStoredWeights(out, record, source);
+    const again = await uploadModel(stored);
+    assertEquals(again.config.biases, ["output"]);
+    assertClose(await logitsOf(again), await logitsOf(model), { atol: 0, rtol: 0 });
+    for (const each of [stored, source]) each.close();
+    disposeModel(again);
+  });
+}, { except: ["webgpu"] });
+
+testOnEngines("weights that are missing or are not those of the record are refused", async () => {
+  await inRun(false, async ({ out, record }) => {
+    const source = openFolderModel(record.cell.model);
+    const path = join(out, "weights", record.storedWeights.file);
+    const bytes = Deno.readFileSync(path);
+    bytes[bytes.length - 1] ^= 1;
+    Deno.writeFileSync(path, bytes);
+    assertThrows(() => openStoredWeights(out, record, source), FileFormatError, "the record names");
+    Deno.removeSync(path);
+    const options = { record, out, format: "hf" as const, to: join(out, "x") };
+    await assertRejects(() => exportCell(options), UsageError, record.storedWeights.file);
+    source.close();
+  });
+}, { except: ["webgpu", "tensorflow"] });
+
+Deno.test("keepsWeights() goes by size unless told", () => {
+  const [small, large] = [toyConfig(), toyConfig({ vocabSize: 2_000_000 })];
+  assertEquals([small, large].map((config) => keepsWeights(config)), [true, false]);
+  assertEquals([true, false].map((asked) => keepsWeights(large, asked)), [true, false]);
+});
