@@ -21,6 +21,7 @@ import { startBestEngine, startEngine } from "../core/engine.ts";
 import { unknownName, UsageError } from "../core/errors.ts";
 import { codePointLength } from "../core/python_text.ts";
 import type { EngineName } from "../core/schema.ts";
+import { mean } from "../core/stats.ts";
 import { loadCorpus } from "../datasets/load.ts";
 import { corpora, getCorpus, getTask, tasks as knownTasks } from "../datasets/mod.ts";
 import { exportHfFolder } from "../models/export.ts";
@@ -55,6 +56,8 @@ export interface Comparison {
   greedy: number;
   /** Examples whose record, prompt or target has another hash. */
   hashes: number;
+  /** Means of the metrics that both sides have. */
+  means: Record<string, { ours: number; theirs: number }>;
 }
 
 /** Compares both sides, example by example in the same order; lengths are taken from ours.
@@ -77,6 +80,12 @@ export function compareExamples(
     ties: 0,
     greedy: 0,
     hashes: 0,
+    means: Object.fromEntries(
+      Object.keys(ours[0]?.outcomes ?? {}).filter((metric) => metric in theirs[0].outcomes).map((metric) => [metric, {
+        ours: mean(ours.map(({ outcomes }) => outcomes[metric])),
+        theirs: mean(theirs.map(({ outcomes }) => outcomes[metric])),
+      }]),
+    ),
   };
   ours.forEach((own, i) => {
     const other = theirs[i];
@@ -137,10 +146,11 @@ async function checkedTask(
       ),
       ...isOwn ? TINY_TASK : {},
     },
-    ours: lmEvalSamples(task, scored).map(({ doc_hash, prompt_hash, target_hash }, i) => ({
+    ours: lmEvalSamples(task, scored).map(({ doc_hash, prompt_hash, target_hash, metrics, ...sample }, i) => ({
       answers: scored[i].scores,
       lengths: scored[i].example.choices.map(({ text }) => codePointLength(text)),
       hashes: [doc_hash, prompt_hash, target_hash],
+      outcomes: Object.fromEntries(metrics.map((metric) => [metric, sample[metric] as number])),
     })),
     seconds: result.seconds,
   };
@@ -160,7 +170,7 @@ async function checkedCorpus(
   return {
     name,
     config: localData(corpus.evaluationSplit, join(resolve(data), dataset.source)),
-    ours: scores.map(({ logLikelihood }) => ({ answers: [{ logLikelihood }], lengths: [], hashes: [] })),
+    ours: scores.map(({ logLikelihood }) => ({ answers: [{ logLikelihood }], lengths: [], hashes: [], outcomes: {} })),
     seconds: (performance.now() - start) / 1000,
   };
 }
@@ -210,12 +220,15 @@ function parseFlags(args: string[]): Flags {
 }
 
 function describe(name: string, found: Comparison): string {
-  const { examples, answers, worst, differing, decisions, ties, greedy, hashes } = found;
+  const { examples, answers, worst, differing, decisions, ties, greedy, hashes, means } = found;
+  const metrics = Object.entries(means).map(([metric, { ours, theirs }]) =>
+    `; ${metric} ${ours.toFixed(4)} here, ${theirs.toFixed(4)} there`
+  );
   return `${name}: ${examples} examples, ${answers} log-likelihoods, largest difference ${
     worst.toExponential(1)
   } nats; ` +
     `${differing} differ, ${decisions} other decisions, ${ties} at ties, ${greedy} other greedy flags, ` +
-    `${hashes} other records or prompts: ${isSound(found) ? "agrees" : "DISAGREES"}`;
+    `${hashes} other records or prompts${metrics.join("")}: ${isSound(found) ? "agrees" : "DISAGREES"}`;
 }
 
 async function main(args: string[]): Promise<number> {

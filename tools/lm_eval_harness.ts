@@ -27,6 +27,8 @@ export interface CheckedExample {
   lengths: number[];
   /** Hashes of record, prompt and target. */
   hashes: string[];
+  /** 1 or 0 by metric, as the side itself decided; empty for whole documents. */
+  outcomes: Record<string, number>;
 }
 
 /** The part of a task's configuration that says where its records are. */
@@ -54,9 +56,9 @@ export const TINY_TASK: Record<string, unknown> = {
 /** Reads a samples file of the harness. */
 export function readSamples(text: string): CheckedExample[] {
   return text.trimEnd().split("\n").map((line): CheckedExample => {
-    const { filtered_resps, doc_hash, prompt_hash, target_hash } = JSON.parse(line);
+    const { filtered_resps, doc_hash, prompt_hash, target_hash, metrics, ...outcomes } = JSON.parse(line);
     if (typeof filtered_resps[0] === "string") {
-      return { answers: [{ logLikelihood: Number(filtered_resps[0]) }], lengths: [], hashes: [] };
+      return { answers: [{ logLikelihood: Number(filtered_resps[0]) }], lengths: [], hashes: [], outcomes: {} };
     }
     return {
       answers: filtered_resps.map(([value, greedy]: string[]) => ({
@@ -65,6 +67,7 @@ export function readSamples(text: string): CheckedExample[] {
       })),
       lengths: [],
       hashes: [doc_hash, prompt_hash, target_hash],
+      outcomes: Object.fromEntries(metrics.map((metric: string) => [metric, outcomes[metric]])),
     };
   });
 }

@@ -9,6 +9,7 @@ const example = (values: number[], greedy = values.map(() => false)): CheckedExa
   answers: values.map((logLikelihood, i) => ({ logLikelihood, isGreedy: greedy[i] })),
   lengths: [4, 8].slice(0, values.length),
   hashes: ["a", "b"],
+  outcomes: { acc: Number(values[0] > values[1]) },
 });
 
 Deno.test("compareExamples() counts differences, decisions, ties, greedy flags and hashes", () => {
@@ -26,10 +27,16 @@ Deno.test("compareExamples() counts differences, decisions, ties, greedy flags a
   const found = compareExamples(ours, theirs, tolerance);
   assertEquals([found.differing, found.decisions, found.ties, found.greedy, found.hashes], [1, 1, 1, 1, 1]);
   assertEquals([found.worst, isSound(found)], [4, false]);
+  assertEquals(found.means, { acc: { ours: 1, theirs: 0.75 } });
 });
 
 Deno.test("compareExamples() counts NaN as a difference and refuses another number of examples or choices", () => {
-  const whole = (logLikelihood: number): CheckedExample => ({ answers: [{ logLikelihood }], lengths: [], hashes: [] });
+  const whole = (logLikelihood: number): CheckedExample => ({
+    answers: [{ logLikelihood }],
+    lengths: [],
+    hashes: [],
+    outcomes: {},
+  });
   assertEquals(compareExamples([whole(NaN)], [whole(-1)], tolerance).differing, 1);
   assertThrows(() => compareExamples([whole(-1)], [], tolerance), UsageError, "The harness has 0 examples");
   assertThrows(() => compareExamples([whole(-1)], [example([-1, -2])], tolerance), UsageError, "2 answers");
@@ -37,15 +44,18 @@ Deno.test("compareExamples() counts NaN as a difference and refuses another numb
 
 Deno.test("readSamples() reads choices and whole documents", () => {
   const lines = [
-    { filtered_resps: [["-3.25", "False"], ["-1e-07", "True"]], doc_hash: "d", prompt_hash: "p", target_hash: "t" },
-    { filtered_resps: ["-812.4"], doc_hash: "d", prompt_hash: "p", target_hash: "t" },
-  ].map((line) => `${JSON.stringify(line)}\n`).join("");
+    { filtered_resps: [["-3.25", "False"], ["-1e-07", "True"]], metrics: ["acc"], acc: 1 },
+    { filtered_resps: ["-812.4"], metrics: ["word_perplexity"], word_perplexity: [-812.4, 9] },
+  ].map((line) => ({ ...line, doc_hash: "d", prompt_hash: "p", target_hash: "t" })).map((line) =>
+    `${JSON.stringify(line)}\n`
+  ).join("");
   assertEquals(readSamples(lines), [
     {
       answers: [{ logLikelihood: -3.25, isGreedy: false }, { logLikelihood: -1e-7, isGreedy: true }],
       lengths: [],
       hashes: ["d", "p", "t"],
+      outcomes: { acc: 1 },
     },
-    { answers: [{ logLikelihood: -812.4 }], lengths: [], hashes: [] },
+    { answers: [{ logLikelihood: -812.4 }], lengths: [], hashes: [], outcomes: {} },
   ]);
 });
