@@ -23,7 +23,7 @@ import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
 import { checkpointPlace, compensation, recover, type StageHost, trainingWindows } from "./learning.ts";
 import { peakMemory, residentMemoryBytes } from "./memory.ts";
-import { measureTask } from "./multiple_choice.ts";
+import { measureTask, type ScoredExample } from "./multiple_choice.ts";
 import { measurePerplexity } from "./perplexity.ts";
 import { createScorer } from "./scorer.ts";
 import { runPaths } from "./store.ts";
@@ -36,6 +36,8 @@ export interface CellHost {
   report(phase: string): void;
   /** Does `work` while no other cell of the run computes. */
   alone<T>(work: () => Promise<T>): Promise<T>;
+  /** Told the scores of every example of a task. */
+  onScored?(task: string, scored: readonly ScoredExample[]): void;
   signal: AbortSignal;
 }
 
@@ -72,7 +74,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
   const pruneS = secondsSince(start);
 
   start = performance.now();
-  const { perplexity, tasks } = await evaluate(job, model, tokenizer, host);
+  const { perplexity, tasks, generations } = await evaluate(job, model, tokenizer, host);
   engine.check();
   let evaluateS = secondsSince(start);
   const { throughput: choice } = cell;
@@ -98,6 +100,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
     perplexity,
     tasks,
     throughput,
+    ...generations && { generations },
     memory: { afterLoadBytes, peakBytes: peak.bytes, measure: peak.measure },
     timings: { loadS, pruneS, evaluateS },
   };
@@ -203,7 +206,7 @@ async function evaluate(
   model: LlamaModel,
   tokenizer: Tokenizer,
   host: CellHost,
-): Promise<Pick<DoneRecord, "perplexity" | "tasks">> {
+): Promise<Pick<DoneRecord, "perplexity" | "tasks" | "generations">> {
   let phase = "";
   let reported = 0;
   const scorer = createScorer(scoringModel(model), tokenizer, {
@@ -224,7 +227,13 @@ async function evaluate(
   const tasks: DoneRecord["tasks"] = [];
   for (const task of cell.tasks) {
     enter(task);
-    tasks.push((await measureTask(scorer, task, { data, limit: cell.limit })).result);
+    const { result, scored } = await measureTask(scorer, task, { data, limit: cell.limit, fewshot: cell.numFewshot });
+    tasks.push(result);
+    host.onScored?.(task, scored);
   }
-  return { perplexity, tasks };
+  if (!cell.generations) return { perplexity, tasks };
+  enter("generate");
+  const { prompts, tokens } = cell.generations;
+  const texts = await scorer.generate(prompts, { maxTokens: tokens });
+  return { perplexity, tasks, generations: prompts.map((prompt, i) => ({ prompt, text: texts[i].text })) };
 }

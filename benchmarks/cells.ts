@@ -121,6 +121,8 @@ export function expandCells(
     perplexity: config.perplexity,
     tasks: config.tasks,
     ...(config.limit === undefined ? {} : { limit: config.limit }),
+    ...config.numFewshot > 0 && config.tasks.length > 0 && { numFewshot: config.numFewshot },
+    ...config.generate.length > 0 && { generations: { prompts: config.generate, tokens: config.generateTokens } },
     ...(config.throughput === undefined ? {} : { throughput: config.throughput }),
   };
   const cells: Cell[] = [{ ...common, method: null, sparsity: 0, seed: config.seeds[0] }];

@@ -19,6 +19,8 @@ export interface Flag {
   parse(text: string): unknown;
   /** Value of a switch that is turned off; absent, as if the key were not there, unless given. */
   off?: unknown;
+  /** Whether the flag may be given several times: the values are a list. */
+  many?: boolean;
 }
 
 const list = (text: string): string[] => text.split(",").map((part) => part.trim()).filter((part) => part !== "");
@@ -48,6 +50,10 @@ export const FLAGS: Record<Key, Flag> = {
   perplexity: listFlag("CORPUS[/SPLIT][:PROTOCOL[:L[:WINDOWS]]],…", parsePerplexity),
   tasks: listFlag("LIST"),
   limit: numberFlag("N"),
+  numFewshot: numberFlag("N"),
+  generate: { ...textFlag("PROMPT"), many: true },
+  generateTokens: numberFlag("N"),
+  logSamples: { value: null, parse: () => true, off: false },
   throughput: { value: null, parse: () => ({}) },
   data: textFlag("DIR"),
   out: textFlag("DIR"),
@@ -198,16 +204,21 @@ export function parseFlags(argv: string[], extra: ExtraFlags = {}): ParsedFlags 
   const switches = keys.filter((key) => FLAGS[key].value === null).map(flagName);
   const args = parseStrictly(argv, {
     string: strings,
+    collect: keys.filter((key) => FLAGS[key].many).map(flagName),
     boolean: [...switches, ...extra.boolean ?? []],
     negatable: switches,
     default: Object.fromEntries(switches.map((name) => [name, undefined])),
   });
   const values: Record<string, unknown> = {};
+  const parse = (key: Key, text: string): unknown => {
+    if (text.trim() === "") throw new UsageError(`--${flagName(key)} needs a value: ${FLAGS[key].value}`);
+    return FLAGS[key].parse(text);
+  };
   for (const key of keys) {
     const text = args[flagName(key)];
-    if (typeof text === "string") {
-      if (text.trim() === "") throw new UsageError(`--${flagName(key)} needs a value: ${FLAGS[key].value}`);
-      values[key] = FLAGS[key].parse(text);
+    if (typeof text === "string") values[key] = parse(key, text);
+    else if (Array.isArray(text)) {
+      if (text.length > 0) values[key] = text.map((one: string) => parse(key, one));
     } else if (text !== undefined) values[key] = text === true ? FLAGS[key].parse("") : FLAGS[key].off;
   }
   const names = [...extra.string ?? [], ...extra.boolean ?? []];
@@ -225,6 +236,8 @@ export function parseStrictly(
   options: {
     string?: readonly string[];
     boolean?: readonly string[];
+    /** Strings that may be given several times: always an array. */
+    collect?: readonly string[];
     negatable?: readonly string[];
     default?: Record<string, unknown>;
     /** How many positional arguments are allowed; 0 by default. */
@@ -236,6 +249,7 @@ export function parseStrictly(
   const args = parseArgs(argv, {
     string: [...string, "_"],
     boolean: [...boolean, "help"],
+    collect: [...options.collect ?? []],
     negatable: [...negatable],
     alias: { h: "help" },
     default: options.default ?? {},

@@ -13,6 +13,7 @@ export const cellJobSchema = z.strictObject({
   data: z.string().optional().describe("folder with data sets"),
   commit: z.string().nullable().describe("git commit of the harness"),
   keepWeights: z.boolean().optional().describe("whether changed weights are stored; by the model's size when absent"),
+  logSamples: z.boolean().describe("whether every example is written with its scores"),
   coordinated: z.boolean().describe("a parent holds standard input: it gives turns for timing, and its end is ours"),
 });
 /** What a cell's process is told. */

@@ -11,7 +11,7 @@ import type { DoneRecord, PerplexityResult, TaskResult } from "../core/schema.ts
 import type { Task } from "../datasets/define.ts";
 import { FEWSHOT_SEED } from "../datasets/fewshot.ts";
 import { tasks } from "../datasets/mod.ts";
-import { cellName } from "./cells.ts";
+import { cellName, type PlannedCell } from "./cells.ts";
 import { metricNames, outcome, requestsOf, type ScoredExample } from "./multiple_choice.ts";
 import { writeAtomically } from "./store.ts";
 
@@ -156,6 +156,8 @@ function multipleChoiceEntry({ task: name, version, numFewshot, metrics, samples
   };
 }
 
+const isRolling = ({ protocol }: PerplexityResult) => protocol === "c";
+
 /** Protocol (c), which is the harness's own; the two others have no task there. */
 function rollingEntry({ corpus: name, documents, windows, dataset }: PerplexityResult): TaskEntry {
   const { wordPerplexity, bytePerplexity, bitsPerByte } = documents!;
@@ -218,7 +220,7 @@ export function lmEvalResults(
   const { cell, environment, size, weights } = record;
   const entries = [
     ...record.tasks.map(multipleChoiceEntry),
-    ...record.perplexity.filter(({ protocol }) => protocol === "c").map(rollingEntry),
+    ...record.perplexity.filter(isRolling).map(rollingEntry),
   ];
   const sorted = entries.toSorted((a, b) => (a.name < b.name ? -1 : 1));
   const name = cellName(record);
@@ -290,11 +292,28 @@ export function lmEvalResults(
 /** Samples of a cell by task. */
 export type CellSamples = ReadonlyMap<string, readonly LmEvalSample[]>;
 
+/** Folder of a cell's files in `folder`. */
+function ownFolder(folder: string, planned: PlannedCell): string {
+  return join(folder, sanitizeModelName(cellName(planned)));
+}
+
+/** Whether `folder` holds samples of a cell. */
+export function hasSamples(folder: string, planned: PlannedCell): boolean {
+  try {
+    return [...Deno.readDirSync(ownFolder(folder, planned))].some(({ name }) => name.startsWith("samples_"));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
 /** Writes the results file of a cell, and a samples file for each task of `samples`, into `folder/<name of the cell>`.
- * The names depend on the record alone: writing again replaces them.
+ * The names depend on the record alone: writing again replaces them. A cell without a result that the harness has a
+ * place for gets no files.
  * @returns the files' paths, results first */
 export function writeLmEvalFiles(folder: string, record: DoneRecord, samples: CellSamples = new Map()): string[] {
-  const own = join(folder, sanitizeModelName(cellName(record)));
+  if (record.tasks.length === 0 && !record.perplexity.some(isRolling)) return [];
+  const own = ownFolder(folder, record);
   const stamp = lmEvalStamp(new Date(record.startedAt));
   const taskHashes = Object.fromEntries([...samples].map(([task, lines]) => [task, samplesHash(lines)]));
   const files: [name: string, content: string][] = [

@@ -3,6 +3,7 @@
  * @module
  */
 import { SETUP_COMMAND } from "../core/engine.ts";
+import { UsageError } from "../core/errors.ts";
 import { calibrationSchema, type DatasetUse, type EngineName, type RunConfig } from "../core/schema.ts";
 import { loadCorpus, loadTask } from "../datasets/load.ts";
 import { corpora, getCorpus, getTask, tasks } from "../datasets/mod.ts";
@@ -35,7 +36,14 @@ export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) =
   const engine = await chooseEngine(config.engine, onEvent);
   const { source, tokenizer } = await openModel(config.model);
   const weights = source.origin.sha256;
+  const { maxPositions } = source.config;
   source.close();
+  if (config.generate.length > 0 && config.generateTokens >= maxPositions) {
+    throw new UsageError(
+      `generateTokens must be less than the ${maxPositions} positions of the model: current ${config.generateTokens} ` +
+        "(--generate-tokens gives it)",
+    );
+  }
   const fingerprint = { weights, tokenizer: tokenizer.sha256, data: await hashData(config) };
   return { config, engine, fingerprint, cells: expandCells(config, { engine, fingerprint, needsCalibration, learns }) };
 }
@@ -77,6 +85,10 @@ async function hashData(config: SweepPlan["config"]): Promise<Record<string, str
     const { dataset } = await loadCorpus(getCorpus(corpus), { data, split });
     uses[`perplexity ${corpus}/${dataset.split}`] = dataset;
   }
-  for (const task of config.tasks) uses[`task ${task}`] = (await loadTask(getTask(task), { data, limit: 1 })).dataset;
+  for (const task of config.tasks) {
+    const { dataset, fewshotDataset } = await loadTask(getTask(task), { data, limit: 1, fewshot: config.numFewshot });
+    uses[`task ${task}`] = dataset;
+    if (fewshotDataset) uses[`few-shot ${task}`] = fewshotDataset;
+  }
   return Object.fromEntries(Object.entries(uses).map(([use, { sha256 }]) => [use, sha256]));
 }

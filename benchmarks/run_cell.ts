@@ -6,14 +6,31 @@
  * @module
  */
 import { UsageError } from "../core/errors.ts";
-import { type FailedRecord, SCHEMA_VERSION } from "../core/schema.ts";
+import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../core/schema.ts";
+import { getTask } from "../datasets/mod.ts";
 import { measureCell } from "./cell.ts";
 import { classifyError } from "./failure.ts";
 import { type CellEvent, type CellJob, cellJobSchema } from "./job.ts";
-import { readRecord, recordPath, writeRecord } from "./store.ts";
+import { type CellSamples, type LmEvalSample, lmEvalSamples, writeLmEvalFiles } from "./lm_eval_files.ts";
+import { readRecord, recordPath, runPaths, writeRecord } from "./store.ts";
 
 function tell(event: CellEvent): void {
   Deno.stdout.writeSync(new TextEncoder().encode(JSON.stringify(event) + "\n"));
+}
+
+function report(phase: string): void {
+  tell({ event: "phase", phase });
+  console.error(`${new Date().toISOString()} ${phase}`);
+}
+
+/** Writes the results as lm-evaluation-harness does. They come before the record, so that a finished cell has them; that
+ * they cannot be written does not cost the measured numbers. */
+function tryToWriteLmEvalFiles(out: string, record: DoneRecord, samples: CellSamples): void {
+  try {
+    writeLmEvalFiles(runPaths(out).lmEval, record, samples);
+  } catch (error) {
+    report(`the files for lm-evaluation-harness's readers could not be written: ${(error as Error).message}`);
+  }
 }
 
 /** Waits for turns on standard input; the process ends when the parent does, however that ended. */
@@ -52,11 +69,12 @@ async function main(path: string): Promise<void> {
     cell: job.cell,
     startedAt: startedAt.toISOString(),
   } as const;
+  const samples = new Map<string, LmEvalSample[]>();
   try {
     const measured = await measureCell(job, {
-      report: (phase) => {
-        tell({ event: "phase", phase });
-        console.error(`${new Date().toISOString()} ${phase}`);
+      report,
+      onScored: (task, scored) => {
+        if (job.logSamples) samples.set(task, lmEvalSamples(getTask(task), scored));
       },
       alone: async (work) => {
         await takeTurn();
@@ -66,7 +84,10 @@ async function main(path: string): Promise<void> {
       },
       signal: new AbortController().signal,
     });
-    writeRecord(job.out, { ...head, seconds: (Date.now() - startedAt.getTime()) / 1000, state: "done", ...measured });
+    const seconds = (Date.now() - startedAt.getTime()) / 1000;
+    const record: DoneRecord = { ...head, seconds, state: "done", ...measured };
+    tryToWriteLmEvalFiles(job.out, record, samples);
+    writeRecord(job.out, record);
   } catch (error) {
     console.error(error);
     const failed: FailedRecord = {

@@ -15,6 +15,7 @@ export function runPaths(out: string): {
   records: string;
   cache: string;
   weights: string;
+  lmEval: string;
   report: string;
   logs: string;
   jobs: string;
@@ -25,6 +26,7 @@ export function runPaths(out: string): {
     records: join(out, "records"),
     cache: join(out, "cache"),
     weights: join(out, "weights"),
+    lmEval: join(out, "lm-eval"),
     report: join(out, "report"),
     logs: join(out, "logs"),
     jobs: join(out, "jobs"),
@@ -175,16 +177,18 @@ export function setAside(path: string): string {
 
 /** Removes what a killed process left half written. Only for who holds the folder's lock. */
 export function removeTemporaryFiles(out: string): void {
-  const { records, cache, weights } = runPaths(out);
-  for (const folder of [out, records, cache, weights]) {
-    let names: string[];
+  const { records, cache, weights, lmEval } = runPaths(out);
+  const entries = (folder: string): Deno.DirEntry[] => {
     try {
-      names = [...Deno.readDirSync(folder)].map((entry) => entry.name);
+      return [...Deno.readDirSync(folder)];
     } catch (error) {
-      if (error instanceof Deno.errors.NotFound) continue;
+      if (error instanceof Deno.errors.NotFound) return [];
       throw error;
     }
-    for (const name of names) if (/\.\d+\.tmp$/.test(name)) Deno.removeSync(join(folder, name));
+  };
+  const perCell = entries(lmEval).filter(({ isDirectory }) => isDirectory).map(({ name }) => join(lmEval, name));
+  for (const folder of [out, records, cache, weights, ...perCell]) {
+    for (const { name } of entries(folder)) if (/\.\d+\.tmp$/.test(name)) Deno.removeSync(join(folder, name));
   }
 }
 

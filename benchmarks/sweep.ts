@@ -11,6 +11,7 @@ import { canonicalJson, cellLabels, cellName, type PlannedCell } from "./cells.t
 import { resolveConfig } from "./config.ts";
 import { harnessCommit } from "./environment.ts";
 import { classifyExit } from "./failure.ts";
+import { hasSamples } from "./lm_eval_files.ts";
 import { planSweep, type SweepPlan } from "./plan.ts";
 import type { SweepEvent } from "./progress.ts";
 import { runConcurrently, type Turns } from "./scheduler.ts";
@@ -82,6 +83,7 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
     if (record?.state === "failed") retried++;
   }
   const skipped = plan.cells.length - pending.length;
+  noteMissingSamples(plan, pending, onEvent);
   onEvent({ event: "start", cells: plan.cells.length, finished: skipped, retried, jobs, out });
 
   const counts = { done: 0, failed: 0 };
@@ -114,6 +116,21 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   return { records, ...counts, skipped, interrupted: signal.aborted };
 }
 
+/** Says which finished cells cannot get the samples files that were asked for. */
+function noteMissingSamples(
+  { config, cells }: SweepPlan,
+  pending: readonly PlannedCell[],
+  onEvent: (event: SweepEvent) => void,
+): void {
+  if (!config.logSamples || config.tasks.length === 0) return;
+  const { lmEval } = runPaths(config.out);
+  const missing = cells.filter((planned) => !pending.includes(planned) && !hasSamples(lmEval, planned)).length;
+  if (missing === 0) return;
+  const message = `${missing} finished cells have no samples files, since they were run without --log-samples: ` +
+    "another --out measures them again";
+  onEvent({ event: "note", message });
+}
+
 /** Runs one cell in its process. Returns its record; the one of a crash is written here, as the process no longer can.
  * Undefined when the run was stopped. */
 async function runCell(
@@ -121,7 +138,7 @@ async function runCell(
   planned: PlannedCell,
   options: { commit: string | null; turns: Turns; signal: AbortSignal; onPhase: (phase: string) => void },
 ): Promise<CellRecord | undefined> {
-  const { out, data, keepWeights } = config;
+  const { out, data, keepWeights, logSamples } = config;
   const { commit, turns, signal, onPhase } = options;
   const paths = runPaths(out);
   const name = cellName(planned);
@@ -132,6 +149,7 @@ async function runCell(
       out,
       ...(data === undefined ? {} : { data }),
       ...(keepWeights === undefined ? {} : { keepWeights }),
+      logSamples,
       commit,
       coordinated: true,
     },
@@ -176,9 +194,11 @@ function storedRecord(
 
 /** What must be equal for numbers to stand beside each other in one folder. */
 function protocolOf({ config, engine, fingerprint }: z.infer<typeof runFileSchema>): Record<string, unknown> {
-  const { units, ffnMultiple, calibration, perplexity, tasks, limit, throughput, training } = config;
+  const { units, ffnMultiple, calibration, perplexity, tasks, limit, numFewshot, throughput, training } = config;
   const { weights, tokenizer, data } = fingerprint;
-  const measured = { units, ffnMultiple, calibration, perplexity, tasks, limit, throughput };
+  const { generate, generateTokens } = config;
+  const generations = generate.length === 0 ? null : { generate, generateTokens };
+  const measured = { units, ffnMultiple, calibration, perplexity, tasks, limit, numFewshot, throughput, generations };
   return { weights, tokenizer, engine, ...measured, ...training && { training }, ...data };
 }
 

@@ -104,6 +104,14 @@ export const throughputChoiceSchema = z.strictObject({
   repeats: z.number().int().min(2).default(5).describe("timed repeats after one untimed pass of the same shape"),
 });
 
+/** Prompts to continue. */
+export const generationChoiceSchema = z.strictObject({
+  prompts: z.array(z.string().min(1)).min(1),
+  tokens: positiveInt.describe("most tokens after each prompt"),
+});
+/** Prompts to continue. */
+export type GenerationChoice = z.infer<typeof generationChoiceSchema>;
+
 /** A run: everything `bench run` needs. YAML presets and flags both give this. */
 export const runConfigSchema = z.strictObject({
   name: z.string().default("run").describe("title of the report"),
@@ -125,6 +133,10 @@ export const runConfigSchema = z.strictObject({
   perplexity: z.array(perplexityChoiceSchema).default([]).describe("perplexity measurements"),
   tasks: z.array(z.string()).default([]).describe("multiple-choice tasks"),
   limit: positiveInt.optional().describe("score only the first examples of each task"),
+  numFewshot: z.number().int().nonnegative().default(0).describe("solved examples in the prompts of all tasks"),
+  generate: z.array(z.string().min(1)).default([]).describe("a prompt that every model continues; give one flag each"),
+  generateTokens: positiveInt.default(40).describe("most tokens after each prompt, the most probable ones"),
+  logSamples: z.boolean().default(false).describe("write every example with its scores, as lm-evaluation-harness does"),
   throughput: throughputChoiceSchema.optional().describe("throughput measurement"),
   data: z.string().optional().describe("folder with data sets (JSON Lines, text)"),
   out: z.string().describe("folder for records and reports"),
@@ -152,6 +164,8 @@ export const cellSchema = z.strictObject({
   perplexity: z.array(perplexityChoiceSchema),
   tasks: z.array(z.string()),
   limit: positiveInt.optional(),
+  numFewshot: positiveInt.optional().describe("absent: none"),
+  generations: generationChoiceSchema.optional(),
   throughput: throughputChoiceSchema.optional(),
 });
 /** One cell. */
@@ -305,6 +319,10 @@ export const doneRecordSchema = z.strictObject({
   perplexity: z.array(perplexityResultSchema),
   tasks: z.array(taskResultSchema),
   throughput: z.array(throughputResultSchema),
+  generations: z.array(z.strictObject({
+    prompt: z.string(),
+    text: z.string().describe("the continuation alone"),
+  })).optional().describe("continuations by the most probable tokens, in the order asked for"),
   memory: z.strictObject({ afterLoadBytes: z.number(), peakBytes: z.number(), measure: z.string() }),
   timings: z.strictObject({ loadS: z.number(), pruneS: z.number(), evaluateS: z.number() }),
 });

@@ -135,7 +135,11 @@ export async function loadTask<Schema extends z.ZodType>(
     dataset: datasetUse(task, task.split, found, all.sha256),
   };
   if (fewshot === 0) return loaded;
-  if (task.folder) throw new UsageError(`Task "${task.id}" has no training split to draw ${fewshot} examples from`);
+  if (task.folder) {
+    throw new UsageError(
+      `Task "${task.id}" has no training split to draw ${fewshot} examples from: leave it out, or use none (0)`,
+    );
+  }
   const foundTrain = findSplit(task, places, {
     split: "train",
     names: [`${task.id}-train.jsonl`],

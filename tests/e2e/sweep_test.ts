@@ -3,26 +3,10 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { readRecords, runPaths } from "../../benchmarks/store.ts";
 import type { CellRecord } from "../../core/schema.ts";
+import { bench, finish } from "./bench_process.ts";
 
-const ROOT = join(import.meta.dirname!, "../..");
-const RIGHTS = ["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-ffi", "--allow-run=deno,git"];
 /** Cells of the preset `smoke`: dense and two methods. */
 const CELLS = 3;
-
-function bench(...args: string[]): Deno.ChildProcess {
-  return new Deno.Command("deno", {
-    args: ["run", "--no-prompt", ...RIGHTS, join(ROOT, "benchmarks/cli.ts"), ...args],
-    cwd: ROOT,
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-}
-
-async function finish(child: Deno.ChildProcess): Promise<{ code: number; stdout: string; stderr: string }> {
-  const { code, stdout, stderr } = await child.output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
-  return { code, stdout: text(stdout), stderr: text(stderr) };
-}
 
 /** Starts the smoke sweep, sends `signal` at the first event that `when` accepts, and waits for the end. */
 async function interrupted(

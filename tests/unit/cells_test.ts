@@ -32,6 +32,15 @@ const config = (changes: Partial<RunConfig> = {}): Ready =>
 const ids = (changes: Partial<RunConfig> = {}, fingerprint = FINGERPRINT) =>
   expandCells(config(changes), { ...RUN, fingerprint }).map(({ id }) => id);
 
+Deno.test("expandCells() names few-shot examples and prompts only where a run has them", () => {
+  const [plain] = expandCells(config({ logSamples: true }), RUN);
+  assertEquals([plain.id, "numFewshot" in plain.cell, "generations" in plain.cell], [ids()[0], false, false]);
+  const [full] = expandCells(config({ numFewshot: 5, generate: ["Once"], generateTokens: 8 }), RUN);
+  assertEquals([full.cell.numFewshot, full.cell.generations], [5, { prompts: ["Once"], tokens: 8 }]);
+  assertNotEquals(full.id, plain.id);
+  assertEquals(ids({ tasks: [], numFewshot: 5 }), ids({ tasks: [] }));
+});
+
 Deno.test("expandCells() gives the dense model first, then methods by level by seed", () => {
   const cells = expandCells(config(), RUN);
   assertEquals(cells.map(({ cell }) => [cell.method?.id ?? "dense", cell.sparsity, cell.seed].join(" ")), [

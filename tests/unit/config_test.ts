@@ -42,6 +42,30 @@ Deno.test("parseFlags() understands the command of the README", () => {
   assertEquals(config.throughput, undefined);
 });
 
+Deno.test("parseFlags() collects prompts, which may hold commas, and reads the flags of tasks", () => {
+  const flags = ["--methods", "random", "--sparsity", "0.5", "--out", "x"];
+  const config = fromFlags(
+    ...flags,
+    "--generate",
+    "One, two",
+    "--generate=Three",
+    "--num-fewshot",
+    "5",
+    "--log-samples",
+  );
+  assertEquals(config.generate, ["One, two", "Three"]);
+  assertEquals([config.generateTokens, config.numFewshot, config.logSamples], [40, 5, true]);
+  const plain = fromFlags(...flags);
+  assertEquals([plain.generate, plain.numFewshot, plain.logSamples], [[], 0, false]);
+  assertThrows(() => fromFlags(...flags, "--generate", ""), UsageError, "--generate needs a value: PROMPT");
+  assertThrows(() => fromFlags(...flags, "--num-fewshot=-1"), UsageError, "numFewshot must be at least 0: current -1");
+  assertThrows(
+    () => fromFlags(...flags, "--generate-tokens", "0"),
+    UsageError,
+    "generateTokens must be more than 0: current 0",
+  );
+});
+
 Deno.test("parseMethods() gives options to the method before them", () => {
   assertEquals(parseMethods("random,flap:structure=UL-UM,bias=true,layers=4,magnitude"), [
     { id: "random", options: {} },

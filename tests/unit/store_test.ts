@@ -148,11 +148,14 @@ inFolder("writeAtomically() leaves the old file and no temporary one when it fai
 });
 
 inFolder("removeTemporaryFiles() removes what a killed writer left, and nothing else", (out) => {
-  const { records } = runPaths(out);
+  const { records, lmEval } = runPaths(out);
   writeRecord(out, failedRecord("flap", 0.25, 0));
   Deno.writeTextFileSync(join(records, ".flap.json.123.tmp"), "half");
+  Deno.mkdirSync(join(lmEval, "flap"), { recursive: true });
+  for (const name of ["a.json", ".a.json.123.tmp"]) Deno.writeTextFileSync(join(lmEval, "flap", name), "");
   removeTemporaryFiles(out);
   assertEquals([...Deno.readDirSync(records)].length, 1);
+  assertEquals([...Deno.readDirSync(join(lmEval, "flap"))].map(({ name }) => name), ["a.json"]);
   assertEquals(readRecords(out).problems, []);
 });
 

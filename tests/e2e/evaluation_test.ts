@@ -1,0 +1,85 @@
+/** What `bench run` writes besides records: lm-evaluation-harness's files, generated text, few-shot scores. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { readRecords, runPaths } from "../../benchmarks/store.ts";
+import { bench, finish } from "./bench_process.ts";
+
+const FIXTURES = join(import.meta.dirname!, "../../datasets/fixtures");
+const DENSE = "run --model tiny --engine wasm --methods random --sparsity 0 --no-throughput".split(" ");
+
+async function inFolder(test: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await test(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** The only record in `out`, and the files of its cell for readers of lm-evaluation-harness's format. */
+function onlyCell(out: string) {
+  const { records: [record, ...others] } = readRecords(out);
+  assertEquals(others, []);
+  assert(record.state === "done");
+  const folder = join(runPaths(out).lmEval, `dense-${record.id}`);
+  const files = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+  return { record, files: files.map((name) => ({ name, text: Deno.readTextFileSync(join(folder, name)) })) };
+}
+
+Deno.test("bench run --log-samples writes results and samples, few-shot examples in the prompts, and continuations", () =>
+  inFolder(async (folder) => {
+    const data = join(folder, "data");
+    Deno.mkdirSync(data);
+    for (const name of ["arc_easy", "arc_easy-train"]) {
+      Deno.copyFileSync(join(FIXTURES, "arc_easy.jsonl"), join(data, `${name}.jsonl`));
+    }
+    const out = join(folder, "out");
+    const flags = [...DENSE, "--tasks", "arc_easy", "--data", data, "--num-fewshot", "2", "--log-samples"];
+    const prompts = ["The cat", "One, two"];
+    const generate = [...prompts.flatMap((prompt) => ["--generate", prompt]), "--generate-tokens", "4"];
+    const { code, stderr } = await finish(bench(...flags, ...generate, "--out", out));
+    assertEquals(code, 0, stderr);
+    const { record, files: [results, samples, ...others] } = onlyCell(out);
+    assertEquals(others, []);
+
+    const lines = samples.text.trimEnd().split("\n").map((line) => JSON.parse(line));
+    const [task] = record.tasks;
+    assertEquals([task.numFewshot, task.fewshotDataset?.split], [2, "train"]);
+    assertEquals(lines.map(({ acc }) => acc).join(""), task.outcomes.acc);
+    for (const { arguments: { gen_args_0: { arg_0: prompt } } } of lines) {
+      assertEquals(prompt.split("\n\n").length, 3, "two solved examples and the question");
+    }
+    const written = JSON.parse(results.text);
+    assertEquals(written.results.arc_easy["acc,none"], task.metrics.acc.value);
+    assertEquals([written["n-shot"].arc_easy, written.config.fewshot_seed], [2, 1234]);
+    assertEquals(Object.keys(written.task_hashes), ["arc_easy"]);
+
+    assertEquals(record.generations?.map(({ prompt }) => prompt), prompts);
+    for (const { text } of record.generations!) assert(text.length > 0);
+  }));
+
+Deno.test("bench run writes results without samples unless asked, and says which cells lack them later", () =>
+  inFolder(async (out) => {
+    const flags = [...DENSE, "--tasks", "tiny-facts", "--limit", "5", "--out", out];
+    assertEquals((await finish(bench(...flags))).code, 0);
+    const { record, files } = onlyCell(out);
+    assertEquals(files.length, 1);
+    assertEquals(JSON.parse(files[0].text).pruning.id, record.id);
+    const { code, stderr } = await finish(bench(...flags, "--log-samples"));
+    assertEquals(code, 0);
+    assertStringIncludes(stderr, "1 finished cells have no samples files");
+  }));
+
+Deno.test("bench run refuses few-shot examples without a training split, and more tokens than positions", () =>
+  inFolder(async (out) => {
+    for (
+      const [flags, message] of [
+        [["--tasks", "tiny-facts", "--num-fewshot", "2"], 'Task "tiny-facts" has no training split'],
+        [["--generate", "a", "--generate-tokens", "100000"], "generateTokens must be less than the"],
+      ] as const
+    ) {
+      const { code, stderr } = await finish(bench(...DENSE, ...flags, "--out", out));
+      assertEquals(code, 2);
+      assertStringIncludes(stderr, message);
+    }
+  }));
