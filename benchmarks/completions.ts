@@ -8,10 +8,9 @@ import { codePointLength } from "../core/python_text.ts";
 import type { Tokenizer } from "../core/tokenizer.ts";
 import type { TokenLogProb } from "../models/generate.ts";
 import type { ScoringModel } from "../models/scoring.ts";
+import { batchBudget, scoreInBatches } from "./batches.ts";
 import { type GeneratedText, generateTexts, textAfter } from "./generation.ts";
-import { packBatches } from "./packing.ts";
 import type { ScoredSequence } from "./requests.ts";
-import { DEFAULT_BATCH_TOKENS } from "./scorer.ts";
 
 /** What is asked for. */
 export interface CompletionRequest {
@@ -129,20 +128,23 @@ async function scorePrompts(
     return ids.length > model.maxPositions ? { ids, scored: ids.length - 1 } : { ids: [...ids, 0], scored: ids.length };
   });
   const results = prompts.map((ids): Entry[] => [{ id: ids[0], score: null }]);
-  for (const { batch, targets, owners } of packBatches(sequences, DEFAULT_BATCH_TOKENS)) {
-    signal?.throwIfAborted();
-    const { logProbs, top } = await model.scoreTop(batch, targets, Math.max(1, count));
-    owners.forEach((owner, i) => {
-      const ids = prompts[order[owner]];
-      const entries = results[order[owner]];
-      const [best] = top[i];
-      entries.push(
-        entries.length < ids.length
-          ? { id: ids[entries.length], score: { logProb: logProbs[i], top: top[i] } }
-          : { id: best.id, score: { logProb: best.logProb, top: top[i] } },
-      );
-    });
-  }
+  await scoreInBatches(sequences, {
+    batchTokens: batchBudget(model.bytesPerToken),
+    score: ({ batch, targets }) => model.scoreTop(batch, targets, Math.max(1, count)),
+    take: ({ logProbs, top }, _packed, owners) => {
+      owners.forEach((owner, i) => {
+        const ids = prompts[order[owner]];
+        const entries = results[order[owner]];
+        const [best] = top[i];
+        entries.push(
+          entries.length < ids.length
+            ? { id: ids[entries.length], score: { logProb: logProbs[i], top: top[i] } }
+            : { id: best.id, score: { logProb: best.logProb, top: top[i] } },
+        );
+      });
+    },
+    signal,
+  });
   return results;
 }
 

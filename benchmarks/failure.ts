@@ -11,12 +11,17 @@ type Failure = FailedRecord["failure"];
 const OUT_OF_MEMORY =
   /out of memory|allocation failed|failed to allocate|\bOOM\b|RESOURCE_EXHAUSTED|ENOMEM|memory access out of bounds|Cannot enlarge memory/i;
 
+/** Whether an exception says that memory ran out. */
+export function isOutOfMemory(error: unknown): boolean {
+  return OUT_OF_MEMORY.test(error instanceof Error ? error.message : String(error));
+}
+
 /** The class and the message of an exception. */
 export function classifyError(error: unknown): Pick<Failure, "kind" | "message"> {
   const message = error instanceof Error ? error.message : String(error);
   if (error instanceof UsageError) return { kind: "usage", message };
   if (error instanceof NumericError) return { kind: "numeric", message };
-  if (OUT_OF_MEMORY.test(message)) return { kind: "out-of-memory", message };
+  if (isOutOfMemory(error)) return { kind: "out-of-memory", message };
   if (error instanceof EngineError) return { kind: "engine", message };
   return { kind: "error", message: error instanceof Error ? `${error.name}: ${message}` : message };
 }

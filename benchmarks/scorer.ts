@@ -6,8 +6,8 @@
 import { NumericError, UsageError } from "../core/errors.ts";
 import type { Tokenizer } from "../core/tokenizer.ts";
 import type { ScoringModel } from "../models/scoring.ts";
+import { batchBudget, scoreInBatches } from "./batches.ts";
 import { type GeneratedText, generateTexts, type TextOptions } from "./generation.ts";
-import { packBatches } from "./packing.ts";
 import {
   type BosPolicy,
   encodeRequest,
@@ -29,11 +29,11 @@ export interface ScorerOptions {
   /** Beginning-of-sequence token of whole texts. `single`, the default: it stands before the text and is not scored.
    * `lm-eval`: the text's own encoding keeps its token as well, which is then scored. */
   rollingBos?: "single" | "lm-eval";
-  /** Most tokens of a batch, padding included. */
+  /** Most tokens of a batch, padding included; by {@linkcode batchBudget} unless given. */
   batchTokens?: number;
   /** Stops between two batches. */
   signal?: AbortSignal;
-  /** Called after each batch with the share of the work that is done, in (0, 1]. */
+  /** Called after each batch with the share of the sequences that is done, in (0, 1]. */
   onProgress?(share: number): void;
 }
 
@@ -79,9 +79,6 @@ export interface Scorer {
   generate(contexts: readonly string[], options: Omit<TextOptions, "signal">): Promise<GeneratedText[]>;
 }
 
-/** Tokens of a batch unless the options say otherwise: on two cores 512 takes the least time, and little memory. */
-export const DEFAULT_BATCH_TOKENS = 512;
-
 function checkIds(sequences: readonly ScoredSequence[], vocabSize: number): void {
   for (const { ids } of sequences) {
     for (const id of ids) {
@@ -97,7 +94,8 @@ function checkIds(sequences: readonly ScoredSequence[], vocabSize: number): void
 /** Puts a model and its tokenizer together. */
 export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options: ScorerOptions = {}): Scorer {
   const { bos = "tokenizer", encoding = "lm-eval", rollingBos = "single" } = options;
-  const { batchTokens = DEFAULT_BATCH_TOKENS, signal, onProgress } = options;
+  const { signal, onProgress } = options;
+  let { batchTokens } = options;
   const encodingOptions: EncodingOptions = { bos, encoding, maxTokens: model.maxPositions };
 
   /** Calls `take` with each scored token: sequence, its natural-log probability, whether it is the most probable. */
@@ -106,19 +104,21 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
     take: (sequence: number, logProb: number, isGreedy: boolean) => void,
   ): Promise<void> {
     checkIds(sequences, model.vocabSize);
-    const batches = packBatches(sequences, batchTokens);
-    let done = 0;
-    for (const { batch, targets, owners } of batches) {
-      signal?.throwIfAborted();
-      const { logProbs, isGreedy } = await model.score(batch, targets);
-      owners.forEach((owner, i) => {
-        if (!Number.isFinite(logProbs[i])) {
-          throw new NumericError(`The model gives ${logProbs[i]} as the log-probability of token ${targets.ids[i]}`);
-        }
-        take(owner, logProbs[i], isGreedy[i]);
-      });
-      onProgress?.(++done / batches.length);
-    }
+    // What ran out of memory once is not tried again.
+    batchTokens = await scoreInBatches(sequences, {
+      batchTokens: batchTokens ?? batchBudget(model.bytesPerToken),
+      score: ({ batch, targets }) => model.score(batch, targets),
+      take: ({ logProbs, isGreedy }, { targets }, owners) => {
+        owners.forEach((owner, i) => {
+          if (!Number.isFinite(logProbs[i])) {
+            throw new NumericError(`The model gives ${logProbs[i]} as the log-probability of token ${targets.ids[i]}`);
+          }
+          take(owner, logProbs[i], isGreedy[i]);
+        });
+      },
+      signal,
+      onProgress,
+    });
   }
 
   async function scoreSequences(sequences: readonly ScoredSequence[]): Promise<LogLikelihood[]> {

@@ -84,7 +84,7 @@ function splitPacked(packed: tf.Tensor2D, layout: AttentionLayout): { q: tf.Tens
 
 /** Queries at once. Positions are causal, so a block of queries needs no key after its last one: about half of the
  * work is left out, and the scores of a block stay in the processor's cache. */
-const QUERY_BLOCK = 128;
+export const QUERY_BLOCK = 128;
 
 interface Block {
   start: number;

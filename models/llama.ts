@@ -279,8 +279,9 @@ export function embed(model: LlamaModel, tokens: Int32Array): tf.Tensor2D {
  * @throws {RangeError} when the batch does not fit the model. */
 export function forward(model: LlamaModel, input: TokenBatch, options: ForwardOptions = {}): tf.Tensor2D {
   checkBatch(model.config, input);
-  const pass = createPass(model.config, input);
-  const hidden = tf.tidy(() => {
+  return tf.tidy(() => {
+    // Whatever throws, such as a device without memory, the pass is freed with everything else.
+    const pass = createPass(model.config, input);
     let x = embed(model, input.tokens);
     model.layers.forEach((layer, l) => {
       const previous = x;
@@ -289,8 +290,6 @@ export function forward(model: LlamaModel, input: TokenBatch, options: ForwardOp
     });
     return rmsNorm(x, model.finalNorm, model.config.normEpsilon);
   });
-  disposePass(pass);
-  return hidden;
 }
 
 function checkBatch(config: LlamaConfig, { tokens, batch, length, positions, segments }: TokenBatch): void {

@@ -3,7 +3,9 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { QUERY_BLOCK } from "../core/attention.ts";
 import { currentEngine } from "../core/engine.ts";
+import { type LlamaConfig, queryHeads } from "./config.ts";
 import { type GeneratedToken, generateTokens, type GenerationOptions, type TokenLogProb } from "./generate.ts";
 import { forward, type ForwardOptions, type LlamaModel, logits, targetLogProbs, type TokenBatch } from "./llama.ts";
 
@@ -29,6 +31,8 @@ export interface ScoringModel {
   vocabSize: number;
   /** Longest sequence, in tokens. */
   maxPositions: number;
+  /** About what a token of a batch takes on the device while the widest layer is computed. */
+  bytesPerToken: number;
   /** Natural-log probability of each target, and whether it is the most probable token there.
    * @throws {NumericError} on NaN or infinity. */
   score(batch: TokenBatch, targets: ScoredTargets): Promise<TargetScores>;
@@ -75,6 +79,16 @@ async function topLogProbs(
   return results;
 }
 
+/** Floats of a token that live at once: the residual stream, its norm and what is added to it; query, key, value and
+ * what attention makes of them; three copies of the scores of a block of queries; gate, up and two of their products. */
+function bytesPerToken({ width, headSize, layers }: LlamaConfig): number {
+  const floats = layers.map((layer) => {
+    const heads = queryHeads(layer);
+    return 4 * width + 4 * (heads + layer.kvGroups) * headSize + 3 * heads * QUERY_BLOCK + 4 * layer.ffnChannels;
+  });
+  return 4 * Math.max(...floats);
+}
+
 /** `model` for scoring and generating, with masks if given. Only scored rows go through the vocabulary projection. */
 export function scoringModel(model: LlamaModel, options: Pick<ForwardOptions, "masks"> = {}): ScoringModel {
   const { vocabSize, maxPositions } = model.config;
@@ -83,9 +97,7 @@ export function scoringModel(model: LlamaModel, options: Pick<ForwardOptions, "m
     { rows }: ScoredTargets,
     use: (scored: tf.Tensor2D) => Promise<Result>,
   ): Promise<Result> => {
-    const hidden = forward(model, batch, options);
-    const scored = tf.tidy(() => tf.gather(hidden, tf.tensor1d(rows, "int32")));
-    hidden.dispose();
+    const scored = tf.tidy(() => tf.gather(forward(model, batch, options), tf.tensor1d(rows, "int32")));
     try {
       return await use(scored);
     } finally {
@@ -95,6 +107,7 @@ export function scoringModel(model: LlamaModel, options: Pick<ForwardOptions, "m
   return {
     vocabSize,
     maxPositions,
+    bytesPerToken: bytesPerToken(model.config),
     score: (batch, targets) => onScored(batch, targets, (scored) => targetLogProbs(model, scored, targets.ids)),
     scoreTop: (batch, targets, count) =>
       onScored(batch, targets, async (scored) => {

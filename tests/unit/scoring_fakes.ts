@@ -62,6 +62,7 @@ export function fakeModel(
   const model: ScoringModel & { batches: TokenBatch[] } = {
     vocabSize,
     maxPositions,
+    bytesPerToken: 1,
     batches,
     score: (batch, { rows, ids }) => {
       batches.push(batch);

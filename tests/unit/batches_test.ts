@@ -1,0 +1,73 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { batchBudget, scoreInBatches } from "../../benchmarks/batches.ts";
+import type { ScoredSequence } from "../../benchmarks/requests.ts";
+import { createScorer } from "../../benchmarks/scorer.ts";
+import type { ScoringModel } from "../../models/scoring.ts";
+import { fakeLogProb, fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
+
+const OUT_OF_MEMORY = "OOM when allocating tensor with shape[512,49152]";
+
+/** A fake model whose device holds `most` tokens; `sizes` keeps the sizes of the batches that it was asked for. */
+function smallDevice(most: number, message = OUT_OF_MEMORY): ScoringModel & { sizes: number[] } {
+  const model = fakeModel();
+  const sizes: number[] = [];
+  return {
+    ...model,
+    sizes,
+    score: (batch, targets) => {
+      sizes.push(batch.tokens.length);
+      return batch.tokens.length > most ? Promise.reject(new Error(message)) : model.score(batch, targets);
+    },
+  };
+}
+
+/** Ten sequences of 9 inputs that begin differently. */
+const sequences = Array.from({ length: 10 }, (_, s): ScoredSequence => ({
+  ids: Array.from({ length: 10 }, (_, i) => 2 + s * 10 + i),
+  scored: 1,
+}));
+
+async function scoreOn(model: ScoringModel, batchTokens: number): Promise<{ scores: number[]; possible: number }> {
+  const scores: number[] = [];
+  const possible = await scoreInBatches(sequences, {
+    batchTokens,
+    score: ({ batch, targets }) => model.score(batch, targets),
+    take: ({ logProbs }, _batch, owners) => owners.forEach((owner, i) => scores[owner] = logProbs[i]),
+  });
+  return { scores, possible };
+}
+
+Deno.test("scoreInBatches() halves a batch that does not fit, and scores everything once", async () => {
+  const model = smallDevice(30);
+  const { scores, possible } = await scoreOn(model, 90);
+  assertEquals(scores, sequences.map(({ ids }) => fakeLogProb(ids.slice(0, 9), ids[9])));
+  // 90 and 45 fail; in 22 there is room for two sequences.
+  assertEquals(model.sizes, [90, 45, 18, 18, 18, 18, 18]);
+  assertEquals(possible, 22);
+});
+
+Deno.test("scoreInBatches() gives up at a single sequence, and at once on any other error", async () => {
+  const tooSmall = smallDevice(8);
+  await assertRejects(() => scoreOn(tooSmall, 90), Error, OUT_OF_MEMORY);
+  assertEquals(tooSmall.sizes, [90, 45, 18, 9]);
+  const broken = smallDevice(8, "device lost");
+  await assertRejects(() => scoreOn(broken, 90), Error, "device lost");
+  assertEquals(broken.sizes, [90]);
+});
+
+Deno.test("createScorer() does not ask again for what ran out of memory once", async () => {
+  const model = smallDevice(30);
+  const scorer = createScorer(model, fakeTokenizer(), { batchTokens: 90 });
+  const windows = sequences.map(({ ids }) => Int32Array.from(ids));
+  const first = await scorer.tokenLogProbs(windows);
+  model.sizes.length = 0;
+  assertEquals(await scorer.tokenLogProbs(windows), first);
+  assert(Math.max(...model.sizes) <= 22, `batches of ${model.sizes}`);
+});
+
+Deno.test("batchBudget() is a quarter of the free memory between two bounds", () => {
+  assertEquals(batchBudget(1000, 400_000), 100);
+  assertEquals(batchBudget(1000, 0), 32);
+  assertEquals(batchBudget(1000, 1e12), 512);
+  assert(batchBudget(1) >= 32);
+});
