@@ -37,9 +37,9 @@ export interface BatchOptions<Scores> {
 }
 
 /** Scores all sequences. When the device runs out of memory, the batch at fault and what is left are packed again in
- * batches of half its size, down to single sequences.
+ * batches of half its size, down to single rows.
  * @returns the tokens of a batch that were possible
- * @throws whatever `score` throws, out of memory only for a batch of one sequence. */
+ * @throws whatever `score` throws, out of memory only for a row that cannot be split. */
 export async function scoreInBatches<Scores>(
   sequences: readonly ScoredSequence[],
   { batchTokens, score, take, signal, onProgress }: BatchOptions<Scores>,
@@ -55,7 +55,8 @@ export async function scoreInBatches<Scores>(
       try {
         scores = await score(packed);
       } catch (error) {
-        if (!isOutOfMemory(error) || own.size === 1) throw error;
+        const isSmallest = own.size === 1 || packed.batch.batch === 1 && packed.batch.length > batchTokens;
+        if (!isOutOfMemory(error) || isSmallest) throw error;
         batchTokens = Math.floor(packed.batch.tokens.length / 2);
         break;
       }

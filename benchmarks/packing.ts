@@ -15,6 +15,8 @@ interface Row {
   members: number[];
   /** Tokens in the row. */
   length: number;
+  /** Inputs of its longest sequence. */
+  longest: number;
 }
 
 /** A batch and where its results belong. */
@@ -40,6 +42,10 @@ function commonPrefix(a: ScoredSequence, b: ScoredSequence, limit: number): numb
  * token stay apart: a row's attention costs the square of its length. */
 const LEAST_SAVING = 0.1;
 
+/** A row that is too long because one of its sequences is may hold others too, if they add at most this share: the
+ * choices after a long prompt with solved examples. */
+const MOST_ADDED = 0.25;
+
 /** Groups neighbouring sequences into rows of at most `rowTokens` tokens (a single sequence may be longer). */
 function packRows(sequences: readonly ScoredSequence[], rowTokens: number): Row[] {
   const rows: Row[] = [];
@@ -50,13 +56,15 @@ function packRows(sequences: readonly ScoredSequence[], rowTokens: number): Row[
       const prefixLength = commonPrefix(sequences[row.members[0]], sequence, row.prefixLength);
       // Every earlier member repeats what the prefix loses.
       const length = row.length + (row.members.length - 1) * (row.prefixLength - prefixLength) + inputs - prefixLength;
-      if (length <= rowTokens && row.length + inputs - length >= LEAST_SAVING * length) {
+      const longest = Math.max(row.longest, inputs);
+      const most = Math.max(rowTokens, (1 + MOST_ADDED) * longest);
+      if (length <= most && row.length + inputs - length >= LEAST_SAVING * length) {
         row.members.push(index);
-        Object.assign(row, { prefixLength, length });
+        Object.assign(row, { prefixLength, length, longest });
         return;
       }
     }
-    rows.push({ prefixLength: inputs, members: [index], length: inputs });
+    rows.push({ prefixLength: inputs, members: [index], length: inputs, longest: inputs });
   });
   return rows;
 }

@@ -55,6 +55,21 @@ Deno.test("scoreInBatches() gives up at a single sequence, and at once on any ot
   assertEquals(broken.sizes, [90]);
 });
 
+Deno.test("scoreInBatches() gives up at a row that cannot be split", async () => {
+  const context = Array.from({ length: 40 }, (_, i) => i + 2);
+  const sizes: number[] = [];
+  const attempt = scoreInBatches([50, 60, 70].map((id) => ({ ids: [...context, id, id], scored: 2 })), {
+    batchTokens: 90,
+    score: ({ batch }) => {
+      sizes.push(batch.tokens.length);
+      return Promise.reject(new Error(OUT_OF_MEMORY));
+    },
+    take: () => {},
+  });
+  await assertRejects(() => attempt, Error, OUT_OF_MEMORY);
+  assertEquals(sizes, [43, 43]);
+});
+
 Deno.test("createScorer() does not ask again for what ran out of memory once", async () => {
   const model = smallDevice(30);
   const scorer = createScorer(model, fakeTokenizer(), { batchTokens: 90 });

@@ -50,6 +50,13 @@ Deno.test("packBatches() encodes the context of an example's choices once", () =
   assertEquals([only.batch.batch, only.batch.length], [1, 12]);
 });
 
+Deno.test("packBatches() shares a context that is longer than a batch, as long as little is added to it", () => {
+  const context = Array.from({ length: 40 }, (_, i) => i + 2);
+  const choices = Array.from({ length: 8 }, (_, i) => ({ ids: [...context, i, i, i], scored: 3 }));
+  // Two ids of each choice are inputs: 42 inputs may grow by a quarter, to 52.
+  assertEquals(packBatches(choices, 20).map(({ batch }) => [batch.batch, batch.length]), [[1, 52], [1, 44]]);
+});
+
 Deno.test("packBatches() keeps examples apart that merely begin with the same token", () => {
   const examples = [2, 3, 4].map((id) => [0, ...Array.from({ length: 20 }, (_, i) => id + i)]);
   const [{ batch }] = packBatches(examples.map((ids) => ({ ids, scored: 1 })), 99);
