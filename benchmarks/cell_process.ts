@@ -4,6 +4,7 @@
  */
 import { dirname, join } from "node:path";
 import { denoRun } from "./deno_run.ts";
+import { isDiskFull } from "./failure.ts";
 import { cellEventSchema, type CellJob } from "./job.ts";
 import type { Turns } from "./scheduler.ts";
 import { toJson } from "./store.ts";
@@ -23,6 +24,8 @@ export interface CellProcess {
   threads: number;
   /** Whether native code is loaded. */
   ffi: boolean;
+  /** The process is killed after so many seconds; those in which it waits for a turn do not count. */
+  timeoutS?: number;
   turns: Turns;
   signal: AbortSignal;
   onPhase: (phase: string) => void;
@@ -33,6 +36,8 @@ export interface CellExit {
   status: Deno.CommandStatus;
   /** Whether it wrote the record. */
   recorded: boolean;
+  /** Whether the time limit ended it. */
+  timedOut: boolean;
   stderrTail: string;
 }
 
@@ -65,21 +70,55 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
   signal.addEventListener("abort", stop);
   if (signal.aborted) stop();
   let recorded = false;
+  const limit = startLimit(options.timeoutS, () => kill(child, "SIGKILL"));
   const events = readLines(child.stdout, async (line) => {
     const event = parseEvent(line);
     if (event?.event === "phase") options.onPhase(event.phase);
     if (event?.event === "recorded") recorded = true;
     if (event?.event === "give-turn") turns.give();
     if (event?.event === "take-turn") {
+      limit.pause();
       await turns.take();
+      limit.resume();
       await stdin.write(new TextEncoder().encode("go\n")).catch(() => {});
     }
   });
   const [stderrTail, status] = await Promise.all([copyToLog(child.stderr, logPath), child.status, events]);
   clearTimeout(timer);
+  limit.pause();
   signal.removeEventListener("abort", stop);
   await stdin.close().catch(() => {});
-  return { status, recorded, stderrTail };
+  return { status, recorded, timedOut: limit.passed(), stderrTail };
+}
+
+/** Calls `end` after `seconds` in all between pauses. */
+function startLimit(
+  seconds: number | undefined,
+  end: () => void,
+): { pause(): void; resume(): void; passed(): boolean } {
+  let leftMs = seconds === undefined ? Infinity : 1000 * seconds;
+  let passed = false;
+  let since = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const resume = () => {
+    since = performance.now();
+    // A timer takes at most 2^31 ms; nobody waits longer.
+    if (leftMs < 2 ** 31) {
+      timer = setTimeout(() => {
+        passed = true;
+        end();
+      }, leftMs);
+    }
+  };
+  resume();
+  return {
+    pause: () => {
+      clearTimeout(timer);
+      leftMs = Math.max(0, leftMs - (performance.now() - since));
+    },
+    resume,
+    passed: () => passed,
+  };
 }
 
 function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
@@ -106,13 +145,19 @@ async function readLines(stream: ReadableStream<Uint8Array>, onLine: (line: stri
   }
 }
 
-/** Copies `stream` to a file; returns the end of it. */
+/** Copies `stream` to a file; returns the end of it. A disk that is full costs the log, not the cell. */
 async function copyToLog(stream: ReadableStream<Uint8Array>, path: string): Promise<string> {
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
   const decoder = new TextDecoder();
   let tail = "";
+  let isFull = false;
   for await (const chunk of stream) {
-    for (let bytes = chunk; bytes.length > 0;) bytes = bytes.subarray(await file.write(bytes));
+    try {
+      for (let bytes = chunk; bytes.length > 0 && !isFull;) bytes = bytes.subarray(await file.write(bytes));
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      isFull = true;
+    }
     tail = (tail + decoder.decode(chunk, { stream: true })).slice(-TAIL_LENGTH);
   }
   return tail;

@@ -4,9 +4,11 @@
  */
 import { join } from "node:path";
 import { EngineError, unknownName, UsageError } from "../core/errors.ts";
+import type { FailureKind } from "../core/schema.ts";
 import { helpText } from "./cli_help.ts";
 import { listText, presetPath } from "./cli_ls.ts";
 import { type ConfigSource, HelpRequest, parseFlags, parseStrictly, resolveConfig, yamlSource } from "./config.ts";
+import { isDiskFull, parseRetry } from "./failure.ts";
 import { createProgress } from "./progress.ts";
 import { readRecords, runPaths } from "./store.ts";
 
@@ -36,9 +38,11 @@ function readText(path: string): string {
 }
 
 /** Configuration of `bench run` from its arguments. */
-export function configSources(args: string[]): { sources: ConfigSource[]; json: boolean } {
-  const { source, extra } = parseFlags(args, { string: ["preset", "config"], boolean: ["json"] });
-  const { preset, config } = extra as { preset?: string; config?: string };
+export function configSources(
+  args: string[],
+): { sources: ConfigSource[]; json: boolean; timeoutS?: number; retry?: readonly FailureKind[] } {
+  const { source, extra } = parseFlags(args, { string: ["preset", "config", "timeout", "retry"], boolean: ["json"] });
+  const { preset, config, timeout, retry } = extra as Record<string, string | undefined>;
   if (preset !== undefined && config !== undefined) {
     throw new UsageError("--preset and --config exclude each other: give one of them");
   }
@@ -46,11 +50,24 @@ export function configSources(args: string[]): { sources: ConfigSource[]; json: 
   const base: ConfigSource = path === undefined
     ? { values: { throughput: {} }, where: () => "--throughput" }
     : yamlSource(readText(path), path);
-  return { sources: [base, source], json: extra.json === true };
+  return {
+    sources: [base, source],
+    json: extra.json === true,
+    ...timeout !== undefined && { timeoutS: positiveNumber("timeout", timeout) },
+    ...retry !== undefined && { retry: parseRetry(retry) },
+  };
+}
+
+function positiveNumber(flag: string, text: string): number {
+  const value = Number(text);
+  if (!(value > 0 && Number.isFinite(value))) {
+    throw new UsageError(`--${flag} must be a number of seconds above 0: current ${JSON.stringify(text)}`);
+  }
+  return value;
 }
 
 async function run(args: string[]): Promise<number> {
-  const { sources, json } = configSources(args);
+  const { sources, json, ...options } = configSources(args);
   const config = resolveConfig(sources);
   const { runSweep } = await import("./sweep.ts");
   const controller = new AbortController();
@@ -60,10 +77,11 @@ async function run(args: string[]): Promise<number> {
   };
   Deno.addSignalListener("SIGINT", stop);
   Deno.addSignalListener("SIGTERM", stop);
-  const result = await runSweep(config, { onEvent: createProgress(Deno.stderr, { json }), signal: controller.signal });
+  const onEvent = createProgress(Deno.stderr, { json });
+  const result = await runSweep(config, { ...options, onEvent, signal: controller.signal });
   if (result.interrupted) return INTERRUPTED;
   await showReport(config.out, { title: config.name, to: runPaths(config.out).report });
-  return result.failed > 0 ? 1 : 0;
+  return result.failed + result.kept > 0 ? 1 : 0;
 }
 
 async function showReport(dir: string, { title, to }: { title: string; to: string }): Promise<void> {
@@ -151,6 +169,10 @@ export async function main(args: string[]): Promise<number> {
     if (error instanceof HelpRequest) {
       console.log(helpText(first));
       return 0;
+    }
+    if (isDiskFull(error)) {
+      console.error(`The disk is full: free some space, the same command goes on (${(error as Error).message})`);
+      return 1;
     }
     if (!(error instanceof UsageError || error instanceof EngineError)) throw error;
     console.error(error.message);

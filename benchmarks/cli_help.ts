@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { RunConfig } from "../core/schema.ts";
+import { FAILURE_KINDS, type RunConfig } from "../core/schema.ts";
 import { FETCH_HELP } from "./fetch.ts";
 import { SERVE_HELP } from "./serve.ts";
 import { describeFlag, flagName, FLAGS } from "./config.ts";
@@ -85,7 +85,7 @@ function runHelp(): string {
     return [left, fallback === undefined ? description : `${description} (default: ${fallback})`];
   });
   return `Runs a sweep: the dense model and every method at every level, one process per cell. Finished cells are skipped, so
-the same command goes on where a stopped run ended; failed cells run again.
+the same command goes on where a stopped run ended; failed cells run again, or those alone that --retry names.
 
 Usage: deno task bench run [--preset NAME | --config FILE] [FLAGS]
 
@@ -95,6 +95,11 @@ ${
       ["--preset NAME", "shipped configuration, see `bench ls presets`"],
       ["--config FILE", "YAML configuration with the keys below in camelCase; flags override it"],
       ...rows,
+      ["--timeout SECONDS", "longest time of a cell; a cell that reaches it is ended and recorded as failed"],
+      [
+        "--retry CLASSES",
+        `failed cells that run again: ${["oom", ...FAILURE_KINDS].join(", ")}, none (default: all)`,
+      ],
       ["--json", "progress as one JSON event per line"],
     ])
   }

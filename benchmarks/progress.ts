@@ -6,12 +6,20 @@
 /** Something that happened during a run. */
 export type SweepEvent =
   | { event: "note"; message: string }
-  | { event: "start"; cells: number; finished: number; retried: number; jobs: number; out: string }
+  | { event: "start"; cells: number; finished: number; retried: number; kept: number; jobs: number; out: string }
   | { event: "cell-start"; name: string; label: string }
   | { event: "cell-phase"; name: string; label: string; phase: string }
   | { event: "cell-done"; name: string; label: string; seconds: number }
   | { event: "cell-failed"; name: string; label: string; kind: string; message: string }
-  | { event: "end"; done: number; failed: number; skipped: number; seconds: number; interrupted: boolean };
+  | {
+    event: "end";
+    done: number;
+    failed: number;
+    skipped: number;
+    kept: number;
+    seconds: number;
+    interrupted: boolean;
+  };
 
 /** Where progress goes; `Deno.stderr` fits. */
 export interface ProgressStream {
@@ -35,8 +43,9 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
       return event.message;
     case "start": {
       const retried = event.retried > 0 ? `, ${event.retried} failed before and run again` : "";
+      const kept = event.kept > 0 ? `, ${event.kept} failed before and stay so` : "";
       const jobs = event.jobs > 1 ? `, ${event.jobs} at once` : "";
-      return `${event.cells} cells into ${event.out}: ${event.finished} finished already${retried}${jobs}`;
+      return `${event.cells} cells into ${event.out}: ${event.finished} finished already${retried}${kept}${jobs}`;
     }
     case "cell-start":
       return `start   ${event.label}`;
@@ -48,7 +57,10 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
       return `failed  ${event.label} (${event.kind}): ${event.message.replace(/\s+/g, " ")} ${counter}`;
     case "end": {
       const skipped = event.skipped > 0 ? `, ${event.skipped} finished before` : "";
-      const outcome = `${event.done} cells done, ${event.failed} failed${skipped} in ${formatSeconds(event.seconds)}`;
+      const kept = event.kept > 0 ? `, ${event.kept} failed before` : "";
+      const outcome = `${event.done} cells done, ${event.failed} failed${skipped}${kept} in ${
+        formatSeconds(event.seconds)
+      }`;
       return event.interrupted ? `Stopped: ${outcome}. The same command goes on from here.` : outcome;
     }
   }
@@ -84,7 +96,8 @@ export function createProgress(
       return;
     }
     if (event.event === "start") {
-      [total, ended, toRun, startedAt] = [event.cells, event.finished, event.cells - event.finished, now()];
+      const before = event.finished + event.kept;
+      [total, ended, toRun, startedAt] = [event.cells, before, event.cells - before, now()];
     }
     if (event.event === "cell-start") phases.set(event.name, event.label);
     if (event.event === "cell-phase") phases.set(event.name, `${event.label}: ${event.phase}`);

@@ -2,19 +2,25 @@
  *
  * @module
  */
-import { join } from "node:path";
 import { z } from "zod";
 import { FileFormatError, UsageError } from "../core/errors.ts";
-import { type CellRecord, runConfigSchema, SCHEMA_VERSION } from "../core/schema.ts";
-import { runCellProcess } from "./cell_process.ts";
+import {
+  type CellRecord,
+  type FailedRecord,
+  FAILURE_KINDS,
+  type FailureKind,
+  runConfigSchema,
+  SCHEMA_VERSION,
+} from "../core/schema.ts";
 import { canonicalJson, cellLabels, cellName, type PlannedCell } from "./cells.ts";
 import { resolveConfig } from "./config.ts";
 import { harnessCommit } from "./environment.ts";
-import { classifyExit } from "./failure.ts";
+import type { Executor } from "./executor.ts";
+import { isDiskFull } from "./failure.ts";
 import { hasSamples } from "./lm_eval_files.ts";
+import { localExecutor } from "./local_executor.ts";
 import { planSweep, type SweepPlan } from "./plan.ts";
 import type { SweepEvent } from "./progress.ts";
-import { runConcurrently, type Turns } from "./scheduler.ts";
 import {
   lockFolder,
   readRecord,
@@ -41,6 +47,8 @@ export interface SweepResult {
   failed: number;
   /** Cells that were finished before this run. */
   skipped: number;
+  /** Cells that failed before this run and were not tried again. */
+  kept: number;
   /** Whether the signal stopped it. */
   interrupted: boolean;
 }
@@ -51,6 +59,12 @@ export interface SweepOptions {
   onEvent?: (event: SweepEvent) => void;
   /** Stops the run: running cells are ended without a record, and the same call goes on from there. */
   signal?: AbortSignal;
+  /** Longest time of a cell, in seconds; no limit when absent. */
+  timeoutS?: number;
+  /** Which failures of an earlier run are tried again; all by default. */
+  retry?: readonly FailureKind[];
+  /** What runs the cells; processes of this machine by default. */
+  executor?: Executor;
 }
 
 /** `run.json`: the configuration as run, and what it was run on. */
@@ -61,12 +75,13 @@ const runFileSchema = z.object({
   fingerprint: z.object({ weights: z.string(), tokenizer: z.string(), data: z.record(z.string(), z.string()) }),
 });
 
-/** Runs `config`: one process per cell, `config.jobs` at once. Finished cells are skipped, failed ones run again.
+/** Runs `config`, one process per cell. Finished cells are skipped, failed ones run again where `retry` names their class.
  * Failures of cells are records, not exceptions.
  * @throws {UsageError} when the configuration, the model or the data cannot be used: nothing was run.
  * @throws {EngineError} when the engine that was asked for does not start. */
 export async function runSweep(config: RunConfigInput, options: SweepOptions = {}): Promise<SweepResult> {
-  const { onEvent = () => {}, signal = new AbortController().signal } = options;
+  const { onEvent = () => {}, signal = new AbortController().signal, timeoutS } = options;
+  const { retry = FAILURE_KINDS, executor = localExecutor } = options;
   const checked = resolveConfig([{ values: config, where: () => "configuration" }]);
   const plan = await planSweep(checked, onEvent);
   const { out, jobs } = plan.config;
@@ -76,44 +91,59 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   writeRunFile(plan);
 
   const pending: PlannedCell[] = [];
-  let retried = 0;
+  const stored = { done: 0, retried: 0, kept: 0 };
   for (const planned of plan.cells) {
     const record = storedRecord(out, planned, onEvent);
-    if (record?.state !== "done") pending.push(planned);
-    if (record?.state === "failed") retried++;
+    if (record?.state === "done") stored.done++;
+    else if (record && !retry.includes(record.failure.kind)) stored.kept++;
+    else pending.push(planned);
+    if (record?.state === "failed" && retry.includes(record.failure.kind)) stored.retried++;
   }
-  const skipped = plan.cells.length - pending.length;
   noteMissingSamples(plan, pending, onEvent);
-  onEvent({ event: "start", cells: plan.cells.length, finished: skipped, retried, jobs, out });
-
-  const counts = { done: 0, failed: 0 };
-  const commit = harnessCommit();
-  const labels = cellLabels(plan.cells);
-  await runConcurrently(pending, { jobs, signal }, async (planned, turns) => {
-    const name = cellName(planned);
-    const label = labels.get(planned.id)!;
-    onEvent({ event: "cell-start", name, label });
-    const record = await runCell(plan, planned, {
-      commit,
-      turns,
-      signal,
-      onPhase: (phase) => onEvent({ event: "cell-phase", name, label, phase }),
-    });
-    if (!record) return;
-    if (record.state === "done") {
-      counts.done++;
-      onEvent({ event: "cell-done", name, label, seconds: record.seconds });
-    } else {
-      counts.failed++;
-      const { kind, message } = record.failure;
-      onEvent({ event: "cell-failed", name, label, kind, message });
-    }
+  onEvent({
+    event: "start",
+    cells: plan.cells.length,
+    finished: stored.done,
+    retried: stored.retried,
+    kept: stored.kept,
+    jobs,
+    out,
   });
 
+  const counts = { done: 0, failed: 0 };
+  const full = new AbortController();
+  const labels = cellLabels(plan.cells);
+  const named = (planned: PlannedCell) => ({ name: cellName(planned), label: labels.get(planned.id)! });
+  await executor.run(pending, {
+    plan,
+    commit: harnessCommit(),
+    timeoutS,
+    signal,
+    queueSignal: AbortSignal.any([signal, full.signal]),
+    started: (planned) => onEvent({ event: "cell-start", ...named(planned) }),
+    phase: (planned, phase) => onEvent({ event: "cell-phase", ...named(planned), phase }),
+    note: (message) => onEvent({ event: "note", message }),
+    ended: (planned, record) => {
+      if (record.state === "done") {
+        counts.done++;
+        onEvent({ event: "cell-done", ...named(planned), seconds: record.seconds });
+        return;
+      }
+      counts.failed++;
+      const { kind, message } = record.failure;
+      onEvent({ event: "cell-failed", ...named(planned), kind, message });
+      if (!storeFailure(out, record)) full.abort();
+    },
+  });
+
+  if (full.signal.aborted) {
+    onEvent({ event: "note", message: `The disk of "${out}" is full: free some space, the same command goes on` });
+  }
   const records = plan.cells.flatMap((planned) => storedRecord(out, planned, onEvent) ?? []);
   const seconds = (performance.now() - startedAt) / 1000;
-  onEvent({ event: "end", ...counts, skipped, seconds, interrupted: signal.aborted });
-  return { records, ...counts, skipped, interrupted: signal.aborted };
+  const interrupted = signal.aborted;
+  onEvent({ event: "end", ...counts, skipped: stored.done, kept: stored.kept, seconds, interrupted });
+  return { records, ...counts, skipped: stored.done, kept: stored.kept, interrupted };
 }
 
 /** Says which finished cells cannot get the samples files that were asked for. */
@@ -131,48 +161,15 @@ function noteMissingSamples(
   onEvent({ event: "note", message });
 }
 
-/** Runs one cell in its process. Returns its record; the one of a crash is written here, as the process no longer can.
- * Undefined when the run was stopped. */
-async function runCell(
-  { config, engine }: SweepPlan,
-  planned: PlannedCell,
-  options: { commit: string | null; turns: Turns; signal: AbortSignal; onPhase: (phase: string) => void },
-): Promise<CellRecord | undefined> {
-  const { out, data, keepWeights, logSamples } = config;
-  const { commit, turns, signal, onPhase } = options;
-  const paths = runPaths(out);
-  const name = cellName(planned);
-  const startedAt = new Date();
-  const { status, recorded, stderrTail } = await runCellProcess({
-    job: {
-      ...planned,
-      out,
-      ...(data === undefined ? {} : { data }),
-      ...(keepWeights === undefined ? {} : { keepWeights }),
-      logSamples,
-      commit,
-      coordinated: true,
-    },
-    jobPath: join(paths.jobs, `${name}.json`),
-    logPath: join(paths.logs, `${name}.log`),
-    threads: Math.max(1, Math.floor(navigator.hardwareConcurrency / config.jobs)),
-    ffi: engine === "tensorflow",
-    turns,
-    signal,
-    onPhase,
-  });
-  if (recorded) return readRecord(recordPath(out, planned));
-  if (signal.aborted) return undefined;
-  const record: CellRecord = {
-    schemaVersion: SCHEMA_VERSION,
-    ...planned,
-    startedAt: startedAt.toISOString(),
-    seconds: (Date.now() - startedAt.getTime()) / 1000,
-    state: "failed",
-    failure: classifyExit(status, stderrTail),
-  };
-  writeRecord(out, record);
-  return record;
+/** Writes the record of a failed cell, once more where its process did so already. False where the disk is full. */
+function storeFailure(out: string, record: FailedRecord): boolean {
+  try {
+    writeRecord(out, record);
+    return true;
+  } catch (error) {
+    if (!isDiskFull(error)) throw error;
+    return false;
+  }
 }
 
 /** The record of a cell, if it has one; an unreadable one is set aside and said. */

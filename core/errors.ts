@@ -21,6 +21,11 @@ export class FileFormatError extends UsageError {
   }
 }
 
+/** Data that was asked for is not there. The message says what was looked for, where, and how to get it. */
+export class MissingDataError extends UsageError {
+  override name = "MissingDataError";
+}
+
 /** An engine could not start, or a device reported an error. */
 export class EngineError extends Error {
   override name = "EngineError";

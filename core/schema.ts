@@ -12,6 +12,23 @@ export const ENGINE_NAMES = ["wasm", "tensorflow", "webgpu", "cpu"] as const;
 /** An engine a run may ask for. */
 export type EngineName = (typeof ENGINE_NAMES)[number];
 
+/** Why a cell failed: memory (of the process, the device or the machine), NaN or infinite numbers, a native library that
+ * crashed, the time limit, a full disk, data that is missing, settings that cannot be used, an engine that does not
+ * start, and everything else (`error`). */
+export const FAILURE_KINDS = [
+  "out-of-memory",
+  "numeric",
+  "crash",
+  "timeout",
+  "disk-full",
+  "missing-data",
+  "usage",
+  "engine",
+  "error",
+] as const;
+/** Why a cell failed. */
+export type FailureKind = (typeof FAILURE_KINDS)[number];
+
 const unitType = z.enum(["ffn", "query-heads", "kv-groups"]);
 const fraction = z.number().min(0).lt(1);
 const positiveInt = z.number().int().positive();
@@ -331,7 +348,7 @@ export const failedRecordSchema = z.strictObject({
   ...recordHead,
   state: z.literal("failed"),
   failure: z.strictObject({
-    kind: z.enum(["error", "usage", "numeric", "engine", "out-of-memory", "crash"]),
+    kind: z.enum(FAILURE_KINDS),
     message: z.string(),
     exitCode: z.number().nullable(),
   }),

@@ -4,7 +4,7 @@
  */
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { FileFormatError, UsageError } from "../core/errors.ts";
+import { FileFormatError, MissingDataError, UsageError } from "../core/errors.ts";
 import type { DatasetUse } from "../core/schema.ts";
 import { type Corpus, type DataSource, type Example, PARTS, type Task } from "./define.ts";
 import { withFewshot } from "./fewshot.ts";
@@ -67,7 +67,7 @@ const withParquet = (names: readonly string[]) =>
 
 /** Finds a split: in the data set's own folder, in the user's, then in the Hugging Face cache, where `hubSplit` is the
  * split's name on the Hub (absent: it has none there). `names`: what the file may be called.
- * @throws {UsageError} that says what was looked for and how to get it. */
+ * @throws {MissingDataError} that says what was looked for and how to get it. */
 function findSplit(
   source: DataSource,
   { data, cache = hubSettings().cache }: DataPlaces,
@@ -92,7 +92,7 @@ function findSplit(
     ? `; \`bench fetch ${source.id}\` gets it from Hugging Face (${hub.repo}${hub.config ? `, ${hub.config}` : ""}), ` +
       "or give --data a folder that holds it"
     : "";
-  throw new UsageError(
+  throw new MissingDataError(
     `The ${split} split of "${source.id}" was not found${place}: looked for ${candidates.join(", ")}${advice}`,
   );
 }

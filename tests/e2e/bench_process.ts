@@ -1,22 +1,70 @@
-/** The command line as another program. */
+/** `bench` as a process, for tests of whole runs. */
+import { assert } from "@std/assert";
 import { join } from "node:path";
 
-const ROOT = join(import.meta.dirname!, "../..");
+/** Root of the project. */
+export const ROOT = join(import.meta.dirname!, "../..");
 const RIGHTS = ["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-ffi", "--allow-run=deno,git"];
 
 /** Starts `bench` with `args`. */
 export function bench(...args: string[]): Deno.ChildProcess {
+  return benchWith({}, ...args);
+}
+
+/** Starts `bench` with other rights of `deno run`, or, `detached`, with its children in a group of their own, whose id is
+ * its process id. */
+export function benchWith(
+  { rights = RIGHTS, detached = false }: { rights?: string[]; detached?: boolean },
+  ...args: string[]
+): Deno.ChildProcess {
   return new Deno.Command("deno", {
-    args: ["run", "--no-prompt", ...RIGHTS, join(ROOT, "benchmarks/cli.ts"), ...args],
+    args: ["run", "--no-prompt", ...rights, join(ROOT, "benchmarks/cli.ts"), ...args],
     cwd: ROOT,
     stdout: "piped",
     stderr: "piped",
+    detached,
   }).spawn();
 }
 
-/** Waits for a program's end. */
+/** Waits for the end of `child`. */
 export async function finish(child: Deno.ChildProcess): Promise<{ code: number; stdout: string; stderr: string }> {
   const { code, stdout, stderr } = await child.output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   return { code, stdout: text(stdout), stderr: text(stderr) };
+}
+
+/** Runs `bench` with `--json` and shows each event to `onEvent` as it comes. */
+export async function watch(
+  args: string[],
+  onEvent: (event: Record<string, unknown>, child: Deno.ChildProcess) => void,
+): Promise<Deno.CommandStatus> {
+  const child = bench(...args, "--json");
+  let rest = "";
+  for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop()!;
+    for (const line of lines) onEvent(JSON.parse(line), child);
+  }
+  await child.stdout.cancel();
+  return await child.status;
+}
+
+/** A test with a folder of its own for a run. */
+export function sweepTest(name: string, test: (out: string) => Promise<void>): void {
+  Deno.test(name, async () => {
+    const out = Deno.makeTempDirSync();
+    try {
+      await test(out);
+    } finally {
+      Deno.removeSync(out, { recursive: true });
+    }
+  });
+}
+
+/** Sends a signal to the process of the cell that runs in `out`. The pattern goes through standard input, so that the
+ * search does not find itself. */
+export function killCell(out: string, signal: string): void {
+  const script = `kill -${signal} $(printf %s "$JOBS" | grep -lsaF -f - /proc/[0-9]*/cmdline | cut -d/ -f3)`;
+  const { success } = new Deno.Command("sh", { args: ["-c", script], env: { JOBS: join(out, "jobs/") } }).outputSync();
+  assert(success, "no cell is running");
 }

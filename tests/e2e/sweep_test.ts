@@ -3,7 +3,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { readRecords, runPaths } from "../../benchmarks/store.ts";
 import type { CellRecord } from "../../core/schema.ts";
-import { bench, finish } from "./bench_process.ts";
+import { bench, finish, sweepTest, watch } from "./bench_process.ts";
 
 /** Cells of the preset `smoke`: dense and two methods. */
 const CELLS = 3;
@@ -14,35 +14,19 @@ async function interrupted(
   signal: Deno.Signal,
   when: (event: Record<string, unknown>) => boolean,
 ): Promise<Deno.CommandStatus> {
-  const child = bench("run", "--preset", "smoke", "--out", out, "--json");
-  let rest = "";
   let sent = false;
-  for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
-    const lines = (rest + chunk).split("\n");
-    rest = lines.pop()!;
-    if (sent || !lines.some((line) => when(JSON.parse(line)))) continue;
+  const status = await watch(["run", "--preset", "smoke", "--out", out], (event, child) => {
+    if (sent || !when(event)) return;
     sent = true;
     child.kill(signal);
-  }
-  await child.stdout.cancel();
+  });
   assert(sent, "the run ended before the signal");
-  return await child.status;
+  return status;
 }
 
 const phase = (text: string) => (event: Record<string, unknown>) =>
   event.event === "cell-phase" && event.phase === text;
 const cellDone = (event: Record<string, unknown>) => event.event === "cell-done";
-
-function sweepTest(name: string, test: (out: string) => Promise<void>): void {
-  Deno.test(name, async () => {
-    const out = Deno.makeTempDirSync();
-    try {
-      await test(out);
-    } finally {
-      Deno.removeSync(out, { recursive: true });
-    }
-  });
-}
 
 /** The folder holds every cell once, finished, and no file that is none of ours. */
 function assertComplete(out: string): CellRecord[] {

@@ -1,9 +1,10 @@
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { configSources, main } from "../../benchmarks/cli.ts";
 import { resolveConfig } from "../../benchmarks/config.ts";
-import { classifyError, classifyExit } from "../../benchmarks/failure.ts";
+import { classifyError, classifyExit, parseRetry } from "../../benchmarks/failure.ts";
 import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks/progress.ts";
-import { EngineError, NumericError, UsageError } from "../../core/errors.ts";
+import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/errors.ts";
+import { FAILURE_KINDS } from "../../core/schema.ts";
 
 /** Exit code and output of a command run in this process. */
 async function bench(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
@@ -68,7 +69,10 @@ Deno.test("configSources() measures throughput by default only where no file say
 
 Deno.test("classifyError() tells usage, numbers, engines and memory apart", () => {
   assertEquals(classifyError(new UsageError("a")), { kind: "usage", message: "a" });
-  assertEquals(classifyError(new NumericError("a")), { kind: "numeric", message: "a" });
+  assertEquals(classifyError(new NumericError("a")), {
+    kind: "numeric",
+    message: "a: remove less, recover the model, or learn at a lower rate",
+  });
   assertEquals(classifyError(new EngineError("a")), { kind: "engine", message: "a" });
   assertEquals(classifyError(new EngineError("OOM when allocating tensor")).kind, "out-of-memory");
   assertEquals(classifyError(new RangeError("Array buffer allocation failed")).kind, "out-of-memory");
@@ -76,18 +80,36 @@ Deno.test("classifyError() tells usage, numbers, engines and memory apart", () =
   assertEquals(classifyError("a"), { kind: "error", message: "a" });
 });
 
+Deno.test("classifyError() knows the errors that memory and disks really give", () => {
+  const memory = assertThrows(() => new ArrayBuffer(2 ** 52));
+  assertEquals(classifyError(memory).kind, "out-of-memory");
+  const disk = Object.assign(new Error("No space left on device (os error 28)"), { code: "ENOSPC" });
+  const { kind, message } = classifyError(disk);
+  assertEquals(kind, "disk-full");
+  assertStringIncludes(message, "free some space");
+  assertEquals(classifyError(new MissingDataError("a")), { kind: "missing-data", message: "a" });
+});
+
+Deno.test("parseRetry() takes classes, oom, all and none, and refuses others by name", () => {
+  assertEquals(parseRetry("oom,timeout"), ["out-of-memory", "timeout"]);
+  assertEquals(parseRetry("all"), FAILURE_KINDS);
+  assertEquals(parseRetry("none"), []);
+  assertThrows(() => parseRetry("tiemout"), UsageError, 'Did you mean "timeout"?');
+});
+
 Deno.test("classifyExit() names signal or exit code and quotes the end of standard error", () => {
-  const killed = classifyExit({ success: false, code: 137, signal: "SIGKILL" }, "");
+  const killed = classifyExit({ code: 137, signal: "SIGKILL" }, "");
   assertEquals([killed.kind, killed.exitCode], ["out-of-memory", 137]);
   assertStringIncludes(killed.message, "SIGKILL");
-  const crashed = classifyExit({ success: false, code: 139, signal: "SIGSEGV" }, "  last words\n");
+  const crashed = classifyExit({ code: 139, signal: "SIGSEGV" }, "  last words\n");
   assertEquals(crashed, {
     kind: "crash",
-    message: "The cell's process was ended by SIGSEGV; it said: last words",
+    message: "The cell's process was ended by SIGSEGV: run it again with --retry crash, or with another --engine; " +
+      "it said: last words",
     exitCode: 139,
   });
   assertEquals(
-    classifyExit({ success: false, code: 133, signal: null }, "Fatal JavaScript out of memory").kind,
+    classifyExit({ code: 133, signal: null }, "Fatal JavaScript out of memory").kind,
     "out-of-memory",
   );
 });
@@ -108,13 +130,13 @@ function shown(events: SweepEvent[], options: { json?: boolean; terminal?: boole
 }
 
 const EVENTS: SweepEvent[] = [
-  { event: "start", cells: 3, finished: 1, retried: 1, jobs: 2, out: "x" },
+  { event: "start", cells: 3, finished: 1, retried: 1, kept: 0, jobs: 2, out: "x" },
   { event: "cell-start", name: "a", label: "flap 25 %" },
   { event: "cell-phase", name: "a", label: "flap 25 %", phase: "perplexity" },
   { event: "cell-done", name: "a", label: "flap 25 %", seconds: 65 },
   { event: "cell-start", name: "b", label: "flap 50 %" },
   { event: "cell-failed", name: "b", label: "flap 50 %", kind: "crash", message: "gone\n  for good" },
-  { event: "end", done: 1, failed: 1, skipped: 1, seconds: 70, interrupted: false },
+  { event: "end", done: 1, failed: 1, skipped: 1, kept: 0, seconds: 70, interrupted: false },
 ];
 
 Deno.test("createProgress() prints one plain line per event where there is no terminal", () => {

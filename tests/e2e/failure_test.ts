@@ -1,0 +1,132 @@
+/** Every class of failure, caused from outside: what the record says, that the sweep goes on, and what runs again. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { denoRun } from "../../benchmarks/deno_run.ts";
+import { readRecords } from "../../benchmarks/store.ts";
+import { openSafetensorsFolder, writeSafetensors } from "../../core/safetensors.ts";
+import type { FailedRecord } from "../../core/schema.ts";
+import { bench, finish, killCell, ROOT, sweepTest, watch } from "./bench_process.ts";
+
+/** Two cells, one after the other: the dense model and `random`. */
+const run = (out: string, ...flags: string[]) => [
+  ...["run", "--preset", "smoke", "--engine", "wasm", "--methods", "random", "--no-throughput", "--jobs", "1"],
+  ...["--out", out, ...flags],
+];
+
+const kinds = (out: string) =>
+  readRecords(out).records.map((record) => record.state === "failed" ? record.failure.kind : record.state);
+
+function failures(out: string): FailedRecord["failure"][] {
+  return readRecords(out).records.flatMap((record) => record.state === "failed" ? [record.failure] : []);
+}
+
+sweepTest("a killed cell is out of memory, a crashed one a crash, and --retry takes the ones it names", async (out) => {
+  // A failed check of a native library aborts.
+  const signals = ["KILL", "ABRT"];
+  const status = await watch(run(out), (event) => {
+    if (event.event === "cell-phase" && event.phase === "load") killCell(out, signals.shift()!);
+  });
+  assertEquals(status.code, 1);
+  assertEquals(kinds(out), ["out-of-memory", "crash"]);
+  const [killed, crashed] = failures(out);
+  assertStringIncludes(killed.message, "run fewer cells at once");
+  assertStringIncludes(crashed.message, "--retry crash");
+
+  const kept = await finish(bench(...run(out, "--retry", "oom")));
+  assertEquals(kept.code, 1, kept.stderr);
+  assertStringIncludes(kept.stderr, "1 failed before and run again, 1 failed before and stay so");
+  assertEquals(kinds(out), ["done", "crash"]);
+
+  const all = await finish(bench(...run(out)));
+  assertEquals(all.code, 0, all.stderr);
+  assertEquals(kinds(out), ["done", "done"]);
+});
+
+sweepTest("--timeout ends a cell that takes longer", async (out) => {
+  const { code, stderr } = await finish(bench(...run(out, "--timeout", "0.5")));
+  assertEquals(code, 1, stderr);
+  assertEquals(kinds(out), ["timeout", "timeout"]);
+  assertStringIncludes(failures(out)[0].message, "ended after 0.5 s: give a longer --timeout");
+  const { code: kept } = await finish(bench(...run(out, "--retry", "none")));
+  assertEquals(kept, 1);
+});
+
+sweepTest("NaN weights give a failure of class numeric", async (out) => {
+  const model = join(out, "model");
+  Deno.mkdirSync(model);
+  for (const { name } of Deno.readDirSync(join(ROOT, "models/tiny"))) {
+    if (name.endsWith(".json")) Deno.copyFileSync(join(ROOT, "models/tiny", name), join(model, name));
+  }
+  const source = openSafetensorsFolder(join(ROOT, "models/tiny"));
+  writeSafetensors(join(model, "model.safetensors"), {
+    shapes: new Map([...source.tensors].map(([name, { shape }]) => [name, shape])),
+    read: (name) => name === "model.norm.weight" ? source.read(name).data.fill(NaN) : source.read(name).data,
+    dtype: "F32",
+  });
+  source.close();
+  const { code, stderr } = await finish(bench(...run(join(out, "run"), "--model", model)));
+  assertEquals(code, 1, stderr);
+  assertEquals(kinds(join(out, "run")), ["numeric", "numeric"]);
+  assertStringIncludes(failures(join(out, "run"))[0].message, "NaN");
+});
+
+sweepTest("a cell whose data is gone says what to fetch", async (out) => {
+  assertEquals((await finish(bench(...run(out)))).code, 0);
+  const [dense] = readRecords(out).records;
+  const job = join(out, "jobs/missing.json");
+  const cell = { ...dense.cell, tasks: ["piqa"] };
+  const told = { id: "missing", cell, out, data: out, logSamples: false, commit: null, coordinated: false };
+  Deno.writeTextFileSync(job, JSON.stringify(told));
+  const { code, stderr } = await new Deno.Command("deno", {
+    args: denoRun({ script: join(ROOT, "benchmarks/run_cell.ts"), args: [job], ffi: false, write: out }),
+    env: { HF_HOME: out },
+    stdout: "null",
+    stderr: "piped",
+  }).output();
+  assertEquals(code, 0, new TextDecoder().decode(stderr));
+  const [failure] = failures(out);
+  assertEquals(failure.kind, "missing-data");
+  assertStringIncludes(failure.message, "`bench fetch piqa`");
+});
+
+/** Mounts a file system of `size` on `folder`; false where this process may not. */
+function mountSmall(folder: string, size: string): boolean {
+  try {
+    return new Deno.Command("mount", { args: ["-t", "tmpfs", "-o", `size=${size}`, "none", folder] }).outputSync()
+      .success;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+sweepTest("a full disk stops the run with a message, loses no record, and the run goes on with space", async (out) => {
+  const disk = join(out, "disk");
+  Deno.mkdirSync(disk);
+  if (!mountSmall(disk, "600k")) {
+    console.log("Skipped: this process may not mount a small file system");
+    return;
+  }
+  try {
+    assertEquals((await finish(bench(...run(disk, "--sparsity", "0")))).code, 0);
+    const before = readRecords(disk).records;
+    const filler = join(disk, "filler");
+    try {
+      using file = Deno.openSync(filler, { write: true, create: true });
+      for (const size of [4096, 1]) for (;;) if (file.writeSync(new Uint8Array(size)) < size) break;
+    } catch (error) {
+      assertStringIncludes((error as Error).message, "No space left");
+    }
+    const full = await finish(bench(...run(disk, "--sparsity", "0.25,0.5")));
+    assertEquals(full.code, 1, full.stderr);
+    assertStringIncludes(full.stderr, "free some space");
+    assertEquals(readRecords(disk), { records: before, problems: [] });
+    Deno.removeSync(filler);
+    const again = await finish(bench(...run(disk, "--sparsity", "0.25,0.5", "--retry", "disk-full")));
+    assertEquals(again.code, 0, again.stderr);
+    assertEquals(kinds(disk), ["done", "done", "done"]);
+    assert(readRecords(disk).records.some(({ id }) => id === before[0].id));
+  } finally {
+    new Deno.Command("umount", { args: [disk] }).outputSync();
+  }
+});
