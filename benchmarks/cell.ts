@@ -6,9 +6,10 @@ import { type Engine, startEngine } from "../core/engine.ts";
 import { createRng } from "../core/rng.ts";
 import type { Cell, DoneRecord, StoredWeights } from "../core/schema.ts";
 import type { Tokenizer } from "../core/tokenizer.ts";
+import { UsageError } from "../core/errors.ts";
 import { drawCalibration } from "../datasets/calibration.ts";
 import { getCorpus } from "../datasets/mod.ts";
-import type { LearningContext } from "../methods/define.ts";
+import type { LearningContext, Method } from "../methods/define.ts";
 import { getMethod } from "../methods/mod.ts";
 import type { WeightSource } from "../models/config.ts";
 import { modelSize } from "../models/count.ts";
@@ -17,10 +18,13 @@ import { openModel } from "../models/load.ts";
 import { densePlan } from "../models/plan.ts";
 import { scoringModel } from "../models/scoring.ts";
 import { pruneModel } from "../models/surgery.ts";
-import { resolveTarget } from "../models/target.ts";
+import { type BudgetTarget, resolveTarget } from "../models/target.ts";
+import { hashWindows } from "../models/training/teacher.ts";
 import { createCache } from "./cache.ts";
+import { canonicalJson } from "./cells.ts";
 import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
+import { climb, type LevelGiven, type Rung } from "./ladder.ts";
 import { checkpointPlace, compensation, recover, type StageHost, trainingWindows } from "./learning.ts";
 import { peakMemory, residentMemoryBytes } from "./memory.ts";
 import { measureTask, type ScoredExample } from "./multiple_choice.ts";
@@ -149,42 +153,94 @@ export async function pruneCell(
     report: (message) => host.report(`prune: ${message}`),
     signal: host.signal,
   };
-  const compensated = cell.compensate ? compensation(dense, windows, stage) : undefined;
-  const learning: LearningContext | undefined = training && cell.training
-    ? {
-      options: cell.training,
-      windows: training.windows,
-      checkpoint: checkpointPlace(runPaths(out).cache, cell),
-      compensate: compensated,
-    }
-    : undefined;
-  const learned = method.kind === "learned";
-  const result = await method.prune({
-    model: dense,
-    calibration: windows,
-    target,
-    options: method.options.parse(choice.options),
-    seed,
-    rng: (name) => createRng(seed, `${method.id} ${name}`),
-    ...learned && { learning },
-    ...stage,
-  });
-  const replaced = !learned && compensated ? await compensated(result.plan, result.replaced) : result.replaced;
-  const model = pruneModel(dense, result.plan, replaced);
+  const work: PruneWork = { cell, method, target, dense, stage, calibration: windows, folder: runPaths(out).cache };
+  const { model, plan, reports, changed } = method.kind === "learned"
+    ? await pruneLearned(work, training?.windows ?? [], canonicalJson({ ...scope, calibration: hashWindows(windows) }))
+    : await pruneOnce(work, training?.windows, host);
   checkBudget(method.id, modelSize(model.config, dense.config).prunableParameters, target.budgetParameters);
-  const reports = result.training ?? [];
-  if (!learned && learning) {
-    const recovery = { ...stage, report: (message: string) => host.report(`recover: ${message}`) };
-    reports.push(await recover({ model, dense, cell, learning }, recovery));
-  }
   return {
     model,
-    changed: reports.length > 0 || Object.keys(replaced ?? {}).length > 0,
-    plan: result.plan,
+    changed,
+    plan,
     calibrationData: calibration?.dataset ?? null,
     ...reports.length > 0 && { training: reports },
     ...training && { trainingData: training.dataset },
   };
+}
+
+/** What pruning a model works on. */
+interface PruneWork {
+  cell: Cell;
+  method: Method;
+  target: BudgetTarget;
+  dense: LlamaModel;
+  stage: StageHost;
+  /** Calibration windows. */
+  calibration: Int32Array[];
+  /** For snapshots. */
+  folder: string;
+}
+
+/** What every method is given, on model `base`. */
+function contextOf({ cell: { method: choice, seed }, method, stage, calibration }: PruneWork, base: LlamaModel) {
+  const rng = (name: string) => createRng(seed, `${method.id} ${name}`);
+  return { model: base, calibration, options: method.options.parse(choice!.options), seed, rng, ...stage };
+}
+
+/** Scores, cuts, compensates and recovers. */
+async function pruneOnce(
+  work: PruneWork,
+  windows: Int32Array[] | undefined,
+  host: CellHost,
+): Promise<Rung & { changed: boolean }> {
+  const { cell, method, dense, target, stage, calibration, folder } = work;
+  const { plan, replaced: own } = await method.prune({ ...contextOf(work, dense), target });
+  const replaced = cell.compensate ? await compensation(dense, calibration, stage)(plan, own) : own;
+  const model = pruneModel(dense, plan, replaced);
+  const reports: Rung["reports"] = [];
+  if (windows && cell.training) {
+    const learning = { options: cell.training, windows, checkpoint: checkpointPlace(folder, cell) };
+    const recovery = { ...stage, report: (message: string) => host.report(`recover: ${message}`) };
+    reports.push(await recover({ model, dense, cell, learning }, recovery));
+  }
+  return { model, plan, reports, changed: reports.length > 0 || Object.keys(replaced ?? {}).length > 0 };
+}
+
+/** Lets a learned method run, once or along a ladder. `key` names what the result depends on besides the cell. */
+async function pruneLearned(
+  work: PruneWork,
+  windows: Int32Array[],
+  key: string,
+): Promise<Rung & { changed: boolean }> {
+  const { cell, method, dense, target, stage, calibration, folder } = work;
+  const { ladder, training } = cell;
+  if (!training) throw new UsageError(`Method "${method.id}" learns: its cell needs "training"`);
+  const prune = ({ base, prefix, cell, target, calibrationShare, ...given }: LevelGiven) => {
+    const own: StageHost = { ...stage, remember: (name, compute) => stage.remember(prefix + name, compute) };
+    const learning: LearningContext = {
+      ...given,
+      teacher: dense,
+      checkpoint: checkpointPlace(folder, cell),
+      ...cell.compensate && { compensate: compensation(base, calibration, own) },
+    };
+    const seen = calibration.slice(0, Math.ceil(calibrationShare * calibration.length));
+    return method.prune({ ...contextOf({ ...work, stage: own, calibration: seen }, base), target, learning });
+  };
+  if (ladder) {
+    const rung = await climb({ cell: { ...cell, ladder, training }, dense, windows, key, folder, prune });
+    return { ...rung, changed: true };
+  }
+  const result = await prune({
+    base: dense,
+    target,
+    options: training,
+    windows,
+    calibrationShare: 1,
+    cell,
+    prefix: "",
+  });
+  const model = pruneModel(dense, result.plan, result.replaced);
+  return { model, plan: result.plan, reports: result.training ?? [], changed: true };
 }
 
 function checkBudget(method: string, parameters: number, budget: number): void {

@@ -63,16 +63,20 @@ export function trainingUse({ training, calibration }: Pick<Cell, "training" | "
   return `${TRAINING_USE}${training?.corpus ?? calibration.corpus}`;
 }
 
+type Learning = Pick<Cell, "recover" | "compensate" | "training" | "ladder">;
+
 /** What a run adds to a cell of `method` after pruning. Learned methods train in any case; others when they recover. */
 export function learningOf(
-  { recover, compensate, training }: Pick<RunConfig, "recover" | "compensate" | "training">,
+  { recover, compensate, training, ladder, sparsity }: Pick<RunConfig, keyof Learning | "sparsity">,
   learned: boolean,
-): Pick<Cell, "recover" | "compensate" | "training"> {
+): Learning {
   const recovers = !learned && recover === "lora";
+  const levels = [...new Set(sparsity)].filter((level) => level > 0).sort((a, b) => a - b);
   return {
     ...recovers && { recover: "lora" },
     ...compensate === "least-squares" && { compensate },
     ...(learned || recovers) && { training: training ?? trainingSchema.parse({}) },
+    ...learned && ladder && levels.length > 1 && { ladder: levels },
   };
 }
 

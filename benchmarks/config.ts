@@ -46,6 +46,7 @@ export const FLAGS: Record<Key, Flag> = {
   calibration: { value: "CORPUS[:SEQUENCES[:TOKENS]]", parse: (text) => parseColons(text, CALIBRATION_PARTS) },
   recover: textFlag("NAME"),
   compensate: textFlag("NAME"),
+  ladder: { value: null, parse: () => true, off: false },
   training: { value: "KEY=VALUE,…", parse: parseAssignments },
   perplexity: listFlag("CORPUS[/SPLIT][:PROTOCOL[:L[:WINDOWS]]],…", parsePerplexity),
   tasks: listFlag("LIST"),

@@ -15,6 +15,7 @@ import type { PrunePlan } from "../models/plan.ts";
 import type { CheckpointPlace } from "../models/training/checkpoint.ts";
 import { compensate, gramMatrices } from "../models/training/least_squares.ts";
 import { recoverModel } from "../models/training/recover.ts";
+import { ladderSteps } from "./ladder.ts";
 
 /** Steps from one snapshot of a training run to the next. */
 const SNAPSHOT_STEPS = 25;
@@ -22,10 +23,10 @@ const SNAPSHOT_STEPS = 25;
 /** What a stage needs from the process of its cell. */
 export type StageHost = Pick<MethodContext<unknown>, "remember" | "report" | "signal">;
 
-/** Training windows of a cell: `steps * batch` windows at seeded places of the corpus's calibration split, drawn apart
+/** Training windows of a cell: `steps * batch` windows (a ladder's for its levels together) at seeded places of the corpus's calibration split, drawn apart
  * from the calibration windows; the same for every method of a comparison. Null where nothing trains. */
 export async function trainingWindows(
-  { training, calibration, seed }: Cell,
+  { training, calibration, seed, ladder }: Cell,
   tokenizer: Tokenizer,
   data?: string,
 ): Promise<{ windows: Int32Array[]; dataset: DatasetUse } | null> {
@@ -33,7 +34,7 @@ export async function trainingWindows(
   return await drawCalibration({
     corpus: getCorpus(training.corpus ?? calibration.corpus),
     tokenizer,
-    sequences: training.steps * training.batch,
+    sequences: (ladder ? ladderSteps(training.steps) : training.steps) * training.batch,
     tokens: training.tokens,
     seed,
     stream: "training",

@@ -4,7 +4,7 @@
  */
 import { SETUP_COMMAND } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
-import { calibrationSchema, type DatasetUse, type EngineName, type RunConfig } from "../core/schema.ts";
+import { calibrationSchema, type DatasetUse, type EngineName, type RunConfig, trainingSchema } from "../core/schema.ts";
 import { loadCorpus, loadTask } from "../datasets/load.ts";
 import { corpora, getCorpus, getTask, tasks } from "../datasets/mod.ts";
 import { getMethod, parseOptions } from "../methods/mod.ts";
@@ -33,6 +33,7 @@ export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) =
     corpora: [...corpora.keys()],
   });
   const config = { ...resolved, calibration: resolved.calibration ?? defaultCalibration(resolved) };
+  checkLadder(config);
   const engine = await chooseEngine(config.engine, onEvent);
   const { source, tokenizer } = await openModel(config.model);
   const weights = source.origin.sha256;
@@ -55,6 +56,23 @@ const learns = (method: string) => getMethod(method).kind === "learned";
 function defaultCalibration({ model, perplexity }: RunConfig): NonNullable<RunConfig["calibration"]> {
   const corpus = model === "tiny" ? "tiny-world" : perplexity[0]?.corpus ?? "wikitext2";
   return calibrationSchema.parse({ corpus });
+}
+
+/** Levels above the first prune a model again, which needs equal widths and a step for each level.
+ * @throws {UsageError} otherwise. */
+function checkLadder({ ladder, methods, sparsity, training }: RunConfig): void {
+  if (!ladder) return;
+  const uneven = methods.find(({ id, options }) => learns(id) && !getMethod(id).uniformLayers(options));
+  if (uneven) {
+    throw new UsageError(
+      `--ladder needs equal widths in every layer: leave it out or change the options of ${uneven.id}`,
+    );
+  }
+  const levels = new Set(sparsity).size;
+  const { steps } = training ?? trainingSchema.parse({});
+  if (steps < 2 * levels) {
+    throw new UsageError(`--ladder needs two training steps for each of ${levels} levels: current ${steps}`);
+  }
 }
 
 /** Finds out before any cell whether the engine starts. */

@@ -193,9 +193,20 @@ function storedRecord(
 function protocolOf({ config, engine, fingerprint }: z.infer<typeof runFileSchema>): Record<string, unknown> {
   const { units, ffnMultiple, calibration, perplexity, tasks, limit, numFewshot, throughput, training } = config;
   const { weights, tokenizer, data } = fingerprint;
-  const { generate, generateTokens } = config;
+  const { generate, generateTokens, ladder } = config;
   const generations = generate.length === 0 ? null : { generate, generateTokens };
-  const measured = { units, ffnMultiple, calibration, perplexity, tasks, limit, numFewshot, throughput, generations };
+  const measured = {
+    units,
+    ffnMultiple,
+    calibration,
+    perplexity,
+    tasks,
+    limit,
+    numFewshot,
+    throughput,
+    generations,
+    ladder,
+  };
   return { weights, tokenizer, engine, ...measured, ...training && { training }, ...data };
 }
 

@@ -105,6 +105,7 @@ export type CurveRow = z.infer<typeof curveRowSchema>;
 /** A stretch of training that ended. */
 export const trainingReportSchema = z.strictObject({
   stage: z.enum(["learning", "recovery"]),
+  level: z.number().optional().describe("sparsity that this stretch of a ladder led to"),
   steps: z.number(),
   tokens: z.number().describe("tokens read in these steps"),
   seconds: z.number(),
@@ -147,6 +148,9 @@ export const runConfigSchema = z.strictObject({
     "least-squares: output and down maps make up for removed units, for every method alike, before recovery",
   ),
   training: trainingSchema.optional().describe("what learned methods and recovery train on, and how"),
+  ladder: z.boolean().default(false).describe(
+    "learned methods meet the levels of the sweep in turn in one training, 1.25 times as long as one level's",
+  ),
   perplexity: z.array(perplexityChoiceSchema).default([]).describe("perplexity measurements"),
   tasks: z.array(z.string()).default([]).describe("multiple-choice tasks"),
   limit: positiveInt.optional().describe("score only the first examples of each task"),
@@ -178,6 +182,7 @@ export const cellSchema = z.strictObject({
   recover: z.literal("lora").optional(),
   compensate: z.literal("least-squares").optional(),
   training: trainingSchema.optional().describe("present when the method learns or the model is recovered"),
+  ladder: z.array(fraction).optional().describe("ascending levels of one trajectory; `sparsity` is one of them"),
   perplexity: z.array(perplexityChoiceSchema),
   tasks: z.array(z.string()),
   limit: positiveInt.optional(),

@@ -20,6 +20,8 @@ export interface LearningContext {
   options: TrainingOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: Int32Array[];
+  /** The model to distil from, where `model` is not the dense one: it was pruned before. */
+  teacher?: LlamaModel;
   /** Where to keep snapshots; without it a stopped run begins again. */
   checkpoint?: CheckpointPlace;
   /** Tensors that make up for the units a plan removes, at dense shape; called once, when the structure is fixed. */
@@ -28,7 +30,7 @@ export interface LearningContext {
 
 /** What a method is given. */
 export interface MethodContext<Options> {
-  /** The dense model on the device. Its tensors must not be changed or disposed. */
+  /** The dense model on the device, or on a ladder what the level before left of it. Its tensors must not be changed or disposed. */
   model: LlamaModel;
   /** Calibration windows, each `[T]` token ids; the same for every method of a comparison. Empty unless needed. */
   calibration: Int32Array[];

@@ -39,6 +39,17 @@ export function densePlan(config: LlamaConfig): PrunePlan {
   };
 }
 
+/** The plan for the dense model that keeps what `inner` keeps of the model that `outer` leaves. */
+export function composePlans(outer: PrunePlan, inner: PrunePlan): PrunePlan {
+  return {
+    layers: outer.layers.map((kept, l) => ({
+      kvGroups: inner.layers[l].kvGroups.map((i) => kept.kvGroups[i]),
+      queryHeads: inner.layers[l].queryHeads.map((i) => kept.queryHeads[i]),
+      ffnChannels: inner.layers[l].ffnChannels.map((i) => kept.ffnChannels[i]),
+    })),
+  };
+}
+
 function checkIndices(what: string, indices: number[], limit: number): void {
   if (indices.length === 0) throw new RangeError(`A plan must keep at least one of the ${what}: current 0`);
   for (let i = 0; i < indices.length; i++) {

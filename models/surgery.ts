@@ -167,3 +167,33 @@ export function pruneModel(
     head: model.head ? tf.tidy(() => matrix(tensorNames.head)) : null,
   };
 }
+
+/** Weights and biases of the linear maps by Hugging Face name, in host memory: what pruning and training change. */
+export async function linearTensors(model: LlamaModel): Promise<Map<string, HostTensor>> {
+  const tensors = new Map<string, HostTensor>();
+  for (const [l, layer] of model.layers.entries()) {
+    for (const name of LINEAR_NAMES) {
+      const names = [tensorNames.weight(l, name), ...layer[name].bias ? [tensorNames.bias(l, name)] : []];
+      for (const each of names) tensors.set(each, await hostTensor(model, each));
+    }
+  }
+  return tensors;
+}
+
+/** Puts tensors of {@linkcode linearTensors}, of a model of the same widths, in the place of the model's own, which are
+ * freed. The record that is returned replaces `model`. */
+export function replaceLinears(model: LlamaModel, tensors: ReadonlyMap<string, HostTensor>): LlamaModel {
+  model.layers.forEach((layer, l) => {
+    for (const name of LINEAR_NAMES) {
+      const { shape, data } = tensors.get(tensorNames.weight(l, name))!;
+      const bias = tensors.get(tensorNames.bias(l, name));
+      tf.dispose([layer[name].weight, ...layer[name].bias ? [layer[name].bias] : []]);
+      layer[name] = {
+        weight: tf.tidy(() => tf.transpose(tf.tensor2d(data, shape as [number, number]))),
+        ...bias && { bias: tf.tensor1d(bias.data) },
+      };
+    }
+  });
+  const biases = LINEAR_NAMES.filter((name) => tensors.has(tensorNames.bias(0, name)));
+  return { ...model, config: { ...model.config, biases } };
+}

@@ -100,6 +100,14 @@ function largestSparsity(config: LlamaConfig, units: readonly UnitType[], ffnMul
   return 1 - layerParameters(config, { ...attention, ffnChannels }) / layerParameters(config, dense);
 }
 
+/** The budget of `target`, made for the dense model, as seen from `narrower`, which was pruned before.
+ * @throws {UsageError} as {@linkcode resolveTarget}. */
+export function targetFrom(narrower: LlamaConfig, target: BudgetTarget): BudgetTarget {
+  const { units, ffnMultiple, budgetParameters } = target;
+  const sparsity = Math.max(0, 1 - budgetParameters / keptParameters(narrower));
+  return { ...resolveTarget(narrower, { sparsity, units, ffnMultiple }), budgetParameters };
+}
+
 /** The budget of a cell and the uniform widths that meet it.
  *
  * At sparsity 0 everything stays. With `ffn` among the units, attention units are removed at the asked ratio, rounded

@@ -30,7 +30,7 @@ export function startLearning(
   if (!learning) throw new RangeError(`Method "${name}" learns: it needs a learning context`);
   return startRun({
     base: model,
-    teacher: model,
+    teacher: learning.teacher ?? model,
     options: learning.options,
     windows: learning.windows,
     rng: context.rng("adapters"),

@@ -182,3 +182,13 @@ Deno.test("cellId() reads the training data's hash only where something trains",
   const [before, after] = [planned("11"), planned("22")];
   assertEquals(before.map((id, i) => id === after[i]), [true, true, false]);
 });
+
+Deno.test("expandCells() gives the levels of a ladder to methods that learn, in ascending order", () => {
+  const methods = [{ id: "random", options: {} }, { id: "mask-prune", options: {} }];
+  const ladders = (changes: Partial<RunConfig>) =>
+    expandCells(config({ methods, seeds: [0], ladder: true, ...changes }), RUN).map(({ cell }) => cell.ladder);
+  const levels = [0.2, 0.5];
+  assertEquals(ladders({ sparsity: [0.5, 0, 0.2, 0.5] }), [undefined, undefined, undefined, levels, levels]);
+  assertEquals(ladders({ sparsity: [0.5, 0] }), [undefined, undefined, undefined]);
+  assertEquals(ladders({ sparsity: levels, ladder: false }), Array(5).fill(undefined));
+});

@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { densePlan, type LayerPlan, plannedShapes } from "../../models/plan.ts";
+import { composePlans, densePlan, type LayerPlan, plannedShapes } from "../../models/plan.ts";
 import { toyConfig } from "../../models/toy.ts";
 
 const config = toyConfig({
@@ -57,4 +57,10 @@ Deno.test("plannedShapes() refuses plans that do not fit, naming layer and value
   refuses({ queryHeads: [0, 1, 2, 3] }, "same number of query heads");
   refuses({ queryHeads: [0, 1, 2] }, "same number of query heads");
   assertThrows(() => plannedShapes(config, { layers: [] }), RangeError, "2 layers is needed: current 0");
+});
+
+Deno.test("composePlans() keeps of a pruned model's units what the second plan keeps", () => {
+  const outer = { layers: [{ kvGroups: [0, 2], queryHeads: [1, 4], ffnChannels: [0, 3, 4] }] };
+  const inner = { layers: [{ kvGroups: [1], queryHeads: [1], ffnChannels: [0, 2] }] };
+  assertEquals(composePlans(outer, inner), { layers: [{ kvGroups: [2], queryHeads: [4], ffnChannels: [0, 4] }] });
 });

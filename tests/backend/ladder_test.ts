@@ -1,0 +1,106 @@
+import { assert, assertEquals } from "@std/assert";
+import { climb, type Ladder, type LevelGiven } from "../../benchmarks/ladder.ts";
+import { cellSchema, trainingSchema } from "../../core/schema.ts";
+import { getMethod, parseOptions } from "../../methods/mod.ts";
+import { keptParameters } from "../../models/count.ts";
+import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
+import { plannedShapes } from "../../models/plan.ts";
+import { hostTensor } from "../../models/surgery.ts";
+import { resolveTarget } from "../../models/target.ts";
+import { expectedTensors, isLayerwiseUniform } from "../../models/config.ts";
+import { toySource } from "../../models/toy.ts";
+import { testOnEngines } from "./engines.ts";
+import { methodContext, toyWindows } from "./method_context.ts";
+
+const LEVELS = [0.2, 0.4, 0.55];
+const STEPS = 32;
+const training = trainingSchema.parse({ steps: STEPS, batch: 2, tokens: 12, rank: 2, alpha: 4, teacherTokens: 8 });
+
+function ladderOf(dense: LlamaModel, folder: string, sparsity: number): Ladder & { levels: LevelGiven[] } {
+  const method = getMethod("mask-prune");
+  const options = parseOptions(method, {}) as Record<string, unknown>;
+  const cell = cellSchema.parse({
+    model: "toy",
+    engine: "cpu",
+    method: { id: method.id, options },
+    sparsity,
+    seed: 0,
+    units: ["ffn", "kv-groups"],
+    ffnMultiple: 1,
+    calibration: { corpus: "toy" },
+    training,
+    ladder: LEVELS,
+    perplexity: [],
+    tasks: [],
+  });
+  const levels: LevelGiven[] = [];
+  return {
+    cell: { ...cell, ladder: LEVELS, training },
+    dense,
+    windows: toyWindows(2 * 40, 12),
+    key: "toy",
+    folder,
+    levels,
+    prune: (given) => {
+      levels.push(given);
+      const { base, target, options: own, windows } = given;
+      const learning = { options: own, windows, teacher: dense };
+      const context = methodContext({ model: base, options, calibration: toyWindows(4, 16), learning });
+      return method.prune({ ...context, target });
+    },
+  };
+}
+
+testOnEngines(
+  "climb() meets every level with nested units and 1.25 times the tokens of a run, each level computed once",
+  async () => {
+    const dense = await uploadModel(toySource());
+    const folder = await Deno.makeTempDir();
+    try {
+      // The last level first: it computes those before it, which the others then find.
+      const last = ladderOf(dense, folder, LEVELS[2]);
+      const rungs = [await climb(last)];
+      assertEquals(last.levels.map(({ options: { steps }, windows }) => [steps, windows.length]), [
+        [12, 24],
+        [12, 24],
+        [16, 32],
+      ]);
+      assertEquals(last.levels.flatMap(({ windows }) => windows), last.windows);
+      for (const level of [LEVELS[1], LEVELS[0]]) {
+        const ladder = ladderOf(dense, folder, level);
+        rungs.unshift(await climb(ladder));
+        assertEquals(ladder.levels, []);
+      }
+      rungs.forEach(({ model, plan, reports }, i) => {
+        const { budgetParameters } = resolveTarget(dense.config, { sparsity: LEVELS[i], units: ["ffn", "kv-groups"] });
+        assertEquals(model.config.layers, plannedShapes(dense.config, plan));
+        assert(isLayerwiseUniform(model.config));
+        const slack = budgetParameters - keptParameters(model.config);
+        assert(slack >= 0 && slack < 2 * 3 * 32, `${slack} parameters of the budget of level ${i} are unused`);
+        assertEquals(reports.map(({ level }) => level), LEVELS.slice(0, i + 1));
+        if (i > 0) {
+          plan.layers.forEach(({ ffnChannels, kvGroups }, l) => {
+            const before = rungs[i - 1].plan.layers[l];
+            assert(ffnChannels.every((unit) => before.ffnChannels.includes(unit)));
+            assert(kvGroups.every((unit) => before.kvGroups.includes(unit)));
+          });
+        }
+      });
+      assertEquals(rungs[2].reports.reduce((sum, { tokens }) => sum + tokens, 0), 1.25 * STEPS * 2 * 12);
+
+      // A level that was read back is the one that was computed.
+      const other = await Deno.makeTempDir();
+      const again = await climb(ladderOf(dense, other, LEVELS[1]));
+      assertEquals(again.plan, rungs[1].plan);
+      for (const name of expectedTensors(again.model.config).keys()) {
+        assertEquals(await hostTensor(again.model, name), await hostTensor(rungs[1].model, name), name);
+      }
+      await Deno.remove(other, { recursive: true });
+      for (const { model } of [...rungs, again]) disposeModel(model);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+      disposeModel(dense);
+    }
+  },
+  { except: ["webgpu", "cpu"] },
+);
