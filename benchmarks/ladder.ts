@@ -91,8 +91,9 @@ async function reach(ladder: Ladder, i: number): Promise<Rung> {
   const { cell, dense, folder } = ladder;
   if (i < 0) return { model: dense, plan: densePlan(dense.config), reports: [] };
   if (i === cell.ladder.length - 1) return await step(ladder, i);
-  const { model: _path, sparsity: _level, perplexity: _p, tasks: _t, limit: _l, throughput: _r, ...decisive } = cell;
-  const key = canonicalJson({ ...decisive, level: cell.ladder[i], key: ladder.key });
+  const { engine, method, seed, units, ffnMultiple, calibration, compensate, training } = cell;
+  const decisive = { engine, method, seed, units, ffnMultiple, calibration, compensate, training };
+  const key = canonicalJson({ ...decisive, levels: cell.ladder, level: i, key: ladder.key });
   const place = join(folder, `ladder-${createHash("sha256").update(key).digest("hex").slice(0, 16)}`);
   Deno.mkdirSync(folder, { recursive: true });
   // Others that need this level wait for it.
