@@ -3,7 +3,8 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { type Cell, type EngineName, type RunConfig, SCHEMA_VERSION, trainingSchema } from "../core/schema.ts";
+import { UsageError } from "../core/errors.ts";
+import { type Cell, type EngineName, type RunConfig, trainingSchema } from "../core/schema.ts";
 
 /** Contents behind the names in a cell: weights and data are known by their bytes, not by where they lie. */
 export interface Fingerprint {
@@ -33,6 +34,9 @@ export function canonicalJson(value: unknown): string {
   );
 }
 
+/** Part of every id; to be raised when equal cells no longer mean equal numbers. */
+const IDENTITY_VERSION = 1;
+
 /** The id of a cell. The path of the model does not count, its contents do; settings that the cell does not read do
  * not count either: those of pruning for the dense model, those of calibration for a method that needs none. */
 export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
@@ -43,7 +47,7 @@ export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { c
     ? others
     : Object.fromEntries(Object.entries(others).filter(([use]) => !use.startsWith(TRAINING_USE)));
   const identity = {
-    schemaVersion: SCHEMA_VERSION,
+    schemaVersion: IDENTITY_VERSION,
     cell: cell.method === null ? dense : decisive,
     fingerprint: { ...fingerprint, data },
     ...calibrated ? { calibration, calibrationData } : {},
@@ -80,10 +84,12 @@ export function learningOf(
   };
 }
 
-/** Name of a cell's record: readable first, unique by its id. */
+/** Name of a cell's record and other files: readable first, unique by its id.
+ * @throws {UsageError} when it would not be the plain name of a file. */
 export function cellName({ id, cell }: PlannedCell): string {
-  if (cell.method === null) return `dense-${id}`;
-  return `${cell.method.id}-${cell.sparsity}-s${cell.seed}-${id}`;
+  const name = cell.method === null ? `dense-${id}` : `${cell.method.id}-${cell.sparsity}-s${cell.seed}-${id}`;
+  if (/^\w[^/\\\p{Cc}]*$/u.test(name)) return name;
+  throw new UsageError(`${JSON.stringify(name)} cannot name a cell's files: method and id must hold no slash`);
 }
 
 /** What people call each cell, by id: `flap 25 % seed 0`. Options are named where a run has the method in variants, and

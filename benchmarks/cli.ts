@@ -129,16 +129,18 @@ async function ls(args: string[]): Promise<number> {
   return 0;
 }
 
-function validate(args: string[]): Promise<number> {
+async function validate(args: string[]): Promise<number> {
   const { _: [dir] } = parseStrictly(args, { positional: 1 });
   if (dir === undefined) throw new UsageError("The folder of a run must be given: bench validate DIR");
-  const { records, problems } = readRecords(dir);
-  const failed = records.filter((record) => record.state === "failed").length;
-  for (const { message } of problems) console.log(message);
+  const { validateFolder } = await import("./validate.ts");
+  const { records, failed, weights, problems, leftOver } = validateFolder(dir);
+  for (const problem of problems) console.log(problem);
+  for (const path of leftOver) console.log(`${path}: left over, may be removed`);
   console.log(
-    `${records.length} records are sound (${failed} of failed cells), ${problems.length} files are not records`,
+    `${records} records are sound (${failed} of failed cells), ${weights} files of weights; ` +
+      `${problems.length} files are not what they should be`,
   );
-  return Promise.resolve(problems.length > 0 ? 1 : 0);
+  return problems.length > 0 ? 1 : 0;
 }
 
 function version(): string {

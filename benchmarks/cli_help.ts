@@ -47,11 +47,11 @@ Usage: deno task bench ls methods|tasks|presets|engines
   tasks      multiple-choice tasks and text corpora, with the files they are read from
   presets    shipped configurations for \`bench run --preset\`
   engines    engines, and for each whether it starts here and why not`,
-  validate: `Checks every record in DIR against the schema.
+  validate: `Checks what DIR holds: every record against the schema and its checksum, run.json, and stored weights.
 
 Usage: deno task bench validate DIR
 
-Exit codes: 0 all records are sound, 1 some are not, 2 DIR holds no run`,
+Exit codes: 0 all files are sound, 1 some are not, 2 DIR holds no run`,
 };
 
 /** Two columns with the second one wrapped at `width`. */

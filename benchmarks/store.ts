@@ -3,10 +3,11 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { FileFormatError, UsageError } from "../core/errors.ts";
 import { type CellRecord, cellRecordSchema, SCHEMA_VERSION } from "../core/schema.ts";
-import { cellName, type PlannedCell } from "./cells.ts";
+import { canonicalJson, cellName, type PlannedCell } from "./cells.ts";
 import { describeIssue } from "./config.ts";
 
 /** Paths inside a run's folder. */
@@ -85,12 +86,32 @@ export function writeRecord(out: string, record: CellRecord): string {
     throw new TypeError(`A record must fit the schema: ${problems.join("; ")}`);
   }
   const path = recordPath(out, record);
-  writeAtomically(path, toJson(parsed.data));
+  writeAtomically(path, toJson({ ...parsed.data, checksum: checksum(parsed.data) }));
   return path;
 }
 
-/** Reads one record.
- * @throws {FileFormatError} that says what is wrong; a record of another schema version is refused by name. */
+/** SHA-256 over the canonical JSON of a record without its checksum, hex. */
+function checksum(record: object): string {
+  return createHash("sha256").update(canonicalJson(record)).digest("hex");
+}
+
+/** What a file holds, as a record of the current version without its checksum.
+ * @throws {FileFormatError} when the checksum is missing or does not fit.
+ * @throws {SchemaVersionError} when the version is neither 1 nor the current one. */
+function unsealed(path: string, value: object): object {
+  const { checksum: stored, ...record } = value as { checksum?: unknown; schemaVersion?: unknown };
+  const { schemaVersion: version } = record;
+  // Version 1 differs by having no checksum, and fewer classes of failure.
+  if (version === 1 && stored === undefined) return { ...record, schemaVersion: SCHEMA_VERSION };
+  if (typeof version === "number" && version !== SCHEMA_VERSION) throw new SchemaVersionError(path, version);
+  if (version === SCHEMA_VERSION && stored !== checksum(record)) {
+    throw new FileFormatError(path, "does not fit its checksum: it was damaged or changed after it was written");
+  }
+  return record;
+}
+
+/** Reads one record; one of version 1 is brought to the current version.
+ * @throws {FileFormatError} that says what is wrong: damage, a checksum that does not fit, another schema version. */
 export function readRecord(path: string): CellRecord {
   let value: unknown;
   try {
@@ -99,8 +120,7 @@ export function readRecord(path: string): CellRecord {
     if (error instanceof SyntaxError) throw new FileFormatError(path, `is not JSON (${error.message})`);
     throw error;
   }
-  const version = (value as { schemaVersion?: unknown } | null)?.schemaVersion;
-  if (typeof version === "number" && version !== SCHEMA_VERSION) throw new SchemaVersionError(path, version);
+  if (typeof value === "object" && value !== null) value = unsealed(path, value);
   const parsed = cellRecordSchema.safeParse(value);
   if (!parsed.success) {
     const [issue, ...others] = parsed.error.issues;
@@ -118,7 +138,7 @@ export class SchemaVersionError extends FileFormatError {
   constructor(path: string, version: number) {
     super(
       path,
-      `has record schema version ${version}, this program reads version ${SCHEMA_VERSION}: use another folder`,
+      `has record schema version ${version}, this program reads 1 to ${SCHEMA_VERSION}: use another folder`,
     );
   }
 }

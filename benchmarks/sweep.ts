@@ -215,14 +215,9 @@ function protocolOf({ config, engine, fingerprint }: z.infer<typeof runFileSchem
 function writeRunFile({ config, engine, fingerprint }: SweepPlan): void {
   const path = runPaths(config.out).run;
   const run = { schemaVersion: SCHEMA_VERSION, config, engine, fingerprint };
-  let text: string | undefined;
-  try {
-    text = Deno.readTextFileSync(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
-  if (text !== undefined) {
-    const [before, now] = [protocolOf(parseRunFile(text, path)), protocolOf(run)];
+  const stored = readRunFile(config.out);
+  if (stored) {
+    const [before, now] = [protocolOf(stored), protocolOf(run)];
     // Data that only one of the two reads, such as calibration data of a method added later, cannot differ.
     const differing = Object.keys(now).filter((key) =>
       key in before && canonicalJson(before[key] ?? null) !== canonicalJson(now[key] ?? null)
@@ -238,10 +233,15 @@ function writeRunFile({ config, engine, fingerprint }: SweepPlan): void {
   writeAtomically(path, toJson(run));
 }
 
-function parseRunFile(text: string, path: string): z.infer<typeof runFileSchema> {
+/** What `run.json` of the folder `out` holds; undefined where there is none.
+ * @throws {FileFormatError} when it is not one of this program's. */
+export function readRunFile(out: string): z.infer<typeof runFileSchema> | undefined {
+  const path = runPaths(out).run;
   try {
-    return runFileSchema.parse(JSON.parse(text));
-  } catch {
+    return runFileSchema.parse(JSON.parse(Deno.readTextFileSync(path)));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    if (!(error instanceof SyntaxError || error instanceof z.ZodError)) throw error;
     throw new FileFormatError(path, "is not the run file of this version of the program: choose another --out");
   }
 }

@@ -4,8 +4,9 @@
  */
 import { z } from "zod";
 
-/** Version of {@linkcode cellRecordSchema}; a record of another version is refused by name. */
-export const SCHEMA_VERSION = 1;
+/** Version of {@linkcode cellRecordSchema}. Records of version 1, which had no checksum, are read as well; those of
+ * other versions are refused by name. */
+export const SCHEMA_VERSION = 2;
 
 /** Engines a run may ask for. */
 export const ENGINE_NAMES = ["wasm", "tensorflow", "webgpu", "cpu"] as const;

@@ -1,4 +1,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { createHash } from "node:crypto";
+import { canonicalJson } from "../../benchmarks/cells.ts";
+import { validateFolder } from "../../benchmarks/validate.ts";
 import fc from "fast-check";
 import { join } from "node:path";
 import {
@@ -94,10 +97,11 @@ inFolder("readRecords() names each unreadable file and still gives the others", 
   const good = failedRecord("flap", 0.25, 0);
   writeRecord(out, good);
   const { records } = runPaths(out);
-  const text = toJson(good);
+  const text = Deno.readTextFileSync(recordPath(out, good));
   Deno.writeTextFileSync(join(records, "torn.json"), text.slice(0, 50));
   Deno.writeTextFileSync(join(records, "other.json"), text);
-  Deno.writeTextFileSync(join(records, "wrong.json"), text.replace('"seed": 0', '"seed": -1'));
+  const negative = (record: Record<string, unknown>) => (record.cell as { seed: number }).seed = -1;
+  Deno.writeTextFileSync(join(records, "wrong.json"), rewritten(text, negative, true));
   Deno.writeTextFileSync(join(records, "null.json"), "null");
   const stored = readRecords(out);
   assertEquals(stored.records, [good]);
@@ -107,6 +111,57 @@ inFolder("readRecords() names each unreadable file and still gives the others", 
   assertStringIncludes(messages.get("other.json")!, `holds the record "flap-0.25-s0-${good.id}" under another name`);
   assertStringIncludes(messages.get("wrong.json")!, "cell.seed must be at least 0: current -1");
   assertStringIncludes(messages.get("null.json")!, "is not a record");
+});
+
+/** Changes what a record holds, as an editor would, and keeps the checksum right when asked to. */
+function rewritten(text: string, change: (record: Record<string, unknown>) => void, sealed: boolean): string {
+  const { checksum, ...record } = JSON.parse(text);
+  change(record);
+  const sum = createHash("sha256").update(canonicalJson(record)).digest("hex");
+  return toJson({ ...record, checksum: sealed ? sum : checksum });
+}
+
+inFolder("readRecord() notices a number that changed after the record was written", (out) => {
+  const path = writeRecord(out, failedRecord("flap", 0.25, 0));
+  const text = Deno.readTextFileSync(path);
+  Deno.writeTextFileSync(path, rewritten(text, (record) => record.seconds = 7, false));
+  assertThrows(() => readRecord(path), FileFormatError, "does not fit its checksum");
+  Deno.writeTextFileSync(path, rewritten(text, (record) => record.seconds = 7, true));
+  assertEquals(readRecord(path).seconds, 7);
+  const { checksum: _, ...bare } = JSON.parse(text);
+  Deno.writeTextFileSync(path, toJson(bare));
+  assertThrows(() => readRecord(path), FileFormatError, "checksum");
+});
+
+inFolder("readRecord() brings a record of version 1, which has no checksum, to the current version", (out) => {
+  const record = failedRecord("flap", 0.25, 0);
+  const path = writeRecord(out, record);
+  Deno.writeTextFileSync(path, toJson({ ...record, schemaVersion: 1 }));
+  assertEquals(readRecord(path), record);
+});
+
+Deno.test("readRecords() reads the published records", () => {
+  const { records, problems } = readRecords(new URL("../../results/smollm2-135m", import.meta.url).pathname);
+  assertEquals(problems, []);
+  assertEquals(records.length, 11);
+});
+
+inFolder("no name in a record leads out of its folder", (out) => {
+  const record = { ...failedRecord("flap", 0.25, 0), id: "x/../../escaped" };
+  assertThrows(() => writeRecord(out, record), UsageError, "cannot name a cell's files");
+  assertThrows(() => Deno.statSync(join(out, "records")), Deno.errors.NotFound);
+});
+
+inFolder("validateFolder() names what is damaged, and what was left over", (out) => {
+  writeRecord(out, failedRecord("flap", 0.25, 0));
+  const damaged = writeRecord(out, failedRecord("flap", 0.5, 0));
+  Deno.writeTextFileSync(damaged, Deno.readTextFileSync(damaged).replace("broken", "mended"));
+  Deno.writeTextFileSync(runPaths(out).run, "{}");
+  const half = join(runPaths(out).records, ".a.json.12.tmp");
+  Deno.writeTextFileSync(half, "");
+  const { problems, ...found } = validateFolder(out);
+  assertEquals(found, { records: 1, failed: 1, weights: 0, leftOver: [half] });
+  assertEquals(problems.map((problem) => problem.split(":")[0]), [damaged, runPaths(out).run]);
 });
 
 inFolder("readRecord() refuses another schema version by name", (out) => {
