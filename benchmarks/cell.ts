@@ -28,7 +28,7 @@ import { climb, type LevelGiven, type Rung } from "./ladder.ts";
 import { checkpointPlace, compensation, recover, type StageHost, trainingWindows } from "./learning.ts";
 import { peakMemory, residentMemoryBytes } from "./memory.ts";
 import { measureTask, type ScoredExample } from "./multiple_choice.ts";
-import { measurePerplexity } from "./perplexity.ts";
+import { measurePerplexity, type ScoredDocument } from "./perplexity.ts";
 import { createScorer } from "./scorer.ts";
 import { runPaths } from "./store.ts";
 import { keepsWeights, storeWeights } from "./stored_weights.ts";
@@ -42,6 +42,8 @@ export interface CellHost {
   alone<T>(work: () => Promise<T>): Promise<T>;
   /** Told the scores of every example of a task. */
   onScored?(task: string, scored: readonly ScoredExample[]): void;
+  /** Told the scores of every document of a corpus under protocol (c). */
+  onDocuments?(corpus: string, scored: readonly ScoredDocument[]): void;
   signal: AbortSignal;
 }
 
@@ -278,7 +280,12 @@ async function evaluate(
   const perplexity: DoneRecord["perplexity"] = [];
   for (const choice of cell.perplexity) {
     enter(`perplexity ${choice.corpus}`);
-    perplexity.push(await measurePerplexity(scorer, choice, { data }));
+    perplexity.push(
+      await measurePerplexity(scorer, choice, {
+        data,
+        onDocuments: (scored) => host.onDocuments?.(choice.corpus, scored),
+      }),
+    );
   }
   const tasks: DoneRecord["tasks"] = [];
   for (const task of cell.tasks) {

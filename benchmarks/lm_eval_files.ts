@@ -4,40 +4,17 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { floatRepr } from "../core/python_text.ts";
 import type { DoneRecord, PerplexityResult, TaskResult } from "../core/schema.ts";
-import type { Task } from "../datasets/define.ts";
 import { FEWSHOT_SEED } from "../datasets/fewshot.ts";
 import { tasks } from "../datasets/mod.ts";
 import { cellName, type PlannedCell } from "./cells.ts";
-import { metricNames, outcome, requestsOf, type ScoredExample } from "./multiple_choice.ts";
+import { type LmEvalSample, samplesHash } from "./lm_eval_samples.ts";
 import { writeAtomically } from "./store.ts";
-
-/** One line of a samples file; the task's metrics follow the named keys, one each. */
-export interface LmEvalSample {
-  /** Index in the scored split. */
-  doc_id: number;
-  doc: Record<string, unknown>;
-  /** Index of the right choice, or the scored text where the choices differ in their contexts. */
-  target: string;
-  arguments: Record<string, { arg_0: string; arg_1: string }>;
-  /** Per choice and repeat: log-likelihood and whether it is greedy, both as Python writes them. */
-  resps: [logLikelihood: string, isGreedy: string][][];
-  filtered_resps: [logLikelihood: string, isGreedy: string][];
-  filter: "none";
-  metrics: string[];
-  doc_hash: string;
-  prompt_hash: string;
-  target_hash: string;
-  [metric: string]: unknown;
-}
 
 /** Versions of lm-evaluation-harness's tasks that measure what protocol (c) measures on the corpus of the same id. */
 const CORPUS_VERSIONS: Record<string, number> = { wikitext: 2, c4: 0 };
-
-const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
 
 /** `started` as the names of all files of a run carry it: local ISO time with microseconds, `-` for `:`. */
 export function lmEvalStamp(started: Date): string {
@@ -50,45 +27,6 @@ export function lmEvalStamp(started: Date): string {
 /** A model's name as the name of its folder. */
 export function sanitizeModelName(name: string): string {
   return name.replace(/["<>:/|\\?*[\]]+/g, "__");
-}
-
-/** The lines of a task's samples file. */
-export function lmEvalSamples(task: Task, scored: readonly ScoredExample[]): LmEvalSample[] {
-  return scored.map(({ example, record, scores }, index): LmEvalSample => {
-    const { choices, gold } = example;
-    const doc = { ...record as Record<string, unknown>, ...task.addedFields?.(example) };
-    const [{ context, continuation }] = choices;
-    const requests = requestsOf(example);
-    const isPartial = choices.some((choice) => choice.context !== context);
-    // What is scored without the delimiter, which is one space.
-    const target = isPartial ? continuation.slice(1) : String(gold);
-    const answers = scores.map(({ logLikelihood, isGreedy }): [string, string] => [
-      floatRepr(logLikelihood),
-      isGreedy ? "True" : "False",
-    ]);
-    const metrics = metricNames(task);
-    return {
-      doc_id: index,
-      doc,
-      target,
-      arguments: Object.fromEntries(
-        requests.map(({ context, continuation }, i) => [`gen_args_${i}`, { arg_0: context, arg_1: continuation }]),
-      ),
-      resps: answers.map((answer) => [answer]),
-      filtered_resps: answers,
-      filter: "none",
-      metrics,
-      doc_hash: sha256(JSON.stringify(doc, null, 2)),
-      prompt_hash: sha256(requests[0].context),
-      target_hash: sha256(target),
-      ...Object.fromEntries(metrics.map((metric) => [metric, outcome(metric, { example, scores })])),
-    };
-  });
-}
-
-/** What a results file says of a task's samples: one hash over all of them. */
-export function samplesHash(samples: readonly LmEvalSample[]): string {
-  return sha256(samples.map((sample) => sample.doc_hash + sample.prompt_hash + sample.target_hash).join(""));
 }
 
 /** What a results file says of one task, spread over its keys. */

@@ -27,6 +27,28 @@ export type PerplexityChoice = Pick<
   "corpus" | "split" | "protocol" | "windowTokens" | "maxWindows"
 >;
 
+/** One document of protocol (c) with its score. */
+export interface ScoredDocument {
+  /** Raw, as it stands in the file. */
+  document: string;
+  /** Detokenised: what was scored. */
+  text: string;
+  /** Summed natural-log probability of the text's tokens. */
+  logLikelihood: number;
+  /** Pieces of the raw document between white space. */
+  words: number;
+  /** UTF-8 bytes of the raw document. */
+  bytes: number;
+}
+
+/** Options of {@linkcode measurePerplexity}. */
+export interface PerplexityOptions {
+  /** Folder with data sets. */
+  data?: string;
+  /** Told the scores of the documents of protocol (c). */
+  onDocuments?(scored: readonly ScoredDocument[]): void;
+}
+
 /** What a protocol gives, without what all have in common. */
 type Measured = Pick<
   PerplexityResult,
@@ -90,6 +112,7 @@ async function wholeDocuments(
   corpus: Corpus,
   texts: readonly string[],
   { windowTokens, maxWindows }: PerplexityChoice,
+  onDocuments: PerplexityOptions["onDocuments"],
 ): Promise<Measured> {
   if (!corpus.documents) {
     throw new UsageError(`Protocol c is not defined for corpus "${corpus.id}": use protocol a or b`);
@@ -97,12 +120,20 @@ async function wholeDocuments(
   const documents = corpus.documents(texts).slice(0, maxWindows);
   const shown = documents.map((document) => corpus.detokenise?.(document) ?? document);
   const scores = await scorer.rollingLogLikelihood(shown, windowTokens);
-  const words = documents.map((document) => splitAtSpaces(document).length);
+  const scored = documents.map((document, i): ScoredDocument => ({
+    document,
+    text: shown[i],
+    logLikelihood: scores[i].logLikelihood,
+    words: splitAtSpaces(document).length,
+    bytes: utf8Length(document),
+  }));
+  onDocuments?.(scored);
   const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
-  const nll = -sum(scores.map(({ logLikelihood }) => logLikelihood));
+  const nll = -sum(scored.map(({ logLikelihood }) => logLikelihood));
   const tokens = sum(scores.map((score) => score.tokens));
-  const bytes = sum(documents.map(utf8Length));
-  const wordPerplexity = Math.exp(nll / sum(words));
+  const words = sum(scored.map((one) => one.words));
+  const bytes = sum(scored.map((one) => one.bytes));
+  const wordPerplexity = Math.exp(nll / words);
   return {
     tokens,
     windows: documents.length,
@@ -110,9 +141,9 @@ async function wholeDocuments(
     nllPerToken: nll / tokens,
     perplexity: wordPerplexity,
     perplexityStderr: null,
-    windowNll: scores.map(({ logLikelihood }, i) => -logLikelihood / words[i]),
+    windowNll: scored.map((one) => -one.logLikelihood / one.words),
     documents: {
-      words: sum(words),
+      words,
       bytes,
       wordPerplexity,
       bytePerplexity: Math.exp(nll / bytes),
@@ -128,7 +159,7 @@ async function wholeDocuments(
 export async function measurePerplexity(
   scorer: Scorer,
   choice: PerplexityChoice,
-  { data }: { data?: string } = {},
+  { data, onDocuments }: PerplexityOptions = {},
 ): Promise<PerplexityResult> {
   const start = performance.now();
   const corpus = getCorpus(choice.corpus);
@@ -142,7 +173,7 @@ export async function measurePerplexity(
     split: choice.split,
   });
   const measure = choice.protocol === "c" ? wholeDocuments : joinedText;
-  const measured = await measure(scorer, corpus, texts, choice);
+  const measured = await measure(scorer, corpus, texts, choice, onDocuments);
   return {
     ...choice,
     dataset,

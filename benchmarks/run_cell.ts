@@ -7,11 +7,12 @@
  */
 import { UsageError } from "../core/errors.ts";
 import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../core/schema.ts";
-import { getTask } from "../datasets/mod.ts";
+import { getCorpus, getTask } from "../datasets/mod.ts";
 import { measureCell } from "./cell.ts";
 import { classifyError } from "./failure.ts";
 import { type CellEvent, type CellJob, cellJobSchema } from "./job.ts";
-import { type CellSamples, type LmEvalSample, lmEvalSamples, writeLmEvalFiles } from "./lm_eval_files.ts";
+import { type CellSamples, writeLmEvalFiles } from "./lm_eval_files.ts";
+import { lmEvalDocuments, type LmEvalSample, lmEvalSamples } from "./lm_eval_samples.ts";
 import { readRecord, recordPath, runPaths, writeRecord } from "./store.ts";
 
 function tell(event: CellEvent): void {
@@ -75,6 +76,9 @@ async function main(path: string): Promise<void> {
       report,
       onScored: (task, scored) => {
         if (job.logSamples) samples.set(task, lmEvalSamples(getTask(task), scored));
+      },
+      onDocuments: (corpus, scored) => {
+        if (job.logSamples) samples.set(corpus, lmEvalDocuments(getCorpus(corpus).textField, scored));
       },
       alone: async (work) => {
         await takeTurn();

@@ -152,7 +152,8 @@ function noteMissingSamples(
   pending: readonly PlannedCell[],
   onEvent: (event: SweepEvent) => void,
 ): void {
-  if (!config.logSamples || config.tasks.length === 0) return;
+  const hasAny = config.tasks.length > 0 || config.perplexity.some(({ protocol }) => protocol === "c");
+  if (!config.logSamples || !hasAny) return;
   const { lmEval } = runPaths(config.out);
   const missing = cells.filter((planned) => !pending.includes(planned) && !hasSamples(lmEval, planned)).length;
   if (missing === 0) return;

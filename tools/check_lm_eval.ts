@@ -13,8 +13,9 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { lmEvalSamples } from "../benchmarks/lm_eval_files.ts";
+import { lmEvalDocuments, lmEvalSamples } from "../benchmarks/lm_eval_samples.ts";
 import { argmax, measureTask } from "../benchmarks/multiple_choice.ts";
+import type { ScoredDocument } from "../benchmarks/perplexity.ts";
 import { createScorer, type Scorer } from "../benchmarks/scorer.ts";
 import { createApp } from "../benchmarks/server.ts";
 import { startBestEngine, startEngine } from "../core/engine.ts";
@@ -166,11 +167,24 @@ async function checkedCorpus(
   const start = performance.now();
   const { texts, dataset } = await loadCorpus(corpus, { data });
   const documents = (corpus.documents?.(texts) ?? []).slice(0, limit);
-  const scores = await scorer.rollingLogLikelihood(documents.map((text) => corpus.detokenise?.(text) ?? text));
+  const shown = documents.map((document) => corpus.detokenise?.(document) ?? document);
+  const scores = await scorer.rollingLogLikelihood(shown);
+  const scored = documents.map((document, i): ScoredDocument => ({
+    document,
+    text: shown[i],
+    logLikelihood: scores[i].logLikelihood,
+    words: 0,
+    bytes: 0,
+  }));
   return {
     name,
     config: localData(corpus.evaluationSplit, join(resolve(data), dataset.source)),
-    ours: scores.map(({ logLikelihood }) => ({ answers: [{ logLikelihood }], lengths: [], hashes: [], outcomes: {} })),
+    ours: lmEvalDocuments(corpus.textField, scored).map(({ doc_hash, prompt_hash, target_hash }, i) => ({
+      answers: [{ logLikelihood: scored[i].logLikelihood }],
+      lengths: [],
+      hashes: [doc_hash, prompt_hash, target_hash],
+      outcomes: {},
+    })),
     seconds: (performance.now() - start) / 1000,
   };
 }

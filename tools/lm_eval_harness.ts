@@ -57,8 +57,9 @@ export const TINY_TASK: Record<string, unknown> = {
 export function readSamples(text: string): CheckedExample[] {
   return text.trimEnd().split("\n").map((line): CheckedExample => {
     const { filtered_resps, doc_hash, prompt_hash, target_hash, metrics, ...outcomes } = JSON.parse(line);
+    const hashes = [doc_hash, prompt_hash, target_hash];
     if (typeof filtered_resps[0] === "string") {
-      return { answers: [{ logLikelihood: Number(filtered_resps[0]) }], lengths: [], hashes: [], outcomes: {} };
+      return { answers: [{ logLikelihood: Number(filtered_resps[0]) }], lengths: [], hashes, outcomes: {} };
     }
     return {
       answers: filtered_resps.map(([value, greedy]: string[]) => ({
@@ -66,7 +67,7 @@ export function readSamples(text: string): CheckedExample[] {
         isGreedy: greedy === "True",
       })),
       lengths: [],
-      hashes: [doc_hash, prompt_hash, target_hash],
+      hashes,
       outcomes: Object.fromEntries(metrics.map((metric: string) => [metric, outcomes[metric]])),
     };
   });

@@ -1,5 +1,5 @@
 /** What `bench run` writes besides records: lm-evaluation-harness's files, generated text, few-shot scores. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { readRecords, runPaths } from "../../benchmarks/store.ts";
 import { bench, finish } from "./bench_process.ts";
@@ -30,16 +30,28 @@ Deno.test("bench run --log-samples writes results and samples, few-shot examples
   inFolder(async (folder) => {
     const data = join(folder, "data");
     Deno.mkdirSync(data);
+    Deno.copyFileSync(join(FIXTURES, "wikitext-test.jsonl"), join(data, "wikitext-test.jsonl"));
     for (const name of ["arc_easy", "arc_easy-train"]) {
       Deno.copyFileSync(join(FIXTURES, "arc_easy.jsonl"), join(data, `${name}.jsonl`));
     }
     const out = join(folder, "out");
-    const flags = [...DENSE, "--tasks", "arc_easy", "--data", data, "--num-fewshot", "2", "--log-samples"];
+    const flags = [
+      ...DENSE,
+      "--tasks",
+      "arc_easy",
+      "--perplexity",
+      "wikitext:c:64",
+      "--data",
+      data,
+      "--num-fewshot",
+      "2",
+      "--log-samples",
+    ];
     const prompts = ["The cat", "One, two"];
     const generate = [...prompts.flatMap((prompt) => ["--generate", prompt]), "--generate-tokens", "4"];
     const { code, stderr } = await finish(bench(...flags, ...generate, "--out", out));
     assertEquals(code, 0, stderr);
-    const { record, files: [results, samples, ...others] } = onlyCell(out);
+    const { record, files: [results, samples, documents, ...others] } = onlyCell(out);
     assertEquals(others, []);
 
     const lines = samples.text.trimEnd().split("\n").map((line) => JSON.parse(line));
@@ -52,7 +64,11 @@ Deno.test("bench run --log-samples writes results and samples, few-shot examples
     const written = JSON.parse(results.text);
     assertEquals(written.results.arc_easy["acc,none"], task.metrics.acc.value);
     assertEquals([written["n-shot"].arc_easy, written.config.fewshot_seed], [2, 1234]);
-    assertEquals(Object.keys(written.task_hashes), ["arc_easy"]);
+    assertEquals(Object.keys(written.task_hashes).sort(), ["arc_easy", "wikitext"]);
+    const pages = documents.text.trimEnd().split("\n").map((line) => JSON.parse(line));
+    assertEquals(pages.map(({ word_perplexity: [, words] }) => words), [27, 26, 17]);
+    const nll = pages.reduce((sum, { word_perplexity: [logLikelihood] }) => sum - logLikelihood, 0);
+    assertAlmostEquals(Math.exp(nll / 70), written.results.wikitext["word_perplexity,none"], 1e-9);
 
     assertEquals(record.generations?.map(({ prompt }) => prompt), prompts);
     for (const { text } of record.generations!) assert(text.length > 0);

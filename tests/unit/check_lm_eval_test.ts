@@ -56,6 +56,6 @@ Deno.test("readSamples() reads choices and whole documents", () => {
       hashes: ["d", "p", "t"],
       outcomes: { acc: 1 },
     },
-    { answers: [{ logLikelihood: -812.4 }], lengths: [], hashes: [], outcomes: {} },
+    { answers: [{ logLikelihood: -812.4 }], lengths: [], hashes: ["d", "p", "t"], outcomes: {} },
   ]);
 });

@@ -1,13 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { assertEquals, assertMatch } from "@std/assert";
-import {
-  lmEvalResults,
-  lmEvalSamples,
-  lmEvalStamp,
-  samplesHash,
-  sanitizeModelName,
-  writeLmEvalFiles,
-} from "../../benchmarks/lm_eval_files.ts";
+import { lmEvalResults, lmEvalStamp, sanitizeModelName, writeLmEvalFiles } from "../../benchmarks/lm_eval_files.ts";
+import { lmEvalDocuments, lmEvalSamples, samplesHash } from "../../benchmarks/lm_eval_samples.ts";
 import { measureTask } from "../../benchmarks/multiple_choice.ts";
 import { createScorer, type Scorer } from "../../benchmarks/scorer.ts";
 import type { DoneRecord } from "../../core/schema.ts";
@@ -70,6 +64,22 @@ Deno.test("lmEvalSamples() logs HellaSwag's processed record and WinoGrande's te
     arg_1: " had driven all night.",
   });
   assertEquals([second.metrics, second.acc], [["acc"], 1]);
+});
+
+Deno.test("lmEvalDocuments() logs a whole document with its counts", () => {
+  const [line] = lmEvalDocuments("page", [{
+    document: " a N \n",
+    text: " a 1\n",
+    logLikelihood: -40,
+    words: 4,
+    bytes: 6,
+  }]);
+  assertEquals([line.doc, line.target, line.arguments], [{ page: " a N \n" }, " a 1\n", {
+    gen_args_0: { arg_0: " a 1\n" },
+  }]);
+  assertEquals([line.resps, line.filtered_resps], [[["-40.0"]], ["-40.0"]]);
+  assertEquals(line.metrics, ["word_perplexity", "byte_perplexity", "bits_per_byte"]);
+  assertEquals([line.word_perplexity, line.byte_perplexity, line.bits_per_byte], [[-40, 4], [-40, 6], [-40, 6]]);
 });
 
 Deno.test("lmEvalStamp() and sanitizeModelName() name files as lm-evaluation-harness does", () => {
