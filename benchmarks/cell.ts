@@ -27,6 +27,7 @@ import type { CellJob } from "./job.ts";
 import { climb, type LevelGiven, type Rung } from "./ladder.ts";
 import { checkpointPlace, compensation, recover, type StageHost, trainingWindows } from "./learning.ts";
 import { peakMemory, residentMemoryBytes } from "./memory.ts";
+import { reloadMethodFile } from "./method_file.ts";
 import { measureTask, type ScoredExample } from "./multiple_choice.ts";
 import { measurePerplexity, type ScoredDocument } from "./perplexity.ts";
 import { createScorer } from "./scorer.ts";
@@ -143,6 +144,7 @@ export async function pruneCell(
 ): Promise<Pruned & { model: LlamaModel; changed: boolean }> {
   const { method: choice, sparsity, units, ffnMultiple, seed } = cell;
   if (choice === null) return { model: dense, changed: false, plan: densePlan(dense.config), calibrationData: null };
+  if (cell.methodFile) await reloadMethodFile(cell.methodFile);
   const method = getMethod(choice.id);
   const target = resolveTarget(dense.config, { sparsity, units, ffnMultiple });
   const calibration = method.needs.calibration || cell.compensate ? await calibrate(cell, tokenizer, data) : null;

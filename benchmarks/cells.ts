@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { UsageError } from "../core/errors.ts";
-import { type Cell, type EngineName, type RunConfig, trainingSchema } from "../core/schema.ts";
+import { type Cell, type EngineName, type MethodFile, type RunConfig, trainingSchema } from "../core/schema.ts";
 
 /** Contents behind the names in a cell: weights and data are known by their bytes, not by where they lie. */
 export interface Fingerprint {
@@ -37,10 +37,10 @@ export function canonicalJson(value: unknown): string {
 /** Part of every id; to be raised when equal cells no longer mean equal numbers. */
 const IDENTITY_VERSION = 1;
 
-/** The id of a cell. The path of the model does not count, its contents do; settings that the cell does not read do
+/** The id of a cell. The paths of the model and of a method file do not count, their contents do; settings that the cell does not read do
  * not count either: those of pruning for the dense model, those of calibration for a method that needs none. */
 export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
-  const { model: _path, calibration, ...decisive } = cell;
+  const { model: _path, calibration, methodFile, ...decisive } = cell;
   const { units: _units, ffnMultiple: _multiple, seed: _seed, ...dense } = decisive;
   const { [calibrationUse(cell)]: calibrationData, ...others } = fingerprint.data;
   const data = cell.training
@@ -49,6 +49,7 @@ export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { c
   const identity = {
     schemaVersion: IDENTITY_VERSION,
     cell: cell.method === null ? dense : decisive,
+    ...methodFile && { methodFile: methodFile.sha256 },
     fingerprint: { ...fingerprint, data },
     ...calibrated ? { calibration, calibrationData } : {},
   };
@@ -115,11 +116,13 @@ export function cellLabels(planned: readonly PlannedCell[]): Map<string, string>
  * of 0 is the dense model. */
 export function expandCells(
   config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> },
-  { engine, fingerprint, needsCalibration, learns }: {
+  { engine, fingerprint, needsCalibration, learns, methodFile }: {
     engine: EngineName;
     fingerprint: Fingerprint;
     needsCalibration: (method: string) => boolean;
     learns: (method: string) => boolean;
+    /** The file that a method of the user's own comes from. */
+    methodFile?: (method: string) => MethodFile | undefined;
   },
 ): PlannedCell[] {
   const common = {
@@ -137,7 +140,8 @@ export function expandCells(
   };
   const cells: Cell[] = [{ ...common, method: null, sparsity: 0, seed: config.seeds[0] }];
   for (const method of config.methods) {
-    const learning = learningOf(config, learns(method.id));
+    const file = methodFile?.(method.id);
+    const learning = { ...learningOf(config, learns(method.id)), ...file && { methodFile: file } };
     for (const sparsity of config.sparsity) {
       if (sparsity > 0) cells.push(...config.seeds.map((seed) => ({ ...common, ...learning, method, sparsity, seed })));
     }

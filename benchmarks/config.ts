@@ -39,6 +39,7 @@ export const FLAGS: Record<Key, Flag> = {
   model: textFlag("PATH"),
   engine: textFlag("NAME"),
   methods: { value: "LIST", parse: parseMethods },
+  methodFile: listFlag("FILE,…"),
   sparsity: listFlag("LIST", number),
   seeds: listFlag("LIST", number),
   units: listFlag("LIST"),
@@ -324,8 +325,13 @@ function knownKeys(path: readonly PropertyKey[]): string[] {
 export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
   const values: Record<string, unknown> = Object.assign({}, ...sources.map((source) => source.values));
   values.out ??= `results/${typeof values.name === "string" ? values.name : "run"}`;
+  if (values.methodFile !== undefined) values.methods ??= [];
   const parsed = runConfigSchema.safeParse(values);
-  if (parsed.success) return parsed.data;
+  if (parsed.success) {
+    const { methods, methodFile } = parsed.data;
+    if (methods.length + (methodFile?.length ?? 0) > 0) return parsed.data;
+    throw new UsageError("methods must have at least 1 item (--methods or --method-file gives it)");
+  }
   const problems = parsed.error.issues.map((issue) => {
     const unrecognized = issue.code === "unrecognized_keys" ? [...issue.path, issue.keys[0]] : issue.path;
     const source = sources.findLast((source) => String(unrecognized[0]) in source.values);

@@ -11,7 +11,7 @@ import { FLOAT_DTYPES, type FloatDtype } from "../core/safetensors.ts";
 import type { CellRecord, DoneRecord } from "../core/schema.ts";
 import type { TokenizerDefinition } from "../core/tokenizer.ts";
 import { ggufTokenizerMetadata } from "../core/tokenizer_gguf_write.ts";
-import { getMethod } from "../methods/mod.ts";
+import { listMethods } from "../methods/mod.ts";
 import { isLayerwiseUniform, queryHeads, type WeightSource } from "../models/config.ts";
 import { modelSize, totalParameters } from "../models/count.ts";
 import { DEFAULT_SHARD_BYTES, differingWidths, exportHfFolder } from "../models/export.ts";
@@ -77,8 +77,10 @@ function cellSource(record: DoneRecord, source: WeightSource, out: string): Weig
   const { storedWeights } = record;
   if (storedWeights) return openStoredWeights(out, { ...record, storedWeights }, source);
   const pruned = prunedSource(source, record.plan);
-  const isChanged = getMethod(record.cell.method.id).kind === "learned" ||
-    record.cell.recover !== undefined || record.cell.compensate !== undefined ||
+  const { id } = record.cell.method;
+  // A method of the user's own is not in the list here; one that learns has a training report.
+  const learned = record.training !== undefined || listMethods().find((method) => method.id === id)?.kind === "learned";
+  const isChanged = learned || record.cell.recover !== undefined || record.cell.compensate !== undefined ||
     modelSize(pruned.config, source.config).parameters !== record.size.parameters;
   if (isChanged) {
     throw new UsageError(

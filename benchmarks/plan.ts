@@ -4,7 +4,14 @@
  */
 import { SETUP_COMMAND } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
-import { calibrationSchema, type DatasetUse, type EngineName, type RunConfig, trainingSchema } from "../core/schema.ts";
+import {
+  calibrationSchema,
+  type DatasetUse,
+  type EngineName,
+  type MethodFile,
+  type RunConfig,
+  trainingSchema,
+} from "../core/schema.ts";
 import { loadCorpus, loadTask } from "../datasets/load.ts";
 import { corpora, getCorpus, getTask, tasks } from "../datasets/mod.ts";
 import { getMethod, parseOptions } from "../methods/mod.ts";
@@ -12,6 +19,7 @@ import { openModel } from "../models/load.ts";
 import { calibrationUse, expandCells, type Fingerprint, type PlannedCell, trainingUse } from "./cells.ts";
 import { resolveNames } from "./config.ts";
 import { probeEngine } from "./engine_probe.ts";
+import { loadMethodFile } from "./method_file.ts";
 import type { SweepEvent } from "./progress.ts";
 
 /** Forward pass over 1024 tokens on 2 cores: the ratio was 8 for models of 1 M and of 27 M parameters. */
@@ -27,7 +35,8 @@ export interface SweepPlan {
 
 /** Checks everything that can be checked before the first cell: names, engine, checkpoint, data. */
 export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) => void): Promise<SweepPlan> {
-  const resolved = resolveNames(asked, {
+  const { config: withFiles, fileOf } = await loadMethodFiles(asked);
+  const resolved = resolveNames(withFiles, {
     parseOptions: (id, options) => parseOptions(getMethod(id), options) as Record<string, unknown>,
     tasks: [...tasks.keys()],
     corpora: [...corpora.keys()],
@@ -46,7 +55,21 @@ export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) =
     );
   }
   const fingerprint = { weights, tokenizer: tokenizer.sha256, data: await hashData(config) };
-  return { config, engine, fingerprint, cells: expandCells(config, { engine, fingerprint, needsCalibration, learns }) };
+  const methodFile = (method: string) => fileOf.get(method);
+  const cells = expandCells(config, { engine, fingerprint, needsCalibration, learns, methodFile });
+  return { config, engine, fingerprint, cells };
+}
+
+/** Loads the method files of a run. Their methods join those that the run names, unless they are named already. */
+async function loadMethodFiles(asked: RunConfig): Promise<{ config: RunConfig; fileOf: Map<string, MethodFile> }> {
+  const fileOf = new Map<string, MethodFile>();
+  for (const path of asked.methodFile ?? []) {
+    const { file, ids } = await loadMethodFile(path);
+    for (const id of ids) fileOf.set(id, file);
+  }
+  const named = new Set(asked.methods.map(({ id }) => id));
+  const added = [...fileOf.keys()].filter((id) => !named.has(id)).map((id) => ({ id, options: {} }));
+  return { config: { ...asked, methods: [...asked.methods, ...added] }, fileOf };
 }
 
 const needsCalibration = (method: string) => getMethod(method).needs.calibration;

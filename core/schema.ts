@@ -40,6 +40,15 @@ export const methodChoiceSchema = z.strictObject({
   options: z.record(z.string(), z.unknown()).default({}).describe("options of the method"),
 });
 
+/** A file of the user's own that a method comes from. */
+export const methodFileSchema = z.strictObject({
+  path: z.string().describe("as given"),
+  sha256: z.string().describe("over the file and what it imports"),
+  imports: z.array(z.string()).describe("other files of the user, relative to the file's folder"),
+});
+/** A file that a method comes from. */
+export type MethodFile = z.infer<typeof methodFileSchema>;
+
 /** A perplexity measurement. */
 export const perplexityChoiceSchema = z.strictObject({
   corpus: z.string().describe("corpus id, see `bench ls tasks`"),
@@ -136,7 +145,10 @@ export const runConfigSchema = z.strictObject({
   name: z.string().default("run").describe("title of the report"),
   model: z.string().default("tiny").describe("Hugging Face folder, .gguf file, or `tiny` for the bundled model"),
   engine: z.enum([...ENGINE_NAMES, "auto"]).default("auto").describe("engine; `auto` takes the fastest that starts"),
-  methods: z.array(methodChoiceSchema).min(1).describe("methods to compare; the dense model is always measured"),
+  methods: z.array(methodChoiceSchema).describe("methods to compare; the dense model is always measured"),
+  methodFile: z.array(z.string()).min(1).optional().describe(
+    "files with methods of your own, which join the others; see docs/adding-a-method.md",
+  ),
   sparsity: z.array(fraction).min(1).describe("fractions of the prunable parameters to remove"),
   seeds: z.array(z.number().int().nonnegative()).min(1).default([0]).describe("one cell per seed"),
   units: z.array(unitType).min(1).default(["ffn", "kv-groups"]).describe("unit types that may be removed"),
@@ -175,6 +187,7 @@ export const cellSchema = z.strictObject({
   model: z.string(),
   engine: z.enum(ENGINE_NAMES),
   method: methodChoiceSchema.nullable().describe("null: the dense model"),
+  methodFile: methodFileSchema.optional().describe("where the method comes from, if it is the user's own"),
   sparsity: fraction,
   seed: z.number().int().nonnegative(),
   units: z.array(unitType),

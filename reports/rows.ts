@@ -87,7 +87,7 @@ function ratio(own: Estimate, dense: Estimate): Estimate {
 
 /** Fields of a cell that say what is pruned or what is measured, not how it is pruned. */
 const NOT_OPTIONS = new Set(
-  ["model", "engine", "method", "sparsity", "seed", "perplexity", "tasks", "limit", "throughput"],
+  ["model", "engine", "method", "methodFile", "sparsity", "seed", "perplexity", "tasks", "limit", "throughput"],
 );
 
 /** Nested values as flat `name: text` pairs. */
@@ -105,7 +105,8 @@ function flatten(name: string, value: unknown): [string, string][] {
 /** Everything that decides how a cell is pruned. */
 function planOptions(cell: Cell): Record<string, string> {
   const rest = Object.fromEntries(Object.entries(cell).filter(([name]) => !NOT_OPTIONS.has(name)));
-  return Object.fromEntries([...flatten("", cell.method?.options ?? {}), ...flatten("", rest)]);
+  const file = cell.methodFile ? { file: cell.methodFile.sha256.slice(0, 8) } : {};
+  return Object.fromEntries([...flatten("", cell.method?.options ?? {}), ...flatten("", { ...rest, ...file })]);
 }
 
 /** A label per cell: the method's id, and where a method occurs with several options, the options that differ. */

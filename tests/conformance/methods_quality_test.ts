@@ -12,6 +12,7 @@ import { pruneModel } from "../../models/surgery.ts";
 import { nextTokens, scoredRows, windowBatch } from "../../models/training/loss.ts";
 import { startable } from "../backend/engines.ts";
 import { methodContext } from "../backend/method_context.ts";
+import { registerOwnMethods } from "./own_methods.ts";
 
 const SPARSITY = 0.3;
 const RANDOM_SEEDS = [0, 1, 2];
@@ -35,6 +36,7 @@ Deno.test({
   sanitizeOps: false,
   sanitizeResources: false,
   fn: async () => {
+    await registerOwnMethods();
     await startEngine(startable.includes("tensorflow") ? "tensorflow" : "wasm");
     const { source, tokenizer } = await openModel("tiny");
     const corpus = getCorpus("tiny-world");

@@ -1,7 +1,7 @@
 /** What every registered method must hold, on every engine that starts. A method is tested by being registered. */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import type { Engine } from "../../core/engine.ts";
 import { UsageError } from "../../core/errors.ts";
 import { ENGINE_NAMES, type EngineName, trainingSchema } from "../../core/schema.ts";
@@ -16,6 +16,9 @@ import { resolveTarget, unitCost } from "../../models/target.ts";
 import { type DeadUnits, toySource, toyTokens } from "../../models/toy.ts";
 import { assertClose, testOnEngines } from "../backend/engines.ts";
 import { type ContextOptions, methodContext, toyWindows } from "../backend/method_context.ts";
+import { registerOwnMethods } from "./own_methods.ts";
+
+const ownFiles = await registerOwnMethods();
 
 // Six layers, so that methods that leave the first or last layers whole do so here; wide enough in F that FFN channels
 // alone can give half of the parameters.
@@ -328,8 +331,8 @@ for (const method of listMethods()) {
     for (const [name, { description }] of Object.entries(shape)) {
       assert(description !== undefined, `option "${name}" has no description`);
     }
-    const path = new URL(`../../methods/${id.replaceAll("-", "_")}.ts`, import.meta.url);
-    const [docstring] = (await Deno.readTextFile(fileURLToPath(path))).split("*/");
+    const shipped = join(import.meta.dirname!, `../../methods/${id.replaceAll("-", "_")}.ts`);
+    const [docstring] = (await Deno.readTextFile(ownFiles.get(id) ?? shipped)).split("*/");
     assertMatch(docstring, /arXiv:\d{4}\.\d{5}/);
     assertMatch(docstring, /Shapes/);
     assertMatch(docstring, /Cost/);

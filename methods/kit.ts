@@ -1,0 +1,17 @@
+/** What a method in a file of its own imports, as `@maskprune/bench/method`: the definition and the helpers that the
+ * shipped methods share. See `docs/adding-a-method.md`.
+ *
+ * @module
+ */
+export { UsageError } from "../core/errors.ts";
+export type { Rng } from "../core/rng.ts";
+export type { HostTensor, LayerShape, LlamaConfig } from "../models/config.ts";
+export type { LlamaModel } from "../models/llama.ts";
+export type { LayerPlan, PrunePlan, UnitType } from "../models/plan.ts";
+export type { BudgetTarget } from "../models/target.ts";
+export { defineMethod } from "./define.ts";
+export type { LearningContext, Method, MethodContext, PruneResult, Statistics } from "./define.ts";
+export { inputStatisticNames, inputStatistics } from "./_shared/calibration.ts";
+export { keepBest, keepWidths } from "./_shared/selection.ts";
+export { scoresOfColumns, scoresOfGroups, siteWeights, weightSlots } from "./_shared/scoring.ts";
+export type { LayerScores, SiteColumns, SlotScores } from "./_shared/scoring.ts";

@@ -1,0 +1,91 @@
+import { assert, assertEquals, assertMatch, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { expandCells } from "../../benchmarks/cells.ts";
+import { loadMethodFile, reloadMethodFile } from "../../benchmarks/method_file.ts";
+import { UsageError } from "../../core/errors.ts";
+import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { getMethod } from "../../methods/mod.ts";
+
+const ROOT = join(import.meta.dirname!, "../..");
+
+/** A method with the id `id` that keeps nothing, as text; `before` comes first. */
+const methodText = (id: string, before = "") =>
+  `${before}
+import { defineMethod } from "@maskprune/bench/method";
+import { z } from "zod";
+export const mine = defineMethod({
+  id: "${id}", summary: "a sample", source: "none", kind: "one-shot",
+  needs: { calibration: false, gradients: false }, options: z.strictObject({}),
+  uniformLayers: () => true, prune: () => Promise.resolve({ plan: { layers: [] } }),
+});`;
+
+function folderTest(name: string, test: (write: (name: string, text: string) => string) => Promise<void>): void {
+  Deno.test(name, async () => {
+    const folder = Deno.makeTempDirSync();
+    try {
+      await test((name, text) => {
+        Deno.writeTextFileSync(join(folder, name), text);
+        return join(folder, name);
+      });
+    } finally {
+      Deno.removeSync(folder, { recursive: true });
+    }
+  });
+}
+
+folderTest("loadMethodFile() registers what a file exports, once, and hashes what it imports", async (write) => {
+  write("helper.ts", "export const a = 1;");
+  const path = write("mine.ts", methodText("sample-a", `import "./helper.ts";`));
+  const first = await loadMethodFile(path);
+  assertEquals(first.ids, ["sample-a"]);
+  assertEquals(first.file.imports, ["helper.ts"]);
+  assertMatch(first.file.sha256, /^[0-9a-f]{64}$/);
+  assertEquals(getMethod("sample-a").summary, "a sample");
+  assertEquals(await loadMethodFile(path), first);
+  await reloadMethodFile(first.file);
+  write("helper.ts", "export const a = 2;");
+  await assertRejects(() => reloadMethodFile(first.file), UsageError, "the file changed");
+  assertNotEquals((await loadMethodFile(path)).file.sha256, first.file.sha256);
+});
+
+folderTest("loadMethodFile() says what is wrong with a file", async (write) => {
+  const refused = (path: string, message: string) => assertRejects(() => loadMethodFile(path), UsageError, message);
+  await refused("/no/such/mine.ts", 'The method file "/no/such/mine.ts" cannot be read');
+  await refused(ROOT, "is not a file");
+  await refused(write("empty.ts", "export const x = { id: 3 };"), "exports no method");
+  await refused(write("none.ts", ""), "exports no method");
+  await refused(write("syntax.ts", "export const = ;"), "syntax.ts");
+  await refused(write("throws.ts", "throw new Error('no luck');"), "cannot be loaded: no luck");
+  await refused(write("lost.ts", `import "./no_such.ts";`), "no_such.ts");
+  await refused(write("taken.ts", methodText("flap")), 'exports a method "flap", an id that is taken');
+  await refused(write("wrong.ts", methodText("Not Kebab")), 'kebab-case: current "Not Kebab"');
+});
+
+Deno.test("expandCells() names the file of a method; its contents decide the id, its path does not", () => {
+  const config = runConfigSchema.parse({
+    methods: [{ id: "random" }, { id: "mine" }],
+    sparsity: [0.5],
+    calibration: { corpus: "c4" },
+    out: "x",
+  }) as RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
+  const cells = (path: string, sha256: string) =>
+    expandCells(config, {
+      engine: "wasm",
+      fingerprint: { weights: "aa", tokenizer: "bb", data: {} },
+      needsCalibration: () => false,
+      learns: () => false,
+      methodFile: (id) => id === "mine" ? { path, sha256, imports: [] } : undefined,
+    });
+  const [dense, random, mine] = cells("a.ts", "11");
+  assertEquals([dense, random].map(({ cell }) => cell.methodFile), [undefined, undefined]);
+  assertEquals(mine.cell.methodFile, { path: "a.ts", sha256: "11", imports: [] });
+  assertEquals(cells("b.ts", "11")[2].id, mine.id);
+  assert(cells("a.ts", "22")[2].id !== mine.id);
+  assertEquals(cells("a.ts", "22")[1].id, random.id);
+});
+
+Deno.test("docs/adding-a-method.md shows the example as it is tested", () => {
+  const guide = Deno.readTextFileSync(join(ROOT, "docs/adding-a-method.md"));
+  const example = Deno.readTextFileSync(join(ROOT, "docs/examples/contribution.ts"));
+  assertStringIncludes(guide, "```ts\n" + example + "```");
+});
