@@ -49,7 +49,7 @@ export interface CellHost {
 }
 
 /** The part of a record that measuring gives. */
-export type Measured = Omit<DoneRecord, "schemaVersion" | "id" | "cell" | "startedAt" | "seconds" | "state">;
+export type Measured = Omit<DoneRecord, "schemaVersion" | "id" | "cell" | "paper" | "startedAt" | "seconds" | "state">;
 
 /** What measuring reads of a job. */
 type Job = Pick<CellJob, "id" | "cell" | "out" | "data" | "commit" | "keepWeights">;

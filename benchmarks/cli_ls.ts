@@ -10,9 +10,13 @@ import { ENGINE_NAMES } from "../core/schema.ts";
 /** Folder of the shipped configurations. */
 export const PRESETS = join(import.meta.dirname!, "presets");
 
-/** Names of the shipped configurations. */
+/** Names of the shipped configurations; those of papers' tables begin with `paper/`. */
 export function presetNames(): string[] {
-  return [...Deno.readDirSync(PRESETS)].flatMap(({ name }) => name.endsWith(".yaml") ? [name.slice(0, -5)] : []).sort();
+  const names = (folder: string) =>
+    [...Deno.readDirSync(join(PRESETS, folder))].flatMap(({ name }) =>
+      name.endsWith(".yaml") ? [`${folder}${name.slice(0, -5)}`] : []
+    ).sort();
+  return [...names(""), ...names("paper/")];
 }
 
 /** Path of the shipped configuration `name`.

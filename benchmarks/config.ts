@@ -36,6 +36,7 @@ const listFlag = (value: string, item: (text: string) => unknown = (text) => tex
 /** The flag of every key. */
 export const FLAGS: Record<Key, Flag> = {
   name: textFlag("TITLE"),
+  paper: textFlag("TABLE"),
   model: textFlag("PATH"),
   engine: textFlag("NAME"),
   methods: { value: "LIST", parse: parseMethods },

@@ -44,12 +44,13 @@ export function processFiles(out: string, planned: PlannedCell): { job: string; 
 
 /** What a cell's process is told. */
 export function cellJob({ plan, commit }: ExecutorContext, planned: PlannedCell, coordinated: boolean): CellJob {
-  const { out, data, keepWeights, logSamples } = plan.config;
+  const { out, data, keepWeights, logSamples, paper } = plan.config;
   return {
     ...planned,
     out,
     ...(data === undefined ? {} : { data }),
     ...(keepWeights === undefined ? {} : { keepWeights }),
+    ...(paper === undefined ? {} : { paper }),
     logSamples,
     commit,
     coordinated,

@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import { cellSchema } from "../core/schema.ts";
+import { cellSchema, PAPER_TABLES } from "../core/schema.ts";
 
 /** What a cell's process is told. */
 export const cellJobSchema = z.strictObject({
@@ -11,6 +11,7 @@ export const cellJobSchema = z.strictObject({
   cell: cellSchema,
   out: z.string().describe("the run's folder"),
   data: z.string().optional().describe("folder with data sets"),
+  paper: z.enum(PAPER_TABLES).optional().describe("published table that the run is set beside"),
   commit: z.string().nullable().describe("git commit of the harness"),
   keepWeights: z.boolean().optional().describe("whether changed weights are stored; by the model's size when absent"),
   logSamples: z.boolean().describe("whether every example is written with its scores"),

@@ -68,6 +68,7 @@ async function main(path: string): Promise<void> {
     schemaVersion: SCHEMA_VERSION,
     id: job.id,
     cell: job.cell,
+    ...job.paper && { paper: job.paper },
     startedAt: startedAt.toISOString(),
   } as const;
   const samples = new Map<string, LmEvalSample[]>();

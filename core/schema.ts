@@ -30,6 +30,18 @@ export const FAILURE_KINDS = [
 /** Why a cell failed. */
 export type FailureKind = (typeof FAILURE_KINDS)[number];
 
+/** Published tables that a run may be set beside; each is a file of `reports/paper`. */
+export const PAPER_TABLES = [
+  "llm-pruner-20",
+  "llm-pruner-50",
+  "flap",
+  "sheared-llama",
+  "maskprune-llama-7b",
+  "maskprune-llama2-7b",
+] as const;
+/** A published table. */
+export type PaperTableId = (typeof PAPER_TABLES)[number];
+
 const unitType = z.enum(["ffn", "query-heads", "kv-groups"]);
 const fraction = z.number().min(0).lt(1);
 const positiveInt = z.number().int().positive();
@@ -143,6 +155,7 @@ export type GenerationChoice = z.infer<typeof generationChoiceSchema>;
 /** A run: everything `bench run` needs. YAML presets and flags both give this. */
 export const runConfigSchema = z.strictObject({
   name: z.string().default("run").describe("title of the report"),
+  paper: z.enum(PAPER_TABLES).optional().describe("published table that the report sets beside the run"),
   model: z.string().default("tiny").describe("Hugging Face folder, .gguf file, or `tiny` for the bundled model"),
   engine: z.enum([...ENGINE_NAMES, "auto"]).default("auto").describe("engine; `auto` takes the fastest that starts"),
   methods: z.array(methodChoiceSchema).describe("methods to compare; the dense model is always measured"),
@@ -314,6 +327,7 @@ const recordHead = {
   schemaVersion: z.literal(SCHEMA_VERSION),
   id: z.string().describe("hash of the cell"),
   cell: cellSchema,
+  paper: z.enum(PAPER_TABLES).optional().describe("published table that the run is set beside"),
   startedAt: z.string(),
   seconds: z.number(),
 };

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { reproduction } from "./reproduction.ts";
 import type { Estimate, Row, Section } from "./rows.ts";
 import { meanOf } from "./table.ts";
 
@@ -88,4 +89,30 @@ export function toCsv(sections: Section[]): string {
     })
   );
   return [header, ...lines].map((line) => line.map(field).join(",") + "\r\n").join("");
+}
+
+/** A published table beside ours, one line per number; empty where a side is not known. Null where no section is set
+ * beside one. */
+export function reproductionCsv(sections: Section[]): string | null {
+  const header = ["model", "paper", "label", "ours_label", "asked_sparsity", "measure", "ours", "ours_spread", "theirs"]
+    .concat(["difference", "source"]);
+  const lines = sections.flatMap((section) => {
+    const found = reproduction(section);
+    return (found?.rows ?? []).flatMap(({ label, published, row, values }) =>
+      values.map(({ measure, ours, theirs }): Value[] => [
+        section.model,
+        found!.title,
+        label,
+        row.label,
+        row.asked,
+        measure,
+        ours?.value,
+        ours?.spread,
+        theirs,
+        ours === null || theirs === null ? null : ours.value - theirs,
+        published.source,
+      ])
+    );
+  });
+  return lines.length === 0 ? null : [header, ...lines].map((line) => line.map(field).join(",") + "\r\n").join("");
 }

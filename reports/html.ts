@@ -6,6 +6,7 @@ import { html, raw } from "hono/html";
 import { level } from "./format.ts";
 import { SCRIPT, STYLE } from "./html_assets.ts";
 import { colours, NEUTRAL } from "./palette.ts";
+import { measureWords, reproducedText, reproduction, reproductionNotes } from "./reproduction.ts";
 import type { Section } from "./rows.ts";
 import type { Ranking } from "./significance.ts";
 import { configurationFacts, contextWords, environmentFacts, glance, legend, protocols, warnings } from "./summary.ts";
@@ -142,6 +143,34 @@ function failures(section: Section): Markup {
 
 const notes = (texts: string[]): Markup => html`<ul class="notes">${texts.map((text) => html`<li>${text}</li>`)}</ul>`;
 
+function reproductionMarkup(section: Section): Markup {
+  const found = reproduction(section);
+  if (found === null) return html``;
+  const heads = found.measures.map((measure) => {
+    const [name, detail] = measureWords(measure);
+    return html`<th scope="col">${name}<small>${detail}</small></th>`;
+  });
+  const rows = found.rows.map(({ label, row, values }) => {
+    const name = row.asked > 0 ? `${row.label} at ${level(row.asked)}` : row.label;
+    const cells = values.map((value) => {
+      const { ours, theirs, difference } = reproducedText(value);
+      return html`<td>${ours}<small>${theirs}</small><small>${difference}</small></td>`;
+    });
+    return html`<tr><td><span class="name">${label}<small>${name}</small></span></td>${cells}</tr>`;
+  });
+  return html`
+    <h3>Beside the paper: ${found.title}</h3>
+    <div class="card scroll" tabindex="0" role="region" aria-label="ours and the paper's numbers">
+      <table class="pairs">
+        <thead>
+          <tr><th scope="col">in the paper<small>ours</small></th>${heads}</tr>
+        </thead>
+        <tbody>${rows}</tbody>
+      </table>
+    </div>${notes(reproductionNotes(found))}
+  `;
+}
+
 function sectionMarkup({ section, ranks, charts }: Part): Markup {
   const how = legend(section);
   const quality = buildQualityTable(section, ranks);
@@ -152,6 +181,7 @@ function sectionMarkup({ section, ranks, charts }: Part): Markup {
 ${warnings(section).map((text) => html`<p class="warn">${text}</p>`)}
 ${glanceCards(section, ranks)}
 ${quality === null ? "" : html`<h3>Quality</h3>${tableMarkup(quality, section)}${notes(how.quality)}`}
+${reproductionMarkup(section)}
 <h3>Size and speed</h3>
 ${tableMarkup(buildCostTable(section), section)}
 ${notes(how.cost)}

@@ -2,6 +2,8 @@
  *
  * @module
  */
+import { level } from "./format.ts";
+import { measureWords, reproducedText, reproduction, reproductionNotes } from "./reproduction.ts";
 import type { Section } from "./rows.ts";
 import type { Ranking } from "./significance.ts";
 import { configurationFacts, contextWords, environmentFacts, glance, legend, protocols, warnings } from "./summary.ts";
@@ -73,6 +75,27 @@ function failureLines(section: Section): string[] {
   return ["### Failed cells", "", ...lines, ""];
 }
 
+function reproductionLines(section: Section): string[] {
+  const found = reproduction(section);
+  if (found === null) return [];
+  const header = ["in the paper", "ours", ...found.measures.map((measure) => measureWords(measure).join("<br>"))];
+  const body = found.rows.map(({ label, row, values }) => [
+    escapeMarkdown(label),
+    escapeMarkdown(row.asked > 0 ? `${row.label} at ${level(row.asked)}` : row.label),
+    ...values.map((value) => {
+      const { ours, theirs, difference } = reproducedText(value);
+      return `${ours}<br>${theirs}<br>${difference}`;
+    }),
+  ]);
+  return [
+    `### Beside the paper: ${escapeMarkdown(found.title)}`,
+    "",
+    ...tableLines(header.map((text) => text.replaceAll("_", "\\_")), header.map((_, i) => i > 1), body),
+    "",
+    ...noteLines(reproductionNotes(found)),
+  ];
+}
+
 function sectionLines(section: Section, ranks: Ranking[], charts: ChartLink[]): string[] {
   const notes = legend(section);
   const quality = buildQualityTable(section, ranks);
@@ -85,6 +108,7 @@ function sectionLines(section: Section, ranks: Ranking[], charts: ChartLink[]): 
     "",
     ...glanceLines(section, ranks),
     ...(quality === null ? [] : ["### Quality", "", ...comparisonLines(quality), "", ...noteLines(notes.quality)]),
+    ...reproductionLines(section),
     "### Size and speed",
     "",
     ...comparisonLines(buildCostTable(section)),

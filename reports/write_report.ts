@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { CellRecord } from "../core/schema.ts";
 import { NARROW, WIDE } from "./chart_style.ts";
 import { buildCharts } from "./charts.ts";
-import { toCsv } from "./csv.ts";
+import { reproductionCsv, toCsv } from "./csv.ts";
 import { toPng, toSvg } from "./draw.ts";
 import { toHtml } from "./html.ts";
 import { toLatex } from "./latex.ts";
@@ -28,7 +28,8 @@ async function writeAtomically(path: string, content: string | Uint8Array): Prom
   await Deno.rename(temporary, path);
 }
 
-/** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, and every figure as `NAME.vl.json`, `NAME.svg` and
+/** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, `reproduction.csv` where the run is set beside a published
+ * table, and every figure as `NAME.vl.json`, `NAME.svg` and
  * `NAME.png` into `outFolder`, which is made where it is missing. Everything comes from `records` alone.
  * @returns Paths of the files written.
  * @throws {RangeError} when there are no records. */
@@ -52,6 +53,8 @@ export async function writeReport(
     }
     parts.push({ section, ranks: rankings(section), charts });
   }
+  const reproduced = reproductionCsv(sections);
+  if (reproduced !== null) files.push(["reproduction.csv", reproduced]);
   files.push(
     ["comparison.md", toMarkdown(title, parts)],
     ["comparison.csv", toCsv(sections)],
