@@ -37,6 +37,9 @@ export function formatSeconds(seconds: number): string {
   return hours > 0 ? `${hours} h ${pad(minutes)} min` : `${minutes} min ${pad(rest)} s`;
 }
 
+/** Time from one line about a running cell to the next, where there is no live line. */
+const HEARTBEAT_MS = 30_000;
+
 function plainLine(event: SweepEvent, counter: string): string | undefined {
   switch (event.event) {
     case "note":
@@ -50,7 +53,7 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
     case "cell-start":
       return `start   ${event.label}`;
     case "cell-phase":
-      return undefined;
+      return `at      ${event.label}: ${event.phase}`;
     case "cell-done":
       return `done    ${event.label} in ${formatSeconds(event.seconds)} ${counter}`;
     case "cell-failed":
@@ -76,6 +79,8 @@ export function createProgress(
   const encoder = new TextEncoder();
   const write = (text: string) => stream.writeSync(encoder.encode(text));
   const phases = new Map<string, string>();
+  /** When a cell was last heard of. */
+  const heard = new Map<string, number>();
   let total = 0;
   let ended = 0;
   let toRun = 0;
@@ -105,8 +110,11 @@ export function createProgress(
       phases.delete(event.name);
       ended++;
     }
-    // On a terminal the live line says what has started.
-    const line = live && event.event === "cell-start" ? undefined : plainLine(event, `[${ended}/${total}]`);
+    // On a terminal the live line says what has started and how far it is.
+    const isLive = live && (event.event === "cell-start" || event.event === "cell-phase");
+    const isEarly = event.event === "cell-phase" && now() - (heard.get(event.name) ?? -Infinity) < HEARTBEAT_MS;
+    if ("name" in event && !isEarly) heard.set(event.name, now());
+    const line = isLive || isEarly ? undefined : plainLine(event, `[${ended}/${total}]`);
     if (live) write("\r\x1b[K");
     if (line !== undefined) write(`${line}\n`);
     if (live && event.event !== "end" && total > 0) write(liveLine());

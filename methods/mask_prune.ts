@@ -22,6 +22,7 @@
  */
 import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
+import type { TrainingOptions } from "../core/schema.ts";
 import { densePlan } from "../models/plan.ts";
 import { endRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../models/training/run.ts";
 import { resumeFrozen, startLearning, trainFrozen } from "./_shared/learned_run.ts";
@@ -58,6 +59,8 @@ const options = z.strictObject({
   ),
   masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
   resource: z.enum(["parameters", "macs"]).default("parameters").describe("what the budget counts while widths learn"),
+  distillation: z.boolean().default(true).describe("false: cross entropy has the weight of all loss terms"),
+  adapters: z.boolean().default(true).describe("false: no low-rank adapters, masks alone learn"),
   regrowth: z.boolean().default(true).describe("a unit that leaves the bottom s starts again at 1"),
   rampStart: part.default(0.03).describe("part of the steps after which the budget begins to fall"),
   rampEnd: part.default(0.4).describe("part of the steps at which it is reached"),
@@ -92,9 +95,11 @@ export const maskPrune: Method<typeof options> = defineMethod({
       );
     }
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
-    const { run, found } = await startLearning(context as MethodContext<unknown>, "mask-prune");
+    const { options, learning } = context;
+    const own = learning && { ...learning, options: ablated(learning.options, options) };
+    const { run, found } = await startLearning({ ...context, learning: own } as MethodContext<unknown>, "mask-prune");
     try {
-      const frozen = found && resumeFrozen(context.learning!, run, found, context.options.frozenMaskRate);
+      const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
       if (frozen) return await frozen;
       found?.restore();
       const state = await learnStructure(
@@ -108,6 +113,15 @@ export const maskPrune: Method<typeof options> = defineMethod({
     }
   },
 });
+
+/** Training without what the method's options switch off. */
+function ablated(training: TrainingOptions, { distillation, adapters }: Options): TrainingOptions {
+  return {
+    ...training,
+    ...!adapters && { rank: 0 },
+    ...!distillation && { crossEntropy: training.crossEntropy + training.distillation, distillation: 0, hidden: 0 },
+  };
+}
 
 /** Step sizes for a run: widths must be able to follow the steepest part of the ramp. */
 function ratesOf(context: MethodContext<Options>, run: TrainingRun, resource: Resource): MaskPruneRates {

@@ -138,7 +138,9 @@ async function learnMasks(context: MethodContext<Options>, run: TrainingRun, sta
       step,
       options,
     });
+    const share = context.target.budgetParameters / context.target.prunableParameters;
     noteStep(run, result, {
+      budget: 1 - rise * (1 - share),
       removed: Object.fromEntries(axes.map(({ type, units }, a) => [type, units * expectedOf(state, a)])),
       duals: Object.fromEntries(axes.flatMap(({ type }, a) => [
         [`lambda1 ${type}`, state.multipliers[a].linear],

@@ -2,9 +2,10 @@
  *
  * @module
  */
-import type { HostTensor } from "../../models/config.ts";
+import type { HostTensor, LlamaConfig } from "../../models/config.ts";
+import { keptParameters } from "../../models/count.ts";
 import { disposeModel } from "../../models/llama.ts";
-import type { PrunePlan, UnitType } from "../../models/plan.ts";
+import { plannedShapes, type PrunePlan, UNIT_TYPES, type UnitType } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { mergedTensors } from "../../models/training/merge.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
@@ -19,6 +20,8 @@ import {
 } from "../../models/training/run.ts";
 import { cutStudent, type HostMasks } from "../../models/training/student.ts";
 import type { LearningContext, MethodContext, PruneResult } from "../define.ts";
+import { removedUnits, unitAxes } from "./learned_units.ts";
+import { mean } from "./maskprune_prox.ts";
 
 /** Starts the run of method `name` on the dense model.
  * @throws {UsageError} when the learning context does not fit. */
@@ -98,11 +101,12 @@ export async function trainFrozen(
     );
     if (restored) readMasks(restored.arrays, masks, moments);
     const start = run.step - (restored ? readCount(restored.arrays) : 0);
+    const notes = { retained: keptParameters(compact.config) / keptParameters(dense), removed: removedOf(dense, plan) };
     const learns = options.rank > 0 || maskRate > 0;
     while (run.step < options.steps && learns) {
       const result = await nextStep(run, masks);
       if (maskRate > 0) stepMasks(masks, result.maskGradients, moments, { rate: maskRate, step: run.step - start - 1 });
-      noteStep(run, result);
+      noteStep(run, result, notes);
       await keepSnapshot(run, () => ({
         values: {
           frozen: true,
@@ -117,6 +121,14 @@ export async function trainFrozen(
   } finally {
     disposeModel(compact);
   }
+}
+
+/** Units removed per layer, mean over layers, by type; types that lost none are left out. */
+function removedOf(dense: LlamaConfig, plan: PrunePlan): Record<string, number> {
+  const axes = unitAxes(dense, UNIT_TYPES);
+  const layers = plannedShapes(dense, plan).map((shape, l) => removedUnits(dense.layers[l], shape, axes));
+  const means = axes.map(({ type }, a): [UnitType, number] => [type, mean(layers.map((removed) => removed[a]))]);
+  return Object.fromEntries(means.filter(([, count]) => count > 0));
 }
 
 function stepMasks(

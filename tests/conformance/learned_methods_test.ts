@@ -1,9 +1,9 @@
 /** What methods that learn must hold beyond the suite of all methods, on every engine that starts. */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import type { EngineName } from "../../core/schema.ts";
 import { trainingSchema } from "../../core/schema.ts";
 import type { LearningContext, Method, PruneResult, Statistics } from "../../methods/define.ts";
-import { listMethods, parseOptions } from "../../methods/mod.ts";
+import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
 import { isLayerwiseUniform, type LayerShape, tensorNames } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
@@ -107,9 +107,19 @@ for (const method of learned) {
   testOnEngines(`${id}: meets the budget to one unit, layers equally wide where it promises so`, async () => {
     const layers = [0, 1].map(() => ({ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 48 }));
     const variants = id === "mask-prune"
-      ? [{}, { uniform: false }, { split: "fixed" }, { masks: "hard" }, { resource: "macs" }, {
-        selection: "magnitude",
-      }]
+      ? [
+        {},
+        { uniform: false },
+        { split: "fixed" },
+        { masks: "hard" },
+        { resource: "macs" },
+        {
+          selection: "magnitude",
+        },
+        { regrowth: false },
+        { distillation: false },
+        { adapters: false },
+      ]
       : [{}];
     await withToy({ layers }, async (model) => {
       for (const options of variants) {
@@ -181,3 +191,20 @@ for (const method of learned) {
     });
   }, { except: SLOW });
 }
+
+testOnEngines("mask-prune: distillation and adapters can be left out of the shared training", async () => {
+  await withToy({ layers: LAYERS }, async (model) => {
+    const given: Given = { sparsity: 0.3, units: ["ffn"] };
+    const curve = async (options: Record<string, unknown>) =>
+      (await prune(getMethod("mask-prune"), model, { ...given, options })).training![0].curve;
+    const plain = await curve({ distillation: false });
+    for (const { loss, crossEntropy, distillation } of plain) {
+      assertEquals(distillation, 0);
+      assertAlmostEquals(loss, (training.crossEntropy + training.distillation) * crossEntropy, 1e-4);
+    }
+    // Before the first step student and teacher are the same.
+    assert((await curve({})).slice(1).every(({ distillation }) => distillation > 0));
+    assert((await curve({ adapters: false })).every(({ gradientNorm }) => gradientNorm === 0));
+    assert(plain.every(({ gradientNorm }) => gradientNorm > 0));
+  });
+}, { except: SLOW });

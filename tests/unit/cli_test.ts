@@ -54,7 +54,7 @@ Deno.test("bench answers wrong use with one message and exit code 2", async () =
 
 Deno.test("bench ls presets lists each with its first line", async () => {
   const { stdout } = await bench("ls", "presets");
-  assertMatch(stdout, /^default\n {2}\S.*\n/);
+  assertMatch(stdout, /^default\n {2}\S.*\n/m);
   assertMatch(stdout, /\nsmoke\n {2}\S/);
 });
 
@@ -175,4 +175,26 @@ Deno.test("formatSeconds() rounds before it splits", () => {
     "1 h 00 min",
     "1 h 02 min",
   ]);
+});
+
+Deno.test("createProgress() says every half minute how far a cell is where there is no terminal", () => {
+  const times = [0, 10, 29, 30, 45, 61];
+  const events = times.map((step): SweepEvent => ({
+    event: "cell-phase",
+    name: "a",
+    label: "x",
+    phase: `step ${step}`,
+  }));
+  let step = -1;
+  let text = "";
+  const stream = {
+    writeSync: (bytes: Uint8Array) => (text += new TextDecoder().decode(bytes)).length,
+    isTerminal: () => false,
+  };
+  const progress = createProgress(stream, { now: () => 1000 * times[Math.max(0, step)] });
+  for (const event of events) {
+    step++;
+    progress(event);
+  }
+  assertEquals(text, "at      x: step 0\nat      x: step 30\nat      x: step 61\n");
 });
