@@ -97,12 +97,18 @@ export function cellName({ id, cell }: PlannedCell): string {
  * seeds where it has several. */
 export function cellLabels(planned: readonly PlannedCell[]): Map<string, string> {
   const seeds = new Set(planned.flatMap(({ cell }) => cell.method ? [cell.seed] : []));
-  const variants = (id: string) => planned.flatMap(({ cell }) => cell.method?.id === id ? [cell.method.options] : []);
+  const variants = (id: string) => {
+    const all = planned.flatMap(({ cell }) => cell.method?.id === id ? [canonicalJson(cell.method.options)] : []);
+    return [...new Set(all)].map((text): Record<string, unknown> => JSON.parse(text));
+  };
   return new Map(planned.map(({ id, cell }) => {
     if (cell.method === null) return [id, "dense"];
-    const differing = Object.entries(cell.method.options).filter(([key, value]) =>
-      variants(cell.method!.id).some((options) => canonicalJson(options[key] ?? null) !== canonicalJson(value))
-    );
+    const own = variants(cell.method.id);
+    // What more than half of the variants have needs no mention.
+    const differing = Object.entries(cell.method.options).filter(([key, value]) => {
+      const equal = own.filter((options) => canonicalJson(options[key] ?? null) === canonicalJson(value)).length;
+      return equal < own.length && !(2 * equal > own.length && own.every((options) => key in options));
+    });
     const options = differing.map(([key, value]) => `${key}=${value}`).join(", ");
     const percent = Number((cell.sparsity * 100).toFixed(4));
     return [

@@ -109,24 +109,28 @@ function planOptions(cell: Cell): Record<string, string> {
   return Object.fromEntries([...flatten("", cell.method?.options ?? {}), ...flatten("", { ...rest, ...file })]);
 }
 
-/** A label per cell: the method's id, and where a method occurs with several options, the options that differ. */
+/** The value of option `name` that more than half of the variants have, if all have one: it needs no mention. */
+function usualValue(variants: Record<string, string>[], name: string): string | undefined {
+  const values = variants.map((options) => options[name]);
+  if (values.includes(undefined as unknown as string)) return undefined;
+  return values.find((value) => 2 * values.filter((other) => other === value).length > values.length);
+}
+
+/** A label per cell: the method's id, and where a method occurs with several options, those that are not the usual ones. */
 function labeller(cells: Cell[]): (cell: Cell) => string {
-  const variants = new Map<string, Record<string, string>[]>();
+  const variants = new Map<string, Map<string, Record<string, string>>>();
   for (const cell of cells) {
     if (cell.method === null) continue;
-    const own = variants.get(cell.method.id) ?? [];
-    own.push(planOptions(cell));
-    variants.set(cell.method.id, own);
-  }
-  const differing = new Map<string, string[]>();
-  for (const [id, options] of variants) {
-    const names = [...new Set(options.flatMap((option) => Object.keys(option)))];
-    differing.set(id, names.filter((name) => options.some((option) => option[name] !== options[0][name])));
+    const options = planOptions(cell);
+    const own = variants.get(cell.method.id) ?? new Map();
+    variants.set(cell.method.id, own.set(JSON.stringify(options), options));
   }
   return (cell) => {
     if (cell.method === null) return "dense";
-    const options = planOptions(cell);
-    const shown = differing.get(cell.method.id)!.flatMap((n) => options[n] === undefined ? [] : [`${n}=${options[n]}`]);
+    const own = [...variants.get(cell.method.id)!.values()];
+    const options = Object.entries(planOptions(cell)).filter(([name, value]) => value !== usualValue(own, name));
+    const shown = options.filter(([name, value]) => own.some((other) => other[name] !== value))
+      .map(([name, value]) => `${name}=${value}`);
     return cell.method.id + (shown.length > 0 ? ` (${shown.join(", ")})` : "");
   };
 }

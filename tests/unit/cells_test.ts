@@ -154,6 +154,13 @@ Deno.test("cellLabels() names seeds and options only where they tell cells apart
     "flap (bias=true) 25 %",
     "flap (bias=false) 25 %",
   ]);
+  const third = { id: "flap", options: { bias: true, k: 2 } };
+  assertEquals(labels({ ...one, seeds: [0], methods: [...variants, third] }), [
+    "dense",
+    "flap 25 %",
+    "flap (bias=false) 25 %",
+    "flap (k=2) 25 %",
+  ]);
 });
 
 Deno.test("expandCells() gives training to methods that learn, and to others when they recover", () => {

@@ -106,6 +106,14 @@ Deno.test("buildSections() names the options that differ where a method occurs w
     "llm-pruner (score=vector)",
     "flap",
   ]);
+  const ablations = [{}, { structure: "UL-UM" }, { bias: "none" }].map((options) =>
+    doneRecord({ method: "flap", options: { structure: "AL-AM", bias: "some", ...options }, sparsity: 0.2 })
+  );
+  assertEquals(buildSections(ablations)[0].rows.map(({ label }) => label).sort(), [
+    "flap",
+    "flap (bias=none)",
+    "flap (structure=UL-UM)",
+  ]);
   const other = doneRecord({ method: "flap", sparsity: 0.2 });
   other.cell = { ...other.cell, calibration: { ...other.cell.calibration, sequences: 8 } };
   const [calibrated] = buildSections([doneRecord({ method: "flap", sparsity: 0.2 }), other]);
