@@ -22,6 +22,7 @@ const DEFAULT_WIDTH = 120;
 const COMMANDS: Record<string, (args: string[]) => Promise<number>> = {
   run,
   report,
+  compare,
   ls,
   validate,
   export: async (args) => (await import("./export.ts")).exportCommand(args),
@@ -103,16 +104,35 @@ async function showReport(dir: string, { title, to }: { title: string; to: strin
 async function report(args: string[]): Promise<number> {
   const { _: [dir, other], title, to } = parseStrictly(args, { string: ["title", "to"], positional: 2 });
   if (dir === undefined) throw new UsageError("The folder of a run must be given: bench report DIR");
-  if (other !== undefined) {
-    const { compareRuns } = await import("../reports/compare.ts");
-    console.log(compareRuns(readRecords(dir).records, readRecords(other).records, { names: [dir, other] }));
-    return 0;
-  }
+  if (other !== undefined) return await compare([dir, other]);
   await showReport(dir, {
     title: (title as string | undefined) || runName(dir),
     to: (to as string | undefined) || runPaths(dir).report,
   });
   return 0;
+}
+
+async function compare(args: string[]): Promise<number> {
+  const { _: [dir, other], "fail-if": failIf } = parseStrictly(args, { string: ["fail-if"], positional: 2 });
+  if (other === undefined) throw new UsageError("The folders of two runs must be given: bench compare DIR OTHER");
+  const [{ compareRuns }, { closedGates, parseConditions }] = await Promise.all([
+    import("../reports/compare.ts"),
+    import("../reports/gate.ts"),
+  ]);
+  try {
+    const conditions = failIf === undefined ? [] : parseConditions(failIf as string);
+    const [before, after] = [dir, other].map((folder) => {
+      const { records, problems } = readRecords(folder);
+      for (const { message } of problems) console.error(message);
+      return records;
+    });
+    const closed = conditions.length > 0 ? closedGates(before, after, conditions) : [];
+    console.log(compareRuns(before, after, { names: [dir, other] }));
+    for (const reason of closed) console.error(reason);
+    return closed.length > 0 ? 1 : 0;
+  } catch (error) {
+    throw error instanceof SyntaxError ? new UsageError(error.message) : error;
+  }
 }
 
 function runName(dir: string): string {

@@ -16,7 +16,7 @@ Commands:
   run [--preset NAME | --config FILE] [FLAGS]
                                       run a sweep, or go on with one, and write its report
   report DIR                          write the report again from the records in DIR
-  report DIR OTHER                    compare two runs cell by cell
+  compare DIR OTHER [--fail-if EXPR]  compare two runs cell by cell; exit code 1 when EXPR holds
   ls methods|tasks|presets|engines    list what there is
   validate DIR                        check the records in DIR
   export CELL --format hf|gguf        write a cell's model for transformers or llama.cpp
@@ -28,7 +28,7 @@ Flags:
   -h, --help                          show this
   --version                           show the version
 
-Exit codes: 0 done, 1 a cell failed, 2 wrong use, 130 stopped by Ctrl-C`;
+Exit codes: 0 done, 1 a cell failed or a condition of \`compare\` holds, 2 wrong use, 130 stopped by Ctrl-C`;
 
 const OTHER: Record<string, string> = {
   report: `Writes tables, charts and the HTML page from the records in DIR, which is left as it is otherwise.
@@ -39,6 +39,18 @@ Usage: deno task bench report DIR [--title TITLE] [--to FOLDER]
 Flags:
   --title TITLE    title of the report (default: the run's name)
   --to FOLDER      folder for the report (default: DIR/report)`,
+  compare: `Compares two runs cell by cell, as Markdown: results on the same data, with paired tests.
+
+Usage: deno task bench compare DIR OTHER [--fail-if EXPR]
+
+Flags:
+  --fail-if EXPR   conditions on what OTHER changes, separated by commas: "perplexity > +2%, acc < -1"
+
+A condition is NAME, one of < > <= >=, and a change: with % relative to DIR, without it in the result's own unit (points
+for accuracies). NAME is perplexity, acc (every task), mean (mean accuracy), speed (tokens per second), or the name of a
+corpus, task or throughput test. A cell of DIR that OTHER lacks counts as a condition that holds.
+
+Exit codes: 0 no condition holds, 1 one holds, 2 a condition cannot be read or names nothing that both runs have`,
   ls: `Lists what there is.
 
 Usage: deno task bench ls methods|tasks|presets|engines

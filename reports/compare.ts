@@ -18,7 +18,7 @@ export interface CompareOptions {
 }
 
 /** One result that both runs have. */
-interface Pair {
+export interface Pair {
   section: Section;
   column: Column;
   a: Row;
@@ -27,7 +27,8 @@ interface Pair {
   test: Comparison | null;
 }
 
-const rowName = ({ model, engine }: Section, { label, asked }: Row) =>
+/** The name of a row in comparisons. */
+export const rowName = ({ model, engine }: Section, { label, asked }: Row): string =>
   `${model} on ${engine}: ${label}${asked > 0 ? ` at ${level(asked)}` : ""}`;
 
 /** Rows of `other` by name. */
@@ -39,7 +40,8 @@ function rowsByName(sections: Section[]): Map<string, Row> {
   );
 }
 
-function findPairs(sectionsA: Section[], sectionsB: Section[]): Pair[] {
+/** Every result on the same data that both runs have. */
+export function findPairs(sectionsA: Section[], sectionsB: Section[]): Pair[] {
   const inB = rowsByName(sectionsB);
   return sectionsA.flatMap((section) =>
     section.rows.flatMap((a) => {
@@ -81,8 +83,8 @@ function verdict(test: Comparison | null): string {
   return test.lead.value > 0 ? "better" : "worse";
 }
 
-/** Rows that only one of the runs has. */
-function missing(own: Section[], other: Section[]): string[] {
+/** Rows with results that `other` does not have. */
+export function missing(own: Section[], other: Section[]): string[] {
   const names = rowsByName(other);
   return [...rowsByName(own).keys()].filter((name) => !names.has(name));
 }

@@ -42,6 +42,9 @@ Deno.test("bench answers wrong use with one message and exit code 2", async () =
     [["report", "/no/such/run"], '"/no/such/run" holds no run'],
     [["validate", "/no/such/run"], '"/no/such/run" holds no run'],
     [["validate", "a", "b"], '"b" is one argument too many'],
+    [["compare", "a"], "The folders of two runs must be given"],
+    [["compare", "a", "b", "--fail-if", "perplexity"], '"perplexity" is not a condition'],
+    [["compare", "/no/such/run", "b", "--fail-if", "acc < 1"], '"/no/such/run" holds no run'],
     [["ls"], "What to list must be given: methods, tasks, presets, engines"],
     [["ls", "method"], 'Unknown list "method". Did you mean "methods"?'],
   ];

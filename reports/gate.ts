@@ -1,0 +1,100 @@
+/** Conditions on what run B changes against run A, for continuous integration: `perplexity > +2%`, `acc < -1`.
+ *
+ * @module
+ */
+import type { CellRecord } from "../core/schema.ts";
+import { findPairs, missing, type Pair, rowName } from "./compare.ts";
+import { pValue } from "./format.ts";
+import type { Column } from "./measurements.ts";
+import { buildSections } from "./rows.ts";
+
+/** One condition on a change from A to B. */
+export interface Condition {
+  /** As written. */
+  text: string;
+  /** A kind of result (`perplexity`, `acc`, `mean`, `speed`), or the name of a corpus, task or throughput test. */
+  name: string;
+  operator: ">" | "<" | ">=" | "<=";
+  /** Percent of A's value with `relative`; otherwise perplexity, points of accuracy, or tokens per second. */
+  limit: number;
+  relative: boolean;
+}
+
+const CONDITION = /^([a-zA-Z][\w-]*)\s*(>=|<=|>|<)\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*(%?)$/;
+
+/** Parses conditions separated by commas.
+ * @throws {SyntaxError} that names the part that is none. */
+export function parseConditions(text: string): Condition[] {
+  return text.split(",").map((part) => {
+    const [, name, operator, limit, unit] = CONDITION.exec(part.trim()) ?? [];
+    if (name === undefined) {
+      throw new SyntaxError(
+        `"${part.trim()}" is not a condition: write NAME > CHANGE or NAME < CHANGE, such as "perplexity > +2%" or "acc < -1"`,
+      );
+    }
+    return {
+      text: part.trim(),
+      name,
+      operator: operator as Condition["operator"],
+      limit: Number(limit),
+      relative: unit === "%",
+    };
+  });
+}
+
+/** Kinds of results that a condition may name. */
+const KINDS: Record<string, (column: Column) => boolean> = {
+  perplexity: ({ kind }) => kind === "perplexity",
+  acc: ({ kind }) => kind === "task",
+  mean: ({ kind }) => kind === "mean-accuracy",
+  speed: ({ kind }) => kind === "throughput",
+};
+
+const isAbout = ({ name }: Condition, column: Column) => KINDS[name]?.(column) ?? column.name === name;
+
+/** B against A: percent of A's value, or the plain difference with accuracies in points. */
+function changeOf({ column, a, b }: Pair, relative: boolean): number {
+  const [before, after] = [a, b].map((row) => row.values.get(column.key)!.value);
+  if (relative) return 100 * (after / before - 1);
+  return (column.kind === "task" || column.kind === "mean-accuracy" ? 100 : 1) * (after - before);
+}
+
+function holds({ operator, limit }: Condition, change: number): boolean {
+  // A change that is no number, such as that from zero, must not pass silently.
+  if (Number.isNaN(change)) return true;
+  if (operator === ">") return change > limit;
+  if (operator === "<") return change < limit;
+  return operator === ">=" ? change >= limit : change <= limit;
+}
+
+/** Which conditions hold for run B against run A, one sentence for each result; none: the gate is open. Results are
+ * compared on the same data only; seeds are averaged. A cell that A has and B has not closes the gate, too.
+ * @throws {SyntaxError} when a condition names nothing that both runs have. */
+export function closedGates(
+  recordsA: CellRecord[],
+  recordsB: CellRecord[],
+  conditions: readonly Condition[],
+): string[] {
+  const [sectionsA, sectionsB] = [buildSections(recordsA), buildSections(recordsB)];
+  const pairs = findPairs(sectionsA, sectionsB);
+  const found = conditions.flatMap((condition) => {
+    const own = pairs.filter(({ column }) => isAbout(condition, column));
+    if (own.length === 0) {
+      const known = [...Object.keys(KINDS), ...new Set(pairs.map(({ column }) => column.name))];
+      throw new SyntaxError(
+        `"${condition.text}": both runs have no "${condition.name}" on the same data; known: ${known.join(", ")}`,
+      );
+    }
+    return own.flatMap((pair) => {
+      const change = changeOf(pair, condition.relative);
+      if (!holds(condition, change)) return [];
+      const test = pair.test === null ? "" : `, ${pValue(pair.test.p)}`;
+      const unit = condition.relative ? " %" : "";
+      const amount = `${change > 0 ? "+" : ""}${change.toFixed(2)}${unit}`;
+      return [
+        `${rowName(pair.section, pair.a)}: ${pair.column.name} changed by ${amount}${test}: "${condition.text}" holds`,
+      ];
+    });
+  });
+  return [...found, ...missing(sectionsA, sectionsB).map((name) => `${name}: has no result any more`)];
+}
