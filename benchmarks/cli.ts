@@ -4,12 +4,12 @@
  */
 import { join } from "node:path";
 import { EngineError, unknownName, UsageError } from "../core/errors.ts";
-import type { FailureKind } from "../core/schema.ts";
 import { helpText } from "./cli_help.ts";
 import { listText, presetPath } from "./cli_ls.ts";
 import { type ConfigSource, HelpRequest, parseFlags, parseStrictly, resolveConfig, yamlSource } from "./config.ts";
-import { isDiskFull, parseRetry } from "./failure.ts";
+import { isDiskFull } from "./failure.ts";
 import { createProgress } from "./progress.ts";
+import { RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./run_flags.ts";
 import { readRecords, runPaths } from "./store.ts";
 
 /** Exit code of a run that Ctrl-C stopped: 128 + SIGINT. */
@@ -38,37 +38,25 @@ function readText(path: string): string {
   }
 }
 
-/** Configuration of `bench run` from its arguments. */
-export function configSources(
-  args: string[],
-): { sources: ConfigSource[]; json: boolean; timeoutS?: number; retry?: readonly FailureKind[] } {
-  const { source, extra } = parseFlags(args, { string: ["preset", "config", "timeout", "retry"], boolean: ["json"] });
-  const { preset, config, timeout, retry } = extra as Record<string, string | undefined>;
+/** Configuration of `bench run` from its arguments, and how its cells are run. */
+export function configSources(args: string[]): { sources: ConfigSource[] } & RunManner {
+  const { source, extra } = parseFlags(args, {
+    string: ["preset", "config", ...RUN_FLAGS],
+    boolean: RUN_SWITCHES,
+  });
+  const { preset, config, ...manner } = extra;
   if (preset !== undefined && config !== undefined) {
     throw new UsageError("--preset and --config exclude each other: give one of them");
   }
-  const path = preset !== undefined ? presetPath(preset) : config;
+  const path = preset !== undefined ? presetPath(String(preset)) : config?.toString();
   const base: ConfigSource = path === undefined
     ? { values: { throughput: {} }, where: () => "--throughput" }
     : yamlSource(readText(path), path);
-  return {
-    sources: [base, source],
-    json: extra.json === true,
-    ...timeout !== undefined && { timeoutS: positiveNumber("timeout", timeout) },
-    ...retry !== undefined && { retry: parseRetry(retry) },
-  };
-}
-
-function positiveNumber(flag: string, text: string): number {
-  const value = Number(text);
-  if (!(value > 0 && Number.isFinite(value))) {
-    throw new UsageError(`--${flag} must be a number of seconds above 0: current ${JSON.stringify(text)}`);
-  }
-  return value;
+  return { sources: [base, source], ...runManner(manner) };
 }
 
 async function run(args: string[]): Promise<number> {
-  const { sources, json, ...options } = configSources(args);
+  const { sources, json, slurm, dryRun, ...options } = configSources(args);
   const config = resolveConfig(sources);
   const { runSweep } = await import("./sweep.ts");
   const controller = new AbortController();
@@ -79,8 +67,11 @@ async function run(args: string[]): Promise<number> {
   Deno.addSignalListener("SIGINT", stop);
   Deno.addSignalListener("SIGTERM", stop);
   const onEvent = createProgress(Deno.stderr, { json });
-  const result = await runSweep(config, { ...options, onEvent, signal: controller.signal });
+  const executor = slurm &&
+    (await import("./slurm_executor.ts")).slurmExecutor(slurm, dryRun ? console.log : undefined);
+  const result = await runSweep(config, { ...options, executor, onEvent, signal: controller.signal });
   if (result.interrupted) return INTERRUPTED;
+  if (dryRun) return 0;
   await showReport(config.out, { title: config.name, to: runPaths(config.out).report });
   return result.failed + result.kept > 0 ? 1 : 0;
 }

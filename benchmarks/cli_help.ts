@@ -112,6 +112,11 @@ ${
         "--retry CLASSES",
         `failed cells that run again: ${["oom", ...FAILURE_KINDS].join(", ")}, none (default: all)`,
       ],
+      ["--executor NAME", "local: processes of this machine; slurm: tasks of a job array (default: local)"],
+      ["--partition P, --gres R, --time T", "with slurm: what a cell asks for"],
+      ["--max-parallel N", "with slurm: cells at once"],
+      ["--sbatch OPTIONS", 'with slurm: further options, such as "--mem=64G --exclusive"'],
+      ["--dry-run", "with slurm: show the script, submit nothing"],
       ["--json", "progress as one JSON event per line"],
     ])
   }

@@ -20,6 +20,7 @@ export function runPaths(out: string): {
   report: string;
   logs: string;
   jobs: string;
+  slurm: string;
   lock: string;
 } {
   return {
@@ -31,6 +32,7 @@ export function runPaths(out: string): {
     report: join(out, "report"),
     logs: join(out, "logs"),
     jobs: join(out, "jobs"),
+    slurm: join(out, "slurm"),
     lock: join(out, ".lock"),
   };
 }

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { UsageError } from "../core/errors.ts";
 import { sha256OfFiles } from "../core/ranged_file.ts";
 import type { DoneRecord } from "../core/schema.ts";
@@ -46,7 +46,7 @@ export function validateFolder(out: string): Validation {
 }
 
 function weightsProblem(out: string, { file, sha256 }: NonNullable<DoneRecord["storedWeights"]>): string | null {
-  const path = join(runPaths(out).weights, file);
+  const path = join(runPaths(out).weights, basename(file));
   try {
     const found = sha256OfFiles([path]);
     return found === sha256 ? null : `${path}: has the SHA-256 ${found}, its record names ${sha256}`;

@@ -1,0 +1,105 @@
+/** Runs through a real Slurm: arrays, failures, limits, and a run that goes on where its follower was killed. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { readRecords, runPaths } from "../../benchmarks/store.ts";
+import { benchWith, finish } from "../e2e/bench_process.ts";
+import { missing, startCluster } from "./cluster.ts";
+
+const RIGHTS = [
+  ...["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-ffi"],
+  "--allow-run=deno,git,sbatch,squeue,scontrol",
+];
+
+const run = (out: string, ...flags: string[]) => [
+  ...["run", "--preset", "smoke", "--engine", "wasm", "--no-throughput", "--out", out],
+  ...["--executor", "slurm", "--max-parallel", "2", ...flags],
+];
+
+const slurm = (...args: string[]) => benchWith({ rights: RIGHTS }, ...args);
+
+const states = (out: string) =>
+  readRecords(out).records.map((record) => record.state === "failed" ? record.failure.kind : record.state);
+
+function command(name: string, ...args: string[]): string {
+  const { stdout, stderr, success } = new Deno.Command(name, { args }).outputSync();
+  assert(success, new TextDecoder().decode(stderr));
+  return new TextDecoder().decode(stdout).trim();
+}
+
+const reason = missing();
+if (reason) console.log(`Slurm's tests are left out: ${reason}`);
+
+Deno.test({
+  name: "bench run goes through Slurm",
+  ignore: reason !== null,
+  fn: async (t) => {
+    const cluster = await startCluster();
+    Deno.env.set("SLURM_CONF", cluster.conf);
+    const root = Deno.makeTempDirSync();
+    let cells = 0;
+    try {
+      await t.step("a dry run shows the script and submits nothing", async () => {
+        const { code, stdout, stderr } = await finish(slurm(...run(join(root, "dry"), "--dry-run")));
+        assertEquals(code, 0, stderr);
+        assertMatch(stdout, /^#!\/bin\/sh\n#SBATCH --job-name=bench-smoke\n#SBATCH --array=0-2%2\n/);
+        assertEquals(command("squeue", "--noheader"), "");
+      });
+
+      await t.step("every cell becomes a record", async () => {
+        const out = join(root, "it's all");
+        const { code, stderr } = await finish(slurm(...run(out, "--partition", "test", "--time", "5")));
+        assertEquals(code, 0, stderr);
+        assertStringIncludes(stderr, "3 cells submitted to Slurm as job");
+        assertEquals(states(out), ["done", "done", "done"]);
+        cells += 3;
+        const again = await finish(slurm(...run(out)));
+        assertEquals(again.code, 0, again.stderr);
+        assertStringIncludes(again.stderr, "3 finished already");
+      });
+
+      await t.step("a run whose follower was killed is followed, not submitted again", async () => {
+        const out = join(root, "followed");
+        const first = slurm(...run(out, "--sbatch", "begin=now+4"), "--json");
+        for await (const chunk of first.stderr.pipeThrough(new TextDecoderStream())) {
+          if (chunk.includes("submitted")) break;
+        }
+        first.kill("SIGKILL");
+        await first.stdout.cancel();
+        await first.status;
+        const { code, stderr } = await finish(slurm(...run(out)));
+        assertEquals(code, 0, stderr);
+        assertStringIncludes(stderr, "3 cells are in Slurm's queue already");
+        assert(!stderr.includes("submitted"), stderr);
+        assertEquals(states(out), ["done", "done", "done"]);
+        cells += 3;
+      });
+
+      await t.step("a limit and a cancelled job are failures with a class, and run again when asked", async () => {
+        const out = join(root, "failed");
+        const one = ["--methods", "random", "--sparsity", "0"];
+        const limited = await finish(slurm(...run(out, ...one, "--timeout", "0.3")));
+        assertEquals(limited.code, 1, limited.stderr);
+        assertEquals(states(out), ["timeout"]);
+        const follower = slurm(...run(out, ...one, "--retry", "timeout", "--sbatch", "begin=now+60"), "--json");
+        const [shown, waited] = follower.stderr.tee();
+        for await (const chunk of shown.pipeThrough(new TextDecoderStream())) {
+          if (!chunk.includes("submitted")) continue;
+          command("scancel", /job (\d+)/.exec(chunk)![1]);
+          break;
+        }
+        await Promise.all([new Response(waited).text(), follower.stdout.cancel()]);
+        assertEquals((await follower.status).code, 1);
+        assertEquals(states(out), ["error"]);
+        const last = await finish(slurm(...run(out, ...one, "--retry", "error")));
+        assertEquals(last.code, 0, last.stderr);
+        assertEquals(states(out), ["done"]);
+        cells += 3;
+        assert([...Deno.readDirSync(runPaths(out).logs)].some(({ name }) => name.startsWith("slurm-")));
+      });
+      console.log(`${cells} cells run through Slurm`);
+    } finally {
+      cluster.stop();
+      Deno.removeSync(root, { recursive: true });
+    }
+  },
+});
