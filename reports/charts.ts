@@ -6,6 +6,7 @@
 import { type Chart, colourScale, pruned, shell, subject, WIDE } from "./chart_style.ts";
 import { qualityAgainstSparsity } from "./charts_lines.ts";
 import { qualityAgainstSpeed, speedUpAgainstMacs } from "./charts_scatter.ts";
+import { trainingCurves } from "./charts_training.ts";
 import { level } from "./format.ts";
 import { LEVEL_COLOURS } from "./palette.ts";
 import type { Column } from "./measurements.ts";
@@ -109,6 +110,7 @@ export function buildCharts(section: Section, prefix = ""): Chart[] {
     ({ kvGroups, queryHeadsPerGroup }) => kvGroups * queryHeadsPerGroup,
     "kept-query-heads",
   ));
+  charts.push(trainingCurves(section));
   const taken = new Set<string>();
   return charts.filter((chart) => chart !== null).map((chart) => {
     const base = fileName(prefix + chart.name);

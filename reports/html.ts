@@ -9,7 +9,16 @@ import { colours, NEUTRAL } from "./palette.ts";
 import { measureWords, reproducedText, reproduction, reproductionNotes } from "./reproduction.ts";
 import type { Section } from "./rows.ts";
 import type { Ranking } from "./significance.ts";
-import { configurationFacts, contextWords, environmentFacts, glance, legend, protocols, warnings } from "./summary.ts";
+import {
+  configurationFacts,
+  contextWords,
+  environmentFacts,
+  generations,
+  glance,
+  legend,
+  protocols,
+  warnings,
+} from "./summary.ts";
 import {
   buildCostTable,
   buildQualityTable,
@@ -193,6 +202,14 @@ ${
         tableMarkup(buildTaskTable(section, ranks), section)
       }</details>`
       : ""
+  }
+${
+    generations(section).map(({ prompt, texts }) =>
+      facts(
+        `What the models write after “${prompt}”`,
+        texts.map(({ label, text }) => ({ name: label, text })),
+      )
+    )
   }
 ${failures(section)}
 ${facts("Protocols and data", protocols(section))}

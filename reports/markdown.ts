@@ -6,7 +6,16 @@ import { level } from "./format.ts";
 import { measureWords, reproducedText, reproduction, reproductionNotes } from "./reproduction.ts";
 import type { Section } from "./rows.ts";
 import type { Ranking } from "./significance.ts";
-import { configurationFacts, contextWords, environmentFacts, glance, legend, protocols, warnings } from "./summary.ts";
+import {
+  configurationFacts,
+  contextWords,
+  environmentFacts,
+  generations,
+  glance,
+  legend,
+  protocols,
+  warnings,
+} from "./summary.ts";
 import { buildCostTable, buildQualityTable, buildTaskTable, type Table, type TableCell } from "./table.ts";
 
 /** A figure's file name without extension, and its title. */
@@ -75,6 +84,20 @@ function failureLines(section: Section): string[] {
   return ["### Failed cells", "", ...lines, ""];
 }
 
+function generationLines(section: Section): string[] {
+  const lines = generations(section).flatMap(({ prompt, texts }) => [
+    `After “${escapeMarkdown(prompt)}”, the most probable token each time:`,
+    "",
+    ...tableLines(
+      ["model", "text"],
+      [false, false],
+      texts.map(({ label, text }) => [escapeMarkdown(label), escapeMarkdown(text)]),
+    ),
+    "",
+  ]);
+  return lines.length === 0 ? [] : ["### What the models write", "", ...lines];
+}
+
 function reproductionLines(section: Section): string[] {
   const found = reproduction(section);
   if (found === null) return [];
@@ -120,6 +143,7 @@ function sectionLines(section: Section, ranks: Ranking[], charts: ChartLink[]): 
     ...(section.columns.some(({ primary }) => !primary)
       ? ["### All metrics of the tasks", "", ...comparisonLines(buildTaskTable(section, ranks)), ""]
       : []),
+    ...generationLines(section),
     ...failureLines(section),
     "### Protocols and data",
     "",

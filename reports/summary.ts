@@ -165,6 +165,7 @@ export function warnings(section: Section): string[] {
   }
   if (section.rows.some(({ failures }) => failures.length > 0)) result.push(failedWords(section));
   result.push(...realisedWarnings(section));
+  result.push(...tokenWarnings(section));
   const engines = unique(runsOf(section).map(({ environment }) => environment.engine)).filter((e) =>
     e !== section.engine
   );
@@ -189,6 +190,40 @@ function realisedWarnings(section: Section): string[] {
       "parameters: a method that removed less has an advantage.",
     ];
   });
+}
+
+/** Tokens that a run read in learning and recovery. */
+const trainedTokens = ({ training }: DoneRecord) => (training ?? []).reduce((sum, { tokens }) => sum + tokens, 0);
+
+/** Levels at which methods did not train on equally many tokens. */
+function tokenWarnings(section: Section): string[] {
+  const pruned = section.rows.filter((row) => row.methodId !== null && row.runs.length > 0);
+  return [...Map.groupBy(pruned, ({ asked }) => asked)].flatMap(([asked, rows]) => {
+    const byTokens = Map.groupBy(rows, (row) => meanOf(row, trainedTokens));
+    if (byTokens.size < 2) return [];
+    const parts = [...byTokens].sort(([a], [b]) => a - b).map(([tokens, own]) =>
+      `${count(Math.round(tokens))} (${own.map(({ label }) => label).join(", ")})`
+    );
+    return [
+      `At ${level(asked)} asked, methods trained on unequal numbers of tokens, learning and recovery together: ` +
+      `${parts.join("; ")}. A method that saw more has an advantage.`,
+    ];
+  });
+}
+
+/** What the models wrote after a prompt: one entry per prompt and row, first seeds only. */
+export function generations(section: Section): { prompt: string; texts: { label: string; text: string }[] }[] {
+  const entries = section.rows.flatMap((row) =>
+    (row.runs[0]?.generations ?? []).map(({ prompt, text }) => ({
+      prompt,
+      label: row.asked > 0 ? `${row.label}, ${level(row.asked)}` : row.label,
+      text,
+    }))
+  );
+  return [...Map.groupBy(entries, ({ prompt }) => prompt)].map(([prompt, own]) => ({
+    prompt,
+    texts: own.map(({ label, text }) => ({ label, text })),
+  }));
 }
 
 /** How to read the tables of quality and of cost. */

@@ -7,6 +7,7 @@ import { paretoFront } from "../../reports/charts_scatter.ts";
 import { toPng, toSvg } from "../../reports/draw.ts";
 import { colours } from "../../reports/palette.ts";
 import { buildSections } from "../../reports/rows.ts";
+import type { DoneRecord } from "../../core/schema.ts";
 import { doneRecord, sweepRecords } from "./reports_fixture.ts";
 
 Deno.test("spreadLabels() keeps labels apart, in order and inside the plot", () => {
@@ -85,4 +86,39 @@ Deno.test("toPng() draws text with the shipped font at twice the size", async ()
   const view = new DataView(png.buffer, png.byteOffset);
   assertEquals([view.getUint32(16), view.getUint32(20)], [120, 40]);
   assert(png.length > (await toPng(svg(""))).length);
+});
+
+/** Three steps of a learned mask, as methods report them. */
+const curve = [1, 2, 3].map((step) => ({
+  step,
+  loss: 3 - step / 10,
+  crossEntropy: 3,
+  distillation: 0.1,
+  hidden: 0,
+  gradientNorm: 1,
+  seconds: step,
+  memoryBytes: 1e8,
+  budget: 1 - step / 10,
+  removed: { ffn: 30 * step },
+  duals: { z: step },
+}));
+
+Deno.test("buildCharts() draws the training of learned masks: every quantity of every learned cell, and no recovery", () => {
+  const learned = doneRecord({ method: "mask-prune", sparsity: 0.2, damage: 0.3 });
+  learned.training = [{ stage: "learning", steps: 3, tokens: 300, seconds: 3, curve }];
+  const recovered = doneRecord({ method: "flap", sparsity: 0.2, damage: 0.3 });
+  recovered.training = [{ stage: "recovery", steps: 3, tokens: 300, seconds: 3, curve }];
+  const charts = (...records: DoneRecord[]) =>
+    buildCharts(buildSections(records)[0]).find(({ name }) => name === "training-curves");
+  assertEquals(charts(doneRecord(), recovered), undefined);
+  const { values } = charts(doneRecord(), recovered, learned)!.spec(WIDE).data as {
+    values: { panel: string; method: string; step: number; value: number }[];
+  };
+  assertEquals([...new Set(values.map(({ method }) => method))], ["mask-prune"]);
+  assertEquals(
+    Object.fromEntries(
+      [...Map.groupBy(values, ({ panel }) => panel)].map(([panel, own]) => [panel, own.at(-1)!.value]),
+    ),
+    { "loss": 2.7, "budget, fraction": 0.7, "ffn removed per layer": 90, "dual z": 3 },
+  );
 });

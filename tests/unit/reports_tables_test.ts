@@ -5,7 +5,7 @@ import { escapeLatex, toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
 import { buildSections } from "../../reports/rows.ts";
 import { rankings } from "../../reports/significance.ts";
-import { glance, warnings } from "../../reports/summary.ts";
+import { generations, glance, warnings } from "../../reports/summary.ts";
 import { renderTable } from "../../reports/terminal.ts";
 import type { CellRecord } from "../../core/schema.ts";
 import { doneRecord, failedRecord, smallRecords, sweepRecords } from "./reports_fixture.ts";
@@ -162,6 +162,16 @@ Deno.test("warnings() says what limits the comparison", () => {
   full.tasks = [];
   full.perplexity[0].maxWindows = undefined;
   assertEquals(warnings(buildSections([full])[0]), []);
+  const trained = (method: string, tokens: number) => {
+    const record = doneRecord({ method, sparsity: 0.2, damage: 0.5 });
+    if (tokens > 0) record.training = [{ stage: "recovery", steps: 1, tokens, seconds: 1, curve: [] }];
+    return record;
+  };
+  assertStringIncludes(
+    all([doneRecord(), trained("wanda-sp", 0), trained("flap", 5000)]),
+    "methods trained on unequal numbers of tokens, learning and recovery together: 0 (wanda-sp); 5.00k (flap).",
+  );
+  assert(!/unequal numbers/.test(all([doneRecord(), trained("wanda-sp", 5000), trained("flap", 5000)])));
 });
 
 Deno.test("reports of nothing but failures, or of the dense model alone, are written all the same", () => {
@@ -173,4 +183,18 @@ Deno.test("reports of nothing but failures, or of the dense model alone, are wri
     assertEquals(parseCsv(toCsv(buildSections(records))).length, 2);
     assert(renderTable(records, { width: 80, colour: false }).length > 50);
   }
+});
+
+Deno.test("generations() puts what each model wrote under its prompt, the dense model first", () => {
+  const [dense, pruned] = [doneRecord(), doneRecord({ method: "flap", sparsity: 0.2, damage: 0.5 })];
+  dense.generations = [{ prompt: "The dog", text: " ran home." }, { prompt: "A cat", text: " slept." }];
+  pruned.generations = [{ prompt: "The dog", text: " ran ran <b>." }];
+  const records = [pruned, dense];
+  assertEquals(generations(buildSections(records)[0]), [
+    {
+      prompt: "The dog",
+      texts: [{ label: "dense", text: " ran home." }, { label: "flap, 20 %", text: " ran ran <b>." }],
+    },
+    { prompt: "A cat", texts: [{ label: "dense", text: " slept." }] },
+  ]);
 });

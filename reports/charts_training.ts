@@ -1,0 +1,106 @@
+/** What learned masks went through: loss, budget, units removed and dual variables by step.
+ *
+ * @module
+ */
+import type { CurveRow } from "../core/schema.ts";
+import { type Chart, colourScale, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
+import { level } from "./format.ts";
+import { NEUTRAL } from "./palette.ts";
+import type { Row, Section } from "./rows.ts";
+
+/** A quantity of a step; null where the step does not have it. */
+interface Panel {
+  title: string;
+  pick(row: CurveRow): number | null;
+}
+
+const DASHES = [[1, 0], [5, 3], [2, 2], [8, 2, 2, 2]];
+
+/** Steps in which masks were learned; none for other methods. */
+const learning = (row: Row): CurveRow[] => row.runs[0].training?.find(({ stage }) => stage === "learning")?.curve ?? [];
+
+/** Panels that the curves have numbers for. */
+function panels(rows: CurveRow[]): Panel[] {
+  const keys = (field: "removed" | "duals") => [...new Set(rows.flatMap((row) => Object.keys(row[field] ?? {})))];
+  const all: Panel[] = [
+    { title: "loss", pick: ({ loss }) => loss },
+    { title: "budget, fraction", pick: ({ budget }) => budget ?? null },
+    { title: "retained, fraction", pick: ({ retained }) => retained ?? null },
+    ...keys("removed").map((type) => ({
+      title: `${type} removed per layer`,
+      pick: ({ removed }: CurveRow) => removed?.[type] ?? null,
+    })),
+    ...keys("duals").map((name) => ({ title: `dual ${name}`, pick: ({ duals }: CurveRow) => duals?.[name] ?? null })),
+  ];
+  return all.filter(({ pick }) => rows.some((row) => pick(row) !== null));
+}
+
+/** One panel per quantity, one line per method and level; null where no method learned. */
+export function trainingCurves(section: Section): Chart | null {
+  const rows = pruned(section).filter((row) => learning(row).length > 1);
+  if (rows.length === 0) return null;
+  const levels = [...new Set(rows.map(({ asked }) => level(asked)))];
+  const { domain, range } = colourScale(section);
+  const labels = domain.filter((label) => rows.some((row) => row.label === label));
+  const values = panels(rows.flatMap(learning)).flatMap(({ title, pick }) =>
+    rows.flatMap((row) =>
+      learning(row).flatMap((step) => {
+        const value = pick(step);
+        if (value === null) return [];
+        const description = `${row.label}, ${level(row.asked)} asked`;
+        return [{ panel: title, method: row.label, level: level(row.asked), step: step.step, value, description }];
+      })
+    )
+  );
+  const title = "Training of learned masks";
+  const spec = (width: number): Spec => {
+    const columns = width < WIDE ? 2 : 3;
+    return shell(title, [`${subject(section)} · first seed of each cell; value by step`], width, {
+      width: undefined,
+      height: undefined,
+      data: { values },
+      columns,
+      spacing: 14,
+      resolve: { scale: { y: "independent" }, axis: { x: "independent" } },
+      facet: {
+        field: "panel",
+        type: "nominal",
+        sort: [...new Set(values.map(({ panel }) => panel))],
+        header: { title: null, labelFontSize: 11, labelFontWeight: "normal" },
+      },
+      spec: {
+        width: columns === 2 ? Math.floor(width / 2) - 18 : Math.floor(width / 2.4),
+        height: 84,
+        mark: { type: "line", strokeWidth: 1.6 },
+        encoding: {
+          x: {
+            field: "step",
+            type: "quantitative",
+            scale: { nice: false },
+            axis: { title: null, grid: false, tickCount: 4 },
+          },
+          y: {
+            field: "value",
+            type: "quantitative",
+            scale: { zero: false },
+            axis: { title: null, tickCount: 4, minExtent: 30 },
+          },
+          color: {
+            field: "method",
+            type: "nominal",
+            scale: { domain: labels, range: labels.map((label) => range[domain.indexOf(label)]) },
+            legend: { title: "method", symbolType: "stroke" },
+          },
+          strokeDash: {
+            field: "level",
+            type: "nominal",
+            scale: { domain: levels, range: levels.map((_, i) => DASHES[i % DASHES.length]) },
+            legend: { title: "asked sparsity", symbolStrokeColor: NEUTRAL.muted },
+          },
+          description: { field: "description" },
+        },
+      },
+    });
+  };
+  return { name: "training-curves", title, spec };
+}
