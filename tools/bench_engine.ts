@@ -21,7 +21,8 @@ import { openModel } from "../models/load.ts";
 import { batchGradients } from "../models/training/gradients.ts";
 import { privatePython } from "./setup_common.ts";
 
-const TORCH_PACKAGES = [["torch==2.15.0"], ["transformers==5.24.0"]];
+/** PyTorch and transformers, for `privatePython`. */
+export const TORCH_PACKAGES = [["torch==2.15.0"], ["transformers==5.24.0"]];
 
 /** One timed piece of work and a number it must agree on with the peer. */
 interface Outcome {
@@ -74,7 +75,7 @@ function ours(model: LlamaModel, tokens: Int32Array, library: string): Side {
 }
 
 /** Writes the checkpoint as a Hugging Face folder in f32, so that both sides have the same weights. */
-function exportFolder(source: WeightSource, folder: string): void {
+export function exportFolder(source: WeightSource, folder: string): void {
   Deno.writeTextFileSync(`${folder}/config.json`, JSON.stringify(toHfConfig(source.config)));
   writeSafetensors(`${folder}/model.safetensors`, {
     shapes: expectedTensors(source.config),
@@ -111,7 +112,8 @@ async function torchSide(folder: string, tokens: Int32Array, threads: number): P
   };
 }
 
-const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
+/** The middle value; the upper one of the two for an even count. */
+export const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
 const close = (a: number, b: number) => Math.abs(a - b) <= 1e-3 * Math.max(1, Math.abs(a), Math.abs(b));
 
 /** Runs the sides in turns and prints one line per kind of work. */
