@@ -23,16 +23,27 @@
 import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { TrainingOptions } from "../core/schema.ts";
-import { densePlan } from "../models/plan.ts";
-import { endRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../models/training/run.ts";
+import { densePlan, type PrunePlan } from "../models/plan.ts";
+import { endRun, type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../models/training/run.ts";
 import { resumeFrozen, startLearning, trainFrozen } from "./_shared/learned_run.ts";
 import { keptOf, planOfRemoved, removedUnits, unitAxes } from "./_shared/learned_units.ts";
 import { calibratedMetrics } from "./_shared/maskprune_metric.ts";
 import { mean } from "./_shared/maskprune_prox.ts";
 import {
+  denseWorking,
+  disposeWorking,
+  markIdle,
+  narrowMasks,
+  shrinkTo,
+  widenGradients,
+  type WorkingModel,
+  workingPlan,
+} from "./_shared/maskprune_shrink.ts";
+import {
   createMaskState,
   gradientStep,
   layerMasks,
+  leastRemoved,
   type MaskPruneRates,
   type MaskState,
   packState,
@@ -74,6 +85,9 @@ const options = z.strictObject({
   budgetRate: z.number().min(0).default(5).describe("ascent rate of z"),
   augmented: z.number().min(0).default(20).describe("weight of the augmented term, added to z times the excess"),
   widthRate: rate.default(2).describe("rate of the widths, on fractions of the units, over the length of the ramp"),
+  shrink: z.number().int().min(0).default(0).describe(
+    "FFN channels that were in the bottom s for this many steps are cut from the working model at once; 0: at the freeze",
+  ),
   snap: part.default(0.016).describe("FFN widths this near to the budget, as a fraction, are put on it after the ramp"),
 });
 type Options = z.infer<typeof options>;
@@ -88,7 +102,10 @@ export const maskPrune: Method<typeof options> = defineMethod({
   options,
   uniformLayers: ({ uniform }) => uniform,
   async prune(context) {
-    const { rampStart, rampEnd, freeze } = context.options;
+    const { rampStart, rampEnd, freeze, shrink, uniform } = context.options;
+    if (shrink > 0 && !uniform) {
+      throw new UsageError("mask-prune: shrink needs uniform widths: leave one of the two out");
+    }
     if (!(rampStart < rampEnd && rampEnd <= freeze)) {
       throw new UsageError(
         `mask-prune needs rampStart < rampEnd <= freeze: current ${rampStart}, ${rampEnd}, ${freeze}`,
@@ -101,18 +118,33 @@ export const maskPrune: Method<typeof options> = defineMethod({
     try {
       const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
       if (frozen) return await frozen;
-      found?.restore();
-      const state = await learnStructure(
-        context,
-        run,
-        found ? unpackState(found.values as PlainState, found.arrays) : null,
-      );
-      return await freezeAndTrain(context, run, state);
+      return await learnAndTrain(context, run, found);
     } finally {
       endRun(run);
     }
   },
 });
+
+/** Iterates until the freeze, then trains what is left. */
+async function learnAndTrain(
+  context: MethodContext<Options>,
+  run: TrainingRun,
+  found: FoundRun | null,
+): Promise<PruneResult> {
+  const { model } = context;
+  const restored = found ? unpackState(found.values as PlainState, found.arrays) : null;
+  let working = denseWorking(model);
+  try {
+    if (restored?.cut.flat().some((cut) => cut.includes(1))) {
+      working = await shrinkTo(run, working, workingPlan(model.config, restored));
+    }
+    found?.restore();
+    const learned = await learnStructure(context, run, restored, working, (narrower) => working = narrower);
+    return await freezeAndTrain(context, run, learned, working.plan);
+  } finally {
+    disposeWorking(working, model);
+  }
+}
 
 /** Training without what the method's options switch off. */
 function ablated(training: TrainingOptions, { distillation, adapters }: Options): TrainingOptions {
@@ -139,6 +171,8 @@ async function learnStructure(
   context: MethodContext<Options>,
   run: TrainingRun,
   restored: MaskState | null,
+  working: WorkingModel,
+  onShrink: (working: WorkingModel) => void,
 ): Promise<MaskState> {
   const { options, model: { config }, target } = context;
   const axes = unitAxes(config, target.units);
@@ -154,8 +188,8 @@ async function learnStructure(
     // The first step with the final widths still ranks by the metric, which fills them up.
     if (state.step === settleStep) fixWidths(context, state, resource);
     const settle = state.step > settleStep;
-    const result = await nextStep(run, layerMasks(state));
-    gradientStep(state, result.maskGradients, rates);
+    const result = await nextStep(run, narrowMasks(layerMasks(state), working.plan));
+    gradientStep(state, widenGradients(result.maskGradients, working.plan, config), rates);
     const { swaps, residuals } = proximalUpdate(state, rates, settle);
     const budget = budgetRamp(
       { final: resource.budget, start: options.rampStart, end: options.rampEnd },
@@ -175,6 +209,10 @@ async function learnStructure(
       swaps,
       residual: Math.max(...residuals.flat()),
     });
+    const most = config.layers[0].ffnChannels - target.uniform[0].ffnChannels;
+    if (options.shrink > 0 && state.step < settleStep && markIdle(state, { window: options.shrink, most })) {
+      onShrink(working = await shrinkTo(run, working, workingPlan(config, state)));
+    }
     await keepSnapshot(run, () => ({ values: plainState(state), arrays: packState(state) }));
   }
   return state;
@@ -206,20 +244,32 @@ function fixWidths(
 ): void {
   const { axes } = state;
   const learned = axes.map((axis, a) => axis.type === "ffn" ? state.removed[a] : state.whole[a]);
-  const shapes = options.split === "fixed"
-    ? target.uniform
-    : finalShapes({ config, axes, removed: learned, resource, target }, options.uniform);
+  const fit = () => finalShapes({ config, axes, removed: learned, resource, target }, options.uniform);
+  let shapes = options.split === "fixed" ? target.uniform : fit();
+  // Attention gives way where more channels have been cut than the learned split leaves to remove.
+  const ffn = axes.findIndex(({ type }) => type === "ffn");
+  const least = ffn < 0 ? 0 : leastRemoved(state, ffn, 0, true);
+  const attention = axes.findLastIndex(({ type }) => type !== "ffn");
+  while (shapes && config.layers[0].ffnChannels - shapes[0].ffnChannels < least && mean(learned[attention]) > 0) {
+    learned[attention] = learned[attention].map((count) => Math.max(0, Math.round(count) - 1));
+    shapes = fit();
+  }
   if (!shapes) throw new UsageError(`mask-prune: sparsity ${target.sparsity} cannot be reached with these units`);
   state.whole = axes.map((_, a) => config.layers.map((dense, l) => removedUnits(dense, shapes[l], axes)[a]));
   state.removed = state.whole.map((axis) => [...axis]);
 }
 
 /** Cuts the bottom units out and trains the rest. */
-function freezeAndTrain(context: MethodContext<Options>, run: TrainingRun, state: MaskState): Promise<PruneResult> {
+function freezeAndTrain(
+  context: MethodContext<Options>,
+  run: TrainingRun,
+  state: MaskState,
+  working: PrunePlan,
+): Promise<PruneResult> {
   const { options, model } = context;
   const { axes, chosen, masks: all } = state;
   const plan = planOfRemoved(model.config, axes, (a, l, unit) => chosen[a][l][unit] === 1);
   const hard = options.masks === "hard";
   const masks = hard ? model.config.layers.map(() => ({})) : keptOf(plan, axes, (a, l, unit) => all[a][l][unit]);
-  return trainFrozen(context.learning!, run, { plan, masks, maskRate: hard ? 0 : options.frozenMaskRate });
+  return trainFrozen(context.learning!, run, { plan, masks, maskRate: hard ? 0 : options.frozenMaskRate, working });
 }

@@ -50,6 +50,26 @@ export function composePlans(outer: PrunePlan, inner: PrunePlan): PrunePlan {
   };
 }
 
+/** The plan for the model that `outer` leaves that keeps what `plan`, for the dense model, keeps: the inverse of
+ * {@linkcode composePlans}. Everything that `plan` keeps must be in `outer`. */
+export function relativePlan(outer: PrunePlan, plan: PrunePlan): PrunePlan {
+  const places = (kept: number[], wanted: number[]) => {
+    const place = new Map(kept.map((unit, i) => [unit, i]));
+    return wanted.map((unit) => {
+      const found = place.get(unit);
+      if (found === undefined) throw new RangeError(`Unit ${unit} was cut before: a plan cannot keep it`);
+      return found;
+    });
+  };
+  return {
+    layers: outer.layers.map((kept, l) => ({
+      kvGroups: places(kept.kvGroups, plan.layers[l].kvGroups),
+      queryHeads: places(kept.queryHeads, plan.layers[l].queryHeads),
+      ffnChannels: places(kept.ffnChannels, plan.layers[l].ffnChannels),
+    })),
+  };
+}
+
 function checkIndices(what: string, indices: number[], limit: number): void {
   if (indices.length === 0) throw new RangeError(`A plan must keep at least one of the ${what}: current 0`);
   for (let i = 0; i < indices.length; i++) {

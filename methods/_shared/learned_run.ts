@@ -5,7 +5,7 @@
 import type { HostTensor, LlamaConfig } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { disposeModel } from "../../models/llama.ts";
-import { plannedShapes, type PrunePlan, UNIT_TYPES, type UnitType } from "../../models/plan.ts";
+import { plannedShapes, type PrunePlan, relativePlan, UNIT_TYPES, type UnitType } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { mergedTensors } from "../../models/training/merge.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
@@ -53,6 +53,8 @@ export interface Frozen {
   masks: HostMasks[];
   /** Learning rate of the kept masks; 0 leaves them. */
   maskRate: number;
+  /** Units that the student has, when it was cut before; all when absent. */
+  working?: PrunePlan;
 }
 
 /** What a snapshot after the freeze holds besides arrays. */
@@ -93,7 +95,8 @@ export async function trainFrozen(
   const dense = base.config;
   const compact = pruneModel(base, plan, await compensate?.(plan));
   try {
-    run.student = await cutStudent(run.student, { compact, plan, config: dense, options });
+    const inner = frozen.working ? relativePlan(frozen.working, plan) : plan;
+    run.student = await cutStudent(run.student, { compact, plan: inner, config: dense, options });
     restored?.restore();
     const masks = frozen.masks.map((layer) => ({ ...layer }));
     const moments = masks.map((layer) =>

@@ -64,6 +64,10 @@ export interface MaskState {
   metrics: UnitMetric[][];
   /** Units in the bottom k: 1, else 0. */
   chosen: Float32Array[][];
+  /** Steps for which a unit has been in the bottom k without a break. */
+  idle: Float32Array[][];
+  /** Units that were cut from the working model and cannot come back: 1, else 0. */
+  cut: Float32Array[][];
   /** s, and the whole units it stands for. */
   removed: number[][];
   whole: number[][];
@@ -92,6 +96,8 @@ export function createMaskState(
     masks: each((length) => new Float32Array(length).fill(1)),
     moments: each((length) => createMoments(MASK_RULE, length)),
     chosen: each((length) => new Float32Array(length)),
+    idle: each((length) => new Float32Array(length)),
+    cut: each((length) => new Float32Array(length)),
     removed: each(() => 0),
     whole: each(() => 0),
     duals: each(() => dualStart),
@@ -119,12 +125,13 @@ export function gradientStep(state: MaskState, gradients: readonly HostMasks[], 
 }
 
 /** What units are ranked by, lowest first: |m| alone, or sqrt(h) max(|m|, 1), so that a unit that was shrunk is judged
- * by its importance and can come back. */
+ * by its importance and can come back. Units that were cut come first. */
 function ranking(state: MaskState, a: number, l: number, byMagnitude: boolean): ArrayLike<number> {
   const mask = state.masks[a][l];
-  if (byMagnitude) return mask.map(Math.abs);
+  const cut = state.cut[a][l];
+  if (byMagnitude) return mask.map((m, i) => cut[i] ? -1 : Math.abs(m));
   const h = selectionMetric(state.metrics[a][l]);
-  return h.map((value, i) => Math.sqrt(value) * Math.max(Math.abs(mask[i]), 1));
+  return h.map((value, i) => cut[i] ? -1 : Math.sqrt(value) * Math.max(Math.abs(mask[i]), 1));
 }
 
 /** Step 2: the proximal step. The k lowest units of every layer shrink by `1 / (1 + 2 y)`, or go to 0 at once when masks
@@ -149,6 +156,7 @@ export function proximalUpdate(
         swaps += back.length;
       }
       chosen[a][l] = now;
+      state.idle[a][l] = state.idle[a][l].map((steps, i) => now[i] ? steps + 1 : 0);
       if (rates.masks === "hard") { for (const i of bottom) masks[a][l][i] = 0; }
       else masks[a][l] = shrink(masks[a][l], bottom, duals[a][l]);
       return residual(state, a, l, bottom, rates);
@@ -219,6 +227,8 @@ export function updateWidths(
     const ffn = axes.findIndex(({ type }) => type === "ffn");
     state.budgetDual = mean(slopes[ffn].map((q, l) => duals[ffn][l] * q)) / shares[ffn];
   }
+  // What was cut stays away.
+  next = next.map((axis, a) => axis.map((s, l) => Math.max(s, leastRemoved(state, a, l, uniform))));
   state.whole = axes.map((axis, a) => next[a].map((s, l) => wholeUnits(axis, s, whole[a][l])));
   // An attention unit that came or went starts a new count, so that FFN channels settle before the next one moves.
   state.removed = next.map((axis, a) =>
@@ -227,6 +237,12 @@ export function updateWidths(
   state.duals = duals.map((axis, a) =>
     axis.map((y, l) => dualStep(y, residuals[a][l], { rate: rates.dualRate, cap: rates.dualCap }))
   );
+}
+
+/** Units of an axis that have been cut, in layer `l` or in the layer that lost most. */
+export function leastRemoved({ cut }: MaskState, a: number, l: number, uniform: boolean): number {
+  const counts = (uniform ? cut[a] : [cut[a][l]]).map((layer) => layer.reduce((sum, one) => sum + one, 0));
+  return Math.max(...counts);
 }
 
 /** Arrays of the state for a snapshot; the rest is {@linkcode plainState}. */
@@ -240,6 +256,8 @@ export function packState(state: MaskState): Map<string, HostTensor> {
         first: first!,
         second: second!,
         chosen: state.chosen[a][l],
+        idle: state.idle[a][l],
+        cut: state.cut[a][l],
         ...packMetric(state.metrics[a][l]),
       };
       for (const [name, data] of Object.entries(all)) {
@@ -269,6 +287,8 @@ export function unpackState(plain: PlainState, arrays: Map<string, HostTensor>):
     masks: each((read) => read("mask")),
     moments: each((read) => ({ first: read("first"), second: read("second") })),
     chosen: each((read) => read("chosen")),
+    idle: each((read) => read("idle")),
+    cut: each((read) => read("cut")),
     metrics: each(unpackMetric),
   };
 }

@@ -208,3 +208,48 @@ testOnEngines("mask-prune: distillation and adapters can be left out of the shar
     assert(plain.every(({ gradientNorm }) => gradientNorm > 0));
   });
 }, { except: SLOW });
+
+testOnEngines(
+  "mask-prune: shrinking while learning keeps the budget, the planted units and a stopped run's result",
+  async () => {
+    const shape: LayerShape = { kvGroups: 2, queryHeadsPerGroup: 1, ffnChannels: 32 };
+    const gone = [0, 1].map((layer) => ({ layer, ffn: Array.from({ length: 16 }, (_, i) => 2 * i + layer) }));
+    await withToy({ layers: [shape, shape], dead: gone }, async (model) => {
+      const options = { rampEnd: 0.5, freeze: 0.8, shrink: 3 };
+      const learning = { options: { ...training, steps: 40 }, windows: toyWindows(80, 12) };
+      const given: Given = {
+        sparsity: 16 * 3 * 32 / (32 * 3 * 32 + 4 * 2 * 8 * 32),
+        units: ["ffn"],
+        options,
+        learning,
+      };
+      const method = getMethod("mask-prune");
+      const plain = await prune(method, model, { ...given, options: { ...options, shrink: 0 } });
+      const shares: number[] = [];
+      const report = (message: string) => {
+        const [, share] = /^the working model has (.+) % of/.exec(message) ?? [];
+        if (share !== undefined) shares.push(Number(share));
+      };
+      const whole = await prune(method, model, { ...given, report });
+      // Work of a step is in proportion to the parameters.
+      assert(shares.length > 0 && shares.at(-1)! < 85, `${shares}`);
+      assertEquals(whole.plan, plain.plan);
+      whole.plan.layers.forEach(({ ffnChannels }, l) =>
+        assert(ffnChannels.every((unit) => !gone[l].ffn.includes(unit)))
+      );
+      const folder = await Deno.makeTempDir();
+      const controller = new AbortController();
+      const stopped = {
+        ...given,
+        learning: { ...learning, checkpoint: { folder: `${folder}/run`, everySteps: 3 } },
+        report: (message: string) => message.startsWith("step 29 ") && controller.abort(),
+        signal: controller.signal,
+      };
+      await assertRejects(() => prune(method, model, stopped as Given), DOMException, "abort");
+      const again = await prune(method, model, { ...given, learning: stopped.learning });
+      assertEquals([again.plan, again.replaced], [whole.plan, whole.replaced]);
+      await Deno.remove(folder, { recursive: true });
+    });
+  },
+  { except: SLOW },
+);
