@@ -3,10 +3,11 @@ import fc from "fast-check";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { sha256OfFiles } from "../../core/ranged_file.ts";
 import { writeSafetensors } from "../../core/safetensors.ts";
-import { expectedTensors, LINEAR_NAMES, type LlamaConfig, queryHeads, tensorNames } from "../../models/config.ts";
+import { expectedTensors, LINEAR_NAMES, type LlamaConfig, tensorNames } from "../../models/config.ts";
 import { CONFIG_LIMITS, fromHfConfig, toHfConfig } from "../../models/hf_config.ts";
 import { openModel } from "../../models/load.ts";
 import { ggufTensorNames, huggingFaceRow } from "../../models/load_gguf.ts";
+import { ggufMetadata, ggufTensors } from "./gguf_fixture.ts";
 import {
   f32Tensor,
   ggufBytes,
@@ -314,57 +315,6 @@ Deno.test("openModel() says what a path lacks to be a model", async () => {
     await assertRejects(() => openModel(folder), UsageError, "has no tokenizer.json");
   });
 });
-
-/** Metadata of {@linkcode smallConfig} with a SentencePiece vocabulary of eleven tokens. */
-function ggufMetadata(config: LlamaConfig): Record<string, Typed> {
-  const [shape] = config.layers;
-  return {
-    "general.architecture": { text: "llama" },
-    "llama.block_count": { u32: config.layers.length },
-    "llama.context_length": { u32: config.maxPositions },
-    "llama.embedding_length": { u32: config.width },
-    "llama.feed_forward_length": { u32: shape.ffnChannels },
-    "llama.attention.head_count": { u32: queryHeads(shape) },
-    "llama.attention.head_count_kv": { u32: shape.kvGroups },
-    "llama.attention.key_length": { u32: config.headSize },
-    "llama.attention.value_length": { u32: config.headSize },
-    "llama.attention.layer_norm_rms_epsilon": { f32: config.normEpsilon },
-    "llama.rope.freq_base": { f32: config.ropeBase },
-    "tokenizer.ggml.model": { text: "llama" },
-    "tokenizer.ggml.tokens": { texts: ["<unk>", "<s>", "</s>", "\u2581", ..."abcdefg"] },
-    "tokenizer.ggml.scores": { f32s: [0, 0, 0, -1, -2, -3, -4, -5, -6, -7, -8] },
-    "tokenizer.ggml.token_type": { i32s: [2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1] },
-    "tokenizer.ggml.bos_token_id": { u32: 1 },
-    "tokenizer.ggml.eos_token_id": { u32: 2 },
-  };
-}
-
-/** Query and key rows in GGUF's order: `convert_hf_to_gguf.py` reshapes [heads, 2, K / 2, in] and swaps the inner axes. */
-function toGgufRows(values: Float32Array, rows: number, headSize: number): Float32Array {
-  const columns = values.length / rows;
-  const half = headSize / 2;
-  const out: number[] = [];
-  for (let head = 0; head < rows / headSize; head++) {
-    for (let pair = 0; pair < half; pair++) {
-      for (const part of [0, 1]) {
-        const row = head * headSize + part * half + pair;
-        out.push(...values.subarray(row * columns, (row + 1) * columns));
-      }
-    }
-  }
-  return Float32Array.from(out);
-}
-
-function ggufTensors(config: LlamaConfig, tensors: Map<string, Float32Array>): Record<string, StoredTensor> {
-  const names = ggufTensorNames(config);
-  const stored: Record<string, StoredTensor> = {};
-  for (const [name, shape] of expectedTensors(config)) {
-    const values = tensors.get(name)!;
-    const isRotary = /\.[qk]_proj\./.test(name);
-    stored[names.get(name)!] = f32Tensor(shape, isRotary ? toGgufRows(values, shape[0], config.headSize) : values);
-  }
-  return stored;
-}
 
 Deno.test("openModel() reads a GGUF file with query and key rows in the order of Hugging Face", async () => {
   await withFolder(async (folder) => {

@@ -1,0 +1,244 @@
+/** Damaged and malicious files for every reader of the program: real ones with bytes or JSON values changed. */
+import { assert } from "@std/assert";
+import fc from "fast-check";
+import { join } from "node:path";
+import { z } from "zod";
+import { UsageError } from "../../core/errors.ts";
+import { readRecords } from "../../datasets/records.ts";
+import { expectedTensors } from "../../models/config.ts";
+import { openModel } from "../../models/load.ts";
+import { ggufMetadata, ggufTensors } from "./gguf_fixture.ts";
+import { ggufBytes, randomTensors, smallConfig, writeFolder } from "./weights_fixture.ts";
+
+const ROOT = join(import.meta.dirname!, "../..");
+/** Longest time that one small file may take, in milliseconds: a hang, not slowness, is looked for. */
+const PATIENCE_MS = 10_000;
+/** Most memory outside the JavaScript heap that reading a file of some kilobytes may add, in bytes. */
+const MEMORY_BYTES = 256 * 1024 * 1024;
+
+/** A change to the bytes of a file. */
+type Change =
+  | { kind: "byte"; at: number; value: number }
+  | { kind: "word"; at: number; value: bigint }
+  | { kind: "cut"; at: number }
+  | { kind: "repeat"; at: number; length: number }
+  | { kind: "insert"; at: number; bytes: Uint8Array };
+
+const place = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
+/** Lengths and counts that programs trip over. */
+const word = fc.oneof(
+  fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+  fc.constantFrom(0n, 2n ** 31n - 1n, 2n ** 32n - 1n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n),
+);
+const change: fc.Arbitrary<Change> = fc.oneof(
+  fc.record({ kind: fc.constant("byte" as const), at: place, value: fc.nat(255) }),
+  fc.record({ kind: fc.constant("word" as const), at: place, value: word }),
+  fc.record({ kind: fc.constant("cut" as const), at: place }),
+  fc.record({ kind: fc.constant("repeat" as const), at: place, length: fc.integer({ min: 1, max: 64 }) }),
+  fc.record({ kind: fc.constant("insert" as const), at: place, bytes: fc.uint8Array({ minLength: 1, maxLength: 16 }) }),
+);
+
+function changed(original: Uint8Array, changes: readonly Change[]): Uint8Array {
+  let bytes = original.slice();
+  for (const one of changes) {
+    const at = Math.floor(one.at * bytes.length);
+    const around = (middle: Uint8Array) =>
+      Uint8Array.from([...bytes.subarray(0, at), ...middle, ...bytes.subarray(at)]);
+    if (one.kind === "byte" && at < bytes.length) bytes[at] = one.value;
+    else if (one.kind === "word" && at + 8 <= bytes.length) {
+      new DataView(bytes.buffer).setBigUint64(at, one.value, true);
+    } else if (one.kind === "cut") bytes = bytes.slice(0, at);
+    else if (one.kind === "repeat") bytes = around(bytes.subarray(at, at + one.length));
+    else if (one.kind === "insert") bytes = around(one.bytes);
+  }
+  return bytes;
+}
+
+/** A change to a JSON value: what stands at a random place becomes something else, or goes. */
+interface JsonChange {
+  path: number[];
+  value: unknown;
+}
+
+const jsonChange: fc.Arbitrary<JsonChange> = fc.record({
+  path: fc.array(fc.nat(400), { minLength: 1, maxLength: 5 }),
+  value: fc.oneof(
+    fc.constantFrom(
+      undefined,
+      null,
+      -1,
+      0,
+      2 ** 31,
+      1e300,
+      "",
+      "../../etc/passwd",
+      [],
+      {},
+      true,
+      "(a+)+$",
+      "__proto__",
+    ),
+    fc.jsonValue({ maxDepth: 2 }),
+  ),
+});
+
+function jsonChanged(text: string, changes: readonly JsonChange[]): string {
+  const root = { value: JSON.parse(text) };
+  for (const { path, value } of changes) {
+    let at: Record<string, unknown> = root;
+    let key = "value";
+    for (const step of path) {
+      const inner = at[key];
+      if (typeof inner !== "object" || inner === null || Object.keys(inner).length === 0) break;
+      at = inner as Record<string, unknown>;
+      const keys = Object.keys(at);
+      key = keys[step % keys.length];
+    }
+    if (value === undefined) delete at[key];
+    else at[key] = structuredClone(value);
+  }
+  return JSON.stringify(root.value) ?? "";
+}
+
+/** Opens a model, reads every tensor and encodes a text. */
+async function useModel(path: string): Promise<void> {
+  const { source, tokenizer } = await openModel(path);
+  try {
+    assert(tokenizer.encode("abc the hat").every((id) => Number.isInteger(id)));
+    for (const name of expectedTensors(source.config).keys()) source.read(name);
+  } finally {
+    source.close();
+  }
+}
+
+const useRecords = async (path: string) => {
+  await readRecords(path, { record: z.looseObject({}) });
+};
+
+/** A file to damage, and what reads it. */
+interface Target {
+  /** Name of the format. */
+  name: string;
+  path: string;
+  isJson: boolean;
+  use: () => Promise<void>;
+}
+
+/** The bundled tokenizer with its first tokens and the merges among them. */
+function smallTokenizer(): unknown {
+  const json = JSON.parse(Deno.readTextFileSync(join(ROOT, "models/tiny/tokenizer.json")));
+  const kept = Object.entries(json.model.vocab as Record<string, number>).filter(([, id]) => id < 320);
+  const vocab = Object.fromEntries(kept);
+  const merges = (json.model.merges as [string, string][]).filter((pair) => pair.join("") in vocab);
+  return { ...json, model: { ...json.model, vocab, merges } };
+}
+
+async function writeTargets(root: string): Promise<Target[]> {
+  const targets: Target[] = [];
+  const config = smallConfig();
+  const tensors = randomTensors(config);
+  const folder = join(root, "model");
+  Deno.mkdirSync(folder);
+  writeFolder(folder, config, tensors);
+  const inFolder = (name: string, file: string, isJson: boolean, place = folder) =>
+    targets.push({ name, path: join(place, file), isJson, use: () => useModel(place) });
+  inFolder("safetensors", "model.safetensors", false);
+  inFolder("config.json", "config.json", true);
+  inFolder("tokenizer.json", "tokenizer.json", true);
+  const other = join(root, "bytes");
+  Deno.mkdirSync(other);
+  writeFolder(other, smallConfig({ vocabSize: 320 }), randomTensors(smallConfig({ vocabSize: 320 })));
+  Deno.writeTextFileSync(join(other, "tokenizer.json"), JSON.stringify(smallTokenizer()));
+  inFolder("tokenizer.json", "tokenizer.json", true, other);
+
+  const gguf = join(root, "model.gguf");
+  Deno.writeFileSync(gguf, ggufBytes({ metadata: ggufMetadata(config), tensors: ggufTensors(config, tensors) }));
+  targets.push({ name: "GGUF", path: gguf, isJson: false, use: () => useModel(gguf) });
+
+  for (const { name } of Deno.readDirSync(join(ROOT, "tests/golden/parquet"))) {
+    const path = join(root, name);
+    Deno.copyFileSync(join(ROOT, "tests/golden/parquet", name), path);
+    targets.push({ name: "Parquet", path, isJson: false, use: () => useRecords(path) });
+  }
+  const lines = Deno.readTextFileSync(join(ROOT, "datasets/tiny_world/data/facts.jsonl")).split("\n").slice(0, 8);
+  const text = new TextEncoder().encode(lines.join("\n"));
+  const plain = join(root, "a.jsonl");
+  const packed = join(root, "a.jsonl.gz");
+  Deno.writeFileSync(plain, text);
+  const gzip = new Blob([text]).stream().pipeThrough(new CompressionStream("gzip"));
+  Deno.writeFileSync(packed, await new Response(gzip).bytes());
+  for (const path of [plain, packed]) {
+    targets.push({
+      name: "JSON Lines",
+      path,
+      isJson: false,
+      use: () => useRecords(path),
+    });
+  }
+  return targets;
+}
+
+/** How inputs of a format ended. */
+export interface Outcome {
+  read: number;
+  refused: number;
+}
+
+/** Reads `inputs` damaged files, the formats in turn. Every one is read or refused with a {@linkcode UsageError}, in
+ * little time and little memory. Returns how they ended, by format. */
+export async function fuzz(inputs: number, seed?: number): Promise<Map<string, Outcome>> {
+  const root = Deno.makeTempDirSync();
+  const outcomes = new Map<string, Outcome>();
+  try {
+    const targets = await writeTargets(root);
+    const names = [...new Set(targets.map(({ name }) => name))];
+    for (const target of targets) {
+      const shared = targets.filter(({ name }) => name === target.name).length;
+      const numRuns = Math.ceil(inputs / names.length / shared);
+      const outcome = outcomes.get(target.name) ?? { read: 0, refused: 0 };
+      outcomes.set(target.name, outcome);
+      await fuzzTarget(target, { numRuns, ...seed === undefined ? {} : { seed } }, outcome);
+    }
+  } finally {
+    Deno.removeSync(root, { recursive: true });
+  }
+  return outcomes;
+}
+
+async function fuzzTarget(target: Target, options: fc.Parameters<unknown>, outcome: Outcome): Promise<void> {
+  const original = Deno.readFileSync(target.path);
+  const text = target.isJson ? new TextDecoder().decode(original) : "";
+  await target.use();
+  const bytes = fc.array(change, { minLength: 1, maxLength: 4 }).map((changes) => changed(original, changes));
+  const json = fc.array(jsonChange, { minLength: 1, maxLength: 3 }).map((changes) =>
+    new TextEncoder().encode(jsonChanged(text, changes))
+  );
+  const input = target.isJson ? fc.oneof({ arbitrary: json, weight: 3 }, { arbitrary: bytes, weight: 1 }) : bytes;
+  await fc.assert(
+    fc.asyncProperty(input, async (bytes) => {
+      Deno.writeFileSync(target.path, bytes);
+      const start = performance.now();
+      const before = Deno.memoryUsage().external;
+      try {
+        await target.use();
+        outcome.read++;
+      } catch (error) {
+        if (!(error instanceof UsageError)) throw error;
+        outcome.refused++;
+      }
+      const took = performance.now() - start;
+      const added = Deno.memoryUsage().external - before;
+      assert(took < PATIENCE_MS, `${target.name} took ${took} ms`);
+      assert(added < MEMORY_BYTES, `${target.name} of ${bytes.length} bytes took ${added} bytes of memory`);
+    }),
+    options,
+  );
+  Deno.writeFileSync(target.path, original);
+}
+
+/** One line for each format. */
+export function describeOutcomes(outcomes: Map<string, Outcome>): string {
+  const lines = [...outcomes].map(([name, { read, refused }]) => `${name}: ${read} read, ${refused} refused`);
+  const total = [...outcomes.values()].reduce((sum, { read, refused }) => sum + read + refused, 0);
+  return [`${total} inputs`, ...lines].join("\n");
+}

@@ -1,0 +1,10 @@
+import { assert } from "@std/assert";
+import { describeOutcomes, fuzz } from "./hostile_files.ts";
+
+Deno.test("every reader reads or refuses damaged files, quickly and in little memory", async () => {
+  const outcomes = await fuzz(2000);
+  for (const [name, { read, refused }] of outcomes) {
+    assert(refused > 0 && read + refused >= 300, `${name}: ${read} read, ${refused} refused`);
+  }
+  assert(outcomes.size === 6, describeOutcomes(outcomes));
+});
