@@ -1,5 +1,6 @@
 /** The only way a task or a corpus meets a model: log-likelihoods of continuations, of whole texts, and of the tokens of
- * windows, and generated text. Scores do not depend on how requests are batched.
+ * windows, and generated text. Scores do not depend on how requests are batched, but for rounding: f32 sums are taken in
+ * another order in a batch of another shape.
  *
  * @module
  */
