@@ -247,6 +247,21 @@ function describe(name: string, found: Comparison): string {
     `${hashes} other records or prompts${metrics.join("")}: ${isSound(found) ? "agrees" : "DISAGREES"}`;
 }
 
+/** Prints what the comparison of each task found; returns whether all is sound. */
+function report(
+  tasks: readonly CheckedTask[],
+  examples: ReadonlyMap<string, CheckedExample[]>,
+  tolerance: Tolerance,
+): boolean {
+  console.log(`log-likelihoods may differ by ${tolerance.nats} nats + ${tolerance.relative} of their size`);
+  const found = tasks.map(({ name, ours }) => ({
+    name,
+    comparison: compareExamples(ours, examples.get(name) ?? [], tolerance),
+  }));
+  for (const { name, comparison } of found) console.log(describe(name, comparison));
+  return found.every(({ comparison }) => isSound(comparison));
+}
+
 async function main(args: string[]): Promise<number> {
   const { peer, tokenizer: backend, ...flags } = parseFlags(args);
   const python = await harnessPython(peer);
@@ -289,12 +304,7 @@ async function main(args: string[]): Promise<number> {
         num_fewshot: flags.fewshot,
       }, join(work, "harness"));
       console.log(`lm-evaluation-harness 0.4.13 (${peer}) and ours (${engine.library}) on ${flags.model}`);
-      let sound = true;
-      for (const { name, ours } of tasks) {
-        const found = compareExamples(ours, examples.get(name) ?? [], TOLERANCES[peer]);
-        sound &&= isSound(found);
-        console.log(describe(name, found));
-      }
+      const sound = report(tasks, examples, TOLERANCES[peer]);
       const times = [ourSeconds, seconds, loadS].map((time) => time.toFixed(1));
       console.log(`scoring took us ${times[0]} s and the harness ${times[1]} s, after ${times[2]} s of loading`);
       return sound ? 0 : 1;
