@@ -81,7 +81,8 @@ function tableRow(table: Table, row: TableRow, first: boolean, section: Section,
   return html`<tr class="${first ? "first" : ""}">${name}${rest}</tr>`;
 }
 
-function tableMarkup(table: Table, section: Section): Markup {
+/** @param name A class for the style sheet. */
+function tableMarkup(table: Table, section: Section, name = ""): Markup {
   const byLabel = colours(
     section.rows.flatMap(({ label, methodId }) => methodId === null ? [] : [{ label, methodId }]),
   );
@@ -98,7 +99,7 @@ function tableMarkup(table: Table, section: Section): Markup {
   const others = groups.filter(([row]) => row.label !== "dense");
   return html`
     <div class="card scroll" tabindex="0" role="region" aria-label="comparison table">
-      <table class="sortable">
+      <table class="sortable ${name}">
         <thead>
           <tr>${heads}</tr>
         </thead>
@@ -189,7 +190,7 @@ function sectionMarkup({ section, ranks, charts }: Part): Markup {
 <p class="meta">${contextWords(section)}</p>
 ${warnings(section).map((text) => html`<p class="warn">${text}</p>`)}
 ${glanceCards(section, ranks)}
-${quality === null ? "" : html`<h3>Quality</h3>${tableMarkup(quality, section)}${notes(how.quality)}`}
+${quality === null ? "" : html`<h3>Quality</h3>${tableMarkup(quality, section, "quality")}${notes(how.quality)}`}
 ${reproductionMarkup(section)}
 <h3>Size and speed</h3>
 ${tableMarkup(buildCostTable(section), section)}

@@ -65,7 +65,9 @@ figure{margin:0;padding:6px;overflow-x:auto;display:flex;justify-content:center}
 figure svg{max-width:100%;height:auto;display:block}
 figure .narrow{display:none}
 @media (max-width:640px){main{padding:18px 12px 40px}h1{font-size:23px}figure .wide{display:none}figure .narrow{display:block}
-figure{padding:0}th,td{padding:6px 8px}}
+figure{padding:0}th,td{padding:6px 8px}
+/* Room for the numbers: what was really removed stands in the table of sizes, too. */
+.quality th:nth-child(3),.quality td:nth-child(3):not(.failed){display:none}}
 details{margin:12px 0;padding:10px 14px}summary{cursor:pointer;font-weight:600}
 details dl{display:grid;grid-template-columns:minmax(110px,max-content) 1fr;gap:4px 16px;margin:10px 0 0;font-size:13px}
 details dt{color:var(--muted);overflow-wrap:anywhere}details dd{margin:0;overflow-wrap:anywhere}

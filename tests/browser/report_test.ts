@@ -1,0 +1,125 @@
+/** The HTML report in a real browser: it loads without network or errors, sorts, has tooltips, and fits a phone and a
+ * wide screen. `MASKPRUNE_SCREENSHOTS` names a folder that keeps the pictures. */
+import { assert, assertEquals } from "@std/assert";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { readRecords } from "../../benchmarks/store.ts";
+import { writeReport } from "../../reports/write_report.ts";
+import { sweepRecords } from "../unit/reports_fixture.ts";
+import { type Page, withPage } from "./chromium.ts";
+
+const WIDTHS = [360, 1400];
+const ROOT = join(import.meta.dirname!, "../..");
+
+/** The made-up sweep, whose numbers spread widely, and the published one, whose names and notes are real. */
+const REPORTS = {
+  sweep: sweepRecords(),
+  smollm2: readRecords(join(ROOT, "results/smollm2-135m")).records,
+};
+
+async function open(page: Page, path: string, { width, dark = false }: { width: number; dark?: boolean }) {
+  const metrics = { width, height: 900, deviceScaleFactor: 1, mobile: width < 600 };
+  await page.send("Emulation.setDeviceMetricsOverride", metrics);
+  const scheme = { name: "prefers-color-scheme", value: dark ? "dark" : "light" };
+  await page.send("Emulation.setEmulatedMedia", { features: [scheme] });
+  await page.send("Page.navigate", { url: pathToFileURL(path).href });
+  for (let tries = 0; await page.evaluate("document.readyState") !== "complete" && tries < 100; tries++) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** A picture of the whole page, which must be more than one colour. */
+async function screenshot(page: Page, name: string): Promise<void> {
+  const { data } = await page.send("Page.captureScreenshot", { captureBeyondViewport: true }) as { data: string };
+  const png = Uint8Array.fromBase64(data);
+  assert(png.length > 20_000, `${name}: the picture has ${png.length} bytes only`);
+  const folder = Deno.env.get("MASKPRUNE_SCREENSHOTS");
+  if (folder === undefined) return;
+  Deno.mkdirSync(folder, { recursive: true });
+  Deno.writeFileSync(join(folder, `${name}.png`), png);
+}
+
+/** Clicks the middle of the first element that `selector` finds, with the mouse. */
+async function click(page: Page, selector: string): Promise<void> {
+  const at = await page.evaluate<{ x: number; y: number }>(`(() => {
+    const element = document.querySelector(${JSON.stringify(selector)});
+    element.scrollIntoView({ block: "center", inline: "center" });
+    const { x, y, width, height } = element.getBoundingClientRect();
+    return { x: x + width / 2, y: y + height / 2 };
+  })()`);
+  for (const type of ["mousePressed", "mouseReleased"]) {
+    await page.send("Input.dispatchMouseEvent", { type, ...at, button: "left", clickCount: 1 });
+  }
+}
+
+/** Numbers that the third column is sorted by: the dense row's, then those of the pruned rows; failed ones have none. */
+const sortKeys = (page: Page) =>
+  page.evaluate<number[][]>(`[...document.querySelector("table.sortable").tBodies].map((body) =>
+    [...body.rows].map((row) => row.cells[2].dataset.sort).filter((key) => key).map(Number))`);
+
+async function withReports(test: (page: Page, pages: Record<string, string>) => Promise<void>): Promise<void> {
+  const folder = Deno.makeTempDirSync();
+  try {
+    const pages: Record<string, string> = {};
+    for (const [name, records] of Object.entries(REPORTS)) {
+      await writeReport(records, join(folder, name), { title: `Report ${name}` });
+      pages[name] = join(folder, name, "report.html");
+    }
+    await withPage((page) => test(page, pages));
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+Deno.test("the HTML report works in a browser", async (t) => {
+  await withReports(async (page, pages) => {
+    for (const [name, path] of Object.entries(pages)) {
+      for (const width of WIDTHS) {
+        for (const dark of [false, true]) {
+          const title = `${name}, ${width} pixels${dark ? ", dark" : ""}`;
+          await t.step(`${title}: fits its width, asks for nothing and has no error`, async () => {
+            page.requests.length = page.problems.length = 0;
+            await open(page, path, { width, dark });
+            const [whole, inner, outer] = await page.evaluate<number[]>(
+              "[document.documentElement.scrollWidth, document.documentElement.clientWidth, innerWidth]",
+            );
+            assertEquals(outer, width);
+            assert(whole <= inner, `the page is ${whole} pixels wide, and ${inner} fit`);
+            await screenshot(page, `${name}-${width}${dark ? "-dark" : ""}`);
+            assertEquals(page.problems, []);
+            assertEquals(page.requests, [pathToFileURL(path).href]);
+          });
+        }
+      }
+    }
+
+    await t.step(
+      "a click on a heading sorts by its numbers, a second one turns them round; dense stays on top",
+      async () => {
+        await open(page, pages.sweep, { width: 1400 });
+        const before = await sortKeys(page);
+        const sorted = before[1].toSorted((a, b) => a - b);
+        assert(new Set(sorted).size > 2);
+        await click(page, "table.sortable th:nth-child(3) button");
+        const rising = await sortKeys(page);
+        assertEquals(rising[0], before[0]);
+        assertEquals(rising[1], sorted);
+        await click(page, "table.sortable th:nth-child(3) button");
+        const falling = await sortKeys(page);
+        assertEquals(falling[1], sorted.toReversed());
+      },
+    );
+
+    await t.step("a point of a chart that the mouse is over has a tooltip with method, level and value", async () => {
+      const text = await page.evaluate<string>(`(() => {
+        const point = [...document.querySelectorAll(".wide svg .mark-symbol path")].find((path) =>
+          /flap/.test(path.textContent) && path.getBoundingClientRect().width > 0);
+        point.scrollIntoView({ block: "center" });
+        const { x, y, width, height } = point.getBoundingClientRect();
+        const found = document.elementsFromPoint(x + width / 2, y + height / 2).find((one) => one === point);
+        return found?.querySelector("title")?.textContent ?? "";
+      })()`);
+      assert(/^flap, \d+ % asked, [\d.]+ % of prunable removed: [\d.]+/.test(text), `the tooltip says "${text}"`);
+    });
+  });
+});
