@@ -57,6 +57,8 @@ Deno.test("bench run --log-samples writes results and samples, few-shot examples
     const lines = samples.text.trimEnd().split("\n").map((line) => JSON.parse(line));
     const [task] = record.tasks;
     assertEquals([task.numFewshot, task.fewshotDataset?.split], [2, "train"]);
+    const { fingerprint } = JSON.parse(Deno.readTextFileSync(runPaths(out).run));
+    assertEquals(fingerprint.data["few-shot arc_easy"], task.fewshotDataset?.sha256);
     assertEquals(lines.map(({ acc }) => acc).join(""), task.outcomes.acc);
     for (const { arguments: { gen_args_0: { arg_0: prompt } } } of lines) {
       assertEquals(prompt.split("\n\n").length, 3, "two solved examples and the question");
