@@ -27,6 +27,7 @@ import { densePlan, type PrunePlan } from "../models/plan.ts";
 import { endRun, type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../models/training/run.ts";
 import { resumeFrozen, startLearning, trainFrozen } from "./_shared/learned_run.ts";
 import { keptOf, planOfRemoved, removedUnits, unitAxes } from "./_shared/learned_units.ts";
+import { latencyOf, layerLatency } from "./_shared/maskprune_latency.ts";
 import { calibratedMetrics } from "./_shared/maskprune_metric.ts";
 import { mean } from "./_shared/maskprune_prox.ts";
 import {
@@ -69,7 +70,10 @@ const options = z.strictObject({
     "how the budget is shared between unit types: learned, or all removed at the same ratio",
   ),
   masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
-  resource: z.enum(["parameters", "macs"]).default("parameters").describe("what the budget counts while widths learn"),
+  resource: z.enum(["parameters", "macs", "milliseconds"]).default("parameters").describe(
+    "what the budget counts while widths learn; milliseconds of a layer are measured on this machine; that of parameters " +
+      "always holds too",
+  ),
   distillation: z.boolean().default(true).describe("false: cross entropy has the weight of all loss terms"),
   adapters: z.boolean().default(true).describe("false: no low-rank adapters, masks alone learn"),
   regrowth: z.boolean().default(true).describe("a unit that leaves the bottom s starts again at 1"),
@@ -177,7 +181,13 @@ async function learnStructure(
   const { options, model: { config }, target } = context;
   const axes = unitAxes(config, target.units);
   if (axes.length === 0) throw new UsageError("mask-prune: the unit types have a single unit each on this model");
-  const resource = budgetResource(config, target, options.resource);
+  const resource = budgetResource(
+    config,
+    target,
+    options.resource === "milliseconds"
+      ? latencyOf(config, await layerLatency(context as MethodContext<unknown>))
+      : options.resource,
+  );
   const rates = ratesOf(context, run, resource);
   const state = restored ??
     createMaskState(config, axes, await calibratedMetrics(context as MethodContext<unknown>, axes), rates);

@@ -25,11 +25,18 @@ export interface Resource {
   budget: number;
 }
 
-/** The resource of a budget: weights, or multiply-accumulates of a 64-token sequence. */
-export function budgetResource(config: LlamaConfig, target: BudgetTarget, kind: "parameters" | "macs"): Resource {
-  const cost = (shape: LayerShape) => kind === "macs" ? layerMacs(config, shape, 64) : layerParameters(config, shape);
+/** The resource of a budget: weights, multiply-accumulates of a 64-token sequence, or what `kind` gives
+ * for a layer, such as milliseconds. */
+export function budgetResource(
+  config: LlamaConfig,
+  target: BudgetTarget,
+  kind: "parameters" | "macs" | ((shape: LayerShape) => number),
+): Resource {
+  const cost = typeof kind === "function"
+    ? kind
+    : (shape: LayerShape) => kind === "macs" ? layerMacs(config, shape, 64) : layerParameters(config, shape);
   const total = config.layers.reduce((sum, shape) => sum + cost(shape), 0);
-  const budget = kind === "macs" ? 1 - target.sparsity : target.budgetParameters / target.prunableParameters;
+  const budget = kind === "parameters" ? target.budgetParameters / target.prunableParameters : 1 - target.sparsity;
   return { cost, total, budget };
 }
 

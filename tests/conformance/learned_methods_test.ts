@@ -4,6 +4,7 @@ import type { EngineName } from "../../core/schema.ts";
 import { trainingSchema } from "../../core/schema.ts";
 import type { LearningContext, Method, PruneResult, Statistics } from "../../methods/define.ts";
 import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
+import { latencyOf, layerLatency } from "../../methods/_shared/maskprune_latency.ts";
 import { isLayerwiseUniform, type LayerShape, tensorNames } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
@@ -119,6 +120,7 @@ for (const method of learned) {
         { regrowth: false },
         { distillation: false },
         { adapters: false },
+        { shrink: 2 },
       ]
       : [{}];
     await withToy({ layers }, async (model) => {
@@ -249,6 +251,56 @@ testOnEngines(
       const again = await prune(method, model, { ...given, learning: stopped.learning });
       assertEquals([again.plan, again.replaced], [whole.plan, whole.replaced]);
       await Deno.remove(folder, { recursive: true });
+    });
+  },
+  { except: SLOW },
+);
+
+testOnEngines(
+  "mask-prune: a budget of milliseconds is met by the measured table, and that of parameters as well",
+  async () => {
+    await withToy({ layers: LAYERS.map((shape) => ({ ...shape, ffnChannels: 96 })) }, async (model) => {
+      const { config } = model;
+      // Time falls more slowly than parameters, so that it is what limits the widths.
+      const vector = (values: number[]) => ({ shape: [values.length], data: Float32Array.from(values) });
+      const table = {
+        "ffn width": vector([24, 48, 72, 96]),
+        "ffn ms": vector([5, 6.6, 6.4, 8]),
+        "query heads width": vector([1, 2, 4]),
+        "query heads ms": vector([7.8, 7.9, 8]),
+      };
+      const time = latencyOf(config, table);
+      const cache = new Map<string, Statistics>();
+      const learning = { options: training, windows };
+      const method = getMethod("mask-prune");
+      const context = methodContext({
+        model,
+        calibration,
+        cache,
+        learning,
+        options: parseOptions(method, {}),
+        sparsity: 0.3,
+      });
+      // What the method asks for first is the table.
+      const remember = (key: string, compute: () => Promise<Statistics>) =>
+        key.startsWith("layer latency") ? Promise.resolve(table) : context.remember(key, compute);
+      const options = parseOptions(method, { resource: "milliseconds" });
+      const { plan } = await method.prune({ ...context, options, remember });
+      const shapes = plannedShapes(config, plan);
+      const [kept, dense] = [shapes, config.layers].map((layers) =>
+        layers.reduce((sum, shape) => sum + time(shape), 0)
+      );
+      assert(kept <= 0.7 * dense, `${kept} of ${dense} ms`);
+      assert(keptParameters(config, shapes) <= 0.7 * keptParameters(config));
+      assert(isLayerwiseUniform({ ...config, layers: shapes }));
+      // One more channel in every layer would take too long.
+      const wider = shapes.reduce((sum, shape) => sum + time({ ...shape, ffnChannels: shape.ffnChannels + 1 }), 0);
+      assert(wider > 0.7 * dense, `${wider} of ${dense} ms`);
+
+      const measured = await layerLatency(context);
+      assertEquals(measured["ffn width"].data.at(-1), 96);
+      assert(measured["ffn ms"].data.every((ms) => ms > 0) && measured["query heads ms"].data.length === 4);
+      assertEquals(await layerLatency(context), measured);
     });
   },
   { except: SLOW },

@@ -1,0 +1,49 @@
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { interpolate, latencyOf, monotone } from "../../methods/_shared/maskprune_latency.ts";
+import { toyConfig } from "../../models/toy.ts";
+
+/** The same by the minimax formula: max over starts of the min over ends of the mean between them. */
+function monotoneByMeans(values: number[]): number[] {
+  const mean = (from: number, to: number) => values.slice(from, to + 1).reduce((a, b) => a + b, 0) / (to - from + 1);
+  return values.map((_, i) => {
+    const starts = Array.from({ length: i + 1 }, (_, from) => {
+      const ends = Array.from({ length: values.length - i }, (_, k) => mean(from, i + k));
+      return Math.min(...ends);
+    });
+    return Math.max(...starts);
+  });
+}
+
+Deno.test("monotone() gives the least-squares values that do not fall", () => {
+  assertEquals(monotone([1, 3, 2, 4]), [1, 2.5, 2.5, 4]);
+  fc.assert(fc.property(fc.array(fc.integer({ min: 0, max: 50 }), { minLength: 1, maxLength: 9 }), (values) => {
+    const expected = monotoneByMeans(values);
+    monotone(values).forEach((value, i) => assertAlmostEquals(value, expected[i], 1e-9));
+  }));
+});
+
+Deno.test("interpolate() goes through the points and on beyond them", () => {
+  const [xs, ys] = [[2, 4, 8], [1, 5, 6]];
+  assertEquals([2, 3, 4, 6, 8].map((x) => interpolate(xs, ys, x)), [1, 3, 5, 5.5, 6]);
+  assertEquals([1, 12].map((x) => interpolate(xs, ys, x)), [-1, 7]);
+});
+
+Deno.test("latencyOf() adds what attention and channels save, and rises with every unit", () => {
+  const config = toyConfig();
+  const vector = (values: number[]) => ({ shape: [values.length], data: Float32Array.from(values) });
+  const time = latencyOf(config, {
+    "ffn width": vector([12, 18, 24]),
+    "ffn ms": vector([6, 9, 8]),
+    "query heads width": vector([2, 4]),
+    "query heads ms": vector([7, 8]),
+  });
+  const [dense] = config.layers;
+  assertAlmostEquals(time(dense) - time({ ...dense, ffnChannels: 12 }), 2.5 + 0.085 / 2, 1e-6);
+  assertAlmostEquals(time(dense) - time({ ...dense, kvGroups: 2 }), 1 + 0.08 / 2, 1e-6);
+  const saved = time(dense) - time({ kvGroups: 2, queryHeadsPerGroup: 1, ffnChannels: 12 });
+  assertAlmostEquals(saved, 3.5 + 0.085 / 2 + 0.08 / 2, 1e-6);
+  for (let f = 1; f < 24; f++) {
+    assert(time({ ...dense, ffnChannels: f }) < time({ ...dense, ffnChannels: f + 1 }));
+  }
+});
