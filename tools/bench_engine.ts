@@ -113,7 +113,7 @@ async function torchSide(folder: string, tokens: Int32Array, threads: number): P
 }
 
 /** The middle value; the upper one of the two for an even count. */
-export const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
+export const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1];
 const close = (a: number, b: number) => Math.abs(a - b) <= 1e-3 * Math.max(1, Math.abs(a), Math.abs(b));
 
 /** Runs the sides in turns and prints one line per kind of work. */
