@@ -25,6 +25,7 @@ const COMMANDS: Record<string, (args: string[]) => Promise<number>> = {
   compare,
   ls,
   validate,
+  reproduce: async (args) => (await import("./reproduce.ts")).reproduceCommand(args),
   export: async (args) => (await import("./export.ts")).exportCommand(args),
   serve: async (args) => (await import("./serve.ts")).serveCommand(args),
   fetch: async (args) => (await import("./fetch.ts")).fetchCommand(args),

@@ -19,6 +19,7 @@ Commands:
   compare DIR OTHER [--fail-if EXPR]  compare two runs cell by cell; exit code 1 when EXPR holds
   ls methods|tasks|presets|engines    list what there is
   validate DIR                        check the records in DIR
+  reproduce RECORD                    run a cell again from its record, and say what differs
   export CELL --format hf|gguf        write a cell's model for transformers or llama.cpp
   serve [--model PATH|--record FILE]  a model behind HTTP, for lm-evaluation-harness and others
   fetch NAME...                       bring data sets from the Hugging Face Hub into the cache
@@ -59,6 +60,17 @@ Usage: deno task bench ls methods|tasks|presets|engines
   tasks      multiple-choice tasks and text corpora, with the files they are read from
   presets    shipped configurations for \`bench run --preset\`
   engines    engines, and for each whether it starts here and why not`,
+  reproduce:
+    `Runs the cell of a record again, without throughput, and says which of its results differ. On wasm the same
+versions give the same numbers bit for bit; native engines do on the same machine with as many threads.
+
+Usage: deno task bench reproduce DIR/records/NAME.json [--model PATH] [--data DIR]
+
+Flags:
+  --model PATH    where the model lies now (default: as in the record)
+  --data DIR      where the data lies now (default: as in the run)
+
+Exit codes: 0 the same results bit for bit, 1 some differ, 2 the cell cannot be run here`,
   validate: `Checks what DIR holds: every record against the schema and its checksum, run.json, and stored weights.
 
 Usage: deno task bench validate DIR

@@ -7,7 +7,7 @@ import type { PlannedCell } from "./cells.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { classifyError, classifyExit, type Failure, isDiskFull, timeoutFailure } from "./failure.ts";
 import { runConcurrently, type Turns } from "./scheduler.ts";
-import { readRecord, recordPath } from "./store.ts";
+import { isDone, readRecord, recordPath } from "./store.ts";
 
 /** Runs cells as processes of this machine, `config.jobs` at once. */
 export const localExecutor: Executor = {
@@ -36,7 +36,8 @@ async function runCell(planned: PlannedCell, turns: Turns, context: ExecutorCont
       signal,
       onPhase: (phase) => context.phase(planned, phase),
     });
-    if (recorded) context.ended(planned, readRecord(recordPath(config.out, planned)));
+    // A process that was killed right after it wrote its record had no time to say so.
+    if (recorded || isDone(config.out, planned)) context.ended(planned, readRecord(recordPath(config.out, planned)));
     else if (timedOut) fail(timeoutFailure(timeoutS!));
     else if (!signal.aborted) fail(classifyExit(status, stderrTail));
   } catch (error) {

@@ -10,13 +10,19 @@ import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../core/sche
 import { getCorpus, getTask } from "../datasets/mod.ts";
 import { measureCell } from "./cell.ts";
 import { classifyError } from "./failure.ts";
-import { type CellEvent, type CellJob, cellJobSchema } from "./job.ts";
+import { type CellEvent, cellJobSchema } from "./job.ts";
 import { type CellSamples, writeLmEvalFiles } from "./lm_eval_files.ts";
 import { lmEvalDocuments, type LmEvalSample, lmEvalSamples } from "./lm_eval_samples.ts";
-import { readRecord, recordPath, runPaths, writeRecord } from "./store.ts";
+import { isDone, runPaths, writeRecord } from "./store.ts";
 
+/** Tells the parent. A parent that is gone ends the process: that nobody listens is no failure of the cell. */
 function tell(event: CellEvent): void {
-  Deno.stdout.writeSync(new TextEncoder().encode(JSON.stringify(event) + "\n"));
+  try {
+    Deno.stdout.writeSync(new TextEncoder().encode(JSON.stringify(event) + "\n"));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+    Deno.exit(143);
+  }
 }
 
 function report(phase: string): void {
@@ -58,7 +64,7 @@ async function main(path: string): Promise<void> {
   // One process per cell, even when a run was killed and its last cells have not noticed yet.
   await file.lock(true);
   const job = cellJobSchema.parse(JSON.parse(Deno.readTextFileSync(path)));
-  if (isDone(job)) {
+  if (isDone(job.out, job)) {
     tell({ event: "recorded" });
     return;
   }
@@ -104,15 +110,6 @@ async function main(path: string): Promise<void> {
     writeRecord(job.out, failed);
   }
   tell({ event: "recorded" });
-}
-
-function isDone(job: CellJob): boolean {
-  try {
-    return readRecord(recordPath(job.out, job)).state === "done";
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof UsageError) return false;
-    throw error;
-  }
 }
 
 if (import.meta.main) {

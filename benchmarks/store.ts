@@ -135,6 +135,16 @@ export function readRecord(path: string): CellRecord {
   return parsed.data;
 }
 
+/** Whether the cell has the record of a finished run. */
+export function isDone(out: string, planned: PlannedCell): boolean {
+  try {
+    return readRecord(recordPath(out, planned)).state === "done";
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof UsageError) return false;
+    throw error;
+  }
+}
+
 /** A record was written by another version of this program. */
 export class SchemaVersionError extends FileFormatError {
   constructor(path: string, version: number) {
