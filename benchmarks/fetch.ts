@@ -8,6 +8,7 @@
 import { join } from "node:path";
 import { unknownName, UsageError } from "../core/errors.ts";
 import type { DataSource } from "../datasets/define.ts";
+import { FEWSHOT_SPLIT, fewshotFiles } from "../datasets/fewshot.ts";
 import { hubSettings } from "../datasets/hub_cache.ts";
 import { corpora, getCorpus, getTask, tasks } from "../datasets/mod.ts";
 import { parseStrictly } from "./config.ts";
@@ -19,7 +20,7 @@ export const FETCH_HELP = `Fetches data sets from the Hugging Face Hub into the 
 Usage: deno task bench fetch NAME[/SPLIT]...
 
 NAME is a task or a corpus, see \`bench ls tasks\`. Without SPLIT a task's scored split is fetched, and of a corpus the
-splits for evaluation and for calibration. What is in the cache already is not fetched again, so that a run reads the
+splits for evaluation and for calibration; NAME/train holds a task's few-shot examples. What is in the cache already is not fetched again, so that a run reads the
 same commit as the one before.
 
 Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, as for Python`;
@@ -44,8 +45,11 @@ export function wantedSplits(names: readonly string[]): WantedSplit[] {
     if (!source.hub) throw new UsageError(`"${id}" ships with this project: there is nothing to fetch`);
     if (isTask) {
       const task = getTask(id);
+      if (split === FEWSHOT_SPLIT) return [{ source, split, exact: fewshotFiles(id) }];
       if (split !== undefined && split !== task.split) {
-        throw new UsageError(`"${id}" is scored on its ${task.split} split: current "${split}"`);
+        throw new UsageError(
+          `"${id}" is scored on its ${task.split} split, with few-shot examples of "${FEWSHOT_SPLIT}": current "${split}"`,
+        );
       }
       return [{ source, split: task.split, exact: task.files }];
     }

@@ -1,5 +1,6 @@
 /** Examples in the prompt, drawn as lm-evaluation-harness's default sampler draws them: for each scored example anew, with
- * Python's generator and the harness's seed, from the training split.
+ * Python's generator and the harness's seed, from the training split. So the choices of one example share the whole
+ * prompt, but prompts of two examples share nothing.
  *
  * @module
  */
@@ -9,8 +10,15 @@ import type { Example } from "./define.ts";
 
 /** The harness's default `--seed` for few-shot examples. */
 export const FEWSHOT_SEED = 1234;
+/** The split that they are drawn from. */
+export const FEWSHOT_SPLIT = "train";
 /** What stands between two examples. */
 const DELIMITER = "\n\n";
+
+/** Names of the file of the task `id` that they are drawn from, in a folder of the user. */
+export function fewshotFiles(id: string): string[] {
+  return [`${id}-train.jsonl`];
+}
 
 /** An example and its record. */
 export interface ExampleWithRecord {

@@ -7,7 +7,7 @@ import { z } from "zod";
 import { FileFormatError, MissingDataError, UsageError } from "../core/errors.ts";
 import type { DatasetUse } from "../core/schema.ts";
 import { type Corpus, type DataSource, type Example, PARTS, type Task } from "./define.ts";
-import { withFewshot } from "./fewshot.ts";
+import { FEWSHOT_SPLIT, fewshotFiles, withFewshot } from "./fewshot.ts";
 import { cachedSplit, hubSettings } from "./hub_cache.ts";
 import { readRecords } from "./records.ts";
 
@@ -66,12 +66,18 @@ const withParquet = (names: readonly string[]) =>
   names.flatMap((name) => name.endsWith(".jsonl") ? [name, name.replace(/jsonl$/, "parquet")] : [name]);
 
 /** Finds a split: in the data set's own folder, in the user's, then in the Hugging Face cache, where `hubSplit` is the
- * split's name on the Hub (absent: it has none there). `names`: what the file may be called.
+ * split's name on the Hub (absent: it has none there). `names`: what the file may be called. `fetched`: what `bench fetch`
+ * calls it, the data set's id unless given.
  * @throws {MissingDataError} that says what was looked for and how to get it. */
 function findSplit(
   source: DataSource,
   { data, cache = hubSettings().cache }: DataPlaces,
-  { split, names, hubSplit }: { split: string; names: readonly string[]; hubSplit?: string },
+  { split, names, hubSplit, fetched = source.id }: {
+    split: string;
+    names: readonly string[];
+    hubSplit?: string;
+    fetched?: string;
+  },
 ): FoundSplit {
   const folder = source.folder ? fileURLToPath(source.folder) : data;
   const candidates = withParquet(names);
@@ -89,7 +95,7 @@ function findSplit(
   }
   const place = source.folder ? " in its folder" : data === undefined ? "" : ` in "${data}"`;
   const advice = hub
-    ? `; \`bench fetch ${source.id}\` gets it from Hugging Face (${hub.repo}${hub.config ? `, ${hub.config}` : ""}), ` +
+    ? `; \`bench fetch ${fetched}\` gets it from Hugging Face (${hub.repo}${hub.config ? `, ${hub.config}` : ""}), ` +
       "or give --data a folder that holds it"
     : "";
   throw new MissingDataError(
@@ -141,9 +147,10 @@ export async function loadTask<Schema extends z.ZodType>(
     );
   }
   const foundTrain = findSplit(task, places, {
-    split: "train",
-    names: [`${task.id}-train.jsonl`],
-    hubSplit: "train",
+    split: FEWSHOT_SPLIT,
+    names: fewshotFiles(task.id),
+    hubSplit: FEWSHOT_SPLIT,
+    fetched: `${task.id}/${FEWSHOT_SPLIT}`,
   });
   const train = await readExamples(task, foundTrain);
   const pair = ({ examples, records }: { examples: Example[]; records: unknown[] }) =>
@@ -151,7 +158,7 @@ export async function loadTask<Schema extends z.ZodType>(
   return {
     ...loaded,
     examples: withFewshot(pair(loaded), pair(train), { count: fewshot, excludes: task.split !== "test" }),
-    fewshotDataset: datasetUse(task, "train", foundTrain, train.sha256),
+    fewshotDataset: datasetUse(task, FEWSHOT_SPLIT, foundTrain, train.sha256),
   };
 }
 

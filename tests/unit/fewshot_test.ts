@@ -74,7 +74,8 @@ Deno.test("measureTask() puts solved examples of the training split before the c
     await assertRejects(
       () => loadTask(getTask("openbookqa"), { data, fewshot: 1, cache: data }),
       UsageError,
-      'train split of "openbookqa"',
+      'The train split of "openbookqa" was not found in "' + data + '": looked for openbookqa-train.jsonl, ' +
+        "openbookqa-train.parquet; `bench fetch openbookqa/train` gets it",
     );
     await assertRejects(() => loadTask(getTask("tiny-facts"), { fewshot: 1 }), UsageError, "no training split");
   } finally {

@@ -95,8 +95,9 @@ Deno.test("cachedSplit() and loadTask() read what Python's libraries left in the
 
 Deno.test("wantedSplits() reads names with splits and refuses what cannot be fetched", () => {
   const splits = (...names: string[]) => wantedSplits(names).map(({ source, split }) => `${source.id}/${split}`);
-  assertEquals(splits("arc_easy", "wikitext2", "c4/validation"), [
+  assertEquals(splits("arc_easy", "arc_easy/train", "wikitext2", "c4/validation"), [
     "arc_easy/test",
+    "arc_easy/train",
     "wikitext2/test",
     "wikitext2/train",
     "c4/validation",
