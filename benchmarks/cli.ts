@@ -27,6 +27,7 @@ const COMMANDS: Record<string, (args: string[]) => Promise<number>> = {
   validate,
   reproduce: async (args) => (await import("./reproduce.ts")).reproduceCommand(args),
   export: async (args) => (await import("./export.ts")).exportCommand(args),
+  throughput: async (args) => (await import("./throughput_command.ts")).throughputCommand(args),
   serve: async (args) => (await import("./serve.ts")).serveCommand(args),
   fetch: async (args) => (await import("./fetch.ts")).fetchCommand(args),
 };

@@ -21,6 +21,7 @@ Commands:
   validate DIR                        check the records in DIR
   reproduce RECORD                    run a cell again from its record, and say what differs
   export CELL --format hf|gguf        write a cell's model for transformers or llama.cpp
+  throughput DIR --engine llama.cpp   time a run's models in llama.cpp, beside our numbers
   serve [--model PATH|--record FILE]  a model behind HTTP, for lm-evaluation-harness and others
   fetch NAME...                       bring data sets from the Hugging Face Hub into the cache
   COMMAND --help                      flags of a command

@@ -13,6 +13,8 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "node:path";
+import { startLlamaCpp } from "../benchmarks/llama_cpp.ts";
+import { type Peer, startPeer } from "../benchmarks/peer_process.ts";
 import { startBestEngine } from "../core/engine.ts";
 import { unknownName, UsageError } from "../core/errors.ts";
 import type { StoredType } from "../core/quantize.ts";
@@ -27,7 +29,6 @@ import { disposeCache, disposeModel, forward, type LlamaModel, targetLogProbs, u
 import { headsDivideWidth } from "../models/hf_config.ts";
 import { type OpenedModel, openModel } from "../models/load.ts";
 import type { LayerPlan, PrunePlan } from "../models/plan.ts";
-import { type Peer, startPeer } from "./peer_process.ts";
 import { privatePython } from "./setup_common.ts";
 
 const HELP = `Checks that other engines load exported models and compute the same.
@@ -231,12 +232,7 @@ const PEERS: Record<string, () => Promise<Peer>> = {
     const python = await privatePython("torch", PYTHON_PACKAGES);
     return startPeer("transformers", python, [new URL("./peers/transformers_export.py", import.meta.url).pathname]);
   },
-  // Without this project's configuration, so that neither its lock file nor its node_modules see the package.
-  "llama.cpp": () =>
-    startPeer("llama.cpp", Deno.execPath(), [
-      ...["run", "--quiet", "--no-config", "--no-lock", "--node-modules-dir=none", "--allow-all"],
-      new URL("./peers/llama_cpp.ts", import.meta.url).pathname,
-    ]),
+  "llama.cpp": startLlamaCpp,
 };
 
 async function checkCase(one: Case, peers: Record<string, Peer>, context: Context): Promise<void> {

@@ -1,9 +1,13 @@
-/** llama.cpp's side of `deno task check:export --peer llama.cpp`, in a process of its own: `node-llama-cpp` is no
- * dependency of the project, so the specifier below must not be one that the module graph sees.
+/** llama.cpp's side of `deno task check:export --peer llama.cpp` and of `bench throughput`, in a process of its own:
+ * `node-llama-cpp` is no dependency of the project, so the specifier below must not be one that the module graph sees.
  *
- * First prints {"versions": …}. Then reads one JSON line {"file": …, "texts": […], "tokens": […], "prompt": […], "count": N}
- * after the other and answers each with {"ids": token ids of every text without special tokens, "logProbs": natural-log
- * probability of tokens[1:], "greedy": the N most probable ids after the prompt, "text": theirs}. CPU, F32 cache.
+ * First prints {"versions": …}. Then reads one JSON line after the other and answers each; CPU, F32 cache:
+ * - {"file": …, "texts": […], "tokens": […], "prompt": […], "count": N} with {"ids": token ids of every text without special
+ *   tokens, "logProbs": natural-log probability of tokens[1:], "greedy": the N most probable ids after the prompt, "text":
+ *   theirs};
+ * - {"file": …, "time": {"prefillTokens": …, "decodeTokens": …, "repeats": …, "threads": …}} with {"prefillMs": […],
+ *   "decodeMs": […]}: a prompt of that many ids at once and the id after it; ids one at a time from an empty cache. Greedy,
+ *   one untimed pass first.
  *
  * @module
  */
@@ -17,6 +21,12 @@ interface Job {
   tokens: number[];
   prompt: number[];
   count: number;
+}
+
+/** Another kind of line. */
+interface TimeJob {
+  file: string;
+  time: { prefillTokens: number; decodeTokens: number; repeats: number; threads: number };
 }
 
 /** The part of the library that is used. */
@@ -33,7 +43,7 @@ interface Model {
   dispose(): Promise<void>;
 }
 interface Sequence {
-  evaluate(tokens: number[], options: { temperature: number }): AsyncIterable<number>;
+  evaluate(tokens: number[], options: { temperature: number; yieldEogToken?: boolean }): AsyncIterable<number>;
   controlledEvaluate(items: unknown[]): Promise<({ next: { probabilities: Map<number, number> } } | undefined)[]>;
   clearHistory(): Promise<void>;
 }
@@ -62,6 +72,38 @@ async function answer(model: Model, { texts, tokens, prompt, count }: Job) {
   return { ids: texts.map((text) => model.tokenize(text)), logProbs, greedy, text: model.detokenize(greedy) };
 }
 
+async function time(model: Model, { prefillTokens, decodeTokens, repeats, threads }: TimeJob["time"]) {
+  const context = await model.createContext({
+    contextSize: Math.max(prefillTokens, decodeTokens) + 8,
+    batchSize: prefillTokens,
+    threads,
+    flashAttention: false,
+    experimentalKvCacheKeyType: "F32",
+    experimentalKvCacheValueType: "F32",
+  });
+  const sequence = context.getSequence();
+  // Any ids do: time does not depend on them.
+  const prompt = Array.from({ length: prefillTokens }, (_, i) => 3 + i % 200);
+  const generate = async (tokens: number[], count: number) => {
+    await sequence.clearHistory();
+    const start = performance.now();
+    let left = count;
+    for await (const _ of sequence.evaluate(tokens, { temperature: 0, yieldEogToken: true })) if (--left === 0) break;
+    if (left > 0) throw new Error(`llama.cpp gave ${count - left} of ${count} tokens`);
+    return performance.now() - start;
+  };
+  const repeat = async (work: () => Promise<number>) => {
+    await work();
+    const samples: number[] = [];
+    for (let i = 0; i < repeats; i++) samples.push(await work());
+    return samples;
+  };
+  const prefillMs = await repeat(() => generate(prompt, 1));
+  const decodeMs = await repeat(() => generate(prompt.slice(0, 1), decodeTokens));
+  await context.dispose();
+  return { prefillMs, decodeMs };
+}
+
 const tell = (value: unknown) => Deno.stdout.writeSync(new TextEncoder().encode(`${JSON.stringify(value)}\n`));
 
 const { getLlama }: Library = await import(PACKAGE);
@@ -71,10 +113,10 @@ let buffered = "";
 for await (const chunk of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
   buffered += chunk;
   for (let end = buffered.indexOf("\n"); end >= 0; end = buffered.indexOf("\n")) {
-    const job: Job = JSON.parse(buffered.slice(0, end));
+    const job: Job | TimeJob = JSON.parse(buffered.slice(0, end));
     buffered = buffered.slice(end + 1);
     const model = await llama.loadModel({ modelPath: job.file });
-    tell(await answer(model, job));
+    tell("time" in job ? await time(model, job.time) : await answer(model, job));
     await model.dispose();
   }
 }
