@@ -6,6 +6,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { decoderOp } from "./native_ops.ts";
 import { batchMatMul, matMul2d, withGradient } from "./ops.ts";
 
 /** Rotary tables of a batch. */
@@ -44,8 +45,11 @@ export interface AttentionLayout {
   headSize: number;
   tables: RotaryTables;
   /** Added to the scores, 0 where visible and a large negative number where not: [B or 1, 1, T, S].
-   * Null: everything is visible. */
+   * Null: everything is visible, unless `segments` is given. */
   mask: tf.Tensor4D | null;
+  /** In place of a mask where the engine has the decoder's operations: token j sees token i <= j of its row iff i is in
+   * segment 0 or in j's own. i32 [B T], or [0] when all are in segment 0. */
+  segments?: tf.Tensor1D;
   /** The rotation of one position as a matrix, when all rows are at that position (decoding): both [K, K], the query's
    * divided by sqrt(K). Decoding is bound by the number of operations, and this takes six less a layer. */
   turn?: { query: tf.Tensor2D; key: tf.Tensor2D };
@@ -176,11 +180,36 @@ function attendGradients(
   };
 }
 
+/** The sizes as attributes of the native operations. */
+function sizes({ batch, kvGroups, queryHeadsPerGroup }: AttentionLayout) {
+  return {
+    batch: { integer: batch },
+    groups: { integer: kvGroups },
+    heads_per_group: { integer: queryHeadsPerGroup },
+  };
+}
+
+/** {@linkcode attention} in one operation, and its gradient in another. */
+function nativeAttention(packed: tf.Tensor2D, layout: AttentionLayout & { segments: tf.Tensor1D }): tf.Tensor2D {
+  const { tables, segments } = layout;
+  return withGradient(
+    { packed },
+    (save) => {
+      const inputs = [packed, tables.cos, tables.sin, segments];
+      const [out, logSums] = decoderOp("Attention", inputs, 2, sizes(layout));
+      save([...inputs, out, logSums]);
+      return out;
+    },
+    (dy, saved) => ({ packed: () => decoderOp("AttentionGradient", [...saved, dy], 1, sizes(layout))[0] }),
+  ) as tf.Tensor2D;
+}
+
 /** Causal attention of packed projections: [B T, (H + 2 G) K], query, key and value side by side -> [B T, H K].
  *
  * Query head h attends to group floor(h / R). The attention weights are computed again in the backward pass rather
  * than kept: they are the largest tensor of a layer. */
 export function attention(packed: tf.Tensor2D, layout: AttentionLayout): tf.Tensor2D {
+  if (layout.segments) return nativeAttention(packed, { ...layout, segments: layout.segments });
   const { batch, headSize, tables, mask } = layout;
   return withGradient(
     { packed },
@@ -223,7 +252,15 @@ export function cachedAttention(
 ): { out: tf.Tensor2D; cache: KeyValues } {
   const { query, key, value } = projections;
   if (layout.turn) return decodeAttention(projections, layout, layout.turn, past);
-  const { q, k, v } = splitPacked(tf.concat2d([query, key, value], 1), layout);
+  const packed = tf.concat2d([query, key, value], 1);
+  if (!past && layout.segments) {
+    const keys = splitHeads(rotate(key, layout.tables, false), layout.batch, layout.headSize);
+    return {
+      out: attention(packed, layout),
+      cache: { keys, values: splitHeads(value, layout.batch, layout.headSize) },
+    };
+  }
+  const { q, k, v } = splitPacked(packed, layout);
   const keys = past ? tf.concat([past.keys, k], 2) : k;
   const values = past ? tf.concat([past.values, v], 2) : v;
   return { out: mergeHeads(attend(q, keys, values, layout.mask)), cache: { keys, values } };

@@ -10,8 +10,9 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import util from "node:util";
-import { ENGINE_NAMES, type EngineName } from "./schema.ts";
+import type { EngineName } from "./schema.ts";
 import { EngineError } from "./errors.ts";
+import { loadDecoderOps } from "./native_ops.ts";
 
 /** A started engine. */
 export interface Engine {
@@ -27,6 +28,10 @@ export interface Engine {
    * @throws {EngineError} on a device error, such as a tensor over a WebGPU buffer limit. */
   check(): void;
 }
+
+/** The compiled operations of `core/native/`; see {@linkcode loadDecoderOps}. */
+export const DECODER_OPS =
+  new URL("../node_modules/@tensorflow/tfjs-node-gpu/lib/napi-v8/decoder_ops.so", import.meta.url).pathname;
 
 /** The command that builds the native engine, for messages. */
 export const SETUP_COMMAND = "deno task setup:tensorflow";
@@ -93,13 +98,33 @@ async function startTensorflow(): Promise<Omit<Engine, "name">> {
   const gpu = backend.isUsingGpuDevice === true;
   const asked = Number(Deno.env.get("TF_NUM_INTRAOP_THREADS"));
   const threads = asked > 0 ? asked : navigator.hardwareConcurrency;
+  const fused = !gpu && loadFused(threads);
   return {
-    library: `tfjs-node-gpu ${tf.version_core}, TensorFlow ${backend.binding?.TF_Version ?? "unknown"}`,
+    library: `tfjs-node-gpu ${tf.version_core}, TensorFlow ${backend.binding?.TF_Version ?? "unknown"}` +
+      (fused ? ", fused decoder operations" : ""),
     device: gpu ? "cuda" : `cpu (${threads} thread${threads === 1 ? "" : "s"})`,
     threads,
     maxTensorBytes: Infinity,
     check: () => {},
   };
+}
+
+/** Loads the decoder's operations, if set-up has built them. */
+function loadFused(threads: number): boolean {
+  try {
+    Deno.statSync(DECODER_OPS);
+  } catch {
+    return false;
+  }
+  try {
+    loadDecoderOps(DECODER_OPS, threads);
+  } catch (cause) {
+    throw new EngineError(
+      `The decoder's operations do not load (${(cause as Error).message}): run \`${SETUP_COMMAND}\` again`,
+      { cause },
+    );
+  }
+  return true;
 }
 
 async function startWebgpu(): Promise<Omit<Engine, "name">> {
@@ -173,27 +198,6 @@ export async function startEngine(name: EngineName): Promise<Engine> {
 export function currentEngine(): Engine {
   if (!current) throw new EngineError("No engine is running: call startEngine() first");
   return current;
-}
-
-/** Whether an engine can start here, and why not. */
-export interface EngineProbe {
-  name: EngineName;
-  engine?: Engine;
-  /** Why it cannot start. */
-  reason?: string;
-}
-
-/** Tries every engine in turn; the last one that starts stays. */
-export async function probeEngines(names: readonly EngineName[] = ENGINE_NAMES): Promise<EngineProbe[]> {
-  const probes: EngineProbe[] = [];
-  for (const name of names) {
-    try {
-      probes.push({ name, engine: await startEngine(name) });
-    } catch (error) {
-      probes.push({ name, reason: (error as Error).message });
-    }
-  }
-  return probes;
 }
 
 /** Starts the engine that `auto` stands for: `tensorflow` when it is set up, else `wasm`. `note` says why. */

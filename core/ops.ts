@@ -6,6 +6,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { decoderOp, hasDecoderOps, nativeOp } from "./native_ops.ts";
 
 type Inputs = Record<string, tf.Tensor>;
 type Gradients<I extends Inputs> = { [name in keyof I]: () => tf.Tensor };
@@ -126,19 +127,21 @@ export function rmsNorm(x: tf.Tensor2D, gain: tf.Tensor1D, epsilon: number): tf.
   return withGradient(
     { x, gain },
     (save) => {
-      const r = inverseRms(x);
+      const native = hasDecoderOps();
+      const [y, r] = native ? decoderOp("RmsNorm", [x, gain], 2, { epsilon: { float: epsilon } }) : [, inverseRms(x)];
       save([x, gain, r]);
-      return tf.mul(tf.mul(x, r), gain);
+      return y ?? tf.mul(tf.mul(x, r), gain);
     },
     (dy, [x, gain, r]) => ({
       x: () =>
         tf.tidy(() => {
+          if (hasDecoderOps()) return decoderOp("RmsNormGradient", [x, gain, r, dy], 1)[0];
           const normed = tf.mul(x, r);
           const scaled = tf.mul(dy, gain);
           const along = tf.mean(tf.mul(scaled, normed), -1, true);
           return tf.mul(r, tf.sub(scaled, tf.mul(normed, along)));
         }),
-      gain: () => tf.tidy(() => tf.sum(tf.mul(dy, tf.mul(x, r)), 0)),
+      gain: () => tf.tidy(() => tf.sum(tf.mul(dy, tf.mul(x, tf.reshape(r, [-1, 1]))), 0)),
     }),
   ) as tf.Tensor2D;
 }
@@ -150,12 +153,14 @@ export function swiGlu(gate: tf.Tensor2D, up: tf.Tensor2D, mask?: tf.Tensor1D): 
     inputs,
     (save) => {
       save(Object.values(inputs));
+      if (hasDecoderOps()) return tf.tidy(() => decoderOp("SwiGlu", [gate, up, mask ?? tf.zeros([0])], 1)[0]);
       const gated = tf.mul(tf.mul(gate, tf.sigmoid(gate)), up);
       return mask ? tf.mul(gated, mask) : gated;
     },
     (dy, [gate, up, mask]) => {
       // All at once: they share the sigmoid and two products, and none of these lives on.
       const [dGate, dUp, dMask] = tf.tidy(() => {
+        if (hasDecoderOps()) return decoderOp("SwiGluGradient", [gate, up, mask ?? tf.zeros([0]), dy], 3);
         const s = tf.sigmoid(gate);
         const silu = tf.mul(gate, s);
         const dGated = mask ? tf.mul(dy, mask) : dy;
@@ -180,8 +185,8 @@ export function softmaxCrossEntropy(
 ): { losses: tf.Tensor1D; gradient: tf.Tensor2D } {
   if (tf.getBackend() === "tensorflow") {
     const [losses, gradient] = nativeOp("SparseSoftmaxCrossEntropyWithLogits", [logits, targets], 2, {
-      T: logits,
-      Tlabels: targets,
+      T: { typeOf: logits },
+      Tlabels: { typeOf: targets },
     });
     return { losses: losses as tf.Tensor1D, gradient: gradient as tf.Tensor2D };
   }
@@ -195,25 +200,4 @@ export function softmaxCrossEntropy(
     losses: tf.sub(tf.reshape(tf.add(tf.log(sum), max), [n]), target) as tf.Tensor1D,
     gradient: tf.sub(tf.div(exp, sum), oneHot) as tf.Tensor2D,
   };
-}
-
-/** Runs a TensorFlow operation that TensorFlow.js has no name for; only on the `tensorflow` engine. `types` gives the
- * tensor whose dtype each type attribute takes. */
-export function nativeOp(
-  name: string,
-  inputs: tf.Tensor[],
-  outputs: number,
-  types: Record<string, tf.Tensor>,
-): tf.Tensor[] {
-  const backend = tf.backend() as unknown as {
-    binding: Record<string, number>;
-    getDTypeInteger(dtype: string): number;
-    executeMultipleOutputs(name: string, attributes: unknown[], inputs: tf.Tensor[], count: number): tf.Tensor[];
-  };
-  const attributes = Object.entries(types).map(([attribute, tensor]) => ({
-    name: attribute,
-    type: backend.binding.TF_ATTR_TYPE,
-    value: backend.getDTypeInteger(tensor.dtype),
-  }));
-  return backend.executeMultipleOutputs(name, attributes, inputs, outputs);
 }

@@ -8,6 +8,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../core/engine.ts";
 import { NumericError } from "../core/errors.ts";
+import { hasDecoderOps } from "../core/native_ops.ts";
 import {
   attention,
   type AttentionLayout,
@@ -29,7 +30,6 @@ import {
   LINEAR_NAMES,
   type LinearName,
   type LlamaConfig,
-  queryHeads,
   tensorNames,
   type WeightSource,
 } from "./config.ts";
@@ -153,7 +153,7 @@ export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
 }
 
 /** Every tensor of the model. */
-export function modelTensors(model: LlamaModel): tf.Tensor[] {
+function modelTensors(model: LlamaModel): tf.Tensor[] {
   const tensors: tf.Tensor[] = [model.embedding, model.finalNorm];
   if (model.head) tensors.push(model.head);
   for (const layer of model.layers) {
@@ -183,14 +183,16 @@ export interface PassContext {
   tables: RotaryTables;
   /** [B or 1, 1, T, S] or null; see {@linkcode AttentionLayout}. */
   mask: tf.Tensor4D | null;
+  /** In place of the mask; see {@linkcode AttentionLayout}. */
+  segments?: tf.Tensor1D;
   /** Set when every row is at one position; see {@linkcode AttentionLayout}. */
   turn?: AttentionLayout["turn"];
 }
 
 function attentionLayout(pass: PassContext, shape: LayerShape): AttentionLayout {
   const { kvGroups, queryHeadsPerGroup } = shape;
-  const { batch, tables, mask, turn, config } = pass;
-  return { batch, kvGroups, queryHeadsPerGroup, headSize: config.headSize, tables, mask, turn };
+  const { batch, tables, mask, segments, turn, config } = pass;
+  return { batch, kvGroups, queryHeadsPerGroup, headSize: config.headSize, tables, mask, segments, turn };
 }
 
 /** Scales each head of `x` [N, H K] by the masks. */
@@ -256,17 +258,24 @@ function attentionMask({ batch, length, segments }: TokenBatch): tf.Tensor4D {
   return tf.tensor4d(mask, [rows, 1, length, length]);
 }
 
+/** Who sees whom, in the form that the engine takes. */
+function visibility(input: TokenBatch): Pick<PassContext, "mask" | "segments"> {
+  if (!hasDecoderOps()) return { mask: attentionMask(input) };
+  return { mask: null, segments: tf.tensor1d(input.segments ?? new Int32Array(), "int32") };
+}
+
 /** Makes what all layers of a pass share; free it with {@linkcode disposePass}. */
 export function createPass(config: LlamaConfig, input: TokenBatch): PassContext {
   const { batch, length } = input;
   const positions = input.positions ?? Int32Array.from({ length: batch * length }, (_, i) => i % length);
-  return { config, batch, tables: rotaryTables(config, positions), mask: attentionMask(input) };
+  return { config, batch, tables: rotaryTables(config, positions), ...visibility(input) };
 }
 
 /** Frees the tensors of a pass. */
 export function disposePass(pass: PassContext): void {
   tf.dispose([pass.tables.cos, pass.tables.sin, pass.tables.rotate]);
   pass.mask?.dispose();
+  pass.segments?.dispose();
   if (pass.turn) tf.dispose([pass.turn.query, pass.turn.key]);
 }
 
@@ -373,7 +382,9 @@ export function extend(
     batch,
     tables: rotaryTables(config, positions),
     // One new token sees everything before it.
-    mask: length === 1 ? null : causalMask(length, past + length),
+    ...length === 1 ? { mask: null } : past === 0 ? visibility({ tokens, batch, length }) : {
+      mask: causalMask(length, past + length),
+    },
     ...length === 1 && { turn: turnMatrices(config, past) },
   };
   const grown: KeyValues[] = [];
@@ -411,9 +422,4 @@ export function mergedWeight({ weight, lora }: DeviceLinear): tf.Tensor2D {
   return tf.tidy(() =>
     lora ? tf.add(weight, tf.mul(matMul2d(lora.down, lora.up), lora.scale)) as tf.Tensor2D : tf.clone(weight)
   );
-}
-
-/** H of each layer. */
-export function headCounts(config: LlamaConfig): number[] {
-  return config.layers.map(queryHeads);
 }

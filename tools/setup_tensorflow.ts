@@ -5,11 +5,13 @@
  * 1. TensorFlow: the one of `--python`, or the wheel that pip puts into the cache folder;
  * 2. N-API headers: the npm package `node-api-headers`;
  * 3. the addon: `g++`, a few seconds, into the npm package's own folder;
- * 4. a matrix product, a softmax and a gradient, compared with values worked out by hand.
+ * 4. for the CPU, the decoder's own operations (`core/native/`), compiled for this processor, beside it;
+ * 5. a matrix product, a softmax and a gradient, compared with values worked out by hand.
  *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
+import { DECODER_OPS } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { cacheFolder, findPython, packageFolder, runCommand } from "./setup_common.ts";
 
@@ -51,23 +53,42 @@ async function installedTensorflow(python: string): Promise<string> {
   return stdout.trim();
 }
 
-async function compile(tensorflow: string): Promise<string> {
+const linked = (tensorflow: string) => [
+  ...LIBRARIES.map((library) => `${tensorflow}/${library}`),
+  `-Wl,-rpath,${tensorflow}`,
+];
+
+/** Compiles a shared library into place, and replaces one that a running program holds rather than writing into it. */
+async function compile(output: string, flags: string[]): Promise<void> {
+  const partial = `${output}.partial`;
+  await runCommand(
+    Deno.env.get("CXX") ?? "g++",
+    ["-fPIC", "-shared", "-std=c++17", ...flags, "-o", partial],
+    `${
+      output.split("/").at(-1)
+    } did not compile: a C++17 compiler is needed (Debian: \`apt-get install g++\`; or name ` +
+      "one in CXX)",
+  );
+  await Deno.rename(partial, output);
+}
+
+async function compileAddon(tensorflow: string): Promise<void> {
   const addon = packageFolder("@tensorflow/tfjs-node-gpu");
   const headers = `${packageFolder("node-api-headers")}/include`;
   const output = `${addon}/lib/napi-v8/tfjs_binding.node`;
   await Deno.mkdir(`${addon}/lib/napi-v8`, { recursive: true });
   console.error(`Addon: g++ compiles it against ${tensorflow}`);
-  await runCommand(
-    Deno.env.get("CXX") ?? "g++",
-    [
-      ...["-O2", "-fPIC", "-shared", "-std=c++17", "-DNAPI_VERSION=8"],
-      ...["-I", headers, "-I", `${tensorflow}/include`, "-I", addon],
-      ...[`${addon}/binding/tfjs_backend.cc`, `${addon}/binding/tfjs_binding.cc`],
-      ...["-o", output, ...LIBRARIES.map((library) => `${tensorflow}/${library}`), `-Wl,-rpath,${tensorflow}`],
-    ],
-    "The addon did not compile: a C++17 compiler is needed (Debian: `apt-get install g++`; or name one in CXX)",
-  );
-  return output;
+  await compile(output, [
+    ...["-O2", "-DNAPI_VERSION=8", "-I", headers, "-I", `${tensorflow}/include`, "-I", addon],
+    ...[`${addon}/binding/tfjs_backend.cc`, `${addon}/binding/tfjs_binding.cc`, ...linked(tensorflow)],
+  ]);
+}
+
+async function compileDecoderOps(tensorflow: string): Promise<void> {
+  console.error("Decoder operations: g++ compiles core/native for this processor");
+  const source = new URL("../core/native/decoder_ops.cc", import.meta.url).pathname;
+  const flags = ["-O3", "-march=native", "-pthread", "-I", `${tensorflow}/include`];
+  await compile(DECODER_OPS, [...flags, source, ...linked(tensorflow)]);
 }
 
 /** Starts the engine in a process of its own, so that a crash while loading is reported rather than shared. */
@@ -96,7 +117,8 @@ async function main(): Promise<void> {
   const tensorflow = flags.python
     ? await installedTensorflow(flags.python)
     : await installWheel(await findPython(), flags.cuda === true);
-  await compile(tensorflow);
+  await compileAddon(tensorflow);
+  if (!flags.cuda) await compileDecoderOps(tensorflow);
   console.log(`Engine "tensorflow" is ready: ${await check()}`);
 }
 

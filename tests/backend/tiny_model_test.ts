@@ -32,7 +32,9 @@ testOnEngines(
         const { result: { metrics, chance } } = await measureTask(whole, id, { limit: LIMIT });
         const { result: worse } = await measureTask(damaged, id, { limit: LIMIT });
         const accuracy = metrics.acc.value;
-        assert(accuracy - chance > 0.3 * (1 - chance), `${id}: ${accuracy} with a chance of ${chance}`);
+        // The owners of things are at chance: the bundled model learns the other half of this task only.
+        const part = id.includes("coreference") ? 0.3 : 0.5;
+        assert(accuracy - chance > part * (1 - chance), `${id}: ${accuracy} with a chance of ${chance}`);
         mean += accuracy / tinyTasks.length;
         damagedMean += worse.metrics.acc.value / tinyTasks.length;
       }

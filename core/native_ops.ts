@@ -1,0 +1,51 @@
+/** The decoder's operations as single TensorFlow operations: `core/native/`, compiled by `deno task setup:tensorflow`
+ * for the CPU. On other engines, and on CUDA, the same operations are composed of TensorFlow.js's own.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+
+let cpuThreads = 0;
+
+/** Loads the compiled operations into this process; they run on `threads` threads.
+ * @throws {Error} when the file is not there or does not load. */
+export function loadDecoderOps(path: string, threads: number): void {
+  if (cpuThreads === 0) Deno.dlopen(path, {});
+  cpuThreads = threads;
+}
+
+/** Whether the running engine has them. */
+export function hasDecoderOps(): boolean {
+  return cpuThreads > 0 && tf.getBackend() === "tensorflow";
+}
+
+/** Attributes of an operation by name: the dtype of a tensor, an integer, or a number in f32. */
+export type OpAttributes = Record<string, { typeOf: tf.Tensor } | { integer: number } | { float: number }>;
+
+/** Runs a TensorFlow operation that TensorFlow.js has no name for; only on the `tensorflow` engine. */
+export function nativeOp(name: string, inputs: tf.Tensor[], outputs: number, attributes: OpAttributes): tf.Tensor[] {
+  const backend = tf.backend() as unknown as {
+    binding: Record<string, number>;
+    getDTypeInteger(dtype: string): number;
+    executeMultipleOutputs(name: string, attributes: unknown[], inputs: tf.Tensor[], count: number): tf.Tensor[];
+  };
+  const { binding } = backend;
+  const list = Object.entries(attributes).map(([name, value]) => {
+    if ("typeOf" in value) {
+      return { name, type: binding.TF_ATTR_TYPE, value: backend.getDTypeInteger(value.typeOf.dtype) };
+    }
+    if ("integer" in value) return { name, type: binding.TF_ATTR_INT, value: value.integer };
+    return { name, type: binding.TF_ATTR_FLOAT, value: value.float };
+  });
+  return backend.executeMultipleOutputs(name, list, inputs, outputs);
+}
+
+/** Runs one of `core/native/`. */
+export function decoderOp(
+  name: "Attention" | "AttentionGradient" | "RmsNorm" | "RmsNormGradient" | "SwiGlu" | "SwiGluGradient",
+  inputs: tf.Tensor[],
+  outputs: number,
+  attributes: OpAttributes = {},
+): tf.Tensor[] {
+  return nativeOp(`MaskPrune${name}`, inputs, outputs, { ...attributes, threads: { integer: cpuThreads } });
+}
