@@ -3,9 +3,9 @@
  *
  * @module
  */
-import type { DoneRecord } from "../core/schema.ts";
+import type { DoneRecord, MethodFile } from "../core/schema.ts";
 import { count, level, percent, pValue, withSpread } from "./format.ts";
-import { type Column, PRIMARY_METRIC_RULE } from "./measurements.ts";
+import { baseName, type Column, PRIMARY_METRIC_RULE } from "./measurements.ts";
 import type { Row, Section } from "./rows.ts";
 import { ALPHA, type Comparison, isClear, type Ranking } from "./significance.ts";
 import { meanOf } from "./table.ts";
@@ -265,6 +265,8 @@ export function legend(section: Section): { quality: string[]; cost: string[] } 
   };
 }
 
+const fileWords = ({ path, sha256 }: MethodFile) => `from ${baseName(path)}, sha256 ${sha256.slice(0, 12)}`;
+
 /** Protocols by name, for the notes under the tables. */
 export function protocols(section: Section): { name: string; text: string }[] {
   const seen = new Map<string, { name: string; text: string }>();
@@ -314,7 +316,12 @@ export function configurationFacts(section: Section): { name: string; text: stri
     { name: "seeds", text: unique(cells.map(({ seed }) => String(seed))).sort().join(", ") },
     ...unique(pruned.map(({ method }) => method!.id)).map((id) => ({
       name: id,
-      text: join(pruned.filter(({ method }) => method!.id === id).map(({ method }) => optionWords(method!.options))),
+      text: join(
+        pruned.filter(({ method }) => method!.id === id).map(({ method, methodFile }) =>
+          [optionWords(method!.options), ...methodFile ? [fileWords(methodFile)] : []].filter((text) => text !== "")
+            .join("; ")
+        ),
+      ),
     })),
   ].filter(({ text }) => text !== "");
 }

@@ -5,7 +5,7 @@ import { escapeLatex, toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
 import { buildSections } from "../../reports/rows.ts";
 import { rankings } from "../../reports/significance.ts";
-import { generations, glance, warnings } from "../../reports/summary.ts";
+import { configurationFacts, generations, glance, warnings } from "../../reports/summary.ts";
 import { renderTable } from "../../reports/terminal.ts";
 import type { CellRecord } from "../../core/schema.ts";
 import { doneRecord, failedRecord, smallRecords, sweepRecords } from "./reports_fixture.ts";
@@ -183,6 +183,13 @@ Deno.test("reports of nothing but failures, or of the dense model alone, are wri
     assertEquals(parseCsv(toCsv(buildSections(records))).length, 2);
     assert(renderTable(records, { width: 80, colour: false }).length > 50);
   }
+});
+
+Deno.test("configurationFacts() names the file that a method comes from, and its hash", () => {
+  const record = doneRecord({ method: "mine", sparsity: 0.2, damage: 0.5 });
+  record.cell.methodFile = { path: "/home/me/mine.ts", sha256: "ab".repeat(32), imports: [] };
+  const facts = configurationFacts(buildSections([record])[0]);
+  assertEquals(facts.find(({ name }) => name === "mine")?.text, "from mine.ts, sha256 abababababab");
 });
 
 Deno.test("generations() puts what each model wrote under its prompt, the dense model first", () => {

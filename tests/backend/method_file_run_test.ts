@@ -1,0 +1,42 @@
+/** A method in a file of the user's own, through a whole run: the process of the cell loads it, too. */
+import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { runSweep, type SweepResult } from "../../benchmarks/sweep.ts";
+
+const EXAMPLE = join(import.meta.dirname!, "../../docs/examples/contribution.ts");
+
+Deno.test("runSweep() runs a method of a file, names the file, and runs it again when the file changed", async () => {
+  const folder = Deno.makeTempDirSync();
+  try {
+    const path = join(folder, "mine.ts");
+    const text = Deno.readTextFileSync(EXAMPLE).replace('id: "contribution"', 'id: "mine"');
+    Deno.writeTextFileSync(path, text);
+    const run = (methodFile: string): Promise<SweepResult> =>
+      runSweep({
+        model: "tiny",
+        engine: "wasm",
+        methods: [],
+        methodFile: [methodFile],
+        sparsity: [0.5],
+        calibration: { corpus: "tiny-world", sequences: 4, tokens: 32 },
+        perplexity: [{ corpus: "tiny-world", windowTokens: 64, maxWindows: 2 }],
+        out: join(folder, "out"),
+      });
+    const first = await run(path);
+    const [, record] = first.records;
+    assert(record.state === "done");
+    assertEquals([record.cell.method?.id, record.cell.methodFile?.path], ["mine", path]);
+    assert(record.size.sparsityOfPrunable >= 0.5 && record.size.sparsityOfPrunable < 0.52);
+    assertEquals((await run(path)).skipped, 2);
+
+    // Another process would load the changed file; this one holds the first, so the change is in the cell's process only.
+    Deno.writeTextFileSync(path, text.replace("model, target, options", "model, target: _target, options"));
+    const second = await run(path);
+    const [, failed] = second.records;
+    assertNotEquals(failed.id, record.id);
+    assert(failed.state === "failed");
+    assertStringIncludes(failed.failure.message, "target is not defined");
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+});
