@@ -4,12 +4,13 @@
  */
 import type { z } from "zod";
 import type { Rng } from "../core/rng.ts";
-import type { TrainingOptions, TrainingReport } from "../core/schema.ts";
+import type { TrainingReport } from "../core/schema.ts";
 import type { HostTensor } from "../models/config.ts";
 import type { LlamaModel } from "../models/llama.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
 import type { CheckpointPlace } from "../models/training/checkpoint.ts";
+import type { StudentOptions } from "../models/training/student.ts";
 
 /** Named f32 arrays, such as one score vector per layer. */
 export type Statistics = Record<string, HostTensor>;
@@ -17,7 +18,7 @@ export type Statistics = Record<string, HostTensor>;
 /** What a method that learns reads besides calibration data. */
 export interface LearningContext {
   /** Steps, rates and loss; the same as for the recovery of other methods. */
-  options: TrainingOptions;
+  options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: Int32Array[];
   /** The model to distil from, where `model` is not the dense one: it was pruned before. */

@@ -11,16 +11,18 @@
  * ascending. The target sparsity rises over the first part of the pruning steps. Then the deterministic masks of the
  * target shape are folded in, the rest is cut out, and the remaining steps train what is left.
  *
- * Cost: `steps` forward and backward passes. Deviations: adapters learn in place of all weights, with the loss shared by
- * all methods (the authors train on cross entropy); heads and intermediate masks only, no layer and hidden-size masks, as
- * all methods of a comparison keep depth and width; masks of heads sit on key/value groups where there are groups; one
- * domain, so no dynamic batch loading; warm-ups scale with the steps; log-alphas are not clipped with the weights. The
+ * Cost: `steps` forward and backward passes. Deviations: adapters learn in place of all weights unless `weights` says
+ * otherwise, embedding and norms never, with the loss shared by all methods (the authors train on cross entropy); heads
+ * and intermediate masks only, no layer and hidden-size masks, as all methods of a comparison keep depth and width; masks
+ * of heads sit on key/value groups where there are groups; one domain, so no dynamic batch loading; warm-ups scale with
+ * the steps; log-alphas are not clipped with the weights. The
  * authors' rate of the multipliers is 1 and their target rises over a fifth of 3200 steps: in a hundred steps or fewer the
  * multipliers then close three masks where one was asked for, so the defaults here are 0.1 and a half.
  *
  * @module
  */
 import { z } from "zod";
+import { UsageError } from "../core/errors.ts";
 import type { HostTensor } from "../models/config.ts";
 import { densePlan, type UnitType } from "../models/plan.ts";
 import { createMoments, type Moments, scheduleFactor, stepValues } from "../models/training/optimizer.ts";
@@ -43,6 +45,10 @@ const options = z.strictObject({
   pruneSteps: z.number().gt(0).max(1).default(0.5).describe("part of the steps that learn masks; the rest recovers"),
   maskRate: z.number().positive().default(1).describe("Adam's peak rate of log-alphas"),
   multiplierRate: z.number().positive().default(0.1).describe("Adam's peak rate of the multipliers, which ascend"),
+  weights: z.enum(["adapters", "all"]).default("adapters").describe(
+    "what learns besides masks: adapters, as with every other method, or all linear maps, as the authors have it",
+  ),
+  weightRate: z.number().positive().default(1e-4).describe("AdamW's peak rate of the linear maps when all learn"),
   warmup: z.number().min(0).max(1).default(0.5).describe("part of the pruning steps over which the target rises"),
 });
 type Options = z.infer<typeof options>;
@@ -60,7 +66,7 @@ export const sheared: Method<typeof options> = defineMethod({
   uniformLayers: () => true,
   async prune(context) {
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
-    const { run, found } = await startLearning(context as MethodContext<unknown>, "sheared");
+    const { run, found } = await startLearning(withWeights(context) as MethodContext<unknown>, "sheared");
     try {
       const frozen = found && resumeFrozen(context.learning!, run, found, 0);
       if (frozen) return await frozen;
@@ -73,6 +79,20 @@ export const sheared: Method<typeof options> = defineMethod({
     }
   },
 });
+
+/** The context in which what `weights` names learns.
+ * @throws {UsageError} when compensation would change weights that learn. */
+function withWeights(context: MethodContext<Options>): MethodContext<Options> {
+  const { learning, options: { weights, weightRate } } = context;
+  if (weights === "adapters" || !learning) return context;
+  if (learning.compensate) {
+    throw new UsageError(
+      "sheared: weights=all leaves nothing to compensate: give --compensate none or weights=adapters",
+    );
+  }
+  const options = { ...learning.options, allWeights: true, learningRate: weightRate };
+  return { ...context, learning: { ...learning, options } };
+}
 
 /** Log-alphas and multipliers; arrays are [axis][layer]. */
 interface State {

@@ -105,7 +105,7 @@ export async function trainFrozen(
     if (restored) readMasks(restored.arrays, masks, moments);
     const start = run.step - (restored ? readCount(restored.arrays) : 0);
     const notes = { retained: keptParameters(compact.config) / keptParameters(dense), removed: removedOf(dense, plan) };
-    const learns = options.rank > 0 || maskRate > 0;
+    const learns = Object.keys(run.student.adapters.parameters).length > 0 || maskRate > 0;
     while (run.step < options.steps && learns) {
       const result = await nextStep(run, masks);
       if (maskRate > 0) stepMasks(masks, result.maskGradients, moments, { rate: maskRate, step: run.step - start - 1 });

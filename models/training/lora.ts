@@ -1,5 +1,5 @@
-/** Low-rank adapters on the linear maps of a decoder (LoRA: Hu et al. 2021, arXiv:2106.09685): the only weights that
- * learn while the base stays frozen.
+/** What learns of a decoder while its base stays frozen: low-rank adapters on the linear maps (LoRA: Hu et al. 2021,
+ * arXiv:2106.09685), or copies of the linear maps themselves.
  *
  * @module
  */
@@ -8,14 +8,14 @@ import type { Rng } from "../../core/rng.ts";
 import { LINEAR_NAMES, type LinearName, linearShape, type LlamaConfig } from "../config.ts";
 import type { DeviceLayer, LlamaModel } from "../llama.ts";
 
-/** Adapters of a model: `scale (x down) up` is added to every adapted map. Free them with
+/** Adapters of a model: `scale (x down) up` is added to every adapted map, or the map is replaced. Free them with
  * {@linkcode disposeAdapters}. */
 export interface Adapters {
-  /** r. */
+  /** r; 0 without low-rank updates. */
   rank: number;
   /** Factor of the update: alpha / r. */
   scale: number;
-  /** Trained tensors by {@linkcode adapterName}: down [in, r], up [r, out]. */
+  /** Trained tensors by {@linkcode adapterName}: down [in, r], up [r, out]; weight [in, out]. */
   parameters: Record<string, tf.Variable>;
 }
 
@@ -32,7 +32,7 @@ export interface AdapterOptions {
 }
 
 /** Name of one trained tensor. */
-export function adapterName(layer: number, name: LinearName, part: "down" | "up"): string {
+export function adapterName(layer: number, name: LinearName, part: "down" | "up" | "weight"): string {
   return `lora.${layer}.${name}.${part}`;
 }
 
@@ -51,11 +51,24 @@ export function createAdapters(config: LlamaConfig, { rank, alpha, names, rng }:
   return { rank, scale: alpha / rank, parameters };
 }
 
+/** Copies of all linear maps of `model` that learn in their place. Embedding and norms stay as they are. */
+export function createWeights(model: LlamaModel): Adapters {
+  const parameters: Record<string, tf.Variable> = {};
+  model.layers.forEach((layer, l) => {
+    for (const name of LINEAR_NAMES) {
+      parameters[adapterName(l, name, "weight")] = tf.tidy(() => tf.variable(tf.clone(layer[name].weight)));
+    }
+  });
+  return { rank: 0, scale: 0, parameters };
+}
+
 /** `model` with the adapters on: a new record that shares every tensor, so that `model` itself stays as it is. */
 export function withAdapters(model: LlamaModel, { parameters, scale }: Adapters): LlamaModel {
   const layers = model.layers.map((dense, l) => {
     const layer: DeviceLayer = { ...dense };
     for (const name of LINEAR_NAMES) {
+      const weight = parameters[adapterName(l, name, "weight")];
+      if (weight) layer[name] = { ...dense[name], weight: weight as tf.Variable<tf.Rank.R2> };
       const down = parameters[adapterName(l, name, "down")];
       if (!down) continue;
       const up = parameters[adapterName(l, name, "up")];

@@ -73,7 +73,8 @@ export async function mergedTensors(
     const kept = plan.layers[l];
     for (const name of LINEAR_NAMES) {
       const factors = rowFactors(masks[l] ?? {}, name, dense.headSize, kept.queryHeads.length);
-      if (!layer[name].lora && !factors) continue;
+      const isTrained = layer[name].lora !== undefined || layer[name].weight instanceof tf.Variable;
+      if (!isTrained && !factors) continue;
       const shape = linearShape(dense, dense.layers[l], name);
       const axis = name === "output" || name === "down" ? 1 : 0;
       const data = spread(

@@ -5,7 +5,7 @@
  */
 import { UsageError } from "../../core/errors.ts";
 import type { Rng } from "../../core/rng.ts";
-import type { CurveRow, TrainingOptions, TrainingReport } from "../../core/schema.ts";
+import type { CurveRow, TrainingReport } from "../../core/schema.ts";
 import type { HostTensor } from "../config.ts";
 import type { LlamaModel } from "../llama.ts";
 import { type CheckpointPlace, loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot } from "./checkpoint.ts";
@@ -17,6 +17,7 @@ import {
   type HostMasks,
   type StepResult,
   type Student,
+  type StudentOptions,
   studentStep,
 } from "./student.ts";
 import { hashWindows, openTeacher, type TeacherFeed, type TeacherSource } from "./teacher.ts";
@@ -28,7 +29,7 @@ export interface RunOptions {
   /** The dense model. */
   teacher: LlamaModel;
   /** Steps, rates and loss. */
-  options: TrainingOptions;
+  options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: readonly Int32Array[];
   /** Draws the adapters. */

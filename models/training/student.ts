@@ -11,10 +11,16 @@ import type { LayerMasks, LlamaModel } from "../llama.ts";
 import type { PrunePlan, UnitType } from "../plan.ts";
 import { keptIndices } from "../surgery.ts";
 import { batchGradients } from "./gradients.ts";
-import { adapterName, type Adapters, createAdapters, disposeAdapters, withAdapters } from "./lora.ts";
+import { adapterName, type Adapters, createAdapters, createWeights, disposeAdapters, withAdapters } from "./lora.ts";
 import type { LossTerms } from "./loss.ts";
 import { createOptimizer, type Moments, type Optimizer, readTensors, stepParameters } from "./optimizer.ts";
 import type { TeacherTargets } from "./teacher.ts";
+
+/** How a student learns. */
+export interface StudentOptions extends TrainingOptions {
+  /** The linear maps themselves learn, at `learningRate`, in place of adapters. */
+  allWeights?: boolean;
+}
 
 /** Mask values of one layer; a missing type is not masked. */
 export type HostMasks = Partial<Record<UnitType, Float32Array>>;
@@ -59,9 +65,11 @@ function adapterOptimizer(adapters: Adapters, options: TrainingOptions): Optimiz
 }
 
 /** A student of `base` with new adapters, which change nothing yet. */
-export function createStudent(base: LlamaModel, options: TrainingOptions, rng: Rng): Student {
-  const { rank, alpha } = options;
-  const adapters = rank > 0 ? createAdapters(base.config, { rank, alpha, rng }) : { rank: 0, scale: 0, parameters: {} };
+export function createStudent(base: LlamaModel, options: StudentOptions, rng: Rng): Student {
+  const { rank, alpha, allWeights = false } = options;
+  const none: Adapters = { rank: 0, scale: 0, parameters: {} };
+  const low = () => rank > 0 ? createAdapters(base.config, { rank, alpha, rng }) : none;
+  const adapters = allWeights ? createWeights(base) : low();
   return { base, model: withAdapters(base, adapters), adapters, optimizer: adapterOptimizer(adapters, options) };
 }
 
@@ -168,17 +176,19 @@ export async function cutStudent(
     for (const name of LINEAR_NAMES) {
       const reads = name === "output" || name === "down";
       const kept = keptIndices(layer, name, config.headSize);
-      for (const part of ["down", "up"] as const) {
+      const [inputs, outputs] = student.model.layers[l][name].weight.shape;
+      for (const part of ["down", "up", "weight"] as const) {
         const key = adapterName(l, name, part);
         const data = values.get(key);
         if (!data) continue;
-        const columns = part === "down" ? rank : data.length / rank;
+        const columns = part === "down" ? rank : outputs;
         const cut = (x: Float32Array) => {
-          if (reads && part === "down") return takeHost(x, columns, kept, 0);
-          return !reads && part === "up" ? takeHost(x, columns, kept, 1) : x.slice();
+          if (reads && part !== "up") return takeHost(x, columns, kept, 0);
+          return !reads && part !== "down" ? takeHost(x, columns, kept, 1) : x.slice();
         };
         const fresh = cut(data);
-        const shape: [number, number] = part === "down" ? [fresh.length / rank, rank] : [rank, fresh.length / rank];
+        const rows = part === "up" ? rank : reads ? kept.length : inputs;
+        const shape: [number, number] = [rows, fresh.length / rows];
         parameters[key] = tf.tidy(() => tf.variable(tf.tensor2d(fresh, shape)));
         const { first, second } = optimizer.moments.get(key)!;
         moments.set(key, { first: cut(first!), second: cut(second!) });

@@ -4,26 +4,24 @@ import { createRng } from "../../core/rng.ts";
 import { trainingSchema } from "../../core/schema.ts";
 import { disposeModel, forward, type LayerMasks, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
 import type { PrunePlan } from "../../models/plan.ts";
-import { pruneModel } from "../../models/surgery.ts";
+import { planToMasks, pruneModel } from "../../models/surgery.ts";
 import { toySource } from "../../models/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { adapterName, createAdapters, disposeAdapters, withAdapters } from "../../models/training/lora.ts";
 import { type LossWeights, nextTokens, windowBatch } from "../../models/training/loss.ts";
 import { mergedTensors } from "../../models/training/merge.ts";
-import { createStudent, cutStudent, disposeStudent, uploadMasks } from "../../models/training/student.ts";
+import { createStudent, cutStudent, disposeStudent, studentStep, uploadMasks } from "../../models/training/student.ts";
 import { teacherTargets } from "../../models/training/teacher.ts";
 import { assertClose, testOnEngines } from "./engines.ts";
 import { toyWindows } from "./method_context.ts";
 
 const WEIGHTS: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1, hidden: 0 };
 
+const GROUPED = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 12 };
+
 /** A toy model, adapters that already do something, and masks near 1. */
 async function student(seed = 1) {
-  const layers = [{ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 12 }, {
-    kvGroups: 2,
-    queryHeadsPerGroup: 2,
-    ffnChannels: 12,
-  }];
+  const layers = [GROUPED, GROUPED];
   const teacher = await uploadModel(toySource({ seed, layers }));
   const rng = createRng(seed, "student");
   const adapters = createAdapters(teacher.config, { rank: 3, alpha: 6, rng });
@@ -252,4 +250,22 @@ testOnEngines("mergedTensors() and cutStudent() keep what the masked model compu
   tf.dispose([...wide, ...narrow].flatMap((layer) => Object.values(layer) as tf.Tensor[]));
   for (const model of [compact, merged]) disposeModel(model);
   free();
+});
+
+testOnEngines("a student whose linear maps learn can be cut and merged without a change of its output", async () => {
+  const base = await uploadModel(toySource({ seed: 3, layers: [GROUPED, GROUPED] }));
+  const options = { ...trainingSchema.parse({ steps: 4, batch: 2, tokens: 8, distillation: 0 }), allWeights: true };
+  const before = createStudent(base, options, createRng(0, "unused"));
+  await studentStep(before, { windows: toyWindows(2, 8), options });
+  const zeroed = planToMasks(base.config, PLAN);
+  const expected = await logitsOf(before.model, zeroed);
+  const atol = 1e-4 * Math.max(...expected.map(Math.abs));
+  const compact = pruneModel(base, PLAN);
+  const cut = await cutStudent(before, { compact, plan: PLAN, config: base.config, options });
+  assertClose(await logitsOf(cut.model), expected, { atol, rtol: 0 }, "logits of the cut student");
+  const merged = pruneModel(base, PLAN, await mergedTensors(cut.model, { plan: PLAN, dense: base.config }));
+  assertClose(await logitsOf(merged), expected, { atol, rtol: 0 }, "logits of the merged model");
+  disposeStudent(cut);
+  tf.dispose(zeroed.flatMap((layer) => Object.values(layer)));
+  for (const model of [base, compact, merged]) disposeModel(model);
 });

@@ -1,11 +1,12 @@
 /** What methods that learn must hold beyond the suite of all methods, on every engine that starts. */
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { UsageError } from "../../core/errors.ts";
 import type { EngineName } from "../../core/schema.ts";
 import { trainingSchema } from "../../core/schema.ts";
 import type { LearningContext, Method, PruneResult, Statistics } from "../../methods/define.ts";
 import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
 import { latencyOf, layerLatency } from "../../methods/_shared/maskprune_latency.ts";
-import { isLayerwiseUniform, type LayerShape, tensorNames } from "../../models/config.ts";
+import { isLayerwiseUniform, type LayerShape, LINEAR_NAMES, tensorNames } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
 import { plannedShapes, type PrunePlan, type UnitType } from "../../models/plan.ts";
@@ -122,7 +123,7 @@ for (const method of learned) {
         { adapters: false },
         { shrink: 2 },
       ]
-      : [{}];
+      : [{}, { weights: "all" }];
     await withToy({ layers }, async (model) => {
       for (const options of variants) {
         // On so small a model attention alone is over the budget of multiply-accumulates.
@@ -305,3 +306,44 @@ testOnEngines(
   },
   { except: SLOW },
 );
+
+testOnEngines("sheared: all linear maps can learn, also after a stop, and masks are folded into them", async () => {
+  await withToy({ layers: LAYERS }, async (model) => {
+    const method = getMethod("sheared");
+    const options = { weights: "all", weightRate: 5e-3 };
+    // The same windows in every step, so that the loss must fall once the target is reached.
+    const learning = { windows: windows.map((_, i) => windows[i % 2]) };
+    const given: Given = { sparsity: 0.3, units: ["ffn", "kv-groups"], options, learning };
+    const whole = await prune(method, model, given);
+    const names = [0, 1].flatMap((l) => LINEAR_NAMES.map((name) => tensorNames.weight(l, name)));
+    assertEquals(Object.keys(whole.replaced!).sort(), names.toSorted());
+    for (const name of names) {
+      const dense = await hostTensor(model, name);
+      const kept = whole.replaced![name].data;
+      assert(kept.some((w, i) => w !== 0 && Math.abs(w - dense.data[i]) > 1e-4), `${name} did not learn`);
+    }
+    const losses = whole.training![0].curve.map(({ loss }) => loss);
+    assert(losses.at(-1)! < losses[STEPS / 2], `${losses[STEPS / 2]} to ${losses.at(-1)}`);
+
+    // Before and after masks are fixed.
+    for (const stopAt of [7, 20]) {
+      const folder = await Deno.makeTempDir();
+      const controller = new AbortController();
+      const own = { ...learning, checkpoint: { folder: `${folder}/run`, everySteps: 3 } };
+      const report = (message: string) => {
+        if (message.startsWith(`step ${stopAt} `)) controller.abort();
+      };
+      const stopped = prune(method, model, { ...given, learning: own, signal: controller.signal, report });
+      await assertRejects(() => stopped, DOMException, "abort");
+      const again = await prune(method, model, { ...given, learning: own });
+      assertEquals([again.plan, again.replaced], [whole.plan, whole.replaced]);
+      await Deno.remove(folder, { recursive: true });
+    }
+    const compensate = () => Promise.resolve({});
+    await assertRejects(
+      () => prune(method, model, { ...given, learning: { compensate } }),
+      UsageError,
+      "weights=adapters",
+    );
+  });
+}, { except: SLOW });
