@@ -318,7 +318,7 @@ export function configurationFacts(section: Section): { name: string; text: stri
       name: id,
       text: join(
         pruned.filter(({ method }) => method!.id === id).map(({ method, methodFile }) =>
-          [optionWords(method!.options), ...methodFile ? [fileWords(methodFile)] : []].filter((text) => text !== "")
+          [optionWords(method!.options), ...methodFile ? [fileWords(methodFile)] : []]
             .join("; ")
         ),
       ),

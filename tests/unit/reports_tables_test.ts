@@ -189,7 +189,7 @@ Deno.test("configurationFacts() names the file that a method comes from, and its
   const record = doneRecord({ method: "mine", sparsity: 0.2, damage: 0.5 });
   record.cell.methodFile = { path: "/home/me/mine.ts", sha256: "ab".repeat(32), imports: [] };
   const facts = configurationFacts(buildSections([record])[0]);
-  assertEquals(facts.find(({ name }) => name === "mine")?.text, "from mine.ts, sha256 abababababab");
+  assertEquals(facts.find(({ name }) => name === "mine")?.text, "no options; from mine.ts, sha256 abababababab");
 });
 
 Deno.test("generations() puts what each model wrote under its prompt, the dense model first", () => {
