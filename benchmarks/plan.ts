@@ -81,7 +81,7 @@ function defaultCalibration({ model, perplexity }: RunConfig): NonNullable<RunCo
   return calibrationSchema.parse({ corpus });
 }
 
-/** Levels above the first prune a model again, which needs equal widths and a step for each level.
+/** Levels above the first prune a model again, which needs equal widths, a budget in parameters and steps for each level.
  * @throws {UsageError} otherwise. */
 function checkLadder({ ladder, methods, sparsity, training }: RunConfig): void {
   if (!ladder) return;
@@ -89,6 +89,12 @@ function checkLadder({ ladder, methods, sparsity, training }: RunConfig): void {
   if (uneven) {
     throw new UsageError(
       `--ladder needs equal widths in every layer: leave it out or change the options of ${uneven.id}`,
+    );
+  }
+  const other = methods.find(({ options: { resource } }) => resource !== undefined && resource !== "parameters");
+  if (other) {
+    throw new UsageError(
+      `--ladder counts parameters: leave it out, or resource=${other.options.resource} of ${other.id}`,
     );
   }
   const levels = new Set(sparsity).size;

@@ -1,0 +1,27 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { ladderSteps } from "../../benchmarks/ladder.ts";
+import { planSweep } from "../../benchmarks/plan.ts";
+import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { UsageError } from "../../core/errors.ts";
+
+Deno.test("planSweep() refuses ladders that cannot be climbed before anything runs", async () => {
+  const plan = (changes: Partial<RunConfig>, options: Record<string, unknown> = {}) =>
+    planSweep(
+      runConfigSchema.parse({
+        methods: [{ id: "mask-prune", options }],
+        sparsity: [0.2, 0.4, 0.5],
+        ladder: true,
+        out: "unused",
+        ...changes,
+      }),
+      () => {},
+    );
+  await assertRejects(() => plan({}, { uniform: false }), UsageError, "equal widths in every layer");
+  await assertRejects(() => plan({}, { resource: "macs" }), UsageError, "--ladder counts parameters");
+  const training = { ...runConfigSchema.shape.training.unwrap().parse({}), steps: 5 };
+  await assertRejects(() => plan({ training }), UsageError, "two training steps for each of 3 levels: current 5");
+});
+
+Deno.test("ladderSteps() is a quarter more than a run", () => {
+  assertEquals([100, 60, 5].map(ladderSteps), [125, 75, 6]);
+});
