@@ -36,7 +36,7 @@ import { forEachLayerGradient, type LayerGradients } from "./_shared/layer_gradi
 import { globalWidths, keepWidths, type LayerRange, twoTierWidths } from "./_shared/selection.ts";
 import { packScores, scoresOfGroups, slotSums, unpackScores } from "./_shared/scoring.ts";
 
-const layerCount = z.number().int().min(0).nullable().default(null);
+const layerCount = z.union([z.number().min(0).lt(1), z.number().int().min(1)]).nullable().default(null);
 const options = z.strictObject({
   estimator: z.enum(["vector", "element-1", "element-2"]).default("element-1").describe(
     "vector: |sum W G|; element-1: sum |W G|; element-2: sum W^2 F",
@@ -44,8 +44,8 @@ const options = z.strictObject({
   structure: z.enum(["block", "uniform", "global"]).default("block").describe(
     "block: first and last layers stay whole; uniform: every layer alike; global: one ranking over layers",
   ),
-  keepFirst: layerCount.describe("first layers left whole (not in uniform); null: 3 of 32"),
-  keepLast: layerCount.describe("last layers left whole (not in uniform); null: 1 of 32"),
+  keepFirst: layerCount.describe("first layers left whole (not in uniform); below 1: that part of all; null: 3 of 32"),
+  keepLast: layerCount.describe("last layers left whole (not in uniform); below 1: that part of all; null: 1 of 32"),
 });
 type LlmPrunerOptions = z.infer<typeof options>;
 type Estimator = LlmPrunerOptions["estimator"];
@@ -94,8 +94,8 @@ async function taylorStatistics(
 
 /** Layers that may lose units: the paper's [3, 31) of 32, scaled, unless given. */
 function layerRange(count: number, { keepFirst, keepLast }: LlmPrunerOptions): LayerRange {
-  const start = keepFirst ?? Math.round(3 * count / 32);
-  const last = keepLast ?? Math.round(count / 32);
+  const layers = (value: number) => value < 1 ? Math.round(value * count) : value;
+  const [start, last] = [layers(keepFirst ?? 3 / 32), layers(keepLast ?? 1 / 32)];
   if (start + last >= count) {
     throw new UsageError(`keepFirst and keepLast must leave a layer to prune: current ${start} + ${last} of ${count}`);
   }

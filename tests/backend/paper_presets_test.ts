@@ -1,15 +1,21 @@
 /** Every shipped configuration is planned with the bundled model, and one of a paper is run and set beside it. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { presetNames, presetPath } from "../../benchmarks/cli_ls.ts";
 import { resolveConfig, yamlSource } from "../../benchmarks/config.ts";
 import { planSweep } from "../../benchmarks/plan.ts";
 import { runSweep } from "../../benchmarks/sweep.ts";
+import { startEngine } from "../../core/engine.ts";
+import { UsageError } from "../../core/errors.ts";
 import { PAPER_TABLES, type RunConfig } from "../../core/schema.ts";
+import { getMethod, parseOptions } from "../../methods/mod.ts";
+import { disposeModel, uploadModel } from "../../models/llama.ts";
+import { toySource } from "../../models/toy.ts";
 import { PAPER_TABLE } from "../../reports/paper/tables.ts";
 import { isSameExperiment, publishedRows, reproduction } from "../../reports/reproduction.ts";
 import { buildSections } from "../../reports/rows.ts";
 import { writeReport } from "../../reports/write_report.ts";
+import { methodContext, toyWindows } from "./method_context.ts";
 
 const DATASETS = join(import.meta.dirname!, "../../datasets");
 
@@ -126,4 +132,33 @@ Deno.test("a run of a paper's preset is set beside the paper, and labelled where
       assertStringIncludes(text, "14.62");
     }
   });
+});
+
+Deno.test({
+  name: "llm-pruner leaves whole the layers that keepFirst and keepLast name, as a count or as a part of all",
+  // The worker of wasm lives as long as the process.
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: async () => {
+    await startEngine("wasm");
+    const shape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
+    const model = await uploadModel(toySource({ layers: Array.from({ length: 8 }, () => ({ ...shape })) }));
+    const method = getMethod("llm-pruner");
+    const wholeLayers = async (raw: Record<string, unknown>) => {
+      const options = parseOptions(method, raw);
+      const context = methodContext({ model, options, calibration: toyWindows(2, 16), sparsity: 0.25 });
+      const { plan } = await method.prune(context);
+      return plan.layers.flatMap(({ ffnChannels }, l) => ffnChannels.length === shape.ffnChannels ? [l] : []);
+    };
+    try {
+      assertEquals(await wholeLayers({ keepFirst: 2, keepLast: 1 }), [0, 1, 7]);
+      assertEquals(await wholeLayers({ keepFirst: 0.25, keepLast: 0.125 }), [0, 1, 7]);
+      assertEquals(await wholeLayers({ keepFirst: 0, keepLast: 0 }), []);
+      for (const wrong of [-1, 1.5]) {
+        assertThrows(() => parseOptions(method, { keepFirst: wrong }), UsageError, "keepFirst");
+      }
+    } finally {
+      disposeModel(model);
+    }
+  },
 });
