@@ -2,7 +2,25 @@
  *
  * @module
  */
-import type { AsyncBuffer } from "hyparquet";
+import type { AsyncBuffer, Compressors } from "hyparquet";
+import { checkClaims } from "./parquet_limits.ts";
+
+/** Bytes `start` to `end` of a file of `byteLength`; negative places count from its end.
+ * @throws {RangeError} when the file does not have them. */
+function readRange(file: Deno.FsFile, byteLength: number, start: number, end: number): ArrayBuffer {
+  const [from, to] = [start < 0 ? byteLength + start : start, end < 0 ? byteLength + end : end];
+  if (!(0 <= from && from <= to && to <= byteLength)) {
+    throw new RangeError(`it names the bytes ${from} to ${to} of ${byteLength}`);
+  }
+  const bytes = new Uint8Array(to - from);
+  file.seekSync(from, Deno.SeekMode.Start);
+  for (let done = 0; done < bytes.length;) {
+    const count = file.readSync(bytes.subarray(done));
+    if (count === null) throw new RangeError("it became shorter while it was read");
+    done += count;
+  }
+  return bytes.buffer;
+}
 
 /** A file as the library wants it. Reads are synchronous: the library asks for several ranges at once, and they share
  * one file position. */
@@ -11,18 +29,11 @@ function fileBuffer(file: Deno.FsFile): AsyncBuffer {
   return {
     byteLength,
     slice: (start, end = byteLength) => {
-      const [from, to] = [start < 0 ? byteLength + start : start, end < 0 ? byteLength + end : end];
-      if (!(0 <= from && from <= to && to <= byteLength)) {
-        throw new RangeError(`it names the bytes ${from} to ${to} of ${byteLength}`);
-      }
-      const bytes = new Uint8Array(to - from);
-      file.seekSync(from, Deno.SeekMode.Start);
-      for (let done = 0; done < bytes.length;) {
-        const count = file.readSync(bytes.subarray(done));
-        if (count === null) throw new RangeError("it became shorter while it was read");
-        done += count;
-      }
-      return bytes.buffer;
+      const read = Promise.try(readRange, file, byteLength, start, end);
+      // The library drops what it no longer needs; a rejection that nobody waits for would end the process. For the same
+      // reason nothing is thrown here: the columns it has begun would be dropped.
+      read.catch(() => {});
+      return read;
     },
   };
 }
@@ -44,6 +55,42 @@ function toJsonValue(value: unknown): unknown {
   return value;
 }
 
+/** Most bytes that a page may claim to unpack to: gzip packs at most 1032 to 1. */
+const mostUnpackedBytes = (packedBytes: number) => 16 * 1024 * 1024 + 1100 * packedBytes;
+
+/** Refuses pages that claim far more than they can hold, before memory is taken for them. */
+function guarded(compressors: Compressors): Compressors {
+  return Object.fromEntries(
+    Object.entries(compressors).map(([codec, unpack]) => [codec, (input: Uint8Array, outputLength: number) => {
+      const most = mostUnpackedBytes(input.length);
+      if (outputLength > most) {
+        throw new RangeError(
+          `a page of ${input.length} bytes claims to hold ${outputLength}: at most ${most} accepted`,
+        );
+      }
+      return unpack!(input, outputLength);
+    }]),
+  );
+}
+
+/** Keeps errors of columns that the library has dropped from ending the process while `read` runs. The first error is
+ * thrown in any case. */
+async function withoutDropped<T>(read: () => Promise<T>): Promise<T> {
+  const drop = (event: PromiseRejectionEvent) => {
+    if (/hyparquet|fzstd/.test((event.reason as Error | undefined)?.stack ?? "")) event.preventDefault();
+  };
+  globalThis.addEventListener("unhandledrejection", drop);
+  try {
+    return await read();
+  } catch (error) {
+    // Dropped columns may fail a little later.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    throw error;
+  } finally {
+    globalThis.removeEventListener("unhandledrejection", drop);
+  }
+}
+
 /** The first `maxRows` rows of a Parquet file, with the columns in the order of its schema.
  * @throws {Error} when it is damaged or uses what is not supported. */
 export async function readParquetRows(path: string, maxRows: number = Infinity): Promise<Record<string, unknown>[]> {
@@ -53,8 +100,15 @@ export async function readParquetRows(path: string, maxRows: number = Infinity):
   ]);
   using file = await Deno.open(path);
   const buffer = fileBuffer(file);
-  const metadata = await parquetMetadataAsync(buffer);
-  const rowEnd = Math.min(maxRows, Number(metadata.num_rows));
-  const rows = await parquetReadObjects({ file: buffer, metadata, compressors, rowEnd });
-  return rows.map((row) => toJsonValue(row) as Record<string, unknown>);
+  return await withoutDropped(async () => {
+    const metadata = await parquetMetadataAsync(buffer);
+    const rowEnd = Math.min(maxRows, Number(metadata.num_rows));
+    checkClaims(metadata, {
+      sizeBytes: buffer.byteLength,
+      rows: rowEnd,
+      read: (start, end) => new Uint8Array(readRange(file, buffer.byteLength, start, end)),
+    });
+    const rows = await parquetReadObjects({ file: buffer, metadata, compressors: guarded(compressors), rowEnd });
+    return rows.map((row) => toJsonValue(row) as Record<string, unknown>);
+  });
 }

@@ -124,6 +124,8 @@ export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
     }
     return tensor;
   }
+  // The largest tensors first: what their transposition takes besides is freed before the layers are there.
+  const head = config.tiedHead ? null : matrix(tensorNames.head);
   const { shape, data } = checked(tensorNames.embedding);
   const embedding = tf.tensor2d(data, shape as [number, number]);
   const layers: DeviceLayer[] = [];
@@ -148,7 +150,7 @@ export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
     embedding,
     layers,
     finalNorm: vector(tensorNames.finalNorm),
-    head: config.tiedHead ? null : matrix(tensorNames.head),
+    head,
   };
 }
 
