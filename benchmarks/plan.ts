@@ -22,9 +22,6 @@ import { probeEngine } from "./engine_probe.ts";
 import { loadMethodFile } from "./method_file.ts";
 import type { SweepEvent } from "./progress.ts";
 
-/** Forward pass over 1024 tokens on 2 cores: the ratio was 8 for models of 1 M and of 27 M parameters. */
-const SLOWER = "about 8 times slower on 2 cores";
-
 /** A run, ready to go. */
 export interface SweepPlan {
   config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
@@ -114,7 +111,7 @@ async function chooseEngine(asked: RunConfig["engine"], onEvent: (event: SweepEv
 /** What a user should know about the engine that `auto` took. */
 function engineNote(name: EngineName, note: string): string {
   if (!note.includes("is not set up")) return `Engine "${name}": ${note}`;
-  return `The native engine is not set up: "${name}" runs instead, ${SLOWER}; \`${SETUP_COMMAND}\` sets it up`;
+  return `The native engine is not set up: "${name}" runs instead, several times slower; \`${SETUP_COMMAND}\` sets it up`;
 }
 
 async function hashData(config: SweepPlan["config"]): Promise<Record<string, string>> {

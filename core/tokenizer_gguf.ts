@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { bpeModel } from "./bpe_model.ts";
 import { FileFormatError, UsageError } from "./errors.ts";
 import type { GgufFile, GgufValue } from "./gguf.ts";
 import type { TokenizerDefinition } from "./tokenizer.ts";
@@ -183,18 +184,11 @@ function byteLevelModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObject 
     normalizer: null,
     pre_tokenizer: PRE_TOKENIZERS[pre],
     decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
-    model: {
-      type: "BPE",
-      dropout: null,
-      unk_token: null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: false,
-      byte_fallback: false,
+    model: bpeModel({
       ignore_merges: pre === "llama-bpe",
       vocab: Object.fromEntries(vocabulary.idOf),
       merges: splitMerges(vocabulary.merges, file.path),
-    },
+    }),
   };
 }
 
@@ -221,18 +215,13 @@ function sentencePieceModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObj
         ...(addsSpace ? [{ type: "Strip", content: " ", start: 1, stop: 0 }] : []),
       ],
     },
-    model: {
-      type: "BPE",
-      dropout: null,
+    model: bpeModel({
       unk_token: unknownId === null ? null : tokens[unknownId],
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
       fuse_unk: true,
       byte_fallback: true,
-      ignore_merges: false,
       vocab: Object.fromEntries(idOf),
       merges: hasScores ? mergesFromScores(vocabulary, scores) : splitMerges(merges!, file.path),
-    },
+    }),
   };
 }
 

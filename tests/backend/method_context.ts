@@ -4,10 +4,10 @@
  */
 import { createRng } from "../../core/rng.ts";
 import type { LearningContext, MethodContext, Statistics } from "../../methods/define.ts";
-import type { LlamaModel } from "../../models/llama.ts";
+import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
-import { toyTokens } from "../../models/toy.ts";
+import { toySource, toyTokens } from "../../models/toy.ts";
 
 /** Options of {@linkcode methodContext}. */
 export interface ContextOptions<Options> {
@@ -55,4 +55,17 @@ export function methodContext<Options>(given: ContextOptions<Options>): MethodCo
 export function toyWindows(count: number, length: number, vocabSize = 61): Int32Array[] {
   const tokens = toyTokens({ count: count * length, vocabSize, seed: 7 });
   return Array.from({ length: count }, (_, i) => tokens.slice(i * length, (i + 1) * length));
+}
+
+/** Runs with a toy model on the device. */
+export async function withToy<T>(
+  options: Parameters<typeof toySource>[0],
+  run: (model: LlamaModel) => Promise<T>,
+): Promise<T> {
+  const model = await uploadModel(toySource(options));
+  try {
+    return await run(model);
+  } finally {
+    disposeModel(model);
+  }
 }

@@ -8,13 +8,13 @@ import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
 import { latencyOf, layerLatency } from "../../methods/_shared/maskprune_latency.ts";
 import { isLayerwiseUniform, type LayerShape, LINEAR_NAMES, tensorNames } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
+import { disposeModel, type LlamaModel } from "../../models/llama.ts";
 import { plannedShapes, type PrunePlan, type UnitType } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget, unitCost } from "../../models/target.ts";
-import { type DeadUnits, toySource } from "../../models/toy.ts";
+import { type DeadUnits } from "../../models/toy.ts";
 import { testOnEngines } from "../backend/engines.ts";
-import { methodContext, toyWindows } from "../backend/method_context.ts";
+import { methodContext, toyWindows, withToy } from "../backend/method_context.ts";
 
 const SHAPE: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
 const LAYERS = [SHAPE, SHAPE];
@@ -43,18 +43,6 @@ function prune(method: Method, model: LlamaModel, given: Given): Promise<PruneRe
   return method.prune(
     methodContext({ model, calibration, ...given, learning, options: parseOptions(method, options) }),
   );
-}
-
-async function withToy<T>(
-  options: Parameters<typeof toySource>[0],
-  run: (model: LlamaModel) => Promise<T>,
-): Promise<T> {
-  const model = await uploadModel(toySource(options));
-  try {
-    return await run(model);
-  } finally {
-    disposeModel(model);
-  }
 }
 
 /** The budget holds, and one more unit of the cheapest kind in every layer would not fit. */

@@ -9,13 +9,13 @@ import type { LearningContext, Method, PruneResult, Statistics } from "../../met
 import { listMethods, parseOptions } from "../../methods/mod.ts";
 import { isLayerwiseUniform, type LayerShape, type LlamaConfig } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { disposeModel, forward, type LayerMasks, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { disposeModel, forward, type LayerMasks, type LlamaModel, logits } from "../../models/llama.ts";
 import { densePlan, type LayerPlan, plannedShapes, type PrunePlan, type UnitType } from "../../models/plan.ts";
 import { planToMasks, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget, unitCost } from "../../models/target.ts";
-import { type DeadUnits, toySource, toyTokens } from "../../models/toy.ts";
+import { type DeadUnits, toyTokens } from "../../models/toy.ts";
 import { assertClose, testOnEngines } from "../backend/engines.ts";
-import { type ContextOptions, methodContext, toyWindows } from "../backend/method_context.ts";
+import { type ContextOptions, methodContext, toyWindows, withToy } from "../backend/method_context.ts";
 import { registerOwnMethods } from "./own_methods.ts";
 
 const ownFiles = await registerOwnMethods();
@@ -73,18 +73,6 @@ function optionVariants(method: Method, thorough = true): Record<string, unknown
   return variants;
 }
 
-async function withModel<T>(
-  options: Parameters<typeof toySource>[0],
-  run: (model: LlamaModel) => Promise<T>,
-): Promise<T> {
-  const model = await uploadModel(toySource(options));
-  try {
-    return await run(model);
-  } finally {
-    disposeModel(model);
-  }
-}
-
 const layersOf = (shape: LayerShape) => Array.from({ length: LAYERS }, () => ({ ...shape }));
 
 /** One way of running a method. */
@@ -116,7 +104,7 @@ async function forEachCase(
   const thorough = isThorough(method, engine);
   for (const [name, { shape, units }] of Object.entries(models)) {
     const cache = cacheFor(engine.name, name);
-    await withModel({ layers: layersOf(shape) }, async (model) => {
+    await withToy({ layers: layersOf(shape) }, async (model) => {
       for (const options of optionVariants(method, thorough)) {
         for (const chosen of thorough ? units : units.slice(0, 1)) {
           for (const sparsity of thorough ? levels : levels.slice(-1)) {
@@ -238,7 +226,7 @@ for (const method of listMethods()) {
 
   testOn("the same seed gives the same plan", async () => {
     const [{ shape, units: [units] }] = Object.values(models);
-    await withModel({ layers: layersOf(shape) }, async (model) => {
+    await withToy({ layers: layersOf(shape) }, async (model) => {
       const [options] = optionVariants(method);
       // No statistics are shared: the plan must not depend on who computed them.
       const once = async () => (await prune(model, { method, options, units, sparsity: 0.5, seed: 3 })).plan;
@@ -266,7 +254,7 @@ for (const method of listMethods()) {
           ffn: [layer, 20 + layer, 40, 41, 60 + 2 * layer],
           ...name === "grouped" ? { queryHeads: [layer % 2, 2 + (layer + 1) % 2] } : { kvGroups: [layer % 4] },
         }));
-        await withModel({ layers: layersOf(shape), dead }, async (model) => {
+        await withToy({ layers: layersOf(shape), dead }, async (model) => {
           const cache = cacheFor(engine.name, name, "dead");
           for (const options of optionVariants(method, isThorough(method, engine))) {
             const given = { method, options, units, sparsity: 0.5, cache };
@@ -289,7 +277,7 @@ for (const method of listMethods()) {
       const [options] = optionVariants(method);
       // Windows of unequal length make several batches, so that there is something to stop between.
       const windows = [12, 13, 14, 15, 16].map((count) => toyTokens({ count, seed: count }));
-      await withModel({ layers: layersOf(MULTI_HEAD) }, async (model) => {
+      await withToy({ layers: layersOf(MULTI_HEAD) }, async (model) => {
         const abortAt = async (last: number): Promise<number> => {
           const controller = new AbortController();
           let reports = 0;
@@ -311,7 +299,7 @@ for (const method of listMethods()) {
   if (needs.calibration) {
     testOn("refuses to work without calibration data", async () => {
       const [options] = optionVariants(method);
-      await withModel({ layers: layersOf(MULTI_HEAD) }, async (model) => {
+      await withToy({ layers: layersOf(MULTI_HEAD) }, async (model) => {
         const given: Case = { method, options, units: ["ffn"], sparsity: 0.25, calibration: [] };
         await assertRejects(() => prune(model, given), UsageError, "calibration");
       });

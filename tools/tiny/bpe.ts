@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { bpeModel } from "../../core/bpe_model.ts";
 
 /** GPT-2's pre-tokenizer, which `ByteLevel` with `use_regex` applies. */
 const WORDS = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
@@ -104,18 +105,7 @@ export function tokenizerJson({ merges, tokens }: Bpe, special: readonly string[
     pre_tokenizer: byteLevel,
     post_processor: null,
     decoder: byteLevel,
-    model: {
-      type: "BPE",
-      dropout: null,
-      unk_token: null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: false,
-      byte_fallback: false,
-      ignore_merges: false,
-      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
-      merges,
-    },
+    model: bpeModel({ vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), merges }),
   };
 }
 
