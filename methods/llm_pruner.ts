@@ -36,7 +36,9 @@ import { forEachLayerGradient, type LayerGradients } from "./_shared/layer_gradi
 import { globalWidths, keepWidths, type LayerRange, twoTierWidths } from "./_shared/selection.ts";
 import { packScores, scoresOfGroups, slotSums, unpackScores } from "./_shared/scoring.ts";
 
-const layerCount = z.union([z.number().min(0).lt(1), z.number().int().min(1)]).nullable().default(null);
+const layerCount = z.number().min(0)
+  .refine((value) => value < 1 || Number.isInteger(value), "must be a whole number or a part below 1")
+  .nullable().default(null);
 const options = z.strictObject({
   estimator: z.enum(["vector", "element-1", "element-2"]).default("element-1").describe(
     "vector: |sum W G|; element-1: sum |W G|; element-2: sum W^2 F",
