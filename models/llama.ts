@@ -8,6 +8,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../core/engine.ts";
 import { NumericError } from "../core/errors.ts";
+import { collectGarbage } from "../core/garbage.ts";
 import { hasDecoderOps } from "../core/native_ops.ts";
 import {
   attention,
@@ -103,6 +104,9 @@ export interface ForwardOptions {
 
 const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[name]);
 
+/** Bytes read after which host copies are collected. */
+const COLLECT_BYTES = 2 ** 26;
+
 /** Reads every tensor of `source` in turn and puts it on the device; at most one host copy of a tensor exists.
  * @throws {EngineError} when the device cannot hold a tensor. */
 export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
@@ -113,8 +117,14 @@ export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
       const { shape, data } = checked(name);
       return tf.transpose(tf.tensor2d(data, shape as [number, number]));
     });
+  let readBytes = 0;
   function checked(name: string) {
+    if (readBytes > COLLECT_BYTES) {
+      collectGarbage();
+      readBytes = 0;
+    }
     const tensor = source.read(name);
+    readBytes += tensor.data.byteLength;
     const { maxTensorBytes } = currentEngine();
     if (tensor.data.byteLength > maxTensorBytes) {
       throw new RangeError(
