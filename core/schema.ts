@@ -131,7 +131,7 @@ export const trainingReportSchema = z.strictObject({
   steps: z.number(),
   tokens: z.number().describe("tokens read in these steps"),
   seconds: z.number(),
-  curve: z.array(curveRowSchema).describe("at most about 200 steps, evenly spaced"),
+  curve: z.array(curveRowSchema).describe("every step; of more than 5000 so many, evenly spaced"),
 });
 /** A stretch of training that ended. */
 export type TrainingReport = z.infer<typeof trainingReportSchema>;

@@ -114,6 +114,12 @@ export function pairedPermutation(
   return (extreme + 1) / (resamples + 1);
 }
 
+/** At most `most` of `items`: the first, the last, and evenly spaced ones between. `most` is at least 2. */
+export function evenlySpaced<T>(items: readonly T[], most: number): T[] {
+  if (items.length <= most) return [...items];
+  return Array.from({ length: most }, (_, i) => items[Math.round(i * (items.length - 1) / (most - 1))]);
+}
+
 /** Two-sided exact p value of McNemar's test from the discordant pairs: examples that only one of two cells got right.
  * The smaller count's binomial tail at one half, doubled. */
 export function mcnemarExact(onlyFirst: number, onlySecond: number): number {

@@ -3,6 +3,7 @@
  * @module
  */
 import type { CurveRow } from "../core/schema.ts";
+import { evenlySpaced } from "../core/stats.ts";
 import { type Chart, colourScale, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
 import { level } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
@@ -16,8 +17,12 @@ interface Panel {
 
 const DASHES = [[1, 0], [5, 3], [2, 2], [8, 2, 2, 2]];
 
+/** Most points of a line: a panel is a few hundred pixels wide. */
+const POINTS = 200;
+
 /** Steps in which masks were learned; none for other methods. */
-const learning = (row: Row): CurveRow[] => row.runs[0].training?.find(({ stage }) => stage === "learning")?.curve ?? [];
+const learning = (row: Row): CurveRow[] =>
+  evenlySpaced(row.runs[0].training?.find(({ stage }) => stage === "learning")?.curve ?? [], POINTS);
 
 /** Panels that the curves have numbers for. */
 function panels(rows: CurveRow[]): Panel[] {

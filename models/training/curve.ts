@@ -3,10 +3,11 @@
  * @module
  */
 import type { CurveRow, TrainingReport } from "../../core/schema.ts";
+import { evenlySpaced } from "../../core/stats.ts";
 import type { StepResult } from "./student.ts";
 
 /** Most rows that a report holds. */
-const ROWS = 200;
+const ROWS = 5000;
 
 /** What a step adds to its row besides loss and time. */
 export type StepNotes = Partial<Pick<CurveRow, "budget" | "retained" | "removed" | "duals" | "swaps" | "residual">>;
@@ -21,7 +22,7 @@ export interface Curve {
   seconds(): number;
 }
 
-/** Rounds to six significant digits: records hold hundreds of rows. */
+/** Rounds to six significant digits: records hold thousands of rows. */
 const short = (value: number) => Number(value.toPrecision(6));
 
 const shortAll = (values: Record<string, number>) =>
@@ -59,17 +60,11 @@ export function createCurve(earlier: CurveRow[] = []): Curve {
   };
 }
 
-/** Rows for a record: the first, the last, and evenly spaced ones between. */
-export function thinned(rows: readonly CurveRow[]): CurveRow[] {
-  if (rows.length <= ROWS) return [...rows];
-  return Array.from({ length: ROWS }, (_, i) => rows[Math.round(i * (rows.length - 1) / (ROWS - 1))]);
-}
-
 /** The report of a stage. */
 export function trainingReport(
   stage: TrainingReport["stage"],
   curve: Curve,
   { steps, tokens }: { steps: number; tokens: number },
 ): TrainingReport {
-  return { stage, steps, tokens, seconds: short(curve.seconds()), curve: thinned(curve.rows) };
+  return { stage, steps, tokens, seconds: short(curve.seconds()), curve: evenlySpaced(curve.rows, ROWS) };
 }

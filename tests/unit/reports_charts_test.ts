@@ -121,4 +121,9 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
     ),
     { "loss": 2.7, "budget, fraction": 0.7, "ffn removed per layer": 90, "dual z": 3 },
   );
+  const long = Array.from({ length: 1000 }, (_, i) => ({ ...curve[0], step: i + 1 }));
+  learned.training = [{ stage: "learning", steps: 1000, tokens: 300, seconds: 3, curve: long }];
+  const drawn = charts(doneRecord(), learned)!.spec(WIDE).data as { values: typeof values };
+  const losses = drawn.values.filter(({ panel }) => panel === "loss").map(({ step }) => step);
+  assertEquals([losses.length, losses[0], losses.at(-1)], [200, 1, 1000]);
 });
