@@ -172,16 +172,17 @@ function uniform(source: WeightSource, { record, pad = false }: ExportOptions): 
 
 function writeHf(
   source: WeightSource,
-  opened: OpenedModel,
+  { tokenizerDefinition }: OpenedModel,
   options: ExportOptions,
   type: FloatDtype,
+  padded: boolean,
   card: string,
 ): void {
   const { record, to, maxShardBytes } = options;
   const files: Record<string, string | Uint8Array> = companionFiles(options.model ?? record.cell.model);
   files["README.md"] = card;
-  files[RECORD_FILE] = JSON.stringify({ format: "hf", type, padded: source.config !== opened.source.config, record });
-  exportHfFolder(source, { to, dtype: type, maxShardBytes, tokenizer: opened.tokenizerDefinition, files });
+  files[RECORD_FILE] = JSON.stringify({ format: "hf", type, padded, record });
+  exportHfFolder(source, { to, dtype: type, maxShardBytes, tokenizer: tokenizerDefinition, files });
 }
 
 function writeGgufFile(
@@ -217,6 +218,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     checkReplaceable(to, format);
     measured = cellSource(record, opened.source, out);
     const source = uniform(measured, options);
+    const padded = source !== measured;
     const fallbacks = format === "gguf" ? f16Fallbacks(source.config, type).length : 0;
     const isMistral = format === "hf" && !headsDivideWidth(source.config);
     const isExact = type === "F32" || type === halfType(record, format);
@@ -228,10 +230,10 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
       isExact,
       isMistral,
       fallbacks,
-      ...source === measured ? {} : { paddedParameters: totalParameters(source.config) },
+      ...padded && { paddedParameters: totalParameters(source.config) },
     });
     Deno.mkdirSync(dirname(to), { recursive: true });
-    if (format === "hf") writeHf(source, opened, options, asFloat(type), card);
+    if (format === "hf") writeHf(source, opened, options, asFloat(type), padded, card);
     else writeGgufFile(source, opened, options, type, card);
     return [
       ...isMistral

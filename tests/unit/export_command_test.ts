@@ -24,6 +24,9 @@ async function run(...args: string[]): Promise<{ code: number; out: string; err:
   }
 }
 
+/** What an exported folder says about itself. */
+const mark = (folder: string) => JSON.parse(Deno.readTextFileSync(join(folder, "maskprune.json")));
+
 interface World {
   /** Of the run. */
   out: string;
@@ -66,10 +69,8 @@ Deno.test("exportCommand() writes a cell's model, its card with protocol and den
     const name = "model.layers.1.mlp.down_proj.weight";
     assertEquals(source.read(name), expected.read(name));
     source.close();
-    assertEquals(
-      JSON.parse(Deno.readTextFileSync(join(to, "maskprune.json"))).record,
-      JSON.parse(JSON.stringify(record)),
-    );
+    const expectedMark = { format: "hf", type: "F32", padded: false, record };
+    assertEquals(mark(to), JSON.parse(JSON.stringify(expectedMark)));
     assertEquals(Deno.readTextFileSync(join(to, "LICENSE")), "mine");
     const card = Deno.readTextFileSync(join(to, "README.md"));
     assertStringIncludes(card, "# toy-llama, flap 50 %");
@@ -113,6 +114,7 @@ Deno.test("exportCommand() fills up unequal layers when asked, and says what tha
     const { source } = await openModel(to);
     assertEquals(source.config.layers[0], { kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 5 });
     source.close();
+    assertEquals(mark(to).padded, true);
     assertStringIncludes(Deno.readTextFileSync(join(to, "README.md")), "filled up to the widest with zeros");
   });
 });
