@@ -12,7 +12,8 @@ import { createRng } from "../core/rng.ts";
 import type { RunConfig, ThroughputResult } from "../core/schema.ts";
 import { mean, sampleSd } from "../core/stats.ts";
 import { greedyStep } from "../models/generate.ts";
-import { disposeCache, type KvCache, type LlamaModel } from "../models/llama.ts";
+import { disposeCache, type KvCache } from "../models/decode.ts";
+import type { LlamaModel } from "../models/llama.ts";
 
 /** What to time. */
 export type ThroughputChoice = NonNullable<RunConfig["throughput"]>;

@@ -6,7 +6,8 @@ import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../core/engine.ts";
 import { NumericError } from "../core/errors.ts";
 import { createRng } from "../core/rng.ts";
-import { disposeCache, extend, type KvCache, type LlamaModel, logits } from "./llama.ts";
+import { disposeCache, extend, type KvCache } from "./decode.ts";
+import { type LlamaModel, logits } from "./llama.ts";
 
 /** Runs new tokens, i32 [B T], after those in `cache` and gives the logits after each row, [B, V]. Only each row's last
  * position goes through the vocabulary projection. */

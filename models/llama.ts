@@ -34,7 +34,7 @@ import {
   tensorNames,
   type WeightSource,
 } from "./config.ts";
-import { rotaryTables, turnMatrices } from "./rope.ts";
+import { rotaryTables } from "./rope.ts";
 
 /** A linear map on the device. */
 export interface DeviceLinear {
@@ -251,7 +251,8 @@ export function decoderLayer(
   return tf.add(attended, applyLinear(activation, layer.down));
 }
 
-const HIDDEN = -1e9;
+/** Added to the scores of tokens that are not seen. */
+export const HIDDEN = -1e9;
 
 /** Additive attention mask of a batch: [1, 1, T, T] when every row is plainly causal, else [B, 1, T, T]. */
 function attentionMask({ batch, length, segments }: TokenBatch): tf.Tensor4D {
@@ -313,7 +314,8 @@ export function forward(model: LlamaModel, input: TokenBatch, options: ForwardOp
   });
 }
 
-function checkBatch(config: LlamaConfig, { tokens, batch, length, positions, segments }: TokenBatch): void {
+/** @throws {RangeError} when the batch does not fit the model. */
+export function checkBatch(config: LlamaConfig, { tokens, batch, length, positions, segments }: TokenBatch): void {
   for (const [name, array] of Object.entries({ tokens, positions, segments })) {
     if (array && array.length !== batch * length) {
       throw new RangeError(`A batch of ${batch} x ${length} needs ${batch * length} ${name}: current ${array.length}`);
@@ -366,67 +368,6 @@ export async function targetLogProbs(
     throw new NumericError(`The model gives ${logProbs[bad]} as the log-probability of token ${targets[bad]}`);
   }
   return { logProbs, isGreedy };
-}
-
-/** Keys and values of a decoding session, one entry per layer. */
-export interface KvCache {
-  layers: KeyValues[];
-  batch: number;
-  /** Positions held. */
-  length: number;
-}
-
-/** Runs B rows of T new tokens after those in `cache` (null: none) and gives the hidden states [B T, D] after the final
- * norm and the grown cache. The old cache is freed. All rows have the same length. No gradient. */
-export function extend(
-  model: LlamaModel,
-  tokens: Int32Array,
-  batch: number,
-  cache: KvCache | null,
-): { hidden: tf.Tensor2D; cache: KvCache } {
-  const { config } = model;
-  const length = tokens.length / batch;
-  const past = cache?.length ?? 0;
-  checkBatch(config, { tokens, batch, length });
-  const positions = Int32Array.from({ length: batch * length }, (_, i) => past + (i % length));
-  const pass: PassContext = {
-    config,
-    batch,
-    tables: rotaryTables(config, positions),
-    // One new token sees everything before it.
-    ...length === 1 ? { mask: null } : past === 0 ? visibility({ tokens, batch, length }) : {
-      mask: causalMask(length, past + length),
-    },
-    ...length === 1 && { turn: turnMatrices(config, past) },
-  };
-  const grown: KeyValues[] = [];
-  const hidden = tf.tidy(() => {
-    let x = embed(model, tokens);
-    model.layers.forEach((layer, l) => {
-      x = tf.tidy(() =>
-        decoderLayer(x, layer, l, pass, {}, {
-          past: cache?.layers[l] ?? null,
-          keep: (kv) => grown.push({ keys: tf.keep(kv.keys), values: tf.keep(kv.values) }),
-        })
-      );
-    });
-    return rmsNorm(x, model.finalNorm, config.normEpsilon);
-  });
-  disposePass(pass);
-  if (cache) disposeCache(cache);
-  return { hidden, cache: { layers: grown, batch, length: past + length } };
-}
-
-/** Frees a cache. */
-export function disposeCache(cache: KvCache): void {
-  for (const { keys, values } of cache.layers) tf.dispose([keys, values]);
-}
-
-/** Mask of the last T of S positions: [1, 1, T, S]. */
-function causalMask(t: number, s: number): tf.Tensor4D {
-  const mask = new Float32Array(t * s);
-  for (let j = 0; j < t; j++) mask.fill(HIDDEN, j * s + s - t + j + 1, (j + 1) * s);
-  return tf.tensor4d(mask, [1, 1, t, s]);
 }
 
 /** Folds low-rank updates into the weights: `weight + scale down up`, [in, out]. A new tensor. */

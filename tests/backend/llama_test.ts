@@ -3,13 +3,11 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { NumericError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { type LlamaConfig, memorySource, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
+import { disposeCache, extend, type KvCache } from "../../models/decode.ts";
 import {
   applyLinear,
-  disposeCache,
   disposeModel,
-  extend,
   forward,
-  type KvCache,
   type LayerMasks,
   type LlamaModel,
   logits,

@@ -8,7 +8,7 @@ import { NumericError, UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
 import { greedyStep } from "../../models/generate.ts";
-import { disposeCache } from "../../models/llama.ts";
+import { disposeCache } from "../../models/decode.ts";
 import { referenceForward, referenceLogProbs } from "../../models/reference.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { toySource, toyTokens } from "../../models/toy.ts";
