@@ -15,7 +15,9 @@ import {
 import { loadCorpus, loadTask } from "../datasets/load.ts";
 import { corpora, getCorpus, getTask, tasks } from "../datasets/mod.ts";
 import { getMethod, parseOptions } from "../methods/mod.ts";
+import type { LlamaConfig } from "../models/config.ts";
 import { openModel } from "../models/load.ts";
+import { resolveTarget } from "../models/target.ts";
 import { calibrationUse, expandCells, type Fingerprint, type PlannedCell, trainingUse } from "./cells.ts";
 import { resolveNames } from "./config.ts";
 import { probeEngine } from "./engine_probe.ts";
@@ -45,6 +47,7 @@ export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) =
   const weights = source.origin.sha256;
   const { maxPositions } = source.config;
   source.close();
+  checkLevels(config, source.config);
   if (config.generate.length > 0 && config.generateTokens >= maxPositions) {
     throw new UsageError(
       `generateTokens must be less than the ${maxPositions} positions of the model: current ${config.generateTokens} ` +
@@ -98,6 +101,23 @@ function checkLadder({ ladder, methods, sparsity, training }: RunConfig): void {
   const { steps } = training ?? trainingSchema.parse({});
   if (steps < 2 * levels) {
     throw new UsageError(`--ladder needs two training steps for each of ${levels} levels: current ${steps}`);
+  }
+}
+
+type Levels = Pick<RunConfig, "sparsity" | "units" | "ffnMultiple" | "methods">;
+
+/** Refuses levels that the units of the run cannot reach on this model, and options that a method cannot keep there.
+ * @throws {UsageError} that names the level or the method. */
+export function checkLevels({ sparsity, units, ffnMultiple, methods }: Levels, model: LlamaConfig): void {
+  for (const level of new Set(sparsity.filter((level) => level > 0))) {
+    const target = resolveTarget(model, { sparsity: level, units, ffnMultiple });
+    for (const { id, options } of methods) {
+      try {
+        getMethod(id).check?.(model, target, options);
+      } catch (error) {
+        throw error instanceof UsageError ? new UsageError(`Method "${id}": ${error.message}`) : error;
+      }
+    }
   }
 }
 

@@ -5,7 +5,7 @@
 import type { z } from "zod";
 import type { Rng } from "../core/rng.ts";
 import type { TrainingReport } from "../core/schema.ts";
-import type { HostTensor } from "../models/config.ts";
+import type { HostTensor, LlamaConfig } from "../models/config.ts";
 import type { LlamaModel } from "../models/llama.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
@@ -85,6 +85,9 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   options: Schema;
   /** Whether these options always give equal widths in every layer. */
   uniformLayers(options: z.infer<Schema>): boolean;
+  /** Called before the first cell of a run, at each level: refuses what no scores are needed to see.
+   * @throws {UsageError} when the options do not fit the model or cannot meet the budget on it. */
+  check?(config: LlamaConfig, target: BudgetTarget, options: z.infer<Schema>): void;
   /** Decides what stays.
    * @throws {UsageError} when the options cannot meet the budget on this model. */
   prune(context: MethodContext<z.infer<Schema>>): Promise<PruneResult>;

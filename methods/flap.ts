@@ -24,7 +24,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
-import { type LayerShape, queryHeads, tensorNames } from "../models/config.ts";
+import { type LayerShape, type LlamaConfig, queryHeads, tensorNames } from "../models/config.ts";
 import { layerParameters } from "../models/count.ts";
 import type { LlamaModel, ObservedSite } from "../models/llama.ts";
 import type { PrunePlan } from "../models/plan.ts";
@@ -77,7 +77,7 @@ function unitScores(
 }
 
 /** Uniform widths with attention at `ratio` and as many channels as the budget has room for. */
-function manualWidths({ config }: LlamaModel, target: BudgetTarget, ratio: number): LayerShape[] {
+function manualWidths(config: LlamaConfig, target: BudgetTarget, ratio: number): LayerShape[] {
   return config.layers.map((dense) => {
     const attention = { ...attentionAtRatio(dense, target.units, ratio), ffnChannels: 0 };
     const room = target.budgetParameters / config.layers.length - layerParameters(config, attention);
@@ -93,19 +93,23 @@ function manualWidths({ config }: LlamaModel, target: BudgetTarget, ratio: numbe
   });
 }
 
-function widths(model: LlamaModel, scores: LayerScores[], target: BudgetTarget, options: FlapOptions): LayerShape[] {
+/** Uniform widths, with attention at the ratio of the options in the MM structures. */
+function uniformWidths(config: LlamaConfig, target: BudgetTarget, options: FlapOptions): LayerShape[] {
   const { structure, attentionRatio } = options;
-  const manual = attentionRatio === null || structure.endsWith("-AM") || structure.endsWith("-UM")
-    ? target.uniform
-    : manualWidths(model, target, attentionRatio);
-  switch (structure) {
+  if (attentionRatio === null || !structure.endsWith("-MM")) return target.uniform;
+  return manualWidths(config, target, attentionRatio);
+}
+
+function widths(config: LlamaConfig, scores: LayerScores[], target: BudgetTarget, options: FlapOptions): LayerShape[] {
+  const uniform = uniformWidths(config, target, options);
+  switch (options.structure) {
     case "UL-UM":
     case "UL-MM":
-      return manual;
+      return uniform;
     case "AL-MM":
-      return globalWidths(model.config, scores, target, { pool: "type", attention: manual });
+      return globalWidths(config, scores, target, { pool: "type", attention: uniform });
     case "AL-AM":
-      return globalWidths(model.config, scores, target, { pool: "all" });
+      return globalWidths(config, scores, target, { pool: "all" });
   }
 }
 
@@ -152,6 +156,7 @@ export const flap: Method = defineMethod({
   needs: { calibration: true, gradients: false },
   options,
   uniformLayers: ({ structure }) => structure.startsWith("UL"),
+  check: uniformWidths,
   async prune(context) {
     const { model, target, options } = context;
     const statistics = await inputStatistics(context);
@@ -159,7 +164,7 @@ export const flap: Method = defineMethod({
     const { layers, headSize } = model.config;
     const adaptive = options.structure.startsWith("AL");
     const scores = layers.map((shape, l) => unitScores(columns[l], shape, headSize, adaptive));
-    const plan = keepWidths(scores, widths(model, scores, target, options));
+    const plan = keepWidths(scores, widths(model.config, scores, target, options));
     if (!options.biasCompensation) return { plan };
     return { plan, replaced: await compensation(model, plan, statistics) };
   },

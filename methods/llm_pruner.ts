@@ -113,6 +113,10 @@ export const llmPruner: Method = defineMethod({
   needs: { calibration: true, gradients: true },
   options,
   uniformLayers: ({ structure }) => structure === "uniform",
+  check: (config, target, options) => {
+    const range = layerRange(config.layers.length, options);
+    if (options.structure === "block") twoTierWidths(config, target, range);
+  },
   async prune(context) {
     const { model: { config }, target, options } = context;
     const range = layerRange(config.layers.length, options);

@@ -93,7 +93,11 @@ const options = z.strictObject({
     "FFN channels that were in the bottom s for this many steps are cut from the working model at once; 0: at the freeze",
   ),
   snap: part.default(0.016).describe("FFN widths this near to the budget, as a fraction, are put on it after the ramp"),
-});
+}).refine(({ shrink, uniform }) => shrink === 0 || uniform, "shrink needs uniform widths: leave one of the two out")
+  .refine(
+    ({ rampStart, rampEnd, freeze }) => rampStart < rampEnd && rampEnd <= freeze,
+    "must have rampStart < rampEnd <= freeze",
+  );
 type Options = z.infer<typeof options>;
 
 /** Learns which units go, under one width for all layers. */
@@ -106,15 +110,6 @@ export const maskPrune: Method<typeof options> = defineMethod({
   options,
   uniformLayers: ({ uniform }) => uniform,
   async prune(context) {
-    const { rampStart, rampEnd, freeze, shrink, uniform } = context.options;
-    if (shrink > 0 && !uniform) {
-      throw new UsageError("mask-prune: shrink needs uniform widths: leave one of the two out");
-    }
-    if (!(rampStart < rampEnd && rampEnd <= freeze)) {
-      throw new UsageError(
-        `mask-prune needs rampStart < rampEnd <= freeze: current ${rampStart}, ${rampEnd}, ${freeze}`,
-      );
-    }
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
     const { options, learning } = context;
     const own = learning && { ...learning, options: ablated(learning.options, options) };

@@ -1,5 +1,5 @@
 /** Whole sweeps through the command line, on the bundled model: finished, killed, stopped, continued. */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { readRecords, runPaths } from "../../benchmarks/store.ts";
 import type { CellRecord } from "../../core/schema.ts";
@@ -86,17 +86,25 @@ sweepTest("bench run stops at Ctrl-C with exit code 130, no failed record, and g
 });
 
 sweepTest("bench run records a cell that cannot be done, does the others, and tries again", async (out) => {
-  const flags = ["run", "--preset", "smoke", "--methods", "random", "--sparsity", "0.5,0.999", "--out", out];
+  const methods = "random,llm-pruner:structure=global,keepFirst=3";
+  const flags = ["run", "--preset", "smoke", "--methods", methods, "--sparsity", "0.5", "--out", out];
   for (const retried of ["", ", 1 failed before and run again"]) {
     const { code, stderr } = await finish(bench(...flags));
     assertEquals(code, 1, stderr);
     assertStringIncludes(stderr, `finished already${retried}, 2 at once`);
     const states = readRecords(out).records.map((record) => [
-      record.cell.sparsity,
+      record.cell.method?.id,
       record.state === "failed" ? record.failure.kind : record.state,
     ]);
-    assertEquals(states, [[0, "done"], [0.5, "done"], [0.999, "usage"]]);
+    assertEquals(states, [[undefined, "done"], ["llm-pruner", "usage"], ["random", "done"]]);
   }
+});
+
+sweepTest("bench run refuses a level out of reach before the first cell", async (out) => {
+  const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--sparsity", "0.5,0.999", "--out", out));
+  assertEquals(code, 2, stderr);
+  assertStringIncludes(stderr, "Sparsity 0.999 cannot be reached");
+  assertThrows(() => readRecords(out));
 });
 
 sweepTest("bench run sets an unreadable record aside and measures its cell again", async (out) => {

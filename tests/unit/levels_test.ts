@@ -1,0 +1,51 @@
+import { assertThrows } from "@std/assert";
+import { checkLevels } from "../../benchmarks/plan.ts";
+import { UsageError } from "../../core/errors.ts";
+import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { getMethod, parseOptions } from "../../methods/mod.ts";
+import { smallConfig } from "./weights_fixture.ts";
+
+/** Checks levels of one method on a model of 4 layers. */
+function check(id: string, options: Record<string, unknown>, changes: Partial<RunConfig> = {}): void {
+  const layers = Array.from({ length: 4 }, () => ({ kvGroups: 8, queryHeadsPerGroup: 1, ffnChannels: 384 }));
+  const methods = [{ id, options: parseOptions(getMethod(id), options) as Record<string, unknown> }];
+  checkLevels(
+    { ...runConfigSchema.parse({ methods: [{ id }], out: "unused", sparsity: [0.5], ...changes }), methods },
+    smallConfig({ width: 128, headSize: 16, layers }),
+  );
+}
+
+Deno.test("checkLevels() refuses levels that units or layers cannot reach, and lets others pass", () => {
+  check("random", {}, { sparsity: [0, 0.25, 0.9] });
+  assertThrows(
+    () => check("random", {}, { sparsity: [0.25, 0.999] }),
+    UsageError,
+    "Sparsity 0.999 cannot be reached",
+  );
+  check("llm-pruner", { keepFirst: 1, keepLast: 1 }, { sparsity: [0.4] });
+  assertThrows(
+    () => check("llm-pruner", { keepFirst: 1, keepLast: 1 }),
+    UsageError,
+    `Method "llm-pruner": Sparsity 0.5 cannot be reached by pruning layers 1 to 2 of 4 alone`,
+  );
+  assertThrows(
+    () => check("llm-pruner", { keepFirst: 3, keepLast: 1, structure: "global" }),
+    UsageError,
+    `Method "llm-pruner": keepFirst and keepLast must leave a layer to prune: current 3 + 1 of 4`,
+  );
+  // No cell of level 0 is run: it is the dense model's.
+  check("llm-pruner", { keepFirst: 3, keepLast: 1 }, { sparsity: [0] });
+  check("flap", { structure: "UL-MM", attentionRatio: 0.5 });
+  assertThrows(
+    () => check("flap", { structure: "UL-MM", attentionRatio: 0 }, { sparsity: [0.8] }),
+    UsageError,
+    `Method "flap": attentionRatio 0 leaves the FFN channels too much to lose for sparsity 0.8`,
+  );
+});
+
+Deno.test("parseOptions() refuses options of mask-prune that contradict each other", () => {
+  const parse = (options: Record<string, unknown>) => () => parseOptions(getMethod("mask-prune"), options);
+  parse({ shrink: 4 })();
+  assertThrows(parse({ shrink: 4, uniform: false }), UsageError, "shrink needs uniform widths");
+  assertThrows(parse({ rampEnd: 0.5 }), UsageError, "must have rampStart < rampEnd <= freeze");
+});
