@@ -61,9 +61,9 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
     case "end": {
       const skipped = event.skipped > 0 ? `, ${event.skipped} finished before` : "";
       const kept = event.kept > 0 ? `, ${event.kept} failed before` : "";
-      const outcome = `${event.done} cells done, ${event.failed} failed${skipped}${kept} in ${
-        formatSeconds(event.seconds)
-      }`;
+      const outcome = `${event.done} ${
+        event.done === 1 ? "cell" : "cells"
+      } done, ${event.failed} failed${skipped}${kept} in ${formatSeconds(event.seconds)}`;
       return event.interrupted ? `Stopped: ${outcome}. The same command goes on from here.` : outcome;
     }
   }
@@ -89,8 +89,8 @@ export function createProgress(
   const liveLine = (): string => {
     const elapsed = (now() - startedAt) / 1000;
     const ran = ended - (total - toRun);
-    const left = ran > 0 ? `, about ${formatSeconds(elapsed / ran * (toRun - ran))} left` : "";
-    const text = `[${ended}/${total}${left}] ${[...phases.values()].join(" | ")}`;
+    const left = ran > 0 && ran < toRun ? `, about ${formatSeconds(elapsed / ran * (toRun - ran))} left` : "";
+    const text = `[${ended}/${total}${left}] ${[...phases.values()].join(" | ")}`.trimEnd();
     const width = Math.max(20, columns() - 1);
     return text.length > width ? `${text.slice(0, width - 1)}…` : text;
   };

@@ -150,11 +150,11 @@ function throughputStrips(column: Column, hasDense: boolean, first: boolean): St
   return hasDense ? [own, speedUp] : [own];
 }
 
-function qualityPriority({ kind }: Column, first: boolean): number {
-  return kind === "mean-accuracy" ? 1 : kind === "perplexity" ? (first ? 1 : 4) : 5;
-}
+/** First of all the columns that the run is about: its first perplexity and its accuracy, be it a mean or that of the
+ * only task. */
+const qualityPriority = ({ kind }: Column, headline: boolean): number => headline ? 1 : kind === "perplexity" ? 4 : 5;
 
-function qualityStrip(column: Column, ranks: Ranking[], first = false): Strip {
+function qualityStrip(column: Column, ranks: Ranking[], headline = false): Strip {
   const standing = new Map(
     ranks.filter((ranking) => ranking.column === column).flatMap((ranking) => [...standings(ranking)]),
   );
@@ -170,7 +170,7 @@ function qualityStrip(column: Column, ranks: Ranking[], first = false): Strip {
         column.key,
         header,
         `${unit}, ${column.count}`,
-        qualityPriority(column, first),
+        qualityPriority(column, headline),
       ),
       better: column.higherIsBetter ? "higher" : "lower",
     },
@@ -238,9 +238,13 @@ function costStrips(section: Section): Strip[] {
   ];
 }
 
-const qualityStrips = (section: Section, ranks: Ranking[]): Strip[] =>
-  section.columns.filter(({ kind, primary }) => kind !== "throughput" && primary)
-    .map((column, i) => qualityStrip(column, ranks, i === 0));
+function qualityStrips(section: Section, ranks: Ranking[]): Strip[] {
+  const columns = section.columns.filter(({ kind, primary }) => kind !== "throughput" && primary);
+  const perplexity = columns.find(({ kind }) => kind === "perplexity");
+  const accuracies = columns.filter(({ kind }) => kind !== "perplexity");
+  const accuracy = accuracies.find(({ kind }) => kind === "mean-accuracy") ?? accuracies[0];
+  return columns.map((column) => qualityStrip(column, ranks, column === perplexity || column === accuracy));
+}
 
 /** Everything in one table, for paper and terminal. */
 export function buildTable(section: Section, ranks: Ranking[]): Table {

@@ -55,7 +55,8 @@ function fitting(table: Table, widths: number[], width: number): number[] {
 
 function wrapLine(text: string, width: number, indent: string): string {
   const lines = [""];
-  for (const word of harmless(text).split(" ")) {
+  // A number stays with its unit.
+  for (const word of harmless(text).split(/ (?!%)/)) {
     const last = lines[lines.length - 1];
     if (last.trim() !== "" && last.length + word.length + 1 > width) lines.push(indent + word);
     else lines[lines.length - 1] = last === "" ? word : `${last} ${word}`;
@@ -88,9 +89,8 @@ function sectionText(section: Section, { width, colour = false }: TerminalOption
   const rule = (name: string) => style("dim", name === "" ? "─".repeat(width) : `── ${name} `.padEnd(width, "─"));
   const groups = levelGroups(table);
   const title = `${harmless(section.model)} on ${section.engine}`;
-  const left = table.columns.filter((column, i) => !shown.includes(i) && column.id !== "asked").map(({ header }) =>
-    header
-  );
+  const left = table.columns.filter((column, i) => !shown.includes(i) && column.id !== "asked")
+    .map(({ header, detail }) => header === "speed-up" ? `${header} ${detail}` : header);
   const { topics, lines } = glance(section, ranks);
   return [
     style("bold", title),
@@ -102,9 +102,7 @@ function sectionText(section: Section, { width, colour = false }: TerminalOption
       rows,
     ) => [rule(rows[0].label === "dense" ? "" : `${level(rows[0].asked)} asked`), ...rows.map(row)]),
     rule(""),
-    ...(left.length > 0
-      ? [style("dim", wrapLine(`Not shown at this width: ${[...new Set(left)].join(", ")}.`, width, "  "))]
-      : []),
+    ...(left.length > 0 ? [style("dim", wrapLine(`Not shown at this width: ${left.join("; ")}.`, width, "  "))] : []),
     ...lines.flatMap(({ level, findings }) =>
       findings.flatMap((found, i) =>
         found === null || found.best === ""

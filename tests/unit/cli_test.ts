@@ -153,7 +153,7 @@ Deno.test("createProgress() prints one plain line per event where there is no te
     "done    flap 25 % in 1 min 05 s [2/3]",
     "start   flap 50 %",
     "failed  flap 50 % (crash): gone for good [3/3]",
-    "1 cells done, 1 failed, 1 finished before in 1 min 10 s",
+    "1 cell done, 1 failed, 1 finished before in 1 min 10 s",
     "",
   ]);
 });
@@ -169,8 +169,9 @@ Deno.test("createProgress() on a terminal keeps one live line no wider than it, 
   const text = shown(EVENTS, { terminal: true });
   const live = text.split("\n").flatMap((line) => line.split("\r\x1b[K").slice(1, -1));
   assertEquals(live.includes("[1/3] flap 25 %: perplexity"), true);
+  assertStringIncludes(text, "\n[3/3]\r\x1b[K1 cell done");
   for (const line of live) assertEquals(line.length < 40, true);
-  assertEquals(text.endsWith("\r\x1b[K1 cells done, 1 failed, 1 finished before in 1 min 10 s\n"), true);
+  assertEquals(text.endsWith("\r\x1b[K1 cell done, 1 failed, 1 finished before in 1 min 10 s\n"), true);
 });
 
 Deno.test("formatSeconds() rounds before it splits", () => {

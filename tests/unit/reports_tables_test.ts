@@ -109,6 +109,13 @@ Deno.test("renderTable() fits 100 columns, has dense first and a line per level,
   // deno-lint-ignore no-control-regex
   assert(!/\u001b/.test(text));
   assertMatch(lines[at("method")], /wikitext2/);
+  const narrow = renderTable([doneRecord(), doneRecord({ method: "random", sparsity: 0.2 })], {
+    width: 72,
+    colour: false,
+  });
+  assertMatch(narrow, /^method .*wikitext2.*mean acc\.$/m);
+  assertMatch(narrow.replace(/\s+/g, " "), /Not shown at this width: .*speed-up pp512, × dense;/);
+  assert(!/\n *%/.test(narrow), "a number was parted from its unit");
   const wide = renderTable(sweepRecords(), { width: 240, colour: false });
   for (const header of ["MACs", "weights", "pp512", "arc_easy", "openbookqa", "uniform"]) {
     assertStringIncludes(wide.split("\n").find((line) => line.startsWith("method"))!, header);
