@@ -128,13 +128,13 @@ ${
       ["--executor NAME", "local: processes of this machine; slurm: tasks of a job array (default: local)"],
       ["--partition P, --gres R, --time T", "with slurm: what a cell asks for"],
       ["--max-parallel N", "with slurm: cells at once"],
-      ["--sbatch OPTIONS", 'with slurm: further options, such as "--mem=64G --exclusive"'],
+      ["--sbatch OPTIONS", 'with slurm: further options, such as "mem=64G exclusive"'],
       ["--dry-run", "with slurm: show the script, submit nothing"],
       ["--json", "progress as one JSON event per line"],
     ])
   }
 
-Lists are separated by commas. Options of a method follow a colon: --methods random,flap:structure=UL-UM,bias=true
+Lists are separated by commas. Options of a method follow a colon: --methods random,flap:structure=UL-UM,biasCompensation=true
 Without a preset or a file, throughput is measured unless --no-throughput is given, and \`out\` is results/NAME.`;
 }
 

@@ -20,8 +20,8 @@ export const FETCH_HELP = `Fetches data sets from the Hugging Face Hub into the 
 Usage: deno task bench fetch NAME[/SPLIT]...
 
 NAME is a task or a corpus, see \`bench ls tasks\`. Without SPLIT a task's scored split is fetched, and of a corpus the
-splits for evaluation and for calibration; NAME/train holds a task's few-shot examples. What is in the cache already is not fetched again, so that a run reads the
-same commit as the one before.
+splits for evaluation and for calibration; NAME/train holds a task's few-shot examples. What is in the cache already is
+not fetched again, so that a run reads the same commit as the one before.
 
 Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, as for Python`;
 

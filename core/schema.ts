@@ -157,14 +157,20 @@ export const runConfigSchema = z.strictObject({
   name: z.string().default("run").describe("title of the report"),
   paper: z.enum(PAPER_TABLES).optional().describe("published table that the report sets beside the run"),
   model: z.string().default("tiny").describe("Hugging Face folder, .gguf file, or `tiny` for the bundled model"),
-  engine: z.enum([...ENGINE_NAMES, "auto"]).default("auto").describe("engine; `auto` takes the fastest that starts"),
-  methods: z.array(methodChoiceSchema).describe("methods to compare; the dense model is always measured"),
+  engine: z.enum([...ENGINE_NAMES, "auto"]).default("auto").describe(
+    `${ENGINE_NAMES.join(", ")}; \`auto\` takes the fastest that starts`,
+  ),
+  methods: z.array(methodChoiceSchema).describe(
+    "methods to compare, see `bench ls methods`; the dense model is always measured",
+  ),
   methodFile: z.array(z.string()).min(1).optional().describe(
     "files with methods of your own, which join the others; see docs/adding-a-method.md",
   ),
   sparsity: z.array(fraction).min(1).describe("fractions of the prunable parameters to remove"),
   seeds: z.array(z.number().int().nonnegative()).min(1).default([0]).describe("one cell per seed"),
-  units: z.array(unitType).min(1).default(["ffn", "kv-groups"]).describe("unit types that may be removed"),
+  units: z.array(unitType).min(1).default(["ffn", "kv-groups"]).describe(
+    `unit types that may be removed: ${unitType.options.join(", ")}`,
+  ),
   ffnMultiple: positiveInt.default(1).describe("FFN widths are multiples of this"),
   calibration: calibrationSchema.optional().describe("defaults to the model's own corpus"),
   recover: z.enum(["none", "lora"]).optional().describe(
@@ -177,8 +183,10 @@ export const runConfigSchema = z.strictObject({
   ladder: z.boolean().default(false).describe(
     "learned methods meet the levels of the sweep in turn in one training, 1.25 times as long as one level's",
   ),
-  perplexity: z.array(perplexityChoiceSchema).default([]).describe("perplexity measurements"),
-  tasks: z.array(z.string()).default([]).describe("multiple-choice tasks"),
+  perplexity: z.array(perplexityChoiceSchema).default([]).describe(
+    "perplexity measurements; corpora: see `bench ls tasks`",
+  ),
+  tasks: z.array(z.string()).default([]).describe("multiple-choice tasks, see `bench ls tasks`"),
   limit: positiveInt.optional().describe("score only the first examples of each task"),
   numFewshot: z.number().int().nonnegative().default(0).describe("solved examples in the prompts of all tasks"),
   generate: z.array(z.string().min(1)).default([]).describe("a prompt that every model continues; give one flag each"),
