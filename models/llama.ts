@@ -17,16 +17,9 @@ import {
   type KeyValues,
   type RotaryTables,
 } from "../core/attention.ts";
+import { linear, linearLowRank, matMul2d, rmsNorm, softmaxCrossEntropy, swiGlu } from "../core/ops.ts";
 import {
-  linear,
-  linearLowRank,
-  linearTransposed,
-  matMul2d,
-  rmsNorm,
-  softmaxCrossEntropy,
-  swiGlu,
-} from "../core/ops.ts";
-import {
+  type HostTensor,
   type LayerShape,
   LINEAR_NAMES,
   type LinearName,
@@ -35,6 +28,7 @@ import {
   type WeightSource,
 } from "./config.ts";
 import { rotaryTables } from "./rope.ts";
+import { embeddingRows, uploadVocabulary, type Vocabulary, vocabularyLogits } from "./vocabulary.ts";
 
 /** A linear map on the device. */
 export interface DeviceLinear {
@@ -55,15 +49,11 @@ export interface DeviceLayer extends Record<LinearName, DeviceLinear> {
 }
 
 /** A model on the device. Free it with {@linkcode disposeModel}. */
-export interface LlamaModel {
+export interface LlamaModel extends Vocabulary {
   config: LlamaConfig;
-  /** [V, D]. */
-  embedding: tf.Tensor2D;
   layers: DeviceLayer[];
   /** [D]. */
   finalNorm: tf.Tensor1D;
-  /** [D, V]; null when tied to the embedding. */
-  head: tf.Tensor2D | null;
 }
 
 /** Masks of one layer; each multiplies what its units write, so a zero removes the unit exactly. */
@@ -107,8 +97,10 @@ const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[n
 /** Bytes read after which host copies are collected. */
 const COLLECT_BYTES = 2 ** 26;
 
-/** Reads every tensor of `source` in turn and puts it on the device; at most one host copy of a tensor exists.
- * @throws {EngineError} when the device cannot hold a tensor. */
+/** Reads every tensor of `source` in turn and puts it on the device; at most one host copy of a tensor exists. Embedding
+ * and output projection are split where they are over the engine's limit for a tensor.
+ * @throws {RangeError} when another tensor is over that limit.
+ * @throws {EngineError} when the device reported an error. */
 export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
   const { config } = source;
   const vector = (name: string) => tf.tensor1d(checked(name).data);
@@ -118,13 +110,17 @@ export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
       return tf.transpose(tf.tensor2d(data, shape as [number, number]));
     });
   let readBytes = 0;
-  function checked(name: string) {
+  function read(name: string): HostTensor {
     if (readBytes > COLLECT_BYTES) {
       collectGarbage();
       readBytes = 0;
     }
     const tensor = source.read(name);
     readBytes += tensor.data.byteLength;
+    return tensor;
+  }
+  function checked(name: string): HostTensor {
+    const tensor = read(name);
     const { maxTensorBytes } = currentEngine();
     if (tensor.data.byteLength > maxTensorBytes) {
       throw new RangeError(
@@ -135,9 +131,8 @@ export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
     return tensor;
   }
   // The largest tensors first: what their transposition takes besides is freed before the layers are there.
-  const head = config.tiedHead ? null : matrix(tensorNames.head);
-  const { shape, data } = checked(tensorNames.embedding);
-  const embedding = tf.tensor2d(data, shape as [number, number]);
+  const head = config.tiedHead ? null : uploadVocabulary(read(tensorNames.head), true);
+  const embedding = uploadVocabulary(read(tensorNames.embedding), false);
   const layers: DeviceLayer[] = [];
   for (let l = 0; l < config.layers.length; l++) {
     const linears = Object.fromEntries(LINEAR_NAMES.map((name): [LinearName, DeviceLinear] => [name, {
@@ -166,8 +161,7 @@ export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
 
 /** Every tensor of the model. */
 function modelTensors(model: LlamaModel): tf.Tensor[] {
-  const tensors: tf.Tensor[] = [model.embedding, model.finalNorm];
-  if (model.head) tensors.push(model.head);
+  const tensors: tf.Tensor[] = [...model.embedding, model.finalNorm, ...model.head ?? []];
   for (const layer of model.layers) {
     tensors.push(layer.attentionNorm, layer.ffnNorm);
     for (const { weight, bias } of deviceLinears(layer)) {
@@ -294,7 +288,7 @@ export function disposePass(pass: PassContext): void {
 
 /** Embeds token ids: [N] -> [N, D]. */
 export function embed(model: LlamaModel, tokens: Int32Array): tf.Tensor2D {
-  return tf.tidy(() => tf.gather(model.embedding, tf.tensor1d(tokens, "int32")));
+  return tf.tidy(() => embeddingRows(model.embedding, tokens));
 }
 
 /** Hidden states after the final norm: [B T, D]. Rows of padding hold values that mean nothing.
@@ -330,7 +324,7 @@ export function checkBatch(config: LlamaConfig, { tokens, batch, length, positio
 
 /** Logits: hidden [N, D] -> [N, V]. */
 export function logits(model: LlamaModel, hidden: tf.Tensor2D): tf.Tensor2D {
-  return model.head ? linear(hidden, model.head) : linearTransposed(hidden, model.embedding);
+  return vocabularyLogits(model, hidden);
 }
 
 /** Natural-log probability of one target per row, and whether it is the most probable token.

@@ -14,10 +14,12 @@ import {
 } from "./config.ts";
 import { type DeviceLayer, type DeviceLinear, type LayerMasks, type LlamaModel, mergedWeight } from "./llama.ts";
 import { type LayerPlan, plannedShapes, type PrunePlan } from "./plan.ts";
+import { uploadVocabulary } from "./vocabulary.ts";
 
 /** Where a tensor of the checkpoint lives on the device. */
 interface Located {
-  tensor: tf.Tensor;
+  /** One tensor, or consecutive rows of the checkpoint's (see `vocabulary.ts`). */
+  parts: tf.Tensor[];
   /** The linear map whose weight this is; on the device it is transposed, and low-rank updates belong to it. */
   linear?: DeviceLinear;
   /** Held as [in, out] while the checkpoint has [out, in]. */
@@ -27,17 +29,17 @@ interface Located {
 /** Every tensor of the model by its Hugging Face name. */
 function locateTensors(model: LlamaModel): Map<string, Located> {
   const located = new Map<string, Located>([
-    [tensorNames.embedding, { tensor: model.embedding, transposed: false }],
-    [tensorNames.finalNorm, { tensor: model.finalNorm, transposed: false }],
+    [tensorNames.embedding, { parts: model.embedding, transposed: false }],
+    [tensorNames.finalNorm, { parts: [model.finalNorm], transposed: false }],
   ]);
-  if (model.head) located.set(tensorNames.head, { tensor: model.head, transposed: true });
+  if (model.head) located.set(tensorNames.head, { parts: model.head, transposed: true });
   model.layers.forEach((layer, l) => {
-    located.set(tensorNames.attentionNorm(l), { tensor: layer.attentionNorm, transposed: false });
-    located.set(tensorNames.ffnNorm(l), { tensor: layer.ffnNorm, transposed: false });
+    located.set(tensorNames.attentionNorm(l), { parts: [layer.attentionNorm], transposed: false });
+    located.set(tensorNames.ffnNorm(l), { parts: [layer.ffnNorm], transposed: false });
     for (const name of LINEAR_NAMES) {
       const linear = layer[name];
-      located.set(tensorNames.weight(l, name), { tensor: linear.weight, linear, transposed: true });
-      if (linear.bias) located.set(tensorNames.bias(l, name), { tensor: linear.bias, transposed: false });
+      located.set(tensorNames.weight(l, name), { parts: [linear.weight], linear, transposed: true });
+      if (linear.bias) located.set(tensorNames.bias(l, name), { parts: [linear.bias], transposed: false });
     }
   });
   return located;
@@ -48,14 +50,25 @@ function locateTensors(model: LlamaModel): Map<string, Located> {
 export async function hostTensor(model: LlamaModel, name: string): Promise<HostTensor> {
   const found = locateTensors(model).get(name);
   if (!found) throw new RangeError(`The model has no tensor named "${name}"`);
-  const tensor = tf.tidy(() => {
-    const merged = found.linear ? mergedWeight(found.linear) : tf.clone(found.tensor);
-    return found.transposed ? tf.transpose(merged) : merged;
-  });
+  const parts = tf.tidy(() =>
+    found.parts.map((part) => {
+      const merged = found.linear ? mergedWeight(found.linear) : tf.clone(part);
+      return found.transposed ? tf.transpose(merged) : merged;
+    })
+  );
   try {
-    return { shape: [...tensor.shape], data: await tensor.data<"float32">() };
+    const [first, ...others] = await Promise.all(parts.map((part) => part.data<"float32">()));
+    if (others.length === 0) return { shape: [...parts[0].shape], data: first };
+    const data = new Float32Array(parts.reduce((sum, { size }) => sum + size, 0));
+    let start = 0;
+    for (const values of [first, ...others]) {
+      data.set(values, start);
+      start += values.length;
+    }
+    const width = parts[0].shape[1]!;
+    return { shape: [data.length / width, width], data };
   } finally {
-    tensor.dispose();
+    tf.dispose(parts);
   }
 }
 
@@ -116,6 +129,40 @@ function checkReplaced(dense: LlamaConfig, replaced: Record<string, HostTensor>)
   }
 }
 
+/** Cuts the units of `plan` out of layer after layer, and gives the configuration of what is left. */
+function createCutter(dense: LlamaConfig, plan: PrunePlan, replaced: Record<string, HostTensor>) {
+  const biases = biasesAfter(dense, replaced);
+  const config: LlamaConfig = { ...dense, biases, layers: plannedShapes(dense, plan) };
+  checkReplaced({ ...dense, biases }, replaced);
+  const replacement = (name: string) => tf.tensor(replaced[name].data, replaced[name].shape);
+  const vector = (name: string, own: tf.Tensor1D | undefined, length: number) =>
+    (name in replaced ? replacement(name) : own ? tf.clone(own) : tf.zeros([length])) as tf.Tensor1D;
+  const cutLinear = (linear: DeviceLinear, l: number, name: LinearName): DeviceLinear => {
+    const kept = keptIndices(plan.layers[l], name, config.headSize);
+    const reads = name === "output" || name === "down";
+    const weightName = tensorNames.weight(l, name);
+    const dense = weightName in replaced ? tf.transpose(replacement(weightName)) as tf.Tensor2D : mergedWeight(linear);
+    const weight = take(dense, kept, reads ? 0 : 1);
+    if (!biases.includes(name)) return { weight };
+    const bias = vector(tensorNames.bias(l, name), linear.bias, dense.shape[1]);
+    return { weight, bias: reads ? bias : take(bias, kept, 0) };
+  };
+  const cutLayer = (layer: DeviceLayer, l: number): DeviceLayer =>
+    tf.tidy(() => ({
+      ...Object.fromEntries(LINEAR_NAMES.map((name) => [name, cutLinear(layer[name], l, name)])),
+      attentionNorm: vector(tensorNames.attentionNorm(l), layer.attentionNorm, config.width),
+      ffnNorm: vector(tensorNames.ffnNorm(l), layer.ffnNorm, config.width),
+    } as unknown as tf.TensorContainer)) as unknown as DeviceLayer;
+  const vocabulary = (name: string, parts: tf.Tensor2D[], transposed: boolean) =>
+    name in replaced ? uploadVocabulary(replaced[name], transposed) : parts.map((part) => tf.clone(part));
+  const cutRest = ({ embedding, head, finalNorm }: LlamaModel) => ({
+    embedding: vocabulary(tensorNames.embedding, embedding, false),
+    finalNorm: vector(tensorNames.finalNorm, finalNorm, config.width),
+    head: head && vocabulary(tensorNames.head, head, true),
+  });
+  return { config, cutLayer, cutRest };
+}
+
 /** A smaller model with the units of `plan` alone. `model` stays as it is, and both must be freed; tensors without
  * removed units share memory with it.
  *
@@ -128,44 +175,9 @@ export function pruneModel(
   plan: PrunePlan,
   replaced: Record<string, HostTensor> = {},
 ): LlamaModel {
-  const biases = biasesAfter(model.config, replaced);
-  const config: LlamaConfig = { ...model.config, biases, layers: plannedShapes(model.config, plan) };
-  checkReplaced({ ...model.config, biases }, replaced);
-  const located = locateTensors(model);
-  const replacement = (name: string) => tf.tensor(replaced[name].data, replaced[name].shape);
-  const vector = (name: string, length: number): tf.Tensor1D => {
-    if (name in replaced) return replacement(name) as tf.Tensor1D;
-    return (located.has(name) ? tf.clone(located.get(name)!.tensor) : tf.zeros([length])) as tf.Tensor1D;
-  };
-  const matrix = (name: string): tf.Tensor2D => {
-    const { tensor, linear, transposed } = located.get(name)!;
-    if (name in replaced) return (transposed ? tf.transpose(replacement(name)) : replacement(name)) as tf.Tensor2D;
-    return linear ? mergedWeight(linear) : tf.clone(tensor) as tf.Tensor2D;
-  };
-  const cutLinear = (l: number, name: LinearName): DeviceLinear => {
-    const kept = keptIndices(plan.layers[l], name, config.headSize);
-    const reads = name === "output" || name === "down";
-    const dense = matrix(tensorNames.weight(l, name));
-    const weight = take(dense, kept, reads ? 0 : 1);
-    if (!biases.includes(name)) return { weight };
-    const bias = vector(tensorNames.bias(l, name), dense.shape[1]);
-    return { weight, bias: reads ? bias : take(bias, kept, 0) };
-  };
+  const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
   // Layer by layer, so that merged or replaced dense weights of one layer only are held besides the result.
-  const layers = model.layers.map((_, l) =>
-    tf.tidy(() => ({
-      ...Object.fromEntries(LINEAR_NAMES.map((name) => [name, cutLinear(l, name)])) as Record<LinearName, DeviceLinear>,
-      attentionNorm: vector(tensorNames.attentionNorm(l), config.width),
-      ffnNorm: vector(tensorNames.ffnNorm(l), config.width),
-    } as unknown as tf.TensorContainer)) as unknown as DeviceLayer
-  );
-  return {
-    config,
-    embedding: tf.tidy(() => matrix(tensorNames.embedding)),
-    layers,
-    finalNorm: vector(tensorNames.finalNorm, config.width),
-    head: model.head ? tf.tidy(() => matrix(tensorNames.head)) : null,
-  };
+  return { config, layers: model.layers.map(cutLayer), ...cutRest(model) };
 }
 
 /** Weights and biases of the linear maps by Hugging Face name, in host memory: what pruning and training change. */

@@ -7,8 +7,9 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { matMul2d, softmaxCrossEntropy, withGradient } from "../../core/ops.ts";
+import { softmaxCrossEntropy, withGradient } from "../../core/ops.ts";
 import { type LlamaModel, logits, type TokenBatch } from "../llama.ts";
+import { type HeadTable, headTable } from "../vocabulary.ts";
 import type { TeacherTargets } from "./teacher.ts";
 
 /** Weights of the loss terms: `a CE + b T^2 KL(teacher || student) + c mean over layers of the relative hidden error`. */
@@ -80,7 +81,7 @@ function correctedProduct(
   },
 ): tf.Tensor2D {
   const [rows, n] = ids.shape;
-  if (tf.getBackend() === "tensorflow") {
+  if (tf.getBackend() === "tensorflow" && table.rows) {
     // n rows of the head in place of another pass over the whole vocabulary.
     const taken = tf.reshape(tf.gather(table.rows, tf.reshape(ids, [-1])), [rows, n, -1]) as tf.Tensor3D;
     const sparse = tf.reshape(tf.matMul(tf.reshape(corrections, [rows, 1, n]) as tf.Tensor3D, taken), [rows, -1]);
@@ -155,21 +156,6 @@ function chunkLoss(
   return { crossEntropy, distillation, gradient: correctedProduct(gradient, { factor, corrections, ids, table }) };
 }
 
-/** The output projection as the loss uses it. */
-interface HeadTable {
-  /** [R, V] -> [R, D]. */
-  product(gradient: tf.Tensor2D): tf.Tensor2D;
-  /** [V, D]. */
-  rows: tf.Tensor2D;
-}
-
-function headOf(model: LlamaModel): HeadTable & { free(): void } {
-  const { head, embedding } = model;
-  if (!head) return { product: (g) => matMul2d(g, embedding), rows: embedding, free: () => {} };
-  const rows = tf.transpose(head);
-  return { product: (g) => matMul2d(g, rows), rows, free: () => rows.dispose() };
-}
-
 /** Targets of the scored rows. */
 export interface VocabularyTargets {
   /** Next tokens: i32 [S]. */
@@ -193,7 +179,7 @@ export function vocabularyLoss(
   return withGradient(
     { hidden },
     (save) => {
-      const table = headOf(model);
+      const table = headTable(model);
       const [s, width] = hidden.shape;
       const step = rowsAtOnce(model.config.vocabSize);
       const gradients: tf.Tensor2D[] = [];

@@ -45,9 +45,9 @@ async function trainableModel(
     tensor.dispose();
     return variables[name] as unknown as T;
   }
-  model.embedding = variable(tensorNames.embedding, model.embedding);
+  model.embedding = [variable(tensorNames.embedding, model.embedding[0])];
   model.finalNorm = variable(tensorNames.finalNorm, model.finalNorm);
-  if (model.head) model.head = variable(tensorNames.head, model.head);
+  if (model.head) model.head = [variable(tensorNames.head, model.head[0])];
   model.layers.forEach((layer, l) => {
     layer.attentionNorm = variable(tensorNames.attentionNorm(l), layer.attentionNorm);
     layer.ffnNorm = variable(tensorNames.ffnNorm(l), layer.ffnNorm);

@@ -1,0 +1,91 @@
+/** The embedding and the output projection: the two matrices with a row per token, which are held as several tensors of
+ * consecutive tokens where one would be over the engine's buffer limit.
+ *
+ * Shape legend: N rows, D width, V vocabulary; V_i tokens in the i-th part.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { currentEngine } from "../core/engine.ts";
+import { linear, linearTransposed, matMul2d } from "../core/ops.ts";
+import type { HostTensor } from "./config.ts";
+
+/** The embedding, and the output projection unless it is the embedding transposed. */
+export interface Vocabulary {
+  /** [V_i, D] each. */
+  embedding: tf.Tensor2D[];
+  /** [D, V_i] each; null when tied to the embedding. */
+  head: tf.Tensor2D[] | null;
+}
+
+/** Puts a [V, D] matrix on the device in as few and as equal parts as the engine's limit allows: [V_i, D], or [D, V_i] when
+ * `transposed`. */
+export function uploadVocabulary({ shape: [v, width], data }: HostTensor, transposed: boolean): tf.Tensor2D[] {
+  const most = Math.max(1, Math.floor(currentEngine().maxTensorBytes / (width * data.BYTES_PER_ELEMENT)));
+  const rows = Math.ceil(v / Math.ceil(v / Math.min(v, most)));
+  return Array.from({ length: Math.ceil(v / rows) }, (_, i) => {
+    const part = data.subarray(i * rows * width, (i + 1) * rows * width);
+    return tf.tidy(() => {
+      const tensor = tf.tensor2d(part, [part.length / width, width]);
+      return transposed ? tf.transpose(tensor) : tensor;
+    });
+  });
+}
+
+/** First token of each part [V_i, D]. */
+function partStarts(parts: readonly tf.Tensor2D[]): number[] {
+  let start = 0;
+  return parts.map(({ shape: [size] }) => (start += size) - size);
+}
+
+/** Rows of the embedding: token ids [N] -> [N, D]. */
+export function embeddingRows(parts: readonly tf.Tensor2D[], tokens: Int32Array): tf.Tensor2D {
+  if (parts.length === 1) return tf.gather(parts[0], tf.tensor1d(tokens, "int32"));
+  return tf.tidy(() => {
+    const starts = partStarts(parts);
+    const partOf = Array.from(tokens, (id) => starts.findLastIndex((start) => start <= id));
+    // Part by part, then back to the order of the tokens.
+    const places = new Int32Array(tokens.length);
+    let placed = 0;
+    const rows = parts.flatMap((part, p) => {
+      const at = [...tokens.keys()].filter((i) => partOf[i] === p);
+      for (const i of at) places[i] = placed++;
+      return at.length === 0 ? [] : [tf.gather(part, tf.tensor1d(at.map((i) => tokens[i] - starts[p]), "int32"))];
+    });
+    return tf.gather(tf.concat2d(rows, 0), tf.tensor1d(places, "int32"));
+  });
+}
+
+/** Logits: hidden [N, D] -> [N, V]. */
+export function vocabularyLogits({ embedding, head }: Vocabulary, hidden: tf.Tensor2D): tf.Tensor2D {
+  const scores = () =>
+    head ? head.map((part) => linear(hidden, part)) : embedding.map((part) => linearTransposed(hidden, part));
+  return (head ?? embedding).length === 1 ? scores()[0] : tf.tidy(() => tf.concat2d(scores(), 1));
+}
+
+/** The output projection as the gradient of the loss uses it; free it when done. */
+export interface HeadTable {
+  /** Gradient of the logits to that of the hidden states: [R, V] -> [R, D]. */
+  product(gradient: tf.Tensor2D): tf.Tensor2D;
+  /** [V, D]; null when held in parts. */
+  rows: tf.Tensor2D | null;
+  free(): void;
+}
+
+/** The output projection with a token's weights in a row. */
+export function headTable({ embedding, head }: Vocabulary): HeadTable {
+  const parts = head ? head.map((part) => tf.transpose(part)) : embedding;
+  const free = () => {
+    if (head) tf.dispose(parts);
+  };
+  if (parts.length === 1) return { product: (gradient) => matMul2d(gradient, parts[0]), rows: parts[0], free };
+  const starts = partStarts(parts);
+  return {
+    product: (gradient) =>
+      tf.tidy(() =>
+        tf.addN(parts.map((part, i) => matMul2d(tf.slice(gradient, [0, starts[i]], [-1, part.shape[0]]), part)))
+      ),
+    rows: null,
+    free,
+  };
+}

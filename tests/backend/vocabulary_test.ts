@@ -1,0 +1,112 @@
+/** Models whose embedding and output projection are over the engine's limit for one tensor, against the same unsplit. */
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import type { Engine } from "../../core/engine.ts";
+import { expectedTensors, type LlamaConfig, tensorNames } from "../../models/config.ts";
+import { generateTokens } from "../../models/generate.ts";
+import { disposeModel, forward, type LlamaModel, logits, targetLogProbs, uploadModel } from "../../models/llama.ts";
+import { densePlan } from "../../models/plan.ts";
+import { hostTensor, pruneModel } from "../../models/surgery.ts";
+import { toySource, toyTokens } from "../../models/toy.ts";
+import { batchGradients } from "../../models/training/gradients.ts";
+import { nextTokens, windowBatch } from "../../models/training/loss.ts";
+import { teacherTargets } from "../../models/training/teacher.ts";
+import { assertClose, testOnEngines } from "./engines.ts";
+import { toyWindows } from "./method_context.ts";
+
+/** The largest linear map of the toy model, 32 x 32; the vocabulary of 61 x 32 takes 7808 bytes. */
+const LIMIT_BYTES = 4096;
+const VARIANTS: Record<string, Partial<LlamaConfig>> = { "a tied head": {}, "an untied head": { tiedHead: false } };
+
+/** Uploads each variant twice: as it is, and in parts. */
+async function bothWays(
+  engine: Engine,
+  run: (whole: LlamaModel, split: LlamaModel, variant: string) => Promise<void>,
+): Promise<void> {
+  for (const [variant, config] of Object.entries(VARIANTS)) {
+    const source = toySource({ ...config, seed: 4 });
+    const whole = await uploadModel(source);
+    engine.maxTensorBytes = LIMIT_BYTES;
+    const split = await uploadModel(source);
+    assertEquals([whole, split].map(({ embedding }) => embedding.map(({ shape }) => shape[0])), [[61], [31, 30]]);
+    assertEquals(split.head?.map(({ shape }) => shape), config.tiedHead === false ? [[32, 31], [32, 30]] : undefined);
+    await run(whole, split, variant);
+    engine.maxTensorBytes = Infinity;
+    disposeModel(whole);
+    disposeModel(split);
+  }
+}
+
+testOnEngines("a split vocabulary gives the logits, log-probabilities and texts of the whole one", async (engine) => {
+  await bothWays(engine, async (whole, split, variant) => {
+    const batch = windowBatch([Int32Array.from({ length: 61 }, (_, i) => 7 * i % 61), toyTokens({ count: 61 })]);
+    const outputs = [];
+    for (const model of [whole, split]) {
+      const hidden = forward(model, batch);
+      const scores = logits(model, hidden);
+      const { logProbs, isGreedy } = await targetLogProbs(model, hidden, batch.tokens, { rowsAtOnce: 50 });
+      const [states, values] = [await hidden.data(), await scores.data()];
+      tf.dispose([hidden, scores]);
+      const prompts = [[3, 60, 30], [31, 5]];
+      const texts = await generateTokens(model, prompts, { maxTokens: 5, top: 2 });
+      outputs.push({ states, values, logProbs, isGreedy, ids: texts.map((text) => text.map(({ id }) => id)) });
+    }
+    const [expected, actual] = outputs;
+    assertEquals(actual.states, expected.states, "rows of the embedding are copied");
+    assertClose(actual.values, expected.values, {}, `logits with ${variant}`);
+    assertClose(actual.logProbs, expected.logProbs, {}, `log-probabilities with ${variant}`);
+    assertEquals([actual.isGreedy, actual.ids], [expected.isGreedy, expected.ids]);
+  });
+});
+
+testOnEngines("a split vocabulary gives the loss and the gradients of the whole one", async (engine) => {
+  await bothWays(engine, async (whole, split, variant) => {
+    const windows = toyWindows(2, 9);
+    const results = [];
+    for (const model of [whole, split]) {
+      const targets = [];
+      for (const window of windows) {
+        targets.push(await teacherTargets(whole, windowBatch([window]), { topK: 5, temperature: 1 }));
+      }
+      const mask = tf.tensor1d(Float32Array.from({ length: 24 }, (_, j) => 0.5 + j / 24));
+      const weights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1, hidden: 0 };
+      const masks = [{ ffn: mask }, {}];
+      results.push(await batchGradients({ model, masks, windows, targets, weights, variables: [mask] }));
+      mask.dispose();
+    }
+    const [expected, actual] = results;
+    assert(Math.hypot(...expected.gradients[0]) > 1e-4, "the gradient is zero");
+    assert(nextTokens(windowBatch(windows)).some((id) => id > 31), "no target lies in the second part");
+    assertClose(actual.gradients[0], expected.gradients[0], { atol: 1e-6, rtol: 1e-3 }, `gradient with ${variant}`);
+    assertClose([actual.terms.total], [expected.terms.total], {}, `loss with ${variant}`);
+  });
+});
+
+testOnEngines("a split vocabulary is read back, pruned and replaced as one tensor", async (engine) => {
+  await bothWays(engine, async (_, split) => {
+    const source = toySource({ ...split.config, seed: 4 });
+    const other = toySource({ ...split.config, seed: 5 });
+    for (
+      const name of [tensorNames.embedding, tensorNames.head].filter((name) => expectedTensors(split.config).has(name))
+    ) {
+      assertEquals(await hostTensor(split, name), source.read(name));
+      const pruned = pruneModel(split, densePlan(split.config));
+      assertEquals(await hostTensor(pruned, name), source.read(name));
+      const replaced = pruneModel(split, densePlan(split.config), { [name]: other.read(name) });
+      assertEquals(replaced.embedding.length, 2);
+      assertEquals(await hostTensor(replaced, name), other.read(name));
+      [pruned, replaced].forEach(disposeModel);
+    }
+  });
+});
+
+testOnEngines("a linear map over the limit is refused with its name", async (engine) => {
+  engine.maxTensorBytes = LIMIT_BYTES - 1;
+  const before = tf.engine().startScope();
+  await assertRejects(
+    () => uploadModel(toySource()),
+    RangeError,
+    '"model.layers.0.self_attn.q_proj.weight" takes 4096 bytes: this device holds at most 4095',
+  );
+  tf.engine().endScope(before);
+});
