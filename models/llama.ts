@@ -308,7 +308,8 @@ export function forward(model: LlamaModel, input: TokenBatch, options: ForwardOp
   });
 }
 
-/** @throws {RangeError} when the batch does not fit the model. */
+/** Checks lengths and token ids.
+ * @throws {RangeError} when the batch does not fit the model. */
 export function checkBatch(config: LlamaConfig, { tokens, batch, length, positions, segments }: TokenBatch): void {
   for (const [name, array] of Object.entries({ tokens, positions, segments })) {
     if (array && array.length !== batch * length) {
