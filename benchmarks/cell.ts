@@ -25,7 +25,7 @@ import { canonicalJson } from "./cells.ts";
 import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
 import { climb, type LevelGiven, type Rung } from "./ladder.ts";
-import { checkpointPlace, compensation, recover, type StageHost, trainingWindows } from "./learning.ts";
+import { checkpointPlace, compensation, recover, type StageHost, type TrainingData, trainingData } from "./learning.ts";
 import { peakMemory, residentMemoryBytes } from "./memory.ts";
 import { reloadMethodFile } from "./method_file.ts";
 import { measureTask, type ScoredExample } from "./multiple_choice.ts";
@@ -133,7 +133,7 @@ export interface Loaded {
 }
 
 /** What pruning gives besides the model. */
-type Pruned = Pick<Measured, "plan" | "calibrationData" | "training" | "trainingData">;
+type Pruned = Pick<Measured, "plan" | "calibrationData" | "training" | keyof TrainingData["use"]>;
 
 /** The model that the cell asks for; `dense` itself where nothing is pruned. `changed` says whether its weights are others
  * than the dense model's. */
@@ -148,7 +148,7 @@ export async function pruneCell(
   const method = getMethod(choice.id);
   const target = resolveTarget(dense.config, { sparsity, units, ffnMultiple });
   const calibration = method.needs.calibration || cell.compensate ? await calibrate(cell, tokenizer, data) : null;
-  const training = await trainingWindows(cell, tokenizer, data);
+  const training = await trainingData(cell, tokenizer, data);
   host.report("prune");
   const windows = calibration?.windows ?? [];
   const scope = { weights: source.origin.sha256, engine: engine.name, seed, calibration: windows };
@@ -159,7 +159,7 @@ export async function pruneCell(
   };
   const work: PruneWork = { cell, method, target, dense, stage, calibration: windows, folder: runPaths(out).cache };
   const { model, plan, reports, changed } = method.kind === "learned"
-    ? await pruneLearned(work, training?.windows ?? [], canonicalJson({ ...scope, calibration: hashWindows(windows) }))
+    ? await pruneLearned(work, training, canonicalJson({ ...scope, calibration: hashWindows(windows) }))
     : await pruneOnce(work, training?.windows, host);
   checkBudget(method.id, modelSize(model.config, dense.config).prunableParameters, target.budgetParameters);
   return {
@@ -168,7 +168,7 @@ export async function pruneCell(
     plan,
     calibrationData: calibration?.dataset ?? null,
     ...reports.length > 0 && { training: reports },
-    ...training && { trainingData: training.dataset },
+    ...training?.use,
   };
 }
 
@@ -213,12 +213,12 @@ async function pruneOnce(
 /** Lets a learned method run, once or along a ladder. `key` names what the result depends on besides the cell. */
 async function pruneLearned(
   work: PruneWork,
-  windows: Int32Array[],
+  data: TrainingData | null,
   key: string,
 ): Promise<Rung & { changed: boolean }> {
   const { cell, method, dense, target, stage, calibration, folder } = work;
   const { ladder, training } = cell;
-  if (!training) throw new UsageError(`Method "${method.id}" learns: its cell needs "training"`);
+  if (!training || !data) throw new UsageError(`Method "${method.id}" learns: its cell needs "training"`);
   const prune = ({ base, prefix, cell, target, calibrationShare, ...given }: LevelGiven) => {
     const own: StageHost = { ...stage, remember: (name, compute) => stage.remember(prefix + name, compute) };
     const learning: LearningContext = {
@@ -230,8 +230,9 @@ async function pruneLearned(
     const seen = calibration.slice(0, Math.ceil(calibrationShare * calibration.length));
     return method.prune({ ...contextOf({ ...work, stage: own, calibration: seen }, base), target, learning });
   };
+  const { windows, domains } = data;
   if (ladder) {
-    const rung = await climb({ cell: { ...cell, ladder, training }, dense, windows, key, folder, prune });
+    const rung = await climb({ cell: { ...cell, ladder, training }, dense, windows, domains, key, folder, prune });
     return { ...rung, changed: true };
   }
   const result = await prune({
@@ -239,6 +240,7 @@ async function pruneLearned(
     target,
     options: training,
     windows,
+    domains,
     calibrationShare: 1,
     cell,
     prefix: "",

@@ -36,7 +36,8 @@ const LISTS: Record<string, () => string | Promise<string>> = {
       const lines = fields.map(([name, field]) => {
         const values = innermost(field) as { options?: unknown[] };
         const choice = values.options ? `; one of ${values.options.join(", ")}` : "";
-        return `    ${name}=${JSON.stringify(defaults[name])}  ${field.description ?? ""}${choice}`;
+        const fallback = JSON.stringify(defaults[name]);
+        return `    ${name}${fallback ? `=${fallback}` : ""}  ${field.description ?? ""}${choice}`;
       });
       return [id, `  ${summary}`, `  ${source}`, ...lines].join("\n");
     }).join("\n\n");

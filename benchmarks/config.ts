@@ -80,13 +80,18 @@ export function describeFlag(key: Key): { description: string; fallback?: string
   };
 }
 
-/** `steps=200,batch=4` -> an object. */
+/** `steps=200,domains.c4=0.3` -> `{ steps: 200, domains: { c4: 0.3 } }`. */
 function parseAssignments(text: string): unknown {
+  const settings = list(text).map((part) => {
+    const [, outer, inner, value] = /^([^=.]+)(?:[.]([^=]+))?=(.*)$/.exec(part) ?? [];
+    if (outer === undefined) throw new UsageError(`"${part}" is not a setting: write KEY=VALUE,KEY=VALUE`);
+    return { outer, inner, value: number(value) };
+  });
   return Object.fromEntries(
-    list(text).map((part) => {
-      const [, key, value] = /^([^=]+)=(.*)$/.exec(part) ?? [];
-      if (key === undefined) throw new UsageError(`"${part}" is not a setting: write KEY=VALUE,KEY=VALUE`);
-      return [key, number(value)];
+    [...Map.groupBy(settings, ({ outer }) => outer)].map(([outer, all]) => {
+      const last = all[all.length - 1];
+      if (last.inner === undefined) return [outer, last.value];
+      return [outer, Object.fromEntries(all.map(({ inner, value }) => [inner, value]))];
     }),
   );
 }

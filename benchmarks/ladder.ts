@@ -21,6 +21,7 @@ import { disposeModel, type LlamaModel } from "../models/llama.ts";
 import { composePlans, densePlan, type PrunePlan } from "../models/plan.ts";
 import { linearTensors, pruneModel, replaceLinears } from "../models/surgery.ts";
 import { type BudgetTarget, resolveTarget, targetFrom } from "../models/target.ts";
+import type { Domain } from "../models/training/domains.ts";
 import { loadSnapshot, saveSnapshot } from "../models/training/checkpoint.ts";
 import { canonicalJson } from "./cells.ts";
 
@@ -44,6 +45,8 @@ export interface LevelGiven {
   options: TrainingOptions;
   /** Its windows. */
   windows: Int32Array[];
+  /** What they were drawn from, with as many windows each. */
+  domains?: Domain[];
   /** Part of the calibration windows that the method sees. */
   calibrationShare: number;
   /** The cell of this level, for names of files. */
@@ -59,6 +62,8 @@ export interface Ladder {
   dense: LlamaModel;
   /** Training windows of the whole ladder, {@linkcode ladderSteps} batches. */
   windows: Int32Array[];
+  /** What they were drawn from, with as many windows each. */
+  domains?: Domain[];
   /** Names everything that the result depends on and the cell does not: weights, calibration data. */
   key: string;
   /** Folder for the levels. */
@@ -109,7 +114,7 @@ async function reach(ladder: Ladder, i: number): Promise<Rung> {
 
 /** From the level before to level `i`. */
 async function step(ladder: Ladder, i: number): Promise<Rung> {
-  const { cell, dense, windows, prune } = ladder;
+  const { cell, dense, windows, domains, prune } = ladder;
   const { ladder: levels, training: { batch, steps } } = cell;
   const before = await reach(ladder, i - 1);
   try {
@@ -120,6 +125,7 @@ async function step(ladder: Ladder, i: number): Promise<Rung> {
       target: i === 0 ? target : targetFrom(before.model.config, target),
       options: { ...cell.training, steps: to - from },
       windows: windows.slice(from * batch, to * batch),
+      domains: domains?.map((one) => ({ ...one, windows: one.windows.slice(from * batch, to * batch) })),
       calibrationShare: i === 0 ? 1 : CALIBRATION_SHARE,
       cell: { ...cell, sparsity: levels[i] },
       prefix: i === 0 ? "" : `${canonicalJson(cell.method)} after ${levels.slice(0, i)} of ${levels}: `,

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { createRng } from "../core/rng.ts";
-import type { Cell, DatasetUse, TrainingReport } from "../core/schema.ts";
+import type { Cell, DatasetUse, DoneRecord, TrainingReport } from "../core/schema.ts";
 import type { Tokenizer } from "../core/tokenizer.ts";
 import { drawCalibration } from "../datasets/calibration.ts";
 import { getCorpus } from "../datasets/mod.ts";
@@ -13,8 +13,10 @@ import type { LearningContext, MethodContext, Statistics } from "../methods/defi
 import type { LlamaModel } from "../models/llama.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import type { CheckpointPlace } from "../models/training/checkpoint.ts";
+import { createMix, type Domain, drawWindows } from "../models/training/domains.ts";
 import { compensate, gramMatrices } from "../models/training/least_squares.ts";
 import { recoverModel } from "../models/training/recover.ts";
+import { trainingParts } from "./cells.ts";
 import { ladderSteps } from "./ladder.ts";
 
 /** Steps from one snapshot of a training run to the next. */
@@ -23,23 +25,51 @@ const SNAPSHOT_STEPS = 25;
 /** What a stage needs from the process of its cell. */
 export type StageHost = Pick<MethodContext<unknown>, "remember" | "report" | "signal">;
 
-/** Training windows of a cell: `steps * batch` windows (a ladder's for its levels together) at seeded places of the corpus's calibration split, drawn apart
- * from the calibration windows; the same for every method of a comparison. Null where nothing trains. */
-export async function trainingWindows(
-  { training, calibration, seed, ladder }: Cell,
+/** Part of a domain's records, the last ones, that nothing is trained on, and windows that are drawn from them. */
+const [HELD_OUT, HELD_OUT_WINDOWS] = [0.05, 8];
+
+/** What the cells of a run train on. */
+export interface TrainingData {
+  /** In order; the same for every method of a comparison. */
+  windows: Int32Array[];
+  /** What the windows were drawn from, where it is several corpora. */
+  domains?: Domain[];
+  /** For the record. */
+  use: Pick<DoneRecord, "trainingData" | "trainingDomains">;
+}
+
+/** Training windows of a cell: `steps * batch` windows (a ladder's for its levels together) at seeded places of the
+ * corpus's calibration split, drawn apart from the calibration windows; with domains each window draws its corpus by their
+ * parts. Null where nothing trains.
+ * @throws {UsageError} when a corpus is unknown, or its data are missing or too short. */
+export async function trainingData(
+  cell: Cell,
   tokenizer: Tokenizer,
   data?: string,
-): Promise<{ windows: Int32Array[]; dataset: DatasetUse } | null> {
+): Promise<TrainingData | null> {
+  const { training, seed, ladder } = cell;
   if (!training) return null;
-  return await drawCalibration({
-    corpus: getCorpus(training.corpus ?? calibration.corpus),
-    tokenizer,
-    sequences: (ladder ? ladderSteps(training.steps) : training.steps) * training.batch,
-    tokens: training.tokens,
-    seed,
-    stream: "training",
-    data,
-  });
+  const { tokens } = training;
+  const sequences = (ladder ? ladderSteps(training.steps) : training.steps) * training.batch;
+  const parts = trainingParts(cell);
+  if (!training.domains) {
+    const corpus = getCorpus(parts[0].corpus);
+    const drawn = await drawCalibration({ corpus, tokenizer, sequences, tokens, seed, stream: "training", data });
+    return { windows: drawn.windows, use: { trainingData: drawn.dataset } };
+  }
+  const domains: Domain[] = [];
+  const trainingDomains: DatasetUse[] = [];
+  for (const { corpus: name, part: weight } of parts) {
+    const common = { corpus: getCorpus(name), tokenizer, tokens, seed, data };
+    const train = { sequences, part: [0, 1 - HELD_OUT], stream: `training ${name}` } as const;
+    const rest = { sequences: HELD_OUT_WINDOWS, part: [1 - HELD_OUT, 1], stream: `held out ${name}` } as const;
+    const { windows, dataset } = await drawCalibration({ ...common, ...train });
+    const { windows: heldOut } = await drawCalibration({ ...common, ...rest });
+    domains.push({ name, weight, windows, heldOut });
+    trainingDomains.push(dataset);
+  }
+  const windows = drawWindows(createMix(domains), domains, sequences, createRng(seed, "training domains"));
+  return { windows, domains, use: { trainingDomains } };
 }
 
 /** Where a cell's training keeps its snapshots: a folder of its own, so that a stopped cell goes on. */

@@ -18,7 +18,14 @@ import { getMethod, parseOptions } from "../methods/mod.ts";
 import type { LlamaConfig } from "../models/config.ts";
 import { openModel } from "../models/load.ts";
 import { resolveTarget } from "../models/target.ts";
-import { calibrationUse, expandCells, type Fingerprint, type PlannedCell, trainingUse } from "./cells.ts";
+import {
+  calibrationUse,
+  expandCells,
+  type Fingerprint,
+  type PlannedCell,
+  trainingParts,
+  trainingUse,
+} from "./cells.ts";
 import { resolveNames } from "./config.ts";
 import { probeEngine } from "./engine_probe.ts";
 import { loadMethodFile } from "./method_file.ts";
@@ -42,6 +49,7 @@ export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) =
   });
   const config = { ...resolved, calibration: resolved.calibration ?? defaultCalibration(resolved) };
   checkLadder(config);
+  checkDomains(config);
   const engine = await chooseEngine(config.engine, onEvent);
   const { source, tokenizer } = await openModel(config.model);
   const weights = source.origin.sha256;
@@ -121,6 +129,24 @@ export function checkLevels({ sparsity, units, ffnMultiple, methods }: Levels, m
   }
 }
 
+/** Domains replace the corpus, and there is something to choose between.
+ * @throws {UsageError} otherwise. */
+function checkDomains({ training, methods }: RunConfig): void {
+  const { domains, corpus } = training ?? {};
+  if (!domains) {
+    const choosing = methods.find(({ options: { domainSteps } }) => domainSteps !== undefined);
+    if (!choosing) return;
+    throw new UsageError(
+      `${choosing.id}:domainSteps needs training.domains: give --training domains.CORPUS=PART for two or more, or leave it out`,
+    );
+  }
+  const count = Object.keys(domains).length;
+  if (count < 2) throw new UsageError(`training.domains must name two corpora or more: current ${count}`);
+  if (corpus !== undefined) {
+    throw new UsageError(`training.corpus and training.domains exclude each other: leave out corpus=${corpus}`);
+  }
+}
+
 /** Finds out before any cell whether the engine starts. */
 async function chooseEngine(asked: RunConfig["engine"], onEvent: (event: SweepEvent) => void): Promise<EngineName> {
   const { name, note } = await probeEngine(asked);
@@ -142,8 +168,9 @@ async function hashData(config: SweepPlan["config"]): Promise<Record<string, str
     uses[calibrationUse(config)] = (await loadCorpus(corpus, { data, split: "calibration" })).dataset;
   }
   if (config.recover === "lora" || config.methods.some(({ id }) => learns(id))) {
-    const corpus = getCorpus(config.training?.corpus ?? config.calibration.corpus);
-    uses[trainingUse(config)] = (await loadCorpus(corpus, { data, split: "calibration" })).dataset;
+    for (const { corpus } of trainingParts(config)) {
+      uses[trainingUse(corpus)] = (await loadCorpus(getCorpus(corpus), { data, split: "calibration" })).dataset;
+    }
   }
   for (const { corpus, split } of config.perplexity) {
     const { dataset } = await loadCorpus(getCorpus(corpus), { data, split });

@@ -3,6 +3,9 @@
  * @module
  */
 import { z } from "zod";
+import { trainingReportSchema, trainingSchema } from "./schema_training.ts";
+
+export * from "./schema_training.ts";
 
 /** Version of {@linkcode cellRecordSchema}. Records of version 1, which had no checksum, are read as well; those of
  * other versions are refused by name. */
@@ -81,60 +84,6 @@ export const calibrationSchema = z.strictObject({
   sequences: positiveInt.default(32).describe("number of windows"),
   tokens: positiveInt.default(128).describe("window length in tokens"),
 });
-
-/** What learns and how, the same for learned masks and for the recovery of any pruned model. */
-export const trainingSchema = z.strictObject({
-  corpus: z.string().optional().describe("corpus whose calibration split is learned from; defaults to calibration's"),
-  steps: positiveInt.default(100).describe("optimiser steps, learning and recovery together"),
-  batch: positiveInt.default(2).describe("windows in a step"),
-  tokens: z.number().int().min(2).default(256).describe("window length in tokens"),
-  microBatch: positiveInt.optional().describe("windows on the device at once; all when absent"),
-  rank: z.number().int().nonnegative().default(8).describe("rank of the LoRA adapters on all linear maps; 0: none"),
-  alpha: z.number().positive().default(16).describe("adapters are scaled by alpha / rank"),
-  learningRate: z.number().positive().default(5e-3).describe("peak rate of the adapters (AdamW, betas 0.9 and 0.99)"),
-  warmup: fraction.default(0.06).describe("part of the steps over which the rate rises; a cosine follows"),
-  finalRate: z.number().min(0).max(1).default(0.1).describe("rate at the end as a fraction of the peak"),
-  clipNorm: z.number().positive().default(1).describe("largest global norm of the adapters' gradient"),
-  crossEntropy: z.number().min(0).default(0.5).describe("weight of the cross entropy with the next token"),
-  distillation: z.number().min(0).default(0.5).describe("weight of KL(dense model || student)"),
-  temperature: z.number().positive().default(1).describe("softens both distributions of the KL"),
-  hidden: z.number().min(0).default(0).describe("weight of the relative error of the hidden states"),
-  teacherTokens: positiveInt.default(64).describe("most probable tokens kept of the dense model's distribution"),
-});
-/** What learns and how. */
-export type TrainingOptions = z.infer<typeof trainingSchema>;
-
-/** One step of training. */
-export const curveRowSchema = z.strictObject({
-  step: z.number(),
-  loss: z.number(),
-  crossEntropy: z.number().describe("nats per token"),
-  distillation: z.number().describe("nats per token"),
-  hidden: z.number().describe("relative squared error"),
-  gradientNorm: z.number().describe("of the adapters, before clipping"),
-  seconds: z.number().describe("since the stage began"),
-  memoryBytes: z.number().describe("resident memory"),
-  budget: z.number().optional().describe("fraction of the resource that may stay"),
-  retained: z.number().optional().describe("fraction that stays"),
-  removed: z.record(z.string(), z.number()).optional().describe("units removed per layer, mean over layers"),
-  duals: z.record(z.string(), z.number()).optional(),
-  swaps: z.number().optional().describe("units that came back in this step"),
-  residual: z.number().optional().describe("largest bottom-k of a layer as a fraction of its importance"),
-});
-/** One step of training. */
-export type CurveRow = z.infer<typeof curveRowSchema>;
-
-/** A stretch of training that ended. */
-export const trainingReportSchema = z.strictObject({
-  stage: z.enum(["learning", "recovery"]),
-  level: z.number().optional().describe("sparsity that this stretch of a ladder led to"),
-  steps: z.number(),
-  tokens: z.number().describe("tokens read in these steps"),
-  seconds: z.number(),
-  curve: z.array(curveRowSchema).describe("every step; of more than 5000 so many, evenly spaced"),
-});
-/** A stretch of training that ended. */
-export type TrainingReport = z.infer<typeof trainingReportSchema>;
 
 /** A throughput measurement. */
 export const throughputChoiceSchema = z.strictObject({
@@ -374,6 +323,7 @@ export const doneRecordSchema = z.strictObject({
   calibrationData: datasetUseSchema.nullable(),
   training: z.array(trainingReportSchema).optional().describe("stages of learning and recovery, in order"),
   trainingData: datasetUseSchema.optional(),
+  trainingDomains: z.array(datasetUseSchema).optional().describe("in place of `trainingData` where there are domains"),
   perplexity: z.array(perplexityResultSchema),
   tasks: z.array(taskResultSchema),
   throughput: z.array(throughputResultSchema),

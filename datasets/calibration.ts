@@ -23,6 +23,8 @@ export interface CalibrationOptions {
   seed: number;
   /** Folder with data sets. */
   data?: string;
+  /** Where the records begin and end from which windows come, as parts of all records; all by default. */
+  part?: readonly [from: number, to: number];
   /** Random stream: windows of another one are drawn apart; `calibration` by default. */
   stream?: string;
 }
@@ -37,9 +39,10 @@ function slice(ids: readonly number[], tokens: number, rng: Rng): Int32Array {
  * text, or, where the corpus has no calibration joiner, of random records that are longer than a window.
  * @throws {UsageError} when the text is shorter than a window. */
 export async function drawCalibration(
-  { corpus, tokenizer, sequences, tokens, seed, data, stream = "calibration" }: CalibrationOptions,
+  { corpus, tokenizer, sequences, tokens, seed, data, part = [0, 1], stream = "calibration" }: CalibrationOptions,
 ): Promise<{ windows: Int32Array[]; dataset: DatasetUse }> {
-  const { texts, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
+  const { texts: all, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
+  const texts = all.slice(...part.map((share) => Math.round(share * all.length)));
   const rng = createRng(seed, stream);
   const tooShort = () =>
     new UsageError(

@@ -10,6 +10,7 @@ import type { LlamaModel } from "../models/llama.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
 import type { CheckpointPlace } from "../models/training/checkpoint.ts";
+import type { Domain } from "../models/training/domains.ts";
 import type { StudentOptions } from "../models/training/student.ts";
 
 /** Named f32 arrays, such as one score vector per layer. */
@@ -21,6 +22,8 @@ export interface LearningContext {
   options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: Int32Array[];
+  /** What `windows` were drawn from, where the data are of several domains; each can fill all steps alone. */
+  domains?: Domain[];
   /** The model to distil from, where `model` is not the dense one: it was pruned before. */
   teacher?: LlamaModel;
   /** Where to keep snapshots; without it a stopped run begins again. */
@@ -81,7 +84,7 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
     /** Whether the engine must have gradients. */
     gradients: boolean;
   };
-  /** Strict schema of the options; each has a default and a description. */
+  /** Strict schema of the options; each has a description and may be left out. */
   options: Schema;
   /** Whether these options always give equal widths in every layer. */
   uniformLayers(options: z.infer<Schema>): boolean;

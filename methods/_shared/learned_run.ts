@@ -10,6 +10,7 @@ import { pruneModel } from "../../models/surgery.ts";
 import { mergedTensors } from "../../models/training/merge.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
 import {
+  type DomainLoading,
   finishRun,
   type FoundRun,
   keepSnapshot,
@@ -23,11 +24,12 @@ import type { LearningContext, MethodContext, PruneResult } from "../define.ts";
 import { removedUnits, unitAxes } from "./learned_units.ts";
 import { mean } from "./maskprune_prox.ts";
 
-/** Starts the run of method `name` on the dense model.
+/** Starts the run of method `name` on the dense model; with `loading`, windows are drawn while it learns.
  * @throws {UsageError} when the learning context does not fit. */
 export function startLearning(
   context: MethodContext<unknown>,
   name: string,
+  loading?: DomainLoading,
 ): Promise<{ run: TrainingRun; found: FoundRun | null }> {
   const { learning, model, target, seed, options, signal, report, remember } = context;
   if (!learning) throw new RangeError(`Method "${name}" learns: it needs a learning context`);
@@ -36,6 +38,7 @@ export function startLearning(
     teacher: learning.teacher ?? model,
     options: learning.options,
     windows: learning.windows,
+    loading,
     rng: context.rng("adapters"),
     key: JSON.stringify({ name, options, target, seed }),
     checkpoint: learning.checkpoint,

@@ -10,7 +10,9 @@ import type { StepResult } from "./student.ts";
 const ROWS = 5000;
 
 /** What a step adds to its row besides loss and time. */
-export type StepNotes = Partial<Pick<CurveRow, "budget" | "retained" | "removed" | "duals" | "swaps" | "residual">>;
+export type StepNotes = Partial<
+  Pick<CurveRow, "budget" | "retained" | "removed" | "duals" | "swaps" | "residual" | "domains">
+>;
 
 /** A growing curve. */
 export interface Curve {
@@ -37,7 +39,7 @@ export function createCurve(earlier: CurveRow[] = []): Curve {
   return {
     rows,
     seconds,
-    add: (step, { terms, gradientNorm }, { budget, retained, removed, duals, swaps, residual } = {}) => {
+    add: (step, { terms, gradientNorm }, { budget, retained, removed, duals, swaps, residual, domains } = {}) => {
       const row: CurveRow = {
         step,
         loss: short(terms.total),
@@ -53,6 +55,7 @@ export function createCurve(earlier: CurveRow[] = []): Curve {
         ...duals && { duals: shortAll(duals) },
         ...swaps !== undefined && { swaps },
         ...residual !== undefined && { residual: short(residual) },
+        ...domains && { domains: shortAll(domains) },
       };
       rows.push(row);
       return row;

@@ -10,6 +10,7 @@ import type { HostTensor } from "../config.ts";
 import type { LlamaModel } from "../llama.ts";
 import { type CheckpointPlace, loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot } from "./checkpoint.ts";
 import { createCurve, type Curve, type StepNotes, trainingReport } from "./curve.ts";
+import { createMix, type Domain, type DomainMix, drawWindows, heldOutLosses, updateWeights } from "./domains.ts";
 import { exportOptimizer, importOptimizer, readTensors, writeVariable } from "./optimizer.ts";
 import {
   createStudent,
@@ -20,7 +21,17 @@ import {
   type StudentOptions,
   studentStep,
 } from "./student.ts";
-import { hashWindows, openTeacher, type TeacherFeed, type TeacherSource } from "./teacher.ts";
+import { hashWindows, onlineTeacher, openTeacher, type TeacherFeed, type TeacherSource } from "./teacher.ts";
+
+/** How windows are drawn from domains while a run learns. */
+export interface DomainLoading {
+  /** At least two. */
+  domains: readonly Domain[];
+  /** Steps from one update of their weights to the next. */
+  everySteps: number;
+  /** The random stream `name`. */
+  rng(name: string): Rng;
+}
 
 /** What {@linkcode startRun} is given. */
 export interface RunOptions {
@@ -32,6 +43,8 @@ export interface RunOptions {
   options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: readonly Int32Array[];
+  /** Windows come from here instead. */
+  loading?: DomainLoading;
   /** Draws the adapters. */
   rng: Rng;
   /** Names the run: a snapshot of a run with another key is not used. */
@@ -54,6 +67,8 @@ export interface TrainingRun {
   feed: TeacherFeed | null;
   /** What learns; a method may put a smaller one in its place. */
   student: Student;
+  /** Where the drawing from domains is; null without them. */
+  mix: DomainMix | null;
   /** Loss and notes so far. */
   curve: Curve;
   /** Steps done. */
@@ -74,42 +89,53 @@ export interface FoundRun extends OwnState {
   restore(): void;
 }
 
-function checkWindows({ options: { steps, batch, tokens }, windows }: RunOptions): void {
+function checkWindows({ options: { steps, batch, tokens }, windows, loading }: RunOptions): void {
   const needed = steps * batch;
-  if (windows.length < needed) {
-    throw new UsageError(`Training needs ${needed} windows (steps x batch): current ${windows.length}`);
+  for (const given of [windows, ...(loading?.domains ?? []).map((domain) => domain.windows)]) {
+    if (given.length < needed) {
+      throw new UsageError(`Training needs ${needed} windows (steps x batch): current ${given.length}`);
+    }
+    const wrong = given.find(({ length }) => length !== tokens);
+    if (wrong) throw new UsageError(`Training windows must have ${tokens} tokens: current ${wrong.length}`);
   }
-  const wrong = windows.find(({ length }) => length !== tokens);
-  if (wrong) throw new UsageError(`Training windows must have ${tokens} tokens: current ${wrong.length}`);
 }
 
 /** Starts a run; `found` is the snapshot of one that was stopped, if there is one.
  * @throws {UsageError} when the windows do not fit the options. */
 export async function startRun(given: RunOptions): Promise<{ run: TrainingRun; found: FoundRun | null }> {
-  const { base, teacher, options, windows, rng, checkpoint, remember, report, signal } = given;
+  const { base, teacher, options, loading, rng, checkpoint } = given;
   checkWindows(given);
   const key = runKey(given);
   const snapshot = checkpoint ? loadSnapshot(checkpoint.folder, key) : null;
-  const stored = snapshot?.state as { own: unknown; curve: CurveRow[] } | undefined;
-  const feed = options.distillation > 0
-    ? await openTeacher({
-      model: teacher,
-      windows: windows.slice(0, options.steps * options.batch),
-      options: { topK: options.teacherTokens, temperature: options.temperature },
-      remember,
-      report,
-      signal,
-    })
-    : null;
+  const stored = snapshot?.state as { own: unknown; curve: CurveRow[]; mix: DomainMix | null } | undefined;
+  const mix = loading ? stored?.mix ?? createMix(loading.domains, await heldOutLosses(teacher, loading.domains)) : null;
+  const feed = options.distillation > 0 ? await openFeed(given) : null;
   const student = createStudent(base, options, rng);
-  const run: TrainingRun = { given, feed, student, curve: createCurve(stored?.curve), step: 0 };
+  const run: TrainingRun = { given, feed, student, mix, curve: createCurve(stored?.curve), step: 0 };
   if (!snapshot) return { run, found: null };
-  report(`goes on from step ${snapshot.step}`);
+  given.report(`goes on from step ${snapshot.step}`);
   return { run, found: { values: stored!.own, arrays: snapshot.tensors, restore: () => restoreRun(run, snapshot) } };
 }
 
-function runKey({ key, options, windows }: RunOptions): string {
-  return JSON.stringify({ key, options, windows: hashWindows(windows) });
+/** Targets of windows in a known order are kept; which ones domains give shows only in the run. */
+function openFeed({ teacher, options, windows, loading, remember, report, signal }: RunOptions): Promise<TeacherFeed> {
+  const kept = { topK: options.teacherTokens, temperature: options.temperature };
+  if (loading) return Promise.resolve(onlineTeacher(teacher, kept));
+  const read = windows.slice(0, options.steps * options.batch);
+  return openTeacher({ model: teacher, windows: read, options: kept, remember, report, signal });
+}
+
+function runKey({ key, options, windows, loading }: RunOptions): string {
+  const domains = loading?.domains.map(({ windows, heldOut, ...domain }) => ({
+    ...domain,
+    windows: hashWindows([...windows, ...heldOut]),
+  }));
+  return JSON.stringify({
+    key,
+    options,
+    windows: hashWindows(windows),
+    ...loading && { domains, everySteps: loading.everySteps },
+  });
 }
 
 function restoreRun(run: TrainingRun, { step, tensors }: Snapshot): void {
@@ -141,21 +167,40 @@ export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promi
   saveSnapshot(place.folder, {
     key: runKey(run.given),
     step: run.step,
-    state: { own: values, curve: run.curve.rows },
+    state: { own: values, curve: run.curve.rows, mix: run.mix },
     tensors,
   });
 }
 
-/** One step on the next batch: adapters move, `masks` get gradients. */
-export async function nextStep(run: TrainingRun, masks?: readonly HostMasks[]): Promise<StepResult> {
-  const { given: { options, windows, teacher, signal }, feed, student, step } = run;
+/** The windows of the step to come. Where domains are loaded and an update is due, the loss of the student with
+ * `masks()` on their held-out windows moves their weights first. */
+async function nextWindows(run: TrainingRun, masks: () => readonly HostMasks[]): Promise<readonly Int32Array[]> {
+  const { given: { options: { batch }, windows, loading, report }, student, mix, step } = run;
+  if (!loading || !mix) return windows.slice(step * batch, (step + 1) * batch);
+  const { domains, everySteps, rng } = loading;
+  if (step > 0 && step % everySteps === 0) {
+    const losses = await heldOutLosses(student.model, domains, masks());
+    mix.weights = updateWeights(mix.weights, losses, mix.references);
+    report(`domains ${domains.map(({ name }, i) => `${name} ${mix.weights[i].toFixed(3)}`).join(", ")}`);
+  }
+  return drawWindows(mix, domains, batch, rng(`windows ${step}`));
+}
+
+/** One step on the next batch: adapters move, `masks` get gradients. `evaluated` gives the masks with which domains are
+ * evaluated, where they are others. */
+export async function nextStep(
+  run: TrainingRun,
+  masks?: readonly HostMasks[],
+  evaluated: () => readonly HostMasks[] = () => masks ?? [],
+): Promise<StepResult> {
+  const { given: { options, teacher, signal }, feed, student, step } = run;
   // Engines that compute synchronously never give way on their own, so that an abort would go unseen.
   await new Promise((resolve) => setTimeout(resolve, 0));
   signal.throwIfAborted();
-  const first = step * options.batch;
+  const windows = await nextWindows(run, evaluated);
   const result = await studentStep(student, {
-    windows: windows.slice(first, first + options.batch),
-    targets: feed ? await feed(first, options.batch) : undefined,
+    windows,
+    targets: feed ? await feed(step * options.batch, windows) : undefined,
     teacher,
     masks,
     options,
@@ -166,7 +211,9 @@ export async function nextStep(run: TrainingRun, masks?: readonly HostMasks[]): 
 
 /** Adds a step's row to the curve and says where the run is. */
 export function noteStep(run: TrainingRun, result: StepResult, notes?: StepNotes): void {
-  const row = run.curve.add(run.step, result, notes);
+  const { given: { loading }, mix } = run;
+  const domains = loading && mix && Object.fromEntries(loading.domains.map(({ name }, i) => [name, mix.weights[i]]));
+  const row = run.curve.add(run.step, result, { ...notes, ...domains && { domains } });
   const widths = Object.entries(row.removed ?? {}).map(([type, count]) => `${type} -${Math.round(count * 10) / 10}`);
   const budget = row.budget === undefined ? [] : [`budget ${row.budget.toFixed(3)}`];
   const parts = [`step ${run.step} of ${run.given.options.steps}`, `loss ${row.loss.toFixed(3)}`, ...budget, ...widths];

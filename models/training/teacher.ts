@@ -77,8 +77,21 @@ export function joinTargets(parts: readonly TeacherTargets[]): TeacherTargets {
   return joined;
 }
 
-/** Targets of windows, by their place in the training order. */
-export type TeacherFeed = (first: number, count: number) => Promise<TeacherTargets[]>;
+/** Targets of windows; `first` is the place of the first of them in the training order. */
+export type TeacherFeed = (first: number, windows: readonly Int32Array[]) => Promise<TeacherTargets[]>;
+
+/** Targets computed when they are asked for, of any windows of one length. */
+export function onlineTeacher(model: LlamaModel, options: TeacherOptions): TeacherFeed {
+  return async (_first, windows) => {
+    const all = await teacherTargets(model, windowBatch(windows), options);
+    const size = (windows[0].length - 1) * all.topK;
+    return windows.map((_, i) => ({
+      topK: all.topK,
+      ids: all.ids.slice(i * size, (i + 1) * size),
+      logProbs: all.logProbs.slice(i * size, (i + 1) * size),
+    }));
+  };
+}
 
 /** Most bytes of targets that are computed beforehand and kept. */
 const KEPT_BYTES = 512 * 1024 * 1024;
@@ -107,14 +120,7 @@ export async function openTeacher(source: TeacherSource): Promise<TeacherFeed> {
   const { model, windows, options, remember, report, signal } = source;
   const rows = windows[0].length - 1;
   const k = Math.min(options.topK, model.config.vocabSize);
-  const online: TeacherFeed = async (first, count) => {
-    const all = await teacherTargets(model, windowBatch(windows.slice(first, first + count)), options);
-    return Array.from({ length: count }, (_, i) => ({
-      topK: k,
-      ids: all.ids.slice(i * rows * k, (i + 1) * rows * k),
-      logProbs: all.logProbs.slice(i * rows * k, (i + 1) * rows * k),
-    }));
-  };
+  const online = onlineTeacher(model, options);
   if (windows.length * rows * k * 8 > KEPT_BYTES) return online;
   const compute = async () => {
     const shape = [windows.length, rows, k];
@@ -125,7 +131,7 @@ export async function openTeacher(source: TeacherSource): Promise<TeacherFeed> {
       await new Promise((resolve) => setTimeout(resolve, 0));
       signal.throwIfAborted();
       report(`teacher: window ${first + 1} of ${windows.length}`);
-      const targets = await online(first, Math.min(atOnce, windows.length - first));
+      const targets = await online(first, windows.slice(first, first + atOnce));
       targets.forEach((target, i) => {
         ids.set(target.ids, (first + i) * rows * k);
         logProbs.set(target.logProbs, (first + i) * rows * k);
@@ -135,8 +141,8 @@ export async function openTeacher(source: TeacherSource): Promise<TeacherFeed> {
   };
   const key = `teacher top ${k} temperature ${options.temperature ?? 1} windows ${hashWindows(windows)}`;
   const { ids, logProbs } = await (remember ? remember(key, compute) : compute());
-  return (first, count) =>
-    Promise.resolve(Array.from({ length: count }, (_, i) => {
+  return (first, asked) =>
+    Promise.resolve(asked.map((_, i) => {
       const [from, to] = [(first + i) * rows * k, (first + i + 1) * rows * k];
       return { topK: k, ids: Int32Array.from(ids.data.subarray(from, to)), logProbs: logProbs.data.slice(from, to) };
     }));

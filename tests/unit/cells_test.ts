@@ -1,7 +1,22 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import fc from "fast-check";
-import { canonicalJson, cellId, cellLabels, cellName, expandCells, type Fingerprint } from "../../benchmarks/cells.ts";
-import { type Cell, cellSchema, type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import {
+  canonicalJson,
+  cellId,
+  cellLabels,
+  cellName,
+  expandCells,
+  type Fingerprint,
+  trainingParts,
+} from "../../benchmarks/cells.ts";
+import {
+  type Cell,
+  cellSchema,
+  type RunConfig,
+  runConfigSchema,
+  type TrainingOptions,
+  trainingSchema,
+} from "../../core/schema.ts";
 
 const FINGERPRINT: Fingerprint = {
   weights: "aa",
@@ -188,6 +203,18 @@ Deno.test("cellId() reads the training data's hash only where something trains",
     }).map(({ id }) => id);
   const [before, after] = [planned("11"), planned("22")];
   assertEquals(before.map((id, i) => id === after[i]), [true, true, false]);
+});
+
+Deno.test("trainingParts() scales the parts of domains, in the order of their names", () => {
+  const calibration = { corpus: "c4", sequences: 1, tokens: 2 };
+  const parts = (training?: Partial<TrainingOptions>) =>
+    trainingParts({ calibration, training: training && trainingSchema.parse(training) });
+  assertEquals(parts(), [{ corpus: "c4", part: 1 }]);
+  assertEquals(parts({ corpus: "wikitext2" }), [{ corpus: "wikitext2", part: 1 }]);
+  assertEquals(parts({ domains: { wikitext2: 6, c4: 2 } }), [
+    { corpus: "c4", part: 0.25 },
+    { corpus: "wikitext2", part: 0.75 },
+  ]);
 });
 
 Deno.test("expandCells() gives the levels of a ladder to methods that learn, in ascending order", () => {

@@ -90,6 +90,18 @@ Deno.test("parseFlags() reads protocols, window lengths and calibration from sho
   assertThrows(() => parseFlags(["--perplexity", "a:b:1:2:3"]), UsageError, "5 parts");
 });
 
+Deno.test("parseFlags() reads settings of training, inner ones after a dot", () => {
+  const { training } = fromFlags(
+    "--methods",
+    "sheared",
+    "--sparsity",
+    "0.2",
+    "--training",
+    "steps=7,domains.c4=0.3,domains.wikitext2=0.7",
+  );
+  assertEquals([training!.steps, training!.domains], [7, { c4: 0.3, wikitext2: 0.7 }]);
+});
+
 Deno.test("parseFlags() refuses unknown flags, missing values and stray words", () => {
   assertThrows(() => parseFlags(["--sparcity", "0.5"]), UsageError, 'Did you mean "--sparsity"?');
   assertThrows(() => parseFlags(["--no-tasks"]), UsageError, 'Unknown flag "--no-tasks"');
