@@ -15,16 +15,25 @@
  *
  * @module
  */
-export { FileFormatError, UsageError } from "./core/errors.ts";
+export { EngineError, FileFormatError, UsageError } from "./core/errors.ts";
 export type { Rng } from "./core/rng.ts";
 export { cellRecordSchema, runConfigSchema } from "./core/schema.ts";
-export type { Cell, CellRecord, DoneRecord, EngineName, FailedRecord, RunConfig } from "./core/schema.ts";
+export type {
+  Cell,
+  CellRecord,
+  DoneRecord,
+  EngineName,
+  FailedRecord,
+  FailureKind,
+  RunConfig,
+  TrainingReport,
+} from "./core/schema.ts";
 export type { HostTensor, LayerShape, LlamaConfig } from "./models/config.ts";
 export type { LlamaModel } from "./models/llama.ts";
 export type { LayerPlan, PrunePlan, UnitType } from "./models/plan.ts";
 export type { BudgetTarget } from "./models/target.ts";
 export { defineMethod } from "./methods/define.ts";
-export type { Method, MethodContext, PruneResult, Statistics } from "./methods/define.ts";
+export type { LearningContext, Method, MethodContext, PruneResult, Statistics } from "./methods/define.ts";
 export { getMethod, listMethods } from "./methods/mod.ts";
 export type { SweepEvent } from "./benchmarks/progress.ts";
 export { readRecords } from "./benchmarks/store.ts";

@@ -15,6 +15,7 @@ export class FileFormatError extends UsageError {
   /** Path of the file, as given. */
   readonly path: string;
 
+  /** `problem` says what the file holds in place of what. */
   constructor(path: string, problem: string) {
     super(`${path}: ${problem}`);
     this.path = path;
