@@ -150,12 +150,42 @@ function pruningEntry(record: DoneRecord): Record<string, unknown> {
 const byName = <Value>(entries: readonly TaskEntry[], value: (entry: TaskEntry) => Value): Record<string, Value> =>
   Object.fromEntries(entries.map((entry) => [entry.name, value(entry)]));
 
+/** What lm-evaluation-harness was told, in its words. */
+function runConfig(record: DoneRecord, entries: readonly TaskEntry[]): Record<string, unknown> {
+  const { cell, environment, size, weights } = record;
+  return {
+    model: "maskprune-bench",
+    model_args: {
+      model: cellName(record),
+      weights: cell.model,
+      method: cell.method?.id ?? "dense",
+      ...cell.method?.options,
+      sparsity: cell.sparsity,
+      seed: cell.seed,
+    },
+    model_num_parameters: size.parameters,
+    model_dtype: "float32",
+    model_sha: weights.sha256,
+    batch_size: null,
+    batch_sizes: [],
+    device: environment.device,
+    use_cache: null,
+    limit: cell.limit ?? null,
+    bootstrap_iters: 100_000,
+    gen_kwargs: null,
+    random_seed: cell.seed,
+    numpy_seed: null,
+    torch_seed: null,
+    fewshot_seed: entries.some(({ numFewshot }) => numFewshot > 0) ? FEWSHOT_SEED : null,
+  };
+}
+
 /** The results file of a cell. `taskHashes`: {@linkcode samplesHash} of each task whose samples were written. */
 export function lmEvalResults(
   record: DoneRecord,
   { taskHashes = {} }: { taskHashes?: Record<string, string> } = {},
 ): Record<string, unknown> {
-  const { cell, environment, size, weights } = record;
+  const { environment } = record;
   const entries = [
     ...record.tasks.map(multipleChoiceEntry),
     ...record.perplexity.filter(isRolling).map(rollingEntry),
@@ -175,31 +205,7 @@ export function lmEvalResults(
     "n-shot": byName(sorted, ({ numFewshot }) => numFewshot),
     higher_is_better: byName(sorted, ({ higherIsBetter }) => higherIsBetter),
     "n-samples": byName(entries, ({ samples: { original, effective } }) => ({ original, effective })),
-    config: {
-      model: "maskprune-bench",
-      model_args: {
-        model: name,
-        weights: cell.model,
-        method: cell.method?.id ?? "dense",
-        ...cell.method?.options,
-        sparsity: cell.sparsity,
-        seed: cell.seed,
-      },
-      model_num_parameters: size.parameters,
-      model_dtype: "float32",
-      model_sha: weights.sha256,
-      batch_size: null,
-      batch_sizes: [],
-      device: environment.device,
-      use_cache: null,
-      limit: cell.limit ?? null,
-      bootstrap_iters: 100_000,
-      gen_kwargs: null,
-      random_seed: cell.seed,
-      numpy_seed: null,
-      torch_seed: null,
-      fewshot_seed: entries.some(({ numFewshot }) => numFewshot > 0) ? FEWSHOT_SEED : null,
-    },
+    config: runConfig(record, entries),
     git_hash: environment.commit,
     date: Date.parse(record.startedAt) / 1000,
     pretty_env_info: [

@@ -129,12 +129,37 @@ function errorResponse(context: Context, status: 400 | 404 | 413 | 500 | 503, me
   return context.json({ error: { message: shown, type, param: null, code: null } }, status);
 }
 
+/** The tokenizer's endpoints, for clients that encode with it. */
+function addTokenizer(app: Hono, served: ServedModel): void {
+  const { model, tokenizer } = served;
+  const token = (id: number | null) => id === null ? null : tokenizer.tokenText(id);
+  app.get("/tokenizer_info", (context) =>
+    context.json({
+      eos_token: token(tokenizer.eosTokenId),
+      bos_token: token(tokenizer.bosTokenId),
+      pad_token: null,
+      chat_template: null,
+    }));
+
+  app.post("/tokenize", async (context) => {
+    const { prompt, add_special_tokens } = await readBody(context, tokenizeBody, served);
+    const tokens = encodeText(tokenizer, prompt, add_special_tokens ? "tokenizer" : "never");
+    return context.json({ tokens, count: tokens.length, max_model_len: model.maxPositions });
+  });
+
+  app.post("/detokenize", async (context) => {
+    const { tokens } = await readBody(context, detokenizeBody, served);
+    const wrong = tokens.find((id) => id >= model.vocabSize);
+    if (wrong !== undefined) throw new UsageError(`tokens has the id ${wrong}: must be below ${model.vocabSize}`);
+    return context.json({ prompt: tokenizer.decode(tokens) });
+  });
+}
+
 /** The application, to be given to a server or asked directly with `app.request()`. */
 export function createApp(served: ServedModel): Hono {
   const { name, model, tokenizer, signal } = served;
   const created = Math.floor(Date.now() / 1000);
   const inTurn = createQueue();
-  const token = (id: number | null) => id === null ? null : tokenizer.tokenText(id);
   const app = new Hono();
   app.use(bodyLimit({
     maxSize: MAX_BODY_BYTES,
@@ -165,26 +190,7 @@ export function createApp(served: ServedModel): Hono {
     });
   });
 
-  app.get("/tokenizer_info", (context) =>
-    context.json({
-      eos_token: token(tokenizer.eosTokenId),
-      bos_token: token(tokenizer.bosTokenId),
-      pad_token: null,
-      chat_template: null,
-    }));
-
-  app.post("/tokenize", async (context) => {
-    const { prompt, add_special_tokens } = await readBody(context, tokenizeBody, served);
-    const tokens = encodeText(tokenizer, prompt, add_special_tokens ? "tokenizer" : "never");
-    return context.json({ tokens, count: tokens.length, max_model_len: model.maxPositions });
-  });
-
-  app.post("/detokenize", async (context) => {
-    const { tokens } = await readBody(context, detokenizeBody, served);
-    const wrong = tokens.find((id) => id >= model.vocabSize);
-    if (wrong !== undefined) throw new UsageError(`tokens has the id ${wrong}: must be below ${model.vocabSize}`);
-    return context.json({ prompt: tokenizer.decode(tokens) });
-  });
+  addTokenizer(app, served);
 
   app.notFound((context) => {
     const { method, path } = context.req;

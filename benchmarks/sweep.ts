@@ -90,15 +90,7 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   removeTemporaryFiles(out);
   writeRunFile(plan);
 
-  const pending: PlannedCell[] = [];
-  const stored = { done: 0, retried: 0, kept: 0 };
-  for (const planned of plan.cells) {
-    const record = storedRecord(out, planned, onEvent);
-    if (record?.state === "done") stored.done++;
-    else if (record && !retry.includes(record.failure.kind)) stored.kept++;
-    else pending.push(planned);
-    if (record?.state === "failed" && retry.includes(record.failure.kind)) stored.retried++;
-  }
+  const { pending, stored } = remaining(plan, retry, onEvent);
   noteMissingSamples(plan, pending, onEvent);
   onEvent({
     event: "start",
@@ -144,6 +136,24 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   const interrupted = signal.aborted;
   onEvent({ event: "end", ...counts, skipped: stored.done, kept: stored.kept, seconds, interrupted });
   return { records, ...counts, skipped: stored.done, kept: stored.kept, interrupted };
+}
+
+/** The cells that are to run, and how many of the others are there already. */
+function remaining(
+  { cells, config: { out } }: SweepPlan,
+  retry: readonly FailureKind[],
+  onEvent: (event: SweepEvent) => void,
+): { pending: PlannedCell[]; stored: { done: number; retried: number; kept: number } } {
+  const pending: PlannedCell[] = [];
+  const stored = { done: 0, retried: 0, kept: 0 };
+  for (const planned of cells) {
+    const record = storedRecord(out, planned, onEvent);
+    if (record?.state === "done") stored.done++;
+    else if (record && !retry.includes(record.failure.kind)) stored.kept++;
+    else pending.push(planned);
+    if (record?.state === "failed" && retry.includes(record.failure.kind)) stored.retried++;
+  }
+  return { pending, stored };
 }
 
 /** Says which finished cells cannot get the samples files that were asked for. */
