@@ -11,7 +11,8 @@
  * ascending. The target sparsity rises over the first part of the pruning steps. Then the deterministic masks of the
  * target shape are folded in, the rest is cut out, and the remaining steps train what is left.
  *
- * Cost: `steps` forward and backward passes. Deviations: adapters learn in place of all weights unless `weights` says
+ * Cost: `steps` forward and backward passes; with `domainSteps` also a forward pass of the held-out windows at each update.
+ * Deviations: adapters learn in place of all weights unless `weights` says
  * otherwise, embedding and norms never, with the loss shared by all methods (the authors train on cross entropy); heads
  * and intermediate masks only, no layer and hidden-size masks, as all methods of a comparison keep depth and width; masks
  * of heads sit on key/value groups where there are groups; warm-ups scale with the steps; log-alphas are not clipped with

@@ -38,6 +38,7 @@ function ladderOf(dense: LlamaModel, folder: string, sparsity: number): Ladder &
     cell: { ...cell, ladder: LEVELS, training },
     dense,
     windows: toyWindows(2 * 40, 12),
+    domains: [{ name: "all", weight: 1, windows: toyWindows(2 * 40, 12).toReversed(), heldOut: [] }],
     key: "toy",
     folder,
     levels,
@@ -66,6 +67,7 @@ testOnEngines(
         [16, 32],
       ]);
       assertEquals(last.levels.flatMap(({ windows }) => windows), last.windows);
+      assertEquals(last.levels.flatMap(({ domains }) => domains![0].windows), last.domains![0].windows);
       for (const level of [LEVELS[1], LEVELS[0]]) {
         const ladder = ladderOf(dense, folder, level);
         rungs.unshift(await climb(ladder));
