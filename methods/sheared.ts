@@ -11,14 +11,15 @@
  * ascending. The target sparsity rises over the first part of the pruning steps. Then the deterministic masks of the
  * target shape are folded in, the rest is cut out, and the remaining steps train what is left.
  *
- * Cost: `steps` forward and backward passes; with `domainSteps` also a forward pass of the held-out windows at each update.
- * Deviations: adapters learn in place of all weights unless `weights` says
- * otherwise, embedding and norms never, with the loss shared by all methods (the authors train on cross entropy); heads
- * and intermediate masks only, no layer and hidden-size masks, as all methods of a comparison keep depth and width; masks
- * of heads sit on key/value groups where there are groups; warm-ups scale with the steps; log-alphas are not clipped with
- * the weights; batches are loaded dynamically (section 3.2) only with `domainSteps`, the authors' being 50 of 3200, and
- * the losses to reach are the dense model's. The authors' rate of the multipliers is 1 and their target rises over a fifth of 3200 steps: in a hundred steps or fewer the
- * multipliers then close three masks where one was asked for, so the defaults here are 0.1 and a half.
+ * Cost: `steps` forward and backward passes; with `domainSteps` also a forward pass of the held-out windows at each
+ * update. Deviations: adapters learn in place of all weights unless `weights` says otherwise, embedding and norms
+ * never, with the loss shared by all methods (the authors train on cross entropy); heads and intermediate masks only,
+ * no layer and hidden-size masks, as all methods of a comparison keep depth and width; masks of heads sit on key/value
+ * groups where there are groups; warm-ups scale with the steps; log-alphas are not clipped with the weights; batches
+ * are loaded dynamically (section 3.2) only with `domainSteps`, the authors' being 50 of 3200, and the losses to reach
+ * are the dense model's. The authors' rate of the multipliers is 1 and their target rises over a fifth of 3200 steps:
+ * in a hundred steps or fewer the multipliers then close three masks where one was asked for, so the defaults here are
+ * 0.1 and a half.
  *
  * @module
  */
