@@ -159,6 +159,7 @@ export class SchemaVersionError extends FileFormatError {
 export interface StoredRecords {
   /** By method, sparsity and seed; the dense model first. */
   records: CellRecord[];
+  /** Files that are no sound record, and why. */
   problems: { path: string; message: string }[];
 }
 

@@ -78,6 +78,7 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   source: string;
   /** `one-shot`: scores and cuts. `learned`: trains masks, and reports the tokens it saw. */
   kind: "one-shot" | "learned";
+  /** What `prune` depends on. */
   needs: {
     /** Whether `calibration` is filled. */
     calibration: boolean;

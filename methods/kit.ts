@@ -5,8 +5,8 @@
  */
 export { UsageError } from "../core/errors.ts";
 export type { Rng } from "../core/rng.ts";
-export type { HostTensor, LayerShape, LlamaConfig } from "../models/config.ts";
-export type { LlamaModel } from "../models/llama.ts";
+export type { HostTensor, LayerShape, LinearName, LlamaConfig } from "../models/config.ts";
+export type { LlamaModel, ObservedSite } from "../models/llama.ts";
 export type { LayerPlan, PrunePlan, UnitType } from "../models/plan.ts";
 export type { BudgetTarget } from "../models/target.ts";
 export { defineMethod } from "./define.ts";
@@ -14,4 +14,4 @@ export type { LearningContext, Method, MethodContext, PruneResult, Statistics } 
 export { inputStatisticNames, inputStatistics } from "./_shared/calibration.ts";
 export { keepBest, keepWidths } from "./_shared/selection.ts";
 export { scoresOfColumns, scoresOfGroups, siteWeights, weightSlots } from "./_shared/scoring.ts";
-export type { LayerScores, SiteColumns, SlotScores } from "./_shared/scoring.ts";
+export type { HeadReduction, LayerScores, SiteColumns, SlotScores } from "./_shared/scoring.ts";

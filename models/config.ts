@@ -134,7 +134,9 @@ export function expectedTensors(config: LlamaConfig): Map<string, number[]> {
 
 /** A tensor in host memory: row-major, f32. */
 export interface HostTensor {
+  /** Sizes of the axes. */
   shape: number[];
+  /** As many values as the sizes multiply to. */
   data: Float32Array;
 }
 

@@ -50,7 +50,9 @@ export interface DeviceLayer extends Record<LinearName, DeviceLinear> {
 
 /** A model on the device. Free it with {@linkcode disposeModel}. */
 export interface LlamaModel extends Vocabulary {
+  /** Its shape; layers may differ in width. */
   config: LlamaConfig;
+  /** First to last. */
   layers: DeviceLayer[];
   /** [D]. */
   finalNorm: tf.Tensor1D;

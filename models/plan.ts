@@ -23,6 +23,7 @@ export interface LayerPlan {
 
 /** Units kept in the whole model. */
 export interface PrunePlan {
+  /** One per layer of the dense model. */
   layers: LayerPlan[];
 }
 
