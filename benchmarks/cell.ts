@@ -13,11 +13,12 @@ import type { LearningContext, Method } from "../methods/define.ts";
 import { getMethod } from "../methods/mod.ts";
 import type { WeightSource } from "../models/config.ts";
 import { modelSize } from "../models/count.ts";
+import { openLayerwise } from "../models/layerwise.ts";
 import { disposeModel, type LlamaModel, uploadModel } from "../models/llama.ts";
 import { openModel } from "../models/load.ts";
 import { densePlan } from "../models/plan.ts";
 import { scoringModel } from "../models/scoring.ts";
-import { pruneModel } from "../models/surgery.ts";
+import { pruneByLayers, pruneModel } from "../models/surgery.ts";
 import { type BudgetTarget, resolveTarget } from "../models/target.ts";
 import { hashWindows } from "../models/training/teacher.ts";
 import { createCache } from "./cache.ts";
@@ -52,7 +53,7 @@ export interface CellHost {
 export type Measured = Omit<DoneRecord, "schemaVersion" | "id" | "cell" | "paper" | "startedAt" | "seconds" | "state">;
 
 /** What measuring reads of a job. */
-type Job = Pick<CellJob, "id" | "cell" | "out" | "data" | "commit" | "keepWeights">;
+type Job = Pick<CellJob, "id" | "cell" | "out" | "data" | "commit" | "keepWeights" | "layerwise">;
 
 /** Seconds since `start`, a time of `performance.now()`. */
 const secondsSince = (start: number) => (performance.now() - start) / 1000;
@@ -67,8 +68,9 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
   host.report("load");
   const engine = await startEngine(cell.engine);
   const { source, tokenizer } = await openModel(cell.model);
-  const dense = await uploadModel(source);
-  source.close();
+  const isLayerwise = job.layerwise === true && cell.method !== null;
+  const dense = isLayerwise ? openLayerwise(source) : await uploadModel(source);
+  if (!isLayerwise) source.close();
   engine.check();
   const loadS = secondsSince(start);
   const afterLoadBytes = residentMemoryBytes();
@@ -77,6 +79,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
   const { model, changed, ...pruned } = await pruneCell(job, { dense, tokenizer, source, engine }, host);
   const denseConfig = dense.config;
   if (model !== dense) disposeModel(dense);
+  if (isLayerwise) source.close();
   engine.check();
   const pruneS = secondsSince(start);
 
@@ -200,7 +203,7 @@ async function pruneOnce(
   const { cell, method, dense, target, stage, calibration, folder } = work;
   const { plan, replaced: own } = await method.prune({ ...contextOf(work, dense), target });
   const replaced = cell.compensate ? await compensation(dense, calibration, stage)(plan, own) : own;
-  const model = pruneModel(dense, plan, replaced);
+  const model = await pruneByLayers(dense, plan, replaced);
   const reports: Rung["reports"] = [];
   if (windows && cell.training) {
     const learning = { options: cell.training, windows, checkpoint: checkpointPlace(folder, cell) };

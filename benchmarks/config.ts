@@ -49,6 +49,7 @@ export const FLAGS: Record<Key, Flag> = {
   recover: textFlag("NAME"),
   compensate: textFlag("NAME"),
   ladder: { value: null, parse: () => true, off: false },
+  layerwise: { value: null, parse: () => true, off: false },
   training: { value: "KEY=VALUE,…", parse: parseAssignments },
   perplexity: listFlag("CORPUS[/SPLIT][:PROTOCOL[:L[:WINDOWS]]],…", parsePerplexity),
   tasks: listFlag("LIST"),

@@ -44,13 +44,14 @@ export function processFiles(out: string, planned: PlannedCell): { job: string; 
 
 /** What a cell's process is told. */
 export function cellJob({ plan, commit }: ExecutorContext, planned: PlannedCell, coordinated: boolean): CellJob {
-  const { out, data, keepWeights, logSamples, paper } = plan.config;
+  const { out, data, keepWeights, layerwise, logSamples, paper } = plan.config;
   return {
     ...planned,
     out,
     ...(data === undefined ? {} : { data }),
     ...(keepWeights === undefined ? {} : { keepWeights }),
     ...(paper === undefined ? {} : { paper }),
+    ...layerwise && { layerwise },
     logSamples,
     commit,
     coordinated,

@@ -14,6 +14,7 @@ export const cellJobSchema = z.strictObject({
   paper: z.enum(PAPER_TABLES).optional().describe("published table that the run is set beside"),
   commit: z.string().nullable().describe("git commit of the harness"),
   keepWeights: z.boolean().optional().describe("whether changed weights are stored; by the model's size when absent"),
+  layerwise: z.boolean().optional().describe("whether one dense layer at a time is on the device while pruning"),
   logSamples: z.boolean().describe("whether every example is written with its scores"),
   coordinated: z.boolean().describe("a parent holds standard input: it gives turns for timing, and its end is ours"),
 });

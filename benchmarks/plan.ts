@@ -50,6 +50,7 @@ export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) =
   const config = { ...resolved, calibration: resolved.calibration ?? defaultCalibration(resolved) };
   checkLadder(config);
   checkDomains(config);
+  checkLayerwise(config);
   const engine = await chooseEngine(config.engine, onEvent);
   const { source, tokenizer } = await openModel(config.model);
   const weights = source.origin.sha256;
@@ -144,6 +145,21 @@ function checkDomains({ training, methods }: RunConfig): void {
   if (count < 2) throw new UsageError(`training.domains must name two corpora or more: current ${count}`);
   if (corpus !== undefined) {
     throw new UsageError(`training.corpus and training.domains exclude each other: leave out corpus=${corpus}`);
+  }
+}
+
+/** One layer at a time gives activations and weights, but no gradients.
+ * @throws {UsageError} when a method, recovery or compensation needs all layers at once. */
+function checkLayerwise({ layerwise, methods, recover, compensate }: RunConfig): void {
+  if (!layerwise) return;
+  const whole = methods.find(({ id }) => !getMethod(id).layerwise);
+  const needsAll = [
+    whole && `method ${whole.id}`,
+    recover === "lora" && "--recover lora",
+    compensate === "least-squares" && "--compensate least-squares",
+  ].find((what) => what);
+  if (needsAll) {
+    throw new UsageError(`--layerwise holds one layer at a time, ${needsAll} needs all: leave one of them out`);
   }
 }
 

@@ -132,6 +132,9 @@ export const runConfigSchema = z.strictObject({
   ladder: z.boolean().default(false).describe(
     "learned methods meet the levels of the sweep in turn in one training, 1.25 times as long as one level's",
   ),
+  layerwise: z.boolean().default(false).describe(
+    "prune with one dense layer on the device at a time: random, magnitude, wanda-sp, flap; the same results",
+  ),
   perplexity: z.array(perplexityChoiceSchema).default([]).describe(
     "perplexity measurements; corpora: see `bench ls tasks`",
   ),

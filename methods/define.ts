@@ -85,6 +85,9 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
     /** Whether the engine must have gradients. */
     gradients: boolean;
   };
+  /** Whether it reads the model's layers through `eachLayer` and the shared statistics alone, so that `--layerwise` can
+   * hold one at a time. */
+  layerwise?: boolean;
   /** Strict schema of the options; each has a description and may be left out. */
   options: Schema;
   /** Whether these options always give equal widths in every layer. */

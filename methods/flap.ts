@@ -26,6 +26,7 @@ import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
 import { type LayerShape, type LlamaConfig, queryHeads, tensorNames } from "../models/config.ts";
 import { layerParameters } from "../models/count.ts";
+import { eachLayer } from "../models/layerwise.ts";
 import type { LlamaModel, ObservedSite } from "../models/llama.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import { attentionAtRatio, type BudgetTarget } from "../models/target.ts";
@@ -128,22 +129,23 @@ async function compensation(model: LlamaModel, plan: PrunePlan, statistics: Stat
       down: Array.from({ length: shape.ffnChannels }, (_, j) => channels.has(j) ? 0 : 1),
     };
   });
-  const places = (["output", "down"] as ObservedSite[])
-    .filter((site) => lost.some((columns) => columns[site].includes(1)))
-    .flatMap((site) => layers.map((_, l) => ({ site, l })));
-  if (places.length === 0) return {};
-  const tensors = places.map(({ site, l }) =>
-    tf.tidy(() => {
-      const { data } = statistics[inputStatisticNames.mean(l, site)];
-      const { weight, bias } = model.layers[l][site];
-      const mean = tf.tensor2d(data.map((value, j) => value * lost[l][site][j]), [1, data.length]);
-      const added = tf.matMul(mean, weight);
-      return bias ? tf.add(added, bias) : added;
-    })
-  );
-  const values = await readFlat(tensors, "compensating biases");
+  const sites = (["output", "down"] as ObservedSite[])
+    .filter((site) => lost.some((columns) => columns[site].includes(1)));
+  if (sites.length === 0) return {};
+  const values = await eachLayer(model, (layer, l) => {
+    const biases = sites.map((site) =>
+      tf.tidy(() => {
+        const { data } = statistics[inputStatisticNames.mean(l, site)];
+        const { weight, bias } = layer[site];
+        const mean = tf.tensor2d(data.map((value, j) => value * lost[l][site][j]), [1, data.length]);
+        const added = tf.matMul(mean, weight);
+        return bias ? tf.add(added, bias) : added;
+      })
+    );
+    return readFlat(biases, "compensating biases");
+  });
   return Object.fromEntries(
-    places.map(({ site, l }, i) => [tensorNames.bias(l, site), { shape: [width], data: values[i] }]),
+    values.flatMap((own, l) => sites.map((site, i) => [tensorNames.bias(l, site), { shape: [width], data: own[i] }])),
   );
 }
 
@@ -154,6 +156,7 @@ export const flap: Method = defineMethod({
   source: "An et al. 2023, arXiv:2312.11983, section 3",
   kind: "one-shot",
   needs: { calibration: true, gradients: false },
+  layerwise: true,
   options,
   uniformLayers: ({ structure }) => structure.startsWith("UL"),
   check: uniformWidths,

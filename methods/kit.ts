@@ -6,6 +6,7 @@
 export { UsageError } from "../core/errors.ts";
 export type { Rng } from "../core/rng.ts";
 export type { HostTensor, LayerShape, LinearName, LlamaConfig } from "../models/config.ts";
+export { eachLayer } from "../models/layerwise.ts";
 export type { LlamaModel, ObservedSite } from "../models/llama.ts";
 export type { LayerPlan, PrunePlan, UnitType } from "../models/plan.ts";
 export type { BudgetTarget } from "../models/target.ts";

@@ -19,6 +19,7 @@ export const random: Method = defineMethod({
   source: "Ma et al. 2023, arXiv:2305.11627, table 1 (Random)",
   kind: "one-shot",
   needs: { calibration: false, gradients: false },
+  layerwise: true,
   options: z.strictObject({}),
   uniformLayers: () => true,
   prune({ model, target, rng }) {

@@ -28,6 +28,7 @@ export const wandaSp: Method = defineMethod({
   source: "Sun et al. 2023, arXiv:2306.11695, eq. 1; structured as in An et al. 2023, arXiv:2312.11983",
   kind: "one-shot",
   needs: { calibration: true, gradients: false },
+  layerwise: true,
   options: z.strictObject({}),
   uniformLayers: () => true,
   async prune(context) {

@@ -56,6 +56,8 @@ export interface LlamaModel extends Vocabulary {
   layers: DeviceLayer[];
   /** [D]. */
   finalNorm: tf.Tensor1D;
+  /** In place of `layers`, where they are read one at a time (see `layerwise.ts`): the receiver frees the layer. */
+  readLayer?(layer: number): Promise<DeviceLayer>;
 }
 
 /** Masks of one layer; each multiplies what its units write, so a zero removes the unit exactly. */
@@ -99,11 +101,13 @@ const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[n
 /** Bytes read after which host copies are collected. */
 const COLLECT_BYTES = 2 ** 26;
 
-/** Reads every tensor of `source` in turn and puts it on the device; at most one host copy of a tensor exists. Embedding
- * and output projection are split where they are over the engine's limit for a tensor.
+/** Puts tensors of `source` on the device; at most one host copy of a tensor exists. Embedding and output projection are
+ * split where they are over the engine's limit for a tensor.
  * @throws {RangeError} when another tensor is over that limit.
  * @throws {EngineError} when the device reported an error. */
-export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
+export function createUploader(
+  source: WeightSource,
+): { rest(): Omit<LlamaModel, "config" | "layers">; layer(l: number): Promise<DeviceLayer> } {
   const { config } = source;
   const vector = (name: string) => tf.tensor1d(checked(name).data);
   const matrix = (name: string): tf.Tensor2D =>
@@ -132,51 +136,57 @@ export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
     }
     return tensor;
   }
-  // The largest tensors first: what their transposition takes besides is freed before the layers are there.
-  const head = config.tiedHead ? null : uploadVocabulary(read(tensorNames.head), true);
-  const embedding = uploadVocabulary(read(tensorNames.embedding), false);
-  const layers: DeviceLayer[] = [];
-  for (let l = 0; l < config.layers.length; l++) {
-    const linears = Object.fromEntries(LINEAR_NAMES.map((name): [LinearName, DeviceLinear] => [name, {
-      weight: matrix(tensorNames.weight(l, name)),
-      ...config.biases.includes(name) && { bias: vector(tensorNames.bias(l, name)) },
-    }])) as Record<LinearName, DeviceLinear>;
-    layers.push({
-      ...linears,
-      attentionNorm: vector(tensorNames.attentionNorm(l)),
-      ffnNorm: vector(tensorNames.ffnNorm(l)),
-    });
-    // Uploads are queued; reading one value waits for them, so that host copies do not pile up.
-    const last = tf.tidy(() => tf.slice(layers[l].down.weight, [0, 0], [1, 1]));
-    await last.data();
-    last.dispose();
-    currentEngine().check();
-  }
   return {
-    config,
-    embedding,
-    layers,
-    finalNorm: vector(tensorNames.finalNorm),
-    head,
+    rest: () => ({
+      head: config.tiedHead ? null : uploadVocabulary(read(tensorNames.head), true),
+      embedding: uploadVocabulary(read(tensorNames.embedding), false),
+      finalNorm: vector(tensorNames.finalNorm),
+    }),
+    layer: async (l) => {
+      const linears = Object.fromEntries(LINEAR_NAMES.map((name): [LinearName, DeviceLinear] => [name, {
+        weight: matrix(tensorNames.weight(l, name)),
+        ...config.biases.includes(name) && { bias: vector(tensorNames.bias(l, name)) },
+      }])) as Record<LinearName, DeviceLinear>;
+      const layer: DeviceLayer = {
+        ...linears,
+        attentionNorm: vector(tensorNames.attentionNorm(l)),
+        ffnNorm: vector(tensorNames.ffnNorm(l)),
+      };
+      // Uploads are queued; reading one value waits for them, so that host copies do not pile up.
+      const last = tf.tidy(() => tf.slice(layer.down.weight, [0, 0], [1, 1]));
+      await last.data();
+      last.dispose();
+      currentEngine().check();
+      return layer;
+    },
   };
 }
 
-/** Every tensor of the model. */
-function modelTensors(model: LlamaModel): tf.Tensor[] {
-  const tensors: tf.Tensor[] = [...model.embedding, model.finalNorm, ...model.head ?? []];
-  for (const layer of model.layers) {
-    tensors.push(layer.attentionNorm, layer.ffnNorm);
-    for (const { weight, bias } of deviceLinears(layer)) {
-      tensors.push(weight);
-      if (bias) tensors.push(bias);
-    }
+/** Puts the whole model on the device, as {@linkcode createUploader} does.
+ * @throws {RangeError} when a tensor is over the engine's limit.
+ * @throws {EngineError} when the device reported an error. */
+export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
+  const uploader = createUploader(source);
+  // The largest tensors first: what their transposition takes besides is freed before the layers are there.
+  const rest = uploader.rest();
+  const layers: DeviceLayer[] = [];
+  for (let l = 0; l < source.config.layers.length; l++) layers.push(await uploader.layer(l));
+  return { config: source.config, layers, ...rest };
+}
+
+/** Frees a layer. */
+export function disposeLayer(layer: DeviceLayer): void {
+  tf.dispose([layer.attentionNorm, layer.ffnNorm]);
+  for (const { weight, bias } of deviceLinears(layer)) {
+    weight.dispose();
+    bias?.dispose();
   }
-  return tensors;
 }
 
 /** Frees the model's tensors. */
 export function disposeModel(model: LlamaModel): void {
-  tf.dispose(modelTensors(model));
+  tf.dispose([...model.embedding, model.finalNorm, ...model.head ?? []]);
+  if (!model.readLayer) model.layers.forEach(disposeLayer);
 }
 
 /** `x` through a linear map: [N, in] -> [N, out]. */

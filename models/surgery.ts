@@ -12,6 +12,7 @@ import {
   queryHeads,
   tensorNames,
 } from "./config.ts";
+import { eachLayer } from "./layerwise.ts";
 import { type DeviceLayer, type DeviceLinear, type LayerMasks, type LlamaModel, mergedWeight } from "./llama.ts";
 import { type LayerPlan, plannedShapes, type PrunePlan } from "./plan.ts";
 import { uploadVocabulary } from "./vocabulary.ts";
@@ -178,6 +179,16 @@ export function pruneModel(
   const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
   // Layer by layer, so that merged or replaced dense weights of one layer only are held besides the result.
   return { config, layers: model.layers.map(cutLayer), ...cutRest(model) };
+}
+
+/** {@linkcode pruneModel} for a model whose layers may be read one at a time: one dense layer is held besides the result. */
+export async function pruneByLayers(
+  model: LlamaModel,
+  plan: PrunePlan,
+  replaced: Record<string, HostTensor> = {},
+): Promise<LlamaModel> {
+  const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
+  return { config, layers: await eachLayer(model, cutLayer), ...cutRest(model) };
 }
 
 /** Weights and biases of the linear maps by Hugging Face name, in host memory: what pruning and training change. */

@@ -31,6 +31,7 @@ export const contribution: Method = defineMethod({
   source: "after An et al. 2023, arXiv:2312.11983, section 3.2",
   kind: "one-shot",
   needs: { calibration: true, gradients: false },
+  layerwise: true,
   options: z.strictObject({
     root: z.boolean().default(false).describe(
       "score by the root of the energy, which ranks heads by their sum of roots",

@@ -5,6 +5,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { matMul2d } from "../../core/ops.ts";
 import { UsageError } from "../../core/errors.ts";
+import { forwardByLayers } from "../../models/layerwise.ts";
 import { forward, type ObservedSite, type TokenBatch } from "../../models/llama.ts";
 import { windowBatch } from "../../models/training/loss.ts";
 import type { MethodContext, Statistics } from "../define.ts";
@@ -75,20 +76,33 @@ export function inputStatistics(context: MethodContext<unknown>): Promise<Statis
     const batches = calibrationBatches(context.calibration);
     const sites = model.config.layers.flatMap((_, l) => [[l, "output"], [l, "down"]] as [number, ObservedSite][]);
     const totals: Moments[] = [];
-    for (const [i, batch] of batches.entries()) {
-      await checkpoint(signal);
-      context.report(`calibration statistics, batch ${i + 1} of ${batches.length}`);
-      const observed: tf.Tensor[] = [];
-      const observe = (_layer: number, _site: ObservedSite, input: tf.Tensor2D) => {
-        observed.push(tf.keep(columnMoments(input)));
-      };
-      forward(model, batch, { observe }).dispose();
-      const moments = await readFlat(observed, "inputs of the output and down projections");
+    const observed: tf.Tensor[] = [];
+    const observe = (_layer: number, _site: ObservedSite, input: tf.Tensor2D) => {
+      observed.push(tf.keep(columnMoments(input)));
+    };
+    /** Adds what was observed of a batch, at the sites from `first` on. */
+    const add = async ({ batch, length }: TokenBatch, first: number) => {
+      const moments = await readFlat(observed.splice(0), "inputs of the output and down projections");
       moments.forEach((values, s) => {
         const columns = values.length / 2;
         const [mean, squares] = [values.subarray(0, columns), values.subarray(columns)];
-        totals[s] = combine(totals[s], batch.batch * batch.length, mean, squares);
+        totals[first + s] = combine(totals[first + s], batch * length, mean, squares);
       });
+    };
+    if (model.readLayer) {
+      const after = async (l: number, i: number) => {
+        await add(batches[i], 2 * l);
+        await checkpoint(signal);
+        if (i === 0) context.report(`calibration statistics, layer ${l + 1} of ${model.config.layers.length}`);
+      };
+      await forwardByLayers(model, batches, { observe, after });
+    } else {
+      for (const [i, batch] of batches.entries()) {
+        await checkpoint(signal);
+        context.report(`calibration statistics, batch ${i + 1} of ${batches.length}`);
+        forward(model, batch, { observe }).dispose();
+        await add(batch, 0);
+      }
     }
     const statistics: Statistics = {};
     sites.forEach(([layer, site], s) => {

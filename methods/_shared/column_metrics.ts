@@ -27,7 +27,7 @@ export async function columnScores(
     model,
     (weight) => metric === "WIFN" ? tf.mean(tf.abs(weight), 1) : tf.sum(tf.square(weight), 1),
   );
-  return model.layers.map((_, l) => {
+  return model.config.layers.map((_, l) => {
     const columns = (site: ObservedSite) => {
       const mean = statistics[inputStatisticNames.mean(l, site)].data;
       const variance = statistics[inputStatisticNames.variance(l, site)].data;

@@ -7,7 +7,11 @@
 import * as tf from "@tensorflow/tfjs";
 import { type LayerShape, LINEAR_NAMES, type LinearName, type LlamaConfig } from "../../models/config.ts";
 import type { LlamaModel, ObservedSite } from "../../models/llama.ts";
+import { eachLayer } from "../../models/layerwise.ts";
 import { readFlat } from "./device.ts";
+
+/** What messages about bad values name. */
+const WEIGHTS = "weights of the model";
 
 /** Scores of one layer's units; higher is kept. */
 export interface LayerScores {
@@ -77,14 +81,12 @@ export function slotSums(name: LinearName, x: tf.Tensor): tf.Tensor1D {
 
 /** Slot scores of every layer from the weights alone: `score` maps a weight `[in, out]` elementwise. */
 export async function weightSlots(model: LlamaModel, score: (weight: tf.Tensor2D) => tf.Tensor): Promise<SlotScores[]> {
-  const tensors = model.layers.flatMap((layer) =>
-    LINEAR_NAMES.map((name) => tf.tidy(() => slotSums(name, score(layer[name].weight))))
+  const values = await eachLayer(
+    model,
+    (layer) => readFlat(LINEAR_NAMES.map((name) => tf.tidy(() => slotSums(name, score(layer[name].weight)))), WEIGHTS),
   );
-  const values = await readFlat(tensors, "weights of the model");
-  return model.layers.map((_, l) =>
-    Object.fromEntries(
-      LINEAR_NAMES.map((name, i): [string, Float32Array] => [name, values[l * LINEAR_NAMES.length + i]]),
-    ) as Record<LinearName, Float32Array>
+  return values.map((own) =>
+    Object.fromEntries(LINEAR_NAMES.map((name, i) => [name, own[i]])) as Record<LinearName, Float32Array>
   );
 }
 
@@ -96,11 +98,11 @@ export async function siteWeights(
   model: LlamaModel,
   reduce: (weight: tf.Tensor2D) => tf.Tensor,
 ): Promise<SiteColumns[]> {
-  const tensors = model.layers.flatMap(({ output, down }) =>
-    [output, down].map(({ weight }) => tf.tidy(() => reduce(weight)))
+  const values = await eachLayer(
+    model,
+    (layer) => readFlat([layer.output, layer.down].map(({ weight }) => tf.tidy(() => reduce(weight))), WEIGHTS),
   );
-  const values = await readFlat(tensors, "weights of the model");
-  return model.layers.map((_, l) => ({ output: values[2 * l], down: values[2 * l + 1] }));
+  return values.map(([output, down]) => ({ output, down }));
 }
 
 /** Names of stored scores: f32 [F], [H], [G]. */

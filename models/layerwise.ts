@@ -1,0 +1,76 @@
+/** Models with one decoder layer on the device at a time: each layer is read from the checkpoint, used and freed.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { UsageError } from "../core/errors.ts";
+import type { WeightSource } from "./config.ts";
+import {
+  createPass,
+  createUploader,
+  decoderLayer,
+  type DeviceLayer,
+  disposeLayer,
+  embed,
+  type ForwardOptions,
+  type LlamaModel,
+  type TokenBatch,
+} from "./llama.ts";
+
+/** Puts everything but the decoder layers on the device. The layers are there in {@linkcode eachLayer} alone, and
+ * `source` must stay open for it. Free the model with `disposeModel`. */
+export function openLayerwise(source: WeightSource): LlamaModel {
+  const { rest, layer } = createUploader(source);
+  return {
+    config: source.config,
+    ...rest(),
+    get layers(): never {
+      throw new UsageError("Only one layer of the model is held at a time: leave --layerwise out");
+    },
+    readLayer: layer,
+  };
+}
+
+/** What `visit` gives for each layer in turn. A layer that was read for this is freed after its visit. */
+export async function eachLayer<T>(
+  model: LlamaModel,
+  visit: (layer: DeviceLayer, l: number) => T | Promise<T>,
+): Promise<T[]> {
+  const results: T[] = [];
+  for (let l = 0; l < model.config.layers.length; l++) {
+    const layer = model.readLayer ? await model.readLayer(l) : model.layers[l];
+    try {
+      results.push(await visit(layer, l));
+    } finally {
+      if (model.readLayer) disposeLayer(layer);
+    }
+  }
+  return results;
+}
+
+/** Runs batches through one layer after the other, with the numbers of `forward` for each batch. Between layers the hidden
+ * states, [B T, D] of each batch, are in host memory. `after` is called when a batch has passed a layer. */
+export async function forwardByLayers(
+  model: LlamaModel,
+  batches: readonly TokenBatch[],
+  { observe, after }: Pick<ForwardOptions, "observe"> & { after(layer: number, batch: number): Promise<void> },
+): Promise<void> {
+  const { config } = model;
+  const read = async (x: tf.Tensor) => {
+    const values = await x.data<"float32">();
+    x.dispose();
+    return values;
+  };
+  const hidden: Float32Array[] = [];
+  for (const { tokens } of batches) hidden.push(await read(embed(model, tokens)));
+  await eachLayer(model, async (layer, l) => {
+    for (const [i, batch] of batches.entries()) {
+      const out = tf.tidy(() => {
+        const x = tf.tensor2d(hidden[i], [batch.batch * batch.length, config.width]);
+        return decoderLayer(x, layer, l, createPass(config, batch), { observe });
+      });
+      hidden[i] = await read(out);
+      await after(l, i);
+    }
+  });
+}

@@ -1,0 +1,83 @@
+/** What methods that work layer by layer must hold, on every engine that starts: the results of the whole model, with one
+ * layer on the device. */
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { UsageError } from "../../core/errors.ts";
+import type { Method, Statistics } from "../../methods/define.ts";
+import { listMethods, parseOptions } from "../../methods/mod.ts";
+import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { openLayerwise } from "../../models/layerwise.ts";
+import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
+import { toySource, toyTokens } from "../../models/toy.ts";
+import { testOnEngines } from "../backend/engines.ts";
+import { methodContext, toyWindows } from "../backend/method_context.ts";
+import { registerOwnMethods } from "./own_methods.ts";
+
+await registerOwnMethods();
+
+const LAYERS = Array.from({ length: 3 }, () => ({ kvGroups: 4, queryHeadsPerGroup: 2, ffnChannels: 40 }));
+const source = toySource({ seed: 6, layers: LAYERS, biases: ["output"] });
+const probe = { tokens: toyTokens({ count: 30 }), batch: 2, length: 15 };
+/** Two batches of calibration windows, since a batch has windows of one length. */
+const calibration = [...toyWindows(4, 16), ...toyWindows(3, 11)];
+/** Options whose way through the layers is another than that of the defaults. */
+const FURTHER: Record<string, Record<string, unknown>> = {
+  flap: { structure: "UL-UM", biasCompensation: true },
+  magnitude: { scope: "output", norm: "l1" },
+};
+
+/** `source` with its layers read one at a time, and the bytes on the device whenever a layer is about to be read. */
+function watched(): { model: LlamaModel; heldBytes: number[] } {
+  const model = openLayerwise(source);
+  const heldBytes: number[] = [];
+  const { readLayer } = model;
+  model.readLayer = (l) => {
+    heldBytes.push(tf.memory().numBytes);
+    return readLayer!(l);
+  };
+  return { model, heldBytes };
+}
+
+async function logitsOf(model: LlamaModel): Promise<Float32Array> {
+  const scores = tf.tidy(() => logits(model, forward(model, probe)));
+  const values = await scores.data<"float32">();
+  scores.dispose();
+  return values;
+}
+
+async function checkVariant(method: Method, options: unknown): Promise<void> {
+  const caches = [new Map<string, Statistics>(), new Map<string, Statistics>()];
+  const given = { options, calibration: method.needs.calibration ? calibration : [], sparsity: 0.4 };
+  const whole = await uploadModel(source);
+  const expected = await method.prune(methodContext({ ...given, model: whole, cache: caches[0] }));
+  const pruned = pruneModel(whole, expected.plan, expected.replaced);
+  const expectedLogits = await logitsOf(pruned);
+  [whole, pruned].forEach(disposeModel);
+
+  const { model, heldBytes } = watched();
+  const restBytes = tf.memory().numBytes;
+  const actual = await method.prune(methodContext({ ...given, model, cache: caches[1] }));
+  assertEquals(actual, expected);
+  assertEquals(caches[1], caches[0], "statistics");
+  assertEquals(heldBytes, heldBytes.map(() => restBytes), "something is held besides one layer");
+  assertEquals(heldBytes.length % LAYERS.length, 0);
+  assert(heldBytes.length > 0 || method.id === "random", "no layer was read");
+  const cut = await pruneByLayers(model, actual.plan, actual.replaced);
+  disposeModel(model);
+  assertEquals(await logitsOf(cut), expectedLogits);
+  disposeModel(cut);
+}
+
+for (const method of listMethods().filter(({ layerwise }) => layerwise)) {
+  testOnEngines(`${method.id} gives the whole model's result layer by layer`, async () => {
+    for (const options of [{}, ...method.id in FURTHER ? [FURTHER[method.id]] : []]) {
+      await checkVariant(method, parseOptions(method, options));
+    }
+  });
+}
+
+testOnEngines("a model that is read layer by layer has no layers for a whole pass", () => {
+  const model = openLayerwise(source);
+  assertThrows(() => tf.tidy(() => forward(model, probe)), UsageError, "leave --layerwise out");
+  disposeModel(model);
+});
