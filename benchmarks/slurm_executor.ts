@@ -178,10 +178,12 @@ async function reasonFor({ planned, task }: Submitted, context: ExecutorContext)
   if (code === TIMEOUT_EXIT && context.timeoutS !== undefined) return timeoutFailure(context.timeoutS);
   // A shell says 128 + N for a command that signal N ended.
   const signal = Object.entries(constants.signals).find(([, number]) => number === code - 128)?.[0];
+  // Slurm ends a task by signals, too, and knows better why.
+  const bySlurm = Number.isNaN(code) || signal !== undefined ? await endedBySlurm(task) : null;
+  if (bySlurm) return bySlurm;
   if (!Number.isNaN(code)) return classifyExit({ code, signal: (signal ?? null) as Deno.Signal | null }, tail);
-  const reason = await endedBySlurm(task);
   const unknown = `Slurm's task ${task} ended without a record: see its log, and run it again with --retry crash`;
-  return reason ?? { kind: "crash", message: unknown, exitCode: null };
+  return { kind: "crash", message: unknown, exitCode: null };
 }
 
 function readText(path: string): string {

@@ -96,6 +96,28 @@ Deno.test({
         cells += 3;
         assert([...Deno.readDirSync(runPaths(out).logs)].some(({ name }) => name.startsWith("slurm-")));
       });
+      await t.step("a cell that Slurm ends at --time is a failure of class timeout", async () => {
+        const out = join(root, "overtime");
+        const flags = ["--methods", "random", "--sparsity", "0", "--time", "1", "--sbatch", "begin=now+5"];
+        const follower = slurm(...run(out, ...flags), "--json");
+        const [shown, waited] = follower.stderr.tee();
+        let held: Deno.FsFile | undefined;
+        for await (const chunk of shown.pipeThrough(new TextDecoderStream())) {
+          if (!chunk.includes("submitted")) continue;
+          // A cell waits for the lock of its job, which costs no processor time.
+          const [job] = [...Deno.readDirSync(runPaths(out).jobs)];
+          held = Deno.openSync(join(runPaths(out).jobs, job.name), { read: true, write: true });
+          held.lockSync(true);
+          break;
+        }
+        await Promise.all([new Response(waited).text(), follower.stdout.cancel()]);
+        held?.close();
+        assertEquals((await follower.status).code, 1);
+        const [record] = readRecords(out).records;
+        assert(record.state === "failed");
+        assertEquals(record.failure.kind, "timeout");
+        assertStringIncludes(record.failure.message, "give a longer --time");
+      });
       console.log(`${cells} cells run through Slurm`);
     } finally {
       cluster.stop();
