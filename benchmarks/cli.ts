@@ -4,13 +4,20 @@
  */
 import { join } from "node:path";
 import { EngineError, unknownName, UsageError } from "../core/errors.ts";
-import { helpText } from "./cli_help.ts";
-import { listText, presetPath } from "./cli_ls.ts";
-import { type ConfigSource, HelpRequest, parseFlags, parseStrictly, resolveConfig, yamlSource } from "./config.ts";
-import { isDiskFull } from "./failure.ts";
+import { helpText } from "./commands/help.ts";
+import { listText, presetPath } from "./commands/ls.ts";
+import {
+  type ConfigSource,
+  HelpRequest,
+  parseFlags,
+  parseStrictly,
+  resolveConfig,
+  yamlSource,
+} from "./configuration/config.ts";
+import { isDiskFull } from "./cells/failure.ts";
 import { createProgress } from "./progress.ts";
-import { RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./run_flags.ts";
-import { readRecords, runPaths } from "./store.ts";
+import { RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./configuration/run_flags.ts";
+import { readRecords, runPaths } from "./records/store.ts";
 
 /** Exit code of a run that Ctrl-C stopped: 128 + SIGINT. */
 const INTERRUPTED = 130;
@@ -25,11 +32,11 @@ const COMMANDS: Record<string, (args: string[]) => Promise<number>> = {
   compare,
   ls,
   validate,
-  reproduce: async (args) => (await import("./reproduce.ts")).reproduceCommand(args),
-  export: async (args) => (await import("./export.ts")).exportCommand(args),
-  throughput: async (args) => (await import("./throughput_command.ts")).throughputCommand(args),
-  serve: async (args) => (await import("./serve.ts")).serveCommand(args),
-  fetch: async (args) => (await import("./fetch.ts")).fetchCommand(args),
+  reproduce: async (args) => (await import("./commands/reproduce.ts")).reproduceCommand(args),
+  export: async (args) => (await import("./commands/export.ts")).exportCommand(args),
+  throughput: async (args) => (await import("./commands/throughput.ts")).throughputCommand(args),
+  serve: async (args) => (await import("./commands/serve.ts")).serveCommand(args),
+  fetch: async (args) => (await import("./commands/fetch.ts")).fetchCommand(args),
 };
 
 function readText(path: string): string {
@@ -70,7 +77,7 @@ async function run(args: string[]): Promise<number> {
   Deno.addSignalListener("SIGTERM", stop);
   const onEvent = createProgress(Deno.stderr, { json });
   const executor = slurm &&
-    (await import("./slurm_executor.ts")).slurmExecutor(slurm, dryRun ? console.log : undefined);
+    (await import("./executors/slurm_executor.ts")).slurmExecutor(slurm, dryRun ? console.log : undefined);
   const result = await runSweep(config, { ...options, executor, onEvent, signal: controller.signal });
   if (result.interrupted) return INTERRUPTED;
   if (dryRun) return 0;
@@ -145,7 +152,7 @@ async function ls(args: string[]): Promise<number> {
 async function validate(args: string[]): Promise<number> {
   const { _: [dir] } = parseStrictly(args, { positional: 1 });
   if (dir === undefined) throw new UsageError("The folder of a run must be given: bench validate DIR");
-  const { validateFolder } = await import("./validate.ts");
+  const { validateFolder } = await import("./commands/validate.ts");
   const { records, failed, weights, problems, leftOver } = validateFolder(dir);
   for (const problem of problems) console.log(problem);
   for (const path of leftOver) console.log(`${path}: left over, may be removed`);

@@ -12,14 +12,14 @@ import {
   runConfigSchema,
   SCHEMA_VERSION,
 } from "../core/schema.ts";
-import { canonicalJson, cellLabels, cellName, type PlannedCell } from "./cells.ts";
-import { resolveConfig } from "./config.ts";
-import { harnessCommit } from "./environment.ts";
-import type { Executor } from "./executor.ts";
-import { isDiskFull } from "./failure.ts";
-import { hasSamples } from "./lm_eval_files.ts";
-import { localExecutor } from "./local_executor.ts";
-import { planSweep, type SweepPlan } from "./plan.ts";
+import { canonicalJson, cellLabels, cellName, type PlannedCell } from "./cells/cells.ts";
+import { resolveConfig } from "./configuration/config.ts";
+import { harnessCommit } from "./cells/environment.ts";
+import type { Executor } from "./executors/executor.ts";
+import { isDiskFull } from "./cells/failure.ts";
+import { hasSamples } from "./records/lm_eval_files.ts";
+import { localExecutor } from "./executors/local_executor.ts";
+import { planSweep, type SweepPlan } from "./cells/plan.ts";
 import type { SweepEvent } from "./progress.ts";
 import {
   lockFolder,
@@ -32,7 +32,7 @@ import {
   toJson,
   writeAtomically,
   writeRecord,
-} from "./store.ts";
+} from "./records/store.ts";
 
 /** A run as one writes it: whatever has a default may be left out. */
 export type RunConfigInput = z.input<typeof runConfigSchema>;

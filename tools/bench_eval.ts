@@ -12,9 +12,9 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
-import { peakMemory } from "../benchmarks/memory.ts";
-import { measureTask } from "../benchmarks/multiple_choice.ts";
-import { createScorer } from "../benchmarks/scorer.ts";
+import { peakMemory } from "../benchmarks/cells/memory.ts";
+import { measureTask } from "../benchmarks/evaluation/multiple_choice.ts";
+import { createScorer } from "../benchmarks/evaluation/scorer.ts";
 import { startBestEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { getTask } from "../datasets/mod.ts";

@@ -10,7 +10,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "node:path";
-import { peakMemory, residentMemoryBytes } from "../benchmarks/memory.ts";
+import { peakMemory, residentMemoryBytes } from "../benchmarks/cells/memory.ts";
 import { startEngine } from "../core/engine.ts";
 import { createRng } from "../core/rng.ts";
 import { writeSafetensors } from "../core/safetensors.ts";

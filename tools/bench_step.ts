@@ -11,7 +11,7 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { peakMemory, residentMemoryBytes } from "../benchmarks/memory.ts";
+import { peakMemory, residentMemoryBytes } from "../benchmarks/cells/memory.ts";
 import { startEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { createRng } from "../core/rng.ts";
@@ -25,7 +25,7 @@ import { createMoments, readTensors, scheduleFactor, stepValues } from "../model
 import { createStudent, type HostMasks, type Student, studentStep } from "../models/training/student.ts";
 import { type TeacherTargets, teacherTargets } from "../models/training/teacher.ts";
 import { exportFolder, median, TORCH_PACKAGES } from "./bench_engine.ts";
-import { type Peer, startPeer } from "../benchmarks/peer_process.ts";
+import { type Peer, startPeer } from "../benchmarks/commands/peer_process.ts";
 import { privatePython } from "./setup_common.ts";
 
 /** Batches that the steps go through in turn. */

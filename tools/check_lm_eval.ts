@@ -13,11 +13,11 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { lmEvalDocuments, lmEvalSamples } from "../benchmarks/lm_eval_samples.ts";
-import { argmax, measureTask } from "../benchmarks/multiple_choice.ts";
-import type { ScoredDocument } from "../benchmarks/perplexity.ts";
-import { createScorer, type Scorer } from "../benchmarks/scorer.ts";
-import { createApp } from "../benchmarks/server.ts";
+import { lmEvalDocuments, lmEvalSamples } from "../benchmarks/records/lm_eval_samples.ts";
+import { argmax, measureTask } from "../benchmarks/evaluation/multiple_choice.ts";
+import type { ScoredDocument } from "../benchmarks/evaluation/perplexity.ts";
+import { createScorer, type Scorer } from "../benchmarks/evaluation/scorer.ts";
+import { createApp } from "../benchmarks/server/server.ts";
 import { startBestEngine, startEngine } from "../core/engine.ts";
 import { unknownName, UsageError } from "../core/errors.ts";
 import { codePointLength } from "../core/python_text.ts";

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
-import { complete } from "../../benchmarks/completions.ts";
-import { createScorer } from "../../benchmarks/scorer.ts";
+import { complete } from "../../benchmarks/server/completions.ts";
+import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { disposeModel, uploadModel } from "../../models/llama.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { toySource } from "../../models/toy.ts";

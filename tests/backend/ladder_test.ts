@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { climb, type Ladder, type LevelGiven } from "../../benchmarks/ladder.ts";
+import { climb, type Ladder, type LevelGiven } from "../../benchmarks/cells/ladder.ts";
 import { cellSchema, trainingSchema } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { keptParameters } from "../../models/count.ts";

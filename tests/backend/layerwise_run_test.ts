@@ -1,7 +1,7 @@
 /** `bench run --layerwise`: the same numbers as without it, and what it refuses. */
 import { assertEquals, assertRejects } from "@std/assert";
-import { measureCell } from "../../benchmarks/cell.ts";
-import { planSweep } from "../../benchmarks/plan.ts";
+import { measureCell } from "../../benchmarks/cells/cell.ts";
+import { planSweep } from "../../benchmarks/cells/plan.ts";
 import { UsageError } from "../../core/errors.ts";
 import { runConfigSchema } from "../../core/schema.ts";
 import { withFolder } from "../unit/weights_fixture.ts";

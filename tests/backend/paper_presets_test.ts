@@ -1,9 +1,9 @@
 /** Every shipped configuration is planned with the bundled model, and one of a paper is run and set beside it. */
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { presetNames, presetPath } from "../../benchmarks/cli_ls.ts";
-import { resolveConfig, yamlSource } from "../../benchmarks/config.ts";
-import { planSweep } from "../../benchmarks/plan.ts";
+import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
+import { resolveConfig, yamlSource } from "../../benchmarks/configuration/config.ts";
+import { planSweep } from "../../benchmarks/cells/plan.ts";
 import { runSweep } from "../../benchmarks/sweep.ts";
 import { startEngine } from "../../core/engine.ts";
 import { UsageError } from "../../core/errors.ts";

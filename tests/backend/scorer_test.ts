@@ -1,9 +1,9 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { packBatches } from "../../benchmarks/packing.ts";
-import type { ScoredSequence } from "../../benchmarks/requests.ts";
-import { createScorer } from "../../benchmarks/scorer.ts";
-import { measureThroughput } from "../../benchmarks/throughput.ts";
+import { packBatches } from "../../benchmarks/evaluation/packing.ts";
+import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
+import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
+import { measureThroughput } from "../../benchmarks/evaluation/throughput.ts";
 import { NumericError, UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";

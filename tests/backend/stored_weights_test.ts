@@ -1,10 +1,10 @@
 import * as tf from "@tensorflow/tfjs";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { exportCell } from "../../benchmarks/export.ts";
-import { loadServed } from "../../benchmarks/serve_process.ts";
-import { writeRecord } from "../../benchmarks/store.ts";
-import { keepsWeights, openStoredWeights, storeWeights } from "../../benchmarks/stored_weights.ts";
+import { exportCell } from "../../benchmarks/commands/export.ts";
+import { loadServed } from "../../benchmarks/server/serve_process.ts";
+import { writeRecord } from "../../benchmarks/records/store.ts";
+import { keepsWeights, openStoredWeights, storeWeights } from "../../benchmarks/records/stored_weights.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { expectedTensors, tensorNames } from "../../models/config.ts";

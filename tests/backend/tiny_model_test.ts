@@ -1,8 +1,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert } from "@std/assert";
-import { measureTask } from "../../benchmarks/multiple_choice.ts";
-import { measurePerplexity } from "../../benchmarks/perplexity.ts";
-import { createScorer } from "../../benchmarks/scorer.ts";
+import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
+import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { tinyTasks } from "../../datasets/tiny_world/mod.ts";
 import { disposeModel, uploadModel } from "../../models/llama.ts";
 import { openModel } from "../../models/load.ts";

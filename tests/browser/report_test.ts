@@ -3,7 +3,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { readRecords } from "../../benchmarks/store.ts";
+import { readRecords } from "../../benchmarks/records/store.ts";
 import { writeReport } from "../../reports/write_report.ts";
 import { sweepRecords } from "../unit/reports_fixture.ts";
 import { type Page, withPage } from "./chromium.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { join } from "node:path";
-import { loadMethodFile } from "../../benchmarks/method_file.ts";
+import { loadMethodFile } from "../../benchmarks/configuration/method_file.ts";
 
 const EXAMPLES = join(import.meta.dirname!, "../../docs/examples");
 

@@ -1,7 +1,7 @@
 /** What `bench run` writes besides records: lm-evaluation-harness's files, generated text, few-shot scores. */
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { readRecords, runPaths } from "../../benchmarks/store.ts";
+import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { bench, finish } from "./bench_process.ts";
 
 const FIXTURES = join(import.meta.dirname!, "../../datasets/fixtures");

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { denoRun } from "../../benchmarks/deno_run.ts";
-import { readRecords } from "../../benchmarks/store.ts";
+import { readRecords } from "../../benchmarks/records/store.ts";
 import { openSafetensorsFolder, writeSafetensors } from "../../core/safetensors.ts";
 import type { FailedRecord } from "../../core/schema.ts";
 import { bench, finish, killCell, ROOT, sweepTest, watch } from "./bench_process.ts";
@@ -78,7 +78,7 @@ sweepTest("a cell whose data is gone says what to fetch", async (out) => {
   const told = { id: "missing", cell, out, data: out, logSamples: false, commit: null, coordinated: false };
   Deno.writeTextFileSync(job, JSON.stringify(told));
   const { code, stderr } = await new Deno.Command("deno", {
-    args: denoRun({ script: join(ROOT, "benchmarks/run_cell.ts"), args: [job], ffi: false, write: out }),
+    args: denoRun({ script: join(ROOT, "benchmarks/cells/run_cell.ts"), args: [job], ffi: false, write: out }),
     env: { HF_HOME: out },
     stdout: "null",
     stderr: "piped",

@@ -1,7 +1,7 @@
 /** Learned masks through the command line: a run that was killed in the middle of learning ends with the same model. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { readRecords, runPaths } from "../../benchmarks/store.ts";
+import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 
 const ROOT = join(import.meta.dirname!, "../..");

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { parse } from "yaml";
-import { readRecords } from "../../benchmarks/store.ts";
+import { readRecords } from "../../benchmarks/records/store.ts";
 import { benchWith, finish, ROOT, sweepTest } from "./bench_process.ts";
 
 /** Commands of `deno.json`, by task. */

@@ -1,7 +1,7 @@
 /** A cell run again from its record. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { compareRecords } from "../../benchmarks/reproduce.ts";
-import { readRecords, recordPath } from "../../benchmarks/store.ts";
+import { compareRecords } from "../../benchmarks/commands/reproduce.ts";
+import { readRecords, recordPath } from "../../benchmarks/records/store.ts";
 import { bench, finish, sweepTest } from "./bench_process.ts";
 
 sweepTest("bench reproduce gives the same plan and the same numbers on wasm", async (out) => {

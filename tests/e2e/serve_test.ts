@@ -16,7 +16,7 @@ interface Server extends AsyncDisposable {
 }
 
 function spawn(args: string[], port: number): Deno.ChildProcess {
-  const script = join(import.meta.dirname!, "../../benchmarks/serve_process.ts");
+  const script = join(import.meta.dirname!, "../../benchmarks/server/serve_process.ts");
   const [run, ...rest] = denoRun({ script, args: [...args, "--port", String(port), "--engine", "wasm"], ffi: false });
   return new Deno.Command("deno", {
     args: [run, "--unstable-no-legacy-abort", `--allow-net=127.0.0.1:${port}`, ...rest],

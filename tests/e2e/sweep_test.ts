@@ -1,7 +1,7 @@
 /** Whole sweeps through the command line, on the bundled model: finished, killed, stopped, continued. */
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { readRecords, runPaths } from "../../benchmarks/store.ts";
+import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import type { CellRecord } from "../../core/schema.ts";
 import { bench, finish, sweepTest, watch } from "./bench_process.ts";
 

@@ -2,7 +2,7 @@
  * twice, and learned masks end with the plan of a run that nobody disturbed. */
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
-import { lockFolder, readRecords, runPaths } from "../../benchmarks/store.ts";
+import { lockFolder, readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { createRng, type Rng } from "../../core/rng.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
 import { bench, benchWith, finish, killCell } from "../e2e/bench_process.ts";

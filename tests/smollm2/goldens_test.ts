@@ -5,9 +5,9 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { measureTask } from "../../benchmarks/multiple_choice.ts";
-import { measurePerplexity } from "../../benchmarks/perplexity.ts";
-import { createScorer } from "../../benchmarks/scorer.ts";
+import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
+import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { startEngine } from "../../core/engine.ts";
 import { openModel } from "../../models/load.ts";
 import { uploadModel } from "../../models/llama.ts";

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { batchBudget, scoreInBatches } from "../../benchmarks/batches.ts";
-import type { ScoredSequence } from "../../benchmarks/requests.ts";
-import { createScorer } from "../../benchmarks/scorer.ts";
+import { batchBudget, scoreInBatches } from "../../benchmarks/evaluation/batches.ts";
+import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
+import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 import { fakeLogProb, fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
 

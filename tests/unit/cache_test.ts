@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { join } from "node:path";
-import { type CacheScope, createCache } from "../../benchmarks/cache.ts";
+import { type CacheScope, createCache } from "../../benchmarks/cells/cache.ts";
 import type { Statistics } from "../../methods/define.ts";
 
 const SCOPE: CacheScope = { weights: "aa", engine: "wasm", seed: 0, calibration: [Int32Array.of(1, 2, 3)] };

@@ -8,7 +8,7 @@ import {
   expandCells,
   type Fingerprint,
   trainingParts,
-} from "../../benchmarks/cells.ts";
+} from "../../benchmarks/cells/cells.ts";
 import {
   type Cell,
   cellSchema,

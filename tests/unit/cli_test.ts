@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { configSources, main } from "../../benchmarks/cli.ts";
-import { resolveConfig } from "../../benchmarks/config.ts";
-import { classifyError, classifyExit, parseRetry } from "../../benchmarks/failure.ts";
+import { resolveConfig } from "../../benchmarks/configuration/config.ts";
+import { classifyError, classifyExit, parseRetry } from "../../benchmarks/cells/failure.ts";
 import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks/progress.ts";
 import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/errors.ts";
 import { FAILURE_KINDS } from "../../core/schema.ts";

@@ -7,9 +7,9 @@ import {
   resolveConfig,
   resolveNames,
   yamlSource,
-} from "../../benchmarks/config.ts";
-import { helpText } from "../../benchmarks/cli_help.ts";
-import { presetNames, presetPath } from "../../benchmarks/cli_ls.ts";
+} from "../../benchmarks/configuration/config.ts";
+import { helpText } from "../../benchmarks/commands/help.ts";
+import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { runConfigSchema } from "../../core/schema.ts";
 

@@ -1,8 +1,8 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { trainingData } from "../../benchmarks/learning.ts";
-import { parseFlags, resolveConfig } from "../../benchmarks/config.ts";
-import { planSweep } from "../../benchmarks/plan.ts";
+import { trainingData } from "../../benchmarks/cells/learning.ts";
+import { parseFlags, resolveConfig } from "../../benchmarks/configuration/config.ts";
+import { planSweep } from "../../benchmarks/cells/plan.ts";
 import { UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { cellSchema, trainingSchema } from "../../core/schema.ts";

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { exportCommand } from "../../benchmarks/export.ts";
-import { writeRecord } from "../../benchmarks/store.ts";
+import { exportCommand } from "../../benchmarks/commands/export.ts";
+import { writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import type { WeightSource } from "../../models/config.ts";

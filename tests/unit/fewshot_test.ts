@@ -1,8 +1,8 @@
 import { fileURLToPath } from "node:url";
 import { join } from "node:path";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { measureTask } from "../../benchmarks/multiple_choice.ts";
-import { createScorer, type Scorer } from "../../benchmarks/scorer.ts";
+import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { UsageError } from "../../core/errors.ts";
 import { choicesAfter } from "../../datasets/define.ts";
 import { withFewshot } from "../../datasets/fewshot.ts";

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import { generateTexts, textAfter } from "../../benchmarks/generation.ts";
-import { createScorer } from "../../benchmarks/scorer.ts";
+import { generateTexts, textAfter } from "../../benchmarks/evaluation/generation.ts";
+import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";

@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { wantedSplits } from "../../benchmarks/fetch.ts";
+import { wantedSplits } from "../../benchmarks/commands/fetch.ts";
 import { UsageError } from "../../core/errors.ts";
 import { cachedSplit, hubSettings, safeName, selectSplit } from "../../datasets/hub_cache.ts";
 import { loadTask } from "../../datasets/load.ts";

@@ -1,9 +1,14 @@
 import { fileURLToPath } from "node:url";
 import { assertEquals, assertMatch } from "@std/assert";
-import { lmEvalResults, lmEvalStamp, sanitizeModelName, writeLmEvalFiles } from "../../benchmarks/lm_eval_files.ts";
-import { lmEvalDocuments, lmEvalSamples, samplesHash } from "../../benchmarks/lm_eval_samples.ts";
-import { measureTask } from "../../benchmarks/multiple_choice.ts";
-import { createScorer, type Scorer } from "../../benchmarks/scorer.ts";
+import {
+  lmEvalResults,
+  lmEvalStamp,
+  sanitizeModelName,
+  writeLmEvalFiles,
+} from "../../benchmarks/records/lm_eval_files.ts";
+import { lmEvalDocuments, lmEvalSamples, samplesHash } from "../../benchmarks/records/lm_eval_samples.ts";
+import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { getTask } from "../../datasets/mod.ts";
 import { doneRecord } from "./reports_fixture.ts";

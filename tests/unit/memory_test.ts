@@ -1,5 +1,5 @@
 import { assert, assertMatch } from "@std/assert";
-import { peakMemory, residentMemoryBytes } from "../../benchmarks/memory.ts";
+import { peakMemory, residentMemoryBytes } from "../../benchmarks/cells/memory.ts";
 
 Deno.test("peakMemory() keeps a peak that has passed, and names what it measures", () => {
   const sizeBytes = 200_000_000;

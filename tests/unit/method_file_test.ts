@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { expandCells } from "../../benchmarks/cells.ts";
-import { loadMethodFile, reloadMethodFile } from "../../benchmarks/method_file.ts";
+import { expandCells } from "../../benchmarks/cells/cells.ts";
+import { loadMethodFile, reloadMethodFile } from "../../benchmarks/configuration/method_file.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
 import { getMethod } from "../../methods/mod.ts";

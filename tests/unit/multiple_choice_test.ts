@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { argmax, measureTask, outcome } from "../../benchmarks/multiple_choice.ts";
-import { createScorer, type Scorer } from "../../benchmarks/scorer.ts";
+import { argmax, measureTask, outcome } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { NumericError } from "../../core/errors.ts";
 import { taskResultSchema } from "../../core/schema.ts";
 import { choicesAfter } from "../../datasets/define.ts";

@@ -2,7 +2,7 @@ import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
 import { z } from "zod";
-import { lmEvalSamples } from "../../benchmarks/lm_eval_samples.ts";
+import { lmEvalSamples } from "../../benchmarks/records/lm_eval_samples.ts";
 import { FileFormatError } from "../../core/errors.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { getCorpus, getTask } from "../../datasets/mod.ts";

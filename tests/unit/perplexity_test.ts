@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
-import { cutWindows, measurePerplexity } from "../../benchmarks/perplexity.ts";
-import { createScorer, type Scorer } from "../../benchmarks/scorer.ts";
+import { cutWindows, measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
+import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { UsageError } from "../../core/errors.ts";
 import { perplexityResultSchema } from "../../core/schema.ts";
 import { fakeLogProb, fakeModel, fakeTokenizer } from "./scoring_fakes.ts";

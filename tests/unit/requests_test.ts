@@ -1,7 +1,12 @@
 import fc from "fast-check";
 import { assertEquals, assertThrows } from "@std/assert";
 import { UsageError } from "../../core/errors.ts";
-import { encodeRequest, encodeText, type EncodingOptions, rollingWindows } from "../../benchmarks/requests.ts";
+import {
+  encodeRequest,
+  encodeText,
+  type EncodingOptions,
+  rollingWindows,
+} from "../../benchmarks/evaluation/requests.ts";
 import { fakeTokenizer } from "./scoring_fakes.ts";
 
 const options: EncodingOptions = { bos: "tokenizer", encoding: "lm-eval", maxTokens: 8 };

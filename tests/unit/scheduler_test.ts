@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import { runConcurrently } from "../../benchmarks/scheduler.ts";
+import { runConcurrently } from "../../benchmarks/executors/scheduler.ts";
 
 const never = new AbortController().signal;
 const ticks = async (n: number) => {

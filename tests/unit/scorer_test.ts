@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { NumericError, UsageError } from "../../core/errors.ts";
-import { packBatches } from "../../benchmarks/packing.ts";
-import type { ScoredSequence } from "../../benchmarks/requests.ts";
-import { createScorer } from "../../benchmarks/scorer.ts";
+import { packBatches } from "../../benchmarks/evaluation/packing.ts";
+import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
+import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { fakeIsGreedy, fakeLogProb, fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
 
 /** Sequences that often begin alike, as choices of examples do. */

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { tokenPieces } from "../../benchmarks/completions.ts";
-import { createScorer } from "../../benchmarks/scorer.ts";
-import { parseServeArgs } from "../../benchmarks/serve.ts";
-import { createApp, MAX_BODY_BYTES } from "../../benchmarks/server.ts";
+import { tokenPieces } from "../../benchmarks/server/completions.ts";
+import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
+import { parseServeArgs } from "../../benchmarks/commands/serve.ts";
+import { createApp, MAX_BODY_BYTES } from "../../benchmarks/server/server.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { fakeModel, fakeNext, fakeTokenizer } from "./scoring_fakes.ts";

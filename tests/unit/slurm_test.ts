@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { RUN_FLAGS, runManner } from "../../benchmarks/run_flags.ts";
-import { arrayScript, checkSlurmOptions } from "../../benchmarks/slurm.ts";
+import { RUN_FLAGS, runManner } from "../../benchmarks/configuration/run_flags.ts";
+import { arrayScript, checkSlurmOptions } from "../../benchmarks/executors/slurm.ts";
 import { UsageError } from "../../core/errors.ts";
 
 const ARRAY = {

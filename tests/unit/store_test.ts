@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
-import { canonicalJson } from "../../benchmarks/cells.ts";
-import { validateFolder } from "../../benchmarks/validate.ts";
+import { canonicalJson } from "../../benchmarks/cells/cells.ts";
+import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import fc from "fast-check";
 import { join } from "node:path";
 import {
@@ -16,7 +16,7 @@ import {
   toJson,
   writeAtomically,
   writeRecord,
-} from "../../benchmarks/store.ts";
+} from "../../benchmarks/records/store.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
 
@@ -223,7 +223,7 @@ inFolder("lockFolder() keeps a second run out until the first ends", (out) => {
 });
 
 inFolder("lockFolder() takes over from a run that was killed", async (out) => {
-  const store = new URL("../../benchmarks/store.ts", import.meta.url).href;
+  const store = new URL("../../benchmarks/records/store.ts", import.meta.url).href;
   const holder = `const { lockFolder } = await import(${JSON.stringify(store)});
     globalThis.held = lockFolder(Deno.args[0]); console.log("held"); await new Promise(() => setInterval(() => {}, 1000));`;
   const script = join(out, "holder.ts");

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
-import { throughputTable, type TimedCell } from "../../benchmarks/throughput_command.ts";
-import { summarise } from "../../benchmarks/throughput.ts";
+import { throughputTable, type TimedCell } from "../../benchmarks/commands/throughput.ts";
+import { summarise } from "../../benchmarks/evaluation/throughput.ts";
 import { doneRecord } from "./reports_fixture.ts";
 
 Deno.test("throughputTable() puts tokens per second and speed-up of both engines side by side", () => {

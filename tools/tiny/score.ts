@@ -3,9 +3,9 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { measureTask } from "../../benchmarks/multiple_choice.ts";
-import { measurePerplexity } from "../../benchmarks/perplexity.ts";
-import { createScorer } from "../../benchmarks/scorer.ts";
+import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
+import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { createRng } from "../../core/rng.ts";
 import { tinyTasks } from "../../datasets/tiny_world/mod.ts";
 import { type LlamaConfig, queryHeads } from "../../models/config.ts";

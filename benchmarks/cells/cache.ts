@@ -1,0 +1,72 @@
+/** Calibration statistics on disk, so that the levels of a sweep share them.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { FileFormatError } from "../../core/errors.ts";
+import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
+import { SCHEMA_VERSION } from "../../core/schema.ts";
+import type { Statistics } from "../../methods/define.ts";
+import { canonicalJson } from "./cells.ts";
+
+/** What statistics depend on besides their key. */
+export interface CacheScope {
+  /** SHA-256 of the weights, hex. */
+  weights: string;
+  engine: string;
+  seed: number;
+  /** Calibration windows, token ids. */
+  calibration: readonly Int32Array[];
+}
+
+function readStatistics(path: string): Statistics | undefined {
+  try {
+    Deno.statSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+  try {
+    const file = openSafetensors(path);
+    try {
+      return Object.fromEntries(file.tensors.keys().map((name) => [name, file.read(name)]));
+    } finally {
+      file.close();
+    }
+  } catch (error) {
+    // A cache may be made again.
+    if (error instanceof FileFormatError) return undefined;
+    throw error;
+  }
+}
+
+/** A `remember` function for methods that keeps statistics in `folder`. Processes that ask for the same statistics at
+ * the same time compute them once: the others wait. */
+export function createCache(
+  folder: string,
+  { weights, engine, seed, calibration }: CacheScope,
+): (key: string, compute: () => Promise<Statistics>) => Promise<Statistics> {
+  const windows = createHash("sha256");
+  for (const ids of calibration) {
+    windows.update(`${ids.length}:`).update(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength));
+  }
+  const scope = { schemaVersion: SCHEMA_VERSION, weights, engine, seed, windows: windows.digest("hex") };
+  return async (key, compute) => {
+    const name = createHash("sha256").update(canonicalJson({ ...scope, key })).digest("hex").slice(0, 16);
+    Deno.mkdirSync(folder, { recursive: true });
+    const path = join(folder, `${name}.safetensors`);
+    using lock = Deno.openSync(join(folder, `${name}.lock`), { read: true, write: true, create: true });
+    await lock.lock(true);
+    const known = readStatistics(path);
+    if (known) return known;
+    const computed = await compute();
+    writeSafetensors(path, {
+      shapes: new Map(Object.entries(computed).map(([name, { shape }]) => [name, shape])),
+      read: (name) => computed[name].data,
+      dtype: "F32",
+      metadata: { key },
+    });
+    return computed;
+  };
+}

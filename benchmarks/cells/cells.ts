@@ -1,0 +1,172 @@
+/** Expands a run into cells, and names each cell by what decides its numbers.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { UsageError } from "../../core/errors.ts";
+import { type Cell, type EngineName, type MethodFile, type RunConfig, trainingSchema } from "../../core/schema.ts";
+
+/** Contents behind the names in a cell: weights and data are known by their bytes, not by where they lie. */
+export interface Fingerprint {
+  /** SHA-256 over the checkpoint's files, hex. */
+  weights: string;
+  /** SHA-256 of the tokenizer's definition, hex. */
+  tokenizer: string;
+  /** SHA-256 of each data set a cell reads, by what it is used for (`perplexity wikitext2`). */
+  data: Record<string, string>;
+}
+
+/** A cell with its names. */
+export interface PlannedCell {
+  /** First 16 hex digits of SHA-256 over the canonical JSON of the cell and the fingerprint. */
+  id: string;
+  cell: Cell;
+}
+
+/** JSON with sorted keys and without `undefined`, so that equal values give equal text. */
+export function canonicalJson(value: unknown): string {
+  return JSON.stringify(
+    value,
+    (_key, item) =>
+      item !== null && typeof item === "object" && !Array.isArray(item)
+        ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
+        : item,
+  );
+}
+
+/** Part of every id; to be raised when equal cells no longer mean equal numbers. */
+const IDENTITY_VERSION = 1;
+
+/** The id of a cell. The paths of the model and of a method file do not count, their contents do; settings that the cell does not read do
+ * not count either: those of pruning for the dense model, those of calibration for a method that needs none. */
+export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
+  const { model: _path, calibration, methodFile, ...decisive } = cell;
+  const { units: _units, ffnMultiple: _multiple, seed: _seed, ...dense } = decisive;
+  const { [calibrationUse(cell)]: calibrationData, ...others } = fingerprint.data;
+  const data = cell.training
+    ? others
+    : Object.fromEntries(Object.entries(others).filter(([use]) => !use.startsWith(TRAINING_USE)));
+  const identity = {
+    schemaVersion: IDENTITY_VERSION,
+    cell: cell.method === null ? dense : decisive,
+    ...methodFile && { methodFile: methodFile.sha256 },
+    fingerprint: { ...fingerprint, data },
+    ...calibrated ? { calibration, calibrationData } : {},
+  };
+  return createHash("sha256").update(canonicalJson(identity)).digest("hex").slice(0, 16);
+}
+
+/** Key of the calibration data in {@linkcode Fingerprint.data}. */
+export function calibrationUse(cell: Pick<Cell, "calibration">): string {
+  return `calibration ${cell.calibration.corpus}`;
+}
+
+const TRAINING_USE = "training ";
+
+/** Corpora that are trained on, by name, and their parts of the windows, which sum to 1. */
+export function trainingParts(
+  { training, calibration }: Pick<Cell, "training" | "calibration">,
+): { corpus: string; part: number }[] {
+  const parts = Object.entries(training?.domains ?? { [training?.corpus ?? calibration.corpus]: 1 });
+  const sum = parts.reduce((total, [, part]) => total + part, 0);
+  return parts.sort(([a], [b]) => a < b ? -1 : 1).map(([corpus, part]) => ({ corpus, part: part / sum }));
+}
+
+/** Key of a corpus that is trained on in {@linkcode Fingerprint.data}. */
+export function trainingUse(corpus: string): string {
+  return `${TRAINING_USE}${corpus}`;
+}
+
+type Learning = Pick<Cell, "recover" | "compensate" | "training" | "ladder">;
+
+/** What a run adds to a cell of `method` after pruning. Learned methods train in any case; others when they recover. */
+export function learningOf(
+  { recover, compensate, training, ladder, sparsity }: Pick<RunConfig, keyof Learning | "sparsity">,
+  learned: boolean,
+): Learning {
+  const recovers = !learned && recover === "lora";
+  const levels = [...new Set(sparsity)].filter((level) => level > 0).sort((a, b) => a - b);
+  return {
+    ...recovers && { recover: "lora" },
+    ...compensate === "least-squares" && { compensate },
+    ...(learned || recovers) && { training: training ?? trainingSchema.parse({}) },
+    ...learned && ladder && levels.length > 1 && { ladder: levels },
+  };
+}
+
+/** Name of a cell's record and other files: readable first, unique by its id.
+ * @throws {UsageError} when it would not be the plain name of a file. */
+export function cellName({ id, cell }: PlannedCell): string {
+  const name = cell.method === null ? `dense-${id}` : `${cell.method.id}-${cell.sparsity}-s${cell.seed}-${id}`;
+  if (/^\w[^/\\\p{Cc}]*$/u.test(name)) return name;
+  throw new UsageError(`${JSON.stringify(name)} cannot name a cell's files: method and id must hold no slash`);
+}
+
+/** What people call each cell, by id: `flap 25 % seed 0`. Options are named where a run has the method in variants, and
+ * seeds where it has several. */
+export function cellLabels(planned: readonly PlannedCell[]): Map<string, string> {
+  const seeds = new Set(planned.flatMap(({ cell }) => cell.method ? [cell.seed] : []));
+  const variants = (id: string) => {
+    const all = planned.flatMap(({ cell }) => cell.method?.id === id ? [canonicalJson(cell.method.options)] : []);
+    return [...new Set(all)].map((text): Record<string, unknown> => JSON.parse(text));
+  };
+  return new Map(planned.map(({ id, cell }) => {
+    if (cell.method === null) return [id, "dense"];
+    const own = variants(cell.method.id);
+    // What more than half of the variants have needs no mention.
+    const differing = Object.entries(cell.method.options).filter(([key, value]) => {
+      const equal = own.filter((options) => canonicalJson(options[key] ?? null) === canonicalJson(value)).length;
+      return equal < own.length && !(2 * equal > own.length && own.every((options) => key in options));
+    });
+    const options = differing.map(([key, value]) => `${key}=${value}`).join(", ");
+    const percent = Number((cell.sparsity * 100).toFixed(4));
+    return [
+      id,
+      `${cell.method.id}${options && ` (${options})`} ${percent} %${seeds.size > 1 ? ` seed ${cell.seed}` : ""}`,
+    ];
+  }));
+}
+
+/** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once. A level
+ * of 0 is the dense model. */
+export function expandCells(
+  config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> },
+  { engine, fingerprint, needsCalibration, learns, methodFile }: {
+    engine: EngineName;
+    fingerprint: Fingerprint;
+    needsCalibration: (method: string) => boolean;
+    learns: (method: string) => boolean;
+    /** The file that a method of the user's own comes from. */
+    methodFile?: (method: string) => MethodFile | undefined;
+  },
+): PlannedCell[] {
+  const common = {
+    model: config.model,
+    engine,
+    units: config.units,
+    ffnMultiple: config.ffnMultiple,
+    calibration: config.calibration,
+    perplexity: config.perplexity,
+    tasks: config.tasks,
+    ...(config.limit === undefined ? {} : { limit: config.limit }),
+    ...config.numFewshot > 0 && config.tasks.length > 0 && { numFewshot: config.numFewshot },
+    ...config.generate.length > 0 && { generations: { prompts: config.generate, tokens: config.generateTokens } },
+    ...(config.throughput === undefined ? {} : { throughput: config.throughput }),
+  };
+  const cells: Cell[] = [{ ...common, method: null, sparsity: 0, seed: config.seeds[0] }];
+  for (const method of config.methods) {
+    const file = methodFile?.(method.id);
+    const learning = { ...learningOf(config, learns(method.id)), ...file && { methodFile: file } };
+    for (const sparsity of config.sparsity) {
+      if (sparsity > 0) cells.push(...config.seeds.map((seed) => ({ ...common, ...learning, method, sparsity, seed })));
+    }
+  }
+  const planned = new Map<string, PlannedCell>();
+  for (const cell of cells) {
+    const calibrated = cell.method !== null &&
+      (needsCalibration(cell.method.id) || cell.compensate !== undefined);
+    const id = cellId(cell, fingerprint, { calibrated });
+    if (!planned.has(id)) planned.set(id, { id, cell });
+  }
+  return [...planned.values()];
+}

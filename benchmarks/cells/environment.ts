@@ -1,0 +1,44 @@
+/** Machine and versions behind a record.
+ *
+ * @module
+ */
+import os from "node:os";
+import { join } from "node:path";
+import type { Engine } from "../../core/engine.ts";
+import type { Environment } from "../../core/schema.ts";
+
+/** The environment of this process with the started `engine`. */
+export function describeEnvironment(engine: Engine, commit: string | null): Environment {
+  const { name, library, device, threads } = engine;
+  return {
+    engine: name,
+    library,
+    device,
+    threads,
+    deno: Deno.version.deno,
+    os: `${os.type()} ${os.release()} ${os.arch()}`,
+    cpu: os.cpus()[0]?.model.trim() || "unknown",
+    commit,
+  };
+}
+
+/** Git commit of the harness, with `-dirty` when tracked files other than stored results differ; `null` outside a
+ * repository or without git. */
+export function harnessCommit(): string | null {
+  const git = (...args: string[]): string | null => {
+    try {
+      const { success, stdout } = new Deno.Command("git", {
+        args: ["-C", join(import.meta.dirname!, "../.."), ...args],
+        stderr: "null",
+      }).outputSync();
+      return success ? new TextDecoder().decode(stdout).trim() : null;
+    } catch {
+      return null;
+    }
+  };
+  const commit = git("rev-parse", "HEAD");
+  if (commit === null) return null;
+  return git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results") === ""
+    ? commit
+    : `${commit}-dirty`;
+}

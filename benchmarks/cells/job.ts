@@ -1,0 +1,32 @@
+/** What passes between a run and the process of one cell.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { cellSchema, PAPER_TABLES } from "../../core/schema.ts";
+
+/** What a cell's process is told. */
+export const cellJobSchema = z.strictObject({
+  id: z.string(),
+  cell: cellSchema,
+  out: z.string().describe("the run's folder"),
+  data: z.string().optional().describe("folder with data sets"),
+  paper: z.enum(PAPER_TABLES).optional().describe("published table that the run is set beside"),
+  commit: z.string().nullable().describe("git commit of the harness"),
+  keepWeights: z.boolean().optional().describe("whether changed weights are stored; by the model's size when absent"),
+  layerwise: z.boolean().optional().describe("whether one dense layer at a time is on the device while pruning"),
+  logSamples: z.boolean().describe("whether every example is written with its scores"),
+  coordinated: z.boolean().describe("a parent holds standard input: it gives turns for timing, and its end is ours"),
+});
+/** What a cell's process is told. */
+export type CellJob = z.infer<typeof cellJobSchema>;
+
+/** What a cell's process tells, one JSON line each. */
+export const cellEventSchema = z.discriminatedUnion("event", [
+  z.strictObject({ event: z.literal("phase"), phase: z.string() }),
+  z.strictObject({ event: z.literal("take-turn") }),
+  z.strictObject({ event: z.literal("give-turn") }),
+  z.strictObject({ event: z.literal("recorded") }),
+]);
+/** What a cell's process tells. */
+export type CellEvent = z.infer<typeof cellEventSchema>;

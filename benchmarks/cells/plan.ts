@@ -1,0 +1,201 @@
+/** Makes a run ready to go: everything that can be checked before the first cell is checked here.
+ *
+ * @module
+ */
+import { SETUP_COMMAND } from "../../core/engine.ts";
+import { UsageError } from "../../core/errors.ts";
+import {
+  calibrationSchema,
+  type DatasetUse,
+  type EngineName,
+  type MethodFile,
+  type RunConfig,
+  trainingSchema,
+} from "../../core/schema.ts";
+import { loadCorpus, loadTask } from "../../datasets/load.ts";
+import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
+import { getMethod, parseOptions } from "../../methods/mod.ts";
+import type { LlamaConfig } from "../../models/config.ts";
+import { openModel } from "../../models/load.ts";
+import { resolveTarget } from "../../models/target.ts";
+import {
+  calibrationUse,
+  expandCells,
+  type Fingerprint,
+  type PlannedCell,
+  trainingParts,
+  trainingUse,
+} from "./cells.ts";
+import { resolveNames } from "../configuration/config.ts";
+import { probeEngine } from "./engine_probe.ts";
+import { loadMethodFile } from "../configuration/method_file.ts";
+import type { SweepEvent } from "../progress.ts";
+
+/** A run, ready to go. */
+export interface SweepPlan {
+  config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
+  engine: EngineName;
+  fingerprint: Fingerprint;
+  cells: PlannedCell[];
+}
+
+/** Checks everything that can be checked before the first cell: names, engine, checkpoint, data. */
+export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) => void): Promise<SweepPlan> {
+  const { config: withFiles, fileOf } = await loadMethodFiles(asked);
+  const resolved = resolveNames(withFiles, {
+    parseOptions: (id, options) => parseOptions(getMethod(id), options) as Record<string, unknown>,
+    tasks: [...tasks.keys()],
+    corpora: [...corpora.keys()],
+  });
+  const config = { ...resolved, calibration: resolved.calibration ?? defaultCalibration(resolved) };
+  checkLadder(config);
+  checkDomains(config);
+  checkLayerwise(config);
+  const engine = await chooseEngine(config.engine, onEvent);
+  const { source, tokenizer } = await openModel(config.model);
+  const weights = source.origin.sha256;
+  const { maxPositions } = source.config;
+  source.close();
+  checkLevels(config, source.config);
+  if (config.generate.length > 0 && config.generateTokens >= maxPositions) {
+    throw new UsageError(
+      `generateTokens must be less than the ${maxPositions} positions of the model: current ${config.generateTokens} ` +
+        "(--generate-tokens gives it)",
+    );
+  }
+  const fingerprint = { weights, tokenizer: tokenizer.sha256, data: await hashData(config) };
+  const methodFile = (method: string) => fileOf.get(method);
+  const cells = expandCells(config, { engine, fingerprint, needsCalibration, learns, methodFile });
+  return { config, engine, fingerprint, cells };
+}
+
+/** Loads the method files of a run. Their methods join those that the run names, unless they are named already. */
+async function loadMethodFiles(asked: RunConfig): Promise<{ config: RunConfig; fileOf: Map<string, MethodFile> }> {
+  const fileOf = new Map<string, MethodFile>();
+  for (const path of asked.methodFile ?? []) {
+    const { file, ids } = await loadMethodFile(path);
+    for (const id of ids) fileOf.set(id, file);
+  }
+  const named = new Set(asked.methods.map(({ id }) => id));
+  const added = [...fileOf.keys()].filter((id) => !named.has(id)).map((id) => ({ id, options: {} }));
+  return { config: { ...asked, methods: [...asked.methods, ...added] }, fileOf };
+}
+
+const needsCalibration = (method: string) => getMethod(method).needs.calibration;
+const learns = (method: string) => getMethod(method).kind === "learned";
+
+/** The bundled model's own corpus; for others the corpus of the first perplexity, else the one that papers use most. */
+function defaultCalibration({ model, perplexity }: RunConfig): NonNullable<RunConfig["calibration"]> {
+  const corpus = model === "tiny" ? "tiny-world" : perplexity[0]?.corpus ?? "wikitext2";
+  return calibrationSchema.parse({ corpus });
+}
+
+/** Levels above the first prune a model again, which needs equal widths, a budget in parameters and steps for each level.
+ * @throws {UsageError} otherwise. */
+function checkLadder({ ladder, methods, sparsity, training }: RunConfig): void {
+  if (!ladder) return;
+  const uneven = methods.find(({ id, options }) => learns(id) && !getMethod(id).uniformLayers(options));
+  if (uneven) {
+    throw new UsageError(
+      `--ladder needs equal widths in every layer: leave it out or change the options of ${uneven.id}`,
+    );
+  }
+  const other = methods.find(({ options: { resource } }) => resource !== undefined && resource !== "parameters");
+  if (other) {
+    throw new UsageError(
+      `--ladder counts parameters: leave it out, or resource=${other.options.resource} of ${other.id}`,
+    );
+  }
+  const levels = new Set(sparsity).size;
+  const { steps } = training ?? trainingSchema.parse({});
+  if (steps < 2 * levels) {
+    throw new UsageError(`--ladder needs two training steps for each of ${levels} levels: current ${steps}`);
+  }
+}
+
+type Levels = Pick<RunConfig, "sparsity" | "units" | "ffnMultiple" | "methods">;
+
+/** Refuses levels that the units of the run cannot reach on this model, and options that a method cannot keep there.
+ * @throws {UsageError} that names the level or the method. */
+export function checkLevels({ sparsity, units, ffnMultiple, methods }: Levels, model: LlamaConfig): void {
+  for (const level of new Set(sparsity.filter((level) => level > 0))) {
+    const target = resolveTarget(model, { sparsity: level, units, ffnMultiple });
+    for (const { id, options } of methods) {
+      try {
+        getMethod(id).check?.(model, target, options);
+      } catch (error) {
+        throw error instanceof UsageError ? new UsageError(`Method "${id}": ${error.message}`) : error;
+      }
+    }
+  }
+}
+
+/** Domains replace the corpus, and there is something to choose between.
+ * @throws {UsageError} otherwise. */
+function checkDomains({ training, methods }: RunConfig): void {
+  const { domains, corpus } = training ?? {};
+  if (!domains) {
+    const choosing = methods.find(({ options: { domainSteps } }) => domainSteps !== undefined);
+    if (!choosing) return;
+    throw new UsageError(
+      `${choosing.id}:domainSteps needs training.domains: give --training domains.CORPUS=PART for two or more, or leave it out`,
+    );
+  }
+  const count = Object.keys(domains).length;
+  if (count < 2) throw new UsageError(`training.domains must name two corpora or more: current ${count}`);
+  if (corpus !== undefined) {
+    throw new UsageError(`training.corpus and training.domains exclude each other: leave out corpus=${corpus}`);
+  }
+}
+
+/** One layer at a time gives activations and weights, but no gradients.
+ * @throws {UsageError} when a method, recovery or compensation needs all layers at once. */
+function checkLayerwise({ layerwise, methods, recover, compensate }: RunConfig): void {
+  if (!layerwise) return;
+  const whole = methods.find(({ id }) => !getMethod(id).layerwise);
+  const needsAll = [
+    whole && `method ${whole.id}`,
+    recover === "lora" && "--recover lora",
+    compensate === "least-squares" && "--compensate least-squares",
+  ].find((what) => what);
+  if (needsAll) {
+    throw new UsageError(`--layerwise holds one layer at a time, ${needsAll} needs all: leave one of them out`);
+  }
+}
+
+/** Finds out before any cell whether the engine starts. */
+async function chooseEngine(asked: RunConfig["engine"], onEvent: (event: SweepEvent) => void): Promise<EngineName> {
+  const { name, note } = await probeEngine(asked);
+  if (note !== undefined) onEvent({ event: "note", message: engineNote(name, note) });
+  return name;
+}
+
+/** What a user should know about the engine that `auto` took. */
+function engineNote(name: EngineName, note: string): string {
+  if (!note.includes("is not set up")) return `Engine "${name}": ${note}`;
+  return `The native engine is not set up: "${name}" runs instead, several times slower; \`${SETUP_COMMAND}\` sets it up`;
+}
+
+async function hashData(config: SweepPlan["config"]): Promise<Record<string, string>> {
+  const { data } = config;
+  const uses: Record<string, DatasetUse> = {};
+  if (config.compensate === "least-squares" || config.methods.some(({ id }) => needsCalibration(id))) {
+    const corpus = getCorpus(config.calibration.corpus);
+    uses[calibrationUse(config)] = (await loadCorpus(corpus, { data, split: "calibration" })).dataset;
+  }
+  if (config.recover === "lora" || config.methods.some(({ id }) => learns(id))) {
+    for (const { corpus } of trainingParts(config)) {
+      uses[trainingUse(corpus)] = (await loadCorpus(getCorpus(corpus), { data, split: "calibration" })).dataset;
+    }
+  }
+  for (const { corpus, split } of config.perplexity) {
+    const { dataset } = await loadCorpus(getCorpus(corpus), { data, split });
+    uses[`perplexity ${corpus}/${dataset.split}`] = dataset;
+  }
+  for (const task of config.tasks) {
+    const { dataset, fewshotDataset } = await loadTask(getTask(task), { data, limit: 1, fewshot: config.numFewshot });
+    uses[`task ${task}`] = dataset;
+    if (fewshotDataset) uses[`few-shot ${task}`] = fewshotDataset;
+  }
+  return Object.fromEntries(Object.entries(uses).map(([use, { sha256 }]) => [use, sha256]));
+}

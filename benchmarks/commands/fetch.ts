@@ -1,0 +1,97 @@
+/** `bench fetch`: brings data sets from the Hugging Face Hub into the cache that Python's libraries share. Every other
+ * command works without the network.
+ *
+ * The command starts a process of its own, which may use the network; as a program this file is that process.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { unknownName, UsageError } from "../../core/errors.ts";
+import type { DataSource } from "../../datasets/define.ts";
+import { FEWSHOT_SPLIT, fewshotFiles } from "../../datasets/fewshot.ts";
+import { hubSettings } from "../../datasets/hub_cache.ts";
+import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
+import { parseStrictly } from "../configuration/config.ts";
+import { denoRun } from "../deno_run.ts";
+
+/** Help of the command. */
+export const FETCH_HELP = `Fetches data sets from the Hugging Face Hub into the cache that Python's libraries share.
+
+Usage: deno task bench fetch NAME[/SPLIT]...
+
+NAME is a task or a corpus, see \`bench ls tasks\`. Without SPLIT a task's scored split is fetched, and of a corpus the
+splits for evaluation and for calibration; NAME/train holds a task's few-shot examples. What is in the cache already is
+not fetched again, so that a run reads the same commit as the one before.
+
+Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, as for Python`;
+
+/** A split to fetch. */
+export interface WantedSplit {
+  source: DataSource;
+  split: string;
+  /** Names of files that are taken before all others. */
+  exact: readonly string[];
+}
+
+/** What the arguments ask for.
+ * @throws {UsageError} on an unknown name or split, or a data set that is not on the Hub. */
+export function wantedSplits(names: readonly string[]): WantedSplit[] {
+  if (names.length === 0) throw new UsageError("A task or a corpus must be given: bench fetch NAME[/SPLIT]...");
+  return names.flatMap((name): WantedSplit[] => {
+    const [id, split] = name.split("/");
+    const isTask = tasks.has(id);
+    if (!isTask && !corpora.has(id)) throw unknownName("task or corpus", id, [...tasks.keys(), ...corpora.keys()]);
+    const source = isTask ? getTask(id) : getCorpus(id);
+    if (!source.hub) throw new UsageError(`"${id}" ships with this project: there is nothing to fetch`);
+    if (isTask) {
+      const task = getTask(id);
+      if (split === FEWSHOT_SPLIT) return [{ source, split, exact: fewshotFiles(id) }];
+      if (split !== undefined && split !== task.split) {
+        throw new UsageError(
+          `"${id}" is scored on its ${task.split} split, with few-shot examples of "${FEWSHOT_SPLIT}": current "${split}"`,
+        );
+      }
+      return [{ source, split: task.split, exact: task.files }];
+    }
+    const { splits, evaluationSplit, calibrationSplit } = getCorpus(id);
+    if (split !== undefined && !Object.hasOwn(splits, split)) {
+      throw new UsageError(`Corpus "${id}" has no split "${split}": use one of ${Object.keys(splits).join(", ")}`);
+    }
+    const wanted = split === undefined ? new Set([evaluationSplit, calibrationSplit]) : [split];
+    return [...wanted].map((one) => ({ source, split: one, exact: splits[one] }));
+  });
+}
+
+/** Runs `bench fetch`.
+ * @returns 0 when everything is in the cache, 2 when something cannot be had
+ * @throws {UsageError} on a wrong argument. */
+export async function fetchCommand(args: string[]): Promise<number> {
+  wantedSplits(parseStrictly(args, { positional: Infinity })._);
+  const [run, ...rest] = denoRun({ script: join(import.meta.dirname!, "fetch.ts"), args, ffi: false });
+  const { code } = await new Deno.Command("deno", {
+    // The Hub answers from several hosts, and links in the cache need the right to write anywhere.
+    args: [run, "--allow-net", "--allow-write", ...rest],
+    stdout: "inherit",
+    stderr: "inherit",
+  }).spawn().status;
+  return code;
+}
+
+async function fetchAll(args: string[]): Promise<void> {
+  const { fetchSplit } = await import("../../datasets/hub_fetch.ts");
+  const settings = hubSettings();
+  for (const { source, split, exact } of wantedSplits(parseStrictly(args, { positional: Infinity })._)) {
+    const { paths, revision } = await fetchSplit(source.hub!, { split, exact, settings, report: console.error });
+    console.log(`${source.id}, ${split}: ${paths.join(", ")} (commit ${revision})`);
+  }
+}
+
+if (import.meta.main) {
+  try {
+    await fetchAll(Deno.args);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    console.error(error.message);
+    Deno.exit(2);
+  }
+}

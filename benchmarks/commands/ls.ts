@@ -1,0 +1,93 @@
+/** `bench ls`: what there is, as text.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import type { z } from "zod";
+import { unknownName, UsageError } from "../../core/errors.ts";
+import { ENGINE_NAMES } from "../../core/schema.ts";
+
+/** Folder of the shipped configurations. */
+export const PRESETS = join(import.meta.dirname!, "../presets");
+
+/** Names of the shipped configurations; those of papers' tables begin with `paper/`. */
+export function presetNames(): string[] {
+  const names = (folder: string) =>
+    [...Deno.readDirSync(join(PRESETS, folder))].flatMap(({ name }) =>
+      name.endsWith(".yaml") ? [`${folder}${name.slice(0, -5)}`] : []
+    ).sort();
+  return [...names(""), ...names("paper/")];
+}
+
+/** Path of the shipped configuration `name`.
+ * @throws {UsageError} when there is none. */
+export function presetPath(name: string): string {
+  const names = presetNames();
+  if (!names.includes(name)) throw unknownName("preset", name, names);
+  return join(PRESETS, `${name}.yaml`);
+}
+
+const LISTS: Record<string, () => string | Promise<string>> = {
+  methods: async () => {
+    const { listMethods } = await import("../../methods/mod.ts");
+    return listMethods().map(({ id, summary, source, options }) => {
+      const fields = Object.entries((options as { shape?: Record<string, z.ZodType> }).shape ?? {});
+      const defaults = options.parse({}) as Record<string, unknown>;
+      const lines = fields.map(([name, field]) => {
+        const values = innermost(field) as { options?: unknown[] };
+        const choice = values.options ? `; one of ${values.options.join(", ")}` : "";
+        const fallback = JSON.stringify(defaults[name]);
+        return `    ${name}${fallback ? `=${fallback}` : ""}  ${field.description ?? ""}${choice}`;
+      });
+      return [id, `  ${summary}`, `  ${source}`, ...lines].join("\n");
+    }).join("\n\n");
+  },
+  tasks: async () => {
+    const { corpora, tasks } = await import("../../datasets/mod.ts");
+    const entry = (
+      { id, summary, licence, folder }: { id: string; summary: string; licence: string; folder?: URL },
+      files: readonly string[],
+    ) => `  ${id}\n    ${summary} (${licence})\n    ${folder ? "bundled" : `from --data: ${files.join(" or ")}`}`;
+    return [
+      "Multiple-choice tasks (--tasks):",
+      ...[...tasks.values()].map((task) => entry(task, task.files)),
+      "",
+      "Corpora (--perplexity, --calibration):",
+      ...[...corpora.values()].map((corpus) =>
+        entry(corpus, [...corpus.splits[corpus.evaluationSplit], ...corpus.wholeFiles])
+      ),
+    ].join("\n");
+  },
+  presets: () =>
+    presetNames().map((name) => {
+      const comment = /^# (.*)$/m.exec(Deno.readTextFileSync(presetPath(name)))?.[1] ?? "";
+      return `${name}\n  ${comment}`;
+    }).join("\n"),
+  engines: async () => {
+    const { probeEngine } = await import("../cells/engine_probe.ts");
+    const lines: string[] = [];
+    for (const name of ENGINE_NAMES) {
+      try {
+        const { library, device } = await probeEngine(name);
+        lines.push(name, `  starts: ${library}; ${device}`);
+      } catch (error) {
+        lines.push(name, `  does not start: ${(error as Error).message}`);
+      }
+    }
+    return lines.join("\n");
+  },
+};
+
+function innermost(schema: z.ZodType): z.ZodType {
+  const { innerType } = schema.def as { innerType?: z.ZodType };
+  return innerType ? innermost(innerType) : schema;
+}
+
+/** The list `what` as text.
+ * @throws {UsageError} when there is no such list. */
+export async function listText(what: string | undefined): Promise<string> {
+  if (what === undefined) throw new UsageError(`What to list must be given: ${Object.keys(LISTS).join(", ")}`);
+  const list = LISTS[what];
+  if (!list) throw unknownName("list", what, Object.keys(LISTS));
+  return await list();
+}

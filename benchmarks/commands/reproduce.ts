@@ -1,0 +1,142 @@
+/** `bench reproduce`: runs a cell again from its record, and says what differs.
+ *
+ * The same weights, data, engine, thread count and libraries give the same plan and the same numbers bit for bit on `wasm`
+ * and `cpu`, which are single-threaded. Native TensorFlow divides sums among threads and takes kernels by the processor's
+ * instructions: equal thread counts on one machine repeat, other machines may differ in the last digits, and a plan may
+ * then differ in units of almost equal score. WebGPU is as exact as its driver.
+ *
+ * @module
+ */
+import { dirname, join } from "node:path";
+import { FileFormatError, UsageError } from "../../core/errors.ts";
+import type { CellRecord, DoneRecord } from "../../core/schema.ts";
+import { canonicalJson } from "../cells/cells.ts";
+import { runCellProcess } from "../executors/cell_process.ts";
+import { parseStrictly } from "../configuration/config.ts";
+import { harnessCommit } from "../cells/environment.ts";
+import { classifyExit } from "../cells/failure.ts";
+import { readRecord, recordPath } from "../records/store.ts";
+import { readRunFile } from "../sweep.ts";
+
+/** What two runs of one cell have in common. */
+export interface Comparison {
+  /** Parts that are equal bit for bit. */
+  same: string[];
+  /** One line for every part of the results that differs. */
+  differs: string[];
+  /** One line for every difference of machine and versions, which may explain the others. */
+  environment: string[];
+}
+
+/** Compares the results of two records of one cell; times and memory are left out. */
+export function compareRecords(before: DoneRecord, after: DoneRecord): Comparison {
+  const comparison: Comparison = { same: [], differs: [], environment: [] };
+  const note = (what: string, difference: string | null) => {
+    if (difference === null) comparison.same.push(what);
+    else comparison.differs.push(`${what}: ${difference}`);
+  };
+  note("weights", before.weights.sha256 === after.weights.sha256 ? null : "another model was loaded");
+  note("plan", planDifference(before, after));
+  note("size", canonicalJson(before.size) === canonicalJson(after.size) ? null : "parameters or shape differ");
+  before.perplexity.forEach((one, i) => {
+    const other = after.perplexity[i];
+    note(`perplexity ${one.corpus}`, perplexityDifference(one, other));
+  });
+  before.tasks.forEach((one, i) => note(one.task, taskDifference(one, after.tasks[i])));
+  if (before.generations) {
+    const equal = canonicalJson(before.generations) === canonicalJson(after.generations ?? null);
+    note("generated text", equal ? null : "differs");
+  }
+  const [from, to] = [before.environment, after.environment];
+  for (const key of Object.keys(from) as (keyof typeof from)[]) {
+    if (from[key] !== to[key]) comparison.environment.push(`${key}: ${from[key]}, now ${to[key]}`);
+  }
+  return comparison;
+}
+
+function planDifference({ plan: before }: DoneRecord, { plan: after }: DoneRecord): string | null {
+  if (canonicalJson(before) === canonicalJson(after)) return null;
+  let units = 0;
+  let changed = 0;
+  before.layers.forEach((layer, l) => {
+    for (const type of Object.keys(layer) as (keyof typeof layer)[]) {
+      const kept = new Set(after.layers[l]?.[type] ?? []);
+      units += layer[type].length;
+      changed += layer[type].filter((unit) => !kept.has(unit)).length;
+    }
+  });
+  return `${changed} of ${units} kept units are others`;
+}
+
+function perplexityDifference(
+  before: DoneRecord["perplexity"][number],
+  after: DoneRecord["perplexity"][number],
+): string | null {
+  if (before.dataset.sha256 !== after.dataset.sha256) return "other data was read";
+  if (canonicalJson(before.windowNll) === canonicalJson(after.windowNll)) return null;
+  const largest = Math.max(...before.windowNll.map((nll, i) => Math.abs(nll - (after.windowNll[i] ?? Infinity))));
+  return `${before.perplexity}, now ${after.perplexity}; windows differ by up to ${largest.toExponential(1)} nats`;
+}
+
+function taskDifference(before: DoneRecord["tasks"][number], after: DoneRecord["tasks"][number]): string | null {
+  if (before.dataset.sha256 !== after.dataset.sha256) return "other data was read";
+  const changed = Object.entries(before.outcomes).map(([metric, outcomes]) => {
+    const others = [...outcomes].filter((outcome, i) => outcome !== after.outcomes[metric]?.[i]).length;
+    return `${others} of ${outcomes.length} answers (${metric})`;
+  });
+  return changed.every((text) => text.startsWith("0 ")) ? null : `${changed.join(", ")} are others`;
+}
+
+/** Runs the cell of a record in a folder of its own that is removed, without throughput. */
+async function runAgain(record: DoneRecord, options: { model?: string; data?: string }): Promise<CellRecord> {
+  const { throughput: _timed, ...cell } = record.cell;
+  const { model = cell.model, data } = options;
+  const out = Deno.makeTempDirSync();
+  try {
+    const planned = { id: record.id, cell: { ...cell, model } };
+    const job = { ...planned, out, commit: harnessCommit(), keepWeights: false, logSamples: false, coordinated: true };
+    const { recorded, status, stderrTail } = await runCellProcess({
+      job: { ...job, ...data === undefined ? {} : { data } },
+      jobPath: join(out, "job.json"),
+      logPath: join(out, "log"),
+      threads: record.environment.threads,
+      ffi: cell.engine === "tensorflow",
+      turns: { take: () => Promise.resolve(), give: () => {} },
+      signal: new AbortController().signal,
+      onPhase: (phase) => console.error(phase),
+    });
+    if (!recorded) throw new UsageError(classifyExit(status, stderrTail).message);
+    return readRecord(recordPath(out, planned));
+  } finally {
+    Deno.removeSync(out, { recursive: true });
+  }
+}
+
+/** `bench reproduce RECORD`. Returns the exit code: 0 the same results bit for bit, 1 some differ.
+ * @throws {UsageError} when the record is none of a finished cell, or the cell cannot be run here. */
+export async function reproduceCommand(args: string[]): Promise<number> {
+  const { _: [path], model, data } = parseStrictly(args, { string: ["model", "data"], positional: 1 });
+  if (path === undefined) throw new UsageError("A record must be given: bench reproduce DIR/records/NAME.json");
+  let record: CellRecord;
+  try {
+    record = readRecord(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) throw new UsageError(`"${path}" does not exist: give a record's file`);
+    throw error;
+  }
+  if (record.state !== "done") {
+    throw new FileFormatError(path, "is the record of a failed cell: `bench run` retries it");
+  }
+  const again = await runAgain(record, {
+    model: model as string | undefined,
+    data: (data as string | undefined) ?? readRunFile(dirname(dirname(path)))?.config.data,
+  });
+  if (again.state === "failed") {
+    throw new UsageError(`The cell failed (${again.failure.kind}): ${again.failure.message}`);
+  }
+  const { same, differs, environment } = compareRecords(record, again);
+  for (const line of environment) console.log(`environment  ${line}`);
+  for (const line of differs) console.log(`differs      ${line}`);
+  console.log(`same, bit for bit: ${same.join(", ") || "nothing"}`);
+  return differs.length > 0 ? 1 : 0;
+}

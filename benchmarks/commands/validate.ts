@@ -1,0 +1,70 @@
+/** `bench validate`: whether everything in a run's folder is what it says it is.
+ *
+ * @module
+ */
+import { basename, join } from "node:path";
+import { UsageError } from "../../core/errors.ts";
+import { sha256OfFiles } from "../../core/ranged_file.ts";
+import type { DoneRecord } from "../../core/schema.ts";
+import { readRecords, runPaths } from "../records/store.ts";
+import { readRunFile } from "../sweep.ts";
+
+/** What a folder holds. */
+export interface Validation {
+  /** Sound records, and how many of them are of failed cells. */
+  records: number;
+  failed: number;
+  /** Weights beside the records that are as they were written. */
+  weights: number;
+  /** One sentence for every file that is not what it says. */
+  problems: string[];
+  /** Left-overs that do no harm: half-written files of killed processes, records that were set aside. */
+  leftOver: string[];
+}
+
+/** Checks records (schema, name, checksum), `run.json` and stored weights of the folder `out`.
+ * @throws {UsageError} when it holds no run.
+ * @throws {SchemaVersionError} when a record has a schema version that this program does not know. */
+export function validateFolder(out: string): Validation {
+  const { records, problems: unsound } = readRecords(out);
+  const problems = unsound.map(({ message }) => message);
+  try {
+    readRunFile(out);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    problems.push(error.message);
+  }
+  let weights = 0;
+  for (const record of records) {
+    if (record.state !== "done" || !record.storedWeights) continue;
+    const problem = weightsProblem(out, record.storedWeights);
+    if (problem === null) weights++;
+    else problems.push(problem);
+  }
+  const failed = records.filter(({ state }) => state === "failed").length;
+  return { records: records.length, failed, weights, problems, leftOver: leftOver(out) };
+}
+
+function weightsProblem(out: string, { file, sha256 }: NonNullable<DoneRecord["storedWeights"]>): string | null {
+  const path = join(runPaths(out).weights, basename(file));
+  try {
+    const found = sha256OfFiles([path]);
+    return found === sha256 ? null : `${path}: has the SHA-256 ${found}, its record names ${sha256}`;
+  } catch (error) {
+    if (error instanceof UsageError) return error.message;
+    throw error;
+  }
+}
+
+function leftOver(out: string): string[] {
+  const { records, weights, cache } = runPaths(out);
+  return [out, records, weights, cache].flatMap((folder) => {
+    try {
+      const names = [...Deno.readDirSync(folder)].map(({ name }) => name);
+      return names.filter((name) => /\.\d+\.tmp$|\.bad\d*$/.test(name)).map((name) => join(folder, name));
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return [];
+      throw error;
+    }
+  });
+}

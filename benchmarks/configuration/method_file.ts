@@ -1,0 +1,117 @@
+/** Methods from files of the user's own, `bench run --method-file ./mine.ts`: loaded, checked, and known by the contents
+ * of the file and of what it imports beside npm packages and this program.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { dirname, join, relative, resolve, sep } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { UsageError } from "../../core/errors.ts";
+import type { MethodFile } from "../../core/schema.ts";
+import type { Method } from "../../methods/define.ts";
+import { listMethods, register } from "../../methods/mod.ts";
+
+const ROOT = join(import.meta.dirname!, "../..");
+/** Where this program's own modules are, which the commit of a record names. */
+const OWN = ["core", "models", "methods", "datasets", "benchmarks", "reports"].map((name) => join(ROOT, name) + sep);
+const isOwn = (path: string) => path === join(ROOT, "mod.ts") || OWN.some((folder) => path.startsWith(folder));
+
+/** A method file that was loaded. */
+export interface LoadedMethodFile {
+  file: MethodFile;
+  /** Ids of the methods it exports. */
+  ids: string[];
+}
+
+/** Loads a method file and adds its methods to the list. Needs the right to run Deno, which knows what is imported.
+ * @throws {UsageError} when the file cannot be loaded, exports no method, or one whose id is taken. */
+export async function loadMethodFile(path: string): Promise<LoadedMethodFile> {
+  checkFile(path);
+  const imports = await localImports(path);
+  const ids = await importMethods(path);
+  return { file: { path, sha256: hashFiles(path, imports), imports }, ids };
+}
+
+/** Loads the method file of a cell again.
+ * @throws {UsageError} when it is not what it was when the cell was planned. */
+export async function reloadMethodFile({ path, sha256, imports }: MethodFile): Promise<void> {
+  checkFile(path);
+  const now = hashFiles(path, imports);
+  if (now !== sha256) {
+    throw new UsageError(
+      `"${path}" has the SHA-256 ${now}, but the cell was planned with ${sha256}: the file changed, start the run again`,
+    );
+  }
+  await importMethods(path);
+}
+
+function checkFile(path: string): void {
+  try {
+    if (Deno.statSync(path).isFile) return;
+  } catch (error) {
+    throw new UsageError(`The method file "${path}" cannot be read: ${(error as Error).message}`);
+  }
+  throw new UsageError(`The method file "${path}" is not a file: --method-file takes a TypeScript or JavaScript file`);
+}
+
+/** Paths of what the file imports, relative to its folder and sorted; npm packages and this program are left out. */
+async function localImports(path: string): Promise<string[]> {
+  const { success, stdout, stderr } = await new Deno.Command("deno", {
+    args: ["info", "--json", `--config=${join(ROOT, "deno.json")}`, path],
+  }).output();
+  const decoder = new TextDecoder();
+  if (!success) throw new UsageError(`The method file "${path}" cannot be read: ${decoder.decode(stderr).trim()}`);
+  const { modules } = JSON.parse(decoder.decode(stdout)) as { modules: { specifier: string }[] };
+  const own = resolve(path);
+  return modules.flatMap(({ specifier }) => {
+    const module = specifier.startsWith("file:") ? fileURLToPath(specifier) : own;
+    return module === own || isOwn(module) ? [] : [relative(dirname(own), module)];
+  }).sort();
+}
+
+/** SHA-256 over the hashes of the files, hex. */
+function hashFiles(path: string, imports: readonly string[]): string {
+  const whole = createHash("sha256");
+  for (const file of [path, ...imports.map((name) => join(dirname(path), name))]) {
+    let bytes: Uint8Array = new Uint8Array();
+    try {
+      bytes = Deno.readFileSync(file);
+    } catch (error) {
+      // A missing import is reported when the file is loaded.
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+    whole.update(createHash("sha256").update(bytes).digest());
+  }
+  return whole.digest("hex");
+}
+
+/** Imports the file and registers what it exports; one that was loaded before is not registered twice. */
+async function importMethods(path: string): Promise<string[]> {
+  let exports: Record<string, unknown>;
+  try {
+    exports = await import(pathToFileURL(resolve(path)).href);
+  } catch (error) {
+    throw new UsageError(`The method file "${path}" cannot be loaded: ${(error as Error).message ?? error}`);
+  }
+  const methods = [...new Set(Object.values(exports))].filter(isMethod);
+  if (methods.length === 0) {
+    throw new UsageError(
+      `The method file "${path}" exports no method: export what defineMethod() returns, see docs/adding-a-method.md`,
+    );
+  }
+  const known = listMethods();
+  for (const method of methods) {
+    if (known.includes(method)) continue;
+    if (known.some(({ id }) => id === method.id)) {
+      throw new UsageError(`The method file "${path}" exports a method "${method.id}", an id that is taken: rename it`);
+    }
+    register(method);
+  }
+  return methods.map(({ id }) => id);
+}
+
+function isMethod(value: unknown): value is Method {
+  const { id, prune, options, needs } = (value ?? {}) as Partial<Method>;
+  return typeof id === "string" && typeof prune === "function" && typeof options === "object" &&
+    typeof needs === "object";
+}

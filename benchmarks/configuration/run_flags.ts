@@ -1,0 +1,61 @@
+/** Flags of `bench run` that say how cells are run, and not what is measured.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/errors.ts";
+import { type FailureKind } from "../../core/schema.ts";
+import { parseRetry } from "../cells/failure.ts";
+import { checkSlurmOptions, type SlurmOptions } from "../executors/slurm.ts";
+
+/** Flags that take a value. */
+export const RUN_FLAGS = ["timeout", "retry", "executor", "partition", "gres", "time", "max-parallel", "sbatch"];
+/** Switches. */
+export const RUN_SWITCHES = ["json", "dry-run"];
+
+/** How cells are run. */
+export interface RunManner {
+  json: boolean;
+  timeoutS?: number;
+  retry?: readonly FailureKind[];
+  /** Present with `--executor slurm`. */
+  slurm?: SlurmOptions;
+  /** Show the script of the job array, submit nothing. */
+  dryRun: boolean;
+}
+
+/** What the flags say.
+ * @throws {UsageError} on a value that does not fit, and on flags of Slurm without it. */
+export function runManner(flags: Record<string, string | boolean | undefined>): RunManner {
+  const { timeout, retry, executor = "local", ...slurm } = flags as Record<string, string | undefined>;
+  if (executor !== "local" && executor !== "slurm") {
+    throw new UsageError(`--executor must be local or slurm: current ${JSON.stringify(executor)}`);
+  }
+  const stray = [...RUN_FLAGS.slice(3), "dry-run"].find((name) => slurm[name] !== undefined && flags[name] !== false);
+  if (executor === "local" && stray) throw new UsageError(`--${stray} needs --executor slurm`);
+  return {
+    json: flags.json === true,
+    dryRun: flags["dry-run"] === true,
+    ...timeout !== undefined && { timeoutS: positive("timeout", timeout, "a number of seconds") },
+    ...retry !== undefined && { retry: parseRetry(retry) },
+    ...executor === "slurm" && { slurm: slurmOptions(slurm) },
+  };
+}
+
+function slurmOptions(flags: Record<string, string | undefined>): SlurmOptions {
+  const { partition, gres, time, sbatch = "", "max-parallel": maxParallel } = flags;
+  const options: SlurmOptions = {
+    ...partition !== undefined && { partition },
+    ...gres !== undefined && { gres },
+    ...time !== undefined && { time },
+    ...maxParallel !== undefined && { maxParallel: Math.floor(positive("max-parallel", maxParallel, "a number")) },
+    sbatch: sbatch.split(/\s+/).filter((word) => word !== "").map((word) => `--${word.replace(/^--/, "")}`),
+  };
+  checkSlurmOptions(options);
+  return options;
+}
+
+function positive(flag: string, text: string, what: string): number {
+  const value = Number(text);
+  if (value > 0 && Number.isFinite(value)) return value;
+  throw new UsageError(`--${flag} must be ${what} above 0: current ${JSON.stringify(text)}`);
+}

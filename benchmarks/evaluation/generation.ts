@@ -1,0 +1,71 @@
+/** Text from generated tokens: what belongs to the prompt is left out, and stop strings end it.
+ *
+ * @module
+ */
+import type { Tokenizer } from "../../core/tokenizer.ts";
+import type { GeneratedToken, GenerationOptions } from "../../models/generate.ts";
+import type { ScoringModel } from "../../models/scoring.ts";
+
+/** How to continue texts. */
+export interface TextOptions extends Omit<GenerationOptions, "isDone"> {
+  /** The text ends before the first of these; empty ones are passed over. The end-of-sequence token always ends it. */
+  stop?: readonly string[];
+}
+
+/** The continuation of one prompt. */
+export interface GeneratedText {
+  /** Without the prompt, the stop string and what follows it. */
+  text: string;
+  /** Every token that was generated, also that which ended the text. */
+  tokens: GeneratedToken[];
+  /** `length`: `maxTokens` were generated and nothing ended the text. */
+  finishReason: "stop" | "length";
+}
+
+/** Tokens that are decoded with what follows them: a tokenizer's text of a token can depend on what stands before. */
+const CONTEXT_TOKENS = 4;
+
+/** Text of `ids` as they stand after `before`. */
+export function textAfter(tokenizer: Tokenizer, before: readonly number[], ids: readonly number[]): string {
+  const context = before.slice(-CONTEXT_TOKENS);
+  const head = tokenizer.decode(context);
+  const whole = tokenizer.decode([...context, ...ids]);
+  // A prompt that ends within a character has no text of its own there.
+  return whole.startsWith(head) ? whole.slice(head.length) : tokenizer.decode(ids);
+}
+
+/** Where the first stop string begins in `text`, or -1. */
+function stopAt(text: string, stop: readonly string[]): number {
+  const places = stop.map((one) => text.indexOf(one)).filter((place) => place >= 0);
+  return places.length === 0 ? -1 : Math.min(...places);
+}
+
+/** Continues each prompt, token ids, by text.
+ * @throws {RangeError} when a prompt is empty or too long for `maxTokens` more.
+ * @throws {NumericError} when the model's output is not finite. */
+export async function generateTexts(
+  model: ScoringModel,
+  tokenizer: Tokenizer,
+  prompts: readonly (readonly number[])[],
+  { stop = [], ...options }: TextOptions,
+): Promise<GeneratedText[]> {
+  const stops = stop.filter((one) => one !== "");
+  /** Whether a token ends the text by itself: end of sequence, or a special token that is a stop string. */
+  const isEnd = (id: number) => id === tokenizer.eosTokenId || stops.includes(tokenizer.tokenText(id));
+  const generated = await model.generate(prompts, {
+    ...options,
+    isDone: (prompt, ids) =>
+      isEnd(ids[ids.length - 1]) || stops.length > 0 && stopAt(textAfter(tokenizer, prompts[prompt], ids), stops) >= 0,
+  });
+  return generated.map((tokens, prompt): GeneratedText => {
+    const ids = tokens.map(({ id }) => id);
+    const end = ids.findIndex(isEnd);
+    const text = textAfter(tokenizer, prompts[prompt], end < 0 ? ids : ids.slice(0, end));
+    const cut = stopAt(text, stops);
+    return {
+      text: cut < 0 ? text : text.slice(0, cut),
+      tokens,
+      finishReason: end < 0 && cut < 0 ? "length" : "stop",
+    };
+  });
+}

@@ -1,0 +1,129 @@
+/** Packs token sequences into batches: sequences that begin alike share one row as a prefix tree, rows of like length
+ * share a batch.
+ *
+ * @module
+ */
+import type { TokenBatch } from "../../models/llama.ts";
+import type { ScoredTargets } from "../../models/scoring.ts";
+import type { ScoredSequence } from "./requests.ts";
+
+/** A row: a shared prefix, then what each sequence has of its own. The last id of a sequence is never an input. */
+interface Row {
+  /** Inputs that all sequences of the row begin with. */
+  prefixLength: number;
+  /** Indices into the list of sequences. */
+  members: number[];
+  /** Tokens in the row. */
+  length: number;
+  /** Inputs of its longest sequence. */
+  longest: number;
+}
+
+/** A batch and where its results belong. */
+export interface PackedBatch {
+  /** What the model runs. */
+  batch: TokenBatch;
+  /** What is asked of it. */
+  targets: ScoredTargets;
+  /** Sequence of each target; a sequence's targets stand in order. */
+  owners: Int32Array;
+}
+
+const inputCount = ({ ids }: ScoredSequence) => ids.length - 1;
+
+function commonPrefix(a: ScoredSequence, b: ScoredSequence, limit: number): number {
+  const most = Math.min(limit, inputCount(a), inputCount(b));
+  let length = 0;
+  while (length < most && a.ids[length] === b.ids[length]) length++;
+  return length;
+}
+
+/** A shared row must save at least this share of its own tokens, so that sequences that merely begin with the same
+ * token stay apart: a row's attention costs the square of its length. */
+const LEAST_SAVING = 0.1;
+
+/** A row that is too long because one of its sequences is may hold others too, if they add at most this share: the
+ * choices after a long prompt with solved examples. */
+const MOST_ADDED = 0.25;
+
+/** Groups neighbouring sequences into rows of at most `rowTokens` tokens (a single sequence may be longer). */
+function packRows(sequences: readonly ScoredSequence[], rowTokens: number): Row[] {
+  const rows: Row[] = [];
+  sequences.forEach((sequence, index) => {
+    const inputs = inputCount(sequence);
+    const row = rows.at(-1);
+    if (row) {
+      const prefixLength = commonPrefix(sequences[row.members[0]], sequence, row.prefixLength);
+      // Every earlier member repeats what the prefix loses.
+      const length = row.length + (row.members.length - 1) * (row.prefixLength - prefixLength) + inputs - prefixLength;
+      const longest = Math.max(row.longest, inputs);
+      const most = Math.max(rowTokens, (1 + MOST_ADDED) * longest);
+      if (length <= most && row.length + inputs - length >= LEAST_SAVING * length) {
+        row.members.push(index);
+        Object.assign(row, { prefixLength, length, longest });
+        return;
+      }
+    }
+    rows.push({ prefixLength: inputs, members: [index], length: inputs, longest: inputs });
+  });
+  return rows;
+}
+
+function buildBatch(rows: readonly Row[], sequences: readonly ScoredSequence[]): PackedBatch {
+  const length = Math.max(...rows.map((row) => row.length));
+  const size = rows.length * length;
+  const tokens = new Int32Array(size);
+  const positions = new Int32Array(size);
+  const segments = new Int32Array(size);
+  const targetRows: number[] = [];
+  const targetIds: number[] = [];
+  const owners: number[] = [];
+  rows.forEach(({ prefixLength, members }, b) => {
+    const start = b * length;
+    const [first] = members;
+    for (let i = 0; i < prefixLength; i++) {
+      tokens[start + i] = sequences[first].ids[i];
+      positions[start + i] = i;
+    }
+    let next = start + prefixLength;
+    members.forEach((member, branch) => {
+      const { ids, scored } = sequences[member];
+      const shift = next - prefixLength;
+      for (let i = prefixLength; i < ids.length - 1; i++, next++) {
+        tokens[next] = ids[i];
+        positions[next] = i;
+        segments[next] = branch + 1;
+      }
+      for (let i = ids.length - scored; i < ids.length; i++) {
+        targetRows.push(i - 1 < prefixLength ? start + i - 1 : shift + i - 1);
+        targetIds.push(ids[i]);
+        owners.push(member);
+      }
+    });
+  });
+  const isPlain = rows.every(({ members }) => members.length === 1);
+  return {
+    batch: { tokens, batch: rows.length, length, positions, ...isPlain ? {} : { segments } },
+    targets: { rows: Int32Array.from(targetRows), ids: Int32Array.from(targetIds) },
+    owners: Int32Array.from(owners),
+  };
+}
+
+/** Batches of at most `batchTokens` tokens, padding included (a single longer row makes its own batch), longest rows
+ * first. Neighbouring sequences with a common beginning, such as the choices of one example, are encoded once.
+ *
+ * Each sequence must have at least two ids and score at least one. */
+export function packBatches(sequences: readonly ScoredSequence[], batchTokens: number): PackedBatch[] {
+  const rows = packRows(sequences, batchTokens).sort((a, b) => b.length - a.length);
+  const batches: PackedBatch[] = [];
+  let pending: Row[] = [];
+  for (const row of rows) {
+    if (pending.length > 0 && (pending.length + 1) * pending[0].length > batchTokens) {
+      batches.push(buildBatch(pending, sequences));
+      pending = [];
+    }
+    pending.push(row);
+  }
+  if (pending.length > 0) batches.push(buildBatch(pending, sequences));
+  return batches;
+}

@@ -1,0 +1,184 @@
+/** Perplexity of a corpus by three protocols whose numbers are not comparable with each other.
+ *
+ * - (a) SparseGPT, Wanda, GPTQ: the joined text is encoded once and cut into windows of L tokens without overlap, the
+ *   rest is dropped; the mean loss of the L - 1 predictions of each window; exp of the mean over windows.
+ * - (b) LLM-Pruner: the same windows (its L is 128); exp of the mean over all predictions. Equal to (a) for the same L
+ *   and text, since all windows are equally long.
+ * - (c) lm-evaluation-harness: each document alone, detokenised, every token scored once in rolling windows; per word
+ *   and per byte of the raw document.
+ *
+ * Log-probabilities are computed in f32 and summed in f64.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/errors.ts";
+import { splitAtSpaces, utf8Length } from "../../core/python_text.ts";
+import type { DatasetUse, PerplexityResult } from "../../core/schema.ts";
+import { mean, standardError } from "../../core/stats.ts";
+import type { Corpus } from "../../datasets/define.ts";
+import { loadCorpus } from "../../datasets/load.ts";
+import { getCorpus } from "../../datasets/mod.ts";
+import { encodeText } from "./requests.ts";
+import type { Scorer } from "./scorer.ts";
+
+/** What to measure. */
+export type PerplexityChoice = Pick<
+  PerplexityResult,
+  "corpus" | "split" | "protocol" | "windowTokens" | "maxWindows"
+>;
+
+/** One document of protocol (c) with its score. */
+export interface ScoredDocument {
+  /** Raw, as it stands in the file. */
+  document: string;
+  /** Detokenised: what was scored. */
+  text: string;
+  /** Summed natural-log probability of the text's tokens. */
+  logLikelihood: number;
+  /** Pieces of the raw document between white space. */
+  words: number;
+  /** UTF-8 bytes of the raw document. */
+  bytes: number;
+}
+
+/** Options of {@linkcode measurePerplexity}. */
+export interface PerplexityOptions {
+  /** Folder with data sets. */
+  data?: string;
+  /** Told the scores of the documents of protocol (c). */
+  onDocuments?(scored: readonly ScoredDocument[]): void;
+}
+
+/** What a protocol gives, without what all have in common. */
+type Measured = Pick<
+  PerplexityResult,
+  | "tokens"
+  | "windows"
+  | "droppedTokens"
+  | "nllPerToken"
+  | "perplexity"
+  | "perplexityStderr"
+  | "windowNll"
+  | "documents"
+  | "bosPolicy"
+>;
+
+/** Windows of `length` ids without overlap; what is left over at the end is dropped. */
+export function cutWindows(ids: readonly number[], length: number, most = Infinity): Int32Array[] {
+  const count = Math.min(Math.floor(ids.length / length), most);
+  return Array.from({ length: count }, (_, i) => Int32Array.from(ids.slice(i * length, (i + 1) * length)));
+}
+
+/** Protocols (a) and (b). */
+async function joinedText(
+  scorer: Scorer,
+  corpus: Corpus,
+  texts: readonly string[],
+  { protocol, windowTokens, maxWindows = Infinity }: PerplexityChoice,
+): Promise<Measured> {
+  if (corpus.joiner === undefined) {
+    throw new UsageError(`Protocol ${protocol} is not defined for corpus "${corpus.id}": use protocol c`);
+  }
+  const ids = encodeText(scorer.tokenizer, texts.join(corpus.joiner), "tokenizer");
+  const windows = cutWindows(ids, windowTokens, Math.min(maxWindows, corpus.maxWindows ?? Infinity));
+  if (windows.length === 0) {
+    throw new UsageError(
+      `Corpus "${corpus.id}" has ${ids.length} tokens here, less than one window of ${windowTokens}: ` +
+        "use a smaller windowTokens or more text",
+    );
+  }
+  const losses = (await scorer.tokenLogProbs(windows)).map((logProbs) => logProbs.reduce((sum, x) => sum - x, 0));
+  const windowNll = losses.map((loss) => loss / (windowTokens - 1));
+  const nllPerToken = protocol === "a"
+    ? mean(windowNll)
+    : losses.reduce((sum, loss) => sum + loss, 0) / (windows.length * (windowTokens - 1));
+  const perplexity = Math.exp(nllPerToken);
+  const stderr = standardError(windowNll);
+  return {
+    tokens: ids.length,
+    windows: windows.length,
+    droppedTokens: ids.length - windows.length * windowTokens,
+    nllPerToken,
+    perplexity,
+    perplexityStderr: stderr === null ? null : perplexity * stderr,
+    windowNll,
+    bosPolicy: `${scorer.defaultBos}, at the start of the text only`,
+  };
+}
+
+/** Protocol (c). */
+async function wholeDocuments(
+  scorer: Scorer,
+  corpus: Corpus,
+  texts: readonly string[],
+  { windowTokens, maxWindows }: PerplexityChoice,
+  onDocuments: PerplexityOptions["onDocuments"],
+): Promise<Measured> {
+  if (!corpus.documents) {
+    throw new UsageError(`Protocol c is not defined for corpus "${corpus.id}": use protocol a or b`);
+  }
+  const documents = corpus.documents(texts).slice(0, maxWindows);
+  const shown = documents.map((document) => corpus.detokenise?.(document) ?? document);
+  const scores = await scorer.rollingLogLikelihood(shown, windowTokens);
+  const scored = documents.map((document, i): ScoredDocument => ({
+    document,
+    text: shown[i],
+    logLikelihood: scores[i].logLikelihood,
+    words: splitAtSpaces(document).length,
+    bytes: utf8Length(document),
+  }));
+  onDocuments?.(scored);
+  const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
+  const nll = -sum(scored.map(({ logLikelihood }) => logLikelihood));
+  const tokens = sum(scores.map((score) => score.tokens));
+  const words = sum(scored.map((one) => one.words));
+  const bytes = sum(scored.map((one) => one.bytes));
+  const wordPerplexity = Math.exp(nll / words);
+  return {
+    tokens,
+    windows: documents.length,
+    droppedTokens: 0,
+    nllPerToken: nll / tokens,
+    perplexity: wordPerplexity,
+    perplexityStderr: null,
+    windowNll: scored.map((one) => -one.logLikelihood / one.words),
+    documents: {
+      words,
+      bytes,
+      wordPerplexity,
+      bytePerplexity: Math.exp(nll / bytes),
+      bitsPerByte: nll / bytes / Math.LN2,
+    },
+    bosPolicy: scorer.rollingBosPolicy,
+  };
+}
+
+/** Measures one perplexity; `data` is the folder with data sets.
+ * @throws {UsageError} when the corpus, its data or the protocol do not fit.
+ * @throws {NumericError} when the model's output is not finite. */
+export async function measurePerplexity(
+  scorer: Scorer,
+  choice: PerplexityChoice,
+  { data, onDocuments }: PerplexityOptions = {},
+): Promise<PerplexityResult> {
+  const start = performance.now();
+  const corpus = getCorpus(choice.corpus);
+  if (choice.windowTokens > scorer.maxTokens) {
+    throw new UsageError(
+      `Windows of ${choice.windowTokens} tokens exceed the model's ${scorer.maxTokens} positions: use fewer windowTokens`,
+    );
+  }
+  const { texts, dataset }: { texts: string[]; dataset: DatasetUse } = await loadCorpus(corpus, {
+    data,
+    split: choice.split,
+  });
+  const measure = choice.protocol === "c" ? wholeDocuments : joinedText;
+  const measured = await measure(scorer, corpus, texts, choice, onDocuments);
+  return {
+    ...choice,
+    dataset,
+    ...measured,
+    tokenizerSha256: scorer.tokenizer.sha256,
+    seconds: (performance.now() - start) / 1000,
+  };
+}

@@ -1,0 +1,192 @@
+/** The only way a task or a corpus meets a model: log-likelihoods of continuations, of whole texts, and of the tokens of
+ * windows, and generated text. Scores do not depend on how requests are batched, but for rounding: f32 sums are taken in
+ * another order in a batch of another shape.
+ *
+ * @module
+ */
+import { NumericError, UsageError } from "../../core/errors.ts";
+import type { Tokenizer } from "../../core/tokenizer.ts";
+import type { ScoringModel } from "../../models/scoring.ts";
+import { batchBudget, scoreInBatches } from "./batches.ts";
+import { type GeneratedText, generateTexts, type TextOptions } from "./generation.ts";
+import {
+  type BosPolicy,
+  encodeRequest,
+  encodeText,
+  type EncodingOptions,
+  type LogLikelihoodRequest,
+  prefixToken,
+  type RequestEncoding,
+  rollingWindows,
+  type ScoredSequence,
+} from "./requests.ts";
+
+/** Options of {@linkcode createScorer}. */
+export interface ScorerOptions {
+  /** Beginning-of-sequence policy of requests; `tokenizer` by default. */
+  bos?: BosPolicy;
+  /** How requests become ids; `lm-eval` by default. */
+  encoding?: RequestEncoding;
+  /** Beginning-of-sequence token of whole texts. `single`, the default: it stands before the text and is not scored.
+   * `lm-eval`: the text's own encoding keeps its token as well, which is then scored. */
+  rollingBos?: "single" | "lm-eval";
+  /** Most tokens of a batch, padding included; by {@linkcode batchBudget} unless given. */
+  batchTokens?: number;
+  /** Stops between two batches. */
+  signal?: AbortSignal;
+  /** Called after each batch with the share of the sequences that is done, in (0, 1]. */
+  onProgress?(share: number): void;
+}
+
+/** Score of one request. */
+export interface LogLikelihood {
+  /** Summed natural-log probability of the continuation's tokens. */
+  logLikelihood: number;
+  /** Whether each of them is the most probable token in its place. */
+  isGreedy: boolean;
+}
+
+/** Score of a whole text. */
+export interface RollingLogLikelihood {
+  /** Summed natural-log probability of all tokens of the text. */
+  logLikelihood: number;
+  /** How many tokens were scored. */
+  tokens: number;
+}
+
+/** Scores text with one model. Made by {@linkcode createScorer}. */
+export interface Scorer {
+  /** Tokenizer of the model. */
+  tokenizer: Tokenizer;
+  /** Longest sequence of the model, in tokens. */
+  maxTokens: number;
+  /** The tokenizer's own beginning-of-sequence default, in words. */
+  defaultBos: string;
+  /** Beginning-of-sequence policy of requests in words, for records. */
+  bosPolicy: string;
+  /** Beginning-of-sequence policy of whole texts in words, for records. */
+  rollingBosPolicy: string;
+  /** Scores each continuation after its context, in the order given.
+   * @throws {UsageError} when a continuation has no tokens or too many. */
+  logLikelihood(requests: readonly LogLikelihoodRequest[]): Promise<LogLikelihood[]>;
+  /** Scores whole texts, each in windows of at most `maxTokens` inputs (the model's own limit by default); see
+   * {@linkcode rollingWindows}. */
+  rollingLogLikelihood(texts: readonly string[], maxTokens?: number): Promise<RollingLogLikelihood[]>;
+  /** Natural-log probabilities of ids 1, 2, ... of each window: f32 [length - 1]. The first id is not scored.
+   * @throws {UsageError} when a window has fewer than two ids or more than the model's positions. */
+  tokenLogProbs(windows: readonly Int32Array[]): Promise<Float32Array[]>;
+  /** Continues each context by text; a context that leaves no room for `maxTokens` more loses its beginning.
+   * @throws {UsageError} when `maxTokens` leaves no room for a context, or a context has no tokens. */
+  generate(contexts: readonly string[], options: Omit<TextOptions, "signal">): Promise<GeneratedText[]>;
+}
+
+function checkIds(sequences: readonly ScoredSequence[], vocabSize: number): void {
+  for (const { ids } of sequences) {
+    for (const id of ids) {
+      if (id < 0 || id >= vocabSize) {
+        throw new UsageError(
+          `Token id ${id} is outside the model's vocabulary of ${vocabSize}: the tokenizer belongs to another model`,
+        );
+      }
+    }
+  }
+}
+
+/** Puts a model and its tokenizer together. */
+export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options: ScorerOptions = {}): Scorer {
+  const { bos = "tokenizer", encoding = "lm-eval", rollingBos = "single" } = options;
+  const { signal, onProgress } = options;
+  let { batchTokens } = options;
+  const encodingOptions: EncodingOptions = { bos, encoding, maxTokens: model.maxPositions };
+
+  /** Calls `take` with each scored token: sequence, its natural-log probability, whether it is the most probable. */
+  async function run(
+    sequences: readonly ScoredSequence[],
+    take: (sequence: number, logProb: number, isGreedy: boolean) => void,
+  ): Promise<void> {
+    checkIds(sequences, model.vocabSize);
+    // What ran out of memory once is not tried again.
+    batchTokens = await scoreInBatches(sequences, {
+      batchTokens: batchTokens ?? batchBudget(model.bytesPerToken),
+      score: ({ batch, targets }) => model.score(batch, targets),
+      take: ({ logProbs, isGreedy }, { targets }, owners) => {
+        owners.forEach((owner, i) => {
+          if (!Number.isFinite(logProbs[i])) {
+            throw new NumericError(`The model gives ${logProbs[i]} as the log-probability of token ${targets.ids[i]}`);
+          }
+          take(owner, logProbs[i], isGreedy[i]);
+        });
+      },
+      signal,
+      onProgress,
+    });
+  }
+
+  async function scoreSequences(sequences: readonly ScoredSequence[]): Promise<LogLikelihood[]> {
+    const results = sequences.map((): LogLikelihood => ({ logLikelihood: 0, isGreedy: true }));
+    await run(sequences, (sequence, logProb, isGreedy) => {
+      results[sequence].logLikelihood += logProb;
+      results[sequence].isGreedy &&= isGreedy;
+    });
+    return results;
+  }
+
+  const defaultBos = `tokenizer default (${tokenizer.addsBos ? "BOS" : "no BOS"})`;
+  const policy = bos === "tokenizer" ? defaultBos : bos;
+  return {
+    tokenizer,
+    maxTokens: model.maxPositions,
+    defaultBos,
+    bosPolicy: encoding === "llm-pruner" ? "llm-pruner: no BOS, context and continuation encoded apart" : policy,
+    rollingBosPolicy: rollingBos === "single"
+      ? "single: before each document, not scored"
+      : `lm-eval: ${policy}, scored`,
+    logLikelihood: (requests) => {
+      const contexts = new Map<string, number[]>();
+      return scoreSequences(requests.map((one) => encodeRequest(tokenizer, one, encodingOptions, contexts)));
+    },
+    rollingLogLikelihood: async (texts, maxTokens = model.maxPositions) => {
+      const prefix = prefixToken(tokenizer);
+      const windows = texts.map((text) =>
+        rollingWindows(encodeText(tokenizer, text, rollingBos === "single" ? "never" : bos), prefix, maxTokens)
+      );
+      const sequences = windows.flat().map(({ context, continuation }) => ({
+        ids: [...context, ...continuation],
+        scored: continuation.length,
+      }));
+      const scores = await scoreSequences(sequences);
+      let next = 0;
+      return windows.map((own) => ({
+        logLikelihood: own.reduce((sum) => sum + scores[next++].logLikelihood, 0),
+        tokens: own.reduce((sum, { continuation }) => sum + continuation.length, 0),
+      }));
+    },
+    tokenLogProbs: async (windows) => {
+      for (const { length } of windows) {
+        if (length < 2 || length > model.maxPositions) {
+          throw new UsageError(`A window of ${length} tokens cannot be scored: must be 2 to ${model.maxPositions}`);
+        }
+      }
+      const results = windows.map(({ length }) => new Float32Array(length - 1));
+      const filled = new Int32Array(windows.length);
+      await run(
+        windows.map((ids) => ({ ids: Array.from(ids), scored: ids.length - 1 })),
+        (window, logProb) => results[window][filled[window]++] = logProb,
+      );
+      return results;
+    },
+    generate: async (contexts, options) => {
+      const room = model.maxPositions - options.maxTokens;
+      if (room < 1) {
+        throw new UsageError(
+          `${options.maxTokens} tokens cannot be generated: must be 1 to ${model.maxPositions - 1} for this model`,
+        );
+      }
+      const prompts = contexts.map((context) => encodeText(tokenizer, context, bos).slice(-room));
+      const empty = prompts.findIndex((prompt) => prompt.length === 0);
+      if (empty >= 0) throw new UsageError(`Context ${empty} has no tokens to continue`);
+      checkIds(prompts.map((ids) => ({ ids, scored: 0 })), model.vocabSize);
+      return await generateTexts(model, tokenizer, prompts, { ...options, signal });
+    },
+  };
+}

@@ -1,0 +1,164 @@
+/** The parent's side of a cell's process.
+ *
+ * @module
+ */
+import { dirname, join } from "node:path";
+import { denoRun } from "../deno_run.ts";
+import { isDiskFull } from "../cells/failure.ts";
+import { cellEventSchema, type CellJob } from "../cells/job.ts";
+import type { Turns } from "./scheduler.ts";
+import { toJson } from "../records/store.ts";
+
+/** Characters of standard error that a crash record quotes. */
+const TAIL_LENGTH = 2000;
+/** How long a process may take to end before it is killed. */
+const PATIENCE_MS = 2000;
+
+/** What to run and whom to tell. */
+export interface CellProcess {
+  job: CellJob;
+  jobPath: string;
+  /** Standard error goes here. */
+  logPath: string;
+  /** Threads for the native engine. */
+  threads: number;
+  /** Whether native code is loaded. */
+  ffi: boolean;
+  /** The process is killed after so many seconds; those in which it waits for a turn do not count. */
+  timeoutS?: number;
+  turns: Turns;
+  signal: AbortSignal;
+  onPhase: (phase: string) => void;
+}
+
+/** How a cell's process ended. */
+export interface CellExit {
+  status: Deno.CommandStatus;
+  /** Whether it wrote the record. */
+  recorded: boolean;
+  /** Whether the time limit ended it. */
+  timedOut: boolean;
+  stderrTail: string;
+}
+
+/** Runs a cell's process to its end with no more rights than it needs: no network, and writing in the run's folder. */
+export async function runCellProcess(options: CellProcess): Promise<CellExit> {
+  const { job, jobPath, logPath, signal, turns } = options;
+  for (const path of [jobPath, logPath]) Deno.mkdirSync(dirname(path), { recursive: true });
+  // Not renamed into place: the process locks this very file.
+  Deno.writeTextFileSync(jobPath, toJson(job));
+  const child = new Deno.Command("deno", {
+    args: denoRun({
+      script: join(import.meta.dirname!, "../cells/run_cell.ts"),
+      args: [jobPath],
+      ffi: options.ffi,
+      write: job.out,
+    }),
+    env: { TF_NUM_INTRAOP_THREADS: String(options.threads), NO_COLOR: "1" },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const stdin = child.stdin.getWriter();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const stop = () => {
+    // The end of its input ends the process, also where a launcher stands between it and us.
+    stdin.close().catch(() => {});
+    timer = setTimeout(() => kill(child, "SIGKILL"), PATIENCE_MS);
+    kill(child, "SIGTERM");
+  };
+  signal.addEventListener("abort", stop);
+  if (signal.aborted) stop();
+  let recorded = false;
+  const limit = startLimit(options.timeoutS, () => kill(child, "SIGKILL"));
+  const events = readLines(child.stdout, async (line) => {
+    const event = parseEvent(line);
+    if (event?.event === "phase") options.onPhase(event.phase);
+    if (event?.event === "recorded") recorded = true;
+    if (event?.event === "give-turn") turns.give();
+    if (event?.event === "take-turn") {
+      limit.pause();
+      await turns.take();
+      limit.resume();
+      await stdin.write(new TextEncoder().encode("go\n")).catch(() => {});
+    }
+  });
+  const [stderrTail, status] = await Promise.all([copyToLog(child.stderr, logPath), child.status, events]);
+  clearTimeout(timer);
+  limit.pause();
+  signal.removeEventListener("abort", stop);
+  await stdin.close().catch(() => {});
+  return { status, recorded, timedOut: limit.passed(), stderrTail };
+}
+
+/** Calls `end` after `seconds` in all between pauses. */
+function startLimit(
+  seconds: number | undefined,
+  end: () => void,
+): { pause(): void; resume(): void; passed(): boolean } {
+  let leftMs = seconds === undefined ? Infinity : 1000 * seconds;
+  let passed = false;
+  let since = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const resume = () => {
+    since = performance.now();
+    // A timer takes at most 2^31 ms; nobody waits longer.
+    if (leftMs < 2 ** 31) {
+      timer = setTimeout(() => {
+        passed = true;
+        end();
+      }, leftMs);
+    }
+  };
+  resume();
+  return {
+    pause: () => {
+      clearTimeout(timer);
+      leftMs = Math.max(0, leftMs - (performance.now() - since));
+    },
+    resume,
+    passed: () => passed,
+  };
+}
+
+function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
+  try {
+    child.kill(signal);
+  } catch { /* it has ended */ }
+}
+
+function parseEvent(line: string): ReturnType<typeof cellEventSchema.parse> | undefined {
+  try {
+    return cellEventSchema.parse(JSON.parse(line));
+  } catch {
+    // Native libraries may print to standard output.
+    return undefined;
+  }
+}
+
+async function readLines(stream: ReadableStream<Uint8Array>, onLine: (line: string) => Promise<void>): Promise<void> {
+  let rest = "";
+  for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop()!;
+    for (const line of lines) await onLine(line);
+  }
+}
+
+/** Copies `stream` to a file; returns the end of it. A disk that is full costs the log, not the cell. */
+async function copyToLog(stream: ReadableStream<Uint8Array>, path: string): Promise<string> {
+  using file = await Deno.open(path, { write: true, create: true, truncate: true });
+  const decoder = new TextDecoder();
+  let tail = "";
+  let isFull = false;
+  for await (const chunk of stream) {
+    try {
+      for (let bytes = chunk; bytes.length > 0 && !isFull;) bytes = bytes.subarray(await file.write(bytes));
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      isFull = true;
+    }
+    tail = (tail + decoder.decode(chunk, { stream: true })).slice(-TAIL_LENGTH);
+  }
+  return tail;
+}

@@ -1,0 +1,71 @@
+/** What runs the cells of a run: processes of this machine, or a cluster. An executor starts cells and says how they
+ * ended; names, skipping, records of failures and progress are the sweep's.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { type CellRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
+import { cellName, type PlannedCell } from "../cells/cells.ts";
+import type { Failure } from "../cells/failure.ts";
+import type { CellJob } from "../cells/job.ts";
+import type { SweepPlan } from "../cells/plan.ts";
+import { runPaths } from "../records/store.ts";
+
+/** What an executor works with, and whom it tells. */
+export interface ExecutorContext {
+  plan: SweepPlan;
+  /** Git commit of the harness. */
+  commit: string | null;
+  /** Longest time of a cell, in seconds; waiting for a turn does not count. */
+  timeoutS?: number;
+  /** Starts no further cell once it aborts. */
+  queueSignal: AbortSignal;
+  /** Ends running cells, too. */
+  signal: AbortSignal;
+  started(planned: PlannedCell): void;
+  phase(planned: PlannedCell, phase: string): void;
+  note(message: string): void;
+  /** A cell ended: `outcome` is its record, as its process wrote it, or why there is none. */
+  ended(planned: PlannedCell, outcome: CellRecord | FailedRecord): void;
+}
+
+/** A way to run cells. */
+export interface Executor {
+  /** Runs `cells`, in order. Resolves when all have ended, or a signal stopped what was left. */
+  run(cells: readonly PlannedCell[], context: ExecutorContext): Promise<void>;
+}
+
+/** Files of a cell's process. */
+export function processFiles(out: string, planned: PlannedCell): { job: string; log: string } {
+  const { jobs, logs } = runPaths(out);
+  const name = cellName(planned);
+  return { job: join(jobs, `${name}.json`), log: join(logs, `${name}.log`) };
+}
+
+/** What a cell's process is told. */
+export function cellJob({ plan, commit }: ExecutorContext, planned: PlannedCell, coordinated: boolean): CellJob {
+  const { out, data, keepWeights, layerwise, logSamples, paper } = plan.config;
+  return {
+    ...planned,
+    out,
+    ...(data === undefined ? {} : { data }),
+    ...(keepWeights === undefined ? {} : { keepWeights }),
+    ...(paper === undefined ? {} : { paper }),
+    ...layerwise && { layerwise },
+    logSamples,
+    commit,
+    coordinated,
+  };
+}
+
+/** The record of a cell whose process wrote none. */
+export function failedRecord(planned: PlannedCell, startedAt: Date, failure: Failure): FailedRecord {
+  return {
+    schemaVersion: SCHEMA_VERSION,
+    ...planned,
+    startedAt: startedAt.toISOString(),
+    seconds: (Date.now() - startedAt.getTime()) / 1000,
+    state: "failed",
+    failure,
+  };
+}

@@ -1,0 +1,47 @@
+/** Cells as processes of this machine: `jobs` at once, the threads divided among them.
+ *
+ * @module
+ */
+import { runCellProcess } from "./cell_process.ts";
+import type { PlannedCell } from "../cells/cells.ts";
+import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
+import { classifyError, classifyExit, type Failure, isDiskFull, timeoutFailure } from "../cells/failure.ts";
+import { runConcurrently, type Turns } from "./scheduler.ts";
+import { isDone, readRecord, recordPath } from "../records/store.ts";
+
+/** Runs cells as processes of this machine, `config.jobs` at once. */
+export const localExecutor: Executor = {
+  run: (cells, context) =>
+    runConcurrently(cells, { jobs: context.plan.config.jobs, signal: context.queueSignal }, (planned, turns) => {
+      context.started(planned);
+      return runCell(planned, turns, context);
+    }),
+};
+
+/** Runs one cell in its process. A failure that the process could not record is told here. */
+async function runCell(planned: PlannedCell, turns: Turns, context: ExecutorContext): Promise<void> {
+  const { plan: { config, engine }, timeoutS, signal } = context;
+  const files = processFiles(config.out, planned);
+  const startedAt = new Date();
+  const fail = (failure: Failure) => context.ended(planned, failedRecord(planned, startedAt, failure));
+  try {
+    const { status, recorded, timedOut, stderrTail } = await runCellProcess({
+      job: cellJob(context, planned, true),
+      jobPath: files.job,
+      logPath: files.log,
+      threads: Math.max(1, Math.floor(navigator.hardwareConcurrency / config.jobs)),
+      ffi: engine === "tensorflow",
+      timeoutS,
+      turns,
+      signal,
+      onPhase: (phase) => context.phase(planned, phase),
+    });
+    // A process that was killed right after it wrote its record had no time to say so.
+    if (recorded || isDone(config.out, planned)) context.ended(planned, readRecord(recordPath(config.out, planned)));
+    else if (timedOut) fail(timeoutFailure(timeoutS!));
+    else if (!signal.aborted) fail(classifyExit(status, stderrTail));
+  } catch (error) {
+    if (!isDiskFull(error)) throw error;
+    fail({ ...classifyError(error), exitCode: null });
+  }
+}

@@ -1,0 +1,196 @@
+/** Cells as tasks of a Slurm job array. The run follows them and collects; when it is stopped the tasks go on, and the
+ * same command follows them again.
+ *
+ * @module
+ */
+import { constants } from "node:os";
+import { join } from "node:path";
+import type { CellRecord } from "../../core/schema.ts";
+import { cellName, type PlannedCell } from "../cells/cells.ts";
+import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
+import { classifyExit, type Failure, TIMEOUT_EXIT, timeoutFailure } from "../cells/failure.ts";
+import { arrayScript, checkSlurmOptions, endedBySlurm, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
+import { readRecord, recordPath, runPaths, toJson, writeAtomically } from "../records/store.ts";
+
+/** From one look at the queue to the next. */
+const POLL_MS = 2000;
+/** Looks at the queue after a task has left it until its record is given up: shared folders show files late. */
+const PATIENCE = 3;
+/** Characters at the end of a log that a record quotes. */
+const TAIL_LENGTH = 2000;
+
+/** A cell whose task was submitted. */
+interface Submitted {
+  planned: PlannedCell;
+  /** `JOB_TASK`. */
+  task: string;
+  /** When the record of an earlier attempt began, which the new one replaces. */
+  earlier: string | undefined;
+  submittedAt: Date;
+  isRunning: boolean;
+  /** Looks at the queue since the task left it. */
+  goneFor: number;
+}
+
+/** Runs cells as tasks of a job array. With `dryRun` the script is given to it, and nothing is submitted.
+ * @throws {UsageError} when an option cannot stand in a script. */
+export function slurmExecutor(options: SlurmOptions, dryRun?: (script: string) => void): Executor {
+  checkSlurmOptions(options);
+  return {
+    run: async (cells, context) => {
+      if (cells.length === 0) return;
+      if (dryRun) {
+        dryRun(prepare(cells, context, options).script);
+        return;
+      }
+      const folder = slurmFolder(context);
+      Deno.mkdirSync(folder, { recursive: true });
+      const submitted = await stillQueued(cells, context);
+      const names = new Set(submitted.map(({ planned }) => cellName(planned)));
+      if (names.size > 0) context.note(`${names.size} cells are in Slurm's queue already: they are followed`);
+      const others = cells.filter((planned) => !names.has(cellName(planned)));
+      if (others.length > 0) submitted.push(...await submitArray(others, context, options));
+      await follow(submitted, context);
+    },
+  };
+}
+
+const slurmFolder = ({ plan }: ExecutorContext) => runPaths(plan.config.out).slurm;
+
+/** The script for `cells` and the list of their names. */
+function prepare(cells: readonly PlannedCell[], context: ExecutorContext, options: SlurmOptions) {
+  const { plan: { config, engine }, timeoutS } = context;
+  const folder = slurmFolder(context);
+  const { jobs, logs } = runPaths(config.out);
+  const stamp = new Date().toISOString().replace(/\D/g, "");
+  const list = join(folder, `${stamp}.list`);
+  const array = { name: `bench-${config.name}`, count: cells.length, list, folder, jobs, logs, out: config.out };
+  const script = arrayScript(array, options, { ffi: engine === "tensorflow", timeoutS });
+  return { script, path: join(folder, `${stamp}.sh`), list, logs };
+}
+
+async function submitArray(
+  cells: readonly PlannedCell[],
+  context: ExecutorContext,
+  options: SlurmOptions,
+): Promise<Submitted[]> {
+  const { out } = context.plan.config;
+  const { script, path, list, logs } = prepare(cells, context, options);
+  Deno.mkdirSync(logs, { recursive: true });
+  for (const planned of cells) {
+    Deno.mkdirSync(runPaths(out).jobs, { recursive: true });
+    Deno.writeTextFileSync(processFiles(out, planned).job, toJson(cellJob(context, planned, false)));
+  }
+  const names = cells.map(cellName);
+  writeAtomically(list, names.join("\n") + "\n");
+  writeAtomically(path, script);
+  const submittedAt = new Date();
+  const job = await submit(path, join(logs.replaceAll("%", "%%"), "slurm-%A_%a.log"));
+  writeAtomically(join(slurmFolder(context), `${job}.json`), toJson({ job, names }));
+  context.note(`${cells.length} cells submitted to Slurm as job ${job}`);
+  return cells.map((planned, i) => followed(planned, `${job}_${i}`, out, submittedAt));
+}
+
+function followed(planned: PlannedCell, task: string, out: string, submittedAt: Date): Submitted {
+  const earlier = recordOf(out, planned)?.startedAt;
+  return { planned, task, earlier, submittedAt, isRunning: false, goneFor: 0 };
+}
+
+function recordOf(out: string, planned: PlannedCell): CellRecord | undefined {
+  try {
+    return readRecord(recordPath(out, planned));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+/** Those of `cells` that an earlier run submitted and that have not ended. */
+async function stillQueued(cells: readonly PlannedCell[], context: ExecutorContext): Promise<Submitted[]> {
+  const folder = slurmFolder(context);
+  const arrays = [...Deno.readDirSync(folder)].filter(({ name }) => /^\d+\.json$/.test(name)).map(({ name }) =>
+    JSON.parse(Deno.readTextFileSync(join(folder, name))) as { job: string; names: string[] }
+  );
+  const queue = await queuedTasks(arrays.map(({ job }) => job)) ?? new Map();
+  const byName = new Map(cells.map((planned) => [cellName(planned), planned]));
+  return arrays.flatMap(({ job, names }) =>
+    names.flatMap((name, i) => {
+      const planned = byName.get(name);
+      const task = `${job}_${i}`;
+      return planned && queue.has(task) ? [followed(planned, task, context.plan.config.out, new Date())] : [];
+    })
+  );
+}
+
+/** Looks at the queue until every task has a record or a reason for having none. */
+async function follow(submitted: Submitted[], context: ExecutorContext): Promise<void> {
+  const { plan: { config }, signal } = context;
+  let waiting = submitted;
+  let isSilent = false;
+  while (waiting.length > 0 && !signal.aborted) {
+    const jobs = [...new Set(waiting.map(({ task }) => task.split("_")[0]))];
+    const queue = await queuedTasks(jobs);
+    if (queue === null && !isSilent) context.note("Slurm's controller gives no answer: waiting for it");
+    isSilent = queue === null;
+    const left: Submitted[] = [];
+    for (const one of waiting) {
+      const state = queue?.get(one.task);
+      if (state === "RUNNING" && !one.isRunning) {
+        one.isRunning = true;
+        context.started(one.planned);
+      }
+      const record = recordOf(config.out, one.planned);
+      if (record && record.startedAt !== one.earlier) {
+        context.ended(one.planned, record);
+        continue;
+      }
+      if (queue && state === undefined && ++one.goneFor >= PATIENCE) {
+        context.ended(one.planned, failedRecord(one.planned, one.submittedAt, await reasonFor(one, context)));
+        continue;
+      }
+      left.push(one);
+    }
+    waiting = left;
+    if (waiting.length > 0) await pause(signal);
+  }
+  if (signal.aborted) {
+    const jobs = [...new Set(waiting.map(({ task }) => task.split("_")[0]))].join(" ");
+    if (jobs) context.note(`The tasks go on: the same command follows them, \`scancel ${jobs}\` ends them`);
+  }
+}
+
+function pause(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(done, POLL_MS);
+    function done() {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    }
+    signal.addEventListener("abort", done);
+  });
+}
+
+/** Why a task that is gone left no record. */
+async function reasonFor({ planned, task }: Submitted, context: ExecutorContext): Promise<Failure> {
+  const tail = readText(processFiles(context.plan.config.out, planned).log).slice(-TAIL_LENGTH);
+  const code = Number(readText(join(slurmFolder(context), `${task}.exit`)).trim() || NaN);
+  if (code === TIMEOUT_EXIT && context.timeoutS !== undefined) return timeoutFailure(context.timeoutS);
+  // A shell says 128 + N for a command that signal N ended.
+  const signal = Object.entries(constants.signals).find(([, number]) => number === code - 128)?.[0];
+  // Slurm ends a task by signals, too, and knows better why.
+  const bySlurm = Number.isNaN(code) || signal !== undefined ? await endedBySlurm(task) : null;
+  if (bySlurm) return bySlurm;
+  if (!Number.isNaN(code)) return classifyExit({ code, signal: (signal ?? null) as Deno.Signal | null }, tail);
+  const unknown = `Slurm's task ${task} ended without a record: see its log, and run it again with --retry crash`;
+  return { kind: "crash", message: unknown, exitCode: null };
+}
+
+function readText(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "";
+    throw error;
+  }
+}

@@ -1,0 +1,275 @@
+/** Results in the files of lm-evaluation-harness 0.4.13, so that scripts written for them read ours:
+ * `results_<stamp>.json`, one per cell, and `samples_<task>_<stamp>.jsonl`, one per task. What its format has no place
+ * for stands under the one key `pruning`.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { floatRepr } from "../../core/python_text.ts";
+import type { DoneRecord, PerplexityResult, TaskResult } from "../../core/schema.ts";
+import { FEWSHOT_SEED } from "../../datasets/fewshot.ts";
+import { tasks } from "../../datasets/mod.ts";
+import { cellName, type PlannedCell } from "../cells/cells.ts";
+import { type LmEvalSample, samplesHash } from "./lm_eval_samples.ts";
+import { writeAtomically } from "./store.ts";
+
+/** Versions of lm-evaluation-harness's tasks that measure what protocol (c) measures on the corpus of the same id. */
+const CORPUS_VERSIONS: Record<string, number> = { wikitext: 2, c4: 0 };
+
+/** `started` as the names of all files of a run carry it: local ISO time with microseconds, `-` for `:`. */
+export function lmEvalStamp(started: Date): string {
+  const two = (value: number) => String(value).padStart(2, "0");
+  const day = `${started.getFullYear()}-${two(started.getMonth() + 1)}-${two(started.getDate())}`;
+  const time = [started.getHours(), started.getMinutes(), started.getSeconds()].map(two).join("-");
+  return `${day}T${time}.${String(started.getMilliseconds()).padStart(3, "0")}000`;
+}
+
+/** A model's name as the name of its folder. */
+export function sanitizeModelName(name: string): string {
+  return name.replace(/["<>:/|\\?*[\]]+/g, "__");
+}
+
+/** What a results file says of one task, spread over its keys. */
+interface TaskEntry {
+  name: string;
+  metrics: Record<string, number | "N/A">;
+  samples: { original: number; effective: number };
+  higherIsBetter: Record<string, boolean>;
+  version: number | null;
+  numFewshot: number;
+  config: Record<string, unknown>;
+}
+
+function metricValues(metrics: readonly [name: string, value: number, stderr: number | null][]) {
+  return Object.fromEntries(metrics.flatMap(([name, value, stderr]): [string, number | "N/A"][] => [
+    [`${name},none`, value],
+    [`${name}_stderr,none`, stderr ?? "N/A"],
+  ]));
+}
+
+/** What all tasks' configurations have in common; templates are functions of this project and are not quoted. */
+function taskConfig(
+  { name, version, numFewshot, outputType, dataset, metrics, higherIsBetter }:
+    & Pick<TaskEntry, "name" | "version" | "numFewshot">
+    & { outputType: string; dataset: TaskResult["dataset"]; metrics: string[]; higherIsBetter: boolean },
+): Record<string, unknown> {
+  const hub = tasks.get(name)?.hub;
+  return {
+    task: name,
+    dataset_path: hub?.repo ?? dataset.source,
+    ...hub?.config === undefined ? {} : { dataset_name: hub.config },
+    [dataset.split === "validation" ? "validation_split" : "test_split"]: dataset.split,
+    unsafe_code: false,
+    description: "",
+    target_delimiter: " ",
+    fewshot_delimiter: "\n\n",
+    fewshot_config: { sampler: "default" },
+    num_fewshot: numFewshot,
+    metric_list: metrics.map((metric) => ({ metric, aggregation: "mean", higher_is_better: higherIsBetter })),
+    output_type: outputType,
+    repeats: 1,
+    should_decontaminate: false,
+    metadata: { version },
+  };
+}
+
+function multipleChoiceEntry({ task: name, version, numFewshot, metrics, samples, dataset }: TaskResult): TaskEntry {
+  const entries = Object.entries(metrics);
+  return {
+    name,
+    metrics: metricValues(entries.map(([metric, { value, stderr }]) => [metric, value, stderr])),
+    samples,
+    higherIsBetter: Object.fromEntries(entries.map(([metric, { higherIsBetter }]) => [metric, higherIsBetter])),
+    version,
+    numFewshot,
+    config: taskConfig({
+      name,
+      version,
+      numFewshot,
+      outputType: "multiple_choice",
+      dataset,
+      metrics: Object.keys(metrics),
+      higherIsBetter: true,
+    }),
+  };
+}
+
+const isRolling = ({ protocol }: PerplexityResult) => protocol === "c";
+
+/** Protocol (c), which is the harness's own; the two others have no task there. */
+function rollingEntry({ corpus: name, documents, windows, dataset }: PerplexityResult): TaskEntry {
+  const { wordPerplexity, bytePerplexity, bitsPerByte } = documents!;
+  const values = { word_perplexity: wordPerplexity, byte_perplexity: bytePerplexity, bits_per_byte: bitsPerByte };
+  const metrics = Object.keys(values);
+  const version = CORPUS_VERSIONS[name] ?? null;
+  return {
+    name,
+    metrics: metricValues(Object.entries(values).map(([metric, value]) => [metric, value, null])),
+    samples: { original: windows, effective: windows },
+    higherIsBetter: Object.fromEntries(metrics.map((metric) => [metric, false])),
+    version,
+    numFewshot: 0,
+    config: taskConfig({
+      name,
+      version,
+      numFewshot: 0,
+      outputType: "loglikelihood_rolling",
+      dataset,
+      metrics,
+      higherIsBetter: false,
+    }),
+  };
+}
+
+/** Everything of the record that a script cannot find elsewhere in the file, without what is long. */
+function pruningEntry(record: DoneRecord): Record<string, unknown> {
+  const { schemaVersion, id, cell, size, denseSize, weights, calibrationData } = record;
+  const { environment, throughput, memory, timings } = record;
+  return {
+    schemaVersion,
+    id,
+    cell,
+    size,
+    denseSize,
+    weights,
+    calibrationData,
+    tasks: Object.fromEntries(
+      record.tasks.map(({ task, bosPolicy, chance, dataset, seconds }) => [
+        task,
+        { bosPolicy, chance, dataset, seconds },
+      ]),
+    ),
+    perplexity: record.perplexity.map(({ windowNll: _long, ...perplexity }) => perplexity),
+    throughput,
+    memory,
+    timings,
+    environment,
+  };
+}
+
+const byName = <Value>(entries: readonly TaskEntry[], value: (entry: TaskEntry) => Value): Record<string, Value> =>
+  Object.fromEntries(entries.map((entry) => [entry.name, value(entry)]));
+
+/** What lm-evaluation-harness was told, in its words. */
+function runConfig(record: DoneRecord, entries: readonly TaskEntry[]): Record<string, unknown> {
+  const { cell, environment, size, weights } = record;
+  return {
+    model: "maskprune-bench",
+    model_args: {
+      model: cellName(record),
+      weights: cell.model,
+      method: cell.method?.id ?? "dense",
+      ...cell.method?.options,
+      sparsity: cell.sparsity,
+      seed: cell.seed,
+    },
+    model_num_parameters: size.parameters,
+    model_dtype: "float32",
+    model_sha: weights.sha256,
+    batch_size: null,
+    batch_sizes: [],
+    device: environment.device,
+    use_cache: null,
+    limit: cell.limit ?? null,
+    bootstrap_iters: 100_000,
+    gen_kwargs: null,
+    random_seed: cell.seed,
+    numpy_seed: null,
+    torch_seed: null,
+    fewshot_seed: entries.some(({ numFewshot }) => numFewshot > 0) ? FEWSHOT_SEED : null,
+  };
+}
+
+/** The results file of a cell. `taskHashes`: {@linkcode samplesHash} of each task whose samples were written. */
+export function lmEvalResults(
+  record: DoneRecord,
+  { taskHashes = {} }: { taskHashes?: Record<string, string> } = {},
+): Record<string, unknown> {
+  const { environment } = record;
+  const entries = [
+    ...record.tasks.map(multipleChoiceEntry),
+    ...record.perplexity.filter(isRolling).map(rollingEntry),
+  ];
+  const sorted = entries.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  const name = cellName(record);
+  return {
+    results: byName(entries, ({ name, metrics, samples }) => ({
+      name,
+      alias: name,
+      sample_len: samples.effective,
+      ...metrics,
+    })),
+    group_subtasks: {},
+    configs: byName(sorted, ({ config }) => config),
+    versions: byName(sorted, ({ version }) => version),
+    "n-shot": byName(sorted, ({ numFewshot }) => numFewshot),
+    higher_is_better: byName(sorted, ({ higherIsBetter }) => higherIsBetter),
+    "n-samples": byName(entries, ({ samples: { original, effective } }) => ({ original, effective })),
+    config: runConfig(record, entries),
+    git_hash: environment.commit,
+    date: Date.parse(record.startedAt) / 1000,
+    pretty_env_info: [
+      environment.library,
+      environment.device,
+      `Deno ${environment.deno}`,
+      environment.os,
+      environment.cpu,
+    ]
+      .join("\n"),
+    transformers_version: "N/A",
+    lm_eval_version: "N/A",
+    upper_git_hash: null,
+    task_hashes: taskHashes,
+    model_source: "maskprune-bench",
+    model_name: name,
+    model_name_sanitized: sanitizeModelName(name),
+    system_instruction: null,
+    system_instruction_sha: null,
+    fewshot_as_multiturn: false,
+    chat_template: null,
+    chat_template_sha: null,
+    total_evaluation_time_seconds: floatRepr(record.seconds),
+    pruning: pruningEntry(record),
+  };
+}
+
+/** Samples of a cell by task. */
+export type CellSamples = ReadonlyMap<string, readonly LmEvalSample[]>;
+
+/** Folder of a cell's files in `folder`. */
+function ownFolder(folder: string, planned: PlannedCell): string {
+  return join(folder, sanitizeModelName(cellName(planned)));
+}
+
+/** Whether `folder` holds samples of a cell. */
+export function hasSamples(folder: string, planned: PlannedCell): boolean {
+  try {
+    return [...Deno.readDirSync(ownFolder(folder, planned))].some(({ name }) => name.startsWith("samples_"));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+/** Writes the results file of a cell, and a samples file for each task of `samples`, into `folder/<name of the cell>`.
+ * The names depend on the record alone: writing again replaces them. A cell without a result that the harness has a
+ * place for gets no files.
+ * @returns the files' paths, results first */
+export function writeLmEvalFiles(folder: string, record: DoneRecord, samples: CellSamples = new Map()): string[] {
+  if (record.tasks.length === 0 && !record.perplexity.some(isRolling)) return [];
+  const own = ownFolder(folder, record);
+  const stamp = lmEvalStamp(new Date(record.startedAt));
+  const taskHashes = Object.fromEntries([...samples].map(([task, lines]) => [task, samplesHash(lines)]));
+  const files: [name: string, content: string][] = [
+    [`results_${stamp}.json`, JSON.stringify(lmEvalResults(record, { taskHashes }), null, 2)],
+    ...[...samples].map(([task, lines]): [string, string] => [
+      `samples_${task}_${stamp}.jsonl`,
+      lines.map((line) => `${JSON.stringify(line)}\n`).join(""),
+    ]),
+  ];
+  return files.map(([name, content]) => {
+    const path = join(own, name);
+    writeAtomically(path, content);
+    return path;
+  });
+}

@@ -1,0 +1,251 @@
+/** The folder of a run: `run.json`, one record per cell, calibration statistics, logs and reports. Every file is written
+ * under a temporary name and renamed, so that a reader never sees half of one.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { basename, dirname, join } from "node:path";
+import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { type CellRecord, cellRecordSchema, SCHEMA_VERSION } from "../../core/schema.ts";
+import { canonicalJson, cellName, type PlannedCell } from "../cells/cells.ts";
+import { describeIssue } from "../configuration/config.ts";
+
+/** Paths inside a run's folder. */
+export function runPaths(out: string): {
+  run: string;
+  records: string;
+  cache: string;
+  weights: string;
+  lmEval: string;
+  report: string;
+  logs: string;
+  jobs: string;
+  slurm: string;
+  lock: string;
+} {
+  return {
+    run: join(out, "run.json"),
+    records: join(out, "records"),
+    cache: join(out, "cache"),
+    weights: join(out, "weights"),
+    lmEval: join(out, "lm-eval"),
+    report: join(out, "report"),
+    logs: join(out, "logs"),
+    jobs: join(out, "jobs"),
+    slurm: join(out, "slurm"),
+    lock: join(out, ".lock"),
+  };
+}
+
+/** Path of a cell's record. */
+export function recordPath(out: string, planned: PlannedCell): string {
+  return join(runPaths(out).records, `${cellName(planned)}.json`);
+}
+
+/** Writes `content` to `path` whole or not at all: temporary name, flush to the device, rename. The folder is made. */
+export function writeAtomically(path: string, content: string | Uint8Array): void {
+  const folder = dirname(path);
+  Deno.mkdirSync(folder, { recursive: true });
+  const temporary = join(folder, `.${basename(path)}.${Deno.pid}.tmp`);
+  try {
+    writeFlushed(temporary, typeof content === "string" ? new TextEncoder().encode(content) : content);
+    Deno.renameSync(temporary, path);
+  } catch (error) {
+    try {
+      Deno.removeSync(temporary);
+    } catch { /* it was never made */ }
+    throw error;
+  }
+  syncFolder(folder);
+}
+
+function writeFlushed(path: string, bytes: Uint8Array): void {
+  using file = Deno.openSync(path, { write: true, create: true, truncate: true });
+  while (bytes.length > 0) bytes = bytes.subarray(file.writeSync(bytes));
+  file.syncSync();
+}
+
+/** Makes a rename durable; not every platform can open a folder. */
+function syncFolder(folder: string): void {
+  try {
+    using handle = Deno.openSync(folder, { read: true });
+    handle.syncSync();
+  } catch { /* the rename itself is still atomic */ }
+}
+
+/** Pretty JSON with a line end, as all JSON files of a run; a list of numbers takes one line. */
+export function toJson(value: unknown): string {
+  const text = JSON.stringify(value, null, 2);
+  return text.replace(/\[\s+[-+.\deE]+(?:,\s+[-+.\deE]+)*\s+\]/g, (list) => list.replace(/\s+/g, " ")) + "\n";
+}
+
+/** Writes a record after checking it, so that nothing unreadable is ever stored.
+ * @throws {TypeError} when the record does not fit the schema (a defect of the program). */
+export function writeRecord(out: string, record: CellRecord): string {
+  const parsed = cellRecordSchema.safeParse(record);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((issue) => describeIssue(issue, record, () => []));
+    throw new TypeError(`A record must fit the schema: ${problems.join("; ")}`);
+  }
+  const path = recordPath(out, record);
+  writeAtomically(path, toJson({ ...parsed.data, checksum: checksum(parsed.data) }));
+  return path;
+}
+
+/** SHA-256 over the canonical JSON of a record without its checksum, hex. */
+function checksum(record: object): string {
+  return createHash("sha256").update(canonicalJson(record)).digest("hex");
+}
+
+/** What a file holds, as a record of the current version without its checksum.
+ * @throws {FileFormatError} when the checksum is missing or does not fit.
+ * @throws {SchemaVersionError} when the version is neither 1 nor the current one. */
+function unsealed(path: string, value: object): object {
+  const { checksum: stored, ...record } = value as { checksum?: unknown; schemaVersion?: unknown };
+  const { schemaVersion: version } = record;
+  // Version 1 differs by having no checksum, and fewer classes of failure.
+  if (version === 1 && stored === undefined) return { ...record, schemaVersion: SCHEMA_VERSION };
+  if (typeof version === "number" && version !== SCHEMA_VERSION) throw new SchemaVersionError(path, version);
+  if (version === SCHEMA_VERSION && stored !== checksum(record)) {
+    throw new FileFormatError(path, "does not fit its checksum: it was damaged or changed after it was written");
+  }
+  return record;
+}
+
+/** Reads one record; one of version 1 is brought to the current version.
+ * @throws {FileFormatError} that says what is wrong: damage, a checksum that does not fit, another schema version. */
+export function readRecord(path: string): CellRecord {
+  let value: unknown;
+  try {
+    value = JSON.parse(Deno.readTextFileSync(path));
+  } catch (error) {
+    if (error instanceof SyntaxError) throw new FileFormatError(path, `is not JSON (${error.message})`);
+    throw error;
+  }
+  if (typeof value === "object" && value !== null) value = unsealed(path, value);
+  const parsed = cellRecordSchema.safeParse(value);
+  if (!parsed.success) {
+    const [issue, ...others] = parsed.error.issues;
+    const more = others.length > 0 ? ` (and ${others.length} more)` : "";
+    throw new FileFormatError(path, `is not a record: ${describeIssue(issue, value, () => [])}${more}`);
+  }
+  if (basename(path) !== `${cellName(parsed.data)}.json`) {
+    throw new FileFormatError(path, `holds the record "${cellName(parsed.data)}" under another name`);
+  }
+  return parsed.data;
+}
+
+/** Whether the cell has the record of a finished run. */
+export function isDone(out: string, planned: PlannedCell): boolean {
+  try {
+    return readRecord(recordPath(out, planned)).state === "done";
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof UsageError) return false;
+    throw error;
+  }
+}
+
+/** A record was written by another version of this program. */
+export class SchemaVersionError extends FileFormatError {
+  constructor(path: string, version: number) {
+    super(
+      path,
+      `has record schema version ${version}, this program reads 1 to ${SCHEMA_VERSION}: use another folder`,
+    );
+  }
+}
+
+/** The records of a folder, and the files in it that are none. */
+export interface StoredRecords {
+  /** By method, sparsity and seed; the dense model first. */
+  records: CellRecord[];
+  /** Files that are no sound record, and why. */
+  problems: { path: string; message: string }[];
+}
+
+/** Reads every record in `out`.
+ * @throws {UsageError} when the folder holds no run.
+ * @throws {SchemaVersionError} when a record has another schema version. */
+export function readRecords(out: string): StoredRecords {
+  const stored: StoredRecords = { records: [], problems: [] };
+  let entries: Deno.DirEntry[];
+  try {
+    entries = [...Deno.readDirSync(runPaths(out).records)];
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory)) throw error;
+    throw new UsageError(`"${out}" holds no run: there is no folder "${runPaths(out).records}"`);
+  }
+  for (const { name, isFile } of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    if (!isFile || !name.endsWith(".json")) continue;
+    const path = join(runPaths(out).records, name);
+    try {
+      stored.records.push(readRecord(path));
+    } catch (error) {
+      if (error instanceof SchemaVersionError || !(error instanceof FileFormatError)) throw error;
+      stored.problems.push({ path, message: error.message });
+    }
+  }
+  const rank = ({ cell }: CellRecord): [string, number, number] => [cell.method?.id ?? "", cell.sparsity, cell.seed];
+  stored.records.sort((a, b) => {
+    const [x, y] = [rank(a), rank(b)];
+    const i = x.findIndex((part, i) => part !== y[i]);
+    return i < 0 ? 0 : x[i] < y[i] ? -1 : 1;
+  });
+  return stored;
+}
+
+/** Renames an unreadable record to `NAME.bad` (`.bad2`, …), so that it is neither used nor lost. Returns the new path. */
+export function setAside(path: string): string {
+  for (let n = 1;; n++) {
+    const aside = `${path}.bad${n === 1 ? "" : n}`;
+    try {
+      Deno.lstatSync(aside);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      Deno.renameSync(path, aside);
+      return aside;
+    }
+  }
+}
+
+/** Removes what a killed process left half written. Only for who holds the folder's lock. */
+export function removeTemporaryFiles(out: string): void {
+  const { records, cache, weights, lmEval } = runPaths(out);
+  const entries = (folder: string): Deno.DirEntry[] => {
+    try {
+      return [...Deno.readDirSync(folder)];
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return [];
+      throw error;
+    }
+  };
+  const perCell = entries(lmEval).filter(({ isDirectory }) => isDirectory).map(({ name }) => join(lmEval, name));
+  for (const folder of [out, records, cache, weights, ...perCell]) {
+    for (const { name } of entries(folder)) if (/\.\d+\.tmp$/.test(name)) Deno.removeSync(join(folder, name));
+  }
+}
+
+/** Takes the folder for this process. The operating system releases the lock when the process ends, however it ends.
+ * @throws {UsageError} when another run holds it. */
+export function lockFolder(out: string): Disposable {
+  Deno.mkdirSync(out, { recursive: true });
+  const path = runPaths(out).lock;
+  const file = Deno.openSync(path, { read: true, write: true, create: true });
+  if (!file.tryLockSync(true)) {
+    file.close();
+    const holder = Deno.readTextFileSync(path).trim();
+    throw new UsageError(
+      `Another run is writing to "${out}"${holder ? ` (${holder})` : ""}: wait for it or choose another --out`,
+    );
+  }
+  file.truncateSync();
+  file.writeSync(
+    new TextEncoder().encode(`process ${Deno.pid} on ${Deno.hostname()} since ${new Date().toISOString()}\n`),
+  );
+  return {
+    [Symbol.dispose]: () => {
+      file.truncateSync();
+      file.close();
+    },
+  };
+}

@@ -1,0 +1,83 @@
+/** Weights that a cell changed, kept beside its record, so that its model can be exported and served as it was measured.
+ *
+ * @module
+ */
+import { basename, join } from "node:path";
+import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { sha256OfFiles } from "../../core/ranged_file.ts";
+import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
+import type { DoneRecord, StoredWeights } from "../../core/schema.ts";
+import { checkTensors } from "../../models/check_tensors.ts";
+import {
+  expectedTensors,
+  LINEAR_NAMES,
+  type LlamaConfig,
+  tensorNames,
+  type WeightSource,
+} from "../../models/config.ts";
+import { totalParameters } from "../../models/count.ts";
+import type { LlamaModel } from "../../models/llama.ts";
+import { plannedShapes } from "../../models/plan.ts";
+import { hostTensor } from "../../models/surgery.ts";
+import { cellName, type PlannedCell } from "../cells/cells.ts";
+import { runPaths } from "./store.ts";
+
+/** Models of at most this many parameters (200 MB) are kept when nobody says otherwise. */
+export const KEPT_PARAMETERS = 50e6;
+
+/** Whether the changed weights of a model are kept: as `asked`, or by size. */
+export function keepsWeights(config: LlamaConfig, asked?: boolean): boolean {
+  return asked ?? totalParameters(config) <= KEPT_PARAMETERS;
+}
+
+/** Writes every tensor of a pruned model as f32 to `weights/NAME.safetensors` in the run's folder, whole or not at all. All
+ * are in host memory at once. */
+export async function storeWeights(out: string, planned: PlannedCell, model: LlamaModel): Promise<StoredWeights> {
+  const folder = runPaths(out).weights;
+  Deno.mkdirSync(folder, { recursive: true });
+  const file = `${cellName(planned)}.safetensors`;
+  const path = join(folder, file);
+  const values = new Map<string, Float32Array>();
+  const shapes = expectedTensors(model.config);
+  for (const name of shapes.keys()) values.set(name, (await hostTensor(model, name)).data);
+  writeSafetensors(path, { shapes, read: (name) => values.get(name)!, dtype: "F32", metadata: { cell: planned.id } });
+  return { file, sizeBytes: Deno.statSync(path).size, sha256: sha256OfFiles([path]) };
+}
+
+/** The model of a record whose weights were kept: `source`, the dense one, narrowed by the record's plan, with the tensors
+ * of the file. Closing it leaves `source` open.
+ * @throws {UsageError} when the file is missing.
+ * @throws {FileFormatError} when it is not the file that the record names. */
+export function openStoredWeights(
+  out: string,
+  { storedWeights, plan }: DoneRecord & { storedWeights: StoredWeights },
+  source: WeightSource,
+): WeightSource {
+  const path = join(runPaths(out).weights, basename(storedWeights.file));
+  const sha256 = sha256OfFiles([path]);
+  if (sha256 !== storedWeights.sha256) {
+    throw new FileFormatError(
+      path,
+      `has the SHA-256 ${sha256}, the record names ${storedWeights.sha256}: run the cell again in another folder`,
+    );
+  }
+  const file = openSafetensors(path);
+  try {
+    const biases = LINEAR_NAMES.filter((name) => file.tensors.has(tensorNames.bias(0, name)));
+    const config: LlamaConfig = { ...source.config, biases, layers: plannedShapes(source.config, plan) };
+    const shapes = new Map([...file.tensors].map(([name, { shape }]) => [name, shape]));
+    checkTensors(config, { path, shapes, storedName: (name) => name, isHarmless: () => false });
+    return {
+      config,
+      origin: { ...source.origin, dtypes: ["F32"] },
+      read: (name) => {
+        if (!file.tensors.has(name)) throw new UsageError(`${path}: has no tensor "${name}"`);
+        return file.read(name);
+      },
+      close: () => file.close(),
+    };
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}

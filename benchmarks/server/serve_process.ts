@@ -1,0 +1,151 @@
+/** The process of `bench serve`: loads a model and listens until its standard input ends.
+ *
+ * Exit codes: 0 stopped as asked, 2 it could not start.
+ *
+ * @module
+ */
+import { basename, dirname, resolve } from "node:path";
+import { type Engine, startBestEngine, startEngine } from "../../core/engine.ts";
+import { EngineError, UsageError } from "../../core/errors.ts";
+import type { DoneRecord, RunConfig } from "../../core/schema.ts";
+import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
+import { type OpenedModel, openModel } from "../../models/load.ts";
+import { scoringModel } from "../../models/scoring.ts";
+import { pruneCell } from "../cells/cell.ts";
+import { cellName } from "../cells/cells.ts";
+import { bracketed, parseServeArgs, type ServeOptions } from "../commands/serve.ts";
+import { createApp, type ServedModel } from "./server.ts";
+import { readRecord, runPaths } from "../records/store.ts";
+import { openStoredWeights } from "../records/stored_weights.ts";
+
+/** The record at `path`.
+ * @throws {UsageError} when it cannot be read or its cell failed. */
+function readDone(path: string): DoneRecord {
+  let record;
+  try {
+    record = readRecord(path);
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    throw new UsageError(`"${path}" cannot be read: ${(error as Error).message}`);
+  }
+  if (record.state !== "done") {
+    throw new UsageError(`"${path}" is the record of a cell that failed: ${record.failure.message}`);
+  }
+  return record;
+}
+
+/** Folder with data sets of the run in `out`, as its `run.json` says. */
+function dataOf(out: string): string | undefined {
+  try {
+    return JSON.parse(Deno.readTextFileSync(runPaths(out).run)).config.data;
+  } catch {
+    return undefined;
+  }
+}
+
+async function start(name: RunConfig["engine"]): Promise<Engine> {
+  return name === "auto" ? (await startBestEngine()).engine : await startEngine(name);
+}
+
+/** Loads what `options` name, and starts the engine.
+ * @throws {UsageError} when model, record or data cannot be used.
+ * @throws {EngineError} when the engine does not start. */
+export async function loadServed(
+  options: ServeOptions,
+  signal: AbortSignal,
+): Promise<ServedModel & { engine: Engine }> {
+  const record = options.record === undefined ? undefined : readDone(options.record);
+  const path = record?.cell.model ?? options.model!;
+  const engine = await start(options.engine ?? record?.cell.engine ?? "auto");
+  const opened = await openModel(path);
+  let model: LlamaModel;
+  try {
+    model = record ? await modelOf(record, { options, engine, signal, opened }) : await uploadModel(opened.source);
+  } finally {
+    opened.source.close();
+  }
+  engine.check();
+  const name = options.name ?? (record ? cellName(record) : basename(path).replace(/\.gguf$/, ""));
+  return { name, model: scoringModel(model), tokenizer: opened.tokenizer, signal, engine };
+}
+
+/** The model of a record: its stored weights, or the dense model pruned again exactly as the cell was. */
+async function modelOf(
+  record: DoneRecord,
+  { options, engine, signal, opened: { source, tokenizer } }: {
+    options: ServeOptions;
+    engine: Engine;
+    signal: AbortSignal;
+    opened: OpenedModel;
+  },
+): Promise<LlamaModel> {
+  const { path, sha256 } = source.origin;
+  if (sha256 !== record.weights.sha256) {
+    throw new UsageError(`"${path}" has other weights (${sha256}) than the record's (${record.weights.sha256})`);
+  }
+  const out = dirname(dirname(resolve(options.record!)));
+  const { storedWeights } = record;
+  if (storedWeights) {
+    const stored = openStoredWeights(out, { ...record, storedWeights }, source);
+    try {
+      return await uploadModel(stored);
+    } finally {
+      stored.close();
+    }
+  }
+  const dense = await uploadModel(source);
+  const job = { cell: record.cell, out, data: options.data ?? dataOf(out) };
+  const host = { report: console.error, alone: <T>(work: () => Promise<T>) => work(), signal };
+  const { model } = await pruneCell(job, { dense, tokenizer, source, engine }, host);
+  if (model !== dense) disposeModel(dense);
+  return model;
+}
+
+/** Resolves when standard input ends: whoever started this process wants it to stop, or has ended. */
+async function inputEnd(): Promise<void> {
+  for await (const _ of Deno.stdin.readable);
+}
+
+async function listen(options: ServeOptions): Promise<void> {
+  const controller = new AbortController();
+  // A terminal sends Ctrl-C to both processes; the other one decides.
+  Deno.addSignalListener("SIGINT", () => {});
+  const ended = inputEnd().then(() => controller.abort());
+  let loaded: Awaited<ReturnType<typeof loadServed>>;
+  try {
+    loaded = await loadServed(options, controller.signal);
+  } catch (error) {
+    // Pruning and training stop when asked to, which is no failure.
+    if (controller.signal.aborted) return;
+    throw error;
+  }
+  const { engine, ...served } = loaded;
+  const { host, port } = options;
+  let server: Deno.HttpServer<Deno.NetAddr>;
+  try {
+    server = Deno.serve({ hostname: host, port, onListen: () => {} }, createApp(served).fetch);
+  } catch (error) {
+    throw new UsageError(`The server cannot listen on ${bracketed(host)}:${port}: ${(error as Error).message}`);
+  }
+  const url = `http://${bracketed(host)}:${server.addr.port}`;
+  Deno.stdout.writeSync(new TextEncoder().encode(`${served.name} at ${url}/v1, ${engine.library}, ${engine.device}\n`));
+  if (!/^(127\.|localhost$|::1$)/.test(host)) {
+    console.error(`Everyone who reaches ${bracketed(host)} can use the model: there is no password`);
+  }
+  await ended;
+  await server.shutdown();
+}
+
+if (import.meta.main) {
+  // Libraries that print must not stand between the caller and the address.
+  console.log = console.error;
+  console.info = console.error;
+  try {
+    await listen(parseServeArgs(Deno.args));
+    Deno.exit(0);
+  } catch (error) {
+    if (!(error instanceof UsageError || error instanceof EngineError)) throw error;
+    console.error(error.message);
+    Deno.exit(2);
+  }
+}
