@@ -24,6 +24,8 @@ export function missing(): string | null {
 function configuration(folder: string): string {
   const host = Deno.hostname();
   const cpus = navigator.hardwareConcurrency;
+  // Two clusters at once must not meet: ports of this process's own.
+  const port = 16000 + 2 * (Deno.pid % 8000);
   return `ClusterName=test
 SlurmctldHost=${host}(127.0.0.1)
 SlurmUser=root
@@ -35,8 +37,8 @@ SlurmctldPidFile=${folder}/slurmctld.pid
 SlurmdPidFile=${folder}/slurmd.pid
 SlurmctldLogFile=${folder}/slurmctld.log
 SlurmdLogFile=${folder}/slurmd.log
-SlurmctldPort=16817
-SlurmdPort=16818
+SlurmctldPort=${port}
+SlurmdPort=${port + 1}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -67,7 +69,7 @@ export async function startCluster(): Promise<Cluster> {
     Deno.removeSync(folder, { recursive: true });
   };
   const started = sh("slurmctld && slurmd", { SLURM_CONF: conf });
-  for (let tries = 0; tries < 60; tries++) {
+  for (let tries = 0; tries < 120; tries++) {
     if (sh("sinfo --noheader --format=%T", { SLURM_CONF: conf }).text.trim() === "idle") return { conf, stop };
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
