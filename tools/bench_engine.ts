@@ -20,6 +20,7 @@ import { forward, type LlamaModel, logits, uploadModel } from "../models/llama.t
 import { openModel } from "../models/load.ts";
 import { batchGradients } from "../models/training/gradients.ts";
 import { privatePython } from "./setup_common.ts";
+import { runTool } from "./run_tool.ts";
 
 /** PyTorch and transformers, for `privatePython`. */
 export const TORCH_PACKAGES = [["torch==2.15.0"], ["transformers==5.24.0"]];
@@ -174,12 +175,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) {
-  try {
-    await main();
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(error.message);
-    Deno.exit(2);
-  }
-}
+if (import.meta.main) await runTool(main);

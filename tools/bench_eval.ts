@@ -23,6 +23,7 @@ import { uploadModel } from "../models/llama.ts";
 import { openModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
 import { type HarnessJob, harnessPython, localData, runHarness } from "./lm_eval_harness.ts";
+import { runTool } from "./run_tool.ts";
 
 /** Examples of each task for choosing the batch size. */
 const TRIAL_EXAMPLES = 16;
@@ -210,14 +211,10 @@ async function main(args: string[]): Promise<number> {
   return await compare(work, count("repeats", flags.repeats), peer !== undefined) ? 0 : 1;
 }
 
-if (import.meta.main) {
-  try {
-    if (Deno.args[0] !== "--worker") Deno.exit(await main(Deno.args));
-    console.log(JSON.stringify(await evaluateHere(JSON.parse(Deno.args[1]))));
-    Deno.exit(0);
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(error.message);
-    Deno.exit(2);
-  }
+async function work(): Promise<number> {
+  if (Deno.args[0] !== "--worker") return await main(Deno.args);
+  console.log(JSON.stringify(await evaluateHere(JSON.parse(Deno.args[1]))));
+  return 0;
 }
+
+if (import.meta.main) await runTool(work);

@@ -10,8 +10,8 @@ import { join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { createProgress } from "../benchmarks/progress.ts";
 import { runSweep } from "../benchmarks/sweep.ts";
-import { UsageError } from "../core/errors.ts";
 import type { DoneRecord } from "../core/schema.ts";
+import { runTool } from "./run_tool.ts";
 
 const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
 
@@ -77,12 +77,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) {
-  try {
-    await main();
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(error.message);
-    Deno.exit(2);
-  }
-}
+if (import.meta.main) await runTool(main);

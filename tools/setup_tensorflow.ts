@@ -14,6 +14,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { DECODER_OPS } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { cacheFolder, findPython, packageFolder, runCommand } from "./setup_common.ts";
+import { runTool } from "./run_tool.ts";
 
 const TENSORFLOW_VERSION = "2.21.0";
 const LIBRARIES = ["libtensorflow_cc.so.2", "libtensorflow_framework.so.2"];
@@ -122,12 +123,4 @@ async function main(): Promise<void> {
   console.log(`Engine "tensorflow" is ready: ${await check()}`);
 }
 
-if (import.meta.main) {
-  try {
-    await main();
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(error.message);
-    Deno.exit(2);
-  }
-}
+if (import.meta.main) await runTool(main);

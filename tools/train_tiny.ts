@@ -20,6 +20,7 @@ import { writeData } from "./tiny/data.ts";
 import { trainingRows } from "./tiny/rows.ts";
 import { scoreTiny } from "./tiny/score.ts";
 import { trainFromScratch } from "./tiny/training.ts";
+import { runTool } from "./run_tool.ts";
 
 const HELP = `Tells the tiny world, trains the bundled model on it, and writes its card.
 
@@ -134,12 +135,4 @@ async function main(): Promise<void> {
   await Deno.writeTextFile(new URL("README.md", out), modelCard(scores));
 }
 
-if (import.meta.main) {
-  try {
-    await main();
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    console.error(error.message);
-    Deno.exit(2);
-  }
-}
+if (import.meta.main) await runTool(main);

@@ -1,0 +1,18 @@
+/** How a tool ends.
+ *
+ * @module
+ */
+import { UsageError } from "../core/errors.ts";
+
+/** Runs a tool and ends the process with the code it returns, or with 2 and one sentence for bad usage. Nothing is ended
+ * when it returns no code: what it left open finishes first. */
+export async function runTool(main: () => void | number | Promise<void | number>): Promise<void> {
+  try {
+    const code = await main();
+    if (code !== undefined) Deno.exit(code);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    console.error(error.message);
+    Deno.exit(2);
+  }
+}
