@@ -218,7 +218,11 @@ export const sizeSchema = z.strictObject({
   sparsityOfPrunable: z.number().describe("fraction of prunable parameters removed"),
   layerwiseUniform: z.boolean(),
   plainLlama: z.boolean().describe("loads as a plain Llama: layer-wise uniform and no added biases"),
-  layers: z.array(z.strictObject({ kvGroups: z.number(), queryHeadsPerGroup: z.number(), ffnChannels: z.number() })),
+  layers: z.array(z.strictObject({ kvGroups: z.number(), queryHeadsPerGroup: z.number(), ffnChannels: z.number() }))
+    .describe("those that are left"),
+  hidden: z.strictObject({ kept: z.number(), of: z.number() }).optional().describe(
+    "hidden size and the dense model's; absent when they are equal",
+  ),
 });
 /** Size and shape of a model. */
 export type ModelSize = z.infer<typeof sizeSchema>;
@@ -320,7 +324,8 @@ export const doneRecordSchema = z.strictObject({
       kvGroups: z.array(z.number()),
       queryHeads: z.array(z.number()),
       ffnChannels: z.array(z.number()),
-    })),
+    })).describe("of the dense model's layers; one that keeps no unit is removed"),
+    hidden: z.array(z.number()).optional().describe("kept hidden dimensions; all when absent"),
   }),
   storedWeights: storedWeightsSchema.optional().describe("present when the cell changed weights and kept them"),
   calibrationData: datasetUseSchema.nullable(),

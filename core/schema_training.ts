@@ -42,7 +42,9 @@ export const curveRowSchema = z.strictObject({
   memoryBytes: z.number().describe("resident memory"),
   budget: z.number().optional().describe("fraction of the resource that may stay"),
   retained: z.number().optional().describe("fraction that stays"),
-  removed: z.record(z.string(), z.number()).optional().describe("units removed per layer, mean over layers"),
+  removed: z.record(z.string(), z.number()).optional().describe(
+    "units removed per layer, mean over layers; layers and hidden dimensions of the model",
+  ),
   duals: z.record(z.string(), z.number()).optional(),
   swaps: z.number().optional().describe("units that came back in this step"),
   residual: z.number().optional().describe("largest bottom-k of a layer as a fraction of its importance"),

@@ -4,7 +4,7 @@
  */
 import type { z } from "zod";
 import type { Rng } from "../core/rng.ts";
-import type { TrainingReport } from "../core/schema.ts";
+import type { RunConfig, TrainingReport } from "../core/schema.ts";
 import type { HostTensor, LlamaConfig } from "../models/config.ts";
 import type { LlamaModel } from "../models/llama.ts";
 import type { PrunePlan } from "../models/plan.ts";
@@ -57,6 +57,9 @@ export interface MethodContext<Options> {
   signal: AbortSignal;
 }
 
+/** What {@linkcode Method.check} sees of a run besides the budget. */
+export type RunSettings = Pick<RunConfig, "training"> & Partial<Pick<RunConfig, "ladder">>;
+
 /** What a method returns. */
 export interface PruneResult {
   /** Kept units. */
@@ -93,8 +96,8 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   /** Whether these options always give equal widths in every layer. */
   uniformLayers(options: z.infer<Schema>): boolean;
   /** Called before the first cell of a run, at each level: refuses what no scores are needed to see.
-   * @throws {UsageError} when the options do not fit the model or cannot meet the budget on it. */
-  check?(config: LlamaConfig, target: BudgetTarget, options: z.infer<Schema>): void;
+   * @throws {UsageError} when the options do not fit the model or the run, or cannot meet the budget on it. */
+  check?(config: LlamaConfig, target: BudgetTarget, options: z.infer<Schema>, run: RunSettings): void;
   /** Decides what stays.
    * @throws {UsageError} when the options cannot meet the budget on this model. */
   prune(context: MethodContext<z.infer<Schema>>): Promise<PruneResult>;

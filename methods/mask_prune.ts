@@ -193,7 +193,7 @@ async function learnStructure(
     // The first step with the final widths still ranks by the metric, which fills them up.
     if (state.step === settleStep) fixWidths(context, state, resource);
     const settle = state.step > settleStep;
-    const result = await nextStep(run, narrowMasks(layerMasks(state), working.plan));
+    const result = await nextStep(run, { masks: narrowMasks(layerMasks(state), working.plan) });
     gradientStep(state, widenGradients(result.maskGradients, working.plan, config), rates);
     const { swaps, residuals } = proximalUpdate(state, rates, settle);
     const budget = budgetRamp(

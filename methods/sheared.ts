@@ -3,8 +3,9 @@
  * Paper: Xia, Gao, Zeng and Chen 2024, "Sheared LLaMA", arXiv:2310.06694, section 3.1; constants from the authors' code
  * (princeton-nlp/LLM-Shearing b87218b).
  *
- * Shapes: log-alpha f32 [F] and [G] (or [H]) per layer; one pair of multipliers per unit type, shared by all layers, which
- * is what makes the layers equally wide. The target shape is that of the budget, the same for all methods.
+ * Shapes: log-alpha f32 [F] and [G] (or [H]) per layer, and [L] and [D] for the whole model where the options name a
+ * target of layers and hidden size; one pair of multipliers for each, shared by all layers, which is what makes the layers
+ * equally wide. The target shape is that of the budget, the same for all methods, unless options name another.
  *
  * One step: draw masks, gradient of the loss to masks and adapters, the masks' by the chain rule to log-alpha plus the
  * Lagrangian's; Adam on all three with the rate of log-alphas and multipliers far above that of weights, the multipliers
@@ -13,8 +14,9 @@
  *
  * Cost: `steps` forward and backward passes; with `domainSteps` also a forward pass of the held-out windows at each
  * update. Deviations: adapters learn in place of all weights unless `weights` says otherwise, embedding and norms
- * never, with the loss shared by all methods (the authors train on cross entropy); heads and intermediate masks only,
- * no layer and hidden-size masks, as all methods of a comparison keep depth and width; masks of heads sit on key/value
+ * never, with the loss shared by all methods (the authors train on cross entropy); layers and hidden size have masks only
+ * where options name a target, as all methods of a comparison keep depth and width; the mask of the hidden size is not
+ * folded into the output projection besides the final norm, which would count it twice; masks of heads sit on key/value
  * groups where there are groups; warm-ups scale with the steps; log-alphas are not clipped with the weights; batches
  * are loaded dynamically (section 3.2) only with `domainSteps`, the authors' being 50 of 3200, and the losses to reach
  * are the dense model's. The authors' rate of the multipliers is 1 and their target rises over a fifth of 3200 steps:
@@ -26,7 +28,7 @@
 import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { HostTensor } from "../models/config.ts";
-import { densePlan, type UnitType } from "../models/plan.ts";
+import { densePlan, keptLayers } from "../models/plan.ts";
 import { createMoments, type Moments, scheduleFactor, stepValues } from "../models/training/optimizer.ts";
 import {
   type DomainLoading,
@@ -36,22 +38,41 @@ import {
   noteStep,
   type TrainingRun,
 } from "../models/training/run.ts";
-import type { HostMasks } from "../models/training/student.ts";
+import type { ModelMasks } from "../models/training/student.ts";
 import { resumeFrozen, startLearning, trainFrozen } from "./_shared/learned_run.ts";
 import { smallestInSegments } from "./_shared/maskprune_prox.ts";
-import { keptOf, maskLength, planOfRemoved, removedUnits, unitAxes, type UnitAxis } from "./_shared/learned_units.ts";
+import { keptOf, planOfRemoved } from "./_shared/learned_units.ts";
 import {
   clampLogAlpha,
   expectedSparsity,
   HARD_CONCRETE,
   lagrangian,
   type Multipliers,
+  openProbability,
   sampleMasks,
   softMask,
 } from "./_shared/sheared_hard_concrete.ts";
+import {
+  expectedParameters,
+  fromModelMasks,
+  maskAxes,
+  type MaskAxis,
+  removedOn,
+  rowLengths,
+  targetConfig,
+  targetWords,
+  toModelMasks,
+  unitAxesOf,
+} from "./_shared/sheared_shape.ts";
 import { defineMethod, type Method, type MethodContext, type PruneResult } from "./define.ts";
 
+const count = z.number().int().positive().optional();
+
 const options = z.strictObject({
+  targetHidden: count.describe("hidden size to prune to; absent: it stays"),
+  targetLayers: count.describe("layers to prune to; absent: all stay"),
+  targetHeads: count.describe("query heads of every layer to prune to; absent: as many as the budget allows"),
+  targetFfn: count.describe("FFN channels of every layer to prune to; absent: as many as the budget allows"),
   pruneSteps: z.number().gt(0).max(1).default(0.5).describe("part of the steps that learn masks; the rest recovers"),
   maskRate: z.number().positive().default(1).describe("Adam's peak rate of log-alphas"),
   multiplierRate: z.number().positive().default(0.1).describe("Adam's peak rate of the multipliers, which ascend"),
@@ -77,8 +98,18 @@ export const sheared: Method<typeof options> = defineMethod({
   needs: { calibration: false, gradients: true },
   options,
   uniformLayers: () => true,
+  check(config, target, options, { ladder, training }) {
+    targetConfig(config, target, options);
+    if (ladder && targetWords(options) !== "") {
+      throw new UsageError(
+        `--ladder meets several levels, ${targetWords(options)} is one shape: leave one of them out`,
+      );
+    }
+    refuseHiddenLoss(options, training?.hidden ?? 0);
+  },
   async prune(context) {
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
+    refuseHiddenLoss(context.options, context.learning?.options.hidden ?? 0);
     const { run, found } = await startLearning(
       withWeights(context) as MethodContext<unknown>,
       "sheared",
@@ -96,6 +127,16 @@ export const sheared: Method<typeof options> = defineMethod({
     }
   },
 });
+
+/** The hidden states of a model that lost layers or dimensions have no counterparts in the dense model.
+ * @throws {UsageError} when the loss compares them. */
+function refuseHiddenLoss({ targetHidden, targetLayers }: Options, weight: number): void {
+  if (weight === 0 || (targetHidden === undefined && targetLayers === undefined)) return;
+  throw new UsageError(
+    `training.hidden=${weight} compares hidden states of every layer with the dense model's, which ` +
+      `${targetWords({ targetHidden, targetLayers })} removes: leave one of them out`,
+  );
+}
 
 /** The context in which what `weights` names learns.
  * @throws {UsageError} when compensation would change weights that learn. */
@@ -124,9 +165,9 @@ function loadingOf({ learning, options, rng }: MethodContext<Options>): DomainLo
   return { domains: learning.domains, everySteps, rng };
 }
 
-/** Log-alphas and multipliers; arrays are [axis][layer]. */
+/** Log-alphas and multipliers; arrays are [axis][row], a row per layer or one of the whole model. */
 interface State {
-  axes: UnitAxis[];
+  axes: MaskAxis[];
   logAlpha: Float32Array[][];
   moments: Moments[][];
   /** [axis]. */
@@ -135,15 +176,15 @@ interface State {
   multiplierMoments: Moments[];
 }
 
-type PlainState = Pick<State, "axes"> & { layers: number };
+type PlainState = Pick<State, "axes"> & { rows: number[] };
 
-function createState({ model: { config }, target, rng }: MethodContext<Options>): State {
-  const axes = unitAxes(config, target.units);
+function createState({ model: { config }, target, options, rng }: MethodContext<Options>): State {
+  const axes = maskAxes(config, target.units, options);
   const draws = rng("log-alpha");
   const { initialMean, initialDeviation } = HARD_CONCRETE;
   const logAlpha = axes.map((axis) =>
-    config.layers.map((shape) =>
-      Float32Array.from({ length: maskLength(axis, shape) }, () => initialMean + initialDeviation * draws.normal())
+    rowLengths(axis, config).map((length) =>
+      Float32Array.from({ length }, () => initialMean + initialDeviation * draws.normal())
     )
   );
   return {
@@ -155,30 +196,35 @@ function createState({ model: { config }, target, rng }: MethodContext<Options>)
   };
 }
 
-/** Fraction of each axis that the target shape removes: [axis]. */
-function targetSparsity({ model: { config }, target }: MethodContext<Options>, axes: readonly UnitAxis[]): number[] {
-  const removed = removedUnits(config.layers[0], target.uniform[0], axes);
-  return axes.map(({ units }, a) => removed[a] / units);
+/** Units of each axis that the target shape removes: [axis]. */
+function targetRemoved(
+  { model: { config }, target, options }: MethodContext<Options>,
+  axes: readonly MaskAxis[],
+): number[] {
+  return removedOn(config, targetConfig(config, target, options), axes);
 }
 
 async function learnMasks(context: MethodContext<Options>, run: TrainingRun, state: State): Promise<void> {
-  const { options } = context;
+  const { options, model: { config } } = context;
   const { axes } = state;
   const steps = Math.max(1, Math.round(options.pruneSteps * run.given.options.steps));
-  const final = targetSparsity(context, axes);
+  const removed = targetRemoved(context, axes);
+  const final = axes.map(({ units }, a) => removed[a] / units);
   while (run.step < steps) {
     const step = run.step;
     state.logAlpha = state.logAlpha.map((axis) => axis.map(clampLogAlpha));
     const noise = context.rng(`noise ${step}`);
     const draws = state.logAlpha.map((axis) => axis.map((a) => sampleMasks(a, noise)));
-    const masks = draws[0].map((_, l) =>
-      Object.fromEntries(axes.map(({ type }, a) => [type, draws[a][l].masks])) as HostMasks
+    const drawn = draws.map((axis) => axis.map(({ masks }) => masks));
+    const result = await nextStep(
+      run,
+      toModelMasks(axes, drawn, config.layers.length),
+      () => currentMasks(state, config.layers.length),
     );
-    const result = await nextStep(run, masks, () => currentMasks(state));
     const rise = Math.min(1, (step + 1) / Math.max(1, options.warmup * steps));
     const slopes = draws.map((axis) => axis.map((draw) => draw.slopes));
     const gaps = stepState(state, {
-      gradients: result.maskGradients,
+      gradients: fromModelMasks(axes, { masks: result.maskGradients, hidden: result.hiddenGradient }),
       slopes,
       targets: final.map((t) => t * rise),
       factor: scheduleFactor(
@@ -191,6 +237,7 @@ async function learnMasks(context: MethodContext<Options>, run: TrainingRun, sta
     const share = context.target.budgetParameters / context.target.prunableParameters;
     noteStep(run, result, {
       budget: 1 - rise * (1 - share),
+      retained: expectedParameters(config, axes, openOf(state)) / context.target.prunableParameters,
       removed: Object.fromEntries(axes.map(({ type, units }, a) => [type, units * expectedOf(state, a)])),
       duals: Object.fromEntries(axes.flatMap(({ type }, a) => [
         [`lambda1 ${type}`, state.multipliers[a].linear],
@@ -204,16 +251,21 @@ async function learnMasks(context: MethodContext<Options>, run: TrainingRun, sta
 }
 
 /** Deterministic masks of the present shape: as many of the smallest as are expected to be closed are 0, the others soft. */
-function currentMasks({ axes, logAlpha }: State): HostMasks[] {
-  return logAlpha[0].map((_, l) =>
-    Object.fromEntries(axes.map(({ type }, a) => {
-      const values = logAlpha[a][l];
+function currentMasks({ axes, logAlpha }: State, layers: number): ModelMasks {
+  const rows = logAlpha.map((axis) =>
+    axis.map((values) => {
       const closed = smallestInSegments(values, Math.round(expectedSparsity(values) * values.length), 1);
       const masks = values.map(softMask);
       for (const unit of closed) masks[unit] = 0;
-      return [type, masks];
-    })) as HostMasks
+      return masks;
+    })
   );
+  return toModelMasks(axes, rows, layers);
+}
+
+/** Probabilities that masks are open: [axis][row]. */
+function openOf({ logAlpha }: State): Float32Array[][] {
+  return logAlpha.map((axis) => axis.map((values) => clampLogAlpha(values).map(openProbability)));
 }
 
 function expectedOf({ logAlpha }: State, a: number): number {
@@ -224,7 +276,7 @@ function expectedOf({ logAlpha }: State, a: number): number {
 function stepState(
   state: State,
   { gradients, slopes, targets, factor, step, options }: {
-    gradients: readonly HostMasks[];
+    gradients: Float32Array[][];
     slopes: Float32Array[][];
     targets: number[];
     factor: number;
@@ -233,10 +285,10 @@ function stepState(
   },
 ): number[] {
   const { axes, logAlpha, moments, multipliers, multiplierMoments } = state;
-  return axes.map(({ type }, a) => {
+  return axes.map((_, a) => {
     const term = lagrangian(logAlpha[a], targets[a], multipliers[a]);
     logAlpha[a] = logAlpha[a].map((values, l) => {
-      const gradient = gradients[l][type]!.map((g, i) => g * slopes[a][l][i] + term.slopes[l][i]);
+      const gradient = gradients[a][l].map((g, i) => g * slopes[a][l][i] + term.slopes[l][i]);
       return stepValues(values, gradient, moments[a][l], { rule: RULE, rate: factor * options.maskRate, step });
     });
     const { linear, quadratic } = multipliers[a];
@@ -253,26 +305,33 @@ function stepState(
 
 /** Drops the masks with the smallest log-alpha down to the target shape; the others keep their soft value. */
 function finish(context: MethodContext<Options>, run: TrainingRun, { axes, logAlpha }: State): Promise<PruneResult> {
-  const { model: { config }, target } = context;
+  const { model: { config } } = context;
+  const counts = targetRemoved(context, axes);
   const gone = logAlpha.map((axis, a) =>
-    axis.map((values, l) => {
-      const count = removedUnits(config.layers[l], target.uniform[l], axes)[a];
-      return new Set(smallestInSegments(values, count, axes[a].segments));
-    })
+    axis.map((values) => new Set(smallestInSegments(values, counts[a], axes[a].segments)))
   );
-  const plan = planOfRemoved(config, axes, (a, l, unit) => gone[a][l].has(unit));
-  const masks = keptOf(plan, axes, (a, l, unit) => softMask(logAlpha[a][l][unit]));
-  return trainFrozen(context.learning!, run, { plan, masks, maskRate: 0 });
+  const units = unitAxesOf(axes);
+  const [layer, hidden] = (["layer", "hidden"] as const).map((type) => axes.findIndex((axis) => axis.type === type));
+  const plan = planOfRemoved(config, units, (a, l, unit) => gone[a][l].has(unit));
+  for (const l of gone[layer]?.[0] ?? []) plan.layers[l] = { kvGroups: [], queryHeads: [], ffnChannels: [] };
+  if (counts[hidden] > 0) plan.hidden = [...logAlpha[hidden][0].keys()].filter((i) => !gone[hidden][0].has(i));
+  const inLayers = keptOf(plan, units, (a, l, unit) => softMask(logAlpha[a][l][unit]));
+  const masks = keptLayers(plan).map((l) => ({
+    ...inLayers[l],
+    ...layer >= 0 && { layer: Float32Array.of(softMask(logAlpha[layer][0][l])) },
+  }));
+  const ofHidden = logAlpha[hidden]?.[0].filter((_, i) => !gone[hidden][0].has(i)).map(softMask);
+  return trainFrozen(context.learning!, run, { plan, masks, hidden: ofHidden, maskRate: 0 });
 }
 
 function plainState({ axes, logAlpha }: State): PlainState {
-  return { axes, layers: logAlpha[0].length };
+  return { axes, rows: logAlpha.map(({ length }) => length) };
 }
 
 function packState({ axes, logAlpha, moments, multipliers, multiplierMoments }: State): Map<string, HostTensor> {
   const arrays = new Map<string, HostTensor>();
   const put = (name: string, data: Float32Array) => arrays.set(`state/${name}`, { shape: [data.length], data });
-  axes.forEach(({ type }: { type: UnitType }, a) => {
+  axes.forEach(({ type }, a) => {
     put(`${type}/multipliers`, Float32Array.of(multipliers[a].linear, multipliers[a].quadratic));
     put(`${type}/first`, multiplierMoments[a].first!);
     put(`${type}/second`, multiplierMoments[a].second!);
@@ -285,10 +344,10 @@ function packState({ axes, logAlpha, moments, multipliers, multiplierMoments }: 
   return arrays;
 }
 
-function unpackState({ axes, layers }: PlainState, arrays: Map<string, HostTensor>): State {
+function unpackState({ axes, rows }: PlainState, arrays: Map<string, HostTensor>): State {
   const read = (name: string) => arrays.get(`state/${name}`)!.data;
   const each = <T>(make: (prefix: string) => T) =>
-    axes.map(({ type }) => Array.from({ length: layers }, (_, l) => make(`${type}/${l}`)));
+    axes.map(({ type }, a) => Array.from({ length: rows[a] }, (_, l) => make(`${type}/${l}`)));
   return {
     axes,
     logAlpha: each((prefix) => read(`${prefix}/log-alpha`)),

@@ -80,5 +80,6 @@ export function modelSize(config: LlamaConfig, dense: LlamaConfig = config): Mod
       queryHeadsPerGroup,
       ffnChannels,
     })),
+    ...config.width !== dense.width && { hidden: { kept: config.width, of: dense.width } },
   };
 }

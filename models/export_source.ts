@@ -14,8 +14,8 @@ import {
   tensorNames,
   type WeightSource,
 } from "./config.ts";
-import { plannedShapes, type PrunePlan } from "./plan.ts";
-import { keptIndices } from "./surgery.ts";
+import { keptLayers, plannedConfig, type PrunePlan } from "./plan.ts";
+import { keptOfLinear } from "./surgery.ts";
 
 /** Where a linear map's weight or bias stands: what an export changes. */
 interface LinearTensor {
@@ -59,18 +59,29 @@ function takeColumns({ shape: [rows, columns], data }: HostTensor, kept: readonl
 /** The checkpoint that has the units of `plan` alone: the same weights as `pruneModel`'s, without a device.
  * @throws {RangeError} when the plan does not fit the model. */
 export function prunedSource(source: WeightSource, plan: PrunePlan): WeightSource {
-  const config: LlamaConfig = { ...source.config, layers: plannedShapes(source.config, plan) };
+  const config = plannedConfig(source.config, plan);
   const linears = linearTensors(config);
+  const dense = keptLayers(plan);
+  const norms = new Map(dense.flatMap((from, to) => [
+    [tensorNames.attentionNorm(to), tensorNames.attentionNorm(from)],
+    [tensorNames.ffnNorm(to), tensorNames.ffnNorm(from)],
+  ]));
+  const rows = (x: HostTensor, kept?: readonly number[]) => kept && kept.length < x.shape[0] ? takeRows(x, kept) : x;
+  const columns = (x: HostTensor, kept?: readonly number[]) =>
+    kept && kept.length < x.shape[1] ? takeColumns(x, kept) : x;
   return {
     config,
     origin: source.origin,
     read: (name) => {
-      const tensor = source.read(name);
       const found = linears.get(name);
-      if (!found) return tensor;
-      const kept = keptIndices(plan.layers[found.layer], found.linear, config.headSize);
-      if (!unitsAreInputs(found.linear)) return takeRows(tensor, kept);
-      return found.isBias ? tensor : takeColumns(tensor, kept);
+      if (!found) {
+        const tensor = source.read(norms.get(name) ?? name);
+        return tensor.shape.length === 1 ? rows(tensor, plan.hidden) : columns(tensor, plan.hidden);
+      }
+      const from = dense[found.layer];
+      const { inputs, outputs } = keptOfLinear(plan, from, found.linear, config.headSize);
+      if (found.isBias) return rows(source.read(tensorNames.bias(from, found.linear)), outputs);
+      return columns(rows(source.read(tensorNames.weight(from, found.linear)), outputs), inputs);
     },
     close: () => source.close(),
   };

@@ -17,7 +17,7 @@ import {
   type KeyValues,
   type RotaryTables,
 } from "../core/attention.ts";
-import { linear, linearLowRank, matMul2d, rmsNorm, softmaxCrossEntropy, swiGlu } from "../core/ops.ts";
+import { linear, linearLowRank, matMul2d, softmaxCrossEntropy, swiGlu } from "../core/ops.ts";
 import {
   type HostTensor,
   type LayerShape,
@@ -27,6 +27,7 @@ import {
   tensorNames,
   type WeightSource,
 } from "./config.ts";
+import { type HiddenMask, hiddenNorm, type LayerMasks, maskBlock, maskHeads } from "./masks.ts";
 import { rotaryTables } from "./rope.ts";
 import { embeddingRows, uploadVocabulary, type Vocabulary, vocabularyLogits } from "./vocabulary.ts";
 
@@ -60,16 +61,6 @@ export interface LlamaModel extends Vocabulary {
   readLayer?(layer: number): Promise<DeviceLayer>;
 }
 
-/** Masks of one layer; each multiplies what its units write, so a zero removes the unit exactly. */
-export interface LayerMasks {
-  /** [H]: multiplies the output of each query head, before the output projection. */
-  queryHeads?: tf.Tensor1D;
-  /** [G]: the same, one value for all query heads of a key/value group. */
-  kvGroups?: tf.Tensor1D;
-  /** [F]: multiplies the gated activation, before the down projection. */
-  ffn?: tf.Tensor1D;
-}
-
 /** Token ids of B rows, padded on the right to T. */
 export interface TokenBatch {
   /** i32 [B T], row-major. Padding may hold any id in the vocabulary. */
@@ -91,6 +82,8 @@ export type ObservedSite = "output" | "down";
 export interface ForwardOptions {
   /** Masks per layer. */
   masks?: LayerMasks[];
+  /** Mask of the hidden dimensions. */
+  hidden?: HiddenMask;
   /** Called with the input of the output and down projections, [N, H K] and [N, F], after masks. The tensor is freed
    * after the call. */
   observe?: (layer: number, site: ObservedSite, input: tf.Tensor2D) => void;
@@ -213,16 +206,6 @@ function attentionLayout(pass: PassContext, shape: LayerShape): AttentionLayout 
   return { batch, kvGroups, queryHeadsPerGroup, headSize: config.headSize, tables, mask, segments, turn };
 }
 
-/** Scales each head of `x` [N, H K] by the masks. */
-function maskHeads(x: tf.Tensor2D, masks: LayerMasks | undefined, shape: LayerShape, headSize: number): tf.Tensor2D {
-  const { kvGroups: g, queryHeadsPerGroup: r } = shape;
-  const n = x.shape[0];
-  let heads: tf.Tensor = tf.reshape(x, [n, g, r, headSize]);
-  if (masks?.queryHeads) heads = tf.mul(heads, tf.reshape(masks.queryHeads, [1, g, r, 1]));
-  if (masks?.kvGroups) heads = tf.mul(heads, tf.reshape(masks.kvGroups, [1, g, 1, 1]));
-  return tf.reshape(heads, [n, g * r * headSize]);
-}
-
 /** One decoder layer: x [N, D] -> [N, D]. With a cache, `past` is read and the new keys and values go to `keep`. */
 export function decoderLayer(
   x: tf.Tensor2D,
@@ -235,7 +218,8 @@ export function decoderLayer(
   const { config } = pass;
   const shape = config.layers[index];
   const masks = options.masks?.[index];
-  const normed = rmsNorm(x, layer.attentionNorm, config.normEpsilon);
+  const { hidden } = options;
+  const normed = hiddenNorm(x, layer.attentionNorm, config.normEpsilon, hidden);
   const query = applyLinear(normed, layer.query);
   const key = applyLinear(normed, layer.key);
   const value = applyLinear(normed, layer.value);
@@ -249,12 +233,12 @@ export function decoderLayer(
   }
   if (masks?.queryHeads || masks?.kvGroups) context = maskHeads(context, masks, shape, config.headSize);
   options.observe?.(index, "output", context);
-  const attended = tf.add(x, applyLinear(context, layer.output)) as tf.Tensor2D;
+  const attended = tf.add(x, maskBlock(applyLinear(context, layer.output), masks?.layer, hidden)) as tf.Tensor2D;
 
-  const ffnInput = rmsNorm(attended, layer.ffnNorm, config.normEpsilon);
+  const ffnInput = hiddenNorm(attended, layer.ffnNorm, config.normEpsilon, hidden);
   const activation = swiGlu(applyLinear(ffnInput, layer.gate), applyLinear(ffnInput, layer.up), masks?.ffn);
   options.observe?.(index, "down", activation);
-  return tf.add(attended, applyLinear(activation, layer.down));
+  return tf.add(attended, maskBlock(applyLinear(activation, layer.down), masks?.layer, hidden));
 }
 
 /** Added to the scores of tokens that are not seen. */
@@ -299,8 +283,11 @@ export function disposePass(pass: PassContext): void {
 }
 
 /** Embeds token ids: [N] -> [N, D]. */
-export function embed(model: LlamaModel, tokens: Int32Array): tf.Tensor2D {
-  return tf.tidy(() => embeddingRows(model.embedding, tokens));
+export function embed(model: LlamaModel, tokens: Int32Array, hidden?: HiddenMask): tf.Tensor2D {
+  return tf.tidy(() => {
+    const rows = embeddingRows(model.embedding, tokens);
+    return hidden ? tf.mul(rows, hidden.mask) : rows;
+  });
 }
 
 /** Hidden states after the final norm: [B T, D]. Rows of padding hold values that mean nothing.
@@ -310,13 +297,13 @@ export function forward(model: LlamaModel, input: TokenBatch, options: ForwardOp
   return tf.tidy(() => {
     // Whatever throws, such as a device without memory, the pass is freed with everything else.
     const pass = createPass(model.config, input);
-    let x = embed(model, input.tokens);
+    let x = embed(model, input.tokens, options.hidden);
     model.layers.forEach((layer, l) => {
       const previous = x;
       x = tf.tidy(() => decoderLayer(previous, layer, l, pass, options));
       previous.dispose();
     });
-    return rmsNorm(x, model.finalNorm, model.config.normEpsilon);
+    return hiddenNorm(x, model.finalNorm, model.config.normEpsilon, options.hidden);
   });
 }
 

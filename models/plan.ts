@@ -23,8 +23,20 @@ export interface LayerPlan {
 
 /** Units kept in the whole model. */
 export interface PrunePlan {
-  /** One per layer of the dense model. */
+  /** One per layer of the dense model; a layer that keeps no unit of any type is removed, its norms included. */
   layers: LayerPlan[];
+  /** Kept hidden dimensions, the same in the whole model: indices in [0, D), ascending and unique; all when absent. */
+  hidden?: number[];
+}
+
+/** Whether the whole layer goes. */
+export function isRemoved({ kvGroups, queryHeads, ffnChannels }: LayerPlan): boolean {
+  return kvGroups.length + queryHeads.length + ffnChannels.length === 0;
+}
+
+/** Layers of the dense model that stay, ascending. */
+export function keptLayers({ layers }: PrunePlan): number[] {
+  return [...layers.keys()].filter((l) => !isRemoved(layers[l]));
 }
 
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
@@ -42,19 +54,28 @@ export function densePlan(config: LlamaConfig): PrunePlan {
 
 /** The plan for the dense model that keeps what `inner` keeps of the model that `outer` leaves. */
 export function composePlans(outer: PrunePlan, inner: PrunePlan): PrunePlan {
+  const place = new Map(keptLayers(outer).map((l, i) => [l, i]));
+  const hidden = outer.hidden && inner.hidden
+    ? inner.hidden.map((i) => outer.hidden![i])
+    : inner.hidden ?? outer.hidden;
   return {
-    layers: outer.layers.map((kept, l) => ({
-      kvGroups: inner.layers[l].kvGroups.map((i) => kept.kvGroups[i]),
-      queryHeads: inner.layers[l].queryHeads.map((i) => kept.queryHeads[i]),
-      ffnChannels: inner.layers[l].ffnChannels.map((i) => kept.ffnChannels[i]),
-    })),
+    layers: outer.layers.map((kept, l) => {
+      const i = place.get(l);
+      const wanted = i === undefined ? kept : inner.layers[i];
+      return {
+        kvGroups: wanted.kvGroups.map((i) => kept.kvGroups[i]),
+        queryHeads: wanted.queryHeads.map((i) => kept.queryHeads[i]),
+        ffnChannels: wanted.ffnChannels.map((i) => kept.ffnChannels[i]),
+      };
+    }),
+    ...hidden && { hidden },
   };
 }
 
 /** The plan for the model that `outer` leaves that keeps what `plan`, for the dense model, keeps: the inverse of
  * {@linkcode composePlans}. Everything that `plan` keeps must be in `outer`. */
 export function relativePlan(outer: PrunePlan, plan: PrunePlan): PrunePlan {
-  const places = (kept: number[], wanted: number[]) => {
+  const places = (kept: readonly number[], wanted: readonly number[]) => {
     const place = new Map(kept.map((unit, i) => [unit, i]));
     return wanted.map((unit) => {
       const found = place.get(unit);
@@ -62,13 +83,14 @@ export function relativePlan(outer: PrunePlan, plan: PrunePlan): PrunePlan {
       return found;
     });
   };
-  return {
-    layers: outer.layers.map((kept, l) => ({
-      kvGroups: places(kept.kvGroups, plan.layers[l].kvGroups),
-      queryHeads: places(kept.queryHeads, plan.layers[l].queryHeads),
-      ffnChannels: places(kept.ffnChannels, plan.layers[l].ffnChannels),
-    })),
-  };
+  const layers = outer.layers.map((kept, l) => ({
+    kvGroups: places(kept.kvGroups, plan.layers[l].kvGroups),
+    queryHeads: places(kept.queryHeads, plan.layers[l].queryHeads),
+    ffnChannels: places(kept.ffnChannels, plan.layers[l].ffnChannels),
+  }));
+  if (outer.hidden && !plan.hidden) throw new RangeError("Hidden dimensions were cut before: a plan cannot keep all");
+  const hidden = plan.hidden && outer.hidden ? places(outer.hidden, plan.hidden) : plan.hidden;
+  return { layers: keptLayers(outer).map((l) => layers[l]), ...hidden && { hidden } };
 }
 
 function checkIndices(what: string, indices: number[], limit: number): void {
@@ -84,13 +106,24 @@ function checkIndices(what: string, indices: number[], limit: number): void {
   }
 }
 
-/** Widths of the model that `plan` leaves of `config`.
+/** The configuration of the model that `plan` leaves of `config`; layers are numbered anew.
+ * @throws {RangeError} when the plan does not fit the model. */
+export function plannedConfig(config: LlamaConfig, plan: PrunePlan): LlamaConfig {
+  const layers = plannedShapes(config, plan);
+  if (plan.hidden) checkIndices("hidden dimensions", plan.hidden, config.width);
+  return { ...config, width: plan.hidden?.length ?? config.width, layers };
+}
+
+/** Widths of the layers that `plan` leaves of `config`.
  * @throws {RangeError} when the plan does not fit the model. */
 export function plannedShapes(config: LlamaConfig, plan: PrunePlan): LayerShape[] {
   if (plan.layers.length !== config.layers.length) {
     throw new RangeError(`A plan for ${config.layers.length} layers is needed: current ${plan.layers.length}`);
   }
-  return plan.layers.map((layer, l) => {
+  const kept = keptLayers(plan);
+  if (kept.length === 0) throw new RangeError("A plan must keep at least one layer: current 0");
+  return kept.map((l) => {
+    const layer = plan.layers[l];
     const dense = config.layers[l];
     checkIndices(`key/value groups of layer ${l}`, layer.kvGroups, dense.kvGroups);
     checkIndices(`query heads of layer ${l}`, layer.queryHeads, queryHeads(dense));

@@ -9,8 +9,10 @@ import { rotaryFrequencies } from "./rope.ts";
 /** A matrix: one array per row. */
 export type Matrix = Float64Array[];
 
-/** Masks of one layer as plain numbers; see `LayerMasks` of `llama.ts`. */
+/** Masks of one layer as plain numbers; see `LayerMasks` of `masks.ts`. */
 export interface ReferenceMasks {
+  /** Multiplies what both blocks of the layer write. */
+  layer?: number;
   /** [H]. */
   queryHeads?: ArrayLike<number>;
   /** [G]. */
@@ -27,6 +29,8 @@ export interface ReferenceOptions {
   segments?: ArrayLike<number>;
   /** One entry per layer. */
   masks?: ReferenceMasks[];
+  /** [D]: mask of the hidden dimensions; see `HiddenMask` of `masks.ts`. */
+  hidden?: ArrayLike<number>;
   /** Called with the input of the output and down projections, f64 [T][H K] and [T][F]; see `ForwardOptions`. */
   observe?: (layer: number, site: "output" | "down", input: Matrix) => void;
 }
@@ -44,11 +48,17 @@ function applyLinear(source: WeightSource, layer: number, name: LinearName, x: M
   );
 }
 
-/** RMSNorm row by row: `x / sqrt(mean(x^2) + epsilon) * gain`. */
-export function referenceRmsNorm(x: Matrix, gain: ArrayLike<number>, epsilon: number): Matrix {
+/** RMSNorm row by row: `x / sqrt(mean(x^2) + epsilon) * gain (* mask)`, the mean over dimensions whose mask is not 0. */
+export function referenceRmsNorm(
+  x: Matrix,
+  gain: ArrayLike<number>,
+  epsilon: number,
+  mask?: ArrayLike<number>,
+): Matrix {
   return x.map((row) => {
-    const meanSquare = row.reduce((sum, value) => sum + value * value, 0) / row.length;
-    return row.map((value, i) => value / Math.sqrt(meanSquare + epsilon) * gain[i]);
+    const open = row.filter((_, i) => mask?.[i] !== 0);
+    const meanSquare = open.reduce((sum, value) => sum + value * value, 0) / open.length;
+    return row.map((value, i) => value / Math.sqrt(meanSquare + epsilon) * gain[i] * (mask?.[i] ?? 1));
   });
 }
 
@@ -106,14 +116,18 @@ export function referenceAttend(
 
 const add = (a: Matrix, b: Matrix): Matrix => a.map((row, t) => row.map((value, i) => value + b[t][i]));
 
+const scaled = (x: Matrix, mask: ArrayLike<number> | undefined, layer = 1): Matrix =>
+  x.map((row) => row.map((value, i) => value * (mask?.[i] ?? 1) * layer));
+
 function decoderLayer(
   source: WeightSource,
   layer: number,
   x: Matrix,
-  { positions, segments, masks = {}, observe }: {
+  { positions, segments, masks = {}, hidden, observe }: {
     positions: ArrayLike<number>;
     segments: ArrayLike<number>;
     masks?: ReferenceMasks;
+    hidden?: ArrayLike<number>;
     observe?: ReferenceOptions["observe"];
   },
 ): Matrix {
@@ -121,7 +135,8 @@ function decoderLayer(
   const shape = config.layers[layer];
   const [heads, perGroup, size] = [queryHeads(shape), shape.queryHeadsPerGroup, config.headSize];
   const frequencies = rotaryFrequencies(config);
-  const normed = referenceRmsNorm(x, source.read(tensorNames.attentionNorm(layer)).data, config.normEpsilon);
+  const norm = (x: Matrix, name: string) => referenceRmsNorm(x, source.read(name).data, config.normEpsilon, hidden);
+  const normed = norm(x, tensorNames.attentionNorm(layer));
   const q = referenceRotate(applyLinear(source, layer, "query", normed), positions, frequencies);
   const k = referenceRotate(applyLinear(source, layer, "key", normed), positions, frequencies);
   const v = applyLinear(source, layer, "value", normed);
@@ -133,14 +148,14 @@ function decoderLayer(
     }
   }
   observe?.(layer, "output", context);
-  const attended = add(x, applyLinear(source, layer, "output", context));
+  const attended = add(x, scaled(applyLinear(source, layer, "output", context), hidden, masks.layer));
 
-  const ffnInput = referenceRmsNorm(attended, source.read(tensorNames.ffnNorm(layer)).data, config.normEpsilon);
+  const ffnInput = norm(attended, tensorNames.ffnNorm(layer));
   const gate = applyLinear(source, layer, "gate", ffnInput);
   const up = applyLinear(source, layer, "up", ffnInput);
   const activation = gate.map((row, t) => row.map((g, f) => g / (1 + Math.exp(-g)) * up[t][f] * (masks.ffn?.[f] ?? 1)));
   observe?.(layer, "down", activation);
-  return add(attended, applyLinear(source, layer, "down", activation));
+  return add(attended, scaled(applyLinear(source, layer, "down", activation), hidden, masks.layer));
 }
 
 /** One row of tokens through the model: hidden states after the final norm, f64 [T][D], and logits, f64 [T][V]. */
@@ -154,16 +169,21 @@ export function referenceForward(
   const positions = options.positions ?? Array.from(tokens, (_, t) => t);
   const segments = options.segments ?? Array.from(tokens, () => 0);
   const { data: embedding } = source.read(tensorNames.embedding);
-  let x: Matrix = Array.from(tokens, (id) => Float64Array.from(embedding.subarray(id * width, (id + 1) * width)));
+  let x: Matrix = scaled(
+    Array.from(tokens, (id) => Float64Array.from(embedding.subarray(id * width, (id + 1) * width))),
+    options.hidden,
+  );
   config.layers.forEach((_, layer) => {
     x = decoderLayer(source, layer, x, {
       positions,
       segments,
       masks: options.masks?.[layer],
+      hidden: options.hidden,
       observe: options.observe,
     });
   });
-  const hidden = referenceRmsNorm(x, source.read(tensorNames.finalNorm).data, config.normEpsilon);
+  const { data: gain } = source.read(tensorNames.finalNorm);
+  const hidden = referenceRmsNorm(x, gain, config.normEpsilon, options.hidden);
   const { data: table } = source.read(config.tiedHead ? tensorNames.embedding : tensorNames.head);
   const logits = hidden.map((row) =>
     Float64Array.from({ length: config.vocabSize }, (_, id) => {

@@ -13,8 +13,9 @@ import {
   tensorNames,
 } from "./config.ts";
 import { eachLayer } from "./layerwise.ts";
-import { type DeviceLayer, type DeviceLinear, type LayerMasks, type LlamaModel, mergedWeight } from "./llama.ts";
-import { type LayerPlan, plannedShapes, type PrunePlan } from "./plan.ts";
+import { type DeviceLayer, type DeviceLinear, type LlamaModel, mergedWeight } from "./llama.ts";
+import type { HiddenMask, LayerMasks } from "./masks.ts";
+import { isRemoved, keptLayers, type LayerPlan, plannedConfig, type PrunePlan } from "./plan.ts";
 import { uploadVocabulary } from "./vocabulary.ts";
 
 /** Where a tensor of the checkpoint lives on the device. */
@@ -73,19 +74,44 @@ export async function hostTensor(model: LlamaModel, name: string): Promise<HostT
   }
 }
 
-/** Hard masks of a plan, 1 for a kept query head or FFN channel and 0 for any other: a model with these masks computes
- * what the pruned model computes. Free the tensors with `tf.dispose`. */
-export function planToMasks(config: LlamaConfig, plan: PrunePlan): Required<Pick<LayerMasks, "queryHeads" | "ffn">>[] {
-  plannedShapes(config, plan);
-  const hard = (length: number, kept: number[]) => {
-    const mask = new Float32Array(length);
-    for (const index of kept) mask[index] = 1;
-    return tf.tensor1d(mask);
-  };
+/** A mask of `length` entries, 1 where `kept` says so and 0 elsewhere. */
+function hardMask(length: number, kept: readonly number[]): tf.Tensor1D {
+  const mask = new Float32Array(length);
+  for (const index of kept) mask[index] = 1;
+  return tf.tensor1d(mask);
+}
+
+/** Hard masks of a plan, 1 for a kept query head or FFN channel and 0 for any other: a model with these masks, and with
+ * {@linkcode planToHidden}'s, computes what the pruned model computes. Free the tensors with `tf.dispose`. */
+export function planToMasks(
+  config: LlamaConfig,
+  plan: PrunePlan,
+): (Required<Pick<LayerMasks, "queryHeads" | "ffn">> & Pick<LayerMasks, "layer">)[] {
+  plannedConfig(config, plan);
   return plan.layers.map((layer, l) => ({
-    queryHeads: hard(queryHeads(config.layers[l]), layer.queryHeads),
-    ffn: hard(config.layers[l].ffnChannels, layer.ffnChannels),
+    queryHeads: hardMask(queryHeads(config.layers[l]), layer.queryHeads),
+    ffn: hardMask(config.layers[l].ffnChannels, layer.ffnChannels),
+    ...isRemoved(layer) && { layer: hardMask(1, []) },
   }));
+}
+
+/** The hard mask of a plan's hidden dimensions; undefined where all are kept. */
+export function planToHidden(config: LlamaConfig, { hidden }: PrunePlan): HiddenMask | undefined {
+  return hidden && { mask: hardMask(config.width, hidden), open: hidden.length };
+}
+
+/** Kept inputs and outputs of a linear map; undefined where all are kept for certain. */
+export interface KeptOfLinear {
+  inputs?: readonly number[];
+  outputs?: readonly number[];
+}
+
+/** What `plan` keeps of linear map `name` of a layer of the dense model: one side is the hidden dimensions, the other
+ * the layer's units. */
+export function keptOfLinear(plan: PrunePlan, layer: number, name: LinearName, headSize: number): KeptOfLinear {
+  const units = keptIndices(plan.layers[layer], name, headSize);
+  const { hidden } = plan;
+  return name === "output" || name === "down" ? { inputs: units, outputs: hidden } : { inputs: hidden, outputs: units };
 }
 
 /** Columns of `[in, out]` weights, or rows for the output and down maps, that the kept units occupy. */
@@ -106,9 +132,11 @@ export function keptIndices(plan: LayerPlan, name: LinearName, headSize: number)
   }
 }
 
-/** The kept rows (axis 0) or columns (axis 1) of `x`, ascending; shares memory with `x` when all are kept. */
-function take<T extends tf.Tensor>(x: T, kept: number[], axis: number): T {
-  return kept.length === x.shape[axis] ? tf.clone(x) : tf.gather(x, tf.tensor1d(kept, "int32"), axis);
+/** The kept rows (axis 0) or columns (axis 1) of `x`, ascending; shares memory with `x` when all are kept, as they are
+ * where `kept` is absent. */
+function take<T extends tf.Tensor>(x: T, kept: readonly number[] | undefined, axis: number): T {
+  if (!kept || kept.length === x.shape[axis]) return tf.clone(x);
+  return tf.gather(x, tf.tensor1d([...kept], "int32"), axis);
 }
 
 /** Linear maps that have a bias after the replacements, in the usual order. */
@@ -133,32 +161,34 @@ function checkReplaced(dense: LlamaConfig, replaced: Record<string, HostTensor>)
 /** Cuts the units of `plan` out of layer after layer, and gives the configuration of what is left. */
 function createCutter(dense: LlamaConfig, plan: PrunePlan, replaced: Record<string, HostTensor>) {
   const biases = biasesAfter(dense, replaced);
-  const config: LlamaConfig = { ...dense, biases, layers: plannedShapes(dense, plan) };
+  const config: LlamaConfig = { ...plannedConfig(dense, plan), biases };
   checkReplaced({ ...dense, biases }, replaced);
   const replacement = (name: string) => tf.tensor(replaced[name].data, replaced[name].shape);
   const vector = (name: string, own: tf.Tensor1D | undefined, length: number) =>
     (name in replaced ? replacement(name) : own ? tf.clone(own) : tf.zeros([length])) as tf.Tensor1D;
   const cutLinear = (linear: DeviceLinear, l: number, name: LinearName): DeviceLinear => {
-    const kept = keptIndices(plan.layers[l], name, config.headSize);
-    const reads = name === "output" || name === "down";
+    const { inputs, outputs } = keptOfLinear(plan, l, name, config.headSize);
     const weightName = tensorNames.weight(l, name);
     const dense = weightName in replaced ? tf.transpose(replacement(weightName)) as tf.Tensor2D : mergedWeight(linear);
-    const weight = take(dense, kept, reads ? 0 : 1);
+    const weight = take(take(dense, inputs, 0), outputs, 1);
     if (!biases.includes(name)) return { weight };
-    const bias = vector(tensorNames.bias(l, name), linear.bias, dense.shape[1]);
-    return { weight, bias: reads ? bias : take(bias, kept, 0) };
+    return { weight, bias: take(vector(tensorNames.bias(l, name), linear.bias, dense.shape[1]), outputs, 0) };
   };
+  const norm = (name: string, own: tf.Tensor1D) => tf.tidy(() => take(vector(name, own, dense.width), plan.hidden, 0));
   const cutLayer = (layer: DeviceLayer, l: number): DeviceLayer =>
     tf.tidy(() => ({
       ...Object.fromEntries(LINEAR_NAMES.map((name) => [name, cutLinear(layer[name], l, name)])),
-      attentionNorm: vector(tensorNames.attentionNorm(l), layer.attentionNorm, config.width),
-      ffnNorm: vector(tensorNames.ffnNorm(l), layer.ffnNorm, config.width),
+      attentionNorm: norm(tensorNames.attentionNorm(l), layer.attentionNorm),
+      ffnNorm: norm(tensorNames.ffnNorm(l), layer.ffnNorm),
     } as unknown as tf.TensorContainer)) as unknown as DeviceLayer;
   const vocabulary = (name: string, parts: tf.Tensor2D[], transposed: boolean) =>
-    name in replaced ? uploadVocabulary(replaced[name], transposed) : parts.map((part) => tf.clone(part));
+    tf.tidy(() =>
+      (name in replaced ? uploadVocabulary(replaced[name], transposed) : parts)
+        .map((part) => take(part, plan.hidden, transposed ? 0 : 1))
+    );
   const cutRest = ({ embedding, head, finalNorm }: LlamaModel) => ({
     embedding: vocabulary(tensorNames.embedding, embedding, false),
-    finalNorm: vector(tensorNames.finalNorm, finalNorm, config.width),
+    finalNorm: norm(tensorNames.finalNorm, finalNorm),
     head: head && vocabulary(tensorNames.head, head, true),
   });
   return { config, cutLayer, cutRest };
@@ -178,7 +208,7 @@ export function pruneModel(
 ): LlamaModel {
   const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
   // Layer by layer, so that merged or replaced dense weights of one layer only are held besides the result.
-  return { config, layers: model.layers.map(cutLayer), ...cutRest(model) };
+  return { config, layers: keptLayers(plan).map((l) => cutLayer(model.layers[l], l)), ...cutRest(model) };
 }
 
 /** {@linkcode pruneModel} for a model whose layers may be read one at a time: one dense layer is held besides the result. */
@@ -188,7 +218,8 @@ export async function pruneByLayers(
   replaced: Record<string, HostTensor> = {},
 ): Promise<LlamaModel> {
   const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
-  return { config, layers: await eachLayer(model, cutLayer), ...cutRest(model) };
+  const layers = await eachLayer(model, (layer, l) => isRemoved(plan.layers[l]) ? null : cutLayer(layer, l));
+  return { config, layers: layers.filter((layer) => layer !== null), ...cutRest(model) };
 }
 
 /** Weights and biases of the linear maps by Hugging Face name, in host memory: what pruning and training change. */

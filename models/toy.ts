@@ -33,7 +33,9 @@ export interface ToyOptions extends Partial<LlamaConfig> {
   seed?: number;
   /** Units that do nothing. */
   dead?: DeadUnits[];
-  /** Factor on every weight of a dead unit: 0 makes it exactly dead, 1e-3 leaves it faint noise. */
+  /** Hidden dimensions that nothing writes to: they stay 0. */
+  deadHidden?: number[];
+  /** Factor on every weight of a dead unit or dimension: 0 makes it exactly dead, 1e-3 leaves it faint noise. */
   deadScale?: number;
 }
 
@@ -111,6 +113,27 @@ function plantDead(tensors: Map<string, HostTensor>, config: LlamaConfig, dead: 
   scale(["key", "value"], kvGroups, config.headSize);
 }
 
+/** Scales what every writer to the residual stream has for some of its dimensions. */
+function plantDeadHidden(
+  tensors: Map<string, HostTensor>,
+  { width, layers }: LlamaConfig,
+  dead: number[],
+  factor: number,
+): void {
+  const { data: embedding } = tensors.get(tensorNames.embedding)!;
+  for (const i of dead) {
+    for (let at = i; at < embedding.length; at += width) embedding[at] *= factor;
+    for (const layer of layers.keys()) {
+      for (const name of ["output", "down"] as const) {
+        const { shape: [, columns], data } = tensors.get(tensorNames.weight(layer, name))!;
+        for (let at = i * columns; at < (i + 1) * columns; at++) data[at] *= factor;
+        const bias = tensors.get(tensorNames.bias(layer, name));
+        if (bias) bias.data[i] *= factor;
+      }
+    }
+  }
+}
+
 /** A random model in memory; the same options always give the same weights.
  *
  * @example
@@ -123,12 +146,13 @@ function plantDead(tensors: Map<string, HostTensor>, config: LlamaConfig, dead: 
  */
 export function toySource(options: ToyOptions = {}): WeightSource {
   const config = toyConfig(options);
-  const { seed = 0, dead = [], deadScale = 0 } = options;
+  const { seed = 0, dead = [], deadHidden = [], deadScale = 0 } = options;
   const tensors = new Map<string, HostTensor>();
   for (const [name, shape] of expectedTensors(config)) {
     tensors.set(name, randomTensor(createRng(seed, `toy ${name}`), name, shape));
   }
   for (const units of dead) plantDead(tensors, config, units, deadScale);
+  plantDeadHidden(tensors, config, deadHidden, deadScale);
   return memorySource(config, tensors, "toy");
 }
 

@@ -13,15 +13,26 @@ import type { Column } from "./measurements.ts";
 import type { Row, Section } from "./rows.ts";
 import { headlineColumns } from "./summary.ts";
 
+type LayerWidths = Row["runs"][number]["size"]["layers"][number];
+
+const GONE: LayerWidths = { kvGroups: 0, queryHeadsPerGroup: 0, ffnChannels: 0 };
+
+/** What a run kept of each layer of the dense model; a removed layer has width 0. */
+function keptOfLayers({ size, denseSize, plan }: Row["runs"][number]): LayerWidths[] {
+  if (size.layers.length === denseSize.layers.length) return size.layers;
+  let next = 0;
+  return plan.layers.map(({ ffnChannels }) => ffnChannels.length === 0 ? GONE : size.layers[next++]);
+}
+
 /** Kept widths of every layer, one panel per method and one line per level. */
 function keptWidths(
   section: Section,
   what: string,
-  pick: (layer: Row["runs"][number]["size"]["layers"][number]) => number,
+  pick: (layer: LayerWidths) => number,
   name: string,
 ): Chart | null {
   const values = pruned(section).flatMap((row) =>
-    row.runs[0].size.layers.map((layer, l) => ({
+    keptOfLayers(row.runs[0]).map((layer, l) => ({
       method: row.label,
       level: level(row.asked),
       layer: l + 1,

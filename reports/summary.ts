@@ -165,6 +165,7 @@ export function warnings(section: Section): string[] {
   }
   if (section.rows.some(({ failures }) => failures.length > 0)) result.push(failedWords(section));
   result.push(...realisedWarnings(section));
+  result.push(...depthWarnings(section));
   result.push(...tokenWarnings(section));
   const engines = unique(runsOf(section).map(({ environment }) => environment.engine)).filter((e) =>
     e !== section.engine
@@ -189,6 +190,19 @@ function realisedWarnings(section: Section): string[] {
       `At ${level(asked)} asked, methods really removed ${percent(low)} to ${percent(high)} % of the prunable ` +
       "parameters: a method that removed less has an advantage.",
     ];
+  });
+}
+
+/** Models that lost layers or hidden dimensions, which others of the same size have. */
+function depthWarnings(section: Section): string[] {
+  return section.rows.filter((row) => row.methodId !== null && row.runs.length > 0).flatMap((row) => {
+    const { size, denseSize } = row.runs[0];
+    const [layers, all] = [size.layers.length, denseSize.layers.length];
+    const lost = [
+      ...layers < all ? [`${layers} of ${all} layers`] : [],
+      ...size.hidden ? [`a hidden size of ${size.hidden.kept} (dense ${size.hidden.of})`] : [],
+    ];
+    return lost.length === 0 ? [] : [`${row.label} at ${level(row.asked)} asked has ${lost.join(" and ")}.`];
   });
 }
 

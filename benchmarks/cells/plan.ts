@@ -14,6 +14,7 @@ import {
 } from "../../core/schema.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
+import type { RunSettings } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { LlamaConfig } from "../../models/config.ts";
 import { openModel } from "../../models/load.ts";
@@ -113,16 +114,16 @@ function checkLadder({ ladder, methods, sparsity, training }: RunConfig): void {
   }
 }
 
-type Levels = Pick<RunConfig, "sparsity" | "units" | "ffnMultiple" | "methods">;
+type Levels = Pick<RunConfig, "sparsity" | "units" | "ffnMultiple" | "methods"> & RunSettings;
 
 /** Refuses levels that the units of the run cannot reach on this model, and options that a method cannot keep there.
  * @throws {UsageError} that names the level or the method. */
-export function checkLevels({ sparsity, units, ffnMultiple, methods }: Levels, model: LlamaConfig): void {
+export function checkLevels({ sparsity, units, ffnMultiple, methods, ...run }: Levels, model: LlamaConfig): void {
   for (const level of new Set(sparsity.filter((level) => level > 0))) {
     const target = resolveTarget(model, { sparsity: level, units, ffnMultiple });
     for (const { id, options } of methods) {
       try {
-        getMethod(id).check?.(model, target, options);
+        getMethod(id).check?.(model, target, options, run);
       } catch (error) {
         throw error instanceof UsageError ? new UsageError(`Method "${id}": ${error.message}`) : error;
       }

@@ -104,6 +104,9 @@ function sizeSection({ record, paddedParameters }: CardContent): string[] {
     ["parameters", ({ parameters }) => compact(parameters)],
     ["multiply-accumulates, 64 tokens", ({ macs64 }) => compact(macs64)],
     ["layers", (model) => String(model.layers.length)],
+    ...size.hidden
+      ? [["hidden size", (model) => String(size.hidden![model === size ? "kept" : "of"])] as typeof rows[number]]
+      : [],
     ["key/value groups per layer", layers(({ kvGroups }) => kvGroups)],
     ["query heads per group", layers(({ queryHeadsPerGroup }) => queryHeadsPerGroup)],
     ["FFN channels per layer", layers(({ ffnChannels }) => ffnChannels)],
@@ -244,6 +247,17 @@ function useSection({ format, type, isExact, isMistral = false, fallbacks = 0 }:
   ];
 }
 
+/** Kinds of what may be gone. */
+function removedWords({ size, denseSize }: DoneRecord): string {
+  const kinds = [
+    "attention heads",
+    "FFN channels",
+    ...size.layers.length < denseSize.layers.length ? ["layers"] : [],
+    ...size.hidden ? ["hidden dimensions"] : [],
+  ];
+  return `${kinds.slice(0, -1).join(", ")} and ${kinds.at(-1)}`;
+}
+
 /** Markdown of the card, with the metadata block of the Hugging Face hub. */
 export function modelCard(content: CardContent): string {
   const { record } = content;
@@ -258,7 +272,7 @@ export function modelCard(content: CardContent): string {
     `# ${exportTitle(record)}`,
     "",
     isPruned
-      ? "A LLaMA-family model with whole attention heads and FFN channels removed: a plain, smaller Llama."
+      ? `A LLaMA-family model with whole ${removedWords(record)} removed: a plain, smaller Llama.`
       : "A LLaMA-family model, as measured.",
     "",
     ...madeSection(content),

@@ -58,13 +58,17 @@ function planDifference({ plan: before }: DoneRecord, { plan: after }: DoneRecor
   if (canonicalJson(before) === canonicalJson(after)) return null;
   let units = 0;
   let changed = 0;
+  const compare = (was: number[], is: number[]) => {
+    const kept = new Set(is);
+    units += was.length;
+    changed += was.filter((unit) => !kept.has(unit)).length;
+  };
   before.layers.forEach((layer, l) => {
     for (const type of Object.keys(layer) as (keyof typeof layer)[]) {
-      const kept = new Set(after.layers[l]?.[type] ?? []);
-      units += layer[type].length;
-      changed += layer[type].filter((unit) => !kept.has(unit)).length;
+      compare(layer[type], after.layers[l]?.[type] ?? []);
     }
   });
+  compare(before.hidden ?? [], after.hidden ?? []);
   return `${changed} of ${units} kept units are others`;
 }
 

@@ -17,7 +17,7 @@ import {
 } from "../../models/config.ts";
 import { totalParameters } from "../../models/count.ts";
 import type { LlamaModel } from "../../models/llama.ts";
-import { plannedShapes } from "../../models/plan.ts";
+import { plannedConfig } from "../../models/plan.ts";
 import { hostTensor } from "../../models/surgery.ts";
 import { cellName, type PlannedCell } from "../cells/cells.ts";
 import { runPaths } from "./store.ts";
@@ -64,7 +64,7 @@ export function openStoredWeights(
   const file = openSafetensors(path);
   try {
     const biases = LINEAR_NAMES.filter((name) => file.tensors.has(tensorNames.bias(0, name)));
-    const config: LlamaConfig = { ...source.config, biases, layers: plannedShapes(source.config, plan) };
+    const config: LlamaConfig = { ...plannedConfig(source.config, plan), biases };
     const shapes = new Map([...file.tensors].map(([name, { shape }]) => [name, shape]));
     checkTensors(config, { path, shapes, storedName: (name) => name, isHarmless: () => false });
     return {

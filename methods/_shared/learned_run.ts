@@ -5,7 +5,14 @@
 import type { HostTensor, LlamaConfig } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { disposeModel } from "../../models/llama.ts";
-import { plannedShapes, type PrunePlan, relativePlan, UNIT_TYPES, type UnitType } from "../../models/plan.ts";
+import {
+  keptLayers,
+  plannedShapes,
+  type PrunePlan,
+  relativePlan,
+  UNIT_TYPES,
+  type UnitType,
+} from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { mergedTensors } from "../../models/training/merge.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
@@ -19,7 +26,7 @@ import {
   startRun,
   type TrainingRun,
 } from "../../models/training/run.ts";
-import { cutStudent, type HostMasks } from "../../models/training/student.ts";
+import { cutStudent, type HostMasks, type MaskType } from "../../models/training/student.ts";
 import type { LearningContext, MethodContext, PruneResult } from "../define.ts";
 import { removedUnits, unitAxes } from "./learned_units.ts";
 import { mean } from "./maskprune_prox.ts";
@@ -52,8 +59,10 @@ export function startLearning(
 export interface Frozen {
   /** Kept units. */
   plan: PrunePlan;
-  /** Values of the kept masks, at the widths of the plan. */
+  /** Values of the kept masks, at the widths of the plan, for each layer that stays. */
   masks: HostMasks[];
+  /** Values of the kept mask of the hidden dimensions, if there is one; it stays as it is. */
+  hidden?: Float32Array;
   /** Learning rate of the kept masks; 0 leaves them. */
   maskRate: number;
   /** Units that the student has, when it was cut before; all when absent. */
@@ -64,8 +73,8 @@ export interface Frozen {
 interface FrozenValues {
   frozen: true;
   plan: PrunePlan;
-  /** Unit types with a mask, per layer. */
-  masks: UnitType[][];
+  /** What has a mask, per layer. */
+  masks: MaskType[][];
 }
 
 /** Goes on after the freeze when the snapshot was taken there; null when it was taken before. */
@@ -80,8 +89,12 @@ export function resumeFrozen(
   const masks = values.masks!.map((types, l) =>
     Object.fromEntries(types.map((type) => [type, found.arrays.get(`frozen/${l}/${type}/mask`)!.data]))
   );
-  return trainFrozen(learning, run, { plan: values.plan!, masks, maskRate }, found);
+  const hidden = found.arrays.get(HIDDEN)?.data;
+  return trainFrozen(learning, run, { plan: values.plan!, masks, hidden, maskRate }, found);
 }
+
+/** Where a snapshot has the kept mask of the hidden dimensions. */
+const HIDDEN = "frozen/hidden/mask";
 
 const MASK_RULE = { kind: "adamw", betas: [0.9, 0.95] as [number, number] } as const;
 
@@ -94,7 +107,7 @@ export async function trainFrozen(
   restored?: FoundRun,
 ): Promise<PruneResult> {
   const { options, base } = run.given;
-  const { plan, maskRate } = frozen;
+  const { plan, hidden, maskRate } = frozen;
   const dense = base.config;
   const compact = pruneModel(base, plan, await compensate?.(plan));
   try {
@@ -110,31 +123,37 @@ export async function trainFrozen(
     const notes = { retained: keptParameters(compact.config) / keptParameters(dense), removed: removedOf(dense, plan) };
     const learns = Object.keys(run.student.adapters.parameters).length > 0 || maskRate > 0;
     while (run.step < options.steps && learns) {
-      const result = await nextStep(run, masks);
+      const result = await nextStep(run, { masks, hidden });
       if (maskRate > 0) stepMasks(masks, result.maskGradients, moments, { rate: maskRate, step: run.step - start - 1 });
       noteStep(run, result, notes);
       await keepSnapshot(run, () => ({
         values: {
           frozen: true,
           plan,
-          masks: frozen.masks.map((layer) => Object.keys(layer) as UnitType[]),
+          masks: frozen.masks.map((layer) => Object.keys(layer) as MaskType[]),
         } satisfies FrozenValues,
-        arrays: writeMasks(masks, moments, run.step - start),
+        arrays: writeMasks({ masks, hidden }, moments, run.step - start),
       }));
     }
-    const replaced = await mergedTensors(run.student.model, { plan, dense, masks });
+    const replaced = await mergedTensors(run.student.model, { plan, dense, masks, hidden });
     return { plan, replaced, training: [finishRun(run, "learning")] };
   } finally {
     disposeModel(compact);
   }
 }
 
-/** Units removed per layer, mean over layers, by type; types that lost none are left out. */
+/** Units removed per layer, mean over the layers that stay, by type, and layers and hidden dimensions of the model; what
+ * lost none is left out. */
 function removedOf(dense: LlamaConfig, plan: PrunePlan): Record<string, number> {
   const axes = unitAxes(dense, UNIT_TYPES);
-  const layers = plannedShapes(dense, plan).map((shape, l) => removedUnits(dense.layers[l], shape, axes));
-  const means = axes.map(({ type }, a): [UnitType, number] => [type, mean(layers.map((removed) => removed[a]))]);
-  return Object.fromEntries(means.filter(([, count]) => count > 0));
+  const kept = keptLayers(plan);
+  const layers = plannedShapes(dense, plan).map((shape, i) => removedUnits(dense.layers[kept[i]], shape, axes));
+  const counts: [string, number][] = [
+    ...axes.map(({ type }, a): [UnitType, number] => [type, mean(layers.map((removed) => removed[a]))]),
+    ["layer", dense.layers.length - kept.length],
+    ["hidden", dense.width - (plan.hidden?.length ?? dense.width)],
+  ];
+  return Object.fromEntries(counts.filter(([, count]) => count > 0));
 }
 
 function stepMasks(
@@ -144,18 +163,19 @@ function stepMasks(
   { rate, step }: { rate: number; step: number },
 ): void {
   masks.forEach((layer, l) => {
-    for (const type of Object.keys(layer) as UnitType[]) {
+    for (const type of Object.keys(layer) as MaskType[]) {
       layer[type] = stepValues(layer[type]!, gradients[l][type]!, moments[l][type], { rule: MASK_RULE, rate, step });
     }
   });
 }
 
 function writeMasks(
-  masks: readonly HostMasks[],
+  { masks, hidden }: Pick<Frozen, "masks" | "hidden">,
   moments: readonly Record<string, Moments>[],
   count: number,
 ): Map<string, HostTensor> {
   const arrays = new Map<string, HostTensor>([["frozen/count", { shape: [1], data: Float32Array.of(count) }]]);
+  if (hidden) arrays.set(HIDDEN, { shape: [hidden.length], data: hidden });
   masks.forEach((layer, l) => {
     for (const [type, data] of Object.entries(layer)) {
       const { first, second } = moments[l][type];
@@ -175,7 +195,7 @@ function readMasks(
   moments: Record<string, Moments>[],
 ): void {
   masks.forEach((layer, l) => {
-    for (const type of Object.keys(layer) as UnitType[]) {
+    for (const type of Object.keys(layer) as MaskType[]) {
       const read = (what: string) => arrays.get(`frozen/${l}/${type}/${what}`)!.data;
       layer[type] = read("mask");
       moments[l][type] = { first: read("first"), second: read("second") };

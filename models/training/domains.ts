@@ -13,7 +13,7 @@ import type { Rng } from "../../core/rng.ts";
 import { mean } from "../../core/stats.ts";
 import { forward, type LlamaModel, targetLogProbs } from "../llama.ts";
 import { nextTokens, scoredRows, windowBatch } from "./loss.ts";
-import { type HostMasks, uploadMasks } from "./student.ts";
+import { type ModelMasks, uploadHidden, uploadMasks } from "./student.ts";
 
 /** Text of one kind. */
 export interface Domain {
@@ -82,9 +82,10 @@ const TOKENS_AT_ONCE = 1024;
 export async function heldOutLosses(
   model: LlamaModel,
   domains: readonly Domain[],
-  masks: readonly HostMasks[] = [],
+  { masks = [], hidden: hiddenValues }: ModelMasks = {},
 ): Promise<number[]> {
   const layerMasks = uploadMasks(masks);
+  const hidden = uploadHidden(hiddenValues);
   try {
     const losses: number[] = [];
     for (const { heldOut } of domains) {
@@ -93,7 +94,7 @@ export async function heldOutLosses(
       for (let first = 0; first < heldOut.length; first += atOnce) {
         const batch = windowBatch(heldOut.slice(first, first + atOnce));
         const rows = tf.tidy(() =>
-          scoredRows(forward(model, batch, masks.length > 0 ? { masks: layerMasks } : {}), batch)
+          scoredRows(forward(model, batch, { hidden, ...masks.length > 0 && { masks: layerMasks } }), batch)
         );
         try {
           const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch), { greedy: false });
@@ -106,6 +107,7 @@ export async function heldOutLosses(
     }
     return losses;
   } finally {
+    hidden?.mask.dispose();
     tf.dispose(layerMasks.flatMap((layer) => Object.values(layer) as tf.Tensor[]));
   }
 }

@@ -5,17 +5,16 @@
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../../core/engine.ts";
 import { NumericError } from "../../core/errors.ts";
-import { rmsNorm } from "../../core/ops.ts";
 import {
   createPass,
   decoderLayer,
   disposePass,
   embed,
-  type LayerMasks,
   type LlamaModel,
   type PassContext,
   type TokenBatch,
 } from "../llama.ts";
+import { type HiddenMask, hiddenNorm, type LayerMasks } from "../masks.ts";
 import { type LossTerms, type LossWeights, nextTokens, scoredRows, vocabularyLoss, windowBatch } from "./loss.ts";
 import { readTensors } from "./optimizer.ts";
 import { joinTargets, type TeacherTargets } from "./teacher.ts";
@@ -26,6 +25,8 @@ export interface BatchGradientOptions {
   model: LlamaModel;
   /** Masks per layer. */
   masks?: LayerMasks[];
+  /** Mask of the hidden dimensions. */
+  hidden?: HiddenMask;
   /** Token windows of one length. */
   windows: readonly Int32Array[];
   /** The teacher's targets of each window. */
@@ -34,7 +35,7 @@ export interface BatchGradientOptions {
   teacher?: LlamaModel;
   /** Weights of the loss terms. */
   weights: LossWeights;
-  /** Tensors that get a gradient, each used by `model` or `masks`. */
+  /** Tensors that get a gradient, each used by `model`, `masks` or `hidden`. */
   variables: readonly tf.Tensor[];
   /** Windows at once; all when absent. The gradient is the same up to rounding. */
   microBatch?: number;
@@ -65,7 +66,7 @@ function hiddenError(student: tf.Tensor2D[], teacher: tf.Tensor2D[]): tf.Scalar 
 
 /** One micro-batch: sums of CE and KL over rows and mean hidden error, [3], and gradients of its share of the loss. */
 function microGradients(
-  { model, masks, teacher, weights, variables }: BatchGradientOptions,
+  { model, masks, hidden: hiddenMask, teacher, weights, variables }: BatchGradientOptions,
   { batch, targets, allRows }: { batch: TokenBatch; targets?: TeacherTargets; allRows: number },
 ): { sums: tf.Tensor1D; gradients: tf.Tensor[] } {
   const pass = createPass(model.config, batch);
@@ -75,12 +76,12 @@ function microGradients(
   let error: tf.Tensor | undefined;
   const loss = () => {
     const student: tf.Tensor2D[] = [];
-    let x = embed(model, batch.tokens);
+    let x = embed(model, batch.tokens, hiddenMask);
     model.layers.forEach((layer, l) => {
-      x = decoderLayer(x, layer, l, pass, { masks });
+      x = decoderLayer(x, layer, l, pass, { masks, hidden: hiddenMask });
       if (states.length > 0) student.push(x);
     });
-    const hidden = rmsNorm(scoredRows(x, batch), model.finalNorm, model.config.normEpsilon);
+    const hidden = hiddenNorm(scoredRows(x, batch), model.finalNorm, model.config.normEpsilon, hiddenMask);
     const vocabulary = vocabularyLoss(model, hidden, { ids: nextTokens(batch), teacher: targets }, {
       weights,
       scale: 1 / allRows,

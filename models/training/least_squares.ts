@@ -11,7 +11,7 @@ import { matMul2d } from "../../core/ops.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type HostTensor, type LlamaConfig, tensorNames } from "../config.ts";
 import { forward, type LlamaModel, type ObservedSite } from "../llama.ts";
-import type { PrunePlan } from "../plan.ts";
+import { keptLayers, type PrunePlan } from "../plan.ts";
 import { hostTensor, keptIndices } from "../surgery.ts";
 import { windowBatch } from "./loss.ts";
 import { readTensors } from "./optimizer.ts";
@@ -168,12 +168,12 @@ export async function compensate(
 ): Promise<Record<string, HostTensor>> {
   const { config } = model;
   const result: Record<string, HostTensor> = {};
-  for (const [l, layer] of plan.layers.entries()) {
+  for (const l of keptLayers(plan)) {
     await new Promise((resolve) => setTimeout(resolve, 0));
     signal.throwIfAborted();
     report(`compensation, layer ${l + 1} of ${plan.layers.length}`);
     for (const site of SITES) {
-      const kept = keptIndices(layer, site, config.headSize);
+      const kept = keptIndices(plan.layers[l], site, config.headSize);
       const inputs = denseInputs(config, l, site);
       if (kept.length === inputs) continue;
       const name = tensorNames.weight(l, site);

@@ -12,9 +12,9 @@ import {
   tensorNames,
 } from "../config.ts";
 import { type DeviceLinear, type LlamaModel, mergedWeight } from "../llama.ts";
-import type { PrunePlan } from "../plan.ts";
-import { keptIndices } from "../surgery.ts";
-import type { HostMasks } from "./student.ts";
+import { keptLayers, type PrunePlan } from "../plan.ts";
+import { hostTensor, keptOfLinear } from "../surgery.ts";
+import type { HostMasks, ModelMasks } from "./student.ts";
 
 /** Factor of each input row of the output map [H K] or the down map [F] under the masks; null when nothing is masked. */
 function rowFactors(masks: HostMasks, name: LinearName, headSize: number, heads: number): Float32Array | null {
@@ -29,11 +29,29 @@ function rowFactors(masks: HostMasks, name: LinearName, headSize: number, heads:
   return factors;
 }
 
-/** The weight with adapter and masks folded in, `[out, in]`, in host memory. */
-async function foldedWeight(linear: DeviceLinear, factors: Float32Array | null): Promise<Float32Array> {
+/** Factor of each output of the output or down map [D] under the masks of its layer and of the hidden dimensions; null
+ * when nothing is masked. */
+function columnFactors(
+  { layer }: HostMasks,
+  name: LinearName,
+  hidden: Float32Array | undefined,
+  width: number,
+): Float32Array | null {
+  if ((name !== "output" && name !== "down") || (!hidden && !layer)) return null;
+  return (hidden ?? new Float32Array(width).fill(1)).map((value) => value * (layer?.[0] ?? 1));
+}
+
+/** The weight with adapter and factors of its rows and columns folded in, `[out, in]`, in host memory. */
+async function foldedWeight(
+  linear: DeviceLinear,
+  rows: Float32Array | null,
+  columns: Float32Array | null,
+): Promise<Float32Array> {
   const folded = tf.tidy(() => {
-    const merged = mergedWeight(linear);
-    return tf.transpose(factors ? tf.mul(merged, tf.tensor2d(factors, [factors.length, 1])) : merged);
+    let merged: tf.Tensor2D = mergedWeight(linear);
+    if (rows) merged = tf.mul(merged, tf.tensor2d(rows, [rows.length, 1]));
+    if (columns) merged = tf.mul(merged, tf.tensor2d(columns, [1, columns.length]));
+    return tf.transpose(merged);
   });
   try {
     return await folded.data() as Float32Array;
@@ -42,49 +60,78 @@ async function foldedWeight(linear: DeviceLinear, factors: Float32Array | null):
   }
 }
 
-/** Puts the rows (axis 0) or columns (axis 1) of a smaller matrix back where they came from; zeros elsewhere. */
+/** Puts the rows and columns of a smaller matrix back where they came from, all of them where nothing says which; zeros
+ * elsewhere. */
 function spread(
   values: Float32Array,
   [rows, columns]: [number, number],
-  kept: readonly number[],
-  axis: 0 | 1,
+  keptRows?: readonly number[],
+  keptColumns?: readonly number[],
 ): Float32Array {
-  if (kept.length === (axis === 0 ? rows : columns)) return values;
+  if (values.length === rows * columns) return values;
   const result = new Float32Array(rows * columns);
-  if (axis === 0) {
-    kept.forEach((row, i) => result.set(values.subarray(i * columns, (i + 1) * columns), row * columns));
-    return result;
-  }
-  for (let row = 0; row < rows; row++) {
-    for (let i = 0; i < kept.length; i++) result[row * columns + kept[i]] = values[row * kept.length + i];
+  const width = keptColumns?.length ?? columns;
+  for (let i = 0; i < values.length / width; i++) {
+    const row = (keptRows?.[i] ?? i) * columns;
+    for (let j = 0; j < width; j++) result[row + (keptColumns?.[j] ?? j)] = values[i * width + j];
   }
   return result;
 }
 
-/** Linear maps that a trained student changed, by Hugging Face name, `[out, in]` at the dense shape; rows and columns of
- * removed units are zero. `model` has the widths of `plan`, `masks` multiply its units, `dense` is the configuration
- * before pruning. A mask becomes a factor on the output or down map's input, which is exact. */
+/** Tensors that a trained student changed, by Hugging Face name, at the dense shape, weights `[out, in]`; rows and columns
+ * of what was removed are zero. `model` has the shape of `plan`, the masks are at its widths, `dense` is the configuration
+ * before pruning. A mask of units becomes a factor on the output or down map's inputs, those of a layer and of hidden
+ * dimensions on their outputs; the latter also on embedding and norms. All of this is exact. */
 export async function mergedTensors(
   model: LlamaModel,
-  { plan, dense, masks = [] }: { plan: PrunePlan; dense: LlamaConfig; masks?: readonly HostMasks[] },
+  { plan, dense, masks = [], hidden }: { plan: PrunePlan; dense: LlamaConfig } & ModelMasks,
 ): Promise<Record<string, HostTensor>> {
-  const tensors: Record<string, HostTensor> = {};
-  for (const [l, layer] of model.layers.entries()) {
-    const kept = plan.layers[l];
+  const tensors: Record<string, HostTensor> = hidden ? await maskedVectors(model, { plan, dense, hidden }) : {};
+  for (const [l, from] of keptLayers(plan).entries()) {
+    const layer = model.layers[l];
+    const layerMasks = masks[l] ?? {};
     for (const name of LINEAR_NAMES) {
-      const factors = rowFactors(masks[l] ?? {}, name, dense.headSize, kept.queryHeads.length);
+      const rows = rowFactors(layerMasks, name, dense.headSize, plan.layers[from].queryHeads.length);
+      const columns = columnFactors(layerMasks, name, hidden, model.config.width);
       const isTrained = layer[name].lora !== undefined || layer[name].weight instanceof tf.Variable;
-      if (!isTrained && !factors) continue;
-      const shape = linearShape(dense, dense.layers[l], name);
-      const axis = name === "output" || name === "down" ? 1 : 0;
-      const data = spread(
-        await foldedWeight(layer[name], factors),
-        shape,
-        keptIndices(kept, name, dense.headSize),
-        axis,
-      );
-      tensors[tensorNames.weight(l, name)] = { shape, data };
+      if (!isTrained && !rows && !columns) continue;
+      const shape = linearShape(dense, dense.layers[from], name);
+      const { inputs, outputs } = keptOfLinear(plan, from, name, dense.headSize);
+      const data = spread(await foldedWeight(layer[name], rows, columns), shape, outputs, inputs);
+      tensors[tensorNames.weight(from, name)] = { shape, data };
+      if (!columns || !layer[name].bias) continue;
+      const bias = (await layer[name].bias.data<"float32">()).map((value, i) => value * columns[i]);
+      tensors[tensorNames.bias(from, name)] = { shape: [shape[0]], data: spread(bias, [1, shape[0]], [0], outputs) };
     }
+  }
+  return tensors;
+}
+
+/** Embedding and norms under a mask of the hidden dimensions. An output projection that is the embedding brings the mask
+ * with it, so the final norm takes it only where the two are apart. */
+async function maskedVectors(
+  model: LlamaModel,
+  { plan, dense, hidden }: { plan: PrunePlan; dense: LlamaConfig; hidden: Float32Array },
+): Promise<Record<string, HostTensor>> {
+  const names = new Map([
+    [tensorNames.embedding, tensorNames.embedding],
+    ...dense.tiedHead ? [] : [[tensorNames.finalNorm, tensorNames.finalNorm] as const],
+    ...keptLayers(plan).flatMap((from, l) =>
+      [
+        [tensorNames.attentionNorm(l), tensorNames.attentionNorm(from)],
+        [tensorNames.ffnNorm(l), tensorNames.ffnNorm(from)],
+      ] as const
+    ),
+  ]);
+  const tensors: Record<string, HostTensor> = {};
+  for (const [name, denseName] of names) {
+    const { shape, data } = await hostTensor(model, name);
+    const rows = shape.length === 1 ? 1 : shape[0];
+    const masked = data.map((value, i) => value * hidden[i % hidden.length]);
+    tensors[denseName] = {
+      shape: shape.length === 1 ? [dense.width] : [rows, dense.width],
+      data: spread(masked, [rows, dense.width], undefined, plan.hidden),
+    };
   }
   return tensors;
 }

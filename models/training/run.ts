@@ -15,7 +15,7 @@ import { exportOptimizer, importOptimizer, readTensors, writeVariable } from "./
 import {
   createStudent,
   disposeStudent,
-  type HostMasks,
+  type ModelMasks,
   type StepResult,
   type Student,
   type StudentOptions,
@@ -174,7 +174,7 @@ export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promi
 
 /** The windows of the step to come. Where domains are loaded and an update is due, the loss of the student with
  * `masks()` on their held-out windows moves their weights first. */
-async function nextWindows(run: TrainingRun, masks: () => readonly HostMasks[]): Promise<readonly Int32Array[]> {
+async function nextWindows(run: TrainingRun, masks: () => ModelMasks): Promise<readonly Int32Array[]> {
   const { given: { options: { batch }, windows, loading, report }, student, mix, step } = run;
   if (!loading || !mix) return windows.slice(step * batch, (step + 1) * batch);
   const { domains, everySteps, rng } = loading;
@@ -186,12 +186,12 @@ async function nextWindows(run: TrainingRun, masks: () => readonly HostMasks[]):
   return drawWindows(mix, domains, batch, rng(`windows ${step}`));
 }
 
-/** One step on the next batch: adapters move, `masks` get gradients. `evaluated` gives the masks with which domains are
+/** One step on the next batch: adapters move, masks get gradients. `evaluated` gives the masks with which domains are
  * evaluated, where they are others. */
 export async function nextStep(
   run: TrainingRun,
-  masks?: readonly HostMasks[],
-  evaluated: () => readonly HostMasks[] = () => masks ?? [],
+  masks: ModelMasks = {},
+  evaluated: () => ModelMasks = () => masks,
 ): Promise<StepResult> {
   const { given: { options, teacher, signal }, feed, student, step } = run;
   // Engines that compute synchronously never give way on their own, so that an abort would go unseen.
@@ -202,7 +202,7 @@ export async function nextStep(
     windows,
     targets: feed ? await feed(step * options.batch, windows) : undefined,
     teacher,
-    masks,
+    ...masks,
     options,
   });
   run.step++;

@@ -7,9 +7,10 @@ import * as tf from "@tensorflow/tfjs";
 import type { Rng } from "../../core/rng.ts";
 import type { TrainingOptions } from "../../core/schema.ts";
 import { LINEAR_NAMES, type LlamaConfig } from "../config.ts";
-import type { LayerMasks, LlamaModel } from "../llama.ts";
-import type { PrunePlan, UnitType } from "../plan.ts";
-import { keptIndices } from "../surgery.ts";
+import type { LlamaModel } from "../llama.ts";
+import type { HiddenMask, LayerMasks } from "../masks.ts";
+import { keptLayers, type PrunePlan, type UnitType } from "../plan.ts";
+import { keptOfLinear } from "../surgery.ts";
 import { batchGradients } from "./gradients.ts";
 import { adapterName, type Adapters, createAdapters, createWeights, disposeAdapters, withAdapters } from "./lora.ts";
 import type { LossTerms } from "./loss.ts";
@@ -22,11 +23,23 @@ export interface StudentOptions extends TrainingOptions {
   allWeights?: boolean;
 }
 
-/** Mask values of one layer; a missing type is not masked. */
-export type HostMasks = Partial<Record<UnitType, Float32Array>>;
+/** What a layer may have a mask for: its units, or `layer`, itself as a whole. */
+export type MaskType = UnitType | "layer";
 
-/** Where a mask of each unit type goes in {@linkcode LayerMasks}. */
-export const MASK_FIELDS: Record<UnitType, keyof LayerMasks> = {
+/** Mask values of one layer; a missing type is not masked. */
+export type HostMasks = Partial<Record<MaskType, Float32Array>>;
+
+/** Mask values of a model. */
+export interface ModelMasks {
+  /** Masks per layer, [units]. */
+  masks?: readonly HostMasks[];
+  /** Mask of the hidden dimensions, [D]. */
+  hidden?: Float32Array;
+}
+
+/** Where a mask of each type goes in {@linkcode LayerMasks}. */
+export const MASK_FIELDS: Record<MaskType, keyof LayerMasks> = {
+  "layer": "layer",
   "ffn": "ffn",
   "query-heads": "queryHeads",
   "kv-groups": "kvGroups",
@@ -79,15 +92,13 @@ export function disposeStudent({ adapters }: Student): void {
 }
 
 /** What one step reads. */
-export interface StudentStep {
+export interface StudentStep extends ModelMasks {
   /** Windows of one length. */
   windows: readonly Int32Array[];
   /** The teacher's targets of each window; needed when it distils. */
   targets?: readonly TeacherTargets[];
   /** The teacher; needed for the hidden-state loss. */
   teacher?: LlamaModel;
-  /** Masks per layer, [units]. */
-  masks?: readonly HostMasks[];
   /** Weights of the loss and the micro-batch. */
   options: Pick<TrainingOptions, "crossEntropy" | "distillation" | "temperature" | "hidden" | "microBatch">;
 }
@@ -98,6 +109,8 @@ export interface StepResult {
   terms: LossTerms;
   /** Gradients of the masks, as `masks`. */
   maskGradients: HostMasks[];
+  /** Gradient of the mask of the hidden dimensions, if there is one: [D]. */
+  hiddenGradient?: Float32Array;
   /** Global norm of the adapters' gradient before clipping. */
   gradientNorm: number;
 }
@@ -106,21 +119,31 @@ export interface StepResult {
 export function uploadMasks(masks: readonly HostMasks[]): LayerMasks[] {
   return masks.map((layer) =>
     Object.fromEntries(
-      Object.entries(layer).map(([type, values]) => [MASK_FIELDS[type as UnitType], tf.tensor1d(values)]),
+      Object.entries(layer).map(([type, values]) => [MASK_FIELDS[type as MaskType], tf.tensor1d(values)]),
     )
   );
+}
+
+/** The mask of the hidden dimensions on the device, if there is one. */
+export function uploadHidden(values: Float32Array | undefined): HiddenMask | undefined {
+  return values && { mask: tf.tensor1d(values), open: values.filter((value) => value !== 0).length };
 }
 
 /** Gradients of a batch; moves the adapters and leaves the masks to the caller. */
 export async function studentStep(student: Student, step: StudentStep): Promise<StepResult> {
   const { windows, targets, teacher, masks = [], options } = step;
   const layerMasks = uploadMasks(masks);
-  const maskTensors = layerMasks.flatMap((layer) => Object.values(layer) as tf.Tensor1D[]);
+  const hidden = uploadHidden(step.hidden);
+  const maskTensors = [
+    ...layerMasks.flatMap((layer) => Object.values(layer) as tf.Tensor1D[]),
+    ...hidden ? [hidden.mask] : [],
+  ];
   const names = Object.keys(student.adapters.parameters);
   try {
     const { terms, gradients } = await batchGradients({
       model: student.model,
       masks: masks.length > 0 ? layerMasks : undefined,
+      hidden,
       windows,
       targets,
       teacher,
@@ -132,9 +155,10 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
     const maskGradients = masks.map((layer) =>
       Object.fromEntries(Object.keys(layer).map((type) => [type, gradients[next++]])) as HostMasks
     );
+    const hiddenGradient = hidden && gradients[next++];
     const slopes = Object.fromEntries(names.map((name, i) => [name, gradients[next + i]]));
     const gradientNorm = names.length > 0 ? await stepParameters(student.optimizer, slopes) : 0;
-    return { terms, maskGradients, gradientNorm };
+    return { terms, maskGradients, hiddenGradient, gradientNorm };
   } finally {
     tf.dispose(maskTensors);
   }
@@ -156,7 +180,7 @@ export function takeHost(values: Float32Array, columns: number, kept: readonly n
 }
 
 /** The student of `compact`, which is `student.base` after cutting by `plan`: adapters and their moments lose the rows
- * and columns of the units that went, and learning goes on where it was. The old student is freed. */
+ * and columns of what went, and learning goes on where it was. The old student is freed. */
 export async function cutStudent(
   student: Student,
   { compact, plan, config, options }: {
@@ -172,25 +196,23 @@ export async function cutStudent(
   const values = new Map((await readTensors(Object.values(adapters.parameters))).map((data, i) => [names[i], data]));
   const parameters: Record<string, tf.Variable> = {};
   const moments = new Map<string, Moments>();
-  for (const [l, layer] of plan.layers.entries()) {
+  for (const [l, from] of keptLayers(plan).entries()) {
     for (const name of LINEAR_NAMES) {
-      const reads = name === "output" || name === "down";
-      const kept = keptIndices(layer, name, config.headSize);
-      const [inputs, outputs] = student.model.layers[l][name].weight.shape;
+      const { inputs, outputs } = keptOfLinear(plan, from, name, config.headSize);
+      const dense = student.model.layers[from][name].weight.shape;
+      const [rows, columns] = compact.layers[l][name].weight.shape;
       for (const part of ["down", "up", "weight"] as const) {
-        const key = adapterName(l, name, part);
-        const data = values.get(key);
+        const old = adapterName(from, name, part);
+        const data = values.get(old);
         if (!data) continue;
-        const columns = part === "down" ? rank : outputs;
         const cut = (x: Float32Array) => {
-          if (reads && part !== "up") return takeHost(x, columns, kept, 0);
-          return !reads && part !== "down" ? takeHost(x, columns, kept, 1) : x.slice();
+          const taken = part !== "up" && inputs ? takeHost(x, part === "down" ? rank : dense[1], inputs, 0) : x.slice();
+          return part !== "down" && outputs ? takeHost(taken, dense[1], outputs, 1) : taken;
         };
-        const fresh = cut(data);
-        const rows = part === "up" ? rank : reads ? kept.length : inputs;
-        const shape: [number, number] = [rows, fresh.length / rows];
-        parameters[key] = tf.tidy(() => tf.variable(tf.tensor2d(fresh, shape)));
-        const { first, second } = optimizer.moments.get(key)!;
+        const shape: [number, number] = [part === "up" ? rank : rows, part === "down" ? rank : columns];
+        const key = adapterName(l, name, part);
+        parameters[key] = tf.tidy(() => tf.variable(tf.tensor2d(cut(data), shape)));
+        const { first, second } = optimizer.moments.get(old)!;
         moments.set(key, { first: cut(first!), second: cut(second!) });
       }
     }

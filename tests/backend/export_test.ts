@@ -45,13 +45,15 @@ function relativeError(actual: Float32Array, expected: Float32Array): number {
 testOnEngines(
   "exportHfFolder() and exportGguf() write what reads back with the logits of the pruned model",
   async () => {
-    for (const options of [{}, { tiedHead: true, biases: ["output" as const] }]) {
-      // 6 heads of 8 before, 2 after: H K is 48 and 16, never the width 64.
+    const variants = [{}, { tiedHead: true, biases: ["output" as const] }];
+    const plans = [PLANS.uniform, PLANS.shallow];
+    for (const [options, plan] of variants.flatMap((each) => plans.map((plan) => [each, plan] as const))) {
+      // 6 heads of 8 before, 2 or 4 after: H K is 48 and 16 or 32, never the width 64 or 20.
       const source = exportToy({ width: 64, ...options });
       const dense = await uploadModel(source);
-      const model = pruneModel(dense, PLANS.uniform);
+      const model = pruneModel(dense, plan);
       const expected = await modelLogits(model);
-      const pruned = prunedSource(source, PLANS.uniform);
+      const pruned = prunedSource(source, plan);
       for (const name of expectedTensors(pruned.config).keys()) {
         assertEquals(pruned.read(name), await hostTensor(model, name), name);
       }

@@ -8,13 +8,13 @@ import {
   applyLinear,
   disposeModel,
   forward,
-  type LayerMasks,
   type LlamaModel,
   logits,
   mergedWeight,
   targetLogProbs,
   uploadModel,
 } from "../../models/llama.ts";
+import type { LayerMasks } from "../../models/masks.ts";
 import { referenceForward, referenceLogProbs, type ReferenceMasks } from "../../models/reference.ts";
 import { toySource, toyTokens } from "../../models/toy.ts";
 import { assertClose, flat, testOnEngines } from "./engines.ts";

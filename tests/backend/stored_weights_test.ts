@@ -11,7 +11,7 @@ import { expectedTensors, tensorNames } from "../../models/config.ts";
 import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
 import { openFolderModel, openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { plannedShapes } from "../../models/plan.ts";
+import type { PrunePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { toyConfig, toyTokens } from "../../models/toy.ts";
 import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "../unit/export_fixture.ts";
@@ -35,7 +35,11 @@ interface Stored {
 }
 
 /** A run with one learned cell whose weights were changed and stored. */
-async function inRun(bias: boolean, test: (stored: Stored) => Promise<void>): Promise<void> {
+async function inRun(
+  bias: boolean,
+  test: (stored: Stored) => Promise<void>,
+  plan: PrunePlan = PLANS.uniform,
+): Promise<void> {
   await withFolder(async (folder) => {
     const path = join(folder, "toy-llama");
     writeModelFolder(path, exportToy(), byteLevelDefinition());
@@ -47,10 +51,9 @@ async function inRun(bias: boolean, test: (stored: Stored) => Promise<void>): Pr
       [name]: { ...changed, data: changed.data.map((w, i) => w + Math.sin(i)) },
       ...bias && { [tensorNames.bias(0, "output")]: { shape: [32], data: new Float32Array(32).fill(0.25) } },
     };
-    const model = pruneModel(dense, PLANS.uniform, replaced);
-    const layers = plannedShapes(opened.config, PLANS.uniform);
+    const model = pruneModel(dense, plan, replaced);
     const out = join(folder, "run");
-    const base = recordOf(opened, { plan: PLANS.uniform, layers, method: "mask-prune" });
+    const base = recordOf(opened, { plan, method: "mask-prune" });
     const record = { ...base, storedWeights: await storeWeights(out, base, model) };
     writeRecord(out, record);
     try {
@@ -63,7 +66,7 @@ async function inRun(bias: boolean, test: (stored: Stored) => Promise<void>): Pr
 }
 
 testOnEngines("stored weights are the measured ones to the bit, in export and serve", async (engine) => {
-  await inRun(false, async ({ out, record, model }) => {
+  const check = async ({ out, record, model }: Stored) => {
     const to = join(out, "exported");
     await exportCell({ record, out, format: "hf", to });
     const { source } = await openModel(to);
@@ -81,7 +84,8 @@ testOnEngines("stored weights are the measured ones to the bit, in export and se
     const targets = { rows: Int32Array.of(4, 9), ids: Int32Array.of(3, 7) };
     assertEquals(await served.model.score(batch, targets), await scoringModel(model).score(batch, targets));
     tf.engine().endScope();
-  });
+  };
+  for (const plan of [PLANS.uniform, PLANS.shallow]) await inRun(false, check, plan);
 });
 
 testOnEngines("stored weights keep biases that a method added", async () => {

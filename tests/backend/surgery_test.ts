@@ -12,9 +12,9 @@ import {
   type WeightSource,
 } from "../../models/config.ts";
 import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
-import { densePlan, plannedShapes, type PrunePlan } from "../../models/plan.ts";
+import { densePlan, isRemoved, plannedConfig, plannedShapes, type PrunePlan } from "../../models/plan.ts";
 import { referenceForward } from "../../models/reference.ts";
-import { hostTensor, planToMasks, pruneModel } from "../../models/surgery.ts";
+import { hostTensor, planToHidden, planToMasks, pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { toySource, toyTokens } from "../../models/toy.ts";
 import { assertClose, flat, testOnEngines } from "./engines.ts";
 
@@ -49,6 +49,14 @@ async function modelLogits(model: LlamaModel, options: Parameters<typeof forward
   return values;
 }
 
+/** {@linkcode somePlan} that also removes layer 1 and a third of the hidden dimensions. */
+function wholePlan(config: LlamaConfig, seed: number): PrunePlan {
+  const { layers } = somePlan(config, seed);
+  layers[1] = { kvGroups: [], queryHeads: [], ffnChannels: [] };
+  const hidden = createRng(seed, "hidden").shuffle(Array.from({ length: config.width }, (_, i) => i));
+  return { layers, hidden: hidden.slice(0, Math.ceil(2 * config.width / 3)).sort((a, b) => a - b) };
+}
+
 const hard = (length: number, kept: number[]) => Array.from({ length }, (_, i) => kept.includes(i) ? 1 : 0);
 
 /** Logits of the twin with what the plan removes masked out. */
@@ -57,8 +65,10 @@ function twinLogits(source: WeightSource, plan: PrunePlan): Float64Array {
     queryHeads: hard(queryHeads(source.config.layers[l]), layer.queryHeads),
     kvGroups: hard(source.config.layers[l].kvGroups, layer.kvGroups),
     ffn: hard(source.config.layers[l].ffnChannels, layer.ffnChannels),
+    layer: isRemoved(layer) ? 0 : 1,
   }));
-  return flat(referenceForward(source, TOKENS, { masks }).logits);
+  const hidden = plan.hidden && hard(source.config.width, plan.hidden);
+  return flat(referenceForward(source, TOKENS, { masks, hidden }).logits);
 }
 
 const VARIANTS: Record<string, Partial<LlamaConfig>> = {
@@ -90,6 +100,44 @@ testOnEngines("pruneModel() gives the logits of the masked model and of the mask
     assertClose(pruned, masked, {}, `logits with ${variant}`);
     assertClose(pruned, twinLogits(source, plan), {}, `logits with ${variant} against the twin`);
   }
+});
+
+testOnEngines("pruneModel() removes layers and hidden dimensions as masks do", async () => {
+  const layers = [...GROUPED, GROUPED[0]];
+  for (const [variant, options] of Object.entries(VARIANTS)) {
+    const source = toySource({ ...options, seed: 8, layers });
+    const plan = wholePlan(source.config, 1);
+    const dense = await uploadModel(source);
+    const masks = planToMasks(source.config, plan);
+    const hidden = planToHidden(source.config, plan);
+    const masked = await modelLogits(dense, { masks, hidden });
+    tf.dispose([hidden!.mask, masks as unknown as tf.TensorContainer]);
+    assertClose(masked, twinLogits(source, plan), {}, `logits of the masked model with ${variant} against the twin`);
+    for (const small of [pruneModel(dense, plan), await pruneByLayers(dense, plan)]) {
+      assertEquals(small.config, plannedConfig(source.config, plan));
+      assertEquals([small.config.width, small.layers.length], [22, 2]);
+      for (const [name, shape] of expectedTensors(small.config)) {
+        assertEquals((await hostTensor(small, name)).shape, shape, name);
+      }
+      assertClose(await modelLogits(small), masked, {}, `logits with ${variant}`);
+      disposeModel(small);
+    }
+    disposeModel(dense);
+  }
+});
+
+testOnEngines("masks of layers and hidden dimensions that are neither 0 nor 1 do as the twin says", async () => {
+  const source = toySource({ ...VARIANTS["an untied head and all biases"], seed: 2 });
+  const rng = createRng(3, "soft");
+  const soft = Array.from({ length: source.config.width }, (_, i) => i % 5 === 0 ? 0 : rng.uniform());
+  const dense = await uploadModel(source);
+  const hidden = { mask: tf.tensor1d(soft), open: soft.filter((value) => value !== 0).length };
+  const masks = [0.25, 0.75].map((value) => ({ layer: tf.tensor1d([value]) }));
+  const actual = await modelLogits(dense, { hidden, masks });
+  tf.dispose([hidden.mask, ...masks.map(({ layer }) => layer)]);
+  disposeModel(dense);
+  const twin = referenceForward(source, TOKENS, { hidden: soft, masks: [{ layer: 0.25 }, { layer: 0.75 }] });
+  assertClose(actual, flat(twin.logits));
 });
 
 testOnEngines("pruneModel() with the dense plan changes nothing, and the two models live apart", async () => {
@@ -130,13 +178,14 @@ testOnEngines("pruneModel() puts replaced tensors and added biases in place befo
         replaced[name] ?? (name.endsWith(".bias") ? { shape, data: new Float32Array(shape[0]) } : source.read(name)),
       ])),
     );
-    const plan = somePlan(source.config, 2);
     const dense = await uploadModel(source);
-    const small = pruneModel(dense, plan, replaced);
+    for (const plan of [somePlan(source.config, 2), wholePlan(source.config, 2)]) {
+      const small = pruneModel(dense, plan, replaced);
+      assertEquals(small.config.biases, biases);
+      assertClose(await modelLogits(small), twinLogits(expected, plan));
+      disposeModel(small);
+    }
     disposeModel(dense);
-    assertEquals(small.config.biases, biases);
-    assertClose(await modelLogits(small), twinLogits(expected, plan));
-    disposeModel(small);
   }
 });
 

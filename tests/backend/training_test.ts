@@ -2,15 +2,33 @@ import * as tf from "@tensorflow/tfjs";
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { createRng } from "../../core/rng.ts";
 import { trainingSchema } from "../../core/schema.ts";
-import { disposeModel, forward, type LayerMasks, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
-import type { PrunePlan } from "../../models/plan.ts";
+import type { LlamaConfig } from "../../models/config.ts";
+import {
+  disposeModel,
+  forward,
+  type ForwardOptions,
+  type LlamaModel,
+  logits,
+  uploadModel,
+} from "../../models/llama.ts";
+import type { LayerMasks } from "../../models/masks.ts";
+import { keptLayers, type PrunePlan } from "../../models/plan.ts";
 import { planToMasks, pruneModel } from "../../models/surgery.ts";
 import { toySource } from "../../models/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { adapterName, createAdapters, disposeAdapters, withAdapters } from "../../models/training/lora.ts";
 import { type LossWeights, nextTokens, windowBatch } from "../../models/training/loss.ts";
 import { mergedTensors } from "../../models/training/merge.ts";
-import { createStudent, cutStudent, disposeStudent, studentStep, uploadMasks } from "../../models/training/student.ts";
+import {
+  createStudent,
+  cutStudent,
+  disposeStudent,
+  type HostMasks,
+  type ModelMasks,
+  studentStep,
+  uploadHidden,
+  uploadMasks,
+} from "../../models/training/student.ts";
 import { teacherTargets } from "../../models/training/teacher.ts";
 import { assertClose, testOnEngines } from "./engines.ts";
 import { toyWindows } from "./method_context.ts";
@@ -20,9 +38,9 @@ const WEIGHTS: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature
 const GROUPED = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 12 };
 
 /** A toy model, adapters that already do something, and masks near 1. */
-async function student(seed = 1) {
-  const layers = [GROUPED, GROUPED];
-  const teacher = await uploadModel(toySource({ seed, layers }));
+async function student(seed = 1, options: Partial<LlamaConfig> = {}) {
+  const { layers = [GROUPED, GROUPED] } = options;
+  const teacher = await uploadModel(toySource({ ...options, seed, layers }));
   const rng = createRng(seed, "student");
   const adapters = createAdapters(teacher.config, { rank: 3, alpha: 6, rng });
   for (const variable of Object.values(adapters.parameters)) {
@@ -32,16 +50,19 @@ async function student(seed = 1) {
   const vector = (length: number) =>
     tf.tensor1d(Float32Array.from({ length }, () => 1 + 0.2 * rng.normal()), "float32");
   const masks = layers.map((shape): Required<LayerMasks> => ({
+    layer: vector(1),
     queryHeads: vector(4),
     kvGroups: vector(2),
     ffn: vector(shape.ffnChannels),
   }));
+  const hidden = { mask: vector(teacher.config.width), open: teacher.config.width };
   const free = () => {
     disposeAdapters(adapters);
+    hidden.mask.dispose();
     tf.dispose(masks.flatMap((layer) => Object.values(layer)));
     disposeModel(teacher);
   };
-  return { teacher, adapters, masks, model: withAdapters(teacher, adapters), free };
+  return { teacher, adapters, masks, hidden, model: withAdapters(teacher, adapters), free };
 }
 
 /** The loss in f64 from whole logits: the definition, written down directly. */
@@ -107,7 +128,7 @@ for (const temperature of [1, 2]) {
 }
 
 testOnEngines("batchGradients() gives gradients of masks and adapters that central differences confirm", async () => {
-  const { teacher, model, masks, adapters, free } = await student();
+  const { teacher, model, masks, hidden, adapters, free } = await student();
   const windows = toyWindows(2, 8);
   const weights: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1.5, hidden: 0.3 };
   const targets = [];
@@ -120,6 +141,8 @@ testOnEngines("batchGradients() gives gradients of masks and adapters that centr
     ["ffn mask of layer 0", masks[0].ffn!],
     ["query head mask of layer 0", masks[0].queryHeads!],
     ["group mask of layer 1", masks[1].kvGroups!],
+    ["mask of layer 1", masks[1].layer!],
+    ["hidden mask", hidden.mask],
     ["query down", of(adapterName(0, "query", "down"))],
     ["key up", of(adapterName(0, "key", "up"))],
     ["value up", of(adapterName(1, "value", "up"))],
@@ -129,7 +152,7 @@ testOnEngines("batchGradients() gives gradients of masks and adapters that centr
     ["down up", of(adapterName(0, "down", "up"))],
   ];
   const variables = named.map(([, tensor]) => tensor);
-  const options = { model, masks, windows, targets, teacher, weights };
+  const options = { model, masks, hidden, windows, targets, teacher, weights };
   const { gradients } = await batchGradients({ ...options, variables });
   const rng = createRng(5, "directions");
   for (const [i, [name, tensor]] of named.entries()) {
@@ -147,7 +170,12 @@ testOnEngines("batchGradients() gives gradients of masks and adapters that centr
         ) as LayerMasks[];
       const isVariable = tensor instanceof tf.Variable;
       if (isVariable) tensor.assign(moved);
-      const { terms } = await batchGradients({ ...options, masks: swap(masks), variables: [swap(masks)[0].ffn!] });
+      const { terms } = await batchGradients({
+        ...options,
+        masks: swap(masks),
+        hidden: hidden.mask === tensor ? { ...hidden, mask: moved as tf.Tensor1D } : hidden,
+        variables: [swap(masks)[0].ffn!],
+      });
       moved.dispose();
       return terms.total;
     };
@@ -201,9 +229,13 @@ const PLAN: PrunePlan = {
   ],
 };
 
-async function logitsOf(model: LlamaModel, masks?: LayerMasks[]): Promise<Float32Array> {
+async function logitsOf(
+  model: LlamaModel,
+  masks?: LayerMasks[],
+  hidden?: ForwardOptions["hidden"],
+): Promise<Float32Array> {
   const batch = windowBatch(toyWindows(2, 9));
-  const scores = tf.tidy(() => logits(model, forward(model, batch, { masks })));
+  const scores = tf.tidy(() => logits(model, forward(model, batch, { masks, hidden })));
   const values = await scores.data() as Float32Array;
   scores.dispose();
   return values;
@@ -268,4 +300,85 @@ testOnEngines("a student whose linear maps learn can be cut and merged without a
   disposeStudent(cut);
   tf.dispose(zeroed.flatMap((layer) => Object.values(layer)));
   for (const model of [base, compact, merged]) disposeModel(model);
+});
+
+/** Layer 1 and a quarter of the hidden dimensions go, besides channels of the other layers. */
+const WHOLE_PLAN: PrunePlan = {
+  layers: [
+    { kvGroups: [0, 1], queryHeads: [0, 1, 2, 3], ffnChannels: [0, 2, 5, 7, 11] },
+    { kvGroups: [], queryHeads: [], ffnChannels: [] },
+    { kvGroups: [0, 1], queryHeads: [0, 1, 2, 3], ffnChannels: [1, 3, 4, 8, 10] },
+  ],
+  hidden: Array.from({ length: 32 }, (_, i) => i).filter((i) => i % 4 !== 1),
+};
+
+/** Soft masks of layers, channels and hidden dimensions: of the dense model, 0 where the plan removes, and what is kept. */
+async function wholeMasks(
+  masks: LayerMasks[],
+  hidden: tf.Tensor1D,
+): Promise<{ wide: ModelMasks; narrow: ModelMasks }> {
+  const soft: HostMasks[] = await Promise.all(masks.map(async ({ layer, ffn }) => ({
+    layer: await layer!.data<"float32">(),
+    ffn: await ffn!.data<"float32">(),
+  })));
+  const all = await hidden.data<"float32">();
+  const kept = WHOLE_PLAN.hidden!;
+  const channels = (l: number) => WHOLE_PLAN.layers[l].ffnChannels;
+  return {
+    wide: {
+      hidden: all.map((value, i) => kept.includes(i) ? value : 0),
+      masks: soft.map(({ layer, ffn }, l) => ({
+        layer: l === 1 ? new Float32Array(1) : layer,
+        ffn: ffn!.map((value, i) => channels(l).includes(i) ? value : 0),
+      })),
+    },
+    narrow: {
+      hidden: Float32Array.from(kept, (i) => all[i]),
+      masks: keptLayers(WHOLE_PLAN).map((l) => ({
+        layer: soft[l].layer,
+        ffn: Float32Array.from(channels(l), (i) => soft[l].ffn![i]),
+      })),
+    },
+  };
+}
+
+/** Logits under masks from the host. */
+async function maskedLogits(model: LlamaModel, { masks = [], hidden }: ModelMasks): Promise<Float32Array> {
+  const [layerMasks, hiddenMask] = [uploadMasks(masks), uploadHidden(hidden)];
+  const values = await logitsOf(model, masks.length > 0 ? layerMasks : undefined, hiddenMask);
+  tf.dispose(layerMasks.flatMap((layer) => Object.values(layer)));
+  hiddenMask?.mask.dispose();
+  return values;
+}
+
+testOnEngines("masks of layers and hidden dimensions are cut and folded in without a change of output", async () => {
+  const layers = [GROUPED, GROUPED, GROUPED];
+  const plan = WHOLE_PLAN;
+  const variants: Partial<LlamaConfig>[] = [
+    { layers },
+    { layers, tiedHead: false, biases: ["query", "output", "up", "down"] },
+  ];
+  for (const [variant, allWeights] of variants.flatMap((each) => [[each, false], [each, true]] as const)) {
+    const { teacher, masks, hidden, free } = await student(6, variant);
+    const { wide, narrow } = await wholeMasks(masks, hidden.mask);
+    const options = {
+      ...trainingSchema.parse({ rank: 3, alpha: 6, steps: 4, batch: 2, tokens: 8, distillation: 0 }),
+      allWeights,
+    };
+    const before = createStudent(teacher, options, createRng(1, "adapters"));
+    const step = await studentStep(before, { windows: toyWindows(2, 8), ...wide, options });
+    assertEquals(step.hiddenGradient!.length, 32);
+    assert(step.maskGradients.every(({ layer }) => layer!.length === 1 && layer![0] !== 0));
+    const expected = await maskedLogits(before.model, wide);
+    const tolerance = { atol: 1e-4 * Math.max(...expected.map(Math.abs)), rtol: 0 };
+    const compact = pruneModel(teacher, plan);
+    const cut = await cutStudent(before, { compact, plan, config: teacher.config, options });
+    assertClose(await maskedLogits(cut.model, narrow), expected, tolerance, "logits of the cut student");
+    const replaced = await mergedTensors(cut.model, { plan, dense: teacher.config, ...narrow });
+    const merged = pruneModel(teacher, plan, replaced);
+    assertClose(await maskedLogits(merged, {}), expected, tolerance, "logits of the merged model");
+    disposeStudent(cut);
+    for (const model of [compact, merged]) disposeModel(model);
+    free();
+  }
 });

@@ -9,7 +9,8 @@ import type { LearningContext, Method, PruneResult, Statistics } from "../../met
 import { listMethods, parseOptions } from "../../methods/mod.ts";
 import { isLayerwiseUniform, type LayerShape, type LlamaConfig } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { disposeModel, forward, type LayerMasks, type LlamaModel, logits } from "../../models/llama.ts";
+import { disposeModel, forward, type LlamaModel, logits } from "../../models/llama.ts";
+import type { LayerMasks } from "../../models/masks.ts";
 import { densePlan, type LayerPlan, plannedShapes, type PrunePlan, type UnitType } from "../../models/plan.ts";
 import { planToMasks, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget, unitCost } from "../../models/target.ts";

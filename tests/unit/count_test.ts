@@ -2,6 +2,7 @@ import { assertAlmostEquals, assertEquals } from "@std/assert";
 import type { LayerShape, LinearName, LlamaConfig } from "../../models/config.ts";
 import { expectedTensors } from "../../models/config.ts";
 import { decodeMacs, keptParameters, layerMacs, layerParameters, modelMacs, modelSize } from "../../models/count.ts";
+import { plannedConfig } from "../../models/plan.ts";
 import { toyConfig } from "../../models/toy.ts";
 
 /** LLaMA-7B, its FFN and heads pruned in the layers where `pruned` says so. */
@@ -40,6 +41,36 @@ Deno.test("modelSize() gives the published parameters and MACs of LLaMA-7B prune
   const size = modelSize(llama7b((l) => l >= 3 && l < 31, { heads: 13, channels: 4403 }), llama7b());
   assertEquals(size.parameters, 3_350_188_032);
   assertEquals((size.macs64 / 1e9).toFixed(2), "206.59");
+});
+
+// Published: Sheared LLaMA (arXiv:2310.06694), shapes of section 3; parameters by arithmetic from them.
+Deno.test("modelSize() gives the parameters of Sheared LLaMA's shapes, hidden size and layers removed", () => {
+  const range = (n: number) => Array.from({ length: n }, (_, i) => i);
+  const shapes = [
+    { width: 2560, layers: 32, heads: 20, channels: 6912, parameters: 2_701_560_320, prunable: 2_537_553_920 },
+    { width: 2048, layers: 24, heads: 16, channels: 5504, parameters: 1_345_423_360, prunable: 1_214_251_008 },
+    { width: 1024, layers: 24, heads: 8, channels: 2816, parameters: 373_867_520, prunable: 308_281_344 },
+  ];
+  for (const { width, layers, heads, channels, parameters, prunable } of shapes) {
+    const kept = { kvGroups: range(heads), queryHeads: range(heads), ffnChannels: range(channels) };
+    const gone = { kvGroups: [], queryHeads: [], ffnChannels: [] };
+    const dense = llama7b();
+    const plan = { layers: range(32).map((l) => l < 32 - layers ? gone : kept), hidden: range(width) };
+    const size = modelSize(plannedConfig(dense, plan), dense);
+    assertEquals([size.parameters, size.prunableParameters], [parameters, prunable]);
+    assertEquals(size.weightBytes, 4 * parameters);
+    assertEquals(size.kvBytesPerToken, layers * 2 * heads * 128 * 4);
+    assertEquals(size.layers.length, layers);
+    assertEquals(size.hidden, { kept: width, of: 4096 });
+    assertEquals([size.layerwiseUniform, size.plainLlama], [true, true]);
+    assertAlmostEquals(size.sparsityOfPrunable, 1 - prunable / 6_476_005_376, 1e-12);
+    assertAlmostEquals(size.sparsityOfModel, 1 - parameters / 6_738_415_616, 1e-12);
+    // Maps, attention of 64 tokens, rotation, activation and norms of each layer, then the final norm and the logits.
+    const layer = 64 * prunable / layers + heads * (2 * 64 * 64 * 128 + 64 * 64) + 4 * 64 * heads * 128 +
+      64 * channels + 4 * 64 * width;
+    assertEquals(size.macs64, layers * layer + 2 * 64 * width + 64 * width * 32000);
+  }
+  assertEquals("hidden" in modelSize(llama7b()), false);
 });
 
 Deno.test("modelSize() counts what the checkpoint holds, biases and untied heads included", () => {

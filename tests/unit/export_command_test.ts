@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { exportCommand } from "../../benchmarks/commands/export.ts";
-import { writeRecord } from "../../benchmarks/records/store.ts";
+import { readRecord, writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import type { WeightSource } from "../../models/config.ts";
-import { densePlan, plannedShapes, type PrunePlan } from "../../models/plan.ts";
+import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import { prunedSource } from "../../models/export_source.ts";
 import { openFolderModel, openModel } from "../../models/load.ts";
 import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "./export_fixture.ts";
@@ -45,7 +45,7 @@ async function inWorld(test: (world: World) => Promise<void>): Promise<void> {
     const opened = openFolderModel(model);
     const out = join(folder, "run");
     const store: World["store"] = (plan, method, changes = {}) => {
-      const record = { ...recordOf(opened, { plan, layers: plannedShapes(opened.config, plan), method }), ...changes };
+      const record = { ...recordOf(opened, { plan, method }), ...changes };
       return { record, path: writeRecord(out, record) };
     };
     store(densePlan(opened.config), null);
@@ -79,6 +79,24 @@ Deno.test("exportCommand() writes a cell's model, its card with protocol and den
     assertStringIncludes(card, "seed 3");
     assertStringIncludes(card, record.weights.sha256);
     assertStringIncludes(card, "keeps the measured ones exactly");
+  });
+});
+
+Deno.test("exportCommand() writes models that lost a layer and hidden dimensions, and says so", async () => {
+  await inWorld(async ({ opened, store }) => {
+    const { record, path } = store(PLANS.shallow, "flap");
+    assertEquals(readRecord(path), record);
+    const { code, out: to } = await run(path, "--format", "hf");
+    assertEquals(code, 0);
+    const { source } = await openModel(to);
+    assertEquals(source.config, prunedSource(opened, PLANS.shallow).config);
+    source.close();
+    const config = JSON.parse(Deno.readTextFileSync(join(to, "config.json")));
+    assertEquals([config.hidden_size, config.num_hidden_layers, config.head_dim], [20, 1, 8]);
+    const card = Deno.readTextFileSync(join(to, "README.md"));
+    assertStringIncludes(card, "whole attention heads, FFN channels, layers and hidden dimensions removed");
+    assertStringIncludes(card, "| layers | 2 | 1 |");
+    assertStringIncludes(card, "| hidden size | 32 | 20 |");
   });
 });
 

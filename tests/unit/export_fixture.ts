@@ -9,7 +9,7 @@ import type { TokenizerDefinition } from "../../core/tokenizer.ts";
 import { expectedTensors, type LlamaConfig, type WeightSource } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
-import type { PrunePlan } from "../../models/plan.ts";
+import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { toySource } from "../../models/toy.ts";
 import { tokenizerConfigJson, tokenizerJson, trainBpe } from "../../tools/tiny/bpe.ts";
 
@@ -87,7 +87,8 @@ export function exportToy(options: Partial<LlamaConfig> = {}): WeightSource {
   });
 }
 
-/** Plans for {@linkcode exportToy}: equal widths with other units in every layer, and unequal widths. */
+/** Plans for {@linkcode exportToy}: equal widths with other units in every layer, unequal widths, and one that removes a
+ * layer and hidden dimensions. */
 export const PLANS = {
   uniform: {
     layers: [
@@ -100,6 +101,13 @@ export const PLANS = {
       { kvGroups: [0, 2], queryHeads: [0, 1, 4, 5], ffnChannels: [2, 4, 6] },
       { kvGroups: [0, 1, 2], queryHeads: [1, 2, 5], ffnChannels: [1, 3, 5, 7, 20] },
     ],
+  },
+  shallow: {
+    layers: [
+      { kvGroups: [], queryHeads: [], ffnChannels: [] },
+      { kvGroups: [0, 2], queryHeads: [0, 1, 4, 5], ffnChannels: [0, 4, 9, 10, 11, 22, 23] },
+    ],
+    hidden: [0, 1, 3, 4, 5, 8, 9, 10, 13, 14, 17, 18, 19, 21, 24, 25, 27, 28, 30, 31],
   },
 } satisfies Record<string, PrunePlan>;
 
@@ -120,9 +128,8 @@ export function writeModelFolder(folder: string, source: WeightSource, definitio
 /** The record of a cell that pruned the model in `opened` by `plan`. */
 export function recordOf(
   opened: WeightSource,
-  { plan, layers, method, options = {}, sparsity = 0.5 }: {
+  { plan, method, options = {}, sparsity = 0.5 }: {
     plan: PrunePlan;
-    layers: LlamaConfig["layers"];
     method: string | null;
     options?: Record<string, unknown>;
     sparsity?: number;
@@ -159,7 +166,7 @@ export function recordOf(
       commit: null,
     },
     weights: { ...opened.origin },
-    size: modelSize({ ...opened.config, layers }, opened.config),
+    size: modelSize(plannedConfig(opened.config, plan), opened.config),
     denseSize: modelSize(opened.config),
     plan,
     calibrationData: null,

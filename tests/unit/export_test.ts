@@ -17,7 +17,7 @@ import { exportHfFolder, planShards } from "../../models/export.ts";
 import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
 import { completedBiases, paddedSource, prunedSource } from "../../models/export_source.ts";
 import { openModel } from "../../models/load.ts";
-import type { PrunePlan } from "../../models/plan.ts";
+import { isRemoved, type PrunePlan } from "../../models/plan.ts";
 import { referenceForward } from "../../models/reference.ts";
 import { toyTokens } from "../../models/toy.ts";
 import { byteLevelDefinition, exportToy, PLANS, sentencePieceDefinition } from "./export_fixture.ts";
@@ -36,6 +36,7 @@ function masksOf(config: LlamaConfig, plan: PrunePlan) {
   return plan.layers.map((layer, l) => ({
     queryHeads: hard(queryHeads(config.layers[l]), layer.queryHeads),
     ffn: hard(config.layers[l].ffnChannels, layer.ffnChannels),
+    layer: isRemoved(layer) ? 0 : 1,
   }));
 }
 
@@ -61,12 +62,17 @@ function writeGgufOf(path: string, source: WeightSource, definition: TokenizerDe
   });
 }
 
+/** The mask of the hidden dimensions of a plan. */
+const hiddenOf = ({ width }: LlamaConfig, { hidden }: PrunePlan) =>
+  hidden && Array.from({ length: width }, (_, i) => hidden.includes(i) ? 1 : 0);
+
 for (const [name, options] of Object.entries({ "no biases": {}, "all biases": ALL_BIASES })) {
-  for (const [widths, plan] of Object.entries(PLANS)) {
+  for (const [widths, plan] of Object.entries<PrunePlan>(PLANS)) {
     Deno.test(`prunedSource() computes what masks compute: ${widths} widths, ${name}`, () => {
       const source = exportToy(options);
       const masks = masksOf(source.config, plan);
-      assertEquals(logitsOf(prunedSource(source, plan)), logitsOf(source, { masks }));
+      const hidden = hiddenOf(source.config, plan);
+      assertEquals(logitsOf(prunedSource(source, plan)), logitsOf(source, { masks, hidden }));
     });
   }
 

@@ -1,7 +1,7 @@
 import { assertThrows } from "@std/assert";
 import { checkLevels } from "../../benchmarks/cells/plan.ts";
 import { UsageError } from "../../core/errors.ts";
-import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { smallConfig } from "./weights_fixture.ts";
 
@@ -48,4 +48,26 @@ Deno.test("parseOptions() refuses options of mask-prune that contradict each oth
   parse({ shrink: 4 })();
   assertThrows(parse({ shrink: 4, uniform: false }), UsageError, "shrink needs uniform widths");
   assertThrows(parse({ rampEnd: 0.5 }), UsageError, "must have rampStart < rampEnd <= freeze");
+});
+
+Deno.test("checkLevels() refuses target shapes of sheared that are over the budget or do not fit the run", () => {
+  // Half of the layers are half of the parameters.
+  check("sheared", { targetLayers: 2, targetHidden: 128, targetHeads: 8, targetFfn: 384 });
+  assertThrows(
+    () => check("sheared", { targetLayers: 3, targetHeads: 8, targetFfn: 384 }),
+    UsageError,
+    'Method "sheared": targetLayers=3,targetHeads=8,targetFfn=384 keeps 638976 of 851968 prunable parameters, sparsity ' +
+      "0.5 allows 425984: give a smaller shape, or --sparsity 0.25 or less",
+  );
+  assertThrows(
+    () => check("sheared", { targetHidden: 64 }, { ladder: true }),
+    UsageError,
+    "--ladder meets several levels, targetHidden=64 is one shape: leave one of them out",
+  );
+  assertThrows(
+    () => check("sheared", { targetHidden: 64 }, { training: trainingSchema.parse({ hidden: 0.5 }) }),
+    UsageError,
+    "training.hidden=0.5 compares hidden states",
+  );
+  check("sheared", {}, { ladder: true, training: trainingSchema.parse({ hidden: 0.5 }) });
 });

@@ -1,6 +1,14 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { composePlans, densePlan, type LayerPlan, plannedShapes } from "../../models/plan.ts";
+import {
+  composePlans,
+  densePlan,
+  type LayerPlan,
+  plannedConfig,
+  plannedShapes,
+  type PrunePlan,
+  relativePlan,
+} from "../../models/plan.ts";
 import { toyConfig } from "../../models/toy.ts";
 
 const config = toyConfig({
@@ -63,4 +71,43 @@ Deno.test("composePlans() keeps of a pruned model's units what the second plan k
   const outer = { layers: [{ kvGroups: [0, 2], queryHeads: [1, 4], ffnChannels: [0, 3, 4] }] };
   const inner = { layers: [{ kvGroups: [1], queryHeads: [1], ffnChannels: [0, 2] }] };
   assertEquals(composePlans(outer, inner), { layers: [{ kvGroups: [2], queryHeads: [4], ffnChannels: [0, 4] }] });
+});
+
+const GONE: LayerPlan = { kvGroups: [], queryHeads: [], ffnChannels: [] };
+
+Deno.test("plannedConfig() leaves out layers that keep nothing, and hidden dimensions", () => {
+  const { layers: [first, second] } = densePlan(config);
+  const planned = plannedConfig(config, { layers: [GONE, second], hidden: [0, 3, 31] });
+  assertEquals(planned, { ...config, width: 3, layers: [config.layers[1]] });
+  assertEquals(plannedConfig(config, { layers: [first, GONE] }), { ...config, layers: [config.layers[0]] });
+  const refuses = (plan: PrunePlan, words: string) =>
+    assertThrows(() => plannedConfig(config, plan), RangeError, words);
+  refuses({ layers: [GONE, GONE] }, "at least one layer: current 0");
+  refuses({ layers: [first, second], hidden: [] }, "at least one of the hidden dimensions: current 0");
+  refuses({ layers: [first, second], hidden: [1, 32] }, "hidden dimensions must be integers in [0, 32): current 32");
+  refuses({ layers: [first, second], hidden: [2, 2] }, "must ascend without repeats: current 2, 2");
+  refuses({ layers: [first, { ...second, ffnChannels: [] }] }, "at least one of the FFN channels of layer 1");
+});
+
+Deno.test("composePlans() and relativePlan() number layers and hidden dimensions anew", () => {
+  const kept: LayerPlan = { kvGroups: [0, 2], queryHeads: [1, 4], ffnChannels: [0, 3, 4] };
+  const outer = { layers: [GONE, kept, kept], hidden: [1, 4, 6, 7] };
+  const inner = {
+    layers: [GONE, { kvGroups: [1], queryHeads: [1], ffnChannels: [0, 2] }],
+    hidden: [0, 3],
+  };
+  const both = {
+    layers: [GONE, GONE, { kvGroups: [2], queryHeads: [4], ffnChannels: [0, 4] }],
+    hidden: [1, 7],
+  };
+  assertEquals(composePlans(outer, inner), both);
+  assertEquals(relativePlan(outer, both), inner);
+  // Where one of the two keeps all hidden dimensions, those of the other count.
+  const { hidden: _, ...all } = inner;
+  assertEquals(composePlans(outer, all).hidden, [1, 4, 6, 7]);
+  assertEquals(composePlans({ layers: outer.layers }, inner).hidden, [0, 3]);
+  assertEquals(relativePlan({ layers: outer.layers }, both).hidden, [1, 7]);
+  assertThrows(() => relativePlan(outer, { layers: both.layers }), RangeError, "were cut before");
+  assertThrows(() => relativePlan(outer, { ...both, hidden: [2] }), RangeError, "Unit 2 was cut before");
+  assertThrows(() => relativePlan(outer, { ...both, layers: [kept, GONE, GONE] }), RangeError, "Unit 0 was cut before");
 });

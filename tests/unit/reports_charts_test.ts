@@ -65,6 +65,21 @@ Deno.test("buildCharts() draws what the records allow and nothing else", () => {
   assertEquals(names([bare]), ["perplexity-vs-sparsity", "kept-ffn-channels"]);
 });
 
+Deno.test("buildCharts() shows removed layers with width 0, in their places", () => {
+  const record = doneRecord({ method: "sheared", sparsity: 0.2 });
+  const { layers } = record.size;
+  const gone = [3, 29];
+  record.size = { ...record.size, layers: layers.filter((_, l) => !gone.includes(l)) };
+  const units = (l: number) => gone.includes(l) ? [] : [0];
+  record.plan.layers = layers.map((_, l) => ({ kvGroups: units(l), queryHeads: units(l), ffnChannels: units(l) }));
+  for (const name of ["kept-ffn-channels", "kept-query-heads"]) {
+    const { spec } = buildCharts(buildSections([record])[0]).find((chart) => chart.name === name)!;
+    const { data } = spec(900) as unknown as { data: { values: { layer: number; kept: number }[] } };
+    assertEquals(data.values.map(({ layer }) => layer), layers.map((_, l) => l + 1));
+    assertEquals(data.values.filter(({ kept }) => kept === 0).map(({ layer }) => layer), [4, 30]);
+  }
+});
+
 Deno.test("toSvg() draws the same bytes twice, with tooltips, and names cannot become markup", async () => {
   const evil = `<script>alert("x")</script>`;
   const records = [doneRecord(), doneRecord({ method: evil, sparsity: 0.2, model: "SmolLM2-135M.gguf" })];

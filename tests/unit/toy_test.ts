@@ -34,6 +34,12 @@ Deno.test("toySource() plants units that do nothing, beside others that do", () 
   assert(source.read(tensorNames.weight(1, "query")).data.subarray(0, 2 * 8 * 32).every((value) => value === 0));
 });
 
+Deno.test("toySource() plants hidden dimensions that stay 0", () => {
+  const source = toySource({ layers, biases: ["output", "down"], tiedHead: false, deadHidden: [3, 30] });
+  const { hidden } = referenceForward(source, tokens);
+  hidden.forEach((row) => assertEquals([...row.keys()].filter((i) => row[i] === 0), [3, 30]));
+});
+
 Deno.test("toySource() keeps faint noise in dead units when asked", () => {
   const options: ToyOptions = { layers, dead: [{ layer: 0, ffn: [1] }] };
   const down = (source: ReturnType<typeof toySource>) => source.read(tensorNames.weight(0, "down")).data[1];

@@ -10,7 +10,8 @@ import { createRng } from "../../core/rng.ts";
 import { tinyTasks } from "../../datasets/tiny_world/mod.ts";
 import { type LlamaConfig, queryHeads } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
-import { disposeModel, type LayerMasks, uploadModel } from "../../models/llama.ts";
+import { disposeModel, uploadModel } from "../../models/llama.ts";
+import type { LayerMasks } from "../../models/masks.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 

@@ -1,0 +1,128 @@
+/** `sheared` with its own target shape: layers and hidden size learned with heads and channels, on every engine. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { UsageError } from "../../core/errors.ts";
+import { type EngineName, trainingSchema } from "../../core/schema.ts";
+import type { PruneResult } from "../../methods/define.ts";
+import { getMethod, parseOptions } from "../../methods/mod.ts";
+import type { LayerShape } from "../../models/config.ts";
+import { keptParameters } from "../../models/count.ts";
+import { disposeModel, type LlamaModel } from "../../models/llama.ts";
+import { isRemoved, keptLayers } from "../../models/plan.ts";
+import { pruneModel } from "../../models/surgery.ts";
+import { resolveTarget } from "../../models/target.ts";
+import { testOnEngines } from "../backend/engines.ts";
+import { type ContextOptions, methodContext, toyWindows, withToy } from "../backend/method_context.ts";
+
+/** Software WebGPU and plain JavaScript take many times as long. */
+const SLOW: readonly EngineName[] = ["webgpu", "cpu"];
+const SHAPE: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
+const LAYERS = [SHAPE, SHAPE, SHAPE];
+const TARGET = { targetHidden: 24, targetLayers: 2, targetHeads: 3, targetFfn: 12 };
+const STEPS = 24;
+const training = trainingSchema.parse({ steps: STEPS, batch: 2, tokens: 12, rank: 2, alpha: 4, teacherTokens: 8 });
+const windows = toyWindows(2 * STEPS, 12);
+const method = getMethod("sheared");
+
+function prune(
+  model: LlamaModel,
+  options: Record<string, unknown>,
+  given: Partial<ContextOptions<unknown>> = {},
+): Promise<PruneResult> {
+  const learning = { options: training, windows, ...given.learning };
+  return method.prune(
+    methodContext({ model, sparsity: 0.5, ...given, learning, options: parseOptions(method, options) }),
+  );
+}
+
+const range = (n: number) => Array.from({ length: n }, (_, i) => i);
+
+testOnEngines("sheared: removes exactly the planted layer and the planted hidden dimensions", async () => {
+  const deadHidden = range(8).map((i) => 4 * i + 1);
+  const dead = [{ layer: 1, ffn: range(24), kvGroups: range(4) }];
+  await withToy({ seed: 5, layers: LAYERS, dead, deadHidden }, async (model) => {
+    // The dense model is not trained, so that only agreement with it tells what counts.
+    const options = { ...training, steps: 60, crossEntropy: 0, distillation: 1 };
+    const { plan, training: reports } = await prune(model, { targetHidden: 24, targetLayers: 2 }, {
+      learning: { options, windows: toyWindows(120, 12) },
+    });
+    assertEquals(keptLayers(plan), [0, 2]);
+    assertEquals(range(32).filter((i) => !plan.hidden!.includes(i)), deadHidden);
+    // What is expected to stay falls from all to the shape; log-alphas are bounded, so that neither is met exactly.
+    const curve = reports![0].curve;
+    assert(curve[0].retained! > 0.98 && Math.abs(curve[29].retained! - 0.5) < 0.05, `${curve[29].retained}`);
+    assertEquals(curve.at(-1)!.removed, { "layer": 1, "hidden": 8 });
+    assertEquals(Object.keys(curve[0].duals!).filter((name) => /layer|hidden/.test(name)).length, 4);
+  });
+});
+
+testOnEngines("sheared: prunes to the shape, within the budget, whatever learns besides masks", async () => {
+  const variants: [Record<string, unknown>, Parameters<typeof withToy>[0]][] = [
+    [{ ...TARGET }, {}],
+    [{ ...TARGET, weights: "all" }, { tiedHead: false, biases: ["query", "output", "down"] }],
+    [{ targetHidden: 20 }, {}],
+    [{ targetLayers: 1, targetHidden: 32 }, { tiedHead: false }],
+  ];
+  for (const [options, toy] of variants) {
+    await withToy({ ...toy, layers: LAYERS }, async (model) => {
+      const { plan, replaced } = await prune(model, options);
+      const { targetHidden = 32, targetLayers = 3 } = options;
+      const small = pruneModel(model, plan, replaced);
+      const { width, layers } = small.config;
+      disposeModel(small);
+      assertEquals([width, layers.length], [targetHidden, targetLayers]);
+      if (options.targetFfn) assertEquals(layers[0], { kvGroups: 3, queryHeadsPerGroup: 1, ffnChannels: 12 });
+      assertEquals(plan.hidden === undefined, targetHidden === 32);
+      assertEquals(plan.layers.filter(isRemoved).length, 3 - Number(targetLayers));
+      const { budgetParameters } = resolveTarget(model.config, { sparsity: 0.5, units: ["ffn", "kv-groups"] });
+      assert(keptParameters(small.config) <= budgetParameters);
+    });
+  }
+}, { except: SLOW });
+
+testOnEngines("sheared: a run towards a shape that was stopped goes on to the same result", async () => {
+  await withToy({ layers: LAYERS }, async (model) => {
+    for (const weights of ["adapters", "all"]) {
+      const whole = await prune(model, { ...TARGET, weights });
+      // Before and after masks are fixed.
+      for (const stopAt of [7, 20]) {
+        const folder = await Deno.makeTempDir();
+        const controller = new AbortController();
+        const learning = { options: training, windows, checkpoint: { folder: `${folder}/run`, everySteps: 3 } };
+        const report = (message: string) => {
+          if (message.startsWith(`step ${stopAt} `)) controller.abort();
+        };
+        const stopped = prune(model, { ...TARGET, weights }, { learning, signal: controller.signal, report });
+        await assertRejects(() => stopped, DOMException, "abort");
+        const again = await prune(model, { ...TARGET, weights }, { learning });
+        assertEquals([again.plan, again.replaced], [whole.plan, whole.replaced]);
+        await Deno.remove(folder, { recursive: true });
+      }
+    }
+  });
+}, { except: SLOW });
+
+testOnEngines(
+  "sheared: domains are evaluated under the masks of a shape, and hidden states are not compared",
+  async () => {
+    await withToy({ layers: LAYERS }, async (model) => {
+      const domains = ["a", "b"].map((name, i) => ({
+        name,
+        weight: 0.5,
+        windows,
+        heldOut: toyWindows(4, 12).slice(2 * i, 2 * i + 2),
+      }));
+      const { training: reports } = await prune(model, { ...TARGET, domainSteps: 4 }, {
+        learning: { options: training, windows, domains },
+      });
+      assert(reports![0].curve.every(({ domains }) => Math.abs(domains!.a + domains!.b - 1) < 1e-5));
+      const compared = { options: { ...training, hidden: 0.1 }, windows };
+      await assertRejects(
+        () => prune(model, { targetLayers: 2 }, { learning: compared }),
+        UsageError,
+        "training.hidden=0.1 compares hidden states of every layer with the dense model's, which targetLayers=2 removes",
+      );
+      await prune(model, { targetHeads: 2, targetFfn: 12 }, { learning: compared });
+    });
+  },
+  { except: SLOW },
+);

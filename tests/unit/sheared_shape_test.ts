@@ -1,0 +1,142 @@
+import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { UsageError } from "../../core/errors.ts";
+import {
+  expectedParameters,
+  fromModelMasks,
+  maskAxes,
+  removedOn,
+  rowLengths,
+  targetConfig,
+  type TargetOptions,
+  toModelMasks,
+} from "../../methods/_shared/sheared_shape.ts";
+import { keptParameters, totalParameters } from "../../models/count.ts";
+import type { UnitType } from "../../models/plan.ts";
+import { resolveTarget } from "../../models/target.ts";
+import { toyConfig } from "../../models/toy.ts";
+
+/** 3 layers of 4 groups of 3 query heads and 40 channels, width 32, head size 8. */
+const SHAPE = { kvGroups: 4, queryHeadsPerGroup: 3, ffnChannels: 40 };
+const GROUPED = toyConfig({ layers: [SHAPE, SHAPE, SHAPE] });
+
+function shapeOf(
+  options: TargetOptions,
+  { sparsity = 0.4, units = ["ffn", "kv-groups"], ffnMultiple = 1 }: {
+    sparsity?: number;
+    units?: UnitType[];
+    ffnMultiple?: number;
+  } = {},
+) {
+  return targetConfig(GROUPED, resolveTarget(GROUPED, { sparsity, units, ffnMultiple }), options);
+}
+
+// Published: Sheared LLaMA (arXiv:2310.06694), section 3 and the shapes of its 1.3 B and 2.7 B models.
+Deno.test("targetConfig() gives Sheared LLaMA's own shapes, which just meet its sparsities", () => {
+  const layer = { kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 };
+  const llama2 = toyConfig({
+    vocabSize: 32000,
+    width: 4096,
+    headSize: 128,
+    layers: Array.from({ length: 32 }, () => layer),
+    tiedHead: false,
+  });
+  const cases: [TargetOptions, number, number][] = [
+    [{ targetHidden: 2560, targetLayers: 32, targetHeads: 20, targetFfn: 6912 }, 0.6081, 2_701_560_320],
+    [{ targetHidden: 2048, targetLayers: 24, targetHeads: 16, targetFfn: 5504 }, 0.8125, 1_345_423_360],
+  ];
+  for (const [options, sparsity, parameters] of cases) {
+    const target = resolveTarget(llama2, { sparsity, units: ["ffn", "kv-groups"] });
+    assertEquals(totalParameters(targetConfig(llama2, target, options)), parameters);
+    const higher = resolveTarget(llama2, { sparsity: sparsity + 0.01, units: ["ffn", "kv-groups"] });
+    assertThrows(() => targetConfig(llama2, higher, options), UsageError, "or --sparsity 0.");
+  }
+});
+
+Deno.test("targetConfig() leaves what is not named to the budget, and goes below it where the shape says so", () => {
+  assertEquals(shapeOf({}).layers, resolveTarget(GROUPED, { sparsity: 0.4, units: ["ffn", "kv-groups"] }).uniform);
+  const budget = 0.6 * keptParameters(GROUPED);
+  const freeFfn = shapeOf({ targetHidden: 24, targetHeads: 9 });
+  assertEquals([freeFfn.width, freeFfn.layers.length, freeFfn.layers[0].kvGroups], [24, 3, 3]);
+  const wider = freeFfn.layers.map((shape) => ({ ...shape, ffnChannels: shape.ffnChannels + 1 }));
+  assertEquals([keptParameters(freeFfn) <= budget, keptParameters(freeFfn, wider) <= budget], [true, false]);
+  const freeHeads = shapeOf({ targetFfn: 20 });
+  assertEquals(freeHeads.layers[0].ffnChannels, 20);
+  assertEquals(keptParameters(freeHeads) <= budget, true);
+  // Two layers of three are below the budget of 0.8 by themselves, half of the width as well.
+  assertEquals(shapeOf({ targetLayers: 2 }, { sparsity: 0.2 }), { ...GROUPED, layers: [SHAPE, SHAPE] });
+  assertEquals(shapeOf({ targetHidden: 16 }), { ...GROUPED, width: 16 });
+});
+
+Deno.test("targetConfig() removes groups before query heads, as units allow", () => {
+  const heads = (targetHeads: number, units: UnitType[]) => {
+    const { kvGroups, queryHeadsPerGroup } = shapeOf({ targetHeads, targetLayers: 1 }, { units }).layers[0];
+    return [kvGroups, queryHeadsPerGroup];
+  };
+  assertEquals(heads(6, ["kv-groups"]), [2, 3]);
+  assertEquals(heads(8, ["ffn", "query-heads"]), [4, 2]);
+  assertEquals(heads(6, ["query-heads", "kv-groups"]), [2, 3]);
+});
+
+Deno.test("targetConfig() refuses shapes with value, limit and a way out", () => {
+  const refuses = (words: string, ...given: Parameters<typeof shapeOf>) =>
+    assertThrows(() => shapeOf(...given), UsageError, words);
+  refuses("targetHidden must be at most the model's 32: current 33", { targetHidden: 33 });
+  refuses("targetLayers must be at most the model's 3: current 4", { targetLayers: 4 });
+  refuses("targetHeads must be at most the model's 12: current 13", { targetHeads: 13 });
+  refuses("targetFfn must be at most the model's 40: current 41", { targetFfn: 41 });
+  refuses("targetFfn=8 needs the unit type ffn: give --units with it", { targetFfn: 8 }, { units: ["kv-groups"] });
+  refuses("targetHeads=6 needs the unit type kv-groups or query-heads", { targetHeads: 6 }, {
+    sparsity: 0.2,
+    units: ["ffn"],
+  });
+  refuses("targetFfn must be a multiple of 8 (--ffn-multiple): current 12", { targetFfn: 12 }, { ffnMultiple: 8 });
+  refuses("in 4 groups of 3 query heads by removing kv-groups: give 9", { targetHeads: 7 });
+  const all = { targetHidden: 32, targetLayers: 3, targetHeads: 9, targetFfn: 30 };
+  const kept = 3 * (3 * (2 * 3 + 2) * 8 * 32 + 3 * 30 * 32);
+  const dense = 3 * (4 * (2 * 3 + 2) * 8 * 32 + 3 * 40 * 32);
+  const message = `targetHidden=32,targetLayers=3,targetHeads=9,targetFfn=30 keeps ${kept} of ${dense} prunable ` +
+    `parameters, sparsity 0.4 allows ${Math.floor(0.6 * dense)}: give a smaller shape, or --sparsity 0.25 or less`;
+  refuses(message, all);
+  assertEquals(keptParameters(shapeOf(all, { sparsity: 0.25 })), kept);
+  refuses("and kv-groups cannot make up for it", { targetFfn: 40 }, { sparsity: 0.7 });
+});
+
+Deno.test("maskAxes() have masks where units or targets are named, and go over to masks of the model and back", () => {
+  const types = (options: TargetOptions) => maskAxes(GROUPED, ["ffn", "kv-groups"], options).map(({ type }) => type);
+  assertEquals(types({ targetFfn: 8 }), ["kv-groups", "ffn"]);
+  const options = { targetLayers: 2, targetHidden: 16, targetHeads: 6, targetFfn: 10 };
+  assertEquals(types(options), ["kv-groups", "ffn", "layer", "hidden"]);
+  const axes = maskAxes(GROUPED, ["ffn", "kv-groups"], options);
+  assertEquals(removedOn(GROUPED, shapeOf(options), axes), [2, 30, 1, 16]);
+  assertEquals(axes.map((axis) => rowLengths(axis, GROUPED)), [[4, 4, 4], [40, 40, 40], [3], [32]]);
+  let next = 0;
+  const rows = axes.map((axis) =>
+    rowLengths(axis, GROUPED).map((length) => Float32Array.from({ length }, () => next++))
+  );
+  const masks = toModelMasks(axes, rows, 3);
+  assertEquals(masks.masks!.map(({ layer }) => layer), [...rows[2][0]].map((value) => Float32Array.of(value)));
+  assertEquals(masks.masks![1]["kv-groups"], rows[0][1]);
+  assertEquals(masks.hidden, rows[3][0]);
+  assertEquals(fromModelMasks(axes, masks), rows);
+});
+
+Deno.test("expectedParameters() multiplies probabilities of layer, unit and hidden dimension", () => {
+  const shape = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 3 };
+  const config = toyConfig({ width: 4, headSize: 2, layers: [shape, shape] });
+  const axes = maskAxes(config, ["ffn", "kv-groups", "query-heads"], { targetLayers: 1, targetHidden: 2 });
+  const open = {
+    "kv-groups": [[0.5, 1], [1, 1]],
+    "query-heads": [[1, 0.25, 1, 1], [1, 0, 0.5, 0.5]],
+    "ffn": [[1, 0.5, 0], [0.25, 0.25, 0.25]],
+    "layer": [[0.5, 1]],
+    "hidden": [[1, 0.5, 0.5, 0]],
+  };
+  const rows = axes.map(({ type }) => open[type].map((row) => Float32Array.from(row)));
+  // Heads 0.5, 0.125, 1, 1 and groups 0.5, 1; then heads 1, 0, 0.5, 0.5 and both groups. Two maps each, head size 2.
+  const first = 0.5 * (2 * 2 * (2.625 + 1.5) + 3 * 1.5);
+  const second = 1 * (2 * 2 * (2 + 2) + 3 * 0.75);
+  assertAlmostEquals(expectedParameters(config, axes, rows), (first + second) * 2, 1e-12);
+  const all = axes.map((axis) => rowLengths(axis, config).map((length) => new Float32Array(length).fill(1)));
+  assertEquals(expectedParameters(config, axes, all), keptParameters(config));
+  assertEquals(expectedParameters(config, [], []), keptParameters(config));
+});
