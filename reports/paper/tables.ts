@@ -57,8 +57,8 @@ export const PAPER_TABLE: Record<PaperTableId, PaperTable> = {
     model: "Llama-2-7B",
     title: "Sheared-LLaMA (Xia et al. 2024, arXiv:2310.06694)",
     differences: [
-      "heads and FFN channels are removed here, layers and the hidden size too there; equal are the parameters without " +
-      "embeddings",
+      "heads and FFN channels are removed here, layers and the hidden size too there, unless options of sheared name " +
+      "that shape; equal are the parameters without embeddings",
       "the 50 B tokens of training after pruning are left out here",
       "only tasks without examples in the prompt are compared",
     ],

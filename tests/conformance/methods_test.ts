@@ -10,9 +10,9 @@ import { listMethods, parseOptions } from "../../methods/mod.ts";
 import { isLayerwiseUniform, type LayerShape, type LlamaConfig } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { disposeModel, forward, type LlamaModel, logits } from "../../models/llama.ts";
-import type { LayerMasks } from "../../models/masks.ts";
-import { densePlan, type LayerPlan, plannedShapes, type PrunePlan, type UnitType } from "../../models/plan.ts";
-import { planToMasks, pruneModel } from "../../models/surgery.ts";
+import type { HiddenMask, LayerMasks } from "../../models/masks.ts";
+import { densePlan, type LayerPlan, plannedConfig, type PrunePlan, type UnitType } from "../../models/plan.ts";
+import { planToHidden, planToMasks, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget, unitCost } from "../../models/target.ts";
 import { type DeadUnits, toyTokens } from "../../models/toy.ts";
 import { assertClose, testOnEngines } from "../backend/engines.ts";
@@ -118,10 +118,10 @@ async function forEachCase(
   }
 }
 
-async function probeLogits(model: LlamaModel, masks?: LayerMasks[]): Promise<Float32Array> {
-  const hidden = forward(model, probe, { masks });
-  const scores = logits(model, hidden);
-  hidden.dispose();
+async function probeLogits(model: LlamaModel, masks?: LayerMasks[], hidden?: HiddenMask): Promise<Float32Array> {
+  const states = forward(model, probe, { masks, hidden });
+  const scores = logits(model, states);
+  states.dispose();
   const values = await scores.data<"float32">();
   scores.dispose();
   return values;
@@ -134,10 +134,10 @@ function assertSameLogits(actual: Float32Array, expected: Float32Array, what: st
 }
 
 /** One more unit of the cheapest kind in every layer would exceed the budget. */
-function assertMeetsBudget(config: LlamaConfig, shapes: LayerShape[], { units, sparsity }: Case, what: string): void {
+function assertMeetsBudget(config: LlamaConfig, left: LlamaConfig, { units, sparsity }: Case, what: string): void {
   const { budgetParameters } = resolveTarget(config, { sparsity, units });
-  const slack = budgetParameters - keptParameters(config, shapes);
-  const oneUnit = shapes.reduce(
+  const slack = budgetParameters - keptParameters(left);
+  const oneUnit = left.layers.reduce(
     (sum, _, l) => sum + Math.min(...units.map((u) => unitCost(config, l, u).parameters)),
     0,
   );
@@ -148,13 +148,15 @@ function assertMeetsBudget(config: LlamaConfig, shapes: LayerShape[], { units, s
 /** The masked dense model and the model that was cut must compute the same. */
 async function assertMaskedEqualsPruned(model: LlamaModel, { plan, replaced }: PruneResult, what: string) {
   const masks = planToMasks(model.config, plan);
+  const hidden = planToHidden(model.config, plan);
   const whole = pruneModel(model, densePlan(model.config), replaced);
   const small = pruneModel(model, plan, replaced);
   try {
-    assertSameLogits(await probeLogits(small), await probeLogits(whole, masks), what);
+    assertSameLogits(await probeLogits(small), await probeLogits(whole, masks, hidden), what);
   } finally {
     disposeModel(whole);
     disposeModel(small);
+    hidden?.mask.dispose();
     for (const layer of masks) tf.dispose(Object.values(layer));
   }
 }
@@ -216,10 +218,10 @@ for (const method of listMethods()) {
     await forEachCase(method, engine, LEVELS, async (model, given, title) => {
       const result = await prune(model, given);
       // Throws unless indices ascend, are unique and in range, and heads belong to kept groups.
-      const shapes = plannedShapes(model.config, result.plan);
-      assertMeetsBudget(model.config, shapes, given, title);
+      const left = plannedConfig(model.config, result.plan);
+      assertMeetsBudget(model.config, left, given, title);
       if (method.uniformLayers(given.options)) {
-        assert(isLayerwiseUniform({ ...model.config, layers: shapes }), `${title}: widths differ between layers`);
+        assert(isLayerwiseUniform(left), `${title}: widths differ between layers`);
       }
       await assertMaskedEqualsPruned(model, result, title);
     });

@@ -1,0 +1,67 @@
+/** Sheared LLaMA's own shape through the command line: pruned, measured, exported and read again. */
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
+import { openStoredWeights } from "../../benchmarks/records/stored_weights.ts";
+import { startEngine } from "../../core/engine.ts";
+import { disposeModel, forward, logits, uploadModel } from "../../models/llama.ts";
+import { openModel } from "../../models/load.ts";
+import type { WeightSource } from "../../models/config.ts";
+import { bench, finish, sweepTest } from "./bench_process.ts";
+
+const SHAPE = "sheared:targetHidden=96,targetLayers=3,targetHeads=6,targetFfn=256";
+const FLAGS = [
+  ..."--engine wasm --no-throughput --tasks tiny-facts --limit 5 --calibration tiny-world:4:32".split(" "),
+  ..."--training steps=20,batch=1,tokens=16 --compensate least-squares".split(" "),
+];
+
+/** Logits of a few tokens. */
+async function logitsOf(source: WeightSource): Promise<Float32Array> {
+  const model = await uploadModel(source);
+  const tokens = Int32Array.from({ length: 12 }, (_, i) => 37 * i % source.config.vocabSize);
+  const scores = tf.tidy(() => logits(model, forward(model, { tokens, batch: 1, length: 12 })));
+  const values = await scores.data<"float32">();
+  scores.dispose();
+  disposeModel(model);
+  return values;
+}
+
+sweepTest("bench run prunes the bundled model to a shape of Sheared LLaMA's kind, and exports it", async (out) => {
+  const run = await finish(bench("run", "--methods", SHAPE, "--sparsity", "0.6", ...FLAGS, "--out", out));
+  assertEquals(run.code, 0, run.stderr);
+  const { records } = readRecords(out);
+  const record = records.find(({ cell }) => cell.method !== null)!;
+  assert(record.state === "done" && record.storedWeights);
+  const { size, plan } = record;
+  assertEquals(size.layers, Array(3).fill({ kvGroups: 6, queryHeadsPerGroup: 1, ffnChannels: 256 }));
+  assertEquals([size.hidden, plan.hidden!.length, plan.layers.length], [{ kept: 96, of: 128 }, 96, 4]);
+  // 4 maps of 96 x 96 and 3 of 96 x 256; besides them the tied embedding and 7 norms.
+  assertEquals(size.prunableParameters, 3 * (4 * 96 * 96 + 3 * 96 * 256));
+  assertEquals(size.parameters, size.prunableParameters + 96 * (1792 + 7));
+  const report = Deno.readTextFileSync(join(runPaths(out).report, "comparison.md"));
+  assertStringIncludes(report, "sheared at 60 % asked has 3 of 4 layers and a hidden size of 96 (dense 128).");
+
+  const validated = await finish(bench("validate", out));
+  assertEquals(validated.code, 0, validated.stderr);
+  const to = join(out, "exported");
+  const exported = await finish(bench("export", "sheared", "--run", out, "--format", "hf", "--to", to));
+  assertEquals(exported.code, 0, exported.stderr);
+  await startEngine("wasm");
+  const { source: dense } = await openModel("tiny");
+  const stored = openStoredWeights(out, { ...record, storedWeights: record.storedWeights }, dense);
+  const { source } = await openModel(to);
+  assertEquals([source.config.width, source.config.headSize, source.config.layers], [96, 16, size.layers]);
+  assertEquals(await logitsOf(source), await logitsOf(stored));
+  for (const each of [source, stored, dense]) each.close();
+});
+
+sweepTest("bench run refuses a shape that is over the budget before the first cell", async (out) => {
+  const { code, stderr } = await finish(bench("run", "--methods", SHAPE, "--sparsity", "0.7", ...FLAGS, "--out", out));
+  assertEquals(code, 2);
+  assertStringIncludes(
+    stderr,
+    "keeps 331776 of 851968 prunable parameters, sparsity 0.7 allows 255590: give a smaller",
+  );
+  assertEquals([...Deno.readDirSync(out)], []);
+});
