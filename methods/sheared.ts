@@ -92,7 +92,7 @@ const RULE = { kind: "adamw", betas: [0.9, 0.95] as [number, number] } as const;
 /** Learns hard-concrete masks under Lagrange multipliers towards the budget's shape. */
 export const sheared: Method<typeof options> = defineMethod({
   id: "sheared",
-  summary: "Learns hard-concrete masks, pulled to the budget's shape by Lagrange multipliers",
+  summary: "Learns hard-concrete masks, pulled to the budget's shape or one of its own by Lagrange multipliers",
   source: "Xia et al. 2024, arXiv:2310.06694, section 3.1",
   kind: "learned",
   needs: { calibration: false, gradients: true },
