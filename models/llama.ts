@@ -92,7 +92,7 @@ export interface ForwardOptions {
 const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[name]);
 
 /** Bytes read after which host copies are collected. */
-const COLLECT_BYTES = 2 ** 26;
+const COLLECT_BYTES = 2 ** 24;
 
 /** Puts tensors of `source` on the device; at most one host copy of a tensor exists. Embedding and output projection are
  * split where they are over the engine's limit for a tensor.
