@@ -43,10 +43,11 @@ sweepTest("a killed cell is out of memory, a crashed one a crash, and --retry ta
 });
 
 sweepTest("--timeout ends a cell that takes longer", async (out) => {
-  const { code, stderr } = await finish(bench(...run(out, "--timeout", "0.5")));
+  // Less than any process takes to start.
+  const { code, stderr } = await finish(bench(...run(out, "--timeout", "0.05")));
   assertEquals(code, 1, stderr);
   assertEquals(kinds(out), ["timeout", "timeout"]);
-  assertStringIncludes(failures(out)[0].message, "ended after 0.5 s: give a longer --timeout");
+  assertStringIncludes(failures(out)[0].message, "ended after 0.05 s: give a longer --timeout");
   const { code: kept } = await finish(bench(...run(out, "--retry", "none")));
   assertEquals(kept, 1);
 });
