@@ -77,7 +77,7 @@ Deno.test({
       await t.step("a limit and a cancelled job are failures with a class, and run again when asked", async () => {
         const out = join(root, "failed");
         const one = ["--methods", "random", "--sparsity", "0"];
-        const limited = await finish(slurm(...run(out, ...one, "--timeout", "0.3")));
+        const limited = await finish(slurm(...run(out, ...one, "--timeout", "0.05")));
         assertEquals(limited.code, 1, limited.stderr);
         assertEquals(states(out), ["timeout"]);
         const follower = slurm(...run(out, ...one, "--retry", "timeout", "--sbatch", "begin=now+60"), "--json");
