@@ -10,6 +10,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { parseArgs } from "@std/cli/parse-args";
+import { type Peer, startPeer } from "../benchmarks/commands/peer_process.ts";
 import { startEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { createRng } from "../core/rng.ts";
@@ -85,32 +86,11 @@ export function exportFolder(source: WeightSource, folder: string): void {
   });
 }
 
-async function torchSide(folder: string, tokens: Int32Array, threads: number): Promise<Side & { close(): void }> {
+async function torchSide(folder: string, tokens: Int32Array, threads: number): Promise<Side & Pick<Peer, "close">> {
   const python = await privatePython("torch", TORCH_PACKAGES);
-  const script = new URL("./peers/torch_engine.py", import.meta.url).pathname;
-  const child = new Deno.Command(python, { args: [script], stdin: "piped", stdout: "piped", stderr: "inherit" })
-    .spawn();
-  const writer = child.stdin.getWriter();
-  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  let buffered = "";
-  const ask = async (line: string) => {
-    await writer.write(new TextEncoder().encode(`${line}\n`));
-    while (!buffered.includes("\n")) {
-      const { value, done } = await reader.read();
-      if (done) throw new UsageError("The PyTorch side ended early: its message is above");
-      buffered += value;
-    }
-    const end = buffered.indexOf("\n");
-    const answer = JSON.parse(buffered.slice(0, end));
-    buffered = buffered.slice(end + 1);
-    return answer;
-  };
-  const versions = await ask(JSON.stringify({ model: folder, tokens: [...tokens], threads }));
-  return {
-    name: `PyTorch ${versions.torch}, transformers ${versions.transformers}`,
-    run: (work) => ask(work),
-    close: () => child.kill(),
-  };
+  const peer = await startPeer("PyTorch", python, [new URL("./peers/torch_engine.py", import.meta.url).pathname]);
+  await peer.ask({ model: folder, tokens: [...tokens], threads });
+  return { name: peer.versions, run: (work) => peer.ask({ work }), close: peer.close };
 }
 
 /** The middle value; the upper one of the two for an even count. */
@@ -169,7 +149,7 @@ async function main(): Promise<void> {
     const model = await uploadModel(source);
     console.log(`${flags.model}, 1 x ${length} random tokens, ${threads} threads, f32, in turns`);
     await compare([ours(model, tokens, engine.library), ...peer ? [peer] : []], length, Number(flags.repeats));
-    peer?.close();
+    await peer?.close();
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -1,21 +1,19 @@
 """PyTorch's side of `deno task bench:engine --peer torch`.
 
-Reads one JSON line {"model": FOLDER, "tokens": [...], "threads": N}, answers {"torch": ..., "transformers": ...}; then one
-command a line, "forward" or "gradient", each answered with {"ms": ..., "value": ...}. The work is that of the other
-side: logits of all positions of one sequence, or the mean cross entropy and its gradient to a mask per query head and
-FFN channel, in float32 with scaled_dot_product_attention.
+Prints {"versions": ...}; then reads one JSON line after the other and answers each with one: {"model": FOLDER, "tokens":
+[...], "threads": N} loads the model and gives {}; {"work": "forward"} and {"work": "gradient"} give {"ms": ..., "value":
+..., "maskGradient": ...}. The work is that of the other side: logits of all positions of one sequence, or the mean cross
+entropy and its gradient to a mask per query head and FFN channel, in float32 with scaled_dot_product_attention.
 """
 import json
-import os
 import sys
 import time
 
+import torch
+import transformers
+
+print(json.dumps({"versions": f"PyTorch {torch.__version__}, transformers {transformers.__version__}"}), flush=True)
 setup = json.loads(sys.stdin.readline())
-os.environ["OMP_NUM_THREADS"] = str(setup["threads"])
-
-import torch  # noqa: E402
-import transformers  # noqa: E402
-
 torch.set_num_threads(setup["threads"])
 model = transformers.AutoModelForCausalLM.from_pretrained(
     setup["model"], dtype=torch.float32, attn_implementation="sdpa"
@@ -47,9 +45,9 @@ def forward():
         return logits[0, -1].sum().item(), 0.0
 
 
-print(json.dumps({"torch": torch.__version__, "transformers": transformers.__version__}), flush=True)
+print("{}", flush=True)
 for line in sys.stdin:
-    command = line.strip()
+    command = json.loads(line)["work"]
     if command == "gradient" and not masks:
         for layer in model.model.layers:
             heads = torch.ones(config.num_attention_heads, requires_grad=True)
