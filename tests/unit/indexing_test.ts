@@ -1,0 +1,16 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { at } from "../../core/indexing.ts";
+
+Deno.test("at reads arrays and typed arrays", () => {
+  assertEquals(at(["a", "b"], 1), "b");
+  assertEquals(at(Float32Array.of(1, 2, 3), 2), 3);
+  assertEquals(at([undefined], 0), undefined);
+});
+
+Deno.test("at names the index that is not there", () => {
+  assertThrows(() => at([1, 2], 2), RangeError, "index 2 is outside of 0 to 1");
+  assertThrows(() => at([1, 2], -1), RangeError, "index -1");
+  assertThrows(() => at([1, 2], 0.5), RangeError, "index 0.5");
+  assertThrows(() => at([1, 2], NaN), RangeError, "index NaN");
+  assertThrows(() => at([], 0), RangeError, "0 entries");
+});
