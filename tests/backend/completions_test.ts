@@ -3,9 +3,9 @@ import { complete } from "../../benchmarks/server/completions.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { disposeModel, uploadModel } from "../../models/llama.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { toySource } from "../../models/toy.ts";
-import { fakeTokenizer } from "../unit/scoring_fakes.ts";
-import { assertClose, testOnEngines } from "./engines.ts";
+import { toySource } from "../support/toy.ts";
+import { fakeTokenizer } from "../support/scoring_fakes.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
 
 const source = toySource({ seed: 6, maxPositions: 16 });
 

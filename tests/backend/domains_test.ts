@@ -9,8 +9,8 @@ import type { LlamaModel } from "../../models/llama.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { type Domain, heldOutLosses } from "../../models/training/domains.ts";
 import { windowBatch } from "../../models/training/loss.ts";
-import { testOnEngines } from "./engines.ts";
-import { methodContext, toyWindows, withToy } from "./method_context.ts";
+import { testOnEngines } from "../support/engines.ts";
+import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
 
 const SHAPE: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
 const LAYERS = [SHAPE, SHAPE];

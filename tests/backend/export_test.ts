@@ -9,10 +9,10 @@ import { paddedSource, prunedSource } from "../../models/export_source.ts";
 import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
 import { openModel } from "../../models/load.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
-import { toyTokens } from "../../models/toy.ts";
-import { byteLevelDefinition, exportToy, PLANS } from "../unit/export_fixture.ts";
-import { withFolder } from "../unit/weights_fixture.ts";
-import { assertClose, testOnEngines } from "./engines.ts";
+import { toyTokens } from "../support/toy.ts";
+import { byteLevelDefinition, exportToy, PLANS } from "../support/export_fixture.ts";
+import { withFolder } from "../support/weights_fixture.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
 
 const TOKENS = toyTokens({ count: 17 });
 

@@ -3,10 +3,10 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { NumericError } from "../../core/errors.ts";
 import { generateTokens } from "../../models/generate.ts";
 import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
-import { referenceForward, referenceLogProbs } from "../../models/reference.ts";
+import { referenceForward, referenceLogProbs } from "../support/reference.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { toySource, toyTokens } from "../../models/toy.ts";
-import { assertClose, testOnEngines } from "./engines.ts";
+import { toySource, toyTokens } from "../support/toy.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
 
 const source = toySource({
   seed: 8,

@@ -8,9 +8,9 @@ import { plannedShapes } from "../../models/plan.ts";
 import { hostTensor } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { expectedTensors, isLayerwiseUniform } from "../../models/config.ts";
-import { toySource } from "../../models/toy.ts";
-import { testOnEngines } from "./engines.ts";
-import { methodContext, toyWindows } from "./method_context.ts";
+import { toySource } from "../support/toy.ts";
+import { testOnEngines } from "../support/engines.ts";
+import { methodContext, toyWindows } from "../support/method_context.ts";
 
 const LEVELS = [0.2, 0.4, 0.55];
 const STEPS = 32;

@@ -4,7 +4,7 @@ import { measureCell } from "../../benchmarks/cells/cell.ts";
 import { planSweep } from "../../benchmarks/cells/plan.ts";
 import { UsageError } from "../../core/errors.ts";
 import { runConfigSchema } from "../../core/schema.ts";
-import { withFolder } from "../unit/weights_fixture.ts";
+import { withFolder } from "../support/weights_fixture.ts";
 
 const plan = (values: Record<string, unknown>) =>
   planSweep(

@@ -15,9 +15,9 @@ import {
   uploadModel,
 } from "../../models/llama.ts";
 import type { LayerMasks } from "../../models/masks.ts";
-import { referenceForward, referenceLogProbs, type ReferenceMasks } from "../../models/reference.ts";
-import { toySource, toyTokens } from "../../models/toy.ts";
-import { assertClose, flat, testOnEngines } from "./engines.ts";
+import { referenceForward, referenceLogProbs, type ReferenceMasks } from "../support/reference.ts";
+import { toySource, toyTokens } from "../support/toy.ts";
+import { assertClose, flat, testOnEngines } from "../support/engines.ts";
 
 const GROUPED = [
   { kvGroups: 2, queryHeadsPerGroup: 3, ffnChannels: 20 },

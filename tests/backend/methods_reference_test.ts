@@ -5,9 +5,9 @@ import { COLUMN_METRICS, columnScores } from "../../methods/_shared/column_metri
 import { tensorNames, type WeightSource } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { plannedShapes } from "../../models/plan.ts";
-import { referenceForward } from "../../models/reference.ts";
-import { assertClose, testOnEngines } from "./engines.ts";
-import { methodContext } from "./method_context.ts";
+import { referenceForward } from "../support/reference.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { methodContext } from "../support/method_context.ts";
 import {
   checkUniform,
   columnReference,
@@ -23,7 +23,7 @@ import {
   weightOf,
   windows,
   withModel,
-} from "./methods_reference.ts";
+} from "../support/methods_reference.ts";
 
 /** Every row of the output and down projections' inputs: `${layer}.${site}` -> columns of N values. */
 function referenceInputs(source: WeightSource): Map<string, Float64Array[]> {

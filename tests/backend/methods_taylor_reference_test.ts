@@ -8,9 +8,9 @@ import {
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
-import { referenceForward, referenceLogProbs } from "../../models/reference.ts";
-import { assertClose, testOnEngines } from "./engines.ts";
-import { methodContext } from "./method_context.ts";
+import { referenceForward, referenceLogProbs } from "../support/reference.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { methodContext } from "../support/method_context.ts";
 import {
   checkUniform,
   groupReference,
@@ -22,7 +22,7 @@ import {
   WINDOW_LENGTHS,
   windows,
   withModel,
-} from "./methods_reference.ts";
+} from "../support/methods_reference.ts";
 
 /** The same weights in double precision, so that differences of 1e-6 mean something. */
 function inDoublePrecision({ config, read }: WeightSource): { source: WeightSource; tensors: Map<string, HostTensor> } {

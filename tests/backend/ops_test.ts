@@ -19,10 +19,10 @@ import {
   referenceLogProbs,
   referenceRmsNorm,
   referenceRotate,
-} from "../../models/reference.ts";
+} from "../support/reference.ts";
 import { rotaryFrequencies, rotaryTables } from "../../models/rope.ts";
-import { toyConfig } from "../../models/toy.ts";
-import { assertClose, flat, testOnEngines } from "./engines.ts";
+import { toyConfig } from "../support/toy.ts";
+import { assertClose, flat, testOnEngines } from "../support/engines.ts";
 
 /** A tensor of a test: values that f32 holds exactly, in double precision. */
 interface Values {

@@ -10,12 +10,12 @@ import { UsageError } from "../../core/errors.ts";
 import { PAPER_TABLES, type RunConfig } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { disposeModel, uploadModel } from "../../models/llama.ts";
-import { toySource } from "../../models/toy.ts";
+import { toySource } from "../support/toy.ts";
 import { PAPER_TABLE } from "../../reports/paper/tables.ts";
 import { isSameExperiment, publishedRows, reproduction } from "../../reports/reproduction.ts";
 import { buildSections } from "../../reports/rows.ts";
 import { writeReport } from "../../reports/write_report.ts";
-import { methodContext, toyWindows } from "./method_context.ts";
+import { methodContext, toyWindows } from "../support/method_context.ts";
 
 const DATASETS = join(import.meta.dirname!, "../../datasets");
 

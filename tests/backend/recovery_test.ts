@@ -5,7 +5,7 @@ import { createRng } from "../../core/rng.ts";
 import { trainingSchema } from "../../core/schema.ts";
 import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
 import { pruneModel } from "../../models/surgery.ts";
-import { toySource } from "../../models/toy.ts";
+import { toySource } from "../support/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { compensate, gramMatrices, leastSquaresGain } from "../../models/training/least_squares.ts";
 import { windowBatch } from "../../models/training/loss.ts";
@@ -17,8 +17,8 @@ import {
   type Optimizer,
 } from "../../models/training/optimizer.ts";
 import { recoverModel } from "../../models/training/recover.ts";
-import { assertClose, testOnEngines } from "./engines.ts";
-import { toyWindows } from "./method_context.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { toyWindows } from "../support/method_context.ts";
 
 async function logitsOf(model: LlamaModel): Promise<Float32Array> {
   const batch = windowBatch(toyWindows(2, 9));

@@ -9,11 +9,11 @@ import { createRng } from "../../core/rng.ts";
 import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
 import { greedyStep } from "../../models/generate.ts";
 import { disposeCache } from "../../models/decode.ts";
-import { referenceForward, referenceLogProbs } from "../../models/reference.ts";
+import { referenceForward, referenceLogProbs } from "../support/reference.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { toySource, toyTokens } from "../../models/toy.ts";
-import { fakeTokenizer } from "../unit/scoring_fakes.ts";
-import { assertClose, testOnEngines } from "./engines.ts";
+import { toySource, toyTokens } from "../support/toy.ts";
+import { fakeTokenizer } from "../support/scoring_fakes.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
 
 const source = toySource({
   seed: 5,

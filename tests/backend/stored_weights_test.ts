@@ -13,10 +13,10 @@ import { openFolderModel, openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
-import { toyConfig, toyTokens } from "../../models/toy.ts";
-import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "../unit/export_fixture.ts";
-import { withFolder } from "../unit/weights_fixture.ts";
-import { assertClose, testOnEngines } from "./engines.ts";
+import { toyConfig, toyTokens } from "../support/toy.ts";
+import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "../support/export_fixture.ts";
+import { withFolder } from "../support/weights_fixture.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
 
 const TOKENS = toyTokens({ count: 11 });
 

@@ -13,10 +13,10 @@ import {
 } from "../../models/config.ts";
 import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
 import { densePlan, isRemoved, plannedConfig, plannedShapes, type PrunePlan } from "../../models/plan.ts";
-import { referenceForward } from "../../models/reference.ts";
+import { referenceForward } from "../support/reference.ts";
 import { hostTensor, planToHidden, planToMasks, pruneByLayers, pruneModel } from "../../models/surgery.ts";
-import { toySource, toyTokens } from "../../models/toy.ts";
-import { assertClose, flat, testOnEngines } from "./engines.ts";
+import { toySource, toyTokens } from "../support/toy.ts";
+import { assertClose, flat, testOnEngines } from "../support/engines.ts";
 
 const GROUPED = [
   { kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: 20 },

@@ -8,7 +8,7 @@ import { disposeModel, uploadModel } from "../../models/llama.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { randomMasks } from "../../tools/tiny/score.ts";
-import { testOnEngines } from "./engines.ts";
+import { testOnEngines } from "../support/engines.ts";
 
 const LIMIT = 80;
 const TEXT = { corpus: "tiny-world", split: "test", protocol: "a", windowTokens: 128, maxWindows: 16 } as const;

@@ -14,7 +14,7 @@ import {
 import type { LayerMasks } from "../../models/masks.ts";
 import { keptLayers, type PrunePlan } from "../../models/plan.ts";
 import { planToMasks, pruneModel } from "../../models/surgery.ts";
-import { toySource } from "../../models/toy.ts";
+import { toySource } from "../support/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { adapterName, createAdapters, disposeAdapters, withAdapters } from "../../models/training/lora.ts";
 import { type LossWeights, nextTokens, windowBatch } from "../../models/training/loss.ts";
@@ -30,8 +30,8 @@ import {
   uploadMasks,
 } from "../../models/training/student.ts";
 import { teacherTargets } from "../../models/training/teacher.ts";
-import { assertClose, testOnEngines } from "./engines.ts";
-import { toyWindows } from "./method_context.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { toyWindows } from "../support/method_context.ts";
 
 const WEIGHTS: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1, hidden: 0 };
 

@@ -7,12 +7,12 @@ import { generateTokens } from "../../models/generate.ts";
 import { disposeModel, forward, type LlamaModel, logits, targetLogProbs, uploadModel } from "../../models/llama.ts";
 import { densePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
-import { toySource, toyTokens } from "../../models/toy.ts";
+import { toySource, toyTokens } from "../support/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { nextTokens, windowBatch } from "../../models/training/loss.ts";
 import { teacherTargets } from "../../models/training/teacher.ts";
-import { assertClose, testOnEngines } from "./engines.ts";
-import { toyWindows } from "./method_context.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { toyWindows } from "../support/method_context.ts";
 
 /** The largest linear map of the toy model, 32 x 32; the vocabulary of 61 x 32 takes 7808 bytes. */
 const LIMIT_BYTES = 4096;

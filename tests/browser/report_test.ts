@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { writeReport } from "../../reports/write_report.ts";
-import { sweepRecords } from "../unit/reports_fixture.ts";
-import { type Page, withPage } from "./chromium.ts";
+import { sweepRecords } from "../support/reports_fixture.ts";
+import { type Page, withPage } from "../support/chromium.ts";
 
 const WIDTHS = [360, 1400];
 const ROOT = join(import.meta.dirname!, "../..");

@@ -8,10 +8,10 @@ import { listMethods, parseOptions } from "../../methods/mod.ts";
 import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
-import { toySource, toyTokens } from "../../models/toy.ts";
-import { testOnEngines } from "../backend/engines.ts";
-import { methodContext, toyWindows } from "../backend/method_context.ts";
-import { registerOwnMethods } from "./own_methods.ts";
+import { toySource, toyTokens } from "../support/toy.ts";
+import { testOnEngines } from "../support/engines.ts";
+import { methodContext, toyWindows } from "../support/method_context.ts";
+import { registerOwnMethods } from "../support/own_methods.ts";
 
 await registerOwnMethods();
 

@@ -12,9 +12,9 @@ import { disposeModel, type LlamaModel } from "../../models/llama.ts";
 import { plannedShapes, type PrunePlan, type UnitType } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget, unitCost } from "../../models/target.ts";
-import { type DeadUnits } from "../../models/toy.ts";
-import { testOnEngines } from "../backend/engines.ts";
-import { methodContext, toyWindows, withToy } from "../backend/method_context.ts";
+import { type DeadUnits } from "../support/toy.ts";
+import { testOnEngines } from "../support/engines.ts";
+import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
 
 const SHAPE: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
 const LAYERS = [SHAPE, SHAPE];

@@ -10,9 +10,9 @@ import { disposeModel, forward, type LlamaModel, targetLogProbs, uploadModel } f
 import { openModel } from "../../models/load.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { nextTokens, scoredRows, windowBatch } from "../../models/training/loss.ts";
-import { startable } from "../backend/engines.ts";
-import { methodContext } from "../backend/method_context.ts";
-import { registerOwnMethods } from "./own_methods.ts";
+import { startable } from "../support/engines.ts";
+import { methodContext } from "../support/method_context.ts";
+import { registerOwnMethods } from "../support/own_methods.ts";
 
 const SPARSITY = 0.3;
 const RANDOM_SEEDS = [0, 1, 2];

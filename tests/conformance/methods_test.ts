@@ -14,10 +14,10 @@ import type { HiddenMask, LayerMasks } from "../../models/masks.ts";
 import { densePlan, type LayerPlan, plannedConfig, type PrunePlan, type UnitType } from "../../models/plan.ts";
 import { planToHidden, planToMasks, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget, unitCost } from "../../models/target.ts";
-import { type DeadUnits, toyTokens } from "../../models/toy.ts";
-import { assertClose, testOnEngines } from "../backend/engines.ts";
-import { type ContextOptions, methodContext, toyWindows, withToy } from "../backend/method_context.ts";
-import { registerOwnMethods } from "./own_methods.ts";
+import { type DeadUnits, toyTokens } from "../support/toy.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { type ContextOptions, methodContext, toyWindows, withToy } from "../support/method_context.ts";
+import { registerOwnMethods } from "../support/own_methods.ts";
 
 const ownFiles = await registerOwnMethods();
 

@@ -10,8 +10,8 @@ import { disposeModel, type LlamaModel } from "../../models/llama.ts";
 import { isRemoved, keptLayers } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
-import { testOnEngines } from "../backend/engines.ts";
-import { type ContextOptions, methodContext, toyWindows, withToy } from "../backend/method_context.ts";
+import { testOnEngines } from "../support/engines.ts";
+import { type ContextOptions, methodContext, toyWindows, withToy } from "../support/method_context.ts";
 
 /** Software WebGPU and plain JavaScript take many times as long. */
 const SLOW: readonly EngineName[] = ["webgpu", "cpu"];

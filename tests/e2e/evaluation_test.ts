@@ -2,7 +2,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
-import { bench, finish } from "./bench_process.ts";
+import { bench, finish } from "../support/bench_process.ts";
 
 const FIXTURES = join(import.meta.dirname!, "../../datasets/fixtures");
 const DENSE = "run --model tiny --engine wasm --methods random --sparsity 0 --no-throughput".split(" ");

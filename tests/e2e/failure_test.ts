@@ -5,7 +5,7 @@ import { denoRun } from "../../benchmarks/deno_run.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { openSafetensorsFolder, writeSafetensors } from "../../core/safetensors.ts";
 import type { FailedRecord } from "../../core/schema.ts";
-import { bench, finish, killCell, ROOT, sweepTest, watch } from "./bench_process.ts";
+import { bench, finish, killCell, ROOT, sweepTest, watch } from "../support/bench_process.ts";
 
 /** Two cells, one after the other: the dense model and `random`. */
 const run = (out: string, ...flags: string[]) => [

@@ -9,7 +9,7 @@ import { cachedSplit } from "../../datasets/hub_cache.ts";
 import { fetchSplit } from "../../datasets/hub_fetch.ts";
 import { loadTask } from "../../datasets/load.ts";
 import { getTask } from "../../datasets/mod.ts";
-import { commitOf, type FakeHub, startHub, TOKEN } from "./hub_server.ts";
+import { commitOf, type FakeHub, startHub, TOKEN } from "../support/hub_server.ts";
 
 const parquet = await Deno.readFile(new URL("../golden/parquet/openbookqa.parquet", import.meta.url));
 const lines = await Deno.readFile(new URL("../../datasets/fixtures/piqa.jsonl", import.meta.url));

@@ -1,7 +1,7 @@
 /** The README's example of using the project as a library, run as it stands there. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { finish, ROOT, sweepTest } from "./bench_process.ts";
+import { finish, ROOT, sweepTest } from "../support/bench_process.ts";
 
 sweepTest("the library example of the README runs and writes a report", async (out) => {
   const section = Deno.readTextFileSync(join(ROOT, "README.md")).split("## As a library")[1];

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { parse } from "yaml";
 import { readRecords } from "../../benchmarks/records/store.ts";
-import { benchWith, finish, ROOT, sweepTest } from "./bench_process.ts";
+import { benchWith, finish, ROOT, sweepTest } from "../support/bench_process.ts";
 
 /** Commands of `deno.json`, by task. */
 function taskCommands(): Map<string, string> {

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { compareRecords } from "../../benchmarks/commands/reproduce.ts";
 import { readRecords, recordPath } from "../../benchmarks/records/store.ts";
-import { bench, finish, sweepTest } from "./bench_process.ts";
+import { bench, finish, sweepTest } from "../support/bench_process.ts";
 
 sweepTest("bench reproduce gives the same plan and the same numbers on wasm", async (out) => {
   const flags = ["--preset", "smoke", "--engine", "wasm", "--no-throughput", "--methods", "wanda-sp", "--out", out];

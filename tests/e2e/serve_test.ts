@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { denoRun } from "../../benchmarks/deno_run.ts";
 import { exportHfFolder } from "../../models/export.ts";
-import { toySource } from "../../models/toy.ts";
-import { byteLevelDefinition } from "../unit/export_fixture.ts";
+import { toySource } from "../support/toy.ts";
+import { byteLevelDefinition } from "../support/export_fixture.ts";
 
 interface Server extends AsyncDisposable {
   url: string;

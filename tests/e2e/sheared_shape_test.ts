@@ -8,7 +8,7 @@ import { startEngine } from "../../core/engine.ts";
 import { disposeModel, forward, logits, uploadModel } from "../../models/llama.ts";
 import { openModel } from "../../models/load.ts";
 import type { WeightSource } from "../../models/config.ts";
-import { bench, finish, sweepTest } from "./bench_process.ts";
+import { bench, finish, sweepTest } from "../support/bench_process.ts";
 
 const SHAPE = "sheared:targetHidden=96,targetLayers=3,targetHeads=6,targetFfn=256";
 const FLAGS = [

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/a
 import { join } from "node:path";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import type { CellRecord } from "../../core/schema.ts";
-import { bench, finish, sweepTest, watch } from "./bench_process.ts";
+import { bench, finish, sweepTest, watch } from "../support/bench_process.ts";
 
 /** Cells of the preset `smoke`: dense and two methods. */
 const CELLS = 3;

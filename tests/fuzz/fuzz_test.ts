@@ -1,6 +1,6 @@
 /** Damaged files in number, with a new seed each time. */
 import { assert } from "@std/assert";
-import { describeOutcomes, fuzz } from "../unit/hostile_files.ts";
+import { describeOutcomes, fuzz } from "../support/hostile_files.ts";
 
 const INPUTS = 20_000;
 

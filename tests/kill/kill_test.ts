@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { lockFolder, readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { createRng, type Rng } from "../../core/rng.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
-import { bench, benchWith, finish, killCell } from "../e2e/bench_process.ts";
+import { bench, benchWith, finish, killCell } from "../support/bench_process.ts";
 
 const KILLS = 50;
 /** A kill comes after a random number of events, at most this part of what an undisturbed run tells; most hit the learning

@@ -2,8 +2,8 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
-import { benchWith, finish } from "../e2e/bench_process.ts";
-import { missing, startCluster } from "./cluster.ts";
+import { benchWith, finish } from "../support/bench_process.ts";
+import { missing, startCluster } from "../support/slurm_cluster.ts";
 
 const RIGHTS = [
   ...["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-ffi"],

@@ -3,7 +3,7 @@ import { batchBudget, scoreInBatches } from "../../benchmarks/evaluation/batches
 import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
-import { fakeLogProb, fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
+import { fakeLogProb, fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const OUT_OF_MEMORY = "OOM when allocating tensor with shape[512,49152]";
 

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { UsageError } from "../../core/errors.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
-import { fakeTokenizer } from "./scoring_fakes.ts";
+import { fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const words = (prefix: string, count: number) => Array.from({ length: count }, (_, i) => `${prefix}${i}`).join(" ");
 

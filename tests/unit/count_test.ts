@@ -3,7 +3,7 @@ import type { LayerShape, LinearName, LlamaConfig } from "../../models/config.ts
 import { expectedTensors } from "../../models/config.ts";
 import { decodeMacs, keptParameters, layerMacs, layerParameters, modelMacs, modelSize } from "../../models/count.ts";
 import { plannedConfig } from "../../models/plan.ts";
-import { toyConfig } from "../../models/toy.ts";
+import { toyConfig } from "../support/toy.ts";
 
 /** LLaMA-7B, its FFN and heads pruned in the layers where `pruned` says so. */
 function llama7b(pruned: (layer: number) => boolean = () => false, kept = { heads: 32, channels: 11008 }): LlamaConfig {

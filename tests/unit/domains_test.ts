@@ -7,7 +7,7 @@ import { UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { cellSchema, trainingSchema } from "../../core/schema.ts";
 import { createMix, type Domain, drawWindows, updateWeights } from "../../models/training/domains.ts";
-import { fakeTokenizer } from "./scoring_fakes.ts";
+import { fakeTokenizer } from "../support/scoring_fakes.ts";
 
 Deno.test("updateWeights() has the values of the formula", () => {
   // By hand: exp(ln 3) = 3, so 0.5 : 0.5 becomes 1 : 3, and 0.9999 of that plus 0.0001 / 2.

@@ -8,8 +8,8 @@ import type { WeightSource } from "../../models/config.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import { prunedSource } from "../../models/export_source.ts";
 import { openFolderModel, openModel } from "../../models/load.ts";
-import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "./export_fixture.ts";
-import { withFolder } from "./weights_fixture.ts";
+import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "../support/export_fixture.ts";
+import { withFolder } from "../support/weights_fixture.ts";
 
 /** Runs the command and returns what it printed. */
 async function run(...args: string[]): Promise<{ code: number; out: string; err: string }> {

@@ -18,10 +18,10 @@ import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
 import { completedBiases, paddedSource, prunedSource } from "../../models/export_source.ts";
 import { openModel } from "../../models/load.ts";
 import { isRemoved, type PrunePlan } from "../../models/plan.ts";
-import { referenceForward } from "../../models/reference.ts";
-import { toyTokens } from "../../models/toy.ts";
-import { byteLevelDefinition, exportToy, PLANS, sentencePieceDefinition } from "./export_fixture.ts";
-import { withFolder } from "./weights_fixture.ts";
+import { referenceForward } from "../support/reference.ts";
+import { toyTokens } from "../support/toy.ts";
+import { byteLevelDefinition, exportToy, PLANS, sentencePieceDefinition } from "../support/export_fixture.ts";
+import { withFolder } from "../support/weights_fixture.ts";
 
 const TOKENS = toyTokens({ count: 9 });
 const TEXTS = ["the cat sat", " and 12 hats", "<s>Grüße\n\n"];

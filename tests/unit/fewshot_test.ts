@@ -8,7 +8,7 @@ import { choicesAfter } from "../../datasets/define.ts";
 import { withFewshot } from "../../datasets/fewshot.ts";
 import { loadTask } from "../../datasets/load.ts";
 import { getTask } from "../../datasets/mod.ts";
-import { fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
+import { fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const fixtures = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
 

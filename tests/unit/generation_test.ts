@@ -7,7 +7,7 @@ import { createRng } from "../../core/rng.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { sampleToken } from "../../models/generate.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
-import { fakeModel, fakeNext, fakeTokenizer } from "./scoring_fakes.ts";
+import { fakeModel, fakeNext, fakeTokenizer } from "../support/scoring_fakes.ts";
 
 /** A model that generates these ids, whatever the prompt. */
 function scripted(ids: number[], maxPositions = 64): ScoringModel & { prompts: number[][] } {

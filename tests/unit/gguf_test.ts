@@ -2,7 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { GGUF_LIMITS, openGguf } from "../../core/gguf.ts";
-import { f32Tensor, ggufBytes, type GgufContent, withFolder } from "./weights_fixture.ts";
+import { f32Tensor, ggufBytes, type GgufContent, withFolder } from "../support/weights_fixture.ts";
 
 const CONTENT: GgufContent = {
   metadata: {

@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { openGguf } from "../../core/gguf.ts";
 import { type GgufContent, writeGguf } from "../../core/gguf_write.ts";
-import { f32Tensor, ggufBytes, withFolder } from "./weights_fixture.ts";
+import { f32Tensor, ggufBytes, withFolder } from "../support/weights_fixture.ts";
 
 const METADATA: [string, { u32: number } | { f32: number } | { bool: boolean } | { text: string }][] = [
   ["general.architecture", { text: "llama" }],

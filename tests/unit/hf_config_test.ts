@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { LINEAR_NAMES } from "../../models/config.ts";
 import { CONFIG_LIMITS, fromHfConfig, toHfConfig } from "../../models/hf_config.ts";
-import { smallConfig } from "./weights_fixture.ts";
+import { smallConfig } from "../support/weights_fixture.ts";
 
 /** `config.json` of Llama-3.2-1B as transformers 4 writes it, without what does not describe the model. */
 const LLAMA_32_1B = {

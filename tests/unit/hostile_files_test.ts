@@ -1,5 +1,5 @@
 import { assert } from "@std/assert";
-import { describeOutcomes, fuzz } from "./hostile_files.ts";
+import { describeOutcomes, fuzz } from "../support/hostile_files.ts";
 
 Deno.test("every reader reads or refuses damaged files, quickly and in little memory", async () => {
   const outcomes = await fuzz(2000);

@@ -1,7 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { interpolate, latencyOf, monotone } from "../../methods/_shared/maskprune_latency.ts";
-import { toyConfig } from "../../models/toy.ts";
+import { toyConfig } from "../support/toy.ts";
 
 /** The same by the minimax formula: max over starts of the min over ends of the mean between them. */
 function monotoneByMeans(values: number[]): number[] {

@@ -3,7 +3,7 @@ import { checkLevels } from "../../benchmarks/cells/plan.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import { smallConfig } from "./weights_fixture.ts";
+import { smallConfig } from "../support/weights_fixture.ts";
 
 /** Checks levels of one method on a model of 4 layers. */
 function check(id: string, options: Record<string, unknown>, changes: Partial<RunConfig> = {}): void {

@@ -11,8 +11,8 @@ import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { getTask } from "../../datasets/mod.ts";
-import { doneRecord } from "./reports_fixture.ts";
-import { fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
+import { doneRecord } from "../support/reports_fixture.ts";
+import { fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const data = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
 

@@ -7,7 +7,7 @@ import { expectedTensors, LINEAR_NAMES, type LlamaConfig, tensorNames } from "..
 import { toHfConfig } from "../../models/hf_config.ts";
 import { openModel } from "../../models/load.ts";
 import { ggufTensorNames, huggingFaceRow } from "../../models/load_gguf.ts";
-import { ggufMetadata, ggufTensors } from "./gguf_fixture.ts";
+import { ggufMetadata, ggufTensors } from "../support/gguf_fixture.ts";
 import {
   f32Tensor,
   ggufBytes,
@@ -18,7 +18,7 @@ import {
   type Typed,
   withFolder,
   writeFolder,
-} from "./weights_fixture.ts";
+} from "../support/weights_fixture.ts";
 
 /** Checks that every tensor of the opened model has the values of `tensors`. */
 async function assertReads(path: string, config: LlamaConfig, tensors: Map<string, Float32Array>): Promise<void> {

@@ -10,7 +10,7 @@ import {
 } from "../../methods/_shared/maskprune_state.ts";
 import { keptParameters } from "../../models/count.ts";
 import { composePlans, densePlan, plannedShapes, relativePlan } from "../../models/plan.ts";
-import { toyConfig } from "../../models/toy.ts";
+import { toyConfig } from "../support/toy.ts";
 
 const config = toyConfig();
 const axes = unitAxes(config, ["ffn", "kv-groups"]);

@@ -8,7 +8,7 @@ import type { LayerShape, LlamaConfig } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { densePlan, plannedShapes, type UnitType } from "../../models/plan.ts";
 import { resolveTarget, unitCost } from "../../models/target.ts";
-import { toyConfig } from "../../models/toy.ts";
+import { toyConfig } from "../support/toy.ts";
 
 /** Scores in [0, 1) for every unit. */
 function randomScores(config: LlamaConfig, seed: number): LayerScores[] {

@@ -5,7 +5,7 @@ import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts
 import { NumericError } from "../../core/errors.ts";
 import { taskResultSchema } from "../../core/schema.ts";
 import { choicesAfter } from "../../datasets/define.ts";
-import { fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
+import { fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const data = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
 

@@ -4,7 +4,7 @@ import { cutWindows, measurePerplexity } from "../../benchmarks/evaluation/perpl
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { UsageError } from "../../core/errors.ts";
 import { perplexityResultSchema } from "../../core/schema.ts";
-import { fakeLogProb, fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
+import { fakeLogProb, fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const data = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
 const ptb = "the mill <unk> said profit rose N N to $ N million mr. tarn is chairman of oss n.v. the ferry group " +

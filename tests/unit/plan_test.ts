@@ -9,7 +9,7 @@ import {
   type PrunePlan,
   relativePlan,
 } from "../../models/plan.ts";
-import { toyConfig } from "../../models/toy.ts";
+import { toyConfig } from "../support/toy.ts";
 
 const config = toyConfig({
   layers: [

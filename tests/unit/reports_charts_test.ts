@@ -8,7 +8,7 @@ import { toPng, toSvg } from "../../reports/draw.ts";
 import { colours } from "../../reports/palette.ts";
 import { buildSections } from "../../reports/rows.ts";
 import type { DoneRecord } from "../../core/schema.ts";
-import { doneRecord, sweepRecords } from "./reports_fixture.ts";
+import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
 
 Deno.test("spreadLabels() keeps labels apart, in order and inside the plot", () => {
   fc.assert(fc.property(fc.array(fc.double({ min: 0, max: 290, noNaN: true }), { maxLength: 15 }), (wanted) => {

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { compareRuns } from "../../reports/compare.ts";
-import { doneRecord, smallRecords } from "./reports_fixture.ts";
+import { doneRecord, smallRecords } from "../support/reports_fixture.ts";
 
 const lineOf = (text: string, ...parts: string[]) =>
   text.split("\n").find((line) => parts.every((part) => line.includes(part)))!;

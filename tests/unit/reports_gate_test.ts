@@ -1,7 +1,7 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { closedGates, parseConditions } from "../../reports/gate.ts";
 import type { DoneRecord } from "../../core/schema.ts";
-import { doneRecord, failedRecord } from "./reports_fixture.ts";
+import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
 
 Deno.test("parseConditions() reads names, operators, signs and percent", () => {
   assertEquals(parseConditions("perplexity > +2%, acc<-1 ,tg128 <= -.5 %"), [

@@ -6,7 +6,7 @@ import { toMarkdown } from "../../reports/markdown.ts";
 import { buildSections } from "../../reports/rows.ts";
 import { rankings } from "../../reports/significance.ts";
 import { renderTable } from "../../reports/terminal.ts";
-import { assertGolden, smallRecords } from "./reports_fixture.ts";
+import { assertGolden, smallRecords } from "../support/reports_fixture.ts";
 
 const [section] = buildSections(smallRecords());
 const charts = buildCharts(section);

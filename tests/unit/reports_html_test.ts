@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { writeReport } from "../../reports/write_report.ts";
-import { doneRecord, failedRecord, smallRecords } from "./reports_fixture.ts";
+import { doneRecord, failedRecord, smallRecords } from "../support/reports_fixture.ts";
 
 async function inFolder<T>(body: (folder: string) => Promise<T>): Promise<T> {
   const folder = await Deno.makeTempDir();

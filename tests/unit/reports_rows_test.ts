@@ -1,7 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { primaryMetric } from "../../reports/measurements.ts";
 import { buildSections, type Row, type Section } from "../../reports/rows.ts";
-import { doneRecord, failedRecord, sweepRecords } from "./reports_fixture.ts";
+import { doneRecord, failedRecord, sweepRecords } from "../support/reports_fixture.ts";
 
 const rowOf = (section: Section, label: string, asked: number): Row =>
   section.rows.find((row) => row.label === label && row.asked === asked)!;

@@ -3,7 +3,7 @@ import { mcnemarExact } from "../../core/stats.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { buildSections, type Section } from "../../reports/rows.ts";
 import { isClear, type Ranking, rankings, standings } from "../../reports/significance.ts";
-import { doneRecord, sweepRecords } from "./reports_fixture.ts";
+import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
 
 /** A record whose arc_easy outcomes are given. */
 function withOutcomes(method: string, outcomes: string): DoneRecord {

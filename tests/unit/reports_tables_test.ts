@@ -8,7 +8,7 @@ import { rankings } from "../../reports/significance.ts";
 import { configurationFacts, generations, glance, warnings } from "../../reports/summary.ts";
 import { renderTable } from "../../reports/terminal.ts";
 import type { CellRecord } from "../../core/schema.ts";
-import { doneRecord, failedRecord, smallRecords, sweepRecords } from "./reports_fixture.ts";
+import { doneRecord, failedRecord, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
 
 const parts = (records: CellRecord[]) =>
   buildSections(records).map((section) => ({ section, ranks: rankings(section), charts: [] }));

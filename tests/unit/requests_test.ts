@@ -7,7 +7,7 @@ import {
   type EncodingOptions,
   rollingWindows,
 } from "../../benchmarks/evaluation/requests.ts";
-import { fakeTokenizer } from "./scoring_fakes.ts";
+import { fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const options: EncodingOptions = { bos: "tokenizer", encoding: "lm-eval", maxTokens: 8 };
 

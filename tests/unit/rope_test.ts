@@ -1,6 +1,6 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
 import { rotaryFrequencies } from "../../models/rope.ts";
-import { toyConfig } from "../../models/toy.ts";
+import { toyConfig } from "../support/toy.ts";
 
 Deno.test("rotaryFrequencies() falls from 1 by the base's powers", () => {
   const frequencies = rotaryFrequencies(toyConfig({ headSize: 8, ropeBase: 10_000 }));

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { openRanged, sha256OfFiles } from "../../core/ranged_file.ts";
 import { type FloatDtype, openSafetensors, openSafetensorsFolder, writeSafetensors } from "../../core/safetensors.ts";
-import { withFolder } from "./weights_fixture.ts";
+import { withFolder } from "../support/weights_fixture.ts";
 
 /** A file made by PyPI's `safetensors` 0.8.0 (`safetensors.numpy.save`): F32, F16, BF16, a scalar, an empty tensor, I64. */
 const REFERENCE_FILE =

@@ -4,7 +4,7 @@ import { NumericError, UsageError } from "../../core/errors.ts";
 import { packBatches } from "../../benchmarks/evaluation/packing.ts";
 import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
-import { fakeIsGreedy, fakeLogProb, fakeModel, fakeTokenizer } from "./scoring_fakes.ts";
+import { fakeIsGreedy, fakeLogProb, fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 
 /** Sequences that often begin alike, as choices of examples do. */
 const sequences: fc.Arbitrary<ScoredSequence[]> = fc.array(

@@ -5,7 +5,7 @@ import { parseServeArgs } from "../../benchmarks/commands/serve.ts";
 import { createApp, MAX_BODY_BYTES } from "../../benchmarks/server/server.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
-import { fakeModel, fakeNext, fakeTokenizer } from "./scoring_fakes.ts";
+import { fakeModel, fakeNext, fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const MAX_POSITIONS = 12;
 

@@ -13,7 +13,7 @@ import {
 import { keptParameters, totalParameters } from "../../models/count.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
-import { toyConfig } from "../../models/toy.ts";
+import { toyConfig } from "../support/toy.ts";
 
 /** 3 layers of 4 groups of 3 query heads and 40 channels, width 32, head size 8. */
 const SHAPE = { kvGroups: 4, queryHeadsPerGroup: 3, ffnChannels: 40 };

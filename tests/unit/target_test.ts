@@ -5,7 +5,7 @@ import type { LayerShape, LlamaConfig } from "../../models/config.ts";
 import { keptParameters, layerMacs, layerParameters } from "../../models/count.ts";
 import { UNIT_TYPES, type UnitType } from "../../models/plan.ts";
 import { resolveTarget, unitCost } from "../../models/target.ts";
-import { toyConfig } from "../../models/toy.ts";
+import { toyConfig } from "../support/toy.ts";
 
 function uniformConfig(shape: LayerShape, layers: number, sizes: Partial<LlamaConfig> = {}): LlamaConfig {
   return toyConfig({ ...sizes, layers: Array.from({ length: layers }, () => ({ ...shape })) });

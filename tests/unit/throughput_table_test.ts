@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { throughputTable, type TimedCell } from "../../benchmarks/commands/throughput.ts";
 import { summarise } from "../../benchmarks/evaluation/throughput.ts";
-import { doneRecord } from "./reports_fixture.ts";
+import { doneRecord } from "../support/reports_fixture.ts";
 
 Deno.test("throughputTable() puts tokens per second and speed-up of both engines side by side", () => {
   const cell = (method: string | null, ours: number[], theirs: number[]): TimedCell => {

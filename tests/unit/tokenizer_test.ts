@@ -6,7 +6,7 @@ import type { GgufFile, GgufValue } from "../../core/gguf.ts";
 import { createTokenizer, loadTokenizer, readTokenizerDefinition } from "../../core/tokenizer.ts";
 import { ggufTokenizerDefinition } from "../../core/tokenizer_gguf.ts";
 import { type JsonObject, prepareForLibrary } from "../../core/tokenizer_library.ts";
-import { LETTER_TOKENIZER, withFolder } from "./weights_fixture.ts";
+import { LETTER_TOKENIZER, withFolder } from "../support/weights_fixture.ts";
 
 interface Golden {
   texts: string[];

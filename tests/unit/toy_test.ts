@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { expectedTensors, tensorNames } from "../../models/config.ts";
-import { referenceForward, type ReferenceMasks } from "../../models/reference.ts";
-import { type ToyOptions, toySource, toyTokens } from "../../models/toy.ts";
+import { referenceForward, type ReferenceMasks } from "../support/reference.ts";
+import { type ToyOptions, toySource, toyTokens } from "../support/toy.ts";
 
 const layers = [
   { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 6 },

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { createRng } from "../../core/rng.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
-import { toyConfig } from "../../models/toy.ts";
+import { toyConfig } from "../support/toy.ts";
 import { narrowed, planOfRemoved, removedUnits, unitAxes, type UnitAxis } from "../../methods/_shared/learned_units.ts";
 import {
   axisPrices,

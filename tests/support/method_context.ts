@@ -7,7 +7,7 @@ import type { LearningContext, MethodContext, Statistics } from "../../methods/d
 import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
-import { toySource, toyTokens } from "../../models/toy.ts";
+import { toySource, toyTokens } from "./toy.ts";
 
 /** Options of {@linkcode methodContext}. */
 export interface ContextOptions<Options> {

@@ -8,7 +8,7 @@ import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { type HostTensor, type LinearName, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
 import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
 import type { LayerPlan, UnitType } from "../../models/plan.ts";
-import { toySource, toyTokens } from "../../models/toy.ts";
+import { toySource, toyTokens } from "./toy.ts";
 import { methodContext } from "./method_context.ts";
 
 // Shapes of the smallest models that have everything: D 8, K 4, V 13, two layers of F 16, with two query heads in each

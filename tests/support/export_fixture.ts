@@ -10,7 +10,7 @@ import { expectedTensors, type LlamaConfig, type WeightSource } from "../../mode
 import { modelSize } from "../../models/count.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
 import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
-import { toySource } from "../../models/toy.ts";
+import { toySource } from "./toy.ts";
 import { tokenizerConfigJson, tokenizerJson, trainBpe } from "../../tools/tiny/bpe.ts";
 
 const SPECIAL = ["<s>", "</s>"] as const;

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { type LinearName, queryHeads, tensorNames, type WeightSource } from "./config.ts";
-import { rotaryFrequencies } from "./rope.ts";
+import { type LinearName, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
+import { rotaryFrequencies } from "../../models/rope.ts";
 
 /** A matrix: one array per row. */
 export type Matrix = Float64Array[];

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { createRng, type Rng } from "../core/rng.ts";
+import { createRng, type Rng } from "../../core/rng.ts";
 import {
   expectedTensors,
   type HostTensor,
@@ -13,7 +13,7 @@ import {
   memorySource,
   tensorNames,
   type WeightSource,
-} from "./config.ts";
+} from "../../models/config.ts";
 
 /** Units of one layer that do nothing: a right method removes them first. */
 export interface DeadUnits {
