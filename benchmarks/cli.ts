@@ -14,9 +14,9 @@ import {
   resolveConfig,
   yamlSource,
 } from "./configuration/config.ts";
-import { isDiskFull } from "./cells/failure.ts";
-import { createProgress } from "./progress.ts";
-import { RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./configuration/run_flags.ts";
+import { isDiskFull } from "../core/failure.ts";
+import { createProgress } from "./sweep/progress.ts";
+import { RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./commands/run_flags.ts";
 import { readRecords, runPaths } from "./records/store.ts";
 
 /** Exit code of a run that Ctrl-C stopped: 128 + SIGINT. */
@@ -67,7 +67,7 @@ export function configSources(args: string[]): { sources: ConfigSource[] } & Run
 async function run(args: string[]): Promise<number> {
   const { sources, json, slurm, dryRun, ...options } = configSources(args);
   const config = resolveConfig(sources);
-  const { runSweep } = await import("./sweep.ts");
+  const { runSweep } = await import("./sweep/sweep.ts");
   const controller = new AbortController();
   const stop = () => {
     if (controller.signal.aborted) Deno.exit(INTERRUPTED);

@@ -10,7 +10,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { parseArgs } from "@std/cli/parse-args";
-import { type Peer, startPeer } from "../benchmarks/commands/peer_process.ts";
+import { type Peer, startPeer } from "../benchmarks/peers/peer_process.ts";
 import { startEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { createRng } from "../core/rng.ts";

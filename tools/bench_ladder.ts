@@ -8,8 +8,8 @@
  */
 import { join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
-import { createProgress } from "../benchmarks/progress.ts";
-import { runSweep } from "../benchmarks/sweep.ts";
+import { createProgress } from "../benchmarks/sweep/progress.ts";
+import { runSweep } from "../benchmarks/sweep/sweep.ts";
 import type { DoneRecord } from "../core/schema.ts";
 import { runTool } from "./run_tool.ts";
 

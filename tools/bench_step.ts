@@ -25,7 +25,7 @@ import { createMoments, readTensors, scheduleFactor, stepValues } from "../model
 import { createStudent, type HostMasks, type Student, studentStep } from "../models/training/student.ts";
 import { type TeacherTargets, teacherTargets } from "../models/training/teacher.ts";
 import { exportFolder, median, TORCH_PACKAGES } from "./bench_engine.ts";
-import { type Peer, startPeer } from "../benchmarks/commands/peer_process.ts";
+import { type Peer, startPeer } from "../benchmarks/peers/peer_process.ts";
 import { privatePython } from "./setup_common.ts";
 import { runTool } from "./run_tool.ts";
 

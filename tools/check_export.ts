@@ -13,8 +13,8 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "node:path";
-import { startLlamaCpp } from "../benchmarks/commands/llama_cpp.ts";
-import { type Peer, startPeer } from "../benchmarks/commands/peer_process.ts";
+import { startLlamaCpp } from "../benchmarks/peers/llama_cpp.ts";
+import { type Peer, startPeer } from "../benchmarks/peers/peer_process.ts";
 import { startBestEngine } from "../core/engine.ts";
 import { unknownName, UsageError } from "../core/errors.ts";
 import type { StoredType } from "../core/quantize.ts";

@@ -16,7 +16,7 @@ import type { CheckpointPlace } from "../../models/training/checkpoint.ts";
 import { createMix, type Domain, drawWindows } from "../../models/training/domains.ts";
 import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
 import { recoverModel } from "../../models/training/recover.ts";
-import { trainingParts } from "./cells.ts";
+import { trainingParts } from "../preparation/expand.ts";
 import { ladderSteps } from "./ladder.ts";
 
 /** Steps from one snapshot of a training run to the next. */

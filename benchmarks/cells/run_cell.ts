@@ -8,8 +8,8 @@
 import { UsageError } from "../../core/errors.ts";
 import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
 import { getCorpus, getTask } from "../../datasets/mod.ts";
-import { measureCell } from "./cell.ts";
-import { classifyError } from "./failure.ts";
+import { measureCell } from "./measure.ts";
+import { classifyError } from "../../core/failure.ts";
 import { type CellEvent, cellJobSchema } from "./job.ts";
 import { type CellSamples, writeLmEvalFiles } from "../records/lm_eval_files.ts";
 import { lmEvalDocuments, type LmEvalSample, lmEvalSamples } from "../records/lm_eval_samples.ts";

@@ -12,7 +12,7 @@ import { FEWSHOT_SPLIT, fewshotFiles } from "../../datasets/fewshot.ts";
 import { hubSettings } from "../../datasets/hub_cache.ts";
 import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
 import { parseStrictly } from "../configuration/config.ts";
-import { denoRun } from "../deno_run.ts";
+import { denoRun } from "../../core/deno_run.ts";
 
 /** Help of the command. */
 export const FETCH_HELP = `Fetches data sets from the Hugging Face Hub into the cache that Python's libraries share.

@@ -64,7 +64,7 @@ const LISTS: Record<string, () => string | Promise<string>> = {
       return `${name}\n  ${comment}`;
     }).join("\n"),
   engines: async () => {
-    const { probeEngine } = await import("../cells/engine_probe.ts");
+    const { probeEngine } = await import("../preparation/engine_probe.ts");
     const lines: string[] = [];
     for (const name of ENGINE_NAMES) {
       try {

@@ -10,13 +10,13 @@
 import { dirname, join } from "node:path";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
-import { canonicalJson } from "../cells/cells.ts";
+import { canonicalJson } from "../preparation/expand.ts";
 import { runCellProcess } from "../executors/cell_process.ts";
 import { parseStrictly } from "../configuration/config.ts";
 import { harnessCommit } from "../cells/environment.ts";
-import { classifyExit } from "../cells/failure.ts";
+import { classifyExit } from "../../core/failure.ts";
 import { readRecord, recordPath } from "../records/store.ts";
-import { readRunFile } from "../sweep.ts";
+import { readRunFile } from "../sweep/sweep.ts";
 
 /** What two runs of one cell have in common. */
 export interface Comparison {

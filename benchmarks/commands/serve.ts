@@ -9,7 +9,7 @@ import { dirname, join, resolve } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import { ENGINE_NAMES, type RunConfig } from "../../core/schema.ts";
 import { parseStrictly } from "../configuration/config.ts";
-import { denoRun } from "../deno_run.ts";
+import { denoRun } from "../../core/deno_run.ts";
 
 /** Help of the command. */
 export const SERVE_HELP =

@@ -6,11 +6,11 @@ import { join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import { STORED_TYPES, type StoredType } from "../../core/quantize.ts";
 import { type DoneRecord, throughputChoiceSchema, type ThroughputResult } from "../../core/schema.ts";
-import { cellLabels } from "../cells/cells.ts";
+import { cellLabels } from "../preparation/expand.ts";
 import { HelpRequest, parseStrictly } from "../configuration/config.ts";
 import { exportCell } from "./export.ts";
-import { startLlamaCpp } from "./llama_cpp.ts";
-import type { Peer } from "./peer_process.ts";
+import { startLlamaCpp } from "../peers/llama_cpp.ts";
+import type { Peer } from "../peers/peer_process.ts";
 import { readRecords, toJson, writeAtomically } from "../records/store.ts";
 import { summarise, type ThroughputChoice } from "../evaluation/throughput.ts";
 

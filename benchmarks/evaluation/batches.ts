@@ -3,7 +3,7 @@
  * @module
  */
 import { packBatches, type PackedBatch } from "./packing.ts";
-import { isOutOfMemory } from "../cells/failure.ts";
+import { isOutOfMemory } from "../../core/failure.ts";
 import type { ScoredSequence } from "./requests.ts";
 
 /** Tokens of a batch where there is memory enough: on two cores no larger batch takes less time a token. */

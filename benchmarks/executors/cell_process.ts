@@ -3,8 +3,8 @@
  * @module
  */
 import { dirname, join } from "node:path";
-import { denoRun } from "../deno_run.ts";
-import { isDiskFull } from "../cells/failure.ts";
+import { denoRun } from "../../core/deno_run.ts";
+import { isDiskFull } from "../../core/failure.ts";
 import { cellEventSchema, type CellJob } from "../cells/job.ts";
 import type { Turns } from "./scheduler.ts";
 import { toJson } from "../records/store.ts";

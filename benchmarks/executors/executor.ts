@@ -5,10 +5,10 @@
  */
 import { join } from "node:path";
 import { type CellRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
-import { cellName, type PlannedCell } from "../cells/cells.ts";
-import type { Failure } from "../cells/failure.ts";
+import { cellName, type PlannedCell } from "../preparation/expand.ts";
+import type { Failure } from "../../core/failure.ts";
 import type { CellJob } from "../cells/job.ts";
-import type { SweepPlan } from "../cells/plan.ts";
+import type { SweepPlan } from "../preparation/prepare.ts";
 import { runPaths } from "../records/store.ts";
 
 /** What an executor works with, and whom it tells. */

@@ -3,9 +3,9 @@
  * @module
  */
 import { runCellProcess } from "./cell_process.ts";
-import type { PlannedCell } from "../cells/cells.ts";
+import type { PlannedCell } from "../preparation/expand.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
-import { classifyError, classifyExit, type Failure, isDiskFull, timeoutFailure } from "../cells/failure.ts";
+import { classifyError, classifyExit, type Failure, isDiskFull, timeoutFailure } from "../../core/failure.ts";
 import { runConcurrently, type Turns } from "./scheduler.ts";
 import { isDone, readRecord, recordPath } from "../records/store.ts";
 

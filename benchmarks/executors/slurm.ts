@@ -4,8 +4,8 @@
  */
 import { join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
-import { denoRun } from "../deno_run.ts";
-import type { Failure } from "../cells/failure.ts";
+import { denoRun } from "../../core/deno_run.ts";
+import type { Failure } from "../../core/failure.ts";
 
 /** What a run asks of the cluster. */
 export interface SlurmOptions {

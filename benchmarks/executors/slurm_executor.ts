@@ -6,9 +6,9 @@
 import { constants } from "node:os";
 import { join } from "node:path";
 import type { CellRecord } from "../../core/schema.ts";
-import { cellName, type PlannedCell } from "../cells/cells.ts";
+import { cellName, type PlannedCell } from "../preparation/expand.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
-import { classifyExit, type Failure, TIMEOUT_EXIT, timeoutFailure } from "../cells/failure.ts";
+import { classifyExit, type Failure, TIMEOUT_EXIT, timeoutFailure } from "../../core/failure.ts";
 import { arrayScript, checkSlurmOptions, endedBySlurm, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
 import { readRecord, recordPath, runPaths, toJson, writeAtomically } from "../records/store.ts";
 

@@ -9,7 +9,7 @@ import { floatRepr } from "../../core/python_text.ts";
 import type { DoneRecord, PerplexityResult, TaskResult } from "../../core/schema.ts";
 import { FEWSHOT_SEED } from "../../datasets/fewshot.ts";
 import { tasks } from "../../datasets/mod.ts";
-import { cellName, type PlannedCell } from "../cells/cells.ts";
+import { cellName, type PlannedCell } from "../preparation/expand.ts";
 import { type LmEvalSample, samplesHash } from "./lm_eval_samples.ts";
 import { writeAtomically } from "./store.ts";
 

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { type CellRecord, cellRecordSchema, SCHEMA_VERSION } from "../../core/schema.ts";
-import { canonicalJson, cellName, type PlannedCell } from "../cells/cells.ts";
+import { canonicalJson, cellName, type PlannedCell } from "../preparation/expand.ts";
 import { describeIssue } from "../configuration/config.ts";
 
 /** Paths inside a run's folder. */

@@ -19,7 +19,7 @@ import { totalParameters } from "../../models/count.ts";
 import type { LlamaModel } from "../../models/llama.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { hostTensor } from "../../models/surgery.ts";
-import { cellName, type PlannedCell } from "../cells/cells.ts";
+import { cellName, type PlannedCell } from "../preparation/expand.ts";
 import { runPaths } from "./store.ts";
 
 /** Models of at most this many parameters (200 MB) are kept when nobody says otherwise. */

@@ -1,7 +1,7 @@
 /** `bench run --layerwise`: the same numbers as without it, and what it refuses. */
 import { assertEquals, assertRejects } from "@std/assert";
-import { measureCell } from "../../benchmarks/cells/cell.ts";
-import { planSweep } from "../../benchmarks/cells/plan.ts";
+import { measureCell } from "../../benchmarks/cells/measure.ts";
+import { planSweep } from "../../benchmarks/preparation/prepare.ts";
 import { UsageError } from "../../core/errors.ts";
 import { runConfigSchema } from "../../core/schema.ts";
 import { withFolder } from "../support/weights_fixture.ts";

@@ -1,7 +1,7 @@
 /** A method in a file of the user's own, through a whole run: the process of the cell loads it, too. */
 import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { runSweep, type SweepResult } from "../../benchmarks/sweep.ts";
+import { runSweep, type SweepResult } from "../../benchmarks/sweep/sweep.ts";
 
 const EXAMPLE = join(import.meta.dirname!, "../../docs/examples/contribution.ts");
 

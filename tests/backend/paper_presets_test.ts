@@ -3,8 +3,8 @@ import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/a
 import { join } from "node:path";
 import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
 import { resolveConfig, yamlSource } from "../../benchmarks/configuration/config.ts";
-import { planSweep } from "../../benchmarks/cells/plan.ts";
-import { runSweep } from "../../benchmarks/sweep.ts";
+import { planSweep } from "../../benchmarks/preparation/prepare.ts";
+import { runSweep } from "../../benchmarks/sweep/sweep.ts";
 import { startEngine } from "../../core/engine.ts";
 import { UsageError } from "../../core/errors.ts";
 import { PAPER_TABLES, type RunConfig } from "../../core/schema.ts";

@@ -1,7 +1,7 @@
 /** Every class of failure, caused from outside: what the record says, that the sweep goes on, and what runs again. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { denoRun } from "../../benchmarks/deno_run.ts";
+import { denoRun } from "../../core/deno_run.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { openSafetensorsFolder, writeSafetensors } from "../../core/safetensors.ts";
 import type { FailedRecord } from "../../core/schema.ts";

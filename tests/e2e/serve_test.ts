@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { denoRun } from "../../benchmarks/deno_run.ts";
+import { denoRun } from "../../core/deno_run.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { toySource } from "../support/toy.ts";
 import { byteLevelDefinition } from "../support/export_fixture.ts";

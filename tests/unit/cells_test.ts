@@ -8,7 +8,7 @@ import {
   expandCells,
   type Fingerprint,
   trainingParts,
-} from "../../benchmarks/cells/cells.ts";
+} from "../../benchmarks/preparation/expand.ts";
 import {
   type Cell,
   cellSchema,

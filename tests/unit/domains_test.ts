@@ -2,7 +2,7 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows }
 import fc from "fast-check";
 import { trainingData } from "../../benchmarks/cells/learning.ts";
 import { parseFlags, resolveConfig } from "../../benchmarks/configuration/config.ts";
-import { planSweep } from "../../benchmarks/cells/plan.ts";
+import { planSweep } from "../../benchmarks/preparation/prepare.ts";
 import { UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { cellSchema, trainingSchema } from "../../core/schema.ts";

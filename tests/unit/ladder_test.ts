@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { ladderSteps } from "../../benchmarks/cells/ladder.ts";
-import { planSweep } from "../../benchmarks/cells/plan.ts";
+import { planSweep } from "../../benchmarks/preparation/prepare.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
 import { UsageError } from "../../core/errors.ts";
 

@@ -1,5 +1,5 @@
 import { assertThrows } from "@std/assert";
-import { checkLevels } from "../../benchmarks/cells/plan.ts";
+import { checkLevels } from "../../benchmarks/preparation/prepare.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";

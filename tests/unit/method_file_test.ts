@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { expandCells } from "../../benchmarks/cells/cells.ts";
+import { expandCells } from "../../benchmarks/preparation/expand.ts";
 import { loadMethodFile, reloadMethodFile } from "../../benchmarks/configuration/method_file.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema.ts";

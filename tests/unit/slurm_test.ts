@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { RUN_FLAGS, runManner } from "../../benchmarks/configuration/run_flags.ts";
+import { RUN_FLAGS, runManner } from "../../benchmarks/commands/run_flags.ts";
 import { arrayScript, checkSlurmOptions } from "../../benchmarks/executors/slurm.ts";
 import { UsageError } from "../../core/errors.ts";
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
-import { canonicalJson } from "../../benchmarks/cells/cells.ts";
+import { canonicalJson } from "../../benchmarks/preparation/expand.ts";
 import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import fc from "fast-check";
 import { join } from "node:path";

@@ -4,7 +4,7 @@
  */
 import { UsageError } from "../../core/errors.ts";
 import { type FailureKind } from "../../core/schema.ts";
-import { parseRetry } from "../cells/failure.ts";
+import { parseRetry } from "../../core/failure.ts";
 import { checkSlurmOptions, type SlurmOptions } from "../executors/slurm.ts";
 
 /** Flags that take a value. */

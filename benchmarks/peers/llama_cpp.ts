@@ -12,6 +12,6 @@ import { type Peer, startPeer } from "./peer_process.ts";
 export function startLlamaCpp(): Promise<Peer> {
   return startPeer("llama.cpp", "deno", [
     ...["run", "--quiet", "--no-config", "--no-lock", "--node-modules-dir=none", "--allow-all"],
-    join(import.meta.dirname!, "peers/llama_cpp.ts"),
+    join(import.meta.dirname!, "llama_cpp_process.ts"),
   ]);
 }

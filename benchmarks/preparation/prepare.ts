@@ -26,11 +26,11 @@ import {
   type PlannedCell,
   trainingParts,
   trainingUse,
-} from "./cells.ts";
+} from "./expand.ts";
 import { resolveNames } from "../configuration/config.ts";
 import { probeEngine } from "./engine_probe.ts";
 import { loadMethodFile } from "../configuration/method_file.ts";
-import type { SweepEvent } from "../progress.ts";
+import type { SweepEvent } from "../sweep/progress.ts";
 
 /** A run, ready to go. */
 export interface SweepPlan {

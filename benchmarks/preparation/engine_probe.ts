@@ -8,7 +8,7 @@ import { z } from "zod";
 import { startBestEngine, startEngine } from "../../core/engine.ts";
 import { EngineError } from "../../core/errors.ts";
 import { ENGINE_NAMES, type RunConfig } from "../../core/schema.ts";
-import { denoRun } from "../deno_run.ts";
+import { denoRun } from "../../core/deno_run.ts";
 
 const probeSchema = z.union([
   z.strictObject({ name: z.enum(ENGINE_NAMES), library: z.string(), device: z.string(), note: z.string().optional() }),

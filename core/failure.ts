@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { EngineError, MissingDataError, NumericError, unknownName, UsageError } from "../../core/errors.ts";
-import { type FailedRecord, FAILURE_KINDS, type FailureKind } from "../../core/schema.ts";
+import { EngineError, MissingDataError, NumericError, unknownName, UsageError } from "./errors.ts";
+import { type FailedRecord, FAILURE_KINDS, type FailureKind } from "./schema.ts";
 
 /** Why a cell failed. */
 export type Failure = FailedRecord["failure"];

@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import { FileFormatError, UsageError } from "../core/errors.ts";
+import { FileFormatError, UsageError } from "../../core/errors.ts";
 import {
   type CellRecord,
   type FailedRecord,
@@ -11,15 +11,15 @@ import {
   type FailureKind,
   runConfigSchema,
   SCHEMA_VERSION,
-} from "../core/schema.ts";
-import { canonicalJson, cellLabels, cellName, type PlannedCell } from "./cells/cells.ts";
-import { resolveConfig } from "./configuration/config.ts";
-import { harnessCommit } from "./cells/environment.ts";
-import type { Executor } from "./executors/executor.ts";
-import { isDiskFull } from "./cells/failure.ts";
-import { hasSamples } from "./records/lm_eval_files.ts";
-import { localExecutor } from "./executors/local_executor.ts";
-import { planSweep, type SweepPlan } from "./cells/plan.ts";
+} from "../../core/schema.ts";
+import { canonicalJson, cellLabels, cellName, type PlannedCell } from "../preparation/expand.ts";
+import { resolveConfig } from "../configuration/config.ts";
+import { harnessCommit } from "../cells/environment.ts";
+import type { Executor } from "../executors/executor.ts";
+import { isDiskFull } from "../../core/failure.ts";
+import { hasSamples } from "../records/lm_eval_files.ts";
+import { localExecutor } from "../executors/local_executor.ts";
+import { planSweep, type SweepPlan } from "../preparation/prepare.ts";
 import type { SweepEvent } from "./progress.ts";
 import {
   lockFolder,
@@ -32,7 +32,7 @@ import {
   toJson,
   writeAtomically,
   writeRecord,
-} from "./records/store.ts";
+} from "../records/store.ts";
 
 /** A run as one writes it: whatever has a default may be left out. */
 export type RunConfigInput = z.input<typeof runConfigSchema>;
