@@ -5,6 +5,7 @@
  * @module
  */
 import { UsageError } from "../core/errors.ts";
+import { at } from "../core/indexing.ts";
 import { createPythonRandom } from "../core/python_random.ts";
 import type { Example } from "./define.ts";
 
@@ -28,7 +29,8 @@ export interface ExampleWithRecord {
 
 /** An example with its right answer, as it stands in a prompt. */
 function solved({ choices, gold }: Example): string {
-  return choices[gold].context + choices[gold].continuation + DELIMITER;
+  const { context, continuation } = at(choices, gold);
+  return context + continuation + DELIMITER;
 }
 
 /** `examples` with `count` solved examples of `pool` as prefix.
@@ -55,8 +57,8 @@ export function withFewshot(
       if (others.length < count) {
         throw new UsageError(`${count} examples in the prompt need as many others: current ${others.length}`);
       }
-      drawn = random.sample(others.length, count).map((index) => others[index]);
+      drawn = random.sample(others.length, count).map((index) => at(others, index));
     }
-    return { ...example, prefix: drawn.map((index) => solved(pool[index].example)).join("") };
+    return { ...example, prefix: drawn.map((index) => solved(at(pool, index).example)).join("") };
   });
 }

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { at } from "../core/indexing.ts";
 import { capitalize, replaceEach, strip } from "../core/python_text.ts";
 import { choicesAfter, defineTask, type Task } from "./define.ts";
 
@@ -29,6 +30,10 @@ export const hellaswag: Task = defineTask({
     choices: choicesAfter(clean(`${activity_label}: ${ctx_a} ${capitalize(ctx_b)}`), endings.map(clean)),
     gold: Number(label),
   }),
-  addedFields: ({ choices, gold }) => ({ query: choices[0].context, choices: choices.map(({ text }) => text), gold }),
+  addedFields: ({ choices, gold }) => ({
+    query: at(choices, 0).context,
+    choices: choices.map(({ text }) => text),
+    gold,
+  }),
   metrics: ["acc", "acc_norm"],
 });

@@ -5,6 +5,7 @@
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { FileFormatError, MissingDataError, UsageError } from "../core/errors.ts";
+import { at } from "../core/indexing.ts";
 import type { DatasetUse } from "../core/schema.ts";
 import { type Corpus, type DataSource, type Example, PARTS, type Task } from "./define.ts";
 import { FEWSHOT_SPLIT, fewshotFiles, withFewshot } from "./fewshot.ts";
@@ -154,7 +155,7 @@ export async function loadTask<Schema extends z.ZodType>(
   });
   const train = await readExamples(task, foundTrain);
   const pair = ({ examples, records }: { examples: Example[]; records: unknown[] }) =>
-    examples.map((example, i) => ({ example, record: records[i] }));
+    examples.map((example, i) => ({ example, record: at(records, i) }));
   return {
     ...loaded,
     examples: withFewshot(pair(loaded), pair(train), { count: fewshot, excludes: task.split !== "test" }),
@@ -165,7 +166,7 @@ export async function loadTask<Schema extends z.ZodType>(
 /** Index of the record nearest to `share` of all before which the file may be cut. */
 function cutAt(corpus: Corpus, texts: readonly string[], share: number): number {
   const wanted = Math.round(share * texts.length);
-  const mayCut = (i: number) => i === 0 || i === texts.length || (corpus.startsArticle?.(texts[i]) ?? true);
+  const mayCut = (i: number) => i === 0 || i === texts.length || (corpus.startsArticle?.(at(texts, i)) ?? true);
   for (let distance = 0; distance <= texts.length; distance++) {
     for (const index of [wanted + distance, wanted - distance]) {
       if (index >= 0 && index <= texts.length && mayCut(index)) return index;
@@ -204,13 +205,13 @@ export async function loadCorpus(
   const isWhole = part && found.revision === null && !withParquet(own).includes(found.source);
   if (!isWhole) return { texts, dataset: datasetUse(corpus, split, found, sha256) };
 
-  const [from, to] = part.map((share) => cutAt(corpus, texts, share));
+  const [from, to] = [cutAt(corpus, texts, part[0]), cutAt(corpus, texts, part[1])];
   if (from === to) {
     throw new FileFormatError(
-      found.paths[0],
+      found.paths.join(", "),
       `has too few articles to cut the split "${split}" from: give --data its own file`,
     );
   }
-  const source = `${found.source}, lines ${records[from].line}-${records[to - 1].line}`;
+  const source = `${found.source}, lines ${at(records, from).line}-${at(records, to - 1).line}`;
   return { texts: texts.slice(from, to), dataset: datasetUse(corpus, split, { ...found, source }, sha256) };
 }

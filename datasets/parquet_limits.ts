@@ -24,8 +24,9 @@ interface Fields {
 function readStruct(bytes: Uint8Array): { fields: Fields; length: number } {
   let at = 0;
   const byte = () => {
-    if (at >= bytes.length) throw new RangeError("a page header does not end");
-    return bytes[at++];
+    const next = bytes[at++];
+    if (next === undefined) throw new RangeError("a page header does not end");
+    return next;
   };
   const varint = () => {
     let value = 0;

@@ -81,8 +81,8 @@ function checkRecord<Schema extends z.ZodType>(
   const result = schema.safeParse(raw);
   if (result.success) return { line, value: result.data, raw };
   const [issue] = result.error.issues;
-  const field = issue.path.join(".");
-  throw new FileFormatError(path, `line ${line}${field && `, field "${field}"`}: ${issue.message}`);
+  const field = issue?.path.join(".") ?? "";
+  throw new FileFormatError(path, `line ${line}${field && `, field "${field}"`}: ${issue?.message}`);
 }
 
 function parseJson(path: string, line: number, text: string): unknown {
@@ -150,6 +150,6 @@ export async function readRecords<Schema extends z.ZodType>(
       throw readError(path, error);
     }
   }
-  if (records.length === 0) throw new FileFormatError(files[0], "holds no records");
+  if (records.length === 0) throw new FileFormatError(files.join(", "), "holds no records");
   return { records, sha256: await hashFiles(files) };
 }

@@ -20,17 +20,18 @@ function rawText(lines: readonly string[]): string {
 
 /** Articles of line-level records, as `EleutherAI/wikitext_document_level` makes them from the raw file. */
 export function wikitextPages(lines: readonly string[]): string[] {
-  const pages: string[][] = [[]];
+  let page: string[] = [];
+  const pages = [page];
   for (const line of rawText(lines).split("\n")) {
-    if (isTitle(line)) pages.push([]);
-    pages[pages.length - 1].push(line);
+    if (isTitle(line)) pages.push(page = []);
+    page.push(line);
   }
   const texts = pages.map((page) => page.join("\n"));
-  return strip(texts[0]) === "" ? texts.slice(1) : texts;
+  return strip(texts[0] ?? "") === "" ? texts.slice(1) : texts;
 }
 
 /** The brackets and quotes whose inner margins are dropped: opening, closing. */
-const PAIRS = [["\\(", "\\)"], ["\\[", "\\]"], ["{", "}"], ['"', '"'], ["'", "'"]].map(([open, close]) =>
+const PAIRS = ([["\\(", "\\)"], ["\\[", "\\]"], ["{", "}"], ['"', '"'], ["'", "'"]] as const).map(([open, close]) =>
   new RegExp(`(${open})[${PYTHON_SPACE}]*([^${close}]*?)[${PYTHON_SPACE}]*(${close})`, "g")
 );
 
@@ -39,12 +40,16 @@ const PAIRS = [["\\(", "\\)"], ["\\[", "\\]"], ["{", "}"], ['"', '"'], ["'", "'"
 export function wikitextDetokenise(text: string): string {
   text = replaceEach(text, "s '", "s'");
   text = text.replace(/\/' [0-9]\//g, () => "/'[0-9]/");
-  for (const [from, to] of [[" @-@ ", "-"], [" @,@ ", ","], [" @.@ ", "."]]) text = replaceEach(text, from, to);
+  for (const [from, to] of [[" @-@ ", "-"], [" @,@ ", ","], [" @.@ ", "."]] as const) {
+    text = replaceEach(text, from, to);
+  }
   for (const mark of [":", ";", ".", "!", "?", ","]) text = replaceEach(text, ` ${mark} `, `${mark} `);
   for (const pair of PAIRS) text = text.replace(pair, "$1$2$3");
-  for (const [from, to] of [["= = = =", "===="], ["= = =", "==="], ["= =", "=="]]) text = replaceEach(text, from, to);
+  for (const [from, to] of [["= = = =", "===="], ["= = =", "==="], ["= =", "=="]] as const) {
+    text = replaceEach(text, from, to);
+  }
   text = replaceEach(text, " \u00b0 ", "\u00b0");
-  for (const [from, to] of [[" \n", "\n"], ["\n ", "\n"], [" N ", " 1 "], [" 's", "'s"]]) {
+  for (const [from, to] of [[" \n", "\n"], ["\n ", "\n"], [" N ", " 1 "], [" 's", "'s"]] as const) {
     text = replaceEach(text, from, to);
   }
   return text;

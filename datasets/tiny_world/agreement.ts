@@ -22,8 +22,8 @@ interface Setting {
 /** `cat fox/foxes`: a plural is given where it takes more than an s. */
 function nouns(alive: boolean, words: string): Noun[] {
   return words.split(" ").map((word) => {
-    const [singular, plural] = word.split("/");
-    return { singular, plural: plural ?? `${singular}s`, alive };
+    const [singular = word, plural = `${singular}s`] = word.split("/");
+    return { singular, plural, alive };
   });
 }
 

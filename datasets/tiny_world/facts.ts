@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import type { Rng } from "../../core/rng.ts";
 import { chance, type Cloze, pickSome, type Teller, withArticle } from "./telling.ts";
 import {
@@ -77,9 +78,8 @@ const opener = (rng: Rng) => chance(rng, 0.15) ? rng.pick(OPENERS) : "";
 
 /** One or two facts about a person in one sentence, which ends with the value of the last. */
 function personFact(rng: Rng, person: Person, attributes: readonly Attribute[], pronoun: boolean): Cloze {
-  const last = attributes.at(-1)!;
+  const [first, last] = [at(attributes, 0), at(attributes, attributes.length - 1)];
   const answer = valueOf(person, last);
-  const [first] = attributes;
   const lead = `${rng.pick(PREDICATES[first])} ${valueOf(person, first)}`;
   const isDouble = attributes.length > 1;
   const subject = pronoun
@@ -228,10 +228,8 @@ const ANIMAL_LORE: Lore<Animal> = {
 /** One sentence with one or two facts about a village, trade or animal, which ends with the value of the last. */
 function loreFact<T>(rng: Rng, lore: Lore<T>, thing: T, told: readonly ((thing: T) => Fact)[]): Cloze {
   const [plain, more] = lore.subjects(rng, thing);
-  const facts = told.map((fact) => fact(thing));
-  const [first] = facts;
-  const last = facts.at(-1)!;
-  const subject = facts.length > 1
+  const [first, last] = [at(told, 0)(thing), at(told, told.length - 1)(thing)];
+  const subject = told.length > 1
     ? `${rng.pick(plain)}, ${lore.pronoun} ${rng.pick(first.predicates)} ${first.value},`
     : rng.pick([...plain, ...more]);
   const start = chance(rng, 0.2) ? rng.pick(last.openers) : opener(rng);

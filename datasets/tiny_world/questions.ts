@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import { createRng, type Rng } from "../../core/rng.ts";
 import { tellDescription } from "./agreement.ts";
 import { askFact } from "./facts.ts";
@@ -61,13 +62,13 @@ const CATEGORIES: Readonly<Record<QuestionKind, readonly Category[]>> = {
 const MOST_WRONG = 3;
 
 function toQuestion(rng: Rng, { sentences, cloze }: Teller, id: string, category: string): Question {
-  const { at, cloze: { before, answer, after, wrong } } = cloze!;
+  const { at: place, cloze: { before, answer, after, wrong } } = cloze!;
   // The sentence as it was told: its first letter may have been raised.
-  const gap = sentences[at].slice(0, before.length);
+  const gap = at(sentences, place).slice(0, before.length);
   const choices = rng.shuffle([answer, ...pickSome(rng, wrong, MOST_WRONG)]);
   return {
     id,
-    context: [...sentences.slice(0, at), gap].join(" "),
+    context: [...sentences.slice(0, place), gap].join(" "),
     choices,
     gold: choices.indexOf(answer),
     after,
@@ -88,7 +89,7 @@ export function makeQuestions(kind: QuestionKind, { split, count, seed }: {
   const deck = CATEGORIES[kind].flatMap((category) => Array<Category>(category.share).fill(category));
   const questions = new Map<string, Question>();
   while (questions.size < count) {
-    const { name, tell } = deck[questions.size % deck.length];
+    const { name, tell } = at(deck, questions.size % deck.length);
     const question = toQuestion(rng, tellDocument(rng, split, tell), `${kind}-${questions.size + 1}`, name);
     if (!questions.has(question.context)) questions.set(question.context, question);
   }

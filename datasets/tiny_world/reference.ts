@@ -75,7 +75,7 @@ export function tellShopping(teller: Teller, a: Person, b: Person): void {
   const single = chance(rng, 0.5);
   const [one, ...heaps] = [rng.pick(OBJECTS), ...pickSome(rng, HEAPS, 2)];
   const [heap, ...ones] = [rng.pick(HEAPS), ...pickSome(rng, OBJECTS, 2)];
-  const names = single ? [one, ...heaps] : [heap, ...ones];
+  const [handed, ...others] = single ? [one, ...heaps] : [heap, ...ones];
   const phrases = single
     ? [withArticle(one), ...heaps.map((name) => `some ${name}`)]
     : [`some ${heap}`, ...ones.map((name) => withArticle(name))];
@@ -101,9 +101,9 @@ export function tellShopping(teller: Teller, a: Person, b: Person): void {
       `now ${b.name} had the`,
       `${b.name} was glad of the`,
     ]),
-    answer: names[0],
+    answer: handed,
     after: rng.pick([".", ` from ${a.name}.`, ` and thanked ${a.name}.`]),
-    wrong: names.slice(1),
+    wrong: others,
   }));
 }
 

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import type { Rng } from "../../core/rng.ts";
 
 /** The four splits. */
@@ -26,7 +27,7 @@ export function splitOf(sentence: string): Split {
   for (let i = 0; i < sentence.length; i++) hash = Math.imul(hash ^ sentence.charCodeAt(i), 0x01000193);
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return SPLIT_OF_SHARE[(hash ^ (hash >>> 16)) & 15];
+  return at(SPLIT_OF_SHARE, (hash ^ (hash >>> 16)) & 15);
 }
 
 /** A sentence with a gap: `before` + space + `answer` + `after`. */
@@ -122,10 +123,13 @@ const NUMBERS = "no one two three four five six seven eight nine ten".split(" ")
 
 /** The number in words, 0 (`no`) to 10. */
 export function numberWord(n: number): string {
-  return NUMBERS[n];
+  return at(NUMBERS, n);
 }
 
 /** `count` different items of `items`, in random order. */
+export function pickSome<T>(rng: Rng, items: readonly T[], count: 1): [T];
+export function pickSome<T>(rng: Rng, items: readonly T[], count: 2): [T, T];
+export function pickSome<T>(rng: Rng, items: readonly T[], count: number): T[];
 export function pickSome<T>(rng: Rng, items: readonly T[], count: number): T[] {
   return rng.shuffle(items).slice(0, count);
 }

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 
 /** A person, with six likings and circumstances and a best friend. */
@@ -161,7 +162,7 @@ const MEN = "Albert Caleb Daniel Felix George Henry Ivan Leo Oscar Peter Simon V
 
 /** `values` repeated to `length` and shuffled: each is dealt about equally often. */
 function deal<T>(values: readonly T[], length: number, stream: string): T[] {
-  const repeated = Array.from({ length }, (_, i) => values[i % values.length]);
+  const repeated = Array.from({ length }, (_, i) => at(values, i % values.length));
   return createRng(2502, `tiny-world/${stream}`).shuffle(repeated);
 }
 
@@ -175,16 +176,16 @@ function populate(): Person[] {
   const colours = deal(COLOURS, count, "colour");
   const hobbies = deal(HOBBIES, count, "hobby");
   const pairs = createRng(2502, "tiny-world/friend").shuffle(names);
-  const friends = new Map(pairs.map((name, i) => [name, pairs[i ^ 1]]));
+  const friends = new Map(pairs.map((name, i) => [name, at(pairs, i ^ 1)]));
   return names.map((name, i) => ({
     name,
     female: i < WOMEN.length,
-    home: homes[i],
-    job: jobs[i],
-    pet: pets[i],
-    food: foods[i],
-    colour: colours[i],
-    hobby: hobbies[i],
+    home: at(homes, i),
+    job: at(jobs, i),
+    pet: at(pets, i),
+    food: at(foods, i),
+    colour: at(colours, i),
+    hobby: at(hobbies, i),
     friend: friends.get(name)!,
   }));
 }
