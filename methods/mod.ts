@@ -6,11 +6,11 @@ import type { z } from "zod";
 import { unknownName, UsageError } from "../core/errors.ts";
 import type { Method } from "./define.ts";
 import { flap } from "./flap.ts";
-import { llmPruner } from "./llm_pruner.ts";
+import { llmPruner } from "./llm_pruner/mod.ts";
 import { magnitude } from "./magnitude.ts";
-import { maskPrune } from "./mask_prune.ts";
+import { maskPrune } from "./mask_prune/mod.ts";
 import { random } from "./random.ts";
-import { sheared } from "./sheared.ts";
+import { sheared } from "./sheared/mod.ts";
 import { wandaSp } from "./wanda_sp.ts";
 
 const registry = new Map<string, Method>();

@@ -30,6 +30,9 @@ interface Module {
 
 const folderOf = (path: string) => path.split("/")[0];
 
+/** The method that a file of `methods/` belongs to: the name of its folder, or its own without the ending. */
+const methodOf = (path: string) => path.split("/")[1].replace(/\.ts$/, "");
+
 /** Every module that the project's files reach. A temporary root imports all of them, so that one call is enough. */
 async function moduleGraph(files: string[]): Promise<Module[]> {
   const root = await Deno.makeTempFile({ suffix: ".ts" });
@@ -56,7 +59,7 @@ export function importProblem(from: string, to: string): string | undefined {
   }
   if (!(folderOf(to) in ALLOWED) && to !== "mod.ts") return undefined;
   if (folder === "methods" && folderOf(to) === "methods") {
-    const shared = to.startsWith("methods/_shared/") || to === "methods/define.ts";
+    const shared = methodOf(to) === "_shared" || to === "methods/define.ts" || methodOf(to) === methodOf(from);
     return shared || from === "methods/mod.ts" ? undefined : "a method may not import another one";
   }
   if (folderOf(to) === folder) return undefined;

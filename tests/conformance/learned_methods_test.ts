@@ -5,7 +5,7 @@ import type { EngineName } from "../../core/schema.ts";
 import { trainingSchema } from "../../core/schema.ts";
 import type { LearningContext, Method, PruneResult, Statistics } from "../../methods/define.ts";
 import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
-import { latencyOf, layerLatency } from "../../methods/_shared/maskprune_latency.ts";
+import { latencyOf, layerLatency } from "../../methods/mask_prune/latency.ts";
 import { isLayerwiseUniform, type LayerShape, LINEAR_NAMES, tensorNames } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { disposeModel, type LlamaModel } from "../../models/llama.ts";

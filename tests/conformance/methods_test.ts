@@ -322,8 +322,7 @@ for (const method of listMethods()) {
     for (const [name, { description }] of Object.entries(shape)) {
       assert(description !== undefined, `option "${name}" has no description`);
     }
-    const shipped = join(import.meta.dirname!, `../../methods/${id.replaceAll("-", "_")}.ts`);
-    const [docstring] = (await Deno.readTextFile(ownFiles.get(id) ?? shipped)).split("*/");
+    const [docstring] = (await Deno.readTextFile(ownFiles.get(id) ?? await shippedFile(id))).split("*/");
     assertMatch(docstring, /arXiv:\d{4}\.\d{5}/);
     assertMatch(docstring, /Shapes/);
     assertMatch(docstring, /Cost/);

@@ -9,7 +9,7 @@ import {
   openProbability,
   sampleMasks,
   softMask,
-} from "../../methods/_shared/sheared_hard_concrete.ts";
+} from "../../methods/sheared/hard_concrete.ts";
 
 // Table of the distribution, by arithmetic from the constants of the authors' code.
 const table: [logAlpha: number, open: number, soft: number][] = [

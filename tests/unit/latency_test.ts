@@ -1,6 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { interpolate, latencyOf, monotone } from "../../methods/_shared/maskprune_latency.ts";
+import { interpolate, latencyOf, monotone } from "../../methods/mask_prune/latency.ts";
 import { toyConfig } from "../support/toy.ts";
 
 /** The same by the minimax formula: max over starts of the min over ends of the mean between them. */

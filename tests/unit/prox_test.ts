@@ -7,7 +7,7 @@ import {
   smallest,
   smallestInSegments,
   weighted,
-} from "../../methods/_shared/maskprune_prox.ts";
+} from "../../methods/mask_prune/prox.ts";
 
 const value = fc.integer({ min: -8, max: 8 }).map((n) => n / 4);
 const vectors = fc.array(fc.record({ v: value, h: fc.integer({ min: 1, max: 9 }).map((n) => n / 3) }), {

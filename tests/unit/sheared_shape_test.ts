@@ -9,7 +9,7 @@ import {
   targetConfig,
   type TargetOptions,
   toModelMasks,
-} from "../../methods/_shared/sheared_shape.ts";
+} from "../../methods/sheared/shape.ts";
 import { keptParameters, totalParameters } from "../../models/count.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";

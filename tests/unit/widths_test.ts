@@ -18,7 +18,7 @@ import {
   wholeUnits,
   widthSlopes,
   widthStep,
-} from "../../methods/_shared/maskprune_widths.ts";
+} from "../../methods/mask_prune/widths.ts";
 import { keptParameters } from "../../models/count.ts";
 import { plannedShapes } from "../../models/plan.ts";
 

@@ -13,8 +13,8 @@ import { densePlan, type PrunePlan, relativePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import type { TrainingRun } from "../../models/training/run.ts";
 import { cutStudent, type HostMasks } from "../../models/training/student.ts";
-import { planOfRemoved } from "./learned_units.ts";
-import type { MaskState } from "./maskprune_state.ts";
+import { planOfRemoved } from "../_shared/learned_units.ts";
+import type { MaskState } from "./state.ts";
 
 /** The model that the student works on. */
 export interface WorkingModel {

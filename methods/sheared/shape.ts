@@ -12,7 +12,7 @@ import { type LayerShape, type LlamaConfig, queryHeads } from "../../models/conf
 import type { UnitType } from "../../models/plan.ts";
 import { attentionAtRatio, type BudgetTarget, keptParameters, targetFrom } from "../../models/target.ts";
 import type { ModelMasks } from "../../models/training/student.ts";
-import { maskLength, removedUnits, unitAxes, type UnitAxis } from "./learned_units.ts";
+import { maskLength, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 
 /** A target shape; what is absent is left to the budget (heads and channels) or stays whole (hidden size and layers). */
 export interface TargetOptions {

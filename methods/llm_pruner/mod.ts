@@ -27,14 +27,14 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
-import { UsageError } from "../core/errors.ts";
-import { LINEAR_NAMES, type LinearName } from "../models/config.ts";
-import { defineMethod, type Method, type MethodContext, type Statistics } from "./define.ts";
-import { calibrationBatches } from "./_shared/calibration.ts";
-import { readFlat } from "./_shared/device.ts";
-import { forEachLayerGradient, type LayerGradients } from "./_shared/layer_gradients.ts";
-import { globalWidths, keepWidths, type LayerRange, twoTierWidths } from "./_shared/selection.ts";
-import { packScores, scoresOfGroups, slotSums, unpackScores } from "./_shared/scoring.ts";
+import { UsageError } from "../../core/errors.ts";
+import { LINEAR_NAMES, type LinearName } from "../../models/config.ts";
+import { defineMethod, type Method, type MethodContext, type Statistics } from "../define.ts";
+import { calibrationBatches } from "../_shared/calibration.ts";
+import { readFlat } from "../_shared/device.ts";
+import { forEachLayerGradient, type LayerGradients } from "./layer_gradients.ts";
+import { globalWidths, keepWidths, type LayerRange, twoTierWidths } from "../_shared/selection.ts";
+import { packScores, scoresOfGroups, slotSums, unpackScores } from "../_shared/scoring.ts";
 
 const layerCount = z.number().min(0)
   .refine((value) => value < 1 || Number.isInteger(value), "must be a whole number or a part below 1")

@@ -14,9 +14,9 @@ import {
   selectionMetric,
   type UnitMetric,
   unpackMetric,
-} from "./maskprune_metric.ts";
-import { maskLength, narrowed, type UnitAxis } from "./learned_units.ts";
-import { mean, shrink, smallestInSegments } from "./maskprune_prox.ts";
+} from "./metric.ts";
+import { maskLength, narrowed, type UnitAxis } from "../_shared/learned_units.ts";
+import { mean, shrink, smallestInSegments } from "./prox.ts";
 import {
   axisPrices,
   budgetDualStep,
@@ -28,7 +28,7 @@ import {
   wholeUnits,
   widthSlopes,
   widthStep,
-} from "./maskprune_widths.ts";
+} from "./widths.ts";
 
 /** Step sizes and limits; see the options of the method. */
 export interface MaskPruneRates {

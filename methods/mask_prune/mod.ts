@@ -14,22 +14,22 @@
  *
  * Cost: `steps` forward and backward passes of the masked model, one backward pass per calibration sequence, and one
  * forward pass of the dense model per window. Deviations: the paper's constants are not public, so all are options with
- * defaults chosen on validation data; h is the curvature metric of `_shared/maskprune_metric.ts` instead of 1
+ * defaults chosen on validation data; h is the curvature metric of `mask_prune/metric.ts` instead of 1
  * (`selection: magnitude` gives the paper's form, which from a cold start chooses nearly at random); units that leave the
- * bottom s start again at 1; widths and duals are normalised as `_shared/maskprune_widths.ts` says.
+ * bottom s start again at 1; widths and duals are normalised as `mask_prune/widths.ts` says.
  *
  * @module
  */
 import { z } from "zod";
-import { UsageError } from "../core/errors.ts";
-import type { TrainingOptions } from "../core/schema.ts";
-import { densePlan, type PrunePlan } from "../models/plan.ts";
-import { endRun, type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../models/training/run.ts";
-import { resumeFrozen, startLearning, trainFrozen } from "./_shared/learned_run.ts";
-import { keptOf, planOfRemoved, removedUnits, unitAxes } from "./_shared/learned_units.ts";
-import { latencyOf, layerLatency } from "./_shared/maskprune_latency.ts";
-import { calibratedMetrics } from "./_shared/maskprune_metric.ts";
-import { mean } from "./_shared/maskprune_prox.ts";
+import { UsageError } from "../../core/errors.ts";
+import type { TrainingOptions } from "../../core/schema.ts";
+import { densePlan, type PrunePlan } from "../../models/plan.ts";
+import { endRun, type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../../models/training/run.ts";
+import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
+import { keptOf, planOfRemoved, removedUnits, unitAxes } from "../_shared/learned_units.ts";
+import { latencyOf, layerLatency } from "./latency.ts";
+import { calibratedMetrics } from "./metric.ts";
+import { mean } from "./prox.ts";
 import {
   denseWorking,
   disposeWorking,
@@ -39,7 +39,7 @@ import {
   widenGradients,
   type WorkingModel,
   workingPlan,
-} from "./_shared/maskprune_shrink.ts";
+} from "./shrink.ts";
 import {
   createMaskState,
   gradientStep,
@@ -54,9 +54,9 @@ import {
   retainedNow,
   unpackState,
   updateWidths,
-} from "./_shared/maskprune_state.ts";
-import { budgetRamp, budgetResource, costShares, finalShapes, type Resource } from "./_shared/maskprune_widths.ts";
-import { defineMethod, type Method, type MethodContext, type PruneResult } from "./define.ts";
+} from "./state.ts";
+import { budgetRamp, budgetResource, costShares, finalShapes, type Resource } from "./widths.ts";
+import { defineMethod, type Method, type MethodContext, type PruneResult } from "../define.ts";
 
 const part = z.number().min(0).max(1);
 const rate = z.number().positive();

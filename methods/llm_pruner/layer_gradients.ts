@@ -20,7 +20,7 @@ import {
   type TokenBatch,
 } from "../../models/llama.ts";
 import { type LossWeights, nextTokens, scoredRows, vocabularyLoss } from "../../models/training/loss.ts";
-import { checkpoint } from "./device.ts";
+import { checkpoint } from "../_shared/device.ts";
 
 /** Next-token cross entropy alone. */
 const CROSS_ENTROPY: LossWeights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };

@@ -14,12 +14,12 @@ import { queryHeads } from "../../models/config.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { type HostMasks, uploadMasks } from "../../models/training/student.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { inputStatistics } from "./calibration.ts";
-import { columnScores } from "./column_metrics.ts";
-import { checkpoint } from "./device.ts";
-import { median } from "./maskprune_prox.ts";
-import type { UnitAxis } from "./learned_units.ts";
-import { scoresOfColumns } from "./scoring.ts";
+import { inputStatistics } from "../_shared/calibration.ts";
+import { columnScores } from "../_shared/column_metrics.ts";
+import { checkpoint } from "../_shared/device.ts";
+import { median } from "./prox.ts";
+import type { UnitAxis } from "../_shared/learned_units.ts";
+import { scoresOfColumns } from "../_shared/scoring.ts";
 import * as tf from "@tensorflow/tfjs";
 
 /** Weight of the prior in the running Fisher: as many steps as it counts for. */

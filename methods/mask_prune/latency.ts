@@ -12,8 +12,8 @@ import { type LayerShape, type LlamaConfig, queryHeads } from "../../models/conf
 import { disposeModel, forward, type LlamaModel } from "../../models/llama.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { checkpoint } from "./device.ts";
-import { median } from "./maskprune_prox.ts";
+import { checkpoint } from "../_shared/device.ts";
+import { median } from "./prox.ts";
 
 /** Tokens of the sequence that is timed. */
 const TOKENS = 128;

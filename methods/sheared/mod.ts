@@ -26,10 +26,10 @@
  * @module
  */
 import { z } from "zod";
-import { UsageError } from "../core/errors.ts";
-import type { HostTensor } from "../models/config.ts";
-import { densePlan, keptLayers } from "../models/plan.ts";
-import { createMoments, type Moments, scheduleFactor, stepValues } from "../models/training/optimizer.ts";
+import { UsageError } from "../../core/errors.ts";
+import type { HostTensor } from "../../models/config.ts";
+import { densePlan, keptLayers } from "../../models/plan.ts";
+import { createMoments, type Moments, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
 import {
   type DomainLoading,
   endRun,
@@ -37,11 +37,11 @@ import {
   nextStep,
   noteStep,
   type TrainingRun,
-} from "../models/training/run.ts";
-import type { ModelMasks } from "../models/training/student.ts";
-import { resumeFrozen, startLearning, trainFrozen } from "./_shared/learned_run.ts";
-import { smallestInSegments } from "./_shared/maskprune_prox.ts";
-import { keptOf, planOfRemoved } from "./_shared/learned_units.ts";
+} from "../../models/training/run.ts";
+import type { ModelMasks } from "../../models/training/student.ts";
+import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
+import { smallestInSegments } from "./prox.ts";
+import { keptOf, planOfRemoved } from "../_shared/learned_units.ts";
 import {
   clampLogAlpha,
   expectedSparsity,
@@ -51,7 +51,7 @@ import {
   openProbability,
   sampleMasks,
   softMask,
-} from "./_shared/sheared_hard_concrete.ts";
+} from "./hard_concrete.ts";
 import {
   expectedParameters,
   fromModelMasks,
@@ -63,8 +63,8 @@ import {
   targetWords,
   toModelMasks,
   unitAxesOf,
-} from "./_shared/sheared_shape.ts";
-import { defineMethod, type Method, type MethodContext, type PruneResult } from "./define.ts";
+} from "./shape.ts";
+import { defineMethod, type Method, type MethodContext, type PruneResult } from "../define.ts";
 
 const count = z.number().int().positive().optional();
 
