@@ -3,13 +3,25 @@
  *
  * @module
  */
-import { gammaln, mean as arithmeticMean, quantileSorted, sampleStandardDeviation } from "simple-statistics";
+import {
+  gammaln,
+  mean as arithmeticMean,
+  median as middle,
+  quantileSorted,
+  sampleStandardDeviation,
+} from "simple-statistics";
 import { createRng } from "./rng.ts";
 
 /** Arithmetic mean.
  * @throws {Error} when there are no values. */
 export function mean(values: readonly number[]): number {
   return arithmeticMean(values as number[]);
+}
+
+/** Median; the mean of the middle two for an even count.
+ * @throws {Error} when there are no values. */
+export function median(values: readonly number[]): number {
+  return middle(values as number[]);
 }
 
 /** Sample standard deviation (n - 1); NaN for fewer than two values. */

@@ -29,7 +29,7 @@ import {
 import { cutStudent, type HostMasks, type MaskType } from "../../models/training/student.ts";
 import type { LearningContext, MethodContext, PruneResult } from "../define.ts";
 import { removedUnits, unitAxes } from "./learned_units.ts";
-import { mean } from "../mask_prune/prox.ts";
+import { mean } from "../../core/stats.ts";
 
 /** Starts the run of method `name` on the dense model; with `loading`, windows are drawn while it learns.
  * @throws {UsageError} when the learning context does not fit. */

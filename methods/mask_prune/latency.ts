@@ -13,7 +13,7 @@ import { disposeModel, forward, type LlamaModel } from "../../models/llama.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { checkpoint } from "../_shared/device.ts";
-import { median } from "./prox.ts";
+import { median } from "../../core/stats.ts";
 
 /** Tokens of the sequence that is timed. */
 const TOKENS = 128;

@@ -17,7 +17,7 @@ import type { MethodContext, Statistics } from "../define.ts";
 import { inputStatistics } from "../_shared/calibration.ts";
 import { columnScores } from "../_shared/column_metrics.ts";
 import { checkpoint } from "../_shared/device.ts";
-import { median } from "./prox.ts";
+import { median } from "../../core/stats.ts";
 import type { UnitAxis } from "../_shared/learned_units.ts";
 import { scoresOfColumns } from "../_shared/scoring.ts";
 import * as tf from "@tensorflow/tfjs";

@@ -24,12 +24,19 @@ import { z } from "zod";
 import { UsageError } from "../../core/errors.ts";
 import type { TrainingOptions } from "../../core/schema.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
-import { endRun, type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../../models/training/run.ts";
+import {
+  endRun,
+  type FoundRun,
+  keepSnapshot,
+  nextStep,
+  noteStep,
+  type TrainingRun,
+} from "../../models/training/run.ts";
 import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
 import { keptOf, planOfRemoved, removedUnits, unitAxes } from "../_shared/learned_units.ts";
 import { latencyOf, layerLatency } from "./latency.ts";
 import { calibratedMetrics } from "./metric.ts";
-import { mean } from "./prox.ts";
+import { mean } from "../../core/stats.ts";
 import {
   denseWorking,
   disposeWorking,

@@ -7,16 +7,11 @@
 import type { HostTensor, LlamaConfig } from "../../models/config.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
 import type { HostMasks } from "../../models/training/student.ts";
-import {
-  importance,
-  observeGradient,
-  packMetric,
-  selectionMetric,
-  type UnitMetric,
-  unpackMetric,
-} from "./metric.ts";
+import { importance, observeGradient, packMetric, selectionMetric, type UnitMetric, unpackMetric } from "./metric.ts";
 import { maskLength, narrowed, type UnitAxis } from "../_shared/learned_units.ts";
-import { mean, shrink, smallestInSegments } from "./prox.ts";
+import { mean } from "../../core/stats.ts";
+import { smallestInSegments } from "../_shared/ranking.ts";
+import { shrink } from "./prox.ts";
 import {
   axisPrices,
   budgetDualStep,

@@ -13,7 +13,8 @@ import type { LayerShape, LlamaConfig } from "../../models/config.ts";
 import { layerMacs, layerParameters } from "../../models/count.ts";
 import type { BudgetTarget } from "../../models/target.ts";
 import { narrowed, type UnitAxis } from "../_shared/learned_units.ts";
-import { bottomKSlope, mean } from "./prox.ts";
+import { mean } from "../../core/stats.ts";
+import { bottomKSlope } from "./prox.ts";
 
 /** What the budget limits. */
 export interface Resource {

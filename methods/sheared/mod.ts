@@ -40,8 +40,8 @@ import {
 } from "../../models/training/run.ts";
 import type { ModelMasks } from "../../models/training/student.ts";
 import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
-import { smallestInSegments } from "./prox.ts";
 import { keptOf, planOfRemoved } from "../_shared/learned_units.ts";
+import { smallestInSegments } from "../_shared/ranking.ts";
 import {
   clampLogAlpha,
   expectedSparsity,

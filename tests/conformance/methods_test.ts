@@ -1,6 +1,7 @@
 /** What every registered method must hold, on every engine that starts. A method is tested by being registered. */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Engine } from "../../core/engine.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -54,6 +55,12 @@ function cacheFor(...scope: string[]): Map<string, Statistics> {
   const cache = caches.get(key) ?? new Map<string, Statistics>();
   caches.set(key, cache);
   return cache;
+}
+
+/** The file that holds a shipped method: one of its own, or the first of its folder. */
+function shippedFile(id: string): string {
+  const place = join(import.meta.dirname!, "../../methods", id.replaceAll("-", "_"));
+  return existsSync(place) ? join(place, "mod.ts") : `${place}.ts`;
 }
 
 /** The defaults first, then every option set that differs from them in one enumerated or yes-no option. */
@@ -322,7 +329,7 @@ for (const method of listMethods()) {
     for (const [name, { description }] of Object.entries(shape)) {
       assert(description !== undefined, `option "${name}" has no description`);
     }
-    const [docstring] = (await Deno.readTextFile(ownFiles.get(id) ?? await shippedFile(id))).split("*/");
+    const [docstring] = (await Deno.readTextFile(ownFiles.get(id) ?? shippedFile(id))).split("*/");
     assertMatch(docstring, /arXiv:\d{4}\.\d{5}/);
     assertMatch(docstring, /Shapes/);
     assertMatch(docstring, /Cost/);

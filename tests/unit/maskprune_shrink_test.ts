@@ -2,12 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { unitAxes } from "../../methods/_shared/learned_units.ts";
 import { createMetric } from "../../methods/mask_prune/metric.ts";
 import { markIdle, narrowMasks, widenGradients, workingPlan } from "../../methods/mask_prune/shrink.ts";
-import {
-  createMaskState,
-  layerMasks,
-  leastRemoved,
-  type MaskPruneRates,
-} from "../../methods/mask_prune/state.ts";
+import { createMaskState, layerMasks, leastRemoved, type MaskPruneRates } from "../../methods/mask_prune/state.ts";
 import { keptParameters } from "../../models/count.ts";
 import { composePlans, densePlan, plannedShapes, relativePlan } from "../../models/plan.ts";
 import { toyConfig } from "../support/toy.ts";

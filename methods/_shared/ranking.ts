@@ -1,0 +1,26 @@
+/** Which entries are the smallest.
+ *
+ * @module
+ */
+
+/** Indices of the `k` smallest values, ascending; among equal values the lower index comes first. */
+export function smallest(values: ArrayLike<number>, k: number): number[] {
+  if (k <= 0) return [];
+  const limit = Float64Array.from(values).sort()[Math.min(k, values.length) - 1];
+  const below: number[] = [];
+  const equal: number[] = [];
+  for (let i = 0; i < values.length; i++) {
+    if (values[i] < limit) below.push(i);
+    else if (values[i] === limit) equal.push(i);
+  }
+  return [...below, ...equal.slice(0, k - below.length)].sort((a, b) => a - b);
+}
+
+/** The `k` entries with the smallest score in each of `segments` equal runs, ascending indices into the whole. */
+export function smallestInSegments(scores: ArrayLike<number>, k: number, segments: number): number[] {
+  const length = scores.length / segments;
+  return Array.from(
+    { length: segments },
+    (_, s) => smallest(Array.from({ length }, (_, i) => scores[s * length + i]), k).map((i) => s * length + i),
+  ).flat();
+}
