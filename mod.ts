@@ -28,8 +28,8 @@ export type {
   RunConfig,
   TrainingReport,
 } from "./core/schema.ts";
-export type { HostTensor, LayerShape, LlamaConfig } from "./models/config.ts";
-export type { LlamaModel } from "./models/llama.ts";
+export type { DecoderConfig, DecoderConfig as LlamaConfig, HostTensor, LayerShape } from "./models/config.ts";
+export type { DecoderModel, DecoderModel as LlamaModel } from "./models/decoder.ts";
 export type { LayerPlan, PrunePlan, UnitType } from "./models/plan.ts";
 export type { BudgetTarget } from "./models/target.ts";
 export { defineMethod } from "./methods/define.ts";

@@ -5,11 +5,11 @@
 import type { z } from "zod";
 import type { Rng } from "../core/rng.ts";
 import type { RunConfig, TrainingReport } from "../core/schema.ts";
-import type { HostTensor, LlamaConfig } from "../models/config.ts";
-import type { LlamaModel } from "../models/llama.ts";
+import type { DecoderConfig, HostTensor } from "../models/config.ts";
+import type { DecoderModel } from "../models/decoder.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
-import type { CheckpointPlace } from "../models/training/checkpoint.ts";
+import type { SnapshotPlace } from "../models/training/snapshot.ts";
 import type { Domain } from "../models/training/domains.ts";
 import type { StudentOptions } from "../models/training/student.ts";
 
@@ -25,9 +25,9 @@ export interface LearningContext {
   /** What `windows` were drawn from, where the data are of several domains; each can fill all steps alone. */
   domains?: Domain[];
   /** The model to distil from, where `model` is not the dense one: it was pruned before. */
-  teacher?: LlamaModel;
+  teacher?: DecoderModel;
   /** Where to keep snapshots; without it a stopped run begins again. */
-  checkpoint?: CheckpointPlace;
+  checkpoint?: SnapshotPlace;
   /** Tensors that make up for the units a plan removes, at dense shape; called once, when the structure is fixed. */
   compensate?(plan: PrunePlan): Promise<Statistics>;
 }
@@ -35,7 +35,7 @@ export interface LearningContext {
 /** What a method is given. */
 export interface MethodContext<Options> {
   /** The dense model on the device, or on a ladder what the level before left of it. Its tensors must not be changed or disposed. */
-  model: LlamaModel;
+  model: DecoderModel;
   /** Calibration windows, each `[T]` token ids; the same for every method of a comparison. Empty unless needed. */
   calibration: Int32Array[];
   /** Filled for methods of kind `learned`. */
@@ -97,7 +97,7 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   uniformLayers(options: z.infer<Schema>): boolean;
   /** Called before the first cell of a run, at each level: refuses what no scores are needed to see.
    * @throws {UsageError} when the options do not fit the model or the run, or cannot meet the budget on it. */
-  check?(config: LlamaConfig, target: BudgetTarget, options: z.infer<Schema>, run: RunSettings): void;
+  check?(config: DecoderConfig, target: BudgetTarget, options: z.infer<Schema>, run: RunSettings): void;
   /** Decides what stays.
    * @throws {UsageError} when the options cannot meet the budget on this model. */
   prune(context: MethodContext<z.infer<Schema>>): Promise<PruneResult>;

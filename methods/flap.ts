@@ -24,10 +24,10 @@
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
-import { type LayerShape, type LlamaConfig, queryHeads, tensorNames } from "../models/config.ts";
+import { type DecoderConfig, type LayerShape, queryHeads, tensorNames } from "../models/config.ts";
 import { layerParameters } from "../models/count.ts";
 import { eachLayer } from "../models/layerwise.ts";
-import type { LlamaModel, ObservedSite } from "../models/llama.ts";
+import type { DecoderModel, ObservedSite } from "../models/decoder.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import { attentionAtRatio, type BudgetTarget } from "../models/target.ts";
 import { defineMethod, type Method, type Statistics } from "./define.ts";
@@ -78,7 +78,7 @@ function unitScores(
 }
 
 /** Uniform widths with attention at `ratio` and as many channels as the budget has room for. */
-function manualWidths(config: LlamaConfig, target: BudgetTarget, ratio: number): LayerShape[] {
+function manualWidths(config: DecoderConfig, target: BudgetTarget, ratio: number): LayerShape[] {
   return config.layers.map((dense) => {
     const attention = { ...attentionAtRatio(dense, target.units, ratio), ffnChannels: 0 };
     const room = target.budgetParameters / config.layers.length - layerParameters(config, attention);
@@ -95,13 +95,18 @@ function manualWidths(config: LlamaConfig, target: BudgetTarget, ratio: number):
 }
 
 /** Uniform widths, with attention at the ratio of the options in the MM structures. */
-function uniformWidths(config: LlamaConfig, target: BudgetTarget, options: FlapOptions): LayerShape[] {
+function uniformWidths(config: DecoderConfig, target: BudgetTarget, options: FlapOptions): LayerShape[] {
   const { structure, attentionRatio } = options;
   if (attentionRatio === null || !structure.endsWith("-MM")) return target.uniform;
   return manualWidths(config, target, attentionRatio);
 }
 
-function widths(config: LlamaConfig, scores: LayerScores[], target: BudgetTarget, options: FlapOptions): LayerShape[] {
+function widths(
+  config: DecoderConfig,
+  scores: LayerScores[],
+  target: BudgetTarget,
+  options: FlapOptions,
+): LayerShape[] {
   const uniform = uniformWidths(config, target, options);
   switch (options.structure) {
     case "UL-UM":
@@ -116,7 +121,7 @@ function widths(config: LlamaConfig, scores: LayerScores[], target: BudgetTarget
 
 /** Biases W_removed mean(x_removed) of the output and down projections (section 3.3), f32 [D] each, for every layer of a
  * projection that loses a column anywhere. */
-async function compensation(model: LlamaModel, plan: PrunePlan, statistics: Statistics): Promise<Statistics> {
+async function compensation(model: DecoderModel, plan: PrunePlan, statistics: Statistics): Promise<Statistics> {
   const { layers, headSize, width } = model.config;
   const lost = layers.map((shape, l) => {
     const heads = new Set(plan.layers[l].queryHeads);

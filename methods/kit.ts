@@ -5,9 +5,15 @@
  */
 export { UsageError } from "../core/errors.ts";
 export type { Rng } from "../core/rng.ts";
-export type { HostTensor, LayerShape, LinearName, LlamaConfig } from "../models/config.ts";
+export type {
+  DecoderConfig,
+  DecoderConfig as LlamaConfig,
+  HostTensor,
+  LayerShape,
+  LinearName,
+} from "../models/config.ts";
 export { eachLayer } from "../models/layerwise.ts";
-export type { LlamaModel, ObservedSite } from "../models/llama.ts";
+export type { DecoderModel, DecoderModel as LlamaModel, ObservedSite } from "../models/decoder.ts";
 export type { LayerPlan, PrunePlan, UnitType } from "../models/plan.ts";
 export type { BudgetTarget } from "../models/target.ts";
 export { defineMethod } from "./define.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 import { FileFormatError } from "../core/errors.ts";
-import { expectedTensors, type LlamaConfig } from "./config.ts";
+import { type DecoderConfig, expectedTensors } from "./config.ts";
 
 /** What a checkpoint has, in its own naming. */
 export interface FoundTensors {
@@ -20,7 +20,7 @@ export interface FoundTensors {
 /** Checks that every tensor of `config` is there with its shape, and that nothing else is: a tensor without a place
  * (such as a bias the configuration does not mention) means that the model would compute something else.
  * @throws {FileFormatError} that names the first tensor that is missing, misshapen, or without a place. */
-export function checkTensors(config: LlamaConfig, found: FoundTensors): void {
+export function checkTensors(config: DecoderConfig, found: FoundTensors): void {
   const { path, shapes, storedName, isHarmless } = found;
   const unexpected = new Set(shapes.keys());
   for (const [name, expected] of expectedTensors(config)) {

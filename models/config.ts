@@ -33,7 +33,7 @@ export const LINEAR_NAMES = ["query", "key", "value", "output", "gate", "up", "d
 export type LinearName = (typeof LINEAR_NAMES)[number];
 
 /** A LLaMA-family decoder: RMSNorm, RoPE, grouped-query attention, SwiGLU. */
-export interface LlamaConfig {
+export interface DecoderConfig {
   /** V. */
   vocabSize: number;
   /** D: hidden size. */
@@ -66,7 +66,7 @@ export function queryHeads(shape: LayerShape): number {
 }
 
 /** Whether every layer has the same widths, so that a plain Llama `config.json` describes the model. */
-export function isLayerwiseUniform(config: LlamaConfig): boolean {
+export function isLayerwiseUniform(config: DecoderConfig): boolean {
   const [first, ...others] = config.layers;
   return others.every((shape) =>
     shape.kvGroups === first.kvGroups && shape.queryHeadsPerGroup === first.queryHeadsPerGroup &&
@@ -75,7 +75,7 @@ export function isLayerwiseUniform(config: LlamaConfig): boolean {
 }
 
 /** Shape `[out, in]` of the weight of linear map `name` in layer `shape`. */
-export function linearShape(config: LlamaConfig, shape: LayerShape, name: LinearName): [number, number] {
+export function linearShape(config: DecoderConfig, shape: LayerShape, name: LinearName): [number, number] {
   const { width, headSize } = config;
   switch (name) {
     case "query":
@@ -115,7 +115,7 @@ export const tensorNames = {
 };
 
 /** Every tensor of the model with its shape, in the order of a checkpoint. Weights are `[out, in]`. */
-export function expectedTensors(config: LlamaConfig): Map<string, number[]> {
+export function expectedTensors(config: DecoderConfig): Map<string, number[]> {
   const { width, vocabSize } = config;
   const tensors = new Map<string, number[]>([[tensorNames.embedding, [vocabSize, width]]]);
   config.layers.forEach((shape, layer) => {
@@ -142,7 +142,7 @@ export interface HostTensor {
 
 /** A checkpoint that is read tensor by tensor, so that no more than one host copy of one tensor exists at a time. */
 export interface WeightSource {
-  config: LlamaConfig;
+  config: DecoderConfig;
   /** Where the weights come from, for the record. */
   origin: {
     /** Path as the user gave it. */
@@ -161,7 +161,7 @@ export interface WeightSource {
 }
 
 /** A checkpoint held in memory, such as a test's or a freshly trained one. */
-export function memorySource(config: LlamaConfig, tensors: Map<string, HostTensor>, path = "memory"): WeightSource {
+export function memorySource(config: DecoderConfig, tensors: Map<string, HostTensor>, path = "memory"): WeightSource {
   let sizeBytes = 0;
   for (const tensor of tensors.values()) sizeBytes += tensor.data.byteLength;
   return {

@@ -4,19 +4,19 @@
  */
 import type { ModelSize } from "../core/schema.ts";
 import {
+  type DecoderConfig,
   expectedTensors,
   isLayerwiseUniform,
   type LayerShape,
   LINEAR_NAMES,
   linearShape,
-  type LlamaConfig,
   queryHeads,
 } from "./config.ts";
 
 const BYTES_F32 = 4;
 
 /** Weights in the linear maps of one layer, biases not counted: `(2 H + 2 G) K D + 3 F D`. */
-export function layerParameters(config: LlamaConfig, shape: LayerShape): number {
+export function layerParameters(config: DecoderConfig, shape: LayerShape): number {
   return LINEAR_NAMES.reduce((sum, name) => {
     const [out, input] = linearShape(config, shape, name);
     return sum + out * input;
@@ -24,12 +24,12 @@ export function layerParameters(config: LlamaConfig, shape: LayerShape): number 
 }
 
 /** Weights in the linear maps of all layers: what can be pruned. `shapes` are those of `config` when absent. */
-export function keptParameters(config: LlamaConfig, shapes: readonly LayerShape[] = config.layers): number {
+export function keptParameters(config: DecoderConfig, shapes: readonly LayerShape[] = config.layers): number {
   return shapes.reduce((sum, shape) => sum + layerParameters(config, shape), 0);
 }
 
 /** Every weight of the model: embedding, head unless tied, norms, linear maps and biases. */
-export function totalParameters(config: LlamaConfig): number {
+export function totalParameters(config: DecoderConfig): number {
   let total = 0;
   for (const shape of expectedTensors(config).values()) total += shape.reduce((a, b) => a * b, 1);
   return total;
@@ -40,7 +40,7 @@ export function totalParameters(config: LlamaConfig): number {
  * The convention of LLM-Pruner's published figures (Ma et al. 2023, arXiv:2305.11627, table 3), with grouped keys and
  * values: linear maps `q (2 H + 2 G) K D + 3 q F D`, attention `H (2 q s K + q s)` without causal halving, rotary
  * `4 q H K`, activation `q F`, two norms `4 q D`. Biases and masks are not counted. */
-export function layerMacs(config: LlamaConfig, shape: LayerShape, tokens: number, context: number = tokens): number {
+export function layerMacs(config: DecoderConfig, shape: LayerShape, tokens: number, context: number = tokens): number {
   const { width, headSize } = config;
   const heads = queryHeads(shape);
   return tokens * layerParameters(config, shape) + heads * (2 * tokens * context * headSize + tokens * context) +
@@ -49,19 +49,19 @@ export function layerMacs(config: LlamaConfig, shape: LayerShape, tokens: number
 
 /** Multiply-accumulates of one sequence of `tokens` tokens through the whole model, logits of every position included;
  * see {@linkcode layerMacs}. With `context`, the new tokens follow `context - tokens` cached ones. */
-export function modelMacs(config: LlamaConfig, tokens: number, context: number = tokens): number {
+export function modelMacs(config: DecoderConfig, tokens: number, context: number = tokens): number {
   const { width, vocabSize } = config;
   const layers = config.layers.reduce((sum, shape) => sum + layerMacs(config, shape, tokens, context), 0);
   return layers + 2 * tokens * width + tokens * width * vocabSize;
 }
 
 /** Multiply-accumulates of decoding one token after `depth` cached ones. */
-export function decodeMacs(config: LlamaConfig, depth: number): number {
+export function decodeMacs(config: DecoderConfig, depth: number): number {
   return modelMacs(config, 1, depth + 1);
 }
 
 /** Size and shape of a model for its record; sparsities are against `dense` (0 when absent). */
-export function modelSize(config: LlamaConfig, dense: LlamaConfig = config): ModelSize {
+export function modelSize(config: DecoderConfig, dense: DecoderConfig = config): ModelSize {
   const parameters = totalParameters(config);
   const prunableParameters = keptParameters(config);
   const layerwiseUniform = isLayerwiseUniform(config);

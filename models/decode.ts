@@ -1,5 +1,5 @@
 /** Decoding step by step: the forward pass over new tokens with the keys and values of those before them. Shape legend as
- * in `llama.ts`; S positions held after the step.
+ * in `decoder.ts`; S positions held after the step.
  *
  * @module
  */
@@ -10,12 +10,12 @@ import {
   checkBatch,
   createPass,
   decoderLayer,
+  type DecoderModel,
   disposePass,
   embed,
   HIDDEN,
-  type LlamaModel,
   type PassContext,
-} from "./llama.ts";
+} from "./decoder.ts";
 import { rotaryTables, turnMatrices } from "./rope.ts";
 
 /** Keys and values of a decoding session, one entry per layer. */
@@ -29,7 +29,7 @@ export interface KvCache {
 /** Runs B rows of T new tokens after those in `cache` (null: none) and gives the hidden states [B T, D] after the final
  * norm and the grown cache. The old cache is freed. All rows have the same length. No gradient. */
 export function extend(
-  model: LlamaModel,
+  model: DecoderModel,
   tokens: Int32Array,
   batch: number,
   cache: KvCache | null,

@@ -10,10 +10,10 @@ import { type FloatDtype, writeSafetensors } from "../core/safetensors.ts";
 import type { TokenizerDefinition } from "../core/tokenizer.ts";
 import { writeFolderWhole } from "../core/write_file.ts";
 import {
+  type DecoderConfig,
   expectedTensors,
   isLayerwiseUniform,
   type LayerShape,
-  type LlamaConfig,
   queryHeads,
   type WeightSource,
 } from "./config.ts";
@@ -41,7 +41,7 @@ export interface HfExportOptions {
 const TORCH_NAMES: Record<FloatDtype, string> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
 
 /** The widths that differ between layers, as text: `FFN channels 9 to 20`. Empty for a uniform model. */
-export function differingWidths({ layers }: LlamaConfig): string {
+export function differingWidths({ layers }: DecoderConfig): string {
   const kinds: [string, (shape: LayerShape) => number][] = [
     ["KV groups", (shape) => shape.kvGroups],
     ["query heads per group", (shape) => shape.queryHeadsPerGroup],
@@ -56,7 +56,7 @@ export function differingWidths({ layers }: LlamaConfig): string {
 
 /** Refuses what no plain Llama checkpoint can say.
  * @throws {UsageError} when layers have unequal widths, with the widths. */
-export function requireUniform(config: LlamaConfig): void {
+export function requireUniform(config: DecoderConfig): void {
   if (isLayerwiseUniform(config)) return;
   throw new UsageError(
     `Layers have unequal widths (${differingWidths(config)}), which a plain Llama checkpoint cannot say: ` +
@@ -65,7 +65,7 @@ export function requireUniform(config: LlamaConfig): void {
 }
 
 /** Refuses what transformers accepts neither as Llama nor as Mistral. */
-function requireLoadable(config: LlamaConfig): void {
+function requireLoadable(config: DecoderConfig): void {
   if (headsDivideWidth(config) || config.biases.length === 0) return;
   throw new UsageError(
     `transformers accepts a Llama with biases only if the heads divide the width: ${

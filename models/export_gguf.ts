@@ -6,9 +6,9 @@ import { BLOCK_FORMATS } from "../core/dequantize.ts";
 import { type GgufEntry, writeGguf } from "../core/gguf_write.ts";
 import type { StoredType } from "../core/quantize.ts";
 import {
+  type DecoderConfig,
   expectedTensors,
   type HostTensor,
-  type LlamaConfig,
   queryHeads,
   tensorNames,
   type WeightSource,
@@ -32,7 +32,7 @@ export interface GgufExportOptions {
 /** llama.cpp's number for "mostly this type" (`llama_ftype`). */
 const FILE_TYPES: Record<StoredType, number> = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 };
 
-function modelMetadata(config: LlamaConfig, type: StoredType): Map<string, GgufEntry> {
+function modelMetadata(config: DecoderConfig, type: StoredType): Map<string, GgufEntry> {
   const [shape] = config.layers;
   const { ropeScaling } = config;
   return new Map<string, GgufEntry>([
@@ -63,7 +63,7 @@ function modelMetadata(config: LlamaConfig, type: StoredType): Map<string, GgufE
 }
 
 /** Divisors of the rotary frequencies under `llama3` scaling, f32 [K / 2]; llama.cpp reads them as a tensor. */
-function frequencyDivisors(config: LlamaConfig): Float32Array {
+function frequencyDivisors(config: DecoderConfig): Float32Array {
   const { ropeScaling: _, ...unscaled } = config;
   const plain = rotaryFrequencies(unscaled);
   return Float32Array.from(rotaryFrequencies(config), (frequency, i) => plain[i] / frequency);
@@ -87,7 +87,7 @@ function typeOf(shape: readonly number[], type: StoredType): StoredType {
 }
 
 /** GGUF names of the matrices that are stored as F16 because their rows are not multiples of Q8_0's 32 values. */
-export function f16Fallbacks(config: LlamaConfig, type: StoredType): string[] {
+export function f16Fallbacks(config: DecoderConfig, type: StoredType): string[] {
   const stored = ggufTensorNames(config);
   return [...expectedTensors(config)].flatMap(([name, shape]) =>
     shape.length > 1 && typeOf(shape, type) !== type ? [stored.get(name)!] : []

@@ -4,13 +4,13 @@
  * @module
  */
 import {
+  type DecoderConfig,
   expectedTensors,
   type HostTensor,
   type LayerShape,
   LINEAR_NAMES,
   type LinearName,
   linearShape,
-  type LlamaConfig,
   tensorNames,
   type WeightSource,
 } from "./config.ts";
@@ -25,7 +25,7 @@ interface LinearTensor {
 }
 
 /** Every weight and bias of the linear maps, by Hugging Face name. */
-function linearTensors(config: LlamaConfig): Map<string, LinearTensor> {
+function linearTensors(config: DecoderConfig): Map<string, LinearTensor> {
   const found = new Map<string, LinearTensor>();
   config.layers.forEach((_, layer) => {
     for (const linear of LINEAR_NAMES) {
@@ -88,7 +88,7 @@ export function prunedSource(source: WeightSource, plan: PrunePlan): WeightSourc
 }
 
 /** Largest width of each kind over the layers. */
-export function widestLayer({ layers }: LlamaConfig): LayerShape {
+export function widestLayer({ layers }: DecoderConfig): LayerShape {
   const most = (width: (shape: LayerShape) => number) => layers.reduce((max, shape) => Math.max(max, width(shape)), 0);
   return {
     kvGroups: most((shape) => shape.kvGroups),
@@ -132,7 +132,7 @@ function spread(tensor: HostTensor, shape: number[], places: readonly number[], 
  * zero columns of the down map, a zero head by zero columns of the output map. The result is layer-wise uniform. */
 export function paddedSource(source: WeightSource): WeightSource {
   const wide = widestLayer(source.config);
-  const config: LlamaConfig = { ...source.config, layers: source.config.layers.map(() => wide) };
+  const config: DecoderConfig = { ...source.config, layers: source.config.layers.map(() => wide) };
   const linears = linearTensors(config);
   return {
     config,

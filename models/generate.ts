@@ -7,12 +7,12 @@ import { currentEngine } from "../core/engine.ts";
 import { NumericError } from "../core/errors.ts";
 import { createRng } from "../core/rng.ts";
 import { disposeCache, extend, type KvCache } from "./decode.ts";
-import { type LlamaModel, logits } from "./llama.ts";
+import { type DecoderModel, logits } from "./decoder.ts";
 
 /** Runs new tokens, i32 [B T], after those in `cache` and gives the logits after each row, [B, V]. Only each row's last
  * position goes through the vocabulary projection. */
 function lastLogits(
-  model: LlamaModel,
+  model: DecoderModel,
   tokens: Int32Array,
   batch: number,
   cache: KvCache | null,
@@ -38,7 +38,7 @@ export interface GreedyStep {
 /** Runs new tokens, i32 [B T], after those in `cache` (null: none; it is freed) and reads the most probable token after
  * each row. T > 1 is prefill, T = 1 is decode. When the returned promise settles, the device has done the work. */
 export async function greedyStep(
-  model: LlamaModel,
+  model: DecoderModel,
   tokens: Int32Array,
   batch: number,
   cache: KvCache | null,
@@ -151,7 +151,7 @@ function batchesOf(prompts: readonly (readonly number[])[], maxTokens: number): 
 }
 
 async function generateBatch(
-  model: LlamaModel,
+  model: DecoderModel,
   prompts: readonly (readonly number[])[],
   indices: readonly number[],
   options: GenerationOptions,
@@ -189,7 +189,7 @@ async function generateBatch(
  * @throws {RangeError} when a prompt is empty, or it and its continuation exceed the model's positions.
  * @throws {NumericError} when the model's output is not finite. */
 export async function generateTokens(
-  model: LlamaModel,
+  model: DecoderModel,
   prompts: readonly (readonly number[])[],
   options: GenerationOptions,
 ): Promise<GeneratedToken[][]> {

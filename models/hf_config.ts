@@ -4,10 +4,10 @@
  */
 import { FileFormatError, UsageError } from "../core/errors.ts";
 import {
+  type DecoderConfig,
   isLayerwiseUniform,
   type LayerShape,
   type LinearName,
-  type LlamaConfig,
   queryHeads,
   type RopeScaling,
 } from "./config.ts";
@@ -57,7 +57,7 @@ function membersOf(json: Record<string, unknown>, path: string, prefix = ""): Me
 }
 
 /** RoPE settings from `rope_theta` and `rope_scaling`, or from `rope_parameters` (transformers 5). */
-function readRope(json: Record<string, unknown>, path: string): Pick<LlamaConfig, "ropeBase" | "ropeScaling"> {
+function readRope(json: Record<string, unknown>, path: string): Pick<DecoderConfig, "ropeBase" | "ropeScaling"> {
   const top = membersOf(json, path);
   const key = top.value("rope_parameters") === undefined ? "rope_scaling" : "rope_parameters";
   const nested = top.value(key) ?? {};
@@ -140,7 +140,7 @@ function refuseOtherModels(json: Record<string, unknown>, path: string): void {
  * @param path of the file, for messages
  * @throws {UsageError} for another model type, architecture, activation, RoPE type or quantization, by its name.
  * @throws {FileFormatError} when a value is missing, of the wrong type, or beyond {@linkcode CONFIG_LIMITS}. */
-export function fromHfConfig(json: Record<string, unknown>, path: string): LlamaConfig {
+export function fromHfConfig(json: Record<string, unknown>, path: string): DecoderConfig {
   refuseOtherModels(json, path);
   const members = membersOf(json, path);
   const vocabSize = members.integer("vocab_size", CONFIG_LIMITS.vocabulary);
@@ -188,7 +188,7 @@ function coverage(biases: LinearName[], names: LinearName[]): "all" | "none" | "
 
 /** Whether transformers accepts the model as a Llama: since version 5 the number of query heads must divide the width,
  * although an explicit head size makes that needless. */
-export function headsDivideWidth({ layers: [shape], width }: LlamaConfig): boolean {
+export function headsDivideWidth({ layers: [shape], width }: DecoderConfig): boolean {
   return width % queryHeads(shape) === 0;
 }
 
@@ -197,7 +197,7 @@ export function headsDivideWidth({ layers: [shape], width }: LlamaConfig): boole
  * `MistralForCausalLM` without a sliding window, which computes the same, unless there are biases, which Mistral lacks.
  * @throws {UsageError} when no plain Llama configuration describes the model: layers of unequal widths, or biases on
  *   only some maps of a block. */
-export function toHfConfig(config: LlamaConfig): Record<string, unknown> {
+export function toHfConfig(config: DecoderConfig): Record<string, unknown> {
   if (!isLayerwiseUniform(config)) {
     throw new UsageError("Layers have unequal widths, which a Llama config.json cannot say: use uniform widths");
   }

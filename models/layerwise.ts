@@ -9,17 +9,17 @@ import {
   createPass,
   createUploader,
   decoderLayer,
+  type DecoderModel,
   type DeviceLayer,
   disposeLayer,
   embed,
   type ForwardOptions,
-  type LlamaModel,
   type TokenBatch,
-} from "./llama.ts";
+} from "./decoder.ts";
 
 /** Puts everything but the decoder layers on the device. The layers are there in {@linkcode eachLayer} alone, and
  * `source` must stay open for it. Free the model with `disposeModel`. */
-export function openLayerwise(source: WeightSource): LlamaModel {
+export function openLayerwise(source: WeightSource): DecoderModel {
   const { rest, layer } = createUploader(source);
   return {
     config: source.config,
@@ -33,7 +33,7 @@ export function openLayerwise(source: WeightSource): LlamaModel {
 
 /** What `visit` gives for each layer in turn. A layer that was read for this is freed after its visit. */
 export async function eachLayer<T>(
-  model: LlamaModel,
+  model: DecoderModel,
   visit: (layer: DeviceLayer, l: number) => T | Promise<T>,
 ): Promise<T[]> {
   const results: T[] = [];
@@ -51,7 +51,7 @@ export async function eachLayer<T>(
 /** Runs batches through one layer after the other, with the numbers of `forward` for each batch. Between layers the hidden
  * states, [B T, D] of each batch, are in host memory. `after` is called when a batch has passed a layer. */
 export async function forwardByLayers(
-  model: LlamaModel,
+  model: DecoderModel,
   batches: readonly TokenBatch[],
   { observe, after }: Pick<ForwardOptions, "observe"> & { after(layer: number, batch: number): Promise<void> },
 ): Promise<void> {

@@ -15,7 +15,7 @@ import {
 } from "../core/tokenizer.ts";
 import { ggufTokenizerDefinition } from "../core/tokenizer_gguf.ts";
 import { checkTensors } from "./check_tensors.ts";
-import { expectedTensors, type LlamaConfig, tensorNames, type WeightSource } from "./config.ts";
+import { type DecoderConfig, expectedTensors, tensorNames, type WeightSource } from "./config.ts";
 import { fromHfConfig } from "./hf_config.ts";
 import { openGgufModel } from "./load_gguf.ts";
 
@@ -133,7 +133,7 @@ function openParts(path: string): { source: WeightSource; definition: TokenizerD
 }
 
 /** Vocabulary and special tokens of the model, for its tokenizer. */
-const tokenizerOptions = ({ vocabSize, bosTokenId, eosTokenId }: LlamaConfig) => ({
+const tokenizerOptions = ({ vocabSize, bosTokenId, eosTokenId }: DecoderConfig) => ({
   vocabSize,
   bosTokenId,
   eosTokenId,

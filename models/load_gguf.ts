@@ -7,10 +7,10 @@ import { type GgufFile, openGguf } from "../core/gguf.ts";
 import { sha256OfFiles } from "../core/ranged_file.ts";
 import { checkTensors } from "./check_tensors.ts";
 import {
+  type DecoderConfig,
   type HostTensor,
   LINEAR_NAMES,
   type LinearName,
-  type LlamaConfig,
   type RopeScaling,
   tensorNames,
   type WeightSource,
@@ -31,7 +31,7 @@ const GGUF_LINEAR: Record<LinearName, string> = {
 export const ROPE_FACTORS = "rope_freqs.weight";
 
 /** GGUF name of every tensor of the model, by its Hugging Face name. */
-export function ggufTensorNames(config: LlamaConfig): Map<string, string> {
+export function ggufTensorNames(config: DecoderConfig): Map<string, string> {
   const names = new Map([
     [tensorNames.embedding, "token_embd.weight"],
     [tensorNames.finalNorm, "output_norm.weight"],
@@ -177,7 +177,7 @@ function readHeads(
 /** Configuration of the model in a GGUF file.
  * @throws {UsageError} for another architecture, experts, or a RoPE scaling that is not supported, by its name.
  * @throws {FileFormatError} when the metadata are incomplete or beyond a limit. */
-export function ggufConfig(file: GgufFile): LlamaConfig {
+export function ggufConfig(file: GgufFile): DecoderConfig {
   const architecture = file.metadata.get("general.architecture");
   if (architecture !== "llama") {
     const name = typeof architecture === "string" ? `"${architecture.slice(0, 80)}"` : "(none)";
@@ -223,7 +223,7 @@ export function ggufConfig(file: GgufFile): LlamaConfig {
 }
 
 /** Reads the tensor stored as `stored`, with query and key rows in the order of Hugging Face. */
-function readHuggingFaceTensor(file: GgufFile, config: LlamaConfig, name: string, stored?: string): HostTensor {
+function readHuggingFaceTensor(file: GgufFile, config: DecoderConfig, name: string, stored?: string): HostTensor {
   if (stored === undefined || !file.tensors.has(stored)) throw new UsageError(`${file.path}: has no tensor "${name}"`);
   const place = (row: number) => huggingFaceRow(row, config.headSize);
   if (/\.attn_[qk]\.weight$/.test(stored)) return file.read(stored, place);

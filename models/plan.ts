@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { LayerShape, LlamaConfig } from "./config.ts";
+import type { DecoderConfig, LayerShape } from "./config.ts";
 import { queryHeads } from "./config.ts";
 
 /** What a method may remove. `kv-groups`: a key/value head with its query heads (the heads of multi-head attention);
@@ -42,7 +42,7 @@ export function keptLayers({ layers }: PrunePlan): number[] {
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 
 /** The plan that keeps everything. */
-export function densePlan(config: LlamaConfig): PrunePlan {
+export function densePlan(config: DecoderConfig): PrunePlan {
   return {
     layers: config.layers.map((shape) => ({
       kvGroups: range(shape.kvGroups),
@@ -108,7 +108,7 @@ function checkIndices(what: string, indices: number[], limit: number): void {
 
 /** The configuration of the model that `plan` leaves of `config`; layers are numbered anew.
  * @throws {RangeError} when the plan does not fit the model. */
-export function plannedConfig(config: LlamaConfig, plan: PrunePlan): LlamaConfig {
+export function plannedConfig(config: DecoderConfig, plan: PrunePlan): DecoderConfig {
   const layers = plannedShapes(config, plan);
   if (plan.hidden) checkIndices("hidden dimensions", plan.hidden, config.width);
   return { ...config, width: plan.hidden?.length ?? config.width, layers };
@@ -116,7 +116,7 @@ export function plannedConfig(config: LlamaConfig, plan: PrunePlan): LlamaConfig
 
 /** Widths of the layers that `plan` leaves of `config`.
  * @throws {RangeError} when the plan does not fit the model. */
-export function plannedShapes(config: LlamaConfig, plan: PrunePlan): LayerShape[] {
+export function plannedShapes(config: DecoderConfig, plan: PrunePlan): LayerShape[] {
   if (plan.layers.length !== config.layers.length) {
     throw new RangeError(`A plan for ${config.layers.length} layers is needed: current ${plan.layers.length}`);
   }

@@ -4,11 +4,11 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import type { AttentionLayout, RotaryTables } from "../core/attention.ts";
-import type { LlamaConfig } from "./config.ts";
+import type { DecoderConfig } from "./config.ts";
 
 /** Rotary frequencies in radians per position: f64 [K / 2]. `llama3` scaling as in Llama 3.1: long wavelengths are
  * divided by the factor, short ones stay, those between are blended. */
-export function rotaryFrequencies(config: LlamaConfig): Float64Array {
+export function rotaryFrequencies(config: DecoderConfig): Float64Array {
   const { headSize, ropeBase, ropeScaling } = config;
   return Float64Array.from({ length: headSize / 2 }, (_, i) => {
     const frequency = ropeBase ** (-2 * i / headSize);
@@ -25,7 +25,7 @@ export function rotaryFrequencies(config: LlamaConfig): Float64Array {
 }
 
 /** Tables for rows at `positions` [N]. */
-export function rotaryTables(config: LlamaConfig, positions: Int32Array): RotaryTables {
+export function rotaryTables(config: DecoderConfig, positions: Int32Array): RotaryTables {
   const { headSize } = config;
   const half = headSize / 2;
   const frequencies = rotaryFrequencies(config);
@@ -53,7 +53,7 @@ export function rotaryTables(config: LlamaConfig, positions: Int32Array): Rotary
 }
 
 /** The rotation of one position as matrices, see {@linkcode AttentionLayout.turn}. */
-export function turnMatrices(config: LlamaConfig, position: number): NonNullable<AttentionLayout["turn"]> {
+export function turnMatrices(config: DecoderConfig, position: number): NonNullable<AttentionLayout["turn"]> {
   const { headSize } = config;
   const half = headSize / 2;
   const matrix = new Float32Array(headSize * headSize);

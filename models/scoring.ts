@@ -5,9 +5,9 @@
 import * as tf from "@tensorflow/tfjs";
 import { QUERY_BLOCK } from "../core/attention.ts";
 import { currentEngine } from "../core/engine.ts";
-import { type LlamaConfig, queryHeads } from "./config.ts";
+import { type DecoderConfig, queryHeads } from "./config.ts";
 import { type GeneratedToken, generateTokens, type GenerationOptions, type TokenLogProb } from "./generate.ts";
-import { forward, type ForwardOptions, type LlamaModel, logits, targetLogProbs, type TokenBatch } from "./llama.ts";
+import { type DecoderModel, forward, type ForwardOptions, logits, targetLogProbs, type TokenBatch } from "./decoder.ts";
 
 /** Where a batch is scored: entry i asks how probable token `ids[i]` is right after the token at row `rows[i]`. */
 export interface ScoredTargets {
@@ -48,7 +48,7 @@ const TOP_ROWS = 64;
 
 /** Most probable tokens after each row of `hidden` [N, D], given the targets' ids and log-probabilities, both [N]. */
 async function topLogProbs(
-  model: LlamaModel,
+  model: DecoderModel,
   hidden: tf.Tensor2D,
   { ids, logProbs }: { ids: Int32Array; logProbs: Float32Array },
   count: number,
@@ -81,7 +81,7 @@ async function topLogProbs(
 
 /** Floats of a token that live at once: the residual stream, its norm and what is added to it; query, key, value and
  * what attention makes of them; three copies of the scores of a block of queries; gate, up and two of their products. */
-function bytesPerToken({ width, headSize, layers }: LlamaConfig): number {
+function bytesPerToken({ width, headSize, layers }: DecoderConfig): number {
   const floats = layers.map((layer) => {
     const heads = queryHeads(layer);
     return 4 * width + 4 * (heads + layer.kvGroups) * headSize + 3 * heads * QUERY_BLOCK + 4 * layer.ffnChannels;
@@ -90,7 +90,7 @@ function bytesPerToken({ width, headSize, layers }: LlamaConfig): number {
 }
 
 /** `model` for scoring and generating, with masks if given. Only scored rows go through the vocabulary projection. */
-export function scoringModel(model: LlamaModel, options: Pick<ForwardOptions, "masks"> = {}): ScoringModel {
+export function scoringModel(model: DecoderModel, options: Pick<ForwardOptions, "masks"> = {}): ScoringModel {
   const { vocabSize, maxPositions } = model.config;
   const onScored = async <Result>(
     batch: TokenBatch,

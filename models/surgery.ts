@@ -4,16 +4,16 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import {
+  type DecoderConfig,
   expectedTensors,
   type HostTensor,
   LINEAR_NAMES,
   type LinearName,
-  type LlamaConfig,
   queryHeads,
   tensorNames,
 } from "./config.ts";
 import { eachLayer } from "./layerwise.ts";
-import { type DeviceLayer, type DeviceLinear, type LlamaModel, mergedWeight } from "./llama.ts";
+import { type DecoderModel, type DeviceLayer, type DeviceLinear, mergedWeight } from "./decoder.ts";
 import type { HiddenMask, LayerMasks } from "./masks.ts";
 import { isRemoved, keptLayers, type LayerPlan, plannedConfig, type PrunePlan } from "./plan.ts";
 import { uploadVocabulary } from "./vocabulary.ts";
@@ -29,7 +29,7 @@ interface Located {
 }
 
 /** Every tensor of the model by its Hugging Face name. */
-function locateTensors(model: LlamaModel): Map<string, Located> {
+function locateTensors(model: DecoderModel): Map<string, Located> {
   const located = new Map<string, Located>([
     [tensorNames.embedding, { parts: model.embedding, transposed: false }],
     [tensorNames.finalNorm, { parts: [model.finalNorm], transposed: false }],
@@ -49,7 +49,7 @@ function locateTensors(model: LlamaModel): Map<string, Located> {
 
 /** Reads one tensor back in the layout of a checkpoint: weights `[out, in]`, low-rank updates folded in.
  * @throws {RangeError} when the model has no tensor of this Hugging Face name. */
-export async function hostTensor(model: LlamaModel, name: string): Promise<HostTensor> {
+export async function hostTensor(model: DecoderModel, name: string): Promise<HostTensor> {
   const found = locateTensors(model).get(name);
   if (!found) throw new RangeError(`The model has no tensor named "${name}"`);
   const parts = tf.tidy(() =>
@@ -84,7 +84,7 @@ function hardMask(length: number, kept: readonly number[]): tf.Tensor1D {
 /** Hard masks of a plan, 1 for a kept query head or FFN channel and 0 for any other: a model with these masks, and with
  * {@linkcode planToHidden}'s, computes what the pruned model computes. Free the tensors with `tf.dispose`. */
 export function planToMasks(
-  config: LlamaConfig,
+  config: DecoderConfig,
   plan: PrunePlan,
 ): (Required<Pick<LayerMasks, "queryHeads" | "ffn">> & Pick<LayerMasks, "layer">)[] {
   plannedConfig(config, plan);
@@ -96,7 +96,7 @@ export function planToMasks(
 }
 
 /** The hard mask of a plan's hidden dimensions; undefined where all are kept. */
-export function planToHidden(config: LlamaConfig, { hidden }: PrunePlan): HiddenMask | undefined {
+export function planToHidden(config: DecoderConfig, { hidden }: PrunePlan): HiddenMask | undefined {
   return hidden && { mask: hardMask(config.width, hidden), open: hidden.length };
 }
 
@@ -140,14 +140,14 @@ function take<T extends tf.Tensor>(x: T, kept: readonly number[] | undefined, ax
 }
 
 /** Linear maps that have a bias after the replacements, in the usual order. */
-function biasesAfter(config: LlamaConfig, replaced: Record<string, HostTensor>): LinearName[] {
+function biasesAfter(config: DecoderConfig, replaced: Record<string, HostTensor>): LinearName[] {
   const layers = config.layers.keys().toArray();
   return LINEAR_NAMES.filter((name) =>
     config.biases.includes(name) || layers.some((l) => tensorNames.bias(l, name) in replaced)
   );
 }
 
-function checkReplaced(dense: LlamaConfig, replaced: Record<string, HostTensor>): void {
+function checkReplaced(dense: DecoderConfig, replaced: Record<string, HostTensor>): void {
   const expected = expectedTensors(dense);
   for (const [name, { shape }] of Object.entries(replaced)) {
     const wanted = expected.get(name);
@@ -159,9 +159,9 @@ function checkReplaced(dense: LlamaConfig, replaced: Record<string, HostTensor>)
 }
 
 /** Cuts the units of `plan` out of layer after layer, and gives the configuration of what is left. */
-function createCutter(dense: LlamaConfig, plan: PrunePlan, replaced: Record<string, HostTensor>) {
+function createCutter(dense: DecoderConfig, plan: PrunePlan, replaced: Record<string, HostTensor>) {
   const biases = biasesAfter(dense, replaced);
-  const config: LlamaConfig = { ...plannedConfig(dense, plan), biases };
+  const config: DecoderConfig = { ...plannedConfig(dense, plan), biases };
   checkReplaced({ ...dense, biases }, replaced);
   const replacement = (name: string) => tf.tensor(replaced[name].data, replaced[name].shape);
   const vector = (name: string, own: tf.Tensor1D | undefined, length: number) =>
@@ -186,7 +186,7 @@ function createCutter(dense: LlamaConfig, plan: PrunePlan, replaced: Record<stri
       (name in replaced ? uploadVocabulary(replaced[name], transposed) : parts)
         .map((part) => take(part, plan.hidden, transposed ? 0 : 1))
     );
-  const cutRest = ({ embedding, head, finalNorm }: LlamaModel) => ({
+  const cutRest = ({ embedding, head, finalNorm }: DecoderModel) => ({
     embedding: vocabulary(tensorNames.embedding, embedding, false),
     finalNorm: norm(tensorNames.finalNorm, finalNorm),
     head: head && vocabulary(tensorNames.head, head, true),
@@ -202,10 +202,10 @@ function createCutter(dense: LlamaConfig, plan: PrunePlan, replaced: Record<stri
  * updates are folded in, unless the weight is replaced.
  * @throws {RangeError} when the plan or a replaced tensor does not fit the model. */
 export function pruneModel(
-  model: LlamaModel,
+  model: DecoderModel,
   plan: PrunePlan,
   replaced: Record<string, HostTensor> = {},
-): LlamaModel {
+): DecoderModel {
   const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
   // Layer by layer, so that merged or replaced dense weights of one layer only are held besides the result.
   return { config, layers: keptLayers(plan).map((l) => cutLayer(model.layers[l], l)), ...cutRest(model) };
@@ -213,17 +213,17 @@ export function pruneModel(
 
 /** {@linkcode pruneModel} for a model whose layers may be read one at a time: one dense layer is held besides the result. */
 export async function pruneByLayers(
-  model: LlamaModel,
+  model: DecoderModel,
   plan: PrunePlan,
   replaced: Record<string, HostTensor> = {},
-): Promise<LlamaModel> {
+): Promise<DecoderModel> {
   const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
   const layers = await eachLayer(model, (layer, l) => isRemoved(plan.layers[l]) ? null : cutLayer(layer, l));
   return { config, layers: layers.filter((layer) => layer !== null), ...cutRest(model) };
 }
 
 /** Weights and biases of the linear maps by Hugging Face name, in host memory: what pruning and training change. */
-export async function linearTensors(model: LlamaModel): Promise<Map<string, HostTensor>> {
+export async function linearTensors(model: DecoderModel): Promise<Map<string, HostTensor>> {
   const tensors = new Map<string, HostTensor>();
   for (const [l, layer] of model.layers.entries()) {
     for (const name of LINEAR_NAMES) {
@@ -236,7 +236,7 @@ export async function linearTensors(model: LlamaModel): Promise<Map<string, Host
 
 /** Puts tensors of {@linkcode linearTensors}, of a model of the same widths, in the place of the model's own, which are
  * freed. The record that is returned replaces `model`. */
-export function replaceLinears(model: LlamaModel, tensors: ReadonlyMap<string, HostTensor>): LlamaModel {
+export function replaceLinears(model: DecoderModel, tensors: ReadonlyMap<string, HostTensor>): DecoderModel {
   model.layers.forEach((layer, l) => {
     for (const name of LINEAR_NAMES) {
       const { shape, data } = tensors.get(tensorNames.weight(l, name))!;

@@ -3,7 +3,7 @@
  * @module
  */
 import { UsageError } from "../core/errors.ts";
-import { isLayerwiseUniform, type LayerShape, type LlamaConfig } from "./config.ts";
+import { type DecoderConfig, isLayerwiseUniform, type LayerShape } from "./config.ts";
 import { keptParameters, layerMacs, layerParameters } from "./count.ts";
 import { UNIT_TYPES, type UnitType } from "./plan.ts";
 
@@ -28,7 +28,7 @@ export interface BudgetTarget {
 
 /** What one unit of `type` in layer `layer` costs: weights, and multiply-accumulates of a 64-token sequence. A
  * `query-heads` unit is one query head; a `kv-groups` unit is a key/value head with all its query heads. */
-export function unitCost(config: LlamaConfig, layer: number, type: UnitType): { parameters: number; macs64: number } {
+export function unitCost(config: DecoderConfig, layer: number, type: UnitType): { parameters: number; macs64: number } {
   const shape = config.layers[layer];
   const without: Record<UnitType, LayerShape> = {
     "ffn": { ...shape, ffnChannels: shape.ffnChannels - 1 },
@@ -74,7 +74,7 @@ export function attentionAtRatio(dense: LayerShape, units: readonly UnitType[], 
 
 /** Widths of one layer with at most `budget` weights; null when none exist. */
 function uniformShape(
-  config: LlamaConfig,
+  config: DecoderConfig,
   budget: number,
   { sparsity, units, ffnMultiple }: { sparsity: number; units: readonly UnitType[]; ffnMultiple: number },
 ): LayerShape | null {
@@ -93,7 +93,7 @@ function uniformShape(
 }
 
 /** Largest fraction of the prunable parameters that can go while every layer keeps one unit of each type. */
-function largestSparsity(config: LlamaConfig, units: readonly UnitType[], ffnMultiple: number): number {
+function largestSparsity(config: DecoderConfig, units: readonly UnitType[], ffnMultiple: number): number {
   const [dense] = config.layers;
   const attention = attentionChoices(dense, units).at(-1)!;
   const ffnChannels = units.includes("ffn") ? Math.min(ffnMultiple, dense.ffnChannels) : dense.ffnChannels;
@@ -102,7 +102,7 @@ function largestSparsity(config: LlamaConfig, units: readonly UnitType[], ffnMul
 
 /** The budget of `target`, made for the dense model, as seen from `narrower`, which was pruned before.
  * @throws {UsageError} as {@linkcode resolveTarget}. */
-export function targetFrom(narrower: LlamaConfig, target: BudgetTarget): BudgetTarget {
+export function targetFrom(narrower: DecoderConfig, target: BudgetTarget): BudgetTarget {
   const { units, ffnMultiple, budgetParameters } = target;
   const sparsity = Math.max(0, 1 - budgetParameters / keptParameters(narrower));
   return { ...resolveTarget(narrower, { sparsity, units, ffnMultiple }), budgetParameters };
@@ -116,7 +116,7 @@ export function targetFrom(narrower: LlamaConfig, target: BudgetTarget): BudgetT
  * @throws {UsageError} when the sparsity cannot be reached with these units, or when the model's layers already differ
  * in width. */
 export function resolveTarget(
-  config: LlamaConfig,
+  config: DecoderConfig,
   { sparsity, units, ffnMultiple = 1 }: { sparsity: number; units: readonly UnitType[]; ffnMultiple?: number },
 ): BudgetTarget {
   if (!(sparsity >= 0 && sparsity < 1)) {

@@ -17,7 +17,7 @@ import { createRng } from "../core/rng.ts";
 import { writeSafetensors } from "../core/safetensors.ts";
 import { expectedTensors, queryHeads, type WeightSource } from "../models/config.ts";
 import { toHfConfig } from "../models/hf_config.ts";
-import { forward, type LlamaModel, logits, uploadModel } from "../models/llama.ts";
+import { type DecoderModel, forward, logits, uploadModel } from "../models/decoder.ts";
 import { openModel } from "../models/load.ts";
 import { batchGradients } from "../models/training/gradients.ts";
 import { privatePython } from "./setup_common.ts";
@@ -42,7 +42,7 @@ interface Side {
   run(work: Work): Promise<Outcome>;
 }
 
-function ours(model: LlamaModel, tokens: Int32Array, library: string): Side {
+function ours(model: DecoderModel, tokens: Int32Array, library: string): Side {
   const { layers } = model.config;
   const masks = layers.map((shape) => ({
     queryHeads: tf.ones([queryHeads(shape)]) as tf.Tensor1D,

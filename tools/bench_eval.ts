@@ -19,7 +19,7 @@ import { startBestEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { getTask } from "../datasets/mod.ts";
 import { exportHfFolder } from "../models/export.ts";
-import { uploadModel } from "../models/llama.ts";
+import { uploadModel } from "../models/decoder.ts";
 import { openModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
 import { type HarnessJob, harnessPython, localData, runHarness } from "./lm_eval_harness.ts";

@@ -15,10 +15,10 @@ import { startEngine } from "../core/engine.ts";
 import { createRng } from "../core/rng.ts";
 import { writeSafetensors } from "../core/safetensors.ts";
 import { ENGINE_NAMES, type EngineName } from "../core/schema.ts";
-import { expectedTensors, type LlamaConfig } from "../models/config.ts";
+import { type DecoderConfig, expectedTensors } from "../models/config.ts";
 import { totalParameters } from "../models/count.ts";
 import { toHfConfig } from "../models/hf_config.ts";
-import { uploadModel } from "../models/llama.ts";
+import { uploadModel } from "../models/decoder.ts";
 import { openFolderModel } from "../models/load.ts";
 
 /** Largest growth as a multiple of the weights as held. */
@@ -27,7 +27,7 @@ const BYTES_F32 = 4;
 const BYTES_BF16 = 2;
 
 /** https://huggingface.co/TinyLlama/TinyLlama_v1.1: `config.json`. */
-const TINYLLAMA: LlamaConfig = {
+const TINYLLAMA: DecoderConfig = {
   vocabSize: 32000,
   width: 2048,
   headSize: 64,
@@ -42,7 +42,7 @@ const TINYLLAMA: LlamaConfig = {
 };
 
 /** Writes a checkpoint of random weights in two files. */
-function writeCheckpoint(folder: string, config: LlamaConfig): void {
+function writeCheckpoint(folder: string, config: DecoderConfig): void {
   const entries = [...expectedTensors(config)];
   const sizeOf = (shape: number[]) => shape.reduce((product, size) => product * size, 1);
   const rng = createRng(0, "weights");

@@ -18,7 +18,7 @@ import { createRng } from "../core/rng.ts";
 import { writeSafetensors } from "../core/safetensors.ts";
 import { type TrainingOptions, trainingSchema } from "../core/schema.ts";
 import type { HostTensor } from "../models/config.ts";
-import { type LlamaModel, uploadModel } from "../models/llama.ts";
+import { type DecoderModel, uploadModel } from "../models/decoder.ts";
 import { openModel } from "../models/load.ts";
 import type { LossTerms } from "../models/training/loss.ts";
 import { createMoments, readTensors, scheduleFactor, stepValues } from "../models/training/optimizer.ts";
@@ -93,7 +93,7 @@ async function writeShared(path: string, student: Student, batches: Batch[]): Pr
   });
 }
 
-async function makeBatches(model: LlamaModel, { batch, tokens, teacherTokens }: TrainingOptions): Promise<Batch[]> {
+async function makeBatches(model: DecoderModel, { batch, tokens, teacherTokens }: TrainingOptions): Promise<Batch[]> {
   const rng = createRng(0, "bench-step");
   const batches: Batch[] = [];
   for (let i = 0; i < BATCHES; i++) {

@@ -26,7 +26,7 @@ import { exportHfFolder } from "../models/export.ts";
 import { exportGguf } from "../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../models/export_source.ts";
 import { greedyStep } from "../models/generate.ts";
-import { disposeModel, forward, type LlamaModel, targetLogProbs, uploadModel } from "../models/llama.ts";
+import { type DecoderModel, disposeModel, forward, targetLogProbs, uploadModel } from "../models/decoder.ts";
 import { headsDivideWidth } from "../models/hf_config.ts";
 import { type OpenedModel, openModel } from "../models/load.ts";
 import type { LayerPlan, PrunePlan } from "../models/plan.ts";
@@ -119,7 +119,7 @@ interface Ours {
   greedy: number[];
 }
 
-async function greedyTokens(model: LlamaModel, prompt: number[]): Promise<number[]> {
+async function greedyTokens(model: DecoderModel, prompt: number[]): Promise<number[]> {
   const tokens: number[] = [];
   let step = await greedyStep(model, Int32Array.from(prompt), 1, null);
   while (tokens.push(step.next[0]) < GREEDY_TOKENS) step = await greedyStep(model, step.next, 1, step.cache);

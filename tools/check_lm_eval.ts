@@ -26,7 +26,7 @@ import { mean } from "../core/stats.ts";
 import { loadCorpus } from "../datasets/load.ts";
 import { corpora, getCorpus, getTask, tasks as knownTasks } from "../datasets/mod.ts";
 import { exportHfFolder } from "../models/export.ts";
-import { uploadModel } from "../models/llama.ts";
+import { uploadModel } from "../models/decoder.ts";
 import { openModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
 import { type CheckedExample, harnessPython, localData, runHarness, TINY_TASK } from "./lm_eval_harness.ts";

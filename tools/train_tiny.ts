@@ -12,7 +12,7 @@ import { UsageError } from "../core/errors.ts";
 import { writeSafetensors } from "../core/safetensors.ts";
 import { loadTokenizer } from "../core/tokenizer.ts";
 import { tellDocuments } from "../datasets/tiny_world/stories.ts";
-import { type HostTensor, type LlamaConfig } from "../models/config.ts";
+import { type DecoderConfig, type HostTensor } from "../models/config.ts";
 import { toHfConfig } from "../models/hf_config.ts";
 import { tokenizerConfigJson, tokenizerJson, trainBpe } from "./tiny/bpe.ts";
 import { modelCard } from "./tiny/card.ts";
@@ -40,7 +40,7 @@ const WARMUP_STEPS = 100;
 const WEIGHT_DECAY = 0.1;
 
 /** The model: 1.08 M parameters, multi-head attention, the output projection tied to the embedding. */
-function tinyConfig(vocabSize: number): LlamaConfig {
+function tinyConfig(vocabSize: number): DecoderConfig {
   return {
     vocabSize,
     width: 128,
@@ -84,7 +84,7 @@ function progress(steps: number): (step: number, loss: number, gradientNorm: num
   };
 }
 
-async function writeModel(out: URL, config: LlamaConfig, tensors: Map<string, HostTensor>): Promise<void> {
+async function writeModel(out: URL, config: DecoderConfig, tensors: Map<string, HostTensor>): Promise<void> {
   await Deno.writeTextFile(new URL("config.json", out), json(toHfConfig(config)));
   writeSafetensors(fileURLToPath(new URL("model.safetensors", out)), {
     shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),

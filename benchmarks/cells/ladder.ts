@@ -17,18 +17,18 @@ import { join } from "node:path";
 import type { Cell, TrainingOptions, TrainingReport } from "../../core/schema.ts";
 import type { PruneResult } from "../../methods/define.ts";
 import type { HostTensor } from "../../models/config.ts";
-import { disposeModel, type LlamaModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
 import { composePlans, densePlan, type PrunePlan } from "../../models/plan.ts";
 import { linearTensors, pruneModel, replaceLinears } from "../../models/surgery.ts";
 import { type BudgetTarget, resolveTarget, targetFrom } from "../../models/target.ts";
 import type { Domain } from "../../models/training/domains.ts";
-import { loadSnapshot, saveSnapshot } from "../../models/training/checkpoint.ts";
+import { loadSnapshot, saveSnapshot } from "../../models/training/snapshot.ts";
 import { canonicalJson } from "../preparation/expand.ts";
 
 /** What the level before left. */
 export interface Rung {
   /** The pruned model; the dense one before the first level. */
-  model: LlamaModel;
+  model: DecoderModel;
   /** Units of the dense model that are left. */
   plan: PrunePlan;
   /** Of all levels so far. */
@@ -38,7 +38,7 @@ export interface Rung {
 /** What one level learns from. */
 export interface LevelGiven {
   /** The model to prune. */
-  base: LlamaModel;
+  base: DecoderModel;
   /** The level's budget, as seen from `base`. */
   target: BudgetTarget;
   /** The level's share of the steps. */
@@ -59,7 +59,7 @@ export interface LevelGiven {
 export interface Ladder {
   /** With `ladder` and `training`; its own `sparsity` is the level to reach. */
   cell: Cell & { ladder: number[]; training: TrainingOptions };
-  dense: LlamaModel;
+  dense: DecoderModel;
   /** Training windows of the whole ladder, {@linkcode ladderSteps} batches. */
   windows: Int32Array[];
   /** What they were drawn from, with as many windows each. */
@@ -141,7 +141,7 @@ async function step(ladder: Ladder, i: number): Promise<Rung> {
 }
 
 function restore(
-  dense: LlamaModel,
+  dense: DecoderModel,
   { plan, reports }: Omit<Rung, "model">,
   tensors: Map<string, HostTensor>,
 ): Rung {

@@ -10,9 +10,9 @@ import type { Tokenizer } from "../../core/tokenizer.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import type { LearningContext, MethodContext, Statistics } from "../../methods/define.ts";
-import type { LlamaModel } from "../../models/llama.ts";
+import type { DecoderModel } from "../../models/decoder.ts";
 import type { PrunePlan } from "../../models/plan.ts";
-import type { CheckpointPlace } from "../../models/training/checkpoint.ts";
+import type { SnapshotPlace } from "../../models/training/snapshot.ts";
 import { createMix, type Domain, drawWindows } from "../../models/training/domains.ts";
 import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
 import { recoverModel } from "../../models/training/recover.ts";
@@ -73,14 +73,14 @@ export async function trainingData(
 }
 
 /** Where a cell's training keeps its snapshots: a folder of its own, so that a stopped cell goes on. */
-export function checkpointPlace(cacheFolder: string, cell: Cell): CheckpointPlace {
+export function checkpointPlace(cacheFolder: string, cell: Cell): SnapshotPlace {
   const name = createHash("sha256").update(JSON.stringify(cell)).digest("hex").slice(0, 16);
   return { folder: join(cacheFolder, `training-${name}`), everySteps: SNAPSHOT_STEPS };
 }
 
 /** Least-squares tensors for a plan, from Gram matrices of the dense model on the calibration windows. */
 export function compensation(
-  dense: LlamaModel,
+  dense: DecoderModel,
   windows: Int32Array[],
   { remember, report, signal }: StageHost,
 ): (plan: PrunePlan, replaced?: Statistics) => Promise<Statistics> {
@@ -92,7 +92,7 @@ export function compensation(
 
 /** Trains adapters on a pruned model and folds them in; `model` is changed. */
 export function recover(
-  { model, dense, cell, learning }: { model: LlamaModel; dense: LlamaModel; cell: Cell; learning: LearningContext },
+  { model, dense, cell, learning }: { model: DecoderModel; dense: DecoderModel; cell: Cell; learning: LearningContext },
   { remember, report, signal }: StageHost,
 ): Promise<TrainingReport> {
   return recoverModel({

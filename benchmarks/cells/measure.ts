@@ -14,7 +14,7 @@ import { getMethod } from "../../methods/mod.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
-import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import { densePlan } from "../../models/plan.ts";
 import { scoringModel } from "../../models/scoring.ts";
@@ -117,7 +117,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
 }
 
 /** Stores the model's weights. Measured numbers are not lost because of a full disk. */
-async function tryToStore(job: Job, model: LlamaModel, host: CellHost): Promise<StoredWeights | null> {
+async function tryToStore(job: Job, model: DecoderModel, host: CellHost): Promise<StoredWeights | null> {
   host.report("store weights");
   try {
     return await storeWeights(job.out, job, model);
@@ -129,7 +129,7 @@ async function tryToStore(job: Job, model: LlamaModel, host: CellHost): Promise<
 
 /** A dense model that was loaded, and what belongs to it. */
 export interface Loaded {
-  dense: LlamaModel;
+  dense: DecoderModel;
   tokenizer: Tokenizer;
   source: WeightSource;
   engine: Engine;
@@ -144,7 +144,7 @@ export async function pruneCell(
   { cell, out, data }: Pick<Job, "cell" | "out" | "data">,
   { dense, tokenizer, source, engine }: Loaded,
   host: CellHost,
-): Promise<Pruned & { model: LlamaModel; changed: boolean }> {
+): Promise<Pruned & { model: DecoderModel; changed: boolean }> {
   const { method: choice, sparsity, units, ffnMultiple, seed } = cell;
   if (choice === null) return { model: dense, changed: false, plan: densePlan(dense.config), calibrationData: null };
   if (cell.methodFile) await reloadMethodFile(cell.methodFile);
@@ -180,7 +180,7 @@ interface PruneWork {
   cell: Cell;
   method: Method;
   target: BudgetTarget;
-  dense: LlamaModel;
+  dense: DecoderModel;
   stage: StageHost;
   /** Calibration windows. */
   calibration: Int32Array[];
@@ -189,7 +189,7 @@ interface PruneWork {
 }
 
 /** What every method is given, on model `base`. */
-function contextOf({ cell: { method: choice, seed }, method, stage, calibration }: PruneWork, base: LlamaModel) {
+function contextOf({ cell: { method: choice, seed }, method, stage, calibration }: PruneWork, base: DecoderModel) {
   const rng = (name: string) => createRng(seed, `${method.id} ${name}`);
   return { model: base, calibration, options: method.options.parse(choice!.options), seed, rng, ...stage };
 }
@@ -268,7 +268,7 @@ function calibrate(
 
 async function evaluate(
   { cell, data }: Job,
-  model: LlamaModel,
+  model: DecoderModel,
   tokenizer: Tokenizer,
   host: CellHost,
 ): Promise<Pick<DoneRecord, "perplexity" | "tasks" | "generations">> {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { TokenBatch } from "../../models/llama.ts";
+import type { TokenBatch } from "../../models/decoder.ts";
 import type { ScoredTargets } from "../../models/scoring.ts";
 import type { ScoredSequence } from "./requests.ts";
 

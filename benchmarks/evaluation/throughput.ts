@@ -13,7 +13,7 @@ import type { RunConfig, ThroughputResult } from "../../core/schema.ts";
 import { mean, sampleSd } from "../../core/stats.ts";
 import { greedyStep } from "../../models/generate.ts";
 import { disposeCache, type KvCache } from "../../models/decode.ts";
-import type { LlamaModel } from "../../models/llama.ts";
+import type { DecoderModel } from "../../models/decoder.ts";
 
 /** What to time. */
 export type ThroughputChoice = NonNullable<RunConfig["throughput"]>;
@@ -47,7 +47,7 @@ export function summarise(name: string, batch: number, tokens: number, samplesMs
 /** Times prefill and decode of `model`. Nothing else should run on the machine.
  * @throws {UsageError} when the lengths exceed the model's positions. */
 export async function measureThroughput(
-  model: LlamaModel,
+  model: DecoderModel,
   { prefillTokens, decodeTokens, batch, repeats }: ThroughputChoice,
   { seed = 0, signal }: ThroughputOptions = {},
 ): Promise<ThroughputResult[]> {

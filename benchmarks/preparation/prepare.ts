@@ -16,7 +16,7 @@ import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
 import type { RunSettings } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import type { LlamaConfig } from "../../models/config.ts";
+import type { DecoderConfig } from "../../models/config.ts";
 import { openModel } from "../../models/load.ts";
 import { resolveTarget } from "../../models/target.ts";
 import {
@@ -118,7 +118,7 @@ type Levels = Pick<RunConfig, "sparsity" | "units" | "ffnMultiple" | "methods"> 
 
 /** Refuses levels that the units of the run cannot reach on this model, and options that a method cannot keep there.
  * @throws {UsageError} that names the level or the method. */
-export function checkLevels({ sparsity, units, ffnMultiple, methods, ...run }: Levels, model: LlamaConfig): void {
+export function checkLevels({ sparsity, units, ffnMultiple, methods, ...run }: Levels, model: DecoderConfig): void {
   for (const level of new Set(sparsity.filter((level) => level > 0))) {
     const target = resolveTarget(model, { sparsity: level, units, ffnMultiple });
     for (const { id, options } of methods) {

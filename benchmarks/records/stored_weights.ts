@@ -9,14 +9,14 @@ import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
 import type { DoneRecord, StoredWeights } from "../../core/schema.ts";
 import { checkTensors } from "../../models/check_tensors.ts";
 import {
+  type DecoderConfig,
   expectedTensors,
   LINEAR_NAMES,
-  type LlamaConfig,
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
 import { totalParameters } from "../../models/count.ts";
-import type { LlamaModel } from "../../models/llama.ts";
+import type { DecoderModel } from "../../models/decoder.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { hostTensor } from "../../models/surgery.ts";
 import { cellName, type PlannedCell } from "../preparation/expand.ts";
@@ -26,13 +26,13 @@ import { runPaths } from "./store.ts";
 export const KEPT_PARAMETERS = 50e6;
 
 /** Whether the changed weights of a model are kept: as `asked`, or by size. */
-export function keepsWeights(config: LlamaConfig, asked?: boolean): boolean {
+export function keepsWeights(config: DecoderConfig, asked?: boolean): boolean {
   return asked ?? totalParameters(config) <= KEPT_PARAMETERS;
 }
 
 /** Writes every tensor of a pruned model as f32 to `weights/NAME.safetensors` in the run's folder, whole or not at all. All
  * are in host memory at once. */
-export async function storeWeights(out: string, planned: PlannedCell, model: LlamaModel): Promise<StoredWeights> {
+export async function storeWeights(out: string, planned: PlannedCell, model: DecoderModel): Promise<StoredWeights> {
   const folder = runPaths(out).weights;
   Deno.mkdirSync(folder, { recursive: true });
   const file = `${cellName(planned)}.safetensors`;
@@ -64,7 +64,7 @@ export function openStoredWeights(
   const file = openSafetensors(path);
   try {
     const biases = LINEAR_NAMES.filter((name) => file.tensors.has(tensorNames.bias(0, name)));
-    const config: LlamaConfig = { ...plannedConfig(source.config, plan), biases };
+    const config: DecoderConfig = { ...plannedConfig(source.config, plan), biases };
     const shapes = new Map([...file.tensors].map(([name, { shape }]) => [name, shape]));
     checkTensors(config, { path, shapes, storedName: (name) => name, isHarmless: () => false });
     return {

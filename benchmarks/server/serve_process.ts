@@ -8,7 +8,7 @@ import { basename, dirname, resolve } from "node:path";
 import { type Engine, startBestEngine, startEngine } from "../../core/engine.ts";
 import { EngineError, UsageError } from "../../core/errors.ts";
 import type { DoneRecord, RunConfig } from "../../core/schema.ts";
-import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { pruneCell } from "../cells/measure.ts";
@@ -58,7 +58,7 @@ export async function loadServed(
   const path = record?.cell.model ?? options.model!;
   const engine = await start(options.engine ?? record?.cell.engine ?? "auto");
   const opened = await openModel(path);
-  let model: LlamaModel;
+  let model: DecoderModel;
   try {
     model = record ? await modelOf(record, { options, engine, signal, opened }) : await uploadModel(opened.source);
   } finally {
@@ -78,7 +78,7 @@ async function modelOf(
     signal: AbortSignal;
     opened: OpenedModel;
   },
-): Promise<LlamaModel> {
+): Promise<DecoderModel> {
   const { path, sha256 } = source.origin;
   if (sha256 !== record.weights.sha256) {
     throw new UsageError(`"${path}" has other weights (${sha256}) than the record's (${record.weights.sha256})`);

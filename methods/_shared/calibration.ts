@@ -6,7 +6,7 @@ import * as tf from "@tensorflow/tfjs";
 import { matMul2d } from "../../core/ops.ts";
 import { UsageError } from "../../core/errors.ts";
 import { forwardByLayers } from "../../models/layerwise.ts";
-import { forward, type ObservedSite, type TokenBatch } from "../../models/llama.ts";
+import { forward, type ObservedSite, type TokenBatch } from "../../models/decoder.ts";
 import { windowBatch } from "../../models/training/loss.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { checkpoint, readFlat } from "./device.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import type { LlamaModel, ObservedSite } from "../../models/llama.ts";
+import type { DecoderModel, ObservedSite } from "../../models/decoder.ts";
 import type { Statistics } from "../define.ts";
 import { inputStatisticNames } from "./calibration.ts";
 import { siteWeights } from "./scoring.ts";
@@ -19,7 +19,7 @@ export type LayerColumns = Record<ObservedSite, Float64Array>;
 
 /** Column scores of every layer; `statistics` are those of `inputStatistics`. */
 export async function columnScores(
-  model: LlamaModel,
+  model: DecoderModel,
   statistics: Statistics,
   metric: ColumnMetric,
 ): Promise<LayerColumns[]> {

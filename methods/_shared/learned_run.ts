@@ -2,9 +2,9 @@
  *
  * @module
  */
-import type { HostTensor, LlamaConfig } from "../../models/config.ts";
+import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { disposeModel } from "../../models/llama.ts";
+import { disposeModel } from "../../models/decoder.ts";
 import {
   keptLayers,
   plannedShapes,
@@ -144,7 +144,7 @@ export async function trainFrozen(
 
 /** Units removed per layer, mean over the layers that stay, by type, and layers and hidden dimensions of the model; what
  * lost none is left out. */
-function removedOf(dense: LlamaConfig, plan: PrunePlan): Record<string, number> {
+function removedOf(dense: DecoderConfig, plan: PrunePlan): Record<string, number> {
   const axes = unitAxes(dense, UNIT_TYPES);
   const kept = keptLayers(plan);
   const layers = plannedShapes(dense, plan).map((shape, i) => removedUnits(dense.layers[kept[i]], shape, axes));

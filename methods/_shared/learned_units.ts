@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { type LayerShape, type LlamaConfig, queryHeads } from "../../models/config.ts";
+import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
 import type { LayerPlan, PrunePlan, UnitType } from "../../models/plan.ts";
 import type { HostMasks } from "../../models/training/student.ts";
 
@@ -17,7 +17,7 @@ export interface UnitAxis {
 }
 
 /** The axes along which `units` allow a model to become narrower. */
-export function unitAxes(config: LlamaConfig, units: readonly UnitType[]): UnitAxis[] {
+export function unitAxes(config: DecoderConfig, units: readonly UnitType[]): UnitAxis[] {
   const [shape] = config.layers;
   const all: UnitAxis[] = [
     { type: "kv-groups", units: shape.kvGroups, segments: 1 },
@@ -57,7 +57,7 @@ const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 
 /** The plan without the units for which `isRemoved(axis, layer, unit)`; query heads of a removed group go with it. */
 export function planOfRemoved(
-  config: LlamaConfig,
+  config: DecoderConfig,
   axes: readonly UnitAxis[],
   isRemoved: (axis: number, layer: number, unit: number) => boolean,
 ): PrunePlan {

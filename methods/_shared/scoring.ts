@@ -5,8 +5,8 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { type LayerShape, LINEAR_NAMES, type LinearName, type LlamaConfig } from "../../models/config.ts";
-import type { LlamaModel, ObservedSite } from "../../models/llama.ts";
+import { type DecoderConfig, type LayerShape, LINEAR_NAMES, type LinearName } from "../../models/config.ts";
+import type { DecoderModel, ObservedSite } from "../../models/decoder.ts";
 import { eachLayer } from "../../models/layerwise.ts";
 import { readFlat } from "./device.ts";
 
@@ -80,7 +80,10 @@ export function slotSums(name: LinearName, x: tf.Tensor): tf.Tensor1D {
 }
 
 /** Slot scores of every layer from the weights alone: `score` maps a weight `[in, out]` elementwise. */
-export async function weightSlots(model: LlamaModel, score: (weight: tf.Tensor2D) => tf.Tensor): Promise<SlotScores[]> {
+export async function weightSlots(
+  model: DecoderModel,
+  score: (weight: tf.Tensor2D) => tf.Tensor,
+): Promise<SlotScores[]> {
   const values = await eachLayer(
     model,
     (layer) => readFlat(LINEAR_NAMES.map((name) => tf.tidy(() => slotSums(name, score(layer[name].weight)))), WEIGHTS),
@@ -95,7 +98,7 @@ export type SiteColumns = Record<ObservedSite, Float32Array>;
 
 /** Per layer, what `reduce` makes of the output and down weights: `[in, out]` -> [in]. */
 export async function siteWeights(
-  model: LlamaModel,
+  model: DecoderModel,
   reduce: (weight: tf.Tensor2D) => tf.Tensor,
 ): Promise<SiteColumns[]> {
   const values = await eachLayer(
@@ -124,7 +127,7 @@ export function packScores(
 /** The scores of all layers out of {@linkcode packScores}. */
 export function unpackScores(
   estimator: string,
-  config: LlamaConfig,
+  config: DecoderConfig,
   statistics: Record<string, { data: Float32Array }>,
 ): LayerScores[] {
   return config.layers.map((_, l) =>

@@ -3,7 +3,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
-import type { LayerShape, LlamaConfig } from "../../models/config.ts";
+import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { layerParameters } from "../../models/count.ts";
 import type { LayerPlan, PrunePlan, UnitType } from "../../models/plan.ts";
 import { type BudgetTarget, keptParameters, resolveTarget } from "../../models/target.ts";
@@ -51,7 +51,7 @@ export interface LayerRange {
 
 /** Widths where the layers of `range` are equally narrow and all others stay whole.
  * @throws {UsageError} when the range cannot lose enough. */
-export function twoTierWidths(config: LlamaConfig, target: BudgetTarget, range: LayerRange): LayerShape[] {
+export function twoTierWidths(config: DecoderConfig, target: BudgetTarget, range: LayerRange): LayerShape[] {
   const whole = config.layers.map((shape) => ({ ...shape }));
   if (target.sparsity === 0) return whole;
   const layers = config.layers.slice(range.start, range.end);
@@ -135,7 +135,7 @@ interface Widths {
   parameters: number;
 }
 
-function change(config: LlamaConfig, widths: Widths, removal: Removal, sign: 1 | -1): void {
+function change(config: DecoderConfig, widths: Widths, removal: Removal, sign: 1 | -1): void {
   const before = widths.shapes[removal.layer];
   const after = apply(before, removal, sign);
   widths.shapes[removal.layer] = after;
@@ -145,7 +145,7 @@ function change(config: LlamaConfig, widths: Widths, removal: Removal, sign: 1 |
 /** Removes in ascending order of score until at most `budget` weights are left. When the last step took an attention
  * unit, which is worth many channels, the channels removed just before it come back as far as they fit, so that
  * methods are compared at the same size. */
-function removeLowest(config: LlamaConfig, widths: Widths, removals: Removal[], budget: number): void {
+function removeLowest(config: DecoderConfig, widths: Widths, removals: Removal[], budget: number): void {
   const done: Removal[] = [];
   // A stable sort: equal scores go in the order of layers.
   for (const removal of removals.sort((a, b) => a.score - b.score)) {
@@ -169,7 +169,7 @@ function removeLowest(config: LlamaConfig, widths: Widths, removals: Removal[], 
  * Scores are compared raw; ties go to the earlier layer. One unit of each type stays in every layer.
  * @throws {UsageError} when the layers of `range` cannot lose enough. */
 export function globalWidths(
-  config: LlamaConfig,
+  config: DecoderConfig,
   scores: readonly LayerScores[],
   target: BudgetTarget,
   { pool, range = { start: 0, end: config.layers.length }, attention = target.uniform }: {

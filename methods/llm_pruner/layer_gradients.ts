@@ -12,13 +12,13 @@ import type { LinearName } from "../../models/config.ts";
 import {
   createPass,
   decoderLayer,
+  type DecoderModel,
   type DeviceLayer,
   disposePass,
   embed,
-  type LlamaModel,
   type PassContext,
   type TokenBatch,
-} from "../../models/llama.ts";
+} from "../../models/decoder.ts";
 import { type LossWeights, nextTokens, scoredRows, vocabularyLoss } from "../../models/training/loss.ts";
 import { checkpoint } from "../_shared/device.ts";
 
@@ -27,7 +27,7 @@ const CROSS_ENTROPY: LossWeights = { crossEntropy: 1, distillation: 0, temperatu
 
 /** Gradient, with respect to the last layer's output x [B T, D], of `scale` times the summed cross entropy of every
  * next token: [B T, D]. */
-function lossGradient(model: LlamaModel, x: tf.Tensor2D, batch: TokenBatch, scale: number): tf.Tensor2D {
+function lossGradient(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch, scale: number): tf.Tensor2D {
   let terms: tf.Tensor | undefined;
   const loss = (x: tf.Tensor) => {
     const hidden = rmsNorm(scoredRows(x as tf.Tensor2D, batch), model.finalNorm, model.config.normEpsilon);
@@ -50,7 +50,7 @@ export type LayerGradients = Partial<Record<LinearName, tf.Tensor2D>>;
 /** Gradients of one layer at input `x`, for the gradient `dy` of its output: of the input, and of the weights named. */
 function layerBackward(
   { model, layer, pass, x, dy, names }: {
-    model: LlamaModel;
+    model: DecoderModel;
     layer: number;
     pass: PassContext;
     x: tf.Tensor2D;
@@ -78,7 +78,7 @@ interface Trail {
   dy: tf.Tensor2D;
 }
 
-function layForward(model: LlamaModel, batch: TokenBatch, scale: number, pass: PassContext): Trail {
+function layForward(model: DecoderModel, batch: TokenBatch, scale: number, pass: PassContext): Trail {
   const inputs = [embed(model, batch.tokens)];
   model.layers.forEach((layer, l) => {
     inputs.push(tf.tidy(() => decoderLayer(inputs[l], layer, l, pass)));
@@ -92,7 +92,7 @@ function layForward(model: LlamaModel, batch: TokenBatch, scale: number, pass: P
 /** One layer back through one batch: moves the trail on and adds the weight gradients, or their squares, to `totals`. */
 function stepBack(
   { model, layer, trail, names, squared, totals }: {
-    model: LlamaModel;
+    model: DecoderModel;
     layer: number;
     trail: Trail;
     names: readonly LinearName[];
@@ -117,7 +117,7 @@ function stepBack(
 /** Options of {@linkcode forEachLayerGradient}. */
 export interface LayerGradientOptions {
   /** Dense model. */
-  model: LlamaModel;
+  model: DecoderModel;
   /** Calibration batches. */
   batches: readonly TokenBatch[];
   /** Linear maps whose gradients are wanted. */

@@ -8,8 +8,8 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { createRng } from "../../core/rng.ts";
-import { type LayerShape, type LlamaConfig, queryHeads } from "../../models/config.ts";
-import { disposeModel, forward, type LlamaModel } from "../../models/llama.ts";
+import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
+import { type DecoderModel, disposeModel, forward } from "../../models/decoder.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { checkpoint } from "../_shared/device.ts";
@@ -51,7 +51,7 @@ const TABLE = { ffn: "ffn", heads: "query heads" } as const;
 
 /** Milliseconds of one layer of a shape, from a table of {@linkcode layerLatency}. Heads are counted as query heads; keys
  * and values of a group, which cost little, go with them. */
-export function latencyOf(config: LlamaConfig, table: Statistics): (shape: LayerShape) => number {
+export function latencyOf(config: DecoderConfig, table: Statistics): (shape: LayerShape) => number {
   const [dense] = config.layers;
   const curve = (name: string) => {
     const xs = [...table[`${name} width`].data];
@@ -98,7 +98,7 @@ export function layerLatency(context: MethodContext<unknown>): Promise<Statistic
 }
 
 /** Median time of embedding, first layer, narrowed, and final norm, in milliseconds. */
-async function timeLayer(model: LlamaModel, groups: number, channels: number): Promise<number> {
+async function timeLayer(model: DecoderModel, groups: number, channels: number): Promise<number> {
   const { config } = model;
   const [shape] = config.layers;
   const single = { ...model, config: { ...config, layers: [shape] }, layers: [model.layers[0]] };

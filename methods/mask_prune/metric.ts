@@ -8,8 +8,8 @@
  *
  * @module
  */
-import type { HostTensor, LlamaConfig } from "../../models/config.ts";
-import type { LlamaModel } from "../../models/llama.ts";
+import type { DecoderConfig, HostTensor } from "../../models/config.ts";
+import type { DecoderModel } from "../../models/decoder.ts";
 import { queryHeads } from "../../models/config.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { type HostMasks, uploadMasks } from "../../models/training/student.ts";
@@ -163,7 +163,7 @@ export async function calibratedMetrics(
   );
 }
 
-async function wandaScores(model: LlamaModel, { layers, headSize }: LlamaConfig, statistics: Statistics) {
+async function wandaScores(model: DecoderModel, { layers, headSize }: DecoderConfig, statistics: Statistics) {
   const columns = await columnScores(model, statistics, "WIFN");
   return layers.map((shape, l) => scoresOfColumns({ ...columns[l], shape, headSize }));
 }

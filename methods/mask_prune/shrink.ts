@@ -6,9 +6,9 @@
  *
  * @module
  */
-import type { LlamaConfig } from "../../models/config.ts";
+import type { DecoderConfig } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { disposeModel, type LlamaModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
 import { densePlan, type PrunePlan, relativePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import type { TrainingRun } from "../../models/training/run.ts";
@@ -21,16 +21,16 @@ export interface WorkingModel {
   /** Units of the dense model that it has. */
   plan: PrunePlan;
   /** Its frozen weights. */
-  base: LlamaModel;
+  base: DecoderModel;
 }
 
 /** The dense model as the first working model. */
-export function denseWorking(base: LlamaModel): WorkingModel {
+export function denseWorking(base: DecoderModel): WorkingModel {
   return { plan: densePlan(base.config), base };
 }
 
 /** Frees a working model that is not the dense one. */
-export function disposeWorking({ base }: WorkingModel, dense: LlamaModel): void {
+export function disposeWorking({ base }: WorkingModel, dense: DecoderModel): void {
   if (base !== dense) disposeModel(base);
 }
 
@@ -57,7 +57,7 @@ export function markIdle(state: MaskState, { window, most }: { window: number; m
 }
 
 /** Units that are not cut. */
-export function workingPlan(config: LlamaConfig, { axes, cut }: MaskState): PrunePlan {
+export function workingPlan(config: DecoderConfig, { axes, cut }: MaskState): PrunePlan {
   return planOfRemoved(config, axes, (a, l, unit) => cut[a][l][unit] === 1);
 }
 
@@ -85,7 +85,7 @@ export function narrowMasks(masks: readonly HostMasks[], { layers }: PrunePlan):
 export function widenGradients(
   gradients: readonly HostMasks[],
   { layers }: PrunePlan,
-  config: LlamaConfig,
+  config: DecoderConfig,
 ): HostMasks[] {
   return gradients.map((layer, l) => {
     if (!layer.ffn) return layer;

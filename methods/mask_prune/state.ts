@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { HostTensor, LlamaConfig } from "../../models/config.ts";
+import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
 import type { HostMasks } from "../../models/training/student.ts";
 import { importance, observeGradient, packMetric, selectionMetric, type UnitMetric, unpackMetric } from "./metric.ts";
@@ -78,7 +78,7 @@ const MASK_RULE = { kind: "adamw", betas: [0.9, 0.95] as [number, number] } as c
 
 /** All masks 1, nothing removed, z 0. */
 export function createMaskState(
-  config: LlamaConfig,
+  config: DecoderConfig,
   axes: UnitAxis[],
   metrics: UnitMetric[][],
   { dualStart }: MaskPruneRates,
@@ -170,7 +170,7 @@ function residual(state: MaskState, a: number, l: number, bottom: number[], { se
 
 /** Budget of one step. */
 export interface BudgetStep {
-  config: LlamaConfig;
+  config: DecoderConfig;
   resource: Resource;
   /** B now. */
   budget: number;

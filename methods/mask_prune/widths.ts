@@ -9,7 +9,7 @@
  *
  * @module
  */
-import type { LayerShape, LlamaConfig } from "../../models/config.ts";
+import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { layerMacs, layerParameters } from "../../models/count.ts";
 import type { BudgetTarget } from "../../models/target.ts";
 import { narrowed, type UnitAxis } from "../_shared/learned_units.ts";
@@ -29,7 +29,7 @@ export interface Resource {
 /** The resource of a budget: weights, multiply-accumulates of a 64-token sequence, or what `kind` gives
  * for a layer, such as milliseconds. */
 export function budgetResource(
-  config: LlamaConfig,
+  config: DecoderConfig,
   target: BudgetTarget,
   kind: "parameters" | "macs" | ((shape: LayerShape) => number),
 ): Resource {
@@ -168,7 +168,7 @@ export function widthStep(step: WidthStep): number[][] {
 export function snapToBudget(
   resource: Resource,
   { config, axes, removed, whole, budget, within }: {
-    config: LlamaConfig;
+    config: DecoderConfig;
     axes: readonly UnitAxis[];
     removed: readonly (readonly number[])[];
     whole: readonly (readonly number[])[];
@@ -191,7 +191,7 @@ export function snapToBudget(
 
 /** Widths that meet the budget, from learned ones. See {@linkcode finalShapes}. */
 interface Fit {
-  config: LlamaConfig;
+  config: DecoderConfig;
   axes: readonly UnitAxis[];
   removed: readonly (readonly number[])[];
   resource: Resource;

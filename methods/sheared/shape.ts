@@ -8,7 +8,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
-import { type LayerShape, type LlamaConfig, queryHeads } from "../../models/config.ts";
+import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { attentionAtRatio, type BudgetTarget, keptParameters, targetFrom } from "../../models/target.ts";
 import type { ModelMasks } from "../../models/training/student.ts";
@@ -34,7 +34,7 @@ export function targetWords(options: TargetOptions): string {
 }
 
 /** Refuses a target above the dense model's size, and one whose units the run may not remove. */
-function checkTarget(config: LlamaConfig, { units, ffnMultiple }: BudgetTarget, options: TargetOptions): void {
+function checkTarget(config: DecoderConfig, { units, ffnMultiple }: BudgetTarget, options: TargetOptions): void {
   const [dense] = config.layers;
   const most = {
     targetHidden: config.width,
@@ -74,7 +74,7 @@ function attentionOf(dense: LayerShape, { units }: BudgetTarget, { targetHeads }
 /** The configuration to prune to. Heads and channels that `options` do not name fill the budget; the budget is never
  * exceeded, and not filled where the options name a smaller shape.
  * @throws {UsageError} when the shape does not fit the model, or is over the budget. */
-export function targetConfig(config: LlamaConfig, target: BudgetTarget, options: TargetOptions): LlamaConfig {
+export function targetConfig(config: DecoderConfig, target: BudgetTarget, options: TargetOptions): DecoderConfig {
   const words = targetWords(options);
   if (words === "") return { ...config, layers: target.uniform };
   checkTarget(config, target, options);
@@ -110,7 +110,7 @@ export interface MaskAxis extends Omit<UnitAxis, "type"> {
 }
 
 /** What has masks: the unit types of the run, then layers and hidden dimensions where a target names them. */
-export function maskAxes(config: LlamaConfig, units: readonly UnitType[], options: TargetOptions): MaskAxis[] {
+export function maskAxes(config: DecoderConfig, units: readonly UnitType[], options: TargetOptions): MaskAxis[] {
   const { targetLayers, targetHidden } = options;
   return [
     ...unitAxes(config, units),
@@ -125,14 +125,14 @@ export function unitAxesOf(axes: readonly MaskAxis[]): UnitAxis[] {
 }
 
 /** Entries of each row of masks on an axis. */
-export function rowLengths(axis: MaskAxis, config: LlamaConfig): number[] {
+export function rowLengths(axis: MaskAxis, config: DecoderConfig): number[] {
   const [unit] = unitAxesOf([axis]);
   return unit ? config.layers.map((shape) => maskLength(unit, shape)) : [axis.units];
 }
 
 /** How many units, as `units` of an axis counts them, go on each axis on the way to `goal`: of every layer, or of the
  * model. */
-export function removedOn(config: LlamaConfig, goal: LlamaConfig, axes: readonly MaskAxis[]): number[] {
+export function removedOn(config: DecoderConfig, goal: DecoderConfig, axes: readonly MaskAxis[]): number[] {
   return axes.map((axis) => {
     if (axis.type === "layer") return config.layers.length - goal.layers.length;
     if (axis.type === "hidden") return config.width - goal.width;
@@ -163,7 +163,7 @@ export function fromModelMasks(axes: readonly MaskAxis[], { masks = [], hidden }
 /** Prunable parameters expected to stay, from the probabilities [axis][row] that masks are open:
  * `sum_l p_l (2 K (sum_h p_h + sum_g p_g) + 3 sum_c p_c) sum_j p_j`, where a query head needs its group as well. */
 export function expectedParameters(
-  config: LlamaConfig,
+  config: DecoderConfig,
   axes: readonly MaskAxis[],
   open: readonly Float32Array[][],
 ): number {

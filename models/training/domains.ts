@@ -11,7 +11,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Rng } from "../../core/rng.ts";
 import { mean } from "../../core/stats.ts";
-import { forward, type LlamaModel, targetLogProbs } from "../llama.ts";
+import { type DecoderModel, forward, targetLogProbs } from "../decoder.ts";
 import { nextTokens, scoredRows, windowBatch } from "./loss.ts";
 import { type ModelMasks, uploadHidden, uploadMasks } from "./student.ts";
 
@@ -80,7 +80,7 @@ const TOKENS_AT_ONCE = 1024;
 /** Mean loss of `model` on the held-out windows of each domain, nats per token: [domain].
  * @throws {NumericError} when a loss is not finite. */
 export async function heldOutLosses(
-  model: LlamaModel,
+  model: DecoderModel,
   domains: readonly Domain[],
   { masks = [], hidden: hiddenValues }: ModelMasks = {},
 ): Promise<number[]> {

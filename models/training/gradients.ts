@@ -8,12 +8,12 @@ import { NumericError } from "../../core/errors.ts";
 import {
   createPass,
   decoderLayer,
+  type DecoderModel,
   disposePass,
   embed,
-  type LlamaModel,
   type PassContext,
   type TokenBatch,
-} from "../llama.ts";
+} from "../decoder.ts";
 import { type HiddenMask, hiddenNorm, type LayerMasks } from "../masks.ts";
 import { type LossTerms, type LossWeights, nextTokens, scoredRows, vocabularyLoss, windowBatch } from "./loss.ts";
 import { readTensors } from "./optimizer.ts";
@@ -22,7 +22,7 @@ import { joinTargets, type TeacherTargets } from "./teacher.ts";
 /** What {@linkcode batchGradients} works on. */
 export interface BatchGradientOptions {
   /** The model with adapters on, if any; base weights are frozen. */
-  model: LlamaModel;
+  model: DecoderModel;
   /** Masks per layer. */
   masks?: LayerMasks[];
   /** Mask of the hidden dimensions. */
@@ -32,7 +32,7 @@ export interface BatchGradientOptions {
   /** The teacher's targets of each window. */
   targets?: readonly TeacherTargets[];
   /** The teacher itself; needed when `weights.hidden` is above 0. */
-  teacher?: LlamaModel;
+  teacher?: DecoderModel;
   /** Weights of the loss terms. */
   weights: LossWeights;
   /** Tensors that get a gradient, each used by `model`, `masks` or `hidden`. */
@@ -42,7 +42,7 @@ export interface BatchGradientOptions {
 }
 
 /** Hidden states after every layer, [B T, D] each; no gradient. */
-function teacherStates(teacher: LlamaModel, batch: TokenBatch, pass: PassContext): tf.Tensor2D[] {
+function teacherStates(teacher: DecoderModel, batch: TokenBatch, pass: PassContext): tf.Tensor2D[] {
   const states: tf.Tensor2D[] = [];
   let x = embed(teacher, batch.tokens);
   const input = x;

@@ -9,8 +9,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { matMul2d } from "../../core/ops.ts";
 import { UsageError } from "../../core/errors.ts";
-import { type HostTensor, type LlamaConfig, tensorNames } from "../config.ts";
-import { forward, type LlamaModel, type ObservedSite } from "../llama.ts";
+import { type DecoderConfig, type HostTensor, tensorNames } from "../config.ts";
+import { type DecoderModel, forward, type ObservedSite } from "../decoder.ts";
 import { keptLayers, type PrunePlan } from "../plan.ts";
 import { hostTensor, keptIndices } from "../surgery.ts";
 import { windowBatch } from "./loss.ts";
@@ -31,7 +31,7 @@ const SITES = ["output", "down"] as const;
  * Cost: one forward pass, and 2 F^2 operations per token and layer; 4 F^2 bytes per layer are kept.
  * @throws {UsageError} when there are no windows. */
 export async function gramMatrices(
-  model: LlamaModel,
+  model: DecoderModel,
   windows: readonly Int32Array[],
   { report, signal }: { report(message: string): void; signal: AbortSignal },
 ): Promise<Gram> {
@@ -156,7 +156,7 @@ export async function leastSquaresGain(
 /** Tensors to replace when `plan` is cut out of `model` with compensation: output and down weights, `[out, in]` at dense
  * shape. `replaced` are those that the method gave; they are compensated in their turn. Merge the result over them. */
 export async function compensate(
-  model: LlamaModel,
+  model: DecoderModel,
   plan: PrunePlan,
   { gram, lambda = 1e-2, replaced = {}, report, signal }: {
     gram: Gram;
@@ -201,7 +201,7 @@ function gained(
   return result;
 }
 
-function denseInputs({ layers, headSize }: LlamaConfig, layer: number, site: ObservedSite): number {
+function denseInputs({ layers, headSize }: DecoderConfig, layer: number, site: ObservedSite): number {
   const { kvGroups, queryHeadsPerGroup, ffnChannels } = layers[layer];
   return site === "down" ? ffnChannels : kvGroups * queryHeadsPerGroup * headSize;
 }

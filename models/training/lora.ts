@@ -5,8 +5,8 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import type { Rng } from "../../core/rng.ts";
-import { LINEAR_NAMES, type LinearName, linearShape, type LlamaConfig } from "../config.ts";
-import type { DeviceLayer, LlamaModel } from "../llama.ts";
+import { type DecoderConfig, LINEAR_NAMES, type LinearName, linearShape } from "../config.ts";
+import type { DecoderModel, DeviceLayer } from "../decoder.ts";
 
 /** Adapters of a model: `scale (x down) up` is added to every adapted map, or the map is replaced. Free them with
  * {@linkcode disposeAdapters}. */
@@ -37,7 +37,7 @@ export function adapterName(layer: number, name: LinearName, part: "down" | "up"
 }
 
 /** New adapters that change nothing yet: `down` uniform in +-1/sqrt(in), as PEFT draws it, `up` zero. */
-export function createAdapters(config: LlamaConfig, { rank, alpha, names, rng }: AdapterOptions): Adapters {
+export function createAdapters(config: DecoderConfig, { rank, alpha, names, rng }: AdapterOptions): Adapters {
   const parameters: Record<string, tf.Variable> = {};
   config.layers.forEach((shape, layer) => {
     for (const name of names ?? LINEAR_NAMES) {
@@ -52,7 +52,7 @@ export function createAdapters(config: LlamaConfig, { rank, alpha, names, rng }:
 }
 
 /** Copies of all linear maps of `model` that learn in their place. Embedding and norms stay as they are. */
-export function createWeights(model: LlamaModel): Adapters {
+export function createWeights(model: DecoderModel): Adapters {
   const parameters: Record<string, tf.Variable> = {};
   model.layers.forEach((layer, l) => {
     for (const name of LINEAR_NAMES) {
@@ -63,7 +63,7 @@ export function createWeights(model: LlamaModel): Adapters {
 }
 
 /** `model` with the adapters on: a new record that shares every tensor, so that `model` itself stays as it is. */
-export function withAdapters(model: LlamaModel, { parameters, scale }: Adapters): LlamaModel {
+export function withAdapters(model: DecoderModel, { parameters, scale }: Adapters): DecoderModel {
   const layers = model.layers.map((dense, l) => {
     const layer: DeviceLayer = { ...dense };
     for (const name of LINEAR_NAMES) {

@@ -8,7 +8,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { softmaxCrossEntropy, withGradient } from "../../core/ops.ts";
-import { type LlamaModel, logits, type TokenBatch } from "../llama.ts";
+import { type DecoderModel, logits, type TokenBatch } from "../decoder.ts";
 import { type HeadTable, headTable } from "../vocabulary.ts";
 import type { TeacherTargets } from "./teacher.ts";
 
@@ -169,7 +169,7 @@ export interface VocabularyTargets {
  * hidden [S, D] after the final norm. `onTerms` gets the sums of the two terms, [2]; the tensor is the receiver's to free.
  * The gradient is made in the forward pass and multiplied by the incoming slope later. */
 export function vocabularyLoss(
-  model: LlamaModel,
+  model: DecoderModel,
   hidden: tf.Tensor2D,
   { ids, teacher }: VocabularyTargets,
   { weights, scale, onTerms }: { weights: LossWeights; scale: number; onTerms(sums: tf.Tensor1D): void },

@@ -4,14 +4,14 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import {
+  type DecoderConfig,
   type HostTensor,
   LINEAR_NAMES,
   type LinearName,
   linearShape,
-  type LlamaConfig,
   tensorNames,
 } from "../config.ts";
-import { type DeviceLinear, type LlamaModel, mergedWeight } from "../llama.ts";
+import { type DecoderModel, type DeviceLinear, mergedWeight } from "../decoder.ts";
 import { keptLayers, type PrunePlan } from "../plan.ts";
 import { hostTensor, keptOfLinear } from "../surgery.ts";
 import type { HostMasks, ModelMasks } from "./student.ts";
@@ -83,8 +83,8 @@ function spread(
  * before pruning. A mask of units becomes a factor on the output or down map's inputs, those of a layer and of hidden
  * dimensions on their outputs; the latter also on embedding and norms. All of this is exact. */
 export async function mergedTensors(
-  model: LlamaModel,
-  { plan, dense, masks = [], hidden }: { plan: PrunePlan; dense: LlamaConfig } & ModelMasks,
+  model: DecoderModel,
+  { plan, dense, masks = [], hidden }: { plan: PrunePlan; dense: DecoderConfig } & ModelMasks,
 ): Promise<Record<string, HostTensor>> {
   const tensors: Record<string, HostTensor> = hidden ? await maskedVectors(model, { plan, dense, hidden }) : {};
   for (const [l, from] of keptLayers(plan).entries()) {
@@ -110,8 +110,8 @@ export async function mergedTensors(
 /** Embedding and norms under a mask of the hidden dimensions. An output projection that is the embedding brings the mask
  * with it, so the final norm takes it only where the two are apart. */
 async function maskedVectors(
-  model: LlamaModel,
-  { plan, dense, hidden }: { plan: PrunePlan; dense: LlamaConfig; hidden: Float32Array },
+  model: DecoderModel,
+  { plan, dense, hidden }: { plan: PrunePlan; dense: DecoderConfig; hidden: Float32Array },
 ): Promise<Record<string, HostTensor>> {
   const names = new Map([
     [tensorNames.embedding, tensorNames.embedding],

@@ -5,7 +5,7 @@
  */
 import type { TrainingReport } from "../../core/schema.ts";
 import { LINEAR_NAMES } from "../config.ts";
-import { type LlamaModel, mergedWeight } from "../llama.ts";
+import { type DecoderModel, mergedWeight } from "../decoder.ts";
 import { endRun, finishRun, keepSnapshot, nextStep, noteStep, type RunOptions, startRun } from "./run.ts";
 
 /** Trains adapters on `base`, a pruned model, against the dense `teacher`, and folds them into its weights, which are
@@ -28,7 +28,7 @@ export async function recoverModel(options: RunOptions): Promise<TrainingReport>
 }
 
 /** Replaces the weights of `base` by those of `trained` with its adapters folded in. */
-function mergeInto(base: LlamaModel, trained: LlamaModel): void {
+function mergeInto(base: DecoderModel, trained: DecoderModel): void {
   trained.layers.forEach((layer, l) => {
     for (const name of LINEAR_NAMES) {
       if (!layer[name].lora) continue;

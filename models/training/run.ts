@@ -7,8 +7,8 @@ import { UsageError } from "../../core/errors.ts";
 import type { Rng } from "../../core/rng.ts";
 import type { CurveRow, TrainingReport } from "../../core/schema.ts";
 import type { HostTensor } from "../config.ts";
-import type { LlamaModel } from "../llama.ts";
-import { type CheckpointPlace, loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot } from "./checkpoint.ts";
+import type { DecoderModel } from "../decoder.ts";
+import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot, type SnapshotPlace } from "./snapshot.ts";
 import { createCurve, type Curve, type StepNotes, trainingReport } from "./curve.ts";
 import { createMix, type Domain, type DomainMix, drawWindows, heldOutLosses, updateWeights } from "./domains.ts";
 import { exportOptimizer, importOptimizer, readTensors, writeVariable } from "./optimizer.ts";
@@ -36,9 +36,9 @@ export interface DomainLoading {
 /** What {@linkcode startRun} is given. */
 export interface RunOptions {
   /** The model whose adapters learn; its weights stay. */
-  base: LlamaModel;
+  base: DecoderModel;
   /** The dense model. */
-  teacher: LlamaModel;
+  teacher: DecoderModel;
   /** Steps, rates and loss. */
   options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
@@ -50,7 +50,7 @@ export interface RunOptions {
   /** Names the run: a snapshot of a run with another key is not used. */
   key: string;
   /** Where to keep snapshots; without it a stopped run begins again. */
-  checkpoint?: CheckpointPlace;
+  checkpoint?: SnapshotPlace;
   /** Keeps the teacher's targets from one run to the next. */
   remember?: TeacherSource["remember"];
   /** Progress in words. */

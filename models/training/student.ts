@@ -6,8 +6,8 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Rng } from "../../core/rng.ts";
 import type { TrainingOptions } from "../../core/schema.ts";
-import { LINEAR_NAMES, type LlamaConfig } from "../config.ts";
-import type { LlamaModel } from "../llama.ts";
+import { type DecoderConfig, LINEAR_NAMES } from "../config.ts";
+import type { DecoderModel } from "../decoder.ts";
 import type { HiddenMask, LayerMasks } from "../masks.ts";
 import { keptLayers, type PrunePlan, type UnitType } from "../plan.ts";
 import { keptOfLinear } from "../surgery.ts";
@@ -48,9 +48,9 @@ export const MASK_FIELDS: Record<MaskType, keyof LayerMasks> = {
 /** A model that learns. Free it with {@linkcode disposeStudent}; `base` stays the caller's. */
 export interface Student {
   /** Frozen weights. */
-  base: LlamaModel;
+  base: DecoderModel;
   /** `base` with the adapters on. */
-  model: LlamaModel;
+  model: DecoderModel;
   /** Trained tensors; none when the rank is 0. */
   adapters: Adapters;
   /** Of the adapters. */
@@ -78,7 +78,7 @@ function adapterOptimizer(adapters: Adapters, options: TrainingOptions): Optimiz
 }
 
 /** A student of `base` with new adapters, which change nothing yet. */
-export function createStudent(base: LlamaModel, options: StudentOptions, rng: Rng): Student {
+export function createStudent(base: DecoderModel, options: StudentOptions, rng: Rng): Student {
   const { rank, alpha, allWeights = false } = options;
   const none: Adapters = { rank: 0, scale: 0, parameters: {} };
   const low = () => rank > 0 ? createAdapters(base.config, { rank, alpha, rng }) : none;
@@ -98,7 +98,7 @@ export interface StudentStep extends ModelMasks {
   /** The teacher's targets of each window; needed when it distils. */
   targets?: readonly TeacherTargets[];
   /** The teacher; needed for the hidden-state loss. */
-  teacher?: LlamaModel;
+  teacher?: DecoderModel;
   /** Weights of the loss and the micro-batch. */
   options: Pick<TrainingOptions, "crossEntropy" | "distillation" | "temperature" | "hidden" | "microBatch">;
 }
@@ -184,9 +184,9 @@ export function takeHost(values: Float32Array, columns: number, kept: readonly n
 export async function cutStudent(
   student: Student,
   { compact, plan, config, options }: {
-    compact: LlamaModel;
+    compact: DecoderModel;
     plan: PrunePlan;
-    config: LlamaConfig;
+    config: DecoderConfig;
     options: TrainingOptions;
   },
 ): Promise<Student> {

@@ -6,7 +6,7 @@ import * as tf from "@tensorflow/tfjs";
 import { createHash } from "node:crypto";
 import { softmaxCrossEntropy } from "../../core/ops.ts";
 import type { HostTensor } from "../config.ts";
-import { forward, type LlamaModel, logits, type TokenBatch } from "../llama.ts";
+import { type DecoderModel, forward, logits, type TokenBatch } from "../decoder.ts";
 import { rowsAtOnce, scoredRows, windowBatch } from "./loss.ts";
 
 /** The teacher's k most probable tokens after each of S positions; the rest of the vocabulary is one more category. */
@@ -29,7 +29,7 @@ export interface TeacherOptions {
 
 /** Targets from `model` for all positions but the last of each row: S = B (T - 1). */
 export async function teacherTargets(
-  model: LlamaModel,
+  model: DecoderModel,
   batch: TokenBatch,
   { topK, temperature = 1 }: TeacherOptions,
 ): Promise<TeacherTargets> {
@@ -81,7 +81,7 @@ export function joinTargets(parts: readonly TeacherTargets[]): TeacherTargets {
 export type TeacherFeed = (first: number, windows: readonly Int32Array[]) => Promise<TeacherTargets[]>;
 
 /** Targets computed when they are asked for, of any windows of one length. */
-export function onlineTeacher(model: LlamaModel, options: TeacherOptions): TeacherFeed {
+export function onlineTeacher(model: DecoderModel, options: TeacherOptions): TeacherFeed {
   return async (_first, windows) => {
     const all = await teacherTargets(model, windowBatch(windows), options);
     const size = (windows[0].length - 1) * all.topK;
@@ -102,7 +102,7 @@ const TOKENS_AT_ONCE = 1024;
 /** What {@linkcode openTeacher} reads. */
 export interface TeacherSource {
   /** The dense model. */
-  model: LlamaModel;
+  model: DecoderModel;
   /** Windows of one length, in the order of training. */
   windows: readonly Int32Array[];
   /** What is kept of each distribution. */

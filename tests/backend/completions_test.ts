@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { complete } from "../../benchmarks/server/completions.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
-import { disposeModel, uploadModel } from "../../models/llama.ts";
+import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { toySource } from "../support/toy.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";

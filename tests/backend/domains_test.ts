@@ -5,7 +5,7 @@ import { type EngineName, trainingSchema } from "../../core/schema.ts";
 import type { LearningContext, PruneResult } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { LayerShape } from "../../models/config.ts";
-import type { LlamaModel } from "../../models/llama.ts";
+import type { DecoderModel } from "../../models/decoder.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { type Domain, heldOutLosses } from "../../models/training/domains.ts";
 import { windowBatch } from "../../models/training/loss.ts";
@@ -47,7 +47,7 @@ interface Given {
 }
 
 /** Prunes with an update of the domains' weights every fourth step. */
-function prune(model: LlamaModel, { learning: own, ...given }: Given = {}): Promise<PruneResult> {
+function prune(model: DecoderModel, { learning: own, ...given }: Given = {}): Promise<PruneResult> {
   const method = getMethod("sheared");
   const options = parseOptions(method, { domainSteps: 4 });
   const learning = { options: training, windows, domains: DOMAINS, ...own };

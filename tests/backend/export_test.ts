@@ -6,7 +6,7 @@ import { expectedTensors, type WeightSource } from "../../models/config.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../../models/export_source.ts";
-import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { toyTokens } from "../support/toy.ts";
@@ -16,7 +16,7 @@ import { assertClose, testOnEngines } from "../support/engines.ts";
 
 const TOKENS = toyTokens({ count: 17 });
 
-async function modelLogits(model: LlamaModel): Promise<Float32Array> {
+async function modelLogits(model: DecoderModel): Promise<Float32Array> {
   const scores = tf.tidy(() => logits(model, forward(model, { tokens: TOKENS, batch: 1, length: 17 })));
   const values = await scores.data<"float32">();
   scores.dispose();

@@ -2,7 +2,7 @@ import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { NumericError } from "../../core/errors.ts";
 import { generateTokens } from "../../models/generate.ts";
-import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { referenceForward, referenceLogProbs } from "../support/reference.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
@@ -19,7 +19,7 @@ const source = toySource({
 /** Prompts of three lengths, two of them equal. */
 const prompts = [5, 2, 5, 9].map((count, seed) => [...toyTokens({ count, seed })]);
 
-async function withModel(run: (model: LlamaModel) => Promise<void>): Promise<void> {
+async function withModel(run: (model: DecoderModel) => Promise<void>): Promise<void> {
   const model = await uploadModel(source);
   try {
     await run(model);
@@ -29,7 +29,7 @@ async function withModel(run: (model: LlamaModel) => Promise<void>): Promise<voi
 }
 
 /** The most probable tokens after `ids`, each from a forward pass over everything before it. */
-async function repeatedForward(model: LlamaModel, ids: number[], count: number): Promise<number[]> {
+async function repeatedForward(model: DecoderModel, ids: number[], count: number): Promise<number[]> {
   const all = [...ids];
   for (let i = 0; i < count; i++) {
     const best = tf.tidy(() => {

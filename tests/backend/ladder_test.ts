@@ -3,7 +3,7 @@ import { climb, type Ladder, type LevelGiven } from "../../benchmarks/cells/ladd
 import { cellSchema, trainingSchema } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { keptParameters } from "../../models/count.ts";
-import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { plannedShapes } from "../../models/plan.ts";
 import { hostTensor } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
@@ -16,7 +16,7 @@ const LEVELS = [0.2, 0.4, 0.55];
 const STEPS = 32;
 const training = trainingSchema.parse({ steps: STEPS, batch: 2, tokens: 12, rank: 2, alpha: 4, teacherTokens: 8 });
 
-function ladderOf(dense: LlamaModel, folder: string, sparsity: number): Ladder & { levels: LevelGiven[] } {
+function ladderOf(dense: DecoderModel, folder: string, sparsity: number): Ladder & { levels: LevelGiven[] } {
   const method = getMethod("mask-prune");
   const options = parseOptions(method, {}) as Record<string, unknown>;
   const cell = cellSchema.parse({

@@ -9,7 +9,7 @@ import { startEngine } from "../../core/engine.ts";
 import { UsageError } from "../../core/errors.ts";
 import { PAPER_TABLES, type RunConfig } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import { disposeModel, uploadModel } from "../../models/llama.ts";
+import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { toySource } from "../support/toy.ts";
 import { PAPER_TABLE } from "../../reports/paper/tables.ts";
 import { isSameExperiment, publishedRows, reproduction } from "../../reports/reproduction.ts";

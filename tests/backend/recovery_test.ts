@@ -3,7 +3,7 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/as
 import { NumericError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { trainingSchema } from "../../core/schema.ts";
-import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { toySource } from "../support/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
@@ -20,7 +20,7 @@ import { recoverModel } from "../../models/training/recover.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyWindows } from "../support/method_context.ts";
 
-async function logitsOf(model: LlamaModel): Promise<Float32Array> {
+async function logitsOf(model: DecoderModel): Promise<Float32Array> {
   const batch = windowBatch(toyWindows(2, 9));
   const scores = tf.tidy(() => logits(model, forward(model, batch)));
   const values = await scores.data() as Float32Array;
@@ -162,7 +162,7 @@ testOnEngines("compensate() brings the pruned model's output nearer to the dense
   const replaced = await compensate(dense, plan, { gram, report: () => {}, signal });
   assertEquals(Object.keys(replaced).length, 4);
   const expected = await logitsOf(dense);
-  const distance = async (model: LlamaModel) => {
+  const distance = async (model: DecoderModel) => {
     const values = await logitsOf(model);
     disposeModel(model);
     return Math.hypot(...values.map((x, i) => x - expected[i]));

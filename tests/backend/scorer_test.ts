@@ -6,7 +6,7 @@ import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { measureThroughput } from "../../benchmarks/evaluation/throughput.ts";
 import { NumericError, UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
-import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { greedyStep } from "../../models/generate.ts";
 import { disposeCache } from "../../models/decode.ts";
 import { referenceForward, referenceLogProbs } from "../support/reference.ts";
@@ -23,7 +23,7 @@ const source = toySource({
   ],
 });
 
-async function withModel(run: (model: LlamaModel) => Promise<void>): Promise<void> {
+async function withModel(run: (model: DecoderModel) => Promise<void>): Promise<void> {
   const model = await uploadModel(source);
   try {
     await run(model);

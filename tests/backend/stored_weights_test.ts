@@ -8,7 +8,7 @@ import { keepsWeights, openStoredWeights, storeWeights } from "../../benchmarks/
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { expectedTensors, tensorNames } from "../../models/config.ts";
-import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { openFolderModel, openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import type { PrunePlan } from "../../models/plan.ts";
@@ -20,7 +20,7 @@ import { assertClose, testOnEngines } from "../support/engines.ts";
 
 const TOKENS = toyTokens({ count: 11 });
 
-async function logitsOf(model: LlamaModel): Promise<Float32Array> {
+async function logitsOf(model: DecoderModel): Promise<Float32Array> {
   const scores = tf.tidy(() => logits(model, forward(model, { tokens: TOKENS, batch: 1, length: TOKENS.length })));
   const values = await scores.data<"float32">();
   scores.dispose();
@@ -31,7 +31,7 @@ interface Stored {
   out: string;
   record: DoneRecord & { storedWeights: NonNullable<DoneRecord["storedWeights"]> };
   /** As it was measured. */
-  model: LlamaModel;
+  model: DecoderModel;
 }
 
 /** A run with one learned cell whose weights were changed and stored. */

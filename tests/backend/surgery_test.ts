@@ -2,16 +2,16 @@ import * as tf from "@tensorflow/tfjs";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { createRng } from "../../core/rng.ts";
 import {
+  type DecoderConfig,
   expectedTensors,
   type HostTensor,
   type LinearName,
-  type LlamaConfig,
   memorySource,
   queryHeads,
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
-import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { densePlan, isRemoved, plannedConfig, plannedShapes, type PrunePlan } from "../../models/plan.ts";
 import { referenceForward } from "../support/reference.ts";
 import { hostTensor, planToHidden, planToMasks, pruneByLayers, pruneModel } from "../../models/surgery.ts";
@@ -25,7 +25,7 @@ const GROUPED = [
 const TOKENS = toyTokens({ count: 17 });
 
 /** Removes from every layer some groups, some query heads of each kept group, and some channels. */
-function somePlan(config: LlamaConfig, seed: number): PrunePlan {
+function somePlan(config: DecoderConfig, seed: number): PrunePlan {
   const rng = createRng(seed, "plan");
   const keep = (items: number[], count: number) => rng.shuffle(items).slice(0, count).sort((a, b) => a - b);
   const range = (n: number) => Array.from({ length: n }, (_, i) => i);
@@ -42,7 +42,7 @@ function somePlan(config: LlamaConfig, seed: number): PrunePlan {
   };
 }
 
-async function modelLogits(model: LlamaModel, options: Parameters<typeof forward>[2] = {}): Promise<Float32Array> {
+async function modelLogits(model: DecoderModel, options: Parameters<typeof forward>[2] = {}): Promise<Float32Array> {
   const scores = tf.tidy(() => logits(model, forward(model, { tokens: TOKENS, batch: 1, length: 17 }, options)));
   const values = await scores.data<"float32">();
   scores.dispose();
@@ -50,7 +50,7 @@ async function modelLogits(model: LlamaModel, options: Parameters<typeof forward
 }
 
 /** {@linkcode somePlan} that also removes layer 1 and a third of the hidden dimensions. */
-function wholePlan(config: LlamaConfig, seed: number): PrunePlan {
+function wholePlan(config: DecoderConfig, seed: number): PrunePlan {
   const { layers } = somePlan(config, seed);
   layers[1] = { kvGroups: [], queryHeads: [], ffnChannels: [] };
   const hidden = createRng(seed, "hidden").shuffle(Array.from({ length: config.width }, (_, i) => i));
@@ -71,7 +71,7 @@ function twinLogits(source: WeightSource, plan: PrunePlan): Float64Array {
   return flat(referenceForward(source, TOKENS, { masks, hidden }).logits);
 }
 
-const VARIANTS: Record<string, Partial<LlamaConfig>> = {
+const VARIANTS: Record<string, Partial<DecoderConfig>> = {
   "multi-head attention": {},
   "grouped queries and unequal layers": { layers: GROUPED },
   "an untied head and all biases": {

@@ -4,7 +4,7 @@ import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
 import { measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { tinyTasks } from "../../datasets/tiny_world/mod.ts";
-import { disposeModel, uploadModel } from "../../models/llama.ts";
+import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { randomMasks } from "../../tools/tiny/score.ts";

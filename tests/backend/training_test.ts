@@ -2,15 +2,15 @@ import * as tf from "@tensorflow/tfjs";
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { createRng } from "../../core/rng.ts";
 import { trainingSchema } from "../../core/schema.ts";
-import type { LlamaConfig } from "../../models/config.ts";
+import type { DecoderConfig } from "../../models/config.ts";
 import {
+  type DecoderModel,
   disposeModel,
   forward,
   type ForwardOptions,
-  type LlamaModel,
   logits,
   uploadModel,
-} from "../../models/llama.ts";
+} from "../../models/decoder.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { keptLayers, type PrunePlan } from "../../models/plan.ts";
 import { planToMasks, pruneModel } from "../../models/surgery.ts";
@@ -38,7 +38,7 @@ const WEIGHTS: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature
 const GROUPED = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 12 };
 
 /** A toy model, adapters that already do something, and masks near 1. */
-async function student(seed = 1, options: Partial<LlamaConfig> = {}) {
+async function student(seed = 1, options: Partial<DecoderConfig> = {}) {
   const { layers = [GROUPED, GROUPED] } = options;
   const teacher = await uploadModel(toySource({ ...options, seed, layers }));
   const rng = createRng(seed, "student");
@@ -68,9 +68,9 @@ async function student(seed = 1, options: Partial<LlamaConfig> = {}) {
 /** The loss in f64 from whole logits: the definition, written down directly. */
 async function plainLoss(
   { model, masks, teacher, windows, weights, topK }: {
-    model: LlamaModel;
+    model: DecoderModel;
     masks: LayerMasks[];
-    teacher: LlamaModel;
+    teacher: DecoderModel;
     windows: Int32Array[];
     weights: LossWeights;
     topK: number;
@@ -78,7 +78,7 @@ async function plainLoss(
 ): Promise<{ crossEntropy: number; distillation: number }> {
   const batch = windowBatch(windows);
   const v = model.config.vocabSize;
-  const rowsOf = async (of: LlamaModel, options: { masks?: LayerMasks[] }) => {
+  const rowsOf = async (of: DecoderModel, options: { masks?: LayerMasks[] }) => {
     const scores = tf.tidy(() => {
       const hidden = forward(of, batch, options);
       return logits(of, hidden);
@@ -230,7 +230,7 @@ const PLAN: PrunePlan = {
 };
 
 async function logitsOf(
-  model: LlamaModel,
+  model: DecoderModel,
   masks?: LayerMasks[],
   hidden?: ForwardOptions["hidden"],
 ): Promise<Float32Array> {
@@ -343,7 +343,7 @@ async function wholeMasks(
 }
 
 /** Logits under masks from the host. */
-async function maskedLogits(model: LlamaModel, { masks = [], hidden }: ModelMasks): Promise<Float32Array> {
+async function maskedLogits(model: DecoderModel, { masks = [], hidden }: ModelMasks): Promise<Float32Array> {
   const [layerMasks, hiddenMask] = [uploadMasks(masks), uploadHidden(hidden)];
   const values = await logitsOf(model, masks.length > 0 ? layerMasks : undefined, hiddenMask);
   tf.dispose(layerMasks.flatMap((layer) => Object.values(layer)));
@@ -354,7 +354,7 @@ async function maskedLogits(model: LlamaModel, { masks = [], hidden }: ModelMask
 testOnEngines("masks of layers and hidden dimensions are cut and folded in without a change of output", async () => {
   const layers = [GROUPED, GROUPED, GROUPED];
   const plan = WHOLE_PLAN;
-  const variants: Partial<LlamaConfig>[] = [
+  const variants: Partial<DecoderConfig>[] = [
     { layers },
     { layers, tiedHead: false, biases: ["query", "output", "up", "down"] },
   ];

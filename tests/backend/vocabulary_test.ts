@@ -2,9 +2,9 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Engine } from "../../core/engine.ts";
-import { expectedTensors, type LlamaConfig, tensorNames } from "../../models/config.ts";
+import { type DecoderConfig, expectedTensors, tensorNames } from "../../models/config.ts";
 import { generateTokens } from "../../models/generate.ts";
-import { disposeModel, forward, type LlamaModel, logits, targetLogProbs, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, forward, logits, targetLogProbs, uploadModel } from "../../models/decoder.ts";
 import { densePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
@@ -16,12 +16,12 @@ import { toyWindows } from "../support/method_context.ts";
 
 /** The largest linear map of the toy model, 32 x 32; the vocabulary of 61 x 32 takes 7808 bytes. */
 const LIMIT_BYTES = 4096;
-const VARIANTS: Record<string, Partial<LlamaConfig>> = { "a tied head": {}, "an untied head": { tiedHead: false } };
+const VARIANTS: Record<string, Partial<DecoderConfig>> = { "a tied head": {}, "an untied head": { tiedHead: false } };
 
 /** Uploads each variant twice: as it is, and in parts. */
 async function bothWays(
   engine: Engine,
-  run: (whole: LlamaModel, split: LlamaModel, variant: string) => Promise<void>,
+  run: (whole: DecoderModel, split: DecoderModel, variant: string) => Promise<void>,
 ): Promise<void> {
   for (const [variant, config] of Object.entries(VARIANTS)) {
     const source = toySource({ ...config, seed: 4 });

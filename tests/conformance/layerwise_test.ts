@@ -5,7 +5,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { UsageError } from "../../core/errors.ts";
 import type { Method, Statistics } from "../../methods/define.ts";
 import { listMethods, parseOptions } from "../../methods/mod.ts";
-import { disposeModel, forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
@@ -27,7 +27,7 @@ const FURTHER: Record<string, Record<string, unknown>> = {
 };
 
 /** `source` with its layers read one at a time, and the bytes on the device whenever a layer is about to be read. */
-function watched(): { model: LlamaModel; heldBytes: number[] } {
+function watched(): { model: DecoderModel; heldBytes: number[] } {
   const model = openLayerwise(source);
   const heldBytes: number[] = [];
   const { readLayer } = model;
@@ -38,7 +38,7 @@ function watched(): { model: LlamaModel; heldBytes: number[] } {
   return { model, heldBytes };
 }
 
-async function logitsOf(model: LlamaModel): Promise<Float32Array> {
+async function logitsOf(model: DecoderModel): Promise<Float32Array> {
   const scores = tf.tidy(() => logits(model, forward(model, probe)));
   const values = await scores.data<"float32">();
   scores.dispose();

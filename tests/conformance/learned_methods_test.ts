@@ -8,7 +8,7 @@ import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
 import { latencyOf, layerLatency } from "../../methods/mask_prune/latency.ts";
 import { isLayerwiseUniform, type LayerShape, LINEAR_NAMES, tensorNames } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { disposeModel, type LlamaModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
 import { plannedShapes, type PrunePlan, type UnitType } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget, unitCost } from "../../models/target.ts";
@@ -37,7 +37,7 @@ interface Given {
   report?: (message: string) => void;
 }
 
-function prune(method: Method, model: LlamaModel, given: Given): Promise<PruneResult> {
+function prune(method: Method, model: DecoderModel, given: Given): Promise<PruneResult> {
   const { options = {} } = given;
   const learning = { options: training, windows, ...given.learning };
   return method.prune(
@@ -47,7 +47,7 @@ function prune(method: Method, model: LlamaModel, given: Given): Promise<PruneRe
 
 /** The budget holds, and one more unit of the cheapest kind in every layer would not fit. */
 function assertMeetsBudget(
-  model: LlamaModel,
+  model: DecoderModel,
   { plan }: PruneResult,
   { sparsity, units, ffnMultiple = 1 }: Given,
 ): void {

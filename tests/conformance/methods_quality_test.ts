@@ -6,7 +6,7 @@ import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import type { Method, Statistics } from "../../methods/define.ts";
 import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
-import { disposeModel, forward, type LlamaModel, targetLogProbs, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, forward, targetLogProbs, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { nextTokens, scoredRows, windowBatch } from "../../models/training/loss.ts";
@@ -20,7 +20,7 @@ const CALIBRATION = { sequences: 16, tokens: 64 };
 const HELD_OUT = { windows: 16, tokens: 64 };
 
 /** Mean nats per token on windows of held-out text. */
-async function lossOf(model: LlamaModel, windows: Int32Array[]): Promise<number> {
+async function lossOf(model: DecoderModel, windows: Int32Array[]): Promise<number> {
   const batch = windowBatch(windows);
   const hidden = forward(model, batch);
   const rows = scoredRows(hidden, batch);

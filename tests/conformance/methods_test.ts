@@ -8,9 +8,9 @@ import { UsageError } from "../../core/errors.ts";
 import { ENGINE_NAMES, type EngineName, trainingSchema } from "../../core/schema.ts";
 import type { LearningContext, Method, PruneResult, Statistics } from "../../methods/define.ts";
 import { listMethods, parseOptions } from "../../methods/mod.ts";
-import { isLayerwiseUniform, type LayerShape, type LlamaConfig } from "../../models/config.ts";
+import { type DecoderConfig, isLayerwiseUniform, type LayerShape } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { disposeModel, forward, type LlamaModel, logits } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, forward, logits } from "../../models/decoder.ts";
 import type { HiddenMask, LayerMasks } from "../../models/masks.ts";
 import { densePlan, type LayerPlan, plannedConfig, type PrunePlan, type UnitType } from "../../models/plan.ts";
 import { planToHidden, planToMasks, pruneModel } from "../../models/surgery.ts";
@@ -94,7 +94,7 @@ interface Case extends Omit<ContextOptions<unknown>, "model"> {
 const titleOf = ({ options, units, sparsity }: Case, model: string) =>
   `${JSON.stringify(options)}, ${model}, ${units.join(" ")}, ${sparsity}`;
 
-const prune = (model: LlamaModel, { method, ...given }: Case): Promise<PruneResult> =>
+const prune = (model: DecoderModel, { method, ...given }: Case): Promise<PruneResult> =>
   method.prune(methodContext({
     model,
     ...given,
@@ -107,7 +107,7 @@ async function forEachCase(
   method: Method,
   engine: Engine,
   levels: readonly number[],
-  check: (model: LlamaModel, given: Case, title: string) => Promise<void>,
+  check: (model: DecoderModel, given: Case, title: string) => Promise<void>,
 ): Promise<void> {
   const thorough = isThorough(method, engine);
   for (const [name, { shape, units }] of Object.entries(models)) {
@@ -125,7 +125,7 @@ async function forEachCase(
   }
 }
 
-async function probeLogits(model: LlamaModel, masks?: LayerMasks[], hidden?: HiddenMask): Promise<Float32Array> {
+async function probeLogits(model: DecoderModel, masks?: LayerMasks[], hidden?: HiddenMask): Promise<Float32Array> {
   const states = forward(model, probe, { masks, hidden });
   const scores = logits(model, states);
   states.dispose();
@@ -141,7 +141,7 @@ function assertSameLogits(actual: Float32Array, expected: Float32Array, what: st
 }
 
 /** One more unit of the cheapest kind in every layer would exceed the budget. */
-function assertMeetsBudget(config: LlamaConfig, left: LlamaConfig, { units, sparsity }: Case, what: string): void {
+function assertMeetsBudget(config: DecoderConfig, left: DecoderConfig, { units, sparsity }: Case, what: string): void {
   const { budgetParameters } = resolveTarget(config, { sparsity, units });
   const slack = budgetParameters - keptParameters(left);
   const oneUnit = left.layers.reduce(
@@ -153,7 +153,7 @@ function assertMeetsBudget(config: LlamaConfig, left: LlamaConfig, { units, spar
 }
 
 /** The masked dense model and the model that was cut must compute the same. */
-async function assertMaskedEqualsPruned(model: LlamaModel, { plan, replaced }: PruneResult, what: string) {
+async function assertMaskedEqualsPruned(model: DecoderModel, { plan, replaced }: PruneResult, what: string) {
   const masks = planToMasks(model.config, plan);
   const hidden = planToHidden(model.config, plan);
   const whole = pruneModel(model, densePlan(model.config), replaced);

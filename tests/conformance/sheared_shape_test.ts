@@ -6,7 +6,7 @@ import type { PruneResult } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { LayerShape } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { disposeModel, type LlamaModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
 import { isRemoved, keptLayers } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
@@ -24,7 +24,7 @@ const windows = toyWindows(2 * STEPS, 12);
 const method = getMethod("sheared");
 
 function prune(
-  model: LlamaModel,
+  model: DecoderModel,
   options: Record<string, unknown>,
   given: Partial<ContextOptions<unknown>> = {},
 ): Promise<PruneResult> {

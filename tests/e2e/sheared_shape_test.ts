@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { openStoredWeights } from "../../benchmarks/records/stored_weights.ts";
 import { startEngine } from "../../core/engine.ts";
-import { disposeModel, forward, logits, uploadModel } from "../../models/llama.ts";
+import { disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { bench, finish, sweepTest } from "../support/bench_process.ts";

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { writeSafetensors } from "../../core/safetensors.ts";
 import { type DoneRecord, SCHEMA_VERSION } from "../../core/schema.ts";
 import type { TokenizerDefinition } from "../../core/tokenizer.ts";
-import { expectedTensors, type LlamaConfig, type WeightSource } from "../../models/config.ts";
+import { type DecoderConfig, expectedTensors, type WeightSource } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
 import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
@@ -75,7 +75,7 @@ export function sentencePieceDefinition(): TokenizerDefinition {
 }
 
 /** A toy that the tokenizers above fit: width 32 with grouped queries, 3 groups of 2 heads of 8, so H K != D. */
-export function exportToy(options: Partial<LlamaConfig> = {}): WeightSource {
+export function exportToy(options: Partial<DecoderConfig> = {}): WeightSource {
   const shape = { kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 24 };
   return toySource({
     seed: 4,

@@ -2,12 +2,12 @@
  *
  * @module
  */
-import { expectedTensors, type LlamaConfig, queryHeads } from "../../models/config.ts";
+import { type DecoderConfig, expectedTensors, queryHeads } from "../../models/config.ts";
 import { ggufTensorNames } from "../../models/load_gguf.ts";
 import { f32Tensor, type StoredTensor, type Typed } from "./weights_fixture.ts";
 
 /** Metadata of {@linkcode smallConfig} with a SentencePiece vocabulary of eleven tokens. */
-export function ggufMetadata(config: LlamaConfig): Record<string, Typed> {
+export function ggufMetadata(config: DecoderConfig): Record<string, Typed> {
   const [shape] = config.layers;
   return {
     "general.architecture": { text: "llama" },
@@ -47,7 +47,7 @@ function toGgufRows(values: Float32Array, rows: number, headSize: number): Float
 }
 
 /** Tensors of `config` under their GGUF names. */
-export function ggufTensors(config: LlamaConfig, tensors: Map<string, Float32Array>): Record<string, StoredTensor> {
+export function ggufTensors(config: DecoderConfig, tensors: Map<string, Float32Array>): Record<string, StoredTensor> {
   const names = ggufTensorNames(config);
   const stored: Record<string, StoredTensor> = {};
   for (const [name, shape] of expectedTensors(config)) {

@@ -4,14 +4,14 @@
  */
 import { createRng } from "../../core/rng.ts";
 import type { LearningContext, MethodContext, Statistics } from "../../methods/define.ts";
-import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { toySource, toyTokens } from "./toy.ts";
 
 /** Options of {@linkcode methodContext}. */
 export interface ContextOptions<Options> {
-  model: LlamaModel;
+  model: DecoderModel;
   /** Parsed options of the method. */
   options: Options;
   calibration?: Int32Array[];
@@ -60,7 +60,7 @@ export function toyWindows(count: number, length: number, vocabSize = 61): Int32
 /** Runs with a toy model on the device. */
 export async function withToy<T>(
   options: Parameters<typeof toySource>[0],
-  run: (model: LlamaModel) => Promise<T>,
+  run: (model: DecoderModel) => Promise<T>,
 ): Promise<T> {
   const model = await uploadModel(toySource(options));
   try {

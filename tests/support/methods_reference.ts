@@ -6,7 +6,7 @@ import { assertEquals } from "@std/assert";
 import type { Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { type HostTensor, type LinearName, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
-import { disposeModel, type LlamaModel, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import type { LayerPlan, UnitType } from "../../models/plan.ts";
 import { toySource, toyTokens } from "./toy.ts";
 import { methodContext } from "./method_context.ts";
@@ -31,7 +31,7 @@ export const WINDOW_LENGTHS = [7, 7, 5];
 export const windows = WINDOW_LENGTHS.map((count, seed) => toyTokens({ count, vocabSize: TINY.vocabSize, seed }));
 
 /** Runs `run` with `source` on the device. */
-export async function withModel(source: WeightSource, run: (model: LlamaModel) => Promise<void>): Promise<void> {
+export async function withModel(source: WeightSource, run: (model: DecoderModel) => Promise<void>): Promise<void> {
   const model = await uploadModel(source);
   try {
     await run(model);

@@ -21,7 +21,7 @@ export interface ReferenceMasks {
   ffn?: ArrayLike<number>;
 }
 
-/** What {@linkcode referenceForward} may be told besides the tokens; see `TokenBatch` of `llama.ts`. */
+/** What {@linkcode referenceForward} may be told besides the tokens; see `TokenBatch` of `decoder.ts`. */
 export interface ReferenceOptions {
   /** [T]: 0, 1, 2, ... when absent. */
   positions?: ArrayLike<number>;

@@ -3,7 +3,7 @@
  * @module
  */
 import type { Tokenizer } from "../../core/tokenizer.ts";
-import type { TokenBatch } from "../../models/llama.ts";
+import type { TokenBatch } from "../../models/decoder.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 
 /** Pieces are a word with at most one space before it, or a run of spaces, as byte-level BPE cuts text; each piece gets

@@ -4,12 +4,12 @@
  */
 import { createRng, type Rng } from "../../core/rng.ts";
 import {
+  type DecoderConfig,
   expectedTensors,
   type HostTensor,
   type LayerShape,
   type LinearName,
   linearShape,
-  type LlamaConfig,
   memorySource,
   tensorNames,
   type WeightSource,
@@ -28,7 +28,7 @@ export interface DeadUnits {
 }
 
 /** Options of {@linkcode toySource}: every field of the configuration, and what is special about the weights. */
-export interface ToyOptions extends Partial<LlamaConfig> {
+export interface ToyOptions extends Partial<DecoderConfig> {
   /** Seed of the weights. */
   seed?: number;
   /** Units that do nothing. */
@@ -40,7 +40,7 @@ export interface ToyOptions extends Partial<LlamaConfig> {
 }
 
 /** Configuration of the toy model: V 61, D 32, K 8, two layers of G 4, R 1, F 24, unless `options` says otherwise. */
-export function toyConfig(options: Partial<LlamaConfig> = {}): LlamaConfig {
+export function toyConfig(options: Partial<DecoderConfig> = {}): DecoderConfig {
   const shape: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
   return {
     vocabSize: options.vocabSize ?? 61,
@@ -75,7 +75,7 @@ function randomTensor(rng: Rng, name: string, shape: number[]): HostTensor {
 /** Multiplies rows (or columns, for what a unit writes) of one linear map of a layer, and its bias entries. */
 function scaleUnit(
   tensors: Map<string, HostTensor>,
-  config: LlamaConfig,
+  config: DecoderConfig,
   { layer, name, index, size, factor }: {
     layer: number;
     name: LinearName;
@@ -98,7 +98,7 @@ function scaleUnit(
   }
 }
 
-function plantDead(tensors: Map<string, HostTensor>, config: LlamaConfig, dead: DeadUnits, factor: number): void {
+function plantDead(tensors: Map<string, HostTensor>, config: DecoderConfig, dead: DeadUnits, factor: number): void {
   const { layer, ffn = [], kvGroups = [], queryHeads = [] } = dead;
   const perGroup = config.layers[layer].queryHeadsPerGroup;
   const heads = new Set(queryHeads);
@@ -116,7 +116,7 @@ function plantDead(tensors: Map<string, HostTensor>, config: LlamaConfig, dead: 
 /** Scales what every writer to the residual stream has for some of its dimensions. */
 function plantDeadHidden(
   tensors: Map<string, HostTensor>,
-  { width, layers }: LlamaConfig,
+  { width, layers }: DecoderConfig,
   dead: number[],
   factor: number,
 ): void {

@@ -4,7 +4,7 @@
  */
 import { writeSafetensors } from "../../core/safetensors.ts";
 import { createRng } from "../../core/rng.ts";
-import { expectedTensors, type LlamaConfig } from "../../models/config.ts";
+import { type DecoderConfig, expectedTensors } from "../../models/config.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
 
 /** A metadata value with its GGUF type. */
@@ -110,7 +110,7 @@ export function f32Tensor(shape: number[], values: ArrayLike<number>): StoredTen
 }
 
 /** Two layers, grouped queries, a head size that is not D / H. */
-export function smallConfig(changes: Partial<LlamaConfig> = {}): LlamaConfig {
+export function smallConfig(changes: Partial<DecoderConfig> = {}): DecoderConfig {
   return {
     vocabSize: 11,
     width: 8,
@@ -128,7 +128,7 @@ export function smallConfig(changes: Partial<LlamaConfig> = {}): LlamaConfig {
 }
 
 /** Random values for every tensor of `config`; each is exact in F16 and BF16. */
-export function randomTensors(config: LlamaConfig): Map<string, Float32Array> {
+export function randomTensors(config: DecoderConfig): Map<string, Float32Array> {
   const rng = createRng(0, "weights");
   const tensors = new Map<string, Float32Array>();
   for (const [name, shape] of expectedTensors(config)) {
@@ -160,7 +160,7 @@ export const LETTER_TOKENIZER = {
 };
 
 /** Writes `config.json`, `tokenizer.json`, `tokenizer_config.json` and `model.safetensors`. */
-export function writeFolder(folder: string, config: LlamaConfig, tensors: Map<string, Float32Array>): void {
+export function writeFolder(folder: string, config: DecoderConfig, tensors: Map<string, Float32Array>): void {
   const write = (name: string, value: unknown) => Deno.writeTextFileSync(`${folder}/${name}`, JSON.stringify(value));
   write("config.json", toHfConfig(config));
   write("tokenizer.json", LETTER_TOKENIZER);

@@ -1,12 +1,15 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import type { LayerShape, LinearName, LlamaConfig } from "../../models/config.ts";
+import type { DecoderConfig, LayerShape, LinearName } from "../../models/config.ts";
 import { expectedTensors } from "../../models/config.ts";
 import { decodeMacs, keptParameters, layerMacs, layerParameters, modelMacs, modelSize } from "../../models/count.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { toyConfig } from "../support/toy.ts";
 
 /** LLaMA-7B, its FFN and heads pruned in the layers where `pruned` says so. */
-function llama7b(pruned: (layer: number) => boolean = () => false, kept = { heads: 32, channels: 11008 }): LlamaConfig {
+function llama7b(
+  pruned: (layer: number) => boolean = () => false,
+  kept = { heads: 32, channels: 11008 },
+): DecoderConfig {
   const layers: LayerShape[] = Array.from(
     { length: 32 },
     (_, l) =>

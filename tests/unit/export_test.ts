@@ -6,9 +6,9 @@ import { createTokenizer, type TokenizerDefinition } from "../../core/tokenizer.
 import { ggufTokenizerDefinition } from "../../core/tokenizer_gguf.ts";
 import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
 import {
+  type DecoderConfig,
   expectedTensors,
   LINEAR_NAMES,
-  type LlamaConfig,
   queryHeads,
   tensorNames,
   type WeightSource,
@@ -31,7 +31,7 @@ const logitsOf = (source: WeightSource, options: Parameters<typeof referenceForw
   referenceForward(source, TOKENS, options).logits;
 
 /** Masks of a plan, written down once more. */
-function masksOf(config: LlamaConfig, plan: PrunePlan) {
+function masksOf(config: DecoderConfig, plan: PrunePlan) {
   const hard = (length: number, kept: number[]) => Array.from({ length }, (_, i) => kept.includes(i) ? 1 : 0);
   return plan.layers.map((layer, l) => ({
     queryHeads: hard(queryHeads(config.layers[l]), layer.queryHeads),
@@ -63,7 +63,7 @@ function writeGgufOf(path: string, source: WeightSource, definition: TokenizerDe
 }
 
 /** The mask of the hidden dimensions of a plan. */
-const hiddenOf = ({ width }: LlamaConfig, { hidden }: PrunePlan) =>
+const hiddenOf = ({ width }: DecoderConfig, { hidden }: PrunePlan) =>
   hidden && Array.from({ length: width }, (_, i) => hidden.includes(i) ? 1 : 0);
 
 for (const [name, options] of Object.entries({ "no biases": {}, "all biases": ALL_BIASES })) {
@@ -201,8 +201,8 @@ Deno.test("exportGguf() writes a file that reads back the same, tokenizer includ
   const variants = [
     {},
     ALL_BIASES,
-    { biases: ["output", "down"] as LlamaConfig["biases"] },
-    { tiedHead: true, ropeBase: 500_000, ropeScaling: llama3 as LlamaConfig["ropeScaling"] },
+    { biases: ["output", "down"] as DecoderConfig["biases"] },
+    { tiedHead: true, ropeBase: 500_000, ropeScaling: llama3 as DecoderConfig["ropeScaling"] },
     { ropeScaling: { type: "linear", factor: 2.5 } as const },
   ];
   for (const options of variants) {

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { sha256OfFiles } from "../../core/ranged_file.ts";
 import { writeSafetensors } from "../../core/safetensors.ts";
-import { expectedTensors, LINEAR_NAMES, type LlamaConfig, tensorNames } from "../../models/config.ts";
+import { type DecoderConfig, expectedTensors, LINEAR_NAMES, tensorNames } from "../../models/config.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
 import { openModel } from "../../models/load.ts";
 import { ggufTensorNames, huggingFaceRow } from "../../models/load_gguf.ts";
@@ -21,7 +21,7 @@ import {
 } from "../support/weights_fixture.ts";
 
 /** Checks that every tensor of the opened model has the values of `tensors`. */
-async function assertReads(path: string, config: LlamaConfig, tensors: Map<string, Float32Array>): Promise<void> {
+async function assertReads(path: string, config: DecoderConfig, tensors: Map<string, Float32Array>): Promise<void> {
   const { source } = await openModel(path);
   try {
     assertEquals(source.config, config);

@@ -4,14 +4,14 @@ import { UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { globalWidths, keepBest, keepWidths, twoTierWidths } from "../../methods/_shared/selection.ts";
 import { type LayerScores, reduceRuns, scoresOfColumns, scoresOfGroups } from "../../methods/_shared/scoring.ts";
-import type { LayerShape, LlamaConfig } from "../../models/config.ts";
+import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { densePlan, plannedShapes, type UnitType } from "../../models/plan.ts";
 import { resolveTarget, unitCost } from "../../models/target.ts";
 import { toyConfig } from "../support/toy.ts";
 
 /** Scores in [0, 1) for every unit. */
-function randomScores(config: LlamaConfig, seed: number): LayerScores[] {
+function randomScores(config: DecoderConfig, seed: number): LayerScores[] {
   const { uniform } = createRng(seed, "scores");
   const draw = (count: number) => Float64Array.from({ length: count }, uniform);
   return config.layers.map(({ kvGroups, queryHeadsPerGroup, ffnChannels }) => ({

@@ -1,13 +1,13 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { UsageError } from "../../core/errors.ts";
-import type { LayerShape, LlamaConfig } from "../../models/config.ts";
+import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { keptParameters, layerMacs, layerParameters } from "../../models/count.ts";
 import { UNIT_TYPES, type UnitType } from "../../models/plan.ts";
 import { resolveTarget, unitCost } from "../../models/target.ts";
 import { toyConfig } from "../support/toy.ts";
 
-function uniformConfig(shape: LayerShape, layers: number, sizes: Partial<LlamaConfig> = {}): LlamaConfig {
+function uniformConfig(shape: LayerShape, layers: number, sizes: Partial<DecoderConfig> = {}): DecoderConfig {
   return toyConfig({ ...sizes, layers: Array.from({ length: layers }, () => ({ ...shape })) });
 }
 
@@ -154,7 +154,7 @@ Deno.test("resolveTarget() names the largest sparsity that can be reached", () =
 });
 
 Deno.test("resolveTarget() refuses wrong values and models that are pruned already", () => {
-  const refuses = (config: LlamaConfig, asked: Parameters<typeof resolveTarget>[1], words: string) =>
+  const refuses = (config: DecoderConfig, asked: Parameters<typeof resolveTarget>[1], words: string) =>
     assertThrows(() => resolveTarget(config, asked), UsageError, words);
   for (const sparsity of [-0.1, 1, NaN]) refuses(smol, { sparsity, units: ["ffn"] }, `current ${sparsity}`);
   refuses(smol, { sparsity: 0.2, units: [] }, "ffn, query-heads, kv-groups");

@@ -8,9 +8,9 @@ import { measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { createRng } from "../../core/rng.ts";
 import { tinyTasks } from "../../datasets/tiny_world/mod.ts";
-import { type LlamaConfig, queryHeads } from "../../models/config.ts";
+import { type DecoderConfig, queryHeads } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
-import { disposeModel, uploadModel } from "../../models/llama.ts";
+import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
@@ -27,14 +27,14 @@ export interface StateScores {
 
 /** What the model card says. */
 export interface TinyScores {
-  config: LlamaConfig;
+  config: DecoderConfig;
   parameters: number;
   testTokens: number;
   states: StateScores[];
 }
 
 /** Masks that remove `fraction` of the query heads and FFN channels of every layer at random; the caller frees them. */
-export function randomMasks(config: LlamaConfig, fraction: number): LayerMasks[] {
+export function randomMasks(config: DecoderConfig, fraction: number): LayerMasks[] {
   const rng = createRng(0, "tiny/damage");
   const mask = (units: number) => {
     const removed = Math.round(fraction * units);

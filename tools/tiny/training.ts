@@ -6,19 +6,19 @@ import * as tf from "@tensorflow/tfjs";
 import { softmaxCrossEntropy, withGradient } from "../../core/ops.ts";
 import { createRng } from "../../core/rng.ts";
 import {
+  type DecoderConfig,
   expectedTensors,
   type HostTensor,
   LINEAR_NAMES,
-  type LlamaConfig,
   memorySource,
   tensorNames,
 } from "../../models/config.ts";
-import { forward, type LlamaModel, logits, uploadModel } from "../../models/llama.ts";
+import { type DecoderModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { applyGradients, createOptimizer } from "../../models/training/optimizer.ts";
 
 /** Random weights: normal with standard deviation 0.02, smaller for the maps that write to the residual stream (GPT-2's
  * rule, 1 / sqrt(2 L)); norms are 1. */
-export function initialTensors(config: LlamaConfig, seed: number): Map<string, HostTensor> {
+export function initialTensors(config: DecoderConfig, seed: number): Map<string, HostTensor> {
   const tensors = new Map<string, HostTensor>();
   for (const [name, shape] of expectedTensors(config)) {
     const rng = createRng(seed, `tiny/init/${name}`);
@@ -35,9 +35,9 @@ export function initialTensors(config: LlamaConfig, seed: number): Map<string, H
 
 /** A model of variables, by Hugging Face name. */
 async function trainableModel(
-  config: LlamaConfig,
+  config: DecoderConfig,
   tensors: Map<string, HostTensor>,
-): Promise<{ model: LlamaModel; variables: Record<string, tf.Variable> }> {
+): Promise<{ model: DecoderModel; variables: Record<string, tf.Variable> }> {
   const model = await uploadModel(memorySource(config, tensors));
   const variables: Record<string, tf.Variable> = {};
   function variable<T extends tf.Tensor>(name: string, tensor: T): T {
@@ -79,7 +79,7 @@ export interface TrainingBatch {
 
 /** Options of {@linkcode trainFromScratch}. */
 export interface TrainingOptions {
-  config: LlamaConfig;
+  config: DecoderConfig;
   seed: number;
   steps: number;
   learningRate: number;

@@ -20,7 +20,7 @@ export interface Snapshot {
 }
 
 /** Where snapshots go, and how often. */
-export interface CheckpointPlace {
+export interface SnapshotPlace {
   /** Folder of this run alone. */
   folder: string;
   /** Steps from one snapshot to the next. */

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
-import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot } from "../../models/training/checkpoint.ts";
+import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot } from "../../models/training/snapshot.ts";
 import { createCurve, trainingReport } from "../../models/training/curve.ts";
 
 const snapshot = (step: number, key = "run"): Snapshot => ({

@@ -19,11 +19,11 @@ import {
 } from "../core/attention.ts";
 import { linear, linearLowRank, matMul2d, softmaxCrossEntropy, swiGlu } from "../core/ops.ts";
 import {
+  type DecoderConfig,
   type HostTensor,
   type LayerShape,
   LINEAR_NAMES,
   type LinearName,
-  type LlamaConfig,
   tensorNames,
   type WeightSource,
 } from "./config.ts";
@@ -50,9 +50,9 @@ export interface DeviceLayer extends Record<LinearName, DeviceLinear> {
 }
 
 /** A model on the device. Free it with {@linkcode disposeModel}. */
-export interface LlamaModel extends Vocabulary {
+export interface DecoderModel extends Vocabulary {
   /** Its shape; layers may differ in width. */
-  config: LlamaConfig;
+  config: DecoderConfig;
   /** First to last. */
   layers: DeviceLayer[];
   /** [D]. */
@@ -100,7 +100,7 @@ const COLLECT_BYTES = 2 ** 24;
  * @throws {EngineError} when the device reported an error. */
 export function createUploader(
   source: WeightSource,
-): { rest(): Omit<LlamaModel, "config" | "layers">; layer(l: number): Promise<DeviceLayer> } {
+): { rest(): Omit<DecoderModel, "config" | "layers">; layer(l: number): Promise<DeviceLayer> } {
   const { config } = source;
   const vector = (name: string) => tf.tensor1d(checked(name).data);
   const matrix = (name: string): tf.Tensor2D =>
@@ -158,7 +158,7 @@ export function createUploader(
 /** Puts the whole model on the device, as {@linkcode createUploader} does.
  * @throws {RangeError} when a tensor is over the engine's limit.
  * @throws {EngineError} when the device reported an error. */
-export async function uploadModel(source: WeightSource): Promise<LlamaModel> {
+export async function uploadModel(source: WeightSource): Promise<DecoderModel> {
   const uploader = createUploader(source);
   // The largest tensors first: what their transposition takes besides is freed before the layers are there.
   const rest = uploader.rest();
@@ -177,7 +177,7 @@ export function disposeLayer(layer: DeviceLayer): void {
 }
 
 /** Frees the model's tensors. */
-export function disposeModel(model: LlamaModel): void {
+export function disposeModel(model: DecoderModel): void {
   tf.dispose([...model.embedding, model.finalNorm, ...model.head ?? []]);
   if (!model.readLayer) model.layers.forEach(disposeLayer);
 }
@@ -189,7 +189,7 @@ export function applyLinear(x: tf.Tensor2D, { weight, bias, lora }: DeviceLinear
 
 /** What all layers of one forward pass share. */
 export interface PassContext {
-  config: LlamaConfig;
+  config: DecoderConfig;
   batch: number;
   tables: RotaryTables;
   /** [B or 1, 1, T, S] or null; see {@linkcode AttentionLayout}. */
@@ -268,7 +268,7 @@ function visibility(input: TokenBatch): Pick<PassContext, "mask" | "segments"> {
 }
 
 /** Makes what all layers of a pass share; free it with {@linkcode disposePass}. */
-export function createPass(config: LlamaConfig, input: TokenBatch): PassContext {
+export function createPass(config: DecoderConfig, input: TokenBatch): PassContext {
   const { batch, length } = input;
   const positions = input.positions ?? Int32Array.from({ length: batch * length }, (_, i) => i % length);
   return { config, batch, tables: rotaryTables(config, positions), ...visibility(input) };
@@ -283,7 +283,7 @@ export function disposePass(pass: PassContext): void {
 }
 
 /** Embeds token ids: [N] -> [N, D]. */
-export function embed(model: LlamaModel, tokens: Int32Array, hidden?: HiddenMask): tf.Tensor2D {
+export function embed(model: DecoderModel, tokens: Int32Array, hidden?: HiddenMask): tf.Tensor2D {
   return tf.tidy(() => {
     const rows = embeddingRows(model.embedding, tokens);
     return hidden ? tf.mul(rows, hidden.mask) : rows;
@@ -292,7 +292,7 @@ export function embed(model: LlamaModel, tokens: Int32Array, hidden?: HiddenMask
 
 /** Hidden states after the final norm: [B T, D]. Rows of padding hold values that mean nothing.
  * @throws {RangeError} when the batch does not fit the model. */
-export function forward(model: LlamaModel, input: TokenBatch, options: ForwardOptions = {}): tf.Tensor2D {
+export function forward(model: DecoderModel, input: TokenBatch, options: ForwardOptions = {}): tf.Tensor2D {
   checkBatch(model.config, input);
   return tf.tidy(() => {
     // Whatever throws, such as a device without memory, the pass is freed with everything else.
@@ -309,7 +309,7 @@ export function forward(model: LlamaModel, input: TokenBatch, options: ForwardOp
 
 /** Checks lengths and token ids.
  * @throws {RangeError} when the batch does not fit the model. */
-export function checkBatch(config: LlamaConfig, { tokens, batch, length, positions, segments }: TokenBatch): void {
+export function checkBatch(config: DecoderConfig, { tokens, batch, length, positions, segments }: TokenBatch): void {
   for (const [name, array] of Object.entries({ tokens, positions, segments })) {
     if (array && array.length !== batch * length) {
       throw new RangeError(`A batch of ${batch} x ${length} needs ${batch * length} ${name}: current ${array.length}`);
@@ -323,7 +323,7 @@ export function checkBatch(config: LlamaConfig, { tokens, batch, length, positio
 }
 
 /** Logits: hidden [N, D] -> [N, V]. */
-export function logits(model: LlamaModel, hidden: tf.Tensor2D): tf.Tensor2D {
+export function logits(model: DecoderModel, hidden: tf.Tensor2D): tf.Tensor2D {
   return vocabularyLogits(model, hidden);
 }
 
@@ -333,7 +333,7 @@ export function logits(model: LlamaModel, hidden: tf.Tensor2D): tf.Tensor2D {
  * stays flat; nothing of size [N, V] is kept.
  * @throws {NumericError} on NaN or infinite logits. */
 export async function targetLogProbs(
-  model: LlamaModel,
+  model: DecoderModel,
   hidden: tf.Tensor2D,
   targets: Int32Array,
   { rowsAtOnce = 256, greedy = true }: { rowsAtOnce?: number; greedy?: boolean } = {},

@@ -2,18 +2,18 @@ import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { NumericError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
-import { type LlamaConfig, memorySource, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
+import { type DecoderConfig, memorySource, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
 import { disposeCache, extend, type KvCache } from "../../models/decode.ts";
 import {
   applyLinear,
+  type DecoderModel,
   disposeModel,
   forward,
-  type LlamaModel,
   logits,
   mergedWeight,
   targetLogProbs,
   uploadModel,
-} from "../../models/llama.ts";
+} from "../../models/decoder.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { referenceForward, referenceLogProbs, type ReferenceMasks } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
@@ -24,7 +24,7 @@ const GROUPED = [
   { kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 9 },
 ];
 
-const VARIANTS: Record<string, Partial<LlamaConfig>> = {
+const VARIANTS: Record<string, Partial<DecoderConfig>> = {
   "multi-head attention": {},
   "grouped queries and unequal layers": { layers: GROUPED },
   "an untied head": { tiedHead: false },
@@ -40,7 +40,7 @@ const VARIANTS: Record<string, Partial<LlamaConfig>> = {
   },
 };
 
-async function withModel(source: WeightSource, run: (model: LlamaModel) => void | Promise<void>): Promise<void> {
+async function withModel(source: WeightSource, run: (model: DecoderModel) => void | Promise<void>): Promise<void> {
   const model = await uploadModel(source);
   try {
     await run(model);
