@@ -194,11 +194,10 @@ function nativeAttention(packed: tf.Tensor2D, layout: AttentionLayout & { segmen
   const { tables, segments } = layout;
   return withGradient(
     { packed },
-    (save) => {
+    () => {
       const inputs = [packed, tables.cos, tables.sin, segments];
       const [out, logSums] = decoderOp("Attention", inputs, 2, sizes(layout));
-      save([...inputs, out, logSums]);
-      return out;
+      return { out, saved: [...inputs, out, logSums] };
     },
     (dy, saved) => ({ packed: () => decoderOp("AttentionGradient", [...saved, dy], 1, sizes(layout))[0] }),
   ) as tf.Tensor2D;
@@ -213,19 +212,16 @@ export function attention(packed: tf.Tensor2D, layout: AttentionLayout): tf.Tens
   const { batch, headSize, tables, mask } = layout;
   return withGradient(
     { packed },
-    (save) => {
+    () => {
       const { q, k, v } = splitPacked(packed, layout);
       const out = attend(q, k, v, mask);
       // Tables and mask are saved as well: the caller may free them before the backward pass.
-      save([q, k, v, out, tables.cos, tables.sin, tables.rotate, ...mask ? [mask] : []]);
-      return mergeHeads(out);
+      const rest: readonly [tf.Tensor4D?] = mask ? [mask] : [];
+      return { out: mergeHeads(out), saved: [q, k, v, out, tables.cos, tables.sin, tables.rotate, ...rest] };
     },
-    (dy, saved) => ({
+    (dy, [q, k, v, out, cos, sin, rotation, savedMask = null]) => ({
       packed: () =>
         tf.tidy(() => {
-          const [q, k, v, out] = saved as tf.Tensor4D[];
-          const [cos, sin, rotation] = saved.slice(4) as [tf.Tensor3D, tf.Tensor3D, tf.Tensor2D];
-          const savedMask = (saved[7] ?? null) as tf.Tensor4D | null;
           const dOut = splitHeads(dy, batch, headSize);
           const { dQ, dK, dV } = attendGradients({ q, k, v, out, dOut, mask: savedMask });
           const dQueries = mergeHeads(tf.mul(dQ, 1 / Math.sqrt(headSize)));

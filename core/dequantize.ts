@@ -13,6 +13,12 @@ export type GgmlType = "F32" | "F16" | "BF16" | "Q4_0" | "Q4_1" | "Q5_0" | "Q5_1
 /** Converts `count` blocks from byte `at` of `bytes` to f32 at `start` of `out`. */
 export type BlockDecoder = (bytes: Uint8Array, at: number, count: number, out: Float32Array, start: number) => void;
 
+/** As {@linkcode BlockDecoder}, of bytes behind a view: its reads are checked, and as fast as an index. */
+type ViewDecoder = (bytes: DataView, at: number, count: number, out: Float32Array, start: number) => void;
+
+const viewed = (decode: ViewDecoder): BlockDecoder => (bytes, at, count, out, start) =>
+  decode(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), at, count, out, start);
+
 /** How a tensor type is stored. */
 export interface BlockFormat {
   /** Weights in one block; 1 for plain numbers. */
@@ -36,34 +42,24 @@ const decodeF32: BlockDecoder = (bytes, at, count, out, start) => {
   new Uint8Array(out.buffer, out.byteOffset + start * 4, count * 4).set(bytes.subarray(at, at + count * 4));
 };
 
-/** The 16-bit numbers from byte `at` on; without a copy where their alignment allows it. */
-function halves(bytes: Uint8Array, at: number, count: number): Uint16Array {
-  const start = bytes.byteOffset + at;
-  return start % 2 === 0
-    ? new Uint16Array(bytes.buffer, start, count)
-    : new Uint16Array(bytes.slice(at, at + count * 2).buffer);
-}
-
-const decodeF16: BlockDecoder = (bytes, at, count, out, start) => {
-  const table = halfToFloat();
-  const bits = halves(bytes, at, count);
-  for (let i = 0; i < count; i++) out[start + i] = table[bits[i]];
+const decodeF16: ViewDecoder = (bytes, at, count, out, start) => {
+  const { buffer } = halfToFloat();
+  const table = new DataView(buffer);
+  for (let i = 0; i < count; i++) out[start + i] = table.getFloat32(bytes.getUint16(at + 2 * i, true) * 4, true);
 };
 
 /** BF16 is the upper half of an f32. */
-const decodeBf16: BlockDecoder = (bytes, at, count, out, start) => {
-  const from = halves(bytes, at, count);
+const decodeBf16: ViewDecoder = (bytes, at, count, out, start) => {
   const to = new Uint32Array(out.buffer, out.byteOffset + start * 4, count);
-  for (let i = 0; i < count; i++) to[i] = from[i] << 16;
+  for (let i = 0; i < count; i++) to[i] = bytes.getUint16(at + 2 * i, true) << 16;
 };
 
 /** d f16, 16 bytes of nibbles: weight j is the low nibble of byte j, weight j + 16 the high one. `d (q - 8)`. */
-const decodeQ40: BlockDecoder = (bytes, at, count, out, start) => {
-  const table = halfToFloat();
+const decodeQ40: ViewDecoder = (bytes, at, count, out, start) => {
   for (let block = 0; block < count; block++, at += 18, start += 32) {
-    const d = table[bytes[at] | bytes[at + 1] << 8];
+    const d = bytes.getFloat16(at, true);
     for (let j = 0; j < 16; j++) {
-      const q = bytes[at + 2 + j];
+      const q = bytes.getUint8(at + 2 + j);
       out[start + j] = d * ((q & 15) - 8);
       out[start + j + 16] = d * ((q >> 4) - 8);
     }
@@ -71,13 +67,12 @@ const decodeQ40: BlockDecoder = (bytes, at, count, out, start) => {
 };
 
 /** d f16, m f16, 16 bytes of nibbles. `d q + m`. */
-const decodeQ41: BlockDecoder = (bytes, at, count, out, start) => {
-  const table = halfToFloat();
+const decodeQ41: ViewDecoder = (bytes, at, count, out, start) => {
   for (let block = 0; block < count; block++, at += 20, start += 32) {
-    const d = table[bytes[at] | bytes[at + 1] << 8];
-    const m = table[bytes[at + 2] | bytes[at + 3] << 8];
+    const d = bytes.getFloat16(at, true);
+    const m = bytes.getFloat16(at + 2, true);
     for (let j = 0; j < 16; j++) {
-      const q = bytes[at + 4 + j];
+      const q = bytes.getUint8(at + 4 + j);
       out[start + j] = d * (q & 15) + m;
       out[start + j + 16] = d * (q >> 4) + m;
     }
@@ -85,13 +80,12 @@ const decodeQ41: BlockDecoder = (bytes, at, count, out, start) => {
 };
 
 /** d f16, 32 fifth bits, 16 bytes of nibbles. `d (q - 16)`. */
-const decodeQ50: BlockDecoder = (bytes, at, count, out, start) => {
-  const table = halfToFloat();
+const decodeQ50: ViewDecoder = (bytes, at, count, out, start) => {
   for (let block = 0; block < count; block++, at += 22, start += 32) {
-    const d = table[bytes[at] | bytes[at + 1] << 8];
-    const high = bytes[at + 2] | bytes[at + 3] << 8 | bytes[at + 4] << 16 | bytes[at + 5] << 24;
+    const d = bytes.getFloat16(at, true);
+    const high = bytes.getUint32(at + 2, true);
     for (let j = 0; j < 16; j++) {
-      const q = bytes[at + 6 + j];
+      const q = bytes.getUint8(at + 6 + j);
       out[start + j] = d * ((q & 15 | (high >>> j & 1) << 4) - 16);
       out[start + j + 16] = d * ((q >> 4 | (high >>> j + 16 & 1) << 4) - 16);
     }
@@ -99,14 +93,13 @@ const decodeQ50: BlockDecoder = (bytes, at, count, out, start) => {
 };
 
 /** d f16, m f16, 32 fifth bits, 16 bytes of nibbles. `d q + m`. */
-const decodeQ51: BlockDecoder = (bytes, at, count, out, start) => {
-  const table = halfToFloat();
+const decodeQ51: ViewDecoder = (bytes, at, count, out, start) => {
   for (let block = 0; block < count; block++, at += 24, start += 32) {
-    const d = table[bytes[at] | bytes[at + 1] << 8];
-    const m = table[bytes[at + 2] | bytes[at + 3] << 8];
-    const high = bytes[at + 4] | bytes[at + 5] << 8 | bytes[at + 6] << 16 | bytes[at + 7] << 24;
+    const d = bytes.getFloat16(at, true);
+    const m = bytes.getFloat16(at + 2, true);
+    const high = bytes.getUint32(at + 4, true);
     for (let j = 0; j < 16; j++) {
-      const q = bytes[at + 8 + j];
+      const q = bytes.getUint8(at + 8 + j);
       out[start + j] = d * (q & 15 | (high >>> j & 1) << 4) + m;
       out[start + j + 16] = d * (q >> 4 | (high >>> j + 16 & 1) << 4) + m;
     }
@@ -114,43 +107,42 @@ const decodeQ51: BlockDecoder = (bytes, at, count, out, start) => {
 };
 
 /** d f16, 32 signed bytes. `d q`. */
-const decodeQ80: BlockDecoder = (bytes, at, count, out, start) => {
-  const table = halfToFloat();
+const decodeQ80: ViewDecoder = (bytes, at, count, out, start) => {
   for (let block = 0; block < count; block++, at += 34, start += 32) {
-    const d = table[bytes[at] | bytes[at + 1] << 8];
-    for (let j = 0; j < 32; j++) out[start + j] = d * (bytes[at + 2 + j] << 24 >> 24);
+    const d = bytes.getFloat16(at, true);
+    for (let j = 0; j < 32; j++) out[start + j] = d * bytes.getInt8(at + 2 + j);
   }
 };
 
 /** 256 weights in 8 sub-blocks of 32: d f16, dmin f16, 8 six-bit scales and 8 six-bit minima in 12 bytes, 128 bytes of
  * nibbles (bytes 32 p … 32 p + 31 hold sub-block 2 p low, 2 p + 1 high). `d s q - dmin m`. */
-const decodeQ4K: BlockDecoder = (bytes, at, count, out, start) => {
-  const table = halfToFloat();
+const decodeQ4K: ViewDecoder = (bytes, at, count, out, start) => {
   for (let block = 0; block < count; block++, at += 144) {
-    const d = table[bytes[at] | bytes[at + 1] << 8];
-    const dMin = table[bytes[at + 2] | bytes[at + 3] << 8];
+    const d = bytes.getFloat16(at, true);
+    const dMin = bytes.getFloat16(at + 2, true);
     const scales = at + 4;
     for (let sub = 0; sub < 8; sub++, start += 32) {
       // Sub-blocks 4 to 7 keep their upper two bits in the top of bytes 0 to 7.
       const scale = sub < 4
-        ? bytes[scales + sub] & 63
-        : bytes[scales + sub + 4] & 15 | bytes[scales + sub - 4] >> 6 << 4;
-      const min = sub < 4 ? bytes[scales + sub + 4] & 63 : bytes[scales + sub + 4] >> 4 | bytes[scales + sub] >> 6 << 4;
+        ? bytes.getUint8(scales + sub) & 63
+        : bytes.getUint8(scales + sub + 4) & 15 | bytes.getUint8(scales + sub - 4) >> 6 << 4;
+      const min = sub < 4
+        ? bytes.getUint8(scales + sub + 4) & 63
+        : bytes.getUint8(scales + sub + 4) >> 4 | bytes.getUint8(scales + sub) >> 6 << 4;
       const factor = d * scale;
       const offset = dMin * min;
       const quants = at + 16 + (sub >> 1) * 32;
       const shift = (sub & 1) * 4;
-      for (let j = 0; j < 32; j++) out[start + j] = factor * (bytes[quants + j] >> shift & 15) - offset;
+      for (let j = 0; j < 32; j++) out[start + j] = factor * (bytes.getUint8(quants + j) >> shift & 15) - offset;
     }
   }
 };
 
 /** 256 weights in 16 sub-blocks of 16: 128 bytes with the lower four bits, 64 bytes with the upper two, 16 signed
  * scales, d f16. Each half of 128 weights is four runs of 32 that share bytes. `d s (q - 32)`. */
-const decodeQ6K: BlockDecoder = (bytes, at, count, out, start) => {
-  const table = halfToFloat();
+const decodeQ6K: ViewDecoder = (bytes, at, count, out, start) => {
   for (let block = 0; block < count; block++, at += 210) {
-    const d = table[bytes[at + 208] | bytes[at + 209] << 8];
+    const d = bytes.getFloat16(at + 208, true);
     for (let half = 0; half < 2; half++, start += 128) {
       const low = at + half * 64;
       const high = at + 128 + half * 32;
@@ -160,9 +152,9 @@ const decodeQ6K: BlockDecoder = (bytes, at, count, out, start) => {
         const lowShift = (run >> 1) * 4;
         const highShift = run * 2;
         for (let part = 0; part < 2; part++) {
-          const factor = d * (bytes[scales + run * 2 + part] << 24 >> 24);
+          const factor = d * bytes.getInt8(scales + run * 2 + part);
           for (let j = part * 16; j < part * 16 + 16; j++) {
-            const q = bytes[lowBytes + j] >> lowShift & 15 | (bytes[high + j] >> highShift & 3) << 4;
+            const q = bytes.getUint8(lowBytes + j) >> lowShift & 15 | (bytes.getUint8(high + j) >> highShift & 3) << 4;
             out[start + run * 32 + j] = factor * (q - 32);
           }
         }
@@ -174,15 +166,15 @@ const decodeQ6K: BlockDecoder = (bytes, at, count, out, start) => {
 /** Every tensor type that can be read. */
 export const BLOCK_FORMATS: Record<GgmlType, BlockFormat> = {
   F32: { blockValues: 1, blockBytes: 4, decode: decodeF32 },
-  F16: { blockValues: 1, blockBytes: 2, decode: decodeF16 },
-  BF16: { blockValues: 1, blockBytes: 2, decode: decodeBf16 },
-  Q4_0: { blockValues: 32, blockBytes: 18, decode: decodeQ40 },
-  Q4_1: { blockValues: 32, blockBytes: 20, decode: decodeQ41 },
-  Q5_0: { blockValues: 32, blockBytes: 22, decode: decodeQ50 },
-  Q5_1: { blockValues: 32, blockBytes: 24, decode: decodeQ51 },
-  Q8_0: { blockValues: 32, blockBytes: 34, decode: decodeQ80 },
-  Q4_K: { blockValues: 256, blockBytes: 144, decode: decodeQ4K },
-  Q6_K: { blockValues: 256, blockBytes: 210, decode: decodeQ6K },
+  F16: { blockValues: 1, blockBytes: 2, decode: viewed(decodeF16) },
+  BF16: { blockValues: 1, blockBytes: 2, decode: viewed(decodeBf16) },
+  Q4_0: { blockValues: 32, blockBytes: 18, decode: viewed(decodeQ40) },
+  Q4_1: { blockValues: 32, blockBytes: 20, decode: viewed(decodeQ41) },
+  Q5_0: { blockValues: 32, blockBytes: 22, decode: viewed(decodeQ50) },
+  Q5_1: { blockValues: 32, blockBytes: 24, decode: viewed(decodeQ51) },
+  Q8_0: { blockValues: 32, blockBytes: 34, decode: viewed(decodeQ80) },
+  Q4_K: { blockValues: 256, blockBytes: 144, decode: viewed(decodeQ4K) },
+  Q6_K: { blockValues: 256, blockBytes: 210, decode: viewed(decodeQ6K) },
 };
 
 /** Converts whole blocks to f32.

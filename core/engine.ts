@@ -12,6 +12,7 @@ import * as tf from "@tensorflow/tfjs";
 import util from "node:util";
 import type { EngineName } from "./schema.ts";
 import { EngineError } from "./errors.ts";
+import { at } from "./indexing.ts";
 import { loadDecoderOps } from "./native_ops.ts";
 
 /** A started engine. */
@@ -24,6 +25,14 @@ export interface Engine {
   threads: number;
   /** Largest tensor the device can hold, in bytes; `Infinity` when only memory limits it. */
   maxTensorBytes: number;
+  /** Whether TensorFlow's operations can be called by name: see {@linkcode nativeOp}. */
+  namedOps: boolean;
+  /** Whether the compiled operations of `core/native/` are loaded: see {@linkcode decoderOp}. */
+  decoderOps: boolean;
+  /** Whether a matrix product with a transposed operand, or with two batched ones, falls to a slow loop. */
+  needsPlainProducts: boolean;
+  /** Whether each read waits for all work before it, so that several are better joined into one. */
+  readsWaitForQueue: boolean;
   /** Throws what the device reported since the last call.
    * @throws {EngineError} on a device error, such as a tensor over a WebGPU buffer limit. */
   check(): void;
@@ -36,29 +45,32 @@ export const DECODER_OPS =
 /** The command that builds the native engine, for messages. */
 export const SETUP_COMMAND = "deno task setup:tensorflow";
 
+const PLAIN = {
+  threads: 1,
+  maxTensorBytes: Infinity,
+  namedOps: false,
+  decoderOps: false,
+  needsPlainProducts: false,
+  readsWaitForQueue: false,
+  check: () => {},
+};
+
 const starters: Record<EngineName, () => Promise<Omit<Engine, "name">>> = {
   wasm: async () => {
     const wasm = await import("@tensorflow/tfjs-backend-wasm");
     await select("wasm");
     return {
+      ...PLAIN,
       library: `tfjs ${tf.version_core}, tfjs-backend-wasm ${wasm.version_wasm}`,
       device: "cpu (1 thread, SIMD)",
-      threads: 1,
-      maxTensorBytes: Infinity,
-      check: () => {},
+      needsPlainProducts: true,
     };
   },
   cpu: async () => {
     await select("cpu");
     // The backend greets Node users with advice that does not hold under Deno.
     (tf.backend() as unknown as { firstUse: boolean }).firstUse = false;
-    return {
-      library: `tfjs ${tf.version_core}`,
-      device: "cpu (1 thread, JavaScript)",
-      threads: 1,
-      maxTensorBytes: Infinity,
-      check: () => {},
-    };
+    return { ...PLAIN, library: `tfjs ${tf.version_core}`, device: "cpu (1 thread, JavaScript)" };
   },
   tensorflow: startTensorflow,
   webgpu: startWebgpu,
@@ -98,14 +110,15 @@ async function startTensorflow(): Promise<Omit<Engine, "name">> {
   const gpu = backend.isUsingGpuDevice === true;
   const asked = Number(Deno.env.get("TF_NUM_INTRAOP_THREADS"));
   const threads = asked > 0 ? asked : navigator.hardwareConcurrency;
-  const fused = !gpu && loadFused(threads);
+  const decoderOps = !gpu && loadFused(threads);
   return {
+    ...PLAIN,
     library: `tfjs-node-gpu ${tf.version_core}, TensorFlow ${backend.binding?.TF_Version ?? "unknown"}` +
-      (fused ? ", fused decoder operations" : ""),
+      (decoderOps ? ", fused decoder operations" : ""),
     device: gpu ? "cuda" : `cpu (${threads} thread${threads === 1 ? "" : "s"})`,
     threads,
-    maxTensorBytes: Infinity,
-    check: () => {},
+    namedOps: true,
+    decoderOps,
   };
 }
 
@@ -141,10 +154,11 @@ async function startWebgpu(): Promise<Omit<Engine, "name">> {
   });
   const { info } = adapter;
   return {
+    ...PLAIN,
     library: `tfjs ${tf.version_core}, tfjs-backend-webgpu ${tf.version_core}`,
     device: [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(" ") ||
       "unknown adapter",
-    threads: 1,
+    readsWaitForQueue: true,
     maxTensorBytes: Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize),
     check: () => {
       if (errors.length === 0) return;
@@ -157,7 +171,7 @@ async function startWebgpu(): Promise<Omit<Engine, "name">> {
 
 /** Compares a matrix product, a softmax and a gradient with values worked out by hand. */
 async function selfTest(name: EngineName): Promise<void> {
-  const [product, softmax, gradient] = tf.tidy(() => {
+  const [product, softmax, gradient] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
     const a = tf.tensor2d([1, 2, 3, 4, 5, 6], [2, 3]);
     const b = tf.tensor2d([1, 0, 2, 1, 0, 1], [3, 2]);
     // d/da sum((a b)^2) = 2 (a b) bᵀ
@@ -172,7 +186,7 @@ async function selfTest(name: EngineName): Promise<void> {
   try {
     for (const [what, tensor, values] of expected) {
       const got = await tensor.data();
-      if (!values.every((value, i) => Math.abs(got[i] - value) <= 1e-4 * Math.max(1, Math.abs(value)))) {
+      if (!values.every((value, i) => Math.abs(at(got, i) - value) <= 1e-4 * Math.max(1, Math.abs(value)))) {
         throw new EngineError(`Engine "${name}" computes a wrong ${what}: [${[...got]}] must be [${values}]`);
       }
     }
@@ -193,7 +207,7 @@ export async function startEngine(name: EngineName): Promise<Engine> {
   return engine;
 }
 
-/** The started engine.
+/** The started engine. Any module that computes may ask it for what the engine is good at.
  * @throws {EngineError} when none was started. */
 export function currentEngine(): Engine {
   if (!current) throw new EngineError("No engine is running: call startEngine() first");

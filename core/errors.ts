@@ -3,6 +3,8 @@
  * @module
  */
 
+import { at } from "./indexing.ts";
+
 /** The user asked for something that cannot be done: an unknown name, a wrong value, an unreadable file.
  * The command line prints the message alone and exits with code 2. */
 export class UsageError extends Error {
@@ -43,11 +45,12 @@ function editDistance(a: string, b: string): number {
   for (let i = 1; i <= a.length; i++) {
     const row = [i];
     for (let j = 1; j <= b.length; j++) {
-      row[j] = Math.min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+      const changed = at(previous, j - 1) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      row[j] = Math.min(at(previous, j) + 1, at(row, j - 1) + 1, changed);
     }
     previous = row;
   }
-  return previous[b.length];
+  return at(previous, b.length);
 }
 
 /** A {@linkcode UsageError} for an unknown name: the nearest known one as a suggestion, and the whole list. */

@@ -6,6 +6,7 @@
  * @module
  */
 import { BLOCK_FORMATS, type GgmlType } from "./dequantize.ts";
+import { at } from "./indexing.ts";
 import { FileFormatError } from "./errors.ts";
 import { openRanged, type RangedFile } from "./ranged_file.ts";
 
@@ -286,7 +287,7 @@ function readTensorInfo(cursor: Cursor, what: string): GgufTensor {
     return cursor.fail(`${what} has the type ${type}: must be one of ${Object.keys(BLOCK_FORMATS).join(", ")}`);
   }
   const { blockValues, blockBytes } = BLOCK_FORMATS[type];
-  const rowValues = shape[rank - 1];
+  const rowValues = at(shape, rank - 1);
   if (rowValues % blockValues !== 0) {
     cursor.fail(`rows of ${what} have ${rowValues} values: ${type} needs a multiple of ${blockValues}`);
   }
@@ -351,7 +352,7 @@ const READ_CHUNK_BYTES = 1024 * 1024;
 
 function readTensor(file: RangedFile, tensor: GgufTensor, placeRow?: (row: number) => number): Float32Array {
   const { blockValues, blockBytes, decode } = BLOCK_FORMATS[tensor.type];
-  const rowValues = tensor.shape[tensor.shape.length - 1];
+  const rowValues = at(tensor.shape, tensor.shape.length - 1);
   const rowBlocks = rowValues / blockValues;
   const rowBytes = rowBlocks * blockBytes;
   const rows = tensor.sizeBytes / rowBytes;

@@ -6,6 +6,7 @@
  * @module
  */
 import { BLOCK_FORMATS } from "./dequantize.ts";
+import { at } from "./indexing.ts";
 import { encodeValues, storedBytes, type StoredType } from "./quantize.ts";
 import { type Append, writeWhole } from "./write_file.ts";
 
@@ -92,7 +93,7 @@ function putEntry(header: Header, entry: GgufEntry): void {
     u32(VALUE_TYPES.array);
     u32(type);
     u64(items.length);
-    for (let i = 0; i < items.length; i++) put(items[i]);
+    for (let i = 0; i < items.length; i++) put(at(items, i));
   };
   const one = (type: number) => u32(type);
   if ("u32" in entry) one(VALUE_TYPES.u32), u32(entry.u32);
@@ -122,7 +123,7 @@ function headerBytes({ metadata, tensors }: GgufContent): Uint8Array {
   let offset = 0;
   for (const [name, { type, shape }] of tensors) {
     const { blockValues } = BLOCK_FORMATS[type];
-    const rowValues = shape[shape.length - 1];
+    const rowValues = at(shape, shape.length - 1);
     if (rowValues % blockValues !== 0) {
       throw new RangeError(
         `Rows of tensor "${name}" have ${rowValues} values: ${type} needs a multiple of ${blockValues}`,

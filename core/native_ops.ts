@@ -14,20 +14,27 @@ export function loadDecoderOps(path: string, threads: number): void {
   cpuThreads = threads;
 }
 
-/** Whether the running engine has them. */
-export function hasDecoderOps(): boolean {
-  return cpuThreads > 0 && tf.getBackend() === "tensorflow";
-}
-
 /** Attributes of an operation by name: the dtype of a tensor, an integer, or a number in f32. */
 export type OpAttributes = Record<string, { typeOf: tf.Tensor } | { integer: number } | { float: number }>;
 
-/** Runs a TensorFlow operation that TensorFlow.js has no name for; only on the `tensorflow` engine. */
-export function nativeOp(name: string, inputs: tf.Tensor[], outputs: number, attributes: OpAttributes): tf.Tensor[] {
+/** As many tensors as an operation has outputs. */
+interface Outputs {
+  1: [tf.Tensor];
+  2: [tf.Tensor, tf.Tensor];
+  3: [tf.Tensor, tf.Tensor, tf.Tensor];
+}
+
+/** Runs a TensorFlow operation that TensorFlow.js has no name for; only on engines with `namedOps`. */
+export function nativeOp<N extends keyof Outputs>(
+  name: string,
+  inputs: tf.Tensor[],
+  outputs: N,
+  attributes: OpAttributes,
+): Outputs[N] {
   const backend = tf.backend() as unknown as {
     binding: Record<string, number>;
     getDTypeInteger(dtype: string): number;
-    executeMultipleOutputs(name: string, attributes: unknown[], inputs: tf.Tensor[], count: number): tf.Tensor[];
+    executeMultipleOutputs(name: string, attributes: unknown[], inputs: tf.Tensor[], count: N): Outputs[N];
   };
   const { binding } = backend;
   const list = Object.entries(attributes).map(([name, value]) => {
@@ -40,12 +47,12 @@ export function nativeOp(name: string, inputs: tf.Tensor[], outputs: number, att
   return backend.executeMultipleOutputs(name, list, inputs, outputs);
 }
 
-/** Runs one of `core/native/`. */
-export function decoderOp(
+/** Runs one of `core/native/`; only on engines with `decoderOps`. */
+export function decoderOp<N extends keyof Outputs>(
   name: "Attention" | "AttentionGradient" | "RmsNorm" | "RmsNormGradient" | "SwiGlu" | "SwiGluGradient",
   inputs: tf.Tensor[],
-  outputs: number,
+  outputs: N,
   attributes: OpAttributes = {},
-): tf.Tensor[] {
+): Outputs[N] {
   return nativeOp(`MaskPrune${name}`, inputs, outputs, { ...attributes, threads: { integer: cpuThreads } });
 }

@@ -6,35 +6,43 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { decoderOp, hasDecoderOps, nativeOp } from "./native_ops.ts";
+import { currentEngine } from "./engine.ts";
+import { at } from "./indexing.ts";
+import { decoderOp, nativeOp } from "./native_ops.ts";
 
 type Inputs = Record<string, tf.Tensor>;
 type Gradients<I extends Inputs> = { [name in keyof I]: () => tf.Tensor };
 
-/** An operation with a gradient per input, each computed only when something upstream needs it.
+/** An operation with a gradient per input, each computed only when something upstream needs it. `forward` gives the
+ * result and what the gradients are computed from, which is kept until then.
  *
  * `tf.customGrad` computes the gradients of all inputs whenever one is needed, which would add the gradient of every
  * frozen weight to a mask's. The engine method below it takes one function per input; it is marked private in the
  * type declarations of TensorFlow.js 4.22.0, its last release. */
-export function withGradient<I extends Inputs>(
+export function withGradient<I extends Inputs, const S extends readonly (tf.Tensor | undefined)[]>(
   inputs: I,
-  forward: (save: (tensors: tf.Tensor[]) => void) => tf.Tensor,
-  backward: (dy: tf.Tensor, saved: tf.Tensor[]) => Gradients<I>,
+  forward: () => { out: tf.Tensor; saved: S },
+  backward: (dy: tf.Tensor, saved: S) => Gradients<I>,
 ): tf.Tensor {
   const engine = tf.engine() as unknown as {
     runKernelFunc(call: {
-      forwardFunc: (backend: unknown, save: (tensors: tf.Tensor[]) => void) => tf.Tensor;
-      backwardsFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => Gradients<I>;
+      forwardFunc: (backend: unknown, save: (tensors: S) => void) => tf.Tensor;
+      backwardsFunc: (dy: tf.Tensor, saved: S) => Gradients<I>;
       inputs: I;
     }): tf.Tensor;
   };
-  return engine.runKernelFunc({ forwardFunc: (_, save) => forward(save), backwardsFunc: backward, inputs });
+  const forwardFunc = (_: unknown, save: (tensors: S) => void) => {
+    const { out, saved } = forward();
+    save(saved);
+    return out;
+  };
+  return engine.runKernelFunc({ forwardFunc, backwardsFunc: backward, inputs });
 }
 
 /** `a b` of two matrices, either one transposed. On wasm a transposed operand falls to a loop about 20 times slower
  * than the packed product, so it is transposed first. No gradient of its own. */
 export function matMul2d(a: tf.Tensor2D, b: tf.Tensor2D, transposeA = false, transposeB = false): tf.Tensor2D {
-  if (tf.getBackend() !== "wasm") return tf.matMul(a, b, transposeA, transposeB);
+  if (!currentEngine().needsPlainProducts) return tf.matMul(a, b, transposeA, transposeB);
   return tf.matMul(transposeA ? tf.transpose(a) : a, transposeB ? tf.transpose(b) : b);
 }
 
@@ -53,23 +61,20 @@ function wasmMatrices(x: tf.Tensor3D): tf.Tensor2D[] {
 /** Products of `n` pairs of matrices: `a` is [n, ...], `b` is [n, ...]. On wasm two batched operands fall to the slow
  * loop as well, so the pairs are multiplied one by one. No gradient of its own. */
 export function batchMatMul(a: tf.Tensor3D, b: tf.Tensor3D, transposeA = false, transposeB = false): tf.Tensor3D {
-  if (tf.getBackend() !== "wasm") return tf.matMul(a, b, transposeA, transposeB);
+  if (!currentEngine().needsPlainProducts) return tf.matMul(a, b, transposeA, transposeB);
   const rowsA = wasmMatrices(transposeA ? tf.transpose(a, [0, 2, 1]) : a);
   const rowsB = wasmMatrices(transposeB ? tf.transpose(b, [0, 2, 1]) : b);
-  return tf.stack(rowsA.map((rows, i) => tf.matMul(rows, rowsB[i]))) as tf.Tensor3D;
+  return tf.stack(rowsA.map((rows, i) => tf.matMul(rows, at(rowsB, i)))) as tf.Tensor3D;
 }
 
 /** `x w (+ bias)`: x [N, in], w [in, out], bias [out] -> [N, out]. */
 export function linear(x: tf.Tensor2D, w: tf.Tensor2D, bias?: tf.Tensor1D): tf.Tensor2D {
   const product = withGradient(
     { x, w },
-    (save) => {
-      save([x, w]);
-      return matMul2d(x, w);
-    },
+    () => ({ out: matMul2d(x, w), saved: [x, w] }),
     (dy, [x, w]) => ({
-      x: () => matMul2d(dy as tf.Tensor2D, w as tf.Tensor2D, false, true),
-      w: () => matMul2d(x as tf.Tensor2D, dy as tf.Tensor2D, true, false),
+      x: () => matMul2d(dy as tf.Tensor2D, w, false, true),
+      w: () => matMul2d(x, dy as tf.Tensor2D, true, false),
     }),
   ) as tf.Tensor2D;
   return bias ? tf.add(product, bias) : product;
@@ -85,13 +90,11 @@ export function linearLowRank(
 ): tf.Tensor2D {
   const product = withGradient(
     { x, w, down, up },
-    (save) => {
+    () => {
       const inner = tf.mul(matMul2d(x, down), scale) as tf.Tensor2D;
-      save([x, w, down, up, inner]);
-      return tf.add(matMul2d(x, w), matMul2d(inner, up));
+      return { out: tf.add(matMul2d(x, w), matMul2d(inner, up)), saved: [x, w, down, up, inner] };
     },
-    (dy, saved) => {
-      const [x, w, down, up, inner] = saved as tf.Tensor2D[];
+    (dy, [x, w, down, up, inner]) => {
       const slope = dy as tf.Tensor2D;
       // scale dy upᵀ, [N, r]: small, and used twice.
       const dInner = tf.tidy(() => tf.mul(matMul2d(slope, up, false, true), scale)) as tf.Tensor2D;
@@ -110,13 +113,10 @@ export function linearLowRank(
 export function linearTransposed(x: tf.Tensor2D, table: tf.Tensor2D): tf.Tensor2D {
   return withGradient(
     { x, table },
-    (save) => {
-      save([x, table]);
-      return matMul2d(x, table, false, true);
-    },
+    () => ({ out: matMul2d(x, table, false, true), saved: [x, table] }),
     (dy, [x, table]) => ({
-      x: () => matMul2d(dy as tf.Tensor2D, table as tf.Tensor2D),
-      table: () => matMul2d(dy as tf.Tensor2D, x as tf.Tensor2D, true, false),
+      x: () => matMul2d(dy as tf.Tensor2D, table),
+      table: () => matMul2d(dy as tf.Tensor2D, x, true, false),
     }),
   ) as tf.Tensor2D;
 }
@@ -126,16 +126,18 @@ export function rmsNorm(x: tf.Tensor2D, gain: tf.Tensor1D, epsilon: number): tf.
   const inverseRms = (x: tf.Tensor) => tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), epsilon));
   return withGradient(
     { x, gain },
-    (save) => {
-      const native = hasDecoderOps();
-      const [y, r] = native ? decoderOp("RmsNorm", [x, gain], 2, { epsilon: { float: epsilon } }) : [, inverseRms(x)];
-      save([x, gain, r]);
-      return y ?? tf.mul(tf.mul(x, r), gain);
+    () => {
+      if (currentEngine().decoderOps) {
+        const [out, r] = decoderOp("RmsNorm", [x, gain], 2, { epsilon: { float: epsilon } });
+        return { out, saved: [x, gain, r] };
+      }
+      const r = inverseRms(x);
+      return { out: tf.mul(tf.mul(x, r), gain), saved: [x, gain, r] };
     },
     (dy, [x, gain, r]) => ({
       x: () =>
         tf.tidy(() => {
-          if (hasDecoderOps()) return decoderOp("RmsNormGradient", [x, gain, r, dy], 1)[0];
+          if (currentEngine().decoderOps) return decoderOp("RmsNormGradient", [x, gain, r, dy], 1)[0];
           const normed = tf.mul(x, r);
           const scaled = tf.mul(dy, gain);
           const along = tf.mean(tf.mul(scaled, normed), -1, true);
@@ -149,18 +151,20 @@ export function rmsNorm(x: tf.Tensor2D, gain: tf.Tensor1D, epsilon: number): tf.
 /** SwiGLU: `silu(gate) * up (* mask)`; gate and up [N, F], mask [F] -> [N, F]. Only the inputs are kept. */
 export function swiGlu(gate: tf.Tensor2D, up: tf.Tensor2D, mask?: tf.Tensor1D): tf.Tensor2D {
   const inputs: Inputs = mask ? { gate, up, mask } : { gate, up };
+  const saved: readonly [tf.Tensor2D, tf.Tensor2D, tf.Tensor1D?] = mask ? [gate, up, mask] : [gate, up];
   return withGradient(
     inputs,
-    (save) => {
-      save(Object.values(inputs));
-      if (hasDecoderOps()) return tf.tidy(() => decoderOp("SwiGlu", [gate, up, mask ?? tf.zeros([0])], 1)[0]);
+    () => {
+      if (currentEngine().decoderOps) {
+        return { out: tf.tidy(() => decoderOp("SwiGlu", [gate, up, mask ?? tf.zeros([0])], 1)[0]), saved };
+      }
       const gated = tf.mul(tf.mul(gate, tf.sigmoid(gate)), up);
-      return mask ? tf.mul(gated, mask) : gated;
+      return { out: mask ? tf.mul(gated, mask) : gated, saved };
     },
     (dy, [gate, up, mask]) => {
       // All at once: they share the sigmoid and two products, and none of these lives on.
-      const [dGate, dUp, dMask] = tf.tidy(() => {
-        if (hasDecoderOps()) return decoderOp("SwiGluGradient", [gate, up, mask ?? tf.zeros([0]), dy], 3);
+      const [dGate, dUp, dMask] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
+        if (currentEngine().decoderOps) return decoderOp("SwiGluGradient", [gate, up, mask ?? tf.zeros([0]), dy], 3);
         const s = tf.sigmoid(gate);
         const silu = tf.mul(gate, s);
         const dGated = mask ? tf.mul(dy, mask) : dy;
@@ -169,7 +173,7 @@ export function swiGlu(gate: tf.Tensor2D, up: tf.Tensor2D, mask?: tf.Tensor1D): 
         return [
           tf.mul(tf.mul(dGated, up), slope),
           tf.mul(dGated, silu),
-          ...mask ? [tf.sum(tf.mul(tf.mul(dy, silu), up), 0)] : [],
+          mask ? tf.sum(tf.mul(tf.mul(dy, silu), up), 0) : tf.zeros([0]),
         ];
       });
       return { gate: () => dGate, up: () => dUp, mask: () => dMask };
@@ -183,7 +187,7 @@ export function softmaxCrossEntropy(
   logits: tf.Tensor2D,
   targets: tf.Tensor1D,
 ): { losses: tf.Tensor1D; gradient: tf.Tensor2D } {
-  if (tf.getBackend() === "tensorflow") {
+  if (currentEngine().namedOps) {
     const [losses, gradient] = nativeOp("SparseSoftmaxCrossEntropyWithLogits", [logits, targets], 2, {
       T: { typeOf: logits },
       Tlabels: { typeOf: targets },

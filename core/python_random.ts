@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { at } from "./indexing.ts";
 
 const N = 624;
 const M = 397;
@@ -21,20 +22,23 @@ export interface PythonRandom {
 function seededState(seed: number): Uint32Array {
   const state = new Uint32Array(N);
   state[0] = 19_650_218;
-  const mixed = (i: number, factor: number) => Math.imul(state[i - 1] ^ (state[i - 1] >>> 30), factor);
+  const mixed = (i: number, factor: number) => {
+    const before = at(state, i - 1);
+    return Math.imul(before ^ (before >>> 30), factor);
+  };
   for (let i = 1; i < N; i++) state[i] = mixed(i, 1_812_433_253) + i;
   let i = 1;
   const advance = () => {
     if (++i < N) return;
-    state[0] = state[N - 1];
+    state[0] = at(state, N - 1);
     i = 1;
   };
   for (let k = 0; k < N; k++) {
-    state[i] = (state[i] ^ mixed(i, 1_664_525)) + seed;
+    state[i] = (at(state, i) ^ mixed(i, 1_664_525)) + seed;
     advance();
   }
   for (let k = 0; k < N - 1; k++) {
-    state[i] = (state[i] ^ mixed(i, 1_566_083_941)) - i;
+    state[i] = (at(state, i) ^ mixed(i, 1_566_083_941)) - i;
     advance();
   }
   state[0] = 0x8000_0000;
@@ -55,14 +59,14 @@ export function createPythonRandom(seed: number): PythonRandom {
   let next = N;
   const twist = () => {
     for (let i = 0; i < N; i++) {
-      const y = (state[i] & 0x8000_0000) | (state[(i + 1) % N] & 0x7fff_ffff);
-      state[i] = state[(i + M) % N] ^ (y >>> 1) ^ (y & 1 ? 0x9908_b0df : 0);
+      const y = (at(state, i) & 0x8000_0000) | (at(state, (i + 1) % N) & 0x7fff_ffff);
+      state[i] = at(state, (i + M) % N) ^ (y >>> 1) ^ (y & 1 ? 0x9908_b0df : 0);
     }
     next = 0;
   };
   const bits = (count: number) => {
     if (next === N) twist();
-    let y = state[next++];
+    let y = at(state, next++);
     y ^= y >>> 11;
     y ^= (y << 7) & 0x9d2c_5680;
     y ^= (y << 15) & 0xefc6_0000;
@@ -85,8 +89,8 @@ export function createPythonRandom(seed: number): PythonRandom {
       const pool = Array.from({ length: size }, (_, i) => i);
       return Array.from({ length: count }, (_, i) => {
         const j = below(size - i);
-        const value = pool[j];
-        pool[j] = pool[size - i - 1];
+        const value = at(pool, j);
+        pool[j] = at(pool, size - i - 1);
         return value;
       });
     }

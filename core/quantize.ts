@@ -18,21 +18,20 @@ function encodeF32(values: Float32Array): Uint8Array<ArrayBuffer> {
 function encodeBf16(values: Float32Array): Uint8Array<ArrayBuffer> {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   const out = new Uint16Array(values.length);
-  for (let i = 0; i < bits.length; i++) {
-    const x = bits[i];
+  bits.forEach((x, i) => {
     out[i] = (x & 0x7fffffff) > 0x7f800000 ? x >>> 16 | 0x40 : x + 0x7fff + (x >>> 16 & 1) >>> 16;
-  }
+  });
   return new Uint8Array(out.buffer);
 }
 
 /** Round to nearest, ties to even. */
 function encodeF16(values: Float32Array, name: string): Uint8Array<ArrayBuffer> {
   const out = new Float16Array(values);
-  for (let i = 0; i < out.length; i++) {
-    if (!Number.isFinite(out[i]) && Number.isFinite(values[i])) {
+  out.forEach((rounded, i) => {
+    if (!Number.isFinite(rounded) && Number.isFinite(values[i])) {
       throw new UsageError(`Tensor "${name}" holds ${values[i]}, beyond F16's 65504: write BF16 or F32`);
     }
-  }
+  });
   return new Uint8Array(out.buffer);
 }
 
@@ -45,10 +44,10 @@ function encodeQ80(values: Float32Array, name: string): Uint8Array<ArrayBuffer> 
   const scale = new Float16Array(1);
   const scaleBytes = new Uint8Array(scale.buffer);
   for (let block = 0; block < blocks; block++) {
-    const from = block * blockValues;
+    const weights = values.subarray(block * blockValues, (block + 1) * blockValues);
     let largest = 0;
-    for (let i = from; i < from + blockValues; i++) {
-      const size = Math.abs(values[i]);
+    for (const weight of weights) {
+      const size = Math.abs(weight);
       // NaN is not greater than anything, so it must be asked for.
       if (size > largest || size !== size) largest = size;
     }
@@ -60,10 +59,10 @@ function encodeQ80(values: Float32Array, name: string): Uint8Array<ArrayBuffer> 
     const inverse = d === 0 ? 0 : Math.fround(1 / d);
     const at = block * blockBytes;
     out.set(scaleBytes, at);
-    for (let i = 0; i < blockValues; i++) {
-      const scaled = Math.fround(values[from + i] * inverse);
+    weights.forEach((weight, i) => {
+      const scaled = Math.fround(weight * inverse);
       out[at + 2 + i] = scaled < 0 ? -Math.floor(0.5 - scaled) : Math.floor(scaled + 0.5);
-    }
+    });
   }
   return out;
 }

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "./indexing.ts";
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
 
 /** A stream of random numbers. */
@@ -47,10 +48,10 @@ export function createRng(seed: number, name: string): Rng {
       const result = [...items];
       for (let i = result.length - 1; i > 0; i--) {
         const j = integer(i + 1);
-        [result[i], result[j]] = [result[j], result[i]];
+        [result[i], result[j]] = [at(result, j), at(result, i)];
       }
       return result;
     },
-    pick: (items) => items[integer(items.length)],
+    pick: (items) => at(items, integer(items.length)),
   };
 }

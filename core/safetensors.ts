@@ -90,7 +90,8 @@ function checkEntry(path: string, name: string, value: unknown): SafetensorsEntr
   };
   if (typeof value !== "object" || value === null) return fail("must be described by an object");
   const { dtype, shape, data_offsets: offsets } = value as Record<string, unknown>;
-  if (typeof dtype !== "string" || !Object.hasOwn(VALUE_BYTES, dtype)) {
+  const valueBytes = typeof dtype === "string" && Object.hasOwn(VALUE_BYTES, dtype) ? VALUE_BYTES[dtype] : undefined;
+  if (typeof dtype !== "string" || valueBytes === undefined) {
     return fail(`has the unknown dtype ${JSON.stringify(dtype)}`);
   }
   if (!Array.isArray(shape) || shape.length > SAFETENSORS_LIMITS.tensorRank || !shape.every(isCount)) {
@@ -98,11 +99,11 @@ function checkEntry(path: string, name: string, value: unknown): SafetensorsEntr
       `has the shape ${JSON.stringify(shape)}: must be at most ${SAFETENSORS_LIMITS.tensorRank} whole numbers`,
     );
   }
-  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount) || offsets[0] > offsets[1]) {
+  const [begin, end] = Array.isArray(offsets) && offsets.length === 2 ? offsets : [];
+  if (!isCount(begin) || !isCount(end) || begin > end) {
     return fail(`has the data_offsets ${JSON.stringify(offsets)}: must be [begin, end]`);
   }
-  const [begin, end] = offsets as [number, number];
-  const needed = shape.reduce((product, size) => product * size, VALUE_BYTES[dtype]);
+  const needed = shape.reduce((product, size) => product * size, valueBytes);
   if (needed !== end - begin) {
     return fail(`has ${end - begin} bytes: ${dtype} with shape [${shape.join(", ")}] needs ${needed}`);
   }
@@ -289,7 +290,7 @@ function appendContent(append: Append, content: SafetensorsContent): void {
   let end = 0;
   for (const [name, shape] of shapes) {
     const begin = end;
-    end += shape.reduce((product, size) => product * size, VALUE_BYTES[dtype]);
+    end += shape.reduce((product, size) => product * size, BLOCK_FORMATS[dtype].blockBytes);
     header[name] = { dtype, shape, data_offsets: [begin, end] };
   }
   const json = new TextEncoder().encode(JSON.stringify(header));

@@ -10,6 +10,7 @@ import {
   quantileSorted,
   sampleStandardDeviation,
 } from "simple-statistics";
+import { at } from "./indexing.ts";
 import { createRng } from "./rng.ts";
 
 /** Arithmetic mean.
@@ -65,7 +66,7 @@ function bootstrapMeans(values: readonly number[], { seed, resamples = RESAMPLES
   const means = new Float64Array(resamples);
   for (let r = 0; r < resamples; r++) {
     let sum = 0;
-    for (let i = 0; i < data.length; i++) sum += data[rng.integer(data.length)];
+    for (let i = 0; i < data.length; i++) sum += at(data, rng.integer(data.length));
     means[r] = sum / data.length;
   }
   return means.sort();
@@ -87,7 +88,7 @@ function differences(a: readonly number[], b: readonly number[]): number[] {
   if (a.length !== b.length) {
     throw new RangeError(`Paired values must be equally many: current ${a.length} and ${b.length}`);
   }
-  return a.map((value, i) => value - b[i]);
+  return a.map((value, i) => value - at(b, i));
 }
 
 /** Mean of `a - b` with its bootstrap interval over pairs, and a two-sided bootstrap p value: the share of resamples,
@@ -129,7 +130,7 @@ export function pairedPermutation(
 /** At most `most` of `items`: the first, the last, and evenly spaced ones between. `most` is at least 2. */
 export function evenlySpaced<T>(items: readonly T[], most: number): T[] {
   if (items.length <= most) return [...items];
-  return Array.from({ length: most }, (_, i) => items[Math.round(i * (items.length - 1) / (most - 1))]);
+  return Array.from({ length: most }, (_, i) => at(items, Math.round(i * (items.length - 1) / (most - 1))));
 }
 
 /** Two-sided exact p value of McNemar's test from the discordant pairs: examples that only one of two cells got right.
@@ -145,11 +146,11 @@ export function mcnemarExact(onlyFirst: number, onlySecond: number): number {
 
 /** Holm's step-down correction (Holm 1979): adjusted p values in the order given. */
 export function holm(pValues: readonly number[]): number[] {
-  const order = pValues.map((_, i) => i).sort((i, j) => pValues[i] - pValues[j]);
+  const order = [...pValues.entries()].sort(([, a], [, b]) => a - b);
   const adjusted = new Array<number>(pValues.length);
   let running = 0;
-  order.forEach((index, rank) => {
-    running = Math.max(running, Math.min(1, (pValues.length - rank) * pValues[index]));
+  order.forEach(([index, p], rank) => {
+    running = Math.max(running, Math.min(1, (pValues.length - rank) * p));
     adjusted[index] = running;
   });
   return adjusted;

@@ -4,6 +4,7 @@
  */
 import { bpeModel } from "./bpe_model.ts";
 import { FileFormatError, UsageError } from "./errors.ts";
+import { at } from "./indexing.ts";
 import type { GgufFile, GgufValue } from "./gguf.ts";
 import type { TokenizerDefinition } from "./tokenizer.ts";
 import { isolate, type JsonObject, SPACE_MARK } from "./tokenizer_library.ts";
@@ -134,7 +135,7 @@ function mergesFromScores({ tokens, types, idOf }: Vocabulary, scores: ArrayLike
     for (let i = 0; i + 1 < letters.length; i++) {
       left += letters[i];
       const right = token.slice(left.length);
-      if (idOf.has(left) && idOf.has(right)) candidates.push({ left, right, score: scores[id] });
+      if (idOf.has(left) && idOf.has(right)) candidates.push({ left, right, score: at(scores, id) });
     }
   });
   return candidates
@@ -248,7 +249,7 @@ export function ggufTokenizerDefinition(file: GgufMetadata): TokenizerDefinition
     isSentencePiece || metadata.get("tokenizer.ggml.pre") === "llama-bpe",
   ) && bosId !== null;
   const addsEos = flag(metadata.get("tokenizer.ggml.add_eos_token"), false) && eosId !== null;
-  const named = (id: number | null) => id === null ? null : { token: tokens[id], id };
+  const named = (id: number | null) => id === null ? null : { token: at(tokens, id), id };
   const chatTemplate = metadata.get("tokenizer.chat_template");
   const { model, ...steps } = (isSentencePiece ? sentencePieceModel : byteLevelModel)(vocabulary, file);
   return {

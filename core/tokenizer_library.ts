@@ -191,11 +191,11 @@ function checkSteps(
     const steps = step[list];
     if (!Array.isArray(steps) || steps.includes(null)) return context.fail(`a ${kind} Sequence has no list of steps`);
     steps.forEach((inner) => checkSteps(inner, kind, list, known, context, depth + 1));
-  } else if (!Object.hasOwn(known, type)) {
-    context.refuse(`${kind} "${type}"`);
-  } else if (!known[type](step, context)) {
-    context.fail(`the ${kind} "${type}" is malformed`);
+    return;
   }
+  const isWellFormed = Object.hasOwn(known, type) ? known[type] : undefined;
+  if (!isWellFormed) context.refuse(`${kind} "${type}"`);
+  else if (!isWellFormed(step, context)) context.fail(`the ${kind} "${type}" is malformed`);
 }
 
 /** Pairs of a BPE model's merges, in the order of the file. */

@@ -9,7 +9,6 @@ import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../core/engine.ts";
 import { NumericError } from "../core/errors.ts";
 import { collectGarbage } from "../core/garbage.ts";
-import { hasDecoderOps } from "../core/native_ops.ts";
 import {
   attention,
   type AttentionLayout,
@@ -263,7 +262,7 @@ function attentionMask({ batch, length, segments }: TokenBatch): tf.Tensor4D {
 
 /** Who sees whom, in the form that the engine takes. */
 function visibility(input: TokenBatch): Pick<PassContext, "mask" | "segments"> {
-  if (!hasDecoderOps()) return { mask: attentionMask(input) };
+  if (!currentEngine().decoderOps) return { mask: attentionMask(input) };
   return { mask: null, segments: tf.tensor1d(input.segments ?? new Int32Array(), "int32") };
 }
 

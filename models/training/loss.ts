@@ -7,6 +7,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { currentEngine } from "../../core/engine.ts";
 import { softmaxCrossEntropy, withGradient } from "../../core/ops.ts";
 import { type DecoderModel, logits, type TokenBatch } from "../decoder.ts";
 import { type HeadTable, headTable } from "../vocabulary.ts";
@@ -81,7 +82,7 @@ function correctedProduct(
   },
 ): tf.Tensor2D {
   const [rows, n] = ids.shape;
-  if (tf.getBackend() === "tensorflow" && table.rows) {
+  if (currentEngine().namedOps && table.rows) {
     // n rows of the head in place of another pass over the whole vocabulary.
     const taken = tf.reshape(tf.gather(table.rows, tf.reshape(ids, [-1])), [rows, n, -1]) as tf.Tensor3D;
     const sparse = tf.reshape(tf.matMul(tf.reshape(corrections, [rows, 1, n]) as tf.Tensor3D, taken), [rows, -1]);
@@ -178,7 +179,7 @@ export function vocabularyLoss(
   const distils = distillation > 0 && teacher !== undefined;
   return withGradient(
     { hidden },
-    (save) => {
+    () => {
       const table = headTable(model);
       const [s, width] = hidden.shape;
       const step = rowsAtOnce(model.config.vocabSize);
@@ -210,9 +211,9 @@ export function vocabularyLoss(
       table.free();
       const terms = tf.keep(tf.addN(sums)) as tf.Tensor1D;
       onTerms(terms);
-      save([tf.mul(gradients.length === 1 ? gradients[0] : tf.concat2d(gradients, 0), scale)]);
+      const gradient = tf.mul(tf.concat2d(gradients, 0), scale);
       const factors = tf.tensor1d([a * scale, distils ? distillation * temperature ** 2 * scale : 0]);
-      return tf.sum(tf.mul(terms, factors));
+      return { out: tf.sum(tf.mul(terms, factors)), saved: [gradient] };
     },
     (dy, [gradient]) => ({ hidden: () => tf.mul(gradient, dy) }),
   ) as tf.Scalar;

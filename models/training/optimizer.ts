@@ -8,6 +8,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { currentEngine } from "../../core/engine.ts";
 import { NumericError } from "../../core/errors.ts";
 import type { HostTensor } from "../config.ts";
 
@@ -166,7 +167,7 @@ export function createOptimizer(
 /** Values of many f32 tensors in host memory; the arrays must not be changed. */
 export async function readTensors(tensors: tf.Tensor[]): Promise<Float32Array[]> {
   // Each read of a WebGPU buffer waits for the queue, so all are joined into one.
-  if (tf.getBackend() !== "webgpu" || tensors.length < 2) {
+  if (!currentEngine().readsWaitForQueue || tensors.length < 2) {
     return await Promise.all(tensors.map((tensor) => tensor.data() as Promise<Float32Array>));
   }
   const joined = tf.tidy(() => tf.concat1d(tensors.map((tensor) => tf.reshape(tensor, [tensor.size]) as tf.Tensor1D)));

@@ -1,7 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { assertEquals } from "@std/assert";
 import { attention } from "../../core/attention.ts";
-import { hasDecoderOps } from "../../core/native_ops.ts";
+import { currentEngine } from "../../core/engine.ts";
 import {
   batchMatMul,
   linear,
@@ -180,7 +180,7 @@ function treeMask(batch: number, segments: number[]): tf.Tensor4D {
 /** The forms of "who sees whom" that the engine takes. */
 function visibilities(batch: number, segments: number[]) {
   const masked = { name: "mask", mask: treeMask(batch, segments) };
-  if (!hasDecoderOps()) return [masked];
+  if (!currentEngine().decoderOps) return [masked];
   return [masked, { name: "native", mask: null, segments: tf.tensor1d(segments, "int32") }];
 }
 
@@ -193,7 +193,7 @@ testOnEngines("attention() equals double precision, with its gradient, for share
   for (const { batch, kvGroups, perGroup, segments } of cases) {
     const packed = random(segments.length, (kvGroups * perGroup + 2 * kvGroups) * size);
     const positions = Int32Array.from(segments, (_, n) => n % (segments.length / batch));
-    for (const form of hasDecoderOps() ? [0, 1] : [0]) {
+    for (const form of currentEngine().decoderOps ? [0, 1] : [0]) {
       await checkOperation({
         what: `attention of ${kvGroups} x ${perGroup} heads, form ${form}`,
         inputs: [packed],
@@ -214,7 +214,7 @@ testOnEngines("attention() equals double precision, with its gradient, for share
 
 testOnEngines(
   "attention() over several blocks of queries equals one softmax over all keys, with its gradient",
-  async () => {
+  async ({ name }) => {
     // Long enough for three blocks; too long for differences, so TensorFlow.js's own gradients are the measure. The width
     // is not one of whole vectors, and the tree's branches cross blocks.
     // Software Vulkan takes minutes for more than one head.
@@ -281,7 +281,7 @@ testOnEngines("withGradient() computes only the gradients that are needed", () =
   const gradient = tf.tidy(() => {
     const frozen = tf.scalar(3);
     return tf.grad((x) =>
-      withGradient({ x, frozen }, () => tf.mul(x, frozen), (dy) => ({
+      withGradient({ x, frozen }, () => ({ out: tf.mul(x, frozen), saved: [] }), (dy) => ({
         x: () => {
           asked.push("x");
           return tf.mul(dy, 3);

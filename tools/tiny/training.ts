@@ -60,10 +60,9 @@ async function trainableModel(
 function meanCrossEntropy(scores: tf.Tensor2D, targets: tf.Tensor1D): tf.Scalar {
   return withGradient(
     { scores },
-    (save) => {
+    () => {
       const { losses, gradient } = softmaxCrossEntropy(scores, targets);
-      save([gradient]);
-      return tf.mean(losses);
+      return { out: tf.mean(losses), saved: [gradient] };
     },
     (dy, [gradient]) => ({ scores: () => tf.mul(gradient, tf.div(dy, targets.size)) }),
   ) as tf.Scalar;
