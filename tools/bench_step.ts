@@ -33,7 +33,7 @@ import { runTool } from "./run_tool.ts";
 const BATCHES = 4;
 /** Steps before the clock and the first look at memory. */
 const UNTIMED = 3;
-const MASK_RULE = { kind: "adamw", betas: [0.9, 0.95] as [number, number] } as const;
+const MASK_RULE = { betas: [0.9, 0.95] as [number, number] } as const;
 const MASK_RATE = 0.002;
 
 /** What one step of one side gives. */
@@ -52,8 +52,8 @@ function ours(student: Student, batches: Batch[], options: TrainingOptions): (i:
     "kv-groups": new Float32Array(shape.kvGroups).fill(1),
   }));
   const moments = masks.map((layer) => ({
-    "ffn": createMoments(MASK_RULE, layer.ffn!.length),
-    "kv-groups": createMoments(MASK_RULE, layer["kv-groups"]!.length),
+    "ffn": createMoments(layer.ffn!.length),
+    "kv-groups": createMoments(layer["kv-groups"]!.length),
   }));
   return async (i) => {
     const start = performance.now();

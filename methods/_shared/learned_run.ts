@@ -96,7 +96,7 @@ export function resumeFrozen(
 /** Where a snapshot has the kept mask of the hidden dimensions. */
 const HIDDEN = "frozen/hidden/mask";
 
-const MASK_RULE = { kind: "adamw", betas: [0.9, 0.95] as [number, number] } as const;
+const MASK_RULE = { betas: [0.9, 0.95] as [number, number] } as const;
 
 /** Cuts the removed units out of the student and trains what is left for the remaining steps: adapters, and kept masks
  * when they have a rate. Base weights are compensated first where that is asked for. `restored` puts back a snapshot taken after the freeze. */
@@ -116,7 +116,7 @@ export async function trainFrozen(
     restored?.restore();
     const masks = frozen.masks.map((layer) => ({ ...layer }));
     const moments = masks.map((layer) =>
-      Object.fromEntries(Object.entries(layer).map(([type, { length }]) => [type, createMoments(MASK_RULE, length)]))
+      Object.fromEntries(Object.entries(layer).map(([type, { length }]) => [type, createMoments(length)]))
     );
     if (restored) readMasks(restored.arrays, masks, moments);
     const start = run.step - (restored ? readCount(restored.arrays) : 0);

@@ -74,7 +74,7 @@ export interface MaskState {
   step: number;
 }
 
-const MASK_RULE = { kind: "adamw", betas: [0.9, 0.95] as [number, number] } as const;
+const MASK_RULE = { betas: [0.9, 0.95] as [number, number] } as const;
 
 /** All masks 1, nothing removed, z 0. */
 export function createMaskState(
@@ -89,7 +89,7 @@ export function createMaskState(
     axes,
     metrics,
     masks: each((length) => new Float32Array(length).fill(1)),
-    moments: each((length) => createMoments(MASK_RULE, length)),
+    moments: each((length) => createMoments(length)),
     chosen: each((length) => new Float32Array(length)),
     idle: each((length) => new Float32Array(length)),
     cut: each((length) => new Float32Array(length)),

@@ -87,7 +87,7 @@ const options = z.strictObject({
 });
 type Options = z.infer<typeof options>;
 
-const RULE = { kind: "adamw", betas: [0.9, 0.95] as [number, number] } as const;
+const RULE = { betas: [0.9, 0.95] as [number, number] } as const;
 
 /** Learns hard-concrete masks under Lagrange multipliers towards the budget's shape. */
 export const sheared: Method<typeof options> = defineMethod({
@@ -190,9 +190,9 @@ function createState({ model: { config }, target, options, rng }: MethodContext<
   return {
     axes,
     logAlpha,
-    moments: logAlpha.map((axis) => axis.map(({ length }) => createMoments(RULE, length))),
+    moments: logAlpha.map((axis) => axis.map(({ length }) => createMoments(length))),
     multipliers: axes.map(() => ({ linear: 0, quadratic: 0 })),
-    multiplierMoments: axes.map(() => createMoments(RULE, 2)),
+    multiplierMoments: axes.map(() => createMoments(2)),
   };
 }
 
@@ -228,7 +228,7 @@ async function learnMasks(context: MethodContext<Options>, run: TrainingRun, sta
       slopes,
       targets: final.map((t) => t * rise),
       factor: scheduleFactor(
-        { kind: "cosine", warmupSteps: Math.round(0.1 * steps), totalSteps: steps, finalFraction: 0.1 },
+        { warmupSteps: Math.round(0.1 * steps), totalSteps: steps, finalFraction: 0.1 },
         step,
       ),
       step,
@@ -333,12 +333,12 @@ function packState({ axes, logAlpha, moments, multipliers, multiplierMoments }: 
   const put = (name: string, data: Float32Array) => arrays.set(`state/${name}`, { shape: [data.length], data });
   axes.forEach(({ type }, a) => {
     put(`${type}/multipliers`, Float32Array.of(multipliers[a].linear, multipliers[a].quadratic));
-    put(`${type}/first`, multiplierMoments[a].first!);
-    put(`${type}/second`, multiplierMoments[a].second!);
+    put(`${type}/first`, multiplierMoments[a].first);
+    put(`${type}/second`, multiplierMoments[a].second);
     logAlpha[a].forEach((values, l) => {
       put(`${type}/${l}/log-alpha`, values);
-      put(`${type}/${l}/first`, moments[a][l].first!);
-      put(`${type}/${l}/second`, moments[a][l].second!);
+      put(`${type}/${l}/first`, moments[a][l].first);
+      put(`${type}/${l}/second`, moments[a][l].second);
     });
   });
   return arrays;

@@ -1,4 +1,4 @@
-/** AdamW and SGD over named variables: groups with rates and schedules of their own, clipping by the global norm, and a
+/** AdamW over named variables: groups with rates and schedules of their own, clipping by the global norm, and a
  * state that can be stored and restored.
  *
  * The arithmetic runs on the host. Trained tensors here are many and small (adapters, masks), and a dozen device
@@ -14,8 +14,6 @@ import type { HostTensor } from "../config.ts";
 
 /** AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2): decay is decoupled from the gradient. */
 export interface AdamW {
-  /** Names the rule. */
-  kind: "adamw";
   /** Decay of the first and second moment; (0.9, 0.999) by default. */
   betas?: [number, number];
   /** Added to the root of the second moment; 1e-8 by default. */
@@ -24,42 +22,30 @@ export interface AdamW {
   weightDecay?: number;
 }
 
-/** Gradient descent, with momentum when it is above 0. */
-export interface Sgd {
-  /** Names the rule. */
-  kind: "sgd";
-  /** 0 by default. */
-  momentum?: number;
-  /** Fraction of the weight removed per step and unit of learning rate; 0 by default. */
-  weightDecay?: number;
-}
-
-/** Course of a learning rate: a linear warm-up, then constant, linear or cosine decay. */
+/** Course of a learning rate: a linear warm-up, then half a cosine. */
 export interface Schedule {
-  /** Form after the warm-up. */
-  kind: "constant" | "linear" | "cosine";
   /** Steps of the warm-up; step 0 already moves. 0 by default. */
   warmupSteps?: number;
-  /** Steps of the whole course, after which the rate stays; not needed for `constant`. */
-  totalSteps?: number;
+  /** Steps of the whole course, after which the rate stays. */
+  totalSteps: number;
   /** Fraction of the peak reached at the end; 0 by default. */
   finalFraction?: number;
 }
 
-/** Moments of one parameter, each of its size: momentum has the first, Adam both. */
-export interface Moments {
-  /** Running mean of the gradient, or velocity. */
-  first?: Float32Array;
+/** Moments of one parameter, each of its size. */
+export type Moments = {
+  /** Running mean of the gradient. */
+  first: Float32Array;
   /** Running mean of its square. */
-  second?: Float32Array;
-}
+  second: Float32Array;
+};
 
 /** Parameters that share a rule, a rate and a schedule. */
 export interface ParameterGroup {
   /** Unique name. */
   name: string;
   /** How a gradient becomes a step. */
-  rule: AdamW | Sgd;
+  rule: AdamW;
   /** Peak learning rate. */
   learningRate: number;
   /** Constant by default. */
@@ -90,25 +76,22 @@ export interface OptimizerState {
 
 /** Learning rate at `step` (from 0) as a fraction of the peak. */
 export function scheduleFactor(schedule: Schedule, step: number): number {
-  const { kind, warmupSteps = 0, totalSteps = Infinity, finalFraction = 0 } = schedule;
+  const { warmupSteps = 0, totalSteps, finalFraction = 0 } = schedule;
   if (step < warmupSteps) return (step + 1) / warmupSteps;
-  if (kind === "constant") return 1;
   // The last step of the course, totalSteps - 1, has the final fraction.
   const done = Math.min(1, (step - warmupSteps) / Math.max(1, totalSteps - 1 - warmupSteps));
-  const left = kind === "linear" ? 1 - done : 0.5 * (1 + Math.cos(Math.PI * done));
-  return finalFraction + (1 - finalFraction) * left;
+  return finalFraction + (1 - finalFraction) * 0.5 * (1 + Math.cos(Math.PI * done));
 }
 
-/** Zero moments for `size` values under `rule`. */
-export function createMoments(rule: AdamW | Sgd, size: number): Moments {
-  if (rule.kind === "sgd") return rule.momentum ? { first: new Float32Array(size) } : {};
+/** Zero moments for `size` values. */
+export function createMoments(size: number): Moments {
   return { first: new Float32Array(size), second: new Float32Array(size) };
 }
 
 /** What one step needs besides the values. */
 export interface StepOptions {
   /** How a gradient becomes a step. */
-  rule: AdamW | Sgd;
+  rule: AdamW;
   /** Learning rate of this step. */
   rate: number;
   /** Steps done before this one. */
@@ -127,23 +110,13 @@ export function stepValues(
   const result = new Float32Array(values.length);
   const keep = 1 - rate * (rule.weightDecay ?? 0);
   const { first, second } = moments;
-  if (rule.kind === "sgd") {
-    const { momentum = 0 } = rule;
-    for (let i = 0; i < values.length; i++) {
-      const velocity = first
-        ? (first[i] = momentum * first[i] + gradientScale * gradient[i])
-        : gradientScale * gradient[i];
-      result[i] = keep * values[i] - rate * velocity;
-    }
-    return result;
-  }
   const { betas: [beta1, beta2] = [0.9, 0.999], epsilon = 1e-8 } = rule;
   const size = rate / (1 - beta1 ** (step + 1));
   const rootScale = 1 / Math.sqrt(1 - beta2 ** (step + 1));
   for (let i = 0; i < values.length; i++) {
     const g = gradientScale * gradient[i];
-    const m = first![i] = beta1 * first![i] + (1 - beta1) * g;
-    const v = second![i] = beta2 * second![i] + (1 - beta2) * g * g;
+    const m = first[i] = beta1 * first[i] + (1 - beta1) * g;
+    const v = second[i] = beta2 * second[i] + (1 - beta2) * g * g;
     result[i] = keep * values[i] - size * m / (Math.sqrt(v) * rootScale + epsilon);
   }
   return result;
@@ -155,10 +128,10 @@ export function createOptimizer(
   { groups, clipNorm = Infinity }: { groups: ParameterGroup[]; clipNorm?: number },
 ): Optimizer {
   const moments = new Map<string, Moments>();
-  for (const { rule, parameters } of groups) {
+  for (const { parameters } of groups) {
     for (const [name, { size }] of Object.entries(parameters)) {
       if (moments.has(name)) throw new RangeError(`Parameter names must be unique: current "${name}" twice`);
-      moments.set(name, createMoments(rule, size));
+      moments.set(name, createMoments(size));
     }
   }
   return { groups, step: 0, clipNorm, moments };

@@ -64,10 +64,9 @@ function adapterOptimizer(adapters: Adapters, options: TrainingOptions): Optimiz
     clipNorm,
     groups: [{
       name: "adapters",
-      rule: { kind: "adamw", betas: [0.9, 0.99] },
+      rule: { betas: [0.9, 0.99] },
       learningRate,
       schedule: {
-        kind: "cosine",
         warmupSteps: Math.round(warmup * steps),
         totalSteps: steps,
         finalFraction: finalRate,
@@ -213,7 +212,7 @@ export async function cutStudent(
         const key = adapterName(l, name, part);
         parameters[key] = tf.tidy(() => tf.variable(tf.tensor2d(cut(data), shape)));
         const { first, second } = optimizer.moments.get(old)!;
-        moments.set(key, { first: cut(first!), second: cut(second!) });
+        moments.set(key, { first: cut(first), second: cut(second) });
       }
     }
   }

@@ -107,10 +107,10 @@ function shifted({ tokens, rows, length }: TrainingBatch): { inputs: Int32Array;
 export async function trainFromScratch(options: TrainingOptions): Promise<Map<string, HostTensor>> {
   const { config, seed, steps, learningRate, warmupSteps, weightDecay } = options;
   const { model, variables } = await trainableModel(config, initialTensors(config, seed));
-  const schedule = { kind: "cosine", warmupSteps, totalSteps: steps, finalFraction: 0.02 } as const;
+  const schedule = { warmupSteps, totalSteps: steps, finalFraction: 0.02 } as const;
   const group = (name: string, rank: number, decay: number) => ({
     name,
-    rule: { kind: "adamw", betas: [0.9, 0.98], weightDecay: decay } as const,
+    rule: { betas: [0.9, 0.98], weightDecay: decay } as const,
     learningRate,
     schedule,
     parameters: Object.fromEntries(Object.entries(variables).filter(([, variable]) => variable.rank === rank)),
