@@ -71,6 +71,14 @@ export interface PruneResult {
   training?: TrainingReport[];
 }
 
+/** A way of running a method that its tests cover besides the defaults. */
+export interface MethodVariant<Options> {
+  /** What differs from the defaults. */
+  options: Options;
+  /** A limit of the method's own may stop it before the budget of parameters does. */
+  ownBudget?: boolean;
+}
+
 /** A pruning method. Made with {@linkcode defineMethod}. */
 export interface Method<Schema extends z.ZodType = z.ZodType> {
   /** `kebab-case` name, unique in the registry. */
@@ -85,8 +93,8 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   needs: {
     /** Whether `calibration` is filled. */
     calibration: boolean;
-    /** Whether the engine must have gradients. */
-    gradients: boolean;
+    /** @deprecated Every engine has gradients: may be left out. */
+    gradients?: boolean;
   };
   /** Whether it reads the model's layers through `eachLayer` and the shared statistics alone, so that `--layerwise` can
    * hold one at a time. */
@@ -95,6 +103,8 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   options: Schema;
   /** Whether these options always give equal widths in every layer. */
   uniformLayers(options: z.infer<Schema>): boolean;
+  /** Option sets besides the defaults that search in another way; the conformance tests of methods that learn run them. */
+  variants?: readonly MethodVariant<z.input<Schema>>[];
   /** Called before the first cell of a run, at each level: refuses what no scores are needed to see.
    * @throws {UsageError} when the options do not fit the model or the run, or cannot meet the budget on it. */
   check?(config: DecoderConfig, target: BudgetTarget, options: z.infer<Schema>, run: RunSettings): void;

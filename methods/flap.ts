@@ -160,7 +160,7 @@ export const flap: Method = defineMethod({
   summary: "Removes the units whose output fluctuates least; widths per layer are searched (AL) or uniform (UL)",
   source: "An et al. 2023, arXiv:2312.11983, section 3",
   kind: "one-shot",
-  needs: { calibration: true, gradients: false },
+  needs: { calibration: true },
   layerwise: true,
   options,
   uniformLayers: ({ structure }) => structure.startsWith("UL"),

@@ -18,7 +18,7 @@ export const random: Method = defineMethod({
   summary: "Removes units at random, the same number in every layer",
   source: "Ma et al. 2023, arXiv:2305.11627, table 1 (Random)",
   kind: "one-shot",
-  needs: { calibration: false, gradients: false },
+  needs: { calibration: false },
   layerwise: true,
   options: z.strictObject({}),
   uniformLayers: () => true,

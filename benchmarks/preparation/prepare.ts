@@ -91,7 +91,7 @@ function defaultCalibration({ model, perplexity }: RunConfig): NonNullable<RunCo
   return calibrationSchema.parse({ corpus });
 }
 
-/** Levels above the first prune a model again, which needs equal widths, a budget in parameters and steps for each level.
+/** Levels above the first prune a model again, which needs equal widths and steps for each level.
  * @throws {UsageError} otherwise. */
 function checkLadder({ ladder, methods, sparsity, training }: RunConfig): void {
   if (!ladder) return;
@@ -99,12 +99,6 @@ function checkLadder({ ladder, methods, sparsity, training }: RunConfig): void {
   if (uneven) {
     throw new UsageError(
       `--ladder needs equal widths in every layer: leave it out or change the options of ${uneven.id}`,
-    );
-  }
-  const other = methods.find(({ options: { resource } }) => resource !== undefined && resource !== "parameters");
-  if (other) {
-    throw new UsageError(
-      `--ladder counts parameters: leave it out, or resource=${other.options.resource} of ${other.id}`,
     );
   }
   const levels = new Set(sparsity).size;
@@ -133,15 +127,9 @@ export function checkLevels({ sparsity, units, ffnMultiple, methods, ...run }: L
 
 /** Domains replace the corpus, and there is something to choose between.
  * @throws {UsageError} otherwise. */
-function checkDomains({ training, methods }: RunConfig): void {
+function checkDomains({ training }: RunConfig): void {
   const { domains, corpus } = training ?? {};
-  if (!domains) {
-    const choosing = methods.find(({ options: { domainSteps } }) => domainSteps !== undefined);
-    if (!choosing) return;
-    throw new UsageError(
-      `${choosing.id}:domainSteps needs training.domains: give --training domains.CORPUS=PART for two or more, or leave it out`,
-    );
-  }
+  if (!domains) return;
   const count = Object.keys(domains).length;
   if (count < 2) throw new UsageError(`training.domains must name two corpora or more: current ${count}`);
   if (corpus !== undefined) {

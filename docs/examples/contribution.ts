@@ -30,7 +30,7 @@ export const contribution: Method = defineMethod({
   summary: "Removes the units that add the least energy to the residual stream, the same number in every layer",
   source: "after An et al. 2023, arXiv:2312.11983, section 3.2",
   kind: "one-shot",
-  needs: { calibration: true, gradients: false },
+  needs: { calibration: true },
   layerwise: true,
   options: z.strictObject({
     root: z.boolean().default(false).describe(

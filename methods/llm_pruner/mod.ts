@@ -110,7 +110,7 @@ export const llmPruner: Method = defineMethod({
   summary: "Removes the units with the smallest Taylor estimate of the loss; first and last layers stay whole (block)",
   source: "Ma et al. 2023, arXiv:2305.11627, section 3.2, eqs. 3 to 5",
   kind: "one-shot",
-  needs: { calibration: true, gradients: true },
+  needs: { calibration: true },
   options,
   uniformLayers: ({ structure }) => structure === "uniform",
   check: (config, target, options) => {

@@ -113,9 +113,24 @@ export const maskPrune: Method<typeof options> = defineMethod({
   summary: "Learns masks, widths and multipliers together under the budget, one width for all layers",
   source: "Qin et al. 2025, arXiv:2502.14008; minimax form after Yuan et al. 2021, UMEC",
   kind: "learned",
-  needs: { calibration: true, gradients: true },
+  needs: { calibration: true },
   options,
   uniformLayers: ({ uniform }) => uniform,
+  variants: [
+    { options: { uniform: false } },
+    { options: { split: "fixed" } },
+    { options: { masks: "hard" } },
+    { options: { resource: "macs" }, ownBudget: true },
+    { options: { selection: "magnitude" } },
+    { options: { regrowth: false } },
+    { options: { distillation: false } },
+    { options: { adapters: false } },
+    { options: { shrink: 2 } },
+  ],
+  check(_config, _target, { resource }, { ladder }) {
+    if (!ladder || resource === "parameters") return;
+    throw new UsageError(`--ladder counts parameters: leave it out, or resource=${resource}`);
+  },
   async prune(context) {
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
     const { options, learning } = context;

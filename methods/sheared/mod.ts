@@ -95,10 +95,12 @@ export const sheared: Method<typeof options> = defineMethod({
   summary: "Learns hard-concrete masks, pulled to the budget's shape or one of its own by Lagrange multipliers",
   source: "Xia et al. 2024, arXiv:2310.06694, section 3.1",
   kind: "learned",
-  needs: { calibration: false, gradients: true },
+  needs: { calibration: false },
   options,
   uniformLayers: () => true,
+  variants: [{ options: { weights: "all" } }],
   check(config, target, options, { ladder, training }) {
+    requireDomains(options, training?.domains);
     targetConfig(config, target, options);
     if (ladder && targetWords(options) !== "") {
       throw new UsageError(
@@ -152,17 +154,21 @@ function withWeights(context: MethodContext<Options>): MethodContext<Options> {
   return { ...context, learning: { ...learning, options } };
 }
 
+/** Weights of domains can only move where there are domains.
+ * @throws {UsageError} when there are none. */
+function requireDomains({ domainSteps }: Options, domains: object | undefined): void {
+  if (domainSteps === undefined || domains) return;
+  throw new UsageError(
+    `domainSteps=${domainSteps} needs domains: give --training domains.CORPUS=PART for two or more, or leave it out`,
+  );
+}
+
 /** How domains are loaded; undefined where their weights stay.
  * @throws {UsageError} when there are no domains. */
 function loadingOf({ learning, options, rng }: MethodContext<Options>): DomainLoading | undefined {
+  requireDomains(options, learning?.domains);
   const { domainSteps: everySteps } = options;
-  if (everySteps === undefined) return undefined;
-  if (!learning?.domains) {
-    throw new UsageError(
-      `sheared: domainSteps=${everySteps} needs domains: give --training domains.CORPUS=PART for two or more, or leave it out`,
-    );
-  }
-  return { domains: learning.domains, everySteps, rng };
+  return everySteps !== undefined && learning?.domains ? { domains: learning.domains, everySteps, rng } : undefined;
 }
 
 /** Log-alphas and multipliers; arrays are [axis][row], a row per layer or one of the whole model. */

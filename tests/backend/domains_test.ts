@@ -96,7 +96,7 @@ testOnEngines(
       await assertRejects(
         () => prune(model, { learning: { domains: undefined } }),
         UsageError,
-        "sheared: domainSteps=4 needs domains",
+        "domainSteps=4 needs domains",
       );
     });
   },

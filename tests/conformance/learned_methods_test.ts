@@ -3,7 +3,7 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/as
 import { UsageError } from "../../core/errors.ts";
 import type { EngineName } from "../../core/schema.ts";
 import { trainingSchema } from "../../core/schema.ts";
-import type { LearningContext, Method, PruneResult, Statistics } from "../../methods/define.ts";
+import type { LearningContext, Method, MethodVariant, PruneResult, Statistics } from "../../methods/define.ts";
 import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
 import { latencyOf, layerLatency } from "../../methods/mask_prune/latency.ts";
 import { isLayerwiseUniform, type LayerShape, LINEAR_NAMES, tensorNames } from "../../models/config.ts";
@@ -27,8 +27,10 @@ const SLOW: readonly EngineName[] = ["webgpu", "cpu"];
 
 const learned = listMethods().filter(({ kind }) => kind === "learned");
 
+type Options = Record<string, unknown>;
+
 interface Given {
-  options?: Record<string, unknown>;
+  options?: Options;
   sparsity: number;
   units: UnitType[];
   ffnMultiple?: number;
@@ -96,32 +98,15 @@ for (const method of learned) {
 
   testOnEngines(`${id}: meets the budget to one unit, layers equally wide where it promises so`, async () => {
     const layers = [0, 1].map(() => ({ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 48 }));
-    const variants = id === "mask-prune"
-      ? [
-        {},
-        { uniform: false },
-        { split: "fixed" },
-        { masks: "hard" },
-        { resource: "macs" },
-        {
-          selection: "magnitude",
-        },
-        { regrowth: false },
-        { distillation: false },
-        { adapters: false },
-        { shrink: 2 },
-      ]
-      : [{}, { weights: "all" }];
     await withToy({ layers }, async (model) => {
-      for (const options of variants) {
-        // On so small a model attention alone is over the budget of multiply-accumulates.
+      for (const { options, ownBudget } of [{ options: {} }, ...method.variants ?? []] as MethodVariant<Options>[]) {
+        // On so small a model attention alone may be over a budget of another kind.
         const all: [UnitType[], number] = [["ffn", "query-heads", "kv-groups"], 1];
-        for (const [units, ffnMultiple] of "resource" in options ? [all] : [all, [["ffn"], 8]] as typeof all[]) {
+        for (const [units, ffnMultiple] of ownBudget ? [all] : [all, [["ffn"], 8]] as typeof all[]) {
           const given: Given = { options, sparsity: 0.4, units, ffnMultiple };
           const result = await prune(method, model, given);
           const shapes = plannedShapes(model.config, result.plan);
-          // The budget of multiply-accumulates stops widths before that of parameters.
-          if (!("resource" in options)) assertMeetsBudget(model, result, given);
+          if (!ownBudget) assertMeetsBudget(model, result, given);
           if (ffnMultiple > 1) shapes.forEach(({ ffnChannels }) => assertEquals(ffnChannels % ffnMultiple, 0));
           if (method.uniformLayers(parseOptions(method, options))) {
             assert(isLayerwiseUniform({ ...model.config, layers: shapes }), JSON.stringify(options));

@@ -142,5 +142,5 @@ Deno.test("planSweep() refuses domains that cannot be loaded before anything run
   await refused("domains.c4=1,domains.ptb-test-space=2,corpus=c4", "exclude each other: leave out corpus=c4");
   await refused("domains.c4=0,domains.wikitext2=1", "training.domains.c4 must be more than 0: current 0");
   await refused("domains=3", "training.domains must be a record: current 3");
-  await refused("steps=5", "sheared:domainSteps needs training.domains", "sheared:domainSteps=5");
+  await refused("steps=5", 'Method "sheared": domainSteps=5 needs domains', "sheared:domainSteps=5");
 });

@@ -15,7 +15,7 @@ import { defineMethod } from "@maskprune/bench/method";
 import { z } from "zod";
 export const mine = defineMethod({
   id: "${id}", summary: "a sample", source: "none", kind: "one-shot",
-  needs: { calibration: false, gradients: false }, options: z.strictObject({}),
+  needs: { calibration: false }, options: z.strictObject({}),
   uniformLayers: () => true, prune: () => Promise.resolve({ plan: { layers: [] } }),
 });`;
 

@@ -10,7 +10,7 @@ const sample = (id: string, options: z.ZodType = z.strictObject({})): Method =>
     summary: "a sample",
     source: "none",
     kind: "one-shot",
-    needs: { calibration: false, gradients: false },
+    needs: { calibration: false },
     options,
     uniformLayers: () => true,
     prune: () => Promise.resolve({ plan: { layers: [] } }),
