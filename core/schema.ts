@@ -159,7 +159,10 @@ export type RunConfig = z.infer<typeof runConfigSchema>;
 export const cellSchema = z.strictObject({
   model: z.string(),
   engine: z.enum(ENGINE_NAMES),
-  method: methodChoiceSchema.nullable().describe("null: the dense model"),
+  method: z.strictObject({
+    ...methodChoiceSchema.shape,
+    changed: z.array(z.string()).optional().describe("options that are not the method's defaults; unknown when absent"),
+  }).nullable().describe("null: the dense model"),
   methodFile: methodFileSchema.optional().describe("where the method comes from, if it is the user's own"),
   sparsity: fraction,
   seed: z.number().int().nonnegative(),

@@ -8,7 +8,7 @@ import { FileFormatError } from "../../core/errors.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
 import { SCHEMA_VERSION } from "../../core/schema.ts";
 import type { Statistics } from "../../methods/define.ts";
-import { canonicalJson } from "../preparation/expand.ts";
+import { canonicalJson } from "../../core/cell_names.ts";
 
 /** What statistics depend on besides their key. */
 export interface CacheScope {

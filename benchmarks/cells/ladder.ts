@@ -23,7 +23,7 @@ import { linearTensors, pruneModel, replaceLinears } from "../../models/surgery.
 import { type BudgetTarget, resolveTarget, targetFrom } from "../../models/target.ts";
 import type { Domain } from "../../models/training/domains.ts";
 import { loadSnapshot, saveSnapshot } from "../../models/training/snapshot.ts";
-import { canonicalJson } from "../preparation/expand.ts";
+import { canonicalJson } from "../../core/cell_names.ts";
 
 /** What the level before left. */
 export interface Rung {

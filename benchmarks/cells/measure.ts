@@ -22,7 +22,7 @@ import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
 import { hashWindows } from "../../models/training/teacher.ts";
 import { createCache } from "./cache.ts";
-import { canonicalJson } from "../preparation/expand.ts";
+import { canonicalJson } from "../../core/cell_names.ts";
 import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
 import { climb, type LevelGiven, type Rung } from "./ladder.ts";

@@ -19,7 +19,7 @@ import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../../models/export_source.ts";
 import { headsDivideWidth } from "../../models/hf_config.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
-import { cellName } from "../preparation/expand.ts";
+import { cellName } from "../../core/cell_names.ts";
 import { HelpRequest, parseStrictly } from "../configuration/config.ts";
 import { exportTitle, modelCard } from "./model_card.ts";
 import { readRecord, readRecords, runPaths } from "../records/store.ts";

@@ -10,7 +10,7 @@
 import { dirname, join } from "node:path";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
-import { canonicalJson } from "../preparation/expand.ts";
+import { canonicalJson } from "../../core/cell_names.ts";
 import { runCellProcess } from "../executors/cell_process.ts";
 import { parseStrictly } from "../configuration/config.ts";
 import { harnessCommit } from "../cells/environment.ts";

@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { type CellRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
-import { cellName, type PlannedCell } from "../preparation/expand.ts";
+import { cellName, type NamedCell } from "../../core/cell_names.ts";
 import type { Failure } from "../../core/failure.ts";
 import type { CellJob } from "../cells/job.ts";
 import type { SweepPlan } from "../preparation/prepare.ts";
@@ -22,28 +22,28 @@ export interface ExecutorContext {
   queueSignal: AbortSignal;
   /** Ends running cells, too. */
   signal: AbortSignal;
-  started(planned: PlannedCell): void;
-  phase(planned: PlannedCell, phase: string): void;
+  started(planned: NamedCell): void;
+  phase(planned: NamedCell, phase: string): void;
   note(message: string): void;
   /** A cell ended: `outcome` is its record, as its process wrote it, or why there is none. */
-  ended(planned: PlannedCell, outcome: CellRecord | FailedRecord): void;
+  ended(planned: NamedCell, outcome: CellRecord | FailedRecord): void;
 }
 
 /** A way to run cells. */
 export interface Executor {
   /** Runs `cells`, in order. Resolves when all have ended, or a signal stopped what was left. */
-  run(cells: readonly PlannedCell[], context: ExecutorContext): Promise<void>;
+  run(cells: readonly NamedCell[], context: ExecutorContext): Promise<void>;
 }
 
 /** Files of a cell's process. */
-export function processFiles(out: string, planned: PlannedCell): { job: string; log: string } {
+export function processFiles(out: string, planned: NamedCell): { job: string; log: string } {
   const { jobs, logs } = runPaths(out);
   const name = cellName(planned);
   return { job: join(jobs, `${name}.json`), log: join(logs, `${name}.log`) };
 }
 
 /** What a cell's process is told. */
-export function cellJob({ plan, commit }: ExecutorContext, planned: PlannedCell, coordinated: boolean): CellJob {
+export function cellJob({ plan, commit }: ExecutorContext, planned: NamedCell, coordinated: boolean): CellJob {
   const { out, data, keepWeights, layerwise, logSamples, paper } = plan.config;
   return {
     ...planned,
@@ -59,7 +59,7 @@ export function cellJob({ plan, commit }: ExecutorContext, planned: PlannedCell,
 }
 
 /** The record of a cell whose process wrote none. */
-export function failedRecord(planned: PlannedCell, startedAt: Date, failure: Failure): FailedRecord {
+export function failedRecord(planned: NamedCell, startedAt: Date, failure: Failure): FailedRecord {
   return {
     schemaVersion: SCHEMA_VERSION,
     ...planned,

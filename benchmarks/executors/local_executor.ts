@@ -3,7 +3,7 @@
  * @module
  */
 import { runCellProcess } from "./cell_process.ts";
-import type { PlannedCell } from "../preparation/expand.ts";
+import type { NamedCell } from "../../core/cell_names.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { classifyError, classifyExit, type Failure, isDiskFull, timeoutFailure } from "../../core/failure.ts";
 import { runConcurrently, type Turns } from "./scheduler.ts";
@@ -19,7 +19,7 @@ export const localExecutor: Executor = {
 };
 
 /** Runs one cell in its process. A failure that the process could not record is told here. */
-async function runCell(planned: PlannedCell, turns: Turns, context: ExecutorContext): Promise<void> {
+async function runCell(planned: NamedCell, turns: Turns, context: ExecutorContext): Promise<void> {
   const { plan: { config, engine }, timeoutS, signal } = context;
   const files = processFiles(config.out, planned);
   const startedAt = new Date();

@@ -6,7 +6,7 @@
 import { constants } from "node:os";
 import { join } from "node:path";
 import type { CellRecord } from "../../core/schema.ts";
-import { cellName, type PlannedCell } from "../preparation/expand.ts";
+import { cellName, type NamedCell } from "../../core/cell_names.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { classifyExit, type Failure, TIMEOUT_EXIT, timeoutFailure } from "../../core/failure.ts";
 import { arrayScript, checkSlurmOptions, endedBySlurm, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
@@ -21,7 +21,7 @@ const TAIL_LENGTH = 2000;
 
 /** A cell whose task was submitted. */
 interface Submitted {
-  planned: PlannedCell;
+  planned: NamedCell;
   /** `JOB_TASK`. */
   task: string;
   /** When the record of an earlier attempt began, which the new one replaces. */
@@ -58,7 +58,7 @@ export function slurmExecutor(options: SlurmOptions, dryRun?: (script: string) =
 const slurmFolder = ({ plan }: ExecutorContext) => runPaths(plan.config.out).slurm;
 
 /** The script for `cells` and the list of their names. */
-function prepare(cells: readonly PlannedCell[], context: ExecutorContext, options: SlurmOptions) {
+function prepare(cells: readonly NamedCell[], context: ExecutorContext, options: SlurmOptions) {
   const { plan: { config, engine }, timeoutS } = context;
   const folder = slurmFolder(context);
   const { jobs, logs } = runPaths(config.out);
@@ -70,7 +70,7 @@ function prepare(cells: readonly PlannedCell[], context: ExecutorContext, option
 }
 
 async function submitArray(
-  cells: readonly PlannedCell[],
+  cells: readonly NamedCell[],
   context: ExecutorContext,
   options: SlurmOptions,
 ): Promise<Submitted[]> {
@@ -91,12 +91,12 @@ async function submitArray(
   return cells.map((planned, i) => followed(planned, `${job}_${i}`, out, submittedAt));
 }
 
-function followed(planned: PlannedCell, task: string, out: string, submittedAt: Date): Submitted {
+function followed(planned: NamedCell, task: string, out: string, submittedAt: Date): Submitted {
   const earlier = recordOf(out, planned)?.startedAt;
   return { planned, task, earlier, submittedAt, isRunning: false, goneFor: 0 };
 }
 
-function recordOf(out: string, planned: PlannedCell): CellRecord | undefined {
+function recordOf(out: string, planned: NamedCell): CellRecord | undefined {
   try {
     return readRecord(recordPath(out, planned));
   } catch (error) {
@@ -106,7 +106,7 @@ function recordOf(out: string, planned: PlannedCell): CellRecord | undefined {
 }
 
 /** Those of `cells` that an earlier run submitted and that have not ended. */
-async function stillQueued(cells: readonly PlannedCell[], context: ExecutorContext): Promise<Submitted[]> {
+async function stillQueued(cells: readonly NamedCell[], context: ExecutorContext): Promise<Submitted[]> {
   const folder = slurmFolder(context);
   const arrays = [...Deno.readDirSync(folder)].filter(({ name }) => /^\d+\.json$/.test(name)).map(({ name }) =>
     JSON.parse(Deno.readTextFileSync(join(folder, name))) as { job: string; names: string[] }

@@ -3,7 +3,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { UsageError } from "../../core/errors.ts";
+import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
 import { type Cell, type EngineName, type MethodFile, type RunConfig, trainingSchema } from "../../core/schema.ts";
 
 /** Contents behind the names in a cell: weights and data are known by their bytes, not by where they lie. */
@@ -16,24 +16,6 @@ export interface Fingerprint {
   data: Record<string, string>;
 }
 
-/** A cell with its names. */
-export interface PlannedCell {
-  /** First 16 hex digits of SHA-256 over the canonical JSON of the cell and the fingerprint. */
-  id: string;
-  cell: Cell;
-}
-
-/** JSON with sorted keys and without `undefined`, so that equal values give equal text. */
-export function canonicalJson(value: unknown): string {
-  return JSON.stringify(
-    value,
-    (_key, item) =>
-      item !== null && typeof item === "object" && !Array.isArray(item)
-        ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
-        : item,
-  );
-}
-
 /** Part of every id; to be raised when equal cells no longer mean equal numbers. */
 const IDENTITY_VERSION = 1;
 
@@ -42,13 +24,14 @@ const IDENTITY_VERSION = 1;
 export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
   const { model: _path, calibration, methodFile, ...decisive } = cell;
   const { units: _units, ffnMultiple: _multiple, seed: _seed, ...dense } = decisive;
+  const { changed: _changed, ...method } = cell.method ?? {};
   const { [calibrationUse(cell)]: calibrationData, ...others } = fingerprint.data;
   const data = cell.training
     ? others
     : Object.fromEntries(Object.entries(others).filter(([use]) => !use.startsWith(TRAINING_USE)));
   const identity = {
     schemaVersion: IDENTITY_VERSION,
-    cell: cell.method === null ? dense : decisive,
+    cell: cell.method === null ? dense : { ...decisive, method },
     ...methodFile && { methodFile: methodFile.sha256 },
     fingerprint: { ...fingerprint, data },
     ...calibrated ? { calibration, calibrationData } : {},
@@ -94,52 +77,21 @@ export function learningOf(
   };
 }
 
-/** Name of a cell's record and other files: readable first, unique by its id.
- * @throws {UsageError} when it would not be the plain name of a file. */
-export function cellName({ id, cell }: PlannedCell): string {
-  const name = cell.method === null ? `dense-${id}` : `${cell.method.id}-${cell.sparsity}-s${cell.seed}-${id}`;
-  if (/^\w[^/\\\p{Cc}]*$/u.test(name)) return name;
-  throw new UsageError(`${JSON.stringify(name)} cannot name a cell's files: method and id must hold no slash`);
-}
-
-/** What people call each cell, by id: `flap 25 % seed 0`. Options are named where a run has the method in variants, and
- * seeds where it has several. */
-export function cellLabels(planned: readonly PlannedCell[]): Map<string, string> {
-  const seeds = new Set(planned.flatMap(({ cell }) => cell.method ? [cell.seed] : []));
-  const variants = (id: string) => {
-    const all = planned.flatMap(({ cell }) => cell.method?.id === id ? [canonicalJson(cell.method.options)] : []);
-    return [...new Set(all)].map((text): Record<string, unknown> => JSON.parse(text));
-  };
-  return new Map(planned.map(({ id, cell }) => {
-    if (cell.method === null) return [id, "dense"];
-    const own = variants(cell.method.id);
-    // What more than half of the variants have needs no mention.
-    const differing = Object.entries(cell.method.options).filter(([key, value]) => {
-      const equal = own.filter((options) => canonicalJson(options[key] ?? null) === canonicalJson(value)).length;
-      return equal < own.length && !(2 * equal > own.length && own.every((options) => key in options));
-    });
-    const options = differing.map(([key, value]) => `${key}=${value}`).join(", ");
-    const percent = Number((cell.sparsity * 100).toFixed(4));
-    return [
-      id,
-      `${cell.method.id}${options && ` (${options})`} ${percent} %${seeds.size > 1 ? ` seed ${cell.seed}` : ""}`,
-    ];
-  }));
-}
-
 /** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once. A level
  * of 0 is the dense model. */
 export function expandCells(
   config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> },
-  { engine, fingerprint, needsCalibration, learns, methodFile }: {
+  { engine, fingerprint, needsCalibration, learns, changedOptions, methodFile }: {
     engine: EngineName;
     fingerprint: Fingerprint;
     needsCalibration: (method: string) => boolean;
+    /** Names of the options that are not the method's defaults. */
+    changedOptions: (method: Cell["method"] & object) => string[];
     learns: (method: string) => boolean;
     /** The file that a method of the user's own comes from. */
     methodFile?: (method: string) => MethodFile | undefined;
   },
-): PlannedCell[] {
+): NamedCell[] {
   const common = {
     model: config.model,
     engine,
@@ -154,14 +106,15 @@ export function expandCells(
     ...(config.throughput === undefined ? {} : { throughput: config.throughput }),
   };
   const cells: Cell[] = [{ ...common, method: null, sparsity: 0, seed: config.seeds[0] }];
-  for (const method of config.methods) {
+  for (const choice of config.methods) {
+    const method = { ...choice, changed: changedOptions(choice) };
     const file = methodFile?.(method.id);
     const learning = { ...learningOf(config, learns(method.id)), ...file && { methodFile: file } };
     for (const sparsity of config.sparsity) {
       if (sparsity > 0) cells.push(...config.seeds.map((seed) => ({ ...common, ...learning, method, sparsity, seed })));
     }
   }
-  const planned = new Map<string, PlannedCell>();
+  const planned = new Map<string, NamedCell>();
   for (const cell of cells) {
     const calibrated = cell.method !== null &&
       (needsCalibration(cell.method.id) || cell.compensate !== undefined);

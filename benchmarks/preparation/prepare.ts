@@ -19,14 +19,8 @@ import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { openModel } from "../../models/load.ts";
 import { resolveTarget } from "../../models/target.ts";
-import {
-  calibrationUse,
-  expandCells,
-  type Fingerprint,
-  type PlannedCell,
-  trainingParts,
-  trainingUse,
-} from "./expand.ts";
+import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
+import { calibrationUse, expandCells, type Fingerprint, trainingParts, trainingUse } from "./expand.ts";
 import { resolveNames } from "../configuration/config.ts";
 import { probeEngine } from "./engine_probe.ts";
 import { loadMethodFile } from "../configuration/method_file.ts";
@@ -37,7 +31,7 @@ export interface SweepPlan {
   config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
   engine: EngineName;
   fingerprint: Fingerprint;
-  cells: PlannedCell[];
+  cells: NamedCell[];
 }
 
 /** Checks everything that can be checked before the first cell: names, engine, checkpoint, data. */
@@ -66,7 +60,7 @@ export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) =
   }
   const fingerprint = { weights, tokenizer: tokenizer.sha256, data: await hashData(config) };
   const methodFile = (method: string) => fileOf.get(method);
-  const cells = expandCells(config, { engine, fingerprint, needsCalibration, learns, methodFile });
+  const cells = expandCells(config, { engine, fingerprint, needsCalibration, learns, changedOptions, methodFile });
   return { config, engine, fingerprint, cells };
 }
 
@@ -83,6 +77,12 @@ async function loadMethodFiles(asked: RunConfig): Promise<{ config: RunConfig; f
 }
 
 const needsCalibration = (method: string) => getMethod(method).needs.calibration;
+const changedOptions = ({ id, options }: RunConfig["methods"][number]) => {
+  const defaults = getMethod(id).options.parse({}) as Record<string, unknown>;
+  return Object.keys(options).filter((name) =>
+    canonicalJson(options[name] ?? null) !== canonicalJson(defaults[name] ?? null)
+  );
+};
 const learns = (method: string) => getMethod(method).kind === "learned";
 
 /** The bundled model's own corpus; for others the corpus of the first perplexity, else the one that papers use most. */

@@ -9,7 +9,7 @@ import { floatRepr } from "../../core/python_text.ts";
 import type { DoneRecord, PerplexityResult, TaskResult } from "../../core/schema.ts";
 import { FEWSHOT_SEED } from "../../datasets/fewshot.ts";
 import { tasks } from "../../datasets/mod.ts";
-import { cellName, type PlannedCell } from "../preparation/expand.ts";
+import { cellName, type NamedCell } from "../../core/cell_names.ts";
 import { type LmEvalSample, samplesHash } from "./lm_eval_samples.ts";
 import { writeAtomically } from "./store.ts";
 
@@ -237,12 +237,12 @@ export function lmEvalResults(
 export type CellSamples = ReadonlyMap<string, readonly LmEvalSample[]>;
 
 /** Folder of a cell's files in `folder`. */
-function ownFolder(folder: string, planned: PlannedCell): string {
+function ownFolder(folder: string, planned: NamedCell): string {
   return join(folder, sanitizeModelName(cellName(planned)));
 }
 
 /** Whether `folder` holds samples of a cell. */
-export function hasSamples(folder: string, planned: PlannedCell): boolean {
+export function hasSamples(folder: string, planned: NamedCell): boolean {
   try {
     return [...Deno.readDirSync(ownFolder(folder, planned))].some(({ name }) => name.startsWith("samples_"));
   } catch (error) {

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { type CellRecord, cellRecordSchema, SCHEMA_VERSION } from "../../core/schema.ts";
-import { canonicalJson, cellName, type PlannedCell } from "../preparation/expand.ts";
+import { canonicalJson, cellName, type NamedCell } from "../../core/cell_names.ts";
 import { describeIssue } from "../configuration/config.ts";
 
 /** Paths inside a run's folder. */
@@ -38,7 +38,7 @@ export function runPaths(out: string): {
 }
 
 /** Path of a cell's record. */
-export function recordPath(out: string, planned: PlannedCell): string {
+export function recordPath(out: string, planned: NamedCell): string {
   return join(runPaths(out).records, `${cellName(planned)}.json`);
 }
 
@@ -136,7 +136,7 @@ export function readRecord(path: string): CellRecord {
 }
 
 /** Whether the cell has the record of a finished run. */
-export function isDone(out: string, planned: PlannedCell): boolean {
+export function isDone(out: string, planned: NamedCell): boolean {
   try {
     return readRecord(recordPath(out, planned)).state === "done";
   } catch (error) {

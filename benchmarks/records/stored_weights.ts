@@ -19,7 +19,7 @@ import { totalParameters } from "../../models/count.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { hostTensor } from "../../models/surgery.ts";
-import { cellName, type PlannedCell } from "../preparation/expand.ts";
+import { cellName, type NamedCell } from "../../core/cell_names.ts";
 import { runPaths } from "./store.ts";
 
 /** Models of at most this many parameters (200 MB) are kept when nobody says otherwise. */
@@ -32,7 +32,7 @@ export function keepsWeights(config: DecoderConfig, asked?: boolean): boolean {
 
 /** Writes every tensor of a pruned model as f32 to `weights/NAME.safetensors` in the run's folder, whole or not at all. All
  * are in host memory at once. */
-export async function storeWeights(out: string, planned: PlannedCell, model: DecoderModel): Promise<StoredWeights> {
+export async function storeWeights(out: string, planned: NamedCell, model: DecoderModel): Promise<StoredWeights> {
   const folder = runPaths(out).weights;
   Deno.mkdirSync(folder, { recursive: true });
   const file = `${cellName(planned)}.safetensors`;

@@ -12,7 +12,7 @@ import { type DecoderModel, disposeModel, uploadModel } from "../../models/decod
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { pruneCell } from "../cells/measure.ts";
-import { cellName } from "../preparation/expand.ts";
+import { cellName } from "../../core/cell_names.ts";
 import { bracketed, parseServeArgs, type ServeOptions } from "../commands/serve.ts";
 import { createApp, type ServedModel } from "./server.ts";
 import { readRecord, runPaths } from "../records/store.ts";

@@ -12,7 +12,7 @@ import {
   runConfigSchema,
   SCHEMA_VERSION,
 } from "../../core/schema.ts";
-import { canonicalJson, cellLabels, cellName, type PlannedCell } from "../preparation/expand.ts";
+import { canonicalJson, cellLabels, cellName, type NamedCell } from "../../core/cell_names.ts";
 import { resolveConfig } from "../configuration/config.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import type { Executor } from "../executors/executor.ts";
@@ -105,7 +105,7 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   const counts = { done: 0, failed: 0 };
   const full = new AbortController();
   const labels = cellLabels(plan.cells);
-  const named = (planned: PlannedCell) => ({ name: cellName(planned), label: labels.get(planned.id)! });
+  const named = (planned: NamedCell) => ({ name: cellName(planned), label: labels.get(planned.id)! });
   await executor.run(pending, {
     plan,
     commit: harnessCommit(),
@@ -143,8 +143,8 @@ function remaining(
   { cells, config: { out } }: SweepPlan,
   retry: readonly FailureKind[],
   onEvent: (event: SweepEvent) => void,
-): { pending: PlannedCell[]; stored: { done: number; retried: number; kept: number } } {
-  const pending: PlannedCell[] = [];
+): { pending: NamedCell[]; stored: { done: number; retried: number; kept: number } } {
+  const pending: NamedCell[] = [];
   const stored = { done: 0, retried: 0, kept: 0 };
   for (const planned of cells) {
     const record = storedRecord(out, planned, onEvent);
@@ -159,7 +159,7 @@ function remaining(
 /** Says which finished cells cannot get the samples files that were asked for. */
 function noteMissingSamples(
   { config, cells }: SweepPlan,
-  pending: readonly PlannedCell[],
+  pending: readonly NamedCell[],
   onEvent: (event: SweepEvent) => void,
 ): void {
   const hasAny = config.tasks.length > 0 || config.perplexity.some(({ protocol }) => protocol === "c");
@@ -186,7 +186,7 @@ function storeFailure(out: string, record: FailedRecord): boolean {
 /** The record of a cell, if it has one; an unreadable one is set aside and said. */
 function storedRecord(
   out: string,
-  planned: PlannedCell,
+  planned: NamedCell,
   onEvent: (event: SweepEvent) => void,
 ): CellRecord | undefined {
   const path = recordPath(out, planned);

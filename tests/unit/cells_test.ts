@@ -1,14 +1,5 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import fc from "fast-check";
-import {
-  canonicalJson,
-  cellId,
-  cellLabels,
-  cellName,
-  expandCells,
-  type Fingerprint,
-  trainingParts,
-} from "../../benchmarks/preparation/expand.ts";
+import { cellId, expandCells, type Fingerprint, trainingParts } from "../../benchmarks/preparation/expand.ts";
 import {
   type Cell,
   cellSchema,
@@ -29,6 +20,7 @@ const RUN = {
   fingerprint: FINGERPRINT,
   needsCalibration: (id: string) => id === "flap",
   learns: (id: string) => id === "mask-prune",
+  changedOptions: () => [],
 } as const;
 
 type Ready = RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
@@ -130,52 +122,6 @@ Deno.test("cellId() of a method without calibration ignores calibration, so that
   for (const id of ids({ ...random, calibration: { corpus: "c4", sequences: 1, tokens: 9 } }, without)) {
     assert(both.includes(id));
   }
-});
-
-Deno.test("canonicalJson() is the same for any order of keys, and parses to the same value", () => {
-  const shuffle = (value: unknown): unknown =>
-    value !== null && typeof value === "object" && !Array.isArray(value)
-      ? Object.fromEntries(Object.entries(value).reverse().map(([key, item]) => [key, shuffle(item)]))
-      : Array.isArray(value)
-      ? value.map(shuffle)
-      : value;
-  fc.assert(fc.property(fc.jsonValue(), (value) => {
-    assertEquals(canonicalJson(shuffle(value)), canonicalJson(value));
-    assertEquals(JSON.parse(canonicalJson(value)), JSON.parse(JSON.stringify(value)));
-  }));
-});
-
-Deno.test("cellName() is a file name that begins with method, level and seed", () => {
-  const [dense, first] = expandCells(config(), RUN);
-  assertEquals(cellName(dense), `dense-${dense.id}`);
-  assertEquals(cellName(first), `random-0.25-s0-${first.id}`);
-  assertEquals(/^[0-9a-f]{16}$/.test(first.id), true);
-});
-
-Deno.test("cellLabels() names seeds and options only where they tell cells apart", () => {
-  const labels = (
-    changes: Partial<RunConfig>,
-  ) => [...cellLabels(expandCells(config(changes), RUN)).values()];
-  const one = { sparsity: [0.25] };
-  assertEquals(labels({ ...one, seeds: [3] }), ["dense", "random 25 %", "flap 25 %"]);
-  assertEquals(labels({ ...one, methods: [{ id: "random", options: {} }] }), [
-    "dense",
-    "random 25 % seed 0",
-    "random 25 % seed 1",
-  ]);
-  const variants = [{ id: "flap", options: { bias: true, k: 1 } }, { id: "flap", options: { bias: false, k: 1 } }];
-  assertEquals(labels({ ...one, seeds: [0], methods: variants }), [
-    "dense",
-    "flap (bias=true) 25 %",
-    "flap (bias=false) 25 %",
-  ]);
-  const third = { id: "flap", options: { bias: true, k: 2 } };
-  assertEquals(labels({ ...one, seeds: [0], methods: [...variants, third] }), [
-    "dense",
-    "flap 25 %",
-    "flap (bias=false) 25 %",
-    "flap (k=2) 25 %",
-  ]);
 });
 
 Deno.test("expandCells() gives training to methods that learn, and to others when they recover", () => {

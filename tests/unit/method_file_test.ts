@@ -74,6 +74,7 @@ Deno.test("expandCells() names the file of a method; its contents decide the id,
       fingerprint: { weights: "aa", tokenizer: "bb", data: {} },
       needsCalibration: () => false,
       learns: () => false,
+      changedOptions: () => [],
       methodFile: (id) => id === "mine" ? { path, sha256, imports: [] } : undefined,
     });
   const [dense, random, mine] = cells("a.ts", "11");

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
-import { canonicalJson } from "../../benchmarks/preparation/expand.ts";
+import { canonicalJson } from "../../core/cell_names.ts";
 import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import fc from "fast-check";
 import { join } from "node:path";
