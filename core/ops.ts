@@ -181,6 +181,48 @@ export function swiGlu(gate: tf.Tensor2D, up: tf.Tensor2D, mask?: tf.Tensor1D): 
   ) as tf.Tensor2D;
 }
 
+/** `gelu(x)` by its tanh approximation (Hendrycks and Gimpel 2016, arXiv:1606.08415), and its slope. */
+function geluTanh(x: tf.Tensor): { value: tf.Tensor; slope: () => tf.Tensor } {
+  const [scale, cubic] = [Math.sqrt(2 / Math.PI), 0.044715];
+  const squared = tf.square(x);
+  const tanh = tf.tanh(tf.mul(tf.mul(x, scale), tf.add(tf.mul(squared, cubic), 1)));
+  const half = tf.mul(tf.add(tanh, 1), 0.5);
+  return {
+    value: tf.mul(x, half),
+    // (1 + t) / 2 + x (1 - t^2) / 2 scale (1 + 3 cubic x^2)
+    slope: () => {
+      const inner = tf.mul(tf.add(tf.mul(squared, 3 * cubic), 1), 0.5 * scale);
+      return tf.add(half, tf.mul(tf.mul(x, tf.sub(1, tf.square(tanh))), inner));
+    },
+  };
+}
+
+/** GeGLU: `gelu(gate) * up (* mask)` with the tanh approximation; gate and up [N, F], mask [F] -> [N, F]. Only the inputs
+ * are kept. */
+export function geGlu(gate: tf.Tensor2D, up: tf.Tensor2D, mask?: tf.Tensor1D): tf.Tensor2D {
+  const inputs: Inputs = mask ? { gate, up, mask } : { gate, up };
+  const saved: readonly [tf.Tensor2D, tf.Tensor2D, tf.Tensor1D?] = mask ? [gate, up, mask] : [gate, up];
+  return withGradient(
+    inputs,
+    () => {
+      const gated = tf.mul(geluTanh(gate).value, up);
+      return { out: mask ? tf.mul(gated, mask) : gated, saved };
+    },
+    (dy, [gate, up, mask]) => {
+      const [dGate, dUp, dMask] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
+        const { value, slope } = geluTanh(gate);
+        const dGated = mask ? tf.mul(dy, mask) : dy;
+        return [
+          tf.mul(tf.mul(dGated, up), slope()),
+          tf.mul(dGated, value),
+          mask ? tf.sum(tf.mul(tf.mul(dy, value), up), 0) : tf.zeros([0]),
+        ];
+      });
+      return { gate: () => dGate, up: () => dUp, mask: () => dMask };
+    },
+  ) as tf.Tensor2D;
+}
+
 /** Cross entropy of each row against one target: logits [N, V], targets i32 [N] -> losses [N] in nats and, in the same
  * pass, the gradient softmax(logits) - onehot(targets) [N, V]. No gradient of its own. */
 export function softmaxCrossEntropy(

@@ -45,7 +45,11 @@ export const PAPER_TABLES = [
 /** A published table. */
 export type PaperTableId = (typeof PAPER_TABLES)[number];
 
-const unitType = z.enum(["ffn", "query-heads", "kv-groups"]);
+/** What a method may remove; `models/units.ts` says what each is. */
+export const UNIT_TYPES = ["ffn", "query-heads", "kv-groups"] as const;
+/** One of {@linkcode UNIT_TYPES}. */
+export type UnitType = (typeof UNIT_TYPES)[number];
+const unitType = z.enum(UNIT_TYPES);
 const fraction = z.number().min(0).lt(1);
 const positiveInt = z.number().int().positive();
 

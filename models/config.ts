@@ -5,20 +5,30 @@
  *
  * @module
  */
+import { at } from "../core/indexing.ts";
+import { type LayerShape, queryHeads, UNIT_TYPES, widthOf } from "./units.ts";
 
-/** Widths of one decoder layer. All widths may differ between layers; a plain Llama config needs them equal. */
-export interface LayerShape {
-  /** G: key/value groups (key/value heads). */
-  kvGroups: number;
-  /** R: query heads in each group; 1 in multi-head attention. */
-  queryHeadsPerGroup: number;
-  /** F: intermediate channels of the SwiGLU block. */
-  ffnChannels: number;
-}
+export { queryHeads } from "./units.ts";
+export type { LayerShape } from "./units.ts";
 
-/** RoPE frequency scaling: `linear` (position interpolation) or `llama3` (Llama 3.1, frequency dependent). */
+/** RoPE frequency scaling: `linear` (position interpolation), `dynamic` (NTK-aware, by the length of the sequence),
+ * `llama3` (Llama 3.1, frequency dependent) or `yarn`. */
 export type RopeScaling =
   | { type: "linear"; factor: number }
+  | { type: "dynamic"; factor: number; originalMaxPositions: number }
+  | {
+    type: "yarn";
+    factor: number;
+    originalMaxPositions: number;
+    /** Turns over the original positions above which a pair stays. */
+    betaFast: number;
+    /** Turns below which a pair is divided by the factor. */
+    betaSlow: number;
+    /** Whether the ramp between the two begins and ends at whole pairs. */
+    truncate: boolean;
+    /** Factor on cosines and sines. */
+    magnitude: number;
+  }
   | {
     type: "llama3";
     factor: number;
@@ -27,13 +37,47 @@ export type RopeScaling =
     originalMaxPositions: number;
   };
 
+/** Rotary position embedding: base of the frequencies, and their scaling. */
+export interface Rope {
+  /** `rope_theta`. */
+  base: number;
+  /** Frequency scaling, if any. */
+  scaling?: RopeScaling;
+}
+
+/** How the attention of a layer sees positions. */
+export interface LayerAttention {
+  /** Null: keys and queries are not turned. */
+  rope: Rope | null;
+  /** Positions that a token sees, its own included; null: all before it. At least 2. */
+  window: number | null;
+}
+
+/** What gates the FFN: `gate(x) * up(x)` with SiLU, or with GELU by its tanh approximation. */
+export type Activation = "silu" | "gelu-tanh";
+
+/** The norms that a decoder layer may have. The last two norm each head of queries and keys, before they are turned. */
+export const NORM_NAMES = [
+  "attentionNorm",
+  "attentionOutputNorm",
+  "ffnNorm",
+  "ffnOutputNorm",
+  "queryNorm",
+  "keyNorm",
+] as const;
+/** One of {@linkcode NORM_NAMES}. */
+export type NormName = (typeof NORM_NAMES)[number];
+
 /** The seven linear maps of a decoder layer. */
 export const LINEAR_NAMES = ["query", "key", "value", "output", "gate", "up", "down"] as const;
 /** One of the seven linear maps of a decoder layer. */
 export type LinearName = (typeof LINEAR_NAMES)[number];
 
-/** A LLaMA-family decoder: RMSNorm, RoPE, grouped-query attention, SwiGLU. */
+/** A decoder: RMSNorm, RoPE, grouped-query attention and a gated FFN. What is optional differs between families, and is
+ * absent in a plain LLaMA. */
 export interface DecoderConfig {
+  /** Whose files it came from and goes to; see `families/`. */
+  family?: string;
   /** V. */
   vocabSize: number;
   /** D: hidden size. */
@@ -50,6 +94,22 @@ export interface DecoderConfig {
   ropeBase: number;
   /** Rotary frequency scaling, if any. */
   ropeScaling?: RopeScaling;
+  /** How each layer sees positions, where that is not all by the frequencies above and without a window. */
+  attention?: LayerAttention[];
+  /** Whether heads of queries and keys are normed. */
+  headNorms?: boolean;
+  /** Whether what a block writes is normed before it is added. */
+  outputNorms?: boolean;
+  /** SiLU when absent. */
+  activation?: Activation;
+  /** Factor on embeddings. */
+  embeddingScale?: number;
+  /** Factor on the scores of attention, in place of `1 / sqrt(K)`. */
+  attentionScale?: number;
+  /** Factor on what a block adds. */
+  residualScale?: number;
+  /** Factor on logits. */
+  logitScale?: number;
   /** Added to the mean square in RMSNorm. */
   normEpsilon: number;
   /** Longest sequence the model was made for, in tokens. */
@@ -60,18 +120,29 @@ export interface DecoderConfig {
   eosTokenId: number | null;
 }
 
-/** H of one layer. */
-export function queryHeads(shape: LayerShape): number {
-  return shape.kvGroups * shape.queryHeadsPerGroup;
+/** How layer `layer` sees positions. */
+export function layerAttention(config: DecoderConfig, layer: number): LayerAttention {
+  const { attention, ropeBase, ropeScaling } = config;
+  if (attention) return at(attention, layer);
+  return { rope: { base: ropeBase, ...ropeScaling && { scaling: ropeScaling } }, window: null };
+}
+
+/** Whether a norm is of single heads, K, rather than of the residual stream, D. */
+export function isHeadNorm(name: NormName): boolean {
+  return name === "queryNorm" || name === "keyNorm";
+}
+
+/** The norms that each layer has, with their lengths. */
+export function layerNorms({ width, headSize, headNorms, outputNorms }: DecoderConfig): [NormName, number][] {
+  const has = (name: NormName) =>
+    name === "attentionNorm" || name === "ffnNorm" || (isHeadNorm(name) ? headNorms : outputNorms) === true;
+  return NORM_NAMES.filter(has).map((name) => [name, isHeadNorm(name) ? headSize : width]);
 }
 
 /** Whether every layer has the same widths, so that a plain Llama `config.json` describes the model. */
 export function isLayerwiseUniform(config: DecoderConfig): boolean {
-  const [first, ...others] = config.layers;
-  return others.every((shape) =>
-    shape.kvGroups === first.kvGroups && shape.queryHeadsPerGroup === first.queryHeadsPerGroup &&
-    shape.ffnChannels === first.ffnChannels
-  );
+  const first = at(config.layers, 0);
+  return config.layers.every((shape) => UNIT_TYPES.every((type) => widthOf(shape, type) === widthOf(first, type)));
 }
 
 /** Shape `[out, in]` of the weight of linear map `name` in layer `shape`. */
@@ -103,13 +174,24 @@ const HF_LINEAR: Record<LinearName, string> = {
   down: "mlp.down_proj",
 };
 
-/** Tensor names as Hugging Face checkpoints have them; the one naming used inside the project. */
+const HF_NORM: Record<NormName, string> = {
+  attentionNorm: "input_layernorm",
+  attentionOutputNorm: "attention_output_layernorm",
+  ffnNorm: "post_attention_layernorm",
+  ffnOutputNorm: "ffn_output_layernorm",
+  queryNorm: "self_attn.q_norm",
+  keyNorm: "self_attn.k_norm",
+};
+
+/** The names of tensors used inside the project: those of a plain Hugging Face checkpoint, and two of the project's own for
+ * norms that it lacks. Where the checkpoints of a family say otherwise, its file in `families/` has their names. */
 export const tensorNames = {
   embedding: "model.embed_tokens.weight",
   finalNorm: "model.norm.weight",
   head: "lm_head.weight",
-  attentionNorm: (layer: number) => `model.layers.${layer}.input_layernorm.weight`,
-  ffnNorm: (layer: number) => `model.layers.${layer}.post_attention_layernorm.weight`,
+  norm: (layer: number, name: NormName) => `model.layers.${layer}.${HF_NORM[name]}.weight`,
+  attentionNorm: (layer: number) => tensorNames.norm(layer, "attentionNorm"),
+  ffnNorm: (layer: number) => tensorNames.norm(layer, "ffnNorm"),
   weight: (layer: number, name: LinearName) => `model.layers.${layer}.${HF_LINEAR[name]}.weight`,
   bias: (layer: number, name: LinearName) => `model.layers.${layer}.${HF_LINEAR[name]}.bias`,
 };
@@ -119,12 +201,12 @@ export function expectedTensors(config: DecoderConfig): Map<string, number[]> {
   const { width, vocabSize } = config;
   const tensors = new Map<string, number[]>([[tensorNames.embedding, [vocabSize, width]]]);
   config.layers.forEach((shape, layer) => {
-    tensors.set(tensorNames.attentionNorm(layer), [width]);
-    tensors.set(tensorNames.ffnNorm(layer), [width]);
+    for (const [name, length] of layerNorms(config)) tensors.set(tensorNames.norm(layer, name), [length]);
     for (const name of LINEAR_NAMES) {
       const weight = linearShape(config, shape, name);
       tensors.set(tensorNames.weight(layer, name), weight);
-      if (config.biases.includes(name)) tensors.set(tensorNames.bias(layer, name), [weight[0]]);
+      const [out] = weight;
+      if (config.biases.includes(name)) tensors.set(tensorNames.bias(layer, name), [out]);
     }
   });
   tensors.set(tensorNames.finalNorm, [width]);

@@ -5,18 +5,9 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import type { KeyValues } from "../core/attention.ts";
-import { rmsNorm } from "../core/ops.ts";
-import {
-  checkBatch,
-  createPass,
-  decoderLayer,
-  type DecoderModel,
-  disposePass,
-  embed,
-  HIDDEN,
-  type PassContext,
-} from "./decoder.ts";
-import { rotaryTables, turnMatrices } from "./rope.ts";
+import { checkBatch, disposePass, embed, finalHidden, runLayers } from "./decoder.ts";
+import type { DecoderModel } from "./device.ts";
+import { createCachedPass } from "./layers.ts";
 
 /** Keys and values of a decoding session, one entry per layer. */
 export interface KvCache {
@@ -38,26 +29,16 @@ export function extend(
   const length = tokens.length / batch;
   const past = cache?.length ?? 0;
   checkBatch(config, { tokens, batch, length });
-  // One new token sees everything before it.
-  const pass: PassContext = past === 0 && length > 1 ? createPass(config, { tokens, batch, length }) : {
-    config,
-    batch,
-    tables: rotaryTables(config, Int32Array.from(tokens, (_, i) => past + (i % length))),
-    mask: length === 1 ? null : causalMask(length, past + length),
-    ...length === 1 && { turn: turnMatrices(config, past) },
-  };
+  const pass = createCachedPass(config, { tokens, batch, length }, past);
   const grown: KeyValues[] = [];
   const hidden = tf.tidy(() => {
-    let x = embed(model, tokens);
-    model.layers.forEach((layer, l) => {
-      x = tf.tidy(() =>
-        decoderLayer(x, layer, l, pass, {}, {
-          past: cache?.layers[l] ?? null,
-          keep: (kv) => grown.push({ keys: tf.keep(kv.keys), values: tf.keep(kv.values) }),
-        })
-      );
-    });
-    return rmsNorm(x, model.finalNorm, config.normEpsilon);
+    const layerCache = {
+      past: (l: number) => cache?.layers[l] ?? null,
+      keep: (_l: number, { keys, values }: KeyValues) => {
+        grown.push({ keys: tf.keep(keys), values: tf.keep(values) });
+      },
+    };
+    return finalHidden(model, runLayers(model, embed(model, tokens), pass, { cache: layerCache }));
   });
   disposePass(pass);
   if (cache) disposeCache(cache);
@@ -67,11 +48,4 @@ export function extend(
 /** Frees a cache. */
 export function disposeCache(cache: KvCache): void {
   for (const { keys, values } of cache.layers) tf.dispose([keys, values]);
-}
-
-/** Mask of the last T of S positions: [1, 1, T, S]. */
-function causalMask(t: number, s: number): tf.Tensor4D {
-  const mask = new Float32Array(t * s);
-  for (let j = 0; j < t; j++) mask.fill(HIDDEN, j * s + s - t + j + 1, (j + 1) * s);
-  return tf.tensor4d(mask, [1, 1, t, s]);
 }

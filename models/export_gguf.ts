@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "../core/indexing.ts";
 import { BLOCK_FORMATS } from "../core/dequantize.ts";
 import { type GgufEntry, writeGguf } from "../core/gguf_write.ts";
 import type { StoredType } from "../core/quantize.ts";
@@ -64,9 +65,10 @@ function modelMetadata(config: DecoderConfig, type: StoredType): Map<string, Ggu
 
 /** Divisors of the rotary frequencies under `llama3` scaling, f32 [K / 2]; llama.cpp reads them as a tensor. */
 function frequencyDivisors(config: DecoderConfig): Float32Array {
-  const { ropeScaling: _, ...unscaled } = config;
-  const plain = rotaryFrequencies(unscaled);
-  return Float32Array.from(rotaryFrequencies(config), (frequency, i) => plain[i] / frequency);
+  const { headSize, ropeBase, ropeScaling } = config;
+  const plain = rotaryFrequencies(headSize, { base: ropeBase }).frequencies;
+  const { frequencies } = rotaryFrequencies(headSize, { base: ropeBase, scaling: ropeScaling });
+  return Float32Array.from(plain, (frequency, i) => frequency / at(frequencies, i));
 }
 
 /** Rows of a query or key weight or bias in the order of GGUF: the inverse of what reading does. */

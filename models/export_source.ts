@@ -3,10 +3,13 @@
  *
  * @module
  */
+import { at } from "../core/indexing.ts";
 import {
   type DecoderConfig,
   expectedTensors,
   type HostTensor,
+  isHeadNorm,
+  layerNorms,
   type LayerShape,
   LINEAR_NAMES,
   type LinearName,
@@ -16,6 +19,7 @@ import {
 } from "./config.ts";
 import { keptLayers, plannedConfig, type PrunePlan } from "./plan.ts";
 import { keptOfLinear } from "./surgery.ts";
+import { layerShape, widthOf } from "./units.ts";
 
 /** Where a linear map's weight or bias stands: what an export changes. */
 interface LinearTensor {
@@ -41,17 +45,18 @@ const unitsAreInputs = (linear: LinearName) => linear === "output" || linear ===
 
 /** Rows of `[rows, columns]` (a vector is one column), in the order of `kept`. */
 function takeRows({ shape, data }: HostTensor, kept: readonly number[]): HostTensor {
-  const columns = shape.length === 1 ? 1 : shape[1];
+  const [, columns = 1] = shape;
   const taken = new Float32Array(kept.length * columns);
   kept.forEach((row, i) => taken.set(data.subarray(row * columns, (row + 1) * columns), i * columns));
   return { shape: shape.length === 1 ? [kept.length] : [kept.length, columns], data: taken };
 }
 
 /** Columns of `[rows, columns]`, in the order of `kept`. */
-function takeColumns({ shape: [rows, columns], data }: HostTensor, kept: readonly number[]): HostTensor {
+function takeColumns({ shape: [rows = 0, columns = 1], data }: HostTensor, kept: readonly number[]): HostTensor {
   const taken = new Float32Array(rows * kept.length);
   for (let row = 0; row < rows; row++) {
-    for (let i = 0; i < kept.length; i++) taken[row * kept.length + i] = data[row * columns + kept[i]];
+    const from = data.subarray(row * columns, (row + 1) * columns);
+    kept.forEach((column, i) => taken[row * kept.length + i] = at(from, column));
   }
   return { shape: [rows, kept.length], data: taken };
 }
@@ -62,23 +67,32 @@ export function prunedSource(source: WeightSource, plan: PrunePlan): WeightSourc
   const config = plannedConfig(source.config, plan);
   const linears = linearTensors(config);
   const dense = keptLayers(plan);
-  const norms = new Map(dense.flatMap((from, to) => [
-    [tensorNames.attentionNorm(to), tensorNames.attentionNorm(from)],
-    [tensorNames.ffnNorm(to), tensorNames.ffnNorm(from)],
-  ]));
-  const rows = (x: HostTensor, kept?: readonly number[]) => kept && kept.length < x.shape[0] ? takeRows(x, kept) : x;
+  const norms = new Map(
+    dense.flatMap((from, to) =>
+      layerNorms(config).map(([name]) =>
+        [
+          tensorNames.norm(to, name),
+          { stored: tensorNames.norm(from, name), kept: isHeadNorm(name) ? undefined : plan.hidden },
+        ] as const
+      )
+    ),
+  );
+  const rows = (x: HostTensor, kept?: readonly number[]) =>
+    kept && kept.length < at(x.shape, 0) ? takeRows(x, kept) : x;
   const columns = (x: HostTensor, kept?: readonly number[]) =>
-    kept && kept.length < x.shape[1] ? takeColumns(x, kept) : x;
+    kept && kept.length < at(x.shape, 1) ? takeColumns(x, kept) : x;
   return {
     config,
     origin: source.origin,
     read: (name) => {
       const found = linears.get(name);
       if (!found) {
-        const tensor = source.read(norms.get(name) ?? name);
+        const norm = norms.get(name);
+        if (norm) return rows(source.read(norm.stored), norm.kept);
+        const tensor = source.read(name);
         return tensor.shape.length === 1 ? rows(tensor, plan.hidden) : columns(tensor, plan.hidden);
       }
-      const from = dense[found.layer];
+      const from = at(dense, found.layer);
       const { inputs, outputs } = keptOfLinear(plan, from, found.linear, config.headSize);
       if (found.isBias) return rows(source.read(tensorNames.bias(from, found.linear)), outputs);
       return columns(rows(source.read(tensorNames.weight(from, found.linear)), outputs), inputs);
@@ -89,12 +103,7 @@ export function prunedSource(source: WeightSource, plan: PrunePlan): WeightSourc
 
 /** Largest width of each kind over the layers. */
 export function widestLayer({ layers }: DecoderConfig): LayerShape {
-  const most = (width: (shape: LayerShape) => number) => layers.reduce((max, shape) => Math.max(max, width(shape)), 0);
-  return {
-    kvGroups: most((shape) => shape.kvGroups),
-    queryHeadsPerGroup: most((shape) => shape.queryHeadsPerGroup),
-    ffnChannels: most((shape) => shape.ffnChannels),
-  };
+  return layerShape((type) => layers.reduce((max, shape) => Math.max(max, widthOf(shape, type)), 0));
 }
 
 /** Where each row of a layer's units stands among the rows of a wider one: query heads stay with their group. */
@@ -117,12 +126,13 @@ function placesIn(shape: LayerShape, wide: LayerShape, linear: LinearName, headS
 /** The inverse of taking rows or columns: `places` says where each goes in `shape`; the rest is zero. */
 function spread(tensor: HostTensor, shape: number[], places: readonly number[], axis: 0 | 1): HostTensor {
   const data = new Float32Array(shape.reduce((product, size) => product * size, 1));
-  const columns = shape.length === 1 ? 1 : shape[1];
+  const [rows = 0, columns = 1] = shape;
   if (axis === 0) {
     places.forEach((place, i) => data.set(tensor.data.subarray(i * columns, (i + 1) * columns), place * columns));
   } else {
-    for (let row = 0; row < shape[0]; row++) {
-      places.forEach((place, i) => data[row * columns + place] = tensor.data[row * places.length + i]);
+    for (let row = 0; row < rows; row++) {
+      const values = tensor.data.subarray(row * places.length, (row + 1) * places.length);
+      places.forEach((place, i) => data[row * columns + place] = at(values, i));
     }
   }
   return { shape, data };
@@ -141,7 +151,7 @@ export function paddedSource(source: WeightSource): WeightSource {
       const tensor = source.read(name);
       const found = linears.get(name);
       if (!found || found.isBias && unitsAreInputs(found.linear)) return tensor;
-      const places = placesIn(source.config.layers[found.layer], wide, found.linear, config.headSize);
+      const places = placesIn(at(source.config.layers, found.layer), wide, found.linear, config.headSize);
       const [out, input] = linearShape(config, wide, found.linear);
       return spread(tensor, found.isBias ? [out] : [out, input], places, unitsAreInputs(found.linear) ? 1 : 0);
     },
@@ -168,8 +178,8 @@ export function completedBiases(source: WeightSource): WeightSource {
     read: (name) => {
       const found = linears.get(name);
       if (!found?.isBias || config.biases.includes(found.linear)) return source.read(name);
-      const shape = shapes.get(name)!;
-      return { shape, data: new Float32Array(shape[0]) };
+      const shape = shapes.get(name) ?? [];
+      return { shape, data: new Float32Array(shape[0] ?? 0) };
     },
     close: () => source.close(),
   };

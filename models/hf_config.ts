@@ -180,6 +180,35 @@ export function fromHfConfig(json: Record<string, unknown>, path: string): Decod
   };
 }
 
+/** A scaling as `rope_scaling` has it. */
+function scalingToHf(scaling: RopeScaling): Record<string, unknown> {
+  const { type, factor } = scaling;
+  switch (type) {
+    case "linear":
+      return { rope_type: type, factor };
+    case "dynamic":
+      return { rope_type: type, factor, original_max_position_embeddings: scaling.originalMaxPositions };
+    case "yarn":
+      return {
+        rope_type: type,
+        factor,
+        original_max_position_embeddings: scaling.originalMaxPositions,
+        beta_fast: scaling.betaFast,
+        beta_slow: scaling.betaSlow,
+        truncate: scaling.truncate,
+        attention_factor: scaling.magnitude,
+      };
+    case "llama3":
+      return {
+        rope_type: type,
+        factor,
+        low_freq_factor: scaling.lowFrequencyFactor,
+        high_freq_factor: scaling.highFrequencyFactor,
+        original_max_position_embeddings: scaling.originalMaxPositions,
+      };
+  }
+}
+
 /** Whether `biases` has all, none, or only some of `names`. */
 function coverage(biases: LinearName[], names: LinearName[]): "all" | "none" | "some" {
   const count = names.filter((name) => biases.includes(name)).length;
@@ -225,17 +254,7 @@ export function toHfConfig(config: DecoderConfig): Record<string, unknown> {
     max_position_embeddings: config.maxPositions,
     rms_norm_eps: config.normEpsilon,
     rope_theta: config.ropeBase,
-    rope_scaling: scaling === undefined
-      ? null
-      : scaling.type === "linear"
-      ? { rope_type: "linear", factor: scaling.factor }
-      : {
-        rope_type: "llama3",
-        factor: scaling.factor,
-        low_freq_factor: scaling.lowFrequencyFactor,
-        high_freq_factor: scaling.highFrequencyFactor,
-        original_max_position_embeddings: scaling.originalMaxPositions,
-      },
+    rope_scaling: scaling ? scalingToHf(scaling) : null,
     tie_word_embeddings: config.tiedHead,
     ...isMistral ? { sliding_window: null } : { attention_bias: attentionBias === "all", mlp_bias: ffnBias === "all" },
     bos_token_id: config.bosTokenId,

@@ -5,17 +5,9 @@
 import * as tf from "@tensorflow/tfjs";
 import { UsageError } from "../core/errors.ts";
 import type { WeightSource } from "./config.ts";
-import {
-  createPass,
-  createUploader,
-  decoderLayer,
-  type DecoderModel,
-  type DeviceLayer,
-  disposeLayer,
-  embed,
-  type ForwardOptions,
-  type TokenBatch,
-} from "./decoder.ts";
+import { createUploader, type DecoderModel, type DeviceLayer, disposeLayer } from "./device.ts";
+import { createPass, embed, type ForwardOptions, runLayers, type TokenBatch } from "./layers.ts";
+import { at } from "../core/indexing.ts";
 
 /** Puts everything but the decoder layers on the device. The layers are there in {@linkcode eachLayer} alone, and
  * `source` must stay open for it. Free the model with `disposeModel`. */
@@ -38,7 +30,7 @@ export async function eachLayer<T>(
 ): Promise<T[]> {
   const results: T[] = [];
   for (let l = 0; l < model.config.layers.length; l++) {
-    const layer = model.readLayer ? await model.readLayer(l) : model.layers[l];
+    const layer = model.readLayer ? await model.readLayer(l) : at(model.layers, l);
     try {
       results.push(await visit(layer, l));
     } finally {
@@ -66,8 +58,8 @@ export async function forwardByLayers(
   await eachLayer(model, async (layer, l) => {
     for (const [i, batch] of batches.entries()) {
       const out = tf.tidy(() => {
-        const x = tf.tensor2d(hidden[i], [batch.batch * batch.length, config.width]);
-        return decoderLayer(x, layer, l, createPass(config, batch), { observe });
+        const x = tf.tensor2d(at(hidden, i), [batch.batch * batch.length, config.width]);
+        return runLayers(model, x, createPass(config, batch), { layers: [[l, layer]], observe });
       });
       hidden[i] = await read(out);
       await after(l, i);

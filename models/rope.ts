@@ -4,40 +4,85 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import type { AttentionLayout, RotaryTables } from "../core/attention.ts";
-import type { DecoderConfig } from "./config.ts";
+import type { Rope, RopeScaling } from "./config.ts";
 
-/** Rotary frequencies in radians per position: f64 [K / 2]. `llama3` scaling as in Llama 3.1: long wavelengths are
- * divided by the factor, short ones stay, those between are blended. */
-export function rotaryFrequencies(config: DecoderConfig): Float64Array {
-  const { headSize, ropeBase, ropeScaling } = config;
-  return Float64Array.from({ length: headSize / 2 }, (_, i) => {
-    const frequency = ropeBase ** (-2 * i / headSize);
-    if (!ropeScaling) return frequency;
-    if (ropeScaling.type === "linear") return frequency / ropeScaling.factor;
-    const { factor, lowFrequencyFactor, highFrequencyFactor, originalMaxPositions } = ropeScaling;
-    const wavelength = 2 * Math.PI / frequency;
-    if (wavelength < originalMaxPositions / highFrequencyFactor) return frequency;
-    if (wavelength > originalMaxPositions / lowFrequencyFactor) return frequency / factor;
-    const smooth = (originalMaxPositions / wavelength - lowFrequencyFactor) /
-      (highFrequencyFactor - lowFrequencyFactor);
-    return (1 - smooth) * frequency / factor + smooth * frequency;
+/** Rotary frequencies of a head of size K, and the factor on what is turned. */
+export interface RotaryFrequencies {
+  /** Radians per position: f64 [K / 2]; all 0 where nothing is turned. */
+  frequencies: Float64Array;
+  /** Factor on cosines and sines; 1 but for YaRN. */
+  magnitude: number;
+}
+
+type Scaled<Type extends RopeScaling["type"]> = RopeScaling & { type: Type };
+
+/** Llama 3.1: long wavelengths are divided by the factor, short ones stay, those between are blended. */
+function byWavelength(frequency: number, scaling: Scaled<"llama3">): number {
+  const { factor, lowFrequencyFactor, highFrequencyFactor, originalMaxPositions } = scaling;
+  const wavelength = 2 * Math.PI / frequency;
+  if (wavelength < originalMaxPositions / highFrequencyFactor) return frequency;
+  if (wavelength > originalMaxPositions / lowFrequencyFactor) return frequency / factor;
+  const smooth = (originalMaxPositions / wavelength - lowFrequencyFactor) / (highFrequencyFactor - lowFrequencyFactor);
+  return (1 - smooth) * frequency / factor + smooth * frequency;
+}
+
+/** YaRN (Peng et al. 2023, arXiv:2309.00071): pairs that turn often stay, those that turn seldom are divided by the factor,
+ * with a ramp over the pairs between. */
+function yarn(plain: Float64Array, base: number, scaling: Scaled<"yarn">): Float64Array {
+  const { factor, originalMaxPositions, betaFast, betaSlow, truncate } = scaling;
+  const pairs = plain.length;
+  const pairOf = (turns: number) => pairs * Math.log(originalMaxPositions / (turns * 2 * Math.PI)) / Math.log(base);
+  const [from, to] = truncate
+    ? [Math.floor(pairOf(betaFast)), Math.ceil(pairOf(betaSlow))]
+    : [pairOf(betaFast), pairOf(betaSlow)];
+  const low = Math.max(from, 0);
+  const high = Math.min(to, 2 * pairs - 1);
+  // A ramp of no length is a step.
+  const length = high === low ? 0.001 : high - low;
+  return plain.map((frequency, i) => {
+    const seldom = Math.min(1, Math.max(0, (i - low) / length));
+    return frequency / factor * seldom + frequency * (1 - seldom);
   });
 }
 
+/** Frequencies of a rotation, and its magnitude, for sequences of `length` positions; `rope` null turns nothing. */
+export function rotaryFrequencies(headSize: number, rope: Rope | null, length = 0): RotaryFrequencies {
+  const pairs = headSize / 2;
+  if (!rope) return { frequencies: new Float64Array(pairs), magnitude: 1 };
+  const { scaling } = rope;
+  const plainAt = (base: number) => Float64Array.from({ length: pairs }, (_, i) => base ** (-i / pairs));
+  const plain = plainAt(rope.base);
+  switch (scaling?.type) {
+    case undefined:
+      return { frequencies: plain, magnitude: 1 };
+    case "linear":
+      return { frequencies: plain.map((frequency) => frequency / scaling.factor), magnitude: 1 };
+    case "llama3":
+      return { frequencies: plain.map((frequency) => byWavelength(frequency, scaling)), magnitude: 1 };
+    case "dynamic": {
+      // The base grows with the sequence once that is longer than what the model was made for.
+      const { factor, originalMaxPositions } = scaling;
+      const stretch = factor * Math.max(length, originalMaxPositions) / originalMaxPositions - (factor - 1);
+      return { frequencies: plainAt(rope.base * stretch ** (headSize / (headSize - 2))), magnitude: 1 };
+    }
+    case "yarn":
+      return { frequencies: yarn(plain, rope.base, scaling), magnitude: scaling.magnitude };
+  }
+}
+
 /** Tables for rows at `positions` [N]. */
-export function rotaryTables(config: DecoderConfig, positions: Int32Array): RotaryTables {
-  const { headSize } = config;
+export function rotaryTables(headSize: number, rope: Rope | null, positions: Int32Array): RotaryTables {
   const half = headSize / 2;
-  const frequencies = rotaryFrequencies(config);
+  const length = positions.reduce((max, position) => Math.max(max, position), 0) + 1;
+  const { frequencies, magnitude } = rotaryFrequencies(headSize, rope, length);
   const n = positions.length;
   const cos = new Float32Array(n * headSize);
   const sin = new Float32Array(n * headSize);
-  for (let row = 0; row < n; row++) {
-    for (let i = 0; i < half; i++) {
-      const angle = positions[row] * frequencies[i];
-      const at = row * headSize + i;
-      cos[at] = cos[at + half] = Math.cos(angle);
-      sin[at] = sin[at + half] = Math.sin(angle);
+  for (const [row, position] of positions.entries()) {
+    for (const [i, frequency] of frequencies.entries()) {
+      const place = row * headSize + i;
+      cos[place] = cos[place + half] = magnitude * Math.cos(position * frequency);
+      sin[place] = sin[place + half] = magnitude * Math.sin(position * frequency);
     }
   }
   const rotate = new Float32Array(headSize * headSize);
@@ -53,16 +98,21 @@ export function rotaryTables(config: DecoderConfig, positions: Int32Array): Rota
 }
 
 /** The rotation of one position as matrices, see {@linkcode AttentionLayout.turn}. */
-export function turnMatrices(config: DecoderConfig, position: number): NonNullable<AttentionLayout["turn"]> {
-  const { headSize } = config;
+export function turnMatrices(
+  headSize: number,
+  rope: Rope | null,
+  position: number,
+): NonNullable<AttentionLayout["turn"]> {
   const half = headSize / 2;
   const matrix = new Float32Array(headSize * headSize);
-  rotaryFrequencies(config).forEach((frequency, i) => {
-    const [cos, sin] = [Math.cos(position * frequency), Math.sin(position * frequency)];
+  const { frequencies, magnitude } = rotaryFrequencies(headSize, rope, position + 1);
+  for (const [i, frequency] of frequencies.entries()) {
+    const cos = magnitude * Math.cos(position * frequency);
+    const sin = magnitude * Math.sin(position * frequency);
     matrix[i * headSize + i] = matrix[(i + half) * headSize + i + half] = cos;
     matrix[(i + half) * headSize + i] = -sin;
     matrix[i * headSize + i + half] = sin;
-  });
+  }
   const scale = 1 / Math.sqrt(headSize);
   const shape: [number, number] = [headSize, headSize];
   return { query: tf.tensor2d(matrix.map((x) => x * scale), shape), key: tf.tensor2d(matrix, shape) };

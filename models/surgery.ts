@@ -3,12 +3,16 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { at } from "../core/indexing.ts";
 import {
   type DecoderConfig,
   expectedTensors,
   type HostTensor,
+  isHeadNorm,
+  layerNorms,
   LINEAR_NAMES,
   type LinearName,
+  NORM_NAMES,
   queryHeads,
   tensorNames,
 } from "./config.ts";
@@ -36,8 +40,10 @@ function locateTensors(model: DecoderModel): Map<string, Located> {
   ]);
   if (model.head) located.set(tensorNames.head, { parts: model.head, transposed: true });
   model.layers.forEach((layer, l) => {
-    located.set(tensorNames.attentionNorm(l), { parts: [layer.attentionNorm], transposed: false });
-    located.set(tensorNames.ffnNorm(l), { parts: [layer.ffnNorm], transposed: false });
+    for (const name of NORM_NAMES) {
+      const gain = layer[name];
+      if (gain) located.set(tensorNames.norm(l, name), { parts: [gain], transposed: false });
+    }
     for (const name of LINEAR_NAMES) {
       const linear = layer[name];
       located.set(tensorNames.weight(l, name), { parts: [linear.weight], linear, transposed: true });
@@ -163,32 +169,43 @@ function createCutter(dense: DecoderConfig, plan: PrunePlan, replaced: Record<st
   const biases = biasesAfter(dense, replaced);
   const config: DecoderConfig = { ...plannedConfig(dense, plan), biases };
   checkReplaced({ ...dense, biases }, replaced);
-  const replacement = (name: string) => tf.tensor(replaced[name].data, replaced[name].shape);
+  const replacement = (name: string) => {
+    const found = replaced[name];
+    return found && tf.tensor(found.data, found.shape);
+  };
   const vector = (name: string, own: tf.Tensor1D | undefined, length: number) =>
-    (name in replaced ? replacement(name) : own ? tf.clone(own) : tf.zeros([length])) as tf.Tensor1D;
+    (replacement(name) ?? (own ? tf.clone(own) : tf.zeros([length]))) as tf.Tensor1D;
   const cutLinear = (linear: DeviceLinear, l: number, name: LinearName): DeviceLinear => {
     const { inputs, outputs } = keptOfLinear(plan, l, name, config.headSize);
     const weightName = tensorNames.weight(l, name);
-    const dense = weightName in replaced ? tf.transpose(replacement(weightName)) as tf.Tensor2D : mergedWeight(linear);
+    const given = replacement(weightName);
+    const dense = given ? tf.transpose(given) as tf.Tensor2D : mergedWeight(linear);
     const weight = take(take(dense, inputs, 0), outputs, 1);
     if (!biases.includes(name)) return { weight };
     return { weight, bias: take(vector(tensorNames.bias(l, name), linear.bias, dense.shape[1]), outputs, 0) };
   };
-  const norm = (name: string, own: tf.Tensor1D) => tf.tidy(() => take(vector(name, own, dense.width), plan.hidden, 0));
+  const cutNorm = (name: string, own: tf.Tensor1D | undefined, kept: readonly number[] | undefined) =>
+    tf.tidy(() => take(vector(name, own, dense.width), kept, 0));
   const cutLayer = (layer: DeviceLayer, l: number): DeviceLayer =>
     tf.tidy(() => ({
       ...Object.fromEntries(LINEAR_NAMES.map((name) => [name, cutLinear(layer[name], l, name)])),
-      attentionNorm: norm(tensorNames.attentionNorm(l), layer.attentionNorm),
-      ffnNorm: norm(tensorNames.ffnNorm(l), layer.ffnNorm),
+      // No plan changes the size of a head.
+      ...Object.fromEntries(
+        layerNorms(dense).map(([name]) => [
+          name,
+          cutNorm(tensorNames.norm(l, name), layer[name], isHeadNorm(name) ? undefined : plan.hidden),
+        ]),
+      ),
     } as unknown as tf.TensorContainer)) as unknown as DeviceLayer;
   const vocabulary = (name: string, parts: tf.Tensor2D[], transposed: boolean) =>
-    tf.tidy(() =>
-      (name in replaced ? uploadVocabulary(replaced[name], transposed) : parts)
-        .map((part) => take(part, plan.hidden, transposed ? 0 : 1))
-    );
+    tf.tidy(() => {
+      const given = replaced[name];
+      return (given ? uploadVocabulary(given, transposed) : parts)
+        .map((part) => take(part, plan.hidden, transposed ? 0 : 1));
+    });
   const cutRest = ({ embedding, head, finalNorm }: DecoderModel) => ({
     embedding: vocabulary(tensorNames.embedding, embedding, false),
-    finalNorm: norm(tensorNames.finalNorm, finalNorm),
+    finalNorm: cutNorm(tensorNames.finalNorm, finalNorm, plan.hidden),
     head: head && vocabulary(tensorNames.head, head, true),
   });
   return { config, cutLayer, cutRest };
@@ -208,7 +225,7 @@ export function pruneModel(
 ): DecoderModel {
   const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
   // Layer by layer, so that merged or replaced dense weights of one layer only are held besides the result.
-  return { config, layers: keptLayers(plan).map((l) => cutLayer(model.layers[l], l)), ...cutRest(model) };
+  return { config, layers: keptLayers(plan).map((l) => cutLayer(at(model.layers, l), l)), ...cutRest(model) };
 }
 
 /** {@linkcode pruneModel} for a model whose layers may be read one at a time: one dense layer is held besides the result. */
@@ -218,7 +235,7 @@ export async function pruneByLayers(
   replaced: Record<string, HostTensor> = {},
 ): Promise<DecoderModel> {
   const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
-  const layers = await eachLayer(model, (layer, l) => isRemoved(plan.layers[l]) ? null : cutLayer(layer, l));
+  const layers = await eachLayer(model, (layer, l) => isRemoved(at(plan.layers, l)) ? null : cutLayer(layer, l));
   return { config, layers: layers.filter((layer) => layer !== null), ...cutRest(model) };
 }
 

@@ -2,10 +2,11 @@
  *
  * @module
  */
+import { at } from "../core/indexing.ts";
 import { UsageError } from "../core/errors.ts";
 import { type DecoderConfig, isLayerwiseUniform, type LayerShape } from "./config.ts";
 import { keptParameters, layerMacs, layerParameters } from "./count.ts";
-import { UNIT_TYPES, type UnitType } from "./plan.ts";
+import { UNIT_TYPES, UNITS, type UnitType, widened } from "./units.ts";
 
 export { keptParameters };
 
@@ -29,14 +30,9 @@ export interface BudgetTarget {
 /** What one unit of `type` in layer `layer` costs: weights, and multiply-accumulates of a 64-token sequence. A
  * `query-heads` unit is one query head; a `kv-groups` unit is a key/value head with all its query heads. */
 export function unitCost(config: DecoderConfig, layer: number, type: UnitType): { parameters: number; macs64: number } {
-  const shape = config.layers[layer];
-  const without: Record<UnitType, LayerShape> = {
-    "ffn": { ...shape, ffnChannels: shape.ffnChannels - 1 },
-    "kv-groups": { ...shape, kvGroups: shape.kvGroups - 1 },
-    "query-heads": { ...shape, queryHeadsPerGroup: shape.queryHeadsPerGroup - 1 },
-  };
-  const units = type === "query-heads" ? shape.kvGroups : 1;
-  const cost = (of: (shape: LayerShape) => number) => (of(shape) - of(without[type])) / units;
+  const shape = at(config.layers, layer);
+  const without = widened(shape, type, -1);
+  const cost = (of: (shape: LayerShape) => number) => (of(shape) - of(without)) / UNITS[type].runs(shape);
   return {
     parameters: cost((s) => layerParameters(config, s)),
     macs64: cost((s) => layerMacs(config, s, 64)),
@@ -78,7 +74,7 @@ function uniformShape(
   budget: number,
   { sparsity, units, ffnMultiple }: { sparsity: number; units: readonly UnitType[]; ffnMultiple: number },
 ): LayerShape | null {
-  const [dense] = config.layers;
+  const dense = at(config.layers, 0);
   const size = (shape: LayerShape) => layerParameters(config, shape);
   const choices = attentionChoices(dense, units);
   if (!units.includes("ffn")) return choices.find((shape) => size(shape) <= budget) ?? null;
@@ -94,7 +90,7 @@ function uniformShape(
 
 /** Largest fraction of the prunable parameters that can go while every layer keeps one unit of each type. */
 function largestSparsity(config: DecoderConfig, units: readonly UnitType[], ffnMultiple: number): number {
-  const [dense] = config.layers;
+  const dense = at(config.layers, 0);
   const attention = attentionChoices(dense, units).at(-1)!;
   const ffnChannels = units.includes("ffn") ? Math.min(ffnMultiple, dense.ffnChannels) : dense.ffnChannels;
   return 1 - layerParameters(config, { ...attention, ffnChannels }) / layerParameters(config, dense);

@@ -18,6 +18,11 @@ export interface Vocabulary {
   head: tf.Tensor2D[] | null;
 }
 
+/** Rows that go through the vocabulary at once in training: about 32 MB of logits. */
+export function vocabularyRows(vocabSize: number): number {
+  return Math.max(16, Math.min(512, Math.floor((1 << 23) / vocabSize)));
+}
+
 /** Puts a [V, D] matrix on the device in as few and as equal parts as the engine's limit allows: [V_i, D], or [D, V_i] when
  * `transposed`. */
 export function uploadVocabulary({ shape: [v, width], data }: HostTensor, transposed: boolean): tf.Tensor2D[] {

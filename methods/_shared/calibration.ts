@@ -7,7 +7,7 @@ import { matMul2d } from "../../core/ops.ts";
 import { UsageError } from "../../core/errors.ts";
 import { forwardByLayers } from "../../models/layerwise.ts";
 import { forward, type ObservedSite, type TokenBatch } from "../../models/decoder.ts";
-import { windowBatch } from "../../models/training/loss.ts";
+import { windowBatch } from "../../models/training/batches.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { checkpoint, readFlat } from "./device.ts";
 

@@ -2,8 +2,19 @@
  *
  * @module
  */
-import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
-import type { LayerPlan, PrunePlan, UnitType } from "../../models/plan.ts";
+import { at } from "../../core/indexing.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import type { PrunePlan } from "../../models/plan.ts";
+import {
+  layerPlan,
+  type LayerShape,
+  UNIT_TYPES,
+  unitCount,
+  UNITS,
+  type UnitType,
+  widened,
+  widthOf,
+} from "../../models/units.ts";
 import type { HostMasks } from "../../models/training/student.ts";
 
 /** One unit type with its geometry, the same in every layer. */
@@ -16,41 +27,30 @@ export interface UnitAxis {
   segments: number;
 }
 
+/** Attention before the FFN. */
+const AXIS_ORDER = UNIT_TYPES.toReversed();
+
 /** The axes along which `units` allow a model to become narrower. */
 export function unitAxes(config: DecoderConfig, units: readonly UnitType[]): UnitAxis[] {
-  const [shape] = config.layers;
-  const all: UnitAxis[] = [
-    { type: "kv-groups", units: shape.kvGroups, segments: 1 },
-    { type: "query-heads", units: shape.queryHeadsPerGroup, segments: shape.kvGroups },
-    { type: "ffn", units: shape.ffnChannels, segments: 1 },
-  ];
-  return all.filter((axis) => units.includes(axis.type) && axis.units > 1);
+  const shape = at(config.layers, 0);
+  return AXIS_ORDER
+    .map((type): UnitAxis => ({ type, units: widthOf(shape, type), segments: UNITS[type].runs(shape) }))
+    .filter((axis) => units.includes(axis.type) && axis.units > 1);
 }
 
 /** A layer after removing units; `removed` has one number per axis. */
 export function narrowed(dense: LayerShape, axes: readonly UnitAxis[], removed: readonly number[]): LayerShape {
-  const shape = { ...dense };
-  axes.forEach(({ type }, a) => {
-    if (type === "ffn") shape.ffnChannels -= removed[a];
-    if (type === "kv-groups") shape.kvGroups -= removed[a];
-    if (type === "query-heads") shape.queryHeadsPerGroup -= removed[a];
-  });
-  return shape;
+  return axes.reduce((shape, { type }, a) => widened(shape, type, -at(removed, a)), dense);
 }
 
 /** Units removed on each axis in a layer of the given shape. */
 export function removedUnits(dense: LayerShape, shape: LayerShape, axes: readonly UnitAxis[]): number[] {
-  return axes.map(({ type }) => {
-    if (type === "ffn") return dense.ffnChannels - shape.ffnChannels;
-    if (type === "kv-groups") return dense.kvGroups - shape.kvGroups;
-    return dense.queryHeadsPerGroup - shape.queryHeadsPerGroup;
-  });
+  return axes.map(({ type }) => widthOf(dense, type) - widthOf(shape, type));
 }
 
 /** Entries of a layer's mask on an axis. */
 export function maskLength(axis: UnitAxis, shape: LayerShape): number {
-  if (axis.type === "ffn") return shape.ffnChannels;
-  return axis.type === "kv-groups" ? shape.kvGroups : queryHeads(shape);
+  return unitCount(shape, axis.type);
 }
 
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
@@ -61,20 +61,14 @@ export function planOfRemoved(
   axes: readonly UnitAxis[],
   isRemoved: (axis: number, layer: number, unit: number) => boolean,
 ): PrunePlan {
-  const kept = (type: UnitType, l: number, count: number) => {
-    const a = axes.findIndex((axis) => axis.type === type);
-    return a < 0 ? range(count) : range(count).filter((i) => !isRemoved(a, l, i));
-  };
   return {
-    layers: config.layers.map((shape, l): LayerPlan => {
-      const kvGroups = kept("kv-groups", l, shape.kvGroups);
-      const heads = kept("query-heads", l, queryHeads(shape));
-      const r = shape.queryHeadsPerGroup;
-      return {
-        kvGroups,
-        queryHeads: heads.filter((head) => kvGroups.includes(Math.floor(head / r))),
-        ffnChannels: kept("ffn", l, shape.ffnChannels),
-      };
+    layers: config.layers.map((shape, l) => {
+      const plan = layerPlan((type) => {
+        const a = axes.findIndex((axis) => axis.type === type);
+        return range(unitCount(shape, type)).filter((unit) => a < 0 || !isRemoved(a, l, unit));
+      });
+      const group = (head: number) => Math.floor(head / shape.queryHeadsPerGroup);
+      return { ...plan, queryHeads: plan.queryHeads.filter((head) => plan.kvGroups.includes(group(head))) };
     }),
   };
 }
@@ -85,10 +79,9 @@ export function keptOf(
   axes: readonly UnitAxis[],
   value: (axis: number, layer: number, unit: number) => number,
 ): HostMasks[] {
-  const FIELDS = { "ffn": "ffnChannels", "query-heads": "queryHeads", "kv-groups": "kvGroups" } as const;
   return plan.layers.map((layer, l) =>
     Object.fromEntries(
-      axes.map(({ type }, a) => [type, Float32Array.from(layer[FIELDS[type]], (i) => value(a, l, i))]),
+      axes.map(({ type }, a) => [type, Float32Array.from(layer[UNITS[type].plan], (i) => value(a, l, i))]),
     ) as HostMasks
   );
 }

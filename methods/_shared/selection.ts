@@ -6,6 +6,7 @@ import { UsageError } from "../../core/errors.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { layerParameters } from "../../models/count.ts";
 import type { LayerPlan, PrunePlan, UnitType } from "../../models/plan.ts";
+import { UNIT_TYPES, UNITS, widened } from "../../models/units.ts";
 import { type BudgetTarget, keptParameters, resolveTarget } from "../../models/target.ts";
 import type { LayerScores } from "./scoring.ts";
 
@@ -85,48 +86,26 @@ interface Removal {
 
 const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
 
-/** The removals that one layer allows, lowest score first in each type; the last unit of a type stays. */
+/** The removals that one layer allows, lowest score first in each type; the last units of a type stay. Runs of a type keep
+ * equal numbers of units, so a step takes the j-th lowest unit of every run; of FFN channels, `multiple` steps at once. */
 function removalsOfLayer(layer: number, scores: LayerScores, units: readonly UnitType[], multiple: number): Removal[] {
-  const removals: Removal[] = [];
-  const groups = scores.kvGroups.length;
-  if (units.includes("kv-groups")) {
-    for (const score of [...scores.kvGroups].sort((a, b) => a - b).slice(0, -1)) {
-      removals.push({ layer, type: "kv-groups", count: 1, score });
-    }
-  }
-  if (units.includes("query-heads")) {
-    // Groups keep equal numbers of heads, so a step takes the j-th lowest head of every group.
-    const perGroup = scores.queryHeads.length / groups;
-    const sorted = Array.from(
-      { length: groups },
-      (_, g) => [...scores.queryHeads.subarray(g * perGroup, (g + 1) * perGroup)].sort((a, b) => a - b),
-    );
-    for (let j = 0; j < perGroup - 1; j++) {
-      removals.push({ layer, type: "query-heads", count: 1, score: mean(sorted.map((heads) => heads[j])) });
-    }
-  }
-  if (units.includes("ffn")) {
-    const sorted = [...scores.ffn].sort((a, b) => a - b);
-    const total = sorted.length;
-    for (let from = 0; from < total - multiple;) {
-      const count = from === 0 && total % multiple !== 0 ? total % multiple : multiple;
-      removals.push({ layer, type: "ffn", count, score: mean(sorted.slice(from, from + count)) });
+  const kvGroups = scores.kvGroups.length;
+  const shape = { kvGroups, queryHeadsPerGroup: scores.queryHeads.length / kvGroups, ffnChannels: scores.ffn.length };
+  // Of equal scores, attention goes first.
+  return UNIT_TYPES.toReversed().filter((type) => units.includes(type)).flatMap((type) => {
+    const values = scores[UNITS[type].mask];
+    const size = values.length / UNITS[type].runs(shape);
+    const runs = Array.from({ length: values.length / size }, (_, r) => values.slice(r * size, (r + 1) * size).sort());
+    const step = type === "ffn" ? multiple : 1;
+    const removals: Removal[] = [];
+    for (let from = 0; from < size - step;) {
+      const count = from === 0 && size % step !== 0 ? size % step : step;
+      const score = mean(runs.flatMap((run) => [...run.subarray(from, from + count)]));
+      removals.push({ layer, type, count, score });
       from += count;
     }
-  }
-  return removals;
-}
-
-/** Takes (`sign` -1) or gives back (+1) the units of a removal. */
-function apply(shape: LayerShape, { type, count }: Removal, sign: 1 | -1): LayerShape {
-  switch (type) {
-    case "ffn":
-      return { ...shape, ffnChannels: shape.ffnChannels + sign * count };
-    case "kv-groups":
-      return { ...shape, kvGroups: shape.kvGroups + sign * count };
-    case "query-heads":
-      return { ...shape, queryHeadsPerGroup: shape.queryHeadsPerGroup + sign * count };
-  }
+    return removals;
+  });
 }
 
 /** Widths under way: the shapes and their weights, counted along. */
@@ -137,7 +116,7 @@ interface Widths {
 
 function change(config: DecoderConfig, widths: Widths, removal: Removal, sign: 1 | -1): void {
   const before = widths.shapes[removal.layer];
-  const after = apply(before, removal, sign);
+  const after = widened(before, removal.type, sign * removal.count);
   widths.shapes[removal.layer] = after;
   widths.parameters += layerParameters(config, after) - layerParameters(config, before);
 }

@@ -7,19 +7,19 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { rmsNorm } from "../../core/ops.ts";
 import type { LinearName } from "../../models/config.ts";
 import {
   createPass,
-  decoderLayer,
   type DecoderModel,
-  type DeviceLayer,
   disposePass,
   embed,
+  finalHidden,
   type PassContext,
+  runLayers,
   type TokenBatch,
 } from "../../models/decoder.ts";
-import { type LossWeights, nextTokens, scoredRows, vocabularyLoss } from "../../models/training/loss.ts";
+import { nextTokens, scoredRows } from "../../models/training/batches.ts";
+import { type LossWeights, vocabularyLoss } from "../../models/training/loss.ts";
 import { checkpoint } from "../_shared/device.ts";
 
 /** Next-token cross entropy alone. */
@@ -30,7 +30,7 @@ const CROSS_ENTROPY: LossWeights = { crossEntropy: 1, distillation: 0, temperatu
 function lossGradient(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch, scale: number): tf.Tensor2D {
   let terms: tf.Tensor | undefined;
   const loss = (x: tf.Tensor) => {
-    const hidden = rmsNorm(scoredRows(x as tf.Tensor2D, batch), model.finalNorm, model.config.normEpsilon);
+    const hidden = finalHidden(model, scoredRows(x as tf.Tensor2D, batch));
     return vocabularyLoss(model, hidden, { ids: nextTokens(batch) }, {
       weights: CROSS_ENTROPY,
       scale,
@@ -63,7 +63,11 @@ function layerBackward(
     const replaced = Object.fromEntries(
       names.map((name, i) => [name, { ...dense[name], weight: weights[i] as tf.Tensor2D }]),
     );
-    return decoderLayer(input as tf.Tensor2D, { ...dense, ...replaced } as DeviceLayer, layer, pass);
+    // The layer's input stays the caller's.
+    return runLayers(model, input as tf.Tensor2D, pass, {
+      layers: [[layer, { ...dense, ...replaced }]],
+      each: () => {},
+    });
   };
   const [dx, ...weights] = tf.grads(run)([x, ...names.map((name) => dense[name].weight)], dy) as tf.Tensor2D[];
   return { dx, weights };
@@ -79,11 +83,10 @@ interface Trail {
 }
 
 function layForward(model: DecoderModel, batch: TokenBatch, scale: number, pass: PassContext): Trail {
-  const inputs = [embed(model, batch.tokens)];
-  model.layers.forEach((layer, l) => {
-    inputs.push(tf.tidy(() => decoderLayer(inputs[l], layer, l, pass)));
-  });
-  const last = inputs.pop()!;
+  const x = embed(model, batch.tokens);
+  const inputs = [x];
+  const last = runLayers(model, x, pass, { each: (state) => inputs.push(state) });
+  inputs.pop();
   const dy = lossGradient(model, last, batch, scale);
   last.dispose();
   return { pass, inputs, dy };

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { UNITS } from "../../models/units.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { queryHeads } from "../../models/config.ts";
@@ -148,8 +149,6 @@ function maskFisher(context: MethodContext<unknown>): Promise<Statistics> {
   });
 }
 
-const SITES = { "ffn": "ffn", "query-heads": "queryHeads", "kv-groups": "kvGroups" } as const;
-
 /** Metrics of all axes and layers from calibration: [axis][layer]. */
 export async function calibratedMetrics(
   context: MethodContext<unknown>,
@@ -159,7 +158,9 @@ export async function calibratedMetrics(
   const fisher = await maskFisher(context);
   const wanda = await wandaScores(model, model.config, await inputStatistics(context));
   return axes.map(({ type }) =>
-    model.config.layers.map((_, l) => createMetric(fisher[fisherName(l, SITES[type])].data, wanda[l][SITES[type]]))
+    model.config.layers.map((_, l) =>
+      createMetric(fisher[fisherName(l, UNITS[type].mask)].data, wanda[l][UNITS[type].mask])
+    )
   );
 }
 

@@ -12,7 +12,7 @@ import * as tf from "@tensorflow/tfjs";
 import type { Rng } from "../../core/rng.ts";
 import { mean } from "../../core/stats.ts";
 import { type DecoderModel, forward, targetLogProbs } from "../decoder.ts";
-import { nextTokens, scoredRows, windowBatch } from "./loss.ts";
+import { nextTokens, scoredRows, windowBatch } from "./batches.ts";
 import { type ModelMasks, uploadHidden, uploadMasks } from "./student.ts";
 
 /** Text of one kind. */

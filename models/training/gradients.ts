@@ -7,15 +7,17 @@ import { currentEngine } from "../../core/engine.ts";
 import { NumericError } from "../../core/errors.ts";
 import {
   createPass,
-  decoderLayer,
   type DecoderModel,
   disposePass,
   embed,
+  finalHidden,
   type PassContext,
+  runLayers,
   type TokenBatch,
 } from "../decoder.ts";
-import { type HiddenMask, hiddenNorm, type LayerMasks } from "../masks.ts";
-import { type LossTerms, type LossWeights, nextTokens, scoredRows, vocabularyLoss, windowBatch } from "./loss.ts";
+import type { HiddenMask, LayerMasks } from "../masks.ts";
+import { nextTokens, scoredRows, windowBatch } from "./batches.ts";
+import { type LossTerms, type LossWeights, vocabularyLoss } from "./loss.ts";
 import { readTensors } from "./optimizer.ts";
 import { joinTargets, type TeacherTargets } from "./teacher.ts";
 
@@ -44,14 +46,9 @@ export interface BatchGradientOptions {
 /** Hidden states after every layer, [B T, D] each; no gradient. */
 function teacherStates(teacher: DecoderModel, batch: TokenBatch, pass: PassContext): tf.Tensor2D[] {
   const states: tf.Tensor2D[] = [];
-  let x = embed(teacher, batch.tokens);
-  const input = x;
-  teacher.layers.forEach((layer, l) => {
-    const previous = x;
-    x = tf.tidy(() => decoderLayer(previous, layer, l, { ...pass, config: teacher.config }));
-    states.push(x);
-  });
-  input.dispose();
+  const x = embed(teacher, batch.tokens);
+  runLayers(teacher, x, { ...pass, config: teacher.config }, { each: (state) => states.push(state) });
+  x.dispose();
   return states;
 }
 
@@ -76,12 +73,12 @@ function microGradients(
   let error: tf.Tensor | undefined;
   const loss = () => {
     const student: tf.Tensor2D[] = [];
-    let x = embed(model, batch.tokens, hiddenMask);
-    model.layers.forEach((layer, l) => {
-      x = decoderLayer(x, layer, l, pass, { masks, hidden: hiddenMask });
-      if (states.length > 0) student.push(x);
+    const x = runLayers(model, embed(model, batch.tokens, hiddenMask), pass, {
+      masks,
+      hidden: hiddenMask,
+      ...states.length > 0 && { each: (state) => student.push(state) },
     });
-    const hidden = hiddenNorm(scoredRows(x, batch), model.finalNorm, model.config.normEpsilon, hiddenMask);
+    const hidden = finalHidden(model, scoredRows(x, batch), hiddenMask);
     const vocabulary = vocabularyLoss(model, hidden, { ids: nextTokens(batch), teacher: targets }, {
       weights,
       scale: 1 / allRows,

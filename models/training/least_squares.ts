@@ -13,7 +13,7 @@ import { type DecoderConfig, type HostTensor, tensorNames } from "../config.ts";
 import { type DecoderModel, forward, type ObservedSite } from "../decoder.ts";
 import { keptLayers, type PrunePlan } from "../plan.ts";
 import { hostTensor, keptIndices } from "../surgery.ts";
-import { windowBatch } from "./loss.ts";
+import { windowBatch } from "./batches.ts";
 import { readTensors } from "./optimizer.ts";
 
 /** Gram matrices by {@linkcode gramName}: f32 [H K, H K] and [F, F], means over tokens. */

@@ -9,8 +9,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../../core/engine.ts";
 import { softmaxCrossEntropy, withGradient } from "../../core/ops.ts";
-import { type DecoderModel, logits, type TokenBatch } from "../decoder.ts";
-import { type HeadTable, headTable } from "../vocabulary.ts";
+import { type DecoderModel, logits } from "../decoder.ts";
+import { type HeadTable, headTable, vocabularyRows } from "../vocabulary.ts";
 import type { TeacherTargets } from "./teacher.ts";
 
 /** Weights of the loss terms: `a CE + b T^2 KL(teacher || student) + c mean over layers of the relative hidden error`. */
@@ -35,36 +35,6 @@ export interface LossTerms {
   distillation: number;
   /** Mean over layers of mean square error over mean square of the teacher's hidden states. */
   hidden: number;
-}
-
-/** Windows of one length as a batch. */
-export function windowBatch(windows: readonly Int32Array[]): TokenBatch {
-  const [{ length }] = windows;
-  const tokens = new Int32Array(windows.length * length);
-  windows.forEach((window, i) => {
-    if (window.length !== length) {
-      throw new RangeError(`Windows of a batch must be equally long: current ${length} and ${window.length}`);
-    }
-    tokens.set(window, i * length);
-  });
-  return { tokens, batch: windows.length, length };
-}
-
-/** Rows that go through the vocabulary at once: about 32 MB of logits. */
-export function rowsAtOnce(vocabSize: number): number {
-  return Math.max(16, Math.min(512, Math.floor((1 << 23) / vocabSize)));
-}
-
-/** Rows that predict a token, that is all but the last of each sequence: [B T, D] -> [B (T - 1), D]. */
-export function scoredRows(hidden: tf.Tensor2D, { batch, length }: TokenBatch): tf.Tensor2D {
-  const width = hidden.shape[1];
-  const rows = tf.reshape(hidden, [batch, length, width]);
-  return tf.reshape(tf.slice(rows, [0, 0, 0], [batch, length - 1, width]), [-1, width]) as tf.Tensor2D;
-}
-
-/** Ids of the tokens that the scored rows predict: i32 [S]. */
-export function nextTokens({ tokens, length }: TokenBatch): Int32Array {
-  return tokens.filter((_, i) => i % length !== 0);
 }
 
 /** Least probability that the student's rest category may have; below it f32 sums lose all digits. */
@@ -182,7 +152,7 @@ export function vocabularyLoss(
     () => {
       const table = headTable(model);
       const [s, width] = hidden.shape;
-      const step = rowsAtOnce(model.config.vocabSize);
+      const step = vocabularyRows(model.config.vocabSize);
       const gradients: tf.Tensor2D[] = [];
       const sums: tf.Tensor1D[] = [];
       for (let start = 0; start < s; start += step) {

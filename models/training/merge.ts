@@ -2,10 +2,13 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import {
   type DecoderConfig,
   type HostTensor,
+  isHeadNorm,
+  layerNorms,
   LINEAR_NAMES,
   type LinearName,
   linearShape,
@@ -23,8 +26,8 @@ function rowFactors(masks: HostMasks, name: LinearName, headSize: number, heads:
   if (name !== "output" || (!queryHeads && !kvGroups)) return null;
   const factors = new Float32Array(heads * headSize);
   for (let h = 0; h < heads; h++) {
-    const group = kvGroups ? kvGroups[Math.floor(h * kvGroups.length / heads)] : 1;
-    factors.fill(group * (queryHeads ? queryHeads[h] : 1), h * headSize, (h + 1) * headSize);
+    const group = kvGroups?.[Math.floor(h * kvGroups.length / heads)] ?? 1;
+    factors.fill(group * (queryHeads?.[h] ?? 1), h * headSize, (h + 1) * headSize);
   }
   return factors;
 }
@@ -32,7 +35,7 @@ function rowFactors(masks: HostMasks, name: LinearName, headSize: number, heads:
 /** Factor of each output of the output or down map [D] under the masks of its layer and of the hidden dimensions; null
  * when nothing is masked. */
 function columnFactors(
-  { layer }: HostMasks,
+  layer: Float32Array | undefined,
   name: LinearName,
   hidden: Float32Array | undefined,
   width: number,
@@ -73,7 +76,7 @@ function spread(
   const width = keptColumns?.length ?? columns;
   for (let i = 0; i < values.length / width; i++) {
     const row = (keptRows?.[i] ?? i) * columns;
-    for (let j = 0; j < width; j++) result[row + (keptColumns?.[j] ?? j)] = values[i * width + j];
+    values.subarray(i * width, (i + 1) * width).forEach((value, j) => result[row + (keptColumns?.[j] ?? j)] = value);
   }
   return result;
 }
@@ -86,48 +89,62 @@ export async function mergedTensors(
   model: DecoderModel,
   { plan, dense, masks = [], hidden }: { plan: PrunePlan; dense: DecoderConfig } & ModelMasks,
 ): Promise<Record<string, HostTensor>> {
-  const tensors: Record<string, HostTensor> = hidden ? await maskedVectors(model, { plan, dense, hidden }) : {};
+  const tensors = await maskedVectors(model, { plan, dense, masks, hidden });
   for (const [l, from] of keptLayers(plan).entries()) {
-    const layer = model.layers[l];
+    const layer = at(model.layers, l);
     const layerMasks = masks[l] ?? {};
+    const heads = at(plan.layers, from).queryHeads.length;
+    // A norm after the block would undo a factor before it, so that takes the layer's mask.
+    const layerMask = dense.outputNorms ? undefined : layerMasks.layer;
     for (const name of LINEAR_NAMES) {
-      const rows = rowFactors(layerMasks, name, dense.headSize, plan.layers[from].queryHeads.length);
-      const columns = columnFactors(layerMasks, name, hidden, model.config.width);
+      const rows = rowFactors(layerMasks, name, dense.headSize, heads);
+      const columns = columnFactors(layerMask, name, hidden, model.config.width);
       const isTrained = layer[name].lora !== undefined || layer[name].weight instanceof tf.Variable;
       if (!isTrained && !rows && !columns) continue;
-      const shape = linearShape(dense, dense.layers[from], name);
+      const shape = linearShape(dense, at(dense.layers, from), name);
       const { inputs, outputs } = keptOfLinear(plan, from, name, dense.headSize);
       const data = spread(await foldedWeight(layer[name], rows, columns), shape, outputs, inputs);
       tensors[tensorNames.weight(from, name)] = { shape, data };
       if (!columns || !layer[name].bias) continue;
-      const bias = (await layer[name].bias.data<"float32">()).map((value, i) => value * columns[i]);
-      tensors[tensorNames.bias(from, name)] = { shape: [shape[0]], data: spread(bias, [1, shape[0]], [0], outputs) };
+      const bias = (await layer[name].bias.data<"float32">()).map((value, i) => value * at(columns, i));
+      const [out] = shape;
+      tensors[tensorNames.bias(from, name)] = { shape: [out], data: spread(bias, [1, out], [0], outputs) };
     }
   }
   return tensors;
 }
 
-/** Embedding and norms under a mask of the hidden dimensions. An output projection that is the embedding brings the mask
- * with it, so the final norm takes it only where the two are apart. */
+/** A tensor with a column per hidden dimension, and what its columns are multiplied by. */
+interface MaskedVector {
+  /** Its names in the trained and in the dense model. */
+  names: [string, string];
+  /** Factor on every column. */
+  layer?: number;
+}
+
+/** Embedding and norms under a mask of the hidden dimensions, and norms of what a block writes under that of their layer. An
+ * output projection that is the embedding brings the mask with it, so the final norm takes it only where the two are apart. */
 async function maskedVectors(
   model: DecoderModel,
-  { plan, dense, hidden }: { plan: PrunePlan; dense: DecoderConfig; hidden: Float32Array },
+  { plan, dense, masks = [], hidden }: { plan: PrunePlan; dense: DecoderConfig } & ModelMasks,
 ): Promise<Record<string, HostTensor>> {
-  const names = new Map([
-    [tensorNames.embedding, tensorNames.embedding],
-    ...dense.tiedHead ? [] : [[tensorNames.finalNorm, tensorNames.finalNorm] as const],
+  const whole = dense.tiedHead ? [tensorNames.embedding] : [tensorNames.embedding, tensorNames.finalNorm];
+  const vectors: MaskedVector[] = [
+    ...whole.map((name): MaskedVector => ({ names: [name, name] })),
     ...keptLayers(plan).flatMap((from, l) =>
-      [
-        [tensorNames.attentionNorm(l), tensorNames.attentionNorm(from)],
-        [tensorNames.ffnNorm(l), tensorNames.ffnNorm(from)],
-      ] as const
+      layerNorms(dense).filter(([name]) => !isHeadNorm(name)).map(([name]): MaskedVector => ({
+        names: [tensorNames.norm(l, name), tensorNames.norm(from, name)],
+        layer: name === "attentionOutputNorm" || name === "ffnOutputNorm" ? masks[l]?.layer?.[0] : undefined,
+      }))
     ),
-  ]);
+  ];
   const tensors: Record<string, HostTensor> = {};
-  for (const [name, denseName] of names) {
+  for (const { names: [name, denseName], layer } of vectors) {
+    if (!hidden && layer === undefined) continue;
     const { shape, data } = await hostTensor(model, name);
-    const rows = shape.length === 1 ? 1 : shape[0];
-    const masked = data.map((value, i) => value * hidden[i % hidden.length]);
+    const width = shape.at(-1) ?? 0;
+    const rows = data.length / width;
+    const masked = data.map((value, i) => value * (hidden?.[i % width] ?? 1) * (layer ?? 1));
     tensors[denseName] = {
       shape: shape.length === 1 ? [dense.width] : [rows, dense.width],
       data: spread(masked, [rows, dense.width], undefined, plan.hidden),

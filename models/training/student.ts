@@ -11,6 +11,7 @@ import type { DecoderModel } from "../decoder.ts";
 import type { HiddenMask, LayerMasks } from "../masks.ts";
 import { keptLayers, type PrunePlan, type UnitType } from "../plan.ts";
 import { keptOfLinear } from "../surgery.ts";
+import { UNITS } from "../units.ts";
 import { batchGradients } from "./gradients.ts";
 import { adapterName, type Adapters, createAdapters, createWeights, disposeAdapters, withAdapters } from "./lora.ts";
 import type { LossTerms } from "./loss.ts";
@@ -38,12 +39,7 @@ export interface ModelMasks {
 }
 
 /** Where a mask of each type goes in {@linkcode LayerMasks}. */
-export const MASK_FIELDS: Record<MaskType, keyof LayerMasks> = {
-  "layer": "layer",
-  "ffn": "ffn",
-  "query-heads": "queryHeads",
-  "kv-groups": "kvGroups",
-};
+const maskField = (type: MaskType): keyof LayerMasks => type === "layer" ? "layer" : UNITS[type].mask;
 
 /** A model that learns. Free it with {@linkcode disposeStudent}; `base` stays the caller's. */
 export interface Student {
@@ -118,7 +114,7 @@ export interface StepResult {
 export function uploadMasks(masks: readonly HostMasks[]): LayerMasks[] {
   return masks.map((layer) =>
     Object.fromEntries(
-      Object.entries(layer).map(([type, values]) => [MASK_FIELDS[type as MaskType], tf.tensor1d(values)]),
+      Object.entries(layer).map(([type, values]) => [maskField(type as MaskType), tf.tensor1d(values)]),
     )
   );
 }

@@ -7,7 +7,8 @@ import { createHash } from "node:crypto";
 import { softmaxCrossEntropy } from "../../core/ops.ts";
 import type { HostTensor } from "../config.ts";
 import { type DecoderModel, forward, logits, type TokenBatch } from "../decoder.ts";
-import { rowsAtOnce, scoredRows, windowBatch } from "./loss.ts";
+import { vocabularyRows } from "../vocabulary.ts";
+import { scoredRows, windowBatch } from "./batches.ts";
 
 /** The teacher's k most probable tokens after each of S positions; the rest of the vocabulary is one more category. */
 export interface TeacherTargets {
@@ -40,7 +41,7 @@ export async function teacherTargets(
   const k = Math.min(topK, model.config.vocabSize);
   const ids = new Int32Array(s * k);
   const logProbs = new Float32Array(s * k);
-  const step = rowsAtOnce(model.config.vocabSize);
+  const step = vocabularyRows(model.config.vocabSize);
   try {
     for (let start = 0; start < s; start += step) {
       const [values, indices]: tf.Tensor[] = tf.tidy(() => {

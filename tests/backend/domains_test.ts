@@ -8,7 +8,7 @@ import type { LayerShape } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { type Domain, heldOutLosses } from "../../models/training/domains.ts";
-import { windowBatch } from "../../models/training/loss.ts";
+import { windowBatch } from "../../models/training/batches.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
 

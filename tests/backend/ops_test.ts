@@ -21,7 +21,6 @@ import {
   referenceRotate,
 } from "../support/reference.ts";
 import { rotaryFrequencies, rotaryTables } from "../../models/rope.ts";
-import { toyConfig } from "../support/toy.ts";
 import { assertClose, flat, testOnEngines } from "../support/engines.ts";
 
 /** A tensor of a test: values that f32 holds exactly, in double precision. */
@@ -153,7 +152,7 @@ function plainAttention(
 ): Matrix {
   const length = packed.length / batch;
   const heads = kvGroups * perGroup;
-  const frequencies = rotaryFrequencies(toyConfig({ headSize: size }));
+  const { frequencies } = rotaryFrequencies(size, { base: 10_000 });
   const positions = Array.from({ length }, (_, t) => t);
   return Array.from({ length: batch }, (_, b) => {
     const rows = packed.slice(b * length, (b + 1) * length);
@@ -203,7 +202,7 @@ testOnEngines("attention() equals double precision, with its gradient, for share
             kvGroups,
             queryHeadsPerGroup: perGroup,
             headSize: size,
-            tables: rotaryTables(toyConfig({ headSize: size }), positions),
+            tables: rotaryTables(size, { base: 10_000 }, positions),
             ...visibilities(batch, segments)[form],
           }),
         plain: (x) => plainAttention(toRows(x), { batch, kvGroups, perGroup, size }, segments),
@@ -225,7 +224,7 @@ testOnEngines(
     for (const segments of trees) {
       const results = tf.tidy(() => {
         const layout = { batch: 1, kvGroups, queryHeadsPerGroup: perGroup, headSize: size };
-        const tables = rotaryTables(toyConfig({ headSize: size }), new Int32Array(length));
+        const tables = rotaryTables(size, { base: 10_000 }, new Int32Array(length));
         const plain = (packed: tf.Tensor) => {
           const heads = tf.split(packed, kvGroups * (perGroup + 2), 1);
           const mask = tf.reshape(treeMask(1, segments), [length, length]);

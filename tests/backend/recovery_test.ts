@@ -8,7 +8,7 @@ import { pruneModel } from "../../models/surgery.ts";
 import { toySource } from "../support/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { compensate, gramMatrices, leastSquaresGain } from "../../models/training/least_squares.ts";
-import { windowBatch } from "../../models/training/loss.ts";
+import { windowBatch } from "../../models/training/batches.ts";
 import {
   applyGradients,
   createOptimizer,

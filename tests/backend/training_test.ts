@@ -17,7 +17,8 @@ import { planToMasks, pruneModel } from "../../models/surgery.ts";
 import { toySource } from "../support/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { adapterName, createAdapters, disposeAdapters, withAdapters } from "../../models/training/lora.ts";
-import { type LossWeights, nextTokens, windowBatch } from "../../models/training/loss.ts";
+import { nextTokens, windowBatch } from "../../models/training/batches.ts";
+import type { LossWeights } from "../../models/training/loss.ts";
 import { mergedTensors } from "../../models/training/merge.ts";
 import {
   createStudent,

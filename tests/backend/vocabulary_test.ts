@@ -9,7 +9,7 @@ import { densePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
-import { nextTokens, windowBatch } from "../../models/training/loss.ts";
+import { nextTokens, windowBatch } from "../../models/training/batches.ts";
 import { teacherTargets } from "../../models/training/teacher.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyWindows } from "../support/method_context.ts";

@@ -9,7 +9,7 @@ import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
 import { type DecoderModel, disposeModel, forward, targetLogProbs, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import { pruneModel } from "../../models/surgery.ts";
-import { nextTokens, scoredRows, windowBatch } from "../../models/training/loss.ts";
+import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { startable } from "../support/engines.ts";
 import { methodContext } from "../support/method_context.ts";
 import { registerOwnMethods } from "../support/own_methods.ts";

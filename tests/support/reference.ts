@@ -3,7 +3,14 @@
  *
  * @module
  */
-import { type LinearName, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
+import {
+  type DecoderConfig,
+  layerAttention,
+  type LinearName,
+  queryHeads,
+  tensorNames,
+  type WeightSource,
+} from "../../models/config.ts";
 import { rotaryFrequencies } from "../../models/rope.ts";
 
 /** A matrix: one array per row. */
@@ -63,7 +70,12 @@ export function referenceRmsNorm(
 }
 
 /** Turns each head of each row by its position: the pair (x_i, x_{i + K/2}) by the angle `position * frequency_i`. */
-export function referenceRotate(x: Matrix, positions: ArrayLike<number>, frequencies: Float64Array): Matrix {
+export function referenceRotate(
+  x: Matrix,
+  positions: ArrayLike<number>,
+  frequencies: Float64Array,
+  magnitude = 1,
+): Matrix {
   const half = frequencies.length;
   return x.map((row, t) => {
     const turned = new Float64Array(row.length);
@@ -71,8 +83,8 @@ export function referenceRotate(x: Matrix, positions: ArrayLike<number>, frequen
       for (let i = 0; i < half; i++) {
         const angle = positions[t] * frequencies[i];
         const [a, b] = [row[start + i], row[start + i + half]];
-        turned[start + i] = a * Math.cos(angle) - b * Math.sin(angle);
-        turned[start + i + half] = b * Math.cos(angle) + a * Math.sin(angle);
+        turned[start + i] = magnitude * (a * Math.cos(angle) - b * Math.sin(angle));
+        turned[start + i + half] = magnitude * (b * Math.cos(angle) + a * Math.sin(angle));
       }
     }
     return turned;
@@ -89,22 +101,28 @@ function softmax(scores: number[]): number[] {
 /** Causal attention of rotated queries [T, H K] to rotated keys and values [T, G K] -> [T, H K]. */
 export function referenceAttend(
   { q, k, v }: { q: Matrix; k: Matrix; v: Matrix },
-  { heads, perGroup, size, segments }: {
+  { heads, perGroup, size, segments, scale = 1 / Math.sqrt(size), sees = () => true }: {
     heads: number;
     perGroup: number;
     size: number;
     segments: ArrayLike<number>;
+    /** Factor on the scores. */
+    scale?: number;
+    /** Whether row j may see row i, besides what causality and segments say. */
+    sees?: (j: number, i: number) => boolean;
   },
 ): Matrix {
   return q.map((query, j) => {
     const out = new Float64Array(heads * size);
-    const visible = q.map((_, i) => i).filter((i) => i <= j && (segments[i] === 0 || segments[i] === segments[j]));
+    const visible = q.map((_, i) => i).filter((i) =>
+      i <= j && (segments[i] === 0 || segments[i] === segments[j]) && sees(j, i)
+    );
     for (let h = 0; h < heads; h++) {
       const [own, group] = [h * size, Math.floor(h / perGroup) * size];
       const weights = softmax(visible.map((i) => {
         let dot = 0;
         for (let c = 0; c < size; c++) dot += query[own + c] * k[i][group + c];
-        return dot / Math.sqrt(size);
+        return dot * scale;
       }));
       visible.forEach((i, n) => {
         for (let c = 0; c < size; c++) out[own + c] += weights[n] * v[i][group + c];
@@ -134,13 +152,31 @@ function decoderLayer(
   const { config } = source;
   const shape = config.layers[layer];
   const [heads, perGroup, size] = [queryHeads(shape), shape.queryHeadsPerGroup, config.headSize];
-  const frequencies = rotaryFrequencies(config);
   const norm = (x: Matrix, name: string) => referenceRmsNorm(x, source.read(name).data, config.normEpsilon, hidden);
+  const { rope, window } = layerAttention(config, layer);
+  const last = Math.max(...Array.from(positions));
+  const { frequencies, magnitude } = rotaryFrequencies(size, rope, last + 1);
   const normed = norm(x, tensorNames.attentionNorm(layer));
-  const q = referenceRotate(applyLinear(source, layer, "query", normed), positions, frequencies);
-  const k = referenceRotate(applyLinear(source, layer, "key", normed), positions, frequencies);
+  const turned = (map: "query" | "key", gain: "queryNorm" | "keyNorm") => {
+    const projected = applyLinear(source, layer, map, normed);
+    return referenceRotate(
+      config.headNorms ? normHeads(projected, source.read(tensorNames.norm(layer, gain)).data, config) : projected,
+      positions,
+      frequencies,
+      magnitude,
+    );
+  };
+  const q = turned("query", "queryNorm");
+  const k = turned("key", "keyNorm");
   const v = applyLinear(source, layer, "value", normed);
-  const context = referenceAttend({ q, k, v }, { heads, perGroup, size, segments });
+  const context = referenceAttend({ q, k, v }, {
+    heads,
+    perGroup,
+    size,
+    segments,
+    scale: config.attentionScale,
+    sees: (j, i) => window === null || positions[j] - positions[i] < window,
+  });
   for (const row of context) {
     for (let h = 0; h < heads; h++) {
       const mask = (masks.queryHeads?.[h] ?? 1) * (masks.kvGroups?.[Math.floor(h / perGroup)] ?? 1);
@@ -148,14 +184,31 @@ function decoderLayer(
     }
   }
   observe?.(layer, "output", context);
-  const attended = add(x, scaled(applyLinear(source, layer, "output", context), hidden, masks.layer));
+  const written = (block: Matrix, name: "attentionOutputNorm" | "ffnOutputNorm") => {
+    const masked = scaled(block, hidden, config.outputNorms ? 1 : masks.layer);
+    const normed = config.outputNorms
+      ? scaled(norm(masked, tensorNames.norm(layer, name)), undefined, masks.layer)
+      : masked;
+    return scaled(normed, undefined, config.residualScale);
+  };
+  const attended = add(x, written(applyLinear(source, layer, "output", context), "attentionOutputNorm"));
 
   const ffnInput = norm(attended, tensorNames.ffnNorm(layer));
   const gate = applyLinear(source, layer, "gate", ffnInput);
   const up = applyLinear(source, layer, "up", ffnInput);
-  const activation = gate.map((row, t) => row.map((g, f) => g / (1 + Math.exp(-g)) * up[t][f] * (masks.ffn?.[f] ?? 1)));
+  const gelu = (g: number) => g / 2 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3)));
+  const act = config.activation === "gelu-tanh" ? gelu : (g: number) => g / (1 + Math.exp(-g));
+  const activation = gate.map((row, t) => row.map((g, f) => act(g) * up[t][f] * (masks.ffn?.[f] ?? 1)));
   observe?.(layer, "down", activation);
-  return add(attended, scaled(applyLinear(source, layer, "down", activation), hidden, masks.layer));
+  return add(attended, written(applyLinear(source, layer, "down", activation), "ffnOutputNorm"));
+}
+
+/** Each head of each row normed by itself. */
+function normHeads(x: Matrix, gain: ArrayLike<number>, { headSize, normEpsilon }: DecoderConfig): Matrix {
+  return x.map((row) => {
+    const heads = Array.from({ length: row.length / headSize }, (_, h) => row.slice(h * headSize, (h + 1) * headSize));
+    return Float64Array.from(referenceRmsNorm(heads, gain, normEpsilon).flatMap((head) => [...head]));
+  });
 }
 
 /** One row of tokens through the model: hidden states after the final norm, f64 [T][D], and logits, f64 [T][V]. */
@@ -172,6 +225,7 @@ export function referenceForward(
   let x: Matrix = scaled(
     Array.from(tokens, (id) => Float64Array.from(embedding.subarray(id * width, (id + 1) * width))),
     options.hidden,
+    config.embeddingScale,
   );
   config.layers.forEach((_, layer) => {
     x = decoderLayer(source, layer, x, {
@@ -189,7 +243,7 @@ export function referenceForward(
     Float64Array.from({ length: config.vocabSize }, (_, id) => {
       let sum = 0;
       for (let i = 0; i < width; i++) sum += row[i] * table[id * width + i];
-      return sum;
+      return sum * (config.logitScale ?? 1);
     })
   );
   return { hidden, logits };

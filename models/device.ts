@@ -1,0 +1,153 @@
+/** A decoder's tensors on the device: where they go, how they get there, and how they are freed. Shape legend as in
+ * `decoder.ts`. All tensors are f32; weights on the device are `[in, out]`.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { currentEngine } from "../core/engine.ts";
+import { collectGarbage } from "../core/garbage.ts";
+import { linear, linearLowRank, matMul2d } from "../core/ops.ts";
+import {
+  type DecoderConfig,
+  type HostTensor,
+  layerNorms,
+  LINEAR_NAMES,
+  type LinearName,
+  NORM_NAMES,
+  type NormName,
+  tensorNames,
+  type WeightSource,
+} from "./config.ts";
+import { uploadVocabulary, type Vocabulary } from "./vocabulary.ts";
+
+/** A linear map on the device. */
+export interface DeviceLinear {
+  /** [in, out]. */
+  weight: tf.Tensor2D;
+  /** [out]. */
+  bias?: tf.Tensor1D;
+  /** Low-rank update `scale (x down) up`: down [in, r], up [r, out]. */
+  lora?: { down: tf.Tensor2D; up: tf.Tensor2D; scale: number };
+}
+
+/** A decoder layer on the device. */
+export interface DeviceLayer extends Record<LinearName, DeviceLinear>, Partial<Record<NormName, tf.Tensor1D>> {
+  /** [D]. */
+  attentionNorm: tf.Tensor1D;
+  /** [D]. */
+  ffnNorm: tf.Tensor1D;
+}
+
+/** A model on the device. Free it with {@linkcode disposeModel}. */
+export interface DecoderModel extends Vocabulary {
+  /** Its shape; layers may differ in width. */
+  config: DecoderConfig;
+  /** First to last. */
+  layers: DeviceLayer[];
+  /** [D]. */
+  finalNorm: tf.Tensor1D;
+  /** In place of `layers`, where they are read one at a time (see `layerwise.ts`): the receiver frees the layer. */
+  readLayer?(layer: number): Promise<DeviceLayer>;
+}
+
+const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[name]);
+
+/** Bytes read after which host copies are collected. */
+const COLLECT_BYTES = 2 ** 24;
+
+/** Puts tensors of `source` on the device; at most one host copy of a tensor exists. Embedding and output projection are
+ * split where they are over the engine's limit for a tensor.
+ * @throws {RangeError} when another tensor is over that limit.
+ * @throws {EngineError} when the device reported an error. */
+export function createUploader(
+  source: WeightSource,
+): { rest(): Omit<DecoderModel, "config" | "layers">; layer(l: number): Promise<DeviceLayer> } {
+  const { config } = source;
+  const vector = (name: string) => tf.tensor1d(checked(name).data);
+  const matrix = (name: string): tf.Tensor2D =>
+    tf.tidy(() => {
+      const { shape, data } = checked(name);
+      return tf.transpose(tf.tensor2d(data, shape as [number, number]));
+    });
+  let readBytes = 0;
+  function read(name: string): HostTensor {
+    if (readBytes > COLLECT_BYTES) {
+      collectGarbage();
+      readBytes = 0;
+    }
+    const tensor = source.read(name);
+    readBytes += tensor.data.byteLength;
+    return tensor;
+  }
+  function checked(name: string): HostTensor {
+    const tensor = read(name);
+    const { maxTensorBytes } = currentEngine();
+    if (tensor.data.byteLength > maxTensorBytes) {
+      throw new RangeError(
+        `Tensor "${name}" takes ${tensor.data.byteLength} bytes: this device holds at most ${maxTensorBytes} in one; ` +
+          "use the tensorflow engine",
+      );
+    }
+    return tensor;
+  }
+  return {
+    rest: () => ({
+      head: config.tiedHead ? null : uploadVocabulary(read(tensorNames.head), true),
+      embedding: uploadVocabulary(read(tensorNames.embedding), false),
+      finalNorm: vector(tensorNames.finalNorm),
+    }),
+    layer: async (l) => {
+      const linears = Object.fromEntries(LINEAR_NAMES.map((name): [LinearName, DeviceLinear] => [name, {
+        weight: matrix(tensorNames.weight(l, name)),
+        ...config.biases.includes(name) && { bias: vector(tensorNames.bias(l, name)) },
+      }])) as Record<LinearName, DeviceLinear>;
+      const norms = Object.fromEntries(layerNorms(config).map(([name]) => [name, vector(tensorNames.norm(l, name))]));
+      const layer = { ...linears, ...norms } as DeviceLayer;
+      // Uploads are queued; reading one value waits for them, so that host copies do not pile up.
+      const last = tf.tidy(() => tf.slice(layer.down.weight, [0, 0], [1, 1]));
+      await last.data();
+      last.dispose();
+      currentEngine().check();
+      return layer;
+    },
+  };
+}
+
+/** Puts the whole model on the device, as {@linkcode createUploader} does.
+ * @throws {RangeError} when a tensor is over the engine's limit.
+ * @throws {EngineError} when the device reported an error. */
+export async function uploadModel(source: WeightSource): Promise<DecoderModel> {
+  const uploader = createUploader(source);
+  // The largest tensors first: what their transposition takes besides is freed before the layers are there.
+  const rest = uploader.rest();
+  const layers: DeviceLayer[] = [];
+  for (let l = 0; l < source.config.layers.length; l++) layers.push(await uploader.layer(l));
+  return { config: source.config, layers, ...rest };
+}
+
+/** Frees a layer. */
+export function disposeLayer(layer: DeviceLayer): void {
+  for (const name of NORM_NAMES) layer[name]?.dispose();
+  for (const { weight, bias } of deviceLinears(layer)) {
+    weight.dispose();
+    bias?.dispose();
+  }
+}
+
+/** Frees the model's tensors. */
+export function disposeModel(model: DecoderModel): void {
+  tf.dispose([...model.embedding, model.finalNorm, ...model.head ?? []]);
+  if (!model.readLayer) model.layers.forEach(disposeLayer);
+}
+
+/** `x` through a linear map: [N, in] -> [N, out]. */
+export function applyLinear(x: tf.Tensor2D, { weight, bias, lora }: DeviceLinear): tf.Tensor2D {
+  return lora ? linearLowRank(x, weight, lora, bias) : linear(x, weight, bias);
+}
+
+/** Folds low-rank updates into the weights: `weight + scale down up`, [in, out]. A new tensor. */
+export function mergedWeight({ weight, lora }: DeviceLinear): tf.Tensor2D {
+  return tf.tidy(() =>
+    lora ? tf.add(weight, tf.mul(matMul2d(lora.down, lora.up), lora.scale)) as tf.Tensor2D : tf.clone(weight)
+  );
+}
