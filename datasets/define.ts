@@ -4,6 +4,7 @@
  * @module
  */
 import type { z } from "zod";
+import type { DatasetUse } from "../core/schema.ts";
 
 /** Where a data set lives on the Hugging Face Hub. */
 export interface HubSource {
@@ -31,6 +32,24 @@ export interface DataSource {
   folder?: URL;
 }
 
+/** What is asked of a model, as lm-evaluation-harness names it: which of several texts is the most probable, how probable
+ * a text is after another, how probable a whole text is. */
+export const OUTPUT_TYPES = ["multiple_choice", "loglikelihood", "loglikelihood_rolling"] as const;
+/** What is asked of a model. */
+export type OutputType = (typeof OUTPUT_TYPES)[number];
+
+/** A metric of a task. `acc`: highest log-likelihood; `acc_norm`, `acc_bytes`: per character (code point), per UTF-8 byte. For
+ * one text, `acc` says whether it is the most probable; the others are exp of the mean loss per text, word or byte, and
+ * bits per byte. */
+export type MetricName =
+  | "acc"
+  | "acc_norm"
+  | "acc_bytes"
+  | "perplexity"
+  | "word_perplexity"
+  | "byte_perplexity"
+  | "bits_per_byte";
+
 /** One answer of an example, as the model sees it. */
 export interface Choice {
   /** What the continuation is conditioned on. */
@@ -41,14 +60,18 @@ export interface Choice {
   text: string;
 }
 
-/** A multiple-choice example. */
+/** An example of a task. Where a text alone is scored, it is the only choice. */
 export interface Example {
   /** What stands before the context of each choice: solved examples. Nothing when absent. */
   prefix?: string;
-  /** At least two. */
+  /** At least two of a multiple-choice task. */
   choices: Choice[];
-  /** Index of the right choice. */
+  /** Index of the right choice; −1 where none is. */
   gold: number;
+  /** Indices of the right choices, where there are several. */
+  golds?: number[];
+  /** What logs call the target, where that is not the index of the right choice. */
+  target?: string;
 }
 
 /** A multiple-choice task, scored by the log-likelihood of each choice as in lm-evaluation-harness. */
@@ -69,6 +92,44 @@ export interface Task<Schema extends z.ZodType = z.ZodType> extends DataSource {
   /** Reported metrics. `acc`: highest log-likelihood; `acc_norm`: highest log-likelihood per character (code point).
    * `acc_bytes`, per UTF-8 byte, is reported wherever `acc_norm` is. */
   metrics: readonly ("acc" | "acc_norm")[];
+}
+
+/** A task that a file defines; see `lm_eval/`. It reads its own data. */
+export interface FileTask extends Pick<Task, "id" | "summary" | "source" | "licence" | "version"> {
+  outputType: OutputType;
+  metrics: readonly MetricName[];
+  /** Its definition. */
+  definition: TaskDefinition;
+  /** Examples of the scored split with solved ones before them: so many, or as many as the file says.
+   * @throws {UsageError} when data are missing, or a template does not fit a record. */
+  load(options: { data?: string; cache?: string; limit?: number; fewshot?: number }): Promise<LoadedTask>;
+}
+
+/** A task's definition, as a file gives it. */
+export interface TaskDefinition {
+  /** The file. */
+  path: string;
+  /** Its keys, with includes and what a group changes. */
+  config: Record<string, unknown>;
+}
+
+/** A task of either kind. */
+export type AnyTask = Task | FileTask;
+
+/** A task's examples in the order of the file. */
+export interface LoadedTask {
+  /** The examples to score: all, or the first `limit`. */
+  examples: Example[];
+  /** Their records as they stand in the file, for result files that quote them. */
+  records: unknown[];
+  /** Examples in the whole split. */
+  total: number;
+  /** Solved examples in each prompt. */
+  numFewshot: number;
+  /** Where they come from, for records of results. */
+  dataset: DatasetUse;
+  /** Where the examples in the prompts come from, if there are any. */
+  fewshotDataset?: DatasetUse;
 }
 
 /** A text corpus: records of text that are joined for perplexity and calibration. */

@@ -33,32 +33,56 @@ function solved({ choices, gold }: Example): string {
   return context + continuation + DELIMITER;
 }
 
-/** `examples` with `count` solved examples of `pool` as prefix.
- *
- * `excludes`: whether an example that is in the pool itself is left out, which the harness does for tasks without a test
- * split; one more is drawn then.
+/** How examples are drawn. */
+export interface DrawOptions {
+  /** How many. */
+  count: number;
+  /** Whether a record that is in the pool itself is left out, which the harness does where the pool may be the scored
+   * split; one more is drawn then. */
+  excludes: boolean;
+  /** `first_n`: the first of the pool, the same for every record. */
+  sampler?: "default" | "first_n";
+  seed?: number;
+}
+
+/** Indices into `pool` of the examples before each of `records`.
  * @throws {UsageError} when the pool is too small. */
-export function withFewshot(
-  examples: readonly ExampleWithRecord[],
-  pool: readonly ExampleWithRecord[],
-  { count, excludes, seed = FEWSHOT_SEED }: { count: number; excludes: boolean; seed?: number },
-): Example[] {
+export function drawFewshot(
+  records: readonly unknown[],
+  pool: readonly unknown[],
+  { count, excludes, sampler = "default", seed = FEWSHOT_SEED }: DrawOptions,
+): number[][] {
   const needed = count + (excludes ? 1 : 0);
   if (pool.length < needed) {
     throw new UsageError(`${count} examples in the prompt need ${needed} to draw from: current ${pool.length}`);
   }
   const random = createPythonRandom(seed);
-  const keys = excludes ? pool.map(({ record }) => JSON.stringify(record)) : [];
-  return examples.map(({ example, record }): Example => {
+  const all = [...pool.keys()];
+  const keys = excludes ? pool.map((record) => JSON.stringify(record)) : [];
+  return records.map((record) => {
     const own = excludes ? JSON.stringify(record) : undefined;
-    let drawn = random.sample(pool.length, needed).filter((index) => keys[index] !== own || !excludes).slice(0, count);
-    if (drawn.length < count) {
-      const others = [...pool.keys()].filter((index) => keys[index] !== own);
-      if (others.length < count) {
-        throw new UsageError(`${count} examples in the prompt need as many others: current ${others.length}`);
-      }
-      drawn = random.sample(others.length, count).map((index) => at(others, index));
+    const isOther = (index: number) => !excludes || keys[index] !== own;
+    const drawn = (sampler === "first_n" ? all : random.sample(pool.length, needed)).filter(isOther).slice(0, count);
+    if (drawn.length === count) return drawn;
+    const others = all.filter(isOther);
+    if (others.length < count) {
+      throw new UsageError(`${count} examples in the prompt need as many others: current ${others.length}`);
     }
-    return { ...example, prefix: drawn.map((index) => solved(at(pool, index).example)).join("") };
+    return random.sample(others.length, count).map((index) => at(others, index));
   });
+}
+
+/** `examples` with solved examples of `pool` as prefix.
+ * @throws {UsageError} when the pool is too small. */
+export function withFewshot(
+  examples: readonly ExampleWithRecord[],
+  pool: readonly ExampleWithRecord[],
+  options: DrawOptions,
+): Example[] {
+  const records = (side: readonly ExampleWithRecord[]) => side.map(({ record }) => record);
+  const draws = drawFewshot(records(examples), records(pool), options);
+  return examples.map(({ example }, i): Example => ({
+    ...example,
+    prefix: at(draws, i).map((index) => solved(at(pool, index).example)).join(""),
+  }));
 }

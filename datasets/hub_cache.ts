@@ -85,7 +85,7 @@ export function repositoryFolder(cache: string, repo: string): string {
 }
 
 /** All files below `folder` as paths with `/`; none when it does not exist. */
-function listFiles(folder: string, prefix = ""): string[] {
+export function listFiles(folder: string, prefix = ""): string[] {
   let entries: Deno.DirEntry[];
   try {
     entries = [...Deno.readDirSync(folder)];
@@ -124,6 +124,17 @@ export function cachedSplit(
     const total = shardCount(names);
     if (total !== undefined && total !== names.length) continue;
     return { paths: names.map((name) => join(snapshot, name)), names, revision: commit };
+  }
+  return undefined;
+}
+
+/** The file `name` of the data set `repo`, if the cache has it. */
+export function cachedFile(repo: string, name: string, cache: string): string | undefined {
+  const repository = repositoryFolder(cache, repo);
+  for (const revision of DEFAULT_REVISIONS) {
+    const commit = cachedCommit(repository, revision);
+    const path = commit && join(repository, "snapshots", commit, safeName(name));
+    if (path && listFiles(join(repository, "snapshots", commit)).includes(name)) return path;
   }
   return undefined;
 }

@@ -7,24 +7,18 @@ import { z } from "zod";
 import { FileFormatError, MissingDataError, UsageError } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
 import type { DatasetUse } from "../core/schema.ts";
-import { type Corpus, type DataSource, type Example, PARTS, type Task } from "./define.ts";
+import {
+  type AnyTask,
+  type Corpus,
+  type DataSource,
+  type Example,
+  type LoadedTask,
+  PARTS,
+  type Task,
+} from "./define.ts";
 import { FEWSHOT_SPLIT, fewshotFiles, withFewshot } from "./fewshot.ts";
 import { cachedSplit, hubSettings } from "./hub_cache.ts";
 import { readRecords } from "./records.ts";
-
-/** A task's examples in the order of the file. */
-export interface LoadedTask {
-  /** The examples to score: all, or the first `limit`. */
-  examples: Example[];
-  /** Their records as they stand in the file, for result files that quote them. */
-  records: unknown[];
-  /** Examples in the whole split. */
-  total: number;
-  /** Where they come from, for records of results. */
-  dataset: DatasetUse;
-  /** Where the examples in the prompts come from, if there are any. */
-  fewshotDataset?: DatasetUse;
-}
 
 /** A corpus's texts in the order of the file. */
 export interface LoadedCorpus {
@@ -129,16 +123,19 @@ async function readExamples<Schema extends z.ZodType>(
  * record is checked, also those after `limit`. With `fewshot`, so many solved examples of the training split stand before
  * each context; see `fewshot.ts`.
  * @throws {UsageError} when no file is found, or a record is malformed (with file, line and field). */
-export async function loadTask<Schema extends z.ZodType>(
-  task: Task<Schema>,
-  { limit, fewshot = 0, ...places }: DataPlaces & { limit?: number; fewshot?: number } = {},
+export async function loadTask(
+  task: AnyTask,
+  options: DataPlaces & { limit?: number; fewshot?: number } = {},
 ): Promise<LoadedTask> {
+  if ("load" in task) return await task.load(options);
+  const { limit, fewshot = 0, ...places } = options;
   const found = findSplit(task, places, { split: task.split, names: task.files, hubSplit: task.split });
   const all = await readExamples(task, found);
   const loaded: LoadedTask = {
     examples: all.examples.slice(0, limit),
     records: all.records.slice(0, limit),
     total: all.examples.length,
+    numFewshot: fewshot,
     dataset: datasetUse(task, task.split, found, all.sha256),
   };
   if (fewshot === 0) return loaded;

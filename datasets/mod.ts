@@ -7,8 +7,9 @@ import { arcChallenge } from "./arc_challenge.ts";
 import { arcEasy } from "./arc_easy.ts";
 import { boolq } from "./boolq.ts";
 import { c4 } from "./c4.ts";
-import type { Corpus, Task } from "./define.ts";
+import type { AnyTask, Corpus, FileTask, Task, TaskDefinition } from "./define.ts";
 import { hellaswag } from "./hellaswag.ts";
+import { fileTask } from "./lm_eval/task_files.ts";
 import { openbookqa } from "./openbookqa.ts";
 import { piqa } from "./piqa.ts";
 import { ptbTestSpace, ptbValidNl2 } from "./ptb.ts";
@@ -49,10 +50,21 @@ export const corpora: ReadonlyMap<string, Corpus> = byId<Corpus>("corpus", [
   tinyWorld,
 ]);
 
+const fileTasks = new Map<string, FileTask>();
+
+/** Makes tasks that files define known; one with the id of another replaces it.
+ * @throws {FileFormatError} when one asks for what is not supported. */
+export function addFileTasks(definitions: readonly TaskDefinition[]): void {
+  for (const definition of definitions) {
+    const task = fileTask(definition);
+    fileTasks.set(task.id, task);
+  }
+}
+
 /** The task `id`.
  * @throws {UsageError} when there is none, with the nearest name. */
-export function getTask(id: string): Task {
-  const task = tasks.get(id);
+export function getTask(id: string): AnyTask {
+  const task = fileTasks.get(id) ?? tasks.get(id);
   if (!task) throw unknownName("task", id, [...tasks.keys()]);
   return task;
 }

@@ -112,11 +112,20 @@ async function* rawRecords(
     );
   }
   let line = 0;
+  let list: string[] | undefined;
   for await (const text of readLines(path)) {
     line++;
+    if (isJson && line === 1 && text.trimStart().startsWith("[")) list = [];
+    if (list) {
+      list.push(text);
+      continue;
+    }
     if (!isJson) yield [line, { [textField!]: text }];
     else if (text.trim() !== "") yield [line, parseJson(path, line, text)];
   }
+  // A file that is one list: its items are the records.
+  const items = list && parseJson(path, 1, list.join("\n"));
+  if (Array.isArray(items)) { for (const [i, item] of items.entries()) yield [i + 1, item]; }
 }
 
 /** What went wrong with a file, said of the file. */

@@ -1,0 +1,284 @@
+/** Task and group files of lm-evaluation-harness 0.4.13: YAML 1.1 with `include`, checked.
+ *
+ * @module
+ */
+import { dirname, isAbsolute, join } from "node:path";
+import { parseDocument } from "yaml";
+import { z } from "zod";
+import { FileFormatError, unknownName, UsageError } from "../../core/errors.ts";
+import { type MetricName, OUTPUT_TYPES } from "../define.ts";
+
+/** A Python function that a file names; the harness would run it, this program cannot. */
+export class PythonHook {
+  readonly name: string;
+  constructor(name: string) {
+    this.name = name;
+  }
+}
+
+/** A file's keys, its includes merged in. */
+export type RawConfig = Record<string, unknown>;
+
+/** Files that include each other, at most. */
+const DEEPEST_INCLUDE = 16;
+/** A task file has some kilobytes. */
+const MOST_BYTES = 4 * 1024 * 1024;
+
+function parseYaml(path: string): RawConfig {
+  let text: string;
+  try {
+    if (Deno.statSync(path).size > MOST_BYTES) {
+      throw new FileFormatError(path, `is no task file: over ${MOST_BYTES} bytes`);
+    }
+    text = Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) throw new UsageError(`The task file "${path}" does not exist`);
+    throw error instanceof UsageError ? error : new FileFormatError(path, (error as Error).message);
+  }
+  const document = parseDocument(text, {
+    // PyYAML's version: `yes` and `no` without quotes are booleans.
+    version: "1.1",
+    prettyErrors: false,
+    logLevel: "silent",
+    customTags: (tags) => [...tags, { tag: "!function", resolve: (name: string) => new PythonHook(name) }],
+  });
+  const [error] = document.errors;
+  if (error) throw new FileFormatError(path, `is not YAML: ${error.message}`);
+  let values: unknown;
+  try {
+    values = document.toJS({ maxAliasCount: 100 });
+  } catch (error) {
+    throw new FileFormatError(path, `is not YAML: ${(error as Error).message}`);
+  }
+  if (typeof values !== "object" || values === null || Array.isArray(values)) {
+    throw new FileFormatError(path, "must be a mapping of keys to values");
+  }
+  return { ...values };
+}
+
+/** Reads a file with what it includes: keys of the file itself win, then those of later includes.
+ * @throws {UsageError} when a file is missing, is not YAML, or includes itself. */
+export function readConfig(path: string, including: readonly string[] = []): RawConfig {
+  if (including.includes(path) || including.length >= DEEPEST_INCLUDE) {
+    throw new FileFormatError(path, `includes itself: ${[...including, path].join(", ")}`);
+  }
+  const { include, ...own } = parseYaml(path);
+  const merged: RawConfig = {};
+  for (const name of include === undefined ? [] : [include].flat()) {
+    if (typeof name !== "string") throw new FileFormatError(path, "include must be a path or a list of paths");
+    const { task_list: _own, ...included } = readConfig(isAbsolute(name) ? name : join(dirname(path), name), [
+      ...including,
+      path,
+    ]);
+    Object.assign(merged, included);
+  }
+  return Object.assign(merged, own);
+}
+
+/** Metrics by output type: those that the harness reports where a file lists none, and all that are supported here. */
+const METRICS = {
+  multiple_choice: { usual: ["acc", "acc_norm"], all: ["acc", "acc_norm", "acc_bytes"] },
+  loglikelihood: { usual: ["perplexity", "acc"], all: ["perplexity", "acc"] },
+  loglikelihood_rolling: {
+    usual: ["word_perplexity", "byte_perplexity", "bits_per_byte"],
+    all: ["word_perplexity", "byte_perplexity", "bits_per_byte"],
+  },
+} as const;
+/** The only aggregation of each metric that is computed. */
+const AGGREGATIONS: Readonly<Record<MetricName, string>> = {
+  acc: "mean",
+  acc_norm: "mean",
+  acc_bytes: "mean",
+  perplexity: "perplexity",
+  word_perplexity: "weighted_perplexity",
+  byte_perplexity: "weighted_perplexity",
+  bits_per_byte: "bits_per_byte",
+};
+
+const template = z.union([z.string(), z.number()]);
+const choices = z.union([z.string(), z.array(template), z.record(z.string(), template)]);
+const fewshotConfig = z.strictObject({
+  sampler: z.enum(["default", "first_n"]).default("default"),
+  split: z.string().nullish(),
+  samples: z.array(z.record(z.string(), z.unknown())).nullish(),
+  doc_to_text: template.nullish(),
+  doc_to_target: z.union([template, z.array(template)]).nullish(),
+  doc_to_choice: choices.nullish(),
+  fewshot_delimiter: z.string().nullish(),
+  target_delimiter: z.string().nullish(),
+});
+const count = z.number().int().nonnegative();
+const absent = z.union([z.null(), z.literal(false)]);
+const dataFiles = z.union([z.string(), z.array(z.string())]);
+
+/** What a task file may hold; keys that only matter to the harness itself are of any type. */
+const taskSchema = z.strictObject({
+  task: z.string().regex(/^[\w.:+-]+$/, "must consist of letters, digits and . _ : + -"),
+  task_alias: z.string().nullish(),
+  tag: z.union([z.string(), z.array(z.string())]).nullish(),
+  dataset_path: z.string().min(1),
+  dataset_name: z.union([z.string(), z.number()]).nullish(),
+  dataset_kwargs: z.strictObject({
+    data_files: z.union([dataFiles, z.record(z.string(), dataFiles)]).nullish(),
+    trust_remote_code: z.boolean().nullish(),
+  }).nullish(),
+  training_split: z.string().nullish(),
+  validation_split: z.string().nullish(),
+  test_split: z.string().nullish(),
+  fewshot_split: z.string().nullish(),
+  output_type: z.enum(OUTPUT_TYPES),
+  doc_to_text: template.nullish(),
+  doc_to_target: z.union([template, z.array(template)]).nullish(),
+  doc_to_choice: choices.nullish(),
+  description: z.string().nullish(),
+  target_delimiter: z.string().default(" "),
+  fewshot_delimiter: z.string().default("\n\n"),
+  fewshot_config: fewshotConfig.nullish(),
+  num_fewshot: count.nullish(),
+  metric_list: z.array(z.strictObject({
+    metric: z.string(),
+    aggregation: z.string().nullish(),
+    higher_is_better: z.boolean().nullish(),
+    hf_evaluate: absent.optional(),
+  })).min(1).nullish(),
+  repeats: z.literal(1).nullish(),
+  metadata: z.unknown(),
+  should_decontaminate: z.unknown(),
+  doc_to_decontamination_query: z.unknown(),
+  generation_kwargs: z.unknown(),
+  process_docs: z.null().optional(),
+  process_results: z.null().optional(),
+  filter_list: z.null().optional(),
+  use_prompt: z.null().optional(),
+  gen_prefix: z.null().optional(),
+  custom_dataset: z.null().optional(),
+  doc_to_image: z.null().optional(),
+  doc_to_audio: z.null().optional(),
+  unsafe_code: absent.optional(),
+});
+/** The checked configuration of a task. */
+export type TaskConfig = Omit<z.infer<typeof taskSchema>, "metric_list"> & { metrics: MetricName[] };
+
+/** Keys whose value decides nothing here, so that a Python function may stand there. */
+const UNUSED = ["doc_to_decontamination_query", "metadata", "should_decontaminate", "generation_kwargs"];
+
+/** First Python function below `value`, with the keys that lead to it. */
+function findHook(value: unknown, keys: readonly string[] = []): { key: string; hook: PythonHook } | undefined {
+  if (value instanceof PythonHook) return { key: keys.join("."), hook: value };
+  if (typeof value !== "object" || value === null) return undefined;
+  for (const [key, item] of Object.entries(value)) {
+    const found = findHook(item, [...keys, key]);
+    if (found) return found;
+  }
+}
+
+/** What to say of keys that ask for more than is supported. */
+const REFUSALS: Readonly<Record<string, string>> = {
+  filter_list: "filters are not supported",
+  process_docs: "records cannot be processed: bring them in the form that the templates need",
+  process_results: "metrics of its own are not supported",
+  use_prompt: "prompts of promptsource are not supported",
+  gen_prefix: "a generation prefix is not supported",
+  custom_dataset: "data sets that a program makes are not supported",
+  doc_to_image: "images are not supported",
+  doc_to_audio: "sound is not supported",
+  unsafe_code: "tasks that run code are not supported",
+  repeats: "each request is scored once: repeats must be 1",
+  class: "tasks written in Python are not supported",
+};
+
+function metricsOf(path: string, { output_type: type, metric_list: listed }: z.infer<typeof taskSchema>): MetricName[] {
+  const { usual, all } = METRICS[type];
+  const known: readonly MetricName[] = all;
+  if (!listed) return [...usual];
+  return listed.map(({ metric, aggregation, higher_is_better: higher }) => {
+    const name = known.find((one) => one === metric);
+    if (name === undefined) {
+      throw new FileFormatError(path, `the metric "${metric}" is not supported for ${type}: use ${all.join(", ")}`);
+    }
+    if (aggregation && aggregation !== AGGREGATIONS[name]) {
+      throw new FileFormatError(
+        path,
+        `the aggregation "${aggregation}" of ${name} is not supported: it must be ${AGGREGATIONS[name]}`,
+      );
+    }
+    if (typeof higher === "boolean" && higher !== name.startsWith("acc")) {
+      throw new FileFormatError(path, `higher_is_better of ${name} must be ${name.startsWith("acc")}`);
+    }
+    return name;
+  });
+}
+
+/** Checks the configuration of a task.
+ * @throws {FileFormatError} that names the file, the key and what is wrong: a Python function, a filter, generation, an
+ * unknown key, or a value that does not fit. */
+export function checkTask(path: string, raw: RawConfig): TaskConfig {
+  const refuse = (problem: string) => new FileFormatError(path, problem);
+  const { class: own } = raw;
+  if (own !== undefined) throw refuse(REFUSALS.class ?? "");
+  const decisive = Object.fromEntries(Object.entries(raw).filter(([key]) => !UNUSED.includes(key)));
+  const found = findHook(decisive);
+  if (found) {
+    throw refuse(`${found.key} is the Python function ${found.hook.name}: only templates and field names can be used`);
+  }
+  if (raw.output_type === undefined || raw.output_type === "generate_until") {
+    throw refuse(`output_type must be ${OUTPUT_TYPES.join(", ")}: generation is not supported`);
+  }
+  const parsed = taskSchema.safeParse(raw);
+  if (!parsed.success) throw refuse(explainIssue(parsed.error.issues[0], raw));
+  const config = parsed.data;
+  const needed: (keyof typeof config)[] = config.output_type === "multiple_choice"
+    ? ["doc_to_text", "doc_to_target", "doc_to_choice"]
+    : config.output_type === "loglikelihood"
+    ? ["doc_to_text", "doc_to_target"]
+    : ["doc_to_target"];
+  const missing = needed.find((key) => config[key] === undefined || config[key] === null);
+  if (missing) throw refuse(`${missing} is missing: a task of type ${config.output_type} needs it`);
+  if (!config.test_split && !config.validation_split) throw refuse("test_split or validation_split must be given");
+  const { metric_list: _listed, ...rest } = config;
+  return { ...rest, metrics: metricsOf(path, config) };
+}
+
+function explainIssue(issue: z.core.$ZodIssue | undefined, raw: RawConfig): string {
+  if (!issue) return "does not fit";
+  const key = issue.path.join(".");
+  const refused = REFUSALS[String(issue.path[0])];
+  if (refused !== undefined) return `${key}: ${refused}`;
+  if (issue.code === "unrecognized_keys") {
+    const kind = key === "" ? "key" : `key of ${key}`;
+    return unknownName(kind, issue.keys[0] ?? "", key === "" ? Object.keys(taskSchema.shape) : []).message;
+  }
+  const value = key in raw ? `: current ${JSON.stringify(raw[key])}` : "";
+  return `${key}: ${issue.message}${value}`;
+}
+
+const aggregate = z.strictObject({
+  metric: z.string(),
+  aggregation: z.literal("mean").default("mean"),
+  weight_by_size: z.boolean().default(true),
+  filter_list: z.union([z.string(), z.array(z.string())]).nullish(),
+});
+
+/** What a group file may hold besides overrides of its tasks. */
+const groupSchema = z.object({
+  group: z.string().min(1),
+  group_alias: z.string().nullish(),
+  task: z.union([
+    z.string().transform((one) => [one]),
+    z.array(z.union([z.string(), z.record(z.string(), z.unknown())])),
+  ]).nullish().transform((members) => members ?? []),
+  aggregate_metric_list: z.union([aggregate.transform((one) => [one]), z.array(aggregate)]).nullish()
+    .transform((list) => list ?? []),
+  metadata: z.unknown(),
+});
+/** The checked configuration of a group, and what it changes in its tasks. */
+export type GroupConfig = z.infer<typeof groupSchema> & { overrides: RawConfig };
+
+/** Checks the configuration of a group.
+ * @throws {FileFormatError} that names the file, the key and what is wrong. */
+export function checkGroup(path: string, raw: RawConfig): GroupConfig {
+  const parsed = groupSchema.safeParse(raw);
+  if (!parsed.success) throw new FileFormatError(path, explainIssue(parsed.error.issues[0], raw));
+  const overrides = Object.fromEntries(Object.entries(raw).filter(([key]) => !(key in groupSchema.shape)));
+  return { ...parsed.data, overrides };
+}

@@ -1,0 +1,269 @@
+/** Task files of lm-evaluation-harness as tasks of this program: which tasks a set of files and names means, with the
+ * groups that aggregate them.
+ *
+ * @module
+ */
+import { join, resolve } from "node:path";
+import { FileFormatError, unknownName, UsageError } from "../../core/errors.ts";
+import type { FileTask, LoadedTask, TaskDefinition } from "../define.ts";
+import { checkGroup, checkTask, type GroupConfig, type RawConfig, readConfig, type TaskConfig } from "./config.ts";
+import { readSplit } from "./documents.ts";
+import { buildExamples, type DataRow, fewshotSplit } from "./prompts.ts";
+
+/** A metric of a group. */
+export interface GroupMetric {
+  metric: string;
+  /** Whether tasks count by their number of examples; otherwise all count alike. */
+  weightBySize: boolean;
+}
+
+/** Tasks whose metrics are aggregated. */
+export interface TaskGroup {
+  group: string;
+  /** Ids of the tasks, those of groups inside included. */
+  tasks: string[];
+  /** None: the group only collects tasks. */
+  metrics: GroupMetric[];
+}
+
+/** What files and names mean. */
+export interface TaskSelection {
+  /** Ids of all tasks to score, in order. */
+  tasks: string[];
+  /** The definitions of those among them that files define. */
+  definitions: TaskDefinition[];
+  groups: TaskGroup[];
+}
+
+/** A file's task or group, not checked yet. */
+interface Entry {
+  path: string;
+  raw: RawConfig;
+  /** Whether its file was named itself, and not found in a folder. */
+  isNamed: boolean;
+}
+
+interface Index {
+  tasks: Map<string, Entry>;
+  groups: Map<string, Entry>;
+  tags: Map<string, string[]>;
+}
+
+const IGNORED = new Set(["__pycache__", ".ipynb_checkpoints"]);
+
+/** All `.yaml` files below a folder, in order. */
+function yamlFiles(folder: string): string[] {
+  const entries = [...Deno.readDirSync(folder)].sort((a, b) => a.name < b.name ? -1 : 1);
+  return entries.flatMap(({ name, isDirectory }) => {
+    const path = join(folder, name);
+    if (isDirectory) return IGNORED.has(name) ? [] : yamlFiles(path);
+    return name.endsWith(".yaml") || name.endsWith(".yml") ? [path] : [];
+  });
+}
+
+function isFolder(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) throw new UsageError(`The task file "${path}" does not exist`);
+    throw error;
+  }
+}
+
+/** Reads files and folders. In a folder, files that define nothing (parts to include) are passed over. */
+function indexFiles(paths: readonly string[]): Index {
+  const index: Index = { tasks: new Map(), groups: new Map(), tags: new Map() };
+  const add = (path: string, isNamed: boolean) => {
+    const raw = readConfig(path);
+    const { group, task } = raw;
+    const [kind, name] = typeof group === "string" ? ["groups" as const, group] : ["tasks" as const, task];
+    if (typeof name !== "string") {
+      if (isNamed) throw new FileFormatError(path, "names neither a task nor a group");
+      return;
+    }
+    const other = index[kind].get(name);
+    if (other && other.path !== path) {
+      throw new UsageError(`Two task files define "${name}": ${other.path} and ${path}; give one of them`);
+    }
+    index[kind].set(name, { path, raw, isNamed: isNamed || other?.isNamed === true });
+    if (kind === "groups" || other) return;
+    for (const tag of raw.tag === undefined || raw.tag === null ? [] : [raw.tag].flat()) {
+      index.tags.set(String(tag), [...index.tags.get(String(tag)) ?? [], name].sort());
+    }
+  };
+  for (const path of paths.map((one) => resolve(one))) {
+    if (!isFolder(path)) add(path, true);
+    else for (const file of yamlFiles(path)) add(file, false);
+  }
+  return index;
+}
+
+/** Collects what is selected, in order and each once. */
+class Selection {
+  readonly tasks: string[] = [];
+  readonly definitions = new Map<string, TaskDefinition>();
+  readonly groups = new Map<string, TaskGroup>();
+
+  constructor(readonly index: Index, readonly isBuiltIn: (name: string) => boolean) {}
+
+  /** Adds what `name` means; returns the ids of its tasks.
+   * @throws {UsageError} when nothing has that name. */
+  add(name: string, overrides: RawConfig = {}, inside: readonly string[] = []): string[] {
+    const { index } = this;
+    const task = index.tasks.get(name);
+    if (task) return [this.addTask(task.path, { ...task.raw, ...overrides })];
+    const group = index.groups.get(name);
+    if (group) return this.addGroup(name, group.path, group.raw, overrides, inside);
+    const tagged = index.tags.get(name);
+    if (tagged) return tagged.flatMap((one) => this.add(one, overrides, inside));
+    if (this.isBuiltIn(name)) return [this.push(name)];
+    throw unknownName("task", name, [...index.tasks.keys(), ...index.groups.keys(), ...index.tags.keys()]);
+  }
+
+  private push(id: string): string {
+    if (!this.tasks.includes(id)) this.tasks.push(id);
+    return id;
+  }
+
+  private addTask(path: string, config: RawConfig): string {
+    const { task } = checkTask(path, config);
+    const other = this.definitions.get(task);
+    if (other && JSON.stringify(other.config) !== JSON.stringify(config)) {
+      throw new UsageError(`The task "${task}" is asked for in two ways (${path}): give one of them another name`);
+    }
+    this.definitions.set(task, { path, config: plain(config) });
+    return this.push(task);
+  }
+
+  private addGroup(
+    name: string,
+    path: string,
+    raw: RawConfig,
+    overrides: RawConfig,
+    inside: readonly string[],
+  ): string[] {
+    if (inside.includes(name)) throw new FileFormatError(path, `the group "${name}" contains itself`);
+    const group = checkGroup(path, raw);
+    const merged = { ...group.overrides, ...overrides };
+    const within = [...inside, name];
+    const tasks = group.task.flatMap((member) => this.addMember(member, { name, path, merged, within }));
+    this.groups.set(name, { group: name, tasks: [...new Set(tasks)], metrics: groupMetrics(group) });
+    return tasks;
+  }
+
+  private addMember(
+    member: GroupConfig["task"][number],
+    { name, path, merged, within }: { name: string; path: string; merged: RawConfig; within: string[] },
+  ): string[] {
+    if (typeof member === "string") return this.add(member, merged, within);
+    const { group, task, ...changes } = member;
+    if (typeof group === "string") {
+      if (this.index.groups.has(group)) return this.add(group, { ...merged, ...changes }, within);
+      return this.addGroup(`${name}::${group}`, path, { ...member, group: `${name}::${group}` }, merged, within);
+    }
+    if (typeof task !== "string") {
+      throw new FileFormatError(path, `a member of "${name}" names neither a task nor a group`);
+    }
+    const known = this.index.tasks.has(task) || this.index.groups.has(task) || this.index.tags.has(task);
+    if (known || this.isBuiltIn(task)) return this.add(task, { ...merged, ...changes }, within);
+    return [this.addTask(path, { ...merged, ...changes, task: `${name}:${task}` })];
+  }
+}
+
+function groupMetrics({ aggregate_metric_list: list }: GroupConfig): GroupMetric[] {
+  return list.map(({ metric, weight_by_size: weightBySize }) => ({ metric, weightBySize }));
+}
+
+/** The configuration as JSON has it: what only the harness uses may be a Python function, and is left out. */
+function plain(config: RawConfig): RawConfig {
+  const { doc_to_decontamination_query: _query, generation_kwargs: _generation, ...used } = config;
+  return JSON.parse(JSON.stringify(used));
+}
+
+/** Which tasks are meant by files and names.
+ *
+ * The tasks of a file that is given join those that are named. Of a folder's, those run that `names` names, as tasks, groups
+ * or tags; all of them, when it names none.
+ * @throws {UsageError} when a file cannot be read, a name is unknown, or a task asks for what is not supported. */
+export function selectTasks(
+  paths: readonly string[],
+  names: readonly string[],
+  isBuiltIn: (name: string) => boolean,
+): TaskSelection {
+  const index = indexFiles(paths);
+  const selection = new Selection(index, isBuiltIn);
+  for (const name of names) selection.add(name);
+  const entries = [...index.groups, ...index.tasks];
+  for (const [name, { isNamed }] of entries) if (isNamed && !names.includes(name)) selection.add(name);
+  const fromFolders = entries.filter(([, { isNamed }]) => !isNamed).map(([name]) => name);
+  const isNamedBefore = [...fromFolders, ...index.tags.keys()].some((name) => names.includes(name));
+  if (!isNamedBefore) { for (const name of fromFolders) selection.add(name); }
+  return {
+    tasks: selection.tasks,
+    definitions: [...selection.definitions.values()],
+    groups: [...selection.groups.values()],
+  };
+}
+
+function versionOf({ metadata }: TaskConfig): number {
+  const version = Number((metadata as { version?: unknown } | null | undefined)?.version);
+  return Number.isFinite(version) ? version : 0;
+}
+
+/** The examples of a task; see {@linkcode FileTask.load}. */
+async function loadFileTask(
+  path: string,
+  config: TaskConfig,
+  { limit, fewshot = 0, ...places }: Parameters<FileTask["load"]>[0],
+): Promise<LoadedTask> {
+  const split = config.test_split || config.validation_split || "";
+  const { records, dataset } = await readSplit(path, config, split, places);
+  const isRolling = config.output_type === "loglikelihood_rolling";
+  // As in the harness, a task that says 0 stays without.
+  const count = isRolling || config.num_fewshot === 0 ? 0 : fewshot > 0 ? fewshot : config.num_fewshot ?? 0;
+  const shown = records.slice(0, limit);
+  const pool = count === 0 ? undefined : await fewshotPool(path, config, places);
+  try {
+    return {
+      examples: buildExamples(config, shown, { pool: pool?.records ?? [], count }),
+      records: [...shown],
+      total: records.length,
+      numFewshot: count,
+      dataset,
+      ...pool?.dataset && { fewshotDataset: pool.dataset },
+    };
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new FileFormatError(path, `task "${config.task}", ${dataset.source}, ${error.message}`);
+  }
+}
+
+async function fewshotPool(
+  path: string,
+  config: TaskConfig,
+  places: { data?: string; cache?: string },
+): Promise<{ records: DataRow[]; dataset?: LoadedTask["dataset"] }> {
+  const { training_split: train, validation_split: validation, test_split: test } = config;
+  const named = fewshotSplit(config);
+  const samples = config.fewshot_config?.samples;
+  if (named === null && samples) return { records: samples };
+  return await readSplit(path, config, named || train || validation || test || "", places);
+}
+
+/** The task of a definition.
+ * @throws {FileFormatError} when it asks for what is not supported. */
+export function fileTask(definition: TaskDefinition): FileTask {
+  const { path } = definition;
+  const config = checkTask(path, definition.config);
+  return {
+    id: config.task,
+    summary: `${config.output_type} on ${config.dataset_path}, as ${path} defines it`,
+    source: `lm-evaluation-harness task file ${path}`,
+    licence: "see the data set's card",
+    version: versionOf(config),
+    outputType: config.output_type,
+    metrics: config.metrics,
+    definition,
+    load: (options) => loadFileTask(path, config, options),
+  };
+}
