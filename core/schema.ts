@@ -142,7 +142,10 @@ export const runConfigSchema = z.strictObject({
   perplexity: z.array(perplexityChoiceSchema).default([]).describe(
     "perplexity measurements; corpora: see `bench ls tasks`",
   ),
-  tasks: z.array(z.string()).default([]).describe("multiple-choice tasks, see `bench ls tasks`"),
+  tasks: z.array(z.string()).default([]).describe("tasks, see `bench ls tasks`, and groups and tags of task files"),
+  taskFile: z.array(z.string()).min(1).optional().describe(
+    "task files of lm-evaluation-harness, and folders of them, whose tasks join the others; see docs/tasks-and-data.md",
+  ),
   limit: positiveInt.optional().describe("score only the first examples of each task"),
   numFewshot: z.number().int().nonnegative().default(0).describe("solved examples in the prompts of all tasks"),
   generate: z.array(z.string().min(1)).default([]).describe("a prompt that every model continues; give one flag each"),
@@ -263,10 +266,13 @@ export const perplexityResultSchema = z.strictObject({
 /** A perplexity with its protocol. */
 export type PerplexityResult = z.infer<typeof perplexityResultSchema>;
 
-/** A multiple-choice task's scores. */
+/** A task's scores. */
 export const taskResultSchema = z.strictObject({
   task: z.string(),
   version: z.number(),
+  definition: z.strictObject({ path: z.string(), sha256: z.string() }).optional().describe(
+    "task file that the task comes from, and the hash of what it says with its includes",
+  ),
   dataset: datasetUseSchema,
   numFewshot: z.number(),
   fewshotDataset: datasetUseSchema.optional().describe("what the examples in the prompt were drawn from"),
@@ -281,8 +287,20 @@ export const taskResultSchema = z.strictObject({
   chance: z.number().describe("expected accuracy of a uniform guess"),
   seconds: z.number(),
 });
-/** A multiple-choice task's scores. */
+/** A task's scores. */
 export type TaskResult = z.infer<typeof taskResultSchema>;
+
+/** Metrics of several tasks together. */
+export const groupResultSchema = z.strictObject({
+  group: z.string(),
+  tasks: z.array(z.string()),
+  metrics: z.record(
+    z.string(),
+    z.strictObject({ value: z.number(), stderr: z.number().nullable(), weightBySize: z.boolean() }),
+  ),
+});
+/** Metrics of several tasks together. */
+export type GroupResult = z.infer<typeof groupResultSchema>;
 
 /** Throughput of one kind of work. */
 export const throughputResultSchema = z.strictObject({
@@ -341,6 +359,7 @@ export const doneRecordSchema = z.strictObject({
   trainingDomains: z.array(datasetUseSchema).optional().describe("in place of `trainingData` where there are domains"),
   perplexity: z.array(perplexityResultSchema),
   tasks: z.array(taskResultSchema),
+  groups: z.array(groupResultSchema).optional().describe("groups of task files, whose tasks stand among `tasks`"),
   throughput: z.array(throughputResultSchema),
   generations: z.array(z.strictObject({
     prompt: z.string(),

@@ -61,11 +61,17 @@ export function addFileTasks(definitions: readonly TaskDefinition[]): void {
   }
 }
 
-/** The task `id`.
+/** The task `id`: one that a file defines, or one of this program.
  * @throws {UsageError} when there is none, with the nearest name. */
-export function getTask(id: string): AnyTask {
-  const task = fileTasks.get(id) ?? tasks.get(id);
-  if (!task) throw unknownName("task", id, [...tasks.keys()]);
+export function anyTask(id: string): AnyTask {
+  return fileTasks.get(id) ?? getTask(id);
+}
+
+/** The task of this program with the id `id`.
+ * @throws {UsageError} when there is none, with the nearest name. */
+export function getTask(id: string): Task {
+  const task = tasks.get(id);
+  if (!task) throw unknownName("task", id, [...tasks.keys(), ...fileTasks.keys()]);
   return task;
 }
 

@@ -109,8 +109,9 @@ function datasetWords(dataset: DoneRecord["tasks"][number]["dataset"]): string {
 }
 
 function taskIdentity(result: TaskResult): unknown[] {
-  const { task, version, dataset, numFewshot, bosPolicy, samples } = result;
-  return [task, version, dataset.sha256, dataset.split, numFewshot, bosPolicy, samples.effective];
+  const { task, version, definition, dataset, numFewshot, bosPolicy, samples } = result;
+  const file = definition ? [definition.sha256] : [];
+  return [task, version, dataset.sha256, dataset.split, numFewshot, bosPolicy, samples.effective, ...file];
 }
 
 function taskMeasurements(result: TaskResult): Measurement[] {
@@ -142,7 +143,8 @@ function outcomeNumbers({ outcomes }: TaskResult, metric: string): number[] | un
 }
 
 /** Plain mean of the primary metrics of one record's tasks; its standard error takes the tasks as independent. */
-function meanAccuracyMeasurement(tasks: TaskResult[]): Measurement[] {
+function meanAccuracyMeasurement(all: TaskResult[]): Measurement[] {
+  const tasks = all.filter((task) => primaryMetric(task).startsWith("acc"));
   if (tasks.length < 2) return [];
   const sorted = [...tasks].sort((a, b) => a.task < b.task ? -1 : 1);
   const metrics = sorted.map((task) => task.metrics[primaryMetric(task)]);
@@ -197,12 +199,44 @@ function throughputMeasurements(record: DoneRecord): Measurement[] {
   }));
 }
 
+/** Metrics of groups of tasks; they stand beside their tasks and have no part in the mean accuracy. */
+function groupMeasurements({ groups = [], tasks: results }: DoneRecord): Measurement[] {
+  return groups.flatMap(({ group, tasks, metrics }) => {
+    const own = results.filter(({ task }) => tasks.includes(task));
+    const effective = own.reduce((sum, { samples }) => sum + samples.effective, 0);
+    const original = own.reduce((sum, { samples }) => sum + samples.original, 0);
+    return Object.entries(metrics).map(([metric, { value, stderr, weightBySize }]) => {
+      const outcomes = weightBySize ? own.map((task) => outcomeNumbers(task, metric)) : [undefined];
+      return {
+        column: {
+          key: JSON.stringify(["group", group, metric, weightBySize, ...own.map(taskIdentity)]),
+          kind: "task" as const,
+          name: group,
+          metric,
+          slug: `${group}_${metric}_n${effective}`,
+          count: ofTotal(effective, original),
+          limited: effective < original,
+          protocol: `group of ${own.map(({ task }) => task).join(", ")}, ` +
+            `${weightBySize ? "weighted by their examples" : "each weighted alike"}`,
+          higherIsBetter: metric.startsWith("acc"),
+          primary: true,
+          chance: null,
+        },
+        value,
+        stderr,
+        ...outcomes.every((own) => own !== undefined) && { paired: outcomes.flat() },
+      };
+    });
+  });
+}
+
 /** Everything one run measured. */
 export function measurements(record: DoneRecord): Measurement[] {
   return [
     ...throughputMeasurements(record),
     ...record.perplexity.map(perplexityMeasurement),
     ...record.tasks.flatMap(taskMeasurements),
+    ...groupMeasurements(record),
     ...meanAccuracyMeasurement(record.tasks),
   ];
 }

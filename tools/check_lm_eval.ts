@@ -1,5 +1,5 @@
 /** `deno task check:lm-eval [--peer server|hf] [--model PATH] [--tasks LIST] [--data DIR] [--limit N]
- * [--num-fewshot N]`: whether our scores are those of lm-evaluation-harness, choice by choice.
+ * [--num-fewshot N] [--task-files]`: whether our scores are those of lm-evaluation-harness, choice by choice.
  *
  * The harness (0.4.13, from PyPI, in a private environment) scores the same records with its own task definitions; each
  * log-likelihood, each decision and each logged record is compared with ours.
@@ -8,16 +8,21 @@
  *   our tokenizer endpoints as well; `huggingface`, the default, transformers' tokenizer.
  * - `hf`: through its `hf` backend, PyTorch and transformers, on the same weights in f32; no code is shared.
  *
+ * With `--task-files`, task files of the harness are run as they are installed, on small local data; metrics of tasks and of
+ * a group are compared as well. See `lm_eval_task_files.ts`.
+ *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { lmEvalDocuments, lmEvalSamples } from "../benchmarks/records/lm_eval_samples.ts";
-import { argmax, measureTask } from "../benchmarks/evaluation/multiple_choice.ts";
+import { argmax, measureTask, outputType, type ScoredExample } from "../benchmarks/evaluation/multiple_choice.ts";
 import type { ScoredDocument } from "../benchmarks/evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../benchmarks/evaluation/scorer.ts";
 import { createApp } from "../benchmarks/server/server.ts";
+import type { AnyTask } from "../datasets/define.ts";
+import { at } from "../core/indexing.ts";
 import { startBestEngine, startEngine } from "../core/engine.ts";
 import { unknownName, UsageError } from "../core/errors.ts";
 import { codePointLength } from "../core/python_text.ts";
@@ -30,6 +35,7 @@ import { uploadModel } from "../models/decoder.ts";
 import { openModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
 import { type CheckedExample, harnessPython, localData, runHarness, TINY_TASK } from "./lm_eval_harness.ts";
+import { compareMetrics, scoreTaskFiles } from "./check_task_files.ts";
 import { runTool } from "./run_tool.ts";
 
 /** By how much log-likelihoods may differ: `nats + relative * |log-likelihood|`. */
@@ -124,7 +130,7 @@ export function isSound({ differing, decisions, greedy, hashes }: Comparison): b
 }
 
 /** A task of the check: our side, and what the harness needs to know. */
-interface CheckedTask {
+export interface CheckedTask {
   name: string;
   config: Record<string, unknown>;
   ours: CheckedExample[];
@@ -150,14 +156,25 @@ async function checkedTask(
       ),
       ...isOwn ? TINY_TASK : {},
     },
-    ours: lmEvalSamples(task, scored).map(({ doc_hash, prompt_hash, target_hash, metrics, ...sample }, i) => ({
-      answers: scored[i].scores,
-      lengths: scored[i].example.choices.map(({ text }) => codePointLength(text)),
-      hashes: [doc_hash, prompt_hash, target_hash],
-      outcomes: Object.fromEntries(metrics.map((metric) => [metric, sample[metric] as number])),
-    })),
+    ours: ourExamples(task, scored),
     seconds: result.seconds,
   };
+}
+
+/** Our side of the examples of a task. */
+export function ourExamples(task: AnyTask, scored: readonly ScoredExample[]): CheckedExample[] {
+  const type = outputType(task);
+  return lmEvalSamples(task, scored).map(({ doc_hash, prompt_hash, target_hash, metrics, ...sample }, i) => {
+    const { scores, example } = at(scored, i);
+    const isRolling = type === "loglikelihood_rolling";
+    const numbers = metrics.filter((metric) => typeof sample[metric] === "number");
+    return {
+      answers: isRolling ? scores.map(({ logLikelihood }) => ({ logLikelihood })) : scores,
+      lengths: type === "multiple_choice" ? example.choices.map(({ text }) => codePointLength(text)) : [],
+      hashes: [doc_hash, prompt_hash, target_hash],
+      outcomes: Object.fromEntries(numbers.map((metric) => [metric, Number(sample[metric])])),
+    };
+  });
 }
 
 /** Whole documents, protocol (c). */
@@ -202,6 +219,8 @@ interface Flags {
   /** Solved examples in the prompt. */
   fewshot: number;
   tokenizer: "remote" | "huggingface";
+  /** The harness's own task files in place of tasks of ours. */
+  taskFiles: boolean;
 }
 
 function parseFlags(args: string[]): Flags {
@@ -210,6 +229,7 @@ function parseFlags(args: string[]): Flags {
   };
   const flags = parseArgs(args, {
     string: ["peer", "model", "engine", "tasks", "data", "limit", "num-fewshot", "tokenizer"],
+    boolean: ["task-files"],
     default: {
       peer: "server",
       model: "tiny",
@@ -233,7 +253,7 @@ function parseFlags(args: string[]): Flags {
     throw new UsageError(`--${name} must be a whole number of at least ${least}: current "${text}"`);
   };
   const [limit, fewshot = 0] = [count("limit", 1), count("num-fewshot", 0)];
-  return { ...flags as unknown as Flags, tasks, limit, fewshot };
+  return { ...flags as unknown as Flags, tasks, limit, fewshot, taskFiles: flags["task-files"] };
 }
 
 function describe(name: string, found: Comparison): string {
@@ -281,16 +301,18 @@ async function main(args: string[]): Promise<number> {
       rollingBos: isRemote ? "single" : "lm-eval",
     });
     const tasks: CheckedTask[] = [];
-    for (const name of flags.tasks) {
+    for (const name of flags.taskFiles ? [] : flags.tasks) {
       tasks.push(await (knownTasks.has(name) ? checkedTask : checkedCorpus)(scorer, name, flags));
     }
+    const files = flags.taskFiles ? await scoreTaskFiles(scorer, python, join(work, "files")) : undefined;
+    if (files) tasks.push(...files.tasks);
     const ourSeconds = tasks.reduce((sum, { seconds }) => sum + seconds, 0);
     const server = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen: () => {} },
       createApp({ name: "checked", model, tokenizer }).fetch,
     );
     try {
-      const { examples, loadS, seconds } = await runHarness(python, {
+      const { examples, results, loadS, seconds } = await runHarness(python, {
         model: peer === "hf" ? "hf" : "local-completions",
         model_args: peer === "hf" ? { pretrained: folder, dtype: "float32" } : {
           model: "checked",
@@ -299,13 +321,16 @@ async function main(args: string[]): Promise<number> {
           ...isRemote ? {} : { tokenizer: folder, add_bos_token: tokenizer.addsBos },
           max_length: model.maxPositions + 2,
         },
-        tasks,
+        tasks: files ? files.asked : tasks,
         batch_size: 16,
         limit: flags.limit,
         num_fewshot: flags.fewshot,
       }, join(work, "harness"));
       console.log(`lm-evaluation-harness 0.4.13 (${peer}) and ours (${engine.library}) on ${flags.model}`);
-      const sound = report(tasks, examples, TOLERANCES[peer]);
+      const sound = [
+        report(tasks, examples, TOLERANCES[peer]),
+        !files || compareMetrics(files.metrics, results),
+      ].every((one) => one);
       const times = [ourSeconds, seconds, loadS].map((time) => time.toFixed(1));
       console.log(`scoring took us ${times[0]} s and the harness ${times[1]} s, after ${times[2]} s of loading`);
       return sound ? 0 : 1;

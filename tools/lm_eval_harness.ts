@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UsageError } from "../core/errors.ts";
-import { cacheFolder, privatePython } from "./setup_common.ts";
+import { cacheFolder, privatePython, runCommand } from "./setup_common.ts";
 
 const HARNESS = ["lm-eval[api]==0.4.13"];
 const HARNESS_WITH_TORCH = ["lm-eval[api,hf]==0.4.13"];
@@ -87,6 +87,13 @@ export async function harnessPython(peer: "server" | "hf"): Promise<string> {
     : await privatePython("lm-eval", [TRANSFORMERS, HARNESS]);
 }
 
+/** The folder of the tasks that the harness comes with. */
+export async function harnessTasks(python: string): Promise<string> {
+  const find = "import importlib.util as u; print(u.find_spec('lm_eval').submodule_search_locations[0])";
+  const { stdout } = await runCommand(python, ["-c", find], "lm-evaluation-harness was not found");
+  return join(stdout.trim(), "tasks");
+}
+
 /** What the harness is asked to do. */
 export interface HarnessJob {
   /** Name of its backend. */
@@ -105,6 +112,8 @@ export interface HarnessJob {
 export interface HarnessRun {
   /** Examples by task, in order. */
   examples: Map<string, CheckedExample[]>;
+  /** Metrics of tasks and groups (`acc,none`), as its results file has them. */
+  results: Record<string, Record<string, unknown>>;
   /** Seconds for loading the model. */
   loadS: number;
   /** Seconds for everything after that. */
@@ -147,12 +156,16 @@ export async function runHarness(
     throw new UsageError(`lm-evaluation-harness ended with an error:\n${tail}`);
   }
   const examples = new Map<string, CheckedExample[]>();
+  let results: HarnessRun["results"] = {};
   for (const { name: folder } of Deno.readDirSync(out)) {
     for (const { name } of Deno.readDirSync(join(out, folder))) {
+      if (name.startsWith("results_")) {
+        ({ results } = JSON.parse(Deno.readTextFileSync(join(out, folder, name))));
+      }
       const task = /^samples_(.+)_\d{4}-\d\d-\d\dT.*\.jsonl$/.exec(name)?.[1];
       if (task) examples.set(task, readSamples(Deno.readTextFileSync(join(out, folder, name))));
     }
   }
   const measured = JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").pop()!);
-  return { examples, loadS: measured.load_seconds, seconds: measured.seconds, peakBytes: measured.peak_bytes };
+  return { examples, results, loadS: measured.load_seconds, seconds: measured.seconds, peakBytes: measured.peak_bytes };
 }

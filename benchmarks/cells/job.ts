@@ -11,6 +11,13 @@ export const cellJobSchema = z.strictObject({
   cell: cellSchema,
   out: z.string().describe("the run's folder"),
   data: z.string().optional().describe("folder with data sets"),
+  taskDefinitions: z.array(z.strictObject({ path: z.string(), config: z.record(z.string(), z.unknown()) })).optional()
+    .describe("tasks of the cell that files define"),
+  taskGroups: z.array(z.strictObject({
+    group: z.string(),
+    tasks: z.array(z.string()),
+    metrics: z.array(z.strictObject({ metric: z.string(), weightBySize: z.boolean() })),
+  })).optional().describe("groups of the cell's tasks"),
   paper: z.enum(PAPER_TABLES).optional().describe("published table that the run is set beside"),
   commit: z.string().nullable().describe("git commit of the harness"),
   keepWeights: z.boolean().optional().describe("whether changed weights are stored; by the model's size when absent"),

@@ -8,7 +8,7 @@ import type { Cell, DoneRecord, StoredWeights } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { UsageError } from "../../core/errors.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
-import { getCorpus } from "../../datasets/mod.ts";
+import { addFileTasks, getCorpus } from "../../datasets/mod.ts";
 import type { LearningContext, Method } from "../../methods/define.ts";
 import { getMethod } from "../../methods/mod.ts";
 import type { WeightSource } from "../../models/config.ts";
@@ -29,6 +29,7 @@ import { climb, type LevelGiven, type Rung } from "./ladder.ts";
 import { checkpointPlace, compensation, recover, type StageHost, type TrainingData, trainingData } from "./learning.ts";
 import { peakMemory, residentMemoryBytes } from "./memory.ts";
 import { reloadMethodFile } from "../configuration/method_file.ts";
+import { aggregateGroup } from "../evaluation/groups.ts";
 import { measureTask, type ScoredExample } from "../evaluation/multiple_choice.ts";
 import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
 import { createScorer } from "../evaluation/scorer.ts";
@@ -53,7 +54,10 @@ export interface CellHost {
 export type Measured = Omit<DoneRecord, "schemaVersion" | "id" | "cell" | "paper" | "startedAt" | "seconds" | "state">;
 
 /** What measuring reads of a job. */
-type Job = Pick<CellJob, "id" | "cell" | "out" | "data" | "commit" | "keepWeights" | "layerwise">;
+type Job = Pick<
+  CellJob,
+  "id" | "cell" | "out" | "data" | "taskDefinitions" | "taskGroups" | "commit" | "keepWeights" | "layerwise"
+>;
 
 /** Seconds since `start`, a time of `performance.now()`. */
 const secondsSince = (start: number) => (performance.now() - start) / 1000;
@@ -84,7 +88,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
   const pruneS = secondsSince(start);
 
   start = performance.now();
-  const { perplexity, tasks, generations } = await evaluate(job, model, tokenizer, host);
+  const { generations, ...scores } = await evaluate(job, model, tokenizer, host);
   engine.check();
   let evaluateS = secondsSince(start);
   const { throughput: choice } = cell;
@@ -107,8 +111,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
     denseSize: modelSize(denseConfig),
     ...pruned,
     ...storedWeights && { storedWeights },
-    perplexity,
-    tasks,
+    ...scores,
     throughput,
     ...generations && { generations },
     memory: { afterLoadBytes, peakBytes: peak.bytes, measure: peak.measure },
@@ -267,11 +270,12 @@ function calibrate(
 }
 
 async function evaluate(
-  { cell, data }: Job,
+  { cell, data, taskDefinitions = [], taskGroups = [] }: Job,
   model: DecoderModel,
   tokenizer: Tokenizer,
   host: CellHost,
-): Promise<Pick<DoneRecord, "perplexity" | "tasks" | "generations">> {
+): Promise<Pick<DoneRecord, "perplexity" | "tasks" | "groups" | "generations">> {
+  addFileTasks(taskDefinitions);
   let phase = "";
   let reported = 0;
   const scorer = createScorer(scoringModel(model), tokenizer, {
@@ -301,9 +305,11 @@ async function evaluate(
     tasks.push(result);
     host.onScored?.(task, scored);
   }
-  if (!cell.generations) return { perplexity, tasks };
+  const groups = taskGroups.map((group) => aggregateGroup(group, tasks));
+  const scores = { perplexity, tasks, ...groups.length > 0 && { groups } };
+  if (!cell.generations) return scores;
   enter("generate");
   const { prompts, tokens } = cell.generations;
   const texts = await scorer.generate(prompts, { maxTokens: tokens });
-  return { perplexity, tasks, generations: prompts.map((prompt, i) => ({ prompt, text: texts[i].text })) };
+  return { ...scores, generations: prompts.map((prompt, i) => ({ prompt, text: texts[i].text })) };
 }

@@ -7,7 +7,7 @@
  */
 import { UsageError } from "../../core/errors.ts";
 import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
-import { getCorpus, getTask } from "../../datasets/mod.ts";
+import { anyTask, getCorpus } from "../../datasets/mod.ts";
 import { measureCell } from "./measure.ts";
 import { classifyError } from "../../core/failure.ts";
 import { type CellEvent, cellJobSchema } from "./job.ts";
@@ -82,7 +82,7 @@ async function main(path: string): Promise<void> {
     const measured = await measureCell(job, {
       report,
       onScored: (task, scored) => {
-        if (job.logSamples) samples.set(task, lmEvalSamples(getTask(task), scored));
+        if (job.logSamples) samples.set(task, lmEvalSamples(anyTask(task), scored));
       },
       onDocuments: (corpus, scored) => {
         if (job.logSamples) samples.set(corpus, lmEvalDocuments(getCorpus(corpus).textField, scored));

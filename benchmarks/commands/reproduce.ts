@@ -7,6 +7,8 @@
  *
  * @module
  */
+import type { TaskDefinition } from "../../datasets/define.ts";
+import { definitionHash, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { dirname, join } from "node:path";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
@@ -91,6 +93,22 @@ function taskDifference(before: DoneRecord["tasks"][number], after: DoneRecord["
   return changed.every((text) => text.startsWith("0 ")) ? null : `${changed.join(", ")} are others`;
 }
 
+/** What the task files of a record say.
+ * @throws {UsageError} when one says something else by now, or a group changed it. */
+function definitionsOf({ tasks }: DoneRecord): TaskDefinition[] {
+  const paths = new Set(tasks.flatMap(({ definition }) => definition ? [definition.path] : []));
+  if (paths.size === 0) return [];
+  const { definitions } = selectTasks([...paths], [], () => true);
+  for (const { task, definition } of tasks) {
+    const now = definitions.find(({ config }) => config.task === task);
+    if (!definition || now && definitionHash(now) === definition.sha256) continue;
+    throw new UsageError(
+      `The task "${task}" of ${definition.path} is not the one that was scored: put the old file back`,
+    );
+  }
+  return definitions;
+}
+
 /** Runs the cell of a record in a folder of its own that is removed, without throughput. */
 async function runAgain(record: DoneRecord, options: { model?: string; data?: string }): Promise<CellRecord> {
   const { throughput: _timed, ...cell } = record.cell;
@@ -98,7 +116,16 @@ async function runAgain(record: DoneRecord, options: { model?: string; data?: st
   const out = Deno.makeTempDirSync();
   try {
     const planned = { id: record.id, cell: { ...cell, model } };
-    const job = { ...planned, out, commit: harnessCommit(), keepWeights: false, logSamples: false, coordinated: true };
+    const definitions = definitionsOf(record);
+    const job = {
+      ...planned,
+      out,
+      commit: harnessCommit(),
+      keepWeights: false,
+      logSamples: false,
+      coordinated: true,
+      ...definitions.length > 0 && { taskDefinitions: definitions },
+    };
     const { recorded, status, stderrTail } = await runCellProcess({
       job: { ...job, ...data === undefined ? {} : { data } },
       jobPath: join(out, "job.json"),

@@ -53,6 +53,7 @@ export const FLAGS: Record<Key, Flag> = {
   training: { value: "KEY=VALUE,…", parse: parseAssignments },
   perplexity: listFlag("CORPUS[/SPLIT][:PROTOCOL[:L[:WINDOWS]]],…", parsePerplexity),
   tasks: listFlag("LIST"),
+  taskFile: { ...textFlag("FILE"), many: true },
   limit: numberFlag("N"),
   numFewshot: numberFlag("N"),
   generate: { ...textFlag("PROMPT"), many: true },

@@ -1,14 +1,17 @@
-/** Multiple-choice accuracy from log-likelihoods, as lm-evaluation-harness measures it.
+/** Scores of tasks from log-likelihoods, as lm-evaluation-harness measures them: multiple-choice accuracy, the probability
+ * of a text after another, and of whole texts.
  *
  * @module
  */
 import { NumericError } from "../../core/errors.ts";
-import { codePointLength, utf8Length } from "../../core/python_text.ts";
+import { at } from "../../core/indexing.ts";
+import { codePointLength, splitAtSpaces, utf8Length } from "../../core/python_text.ts";
 import type { TaskResult } from "../../core/schema.ts";
 import { mean, standardError } from "../../core/stats.ts";
-import type { Example, Task } from "../../datasets/define.ts";
+import type { AnyTask, Example, MetricName, OutputType } from "../../datasets/define.ts";
+import { definitionHash } from "../../datasets/lm_eval/task_files.ts";
 import { loadTask } from "../../datasets/load.ts";
-import { getTask } from "../../datasets/mod.ts";
+import { anyTask } from "../../datasets/mod.ts";
 import type { LogLikelihoodRequest } from "./requests.ts";
 import type { LogLikelihood, Scorer } from "./scorer.ts";
 
@@ -32,6 +35,11 @@ export interface ScoredExample {
   scores: LogLikelihood[];
 }
 
+/** What a task asks. */
+export function outputType(task: AnyTask): OutputType {
+  return "outputType" in task ? task.outputType : "multiple_choice";
+}
+
 /** The requests of an example, one per choice. */
 export function requestsOf({ prefix = "", choices }: Example): LogLikelihoodRequest[] {
   return choices.map(({ context, continuation }) => ({ context: prefix + context, continuation }));
@@ -43,7 +51,7 @@ export function argmax(values: readonly number[]): number {
   let best = 0;
   values.forEach((value, i) => {
     if (Number.isNaN(value)) throw new NumericError(`Choice ${i} has no score: current NaN`);
-    if (value > values[best]) best = i;
+    if (value > at(values, best)) best = i;
   });
   return best;
 }
@@ -56,15 +64,71 @@ const DIVISORS: Record<string, (text: string) => number> = {
 };
 
 /** Names of the metrics of `task`: its own, and `acc_bytes` wherever there is `acc_norm`. */
-export function metricNames({ metrics }: Pick<Task, "metrics">): string[] {
-  return metrics.includes("acc_norm") ? [...metrics, "acc_bytes"] : [...metrics];
+export function metricNames({ metrics }: { metrics: readonly MetricName[] }): MetricName[] {
+  return metrics.includes("acc_norm") && !metrics.includes("acc_bytes") ? [...metrics, "acc_bytes"] : [...metrics];
 }
 
 /** Whether the example is answered rightly by `metric`: 1 or 0. */
 export function outcome(metric: string, { example, scores }: Pick<ScoredExample, "example" | "scores">): number {
   const divide = DIVISORS[metric];
-  const values = scores.map(({ logLikelihood }, i) => logLikelihood / divide(example.choices[i].text));
-  return argmax(values) === example.gold ? 1 : 0;
+  if (!divide) throw new RangeError(`"${metric}" is no accuracy`);
+  const values = scores.map(({ logLikelihood }, i) => logLikelihood / divide(at(example.choices, i).text));
+  return (example.golds ?? [example.gold]).includes(argmax(values)) ? 1 : 0;
+}
+
+/** What a log-likelihood of a whole text is divided by, per metric. */
+const UNITS: Partial<Record<MetricName, (text: string) => number>> = {
+  word_perplexity: (text) => splitAtSpaces(text).length,
+  byte_perplexity: utf8Length,
+  bits_per_byte: utf8Length,
+};
+
+/** An example's part in a metric, as lm-evaluation-harness logs it: 1 or 0 of an accuracy, the log-likelihood of a
+ * perplexity, for whole texts with the words or bytes that share it. */
+export function exampleMetric(
+  metric: MetricName,
+  type: OutputType,
+  scored: Pick<ScoredExample, "example" | "scores">,
+): number | [logLikelihood: number, units: number] {
+  if (type === "multiple_choice") return outcome(metric, scored);
+  const { logLikelihood, isGreedy } = at(scored.scores, 0);
+  if (metric === "acc") return isGreedy ? 1 : 0;
+  const count = UNITS[metric];
+  return count ? [logLikelihood, count(at(scored.example.choices, 0).text)] : logLikelihood;
+}
+
+/** A metric over all examples. Perplexities of texts have the standard error of the mean loss, by the delta method, where the
+ * harness draws bootstrap samples; those of whole texts have none, as there. */
+function totalMetric(metric: MetricName, type: OutputType, scored: readonly ScoredExample[]): TaskMetric {
+  const parts = scored.map((one) => exampleMetric(metric, type, one));
+  if (metric.startsWith("acc")) {
+    const values = parts.map(Number);
+    return { value: mean(values), stderr: standardError(values), higherIsBetter: true };
+  }
+  if (metric === "perplexity") {
+    const losses = parts.map((value) => -Number(value));
+    const [value, error] = [Math.exp(mean(losses)), standardError(losses)];
+    return { value, stderr: error === null ? null : value * error, higherIsBetter: false };
+  }
+  const [nats, units] = parts.reduce<[number, number]>(
+    ([sum, count], part) => Array.isArray(part) ? [sum - part[0], count + part[1]] : [sum, count],
+    [0, 0],
+  );
+  const value = metric === "bits_per_byte" ? nats / units / Math.LN2 : Math.exp(nats / units);
+  return { value, stderr: null, higherIsBetter: false };
+}
+
+type TaskMetric = TaskResult["metrics"][string];
+
+async function scoreAll(
+  scorer: Scorer,
+  type: OutputType,
+  examples: readonly Example[],
+): Promise<LogLikelihood[]> {
+  if (type !== "loglikelihood_rolling") return await scorer.logLikelihood(examples.flatMap(requestsOf));
+  const texts = examples.map(({ choices }) => at(choices, 0).text);
+  const scores = await scorer.rollingLogLikelihood(texts, { bos: "lm-eval" });
+  return scores.map(({ logLikelihood }) => ({ logLikelihood, isGreedy: false }));
 }
 
 /** Scores a task and gives its result with every example's scores.
@@ -76,32 +140,40 @@ export async function measureTask(
   { data, limit, fewshot = 0 }: TaskOptions = {},
 ): Promise<{ result: TaskResult; scored: ScoredExample[] }> {
   const start = performance.now();
-  const task = getTask(id);
-  const { examples, records, total, dataset, fewshotDataset } = await loadTask(task, { data, limit, fewshot });
-  const scores = await scorer.logLikelihood(examples.flatMap(requestsOf));
+  const task = anyTask(id);
+  const type = outputType(task);
+  const { examples, records, total, numFewshot, dataset, fewshotDataset } = await loadTask(task, {
+    data,
+    limit,
+    fewshot,
+  });
+  const scores = await scoreAll(scorer, type, examples);
   let next = 0;
   const scored = examples.map((example, i): ScoredExample => ({
     example,
     record: records[i],
     scores: scores.slice(next, next += example.choices.length),
   }));
-  const outcomes = metricNames(task).map((name) => [name, scored.map((one) => outcome(name, one))] as const);
+  const names = metricNames(task);
   return {
     result: {
       task: task.id,
       version: task.version,
+      ..."definition" in task &&
+        { definition: { path: task.definition.path, sha256: definitionHash(task.definition) } },
       dataset,
-      numFewshot: fewshot,
+      numFewshot,
       ...fewshotDataset && { fewshotDataset },
-      bosPolicy: scorer.bosPolicy,
+      bosPolicy: type === "loglikelihood_rolling" ? scorer.rollingPolicy("lm-eval") : scorer.bosPolicy,
       samples: { original: total, effective: examples.length },
-      metrics: Object.fromEntries(outcomes.map(([name, values]) => [name, {
-        value: mean(values),
-        stderr: standardError(values),
-        higherIsBetter: true,
-      }])),
-      outcomes: Object.fromEntries(outcomes.map(([name, values]) => [name, values.join("")])),
-      chance: mean(examples.map(({ choices }) => 1 / choices.length)),
+      metrics: Object.fromEntries(names.map((name) => [name, totalMetric(name, type, scored)])),
+      outcomes: Object.fromEntries(
+        names.filter((name) => name.startsWith("acc")).map((name) => [
+          name,
+          scored.map((one) => exampleMetric(name, type, one)).join(""),
+        ]),
+      ),
+      chance: type === "multiple_choice" ? mean(examples.map(({ choices }) => 1 / choices.length)) : 0,
       seconds: (performance.now() - start) / 1000,
     },
     scored,

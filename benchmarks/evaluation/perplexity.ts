@@ -119,7 +119,7 @@ async function wholeDocuments(
   }
   const documents = corpus.documents(texts).slice(0, maxWindows);
   const shown = documents.map((document) => corpus.detokenise?.(document) ?? document);
-  const scores = await scorer.rollingLogLikelihood(shown, windowTokens);
+  const scores = await scorer.rollingLogLikelihood(shown, { maxTokens: windowTokens });
   const scored = documents.map((document, i): ScoredDocument => ({
     document,
     text: shown[i],
@@ -149,7 +149,7 @@ async function wholeDocuments(
       bytePerplexity: Math.exp(nll / bytes),
       bitsPerByte: nll / bytes / Math.LN2,
     },
-    bosPolicy: scorer.rollingBosPolicy,
+    bosPolicy: scorer.rollingPolicy(),
   };
 }
 

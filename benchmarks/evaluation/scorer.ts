@@ -21,15 +21,18 @@ import {
   type ScoredSequence,
 } from "./requests.ts";
 
+/** Beginning-of-sequence token of whole texts. `single`: it stands before the text and is not scored. `lm-eval`: the
+ * text's own encoding keeps its token as well, which is then scored. */
+export type RollingBos = "single" | "lm-eval";
+
 /** Options of {@linkcode createScorer}. */
 export interface ScorerOptions {
   /** Beginning-of-sequence policy of requests; `tokenizer` by default. */
   bos?: BosPolicy;
   /** How requests become ids; `lm-eval` by default. */
   encoding?: RequestEncoding;
-  /** Beginning-of-sequence token of whole texts. `single`, the default: it stands before the text and is not scored.
-   * `lm-eval`: the text's own encoding keeps its token as well, which is then scored. */
-  rollingBos?: "single" | "lm-eval";
+  /** Beginning-of-sequence token of whole texts unless asked for otherwise; `single` by default. */
+  rollingBos?: RollingBos;
   /** Most tokens of a batch, padding included; by {@linkcode batchBudget} unless given. */
   batchTokens?: number;
   /** Stops between two batches. */
@@ -64,14 +67,17 @@ export interface Scorer {
   defaultBos: string;
   /** Beginning-of-sequence policy of requests in words, for records. */
   bosPolicy: string;
-  /** Beginning-of-sequence policy of whole texts in words, for records. */
-  rollingBosPolicy: string;
+  /** Beginning-of-sequence policy of whole texts in words, for records; that of the scorer unless given. */
+  rollingPolicy(bos?: RollingBos): string;
   /** Scores each continuation after its context, in the order given.
    * @throws {UsageError} when a continuation has no tokens or too many. */
   logLikelihood(requests: readonly LogLikelihoodRequest[]): Promise<LogLikelihood[]>;
   /** Scores whole texts, each in windows of at most `maxTokens` inputs (the model's own limit by default); see
    * {@linkcode rollingWindows}. */
-  rollingLogLikelihood(texts: readonly string[], maxTokens?: number): Promise<RollingLogLikelihood[]>;
+  rollingLogLikelihood(
+    texts: readonly string[],
+    options?: { maxTokens?: number; bos?: RollingBos },
+  ): Promise<RollingLogLikelihood[]>;
   /** Natural-log probabilities of ids 1, 2, ... of each window: f32 [length - 1]. The first id is not scored.
    * @throws {UsageError} when a window has fewer than two ids or more than the model's positions. */
   tokenLogProbs(windows: readonly Int32Array[]): Promise<Float32Array[]>;
@@ -138,17 +144,16 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
     maxTokens: model.maxPositions,
     defaultBos,
     bosPolicy: encoding === "llm-pruner" ? "llm-pruner: no BOS, context and continuation encoded apart" : policy,
-    rollingBosPolicy: rollingBos === "single"
-      ? "single: before each document, not scored"
-      : `lm-eval: ${policy}, scored`,
+    rollingPolicy: (own = rollingBos) =>
+      own === "single" ? "single: before each document, not scored" : `lm-eval: ${policy}, scored`,
     logLikelihood: (requests) => {
       const contexts = new Map<string, number[]>();
       return scoreSequences(requests.map((one) => encodeRequest(tokenizer, one, encodingOptions, contexts)));
     },
-    rollingLogLikelihood: async (texts, maxTokens = model.maxPositions) => {
+    rollingLogLikelihood: async (texts, { maxTokens = model.maxPositions, bos: own = rollingBos } = {}) => {
       const prefix = prefixToken(tokenizer);
       const windows = texts.map((text) =>
-        rollingWindows(encodeText(tokenizer, text, rollingBos === "single" ? "never" : bos), prefix, maxTokens)
+        rollingWindows(encodeText(tokenizer, text, own === "single" ? "never" : bos), prefix, maxTokens)
       );
       const sequences = windows.flat().map(({ context, continuation }) => ({
         ids: [...context, ...continuation],

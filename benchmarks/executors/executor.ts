@@ -45,6 +45,7 @@ export function processFiles(out: string, planned: NamedCell): { job: string; lo
 /** What a cell's process is told. */
 export function cellJob({ plan, commit }: ExecutorContext, planned: NamedCell, coordinated: boolean): CellJob {
   const { out, data, keepWeights, layerwise, logSamples, paper } = plan.config;
+  const { taskDefinitions, taskGroups } = plan;
   return {
     ...planned,
     out,
@@ -52,6 +53,8 @@ export function cellJob({ plan, commit }: ExecutorContext, planned: NamedCell, c
     ...(keepWeights === undefined ? {} : { keepWeights }),
     ...(paper === undefined ? {} : { paper }),
     ...layerwise && { layerwise },
+    ...taskDefinitions.length > 0 && { taskDefinitions },
+    ...taskGroups.length > 0 && { taskGroups },
     logSamples,
     commit,
     coordinated,

@@ -13,7 +13,9 @@ import {
   trainingSchema,
 } from "../../core/schema.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
-import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
+import type { TaskDefinition } from "../../datasets/define.ts";
+import { definitionHash, selectTasks, type TaskGroup } from "../../datasets/lm_eval/task_files.ts";
+import { addFileTasks, anyTask, corpora, getCorpus, tasks } from "../../datasets/mod.ts";
 import type { RunSettings } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
@@ -32,14 +34,24 @@ export interface SweepPlan {
   engine: EngineName;
   fingerprint: Fingerprint;
   cells: NamedCell[];
+  /** Tasks of the run that files define. */
+  taskDefinitions: TaskDefinition[];
+  /** Groups of its tasks. */
+  taskGroups: TaskGroup[];
 }
 
 /** Checks everything that can be checked before the first cell: names, engine, checkpoint, data. */
 export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) => void): Promise<SweepPlan> {
-  const { config: withFiles, fileOf } = await loadMethodFiles(asked);
-  const resolved = resolveNames(withFiles, {
+  const { config: withMethods, fileOf } = await loadMethodFiles(asked);
+  const { definitions: taskDefinitions, groups: taskGroups, tasks: selected } = selectTasks(
+    withMethods.taskFile ?? [],
+    withMethods.tasks,
+    (name) => tasks.has(name),
+  );
+  addFileTasks(taskDefinitions);
+  const resolved = resolveNames({ ...withMethods, tasks: selected }, {
     parseOptions: (id, options) => parseOptions(getMethod(id), options) as Record<string, unknown>,
-    tasks: [...tasks.keys()],
+    tasks: selected,
     corpora: [...corpora.keys()],
   });
   const config = { ...resolved, calibration: resolved.calibration ?? defaultCalibration(resolved) };
@@ -61,7 +73,7 @@ export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) =
   const fingerprint = { weights, tokenizer: tokenizer.sha256, data: await hashData(config) };
   const methodFile = (method: string) => fileOf.get(method);
   const cells = expandCells(config, { engine, fingerprint, needsCalibration, learns, changedOptions, methodFile });
-  return { config, engine, fingerprint, cells };
+  return { config, engine, fingerprint, cells, taskDefinitions, taskGroups };
 }
 
 /** Loads the method files of a run. Their methods join those that the run names, unless they are named already. */
@@ -181,10 +193,15 @@ async function hashData(config: SweepPlan["config"]): Promise<Record<string, str
     const { dataset } = await loadCorpus(getCorpus(corpus), { data, split });
     uses[`perplexity ${corpus}/${dataset.split}`] = dataset;
   }
-  for (const task of config.tasks) {
-    const { dataset, fewshotDataset } = await loadTask(getTask(task), { data, limit: 1, fewshot: config.numFewshot });
-    uses[`task ${task}`] = dataset;
-    if (fewshotDataset) uses[`few-shot ${task}`] = fewshotDataset;
+  const hashes: Record<string, string> = {};
+  for (const id of config.tasks) {
+    const task = anyTask(id);
+    const definition = "definition" in task ? definitionHash(task.definition) : undefined;
+    // Every example of a task file is built here, so that what does not fit is refused before the first cell.
+    const limit = definition === undefined ? 1 : config.limit;
+    const { dataset, fewshotDataset } = await loadTask(task, { data, limit, fewshot: config.numFewshot });
+    hashes[`task ${id}`] = [dataset.sha256, ...definition === undefined ? [] : [definition]].join(" ");
+    if (fewshotDataset) uses[`few-shot ${id}`] = fewshotDataset;
   }
-  return Object.fromEntries(Object.entries(uses).map(([use, { sha256 }]) => [use, sha256]));
+  return { ...Object.fromEntries(Object.entries(uses).map(([use, { sha256 }]) => [use, sha256])), ...hashes };
 }

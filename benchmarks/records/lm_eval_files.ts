@@ -7,6 +7,8 @@
 import { join } from "node:path";
 import { floatRepr } from "../../core/python_text.ts";
 import type { DoneRecord, PerplexityResult, TaskResult } from "../../core/schema.ts";
+import type { MetricName, OutputType } from "../../datasets/define.ts";
+import { AGGREGATIONS } from "../../datasets/lm_eval/config.ts";
 import { FEWSHOT_SEED } from "../../datasets/fewshot.ts";
 import { tasks } from "../../datasets/mod.ts";
 import { cellName, type NamedCell } from "../../core/cell_names.ts";
@@ -51,7 +53,12 @@ function metricValues(metrics: readonly [name: string, value: number, stderr: nu
 function taskConfig(
   { name, version, numFewshot, outputType, dataset, metrics, higherIsBetter }:
     & Pick<TaskEntry, "name" | "version" | "numFewshot">
-    & { outputType: string; dataset: TaskResult["dataset"]; metrics: string[]; higherIsBetter: boolean },
+    & {
+      outputType: string;
+      dataset: TaskResult["dataset"];
+      metrics: string[];
+      higherIsBetter: Record<string, boolean>;
+    },
 ): Record<string, unknown> {
   const hub = tasks.get(name)?.hub;
   return {
@@ -65,7 +72,11 @@ function taskConfig(
     fewshot_delimiter: "\n\n",
     fewshot_config: { sampler: "default" },
     num_fewshot: numFewshot,
-    metric_list: metrics.map((metric) => ({ metric, aggregation: "mean", higher_is_better: higherIsBetter })),
+    metric_list: metrics.map((metric) => ({
+      metric,
+      aggregation: metric in AGGREGATIONS ? AGGREGATIONS[metric as MetricName] : "mean",
+      higher_is_better: higherIsBetter[metric] ?? true,
+    })),
     output_type: outputType,
     repeats: 1,
     should_decontaminate: false,
@@ -73,23 +84,30 @@ function taskConfig(
   };
 }
 
-function multipleChoiceEntry({ task: name, version, numFewshot, metrics, samples, dataset }: TaskResult): TaskEntry {
+/** The output type that a task's metrics belong to. */
+function outputTypeOf(metrics: readonly string[]): OutputType {
+  if (metrics.includes("perplexity")) return "loglikelihood";
+  return metrics.some((metric) => /_perplexity$|^bits/.test(metric)) ? "loglikelihood_rolling" : "multiple_choice";
+}
+
+function taskEntry({ task: name, version, numFewshot, metrics, samples, dataset }: TaskResult): TaskEntry {
   const entries = Object.entries(metrics);
+  const better = Object.fromEntries(entries.map(([metric, { higherIsBetter }]) => [metric, higherIsBetter]));
   return {
     name,
     metrics: metricValues(entries.map(([metric, { value, stderr }]) => [metric, value, stderr])),
     samples,
-    higherIsBetter: Object.fromEntries(entries.map(([metric, { higherIsBetter }]) => [metric, higherIsBetter])),
+    higherIsBetter: better,
     version,
     numFewshot,
     config: taskConfig({
       name,
       version,
       numFewshot,
-      outputType: "multiple_choice",
+      outputType: outputTypeOf(Object.keys(metrics)),
       dataset,
       metrics: Object.keys(metrics),
-      higherIsBetter: true,
+      higherIsBetter: better,
     }),
   };
 }
@@ -102,11 +120,12 @@ function rollingEntry({ corpus: name, documents, windows, dataset }: PerplexityR
   const values = { word_perplexity: wordPerplexity, byte_perplexity: bytePerplexity, bits_per_byte: bitsPerByte };
   const metrics = Object.keys(values);
   const version = CORPUS_VERSIONS[name] ?? null;
+  const better = Object.fromEntries(metrics.map((metric) => [metric, false]));
   return {
     name,
     metrics: metricValues(Object.entries(values).map(([metric, value]) => [metric, value, null])),
     samples: { original: windows, effective: windows },
-    higherIsBetter: Object.fromEntries(metrics.map((metric) => [metric, false])),
+    higherIsBetter: better,
     version,
     numFewshot: 0,
     config: taskConfig({
@@ -116,7 +135,7 @@ function rollingEntry({ corpus: name, documents, windows, dataset }: PerplexityR
       outputType: "loglikelihood_rolling",
       dataset,
       metrics,
-      higherIsBetter: false,
+      higherIsBetter: better,
     }),
   };
 }
@@ -185,9 +204,9 @@ export function lmEvalResults(
   record: DoneRecord,
   { taskHashes = {} }: { taskHashes?: Record<string, string> } = {},
 ): Record<string, unknown> {
-  const { environment } = record;
+  const { environment, groups = [] } = record;
   const entries = [
-    ...record.tasks.map(multipleChoiceEntry),
+    ...record.tasks.map(taskEntry),
     ...record.perplexity.filter(isRolling).map(rollingEntry),
   ];
   const sorted = entries.toSorted((a, b) => (a.name < b.name ? -1 : 1));
@@ -199,7 +218,14 @@ export function lmEvalResults(
       sample_len: samples.effective,
       ...metrics,
     })),
-    group_subtasks: {},
+    ...groups.length > 0 && {
+      groups: Object.fromEntries(groups.map(({ group, metrics }) => [group, {
+        name: group,
+        alias: group,
+        ...metricValues(Object.entries(metrics).map(([metric, { value, stderr }]) => [metric, value, stderr])),
+      }])),
+    },
+    group_subtasks: Object.fromEntries(groups.map(({ group, tasks }) => [group, tasks])),
     configs: byName(sorted, ({ config }) => config),
     versions: byName(sorted, ({ version }) => version),
     "n-shot": byName(sorted, ({ numFewshot }) => numFewshot),

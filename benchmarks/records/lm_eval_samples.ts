@@ -4,8 +4,14 @@
  */
 import { createHash } from "node:crypto";
 import { floatRepr } from "../../core/python_text.ts";
-import type { Task } from "../../datasets/define.ts";
-import { metricNames, outcome, requestsOf, type ScoredExample } from "../evaluation/multiple_choice.ts";
+import type { AnyTask, Example } from "../../datasets/define.ts";
+import {
+  exampleMetric,
+  metricNames,
+  outputType,
+  requestsOf,
+  type ScoredExample,
+} from "../evaluation/multiple_choice.ts";
 import type { ScoredDocument } from "../evaluation/perplexity.ts";
 
 /** One line of a samples file; the task's metrics follow the named keys, one each. */
@@ -31,36 +37,52 @@ export interface LmEvalSample {
 
 const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
 
+/** The record as the harness logs it. */
+function loggedDoc(task: AnyTask, example: Example, record: unknown): Record<string, unknown> {
+  const own = "addedFields" in task ? task.addedFields?.(example) : undefined;
+  return { ...record as Record<string, unknown>, ...own };
+}
+
+/** What the harness calls the target. */
+function targetOf({ choices, gold, target }: Example): string {
+  if (target !== undefined) return target;
+  const [first] = choices;
+  const isPartial = choices.some(({ context }) => context !== first?.context);
+  // What is scored without the delimiter, which is one space.
+  return isPartial ? first?.continuation.slice(1) ?? "" : String(gold);
+}
+
 /** The lines of a task's samples file. */
-export function lmEvalSamples(task: Task, scored: readonly ScoredExample[]): LmEvalSample[] {
+export function lmEvalSamples(task: AnyTask, scored: readonly ScoredExample[]): LmEvalSample[] {
+  const type = outputType(task);
+  const isRolling = type === "loglikelihood_rolling";
   return scored.map(({ example, record, scores }, index): LmEvalSample => {
-    const { choices, gold } = example;
-    const doc = { ...record as Record<string, unknown>, ...task.addedFields?.(example) };
-    const [{ context, continuation }] = choices;
+    const doc = loggedDoc(task, example, record);
     const requests = requestsOf(example);
-    const isPartial = choices.some((choice) => choice.context !== context);
-    // What is scored without the delimiter, which is one space.
-    const target = isPartial ? continuation.slice(1) : String(gold);
-    const answers = scores.map(({ logLikelihood, isGreedy }): [string, string] => [
-      floatRepr(logLikelihood),
-      isGreedy ? "True" : "False",
-    ]);
+    const target = targetOf(example);
+    const answers = scores.map(({ logLikelihood, isGreedy }): [string, string] | string =>
+      isRolling ? floatRepr(logLikelihood) : [floatRepr(logLikelihood), isGreedy ? "True" : "False"]
+    );
     const metrics = metricNames(task);
+    const [first] = requests;
     return {
       doc_id: index,
       doc,
       target,
       arguments: Object.fromEntries(
-        requests.map(({ context, continuation }, i) => [`gen_args_${i}`, { arg_0: context, arg_1: continuation }]),
+        requests.map(({ context, continuation }, i) => [
+          `gen_args_${i}`,
+          isRolling ? { arg_0: continuation } : { arg_0: context, arg_1: continuation },
+        ]),
       ),
       resps: answers.map((answer) => [answer]),
       filtered_resps: answers,
       filter: "none",
       metrics,
       doc_hash: sha256(JSON.stringify(doc, null, 2)),
-      prompt_hash: sha256(requests[0].context),
+      prompt_hash: sha256((isRolling ? first?.continuation : first?.context) ?? ""),
       target_hash: sha256(target),
-      ...Object.fromEntries(metrics.map((metric) => [metric, outcome(metric, { example, scores })])),
+      ...Object.fromEntries(metrics.map((metric) => [metric, exampleMetric(metric, type, { example, scores })])),
     };
   });
 }

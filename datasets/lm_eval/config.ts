@@ -85,7 +85,7 @@ const METRICS = {
   },
 } as const;
 /** The only aggregation of each metric that is computed. */
-const AGGREGATIONS: Readonly<Record<MetricName, string>> = {
+export const AGGREGATIONS: Readonly<Record<MetricName, string>> = {
   acc: "mean",
   acc_norm: "mean",
   acc_bytes: "mean",
@@ -142,10 +142,10 @@ const taskSchema = z.strictObject({
     hf_evaluate: absent.optional(),
   })).min(1).nullish(),
   repeats: z.literal(1).nullish(),
-  metadata: z.unknown(),
-  should_decontaminate: z.unknown(),
-  doc_to_decontamination_query: z.unknown(),
-  generation_kwargs: z.unknown(),
+  metadata: z.unknown().optional(),
+  should_decontaminate: z.unknown().optional(),
+  doc_to_decontamination_query: z.unknown().optional(),
+  generation_kwargs: z.unknown().optional(),
   process_docs: z.null().optional(),
   process_results: z.null().optional(),
   filter_list: z.null().optional(),
@@ -269,7 +269,7 @@ const groupSchema = z.object({
   ]).nullish().transform((members) => members ?? []),
   aggregate_metric_list: z.union([aggregate.transform((one) => [one]), z.array(aggregate)]).nullish()
     .transform((list) => list ?? []),
-  metadata: z.unknown(),
+  metadata: z.unknown().optional(),
 });
 /** The checked configuration of a group, and what it changes in its tasks. */
 export type GroupConfig = z.infer<typeof groupSchema> & { overrides: RawConfig };

@@ -60,7 +60,7 @@ export function toJson(value: RuntimeValue): unknown {
   if (value.value instanceof Map) {
     return Object.fromEntries([...value.value].map(([key, item]) => [key, toJson(item)]));
   }
-  return value.value;
+  return value.value ?? null;
 }
 
 /** Whether both are equal in Python: by value, at any depth; `True` is 1. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 import { join, resolve } from "node:path";
 import { FileFormatError, unknownName, UsageError } from "../../core/errors.ts";
 import type { FileTask, LoadedTask, TaskDefinition } from "../define.ts";
@@ -203,6 +204,11 @@ export function selectTasks(
     definitions: [...selection.definitions.values()],
     groups: [...selection.groups.values()],
   };
+}
+
+/** SHA-256 of what a task file says, with its includes and what a group changes, hex. The file's place does not count. */
+export function definitionHash({ config }: TaskDefinition): string {
+  return createHash("sha256").update(JSON.stringify(config)).digest("hex");
 }
 
 function versionOf({ metadata }: TaskConfig): number {

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { join } from "node:path";
 import { z } from "zod";
 import { UsageError } from "../../core/errors.ts";
+import { fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { readRecords } from "../../datasets/records.ts";
 import { expectedTensors } from "../../models/config.ts";
 import { openModel } from "../../models/load.ts";
@@ -178,8 +179,36 @@ async function writeTargets(root: string): Promise<Target[]> {
       use: () => useRecords(path),
     });
   }
+  const task = join(root, "task.yaml");
+  Deno.writeTextFileSync(task, TASK_FILE);
+  Deno.writeTextFileSync(join(root, "base.yaml"), TASK_BASE);
+  targets.push({ name: "task file", path: task, isJson: false, use: () => useTaskFile(task) });
   return targets;
 }
+
+/** A task file that uses most of what one may hold; its data are the records of the tiny world in `a.jsonl`. */
+const TASK_FILE = `include: base.yaml
+task: damaged
+tag: [one, two]
+test_split: test
+fewshot_config: {sampler: first_n}
+num_fewshot: 1
+doc_to_text: "{% set last = context.split(' ')[-1] %}{{context.strip()}}: {{last}} {{choices|length}}\\n"
+doc_to_choice: "{{[choices[0], choices[1]]}}"
+doc_to_target: "{{gold % 2}}"
+description: "{% for one in choices %}{{loop.index}} {{one}}, {% endfor %}"
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+`;
+const TASK_BASE = `dataset_path: json
+dataset_kwargs: {data_files: {test: a.jsonl}}
+output_type: multiple_choice
+`;
+
+const useTaskFile = async (path: string) => {
+  const { definitions } = selectTasks([path], [], () => false);
+  for (const definition of definitions) await fileTask(definition).load({ limit: 4 });
+};
 
 /** How inputs of a format ended. */
 export interface Outcome {

@@ -91,7 +91,7 @@ Deno.test("rollingLogLikelihood() scores every token of a text, the first after 
   const expected = fakeLogProb([0], ids[0]) + fakeLogProb([0, ids[0]], ids[1]) +
     fakeLogProb([0, ids[0], ids[1]], ids[2]) + fakeLogProb([ids[1], ids[2]], ids[3]) +
     fakeLogProb([ids[1], ids[2], ids[3]], ids[4]);
-  const [score, empty] = await createScorer(fakeModel(), tokenizer).rollingLogLikelihood([text, ""], 3);
+  const [score, empty] = await createScorer(fakeModel(), tokenizer).rollingLogLikelihood([text, ""], { maxTokens: 3 });
   assertAlmostEquals(score.logLikelihood, expected, 1e-9);
   assertEquals([score.tokens, empty], [5, { logLikelihood: 0, tokens: 0 }]);
   const [quirk] = await createScorer(fakeModel(), tokenizer, { rollingBos: "lm-eval" }).rollingLogLikelihood([text]);

@@ -2,7 +2,8 @@
 
 Reads one JSON object from standard input: {"model": BACKEND, "model_args": {...}, "tasks": [...], "batch_size": N,
 "limit": N or null, "num_fewshot": N, "work": FOLDER, "out": FOLDER}. A task is {"name": ..., "config": {...}}: its
-configuration, on top of that of the installed task of the same name unless it has an "output_type" of its own. Writes
+configuration, on top of that of the installed task of the same name unless it has an "output_type" or an "include" of
+its own. A group is {"name": ..., "config": {"group": ...}}. Writes
 the harness's own results and samples files into "out", and prints {"load_seconds": ..., "seconds": ..., "peak_bytes":
 ...}: for loading the model, for everything after that, and the largest resident set of the process.
 """
@@ -33,13 +34,14 @@ INSTALLED = {
     "c4": "c4/c4.yaml",
 }
 for task in job["tasks"]:
-    config = {"task": task["name"], **task["config"]}
-    if "output_type" not in config:
+    config = {**({} if "group" in task["config"] else {"task": task["name"]}), **task["config"]}
+    if not {"output_type", "include", "group"} & config.keys():
         config["include"] = os.path.join(os.path.dirname(lm_eval.tasks.__file__), INSTALLED[task["name"]])
     # JSON is YAML.
     with open(os.path.join(job["work"], task["name"] + ".yaml"), "w", encoding="utf-8") as file:
         json.dump(config, file)
 
+members = {member for task in job["tasks"] if "group" in task["config"] for member in task["config"]["task"]}
 start = time.perf_counter()
 model = get_model(job["model"]).create_from_arg_obj(
     job["model_args"], {"batch_size": job["batch_size"], "device": "cpu"}
@@ -49,7 +51,7 @@ tracker = EvaluationTracker(output_path=job["out"])
 start = time.perf_counter()
 results = simple_evaluate(
     model=model,
-    tasks=[task["name"] for task in job["tasks"]],
+    tasks=[task["name"] for task in job["tasks"] if task["name"] not in members],
     task_manager=TaskManager(include_path=job["work"], include_defaults=False),
     num_fewshot=job["num_fewshot"] or None,
     limit=job["limit"],
@@ -60,6 +62,7 @@ seconds = time.perf_counter() - start
 samples = results.pop("samples")
 tracker.save_results_aggregated(results=results, samples=samples)
 for name in results["configs"]:
-    tracker.save_results_samples(task_name=name, samples=samples[name])
+    if name in samples:
+        tracker.save_results_samples(task_name=name, samples=samples[name])
 peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"load_seconds": load_seconds, "seconds": seconds, "peak_bytes": peak_bytes}))
