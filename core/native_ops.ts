@@ -49,7 +49,15 @@ export function nativeOp<N extends keyof Outputs>(
 
 /** Runs one of `core/native/`; only on engines with `decoderOps`. */
 export function decoderOp<N extends keyof Outputs>(
-  name: "Attention" | "AttentionGradient" | "RmsNorm" | "RmsNormGradient" | "SwiGlu" | "SwiGluGradient",
+  name:
+    | "Attention"
+    | "AttentionGradient"
+    | "RmsNorm"
+    | "RmsNormGradient"
+    | "SwiGlu"
+    | "SwiGluGradient"
+    | "DecodeLayer"
+    | "FewRows",
   inputs: tf.Tensor[],
   outputs: N,
   attributes: OpAttributes = {},

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <memory>
+#include <string>
 
 #include "attention.h"
+#include "decode.h"
 #include "elementwise.h"
 #include "tensorflow/c/kernels.h"
 #include "tensorflow/c/ops.h"
@@ -22,8 +24,25 @@ StatusPointer newStatus() { return {TF_NewStatus(), TF_DeleteStatus}; }
 
 struct Attributes {
   int32_t batch = 1, groups = 1, headsPerGroup = 1, threads = 1;
-  float epsilon = 0;
+  int32_t format = 0, columns = 0, transposed = 0, activation = 0, window = 0;
+  float epsilon = 0, scoreScale = 1, residualScale = 1;
 };
+
+const struct {
+  const char* name;
+  int32_t Attributes::*field;
+} kIntegers[] = {{"batch", &Attributes::batch},       {"groups", &Attributes::groups},
+                 {"threads", &Attributes::threads},   {"heads_per_group", &Attributes::headsPerGroup},
+                 {"format", &Attributes::format},     {"columns", &Attributes::columns},
+                 {"window", &Attributes::window},     {"transposed", &Attributes::transposed},
+                 {"activation", &Attributes::activation}};
+
+const struct {
+  const char* name;
+  float Attributes::*field;
+} kNumbers[] = {{"epsilon", &Attributes::epsilon},
+                {"score_scale", &Attributes::scoreScale},
+                {"residual_scale", &Attributes::residualScale}};
 
 // One call: inputs and outputs by position.
 class Call {
@@ -31,12 +50,18 @@ class Call {
   explicit Call(TF_OpKernelContext* context) : context_(context), status_(newStatus()) {}
 
   const float* input(int index) { return static_cast<const float*>(TF_TensorData(tensor(index))); }
+  // Null for an input without values.
+  const float* optional(int index) { return size(index) > 0 ? input(index) : nullptr; }
+  // For an input that the operation writes to: a cache that its caller alone holds.
+  float* writable(int index) { return static_cast<float*>(TF_TensorData(tensor(index))); }
   const int32_t* integers(int index) {
     return size(index) > 0 ? static_cast<const int32_t*>(TF_TensorData(tensor(index))) : nullptr;
   }
   long size(int index) { return TF_TensorElementCount(tensor(index)); }
   long rows(int index) { return TF_Dim(tensor(index), 0); }
   long columns(int index) { return TF_Dim(tensor(index), 1); }
+  long dimension(int index, int axis) { return TF_Dim(tensor(index), axis); }
+  const void* bytes(int index) { return TF_TensorData(tensor(index)); }
 
   float* output(int index, std::vector<int64_t> shape) {
     int64_t count = 1;
@@ -46,6 +71,11 @@ class Call {
                           TF_DeleteTensor);
     if (TF_GetCode(status_.get()) != TF_OK) TF_OpKernelContext_Failure(context_, status_.get());
     return tensors_.back() ? static_cast<float*>(TF_TensorData(tensors_.back().get())) : nullptr;
+  }
+
+  void fail(const char* message) {
+    TF_SetStatus(status_.get(), TF_INVALID_ARGUMENT, message);
+    TF_OpKernelContext_Failure(context_, status_.get());
   }
 
  private:
@@ -128,6 +158,69 @@ void swiGluGradient(const Attributes& attributes, Call& call) {
                             masked ? call.input(2) : nullptr, call.input(3), dGate, dUp, masked ? dMask : nullptr);
 }
 
+// A matrix as it is stored: f32 [rows, columns], or two 16-bit numbers in an integer, [rows, stride / 2].
+maskprune::Weights weights(const Attributes& a, Call& call, int index, long columns) {
+  const auto format = static_cast<maskprune::Format>(a.format);
+  const long stride = call.columns(index) * (format == maskprune::kF32 ? 1 : 2);
+  return {call.bytes(index), format, call.rows(index), columns, stride};
+}
+
+// x [N, depth], weights -> x W [N, columns], or x Wt [N, rows]; for few rows.
+void fewRows(const Attributes& attributes, Call& call) {
+  const auto w = weights(attributes, call, 1, attributes.columns);
+  const long rows = call.rows(0);
+  float* y = call.output(0, {rows, attributes.transposed ? w.rows : w.columns});
+  if (y) maskprune::fewRows(w, attributes.transposed, rows, attributes.threads, call.input(0), y);
+}
+
+// Weights in 16 bits -> the same numbers in f32, [rows, columns].
+void unpack(const Attributes& attributes, Call& call) {
+  const auto w = weights(attributes, call, 0, attributes.columns);
+  float* y = call.output(0, {w.rows, w.columns});
+  if (y) maskprune::unpack(w, attributes.threads, y);
+}
+
+// The inputs of a decoder layer, in the order of their registration. An input without values is one the layer lacks.
+enum DecodeInput {
+  kX, kAttentionNorm, kFfnNorm, kLinear, kBias = kLinear + maskprune::kLinears,
+  kQueryNorm = kBias + maskprune::kLinears, kKeyNorm, kAttentionOutputNorm, kFfnOutputNorm, kCos, kSin, kKeys, kValues,
+  kHeld
+};
+
+// x [B, D], the layer, its cache of keys and values [B, G, C, K], positions held [1] -> y [B, D]. The cache is written.
+void decodeLayer(const Attributes& a, Call& call) {
+  const long size = call.dimension(kKeys, 3), rows = call.rows(kX), width = call.columns(kX);
+  const long heads = static_cast<long>(a.groups) * a.headsPerGroup, channels = a.columns;
+  const long columns[] = {heads * size, a.groups * size, a.groups * size, width, channels, channels, width};
+  maskprune::DecodeLayer layer{};
+  for (int i = 0; i < maskprune::kLinears; i++) {
+    layer.linear[i] = weights(a, call, kLinear + i, columns[i]);
+    layer.bias[i] = call.optional(kBias + i);
+  }
+  layer.attentionNorm = call.input(kAttentionNorm);
+  layer.ffnNorm = call.input(kFfnNorm);
+  layer.queryNorm = call.optional(kQueryNorm);
+  layer.keyNorm = call.optional(kKeyNorm);
+  layer.attentionOutputNorm = call.optional(kAttentionOutputNorm);
+  layer.ffnOutputNorm = call.optional(kFfnOutputNorm);
+  layer.cos = call.optional(kCos);
+  layer.sin = call.optional(kSin);
+  layer.groups = a.groups;
+  layer.headsPerGroup = a.headsPerGroup;
+  layer.headSize = size;
+  layer.epsilon = a.epsilon;
+  layer.scoreScale = a.scoreScale;
+  layer.residualScale = a.residualScale;
+  layer.activation = static_cast<maskprune::Activation>(a.activation);
+  layer.window = a.window;
+  const maskprune::Cache cache{call.writable(kKeys), call.writable(kValues), call.dimension(kKeys, 2),
+                               *call.integers(kHeld)};
+  float* y = call.output(0, {rows, width});
+  if (!y) return;
+  if (cache.held >= cache.capacity) return call.fail("the cache is full");
+  maskprune::decodeLayer(layer, cache, rows, a.threads, call.input(kX), y);
+}
+
 using Compute = void (*)(const Attributes&, Call&);
 
 template <Compute compute>
@@ -136,19 +229,17 @@ void run(void* kernel, TF_OpKernelContext* context) {
   compute(*static_cast<Attributes*>(kernel), call);
 }
 
-enum Wants { kThreads = 0, kShape = 1, kEpsilon = 2 };
-
-template <int wants>
 void* create(TF_OpKernelConstruction* construction) {
   auto* a = new Attributes;
   const auto status = newStatus();
-  TF_OpKernelConstruction_GetAttrInt32(construction, "threads", &a->threads, status.get());
-  if (wants & kShape) {
-    TF_OpKernelConstruction_GetAttrInt32(construction, "batch", &a->batch, status.get());
-    TF_OpKernelConstruction_GetAttrInt32(construction, "groups", &a->groups, status.get());
-    TF_OpKernelConstruction_GetAttrInt32(construction, "heads_per_group", &a->headsPerGroup, status.get());
+  for (const auto& [name, field] : kIntegers) {
+    if (!TF_OpKernelConstruction_HasAttr(construction, name, status.get())) continue;
+    TF_OpKernelConstruction_GetAttrInt32(construction, name, &(a->*field), status.get());
   }
-  if (wants & kEpsilon) TF_OpKernelConstruction_GetAttrFloat(construction, "epsilon", &a->epsilon, status.get());
+  for (const auto& [name, field] : kNumbers) {
+    if (!TF_OpKernelConstruction_HasAttr(construction, name, status.get())) continue;
+    TF_OpKernelConstruction_GetAttrFloat(construction, name, &(a->*field), status.get());
+  }
   return a;
 }
 
@@ -158,26 +249,36 @@ void unknownShape(TF_ShapeInferenceContext* context, TF_Status* status) {
   TF_ShapeInferenceContextSetUnknownShape(context, status);
 }
 
-template <Compute compute, int wants>
-void add(const char* name, std::vector<const char*> inputs, std::vector<const char*> outputs) {
+using Names = std::vector<std::string>;
+
+template <Compute compute>
+void add(const char* name, const Names& inputs, const Names& outputs, const Names& attributes) {
   const auto status = newStatus();
   TF_OpDefinitionBuilder* definition = TF_NewOpDefinitionBuilder(name);
-  for (const char* input : inputs) TF_OpDefinitionBuilderAddInput(definition, input);
-  for (const char* output : outputs) TF_OpDefinitionBuilderAddOutput(definition, output);
+  for (const auto& input : inputs) TF_OpDefinitionBuilderAddInput(definition, input.c_str());
+  for (const auto& output : outputs) TF_OpDefinitionBuilderAddOutput(definition, output.c_str());
   TF_OpDefinitionBuilderAddAttr(definition, "threads: int");
-  if (wants & kShape) {
-    for (const char* attribute : {"batch: int", "groups: int", "heads_per_group: int"}) {
-      TF_OpDefinitionBuilderAddAttr(definition, attribute);
-    }
-  }
-  if (wants & kEpsilon) TF_OpDefinitionBuilderAddAttr(definition, "epsilon: float");
+  for (const auto& attribute : attributes) TF_OpDefinitionBuilderAddAttr(definition, attribute.c_str());
   TF_OpDefinitionBuilderSetShapeInferenceFunction(definition, unknownShape);
   TF_RegisterOpDefinition(definition, status.get());
   if (TF_GetCode(status.get()) == TF_OK) {
-    TF_KernelBuilder* kernel = TF_NewKernelBuilder(name, "CPU", create<wants>, run<compute>, destroy);
+    TF_KernelBuilder* kernel = TF_NewKernelBuilder(name, "CPU", create, run<compute>, destroy);
     TF_RegisterKernelBuilder(name, kernel, status.get());
   }
   if (TF_GetCode(status.get()) != TF_OK) std::fprintf(stderr, "%s: %s\n", name, TF_Message(status.get()));
+}
+
+Names decodeInputs() {
+  const Names linears{"query", "key", "value", "output", "gate", "up", "down"};
+  Names inputs{"x: float", "attention_norm: float", "ffn_norm: float"};
+  for (const auto& linear : linears) inputs.push_back(linear + ": W");
+  for (const auto& linear : linears) inputs.push_back(linear + "_bias: float");
+  for (const char* norm : {"query_norm", "key_norm", "attention_output_norm", "ffn_output_norm", "cos", "sin", "keys",
+                           "values"}) {
+    inputs.push_back(std::string(norm) + ": float");
+  }
+  inputs.push_back("held: int32");
+  return inputs;
 }
 
 // An operation cannot be registered twice, so the library stays when whoever loaded it lets go of it.
@@ -188,19 +289,26 @@ void stayLoaded() {
 
 const bool registered = [] {
   stayLoaded();
-  add<attention, kShape>("MaskPruneAttention", {"packed: float", "cos: float", "sin: float", "segments: int32"},
-                         {"out: float", "log_sums: float"});
-  add<attentionGradient, kShape>(
+  const Names shape{"batch: int", "groups: int", "heads_per_group: int"};
+  const Names stored{"W: {float, int32}", "format: int", "columns: int"};
+  add<attention>("MaskPruneAttention", {"packed: float", "cos: float", "sin: float", "segments: int32"},
+                 {"out: float", "log_sums: float"}, shape);
+  add<attentionGradient>(
       "MaskPruneAttentionGradient",
       {"packed: float", "cos: float", "sin: float", "segments: int32", "out: float", "log_sums: float", "d_out: float"},
-      {"d_packed: float"});
-  add<rmsNorm, kEpsilon>("MaskPruneRmsNorm", {"x: float", "gain: float"}, {"y: float", "inverse: float"});
-  add<rmsNormGradient, kThreads>("MaskPruneRmsNormGradient",
-                                 {"x: float", "gain: float", "inverse: float", "dy: float"}, {"dx: float"});
-  add<swiGlu, kThreads>("MaskPruneSwiGlu", {"gate: float", "up: float", "mask: float"}, {"y: float"});
-  add<swiGluGradient, kThreads>("MaskPruneSwiGluGradient",
-                                {"gate: float", "up: float", "mask: float", "dy: float"},
-                                {"d_gate: float", "d_up: float", "d_mask: float"});
+      {"d_packed: float"}, shape);
+  add<rmsNorm>("MaskPruneRmsNorm", {"x: float", "gain: float"}, {"y: float", "inverse: float"}, {"epsilon: float"});
+  add<rmsNormGradient>("MaskPruneRmsNormGradient", {"x: float", "gain: float", "inverse: float", "dy: float"},
+                       {"dx: float"}, {});
+  add<swiGlu>("MaskPruneSwiGlu", {"gate: float", "up: float", "mask: float"}, {"y: float"}, {});
+  add<swiGluGradient>("MaskPruneSwiGluGradient", {"gate: float", "up: float", "mask: float", "dy: float"},
+                      {"d_gate: float", "d_up: float", "d_mask: float"}, {});
+  add<unpack>("MaskPruneUnpack", {"w: W"}, {"y: float"}, stored);
+  add<fewRows>("MaskPruneFewRows", {"x: float", "w: W"}, {"y: float"},
+               {"W: {float, int32}", "format: int", "columns: int", "transposed: int"});
+  add<decodeLayer>("MaskPruneDecodeLayer", decodeInputs(), {"y: float"},
+                   {"W: {float, int32}", "format: int", "columns: int", "groups: int", "heads_per_group: int",
+                    "epsilon: float", "score_scale: float", "residual_scale: float", "activation: int", "window: int"});
   return true;
 }();
 

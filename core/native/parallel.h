@@ -1,27 +1,102 @@
-// Splits independent tasks over threads.
+// Splits independent tasks over threads that are kept between calls.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
+#include <cstdint>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace maskprune {
+
+inline void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+// Helper threads of the process. A decoding step asks for them several times in a layer, so after each job they look for
+// the next one for some ten microseconds before they sleep.
+class Helpers {
+ public:
+  using Job = void (*)(void* context, int worker);
+
+  // Not destroyed: its threads live as long as the process.
+  static Helpers& shared() {
+    static Helpers* helpers = new Helpers;
+    return *helpers;
+  }
+
+  // Calls job(context, worker) once for every worker below `threads`, worker 0 on the calling thread. One call at a time: a
+  // second one, from another thread or from within a job, runs all workers itself.
+  void run(int threads, Job job, void* context) {
+    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
+    if (!turn.owns_lock() || threads < 2) {
+      for (int worker = 0; worker < threads; worker++) job(context, worker);
+      return;
+    }
+    while (started_ < threads - 1) std::thread(&Helpers::work, this, ++started_, round_.load()).detach();
+    job_ = job;
+    context_ = context;
+    threads_ = threads;
+    busy_.store(started_, std::memory_order_relaxed);
+    {
+      std::lock_guard<std::mutex> lock(sleep_);
+      round_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    job(context, 0);
+    for (int spins = 0; busy_.load(std::memory_order_acquire) > 0; spins++) {
+      spins < kSpins ? relax() : std::this_thread::yield();
+    }
+  }
+
+ private:
+  static constexpr int kSpins = 2000;
+
+  void work(int worker, uint64_t seen) {
+    for (;;) {
+      for (int spins = 0; spins < kSpins && round_.load(std::memory_order_acquire) == seen; spins++) relax();
+      if (round_.load(std::memory_order_acquire) == seen) {
+        std::unique_lock<std::mutex> lock(sleep_);
+        wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
+      }
+      // The caller waits for every helper, so no round is missed.
+      seen++;
+      if (worker < threads_) job_(context_, worker);
+      busy_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  std::mutex turn_, sleep_;
+  std::condition_variable wake_;
+  std::atomic<uint64_t> round_{0};
+  std::atomic<int> busy_{0};
+  int started_ = 0, threads_ = 0;
+  Job job_ = nullptr;
+  void* context_ = nullptr;
+};
 
 // Calls body(task, worker) for every task in [0, tasks), on at most `threads` threads; worker < threads names the thread,
 // for scratch memory. Which thread takes which task is open, so a task must not add to what another one writes.
 template <typename Body>
 void parallelFor(long tasks, int threads, const Body& body) {
-  std::atomic<long> next{0};
-  const auto work = [&](int worker) {
-    for (long task = next++; task < tasks; task = next++) body(task, worker);
-  };
-  std::vector<std::thread> helpers;
-  const long wanted = std::min<long>(threads, tasks);
-  for (long i = 1; i < wanted; i++) helpers.emplace_back(work, static_cast<int>(i));
-  work(0);
-  for (auto& helper : helpers) helper.join();
+  struct Work {
+    std::atomic<long> next{0};
+    long tasks;
+    const Body& body;
+  } work{{0}, tasks, body};
+  Helpers::shared().run(static_cast<int>(std::max(1L, std::min<long>(threads, tasks))), [](void* context, int worker) {
+    auto& work = *static_cast<Work*>(context);
+    for (long task = work.next++; task < work.tasks; task = work.next++) work.body(task, worker);
+  }, &work);
 }
 
 // Scratch memory of each worker, not initialised.

@@ -1,0 +1,113 @@
+/** One decoder layer for one new position of each sequence as a single operation, with a cache that is written in place;
+ * only on engines with `decoderOps`.
+ *
+ * Shape legend: B sequences, D width, G key/value groups, R query heads in each, K head size, F FFN channels, C positions
+ * that a cache has room for.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import type { KeyValues } from "./attention.ts";
+import { decoderOp } from "./native_ops.ts";
+
+/** Most sequences at once: beyond, a matrix product reads the weights as seldom. */
+export const STEP_SEQUENCES = 16;
+
+/** A linear map: weight [in, out], bias [out]. */
+export interface StepLinear {
+  weight: tf.Tensor2D;
+  bias?: tf.Tensor1D;
+}
+
+/** What a layer is made of. Norms that are absent are left out. */
+export interface StepLayer {
+  query: StepLinear;
+  key: StepLinear;
+  value: StepLinear;
+  output: StepLinear;
+  gate: StepLinear;
+  up: StepLinear;
+  down: StepLinear;
+  /** [D]. */
+  attentionNorm: tf.Tensor1D;
+  /** [D]. */
+  ffnNorm: tf.Tensor1D;
+  /** [K], of each head before it is turned. */
+  queryNorm?: tf.Tensor1D;
+  /** [K]. */
+  keyNorm?: tf.Tensor1D;
+  /** [D], of what the attention writes. */
+  attentionOutputNorm?: tf.Tensor1D;
+  /** [D], of what the FFN writes. */
+  ffnOutputNorm?: tf.Tensor1D;
+}
+
+/** Numbers of a layer. */
+export interface StepShape {
+  kvGroups: number;
+  queryHeadsPerGroup: number;
+  ffnChannels: number;
+  normEpsilon: number;
+  /** Factor on the scores of attention, such as `1 / sqrt(K)`. */
+  scoreScale: number;
+  /** Factor on what a block adds. */
+  residualScale: number;
+  activation: "silu" | "gelu-tanh";
+  /** Positions that a token sees, its own included; null: all. */
+  window: number | null;
+}
+
+/** What a step reads and writes besides the layer. */
+export interface StepState {
+  /** cos and sin of the position's angles, both halves: K values or rows of K, all alike. */
+  cos: tf.Tensor;
+  sin: tf.Tensor;
+  /** [B, G, C, K] each; the new keys and values are written to place `held`. Nothing else may hold these tensors' data. */
+  cache: KeyValues;
+  /** i32 [1]: places taken, less than C. */
+  held: tf.Tensor1D;
+  /** f32 [0]: stands for what is absent. */
+  nothing: tf.Tensor1D;
+}
+
+const ACTIVATIONS = { "silu": 0, "gelu-tanh": 1 };
+
+/** x [B, D] through a layer -> [B, D].
+ * @throws {Error} when the cache is full. */
+export function decodeStep(x: tf.Tensor2D, layer: StepLayer, shape: StepShape, state: StepState): tf.Tensor2D {
+  const { query, key, value, output, gate, up, down } = layer;
+  const linears = [query, key, value, output, gate, up, down];
+  const { nothing, cache } = state;
+  const inputs = [
+    x,
+    layer.attentionNorm,
+    layer.ffnNorm,
+    ...linears.map(({ weight }) => weight),
+    ...linears.map(({ bias }) => bias ?? nothing),
+    ...[layer.queryNorm, layer.keyNorm, layer.attentionOutputNorm, layer.ffnOutputNorm].map((norm) => norm ?? nothing),
+    ...[state.cos, state.sin, cache.keys, cache.values, state.held],
+  ];
+  return decoderOp("DecodeLayer", inputs, 1, {
+    W: { typeOf: query.weight },
+    format: { integer: 0 },
+    columns: { integer: shape.ffnChannels },
+    groups: { integer: shape.kvGroups },
+    heads_per_group: { integer: shape.queryHeadsPerGroup },
+    epsilon: { float: shape.normEpsilon },
+    score_scale: { float: shape.scoreScale },
+    residual_scale: { float: shape.residualScale },
+    activation: { integer: ACTIVATIONS[shape.activation] },
+    window: { integer: shape.window ?? 0 },
+  })[0] as tf.Tensor2D;
+}
+
+/** The product with a matrix, for few rows: x [N, in] and w [in, out] -> [N, out], or x [N, in] and w [out, in] when
+ * `transposed`. It reads the matrix at the speed of memory, which a product made for many rows does not. */
+export function fewRowsProduct(x: tf.Tensor2D, w: tf.Tensor2D, transposed: boolean): tf.Tensor2D {
+  return decoderOp("FewRows", [x, w], 1, {
+    W: { typeOf: w },
+    format: { integer: 0 },
+    columns: { integer: w.shape[1] },
+    transposed: { integer: Number(transposed) },
+  })[0] as tf.Tensor2D;
+}
