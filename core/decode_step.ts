@@ -8,14 +8,15 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import type { KeyValues } from "./attention.ts";
+import { type Matrix, storedForm } from "./matrix.ts";
 import { decoderOp } from "./native_ops.ts";
 
 /** Most sequences at once: beyond, a matrix product reads the weights as seldom. */
 export const STEP_SEQUENCES = 16;
 
-/** A linear map: weight [in, out], bias [out]. */
+/** A linear map: weight [in, out], bias [out]. The weights of a layer are all in one form. */
 export interface StepLinear {
-  weight: tf.Tensor2D;
+  weight: Matrix;
   bias?: tf.Tensor1D;
 }
 
@@ -72,24 +73,35 @@ export interface StepState {
 
 const ACTIVATIONS = { "silu": 0, "gelu-tanh": 1 };
 
+/** Whether the weights of a layer are in one form. */
+export function isOneForm(
+  { query, ...layer }: Pick<StepLayer, "query" | "key" | "value" | "output" | "gate" | "up" | "down">,
+): boolean {
+  const { format } = storedForm(query.weight);
+  return [layer.key, layer.value, layer.output, layer.gate, layer.up, layer.down]
+    .every(({ weight }) => storedForm(weight).format === format);
+}
+
 /** x [B, D] through a layer -> [B, D].
  * @throws {Error} when the cache is full. */
 export function decodeStep(x: tf.Tensor2D, layer: StepLayer, shape: StepShape, state: StepState): tf.Tensor2D {
   const { query, key, value, output, gate, up, down } = layer;
   const linears = [query, key, value, output, gate, up, down];
+  const weights = linears.map(({ weight }) => storedForm(weight).tensor);
+  const { tensor, format } = storedForm(query.weight);
   const { nothing, cache } = state;
   const inputs = [
     x,
     layer.attentionNorm,
     layer.ffnNorm,
-    ...linears.map(({ weight }) => weight),
+    ...weights,
     ...linears.map(({ bias }) => bias ?? nothing),
     ...[layer.queryNorm, layer.keyNorm, layer.attentionOutputNorm, layer.ffnOutputNorm].map((norm) => norm ?? nothing),
     ...[state.cos, state.sin, cache.keys, cache.values, state.held],
   ];
   return decoderOp("DecodeLayer", inputs, 1, {
-    W: { typeOf: query.weight },
-    format: { integer: 0 },
+    W: { typeOf: tensor },
+    format: { integer: format },
     columns: { integer: shape.ffnChannels },
     groups: { integer: shape.kvGroups },
     heads_per_group: { integer: shape.queryHeadsPerGroup },
@@ -98,16 +110,5 @@ export function decodeStep(x: tf.Tensor2D, layer: StepLayer, shape: StepShape, s
     residual_scale: { float: shape.residualScale },
     activation: { integer: ACTIVATIONS[shape.activation] },
     window: { integer: shape.window ?? 0 },
-  })[0] as tf.Tensor2D;
-}
-
-/** The product with a matrix, for few rows: x [N, in] and w [in, out] -> [N, out], or x [N, in] and w [out, in] when
- * `transposed`. It reads the matrix at the speed of memory, which a product made for many rows does not. */
-export function fewRowsProduct(x: tf.Tensor2D, w: tf.Tensor2D, transposed: boolean): tf.Tensor2D {
-  return decoderOp("FewRows", [x, w], 1, {
-    W: { typeOf: w },
-    format: { integer: 0 },
-    columns: { integer: w.shape[1] },
-    transposed: { integer: Number(transposed) },
   })[0] as tf.Tensor2D;
 }

@@ -57,7 +57,9 @@ export function decoderOp<N extends keyof Outputs>(
     | "SwiGlu"
     | "SwiGluGradient"
     | "DecodeLayer"
-    | "FewRows",
+    | "Product"
+    | "Pack"
+    | "Unpack",
   inputs: tf.Tensor[],
   outputs: N,
   attributes: OpAttributes = {},

@@ -10,6 +10,7 @@
 #include "attention.h"
 #include "decode.h"
 #include "elementwise.h"
+#include "product.h"
 #include "tensorflow/c/kernels.h"
 #include "tensorflow/c/ops.h"
 #include "tensorflow/c/tf_status.h"
@@ -63,14 +64,9 @@ class Call {
   long dimension(int index, int axis) { return TF_Dim(tensor(index), axis); }
   const void* bytes(int index) { return TF_TensorData(tensor(index)); }
 
-  float* output(int index, std::vector<int64_t> shape) {
-    int64_t count = 1;
-    for (const int64_t size : shape) count *= size;
-    tensors_.emplace_back(TF_AllocateOutput(context_, index, TF_FLOAT, shape.data(), shape.size(),
-                                            count * sizeof(float), status_.get()),
-                          TF_DeleteTensor);
-    if (TF_GetCode(status_.get()) != TF_OK) TF_OpKernelContext_Failure(context_, status_.get());
-    return tensors_.back() ? static_cast<float*>(TF_TensorData(tensors_.back().get())) : nullptr;
+  float* output(int index, std::vector<int64_t> shape) { return static_cast<float*>(allocate(index, TF_FLOAT, shape)); }
+  int32_t* integerOutput(int index, std::vector<int64_t> shape) {
+    return static_cast<int32_t*>(allocate(index, TF_INT32, shape));
   }
 
   void fail(const char* message) {
@@ -79,6 +75,16 @@ class Call {
   }
 
  private:
+  // For a type of 4 bytes.
+  void* allocate(int index, TF_DataType type, const std::vector<int64_t>& shape) {
+    int64_t count = 1;
+    for (const int64_t size : shape) count *= size;
+    tensors_.emplace_back(
+        TF_AllocateOutput(context_, index, type, shape.data(), shape.size(), count * 4, status_.get()), TF_DeleteTensor);
+    if (TF_GetCode(status_.get()) != TF_OK) TF_OpKernelContext_Failure(context_, status_.get());
+    return tensors_.back() ? TF_TensorData(tensors_.back().get()) : nullptr;
+  }
+
   TF_Tensor* tensor(int index) {
     if (index >= static_cast<int>(inputs_.size())) inputs_.resize(index + 1);
     if (!inputs_[index]) {
@@ -165,12 +171,24 @@ maskprune::Weights weights(const Attributes& a, Call& call, int index, long colu
   return {call.bytes(index), format, call.rows(index), columns, stride};
 }
 
-// x [N, depth], weights -> x W [N, columns], or x Wt [N, rows]; for few rows.
-void fewRows(const Attributes& attributes, Call& call) {
+// x [N, depth], weights -> x W [N, columns], or x Wt [N, rows].
+void product(const Attributes& attributes, Call& call) {
   const auto w = weights(attributes, call, 1, attributes.columns);
   const long rows = call.rows(0);
   float* y = call.output(0, {rows, attributes.transposed ? w.rows : w.columns});
-  if (y) maskprune::fewRows(w, attributes.transposed, rows, attributes.threads, call.input(0), y);
+  if (y) maskprune::product(w, attributes.transposed, rows, attributes.threads, call.input(0), y);
+}
+
+// A matrix in f32 -> its numbers, or those of its transpose, in 16 bits, two in an integer; and [1] whether all fit.
+void pack(const Attributes& attributes, Call& call) {
+  const long rows = call.rows(0), columns = call.columns(0);
+  const long count = attributes.transposed ? rows : columns;
+  int32_t* packed = call.integerOutput(0, {attributes.transposed ? columns : rows, (count + 1) / 2});
+  int32_t* exact = call.integerOutput(1, {1});
+  if (!packed || !exact) return;
+  *exact = maskprune::pack(call.input(0), rows, columns, attributes.transposed,
+                           static_cast<maskprune::Format>(attributes.format), attributes.threads,
+                           reinterpret_cast<uint16_t*>(packed));
 }
 
 // Weights in 16 bits -> the same numbers in f32, [rows, columns].
@@ -290,7 +308,6 @@ void stayLoaded() {
 const bool registered = [] {
   stayLoaded();
   const Names shape{"batch: int", "groups: int", "heads_per_group: int"};
-  const Names stored{"W: {float, int32}", "format: int", "columns: int"};
   add<attention>("MaskPruneAttention", {"packed: float", "cos: float", "sin: float", "segments: int32"},
                  {"out: float", "log_sums: float"}, shape);
   add<attentionGradient>(
@@ -303,8 +320,9 @@ const bool registered = [] {
   add<swiGlu>("MaskPruneSwiGlu", {"gate: float", "up: float", "mask: float"}, {"y: float"}, {});
   add<swiGluGradient>("MaskPruneSwiGluGradient", {"gate: float", "up: float", "mask: float", "dy: float"},
                       {"d_gate: float", "d_up: float", "d_mask: float"}, {});
-  add<unpack>("MaskPruneUnpack", {"w: W"}, {"y: float"}, stored);
-  add<fewRows>("MaskPruneFewRows", {"x: float", "w: W"}, {"y: float"},
+  add<pack>("MaskPrunePack", {"w: float"}, {"packed: int32", "exact: int32"}, {"format: int", "transposed: int"});
+  add<unpack>("MaskPruneUnpack", {"w: int32"}, {"y: float"}, {"format: int", "columns: int"});
+  add<product>("MaskPruneProduct", {"x: float", "w: W"}, {"y: float"},
                {"W: {float, int32}", "format: int", "columns: int", "transposed: int"});
   add<decodeLayer>("MaskPruneDecodeLayer", decodeInputs(), {"y: float"},
                    {"W: {float, int32}", "format: int", "columns: int", "groups: int", "heads_per_group: int",

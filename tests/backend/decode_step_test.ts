@@ -1,7 +1,10 @@
 import * as tf from "@tensorflow/tfjs";
-import { assertEquals, assertThrows } from "@std/assert";
-import { decodeStep, fewRowsProduct, type StepLayer, type StepShape } from "../../core/decode_step.ts";
+import { assert, assertThrows } from "@std/assert";
+import { decodeStep, type StepLayer, type StepShape } from "../../core/decode_step.ts";
+import { dequantize } from "../../core/dequantize.ts";
 import { at } from "../../core/indexing.ts";
+import { type PackedMatrix, packMatrix } from "../../core/matrix.ts";
+import { encodeValues } from "../../core/quantize.ts";
 import { createRng } from "../../core/rng.ts";
 import { assertClose, flat, testOnEngines } from "../support/engines.ts";
 
@@ -97,6 +100,21 @@ const activate = (x: number, kind: StepShape["activation"]) =>
 
 const LINEARS = ["query", "key", "value", "output", "gate", "up", "down"] as const;
 
+/** Numbers that a format holds. */
+function rounded(row: number[], form: "F32" | "BF16" | "F16"): number[] {
+  if (form === "F32") return row;
+  const values = Float32Array.from(row);
+  const back = new Float32Array(row.length);
+  dequantize(form, encodeValues(form, values, "row"), back);
+  return [...back];
+}
+
+function packed(rows: Rows, form: "BF16" | "F16"): PackedMatrix {
+  const matrix = packMatrix(tf.tensor2d(rows));
+  assert(matrix?.format === form);
+  return matrix;
+}
+
 /** A layer and what it is given, as plain arrays. */
 function draw(c: Case) {
   const rng = createRng(7, c.name);
@@ -188,15 +206,17 @@ function cacheTensor(heads: Rows[], c: Case, capacity: number): tf.Tensor4D {
 
 testOnEngines("decodeStep() equals double precision and writes its cache in place", async (engine) => {
   if (!engine.decoderOps) return;
-  for (const c of CASES) {
+  for (const [c, form] of CASES.flatMap((c) => (["F32", "BF16", "F16"] as const).map((form) => [c, form] as const))) {
     const given = draw(c);
+    // The same numbers in both places, whatever they are held in.
+    for (const name of LINEARS) given.weights[name] = given.weights[name].map((row) => rounded(row, form));
     const expected = plainLayer(c, given);
     const capacity = c.held + 3;
     const tensors = tf.tidy(() => {
       const optional = (x: number[] | undefined) => x && tf.tensor1d(x);
       const { attentionNorm, ffnNorm, ...norms } = given.norms;
       const linears = Object.fromEntries(LINEARS.map((name) => [name, {
-        weight: tf.tensor2d(given.weights[name]),
+        weight: form === "F32" ? tf.tensor2d(given.weights[name]) : packed(given.weights[name], form),
         ...c.biases && { bias: tf.tensor1d(given.biases[name]) },
       }]));
       const layer = {
@@ -221,32 +241,9 @@ testOnEngines("decodeStep() equals double precision and writes its cache in plac
       const used = (x: tf.Tensor4D) => tf.slice(x, [0, 0, 0, 0], [-1, -1, c.held + 1, -1]);
       return { out, keys: used(cache.keys), values: used(cache.values) };
     });
-    assertClose(await tensors.out.data(), flat(expected.out), undefined, c.name);
+    assertClose(await tensors.out.data(), flat(expected.out), undefined, `${c.name}, ${form}`);
     assertClose(await tensors.keys.data(), flat(expected.keys.flat()), undefined, `${c.name}: keys`);
     assertClose(await tensors.values.data(), flat(expected.values.flat()), undefined, `${c.name}: values`);
     tf.dispose(tensors);
-  }
-});
-
-testOnEngines("fewRowsProduct() equals double precision, whatever the number of rows and columns", async (engine) => {
-  if (!engine.decoderOps) return;
-  const rng = createRng(3, "few rows");
-  for (const [rows, depth, columns] of [[1, 70, 600], [3, 5, 17], [9, 130, 256], [21, 33, 8]] as const) {
-    const random = (n: number) => Float32Array.from({ length: n }, () => rng.normal());
-    const [x, w] = [random(rows * depth), random(depth * columns)];
-    const expected = Float64Array.from({ length: rows * columns }, (_, i) => {
-      const [row, column] = [Math.floor(i / columns), i % columns];
-      let sum = 0;
-      for (let k = 0; k < depth; k++) sum += at(x, row * depth + k) * at(w, k * columns + column);
-      return sum;
-    });
-    const products = tf.tidy(() => {
-      const left = tf.tensor2d(x, [rows, depth]);
-      const right = tf.tensor2d(w, [depth, columns]);
-      return [fewRowsProduct(left, right, false), fewRowsProduct(left, tf.transpose(right), true)];
-    });
-    assertEquals(products.map(({ shape }) => shape), [[rows, columns], [rows, columns]]);
-    for (const product of products) assertClose(await product.data(), expected, { atol: 1e-4, rtol: 1e-4 });
-    tf.dispose(products);
   }
 });
