@@ -11,9 +11,6 @@ import type { KeyValues } from "./attention.ts";
 import { type Matrix, storedForm } from "./matrix.ts";
 import { decoderOp } from "./native_ops.ts";
 
-/** Most sequences at once: beyond, a matrix product reads the weights as seldom. */
-export const STEP_SEQUENCES = 16;
-
 /** A linear map: weight [in, out], bias [out]. The weights of a layer are all in one form. */
 export interface StepLinear {
   weight: Matrix;

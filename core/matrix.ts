@@ -7,6 +7,9 @@
 import * as tf from "@tensorflow/tfjs";
 import { decoderOp } from "./native_ops.ts";
 
+/** Rows up to which a product takes about the time of reading the matrix. */
+export const FEW_ROWS = 8;
+
 /** 16-bit formats, with their numbers in `core/native/weights.h`. */
 const FORMATS = { BF16: 1, F16: 2 } as const;
 

@@ -8,6 +8,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "./engine.ts";
 import { at } from "./indexing.ts";
+import { FEW_ROWS, type Matrix, PackedMatrix, storedProduct } from "./matrix.ts";
 import { decoderOp, nativeOp } from "./native_ops.ts";
 
 type Inputs = Record<string, tf.Tensor>;
@@ -67,58 +68,73 @@ export function batchMatMul(a: tf.Tensor3D, b: tf.Tensor3D, transposeA = false, 
   return tf.stack(rowsA.map((rows, i) => tf.matMul(rows, at(rowsB, i)))) as tf.Tensor3D;
 }
 
-/** `x w (+ bias)`: x [N, in], w [in, out], bias [out] -> [N, out]. */
-export function linear(x: tf.Tensor2D, w: tf.Tensor2D, bias?: tf.Tensor1D): tf.Tensor2D {
-  const product = withGradient(
+/** `x w`, or `x wᵀ` when `transposed`, in the form that the engine is fast at. No gradient of its own. */
+export function matrixProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf.Tensor2D {
+  if (w instanceof PackedMatrix) return storedProduct(x, w, transposed);
+  const isShort = currentEngine().decoderOps && x.shape[0] <= FEW_ROWS;
+  return isShort ? storedProduct(x, w, transposed) : matMul2d(x, w, false, transposed);
+}
+
+/** {@linkcode matrixProduct} with its gradients; a matrix in 16 bits has none. */
+function product(x: tf.Tensor2D, w: Matrix, transposed: boolean): tf.Tensor2D {
+  if (w instanceof PackedMatrix) {
+    return withGradient(
+      { x },
+      () => ({ out: matrixProduct(x, w, transposed), saved: [] }),
+      (dy) => ({ x: () => matrixProduct(dy as tf.Tensor2D, w, !transposed) }),
+    ) as tf.Tensor2D;
+  }
+  return withGradient(
     { x, w },
-    () => ({ out: matMul2d(x, w), saved: [x, w] }),
+    () => ({ out: matrixProduct(x, w, transposed), saved: [x, w] }),
     (dy, [x, w]) => ({
-      x: () => matMul2d(dy as tf.Tensor2D, w, false, true),
-      w: () => matMul2d(x, dy as tf.Tensor2D, true, false),
+      x: () => matrixProduct(dy as tf.Tensor2D, w, !transposed),
+      w: () => transposed ? matMul2d(dy as tf.Tensor2D, x, true) : matMul2d(x, dy as tf.Tensor2D, true),
     }),
   ) as tf.Tensor2D;
-  return bias ? tf.add(product, bias) : product;
+}
+
+/** `x w (+ bias)`: x [N, in], w [in, out], bias [out] -> [N, out]. */
+export function linear(x: tf.Tensor2D, w: Matrix, bias?: tf.Tensor1D): tf.Tensor2D {
+  const out = product(x, w, false);
+  return bias ? tf.add(out, bias) : out;
 }
 
 /** A linear map with a low-rank update: `x w + scale (x down) up (+ bias)`; x [N, in], w [in, out], down [in, r],
  * up [r, out] -> [N, out]. One operation, so that the two products are not kept. */
 export function linearLowRank(
   x: tf.Tensor2D,
-  w: tf.Tensor2D,
+  w: Matrix,
   { down, up, scale }: { down: tf.Tensor2D; up: tf.Tensor2D; scale: number },
   bias?: tf.Tensor1D,
 ): tf.Tensor2D {
-  const product = withGradient(
-    { x, w, down, up },
+  const isPacked = w instanceof PackedMatrix;
+  const inputs: Inputs = isPacked ? { x, down, up } : { x, w, down, up };
+  const out = withGradient(
+    inputs,
     () => {
       const inner = tf.mul(matMul2d(x, down), scale) as tf.Tensor2D;
-      return { out: tf.add(matMul2d(x, w), matMul2d(inner, up)), saved: [x, w, down, up, inner] };
+      const rest: readonly [tf.Tensor2D?] = isPacked ? [] : [w];
+      return { out: tf.add(matrixProduct(x, w), matMul2d(inner, up)), saved: [x, down, up, inner, ...rest] };
     },
-    (dy, [x, w, down, up, inner]) => {
+    (dy, [x, down, up, inner, saved]) => {
       const slope = dy as tf.Tensor2D;
       // scale dy upᵀ, [N, r]: small, and used twice.
       const dInner = tf.tidy(() => tf.mul(matMul2d(slope, up, false, true), scale)) as tf.Tensor2D;
       return {
-        x: () => tf.tidy(() => tf.add(matMul2d(slope, w, false, true), matMul2d(dInner, down, false, true))),
+        x: () => tf.tidy(() => tf.add(matrixProduct(slope, saved ?? w, true), matMul2d(dInner, down, false, true))),
         w: () => matMul2d(x, slope, true, false),
         down: () => matMul2d(x, dInner, true, false),
         up: () => matMul2d(inner, slope, true, false),
       };
     },
   ) as tf.Tensor2D;
-  return bias ? tf.add(product, bias) : product;
+  return bias ? tf.add(out, bias) : out;
 }
 
 /** `x tableᵀ`: x [N, D], table [V, D] -> [N, V]. The tied output projection. */
-export function linearTransposed(x: tf.Tensor2D, table: tf.Tensor2D): tf.Tensor2D {
-  return withGradient(
-    { x, table },
-    () => ({ out: matMul2d(x, table, false, true), saved: [x, table] }),
-    (dy, [x, table]) => ({
-      x: () => matMul2d(dy as tf.Tensor2D, table),
-      table: () => matMul2d(dy as tf.Tensor2D, x, true, false),
-    }),
-  ) as tf.Tensor2D;
+export function linearTransposed(x: tf.Tensor2D, table: Matrix): tf.Tensor2D {
+  return product(x, table, true);
 }
 
 /** RMSNorm: `x / sqrt(mean(x^2) + epsilon) * gain`; x [N, D], gain [D] -> [N, D]. */

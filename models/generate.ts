@@ -8,19 +8,23 @@ import { NumericError } from "../core/errors.ts";
 import { createRng } from "../core/rng.ts";
 import { disposeCache, extend, type KvCache } from "./decode.ts";
 import { type DecoderModel, logits } from "./decoder.ts";
+import type { TokenIds } from "./vocabulary.ts";
 
 /** Runs new tokens, i32 [B T], after those in `cache` and gives the logits after each row, [B, V]. Only each row's last
  * position goes through the vocabulary projection. */
 function lastLogits(
   model: DecoderModel,
-  tokens: Int32Array,
+  tokens: TokenIds,
   batch: number,
   cache: KvCache | null,
 ): { scores: tf.Tensor2D; cache: KvCache } {
   const grown = extend(model, tokens, batch, cache);
   const scores = tf.tidy(() => {
-    const rows = tf.reshape(grown.hidden, [batch, -1, model.config.width]);
-    const last = tf.reshape(tf.slice(rows, [0, rows.shape[1]! - 1, 0], [-1, 1, -1]), [batch, -1]);
+    const { hidden } = grown;
+    const length = hidden.shape[0] / batch;
+    if (length === 1) return logits(model, hidden);
+    const rows = tf.reshape(hidden, [batch, length, model.config.width]);
+    const last = tf.reshape(tf.slice(rows, [0, length - 1, 0], [-1, 1, -1]), [batch, -1]);
     return logits(model, last as tf.Tensor2D);
   });
   grown.hidden.dispose();
@@ -52,6 +56,42 @@ export async function greedyStep(
     return { next, cache: grown.cache };
   } finally {
     best.dispose();
+  }
+}
+
+/** Continues each row by its `steps` most probable tokens, starting with `first`, i32 [B], after those in `cache` (null: none;
+ * it is freed): i32 [steps B], step by step, and the cache with all but the last of them. The ids stay on the device until
+ * the end where the embedding is in one part. */
+export async function greedyTokens(
+  model: DecoderModel,
+  first: Int32Array,
+  steps: number,
+  cache: KvCache | null,
+  signal?: AbortSignal,
+): Promise<{ tokens: Int32Array; cache: KvCache | null }> {
+  const staysOnDevice = model.embedding.length === 1;
+  const ids: tf.Tensor1D[] = [];
+  let [tokens, held]: [TokenIds, KvCache | null] = [first, cache];
+  try {
+    for (let step = 0; step < steps; step++) {
+      signal?.throwIfAborted();
+      const { scores, cache } = lastLogits(model, tokens, first.length, held);
+      held = cache;
+      const best = tf.argMax(scores, 1) as tf.Tensor1D;
+      scores.dispose();
+      ids.push(best);
+      tokens = staysOnDevice ? best : Int32Array.from(await best.data());
+    }
+    const all = tf.tidy(() => ids.length === 0 ? tf.tensor1d([], "int32") : tf.concat1d(ids));
+    const read = Int32Array.from(await all.data());
+    all.dispose();
+    currentEngine().check();
+    return { tokens: read, cache: held };
+  } catch (error) {
+    if (held) disposeCache(held);
+    throw error;
+  } finally {
+    tf.dispose(ids);
   }
 }
 

@@ -12,7 +12,7 @@ import { type DecoderConfig, type LayerAttention, layerAttention } from "./confi
 import { applyLinear, type DecoderModel, type DeviceLayer } from "./device.ts";
 import { type HiddenMask, hiddenNorm, type LayerMasks, maskBlock, maskHeads } from "./masks.ts";
 import { rotaryTables, turnMatrices } from "./rope.ts";
-import { embeddingRows } from "./vocabulary.ts";
+import { embeddingRows, type TokenIds } from "./vocabulary.ts";
 
 /** Token ids of B rows, padded on the right to T. */
 export interface TokenBatch {
@@ -27,6 +27,9 @@ export interface TokenBatch {
    * shared prefix) or in j's own branch. All 0 when absent: plain causal attention. */
   segments?: Int32Array;
 }
+
+/** A batch without its tokens. */
+export type BatchLayout = Omit<TokenBatch, "tokens">;
 
 /** Where {@linkcode ForwardOptions.observe} looks. */
 export type ObservedSite = "output" | "down";
@@ -59,7 +62,7 @@ const HIDDEN = -1e9;
 /** Additive attention mask of a batch: [1, 1, T, T] when every row is plainly causal, else [B, 1, T, T]. A token sees
  * positions less than `window` before its own. */
 function attentionMask(
-  { batch, length, segments }: TokenBatch,
+  { batch, length, segments }: BatchLayout,
   positions: Int32Array,
   window: number,
 ): tf.Tensor4D {
@@ -81,7 +84,7 @@ function attentionMask(
 }
 
 /** Who sees whom, in the form that the engine takes. */
-function visibility(input: TokenBatch, positions: Int32Array, window: number): Pick<LayerPass, "mask" | "segments"> {
+function visibility(input: BatchLayout, positions: Int32Array, window: number): Pick<LayerPass, "mask" | "segments"> {
   if (!currentEngine().decoderOps || window < Infinity) return { mask: attentionMask(input, positions, window) };
   return { mask: null, segments: tf.tensor1d(input.segments ?? new Int32Array(), "int32") };
 }
@@ -103,7 +106,7 @@ function perLayer(config: DecoderConfig, make: (kind: LayerAttention) => LayerPa
 }
 
 /** Makes what all layers of a pass share; free it with {@linkcode disposePass}. */
-export function createPass(config: DecoderConfig, input: TokenBatch): PassContext {
+export function createPass(config: DecoderConfig, input: BatchLayout): PassContext {
   const { batch, length } = input;
   const positions = input.positions ?? Int32Array.from({ length: batch * length }, (_, i) => i % length);
   const last = positions.reduce((max, position) => Math.max(max, position), 0);
@@ -120,7 +123,7 @@ export function heldPositions({ window }: LayerAttention, past: number): number 
 }
 
 /** {@linkcode createPass} for B rows of T new tokens after `past` cached ones. */
-export function createCachedPass(config: DecoderConfig, tokens: TokenBatch, past: number): PassContext {
+export function createCachedPass(config: DecoderConfig, tokens: BatchLayout, past: number): PassContext {
   const { batch, length } = tokens;
   if (past === 0 && length > 1) return createPass(config, tokens);
   const positions = Int32Array.from({ length: batch * length }, (_, i) => past + (i % length));
@@ -156,7 +159,7 @@ export function disposePass(pass: PassContext): void {
 }
 
 /** Embeds token ids: [N] -> [N, D]. */
-export function embed(model: DecoderModel, tokens: Int32Array, hidden?: HiddenMask): tf.Tensor2D {
+export function embed(model: DecoderModel, tokens: TokenIds, hidden?: HiddenMask): tf.Tensor2D {
   const { embeddingScale = 1 } = model.config;
   return tf.tidy(() => {
     const rows = embeddingRows(model.embedding, tokens);

@@ -43,9 +43,19 @@ function partStarts(parts: readonly tf.Tensor2D[]): number[] {
   return parts.map(({ shape: [size] }) => (start += size) - size);
 }
 
-/** Rows of the embedding: token ids [N] -> [N, D]. */
-export function embeddingRows(parts: readonly tf.Tensor2D[], tokens: Int32Array): tf.Tensor2D {
-  if (parts.length === 1) return tf.gather(parts[0], tf.tensor1d(tokens, "int32"));
+/** Token ids [N], i32: in host memory, or on the device as the last step left them. */
+export type TokenIds = Int32Array | tf.Tensor1D;
+
+/** Rows of the embedding: token ids [N] -> [N, D].
+ * @throws {RangeError} when the ids are on the device and the embedding is in parts. */
+export function embeddingRows(parts: readonly tf.Tensor2D[], tokens: TokenIds): tf.Tensor2D {
+  const [whole, ...others] = parts;
+  if (whole && others.length === 0) {
+    return tf.tidy(() => tf.gather(whole, tokens instanceof Int32Array ? tf.tensor1d(tokens, "int32") : tokens));
+  }
+  if (!(tokens instanceof Int32Array)) {
+    throw new RangeError(`Rows of an embedding in ${parts.length} parts need token ids in host memory`);
+  }
   return tf.tidy(() => {
     const starts = partStarts(parts);
     const partOf = Array.from(tokens, (id) => starts.findLastIndex((start) => start <= id));

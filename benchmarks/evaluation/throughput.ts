@@ -11,8 +11,8 @@ import { UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import type { RunConfig, ThroughputResult } from "../../core/schema.ts";
 import { mean, sampleSd } from "../../core/stats.ts";
-import { greedyStep } from "../../models/generate.ts";
-import { disposeCache, type KvCache } from "../../models/decode.ts";
+import { greedyStep, greedyTokens } from "../../models/generate.ts";
+import { disposeCache } from "../../models/decode.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 
 /** What to time. */
@@ -68,15 +68,8 @@ export async function measureThroughput(
     disposeCache((await greedyStep(model, prompt, batch, null)).cache);
   });
   const decode = await timeRepeats(repeats, async () => {
-    let step: { next: Int32Array; cache: KvCache | null } = { next: first, cache: null };
-    try {
-      for (let i = 0; i < decodeTokens; i++) {
-        signal?.throwIfAborted();
-        step = await greedyStep(model, step.next, batch, step.cache);
-      }
-    } finally {
-      if (step.cache) disposeCache(step.cache);
-    }
+    const { cache } = await greedyTokens(model, first, decodeTokens, null, signal);
+    if (cache) disposeCache(cache);
   });
   return [
     summarise(`pp${prefillTokens}`, batch, prefillTokens, prefill),

@@ -14,7 +14,7 @@ constexpr long kPanel = 4 * kLanes;
 constexpr long kPanelDepth = 256;
 
 // Rows up to which reading the matrix once for a few of them is faster.
-constexpr long kFewRows = 16;
+constexpr long kFewRows = 8;
 
 // Numbers [k, k + depth) of columns [column, column + count) of W: [depth, kPanel], 0 beyond `count`.
 template <Format format>

@@ -43,6 +43,7 @@ export interface ToyOptions extends Partial<DecoderConfig> {
 export function toyConfig(options: Partial<DecoderConfig> = {}): DecoderConfig {
   const shape: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
   return {
+    ...options,
     vocabSize: options.vocabSize ?? 61,
     width: options.width ?? 32,
     headSize: options.headSize ?? 8,
@@ -50,7 +51,6 @@ export function toyConfig(options: Partial<DecoderConfig> = {}): DecoderConfig {
     tiedHead: options.tiedHead ?? true,
     biases: options.biases ?? [],
     ropeBase: options.ropeBase ?? 10_000,
-    ...options.ropeScaling && { ropeScaling: options.ropeScaling },
     normEpsilon: options.normEpsilon ?? 1e-5,
     maxPositions: options.maxPositions ?? 256,
     bosTokenId: options.bosTokenId ?? 0,
@@ -145,8 +145,8 @@ function plantDeadHidden(
  * ```
  */
 export function toySource(options: ToyOptions = {}): WeightSource {
-  const config = toyConfig(options);
-  const { seed = 0, dead = [], deadHidden = [], deadScale = 0 } = options;
+  const { seed = 0, dead = [], deadHidden = [], deadScale = 0, ...own } = options;
+  const config = toyConfig(own);
   const tensors = new Map<string, HostTensor>();
   for (const [name, shape] of expectedTensors(config)) {
     tensors.set(name, randomTensor(createRng(seed, `toy ${name}`), name, shape));

@@ -1,0 +1,101 @@
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import { disposeCache, extend, type KvCache } from "../../models/decode.ts";
+import { disposeModel, forward, logits, targetLogProbs, uploadModel } from "../../models/decoder.ts";
+import { generateTokens, greedyStep, greedyTokens } from "../../models/generate.ts";
+import { canStep } from "../../models/step.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { toyConfig, toySource, toyTokens } from "../support/toy.ts";
+import { countTraffic } from "../support/traffic.ts";
+
+const ROPE = { base: 10_000 };
+
+/** What families differ in, all of it once. */
+const CONFIGS: Record<string, Partial<DecoderConfig>> = {
+  "plain, untied": { tiedHead: false },
+  "biases and head norms": { biases: ["query", "key", "value"], headNorms: true, tiedHead: true },
+  "GELU, norms of outputs, a window, two bases": {
+    activation: "gelu-tanh",
+    outputNorms: true,
+    headNorms: true,
+    embeddingScale: 3,
+    attentionScale: 0.3,
+    attention: toyConfig().layers.map((_, l) => ({
+      rope: { base: l === 0 ? 100 : 10_000 },
+      window: l === 0 ? 5 : null,
+    })),
+  },
+  "factors, a layer without rotation": {
+    residualScale: 0.4,
+    logitScale: 0.5,
+    attention: toyConfig().layers.map((_, l) => ({ rope: l === 0 ? null : ROPE, window: null })),
+  },
+};
+
+for (const [name, config] of Object.entries(CONFIGS)) {
+  testOnEngines(`decoding gives what scoring gives: ${name}`, async (engine) => {
+    const model = await uploadModel(toySource({ ...config, seed: 3 }));
+    assertEquals(canStep(model, 1), engine.decoderOps);
+    const prompts = [toyTokens({ count: 9, seed: 1 }), toyTokens({ count: 9, seed: 2 })];
+    const steps = 70;
+    const start = await greedyStep(model, Int32Array.from(prompts.flatMap((ids) => [...ids])), 2, null);
+    const { tokens, cache } = await greedyTokens(model, start.next, steps, start.cache);
+    assert(cache);
+    assertEquals(cache.length, 9 + steps);
+    for (const [b, prompt] of prompts.entries()) {
+      const continued = [...start.next, ...tokens].filter((_, i) => i % 2 === b);
+      const sequence = Int32Array.from([...prompt, ...continued]);
+      const length = sequence.length - 1;
+      const hidden = forward(model, { tokens: sequence.slice(0, length), batch: 1, length });
+      const { isGreedy, logProbs } = await targetLogProbs(model, hidden, sequence.slice(1));
+      hidden.dispose();
+      assertEquals(isGreedy.slice(8), Array(steps + 1).fill(true));
+      const [generated] = await generateTokens(model, [[...prompt]], { maxTokens: steps });
+      assertEquals(generated?.map(({ id }) => id), continued.slice(0, steps));
+      assertClose(generated?.map(({ logProb }) => logProb) ?? [], logProbs.slice(8, 8 + steps), {
+        atol: 1e-4,
+        rtol: 0,
+      });
+    }
+    disposeCache(cache);
+    disposeModel(model);
+  });
+}
+
+testOnEngines("decoding N tokens reads once, and steps through a layer in one operation", async (engine) => {
+  const model = await uploadModel(toySource({ layers: Array(4).fill(at(toyConfig().layers, 0)) }));
+  const first = Int32Array.of(1, 2);
+  const decode = (steps: number) =>
+    countTraffic(async () => {
+      const { cache } = await greedyTokens(model, first, steps, null);
+      if (cache) disposeCache(cache);
+    });
+  const [short, long] = [await decode(10), await decode(30)];
+  assertEquals([short.reads, long.reads], [1, 1]);
+  const perToken = (long.launches - short.launches) / 20;
+  const layers = model.layers.length;
+  // Embedding, final norm, logits, best token; on the other engines a layer takes what its products and sums take.
+  assert(perToken <= (engine.decoderOps ? layers + 6 : 60 * layers + 20), `${perToken} operations a token`);
+  // The angles, the place, and what TensorFlow.js writes for axes; nothing that grows with the layers.
+  if (engine.decoderOps) assert((long.writes - short.writes) / 20 <= 6, `${(long.writes - short.writes) / 20} writes`);
+  disposeModel(model);
+});
+
+testOnEngines("a cache that was stepped through continues with several tokens at once", async () => {
+  const model = await uploadModel(toySource({ seed: 5 }));
+  const ids = toyTokens({ count: 12, seed: 4 });
+  let cache: KvCache | null = null;
+  for (const [from, to] of [[0, 1], [1, 2], [2, 9], [9, 10], [10, 12]] as const) {
+    const grown: { hidden: tf.Tensor2D; cache: KvCache } = extend(model, ids.slice(from, to), 1, cache);
+    cache = grown.cache;
+    const whole = tf.tidy(() => logits(model, forward(model, { tokens: ids.slice(0, to), batch: 1, length: to })));
+    const part = tf.tidy(() => logits(model, grown.hidden));
+    const size = part.size;
+    assertClose(await part.data(), (await whole.data()).slice(-size));
+    tf.dispose([grown.hidden, whole, part]);
+  }
+  if (cache) disposeCache(cache);
+  disposeModel(model);
+});
