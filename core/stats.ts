@@ -3,13 +3,7 @@
  *
  * @module
  */
-import {
-  gammaln,
-  mean as arithmeticMean,
-  median as middle,
-  quantileSorted,
-  sampleStandardDeviation,
-} from "simple-statistics";
+import { mean as arithmeticMean, median as middle, sampleStandardDeviation } from "simple-statistics";
 import { at } from "./indexing.ts";
 import { createRng } from "./rng.ts";
 
@@ -36,53 +30,26 @@ export function standardError(values: readonly number[]): number | null {
   return values.length < 2 ? null : sampleSd(values) / Math.sqrt(values.length);
 }
 
-/** Options of the resampling functions. */
-export interface ResampleOptions {
-  /** Seed of the random stream; the same seed gives the same interval. */
+/** Options of {@linkcode signFlipTest}. */
+export interface SignFlipOptions {
+  /** Seed of the random stream; the same seed gives the same result. */
   seed: number;
-  /** Number of resamples. */
+  /** Number of random sign patterns. */
   resamples?: number;
-  /** Coverage of the interval. */
-  confidence?: number;
 }
 
-/** A mean with its bootstrap interval. */
-export interface Interval {
-  /** Mean of the values. */
+/** A paired test of a zero mean difference, and the interval that belongs to it. */
+export interface PairedTest {
+  /** Mean of the differences. */
   mean: number;
-  /** Lower end. */
-  low: number;
-  /** Upper end. */
-  high: number;
+  /** Two-sided p value. */
+  p: number;
+  /** All mean differences that the same test would not reject at level `alpha`: it leaves out 0 exactly where
+   * `p < alpha`. Unbounded where the test cannot reject anything at this level. */
+  interval(alpha: number): { low: number; high: number };
 }
 
 const RESAMPLES = 5000;
-
-/** Means of resamples of `values` with replacement, ascending. */
-function bootstrapMeans(values: readonly number[], { seed, resamples = RESAMPLES }: ResampleOptions): Float64Array {
-  if (values.length === 0) throw new RangeError("A bootstrap needs at least one value: current 0");
-  const data = Float64Array.from(values);
-  const rng = createRng(seed, "bootstrap");
-  const means = new Float64Array(resamples);
-  for (let r = 0; r < resamples; r++) {
-    let sum = 0;
-    for (let i = 0; i < data.length; i++) sum += at(data, rng.integer(data.length));
-    means[r] = sum / data.length;
-  }
-  return means.sort();
-}
-
-function percentileInterval(values: readonly number[], means: Float64Array, confidence: number): Interval {
-  const sorted = means as unknown as number[];
-  const tail = (1 - confidence) / 2;
-  return { mean: mean(values), low: quantileSorted(sorted, tail), high: quantileSorted(sorted, 1 - tail) };
-}
-
-/** Percentile bootstrap interval of the mean (Efron 1979), 95 % and 5000 resamples by default.
- * @throws {RangeError} when there are no values. */
-export function bootstrapInterval(values: readonly number[], options: ResampleOptions): Interval {
-  return percentileInterval(values, bootstrapMeans(values, options), options.confidence ?? 0.95);
-}
 
 function differences(a: readonly number[], b: readonly number[]): number[] {
   if (a.length !== b.length) {
@@ -91,40 +58,72 @@ function differences(a: readonly number[], b: readonly number[]): number[] {
   return a.map((value, i) => value - at(b, i));
 }
 
-/** Mean of `a - b` with its bootstrap interval over pairs, and a two-sided bootstrap p value: the share of resamples,
- * shifted to a mean difference of zero, whose mean is at least as far from zero as the observed one.
- * @throws {RangeError} when the two differ in length or are empty. */
-export function pairedDifference(
-  a: readonly number[],
-  b: readonly number[],
-  options: ResampleOptions,
-): Interval & { p: number } {
-  const values = differences(a, b);
-  const means = bootstrapMeans(values, options);
-  const interval = percentileInterval(values, means, options.confidence ?? 0.95);
-  const distance = Math.abs(interval.mean) * (1 - 1e-12);
-  const extreme = means.filter((value) => Math.abs(value - interval.mean) >= distance).length;
-  return { ...interval, p: (extreme + 1) / (means.length + 1) };
+/** Where `holds` stops, between `inside`, where it holds, and `outside`, where it does not: bisection. */
+function edge(inside: number, outside: number, holds: (x: number) => boolean): number {
+  let [yes, no] = [inside, outside];
+  for (let i = 0; i < 60; i++) {
+    const middle = (yes + no) / 2;
+    if (holds(middle)) yes = middle;
+    else no = middle;
+  }
+  return yes;
 }
 
-/** Two-sided p value of a paired permutation test (random sign flips) of a zero mean difference `a - b`.
- * @throws {RangeError} when the two differ in length or are empty. */
-export function pairedPermutation(
-  a: readonly number[],
-  b: readonly number[],
-  { seed, resamples = RESAMPLES }: ResampleOptions,
-): number {
-  const values = Float64Array.from(differences(a, b)).filter((value) => value !== 0);
-  if (a.length === 0) throw new RangeError("A permutation test needs at least one pair: current 0");
-  const observed = Math.abs(values.reduce((sum, value) => sum + value, 0)) * (1 - 1e-12);
+/** Sums of `values` under random signs, and the sums of these signs. */
+function flippedSums(values: readonly number[], { seed, resamples = RESAMPLES }: SignFlipOptions) {
   const rng = createRng(seed, "permutation");
-  let extreme = 0;
+  const data = Float64Array.from(values);
+  const sums = new Float64Array(resamples);
+  const signs = new Float64Array(resamples);
   for (let r = 0; r < resamples; r++) {
-    let sum = 0;
-    for (const value of values) sum += rng.uniform() < 0.5 ? value : -value;
-    if (Math.abs(sum) >= observed) extreme++;
+    let [sum, sign] = [0, 0];
+    for (const value of data) {
+      if (rng.uniform() < 0.5) {
+        sum += value;
+        sign++;
+      } else {
+        sum -= value;
+        sign--;
+      }
+    }
+    sums[r] = sum;
+    signs[r] = sign;
   }
-  return (extreme + 1) / (resamples + 1);
+  return { sums, signs };
+}
+
+/** Paired permutation test (random sign flips) of a zero mean difference `a - b`. Its interval holds every shift of the
+ * differences that the test with the same sign patterns does not reject.
+ * @throws {RangeError} when the two differ in length or are empty. */
+export function signFlipTest(a: readonly number[], b: readonly number[], options: SignFlipOptions): PairedTest {
+  const values = differences(a, b);
+  if (values.length === 0) throw new RangeError("A permutation test needs at least one pair: current 0");
+  const { sums, signs } = flippedSums(values, options);
+  const total = values.reduce((sum, value) => sum + value, 0);
+  const centre = total / values.length;
+  /** p value of the hypothesis that the mean difference is `shift`. */
+  const pOf = (shift: number): number => {
+    const observed = Math.abs(total - shift * values.length) * (1 - 1e-12);
+    let extreme = 0;
+    for (const [r, sum] of sums.entries()) if (Math.abs(sum - shift * (signs[r] ?? 0)) >= observed) extreme++;
+    return (extreme + 1) / (sums.length + 1);
+  };
+  const range = Math.max(...values) - Math.min(...values);
+  return {
+    mean: centre,
+    p: pOf(0),
+    interval: (alpha) => {
+      const kept = (shift: number) => pOf(shift) >= alpha;
+      // p falls on both sides of the mean; beyond all differences only the patterns that flip nothing or all count.
+      const ends = [-1, 1].map((side) => {
+        const far = centre + side * (2 * range + 1e-9 + 1e-9 * Math.abs(centre));
+        return kept(far) ? side * Infinity : edge(centre, far, kept);
+      });
+      const [low = -Infinity, high = Infinity] = ends;
+      // 0 itself is decided by the test, not by the rounding of a bisection.
+      return kept(0) ? { low: Math.min(low, 0), high: Math.max(high, 0) } : { low, high };
+    },
+  };
 }
 
 /** At most `most` of `items`: the first, the last, and evenly spaced ones between. `most` is at least 2. */
@@ -133,25 +132,65 @@ export function evenlySpaced<T>(items: readonly T[], most: number): T[] {
   return Array.from({ length: most }, (_, i) => at(items, Math.round(i * (items.length - 1) / (most - 1))));
 }
 
+/** Probability of at most `k` of `n` with probability `p` each. */
+function binomialTail(k: number, n: number, p: number): number {
+  if (p <= 0) return 1;
+  if (p >= 1) return k >= n ? 1 : 0;
+  const odds = Math.log(p) - Math.log1p(-p);
+  let logTerm = n * Math.log1p(-p);
+  let tail = Math.exp(logTerm);
+  for (let i = 1; i <= k; i++) {
+    logTerm += Math.log((n - i + 1) / i) + odds;
+    tail += Math.exp(logTerm);
+  }
+  return Math.min(1, tail);
+}
+
 /** Two-sided exact p value of McNemar's test from the discordant pairs: examples that only one of two cells got right.
  * The smaller count's binomial tail at one half, doubled. */
 export function mcnemarExact(onlyFirst: number, onlySecond: number): number {
+  return Math.min(1, 2 * binomialTail(Math.min(onlyFirst, onlySecond), onlyFirst + onlySecond, 0.5));
+}
+
+/** McNemar's exact test of 0/1 scores on the same `examples`, from the discordant pairs. The interval of the difference
+ * of the two means is Clopper and Pearson's of the first one's share of the discordant pairs (1934), which inverts the
+ * same test. */
+export function mcnemarTest(onlyFirst: number, onlySecond: number, examples: number): PairedTest {
   const n = onlyFirst + onlySecond;
-  let tail = 0;
-  for (let k = 0; k <= Math.min(onlyFirst, onlySecond); k++) {
-    tail += Math.exp(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) - n * Math.LN2);
-  }
-  return Math.min(1, 2 * tail);
+  const difference = (share: number) => (2 * share - 1) * n / examples;
+  return {
+    mean: n === 0 ? 0 : difference(onlyFirst / n),
+    p: mcnemarExact(onlyFirst, onlySecond),
+    interval: (alpha) => {
+      if (n === 0) return { low: 0, high: 0 };
+      const share = onlyFirst / n;
+      const atMost = (k: number, p: number) => binomialTail(k, n, p) >= alpha / 2;
+      return {
+        low: difference(edge(share, 0, (p) => atMost(onlySecond, 1 - p))),
+        high: difference(edge(share, 1, (p) => atMost(onlyFirst, p))),
+      };
+    },
+  };
 }
 
 /** Holm's step-down correction (Holm 1979): adjusted p values in the order given. */
 export function holm(pValues: readonly number[]): number[] {
-  const order = [...pValues.entries()].sort(([, a], [, b]) => a - b);
-  const adjusted = new Array<number>(pValues.length);
+  return holmLevels(pValues, 0.05).map(({ p }) => p);
+}
+
+/** Holm's correction with the level of each test: `p` is adjusted, and the interval of a test at level `alpha` leaves
+ * out 0 exactly where its adjusted p value is below `familyAlpha`. Tests after the first one that is not rejected get
+ * that one's level. */
+export function holmLevels(pValues: readonly number[], familyAlpha: number): { p: number; alpha: number }[] {
+  const order = pValues.map((p, i) => ({ p, i })).sort((a, b) => a.p - b.p);
+  const result = pValues.map(() => ({ p: 1, alpha: familyAlpha }));
   let running = 0;
-  order.forEach(([index, p], rank) => {
-    running = Math.max(running, Math.min(1, (pValues.length - rank) * p));
-    adjusted[index] = running;
-  });
-  return adjusted;
+  let last: number | undefined;
+  for (const [rank, { p, i }] of order.entries()) {
+    const tests = pValues.length - rank;
+    running = Math.max(running, Math.min(1, tests * p));
+    if (running >= familyAlpha) last ??= familyAlpha / tests;
+    result[i] = { p: running, alpha: last ?? familyAlpha / tests };
+  }
+  return result;
 }

@@ -4,10 +4,10 @@
  */
 import { FONT } from "./draw.ts";
 import { level } from "./format.ts";
-import { colours, NEUTRAL } from "./palette.ts";
+import { qualityText } from "./findings.ts";
+import { NEUTRAL, rowColours } from "./palette.ts";
 import type { Column } from "./measurements.ts";
-import type { Estimate, Row, Section } from "./rows.ts";
-import { qualityText } from "./summary.ts";
+import { type Estimate, hasRuns, isDense, type Row, type Section } from "./rows.ts";
 import { meanOf } from "./table.ts";
 
 /** A Vega-Lite specification. */
@@ -84,29 +84,47 @@ export const shell = (title: string, subtitle: string[], width: number, body: Sp
 });
 
 function wrap(text: string, limit: number): string[] {
-  const lines = [""];
+  const lines: string[] = [];
+  let last = "";
   for (const word of text.split(" ")) {
-    const last = lines[lines.length - 1];
-    if (last !== "" && last.length + word.length + 1 > limit) lines.push(word);
-    else lines[lines.length - 1] = last === "" ? word : `${last} ${word}`;
+    if (last !== "" && last.length + word.length + 1 > limit) {
+      lines.push(last);
+      last = word;
+    } else last = last === "" ? word : `${last} ${word}`;
   }
-  return lines;
+  return [...lines, last];
 }
 
 /** Rows of pruned models that have results. */
-export const pruned = (section: Section): Row[] =>
-  section.rows.filter((row) => row.methodId !== null && row.runs.length > 0);
+export const pruned = (section: Section): Row[] => section.rows.filter((row) => !isDense(row) && hasRuns(row));
 /** The dense row, if it has results. */
-export const denseRow = (section: Section): Row | undefined =>
-  section.rows.find((row) => row.methodId === null && row.runs.length > 0);
+export const denseRow = (section: Section): Row | undefined => section.rows.find((row) => isDense(row) && hasRuns(row));
 
-/** Colour per label, as a scale. */
-export function colourScale(section: Section): { domain: string[]; range: string[] } {
-  const rows = section.rows.filter((row) => row.methodId !== null);
-  const byLabel = colours(rows.map(({ label, methodId }) => ({ label, methodId: methodId! })));
-  const domain = [...new Set(pruned(section).map(({ label }) => label))];
-  return { domain, range: domain.map((label) => byLabel.get(label)!) };
+/** A method in a figure: all rows that differ by level only. */
+export interface Line {
+  variant: string;
+  /** Name in the legend. */
+  label: string;
+  colour: string;
+  /** By level. */
+  rows: Row[];
 }
+
+/** The methods of `rows`, with the colours that they have in the whole section. */
+export function linesOf(section: Section, rows: readonly Row[]): Line[] {
+  const colours = rowColours(section);
+  return [...Map.groupBy(rows, ({ variant }) => variant)].flatMap(([variant, own]) => {
+    const [first] = own;
+    if (first === undefined) return [];
+    return [{ variant, label: first.label, colour: colours.get(variant) ?? NEUTRAL.dense, rows: own }];
+  });
+}
+
+/** Colour per method, as a scale. */
+export const colourScale = (lines: readonly Line[]): { domain: string[]; range: string[] } => ({
+  domain: lines.map(({ label }) => label),
+  range: lines.map(({ colour }) => colour),
+});
 
 /** Percent of the prunable parameters really removed, mean over seeds. */
 export const removed = (row: Row): number => 100 * meanOf(row, ({ size }) => size.sparsityOfPrunable);

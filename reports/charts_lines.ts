@@ -1,14 +1,16 @@
-/** Quality against sparsity: one line per method, labelled at its end.
+/** Quality against size: one line per method from the dense model, labelled at its end.
  *
  * @module
  */
+import { at } from "../core/indexing.ts";
 import {
   barWords,
   type Chart,
-  colourScale,
   denseRow,
   describe,
   HEIGHT,
+  type Line,
+  linesOf,
   pruned,
   qualityTitle,
   removed,
@@ -20,28 +22,33 @@ import {
 import { NEUTRAL } from "./palette.ts";
 import type { Column } from "./measurements.ts";
 import type { Estimate, Row, Section } from "./rows.ts";
+import { meanOf } from "./table.ts";
 
 const LABEL_GAP = 15;
 
 /** Spreads labels that would overlap: at least `gap` apart, inside [0, `height`] where they fit, and with the least
  * sum of squared moves that this allows (isotonic regression by pooling neighbours). */
 export function spreadLabels(wanted: number[], gap: number, height: number): number[] {
-  const order = wanted.map((_, i) => i).sort((a, b) => wanted[a] - wanted[b]);
+  const order = wanted.map((value, index) => ({ value, index })).sort((a, b) => a.value - b.value);
   const blocks: { sum: number; size: number }[] = [];
-  order.forEach((index, k) => {
-    let block = { sum: wanted[index] - k * gap, size: 1 };
-    while (
-      blocks.length > 0 && blocks[blocks.length - 1].sum / blocks[blocks.length - 1].size >= block.sum / block.size
+  for (const [k, { value }] of order.entries()) {
+    let block = { sum: value - k * gap, size: 1 };
+    for (
+      let before = blocks.at(-1);
+      before && before.sum / before.size >= block.sum / block.size;
+      before = blocks.at(-1)
     ) {
-      const before = blocks.pop()!;
+      blocks.pop();
       block = { sum: before.sum + block.sum, size: before.size + block.size };
     }
     blocks.push(block);
-  });
+  }
   const top = height - (wanted.length - 1) * gap;
   const levels = blocks.flatMap(({ sum, size }) => new Array<number>(size).fill(sum / size));
-  const placed = new Array<number>(wanted.length);
-  order.forEach((index, k) => placed[index] = Math.min(Math.max(levels[k], 0), Math.max(top, 0)) + k * gap);
+  const placed = new Array<number>(wanted.length).fill(0);
+  for (const [k, { index }] of order.entries()) {
+    placed[index] = Math.min(Math.max(at(levels, k), 0), Math.max(top, 0)) + k * gap;
+  }
   return placed;
 }
 
@@ -89,16 +96,50 @@ function yEncoding(scale: Scale, title: string): Spec {
   };
 }
 
+/** What the lines go along: from the dense model at the left to the smallest at the right. */
+export interface SizeAxis {
+  /** File names end in it. */
+  name: string;
+  /** `sparsity`, `parameters`. */
+  what: string;
+  title: string;
+  valueOf(row: Row): number;
+  dense(section: Section): number;
+}
+
+/** Percent of the prunable parameters removed. */
+export const SPARSITY: SizeAxis = {
+  name: "sparsity",
+  what: "sparsity",
+  title: "prunable parameters removed, %",
+  valueOf: removed,
+  dense: () => 0,
+};
+
+/** Millions of parameters, fewer to the right. */
+export const PARAMETERS: SizeAxis = {
+  name: "parameters",
+  what: "parameters",
+  title: "parameters, millions",
+  valueOf: (row) => meanOf(row, ({ size }) => size.parameters) / 1e6,
+  dense: (section) =>
+    Math.max(...pruned(section).map((row) => meanOf(row, ({ denseSize }) => denseSize.parameters))) / 1e6,
+};
+
 /** What the layers of one figure share. */
 interface Frame {
   column: Column;
   scale: Scale;
-  /** Right end of the x axis, percent removed. */
-  most: number;
+  axis: SizeAxis;
+  /** Left and right end of the x axis, the dense model's value and a little beyond the smallest model's. */
+  ends: [dense: number, last: number];
   width: number;
   x: Spec;
   y: Spec;
 }
+
+/** Pixels right of the left end. */
+const pixelX = ({ ends: [dense, last], width }: Frame, value: number) => (value - dense) / (last - dense) * width;
 
 /** End of a line: where its label wants to be, in pixels. */
 interface LineEnd {
@@ -121,45 +162,62 @@ function referenceLine(frame: Frame, label: string, value: number, dash: number[
   };
 }
 
-/** Line, error bars and points of one method. */
-function methodLine(
-  { column, scale, most, width, x, y }: Frame,
-  { label, colour, rows, dense, shift }: {
-    label: string;
-    colour: string;
-    rows: Row[];
-    dense: Estimate | undefined;
-    /** Pixels to the right, which keep the error bars of one level apart. */
-    shift: number;
-  },
-): { layers: Spec[]; end: LineEnd } {
-  const k = scaleOf(column);
-  const points = rows.map((row) => {
-    const estimate = row.values.get(column.key)!;
-    const spread = estimate.spread ?? 0;
-    const [lowest, highest] = scale.log ? scale.domain : [-Infinity, Infinity];
-    const inside = (value: number) => Math.min(Math.max(value, lowest), highest);
-    return {
-      method: label,
-      asked: row.asked,
-      removed: removed(row),
-      shownAt: removed(row) + shift * most / width,
-      quality: inside(k * estimate.value),
-      low: inside(k * (estimate.value - spread)),
-      high: inside(k * (estimate.value + spread)),
-      beyond: k * estimate.value > highest,
-      description: describe(row, column, estimate),
-    };
+/** A row with its value of the figure's column. */
+interface Valued {
+  row: Row;
+  estimate: Estimate;
+}
+
+/** Rows that have a value of `column`. */
+const valued = (rows: readonly Row[], column: Column): Valued[] =>
+  rows.flatMap((row) => {
+    const estimate = row.values.get(column.key);
+    return estimate === undefined ? [] : [{ row, estimate }];
   });
-  const start = dense === undefined ? [] : [{ method: label, removed: 0, shownAt: 0, quality: k * dense.value }];
+
+/** A row as a point; values beyond the scale are drawn at its edge. */
+function pointOf({ column, scale, axis, ends: [dense, last], width }: Frame, { row, estimate }: Valued, shift: number) {
+  const k = scaleOf(column);
+  const spread = estimate.spread ?? 0;
+  const [lowest, highest] = scale.log ? scale.domain : [-Infinity, Infinity];
+  const inside = (value: number) => Math.min(Math.max(value, lowest), highest);
+  const x = axis.valueOf(row);
+  return {
+    method: row.label,
+    asked: row.asked,
+    removed: removed(row),
+    x,
+    shownAt: x + shift * (last - dense) / width,
+    quality: inside(k * estimate.value),
+    low: inside(k * (estimate.value - spread)),
+    high: inside(k * (estimate.value + spread)),
+    beyond: k * estimate.value > highest,
+    description: describe(row, column, estimate),
+  };
+}
+
+/** Line, error bars and points of one method.
+ * @param shift Pixels to the right, which keep the error bars of one level apart. */
+function methodLine(
+  frame: Frame,
+  { label, colour, rows }: Line,
+  dense: Estimate | undefined,
+  shift: number,
+): { layers: Spec[]; ends: LineEnd[] } {
+  const { column, scale, axis, ends, x, y } = frame;
+  const own = valued(rows, column).sort((a, b) =>
+    Math.sign(ends[1] - ends[0]) * (axis.valueOf(a.row) - axis.valueOf(b.row))
+  );
+  const points = own.map((point) => pointOf(frame, point, shift));
+  const k = scaleOf(column);
+  const start = dense === undefined ? [] : [{ method: label, shownAt: ends[0], quality: k * dense.value }];
   const quality = { ...y, field: "quality" };
-  const last = points[points.length - 1];
   return {
     layers: [
       {
         data: { values: [...start, ...points] },
         mark: { type: "line", color: colour, strokeWidth: 2 },
-        encoding: { x, y: quality, description: { value: label } },
+        encoding: { x, y: quality, order: { value: null }, description: { value: label } },
       },
       {
         data: { values: points },
@@ -179,78 +237,84 @@ function methodLine(
         encoding: { x, y: quality, description: { field: "description" } },
       })),
     ],
-    end: { label, colour, x: last.shownAt / most * width, y: pixelY(scale, last.quality) },
+    ends: points.slice(-1).map((last) => ({
+      label,
+      colour,
+      x: pixelX(frame, last.shownAt),
+      y: pixelY(scale, last.quality),
+    })),
   };
 }
 
-/** Quality against realised sparsity: one line per method from the dense model, labelled at its end. */
-export function qualityAgainstSparsity(section: Section, column: Column, name: string): Chart | null {
-  const rows = pruned(section).filter((row) => row.values.has(column.key));
-  if (rows.length === 0) return null;
+/** Layers of a figure `width` pixels wide. */
+function layersOf(frame: Frame, lines: readonly Line[], dense: Estimate | undefined): Spec[] {
+  const { column } = frame;
+  const references = [
+    ...(dense === undefined ? [] : [referenceLine(frame, "dense", dense.value, [6, 3])]),
+    ...(column.chance === null ? [] : [referenceLine(frame, "chance", column.chance, [1.5, 3])]),
+  ];
+  const drawn = lines.map((line, i) => methodLine(frame, line, dense, 3 * (i - (lines.length - 1) / 2)));
+  return [
+    ...references.map((reference) => reference.layer),
+    ...drawn.flatMap(({ layers }) => layers),
+    ...endLabels([...references.map(({ end }) => end), ...drawn.flatMap(({ ends }) => ends)], frame.width),
+  ];
+}
+
+/** Quality against size: one line per method from the dense model, labelled at its end. */
+export function qualityAgainstSize(section: Section, column: Column, axis: SizeAxis, name: string): Chart | null {
+  const points = valued(pruned(section), column);
+  if (points.length === 0) return null;
   const dense = denseRow(section)?.values.get(column.key);
-  const estimates = [...rows.map((row) => row.values.get(column.key)!), ...(dense === undefined ? [] : [dense])];
+  const estimates = [...points.map(({ estimate }) => estimate), ...(dense === undefined ? [] : [dense])];
   const scale = qualityScale(column, estimates);
-  const most = Math.max(...rows.map(removed)) * 1.06 || 1;
-  const { domain, range } = colourScale(section);
-  const byLabel = Map.groupBy(rows, ({ label }) => label);
-  const methods = domain.filter((label) => byLabel.has(label));
-  const title = `${column.kind === "perplexity" ? "Perplexity" : "Accuracy"} against sparsity`;
+  const start = axis.dense(section);
+  const furthest = points.map(({ row }) => axis.valueOf(row) - start)
+    .reduce((far, own) => Math.abs(own) > Math.abs(far) ? own : far, 0);
+  const ends: [number, number] = [start, start + (furthest * 1.06 || 1)];
+  const lines = linesOf(section, points.map(({ row }) => row));
+  const title = `${column.kind === "perplexity" ? "Perplexity" : "Accuracy"} against ${axis.what}`;
   const notes = [
     barWords(estimates),
-    ...(methods.length > 1 ? ["Points of one level are set a little apart."] : []),
+    ...(lines.length > 1 ? ["Points of one level are set a little apart."] : []),
     ...(scale.log && estimates.some(({ value }) => value > scale.domain[1])
       ? [`Triangles: above ${scale.domain[1].toFixed(0)}.`]
       : []),
   ];
-
-  const spec = (width: number): Spec => {
-    const x = {
-      field: "shownAt",
-      type: "quantitative",
-      scale: { domain: [0, most], nice: false },
-      axis: { title: "prunable parameters removed, %", grid: false, tickCount: 6 },
-    };
-    const frame: Frame = { column, scale, most, width, x, y: yEncoding(scale, qualityTitle(column)) };
-    const references = [
-      ...(dense === undefined ? [] : [referenceLine(frame, "dense", dense.value, [6, 3])]),
-      ...(column.chance === null ? [] : [referenceLine(frame, "chance", column.chance, [1.5, 3])]),
-    ];
-    const lines = methods.map((label, i) =>
-      methodLine(frame, {
-        label,
-        colour: range[domain.indexOf(label)],
-        rows: byLabel.get(label)!,
-        dense,
-        shift: 3 * (i - (methods.length - 1) / 2),
-      })
-    );
-    const layer = [
-      ...references.map((reference) => reference.layer),
-      ...lines.flatMap(({ layers }) => layers),
-      ...endLabels([...references, ...lines].map(({ end }) => end), width),
-    ];
-    const over = column.kind === "mean-accuracy" ? "over " : "";
-    const subtitle = [`${subject(section)} · ${column.name} ${over}${column.count}`, notes.join(" ").trim()];
-    return shell(title, subtitle, width, { layer });
+  const over = column.kind === "mean-accuracy" ? "over " : "";
+  const subtitle = [`${subject(section)} · ${column.name} ${over}${column.count}`, notes.join(" ").trim()];
+  return {
+    name,
+    title: `${title}: ${column.name}`,
+    spec: (width) => {
+      const x = {
+        field: "shownAt",
+        type: "quantitative",
+        scale: { domain: ends, nice: false, zero: false },
+        axis: { title: axis.title, grid: false, tickCount: 6 },
+      };
+      const frame: Frame = { column, scale, axis, ends, width, x, y: yEncoding(scale, qualityTitle(column)) };
+      return shell(title, subtitle, width, { layer: layersOf(frame, lines, dense) });
+    },
   };
-  return { name, title: `${title}: ${column.name}`, spec };
 }
 
 /** Labels right of the plot, each tied to the end of its line. Positions are pixels, since both scales are known. */
 function endLabels(ends: LineEnd[], width: number): Spec[] {
   const placed = spreadLabels(ends.map(({ y }) => y), LABEL_GAP, HEIGHT);
-  const values = ends.map(({ label, x, y }, i) => ({
+  const values = ends.map(({ label, colour, x, y }, i) => ({
     label,
+    colour,
     fromX: Math.min(x + 5, width),
     fromY: y,
     toX: width + 14,
-    toY: placed[i],
+    toY: at(placed, i),
   }));
   const pixels = (field: string) => ({ field, type: "quantitative", scale: null, axis: null });
   return [
-    ...values.map((value, i) => ({
+    ...values.map((value) => ({
       data: { values: [value] },
-      mark: { type: "rule", color: ends[i].colour, strokeWidth: 1, strokeDash: [2, 2], aria: false },
+      mark: { type: "rule", color: value.colour, strokeWidth: 1, strokeDash: [2, 2], aria: false },
       encoding: { x: pixels("fromX"), x2: { field: "toX" }, y: pixels("fromY"), y2: { field: "toY" } },
     })),
     {

@@ -2,11 +2,14 @@
  *
  * @module
  */
+import { at } from "../core/indexing.ts";
 import {
+  barWords,
   type Chart,
   colourScale,
   denseRow,
   describe,
+  linesOf,
   pruned,
   qualityTitle,
   scaleOf,
@@ -32,19 +35,17 @@ const linear = (field: string, title: string, scale: Spec) => ({
 /** Colour by method and shape by level, the same two legends in every scatter plot. */
 function methodAndLevel(section: Section, rows: Row[]): Spec {
   const levels = [...new Set(rows.map(({ asked }) => level(asked)))];
-  const { domain, range } = colourScale(section);
-  const shown = domain.filter((label) => rows.some((row) => row.label === label));
   return {
     color: {
       field: "method",
       type: "nominal",
-      scale: { domain: shown, range: shown.map((label) => range[domain.indexOf(label)]) },
+      scale: colourScale(linesOf(section, rows)),
       legend: { title: "method", symbolType: "circle", symbolOpacity: 1, symbolStrokeWidth: 2 },
     },
     shape: {
       field: "level",
       type: "nominal",
-      scale: { domain: levels, range: levels.map((_, i) => SHAPES[i % SHAPES.length]) },
+      scale: { domain: levels, range: levels.map((_, i) => at(SHAPES, i % SHAPES.length)) },
       legend: { title: "asked sparsity", symbolFillColor: NEUTRAL.muted, symbolStrokeColor: NEUTRAL.muted },
     },
   };
@@ -137,77 +138,82 @@ function densePoint(x: Spec, y: Spec, point: { x: number; y: number; description
   ];
 }
 
+/** A row as a point, if it has both values. */
+function speedPoint(row: Row, quality: Column, speed: Column): ScatterPoint[] {
+  const [own, fast] = [row.values.get(quality.key), row.values.get(speed.key)];
+  if (own === undefined || fast === undefined) return [];
+  const [x, xLow, xHigh] = bounds(fast);
+  const [y, yLow, yHigh] = bounds(own, scaleOf(quality));
+  const description = `${describe(row, quality, own)}; ${x.toFixed(1)} ${speed.name} tokens/s`;
+  const uniform = row.runs.every(({ size }) => size.layerwiseUniform);
+  return [{ method: row.label, level: level(row.asked), x, xLow, xHigh, y, yLow, yHigh, uniform, description }];
+}
+
 /** Quality against measured tokens/s, with the Pareto front. */
 export function qualityAgainstSpeed(section: Section, quality: Column, speed: Column, name: string): Chart | null {
-  const both = (row: Row) => row.values.has(quality.key) && row.values.has(speed.key);
-  const rows = pruned(section).filter(both);
+  const rows = pruned(section).filter((row) => row.values.has(quality.key) && row.values.has(speed.key));
   if (rows.length === 0) return null;
   const lowerIsBetter = quality.kind === "perplexity";
-  const point = (row: Row): ScatterPoint => {
-    const [own, fast] = [row.values.get(quality.key)!, row.values.get(speed.key)!];
-    const [x, xLow, xHigh] = bounds(fast);
-    const [y, yLow, yHigh] = bounds(own, scaleOf(quality));
-    const description = `${describe(row, quality, own)}; ${x.toFixed(1)} ${speed.name} tokens/s`;
-    const uniform = row.runs.every(({ size }) => size.layerwiseUniform);
-    return { method: row.label, level: level(row.asked), x, xLow, xHigh, y, yLow, yHigh, uniform, description };
-  };
-  const points = rows.map(point);
+  const points = rows.flatMap((row) => speedPoint(row, quality, speed));
   const dense = denseRow(section);
-  const reference = dense !== undefined && both(dense) ? point(dense) : undefined;
-  const front = paretoFront([...points, ...(reference ? [reference] : [])], lowerIsBetter);
+  const references = dense === undefined ? [] : speedPoint(dense, quality, speed);
+  const all = [...points, ...references];
+  const front = paretoFront(all, lowerIsBetter);
   const title = `${lowerIsBetter ? "Perplexity" : "Accuracy"} against measured ${speed.name} speed`;
+  const estimates = rows.flatMap((row) => row.values.get(quality.key) ?? []);
   return {
     name,
     title: `${title}: ${quality.name}`,
     spec: (width) => {
-      const all = [...points, ...(reference ? [reference] : [])];
       const x = linear("x", `${speed.name}, tokens/s (measured)`, {
         zero: false,
         domain: roomy(all.flatMap(({ xLow, xHigh }) => [xLow, xHigh])),
       });
       const domain = roomy(all.flatMap(({ yLow, yHigh }) => [yLow, yHigh]), lowerIsBetter);
       const y = linear("y", qualityTitle(quality), lowerIsBetter ? { type: "log", domain } : { zero: false, domain });
-      return shell(
-        title,
-        [
-          `${subject(section)} · ${speed.count}`,
-          `Line: Pareto front, nothing measured is both faster and better. Hollow: widths differ between layers.`,
+      const subtitle = [
+        `${subject(section)} · ${speed.count}`,
+        `Line: Pareto front, nothing measured is both faster and better. Hollow: widths differ between layers. ` +
+        `${barWords(estimates)} Speed: sample sd over repeats.`,
+      ];
+      return shell(title, subtitle, width, {
+        layer: [
+          frontLayer(front, x, y),
+          ...scatterLayers(points, x, y, methodAndLevel(section, rows)),
+          ...references.flatMap((reference) => densePoint(x, y, reference)),
         ],
-        width,
-        {
-          layer: [
-            {
-              data: { values: front.map(({ x, y }) => ({ x, y })) },
-              mark: {
-                type: "line",
-                color: NEUTRAL.dense,
-                strokeWidth: 6,
-                opacity: 0.15,
-                strokeJoin: "round",
-                strokeCap: "round",
-              },
-              encoding: { x, y, description: { value: "Pareto front" } },
-            },
-            ...scatterLayers(points, x, y, methodAndLevel(section, rows)),
-            ...(reference ? densePoint(x, y, reference) : []),
-          ],
-        },
-      );
+      });
     },
   };
 }
+
+/** A broad line behind the points. */
+const frontLayer = (front: ScatterPoint[], x: Spec, y: Spec): Spec => ({
+  data: { values: front.map(({ x, y }) => ({ x, y })) },
+  mark: {
+    type: "line",
+    color: NEUTRAL.dense,
+    strokeWidth: 6,
+    opacity: 0.15,
+    strokeJoin: "round",
+    strokeCap: "round",
+  },
+  encoding: { x, y, description: { value: "Pareto front" } },
+});
 
 /** Measured speed-up against the reduction in MACs: how much of the saving a machine really gives. */
 export function speedUpAgainstMacs(section: Section, speed: Column, name: string): Chart | null {
   const rows = pruned(section).filter((row) => row.speedUps.has(speed.key));
   if (rows.length === 0) return null;
-  const points = rows.map((row): ScatterPoint => {
+  const points = rows.flatMap((row): ScatterPoint[] => {
+    const up = row.speedUps.get(speed.key);
+    if (up === undefined) return [];
     const x = meanOf(row, ({ size, denseSize }) => denseSize.macs64 / size.macs64);
-    const [y, yLow, yHigh] = bounds(row.speedUps.get(speed.key)!);
+    const [y, yLow, yHigh] = bounds(up);
     const uniform = row.runs.every(({ size }) => size.layerwiseUniform);
     const description = `${row.label}, ${level(row.asked)} asked: ${x.toFixed(2)} times fewer MACs, ` +
       `${y.toFixed(2)} times the ${speed.name} tokens/s of dense`;
-    return { method: row.label, level: level(row.asked), x, xLow: x, xHigh: x, y, yLow, yHigh, uniform, description };
+    return [{ method: row.label, level: level(row.asked), x, xLow: x, xHigh: x, y, yLow, yHigh, uniform, description }];
   });
   const top = Math.max(...points.flatMap(({ x, yHigh }) => [x, yHigh])) * 1.02;
   const bottom = Math.min(0.98, ...points.map(({ yLow }) => yLow));

@@ -4,7 +4,8 @@
  */
 import type { CurveRow } from "../core/schema.ts";
 import { evenlySpaced } from "../core/stats.ts";
-import { type Chart, colourScale, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
+import { at } from "../core/indexing.ts";
+import { type Chart, colourScale, linesOf, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
 import { level } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
 import type { Row, Section } from "./rows.ts";
@@ -22,22 +23,58 @@ const POINTS = 200;
 
 /** Steps in which masks were learned; none for other methods. */
 const learning = (row: Row): CurveRow[] =>
-  evenlySpaced(row.runs[0].training?.find(({ stage }) => stage === "learning")?.curve ?? [], POINTS);
+  evenlySpaced(row.runs[0]?.training?.find(({ stage }) => stage === "learning")?.curve ?? [], POINTS);
+
+const UNIT_WORDS: Record<string, string> = {
+  "ffn": "FFN channels",
+  "query-heads": "query heads",
+  "kv-groups": "key/value groups",
+  "layers": "layers",
+  "hidden": "hidden dimensions",
+};
+
+/** Units whose removal is counted over the whole model and not per layer. */
+const OF_MODEL = ["layers", "hidden"];
+
+const unitWords = (type: string) => UNIT_WORDS[type] ?? type;
+
+const removedWords = (type: string) => `${unitWords(type)} removed${OF_MODEL.includes(type) ? "" : " per layer"}`;
+
+/** What a multiplier is the price of: MaskPrune's z of the budget and its y of masks that are to close; Sheared's lambda1
+ * and lambda2 of the distance to the target shape and of its square. */
+const DUAL_WORDS: Record<string, string> = {
+  z: "price of the budget",
+  y: "price of open masks",
+  lambda1: "price of the distance to the shape",
+  lambda2: "price of its square",
+};
+
+function dualWords(name: string): string {
+  const [symbol = name, ...type] = name.split(" ");
+  const of = type.length === 0 ? "" : `, ${unitWords(type.join(" "))}`;
+  return `${DUAL_WORDS[symbol] ?? `multiplier ${symbol}`}${of}`;
+}
 
 /** Panels that the curves have numbers for. */
 function panels(rows: CurveRow[]): Panel[] {
   const keys = (field: "removed" | "duals") => [...new Set(rows.flatMap((row) => Object.keys(row[field] ?? {})))];
   const all: Panel[] = [
-    { title: "loss", pick: ({ loss }) => loss },
-    { title: "budget, fraction", pick: ({ budget }) => budget ?? null },
-    { title: "retained, fraction", pick: ({ retained }) => retained ?? null },
+    { title: "training loss", pick: ({ loss }) => loss },
+    { title: "budget, part that may stay", pick: ({ budget }) => budget ?? null },
+    { title: "part that stays", pick: ({ retained }) => retained ?? null },
     ...keys("removed").map((type) => ({
-      title: `${type} removed per layer`,
+      title: removedWords(type),
       pick: ({ removed }: CurveRow) => removed?.[type] ?? null,
     })),
-    ...keys("duals").map((name) => ({ title: `dual ${name}`, pick: ({ duals }: CurveRow) => duals?.[name] ?? null })),
+    ...keys("duals").map((name) => ({ title: dualWords(name), pick: ({ duals }: CurveRow) => duals?.[name] ?? null })),
   ];
   return all.filter(({ pick }) => rows.some((row) => pick(row) !== null));
+}
+
+/** Symbols of the papers behind the words. */
+function symbols(rows: CurveRow[]): string {
+  const names = [...new Set(rows.flatMap(({ duals }) => Object.keys(duals ?? {})))];
+  return names.length === 0 ? "" : `In the papers: ${names.map((name) => `${dualWords(name)} is ${name}`).join("; ")}.`;
 }
 
 /** One panel per quantity, one line per method and level; null where no method learned. */
@@ -45,8 +82,6 @@ export function trainingCurves(section: Section): Chart | null {
   const rows = pruned(section).filter((row) => learning(row).length > 1);
   if (rows.length === 0) return null;
   const levels = [...new Set(rows.map(({ asked }) => level(asked)))];
-  const { domain, range } = colourScale(section);
-  const labels = domain.filter((label) => rows.some((row) => row.label === label));
   const values = panels(rows.flatMap(learning)).flatMap(({ title, pick }) =>
     rows.flatMap((row) =>
       learning(row).flatMap((step) => {
@@ -60,7 +95,8 @@ export function trainingCurves(section: Section): Chart | null {
   const title = "Training of learned masks";
   const spec = (width: number): Spec => {
     const columns = width < WIDE ? 2 : 3;
-    return shell(title, [`${subject(section)} · first seed of each cell; value by step`], width, {
+    const subtitle = [`${subject(section)} · first seed of each cell; value by step`, symbols(rows.flatMap(learning))];
+    return shell(title, subtitle, width, {
       width: undefined,
       height: undefined,
       data: { values },
@@ -71,7 +107,7 @@ export function trainingCurves(section: Section): Chart | null {
         field: "panel",
         type: "nominal",
         sort: [...new Set(values.map(({ panel }) => panel))],
-        header: { title: null, labelFontSize: 11, labelFontWeight: "normal" },
+        header: { title: null, labelFontSize: 11, labelFontWeight: "normal", labelLimit: 190 },
       },
       spec: {
         width: columns === 2 ? Math.floor(width / 2) - 18 : Math.floor(width / 2.4),
@@ -93,13 +129,13 @@ export function trainingCurves(section: Section): Chart | null {
           color: {
             field: "method",
             type: "nominal",
-            scale: { domain: labels, range: labels.map((label) => range[domain.indexOf(label)]) },
+            scale: colourScale(linesOf(section, rows)),
             legend: { title: "method", symbolType: "stroke" },
           },
           strokeDash: {
             field: "level",
             type: "nominal",
-            scale: { domain: levels, range: levels.map((_, i) => DASHES[i % DASHES.length]) },
+            scale: { domain: levels, range: levels.map((_, i) => at(DASHES, i % DASHES.length)) },
             legend: { title: "asked sparsity", symbolStrokeColor: NEUTRAL.muted },
           },
           description: { field: "description" },

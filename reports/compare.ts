@@ -1,15 +1,15 @@
-/** Two runs side by side: what changed between them, and whether it is more than chance.
+/** Two runs side by side: in which settings they differ, what changed between them, and whether it is more than chance.
  *
  * @module
  */
 import type { CellRecord } from "../core/schema.ts";
-import { holm } from "../core/stats.ts";
-import { level, pValue } from "./format.ts";
-import { escapeMarkdown, tableLines } from "./markdown.ts";
-import type { Column } from "./measurements.ts";
-import { buildSections, type Row, type Section } from "./rows.ts";
-import { ALPHA, compare, type Comparison } from "./significance.ts";
-import { qualityText } from "./summary.ts";
+import type { Block } from "./document.ts";
+import { valueText } from "./findings.ts";
+import { pValue } from "./format.ts";
+import { toMarkdown } from "./markdown.ts";
+import { differences, findPairs, type Pair, pairRows, rowName, unpaired } from "./pairs.ts";
+import { buildSections } from "./rows.ts";
+import { ALPHA, type Comparison, corrected } from "./significance.ts";
 
 /** Options of {@linkcode compareRuns}. */
 export interface CompareOptions {
@@ -17,57 +17,19 @@ export interface CompareOptions {
   names?: [string, string];
 }
 
-/** One result that both runs have. */
-export interface Pair {
-  section: Section;
-  column: Column;
-  a: Row;
-  b: Row;
-  /** How much better B is than A; null where windows or examples were not stored. */
-  test: Comparison | null;
-}
-
-/** The name of a row in comparisons. */
-export const rowName = ({ model, engine }: Section, { label, asked }: Row): string =>
-  `${model} on ${engine}: ${label}${asked > 0 ? ` at ${level(asked)}` : ""}`;
-
-/** Rows of `other` by name. */
-function rowsByName(sections: Section[]): Map<string, Row> {
-  return new Map(
-    sections.flatMap((section) =>
-      section.rows.filter(({ runs }) => runs.length > 0).map((row) => [rowName(section, row), row] as const)
-    ),
-  );
-}
-
-/** Every result on the same data that both runs have. */
-export function findPairs(sectionsA: Section[], sectionsB: Section[]): Pair[] {
-  const inB = rowsByName(sectionsB);
-  return sectionsA.flatMap((section) =>
-    section.rows.flatMap((a) => {
-      const b = inB.get(rowName(section, a));
-      if (b === undefined) return [];
-      return section.columns
-        .filter(({ key, primary }) => primary && a.values.has(key) && b.values.has(key))
-        .map((column) => ({ section, column, a, b, test: compare(column, b, a) }));
-    })
-  );
-}
-
-function valueText(column: Column, row: Row): string {
-  const { value } = row.values.get(column.key)!;
-  return column.kind === "throughput" ? value.toPrecision(4) : qualityText(column, value);
-}
+const plainValue = ({ column }: Pair, row: Pair["a"]): string =>
+  column.kind === "throughput" ? row.values.get(column.key)?.value.toPrecision(4) ?? "–" : valueText(column, row);
 
 /** B against A: percent of perplexity or throughput, points of accuracy; with the interval of a paired test. */
-function changeText({ column, a, b, test }: Pair): string {
+function changeText({ column, a, b }: Pair, test: Comparison | undefined): string {
   if (column.kind === "throughput") {
-    const ratio = b.values.get(column.key)!.value / a.values.get(column.key)!.value;
-    return `${ratio.toFixed(3)} ×`;
+    const [before = NaN, after = NaN] = [a, b].map((row) => row.values.get(column.key)?.value);
+    return `${(after / before).toFixed(3)} ×`;
   }
-  if (test === null) return "–";
+  if (test === undefined) return "–";
   const sign = column.higherIsBetter ? 1 : -1;
   const change = (lead: number) => {
+    if (!Number.isFinite(lead)) return "unknown";
     const value = column.kind === "perplexity" ? 100 * Math.expm1(sign * lead) : 100 * sign * lead;
     return `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
   };
@@ -77,21 +39,26 @@ function changeText({ column, a, b, test }: Pair): string {
   return `${change(value)}${column.kind === "perplexity" ? " %" : " points"} [${interval.join(", ")}]`;
 }
 
-function verdict(test: Comparison | null): string {
-  if (test === null) return "";
+function verdict(test: Comparison | undefined): string {
+  if (test === undefined) return "";
   if (test.p >= ALPHA || test.lead.value === 0) return "no clear difference";
   return test.lead.value > 0 ? "better" : "worse";
 }
 
-/** Rows with results that `other` does not have. */
-export function missing(own: Section[], other: Section[]): string[] {
-  const names = rowsByName(other);
-  return [...rowsByName(own).keys()].filter((name) => !names.has(name));
+/** Pairs with their tests, corrected over all of them. */
+function tested(pairs: readonly Pair[]): { pair: Pair; test: Comparison | undefined }[] {
+  const results = corrected(pairs.flatMap(({ test }) => test ?? []));
+  return pairs.map((pair) => ({ pair, test: pair.test === null ? undefined : results.shift() }));
 }
 
-/** What run B changes against run A: every result on the same data that both have, with the interval of the paired
- * difference and a p value corrected by Holm over the whole table. Seeds are averaged first; throughput is given as a
- * ratio and not tested.
+const NOTES = [
+  "Paired tests on the same windows or examples (exact McNemar for one seed of a task, sign-flip permutation otherwise; " +
+  `seeds averaged first), Holm-corrected over this table at ${ALPHA}. The intervals in brackets are those of the same ` +
+  "corrected tests: one leaves out 0 exactly where its p is below. Throughput is a ratio and not tested.",
+];
+
+/** What run B changes against run A: first the settings that differ, then every result on the same data that both have,
+ * with the interval and the p value of one paired test, corrected by Holm over the whole table.
  * @returns Markdown. */
 export function compareRuns(
   recordsA: CellRecord[],
@@ -99,32 +66,35 @@ export function compareRuns(
   { names: [nameA, nameB] = ["A", "B"] }: CompareOptions = {},
 ): string {
   const [sectionsA, sectionsB] = [buildSections(recordsA), buildSections(recordsB)];
-  const pairs = findPairs(sectionsA, sectionsB);
-  const tests = pairs.flatMap(({ test }) => test ?? []);
-  holm(tests.map(({ p }) => p)).forEach((p, i) => tests[i].p = p);
-  const body = pairs.map((pair) =>
-    [
-      rowName(pair.section, pair.a),
-      `${pair.column.name} ${pair.column.metric}, ${pair.column.count}`,
-      valueText(pair.column, pair.a),
-      valueText(pair.column, pair.b),
-      changeText(pair),
-      pair.test === null ? "" : pValue(pair.test.p),
-      verdict(pair.test),
-    ].map(escapeMarkdown)
-  );
-  const only = (name: string, rows: string[]) =>
-    rows.length === 0 ? [] : ["", `Only in ${escapeMarkdown(name)}: ${rows.map(escapeMarkdown).join("; ")}.`];
+  const rows = pairRows(sectionsA, sectionsB);
+  const found = differences(rows);
+  const body = tested(findPairs(rows)).map(({ pair, test }) => [
+    [rowName(pair.section, pair.a)],
+    [`${pair.column.name} ${pair.column.metric}, ${pair.column.count}`],
+    [plainValue(pair, pair.a)],
+    [plainValue(pair, pair.b)],
+    [changeText(pair, test)],
+    [test === undefined ? "" : pValue(test.p)],
+    [verdict(test)],
+  ]);
+  const only = (name: string, rows: string[]): Block[] =>
+    rows.length === 0 ? [] : [{ kind: "line", text: `Only in ${name}: ${rows.join("; ")}.` }];
   const header = ["cell", "result", nameA, nameB, `${nameB} against ${nameA}`, "p (Holm)", `${nameB} is`];
-  const numeric = [false, false, true, true, true, true, false];
-  return [
-    `# ${escapeMarkdown(nameB)} against ${escapeMarkdown(nameA)}`,
-    "",
-    ...(pairs.length === 0
-      ? ["The two runs have no result on the same data in common."]
-      : tableLines(header.map(escapeMarkdown), numeric, body)),
-    ...only(nameA, missing(sectionsA, sectionsB)),
-    ...only(nameB, missing(sectionsB, sectionsA)),
-    "",
-  ].join("\n");
+  const blocks: Block[] = [
+    found.length === 0
+      ? { kind: "line", text: "No setting differs between the cells that both runs have." }
+      : { kind: "facts", id: "differences", title: `Settings that differ, ${nameA} → ${nameB}`, facts: found },
+    body.length === 0 ? { kind: "line", text: "The two runs have no result on the same data in common." } : {
+      kind: "grid",
+      title: "Results on the same data",
+      caption: "",
+      header: header.map((text) => [text]),
+      numeric: [false, false, true, true, true, true, false],
+      rows: body,
+      notes: NOTES,
+    },
+    ...only(nameA, unpaired(sectionsA, rows)),
+    ...only(nameB, unpaired(sectionsB, rows)),
+  ];
+  return toMarkdown({ title: `${nameB} against ${nameA}`, sections: [{ title: "", blocks }] });
 }

@@ -2,9 +2,11 @@
  *
  * @module
  */
+import type { ReportDocument } from "./document.ts";
+import { protocolColumns, protocolSentence } from "./protocol.ts";
 import { reproduction } from "./reproduction.ts";
-import type { Estimate, Row, Section } from "./rows.ts";
-import { meanOf } from "./table.ts";
+import { type Estimate, hasRuns, type Row, type Section } from "./rows.ts";
+import { deviceHours, learningS, meanOf } from "./table.ts";
 
 type Value = string | number | boolean | null | undefined;
 
@@ -19,8 +21,8 @@ const HEAD: [string, (row: Row, section: Section) => Value][] = [
   ["engine", (_, { engine }) => engine],
   ["method", ({ methodId }) => methodId ?? "dense"],
   ["label", ({ label }) => label],
-  ["options", ({ runs, failures }) => JSON.stringify((runs[0] ?? failures[0]).cell.method?.options ?? {})],
-  ["state", ({ runs }) => runs.length > 0 ? "done" : "failed"],
+  ["options", ({ cell }) => JSON.stringify(cell.method?.options ?? {})],
+  ["state", (row) => hasRuns(row) ? "done" : "failed"],
   ["seeds", ({ seeds }) => seeds.join(" ")],
   ["failed_cells", ({ failures }) => failures.length],
   ["failure", ({ failures }) => failures.map(({ failure }) => `${failure.kind}: ${failure.message}`).join("; ")],
@@ -37,6 +39,10 @@ const SIZE: [string, (run: Row["runs"][number]) => number][] = [
   ["kv_bytes_per_token", ({ size }) => size.kvBytesPerToken],
   ["after_load_bytes", ({ memory }) => memory.afterLoadBytes],
   ["peak_bytes", ({ memory }) => memory.peakBytes],
+  ["load_s", ({ timings }) => timings.loadS],
+  ["prune_s", (run) => Math.max(0, run.timings.pruneS - learningS(run))],
+  ["learn_s", learningS],
+  ["evaluate_s", ({ timings }) => timings.evaluateS],
 ];
 
 const SHAPE: [string, (run: Row["runs"][number]) => boolean][] = [
@@ -53,66 +59,72 @@ interface Measured {
 function measuredColumns(sections: Section[]): Measured[] {
   const columns = new Map(sections.flatMap(({ columns }) => columns.map((column) => [column.key, column] as const)));
   const taken = new Map<string, number>();
-  return [...columns.values()].flatMap(({ key, kind, slug }) => {
+  const unique = (slug: string) => {
     const before = taken.get(slug) ?? 0;
     taken.set(slug, before + 1);
-    const unique = before === 0 ? slug : `${slug}_${before + 1}`;
-    const own: Measured = { slug: unique, pick: (row) => row.values.get(key) };
-    const up: Measured = { slug: unique.replace("tokens_per_s", "speed_up"), pick: (row) => row.speedUps.get(key) };
-    return kind === "throughput" ? [own, up] : [own];
+    return before === 0 ? slug : `${slug}_${before + 1}`;
+  };
+  return [...columns.values()].flatMap(({ key, kind, slug }) => {
+    const rate = kind === "throughput";
+    const own: Measured = { slug: unique(rate ? `${slug}_tokens_per_s` : slug), pick: (row) => row.values.get(key) };
+    return rate ? [own, { slug: unique(`${slug}_speed_up`), pick: (row) => row.speedUps.get(key) }] : [own];
   });
 }
 
 /** All sections in one file; columns that a section lacks are empty there. `_spread` is the sample standard deviation
  * (`_spread_of` seeds or repeats) or the standard error of one run (stderr); `_n` counts seeds or repeats. */
-export function toCsv(sections: Section[]): string {
+export function toCsv(document: ReportDocument): string {
+  const sections = document.sections.map(({ results }) => results);
   const measured = measuredColumns(sections);
-  const header = [
-    ...HEAD.map(([name]) => name),
-    ...SIZE.map(([name]) => name),
-    ...SHAPE.map(([name]) => name),
-    ...measured.flatMap(({ slug }) => [slug, `${slug}_spread`, `${slug}_spread_of`, `${slug}_n`]),
-  ];
-  const lines = sections.flatMap((section) =>
-    section.rows.map((row): Value[] => {
-      const finished = row.runs.length > 0;
+  const values = (row: Row, section: Section): [string, Value][] => [
+    ...HEAD.map(([name, pick]): [string, Value] => [name, pick(row, section)]),
+    ...protocolColumns(row),
+    ...SIZE.map(([name, pick]): [string, Value] => [name, hasRuns(row) ? meanOf(row, pick) : null]),
+    ["device_hours", deviceHours(row)],
+    ["memory_measure", row.runs[0]?.memory.measure],
+    ...SHAPE.map(([name, pick]): [string, Value] => [name, hasRuns(row) ? row.runs.every(pick) : null]),
+    ...measured.flatMap(({ slug, pick }): [string, Value][] => {
+      const estimate = pick(row);
       return [
-        ...HEAD.map(([, pick]) => pick(row, section)),
-        ...SIZE.map(([, pick]) => finished ? meanOf(row, pick) : null),
-        ...SHAPE.map(([, pick]) => finished ? row.runs.every(pick) : null),
-        ...measured.flatMap(({ pick }): Value[] => {
-          const estimate = pick(row);
-          if (estimate === undefined) return [null, null, null, null];
-          return [estimate.value, estimate.spread, estimate.spreadOf, estimate.n];
-        }),
+        [slug, estimate?.value],
+        [`${slug}_spread`, estimate?.spread],
+        [`${slug}_spread_of`, estimate?.spreadOf],
+        [`${slug}_n`, estimate?.n],
       ];
-    })
-  );
-  return [header, ...lines].map((line) => line.map(field).join(",") + "\r\n").join("");
+    }),
+  ];
+  const lines = sections.flatMap((section) => section.rows.map((row) => values(row, section)));
+  return table(lines);
+}
+
+/** Lines of named values, with the names of the first line as header. */
+function table(lines: [string, Value][][]): string {
+  const [first = []] = lines;
+  return [first.map(([name]) => name), ...lines.map((line) => line.map(([, value]) => value))]
+    .map((line) => line.map(field).join(",") + "\r\n").join("");
 }
 
 /** A published table beside ours, one line per number; empty where a side is not known. Null where no section is set
  * beside one. */
-export function reproductionCsv(sections: Section[]): string | null {
-  const header = ["model", "paper", "label", "ours_label", "asked_sparsity", "measure", "ours", "ours_spread", "theirs"]
-    .concat(["difference", "source"]);
-  const lines = sections.flatMap((section) => {
+export function reproductionCsv(document: ReportDocument): string | null {
+  const lines = document.sections.flatMap(({ results: section }) => {
     const found = reproduction(section);
     return (found?.rows ?? []).flatMap(({ label, published, row, values }) =>
-      values.map(({ measure, ours, theirs }): Value[] => [
-        section.model,
-        found!.title,
-        label,
-        row.label,
-        row.asked,
-        measure,
-        ours?.value,
-        ours?.spread,
-        theirs,
-        ours === null || theirs === null ? null : ours.value - theirs,
-        published.source,
+      values.map(({ measure, ours, theirs }): [string, Value][] => [
+        ["model", section.model],
+        ["paper", found?.title],
+        ["label", label],
+        ["ours_label", row.label],
+        ["asked_sparsity", row.asked],
+        ["measure", measure],
+        ["ours", ours?.value],
+        ["ours_spread", ours?.spread],
+        ["theirs", theirs],
+        ["difference", ours === null || theirs === null ? null : ours.value - theirs],
+        ["source", published.source],
+        ["protocol", protocolSentence(section)],
       ])
     );
   });
-  return lines.length === 0 ? null : [header, ...lines].map((line) => line.map(field).join(",") + "\r\n").join("");
+  return lines.length === 0 ? null : table(lines);
 }

@@ -59,3 +59,8 @@ export function mebibytes(bytes: number): string {
 export function pValue(p: number): string {
   return p < 0.001 ? "p\u00a0<\u00a00.001" : `p\u00a0=\u00a0${p.toFixed(3)}`;
 }
+
+/** Seconds with three digits or so: `0.42`, `12.3`, `480`. */
+export function seconds(value: number): string {
+  return value.toFixed(decimals(value, 3, 2));
+}

@@ -3,10 +3,12 @@
  * @module
  */
 import type { CellRecord } from "../core/schema.ts";
-import { findPairs, missing, type Pair, rowName } from "./compare.ts";
 import { pValue } from "./format.ts";
 import type { Column } from "./measurements.ts";
+import { findPairs, type Pair, pairRows, rowName, unpaired } from "./pairs.ts";
 import { buildSections } from "./rows.ts";
+
+const OPERATORS = [">", "<", ">=", "<="] as const;
 
 /** One condition on a change from A to B. */
 export interface Condition {
@@ -14,7 +16,7 @@ export interface Condition {
   text: string;
   /** A kind of result (`perplexity`, `acc`, `mean`, `speed`), or the name of a corpus, task or throughput test. */
   name: string;
-  operator: ">" | "<" | ">=" | "<=";
+  operator: typeof OPERATORS[number];
   /** Percent of A's value with `relative`; otherwise perplexity, points of accuracy, or tokens per second. */
   limit: number;
   relative: boolean;
@@ -26,8 +28,9 @@ const CONDITION = /^([a-zA-Z][\w-]*)\s*(>=|<=|>|<)\s*([+-]?(?:\d+(?:\.\d*)?|\.\d
  * @throws {SyntaxError} that names the part that is none. */
 export function parseConditions(text: string): Condition[] {
   return text.split(",").map((part) => {
-    const [, name, operator, limit, unit] = CONDITION.exec(part.trim()) ?? [];
-    if (name === undefined) {
+    const [, name, sign, limit, unit] = CONDITION.exec(part.trim()) ?? [];
+    const operator = OPERATORS.find((own) => own === sign);
+    if (name === undefined || operator === undefined) {
       throw new SyntaxError(
         `"${part.trim()}" is not a condition: write NAME > CHANGE or NAME < CHANGE, such as "perplexity > +2%" or "acc < -1"`,
       );
@@ -35,7 +38,7 @@ export function parseConditions(text: string): Condition[] {
     return {
       text: part.trim(),
       name,
-      operator: operator as Condition["operator"],
+      operator,
       limit: Number(limit),
       relative: unit === "%",
     };
@@ -54,7 +57,7 @@ const isAbout = ({ name }: Condition, column: Column) => KINDS[name]?.(column) ?
 
 /** B against A: percent of A's value, or the plain difference with accuracies in points. */
 function changeOf({ column, a, b }: Pair, relative: boolean): number {
-  const [before, after] = [a, b].map((row) => row.values.get(column.key)!.value);
+  const [before = NaN, after = NaN] = [a, b].map((row) => row.values.get(column.key)?.value);
   if (relative) return 100 * (after / before - 1);
   return (column.kind === "task" || column.kind === "mean-accuracy" ? 100 : 1) * (after - before);
 }
@@ -76,7 +79,8 @@ export function closedGates(
   conditions: readonly Condition[],
 ): string[] {
   const [sectionsA, sectionsB] = [buildSections(recordsA), buildSections(recordsB)];
-  const pairs = findPairs(sectionsA, sectionsB);
+  const rows = pairRows(sectionsA, sectionsB);
+  const pairs = findPairs(rows);
   const found = conditions.flatMap((condition) => {
     const own = pairs.filter(({ column }) => isAbout(condition, column));
     if (own.length === 0) {
@@ -88,7 +92,7 @@ export function closedGates(
     return own.flatMap((pair) => {
       const change = changeOf(pair, condition.relative);
       if (!holds(condition, change)) return [];
-      const test = pair.test === null ? "" : `, ${pValue(pair.test.p)}`;
+      const test = pair.test === null ? "" : `, ${pValue(pair.test.test.p)}`;
       const unit = condition.relative ? " %" : "";
       const amount = `${change > 0 ? "+" : ""}${change.toFixed(2)}${unit}`;
       return [
@@ -96,5 +100,5 @@ export function closedGates(
       ];
     });
   });
-  return [...found, ...missing(sectionsA, sectionsB).map((name) => `${name}: has no result any more`)];
+  return [...found, ...unpaired(sectionsA, rows).map((name) => `${name}: has no result any more`)];
 }

@@ -3,49 +3,29 @@
  * @module
  */
 import { html, raw } from "hono/html";
-import { level } from "./format.ts";
+import type { Block, FactsBlock, GlanceBlock, GridBlock, ReportDocument, TableBlock } from "./document.ts";
 import { SCRIPT, STYLE } from "./html_assets.ts";
-import { colours, NEUTRAL } from "./palette.ts";
-import { measureWords, reproducedText, reproduction, reproductionNotes } from "./reproduction.ts";
-import type { Section } from "./rows.ts";
-import type { Ranking } from "./significance.ts";
-import {
-  configurationFacts,
-  contextWords,
-  environmentFacts,
-  generations,
-  glance,
-  legend,
-  protocols,
-  warnings,
-} from "./summary.ts";
-import {
-  buildCostTable,
-  buildQualityTable,
-  buildTaskTable,
-  failureText,
-  levelGroups,
-  type Table,
-  type TableCell,
-  type TableRow,
-} from "./table.ts";
+import { rowColours } from "./palette.ts";
+import { isDense, type Section } from "./rows.ts";
+import { failureText, levelGroups, type TableCell, type TableColumn, type TableRow } from "./table.ts";
 
 /** A figure for wide and for narrow screens, as SVG. */
 export interface DrawnChart {
-  title: string;
   wide: string;
   narrow: string;
 }
 
+/** Drawn figures by name. */
+export type Drawings = ReadonlyMap<string, DrawnChart>;
+
 /** What `html` gives: text whose values are escaped already. */
 type Markup = ReturnType<typeof html>;
 
-function glanceCards(section: Section, ranks: Ranking[]): Markup {
-  const { topics, lines } = glance(section, ranks);
+function glanceCards({ glance: { topics, lines } }: GlanceBlock): Markup {
   const cards = lines.map((line) => {
     const entries = line.findings.map((found, i) =>
       found === null ? html`` : html`
-        <dt>${topics[i]}</dt>
+        <dt>${topics[i] ?? ""}</dt>
         <dd>${found.best === "" ? "" : html`
           <b>${found.best}</b>
         `}${found.value}${found.verdict === "" ? "" : html`<span class="verdict">${found.verdict}</span>`}</dd>
@@ -61,175 +41,167 @@ function glanceCards(section: Section, ranks: Ranking[]): Markup {
   return html`<div class="levels">${cards}</div>`;
 }
 
-function valueCell({ text, spread, standing, sort }: TableCell, numeric: boolean): Markup {
-  const classes = [numeric ? "" : "text", ["", "best", "second"][standing.place]].join(" ").trim();
-  const value = standing.place === 1 ? html`<b>${text}</b>` : standing.place === 2 ? html`<u>${text}</u>` : text;
+function valueCell({ text, spread, place, sign, sort }: TableCell, { numeric }: TableColumn): Markup {
+  const classes = [numeric ? "" : "text", ["", "best", "second"][place]].join(" ").trim();
+  const value = place === 1 ? html`<b>${text}</b>` : place === 2 ? html`<u>${text}</u>` : text;
   const small = spread === "" ? "" : html`<span class="spread">${spread}</span>`;
-  const sign = standing.sign === "" ? "" : html`<span class="sign">${standing.sign}</span>`;
-  return html`<td class="${classes}" data-sort="${sort ?? ""}">${value}${small}${sign}</td>`;
+  const mark = sign === "" ? "" : html`<span class="sign">${sign}</span>`;
+  return html`<td class="${classes}" data-sort="${sort ?? ""}">${value}${small}${mark}</td>`;
 }
 
-function tableRow(table: Table, row: TableRow, first: boolean, section: Section, colour?: string): Markup {
-  const swatch = html`<span class="swatch" style="background:${colour ?? NEUTRAL.dense}"></span>`;
+/** A table's columns with the cells of a row. */
+const paired = (columns: readonly TableColumn[], { cells }: TableRow) =>
+  columns.flatMap((column, i) => {
+    const cell = cells[i];
+    return cell === undefined ? [] : [{ column, cell }];
+  });
+
+function tableRow(columns: TableColumn[], own: TableRow, first: boolean, colours: ReadonlyMap<string, string>): Markup {
+  const { row, kind } = own;
+  const colour = colours.get(row.variant);
+  const swatch = html`
+    <span class="swatch" ${colour === undefined ? "" : raw(` style="background:${colour}"`)}></span>
+  `;
   const name = html`<td data-sort="${row.label}">${swatch}<span class="name">${row.label}</span></td>`;
-  const source = section.rows.find(({ label, asked }) => label === row.label && asked === row.asked);
-  const rest = row.kind === "failed" && source !== undefined
-    ? html`${valueCell(row.cells[1], true)}<td class="failed" colspan="${row.cells.length - 2}">${
-      failureText(source)
-    }</td>`
-    : row.cells.slice(1).map((cell, i) => valueCell(cell, table.columns[i + 1].numeric));
-  return html`<tr class="${first ? "first" : ""}">${name}${rest}</tr>`;
+  const [, asked, ...others] = paired(columns, own);
+  const valueOf = ({ column, cell }: { column: TableColumn; cell: TableCell }) => valueCell(cell, column);
+  const rest = kind === "failed"
+    ? html`<td class="failed" colspan="${others.length}">${failureText(row)}</td>`
+    : others.map(valueOf);
+  return html`<tr class="${first ? "first" : ""}">${name}${asked === undefined ? "" : valueOf(asked)}${rest}</tr>`;
 }
 
-/** @param name A class for the style sheet. */
-function tableMarkup(table: Table, section: Section, name = ""): Markup {
-  const byLabel = colours(
-    section.rows.flatMap(({ label, methodId }) => methodId === null ? [] : [{ label, methodId }]),
-  );
-  const heads = table.columns.map(({ header, detail, numeric, better }) => {
-    const arrow = better === null ? "" : better === "higher" ? " ↑" : " ↓";
+function tableMarkup({ id, table: { columns, rows }, caption, notes }: TableBlock, section: Section): Markup {
+  const heads = columns.map(({ header, detail, numeric, better }) => {
+    const arrow = better === null ? "" : better === "higher" ? "\u00a0↑" : "\u00a0↓";
     return html`<th scope="col" class="${numeric ? "" : "text"}"><button type="button"><span>${header}${arrow}</span>${
       detail === "" ? "" : detail.split(", ").map((part) => html`<small>${part}</small>`)
     }</button></th>`;
   });
-  const groups = levelGroups(table);
-  const rowsOf = (group: TableRow[]) =>
-    group.map((row, i) => tableRow(table, row, i === 0, section, byLabel.get(row.label)));
-  const dense = groups.filter(([row]) => row.label === "dense");
-  const others = groups.filter(([row]) => row.label !== "dense");
+  const colours = rowColours(section);
+  // A body per level: a page break comes between them.
+  const bodies = levelGroups({ columns, rows }).map((group) =>
+    html`<tbody${group.some(({ row }) => isDense(row)) ? raw(' class="dense"') : ""}>${
+      group.map((row, i) => tableRow(columns, row, i === 0, colours))
+    }</tbody>`
+  );
   return html`
     <div class="card scroll" tabindex="0" role="region" aria-label="comparison table">
-      <table class="sortable ${name}">
+      <table class="sortable ${id}">
         <thead>
           <tr>${heads}</tr>
         </thead>
-        <tbody>${dense.map(rowsOf)}</tbody>
-        <tbody>${others.map(rowsOf)}</tbody>
+        ${bodies}
       </table>
-    </div>
+    </div><p class="caption">${caption}</p>${notesMarkup(notes)}
   `;
 }
 
-function figures(charts: DrawnChart[]): Markup {
-  // Vega escapes names and values itself; its output is the one thing that goes into the page as it is.
-  const drawn = charts.map(({ title, wide, narrow }) =>
-    html`
-      <figure class="card" aria-label="${title}">
-        <div class="wide">${raw(wide)}</div>
-        <div class="narrow">${raw(narrow)}</div>
-      </figure>
-    `
-  );
-  return html`
-    <h3>Charts</h3>
-    <div class="charts">${drawn}</div>
-  `;
+const notesMarkup = (texts: string[]): Markup =>
+  texts.length === 0 ? html`` : html`<ul class="notes">${texts.map((text) => html`<li>${text}</li>`)}</ul>`;
+
+function factList({ facts }: FactsBlock): Markup {
+  return html`<dl>${
+    facts.map(({ name, text }) =>
+      html`
+        <dt>${name}</dt>
+        <dd>${text}</dd>
+      `
+    )
+  }</dl>`;
 }
 
-function facts(title: string, entries: { name: string; text: string }[]): Markup {
-  const rows = entries.map(({ name, text }) =>
-    html`
-      <dt>${name}</dt>
-      <dd>${text}</dd>
-    `
-  );
+function factsMarkup(block: FactsBlock): Markup {
+  if (block.id === "protocol") {
+    return html`
+      <h3>${block.title}</h3>
+      <div class="card facts">${factList(block)}</div>
+    `;
+  }
   return html`
-    <details class="card">
-      <summary>${title}</summary>
-      <dl>${rows}</dl>
+    <details class="card facts">
+      <summary>${block.title}</summary>
+      ${factList(block)}
     </details>
   `;
 }
 
-function failures(section: Section): Markup {
-  const entries = section.rows.flatMap(({ label, failures }) =>
-    failures.map(({ cell, failure }) => ({
-      name: `${label}, ${level(cell.sparsity)}, seed ${cell.seed}`,
-      text: `${failure.kind}${failure.exitCode === null ? "" : ` (exit code ${failure.exitCode})`}: ${failure.message}`,
-    }))
-  );
-  return entries.length === 0 ? html`` : facts("Failed cells", entries);
-}
+/** The first line of a cell, and the others smaller below it. */
+const stacked = ([first = "", ...others]: string[]): Markup =>
+  html`${first}${others.filter((text) => text !== "").map((text) => html`<small>${text}</small>`)}`;
 
-const notes = (texts: string[]): Markup => html`<ul class="notes">${texts.map((text) => html`<li>${text}</li>`)}</ul>`;
-
-function reproductionMarkup(section: Section): Markup {
-  const found = reproduction(section);
-  if (found === null) return html``;
-  const heads = found.measures.map((measure) => {
-    const [name, detail] = measureWords(measure);
-    return html`<th scope="col">${name}<small>${detail}</small></th>`;
-  });
-  const rows = found.rows.map(({ label, row, values }) => {
-    const name = row.asked > 0 ? `${row.label} at ${level(row.asked)}` : row.label;
-    const cells = values.map((value) => {
-      const { ours, theirs, difference } = reproducedText(value);
-      return html`<td>${ours}<small>${theirs}</small><small>${difference}</small></td>`;
-    });
-    return html`<tr><td><span class="name">${label}<small>${name}</small></span></td>${cells}</tr>`;
+function gridMarkup({ title, caption, header, numeric, rows, notes }: GridBlock): Markup {
+  const name = (i: number) => numeric[i] ? "" : "text";
+  const heads = header.map((cell, i) => html`<th scope="col" class="${name(i)}">${stacked(cell)}</th>`);
+  const body = rows.map((row) => {
+    const cells = row.map((cell, i) =>
+      html`<td class="${name(i)}">${i === 0 ? html`<span class="name">${stacked(cell)}</span>` : stacked(cell)}</td>`
+    );
+    return html`<tr>${cells}</tr>`;
   });
   return html`
-    <h3>Beside the paper: ${found.title}</h3>
-    <div class="card scroll" tabindex="0" role="region" aria-label="ours and the paper's numbers">
+    <h3>${title}</h3>
+    <div class="card scroll" tabindex="0" role="region" aria-label="${title}">
       <table class="pairs">
         <thead>
-          <tr><th scope="col">in the paper<small>ours</small></th>${heads}</tr>
+          <tr>${heads}</tr>
         </thead>
-        <tbody>${rows}</tbody>
+        <tbody>${body}</tbody>
       </table>
-    </div>${notes(reproductionNotes(found))}
+    </div>${caption === "" ? "" : html`<p class="caption">${caption}</p>`}${notesMarkup(notes)}
   `;
 }
 
-function sectionMarkup({ section, ranks, charts }: Part): Markup {
-  const how = legend(section);
-  const quality = buildQualityTable(section, ranks);
-  const hasMore = section.columns.some(({ primary }) => !primary);
-  return html`<section>
-<h2>${section.model} on ${section.engine}</h2>
-<p class="meta">${contextWords(section)}</p>
-${warnings(section).map((text) => html`<p class="warn">${text}</p>`)}
-${glanceCards(section, ranks)}
-${quality === null ? "" : html`<h3>Quality</h3>${tableMarkup(quality, section, "quality")}${notes(how.quality)}`}
-${reproductionMarkup(section)}
-<h3>Size and speed</h3>
-${tableMarkup(buildCostTable(section), section)}
-${notes(how.cost)}
-${charts.length > 0 ? figures(charts) : ""}
-<h3>Details</h3>
-${
-    hasMore
-      ? html`<details class="card"><summary>All metrics of the tasks</summary>${
-        tableMarkup(buildTaskTable(section, ranks), section)
-      }</details>`
-      : ""
-  }
-${
-    generations(section).map(({ prompt, texts }) =>
-      facts(
-        `What the models write after “${prompt}”`,
-        texts.map(({ label, text }) => ({ name: label, text })),
-      )
-    )
-  }
-${failures(section)}
-${facts("Protocols and data", protocols(section))}
-${facts("Configuration", configurationFacts(section))}
-${facts("Environment", environmentFacts(section))}
-</section>`;
+function figureMarkup(title: string, { wide, narrow }: DrawnChart): Markup {
+  // Vega escapes names and values itself; its output is the one thing that goes into the page as it is.
+  return html`
+    <figure class="card" aria-label="${title}">
+      <div class="wide">${raw(wide)}</div>
+      <div class="narrow">${raw(narrow)}</div>
+    </figure>
+  `;
 }
 
-/** A section with what is computed from it once. */
-export interface Part {
-  section: Section;
-  ranks: Ranking[];
-  charts: DrawnChart[];
+function blockMarkup(block: Block, section: Section, drawings: Drawings): Markup {
+  switch (block.kind) {
+    case "line":
+      return html`<p class="meta">${block.text}</p>`;
+    case "warnings":
+      return html`${block.texts.map((text) => html`<p class="warn">${text}</p>`)}`;
+    case "facts":
+      return factsMarkup(block);
+    case "glance":
+      return glanceCards(block);
+    case "table":
+      return block.id === "tasks"
+        ? html`<details class="card"><summary>${block.title}</summary>${tableMarkup(block, section)}</details>`
+        : html`<h3>${block.title}</h3>${tableMarkup(block, section)}`;
+    case "grid":
+      return gridMarkup(block);
+    case "figures": {
+      const drawn = block.charts.flatMap(({ name, title }) => {
+        const own = drawings.get(name);
+        return own === undefined ? [] : [figureMarkup(title, own)];
+      });
+      return html`
+        <h3>${block.title}</h3>
+        <div class="charts">${drawn}</div>
+      `;
+    }
+  }
 }
 
-/** The page. Its content security policy allows no request and no script but its own. */
-export async function toHtml(title: string, parts: Part[]): Promise<string> {
+/** The page. Its content security policy allows no request and no script but its own.
+ * @param drawings The document's figures, drawn. */
+export async function toHtml({ title, sections }: ReportDocument, drawings: Drawings): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(SCRIPT)));
   const policy = `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${digest.toBase64()}'`;
+  const parts = sections.map(({ title, results, blocks }) =>
+    html`<section>
+<h2>${title}</h2>
+${blocks.map((block) => blockMarkup(block, results, drawings))}
+</section>`
+  );
   const page = await html`
     <!DOCTYPE html>
     <html lang="en">
@@ -243,7 +215,7 @@ export async function toHtml(title: string, parts: Part[]): Promise<string> {
       <body>
         <main>
     <h1>${title}</h1>
-    ${parts.map(sectionMarkup)}
+    ${parts}
         </main>
         <script>${raw(SCRIPT)}</script>
       </body>

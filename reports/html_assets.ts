@@ -55,10 +55,11 @@ th:last-child,td:last-child{padding-right:18px}
 tr.first>td{border-top:2px solid var(--line)}table.sorted tr.first>td{border-top:0}
 tr:last-child>td{border-bottom:0}
 td .spread{color:var(--muted);font-size:11.5px}
-td .sign{position:absolute;margin-left:2px;font-weight:600}
+td .sign{display:inline-block;width:0;padding-left:2px;font-weight:600}
 td.best b{font-weight:700}td.best{background:var(--best)}td.second u{text-underline-offset:3px}
 td.failed{text-align:left;color:var(--muted);white-space:normal}
 .swatch{display:inline-block;width:10px;height:10px;border-radius:50%;margin-right:7px;background:var(--dense)}
+p.caption{font-size:13px;margin:8px 0 0;overflow-wrap:anywhere}
 ul.notes{color:var(--muted);font-size:13px;margin:10px 0 0;padding-left:18px}ul.notes li{margin:3px 0;overflow-wrap:anywhere}
 .charts{display:grid;gap:14px;grid-template-columns:repeat(auto-fit,minmax(min(100%,560px),1fr))}
 figure{margin:0;padding:6px;overflow-x:auto;display:flex;justify-content:center}
@@ -69,22 +70,26 @@ figure{padding:0}th,td{padding:6px 8px}
 /* Room for the numbers: what was really removed stands in the table of sizes, too. */
 .quality th:nth-child(3),.quality td:nth-child(3):not(.failed){display:none}}
 details{margin:12px 0;padding:10px 14px}summary{cursor:pointer;font-weight:600}
-details dl{display:grid;grid-template-columns:minmax(110px,max-content) 1fr;gap:4px 16px;margin:10px 0 0;font-size:13px}
-details dt{color:var(--muted);overflow-wrap:anywhere}details dd{margin:0;overflow-wrap:anywhere}
-@media (max-width:640px){details dl{grid-template-columns:1fr}details dd{margin-bottom:6px}}
+div.facts{padding:4px 14px 12px;margin:0 0 12px}
+.facts dl{display:grid;grid-template-columns:minmax(110px,max-content) 1fr;gap:4px 16px;margin:10px 0 0;font-size:13px}
+.facts dt{color:var(--muted);overflow-wrap:anywhere}.facts dd{margin:0;overflow-wrap:anywhere}
+@media (max-width:640px){.facts dl{grid-template-columns:1fr;gap:1px}.facts dd{margin-bottom:6px}}
 ${figureColours}
 @media print{@page{size:A4 landscape;margin:12mm}:root{--page:#fff;--card:#fff;--ink:#000;--muted:#444;--dense:#4b535d;
 --line:#999;--grid:#ddd;--best:#fff;--warn-bg:#fff;color-scheme:light}body{font-size:10pt}main{max-width:none;padding:0}
 .card{border-color:#ccc}.scroll{overflow:visible}table{font-size:6.6pt}th,td{padding:2px 3px;white-space:normal}
 td{position:relative;white-space:nowrap}th small,td .spread{font-size:5.8pt}.charts{grid-template-columns:1fr 1fr}
-figure .wide{display:block}figure .narrow{display:none}figure,.level,tr{break-inside:avoid}h2,h3{break-after:avoid}
+figure .wide{display:block}figure .narrow{display:none}figure,.level,tr,tbody{break-inside:avoid}
+thead{display:table-header-group}tbody{break-before:auto}h2,h3{break-after:avoid}
 details:not([open])>*:not(summary){display:block}th:first-child,td:first-child{position:static}}
 `;
 
-/** Sorts a table by the clicked column; the dense row has a body of its own and stays on top. */
+/** Sorts a table by the clicked column. There is a body per level; the dense row's stays on top, and the rows of all others
+ * go into the last one. */
 export const SCRIPT = `
 for (const table of document.querySelectorAll("table.sortable")) {
-  const body = table.tBodies[table.tBodies.length - 1];
+  const bodies = [...table.tBodies].filter((one) => !one.classList.contains("dense"));
+  const body = bodies[bodies.length - 1];
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
     const down = head.getAttribute("aria-sort") === "ascending";
@@ -97,7 +102,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const ascending = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
       return down ? -ascending : ascending;
     };
-    body.append(...[...body.rows].sort(order));
+    if (body) body.append(...bodies.flatMap((one) => [...one.rows]).sort(order));
     table.classList.add("sorted");
   }));
 }

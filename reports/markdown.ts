@@ -2,27 +2,8 @@
  *
  * @module
  */
-import { level } from "./format.ts";
-import { measureWords, reproducedText, reproduction, reproductionNotes } from "./reproduction.ts";
-import type { Section } from "./rows.ts";
-import type { Ranking } from "./significance.ts";
-import {
-  configurationFacts,
-  contextWords,
-  environmentFacts,
-  generations,
-  glance,
-  legend,
-  protocols,
-  warnings,
-} from "./summary.ts";
-import { buildCostTable, buildQualityTable, buildTaskTable, type Table, type TableCell } from "./table.ts";
-
-/** A figure's file name without extension, and its title. */
-export interface ChartLink {
-  name: string;
-  title: string;
-}
+import type { Block, BlockDocument, FactsBlock, GlanceBlock, GridBlock, TableBlock } from "./document.ts";
+import { failureKinds, type TableCell, type TableRow } from "./table.ts";
 
 /** Text from a record, harmless inside a Markdown table, line or HTML. */
 export function escapeMarkdown(text: string): string {
@@ -30,33 +11,43 @@ export function escapeMarkdown(text: string): string {
     .replace(/[\\`*_[\]|]/g, "\\$&");
 }
 
-function cellText({ text, spread, standing }: TableCell): string {
+function cellText({ text, spread, place, sign }: TableCell): string {
   const value = escapeMarkdown(text);
-  const marked = standing.place === 1 ? `**${value}**` : standing.place === 2 ? `<u>${value}</u>` : value;
-  return marked + escapeMarkdown(spread) + escapeMarkdown(standing.sign);
+  const marked = place === 1 ? `**${value}**` : place === 2 ? `<u>${value}</u>` : value;
+  return marked + escapeMarkdown(spread) + (sign === "" ? "" : `\u00a0${escapeMarkdown(sign)}`);
 }
 
 /** A table in Markdown; cells must be escaped already. */
-export function tableLines(header: string[], numeric: boolean[], body: string[][]): string[] {
+function tableLines(header: string[], numeric: boolean[], body: string[][]): string[] {
   const line = (cells: string[]) => `| ${cells.join(" | ")} |`;
-  return [line(header), line(numeric.map((right) => right ? "---:" : "---")), ...body.map(line)];
+  return [line(header), line(numeric.map((right) => right ? "---:" : "---")), ...body.map(line), ""];
 }
 
-function comparisonLines(table: Table): string[] {
-  const header = table.columns.map(({ header, detail, better }) => {
+/** A failed row says so in the first column after its name. */
+function rowTexts({ kind, row, cells }: TableRow): string[] {
+  const texts = cells.map(cellText);
+  return kind === "failed" ? texts.with(2, escapeMarkdown(failureKinds(row))) : texts;
+}
+
+const noteLines = (notes: string[]) =>
+  notes.length === 0 ? [] : [...notes.map((text) => `- ${escapeMarkdown(text)}`), ""];
+
+function comparisonLines({ title, caption, table: { columns, rows }, notes }: TableBlock): string[] {
+  const header = columns.map(({ header, detail, better }) => {
     const arrow = better === "higher" ? " ↑" : better === "lower" ? " ↓" : "";
     return escapeMarkdown(header) + arrow + (detail === "" ? "" : `<br>${escapeMarkdown(detail)}`);
   });
-  return tableLines(
-    header,
-    table.columns.map(({ numeric }) => numeric),
-    table.rows.map(({ cells }) => cells.map(cellText)),
-  );
+  return [
+    `### ${escapeMarkdown(title)}`,
+    "",
+    ...tableLines(header, columns.map(({ numeric }) => numeric), rows.map(rowTexts)),
+    escapeMarkdown(caption),
+    "",
+    ...noteLines(notes),
+  ];
 }
 
-function glanceLines(section: Section, ranks: Ranking[]): string[] {
-  const { topics, lines } = glance(section, ranks);
-  if (topics.length === 0 || lines.length === 0) return [];
+function glanceLines({ glance: { topics, lines } }: GlanceBlock): string[] {
   const body = lines.map(({ level, findings }) => [
     level,
     ...findings.map((found) => {
@@ -66,107 +57,54 @@ function glanceLines(section: Section, ranks: Ranking[]): string[] {
         (found.verdict === "" ? "" : `<br>${escapeMarkdown(found.verdict)}`);
     }),
   ]);
-  return [...tableLines(["asked", ...topics.map(escapeMarkdown)], ["", ...topics].map(() => false), body), ""];
+  return tableLines(["asked", ...topics.map(escapeMarkdown)], ["", ...topics].map(() => false), body);
 }
 
-const noteLines = (notes: string[]) => [...notes.map((text) => `- ${escapeMarkdown(text)}`), ""];
-
-const factLines = (facts: { name: string; text: string }[]) =>
-  facts.map(({ name, text }) => `- ${escapeMarkdown(name)}: ${escapeMarkdown(text)}`);
-
-function failureLines(section: Section): string[] {
-  const failures = section.rows.flatMap(({ label, failures }) => failures.map((record) => ({ label, record })));
-  if (failures.length === 0) return [];
-  const lines = failures.map(({ label, record: { cell, failure } }) =>
-    `- ${escapeMarkdown(label)} at ${Number((100 * cell.sparsity).toFixed(2))} %, seed ${cell.seed}: ${failure.kind}` +
-    `${failure.exitCode === null ? "" : ` (exit code ${failure.exitCode})`}: ${escapeMarkdown(failure.message)}`
-  );
-  return ["### Failed cells", "", ...lines, ""];
-}
-
-function generationLines(section: Section): string[] {
-  const lines = generations(section).flatMap(({ prompt, texts }) => [
-    `After “${escapeMarkdown(prompt)}”, the most probable token each time:`,
-    "",
-    ...tableLines(
-      ["model", "text"],
-      [false, false],
-      texts.map(({ label, text }) => [escapeMarkdown(label), escapeMarkdown(text)]),
-    ),
-    "",
-  ]);
-  return lines.length === 0 ? [] : ["### What the models write", "", ...lines];
-}
-
-function reproductionLines(section: Section): string[] {
-  const found = reproduction(section);
-  if (found === null) return [];
-  const header = ["in the paper", "ours", ...found.measures.map((measure) => measureWords(measure).join("<br>"))];
-  const body = found.rows.map(({ label, row, values }) => [
-    escapeMarkdown(label),
-    escapeMarkdown(row.asked > 0 ? `${row.label} at ${level(row.asked)}` : row.label),
-    ...values.map((value) => {
-      const { ours, theirs, difference } = reproducedText(value);
-      return `${ours}<br>${theirs}<br>${difference}`;
-    }),
-  ]);
+function gridLines({ title, caption, header, numeric, rows, notes }: GridBlock): string[] {
+  const cell = (lines: string[]) => lines.filter((line) => line !== "").map(escapeMarkdown).join("<br>");
   return [
-    `### Beside the paper: ${escapeMarkdown(found.title)}`,
-    "",
-    ...tableLines(header.map((text) => text.replaceAll("_", "\\_")), header.map((_, i) => i > 1), body),
-    "",
-    ...noteLines(reproductionNotes(found)),
+    ...title === "" ? [] : [`### ${escapeMarkdown(title)}`, ""],
+    ...tableLines(header.map(cell), numeric, rows.map((row) => row.map(cell))),
+    ...caption === "" ? [] : [escapeMarkdown(caption), ""],
+    ...noteLines(notes),
   ];
 }
 
-function sectionLines(section: Section, ranks: Ranking[], charts: ChartLink[]): string[] {
-  const notes = legend(section);
-  const quality = buildQualityTable(section, ranks);
-  return [
-    `## ${escapeMarkdown(section.model)} on ${section.engine}`,
-    "",
-    escapeMarkdown(contextWords(section)),
-    "",
-    ...warnings(section).flatMap((text) => [`> ${escapeMarkdown(text)}`, ">"]).slice(0, -1),
-    "",
-    ...glanceLines(section, ranks),
-    ...(quality === null ? [] : ["### Quality", "", ...comparisonLines(quality), "", ...noteLines(notes.quality)]),
-    ...reproductionLines(section),
-    "### Size and speed",
-    "",
-    ...comparisonLines(buildCostTable(section)),
-    "",
-    ...noteLines(notes.cost),
-    ...(charts.length > 0
-      ? ["### Charts", "", ...charts.flatMap(({ name, title }) => [`![${escapeMarkdown(title)}](${name}.svg)`, ""])]
-      : []),
-    ...(section.columns.some(({ primary }) => !primary)
-      ? ["### All metrics of the tasks", "", ...comparisonLines(buildTaskTable(section, ranks)), ""]
-      : []),
-    ...generationLines(section),
-    ...failureLines(section),
-    "### Protocols and data",
-    "",
-    ...factLines(protocols(section)),
-    "",
-    "### Configuration and environment",
-    "",
-    ...factLines(configurationFacts(section)),
-    ...factLines(environmentFacts(section)),
-    "",
-  ];
+const factLines = ({ title, facts }: FactsBlock): string[] => [
+  `### ${escapeMarkdown(title)}`,
+  "",
+  ...facts.map(({ name, text }) => `- ${escapeMarkdown(name)}: ${escapeMarkdown(text)}`),
+  "",
+];
+
+function blockLines(block: Block): string[] {
+  switch (block.kind) {
+    case "line":
+      return [escapeMarkdown(block.text), ""];
+    case "warnings":
+      return [...block.texts.flatMap((text) => [`> ${escapeMarkdown(text)}`, ">"]).slice(0, -1), ""];
+    case "facts":
+      return factLines(block);
+    case "glance":
+      return glanceLines(block);
+    case "table":
+      return comparisonLines(block);
+    case "grid":
+      return gridLines(block);
+    case "figures":
+      return [
+        `### ${escapeMarkdown(block.title)}`,
+        "",
+        ...block.charts.flatMap(({ name, title }) => [`![${escapeMarkdown(title)}](${name}.svg)`, ""]),
+      ];
+  }
 }
 
-/** The whole report. Charts are linked by file name.
- * @param parts Sections with their rankings and charts. */
-export function toMarkdown(
-  title: string,
-  parts: { section: Section; ranks: Ranking[]; charts: ChartLink[] }[],
-): string {
-  return [
-    `# ${escapeMarkdown(title)}`,
-    "",
-    ...parts.flatMap((part) => sectionLines(part.section, part.ranks, part.charts)),
-  ]
-    .join("\n").replace(/\n{3,}/g, "\n\n").trimEnd() + "\n";
+/** The whole report. Charts are linked by file name. */
+export function toMarkdown({ title, sections }: BlockDocument): string {
+  const parts = sections.flatMap(({ title, blocks }) => [
+    ...title === "" ? [] : [`## ${escapeMarkdown(title)}`, ""],
+    ...blocks.flatMap(blockLines),
+  ]);
+  return [`# ${escapeMarkdown(title)}`, "", ...parts].join("\n").replace(/\n{3,}/g, "\n\n").trimEnd() + "\n";
 }

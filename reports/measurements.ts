@@ -15,10 +15,14 @@ export interface Column {
   name: string;
   /** `perplexity`, `acc`, `acc_norm`, `tokens/s`. */
   metric: string;
-  /** Name for CSV headers; not always unique. */
+  /** Name for CSV headers, without the unit of throughput; not always unique. */
   slug: string;
-  /** Window length, number of examples or windows, and of how many: `n=200 of 2376`. */
+  /** Window length, number of examples or windows, and of how many, in words: `n=200 of 2376`. */
   count: string;
+  /** Window length of a perplexity, in tokens. */
+  windowTokens?: number;
+  /** Tasks of a mean accuracy. */
+  tasks?: readonly string[];
   /** Whether only a part of the data was scored. */
   limited: boolean;
   /** The protocol in words, for the notes. */
@@ -37,8 +41,9 @@ const NORMALISED = new Set(["hellaswag", "arc_challenge", "openbookqa"]);
 
 /** Name of the metric that {@linkcode PRIMARY_METRIC_RULE} picks. */
 export function primaryMetric(task: TaskResult): string {
+  const names = Object.keys(task.metrics);
   const wanted = NORMALISED.has(task.task) ? "acc_norm" : "acc";
-  return wanted in task.metrics ? wanted : "acc" in task.metrics ? "acc" : Object.keys(task.metrics)[0];
+  return [wanted, "acc"].find((name) => names.includes(name)) ?? names[0] ?? wanted;
 }
 
 /** One result of one run, with the column it belongs to. */
@@ -62,15 +67,22 @@ const AVERAGING = {
   c: "whole documents, per word; tests give every document the same weight",
 };
 
-/** Window length, and scored windows or documents of how many; the number of documents is not known where only the first were read. */
-function windowCount({ protocol, windows, windowTokens, maxWindows, tokens }: PerplexityResult): string {
-  if (protocol !== "c") return `L=${windowTokens}, ${ofTotal(windows, Math.floor(tokens / windowTokens))}`;
-  return windows === maxWindows ? `n=first ${windows} documents` : `n=${windows} documents`;
+/** Window length, and scored windows or documents of how many, in words; the number of documents is not known where
+ * only the first were read. */
+function windowCount(
+  { protocol, windows, windowTokens, maxWindows, tokens }: PerplexityResult,
+): { count: string; limited: boolean } {
+  if (protocol !== "c") {
+    const all = Math.floor(tokens / windowTokens);
+    return { count: `L=${windowTokens}, ${ofTotal(windows, all)}`, limited: windows < all };
+  }
+  const limited = windows === maxWindows;
+  return { count: limited ? `n=first ${windows} documents` : `n=${windows} documents`, limited };
 }
 
 function perplexityMeasurement(result: PerplexityResult): Measurement {
   const { corpus, protocol, windowTokens, windows, dataset } = result;
-  const count = windowCount(result);
+  const { count, limited } = windowCount(result);
   return {
     column: {
       key: JSON.stringify([
@@ -89,7 +101,8 @@ function perplexityMeasurement(result: PerplexityResult): Measurement {
       metric: protocol === "c" ? "word perplexity" : "perplexity",
       slug: `${corpus}_${protocol}${windowTokens}_n${windows}`,
       count,
-      limited: /of|first/.test(count),
+      limited,
+      windowTokens,
       protocol: `protocol ${protocol} (${AVERAGING[protocol]}), ${count}, ` +
         `BOS: ${result.bosPolicy}, ${datasetWords(dataset)}, tokenizer ${result.tokenizerSha256.slice(0, 12)}`,
       higherIsBetter: false,
@@ -139,7 +152,8 @@ function taskMeasurements(result: TaskResult): Measurement[] {
 }
 
 function outcomeNumbers({ outcomes }: TaskResult, metric: string): number[] | undefined {
-  return outcomes[metric] === undefined ? undefined : [...outcomes[metric]].map(Number);
+  const own = outcomes[metric];
+  return own === undefined ? undefined : [...own].map(Number);
 }
 
 /** Plain mean of the primary metrics of one record's tasks; its standard error takes the tasks as independent. */
@@ -147,13 +161,16 @@ function meanAccuracyMeasurement(all: TaskResult[]): Measurement[] {
   const tasks = all.filter((task) => primaryMetric(task).startsWith("acc"));
   if (tasks.length < 2) return [];
   const sorted = [...tasks].sort((a, b) => a.task < b.task ? -1 : 1);
-  const metrics = sorted.map((task) => task.metrics[primaryMetric(task)]);
-  if (metrics.some((metric) => metric === undefined)) return [];
+  const metrics = sorted.flatMap((task) => task.metrics[primaryMetric(task)] ?? []);
+  if (metrics.length < sorted.length) return [];
   const limited = sorted.some(({ samples }) => samples.effective < samples.original);
   const variances = metrics.map(({ stderr }) => stderr === null ? null : stderr ** 2);
   const known = variances.filter((variance) => variance !== null);
-  const outcomes = sorted.map((task) => outcomeNumbers(task, primaryMetric(task)));
-  const examples = outcomes.reduce((sum, own) => sum + (own?.length ?? 0), 0);
+  const outcomes = sorted.flatMap((task) => {
+    const own = outcomeNumbers(task, primaryMetric(task));
+    return own === undefined ? [] : [own];
+  });
+  const examples = outcomes.reduce((sum, own) => sum + own.length, 0);
   return [{
     column: {
       key: JSON.stringify(["mean-accuracy", ...sorted.map(taskIdentity)]),
@@ -163,6 +180,7 @@ function meanAccuracyMeasurement(all: TaskResult[]): Measurement[] {
       slug: `mean_accuracy_${sorted.length}_tasks`,
       count: `${sorted.length} tasks${limited ? ", limited" : ""}`,
       limited,
+      tasks: sorted.map(({ task }) => task),
       protocol: `plain mean over ${sorted.map(({ task }) => task).join(", ")}: ${PRIMARY_METRIC_RULE}`,
       higherIsBetter: true,
       primary: true,
@@ -171,9 +189,9 @@ function meanAccuracyMeasurement(all: TaskResult[]): Measurement[] {
     value: mean(metrics.map(({ value }) => value)),
     stderr: known.length < variances.length ? null : Math.sqrt(known.reduce((a, b) => a + b, 0)) / sorted.length,
     // Weights make every task count the same, however many examples it has.
-    paired: outcomes.some((own) => own === undefined)
+    paired: outcomes.length < sorted.length
       ? undefined
-      : outcomes.flatMap((own) => own!.map((right) => right * examples / (sorted.length * own!.length))),
+      : outcomes.flatMap((own) => own.map((right) => right * examples / (sorted.length * own.length))),
   }];
 }
 
@@ -185,7 +203,7 @@ function throughputMeasurements(record: DoneRecord): Measurement[] {
       kind: "throughput" as const,
       name,
       metric: "tokens/s",
-      slug: `${name}_b${batch}_tokens_per_s`,
+      slug: `${name}_b${batch}`,
       count: `batch ${batch}, ${device}, ${threads === 1 ? "1 thread" : `${threads} threads`}`,
       limited: false,
       protocol: `batch ${batch}, ${threads === 1 ? "1 thread" : `${threads} threads`}, ${device}, ${cpu}, ${library}`,

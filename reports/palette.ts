@@ -5,6 +5,8 @@
  * @module
  */
 
+import { at } from "../core/indexing.ts";
+
 const KNOWN: [id: string, colour: string][] = [
   ["random", "#8C6D31"],
   ["magnitude", "#56B4E9"],
@@ -35,17 +37,24 @@ export function methodRank(id: string): number {
   return known < 0 ? KNOWN.length : known;
 }
 
-/** Colour of every label. The first label of a known method has that method's colour. */
-export function colours(labels: { label: string; methodId: string }[]): Map<string, string> {
+/** Colour of every variant of a method, by its key. The first variant of a known method has that method's colour. */
+export function colours(variants: readonly { variant: string; methodId: string }[]): Map<string, string> {
   const result = new Map<string, string>();
   const used = new Set<string>();
   let spare = 0;
-  for (const { label, methodId } of labels) {
-    if (result.has(label)) continue;
-    const own = KNOWN.find(([id]) => id === methodId)?.[1];
-    const colour = own !== undefined && !used.has(own) ? own : SPARE[spare++ % SPARE.length];
-    used.add(colour);
-    result.set(label, colour);
+  for (const { variant, methodId } of variants) {
+    if (result.has(variant)) continue;
+    const known = KNOWN.find(([id]) => id === methodId)?.[1];
+    const own = known !== undefined && !used.has(known) ? known : at(SPARE, spare++ % SPARE.length);
+    used.add(own);
+    result.set(variant, own);
   }
   return result;
+}
+
+/** Colours of a section's pruned rows, by variant. */
+export function rowColours(
+  { rows }: { rows: readonly { variant: string; methodId: string | null }[] },
+): Map<string, string> {
+  return colours(rows.flatMap(({ variant, methodId }) => methodId === null ? [] : [{ variant, methodId }]));
 }

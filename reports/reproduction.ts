@@ -4,10 +4,14 @@
  */
 import { join } from "node:path";
 import type { Cell, PaperTableId } from "../core/schema.ts";
+import { at } from "../core/indexing.ts";
+import type { GridBlock } from "./document.ts";
 import { level, withSpread } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { PAPER_TABLE } from "./paper/tables.ts";
-import type { Estimate, Row, Section } from "./rows.ts";
+import { protocolSentence } from "./protocol.ts";
+import { type Estimate, hasRuns, type Row, type Section } from "./rows.ts";
+import { NO_VALUE } from "./table.ts";
 
 /** One row of a published table. */
 export interface PublishedRow {
@@ -25,9 +29,9 @@ export interface PublishedRow {
 
 /** Rows of a CSV text whose fields hold no line breaks.
  * @throws {SyntaxError} when a line has another number of fields than the header. */
-function parseCsv(text: string): Record<string, string>[] {
-  const [header, ...lines] = text.trimEnd().split("\n").map((line) =>
-    [...line.matchAll(/(?:^|,)(?:"((?:[^"]|"")*)"|([^",]*))/g)].map(([, quoted, plain]) =>
+function parseCsv(text: string): Map<string, string>[] {
+  const [header = [], ...lines] = text.trimEnd().split("\n").map((line) =>
+    [...line.matchAll(/(?:^|,)(?:"((?:[^"]|"")*)"|([^",]*))/g)].map(([, quoted, plain = ""]) =>
       quoted === undefined ? plain : quoted.replaceAll('""', '"')
     )
   );
@@ -35,7 +39,7 @@ function parseCsv(text: string): Record<string, string>[] {
     if (fields.length !== header.length) {
       throw new SyntaxError(`Line ${i + 2} has ${fields.length} fields, the header has ${header.length}`);
     }
-    return Object.fromEntries(header.map((name, j) => [name, fields[j]]));
+    return new Map(header.map((name, j) => [name, at(fields, j)]));
   });
 }
 
@@ -43,13 +47,24 @@ function parseCsv(text: string): Record<string, string>[] {
  * @throws {SyntaxError} when its file is not what `paper/README.md` says. */
 export function publishedRows(id: PaperTableId): PublishedRow[] {
   const text = Deno.readTextFileSync(join(import.meta.dirname!, "paper", `${id}.csv`));
-  return parseCsv(text).map(({ label, method, options, sparsity, recover, source, ...measures }) => {
-    const values = Object.entries(measures).map(([name, field]): [string, number | null] => {
+  return parseCsv(text).map((fields) => {
+    const take = (name: string): string => {
+      const field = fields.get(name);
+      if (field === undefined) throw new SyntaxError(`${id}.csv has no column "${name}"`);
+      fields.delete(name);
+      return field;
+    };
+    const [label, method, options] = [take("label"), take("method"), take("options")];
+    const [sparsity, recover, source] = [take("sparsity"), take("recover"), take("source")];
+    const values = [...fields].map(([name, field]): [string, number | null] => {
       const value = field === "" ? null : Number(field);
       if (Number.isNaN(value)) throw new SyntaxError(`${id}.csv: ${label}, ${name}: "${field}" is not a number`);
       return [name, value];
     });
-    const pairs = options.split(";").filter((pair) => pair !== "").map((pair) => pair.split("=") as [string, string]);
+    const pairs = options.split(";").filter((pair) => pair !== "").map((pair): [string, string] => {
+      const [name = "", value = ""] = pair.split("=");
+      return [name, value];
+    });
     return {
       label,
       method,
@@ -70,14 +85,30 @@ export function isSameExperiment(row: PublishedRow, cell: Cell): boolean {
     Object.entries(row.options).every(([name, value]) => String(cell.method!.options[name]) === value);
 }
 
+/** What a published number is: a perplexity by window length, an accuracy of a task, or the mean over the tasks. */
+type Measure =
+  | { kind: "ppl"; corpus: string; windowTokens: number }
+  | { kind: "task"; task: string; metric: string }
+  | { kind: "mean" };
+
+/** Reads a measure of `paper/README.md`: `ppl:wikitext2:128`, `acc:boolq`, `mean`. */
+function parseMeasure(name: string): Measure {
+  const [kind = "", what = "", window] = name.split(":");
+  if (kind === "ppl") return { kind, corpus: what, windowTokens: Number(window) };
+  return kind === "mean" ? { kind } : { kind: "task", task: what, metric: kind };
+}
+
 /** Whether a column of ours measures what the published measure does; the mean must be over all `tasks` of the table. */
-function measures(name: string, column: Column, tasks: number): boolean {
-  const [kind, what, window] = name.split(":");
-  if (kind === "ppl") {
-    return column.kind === "perplexity" && column.name === what && column.count.split(",")[0] === `L=${window}`;
+function measures(measure: Measure, column: Column, tasks: number): boolean {
+  switch (measure.kind) {
+    case "ppl":
+      return column.kind === "perplexity" && column.name === measure.corpus &&
+        column.windowTokens === measure.windowTokens;
+    case "mean":
+      return column.kind === "mean-accuracy" && column.tasks?.length === tasks;
+    case "task":
+      return column.kind === "task" && column.name === measure.task && column.metric === measure.metric;
   }
-  if (kind === "mean") return column.kind === "mean-accuracy" && column.count.split(",")[0] === `${tasks} tasks`;
-  return column.kind === "task" && column.name === what && column.metric === kind;
 }
 
 /** One number of the paper beside ours. */
@@ -135,20 +166,20 @@ export function reproduction(section: Section): Reproduction | null {
   const id = done.find(({ paper }) => paper !== undefined)?.paper;
   if (id === undefined) return null;
   const published = publishedRows(id);
-  const names = [...published[0].values.keys()];
-  const tasks = names.filter((name) => name.startsWith("acc")).length;
+  const names = [...new Set(published.flatMap(({ values }) => [...values.keys()]))];
+  const tasks = names.filter((name) => parseMeasure(name).kind === "task").length;
   const columnOf = new Map(
-    names.map((name) => [name, section.columns.find((column) => measures(name, column, tasks))] as const),
+    names.map((name) => [name, section.columns.find((column) => measures(parseMeasure(name), column, tasks))] as const),
   );
   const rows = published.flatMap((own): ReproducedRow[] =>
-    section.rows.filter(({ runs }) => runs.length > 0 && isSameExperiment(own, runs[0].cell)).map((row) => ({
+    section.rows.filter((row) => hasRuns(row) && isSameExperiment(own, row.cell)).map((row) => ({
       label: own.label,
       published: own,
       row,
       values: names.map((measure) => {
         const column = columnOf.get(measure);
         const estimate = column && row.values.get(column.key);
-        return { measure, ours: estimate ? inUnits(column, estimate) : null, theirs: own.values.get(measure)! };
+        return { measure, ours: estimate ? inUnits(column, estimate) : null, theirs: own.values.get(measure) ?? null };
       }),
     }))
   );
@@ -165,15 +196,21 @@ export function reproduction(section: Section): Reproduction | null {
   };
 }
 
-/** `ppl:wikitext2:128` as a heading and a line below it. */
-export function measureWords(measure: string): [string, string] {
-  const [kind, what, window] = measure.split(":");
-  if (kind === "ppl") return [what, `perplexity, L=${window}`];
-  return kind === "mean" ? ["mean acc.", "%"] : [what, `${kind} %`];
+/** A measure as a heading and a line below it. */
+function measureWords(name: string): [string, string] {
+  const measure = parseMeasure(name);
+  switch (measure.kind) {
+    case "ppl":
+      return [measure.corpus, `perplexity, L=${measure.windowTokens}`];
+    case "mean":
+      return ["mean acc.", "%"];
+    case "task":
+      return [measure.task, `${measure.metric} %`];
+  }
 }
 
 /** What a reader must know before comparing the two, one sentence each. */
-export function reproductionNotes({ notThePapers, differences, rows, missing }: Reproduction): string[] {
+function reproductionNotes({ notThePapers, differences, rows, missing }: Reproduction): string[] {
   const list = (texts: string[]) => texts.join("; ");
   return [
     ...notThePapers.length > 0 ? [`Not the paper's experiment: ${list(notThePapers)}.`] : [],
@@ -187,17 +224,34 @@ export function reproductionNotes({ notThePapers, differences, rows, missing }: 
 }
 
 /** Ours, theirs and the difference as text; an en dash where there is none. */
-export function reproducedText({ measure, ours, theirs }: ReproducedValue): {
-  ours: string;
-  theirs: string;
-  difference: string;
-} {
-  const isPerplexity = measure.startsWith("ppl");
-  const text = (value: number) => isPerplexity ? withSpread(value, null, 4, 2).text : value.toFixed(1);
-  const difference = ours === null || theirs === null ? null : ours.value - theirs;
-  return {
-    ours: ours === null ? "–" : text(ours.value),
-    theirs: theirs === null ? "–" : text(theirs),
-    difference: difference === null ? "–" : `${difference > 0 ? "+" : ""}${difference.toFixed(isPerplexity ? 2 : 1)}`,
+function reproducedLines({ measure, ours, theirs }: ReproducedValue): string[] {
+  const isPerplexity = parseMeasure(measure).kind === "ppl";
+  const text = (value: number | undefined | null) => {
+    if (value === undefined || value === null) return NO_VALUE;
+    return isPerplexity ? withSpread(value, null, 4, 2).text : value.toFixed(1);
   };
+  const difference = ours === null || theirs === null ? null : ours.value - theirs;
+  return [
+    text(ours?.value),
+    text(theirs),
+    difference === null ? NO_VALUE : `${difference > 0 ? "+" : ""}${difference.toFixed(isPerplexity ? 2 : 1)}`,
+  ];
+}
+
+/** The published table beside a section's rows as a block; none where the run is set beside no table. */
+export function reproductionGrid(section: Section): GridBlock[] {
+  const found = reproduction(section);
+  if (found === null) return [];
+  return [{
+    kind: "grid",
+    title: `Beside the paper: ${found.title}`,
+    caption: protocolSentence(section),
+    header: [["in the paper", "ours"], ...found.measures.map(measureWords)],
+    numeric: [false, ...found.measures.map(() => true)],
+    rows: found.rows.map(({ label, row, values }) => [
+      [label, row.asked > 0 ? `${row.label} at ${level(row.asked)}` : row.label],
+      ...values.map(reproducedLines),
+    ]),
+    notes: reproductionNotes(found),
+  }];
 }

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { canonicalJson, labelCells } from "../core/cell_names.ts";
+import { at } from "../core/indexing.ts";
 import type { Cell, CellRecord, DoneRecord, FailedRecord } from "../core/schema.ts";
 import { mean, sampleSd } from "../core/stats.ts";
 import { baseName, type Column, type Measurement, measurements } from "./measurements.ts";
@@ -18,13 +20,20 @@ export interface Estimate {
   n: number;
 }
 
-/** All runs of one method at one level. */
+/** All runs that differ by their seed only. */
 export interface Row {
+  /** What a row is: equal for runs of the same settings at the same level, in this run and in others. */
+  key: string;
+  /** As `key`, but for any level: the rows of one variant are one line of a chart. */
+  variant: string;
+  /** What people call it; unique among the variants of its section. */
   label: string;
   /** null: the dense model. */
   methodId: string | null;
   /** Asked fraction of the prunable parameters to remove. */
   asked: number;
+  /** The cell of its first record. */
+  cell: Cell;
   /** Finished runs, by seed. */
   runs: DoneRecord[];
   seeds: number[];
@@ -65,15 +74,18 @@ function estimate(perSeed: Measurement[]): Estimate {
   const timed = perSeed.flatMap(({ value, repeats }) => repeats && repeats.n > 0 ? [{ value, repeats }] : []);
   if (timed.length > 0) return poolRepeats(timed);
   const values = perSeed.map(({ value }) => value);
-  if (values.length === 1) return { value: values[0], spread: perSeed[0].stderr, spreadOf: "stderr", n: 1 };
+  const [first] = perSeed;
+  if (first !== undefined && values.length === 1) {
+    return { value: first.value, spread: first.stderr, spreadOf: "stderr", n: 1 };
+  }
   return { value: mean(values), spread: sampleSd(values), spreadOf: "seeds", n: values.length };
 }
 
 /** Mean over seeds of each window's or example's number; null where a seed lacks them. */
 function pairedMean(perSeed: Measurement[]): number[] | null {
-  const all = perSeed.map(({ paired }) => paired ?? []);
-  if (all[0].length === 0 || all.some(({ length }) => length !== all[0].length)) return null;
-  return all[0].map((_, i) => mean(all.map((own) => own[i])));
+  const [first = [], ...others] = perSeed.map(({ paired }) => paired ?? []);
+  if (first.length === 0 || others.some(({ length }) => length !== first.length)) return null;
+  return first.map((value, i) => mean([value, ...others.map((own) => at(own, i))]));
 }
 
 /** Ratio of two independent throughputs; relative standard deviations add in quadrature (delta method). */
@@ -85,57 +97,23 @@ function ratio(own: Estimate, dense: Estimate): Estimate {
   return { value, spread, spreadOf: "repeats", n: Math.min(own.n, dense.n) };
 }
 
-/** Fields of a cell that say what is pruned or what is measured, not how it is pruned. */
-const NOT_OPTIONS = new Set(
-  ["model", "engine", "method", "methodFile", "sparsity", "seed", "perplexity", "tasks", "limit", "throughput"],
-);
-
-/** Nested values as flat `name: text` pairs. */
-function flatten(name: string, value: unknown): [string, string][] {
-  if (Array.isArray(value)) {
-    return [[
-      name,
-      value.every((item) => typeof item === "string") ? value.join("+") : JSON.stringify(value),
-    ]];
-  }
-  if (typeof value !== "object" || value === null) return [[name, String(value)]];
-  return Object.entries(value).flatMap(([key, inner]) => flatten(name === "" ? key : `${name}.${key}`, inner));
+/** Everything that decides how a cell is pruned, but for level and seed. */
+function pruning(cell: Cell): object {
+  const { method, methodFile, units, ffnMultiple, calibration, recover, compensate, training, ladder } = cell;
+  if (method === null) return { method };
+  const file = methodFile?.sha256;
+  const { id, options } = method;
+  return { method: { id, options }, file, units, ffnMultiple, calibration, recover, compensate, training, ladder };
 }
 
-/** Everything that decides how a cell is pruned. */
-function planOptions(cell: Cell): Record<string, string> {
-  const rest = Object.fromEntries(Object.entries(cell).filter(([name]) => !NOT_OPTIONS.has(name)));
-  const file = cell.methodFile ? { file: cell.methodFile.sha256.slice(0, 8) } : {};
-  return Object.fromEntries([...flatten("", cell.method?.options ?? {}), ...flatten("", { ...rest, ...file })]);
-}
+/** Whether a row is the dense model. */
+export const isDense = ({ methodId }: Pick<Row, "methodId">): boolean => methodId === null;
+/** Whether a row has a finished run. */
+export const hasRuns = ({ runs }: Row): boolean => runs.length > 0;
 
-/** The value of option `name` that more than half of the variants have, if all have one: it needs no mention. */
-function usualValue(variants: Record<string, string>[], name: string): string | undefined {
-  const values = variants.map((options) => options[name]);
-  if (values.includes(undefined as unknown as string)) return undefined;
-  return values.find((value) => 2 * values.filter((other) => other === value).length > values.length);
-}
-
-/** A label per cell: the method's id, and where a method occurs with several options, those that are not the usual ones. */
-function labeller(cells: Cell[]): (cell: Cell) => string {
-  const variants = new Map<string, Map<string, Record<string, string>>>();
-  for (const cell of cells) {
-    if (cell.method === null) continue;
-    const options = planOptions(cell);
-    const own = variants.get(cell.method.id) ?? new Map();
-    variants.set(cell.method.id, own.set(JSON.stringify(options), options));
-  }
-  return (cell) => {
-    if (cell.method === null) return "dense";
-    const own = [...variants.get(cell.method.id)!.values()];
-    const options = Object.entries(planOptions(cell)).filter(([name, value]) => value !== usualValue(own, name));
-    const shown = options.filter(([name, value]) => own.some((other) => other[name] !== value))
-      .map(([name, value]) => `${name}=${value}`);
-    return cell.method.id + (shown.length > 0 ? ` (${shown.join(", ")})` : "");
-  };
-}
-
-function buildRow(label: string, records: CellRecord[]): { row: Row; columns: Column[] } {
+function buildRow(
+  { key, variant, label, cell, records }: Pick<Row, "key" | "variant" | "label" | "cell"> & { records: CellRecord[] },
+): { row: Row; columns: Column[] } {
   const runs = records.filter((record) => record.state === "done")
     .sort((a, b) => a.cell.seed - b.cell.seed || (a.startedAt < b.startedAt ? -1 : 1));
   // Of two runs with the same seed that measured the same thing, the later one counts.
@@ -147,13 +125,16 @@ function buildRow(label: string, records: CellRecord[]): { row: Row; columns: Co
       found.set(measurement.column.key, entry);
     }
   }
-  const { method, sparsity } = records[0].cell;
+  const { method, sparsity } = cell;
   const paired = [...found].flatMap(([key, { perSeed }]) => {
     const numbers = pairedMean([...perSeed.values()]);
     return numbers === null ? [] : [[key, numbers] as const];
   });
   const row: Row = {
+    key,
+    variant,
     label,
+    cell,
     methodId: method?.id ?? null,
     asked: method === null ? 0 : sparsity,
     runs,
@@ -173,28 +154,39 @@ const NAME_ORDER = ["wikitext2", "ptb", "c4"].concat(
 );
 const nameRank = (name: string) => NAME_ORDER.includes(name) ? NAME_ORDER.indexOf(name) : NAME_ORDER.length;
 
-function buildSection(records: CellRecord[]): Section {
-  const label = labeller(records.map(({ cell }) => cell));
-  const groups = Map.groupBy(records, (record) => {
-    const own = label(record.cell);
-    return own === "dense" ? own : `${record.cell.sparsity} ${own}`;
+/** Records by row, each with its label. */
+function groupRows(records: CellRecord[]): Parameters<typeof buildRow>[0][] {
+  const variants = Map.groupBy(records, ({ cell }) => canonicalJson(pruning(cell)));
+  const cells = [...variants.values()].flatMap(([first]) => first === undefined ? [] : [first.cell]);
+  const labels = labelCells(cells);
+  return [...variants].flatMap(([variant, own], i) => {
+    const byLevel = Map.groupBy(own, ({ cell }) => cell.method === null ? 0 : cell.sparsity);
+    return [...byLevel].flatMap(([asked, group]) => {
+      const [first] = group;
+      if (first === undefined) return [];
+      return [{ key: `${asked} ${variant}`, variant, label: at(labels, i), cell: first.cell, records: group }];
+    });
   });
-  const built = [...groups.values()].map((group) => buildRow(label(group[0].cell), group));
+}
+
+function buildSection(first: CellRecord, others: CellRecord[]): Section {
+  const records = [first, ...others];
+  const built = groupRows(records).map(buildRow);
   const columns = new Map<string, Column>();
   for (const { columns: own } of built) for (const column of own) columns.set(column.key, column);
   const rows = built.map(({ row }) => row).sort((a, b) =>
     Number(a.methodId !== null) - Number(b.methodId !== null) || a.asked - b.asked ||
     methodRank(a.methodId ?? "") - methodRank(b.methodId ?? "") || (a.label < b.label ? -1 : 1)
   );
-  const dense = rows.find((row) => row.methodId === null);
+  const dense = rows.find(isDense);
   for (const row of rows) {
     for (const [key, own] of row.values) {
-      const base = columns.get(key)!.kind === "throughput" ? dense?.values.get(key) : undefined;
+      const base = columns.get(key)?.kind === "throughput" ? dense?.values.get(key) : undefined;
       if (base === undefined) continue;
       row.speedUps.set(key, row === dense ? { ...own, value: 1, spread: null } : ratio(own, base));
     }
   }
-  const { model, engine } = records[0].cell;
+  const { model, engine } = first.cell;
   const done = records.find((record) => record.state === "done");
   return {
     model: baseName(model),
@@ -214,19 +206,17 @@ function buildSection(records: CellRecord[]): Section {
 /** Sections of a run's records, in order of model and engine. Failed cells join the section of their model and
  * engine. Records of one model whose weights differ by hash are never put into one section. */
 export function buildSections(records: CellRecord[]): Section[] {
-  const places = Map.groupBy(records, ({ cell }) => JSON.stringify([cell.model, cell.engine]));
-  const sections: Section[] = [];
-  for (const place of [...places.keys()].sort()) {
-    const own = places.get(place)!;
+  const places = Map.groupBy(records, ({ cell }) => canonicalJson([cell.model, cell.engine]));
+  return [...places].sort(([a], [b]) => a < b ? -1 : 1).flatMap(([, own]) => {
     const failed = own.filter((record) => record.state === "failed");
     const bySha = Map.groupBy(
       own.filter((record) => record.state === "done"),
       (record) => record.weights.sha256,
     );
-    const groups = [...bySha.keys()].sort().map((sha): CellRecord[] => bySha.get(sha)!);
-    if (groups.length === 0) groups.push([]);
-    groups[0].push(...failed);
-    for (const group of groups) sections.push(buildSection(group));
-  }
-  return sections;
+    const groups: CellRecord[][] = [...bySha].sort(([a], [b]) => a < b ? -1 : 1).map(([, group]) => group);
+    const [start = [], ...rest] = groups;
+    return [[...start, ...failed], ...rest].flatMap(([first, ...others]) =>
+      first === undefined ? [] : [buildSection(first, others)]
+    );
+  });
 }

@@ -3,19 +3,20 @@
  *
  * @module
  */
-import { holm, mcnemarExact, pairedDifference, pairedPermutation, standardError } from "../core/stats.ts";
+import { at } from "../core/indexing.ts";
+import { holmLevels, mcnemarTest, type PairedTest, signFlipTest } from "../core/stats.ts";
 import type { Column } from "./measurements.ts";
-import type { Row, Section } from "./rows.ts";
+import { isDense, type Row, type Section } from "./rows.ts";
 
-/** Corrected p values below this count as significant. */
+/** Corrected p values below this count as significant; intervals of a table hold together with one minus this. */
 export const ALPHA = 0.05;
 
 /** The best row of a level against another. */
 export interface Comparison {
   /** The row that the best is compared with. */
   other: Row;
-  /** How much better the best row is: nats per token for perplexity, a fraction for accuracies; 95 % interval
-   * (normal for `mcnemar`, bootstrap for `permutation`). */
+  /** How much better the best row is: nats per token for perplexity, a fraction for accuracies. The interval is that of
+   * the same test: it leaves out 0 exactly where `p` is below {@linkcode ALPHA}. */
   lead: { value: number; low: number; high: number };
   /** `mcnemar`: exact, one seed each; `permutation`: random sign flips of the differences, which stays honest for few
    * windows where a bootstrap p value does not. */
@@ -30,6 +31,8 @@ export interface Ranking {
   column: Column;
   /** Level: asked fraction of the prunable parameters. */
   asked: number;
+  /** The best row. */
+  best: Row;
   /** Rows with a value, best first. */
   rows: Row[];
   /** Tests of the first row against the others, where both have the same windows or examples. */
@@ -42,67 +45,80 @@ const isBinary = (row: Row, column: Column) =>
 /** Resampled units at most: longer lists are summed in this many blocks first, which keeps the mean and its spread. */
 const MOST_UNITS = 250;
 
-const INTERVAL_RESAMPLES = 2000;
 /** Sign flips of a test: enough for p values that survive the correction for a column of many methods and levels. */
-const TEST_RESAMPLES = { perplexity: 5000, "mean-accuracy": 5000, task: 2000, throughput: 0 };
+const RESAMPLES = { perplexity: 5000, "mean-accuracy": 5000, task: 2000, throughput: 0 };
 
+/** Sums of every `MOST_UNITS`th value, on the scale of one value. */
 function inBlocks(values: number[]): number[] {
   if (values.length <= MOST_UNITS) return values;
-  const blocks = new Array<number>(MOST_UNITS).fill(0);
-  values.forEach((value, i) => blocks[i % MOST_UNITS] += value * MOST_UNITS / values.length);
-  return blocks;
+  return Array.from({ length: MOST_UNITS }, (_, k) => {
+    let sum = 0;
+    for (let i = k; i < values.length; i += MOST_UNITS) sum += at(values, i);
+    return sum * MOST_UNITS / values.length;
+  });
 }
 
-function mcnemar(own: number[], theirs: number[], other: Row): Comparison {
-  const differences = own.map((right, i) => right - theirs[i]);
-  const value = differences.reduce((a, b) => a + b, 0) / differences.length;
-  const half = 1.96 * (standardError(differences) ?? 0);
-  const wins = differences.filter((difference) => difference > 0).length;
-  const losses = differences.filter((difference) => difference < 0).length;
-  return {
-    other,
-    lead: { value, low: value - half, high: value + half },
-    test: "mcnemar",
-    p: mcnemarExact(wins, losses),
-  };
+/** A test whose p value and interval are not corrected yet. */
+export interface RawTest {
+  other: Row;
+  kind: Comparison["test"];
+  test: PairedTest;
 }
 
-/** Tests one row against another on the same windows or examples; the p value is not corrected yet.
+function mcnemar(own: number[], theirs: number[]): PairedTest {
+  const wins = own.filter((right, i) => right > at(theirs, i)).length;
+  const losses = own.filter((right, i) => right < at(theirs, i)).length;
+  return mcnemarTest(wins, losses, own.length);
+}
+
+/** Tests one row against another on the same windows or examples.
  * @returns null where the two do not share them. */
-export function compare(column: Column, best: Row, other: Row): Comparison | null {
+export function pairedTest(column: Column, best: Row, other: Row): RawTest | null {
   const own = best.paired.get(column.key);
   const theirs = other.paired.get(column.key);
   if (own === undefined || theirs === undefined || own.length !== theirs.length || own.length < 2) return null;
   const [better, worse] = column.higherIsBetter ? [own, theirs] : [theirs, own];
-  if (isBinary(best, column) && isBinary(other, column)) return mcnemar(better, worse, other);
-  const [first, second] = [inBlocks(better), inBlocks(worse)];
-  const { mean, low, high } = pairedDifference(first, second, { seed: 0, resamples: INTERVAL_RESAMPLES });
-  const p = pairedPermutation(first, second, { seed: 0, resamples: TEST_RESAMPLES[column.kind] });
-  return { other, lead: { value: mean, low, high }, test: "permutation", p };
+  if (isBinary(best, column) && isBinary(other, column)) {
+    return { other, kind: "mcnemar", test: mcnemar(better, worse) };
+  }
+  const options = { seed: 0, resamples: RESAMPLES[column.kind] };
+  return { other, kind: "permutation", test: signFlipTest(inBlocks(better), inBlocks(worse), options) };
+}
+
+/** Corrects the tests of one table by Holm, p values and intervals alike; in the order given. */
+export function corrected(tests: readonly RawTest[]): Comparison[] {
+  const levels = holmLevels(tests.map(({ test }) => test.p), ALPHA);
+  return tests.map(({ other, kind, test }, i) => {
+    const { p, alpha } = at(levels, i);
+    return { other, test: kind, p, lead: { value: test.mean, ...test.interval(alpha) } };
+  });
 }
 
 /** Rankings of every level and quality column of a section; throughput is not ranked, since methods of one level
  * remove the same and differences are those of the machine. */
 export function rankings(section: Section): Ranking[] {
   const columns = section.columns.filter(({ kind, primary }) => kind !== "throughput" && primary);
-  const levels = [...new Set(section.rows.filter((row) => row.methodId !== null).map(({ asked }) => asked))];
-  const result: Ranking[] = [];
-  for (const column of columns) {
-    const sign = column.higherIsBetter ? -1 : 1;
-    const valueOf = (row: Row) => sign * row.values.get(column.key)!.value;
-    for (const asked of levels) {
-      const rows = section.rows
-        .filter((row) => row.methodId !== null && row.asked === asked && row.values.has(column.key))
-        .sort((a, b) => valueOf(a) - valueOf(b));
-      if (rows.length === 0) continue;
-      const tests = rows.slice(1).flatMap((row) => compare(column, rows[0], row) ?? []);
-      result.push({ column, asked, rows, comparisons: new Map(tests.map((test) => [test.other, test])) });
-    }
-    const tests = result.filter((ranking) => ranking.column === column)
-      .flatMap(({ comparisons }) => [...comparisons.values()]);
-    holm(tests.map(({ p }) => p)).forEach((p, i) => tests[i].p = p);
-  }
-  return result;
+  const levels = [...new Set(section.rows.filter((row) => !isDense(row)).map(({ asked }) => asked))];
+  return columns.flatMap((column) => {
+    const ranked = levels.flatMap((asked) => rankedRows(section, column, asked));
+    const tests = ranked.flatMap(({ best, others }) => others.flatMap((row) => pairedTest(column, best, row) ?? []));
+    const byRow = new Map(corrected(tests).map((test) => [test.other, test]));
+    return ranked.map(({ asked, best, others }): Ranking => {
+      const found = others.flatMap((row) => byRow.get(row) ?? []);
+      return { column, asked, best, rows: [best, ...others], comparisons: new Map(found.map((t) => [t.other, t])) };
+    });
+  });
+}
+
+/** Rows of a level with a value of a column, best first; none where no row has one. */
+function rankedRows(section: Section, column: Column, asked: number): { asked: number; best: Row; others: Row[] }[] {
+  const sign = column.higherIsBetter ? -1 : 1;
+  const valued = section.rows.flatMap((row) => {
+    const estimate = isDense(row) || row.asked !== asked ? undefined : row.values.get(column.key);
+    return estimate === undefined ? [] : [{ row, merit: sign * estimate.value }];
+  });
+  const [best, ...others] = valued.sort((a, b) => a.merit - b.merit).map(({ row }) => row);
+  return best === undefined ? [] : [{ asked, best, others }];
 }
 
 /** Whether a test shows that the best row really is better than the other. */
@@ -119,16 +135,17 @@ export interface Standing {
 }
 
 /** The standing of each row by one ranking. A level with one method has no standings. */
-export function standings({ column, rows, comparisons }: Ranking): Map<Row, Standing> {
+export function standings({ column, best, rows, comparisons }: Ranking): Map<Row, Standing> {
   const result = new Map<Row, Standing>();
   if (rows.length < 2) return result;
-  const values = [...new Set(rows.map((row) => row.values.get(column.key)!.value))];
+  const valueOf = (row: Row) => row.values.get(column.key)?.value;
+  const values = [...new Set(rows.map(valueOf))];
   const others = rows.slice(1).map((row) => comparisons.get(row));
   const clear = others.every((test) => test !== undefined && isClear(test));
   for (const row of rows) {
-    const index = values.indexOf(row.values.get(column.key)!.value);
+    const index = values.indexOf(valueOf(row));
     const test = comparisons.get(row);
-    const sign = row === rows[0] ? (clear ? "*" : "") : test !== undefined && !isClear(test) ? "≈" : "";
+    const sign = row === best ? (clear ? "*" : "") : test !== undefined && !isClear(test) ? "≈" : "";
     result.set(row, { place: index === 0 ? 1 : index === 1 ? 2 : 0, sign });
   }
   return result;

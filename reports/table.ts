@@ -1,17 +1,18 @@
-/** The comparison table without a format: what each cell says, for Markdown, LaTeX, HTML and the terminal alike.
- * Columns in LLM-Pruner's order: ratio, parameters, MACs, memory, throughput, speed-up, perplexity, tasks, average.
+/** The tables without a format: what each cell says, for Markdown, LaTeX, HTML and the terminal alike. Columns in
+ * LLM-Pruner's order: ratio, parameters, MACs, memory, throughput, speed-up, perplexity, tasks, average.
  *
  * @module
  */
 import { mean } from "../core/stats.ts";
-import { count, level, mebibytes, operations, percent, withSpread } from "./format.ts";
+import { count, level, mebibytes, operations, percent, seconds, withSpread } from "./format.ts";
 import type { Column } from "./measurements.ts";
-import type { Estimate, Row, Section } from "./rows.ts";
+import { type Estimate, hasRuns, isDense, type Row, type Section } from "./rows.ts";
 import { type Ranking, type Standing, standings } from "./significance.ts";
+import { doubts } from "./speed.ts";
 
-/** A column of the table. */
+/** A column of a table. */
 export interface TableColumn {
-  /** `method`, `asked`, `uniform` ..., or the key of a measured column. */
+  /** `method`, `asked`, `uniform` ..., the key of a measured column, or that of a speed-up. */
   id: string;
   header: string;
   /** Second header line: unit, number of examples. */
@@ -22,27 +23,32 @@ export interface TableColumn {
   better: "higher" | "lower" | null;
   /** What goes first when the width is short: 0 stays, higher numbers go earlier. */
   priority: number;
+  /** What the column is called where its two lines are one text. */
+  title: string;
 }
 
-/** A cell of the table. */
+/** A cell of a table. */
 export interface TableCell {
   text: string;
   /** ` ± 0.4` over seeds or repeats, ` (0.4)` for the standard error of one run, or nothing. */
   spread: string;
-  standing: Standing;
-  /** Number to sort by. */
-  sort: number | null;
+  place: Standing["place"];
+  /** `*` and `≈` as in {@linkcode Standing}; `?`: a speed-up in doubt. */
+  sign: Standing["sign"] | "?";
+  /** What to sort by: a number, or a text; null where the row has no value. */
+  sort: number | string | null;
 }
 
-/** A row of the table. */
+/** A row of a table. */
 export interface TableRow {
   kind: "dense" | "pruned" | "failed";
-  asked: number;
-  label: string;
+  /** The results that it shows. */
+  row: Row;
+  /** As many as the table has columns. */
   cells: TableCell[];
 }
 
-/** The table of one section. */
+/** A table of one section. */
 export interface Table {
   columns: TableColumn[];
   rows: TableRow[];
@@ -51,10 +57,11 @@ export interface Table {
 /** Shown where a row has no result. */
 export const NO_VALUE = "–";
 
-const plain = (text: string, sort: number | null = null): TableCell => ({
+const plain = (text: string, sort: TableCell["sort"] = null): TableCell => ({
   text,
   spread: "",
-  standing: { place: 0, sign: "" },
+  place: 0,
+  sign: "",
   sort,
 });
 const nothing = plain(NO_VALUE);
@@ -80,105 +87,105 @@ const fixed = (id: string, header: string, detail: string, priority: number, num
   numeric,
   better: null,
   priority,
+  title: header,
 });
 
 /** Mean over a row's finished runs. */
 export const meanOf = (row: Row, pick: (run: Row["runs"][number]) => number): number => mean(row.runs.map(pick));
 
 /** `yes`: equal widths in every layer; biases make it something other than a plain LLaMA all the same. */
-export function uniformWords({ runs }: Row): string {
+function uniformWords({ runs }: Row): string {
   if (!runs.every(({ size }) => size.layerwiseUniform)) return "no";
   return runs.every(({ size }) => size.plainLlama) ? "yes" : "yes, biases";
 }
 
-function sizeStrips(): Strip[] {
-  return [
-    {
-      column: fixed("asked", "asked", "of prunable", 0),
-      cell: (row) => row.methodId === null ? plain(NO_VALUE, 0) : plain(level(row.asked), row.asked),
-    },
-    {
-      column: fixed("realised", "removed, %", "prunable / model", 1),
-      cell: (row) => {
-        const prunable = meanOf(row, ({ size }) => size.sparsityOfPrunable);
-        return plain(`${percent(prunable)} / ${percent(meanOf(row, ({ size }) => size.sparsityOfModel))}`, prunable);
-      },
-    },
-    {
-      column: fixed("parameters", "params", "", 4),
-      cell: (row) => {
-        const value = meanOf(row, ({ size }) => size.parameters);
-        return plain(count(Math.round(value)), value);
-      },
-    },
-    {
-      column: fixed("macs", "MACs", "64 tokens", 8),
-      cell: (row) => {
-        const value = meanOf(row, ({ size }) => size.macs64);
-        return plain(operations(value), value);
-      },
-    },
-    {
-      column: fixed("weights", "weights", "MiB", 9),
-      cell: (row) => {
-        const value = meanOf(row, ({ size }) => size.weightBytes);
-        return plain(mebibytes(value), value);
-      },
-    },
-    {
-      column: fixed("peak", "peak mem.", "MiB", 10),
-      cell: (row) => {
-        const value = meanOf(row, ({ memory }) => memory.peakBytes);
-        return plain(mebibytes(value), value);
-      },
-    },
-  ];
-}
+/** A column of means over a row's runs. */
+const meanStrip = (
+  column: TableColumn,
+  pick: (run: Row["runs"][number]) => number,
+  words: (value: number) => string,
+): Strip => ({
+  column,
+  cell: (row) => {
+    const value = meanOf(row, pick);
+    return plain(words(value), value);
+  },
+});
 
-function throughputStrips(column: Column, hasDense: boolean, first: boolean): Strip[] {
+const methodStrip: Strip = {
+  column: fixed("method", "method", "", 0, false),
+  cell: ({ label }) => plain(label, label),
+};
+
+const askedStrip: Strip = {
+  column: fixed("asked", "asked", "of prunable", 0),
+  cell: (row) => isDense(row) ? plain(NO_VALUE, 0) : plain(level(row.asked), row.asked),
+};
+
+const realisedStrip: Strip = {
+  column: fixed("realised", "removed, %", "prunable / model", 1),
+  cell: (row) => {
+    const prunable = meanOf(row, ({ size }) => size.sparsityOfPrunable);
+    return plain(`${percent(prunable)} / ${percent(meanOf(row, ({ size }) => size.sparsityOfModel))}`, prunable);
+  },
+};
+
+const uniformStrip: Strip = {
+  column: fixed("uniform", "uniform", "layers", 7, false),
+  cell: (row) => plain(uniformWords(row), uniformWords(row)),
+};
+
+const sizeStrips: Strip[] = [
+  meanStrip(fixed("parameters", "params", "", 4), ({ size }) => size.parameters, (value) => count(Math.round(value))),
+  meanStrip(fixed("macs", "MACs", "64 tokens", 8), ({ size }) => size.macs64, operations),
+  meanStrip(fixed("weights", "weights", "MiB", 9), ({ size }) => size.weightBytes, mebibytes),
+];
+
+function throughputStrips(section: Section, column: Column, first: boolean): Strip[] {
   const own: Strip = {
     column: { ...fixed(column.key, column.name, "tokens/s", 6), better: "higher" },
     cell: (row) => measured(row.values.get(column.key), 1, [4, 2]),
   };
+  if (!section.rows.some((row) => isDense(row) && hasRuns(row))) return [own];
+  const doubtful = doubts(section, column);
   const speedUp: Strip = {
     column: {
       ...fixed(`speed-up ${column.key}`, "speed-up", `${column.name}, × dense`, first ? 2 : 3),
       better: "higher",
+      title: `speed-up ${column.name}`,
     },
-    cell: (row) => measured(row.speedUps.get(column.key), 1, [3, 2]),
+    cell: (row) => ({
+      ...measured(row.speedUps.get(column.key), 1, [3, 2]),
+      ...doubtful.has(row) && { sign: "?" as const },
+    }),
   };
-  return hasDense ? [own, speedUp] : [own];
+  return [own, speedUp];
 }
 
 /** First of all the columns that the run is about: its first perplexity and its accuracy, be it a mean or that of the
  * only task. */
 const qualityPriority = ({ kind }: Column, headline: boolean): number => headline ? 1 : kind === "perplexity" ? 4 : 5;
 
+function qualityUnit(column: Column): string {
+  if (column.kind === "perplexity") return column.metric.replace("perplexity", "ppl");
+  return column.kind === "task" ? `${column.metric} %` : "%";
+}
+
 function qualityStrip(column: Column, ranks: Ranking[], headline = false): Strip {
   const standing = new Map(
     ranks.filter((ranking) => ranking.column === column).flatMap((ranking) => [...standings(ranking)]),
   );
   const header = column.kind === "mean-accuracy" ? "mean acc." : column.name;
-  const unit = column.kind === "perplexity"
-    ? column.metric.replace("perplexity", "ppl")
-    : column.kind === "task"
-    ? `${column.metric} %`
-    : "%";
   return {
     column: {
-      ...fixed(
-        column.key,
-        header,
-        `${unit}, ${column.count}`,
-        qualityPriority(column, headline),
-      ),
+      ...fixed(column.key, header, `${qualityUnit(column)}, ${column.count}`, qualityPriority(column, headline)),
       better: column.higherIsBetter ? "higher" : "lower",
     },
     cell: (row) => ({
       ...(column.kind !== "perplexity"
         ? measured(row.values.get(column.key), 100, [3, 1])
         : measured(row.values.get(column.key), 1, [4, 2])),
-      standing: standing.get(row) ?? nothing.standing,
+      ...standing.get(row),
     }),
   };
 }
@@ -202,76 +209,77 @@ export function failureText({ failures }: Row): string {
   return `failed: ${[...new Set(failures.map(({ failure }) => `${failure.kind}: ${failure.message}`))].join("; ")}`;
 }
 
-function assemble(section: Section, strips: Strip[]): Table {
+/** The same without the messages. */
+export function failureKinds({ failures }: Row): string {
+  return `failed: ${[...new Set(failures.map(({ failure }) => failure.kind))].join(", ")}`;
+}
+
+/** Method and level come first in every table: a failed row has nothing but these. */
+function assemble(section: Section, rest: Strip[]): Table {
+  const strips = [methodStrip, askedStrip, ...rest];
   const rows = section.rows.map((row): TableRow => {
-    const kind = row.runs.length === 0 ? "failed" : row.methodId === null ? "dense" : "pruned";
-    const cells = strips.map(({ column, cell }) => {
-      if (kind !== "failed" || column.id === "method" || column.id === "asked") return cell(row);
-      if (column.id !== "realised") return nothing;
-      return plain(`failed: ${[...new Set(row.failures.map(({ failure }) => failure.kind))].join(", ")}`);
-    });
-    return { kind, asked: row.asked, label: row.label, cells };
+    const kind = !hasRuns(row) ? "failed" : isDense(row) ? "dense" : "pruned";
+    const known = (strip: Strip) => kind !== "failed" || strip === methodStrip || strip === askedStrip;
+    return { kind, row, cells: strips.map((strip) => known(strip) ? strip.cell(row) : nothing) };
   });
   return { columns: strips.map(({ column }) => column), rows };
 }
 
-const methodStrip: Strip = { column: fixed("method", "method", "", 0, false), cell: ({ label }) => plain(label) };
-
-/** Columns that say which row it is: method, ratio asked and realised. */
-const identityStrips = (): Strip[] => [
-  methodStrip,
-  ...sizeStrips().filter(({ column }) => column.id === "asked" || column.id === "realised"),
-];
-
-const uniformStrip: Strip = {
-  column: fixed("uniform", "uniform", "layers", 7, false),
-  cell: (row) => plain(uniformWords(row)),
-};
-
-/** Parameters, MACs, memory, throughput and speed-up. */
-function costStrips(section: Section): Strip[] {
-  const hasDense = section.rows.some((row) => row.methodId === null && row.runs.length > 0);
-  return [
-    ...sizeStrips().filter(({ column }) => column.id !== "asked" && column.id !== "realised"),
-    ...section.columns.filter(({ kind }) => kind === "throughput")
-      .flatMap((column, i) => throughputStrips(column, hasDense, i === 0)),
-  ];
-}
-
-function qualityStrips(section: Section, ranks: Ranking[]): Strip[] {
+/** Perplexity, tasks and mean accuracy; null where none was measured. */
+export function buildQualityTable(section: Section, ranks: Ranking[]): Table | null {
   const columns = section.columns.filter(({ kind, primary }) => kind !== "throughput" && primary);
+  if (columns.length === 0) return null;
   const perplexity = columns.find(({ kind }) => kind === "perplexity");
   const accuracies = columns.filter(({ kind }) => kind !== "perplexity");
   const accuracy = accuracies.find(({ kind }) => kind === "mean-accuracy") ?? accuracies[0];
-  return columns.map((column) => qualityStrip(column, ranks, column === perplexity || column === accuracy));
+  const strips = columns.map((column) => qualityStrip(column, ranks, column === perplexity || column === accuracy));
+  return assemble(section, [realisedStrip, ...strips, ...seedsStrip(section.rows)]);
 }
 
-/** Everything in one table, for paper and terminal. */
-export function buildTable(section: Section, ranks: Ranking[]): Table {
-  const [cost, quality] = [costStrips(section), qualityStrips(section, ranks)];
-  return assemble(section, [...identityStrips(), ...cost, ...quality, uniformStrip, ...seedsStrip(section.rows)]);
-}
-
-/** Perplexity, tasks and mean accuracy alone; null where none was measured. */
-export function buildQualityTable(section: Section, ranks: Ranking[]): Table | null {
-  const quality = qualityStrips(section, ranks);
-  if (quality.length === 0) return null;
-  return assemble(section, [...identityStrips(), ...quality, ...seedsStrip(section.rows)]);
-}
-
-/** Size and speed alone. */
-export function buildCostTable(section: Section): Table {
-  return assemble(section, [...identityStrips(), ...costStrips(section), uniformStrip]);
+/** Parameters, MACs, weights, throughput and speed-up. */
+export function buildSizeTable(section: Section): Table {
+  const speeds = section.columns.filter(({ kind }) => kind === "throughput");
+  return assemble(section, [
+    realisedStrip,
+    ...sizeStrips,
+    ...speeds.flatMap((column, i) => throughputStrips(section, column, i === 0)),
+    uniformStrip,
+  ]);
 }
 
 /** Every metric of every task, also those that do not count for the mean accuracy. */
 export function buildTaskTable(section: Section, ranks: Ranking[]): Table {
   const tasks = section.columns.filter(({ kind }) => kind === "task");
-  return assemble(section, [...identityStrips(), ...tasks.map((column) => qualityStrip(column, ranks))]);
+  return assemble(section, [realisedStrip, ...tasks.map((column) => qualityStrip(column, ranks))]);
+}
+
+/** Seconds of a run's stages of training. */
+export const learningS = ({ training }: Row["runs"][number]): number =>
+  (training ?? []).reduce((sum, stage) => sum + stage.seconds, 0);
+
+/** Hours that a row's cells held their device, failed ones too. */
+export const deviceHours = ({ runs, failures }: Row): number =>
+  [...runs, ...failures].reduce((sum, record) => sum + record.seconds / 3600, 0);
+
+/** What a row took: seconds of pruning, learning and evaluation, hours of all its runs, and memory. */
+export function buildCostTable(section: Section): Table {
+  return assemble(section, [
+    meanStrip(
+      fixed("prune-seconds", "pruning", "s", 1),
+      (run) => Math.max(0, run.timings.pruneS - learningS(run)),
+      seconds,
+    ),
+    meanStrip(fixed("learn-seconds", "learning", "s", 1), learningS, seconds),
+    meanStrip(fixed("evaluate-seconds", "evaluation", "s", 2), ({ timings }) => timings.evaluateS, seconds),
+    {
+      column: fixed("device-hours", "device-hours", "all seeds", 2),
+      cell: (row) => plain(deviceHours(row).toFixed(3), deviceHours(row)),
+    },
+    meanStrip(fixed("peak", "peak memory", "MiB", 3), ({ memory }) => memory.peakBytes, mebibytes),
+  ]);
 }
 
 /** Rows in groups of one asked level, the dense row a group of its own. */
 export function levelGroups(table: Table): TableRow[][] {
-  const dense = (row: TableRow) => row.asked === 0 && row.label === "dense";
-  return [...Map.groupBy(table.rows, (row) => dense(row) ? "dense" : String(row.asked)).values()];
+  return [...Map.groupBy(table.rows, ({ row }) => isDense(row) ? "dense" : row.asked).values()];
 }

@@ -1,21 +1,28 @@
-/** The comparison for a terminal: aligned columns, grouped by level, never wider than asked.
+/** The report for a terminal: protocol, warnings, aligned tables grouped by level, and what was found, never wider than
+ * asked.
  *
  * @module
  */
 import { styleText } from "node:util";
 import type { CellRecord } from "../core/schema.ts";
+import { buildDocument } from "./build_document.ts";
+import type { Block, FactsBlock, GlanceBlock, TableBlock } from "./document.ts";
 import { level } from "./format.ts";
-import { buildSections, type Section } from "./rows.ts";
-import { rankings } from "./significance.ts";
-import { glance, warnings } from "./summary.ts";
-import { buildTable, failureText, levelGroups, type Table, type TableRow } from "./table.ts";
+import { isDense } from "./rows.ts";
+import { failureText, levelGroups, type TableCell, type TableColumn, type TableRow } from "./table.ts";
 
-/** How to draw a table. */
+/** How to draw a report. */
 export interface TerminalOptions {
   /** Columns of the terminal. */
   width: number;
   /** Whether to use colours and bold; by default only when standard output is a terminal and NO_COLOR is not set. */
   colour?: boolean;
+}
+
+/** Width, and how text is set off. */
+interface Pen {
+  width: number;
+  style(format: Parameters<typeof styleText>[0], text: string): string;
 }
 
 const GAP = "  ";
@@ -24,99 +31,165 @@ const GAP = "  ";
 // deno-lint-ignore no-control-regex
 const harmless = (text: string) => text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ");
 
-const shorten = (text: string, room: number) => text.length > room ? text.slice(0, room - 1) + "…" : text;
+const shorten = (text: string, room: number) => text.length > room ? text.slice(0, Math.max(0, room - 1)) + "…" : text;
 
 /** Long labels, such as those with options, must leave room for numbers. */
 const MOST_LABEL = 34;
 
-const cellWords = ({ text, spread, standing }: TableRow["cells"][number]) =>
-  shorten(harmless(text + spread + (standing.sign === "" ? "" : ` ${standing.sign}`)), MOST_LABEL);
+const cellWords = ({ text, spread, sign }: TableCell) =>
+  shorten(harmless(text + spread + (sign === "" ? "" : ` ${sign}`)), MOST_LABEL);
 
-/** Widest text of a column over header lines and cells. */
-function columnWidth(table: Table, index: number): number {
-  const { header, detail } = table.columns[index];
-  const cells = table.rows.filter(({ kind }) => kind !== "failed" || index < 2).map(({ cells }) =>
-    cellWords(cells[index])
-  );
-  return Math.max(...[header, detail, ...cells].map((text) => text.length));
+/** A column with its cells, one per row of the table. */
+interface Strip {
+  column: TableColumn;
+  width: number;
+  cells: Map<TableRow, TableCell>;
 }
 
-/** Indices of the columns that fit, less important ones left out first. */
-function fitting(table: Table, widths: number[], width: number): number[] {
-  const kept = table.columns.map((_, i) => i).filter((i) => table.columns[i].id !== "asked");
-  const total = () => kept.reduce((sum, i) => sum + widths[i], 0) + GAP.length * (kept.length - 1);
+/** What a failed row shows: its message takes the place of its values. */
+const FAILED_COLUMNS: string[] = ["method", "asked"];
+
+function strips({ table: { columns, rows } }: TableBlock): Strip[] {
+  return columns.map((column, i) => {
+    const cells = new Map(rows.flatMap((row) => {
+      const cell = row.cells[i];
+      return cell === undefined ? [] : [[row, cell] as const];
+    }));
+    const shown = [...cells].filter(([{ kind }]) => kind !== "failed" || FAILED_COLUMNS.includes(column.id));
+    const texts = [column.header, column.detail, ...shown.map(([, cell]) => cellWords(cell))];
+    return { column, width: Math.max(...texts.map((text) => text.length)), cells };
+  });
+}
+
+/** The columns that fit, less important ones left out first. The level stands in the rules between the groups. */
+function fitting(all: Strip[], width: number): Strip[] {
+  const kept = all.filter(({ column }) => column.id !== "asked");
+  const total = () => kept.reduce((sum, strip) => sum + strip.width, 0) + GAP.length * (kept.length - 1);
   while (total() > width) {
-    const least = Math.max(...kept.map((i) => table.columns[i].priority));
+    const least = Math.max(...kept.map(({ column }) => column.priority));
     if (least === 0) break;
-    kept.splice(kept.findLastIndex((i) => table.columns[i].priority === least), 1);
+    kept.splice(kept.findLastIndex(({ column }) => column.priority === least), 1);
   }
   return kept;
 }
 
-function wrapLine(text: string, width: number, indent: string): string {
-  const lines = [""];
+/** Breaks `text` into lines of at most `width` characters, those after the first indented. */
+export function wrapLine(text: string, width: number, indent: string): string {
+  const lines: string[] = [];
+  let last = "";
   // A number stays with its unit.
   for (const word of harmless(text).split(/ (?!%)/)) {
-    const last = lines[lines.length - 1];
-    if (last.trim() !== "" && last.length + word.length + 1 > width) lines.push(indent + word);
-    else lines[lines.length - 1] = last === "" ? word : `${last} ${word}`;
+    if (last.trim() !== "" && last.length + word.length + 1 > width) {
+      lines.push(last);
+      last = indent + word;
+    } else last = last === "" ? word : `${last} ${word}`;
   }
-  return lines.join("\n");
+  return [...lines, last].join("\n");
 }
 
-function sectionText(section: Section, { width, colour = false }: TerminalOptions): string {
-  const style = (format: Parameters<typeof styleText>[0], text: string) =>
-    colour ? styleText(format, text, { validateStream: false }) : text;
-  const ranks = rankings(section);
-  const table = buildTable(section, ranks);
-  const widths = table.columns.map((_, i) => columnWidth(table, i));
-  const shown = fitting(table, widths, width);
-  const pad = (text: string, i: number) => table.columns[i].numeric ? text.padStart(widths[i]) : text.padEnd(widths[i]);
-  const row = (own: TableRow) => {
-    if (own.kind === "failed") {
-      const message = harmless(
-        failureText(section.rows.find(({ label, asked }) => label === own.label && asked === own.asked)!),
-      );
-      const room = Math.max(10, width - widths[0] - GAP.length);
-      return pad(cellWords(own.cells[0]), 0) + GAP + style("red", shorten(message, room));
-    }
-    return shown.map((i) => {
-      const cell = own.cells[i];
-      const text = pad(cellWords(cell), i);
-      return cell.standing.place === 1 ? style(["bold", "green"], text) : text;
-    }).join(GAP).trimEnd();
-  };
+const pad = (text: string, { column, width }: Strip) => column.numeric ? text.padStart(width) : text.padEnd(width);
+
+function rowText(row: TableRow, shown: Strip[], { width, style }: Pen): string {
+  const texts = shown.flatMap((strip) => {
+    const cell = strip.cells.get(row);
+    return cell === undefined ? [] : [{ text: pad(cellWords(cell), strip), best: cell.place === 1 }];
+  });
+  if (row.kind === "failed") {
+    const [name = { text: "" }] = texts;
+    const room = Math.max(10, width - name.text.length - GAP.length);
+    return name.text + GAP + style("red", shorten(harmless(failureText(row.row)), room));
+  }
+  return texts.map(({ text, best }) => best ? style(["bold", "green"], text) : text).join(GAP).trimEnd();
+}
+
+function tableText(block: TableBlock, pen: Pen): string[] {
+  const { width, style } = pen;
+  const all = strips(block);
+  const shown = fitting(all, width);
+  const heads = (pick: (column: TableColumn) => string) =>
+    shown.map((strip) => pad(pick(strip.column), strip)).join(GAP).trimEnd();
   const rule = (name: string) => style("dim", name === "" ? "─".repeat(width) : `── ${name} `.padEnd(width, "─"));
-  const groups = levelGroups(table);
-  const title = `${harmless(section.model)} on ${section.engine}`;
-  const left = table.columns.filter((column, i) => !shown.includes(i) && column.id !== "asked")
-    .map(({ header, detail }) => header === "speed-up" ? `${header} ${detail}` : header);
-  const { topics, lines } = glance(section, ranks);
+  const left = all.filter((strip) => !shown.includes(strip) && strip.column.id !== "asked")
+    .map(({ column }) => column.title);
+  return [
+    "",
+    style("bold", block.title),
+    style("bold", heads(({ header }) => header)),
+    style("dim", heads(({ detail }) => detail)),
+    ...levelGroups(block.table).flatMap((rows) => {
+      const [first] = rows;
+      const name = first === undefined || isDense(first.row) ? "" : `${level(first.row.asked)} asked`;
+      return [rule(name), ...rows.map((row) => rowText(row, shown, pen))];
+    }),
+    rule(""),
+    ...legend(block).map((text) => style("dim", wrapLine(text, width, "  "))),
+    ...(left.length > 0
+      ? [style("dim", wrapLine(`Not shown at this width: ${left.join("; ")}. --width N shows more.`, width, "  "))]
+      : []),
+  ];
+}
+
+/** Meaning of the signs that the table really has, in one line. */
+function legend({ id, table: { rows } }: TableBlock): string[] {
+  const cells = rows.flatMap((row) => row.cells);
+  const has = (test: (cell: TableCell) => boolean) => cells.some(test);
+  const parts = [
+    ...has(({ spread }) => spread.includes("±"))
+      ? [`± standard deviation over ${id === "size" ? "timed repeats" : "seeds"}`]
+      : [],
+    ...has(({ spread }) => spread.includes("(")) ? ["(…) standard error of one run"] : [],
+    ...has(({ sign }) => sign === "*") ? ["* clearly the best of its level"] : [],
+    ...has(({ sign }) => sign === "≈") ? ["≈ not clearly worse than the best"] : [],
+    ...has(({ sign }) => sign === "?") ? ["? speed-up within its error of 1, or unequal between equal shapes"] : [],
+  ];
+  return parts.length === 0 ? [] : [`${parts.join("; ")}.`];
+}
+
+function glanceText({ glance: { topics, lines } }: GlanceBlock, { width, style }: Pen): string[] {
+  const found = lines.flatMap(({ level, findings }) =>
+    findings.flatMap((own, i) => {
+      if (own === null) return [];
+      const winner = own.best === "" ? "" : `${own.best} `;
+      const verdict = own.verdict === "" ? "" : `; ${own.verdict}`;
+      return [wrapLine(`${level}: ${topics[i] ?? ""}: ${winner}${own.value}${verdict}.`, width, "  ")];
+    })
+  );
+  return ["", style("bold", "Found"), ...found];
+}
+
+function factsText({ title, facts }: FactsBlock, { width, style }: Pen): string[] {
+  const indent = Math.max(...facts.map(({ name }) => name.length)) + GAP.length;
   return [
     style("bold", title),
-    ...warnings(section).map((text) => style("yellow", wrapLine(`! ${text}`, width, "  "))),
-    "",
-    style("bold", shown.map((i) => pad(table.columns[i].header, i)).join(GAP).trimEnd()),
-    style("dim", shown.map((i) => pad(table.columns[i].detail, i)).join(GAP).trimEnd()),
-    ...groups.flatMap((
-      rows,
-    ) => [rule(rows[0].label === "dense" ? "" : `${level(rows[0].asked)} asked`), ...rows.map(row)]),
-    rule(""),
-    ...(left.length > 0 ? [style("dim", wrapLine(`Not shown at this width: ${left.join("; ")}.`, width, "  "))] : []),
-    ...lines.flatMap(({ level, findings }) =>
-      findings.flatMap((found, i) =>
-        found === null || found.best === ""
-          ? []
-          : [wrapLine(`${level}: ${topics[i]}: ${found.best} ${found.value}; ${found.verdict}.`, width, "  ")]
-      )
-    ),
-  ].join("\n");
+    ...facts.map(({ name, text }) => wrapLine(name.padEnd(indent) + text, width, " ".repeat(indent))),
+  ];
+}
+
+/** Blocks of a terminal: what fits there and answers who won. Details and figures are in the files. */
+function blockText(block: Block, pen: Pen): string[] {
+  const { width, style } = pen;
+  if (block.kind === "line") return [style("dim", wrapLine(block.text, width, "  "))];
+  if (block.kind === "facts" && block.id === "protocol") return factsText(block, pen);
+  if (block.kind === "warnings") return block.texts.map((text) => style("yellow", wrapLine(`! ${text}`, width, "  ")));
+  if (block.kind === "table" && block.id !== "tasks") return tableText(block, pen);
+  return [];
 }
 
 /** The comparison of a run's records as text for a terminal.
  * @returns Lines of at most `width` characters where the method column allows it, ending with a line break. */
-export function renderTable(records: CellRecord[], options: TerminalOptions): string {
+export function renderTable(records: CellRecord[], { width, colour }: TerminalOptions): string {
   if (records.length === 0) return "No records.\n";
-  const colour = options.colour ?? (Deno.stdout.isTerminal() && !Deno.noColor);
-  return buildSections(records).map((section) => sectionText(section, { ...options, colour })).join("\n\n") + "\n";
+  const coloured = colour ?? (Deno.stdout.isTerminal() && !Deno.noColor);
+  const pen: Pen = {
+    width,
+    style: (format, text) => coloured ? styleText(format, text, { validateStream: false }) : text,
+  };
+  return buildDocument(records, "").sections.map(({ title, blocks }) =>
+    [
+      pen.style("bold", wrapLine(title, width, "  ")),
+      ...blocks.flatMap((block) => blockText(block, pen)),
+      // What was found stands where the eye ends.
+      ...blocks.flatMap((block) => block.kind === "glance" ? glanceText(block, pen) : []),
+    ].join("\n")
+  ).join("\n\n") + "\n";
 }

@@ -4,15 +4,15 @@
  */
 import { join } from "node:path";
 import type { CellRecord } from "../core/schema.ts";
+import { writeWhole } from "../core/write_file.ts";
+import { buildDocument } from "./build_document.ts";
 import { NARROW, WIDE } from "./chart_style.ts";
-import { buildCharts } from "./charts.ts";
 import { reproductionCsv, toCsv } from "./csv.ts";
 import { toPng, toSvg } from "./draw.ts";
-import { toHtml } from "./html.ts";
+import type { ReportDocument } from "./document.ts";
+import { type DrawnChart, toHtml } from "./html.ts";
 import { toLatex } from "./latex.ts";
 import { toMarkdown } from "./markdown.ts";
-import { buildSections } from "./rows.ts";
-import { rankings } from "./significance.ts";
 
 /** Options of {@linkcode writeReport}. */
 export interface ReportOptions {
@@ -20,13 +20,9 @@ export interface ReportOptions {
   title: string;
 }
 
-/** Writes under a temporary name first, so that a report is never half a file. */
-async function writeAtomically(path: string, content: string | Uint8Array): Promise<void> {
-  const temporary = `${path}.tmp`;
-  if (typeof content === "string") await Deno.writeTextFile(temporary, content);
-  else await Deno.writeFile(temporary, content);
-  await Deno.rename(temporary, path);
-}
+/** Every figure of a document. */
+const chartsOf = ({ sections }: ReportDocument) =>
+  sections.flatMap(({ blocks }) => blocks.flatMap((block) => block.kind === "figures" ? block.charts : []));
 
 /** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, `reproduction.csv` where the run is set beside a published
  * table, and every figure as `NAME.vl.json`, `NAME.svg` and
@@ -39,29 +35,27 @@ export async function writeReport(
   { title }: ReportOptions,
 ): Promise<string[]> {
   if (records.length === 0) throw new RangeError("A report needs at least one record: current 0");
-  const sections = buildSections(records);
+  const document = buildDocument(records, title);
   const files: [name: string, content: string | Uint8Array][] = [];
-  const parts = [];
-  for (const [i, section] of sections.entries()) {
-    const prefix = sections.length > 1 ? `${i + 1}-${section.model}-${section.engine}-` : "";
-    const charts = [];
-    for (const { name, title, spec } of buildCharts(section, prefix)) {
-      const wide = await toSvg(spec(WIDE));
-      charts.push({ name, title, wide, narrow: await toSvg(spec(NARROW)) });
-      files.push([`${name}.vl.json`, JSON.stringify(spec(WIDE), null, 1) + "\n"]);
-      files.push([`${name}.svg`, wide + "\n"], [`${name}.png`, await toPng(wide)]);
-    }
-    parts.push({ section, ranks: rankings(section), charts });
+  const drawings = new Map<string, DrawnChart>();
+  for (const { name, spec } of chartsOf(document)) {
+    const wide = await toSvg(spec(WIDE));
+    drawings.set(name, { wide, narrow: await toSvg(spec(NARROW)) });
+    files.push([`${name}.vl.json`, JSON.stringify(spec(WIDE), null, 1) + "\n"]);
+    files.push([`${name}.svg`, wide + "\n"], [`${name}.png`, await toPng(wide)]);
   }
-  const reproduced = reproductionCsv(sections);
+  const reproduced = reproductionCsv(document);
   if (reproduced !== null) files.push(["reproduction.csv", reproduced]);
   files.push(
-    ["comparison.md", toMarkdown(title, parts)],
-    ["comparison.csv", toCsv(sections)],
-    ["comparison.tex", toLatex(parts)],
-    ["report.html", await toHtml(title, parts)],
+    ["comparison.md", toMarkdown(document)],
+    ["comparison.csv", toCsv(document)],
+    ["comparison.tex", toLatex(document)],
+    ["report.html", await toHtml(document, drawings)],
   );
   await Deno.mkdir(outFolder, { recursive: true });
-  for (const [name, content] of files) await writeAtomically(join(outFolder, name), content);
+  for (const [name, content] of files) {
+    const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+    writeWhole(join(outFolder, name), (append) => append(bytes));
+  }
   return files.map(([name]) => join(outFolder, name));
 }

@@ -12,7 +12,7 @@ const ALLOWED: Record<string, string[]> = {
   models: ["core"],
   datasets: ["core"],
   methods: ["core", "models"],
-  reports: ["core/schema.ts", "core/stats.ts", "core/cell_names.ts"],
+  reports: ["core/cell_names.ts", "core/indexing.ts", "core/schema.ts", "core/stats.ts", "core/write_file.ts"],
   benchmarks: ["core", "models", "datasets", "methods/mod.ts", "methods/define.ts"],
   "benchmarks/cli.ts": ["core", "models", "datasets", "methods/mod.ts", "reports"],
   "mod.ts": ["core", "models", "datasets", "methods", "benchmarks", "reports"],

@@ -6,9 +6,11 @@ import { spreadLabels } from "../../reports/charts_lines.ts";
 import { paretoFront } from "../../reports/charts_scatter.ts";
 import { toPng, toSvg } from "../../reports/draw.ts";
 import { colours } from "../../reports/palette.ts";
-import { buildSections } from "../../reports/rows.ts";
+import { buildSections, type Section } from "../../reports/rows.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
+
+const allCharts = (section: Section) => Object.values(buildCharts(section)).flat();
 
 Deno.test("spreadLabels() keeps labels apart, in order and inside the plot", () => {
   fc.assert(fc.property(fc.array(fc.double({ min: 0, max: 290, noNaN: true }), { maxLength: 15 }), (wanted) => {
@@ -40,29 +42,29 @@ Deno.test("paretoFront() is the set of points that no other beats, by brute forc
 });
 
 Deno.test("colours() gives a method the same colour whatever else is compared, and variants their own", () => {
-  const alone = colours([{ label: "flap", methodId: "flap" }]).get("flap");
-  const labels = ["random", "mask-prune", "flap", "mine", "mine too"].map((label) => ({ label, methodId: label }));
-  const all = colours([...labels, { label: "flap (b)", methodId: "flap" }]);
+  const alone = colours([{ variant: "flap", methodId: "flap" }]).get("flap");
+  const labels = ["random", "mask-prune", "flap", "mine", "mine too"].map((id) => ({ variant: id, methodId: id }));
+  const all = colours([...labels, { variant: "flap (b)", methodId: "flap" }]);
   assertEquals(all.get("flap"), alone);
   assertEquals(new Set(all.values()).size, 6);
 });
 
 Deno.test("buildCharts() draws what the records allow and nothing else", () => {
   const names = (records: Parameters<typeof buildSections>[0]) =>
-    buildCharts(buildSections(records)[0]).map(({ name }) => name);
+    allCharts(buildSections(records)[0]).map(({ name }) => name);
   assertEquals(names(sweepRecords()), [
+    "accuracy-vs-pp512",
+    "accuracy-vs-parameters",
     "perplexity-vs-sparsity",
     "accuracy-vs-sparsity",
-    "accuracy-vs-pp512",
     "accuracy-vs-tg128",
     "speedup-vs-macs-pp512",
     "speedup-vs-macs-tg128",
     "kept-ffn-channels",
-    "kept-query-heads",
   ]);
   assertEquals(names([doneRecord()]), []);
   const bare = doneRecord({ method: "flap", sparsity: 0.2, throughput: false, tasks: [] });
-  assertEquals(names([bare]), ["perplexity-vs-sparsity", "kept-ffn-channels"]);
+  assertEquals(names([bare]), ["perplexity-vs-parameters", "perplexity-vs-sparsity"]);
 });
 
 Deno.test("buildCharts() shows removed layers with width 0, in their places", () => {
@@ -73,7 +75,7 @@ Deno.test("buildCharts() shows removed layers with width 0, in their places", ()
   const units = (l: number) => gone.includes(l) ? [] : [0];
   record.plan.layers = layers.map((_, l) => ({ kvGroups: units(l), queryHeads: units(l), ffnChannels: units(l) }));
   for (const name of ["kept-ffn-channels", "kept-query-heads"]) {
-    const { spec } = buildCharts(buildSections([record])[0]).find((chart) => chart.name === name)!;
+    const { spec } = allCharts(buildSections([record])[0]).find((chart) => chart.name === name)!;
     const { data } = spec(900) as unknown as { data: { values: { layer: number; kept: number }[] } };
     assertEquals(data.values.map(({ layer }) => layer), layers.map((_, l) => l + 1));
     assertEquals(data.values.filter(({ kept }) => kept === 0).map(({ layer }) => layer), [4, 30]);
@@ -83,13 +85,13 @@ Deno.test("buildCharts() shows removed layers with width 0, in their places", ()
 Deno.test("toSvg() draws the same bytes twice, with tooltips, and names cannot become markup", async () => {
   const evil = `<script>alert("x")</script>`;
   const records = [doneRecord(), doneRecord({ method: evil, sparsity: 0.2, model: "SmolLM2-135M.gguf" })];
-  for (const chart of buildCharts(buildSections(records)[0])) {
+  for (const chart of allCharts(buildSections(records)[0])) {
     const svg = await toSvg(chart.spec(WIDE));
     assertEquals(await toSvg(chart.spec(WIDE)), svg);
     assert(!svg.includes("<script"));
     assertStringIncludes(svg, "&lt;script&gt;");
   }
-  const svg = await toSvg(buildCharts(buildSections(records)[0])[0].spec(WIDE));
+  const svg = await toSvg(allCharts(buildSections(records)[0])[0].spec(WIDE));
   assertStringIncludes(svg, "<title>&lt;script&gt;");
 });
 
@@ -124,7 +126,7 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
   const recovered = doneRecord({ method: "flap", sparsity: 0.2, damage: 0.3 });
   recovered.training = [{ stage: "recovery", steps: 3, tokens: 300, seconds: 3, curve }];
   const charts = (...records: DoneRecord[]) =>
-    buildCharts(buildSections(records)[0]).find(({ name }) => name === "training-curves");
+    allCharts(buildSections(records)[0]).find(({ name }) => name === "training-curves");
   assertEquals(charts(doneRecord(), recovered), undefined);
   const { values } = charts(doneRecord(), recovered, learned)!.spec(WIDE).data as {
     values: { panel: string; method: string; step: number; value: number }[];
@@ -134,11 +136,16 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
     Object.fromEntries(
       [...Map.groupBy(values, ({ panel }) => panel)].map(([panel, own]) => [panel, own.at(-1)!.value]),
     ),
-    { "loss": 2.7, "budget, fraction": 0.7, "ffn removed per layer": 90, "dual z": 3 },
+    {
+      "training loss": 2.7,
+      "budget, part that may stay": 0.7,
+      "FFN channels removed per layer": 90,
+      "price of the budget": 3,
+    },
   );
   const long = Array.from({ length: 1000 }, (_, i) => ({ ...curve[0], step: i + 1 }));
   learned.training = [{ stage: "learning", steps: 1000, tokens: 300, seconds: 3, curve: long }];
   const drawn = charts(doneRecord(), learned)!.spec(WIDE).data as { values: typeof values };
-  const losses = drawn.values.filter(({ panel }) => panel === "loss").map(({ step }) => step);
+  const losses = drawn.values.filter(({ panel }) => panel === "training loss").map(({ step }) => step);
   assertEquals([losses.length, losses[0], losses.at(-1)], [200, 1, 1000]);
 });

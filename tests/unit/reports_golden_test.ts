@@ -1,22 +1,21 @@
+import { buildDocument } from "../../reports/build_document.ts";
 import { WIDE } from "../../reports/chart_style.ts";
-import { buildCharts } from "../../reports/charts.ts";
 import { toSvg } from "../../reports/draw.ts";
 import { toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
-import { buildSections } from "../../reports/rows.ts";
-import { rankings } from "../../reports/significance.ts";
 import { renderTable } from "../../reports/terminal.ts";
 import { assertGolden, smallRecords } from "../support/reports_fixture.ts";
 
-const [section] = buildSections(smallRecords());
-const charts = buildCharts(section);
-const part = { section, ranks: rankings(section), charts };
+const report = buildDocument(smallRecords(), "Golden run");
+const charts = report.sections.flatMap(({ blocks }) =>
+  blocks.flatMap((block) => block.kind === "figures" ? block.charts : [])
+);
 
 Deno.test("toMarkdown() has the layout of report.md", () => {
-  assertGolden("report.md", toMarkdown("Golden run", [part]));
+  assertGolden("report.md", toMarkdown(report));
 });
 
-Deno.test("toLatex() has the layout of report.tex", () => assertGolden("report.tex", toLatex([part])));
+Deno.test("toLatex() has the layout of report.tex", () => assertGolden("report.tex", toLatex(report)));
 
 Deno.test("renderTable() has the layout of report_terminal.txt", () => {
   assertGolden("report_terminal.txt", renderTable(smallRecords(), { width: 100, colour: false }));

@@ -1,17 +1,19 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { buildDocument } from "../../reports/build_document.ts";
 import { toCsv } from "../../reports/csv.ts";
+import { configurationFacts, generations } from "../../reports/facts.ts";
+import { glance } from "../../reports/findings.ts";
 import { count, level, mebibytes, operations, percent, withSpread } from "../../reports/format.ts";
 import { escapeLatex, toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
 import { buildSections } from "../../reports/rows.ts";
 import { rankings } from "../../reports/significance.ts";
-import { configurationFacts, generations, glance, warnings } from "../../reports/summary.ts";
 import { renderTable } from "../../reports/terminal.ts";
+import { warnings } from "../../reports/warnings.ts";
 import type { CellRecord } from "../../core/schema.ts";
 import { doneRecord, failedRecord, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
 
-const parts = (records: CellRecord[]) =>
-  buildSections(records).map((section) => ({ section, ranks: rankings(section), charts: [] }));
+const report = (records: CellRecord[]) => buildDocument(records, "t");
 
 /** RFC 4180, written apart from the writer. */
 function parseCsv(text: string): string[][] {
@@ -55,7 +57,7 @@ Deno.test("format functions show numbers as papers do", () => {
 Deno.test("toCsv() parses back, quotes what needs it and keeps full precision", () => {
   const message = 'line one\nsaid "no", then stopped';
   const records = [...sweepRecords(), failedRecord({ method: "sheared", sparsity: 0.4 }, message)];
-  const [header, ...lines] = parseCsv(toCsv(buildSections(records)));
+  const [header, ...lines] = parseCsv(toCsv(report(records)));
   assertEquals(lines.length, 1 + 2 * 6 + 1);
   for (const line of lines) assertEquals(line.length, header.length);
   assertEquals(new Set(header).size, header.length);
@@ -71,10 +73,8 @@ Deno.test("toCsv() parses back, quotes what needs it and keeps full precision", 
 
 Deno.test("toMarkdown() keeps text of records from being read as markup", () => {
   const hostile = "<script>alert(1)</script> | [x](http://a) `b` **c**";
-  const text = toMarkdown(
-    hostile,
-    parts([doneRecord({ model: "a|b<i>.gguf" }), failedRecord({ model: "a|b<i>.gguf" }, hostile)]),
-  );
+  const records = [doneRecord({ model: "a|b<i>.gguf" }), failedRecord({ model: "a|b<i>.gguf" }, hostile)];
+  const text = toMarkdown(buildDocument(records, hostile));
   assert(!text.includes("<script") && !text.includes("<i>") && !text.includes("[x]("));
   assertStringIncludes(text, "a\\|b&lt;i&gt;.gguf");
   assertStringIncludes(text, "&lt;script&gt;");
@@ -86,10 +86,11 @@ Deno.test("toLatex() escapes what LaTeX would read as commands", () => {
     "a\\_b \\& 5 \\% \\{x\\} \\textbackslash{}input \\textasciitilde{} \\textasciicircum{} \\#1 \\$",
   );
   assertEquals(escapeLatex("é ± ≈ \u{1f600}\u0000"), "é $\\pm$ $\\approx$ ??");
-  const text = toLatex(parts(sweepRecords()));
+  const text = toLatex(report(sweepRecords()));
   const rows = text.split("\n").filter((line) => line.endsWith("\\\\"));
-  const specs = [...text.matchAll(/\\begin\{tabular\}\{([lr]+)\}/g)].map(([, spec]) => spec.length);
-  assertEquals(specs.length, 2);
+  const specs = [...text.matchAll(/\\begin\{tabular\}\{([lr]+)(p\{[^}]*\})?\}/g)]
+    .map(([, spec, last]) => spec.length + (last === undefined ? 0 : 1));
+  assertEquals(specs.length, 4);
   const cells = (line: string) => {
     const spans = [...line.matchAll(/\\multicolumn\{(\d+)\}/g)].reduce((sum, [, n]) => sum + Number(n) - 1, 0);
     return line.replaceAll("\\&", "").split("&").length + spans;
@@ -114,11 +115,12 @@ Deno.test("renderTable() fits 100 columns, has dense first and a line per level,
     colour: false,
   });
   assertMatch(narrow, /^method .*wikitext2.*mean acc\.$/m);
-  assertMatch(narrow.replace(/\s+/g, " "), /Not shown at this width: .*speed-up pp512, × dense;/);
+  assertMatch(narrow.replace(/\s+/g, " "), /Not shown at this width: MACs; weights; pp512; tg128; uniform\./);
   assert(!/\n *%/.test(narrow), "a number was parted from its unit");
   const wide = renderTable(sweepRecords(), { width: 240, colour: false });
-  for (const header of ["MACs", "weights", "pp512", "arc_easy", "openbookqa", "uniform"]) {
-    assertStringIncludes(wide.split("\n").find((line) => line.startsWith("method"))!, header);
+  const heads = wide.split("\n").filter((line) => line.startsWith("method")).join("\n");
+  for (const header of ["MACs", "weights", "pp512", "arc_easy", "openbookqa", "uniform", "device-hours"]) {
+    assertStringIncludes(heads, header);
   }
 });
 
@@ -191,9 +193,9 @@ Deno.test("reports of nothing but failures, or of the dense model alone, are wri
   for (
     const records of [[failedRecord({ method: "flap", sparsity: 0.2 })], [doneRecord()], smallRecords().slice(1, 2)]
   ) {
-    assert(toMarkdown("t", parts(records)).length > 200);
-    assert(toLatex(parts(records)).includes("\\bottomrule"));
-    assertEquals(parseCsv(toCsv(buildSections(records))).length, 2);
+    assert(toMarkdown(report(records)).length > 200);
+    assert(toLatex(report(records)).includes("\\bottomrule"));
+    assertEquals(parseCsv(toCsv(report(records))).length, 2);
     assert(renderTable(records, { width: 80, colour: false }).length > 50);
   }
 });

@@ -1,14 +1,12 @@
 import fc from "fast-check";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { createRng } from "../../core/rng.ts";
 import {
-  bootstrapInterval,
   holm,
+  holmLevels,
   mcnemarExact,
-  mean,
-  pairedDifference,
-  pairedPermutation,
+  mcnemarTest,
   sampleSd,
+  signFlipTest,
   standardError,
 } from "../../core/stats.ts";
 
@@ -50,45 +48,77 @@ Deno.test("holm() adjusts in order of size and never falls", () => {
   assertEquals(holm([]), []);
 });
 
-Deno.test("bootstrapInterval() covers the mean of normal draws about as often as it says", () => {
-  const rng = createRng(7, "coverage");
-  let covered = 0;
-  for (let trial = 0; trial < 200; trial++) {
-    const values = Array.from({ length: 40 }, () => rng.normal());
-    const { low, high } = bootstrapInterval(values, { seed: trial, resamples: 400 });
-    if (low <= 0 && high >= 0) covered++;
-  }
-  // 95 % nominal; a percentile interval at n = 40 covers about 93 %.
-  assert(covered >= 178 && covered <= 199, `covered ${covered} of 200`);
+Deno.test("signFlipTest() agrees with the exact sign test where all differences are equal", () => {
+  const b = Array.from({ length: 10 }, () => 0);
+  const a = b.map((_, i) => i === 0 ? -1 : 1);
+  assertAlmostEquals(signFlipTest(a, b, { seed: 0, resamples: 40_000 }).p, mcnemarExact(9, 1), 0.003);
+  assertEquals(signFlipTest(a, a, { seed: 0 }).p, 1);
+  assertThrows(() => signFlipTest([1], [1, 2], { seed: 0 }), RangeError, "current 1 and 2");
+  assertThrows(() => signFlipTest([], [], { seed: 0 }), RangeError, "at least one pair");
 });
 
-Deno.test("bootstrapInterval() depends on the seed alone and moves with the values", () => {
-  const values = [3, 1, 4, 1, 5, 9, 2, 6];
-  const interval = bootstrapInterval(values, { seed: 1 });
-  assertEquals(bootstrapInterval(values, { seed: 1 }), interval);
-  const moved = bootstrapInterval(values.map((x) => x + 10), { seed: 1 });
-  assertAlmostEquals(moved.low, interval.low + 10, 1e-9);
-  assertAlmostEquals(moved.mean, mean(values) + 10, 1e-9);
-  assertThrows(() => bootstrapInterval([], { seed: 0 }), RangeError, "at least one value");
+Deno.test("signFlipTest() gives the interval of all patterns by brute force", () => {
+  const values = [0.4, -0.1, 0.9, 0.3, 0.7, 0.2, -0.3, 0.6];
+  const patterns = Array.from({ length: 256 }, (_, bits) => values.map((_, i) => (bits >> i) & 1 ? 1 : -1));
+  const total = (shift: number, signs: number[]) =>
+    values.reduce((sum, value, i) => sum + signs[i] * (value - shift), 0);
+  const p = (shift: number) => {
+    const observed = Math.abs(total(shift, values.map(() => 1)));
+    return patterns.filter((signs) => Math.abs(total(shift, signs)) >= observed - 1e-9).length / 256;
+  };
+  const grid = Array.from({ length: 4001 }, (_, i) => -1 + i / 2000).filter((shift) => p(shift) >= 0.1);
+  const zero = values.map(() => 0);
+  const { mean: centre, p: own, interval } = signFlipTest(values, zero, { seed: 1, resamples: 60_000 });
+  assertAlmostEquals(centre, 2.7 / 8, 1e-12);
+  assertAlmostEquals(own, p(0), 0.01);
+  const { low, high } = interval(0.1);
+  assertAlmostEquals(low, grid[0], 0.02);
+  assertAlmostEquals(high, grid.at(-1)!, 0.02);
 });
 
-Deno.test("pairedDifference() is certain of a shift and not of noise", () => {
-  const rng = createRng(3, "pairs");
-  const b = Array.from({ length: 100 }, () => rng.normal());
-  const shifted = b.map((x) => x + 0.5 + 0.1 * rng.normal());
-  const clear = pairedDifference(shifted, b, { seed: 0 });
-  assertAlmostEquals(clear.mean, 0.5, 0.05);
-  assert(clear.low > 0.4 && clear.high < 0.6 && clear.p < 0.001);
-  const noise = b.map((x, i) => x + (i % 2 ? 0.1 : -0.1));
-  assert(pairedDifference(noise, b, { seed: 0 }).p > 0.5);
-  assertEquals(pairedDifference(b, b, { seed: 0 }).p, 1);
-  assertThrows(() => pairedDifference([1], [1, 2], { seed: 0 }), RangeError, "current 1 and 2");
+Deno.test("a paired test's interval leaves out 0 exactly where its p value is below the level", () => {
+  const value = fc.double({ min: -1, max: 2, noNaN: true });
+  fc.assert(
+    fc.property(
+      fc.array(value, { minLength: 2, maxLength: 30 }),
+      fc.double({ min: 0.01, max: 0.5 }),
+      (values, alpha) => {
+        const test = signFlipTest(values, values.map(() => 0), { seed: 3, resamples: 400 });
+        fc.pre(Math.abs(test.p - alpha) > 1e-6 && new Set(values).size > 1);
+        const { low, high } = test.interval(alpha);
+        assertEquals(low > 0 || high < 0, test.p < alpha, `p ${test.p}, level ${alpha}: ${low} to ${high}`);
+        assert(low <= test.mean && test.mean <= high);
+      },
+    ),
+    { numRuns: 60 },
+  );
+  fc.assert(
+    fc.property(fc.nat(40), fc.nat(40), fc.double({ min: 0.001, max: 0.5 }), (wins, losses, alpha) => {
+      const test = mcnemarTest(wins, losses, 100);
+      fc.pre(Math.abs(test.p - alpha) > 1e-6);
+      const { low, high } = test.interval(alpha);
+      assertEquals(low > 0 || high < 0, test.p < alpha);
+      assert(low <= test.mean + 1e-9 && test.mean <= high + 1e-9);
+    }),
+  );
 });
 
-Deno.test("pairedPermutation() agrees with the exact sign test where all differences are equal", () => {
-  // 9 of 10 differences positive: the permutation distribution is binomial, as in McNemar's test.
-  const a = [...scores(9, 9), 0];
-  const b = [...scores(0, 9), 1];
-  assertAlmostEquals(pairedPermutation(a, b, { seed: 0, resamples: 40_000 }), mcnemarExact(9, 1), 0.003);
-  assertEquals(pairedPermutation(a, a, { seed: 0 }), 1);
+Deno.test("mcnemarTest() has Clopper and Pearson's interval of the discordant pairs", () => {
+  // 8 of 10: 0.44390 to 0.97479: P(at least 8) and P(at most 8) are 2.5 % there.
+  const { mean: centre, interval } = mcnemarTest(8, 2, 10);
+  assertAlmostEquals(centre, 0.6, 1e-12);
+  const { low, high } = interval(0.05);
+  assertAlmostEquals((low + 1) / 2, 0.4439045, 1e-6);
+  assertAlmostEquals((high + 1) / 2, 0.9747893, 1e-6);
+  assertEquals(mcnemarTest(0, 0, 10).interval(0.05), { low: 0, high: 0 });
+});
+
+Deno.test("holmLevels() gives each test a level that its raw p value is compared with", () => {
+  const p = fc.array(fc.double({ min: 0, max: 0.2, noNaN: true }), { maxLength: 12 });
+  fc.assert(fc.property(p, (raw) => {
+    for (const [i, { p, alpha }] of holmLevels(raw, 0.05).entries()) {
+      fc.pre(raw.every((own) => Math.abs(own - alpha) > 1e-9));
+      assertEquals(raw[i] < alpha, p < 0.05);
+    }
+  }));
 });

@@ -1,0 +1,116 @@
+/** Which rows of two runs belong together, and in which settings they differ.
+ *
+ * @module
+ */
+import { level } from "./format.ts";
+import type { Column } from "./measurements.ts";
+import { type Fact, settingsOf } from "./protocol.ts";
+import { hasRuns, type Row, type Section } from "./rows.ts";
+import { pairedTest, type RawTest } from "./significance.ts";
+
+/** A row of run A and the row of run B that it is compared with. */
+export interface RowPair {
+  section: Section;
+  a: Row;
+  b: Row;
+}
+
+/** One result that both runs have. */
+export interface Pair extends RowPair {
+  column: Column;
+  /** How much better B is than A; null where windows or examples were not stored. */
+  test: RawTest | null;
+}
+
+/** The name of a row in comparisons. */
+export const rowName = ({ model, engine }: Section, { label, asked }: Row): string =>
+  `${model} on ${engine}: ${label}${asked > 0 ? ` at ${level(asked)}` : ""}`;
+
+/** Rows with results and the sections that they are in. */
+const finished = (sections: readonly Section[]) =>
+  sections.flatMap((section) => section.rows.filter(hasRuns).map((row) => ({ section, row })));
+
+const isSameModel = (a: Section, b: Section) => a.weightsSha256 === b.weightsSha256 || a.model === b.model;
+
+/** Settings by name. */
+const settings = ({ cell }: Row): Map<string, string> =>
+  new Map(settingsOf(cell).map(({ name, text }) => [name, text]));
+
+/** How many settings agree less how many differ. */
+function agreement(a: Row, b: Row): number {
+  const [own, theirs] = [settings(a), settings(b)];
+  const names = new Set([...own.keys(), ...theirs.keys()]);
+  return [...names].reduce((sum, name) => sum + (own.get(name) === theirs.get(name) ? 1 : -1), 0);
+}
+
+/** Pairs rows of one model, method and level; where a method has several variants, those with the most equal settings.
+ * No row is in two pairs. */
+export function pairRows(sectionsA: readonly Section[], sectionsB: readonly Section[]): RowPair[] {
+  const others = finished(sectionsB);
+  const possible = finished(sectionsA).flatMap(({ section, row: a }) =>
+    others.filter(({ section: other, row: b }) =>
+      a.methodId === b.methodId && a.asked === b.asked && isSameModel(section, other)
+    ).map(({ row: b }) => ({ section, a, b, score: a.key === b.key ? Infinity : agreement(a, b) }))
+  );
+  const taken = new Set<Row>();
+  const chosen = possible.toSorted((x, y) => x.score === y.score ? 0 : y.score - x.score).filter(({ a, b }) => {
+    if (taken.has(a) || taken.has(b)) return false;
+    taken.add(a).add(b);
+    return true;
+  });
+  // In the order of run A.
+  return possible.filter((pair) => chosen.includes(pair)).map(({ section, a, b }) => ({ section, a, b }));
+}
+
+/** Every result on the same data that both runs have. */
+export function findPairs(rows: readonly RowPair[]): Pair[] {
+  return rows.flatMap(({ section, a, b }) =>
+    section.columns
+      .filter(({ key, primary }) => primary && a.values.has(key) && b.values.has(key))
+      .map((column) => ({ section, column, a, b, test: pairedTest(column, b, a) }))
+  );
+}
+
+/** Rows with results that no pair holds. */
+export function unpaired(sections: readonly Section[], pairs: readonly RowPair[]): string[] {
+  const taken = new Set(pairs.flatMap(({ a, b }) => [a, b]));
+  return finished(sections).filter(({ row }) => !taken.has(row)).map(({ section, row }) => rowName(section, row));
+}
+
+/** Machine and versions behind a row, by name. */
+function environment({ runs }: Row): Fact[] {
+  const all = (pick: (run: Row["runs"][number]) => string) => [...new Set(runs.map(pick))].join(" and ");
+  return [
+    { name: "seeds", text: all(({ cell }) => String(cell.seed)) },
+    { name: "weights", text: all(({ weights }) => `sha256 ${weights.sha256.slice(0, 12)}`) },
+    { name: "library", text: all(({ environment }) => environment.library) },
+    {
+      name: "device",
+      text: all(({ environment: { device, threads, cpu } }) =>
+        `${device}, ${threads === 1 ? "1 thread" : `${threads} threads`}, ${cpu}`
+      ),
+    },
+    { name: "harness commit", text: all(({ environment }) => (environment.commit ?? "unknown").slice(0, 12)) },
+  ];
+}
+
+/** Every setting in which rows of a pair differ, one fact per setting: `none → LoRA (flap, wanda-sp)`. */
+export function differences(pairs: readonly RowPair[]): Fact[] {
+  const changes = pairs.flatMap(({ a, b }) => {
+    const [own, theirs] = [a, b].map((row) =>
+      new Map([...settingsOf(row.cell), ...environment(row)].map(({ name, text }) => [name, text]))
+    );
+    const names = [...new Set([...own?.keys() ?? [], ...theirs?.keys() ?? []])];
+    return names.flatMap((name) => {
+      const [before = "absent", after = "absent"] = [own?.get(name), theirs?.get(name)];
+      return before === after ? [] : [{ name, change: `${before} → ${after}`, label: a.label }];
+    });
+  });
+  return [...Map.groupBy(changes, ({ name }) => name)].map(([name, own]) => {
+    const texts = [...Map.groupBy(own, ({ change }) => change)].map(([change, same]) => {
+      const labels = [...new Set(same.map(({ label }) => label))];
+      return same.length === pairs.length ? change : `${change} (${labels.join(", ")})`;
+    });
+    return { name, text: texts.join("; ") };
+  });
+}

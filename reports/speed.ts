@@ -1,0 +1,51 @@
+/** Which speed-ups are worth believing: timings of one machine vary more than their repeats show.
+ *
+ * @module
+ */
+import { canonicalJson } from "../core/cell_names.ts";
+import type { Column } from "./measurements.ts";
+import { type Estimate, isDense, type Row, type Section } from "./rows.ts";
+
+/** Why a speed-up is not to be relied upon: 1 lies within its error, or models of the same shape, which do the same
+ * work, differ by more than theirs. */
+export type Doubt = "no difference" | "shapes differ";
+
+/** Standard deviations that count as a measurement's error. */
+const ERRORS = 2;
+
+const error = ({ spread }: Estimate): number => spread === null ? Infinity : ERRORS * spread;
+
+/** Widths of the pruned model: equal for models that compute the same operations. */
+const shapeOf = ({ runs: [run] }: Row): string =>
+  run === undefined ? "" : canonicalJson([run.size.layers, run.size.hidden ?? null, run.size.plainLlama]);
+
+/** Rows of `section` whose speed-up by `column` is in doubt, and why. */
+export function doubts(section: Section, column: Column): Map<Row, Doubt> {
+  const measured = section.rows.flatMap((row) => {
+    const up = isDense(row) ? undefined : row.speedUps.get(column.key);
+    return up === undefined ? [] : [{ row, up }];
+  });
+  const result = new Map<Row, Doubt>();
+  for (const same of Map.groupBy(measured, ({ row }) => shapeOf(row)).values()) {
+    const uneven = same.some((a) =>
+      same.some((b) => Math.abs(a.up.value - b.up.value) > Math.hypot(error(a.up), error(b.up)))
+    );
+    for (const { row, up } of same) {
+      if (uneven) result.set(row, "shapes differ");
+      else if (Math.abs(up.value - 1) <= error(up)) result.set(row, "no difference");
+    }
+  }
+  return result;
+}
+
+/** What a section's marked speed-ups say, for the notes; empty where none is marked. */
+export function doubtNotes(section: Section): string[] {
+  const columns = section.columns.filter(({ kind }) => kind === "throughput");
+  const kinds = new Set(columns.flatMap((column) => [...doubts(section, column).values()]));
+  return [
+    ...kinds.has("no difference") ? [`1 lies within ${ERRORS} standard deviations of it`] : [],
+    ...kinds.has("shapes differ")
+      ? ["models of the same shape, which do the same work, differ by more than their errors"]
+      : [],
+  ];
+}
