@@ -31,15 +31,18 @@ export function buildCharts(section: Section, prefix = ""): Charts {
   const [fast, ...slower] = quality === undefined
     ? []
     : speeds.map((speed) => qualityAgainstSpeed(section, quality, speed, `${kindOf(quality)}-vs-${speed.name}`));
+  const [first, ...others] = headline.map((column) => {
+    const alone = headline.filter((other) => kindOf(other) === kindOf(column)).length === 1;
+    const name = `${kindOf(column)}-vs-sparsity${alone ? "" : `-${column.name}`}`;
+    return qualityAgainstSize(section, column, SPARSITY, name);
+  });
+  // Without measured speed, the first quality takes its place.
   const lead = quality === undefined
     ? []
-    : [fast ?? null, qualityAgainstSize(section, quality, PARAMETERS, `${kindOf(quality)}-vs-parameters`)];
+    : [fast ?? first ?? null, qualityAgainstSize(section, quality, PARAMETERS, `${kindOf(quality)}-vs-parameters`)];
   const rest = [
-    ...headline.map((column) => {
-      const alone = headline.filter((other) => kindOf(other) === kindOf(column)).length === 1;
-      const name = `${kindOf(column)}-vs-sparsity${alone ? "" : `-${column.name}`}`;
-      return qualityAgainstSize(section, column, SPARSITY, name);
-    }),
+    ...fast ? [first ?? null] : [],
+    ...others,
     ...slower,
     ...speeds.map((speed) => speedUpAgainstMacs(section, speed, `speedup-vs-macs-${speed.name}`)),
     ...unitCharts(section),

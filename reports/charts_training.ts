@@ -18,8 +18,8 @@ interface Panel {
 
 const DASHES = [[1, 0], [5, 3], [2, 2], [8, 2, 2, 2]];
 
-/** Most points of a line: a panel is a few hundred pixels wide. */
-const POINTS = 200;
+/** Most points of a line: a panel is about a hundred pixels wide. */
+const POINTS = 100;
 
 /** Steps in which masks were learned; none for other methods. */
 const learning = (row: Row): CurveRow[] =>
@@ -38,15 +38,15 @@ const OF_MODEL = ["layers", "hidden"];
 
 const unitWords = (type: string) => UNIT_WORDS[type] ?? type;
 
-const removedWords = (type: string) => `${unitWords(type)} removed${OF_MODEL.includes(type) ? "" : " per layer"}`;
+const removedWords = (type: string) => `${unitWords(type)} removed${OF_MODEL.includes(type) ? "" : ", per layer"}`;
 
 /** What a multiplier is the price of: MaskPrune's z of the budget and its y of masks that are to close; Sheared's lambda1
  * and lambda2 of the distance to the target shape and of its square. */
 const DUAL_WORDS: Record<string, string> = {
   z: "price of the budget",
   y: "price of open masks",
-  lambda1: "price of the distance to the shape",
-  lambda2: "price of its square",
+  lambda1: "price of the shape",
+  lambda2: "price of the shape, squared",
 };
 
 function dualWords(name: string): string {
@@ -73,8 +73,9 @@ function panels(rows: CurveRow[]): Panel[] {
 
 /** Symbols of the papers behind the words. */
 function symbols(rows: CurveRow[]): string {
-  const names = [...new Set(rows.flatMap(({ duals }) => Object.keys(duals ?? {})))];
-  return names.length === 0 ? "" : `In the papers: ${names.map((name) => `${dualWords(name)} is ${name}`).join("; ")}.`;
+  const names = rows.flatMap(({ duals }) => Object.keys(duals ?? {})).map((name) => name.split(" ")[0] ?? name);
+  const known = [...new Set(names)].filter((name) => name in DUAL_WORDS).map((name) => `${name}: ${DUAL_WORDS[name]}`);
+  return known.length === 0 ? "" : `Symbols of the papers: ${known.join("; ")}.`;
 }
 
 /** One panel per quantity, one line per method and level; null where no method learned. */
@@ -87,8 +88,8 @@ export function trainingCurves(section: Section): Chart | null {
       learning(row).flatMap((step) => {
         const value = pick(step);
         if (value === null) return [];
-        const description = `${row.label}, ${level(row.asked)} asked`;
-        return [{ panel: title, method: row.label, level: level(row.asked), step: step.step, value, description }];
+        const rounded = Number(value.toPrecision(4));
+        return [{ panel: title, method: row.label, level: level(row.asked), step: step.step, value: rounded }];
       })
     )
   );
@@ -100,6 +101,7 @@ export function trainingCurves(section: Section): Chart | null {
       width: undefined,
       height: undefined,
       data: { values },
+      transform: [{ calculate: "datum.method + ', ' + datum.level + ' asked'", as: "description" }],
       columns,
       spacing: 14,
       resolve: { scale: { y: "independent" }, axis: { x: "independent" } },
@@ -107,7 +109,7 @@ export function trainingCurves(section: Section): Chart | null {
         field: "panel",
         type: "nominal",
         sort: [...new Set(values.map(({ panel }) => panel))],
-        header: { title: null, labelFontSize: 11, labelFontWeight: "normal", labelLimit: 190 },
+        header: { title: null, labelFontSize: 11, labelFontWeight: "normal", labelExpr: "split(datum.label, ', ')" },
       },
       spec: {
         width: columns === 2 ? Math.floor(width / 2) - 18 : Math.floor(width / 2.4),

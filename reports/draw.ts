@@ -30,6 +30,14 @@ function addTooltips(svg: string): string {
     .replace(/<path aria-label="([^"]*)"([^>]*)><\/path>/g, '<path aria-label="$1"$2><title>$1</title></path>');
 }
 
+/** Coordinates to a hundredth of a pixel: the rest takes room and cannot be seen. */
+function rounded(svg: string): string {
+  return svg.replace(
+    / (d|transform|x|y|x1|y1|x2|y2|width|height)="([^"]*)"/g,
+    (_, name: string, value: string) => ` ${name}="${value.replace(/(\.\d\d)\d+(?!\d*e)/g, "$1")}"`,
+  );
+}
+
 /** Draws a Vega-Lite specification. */
 export async function toSvg(spec: Record<string, unknown>): Promise<string> {
   // Vega asks this hook where it has no canvas; its own guess is 40 % too wide.
@@ -42,7 +50,7 @@ export async function toSvg(spec: Record<string, unknown>): Promise<string> {
     logLevel: vega.Warn,
   });
   try {
-    return addTooltips(await view.toSVG());
+    return addTooltips(rounded(await view.toSVG()));
   } finally {
     view.finalize();
   }

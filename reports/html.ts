@@ -21,6 +21,9 @@ export type Drawings = ReadonlyMap<string, DrawnChart>;
 /** What `html` gives: text whose values are escaped already. */
 type Markup = ReturnType<typeof html>;
 
+/** Numbers stay with their units. */
+const unbroken = (text: string) => text.replace(/ (%|×)/g, "\u00a0$1");
+
 function glanceCards({ glance: { topics, lines } }: GlanceBlock): Markup {
   const cards = lines.map((line) => {
     const entries = line.findings.map((found, i) =>
@@ -28,7 +31,9 @@ function glanceCards({ glance: { topics, lines } }: GlanceBlock): Markup {
         <dt>${topics[i] ?? ""}</dt>
         <dd>${found.best === "" ? "" : html`
           <b>${found.best}</b>
-        `}${found.value}${found.verdict === "" ? "" : html`<span class="verdict">${found.verdict}</span>`}</dd>
+        `}${unbroken(found.value)}${found.verdict === ""
+          ? ""
+          : html`<span class="verdict">${unbroken(found.verdict)}</span>`}</dd>
       `
     );
     return html`

@@ -212,6 +212,9 @@ export function protocolTitle(section: Section): string {
   return [recoveryPhrase(section), compensationPhrase(section)].filter((text) => text !== "").join(", ");
 }
 
+/** Units that may go, in words. */
+export const unitsOf = (section: Section): string => distinct(section, unitWords).join(" or ");
+
 /** One sentence for captions. */
 export function protocolSentence(section: Section): string {
   const rows = prunedRows(section);
@@ -227,7 +230,7 @@ export function protocolSentence(section: Section): string {
       ...compensationPhrase(section) === "" ? ["no compensation"] : [],
       ...[...ranks, ...rates].length === 0 ? [] : [`trained ${[...corpora, ...ranks, ...rates].join(", ")}`],
       `calibrated on ${distinct(section, calibrationWords).join(" or ")}`,
-      `units: ${distinct(section, unitWords).join(" or ")}`,
+      `units: ${unitsOf(section)}`,
     ],
     ...seeds.length === 0 ? [] : [`${seeds.length === 1 ? "seed" : "seeds"} ${seeds.join(", ")}`],
     `${ARITHMETIC} on ${section.engine}`,

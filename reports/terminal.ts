@@ -8,7 +8,8 @@ import type { CellRecord } from "../core/schema.ts";
 import { buildDocument } from "./build_document.ts";
 import type { Block, FactsBlock, GlanceBlock, TableBlock } from "./document.ts";
 import { level } from "./format.ts";
-import { isDense } from "./rows.ts";
+import { buildSections, isDense, type Section } from "./rows.ts";
+import { nextSteps, type Places, prunedWords } from "./story.ts";
 import { failureText, levelGroups, type TableCell, type TableColumn, type TableRow } from "./table.ts";
 
 /** How to draw a report. */
@@ -145,7 +146,7 @@ function legend({ id, table: { rows } }: TableBlock): string[] {
   return parts.length === 0 ? [] : [`${parts.join("; ")}.`];
 }
 
-function glanceText({ glance: { topics, lines } }: GlanceBlock, { width, style }: Pen): string[] {
+function glanceText({ glance: { topics, lines } }: GlanceBlock, section: Section, { width, style }: Pen): string[] {
   const found = lines.flatMap(({ level, findings }) =>
     findings.flatMap((own, i) => {
       if (own === null) return [];
@@ -154,7 +155,7 @@ function glanceText({ glance: { topics, lines } }: GlanceBlock, { width, style }
       return [wrapLine(`${level}: ${topics[i] ?? ""}: ${winner}${own.value}${verdict}.`, width, "  ")];
     })
   );
-  return ["", style("bold", "Found"), ...found];
+  return ["", style("bold", "Found"), wrapLine(prunedWords(section), width, "  "), ...found];
 }
 
 function factsText({ title, facts }: FactsBlock, { width, style }: Pen): string[] {
@@ -165,13 +166,17 @@ function factsText({ title, facts }: FactsBlock, { width, style }: Pen): string[
   ];
 }
 
+/** Tables of a terminal: quality and cost, and that of sizes where speed was measured. */
+const isShown = ({ id, table }: TableBlock): boolean =>
+  id === "quality" || id === "cost" || (id === "size" && table.columns.some(({ better }) => better !== null));
+
 /** Blocks of a terminal: what fits there and answers who won. Details and figures are in the files. */
 function blockText(block: Block, pen: Pen): string[] {
   const { width, style } = pen;
   if (block.kind === "line") return [style("dim", wrapLine(block.text, width, "  "))];
   if (block.kind === "facts" && block.id === "protocol") return factsText(block, pen);
   if (block.kind === "warnings") return block.texts.map((text) => style("yellow", wrapLine(`! ${text}`, width, "  ")));
-  if (block.kind === "table" && block.id !== "tasks") return tableText(block, pen);
+  if (block.kind === "table" && isShown(block)) return tableText(block, pen);
   return [];
 }
 
@@ -184,12 +189,24 @@ export function renderTable(records: CellRecord[], { width, colour }: TerminalOp
     width,
     style: (format, text) => coloured ? styleText(format, text, { validateStream: false }) : text,
   };
-  return buildDocument(records, "").sections.map(({ title, blocks }) =>
+  return buildDocument(records, "").sections.map(({ title, results, blocks }) =>
     [
       pen.style("bold", wrapLine(title, width, "  ")),
       ...blocks.flatMap((block) => blockText(block, pen)),
       // What was found stands where the eye ends.
-      ...blocks.flatMap((block) => block.kind === "glance" ? glanceText(block, pen) : []),
+      ...blocks.flatMap((block) => block.kind === "glance" ? glanceText(block, results, pen) : []),
     ].join("\n")
   ).join("\n\n") + "\n";
+}
+
+/** What to do after a run, one command a line with what it gives below where both do not fit. */
+export function renderNextSteps(records: CellRecord[], places: Places, { width }: TerminalOptions): string {
+  const steps = nextSteps(buildSections(records), places);
+  const longest = Math.max(...steps.map(([command]) => command.length));
+  const lines = steps.map(([command, gives]) =>
+    longest + gives.length + 4 <= width
+      ? `  ${command.padEnd(longest)}  ${gives}`
+      : `  ${command}\n      ${wrapLine(gives, width - 6, "      ")}`
+  );
+  return ["Next", ...lines].join("\n") + "\n";
 }

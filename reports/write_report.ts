@@ -41,7 +41,7 @@ export async function writeReport(
   for (const { name, spec } of chartsOf(document)) {
     const wide = await toSvg(spec(WIDE));
     drawings.set(name, { wide, narrow: await toSvg(spec(NARROW)) });
-    files.push([`${name}.vl.json`, JSON.stringify(spec(WIDE), null, 1) + "\n"]);
+    files.push([`${name}.vl.json`, JSON.stringify(spec(WIDE)) + "\n"]);
     files.push([`${name}.svg`, wide + "\n"], [`${name}.png`, await toPng(wide)]);
   }
   const reproduced = reproductionCsv(document);

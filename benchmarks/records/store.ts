@@ -5,6 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
+import { gunzipSync, gzipSync } from "node:zlib";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { type CellRecord, cellRecordSchema, SCHEMA_VERSION } from "../../core/schema.ts";
 import { canonicalJson, cellName, type NamedCell } from "../../core/cell_names.ts";
@@ -37,9 +38,23 @@ export function runPaths(out: string): {
   };
 }
 
-/** Path of a cell's record. */
+/** Ends of a record's name: compressed, as they are written, and plain, as runs of earlier versions have them. */
+const [PACKED, PLAIN] = [".json.gz", ".json"];
+
+function isThere(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+/** Path of a cell's record: the file that is there, else the one that will be written. */
 export function recordPath(out: string, planned: NamedCell): string {
-  return join(runPaths(out).records, `${cellName(planned)}.json`);
+  const path = join(runPaths(out).records, cellName(planned));
+  return !isThere(path + PACKED) && isThere(path + PLAIN) ? path + PLAIN : path + PACKED;
 }
 
 /** Writes `content` to `path` whole or not at all: temporary name, flush to the device, rename. The folder is made. */
@@ -87,9 +102,12 @@ export function writeRecord(out: string, record: CellRecord): string {
     const problems = parsed.error.issues.map((issue) => describeIssue(issue, record, () => []));
     throw new TypeError(`A record must fit the schema: ${problems.join("; ")}`);
   }
-  const path = recordPath(out, record);
-  writeAtomically(path, toJson({ ...parsed.data, checksum: checksum(parsed.data) }));
-  return path;
+  const path = join(runPaths(out).records, cellName(record));
+  const text = JSON.stringify({ ...parsed.data, checksum: checksum(parsed.data) }) + "\n";
+  writeAtomically(path + PACKED, gzipSync(text, { level: 9 }));
+  // A plain record of the cell is older.
+  if (isThere(path + PLAIN)) Deno.removeSync(path + PLAIN);
+  return path + PACKED;
 }
 
 /** SHA-256 over the canonical JSON of a record without its checksum, hex. */
@@ -112,12 +130,29 @@ function unsealed(path: string, value: object): object {
   return record;
 }
 
+/** The JSON of a record, compressed or not.
+ * @throws {FileFormatError} when it is damaged or larger than any record. */
+function readJson(path: string): unknown {
+  const bytes = Deno.readFileSync(path);
+  if (!path.endsWith(PACKED)) return JSON.parse(new TextDecoder().decode(bytes));
+  let text: string;
+  try {
+    text = gunzipSync(bytes, { maxOutputLength: MOST_BYTES }).toString();
+  } catch (error) {
+    throw new FileFormatError(path, `cannot be decompressed (${(error as Error).message})`);
+  }
+  return JSON.parse(text);
+}
+
+/** Largest record that is read, decompressed: a small file could otherwise take all memory. */
+const MOST_BYTES = 2 ** 30;
+
 /** Reads one record; one of version 1 is brought to the current version.
  * @throws {FileFormatError} that says what is wrong: damage, a checksum that does not fit, another schema version. */
 export function readRecord(path: string): CellRecord {
   let value: unknown;
   try {
-    value = JSON.parse(Deno.readTextFileSync(path));
+    value = readJson(path);
   } catch (error) {
     if (error instanceof SyntaxError) throw new FileFormatError(path, `is not JSON (${error.message})`);
     throw error;
@@ -129,7 +164,7 @@ export function readRecord(path: string): CellRecord {
     const more = others.length > 0 ? ` (and ${others.length} more)` : "";
     throw new FileFormatError(path, `is not a record: ${describeIssue(issue, value, () => [])}${more}`);
   }
-  if (basename(path) !== `${cellName(parsed.data)}.json`) {
+  if (![PACKED, PLAIN].some((end) => basename(path) === cellName(parsed.data) + end)) {
     throw new FileFormatError(path, `holds the record "${cellName(parsed.data)}" under another name`);
   }
   return parsed.data;
@@ -175,8 +210,11 @@ export function readRecords(out: string): StoredRecords {
     if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory)) throw error;
     throw new UsageError(`"${out}" holds no run: there is no folder "${runPaths(out).records}"`);
   }
+  const names = new Set(entries.map(({ name }) => name));
   for (const { name, isFile } of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    if (!isFile || !name.endsWith(".json")) continue;
+    if (!isFile || !(name.endsWith(PACKED) || name.endsWith(PLAIN))) continue;
+    // Of a cell with two records, such as after a stop between writing one and removing the other, the new one counts.
+    if (name.endsWith(PLAIN) && names.has(name + ".gz")) continue;
     const path = join(runPaths(out).records, name);
     try {
       stored.records.push(readRecord(path));

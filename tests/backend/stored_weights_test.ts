@@ -75,7 +75,7 @@ testOnEngines("stored weights are the measured ones to the bit, in export and se
     }
     source.close();
 
-    const path = join(out, "records", `mask-prune-0.5-s3-${record.id}.json`);
+    const path = join(out, "records", `mask-prune-0.5-s3-${record.id}.json.gz`);
     const options = { record: path, host: "127.0.0.1", port: 0, engine: engine.name };
     // What is served lives as long as its process.
     tf.engine().startScope();

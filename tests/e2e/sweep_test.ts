@@ -110,13 +110,13 @@ sweepTest("bench run refuses a level out of reach before the first cell", async 
 sweepTest("bench run sets an unreadable record aside and measures its cell again", async (out) => {
   assertEquals((await finish(bench("run", "--preset", "smoke", "--out", out))).code, 0);
   const [record] = assertComplete(out);
-  const path = join(runPaths(out).records, `dense-${record.id}.json`);
-  Deno.writeTextFileSync(path, Deno.readTextFileSync(path).slice(0, 100));
+  const path = join(runPaths(out).records, `dense-${record.id}.json.gz`);
+  Deno.writeFileSync(path, Deno.readFileSync(path).subarray(0, 100));
   const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
   assertEquals(code, 0, stderr);
   assertStringIncludes(stderr, `kept as ${path}.bad`);
   assertEquals(readRecords(out).records.length, CELLS);
-  assertEquals(Deno.readTextFileSync(`${path}.bad`).length, 100);
+  assertEquals(Deno.readFileSync(`${path}.bad`).length, 100);
 });
 
 sweepTest(

@@ -61,7 +61,7 @@ function assertNothingLost(out: string, finished: Map<string, string>): number {
   const { records } = runPaths(out);
   let names: string[];
   try {
-    names = [...Deno.readDirSync(records)].map(({ name }) => name).filter((name) => name.endsWith(".json"));
+    names = [...Deno.readDirSync(records)].map(({ name }) => name).filter((name) => /\.json(\.gz)?$/.test(name));
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return 0;
     throw error;

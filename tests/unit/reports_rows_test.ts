@@ -102,8 +102,8 @@ Deno.test("buildSections() names the options that differ where a method occurs w
     doneRecord({ method: "flap", options: { structure: "AL-AM" }, sparsity: 0.2 }),
   ]);
   assertEquals(section.rows.map(({ label }) => label), [
-    "llm-pruner (score=element-1)",
-    "llm-pruner (score=vector)",
+    "llm-pruner, score element-1",
+    "llm-pruner, score vector",
     "flap",
   ]);
   const ablations = [{}, { structure: "UL-UM" }, { bias: "none" }].map((options) =>
@@ -111,16 +111,16 @@ Deno.test("buildSections() names the options that differ where a method occurs w
   );
   assertEquals(buildSections(ablations)[0].rows.map(({ label }) => label).sort(), [
     "flap",
-    "flap (bias=none)",
-    "flap (structure=UL-UM)",
+    "flap, bias none",
+    "flap, structure UL-UM",
   ]);
   const other = doneRecord({ method: "flap", sparsity: 0.2 });
   other.cell = { ...other.cell, calibration: { ...other.cell.calibration, sequences: 8 } };
   const [calibrated] = buildSections([doneRecord({ method: "flap", sparsity: 0.2 }), other]);
-  assertEquals(calibrated.rows.map(({ label }) => label), [
-    "flap (calibration.sequences=32)",
-    "flap (calibration.sequences=8)",
-  ]);
+  assertEquals(calibrated.rows.map(({ label }) => label), ["flap", "flap, calibration sequences 8"]);
+  // A row is found by what it is, in whatever run it stands.
+  const alone = buildSections([other])[0].rows[0];
+  assertEquals([alone.label, alone.key], ["flap", calibrated.rows[1].key]);
 });
 
 Deno.test("buildSections() says of word perplexities that they are such, and whether all documents were read", () => {

@@ -4,6 +4,7 @@ import { canonicalJson } from "../../core/cell_names.ts";
 import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import fc from "fast-check";
 import { join } from "node:path";
+import { gunzipSync, gzipSync } from "node:zlib";
 import {
   lockFolder,
   readRecord,
@@ -43,6 +44,9 @@ function failedRecord(method: string | null, sparsity: number, seed: number): Fa
   };
 }
 
+const unpacked = (path: string) => gunzipSync(Deno.readFileSync(path)).toString();
+const pack = (path: string, text: string) => Deno.writeFileSync(path, gzipSync(text));
+
 function inFolder(name: string, test: (out: string) => void | Promise<void>): void {
   Deno.test(name, async () => {
     const out = Deno.makeTempDirSync();
@@ -57,9 +61,24 @@ function inFolder(name: string, test: (out: string) => void | Promise<void>): vo
 inFolder("writeRecord() and readRecord() give the record back, and leave no other file", (out) => {
   const record = failedRecord("flap", 0.25, 3);
   const path = writeRecord(out, record);
-  assertEquals(path, join(out, "records", `flap-0.25-s3-${record.id}.json`));
+  assertEquals(path, join(out, "records", `flap-0.25-s3-${record.id}.json.gz`));
   assertEquals(readRecord(path), record);
   assertEquals([...Deno.readDirSync(runPaths(out).records)].length, 1);
+});
+
+inFolder("readRecord() reads the plain records of earlier runs, and refuses what does not decompress", (out) => {
+  const record = failedRecord("flap", 0.25, 3);
+  const packed = writeRecord(out, record);
+  const plain = packed.replace(/\.gz$/, "");
+  Deno.writeTextFileSync(plain, unpacked(packed));
+  assertEquals(readRecord(plain), record);
+  assertEquals(readRecords(out).records.length, 1, "a cell with both files has one record");
+  Deno.removeSync(packed);
+  assertEquals([recordPath(out, record), readRecords(out).records], [plain, [record]]);
+  assertEquals(writeRecord(out, record), packed);
+  assertThrows(() => Deno.statSync(plain), Deno.errors.NotFound);
+  Deno.writeFileSync(packed, Deno.readFileSync(packed).subarray(0, 60));
+  assertThrows(() => readRecord(packed), FileFormatError, "cannot be decompressed");
 });
 
 inFolder("writeRecord() replaces the record of an earlier attempt", (out) => {
@@ -97,7 +116,7 @@ inFolder("readRecords() names each unreadable file and still gives the others", 
   const good = failedRecord("flap", 0.25, 0);
   writeRecord(out, good);
   const { records } = runPaths(out);
-  const text = Deno.readTextFileSync(recordPath(out, good));
+  const text = unpacked(recordPath(out, good));
   Deno.writeTextFileSync(join(records, "torn.json"), text.slice(0, 50));
   Deno.writeTextFileSync(join(records, "other.json"), text);
   const negative = (record: Record<string, unknown>) => (record.cell as { seed: number }).seed = -1;
@@ -123,20 +142,20 @@ function rewritten(text: string, change: (record: Record<string, unknown>) => vo
 
 inFolder("readRecord() notices a number that changed after the record was written", (out) => {
   const path = writeRecord(out, failedRecord("flap", 0.25, 0));
-  const text = Deno.readTextFileSync(path);
-  Deno.writeTextFileSync(path, rewritten(text, (record) => record.seconds = 7, false));
+  const text = unpacked(path);
+  pack(path, rewritten(text, (record) => record.seconds = 7, false));
   assertThrows(() => readRecord(path), FileFormatError, "does not fit its checksum");
-  Deno.writeTextFileSync(path, rewritten(text, (record) => record.seconds = 7, true));
+  pack(path, rewritten(text, (record) => record.seconds = 7, true));
   assertEquals(readRecord(path).seconds, 7);
   const { checksum: _, ...bare } = JSON.parse(text);
-  Deno.writeTextFileSync(path, toJson(bare));
+  pack(path, toJson(bare));
   assertThrows(() => readRecord(path), FileFormatError, "checksum");
 });
 
 inFolder("readRecord() brings a record of version 1, which has no checksum, to the current version", (out) => {
   const record = failedRecord("flap", 0.25, 0);
   const path = writeRecord(out, record);
-  Deno.writeTextFileSync(path, toJson({ ...record, schemaVersion: 1 }));
+  pack(path, toJson({ ...record, schemaVersion: 1 }));
   assertEquals(readRecord(path), record);
 });
 
@@ -155,7 +174,7 @@ inFolder("no name in a record leads out of its folder", (out) => {
 inFolder("validateFolder() names what is damaged, and what was left over", (out) => {
   writeRecord(out, failedRecord("flap", 0.25, 0));
   const damaged = writeRecord(out, failedRecord("flap", 0.5, 0));
-  Deno.writeTextFileSync(damaged, Deno.readTextFileSync(damaged).replace("broken", "mended"));
+  pack(damaged, unpacked(damaged).replace("broken", "mended"));
   Deno.writeTextFileSync(runPaths(out).run, "{}");
   const half = join(runPaths(out).records, ".a.json.12.tmp");
   Deno.writeTextFileSync(half, "");
@@ -166,7 +185,7 @@ inFolder("validateFolder() names what is damaged, and what was left over", (out)
 
 inFolder("readRecord() refuses another schema version by name", (out) => {
   const record = failedRecord("flap", 0.25, 0);
-  const path = recordPath(out, record);
+  const path = recordPath(out, record).replace(/\.gz$/, "");
   writeAtomically(path, toJson({ ...record, schemaVersion: SCHEMA_VERSION + 1 }));
   assertThrows(() => readRecord(path), SchemaVersionError, `schema version ${SCHEMA_VERSION + 1}`);
   assertThrows(() => readRecords(out), SchemaVersionError, path);

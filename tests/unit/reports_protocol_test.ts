@@ -1,0 +1,175 @@
+/** What every format must say besides the numbers: the protocol, the cost, and which speed-ups are in doubt. */
+import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { type DoneRecord, trainingSchema } from "../../core/schema.ts";
+import { buildDocument } from "../../reports/build_document.ts";
+import { overlap } from "../../reports/charts_widths.ts";
+import { compareRuns } from "../../reports/compare.ts";
+import { toCsv } from "../../reports/csv.ts";
+import { glance } from "../../reports/findings.ts";
+import { toHtml } from "../../reports/html.ts";
+import { toLatex } from "../../reports/latex.ts";
+import { toMarkdown } from "../../reports/markdown.ts";
+import { buildSections } from "../../reports/rows.ts";
+import { doubts } from "../../reports/speed.ts";
+import { buildCostTable } from "../../reports/table.ts";
+import { renderNextSteps, renderTable } from "../../reports/terminal.ts";
+import { doneRecord, failedRecord, type FakeCell, smallRecords } from "../support/reports_fixture.ts";
+
+const TRAINING = trainingSchema.parse({ steps: 5, batch: 1, tokens: 64, learningRate: 0.002, rank: 4 });
+
+function recovered(fake: FakeCell, seconds = 30): DoneRecord {
+  const record = doneRecord(fake);
+  record.cell = { ...record.cell, recover: "lora", training: TRAINING };
+  record.training = [{ stage: "recovery", steps: 5, tokens: 320, seconds, curve: [] }];
+  record.trainingData = { ...record.perplexity[0].dataset, id: "wikitext2", split: "train" };
+  return record;
+}
+
+const recoveredRun = () => [doneRecord(), recovered({ method: "flap", sparsity: 0.2, damage: 0.4 })];
+
+Deno.test("every format states recovery, training, calibration, units, seeds, arithmetic and engine", async () => {
+  const document = buildDocument(recoveredRun(), "Run");
+  const texts = {
+    markdown: toMarkdown(document),
+    html: await toHtml(document, new Map()),
+    latex: toLatex(document),
+    csv: toCsv(document),
+    terminal: renderTable(recoveredRun(), { width: 200, colour: false }),
+  };
+  for (const [format, text] of Object.entries(texts)) {
+    for (
+      const words of [
+        /LoRA/,
+        /5 steps of 1 (×|\$\\times\$) 64 tokens/,
+        /0\.002/,
+        /rank\D{1,9}4/,
+        /32/,
+        /f32/,
+        /tensorflow/,
+      ]
+    ) {
+      assertMatch(text, words, `${format} does not say ${words}`);
+    }
+  }
+  // The block comes before every table.
+  const { blocks } = document.sections[0];
+  const at = (kind: string) => blocks.findIndex((block) => block.kind === kind);
+  assert(at("facts") < at("table") && at("facts") < at("glance"));
+  for (const block of blocks) if (block.kind === "table") assertStringIncludes(block.caption, "5 steps of 1 × 64");
+});
+
+Deno.test("titles differ where protocols do", () => {
+  const title = (records: DoneRecord[]) => {
+    const { title, sections } = buildDocument(records, "Run");
+    return [title, sections[0].title];
+  };
+  const compensated = recoveredRun().map((record) => ({
+    ...record,
+    cell: record.cell.method === null ? record.cell : { ...record.cell, compensate: "least-squares" as const },
+  }));
+  const bare = [doneRecord(), doneRecord({ method: "flap", sparsity: 0.2 })];
+  const titles = [recoveredRun(), compensated, bare].map(title);
+  for (const which of [0, 1]) assertEquals(new Set(titles.map((own) => own[which])).size, 3);
+  assertEquals(titles[0][0], "Run: with LoRA recovery (5 steps of 1 × 64 tokens)");
+  assertEquals(titles[2][0], "Run: without recovery");
+});
+
+Deno.test("buildCostTable() takes training out of pruning, and sums the hours of all seeds, failed ones too", () => {
+  const records = [0, 1].map((seed) => {
+    const record = recovered({ method: "flap", sparsity: 0.2, seed }, 30);
+    record.timings = { loadS: 1, pruneS: 40, evaluateS: 20 + seed };
+    return { ...record, seconds: 1800 };
+  });
+  const failed = failedRecord({ method: "flap", sparsity: 0.2, seed: 2 });
+  const cell = { ...failed.cell, recover: "lora" as const, training: TRAINING };
+  const [section] = buildSections([...records, { ...failed, cell, seconds: 900 }]);
+  const { columns, rows } = buildCostTable(section);
+  const values = Object.fromEntries(columns.map(({ id }, i) => [id, rows[0].cells[i].sort]));
+  assertAlmostEquals(Number(values["prune-seconds"]), 10);
+  assertAlmostEquals(Number(values["learn-seconds"]), 30);
+  assertAlmostEquals(Number(values["evaluate-seconds"]), 20.5);
+  assertAlmostEquals(Number(values["device-hours"]), (1800 + 1800 + 900) / 3600);
+  const text = toMarkdown(buildDocument(records, "Run"));
+  assertStringIncludes(text, "Peak memory: resident set of the process.");
+});
+
+Deno.test("compareRuns() says first which settings differ, and its intervals and p values agree", () => {
+  const before = [doneRecord(), doneRecord({ method: "flap", sparsity: 0.2, damage: 0.5 })];
+  const after = [doneRecord(), recovered({ method: "flap", sparsity: 0.2, damage: 0.48 })];
+  const text = compareRuns(before, after, { names: ["old", "new"] });
+  const lines = text.split("\n");
+  const first = lines.findIndex((line) => line.startsWith("### Settings that differ, old → new"));
+  assert(first > 0 && first < lines.findIndex((line) => line.startsWith("| cell")));
+  assertMatch(text, /- recovery: none, the weights stay as they were cut → LoRA adapters.* \(flap\)/);
+  assertMatch(text, /- training: none → 5 steps of 1 × 64 tokens of wikitext2.* \(flap\)/);
+  assertStringIncludes(compareRuns(before, before), "No setting differs");
+  const rows = lines.flatMap((line) => {
+    const [, low, high, relation, p] = /\[(-?[\d.]+|\+[\d.]+), ([+-]?[\d.]+)\\?\].*p\u00a0(=|&lt;)\u00a0([\d.]+)/
+      .exec(line.replaceAll("\\[", "[")) ?? [];
+    return low === undefined
+      ? []
+      : [{ low: Number(low), high: Number(high), small: relation !== "=" || Number(p) < 0.05 }];
+  });
+  assert(rows.length >= 4);
+  for (const { low, high, small } of rows) assertEquals(low > 0 || high < 0, small);
+});
+
+Deno.test("doubts() marks speed-ups within their error of 1, and unequal ones of equal shapes; neither is headlined", () => {
+  const timed = (method: string | null, rate: number, sd: number, sparsity = 0.2) => {
+    const record = doneRecord({ method, sparsity: method === null ? 0 : sparsity });
+    record.throughput = [{ name: "pp512", batch: 1, tokensPerS: { mean: rate, sd }, samplesMs: [1, 1, 1, 1, 1] }];
+    return record;
+  };
+  const marks = (...records: DoneRecord[]) => {
+    const [section] = buildSections(records);
+    const column = section.columns.find(({ kind }) => kind === "throughput")!;
+    const { topics, lines } = glance(section, []);
+    return {
+      doubts: Object.fromEntries([...doubts(section, column)].map(([row, why]) => [row.label, why])),
+      shown: lines[0].findings[topics.indexOf("Speed-up over dense")]!.value,
+    };
+  };
+  const dense = timed(null, 100, 1);
+  assertEquals(marks(dense, timed("flap", 130, 1), timed("random", 131, 1)), {
+    doubts: {},
+    shown: "pp512 1.30 to 1.31 ×",
+  });
+  assertEquals(marks(dense, timed("flap", 89, 1), timed("random", 136, 1)), {
+    doubts: { flap: "shapes differ", random: "shapes differ" },
+    shown: "pp512: not measured well enough",
+  });
+  assertEquals(marks(dense, timed("flap", 103, 4)), {
+    doubts: { flap: "no difference" },
+    shown: "pp512: not measured well enough",
+  });
+  const markdown = toMarkdown(buildDocument([dense, timed("flap", 103, 4)], "Run"));
+  assertMatch(markdown, /1\.03 ± 0\.04\u00a0\?/);
+  assertStringIncludes(markdown, "? a speed-up in doubt: 1 lies within 2 standard deviations of it.");
+});
+
+Deno.test("overlap() is the part of the units that either removed which both removed", () => {
+  assertEquals(overlap(new Set(["0 1", "0 2", "1 1"]), new Set(["0 2", "1 1", "1 2"])), 2 / 4);
+  assertEquals(overlap(new Set(["0 1"]), new Set(["0 1"])), 1);
+});
+
+Deno.test("renderTable() explains the signs that it shows, and what was pruned; renderNextSteps() what to type", () => {
+  const text = renderTable(smallRecords(), { width: 120, colour: false }).replace(/\s+/g, " ");
+  for (
+    const words of ["± standard deviation over seeds", "(…) standard error", "* clearly the best", "≈ not clearly"]
+  ) {
+    assertStringIncludes(text, words);
+  }
+  assertStringIncludes(
+    text,
+    "random, magnitude, flap and mask-prune removed 20 % of the prunable parameters of SmolLM2",
+  );
+  const alone = renderTable([doneRecord({ tasks: [] })], { width: 120, colour: false });
+  assert(!/clearly/.test(alone));
+  const places = { run: "results/x", report: "results/x/report" };
+  const next = renderNextSteps(smallRecords(), places, { width: 60 });
+  for (const line of next.split("\n")) assert(line.length <= 60, line);
+  assertStringIncludes(next, "results/x/report/report.html");
+  assertStringIncludes(next, "deno task bench export CELL --run results/x --format hf");
+  assert(!next.includes("--model PATH"));
+  assertStringIncludes(renderNextSteps([doneRecord({ model: "tiny" })], places, { width: 60 }), "--model PATH");
+});
