@@ -70,7 +70,7 @@ export type MethodFile = z.infer<typeof methodFileSchema>;
 
 /** A perplexity measurement. */
 export const perplexityChoiceSchema = z.strictObject({
-  corpus: z.string().describe("corpus id, see `bench ls tasks`"),
+  corpus: z.string().describe("corpus id, see `bench ls tasks`, or file:PATH (.txt, .jsonl, .parquet)"),
   split: z.string().optional().describe("split of the corpus; defaults to the one that papers report"),
   protocol: z.enum(["a", "b", "c"]).default("a").describe(
     "a: SparseGPT/Wanda windows, mean of window means; b: LLM-Pruner windows, mean over tokens; " +
@@ -84,7 +84,7 @@ export const perplexityChoiceSchema = z.strictObject({
 
 /** Calibration data, the same for every method of a run. */
 export const calibrationSchema = z.strictObject({
-  corpus: z.string().describe("corpus id whose calibration split is used"),
+  corpus: z.string().describe("corpus id whose calibration split is used, file:PATH, or self: text of the dense model"),
   sequences: positiveInt.default(32).describe("number of windows"),
   tokens: positiveInt.default(128).describe("window length in tokens"),
 });

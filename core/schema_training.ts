@@ -9,7 +9,9 @@ const positiveInt = z.number().int().positive();
 
 /** What learns and how, the same for learned masks and for the recovery of any pruned model. */
 export const trainingSchema = z.strictObject({
-  corpus: z.string().optional().describe("corpus whose calibration split is learned from; defaults to calibration's"),
+  corpus: z.string().optional().describe(
+    "corpus whose calibration split is learned from, file:PATH, or self (text of the dense model); defaults to calibration's",
+  ),
   domains: z.record(z.string(), z.number().positive()).optional().describe("corpora instead of one, and their parts"),
   steps: positiveInt.default(100).describe("optimiser steps, learning and recovery together"),
   batch: positiveInt.default(2).describe("windows in a step"),

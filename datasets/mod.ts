@@ -13,6 +13,7 @@ import { fileTask } from "./lm_eval/task_files.ts";
 import { openbookqa } from "./openbookqa.ts";
 import { piqa } from "./piqa.ts";
 import { ptbTestSpace, ptbValidNl2 } from "./ptb.ts";
+import { fileCorpus, isFileName } from "./text_file.ts";
 import { tinyTasks, tinyWorld } from "./tiny_world/mod.ts";
 import { wikitext, wikitext2 } from "./wikitext2.ts";
 import { winogrande } from "./winogrande.ts";
@@ -75,9 +76,10 @@ export function getTask(id: string): Task {
   return task;
 }
 
-/** The corpus `id`.
+/** The corpus `id`; `file:PATH` is the text in a file.
  * @throws {UsageError} when there is none, with the nearest name. */
 export function getCorpus(id: string): Corpus {
+  if (isFileName(id)) return fileCorpus(id);
   const corpus = corpora.get(id);
   if (!corpus) throw unknownName("corpus", id, [...corpora.keys()]);
   return corpus;

@@ -119,6 +119,8 @@ export interface GenerationOptions {
   /** Seed of the draws; every prompt has its own stream of this seed, so that it does not matter what else is in the
    * batch. */
   seed?: number;
+  /** Names of the prompts' streams, for prompts that are equal and must not be continued alike. */
+  streams?: readonly string[];
   /** How many of the most probable tokens to report for each generated one; 0 by default. */
   top?: number;
   /** Asked after each token, the prompt not included: whether the row ends here. */
@@ -200,7 +202,7 @@ async function generateBatch(
   const { vocabSize } = model.config;
   const rows = indices.map((): GeneratedToken[] => []);
   const open = new Set(rows.keys());
-  const streams = indices.map(() => createRng(seed, "generate"));
+  const streams = indices.map((index) => createRng(seed, options.streams?.[index] ?? "generate"));
   let tokens = Int32Array.from(indices.flatMap((index) => prompts[index]));
   let cache: KvCache | null = null;
   try {

@@ -83,11 +83,12 @@ function windowCount(
 function perplexityMeasurement(result: PerplexityResult): Measurement {
   const { corpus, protocol, windowTokens, windows, dataset } = result;
   const { count, limited } = windowCount(result);
+  const name = corpus.startsWith("file:") ? baseName(corpus) : corpus;
   return {
     column: {
       key: JSON.stringify([
         "perplexity",
-        corpus,
+        name,
         dataset.sha256,
         dataset.split,
         protocol,
@@ -97,9 +98,9 @@ function perplexityMeasurement(result: PerplexityResult): Measurement {
         result.tokenizerSha256,
       ]),
       kind: "perplexity",
-      name: corpus,
+      name,
       metric: protocol === "c" ? "word perplexity" : "perplexity",
-      slug: `${corpus}_${protocol}${windowTokens}_n${windows}`,
+      slug: `${name.replace(/[^\w.-]/g, "_")}_${protocol}${windowTokens}_n${windows}`,
       count,
       limited,
       windowTokens,

@@ -9,6 +9,7 @@ import type { Cell, DatasetUse, DoneRecord, TrainingReport } from "../../core/sc
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
+import { SELF_TEXT } from "../../datasets/self_text.ts";
 import type { LearningContext, MethodContext, Statistics } from "../../methods/define.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import type { PrunePlan } from "../../models/plan.ts";
@@ -18,6 +19,7 @@ import { compensate, gramMatrices } from "../../models/training/least_squares.ts
 import { recoverModel } from "../../models/training/recover.ts";
 import { trainingParts } from "../preparation/expand.ts";
 import { ladderSteps } from "./ladder.ts";
+import type { DrawnWindows, SelfText } from "./self_text.ts";
 
 /** Steps from one snapshot of a training run to the next. */
 const SNAPSHOT_STEPS = 25;
@@ -40,31 +42,37 @@ export interface TrainingData {
 
 /** Training windows of a cell: `steps * batch` windows (a ladder's for its levels together) at seeded places of the
  * corpus's calibration split, drawn apart from the calibration windows; with domains each window draws its corpus by their
- * parts. Null where nothing trains.
+ * parts. `self` gives text of the dense model. Null where nothing trains.
  * @throws {UsageError} when a corpus is unknown, or its data are missing or too short. */
 export async function trainingData(
   cell: Cell,
   tokenizer: Tokenizer,
   data?: string,
+  self?: SelfText,
 ): Promise<TrainingData | null> {
   const { training, seed, ladder } = cell;
   if (!training) return null;
   const { tokens } = training;
   const sequences = (ladder ? ladderSteps(training.steps) : training.steps) * training.batch;
   const parts = trainingParts(cell);
+  const draw = (
+    name: string,
+    wanted: { sequences: number; part?: readonly [number, number]; stream: string },
+  ): Promise<DrawnWindows> => {
+    if (name === SELF_TEXT && self) return self({ tokens, ...wanted });
+    return drawCalibration({ corpus: getCorpus(name), tokenizer, tokens, seed, data, ...wanted });
+  };
   if (!training.domains) {
-    const corpus = getCorpus(parts[0].corpus);
-    const drawn = await drawCalibration({ corpus, tokenizer, sequences, tokens, seed, stream: "training", data });
+    const drawn = await draw(parts[0].corpus, { sequences, stream: "training" });
     return { windows: drawn.windows, use: { trainingData: drawn.dataset } };
   }
   const domains: Domain[] = [];
   const trainingDomains: DatasetUse[] = [];
   for (const { corpus: name, part: weight } of parts) {
-    const common = { corpus: getCorpus(name), tokenizer, tokens, seed, data };
     const train = { sequences, part: [0, 1 - HELD_OUT], stream: `training ${name}` } as const;
     const rest = { sequences: HELD_OUT_WINDOWS, part: [1 - HELD_OUT, 1], stream: `held out ${name}` } as const;
-    const { windows, dataset } = await drawCalibration({ ...common, ...train });
-    const { windows: heldOut } = await drawCalibration({ ...common, ...rest });
+    const { windows, dataset } = await draw(name, train);
+    const { windows: heldOut } = await draw(name, rest);
     domains.push({ name, weight, windows, heldOut });
     trainingDomains.push(dataset);
   }

@@ -9,6 +9,7 @@ import type { Tokenizer } from "../../core/tokenizer.ts";
 import { UsageError } from "../../core/errors.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { addFileTasks, getCorpus } from "../../datasets/mod.ts";
+import { SELF_TEXT } from "../../datasets/self_text.ts";
 import type { LearningContext, Method } from "../../methods/define.ts";
 import { getMethod } from "../../methods/mod.ts";
 import type { WeightSource } from "../../models/config.ts";
@@ -27,6 +28,7 @@ import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
 import { climb, type LevelGiven, type Rung } from "./ladder.ts";
 import { checkpointPlace, compensation, recover, type StageHost, type TrainingData, trainingData } from "./learning.ts";
+import { type DrawnWindows, type SelfText, selfText } from "./self_text.ts";
 import { peakMemory, residentMemoryBytes } from "./memory.ts";
 import { reloadMethodFile } from "../configuration/method_file.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
@@ -153,8 +155,21 @@ export async function pruneCell(
   if (cell.methodFile) await reloadMethodFile(cell.methodFile);
   const method = getMethod(choice.id);
   const target = resolveTarget(dense.config, { sparsity, units, ffnMultiple });
-  const calibration = method.needs.calibration || cell.compensate ? await calibrate(cell, tokenizer, data) : null;
-  const training = await trainingData(cell, tokenizer, data);
+  const self = selfText({
+    model: dense,
+    tokenizer,
+    seed,
+    remember: createCache(runPaths(out).cache, {
+      weights: source.origin.sha256,
+      engine: engine.name,
+      seed,
+      calibration: [],
+    }),
+    report: host.report,
+    signal: host.signal,
+  });
+  const calibration = method.needs.calibration || cell.compensate ? await calibrate(cell, tokenizer, self, data) : null;
+  const training = await trainingData(cell, tokenizer, data, self);
   host.report("prune");
   const windows = calibration?.windows ?? [];
   const scope = { weights: source.origin.sha256, engine: engine.name, seed, calibration: windows };
@@ -263,9 +278,11 @@ function checkBudget(method: string, parameters: number, budget: number): void {
 function calibrate(
   { calibration, seed }: Cell,
   tokenizer: Tokenizer,
+  self: SelfText,
   data?: string,
-): ReturnType<typeof drawCalibration> {
+): Promise<DrawnWindows> {
   const { corpus, sequences, tokens } = calibration;
+  if (corpus === SELF_TEXT) return self({ sequences, tokens, stream: "calibration" });
   return drawCalibration({ corpus: getCorpus(corpus), tokenizer, sequences, tokens, seed, data });
 }
 

@@ -7,6 +7,8 @@ import { parseArgs } from "@std/cli/parse-args";
 import { isMap, LineCounter, parseDocument } from "yaml";
 import type { z } from "zod";
 import { FileFormatError, unknownName, UsageError } from "../../core/errors.ts";
+import { SELF_TEXT } from "../../datasets/self_text.ts";
+import { isFileName } from "../../datasets/text_file.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
 
 type Key = keyof RunConfig;
@@ -45,13 +47,16 @@ export const FLAGS: Record<Key, Flag> = {
   seeds: listFlag("LIST", number),
   units: listFlag("LIST"),
   ffnMultiple: numberFlag("N"),
-  calibration: { value: "CORPUS[:SEQUENCES[:TOKENS]]", parse: (text) => parseColons(text, CALIBRATION_PARTS) },
+  calibration: {
+    value: "CORPUS|file:PATH|self[:SEQUENCES[:TOKENS]]",
+    parse: (text) => parseColons(text, CALIBRATION_PARTS),
+  },
   recover: textFlag("NAME"),
   compensate: textFlag("NAME"),
   ladder: { value: null, parse: () => true, off: false },
   layerwise: { value: null, parse: () => true, off: false },
   training: { value: "KEY=VALUE,…", parse: parseAssignments },
-  perplexity: listFlag("CORPUS[/SPLIT][:PROTOCOL[:L[:WINDOWS]]],…", parsePerplexity),
+  perplexity: listFlag("CORPUS[/SPLIT]|file:PATH[:PROTOCOL[:L[:WINDOWS]]],…", parsePerplexity),
   tasks: listFlag("LIST"),
   taskFile: { ...textFlag("FILE"), many: true },
   limit: numberFlag("N"),
@@ -103,7 +108,8 @@ const PERPLEXITY_PARTS = ["corpus", "protocol", "windowTokens", "maxWindows"];
 
 /** `wikitext2:b:128` -> an object; an empty part keeps its default (`wikitext2::512`). */
 function parseColons(text: string, keys: string[]): unknown {
-  const parts = text.split(":");
+  // `file:PATH` is one part.
+  const parts = text.split(/(?<!^file):/);
   if (parts.length > keys.length) {
     throw new UsageError(`"${text}" has ${parts.length} parts between colons: at most ${keys.join(":")} is understood`);
   }
@@ -114,6 +120,7 @@ function parseColons(text: string, keys: string[]): unknown {
 /** `wikitext2/validation:b:128`: as {@linkcode parseColons}, with a split after a slash. */
 function parsePerplexity(text: string): unknown {
   const choice = parseColons(text, PERPLEXITY_PARTS) as { corpus?: string };
+  if (isFileName(choice.corpus ?? "")) return choice;
   const [corpus, ...split] = (choice.corpus ?? "").split("/");
   return { ...choice, corpus, ...split.length > 0 ? { split: split.join("/") } : {} };
 }
@@ -366,8 +373,12 @@ export function resolveNames(config: RunConfig, known: KnownNames): RunConfig {
     if (!names.includes(name)) throw unknownName(kind, name, names);
   };
   for (const task of config.tasks) check("task", task, known.tasks);
-  for (const { corpus } of config.perplexity) check("corpus", corpus, known.corpora);
-  if (config.calibration) check("corpus", config.calibration.corpus, known.corpora);
+  const { calibration, training } = config;
+  for (const { corpus } of config.perplexity) if (!isFileName(corpus)) check("corpus", corpus, known.corpora);
+  const learned = [calibration?.corpus, training?.corpus, ...Object.keys(training?.domains ?? {})];
+  for (const name of learned) {
+    if (name !== undefined && !isFileName(name)) check("corpus", name, [...known.corpora, SELF_TEXT]);
+  }
   const methods = config.methods.map(({ id, options }) => ({ id, options: known.parseOptions(id, options) }));
   return { ...config, methods };
 }

@@ -16,6 +16,7 @@ import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import type { TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, selectTasks, type TaskGroup } from "../../datasets/lm_eval/task_files.ts";
 import { addFileTasks, anyTask, corpora, getCorpus, tasks } from "../../datasets/mod.ts";
+import { SELF_SETTINGS, SELF_TEXT } from "../../datasets/self_text.ts";
 import type { RunSettings } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
@@ -151,13 +152,14 @@ function checkDomains({ training }: RunConfig): void {
 
 /** One layer at a time gives activations and weights, but no gradients.
  * @throws {UsageError} when a method, recovery or compensation needs all layers at once. */
-function checkLayerwise({ layerwise, methods, recover, compensate }: RunConfig): void {
+function checkLayerwise({ layerwise, methods, recover, compensate, calibration }: RunConfig): void {
   if (!layerwise) return;
   const whole = methods.find(({ id }) => !getMethod(id).layerwise);
   const needsAll = [
     whole && `method ${whole.id}`,
     recover === "lora" && "--recover lora",
     compensate === "least-squares" && "--compensate least-squares",
+    calibration?.corpus === SELF_TEXT && "--calibration self",
   ].find((what) => what);
   if (needsAll) {
     throw new UsageError(`--layerwise holds one layer at a time, ${needsAll} needs all: leave one of them out`);
@@ -177,16 +179,21 @@ function engineNote(name: EngineName, note: string): string {
   return `The native engine is not set up: "${name}" runs instead, several times slower; \`${SETUP_COMMAND}\` sets it up`;
 }
 
+/** What is calibrated or trained on. Text of the model itself is known by the model and by how it is sampled. */
+async function learnedData(name: string, data?: string): Promise<Pick<DatasetUse, "sha256">> {
+  if (name === SELF_TEXT) return { sha256: SELF_SETTINGS };
+  return (await loadCorpus(getCorpus(name), { data, split: "calibration" })).dataset;
+}
+
 async function hashData(config: SweepPlan["config"]): Promise<Record<string, string>> {
   const { data } = config;
-  const uses: Record<string, DatasetUse> = {};
+  const uses: Record<string, Pick<DatasetUse, "sha256">> = {};
   if (config.compensate === "least-squares" || config.methods.some(({ id }) => needsCalibration(id))) {
-    const corpus = getCorpus(config.calibration.corpus);
-    uses[calibrationUse(config)] = (await loadCorpus(corpus, { data, split: "calibration" })).dataset;
+    uses[calibrationUse(config)] = await learnedData(config.calibration.corpus, data);
   }
   if (config.recover === "lora" || config.methods.some(({ id }) => learns(id))) {
     for (const { corpus } of trainingParts(config)) {
-      uses[trainingUse(corpus)] = (await loadCorpus(getCorpus(corpus), { data, split: "calibration" })).dataset;
+      uses[trainingUse(corpus)] = await learnedData(corpus, data);
     }
   }
   for (const { corpus, split } of config.perplexity) {

@@ -289,7 +289,7 @@ export function writeLmEvalFiles(folder: string, record: DoneRecord, samples: Ce
   const files: [name: string, content: string][] = [
     [`results_${stamp}.json`, JSON.stringify(lmEvalResults(record, { taskHashes }), null, 2)],
     ...[...samples].map(([task, lines]): [string, string] => [
-      `samples_${task}_${stamp}.jsonl`,
+      `samples_${sanitizeModelName(task)}_${stamp}.jsonl`,
       lines.map((line) => `${JSON.stringify(line)}\n`).join(""),
     ]),
   ];

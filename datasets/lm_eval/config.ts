@@ -38,6 +38,8 @@ function parseYaml(path: string): RawConfig {
   const document = parseDocument(text, {
     // PyYAML's version: `yes` and `no` without quotes are booleans.
     version: "1.1",
+    // Of equal keys PyYAML takes the last.
+    uniqueKeys: false,
     prettyErrors: false,
     logLevel: "silent",
     customTags: (tags) => [...tags, { tag: "!function", resolve: (name: string) => new PythonHook(name) }],
@@ -135,7 +137,8 @@ const taskSchema = z.strictObject({
   fewshot_delimiter: z.string().default("\n\n"),
   fewshot_config: fewshotConfig.nullish(),
   num_fewshot: count.nullish(),
-  metric_list: z.array(z.strictObject({
+  // Other keys are arguments of metrics of generated text.
+  metric_list: z.array(z.looseObject({
     metric: z.string(),
     aggregation: z.string().nullish(),
     higher_is_better: z.boolean().nullish(),

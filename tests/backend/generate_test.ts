@@ -133,3 +133,19 @@ testOnEngines(
       assertClose(mass, mass.map(() => 1), { atol: 1e-5, rtol: 0 }, "probability of the whole vocabulary");
     }),
 );
+
+testOnEngines(
+  "generateTokens() continues equal prompts by their streams, whatever else is in the batch",
+  () =>
+    withModel(async (model) => {
+      const sample = async (streams: string[]) => {
+        const options = { maxTokens: 12, temperature: 1, topP: 0.95, seed: 3, streams };
+        const rows = await generateTokens(model, streams.map(() => [1]), options);
+        return rows.map((row) => row.map(({ id }) => id).join());
+      };
+      const [a, b, again] = await sample(["a", "b", "a"]);
+      assertEquals(a, again);
+      assert(a !== b, "streams of other names must differ");
+      assertEquals(await sample(["b"]), [b]);
+    }),
+);

@@ -1,0 +1,74 @@
+/** Text of the dense model itself, for calibration and training where no data are at hand: sampled from the
+ * beginning-of-sequence token alone (after Williams et al. 2025, "Self-calibration for Language Model Quantization and
+ * Pruning", arXiv:2410.17170).
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { UsageError } from "../../core/errors.ts";
+import type { DatasetUse } from "../../core/schema.ts";
+import type { Tokenizer } from "../../core/tokenizer.ts";
+import { SELF_SAMPLING, SELF_SETTINGS, SELF_TEXT } from "../../datasets/self_text.ts";
+import type { DecoderModel } from "../../models/decoder.ts";
+import { generateTokens } from "../../models/generate.ts";
+import { prefixToken } from "../evaluation/requests.ts";
+import type { StageHost } from "./learning.ts";
+
+/** Windows, i32 [tokens] each, and what they were drawn from. */
+export interface DrawnWindows {
+  windows: Int32Array[];
+  dataset: DatasetUse;
+}
+
+/** Samples windows; those of another stream are other ones. */
+export type SelfText = (wanted: { sequences: number; tokens: number; stream: string }) => Promise<DrawnWindows>;
+
+/** Tokens of the sequences that are sampled at once. */
+const TOKENS_AT_ONCE = 2048;
+
+/** Samples from `model`. The same model, engine, seed and settings give the same text; `remember` keeps it for the other cells of
+ * a run.
+ * @throws {UsageError} when a window is longer than the model's positions. */
+export function selfText(
+  { model, tokenizer, seed, remember, report, signal }: Pick<StageHost, "remember" | "report" | "signal"> & {
+    model: DecoderModel;
+    tokenizer: Tokenizer;
+    seed: number;
+  },
+): SelfText {
+  return async ({ sequences, tokens, stream }) => {
+    const { maxPositions } = model.config;
+    if (tokens > maxPositions) {
+      throw new UsageError(`Windows of ${tokens} tokens cannot be sampled: the model has ${maxPositions} positions`);
+    }
+    const prefix = prefixToken(tokenizer);
+    const key = JSON.stringify(["self text", SELF_SETTINGS, stream, sequences, tokens, tokenizer.sha256]);
+    const { ids } = await remember(key, async () => {
+      const data = new Float32Array(sequences * tokens);
+      const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE / tokens));
+      for (let first = 0; first < sequences; first += atOnce) {
+        report(`text of the model: ${first} of ${sequences} sequences of ${tokens} tokens`);
+        const rows = Array.from({ length: Math.min(atOnce, sequences - first) }, (_, i) => first + i);
+        const generated = await generateTokens(model, rows.map(() => [prefix]), {
+          ...SELF_SAMPLING,
+          maxTokens: tokens,
+          seed,
+          streams: rows.map((row) => `${stream} ${row}`),
+          signal,
+        });
+        for (const [i, row] of generated.entries()) data.set(row.map(({ id }) => id), (first + i) * tokens);
+      }
+      return { ids: { shape: [sequences, tokens], data } };
+    });
+    if (!ids) throw new RangeError("the cache holds no text of the model");
+    const all = Int32Array.from(ids.data);
+    const windows = Array.from({ length: sequences }, (_, i) => all.slice(i * tokens, (i + 1) * tokens));
+    const sha256 = createHash("sha256").update(new Uint8Array(all.buffer)).digest("hex");
+    const source =
+      `sampled from the dense model: ${SELF_SETTINGS}, seed ${seed}, ${sequences} sequences of ${tokens} tokens`;
+    return {
+      windows,
+      dataset: { id: SELF_TEXT, split: stream, source, revision: null, licence: "the model's", sha256 },
+    };
+  };
+}

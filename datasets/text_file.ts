@@ -1,0 +1,51 @@
+/** Any text of the user's as a corpus: `file:PATH`, or `file:PATH#FIELD` where the records' text is in a field of another name
+ * than `text`.
+ *
+ * @module
+ */
+import { basename, dirname, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { MissingDataError } from "../core/errors.ts";
+import type { Corpus } from "./define.ts";
+
+const PREFIX = "file:";
+
+/** Whether a corpus's name is that of a file. */
+export function isFileName(name: string): boolean {
+  return name.startsWith(PREFIX);
+}
+
+function isFile(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
+    throw error;
+  }
+}
+
+/** The corpus in a file. Plain text is one document, line by line as it stands; of JSON Lines (`.jsonl`, `.json`, each also
+ * `.gz`) and Parquet each record is one, and an empty line stands between two. Calibration draws from all of it.
+ * @throws {MissingDataError} when there is no such file. */
+export function fileCorpus(name: string): Corpus {
+  const [, place = "", field = "text"] = /^file:(.*?)(?:#([^#/]+))?$/s.exec(name) ?? [];
+  const path = resolve(place);
+  if (!isFile(path)) throw new MissingDataError(`The text file "${place}" (${name}) does not exist`);
+  const isPlain = !/\.(jsonl|json|parquet)(\.gz)?$/.test(path);
+  const joiner = isPlain ? "\n" : "\n\n";
+  return {
+    id: name,
+    summary: `text of ${place}`,
+    source: "a file of the user's",
+    licence: "not stated",
+    folder: pathToFileURL(`${dirname(path)}/`),
+    textField: field,
+    splits: { all: [basename(path)] },
+    wholeFiles: [],
+    evaluationSplit: "all",
+    calibrationSplit: "all",
+    joiner,
+    calibrationJoiner: joiner,
+    documents: (texts) => isPlain ? [texts.join(joiner)] : [...texts],
+  };
+}
