@@ -6,14 +6,8 @@ import { join } from "node:path";
 import { EngineError, unknownName, UsageError } from "../core/errors.ts";
 import { helpText } from "./commands/help.ts";
 import { listText, presetPath } from "./commands/ls.ts";
-import {
-  type ConfigSource,
-  HelpRequest,
-  parseFlags,
-  parseStrictly,
-  resolveConfig,
-  yamlSource,
-} from "./configuration/config.ts";
+import { type ConfigSource, HelpRequest, parseFlags, parseStrictly } from "./configuration/flags.ts";
+import { resolveConfig, yamlSource } from "./configuration/resolve.ts";
 import { isDiskFull } from "../core/failure.ts";
 import { createProgress } from "./sweep/progress.ts";
 import { RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./commands/run_flags.ts";

@@ -20,7 +20,7 @@ import { paddedSource, prunedSource } from "../../models/export_source.ts";
 import { headsDivideWidth } from "../../models/hf_config.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { cellName } from "../../core/cell_names.ts";
-import { HelpRequest, parseStrictly } from "../configuration/config.ts";
+import { HelpRequest, parseStrictly } from "../configuration/flags.ts";
 import { exportTitle, modelCard } from "./model_card.ts";
 import { readRecord, readRecords, runPaths } from "../records/store.ts";
 import { openStoredWeights } from "../records/stored_weights.ts";

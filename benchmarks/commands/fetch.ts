@@ -11,7 +11,7 @@ import type { DataSource } from "../../datasets/define.ts";
 import { FEWSHOT_SPLIT, fewshotFiles } from "../../datasets/fewshot.ts";
 import { hubSettings } from "../../datasets/hub_cache.ts";
 import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
-import { parseStrictly } from "../configuration/config.ts";
+import { parseStrictly } from "../configuration/flags.ts";
 import { denoRun } from "../../core/deno_run.ts";
 
 /** Help of the command. */

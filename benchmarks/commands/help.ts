@@ -5,7 +5,7 @@
 import { FAILURE_KINDS, type RunConfig } from "../../core/schema.ts";
 import { FETCH_HELP } from "./fetch.ts";
 import { SERVE_HELP } from "./serve.ts";
-import { describeFlag, flagName, FLAGS } from "../configuration/config.ts";
+import { describeFlag, flagName, FLAGS } from "../configuration/flags.ts";
 
 const USAGE = `Compares structured pruning methods for LLaMA-family models.
 

@@ -14,7 +14,7 @@ import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { runCellProcess } from "../executors/cell_process.ts";
-import { parseStrictly } from "../configuration/config.ts";
+import { parseStrictly } from "../configuration/flags.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { classifyExit } from "../../core/failure.ts";
 import { readRecord, recordPath } from "../records/store.ts";

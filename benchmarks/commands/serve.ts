@@ -8,7 +8,7 @@
 import { dirname, join, resolve } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import { ENGINE_NAMES, type RunConfig } from "../../core/schema.ts";
-import { parseStrictly } from "../configuration/config.ts";
+import { parseStrictly } from "../configuration/flags.ts";
 import { denoRun } from "../../core/deno_run.ts";
 
 /** Help of the command. */

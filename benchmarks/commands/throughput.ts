@@ -7,7 +7,7 @@ import { UsageError } from "../../core/errors.ts";
 import { STORED_TYPES, type StoredType } from "../../core/quantize.ts";
 import { type DoneRecord, throughputChoiceSchema, type ThroughputResult } from "../../core/schema.ts";
 import { cellLabels } from "../../core/cell_names.ts";
-import { HelpRequest, parseStrictly } from "../configuration/config.ts";
+import { HelpRequest, parseStrictly } from "../configuration/flags.ts";
 import { exportCell } from "./export.ts";
 import { startLlamaCpp } from "../peers/llama_cpp.ts";
 import type { Peer } from "../peers/peer_process.ts";

@@ -24,7 +24,7 @@ import { openModel } from "../../models/load.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
 import { calibrationUse, expandCells, type Fingerprint, trainingParts, trainingUse } from "./expand.ts";
-import { resolveNames } from "../configuration/config.ts";
+import { resolveNames } from "../configuration/resolve.ts";
 import { probeEngine } from "./engine_probe.ts";
 import { loadMethodFile } from "../configuration/method_file.ts";
 import type { SweepEvent } from "../sweep/progress.ts";

@@ -9,7 +9,7 @@ import { gunzipSync, gzipSync } from "node:zlib";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { type CellRecord, cellRecordSchema, SCHEMA_VERSION } from "../../core/schema.ts";
 import { canonicalJson, cellName, type NamedCell } from "../../core/cell_names.ts";
-import { describeIssue } from "../configuration/config.ts";
+import { describeIssue } from "../../core/issues.ts";
 
 /** Paths inside a run's folder. */
 export function runPaths(out: string): {

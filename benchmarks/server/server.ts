@@ -10,7 +10,7 @@ import { UsageError } from "../../core/errors.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 import { complete, type CompletionRequest } from "./completions.ts";
-import { describeIssue } from "../configuration/config.ts";
+import { describeIssue } from "../../core/issues.ts";
 import { encodeText } from "../evaluation/requests.ts";
 
 /** What is served. */

@@ -13,7 +13,7 @@ import {
   SCHEMA_VERSION,
 } from "../../core/schema.ts";
 import { canonicalJson, cellLabels, cellName, type NamedCell } from "../../core/cell_names.ts";
-import { resolveConfig } from "../configuration/config.ts";
+import { resolveConfig } from "../configuration/resolve.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import type { Executor } from "../executors/executor.ts";
 import { isDiskFull } from "../../core/failure.ts";

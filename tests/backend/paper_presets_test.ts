@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
-import { resolveConfig, yamlSource } from "../../benchmarks/configuration/config.ts";
+import { resolveConfig, yamlSource } from "../../benchmarks/configuration/resolve.ts";
 import { planSweep } from "../../benchmarks/preparation/prepare.ts";
 import { runSweep } from "../../benchmarks/sweep/sweep.ts";
 import { startEngine } from "../../core/engine.ts";

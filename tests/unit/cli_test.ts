@@ -1,6 +1,6 @@
 import { assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { configSources, main } from "../../benchmarks/cli.ts";
-import { resolveConfig } from "../../benchmarks/configuration/config.ts";
+import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
 import { classifyError, classifyExit, parseRetry } from "../../core/failure.ts";
 import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks/sweep/progress.ts";
 import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/errors.ts";

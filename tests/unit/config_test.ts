@@ -1,13 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
-import {
-  flagName,
-  FLAGS,
-  parseFlags,
-  parseMethods,
-  resolveConfig,
-  resolveNames,
-  yamlSource,
-} from "../../benchmarks/configuration/config.ts";
+import { parseMethods } from "../../benchmarks/configuration/short_forms.ts";
+import { flagName, FLAGS, parseFlags } from "../../benchmarks/configuration/flags.ts";
+import { resolveConfig, resolveNames, yamlSource } from "../../benchmarks/configuration/resolve.ts";
 import { helpText } from "../../benchmarks/commands/help.ts";
 import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";

@@ -1,7 +1,8 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { trainingData } from "../../benchmarks/cells/learning.ts";
-import { parseFlags, resolveConfig } from "../../benchmarks/configuration/config.ts";
+import { parseFlags } from "../../benchmarks/configuration/flags.ts";
+import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
 import { planSweep } from "../../benchmarks/preparation/prepare.ts";
 import { UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";

@@ -1,0 +1,172 @@
+/** Flags: every key of the schema has exactly one.
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import type { z } from "zod";
+import { unknownName, UsageError } from "../../core/errors.ts";
+import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { list, number, parseAssignments, parseCalibration, parseMethods, parsePerplexity } from "./short_forms.ts";
+
+type Key = keyof RunConfig;
+
+/** How a key of the configuration is written on the command line. */
+export interface Flag {
+  /** What the value looks like, for `--help`; `null` for a switch (`--throughput`, `--no-throughput`). */
+  value: string | null;
+  /** The value as the schema wants it; a value that does not fit is left for the schema to refuse. */
+  parse(text: string): unknown;
+  /** Value of a switch that is turned off; absent, as if the key were not there, unless given. */
+  off?: unknown;
+  /** Whether the flag may be given several times: the values are a list. */
+  many?: boolean;
+}
+
+const textFlag = (value: string): Flag => ({ value, parse: (text) => text });
+const numberFlag = (value: string): Flag => ({ value, parse: number });
+const listFlag = (value: string, item: (text: string) => unknown = (text) => text): Flag => ({
+  value,
+  parse: (text) => list(text).map(item),
+});
+
+/** The flag of every key. */
+export const FLAGS: Record<Key, Flag> = {
+  name: textFlag("TITLE"),
+  paper: textFlag("TABLE"),
+  model: textFlag("PATH"),
+  engine: textFlag("NAME"),
+  methods: { value: "LIST", parse: parseMethods },
+  methodFile: listFlag("FILE,…"),
+  sparsity: listFlag("LIST", number),
+  seeds: listFlag("LIST", number),
+  units: listFlag("LIST"),
+  ffnMultiple: numberFlag("N"),
+  calibration: { value: "CORPUS|file:PATH|self[:SEQUENCES[:TOKENS]]", parse: parseCalibration },
+  recover: textFlag("NAME"),
+  compensate: textFlag("NAME"),
+  ladder: { value: null, parse: () => true, off: false },
+  layerwise: { value: null, parse: () => true, off: false },
+  training: { value: "KEY=VALUE,…", parse: parseAssignments },
+  perplexity: listFlag("CORPUS[/SPLIT]|file:PATH[:PROTOCOL[:L[:WINDOWS]]],…", parsePerplexity),
+  tasks: listFlag("LIST"),
+  taskFile: { ...textFlag("FILE"), many: true },
+  limit: numberFlag("N"),
+  numFewshot: numberFlag("N"),
+  generate: { ...textFlag("PROMPT"), many: true },
+  generateTokens: numberFlag("N"),
+  logSamples: { value: null, parse: () => true, off: false },
+  throughput: { value: null, parse: () => ({}) },
+  data: textFlag("DIR"),
+  out: textFlag("DIR"),
+  jobs: numberFlag("N"),
+  keepWeights: { value: null, parse: () => true, off: false },
+};
+
+/** `ffnMultiple` -> `ffn-multiple`. */
+export function flagName(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+/** What the schema says of a key, and its default as a flag would write it. */
+export function describeFlag(key: Key): { description: string; fallback?: string } {
+  const field: z.ZodType = runConfigSchema.shape[key];
+  const { defaultValue } = field.def as { defaultValue?: unknown };
+  const fallback = Array.isArray(defaultValue) ? defaultValue.join(",") : defaultValue;
+  return {
+    description: field.description ?? "",
+    ...(fallback === undefined || fallback === "" ? {} : { fallback: String(fallback) }),
+  };
+}
+
+/** Values of a run from one place, and how to point at them in a message. */
+export interface ConfigSource {
+  values: Record<string, unknown>;
+  /** Place of the value at `path`, such as `sweep.yaml:4:13` or `--sparsity`. */
+  where(path: readonly PropertyKey[]): string;
+}
+
+/** What the command line holds beside the configuration. */
+export interface ParsedFlags {
+  source: ConfigSource;
+  /** Values of the flags named in `extra`. */
+  extra: Record<string, string | boolean | undefined>;
+}
+
+/** Flags of a command that are not part of the configuration. */
+export interface ExtraFlags {
+  string?: readonly string[];
+  boolean?: readonly string[];
+}
+
+/** Parses flags of a run: those of {@linkcode FLAGS} and the `extra` ones.
+ * @throws {UsageError} on an unknown flag, a flag without a value, or a positional argument. */
+export function parseFlags(argv: string[], extra: ExtraFlags = {}): ParsedFlags {
+  const keys = Object.keys(FLAGS) as Key[];
+  const strings = [...keys.filter((key) => FLAGS[key].value !== null).map(flagName), ...extra.string ?? []];
+  const switches = keys.filter((key) => FLAGS[key].value === null).map(flagName);
+  const args = parseStrictly(argv, {
+    string: strings,
+    collect: keys.filter((key) => FLAGS[key].many).map(flagName),
+    boolean: [...switches, ...extra.boolean ?? []],
+    negatable: switches,
+    default: Object.fromEntries(switches.map((name) => [name, undefined])),
+  });
+  const values: Record<string, unknown> = {};
+  const parse = (key: Key, text: string): unknown => {
+    if (text.trim() === "") throw new UsageError(`--${flagName(key)} needs a value: ${FLAGS[key].value}`);
+    return FLAGS[key].parse(text);
+  };
+  for (const key of keys) {
+    const text = args[flagName(key)];
+    if (typeof text === "string") values[key] = parse(key, text);
+    else if (Array.isArray(text)) {
+      if (text.length > 0) values[key] = text.map((one: string) => parse(key, one));
+    } else if (text !== undefined) values[key] = text === true ? FLAGS[key].parse("") : FLAGS[key].off;
+  }
+  const names = [...extra.string ?? [], ...extra.boolean ?? []];
+  for (const name of extra.string ?? []) if (args[name] === "") throw new UsageError(`--${name} needs a value`);
+  return {
+    source: { values, where: ([key]) => `--${flagName(String(key))}` },
+    extra: Object.fromEntries(names.map((name) => [name, args[name] as string | boolean | undefined])),
+  };
+}
+
+/** `parseArgs`, but what no option names is an error.
+ * @throws {UsageError} on an unknown flag or a positional argument. */
+export function parseStrictly(
+  argv: string[],
+  options: {
+    string?: readonly string[];
+    boolean?: readonly string[];
+    /** Strings that may be given several times: always an array. */
+    collect?: readonly string[];
+    negatable?: readonly string[];
+    default?: Record<string, unknown>;
+    /** How many positional arguments are allowed; 0 by default. */
+    positional?: number;
+  },
+): Record<string, unknown> & { _: string[] } {
+  const { positional = 0, string = [], boolean = [], negatable = [] } = options;
+  let seen = 0;
+  const args = parseArgs(argv, {
+    string: [...string, "_"],
+    boolean: [...boolean, "help"],
+    collect: [...options.collect ?? []],
+    negatable: [...negatable],
+    alias: { h: "help" },
+    default: options.default ?? {},
+    unknown: (arg: string, key?: string) => {
+      if (key === undefined) {
+        if (++seen > positional) throw new UsageError(`"${arg}" is one argument too many: see --help`);
+        return true;
+      }
+      const known = [...string, ...boolean, ...negatable.map((name) => `no-${name}`), "help"];
+      throw unknownName("flag", arg.split("=")[0], known.map((name) => `--${name}`));
+    },
+  }) as unknown as Record<string, unknown> & { _: string[] };
+  if (args.help === true) throw new HelpRequest();
+  return args;
+}
+
+/** Thrown when `--help` was given: whoever knows the command prints its help. */
+export class HelpRequest extends Error {}

@@ -1,0 +1,124 @@
+/** From YAML files and flags to a checked {@linkcode RunConfig}. Flags override the file; both take the same short forms.
+ *
+ * @module
+ */
+import { isMap, LineCounter, parseDocument } from "yaml";
+import { FileFormatError, unknownName, UsageError } from "../../core/errors.ts";
+import { SELF_TEXT } from "../../datasets/self_text.ts";
+import { isFileName } from "../../datasets/text_file.ts";
+import { describeIssue } from "../../core/issues.ts";
+import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { type ConfigSource, flagName } from "./flags.ts";
+import { parseCalibration, parseMethods, parsePerplexity } from "./short_forms.ts";
+
+/** Short forms of a YAML file to what the schema wants; everything else is left as it is. */
+function expandShortForms(values: Record<string, unknown>): Record<string, unknown> {
+  const expanded = { ...values };
+  const expandItems = (key: keyof RunConfig, item: (text: string) => unknown[]) => {
+    const items = values[key];
+    if (Array.isArray(items)) {
+      expanded[key] = items.flatMap((value) => typeof value === "string" ? item(value) : [value]);
+    }
+  };
+  expandItems("methods", parseMethods);
+  expandItems("perplexity", (text) => [parsePerplexity(text)]);
+  if (typeof values.calibration === "string") expanded.calibration = parseCalibration(values.calibration);
+  if (values.throughput === true) expanded.throughput = {};
+  if (values.throughput === false) delete expanded.throughput;
+  return expanded;
+}
+
+/** Reads a YAML (or JSON) configuration.
+ * @throws {FileFormatError} with line and column when the text is not YAML or not a mapping. */
+export function yamlSource(text: string, path: string): ConfigSource {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const place = (offset: number) => {
+    const { line, col } = lines.linePos(offset);
+    return `${path}:${line}:${col}`;
+  };
+  const [error] = document.errors;
+  if (error) throw new FileFormatError(place(error.pos[0]), error.message);
+  if (!isMap(document.contents)) throw new FileFormatError(path, "must be a mapping of keys to values");
+  let values: Record<string, unknown>;
+  try {
+    values = expandShortForms(document.toJS({ maxAliasCount: 100 }));
+  } catch (error) {
+    throw new FileFormatError(path, (error as Error).message);
+  }
+  return {
+    values,
+    where: (issuePath) => {
+      // The deepest part of the path that the file has; short forms have no inner nodes.
+      for (let depth = issuePath.length; depth > 0; depth--) {
+        const node = document.getIn(issuePath.slice(0, depth), true) as
+          | { range?: [number, number, number] }
+          | undefined;
+        if (node?.range) return place(node.range[0]);
+      }
+      return path;
+    },
+  };
+}
+
+/** Keys of the (possibly wrapped) object schema at `path`, for suggestions. */
+function knownKeys(path: readonly PropertyKey[]): string[] {
+  let schema = runConfigSchema as unknown as { def: Record<string, unknown>; shape?: Record<string, unknown> };
+  const unwrap = () => {
+    while (schema?.def.innerType) schema = schema.def.innerType as typeof schema;
+  };
+  for (const part of path) {
+    unwrap();
+    schema = (typeof part === "number" ? schema?.def.element : schema?.shape?.[String(part)]) as typeof schema;
+  }
+  unwrap();
+  return Object.keys(schema?.shape ?? {});
+}
+
+/** Merges `sources` (later ones override whole keys) and checks the result. `out` defaults to `results/NAME`.
+ * @throws {UsageError} that lists every problem with its place. */
+export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
+  const values: Record<string, unknown> = Object.assign({}, ...sources.map((source) => source.values));
+  values.out ??= `results/${typeof values.name === "string" ? values.name : "run"}`;
+  if (values.methodFile !== undefined) values.methods ??= [];
+  const parsed = runConfigSchema.safeParse(values);
+  if (parsed.success) {
+    const { methods, methodFile } = parsed.data;
+    if (methods.length + (methodFile?.length ?? 0) > 0) return parsed.data;
+    throw new UsageError("methods must have at least 1 item (--methods or --method-file gives it)");
+  }
+  const problems = parsed.error.issues.map((issue) => {
+    const unrecognized = issue.code === "unrecognized_keys" ? [...issue.path, issue.keys[0]] : issue.path;
+    const source = sources.findLast((source) => String(unrecognized[0]) in source.values);
+    const problem = describeIssue(issue, values, knownKeys);
+    if (source) return `${source.where(unrecognized)}: ${problem}`;
+    return `${problem} (--${flagName(String(issue.path[0]))} gives it)`;
+  });
+  throw new UsageError(problems.join("\n"));
+}
+
+/** What the names in a configuration may refer to. */
+export interface KnownNames {
+  /** Options of a method with their defaults filled in.
+   * @throws {UsageError} on an unknown method or a wrong option. */
+  parseOptions(id: string, options: Record<string, unknown>): Record<string, unknown>;
+  tasks: readonly string[];
+  corpora: readonly string[];
+}
+
+/** Checks every name, and fills in the defaults of the methods' options, so that a cell names all that decides it.
+ * @throws {UsageError} on an unknown name or a wrong option. */
+export function resolveNames(config: RunConfig, known: KnownNames): RunConfig {
+  const check = (kind: string, name: string, names: readonly string[]) => {
+    if (!names.includes(name)) throw unknownName(kind, name, names);
+  };
+  for (const task of config.tasks) check("task", task, known.tasks);
+  const { calibration, training } = config;
+  for (const { corpus } of config.perplexity) if (!isFileName(corpus)) check("corpus", corpus, known.corpora);
+  const learned = [calibration?.corpus, training?.corpus, ...Object.keys(training?.domains ?? {})];
+  for (const name of learned) {
+    if (name !== undefined && !isFileName(name)) check("corpus", name, [...known.corpora, SELF_TEXT]);
+  }
+  const methods = config.methods.map(({ id, options }) => ({ id, options: known.parseOptions(id, options) }));
+  return { ...config, methods };
+}

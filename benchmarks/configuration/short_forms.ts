@@ -1,0 +1,73 @@
+/** Short forms that flags and YAML files share: `flap:structure=UL-UM`, `wikitext2:b:128`.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/errors.ts";
+import { isFileName } from "../../datasets/text_file.ts";
+
+/** `a, b` -> its parts. */
+export const list = (text: string): string[] =>
+  text.split(",").map((part) => part.trim()).filter((part) => part !== "");
+/** The number that `text` says; other text is left for the schema to refuse. */
+export const number = (text: string): unknown =>
+  text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
+
+/** `steps=200,domains.c4=0.3` -> `{ steps: 200, domains: { c4: 0.3 } }`. */
+export function parseAssignments(text: string): unknown {
+  const settings = list(text).map((part) => {
+    const [, outer, inner, value] = /^([^=.]+)(?:[.]([^=]+))?=(.*)$/.exec(part) ?? [];
+    if (outer === undefined) throw new UsageError(`"${part}" is not a setting: write KEY=VALUE,KEY=VALUE`);
+    return { outer, inner, value: number(value) };
+  });
+  return Object.fromEntries(
+    [...Map.groupBy(settings, ({ outer }) => outer)].map(([outer, all]) => {
+      const last = all[all.length - 1];
+      if (last.inner === undefined) return [outer, last.value];
+      return [outer, Object.fromEntries(all.map(({ inner, value }) => [inner, value]))];
+    }),
+  );
+}
+
+const PERPLEXITY_PARTS = ["corpus", "protocol", "windowTokens", "maxWindows"];
+
+/** `wikitext2:b:128` -> an object; an empty part keeps its default (`wikitext2::512`). */
+function parseColons(text: string, keys: string[]): unknown {
+  // `file:PATH` is one part.
+  const parts = text.split(/(?<!^file):/);
+  if (parts.length > keys.length) {
+    throw new UsageError(`"${text}" has ${parts.length} parts between colons: at most ${keys.join(":")} is understood`);
+  }
+  const entries = parts.map((part, i) => [keys[i], i === 0 ? part : number(part)]).filter(([, part]) => part !== "");
+  return Object.fromEntries(entries);
+}
+
+/** `c4:64:128` -> corpus, sequences and tokens. */
+export function parseCalibration(text: string): unknown {
+  return parseColons(text, ["corpus", "sequences", "tokens"]);
+}
+
+/** `wikitext2/validation:b:128`: as {@linkcode parseColons}, with a split after a slash. */
+export function parsePerplexity(text: string): unknown {
+  const choice = parseColons(text, PERPLEXITY_PARTS) as { corpus?: string };
+  if (isFileName(choice.corpus ?? "")) return choice;
+  const [corpus, ...split] = (choice.corpus ?? "").split("/");
+  return { ...choice, corpus, ...split.length > 0 ? { split: split.join("/") } : {} };
+}
+
+/** `random,flap:structure=UL-UM,bias=true` -> methods with options: a part with `=` and no method before its `=`
+ * belongs to the method before it. */
+export function parseMethods(text: string): { id: string; options: Record<string, unknown> }[] {
+  const methods: { id: string; options: Record<string, unknown> }[] = [];
+  for (const part of list(text)) {
+    const [, id, option] = /^([^:=]+)(?::(.*))?$/.exec(part) ?? [];
+    if (id !== undefined) methods.push({ id, options: {} });
+    const assignment = id === undefined ? part : option;
+    if (!assignment) continue;
+    const [, name, value] = /^([^=:]+)=(.*)$/.exec(assignment) ?? [];
+    if (name === undefined || methods.length === 0) {
+      throw new UsageError(`"${part}" is not a method: write METHOD or METHOD:OPTION=VALUE,OPTION=VALUE`);
+    }
+    methods[methods.length - 1].options[name] = value === "true" ? true : value === "false" ? false : number(value);
+  }
+  return methods;
+}

@@ -1,0 +1,41 @@
+/** What is wrong with a value, in one sentence for its user.
+ *
+ * @module
+ */
+import type { z } from "zod";
+import { unknownName } from "./errors.ts";
+
+/** One sentence for an issue of zod: the key, the limit and the current value. */
+export function describeIssue(
+  issue: z.core.$ZodIssue,
+  values: unknown,
+  known: (path: PropertyKey[]) => string[],
+): string {
+  const key = issue.path.reduce<string>(
+    (text, part) => typeof part === "number" ? `${text}[${part}]` : text ? `${text}.${String(part)}` : String(part),
+    "",
+  );
+  const value = issue.path.reduce<unknown>(
+    (at, part) => (at as Record<PropertyKey, unknown> | undefined)?.[part],
+    values,
+  );
+  const current = value === undefined ? "missing" : `current ${JSON.stringify(value)}`;
+  switch (issue.code) {
+    case "unrecognized_keys":
+      return unknownName(key ? `key of ${key}` : "key", issue.keys[0], known(issue.path)).message;
+    case "too_big":
+      return `${key} must be ${issue.inclusive ? "at most" : "less than"} ${issue.maximum}: ${current}`;
+    case "too_small":
+      return issue.origin === "array"
+        ? `${key} must have at least ${issue.minimum} item${issue.minimum === 1 ? "" : "s"}`
+        : `${key} must be ${issue.inclusive ? "at least" : "more than"} ${issue.minimum}: ${current}`;
+    case "invalid_value":
+      return `${key} must be one of ${issue.values.join(", ")}: ${current}`;
+    case "invalid_type": {
+      const what = issue.expected === "int" ? "whole number" : issue.expected;
+      return `${key} must be ${/^[aeio]/.test(what) ? "an" : "a"} ${what}: ${current}`;
+    }
+    default:
+      return `${key}: ${issue.message} (${current})`;
+  }
+}
