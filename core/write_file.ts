@@ -2,29 +2,53 @@
  *
  * @module
  */
+import { dirname } from "node:path";
 
 /** Appends bytes to the file that is being written. */
 export type Append = (bytes: Uint8Array) => void;
 
 /** Writes a file under a temporary name next to `path`, flushes it and renames it, so that no half-written file is ever
- * found under `path`. The temporary file is removed when `write` throws. */
+ * found under `path`, also after a power cut. The temporary file is removed when `write` throws. */
 export function writeWhole(path: string, write: (append: Append) => void): void {
   const temporary = `${path}.${Deno.pid}.tmp`;
-  const file = Deno.openSync(temporary, { write: true, create: true, truncate: true });
   try {
-    try {
-      write((bytes) => {
-        for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
-      });
-      file.syncDataSync();
-    } finally {
-      file.close();
-    }
-    Deno.renameSync(temporary, path);
+    using file = Deno.openSync(temporary, { write: true, create: true, truncate: true });
+    write((bytes) => {
+      for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+    });
+    file.syncSync();
   } catch (error) {
-    Deno.removeSync(temporary);
+    removeIfThere(temporary);
     throw error;
   }
+  try {
+    Deno.renameSync(temporary, path);
+  } catch (error) {
+    removeIfThere(temporary);
+    throw error;
+  }
+  syncFolder(dirname(path));
+}
+
+/** Writes `content` as {@linkcode writeWhole} does. The folder is made. */
+export function writeAtomically(path: string, content: string | Uint8Array): void {
+  Deno.mkdirSync(dirname(path), { recursive: true });
+  const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+  writeWhole(path, (append) => append(bytes));
+}
+
+function removeIfThere(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch { /* it was never made */ }
+}
+
+/** Makes a rename durable; not every platform can open a folder. */
+function syncFolder(folder: string): void {
+  try {
+    using handle = Deno.openSync(folder, { read: true });
+    handle.syncSync();
+  } catch { /* the rename itself is still atomic */ }
 }
 
 /** Fills a folder under a temporary name next to `path` and renames it; what was under `path` is replaced as a whole, and

@@ -9,10 +9,10 @@ import { UsageError } from "../../core/errors.ts";
 import type { DatasetUse } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { SELF_SAMPLING, SELF_SETTINGS, SELF_TEXT } from "../../datasets/self_text.ts";
+import type { MethodContext } from "../../methods/define.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { generateTokens } from "../../models/generate.ts";
 import { prefixToken } from "../evaluation/requests.ts";
-import type { StageHost } from "./learning.ts";
 
 /** Windows, i32 [tokens] each, and what they were drawn from. */
 export interface DrawnWindows {
@@ -30,7 +30,7 @@ const TOKENS_AT_ONCE = 2048;
  * a run.
  * @throws {UsageError} when a window is longer than the model's positions. */
 export function selfText(
-  { model, tokenizer, seed, remember, report, signal }: Pick<StageHost, "remember" | "report" | "signal"> & {
+  { model, tokenizer, seed, remember, report, signal }: Pick<MethodContext<unknown>, "remember" | "report" | "signal"> & {
     model: DecoderModel;
     tokenizer: Tokenizer;
     seed: number;

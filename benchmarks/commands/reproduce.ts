@@ -18,7 +18,7 @@ import { parseStrictly } from "../configuration/flags.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { classifyExit } from "../../core/failure.ts";
 import { readRecord, recordPath } from "../records/store.ts";
-import { readRunFile } from "../sweep/sweep.ts";
+import { readRunFile } from "../records/run_file.ts";
 
 /** What two runs of one cell have in common. */
 export interface Comparison {
@@ -115,10 +115,10 @@ async function runAgain(record: DoneRecord, options: { model?: string; data?: st
   const { model = cell.model, data } = options;
   const out = Deno.makeTempDirSync();
   try {
-    const planned = { id: record.id, cell: { ...cell, model } };
+    const named = { id: record.id, cell: { ...cell, model } };
     const definitions = definitionsOf(record);
     const job = {
-      ...planned,
+      ...named,
       out,
       commit: harnessCommit(),
       keepWeights: false,
@@ -137,7 +137,7 @@ async function runAgain(record: DoneRecord, options: { model?: string; data?: st
       onPhase: (phase) => console.error(phase),
     });
     if (!recorded) throw new UsageError(classifyExit(status, stderrTail).message);
-    return readRecord(recordPath(out, planned));
+    return readRecord(recordPath(out, named));
   } finally {
     Deno.removeSync(out, { recursive: true });
   }

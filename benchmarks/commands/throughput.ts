@@ -11,7 +11,8 @@ import { HelpRequest, parseStrictly } from "../configuration/flags.ts";
 import { exportCell } from "./export.ts";
 import { startLlamaCpp } from "../peers/llama_cpp.ts";
 import type { Peer } from "../peers/peer_process.ts";
-import { readRecords, toJson, writeAtomically } from "../records/store.ts";
+import { writeAtomically } from "../../core/write_file.ts";
+import { readRecords, toJson } from "../records/store.ts";
 import { summarise, type ThroughputChoice } from "../evaluation/throughput.ts";
 
 /** Name of the file with raw samples in the run's folder. */

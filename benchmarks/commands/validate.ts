@@ -7,7 +7,7 @@ import { UsageError } from "../../core/errors.ts";
 import { sha256OfFiles } from "../../core/ranged_file.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { readRecords, runPaths } from "../records/store.ts";
-import { readRunFile } from "../sweep/sweep.ts";
+import { readRunFile } from "../records/run_file.ts";
 
 /** What a folder holds. */
 export interface Validation {

@@ -33,13 +33,13 @@ export async function loadMethodFile(path: string): Promise<LoadedMethodFile> {
 }
 
 /** Loads the method file of a cell again.
- * @throws {UsageError} when it is not what it was when the cell was planned. */
+ * @throws {UsageError} when it is not what it was when the cell was named. */
 export async function reloadMethodFile({ path, sha256, imports }: MethodFile): Promise<void> {
   checkFile(path);
   const now = hashFiles(path, imports);
   if (now !== sha256) {
     throw new UsageError(
-      `"${path}" has the SHA-256 ${now}, but the cell was planned with ${sha256}: the file changed, start the run again`,
+      `"${path}" has the SHA-256 ${now}, but the cell was named with ${sha256}: the file changed, start the run again`,
     );
   }
   await importMethods(path);

@@ -8,12 +8,12 @@ import { type CellRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/s
 import { cellName, type NamedCell } from "../../core/cell_names.ts";
 import type { Failure } from "../../core/failure.ts";
 import type { CellJob } from "../cells/job.ts";
-import type { SweepPlan } from "../preparation/prepare.ts";
+import type { PreparedRun } from "../preparation/prepare.ts";
 import { runPaths } from "../records/store.ts";
 
 /** What an executor works with, and whom it tells. */
 export interface ExecutorContext {
-  plan: SweepPlan;
+  run: PreparedRun;
   /** Git commit of the harness. */
   commit: string | null;
   /** Longest time of a cell, in seconds; waiting for a turn does not count. */
@@ -22,11 +22,11 @@ export interface ExecutorContext {
   queueSignal: AbortSignal;
   /** Ends running cells, too. */
   signal: AbortSignal;
-  started(planned: NamedCell): void;
-  phase(planned: NamedCell, phase: string): void;
+  started(named: NamedCell): void;
+  phase(named: NamedCell, phase: string): void;
   note(message: string): void;
   /** A cell ended: `outcome` is its record, as its process wrote it, or why there is none. */
-  ended(planned: NamedCell, outcome: CellRecord | FailedRecord): void;
+  ended(named: NamedCell, outcome: CellRecord | FailedRecord): void;
 }
 
 /** A way to run cells. */
@@ -36,18 +36,18 @@ export interface Executor {
 }
 
 /** Files of a cell's process. */
-export function processFiles(out: string, planned: NamedCell): { job: string; log: string } {
+export function processFiles(out: string, named: NamedCell): { job: string; log: string } {
   const { jobs, logs } = runPaths(out);
-  const name = cellName(planned);
+  const name = cellName(named);
   return { job: join(jobs, `${name}.json`), log: join(logs, `${name}.log`) };
 }
 
 /** What a cell's process is told. */
-export function cellJob({ plan, commit }: ExecutorContext, planned: NamedCell, coordinated: boolean): CellJob {
-  const { out, data, keepWeights, layerwise, logSamples, paper } = plan.config;
-  const { taskDefinitions, taskGroups } = plan;
+export function cellJob({ run, commit }: ExecutorContext, named: NamedCell, coordinated: boolean): CellJob {
+  const { out, data, keepWeights, layerwise, logSamples, paper } = run.config;
+  const { taskDefinitions, taskGroups } = run;
   return {
-    ...planned,
+    ...named,
     out,
     ...(data === undefined ? {} : { data }),
     ...(keepWeights === undefined ? {} : { keepWeights }),
@@ -62,10 +62,10 @@ export function cellJob({ plan, commit }: ExecutorContext, planned: NamedCell, c
 }
 
 /** The record of a cell whose process wrote none. */
-export function failedRecord(planned: NamedCell, startedAt: Date, failure: Failure): FailedRecord {
+export function failedRecord(named: NamedCell, startedAt: Date, failure: Failure): FailedRecord {
   return {
     schemaVersion: SCHEMA_VERSION,
-    ...planned,
+    ...named,
     startedAt: startedAt.toISOString(),
     seconds: (Date.now() - startedAt.getTime()) / 1000,
     state: "failed",

@@ -12,21 +12,21 @@ import { isDone, readRecord, recordPath } from "../records/store.ts";
 /** Runs cells as processes of this machine, `config.jobs` at once. */
 export const localExecutor: Executor = {
   run: (cells, context) =>
-    runConcurrently(cells, { jobs: context.plan.config.jobs, signal: context.queueSignal }, (planned, turns) => {
-      context.started(planned);
-      return runCell(planned, turns, context);
+    runConcurrently(cells, { jobs: context.run.config.jobs, signal: context.queueSignal }, (named, turns) => {
+      context.started(named);
+      return runCell(named, turns, context);
     }),
 };
 
 /** Runs one cell in its process. A failure that the process could not record is told here. */
-async function runCell(planned: NamedCell, turns: Turns, context: ExecutorContext): Promise<void> {
-  const { plan: { config, engine }, timeoutS, signal } = context;
-  const files = processFiles(config.out, planned);
+async function runCell(named: NamedCell, turns: Turns, context: ExecutorContext): Promise<void> {
+  const { run: { config, engine }, timeoutS, signal } = context;
+  const files = processFiles(config.out, named);
   const startedAt = new Date();
-  const fail = (failure: Failure) => context.ended(planned, failedRecord(planned, startedAt, failure));
+  const fail = (failure: Failure) => context.ended(named, failedRecord(named, startedAt, failure));
   try {
     const { status, recorded, timedOut, stderrTail } = await runCellProcess({
-      job: cellJob(context, planned, true),
+      job: cellJob(context, named, true),
       jobPath: files.job,
       logPath: files.log,
       threads: Math.max(1, Math.floor(navigator.hardwareConcurrency / config.jobs)),
@@ -34,10 +34,10 @@ async function runCell(planned: NamedCell, turns: Turns, context: ExecutorContex
       timeoutS,
       turns,
       signal,
-      onPhase: (phase) => context.phase(planned, phase),
+      onPhase: (phase) => context.phase(named, phase),
     });
     // A process that was killed right after it wrote its record had no time to say so.
-    if (recorded || isDone(config.out, planned)) context.ended(planned, readRecord(recordPath(config.out, planned)));
+    if (recorded || isDone(config.out, named)) context.ended(named, readRecord(recordPath(config.out, named)));
     else if (timedOut) fail(timeoutFailure(timeoutS!));
     else if (!signal.aborted) fail(classifyExit(status, stderrTail));
   } catch (error) {

@@ -10,7 +10,8 @@ import { cellName, type NamedCell } from "../../core/cell_names.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { classifyExit, type Failure, TIMEOUT_EXIT, timeoutFailure } from "../../core/failure.ts";
 import { arrayScript, checkSlurmOptions, endedBySlurm, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
-import { readRecord, recordPath, runPaths, toJson, writeAtomically } from "../records/store.ts";
+import { writeAtomically } from "../../core/write_file.ts";
+import { readRecord, recordPath, runPaths, toJson } from "../records/store.ts";
 
 /** From one look at the queue to the next. */
 const POLL_MS = 2000;
@@ -21,7 +22,7 @@ const TAIL_LENGTH = 2000;
 
 /** A cell whose task was submitted. */
 interface Submitted {
-  planned: NamedCell;
+  named: NamedCell;
   /** `JOB_TASK`. */
   task: string;
   /** When the record of an earlier attempt began, which the new one replaces. */
@@ -46,20 +47,20 @@ export function slurmExecutor(options: SlurmOptions, dryRun?: (script: string) =
       const folder = slurmFolder(context);
       Deno.mkdirSync(folder, { recursive: true });
       const submitted = await stillQueued(cells, context);
-      const names = new Set(submitted.map(({ planned }) => cellName(planned)));
+      const names = new Set(submitted.map(({ named }) => cellName(named)));
       if (names.size > 0) context.note(`${names.size} cells are in Slurm's queue already: they are followed`);
-      const others = cells.filter((planned) => !names.has(cellName(planned)));
+      const others = cells.filter((named) => !names.has(cellName(named)));
       if (others.length > 0) submitted.push(...await submitArray(others, context, options));
       await follow(submitted, context);
     },
   };
 }
 
-const slurmFolder = ({ plan }: ExecutorContext) => runPaths(plan.config.out).slurm;
+const slurmFolder = ({ run }: ExecutorContext) => runPaths(run.config.out).slurm;
 
 /** The script for `cells` and the list of their names. */
 function prepare(cells: readonly NamedCell[], context: ExecutorContext, options: SlurmOptions) {
-  const { plan: { config, engine }, timeoutS } = context;
+  const { run: { config, engine }, timeoutS } = context;
   const folder = slurmFolder(context);
   const { jobs, logs } = runPaths(config.out);
   const stamp = new Date().toISOString().replace(/\D/g, "");
@@ -74,12 +75,12 @@ async function submitArray(
   context: ExecutorContext,
   options: SlurmOptions,
 ): Promise<Submitted[]> {
-  const { out } = context.plan.config;
+  const { out } = context.run.config;
   const { script, path, list, logs } = prepare(cells, context, options);
   Deno.mkdirSync(logs, { recursive: true });
-  for (const planned of cells) {
+  for (const named of cells) {
     Deno.mkdirSync(runPaths(out).jobs, { recursive: true });
-    Deno.writeTextFileSync(processFiles(out, planned).job, toJson(cellJob(context, planned, false)));
+    Deno.writeTextFileSync(processFiles(out, named).job, toJson(cellJob(context, named, false)));
   }
   const names = cells.map(cellName);
   writeAtomically(list, names.join("\n") + "\n");
@@ -88,17 +89,17 @@ async function submitArray(
   const job = await submit(path, join(logs.replaceAll("%", "%%"), "slurm-%A_%a.log"));
   writeAtomically(join(slurmFolder(context), `${job}.json`), toJson({ job, names }));
   context.note(`${cells.length} cells submitted to Slurm as job ${job}`);
-  return cells.map((planned, i) => followed(planned, `${job}_${i}`, out, submittedAt));
+  return cells.map((named, i) => followed(named, `${job}_${i}`, out, submittedAt));
 }
 
-function followed(planned: NamedCell, task: string, out: string, submittedAt: Date): Submitted {
-  const earlier = recordOf(out, planned)?.startedAt;
-  return { planned, task, earlier, submittedAt, isRunning: false, goneFor: 0 };
+function followed(named: NamedCell, task: string, out: string, submittedAt: Date): Submitted {
+  const earlier = recordOf(out, named)?.startedAt;
+  return { named, task, earlier, submittedAt, isRunning: false, goneFor: 0 };
 }
 
-function recordOf(out: string, planned: NamedCell): CellRecord | undefined {
+function recordOf(out: string, named: NamedCell): CellRecord | undefined {
   try {
-    return readRecord(recordPath(out, planned));
+    return readRecord(recordPath(out, named));
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
@@ -112,19 +113,19 @@ async function stillQueued(cells: readonly NamedCell[], context: ExecutorContext
     JSON.parse(Deno.readTextFileSync(join(folder, name))) as { job: string; names: string[] }
   );
   const queue = await queuedTasks(arrays.map(({ job }) => job)) ?? new Map();
-  const byName = new Map(cells.map((planned) => [cellName(planned), planned]));
+  const byName = new Map(cells.map((named) => [cellName(named), named]));
   return arrays.flatMap(({ job, names }) =>
     names.flatMap((name, i) => {
-      const planned = byName.get(name);
+      const named = byName.get(name);
       const task = `${job}_${i}`;
-      return planned && queue.has(task) ? [followed(planned, task, context.plan.config.out, new Date())] : [];
+      return named && queue.has(task) ? [followed(named, task, context.run.config.out, new Date())] : [];
     })
   );
 }
 
 /** Looks at the queue until every task has a record or a reason for having none. */
 async function follow(submitted: Submitted[], context: ExecutorContext): Promise<void> {
-  const { plan: { config }, signal } = context;
+  const { run: { config }, signal } = context;
   let waiting = submitted;
   let isSilent = false;
   while (waiting.length > 0 && !signal.aborted) {
@@ -137,15 +138,15 @@ async function follow(submitted: Submitted[], context: ExecutorContext): Promise
       const state = queue?.get(one.task);
       if (state === "RUNNING" && !one.isRunning) {
         one.isRunning = true;
-        context.started(one.planned);
+        context.started(one.named);
       }
-      const record = recordOf(config.out, one.planned);
+      const record = recordOf(config.out, one.named);
       if (record && record.startedAt !== one.earlier) {
-        context.ended(one.planned, record);
+        context.ended(one.named, record);
         continue;
       }
       if (queue && state === undefined && ++one.goneFor >= PATIENCE) {
-        context.ended(one.planned, failedRecord(one.planned, one.submittedAt, await reasonFor(one, context)));
+        context.ended(one.named, failedRecord(one.named, one.submittedAt, await reasonFor(one, context)));
         continue;
       }
       left.push(one);
@@ -172,8 +173,8 @@ function pause(signal: AbortSignal): Promise<void> {
 }
 
 /** Why a task that is gone left no record. */
-async function reasonFor({ planned, task }: Submitted, context: ExecutorContext): Promise<Failure> {
-  const tail = readText(processFiles(context.plan.config.out, planned).log).slice(-TAIL_LENGTH);
+async function reasonFor({ named, task }: Submitted, context: ExecutorContext): Promise<Failure> {
+  const tail = readText(processFiles(context.run.config.out, named).log).slice(-TAIL_LENGTH);
   const code = Number(readText(join(slurmFolder(context), `${task}.exit`)).trim() || NaN);
   if (code === TIMEOUT_EXIT && context.timeoutS !== undefined) return timeoutFailure(context.timeoutS);
   // A shell says 128 + N for a command that signal N ended.

@@ -114,12 +114,12 @@ export function expandCells(
       if (sparsity > 0) cells.push(...config.seeds.map((seed) => ({ ...common, ...learning, method, sparsity, seed })));
     }
   }
-  const planned = new Map<string, NamedCell>();
+  const named = new Map<string, NamedCell>();
   for (const cell of cells) {
     const calibrated = cell.method !== null &&
       (needsCalibration(cell.method.id) || cell.compensate !== undefined);
     const id = cellId(cell, fingerprint, { calibrated });
-    if (!planned.has(id)) planned.set(id, { id, cell });
+    if (!named.has(id)) named.set(id, { id, cell });
   }
-  return [...planned.values()];
+  return [...named.values()];
 }

@@ -27,10 +27,9 @@ import { calibrationUse, expandCells, type Fingerprint, trainingParts, trainingU
 import { resolveNames } from "../configuration/resolve.ts";
 import { probeEngine } from "./engine_probe.ts";
 import { loadMethodFile } from "../configuration/method_file.ts";
-import type { SweepEvent } from "../sweep/progress.ts";
 
 /** A run, ready to go. */
-export interface SweepPlan {
+export interface PreparedRun {
   config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
   engine: EngineName;
   fingerprint: Fingerprint;
@@ -42,7 +41,7 @@ export interface SweepPlan {
 }
 
 /** Checks everything that can be checked before the first cell: names, engine, checkpoint, data. */
-export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) => void): Promise<SweepPlan> {
+export async function prepareRun(asked: RunConfig, note: (message: string) => void): Promise<PreparedRun> {
   const { config: withMethods, fileOf } = await loadMethodFiles(asked);
   const { definitions: taskDefinitions, groups: taskGroups, tasks: selected } = selectTasks(
     withMethods.taskFile ?? [],
@@ -59,7 +58,7 @@ export async function planSweep(asked: RunConfig, onEvent: (event: SweepEvent) =
   checkLadder(config);
   checkDomains(config);
   checkLayerwise(config);
-  const engine = await chooseEngine(config.engine, onEvent);
+  const engine = await chooseEngine(config.engine, note);
   const { source, tokenizer } = await openModel(config.model);
   const weights = source.origin.sha256;
   const { maxPositions } = source.config;
@@ -167,9 +166,9 @@ function checkLayerwise({ layerwise, methods, recover, compensate, calibration }
 }
 
 /** Finds out before any cell whether the engine starts. */
-async function chooseEngine(asked: RunConfig["engine"], onEvent: (event: SweepEvent) => void): Promise<EngineName> {
-  const { name, note } = await probeEngine(asked);
-  if (note !== undefined) onEvent({ event: "note", message: engineNote(name, note) });
+async function chooseEngine(asked: RunConfig["engine"], note: (message: string) => void): Promise<EngineName> {
+  const { name, note: why } = await probeEngine(asked);
+  if (why !== undefined) note(engineNote(name, why));
   return name;
 }
 
@@ -185,7 +184,7 @@ async function learnedData(name: string, data?: string): Promise<Pick<DatasetUse
   return (await loadCorpus(getCorpus(name), { data, split: "calibration" })).dataset;
 }
 
-async function hashData(config: SweepPlan["config"]): Promise<Record<string, string>> {
+async function hashData(config: PreparedRun["config"]): Promise<Record<string, string>> {
   const { data } = config;
   const uses: Record<string, Pick<DatasetUse, "sha256">> = {};
   if (config.compensate === "least-squares" || config.methods.some(({ id }) => needsCalibration(id))) {

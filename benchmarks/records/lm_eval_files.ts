@@ -13,7 +13,7 @@ import { FEWSHOT_SEED } from "../../datasets/fewshot.ts";
 import { tasks } from "../../datasets/mod.ts";
 import { cellName, type NamedCell } from "../../core/cell_names.ts";
 import { type LmEvalSample, samplesHash } from "./lm_eval_samples.ts";
-import { writeAtomically } from "./store.ts";
+import { writeAtomically } from "../../core/write_file.ts";
 
 /** Versions of lm-evaluation-harness's tasks that measure what protocol (c) measures on the corpus of the same id. */
 const CORPUS_VERSIONS: Record<string, number> = { wikitext: 2, c4: 0 };
@@ -263,14 +263,14 @@ export function lmEvalResults(
 export type CellSamples = ReadonlyMap<string, readonly LmEvalSample[]>;
 
 /** Folder of a cell's files in `folder`. */
-function ownFolder(folder: string, planned: NamedCell): string {
-  return join(folder, sanitizeModelName(cellName(planned)));
+function ownFolder(folder: string, named: NamedCell): string {
+  return join(folder, sanitizeModelName(cellName(named)));
 }
 
 /** Whether `folder` holds samples of a cell. */
-export function hasSamples(folder: string, planned: NamedCell): boolean {
+export function hasSamples(folder: string, named: NamedCell): boolean {
   try {
-    return [...Deno.readDirSync(ownFolder(folder, planned))].some(({ name }) => name.startsWith("samples_"));
+    return [...Deno.readDirSync(ownFolder(folder, named))].some(({ name }) => name.startsWith("samples_"));
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;

@@ -4,12 +4,13 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { basename, dirname, join } from "node:path";
+import { basename, join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { type CellRecord, cellRecordSchema, SCHEMA_VERSION } from "../../core/schema.ts";
 import { canonicalJson, cellName, type NamedCell } from "../../core/cell_names.ts";
 import { describeIssue } from "../../core/issues.ts";
+import { writeAtomically } from "../../core/write_file.ts";
 
 /** Paths inside a run's folder. */
 export function runPaths(out: string): {
@@ -52,40 +53,9 @@ function isThere(path: string): boolean {
 }
 
 /** Path of a cell's record: the file that is there, else the one that will be written. */
-export function recordPath(out: string, planned: NamedCell): string {
-  const path = join(runPaths(out).records, cellName(planned));
+export function recordPath(out: string, named: NamedCell): string {
+  const path = join(runPaths(out).records, cellName(named));
   return !isThere(path + PACKED) && isThere(path + PLAIN) ? path + PLAIN : path + PACKED;
-}
-
-/** Writes `content` to `path` whole or not at all: temporary name, flush to the device, rename. The folder is made. */
-export function writeAtomically(path: string, content: string | Uint8Array): void {
-  const folder = dirname(path);
-  Deno.mkdirSync(folder, { recursive: true });
-  const temporary = join(folder, `.${basename(path)}.${Deno.pid}.tmp`);
-  try {
-    writeFlushed(temporary, typeof content === "string" ? new TextEncoder().encode(content) : content);
-    Deno.renameSync(temporary, path);
-  } catch (error) {
-    try {
-      Deno.removeSync(temporary);
-    } catch { /* it was never made */ }
-    throw error;
-  }
-  syncFolder(folder);
-}
-
-function writeFlushed(path: string, bytes: Uint8Array): void {
-  using file = Deno.openSync(path, { write: true, create: true, truncate: true });
-  while (bytes.length > 0) bytes = bytes.subarray(file.writeSync(bytes));
-  file.syncSync();
-}
-
-/** Makes a rename durable; not every platform can open a folder. */
-function syncFolder(folder: string): void {
-  try {
-    using handle = Deno.openSync(folder, { read: true });
-    handle.syncSync();
-  } catch { /* the rename itself is still atomic */ }
 }
 
 /** Pretty JSON with a line end, as all JSON files of a run; a list of numbers takes one line. */
@@ -171,9 +141,9 @@ export function readRecord(path: string): CellRecord {
 }
 
 /** Whether the cell has the record of a finished run. */
-export function isDone(out: string, planned: NamedCell): boolean {
+export function isDone(out: string, named: NamedCell): boolean {
   try {
-    return readRecord(recordPath(out, planned)).state === "done";
+    return readRecord(recordPath(out, named)).state === "done";
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof UsageError) return false;
     throw error;

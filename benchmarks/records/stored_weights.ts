@@ -32,15 +32,15 @@ export function keepsWeights(config: DecoderConfig, asked?: boolean): boolean {
 
 /** Writes every tensor of a pruned model as f32 to `weights/NAME.safetensors` in the run's folder, whole or not at all. All
  * are in host memory at once. */
-export async function storeWeights(out: string, planned: NamedCell, model: DecoderModel): Promise<StoredWeights> {
+export async function storeWeights(out: string, named: NamedCell, model: DecoderModel): Promise<StoredWeights> {
   const folder = runPaths(out).weights;
   Deno.mkdirSync(folder, { recursive: true });
-  const file = `${cellName(planned)}.safetensors`;
+  const file = `${cellName(named)}.safetensors`;
   const path = join(folder, file);
   const values = new Map<string, Float32Array>();
   const shapes = expectedTensors(model.config);
   for (const name of shapes.keys()) values.set(name, (await hostTensor(model, name)).data);
-  writeSafetensors(path, { shapes, read: (name) => values.get(name)!, dtype: "F32", metadata: { cell: planned.id } });
+  writeSafetensors(path, { shapes, read: (name) => values.get(name)!, dtype: "F32", metadata: { cell: named.id } });
   return { file, sizeBytes: Deno.statSync(path).size, sha256: sha256OfFiles([path]) };
 }
 

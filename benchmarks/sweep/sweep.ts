@@ -2,25 +2,25 @@
  *
  * @module
  */
-import { z } from "zod";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
+import type { z } from "zod";
+import { FileFormatError } from "../../core/errors.ts";
 import {
   type CellRecord,
   type FailedRecord,
   FAILURE_KINDS,
   type FailureKind,
-  runConfigSchema,
-  SCHEMA_VERSION,
+  type runConfigSchema,
 } from "../../core/schema.ts";
-import { canonicalJson, cellLabels, cellName, type NamedCell } from "../../core/cell_names.ts";
+import { cellLabels, cellName, type NamedCell } from "../../core/cell_names.ts";
 import { resolveConfig } from "../configuration/resolve.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import type { Executor } from "../executors/executor.ts";
 import { isDiskFull } from "../../core/failure.ts";
 import { hasSamples } from "../records/lm_eval_files.ts";
 import { localExecutor } from "../executors/local_executor.ts";
-import { planSweep, type SweepPlan } from "../preparation/prepare.ts";
+import { type PreparedRun, prepareRun } from "../preparation/prepare.ts";
 import type { SweepEvent } from "./progress.ts";
+import { writeRunFile } from "../records/run_file.ts";
 import {
   lockFolder,
   readRecord,
@@ -29,8 +29,6 @@ import {
   runPaths,
   SchemaVersionError,
   setAside,
-  toJson,
-  writeAtomically,
   writeRecord,
 } from "../records/store.ts";
 
@@ -67,14 +65,6 @@ export interface SweepOptions {
   executor?: Executor;
 }
 
-/** `run.json`: the configuration as run, and what it was run on. */
-const runFileSchema = z.object({
-  schemaVersion: z.number(),
-  config: runConfigSchema,
-  engine: z.string(),
-  fingerprint: z.object({ weights: z.string(), tokenizer: z.string(), data: z.record(z.string(), z.string()) }),
-});
-
 /** Runs `config`, one process per cell. Finished cells are skipped, failed ones run again where `retry` names their class.
  * Failures of cells are records, not exceptions.
  * @throws {UsageError} when the configuration, the model or the data cannot be used: nothing was run.
@@ -83,18 +73,18 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   const { onEvent = () => {}, signal = new AbortController().signal, timeoutS } = options;
   const { retry = FAILURE_KINDS, executor = localExecutor } = options;
   const checked = resolveConfig([{ values: config, where: () => "configuration" }]);
-  const plan = await planSweep(checked, onEvent);
-  const { out, jobs } = plan.config;
+  const run = await prepareRun(checked, (message) => onEvent({ event: "note", message }));
+  const { out, jobs } = run.config;
   using _lock = lockFolder(out);
   const startedAt = performance.now();
   removeTemporaryFiles(out);
-  writeRunFile(plan);
+  writeRunFile(run);
 
-  const { pending, stored } = remaining(plan, retry, onEvent);
-  noteMissingSamples(plan, pending, onEvent);
+  const { pending, stored } = remaining(run, retry, onEvent);
+  noteMissingSamples(run, pending, onEvent);
   onEvent({
     event: "start",
-    cells: plan.cells.length,
+    cells: run.cells.length,
     finished: stored.done,
     retried: stored.retried,
     kept: stored.kept,
@@ -104,26 +94,26 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
 
   const counts = { done: 0, failed: 0 };
   const full = new AbortController();
-  const labels = cellLabels(plan.cells);
-  const named = (planned: NamedCell) => ({ name: cellName(planned), label: labels.get(planned.id)! });
+  const labels = cellLabels(run.cells);
+  const called = (named: NamedCell) => ({ name: cellName(named), label: labels.get(named.id)! });
   await executor.run(pending, {
-    plan,
+    run,
     commit: harnessCommit(),
     timeoutS,
     signal,
     queueSignal: AbortSignal.any([signal, full.signal]),
-    started: (planned) => onEvent({ event: "cell-start", ...named(planned) }),
-    phase: (planned, phase) => onEvent({ event: "cell-phase", ...named(planned), phase }),
+    started: (named) => onEvent({ event: "cell-start", ...called(named) }),
+    phase: (named, phase) => onEvent({ event: "cell-phase", ...called(named), phase }),
     note: (message) => onEvent({ event: "note", message }),
-    ended: (planned, record) => {
+    ended: (named, record) => {
       if (record.state === "done") {
         counts.done++;
-        onEvent({ event: "cell-done", ...named(planned), seconds: record.seconds });
+        onEvent({ event: "cell-done", ...called(named), seconds: record.seconds });
         return;
       }
       counts.failed++;
       const { kind, message } = record.failure;
-      onEvent({ event: "cell-failed", ...named(planned), kind, message });
+      onEvent({ event: "cell-failed", ...called(named), kind, message });
       if (!storeFailure(out, record)) full.abort();
     },
   });
@@ -131,7 +121,7 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   if (full.signal.aborted) {
     onEvent({ event: "note", message: `The disk of "${out}" is full: free some space, the same command goes on` });
   }
-  const records = plan.cells.flatMap((planned) => storedRecord(out, planned, onEvent) ?? []);
+  const records = run.cells.flatMap((named) => storedRecord(out, named, onEvent) ?? []);
   const seconds = (performance.now() - startedAt) / 1000;
   const interrupted = signal.aborted;
   onEvent({ event: "end", ...counts, skipped: stored.done, kept: stored.kept, seconds, interrupted });
@@ -140,17 +130,17 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
 
 /** The cells that are to run, and how many of the others are there already. */
 function remaining(
-  { cells, config: { out } }: SweepPlan,
+  { cells, config: { out } }: PreparedRun,
   retry: readonly FailureKind[],
   onEvent: (event: SweepEvent) => void,
 ): { pending: NamedCell[]; stored: { done: number; retried: number; kept: number } } {
   const pending: NamedCell[] = [];
   const stored = { done: 0, retried: 0, kept: 0 };
-  for (const planned of cells) {
-    const record = storedRecord(out, planned, onEvent);
+  for (const named of cells) {
+    const record = storedRecord(out, named, onEvent);
     if (record?.state === "done") stored.done++;
     else if (record && !retry.includes(record.failure.kind)) stored.kept++;
-    else pending.push(planned);
+    else pending.push(named);
     if (record?.state === "failed" && retry.includes(record.failure.kind)) stored.retried++;
   }
   return { pending, stored };
@@ -158,14 +148,14 @@ function remaining(
 
 /** Says which finished cells cannot get the samples files that were asked for. */
 function noteMissingSamples(
-  { config, cells }: SweepPlan,
+  { config, cells }: PreparedRun,
   pending: readonly NamedCell[],
   onEvent: (event: SweepEvent) => void,
 ): void {
   const hasAny = config.tasks.length > 0 || config.perplexity.some(({ protocol }) => protocol === "c");
   if (!config.logSamples || !hasAny) return;
   const { lmEval } = runPaths(config.out);
-  const missing = cells.filter((planned) => !pending.includes(planned) && !hasSamples(lmEval, planned)).length;
+  const missing = cells.filter((named) => !pending.includes(named) && !hasSamples(lmEval, named)).length;
   if (missing === 0) return;
   const message = `${missing} finished cells have no samples files, since they were run without --log-samples: ` +
     "another --out measures them again";
@@ -186,10 +176,10 @@ function storeFailure(out: string, record: FailedRecord): boolean {
 /** The record of a cell, if it has one; an unreadable one is set aside and said. */
 function storedRecord(
   out: string,
-  planned: NamedCell,
+  named: NamedCell,
   onEvent: (event: SweepEvent) => void,
 ): CellRecord | undefined {
-  const path = recordPath(out, planned);
+  const path = recordPath(out, named);
   try {
     return readRecord(path);
   } catch (error) {
@@ -197,62 +187,5 @@ function storedRecord(
     if (!(error instanceof FileFormatError) || error instanceof SchemaVersionError) throw error;
     onEvent({ event: "note", message: `${error.message}; kept as ${setAside(path)}, the cell runs again` });
     return undefined;
-  }
-}
-
-/** What must be equal for numbers to stand beside each other in one folder. */
-function protocolOf({ config, engine, fingerprint }: z.infer<typeof runFileSchema>): Record<string, unknown> {
-  const { units, ffnMultiple, calibration, perplexity, tasks, limit, numFewshot, throughput, training } = config;
-  const { weights, tokenizer, data } = fingerprint;
-  const { generate, generateTokens, ladder } = config;
-  const generations = generate.length === 0 ? null : { generate, generateTokens };
-  const measured = {
-    units,
-    ffnMultiple,
-    calibration,
-    perplexity,
-    tasks,
-    limit,
-    numFewshot,
-    throughput,
-    generations,
-    ladder,
-  };
-  return { weights, tokenizer, engine, ...measured, ...training && { training }, ...data };
-}
-
-/** Writes `run.json`, unless the folder holds a run whose numbers must not stand beside these.
- * @throws {UsageError} that names the settings that differ. */
-function writeRunFile({ config, engine, fingerprint }: SweepPlan): void {
-  const path = runPaths(config.out).run;
-  const run = { schemaVersion: SCHEMA_VERSION, config, engine, fingerprint };
-  const stored = readRunFile(config.out);
-  if (stored) {
-    const [before, now] = [protocolOf(stored), protocolOf(run)];
-    // Data that only one of the two reads, such as calibration data of a method added later, cannot differ.
-    const differing = Object.keys(now).filter((key) =>
-      key in before && canonicalJson(before[key] ?? null) !== canonicalJson(now[key] ?? null)
-    );
-    if (differing.length > 0) {
-      const which = differing.join(", ");
-      throw new UsageError(
-        `"${config.out}" holds a run with other settings (${which}), whose numbers cannot stand beside these: ` +
-          "choose another --out",
-      );
-    }
-  }
-  writeAtomically(path, toJson(run));
-}
-
-/** What `run.json` of the folder `out` holds; undefined where there is none.
- * @throws {FileFormatError} when it is not one of this program's. */
-export function readRunFile(out: string): z.infer<typeof runFileSchema> | undefined {
-  const path = runPaths(out).run;
-  try {
-    return runFileSchema.parse(JSON.parse(Deno.readTextFileSync(path)));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    if (!(error instanceof SyntaxError || error instanceof z.ZodError)) throw error;
-    throw new FileFormatError(path, "is not the run file of this version of the program: choose another --out");
   }
 }

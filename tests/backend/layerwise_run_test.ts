@@ -1,13 +1,13 @@
 /** `bench run --layerwise`: the same numbers as without it, and what it refuses. */
 import { assertEquals, assertRejects } from "@std/assert";
 import { measureCell } from "../../benchmarks/cells/measure.ts";
-import { planSweep } from "../../benchmarks/preparation/prepare.ts";
+import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { UsageError } from "../../core/errors.ts";
 import { runConfigSchema } from "../../core/schema.ts";
 import { withFolder } from "../support/weights_fixture.ts";
 
 const plan = (values: Record<string, unknown>) =>
-  planSweep(
+  prepareRun(
     runConfigSchema.parse({ engine: "wasm", sparsity: [0.25], out: "unused", layerwise: true, ...values }),
     () => {},
   );

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/a
 import { join } from "node:path";
 import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
 import { resolveConfig, yamlSource } from "../../benchmarks/configuration/resolve.ts";
-import { planSweep } from "../../benchmarks/preparation/prepare.ts";
+import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { runSweep } from "../../benchmarks/sweep/sweep.ts";
 import { startEngine } from "../../core/engine.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -52,7 +52,7 @@ const paperPresets = presetNames().filter((name) => name.startsWith("paper/"));
 Deno.test("every shipped configuration can be planned with the bundled model", async () => {
   await withData(async (data) => {
     for (const name of presetNames()) {
-      const { config, cells } = await planSweep(preset(name, { model: "tiny", engine: "wasm", data }), () => {});
+      const { config, cells } = await prepareRun(preset(name, { model: "tiny", engine: "wasm", data }), () => {});
       assertEquals(cells.length, 1 + config.methods.length * config.sparsity.length * config.seeds.length, name);
     }
   });
@@ -65,8 +65,8 @@ Deno.test("every published table has a preset, and every row of ours in one is a
       const config = preset(name, { model: "tiny", engine: "wasm", data });
       assert(config.paper !== undefined, name);
       tables.push(config.paper);
-      const untuned = await planSweep({ ...config, recover: undefined }, () => {});
-      const tuned = await planSweep({ ...config, recover: "lora" }, () => {});
+      const untuned = await prepareRun({ ...config, recover: undefined }, () => {});
+      const tuned = await prepareRun({ ...config, recover: "lora" }, () => {});
       const cells = [...untuned.cells, ...tuned.cells].map(({ cell }) => cell);
       for (const row of publishedRows(config.paper)) {
         assert(

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { trainingData } from "../../benchmarks/cells/learning.ts";
 import { parseFlags } from "../../benchmarks/configuration/flags.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
-import { planSweep } from "../../benchmarks/preparation/prepare.ts";
+import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { cellSchema, trainingSchema } from "../../core/schema.ts";
@@ -130,9 +130,9 @@ Deno.test("trainingData() fills the windows from the domains by their parts and 
   }
 });
 
-Deno.test("planSweep() refuses domains that cannot be loaded before anything runs", async () => {
+Deno.test("prepareRun() refuses domains that cannot be loaded before anything runs", async () => {
   const plan = (training: string, methods = "sheared") =>
-    planSweep(
+    prepareRun(
       resolveConfig([parseFlags(["--methods", methods, "--sparsity", "0.2", "--training", training]).source]),
       () => {},
     );

@@ -1,12 +1,12 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { ladderSteps } from "../../benchmarks/cells/ladder.ts";
-import { planSweep } from "../../benchmarks/preparation/prepare.ts";
+import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
 import { UsageError } from "../../core/errors.ts";
 
-Deno.test("planSweep() refuses ladders that cannot be climbed before anything runs", async () => {
+Deno.test("prepareRun() refuses ladders that cannot be climbed before anything runs", async () => {
   const plan = (changes: Partial<RunConfig>, options: Record<string, unknown> = {}) =>
-    planSweep(
+    prepareRun(
       runConfigSchema.parse({
         methods: [{ id: "mask-prune", options }],
         sparsity: [0.2, 0.4, 0.5],

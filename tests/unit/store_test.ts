@@ -5,6 +5,7 @@ import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import fc from "fast-check";
 import { join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
+import { writeAtomically } from "../../core/write_file.ts";
 import {
   lockFolder,
   readRecord,
@@ -15,7 +16,6 @@ import {
   SchemaVersionError,
   setAside,
   toJson,
-  writeAtomically,
   writeRecord,
 } from "../../benchmarks/records/store.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
