@@ -352,6 +352,7 @@ export const doneRecordSchema = z.strictObject({
     })).describe("of the dense model's layers; one that keeps no unit is removed"),
     hidden: z.array(z.number()).optional().describe("kept hidden dimensions; all when absent"),
   }),
+  changedWeights: z.boolean().describe("whether weights are others than the dense model's, besides the removed ones"),
   storedWeights: storedWeightsSchema.optional().describe("present when the cell changed weights and kept them"),
   calibrationData: datasetUseSchema.nullable(),
   training: z.array(trainingReportSchema).optional().describe("stages of learning and recovery, in order"),

@@ -12,10 +12,10 @@ import { FEWSHOT_SPLIT, fewshotFiles } from "../../datasets/fewshot.ts";
 import { hubSettings } from "../../datasets/hub_cache.ts";
 import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
 import { parseStrictly } from "../configuration/flags.ts";
+import type { Command } from "./command.ts";
 import { denoRun } from "../../core/deno_run.ts";
 
-/** Help of the command. */
-export const FETCH_HELP = `Fetches data sets from the Hugging Face Hub into the cache that Python's libraries share.
+const HELP = `Fetches data sets from the Hugging Face Hub into the cache that Python's libraries share.
 
 Usage: deno task bench fetch NAME[/SPLIT]...
 
@@ -62,20 +62,24 @@ export function wantedSplits(names: readonly string[]): WantedSplit[] {
   });
 }
 
-/** Runs `bench fetch`.
- * @returns 0 when everything is in the cache, 2 when something cannot be had
- * @throws {UsageError} on a wrong argument. */
-export async function fetchCommand(args: string[]): Promise<number> {
-  wantedSplits(parseStrictly(args, { positional: Infinity })._);
-  const [run, ...rest] = denoRun({ script: join(import.meta.dirname!, "fetch.ts"), args, ffi: false });
-  const { code } = await new Deno.Command("deno", {
-    // The Hub answers from several hosts, and links in the cache need the right to write anywhere.
-    args: [run, "--allow-net", "--allow-write", ...rest],
-    stdout: "inherit",
-    stderr: "inherit",
-  }).spawn().status;
-  return code;
-}
+/** `bench fetch`. */
+export const fetchCommand: Command = {
+  usage: "NAME...",
+  summary: "bring data sets from the Hugging Face Hub into the cache",
+  help: () => HELP,
+  flags: { positional: Infinity },
+  run: async ({ _: names }, args) => {
+    wantedSplits(names);
+    const [run, ...rest] = denoRun({ script: join(import.meta.dirname!, "fetch.ts"), args, ffi: false });
+    const { code } = await new Deno.Command("deno", {
+      // The Hub answers from several hosts, and links in the cache need the right to write anywhere.
+      args: [run, "--allow-net", "--allow-write", ...rest],
+      stdout: "inherit",
+      stderr: "inherit",
+    }).spawn().status;
+    return code;
+  },
+};
 
 async function fetchAll(args: string[]): Promise<void> {
   const { fetchSplit } = await import("../../datasets/hub_fetch.ts");

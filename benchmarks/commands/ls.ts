@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { z } from "zod";
 import { unknownName, UsageError } from "../../core/errors.ts";
 import { ENGINE_NAMES } from "../../core/schema.ts";
+import type { Command } from "./command.ts";
 
 /** Folder of the shipped configurations. */
 export const PRESETS = join(import.meta.dirname!, "../presets");
@@ -91,3 +92,24 @@ export async function listText(what: string | undefined): Promise<string> {
   if (!list) throw unknownName("list", what, Object.keys(LISTS));
   return await list();
 }
+
+const HELP = `Lists what there is.
+
+Usage: deno task bench ls methods|tasks|presets|engines
+
+  methods    pruning methods with their options, defaults and sources
+  tasks      multiple-choice tasks and text corpora, with the files they are read from
+  presets    shipped configurations for \`bench run --preset\`
+  engines    engines, and for each whether it starts here and why not`;
+
+/** `bench ls`. */
+export const ls: Command = {
+  usage: "methods|tasks|presets|engines",
+  summary: "list what there is",
+  help: () => HELP,
+  flags: { positional: 1 },
+  run: async ({ _: [what] }) => {
+    console.log(await listText(what));
+    return 0;
+  },
+};

@@ -14,7 +14,7 @@ import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { runCellProcess } from "../executors/cell_process.ts";
-import { parseStrictly } from "../configuration/flags.ts";
+import { type Command, textFlag } from "./command.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { classifyExit } from "../../core/failure.ts";
 import { readRecord, recordPath } from "../records/store.ts";
@@ -143,31 +143,48 @@ async function runAgain(record: DoneRecord, options: { model?: string; data?: st
   }
 }
 
-/** `bench reproduce RECORD`. Returns the exit code: 0 the same results bit for bit, 1 some differ.
- * @throws {UsageError} when the record is none of a finished cell, or the cell cannot be run here. */
-export async function reproduceCommand(args: string[]): Promise<number> {
-  const { _: [path], model, data } = parseStrictly(args, { string: ["model", "data"], positional: 1 });
-  if (path === undefined) throw new UsageError("A record must be given: bench reproduce DIR/records/NAME.json");
-  let record: CellRecord;
-  try {
-    record = readRecord(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) throw new UsageError(`"${path}" does not exist: give a record's file`);
-    throw error;
-  }
-  if (record.state !== "done") {
-    throw new FileFormatError(path, "is the record of a failed cell: `bench run` retries it");
-  }
-  const again = await runAgain(record, {
-    model: model as string | undefined,
-    data: (data as string | undefined) ?? readRunFile(dirname(dirname(path)))?.config.data,
-  });
-  if (again.state === "failed") {
-    throw new UsageError(`The cell failed (${again.failure.kind}): ${again.failure.message}`);
-  }
-  const { same, differs, environment } = compareRecords(record, again);
-  for (const line of environment) console.log(`environment  ${line}`);
-  for (const line of differs) console.log(`differs      ${line}`);
-  console.log(`same, bit for bit: ${same.join(", ") || "nothing"}`);
-  return differs.length > 0 ? 1 : 0;
-}
+const HELP =
+  `Runs the cell of a record again, without throughput, and says which of its results differ. On wasm the same
+versions give the same numbers bit for bit; native engines do on the same machine with as many threads.
+
+Usage: deno task bench reproduce DIR/records/NAME.json [--model PATH] [--data DIR]
+
+Flags:
+  --model PATH    where the model lies now (default: as in the record)
+  --data DIR      where the data lies now (default: as in the run)
+
+Exit codes: 0 the same results bit for bit, 1 some differ, 2 the cell cannot be run here`;
+
+/** `bench reproduce RECORD`. */
+export const reproduce: Command = {
+  usage: "RECORD",
+  summary: "run a cell again from its record, and say what differs",
+  help: () => HELP,
+  flags: { string: ["model", "data"], positional: 1 },
+  run: async (flags) => {
+    const [path] = flags._;
+    if (path === undefined) throw new UsageError("A record must be given: bench reproduce DIR/records/NAME.json");
+    let record: CellRecord;
+    try {
+      record = readRecord(path);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) throw new UsageError(`"${path}" does not exist: give a record's file`);
+      throw error;
+    }
+    if (record.state !== "done") {
+      throw new FileFormatError(path, "is the record of a failed cell: `bench run` retries it");
+    }
+    const again = await runAgain(record, {
+      model: textFlag(flags, "model"),
+      data: textFlag(flags, "data") ?? readRunFile(dirname(dirname(path)))?.config.data,
+    });
+    if (again.state === "failed") {
+      throw new UsageError(`The cell failed (${again.failure.kind}): ${again.failure.message}`);
+    }
+    const { same, differs, environment } = compareRecords(record, again);
+    for (const line of environment) console.log(`environment  ${line}`);
+    for (const line of differs) console.log(`differs      ${line}`);
+    console.log(`same, bit for bit: ${same.join(", ") || "nothing"}`);
+    return differs.length > 0 ? 1 : 0;
+  },
+};

@@ -25,7 +25,7 @@ export interface RunManner {
 
 /** What the flags say.
  * @throws {UsageError} on a value that does not fit, and on flags of Slurm without it. */
-export function runManner(flags: Record<string, string | boolean | undefined>): RunManner {
+export function runManner(flags: Record<string, unknown>): RunManner {
   const { timeout, retry, executor = "local", ...slurm } = flags as Record<string, string | undefined>;
   if (executor !== "local" && executor !== "slurm") {
     throw new UsageError(`--executor must be local or slurm: current ${JSON.stringify(executor)}`);

@@ -9,11 +9,10 @@ import { dirname, join, resolve } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import { ENGINE_NAMES, type RunConfig } from "../../core/schema.ts";
 import { parseStrictly } from "../configuration/flags.ts";
+import { type Command, textFlag } from "./command.ts";
 import { denoRun } from "../../core/deno_run.ts";
 
-/** Help of the command. */
-export const SERVE_HELP =
-  `Serves a model with OpenAI's completions interface, so that lm-evaluation-harness and others can use it:
+const HELP = `Serves a model with OpenAI's completions interface, so that lm-evaluation-harness and others can use it:
 
   lm_eval --model local-completions --tasks arc_easy --model_args \\
     model=NAME,base_url=http://127.0.0.1:8000/v1/completions,tokenizer_backend=remote,max_length=LENGTH
@@ -45,15 +44,13 @@ export interface ServeOptions {
   port: number;
 }
 
+const FLAGS = { string: ["model", "record", "data", "name", "engine", "host", "port"] };
+
 /** Options from the command line.
  * @throws {UsageError} on an unknown flag or a wrong value. */
 export function parseServeArgs(args: string[]): ServeOptions {
-  const flags = parseStrictly(args, { string: ["model", "record", "data", "name", "engine", "host", "port"] });
-  const text = (name: string): string | undefined => {
-    const value = flags[name] as string | undefined;
-    if (value === "") throw new UsageError(`--${name} needs a value`);
-    return value;
-  };
+  const flags = parseStrictly(args, FLAGS);
+  const text = (name: string) => textFlag(flags, name);
   const [model, record] = [text("model"), text("record")];
   if (model !== undefined && record !== undefined) {
     throw new UsageError("--model and --record exclude each other: give one of them");
@@ -84,10 +81,8 @@ export function bracketed(host: string): string {
   return host.includes(":") ? `[${host}]` : host;
 }
 
-/** Runs `bench serve` until Ctrl-C.
- * @returns 0 after that, 2 when it could not start
- * @throws {UsageError} on a wrong argument. */
-export async function serveCommand(args: string[]): Promise<number> {
+/** Runs `bench serve` until Ctrl-C: 0 after that, 2 when it could not start. */
+async function serveUntilStopped(args: string[]): Promise<number> {
   const { host, port, record, engine } = parseServeArgs(args);
   const [run, ...rest] = denoRun({
     script: join(import.meta.dirname!, "../server/serve_process.ts"),
@@ -116,3 +111,12 @@ export async function serveCommand(args: string[]): Promise<number> {
   Deno.removeSignalListener("SIGTERM", stop);
   return asked && signal === "SIGKILL" ? 130 : code;
 }
+
+/** `bench serve`. */
+export const serve: Command = {
+  usage: "[--model PATH|--record FILE]",
+  summary: "a model behind HTTP, for lm-evaluation-harness and others",
+  help: () => HELP,
+  flags: FLAGS,
+  run: (_flags, args) => serveUntilStopped(args),
+};

@@ -6,6 +6,7 @@ import { basename, join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import { sha256OfFiles } from "../../core/ranged_file.ts";
 import type { DoneRecord } from "../../core/schema.ts";
+import type { Command } from "./command.ts";
 import { readRecords, runPaths } from "../records/store.ts";
 import { readRunFile } from "../records/run_file.ts";
 
@@ -68,3 +69,29 @@ function leftOver(out: string): string[] {
     }
   });
 }
+
+const HELP = `Checks what DIR holds: every record against the schema and its checksum, run.json, and stored weights.
+
+Usage: deno task bench validate DIR
+
+Exit codes: 0 all files are sound, 1 some are not, 2 DIR holds no run`;
+
+/** `bench validate`. */
+export const validate: Command = {
+  usage: "DIR",
+  summary: "check the records in DIR",
+  help: () => HELP,
+  flags: { positional: 1 },
+  // deno-lint-ignore require-await
+  run: async ({ _: [dir] }) => {
+    if (dir === undefined) throw new UsageError("The folder of a run must be given: bench validate DIR");
+    const { records, failed, weights, problems, leftOver } = validateFolder(dir);
+    for (const problem of problems) console.log(problem);
+    for (const path of leftOver) console.log(`${path}: left over, may be removed`);
+    console.log(
+      `${records} records are sound (${failed} of failed cells), ${weights} files of weights; ` +
+        `${problems.length} files are not what they should be`,
+    );
+    return problems.length > 0 ? 1 : 0;
+  },
+};

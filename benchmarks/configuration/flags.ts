@@ -85,66 +85,64 @@ export interface ConfigSource {
   where(path: readonly PropertyKey[]): string;
 }
 
-/** What the command line holds beside the configuration. */
-export interface ParsedFlags {
-  source: ConfigSource;
-  /** Values of the flags named in `extra`. */
-  extra: Record<string, string | boolean | undefined>;
-}
-
-/** Flags of a command that are not part of the configuration. */
-export interface ExtraFlags {
+/** What {@linkcode parseStrictly} is told. */
+export interface StrictOptions {
   string?: readonly string[];
   boolean?: readonly string[];
+  /** Strings that may be given several times: always an array. */
+  collect?: readonly string[];
+  negatable?: readonly string[];
+  default?: Record<string, unknown>;
+  /** How many positional arguments are allowed; 0 by default. */
+  positional?: number;
 }
 
-/** Parses flags of a run: those of {@linkcode FLAGS} and the `extra` ones.
- * @throws {UsageError} on an unknown flag, a flag without a value, or a positional argument. */
-export function parseFlags(argv: string[], extra: ExtraFlags = {}): ParsedFlags {
-  const keys = Object.keys(FLAGS) as Key[];
-  const strings = [...keys.filter((key) => FLAGS[key].value !== null).map(flagName), ...extra.string ?? []];
+/** Every key of a configuration. */
+export const KEYS = Object.keys(FLAGS) as Key[];
+
+/** Flags of the `keys` of a configuration, and the `extra` ones, for {@linkcode parseStrictly}. */
+export function flagOptions(
+  { keys = KEYS, string = [], boolean = [], positional = 0 }: {
+    keys?: readonly Key[];
+    string?: readonly string[];
+    boolean?: readonly string[];
+    positional?: number;
+  } = {},
+): StrictOptions {
   const switches = keys.filter((key) => FLAGS[key].value === null).map(flagName);
-  const args = parseStrictly(argv, {
-    string: strings,
+  return {
+    string: [...keys.filter((key) => FLAGS[key].value !== null).map(flagName), ...string],
     collect: keys.filter((key) => FLAGS[key].many).map(flagName),
-    boolean: [...switches, ...extra.boolean ?? []],
+    boolean: [...switches, ...boolean],
     negatable: switches,
     default: Object.fromEntries(switches.map((name) => [name, undefined])),
-  });
+    positional,
+  };
+}
+
+/** What parsed flags say of a configuration; flags of other things are passed over.
+ * @throws {UsageError} on a flag without a value. */
+export function flagSource(args: Record<string, unknown>): ConfigSource {
   const values: Record<string, unknown> = {};
   const parse = (key: Key, text: string): unknown => {
     if (text.trim() === "") throw new UsageError(`--${flagName(key)} needs a value: ${FLAGS[key].value}`);
     return FLAGS[key].parse(text);
   };
-  for (const key of keys) {
+  for (const key of KEYS) {
     const text = args[flagName(key)];
     if (typeof text === "string") values[key] = parse(key, text);
     else if (Array.isArray(text)) {
       if (text.length > 0) values[key] = text.map((one: string) => parse(key, one));
     } else if (text !== undefined) values[key] = text === true ? FLAGS[key].parse("") : FLAGS[key].off;
   }
-  const names = [...extra.string ?? [], ...extra.boolean ?? []];
-  for (const name of extra.string ?? []) if (args[name] === "") throw new UsageError(`--${name} needs a value`);
-  return {
-    source: { values, where: ([key]) => `--${flagName(String(key))}` },
-    extra: Object.fromEntries(names.map((name) => [name, args[name] as string | boolean | undefined])),
-  };
+  return { values, where: ([key]) => `--${flagName(String(key))}` };
 }
 
 /** `parseArgs`, but what no option names is an error.
  * @throws {UsageError} on an unknown flag or a positional argument. */
 export function parseStrictly(
   argv: string[],
-  options: {
-    string?: readonly string[];
-    boolean?: readonly string[];
-    /** Strings that may be given several times: always an array. */
-    collect?: readonly string[];
-    negatable?: readonly string[];
-    default?: Record<string, unknown>;
-    /** How many positional arguments are allowed; 0 by default. */
-    positional?: number;
-  },
+  options: StrictOptions = {},
 ): Record<string, unknown> & { _: string[] } {
   const { positional = 0, string = [], boolean = [], negatable = [] } = options;
   let seen = 0;

@@ -1,0 +1,52 @@
+/** What a command of `bench` is.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/errors.ts";
+import type { StrictOptions } from "../configuration/flags.ts";
+
+/** Flags and positional arguments as they were given. */
+export type Flags = Record<string, unknown> & { _: string[] };
+
+/** A command. What it needs besides flags is imported when it runs, so that help and wrong use are answered at once. */
+export interface Command {
+  /** Arguments for the list of commands: `DIR --engine llama.cpp`. */
+  usage: string;
+  /** One line for the list of commands. */
+  summary: string;
+  /** What `bench help NAME` prints. */
+  help(): string;
+  /** The flags it knows, and how many positional arguments. */
+  flags: StrictOptions;
+  /** Does it. `args` are the arguments as they were given. Returns the exit code.
+   * @throws {UsageError} on a wrong argument. */
+  run(flags: Flags, args: string[]): Promise<number>;
+}
+
+/** Value of the flag `name`; undefined when it was not given.
+ * @throws {UsageError} when it is empty. */
+export function textFlag(flags: Flags, name: string): string | undefined {
+  const value = flags[name];
+  if (value === "") throw new UsageError(`--${name} needs a value`);
+  return typeof value === "string" ? value : undefined;
+}
+
+/** Whole number of the flag `name`; undefined when it was not given.
+ * @throws {UsageError} when it is none, or below `least`. */
+export function countFlag(flags: Flags, name: string, least = 1): number | undefined {
+  const text = textFlag(flags, name);
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= least) return value;
+  throw new UsageError(`--${name} must be a whole number of at least ${least}: current "${text}"`);
+}
+
+/** The one of `known` that `text` names in any case.
+ * @throws {UsageError} that lists them otherwise. */
+export function choiceOf<T extends string>(flag: string, text: string | undefined, known: readonly T[]): T {
+  const found = known.find((name) => name.toLowerCase() === text?.toLowerCase());
+  if (found !== undefined) return found;
+  const current = text === undefined ? "missing" : `"${text}"`;
+  const which = known.length === 1 ? known[0] : `one of ${known.join(", ").toLowerCase()}`;
+  throw new UsageError(`--${flag} must be ${which}: current ${current}`);
+}

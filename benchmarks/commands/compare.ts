@@ -1,0 +1,61 @@
+/** `bench compare`: two runs cell by cell.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/errors.ts";
+import type { CellRecord } from "../../core/schema.ts";
+import { readRecords } from "../records/store.ts";
+import { type Command, textFlag } from "./command.ts";
+
+const HELP = `Compares two runs cell by cell, as Markdown: results on the same data, with paired tests.
+
+Usage: deno task bench compare DIR OTHER [--fail-if EXPR]
+
+Flags:
+  --fail-if EXPR   conditions on what OTHER changes, separated by commas: "perplexity > +2%, acc < -1"
+
+A condition is NAME, one of < > <= >=, and a change: with % relative to DIR, without it in the result's own unit (points
+for accuracies). NAME is perplexity, acc (every task), mean (mean accuracy), speed (tokens per second), or the name of a
+corpus, task or throughput test. A cell of DIR that OTHER lacks counts as a condition that holds.
+
+Exit codes: 0 no condition holds, 1 one holds, 2 a condition cannot be read or names nothing that both runs have`;
+
+function recordsOf(folder: string): CellRecord[] {
+  const { records, problems } = readRecords(folder);
+  for (const { message } of problems) console.error(message);
+  return records;
+}
+
+/** Prints the comparison of two runs. Returns 1 when a condition of `failIf` holds, else 0.
+ * @throws {UsageError} when a folder holds no run, or a condition cannot be read. */
+export async function compareFolders(dir: string, other: string, failIf?: string): Promise<number> {
+  const [{ compareRuns }, { closedGates, parseConditions }] = await Promise.all([
+    import("../reports/compare.ts"),
+    import("../reports/gate.ts"),
+  ]);
+  try {
+    const conditions = failIf === undefined ? [] : parseConditions(failIf);
+    const [before, after] = [recordsOf(dir), recordsOf(other)];
+    const closed = conditions.length > 0 ? closedGates(before, after, conditions) : [];
+    console.log(compareRuns(before, after, { names: [dir, other] }));
+    for (const reason of closed) console.error(reason);
+    return closed.length > 0 ? 1 : 0;
+  } catch (error) {
+    throw error instanceof SyntaxError ? new UsageError(error.message) : error;
+  }
+}
+
+/** `bench compare`. */
+export const compare: Command = {
+  usage: "DIR OTHER [--fail-if EXPR]",
+  summary: "compare two runs cell by cell; exit code 1 when EXPR holds",
+  help: () => HELP,
+  flags: { string: ["fail-if"], positional: 2 },
+  run: async (flags) => {
+    const [dir, other] = flags._;
+    if (dir === undefined || other === undefined) {
+      throw new UsageError("The folders of two runs must be given: bench compare DIR OTHER");
+    }
+    return await compareFolders(dir, other, textFlag(flags, "fail-if"));
+  },
+};

@@ -1,0 +1,255 @@
+/** A cell's model as a Hugging Face folder or a GGUF file.
+ *
+ * @module
+ */
+import { dirname, join, resolve } from "node:path";
+import { UsageError } from "../../core/errors.ts";
+import { openGguf } from "../../core/gguf.ts";
+import type { GgufEntry } from "../../core/gguf_write.ts";
+import { STORED_TYPES, type StoredType } from "../../core/quantize.ts";
+import { FLOAT_DTYPES, type FloatDtype } from "../../core/safetensors.ts";
+import type { DoneRecord } from "../../core/schema.ts";
+import type { TokenizerDefinition } from "../../core/tokenizer.ts";
+import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
+import { isLayerwiseUniform, queryHeads, type WeightSource } from "../../models/config.ts";
+import { modelSize, totalParameters } from "../../models/count.ts";
+import { DEFAULT_SHARD_BYTES, differingWidths, exportHfFolder } from "../../models/export.ts";
+import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
+import { paddedSource, prunedSource } from "../../models/export_source.ts";
+import { headsDivideWidth } from "../../models/hf_config.ts";
+import { type OpenedModel, openModel } from "../../models/load.ts";
+import { cellName } from "../../core/cell_names.ts";
+import type { ExportFormat } from "./export.ts";
+import { exportTitle, modelCard } from "./model_card.ts";
+import { openStoredWeights } from "../records/stored_weights.ts";
+
+/** What to export, and how. */
+export interface ExportOptions {
+  /** The cell's. */
+  record: DoneRecord;
+  /** Folder of its run. */
+  out: string;
+  /** The dense model's record of the same run, for the card. */
+  dense?: DoneRecord;
+  /** What other engine it is for. */
+  format: ExportFormat;
+  /** Folder or file. */
+  to: string;
+  /** Storage type; see {@linkcode defaultType}. */
+  type?: StoredType;
+  /** Fills up unequal layers with zeros. */
+  pad?: boolean;
+  /** Largest safetensors file in bytes. */
+  maxShardBytes?: number;
+  /** Where the dense model lies now, if not where the run found it. */
+  model?: string;
+}
+
+/** Marks a folder as an export, and holds the record. */
+export const RECORD_FILE = "maskprune.json";
+/** Marks a GGUF file as an export. */
+const CELL_KEY = "maskprune.cell";
+
+/** Files of a model folder that go with every copy of the model: settings, chat template, licences. */
+const COMPANION =
+  /^(generation_config\.json|special_tokens_map\.json|chat_template\.jinja|tokenizer\.model|(LICEN[CS]E|NOTICE|USE_POLICY)(\..*)?)$/i;
+
+/** Weights of the cell: those that the run in `out` stored, or the dense ones without the removed units.
+ * @throws {UsageError} when the run changed weights and did not store them, or the model is another one now.
+ * @throws {FileFormatError} when the stored weights are not those of the record. */
+function cellSource(record: DoneRecord, source: WeightSource, out: string): WeightSource {
+  const name = cellName(record);
+  const { sha256 } = source.origin;
+  if (sha256 !== record.weights.sha256) {
+    throw new UsageError(
+      `The model at "${source.origin.path}" has the SHA-256 ${sha256}, but cell "${name}" was made of ` +
+        `${record.weights.sha256}: give the path of that one with --model`,
+    );
+  }
+  if (record.cell.method === null) return source;
+  const { storedWeights } = record;
+  if (storedWeights) return openStoredWeights(out, { ...record, storedWeights }, source);
+  const pruned = prunedSource(source, record.plan);
+  const isChanged = record.changedWeights ||
+    modelSize(pruned.config, source.config).parameters !== record.size.parameters;
+  if (isChanged) {
+    throw new UsageError(
+      `Cell "${name}" has weights that its method changed, and the run did not store them: ` +
+        "run it in another folder with --keep-weights, or export a cell whose method only removes units",
+    );
+  }
+  return pruned;
+}
+
+/** Whether half precision holds the weights of `record` exactly. */
+function halfType({ weights, storedWeights }: DoneRecord, format: ExportFormat): StoredType | undefined {
+  if (storedWeights) return undefined;
+  // GGUF keeps norms and biases in F32 whatever the matrices are.
+  const types = format === "gguf" ? weights.dtypes.filter((type) => type !== "F32") : weights.dtypes;
+  return types.length === 1 && (types[0] === "F16" || types[0] === "BF16") ? types[0] : undefined;
+}
+
+/** The smallest storage type that keeps the weights that were measured: the original's where that is F16 or BF16, else
+ * F32. */
+export function defaultType(record: DoneRecord, format: ExportFormat): StoredType {
+  return halfType(record, format) ?? "F32";
+}
+
+/** Refuses to replace what is not an export.
+ * @throws {UsageError} when there is something else at `to`. */
+function checkReplaceable(to: string, format: ExportFormat): void {
+  const refuse = (): never => {
+    throw new UsageError(`"${to}" exists and is no ${format} export: remove it or choose another --to`);
+  };
+  let stat: Deno.FileInfo;
+  try {
+    stat = Deno.statSync(to);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    throw error;
+  }
+  if (format === "hf") {
+    if (!stat.isDirectory) refuse();
+    const names = [...Deno.readDirSync(to)].map((entry) => entry.name);
+    if (names.length > 0 && !names.includes(RECORD_FILE)) refuse();
+    return;
+  }
+  if (!stat.isFile) refuse();
+  try {
+    const file = openGguf(to);
+    const isExport = file.metadata.has(CELL_KEY);
+    file.close();
+    if (isExport) return;
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+  }
+  refuse();
+}
+
+/** The companions in the model's folder, if it is one. */
+function companionFiles(path: string): Record<string, Uint8Array> {
+  let entries: Deno.DirEntry[];
+  try {
+    entries = [...Deno.readDirSync(path)];
+  } catch {
+    return {}; // A GGUF file, or the bundled model.
+  }
+  const names = entries.filter(({ name, isDirectory }) => !isDirectory && COMPANION.test(name)).map(({ name }) => name);
+  return Object.fromEntries(names.map((name) => [name, Deno.readFileSync(join(path, name))]));
+}
+
+/** The tokenizer's definition with the chat template that newer folders keep in a file of its own. */
+function withTemplate(definition: TokenizerDefinition, files: Record<string, Uint8Array>): TokenizerDefinition {
+  const template = files["chat_template.jinja"];
+  if (template === undefined || "chat_template" in definition.config) return definition;
+  return { ...definition, config: { ...definition.config, chat_template: new TextDecoder().decode(template) } };
+}
+
+function uniform(source: WeightSource, { record, pad = false }: ExportOptions): WeightSource {
+  if (isLayerwiseUniform(source.config)) return source;
+  const padded = paddedSource(source);
+  if (pad) return padded;
+  const [own, filled] = [source, padded].map(({ config }) => (totalParameters(config) / 1e6).toFixed(1));
+  throw new UsageError(
+    `Cell "${cellName(record)}" has layers of unequal widths (${
+      differingWidths(source.config)
+    }), which neither a Llama ` +
+      "config.json nor llama.cpp can say: run a method with equal widths in every layer (`bench ls methods` names the " +
+      `options), or give --pad, which fills layers up with zeros: the same outputs, ${filled} M parameters instead of ` +
+      `${own} M`,
+  );
+}
+
+function writeHf(
+  source: WeightSource,
+  { tokenizerDefinition }: OpenedModel,
+  options: ExportOptions,
+  type: FloatDtype,
+  padded: boolean,
+  card: string,
+): void {
+  const { record, to, maxShardBytes } = options;
+  const files: Record<string, string | Uint8Array> = companionFiles(options.model ?? record.cell.model);
+  files["README.md"] = card;
+  files[RECORD_FILE] = JSON.stringify({ format: "hf", type, padded, record });
+  exportHfFolder(source, { to, dtype: type, maxShardBytes, tokenizer: tokenizerDefinition, files });
+}
+
+function writeGgufFile(
+  source: WeightSource,
+  { tokenizer, tokenizerDefinition }: OpenedModel,
+  { record, to, model }: ExportOptions,
+  type: StoredType,
+  card: string,
+): void {
+  const definition = withTemplate(tokenizerDefinition, companionFiles(model ?? record.cell.model));
+  exportGguf(source, {
+    to,
+    type,
+    tokenizer: ggufTokenizerMetadata(definition, tokenizer, source.config.vocabSize),
+    metadata: new Map<string, GgufEntry>([
+      ["general.name", { text: exportTitle(record) }],
+      [CELL_KEY, { text: record.id }],
+      ["maskprune.card", { text: card }],
+    ]),
+  });
+}
+
+/** Exports a cell's model, whole or not at all; an earlier export under the same path is replaced. Needs no engine, and
+ * holds one tensor at a time.
+ * @returns remarks for the user
+ * @throws {UsageError} when the cell's weights are not stored, the model has changed, its layers are unequal, the tokenizer
+ *   or the storage type do not fit the format, or the path is taken or cannot be written. */
+export async function exportCell(options: ExportOptions): Promise<string[]> {
+  const { record, out, dense, format, to, type = defaultType(record, format) } = options;
+  const opened = await openModel(options.model ?? record.cell.model);
+  let measured: WeightSource | undefined;
+  try {
+    checkReplaceable(to, format);
+    measured = cellSource(record, opened.source, out);
+    const source = uniform(measured, options);
+    const padded = source !== measured;
+    const fallbacks = format === "gguf" ? f16Fallbacks(source.config, type).length : 0;
+    const isMistral = format === "hf" && !headsDivideWidth(source.config);
+    const isExact = type === "F32" || type === halfType(record, format);
+    const card = modelCard({
+      record,
+      dense,
+      format,
+      type,
+      isExact,
+      isMistral,
+      fallbacks,
+      ...padded && { paddedParameters: totalParameters(source.config) },
+    });
+    Deno.mkdirSync(dirname(to), { recursive: true });
+    if (format === "hf") writeHf(source, opened, options, asFloat(type), padded, card);
+    else writeGgufFile(source, opened, options, type, card);
+    return [
+      ...isMistral
+        ? [
+          `config.json says Mistral without a sliding window, which computes the same: transformers accepts a Llama only if ` +
+          `its heads (${queryHeads(source.config.layers[0])}) divide its width (${source.config.width})`,
+        ]
+        : [],
+      ...isExact ? [] : [`The weights are rounded to ${type}: the record's numbers hold for f32`],
+      ...fallbacks === 0 ? [] : [
+        `${fallbacks} matrices are stored as F16: their rows are not multiples of Q8_0's 32 values ` +
+        "(a run with --ffn-multiple 32 avoids that)",
+      ],
+    ];
+  } catch (error) {
+    // Errors of the operating system have a code.
+    if (!(error instanceof Error && "code" in error && typeof error.code === "string")) throw error;
+    throw new UsageError(`"${to}" cannot be written: ${error.message}`);
+  } finally {
+    if (record.storedWeights) measured?.close();
+    opened.source.close();
+  }
+}
+
+function asFloat(type: StoredType): FloatDtype {
+  const found = FLOAT_DTYPES.find((dtype) => dtype === type);
+  if (!found) throw new UsageError(`--dtype ${type.toLowerCase()} is for --format gguf: hf takes f32, f16 or bf16`);
+  return found;
+}

@@ -1,0 +1,29 @@
+/** The commands of `bench`.
+ *
+ * @module
+ */
+import type { Command } from "./command.ts";
+import { compare } from "./compare.ts";
+import { exportCommand } from "./export.ts";
+import { fetchCommand } from "./fetch.ts";
+import { ls } from "./ls.ts";
+import { report } from "./report.ts";
+import { reproduce } from "./reproduce.ts";
+import { run } from "./run.ts";
+import { serve } from "./serve.ts";
+import { throughput } from "./throughput.ts";
+import { validate } from "./validate.ts";
+
+/** Every command, in the order of the general help. */
+export const COMMANDS: ReadonlyMap<string, Command> = new Map(Object.entries({
+  run,
+  report,
+  compare,
+  ls,
+  validate,
+  reproduce,
+  export: exportCommand,
+  throughput,
+  serve,
+  fetch: fetchCommand,
+}));

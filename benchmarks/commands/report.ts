@@ -1,0 +1,66 @@
+/** `bench report`: tables, charts and the HTML page from stored records.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/errors.ts";
+import { readRecords, runPaths } from "../records/store.ts";
+import { type Command, textFlag } from "./command.ts";
+import { compareFolders } from "./compare.ts";
+
+/** Files of figures, which are too many to name. */
+const FIGURE = /\.(svg|png|vl\.json)$/;
+/** Width of tables where standard output is not a terminal. */
+const DEFAULT_WIDTH = 120;
+
+const HELP = `Writes tables, charts and the HTML page from the records in DIR, which is left as it is otherwise.
+
+Usage: deno task bench report DIR [--title TITLE] [--to FOLDER]
+       deno task bench report DIR OTHER    compares two runs cell by cell, as Markdown
+
+Flags:
+  --title TITLE    title of the report (default: the run's name)
+  --to FOLDER      folder for the report (default: DIR/report)`;
+
+/** Prints the table of the run in `dir` and writes its report to the folder `to`.
+ * @throws {UsageError} when the folder holds no record. */
+export async function showReport(dir: string, { title, to }: { title: string; to: string }): Promise<void> {
+  const { records, problems } = readRecords(dir);
+  for (const { message } of problems) console.error(message);
+  if (records.length === 0) throw new UsageError(`"${dir}" holds no finished cell yet`);
+  const [{ renderTable }, { writeReport }] = await Promise.all([
+    import("../reports/terminal.ts"),
+    import("../reports/write_report.ts"),
+  ]);
+  const width = Deno.stdout.isTerminal() ? Deno.consoleSize().columns : DEFAULT_WIDTH;
+  console.log(renderTable(records, { width }));
+  const written = await writeReport(records, to, { title });
+  const figures = written.filter((path) => FIGURE.test(path));
+  for (const path of written) if (!figures.includes(path)) console.log(path);
+  console.log(`${figures.length} figure files in ${to}`);
+}
+
+function runName(dir: string): string {
+  try {
+    return JSON.parse(Deno.readTextFileSync(runPaths(dir).run)).config.name;
+  } catch {
+    return "run";
+  }
+}
+
+/** `bench report`. */
+export const report: Command = {
+  usage: "DIR",
+  summary: "write the report again from the records in DIR",
+  help: () => HELP,
+  flags: { string: ["title", "to"], positional: 2 },
+  run: async (flags) => {
+    const [dir, other] = flags._;
+    if (dir === undefined) throw new UsageError("The folder of a run must be given: bench report DIR");
+    if (other !== undefined) return await compareFolders(dir, other);
+    await showReport(dir, {
+      title: textFlag(flags, "title") ?? runName(dir),
+      to: textFlag(flags, "to") ?? runPaths(dir).report,
+    });
+    return 0;
+  },
+};

@@ -1,0 +1,100 @@
+/** `bench run`: a sweep from flags, a preset or a file.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/errors.ts";
+import { FAILURE_KINDS } from "../../core/schema.ts";
+import { type ConfigSource, flagOptions, flagSource, KEYS } from "../configuration/flags.ts";
+import { resolveConfig, yamlSource } from "../configuration/resolve.ts";
+import { runPaths } from "../records/store.ts";
+import { createProgress } from "../sweep/progress.ts";
+import { type Command, type Flags, textFlag } from "./command.ts";
+import { columns, flagRows } from "./help.ts";
+import { presetPath } from "./ls.ts";
+import { showReport } from "./report.ts";
+import { RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./run_flags.ts";
+
+/** Exit code of a run that Ctrl-C stopped: 128 + SIGINT. */
+const INTERRUPTED = 130;
+
+function readText(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    throw new UsageError(`"${path}" cannot be read: ${(error as Error).message}`);
+  }
+}
+
+/** Configuration of `bench run` from its arguments, and how its cells are run. */
+export function configSources(flags: Flags): { sources: ConfigSource[] } & RunManner {
+  const preset = textFlag(flags, "preset");
+  const config = textFlag(flags, "config");
+  if (preset !== undefined && config !== undefined) {
+    throw new UsageError("--preset and --config exclude each other: give one of them");
+  }
+  const path = preset !== undefined ? presetPath(preset) : config;
+  const base: ConfigSource = path === undefined
+    ? { values: { throughput: {} }, where: () => "--throughput" }
+    : yamlSource(readText(path), path);
+  return { sources: [base, flagSource(flags)], ...runManner(flags) };
+}
+
+async function runSources(flags: Flags): Promise<number> {
+  const { sources, json, slurm, dryRun, ...options } = configSources(flags);
+  const config = resolveConfig(sources);
+  const { runSweep } = await import("../sweep/sweep.ts");
+  const controller = new AbortController();
+  const stop = () => {
+    if (controller.signal.aborted) Deno.exit(INTERRUPTED);
+    controller.abort();
+  };
+  Deno.addSignalListener("SIGINT", stop);
+  Deno.addSignalListener("SIGTERM", stop);
+  const onEvent = createProgress(Deno.stderr, { json });
+  const executor = slurm &&
+    (await import("../executors/slurm_executor.ts")).slurmExecutor(slurm, dryRun ? console.log : undefined);
+  const result = await runSweep(config, { ...options, executor, onEvent, signal: controller.signal });
+  if (result.interrupted) return INTERRUPTED;
+  if (dryRun) return 0;
+  await showReport(config.out, { title: config.name, to: runPaths(config.out).report });
+  return result.failed + result.kept > 0 ? 1 : 0;
+}
+
+function runHelp(): string {
+  return `Runs a sweep: the dense model and every method at every level, one process per cell. Finished cells are skipped, so
+the same command goes on where a stopped run ended; failed cells run again, or those alone that --retry names.
+
+Usage: deno task bench run [--preset NAME | --config FILE] [FLAGS]
+
+Flags:
+${
+    columns([
+      ["--preset NAME", "shipped configuration, see `bench ls presets`"],
+      ["--config FILE", "YAML configuration with the keys below in camelCase; flags override it"],
+      ...flagRows(KEYS),
+      ["--timeout SECONDS", "longest time of a cell; a cell that reaches it is ended and recorded as failed"],
+      [
+        "--retry CLASSES",
+        `failed cells that run again: ${["oom", ...FAILURE_KINDS].join(", ")}, none (default: all)`,
+      ],
+      ["--executor NAME", "local: processes of this machine; slurm: tasks of a job array (default: local)"],
+      ["--partition P, --gres R, --time T", "with slurm: what a cell asks for"],
+      ["--max-parallel N", "with slurm: cells at once"],
+      ["--sbatch OPTIONS", 'with slurm: further options, such as "mem=64G exclusive"'],
+      ["--dry-run", "with slurm: show the script, submit nothing"],
+      ["--json", "progress as one JSON event per line"],
+    ])
+  }
+
+Lists are separated by commas. Options of a method follow a colon: --methods random,flap:structure=UL-UM,biasCompensation=true
+Without a preset or a file, throughput is measured unless --no-throughput is given, and \`out\` is results/NAME.`;
+}
+
+/** `bench run`. */
+export const run: Command = {
+  usage: "[--preset NAME | --config FILE] [FLAGS]",
+  summary: "run a sweep, or go on with one, and write its report",
+  help: runHelp,
+  flags: flagOptions({ string: ["preset", "config", ...RUN_FLAGS], boolean: RUN_SWITCHES }),
+  run: runSources,
+};
