@@ -7,9 +7,9 @@ import { trainingReportSchema, trainingSchema } from "./schema_training.ts";
 
 export * from "./schema_training.ts";
 
-/** Version of {@linkcode cellRecordSchema}. Records of version 1, which had no checksum, are read as well; those of
- * other versions are refused by name. */
-export const SCHEMA_VERSION = 2;
+/** Version of {@linkcode cellRecordSchema}. Records of version 1, which had no checksum, and of version 2, which did not say
+ * whether weights were changed, are read as well; those of other versions are refused by name. */
+export const SCHEMA_VERSION = 3;
 
 /** Engines a run may ask for. */
 export const ENGINE_NAMES = ["wasm", "tensorflow", "webgpu", "cpu"] as const;

@@ -6,7 +6,7 @@ import { join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { ROOT, sourceFiles } from "./source_files.ts";
 
-/** What a folder may import besides itself; a name with `/` is that file alone. */
+/** What a folder may import besides itself; a name with `/` is that file or room alone. */
 const ALLOWED: Record<string, string[]> = {
   core: [],
   models: ["core"],
@@ -14,11 +14,25 @@ const ALLOWED: Record<string, string[]> = {
   methods: ["core", "models"],
   reports: ["core/cell_names.ts", "core/indexing.ts", "core/schema.ts", "core/stats.ts", "core/write_file.ts"],
   benchmarks: ["core", "models", "datasets", "methods/mod.ts", "methods/define.ts"],
-  "benchmarks/cli.ts": ["core", "models", "datasets", "methods/mod.ts", "reports"],
+  "benchmarks/commands": ["core", "models", "datasets", "methods/mod.ts", "reports"],
   "mod.ts": ["core", "models", "datasets", "methods", "benchmarks", "reports"],
   tools: ["core", "models", "datasets", "methods", "benchmarks", "reports"],
   tests: ["core", "models", "datasets", "methods", "benchmarks", "reports", "tools", "mod.ts"],
 };
+
+/** The rooms of `benchmarks/`: each may import those after it, and itself. */
+const ROOMS = [
+  "server",
+  "commands",
+  "sweep",
+  "executors",
+  "cells",
+  "preparation",
+  "records",
+  "evaluation",
+  "configuration",
+  "peers",
+];
 
 /** Folders that may import TensorFlow.js; tests and tools may import anything. */
 const TENSORFLOW = ["core", "models", "methods", "tests", "tools"];
@@ -50,6 +64,42 @@ async function moduleGraph(files: string[]): Promise<Module[]> {
   }
 }
 
+/** What is wrong with a file of `benchmarks/` importing another one; undefined if nothing. */
+function roomProblem(from: string, to: string): string | undefined {
+  const [own, other] = [from, to].map((path) => ROOMS.indexOf(path.split("/")[1] ?? "")) as [number, number];
+  const room = ROOMS[own];
+  // The command line itself stands before all rooms.
+  if (room === undefined || (other >= own && other >= 0)) return undefined;
+  return `benchmarks/${room} may import ${ROOMS.slice(own + 1).join(", ") || "no other room of benchmarks"}`;
+}
+
+/** Every circle of files that import each other: the files of each, sorted. `imports` has the imports of every file. */
+export function importCircles(imports: ReadonlyMap<string, readonly string[]>): string[][] {
+  // Tarjan's strongly connected components; a circle is one with several files, or a file that imports itself.
+  const index = new Map<string, number>();
+  const low = new Map<string, number>();
+  const stack: string[] = [];
+  const circles: string[][] = [];
+  const visit = (file: string): number => {
+    const own = index.size;
+    let lowest = own;
+    index.set(file, own);
+    stack.push(file);
+    for (const next of imports.get(file) ?? []) {
+      if (!index.has(next)) lowest = Math.min(lowest, visit(next));
+      else if (stack.includes(next)) lowest = Math.min(lowest, low.get(next) ?? index.get(next) ?? own);
+    }
+    low.set(file, lowest);
+    if (lowest === own) {
+      const component = stack.splice(stack.indexOf(file));
+      if (component.length > 1 || imports.get(file)?.includes(file)) circles.push(component.sort());
+    }
+    return lowest;
+  };
+  for (const file of imports.keys()) if (!index.has(file)) visit(file);
+  return circles;
+}
+
 /** What is wrong with `from` importing `to` (a path in the project, or any other specifier); undefined if nothing. */
 export function importProblem(from: string, to: string): string | undefined {
   const folder = folderOf(from);
@@ -62,10 +112,13 @@ export function importProblem(from: string, to: string): string | undefined {
     const shared = methodOf(to) === "_shared" || to === "methods/define.ts" || methodOf(to) === methodOf(from);
     return shared || from === "methods/mod.ts" ? undefined : "a method may not import another one";
   }
+  if (folder === "benchmarks" && folderOf(to) === folder) return roomProblem(from, to);
   if (folderOf(to) === folder) return undefined;
-  const allowed = ALLOWED[from] ?? ALLOWED[folder];
+  const room = from.split("/").slice(0, 2).join("/");
+  const place = room in ALLOWED ? room : folder;
+  const allowed = ALLOWED[place] ?? [];
   if (allowed.includes(folderOf(to)) || allowed.includes(to)) return undefined;
-  return `${from in ALLOWED ? from : folder} may import ${allowed.join(", ") || "nothing else"}`;
+  return `${place} may import ${allowed.join(", ") || "nothing else"}`;
 }
 
 /** One line for every import against the rules. */
@@ -74,15 +127,21 @@ export async function checkImports(): Promise<string[]> {
   const known = new Set(files);
   const pathOf = (specifier: string) =>
     specifier.startsWith("file:") ? relative(ROOT, fileURLToPath(specifier)) : specifier;
-  return (await moduleGraph(files)).flatMap(({ specifier, dependencies = [] }) => {
+  const imports = new Map((await moduleGraph(files)).flatMap(({ specifier, dependencies = [] }) => {
     const from = pathOf(specifier);
     if (!known.has(from)) return [];
-    return dependencies.flatMap((dependency) => {
-      const target = dependency.code?.specifier ?? dependency.type?.specifier ?? dependency.specifier;
-      const problem = importProblem(from, pathOf(target));
-      return problem ? [`${from} imports ${pathOf(target)}: ${problem}`] : [];
-    });
-  });
+    const targets = dependencies.flatMap(({ specifier, code, type }) =>
+      [code?.specifier ?? (type ? undefined : specifier), type?.specifier].filter((one) => one !== undefined)
+    );
+    return [[from, [...new Set(targets.map(pathOf))]] as const];
+  }));
+  const problems = [...imports].flatMap(([from, targets]) =>
+    targets.flatMap((to) => {
+      const problem = importProblem(from, to);
+      return problem ? [`${from} imports ${to}: ${problem}`] : [];
+    })
+  );
+  return [...problems, ...importCircles(imports).map((files) => `${files.join(", ")}: import each other`)];
 }
 
 if (import.meta.main) {

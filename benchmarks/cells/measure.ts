@@ -112,6 +112,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
     size: modelSize(model.config, denseConfig),
     denseSize: modelSize(denseConfig),
     ...pruned,
+    changedWeights: changed,
     ...storedWeights && { storedWeights },
     ...scores,
     throughput,

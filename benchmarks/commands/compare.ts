@@ -30,8 +30,8 @@ function recordsOf(folder: string): CellRecord[] {
  * @throws {UsageError} when a folder holds no run, or a condition cannot be read. */
 export async function compareFolders(dir: string, other: string, failIf?: string): Promise<number> {
   const [{ compareRuns }, { closedGates, parseConditions }] = await Promise.all([
-    import("../reports/compare.ts"),
-    import("../reports/gate.ts"),
+    import("../../reports/compare.ts"),
+    import("../../reports/gate.ts"),
   ]);
   try {
     const conditions = failIf === undefined ? [] : parseConditions(failIf);

@@ -8,12 +8,8 @@ import { UsageError } from "../../core/errors.ts";
 import { STORED_TYPES } from "../../core/quantize.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
 import { readRecord, readRecords, runPaths } from "../records/store.ts";
+import { EXPORT_FORMATS } from "./model_card.ts";
 import { choiceOf, type Command, type Flags, textFlag } from "./command.ts";
-
-/** Kinds of export. */
-export const EXPORT_FORMATS = ["hf", "gguf"] as const;
-/** A kind of export. */
-export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
 const HELP = `Writes the model of a finished cell for other engines: the dense weights with the cell's units cut out.
 

@@ -2,25 +2,24 @@
  *
  * @module
  */
-import { dirname, join, resolve } from "node:path";
+import { dirname, join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import { openGguf } from "../../core/gguf.ts";
 import type { GgufEntry } from "../../core/gguf_write.ts";
-import { STORED_TYPES, type StoredType } from "../../core/quantize.ts";
+import { type StoredType } from "../../core/quantize.ts";
 import { FLOAT_DTYPES, type FloatDtype } from "../../core/safetensors.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import type { TokenizerDefinition } from "../../core/tokenizer.ts";
 import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
 import { isLayerwiseUniform, queryHeads, type WeightSource } from "../../models/config.ts";
 import { modelSize, totalParameters } from "../../models/count.ts";
-import { DEFAULT_SHARD_BYTES, differingWidths, exportHfFolder } from "../../models/export.ts";
+import { differingWidths, exportHfFolder } from "../../models/export.ts";
 import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../../models/export_source.ts";
 import { headsDivideWidth } from "../../models/hf_config.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { cellName } from "../../core/cell_names.ts";
-import type { ExportFormat } from "./export.ts";
-import { exportTitle, modelCard } from "./model_card.ts";
+import { type ExportFormat, exportTitle, modelCard } from "./model_card.ts";
 import { openStoredWeights } from "../records/stored_weights.ts";
 
 /** What to export, and how. */

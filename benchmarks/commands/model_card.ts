@@ -247,6 +247,11 @@ function useSection({ format, type, isExact, isMistral = false, fallbacks = 0 }:
   ];
 }
 
+/** Kinds of export. */
+export const EXPORT_FORMATS = ["hf", "gguf"] as const;
+/** A kind of export. */
+export type ExportFormat = (typeof EXPORT_FORMATS)[number];
+
 /** Kinds of what may be gone. */
 function removedWords({ size, denseSize }: DoneRecord): string {
   const kinds = [

@@ -28,13 +28,13 @@ export async function showReport(dir: string, { title, to }: { title: string; to
   for (const { message } of problems) console.error(message);
   if (records.length === 0) throw new UsageError(`"${dir}" holds no finished cell yet`);
   const [{ renderTable }, { writeReport }] = await Promise.all([
-    import("../reports/terminal.ts"),
-    import("../reports/write_report.ts"),
+    import("../../reports/terminal.ts"),
+    import("../../reports/write_report.ts"),
   ]);
   const width = Deno.stdout.isTerminal() ? Deno.consoleSize().columns : DEFAULT_WIDTH;
   console.log(renderTable(records, { width }));
   const written = await writeReport(records, to, { title });
-  const figures = written.filter((path) => FIGURE.test(path));
+  const figures = written.filter((path: string) => FIGURE.test(path));
   for (const path of written) if (!figures.includes(path)) console.log(path);
   console.log(`${figures.length} figure files in ${to}`);
 }

@@ -5,9 +5,6 @@
 import { UsageError } from "../../core/errors.ts";
 import { choiceOf, type Command, textFlag } from "./command.ts";
 
-/** Name of the file with raw samples in the run's folder. */
-export const SAMPLES_FILE = "throughput-llama.cpp.json";
-
 const HELP = `Times the models of a run in llama.cpp, dense and pruned, beside the run's own numbers.
 
 Usage: deno task bench throughput DIR --engine llama.cpp [FLAGS]
@@ -21,7 +18,7 @@ Flags:
   --repeats N        timed repeats after one untimed pass (default: as in the run, else 5)
 
 Cells with unequal layers, and cells whose changed weights were not stored, are named and left out. The table goes to
-standard output, raw samples to DIR/${SAMPLES_FILE}. Exit codes: 0 done, 2 nothing could be timed`;
+standard output, raw samples to DIR/throughput-llama.cpp.json. Exit codes: 0 done, 2 nothing could be timed`;
 
 /** `bench throughput`. */
 export const throughput: Command = {

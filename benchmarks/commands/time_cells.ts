@@ -8,12 +8,11 @@ import { STORED_TYPES, type StoredType } from "../../core/quantize.ts";
 import { type DoneRecord, throughputChoiceSchema, type ThroughputResult } from "../../core/schema.ts";
 import { cellLabels } from "../../core/cell_names.ts";
 import { choiceOf, countFlag, type Flags, textFlag } from "./command.ts";
-import { SAMPLES_FILE } from "./throughput.ts";
 import { exportCell } from "./export_cell.ts";
 import { startLlamaCpp } from "../peers/llama_cpp.ts";
 import type { Peer } from "../peers/peer_process.ts";
 import { writeAtomically } from "../../core/write_file.ts";
-import { readRecords, toJson } from "../records/store.ts";
+import { readRecords, runPaths, toJson } from "../records/store.ts";
 import { summarise, type ThroughputChoice } from "../evaluation/throughput.ts";
 
 /** One model in both engines. */
@@ -123,7 +122,7 @@ export async function timeCells(dir: string, flags: Flags): Promise<number> {
   if (cells.length === 0) throw new UsageError(`No cell of "${dir}" can be timed in llama.cpp: the reasons are above`);
   const { model: _model, ...settings } = timing;
   const stored = cells.map(({ label, record, results }) => ({ id: record.id, label, results }));
-  writeAtomically(join(dir, SAMPLES_FILE), toJson({ engine: peer.versions, ...settings, cells: stored }));
+  writeAtomically(runPaths(dir).llamaCpp, toJson({ engine: peer.versions, ...settings, cells: stored }));
   console.log(`${throughputTable(cells)}\n`);
   console.log(
     `tokens/s, mean ± sample sd of ${timing.repeats} repeats; ${peer.versions}, ${timing.type}, ${timing.threads} threads`,

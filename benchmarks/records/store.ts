@@ -23,6 +23,7 @@ export function runPaths(out: string): {
   logs: string;
   jobs: string;
   slurm: string;
+  llamaCpp: string;
   lock: string;
 } {
   return {
@@ -35,6 +36,7 @@ export function runPaths(out: string): {
     logs: join(out, "logs"),
     jobs: join(out, "jobs"),
     slurm: join(out, "slurm"),
+    llamaCpp: join(out, "throughput-llama.cpp.json"),
     lock: join(out, ".lock"),
   };
 }
@@ -85,19 +87,29 @@ function checksum(record: object): string {
   return createHash("sha256").update(canonicalJson(record)).digest("hex");
 }
 
+/** A record of version 1 or 2 in the current version. */
+function upgraded(record: { state?: unknown; cell?: unknown; training?: unknown; storedWeights?: unknown }): object {
+  const now = { ...record, schemaVersion: SCHEMA_VERSION };
+  if (record.state !== "done") return now;
+  const { recover, compensate } = (record.cell ?? {}) as { recover?: unknown; compensate?: unknown };
+  const changes = [record.training, record.storedWeights, recover, compensate];
+  return { ...now, changedWeights: changes.some((change) => change !== undefined) };
+}
+
 /** What a file holds, as a record of the current version without its checksum.
  * @throws {FileFormatError} when the checksum is missing or does not fit.
  * @throws {SchemaVersionError} when the version is neither 1 nor the current one. */
 function unsealed(path: string, value: object): object {
   const { checksum: stored, ...record } = value as { checksum?: unknown; schemaVersion?: unknown };
   const { schemaVersion: version } = record;
-  // Version 1 differs by having no checksum, and fewer classes of failure.
-  if (version === 1 && stored === undefined) return { ...record, schemaVersion: SCHEMA_VERSION };
-  if (typeof version === "number" && version !== SCHEMA_VERSION) throw new SchemaVersionError(path, version);
-  if (version === SCHEMA_VERSION && stored !== checksum(record)) {
+  if (version === 1 && stored === undefined) return upgraded(record);
+  if (typeof version === "number" && version !== 2 && version !== SCHEMA_VERSION) {
+    throw new SchemaVersionError(path, version);
+  }
+  if (stored !== checksum(record)) {
     throw new FileFormatError(path, "does not fit its checksum: it was damaged or changed after it was written");
   }
-  return record;
+  return version === 2 ? upgraded(record) : record;
 }
 
 /** The JSON of a record, compressed or not.
@@ -117,7 +129,7 @@ function readJson(path: string): unknown {
 /** Largest record that is read, decompressed: a small file could otherwise take all memory. */
 const MOST_BYTES = 2 ** 30;
 
-/** Reads one record; one of version 1 is brought to the current version.
+/** Reads one record; one of an older version is brought to the current one.
  * @throws {FileFormatError} that says what is wrong: damage, a checksum that does not fit, another schema version. */
 export function readRecord(path: string): CellRecord {
   let value: unknown;

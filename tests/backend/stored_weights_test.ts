@@ -1,7 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { exportCell } from "../../benchmarks/commands/export.ts";
+import { exportCell } from "../../benchmarks/commands/export_cell.ts";
 import { loadServed } from "../../benchmarks/server/serve_process.ts";
 import { writeRecord } from "../../benchmarks/records/store.ts";
 import { keepsWeights, openStoredWeights, storeWeights } from "../../benchmarks/records/stored_weights.ts";

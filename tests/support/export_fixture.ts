@@ -169,6 +169,7 @@ export function recordOf(
     size: modelSize(plannedConfig(opened.config, plan), opened.config),
     denseSize: modelSize(opened.config),
     plan,
+    changedWeights: false,
     calibrationData: null,
     perplexity: [{
       corpus: "c",

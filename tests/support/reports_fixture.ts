@@ -184,6 +184,7 @@ export function doneRecord(fake: FakeCell = {}): DoneRecord {
   const record: DoneRecord = {
     ...head(fake),
     state: "done",
+    changedWeights: method === "mask-prune" || method === "sheared",
     environment: {
       engine: fake.engine ?? "tensorflow",
       library: "tfjs-core 4.22.0, libtensorflow 2.21.0",

@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { importProblem } from "../../tools/check_imports.ts";
+import { importCircles, importProblem } from "../../tools/check_imports.ts";
 
 Deno.test("importProblem() allows what goes down the layers", () => {
   const allowed = [
@@ -12,7 +12,10 @@ Deno.test("importProblem() allows what goes down the layers", () => {
     ["methods/mod.ts", "methods/a.ts"],
     ["methods/mod.ts", "methods/a/mod.ts"],
     ["benchmarks/a.ts", "methods/mod.ts"],
-    ["benchmarks/cli.ts", "reports/a.ts"],
+    ["benchmarks/cli.ts", "benchmarks/commands/a.ts"],
+    ["benchmarks/commands/report.ts", "reports/a.ts"],
+    ["benchmarks/cells/a.ts", "benchmarks/records/b.ts"],
+    ["benchmarks/cells/a.ts", "benchmarks/cells/b.ts"],
     ["reports/a.ts", "core/schema.ts"],
     ["models/a.ts", "npm:@tensorflow/tfjs@4"],
     ["tests/unit/a.ts", "tools/b.ts"],
@@ -30,11 +33,30 @@ Deno.test("importProblem() says which rule an import breaks", () => {
     ["methods/_shared/a.ts", "methods/b/c.ts", "a method may not import another one"],
     ["methods/a.ts", "datasets/b.ts", "methods may import core, models"],
     ["benchmarks/a.ts", "methods/random.ts", "methods/mod.ts"],
-    ["benchmarks/a.ts", "reports/b.ts", "benchmarks may import"],
+    ["benchmarks/records/a.ts", "benchmarks/cells/b.ts", "benchmarks/records may import evaluation, configuration"],
+    ["benchmarks/evaluation/a.ts", "benchmarks/records/b.ts", "benchmarks/evaluation may import configuration"],
+    ["benchmarks/configuration/a.ts", "benchmarks/executors/b.ts", "benchmarks/configuration may import peers"],
+    ["benchmarks/peers/a.ts", "benchmarks/commands/b.ts", "no other room"],
+    ["benchmarks/cells/a.ts", "benchmarks/cli.ts", "benchmarks/cells may import"],
+    ["benchmarks/cells/a.ts", "reports/b.ts", "benchmarks may import"],
     ["reports/a.ts", "core/rng.ts", "core/schema.ts, core/stats.ts"],
     ["core/a.ts", "mod.ts", "core may import"],
     ["benchmarks/a.ts", "tests/b.ts", "benchmarks may import"],
     ["benchmarks/a.ts", "npm:@tensorflow/tfjs@4", "TensorFlow.js may be imported in"],
   ];
   for (const [from, to, rule] of refused) assertStringIncludes(importProblem(from, to) ?? "allowed", rule);
+});
+
+Deno.test("importCircles() finds every circle, and none where files only share what they import", () => {
+  const circles = (edges: string) => {
+    const imports = new Map<string, string[]>();
+    for (const [from = "", to = ""] of edges.split(" ").map((edge) => edge.split(">"))) {
+      imports.set(from, [...imports.get(from) ?? [], to]);
+    }
+    return importCircles(imports).map((files) => files.join());
+  };
+  assertEquals(circles("a>b a>c b>d c>d"), []);
+  assertEquals(circles("a>b b>c c>a c>d d>e"), ["a,b,c"]);
+  assertEquals(circles("a>b b>a a>c c>d d>c e>a").sort(), ["a,b", "c,d"]);
+  assertEquals(circles("a>a a>b"), ["a"]);
 });

@@ -1,5 +1,8 @@
 import { assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
-import { configSources, main } from "../../benchmarks/cli.ts";
+import { main } from "../../benchmarks/cli.ts";
+import { configSources, run } from "../../benchmarks/commands/run.ts";
+import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
+import { COMMANDS } from "../../benchmarks/commands/mod.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
 import { classifyError, classifyExit, parseRetry } from "../../core/failure.ts";
 import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks/sweep/progress.ts";
@@ -28,6 +31,17 @@ Deno.test("bench --help and --version go to standard output with exit code 0", a
     assertStringIncludes(stdout, "Usage: deno task bench");
   }
   assertMatch((await bench("--version")).stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+Deno.test("bench help COMMAND and COMMAND --help print that command's own help", async () => {
+  const general = (await bench("--help")).stdout;
+  for (const [name, { summary }] of COMMANDS) {
+    const { code, stdout } = await bench("help", name);
+    assertEquals([code, stdout], [0, (await bench(name, "--help")).stdout]);
+    assertStringIncludes(stdout.split("\n").slice(0, 3).join("\n"), `bench ${name}`);
+    assertStringIncludes(general.replace(/\s+/g, " "), summary);
+    for (const flag of COMMANDS.get(name)?.flags.string ?? []) assertStringIncludes(stdout, `--${flag}`);
+  }
 });
 
 Deno.test("bench answers wrong use with one message and exit code 2", async () => {
@@ -67,7 +81,8 @@ Deno.test("bench ls presets lists each with its first line", async () => {
 
 Deno.test("configSources() measures throughput by default only where no file says what to measure", () => {
   const flags = ["--methods", "random", "--sparsity", "0.5", "--out", "x"];
-  const throughput = (...args: string[]) => resolveConfig(configSources(args).sources).throughput;
+  const throughput = (...args: string[]) =>
+    resolveConfig(configSources(parseStrictly(args, run.flags)).sources).throughput;
   assertEquals(throughput(...flags)?.prefillTokens, 512);
   assertEquals(throughput(...flags, "--no-throughput"), undefined);
   assertEquals(throughput("--preset", "smoke", "--no-throughput"), undefined);

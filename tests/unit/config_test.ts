@@ -1,21 +1,22 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { parseMethods } from "../../benchmarks/configuration/short_forms.ts";
-import { flagName, FLAGS, parseFlags } from "../../benchmarks/configuration/flags.ts";
+import { flagName, flagOptions, FLAGS, flagSource, parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { resolveConfig, resolveNames, yamlSource } from "../../benchmarks/configuration/resolve.ts";
-import { helpText } from "../../benchmarks/commands/help.ts";
+import { run } from "../../benchmarks/commands/run.ts";
 import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { runConfigSchema } from "../../core/schema.ts";
 
 const MINIMAL = "methods: [random]\nsparsity: [0.5]\nout: x\n";
 
+const parseFlags = (args: string[]) => ({ source: flagSource(parseStrictly(args, flagOptions())) });
 const fromYaml = (text: string) => resolveConfig([yamlSource(text, "a.yaml")]);
 const fromFlags = (...args: string[]) => resolveConfig([parseFlags(args).source]);
 
 Deno.test("FLAGS has one flag for every key of the schema, and --help shows each with its description", () => {
   const keys = Object.keys(runConfigSchema.shape) as (keyof typeof FLAGS)[];
   assertEquals(Object.keys(FLAGS).sort(), [...keys].sort());
-  const help = helpText("run").replace(/\s+/g, " ");
+  const help = run.help().replace(/\s+/g, " ");
   for (const key of keys) {
     assertStringIncludes(help, `--${flagName(key)}`);
     assertStringIncludes(help, runConfigSchema.shape[key].description!);

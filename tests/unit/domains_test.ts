@@ -1,7 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { trainingData } from "../../benchmarks/cells/learning.ts";
-import { parseFlags } from "../../benchmarks/configuration/flags.ts";
+import { flagOptions, flagSource, parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
 import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -133,7 +133,9 @@ Deno.test("trainingData() fills the windows from the domains by their parts and 
 Deno.test("prepareRun() refuses domains that cannot be loaded before anything runs", async () => {
   const plan = (training: string, methods = "sheared") =>
     prepareRun(
-      resolveConfig([parseFlags(["--methods", methods, "--sparsity", "0.2", "--training", training]).source]),
+      resolveConfig([
+        flagSource(parseStrictly(["--methods", methods, "--sparsity", "0.2", "--training", training], flagOptions())),
+      ]),
       () => {},
     );
   const refused = async (training: string, message: string, methods?: string) => {

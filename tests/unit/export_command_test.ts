@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { exportCommand } from "../../benchmarks/commands/export.ts";
+import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { readRecord, writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { DoneRecord } from "../../core/schema.ts";
@@ -18,7 +19,11 @@ async function run(...args: string[]): Promise<{ code: number; out: string; err:
   console.log = (text: string) => out.push(text);
   console.error = (text: string) => err.push(text);
   try {
-    return { code: await exportCommand(args), out: out.join("\n"), err: err.join("\n") };
+    return {
+      code: await exportCommand.run(parseStrictly(args, exportCommand.flags), args),
+      out: out.join("\n"),
+      err: err.join("\n"),
+    };
   } finally {
     Object.assign(console, { log, error });
   }

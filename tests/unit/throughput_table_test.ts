@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { throughputTable, type TimedCell } from "../../benchmarks/commands/throughput.ts";
+import { throughputTable, type TimedCell } from "../../benchmarks/commands/time_cells.ts";
 import { summarise } from "../../benchmarks/evaluation/throughput.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
 
