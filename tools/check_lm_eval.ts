@@ -16,16 +16,13 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { lmEvalDocuments, lmEvalSamples } from "../benchmarks/records/lm_eval_samples.ts";
-import { argmax, measureTask, outputType, type ScoredExample } from "../benchmarks/evaluation/multiple_choice.ts";
+import { lmEvalDocuments } from "../benchmarks/records/lm_eval_samples.ts";
+import { argmax, measureTask } from "../benchmarks/evaluation/multiple_choice.ts";
 import type { ScoredDocument } from "../benchmarks/evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../benchmarks/evaluation/scorer.ts";
 import { createApp } from "../benchmarks/server/server.ts";
-import type { AnyTask } from "../datasets/define.ts";
-import { at } from "../core/indexing.ts";
 import { startBestEngine, startEngine } from "../core/engine.ts";
 import { unknownName, UsageError } from "../core/errors.ts";
-import { codePointLength } from "../core/python_text.ts";
 import type { EngineName } from "../core/schema.ts";
 import { mean } from "../core/stats.ts";
 import { loadCorpus } from "../datasets/load.ts";
@@ -34,7 +31,15 @@ import { exportHfFolder } from "../models/export.ts";
 import { uploadModel } from "../models/decoder.ts";
 import { openModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
-import { type CheckedExample, harnessPython, localData, runHarness, TINY_TASK } from "./lm_eval_harness.ts";
+import {
+  type CheckedExample,
+  type CheckedTask,
+  harnessPython,
+  localData,
+  ourExamples,
+  runHarness,
+  TINY_TASK,
+} from "./lm_eval_harness.ts";
 import { compareMetrics, scoreTaskFiles } from "./check_task_files.ts";
 import { runTool } from "./run_tool.ts";
 
@@ -129,14 +134,6 @@ export function isSound({ differing, decisions, greedy, hashes }: Comparison): b
   return differing + decisions + greedy + hashes === 0;
 }
 
-/** A task of the check: our side, and what the harness needs to know. */
-export interface CheckedTask {
-  name: string;
-  config: Record<string, unknown>;
-  ours: CheckedExample[];
-  seconds: number;
-}
-
 async function checkedTask(
   scorer: Scorer,
   name: string,
@@ -159,22 +156,6 @@ async function checkedTask(
     ours: ourExamples(task, scored),
     seconds: result.seconds,
   };
-}
-
-/** Our side of the examples of a task. */
-export function ourExamples(task: AnyTask, scored: readonly ScoredExample[]): CheckedExample[] {
-  const type = outputType(task);
-  return lmEvalSamples(task, scored).map(({ doc_hash, prompt_hash, target_hash, metrics, ...sample }, i) => {
-    const { scores, example } = at(scored, i);
-    const isRolling = type === "loglikelihood_rolling";
-    const numbers = metrics.filter((metric) => typeof sample[metric] === "number");
-    return {
-      answers: isRolling ? scores.map(({ logLikelihood }) => ({ logLikelihood })) : scores,
-      lengths: type === "multiple_choice" ? example.choices.map(({ text }) => codePointLength(text)) : [],
-      hashes: [doc_hash, prompt_hash, target_hash],
-      outcomes: Object.fromEntries(numbers.map((metric) => [metric, Number(sample[metric])])),
-    };
-  });
 }
 
 /** Whole documents, protocol (c). */

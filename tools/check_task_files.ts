@@ -11,8 +11,7 @@ import type { TaskResult } from "../core/schema.ts";
 import { readConfig } from "../datasets/lm_eval/config.ts";
 import { selectTasks } from "../datasets/lm_eval/task_files.ts";
 import { addFileTasks, anyTask } from "../datasets/mod.ts";
-import { type CheckedTask, ourExamples } from "./check_lm_eval.ts";
-import { harnessTasks } from "./lm_eval_harness.ts";
+import { type CheckedTask, harnessTasks, ourExamples } from "./lm_eval_harness.ts";
 import { CHECKED_FILES, GROUP, writeTaskData } from "./lm_eval_task_files.ts";
 
 /** Records of each task. */

@@ -3,6 +3,11 @@
  *
  * @module
  */
+import { lmEvalSamples } from "../benchmarks/records/lm_eval_samples.ts";
+import { outputType, type ScoredExample } from "../benchmarks/evaluation/multiple_choice.ts";
+import { at } from "../core/indexing.ts";
+import { codePointLength } from "../core/python_text.ts";
+import type { AnyTask } from "../datasets/define.ts";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UsageError } from "../core/errors.ts";
@@ -168,4 +173,28 @@ export async function runHarness(
   }
   const measured = JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").pop()!);
   return { examples, results, loadS: measured.load_seconds, seconds: measured.seconds, peakBytes: measured.peak_bytes };
+}
+
+/** A task of the check: our side, and what the harness needs to know. */
+export interface CheckedTask {
+  name: string;
+  config: Record<string, unknown>;
+  ours: CheckedExample[];
+  seconds: number;
+}
+
+/** Our side of the examples of a task. */
+export function ourExamples(task: AnyTask, scored: readonly ScoredExample[]): CheckedExample[] {
+  const type = outputType(task);
+  return lmEvalSamples(task, scored).map(({ doc_hash, prompt_hash, target_hash, metrics, ...sample }, i) => {
+    const { scores, example } = at(scored, i);
+    const isRolling = type === "loglikelihood_rolling";
+    const numbers = metrics.filter((metric) => typeof sample[metric] === "number");
+    return {
+      answers: isRolling ? scores.map(({ logLikelihood }) => ({ logLikelihood })) : scores,
+      lengths: type === "multiple_choice" ? example.choices.map(({ text }) => codePointLength(text)) : [],
+      hashes: [doc_hash, prompt_hash, target_hash],
+      outcomes: Object.fromEntries(numbers.map((metric) => [metric, Number(sample[metric])])),
+    };
+  });
 }

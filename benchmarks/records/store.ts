@@ -88,7 +88,7 @@ function checksum(record: object): string {
 }
 
 /** A record of version 1 or 2 in the current version. */
-function upgraded(record: { state?: unknown; cell?: unknown; training?: unknown; storedWeights?: unknown }): object {
+function upgraded(record: Record<string, unknown>): object {
   const now = { ...record, schemaVersion: SCHEMA_VERSION };
   if (record.state !== "done") return now;
   const { recover, compensate } = (record.cell ?? {}) as { recover?: unknown; compensate?: unknown };
@@ -100,7 +100,7 @@ function upgraded(record: { state?: unknown; cell?: unknown; training?: unknown;
  * @throws {FileFormatError} when the checksum is missing or does not fit.
  * @throws {SchemaVersionError} when the version is neither 1 nor the current one. */
 function unsealed(path: string, value: object): object {
-  const { checksum: stored, ...record } = value as { checksum?: unknown; schemaVersion?: unknown };
+  const { checksum: stored, ...record } = value as Record<string, unknown>;
   const { schemaVersion: version } = record;
   if (version === 1 && stored === undefined) return upgraded(record);
   if (typeof version === "number" && version !== 2 && version !== SCHEMA_VERSION) {
