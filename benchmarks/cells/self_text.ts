@@ -30,11 +30,13 @@ const TOKENS_AT_ONCE = 2048;
  * a run.
  * @throws {UsageError} when a window is longer than the model's positions. */
 export function selfText(
-  { model, tokenizer, seed, remember, report, signal }: Pick<MethodContext<unknown>, "remember" | "report" | "signal"> & {
-    model: DecoderModel;
-    tokenizer: Tokenizer;
-    seed: number;
-  },
+  { model, tokenizer, seed, remember, report, signal }:
+    & Pick<MethodContext<unknown>, "remember" | "report" | "signal">
+    & {
+      model: DecoderModel;
+      tokenizer: Tokenizer;
+      seed: number;
+    },
 ): SelfText {
   return async ({ sequences, tokens, stream }) => {
     const { maxPositions } = model.config;
