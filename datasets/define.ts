@@ -100,6 +100,9 @@ export interface FileTask extends Pick<Task, "id" | "summary" | "source" | "lice
   metrics: readonly MetricName[];
   /** Its definition. */
   definition: TaskDefinition;
+  /** Where its data are on the Hub, if they are, and the splits that it reads: the scored one, and that of solved examples. */
+  hub?: HubSource;
+  splits: string[];
   /** Examples of the scored split with solved ones before them: so many, or as many as the file says.
    * @throws {UsageError} when data are missing, or a template does not fit a record. */
   load(options: { data?: string; cache?: string; limit?: number; fewshot?: number }): Promise<LoadedTask>;

@@ -10,6 +10,7 @@ import { unknownName, UsageError } from "../../core/errors.ts";
 import type { DataSource } from "../../datasets/define.ts";
 import { FEWSHOT_SPLIT, fewshotFiles } from "../../datasets/fewshot.ts";
 import { hubSettings } from "../../datasets/hub_cache.ts";
+import { fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
 import { parseStrictly } from "../configuration/flags.ts";
 import type { Command } from "./command.ts";
@@ -19,7 +20,7 @@ const HELP = `Fetches data sets from the Hugging Face Hub into the cache that Py
 
 Usage: deno task bench fetch NAME[/SPLIT]...
 
-NAME is a task or a corpus, see \`bench ls tasks\`. Without SPLIT a task's scored split is fetched, and of a corpus the
+NAME is a task or a corpus, see \`bench ls tasks\`, or a task file (PATH.yaml), whose splits are fetched. Without SPLIT a task's scored split is fetched, and of a corpus the
 splits for evaluation and for calibration; NAME/train holds a task's few-shot examples. What is in the cache already is
 not fetched again, so that a run reads the same commit as the one before.
 
@@ -33,11 +34,21 @@ export interface WantedSplit {
   exact: readonly string[];
 }
 
+/** The splits that the tasks of a task file read, solved examples included. */
+function splitsOfFile(path: string): WantedSplit[] {
+  const { definitions } = selectTasks([path], [], () => true);
+  return definitions.map(fileTask).flatMap((task) => {
+    if (!task.hub) throw new UsageError(`"${task.id}" (${path}) reads files of its own: there is nothing to fetch`);
+    return [...new Set(task.splits)].map((split) => ({ source: task, split, exact: [] }));
+  });
+}
+
 /** What the arguments ask for.
  * @throws {UsageError} on an unknown name or split, or a data set that is not on the Hub. */
 export function wantedSplits(names: readonly string[]): WantedSplit[] {
   if (names.length === 0) throw new UsageError("A task or a corpus must be given: bench fetch NAME[/SPLIT]...");
   return names.flatMap((name): WantedSplit[] => {
+    if (/\.ya?ml$/.test(name)) return splitsOfFile(name);
     const [id, split] = name.split("/");
     const isTask = tasks.has(id);
     if (!isTask && !corpora.has(id)) throw unknownName("task or corpus", id, [...tasks.keys(), ...corpora.keys()]);

@@ -6,6 +6,7 @@ import { dirname, isAbsolute, join } from "node:path";
 import { z } from "zod";
 import { FileFormatError, MissingDataError } from "../../core/errors.ts";
 import type { DatasetUse } from "../../core/schema.ts";
+import type { HubSource } from "../define.ts";
 import { cachedFile, cachedSplit, hubSettings, listFiles, selectSplit } from "../hub_cache.ts";
 import { readRecords } from "../records.ts";
 import type { TaskConfig } from "./config.ts";
@@ -48,6 +49,16 @@ function dataFiles({ dataset_kwargs: kwargs }: TaskConfig, split: string): strin
 /** `hf://datasets/OWNER/NAME/PATH` -> repository and path. */
 const HUB_FILE = /^hf:\/\/datasets\/([^/]+\/[^/@]+)(?:@[^/]+)?\/(.+)$/;
 
+/** Where the records are on the Hub; undefined where files or a folder hold them. */
+export function hubOf(
+  { dataset_path: repo, dataset_name: subset, dataset_kwargs: kwargs }: TaskConfig,
+): HubSource | undefined {
+  if (FORMATS.includes(repo) || kwargs?.data_files || isLocalPath(repo)) return undefined;
+  return { repo, ...subset && { config: String(subset) } };
+}
+
+const isLocalPath = (path: string) => isAbsolute(path) || /^\.\.?(\/|$)/.test(path);
+
 function locate(
   path: string,
   config: TaskConfig,
@@ -56,7 +67,7 @@ function locate(
 ): Found | undefined {
   const { dataset_path: name, dataset_name: subset } = config;
   const refuse = (problem: string) => new FileFormatError(path, problem);
-  const isLocal = isAbsolute(name) || /^\.\.?(\/|$)/.test(name);
+  const isLocal = isLocalPath(name);
   const files = dataFiles(config, split);
   if (FORMATS.includes(name) || files) {
     if (!files) throw refuse(`dataset_kwargs.data_files names no file of the split "${split}"`);
@@ -77,8 +88,7 @@ function locate(
     const names = selectSplit(listFiles(folder), { ...subset && { config: String(subset) }, split, exact: [] });
     return { paths: names.map((file) => join(folder, file)), source: names.join(", "), revision: null };
   }
-  const hub = { repo: name, ...subset && { config: String(subset) } };
-  const cached = cachedSplit(hub, { split, exact: [], cache });
+  const cached = cachedSplit({ repo: name, ...subset && { config: String(subset) } }, { split, exact: [], cache });
   return cached &&
     { ...cached, source: cached.names.map((file) => `${name}/${file}`).join(", ") };
 }
@@ -95,8 +105,7 @@ function findFiles(path: string, config: TaskConfig, split: string, places: Plac
   if (found && found.paths.length > 0) return found;
   throw new MissingDataError(
     `The split "${split}" of "${name}", which the task "${task}" (${path}) reads, is not on this machine: give --data a ` +
-      `folder with ${task}-${split}.jsonl or .parquet, or fetch it into the Hub's cache: ` +
-      `hf download --repo-type dataset ${name}`,
+      `folder with ${task}-${split}.jsonl or .parquet, or fetch it into the Hub's cache: bench fetch ${path}`,
   );
 }
 

@@ -8,7 +8,7 @@ import { join, resolve } from "node:path";
 import { FileFormatError, unknownName, UsageError } from "../../core/errors.ts";
 import type { FileTask, LoadedTask, TaskDefinition } from "../define.ts";
 import { checkGroup, checkTask, type GroupConfig, type RawConfig, readConfig, type TaskConfig } from "./config.ts";
-import { readSplit } from "./documents.ts";
+import { hubOf, readSplit } from "./documents.ts";
 import { buildExamples, type DataRow, fewshotSplit } from "./prompts.ts";
 
 /** A metric of a group. */
@@ -270,6 +270,9 @@ export function fileTask(definition: TaskDefinition): FileTask {
     outputType: config.output_type,
     metrics: config.metrics,
     definition,
+    ...hubOf(config) && { hub: hubOf(config) },
+    splits: [config.test_split || config.validation_split, fewshotSplit(config) || config.training_split]
+      .flatMap((split) => split ? [split] : []),
     load: (options) => loadFileTask(path, config, options),
   };
 }

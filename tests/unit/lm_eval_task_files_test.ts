@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
+import { wantedSplits } from "../../benchmarks/commands/fetch.ts";
 import { aggregateGroup } from "../../benchmarks/evaluation/groups.ts";
 import { FileFormatError, MissingDataError, UsageError } from "../../core/errors.ts";
 import type { TaskResult } from "../../core/schema.ts";
@@ -88,6 +89,27 @@ Deno.test("a task file gives the prompts that lm-evaluation-harness makes of it"
   });
 });
 
+Deno.test("the example of docs/tasks-and-data.md is one", async () => {
+  const text = Deno.readTextFileSync(new URL("../../docs/tasks-and-data.md", import.meta.url));
+  const [, yaml = ""] = /```yaml\n(.*?)```/s.exec(text) ?? [];
+  const [, record = ""] = /is\s+`(\{"question".*?\})`/s.exec(text) ?? [];
+  const files = {
+    "task.yaml": yaml,
+    "data/capitals.jsonl": record,
+    "data/capitals-train.jsonl": `${record}\n${record}`,
+  };
+  await withFiles(files, async (folder) => {
+    const { examples: [example], numFewshot } = await taskOf(join(folder, "task.yaml")).load({});
+    assertEquals([example?.choices.map(({ text }) => text), example?.gold, numFewshot], [
+      ["Nairobi", "Lagos", "Cairo"],
+      0,
+      2,
+    ]);
+    const asked = "Question: Which city is the capital of Kenya?\nAnswer:";
+    assertEquals(example?.prefix, `Questions about countries.\n\n${`${asked} Nairobi\n\n`.repeat(2)}`);
+  });
+});
+
 Deno.test("includes are merged, later keys win, and a file that includes itself is refused", async () => {
   const files = {
     "base.yaml": BASE,
@@ -150,10 +172,14 @@ Deno.test("records that a template does not fit, and data that are not there, ar
     await assertRejects(
       () => task.load({ cache: folder }),
       MissingDataError,
-      "hf download --repo-type dataset some/where",
+      `bench fetch ${join(folder, "hub.yaml")}`,
     );
     const { total } = await task.load({ cache: folder, data: join(folder, "given") });
     assertEquals(total, 2);
+    assertEquals(
+      wantedSplits([join(folder, "hub.yaml")]).map(({ source, split }) => [source.id, source.hub?.repo, split]),
+      [["base", "some/where", "test"], ["base", "some/where", "train"]],
+    );
   });
 });
 
