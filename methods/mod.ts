@@ -9,6 +9,7 @@ import { flap } from "./flap.ts";
 import { llmPruner } from "./llm_pruner/mod.ts";
 import { magnitude } from "./magnitude.ts";
 import { maskPrune } from "./mask_prune/mod.ts";
+import { obs } from "./obs/mod.ts";
 import { random } from "./random.ts";
 import { sheared } from "./sheared/mod.ts";
 import { wandaSp } from "./wanda_sp.ts";
@@ -27,6 +28,7 @@ register(magnitude);
 register(wandaSp);
 register(llmPruner);
 register(flap);
+register(obs);
 register(sheared);
 register(maskPrune);
 

@@ -1,0 +1,142 @@
+/** Second-order statistics of what the units feed: how their outputs vary together, and which directions of a block's
+ * output the loss feels. The two Kronecker factors of the curvature of the output and down maps (K-FAC: Martens and
+ * Grosse 2015, arXiv:1503.05671).
+ *
+ * For a map with input a and output y: A = mean of a a^T and S = mean of g g^T over calibration tokens, g the gradient of
+ * a sequence's summed cross entropy to y. A change D of the map then costs about `tr(S D^T A D)` (D [in, out]).
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { at } from "../../core/indexing.ts";
+import { matMul2d, rmsNorm } from "../../core/ops.ts";
+import { createPass, decoderLayer, disposePass, embed, type PassContext } from "../../models/decoder.ts";
+import type { DecoderModel, DeviceLayer, ObservedSite, TokenBatch } from "../../models/decoder.ts";
+import { gramMatrices, gramName } from "../../models/training/least_squares.ts";
+import { type LossWeights, nextTokens, scoredRows, vocabularyLoss } from "../../models/training/loss.ts";
+import type { MethodContext, Statistics } from "../define.ts";
+import { calibrationBatches } from "./calibration.ts";
+import { checkpoint, readFlat } from "./device.ts";
+
+/** The maps that units feed. */
+export const CURVATURE_SITES = ["output", "down"] as const;
+
+/** Names of the two factors of one site: f32 [in, in] and [D, D]. */
+export const curvatureNames = {
+  inputs: gramName,
+  slopes: (layer: number, site: ObservedSite) => `${layer}.${site}.slopes`,
+};
+
+/** A of both sites of every layer: the Gram matrices that least-squares compensation uses too. Held in host memory and
+ * in the cache: 4 F^2 + 4 (H K)^2 bytes a layer (10.8 MB for SmolLM2-135M; 552 MB for a 7 B model). */
+export function inputFactors(context: MethodContext<unknown>): Promise<Statistics> {
+  const { model, calibration, report, signal } = context;
+  return context.remember("gram matrices", () => gramMatrices(model, calibration, { report, signal }));
+}
+
+const CROSS_ENTROPY: LossWeights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };
+
+/** Gradient of the summed cross entropy of a batch to the last layer's output x: [N, D] -> [N, D]. */
+function lossSlope(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch): tf.Tensor2D {
+  let terms: tf.Tensor | undefined;
+  const loss = (x: tf.Tensor) => {
+    const hidden = rmsNorm(scoredRows(x as tf.Tensor2D, batch), model.finalNorm, model.config.normEpsilon);
+    const onTerms = (sums: tf.Tensor) => terms = sums;
+    return vocabularyLoss(model, hidden, { ids: nextTokens(batch) }, { weights: CROSS_ENTROPY, scale: 1, onTerms });
+  };
+  try {
+    return tf.grad(loss)(x) as tf.Tensor2D;
+  } finally {
+    terms?.dispose();
+  }
+}
+
+/** Gradients of one layer at input x for the gradient `dy` of its output: of x, and of what attention adds to it. */
+function layerSlopes(
+  { model, layer, pass, x, dy }: {
+    model: DecoderModel;
+    layer: number;
+    pass: PassContext;
+    x: tf.Tensor2D;
+    dy: tf.Tensor2D;
+  },
+): { dx: tf.Tensor2D; attention: tf.Tensor2D } {
+  const dense = at(model.layers, layer);
+  const run = (input: tf.Tensor, added: tf.Tensor) => {
+    // What is added to the output map's result has that result's gradient, token by token.
+    const bias = dense.output.bias ? tf.add(dense.output.bias, added) : added;
+    const open: DeviceLayer = { ...dense, output: { ...dense.output, bias: bias as tf.Tensor1D } };
+    return decoderLayer(input as tf.Tensor2D, open, layer, pass);
+  };
+  const nothing = tf.zeros([x.shape[0], model.config.width]);
+  const [dx, attention] = tf.grads(run)([x, nothing], dy);
+  nothing.dispose();
+  return { dx: dx as tf.Tensor2D, attention: attention as tf.Tensor2D };
+}
+
+/** S of both sites of every layer, by {@linkcode curvatureNames}: f32 [D, D], means over all calibration tokens. One
+ * forward and one backward pass a batch, one batch at a time: the inputs of all layers for its tokens are held. */
+export function slopeFactors(context: MethodContext<unknown>): Promise<Statistics> {
+  return context.remember("slope factors", async () => {
+    const { model, report, signal } = context;
+    const batches = calibrationBatches(context.calibration, { tokensAtOnce: 512 });
+    const tokens = batches.reduce((sum, { batch, length }) => sum + batch * length, 0);
+    const totals = new Map<string, tf.Tensor>();
+    const add = (name: string, slope: tf.Tensor2D) => {
+      const before = totals.get(name);
+      totals.set(
+        name,
+        tf.keep(tf.tidy(() => {
+          const square = tf.mul(matMul2d(slope, slope, true, false), 1 / tokens);
+          return before ? tf.add(before, square) : square;
+        })),
+      );
+      before?.dispose();
+    };
+    try {
+      for (const [i, batch] of batches.entries()) {
+        await checkpoint(signal);
+        report(`slopes of the blocks, batch ${i + 1} of ${batches.length}`);
+        backThrough(model, batch, (layer, slopes) => {
+          for (const site of CURVATURE_SITES) add(curvatureNames.slopes(layer, site), slopes[site]);
+        });
+      }
+      const names = [...totals.keys()];
+      const values = await readFlat([...totals.values()], "gradients of the blocks' outputs");
+      const shape = [model.config.width, model.config.width];
+      return Object.fromEntries(names.map((name, i) => [name, { shape, data: at(values, i) }]));
+    } finally {
+      tf.dispose([...totals.values()]);
+    }
+  });
+}
+
+/** Hands `visit` the gradients to what each block adds to the residual stream, last layer first: [N, D] for the output
+ * and the down map. They are freed after the call. */
+function backThrough(
+  model: DecoderModel,
+  batch: TokenBatch,
+  visit: (layer: number, slopes: Record<ObservedSite, tf.Tensor2D>) => void,
+): void {
+  const pass = createPass(model.config, batch);
+  const inputs = [embed(model, batch.tokens)];
+  let dy: tf.Tensor2D | undefined;
+  try {
+    for (const [l, layer] of model.layers.entries()) {
+      inputs.push(tf.tidy(() => decoderLayer(at(inputs, l), layer, l, pass)));
+    }
+    const last = inputs.pop()!;
+    dy = lossSlope(model, last, batch);
+    last.dispose();
+    for (let layer = model.layers.length - 1; layer >= 0; layer--) {
+      const x = inputs.pop()!;
+      const { dx, attention } = layerSlopes({ model, layer, pass, x, dy });
+      visit(layer, { output: attention, down: dy });
+      tf.dispose([x, dy, attention]);
+      dy = dx;
+    }
+  } finally {
+    tf.dispose([...inputs, ...dy ? [dy] : []]);
+    disposePass(pass);
+  }
+}

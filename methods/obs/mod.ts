@@ -1,0 +1,78 @@
+/** Optimal brain surgeon for structures: units go one after the other, cheapest first, and after each removal the costs of
+ * the others are those of the model without it.
+ *
+ * Papers: ZipLM (Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089) and SlimGPT (Ling et al. 2024, arXiv:2412.18110),
+ * with their squared error of the block's output (`error: plain`), or weighted by what the loss feels (`error: kfac`: the
+ * error is this project's choice, not those papers'). Cost: one forward pass over the calibration data, for `kfac` one
+ * backward pass as well, and O(F^3) a layer, once for all levels. Deviations: the weights that are left change only where
+ * the run compensates (`--compensate least-squares`, which is what both papers do), so that every method has it or none;
+ * statistics are the dense model's, not those of the layers pruned before.
+ *
+ * @module
+ */
+import { z } from "zod";
+import type { DecoderConfig, LayerShape } from "../../models/config.ts";
+import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
+import { layerParameters } from "../../models/count.ts";
+import { defineMethod, type Method } from "../define.ts";
+import { orderScores, removalOrders } from "../_shared/removal_order.ts";
+import { keepWidths } from "../_shared/selection.ts";
+
+const options = z.strictObject({
+  error: z.enum(["plain", "kfac"]).default("plain").describe(
+    "what a removal costs: the squared error of the block's output (the papers'), or that error weighted by the loss's gradient",
+  ),
+  layers: z.enum(["uniform", "incremental"]).default("uniform").describe(
+    "widths: the same in every layer, or more removed in later layers (SlimGPT's incremental ratio: a logarithmic rise)",
+  ),
+  firstRatio: z.number().min(0).max(1).default(0.5).describe(
+    "incremental: removed in the first layer, as a part of what all layers lose in the mean",
+  ),
+});
+
+/** Greedy removal by the inverse Gram matrix. */
+export const obs: Method<typeof options> = defineMethod({
+  id: "obs",
+  summary: "Removes the cheapest units one after the other, with the inverse Gram matrix updated",
+  source: "Kurtic et al. 2023, arXiv:2302.04089 (ZipLM); Ling et al. 2024, arXiv:2412.18110 (SlimGPT)",
+  kind: "one-shot",
+  needs: { calibration: true, gradients: true },
+  options,
+  uniformLayers: ({ layers }) => layers === "uniform",
+  async prune(context) {
+    const { model: { config }, options, target } = context;
+    const widths = options.layers === "uniform"
+      ? target.uniform
+      : incrementalWidths(config, target, options.firstRatio);
+    const scores = orderScores(await removalOrders(context as never, options.error));
+    return { plan: keepWidths(scores, widths) };
+  },
+});
+
+/** Widths that shrink from layer to layer: layer i of n loses `r_0 + (r_n-1 - r_0) log(i + 1) / log(n)` of its weights
+ * (SlimGPT, section 3.4), r_0 given and r_n-1 such that the budget is met: as large a mean ratio as is needed. */
+export function incrementalWidths(config: DecoderConfig, target: BudgetTarget, firstRatio: number): LayerShape[] {
+  const { sparsity, units, ffnMultiple, budgetParameters } = target;
+  const count = config.layers.length;
+  const rise = Array.from({ length: count }, (_, i) => count === 1 ? 0 : Math.log(i + 1) / Math.log(count));
+  const meanRise = rise.reduce((a, b) => a + b, 0) / count;
+  const size = (shapes: readonly LayerShape[]) =>
+    shapes.reduce((sum, shape) => sum + layerParameters(config, shape), 0);
+  const at = (mean: number) => {
+    const first = meanRise === 0 ? mean : firstRatio * mean;
+    const last = meanRise === 0 ? mean : first + (mean - first) / meanRise;
+    return config.layers.flatMap((layer, i) => {
+      const ratio = Math.min(0.95, first + (last - first) * (rise[i] ?? 0));
+      return resolveTarget({ ...config, layers: [layer] }, { sparsity: ratio, units, ffnMultiple }).uniform;
+    });
+  };
+  // Ratios are rounded up layer by layer and capped: the smallest mean that keeps the budget is found by halving.
+  let [low, high] = [sparsity / 2, 0.95];
+  if (size(at(sparsity)) <= budgetParameters) high = sparsity;
+  for (let i = 0; i < 30; i++) {
+    const middle = (low + high) / 2;
+    if (size(at(middle)) <= budgetParameters) high = middle;
+    else low = middle;
+  }
+  return at(high);
+}

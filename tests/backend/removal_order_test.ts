@@ -1,0 +1,215 @@
+/** Removal by optimal brain surgeon against dense references in f64 and planted problems. */
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals } from "@std/assert";
+import { createRng, type Rng } from "../../core/rng.ts";
+import { curvatureNames, inputFactors, slopeFactors } from "../../methods/_shared/curvature.ts";
+import { diagonalBlocks, invert, invertSmall } from "../../methods/_shared/inverse.ts";
+import { removalOrder } from "../../methods/_shared/removal_order.ts";
+import { obs } from "../../methods/obs/mod.ts";
+import { type DecoderModel, forward, targetLogProbs } from "../../models/decoder.ts";
+import { nextTokens, scoredRows, windowBatch } from "../../models/training/loss.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
+
+/** A random [rows, columns] matrix, row-major, in f64. */
+const draw = (rng: Rng, rows: number, columns: number) =>
+  Float64Array.from({ length: rows * columns }, () => rng.normal());
+
+/** a b with a [n, k] and b [k, m]. */
+function product(a: ArrayLike<number>, b: ArrayLike<number>, [n, k, m]: [number, number, number]): Float64Array {
+  const result = new Float64Array(n * m);
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j < m; j++) for (let l = 0; l < k; l++) result[i * m + j] += a[i * k + l] * b[l * m + j];
+  }
+  return result;
+}
+
+const transposed = (a: ArrayLike<number>, [n, m]: [number, number]) =>
+  Float64Array.from({ length: n * m }, (_, i) => a[(i % n) * m + Math.floor(i / n)]);
+
+/** x^T x / rows of x [rows, n]: [n, n]. */
+const second = (x: Float64Array, rows: number, n: number) =>
+  product(transposed(x, [rows, n]), x, [n, rows, n]).map((value) => value / rows);
+
+/** What it costs when the columns `gone` go for good and those left make up for them: the least of
+ * `tr(S D^T A D)` over changes D of the weight with `D = -W` on `gone`, solved anew from A. */
+function costOfRemoval(
+  a: Float64Array,
+  energy: Float64Array,
+  n: number,
+  { before, unit, size }: { before: number[]; unit: number; size: number },
+): number {
+  const columns = before.flatMap((u) => Array.from({ length: size }, (_, k) => u * size + k));
+  const inverse = invertSmall(columns.flatMap((i) => columns.map((j) => a[i * n + j])), columns.length);
+  const at = before.indexOf(unit) * size;
+  const block = Array.from(
+    { length: size * size },
+    (_, i) => inverse[(at + Math.floor(i / size)) * columns.length + at + i % size],
+  );
+  const inner = invertSmall(block, size);
+  let cost = 0;
+  for (let i = 0; i < size; i++) {
+    for (let j = 0; j < size; j++) cost += inner[i * size + j] * energy[(unit * size + j) * n + unit * size + i];
+  }
+  return cost;
+}
+
+testOnEngines("invert() gives the inverse of a matrix of several blocks with a wide spectrum", async () => {
+  const rng = createRng(1, "inverse");
+  const n = 300;
+  const x = draw(rng, 400, n);
+  for (let i = 0; i < x.length; i++) x[i] *= 1 + 30 * Math.exp(-(i % n) / 8);
+  const a = second(x, 400, n);
+  const expected = invertSmall(a.map((value, i) => i % (n + 1) === 0 ? value + 0.1 : value), n);
+  const device = tf.tensor2d(Float32Array.from(a), [n, n]);
+  const inverse = await invert(device, 0.1);
+  const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  assertClose(await inverse.data(), expected, { atol: 1e-3 * largest, rtol: 0 });
+  tf.dispose([device, inverse]);
+});
+
+testOnEngines("diagonalBlocks() reads the blocks of a matrix", async () => {
+  const m = tf.tensor2d(Float32Array.from({ length: 16 }, (_, i) => i), [4, 4]);
+  assertEquals(Array.from(await diagonalBlocks(m, 1)), [0, 5, 10, 15]);
+  assertEquals(Array.from(await diagonalBlocks(m, 2)), [0, 1, 4, 5, 10, 11, 14, 15]);
+  m.dispose();
+});
+
+testOnEngines("removalOrder() is the greedy order of a dense reference that inverts anew for every unit", async () => {
+  const rng = createRng(2, "order");
+  for (
+    const { size, weighted } of [{ size: 1, weighted: false }, { size: 1, weighted: true }, { size: 3, weighted: true }]
+  ) {
+    const [n, out] = [12, 5];
+    const a = second(draw(rng, 20, n), 20, n);
+    const w = draw(rng, n, out);
+    const s = second(draw(rng, 9, out), 9, out);
+    const identity = Float64Array.from({ length: out * out }, (_, i) => i % (out + 1) === 0 ? 1 : 0);
+    const ws = product(w, weighted ? s : identity, [n, out, out]);
+    const energy = product(ws, transposed(w, [n, out]), [n, out, n]);
+    const ridge = 1e-2 * Array.from({ length: n }, (_, i) => a[i * n + i]).reduce((x, y) => x + y, 0) / n;
+    const damped = a.map((value, i) => i % (n + 1) === 0 ? value + ridge : value);
+    const [order, cost]: [number[], number[]] = [[], []];
+    let left = Array.from({ length: n / size }, (_, i) => i);
+    while (left.length > 0) {
+      const costs = left.map((unit) => costOfRemoval(damped, energy, n, { before: left, unit, size }));
+      const best = costs.indexOf(Math.min(...costs));
+      order.push(left[best]);
+      cost.push(costs[best]);
+      left = left.filter((_, i) => i !== best);
+    }
+    const tensors = {
+      a: tf.tensor2d(Float32Array.from(a), [n, n]),
+      weight: tf.tensor2d(Float32Array.from(w), [n, out]),
+      slopes: weighted ? tf.tensor2d(Float32Array.from(s), [out, out]) : null,
+    };
+    const found = await removalOrder({ ...tensors, size });
+    assertEquals(Array.from(found.order), order, `size ${size}, weighted ${weighted}`);
+    assertClose(found.cost, cost, { rtol: 1e-3, atol: 1e-4 });
+    tf.dispose([tensors.a, tensors.weight, ...tensors.slopes ? [tensors.slopes] : []]);
+  }
+});
+
+testOnEngines("removalOrder() takes one of each pair of twins before any unit that nothing replaces", async () => {
+  const rng = createRng(3, "twins");
+  const [rows, pairs, out] = [64, 6, 8];
+  const half = draw(rng, rows, pairs);
+  // Columns 0 to 5 and their copies 6 to 11; then four that stand alone, far smaller.
+  const n = 2 * pairs + 4;
+  const lone = draw(rng, rows, 4);
+  const x = Float64Array.from({ length: rows * n }, (_, i) => {
+    const [row, column] = [Math.floor(i / n), i % n];
+    return column < 2 * pairs ? half[row * pairs + column % pairs] : 0.5 * lone[row * 4 + column - 2 * pairs];
+  });
+  const a = tf.tensor2d(Float32Array.from(second(x, rows, n)), [n, n]);
+  const weight = tf.tensor2d(Float32Array.from(draw(rng, n, out)), [n, out]);
+  const { order } = await removalOrder({ a, weight, slopes: null, size: 1 });
+  const first = Array.from(order.slice(0, pairs), (unit) => unit % pairs).sort();
+  assertEquals(first, [0, 1, 2, 3, 4, 5], "one of each pair must go first");
+  assert(Array.from(order.slice(0, pairs)).every((unit) => unit < 2 * pairs));
+  tf.dispose([a, weight]);
+});
+
+testOnEngines(
+  "removalOrder() spares what writes only where the loss feels nothing last with S, not without",
+  async () => {
+    const n = 4;
+    const a = tf.eye(n) as tf.Tensor2D;
+    // Units 0 and 1 write much into a direction of no slope, 2 and 3 little into one that the loss feels.
+    const weight = tf.tensor2d([[9, 0], [8, 0], [0, 1], [0, 2]]);
+    const slopes = tf.tensor2d([[0, 0], [0, 1]]);
+    const plain = await removalOrder({ a, weight, slopes: null, size: 1 });
+    const felt = await removalOrder({ a, weight, slopes, size: 1 });
+    assertEquals(Array.from(plain.order), [2, 3, 1, 0]);
+    assertEquals(Array.from(felt.order), [0, 1, 2, 3]);
+    tf.dispose([a, weight, slopes]);
+  },
+);
+
+/** Summed cross entropy of one window. */
+async function summedLoss(model: DecoderModel, window: Int32Array): Promise<number> {
+  const batch = windowBatch([window]);
+  const rows = tf.tidy(() => scoredRows(forward(model, batch), batch));
+  const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch), { greedy: false });
+  rows.dispose();
+  return -logProbs.reduce((sum, value) => sum + value, 0);
+}
+
+testOnEngines(
+  "slopeFactors() is the outer product of central differences where one token alone has a slope",
+  async () => {
+    // Of two tokens only the first is scored, and in the last layer nothing of the second reaches it.
+    const [window] = toyWindows(1, 2);
+    await withToy({}, async (model) => {
+      const last = model.layers.length - 1;
+      const factors = await slopeFactors(methodContext({ model, options: {}, calibration: [window] }));
+      const { width } = model.config;
+      for (const [site, map] of [["output", "output"], ["down", "down"]] as const) {
+        const slope: number[] = [];
+        const step = 0.02;
+        for (let i = 0; i < width; i++) {
+          const losses: number[] = [];
+          for (const sign of [1, -1]) {
+            const bias = tf.tensor1d(Float32Array.from({ length: width }, (_, j) => i === j ? sign * step : 0));
+            const layers = model.layers.map((layer, l) =>
+              l === last ? { ...layer, [map]: { ...layer[map], bias } } : layer
+            );
+            losses.push(await summedLoss({ ...model, layers }, window));
+            bias.dispose();
+          }
+          slope.push((losses[0] - losses[1]) / (2 * step));
+        }
+        const expected = slope.flatMap((x) => slope.map((y) => x * y / 2));
+        const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+        assertClose(factors[curvatureNames.slopes(last, site)].data, expected, { atol: 5e-3 * largest, rtol: 0 }, site);
+      }
+    });
+  },
+);
+
+testOnEngines("obs removes exactly the planted dead channels, heads and groups, with either error", async () => {
+  const layers = [0, 1].map(() => ({ kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 }));
+  const dead = [0, 1].map((layer) => ({ layer, ffn: [1, 5, 6, 11, 17, 20], kvGroups: [layer + 1] }));
+  await withToy({ layers, dead, deadScale: 1e-3 }, async (model) => {
+    for (const error of ["plain", "kfac"] as const) {
+      const options = obs.options.parse({ error });
+      const context = methodContext({ model, options, calibration: toyWindows(6, 16), sparsity: 0.25 });
+      const { plan } = await obs.prune(context);
+      for (const { layer, ffn, kvGroups } of dead) {
+        const kept = plan.layers[layer];
+        assertEquals(kept.ffnChannels.filter((unit) => ffn.includes(unit)), [], `${error}: dead channels`);
+        assertEquals(kept.kvGroups.filter((unit) => kvGroups.includes(unit)), [], `${error}: dead groups`);
+      }
+    }
+  });
+});
+
+testOnEngines("obs reads the statistics that compensation reads, once", async () => {
+  await withToy({}, async (model) => {
+    const cache = new Map();
+    const context = methodContext({ model, options: obs.options.parse({}), calibration: toyWindows(4, 16), cache });
+    await obs.prune(context);
+    assertEquals([...cache.keys()], ["gram matrices", "removal orders, plain error"]);
+    assertEquals(await inputFactors(context), cache.get("gram matrices"));
+  });
+});
