@@ -9,11 +9,22 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { at } from "../../core/indexing.ts";
-import { matMul2d, rmsNorm } from "../../core/ops.ts";
-import { createPass, decoderLayer, disposePass, embed, type PassContext } from "../../models/decoder.ts";
-import type { DecoderModel, DeviceLayer, ObservedSite, TokenBatch } from "../../models/decoder.ts";
+import { matMul2d } from "../../core/ops.ts";
+import {
+  createPass,
+  type DecoderModel,
+  type DeviceLayer,
+  disposePass,
+  embed,
+  finalHidden,
+  type ObservedSite,
+  type PassContext,
+  runLayers,
+  type TokenBatch,
+} from "../../models/decoder.ts";
+import { nextTokens, scoredRows } from "../../models/training/batches.ts";
 import { gramMatrices, gramName } from "../../models/training/least_squares.ts";
-import { type LossWeights, nextTokens, scoredRows, vocabularyLoss } from "../../models/training/loss.ts";
+import { type LossWeights, vocabularyLoss } from "../../models/training/loss.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { calibrationBatches } from "./calibration.ts";
 import { checkpoint, readFlat } from "./device.ts";
@@ -40,7 +51,7 @@ const CROSS_ENTROPY: LossWeights = { crossEntropy: 1, distillation: 0, temperatu
 function lossSlope(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch): tf.Tensor2D {
   let terms: tf.Tensor | undefined;
   const loss = (x: tf.Tensor) => {
-    const hidden = rmsNorm(scoredRows(x as tf.Tensor2D, batch), model.finalNorm, model.config.normEpsilon);
+    const hidden = finalHidden(model, scoredRows(x as tf.Tensor2D, batch));
     const onTerms = (sums: tf.Tensor) => terms = sums;
     return vocabularyLoss(model, hidden, { ids: nextTokens(batch) }, { weights: CROSS_ENTROPY, scale: 1, onTerms });
   };
@@ -51,7 +62,7 @@ function lossSlope(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch): tf.T
   }
 }
 
-/** Gradients of one layer at input x for the gradient `dy` of its output: of x, and of what attention adds to it. */
+/** Gradients of one layer at input x for the gradient `dy` of its output: of x, and of what its maps put out. */
 function layerSlopes(
   { model, layer, pass, x, dy }: {
     model: DecoderModel;
@@ -60,18 +71,24 @@ function layerSlopes(
     x: tf.Tensor2D;
     dy: tf.Tensor2D;
   },
-): { dx: tf.Tensor2D; attention: tf.Tensor2D } {
+): { dx: tf.Tensor2D } & Record<ObservedSite, tf.Tensor2D> {
   const dense = at(model.layers, layer);
-  const run = (input: tf.Tensor, added: tf.Tensor) => {
-    // What is added to the output map's result has that result's gradient, token by token.
-    const bias = dense.output.bias ? tf.add(dense.output.bias, added) : added;
-    const open: DeviceLayer = { ...dense, output: { ...dense.output, bias: bias as tf.Tensor1D } };
-    return decoderLayer(input as tf.Tensor2D, open, layer, pass);
+  // What is added to a map's result has that result's gradient, token by token.
+  const withAdded = (name: ObservedSite, added: tf.Tensor) => {
+    const { bias } = dense[name];
+    return { ...dense[name], bias: (bias ? tf.add(bias, added) : added) as tf.Tensor1D };
   };
-  const nothing = tf.zeros([x.shape[0], model.config.width]);
-  const [dx, attention] = tf.grads(run)([x, nothing], dy);
-  nothing.dispose();
-  return { dx: dx as tf.Tensor2D, attention: attention as tf.Tensor2D };
+  const run = (input: tf.Tensor, output: tf.Tensor, down: tf.Tensor) => {
+    const open: DeviceLayer = { ...dense, output: withAdded("output", output), down: withAdded("down", down) };
+    return runLayers(model, input as tf.Tensor2D, pass, { layers: [[layer, open]], each: () => {} });
+  };
+  const nothing = [0, 1].map(() => tf.zeros([x.shape[0], model.config.width]));
+  try {
+    const [dx, output, down] = tf.grads(run)([x, ...nothing], dy) as [tf.Tensor2D, tf.Tensor2D, tf.Tensor2D];
+    return { dx, output, down };
+  } finally {
+    tf.dispose(nothing);
+  }
 }
 
 /** S of both sites of every layer, by {@linkcode curvatureNames}: f32 [D, D], means over all calibration tokens. One
@@ -111,28 +128,28 @@ export function slopeFactors(context: MethodContext<unknown>): Promise<Statistic
   });
 }
 
-/** Hands `visit` the gradients to what each block adds to the residual stream, last layer first: [N, D] for the output
- * and the down map. They are freed after the call. */
+/** Hands `visit` the gradients to what the output and the down map put out, last layer first: [N, D] each. They are freed
+ * after the call. */
 function backThrough(
   model: DecoderModel,
   batch: TokenBatch,
   visit: (layer: number, slopes: Record<ObservedSite, tf.Tensor2D>) => void,
 ): void {
   const pass = createPass(model.config, batch);
-  const inputs = [embed(model, batch.tokens)];
+  const x = embed(model, batch.tokens);
+  const inputs = [x];
   let dy: tf.Tensor2D | undefined;
   try {
-    for (const [l, layer] of model.layers.entries()) {
-      inputs.push(tf.tidy(() => decoderLayer(at(inputs, l), layer, l, pass)));
-    }
-    const last = inputs.pop()!;
+    const last = runLayers(model, x, pass, { each: (state) => inputs.push(state) });
+    inputs.pop();
     dy = lossSlope(model, last, batch);
     last.dispose();
     for (let layer = model.layers.length - 1; layer >= 0; layer--) {
-      const x = inputs.pop()!;
-      const { dx, attention } = layerSlopes({ model, layer, pass, x, dy });
-      visit(layer, { output: attention, down: dy });
-      tf.dispose([x, dy, attention]);
+      const input = at(inputs, layer);
+      const { dx, ...slopes } = layerSlopes({ model, layer, pass, x: input, dy });
+      inputs.pop();
+      visit(layer, slopes);
+      tf.dispose([input, dy, slopes.output, slopes.down]);
       dy = dx;
     }
   } finally {

@@ -1,10 +1,14 @@
 /** The curvature metric h of MaskPrune's masks: what removing a unit would cost, from calibration and from what training
  * sees.
  *
- * Masks start at 1 and move little, so their sizes say next to nothing at first; the constraint needs a metric. Each
- * unit has F, the sum over calibration sequences of (dL/dm)^2 at m = 1, and the structured Wanda score; training adds
- * the squared gradients g^2 of its batches. Everything is divided by the layer's median before it is combined: g^2 is
- * near 1e-8, and layers differ by orders of magnitude.
+ * Masks start at 1 and move little, so their sizes say next to nothing at first; the constraint needs a metric. With
+ * redundancy h is the cost of the unit at its turn when units go one after the other by optimal brain surgeon in the
+ * loss's own metric (`_shared/removal_order.ts`, K-FAC): a unit that others can stand in for is cheap, even if it is
+ * large. Training corrects it: h is multiplied by a power of what the unit's running Fisher has become over what it was.
+ *
+ * Without, each unit has F, the sum over calibration sequences of (dL/dm)^2 at m = 1, and the structured Wanda score;
+ * training adds the squared gradients g^2 of its batches. Everything is divided by the layer's median before it is
+ * combined: g^2 is near 1e-8, and layers differ by orders of magnitude.
  *
  * @module
  */
@@ -16,6 +20,7 @@ import { batchGradients } from "../../models/training/gradients.ts";
 import { type HostMasks, uploadMasks } from "../../models/training/student.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { inputStatistics } from "../_shared/calibration.ts";
+import { type RemovalOrder, removalOrders } from "../_shared/removal_order.ts";
 import { columnScores } from "../_shared/column_metrics.ts";
 import { checkpoint } from "../_shared/device.ts";
 import { median } from "../../core/stats.ts";
@@ -29,6 +34,15 @@ const PRIOR_STEPS = 16;
 /** Steps whose squared gradients set the scale of the prior. */
 const SCALE_STEPS = 8;
 
+/** Relative rise that keeps the order of removal among equal costs, and survives f32. */
+const TIE = 1e-6;
+
+/** Least Fisher at the start, over the layer's median, that a change is measured against. */
+const LEAST_PRIOR = 1e-2;
+
+/** Power of the change of a unit's running Fisher in h. */
+const ONLINE_POWER = 0.25;
+
 /** Importance of the units of one layer and type. */
 export interface UnitMetric {
   /** F over the layer's median: [units]. */
@@ -37,6 +51,9 @@ export interface UnitMetric {
   scale: number;
   /** Wanda score over the layer's median: [units]. */
   wanda: Float32Array;
+  /** Cost of removing the unit at its turn over the layer's median, never falling along the order: [units]; empty
+   * without redundancy. */
+  removal: Float32Array;
   /** Sum of g^2 over the steps so far: [units]. */
   squares: Float32Array;
   /** g0: median over units of the mean g^2 of the first steps. */
@@ -51,8 +68,12 @@ function positiveMedian(values: ArrayLike<number>): number {
   return positive.length === 0 ? 1 : median(positive);
 }
 
-/** A metric from calibration alone. `fisher` and `wanda` are [units]. */
-export function createMetric(fisher: ArrayLike<number>, wanda: ArrayLike<number>): UnitMetric {
+/** A metric from calibration alone. `fisher` and `wanda` are [units]; with `removal` it knows redundancy. */
+export function createMetric(
+  fisher: ArrayLike<number>,
+  wanda: ArrayLike<number>,
+  removal?: RemovalOrder,
+): UnitMetric {
   // Rounded to f32, as snapshots keep it.
   const scale = Math.fround(positiveMedian(fisher));
   const wandaScale = positiveMedian(wanda);
@@ -60,10 +81,24 @@ export function createMetric(fisher: ArrayLike<number>, wanda: ArrayLike<number>
     prior: Float32Array.from(fisher, (f) => f / scale),
     scale,
     wanda: Float32Array.from(wanda, (w) => w / wandaScale),
+    removal: removal ? removalMetric(removal) : new Float32Array(),
     squares: new Float32Array(fisher.length),
     base: 0,
     count: 0,
   };
+}
+
+/** Costs by unit over their median. What went later must not look cheaper than what went before it: the cost of a unit
+ * may fall when its rivals are gone, but the order is what was found best; equal costs rise by a hair. */
+function removalMetric({ order, cost }: RemovalOrder): Float32Array {
+  const metric = new Float32Array(order.length);
+  const scale = positiveMedian(cost);
+  let most = 0;
+  for (const [place, unit] of order.entries()) {
+    most = Math.max(most * (1 + TIE), (cost[place] ?? 0) / scale);
+    metric[unit] = most;
+  }
+  return metric;
 }
 
 /** Adds a step's mask gradients. */
@@ -82,10 +117,14 @@ export function runningFisher({ prior, squares, base, count }: UnitMetric): Floa
   );
 }
 
-/** h of the sparsity term: `fisher^(1/2) wanda`, whose order is that of the best static ranking found,
- * `fisher^(1/4) wanda^(1/2)`; [units]. */
+/** h of the sparsity term: the removal cost times `(fisher / fisher at the start)^(1/4)`; without redundancy
+ * `fisher^(1/2) wanda`, whose order is that of the best static ranking found, `fisher^(1/4) wanda^(1/2)`; [units]. */
 export function selectionMetric(metric: UnitMetric): Float64Array {
-  return runningFisher(metric).map((fisher, i) => Math.sqrt(fisher) * metric.wanda[i]);
+  const { prior, removal, wanda } = metric;
+  const fisher = runningFisher(metric);
+  if (removal.length === 0) return fisher.map((value, i) => Math.sqrt(value) * (wanda[i] ?? 0));
+  if (metric.count === 0) return Float64Array.from(removal);
+  return fisher.map((value, i) => (removal[i] ?? 0) * (value / Math.max(prior[i] ?? 0, LEAST_PRIOR)) ** ONLINE_POWER);
 }
 
 /** Loss that removing each unit costs, to second order and up to one factor for the whole model: what widths of
@@ -149,17 +188,23 @@ function maskFisher(context: MethodContext<unknown>): Promise<Statistics> {
   });
 }
 
-/** Metrics of all axes and layers from calibration: [axis][layer]. */
+/** Metrics of all axes and layers from calibration, with redundancy or without: [axis][layer]. */
 export async function calibratedMetrics(
   context: MethodContext<unknown>,
   axes: readonly UnitAxis[],
+  redundancy: boolean,
 ): Promise<UnitMetric[][]> {
   const { model } = context;
   const fisher = await maskFisher(context);
   const wanda = await wandaScores(model, model.config, await inputStatistics(context));
+  const orders = redundancy ? await removalOrders(context, "kfac") : null;
   return axes.map(({ type }) =>
     model.config.layers.map((_, l) =>
-      createMetric(fisher[fisherName(l, UNITS[type].mask)].data, wanda[l][UNITS[type].mask])
+      createMetric(
+        fisher[fisherName(l, UNITS[type].mask)].data,
+        wanda[l][UNITS[type].mask],
+        orders?.[l]?.[UNITS[type].mask],
+      )
     )
   );
 }
@@ -170,12 +215,14 @@ async function wandaScores(model: DecoderModel, { layers, headSize }: DecoderCon
 }
 
 /** Arrays of a metric for a snapshot, by name. */
-export function packMetric({ prior, wanda, squares, scale, base, count }: UnitMetric): Record<string, Float32Array> {
-  return { prior, wanda, squares, scalars: Float32Array.of(scale, base, count) };
+export function packMetric(metric: UnitMetric): Record<string, Float32Array> {
+  const { prior, wanda, removal, squares, scale, base, count } = metric;
+  return { prior, wanda, removal, squares, scalars: Float32Array.of(scale, base, count) };
 }
 
 /** The metric out of {@linkcode packMetric}. */
 export function unpackMetric(read: (name: string) => Float32Array): UnitMetric {
   const [scale, base, count] = read("scalars");
-  return { prior: read("prior"), wanda: read("wanda"), squares: read("squares"), scale, base, count };
+  const arrays = { prior: read("prior"), wanda: read("wanda"), removal: read("removal"), squares: read("squares") };
+  return { ...arrays, scale, base, count };
 }

@@ -21,8 +21,10 @@
  * @module
  */
 import { z } from "zod";
+import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { TrainingOptions } from "../../core/schema.ts";
+import type { LayerShape } from "../../models/config.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import {
   endRun,
@@ -33,9 +35,10 @@ import {
   type TrainingRun,
 } from "../../models/training/run.ts";
 import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
-import { keptOf, planOfRemoved, removedUnits, unitAxes } from "../_shared/learned_units.ts";
+import { keptOf, planOfRemoved, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 import { latencyOf, layerLatency } from "./latency.ts";
-import { calibratedMetrics } from "./metric.ts";
+import { closedFormMasks, damageOf, measuredShapes, planOfMetrics } from "./choice.ts";
+import { calibratedMetrics, type UnitMetric } from "./metric.ts";
 import { mean } from "../../core/stats.ts";
 import {
   denseWorking,
@@ -48,6 +51,7 @@ import {
   workingPlan,
 } from "./shrink.ts";
 import {
+  type BudgetStep,
   createMaskState,
   gradientStep,
   layerMasks,
@@ -58,7 +62,9 @@ import {
   type PlainState,
   plainState,
   proximalUpdate,
+  removePlan,
   retainedNow,
+  setFfnMasks,
   unpackState,
   updateWidths,
 } from "./state.ts";
@@ -73,8 +79,19 @@ const options = z.strictObject({
   selection: z.enum(["metric", "magnitude"]).default("metric").describe(
     "rank of a unit: curvature metric times mask, or |mask| alone (the paper's form, weak from a cold start)",
   ),
-  split: z.enum(["learned", "fixed"]).default("learned").describe(
-    "how the budget is shared between unit types: learned, or all removed at the same ratio",
+  redundancy: z.boolean().default(true).describe(
+    "the metric is the cost of a removal at its turn, by optimal brain surgeon; false: each unit is judged alone",
+  ),
+  split: z.enum(["measured", "learned", "fixed"]).default("measured").describe(
+    "how the budget is shared between unit types: where the measured loss is least, by the minimax problem, or all removed " +
+      "at the same ratio; widths that differ between layers are learned",
+  ),
+  course: z.enum(["fitted", "gradual", "at-once"]).default("fitted").describe(
+    "whether units go along the ramp or before the first step; fitted: along the ramp where removing them at once costs " +
+      "more than 1 nat per token",
+  ),
+  updates: z.enum(["window", "batch"]).default("window").describe(
+    "a step of the optimiser after every window (while there are fewer than 240), or after every batch of the run",
   ),
   masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
   resource: z.enum(["parameters", "macs", "milliseconds"]).default("parameters").describe(
@@ -134,7 +151,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
   async prune(context) {
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
     const { options, learning } = context;
-    const own = learning && { ...learning, options: ablated(learning.options, options) };
+    const own = learning && { ...learning, options: perWindow(ablated(learning.options, options), options) };
     const { run, found } = await startLearning({ ...context, learning: own } as MethodContext<unknown>, "mask-prune");
     try {
       const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
@@ -176,6 +193,16 @@ function ablated(training: TrainingOptions, { distillation, adapters }: Options)
   };
 }
 
+/** Windows of a run up to which each has a step of its own. */
+const MOST_SINGLE_WINDOWS = 240;
+
+/** The same windows in more and smaller steps: short runs are limited by their number of steps, not by noise. */
+function perWindow(training: TrainingOptions, { updates }: Options): TrainingOptions {
+  const { steps, batch } = training;
+  if (updates === "batch" || steps * batch > MOST_SINGLE_WINDOWS) return training;
+  return { ...training, steps: steps * batch, batch: 1 };
+}
+
 /** Step sizes for a run: widths must be able to follow the steepest part of the ramp. */
 function ratesOf(context: MethodContext<Options>, run: TrainingRun, resource: Resource): MaskPruneRates {
   const { options, model, target } = context;
@@ -206,14 +233,21 @@ async function learnStructure(
       : options.resource,
   );
   const rates = ratesOf(context, run, resource);
-  const state = restored ??
-    createMaskState(config, axes, await calibratedMetrics(context as MethodContext<unknown>, axes), rates);
+  const metrics = restored?.metrics ??
+    await calibratedMetrics(
+      context as MethodContext<unknown>,
+      axes,
+      options.redundancy && options.selection === "metric",
+    );
+  const state = restored ?? createMaskState(config, axes, metrics, rates);
+  const goal = await finalGoal(context, { axes, metrics, resource });
+  if (!restored && goal && await removesAtOnce(context, axes, state, goal)) return state;
   const { steps } = run.given.options;
   const freezeStep = Math.max(1, Math.round(options.freeze * steps));
   const settleStep = Math.max(0, freezeStep - options.settleSteps);
   while (state.step < freezeStep) {
     // The first step with the final widths still ranks by the metric, which fills them up.
-    if (state.step === settleStep) fixWidths(context, state, resource);
+    if (state.step === settleStep) fixWidths(context, state, resource, goal);
     const settle = state.step > settleStep;
     const result = await nextStep(run, { masks: narrowMasks(layerMasks(state), working.plan) });
     gradientStep(state, widenGradients(result.maskGradients, working.plan, config), rates);
@@ -223,7 +257,10 @@ async function learnStructure(
       (state.step + 1) / steps,
     );
     const step = { config, resource, budget, arrived: (state.step + 1) / steps >= options.rampEnd };
-    if (state.step < settleStep) moveWidths(context, state, residuals, step, rates);
+    if (state.step < settleStep) {
+      updateWidths(state, residuals, step, rates);
+      if (goal) moveTowards(state, goal, step);
+    }
     state.step++;
     noteStep(run, result, {
       budget,
@@ -245,20 +282,46 @@ async function learnStructure(
   return state;
 }
 
-/** Widths by the minimax problem, or at the budget's own split when that is fixed. */
-function moveWidths(
-  { options, target }: MethodContext<Options>,
+/** The widths to end at, where they do not come from the minimax problem. A snapshot's run measures them again. */
+async function finalGoal(
+  { options, target, learning, ...context }: MethodContext<Options>,
+  given: { axes: UnitAxis[]; metrics: UnitMetric[][]; resource: Resource },
+): Promise<LayerShape[] | null> {
+  if (!options.uniform || options.split === "learned") return null;
+  if (options.split === "fixed") return target.uniform;
+  return await measuredShapes({ ...context, compensate: learning?.compensate }, { ...given, target });
+}
+
+/** Nats per token above which units go along the ramp. */
+const GENTLE_DAMAGE = 1;
+
+/** Removes what `goal` does not keep before the first step, where that is the course; masks that stay get the values of
+ * least second-order loss. Whether it did. */
+async function removesAtOnce(
+  context: MethodContext<Options>,
+  axes: UnitAxis[],
   state: MaskState,
-  residuals: number[][],
-  step: Parameters<typeof updateWidths>[2],
-  rates: MaskPruneRates,
-): void {
-  updateWidths(state, residuals, step, rates);
-  if (options.split === "learned") return;
-  const { config, resource, budget } = step;
+  goal: LayerShape[],
+): Promise<boolean> {
+  const { options, model: { config }, learning, report } = context;
+  if (options.course === "gradual" || options.selection === "magnitude") return false;
+  const plan = planOfMetrics(config, axes, state.metrics, goal);
+  if (options.course === "fitted") {
+    const damage = await damageOf({ ...context, compensate: learning?.compensate }, plan);
+    report(`removing all units at once costs ${damage.toFixed(3)} nats per token`);
+    if (damage > GENTLE_DAMAGE) return false;
+  }
+  removePlan(state, config, plan);
+  const isSolved = options.masks === "learned" && !learning?.compensate && axes.some(({ type }) => type === "ffn");
+  if (isSolved) setFfnMasks(state, plan, await closedFormMasks(context as MethodContext<unknown>, plan));
+  return true;
+}
+
+/** Widths at the part of the way to `goal` that the budget has gone. */
+function moveTowards(state: MaskState, goal: LayerShape[], { config, resource, budget }: BudgetStep): void {
   const done = (1 - budget) / (1 - resource.budget);
   state.removed = state.axes.map((_, a) =>
-    config.layers.map((dense, l) => done * removedUnits(dense, target.uniform[l], state.axes)[a])
+    config.layers.map((dense, l) => done * at(removedUnits(dense, at(goal, l), state.axes), a))
   );
   state.whole = state.removed.map((axis) => axis.map((s) => Math.round(s)));
 }
@@ -268,11 +331,12 @@ function fixWidths(
   { options, model: { config }, target }: MethodContext<Options>,
   state: MaskState,
   resource: Resource,
+  goal: LayerShape[] | null,
 ): void {
   const { axes } = state;
   const learned = axes.map((axis, a) => axis.type === "ffn" ? state.removed[a] : state.whole[a]);
   const fit = () => finalShapes({ config, axes, removed: learned, resource, target }, options.uniform);
-  let shapes = options.split === "fixed" ? target.uniform : fit();
+  let shapes = goal ?? fit();
   // Attention gives way where more channels have been cut than the learned split leaves to remove.
   const ffn = axes.findIndex(({ type }) => type === "ffn");
   const least = ffn < 0 ? 0 : leastRemoved(state, ffn, 0, true);

@@ -4,11 +4,13 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
+import { type LayerPlan, plannedShapes, type PrunePlan, type UnitType } from "../../models/plan.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
 import type { HostMasks } from "../../models/training/student.ts";
 import { importance, observeGradient, packMetric, selectionMetric, type UnitMetric, unpackMetric } from "./metric.ts";
-import { maskLength, narrowed, type UnitAxis } from "../_shared/learned_units.ts";
+import { maskLength, narrowed, removedUnits, type UnitAxis } from "../_shared/learned_units.ts";
 import { mean } from "../../core/stats.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
 import { shrink } from "./prox.ts";
@@ -159,6 +161,37 @@ export function proximalUpdate(
   );
   return { swaps, residuals };
 }
+
+/** Puts everything that `plan` does not keep into the bottom sets at once; its widths are the state's from then on. */
+export function removePlan(state: MaskState, config: DecoderConfig, plan: PrunePlan): void {
+  const shapes = plannedShapes(config, plan);
+  for (const [a, { type }] of state.axes.entries()) {
+    for (const [l, layer] of plan.layers.entries()) {
+      const kept = new Set(keptOfType(layer, type));
+      const chosen = at(at(state.chosen, a), l);
+      const mask = at(at(state.masks, a), l);
+      for (const unit of chosen.keys()) {
+        chosen[unit] = kept.has(unit) ? 0 : 1;
+        if (!kept.has(unit)) mask[unit] = 0;
+      }
+      const count = at(removedUnits(at(config.layers, l), at(shapes, l), state.axes), a);
+      at(state.whole, a)[l] = count;
+      at(state.removed, a)[l] = count;
+    }
+  }
+}
+
+/** Gives the FFN masks that stay the values [kept channels] of each layer. */
+export function setFfnMasks(state: MaskState, plan: PrunePlan, values: readonly Float32Array[]): void {
+  const a = state.axes.findIndex(({ type }) => type === "ffn");
+  for (const [l, { ffnChannels }] of plan.layers.entries()) {
+    const mask = at(at(state.masks, a), l);
+    for (const [i, unit] of ffnChannels.entries()) mask[unit] = at(at(values, l), i);
+  }
+}
+
+const keptOfType = ({ kvGroups, queryHeads, ffnChannels }: LayerPlan, type: UnitType): number[] =>
+  ({ "ffn": ffnChannels, "kv-groups": kvGroups, "query-heads": queryHeads })[type];
 
 /** bottom_k over the layer's whole importance: sum of h m^2 over `bottom`, divided by the sum of h. */
 function residual(state: MaskState, a: number, l: number, bottom: number[], { selection }: MaskPruneRates): number {

@@ -36,7 +36,7 @@ export const obs: Method<typeof options> = defineMethod({
   summary: "Removes the cheapest units one after the other, with the inverse Gram matrix updated",
   source: "Kurtic et al. 2023, arXiv:2302.04089 (ZipLM); Ling et al. 2024, arXiv:2412.18110 (SlimGPT)",
   kind: "one-shot",
-  needs: { calibration: true, gradients: true },
+  needs: { calibration: true },
   options,
   uniformLayers: ({ layers }) => layers === "uniform",
   async prune(context) {

@@ -7,7 +7,7 @@ import { diagonalBlocks, invert, invertSmall } from "../../methods/_shared/inver
 import { removalOrder } from "../../methods/_shared/removal_order.ts";
 import { obs } from "../../methods/obs/mod.ts";
 import { type DecoderModel, forward, targetLogProbs } from "../../models/decoder.ts";
-import { nextTokens, scoredRows, windowBatch } from "../../models/training/loss.ts";
+import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
 

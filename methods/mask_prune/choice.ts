@@ -1,0 +1,199 @@
+/** What MaskPrune decides from calibration before it learns: how the budget is shared between unit types, by the measured
+ * loss of the models that the choices would give, and the values of the masks that stay.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { at } from "../../core/indexing.ts";
+import { matMul2d } from "../../core/ops.ts";
+import type { DecoderConfig, LayerShape } from "../../models/config.ts";
+import { type DecoderModel, disposeModel, forward, targetLogProbs } from "../../models/decoder.ts";
+import type { PrunePlan, UnitType } from "../../models/plan.ts";
+import { pruneModel } from "../../models/surgery.ts";
+import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
+import { curvatureNames, inputFactors, slopeFactors } from "../_shared/curvature.ts";
+import { checkpoint } from "../_shared/device.ts";
+import { diagonalBlocks, invert } from "../_shared/inverse.ts";
+import { narrowed, planOfRemoved, removedUnits, type UnitAxis } from "../_shared/learned_units.ts";
+import { smallestInSegments } from "../_shared/ranking.ts";
+import type { LearningContext, MethodContext, Statistics } from "../define.ts";
+import { selectionMetric, type UnitMetric } from "./metric.ts";
+import { finalShapes, type Resource } from "./widths.ts";
+
+/** Calibration windows that losses are measured on. */
+const WINDOWS = 8;
+
+/** Mean cross entropy of a model on the first calibration windows, in nats per token. */
+async function calibrationLoss(model: DecoderModel, calibration: readonly Int32Array[]): Promise<number> {
+  let sum = 0;
+  let count = 0;
+  for (const window of calibration.slice(0, WINDOWS)) {
+    const batch = windowBatch([window]);
+    const rows = tf.tidy(() => scoredRows(forward(model, batch), batch));
+    const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch), { greedy: false });
+    rows.dispose();
+    sum -= logProbs.reduce((a, b) => a + b, 0);
+    count += logProbs.length;
+  }
+  return sum / count;
+}
+
+/** What choices are measured with. */
+export interface ChoiceContext extends Pick<MethodContext<unknown>, "model" | "calibration" | "report" | "signal"> {
+  /** Compensation of what a plan removes, where the run has it. */
+  compensate?: LearningContext["compensate"];
+}
+
+/** The plan that keeps the units of highest metric at given shapes. */
+export function planOfMetrics(
+  config: DecoderConfig,
+  axes: readonly UnitAxis[],
+  metrics: readonly (readonly UnitMetric[])[],
+  shapes: readonly LayerShape[],
+): PrunePlan {
+  const removed = axes.map((axis, a) =>
+    config.layers.map((dense, l) => {
+      const count = at(removedUnits(dense, at(shapes, l), axes), a);
+      return new Set(smallestInSegments(selectionMetric(at(at(metrics, a), l)), count, axis.segments));
+    })
+  );
+  return planOfRemoved(config, axes, (a, l, unit) => at(at(removed, a), l).has(unit));
+}
+
+/** Nats per token that the model of a plan loses against the dense one, before any training. */
+export async function damageOf(context: ChoiceContext, plan: PrunePlan): Promise<number> {
+  const { model, calibration, compensate, signal } = context;
+  await checkpoint(signal);
+  const small = pruneModel(model, plan, await compensate?.(plan));
+  try {
+    return await calibrationLoss(small, calibration) - await calibrationLoss(model, calibration);
+  } finally {
+    disposeModel(small);
+  }
+}
+
+/** Most splits whose loss is measured. */
+const MOST_SPLITS = 12;
+
+/** The uniform shape whose one-shot model loses least: attention widths go downhill from those of the budget's own split, a
+ * unit at a time, FFN channels fill what is left. With one type that can move there is one shape. */
+export async function measuredShapes(
+  context: ChoiceContext,
+  { axes, metrics, resource, target }: {
+    axes: readonly UnitAxis[];
+    metrics: readonly (readonly UnitMetric[])[];
+    resource: Resource;
+    target: MethodContext<unknown>["target"];
+  },
+): Promise<LayerShape[]> {
+  const { config } = context.model;
+  const shapesOf = (removed: readonly number[]) =>
+    finalShapes(
+      { config, axes, removed: removed.map((count) => config.layers.map(() => count)), resource, target },
+      true,
+    );
+  const start = removedUnits(at(config.layers, 0), at(target.uniform, 0), axes);
+  const first = shapesOf(start) ?? target.uniform;
+  if (axes.length === 1 || !axes.some(({ type }) => type === "ffn")) return first;
+  const seen = new Map<string, number>();
+  const lossOf = async (shapes: LayerShape[]) => {
+    const key = JSON.stringify(shapes[0]);
+    const known = seen.get(key);
+    if (known !== undefined) return known;
+    const damage = await damageOf(context, planOfMetrics(config, axes, metrics, shapes));
+    seen.set(key, damage);
+    context.report(`split ${describe(at(shapes, 0), axes)}: ${damage.toFixed(3)} nats lost`);
+    return damage;
+  };
+  let best = { removed: start, shapes: first, loss: await lossOf(first) };
+  while (seen.size < MOST_SPLITS) {
+    const before = best;
+    for (const [a, { type, units }] of axes.entries()) {
+      if (type === "ffn") continue;
+      for (const step of [-1, 1]) {
+        const removed = before.removed.map((count, b) => a === b ? count + step : count);
+        if (at(removed, a) < 0 || at(removed, a) >= units) continue;
+        const shapes = shapesOf(removed);
+        const wanted = narrowed(at(config.layers, 0), axes, removed);
+        // A split that the budget does not allow comes back as another one.
+        if (!shapes || at(shapes, 0).kvGroups !== wanted.kvGroups) continue;
+        if (at(shapes, 0).queryHeadsPerGroup !== wanted.queryHeadsPerGroup) continue;
+        const loss = await lossOf(shapes);
+        if (loss < best.loss) best = { removed, shapes, loss };
+      }
+    }
+    if (best === before) break;
+  }
+  return best.shapes;
+}
+
+function describe(shape: LayerShape, axes: readonly UnitAxis[]): string {
+  const counts: Record<UnitType, number> = {
+    "ffn": shape.ffnChannels,
+    "kv-groups": shape.kvGroups,
+    "query-heads": shape.queryHeadsPerGroup,
+  };
+  return axes.map(({ type }) => `${counts[type]} ${type}`).join(", ");
+}
+
+/** Ridge of the mask values, as a fraction of the curvature of each mask and of their mean. */
+const MASK_RIDGE = 1e-2;
+
+/** Values of the FFN masks that stay, by the second-order loss of all masks of a layer together: with d = 1 - m, 1 for what
+ * goes, `d^T Q d` with `Q = A o W S W^T` (W [in, out]) is least at `d_K = -Q_KK^-1 Q_KR 1`, K kept and R removed. f32 [kept
+ * channels], per layer; layers that keep all channels have ones. */
+export async function closedFormMasks(context: MethodContext<unknown>, plan: PrunePlan): Promise<Float32Array[]> {
+  const { model: { config, layers }, signal } = context;
+  const a = await inputFactors(context);
+  const s = await slopeFactors(context);
+  const masks: Float32Array[] = [];
+  for (const [l, dense] of config.layers.entries()) {
+    await checkpoint(signal);
+    const kept = at(plan.layers, l).ffnChannels;
+    if (kept.length === 0 || kept.length === dense.ffnChannels) {
+      masks.push(new Float32Array(kept.length).fill(1));
+      continue;
+    }
+    const curvature = tf.tidy(() => {
+      const slopes = matrix(s, curvatureNames.slopes(l, "down"));
+      const { weight } = at(layers, l).down;
+      const energy = matMul2d(matMul2d(weight, slopes), weight, false, true);
+      return tf.mul(matrix(a, curvatureNames.inputs(l, "down")), energy) as tf.Tensor2D;
+    });
+    try {
+      masks.push(await leastLossMasks(curvature, kept));
+    } finally {
+      curvature.dispose();
+    }
+  }
+  return masks;
+}
+
+const matrix = (statistics: Statistics, name: string): tf.Tensor2D => {
+  const { shape, data } = statistics[name] ?? { shape: [0, 0], data: new Float32Array() };
+  return tf.tensor2d(data, shape as [number, number]);
+};
+
+/** `1 + (Q_KK + ridge)^-1 Q_KR 1`: curvature [n, n] -> [kept]. */
+export async function leastLossMasks(curvature: tf.Tensor2D, kept: readonly number[]): Promise<Float32Array> {
+  const n = curvature.shape[0];
+  const isKept = new Float32Array(n);
+  for (const unit of kept) isKept[unit] = 1;
+  const [inner, slope] = tf.tidy(() => {
+    const rows = tf.gather(curvature, tf.tensor1d([...kept], "int32"));
+    const removed = tf.tensor2d(isKept.map((one) => 1 - one), [n, 1]);
+    return [tf.gather(rows, tf.tensor1d([...kept], "int32"), 1), matMul2d(rows, removed)];
+  });
+  const diagonal = await diagonalBlocks(inner, 1);
+  const mean = diagonal.reduce((x, y) => x + y, 0) / kept.length;
+  const ridged = tf.tidy(() =>
+    tf.add(inner, tf.mul(tf.eye(kept.length), tf.reshape(tf.tensor1d(diagonal.map((x) => MASK_RIDGE * x)), [-1, 1])))
+  ) as tf.Tensor2D;
+  const inverse = await invert(ridged, Math.max(MASK_RIDGE * mean, 1e-30));
+  const values = tf.tidy(() => tf.add(1, tf.reshape(matMul2d(inverse, slope), [-1])));
+  try {
+    return await values.data() as Float32Array;
+  } finally {
+    tf.dispose([inner, slope, ridged, inverse, values]);
+  }
+}
