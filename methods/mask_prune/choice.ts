@@ -16,7 +16,7 @@ import { checkpoint } from "../_shared/device.ts";
 import { diagonalBlocks, invert } from "../_shared/inverse.ts";
 import { narrowed, planOfRemoved, removedUnits, type UnitAxis } from "../_shared/learned_units.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
-import type { LearningContext, MethodContext, Statistics } from "../define.ts";
+import type { MethodContext, Statistics } from "../define.ts";
 import { selectionMetric, type UnitMetric } from "./metric.ts";
 import { finalShapes, type Resource } from "./widths.ts";
 
@@ -39,10 +39,7 @@ async function calibrationLoss(model: DecoderModel, calibration: readonly Int32A
 }
 
 /** What choices are measured with. */
-export interface ChoiceContext extends Pick<MethodContext<unknown>, "model" | "calibration" | "report" | "signal"> {
-  /** Compensation of what a plan removes, where the run has it. */
-  compensate?: LearningContext["compensate"];
-}
+export type ChoiceContext = Pick<MethodContext<unknown>, "model" | "calibration" | "report" | "signal">;
 
 /** The plan that keeps the units of highest metric at given shapes. */
 export function planOfMetrics(
@@ -60,11 +57,11 @@ export function planOfMetrics(
   return planOfRemoved(config, axes, (a, l, unit) => at(at(removed, a), l).has(unit));
 }
 
-/** Nats per token that the model of a plan loses against the dense one, before any training. */
+/** Nats per token that the model of a plan loses against the dense one, before compensation and training. */
 export async function damageOf(context: ChoiceContext, plan: PrunePlan): Promise<number> {
-  const { model, calibration, compensate, signal } = context;
+  const { model, calibration, signal } = context;
   await checkpoint(signal);
-  const small = pruneModel(model, plan, await compensate?.(plan));
+  const small = pruneModel(model, plan);
   try {
     return await calibrationLoss(small, calibration) - await calibrationLoss(model, calibration);
   } finally {

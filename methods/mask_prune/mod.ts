@@ -136,6 +136,9 @@ export const maskPrune: Method<typeof options> = defineMethod({
   variants: [
     { options: { uniform: false } },
     { options: { split: "fixed" } },
+    { options: { split: "learned", course: "gradual" } },
+    { options: { redundancy: false, updates: "batch" } },
+    { options: { course: "at-once" } },
     { options: { masks: "hard" } },
     { options: { resource: "macs" }, ownBudget: true },
     { options: { selection: "magnitude" } },
@@ -284,12 +287,12 @@ async function learnStructure(
 
 /** The widths to end at, where they do not come from the minimax problem. A snapshot's run measures them again. */
 async function finalGoal(
-  { options, target, learning, ...context }: MethodContext<Options>,
+  { options, target, ...context }: MethodContext<Options>,
   given: { axes: UnitAxis[]; metrics: UnitMetric[][]; resource: Resource },
 ): Promise<LayerShape[] | null> {
   if (!options.uniform || options.split === "learned") return null;
   if (options.split === "fixed") return target.uniform;
-  return await measuredShapes({ ...context, compensate: learning?.compensate }, { ...given, target });
+  return await measuredShapes(context, { ...given, target });
 }
 
 /** Nats per token above which units go along the ramp. */
@@ -307,7 +310,7 @@ async function removesAtOnce(
   if (options.course === "gradual" || options.selection === "magnitude") return false;
   const plan = planOfMetrics(config, axes, state.metrics, goal);
   if (options.course === "fitted") {
-    const damage = await damageOf({ ...context, compensate: learning?.compensate }, plan);
+    const damage = await damageOf(context, plan);
     report(`removing all units at once costs ${damage.toFixed(3)} nats per token`);
     if (damage > GENTLE_DAMAGE) return false;
   }

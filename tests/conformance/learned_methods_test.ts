@@ -89,10 +89,11 @@ for (const method of learned) {
         assertEquals(gone(24, layer.ffnChannels), dead[l].ffn, `channels of layer ${l}`);
         assertEquals(gone(4, layer.kvGroups), dead[l].kvGroups, `groups of layer ${l}`);
       });
-      assertEquals(reports!.map(({ stage, steps, tokens }) => ({ stage, steps, tokens })), [
-        { stage: "learning", steps: 40, tokens: 40 * 2 * 12 },
+      // A method may take the windows of a batch one by one: it reads no more of them.
+      assertEquals(reports!.map(({ stage, tokens }) => ({ stage, tokens })), [
+        { stage: "learning", tokens: 40 * 2 * 12 },
       ]);
-      assertEquals(reports![0].curve.length, 40);
+      assertEquals(reports![0].curve.length, reports![0].steps);
     });
   });
 
@@ -191,7 +192,7 @@ testOnEngines(
     const shape: LayerShape = { kvGroups: 2, queryHeadsPerGroup: 1, ffnChannels: 32 };
     const gone = [0, 1].map((layer) => ({ layer, ffn: Array.from({ length: 16 }, (_, i) => 2 * i + layer) }));
     await withToy({ layers: [shape, shape], dead: gone }, async (model) => {
-      const options = { rampEnd: 0.5, freeze: 0.8, shrink: 3 };
+      const options = { course: "gradual", rampEnd: 0.5, freeze: 0.8, shrink: 3 };
       const learning = { options: { ...training, steps: 40 }, windows: toyWindows(80, 12) };
       const given: Given = {
         sparsity: 16 * 3 * 32 / (32 * 3 * 32 + 4 * 2 * 8 * 32),
