@@ -1,5 +1,5 @@
 /** What MaskPrune decides from calibration before it learns: how the budget is shared between unit types, by the measured
- * loss of the models that the choices would give, and the values of the masks that stay.
+ * distance of the models that the choices would give, and the values of the masks that stay.
  *
  * @module
  */
@@ -7,10 +7,10 @@ import * as tf from "@tensorflow/tfjs";
 import { at } from "../../core/indexing.ts";
 import { matMul2d } from "../../core/ops.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
-import { type DecoderModel, disposeModel, forward, targetLogProbs } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, forward, logits } from "../../models/decoder.ts";
 import type { PrunePlan, UnitType } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
-import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
+import { scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { curvatureNames, inputFactors, slopeFactors } from "../_shared/curvature.ts";
 import { checkpoint } from "../_shared/device.ts";
 import { diagonalBlocks, invert } from "../_shared/inverse.ts";
@@ -20,20 +20,41 @@ import type { MethodContext, Statistics } from "../define.ts";
 import { selectionMetric, type UnitMetric } from "./metric.ts";
 import { finalShapes, type Resource } from "./widths.ts";
 
-/** Calibration windows that losses are measured on. */
+/** Calibration windows that choices are measured on. */
 const WINDOWS = 8;
 
-/** Mean cross entropy of a model on the first calibration windows, in nats per token. */
-async function calibrationLoss(model: DecoderModel, calibration: readonly Int32Array[]): Promise<number> {
+/** Rows that go through the vocabulary at once. */
+const ROWS = 64;
+
+/** Mean KL(dense || pruned) of the next-token distributions on the first calibration windows, in nats per token. */
+async function divergence(
+  dense: DecoderModel,
+  pruned: DecoderModel,
+  calibration: readonly Int32Array[],
+): Promise<number> {
   let sum = 0;
   let count = 0;
   for (const window of calibration.slice(0, WINDOWS)) {
     const batch = windowBatch([window]);
-    const rows = tf.tidy(() => scoredRows(forward(model, batch), batch));
-    const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch), { greedy: false });
-    rows.dispose();
-    sum -= logProbs.reduce((a, b) => a + b, 0);
-    count += logProbs.length;
+    const total = tf.tidy(() => {
+      const [own, other] = [dense, pruned].map((model) => scoredRows(forward(model, batch), batch));
+      const rows = window.length - 1;
+      const parts: tf.Tensor[] = [];
+      for (let start = 0; start < rows; start += ROWS) {
+        const size = Math.min(ROWS, rows - start);
+        parts.push(tf.tidy(() => {
+          const logProbs = (model: DecoderModel, hidden: tf.Tensor2D) =>
+            tf.logSoftmax(logits(model, tf.slice(hidden, [start, 0], [size, hidden.shape[1]])));
+          const [p, q] = [logProbs(dense, own as tf.Tensor2D), logProbs(pruned, other as tf.Tensor2D)];
+          return tf.sum(tf.mul(tf.exp(p), tf.sub(p, q)));
+        }));
+      }
+      return tf.addN(parts);
+    });
+    const [value = 0] = await total.data();
+    total.dispose();
+    sum += value;
+    count += window.length - 1;
   }
   return sum / count;
 }
@@ -57,22 +78,23 @@ export function planOfMetrics(
   return planOfRemoved(config, axes, (a, l, unit) => at(at(removed, a), l).has(unit));
 }
 
-/** Nats per token that the model of a plan loses against the dense one, before compensation and training. */
+/** How far the model of a plan is from the dense one before compensation and training, in nats of KL per token: 0 exactly
+ * when nothing that counts was removed, where the loss itself may fall by chance. */
 export async function damageOf(context: ChoiceContext, plan: PrunePlan): Promise<number> {
   const { model, calibration, signal } = context;
   await checkpoint(signal);
   const small = pruneModel(model, plan);
   try {
-    return await calibrationLoss(small, calibration) - await calibrationLoss(model, calibration);
+    return await divergence(model, small, calibration);
   } finally {
     disposeModel(small);
   }
 }
 
-/** Most splits whose loss is measured. */
+/** Most splits that are measured. */
 const MOST_SPLITS = 12;
 
-/** The uniform shape whose one-shot model loses least: attention widths go downhill from those of the budget's own split, a
+/** The uniform shape whose one-shot model stays nearest to the dense one: attention widths go downhill from those of the budget's own split, a
  * unit at a time, FFN channels fill what is left. With one type that can move there is one shape. */
 export async function measuredShapes(
   context: ChoiceContext,
@@ -93,16 +115,16 @@ export async function measuredShapes(
   const first = shapesOf(start) ?? target.uniform;
   if (axes.length === 1 || !axes.some(({ type }) => type === "ffn")) return first;
   const seen = new Map<string, number>();
-  const lossOf = async (shapes: LayerShape[]) => {
+  const distanceOf = async (shapes: LayerShape[]) => {
     const key = JSON.stringify(shapes[0]);
     const known = seen.get(key);
     if (known !== undefined) return known;
     const damage = await damageOf(context, planOfMetrics(config, axes, metrics, shapes));
     seen.set(key, damage);
-    context.report(`split ${describe(at(shapes, 0), axes)}: ${damage.toFixed(3)} nats lost`);
+    context.report(`split ${describe(at(shapes, 0), axes)}: ${damage.toFixed(3)} nats from the dense model`);
     return damage;
   };
-  let best = { removed: start, shapes: first, loss: await lossOf(first) };
+  let best = { removed: start, shapes: first, distance: await distanceOf(first) };
   while (seen.size < MOST_SPLITS) {
     const before = best;
     for (const [a, { type, units }] of axes.entries()) {
@@ -115,8 +137,8 @@ export async function measuredShapes(
         // A split that the budget does not allow comes back as another one.
         if (!shapes || at(shapes, 0).kvGroups !== wanted.kvGroups) continue;
         if (at(shapes, 0).queryHeadsPerGroup !== wanted.queryHeadsPerGroup) continue;
-        const loss = await lossOf(shapes);
-        if (loss < best.loss) best = { removed, shapes, loss };
+        const distance = await distanceOf(shapes);
+        if (distance < best.distance) best = { removed, shapes, distance };
       }
     }
     if (best === before) break;

@@ -83,12 +83,12 @@ const options = z.strictObject({
     "the metric is the cost of a removal at its turn, by optimal brain surgeon; false: each unit is judged alone",
   ),
   split: z.enum(["measured", "learned", "fixed"]).default("measured").describe(
-    "how the budget is shared between unit types: where the measured loss is least, by the minimax problem, or all removed " +
+    "how the budget is shared between unit types: where the pruned model is measured to stay nearest to the dense one, by the minimax problem, or all removed " +
       "at the same ratio; widths that differ between layers are learned",
   ),
   course: z.enum(["fitted", "gradual", "at-once"]).default("fitted").describe(
-    "whether units go along the ramp or before the first step; fitted: along the ramp where removing them at once costs " +
-      "more than 1 nat per token",
+    "whether units go along the ramp or before the first step; fitted: along the ramp where removing them at once takes " +
+      "the model more than 1 nat per token from the dense one",
   ),
   updates: z.enum(["window", "batch"]).default("window").describe(
     "a step of the optimiser after every window (while there are fewer than 240), or after every batch of the run",
@@ -295,7 +295,7 @@ async function finalGoal(
   return await measuredShapes(context, { ...given, target });
 }
 
-/** Nats per token above which units go along the ramp. */
+/** Nats of KL per token above which units go along the ramp. */
 const GENTLE_DAMAGE = 1;
 
 /** Removes what `goal` does not keep before the first step, where that is the course; masks that stay get the values of
@@ -311,7 +311,7 @@ async function removesAtOnce(
   const plan = planOfMetrics(config, axes, state.metrics, goal);
   if (options.course === "fitted") {
     const damage = await damageOf(context, plan);
-    report(`removing all units at once costs ${damage.toFixed(3)} nats per token`);
+    report(`all units removed at once: ${damage.toFixed(3)} nats per token from the dense model`);
     if (damage > GENTLE_DAMAGE) return false;
   }
   removePlan(state, config, plan);
