@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { createRng } from "../../core/rng.ts";
 import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
@@ -29,8 +30,10 @@ export function monotone(values: readonly number[]): number[] {
   const pools: { mean: number; count: number }[] = [];
   for (const value of values) {
     pools.push({ mean: value, count: 1 });
-    while (pools.length > 1 && pools.at(-2)!.mean > pools.at(-1)!.mean) {
-      const [a, b] = pools.splice(-2);
+    while (pools.length > 1) {
+      const [a, b] = [at(pools, pools.length - 2), at(pools, pools.length - 1)];
+      if (a.mean <= b.mean) break;
+      pools.splice(-2);
       const count = a.count + b.count;
       pools.push({ mean: (a.mean * a.count + b.mean * b.count) / count, count });
     }
@@ -40,10 +43,11 @@ export function monotone(values: readonly number[]): number[] {
 
 /** Straight lines between points with ascending `xs`; the first and last line go on outside. */
 export function interpolate(xs: readonly number[], ys: readonly number[], x: number): number {
-  if (xs.length === 1) return ys[0];
+  if (xs.length === 1) return at(ys, 0);
   const next = xs.findIndex((other) => other >= x);
   const i = Math.max(1, next < 0 ? xs.length - 1 : next);
-  return ys[i - 1] + (ys[i] - ys[i - 1]) * (x - xs[i - 1]) / (xs[i] - xs[i - 1]);
+  const [x0, x1, y0, y1] = [at(xs, i - 1), at(xs, i), at(ys, i - 1), at(ys, i)];
+  return y0 + (y1 - y0) * (x - x0) / (x1 - x0);
 }
 
 /** Names of the table: widths and milliseconds, f32 [n] each. */
@@ -52,11 +56,12 @@ const TABLE = { ffn: "ffn", heads: "query heads" } as const;
 /** Milliseconds of one layer of a shape, from a table of {@linkcode layerLatency}. Heads are counted as query heads; keys
  * and values of a group, which cost little, go with them. */
 export function latencyOf(config: DecoderConfig, table: Statistics): (shape: LayerShape) => number {
-  const [dense] = config.layers;
+  const dense = at(config.layers, 0);
+  const values = (name: string) => [...table[name]?.data ?? []];
   const curve = (name: string) => {
-    const xs = [...table[`${name} width`].data];
-    const ys = monotone([...table[`${name} ms`].data]);
-    const slope = LEAST_SLOPE * ys.at(-1)! / xs.at(-1)!;
+    const xs = values(`${name} width`);
+    const ys = monotone(values(`${name} ms`));
+    const slope = LEAST_SLOPE * at(ys, ys.length - 1) / at(xs, xs.length - 1);
     return (x: number) => interpolate(xs, ys, x) + slope * x;
   };
   const [ffn, heads] = [curve(TABLE.ffn), curve(TABLE.heads)];
@@ -77,14 +82,14 @@ const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 export function layerLatency(context: MethodContext<unknown>): Promise<Statistics> {
   return context.remember(`layer latency, ${TOKENS} tokens`, async () => {
     const { model, report, signal } = context;
-    const { kvGroups, queryHeadsPerGroup: r, ffnChannels } = model.config.layers[0];
+    const { kvGroups, queryHeadsPerGroup: r, ffnChannels } = at(model.config.layers, 0);
     const time = async (groups: number, channels: number) => {
       await checkpoint(signal);
       report(`time of a layer with ${groups * r} heads and ${channels} channels`);
       return await timeLayer(model, groups, channels);
     };
     const [channels, groups] = [widths(ffnChannels, WIDTHS), widths(kvGroups, WIDTHS)];
-    const [byChannels, byGroups]: number[][] = [[], []];
+    const [byChannels, byGroups]: [number[], number[]] = [[], []];
     for (const width of channels) byChannels.push(await time(kvGroups, width));
     for (const width of groups) byGroups.push(await time(width, ffnChannels));
     const vector = (values: number[]) => ({ shape: [values.length], data: Float32Array.from(values) });
@@ -100,8 +105,8 @@ export function layerLatency(context: MethodContext<unknown>): Promise<Statistic
 /** Median time of embedding, first layer, narrowed, and final norm, in milliseconds. */
 async function timeLayer(model: DecoderModel, groups: number, channels: number): Promise<number> {
   const { config } = model;
-  const [shape] = config.layers;
-  const single = { ...model, config: { ...config, layers: [shape] }, layers: [model.layers[0]] };
+  const shape = at(config.layers, 0);
+  const single = { ...model, config: { ...config, layers: [shape] }, layers: [at(model.layers, 0)] };
   const plan = {
     kvGroups: range(groups),
     queryHeads: range(groups * shape.queryHeadsPerGroup),

@@ -12,6 +12,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import { UNITS } from "../../models/units.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
@@ -104,7 +105,7 @@ function removalMetric({ order, cost }: RemovalOrder): Float32Array {
 /** Adds a step's mask gradients. */
 export function observeGradient(metric: UnitMetric, gradient: Float32Array): void {
   metric.count++;
-  for (let i = 0; i < gradient.length; i++) metric.squares[i] += gradient[i] * gradient[i];
+  for (const [i, g] of gradient.entries()) metric.squares[i] = at(metric.squares, i) + g * g;
   if (metric.count <= SCALE_STEPS) metric.base = Math.fround(positiveMedian(metric.squares) / metric.count);
 }
 
@@ -113,7 +114,7 @@ export function runningFisher({ prior, squares, base, count }: UnitMetric): Floa
   if (count === 0 || base === 0) return Float64Array.from(prior);
   return Float64Array.from(
     prior,
-    (p, i) => (PRIOR_STEPS * p + squares[i] / base) / (PRIOR_STEPS + count),
+    (p, i) => (PRIOR_STEPS * p + at(squares, i) / base) / (PRIOR_STEPS + count),
   );
 }
 
@@ -163,14 +164,15 @@ function maskFisher(context: MethodContext<unknown>): Promise<Statistics> {
           variables: masks.flatMap((layer) => [layer.ffn!, layer.queryHeads!]),
         });
         layers.forEach((shape, l) => {
-          const [ffn, heads] = [gradients[2 * l], gradients[2 * l + 1]];
-          ffn.forEach((g, u) => sums[l].ffn[u] += g * g);
-          heads.forEach((g, u) => sums[l].queryHeads[u] += g * g);
+          const [ffn, heads] = [at(gradients, 2 * l), at(gradients, 2 * l + 1)];
+          const own = at(sums, l);
+          for (const [u, g] of ffn.entries()) own.ffn[u] = at(own.ffn, u) + g * g;
+          for (const [u, g] of heads.entries()) own.queryHeads[u] = at(own.queryHeads, u) + g * g;
           // A group's mask multiplies all of its heads, so its gradient is their sum.
           for (let g = 0; g < shape.kvGroups; g++) {
             const r = shape.queryHeadsPerGroup;
             const slope = heads.subarray(g * r, (g + 1) * r).reduce((a, b) => a + b, 0);
-            sums[l].kvGroups[g] += slope * slope;
+            own.kvGroups[g] = at(own.kvGroups, g) + slope * slope;
           }
         });
       }
@@ -201,8 +203,8 @@ export async function calibratedMetrics(
   return axes.map(({ type }) =>
     model.config.layers.map((_, l) =>
       createMetric(
-        fisher[fisherName(l, UNITS[type].mask)].data,
-        wanda[l][UNITS[type].mask],
+        fisher[fisherName(l, UNITS[type].mask)]?.data ?? [],
+        at(wanda, l)[UNITS[type].mask],
         orders?.[l]?.[UNITS[type].mask],
       )
     )
@@ -211,7 +213,7 @@ export async function calibratedMetrics(
 
 async function wandaScores(model: DecoderModel, { layers, headSize }: DecoderConfig, statistics: Statistics) {
   const columns = await columnScores(model, statistics, "WIFN");
-  return layers.map((shape, l) => scoresOfColumns({ ...columns[l], shape, headSize }));
+  return layers.map((shape, l) => scoresOfColumns({ ...at(columns, l), shape, headSize }));
 }
 
 /** Arrays of a metric for a snapshot, by name. */
@@ -222,7 +224,7 @@ export function packMetric(metric: UnitMetric): Record<string, Float32Array> {
 
 /** The metric out of {@linkcode packMetric}. */
 export function unpackMetric(read: (name: string) => Float32Array): UnitMetric {
-  const [scale, base, count] = read("scalars");
+  const [scale = 1, base = 0, count = 0] = read("scalars");
   const arrays = { prior: read("prior"), wanda: read("wanda"), removal: read("removal"), squares: read("squares") };
   return { ...arrays, scale, base, count };
 }

@@ -214,7 +214,7 @@ function perWindow(training: TrainingOptions, { updates }: Options): TrainingOpt
 function ratesOf(context: MethodContext<Options>, run: TrainingRun, resource: Resource): MaskPruneRates {
   const { options, model, target } = context;
   const axes = unitAxes(model.config, target.units);
-  const share = costShares(resource, axes, model.config.layers[0], model.config.layers.length)
+  const share = costShares(resource, axes, at(model.config.layers, 0), model.config.layers.length)
     .reduce((a, b) => a + b, 0);
   const rampSteps = Math.max(1, (options.rampEnd - options.rampStart) * run.given.options.steps);
   const steepest = 3 * (1 - resource.budget) / rampSteps / share;
@@ -287,15 +287,15 @@ async function learnStructure(
     noteStep(run, result, {
       budget,
       retained: retainedNow(state, step),
-      removed: Object.fromEntries(axes.map(({ type }, a) => [type, mean(state.whole[a])])),
+      removed: Object.fromEntries(axes.map(({ type }, a) => [type, mean(at(state.whole, a))])),
       duals: {
-        ...Object.fromEntries(axes.map(({ type }, a) => [`y ${type}`, mean(state.duals[a])])),
+        ...Object.fromEntries(axes.map(({ type }, a) => [`y ${type}`, mean(at(state.duals, a))])),
         z: state.budgetDual,
       },
       swaps,
       residual: Math.max(...residuals.flat()),
     });
-    const most = config.layers[0].ffnChannels - target.uniform[0].ffnChannels;
+    const most = at(config.layers, 0).ffnChannels - at(target.uniform, 0).ffnChannels;
     if (options.shrink > 0 && state.step < settleStep && markIdle(state, { window: options.shrink, most })) {
       onShrink(working = await shrinkTo(run, working, workingPlan(config, state)));
     }
@@ -356,19 +356,22 @@ function fixWidths(
   goal: LayerShape[] | null,
 ): void {
   const { axes } = state;
-  const learned = axes.map((axis, a) => axis.type === "ffn" ? state.removed[a] : state.whole[a]);
+  const learned = axes.map((axis, a) => [...at(axis.type === "ffn" ? state.removed : state.whole, a)]);
   const fit = () => finalShapes({ config, axes, removed: learned, resource, target }, options.uniform);
   let shapes = goal ?? fit();
   // Attention gives way where more channels have been cut than the learned split leaves to remove.
   const ffn = axes.findIndex(({ type }) => type === "ffn");
   const least = ffn < 0 ? 0 : leastRemoved(state, ffn, 0, true);
   const attention = axes.findLastIndex(({ type }) => type !== "ffn");
-  while (shapes && config.layers[0].ffnChannels - shapes[0].ffnChannels < least && mean(learned[attention]) > 0) {
-    learned[attention] = learned[attention].map((count) => Math.max(0, Math.round(count) - 1));
+  while (
+    shapes && at(config.layers, 0).ffnChannels - at(shapes, 0).ffnChannels < least && mean(at(learned, attention)) > 0
+  ) {
+    learned[attention] = at(learned, attention).map((count) => Math.max(0, Math.round(count) - 1));
     shapes = fit();
   }
   if (!shapes) throw new UsageError(`mask-prune: sparsity ${target.sparsity} cannot be reached with these units`);
-  state.whole = axes.map((_, a) => config.layers.map((dense, l) => removedUnits(dense, shapes[l], axes)[a]));
+  const fitted = shapes;
+  state.whole = axes.map((_, a) => config.layers.map((dense, l) => at(removedUnits(dense, at(fitted, l), axes), a)));
   state.removed = state.whole.map((axis) => [...axis]);
 }
 
@@ -381,8 +384,10 @@ function freezeAndTrain(
 ): Promise<PruneResult> {
   const { options, model } = context;
   const { axes, chosen, masks: all } = state;
-  const plan = planOfRemoved(model.config, axes, (a, l, unit) => chosen[a][l][unit] === 1);
+  const plan = planOfRemoved(model.config, axes, (a, l, unit) => at(at(at(chosen, a), l), unit) === 1);
   const hard = options.masks === "hard";
-  const masks = hard ? model.config.layers.map(() => ({})) : keptOf(plan, axes, (a, l, unit) => all[a][l][unit]);
+  const masks = hard
+    ? model.config.layers.map(() => ({}))
+    : keptOf(plan, axes, (a, l, unit) => at(at(at(all, a), l), unit));
   return trainFrozen(context.learning!, run, { plan, masks, maskRate: hard ? 0 : options.frozenMaskRate, working });
 }

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
@@ -40,16 +41,17 @@ export function markIdle(state: MaskState, { window, most }: { window: number; m
   let found = false;
   state.axes.forEach(({ type, units }, a) => {
     if (type !== "ffn") return;
-    state.idle[a].forEach((idle, l) => {
-      const cut = state.cut[a][l];
+    at(state.idle, a).forEach((idle, l) => {
+      const cut = at(at(state.cut, a), l);
+      const mask = at(at(state.masks, a), l);
       const room = most - cut.reduce((sum, one) => sum + one, 0);
-      const isNew = Array.from(idle.keys()).filter((i) => idle[i] >= window && cut[i] === 0).slice(
+      const isNew = Array.from(idle.keys()).filter((i) => at(idle, i) >= window && cut[i] === 0).slice(
         0,
         Math.max(0, room),
       );
       // The cost of making a narrower model must come back.
       if (isNew.length < units / 16) return;
-      for (const i of isNew) [cut[i], state.masks[a][l][i]] = [1, 0];
+      for (const i of isNew) [cut[i], mask[i]] = [1, 0];
       found = true;
     });
   });
@@ -58,7 +60,7 @@ export function markIdle(state: MaskState, { window, most }: { window: number; m
 
 /** Units that are not cut. */
 export function workingPlan(config: DecoderConfig, { axes, cut }: MaskState): PrunePlan {
-  return planOfRemoved(config, axes, (a, l, unit) => cut[a][l][unit] === 1);
+  return planOfRemoved(config, axes, (a, l, unit) => at(at(at(cut, a), l), unit) === 1);
 }
 
 /** Makes the student as narrow as `plan`; the working model before is freed. */
@@ -75,10 +77,10 @@ export async function shrinkTo(run: TrainingRun, working: WorkingModel, plan: Pr
 
 /** Masks at the widths of the working model, [layer]. */
 export function narrowMasks(masks: readonly HostMasks[], { layers }: PrunePlan): HostMasks[] {
-  return masks.map((layer, l) => ({
-    ...layer,
-    ...layer.ffn && { ffn: Float32Array.from(layers[l].ffnChannels, (i) => layer.ffn![i]) },
-  }));
+  return masks.map((layer, l) => {
+    const { ffn } = layer;
+    return ffn ? { ...layer, ffn: Float32Array.from(at(layers, l).ffnChannels, (i) => at(ffn, i)) } : layer;
+  });
 }
 
 /** Gradients of narrow masks at the dense widths, 0 for what was cut, [layer]. */
@@ -88,9 +90,10 @@ export function widenGradients(
   config: DecoderConfig,
 ): HostMasks[] {
   return gradients.map((layer, l) => {
-    if (!layer.ffn) return layer;
-    const ffn = new Float32Array(config.layers[l].ffnChannels);
-    layers[l].ffnChannels.forEach((unit, i) => ffn[unit] = layer.ffn![i]);
+    const { ffn: narrow } = layer;
+    if (!narrow) return layer;
+    const ffn = new Float32Array(at(config.layers, l).ffnChannels);
+    for (const [i, unit] of at(layers, l).ffnChannels.entries()) ffn[unit] = at(narrow, i);
     return { ...layer, ffn };
   });
 }

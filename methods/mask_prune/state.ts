@@ -105,7 +105,9 @@ export function createMaskState(
 
 /** The masks as the student takes them, per layer. */
 export function layerMasks({ axes, masks }: MaskState): HostMasks[] {
-  return masks[0].map((_, l) => Object.fromEntries(axes.map(({ type }, a) => [type, masks[a][l]])) as HostMasks);
+  return at(masks, 0).map((_, l) =>
+    Object.fromEntries(axes.map(({ type }, a) => [type, at(at(masks, a), l)])) as HostMasks
+  );
 }
 
 /** Step 1 of an iteration for the masks: the metric sees the gradients, and learned masks follow them. */
@@ -113,10 +115,15 @@ export function gradientStep(state: MaskState, gradients: readonly HostMasks[], 
   const { axes, masks, moments, metrics, step } = state;
   axes.forEach(({ type }, a) => {
     gradients.forEach((layer, l) => {
-      const gradient = layer[type]!;
-      observeGradient(metrics[a][l], gradient);
+      const gradient = layer[type];
+      if (!gradient) throw new RangeError(`The masks of ${type} have no gradient`);
+      observeGradient(at(at(metrics, a), l), gradient);
       if (rates.masks === "hard") return;
-      masks[a][l] = stepValues(masks[a][l], gradient, moments[a][l], { rule: MASK_RULE, rate: rates.maskRate, step });
+      at(masks, a)[l] = stepValues(at(at(masks, a), l), gradient, at(at(moments, a), l), {
+        rule: MASK_RULE,
+        rate: rates.maskRate,
+        step,
+      });
     });
   });
 }
@@ -124,11 +131,11 @@ export function gradientStep(state: MaskState, gradients: readonly HostMasks[], 
 /** What units are ranked by, lowest first: |m| alone, or sqrt(h) max(|m|, 1), so that a unit that was shrunk is judged
  * by its importance and can come back. Units that were cut come first. */
 function ranking(state: MaskState, a: number, l: number, byMagnitude: boolean): ArrayLike<number> {
-  const mask = state.masks[a][l];
-  const cut = state.cut[a][l];
-  if (byMagnitude) return mask.map((m, i) => cut[i] ? -1 : Math.abs(m));
-  const h = selectionMetric(state.metrics[a][l]);
-  return h.map((value, i) => cut[i] ? -1 : Math.sqrt(value) * Math.max(Math.abs(mask[i]), 1));
+  const mask = at(at(state.masks, a), l);
+  const cut = at(at(state.cut, a), l);
+  if (byMagnitude) return mask.map((m, i) => at(cut, i) ? -1 : Math.abs(m));
+  const h = selectionMetric(at(at(state.metrics, a), l));
+  return h.map((value, i) => at(cut, i) ? -1 : Math.sqrt(value) * Math.max(Math.abs(at(mask, i)), 1));
 }
 
 /** Step 2: the proximal step. The k lowest units of every layer shrink by `1 / (1 + 2 y)`, or go to 0 at once when masks
@@ -143,19 +150,19 @@ export function proximalUpdate(
   const byMagnitude = rates.masks === "learned" && (settle || rates.selection === "magnitude");
   let swaps = 0;
   const residuals = axes.map(({ segments }, a) =>
-    masks[a].map((_, l) => {
-      const bottom = smallestInSegments(ranking(state, a, l, byMagnitude), whole[a][l], segments);
-      const now = new Float32Array(chosen[a][l].length);
+    at(masks, a).map((_, l) => {
+      const bottom = smallestInSegments(ranking(state, a, l, byMagnitude), at(at(whole, a), l), segments);
+      const now = new Float32Array(at(at(chosen, a), l).length);
       for (const i of bottom) now[i] = 1;
-      const back = Array.from(now.keys()).filter((i) => chosen[a][l][i] === 1 && now[i] === 0);
+      const back = Array.from(now.keys()).filter((i) => at(at(at(chosen, a), l), i) === 1 && now[i] === 0);
       if (rates.regrowth || rates.masks === "hard") {
-        for (const i of back) masks[a][l][i] = 1;
+        for (const i of back) at(at(masks, a), l)[i] = 1;
         swaps += back.length;
       }
-      chosen[a][l] = now;
-      state.idle[a][l] = state.idle[a][l].map((steps, i) => now[i] ? steps + 1 : 0);
-      if (rates.masks === "hard") { for (const i of bottom) masks[a][l][i] = 0; }
-      else masks[a][l] = shrink(masks[a][l], bottom, duals[a][l]);
+      at(chosen, a)[l] = now;
+      at(state.idle, a)[l] = at(at(state.idle, a), l).map((steps, i) => now[i] ? steps + 1 : 0);
+      if (rates.masks === "hard") { for (const i of bottom) at(at(masks, a), l)[i] = 0; }
+      else at(masks, a)[l] = shrink(at(at(masks, a), l), bottom, at(at(duals, a), l));
       return residual(state, a, l, bottom, rates);
     })
   );
@@ -195,10 +202,12 @@ const keptOfType = ({ kvGroups, queryHeads, ffnChannels }: LayerPlan, type: Unit
 
 /** bottom_k over the layer's whole importance: sum of h m^2 over `bottom`, divided by the sum of h. */
 function residual(state: MaskState, a: number, l: number, bottom: number[], { selection }: MaskPruneRates): number {
-  const mask = state.masks[a][l];
-  const h = selection === "metric" ? selectionMetric(state.metrics[a][l]) : new Float64Array(mask.length).fill(1);
+  const mask = at(at(state.masks, a), l);
+  const h = selection === "metric"
+    ? selectionMetric(at(at(state.metrics, a), l))
+    : new Float64Array(mask.length).fill(1);
   const all = h.reduce((x, y) => x + y, 0);
-  return all === 0 ? 0 : bottom.reduce((sum, i) => sum + h[i] * mask[i] * mask[i], 0) / all;
+  return all === 0 ? 0 : bottom.reduce((sum, i) => sum + at(h, i) * at(mask, i) * at(mask, i), 0) / all;
 }
 
 /** Budget of one step. */
@@ -215,7 +224,7 @@ export interface BudgetStep {
 export function retainedNow({ axes, whole }: MaskState, { config, resource }: BudgetStep): number {
   return retained(
     resource,
-    config.layers.map((dense, l) => narrowed(dense, axes, whole.map((axis) => axis[l]))),
+    config.layers.map((dense, l) => narrowed(dense, axes, whole.map((axis) => at(axis, l)))),
   );
 }
 
@@ -228,7 +237,7 @@ export function updateWidths(
 ): void {
   const { axes, removed, whole, duals, metrics } = state;
   const { config, resource, budget, arrived } = step;
-  const shape = narrowed(config.layers[0], axes, whole.map((axis) => Math.round(mean(axis))));
+  const shape = narrowed(at(config.layers, 0), axes, whole.map((axis) => Math.round(mean(axis))));
   const shares = costShares(resource, axes, shape, config.layers.length);
   const weights = metrics.map((axis) =>
     axis.map((metric) =>
@@ -243,7 +252,8 @@ export function updateWidths(
   let next = widthStep({ axes, removed, duals, slopes, prices, shares, uniform, rate, maxStep });
   // An integrator that runs while the widths are at their speed limit would overshoot later.
   const limited = next.some((axis, a) =>
-    axes[a].type === "ffn" && axis.some((s, l) => Math.abs(s - removed[a][l]) >= maxStep * axes[a].units - 1e-9)
+    at(axes, a).type === "ffn" &&
+    axis.some((s, l) => Math.abs(s - at(at(removed, a), l)) >= maxStep * at(axes, a).units - 1e-9)
   );
   if (excess < 0 || !limited) state.budgetDual = budgetDualStep(state.budgetDual, excess, rates.budgetRate);
   const snapped = arrived
@@ -253,23 +263,25 @@ export function updateWidths(
     next = snapped;
     // On the budget, z is what FFN channels are worth.
     const ffn = axes.findIndex(({ type }) => type === "ffn");
-    state.budgetDual = mean(slopes[ffn].map((q, l) => duals[ffn][l] * q)) / shares[ffn];
+    state.budgetDual = mean(at(slopes, ffn).map((q, l) => at(at(duals, ffn), l) * q)) / at(shares, ffn);
   }
   // What was cut stays away.
   next = next.map((axis, a) => axis.map((s, l) => Math.max(s, leastRemoved(state, a, l, uniform))));
-  state.whole = axes.map((axis, a) => next[a].map((s, l) => wholeUnits(axis, s, whole[a][l])));
+  state.whole = axes.map((axis, a) => at(next, a).map((s, l) => wholeUnits(axis, s, at(at(whole, a), l))));
   // An attention unit that came or went starts a new count, so that FFN channels settle before the next one moves.
   state.removed = next.map((axis, a) =>
-    axis.map((s, l) => axes[a].type !== "ffn" && state.whole[a][l] !== whole[a][l] ? state.whole[a][l] : s)
+    axis.map((s, l) =>
+      at(axes, a).type !== "ffn" && at(at(state.whole, a), l) !== at(at(whole, a), l) ? at(at(state.whole, a), l) : s
+    )
   );
   state.duals = duals.map((axis, a) =>
-    axis.map((y, l) => dualStep(y, residuals[a][l], { rate: rates.dualRate, cap: rates.dualCap }))
+    axis.map((y, l) => dualStep(y, at(at(residuals, a), l), { rate: rates.dualRate, cap: rates.dualCap }))
   );
 }
 
 /** Units of an axis that have been cut, in layer `l` or in the layer that lost most. */
 export function leastRemoved({ cut }: MaskState, a: number, l: number, uniform: boolean): number {
-  const counts = (uniform ? cut[a] : [cut[a][l]]).map((layer) => layer.reduce((sum, one) => sum + one, 0));
+  const counts = (uniform ? at(cut, a) : [at(at(cut, a), l)]).map((layer) => layer.reduce((sum, one) => sum + one, 0));
   return Math.max(...counts);
 }
 
@@ -277,16 +289,16 @@ export function leastRemoved({ cut }: MaskState, a: number, l: number, uniform: 
 export function packState(state: MaskState): Map<string, HostTensor> {
   const arrays = new Map<string, HostTensor>();
   state.axes.forEach(({ type }, a) =>
-    state.masks[a].forEach((mask, l) => {
-      const { first, second } = state.moments[a][l];
+    at(state.masks, a).forEach((mask, l) => {
+      const { first, second } = at(at(state.moments, a), l);
       const all = {
         mask,
-        first: first!,
-        second: second!,
-        chosen: state.chosen[a][l],
-        idle: state.idle[a][l],
-        cut: state.cut[a][l],
-        ...packMetric(state.metrics[a][l]),
+        first,
+        second,
+        chosen: at(at(state.chosen, a), l),
+        idle: at(at(state.idle, a), l),
+        cut: at(at(state.cut, a), l),
+        ...packMetric(at(at(state.metrics, a), l)),
       };
       for (const [name, data] of Object.entries(all)) {
         arrays.set(`state/${type}/${l}/${name}`, { shape: [data.length], data });
@@ -308,7 +320,13 @@ export function plainState({ axes, removed, whole, duals, budgetDual, step }: Ma
 export function unpackState(plain: PlainState, arrays: Map<string, HostTensor>): MaskState {
   const each = <T>(make: (read: (name: string) => Float32Array) => T) =>
     plain.axes.map(({ type }, a) =>
-      plain.removed[a].map((_, l) => make((name) => arrays.get(`state/${type}/${l}/${name}`)!.data))
+      at(plain.removed, a).map((_, l) =>
+        make((name) => {
+          const found = arrays.get(`state/${type}/${l}/${name}`);
+          if (!found) throw new RangeError(`The snapshot has no array ${name} of ${type} in layer ${l}`);
+          return found.data;
+        })
+      )
     );
   return {
     ...plain,

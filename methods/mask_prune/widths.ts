@@ -9,6 +9,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { layerMacs, layerParameters } from "../../models/count.ts";
 import type { BudgetTarget } from "../../models/target.ts";
@@ -95,16 +96,16 @@ export function widthSlopes(
   removed: readonly (readonly number[])[],
   shares: readonly number[],
 ): number[][] {
-  const layers = importance[0].length;
+  const layers = at(importance, 0).length;
   let sum = 0;
-  for (const axis of importance) for (const layer of axis) for (let i = 0; i < layer.length; i++) sum += layer[i];
+  for (const axis of importance) for (const layer of axis) for (let i = 0; i < layer.length; i++) sum += at(layer, i);
   const scale = sum / (layers * shares.reduce((a, b) => a + b, 0));
   return axes.map(({ units, segments }, a) =>
-    importance[a].map((h, l) => {
+    at(importance, a).map((h, l) => {
       let slope = 0;
       for (let s = 0; s < segments; s++) {
-        const run = Array.from({ length: units }, (_, i) => h[s * units + i]);
-        slope += bottomKSlope(new Float64Array(units).fill(1), removed[a][l], run);
+        const run = Array.from({ length: units }, (_, i) => at(h, s * units + i));
+        slope += bottomKSlope(new Float64Array(units).fill(1), at(at(removed, a), l), run);
       }
       return units * slope / scale;
     })
@@ -142,7 +143,7 @@ export function axisPrices(
 ): number[] {
   const ffn = axes.findIndex(({ type }) => type === "ffn");
   if (ffn < 0) return axes.map(() => price);
-  const worth = mean(slopes[ffn].map((q, l) => duals[ffn][l] * q)) / shares[ffn];
+  const worth = mean(at(slopes, ffn).map((q, l) => at(at(duals, ffn), l) * q)) / at(shares, ffn);
   return axes.map((_, a) => a === ffn ? price : worth);
 }
 
@@ -152,10 +153,10 @@ export function widthStep(step: WidthStep): number[][] {
   const { axes, removed, duals, slopes, prices, shares, uniform, rate, maxStep } = step;
   return axes.map(({ type, units }, a) => {
     const most = type === "ffn" ? maxStep : maxStep / 2;
-    const gradients = slopes[a].map((q, l) => duals[a][l] * q / shares[a] - prices[a]);
+    const gradients = at(slopes, a).map((q, l) => at(at(duals, a), l) * q / at(shares, a) - at(prices, a));
     const shared = mean(gradients);
-    return removed[a].map((s, l) => {
-      const move = -rate * (uniform ? shared : gradients[l]);
+    return at(removed, a).map((s, l) => {
+      const move = -rate * (uniform ? shared : at(gradients, l));
       const limited = Math.max(-most, Math.min(most, move));
       return Math.max(0, Math.min(units - 1, s + units * limited));
     });
@@ -179,12 +180,13 @@ export function snapToBudget(
   const ffn = axes.findIndex(({ type }) => type === "ffn");
   if (ffn < 0) return null;
   const shapes = config.layers.map((dense, l) =>
-    narrowed(dense, axes, axes.map((_, a) => (a === ffn ? removed : whole)[a][l]))
+    narrowed(dense, axes, axes.map((_, a) => at(at(a === ffn ? removed : whole, a), l)))
   );
   const excess = retained(resource, shapes) - budget;
-  const channel = costShares(resource, [axes[ffn]], shapes[0], shapes.length)[0] / axes[ffn].units;
+  const channel = costShares(resource, [at(axes, ffn)], at(shapes, 0), shapes.length).reduce((x, y) => x + y, 0) /
+    at(axes, ffn).units;
   const move = excess / channel;
-  const { units } = axes[ffn];
+  const { units } = at(axes, ffn);
   if (Math.abs(move) > within * units) return null;
   return removed.map((axis, a) => axis.map((s) => a === ffn ? Math.max(0, Math.min(units - 1, s + move)) : s));
 }
@@ -216,26 +218,27 @@ function ffnWidths(dense: LayerShape, { ffnMultiple, units }: BudgetTarget): num
 /** Attention widths in the order in which they are tried: the learned ones (whole), then fewer and fewer units, the axis
  * with the largest part left first. */
 function attentionRemovals(axes: readonly UnitAxis[], learned: readonly number[]): number[][] {
-  const current = axes.map((axis, a) => axis.type === "ffn" ? 0 : Math.round(learned[a]));
+  const current = axes.map((axis, a) => axis.type === "ffn" ? 0 : Math.round(at(learned, a)));
   const choices = [[...current]];
   while (true) {
     const open = axes.map((axis, a) => ({ axis, a }))
-      .filter(({ axis, a }) => axis.type !== "ffn" && current[a] < axis.units - 1)
-      .sort((x, y) => current[x.a] / x.axis.units - current[y.a] / y.axis.units);
+      .filter(({ axis, a }) => axis.type !== "ffn" && at(current, a) < axis.units - 1)
+      .sort((x, y) => at(current, x.a) / x.axis.units - at(current, y.a) / y.axis.units);
     if (open.length === 0) return choices;
-    current[open[0].a]++;
+    const { a } = at(open, 0);
+    current[a] = at(current, a) + 1;
     choices.push([...current]);
   }
 }
 
 function uniformFit(fit: Fit): LayerShape[] | null {
   const { config, axes, removed, target } = fit;
-  const [dense] = config.layers;
+  const dense = at(config.layers, 0);
   const widths = ffnWidths(dense, target);
   for (const attention of attentionRemovals(axes, removed.map(mean))) {
     const shape = narrowed(dense, axes, attention);
     for (let i = widths.length - 1; i >= 0; i--) {
-      const shapes = config.layers.map(() => ({ ...shape, ffnChannels: widths[i] }));
+      const shapes = config.layers.map(() => ({ ...shape, ffnChannels: at(widths, i) }));
       if (meets(fit, shapes)) return shapes;
     }
   }
@@ -246,33 +249,36 @@ function uniformFit(fit: Fit): LayerShape[] | null {
  * its learned width moves until no more fits. */
 function layerwiseFit(fit: Fit): LayerShape[] | null {
   const { config, axes, removed, target } = fit;
-  const widths = ffnWidths(config.layers[0], target);
+  const widths = ffnWidths(at(config.layers, 0), target);
   const ffn = axes.findIndex(({ type }) => type === "ffn");
-  const wanted = config.layers.map((dense, l) => dense.ffnChannels - (ffn < 0 ? 0 : removed[ffn][l]));
+  const wanted = config.layers.map((dense, l) => dense.ffnChannels - (ffn < 0 ? 0 : at(at(removed, ffn), l)));
   const index = wanted.map((width) => Math.max(0, widths.findLastIndex((candidate) => candidate <= width + EPSILON)));
-  const tries = config.layers.map((_, l) => attentionRemovals(axes, removed.map((axis) => axis[l])));
+  const tries = config.layers.map((_, l) => attentionRemovals(axes, removed.map((axis) => at(axis, l))));
   const depth = config.layers.map(() => 0);
   const shapes = () =>
-    config.layers.map((dense, l) => ({ ...narrowed(dense, axes, tries[l][depth[l]]), ffnChannels: widths[index[l]] }));
+    config.layers.map((dense, l) => ({
+      ...narrowed(dense, axes, at(at(tries, l), at(depth, l))),
+      ffnChannels: at(widths, at(index, l)),
+    }));
   const byGap = (sign: 1 | -1) =>
-    index.map((i, l) => ({ l, gap: sign * (wanted[l] - widths[i]) })).sort((a, b) => b.gap - a.gap);
+    index.map((i, l) => ({ l, gap: sign * (at(wanted, l) - at(widths, i)) })).sort((a, b) => b.gap - a.gap);
   while (!meets(fit, shapes())) {
-    const narrower = byGap(-1).find(({ l }) => index[l] > 0);
-    const shallower = depth.findIndex((d, l) => d < tries[l].length - 1);
-    if (narrower) index[narrower.l]--;
-    else if (shallower >= 0) depth[shallower]++;
+    const narrower = byGap(-1).find(({ l }) => at(index, l) > 0);
+    const shallower = depth.findIndex((d, l) => d < at(tries, l).length - 1);
+    if (narrower) index[narrower.l] = at(index, narrower.l) - 1;
+    else if (shallower >= 0) depth[shallower] = at(depth, shallower) + 1;
     else return null;
   }
   while (true) {
     const wider = byGap(1).find(({ l }) => {
-      if (index[l] === widths.length - 1) return false;
-      index[l]++;
+      if (at(index, l) === widths.length - 1) return false;
+      index[l] = at(index, l) + 1;
       const fits = meets(fit, shapes());
-      index[l]--;
+      index[l] = at(index, l) - 1;
       return fits;
     });
     if (!wider) return shapes();
-    index[wider.l]++;
+    index[wider.l] = at(index, wider.l) + 1;
   }
 }
 
