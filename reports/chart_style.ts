@@ -34,7 +34,7 @@ export const HEIGHT = 290;
 export const shell = (title: string, subtitle: string[], width: number, body: Spec): Spec => ({
   $schema: "https://vega.github.io/schema/vega-lite/v6.json",
   title: {
-    text: wrap(title, width < WIDE ? 36 : 60),
+    text: wrap(title, width < WIDE ? 34 : 60),
     subtitle: subtitle.flatMap((line) => wrap(line, width < WIDE ? 52 : 86)),
   },
   background: NEUTRAL.paper,
@@ -46,7 +46,7 @@ export const shell = (title: string, subtitle: string[], width: number, body: Sp
     font: FONT,
     title: {
       anchor: "start",
-      frame: "group",
+      frame: "bounds",
       fontSize: 15,
       fontWeight: 600,
       color: NEUTRAL.ink,

@@ -26,7 +26,7 @@ export interface Glance {
 
 /** A value of a quality column as the tables show it. */
 export function qualityText(column: Column, value: number): string {
-  return column.kind === "perplexity" ? withSpread(value, null, 4, 2).text : `${percent(value)} %`;
+  return column.isFraction ? `${percent(value)} %` : withSpread(value, null, 4, 2).text;
 }
 
 /** The value of a row by a column, as text. */
@@ -38,7 +38,7 @@ export const valueText = (column: Column, row: Row): string => {
 /** Columns that answer "which method is best": perplexities, and the mean accuracy where there is one. */
 export function headlineColumns(section: Section): Column[] {
   const means = section.columns.filter(({ kind }) => kind === "mean-accuracy");
-  const tasks = section.columns.filter(({ kind, primary }) => kind === "task" && primary);
+  const tasks = section.columns.filter(({ kind, primary, isFraction }) => kind === "task" && primary && isFraction);
   return [...section.columns.filter(({ kind }) => kind === "perplexity"), ...(means.length > 0 ? means : tasks)];
 }
 

@@ -59,7 +59,7 @@ const isAbout = ({ name }: Condition, column: Column) => KINDS[name]?.(column) ?
 function changeOf({ column, a, b }: Pair, relative: boolean): number {
   const [before = NaN, after = NaN] = [a, b].map((row) => row.values.get(column.key)?.value);
   if (relative) return 100 * (after / before - 1);
-  return (column.kind === "task" || column.kind === "mean-accuracy" ? 100 : 1) * (after - before);
+  return (column.isFraction ? 100 : 1) * (after - before);
 }
 
 function holds({ operator, limit }: Condition, change: number): boolean {

@@ -30,6 +30,8 @@ export interface Column {
   higherIsBetter: boolean;
   /** Whether the column stands in the main table; other metrics of a task are in the CSV and the full table. */
   primary: boolean;
+  /** Whether values are parts of 1, shown in percent: accuracies, not the perplexities of task files. */
+  isFraction: boolean;
   /** Expected value of a guess, for accuracies. */
   chance: number | null;
 }
@@ -107,6 +109,7 @@ function perplexityMeasurement(result: PerplexityResult): Measurement {
       protocol: `protocol ${protocol} (${AVERAGING[protocol]}), ${count}, ` +
         `BOS: ${result.bosPolicy}, ${datasetWords(dataset)}, tokenizer ${result.tokenizerSha256.slice(0, 12)}`,
       higherIsBetter: false,
+      isFraction: false,
       primary: true,
       chance: null,
     },
@@ -144,6 +147,7 @@ function taskMeasurements(result: TaskResult): Measurement[] {
         `${ofTotal(samples.effective, samples.original)}, BOS: ${result.bosPolicy}, ${datasetWords(result.dataset)}`,
       higherIsBetter,
       primary: metric === primary,
+      isFraction: isFraction(metric),
       chance: metric.startsWith("acc") ? result.chance : null,
     },
     value,
@@ -151,6 +155,9 @@ function taskMeasurements(result: TaskResult): Measurement[] {
     paired: outcomeNumbers(result, metric),
   }));
 }
+
+/** Metrics of lm-evaluation-harness that are no parts of 1. */
+const isFraction = (metric: string): boolean => !/perplexity|bits_per_byte/.test(metric);
 
 function outcomeNumbers({ outcomes }: TaskResult, metric: string): number[] | undefined {
   const own = outcomes[metric];
@@ -184,6 +191,7 @@ function meanAccuracyMeasurement(all: TaskResult[]): Measurement[] {
       tasks: sorted.map(({ task }) => task),
       protocol: `plain mean over ${sorted.map(({ task }) => task).join(", ")}: ${PRIMARY_METRIC_RULE}`,
       higherIsBetter: true,
+      isFraction: true,
       primary: true,
       chance: mean(sorted.map(({ chance }) => chance)),
     },
@@ -209,6 +217,7 @@ function throughputMeasurements(record: DoneRecord): Measurement[] {
       limited: false,
       protocol: `batch ${batch}, ${threads === 1 ? "1 thread" : `${threads} threads`}, ${device}, ${cpu}, ${library}`,
       higherIsBetter: true,
+      isFraction: false,
       primary: true,
       chance: null,
     },
@@ -238,6 +247,7 @@ function groupMeasurements({ groups = [], tasks: results }: DoneRecord): Measure
           protocol: `group of ${own.map(({ task }) => task).join(", ")}, ` +
             `${weightBySize ? "weighted by their examples" : "each weighted alike"}`,
           higherIsBetter: metric.startsWith("acc"),
+          isFraction: isFraction(metric),
           primary: true,
           chance: null,
         },

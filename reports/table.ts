@@ -168,7 +168,8 @@ const qualityPriority = ({ kind }: Column, headline: boolean): number => headlin
 
 function qualityUnit(column: Column): string {
   if (column.kind === "perplexity") return column.metric.replace("perplexity", "ppl");
-  return column.kind === "task" ? `${column.metric} %` : "%";
+  if (column.kind === "task") return `${column.metric}${column.isFraction ? " %" : ""}`;
+  return "%";
 }
 
 function qualityStrip(column: Column, ranks: Ranking[], headline = false): Strip {
@@ -182,7 +183,7 @@ function qualityStrip(column: Column, ranks: Ranking[], headline = false): Strip
       better: column.higherIsBetter ? "higher" : "lower",
     },
     cell: (row) => ({
-      ...(column.kind !== "perplexity"
+      ...(column.isFraction
         ? measured(row.values.get(column.key), 100, [3, 1])
         : measured(row.values.get(column.key), 1, [4, 2])),
       ...standing.get(row),

@@ -54,8 +54,9 @@ async function click(page: Page, selector: string): Promise<void> {
 
 /** Numbers that the third column is sorted by: the dense row's, then those of the pruned rows; failed ones have none. */
 const sortKeys = (page: Page) =>
-  page.evaluate<number[][]>(`[...document.querySelector("table.sortable").tBodies].map((body) =>
-    [...body.rows].map((row) => row.cells[2].dataset.sort).filter((key) => key).map(Number))`);
+  page.evaluate<number[][]>(`[".dense", ":not(.dense)"].map((which) =>
+    [...document.querySelectorAll("table.sortable.quality > tbody" + which + " > tr")]
+      .map((row) => row.cells[2].dataset.sort).filter((key) => key).map(Number))`);
 
 async function withReports(test: (page: Page, pages: Record<string, string>) => Promise<void>): Promise<void> {
   const folder = Deno.makeTempDirSync();
