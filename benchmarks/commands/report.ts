@@ -6,11 +6,10 @@ import { UsageError } from "../../core/errors.ts";
 import { readRecords, runPaths } from "../records/store.ts";
 import { type Command, textFlag } from "./command.ts";
 import { compareFolders } from "./compare.ts";
+import { tableWidth } from "./table_width.ts";
 
 /** Files of figures, which are too many to name. */
 const FIGURE = /\.(svg|png|vl\.json)$/;
-/** Width of tables where standard output is not a terminal. */
-const DEFAULT_WIDTH = 120;
 
 const HELP = `Writes tables, charts and the HTML page from the records in DIR, which is left as it is otherwise.
 
@@ -19,24 +18,29 @@ Usage: deno task bench report DIR [--title TITLE] [--to FOLDER]
 
 Flags:
   --title TITLE    title of the report (default: the run's name)
-  --to FOLDER      folder for the report (default: DIR/report)`;
+  --to FOLDER      folder for the report (default: DIR/report)
+  --width N        columns of the tables (default: COLUMNS, else the terminal's, else 120)`;
 
-/** Prints the table of the run in `dir` and writes its report to the folder `to`.
+/** Prints the tables of the run in `dir`, `width` columns wide, writes its report to the folder `to`, and says what can be
+ * done next.
  * @throws {UsageError} when the folder holds no record. */
-export async function showReport(dir: string, { title, to }: { title: string; to: string }): Promise<void> {
+export async function showReport(
+  dir: string,
+  { title, to, width }: { title: string; to: string; width: number },
+): Promise<void> {
   const { records, problems } = readRecords(dir);
   for (const { message } of problems) console.error(message);
   if (records.length === 0) throw new UsageError(`"${dir}" holds no finished cell yet`);
-  const [{ renderTable }, { writeReport }] = await Promise.all([
+  const [{ renderNextSteps, renderTable }, { writeReport }] = await Promise.all([
     import("../../reports/terminal.ts"),
     import("../../reports/write_report.ts"),
   ]);
-  const width = Deno.stdout.isTerminal() ? Deno.consoleSize().columns : DEFAULT_WIDTH;
   console.log(renderTable(records, { width }));
   const written = await writeReport(records, to, { title });
   const figures = written.filter((path: string) => FIGURE.test(path));
   for (const path of written) if (!figures.includes(path)) console.log(path);
-  console.log(`${figures.length} figure files in ${to}`);
+  console.log(`${figures.length} figure files in ${to}\n`);
+  console.log(renderNextSteps(records, { run: dir, report: to }, { width }).trimEnd());
 }
 
 function runName(dir: string): string {
@@ -52,7 +56,7 @@ export const report: Command = {
   usage: "DIR",
   summary: "write the report again from the records in DIR",
   help: () => HELP,
-  flags: { string: ["title", "to"], positional: 2 },
+  flags: { string: ["title", "to", "width"], positional: 2 },
   run: async (flags) => {
     const [dir, other] = flags._;
     if (dir === undefined) throw new UsageError("The folder of a run must be given: bench report DIR");
@@ -60,6 +64,7 @@ export const report: Command = {
     await showReport(dir, {
       title: textFlag(flags, "title") ?? runName(dir),
       to: textFlag(flags, "to") ?? runPaths(dir).report,
+      width: tableWidth(textFlag(flags, "width")),
     });
     return 0;
   },

@@ -13,6 +13,7 @@ import { columns, flagRows } from "./help.ts";
 import { presetPath } from "./ls.ts";
 import { showReport } from "./report.ts";
 import { RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./run_flags.ts";
+import { tableWidth } from "./table_width.ts";
 
 /** Exit code of a run that Ctrl-C stopped: 128 + SIGINT. */
 const INTERRUPTED = 130;
@@ -42,6 +43,7 @@ export function configSources(flags: Flags): { sources: ConfigSource[] } & RunMa
 async function runSources(flags: Flags): Promise<number> {
   const { sources, json, slurm, dryRun, ...options } = configSources(flags);
   const config = resolveConfig(sources);
+  const width = tableWidth(textFlag(flags, "width"));
   const { runSweep } = await import("../sweep/sweep.ts");
   const controller = new AbortController();
   const stop = () => {
@@ -56,7 +58,7 @@ async function runSources(flags: Flags): Promise<number> {
   const result = await runSweep(config, { ...options, executor, onEvent, signal: controller.signal });
   if (result.interrupted) return INTERRUPTED;
   if (dryRun) return 0;
-  await showReport(config.out, { title: config.name, to: runPaths(config.out).report });
+  await showReport(config.out, { title: config.name, to: runPaths(config.out).report, width });
   return result.failed + result.kept > 0 ? 1 : 0;
 }
 
@@ -83,6 +85,7 @@ ${
       ["--sbatch OPTIONS", 'with slurm: further options, such as "mem=64G exclusive"'],
       ["--dry-run", "with slurm: show the script, submit nothing"],
       ["--json", "progress as one JSON event per line"],
+      ["--width N", "columns of the tables at the end (default: COLUMNS, else the terminal's, else 120)"],
     ])
   }
 
@@ -95,6 +98,6 @@ export const run: Command = {
   usage: "[--preset NAME | --config FILE] [FLAGS]",
   summary: "run a sweep, or go on with one, and write its report",
   help: runHelp,
-  flags: flagOptions({ string: ["preset", "config", ...RUN_FLAGS], boolean: RUN_SWITCHES }),
+  flags: flagOptions({ string: ["preset", "config", "width", ...RUN_FLAGS], boolean: RUN_SWITCHES }),
   run: runSources,
 };

@@ -1,0 +1,27 @@
+/** How wide tables on standard output may be.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/errors.ts";
+
+/** Width where standard output is not a terminal and nobody says another one. */
+const DEFAULT_WIDTH = 120;
+/** Least width: a label, a number and the gap between them. */
+const LEAST_WIDTH = 40;
+
+/** Columns for tables: those of `--width`, else of the variable COLUMNS, else of the terminal.
+ * @throws {UsageError} when `asked` is no whole number of at least 40. */
+export function tableWidth(
+  asked: string | undefined,
+  columns: string | undefined = Deno.env.get("COLUMNS"),
+  terminal: number | undefined = Deno.stdout.isTerminal() ? Deno.consoleSize().columns : undefined,
+): number {
+  if (asked !== undefined) {
+    const width = Number(asked);
+    if (Number.isInteger(width) && width >= LEAST_WIDTH) return width;
+    throw new UsageError(`--width must be a whole number of at least ${LEAST_WIDTH}: current "${asked}"`);
+  }
+  const said = Number(columns);
+  if (Number.isInteger(said) && said > 0) return Math.max(LEAST_WIDTH, said);
+  return terminal ?? DEFAULT_WIDTH;
+}
