@@ -34,7 +34,6 @@ import {
   noteStep,
   type TrainingRun,
 } from "../../models/training/run.ts";
-import { hashWindows } from "../../models/training/teacher.ts";
 import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
 import { keptOf, planOfRemoved, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 import { latencyOf, layerLatency } from "./latency.ts";
@@ -82,9 +81,6 @@ const options = z.strictObject({
   ),
   redundancy: z.boolean().default(true).describe(
     "the metric is the cost of a removal at its turn, by optimal brain surgeon; false: each unit is judged alone",
-  ),
-  statistics: z.enum(["calibration", "training"]).default("training").describe(
-    "text of the metric's second moments: the calibration windows alone, or the training windows as well",
   ),
   split: z.enum(["measured", "learned", "fixed"]).default("measured").describe(
     "how the budget is shared between unit types: where the pruned model is measured to stay nearest to the dense one, by the minimax problem, or all removed " +
@@ -221,21 +217,6 @@ function ratesOf(context: MethodContext<Options>, run: TrainingRun, resource: Re
   return { ...options, widthRate: options.widthRate / rampSteps, maxWidthStep: Math.max(0.02, 1.5 * steepest) };
 }
 
-/** What second moments are computed with: on the windows that the run will train on too, where the options say so. They
- * are read once more for it: calibration windows alone hold few tokens for the channels of a layer. */
-function statisticsContext(context: MethodContext<Options>): MethodContext<unknown> {
-  const { options, learning, calibration, remember } = context;
-  const plain = context as MethodContext<unknown>;
-  if (options.statistics === "calibration" || !learning) return plain;
-  const windows = learning.windows.slice(0, learning.options.steps * learning.options.batch);
-  const own = `with training windows ${hashWindows(windows)}`;
-  return {
-    ...plain,
-    calibration: [...calibration, ...windows],
-    remember: (key, compute) => remember(`${key}, ${own}`, compute),
-  };
-}
-
 /** Iterates until the freeze; the state's bottom sets then have the final widths. */
 async function learnStructure(
   context: MethodContext<Options>,
@@ -335,7 +316,7 @@ async function removesAtOnce(
   }
   removePlan(state, config, plan);
   const isSolved = options.masks === "learned" && !learning?.compensate && axes.some(({ type }) => type === "ffn");
-  if (isSolved) setFfnMasks(state, plan, await closedFormMasks(statisticsContext(context), plan));
+  if (isSolved) setFfnMasks(state, plan, await closedFormMasks(context as MethodContext<unknown>, plan));
   return true;
 }
 
