@@ -1,0 +1,72 @@
+/** What MaskPrune decides from calibration: the split between unit types, and the values of the masks that stay. */
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals } from "@std/assert";
+import { createRng } from "../../core/rng.ts";
+import { invertSmall } from "../../methods/_shared/inverse.ts";
+import { unitAxes } from "../../methods/_shared/learned_units.ts";
+import { damageOf, leastLossMasks, measuredShapes, planOfMetrics } from "../../methods/mask_prune/choice.ts";
+import { calibratedMetrics, createMetric, observeGradient, selectionMetric } from "../../methods/mask_prune/metric.ts";
+import { budgetResource } from "../../methods/mask_prune/widths.ts";
+import { densePlan } from "../../models/plan.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
+
+testOnEngines("leastLossMasks() solves for the masks that stay, and they cost less than ones", async () => {
+  const rng = createRng(4, "masks");
+  const n = 12;
+  const x = Float64Array.from({ length: 30 * n }, () => rng.normal());
+  const q = Float64Array.from({ length: n * n }, (_, i) => {
+    const [row, column] = [Math.floor(i / n), i % n];
+    return Array.from({ length: 30 }, (_, k) => x[k * n + row] * x[k * n + column] / 30).reduce((a, b) => a + b, 0);
+  });
+  const kept = [0, 2, 3, 5, 7, 8, 11];
+  const removed = Array.from({ length: n }, (_, i) => i).filter((i) => !kept.includes(i));
+  const mean = kept.reduce((sum, i) => sum + q[i * n + i], 0) / kept.length;
+  const inner = kept.flatMap((i) => kept.map((j) => q[i * n + j] + (i === j ? 1e-2 * q[i * n + i] + 1e-2 * mean : 0)));
+  const inverse = invertSmall(inner, kept.length);
+  const slope = kept.map((i) => removed.reduce((sum, j) => sum + q[i * n + j], 0));
+  const expected = kept.map((_, i) => 1 + slope.reduce((sum, b, j) => sum + inverse[i * kept.length + j] * b, 0));
+  const device = tf.tensor2d(Float32Array.from(q), [n, n]);
+  const masks = await leastLossMasks(device, kept);
+  device.dispose();
+  assertClose(masks, expected, { rtol: 1e-3, atol: 1e-4 });
+  const cost = (values: ArrayLike<number>) => {
+    const d = Array.from({ length: n }, (_, i) => kept.includes(i) ? 1 - values[kept.indexOf(i)] : 1);
+    return d.reduce((sum, a, i) => sum + a * d.reduce((inner, b, j) => inner + q[i * n + j] * b, 0), 0);
+  };
+  assert(cost(masks) < 0.9 * cost(kept.map(() => 1)), `${cost(masks)} must be below ${cost(kept.map(() => 1))}`);
+});
+
+testOnEngines("measuredShapes() takes the type whose units do nothing, against the budget's own split", async () => {
+  const layers = [0, 1].map(() => ({ kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 48 }));
+  // Three of four groups do nothing; every channel does something.
+  const dead = [0, 1].map((layer) => ({ layer, kvGroups: [0, 1, 2].map((g) => (g + layer) % 4) }));
+  await withToy({ layers, dead, deadScale: 0 }, async (model) => {
+    const context = methodContext({ model, options: {}, calibration: toyWindows(6, 16), sparsity: 0.4 });
+    const { target } = context;
+    const axes = unitAxes(model.config, target.units);
+    const metrics = await calibratedMetrics(context, axes, true);
+    const resource = budgetResource(model.config, target, "parameters");
+    assertEquals(target.uniform[0].kvGroups, 3);
+    const shapes = await measuredShapes(context, { axes, metrics, resource, target });
+    assertEquals(shapes.map(({ kvGroups }) => kvGroups), [1, 1]);
+    const damage = async (chosen: typeof shapes) =>
+      await damageOf(context, planOfMetrics(model.config, axes, metrics, chosen));
+    assert(await damage(shapes) < await damage(target.uniform));
+    assertClose([await damageOf(context, densePlan(model.config))], [0], { atol: 1e-5 });
+  });
+});
+
+Deno.test("selectionMetric() keeps the order of removal, and training can change it", () => {
+  const order = Int32Array.of(2, 0, 3, 1);
+  // The cost of the third to go is below that of the second: its rival was gone by then.
+  const metric = createMetric([1, 1, 1, 1], [4, 3, 2, 1], { order, cost: Float64Array.of(1, 3, 2, 8) });
+  const ranked = () => {
+    const h = selectionMetric(metric);
+    return [0, 1, 2, 3].sort((a, b) => h[a] - h[b]);
+  };
+  assertEquals(ranked(), [2, 0, 3, 1]);
+  // The first to go turns out to matter to the loss far more than it did.
+  for (let i = 0; i < 40; i++) observeGradient(metric, Float32Array.of(1, 1, 60, 1));
+  assertEquals(ranked().indexOf(2) > 0, true);
+});
