@@ -12,6 +12,11 @@ export interface NamedCell {
   cell: Cell;
 }
 
+/** What people call a corpus: reports do not show where a file of the user's lies on a machine. */
+export function corpusLabel(corpus: string): string {
+  return corpus.startsWith("file:") ? corpus.split(/[/\\]/).pop() || corpus : corpus;
+}
+
 /** JSON with sorted keys and without `undefined`, so that equal values give equal text. */
 export function canonicalJson(value: unknown): string {
   return JSON.stringify(

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { corpusLabel } from "../core/cell_names.ts";
 import type { DoneRecord, PerplexityResult, TaskResult } from "../core/schema.ts";
 import { mean } from "../core/stats.ts";
 
@@ -85,7 +86,7 @@ function windowCount(
 function perplexityMeasurement(result: PerplexityResult): Measurement {
   const { corpus, protocol, windowTokens, windows, dataset } = result;
   const { count, limited } = windowCount(result);
-  const name = corpus.startsWith("file:") ? baseName(corpus) : corpus;
+  const name = corpusLabel(corpus);
   return {
     column: {
       key: JSON.stringify([

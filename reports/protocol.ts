@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { corpusLabel } from "../core/cell_names.ts";
 import type { Cell, DatasetUse, DoneRecord, TrainingOptions } from "../core/schema.ts";
 import { baseName } from "./measurements.ts";
 import { isDense, type Row, type Section } from "./rows.ts";
@@ -38,8 +39,8 @@ export function trainedTokens(run: Pick<DoneRecord, "training">): number {
 
 const corpusOf = ({ training, calibration }: Cell): string =>
   training?.domains === undefined
-    ? training?.corpus ?? calibration.corpus
-    : Object.entries(training.domains).map(([corpus, part]) => `${corpus} (${number(part)})`).join(" + ");
+    ? corpusLabel(training?.corpus ?? calibration.corpus)
+    : Object.entries(training.domains).map(([corpus, part]) => `${corpusLabel(corpus)} (${number(part)})`).join(" + ");
 
 /** `60 steps of 2 × 256 tokens`. */
 const stepWords = ({ steps, batch, tokens }: TrainingOptions) =>
@@ -84,7 +85,7 @@ const compensationWords = ({ compensate }: Cell): string =>
   compensate === undefined ? "none" : "least squares on output and down maps";
 
 const calibrationWords = ({ calibration: { sequences, tokens, corpus } }: Cell): string =>
-  `${sequences} × ${tokens} tokens of ${corpus}`;
+  `${sequences} × ${tokens} tokens of ${corpusLabel(corpus)}`;
 
 const unitWords = ({ units, ffnMultiple }: Cell): string =>
   units.map((unit) => UNIT_WORDS[unit]).join(" and ") +
@@ -255,7 +256,7 @@ export function protocolColumns({ cell, runs }: Row): [name: string, value: stri
     ["training_corpus", training === undefined ? undefined : corpusOf(cell)],
     ["calibration_sequences", own(cell.calibration.sequences)],
     ["calibration_tokens", own(cell.calibration.tokens)],
-    ["calibration_corpus", own(cell.calibration.corpus)],
+    ["calibration_corpus", own(corpusLabel(cell.calibration.corpus))],
     ["units", own(cell.units.join(" "))],
     ["ffn_multiple", own(cell.ffnMultiple)],
     ["num_fewshot", cell.tasks.length === 0 ? undefined : cell.numFewshot ?? 0],
