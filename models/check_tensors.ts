@@ -37,7 +37,7 @@ export function checkTensors(config: DecoderConfig, found: FoundTensors): void {
   }
   for (const name of unexpected) {
     if (!isHarmless(name)) {
-      throw new FileFormatError(path, `has the tensor "${name}", for which this LLaMA configuration has no place`);
+      throw new FileFormatError(path, `has the tensor "${name}", for which this configuration has no place`);
     }
   }
 }

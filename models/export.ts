@@ -1,24 +1,22 @@
-/** Writes a checkpoint as a Hugging Face folder that transformers loads as a plain `LlamaForCausalLM`, or as
- * `MistralForCausalLM` where it does not accept the number of heads for a Llama (see `toHfConfig`).
+/** Writes a checkpoint as a Hugging Face folder that transformers loads as a model of its family, or of the one that stands
+ * in for it (see `toHfConfig`).
  *
  * @module
  */
 import { join } from "node:path";
 import { UsageError } from "../core/errors.ts";
+import { at } from "../core/indexing.ts";
 import { storedBytes } from "../core/quantize.ts";
 import { type FloatDtype, writeSafetensors } from "../core/safetensors.ts";
 import type { TokenizerDefinition } from "../core/tokenizer.ts";
 import { writeFolderWhole } from "../core/write_file.ts";
-import {
-  type DecoderConfig,
-  expectedTensors,
-  isLayerwiseUniform,
-  type LayerShape,
-  queryHeads,
-  type WeightSource,
-} from "./config.ts";
+import { type DecoderConfig, expectedTensors, isLayerwiseUniform, queryHeads, type WeightSource } from "./config.ts";
 import { completedBiases } from "./export_source.ts";
-import { headsDivideWidth, toHfConfig } from "./hf_config.ts";
+import { headsDivideWidth } from "./families/family.ts";
+import { hfTensors } from "./families/hf_tensors.ts";
+import { hfFamilyOf } from "./families/mod.ts";
+import { toHfConfig } from "./hf_config.ts";
+import { UNIT_TYPES, UNITS, widthOf } from "./units.ts";
 
 /** Largest safetensors file in bytes, unless told otherwise. */
 export const DEFAULT_SHARD_BYTES = 5e9;
@@ -42,36 +40,32 @@ const TORCH_NAMES: Record<FloatDtype, string> = { F32: "float32", F16: "float16"
 
 /** The widths that differ between layers, as text: `FFN channels 9 to 20`. Empty for a uniform model. */
 export function differingWidths({ layers }: DecoderConfig): string {
-  const kinds: [string, (shape: LayerShape) => number][] = [
-    ["KV groups", (shape) => shape.kvGroups],
-    ["query heads per group", (shape) => shape.queryHeadsPerGroup],
-    ["FFN channels", (shape) => shape.ffnChannels],
-  ];
-  return kinds.flatMap(([what, width]) => {
-    const widths = layers.map(width);
+  return UNIT_TYPES.toReversed().flatMap((type) => {
+    const widths = layers.map((shape) => widthOf(shape, type));
     const [low, high] = [Math.min(...widths), Math.max(...widths)];
-    return low === high ? [] : [`${what} ${low} to ${high}`];
+    return low === high ? [] : [`${UNITS[type].widthNoun} ${low} to ${high}`];
   }).join(", ");
 }
 
-/** Refuses what no plain Llama checkpoint can say.
+/** Refuses what no plain checkpoint can say.
  * @throws {UsageError} when layers have unequal widths, with the widths. */
 export function requireUniform(config: DecoderConfig): void {
   if (isLayerwiseUniform(config)) return;
   throw new UsageError(
-    `Layers have unequal widths (${differingWidths(config)}), which a plain Llama checkpoint cannot say: ` +
+    `Layers have unequal widths (${differingWidths(config)}), which a plain checkpoint cannot say: ` +
       "choose a structure with equal widths, or pad to the widest layer",
   );
 }
 
-/** Refuses what transformers accepts neither as Llama nor as Mistral. */
+/** Refuses what transformers does not load. */
 function requireLoadable(config: DecoderConfig): void {
-  if (headsDivideWidth(config) || config.biases.length === 0) return;
+  const { hf, title } = hfFamilyOf(config).family;
+  if (!hf.headsDivideWidth || headsDivideWidth(config)) return;
   throw new UsageError(
-    `transformers accepts a Llama with biases only if the heads divide the width: ${
-      queryHeads(config.layers[0])
+    `transformers accepts such a ${title} only if the heads divide the width: ${
+      queryHeads(at(config.layers, 0))
     } heads, ` +
-      `width ${config.width}; keep a number of heads that does, or prune without added biases`,
+      `width ${config.width}; keep a number of heads that does`,
   );
 }
 
@@ -82,14 +76,15 @@ export function planShards(
   maxShardBytes: number,
 ): Map<string, number[]>[] {
   const shards: Map<string, number[]>[] = [];
+  let shard = new Map<string, number[]>();
   let room = 0;
   for (const [name, shape] of shapes) {
     const size = storedBytes(dtype, shape.reduce((product, extent) => product * extent, 1));
     if (shards.length === 0 || size > room) {
-      shards.push(new Map());
+      shards.push(shard = new Map());
       room = maxShardBytes;
     }
-    shards[shards.length - 1].set(name, shape);
+    shard.set(name, shape);
     room -= size;
   }
   return shards;
@@ -98,14 +93,21 @@ export function planShards(
 const json = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
 
 function writeWeights(folder: string, source: WeightSource, dtype: FloatDtype, maxShardBytes: number): void {
-  const shapes = expectedTensors(source.config);
+  const tensors = hfTensors(hfFamilyOf(source.config).family, source.config);
+  const own = [...expectedTensors(source.config)];
+  const nameOf = new Map(own.map(([name]) => [tensors.stored(name), name]));
+  const shapes = new Map(own.map(([name, shape]) => [tensors.stored(name), shape]));
+  const read = (stored: string) => {
+    const name = nameOf.get(stored) ?? stored;
+    return tensors.write(name, source.read(name).data);
+  };
   const shards = planShards(shapes, dtype, maxShardBytes);
   const number = (n: number) => String(n).padStart(5, "0");
   const names = shards.length === 1
     ? ["model.safetensors"]
     : shards.map((_, i) => `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`);
   shards.forEach((shard, i) => {
-    writeSafetensors(join(folder, names[i]), { shapes: shard, read: (name) => source.read(name).data, dtype });
+    writeSafetensors(join(folder, at(names, i)), { shapes: shard, read, dtype });
   });
   if (shards.length === 1) return;
   const count = [...shapes.values()].reduce(
@@ -114,16 +116,16 @@ function writeWeights(folder: string, source: WeightSource, dtype: FloatDtype, m
   );
   const index = {
     metadata: { total_size: storedBytes(dtype, count) },
-    weight_map: Object.fromEntries(shards.flatMap((shard, i) => [...shard.keys()].map((name) => [name, names[i]]))),
+    weight_map: Object.fromEntries(shards.flatMap((shard, i) => [...shard.keys()].map((name) => [name, at(names, i)]))),
   };
   Deno.writeTextFileSync(join(folder, "model.safetensors.index.json"), json(index));
 }
 
 /** Writes `config.json`, safetensors (sharded with an index above a size), the tokenizer's files and
  * `generation_config.json`, whole or not at all. At most one tensor is held in memory. Where only some maps of a block
- * have a bias, zero biases are added, since a Llama configuration cannot say less.
- * @throws {UsageError} when layers have unequal widths, there are biases and the heads do not divide the width, or a value
- *   does not fit the storage type. */
+ * have a bias, zero biases are added, since `config.json` cannot say less.
+ * @throws {UsageError} when layers have unequal widths, the family's `config.json` cannot say what the model is, or a value does
+ *   not fit the storage type. */
 export function exportHfFolder(source: WeightSource, options: HfExportOptions): void {
   const { to, dtype, maxShardBytes = DEFAULT_SHARD_BYTES, tokenizer, files = {} } = options;
   requireUniform(source.config);

@@ -1,7 +1,9 @@
-/** Writes a checkpoint as a GGUF file that llama.cpp loads as architecture `llama`.
+/** Writes a checkpoint as a GGUF file that llama.cpp loads as a model of its family.
  *
  * @module
  */
+import { isDeepStrictEqual } from "node:util";
+import { UsageError } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
 import { BLOCK_FORMATS } from "../core/dequantize.ts";
 import { type GgufEntry, writeGguf } from "../core/gguf_write.ts";
@@ -15,7 +17,8 @@ import {
   type WeightSource,
 } from "./config.ts";
 import { requireUniform } from "./export.ts";
-import { ggufTensorNames, huggingFaceRow, ROPE_FACTORS } from "./load_gguf.ts";
+import { familyOf } from "./families/mod.ts";
+import { ggufTensorNames, ggufYarn, huggingFaceRow, ROPE_FACTORS } from "./load_gguf.ts";
 import { rotaryFrequencies } from "./rope.ts";
 
 /** What {@linkcode exportGguf} writes besides the weights. */
@@ -33,34 +36,59 @@ export interface GgufExportOptions {
 /** llama.cpp's number for "mostly this type" (`llama_ftype`). */
 const FILE_TYPES: Record<StoredType, number> = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 };
 
+/** RoPE scaling as metadata; that of `llama3` is a tensor instead.
+ * @throws {UsageError} for a scaling that llama.cpp cannot say. */
+function scalingMetadata({ ropeScaling: scaling }: DecoderConfig): [string, GgufEntry][] {
+  if (!scaling || scaling.type === "llama3") return [];
+  const { type, factor } = scaling;
+  if (type === "linear") return [["rope.scaling.type", { text: type }], ["rope.scaling.factor", { f32: factor }]];
+  const { originalMaxPositions } = scaling;
+  if (type === "yarn" && isDeepStrictEqual(scaling, ggufYarn(factor, originalMaxPositions))) {
+    return [
+      ["rope.scaling.type", { text: type }],
+      ["rope.scaling.factor", { f32: factor }],
+      ["rope.scaling.original_context_length", { u32: originalMaxPositions }],
+    ];
+  }
+  throw new UsageError(`llama.cpp cannot say this ${type} scaling of RoPE: export to --format hf`);
+}
+
 function modelMetadata(config: DecoderConfig, type: StoredType): Map<string, GgufEntry> {
-  const [shape] = config.layers;
-  const { ropeScaling } = config;
+  const shape = at(config.layers, 0);
+  const { gguf } = familyOf(config);
+  const own: [string, GgufEntry][] = [
+    ["vocab_size", { u32: config.vocabSize }],
+    ["context_length", { u32: config.maxPositions }],
+    ["embedding_length", { u32: config.width }],
+    ["block_count", { u32: config.layers.length }],
+    ["feed_forward_length", { u32: shape.ffnChannels }],
+    ["attention.head_count", { u32: queryHeads(shape) }],
+    ["attention.head_count_kv", { u32: shape.kvGroups }],
+    // Said outright, since llama.cpp otherwise takes width / heads, which pruning makes wrong.
+    ["attention.key_length", { u32: config.headSize }],
+    ["attention.value_length", { u32: config.headSize }],
+    ["attention.layer_norm_rms_epsilon", { f32: config.normEpsilon }],
+    ["rope.dimension_count", { u32: config.headSize }],
+    ["rope.freq_base", { f32: config.ropeBase }],
+    ...scalingMetadata(config),
+    ...Object.entries(gguf.write?.(config) ?? {}),
+  ];
   return new Map<string, GgufEntry>([
-    ["general.architecture", { text: "llama" }],
+    ["general.architecture", { text: gguf.architecture }],
     ["general.type", { text: "model" }],
     ["general.file_type", { u32: FILE_TYPES[type] }],
     ["general.quantization_version", { u32: 2 }],
-    ["llama.vocab_size", { u32: config.vocabSize }],
-    ["llama.context_length", { u32: config.maxPositions }],
-    ["llama.embedding_length", { u32: config.width }],
-    ["llama.block_count", { u32: config.layers.length }],
-    ["llama.feed_forward_length", { u32: shape.ffnChannels }],
-    ["llama.attention.head_count", { u32: queryHeads(shape) }],
-    ["llama.attention.head_count_kv", { u32: shape.kvGroups }],
-    // Said outright, since llama.cpp otherwise takes width / heads, which pruning makes wrong.
-    ["llama.attention.key_length", { u32: config.headSize }],
-    ["llama.attention.value_length", { u32: config.headSize }],
-    ["llama.attention.layer_norm_rms_epsilon", { f32: config.normEpsilon }],
-    ["llama.rope.dimension_count", { u32: config.headSize }],
-    ["llama.rope.freq_base", { f32: config.ropeBase }],
-    ...ropeScaling?.type === "linear"
-      ? [
-        ["llama.rope.scaling.type", { text: "linear" }],
-        ["llama.rope.scaling.factor", { f32: ropeScaling.factor }],
-      ] as [string, GgufEntry][]
-      : [],
+    ...own.map(([key, entry]): [string, GgufEntry] => [`${gguf.architecture}.${key}`, entry]),
   ]);
+}
+
+/** Refuses what a GGUF file of the model's family cannot say.
+ * @throws {UsageError} with what that is. */
+function requireSayable(config: DecoderConfig): void {
+  const { gguf, title } = familyOf(config);
+  const extra = config.biases.filter((name) => !gguf.biases.includes(name));
+  const refused = gguf.refusal?.(config) ?? (extra.length > 0 ? `biases of ${extra.join(", ")}` : undefined);
+  if (refused) throw new UsageError(`A GGUF file of ${title} cannot say ${refused}: export to --format hf`);
 }
 
 /** Divisors of the rotary frequencies under `llama3` scaling, f32 [K / 2]; llama.cpp reads them as a tensor. */
@@ -73,9 +101,9 @@ function frequencyDivisors(config: DecoderConfig): Float32Array {
 
 /** Rows of a query or key weight or bias in the order of GGUF: the inverse of what reading does. */
 function permuted({ shape, data }: HostTensor, headSize: number): Float32Array {
-  const columns = shape.length === 1 ? 1 : shape[1];
+  const [rows = 0, columns = 1] = shape;
   const out = new Float32Array(data.length);
-  for (let row = 0; row < shape[0]; row++) {
+  for (let row = 0; row < rows; row++) {
     const from = huggingFaceRow(row, headSize) * columns;
     out.set(data.subarray(from, from + columns), row * columns);
   }
@@ -85,43 +113,47 @@ function permuted({ shape, data }: HostTensor, headSize: number): Float32Array {
 /** A matrix whose rows are not whole blocks cannot be quantised; llama.cpp's own tools store it as F16 too. */
 function typeOf(shape: readonly number[], type: StoredType): StoredType {
   if (shape.length < 2) return "F32";
-  return shape[shape.length - 1] % BLOCK_FORMATS[type].blockValues === 0 ? type : "F16";
+  return (shape.at(-1) ?? 0) % BLOCK_FORMATS[type].blockValues === 0 ? type : "F16";
 }
 
 /** GGUF names of the matrices that are stored as F16 because their rows are not multiples of Q8_0's 32 values. */
 export function f16Fallbacks(config: DecoderConfig, type: StoredType): string[] {
   const stored = ggufTensorNames(config);
   return [...expectedTensors(config)].flatMap(([name, shape]) =>
-    shape.length > 1 && typeOf(shape, type) !== type ? [stored.get(name)!] : []
+    shape.length > 1 && typeOf(shape, type) !== type ? [stored.get(name) ?? name] : []
   );
 }
 
 /** Writes weights, configuration and tokenizer into one file, whole or not at all. At most one tensor is held in memory.
- * @throws {UsageError} when layers have unequal widths, or a value does not fit the storage type. */
+ * @throws {UsageError} when layers have unequal widths, llama.cpp cannot say what the model is, or a value does not fit the
+ * storage type. */
 export function exportGguf(source: WeightSource, options: GgufExportOptions): void {
   const { config } = source;
   requireUniform(config);
+  requireSayable(config);
   const { to, type, tokenizer, metadata = new Map() } = options;
   const stored = ggufTensorNames(config);
   const tensors = new Map<string, { type: StoredType; shape: number[] }>();
   const sourceNames = new Map<string, string>();
   for (const [name, shape] of expectedTensors(config)) {
-    const ggufName = stored.get(name)!;
+    const ggufName = stored.get(name) ?? name;
     tensors.set(ggufName, { type: typeOf(shape, type), shape });
     sourceNames.set(ggufName, name);
   }
   if (config.ropeScaling?.type === "llama3") tensors.set(ROPE_FACTORS, { type: "F32", shape: [config.headSize / 2] });
   const rotated = new Set(
-    config.layers.flatMap((_, layer) =>
-      (["query", "key"] as const).flatMap((name) => [tensorNames.weight(layer, name), tensorNames.bias(layer, name)])
-    ),
+    !familyOf(config).gguf.pairsRows
+      ? []
+      : config.layers.flatMap((_, layer) =>
+        (["query", "key"] as const).flatMap((name) => [tensorNames.weight(layer, name), tensorNames.bias(layer, name)])
+      ),
   );
   writeGguf(to, {
     metadata: new Map([...modelMetadata(config, type), ...metadata, ...tokenizer]),
     tensors,
     read: (ggufName) => {
       if (ggufName === ROPE_FACTORS) return frequencyDivisors(config);
-      const name = sourceNames.get(ggufName)!;
+      const name = sourceNames.get(ggufName) ?? ggufName;
       const tensor = source.read(name);
       return rotated.has(name) ? permuted(tensor, config.headSize) : tensor.data;
     },

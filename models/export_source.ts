@@ -18,6 +18,8 @@ import {
   type WeightSource,
 } from "./config.ts";
 import { keptLayers, plannedConfig, type PrunePlan } from "./plan.ts";
+import { BIAS_KEYS } from "./families/family.ts";
+import { hfFamilyOf } from "./families/mod.ts";
 import { keptOfLinear } from "./surgery.ts";
 import { layerShape, widthOf } from "./units.ts";
 
@@ -159,14 +161,17 @@ export function paddedSource(source: WeightSource): WeightSource {
   };
 }
 
-const BLOCKS: LinearName[][] = [["query", "key", "value", "output"], ["gate", "up", "down"]];
-
-/** Adds zero biases where only some maps of a block have one, since a Llama configuration knows a bias for all maps of
+/** Adds zero biases where only some maps of a block have one and the family's `config.json` knows a bias for all maps of
  * the attention, or of the FFN, or for none. */
 export function completedBiases(source: WeightSource): WeightSource {
   const { config } = source;
+  const { hf } = hfFamilyOf(config).family;
+  const blocks = Object.entries(BIAS_KEYS).flatMap(([key, block]): (readonly LinearName[])[] =>
+    hf.biases.some((name) => name === key) ? [block] : []
+  );
   const biases = LINEAR_NAMES.filter((name) =>
-    BLOCKS.some((block) => block.includes(name) && block.some((other) => config.biases.includes(other)))
+    config.biases.includes(name) ||
+    blocks.some((block) => block.includes(name) && block.some((other) => config.biases.includes(other)))
   );
   if (biases.length === config.biases.length) return source;
   const completed = { ...config, biases };

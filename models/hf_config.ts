@@ -3,246 +3,162 @@
  * @module
  */
 import { FileFormatError, UsageError } from "../core/errors.ts";
-import {
-  type DecoderConfig,
-  isLayerwiseUniform,
-  type LayerShape,
-  type LinearName,
-  queryHeads,
-  type RopeScaling,
-} from "./config.ts";
+import { at } from "../core/indexing.ts";
+import { type DecoderConfig, isLayerwiseUniform, type LayerShape, type LinearName, queryHeads } from "./config.ts";
+import { BIAS_KEYS, type Family } from "./families/family.ts";
+import { CONFIG_LIMITS, type HfMembers, hfMembers, readRope, ropeToHf } from "./families/hf_members.ts";
+import { FAMILIES, hfFamilyOf } from "./families/mod.ts";
 
-/** Limits on what a configuration may claim; far above every published model. */
-export const CONFIG_LIMITS = {
-  layers: 1024,
-  /** Hidden size, FFN channels, heads, head size. */
-  width: 1 << 20,
-  vocabulary: 1 << 22,
-  positions: 1 << 30,
-} as const;
-
-const ATTENTION_BIASES: LinearName[] = ["query", "key", "value", "output"];
-const FFN_BIASES: LinearName[] = ["gate", "up", "down"];
-
-/** Typed access to a JSON object's members; the messages name file and key. */
-interface Members {
-  integer(key: string, max: number, fallback?: number): number;
-  number(key: string, fallback?: number): number;
-  flag(key: string): boolean;
-  value(key: string): unknown;
-}
-
-function membersOf(json: Record<string, unknown>, path: string, prefix = ""): Members {
-  const value = (key: string) => Object.hasOwn(json, key) && json[key] !== null ? json[key] : undefined;
-  const fail = (key: string, must: string): never => {
-    const current = value(key) === undefined ? "is missing" : `is ${JSON.stringify(value(key))}`;
-    throw new FileFormatError(path, `"${prefix}${key}" ${current}: must be ${must}`);
-  };
-  return {
-    value,
-    integer: (key, max, fallback) => {
-      const found = value(key) ?? fallback;
-      const isValid = Number.isInteger(found) && (found as number) >= 1 && (found as number) <= max;
-      return isValid ? found as number : fail(key, `a whole number from 1 to ${max}`);
-    },
-    number: (key, fallback) => {
-      const found = value(key) ?? fallback;
-      return typeof found === "number" && found > 0 && found < Infinity ? found : fail(key, "a positive number");
-    },
-    flag: (key) => {
-      const found = value(key) ?? false;
-      return typeof found === "boolean" ? found : fail(key, "true or false");
-    },
-  };
-}
-
-/** RoPE settings from `rope_theta` and `rope_scaling`, or from `rope_parameters` (transformers 5). */
-function readRope(json: Record<string, unknown>, path: string): Pick<DecoderConfig, "ropeBase" | "ropeScaling"> {
-  const top = membersOf(json, path);
-  const key = top.value("rope_parameters") === undefined ? "rope_scaling" : "rope_parameters";
-  const nested = top.value(key) ?? {};
-  if (typeof nested !== "object" || Array.isArray(nested)) {
-    throw new FileFormatError(path, `"${key}" must be an object or null`);
-  }
-  const rope = membersOf(nested as Record<string, unknown>, path, `${key}.`);
-  const ropeBase = rope.number("rope_theta", top.number("rope_theta", 10000));
-  for (const members of [top, rope]) {
-    const partial = members.value("partial_rotary_factor");
-    if (partial !== undefined && partial !== 1) {
-      throw new UsageError(`${path}: "partial_rotary_factor" ${JSON.stringify(partial)} is not supported: must be 1`);
-    }
-  }
-  const type = rope.value("rope_type") ?? rope.value("type") ?? "default";
-  if (type === "default") return { ropeBase };
-  if (type === "linear") return { ropeBase, ropeScaling: { type, factor: rope.number("factor") } };
-  if (type === "llama3") {
-    const ropeScaling: RopeScaling = {
-      type,
-      factor: rope.number("factor"),
-      lowFrequencyFactor: rope.number("low_freq_factor"),
-      highFrequencyFactor: rope.number("high_freq_factor"),
-      originalMaxPositions: rope.integer("original_max_position_embeddings", CONFIG_LIMITS.positions),
-    };
-    if (ropeScaling.highFrequencyFactor <= ropeScaling.lowFrequencyFactor) {
-      throw new FileFormatError(path, `"${key}.high_freq_factor" must be greater than "${key}.low_freq_factor"`);
-    }
-    return { ropeBase, ropeScaling };
-  }
-  throw new UsageError(
-    `${path}: RoPE type ${JSON.stringify(type)} is not supported: must be default, linear or llama3`,
-  );
-}
+export { CONFIG_LIMITS };
 
 /** A token id, the first of a list, or null. */
-function readTokenId(json: Record<string, unknown>, key: string, vocabSize: number, path: string): number | null {
-  const found = Object.hasOwn(json, key) ? json[key] : null;
-  const id = Array.isArray(found) ? found[0] : found;
+function readTokenId(members: HfMembers, key: string, vocabSize: number): number | null {
+  const found = members.value(key);
+  const id: unknown = Array.isArray(found) ? found[0] : found;
   if (id === null || id === undefined || id === -1) return null;
-  if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
-    throw new FileFormatError(path, `"${key}" is ${JSON.stringify(found)}: must be null or in [0, ${vocabSize})`);
-  }
-  return id as number;
-}
-
-/** Refuses models that are not plain LLaMA decoders, by the name of what differs. A Mistral without a sliding window is
- * one: the same tensors and the same computation. */
-function refuseOtherModels(json: Record<string, unknown>, path: string): void {
-  const { model_type: modelType, architectures, hidden_act: activation = "silu", sliding_window: window = 4096 } = json;
-  if (modelType !== "llama" && modelType !== "mistral") {
-    throw new UsageError(
-      `${path}: model_type ${JSON.stringify(modelType) ?? "(none)"} is not supported: must be "llama" or "mistral"`,
+  if (typeof id !== "number" || !Number.isInteger(id) || id < 0 || id >= vocabSize) {
+    throw new FileFormatError(
+      members.path,
+      `"${key}" is ${JSON.stringify(found)}: must be null or in [0, ${vocabSize})`,
     );
   }
-  const architecture = modelType === "llama" ? "LlamaForCausalLM" : "MistralForCausalLM";
+  return id;
+}
+
+const quoted = (names: readonly string[]) =>
+  names.map((name) => `"${name}"`).join(", ").replace(/, ([^,]*)$/, " or $1");
+
+/** The family of a `config.json`; refuses other models by the name of what differs. */
+function findFamily(members: HfMembers): Family {
+  const { path } = members;
+  const modelType = members.value("model_type");
+  const family = FAMILIES.find(({ hf }) => hf.modelType === modelType);
+  if (!family) {
+    throw new UsageError(
+      `${path}: model_type ${JSON.stringify(modelType) ?? "(none)"} is not supported: must be ${
+        quoted(FAMILIES.map(({ hf }) => hf.modelType))
+      }`,
+    );
+  }
+  const { architecture, activation = { key: "hidden_act", name: "silu" } } = family.hf;
+  const architectures = members.value("architectures");
   if (Array.isArray(architectures) && architectures.length > 0 && !architectures.includes(architecture)) {
     throw new UsageError(
       `${path}: architecture ${JSON.stringify(architectures[0])} is not supported: must be "${architecture}"`,
     );
   }
-  if (modelType === "mistral" && window !== null) {
-    throw new UsageError(`${path}: sliding_window ${JSON.stringify(window)} is not supported: must be null`);
-  }
-  if (activation !== "silu") {
-    throw new UsageError(`${path}: hidden_act ${JSON.stringify(activation)} is not supported: must be "silu"`);
-  }
-  const quantization = json.quantization_config;
-  if (typeof quantization === "object" && quantization !== null) {
-    const method = JSON.stringify((quantization as Record<string, unknown>).quant_method) ?? "(unnamed)";
+  members.only(activation.key, [activation.name]);
+  const quantization = members.value("quantization_config");
+  if (typeof quantization === "object") {
+    const method = JSON.stringify(members.object("quantization_config").value("quant_method")) ?? "(unnamed)";
     throw new UsageError(
       `${path}: quantized weights (${method}) are not supported: use the f32, f16 or bf16 checkpoint, or a GGUF file`,
     );
   }
+  return family;
 }
 
-/** Reads the configuration of a LLaMA checkpoint. Defaults are those of transformers' `LlamaConfig` (`MistralConfig`).
+const isBiasKey = (name: string): name is keyof typeof BIAS_KEYS => Object.hasOwn(BIAS_KEYS, name);
+
+function readBiases({ hf }: Family, members: HfMembers): LinearName[] {
+  return hf.biases.flatMap((name): readonly LinearName[] =>
+    isBiasKey(name) ? (members.flag(name) ? BIAS_KEYS[name] : []) : [name]
+  );
+}
+
+function readShape(members: HfMembers, { defaults = {} }: Family["hf"], heads: number): LayerShape {
+  const kvGroups = members.integer("num_key_value_heads", CONFIG_LIMITS.width, defaults.kvHeads ?? heads);
+  if (heads % kvGroups !== 0) {
+    throw new FileFormatError(
+      members.path,
+      `"num_attention_heads" is ${heads}: must be a multiple of "num_key_value_heads" ${kvGroups}`,
+    );
+  }
+  return {
+    kvGroups,
+    queryHeadsPerGroup: heads / kvGroups,
+    ffnChannels: members.integer("intermediate_size", CONFIG_LIMITS.width),
+  };
+}
+
+/** Reads the configuration of a checkpoint. What is missing is what transformers takes for the family.
  *
  * @param json the parsed `config.json`
  * @param path of the file, for messages
  * @throws {UsageError} for another model type, architecture, activation, RoPE type or quantization, by its name.
  * @throws {FileFormatError} when a value is missing, of the wrong type, or beyond {@linkcode CONFIG_LIMITS}. */
 export function fromHfConfig(json: Record<string, unknown>, path: string): DecoderConfig {
-  refuseOtherModels(json, path);
-  const members = membersOf(json, path);
+  const members = hfMembers(json, path);
+  const family = findFamily(members);
+  const { defaults = {} } = family.hf;
   const vocabSize = members.integer("vocab_size", CONFIG_LIMITS.vocabulary);
   const width = members.integer("hidden_size", CONFIG_LIMITS.width);
   const heads = members.integer("num_attention_heads", CONFIG_LIMITS.width);
-  const isMistral = json.model_type === "mistral";
-  const kvGroups = members.integer("num_key_value_heads", CONFIG_LIMITS.width, isMistral ? 8 : heads);
-  if (heads % kvGroups !== 0) {
-    throw new FileFormatError(
-      path,
-      `"num_attention_heads" is ${heads}: must be a multiple of "num_key_value_heads" ${kvGroups}`,
-    );
-  }
-  const headSize = members.integer("head_dim", CONFIG_LIMITS.width, width / heads);
+  const shape = readShape(members, family.hf, heads);
+  const headSize = members.integer("head_dim", CONFIG_LIMITS.width, defaults.headSize ?? width / heads);
   if (headSize % 2 !== 0) throw new FileFormatError(path, `the head size is ${headSize}: must be even for RoPE`);
-  const shape: LayerShape = {
-    kvGroups,
-    queryHeadsPerGroup: heads / kvGroups,
-    ffnChannels: members.integer("intermediate_size", CONFIG_LIMITS.width),
-  };
   const layers = members.integer("num_hidden_layers", CONFIG_LIMITS.layers);
-  return {
+  const maxPositions = members.integer(
+    "max_position_embeddings",
+    CONFIG_LIMITS.positions,
+    defaults.maxPositions ?? 2048,
+  );
+  members.only("partial_rotary_factor", [1]);
+  const key = members.value("rope_parameters") === undefined ? "rope_scaling" : "rope_parameters";
+  const base = members.number("rope_theta", defaults.ropeBase ?? 10000);
+  const rope = readRope(members.object(key), { base, maxPositions });
+  const common: DecoderConfig = {
+    ...family !== FAMILIES[0] && { family: family.id },
     vocabSize,
     width,
     headSize,
     layers: Array.from({ length: layers }, () => ({ ...shape })),
-    tiedHead: members.flag("tie_word_embeddings"),
-    biases: [
-      ...(members.flag("attention_bias") ? ATTENTION_BIASES : []),
-      ...(members.flag("mlp_bias") ? FFN_BIASES : []),
-    ],
-    ...readRope(json, path),
+    tiedHead: members.flag("tie_word_embeddings", defaults.tiedHead),
+    biases: readBiases(family, members),
+    ropeBase: rope.base,
+    ...rope.scaling && { ropeScaling: rope.scaling },
     normEpsilon: members.number("rms_norm_eps", 1e-6),
-    maxPositions: members.integer("max_position_embeddings", CONFIG_LIMITS.positions, isMistral ? 131072 : 2048),
-    bosTokenId: readTokenId(json, "bos_token_id", vocabSize, path),
-    eosTokenId: readTokenId(json, "eos_token_id", vocabSize, path),
+    maxPositions,
+    bosTokenId: readTokenId(members, "bos_token_id", vocabSize),
+    eosTokenId: readTokenId(members, "eos_token_id", vocabSize),
   };
+  return { ...common, ...family.hf.read?.(members, common) };
 }
 
-/** A scaling as `rope_scaling` has it. */
-function scalingToHf(scaling: RopeScaling): Record<string, unknown> {
-  const { type, factor } = scaling;
-  switch (type) {
-    case "linear":
-      return { rope_type: type, factor };
-    case "dynamic":
-      return { rope_type: type, factor, original_max_position_embeddings: scaling.originalMaxPositions };
-    case "yarn":
-      return {
-        rope_type: type,
-        factor,
-        original_max_position_embeddings: scaling.originalMaxPositions,
-        beta_fast: scaling.betaFast,
-        beta_slow: scaling.betaSlow,
-        truncate: scaling.truncate,
-        attention_factor: scaling.magnitude,
-      };
-    case "llama3":
-      return {
-        rope_type: type,
-        factor,
-        low_freq_factor: scaling.lowFrequencyFactor,
-        high_freq_factor: scaling.highFrequencyFactor,
-        original_max_position_embeddings: scaling.originalMaxPositions,
-      };
-  }
-}
-
-/** Whether `biases` has all, none, or only some of `names`. */
-function coverage(biases: LinearName[], names: LinearName[]): "all" | "none" | "some" {
-  const count = names.filter((name) => biases.includes(name)).length;
-  return count === names.length ? "all" : count === 0 ? "none" : "some";
-}
-
-/** Whether transformers accepts the model as a Llama: since version 5 the number of query heads must divide the width,
- * although an explicit head size makes that needless. */
-export function headsDivideWidth({ layers: [shape], width }: DecoderConfig): boolean {
-  return width % queryHeads(shape) === 0;
-}
-
-/** The `config.json` that makes transformers load the checkpoint as a plain `LlamaForCausalLM`; the inverse of
- * {@linkcode fromHfConfig}. Where the heads do not divide the width (see {@linkcode headsDivideWidth}) it says
- * `MistralForCausalLM` without a sliding window, which computes the same, unless there are biases, which Mistral lacks.
- * @throws {UsageError} when no plain Llama configuration describes the model: layers of unequal widths, or biases on
- *   only some maps of a block. */
-export function toHfConfig(config: DecoderConfig): Record<string, unknown> {
-  if (!isLayerwiseUniform(config)) {
-    throw new UsageError("Layers have unequal widths, which a Llama config.json cannot say: use uniform widths");
-  }
-  const attentionBias = coverage(config.biases, ATTENTION_BIASES);
-  const ffnBias = coverage(config.biases, FFN_BIASES);
-  if (attentionBias === "some" || ffnBias === "some") {
+/** The bias keys of `config`.
+ * @throws {UsageError} when only some maps of a block have a bias, or ones that the family has none of. */
+function biasFlags({ hf, title }: Family, { biases }: DecoderConfig): Record<string, boolean> {
+  const said = hf.biases.flatMap((name): readonly LinearName[] => {
+    if (!isBiasKey(name)) return [name];
+    return BIAS_KEYS[name].every((map) => biases.includes(map)) ? BIAS_KEYS[name] : [];
+  });
+  if (biases.some((name) => !said.includes(name)) || said.some((name) => !biases.includes(name))) {
     throw new UsageError(
-      `Only ${config.biases.join(", ")} have a bias, which a Llama config.json cannot say: prune without added biases`,
+      `Only ${biases.join(", ") || "none of the maps"} have a bias, which a ${title} config.json cannot say: ` +
+        "prune without added biases",
     );
   }
-  const [shape] = config.layers;
-  const scaling = config.ropeScaling;
-  const isMistral = !headsDivideWidth(config) && config.biases.length === 0;
+  const flags = hf.biases.filter(isBiasKey);
+  return Object.fromEntries(flags.map((name) => [name, BIAS_KEYS[name].every((map) => biases.includes(map))]));
+}
+
+/** The `config.json` that makes transformers load the checkpoint as its own family, or as the one that stands in for it
+ * (see `Family.standIn`); the inverse of {@linkcode fromHfConfig}.
+ * @throws {UsageError} when none describes the model: layers of unequal widths, biases that it has no keys for, or what the
+ *   family's file names. */
+export function toHfConfig(config: DecoderConfig): Record<string, unknown> {
+  const { family } = hfFamilyOf(config);
+  const { hf, title } = family;
+  if (!isLayerwiseUniform(config)) {
+    throw new UsageError(`Layers have unequal widths, which a ${title} config.json cannot say: use uniform widths`);
+  }
+  const refused = hf.refusal?.(config);
+  if (refused) throw new UsageError(`A ${title} config.json cannot say ${refused}`);
+  const shape = at(config.layers, 0);
+  const { key, name } = hf.activation ?? { key: "hidden_act", name: "silu" };
   return {
-    architectures: [isMistral ? "MistralForCausalLM" : "LlamaForCausalLM"],
-    model_type: isMistral ? "mistral" : "llama",
+    architectures: [hf.architecture],
+    model_type: hf.modelType,
     vocab_size: config.vocabSize,
     hidden_size: config.width,
     intermediate_size: shape.ffnChannels,
@@ -250,13 +166,14 @@ export function toHfConfig(config: DecoderConfig): Record<string, unknown> {
     num_attention_heads: queryHeads(shape),
     num_key_value_heads: shape.kvGroups,
     head_dim: config.headSize,
-    hidden_act: "silu",
+    [key]: name,
     max_position_embeddings: config.maxPositions,
     rms_norm_eps: config.normEpsilon,
     rope_theta: config.ropeBase,
-    rope_scaling: scaling ? scalingToHf(scaling) : null,
+    rope_scaling: ropeToHf(config.ropeScaling),
     tie_word_embeddings: config.tiedHead,
-    ...isMistral ? { sliding_window: null } : { attention_bias: attentionBias === "all", mlp_bias: ffnBias === "all" },
+    ...biasFlags(family, config),
+    ...hf.write?.(config),
     bos_token_id: config.bosTokenId,
     eos_token_id: config.eosTokenId,
   };

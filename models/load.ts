@@ -16,6 +16,8 @@ import {
 import { ggufTokenizerDefinition } from "../core/tokenizer_gguf.ts";
 import { checkTensors } from "./check_tensors.ts";
 import { type DecoderConfig, expectedTensors, tensorNames, type WeightSource } from "./config.ts";
+import { hfTensors } from "./families/hf_tensors.ts";
+import { familyOf } from "./families/mod.ts";
 import { fromHfConfig } from "./hf_config.ts";
 import { openGgufModel } from "./load_gguf.ts";
 
@@ -51,25 +53,26 @@ function kindOf(path: string): "folder" | "file" | null {
  *
  * @param folder with the files
  * @param path what the user called it, for the record
- * @throws {UsageError} when the folder lacks a file, or the model is not a supported LLaMA.
+ * @throws {UsageError} when the folder lacks a file, or the model is not a supported one.
  * @throws {FileFormatError} when a file is damaged, or the tensors do not fit the configuration. */
 export function openFolderModel(folder: string, path: string = folder): WeightSource {
   const configPath = join(folder, "config.json");
   if (kindOf(configPath) === null) throw new UsageError(`${folder}: has no config.json, so it is not a model folder`);
   const config = fromHfConfig(readJsonObject(configPath, MAX_CONFIG_BYTES), configPath);
+  const tensors = hfTensors(familyOf(config), config);
   const checkpoint = openSafetensorsFolder(folder);
   try {
     const shapes = new Map([...checkpoint.tensors].map(([name, { shape }]) => [name, shape]));
     checkTensors(config, {
       path: folder,
       shapes,
-      storedName: (name) => name,
+      storedName: tensors.stored,
       // Old checkpoints carry the rotary frequencies, and tied ones may carry the head a second time.
       isHarmless: (name) => name.endsWith(".rotary_emb.inv_freq") || config.tiedHead && name === tensorNames.head,
     });
     const dtypes = new Set<string>();
     for (const name of expectedTensors(config).keys()) {
-      const { dtype } = checkpoint.tensors.get(name)!;
+      const { dtype } = checkpoint.tensors.get(tensors.stored(name))!;
       if (!(FLOAT_DTYPES as readonly string[]).includes(dtype)) {
         throw new FileFormatError(folder, `tensor "${name}" is ${dtype}: must be one of ${FLOAT_DTYPES.join(", ")}`);
       }
@@ -88,8 +91,9 @@ export function openFolderModel(folder: string, path: string = folder): WeightSo
         },
       },
       read: (name) => {
-        if (!checkpoint.tensors.has(name)) throw new UsageError(`${folder}: has no tensor "${name}"`);
-        return checkpoint.read(name);
+        const stored = tensors.stored(name);
+        if (!checkpoint.tensors.has(stored)) throw new UsageError(`${folder}: has no tensor "${stored}"`);
+        return tensors.read(name, checkpoint.read(stored));
       },
       close: () => checkpoint.close(),
     };

@@ -1,7 +1,8 @@
-/** LLaMA models in GGUF files: configuration from the metadata, tensor names, and the row order of RoPE.
+/** Models in GGUF files: configuration from the metadata, tensor names, and the row order of RoPE.
  *
  * @module
  */
+import { at } from "../core/indexing.ts";
 import { FileFormatError, UsageError } from "../core/errors.ts";
 import { type GgufFile, openGguf } from "../core/gguf.ts";
 import { sha256OfFiles } from "../core/ranged_file.ts";
@@ -9,13 +10,17 @@ import { checkTensors } from "./check_tensors.ts";
 import {
   type DecoderConfig,
   type HostTensor,
+  layerNorms,
   LINEAR_NAMES,
   type LinearName,
+  type NormName,
   type RopeScaling,
   tensorNames,
   type WeightSource,
 } from "./config.ts";
-import { CONFIG_LIMITS } from "./hf_config.ts";
+import type { Family, GgufMembers } from "./families/family.ts";
+import { CONFIG_LIMITS } from "./families/hf_members.ts";
+import { FAMILIES, familyOf } from "./families/mod.ts";
 
 const GGUF_LINEAR: Record<LinearName, string> = {
   query: "attn_q",
@@ -30,7 +35,16 @@ const GGUF_LINEAR: Record<LinearName, string> = {
 /** Frequency factors of the `llama3` scaling, f32 [K / 2]; not a weight. */
 export const ROPE_FACTORS = "rope_freqs.weight";
 
-/** GGUF name of every tensor of the model, by its Hugging Face name. */
+const GGUF_NORM: Record<NormName, string> = {
+  attentionNorm: "attn_norm",
+  attentionOutputNorm: "post_attention_norm",
+  ffnNorm: "ffn_norm",
+  ffnOutputNorm: "post_ffw_norm",
+  queryNorm: "attn_q_norm",
+  keyNorm: "attn_k_norm",
+};
+
+/** GGUF name of every tensor of the model, by the project's name. */
 export function ggufTensorNames(config: DecoderConfig): Map<string, string> {
   const names = new Map([
     [tensorNames.embedding, "token_embd.weight"],
@@ -38,8 +52,9 @@ export function ggufTensorNames(config: DecoderConfig): Map<string, string> {
     [tensorNames.head, "output.weight"],
   ]);
   config.layers.forEach((_, layer) => {
-    names.set(tensorNames.attentionNorm(layer), `blk.${layer}.attn_norm.weight`);
-    names.set(tensorNames.ffnNorm(layer), `blk.${layer}.ffn_norm.weight`);
+    for (const [name] of layerNorms(config)) {
+      names.set(tensorNames.norm(layer, name), `blk.${layer}.${GGUF_NORM[name]}.weight`);
+    }
     for (const name of LINEAR_NAMES) {
       names.set(tensorNames.weight(layer, name), `blk.${layer}.${GGUF_LINEAR[name]}.weight`);
       names.set(tensorNames.bias(layer, name), `blk.${layer}.${GGUF_LINEAR[name]}.bias`);
@@ -65,20 +80,14 @@ function shortest(value: number): number {
   return value;
 }
 
-/** Typed access to the metadata under `llama.`. */
-interface Members {
-  integer(key: string, max: number, fallback?: number): number;
-  number(key: string, fallback?: number): number;
-  text(key: string, fallback: string): string;
-}
-
-function membersOf(file: GgufFile): Members {
+/** Access to the metadata under the architecture's name. */
+function membersOf(file: GgufFile, architecture: string): GgufMembers {
+  const value = (key: string) => file.metadata.get(`${architecture}.${key}`);
   const fail = (key: string, must: string): never => {
-    const value = file.metadata.get(`llama.${key}`);
-    const current = value === undefined ? "is missing" : ArrayBuffer.isView(value) ? "is an array" : `is ${value}`;
-    throw new FileFormatError(file.path, `metadata "llama.${key}" ${current}: must be ${must}`);
+    const found = value(key);
+    const current = found === undefined ? "is missing" : ArrayBuffer.isView(found) ? "is an array" : `is ${found}`;
+    throw new FileFormatError(file.path, `metadata "${architecture}.${key}" ${current}: must be ${must}`);
   };
-  const value = (key: string) => file.metadata.get(`llama.${key}`);
   return {
     integer: (key, max, fallback) => {
       const found = value(key) ?? fallback;
@@ -123,25 +132,40 @@ function scalingFromFactors(file: GgufFile, headSize: number, ropeBase: number):
   if (shape.length !== 1 || shape[0] !== headSize / 2) return fail();
   const scaling = {
     type: "llama3",
-    factor: shortest(data[data.length - 1]),
+    factor: shortest(data.at(-1) ?? 1),
     lowFrequencyFactor: 1,
     highFrequencyFactor: 4,
     originalMaxPositions: 8192,
   } as const;
   const expected = llama3Factors(scaling, headSize, ropeBase);
   // The converter computes in f32.
-  return data.every((value, i) => Math.abs(value - expected[i]) <= 1e-3 * expected[i]) ? scaling : fail();
+  return data.every((value, i) => Math.abs(value - at(expected, i)) <= 1e-3 * at(expected, i)) ? scaling : fail();
 }
 
-function readScaling(file: GgufFile, members: Members, headSize: number, ropeBase: number): RopeScaling | undefined {
+/** YaRN as llama.cpp computes it: nothing but factor and original positions is in the file. */
+export function ggufYarn(factor: number, originalMaxPositions: number): RopeScaling {
+  const magnitude = factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1;
+  return { type: "yarn", factor, originalMaxPositions, betaFast: 32, betaSlow: 1, truncate: true, magnitude };
+}
+
+function readScaling(
+  file: GgufFile,
+  members: GgufMembers,
+  headSize: number,
+  ropeBase: number,
+): RopeScaling | undefined {
   const type = members.text("rope.scaling.type", "none");
-  if (type !== "none" && type !== "linear") {
-    throw new UsageError(`${file.path}: RoPE scaling "${type}" is not supported: must be none or linear`);
+  if (type !== "none" && type !== "linear" && type !== "yarn") {
+    throw new UsageError(`${file.path}: RoPE scaling "${type}" is not supported: must be none, linear or yarn`);
   }
   if (file.tensors.has(ROPE_FACTORS)) return scalingFromFactors(file, headSize, ropeBase);
   // Files from before 2024 have "rope.scale_linear" instead.
   const legacy = members.number("rope.scale_linear", 1);
   if (type === "linear") return { type, factor: members.number("rope.scaling.factor", legacy) };
+  if (type === "yarn") {
+    const originalMaxPositions = members.integer("rope.scaling.original_context_length", CONFIG_LIMITS.positions);
+    return ggufYarn(members.number("rope.scaling.factor"), originalMaxPositions);
+  }
   return legacy === 1 ? undefined : { type: "linear", factor: legacy };
 }
 
@@ -153,7 +177,7 @@ function tokenId(file: GgufFile, key: string, vocabSize: number): number | null 
 /** G, R and K. */
 function readHeads(
   file: GgufFile,
-  members: Members,
+  members: GgufMembers,
   width: number,
 ): { kvGroups: number; queryHeadsPerGroup: number; headSize: number } {
   const heads = members.integer("attention.head_count", CONFIG_LIMITS.width);
@@ -166,7 +190,7 @@ function readHeads(
     const size = members.integer(key, CONFIG_LIMITS.width, headSize);
     if (size !== headSize) {
       throw new UsageError(
-        `${file.path}: "llama.${key}" ${size} differs from the head size ${headSize}: not supported`,
+        `${file.path}: "${key}" ${size} differs from the head size ${headSize}: not supported`,
       );
     }
   }
@@ -174,25 +198,34 @@ function readHeads(
   return { kvGroups, queryHeadsPerGroup: heads / kvGroups, headSize };
 }
 
+/** The family whose models a GGUF file of this architecture holds. */
+function findFamily(file: GgufFile): Family {
+  const architecture = file.metadata.get("general.architecture");
+  const family = FAMILIES.find(({ gguf }) => gguf.architecture === architecture);
+  if (family) return family;
+  const name = typeof architecture === "string" ? `"${architecture.slice(0, 80)}"` : "(none)";
+  const known = [...new Set(FAMILIES.map(({ gguf }) => gguf.architecture))].join(", ");
+  throw new UsageError(`${file.path}: architecture ${name} is not supported: must be one of ${known}`);
+}
+
 /** Configuration of the model in a GGUF file.
  * @throws {UsageError} for another architecture, experts, or a RoPE scaling that is not supported, by its name.
  * @throws {FileFormatError} when the metadata are incomplete or beyond a limit. */
 export function ggufConfig(file: GgufFile): DecoderConfig {
-  const architecture = file.metadata.get("general.architecture");
-  if (architecture !== "llama") {
-    const name = typeof architecture === "string" ? `"${architecture.slice(0, 80)}"` : "(none)";
-    throw new UsageError(`${file.path}: architecture ${name} is not supported: must be llama`);
-  }
-  const members = membersOf(file);
-  if (Number(file.metadata.get("llama.expert_count") ?? 0) > 0) {
+  const family = findFamily(file);
+  const { architecture } = family.gguf;
+  const members = membersOf(file, architecture);
+  if (Number(file.metadata.get(`${architecture}.expert_count`) ?? 0) > 0) {
     throw new UsageError(`${file.path}: mixtures of experts are not supported`);
   }
   if (Number(file.metadata.get("split.count") ?? 1) > 1) {
     throw new UsageError(`${file.path}: is one part of a split model: join the parts with llama-gguf-split --merge`);
   }
   const embedding = file.tensors.get("token_embd.weight");
-  if (embedding?.shape.length !== 2) throw new FileFormatError(file.path, `has no matrix "token_embd.weight"`);
-  const [vocabSize] = embedding.shape;
+  const [vocabSize, columns, ...others] = embedding?.shape ?? [];
+  if (vocabSize === undefined || columns === undefined || others.length > 0) {
+    throw new FileFormatError(file.path, `has no matrix "token_embd.weight"`);
+  }
   if (vocabSize > CONFIG_LIMITS.vocabulary) {
     throw new FileFormatError(file.path, `has ${vocabSize} tokens: at most ${CONFIG_LIMITS.vocabulary} accepted`);
   }
@@ -206,7 +239,8 @@ export function ggufConfig(file: GgufFile): DecoderConfig {
   const layers = members.integer("block_count", CONFIG_LIMITS.layers);
   const ropeBase = members.number("rope.freq_base", 10000);
   const ropeScaling = readScaling(file, members, headSize, ropeBase);
-  return {
+  const common: DecoderConfig = {
+    ...family !== FAMILIES[0] && { family: family.id },
     vocabSize,
     width,
     headSize,
@@ -220,12 +254,14 @@ export function ggufConfig(file: GgufFile): DecoderConfig {
     bosTokenId: tokenId(file, "bos_token_id", vocabSize),
     eosTokenId: tokenId(file, "eos_token_id", vocabSize),
   };
+  return { ...common, ...family.gguf.read?.(members, common) };
 }
 
 /** Reads the tensor stored as `stored`, with query and key rows in the order of Hugging Face. */
 function readHuggingFaceTensor(file: GgufFile, config: DecoderConfig, name: string, stored?: string): HostTensor {
   if (stored === undefined || !file.tensors.has(stored)) throw new UsageError(`${file.path}: has no tensor "${name}"`);
   const place = (row: number) => huggingFaceRow(row, config.headSize);
+  if (!familyOf(config).gguf.pairsRows) return file.read(stored);
   if (/\.attn_[qk]\.weight$/.test(stored)) return file.read(stored, place);
   const tensor = file.read(stored);
   if (!/\.attn_[qk]\.bias$/.test(stored)) return tensor;
@@ -235,7 +271,7 @@ function readHuggingFaceTensor(file: GgufFile, config: DecoderConfig, name: stri
 }
 
 /** Opens the model in a GGUF file. The caller closes it.
- * @throws {UsageError} when it is not a supported LLaMA.
+ * @throws {UsageError} when it is not a supported model.
  * @throws {FileFormatError} when the file is damaged, or its tensors do not fit its configuration. */
 export function openGgufModel(path: string): { source: WeightSource; file: GgufFile } {
   const file = openGguf(path);
@@ -245,7 +281,7 @@ export function openGgufModel(path: string): { source: WeightSource; file: GgufF
     checkTensors(config, {
       path,
       shapes: new Map([...file.tensors].map(([name, { shape }]) => [name, shape])),
-      storedName: (name) => names.get(name)!,
+      storedName: (name) => names.get(name) ?? name,
       isHarmless: (stored) => stored === ROPE_FACTORS,
     });
     let sha256: string | undefined;

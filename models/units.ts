@@ -31,8 +31,8 @@ export interface LayerPlan {
 interface UnitDefinition {
   /** What messages call it. */
   noun: string;
-  /** What messages call its width, where that is not the number of units. */
-  widthNoun?: string;
+  /** What messages call its width. */
+  widthNoun: string;
   /** Its width in a {@linkcode LayerShape}. */
   width: keyof LayerShape;
   /** Its kept units in a {@linkcode LayerPlan}. */
@@ -46,7 +46,14 @@ interface UnitDefinition {
 /** The types of units. `kv-groups`: a key/value head with its query heads (the heads of multi-head attention);
  * `query-heads`: query heads inside each group, the same number in every group; `ffn`: FFN channels. */
 export const UNITS = {
-  "kv-groups": { noun: "key/value groups", width: "kvGroups", plan: "kvGroups", mask: "kvGroups", runs: () => 1 },
+  "kv-groups": {
+    noun: "key/value groups",
+    widthNoun: "KV groups",
+    width: "kvGroups",
+    plan: "kvGroups",
+    mask: "kvGroups",
+    runs: () => 1,
+  },
   "query-heads": {
     noun: "query heads",
     widthNoun: "query heads per group",
@@ -55,7 +62,14 @@ export const UNITS = {
     mask: "queryHeads",
     runs: (shape) => shape.kvGroups,
   },
-  "ffn": { noun: "FFN channels", width: "ffnChannels", plan: "ffnChannels", mask: "ffn", runs: () => 1 },
+  "ffn": {
+    noun: "FFN channels",
+    widthNoun: "FFN channels",
+    width: "ffnChannels",
+    plan: "ffnChannels",
+    mask: "ffn",
+    runs: () => 1,
+  },
 } as const satisfies Record<UnitType, UnitDefinition>;
 
 /** H of one layer. */

@@ -27,7 +27,7 @@ import { exportGguf } from "../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../models/export_source.ts";
 import { greedyStep } from "../models/generate.ts";
 import { type DecoderModel, disposeModel, forward, targetLogProbs, uploadModel } from "../models/decoder.ts";
-import { headsDivideWidth } from "../models/hf_config.ts";
+import { hfFamilyOf } from "../models/families/mod.ts";
 import { type OpenedModel, openModel } from "../models/load.ts";
 import type { LayerPlan, PrunePlan } from "../models/plan.ts";
 import { privatePython } from "./setup_common.ts";
@@ -186,7 +186,7 @@ async function checkTransformers(peer: Peer, { name, source }: Case, ours: Ours,
   Deno.removeSync(to, { recursive: true });
   const { max } = differences(logProbs, ours.logProbs);
   const sameIds = sameLists(ids, TEXTS.map((text) => opened.tokenizer.encode(text)));
-  const expectedKind = headsDivideWidth(source.config) ? "LlamaForCausalLM" : "MistralForCausalLM";
+  const expectedKind = hfFamilyOf(source.config).family.hf.architecture;
   const isRight = kind === expectedKind && sameIds && max <= F32_NATS;
   const detail = `${kind}, ${sameIds ? "same" : "OTHER"} token ids, largest difference ${max.toExponential(1)} nats`;
   verdicts.check(`${name}, transformers`, isRight, `${detail} over ${logProbs.length} tokens`);

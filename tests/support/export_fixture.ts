@@ -115,7 +115,9 @@ export const PLANS = {
 export function writeModelFolder(folder: string, source: WeightSource, definition: TokenizerDefinition): void {
   Deno.mkdirSync(folder, { recursive: true });
   const write = (name: string, value: unknown) => Deno.writeTextFileSync(join(folder, name), JSON.stringify(value));
-  write("config.json", toHfConfig(source.config));
+  // A Llama, whatever its heads: only transformers wants them to divide the width.
+  const own = { model_type: "llama", architectures: ["LlamaForCausalLM"] };
+  write("config.json", { ...toHfConfig(source.config), ...own });
   write("tokenizer.json", definition.tokenizer);
   write("tokenizer_config.json", definition.config);
   writeSafetensors(join(folder, "model.safetensors"), {

@@ -237,13 +237,14 @@ export function referenceForward(
     });
   });
   const { data: gain } = source.read(tensorNames.finalNorm);
-  const hidden = referenceRmsNorm(x, gain, config.normEpsilon, options.hidden);
+  const normed = referenceRmsNorm(x, gain, config.normEpsilon, options.hidden);
+  const hidden = scaled(normed, undefined, config.logitScale);
   const { data: table } = source.read(config.tiedHead ? tensorNames.embedding : tensorNames.head);
   const logits = hidden.map((row) =>
     Float64Array.from({ length: config.vocabSize }, (_, id) => {
       let sum = 0;
       for (let i = 0; i < width; i++) sum += row[i] * table[id * width + i];
-      return sum * (config.logitScale ?? 1);
+      return sum;
     })
   );
   return { hidden, logits };

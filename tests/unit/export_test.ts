@@ -144,7 +144,9 @@ Deno.test("exportHfFolder() splits weights into shards with an index", async () 
   await withFolder(async (folder) => {
     const source = exportToy();
     const { source: back } = await exportedHf(folder, source, { maxShardBytes: 20_000 });
-    assertSameWeights(back, source);
+    // Six heads do not divide its width, so transformers gets it as a Mistral.
+    assertEquals(back.config.family, "mistral");
+    assertSameWeights({ ...back, config: source.config }, source);
     back.close();
     const index = JSON.parse(Deno.readTextFileSync(`${folder}/hf/model.safetensors.index.json`));
     const files = [...Deno.readDirSync(`${folder}/hf`)].map(({ name }) => name).filter((name) =>

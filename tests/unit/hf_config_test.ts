@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { hfFamilyOf } from "../../models/families/mod.ts";
 import fc from "fast-check";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { LINEAR_NAMES } from "../../models/config.ts";
@@ -96,7 +97,7 @@ Deno.test("fromHfConfig() reads a Mistral without a sliding window as the same d
     architectures: ["MistralForCausalLM"],
     sliding_window: null,
   };
-  assertEquals(fromHfConfig(mistral, "c"), fromHfConfig(LLAMA_32_1B, "c"));
+  assertEquals(fromHfConfig(mistral, "c"), { ...fromHfConfig(LLAMA_32_1B, "c"), family: "mistral" });
   const { num_key_value_heads: _, max_position_embeddings: __, ...old } = mistral;
   const { layers, maxPositions } = fromHfConfig(old, "c");
   assertEquals([layers[0].kvGroups, layers[0].queryHeadsPerGroup, maxPositions], [8, 4, 131072]);
@@ -111,14 +112,13 @@ Deno.test("toHfConfig() says Mistral where transformers accepts no Llama with so
 
 Deno.test("fromHfConfig() names what it does not support", () => {
   const cases: [Record<string, unknown>, string][] = [
-    [{ model_type: "gpt2" }, `model_type "gpt2" is not supported: must be "llama" or "mistral"`],
+    [{ model_type: "gpt2" }, `model_type "gpt2" is not supported: must be "llama", "mistral", "qwen2"`],
     [{ model_type: "mistral" }, `architecture "LlamaForCausalLM" is not supported: must be "MistralForCausalLM"`],
-    [{ model_type: "mistral", architectures: ["MistralForCausalLM"] }, "sliding_window 4096 is not supported"],
     [{ model_type: undefined }, "model_type (none) is not supported"],
     [{ architectures: ["LlamaForSequenceClassification"] }, `architecture "LlamaForSequenceClassification"`],
     [{ hidden_act: "gelu" }, `hidden_act "gelu" is not supported: must be "silu"`],
-    [{ rope_scaling: { rope_type: "yarn", factor: 4 } }, `RoPE type "yarn" is not supported`],
-    [{ partial_rotary_factor: 0.5 }, `"partial_rotary_factor" 0.5 is not supported`],
+    [{ rope_scaling: { rope_type: "longrope", factor: 4 } }, `RoPE type "longrope" is not supported`],
+    [{ partial_rotary_factor: 0.5 }, `partial_rotary_factor 0.5 is not supported`],
     [{ quantization_config: { quant_method: "gptq" } }, `quantized weights ("gptq") are not supported`],
   ];
   for (const [change, message] of cases) {
@@ -191,7 +191,9 @@ Deno.test("toHfConfig() is the inverse of fromHfConfig()", () => {
         biases: isBiased ? [...LINEAR_NAMES] : [],
         ...ropeScaling && { ropeScaling },
       });
-      assertEquals(fromHfConfig(JSON.parse(JSON.stringify(toHfConfig(config))), "c"), config);
+      const { family, ...read } = fromHfConfig(JSON.parse(JSON.stringify(toHfConfig(config))), "c");
+      assertEquals(read, config);
+      assertEquals(family, hfFamilyOf(config).reason ? "mistral" : undefined);
     }),
     { numRuns: 200 },
   );

@@ -96,7 +96,7 @@ Deno.test("openModel() compares a folder's tensors with its configuration", asyn
     );
     writeFolder(folder, biased, randomTensors(biased));
     write("config.json", toHfConfig(config));
-    await assertRejects(() => openModel(folder), FileFormatError, `for which this LLaMA configuration has no place`);
+    await assertRejects(() => openModel(folder), FileFormatError, `for which this configuration has no place`);
   });
 });
 
@@ -190,10 +190,14 @@ Deno.test("openModel() names what it does not support in a GGUF file, and what d
     const { "blk.1.ffn_up.weight": _, ...withoutUp } = tensors;
     const norm = f32Tensor([8], new Float32Array(8));
     const cases: [Record<string, Typed>, Record<string, StoredTensor>, string][] = [
-      [{ "general.architecture": { text: "qwen2" } }, tensors, `architecture "qwen2" is not supported: must be llama`],
+      [
+        { "general.architecture": { text: "gpt2" } },
+        tensors,
+        `architecture "gpt2" is not supported: must be one of llama`,
+      ],
       [{ "llama.expert_count": { u32: 8 } }, tensors, "mixtures of experts are not supported"],
       [{ "split.count": { u32: 2 } }, tensors, "llama-gguf-split --merge"],
-      [{ "llama.rope.scaling.type": { text: "yarn" } }, tensors, `RoPE scaling "yarn" is not supported`],
+      [{ "llama.rope.scaling.type": { text: "longrope" } }, tensors, `RoPE scaling "longrope" is not supported`],
       [
         { "llama.rope.dimension_count": { u32: 2 } },
         tensors,
@@ -209,7 +213,7 @@ Deno.test("openModel() names what it does not support in a GGUF file, and what d
       [{ "llama.feed_forward_length": { u32: 7 } }, tensors, "the configuration needs [7, 8]"],
       [{}, withoutUp, `has no tensor "blk.1.ffn_up.weight"`],
       [{}, {}, `has no matrix "token_embd.weight"`],
-      [{}, { ...tensors, "blk.0.post_norm.weight": norm }, "for which this LLaMA configuration has no place"],
+      [{}, { ...tensors, "blk.0.post_norm.weight": norm }, "for which this configuration has no place"],
       [{ "tokenizer.ggml.model": { text: "bert" } }, tensors, `tokenizer model "bert" is not supported`],
     ];
     for (const [metadata, stored, message] of cases) {

@@ -1,0 +1,172 @@
+/** Typed access to `config.json`: members by name, and RoPE settings.
+ *
+ * @module
+ */
+import { FileFormatError, UsageError } from "../../core/errors.ts";
+import type { Rope, RopeScaling } from "../config.ts";
+
+/** Limits on what a configuration may claim; far above every published model. */
+export const CONFIG_LIMITS = {
+  layers: 1024,
+  /** Hidden size, FFN channels, heads, head size. */
+  width: 1 << 20,
+  vocabulary: 1 << 22,
+  positions: 1 << 30,
+} as const;
+
+/** Members of a JSON object; the messages name file and key. Null counts as missing. */
+export interface HfMembers {
+  /** Of the file, for messages. */
+  path: string;
+  integer(key: string, max: number, fallback?: number): number;
+  /** Above 0. */
+  number(key: string, fallback?: number): number;
+  flag(key: string, fallback?: boolean): boolean;
+  value(key: string): unknown;
+  /** Whether the key is there, be it null. */
+  has(key: string): boolean;
+  /** The members of an object in here; none when it is missing. */
+  object(key: string): HfMembers;
+  /** A list with at least `length` entries, of which these are given; undefined when it is missing. */
+  list<T>(key: string, length: number, isEntry: (entry: unknown) => entry is T, must: string): T[] | undefined;
+  /** Refuses what is set to something else than one of `allowed`, by its name. */
+  only(key: string, allowed: readonly unknown[]): void;
+}
+
+/** Access to `json`, which is at `prefix` in the file at `path`. */
+export function hfMembers(json: Record<string, unknown>, path: string, prefix = ""): HfMembers {
+  const value = (key: string) => Object.hasOwn(json, key) && json[key] !== null ? json[key] : undefined;
+  const fail = (key: string, must: string): never => {
+    const current = value(key) === undefined ? "is missing" : `is ${JSON.stringify(value(key))}`;
+    throw new FileFormatError(path, `"${prefix}${key}" ${current}: must be ${must}`);
+  };
+  return {
+    path,
+    value,
+    has: (key) => Object.hasOwn(json, key),
+    integer: (key, max, fallback) => {
+      const found = value(key) ?? fallback;
+      const isValid = typeof found === "number" && Number.isInteger(found) && found >= 1 && found <= max;
+      return isValid ? found : fail(key, `a whole number from 1 to ${max}`);
+    },
+    number: (key, fallback) => {
+      const found = value(key) ?? fallback;
+      return typeof found === "number" && found > 0 && found < Infinity ? found : fail(key, "a positive number");
+    },
+    flag: (key, fallback = false) => {
+      const found = value(key) ?? fallback;
+      return typeof found === "boolean" ? found : fail(key, "true or false");
+    },
+    object: (key) => {
+      const nested = value(key) ?? {};
+      if (typeof nested !== "object" || nested === null || Array.isArray(nested)) {
+        throw new FileFormatError(path, `"${prefix}${key}" must be an object or null`);
+      }
+      return hfMembers(Object.fromEntries(Object.entries(nested)), path, `${prefix}${key}.`);
+    },
+    list: (key, length, isEntry, must) => {
+      const found = value(key);
+      if (found === undefined) return undefined;
+      const entries: unknown[] = Array.isArray(found) ? found.slice(0, length) : [];
+      return entries.length === length && entries.every(isEntry) ? entries : fail(key, `${length} times ${must}`);
+    },
+    only: (key, allowed) => {
+      const found = value(key);
+      if (found === undefined || allowed.includes(found)) return;
+      const names = allowed.map((each) => JSON.stringify(each)).join(" or ") || "null";
+      throw new UsageError(`${path}: ${key} ${JSON.stringify(found)} is not supported: must be ${names}`);
+    },
+  };
+}
+
+const PARTIAL = "partial_rotary_factor";
+
+function yarnScaling(rope: HfMembers): RopeScaling {
+  const factor = rope.number("factor");
+  const magnitudeAt = (scale: number) => factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1;
+  const [scale, ofAll] = [rope.value("mscale"), rope.value("mscale_all_dim")];
+  const usual = scale && ofAll
+    ? magnitudeAt(rope.number("mscale")) / magnitudeAt(rope.number("mscale_all_dim"))
+    : magnitudeAt(1);
+  return {
+    type: "yarn",
+    factor,
+    originalMaxPositions: rope.integer("original_max_position_embeddings", CONFIG_LIMITS.positions),
+    betaFast: rope.number("beta_fast", 32),
+    betaSlow: rope.number("beta_slow", 1),
+    truncate: rope.flag("truncate", true),
+    magnitude: rope.number("attention_factor", usual),
+  };
+}
+
+/** RoPE settings from `rope`: `rope_scaling` or `rope_parameters` (transformers 5), where `rope_theta` may be, too.
+ * @param fallback base where none is given
+ * @throws {UsageError} for a type that is not supported. */
+export function readRope(
+  rope: HfMembers,
+  { base: fallback, maxPositions }: { base: number; maxPositions: number },
+): Rope {
+  const base = rope.number("rope_theta", fallback);
+  const partial = rope.value(PARTIAL);
+  if (partial !== undefined && partial !== 1) {
+    throw new UsageError(`${rope.path}: "${PARTIAL}" ${JSON.stringify(partial)} is not supported: must be 1`);
+  }
+  const type = rope.value("rope_type") ?? rope.value("type") ?? "default";
+  switch (type) {
+    case "default":
+      return { base };
+    case "linear":
+      return { base, scaling: { type: "linear", factor: rope.number("factor") } };
+    case "dynamic":
+      return { base, scaling: { type: "dynamic", factor: rope.number("factor"), originalMaxPositions: maxPositions } };
+    case "yarn":
+      return { base, scaling: yarnScaling(rope) };
+    case "llama3": {
+      const scaling = {
+        type: "llama3" as const,
+        factor: rope.number("factor"),
+        lowFrequencyFactor: rope.number("low_freq_factor"),
+        highFrequencyFactor: rope.number("high_freq_factor"),
+        originalMaxPositions: rope.integer("original_max_position_embeddings", CONFIG_LIMITS.positions),
+      };
+      if (scaling.highFrequencyFactor <= scaling.lowFrequencyFactor) {
+        throw new FileFormatError(rope.path, `"high_freq_factor" of RoPE must be greater than "low_freq_factor"`);
+      }
+      return { base, scaling };
+    }
+  }
+  throw new UsageError(
+    `${rope.path}: RoPE type ${
+      JSON.stringify(type)
+    } is not supported: must be default, linear, dynamic, llama3 or yarn`,
+  );
+}
+
+/** A scaling as `rope_scaling` has it; null for none. */
+export function ropeToHf(scaling: RopeScaling | undefined): Record<string, unknown> | null {
+  if (!scaling) return null;
+  const { type: rope_type, factor } = scaling;
+  switch (scaling.type) {
+    case "linear":
+    case "dynamic":
+      return { rope_type, factor };
+    case "yarn":
+      return {
+        rope_type,
+        factor,
+        original_max_position_embeddings: scaling.originalMaxPositions,
+        beta_fast: scaling.betaFast,
+        beta_slow: scaling.betaSlow,
+        truncate: scaling.truncate,
+        attention_factor: scaling.magnitude,
+      };
+    case "llama3":
+      return {
+        rope_type,
+        factor,
+        low_freq_factor: scaling.lowFrequencyFactor,
+        high_freq_factor: scaling.highFrequencyFactor,
+        original_max_position_embeddings: scaling.originalMaxPositions,
+      };
+  }
+}

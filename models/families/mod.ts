@@ -1,0 +1,34 @@
+/** The families of models. A new one is a file here and a line below.
+ *
+ * @module
+ */
+import type { DecoderConfig } from "../config.ts";
+import type { Family } from "./family.ts";
+import { GEMMA3 } from "./gemma3.ts";
+import { GRANITE } from "./granite.ts";
+import { LLAMA } from "./llama.ts";
+import { MISTRAL } from "./mistral.ts";
+import { QWEN2 } from "./qwen2.ts";
+import { QWEN3 } from "./qwen3.ts";
+import { SMOLLM3 } from "./smollm3.ts";
+
+export type { Family } from "./family.ts";
+
+/** All of them, the plain decoder first. */
+export const FAMILIES: readonly Family[] = [LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, GRANITE, GEMMA3];
+
+/** The family of a model; that of the plain decoder where the configuration names none. */
+export function familyOf({ family = LLAMA.id }: DecoderConfig): Family {
+  const found = FAMILIES.find(({ id }) => id === family);
+  if (!found) throw new RangeError(`There is no family of models "${family}": must be ${familyNames().join(", ")}`);
+  return found;
+}
+
+/** Whose `config.json` a model gets, and why where that is not its own family's. */
+export function hfFamilyOf(config: DecoderConfig): { family: Family; reason?: string } {
+  const family = familyOf(config);
+  return family.standIn?.(config) ?? { family };
+}
+
+/** Their ids. */
+export const familyNames = () => FAMILIES.map(({ id }) => id);

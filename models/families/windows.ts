@@ -1,0 +1,29 @@
+/** Windows of attention, for families that have them.
+ *
+ * @module
+ */
+import { type DecoderConfig, layerAttention } from "../config.ts";
+import type { FamilyConfig } from "./family.ts";
+
+/** The configuration with a window on the layers for which `has(layer)`; nothing where that is none, or where the window
+ * holds every position that the model was made for. */
+export function windowed(
+  config: DecoderConfig,
+  window: number,
+  has: (layer: number) => boolean = () => true,
+): FamilyConfig {
+  if (window >= config.maxPositions || !config.layers.some((_, l) => has(l))) return {};
+  return {
+    attention: config.layers.map((_, l) => ({
+      ...layerAttention(config, l),
+      window: has(l) ? Math.max(2, window) : null,
+    })),
+  };
+}
+
+/** The window that all layers have; undefined where they have none, or not the same. */
+export function oneWindow({ attention }: DecoderConfig): number | undefined {
+  const windows = new Set(attention?.map(({ window }) => window));
+  const [window] = windows;
+  return windows.size === 1 && window !== null ? window : undefined;
+}
