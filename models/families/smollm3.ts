@@ -32,6 +32,8 @@ export const SMOLLM3: Family = {
     write: ({ attention, layers }) => ({
       no_rope_layers: layers.map((_, l) => attention?.[l]?.rope === null ? 0 : 1),
       use_sliding_window: false,
+      // The default is a token of the original vocabulary.
+      pad_token_id: null,
     }),
   },
   gguf: {

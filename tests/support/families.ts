@@ -60,9 +60,10 @@ export const FAMILY_CONFIGS: Record<string, Record<string, unknown>> = {
   }),
   "qwen3": model("qwen3", "Qwen3ForCausalLM", { head_dim: 16 }),
   "qwen3, multi-head, tied": model("qwen3", "Qwen3ForCausalLM", { num_key_value_heads: 4, tie_word_embeddings: true }),
-  "smollm3": model("smollm3", "SmolLM3ForCausalLM", { tie_word_embeddings: true }),
+  "smollm3": model("smollm3", "SmolLM3ForCausalLM", { tie_word_embeddings: true, pad_token_id: 2 }),
   "smollm3, multi-head, untied": model("smollm3", "SmolLM3ForCausalLM", {
     num_key_value_heads: 4,
+    pad_token_id: 2,
     no_rope_layers: [0, 1, 1, 0],
   }),
   "granite": model("granite", "GraniteForCausalLM", {
