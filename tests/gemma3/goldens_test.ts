@@ -1,0 +1,87 @@
+/** Gemma 3 270M (`deno task get:gemma3`) on the native engine against numbers from transformers 5.24 on the same file,
+ * dequantised to f32: `tests/golden/gemma3-270m.json`. `MASKPRUNE_GEMMA3` names the .gguf file; `MASKPRUNE_DATA` a folder
+ * with `wikitext2-tokens-valid.txt`, which this project does not ship: without it that check is listed as ignored.
+ *
+ * @module
+ */
+import { assert, assertEquals } from "@std/assert";
+import { join } from "node:path";
+import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
+import { startEngine } from "../../core/engine.ts";
+import { uploadModel } from "../../models/decoder.ts";
+import { openModel } from "../../models/load.ts";
+import { scoringModel } from "../../models/scoring.ts";
+
+/** Nats by which a log-probability may differ from transformers'. */
+const TOLERANCE_NATS = 5e-4;
+
+const path = Deno.env.get("MASKPRUNE_GEMMA3");
+if (!path) throw new Error("Set MASKPRUNE_GEMMA3 to the .gguf file that `deno task get:gemma3` fetches");
+const data = Deno.env.get("MASKPRUNE_DATA");
+
+interface Golden {
+  texts: { text: string; ids: number[]; tokenLogProbs: number[]; top5: [number, number][] }[];
+  perplexity: { windows: number; tokens: number; ppl: number; first20Ids: number[] };
+}
+
+const golden: Golden = JSON.parse(
+  Deno.readTextFileSync(new URL("../golden/gemma3-270m.json", import.meta.url)),
+);
+
+await startEngine("tensorflow");
+const { source, tokenizer } = await openModel(path);
+const model = scoringModel(await uploadModel(source));
+const scorer = createScorer(model, tokenizer);
+source.close();
+
+const options = { sanitizeOps: false, sanitizeResources: false };
+
+Deno.test({
+  name: "openModel() of Gemma 3 270M gives its tokenizer's ids for digits, spaces, newlines, other scripts and emoji",
+  ...options,
+  fn: () => {
+    for (const { text, ids } of golden.texts) {
+      assertEquals(tokenizer.encode(text), ids);
+      assertEquals(tokenizer.decode(ids), text);
+    }
+    assertEquals([tokenizer.addsBos, tokenizer.vocabSize, tokenizer.bosTokenId], [true, 262_144, 2]);
+  },
+});
+
+Deno.test({
+  name: "tokenLogProbs() of Gemma 3 270M and its most probable next tokens agree with transformers",
+  ...options,
+  fn: async () => {
+    for (const { ids, tokenLogProbs, top5 } of golden.texts) {
+      const [ours = []] = await scorer.tokenLogProbs([Int32Array.from(ids)]);
+      assertEquals(ours.length, tokenLogProbs.length);
+      const gaps = Array.from(ours, (value, i) => Math.abs(value - (tokenLogProbs[i] ?? NaN)));
+      assert(gaps.every((gap) => gap <= TOLERANCE_NATS), `a log-probability differs by ${Math.max(...gaps)} nats`);
+      const batch = { tokens: Int32Array.from(ids), batch: 1, length: ids.length };
+      const last = { rows: Int32Array.of(ids.length - 1), ids: Int32Array.of(top5[0]?.[0] ?? 0) };
+      const { top: [top = []] } = await model.scoreTop(batch, last, 5);
+      assertEquals(top.map(({ id }) => id), top5.map(([id]) => id));
+    }
+  },
+});
+
+Deno.test({
+  name: "perplexity of Gemma 3 270M on ten windows of WikiText-2, each after BOS, agrees with transformers",
+  ignore: data === undefined,
+  ...options,
+  fn: async () => {
+    const { windows, tokens, ppl, first20Ids } = golden.perplexity;
+    const lines = Deno.readTextFileSync(join(data ?? "", "wikitext2-tokens-valid.txt")).split("\n").slice(0, 400);
+    const ids = tokenizer.encode(lines.join("\n\n"), { specialTokens: false });
+    assertEquals(ids.slice(0, first20Ids.length), first20Ids);
+    const own = tokens - 1;
+    const rows = Array.from(
+      { length: windows },
+      (_, i) => Int32Array.of(tokenizer.bosTokenId ?? 0, ...ids.slice(i * own, (i + 1) * own)),
+    );
+    const logProbs = (await scorer.tokenLogProbs(rows)).flatMap((row) => [...row]);
+    assertEquals(logProbs.length, windows * own);
+    const perplexity = Math.exp(-logProbs.reduce((sum, value) => sum + value, 0) / logProbs.length);
+    assert(Math.abs(perplexity - ppl) <= 0.01, `Perplexity must be ${ppl}: current ${perplexity}`);
+  },
+});
