@@ -16,7 +16,7 @@ import { modelSize, totalParameters } from "../../models/count.ts";
 import { differingWidths, exportHfFolder } from "../../models/export.ts";
 import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../../models/export_source.ts";
-import { headsDivideWidth } from "../../models/hf_config.ts";
+import { hfFamilyOf } from "../../models/families/mod.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { cellName } from "../../core/cell_names.ts";
 import { type ExportFormat, exportTitle, modelCard } from "./model_card.ts";
@@ -209,7 +209,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     const source = uniform(measured, options);
     const padded = source !== measured;
     const fallbacks = format === "gguf" ? f16Fallbacks(source.config, type).length : 0;
-    const isMistral = format === "hf" && !headsDivideWidth(source.config);
+    const isMistral = format === "hf" && hfFamilyOf(source.config).reason !== undefined;
     const isExact = type === "F32" || type === halfType(record, format);
     const card = modelCard({
       record,
