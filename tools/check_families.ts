@@ -1,7 +1,7 @@
 /** `deno task check:families`: whether every family of models computes here what it computes in transformers.
  *
  * transformers (from PyPI, in a private environment) makes a small model with random weights of each family and variant of
- * `tests/support/families.ts` and saves it, one in float32 and each in one of bfloat16 and float16, in several shards. We
+ * `tools/small_families.ts` and saves it, one in float32 and each in one of bfloat16 and float16, in several shards. We
  * load the folder; logits must agree within 1e-4 and log-likelihoods within 1e-5 nats per token. Then half of all units go:
  * masks and cut weights must agree within 1e-4, and transformers must load our export of the cut model as the same class,
  * without a missing or unexpected tensor, with the same logits.
@@ -25,7 +25,7 @@ import { openFolderModel } from "../models/load.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import type { LayerMasks } from "../models/masks.ts";
 import { planToMasks } from "../models/surgery.ts";
-import { FAMILY_CONFIGS } from "../tests/support/families.ts";
+import { FAMILY_CONFIGS } from "./small_families.ts";
 import { resolveTarget } from "../models/target.ts";
 import { unitCount } from "../models/units.ts";
 import { runTool } from "./run_tool.ts";

@@ -77,7 +77,7 @@ export interface Family {
 export const ALL_BIASES: readonly LinearName[] = [...BIAS_KEYS.attention_bias, ...BIAS_KEYS.mlp_bias];
 
 /** Whether all layers see positions alike, by plain frequencies and without a window. */
-export const isPlain = ({ attention }: DecoderConfig) => attention === undefined;
+export const isPlain = ({ attention }: DecoderConfig): boolean => attention === undefined;
 
 /** Whether transformers accepts so many heads where it wants them to divide the width. */
 export function headsDivideWidth({ layers: [shape], width }: DecoderConfig): boolean {

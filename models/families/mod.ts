@@ -31,4 +31,4 @@ export function hfFamilyOf(config: DecoderConfig): { family: Family; reason?: st
 }
 
 /** Their ids. */
-export const familyNames = () => FAMILIES.map(({ id }) => id);
+export const familyNames = (): string[] => FAMILIES.map(({ id }) => id);

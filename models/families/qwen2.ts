@@ -31,7 +31,8 @@ export function writeQwenWindow({ attention, layers }: DecoderConfig): Record<st
 }
 
 /** What llama.cpp cannot say of Qwen. */
-export const withoutWindow = (config: DecoderConfig) => isPlain(config) ? undefined : "windows of attention";
+export const withoutWindow = (config: DecoderConfig): string | undefined =>
+  isPlain(config) ? undefined : "windows of attention";
 
 /** See the module. */
 export const QWEN2: Family = {

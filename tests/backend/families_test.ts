@@ -23,7 +23,7 @@ import { unitCount } from "../../models/units.ts";
 import { keepWidths } from "../../methods/_shared/selection.ts";
 import { assertClose, flat, testOnEngines } from "../support/engines.ts";
 import { byteLevelDefinition } from "../support/export_fixture.ts";
-import { FAMILY_CONFIGS, familyConfig } from "../support/families.ts";
+import { FAMILY_CONFIGS, familyConfig } from "../../tools/small_families.ts";
 import { referenceForward } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 

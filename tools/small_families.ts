@@ -2,8 +2,8 @@
  *
  * @module
  */
-import type { DecoderConfig } from "../../models/config.ts";
-import { fromHfConfig } from "../../models/hf_config.ts";
+import type { DecoderConfig } from "../models/config.ts";
+import { fromHfConfig } from "../models/hf_config.ts";
 
 /** What all have; layers enough for every kind that a family has. */
 const COMMON = {
