@@ -89,6 +89,7 @@ function membersOf(file: GgufFile, architecture: string): GgufMembers {
     throw new FileFormatError(file.path, `metadata "${architecture}.${key}" ${current}: must be ${must}`);
   };
   return {
+    name: (key) => `${architecture}.${key}`,
     integer: (key, max, fallback) => {
       const found = value(key) ?? fallback;
       const isValid = typeof found === "number" && Number.isInteger(found) && found >= 1 && found <= max;
@@ -190,7 +191,7 @@ function readHeads(
     const size = members.integer(key, CONFIG_LIMITS.width, headSize);
     if (size !== headSize) {
       throw new UsageError(
-        `${file.path}: "${key}" ${size} differs from the head size ${headSize}: not supported`,
+        `${file.path}: "${members.name(key)}" ${size} differs from the head size ${headSize}: not supported`,
       );
     }
   }

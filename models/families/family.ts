@@ -9,6 +9,8 @@ import type { HfMembers } from "./hf_members.ts";
 
 /** Typed access to a GGUF file's metadata under the architecture's name. */
 export interface GgufMembers {
+  /** The whole key, for messages. */
+  name(key: string): string;
   integer(key: string, max: number, fallback?: number): number;
   number(key: string, fallback?: number): number;
   text(key: string, fallback: string): string;
