@@ -58,7 +58,7 @@ export interface MethodContext<Options> {
 }
 
 /** What {@linkcode Method.check} sees of a run besides the budget. */
-export type RunSettings = Pick<RunConfig, "training"> & Partial<Pick<RunConfig, "ladder">>;
+export type RunSettings = Pick<RunConfig, "training"> & Partial<Pick<RunConfig, "ladder" | "compensate">>;
 
 /** What a method returns. */
 export interface PruneResult {

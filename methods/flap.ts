@@ -4,7 +4,7 @@
  * compensation.
  *
  * Shapes: for each input column j of the output and down projections W `[out, in]`, the metric is v_j sum_i W_ij^2
- * (WIFV), v_j (IFV) or mean_i |W_ij| sqrt(a_j) (WIFN), with v_j the variance and a_j the mean square of x_j over
+ * (WIFV), v_j (IFV) or mean_i |W_ij| sqrt(a_j) (WIFN), with v_j the variance (see below) and a_j the mean square of x_j over
  * calibration tokens of the dense model: [L][H K] and [L][F]. Metrics of the output projection are squared first, as in
  * the authors' code. Uniform structures score a head by the sum over its K columns; adaptive ones standardise
  * (x - mean) / sd over the columns of a layer and module and score a head by the mean.
@@ -13,11 +13,16 @@
  * `attentionRatio`; `AL-MM` the attention units of the whole model in one ranking, and the channels in another; `AL-AM`
  * heads and channels of all layers in one ranking (the paper's default).
  *
- * Cost: one forward pass over calibration. Deviations from the authors' code: the variance is the paper's, around the
- * mean of all tokens, where the code updates around a running mean and drops the first sequence; in every structure the
- * channels fill the parameter budget, which the code meets only roughly; without `attentionRatio`, `UL-MM` equals
- * `UL-UM`; one unit of each type stays in every layer. Bias compensation is off by default: it adds bias vectors, so the
- * result is no plain LLaMA and is not comparable with methods that may not do so.
+ * Variance: `running` is the authors' update around a running mean, in which the first window does not count; `exact` the
+ * paper's, around the mean of all tokens. A key/value group's score is the sum of its heads' in the uniform structures and
+ * their mean in the adaptive ones (the authors have no grouped queries).
+ *
+ * Bias compensation is on, as the authors have it: it adds a bias to the output and down maps of every layer, so that the
+ * result is no plain LLaMA. `biasCompensation=false` leaves it out, which is another method than the published one.
+ *
+ * Cost: one forward pass over calibration. Deviations from the authors' code: in every structure the channels fill the
+ * parameter budget, which the code meets only roughly; without `attentionRatio`, `UL-MM` equals `UL-UM`; one unit of each
+ * type stays in every layer.
  *
  * @module
  */
@@ -44,11 +49,14 @@ const options = z.strictObject({
   metric: z.enum(COLUMN_METRICS).default("WIFV").describe(
     "weighted input feature variance, weighted input feature norm, or input feature variance",
   ),
+  variance: z.enum(["running", "exact"]).default("running").describe(
+    "running: the update of the authors' code, which drops the first window; exact: around the mean of all tokens",
+  ),
   attentionRatio: z.number().min(0).lt(1).nullable().default(null).describe(
     "fraction of attention units to remove in the MM structures; null: as in the budget's uniform widths",
   ),
-  biasCompensation: z.boolean().default(false).describe(
-    "add W_removed mean(x_removed) as a bias: better, but no plain LLaMA",
+  biasCompensation: z.boolean().default(true).describe(
+    "add W_removed mean(x_removed) as a bias, as published; the result is no plain LLaMA",
   ),
 });
 type FlapOptions = z.infer<typeof options>;
@@ -121,7 +129,7 @@ function widths(
 
 /** Biases W_removed mean(x_removed) of the output and down projections (section 3.3), f32 [D] each, for every layer of a
  * projection that loses a column anywhere. */
-async function compensation(model: DecoderModel, plan: PrunePlan, statistics: Statistics): Promise<Statistics> {
+export async function compensation(model: DecoderModel, plan: PrunePlan, statistics: Statistics): Promise<Statistics> {
   const { layers, headSize, width } = model.config;
   const lost = layers.map((shape, l) => {
     const heads = new Set(plan.layers[l].queryHeads);
@@ -164,11 +172,19 @@ export const flap: Method = defineMethod({
   layerwise: true,
   options,
   uniformLayers: ({ structure }) => structure.startsWith("UL"),
-  check: uniformWidths,
+  check(config, target, options, { compensate }) {
+    uniformWidths(config, target, options);
+    if (!options.biasCompensation || compensate !== "least-squares") return;
+    throw new UsageError(
+      "its biases and --compensate least-squares make up for the same loss twice: give flap:biasCompensation=false " +
+        "or --compensate none",
+    );
+  },
   async prune(context) {
     const { model, target, options } = context;
     const statistics = await inputStatistics(context);
-    const columns = await columnScores(model, statistics, options.metric);
+    const spread = options.variance === "running" ? "fluctuation" : "variance";
+    const columns = await columnScores(model, statistics, options.metric, spread);
     const { layers, headSize } = model.config;
     const adaptive = options.structure.startsWith("AL");
     const scores = layers.map((shape, l) => unitScores(columns[l], shape, headSize, adaptive));

@@ -12,15 +12,17 @@
  *
  * Cost: one pass over the weights. Deviations: LLM-Pruner averages over the matrices of a unit where this sums, which
  * ranks the units of a layer the same; with grouped queries it credits a key/value head with query heads of other
- * groups, here each group is scored by the heads that go with it. Every layer has the same width; LLM-Pruner's tables
- * leave the first and last layers whole.
+ * groups, here each group is scored by the heads that go with it. Every layer has the same width unless `keepFirst` and
+ * `keepLast` leave some whole, as LLM-Pruner's tables do.
  *
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
+import { at } from "../core/indexing.ts";
 import { defineMethod, type Method } from "./define.ts";
-import { keepBest } from "./_shared/selection.ts";
+import { keptLayers, prunesAllLayers, rangeWidths } from "./_shared/layer_range.ts";
+import { keepWidths } from "./_shared/selection.ts";
 import { scoresOfColumns, scoresOfGroups, siteWeights, weightSlots } from "./_shared/scoring.ts";
 
 /** Removes the units with the smallest weights. */
@@ -32,23 +34,29 @@ export const magnitude: Method = defineMethod({
   needs: { calibration: false },
   layerwise: true,
   options: z.strictObject({
+    ...keptLayers,
     norm: z.enum(["l1", "l2"]).default("l2").describe("power of the weights"),
     scope: z.enum(["group", "output"]).default("group").describe(
       "group: every matrix that loses a row or column, as in LLM-Pruner; output: the output matrix alone, as in FLAP",
     ),
   }),
-  uniformLayers: () => true,
-  async prune({ model, target, options: { norm, scope } }) {
+  uniformLayers: prunesAllLayers,
+  check(config, target, options) {
+    rangeWidths(config, target, options);
+  },
+  async prune({ model, target, options: { norm, scope, ...kept } }) {
     const { layers, headSize } = model.config;
+    const widths = rangeWidths(model.config, target, kept);
     const power = (weight: tf.Tensor2D) => norm === "l1" ? tf.abs(weight) : tf.square(weight);
     if (scope === "group") {
       const slots = await weightSlots(model, power);
-      return { plan: keepBest(layers.map((shape, l) => scoresOfGroups(slots[l], shape, headSize)), target) };
+      return { plan: keepWidths(slots.map((own, l) => scoresOfGroups(own, at(layers, l), headSize)), widths) };
     }
     const columns = await siteWeights(model, (weight) => {
       const sum = tf.sum(power(weight), 1);
       return norm === "l1" ? sum : tf.sqrt(sum);
     });
-    return { plan: keepBest(layers.map((shape, l) => scoresOfColumns({ ...columns[l], shape, headSize })), target) };
+    const scores = columns.map((own, l) => scoresOfColumns({ ...own, shape: at(layers, l), headSize }));
+    return { plan: keepWidths(scores, widths) };
   },
 });

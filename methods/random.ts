@@ -2,15 +2,17 @@
  *
  * Paper: the "Random" rows of Ma et al. 2023, arXiv:2305.11627 (LLM-Pruner), table 1.
  * Shapes: one uniform score in [0, 1) per unit, ffn [L][F], query heads [L][H], key/value groups [L][G]; higher is kept.
- * Cost: none. Deviations from the paper: one number per unit, where the authors' code draws one per row and sums them,
- * which makes heads nearly equal; every layer has the same width.
+ * Cost: none. Deviations from the authors' code: one number per unit, where it draws one per row and sums them; either way
+ * every choice of the units of a layer is as likely. Every layer has the same width unless `keepFirst` and `keepLast` leave
+ * some whole, as the paper's tables do.
  *
  * @module
  */
 import { z } from "zod";
 import { queryHeads } from "../models/config.ts";
 import { defineMethod, type Method } from "./define.ts";
-import { keepBest } from "./_shared/selection.ts";
+import { keptLayers, prunesAllLayers, rangeWidths } from "./_shared/layer_range.ts";
+import { keepWidths } from "./_shared/selection.ts";
 
 /** Removes units at random. The draw does not depend on the sparsity: what goes at a low level goes at a higher one. */
 export const random: Method = defineMethod({
@@ -20,9 +22,12 @@ export const random: Method = defineMethod({
   kind: "one-shot",
   needs: { calibration: false },
   layerwise: true,
-  options: z.strictObject({}),
-  uniformLayers: () => true,
-  prune({ model, target, rng }) {
+  options: z.strictObject(keptLayers),
+  uniformLayers: prunesAllLayers,
+  check(config, target, options) {
+    rangeWidths(config, target, options);
+  },
+  prune({ model, target, rng, options }) {
     const draw = (count: number, stream: string) => {
       const { uniform } = rng(stream);
       return Float64Array.from({ length: count }, uniform);
@@ -32,6 +37,6 @@ export const random: Method = defineMethod({
       queryHeads: draw(queryHeads(shape), `query heads ${l}`),
       kvGroups: draw(shape.kvGroups, `key/value groups ${l}`),
     }));
-    return Promise.resolve({ plan: keepBest(scores, target) });
+    return Promise.resolve({ plan: keepWidths(scores, rangeWidths(model.config, target, options)) });
   },
 });

@@ -6,6 +6,7 @@ import * as tf from "@tensorflow/tfjs";
 import { UsageError } from "../core/errors.ts";
 import type { WeightSource } from "./config.ts";
 import { createUploader, type DecoderModel, type DeviceLayer, disposeLayer } from "./device.ts";
+import type { LayerMasks } from "./masks.ts";
 import { createPass, embed, type ForwardOptions, runLayers, type TokenBatch } from "./layers.ts";
 import { at } from "../core/indexing.ts";
 
@@ -40,12 +41,24 @@ export async function eachLayer<T>(
   return results;
 }
 
+/** Stands for hidden states that are no longer needed. */
+const NOTHING = new Float32Array(0);
+
+/** What happens on the way of {@linkcode forwardByLayers}. */
+export interface LayerwiseOptions extends Pick<ForwardOptions, "observe"> {
+  /** Called when a batch has passed a layer. */
+  after(layer: number, batch: number): Promise<void>;
+  /** Called when all batches have passed a layer: the layer's outputs are computed again with the masks it gives, which are
+   * then freed, before they go on to the next. */
+  narrow?(layer: number): Promise<LayerMasks>;
+}
+
 /** Runs batches through one layer after the other, with the numbers of `forward` for each batch. Between layers the hidden
- * states, [B T, D] of each batch, are in host memory. `after` is called when a batch has passed a layer. */
+ * states, [B T, D] of each batch, are in host memory. */
 export async function forwardByLayers(
   model: DecoderModel,
   batches: readonly TokenBatch[],
-  { observe, after }: Pick<ForwardOptions, "observe"> & { after(layer: number, batch: number): Promise<void> },
+  { observe, after, narrow }: LayerwiseOptions,
 ): Promise<void> {
   const { config } = model;
   const read = async (x: tf.Tensor) => {
@@ -53,16 +66,30 @@ export async function forwardByLayers(
     x.dispose();
     return values;
   };
-  const hidden: Float32Array[] = [];
+  const run = (input: Float32Array, batch: TokenBatch, entry: [number, DeviceLayer], options: ForwardOptions) =>
+    read(tf.tidy(() => {
+      const x = tf.tensor2d(input, [batch.batch * batch.length, config.width]);
+      return runLayers(model, x, createPass(config, batch), { layers: [entry], ...options });
+    }));
+  let hidden: Float32Array[] = [];
   for (const { tokens } of batches) hidden.push(await read(embed(model, tokens)));
   await eachLayer(model, async (layer, l) => {
+    const outputs: Float32Array[] = [];
     for (const [i, batch] of batches.entries()) {
-      const out = tf.tidy(() => {
-        const x = tf.tensor2d(at(hidden, i), [batch.batch * batch.length, config.width]);
-        return runLayers(model, x, createPass(config, batch), { layers: [[l, layer]], observe });
-      });
-      hidden[i] = await read(out);
+      outputs.push(await run(at(hidden, i), batch, [l, layer], { observe }));
+      if (!narrow) hidden[i] = NOTHING;
       await after(l, i);
     }
+    if (narrow) {
+      const own = await narrow(l);
+      const masks: LayerMasks[] = [];
+      masks[l] = own;
+      try {
+        for (const [i, batch] of batches.entries()) outputs[i] = await run(at(hidden, i), batch, [l, layer], { masks });
+      } finally {
+        tf.dispose(Object.values(own) as tf.Tensor[]);
+      }
+    }
+    hidden = outputs;
   });
 }

@@ -7,6 +7,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { at } from "../../core/indexing.ts";
 import type { LinearName } from "../../models/config.ts";
 import {
   createPass,
@@ -92,29 +93,42 @@ function layForward(model: DecoderModel, batch: TokenBatch, scale: number, pass:
   return { pass, inputs, dy };
 }
 
-/** One layer back through one batch: moves the trail on and adds the weight gradients, or their squares, to `totals`. */
+/** Sums over batches of a layer's weight gradients, in the order of the names. */
+interface GradientSums {
+  mean: tf.Tensor2D[];
+  squares: tf.Tensor2D[];
+}
+
+/** What becomes of the gradients of the batches; see {@linkcode LayerGradientOptions}. */
+export type GradientAverage = "mean" | "mean-square" | "both";
+
+/** One layer back through one batch: moves the trail on and adds the weight gradients, times the batch's share of the mean,
+ * and their squares to `sums`, as far as `average` asks for them. */
 function stepBack(
-  { model, layer, trail, names, squared, totals }: {
+  { model, layer, trail, names, average, share, sums }: {
     model: DecoderModel;
     layer: number;
     trail: Trail;
     names: readonly LinearName[];
-    squared: boolean;
-    totals: tf.Tensor2D[];
+    average: GradientAverage;
+    share: number;
+    sums: GradientSums;
   },
 ): void {
   const x = trail.inputs.pop()!;
   const { dx, weights } = layerBackward({ model, layer, pass: trail.pass, x, dy: trail.dy, names });
   tf.dispose([x, trail.dy]);
   trail.dy = dx;
-  weights.forEach((weight, i) => {
+  const add = (totals: tf.Tensor2D[], i: number, term: () => tf.Tensor2D) => {
     const before = totals[i];
-    totals[i] = tf.tidy(() => {
-      const term = squared ? tf.square(weight) : weight;
-      return (before ? tf.add(before, term) : tf.clone(term)) as tf.Tensor2D;
-    });
-    tf.dispose([weight, ...before ? [before] : []]);
-  });
+    totals[i] = tf.tidy(() => before ? tf.add<tf.Tensor2D>(before, term()) : tf.clone(term()));
+    before?.dispose();
+  };
+  for (const [i, weight] of weights.entries()) {
+    if (average !== "mean-square") add(sums.mean, i, () => share === 1 ? weight : tf.mul<tf.Tensor2D>(weight, share));
+    if (average !== "mean") add(sums.squares, i, () => tf.square(weight));
+    weight.dispose();
+  }
 }
 
 /** Options of {@linkcode forEachLayerGradient}. */
@@ -126,10 +140,11 @@ export interface LayerGradientOptions {
   /** Linear maps whose gradients are wanted. */
   names: readonly LinearName[];
   /** `mean`: gradient of the mean loss over all scored tokens. `mean-square`: mean over batches of the squared gradient
-   * of each batch's own mean loss; with one window a batch that is the diagonal empirical Fisher. */
-  average: "mean" | "mean-square";
-  /** Gets each layer's result, from the last layer to the first. The tensors are freed after the promise settles. */
-  visit(layer: number, gradients: LayerGradients): Promise<void>;
+   * of each batch's own mean loss; with one window a batch that is the diagonal empirical Fisher. `both`: both. */
+  average: GradientAverage;
+  /** Gets each layer's results, from the last layer to the first; one that was not asked for is empty. The tensors are
+   * freed after the promise settles. */
+  visit(layer: number, gradients: { mean: LayerGradients; meanSquare: LayerGradients }): Promise<void>;
   /** Progress in words. */
   report(message: string): void;
   /** Checked between batches. */
@@ -144,7 +159,7 @@ export async function forEachLayerGradient(options: LayerGradientOptions): Promi
   const { model, batches, names, average, visit, report, signal } = options;
   const scored = (batch: TokenBatch) => batch.batch * (batch.length - 1);
   const allScored = batches.reduce((sum, batch) => sum + scored(batch), 0);
-  const squared = average === "mean-square";
+  const own = average !== "mean";
   const passes = new Map<string, PassContext>();
   const passFor = (batch: TokenBatch) => {
     const key = `${batch.batch} x ${batch.length}`;
@@ -153,30 +168,33 @@ export async function forEachLayerGradient(options: LayerGradientOptions): Promi
     return pass;
   };
   const trails: Trail[] = [];
-  let totals: tf.Tensor2D[] = [];
+  const sums: GradientSums = { mean: [], squares: [] };
   try {
     for (const [i, batch] of batches.entries()) {
       await checkpoint(signal);
       report(`gradients: forward, batch ${i + 1} of ${batches.length}`);
-      trails.push(layForward(model, batch, 1 / (squared ? scored(batch) : allScored), passFor(batch)));
+      trails.push(layForward(model, batch, 1 / (own ? scored(batch) : allScored), passFor(batch)));
     }
     for (let layer = model.layers.length - 1; layer >= 0; layer--) {
       report(`gradients: layer ${layer + 1} of ${model.layers.length}`);
-      for (const trail of trails) {
+      for (const [i, batch] of batches.entries()) {
         await checkpoint(signal);
-        stepBack({ model, layer, trail, names, squared, totals });
+        const share = own ? scored(batch) / allScored : 1;
+        stepBack({ model, layer, trail: at(trails, i), names, average, share, sums });
       }
-      const gradients = totals.map((total) => squared ? tf.tidy(() => tf.div(total, batches.length)) : tf.clone(total));
-      tf.dispose(totals);
-      totals = [];
+      const [mean, total] = [sums.mean.splice(0), sums.squares.splice(0)];
+      const squares = total.map((sum) => tf.tidy(() => tf.div<tf.Tensor2D>(sum, batches.length)));
+      tf.dispose(total);
+      const named = (tensors: tf.Tensor2D[]): LayerGradients =>
+        Object.fromEntries(tensors.map((tensor, i) => [at(names, i), tensor]));
       try {
-        await visit(layer, Object.fromEntries(names.map((name, i) => [name, gradients[i] as tf.Tensor2D])));
+        await visit(layer, { mean: named(mean), meanSquare: named(squares) });
       } finally {
-        tf.dispose(gradients);
+        tf.dispose([...mean, ...squares]);
       }
     }
   } finally {
-    tf.dispose([...totals, ...trails.flatMap(({ inputs, dy }) => [...inputs, dy])]);
+    tf.dispose([...sums.mean, ...sums.squares, ...trails.flatMap(({ inputs, dy }) => [...inputs, dy])]);
     for (const pass of passes.values()) disposePass(pass);
   }
 }

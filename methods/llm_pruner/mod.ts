@@ -8,6 +8,7 @@
  * - `element-1` a_s = sum_k |W_sk G_sk|
  * - `element-2` a_s = sum_k W_sk^2 F_sk, F the mean over calibration windows of the squared gradient of a window's loss
  *   (eq. 5 without its first-order part)
+ * - `mix`       a_s = sum_k |W_sk G_sk - W_sk^2 F_sk / 2| (eq. 5, "param_mix"): W G is small, so it ranks like `element-1`
  *
  * G is the gradient of the mean next-token cross entropy over all calibration tokens. A unit's score is the sum of its
  * slots over all matrices that lose them: ffn [L][F], query heads [L][H], key/value groups [L][G].
@@ -16,9 +17,12 @@
  * LLaMA-7B at 50 %: layers 3 to 30 of 32; its code used 4 to 29 for 20 %, `keepFirst=4,keepLast=2`); `uniform` prunes
  * all layers alike; `global` ranks heads and channels of the layers of `block` together.
  *
- * Cost: about four forward passes over calibration; memory for the input of every layer and the gradients of one.
+ * `iterativeSteps` K: step i of K prunes to i / K of the sparsity, with scores of the model as the step before left it.
+ *
+ * Cost: about four forward passes over calibration for each step; memory for the input of every layer and the gradients of one.
  * Deviations from the authors' code: calibration data is what the harness gives to every method (theirs: 10 windows of
- * 64 tokens of BookCorpus); the widths meet a parameter budget, where the code takes a fraction of the groups, and
+ * 64 tokens of BookCorpus, drawn anew for each of several steps; `--calibration bookcorpus:10:64:distinct-rows` draws as
+ * they do, once); members of a group are summed, their default; the widths meet a parameter budget, where the code takes a fraction of the groups, and
  * `global` therefore cuts to the last channel; with grouped queries the code credits a key/value head with query heads
  * of other groups, here each group is scored by the heads that go with it; one unit of each type stays in every layer;
  * no recovery training. Channel mode (pruning the hidden size) is not offered.
@@ -27,82 +31,170 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
-import { UsageError } from "../../core/errors.ts";
-import { LINEAR_NAMES, type LinearName } from "../../models/config.ts";
+import { at } from "../../core/indexing.ts";
+import { type DecoderConfig, LINEAR_NAMES, type LinearName, queryHeads } from "../../models/config.ts";
+import { disposeModel } from "../../models/decoder.ts";
+import type { PrunePlan } from "../../models/plan.ts";
+import { pruneModel } from "../../models/surgery.ts";
+import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
 import { defineMethod, type Method, type MethodContext, type Statistics } from "../define.ts";
 import { calibrationBatches } from "../_shared/calibration.ts";
 import { readFlat } from "../_shared/device.ts";
-import { forEachLayerGradient, type LayerGradients } from "./layer_gradients.ts";
+import { layerCount, layerRange } from "../_shared/layer_range.ts";
+import {
+  forEachLayerGradient,
+  type GradientAverage,
+  type LayerGradientOptions,
+  type LayerGradients,
+} from "./layer_gradients.ts";
 import { globalWidths, keepWidths, type LayerRange, twoTierWidths } from "../_shared/selection.ts";
-import { packScores, scoresOfGroups, slotSums, unpackScores } from "../_shared/scoring.ts";
+import { type LayerScores, packScores, scoresOfGroups, slotSums, unpackScores } from "../_shared/scoring.ts";
 
-const layerCount = z.number().min(0)
-  .refine((value) => value < 1 || Number.isInteger(value), "must be a whole number or a part below 1")
-  .nullable().default(null);
+const keptCount = layerCount.nullable().default(null);
 const options = z.strictObject({
-  estimator: z.enum(["vector", "element-1", "element-2"]).default("element-1").describe(
-    "vector: |sum W G|; element-1: sum |W G|; element-2: sum W^2 F",
+  estimator: z.enum(["vector", "element-1", "element-2", "mix"]).default("element-1").describe(
+    "vector: |sum W G|; element-1: sum |W G|; element-2: sum W^2 F; mix: sum |W G - W^2 F / 2|",
   ),
   structure: z.enum(["block", "uniform", "global"]).default("block").describe(
     "block: first and last layers stay whole; uniform: every layer alike; global: one ranking over layers",
   ),
-  keepFirst: layerCount.describe("first layers left whole (not in uniform); below 1: that part of all; null: 3 of 32"),
-  keepLast: layerCount.describe("last layers left whole (not in uniform); below 1: that part of all; null: 1 of 32"),
+  keepFirst: keptCount.describe("first layers left whole (not in uniform); below 1: that part of all; null: 3 of 32"),
+  keepLast: keptCount.describe("last layers left whole (not in uniform); below 1: that part of all; null: 1 of 32"),
+  iterativeSteps: z.number().int().min(1).default(1).describe(
+    "steps to the sparsity, with scores of the model as the step before left it",
+  ),
 });
 type LlmPrunerOptions = z.infer<typeof options>;
 type Estimator = LlmPrunerOptions["estimator"];
 
 const FFN_NAMES: readonly LinearName[] = ["gate", "up", "down"];
 
-/** What an estimator makes of a weight and its gradient (element-2: its mean squared gradient): [slots]. */
-const slotScore: Record<Estimator, (name: LinearName, weight: tf.Tensor, gradient: tf.Tensor) => tf.Tensor> = {
-  "vector": (name, w, g) => tf.abs(slotSums(name, tf.mul(w, g))),
-  "element-1": (name, w, g) => slotSums(name, tf.abs(tf.mul(w, g))),
-  "element-2": (name, w, f) => slotSums(name, tf.mul(tf.square(w), f)),
+/** A weight W with the gradients that an estimator reads, all `[in, out]`: G of the mean loss, F the mean square of the
+ * windows'. */
+interface Terms {
+  w: tf.Tensor;
+  g: () => tf.Tensor;
+  f: () => tf.Tensor;
+}
+
+/** What an estimator makes of a weight and its gradients: [slots]. */
+const slotScore: Record<Estimator, (name: LinearName, terms: Terms) => tf.Tensor> = {
+  "vector": (name, { w, g }) => tf.abs(slotSums(name, tf.mul(w, g()))),
+  "element-1": (name, { w, g }) => slotSums(name, tf.abs(tf.mul(w, g()))),
+  "element-2": (name, { w, f }) => slotSums(name, tf.mul(tf.square(w), f())),
+  "mix": (name, { w, g, f }) => slotSums(name, tf.abs(tf.sub(tf.mul(w, g()), tf.mul(tf.mul(tf.square(w), f()), 0.5)))),
 };
 
-/** Unit scores of every layer for `estimators`, which share a gradient: f32, see `packScores`. Units that no asked type
- * needs are scored 0. */
+/** Estimators that come from one backward pass are computed and kept together. */
+const FAMILY: Record<Estimator, { estimators: Estimator[]; average: GradientAverage }> = {
+  "vector": { estimators: ["vector", "element-1"], average: "mean" },
+  "element-1": { estimators: ["vector", "element-1"], average: "mean" },
+  "element-2": { estimators: ["element-2"], average: "mean-square" },
+  "mix": { estimators: ["mix"], average: "both" },
+};
+
+const given = (name: LinearName, gradients: LayerGradients) => () => {
+  const tensor = gradients[name];
+  if (!tensor) throw new RangeError(`There is no gradient of ${name}`);
+  return tensor;
+};
+
+/** Unit scores of every layer for the family of `estimator`: f32, see `packScores`. Units that no asked type needs are
+ * scored 0. */
 async function taylorStatistics(
   { model, calibration, target, report, signal }: MethodContext<unknown>,
-  estimators: readonly Estimator[],
+  estimator: Estimator,
 ): Promise<Statistics> {
   const { layers, headSize } = model.config;
-  const names = LINEAR_NAMES.filter((name) =>
-    FFN_NAMES.includes(name) ? target.units.includes("ffn") : target.units.some((unit) => unit !== "ffn")
-  );
-  const perWindow = estimators.includes("element-2");
+  const { estimators, average } = FAMILY[estimator];
+  const isAsked = (name: LinearName) =>
+    FFN_NAMES.includes(name) ? target.units.includes("ffn") : target.units.some((unit) => unit !== "ffn");
+  const names = LINEAR_NAMES.filter(isAsked);
   const statistics: Statistics = {};
-  const visit = async (layer: number, gradients: LayerGradients) => {
-    const scored = estimators.flatMap((estimator) => names.map((name) => ({ estimator, name })));
-    const tensors = scored.map(({ estimator, name }) =>
-      tf.tidy(() => slotScore[estimator](name, model.layers[layer][name].weight, gradients[name]!))
+  const visit: LayerGradientOptions["visit"] = async (l, { mean, meanSquare }) => {
+    const layer = at(model.layers, l);
+    const scored = estimators.flatMap((own) => names.map((name) => ({ own, name })));
+    const tensors = scored.map(({ own, name }) =>
+      tf.tidy(() => slotScore[own](name, { w: layer[name].weight, g: given(name, mean), f: given(name, meanSquare) }))
     );
-    const values = await readFlat(tensors, `Taylor scores of layer ${layer}`);
-    for (const estimator of estimators) {
-      const slots = Object.fromEntries(LINEAR_NAMES.map((name): [string, Float32Array] => {
-        const at = scored.findIndex((entry) => entry.estimator === estimator && entry.name === name);
-        const [inputs, outputs] = model.layers[layer][name].weight.shape;
-        return [name, at >= 0 ? values[at] : new Float32Array(name === "output" || name === "down" ? inputs : outputs)];
+    const values = await readFlat(tensors, `Taylor scores of layer ${l}`);
+    for (const own of estimators) {
+      const slots = Object.fromEntries(LINEAR_NAMES.map((name): [LinearName, Float32Array] => {
+        const [inputs, outputs] = layer[name].weight.shape;
+        const found = values[scored.findIndex((entry) => entry.own === own && entry.name === name)];
+        return [name, found ?? new Float32Array(name === "output" || name === "down" ? inputs : outputs)];
       })) as Record<LinearName, Float32Array>;
-      Object.assign(statistics, packScores(estimator, layer, scoresOfGroups(slots, layers[layer], headSize)));
+      Object.assign(statistics, packScores(own, l, scoresOfGroups(slots, at(layers, l), headSize)));
     }
   };
-  const batches = calibrationBatches(calibration, perWindow ? { tokensAtOnce: 1 } : {});
-  const average = perWindow ? "mean-square" : "mean";
+  const batches = calibrationBatches(calibration, average === "mean" ? {} : { tokensAtOnce: 1 });
   await forEachLayerGradient({ model, batches, names, average, visit, report, signal });
   return statistics;
 }
 
-/** Layers that may lose units: the paper's [3, 31) of 32, scaled, unless given. */
-function layerRange(count: number, { keepFirst, keepLast }: LlmPrunerOptions): LayerRange {
-  const layers = (value: number) => value < 1 ? Math.round(value * count) : value;
-  const [start, last] = [layers(keepFirst ?? 3 / 32), layers(keepLast ?? 1 / 32)];
-  if (start + last >= count) {
-    throw new UsageError(`keepFirst and keepLast must leave a layer to prune: current ${start} + ${last} of ${count}`);
-  }
-  return { start, end: count - last };
+/** Scores of the dense model's units; those of one budget serve every other. */
+async function denseScores(context: MethodContext<unknown>, estimator: Estimator): Promise<LayerScores[]> {
+  const { units } = context.target;
+  const parts = [
+    ...units.includes("ffn") ? ["ffn"] : [],
+    ...units.some((unit) => unit !== "ffn") ? ["attention"] : [],
+  ];
+  const key = `taylor ${FAMILY[estimator].estimators.join(" ")} of ${parts.join(" ")}`;
+  const statistics = await context.remember(key, () => taylorStatistics(context, estimator));
+  return unpackScores(estimator, context.model.config, statistics);
 }
+
+/** Scores of the units of `plan`, from the model cut to them; minus infinity for the others. */
+async function scoresBehind(
+  plan: PrunePlan,
+  context: MethodContext<unknown>,
+  estimator: Estimator,
+): Promise<LayerScores[]> {
+  const { model } = context;
+  const cut = pruneModel(model, plan);
+  try {
+    const statistics = await taylorStatistics({ ...context, model: cut }, estimator);
+    const spread = (count: number, kept: readonly number[], own: Float64Array) => {
+      const scores = new Float64Array(count).fill(-Infinity);
+      for (const [i, unit] of kept.entries()) scores[unit] = at(own, i);
+      return scores;
+    };
+    return unpackScores(estimator, cut.config, statistics).map((own, l) => {
+      const [shape, kept] = [at(model.config.layers, l), at(plan.layers, l)];
+      return {
+        ffn: spread(shape.ffnChannels, kept.ffnChannels, own.ffn),
+        queryHeads: spread(queryHeads(shape), kept.queryHeads, own.queryHeads),
+        kvGroups: spread(shape.kvGroups, kept.kvGroups, own.kvGroups),
+      };
+    });
+  } finally {
+    disposeModel(cut);
+  }
+}
+
+/** The plan that `structure` makes of scores. */
+function planOf(
+  scores: LayerScores[],
+  { structure, ...kept }: LlmPrunerOptions,
+  config: DecoderConfig,
+  target: BudgetTarget,
+): PrunePlan {
+  const range = layersOf(config, kept);
+  switch (structure) {
+    case "uniform":
+      return keepWidths(scores, target.uniform);
+    case "block":
+      return keepWidths(scores, twoTierWidths(config, target, range));
+    case "global":
+      return keepWidths(scores, globalWidths(config, scores, target, { pool: "all", range }));
+  }
+}
+
+/** Layers that may lose units: the paper's [3, 31) of 32, scaled, unless given. */
+const layersOf = (
+  { layers }: DecoderConfig,
+  { keepFirst, keepLast }: Pick<LlmPrunerOptions, "keepFirst" | "keepLast">,
+): LayerRange => layerRange(layers.length, { keepFirst: keepFirst ?? 3 / 32, keepLast: keepLast ?? 1 / 32 });
 
 /** Removes the units with the smallest first- or second-order Taylor score. */
 export const llmPruner: Method = defineMethod({
@@ -114,28 +206,23 @@ export const llmPruner: Method = defineMethod({
   options,
   uniformLayers: ({ structure }) => structure === "uniform",
   check: (config, target, options) => {
-    const range = layerRange(config.layers.length, options);
+    const range = layersOf(config, options);
     if (options.structure === "block") twoTierWidths(config, target, range);
   },
   async prune(context) {
     const { model: { config }, target, options } = context;
-    const range = layerRange(config.layers.length, options);
-    // Both first-order estimators come from one gradient, so they are computed and kept together.
-    const estimators: Estimator[] = options.estimator === "element-2" ? ["element-2"] : ["vector", "element-1"];
-    const parts = [
-      ...target.units.includes("ffn") ? ["ffn"] : [],
-      ...target.units.some((unit) => unit !== "ffn") ? ["attention"] : [],
-    ];
-    const key = `taylor ${estimators.join(" ")} of ${parts.join(" ")}`;
-    const statistics = await context.remember(key, () => taylorStatistics(context, estimators));
-    const scores = unpackScores(options.estimator, config, statistics);
-    switch (options.structure) {
-      case "uniform":
-        return { plan: keepWidths(scores, target.uniform) };
-      case "block":
-        return { plan: keepWidths(scores, twoTierWidths(config, target, range)) };
-      case "global":
-        return { plan: keepWidths(scores, globalWidths(config, scores, target, { pool: "all", range })) };
+    const { estimator, iterativeSteps: steps } = options;
+    let plan = planOf(await denseScores(context, estimator), options, config, part(config, target, 1 / steps));
+    for (let step = 2; step <= steps; step++) {
+      context.report(`step ${step} of ${steps}`);
+      plan = planOf(await scoresBehind(plan, context, estimator), options, config, part(config, target, step / steps));
     }
+    return { plan };
   },
 });
+
+/** The budget on the way: `share` of the sparsity. */
+function part(config: DecoderConfig, target: BudgetTarget, share: number): BudgetTarget {
+  const { sparsity, units, ffnMultiple } = target;
+  return share === 1 ? target : resolveTarget(config, { sparsity: share * sparsity, units, ffnMultiple });
+}

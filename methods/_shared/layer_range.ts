@@ -1,0 +1,49 @@
+/** Layers at the beginning and the end that stay whole, as options name them.
+ *
+ * @module
+ */
+import { z } from "zod";
+import { UsageError } from "../../core/errors.ts";
+import type { DecoderConfig, LayerShape } from "../../models/config.ts";
+import type { BudgetTarget } from "../../models/target.ts";
+import { type LayerRange, twoTierWidths } from "./selection.ts";
+
+/** Schema of a number of layers: a whole number, or below 1 a part of all. */
+export const layerCount = z.number().min(0)
+  .refine((value) => value < 1 || Number.isInteger(value), "must be a whole number or a part below 1");
+
+/** The layers of `count` that may lose units.
+ * @throws {UsageError} when none is left. */
+export function layerRange(
+  count: number,
+  { keepFirst, keepLast }: { keepFirst: number; keepLast: number },
+): LayerRange {
+  const layers = (value: number) => value < 1 ? Math.round(value * count) : value;
+  const [start, last] = [layers(keepFirst), layers(keepLast)];
+  if (start + last >= count) {
+    throw new UsageError(`keepFirst and keepLast must leave a layer to prune: current ${start} + ${last} of ${count}`);
+  }
+  return { start, end: count - last };
+}
+
+/** Options of a method that prunes all layers alike unless asked to leave some whole. */
+export const keptLayers = {
+  keepFirst: layerCount.default(0).describe("first layers left whole; below 1: that part of all"),
+  keepLast: layerCount.default(0).describe("last layers left whole; below 1: that part of all"),
+};
+
+/** Values of {@linkcode keptLayers}. */
+export interface KeptLayers {
+  keepFirst: number;
+  keepLast: number;
+}
+
+/** Whether no layer is left whole. */
+export const prunesAllLayers = ({ keepFirst, keepLast }: KeptLayers): boolean => keepFirst === 0 && keepLast === 0;
+
+/** Equal widths of the layers that may lose units.
+ * @throws {UsageError} when they cannot lose enough. */
+export function rangeWidths(config: DecoderConfig, target: BudgetTarget, options: KeptLayers): LayerShape[] {
+  if (prunesAllLayers(options)) return target.uniform;
+  return twoTierWidths(config, target, layerRange(config.layers.length, options));
+}

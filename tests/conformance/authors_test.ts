@@ -1,0 +1,209 @@
+/** The baselines beside their authors' code on the bundled model: scores, kept units and biases, on every engine.
+ *
+ * `tests/golden/authors-tiny.json` holds what the authors' repositories printed; docs/baselines.md says what differs by
+ * definition.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
+import type { Statistics } from "../../methods/define.ts";
+import { compensation } from "../../methods/flap.ts";
+import { getMethod, parseOptions } from "../../methods/mod.ts";
+import { inputStatistics } from "../../methods/_shared/calibration.ts";
+import { type ColumnMetric, columnScores, type Spread } from "../../methods/_shared/column_metrics.ts";
+import { type LayerScores, scoresOfGroups, unpackScores, weightSlots } from "../../methods/_shared/scoring.ts";
+import { tensorNames } from "../../models/config.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { openModel } from "../../models/load.ts";
+import type { PrunePlan } from "../../models/plan.ts";
+import golden from "../golden/authors-tiny.json" with { type: "json" };
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { methodContext } from "../support/method_context.ts";
+
+const calibration = golden.windows.map((ids) => Int32Array.from(ids));
+/** Tokens of a window: the authors sum over them where we take means. */
+const TOKENS = at(calibration, 0).length;
+
+/** The bundled model on the device, with statistics that all methods share. */
+async function withTiny(
+  test: (model: DecoderModel, prune: Prune, cache: Map<string, Statistics>) => Promise<void>,
+): Promise<void> {
+  const { source } = await openModel("tiny");
+  const model = await uploadModel(source);
+  source.close();
+  const cache = new Map<string, Statistics>();
+  const prune: Prune = async (id, sparsity, raw) => {
+    const method = getMethod(id);
+    return await method.prune(
+      methodContext({ model, calibration, cache, sparsity, options: parseOptions(method, raw) }),
+    );
+  };
+  try {
+    await test(model, prune, cache);
+  } finally {
+    disposeModel(model);
+  }
+}
+
+type Prune = (
+  id: string,
+  sparsity: number,
+  options: Record<string, unknown>,
+) => Promise<{ plan: PrunePlan; replaced?: Statistics }>;
+
+/** Units of a row of hexadecimal digits, four flags each. */
+function unitsOf(digits: string): number[] {
+  const flags = [...digits].flatMap((digit) => [...Number.parseInt(digit, 16).toString(2).padStart(4, "0")]);
+  return flags.flatMap((flag, unit) => flag === "1" ? [unit] : []);
+}
+
+/** What the authors' code kept, as a plan. */
+function authorsPlan(name: keyof typeof golden.kept): PrunePlan {
+  const { heads, channels } = golden.kept[name];
+  return {
+    layers: heads.map((own, l) => {
+      const kept = unitsOf(own);
+      return { kvGroups: kept, queryHeads: kept, ffnChannels: unitsOf(at(channels, l)) };
+    }),
+  };
+}
+
+/** Units that one of two plans keeps and the other does not. */
+function difference(one: PrunePlan, other: PrunePlan, type: "queryHeads" | "ffnChannels"): number {
+  return one.layers.reduce((sum, layer, l) => {
+    const [a, b] = [new Set(layer[type]), new Set(at(other.layers, l)[type])];
+    return sum + a.symmetricDifference(b).size;
+  }, 0);
+}
+
+/** As close as f32 sums of thousands of terms and six printed digits allow. */
+function assertScores(actual: ArrayLike<number>, expected: readonly number[], what: string): void {
+  const largest = Math.max(...expected.map(Math.abs));
+  assertClose(actual, expected, { atol: 1e-4 * largest, rtol: 1e-4 }, what);
+}
+
+/** Heads and channels of every layer; the authors divide by `members` what we sum. */
+function assertGroups(
+  scores: readonly LayerScores[],
+  expected: { heads: number[][]; channels: number[][] },
+  members: { head: number; channel: number },
+  what: string,
+): void {
+  assertEquals(scores.length, expected.heads.length);
+  for (const [l, { kvGroups, ffn }] of scores.entries()) {
+    assertScores(kvGroups.map((score) => score / members.head), at(expected.heads, l), `${what}, heads of layer ${l}`);
+    assertScores(ffn.map((score) => score / members.channel), at(expected.channels, l), `${what}, channels of ${l}`);
+  }
+}
+
+const ESTIMATORS = [
+  ["vectorize", "vector"],
+  ["param_first", "element-1"],
+  ["param_second", "element-2"],
+  ["param_mix", "mix"],
+] as const;
+
+testOnEngines("llm-pruner: Taylor scores and kept units are its authors'", async () => {
+  await withTiny(async (model, prune, cache) => {
+    for (const [theirs, estimator] of ESTIMATORS) {
+      const { plan } = await prune("llm-pruner", 0.5, { estimator, structure: "uniform" });
+      const [, statistics] = [...cache].find(([key]) => key.split(" ").includes(estimator)) ?? [];
+      assert(statistics, `no scores of ${estimator} are kept`);
+      const scores = unpackScores(estimator, model.config, statistics);
+      assertGroups(scores, golden.scores[theirs], { head: 1, channel: 1 }, theirs);
+      assertEquals(plan, authorsPlan(`llm-pruner ${theirs} 0.5`), theirs);
+    }
+  });
+});
+
+testOnEngines(
+  "magnitude: scores and kept units are those of LLM-Pruner's l1 and l2, and of FLAP's mag-sp",
+  async () => {
+    await withTiny(async (model, prune) => {
+      const { layers, headSize } = model.config;
+      for (const norm of ["l1", "l2"] as const) {
+        const slots = await weightSlots(model, (weight) => norm === "l1" ? tf.abs(weight) : tf.square(weight));
+        const scores = slots.map((own, l) => scoresOfGroups(own, at(layers, l), headSize));
+        // A head has four matrices and a channel three.
+        assertGroups(scores, golden.scores[norm], { head: 4, channel: 3 }, norm);
+        const { plan } = await prune("magnitude", 0.5, { norm, scope: "group" });
+        assertEquals(plan, authorsPlan(`llm-pruner ${norm} 0.5`), norm);
+      }
+      for (const sparsity of [0.25, 0.5] as const) {
+        const { plan } = await prune("magnitude", sparsity, { norm: "l2", scope: "output" });
+        assertEquals(plan, authorsPlan(`mag-sp ${sparsity}`));
+      }
+    });
+  },
+);
+
+testOnEngines("wanda-sp: kept units are its authors', as published and on dense statistics", async () => {
+  await withTiny(async (_model, prune) => {
+    for (const sparsity of [0.25, 0.5] as const) {
+      const published = await prune("wanda-sp", sparsity, {});
+      assertEquals(published.plan, authorsPlan(`wanda-sp ${sparsity}`));
+      const dense = await prune("wanda-sp", sparsity, { statistics: "dense" });
+      assertEquals(dense.plan, authorsPlan(`wanda-sp-dense ${sparsity}`));
+      assert(difference(published.plan, dense.plan, "ffnChannels") > 0, "the two kinds of statistics differ");
+    }
+  });
+});
+
+const COLUMNS: [keyof typeof golden.columns, ColumnMetric, Spread, number][] = [
+  ["WIFV running", "WIFV", "fluctuation", TOKENS],
+  ["IFV running", "IFV", "fluctuation", TOKENS],
+  ["WIFN running", "WIFN", "fluctuation", Math.sqrt(TOKENS)],
+  ["WIFV exact", "WIFV", "variance", 1],
+];
+
+testOnEngines("flap: column scores and biases are its authors'", async () => {
+  await withTiny(async (model, _prune, cache) => {
+    const statistics = await inputStatistics(methodContext({ model, calibration, cache, options: {} }));
+    for (const [name, metric, spread, factor] of COLUMNS) {
+      const scores = await columnScores(model, statistics, metric, spread);
+      for (const [l, columns] of scores.entries()) {
+        for (const site of ["output", "down"] as const) {
+          const own = columns[site].map((score) => score * factor);
+          assertScores(own, at(golden.columns[name][site], l), `${name}, ${site} of layer ${l}`);
+        }
+      }
+    }
+    for (const [name, expected] of Object.entries(golden.biases)) {
+      const biases = await compensation(model, authorsPlan(name as keyof typeof golden.kept), statistics);
+      for (const site of ["output", "down"] as const) {
+        for (const [l, values] of expected[site].entries()) {
+          const { data } = biases[tensorNames.bias(l, site)] ?? { data: [] };
+          assertScores(data, values, `${name}: bias of ${site} of layer ${l}`);
+        }
+      }
+    }
+  });
+});
+
+/** Channels of AL-AM that differ from the authors' cut: theirs is where the cost comes nearest to the budget, counted
+ * with whole numbers; ours fills the budget with channels. */
+const CUT: Record<string, number> = {
+  "flap AL-AM WIFV 0.25": 3,
+  "flap AL-AM IFV 0.25": 16,
+  "flap-exact AL-AM WIFV 0.25": 2,
+  "flap AL-AM WIFN 0.5": 13,
+};
+
+testOnEngines("flap: kept units are its authors' in every structure, but for the last channels of AL-AM", async () => {
+  await withTiny(async (_model, prune) => {
+    let compared = 0;
+    for (const name of Object.keys(golden.kept) as (keyof typeof golden.kept)[]) {
+      const [kind, structure, metric, sparsity] = name.split(" ");
+      if (kind !== "flap" && kind !== "flap-exact") continue;
+      const variance = kind === "flap" ? "running" : "exact";
+      const { plan } = await prune("flap", Number(sparsity), { structure, metric, variance });
+      const theirs = authorsPlan(name);
+      assertEquals(difference(plan, theirs, "queryHeads"), 0, `${name}: heads`);
+      assertEquals(difference(plan, theirs, "ffnChannels"), CUT[name] ?? 0, `${name}: channels`);
+      compared++;
+    }
+    assertEquals(compared, 24);
+  });
+});
