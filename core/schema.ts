@@ -82,11 +82,17 @@ export const perplexityChoiceSchema = z.strictObject({
   maxWindows: positiveInt.optional().describe("score only the first windows (c: documents)"),
 });
 
+/** Ways of turning context and continuation into tokens. */
+export const REQUEST_ENCODINGS = ["lm-eval", "llm-pruner"] as const;
+
 /** Calibration data, the same for every method of a run. */
 export const calibrationSchema = z.strictObject({
   corpus: z.string().describe("corpus id whose calibration split is used, file:PATH, or self: text of the dense model"),
   sequences: positiveInt.default(32).describe("number of windows"),
   tokens: positiveInt.default(128).describe("window length in tokens"),
+  draw: z.enum(["places", "distinct-rows"]).optional().describe(
+    "places (absent): as SparseGPT; distinct-rows: one window from each of different records, as LLM-Pruner's code",
+  ),
 });
 
 /** A throughput measurement. */
@@ -148,6 +154,9 @@ export const runConfigSchema = z.strictObject({
   ),
   limit: positiveInt.optional().describe("score only the first examples of each task"),
   numFewshot: z.number().int().nonnegative().default(0).describe("solved examples in the prompts of all tasks"),
+  requestEncoding: z.enum(REQUEST_ENCODINGS).default("lm-eval").describe(
+    "llm-pruner: context and continuation encoded apart, without BOS, as the harness of LLM-Pruner's tables did",
+  ),
   generate: z.array(z.string().min(1)).default([]).describe("a prompt that every model continues; give one flag each"),
   generateTokens: positiveInt.default(40).describe("most tokens after each prompt, the most probable ones"),
   logSamples: z.boolean().default(false).describe("write every example with its scores, as lm-evaluation-harness does"),
@@ -184,6 +193,7 @@ export const cellSchema = z.strictObject({
   tasks: z.array(z.string()),
   limit: positiveInt.optional(),
   numFewshot: positiveInt.optional().describe("absent: none"),
+  requestEncoding: z.literal("llm-pruner").optional().describe("absent: as lm-evaluation-harness"),
   generations: generationChoiceSchema.optional(),
   throughput: throughputChoiceSchema.optional(),
 });

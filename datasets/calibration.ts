@@ -3,6 +3,7 @@
  * @module
  */
 import { UsageError } from "../core/errors.ts";
+import { at } from "../core/indexing.ts";
 import { createRng, type Rng } from "../core/rng.ts";
 import type { DatasetUse } from "../core/schema.ts";
 import type { Tokenizer } from "../core/tokenizer.ts";
@@ -19,6 +20,9 @@ export interface CalibrationOptions {
   sequences: number;
   /** Length of a window in tokens. */
   tokens: number;
+  /** `places` by default: random places, SparseGPT's procedure. `distinct-rows`: one window from each of different records
+   * that have at least as many tokens, each encoded alone, as LLM-Pruner's loader draws (horseee/LLM-Pruner 128a07d). */
+  draw?: "places" | "distinct-rows";
   /** Seed of the places. */
   seed: number;
   /** Folder with data sets. */
@@ -35,11 +39,32 @@ function slice(ids: readonly number[], tokens: number, rng: Rng): Int32Array {
   return Int32Array.from(ids.slice(start, start + tokens));
 }
 
+/** One window from each of `sequences` records, at a random place; fewer where too few records are long enough. */
+function fromDistinctRows(
+  texts: readonly string[],
+  tokenizer: Tokenizer,
+  { sequences, tokens }: { sequences: number; tokens: number },
+  rng: Rng,
+): Int32Array[] {
+  const windows: Int32Array[] = [];
+  const left = [...texts.keys()];
+  while (windows.length < sequences && left.length > 0) {
+    const place = rng.integer(left.length);
+    const ids = tokenizer.encode(at(texts, at(left, place)));
+    const last = left.pop() ?? 0;
+    if (place < left.length) left[place] = last;
+    if (ids.length < tokens) continue;
+    const start = rng.integer(ids.length - tokens + 1);
+    windows.push(Int32Array.from(ids.slice(start, start + tokens)));
+  }
+  return windows;
+}
+
 /** Draws calibration windows, each i32 `[tokens]`, with SparseGPT's procedure: random places of the joined training
  * text, or, where the corpus has no calibration joiner, of random records that are longer than a window.
  * @throws {UsageError} when the text is shorter than a window. */
 export async function drawCalibration(
-  { corpus, tokenizer, sequences, tokens, seed, data, part = [0, 1], stream = "calibration" }: CalibrationOptions,
+  { corpus, tokenizer, sequences, tokens, draw, seed, data, part = [0, 1], stream = "calibration" }: CalibrationOptions,
 ): Promise<{ windows: Int32Array[]; dataset: DatasetUse }> {
   const { texts: all, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
   const texts = all.slice(...part.map((share) => Math.round(share * all.length)));
@@ -49,6 +74,14 @@ export async function drawCalibration(
       `The calibration text of "${corpus.id}" (${dataset.source}) has no ${tokens} tokens in one piece: ` +
         "use shorter calibration windows or more text",
     );
+  if (draw === "distinct-rows") {
+    const windows = fromDistinctRows(texts, tokenizer, { sequences, tokens }, rng);
+    if (windows.length === sequences) return { windows, dataset };
+    throw new UsageError(
+      `The calibration text of "${corpus.id}" (${dataset.source}) has ${windows.length} records of ${tokens} tokens ` +
+        `or more, ${sequences} distinct rows are asked for: use fewer or shorter windows, or more text`,
+    );
+  }
   if (corpus.calibrationJoiner !== undefined) {
     const ids = tokenizer.encode(texts.join(corpus.calibrationJoiner));
     if (ids.length < tokens) throw tooShort();

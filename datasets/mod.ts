@@ -5,6 +5,7 @@
 import { unknownName } from "../core/errors.ts";
 import { arcChallenge } from "./arc_challenge.ts";
 import { arcEasy } from "./arc_easy.ts";
+import { bookcorpus } from "./bookcorpus.ts";
 import { boolq } from "./boolq.ts";
 import { c4 } from "./c4.ts";
 import type { AnyTask, Corpus, FileTask, Task, TaskDefinition } from "./define.ts";
@@ -48,6 +49,7 @@ export const corpora: ReadonlyMap<string, Corpus> = byId<Corpus>("corpus", [
   ptbTestSpace,
   ptbValidNl2,
   c4,
+  bookcorpus,
   tinyWorld,
 ]);
 

@@ -282,9 +282,14 @@ function calibrate(
   self: SelfText,
   data?: string,
 ): Promise<DrawnWindows> {
-  const { corpus, sequences, tokens } = calibration;
-  if (corpus === SELF_TEXT) return self({ sequences, tokens, stream: "calibration" });
-  return drawCalibration({ corpus: getCorpus(corpus), tokenizer, sequences, tokens, seed, data });
+  const { corpus, draw, ...choice } = calibration;
+  if (corpus !== SELF_TEXT) {
+    return drawCalibration({ corpus: getCorpus(corpus), tokenizer, draw, ...choice, seed, data });
+  }
+  if (draw === "distinct-rows") {
+    throw new UsageError("Text of the model itself has no rows to draw: leave distinct-rows out");
+  }
+  return self({ ...choice, stream: "calibration" });
 }
 
 async function evaluate(
@@ -298,6 +303,7 @@ async function evaluate(
   let reported = 0;
   const scorer = createScorer(scoringModel(model), tokenizer, {
     signal: host.signal,
+    encoding: cell.requestEncoding,
     onProgress: (share) => {
       const now = performance.now();
       if (now - reported < 500) return;

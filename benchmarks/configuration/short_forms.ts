@@ -41,9 +41,9 @@ function parseColons(text: string, keys: string[]): unknown {
   return Object.fromEntries(entries);
 }
 
-/** `c4:64:128` -> corpus, sequences and tokens. */
+/** `c4:64:128:distinct-rows` -> corpus, sequences, tokens and how they are drawn. */
 export function parseCalibration(text: string): unknown {
-  return parseColons(text, ["corpus", "sequences", "tokens"]);
+  return parseColons(text, ["corpus", "sequences", "tokens", "draw"]);
 }
 
 /** `wikitext2/validation:b:128`: as {@linkcode parseColons}, with a split after a slash. */

@@ -4,6 +4,7 @@
  */
 import { UsageError } from "../../core/errors.ts";
 import { stripEnd } from "../../core/python_text.ts";
+import type { REQUEST_ENCODINGS } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 
 /** A text to be scored after another. */
@@ -29,7 +30,7 @@ export type BosPolicy = "tokenizer" | "always" | "never";
 /** How requests become ids. `lm-eval`: context and continuation are encoded together and cut where the context ends.
  * `llm-pruner`: encoded apart and without beginning-of-sequence token, as the harness bundled with LLM-Pruner does;
  * its published tables are comparable to no other mode. */
-export type RequestEncoding = "lm-eval" | "llm-pruner";
+export type RequestEncoding = (typeof REQUEST_ENCODINGS)[number];
 
 /** How texts become token sequences. */
 export interface EncodingOptions {

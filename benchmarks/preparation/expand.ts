@@ -102,6 +102,8 @@ export function expandCells(
     tasks: config.tasks,
     ...(config.limit === undefined ? {} : { limit: config.limit }),
     ...config.numFewshot > 0 && config.tasks.length > 0 && { numFewshot: config.numFewshot },
+    ...config.requestEncoding === "llm-pruner" && config.tasks.length > 0 &&
+      { requestEncoding: config.requestEncoding },
     ...config.generate.length > 0 && { generations: { prompts: config.generate, tokens: config.generateTokens } },
     ...(config.throughput === undefined ? {} : { throughput: config.throughput }),
   };

@@ -24,7 +24,7 @@ export type RunFile = z.infer<typeof runFileSchema>;
 function protocolOf({ config, engine, fingerprint }: RunFile): Record<string, unknown> {
   const { units, ffnMultiple, calibration, perplexity, tasks, limit, numFewshot, throughput, training } = config;
   const { weights, tokenizer, data } = fingerprint;
-  const { generate, generateTokens, ladder } = config;
+  const { generate, generateTokens, ladder, requestEncoding } = config;
   const generations = generate.length === 0 ? null : { generate, generateTokens };
   const measured = {
     units,
@@ -34,6 +34,7 @@ function protocolOf({ config, engine, fingerprint }: RunFile): Record<string, un
     tasks,
     limit,
     numFewshot,
+    requestEncoding,
     throughput,
     generations,
     ladder,

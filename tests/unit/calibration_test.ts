@@ -1,13 +1,13 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { UsageError } from "../../core/errors.ts";
-import { drawCalibration } from "../../datasets/calibration.ts";
+import { type CalibrationOptions, drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const words = (prefix: string, count: number) => Array.from({ length: count }, (_, i) => `${prefix}${i}`).join(" ");
 
 /** Draws from `records` as the training split of corpus `id`. */
-async function draw(id: string, field: string, records: string[], some: { tokens?: number; seed?: number } = {}) {
+async function draw(id: string, field: string, records: string[], some: Partial<CalibrationOptions> = {}) {
   const data = await Deno.makeTempDir();
   try {
     const [file] = getCorpus(id).splits.train;
@@ -45,4 +45,28 @@ Deno.test("drawCalibration() refuses text that is shorter than a window", async 
   for (const [id, field] of [["ptb-test-space", "sentence"], ["c4", "text"]]) {
     await assertRejects(() => draw(id, field, ["a b c"], { tokens: 9 }), UsageError, "has no 9 tokens in one piece");
   }
+});
+
+Deno.test("drawCalibration() takes one window from each of different records that are long enough, as LLM-Pruner", async () => {
+  const records = ["a b c d", words("u", 5), words("v", 5), words("w", 9), "e f g h"];
+  const rows = (seed: number) => draw("bookcorpus", "text", records, { sequences: 3, draw: "distinct-rows", seed });
+  const first = (await rows(0)).texts;
+  // A record of just as many tokens is its own window.
+  const whole = [records[1], records[2]].filter((text) => first.some((window) => window.trim() === text));
+  assertEquals(whole.length, 2);
+  const starts = new Set<string>();
+  for (let seed = 0; seed < 40; seed++) {
+    const { texts, windows } = await rows(seed);
+    assertEquals(windows.map(({ length }) => length), [5, 5, 5]);
+    assertEquals(texts.map((text) => text.trim().charAt(0)).sort(), ["u", "v", "w"]);
+    starts.add(texts.map((text) => text.trim()).find((text) => text.startsWith("w")) ?? "");
+  }
+  // Every place of the longer record, the last included.
+  assertEquals(starts.size, 5);
+  assertEquals((await rows(0)).texts, first);
+  await assertRejects(
+    () => draw("bookcorpus", "text", records, { sequences: 4, draw: "distinct-rows" }),
+    UsageError,
+    'The calibration text of "bookcorpus" (bookcorpus-train.jsonl) has 3 records of 5 tokens or more, 4 distinct rows',
+  );
 });
