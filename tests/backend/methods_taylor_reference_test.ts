@@ -1,3 +1,4 @@
+import { assert, assertEquals } from "@std/assert";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { Statistics } from "../../methods/define.ts";
 import {
@@ -8,6 +9,10 @@ import {
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
+import { keptParameters } from "../../models/count.ts";
+import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
+import { composePlans, plannedShapes } from "../../models/plan.ts";
+import { pruneModel } from "../../models/surgery.ts";
 import { referenceForward, referenceLogProbs } from "../support/reference.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { methodContext } from "../support/method_context.ts";
@@ -68,7 +73,7 @@ function numericGradients(given: WeightSource): Map<string, Float64Array[]> {
   return gradients;
 }
 
-/** Slot scores of the three estimators from the gradients of each window. */
+/** Slot scores of an estimator from the gradients of each window. */
 function taylorSlot(source: WeightSource, gradients: Map<string, Float64Array[]>, estimator: string) {
   const scored = WINDOW_LENGTHS.map((length) => length - 1);
   return (l: number, name: LinearName, s: number): number => {
@@ -82,7 +87,9 @@ function taylorSlot(source: WeightSource, gradients: Map<string, Float64Array[]>
       const g = perWindow.map((gradient) => gradient[row * width + column]);
       // The batch loss is the mean over all scored tokens, so long windows weigh more.
       const whole = sum(g.map((value, j) => value * scored[j])) / sum(scored);
-      return estimator === "element-2" ? w * w * mean(g.map((value) => value * value)) : w * whole;
+      const second = w * w * mean(g.map((value) => value * value));
+      if (estimator === "mix") return w * whole - second / 2;
+      return estimator === "element-2" ? second : w * whole;
     });
     switch (estimator) {
       case "vector":
@@ -96,7 +103,7 @@ function taylorSlot(source: WeightSource, gradients: Map<string, Float64Array[]>
 const taylorReferences = Object.fromEntries(
   Object.entries(sources).map(([model, source]) => {
     const gradients = numericGradients(source);
-    const estimators = ["vector", "element-1", "element-2"].map((estimator) => [
+    const estimators = ["vector", "element-1", "element-2", "mix"].map((estimator) => [
       estimator,
       groupReference(source, taylorSlot(source, gradients, estimator)),
     ]);
@@ -109,7 +116,7 @@ testOnEngines("llm-pruner's scores equal those from finite differences of the pl
   for (const [name, source] of Object.entries(sources)) {
     await withModel(source, async (model) => {
       const cache = new Map<string, Statistics>();
-      for (const estimator of ["element-1", "element-2"]) {
+      for (const estimator of ["element-1", "element-2", "mix"]) {
         const options = parseOptions(method, { estimator, structure: "uniform" });
         await method.prune(methodContext({ model, options, calibration: windows, cache }));
       }
@@ -134,5 +141,31 @@ testOnEngines("llm-pruner keeps the units with the largest Taylor scores", async
     for (const [estimator, reference] of Object.entries(taylorReferences[name])) {
       await checkUniform(source, ["llm-pruner", { estimator, structure: "uniform" }], reference);
     }
+  }
+});
+
+testOnEngines("llm-pruner in steps scores the model that the step before left", async () => {
+  const method = getMethod("llm-pruner");
+  const units = ["ffn"] as const;
+  for (const source of Object.values(sources)) {
+    await withModel(source, async (model) => {
+      const prune = (on: DecoderModel, sparsity: number, iterativeSteps: number) => {
+        const options = parseOptions(method, { structure: "uniform", iterativeSteps });
+        return method.prune(methodContext({ model: on, options, calibration: windows, sparsity, units }));
+      };
+      const sparsity = 0.4;
+      const { plan } = await prune(model, sparsity, 2);
+      // By hand: half of the way, and from the cut model on to the same budget.
+      const { plan: half } = await prune(model, sparsity / 2, 1);
+      const cut = pruneModel(model, half);
+      try {
+        const left = keptParameters(model.config, plannedShapes(model.config, plan));
+        const { plan: rest } = await prune(cut, 1 - left / keptParameters(cut.config), 1);
+        assertEquals(plan, composePlans(half, rest));
+        assert(half.layers.every(({ ffnChannels }, l) => ffnChannels.length > plan.layers[l].ffnChannels.length));
+      } finally {
+        disposeModel(cut);
+      }
+    });
   }
 });

@@ -1,5 +1,6 @@
 /** Every shipped configuration is planned with the bundled model, and one of a paper is run and set beside it. */
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
 import { resolveConfig, yamlSource } from "../../benchmarks/configuration/resolve.ts";
@@ -7,14 +8,16 @@ import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { runSweep } from "../../benchmarks/sweep/sweep.ts";
 import { startEngine } from "../../core/engine.ts";
 import { UsageError } from "../../core/errors.ts";
-import { PAPER_TABLES, type RunConfig } from "../../core/schema.ts";
+import { type Cell, PAPER_TABLES, type PaperTableId, type RunConfig } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
+import type { DecoderConfig } from "../../models/config.ts";
 import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { toySource } from "../support/toy.ts";
 import { PAPER_TABLE } from "../../reports/paper/tables.ts";
-import { isSameExperiment, publishedRows, reproduction } from "../../reports/reproduction.ts";
+import { isSameExperiment, type PublishedRow, publishedRows, reproduction } from "../../reports/reproduction.ts";
 import { buildSections } from "../../reports/rows.ts";
 import { writeReport } from "../../reports/write_report.ts";
+import { randomTensors, smallConfig, writeFolder } from "../support/weights_fixture.ts";
 import { methodContext, toyWindows } from "../support/method_context.ts";
 
 const DATASETS = join(import.meta.dirname!, "../../datasets");
@@ -29,7 +32,9 @@ async function withData(test: (data: string) => Promise<void>): Promise<void> {
     const texts = Deno.readTextFileSync(join(DATASETS, "tiny_world/data/test.jsonl")).trim().split("\n")
       .map((line) => JSON.parse(line).text as string);
     const passages = Array.from({ length: 20 }, (_, i) => texts.slice(20 * i, 20 * i + 20).join(" "));
-    for (const [corpus, field] of [["wikitext2", "text"], ["ptb", "sentence"], ["c4", "text"]]) {
+    for (
+      const [corpus, field] of [["wikitext2", "text"], ["ptb", "sentence"], ["c4", "text"], ["bookcorpus", "text"]]
+    ) {
       const lines = passages.map((text) => JSON.stringify({ [field]: text })).join("\n");
       for (const split of ["train", "validation", "test"]) {
         Deno.writeTextFileSync(join(folder, `${corpus}-${split}.jsonl`), lines);
@@ -47,36 +52,84 @@ const preset = (name: string, changes: Partial<RunConfig>): RunConfig =>
     { values: changes, where: ([key]) => `--${String(key)}` },
   ]);
 
+/** LLaMA-7B with a 64th of its width, channels and head size. */
+const SMALL_7B: DecoderConfig = smallConfig({
+  vocabSize: 1792,
+  width: 64,
+  headSize: 2,
+  layers: Array.from({ length: 32 }, () => ({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 172 })),
+  maxPositions: 512,
+  bosTokenId: 0,
+  eosTokenId: 1,
+});
+
+/** A folder in `data` with a random model of this shape and the bundled tokenizer. */
+function writeSmall7b(data: string): string {
+  const folder = join(data, "model");
+  if (existsSync(folder)) return folder;
+  Deno.mkdirSync(folder);
+  writeFolder(folder, SMALL_7B, toyTensors(SMALL_7B));
+  for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
+    Deno.copyFileSync(join(DATASETS, "../models/tiny", file), join(folder, file));
+  }
+  return folder;
+}
+
+/** Small values, so that hidden states stay of order 1. */
+function toyTensors(config: DecoderConfig): Map<string, Float32Array> {
+  return new Map(
+    [...randomTensors(config)].map(([name, values]) => [
+      name,
+      name.includes("norm") ? values.fill(1) : values.map((value) => value / 20),
+    ]),
+  );
+}
+
+/** A method with the hidden size and channels that Sheared-LLaMA's options name in proportion to the small model. */
+function scaled({ id, options }: RunConfig["methods"][number]): RunConfig["methods"][number] {
+  const entries = Object.entries(options).map(([name, value]): [string, unknown] => [
+    name,
+    name === "targetHidden" || name === "targetFfn" ? Number(value) / 64 : value,
+  ]);
+  return { id, options: Object.fromEntries(entries) };
+}
+
 const paperPresets = presetNames().filter((name) => name.startsWith("paper/"));
 
-Deno.test("every shipped configuration can be planned with the bundled model", async () => {
+Deno.test("every shipped configuration can be planned, those of papers with a small model of their shape", async () => {
   await withData(async (data) => {
     for (const name of presetNames()) {
-      const { config, cells } = await prepareRun(preset(name, { model: "tiny", engine: "wasm", data }), () => {});
+      const ofPaper = name.startsWith("paper/");
+      const asked = preset(name, { engine: "wasm", data, model: ofPaper ? writeSmall7b(data) : "tiny" });
+      const methods = ofPaper ? asked.methods.map(scaled) : asked.methods;
+      const { config, cells } = await prepareRun({ ...asked, methods }, () => {});
       assertEquals(cells.length, 1 + config.methods.length * config.sparsity.length * config.seeds.length, name);
     }
   });
 });
 
-Deno.test("every published table has a preset, and every row of ours in one is a row of that preset", async () => {
-  const tables: string[] = [];
-  await withData(async (data) => {
-    for (const name of paperPresets) {
-      const config = preset(name, { model: "tiny", engine: "wasm", data });
-      assert(config.paper !== undefined, name);
-      tables.push(config.paper);
-      const untuned = await prepareRun({ ...config, recover: undefined }, () => {});
-      const tuned = await prepareRun({ ...config, recover: "lora" }, () => {});
-      const cells = [...untuned.cells, ...tuned.cells].map(({ cell }) => cell);
-      for (const row of publishedRows(config.paper)) {
-        assert(
-          cells.some((cell) => isSameExperiment(row, cell)),
-          `${name}: no cell for ${row.label} at ${row.sparsity}`,
-        );
-      }
-    }
-  });
-  assertEquals(tables.sort(), [...PAPER_TABLES].sort());
+/** What an untuned and a tuned run of a preset measure, as far as published rows ask. */
+function experiments({ methods, sparsity }: RunConfig): Cell[] {
+  const dense = { method: null, sparsity: 0 } as Cell;
+  return methods.flatMap(({ id, options }) => {
+    const method = { id, options: parseOptions(getMethod(id), options) as Record<string, unknown> };
+    return sparsity.flatMap((level) =>
+      [undefined, "lora" as const].map((recover) => ({ method, sparsity: level, recover }) as Cell)
+    );
+  }).concat(dense);
+}
+
+Deno.test("every published table has presets, and every row of ours in one is a row of theirs", () => {
+  const missing = new Map<PaperTableId, PublishedRow[]>();
+  for (const name of paperPresets) {
+    const config = preset(name, {});
+    assert(config.paper !== undefined, name);
+    const cells = experiments(config);
+    const rows = missing.get(config.paper) ?? publishedRows(config.paper);
+    missing.set(config.paper, rows.filter((row) => !cells.some((cell) => isSameExperiment(row, cell))));
+  }
+  assertEquals([...missing.keys()].sort(), [...PAPER_TABLES].sort());
+  for (const [table, rows] of missing) assertEquals(rows, [], table);
 });
 
 Deno.test("published rows are plausible, named and complete", () => {
@@ -108,12 +161,12 @@ Deno.test("a run of a paper's preset is set beside the paper, and labelled where
       calibration,
     };
     const { records } = await runSweep(preset("paper/flap", changes));
-    assertEquals(records.map(({ state }) => state), ["done", "done", "done"]);
+    assertEquals(records.map(({ state }) => state), ["done", "done"]);
     const [section] = buildSections(records);
     const found = reproduction(section)!;
-    assertEquals(found.rows.map(({ label }) => label), ["Wanda-sp", "FLAP"]);
-    assertEquals(found.missing.length, 4);
-    const flap = found.rows[1].values;
+    assertEquals(found.rows.map(({ label }) => label), ["FLAP"]);
+    assertEquals(found.missing.length, 5);
+    const flap = found.rows[0].values;
     assertEquals(flap.map(({ theirs }) => theirs), [14.62, 69.63, 76.82, 71.2, 68.35, 69.91, 39.25, 39.4, 62.08]);
     for (const { measure, ours } of flap) assert(ours !== null && ours.value > 0 - 1e-9, measure);
     const record = records.find(({ cell }) => cell.method?.id === "flap")!;
@@ -125,7 +178,7 @@ Deno.test("a run of a paper's preset is set beside the paper, and labelled where
 
     const written = await writeReport(records, join(out, "report"), { title: "Run" });
     const csv = Deno.readTextFileSync(written.find((path) => path.endsWith("reproduction.csv"))!);
-    assertEquals(csv.trim().split("\r\n").length, 1 + 2 * 9);
+    assertEquals(csv.trim().split("\r\n").length, 1 + 9);
     for (const file of ["comparison.md", "report.html"]) {
       const text = Deno.readTextFileSync(written.find((path) => path.endsWith(file))!);
       assertStringIncludes(text, "Beside the paper: FLAP");
@@ -133,6 +186,69 @@ Deno.test("a run of a paper's preset is set beside the paper, and labelled where
     }
   });
 });
+
+/** What a preset's cells keep on the small model: heads and channels of a pruned layer, and layers left whole. */
+const EXPECTED: Record<string, { shape: string; whole: number }> = {
+  // 8256 / 64 and 4403 / 64 channels.
+  "paper/llm-pruner-20": { shape: "24 + 129", whole: 6 },
+  "paper/llm-pruner-50": { shape: "13 + 68", whole: 4 },
+  "paper/flap-wanda-sp": { shape: "26 + 137", whole: 0 },
+  "paper/maskprune-llama-7b": { shape: "26 + 136", whole: 0 },
+  "paper/maskprune-llama2-7b": { shape: "26 + 136", whole: 0 },
+  "paper/sheared-llama-2.7b": { shape: "20 + 108", whole: 0 },
+  "paper/sheared-llama-1.3b": { shape: "16 + 86", whole: 0 },
+};
+
+for (const name of paperPresets) {
+  Deno.test(`${name} runs end to end on a small random model of LLaMA-7B's shape`, async () => {
+    await withData(async (data) => {
+      const model = writeSmall7b(data);
+      const asked = preset(name, {});
+      const methods = asked.methods.map(scaled);
+      // A few windows of perplexity are enough.
+      for (const file of ["wikitext2-test.jsonl", "ptb-validation.jsonl"]) {
+        const lines = Deno.readTextFileSync(join(data, file)).split("\n");
+        Deno.writeTextFileSync(join(data, file), lines.slice(0, 2).join("\n"));
+      }
+      const { records } = await runSweep({
+        ...asked,
+        methods,
+        model,
+        data,
+        engine: "wasm",
+        out: join(data, "out"),
+        sparsity: asked.sparsity.slice(0, 1),
+        calibration: { ...asked.calibration!, sequences: 10 },
+        ...asked.training && { training: { ...asked.training, steps: 4, batch: 2, tokens: 16, microBatch: 1 } },
+        ...asked.throughput && { throughput: { prefillTokens: 16, decodeTokens: 4, batch: 1, repeats: 2 } },
+      });
+      assertEquals(records.length, 1 + methods.length);
+      for (const record of records) {
+        assert(record.state === "done", `${record.cell.method?.id}: ${JSON.stringify(record)}`);
+        assertEquals(record.tasks.map(({ task }) => task), asked.tasks);
+        assertEquals(record.perplexity.length, asked.perplexity.length);
+        for (const { bosPolicy } of record.tasks) {
+          assertEquals(bosPolicy.startsWith("llm-pruner"), asked.requestEncoding === "llm-pruner");
+        }
+        const { method } = record.cell;
+        if (method === null) continue;
+        if (record.calibrationData) assertEquals(record.calibrationData.id, asked.calibration!.corpus);
+        assertEquals(record.size.plainLlama, record.size.layerwiseUniform && method.id !== "flap");
+        const expected = EXPECTED[name];
+        if (!expected) continue;
+        const shapes = record.size.layers.map(({ kvGroups, ffnChannels }) => `${kvGroups} + ${ffnChannels}`);
+        assertEquals(shapes.filter((shape) => shape === "32 + 172").length, expected.whole, method.id);
+        if (method.id !== "mask-prune") {
+          assertEquals(
+            new Set(shapes),
+            new Set([expected.shape, ...expected.whole > 0 ? ["32 + 172"] : []]),
+            method.id,
+          );
+        }
+      }
+    });
+  });
+}
 
 Deno.test({
   name: "llm-pruner leaves whole the layers that keepFirst and keepLast name, as a count or as a part of all",

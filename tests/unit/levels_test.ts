@@ -43,6 +43,18 @@ Deno.test("checkLevels() refuses levels that units or layers cannot reach, and l
   );
 });
 
+Deno.test("checkLevels() refuses flap's biases besides least-squares compensation, and passes either alone", () => {
+  const [both, none] = [{ compensate: "least-squares" as const }, { compensate: "none" as const }];
+  check("flap", { biasCompensation: false }, both);
+  check("flap", {}, none);
+  assertThrows(
+    () => check("flap", {}, both),
+    UsageError,
+    'Method "flap": its biases and --compensate least-squares make up for the same loss twice: give ' +
+      "flap:biasCompensation=false or --compensate none",
+  );
+});
+
 Deno.test("parseOptions() refuses options of mask-prune that contradict each other", () => {
   const parse = (options: Record<string, unknown>) => () => parseOptions(getMethod("mask-prune"), options);
   parse({ shrink: 4 })();

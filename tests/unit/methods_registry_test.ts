@@ -40,8 +40,9 @@ Deno.test("parseOptions() fills in defaults and says what is wrong and what is a
   assertEquals(parseOptions(flap, { structure: "UL-UM" }), {
     structure: "UL-UM",
     metric: "WIFV",
+    variance: "running",
     attentionRatio: null,
-    biasCompensation: false,
+    biasCompensation: true,
   });
   assertThrows(() => parseOptions(flap, { structur: "UL-UM" }), UsageError, `Did you mean "structure"?`);
   assertThrows(
