@@ -217,6 +217,7 @@ for (const name of paperPresets) {
         data,
         engine: "wasm",
         out: join(data, "out"),
+        limit: 2,
         sparsity: asked.sparsity.slice(0, 1),
         calibration: { ...asked.calibration!, sequences: 10 },
         ...asked.training && { training: { ...asked.training, steps: 4, batch: 2, tokens: 16, microBatch: 1 } },
