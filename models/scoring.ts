@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { QUERY_BLOCK } from "../core/attention.ts";
 import { currentEngine } from "../core/engine.ts";
@@ -59,7 +60,7 @@ async function topLogProbs(
     const rows = Math.min(TOP_ROWS, ids.length - start);
     const [best, values, own] = tf.tidy(() => {
       const scores = logits(model, tf.slice(hidden, [start, 0], [rows, -1]));
-      const places = Int32Array.from({ length: rows }, (_, i) => i * vocabSize + ids[start + i]);
+      const places = Int32Array.from({ length: rows }, (_, i) => i * vocabSize + at(ids, start + i));
       const target = tf.gather(tf.reshape(scores, [-1]), tf.tensor1d(places, "int32"));
       if (count === 1) return [tf.argMax(scores, 1), tf.max(scores, 1), target];
       const { indices, values } = tf.topk(scores, count);
@@ -70,8 +71,8 @@ async function topLogProbs(
     for (let i = 0; i < rows; i++) {
       // A difference of logits is one of log-probabilities, and exactly zero for the target itself.
       results.push(Array.from({ length: count }, (_, k) => ({
-        id: tokens[i * count + k],
-        logProb: logProbs[start + i] + (tops[i * count + k] - targets[i]),
+        id: at(tokens, i * count + k),
+        logProb: at(logProbs, start + i) + (at<number>(tops, i * count + k) - at<number>(targets, i)),
       })));
     }
   }

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import type { Rng } from "../../core/rng.ts";
 import { mean } from "../../core/stats.ts";
@@ -47,7 +48,7 @@ export function updateWeights(
   losses: readonly number[],
   references: readonly number[],
 ): number[] {
-  const exponents = weights.map((weight, i) => Math.log(weight) + losses[i] - references[i]);
+  const exponents = weights.map((weight, i) => Math.log(weight) + at(losses, i) - at(references, i));
   // Only differences count; the largest at 0 keeps the exponential finite.
   const largest = Math.max(...exponents);
   const raised = exponents.map((exponent) => Math.exp(exponent - largest));
@@ -68,8 +69,11 @@ export function drawWindows(mix: DomainMix, domains: readonly Domain[], count: n
     // Rounding may leave something of the draw; the last domain takes it.
     const found = mix.weights.findIndex((weight) => (rest -= weight) < 0);
     const i = found < 0 ? domains.length - 1 : found;
-    const window = domains[i].windows[mix.used[i]++];
-    if (!window) throw new RangeError(`Domain "${domains[i].name}" has only ${domains[i].windows.length} windows`);
+    const { name, windows } = at(domains, i);
+    const used = at(mix.used, i);
+    mix.used[i] = used + 1;
+    const window = windows[used];
+    if (!window) throw new RangeError(`Domain "${name}" has only ${windows.length} windows`);
     return window;
   });
 }
@@ -89,7 +93,7 @@ export async function heldOutLosses(
   try {
     const losses: number[] = [];
     for (const { heldOut } of domains) {
-      const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE / heldOut[0].length));
+      const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE / at(heldOut, 0).length));
       const perToken: number[] = [];
       for (let first = 0; first < heldOut.length; first += atOnce) {
         const batch = windowBatch(heldOut.slice(first, first + atOnce));

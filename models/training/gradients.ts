@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../../core/engine.ts";
 import { NumericError } from "../../core/errors.ts";
@@ -55,9 +56,10 @@ function teacherStates(teacher: DecoderModel, batch: TokenBatch, pass: PassConte
 /** Mean over layers of `mean((student - teacher)^2) / mean(teacher^2)`: scalar. Relative, so that the few layers with
  * huge activations do not drown the others. */
 function hiddenError(student: tf.Tensor2D[], teacher: tf.Tensor2D[]): tf.Scalar {
-  const errors = student.map((x, l) =>
-    tf.div(tf.mean(tf.squaredDifference(x, teacher[l])), tf.mean(tf.square(teacher[l])))
-  );
+  const errors = student.map((x, l) => {
+    const own = at(teacher, l);
+    return tf.div(tf.mean(tf.squaredDifference(x, own)), tf.mean(tf.square(own)));
+  });
   return tf.div(tf.addN(errors), errors.length);
 }
 
@@ -111,20 +113,24 @@ export async function batchGradients(
 ): Promise<{ terms: LossTerms; gradients: Float32Array[] }> {
   const { windows, targets, weights, variables, microBatch = windows.length } = options;
   const allRows = windows.reduce((sum, { length }) => sum + length - 1, 0);
-  const totals = [0, 0, 0];
+  let [crossEntropy, distillation, hidden] = [0, 0, 0];
   let gradients: Float32Array[] = [];
   for (let start = 0; start < windows.length; start += microBatch) {
     const batch = windowBatch(windows.slice(start, start + microBatch));
     const kept = targets && joinTargets(targets.slice(start, start + microBatch));
     const { sums, gradients: part } = microGradients(options, { batch, targets: kept, allRows });
     const values = await readTensors(part);
-    const [ce, kl, hidden] = await sums.data();
-    [ce / allRows, kl / allRows, hidden].forEach((value, i) => totals[i] += value);
-    gradients = start === 0 ? values : gradients.map((sum, i) => sum.map((x, j) => x + values[i][j]));
+    const terms = await sums.data();
+    crossEntropy += at(terms, 0) / allRows;
+    distillation += at(terms, 1) / allRows;
+    hidden += at(terms, 2);
+    gradients = start === 0 ? values : gradients.map((sum, i) => {
+      const part = at(values, i);
+      return sum.map((x, j) => x + (part[j] ?? 0));
+    });
     tf.dispose([sums, ...part]);
   }
   currentEngine().check();
-  const [crossEntropy, distillation, hidden] = totals;
   const total = weights.crossEntropy * crossEntropy + weights.distillation * weights.temperature ** 2 * distillation +
     weights.hidden * hidden;
   if (!Number.isFinite(total)) throw new NumericError(`The training loss is ${total}: use a smaller learning rate`);

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { matMul2d } from "../../core/ops.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -62,7 +63,7 @@ export async function gramMatrices(
     const names = [...sums.keys()];
     const values = await readTensors([...sums.values()]);
     return Object.fromEntries(
-      names.map((name, i): [string, HostTensor] => [name, { shape: [...sums.get(name)!.shape], data: values[i] }]),
+      names.map((name, i): [string, HostTensor] => [name, { shape: [...sums.get(name)!.shape], data: at(values, i) }]),
     );
   } finally {
     tf.dispose([...sums.values()]);
@@ -134,7 +135,7 @@ export async function leastSquaresGain(
   const isKept = new Set(kept);
   const removed = Array.from({ length: inputs }, (_, i) => i).filter((i) => !isKept.has(i));
   let trace = 0;
-  for (let i = 0; i < inputs; i++) trace += gram[i * inputs + i];
+  for (let i = 0; i < inputs; i++) trace += at(gram, i * inputs + i);
   // A floor keeps units that never fire from making the system singular.
   const ridge = Math.max(lambda * trace / inputs, 1e-20);
   const [a, b] = tf.tidy(() => {
@@ -173,13 +174,15 @@ export async function compensate(
     signal.throwIfAborted();
     report(`compensation, layer ${l + 1} of ${plan.layers.length}`);
     for (const site of SITES) {
-      const kept = keptIndices(plan.layers[l], site, config.headSize);
+      const kept = keptIndices(at(plan.layers, l), site, config.headSize);
       const inputs = denseInputs(config, l, site);
       if (kept.length === inputs) continue;
       const name = tensorNames.weight(l, site);
       const { shape, data } = replaced[name] ?? await hostTensor(model, name);
       const weight = tf.tidy(() => tf.transpose(tf.tensor2d(data, shape as [number, number])));
-      const gain = await leastSquaresGain(weight, gram[gramName(l, site)].data, { kept, lambda });
+      const own = gram[gramName(l, site)];
+      if (!own) throw new RangeError(`There is no Gram matrix of layer ${l}, ${site}`);
+      const gain = await leastSquaresGain(weight, own.data, { kept, lambda });
       weight.dispose();
       result[name] = { shape, data: gained(data, gain, { inputs, kept }) };
     }
@@ -196,12 +199,15 @@ function gained(
   const result = weight.slice();
   const outputs = weight.length / inputs;
   kept.forEach((column, i) => {
-    for (let row = 0; row < outputs; row++) result[row * inputs + column] += gain[i * outputs + row];
+    gain.subarray(i * outputs, (i + 1) * outputs).forEach((value, row) => {
+      const place = row * inputs + column;
+      result[place] = (result[place] ?? 0) + value;
+    });
   });
   return result;
 }
 
 function denseInputs({ layers, headSize }: DecoderConfig, layer: number, site: ObservedSite): number {
-  const { kvGroups, queryHeadsPerGroup, ffnChannels } = layers[layer];
+  const { kvGroups, queryHeadsPerGroup, ffnChannels } = at(layers, layer);
   return site === "down" ? ffnChannels : kvGroups * queryHeadsPerGroup * headSize;
 }

@@ -159,7 +159,7 @@ export function writeVariable(variable: tf.Variable, data: Float32Array): void {
 export function globalNorm(gradients: Float32Array[]): number {
   let sum = 0;
   for (const gradient of gradients) {
-    for (let i = 0; i < gradient.length; i++) sum += gradient[i] * gradient[i];
+    for (const value of gradient) sum += value * value;
   }
   return Math.sqrt(sum);
 }

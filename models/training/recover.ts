@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import type { TrainingReport } from "../../core/schema.ts";
 import { LINEAR_NAMES } from "../config.ts";
 import { type DecoderModel, mergedWeight } from "../decoder.ts";
@@ -33,8 +34,9 @@ function mergeInto(base: DecoderModel, trained: DecoderModel): void {
     for (const name of LINEAR_NAMES) {
       if (!layer[name].lora) continue;
       const merged = mergedWeight(layer[name]);
-      base.layers[l][name].weight.dispose();
-      base.layers[l][name].weight = merged;
+      const own = at(base.layers, l)[name];
+      own.weight.dispose();
+      own.weight = merged;
     }
   });
 }

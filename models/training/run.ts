@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { Rng } from "../../core/rng.ts";
 import type { CurveRow, TrainingReport } from "../../core/schema.ts";
@@ -181,7 +182,7 @@ async function nextWindows(run: TrainingRun, masks: () => ModelMasks): Promise<r
   if (step > 0 && step % everySteps === 0) {
     const losses = await heldOutLosses(student.model, domains, masks());
     mix.weights = updateWeights(mix.weights, losses, mix.references);
-    report(`domains ${domains.map(({ name }, i) => `${name} ${mix.weights[i].toFixed(3)}`).join(", ")}`);
+    report(`domains ${domains.map(({ name }, i) => `${name} ${at(mix.weights, i).toFixed(3)}`).join(", ")}`);
   }
   return drawWindows(mix, domains, batch, rng(`windows ${step}`));
 }

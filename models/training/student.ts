@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import type { Rng } from "../../core/rng.ts";
 import type { TrainingOptions } from "../../core/schema.ts";
@@ -169,7 +170,8 @@ export function takeHost(values: Float32Array, columns: number, kept: readonly n
   }
   const result = new Float32Array(rows * kept.length);
   for (let row = 0; row < rows; row++) {
-    for (let i = 0; i < kept.length; i++) result[row * kept.length + i] = values[row * columns + kept[i]];
+    const own = values.subarray(row * columns, (row + 1) * columns);
+    kept.forEach((column, i) => result[row * kept.length + i] = at(own, column));
   }
   return result;
 }
@@ -194,8 +196,8 @@ export async function cutStudent(
   for (const [l, from] of keptLayers(plan).entries()) {
     for (const name of LINEAR_NAMES) {
       const { inputs, outputs } = keptOfLinear(plan, from, name, config.headSize);
-      const dense = student.model.layers[from][name].weight.shape;
-      const [rows, columns] = compact.layers[l][name].weight.shape;
+      const dense = at(student.model.layers, from)[name].weight.shape;
+      const [rows, columns] = at(compact.layers, l)[name].weight.shape;
       for (const part of ["down", "up", "weight"] as const) {
         const old = adapterName(from, name, part);
         const data = values.get(old);

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { createHash } from "node:crypto";
 import { softmaxCrossEntropy } from "../../core/ops.ts";
@@ -66,14 +67,14 @@ export async function teacherTargets(
 
 /** Targets of several batches one after the other. */
 export function joinTargets(parts: readonly TeacherTargets[]): TeacherTargets {
-  const { topK } = parts[0];
+  const { topK } = at(parts, 0);
   const rows = parts.reduce((sum, { ids }) => sum + ids.length, 0);
   const joined: TeacherTargets = { topK, ids: new Int32Array(rows), logProbs: new Float32Array(rows) };
-  let at = 0;
+  let start = 0;
   for (const { ids, logProbs } of parts) {
-    joined.ids.set(ids, at);
-    joined.logProbs.set(logProbs, at);
-    at += ids.length;
+    joined.ids.set(ids, start);
+    joined.logProbs.set(logProbs, start);
+    start += ids.length;
   }
   return joined;
 }
@@ -85,7 +86,7 @@ export type TeacherFeed = (first: number, windows: readonly Int32Array[]) => Pro
 export function onlineTeacher(model: DecoderModel, options: TeacherOptions): TeacherFeed {
   return async (_first, windows) => {
     const all = await teacherTargets(model, windowBatch(windows), options);
-    const size = (windows[0].length - 1) * all.topK;
+    const size = (at(windows, 0).length - 1) * all.topK;
     return windows.map((_, i) => ({
       topK: all.topK,
       ids: all.ids.slice(i * size, (i + 1) * size),
@@ -119,7 +120,7 @@ export interface TeacherSource {
 /** The teacher's targets of all windows: computed once and kept when they are small enough, else batch by batch. */
 export async function openTeacher(source: TeacherSource): Promise<TeacherFeed> {
   const { model, windows, options, remember, report, signal } = source;
-  const rows = windows[0].length - 1;
+  const rows = at(windows, 0).length - 1;
   const k = Math.min(options.topK, model.config.vocabSize);
   const online = onlineTeacher(model, options);
   if (windows.length * rows * k * 8 > KEPT_BYTES) return online;
@@ -127,7 +128,7 @@ export async function openTeacher(source: TeacherSource): Promise<TeacherFeed> {
     const shape = [windows.length, rows, k];
     const ids = new Float32Array(windows.length * rows * k);
     const logProbs = new Float32Array(ids.length);
-    const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE / windows[0].length));
+    const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE / at(windows, 0).length));
     for (let first = 0; first < windows.length; first += atOnce) {
       await new Promise((resolve) => setTimeout(resolve, 0));
       signal.throwIfAborted();
