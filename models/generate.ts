@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../core/engine.ts";
 import { NumericError } from "../core/errors.ts";
@@ -132,12 +133,14 @@ export interface GenerationOptions {
 /** The `count` highest values, the best first; of equal ones the lower index. */
 function highest(values: Float32Array, count: number): number[] {
   const best: number[] = [];
-  for (let i = 0; i < values.length; i++) {
-    if (best.length === count && !(values[i] > values[best[count - 1]])) continue;
-    const at = best.findIndex((other) => values[i] > values[other]);
-    best.splice(at < 0 ? best.length : at, 0, i);
+  let least = -Infinity;
+  values.forEach((value, i) => {
+    if (best.length === count && !(value > least)) return;
+    const place = best.findIndex((other) => value > at(values, other));
+    best.splice(place < 0 ? best.length : place, 0, i);
     if (best.length > count) best.pop();
-  }
+    least = at(values, at(best, best.length - 1));
+  });
   return best;
 }
 
@@ -156,13 +159,13 @@ export function sampleToken(
   if (topP < 1) {
     // Tokens below this bound have less than 1 - topP together, so the nucleus lies in the others.
     const least = (1 - topP) * total / weights.length;
-    ids = ids.filter((id) => weights[id] >= least).sort((a, b) => weights[b] - weights[a]);
+    ids = ids.filter((id) => at(weights, id) >= least).sort((a, b) => at(weights, b) - at(weights, a));
     mass = 0;
-    const last = ids.findIndex((id) => (mass += weights[id]) >= topP * total);
+    const last = ids.findIndex((id) => (mass += at(weights, id)) >= topP * total);
     if (last >= 0) ids.length = last + 1;
   }
   let rest = uniform() * mass;
-  return ids.find((id) => (rest -= weights[id]) < 0) ?? ids[ids.length - 1];
+  return ids.find((id) => (rest -= at(weights, id)) < 0) ?? at(ids, ids.length - 1);
 }
 
 function chooseToken(
@@ -171,11 +174,12 @@ function chooseToken(
   uniform: () => number,
 ): GeneratedToken {
   const best = highest(logits, Math.max(1, top));
-  const max = logits[best[0]];
+  const first = at(best, 0);
+  const max = at(logits, first);
   const logSum = Math.log(logits.reduce((sum, value) => sum + Math.exp(value - max), 0)) + max;
   if (!Number.isFinite(logSum)) throw new NumericError(`The model gives ${logSum} as the sum of its next-token scores`);
-  const token = (id: number): TokenLogProb => ({ id, logProb: logits[id] - logSum });
-  const id = temperature === 0 ? best[0] : sampleToken(logits, { temperature, topP }, uniform);
+  const token = (id: number): TokenLogProb => ({ id, logProb: at(logits, id) - logSum });
+  const id = temperature === 0 ? first : sampleToken(logits, { temperature, topP }, uniform);
   return { ...token(id), top: best.slice(0, top).map(token) };
 }
 
@@ -185,8 +189,8 @@ const CACHED_TOKENS = 2048;
 /** Prompts of equal length in batches that fit {@linkcode CACHED_TOKENS}, as indices. */
 function batchesOf(prompts: readonly (readonly number[])[], maxTokens: number): number[][] {
   const batches: number[][] = [];
-  for (const group of Map.groupBy(prompts.keys(), (index) => prompts[index].length).values()) {
-    const rows = Math.max(1, Math.floor(CACHED_TOKENS / (prompts[group[0]].length + maxTokens)));
+  for (const [length, group] of Map.groupBy(prompts.keys(), (index) => at(prompts, index).length)) {
+    const rows = Math.max(1, Math.floor(CACHED_TOKENS / (length + maxTokens)));
     for (let i = 0; i < group.length; i += rows) batches.push(group.slice(i, i + rows));
   }
   return batches;
@@ -203,7 +207,7 @@ async function generateBatch(
   const rows = indices.map((): GeneratedToken[] => []);
   const open = new Set(rows.keys());
   const streams = indices.map((index) => createRng(seed, options.streams?.[index] ?? "generate"));
-  let tokens = Int32Array.from(indices.flatMap((index) => prompts[index]));
+  let tokens = Int32Array.from(indices.flatMap((index) => at(prompts, index)));
   let cache: KvCache | null = null;
   try {
     for (let step = 0; step < maxTokens && open.size > 0; step++) {
@@ -215,11 +219,12 @@ async function generateBatch(
       currentEngine().check();
       for (const row of open) {
         const own = scores.subarray(row * vocabSize, (row + 1) * vocabSize);
-        rows[row].push(chooseToken(own, options, streams[row].uniform));
-        if (isDone?.(indices[row], rows[row].map(({ id }) => id))) open.delete(row);
+        const tokens = at(rows, row);
+        tokens.push(chooseToken(own, options, at(streams, row).uniform));
+        if (isDone?.(at(indices, row), tokens.map(({ id }) => id))) open.delete(row);
       }
       // Rows that have ended go along with their last token until all have.
-      tokens = Int32Array.from(rows, (row) => row[row.length - 1].id);
+      tokens = Int32Array.from(rows, (row) => at(row, row.length - 1).id);
     }
     return rows;
   } finally {
@@ -248,7 +253,7 @@ export async function generateTokens(
   const results: GeneratedToken[][] = prompts.map(() => []);
   for (const indices of batchesOf(prompts, options.maxTokens)) {
     const generated = await generateBatch(model, prompts, indices, options);
-    indices.forEach((index, i) => results[index] = generated[i]);
+    indices.forEach((index, i) => results[index] = at(generated, i));
   }
   return results;
 }

@@ -65,15 +65,16 @@ export async function hostTensor(model: DecoderModel, name: string): Promise<Hos
     })
   );
   try {
-    const [first, ...others] = await Promise.all(parts.map((part) => part.data<"float32">()));
-    if (others.length === 0) return { shape: [...parts[0].shape], data: first };
+    const all = await Promise.all(parts.map((part) => part.data<"float32">()));
+    const { shape } = at(parts, 0);
+    if (all.length === 1) return { shape: [...shape], data: at(all, 0) };
     const data = new Float32Array(parts.reduce((sum, { size }) => sum + size, 0));
     let start = 0;
-    for (const values of [first, ...others]) {
+    for (const values of all) {
       data.set(values, start);
       start += values.length;
     }
-    const width = parts[0].shape[1]!;
+    const width = at(shape, 1);
     return { shape: [data.length / width, width], data };
   } finally {
     tf.dispose(parts);
@@ -95,8 +96,8 @@ export function planToMasks(
 ): (Required<Pick<LayerMasks, "queryHeads" | "ffn">> & Pick<LayerMasks, "layer">)[] {
   plannedConfig(config, plan);
   return plan.layers.map((layer, l) => ({
-    queryHeads: hardMask(queryHeads(config.layers[l]), layer.queryHeads),
-    ffn: hardMask(config.layers[l].ffnChannels, layer.ffnChannels),
+    queryHeads: hardMask(queryHeads(at(config.layers, l)), layer.queryHeads),
+    ffn: hardMask(at(config.layers, l).ffnChannels, layer.ffnChannels),
     ...isRemoved(layer) && { layer: hardMask(1, []) },
   }));
 }
@@ -115,7 +116,7 @@ export interface KeptOfLinear {
 /** What `plan` keeps of linear map `name` of a layer of the dense model: one side is the hidden dimensions, the other
  * the layer's units. */
 export function keptOfLinear(plan: PrunePlan, layer: number, name: LinearName, headSize: number): KeptOfLinear {
-  const units = keptIndices(plan.layers[layer], name, headSize);
+  const units = keptIndices(at(plan.layers, layer), name, headSize);
   const { hidden } = plan;
   return name === "output" || name === "down" ? { inputs: units, outputs: hidden } : { inputs: hidden, outputs: units };
 }

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { at } from "../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../core/engine.ts";
 import { linear, linearTransposed, matMul2d } from "../core/ops.ts";
@@ -25,7 +26,8 @@ export function vocabularyRows(vocabSize: number): number {
 
 /** Puts a [V, D] matrix on the device in as few and as equal parts as the engine's limit allows: [V_i, D], or [D, V_i] when
  * `transposed`. */
-export function uploadVocabulary({ shape: [v, width], data }: HostTensor, transposed: boolean): tf.Tensor2D[] {
+export function uploadVocabulary({ shape, data }: HostTensor, transposed: boolean): tf.Tensor2D[] {
+  const [v, width] = [at(shape, 0), at(shape, 1)];
   const most = Math.max(1, Math.floor(currentEngine().maxTensorBytes / (width * data.BYTES_PER_ELEMENT)));
   const rows = Math.ceil(v / Math.ceil(v / Math.min(v, most)));
   return Array.from({ length: Math.ceil(v / rows) }, (_, i) => {
@@ -63,9 +65,10 @@ export function embeddingRows(parts: readonly tf.Tensor2D[], tokens: TokenIds): 
     const places = new Int32Array(tokens.length);
     let placed = 0;
     const rows = parts.flatMap((part, p) => {
-      const at = [...tokens.keys()].filter((i) => partOf[i] === p);
-      for (const i of at) places[i] = placed++;
-      return at.length === 0 ? [] : [tf.gather(part, tf.tensor1d(at.map((i) => tokens[i] - starts[p]), "int32"))];
+      const own = [...tokens.keys()].filter((i) => partOf[i] === p);
+      for (const i of own) places[i] = placed++;
+      const ids = own.map((i) => at(tokens, i) - at(starts, p));
+      return own.length === 0 ? [] : [tf.gather(part, tf.tensor1d(ids, "int32"))];
     });
     return tf.gather(tf.concat2d(rows, 0), tf.tensor1d(places, "int32"));
   });
@@ -75,7 +78,7 @@ export function embeddingRows(parts: readonly tf.Tensor2D[], tokens: TokenIds): 
 export function vocabularyLogits({ embedding, head }: Vocabulary, hidden: tf.Tensor2D): tf.Tensor2D {
   const scores = () =>
     head ? head.map((part) => linear(hidden, part)) : embedding.map((part) => linearTransposed(hidden, part));
-  return (head ?? embedding).length === 1 ? scores()[0] : tf.tidy(() => tf.concat2d(scores(), 1));
+  return (head ?? embedding).length === 1 ? at(scores(), 0) : tf.tidy(() => tf.concat2d(scores(), 1));
 }
 
 /** The output projection as the gradient of the loss uses it; free it when done. */
@@ -93,12 +96,13 @@ export function headTable({ embedding, head }: Vocabulary): HeadTable {
   const free = () => {
     if (head) tf.dispose(parts);
   };
-  if (parts.length === 1) return { product: (gradient) => matMul2d(gradient, parts[0]), rows: parts[0], free };
+  const [whole, ...others] = parts;
+  if (whole && others.length === 0) return { product: (gradient) => matMul2d(gradient, whole), rows: whole, free };
   const starts = partStarts(parts);
   return {
     product: (gradient) =>
       tf.tidy(() =>
-        tf.addN(parts.map((part, i) => matMul2d(tf.slice(gradient, [0, starts[i]], [-1, part.shape[0]]), part)))
+        tf.addN(parts.map((part, i) => matMul2d(tf.slice(gradient, [0, at(starts, i)], [-1, part.shape[0]]), part)))
       ),
     rows: null,
     free,

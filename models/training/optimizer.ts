@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../../core/engine.ts";
 import { NumericError } from "../../core/errors.ts";
@@ -114,10 +115,10 @@ export function stepValues(
   const size = rate / (1 - beta1 ** (step + 1));
   const rootScale = 1 / Math.sqrt(1 - beta2 ** (step + 1));
   for (let i = 0; i < values.length; i++) {
-    const g = gradientScale * gradient[i];
-    const m = first[i] = beta1 * first[i] + (1 - beta1) * g;
-    const v = second[i] = beta2 * second[i] + (1 - beta2) * g * g;
-    result[i] = keep * values[i] - size * m / (Math.sqrt(v) * rootScale + epsilon);
+    const g = gradientScale * (gradient[i] ?? NaN);
+    const m = first[i] = beta1 * (first[i] ?? NaN) + (1 - beta1) * g;
+    const v = second[i] = beta2 * (second[i] ?? NaN) + (1 - beta2) * g * g;
+    result[i] = keep * (values[i] ?? NaN) - size * m / (Math.sqrt(v) * rootScale + epsilon);
   }
   return result;
 }
@@ -183,7 +184,10 @@ export async function stepParameters(optimizer: Optimizer, gradients: Record<str
   const values = await readTensors(entries.map(({ variable }) => variable));
   entries.forEach(({ group: { rule, learningRate, schedule }, name, variable }, i) => {
     const rate = learningRate * (schedule ? scheduleFactor(schedule, step) : 1);
-    writeVariable(variable, stepValues(values[i], slopes[i], moments.get(name)!, { rule, rate, step, gradientScale }));
+    writeVariable(
+      variable,
+      stepValues(at(values, i), at(slopes, i), moments.get(name)!, { rule, rate, step, gradientScale }),
+    );
   });
   optimizer.step++;
   return norm;
@@ -193,7 +197,7 @@ export async function stepParameters(optimizer: Optimizer, gradients: Record<str
 export async function applyGradients(optimizer: Optimizer, gradients: Record<string, tf.Tensor>): Promise<number> {
   const names = Object.keys(gradients);
   const values = await readTensors(Object.values(gradients));
-  return await stepParameters(optimizer, Object.fromEntries(names.map((name, i) => [name, values[i]])));
+  return await stepParameters(optimizer, Object.fromEntries(names.map((name, i) => [name, at(values, i)])));
 }
 
 /** Copies the state. */

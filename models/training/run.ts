@@ -159,10 +159,9 @@ export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promi
   const { values, arrays } = own();
   const tensors = new Map(arrays);
   const { adapters, optimizer } = run.student;
-  const names = Object.keys(adapters.parameters);
   const data = await readTensors(Object.values(adapters.parameters));
-  names.forEach((name, i) =>
-    tensors.set(`adapters/${name}`, { shape: [...adapters.parameters[name].shape], data: data[i] })
+  Object.entries(adapters.parameters).forEach(([name, { shape }], i) =>
+    tensors.set(`adapters/${name}`, { shape: [...shape], data: at(data, i) })
   );
   for (const [name, tensor] of exportOptimizer(optimizer).tensors) tensors.set(`moments/${name}`, tensor);
   saveSnapshot(place.folder, {
@@ -213,7 +212,8 @@ export async function nextStep(
 /** Adds a step's row to the curve and says where the run is. */
 export function noteStep(run: TrainingRun, result: StepResult, notes?: StepNotes): void {
   const { given: { loading }, mix } = run;
-  const domains = loading && mix && Object.fromEntries(loading.domains.map(({ name }, i) => [name, mix.weights[i]]));
+  const domains = loading && mix &&
+    Object.fromEntries(loading.domains.map(({ name }, i) => [name, at(mix.weights, i)]));
   const row = run.curve.add(run.step, result, { ...notes, ...domains && { domains } });
   const widths = Object.entries(row.removed ?? {}).map(([type, count]) => `${type} -${Math.round(count * 10) / 10}`);
   const budget = row.budget === undefined ? [] : [`budget ${row.budget.toFixed(3)}`];

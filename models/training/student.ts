@@ -152,7 +152,7 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
       Object.fromEntries(Object.keys(layer).map((type) => [type, gradients[next++]])) as HostMasks
     );
     const hiddenGradient = hidden && gradients[next++];
-    const slopes = Object.fromEntries(names.map((name, i) => [name, gradients[next + i]]));
+    const slopes = Object.fromEntries(names.map((name, i) => [name, at(gradients, next + i)]));
     const gradientNorm = names.length > 0 ? await stepParameters(student.optimizer, slopes) : 0;
     return { terms, maskGradients, hiddenGradient, gradientNorm };
   } finally {

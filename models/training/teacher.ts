@@ -45,15 +45,16 @@ export async function teacherTargets(
   const step = vocabularyRows(model.config.vocabSize);
   try {
     for (let start = 0; start < s; start += step) {
-      const [values, indices]: tf.Tensor[] = tf.tidy(() => {
+      const { values, indices } = tf.tidy(() => {
         const rows = tf.slice(scored, [start, 0], [Math.min(step, s - start), -1]);
         const scores = logits(model, rows);
         const soft = temperature === 1 ? scores : tf.div(scores, temperature) as tf.Tensor2D;
         const top = tf.topk(soft, k);
-        const [values, indices] = [top.values, top.indices].map((all) => tf.slice(all, [0, 0], [-1, 1]));
+        const first = (all: tf.Tensor) => tf.slice(all, [0, 0], [-1, 1]);
         // The logarithm of the sum is the loss of a token plus its score.
-        const { losses } = softmaxCrossEntropy(soft, tf.reshape(indices, [-1]) as tf.Tensor1D);
-        return [tf.sub(top.values, tf.add(tf.reshape(losses, [-1, 1]), values)), top.indices];
+        const { losses } = softmaxCrossEntropy(soft, tf.reshape(first(top.indices), [-1]) as tf.Tensor1D);
+        const values: tf.Tensor = tf.sub(top.values, tf.add(tf.reshape(losses, [-1, 1]), first(top.values)));
+        return { values, indices: top.indices as tf.Tensor };
       });
       logProbs.set(await values.data<"float32">(), start * k);
       ids.set(await indices.data<"int32">(), start * k);
