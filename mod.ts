@@ -44,3 +44,23 @@ export { renderTable } from "./reports/terminal.ts";
 export type { TerminalOptions } from "./reports/terminal.ts";
 export { writeReport } from "./reports/write_report.ts";
 export type { ReportOptions } from "./reports/write_report.ts";
+export {
+  calibrationWindows,
+  freeModel,
+  generate,
+  loadModel,
+  prune,
+  recover,
+  saveModel,
+  score,
+  trainingWindows,
+} from "./benchmarks/cells/steps.ts";
+export type {
+  LoadedModel,
+  PrunedModel,
+  PruneOptions,
+  ScoreOptions,
+  StepOptions,
+  TrainingInput,
+  WindowOptions,
+} from "./benchmarks/cells/steps.ts";

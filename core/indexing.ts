@@ -14,3 +14,15 @@ export function at<T>(values: ArrayLike<T>, index: number): T {
   }
   return values[index] as T;
 }
+
+/**
+ * The entry named `key` of `values`, for a key that is computed and must be there.
+ *
+ * @throws {RangeError} where `values` has no own entry of that name.
+ */
+export function entry<T>(values: Readonly<Record<string, T>>, key: string): T {
+  if (!Object.hasOwn(values, key)) {
+    throw new RangeError(`there is no entry "${key}" among ${Object.keys(values).length}`);
+  }
+  return values[key] as T;
+}

@@ -4,6 +4,7 @@
  * @module
  */
 export { UsageError } from "../core/errors.ts";
+export { at, entry } from "../core/indexing.ts";
 export type { Rng } from "../core/rng.ts";
 export type {
   DecoderConfig,

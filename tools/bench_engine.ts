@@ -10,6 +10,8 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { parseArgs } from "@std/cli/parse-args";
+import { take } from "../tests/support/values.ts";
+import { at } from "../core/indexing.ts";
 import { type Peer, startPeer } from "../benchmarks/peers/peer_process.ts";
 import { startEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
@@ -56,7 +58,7 @@ function ours(model: DecoderModel, tokens: Int32Array, library: string): Side {
         const all = logits(model, forward(model, { tokens, batch: 1, length: tokens.length }));
         return tf.sum(tf.slice(all, [tokens.length - 1, 0], [1, -1]));
       });
-      const [value] = await last.data();
+      const value = at(await last.data(), 0);
       last.dispose();
       return { value, maskGradient: 0 };
     },
@@ -94,7 +96,7 @@ async function torchSide(folder: string, tokens: Int32Array, threads: number): P
 }
 
 /** The middle value; the upper one of the two for an even count. */
-export const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1];
+export const median = (values: number[]): number => at(values.toSorted((a, b) => a - b), values.length >> 1);
 const close = (a: number, b: number) => Math.abs(a - b) <= 1e-3 * Math.max(1, Math.abs(a), Math.abs(b));
 
 /** Runs the sides in turns and prints one line per kind of work. */
@@ -105,22 +107,22 @@ async function compare(sides: Side[], tokens: number, repeats: number): Promise<
       for (const [i, side] of sides.entries()) {
         const outcome = await side.run(work);
         // The first passes touch memory for the first time and are not counted.
-        if (repeat >= 0) outcomes[i].push(outcome);
+        if (repeat >= 0) at(outcomes, i).push(outcome);
       }
     }
     const title = work === "forward" ? "forward, all logits" : "loss and mask gradient";
     for (const [i, side] of sides.entries()) {
-      const times = outcomes[i].map(({ ms }) => ms);
+      const times = at(outcomes, i).map(({ ms }) => ms);
       const [low, mid, high] = [Math.min(...times), median(times), Math.max(...times)].map((ms) => ms.toFixed(0));
       const rate = (tokens / median(times) * 1000).toFixed(0);
       console.log(`${title}: ${side.name}: ${rate} tokens/s (median ${mid} ms, ${low} to ${high}, ${repeats} repeats)`);
     }
     if (sides.length < 2) continue;
-    const [a, b] = outcomes;
-    if (!close(a[0].value, b[0].value) || !close(a[0].maskGradient, b[0].maskGradient)) {
+    const [a, b] = take(outcomes, 2);
+    if (!close(at(a, 0).value, at(b, 0).value) || !close(at(a, 0).maskGradient, at(b, 0).maskGradient)) {
       throw new Error(`The sides disagree on ${title}: ${JSON.stringify(a[0])} and ${JSON.stringify(b[0])}`);
     }
-    const ratios = a.map((outcome, i) => b[i].ms / outcome.ms);
+    const ratios = a.map((outcome, i) => at(b, i).ms / outcome.ms);
     console.log(
       `${title}: ratio ${median(ratios).toFixed(2)} ` +
         `(${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}, pair by pair)`,

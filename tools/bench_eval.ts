@@ -12,6 +12,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
+import { at } from "../core/indexing.ts";
 import { peakMemory } from "../benchmarks/cells/memory.ts";
 import { measureTask } from "../benchmarks/evaluation/multiple_choice.ts";
 import { createScorer } from "../benchmarks/evaluation/scorer.ts";
@@ -95,15 +96,17 @@ async function ours(work: Work): Promise<Outcome> {
   return JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").pop()!);
 }
 
-const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
+const median = (values: number[]) => at(values.toSorted((a, b) => a - b), values.length >> 1);
 
 const peakOf = (outcomes: Outcome[]) => Math.max(...outcomes.map(({ peakBytes }) => peakBytes));
 
 function describe(name: string, outcomes: Outcome[]): string {
   const seconds = outcomes.map((outcome) => outcome.seconds);
-  const [low, mid, high] = [Math.min(...seconds), median(seconds), Math.max(...seconds)].map((s) => s.toFixed(1));
+  const spread = `${Math.min(...seconds).toFixed(1)} to ${Math.max(...seconds).toFixed(1)}`;
   const peak = peakOf(outcomes) / 2 ** 20;
-  return `${name}: median ${mid} s (${low} to ${high}, ${outcomes.length} repeats), peak ${peak.toFixed(0)} MiB`;
+  return `${name}: median ${median(seconds).toFixed(1)} s (${spread}, ${outcomes.length} repeats), peak ${
+    peak.toFixed(0)
+  } MiB`;
 }
 
 /** The harness at its fastest batch size. */
@@ -116,9 +119,9 @@ async function harnessSide(work: Work, files: Record<string, string>, folder: st
   const job: Omit<HarnessJob, "batch_size"> = {
     model: "hf",
     model_args: { pretrained, dtype: "float32" },
-    tasks: work.tasks.map((name) => ({
+    tasks: Object.entries(files).map(([name, file]) => ({
       name,
-      config: localData(getTask(name).split, join(resolve(work.data), files[name])),
+      config: localData(getTask(name).split, join(resolve(work.data), file)),
     })),
     limit: work.limit,
     num_fewshot: 0,
@@ -138,7 +141,7 @@ async function harnessSide(work: Work, files: Record<string, string>, folder: st
   const { peerBatch: sizes } = work;
   const trials: number[] = [];
   if (sizes.length > 1) { for (const size of sizes) trials.push((await run(size, TRIAL_EXAMPLES)).seconds); }
-  const best = sizes[Math.max(0, trials.indexOf(Math.min(...trials)))];
+  const best = at(sizes, Math.max(0, trials.indexOf(Math.min(...trials))));
   console.log(`lm-evaluation-harness runs at batch size ${best}, the fastest of ${sizes.join(", ")}`);
   return () => run(best);
 }
@@ -152,29 +155,31 @@ async function compare(work: Work, repeats: number, peer: boolean): Promise<bool
     let other: (() => Promise<Outcome>) | undefined;
     for (let repeat = 0; repeat < repeats; repeat++) {
       mine.push(await ours(work));
-      other ??= peer ? await harnessSide(work, mine[0].files, folder) : undefined;
+      other ??= peer ? await harnessSide(work, at(mine, 0).files, folder) : undefined;
       if (other) theirs.push(await other());
     }
     console.log(describe("ours", mine));
     if (theirs.length === 0) return true;
     console.log(describe("lm-evaluation-harness 0.4.13, hf", theirs));
-    const worst = mine[0].logLikelihoods.reduce(
-      (most, value, i) => Math.max(most, Math.abs(value - theirs[0].logLikelihoods[i])),
+    const worst = at(mine, 0).logLikelihoods.reduce(
+      (most, value, i) => Math.max(most, Math.abs(value - at(at(theirs, 0).logLikelihoods, i))),
       0,
     );
-    const count = mine[0].logLikelihoods.length;
-    if (count !== theirs[0].logLikelihoods.length || !(worst <= TOLERANCE_NATS)) {
+    const count = at(mine, 0).logLikelihoods.length;
+    if (count !== at(theirs, 0).logLikelihoods.length || !(worst <= TOLERANCE_NATS)) {
       console.log(
-        `The sides disagree: ${count} and ${theirs[0].logLikelihoods.length} log-likelihoods, ` +
+        `The sides disagree: ${count} and ${at(theirs, 0).logLikelihoods.length} log-likelihoods, ` +
           `largest difference ${worst} nats`,
       );
       return false;
     }
-    const times = mine.map(({ seconds }, i) => seconds / theirs[i].seconds);
-    const [low, mid, high] = [Math.min(...times), median(times), Math.max(...times)].map((ratio) => ratio.toFixed(2));
+    const times = mine.map(({ seconds }, i) => seconds / at(theirs, i).seconds);
+    const [low, high] = [Math.min(...times).toFixed(2), Math.max(...times).toFixed(2)];
     const memory = (peakOf(mine) / peakOf(theirs)).toFixed(2);
     console.log(
-      `${count} log-likelihoods agree within ${worst.toExponential(1)} nats; ours takes ${mid} of the time ` +
+      `${count} log-likelihoods agree within ${worst.toExponential(1)} nats; ours takes ${
+        median(times).toFixed(2)
+      } of the time ` +
         `(${low} to ${high}, pair by pair) and ${memory} of the peak memory`,
     );
     return true;
@@ -213,7 +218,7 @@ async function main(args: string[]): Promise<number> {
 
 async function work(): Promise<number> {
   if (Deno.args[0] !== "--worker") return await main(Deno.args);
-  console.log(JSON.stringify(await evaluateHere(JSON.parse(Deno.args[1]))));
+  console.log(JSON.stringify(await evaluateHere(JSON.parse(at(Deno.args, 1)))));
   return 0;
 }
 

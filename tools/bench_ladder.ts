@@ -8,6 +8,7 @@
  */
 import { join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
+import { at } from "../core/indexing.ts";
 import { createProgress } from "../benchmarks/sweep/progress.ts";
 import { runSweep } from "../benchmarks/sweep/sweep.ts";
 import type { DoneRecord } from "../core/schema.ts";
@@ -56,17 +57,17 @@ async function main(): Promise<void> {
     };
     const sides = { independent: await sweep(false), ladder: await sweep(true) };
     console.log("level   independent perplexity (tokens)   ladder perplexity (tokens so far)   ratio");
-    const at = (records: DoneRecord[], level: number) => records.filter(({ cell }) => cell.sparsity === level);
+    const ofLevel = (records: DoneRecord[], level: number) => records.filter(({ cell }) => cell.sparsity === level);
     for (const level of levels) {
-      const [own, shared] = [at(sides.independent, level), at(sides.ladder, level)];
-      const perplexity = (records: DoneRecord[]) => mean(records.map((record) => record.perplexity[0].perplexity));
-      const tokens = ([record]: DoneRecord[]) => record.training!.reduce((sum, stage) => sum + stage.tokens, 0);
+      const [own, shared] = [ofLevel(sides.independent, level), ofLevel(sides.ladder, level)];
+      const perplexity = (records: DoneRecord[]) => mean(records.map((record) => at(record.perplexity, 0).perplexity));
+      const tokens = (records: DoneRecord[]) => at(records, 0).training!.reduce((sum, stage) => sum + stage.tokens, 0);
       const [a, b] = [perplexity(own), perplexity(shared)];
       console.log(
         `${level}   ${a.toFixed(3)} (${tokens(own)})   ${b.toFixed(3)} (${tokens(shared)})   ${(b / a).toFixed(3)}`,
       );
     }
-    const last = costOf(at(sides.independent, levels.at(-1)!));
+    const last = costOf(ofLevel(sides.independent, levels.at(-1)!));
     for (const [name, records] of Object.entries(sides)) {
       const cost = costOf(records);
       const [tokens, seconds] = [cost.tokens / last.tokens, cost.seconds / last.seconds];

@@ -11,6 +11,8 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
+import { take } from "../tests/support/values.ts";
+import { at } from "../core/indexing.ts";
 import { peakMemory, residentMemoryBytes } from "../benchmarks/cells/memory.ts";
 import { startEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
@@ -57,9 +59,9 @@ function ours(student: Student, batches: Batch[], options: TrainingOptions): (i:
   }));
   return async (i) => {
     const start = performance.now();
-    const { terms, maskGradients } = await studentStep(student, { ...batches[i % batches.length], masks, options });
+    const { terms, maskGradients } = await studentStep(student, { ...at(batches, i % batches.length), masks, options });
     const stepped = (l: number, type: "ffn" | "kv-groups") =>
-      stepValues(masks[l][type]!, maskGradients[l][type]!, moments[l][type], {
+      stepValues(at(masks, l)[type]!, at(maskGradients, l)[type]!, at(moments, l)[type], {
         rule: MASK_RULE,
         rate: MASK_RATE,
         step: i,
@@ -74,13 +76,13 @@ async function writeShared(path: string, student: Student, batches: Batch[]): Pr
   const tensors = new Map<string, HostTensor>();
   const { parameters } = student.adapters;
   const values = await readTensors(Object.values(parameters));
-  Object.keys(parameters).forEach((name, i) =>
-    tensors.set(name, { shape: [...parameters[name].shape], data: values[i] })
+  Object.entries(parameters).forEach(([name, { shape }], i) =>
+    tensors.set(name, { shape: [...shape], data: at(values, i) })
   );
   batches.forEach(({ windows, targets }, i) => {
-    const [{ length }] = windows;
+    const { length } = at(windows, 0);
     const rows = (length - 1) * windows.length;
-    const { topK } = targets[0];
+    const { topK } = at(targets, 0);
     const join = (parts: ArrayLike<number>[]) => Float32Array.from(parts.flatMap((part) => Array.from(part)));
     tensors.set(`batch.${i}.tokens`, { shape: [windows.length, length], data: join(windows) });
     tensors.set(`batch.${i}.ids`, { shape: [rows, topK], data: join(targets.map(({ ids }) => ids)) });
@@ -116,10 +118,12 @@ const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`;
 function show(name: string, outcomes: Outcome[], peakBytes: number): void {
   const times = outcomes.map(({ ms }) => ms);
   const [low, mid, high] = [Math.min(...times), median(times), Math.max(...times)].map((ms) => ms.toFixed(0));
-  const [first, last] = [outcomes[0], outcomes.at(-1)!].map(({ residentBytes }) => megabytes(residentBytes));
+  const [first, last] = [at(outcomes, 0), at(outcomes, outcomes.length - 1)];
   console.log(`${name}: median ${mid} ms a step (${low} to ${high}, ${times.length} steps)`);
   console.log(
-    `${name}: resident ${first} after ${UNTIMED + 1} steps, ${last} at the end, peak ${megabytes(peakBytes)}`,
+    `${name}: resident ${megabytes(first.residentBytes)} after ${UNTIMED + 1} steps, ${
+      megabytes(last.residentBytes)
+    } at the end, peak ${megabytes(peakBytes)}`,
   );
 }
 
@@ -129,12 +133,14 @@ async function compare(
   peer: Peer | undefined,
   { steps, library, rateOf }: { steps: number; library: string; rateOf(i: number): number },
 ): Promise<void> {
-  const [mine, theirs]: Outcome[][] = [[], []];
+  const mine: Outcome[] = [];
+  const theirs: Outcome[] = [];
   for (let i = 0; i < UNTIMED + steps; i++) {
     const own = await step(i);
     const other = peer && await peer.ask<Outcome>({ step: i, rate: rateOf(i), maskRate: MASK_RATE });
-    const pairs = other ? [[own.crossEntropy, other.crossEntropy], [own.distillation, other.distillation]] : [];
-    if (!pairs.every(([a, b]) => close(a, b))) {
+    const agrees = (other: Outcome) =>
+      close(own.crossEntropy, other.crossEntropy) && close(own.distillation, other.distillation);
+    if (other && !agrees(other)) {
       throw new Error(`The sides disagree at step ${i}: ${JSON.stringify(own)} and ${JSON.stringify(other)}`);
     }
     if (i < UNTIMED) continue;
@@ -147,7 +153,7 @@ async function compare(
   if (!peer) return;
   const { peakBytes } = await peer.ask<{ peakBytes: number }>({ end: true });
   show(peer.versions, theirs, peakBytes);
-  const ratios = mine.map(({ ms }, i) => theirs[i].ms / ms);
+  const ratios = mine.map(({ ms }, i) => at(theirs, i).ms / ms);
   console.log(
     `same losses in all ${UNTIMED + steps} steps; ratio ${median(ratios).toFixed(2)} ` +
       `(${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}, pair by pair)`,
@@ -164,7 +170,10 @@ async function main(): Promise<void> {
   if (flags.peer !== undefined && flags.peer !== "torch") {
     throw new UsageError(`Unknown peer "${flags.peer}": the only one is torch`);
   }
-  const [steps, batch, tokens, rank] = ["steps", "batch", "tokens", "rank"].map((name) => Number(flags[name]));
+  const [steps, batch, tokens, rank] = take(
+    ["steps", "batch", "tokens", "rank"].map((name) => Number(flags[name])),
+    4,
+  );
   const parsed = trainingSchema.safeParse({ steps: steps + UNTIMED, batch, tokens, rank });
   if (!parsed.success || steps < 1) {
     throw new UsageError("--steps, --batch, --tokens and --rank must be whole numbers from 1 (tokens from 2)");
@@ -192,7 +201,7 @@ async function main(): Promise<void> {
     }
     source.close();
     console.log(`${flags.model}, ${batch} x ${tokens} random tokens, rank ${rank}, ${threads} threads, f32, in turns`);
-    const { learningRate, schedule } = student.optimizer.groups[0];
+    const { learningRate, schedule } = at(student.optimizer.groups, 0);
     const rateOf = (i: number) => learningRate * scheduleFactor(schedule!, i);
     await compare(ours(student, batches, options), peer, { steps, library: engine.library, rateOf });
   } finally {

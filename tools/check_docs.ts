@@ -6,6 +6,7 @@
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { stripVTControlCharacters } from "node:util";
+import { at } from "../core/indexing.ts";
 import { ROOT, sourceFiles } from "./source_files.ts";
 
 const PLACES = ["core", "models", "methods", "datasets", "benchmarks", "reports", "tools", "mod.ts"];
@@ -45,7 +46,7 @@ export function undocumented({ nodes }: DocOutput): string[] {
     for (const { name, declarations } of symbols) {
       const own = declarations.filter((one) => one.declarationKind === "export" && one.kind !== "reference");
       if (own.length > 0 && !own.some((one) => one.jsDoc?.doc)) {
-        problems.push(`${place(url, own[0].location.line)}: "${name}" has no description`);
+        problems.push(`${place(url, at(own, 0).location.line)}: "${name}" has no description`);
       }
     }
   }
@@ -55,7 +56,9 @@ export function undocumented({ nodes }: DocOutput): string[] {
 /** Places of exported functions without a declared return type, from what `deno doc --lint` prints. */
 export function missingReturnTypes(lint: string): string[] {
   const found = lint.matchAll(/error\[missing-return-type\][^\n]*\n\s*-->\s*(\S+)/g);
-  return [...found].map(([, place]) => `${relative(ROOT, place)}: the exported function must declare its return type`);
+  return [...found].map(([, place = ""]) =>
+    `${relative(ROOT, place)}: the exported function must declare its return type`
+  );
 }
 
 if (import.meta.main) {

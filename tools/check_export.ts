@@ -13,6 +13,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "node:path";
+import { at } from "../core/indexing.ts";
 import { startLlamaCpp } from "../benchmarks/peers/llama_cpp.ts";
 import { type Peer, startPeer } from "../benchmarks/peers/peer_process.ts";
 import { startBestEngine } from "../core/engine.ts";
@@ -122,7 +123,7 @@ interface Ours {
 async function greedyTokens(model: DecoderModel, prompt: number[]): Promise<number[]> {
   const tokens: number[] = [];
   let step = await greedyStep(model, Int32Array.from(prompt), 1, null);
-  while (tokens.push(step.next[0]) < GREEDY_TOKENS) step = await greedyStep(model, step.next, 1, step.cache);
+  while (tokens.push(at(step.next, 0)) < GREEDY_TOKENS) step = await greedyStep(model, step.next, 1, step.cache);
   disposeCache(step.cache);
   return tokens;
 }
@@ -157,7 +158,7 @@ function createVerdicts(): Verdicts {
 
 /** Largest and mean absolute difference in nats. */
 function differences(actual: number[], expected: Float32Array): { max: number; mean: number } {
-  const all = Array.from(expected, (value, i) => Math.abs(actual[i] - value));
+  const all = Array.from(expected, (value, i) => Math.abs(at(actual, i) - value));
   // NaN must not be lost in a maximum.
   const max = all.reduce((largest, value) => value <= largest ? largest : value, 0);
   return { max, mean: all.reduce((sum, value) => sum + value, 0) / all.length };
@@ -263,17 +264,18 @@ async function main(): Promise<number> {
     console.log(HELP);
     return 0;
   }
-  const names = flags.peer === undefined ? Object.keys(PEERS) : [flags.peer];
-  for (const name of names) if (!Object.hasOwn(PEERS, name)) throw unknownName("peer", name, Object.keys(PEERS));
+  const chosen = Object.entries(PEERS).filter(([name]) => flags.peer === undefined || flags.peer === name);
+  if (chosen.length === 0) throw unknownName("peer", flags.peer!, Object.keys(PEERS));
   const opened = await openModel(flags.model);
   const { engine } = await startBestEngine();
   const folder = await Deno.makeTempDir({ prefix: "check-export-" });
   const peers: Record<string, Peer> = {};
   const verdicts = createVerdicts();
   try {
-    for (const name of names) {
-      peers[name] = await PEERS[name]();
-      console.log(`${name}: ${peers[name].versions}`);
+    for (const [name, start] of chosen) {
+      const peer = await start();
+      peers[name] = peer;
+      console.log(`${name}: ${peer.versions}`);
     }
     const tokens = opened.tokenizer.encode(TEXTS.join("\n")).slice(0, MAX_TOKENS);
     const prompt = opened.tokenizer.encode("Once upon a time");

@@ -4,6 +4,7 @@
  */
 import { join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { at } from "../core/indexing.ts";
 import { ROOT, sourceFiles } from "./source_files.ts";
 
 /** What a folder may import besides itself; a name with `/` is that file or room alone. */
@@ -42,10 +43,10 @@ interface Module {
   dependencies?: { specifier: string; code?: { specifier?: string }; type?: { specifier?: string } }[];
 }
 
-const folderOf = (path: string) => path.split("/")[0];
+const folderOf = (path: string) => at(path.split("/"), 0);
 
 /** The method that a file of `methods/` belongs to: the name of its folder, or its own without the ending. */
-const methodOf = (path: string) => path.split("/")[1].replace(/\.ts$/, "");
+const methodOf = (path: string) => at(path.split("/"), 1).replace(/\.ts$/, "");
 
 /** Every module that the project's files reach. A temporary root imports all of them, so that one call is enough. */
 async function moduleGraph(files: string[]): Promise<Module[]> {

@@ -42,6 +42,7 @@ import {
 } from "./lm_eval_harness.ts";
 import { compareMetrics, scoreTaskFiles } from "./check_task_files.ts";
 import { runTool } from "./run_tool.ts";
+import { at } from "../core/indexing.ts";
 
 /** By how much log-likelihoods may differ: `nats + relative * |log-likelihood|`. */
 export interface Tolerance {
@@ -96,33 +97,36 @@ export function compareExamples(
     greedy: 0,
     hashes: 0,
     means: Object.fromEntries(
-      Object.keys(ours[0]?.outcomes ?? {}).filter((metric) => metric in theirs[0].outcomes).map((metric) => [metric, {
-        ours: mean(ours.map(({ outcomes }) => outcomes[metric])),
-        theirs: mean(theirs.map(({ outcomes }) => outcomes[metric])),
+      Object.keys(ours[0]?.outcomes ?? {}).filter((metric) => metric in at(theirs, 0).outcomes).map((
+        metric,
+      ) => [metric, {
+        ours: mean(ours.map(({ outcomes }) => outcomes[metric] ?? NaN)),
+        theirs: mean(theirs.map(({ outcomes }) => outcomes[metric] ?? NaN)),
       }]),
     ),
   };
   ours.forEach((own, i) => {
-    const other = theirs[i];
+    const other = at(theirs, i);
     if (own.answers.length !== other.answers.length) {
       throw new UsageError(`Example ${i}: the harness has ${other.answers.length} answers, we ${own.answers.length}`);
     }
     own.answers.forEach(({ logLikelihood, isGreedy }, j) => {
-      const difference = Math.abs(logLikelihood - other.answers[j].logLikelihood);
+      const difference = Math.abs(logLikelihood - at(other.answers, j).logLikelihood);
       found.answers++;
       found.worst = Math.max(found.worst, difference);
       // NaN must count as a difference.
       if (!(difference <= allowed(logLikelihood))) found.differing++;
-      if (isGreedy !== other.answers[j].isGreedy) found.greedy++;
+      if (isGreedy !== at(other.answers, j).isGreedy) found.greedy++;
     });
     if (own.hashes.join() !== other.hashes.join()) found.hashes++;
     for (const divisors of own.lengths.length > 0 ? [own.lengths.map(() => 1), own.lengths] : []) {
-      const values = (side: CheckedExample) => side.answers.map(({ logLikelihood }, j) => logLikelihood / divisors[j]);
+      const values = (side: CheckedExample) =>
+        side.answers.map(({ logLikelihood }, j) => logLikelihood / at(divisors, j));
       const [mine, his] = [values(own), values(other)];
       const [a, b] = [argmax(mine), argmax(his)];
       if (a === b) continue;
-      const slack = [a, b].reduce((sum, j) => sum + allowed(own.answers[j].logLikelihood) / divisors[j], 0);
-      if (mine[a] - mine[b] <= slack) found.ties++;
+      const slack = [a, b].reduce((sum, j) => sum + allowed(at(own.answers, j).logLikelihood) / at(divisors, j), 0);
+      if (at(mine, a) - at(mine, b) <= slack) found.ties++;
       else found.decisions++;
     }
   });
@@ -172,8 +176,8 @@ async function checkedCorpus(
   const scores = await scorer.rollingLogLikelihood(shown);
   const scored = documents.map((document, i): ScoredDocument => ({
     document,
-    text: shown[i],
-    logLikelihood: scores[i].logLikelihood,
+    text: at(shown, i),
+    logLikelihood: at(scores, i).logLikelihood,
     words: 0,
     bytes: 0,
   }));
@@ -181,7 +185,7 @@ async function checkedCorpus(
     name,
     config: localData(corpus.evaluationSplit, join(resolve(data), dataset.source)),
     ours: lmEvalDocuments(corpus.textField, scored).map(({ doc_hash, prompt_hash, target_hash }, i) => ({
-      answers: [{ logLikelihood: scored[i].logLikelihood }],
+      answers: [{ logLikelihood: at(scored, i).logLikelihood }],
       lengths: [],
       hashes: [doc_hash, prompt_hash, target_hash],
       outcomes: {},

@@ -15,7 +15,9 @@
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
 import {
+  at,
   defineMethod,
+  entry,
   inputStatisticNames,
   inputStatistics,
   keepBest,
@@ -45,9 +47,9 @@ export const contribution: Method = defineMethod({
     // [in] per site: the sum of squares of each column of W.
     const squares = await siteWeights(model, (weight) => tf.sum(tf.square(weight), 1));
     const energy = (layer: number, site: "output" | "down") => {
-      const { data: mean } = statistics[inputStatisticNames.mean(layer, site)];
-      const { data: variance } = statistics[inputStatisticNames.variance(layer, site)];
-      const values = Float64Array.from(squares[layer][site], (w, j) => w * (variance[j] + mean[j] ** 2));
+      const { data: mean } = entry(statistics, inputStatisticNames.mean(layer, site));
+      const { data: variance } = entry(statistics, inputStatisticNames.variance(layer, site));
+      const values = Float64Array.from(at(squares, layer)[site], (w, j) => w * (at(variance, j) + at(mean, j) ** 2));
       return root ? values.map(Math.sqrt) : values;
     };
     const scores = layers.map((shape, l) =>

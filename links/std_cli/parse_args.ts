@@ -3,6 +3,7 @@
  * @module
  */
 import { parseArgs as parseNodeArgs } from "node:util";
+import { at } from "../../core/indexing.ts";
 
 /** Options of {@linkcode parseArgs}. */
 export interface ParseOptions {
@@ -65,7 +66,7 @@ export function parseArgs(args: string[], options: ParseOptions = {}): Args {
       if (string.includes(name)) set(name, value ?? "");
       else if (boolean.includes(name)) set(name, value !== "false");
       else if (positive !== name && negatable.includes(positive)) result[positive] = false;
-      else if (unknown?.(head[token.index], name, value ?? true) !== false) set(name, value ?? true);
+      else if (unknown?.(at(head, token.index), name, value ?? true) !== false) set(name, value ?? true);
     }
   }
   for (const [name, value] of Object.entries(options.default ?? {})) if (!(name in result)) result[name] = value;

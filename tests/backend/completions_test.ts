@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { complete } from "../../benchmarks/server/completions.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { disposeModel, uploadModel } from "../../models/decoder.ts";
@@ -25,7 +26,7 @@ testOnEngines("complete() gives the log-likelihoods and decisions of our own sco
     const request = { prompts, maxTokens: 1, temperature: 0, topP: 1, seed: 0, stop: [], logProbs: 1, echo: true };
     const { choices } = await complete(model, tokenizer, request);
     const scores = choices.map(({ logprobs }, i) => {
-      const start = contexts[i].length - (wholes[i].length - prompts[i].ids.length);
+      const start = at(contexts, i).length - (at(wholes, i).length - at(prompts, i).ids.length);
       const values = logprobs!.token_logprobs.slice(start, -1) as number[];
       const tops = logprobs!.top_logprobs.slice(start, -1).map((top) => Math.max(...Object.values(top!)));
       return { sum: values.reduce((a, b) => a + b, 0), isGreedy: values.every((value, j) => value === tops[j]) };
@@ -49,10 +50,10 @@ testOnEngines("complete() continues echoed prompts with the tokens that it gener
     const plain = await complete(model, tokenizer, { ...options, echo: false });
     const echoed = await complete(model, tokenizer, { ...options, echo: true });
     plain.choices.forEach(({ text, logprobs }, i) => {
-      assertEquals(echoed.choices[i].text, prompts[i].text + text);
-      const { token_logprobs, tokens } = echoed.choices[i].logprobs!;
-      assertEquals(tokens.slice(prompts[i].ids.length), logprobs!.tokens);
-      assertEquals(token_logprobs.slice(prompts[i].ids.length), logprobs!.token_logprobs);
+      assertEquals(at(echoed.choices, i).text, at(prompts, i).text + text);
+      const { token_logprobs, tokens } = at(echoed.choices, i).logprobs!;
+      assertEquals(tokens.slice(at(prompts, i).ids.length), logprobs!.tokens);
+      assertEquals(token_logprobs.slice(at(prompts, i).ids.length), logprobs!.token_logprobs);
     });
   } finally {
     disposeModel(llama);

@@ -1,5 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { known, take } from "../support/values.ts";
+import { at } from "../../core/indexing.ts";
 import { NumericError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { type DecoderConfig, memorySource, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
@@ -102,7 +104,7 @@ testOnEngines("forward() gives each branch of a prefix tree what it gives prefix
   // Two rows with unlike trees, one padded: [prefix, branch 1, branch 2, ...].
   const trees = [{ prefix: 6, branches: [4, 3, 1] }, { prefix: 3, branches: [5, 2] }];
   const length = 14;
-  const [tokens, positions, segments] = [0, 0, 0].map(() => new Int32Array(trees.length * length));
+  const [tokens, positions, segments] = take([0, 0, 0].map(() => new Int32Array(trees.length * length)), 3);
   const checks: { at: number; sequence: Int32Array; own: number }[] = [];
   trees.forEach(({ prefix, branches }, b) => {
     const shared = toyTokens({ count: prefix, seed: b });
@@ -141,7 +143,7 @@ testOnEngines("forward() multiplies what units write by their masks", async () =
     ffn: random(shape.ffnChannels),
   }));
   // The second layer has one mask only, so that absent ones are seen to do nothing.
-  plain[1] = { kvGroups: plain[1].kvGroups };
+  plain[1] = { kvGroups: at(plain, 1).kvGroups };
   const tokens = toyTokens({ count: 11 });
   await withModel(source, async (model) => {
     const masks = plain.map((layer) =>
@@ -170,7 +172,7 @@ testOnEngines("forward() shows observers the inputs of output and down projectio
       ["1 output", "5x48"],
       ["1 down", "5x9"],
     ]);
-    const masked = await read(tf.tidy(() => tf.sum(tf.abs(seen[1].values), 0)));
+    const masked = await read(tf.tidy(() => tf.sum(tf.abs(at(seen, 1).values), 0)));
     assertEquals(masked.findIndex((value) => value === 0), 3);
     tf.dispose(seen.map(({ values }) => values));
   });
@@ -190,7 +192,9 @@ testOnEngines("forward() refuses tokens and arrays that do not fit", async () =>
 });
 
 testOnEngines("extend() equals forward() of the whole sequence, however it is cut", async () => {
-  for (const config of [{ layers: GROUPED }, { tiedHead: false, biases: VARIANTS["added biases alone"].biases }]) {
+  for (
+    const config of [{ layers: GROUPED }, { tiedHead: false, biases: known(VARIANTS["added biases alone"]).biases }]
+  ) {
     const source = toySource(config);
     const total = 141;
     const sequences = [toyTokens({ count: total, seed: 1 }), toyTokens({ count: total, seed: 2 })];
@@ -223,7 +227,7 @@ testOnEngines("targetLogProbs() equals the twin and marks the most probable toke
     const { logits: scores } = referenceForward(source, tokens.subarray(0, 19));
     const best = scores.map((row) => row.indexOf(row.reduce((a, b) => Math.max(a, b))));
     // Every third target is the most probable token.
-    const targets = tokens.slice(1).map((id, n) => n % 3 === 0 ? best[n] : id);
+    const targets = tokens.slice(1).map((id, n) => n % 3 === 0 ? at(best, n) : id);
     await withModel(source, async (model) => {
       const hidden = forward(model, { tokens: tokens.slice(0, 19), batch: 1, length: 19 });
       const scored = await targetLogProbs(model, hidden, targets, { rowsAtOnce: 7 });
@@ -254,7 +258,10 @@ testOnEngines("targetLogProbs() throws on NaN and frees its tensors", async () =
 });
 
 testOnEngines("gradients of masks equal central differences of the twin", async () => {
-  const source = toySource({ layers: [{ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 6 }, GROUPED[1]], seed: 2 });
+  const source = toySource({
+    layers: [{ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 6 }, at(GROUPED, 1)],
+    seed: 2,
+  });
   const tokens = toyTokens({ count: 13 });
   const targets = tokens.slice(1);
   const input = tokens.slice(0, 12);
@@ -289,7 +296,7 @@ testOnEngines("gradients of masks equal central differences of the twin", async 
       return tf.grads(loss)(point.map((mask) => tf.tensor1d(Float32Array.from(mask))));
     });
     for (const [m, gradient] of gradients.entries()) {
-      assertClose(await read(gradient), expected[m], { atol: 2e-5, rtol: 1e-3 }, `gradient of mask ${m}`);
+      assertClose(await read(gradient), at(expected, m), { atol: 2e-5, rtol: 1e-3 }, `gradient of mask ${m}`);
     }
   });
 });

@@ -1,5 +1,6 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { createTokenizer } from "../../core/tokenizer.ts";
 import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
 import { expectedTensors, type WeightSource } from "../../models/config.ts";
@@ -39,7 +40,7 @@ async function readLogits(path: string): Promise<Float32Array> {
 /** Root mean square of the difference, relative to that of `expected`. */
 function relativeError(actual: Float32Array, expected: Float32Array): number {
   const square = (values: Float32Array) => values.reduce((sum, value) => sum + value * value, 0);
-  return Math.sqrt(square(actual.map((value, i) => value - expected[i])) / square(expected));
+  return Math.sqrt(square(actual.map((value, i) => value - at(expected, i))) / square(expected));
 }
 
 testOnEngines(

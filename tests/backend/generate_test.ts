@@ -1,5 +1,6 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { NumericError } from "../../core/errors.ts";
 import { generateTokens } from "../../models/generate.ts";
 import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
@@ -36,7 +37,7 @@ async function repeatedForward(model: DecoderModel, ids: number[], count: number
       const hidden = forward(model, { tokens: Int32Array.from(all), batch: 1, length: all.length });
       return tf.argMax(logits(model, tf.slice(hidden, [all.length - 1, 0], [1, -1])), 1);
     });
-    all.push((await best.data())[0]);
+    all.push(at(await best.data(), 0));
     best.dispose();
   }
   return all.slice(ids.length);
@@ -49,14 +50,17 @@ testOnEngines(
       const generated = await generateTokens(model, prompts, { maxTokens: 6, top: 3 });
       for (const [i, tokens] of generated.entries()) {
         const ids = tokens.map(({ id }) => id);
-        assertEquals(ids, await repeatedForward(model, prompts[i], 6));
-        const whole = [...prompts[i], ...ids];
+        assertEquals(ids, await repeatedForward(model, at(prompts, i), 6));
+        const whole = [...at(prompts, i), ...ids];
         const { logits } = referenceForward(source, whole.slice(0, -1));
         const logProbs = referenceLogProbs(logits, whole.slice(1)).slice(-6);
         assertClose(tokens.map(({ logProb }) => logProb), logProbs, { atol: 1e-4, rtol: 0 }, "log-probabilities");
         for (const { id, logProb, top } of tokens) {
           assertEquals([top.length, top[0]], [3, { id, logProb }]);
-          assert(top[0].logProb >= top[1].logProb && top[1].logProb >= top[2].logProb, "the best must come first");
+          assert(
+            at(top, 0).logProb >= at(top, 1).logProb && at(top, 1).logProb >= at(top, 2).logProb,
+            "the best must come first",
+          );
         }
       }
     }),
@@ -68,13 +72,16 @@ testOnEngines(
     withModel(async (model) => {
       const options = { maxTokens: 8, temperature: 1.5, topP: 0.95 };
       const together = await generateTokens(model, prompts, { ...options, seed: 4 });
-      const alone = await generateTokens(model, [prompts[2]], { ...options, seed: 4 });
+      const alone = await generateTokens(model, [at(prompts, 2)], { ...options, seed: 4 });
       const ids = (tokens: { id: number }[]) => tokens.map(({ id }) => id);
-      assertEquals(ids(alone[0]), ids(together[2]));
+      assertEquals(ids(at(alone, 0)), ids(at(together, 2)));
       const others = await Promise.all(
-        [5, 6, 7].map((seed) => generateTokens(model, [prompts[2]], { ...options, seed })),
+        [5, 6, 7].map((seed) => generateTokens(model, [at(prompts, 2)], { ...options, seed })),
       );
-      assert(others.some(([tokens]) => `${ids(tokens)}` !== `${ids(alone[0])}`), "another seed must draw other tokens");
+      assert(
+        others.some((tokens) => `${ids(at(tokens, 0))}` !== `${ids(at(alone, 0))}`),
+        "another seed must draw other tokens",
+      );
     }),
 );
 
@@ -92,7 +99,7 @@ testOnEngines("generateTokens() ends rows one by one and stops when aborted", ()
 testOnEngines("generateTokens() uses the last position and refuses one more", () =>
   withModel(async (model) => {
     const prompt = [...toyTokens({ count: 24 })];
-    const [[next]] = await generateTokens(model, [prompt], { maxTokens: 1 });
+    const next = at(at(await generateTokens(model, [prompt], { maxTokens: 1 }), 0), 0);
     assertEquals([next.id], await repeatedForward(model, prompt, 1));
     await assertRejects(() => generateTokens(model, [prompt], { maxTokens: 2 }), RangeError, "at most 25");
     await assertRejects(() => generateTokens(model, [[]], { maxTokens: 2 }), RangeError, "must have a token");
@@ -124,7 +131,7 @@ testOnEngines(
         assertEquals([logProbs, isGreedy], [plain.logProbs, plain.isGreedy]);
         top.forEach((best, i) => {
           assertEquals(best.length, count);
-          assertEquals(best[0].id === ids[i], isGreedy[i]);
+          assertEquals(at(best, 0).id === ids[i], isGreedy[i]);
           for (const { id, logProb } of best) if (id === ids[i]) assertEquals(logProb, logProbs[i]);
         });
       }

@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { climb, type Ladder, type LevelGiven } from "../../benchmarks/cells/ladder.ts";
 import { cellSchema, trainingSchema } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
@@ -59,7 +60,7 @@ testOnEngines(
     const folder = await Deno.makeTempDir();
     try {
       // The last level first: it computes those before it, which the others then find.
-      const last = ladderOf(dense, folder, LEVELS[2]);
+      const last = ladderOf(dense, folder, at(LEVELS, 2));
       const rungs = [await climb(last)];
       assertEquals(last.levels.map(({ options: { steps }, windows }) => [steps, windows.length]), [
         [12, 24],
@@ -67,14 +68,17 @@ testOnEngines(
         [16, 32],
       ]);
       assertEquals(last.levels.flatMap(({ windows }) => windows), last.windows);
-      assertEquals(last.levels.flatMap(({ domains }) => domains![0].windows), last.domains![0].windows);
-      for (const level of [LEVELS[1], LEVELS[0]]) {
+      assertEquals(last.levels.flatMap(({ domains }) => at(domains!, 0).windows), at(last.domains!, 0).windows);
+      for (const level of [at(LEVELS, 1), at(LEVELS, 0)]) {
         const ladder = ladderOf(dense, folder, level);
         rungs.unshift(await climb(ladder));
         assertEquals(ladder.levels, []);
       }
       rungs.forEach(({ model, plan, reports }, i) => {
-        const { budgetParameters } = resolveTarget(dense.config, { sparsity: LEVELS[i], units: ["ffn", "kv-groups"] });
+        const { budgetParameters } = resolveTarget(dense.config, {
+          sparsity: at(LEVELS, i),
+          units: ["ffn", "kv-groups"],
+        });
         assertEquals(model.config.layers, plannedShapes(dense.config, plan));
         assert(isLayerwiseUniform(model.config));
         const slack = budgetParameters - keptParameters(model.config);
@@ -82,20 +86,20 @@ testOnEngines(
         assertEquals(reports.map(({ level }) => level), LEVELS.slice(0, i + 1));
         if (i > 0) {
           plan.layers.forEach(({ ffnChannels, kvGroups }, l) => {
-            const before = rungs[i - 1].plan.layers[l];
+            const before = at(at(rungs, i - 1).plan.layers, l);
             assert(ffnChannels.every((unit) => before.ffnChannels.includes(unit)));
             assert(kvGroups.every((unit) => before.kvGroups.includes(unit)));
           });
         }
       });
-      assertEquals(rungs[2].reports.reduce((sum, { tokens }) => sum + tokens, 0), 1.25 * STEPS * 2 * 12);
+      assertEquals(at(rungs, 2).reports.reduce((sum, { tokens }) => sum + tokens, 0), 1.25 * STEPS * 2 * 12);
 
       // A level that was read back is the one that was computed.
       const other = await Deno.makeTempDir();
-      const again = await climb(ladderOf(dense, other, LEVELS[1]));
-      assertEquals(again.plan, rungs[1].plan);
+      const again = await climb(ladderOf(dense, other, at(LEVELS, 1)));
+      assertEquals(again.plan, at(rungs, 1).plan);
       for (const name of expectedTensors(again.model.config).keys()) {
-        assertEquals(await hostTensor(again.model, name), await hostTensor(rungs[1].model, name), name);
+        assertEquals(await hostTensor(again.model, name), await hostTensor(at(rungs, 1).model, name), name);
       }
       await Deno.remove(other, { recursive: true });
       for (const { model } of [...rungs, again]) disposeModel(model);

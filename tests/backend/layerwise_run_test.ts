@@ -5,6 +5,7 @@ import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { UsageError } from "../../core/errors.ts";
 import { runConfigSchema } from "../../core/schema.ts";
 import { withFolder } from "../support/weights_fixture.ts";
+import { at } from "../../core/indexing.ts";
 
 const plan = (values: Record<string, unknown>) =>
   prepareRun(
@@ -31,7 +32,7 @@ Deno.test({
           alone: <T>(work: () => Promise<T>) => work(),
           signal: new AbortController().signal,
         };
-        const measured = await measureCell({ ...cells[1], out, commit: null, layerwise }, host);
+        const measured = await measureCell({ ...at(cells, 1), out, commit: null, layerwise }, host);
         const { plan, size, tasks, calibrationData, weights } = measured;
         const scores = tasks.map(({ seconds: _, ...result }) => result);
         results.push({ plan, size, scores, calibrationData, weights });

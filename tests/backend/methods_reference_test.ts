@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { calibrationBatches, inputStatisticNames, inputStatistics } from "../../methods/_shared/calibration.ts";
 import { COLUMN_METRICS, columnScores } from "../../methods/_shared/column_metrics.ts";
@@ -24,6 +25,7 @@ import {
   windows,
   withModel,
 } from "../support/methods_reference.ts";
+import { known } from "../support/values.ts";
 
 /** Every row of the output and down projections' inputs: `${layer}.${site}` -> columns of N values. */
 function referenceInputs(source: WeightSource): Map<string, Float64Array[]> {
@@ -50,13 +52,13 @@ testOnEngines("inputStatistics() equals mean and variance over all tokens of win
       for (const [layer, site] of SITES) {
         const columns = inputs.get(`${layer}.${site}`)!;
         assertClose(
-          statistics[inputStatisticNames.mean(layer, site)].data,
+          known(statistics[inputStatisticNames.mean(layer, site)]).data,
           columns.map(mean),
           {},
           `mean ${layer} ${site}`,
         );
         assertClose(
-          statistics[inputStatisticNames.variance(layer, site)].data,
+          known(statistics[inputStatisticNames.variance(layer, site)]).data,
           columns.map(variance),
           { atol: 1e-6, rtol: 1e-4 },
           `variance ${layer} ${site}`,
@@ -105,7 +107,7 @@ const referenceMetric = {
 function referenceColumns(source: WeightSource, metric: keyof typeof referenceMetric) {
   const inputs = referenceInputs(source);
   const columns = (l: number, site: "output" | "down") =>
-    columnsOf(weightOf(source, l, site)).map((w, j) => referenceMetric[metric](w, inputs.get(`${l}.${site}`)![j]));
+    columnsOf(weightOf(source, l, site)).map((w, j) => referenceMetric[metric](w, at(inputs.get(`${l}.${site}`)!, j)));
   return source.config.layers.map((_, l) => ({ output: columns(l, "output"), down: columns(l, "down") }));
 }
 
@@ -118,7 +120,12 @@ testOnEngines("columnScores() equals the metrics worked out in plain arrays", as
         const actual = await columnScores(model, statistics, metric);
         for (const [layer, site] of SITES) {
           const tolerance = { atol: 1e-7, rtol: 1e-4 };
-          assertClose(actual[layer][site], expected[layer][site], tolerance, `${metric} of layer ${layer} ${site}`);
+          assertClose(
+            at(actual, layer)[site],
+            at(expected, layer)[site],
+            tolerance,
+            `${metric} of layer ${layer} ${site}`,
+          );
         }
       }
     });
@@ -149,7 +156,8 @@ testOnEngines("flap AL-AM cuts one ranking of standardised scores at the budget"
     return x.map((value) => (value - mean(x)) / sd);
   };
   for (const source of Object.values(sources)) {
-    const { headSize, width, layers: [{ queryHeadsPerGroup: perGroup }] } = source.config;
+    const { headSize, width, layers } = source.config;
+    const { queryHeadsPerGroup: perGroup } = at(layers, 0);
     const units = referenceColumns(source, "WIFV").flatMap(({ output, down }, l) => [
       ...inGroupsOf(headSize * perGroup, standardise(output.map((x) => x * x))).map((columns, index) => (
         { l, type: "kvGroups" as const, index, score: mean(columns), cost: (2 + 2 * perGroup) * headSize * width }
@@ -208,12 +216,17 @@ testOnEngines("flap's bias compensation adds W_removed mean(x_removed)", async (
         sparsity: 0.5,
       }));
       for (const [layer, site] of SITES) {
-        const { queryHeads: heads, ffnChannels } = plan.layers[layer];
+        const { queryHeads: heads, ffnChannels } = at(plan.layers, layer);
         const stays = (j: number) =>
           site === "down" ? ffnChannels.includes(j) : heads.includes(Math.floor(j / source.config.headSize));
         const means = inputs.get(`${layer}.${site}`)!.map((column, j) => stays(j) ? 0 : mean(column));
-        const expected = weightOf(source, layer, site).map((row) => sum(row.map((w, j) => w * means[j])));
-        assertClose(replaced![tensorNames.bias(layer, site)].data, expected, {}, `bias of layer ${layer} ${site}`);
+        const expected = weightOf(source, layer, site).map((row) => sum(row.map((w, j) => w * at(means, j))));
+        assertClose(
+          known(replaced?.[tensorNames.bias(layer, site)]).data,
+          expected,
+          {},
+          `bias of layer ${layer} ${site}`,
+        );
       }
     });
   }

@@ -28,6 +28,8 @@ import {
   windows,
   withModel,
 } from "../support/methods_reference.ts";
+import { known } from "../support/values.ts";
+import { at } from "../../core/indexing.ts";
 
 /** The same weights in double precision, so that differences of 1e-6 mean something. */
 function inDoublePrecision({ config, read }: WeightSource): { source: WeightSource; tensors: Map<string, HostTensor> } {
@@ -59,13 +61,13 @@ function numericGradients(given: WeightSource): Map<string, Float64Array[]> {
       const { data } = tensors.get(tensorNames.weight(l, name))!;
       const perWindow = windows.map(() => new Float64Array(data.length));
       for (let i = 0; i < data.length; i++) {
-        const value = data[i];
+        const value = at(data, i);
         data[i] = value + step;
         const up = windows.map(loss);
         data[i] = value - step;
         const down = windows.map(loss);
         data[i] = value;
-        perWindow.forEach((gradient, j) => gradient[i] = (up[j] - down[j]) / (2 * step));
+        perWindow.forEach((gradient, j) => gradient[i] = (at(up, j) - at(down, j)) / (2 * step));
       }
       gradients.set(`${l}.${name}`, perWindow);
     }
@@ -78,13 +80,16 @@ function taylorSlot(source: WeightSource, gradients: Map<string, Float64Array[]>
   const scored = WINDOW_LENGTHS.map((length) => length - 1);
   return (l: number, name: LinearName, s: number): number => {
     const rows = weightOf(source, l, name);
-    const width = rows[0].length;
+    const width = at(rows, 0).length;
     const perWindow = gradients.get(`${l}.${name}`)!;
     const reads = name === "output" || name === "down";
-    const places = Array.from({ length: reads ? rows.length : width }, (_, k) => reads ? [k, s] : [s, k]);
+    const places = Array.from(
+      { length: reads ? rows.length : width },
+      (_, k): [number, number] => reads ? [k, s] : [s, k],
+    );
     const terms = places.map(([row, column]) => {
-      const w = rows[row][column];
-      const g = perWindow.map((gradient) => gradient[row * width + column]);
+      const w = at(at(rows, row), column);
+      const g = perWindow.map((gradient) => at(gradient, row * width + column));
       // The batch loss is the mean over all scored tokens, so long windows weigh more.
       const whole = sum(g.map((value, j) => value * scored[j])) / sum(scored);
       const second = w * w * mean(g.map((value) => value * value));
@@ -121,14 +126,14 @@ testOnEngines("llm-pruner's scores equal those from finite differences of the pl
         await method.prune(methodContext({ model, options, calibration: windows, cache }));
       }
       const statistics = Object.assign({}, ...cache.values()) as Statistics;
-      for (const [estimator, reference] of Object.entries(taylorReferences[name])) {
+      for (const [estimator, reference] of Object.entries(known(taylorReferences[name]))) {
         reference.forEach(({ heads, groups, channels }, l) => {
           const expected = { ffn: channels, queryHeads: heads, kvGroups: groups };
           for (const [unit, scores] of Object.entries(expected)) {
             // Relative to the largest score of the layer: small ones are differences of large terms.
             const atol = 2e-4 * Math.max(...scores);
             const what = `${estimator} of layer ${l} ${unit}, ${name}`;
-            assertClose(statistics[`${estimator}.${l}.${unit}`].data, scores, { atol, rtol: 1e-3 }, what);
+            assertClose(known(statistics[`${estimator}.${l}.${unit}`]).data, scores, { atol, rtol: 1e-3 }, what);
           }
         });
       }
@@ -138,7 +143,7 @@ testOnEngines("llm-pruner's scores equal those from finite differences of the pl
 
 testOnEngines("llm-pruner keeps the units with the largest Taylor scores", async () => {
   for (const [name, source] of Object.entries(sources)) {
-    for (const [estimator, reference] of Object.entries(taylorReferences[name])) {
+    for (const [estimator, reference] of Object.entries(known(taylorReferences[name]))) {
       await checkUniform(source, ["llm-pruner", { estimator, structure: "uniform" }], reference);
     }
   }

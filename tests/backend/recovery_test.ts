@@ -1,5 +1,6 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { NumericError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { trainingSchema } from "../../core/schema.ts";
@@ -66,20 +67,20 @@ testOnEngines(
 testOnEngines(
   "applyGradients() clips by the global norm and refuses gradients that are missing or not finite",
   async () => {
-    const variables = [0, 0].map(() => tf.tidy(() => tf.variable(tf.zeros([1]))));
-    const parameters = { a: variables[0], b: variables[1] };
+    const zero = () => tf.tidy(() => tf.variable(tf.zeros([1])));
+    const parameters = { a: zero(), b: zero() };
     // With these moments a step of AdamW is the gradient itself.
     const rule = { betas: [0, 0] as [number, number], epsilon: 1e6 };
     const group = { name: "all", rule, learningRate: 1e6, parameters };
     const optimizer = createOptimizer({ groups: [group], clipNorm: 1 });
     const gradients = { a: tf.tensor1d([3]), b: tf.tensor1d([4]), bad: tf.tensor1d([NaN]) };
     assertAlmostEquals(await applyGradients(optimizer, { a: gradients.a, b: gradients.b }), 5, 1e-5);
-    assertClose([(await parameters.a.data())[0], (await parameters.b.data())[0]], [-0.6, -0.8]);
+    assertClose([at(await parameters.a.data(), 0), at(await parameters.b.data(), 0)], [-0.6, -0.8]);
     await assertRejects(() => applyGradients(optimizer, { a: gradients.a }), RangeError, `"b" has no gradient`);
     await assertRejects(() => applyGradients(optimizer, { a: gradients.bad, b: gradients.b }), NumericError, "NaN");
-    assertClose([(await parameters.a.data())[0]], [-0.6]);
+    assertClose([at(await parameters.a.data(), 0)], [-0.6]);
     assertEquals(optimizer.step, 1);
-    tf.dispose([...variables, ...Object.values(gradients)]);
+    tf.dispose([...Object.values(parameters), ...Object.values(gradients)]);
   },
 );
 
@@ -99,7 +100,7 @@ testOnEngines("recoverModel() lowers the loss of a pruned model, whose logits th
     teacher: dense,
     options,
     // The same windows in every step, so that the loss must fall.
-    windows: Array.from({ length: 24 }, (_, i) => toyWindows(2, 8)[i % 2]),
+    windows: Array.from({ length: 24 }, (_, i) => at(toyWindows(2, 8), i % 2)),
     rng: createRng(0, "adapters"),
     key: "test",
     report: () => {},
@@ -107,15 +108,15 @@ testOnEngines("recoverModel() lowers the loss of a pruned model, whose logits th
   });
   assertEquals([report.stage, report.steps, report.tokens], ["recovery", 12, 12 * 16]);
   const losses = report.curve.map(({ loss }) => loss);
-  assert(losses.at(-1)! < 0.9 * losses[0], `${losses[0]} to ${losses.at(-1)}`);
-  assertEquals(model.layers[0].query.lora, undefined);
+  assert(losses.at(-1)! < 0.9 * at(losses, 0), `${losses[0]} to ${losses.at(-1)}`);
+  assertEquals(at(model.layers, 0).query.lora, undefined);
   const { terms } = await batchGradients({
     model,
     windows: toyWindows(2, 8),
     weights: { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 },
     variables: [model.finalNorm],
   });
-  assert(terms.crossEntropy < report.curve[0].crossEntropy);
+  assert(terms.crossEntropy < at(report.curve, 0).crossEntropy);
   disposeModel(model);
   disposeModel(dense);
 });
@@ -126,25 +127,32 @@ testOnEngines("leastSquaresGain() solves the regularised normal equations", asyn
   const kept = [0, 2, 3, 5, 8];
   const removed = [1, 4, 6, 7];
   const a = Array.from({ length: samples }, () => Array.from({ length: n }, () => rng.normal()));
-  a.forEach((row) => row[1] = 0.5 * row[0] - row[2] + 0.1 * row[1]);
+  a.forEach((row) => row[1] = 0.5 * at(row, 0) - at(row, 2) + 0.1 * at(row, 1));
   const gram = Array.from(
     { length: n },
-    (_, i) => Array.from({ length: n }, (_, j) => a.reduce((sum, row) => sum + row[i] * row[j], 0) / samples),
+    (_, i) => Array.from({ length: n }, (_, j) => a.reduce((sum, row) => sum + at(row, i) * at(row, j), 0) / samples),
   );
   const w = Array.from({ length: n }, () => Array.from({ length: outputs }, () => rng.normal()));
   const weight = tf.tensor2d(w);
   const gain = await leastSquaresGain(weight, Float32Array.from(gram.flat()), { kept, lambda: 0.01 });
   weight.dispose();
-  const ridge = 0.01 * gram.reduce((sum, row, i) => sum + row[i], 0) / n;
+  const ridge = 0.01 * gram.reduce((sum, row, i) => sum + at(row, i), 0) / n;
   // (G_KK + ridge I) gain must be G_KR W_R.
   const left = kept.flatMap((from, i) =>
     Array.from(
       { length: outputs },
-      (_, o) => kept.reduce((sum, to, j) => sum + (gram[from][to] + (i === j ? ridge : 0)) * gain[j * outputs + o], 0),
+      (_, o) =>
+        kept.reduce(
+          (sum, to, j) => sum + (at(at(gram, from), to) + (i === j ? ridge : 0)) * at(gain, j * outputs + o),
+          0,
+        ),
     )
   );
   const right = kept.flatMap((from) =>
-    Array.from({ length: outputs }, (_, o) => removed.reduce((sum, r) => sum + gram[from][r] * w[r][o], 0))
+    Array.from(
+      { length: outputs },
+      (_, o) => removed.reduce((sum, r) => sum + at(at(gram, from), r) * at(at(w, r), o), 0),
+    )
   );
   assertClose(left, right, { atol: 1e-4, rtol: 1e-4 });
 });
@@ -167,7 +175,7 @@ testOnEngines("compensate() brings the pruned model's output nearer to the dense
   const distance = async (model: DecoderModel) => {
     const values = await logitsOf(model);
     disposeModel(model);
-    return Math.hypot(...values.map((x, i) => x - expected[i]));
+    return Math.hypot(...values.map((x, i) => x - at(expected, i)));
   };
   const plain = await distance(pruneModel(dense, plan));
   const better = await distance(pruneModel(dense, plan, replaced));

@@ -1,5 +1,6 @@
 import * as tf from "@tensorflow/tfjs";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 import {
   type DecoderConfig,
@@ -62,9 +63,9 @@ const hard = (length: number, kept: number[]) => Array.from({ length }, (_, i) =
 /** Logits of the twin with what the plan removes masked out. */
 function twinLogits(source: WeightSource, plan: PrunePlan): Float64Array {
   const masks = plan.layers.map((layer, l) => ({
-    queryHeads: hard(queryHeads(source.config.layers[l]), layer.queryHeads),
-    kvGroups: hard(source.config.layers[l].kvGroups, layer.kvGroups),
-    ffn: hard(source.config.layers[l].ffnChannels, layer.ffnChannels),
+    queryHeads: hard(queryHeads(at(source.config.layers, l)), layer.queryHeads),
+    kvGroups: hard(at(source.config.layers, l).kvGroups, layer.kvGroups),
+    ffn: hard(at(source.config.layers, l).ffnChannels, layer.ffnChannels),
     layer: isRemoved(layer) ? 0 : 1,
   }));
   const hidden = plan.hidden && hard(source.config.width, plan.hidden);
@@ -103,7 +104,7 @@ testOnEngines("pruneModel() gives the logits of the masked model and of the mask
 });
 
 testOnEngines("pruneModel() removes layers and hidden dimensions as masks do", async () => {
-  const layers = [...GROUPED, GROUPED[0]];
+  const layers = [...GROUPED, at(GROUPED, 0)];
   for (const [variant, options] of Object.entries(VARIANTS)) {
     const source = toySource({ ...options, seed: 8, layers });
     const plan = wholePlan(source.config, 1);
@@ -175,7 +176,8 @@ testOnEngines("pruneModel() puts replaced tensors and added biases in place befo
       config,
       new Map([...expectedTensors(config)].map(([name, shape]) => [
         name,
-        replaced[name] ?? (name.endsWith(".bias") ? { shape, data: new Float32Array(shape[0]) } : source.read(name)),
+        replaced[name] ??
+          (name.endsWith(".bias") ? { shape, data: new Float32Array(at(shape, 0)) } : source.read(name)),
       ])),
     );
     const dense = await uploadModel(source);
@@ -192,7 +194,7 @@ testOnEngines("pruneModel() puts replaced tensors and added biases in place befo
 testOnEngines("pruneModel() folds low-rank updates in", async () => {
   const source = toySource({ layers: GROUPED });
   const dense = await uploadModel(source);
-  const { query, down } = dense.layers[1];
+  const { query, down } = at(dense.layers, 1);
   const lora = ({ weight: { shape: [input, out] } }: typeof query) => ({
     down: tf.randomNormal([input, 2], 0, 0.3, "float32", 1) as tf.Tensor2D,
     up: tf.randomNormal([2, out], 0, 0.3, "float32", 2) as tf.Tensor2D,
@@ -242,7 +244,7 @@ testOnEngines("pruneModel() and hostTensor() refuse what does not fit", async ()
   const model = await uploadModel(source);
   const plan = densePlan(source.config);
   const weight = tensorNames.weight(0, "down");
-  assertThrows(() => pruneModel(model, { layers: [plan.layers[0]] }), RangeError, "2 layers");
+  assertThrows(() => pruneModel(model, { layers: [at(plan.layers, 0)] }), RangeError, "2 layers");
   assertThrows(
     () => pruneModel(model, plan, { [weight]: { shape: [24, 32], data: new Float32Array(24 * 32) } }),
     RangeError,

@@ -1,5 +1,6 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert } from "@std/assert";
+import { known, take } from "../support/values.ts";
 import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
 import { measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
@@ -21,7 +22,10 @@ testOnEngines(
     source.close();
     const masks = randomMasks(model.config, 0.5);
     try {
-      const [whole, damaged] = [{}, { masks }].map((options) => createScorer(scoringModel(model, options), tokenizer));
+      const [whole, damaged] = take(
+        [{}, { masks }].map((options) => createScorer(scoringModel(model, options), tokenizer)),
+        2,
+      );
       const [perplexity, damagedPerplexity] = [
         (await measurePerplexity(whole, TEXT, {})).perplexity,
         (await measurePerplexity(damaged, TEXT, {})).perplexity,
@@ -31,12 +35,12 @@ testOnEngines(
       for (const { id } of tinyTasks) {
         const { result: { metrics, chance } } = await measureTask(whole, id, { limit: LIMIT });
         const { result: worse } = await measureTask(damaged, id, { limit: LIMIT });
-        const accuracy = metrics.acc.value;
+        const accuracy = known(metrics.acc).value;
         // The owners of things are at chance: the bundled model learns the other half of this task only.
         const part = id.includes("coreference") ? 0.3 : 0.5;
         assert(accuracy - chance > part * (1 - chance), `${id}: ${accuracy} with a chance of ${chance}`);
         mean += accuracy / tinyTasks.length;
-        damagedMean += worse.metrics.acc.value / tinyTasks.length;
+        damagedMean += known(worse.metrics.acc).value / tinyTasks.length;
       }
       assert(mean - damagedMean > 0.15, `mean accuracy ${mean}, damaged ${damagedMean}`);
     } finally {

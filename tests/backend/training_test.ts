@@ -1,5 +1,6 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 import { trainingSchema } from "../../core/schema.ts";
 import type { DecoderConfig } from "../../models/config.ts";
@@ -33,6 +34,7 @@ import {
 import { teacherTargets } from "../../models/training/teacher.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyWindows } from "../support/method_context.ts";
+import { known } from "../support/values.ts";
 
 const WEIGHTS: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1, hidden: 0 };
 
@@ -100,12 +102,12 @@ async function plainLoss(
   const next = nextTokens(batch);
   let [crossEntropy, distillation] = [0, 0];
   own.forEach((row, i) => {
-    crossEntropy -= Math.log(softmax(row, 1)[next[i]]);
+    crossEntropy -= Math.log(at(softmax(row, 1), at(next, i)));
     const q = softmax(row, weights.temperature);
-    const p = softmax(theirs[i], weights.temperature);
-    const kept = p.map((_, j) => j).sort((a, b) => p[b] - p[a]).slice(0, topK);
-    const rest = (probabilities: number[]) => 1 - kept.reduce((sum, j) => sum + probabilities[j], 0);
-    distillation += kept.reduce((sum, j) => sum + p[j] * Math.log(p[j] / q[j]), 0);
+    const p = softmax(at(theirs, i), weights.temperature);
+    const kept = p.map((_, j) => j).sort((a, b) => at(p, b) - at(p, a)).slice(0, topK);
+    const rest = (probabilities: number[]) => 1 - kept.reduce((sum, j) => sum + at(probabilities, j), 0);
+    distillation += kept.reduce((sum, j) => sum + at(p, j) * Math.log(at(p, j) / at(q, j)), 0);
     if (topK < v) distillation += rest(p) * Math.log(rest(p) / rest(q));
   });
   return { crossEntropy: crossEntropy / own.length, distillation: distillation / own.length };
@@ -120,7 +122,7 @@ for (const temperature of [1, 2]) {
     for (const window of windows) {
       targets.push(await teacherTargets(teacher, windowBatch([window]), { topK: 5, temperature }));
     }
-    const { terms } = await batchGradients({ model, masks, windows, targets, weights, variables: [masks[0].ffn!] });
+    const { terms } = await batchGradients({ model, masks, windows, targets, weights, variables: [at(masks, 0).ffn!] });
     const plain = await plainLoss({ model, masks, teacher, windows, weights, topK: 5 });
     assertClose([terms.crossEntropy, terms.distillation], [plain.crossEntropy, plain.distillation]);
     assertAlmostEquals(terms.total, 0.5 * plain.crossEntropy + 0.5 * temperature ** 2 * plain.distillation, 1e-4);
@@ -137,12 +139,12 @@ testOnEngines("batchGradients() gives gradients of masks and adapters that centr
     targets.push(await teacherTargets(teacher, windowBatch([window]), { topK: 7, temperature: 1.5 }));
   }
   const parameters = adapters.parameters;
-  const of = (name: string) => parameters[name];
+  const of = (name: string) => known(parameters[name]);
   const named: [string, tf.Tensor][] = [
-    ["ffn mask of layer 0", masks[0].ffn!],
-    ["query head mask of layer 0", masks[0].queryHeads!],
-    ["group mask of layer 1", masks[1].kvGroups!],
-    ["mask of layer 1", masks[1].layer!],
+    ["ffn mask of layer 0", at(masks, 0).ffn!],
+    ["query head mask of layer 0", at(masks, 0).queryHeads!],
+    ["group mask of layer 1", at(masks, 1).kvGroups!],
+    ["mask of layer 1", at(masks, 1).layer!],
     ["hidden mask", hidden.mask],
     ["query down", of(adapterName(0, "query", "down"))],
     ["key up", of(adapterName(0, "key", "up"))],
@@ -158,13 +160,13 @@ testOnEngines("batchGradients() gives gradients of masks and adapters that centr
   const rng = createRng(5, "directions");
   for (const [i, [name, tensor]] of named.entries()) {
     // Along the gradient itself: the one direction in which f32 differences stand out of rounding.
-    const slope = gradients[i];
+    const slope = at(gradients, i);
     const norm = Math.hypot(...slope);
     assert(norm > 1e-5, `${name}: the gradient is zero`);
     const direction = Float32Array.from(slope, (g) => g / norm + 0.1 * rng.normal() / Math.sqrt(slope.length));
     const start = await tensor.data() as Float32Array;
     const lossAt = async (step: number) => {
-      const moved = tf.tensor(start.map((x, j) => x + step * direction[j]), tensor.shape);
+      const moved = tf.tensor(start.map((x, j) => x + step * at(direction, j)), tensor.shape);
       const swap = (other: LayerMasks[]) =>
         other.map((layer) =>
           Object.fromEntries(Object.entries(layer).map(([key, mask]) => [key, mask === tensor ? moved : mask]))
@@ -175,7 +177,7 @@ testOnEngines("batchGradients() gives gradients of masks and adapters that centr
         ...options,
         masks: swap(masks),
         hidden: hidden.mask === tensor ? { ...hidden, mask: moved as tf.Tensor1D } : hidden,
-        variables: [swap(masks)[0].ffn!],
+        variables: [at(swap(masks), 0).ffn!],
       });
       moved.dispose();
       return terms.total;
@@ -183,7 +185,7 @@ testOnEngines("batchGradients() gives gradients of masks and adapters that centr
     const step = 2e-2;
     const difference = (await lossAt(step) - await lossAt(-step)) / (2 * step);
     if (tensor instanceof tf.Variable) tf.tidy(() => tensor.assign(tf.tensor(start, tensor.shape)));
-    const expected = slope.reduce((sum, g, j) => sum + g * direction[j], 0);
+    const expected = slope.reduce((sum, g, j) => sum + g * at(direction, j), 0);
     assertAlmostEquals(
       difference,
       expected,
@@ -199,13 +201,13 @@ testOnEngines("batchGradients() gives the full batch's gradient from micro-batch
   const windows = toyWindows(4, 7);
   const targets = [];
   for (const window of windows) targets.push(await teacherTargets(teacher, windowBatch([window]), { topK: 4 }));
-  const variables = [masks[1].ffn!, masks[0].queryHeads!, ...Object.values(adapters.parameters)];
+  const variables = [at(masks, 1).ffn!, at(masks, 0).queryHeads!, ...Object.values(adapters.parameters)];
   const options = { model, masks, windows, targets, teacher, weights: { ...WEIGHTS, hidden: 0 }, variables };
   const whole = await batchGradients(options);
   for (const microBatch of [1, 3]) {
     const parts = await batchGradients({ ...options, microBatch });
     assertClose(Object.values(parts.terms), Object.values(whole.terms));
-    parts.gradients.forEach((gradient, i) => assertClose(gradient, whole.gradients[i], { atol: 1e-6 }));
+    parts.gradients.forEach((gradient, i) => assertClose(gradient, at(whole.gradients, i), { atol: 1e-6 }));
   }
   free();
 });
@@ -216,7 +218,7 @@ testOnEngines("withAdapters() leaves the model's output alone until the adapters
   const batch = windowBatch(toyWindows(1, 6));
   const [plain, adapted] = [forward(model, batch), forward(withAdapters(model, adapters), batch)];
   assertClose(await adapted.data(), await plain.data());
-  assertEquals(model.layers[0].query.lora, undefined);
+  assertEquals(at(model.layers, 0).query.lora, undefined);
   tf.dispose([plain, adapted]);
   disposeAdapters(adapters);
   disposeModel(model);
@@ -251,13 +253,13 @@ testOnEngines("mergedTensors() and cutStudent() keep what the masked model compu
   })));
   // The masked model: kept units as they are, removed ones at 0.
   const zeroed = values.map((layer, l) => ({
-    "ffn": layer.ffn.map((m, i) => PLAN.layers[l].ffnChannels.includes(i) ? m : 0),
-    "query-heads": layer["query-heads"].map((m, i) => PLAN.layers[l].queryHeads.includes(i) ? m : 0),
+    "ffn": layer.ffn.map((m, i) => at(PLAN.layers, l).ffnChannels.includes(i) ? m : 0),
+    "query-heads": layer["query-heads"].map((m, i) => at(PLAN.layers, l).queryHeads.includes(i) ? m : 0),
     "kv-groups": layer["kv-groups"],
   }));
   const kept = values.map((layer, l) => ({
-    "ffn": Float32Array.from(PLAN.layers[l].ffnChannels, (i) => layer.ffn[i]),
-    "query-heads": Float32Array.from(PLAN.layers[l].queryHeads, (i) => layer["query-heads"][i]),
+    "ffn": Float32Array.from(at(PLAN.layers, l).ffnChannels, (i) => at(layer.ffn, i)),
+    "query-heads": Float32Array.from(at(PLAN.layers, l).queryHeads, (i) => at(layer["query-heads"], i)),
     "kv-groups": layer["kv-groups"],
   }));
   const [wide, narrow] = [uploadMasks(zeroed), uploadMasks(kept)];
@@ -324,7 +326,7 @@ async function wholeMasks(
   })));
   const all = await hidden.data<"float32">();
   const kept = WHOLE_PLAN.hidden!;
-  const channels = (l: number) => WHOLE_PLAN.layers[l].ffnChannels;
+  const channels = (l: number) => at(WHOLE_PLAN.layers, l).ffnChannels;
   return {
     wide: {
       hidden: all.map((value, i) => kept.includes(i) ? value : 0),
@@ -334,10 +336,10 @@ async function wholeMasks(
       })),
     },
     narrow: {
-      hidden: Float32Array.from(kept, (i) => all[i]),
+      hidden: Float32Array.from(kept, (i) => at(all, i)),
       masks: keptLayers(WHOLE_PLAN).map((l) => ({
-        layer: soft[l].layer,
-        ffn: Float32Array.from(channels(l), (i) => soft[l].ffn![i]),
+        layer: at(soft, l).layer,
+        ffn: Float32Array.from(channels(l), (i) => at(known(at(soft, l).ffn), i)),
       })),
     },
   };

@@ -4,16 +4,16 @@ import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { UsageError } from "../../core/errors.ts";
 import type { Method, Statistics } from "../../methods/define.ts";
-import { listMethods, parseOptions } from "../../methods/mod.ts";
+import { parseOptions } from "../../methods/mod.ts";
 import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows } from "../support/method_context.ts";
-import { registerOwnMethods } from "../support/own_methods.ts";
+import { testedMethods } from "../support/own_methods.ts";
 
-await registerOwnMethods();
+const { methods } = await testedMethods();
 
 const LAYERS = Array.from({ length: 3 }, () => ({ kvGroups: 4, queryHeadsPerGroup: 2, ffnChannels: 40 }));
 const source = toySource({ seed: 6, layers: LAYERS, biases: ["output"] });
@@ -68,7 +68,7 @@ async function checkVariant(method: Method, options: unknown): Promise<void> {
   disposeModel(cut);
 }
 
-for (const method of listMethods().filter(({ layerwise }) => layerwise)) {
+for (const method of methods.filter(({ layerwise }) => layerwise)) {
   testOnEngines(`${method.id} gives the whole model's result layer by layer`, async () => {
     for (const options of [{}, ...method.id in FURTHER ? [FURTHER[method.id]] : []]) {
       await checkVariant(method, parseOptions(method, options));

@@ -5,14 +5,14 @@ import { drawCalibration } from "../../datasets/calibration.ts";
 import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import type { Method, Statistics } from "../../methods/define.ts";
-import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
+import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { type DecoderModel, disposeModel, forward, targetLogProbs, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { startable } from "../support/engines.ts";
 import { methodContext } from "../support/method_context.ts";
-import { registerOwnMethods } from "../support/own_methods.ts";
+import { testedMethods } from "../support/own_methods.ts";
 
 const SPARSITY = 0.3;
 const RANDOM_SEEDS = [0, 1, 2];
@@ -36,7 +36,7 @@ Deno.test({
   sanitizeOps: false,
   sanitizeResources: false,
   fn: async () => {
-    await registerOwnMethods();
+    const { methods } = await testedMethods();
     await startEngine(startable.includes("tensorflow") ? "tensorflow" : "wasm");
     const { source, tokenizer } = await openModel("tiny");
     const corpus = getCorpus("tiny-world");
@@ -66,7 +66,7 @@ Deno.test({
       for (const seed of RANDOM_SEEDS) best = Math.min(best, await lossAfter(getMethod("random"), seed));
       // Methods that learn would have to train first; magnitude may lose against chance, as published for LLaMA-7B
       // (LLM-Pruner's table 1: L2 582.41, random 27.51).
-      const informed = listMethods().filter(({ kind, needs }) => kind === "one-shot" && needs.calibration);
+      const informed = methods.filter(({ kind, needs }) => kind === "one-shot" && needs.calibration);
       for (const method of informed) {
         const loss = await lossAfter(method, 0);
         assert(loss < best, `${method.id} gives ${loss} nats a token: must be less than random pruning, ${best}`);

@@ -1,6 +1,8 @@
 /** Every class of failure, caused from outside: what the record says, that the sweep goes on, and what runs again. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { take } from "../support/values.ts";
+import { at } from "../../core/indexing.ts";
 import { denoRun } from "../../core/deno_run.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { openSafetensorsFolder, writeSafetensors } from "../../core/safetensors.ts";
@@ -28,7 +30,7 @@ sweepTest("a killed cell is out of memory, a crashed one a crash, and --retry ta
   });
   assertEquals(status.code, 1);
   assertEquals(kinds(out), ["out-of-memory", "crash"]);
-  const [killed, crashed] = failures(out);
+  const [killed, crashed] = take(failures(out), 2);
   assertStringIncludes(killed.message, "run fewer cells at once");
   assertStringIncludes(crashed.message, "--retry crash");
 
@@ -47,7 +49,7 @@ sweepTest("--timeout ends a cell that takes longer", async (out) => {
   const { code, stderr } = await finish(bench(...run(out, "--timeout", "0.05")));
   assertEquals(code, 1, stderr);
   assertEquals(kinds(out), ["timeout", "timeout"]);
-  assertStringIncludes(failures(out)[0].message, "ended after 0.05 s: give a longer --timeout");
+  assertStringIncludes(at(failures(out), 0).message, "ended after 0.05 s: give a longer --timeout");
   const { code: kept } = await finish(bench(...run(out, "--retry", "none")));
   assertEquals(kept, 1);
 });
@@ -68,12 +70,12 @@ sweepTest("NaN weights give a failure of class numeric", async (out) => {
   const { code, stderr } = await finish(bench(...run(join(out, "run"), "--model", model)));
   assertEquals(code, 1, stderr);
   assertEquals(kinds(join(out, "run")), ["numeric", "numeric"]);
-  assertStringIncludes(failures(join(out, "run"))[0].message, "NaN");
+  assertStringIncludes(at(failures(join(out, "run")), 0).message, "NaN");
 });
 
 sweepTest("a cell whose data is gone says what to fetch", async (out) => {
   assertEquals((await finish(bench(...run(out)))).code, 0);
-  const [dense] = readRecords(out).records;
+  const dense = at(readRecords(out).records, 0);
   const job = join(out, "jobs/missing.json");
   const cell = { ...dense.cell, tasks: ["piqa"] };
   const told = { id: "missing", cell, out, data: out, logSamples: false, commit: null, coordinated: false };
@@ -85,7 +87,7 @@ sweepTest("a cell whose data is gone says what to fetch", async (out) => {
     stderr: "piped",
   }).output();
   assertEquals(code, 0, new TextDecoder().decode(stderr));
-  const [failure] = failures(out);
+  const failure = at(failures(out), 0);
   assertEquals(failure.kind, "missing-data");
   assertStringIncludes(failure.message, "`bench fetch piqa`");
 });
@@ -126,7 +128,7 @@ sweepTest("a full disk stops the run with a message, loses no record, and the ru
     const again = await finish(bench(...run(disk, "--sparsity", "0.25,0.5", "--retry", "disk-full")));
     assertEquals(again.code, 0, again.stderr);
     assertEquals(kinds(disk), ["done", "done", "done"]);
-    assert(readRecords(disk).records.some(({ id }) => id === before[0].id));
+    assert(readRecords(disk).records.some(({ id }) => id === at(before, 0).id));
   } finally {
     new Deno.Command("umount", { args: [disk] }).outputSync();
   }

@@ -3,6 +3,7 @@
  * @module
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { HubSource } from "../../datasets/define.ts";
 import { cachedSplit } from "../../datasets/hub_cache.ts";
@@ -62,8 +63,8 @@ Deno.test("fetchSplit() brings a split into the cache as Python's libraries do, 
       names: [NAME],
       revision: commitOf("main"),
     });
-    assertEquals(await Deno.readFile(found.paths[0]), parquet);
-    const target = await Deno.readLink(found.paths[0]);
+    assertEquals(await Deno.readFile(at(found.paths, 0)), parquet);
+    const target = await Deno.readLink(at(found.paths, 0));
     assert(/^\.\.\/\.\.\/\.\.\/blobs\/[0-9a-f]{64}$/.test(target), `link ${target}`);
     assertEquals(await Deno.readTextFile(`${repository}/refs/main`), commitOf("main"));
     assertEquals([...Deno.readDirSync(`${repository}/blobs`)].length, 1);
@@ -90,7 +91,7 @@ Deno.test("fetchSplit() takes a pinned commit, and the Hub's conversion where th
 Deno.test("fetchSplit() resumes a broken transfer where it stopped, also in a later call", () =>
   withHub(async (hub, fetch) => {
     hub.faults = { breaks: 1, breakAfter: 1000 };
-    assertEquals(await Deno.readFile((await fetch(openbookqa)).paths[0]), parquet);
+    assertEquals(await Deno.readFile(at((await fetch(openbookqa)).paths, 0)), parquet);
     assertEquals(hub.transfers, ["all", `1000-${parquet.length - 1}`]);
     hub.transfers.length = 0;
     hub.faults = { breaks: 2, breakAfter: 700 };
@@ -98,22 +99,22 @@ Deno.test("fetchSplit() resumes a broken transfer where it stopped, also in a la
     await assertRejects(() => fetch(converted, { split: "validation", attempts: 2 }), Error);
     assertEquals(cachedSplit(converted, { split: "validation", exact: [], cache: "none" }), undefined);
     const { paths } = await fetch(converted, { split: "validation" });
-    assertEquals(await Deno.readFile(paths[0]), parquet);
+    assertEquals(await Deno.readFile(at(paths, 0)), parquet);
     assertEquals(hub.transfers.map((range) => range.split("-")[0]), ["all", "700", "1400"]);
   }));
 
 Deno.test("fetchSplit() starts again when the host passes over ranges", () =>
   withHub(async (hub, fetch) => {
     hub.faults = { breaks: 1, breakAfter: 1000, ignoresRanges: true };
-    assertEquals(await Deno.readFile((await fetch(openbookqa)).paths[0]), parquet);
+    assertEquals(await Deno.readFile(at((await fetch(openbookqa)).paths, 0)), parquet);
     assertEquals(hub.transfers, ["all", "all", "all"]);
   }));
 
 Deno.test("fetchSplit() keeps nothing whose checksum is wrong", () =>
   withHub(async (hub, fetch, cache) => {
     hub.faults = { corruptions: 1 };
-    assertEquals(await Deno.readFile((await fetch(openbookqa)).paths[0]), parquet);
-    for (const [repo, split] of [["baber/piqa", "validation"], ["own/small", "validation"]]) {
+    assertEquals(await Deno.readFile(at((await fetch(openbookqa)).paths, 0)), parquet);
+    for (const [repo, split] of [["baber/piqa", "validation"], ["own/small", "validation"]] as const) {
       hub.faults = { corruptions: 9 };
       await assertRejects(() => fetch({ repo }, { split }), FileFormatError, "checksum");
       assertEquals([...Deno.readDirSync(`${cache}/datasets--${repo.replace("/", "--")}/blobs`)], []);

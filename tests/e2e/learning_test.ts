@@ -1,6 +1,7 @@
 /** Learned masks through the command line: a run that was killed in the middle of learning ends with the same model. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { at } from "../../core/indexing.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 
@@ -56,8 +57,8 @@ Deno.test("bench run --ladder ends with the same weights after kill -9 on both l
     assertStringIncludes(again.stderr, "goes on from step 25");
     assertEquals(again.records.length, 3);
     again.records.forEach((record, i) => {
-      assertEquals(record.plan, whole.records[i].plan);
-      assertEquals(record.storedWeights, whole.records[i].storedWeights);
+      assertEquals(record.plan, at(whole.records, i).plan);
+      assertEquals(record.storedWeights, at(whole.records, i).storedWeights);
     });
     const snapshots = [...Deno.readDirSync(runPaths(out).cache)].filter(({ name }) => name.startsWith("training-"));
     assertEquals(snapshots, []);

@@ -1,6 +1,7 @@
 /** Whole sweeps through the command line, on the bundled model: finished, killed, stopped, continued. */
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
+import { at } from "../../core/indexing.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import type { CellRecord } from "../../core/schema.ts";
 import { bench, finish, sweepTest, watch } from "../support/bench_process.ts";
@@ -109,7 +110,7 @@ sweepTest("bench run refuses a level out of reach before the first cell", async 
 
 sweepTest("bench run sets an unreadable record aside and measures its cell again", async (out) => {
   assertEquals((await finish(bench("run", "--preset", "smoke", "--out", out))).code, 0);
-  const [record] = assertComplete(out);
+  const record = at(assertComplete(out), 0);
   const path = join(runPaths(out).records, `dense-${record.id}.json.gz`);
   Deno.writeFileSync(path, Deno.readFileSync(path).subarray(0, 100));
   const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));

@@ -6,6 +6,7 @@ import { lockFolder, readRecords, runPaths } from "../../benchmarks/records/stor
 import { createRng, type Rng } from "../../core/rng.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
 import { bench, benchWith, finish, killCell } from "../support/bench_process.ts";
+import { known } from "../support/values.ts";
 
 const KILLS = 50;
 /** A kill comes after a random number of events, at most this part of what an undisturbed run tells; most hit the learning
@@ -145,9 +146,9 @@ Deno.test(`a run that is killed ${KILLS} times ends as one that is not`, async (
     for (let killed = 0; killed < KILLS;) {
       const name = random.pick(Object.keys(killers));
       const events = random.integer(Math.floor(LATEST * told));
-      const end = await runAndKill(out, { events, random, kill: (child) => killers[name](child, out) });
+      const end = await runAndKill(out, { events, random, kill: (child) => known(killers[name])(child, out) });
       if (end.killed) {
-        kills[name]++;
+        kills[name] = known(kills[name]) + 1;
         killed++;
         if (hasSnapshot(out)) resumed++;
       }

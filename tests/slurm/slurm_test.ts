@@ -1,6 +1,7 @@
 /** Runs through a real Slurm: arrays, failures, limits, and a run that goes on where its follower was killed. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { at } from "../../core/indexing.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { benchWith, finish } from "../support/bench_process.ts";
 import { missing, startCluster } from "../support/slurm_cluster.ts";
@@ -84,7 +85,7 @@ Deno.test({
         const [shown, waited] = follower.stderr.tee();
         for await (const chunk of shown.pipeThrough(new TextDecoderStream())) {
           if (!chunk.includes("submitted")) continue;
-          command("scancel", /job (\d+)/.exec(chunk)![1]);
+          command("scancel", at(/job (\d+)/.exec(chunk)!, 1));
           break;
         }
         await Promise.all([new Response(waited).text(), follower.stdout.cancel()]);
@@ -105,7 +106,7 @@ Deno.test({
         for await (const chunk of shown.pipeThrough(new TextDecoderStream())) {
           if (!chunk.includes("submitted")) continue;
           // A cell waits for the lock of its job, which costs no processor time.
-          const [job] = [...Deno.readDirSync(runPaths(out).jobs)];
+          const job = at([...Deno.readDirSync(runPaths(out).jobs)], 0);
           held = Deno.openSync(join(runPaths(out).jobs, job.name), { read: true, write: true });
           held.lockSync(true);
           break;
@@ -113,7 +114,7 @@ Deno.test({
         await Promise.all([new Response(waited).text(), follower.stdout.cancel()]);
         held?.close();
         assertEquals((await follower.status).code, 1);
-        const [record] = readRecords(out).records;
+        const record = at(readRecords(out).records, 0);
         assert(record.state === "failed");
         assertEquals(record.failure.kind, "timeout");
         assertStringIncludes(record.failure.message, "give a longer --time");

@@ -4,23 +4,37 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { assertEquals, AssertionError } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { type Engine, startEngine } from "../../core/engine.ts";
+import { unknownName } from "../../core/errors.ts";
 import { ENGINE_NAMES, type EngineName } from "../../core/schema.ts";
+
+/** Engines to test on: those that `MASKPRUNE_ENGINES` names, separated by commas, all by default; `wasm` alone for a
+ * user's own methods. */
+const asked = Deno.env.get("MASKPRUNE_ENGINES") || (Deno.env.get("MASKPRUNE_METHOD_FILE") ? "wasm" : undefined);
+const names = asked?.split(",") ?? ENGINE_NAMES;
 
 /** Engines that start on this machine. */
 export const startable: EngineName[] = [];
 
 const skipped: string[] = [];
-for (const name of ENGINE_NAMES) {
+for (const name of names) {
+  const known = ENGINE_NAMES.find((engine) => engine === name);
+  if (known === undefined) throw unknownName("engine of MASKPRUNE_ENGINES", name, ENGINE_NAMES);
   try {
-    await startEngine(name);
-    startable.push(name);
+    await startEngine(known);
+    startable.push(known);
   } catch (error) {
+    // What was asked for by name must be tested.
+    if (asked !== undefined) throw error;
     skipped.push(name);
     console.log(`skipped engine ${name}: ${(error as Error).message}`);
   }
 }
-console.log(`engines: ${startable.length} start (${startable.join(", ")}), ${skipped.length} skipped`);
+console.log(
+  `engines: ${startable.length} start (${startable.join(", ")}), ${skipped.length} skipped` +
+    (asked === undefined ? "" : `, ${asked} asked for`),
+);
 
 /** Tolerances of {@linkcode assertClose}. */
 export interface Tolerance {
@@ -45,18 +59,20 @@ export function assertClose(
     expected.length,
     `${what}: ${actual.length} values where ${expected.length} are expected`,
   );
-  let [worst, at, wrong] = [0, -1, 0];
+  let [worst, place, wrong] = [0, -1, 0];
   for (let i = 0; i < expected.length; i++) {
-    const excess = Math.abs(actual[i] - expected[i]) - (atol + rtol * Math.abs(expected[i]));
+    const excess = Math.abs(at(actual, i) - at(expected, i)) - (atol + rtol * Math.abs(at(expected, i)));
     // NaN compares false with everything, so the test is for what is right.
     if (excess <= 0) continue;
     wrong++;
-    if (at < 0 || !(excess <= worst)) [worst, at] = [excess, i];
+    if (place < 0 || !(excess <= worst)) [worst, place] = [excess, i];
   }
   if (wrong === 0) return;
   throw new AssertionError({
     message: `${what}: ${wrong} of ${expected.length} differ by more than ${atol} + ${rtol} |expected|; the largest ` +
-      `difference is ${Math.abs(actual[at] - expected[at])} at ${at}: ${actual[at]} must be ${expected[at]}`,
+      `difference is ${Math.abs(at(actual, place) - at(expected, place))} at ${place}: ${actual[place]} must be ${
+        expected[place]
+      }`,
   });
 }
 

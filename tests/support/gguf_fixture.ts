@@ -2,13 +2,14 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import { type DecoderConfig, expectedTensors, queryHeads } from "../../models/config.ts";
 import { ggufTensorNames } from "../../models/load_gguf.ts";
 import { f32Tensor, type StoredTensor, type Typed } from "./weights_fixture.ts";
 
 /** Metadata of {@linkcode smallConfig} with a SentencePiece vocabulary of eleven tokens. */
 export function ggufMetadata(config: DecoderConfig): Record<string, Typed> {
-  const [shape] = config.layers;
+  const shape = at(config.layers, 0);
   return {
     "general.architecture": { text: "llama" },
     "llama.block_count": { u32: config.layers.length },
@@ -53,7 +54,7 @@ export function ggufTensors(config: DecoderConfig, tensors: Map<string, Float32A
   for (const [name, shape] of expectedTensors(config)) {
     const values = tensors.get(name)!;
     const isRotary = /\.[qk]_proj\./.test(name);
-    stored[names.get(name)!] = f32Tensor(shape, isRotary ? toGgufRows(values, shape[0], config.headSize) : values);
+    stored[names.get(name)!] = f32Tensor(shape, isRotary ? toGgufRows(values, at(shape, 0), config.headSize) : values);
   }
   return stored;
 }

@@ -3,6 +3,7 @@ import { assert } from "@std/assert";
 import fc from "fast-check";
 import { join } from "node:path";
 import { z } from "zod";
+import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import { fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { readRecords } from "../../datasets/records.ts";
@@ -89,17 +90,17 @@ const jsonChange: fc.Arbitrary<JsonChange> = fc.record({
 function jsonChanged(text: string, changes: readonly JsonChange[]): string {
   const root = { value: JSON.parse(text) };
   for (const { path, value } of changes) {
-    let at: Record<string, unknown> = root;
+    let node: Record<string, unknown> = root;
     let key = "value";
     for (const step of path) {
-      const inner = at[key];
+      const inner = node[key];
       if (typeof inner !== "object" || inner === null || Object.keys(inner).length === 0) break;
-      at = inner as Record<string, unknown>;
-      const keys = Object.keys(at);
-      key = keys[step % keys.length];
+      node = inner as Record<string, unknown>;
+      const keys = Object.keys(node);
+      key = at(keys, step % keys.length);
     }
-    if (value === undefined) delete at[key];
-    else at[key] = structuredClone(value);
+    if (value === undefined) delete node[key];
+    else node[key] = structuredClone(value);
   }
   return JSON.stringify(root.value) ?? "";
 }

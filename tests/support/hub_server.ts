@@ -4,6 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
+import { at } from "../../core/indexing.ts";
 
 /** What a repository holds. */
 export interface FakeRepository {
@@ -77,7 +78,7 @@ function sendFile(request: Request, bytes: Uint8Array<ArrayBuffer>, hub: FakeHub
   const part = bytes.slice(from, to + 1);
   if (!isProbe && (faults.corruptions ?? 0) > 0) {
     faults.corruptions!--;
-    part[0] ^= 1;
+    part[0] = at(part, 0) ^ 1;
   }
   const headers = {
     etag: `"${createHash("sha256").update(bytes).digest("hex")}"`,
@@ -98,7 +99,8 @@ export function startHub(repositories: Record<string, FakeRepository>): FakeHub 
   const find = (name: string, commit: string) =>
     Object.entries(repositories[name]?.branches ?? {}).find(([branch]) => commitOf(branch) === commit)?.[1];
   const files = Deno.serve(local, (request) => {
-    const [, name, commit, path] = /^\/(.+?\/.+?)\/([0-9a-f]{40})\/(.+)$/.exec(new URL(request.url).pathname) ?? [];
+    const [, name = "", commit = "", path = ""] =
+      /^\/(.+?\/.+?)\/([0-9a-f]{40})\/(.+)$/.exec(new URL(request.url).pathname) ?? [];
     const bytes = find(name, commit)?.[path];
     return bytes ? sendFile(request, bytes, hub) : new Response("no such file", { status: 404 });
   });
@@ -106,7 +108,7 @@ export function startHub(repositories: Record<string, FakeRepository>): FakeHub 
 
   const answer = (request: Request): Response => {
     const url = new URL(request.url);
-    const [, name] = /^\/(?:api\/)?datasets\/([^/]+\/[^/]+)/.exec(url.pathname) ?? [];
+    const [, name = ""] = /^\/(?:api\/)?datasets\/([^/]+\/[^/]+)/.exec(url.pathname) ?? [];
     const repository = repositories[name];
     const isAllowed = !repository?.isPrivate || request.headers.get("authorization") === `Bearer ${TOKEN}`;
     if (!repository || !isAllowed) {

@@ -3,6 +3,7 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import type { Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { type HostTensor, type LinearName, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
@@ -10,6 +11,7 @@ import { type DecoderModel, disposeModel, uploadModel } from "../../models/decod
 import type { LayerPlan, UnitType } from "../../models/plan.ts";
 import { toySource, toyTokens } from "./toy.ts";
 import { methodContext } from "./method_context.ts";
+import { take } from "./values.ts";
 
 // Shapes of the smallest models that have everything: D 8, K 4, V 13, two layers of F 16, with two query heads in each
 // of two groups, or three heads of their own.
@@ -41,7 +43,8 @@ export async function withModel(source: WeightSource, run: (model: DecoderModel)
 }
 
 /** Weight `[out, in]` as rows. */
-function rowsOf({ shape: [out, input], data }: HostTensor): Float64Array[] {
+function rowsOf({ shape, data }: HostTensor): Float64Array[] {
+  const [out, input] = take(shape, 2);
   return Array.from({ length: out }, (_, i) => Float64Array.from(data.subarray(i * input, (i + 1) * input)));
 }
 
@@ -52,7 +55,7 @@ export const weightOf = (source: WeightSource, l: number, name: LinearName) =>
 export const sum = (values: ArrayLike<number>) => Array.from(values).reduce((a, b) => a + b, 0);
 /** Transposes rows. */
 export const columnsOf = (rows: ArrayLike<number>[]) =>
-  Array.from(rows[0], (_, j) => Float64Array.from(rows, (row) => row[j]));
+  Array.from(at(rows, 0), (_, j) => Float64Array.from(rows, (row) => at(row, j)));
 /** Cuts `values` into runs of `size`. */
 export const inGroupsOf = (size: number, values: ArrayLike<number>) =>
   Array.from({ length: values.length / size }, (_, i) => Array.from(values).slice(i * size, (i + 1) * size));
@@ -104,7 +107,7 @@ export async function checkUniform(
       for (const sparsity of LEVELS) {
         const context = methodContext({ model, options: parsed, calibration: windows, units, sparsity, cache });
         const { plan } = await method.prune(context);
-        const expected = reference.map((scores, l) => bestPlan(scores, context.target.uniform[l]));
+        const expected = reference.map((scores, l) => bestPlan(scores, at(context.target.uniform, l)));
         assertEquals(plan.layers, expected, `${id} ${JSON.stringify(options)} at ${sparsity} of ${units}`);
       }
     }
@@ -117,15 +120,15 @@ export function columnReference(
   columns: { output: number[]; down: number[] }[],
 ): ReferenceScores[] {
   return source.config.layers.map(({ queryHeadsPerGroup }, l) => {
-    const heads = inGroupsOf(source.config.headSize, columns[l].output).map(sum);
-    return { heads, groups: inGroupsOf(queryHeadsPerGroup, heads).map(sum), channels: columns[l].down };
+    const heads = inGroupsOf(source.config.headSize, at(columns, l).output).map(sum);
+    return { heads, groups: inGroupsOf(queryHeadsPerGroup, heads).map(sum), channels: at(columns, l).down };
   });
 }
 
 /** |values| of slot s: row s, or column s of output and down. */
 export function slotOf(rows: ArrayLike<number>[], name: LinearName, s: number): number[] {
   const reads = name === "output" || name === "down";
-  return reads ? rows.map((row) => Math.abs(row[s])) : Array.from(rows[s], Math.abs);
+  return reads ? rows.map((row) => Math.abs(at(row, s))) : Array.from(at(rows, s), Math.abs);
 }
 
 /** Unit scores from one score per slot of every matrix, head by head and group by group. */

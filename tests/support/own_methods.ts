@@ -3,18 +3,32 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { loadMethodFile } from "../../benchmarks/configuration/method_file.ts";
+import type { Method } from "../../methods/define.ts";
+import { listMethods } from "../../methods/mod.ts";
 
-const EXAMPLES = join(import.meta.dirname!, "../../docs/examples");
+/** The documentation's example of a method. */
+const EXAMPLE = join(import.meta.dirname!, "../../docs/examples/contribution.ts");
 
-/** Registers the methods; returns the file of each by id. */
-export async function registerOwnMethods(): Promise<Map<string, string>> {
-  const examples = [...Deno.readDirSync(EXAMPLES)].map(({ name }) => join(EXAMPLES, name));
-  const own = Deno.env.get("MASKPRUNE_METHOD_FILE")?.split(",") ?? [];
+/** The user's own files, when the tests are asked to test them alone: paths are taken from where the user stands. */
+export const OWN_FILES: readonly string[] = (Deno.env.get("MASKPRUNE_METHOD_FILE") ?? "").split(",")
+  .filter((path) => path !== "").map((path) => resolve(Deno.env.get("INIT_CWD") ?? ".", path));
+
+/** Methods to test, and the file of each that has one of its own. */
+export interface TestedMethods {
+  /** Those of the user's files alone where there are any, else the shipped ones and the documentation's. */
+  methods: Method[];
+  /** By id. */
+  fileOf: Map<string, string>;
+}
+
+/** Registers the methods of files. */
+export async function testedMethods(): Promise<TestedMethods> {
   const fileOf = new Map<string, string>();
-  for (const path of [...examples, ...own]) {
+  for (const path of OWN_FILES.length > 0 ? OWN_FILES : [EXAMPLE]) {
     for (const id of (await loadMethodFile(path)).ids) fileOf.set(id, path);
   }
-  return fileOf;
+  const methods = listMethods().filter(({ id }) => OWN_FILES.length === 0 || fileOf.has(id));
+  return { methods, fileOf };
 }

@@ -12,6 +12,8 @@ import {
   type WeightSource,
 } from "../../models/config.ts";
 import { rotaryFrequencies } from "../../models/rope.ts";
+import { take } from "./values.ts";
+import { at } from "../../core/indexing.ts";
 
 /** A matrix: one array per row. */
 export type Matrix = Float64Array[];
@@ -44,12 +46,13 @@ export interface ReferenceOptions {
 
 /** `x Wᵀ + b` with a weight `[out, in]` of the checkpoint. */
 function applyLinear(source: WeightSource, layer: number, name: LinearName, x: Matrix): Matrix {
-  const { shape: [out, input], data } = source.read(tensorNames.weight(layer, name));
+  const { shape, data } = source.read(tensorNames.weight(layer, name));
+  const [out, input] = take(shape, 2);
   const bias = source.config.biases.includes(name) ? source.read(tensorNames.bias(layer, name)).data : null;
   return x.map((row) =>
     Float64Array.from({ length: out }, (_, o) => {
-      let sum = bias ? bias[o] : 0;
-      for (let i = 0; i < input; i++) sum += row[i] * data[o * input + i];
+      let sum = bias ? at(bias, o) : 0;
+      for (let i = 0; i < input; i++) sum += at(row, i) * at(data, o * input + i);
       return sum;
     })
   );
@@ -65,7 +68,7 @@ export function referenceRmsNorm(
   return x.map((row) => {
     const open = row.filter((_, i) => mask?.[i] !== 0);
     const meanSquare = open.reduce((sum, value) => sum + value * value, 0) / open.length;
-    return row.map((value, i) => value / Math.sqrt(meanSquare + epsilon) * gain[i] * (mask?.[i] ?? 1));
+    return row.map((value, i) => value / Math.sqrt(meanSquare + epsilon) * at(gain, i) * (mask?.[i] ?? 1));
   });
 }
 
@@ -81,8 +84,8 @@ export function referenceRotate(
     const turned = new Float64Array(row.length);
     for (let start = 0; start < row.length; start += 2 * half) {
       for (let i = 0; i < half; i++) {
-        const angle = positions[t] * frequencies[i];
-        const [a, b] = [row[start + i], row[start + i + half]];
+        const angle = at(positions, t) * at(frequencies, i);
+        const [a, b] = [at(row, start + i), at(row, start + i + half)];
         turned[start + i] = magnitude * (a * Math.cos(angle) - b * Math.sin(angle));
         turned[start + i + half] = magnitude * (b * Math.cos(angle) + a * Math.sin(angle));
       }
@@ -121,18 +124,18 @@ export function referenceAttend(
       const [own, group] = [h * size, Math.floor(h / perGroup) * size];
       const weights = softmax(visible.map((i) => {
         let dot = 0;
-        for (let c = 0; c < size; c++) dot += query[own + c] * k[i][group + c];
+        for (let c = 0; c < size; c++) dot += at(query, own + c) * at(at(k, i), group + c);
         return dot * scale;
       }));
       visible.forEach((i, n) => {
-        for (let c = 0; c < size; c++) out[own + c] += weights[n] * v[i][group + c];
+        for (let c = 0; c < size; c++) out[own + c] = at(out, own + c) + at(weights, n) * at(at(v, i), group + c);
       });
     }
     return out;
   });
 }
 
-const add = (a: Matrix, b: Matrix): Matrix => a.map((row, t) => row.map((value, i) => value + b[t][i]));
+const add = (a: Matrix, b: Matrix): Matrix => a.map((row, t) => row.map((value, i) => value + at(at(b, t), i)));
 
 const scaled = (x: Matrix, mask: ArrayLike<number> | undefined, layer = 1): Matrix =>
   x.map((row) => row.map((value, i) => value * (mask?.[i] ?? 1) * layer));
@@ -150,7 +153,7 @@ function decoderLayer(
   },
 ): Matrix {
   const { config } = source;
-  const shape = config.layers[layer];
+  const shape = at(config.layers, layer);
   const [heads, perGroup, size] = [queryHeads(shape), shape.queryHeadsPerGroup, config.headSize];
   const norm = (x: Matrix, name: string) => referenceRmsNorm(x, source.read(name).data, config.normEpsilon, hidden);
   const { rope, window } = layerAttention(config, layer);
@@ -175,12 +178,12 @@ function decoderLayer(
     size,
     segments,
     scale: config.attentionScale,
-    sees: (j, i) => window === null || positions[j] - positions[i] < window,
+    sees: (j, i) => window === null || at(positions, j) - at(positions, i) < window,
   });
   for (const row of context) {
     for (let h = 0; h < heads; h++) {
       const mask = (masks.queryHeads?.[h] ?? 1) * (masks.kvGroups?.[Math.floor(h / perGroup)] ?? 1);
-      for (let c = 0; c < size; c++) row[h * size + c] *= mask;
+      for (let c = 0; c < size; c++) row[h * size + c] = at(row, h * size + c) * mask;
     }
   }
   observe?.(layer, "output", context);
@@ -198,7 +201,7 @@ function decoderLayer(
   const up = applyLinear(source, layer, "up", ffnInput);
   const gelu = (g: number) => g / 2 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3)));
   const act = config.activation === "gelu-tanh" ? gelu : (g: number) => g / (1 + Math.exp(-g));
-  const activation = gate.map((row, t) => row.map((g, f) => act(g) * up[t][f] * (masks.ffn?.[f] ?? 1)));
+  const activation = gate.map((row, t) => row.map((g, f) => act(g) * at(at(up, t), f) * (masks.ffn?.[f] ?? 1)));
   observe?.(layer, "down", activation);
   return add(attended, written(applyLinear(source, layer, "down", activation), "ffnOutputNorm"));
 }
@@ -254,6 +257,6 @@ export function referenceForward(
 export function referenceLogProbs(logits: readonly Float64Array[], targets: ArrayLike<number>): Float64Array {
   return Float64Array.from(logits, (row, n) => {
     const max = row.reduce((a, b) => Math.max(a, b));
-    return row[targets[n]] - max - Math.log(row.reduce((sum, value) => sum + Math.exp(value - max), 0));
+    return at(row, at(targets, n)) - max - Math.log(row.reduce((sum, value) => sum + Math.exp(value - max), 0));
   });
 }

@@ -3,6 +3,7 @@
  * @module
  */
 import { AssertionError } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 import type { CellRecord, DatasetUse, DoneRecord, FailedRecord, ModelSize } from "../../core/schema.ts";
 import { cellRecordSchema, SCHEMA_VERSION } from "../../core/schema.ts";
@@ -241,7 +242,7 @@ export function sweepRecords(): CellRecord[] {
     }
     for (const seed of [0, 1, 2]) {
       records.push(
-        doneRecord({ method: "mask-prune", sparsity, seed, damage: [0.34, 0.8][i] + 0.01 * seed, uniform: true }),
+        doneRecord({ method: "mask-prune", sparsity, seed, damage: at([0.34, 0.8], i) + 0.01 * seed, uniform: true }),
       );
     }
   });

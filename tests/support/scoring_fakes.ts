@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import type { TokenBatch } from "../../models/decoder.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
@@ -22,7 +23,7 @@ export function fakeTokenizer(
       return addsBos && specialTokens ? [0, ...ids] : ids;
     },
     decode: (ids) => ids.filter((id) => id > 1).map((id) => pieces[id]).join(""),
-    tokenText: (id) => pieces[id],
+    tokenText: (id) => pieces[id] ?? "",
     vocabSize: 1000,
     bosTokenId: hasBos ? 0 : null,
     eosTokenId: 1,
@@ -73,14 +74,16 @@ export function fakeModel(
         const start = row - row % length;
         const own = segments?.[row] ?? 0;
         const seen: number[] = [];
-        for (let at = start; at <= row; at++) {
-          const branch = segments?.[at] ?? 0;
+        for (let place = start; place <= row; place++) {
+          const branch = segments?.[place] ?? 0;
           if (branch !== 0 && branch !== own) continue;
-          if ((positions?.[at] ?? at - start) !== seen.length) throw new Error(`Position ${positions?.[at]} is wrong`);
-          seen.push(tokens[at]);
+          if ((positions?.[place] ?? place - start) !== seen.length) {
+            throw new Error(`Position ${positions?.[place]} is wrong`);
+          }
+          seen.push(at(tokens, place));
         }
-        logProbs[i] = fakeLogProb(seen, ids[i]);
-        isGreedy.push(fakeIsGreedy(seen, ids[i]));
+        logProbs[i] = fakeLogProb(seen, at(ids, i));
+        isGreedy.push(fakeIsGreedy(seen, at(ids, i)));
       });
       return Promise.resolve({ logProbs, isGreedy });
     },
@@ -90,7 +93,7 @@ export function fakeModel(
       const top = Array.from(targets.ids, (id, i) =>
         Array.from({ length: count }, (_, k) => ({
           id: (scores.isGreedy[i] ? id : id + 1) + k,
-          logProb: scores.logProbs[i] + (scores.isGreedy[i] ? 0 : 0.125) - k / 8,
+          logProb: at(scores.logProbs, i) + (scores.isGreedy[i] ? 0 : 0.125) - k / 8,
         })));
       return { ...scores, top };
     },

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import { createRng, type Rng } from "../../core/rng.ts";
 import {
   type DecoderConfig,
@@ -63,7 +64,7 @@ function spread(name: string, shape: number[]): { mean: number; sd: number } {
   if (name.endsWith("norm.weight")) return { mean: 1, sd: 0.1 };
   if (name.endsWith(".bias")) return { mean: 0, sd: 0.2 };
   if (name === tensorNames.embedding || name === tensorNames.head) return { mean: 0, sd: 0.3 };
-  return { mean: 0, sd: 1 / Math.sqrt(shape[1]) };
+  return { mean: 0, sd: 1 / Math.sqrt(at(shape, 1)) };
 }
 
 function randomTensor(rng: Rng, name: string, shape: number[]): HostTensor {
@@ -86,21 +87,23 @@ function scaleUnit(
 ): void {
   const weight = tensors.get(tensorNames.weight(layer, name))!;
   const bias = tensors.get(tensorNames.bias(layer, name));
-  const [rows, columns] = linearShape(config, config.layers[layer], name);
+  const [rows, columns] = linearShape(config, at(config.layers, layer), name);
   const writes = name === "output" || name === "down";
   for (let i = index * size; i < (index + 1) * size; i++) {
     if (writes) {
-      for (let row = 0; row < rows; row++) weight.data[row * columns + i] *= factor;
+      for (let row = 0; row < rows; row++) weight.data[row * columns + i] = at(weight.data, row * columns + i) * factor;
     } else {
-      for (let column = 0; column < columns; column++) weight.data[i * columns + column] *= factor;
-      if (bias) bias.data[i] *= factor;
+      for (let column = 0; column < columns; column++) {
+        weight.data[i * columns + column] = at(weight.data, i * columns + column) * factor;
+      }
+      if (bias) bias.data[i] = at(bias.data, i) * factor;
     }
   }
 }
 
 function plantDead(tensors: Map<string, HostTensor>, config: DecoderConfig, dead: DeadUnits, factor: number): void {
   const { layer, ffn = [], kvGroups = [], queryHeads = [] } = dead;
-  const perGroup = config.layers[layer].queryHeadsPerGroup;
+  const perGroup = at(config.layers, layer).queryHeadsPerGroup;
   const heads = new Set(queryHeads);
   for (const group of kvGroups) for (let r = 0; r < perGroup; r++) heads.add(group * perGroup + r);
   const scale = (names: LinearName[], indices: Iterable<number>, size: number) => {
@@ -122,13 +125,14 @@ function plantDeadHidden(
 ): void {
   const { data: embedding } = tensors.get(tensorNames.embedding)!;
   for (const i of dead) {
-    for (let at = i; at < embedding.length; at += width) embedding[at] *= factor;
+    for (let n = i; n < embedding.length; n += width) embedding[n] = at(embedding, n) * factor;
     for (const layer of layers.keys()) {
       for (const name of ["output", "down"] as const) {
-        const { shape: [, columns], data } = tensors.get(tensorNames.weight(layer, name))!;
-        for (let at = i * columns; at < (i + 1) * columns; at++) data[at] *= factor;
+        const { shape, data } = tensors.get(tensorNames.weight(layer, name))!;
+        const columns = at(shape, 1);
+        for (let n = i * columns; n < (i + 1) * columns; n++) data[n] = at(data, n) * factor;
         const bias = tensors.get(tensorNames.bias(layer, name));
-        if (bias) bias.data[i] *= factor;
+        if (bias) bias.data[i] = at(bias.data, i) * factor;
       }
     }
   }
@@ -167,7 +171,7 @@ export function toyTokens({ count, vocabSize = 61, seed = 0 }: {
   const tokens = new Int32Array(count);
   tokens[0] = rng.integer(vocabSize);
   for (let i = 1; i < count; i++) {
-    tokens[i] = rng.uniform() < 0.75 ? (5 * tokens[i - 1] + 3) % vocabSize : rng.integer(vocabSize);
+    tokens[i] = rng.uniform() < 0.75 ? (5 * at(tokens, i - 1) + 3) % vocabSize : rng.integer(vocabSize);
   }
   return tokens;
 }

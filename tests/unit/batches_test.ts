@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { batchBudget, scoreInBatches } from "../../benchmarks/evaluation/batches.ts";
 import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
@@ -32,7 +33,7 @@ async function scoreOn(model: ScoringModel, batchTokens: number): Promise<{ scor
   const possible = await scoreInBatches(sequences, {
     batchTokens,
     score: ({ batch, targets }) => model.score(batch, targets),
-    take: ({ logProbs }, _batch, owners) => owners.forEach((owner, i) => scores[owner] = logProbs[i]),
+    take: ({ logProbs }, _batch, owners) => owners.forEach((owner, i) => scores[owner] = at(logProbs, i)),
   });
   return { scores, possible };
 }
@@ -40,7 +41,7 @@ async function scoreOn(model: ScoringModel, batchTokens: number): Promise<{ scor
 Deno.test("scoreInBatches() halves a batch that does not fit, and scores everything once", async () => {
   const model = smallDevice(30);
   const { scores, possible } = await scoreOn(model, 90);
-  assertEquals(scores, sequences.map(({ ids }) => fakeLogProb(ids.slice(0, 9), ids[9])));
+  assertEquals(scores, sequences.map(({ ids }) => fakeLogProb(ids.slice(0, 9), at(ids, 9))));
   // 90 and 45 fail; in 22 there is room for two sequences.
   assertEquals(model.sizes, [90, 45, 18, 18, 18, 18, 18]);
   assertEquals(possible, 22);

@@ -1,8 +1,10 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type CalibrationOptions, drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";
+import { known } from "../support/values.ts";
 
 const words = (prefix: string, count: number) => Array.from({ length: count }, (_, i) => `${prefix}${i}`).join(" ");
 
@@ -10,7 +12,7 @@ const words = (prefix: string, count: number) => Array.from({ length: count }, (
 async function draw(id: string, field: string, records: string[], some: Partial<CalibrationOptions> = {}) {
   const data = await Deno.makeTempDir();
   try {
-    const [file] = getCorpus(id).splits.train;
+    const file = at(known(getCorpus(id).splits.train), 0);
     await Deno.writeTextFile(`${data}/${file}`, records.map((text) => JSON.stringify({ [field]: text })).join("\n"));
     const tokenizer = fakeTokenizer();
     const options = { sequences: 20, tokens: 5, seed: 0, ...some };
@@ -26,7 +28,7 @@ Deno.test("drawCalibration() takes windows of the joined training text, the same
   const { texts, windows, dataset } = await draw("ptb-test-space", "sentence", records);
   assertEquals([windows.length, dataset.split, dataset.source], [20, "calibration", "ptb-train.jsonl"]);
   for (const [i, text] of texts.entries()) {
-    assertEquals(windows[i].length, 5);
+    assertEquals(at(windows, i).length, 5);
     assert(records.join(" ").includes(text.trimStart()));
   }
   assertEquals((await draw("ptb-test-space", "sentence", records)).texts, texts);
@@ -42,7 +44,7 @@ Deno.test("drawCalibration() takes each window of C4 from one record that is lon
 });
 
 Deno.test("drawCalibration() refuses text that is shorter than a window", async () => {
-  for (const [id, field] of [["ptb-test-space", "sentence"], ["c4", "text"]]) {
+  for (const [id, field] of [["ptb-test-space", "sentence"], ["c4", "text"]] as const) {
     await assertRejects(() => draw(id, field, ["a b c"], { tokens: 9 }), UsageError, "has no 9 tokens in one piece");
   }
 });

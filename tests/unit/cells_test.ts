@@ -8,6 +8,7 @@ import {
   type TrainingOptions,
   trainingSchema,
 } from "../../core/schema.ts";
+import { at } from "../../core/indexing.ts";
 
 const FINGERPRINT: Fingerprint = {
   weights: "aa",
@@ -40,9 +41,9 @@ const ids = (changes: Partial<RunConfig> = {}, fingerprint = FINGERPRINT) =>
   expandCells(config(changes), { ...RUN, fingerprint }).map(({ id }) => id);
 
 Deno.test("expandCells() names few-shot examples and prompts only where a run has them", () => {
-  const [plain] = expandCells(config({ logSamples: true }), RUN);
+  const plain = at(expandCells(config({ logSamples: true }), RUN), 0);
   assertEquals([plain.id, "numFewshot" in plain.cell, "generations" in plain.cell], [ids()[0], false, false]);
-  const [full] = expandCells(config({ numFewshot: 5, generate: ["Once"], generateTokens: 8 }), RUN);
+  const full = at(expandCells(config({ numFewshot: 5, generate: ["Once"], generateTokens: 8 }), RUN), 0);
   assertEquals([full.cell.numFewshot, full.cell.generations], [5, { prompts: ["Once"], tokens: 8 }]);
   assertNotEquals(full.id, plain.id);
   assertEquals(ids({ tasks: [], numFewshot: 5 }), ids({ tasks: [] }));

@@ -2,7 +2,7 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import { importCircles, importProblem } from "../../tools/check_imports.ts";
 
 Deno.test("importProblem() allows what goes down the layers", () => {
-  const allowed = [
+  const allowed: [string, string][] = [
     ["core/a.ts", "core/b.ts"],
     ["core/a.ts", "npm:zod@4"],
     ["models/a.ts", "core/b.ts"],
@@ -24,7 +24,7 @@ Deno.test("importProblem() allows what goes down the layers", () => {
 });
 
 Deno.test("importProblem() says which rule an import breaks", () => {
-  const refused = [
+  const refused: [string, string, string][] = [
     ["core/a.ts", "models/b.ts", "core may import nothing else"],
     ["models/a.ts", "methods/b.ts", "models may import core"],
     ["datasets/a.ts", "models/b.ts", "datasets may import core"],

@@ -1,4 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import { compareExamples, isSound } from "../../tools/check_lm_eval.ts";
 import { type CheckedExample, readSamples } from "../../tools/lm_eval_harness.ts";
@@ -9,7 +10,7 @@ const example = (values: number[], greedy = values.map(() => false)): CheckedExa
   answers: values.map((logLikelihood, i) => ({ logLikelihood, isGreedy: greedy[i] })),
   lengths: [4, 8].slice(0, values.length),
   hashes: ["a", "b"],
-  outcomes: { acc: Number(values[0] > values[1]) },
+  outcomes: { acc: Number(at(values, 0) > at(values, 1)) },
 });
 
 Deno.test("compareExamples() counts differences, decisions, ties, greedy flags and hashes", () => {

@@ -8,6 +8,7 @@ import { classifyError, classifyExit, parseRetry } from "../../core/failure.ts";
 import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks/sweep/progress.ts";
 import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/errors.ts";
 import { FAILURE_KINDS } from "../../core/schema.ts";
+import { at } from "../../core/indexing.ts";
 
 /** Exit code and output of a command run in this process. */
 async function bench(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
@@ -214,7 +215,7 @@ Deno.test("createProgress() says every half minute how far a cell is where there
     writeSync: (bytes: Uint8Array) => (text += new TextDecoder().decode(bytes)).length,
     isTerminal: () => false,
   };
-  const progress = createProgress(stream, { now: () => 1000 * times[Math.max(0, step)] });
+  const progress = createProgress(stream, { now: () => 1000 * at(times, Math.max(0, step)) });
   for (const event of events) {
     step++;
     progress(event);

@@ -1,5 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { assertEquals, assertThrows } from "@std/assert";
+import { take } from "../support/values.ts";
+import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import { codePointLength, utf8Length } from "../../core/python_text.ts";
 import { defineCorpus, defineTask, type Example } from "../../datasets/define.ts";
@@ -14,7 +16,7 @@ const contexts = ({ choices }: Example) => choices.map(({ context }) => context)
 const continuations = ({ choices }: Example) => choices.map(({ continuation }) => continuation);
 
 Deno.test("boolq asks a question about the passage and offers no, yes", async () => {
-  const [, second] = await examplesOf("boolq");
+  const [, second] = take(await examplesOf("boolq"), 2);
   const context = "River Oss -- The Oss runs for 90 km; the Tarn for 40 km.\n" +
     "Question: is the river Tarn longer than the river Oss?\nAnswer:";
   assertEquals(contexts(second), [context, context]);
@@ -24,8 +26,8 @@ Deno.test("boolq asks a question about the passage and offers no, yes", async ()
 
 Deno.test("piqa offers both solutions after the goal", async () => {
   const examples = await examplesOf("piqa");
-  assertEquals(contexts(examples[2])[0], "Question: Keep café menus flat\nAnswer:");
-  assertEquals(continuations(examples[2]), [
+  assertEquals(contexts(at(examples, 2))[0], "Question: Keep café menus flat\nAnswer:");
+  assertEquals(continuations(at(examples, 2)), [
     " Place them under a heavy book overnight",
     " Place them under a feather overnight",
   ]);
@@ -33,7 +35,7 @@ Deno.test("piqa offers both solutions after the goal", async () => {
 });
 
 Deno.test("hellaswag cleans WikiHow marks, lowers the second sentence and counts characters", async () => {
-  const [first, second, third] = await examplesOf("hellaswag");
+  const [first, second, third] = take(await examplesOf("hellaswag"), 3);
   const lengths = ({ choices }: Example) => choices.map(({ text }) => codePointLength(text));
   assertEquals(contexts(first)[0], "Mopping floor: A man fills a bucket in the kitchen. The nasa engineer");
   assertEquals(continuations(first)[1], " flies over the roof.");
@@ -53,7 +55,7 @@ Deno.test("hellaswag cleans WikiHow marks, lowers the second sentence and counts
 });
 
 Deno.test("winogrande scores the same continuation after both options", async () => {
-  const [, second, third] = await examplesOf("winogrande");
+  const [, second, third] = take(await examplesOf("winogrande"), 3);
   assertEquals(contexts(second), ["Ana thanked Bea for the lift since Ana", "Ana thanked Bea for the lift since Bea"]);
   assertEquals(continuations(second), [" had driven all night.", " had driven all night."]);
   assertEquals(contexts(third), ["Omar", "Lee"]);
@@ -66,8 +68,8 @@ Deno.test("arc_easy, arc_challenge and openbookqa find the labelled answer", asy
   assertEquals(await golds("arc_easy"), [1, 2, 0]);
   assertEquals(await golds("arc_challenge"), [1, 2, 2]);
   assertEquals(await golds("openbookqa"), [0, 2, 0]);
-  assertEquals(contexts((await examplesOf("arc_easy"))[1])[0], "Question: What do roots take in?\nAnswer:");
-  const [first] = await examplesOf("openbookqa");
+  assertEquals(contexts(at(await examplesOf("arc_easy"), 1))[0], "Question: What do roots take in?\nAnswer:");
+  const first = at(await examplesOf("openbookqa"), 0);
   assertEquals(contexts(first)[0], "A magnet will pull on");
   assertEquals(continuations(first)[2], " a cup of milk");
 });

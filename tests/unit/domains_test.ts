@@ -1,5 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { at } from "../../core/indexing.ts";
 import { trainingData } from "../../benchmarks/cells/learning.ts";
 import { flagOptions, flagSource, parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
@@ -13,12 +14,12 @@ import { fakeTokenizer } from "../support/scoring_fakes.ts";
 Deno.test("updateWeights() has the values of the formula", () => {
   // By hand: exp(ln 3) = 3, so 0.5 : 0.5 becomes 1 : 3, and 0.9999 of that plus 0.0001 / 2.
   const thrice = updateWeights([0.5, 0.5], [2, 1 + Math.log(3)], [2, 1]);
-  assertAlmostEquals(thrice[0], 0.9999 * 0.25 + 0.00005, 1e-12);
-  assertAlmostEquals(thrice[1], 0.9999 * 0.75 + 0.00005, 1e-12);
+  assertAlmostEquals(at(thrice, 0), 0.9999 * 0.25 + 0.00005, 1e-12);
+  assertAlmostEquals(at(thrice, 1), 0.9999 * 0.75 + 0.00005, 1e-12);
   // A domain ahead of its reference falls: exp(-ln 2) = 1/2, so 0.4 : 0.6 becomes 0.2 : 0.6.
-  assertAlmostEquals(updateWeights([0.4, 0.6], [1, 1], [1 + Math.LN2, 1])[0], 0.9999 * 0.25 + 0.00005, 1e-12);
+  assertAlmostEquals(at(updateWeights([0.4, 0.6], [1, 1], [1 + Math.LN2, 1]), 0), 0.9999 * 0.25 + 0.00005, 1e-12);
   // At the references only the equal part works.
-  assertAlmostEquals(updateWeights([0.9, 0.1], [3, 3], [3, 3])[0], 0.9999 * 0.9 + 0.00005, 1e-12);
+  assertAlmostEquals(at(updateWeights([0.9, 0.1], [3, 3], [3, 3]), 0), 0.9999 * 0.9 + 0.00005, 1e-12);
 });
 
 Deno.test("updateWeights() keeps a distribution, never below the equal part, and prefers what lags more", () => {
@@ -34,7 +35,7 @@ Deno.test("updateWeights() keeps a distribution, never below the equal part, and
     assert(after.every((weight) => weight >= 1e-4 / domains.length));
     const most = Math.max(...domains.map(({ excess }) => excess));
     domains.forEach(({ excess }, i) => {
-      if (excess === most) assert(after[i] >= 0.9999 * weights[i]);
+      if (excess === most) assert(at(after, i) >= 0.9999 * at(weights, i));
     });
   }));
 });
@@ -58,7 +59,7 @@ Deno.test("drawWindows() draws domains by their weights and reads each in order,
     assertEquals(own.map(([, i]) => i), own.map((_, i) => i));
   });
   assertEquals(draw(1), windows);
-  assert(draw(2).some(([domain], i) => domain !== windows[i][0]));
+  assert(draw(2).some(([domain], i) => domain !== at(windows, i)[0]));
 
   const mix = createMix(domains);
   const parts = [1, 2].map((seed) => drawWindows(mix, domains, 50, createRng(seed, "parts"))).flat();
@@ -120,7 +121,9 @@ Deno.test("trainingData() fills the windows from the domains by their parts and 
     }
     assertEquals((await trainingData(cell(0, parts), tokenizer, data))!.windows, windows);
     assert(
-      (await trainingData(cell(1, parts), tokenizer, data))!.windows.some((ids, i) => text(ids) !== text(windows[i])),
+      (await trainingData(cell(1, parts), tokenizer, data))!.windows.some((ids, i) =>
+        text(ids) !== text(at(windows, i))
+      ),
     );
 
     const plain = (await trainingData(cell(0), tokenizer, data))!;

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { at } from "../../core/indexing.ts";
 import { exportCommand } from "../../benchmarks/commands/export.ts";
 import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { readRecord, writeRecord } from "../../benchmarks/records/store.ts";
@@ -15,7 +16,8 @@ import { withFolder } from "../support/weights_fixture.ts";
 /** Runs the command and returns what it printed. */
 async function run(...args: string[]): Promise<{ code: number; out: string; err: string }> {
   const { log, error } = console;
-  const [out, err]: string[][] = [[], []];
+  const out: string[] = [];
+  const err: string[] = [];
   console.log = (text: string) => out.push(text);
   console.error = (text: string) => err.push(text);
   try {
@@ -115,7 +117,7 @@ Deno.test("exportCommand() finds a cell by the beginning of its name or id, and 
       assertStringIncludes(err, "rounded to Q8_0");
       assertStringIncludes(err, "matrices are stored as F16");
       const { source } = await openModel(to);
-      assertEquals([source.origin.format, source.config.layers[0].ffnChannels], ["gguf", 7]);
+      assertEquals([source.origin.format, at(source.config.layers, 0).ffnChannels], ["gguf", 7]);
       source.close();
     }
     assertEquals(

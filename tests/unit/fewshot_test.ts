@@ -1,6 +1,8 @@
 import { fileURLToPath } from "node:url";
 import { join } from "node:path";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { take } from "../support/values.ts";
+import { at } from "../../core/indexing.ts";
 import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -20,16 +22,16 @@ const pool = Array.from({ length: 1000 }, (_, i) => ({
 // random.Random(1234).sample(range(1000), 5) twice gives 989, 796, 451, 119, 7 and 92, 932, 965, 961, 826.
 Deno.test("withFewshot() draws as lm-evaluation-harness, anew for each example", () => {
   const examples = pool.slice(0, 2);
-  const [first, second] = withFewshot(examples, pool, { count: 5, excludes: false });
+  const [first, second] = take(withFewshot(examples, pool, { count: 5, excludes: false }), 2);
   assertEquals(first.prefix, "Q989 yes\n\nQ796 no\n\nQ451 yes\n\nQ119 yes\n\nQ7 yes\n\n");
   assertEquals(second.prefix, "Q92 no\n\nQ932 no\n\nQ965 yes\n\nQ961 yes\n\nQ826 no\n\n");
-  assertEquals(first.choices, examples[0].example.choices);
+  assertEquals(first.choices, at(examples, 0).example.choices);
 });
 
 Deno.test("withFewshot() leaves the example itself out where the harness does", () => {
   // One more is drawn; without the example itself it is the last one that falls away.
   const drawn = [989, 796, 451, 119, 7];
-  const prefix = (own: number) => withFewshot([pool[own]], pool, { count: 4, excludes: true })[0].prefix;
+  const prefix = (own: number) => at(withFewshot([at(pool, own)], pool, { count: 4, excludes: true }), 0).prefix;
   const text = (ids: number[]) => ids.map((id) => `Q${id} ${id % 2 ? "yes" : "no"}\n\n`).join("");
   assertEquals(prefix(0), text(drawn.slice(0, 4)));
   assertEquals(prefix(451), text(drawn.filter((id) => id !== 451)));
@@ -46,7 +48,7 @@ Deno.test("withFewshot() refuses a pool that is too small", () => {
     UsageError,
     "need 4",
   );
-  const same = [pool[0], pool[0], pool[0]];
+  const same = Array.from({ length: 3 }, () => at(pool, 0));
   assertThrows(() => withFewshot(pool.slice(0, 1), same, { count: 1, excludes: true }), UsageError, "current 0");
 });
 

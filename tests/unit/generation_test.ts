@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
+import { at } from "../../core/indexing.ts";
 import { generateTexts, textAfter } from "../../benchmarks/evaluation/generation.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -52,9 +53,9 @@ Deno.test("generateTexts() ends before the first stop string, which may span tok
 Deno.test("generateTexts() ends at the end of sequence and at special tokens that are stop strings", async () => {
   const tokenizer = spelled({ 2: " a", 7: "<|end|>" });
   const ended = await generateTexts(scripted([2, 1, 2]), tokenizer, [[2]], { maxTokens: 9 });
-  assertEquals([ended[0].text, ended[0].finishReason], [" a", "stop"]);
+  assertEquals([at(ended, 0).text, at(ended, 0).finishReason], [" a", "stop"]);
   const stopped = await generateTexts(scripted([2, 7, 2]), tokenizer, [[2]], { maxTokens: 9, stop: ["<|end|>"] });
-  assertEquals([stopped[0].text, stopped[0].tokens.length], [" a", 2]);
+  assertEquals([at(stopped, 0).text, at(stopped, 0).tokens.length], [" a", 2]);
 });
 
 Deno.test("textAfter() keeps the space that a tokenizer drops at the beginning of a text", () => {
@@ -81,7 +82,7 @@ Deno.test("generate() continues every context by its own tokens", async () => {
   for (const id of [2, 3, 4, 5, 6, 7, 8, 9]) tokenizer.encode(` x${id}`);
   const texts = await scorer.generate(contexts, { maxTokens: 6 });
   texts.forEach(({ tokens }, i) => {
-    const prompt = tokenizer.encode(contexts[i]);
+    const prompt = tokenizer.encode(at(contexts, i));
     tokens.forEach(({ id }, n) => assertEquals(id, fakeNext([...prompt, ...tokens.slice(0, n).map(({ id }) => id)])));
   });
 });
@@ -98,7 +99,7 @@ Deno.test("sampleToken() stays in the nucleus", () => {
       const id = sampleToken(scores, { temperature, topP }, createRng(seed, "test").uniform);
       const weights = Array.from(scores, (value) => Math.exp(value / temperature));
       const total = weights.reduce((a, b) => a + b);
-      const before = weights.filter((weight) => weight > weights[id]).reduce((a, b) => a + b, 0);
+      const before = weights.filter((weight) => weight > at(weights, id)).reduce((a, b) => a + b, 0);
       // All that is strictly more probable must not reach the nucleus's mass by itself.
       assert(before < topP * total * (1 + 1e-9), `token ${id} lies outside a nucleus of ${topP}`);
     },
@@ -110,11 +111,14 @@ Deno.test("sampleToken() draws with the probabilities of the tempered softmax", 
   const shares = (temperature: number, topP: number) => {
     const { uniform } = createRng(7, "shares");
     const counts = [0, 0, 0];
-    for (let i = 0; i < 20_000; i++) counts[sampleToken(logits, { temperature, topP }, uniform)]++;
+    for (let i = 0; i < 20_000; i++) {
+      const drawn = sampleToken(logits, { temperature, topP }, uniform);
+      counts[drawn] = at(counts, drawn) + 1;
+    }
     return counts.map((count) => count / 20_000);
   };
   // Five standard errors of a share are below 0.018.
-  const close = (got: number[], wanted: number[]) => got.every((share, i) => Math.abs(share - wanted[i]) < 0.018);
+  const close = (got: number[], wanted: number[]) => got.every((share, i) => Math.abs(share - at(wanted, i)) < 0.018);
   assert(close(shares(1, 1), [1 / 7, 2 / 7, 4 / 7]), "temperature 1");
   assert(close(shares(0.5, 1), [1 / 21, 4 / 21, 16 / 21]), "temperature 0.5");
   assert(close(shares(1, 0.8), [0, 1 / 3, 2 / 3]), "nucleus of 0.8");

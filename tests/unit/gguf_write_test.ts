@@ -2,6 +2,7 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { openGguf } from "../../core/gguf.ts";
 import { type GgufContent, writeGguf } from "../../core/gguf_write.ts";
 import { f32Tensor, ggufBytes, withFolder } from "../support/weights_fixture.ts";
+import { known } from "../support/values.ts";
 
 const METADATA: [string, { u32: number } | { f32: number } | { bool: boolean } | { text: string }][] = [
   ["general.architecture", { text: "llama" }],
@@ -20,7 +21,7 @@ function contentOf(tensors: GgufContent["tensors"], values: Record<string, Float
       ["a.f32s", { f32s: [0.25, -1] }],
     ]),
     tensors,
-    read: (name) => values[name],
+    read: (name) => known(values[name]),
   };
 }
 

@@ -1,5 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 import {
   clampLogAlpha,
@@ -43,10 +44,11 @@ Deno.test("sampleMasks() is open, and fully open, as often as the distribution s
 
 Deno.test("sampleMasks() gives the slope of the mask in log-alpha", () => {
   fc.assert(fc.property(fc.double({ min: -4, max: 4, noNaN: true }), fc.nat(500), (a, seed) => {
-    const at = (value: number) => sampleMasks(Float32Array.of(value), createRng(seed, "slope"));
+    const sampled = (value: number) => sampleMasks(Float32Array.of(value), createRng(seed, "slope"));
     const step = 2e-3;
-    const { masks: [mask], slopes: [slope] } = at(a);
-    const difference = (at(a + step).masks[0] - at(a - step).masks[0]) / (2 * step);
+    const { masks, slopes } = sampled(a);
+    const [mask, slope] = [at(masks, 0), at(slopes, 0)];
+    const difference = (at(sampled(a + step).masks, 0) - at(sampled(a - step).masks, 0)) / (2 * step);
     // At the edge of the cut the difference straddles it.
     if (mask > 0.01 && mask < 0.99) assertAlmostEquals(difference, slope, 2e-3);
     if (mask === 0 || mask === 1) assertEquals(slope, 0);
@@ -70,10 +72,10 @@ Deno.test("lagrangian() has the value of its formula and slopes that finite diff
       const step = 1 / 256;
       const moved = (by: number) => {
         const copy = rows.map((other) => other.slice());
-        copy[l][i] = a + by;
+        at(copy, l)[i] = a + by;
         return lagrangian(copy, target, multipliers).value;
       };
-      assertAlmostEquals(result.slopes[l][i], (moved(step) - moved(-step)) / (2 * step), 1e-4);
+      assertAlmostEquals(at(at(result.slopes, l), i), (moved(step) - moved(-step)) / (2 * step), 1e-4);
     })
   );
 });
@@ -84,6 +86,6 @@ Deno.test("clampLogAlpha() ties the first log-alphas at the upper bound", () => 
   const first = Float32Array.from({ length: 50 }, () => initialMean + initialDeviation * rng.normal());
   const clamped = clampLogAlpha(first);
   assert(clamped.every((a) => a === clamped[0]));
-  assertAlmostEquals(clamped[0], most, 1e-6);
-  assertAlmostEquals(clampLogAlpha(Float32Array.of(-9))[0], least, 1e-6);
+  assertAlmostEquals(at(clamped, 0), most, 1e-6);
+  assertAlmostEquals(at(clampLogAlpha(Float32Array.of(-9)), 0), least, 1e-6);
 });

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { hfFamilyOf } from "../../models/families/mod.ts";
 import fc from "fast-check";
+import { at } from "../../core/indexing.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { LINEAR_NAMES } from "../../models/config.ts";
 import { CONFIG_LIMITS, fromHfConfig, toHfConfig } from "../../models/hf_config.ts";
@@ -100,7 +101,7 @@ Deno.test("fromHfConfig() reads a Mistral without a sliding window as the same d
   assertEquals(fromHfConfig(mistral, "c"), { ...fromHfConfig(LLAMA_32_1B, "c"), family: "mistral" });
   const { num_key_value_heads: _, max_position_embeddings: __, ...old } = mistral;
   const { layers, maxPositions } = fromHfConfig(old, "c");
-  assertEquals([layers[0].kvGroups, layers[0].queryHeadsPerGroup, maxPositions], [8, 4, 131072]);
+  assertEquals([at(layers, 0).kvGroups, at(layers, 0).queryHeadsPerGroup, maxPositions], [8, 4, 131072]);
 });
 
 Deno.test("toHfConfig() says Mistral where transformers accepts no Llama with so many heads", () => {
@@ -201,7 +202,7 @@ Deno.test("toHfConfig() is the inverse of fromHfConfig()", () => {
 
 Deno.test("toHfConfig() refuses what a Llama config.json cannot say", () => {
   const uneven = smallConfig();
-  uneven.layers[1].ffnChannels = 5;
+  at(uneven.layers, 1).ffnChannels = 5;
   assertThrows(() => toHfConfig(uneven), UsageError, "unequal widths");
   assertThrows(
     () => toHfConfig(smallConfig({ biases: ["output", "down"] })),

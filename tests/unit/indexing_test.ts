@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at, entry } from "../../core/indexing.ts";
 
 Deno.test("at reads arrays and typed arrays", () => {
   assertEquals(at(["a", "b"], 1), "b");
@@ -13,4 +13,12 @@ Deno.test("at names the index that is not there", () => {
   assertThrows(() => at([1, 2], 0.5), RangeError, "index 0.5");
   assertThrows(() => at([1, 2], NaN), RangeError, "index NaN");
   assertThrows(() => at([], 0), RangeError, "0 entries");
+});
+
+Deno.test("entry reads what is there by name, and names the key that is not", () => {
+  assertEquals(entry({ a: 1, b: 2 }, "b"), 2);
+  assertEquals(entry({ a: undefined }, "a"), undefined);
+  assertThrows(() => entry({ a: 1 }, "c"), RangeError, 'no entry "c"');
+  // What every object inherits is no entry.
+  assertThrows(() => entry({}, "toString"), RangeError, 'no entry "toString"');
 });

@@ -1,5 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { at } from "../../core/indexing.ts";
 import { interpolate, latencyOf, monotone } from "../../methods/mask_prune/latency.ts";
 import { toyConfig } from "../support/toy.ts";
 
@@ -19,7 +20,7 @@ Deno.test("monotone() gives the least-squares values that do not fall", () => {
   assertEquals(monotone([1, 3, 2, 4]), [1, 2.5, 2.5, 4]);
   fc.assert(fc.property(fc.array(fc.integer({ min: 0, max: 50 }), { minLength: 1, maxLength: 9 }), (values) => {
     const expected = monotoneByMeans(values);
-    monotone(values).forEach((value, i) => assertAlmostEquals(value, expected[i], 1e-9));
+    monotone(values).forEach((value, i) => assertAlmostEquals(value, at(expected, i), 1e-9));
   }));
 });
 
@@ -38,7 +39,7 @@ Deno.test("latencyOf() adds what attention and channels save, and rises with eve
     "query heads width": vector([2, 4]),
     "query heads ms": vector([7, 8]),
   });
-  const [dense] = config.layers;
+  const dense = at(config.layers, 0);
   assertAlmostEquals(time(dense) - time({ ...dense, ffnChannels: 12 }), 2.5 + 0.085 / 2, 1e-6);
   assertAlmostEquals(time(dense) - time({ ...dense, kvGroups: 2 }), 1 + 0.08 / 2, 1e-6);
   const saved = time(dense) - time({ kvGroups: 2, queryHeadsPerGroup: 1, ffnChannels: 12 });

@@ -1,5 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { assertEquals, assertMatch } from "@std/assert";
+import { take } from "../support/values.ts";
+import { at } from "../../core/indexing.ts";
 import {
   lmEvalResults,
   lmEvalStamp,
@@ -28,7 +30,7 @@ async function measure(task: string, values: number[], limit?: number) {
 // The hashes are lm-evaluation-harness's for this record.
 Deno.test("lmEvalSamples() gives the document's record, arguments, answers and hashes", async () => {
   const { scored } = await measure("openbookqa", [-3.25, -4, -1e-7, -12.5]);
-  const [first] = lmEvalSamples(getTask("openbookqa"), scored);
+  const first = at(lmEvalSamples(getTask("openbookqa"), scored), 0);
   assertEquals(Object.keys(first), [
     "doc_id",
     "doc",
@@ -57,12 +59,12 @@ Deno.test("lmEvalSamples() gives the document's record, arguments, answers and h
 
 Deno.test("lmEvalSamples() logs HellaSwag's processed record and WinoGrande's text", async () => {
   const hellaswag = await measure("hellaswag", []);
-  const [first] = lmEvalSamples(getTask("hellaswag"), hellaswag.scored);
+  const first = at(lmEvalSamples(getTask("hellaswag"), hellaswag.scored), 0);
   assertEquals(Object.keys(first.doc).slice(-4), ["label", "query", "choices", "gold"]);
   assertEquals(first.doc.query, "Mopping floor: A man fills a bucket in the kitchen. The nasa engineer");
   assertEquals(first.doc.gold, 0);
   const winogrande = await measure("winogrande", [-1, -2, -2, -1]);
-  const [, second] = lmEvalSamples(getTask("winogrande"), winogrande.scored);
+  const [, second] = take(lmEvalSamples(getTask("winogrande"), winogrande.scored), 2);
   assertEquals(second.target, "had driven all night.");
   assertEquals(second.arguments.gen_args_1, {
     arg_0: "Ana thanked Bea for the lift since Bea",
@@ -72,13 +74,16 @@ Deno.test("lmEvalSamples() logs HellaSwag's processed record and WinoGrande's te
 });
 
 Deno.test("lmEvalDocuments() logs a whole document with its counts", () => {
-  const [line] = lmEvalDocuments("page", [{
-    document: " a N \n",
-    text: " a 1\n",
-    logLikelihood: -40,
-    words: 4,
-    bytes: 6,
-  }]);
+  const line = at(
+    lmEvalDocuments("page", [{
+      document: " a N \n",
+      text: " a 1\n",
+      logLikelihood: -40,
+      words: 4,
+      bytes: 6,
+    }]),
+    0,
+  );
   assertEquals([line.doc, line.target, line.arguments], [{ page: " a N \n" }, " a 1\n", {
     gen_args_0: { arg_0: " a 1\n" },
   }]);
@@ -98,7 +103,7 @@ const documents = { words: 10, bytes: 50, wordPerplexity: 5.5, bytePerplexity: 1
 async function record(): Promise<DoneRecord> {
   const done = doneRecord({ method: "flap", sparsity: 0.25, seed: 3 });
   const { result } = await measure("openbookqa", [-1, -2, -2, -2, -1, -2, -2, -2, -1, -2, -2, -2]);
-  const [perplexity] = done.perplexity;
+  const perplexity = at(done.perplexity, 0);
   return {
     ...done,
     tasks: [{ ...result, samples: { original: 500, effective: 3 } }],
@@ -106,9 +111,12 @@ async function record(): Promise<DoneRecord> {
   };
 }
 
+/** Parts of a results file that this test looks into. */
+type Part = "results" | "higher_is_better" | "n-samples" | "configs" | "config" | "pruning";
+
 Deno.test("lmEvalResults() has the keys of a results file in their order, and ours under one", async () => {
   const done = await record();
-  const results = lmEvalResults(done) as Record<string, Record<string, unknown>>;
+  const results = lmEvalResults(done) as Record<string, unknown> & Record<Part, Record<string, unknown>>;
   assertEquals(Object.keys(results), [
     "results",
     "group_subtasks",
@@ -181,12 +189,13 @@ Deno.test("writeLmEvalFiles() writes results and samples of a cell side by side"
     const done = await record();
     const { scored } = await measure("openbookqa", [], 2);
     const lines = lmEvalSamples(getTask("openbookqa"), scored);
-    const [results, samples, ...others] = writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]]));
-    assertEquals(others, []);
+    const written = writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]]));
+    assertEquals(written.length, 2);
+    const [results, samples] = take(written, 2);
     assertMatch(results, /\/flap-0\.25-s3-[^/]+\/results_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}\.json$/);
     assertEquals(samples, results.replace("results_", "samples_openbookqa_").replace(/json$/, "jsonl"));
-    const written = (await Deno.readTextFile(samples)).trimEnd().split("\n").map((line) => JSON.parse(line));
-    assertEquals(written, lines);
+    const stored = (await Deno.readTextFile(samples)).trimEnd().split("\n").map((line) => JSON.parse(line));
+    assertEquals(stored, lines);
     assertEquals(JSON.parse(await Deno.readTextFile(results)).task_hashes, { openbookqa: samplesHash(lines) });
     assertEquals(writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]])), [results, samples]);
   } finally {

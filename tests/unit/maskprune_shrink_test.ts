@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { unitAxes } from "../../methods/_shared/learned_units.ts";
 import { createMetric } from "../../methods/mask_prune/metric.ts";
 import { markIdle, narrowMasks, widenGradients, workingPlan } from "../../methods/mask_prune/shrink.ts";
@@ -20,12 +21,12 @@ function state() {
 Deno.test("markIdle() cuts channels that were long in the bottom, within the limit, and only then", () => {
   const ffn = axes.findIndex(({ type }) => type === "ffn");
   const learned = state();
-  for (const unit of [2, 5, 7, 11]) learned.idle[ffn][1][unit] = 4;
+  for (const unit of [2, 5, 7, 11]) at(at(learned.idle, ffn), 1)[unit] = 4;
   assertEquals(markIdle(learned, { window: 5, most: 9 }), false);
   assertEquals(markIdle(learned, { window: 4, most: 3 }), true);
   const plan = workingPlan(config, learned);
   assertEquals(plannedShapes(config, plan).map(({ ffnChannels }) => ffnChannels), [24, 21]);
-  assertEquals([2, 5, 7, 11].map((unit) => plan.layers[1].ffnChannels.includes(unit)), [false, false, false, true]);
+  assertEquals([2, 5, 7, 11].map((unit) => at(plan.layers, 1).ffnChannels.includes(unit)), [false, false, false, true]);
   assertEquals([leastRemoved(learned, ffn, 0, true), leastRemoved(learned, ffn, 0, false)], [3, 0]);
   assert(keptParameters(config, plannedShapes(config, plan)) < keptParameters(config));
   assertEquals(markIdle(learned, { window: 4, most: 3 }), false);
@@ -39,10 +40,10 @@ Deno.test("markIdle() cuts channels that were long in the bottom, within the lim
 
 Deno.test("relativePlan() is the inverse of composePlans()", () => {
   const outer = densePlan(config);
-  outer.layers[0].ffnChannels = [1, 4, 6, 9];
+  at(outer.layers, 0).ffnChannels = [1, 4, 6, 9];
   const inner = densePlan({ ...config, layers: plannedShapes(config, outer) });
-  inner.layers[0].ffnChannels = [0, 3];
-  inner.layers[1].kvGroups = inner.layers[1].queryHeads = [1, 2];
+  at(inner.layers, 0).ffnChannels = [0, 3];
+  at(inner.layers, 1).kvGroups = at(inner.layers, 1).queryHeads = [1, 2];
   assertEquals(relativePlan(outer, composePlans(outer, inner)), inner);
   assertThrows(() => relativePlan(outer, densePlan(config)), RangeError, "Unit 0 was cut before");
 });

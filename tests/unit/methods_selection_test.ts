@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { globalWidths, keepBest, keepWidths, twoTierWidths } from "../../methods/_shared/selection.ts";
@@ -106,7 +107,7 @@ Deno.test("globalWidths() removes no unit above a kept one of the same type else
     const target = resolveTarget(config, { sparsity: 0.3, units: ["ffn"] });
     const scores = randomScores(config, seed);
     const { layers } = keepWidths(scores, globalWidths(config, scores, target, { pool: "all" }));
-    const kept = layers.flatMap(({ ffnChannels }, l) => ffnChannels.map((c) => scores[l].ffn[c]));
+    const kept = layers.flatMap(({ ffnChannels }, l) => ffnChannels.map((c) => at(at(scores, l).ffn, c)));
     const all = scores.flatMap(({ ffn }) => [...ffn]).sort((a, b) => b - a);
     assertEquals(kept.sort((a, b) => b - a), all.slice(0, kept.length));
   }));
@@ -173,7 +174,7 @@ Deno.test("twoTierWidths() reproduces LLM-Pruner's published sizes of LLaMA-7B",
     layers: Array.from({ length: 32 }, () => ({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11_008 })),
   });
   // Layers 4 to 29 at 24 heads and 8256 channels (20 %), layers 3 to 30 at 13 heads and 4403 channels (50 %).
-  for (const [start, end, kvGroups, ffnChannels] of [[4, 30, 24, 8256], [3, 31, 13, 4403]]) {
+  for (const [start, end, kvGroups, ffnChannels] of [[4, 30, 24, 8256], [3, 31, 13, 4403]] as const) {
     const narrow = { kvGroups, queryHeadsPerGroup: 1, ffnChannels };
     const published = llama7b.layers.map((shape, l) => l >= start && l < end ? narrow : shape);
     const sparsity = 1 - keptParameters(llama7b, published) / keptParameters(llama7b);

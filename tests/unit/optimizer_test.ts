@@ -1,5 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { at } from "../../core/indexing.ts";
 import { type AdamW, createMoments, globalNorm, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
 
 Deno.test("scheduleFactor() rises over the warm-up and ends at the final fraction", () => {
@@ -54,7 +55,7 @@ Deno.test("stepValues() follows AdamW with decoupled decay", () => {
     >;
   });
   [1, -1, 0.5].forEach((start, i) => {
-    assertAlmostEquals(values[i], adamByHand(start, gradients.map((g) => g[i]), 0.05, 0.1), 2e-6);
+    assertAlmostEquals(at(values, i), adamByHand(start, gradients.map((g) => at(g, i)), 0.05, 0.1), 2e-6);
   });
 });
 

@@ -10,6 +10,8 @@ import {
   relativePlan,
 } from "../../models/plan.ts";
 import { toyConfig } from "../support/toy.ts";
+import { take } from "../support/values.ts";
+import { at } from "../../core/indexing.ts";
 
 const config = toyConfig({
   layers: [
@@ -40,7 +42,7 @@ Deno.test("plannedShapes() counts what any valid plan keeps", () => {
     fc.subarray(Array.from({ length: n }, (_, i) => i), { minLength, maxLength });
   fc.assert(fc.property(subset(3), fc.integer({ min: 1, max: 2 }), subset(5), (kvGroups, perGroup, ffnChannels) => {
     const queryHeads = kvGroups.flatMap((g) => perGroup === 2 ? [2 * g, 2 * g + 1] : [2 * g + g % 2]);
-    const plan = { layers: [{ kvGroups, queryHeads, ffnChannels }, densePlan(config).layers[1]] };
+    const plan = { layers: [{ kvGroups, queryHeads, ffnChannels }, at(densePlan(config).layers, 1)] };
     assertEquals(plannedShapes(config, plan)[0], {
       kvGroups: kvGroups.length,
       queryHeadsPerGroup: perGroup,
@@ -51,7 +53,7 @@ Deno.test("plannedShapes() counts what any valid plan keeps", () => {
 
 Deno.test("plannedShapes() refuses plans that do not fit, naming layer and value", () => {
   const refuses = (change: Partial<LayerPlan>, words: string) => {
-    const { layers: [first, second] } = densePlan(config);
+    const [first, second] = take(densePlan(config).layers, 2);
     assertThrows(() => plannedShapes(config, { layers: [first, { ...second, ...change }] }), RangeError, words);
   };
   refuses({ ffnChannels: [] }, "at least one of the FFN channels of layer 1");
@@ -76,7 +78,7 @@ Deno.test("composePlans() keeps of a pruned model's units what the second plan k
 const GONE: LayerPlan = { kvGroups: [], queryHeads: [], ffnChannels: [] };
 
 Deno.test("plannedConfig() leaves out layers that keep nothing, and hidden dimensions", () => {
-  const { layers: [first, second] } = densePlan(config);
+  const [first, second] = take(densePlan(config).layers, 2);
   const planned = plannedConfig(config, { layers: [GONE, second], hidden: [0, 3, 31] });
   assertEquals(planned, { ...config, width: 3, layers: [config.layers[1]] });
   assertEquals(plannedConfig(config, { layers: [first, GONE] }), { ...config, layers: [config.layers[0]] });

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { at } from "../../core/indexing.ts";
 import { dequantize } from "../../core/dequantize.ts";
 import { UsageError } from "../../core/errors.ts";
 import { encodeValues, storedBytes } from "../../core/quantize.ts";
@@ -32,7 +33,7 @@ Deno.test("encodeValues() of Q8_0 keeps every value to half a step of its block"
     // The scale itself is rounded to f16: 11 bits, or 2^-25 where it is subnormal.
     const step = largest / 127;
     const tolerance = step * (0.5 + 127 * 2 ** -11) + 127 * 2 ** -25;
-    values.forEach((expected, i) => assert(Math.abs(back[i] - expected) <= tolerance, `${expected}: ${back[i]}`));
+    values.forEach((expected, i) => assert(Math.abs(at(back, i) - expected) <= tolerance, `${expected}: ${back[i]}`));
   }));
 });
 

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { getCorpus, getTask } from "../../datasets/mod.ts";
@@ -126,7 +127,7 @@ Deno.test("loadCorpus() prefers a split's own file and refuses splits that do no
   await inFolder(files, async (data) => {
     const corpus = getCorpus("wikitext2");
     const { texts, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
-    assert(texts[0].includes("T"));
+    assert(at(texts, 0).includes("T"));
     assertEquals([dataset.split, dataset.source], ["calibration", "wikitext2-train.txt"]);
     await assertRejects(() => loadCorpus(corpus, { data, split: "dev" }), UsageError, "use one of train, validation");
     await assertRejects(() => loadCorpus(corpus, { data, split: "test" }), FileFormatError, "too few articles");

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
+import { at } from "../../core/indexing.ts";
 import { WIDE } from "../../reports/chart_style.ts";
 import { buildCharts } from "../../reports/charts.ts";
 import { spreadLabels } from "../../reports/charts_lines.ts";
@@ -16,10 +17,10 @@ Deno.test("spreadLabels() keeps labels apart, in order and inside the plot", () 
   fc.assert(fc.property(fc.array(fc.double({ min: 0, max: 290, noNaN: true }), { maxLength: 15 }), (wanted) => {
     const placed = spreadLabels(wanted, 15, 290);
     const sorted = placed.toSorted((a, b) => a - b);
-    for (let i = 1; i < sorted.length; i++) assert(sorted[i] - sorted[i - 1] >= 15 - 1e-9);
+    for (let i = 1; i < sorted.length; i++) assert(at(sorted, i) - at(sorted, i - 1) >= 15 - 1e-9);
     for (const y of placed) assert(y >= -1e-9 && y <= 290 + 1e-9);
     for (let i = 0; i < wanted.length; i++) {
-      for (let j = 0; j < wanted.length; j++) if (wanted[i] < wanted[j]) assert(placed[i] < placed[j]);
+      for (let j = 0; j < wanted.length; j++) if (at(wanted, i) < at(wanted, j)) assert(at(placed, i) < at(placed, j));
     }
   }));
   assertEquals(spreadLabels([10, 100], 15, 290), [10, 100]);
@@ -37,7 +38,7 @@ Deno.test("paretoFront() is the set of points that no other beats, by brute forc
     const expected = new Set(points.filter((p) => !beaten(p)).map(key));
     const front = paretoFront(points, lowerIsBetter);
     assertEquals(new Set(front.map(key)), expected);
-    for (let i = 1; i < front.length; i++) assert(front[i].x > front[i - 1].x);
+    for (let i = 1; i < front.length; i++) assert(at(front, i).x > at(front, i - 1).x);
   }));
 });
 
@@ -51,7 +52,7 @@ Deno.test("colours() gives a method the same colour whatever else is compared, a
 
 Deno.test("buildCharts() draws what the records allow and nothing else", () => {
   const names = (records: Parameters<typeof buildSections>[0]) =>
-    allCharts(buildSections(records)[0]).map(({ name }) => name);
+    allCharts(at(buildSections(records), 0)).map(({ name }) => name);
   assertEquals(names(sweepRecords()), [
     "accuracy-vs-pp512",
     "accuracy-vs-parameters",
@@ -75,7 +76,7 @@ Deno.test("buildCharts() shows removed layers with width 0, in their places", ()
   const units = (l: number) => gone.includes(l) ? [] : [0];
   record.plan.layers = layers.map((_, l) => ({ kvGroups: units(l), queryHeads: units(l), ffnChannels: units(l) }));
   for (const name of ["kept-ffn-channels", "kept-query-heads"]) {
-    const { spec } = allCharts(buildSections([record])[0]).find((chart) => chart.name === name)!;
+    const { spec } = allCharts(at(buildSections([record]), 0)).find((chart) => chart.name === name)!;
     const { data } = spec(900) as unknown as { data: { values: { layer: number; kept: number }[] } };
     assertEquals(data.values.map(({ layer }) => layer), layers.map((_, l) => l + 1));
     assertEquals(data.values.filter(({ kept }) => kept === 0).map(({ layer }) => layer), [4, 30]);
@@ -85,13 +86,13 @@ Deno.test("buildCharts() shows removed layers with width 0, in their places", ()
 Deno.test("toSvg() draws the same bytes twice, with tooltips, and names cannot become markup", async () => {
   const evil = `<script>alert("x")</script>`;
   const records = [doneRecord(), doneRecord({ method: evil, sparsity: 0.2, model: "SmolLM2-135M.gguf" })];
-  for (const chart of allCharts(buildSections(records)[0])) {
+  for (const chart of allCharts(at(buildSections(records), 0))) {
     const svg = await toSvg(chart.spec(WIDE));
     assertEquals(await toSvg(chart.spec(WIDE)), svg);
     assert(!svg.includes("<script"));
     assertStringIncludes(svg, "&lt;script&gt;");
   }
-  const svg = await toSvg(allCharts(buildSections(records)[0])[0].spec(WIDE));
+  const svg = await toSvg(allCharts(at(buildSections(records), 0))[0].spec(WIDE));
   assertStringIncludes(svg, "<title>&lt;script&gt;");
 });
 
@@ -126,7 +127,7 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
   const recovered = doneRecord({ method: "flap", sparsity: 0.2, damage: 0.3 });
   recovered.training = [{ stage: "recovery", steps: 3, tokens: 300, seconds: 3, curve }];
   const charts = (...records: DoneRecord[]) =>
-    allCharts(buildSections(records)[0]).find(({ name }) => name === "training-curves");
+    allCharts(at(buildSections(records), 0)).find(({ name }) => name === "training-curves");
   assertEquals(charts(doneRecord(), recovered), undefined);
   const { values } = charts(doneRecord(), recovered, learned)!.spec(WIDE).data as {
     values: { panel: string; method: string; step: number; value: number }[];
@@ -143,7 +144,7 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
       "price of the budget": 3,
     },
   );
-  const long = Array.from({ length: 1000 }, (_, i) => ({ ...curve[0], step: i + 1 }));
+  const long = Array.from({ length: 1000 }, (_, i) => ({ ...at(curve, 0), step: i + 1 }));
   learned.training = [{ stage: "learning", steps: 1000, tokens: 300, seconds: 3, curve: long }];
   const drawn = charts(doneRecord(), learned)!.spec(WIDE).data as { values: typeof values };
   const losses = drawn.values.filter(({ panel }) => panel === "training loss").map(({ step }) => step);

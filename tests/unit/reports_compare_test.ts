@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { compareRuns } from "../../reports/compare.ts";
 import { doneRecord, smallRecords } from "../support/reports_fixture.ts";
 
@@ -19,8 +20,8 @@ Deno.test("compareRuns() says by how much perplexity and accuracy changed, with 
   const before = doneRecord({ method: "flap", sparsity: 0.2, damage: 0.5 });
   const after = structuredClone(before);
   const factor = 0.9;
-  after.perplexity[0].perplexity *= factor;
-  after.perplexity[0].windowNll = after.perplexity[0].windowNll.map((nll, i) =>
+  at(after.perplexity, 0).perplexity *= factor;
+  at(after.perplexity, 0).windowNll = at(after.perplexity, 0).windowNll.map((nll, i) =>
     nll + Math.log(factor) + 0.001 * (i % 2)
   );
   const text = compareRuns([before], [after], { names: ["old", "new"] });

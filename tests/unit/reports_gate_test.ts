@@ -1,7 +1,9 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { closedGates, parseConditions } from "../../reports/gate.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
+import { known } from "../support/values.ts";
 
 Deno.test("parseConditions() reads names, operators, signs and percent", () => {
   assertEquals(parseConditions("perplexity > +2%, acc<-1 ,tg128 <= -.5 %"), [
@@ -18,8 +20,8 @@ const cell = { method: "flap", sparsity: 0.2, damage: 0.5 };
 /** The same cell with its perplexity times `factor`, and `points` more on ARC-Easy. */
 function changed(factor: number, points = 0): DoneRecord {
   const record = doneRecord(cell);
-  record.perplexity[0].perplexity *= factor;
-  record.tasks[0].metrics.acc.value += points / 100;
+  at(record.perplexity, 0).perplexity *= factor;
+  known(at(record.tasks, 0).metrics.acc).value += points / 100;
   return record;
 }
 const gates = (text: string, before: DoneRecord[], after: (DoneRecord | ReturnType<typeof failedRecord>)[]) =>
@@ -28,11 +30,14 @@ const gates = (text: string, before: DoneRecord[], after: (DoneRecord | ReturnTy
 Deno.test("closedGates() holds a condition exactly where the change passes the limit", () => {
   const before = [doneRecord(cell)];
   assertEquals(gates("perplexity > +2%", before, [changed(1.019)]), []);
-  assertMatch(gates("perplexity > +2%", before, [changed(1.021)])[0], /flap at 20 %: wikitext2 changed by \+2\.10 %/);
+  assertMatch(
+    at(gates("perplexity > +2%", before, [changed(1.021)]), 0),
+    /flap at 20 %: wikitext2 changed by \+2\.10 %/,
+  );
   assertEquals(gates("perplexity < -2%", before, [changed(1.021)]), []);
   assertEquals(gates("arc_easy < -1", before, [changed(1, -0.9)]), []);
   assertMatch(
-    gates("arc_easy < -1", before, [changed(1, -1.1)])[0],
+    at(gates("arc_easy < -1", before, [changed(1, -1.1)]), 0),
     /arc_easy changed by -1\.10.*"arc_easy < -1" holds/,
   );
   // `acc` is every task, and a second condition does not hide the first.

@@ -1,5 +1,6 @@
 /** What every format must say besides the numbers: the protocol, the cost, and which speed-ups are in doubt. */
 import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { type DoneRecord, trainingSchema } from "../../core/schema.ts";
 import { buildDocument } from "../../reports/build_document.ts";
 import { overlap } from "../../reports/charts_widths.ts";
@@ -21,7 +22,7 @@ function recovered(fake: FakeCell, seconds = 30): DoneRecord {
   const record = doneRecord(fake);
   record.cell = { ...record.cell, recover: "lora", training: TRAINING };
   record.training = [{ stage: "recovery", steps: 5, tokens: 320, seconds, curve: [] }];
-  record.trainingData = { ...record.perplexity[0].dataset, id: "wikitext2", split: "train" };
+  record.trainingData = { ...at(record.perplexity, 0).dataset, id: "wikitext2", split: "train" };
   return record;
 }
 
@@ -52,16 +53,16 @@ Deno.test("every format states recovery, training, calibration, units, seeds, ar
     }
   }
   // The block comes before every table.
-  const { blocks } = document.sections[0];
-  const at = (kind: string) => blocks.findIndex((block) => block.kind === kind);
-  assert(at("facts") < at("table") && at("facts") < at("glance"));
+  const { blocks } = at(document.sections, 0);
+  const placeOf = (kind: string) => blocks.findIndex((block) => block.kind === kind);
+  assert(placeOf("facts") < placeOf("table") && placeOf("facts") < placeOf("glance"));
   for (const block of blocks) if (block.kind === "table") assertStringIncludes(block.caption, "5 steps of 1 × 64");
 });
 
 Deno.test("titles differ where protocols do", () => {
   const title = (records: DoneRecord[]) => {
     const { title, sections } = buildDocument(records, "Run");
-    return [title, sections[0].title];
+    return [title, at(sections, 0).title];
   };
   const compensated = recoveredRun().map((record) => ({
     ...record,
@@ -70,8 +71,8 @@ Deno.test("titles differ where protocols do", () => {
   const bare = [doneRecord(), doneRecord({ method: "flap", sparsity: 0.2 })];
   const titles = [recoveredRun(), compensated, bare].map(title);
   for (const which of [0, 1]) assertEquals(new Set(titles.map((own) => own[which])).size, 3);
-  assertEquals(titles[0][0], "Run: with LoRA recovery (5 steps of 1 × 64 tokens)");
-  assertEquals(titles[2][0], "Run: without recovery");
+  assertEquals(at(titles, 0)[0], "Run: with LoRA recovery (5 steps of 1 × 64 tokens)");
+  assertEquals(at(titles, 2)[0], "Run: without recovery");
 });
 
 Deno.test("buildCostTable() takes training out of pruning, and sums the hours of all seeds, failed ones too", () => {
@@ -82,9 +83,9 @@ Deno.test("buildCostTable() takes training out of pruning, and sums the hours of
   });
   const failed = failedRecord({ method: "flap", sparsity: 0.2, seed: 2 });
   const cell = { ...failed.cell, recover: "lora" as const, training: TRAINING };
-  const [section] = buildSections([...records, { ...failed, cell, seconds: 900 }]);
+  const section = at(buildSections([...records, { ...failed, cell, seconds: 900 }]), 0);
   const { columns, rows } = buildCostTable(section);
-  const values = Object.fromEntries(columns.map(({ id }, i) => [id, rows[0].cells[i].sort]));
+  const values = Object.fromEntries(columns.map(({ id }, i) => [id, at(rows, 0).cells[i].sort]));
   assertAlmostEquals(Number(values["prune-seconds"]), 10);
   assertAlmostEquals(Number(values["learn-seconds"]), 30);
   assertAlmostEquals(Number(values["evaluate-seconds"]), 20.5);
@@ -121,12 +122,12 @@ Deno.test("doubts() marks speed-ups within their error of 1, and unequal ones of
     return record;
   };
   const marks = (...records: DoneRecord[]) => {
-    const [section] = buildSections(records);
+    const section = at(buildSections(records), 0);
     const column = section.columns.find(({ kind }) => kind === "throughput")!;
     const { topics, lines } = glance(section, []);
     return {
       doubts: Object.fromEntries([...doubts(section, column)].map(([row, why]) => [row.label, why])),
-      shown: lines[0].findings[topics.indexOf("Speed-up over dense")]!.value,
+      shown: at(lines, 0).findings[topics.indexOf("Speed-up over dense")]!.value,
     };
   };
   const dense = timed(null, 100, 1);

@@ -1,7 +1,9 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { primaryMetric } from "../../reports/measurements.ts";
 import { buildSections, type Row, type Section } from "../../reports/rows.ts";
 import { doneRecord, failedRecord, sweepRecords } from "../support/reports_fixture.ts";
+import { known } from "../support/values.ts";
 
 const rowOf = (section: Section, label: string, asked: number): Row =>
   section.rows.find((row) => row.label === label && row.asked === asked)!;
@@ -9,7 +11,7 @@ const columnOf = (section: Section, name: string, metric?: string) =>
   section.columns.find((column) => column.name === name && (metric === undefined || column.metric === metric))!;
 
 Deno.test("buildSections() puts dense first, then levels in order, then simple baselines before learned masks", () => {
-  const [section] = buildSections(sweepRecords().toReversed());
+  const section = at(buildSections(sweepRecords().toReversed()), 0);
   assertEquals(section.rows.map(({ label, asked }) => `${label} ${asked}`), [
     "dense 0",
     ...["random", "magnitude", "wanda-sp", "llm-pruner", "flap", "mask-prune"].map((label) => `${label} 0.2`),
@@ -20,16 +22,16 @@ Deno.test("buildSections() puts dense first, then levels in order, then simple b
 Deno.test("buildSections() gives mean and sample standard deviation over seeds, standard error for one seed", () => {
   const records = [1, 2, 4].map((value, seed) => {
     const record = doneRecord({ method: "flap", sparsity: 0.2, seed });
-    return { ...record, perplexity: [{ ...record.perplexity[0], perplexity: value, perplexityStderr: 0.5 }] };
+    return { ...record, perplexity: [{ ...at(record.perplexity, 0), perplexity: value, perplexityStderr: 0.5 }] };
   });
-  const several = buildSections(records)[0];
+  const several = at(buildSections(records), 0);
   const key = columnOf(several, "wikitext2").key;
-  const { value, spread, spreadOf, n } = several.rows[0].values.get(key)!;
+  const { value, spread, spreadOf, n } = at(several.rows, 0).values.get(key)!;
   assertAlmostEquals(value, 7 / 3);
   assertAlmostEquals(spread!, Math.sqrt((16 + 1 + 25) / 9 / 2));
   assertEquals([spreadOf, n], ["seeds", 3]);
 
-  const one = buildSections(records.slice(0, 1))[0].rows[0].values.get(key);
+  const one = at(at(buildSections(records.slice(0, 1)), 0).rows, 0).values.get(key);
   assertEquals(one, { value: 1, spread: 0.5, spreadOf: "stderr", n: 1 });
 });
 
@@ -42,8 +44,8 @@ Deno.test("buildSections() pools the timed repeats of all seeds as if they were 
     const result = { name: "pp512", batch: 1, tokensPerS: { mean, sd }, samplesMs: rates.map((rate) => 1e3 / rate) };
     return { ...record, throughput: [result] };
   });
-  const [section] = buildSections(records);
-  const pooled = section.rows[0].values.get(columnOf(section, "pp512").key)!;
+  const section = at(buildSections(records), 0);
+  const pooled = at(section.rows, 0).values.get(columnOf(section, "pp512").key)!;
   const mean = 67 / 5;
   const all = samples.flat();
   assertAlmostEquals(pooled.value, mean);
@@ -53,21 +55,24 @@ Deno.test("buildSections() pools the timed repeats of all seeds as if they were 
 
 Deno.test("buildSections() never mixes results of other data, limits or protocols in one column", () => {
   const base = doneRecord({ method: "flap", sparsity: 0.2 });
-  const otherData = { ...base.perplexity[0], dataset: { ...base.perplexity[0].dataset, sha256: "9".repeat(64) } };
+  const otherData = {
+    ...at(base.perplexity, 0),
+    dataset: { ...at(base.perplexity, 0).dataset, sha256: "9".repeat(64) },
+  };
   const others = [
     doneRecord({ method: "random", sparsity: 0.2, windows: 20 }),
     { ...doneRecord({ method: "wanda-sp", sparsity: 0.2 }), perplexity: [otherData] },
     {
       ...doneRecord({ method: "magnitude", sparsity: 0.2 }),
-      perplexity: [{ ...base.perplexity[0], protocol: "b" as const }],
+      perplexity: [{ ...at(base.perplexity, 0), protocol: "b" as const }],
     },
   ];
-  const [section] = buildSections([base, ...others]);
+  const section = at(buildSections([base, ...others]), 0);
   const columns = section.columns.filter(({ kind }) => kind === "perplexity");
   assertEquals(columns.length, 4);
   for (const row of section.rows) assertEquals(columns.filter(({ key }) => row.values.has(key)).length, 1);
 
-  const [tasks] = buildSections([base, doneRecord({ method: "random", sparsity: 0.2, examples: 100 })]);
+  const tasks = at(buildSections([base, doneRecord({ method: "random", sparsity: 0.2, examples: 100 })]), 0);
   const means = tasks.columns.filter(({ kind }) => kind === "mean-accuracy");
   assertEquals(means.length, 2);
   assert(means.every(({ limited }) => limited));
@@ -86,21 +91,27 @@ Deno.test("buildSections() separates models by the hash of their weights, and en
 });
 
 Deno.test("buildSections() keeps failed cells as rows, and beside finished seeds of the same row", () => {
-  const [section] = buildSections([
-    doneRecord({ method: "flap", sparsity: 0.2, seed: 0 }),
-    failedRecord({ method: "flap", sparsity: 0.2, seed: 1 }),
-    failedRecord({ method: "random", sparsity: 0.2 }),
-  ]);
+  const section = at(
+    buildSections([
+      doneRecord({ method: "flap", sparsity: 0.2, seed: 0 }),
+      failedRecord({ method: "flap", sparsity: 0.2, seed: 1 }),
+      failedRecord({ method: "random", sparsity: 0.2 }),
+    ]),
+    0,
+  );
   assertEquals([rowOf(section, "flap", 0.2).runs.length, rowOf(section, "flap", 0.2).failures.length], [1, 1]);
   assertEquals([rowOf(section, "random", 0.2).runs.length, rowOf(section, "random", 0.2).failures.length], [0, 1]);
 });
 
 Deno.test("buildSections() names the options that differ where a method occurs with several", () => {
-  const [section] = buildSections([
-    doneRecord({ method: "llm-pruner", options: { score: "vector", range: [4, 30] }, sparsity: 0.2 }),
-    doneRecord({ method: "llm-pruner", options: { score: "element-1", range: [4, 30] }, sparsity: 0.2 }),
-    doneRecord({ method: "flap", options: { structure: "AL-AM" }, sparsity: 0.2 }),
-  ]);
+  const section = at(
+    buildSections([
+      doneRecord({ method: "llm-pruner", options: { score: "vector", range: [4, 30] }, sparsity: 0.2 }),
+      doneRecord({ method: "llm-pruner", options: { score: "element-1", range: [4, 30] }, sparsity: 0.2 }),
+      doneRecord({ method: "flap", options: { structure: "AL-AM" }, sparsity: 0.2 }),
+    ]),
+    0,
+  );
   assertEquals(section.rows.map(({ label }) => label), [
     "llm-pruner, score element-1",
     "llm-pruner, score vector",
@@ -109,33 +120,33 @@ Deno.test("buildSections() names the options that differ where a method occurs w
   const ablations = [{}, { structure: "UL-UM" }, { bias: "none" }].map((options) =>
     doneRecord({ method: "flap", options: { structure: "AL-AM", bias: "some", ...options }, sparsity: 0.2 })
   );
-  assertEquals(buildSections(ablations)[0].rows.map(({ label }) => label).sort(), [
+  assertEquals(at(buildSections(ablations), 0).rows.map(({ label }) => label).sort(), [
     "flap",
     "flap, bias none",
     "flap, structure UL-UM",
   ]);
   const other = doneRecord({ method: "flap", sparsity: 0.2 });
   other.cell = { ...other.cell, calibration: { ...other.cell.calibration, sequences: 8 } };
-  const [calibrated] = buildSections([doneRecord({ method: "flap", sparsity: 0.2 }), other]);
+  const calibrated = at(buildSections([doneRecord({ method: "flap", sparsity: 0.2 }), other]), 0);
   assertEquals(calibrated.rows.map(({ label }) => label), ["flap", "flap, calibration sequences 8"]);
   // A row is found by what it is, in whatever run it stands.
-  const alone = buildSections([other])[0].rows[0];
-  assertEquals([alone.label, alone.key], ["flap", calibrated.rows[1].key]);
+  const alone = at(buildSections([other]), 0).rows[0];
+  assertEquals([alone.label, alone.key], ["flap", at(calibrated.rows, 1).key]);
 });
 
 Deno.test("buildSections() says of word perplexities that they are such, and whether all documents were read", () => {
   const base = doneRecord();
   const documents = (maxWindows?: number) => ({
     ...base,
-    perplexity: [{ ...base.perplexity[0], protocol: "c" as const, perplexityStderr: null, maxWindows }],
+    perplexity: [{ ...at(base.perplexity, 0), protocol: "c" as const, perplexityStderr: null, maxWindows }],
   });
-  const [all] = buildSections([documents()]);
+  const all = at(buildSections([documents()]), 0);
   assertEquals([columnOf(all, "wikitext2").metric, columnOf(all, "wikitext2").count], [
     "word perplexity",
     "n=40 documents",
   ]);
   assertEquals(columnOf(all, "wikitext2").limited, false);
-  const [some] = buildSections([documents(40)]);
+  const some = at(buildSections([documents(40)]), 0);
   assertEquals(columnOf(some, "wikitext2").count, "n=first 40 documents");
   assertEquals(columnOf(some, "wikitext2").limited, true);
 });
@@ -143,10 +154,10 @@ Deno.test("buildSections() says of word perplexities that they are such, and whe
 Deno.test("buildSections() takes the later of two runs with one seed that measured the same thing", () => {
   const early = doneRecord({ method: "flap", sparsity: 0.2 });
   const late = { ...early, startedAt: "2027-01-01T00:00:00.000Z" };
-  late.perplexity = [{ ...early.perplexity[0], perplexity: 99 }];
+  late.perplexity = [{ ...at(early.perplexity, 0), perplexity: 99 }];
   for (const records of [[early, late], [late, early]]) {
-    const [section] = buildSections(records);
-    const estimate = section.rows[0].values.get(columnOf(section, "wikitext2").key)!;
+    const section = at(buildSections(records), 0);
+    const estimate = at(section.rows, 0).values.get(columnOf(section, "wikitext2").key)!;
     assertEquals([estimate.value, estimate.n], [99, 1]);
   }
 });
@@ -156,9 +167,9 @@ Deno.test("buildSections() compares throughput with dense on the same machine on
   const here = doneRecord({ method: "flap", sparsity: 0.2 });
   const there = doneRecord({ method: "random", sparsity: 0.2 });
   there.environment.cpu = "Another CPU";
-  const [section] = buildSections([dense, here, there]);
+  const section = at(buildSections([dense, here, there]), 0);
   const pp = section.columns.find(({ name, protocol }) => name === "pp512" && protocol.includes("Example CPU"))!;
-  const expected = here.throughput[0].tokensPerS.mean / dense.throughput[0].tokensPerS.mean;
+  const expected = at(here.throughput, 0).tokensPerS.mean / at(dense.throughput, 0).tokensPerS.mean;
   assertAlmostEquals(rowOf(section, "flap", 0.2).speedUps.get(pp.key)!.value, expected, 1e-12);
   assertEquals(rowOf(section, "random", 0.2).speedUps.size, 0);
   assertEquals(rowOf(section, "random", 0.2).values.has(pp.key), false);
@@ -166,19 +177,20 @@ Deno.test("buildSections() compares throughput with dense on the same machine on
 
 Deno.test("buildSections() takes the mean accuracy over acc or acc_norm as LLM-Pruner's tables do", () => {
   const record = doneRecord();
-  const value = (task: string, metric: string) => record.tasks.find((own) => own.task === task)!.metrics[metric].value;
+  const value = (task: string, metric: string) =>
+    known(record.tasks.find((own) => own.task === task)!.metrics[metric]).value;
   assertEquals(record.tasks.map(primaryMetric), ["acc", "acc_norm"]);
-  const [section] = buildSections([record]);
+  const section = at(buildSections([record]), 0);
   const column = section.columns.find(({ kind }) => kind === "mean-accuracy")!;
-  const estimate = section.rows[0].values.get(column.key)!;
+  const estimate = at(section.rows, 0).values.get(column.key)!;
   assertAlmostEquals(estimate.value, (value("arc_easy", "acc") + value("openbookqa", "acc_norm")) / 2, 1e-12);
-  const errors = [record.tasks[0].metrics.acc.stderr!, record.tasks[1].metrics.acc_norm.stderr!];
+  const errors = [known(at(record.tasks, 0).metrics.acc).stderr!, known(at(record.tasks, 1).metrics.acc_norm).stderr!];
   assertAlmostEquals(estimate.spread!, Math.hypot(...errors) / 2, 1e-12);
-  const paired = section.rows[0].paired.get(column.key)!;
+  const paired = at(section.rows, 0).paired.get(column.key)!;
   assertAlmostEquals(paired.reduce((a, b) => a + b) / paired.length, estimate.value, 1e-12);
   assertEquals(column.chance, 0.25);
 });
 
 Deno.test("buildSections() shows of a path its last part only", () => {
-  assertEquals(buildSections([doneRecord({ model: "/secret/place/model.gguf" })])[0].model, "model.gguf");
+  assertEquals(at(buildSections([doneRecord({ model: "/secret/place/model.gguf" })]), 0).model, "model.gguf");
 });

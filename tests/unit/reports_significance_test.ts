@@ -1,4 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { take } from "../support/values.ts";
+import { at } from "../../core/indexing.ts";
 import { mcnemarExact } from "../../core/stats.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { buildSections, type Section } from "../../reports/rows.ts";
@@ -9,8 +11,8 @@ import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
 function withOutcomes(method: string, outcomes: string): DoneRecord {
   const record = doneRecord({ method, sparsity: 0.2, tasks: ["arc_easy"], examples: outcomes.length });
   const value = [...outcomes].filter((c) => c === "1").length / outcomes.length;
-  record.tasks[0].metrics = { acc: { value, stderr: 0.01, higherIsBetter: true } };
-  record.tasks[0].outcomes = { acc: outcomes };
+  at(record.tasks, 0).metrics = { acc: { value, stderr: 0.01, higherIsBetter: true } };
+  at(record.tasks, 0).outcomes = { acc: outcomes };
   return record;
 }
 
@@ -22,14 +24,17 @@ Deno.test("rankings() tests one-seed tasks by McNemar, corrected by Holm over th
   const best = "1".repeat(60) + "0".repeat(40);
   const near = "1".repeat(58) + "0".repeat(42);
   const far = "1".repeat(30) + "0".repeat(70);
-  const [section] = buildSections([
-    withOutcomes("flap", best),
-    withOutcomes("random", far),
-    withOutcomes("wanda-sp", near),
-  ]);
+  const section = at(
+    buildSections([
+      withOutcomes("flap", best),
+      withOutcomes("random", far),
+      withOutcomes("wanda-sp", near),
+    ]),
+    0,
+  );
   const ranking = find(section, "arc_easy");
   assertEquals(ranking.rows.map(({ label }) => label), ["flap", "wanda-sp", "random"]);
-  const [toNear, toFar] = ranking.rows.slice(1).map((row) => ranking.comparisons.get(row)!);
+  const [toNear, toFar] = take(ranking.rows.slice(1).map((row) => ranking.comparisons.get(row)!), 2);
   assertEquals([toNear.test, toFar.test], ["mcnemar", "mcnemar"]);
   assertAlmostEquals(toFar.p, 2 * mcnemarExact(30, 0), 1e-15);
   assertAlmostEquals(toNear.p, Math.max(2 * mcnemarExact(30, 0), mcnemarExact(2, 0)), 1e-15);
@@ -48,45 +53,51 @@ Deno.test("standings() stars the best only when it is clearly better than every 
     withOutcomes("random", low),
     withOutcomes("wanda-sp", low2),
   ]);
-  assertEquals(signs(find(clear[0], "arc_easy")), ["flap 1 *", "random 2", "wanda-sp 2"]);
+  assertEquals(signs(find(at(clear, 0), "arc_easy")), ["flap 1 *", "random 2", "wanda-sp 2"]);
   const tie = buildSections([withOutcomes("flap", best), withOutcomes("random", best)]);
-  assertEquals(signs(find(tie[0], "arc_easy")), ["random 1", "flap 1 ≈"]);
+  assertEquals(signs(find(at(tie, 0), "arc_easy")), ["random 1", "flap 1 ≈"]);
   const alone = buildSections([withOutcomes("flap", best)]);
-  assertEquals(signs(find(alone[0], "arc_easy")), []);
+  assertEquals(signs(find(at(alone, 0), "arc_easy")), []);
 });
 
 Deno.test("rankings() compares perplexities window by window: a small lead in every window is clear", () => {
   const base = doneRecord({ method: "flap", sparsity: 0.2 });
   const shift = (method: string, nats: (i: number) => number): DoneRecord => {
     const record = doneRecord({ method, sparsity: 0.2 });
-    const windowNll = base.perplexity[0].windowNll.map((nll, i) => nll + nats(i));
+    const windowNll = at(base.perplexity, 0).windowNll.map((nll, i) => nll + nats(i));
     const mean = windowNll.reduce((a, b) => a + b) / windowNll.length;
-    record.perplexity = [{ ...base.perplexity[0], windowNll, nllPerToken: mean, perplexity: Math.exp(mean) }];
+    record.perplexity = [{ ...at(base.perplexity, 0), windowNll, nllPerToken: mean, perplexity: Math.exp(mean) }];
     return record;
   };
-  const small = find(buildSections([base, shift("random", (i) => 0.02 + 0.001 * (i % 3))])[0], "wikitext2");
+  const small = find(at(buildSections([base, shift("random", (i) => 0.02 + 0.001 * (i % 3))]), 0), "wikitext2");
   assertEquals(signs(small), ["flap 1 *", "random 2"]);
-  const noisy = find(buildSections([base, shift("random", (i) => 0.02 + (i % 2 === 0 ? 0.5 : -0.5))])[0], "wikitext2");
+  const noisy = find(
+    at(buildSections([base, shift("random", (i) => 0.02 + (i % 2 === 0 ? 0.5 : -0.5))]), 0),
+    "wikitext2",
+  );
   assertEquals(signs(noisy), ["flap 1", "random 2 ≈"]);
-  const lead = small.comparisons.get(small.rows[1])!.lead;
+  const lead = small.comparisons.get(at(small.rows, 1))!.lead;
   assert(lead.low > 0.02 && lead.low <= lead.value && lead.value <= lead.high && lead.high < 0.022);
 });
 
 Deno.test("rankings() does not rank throughput and does not test rows with other data", () => {
-  const [section] = buildSections(sweepRecords());
+  const section = at(buildSections(sweepRecords()), 0);
   assert(rankings(section).every(({ column }) => column.kind !== "throughput"));
   const short = doneRecord({ method: "random", sparsity: 0.2, windows: 20 });
-  const ranked = rankings(buildSections([doneRecord({ method: "flap", sparsity: 0.2 }), short])[0])
+  const ranked = rankings(at(buildSections([doneRecord({ method: "flap", sparsity: 0.2 }), short]), 0))
     .filter(({ column }) => column.kind === "perplexity");
   assertEquals(ranked.map(({ rows, comparisons }) => [rows.length, comparisons.size]), [[1, 0], [1, 0]]);
 });
 
 Deno.test("rankings() calls no lead clear on four windows, however large", () => {
-  const [section] = buildSections([
-    doneRecord({ method: "flap", sparsity: 0.2, windows: 4 }),
-    doneRecord({ method: "random", sparsity: 0.2, windows: 4, damage: 3 }),
-  ]);
+  const section = at(
+    buildSections([
+      doneRecord({ method: "flap", sparsity: 0.2, windows: 4 }),
+      doneRecord({ method: "random", sparsity: 0.2, windows: 4, damage: 3 }),
+    ]),
+    0,
+  );
   const ranking = find(section, "wikitext2");
-  assert(ranking.comparisons.get(ranking.rows[1])!.p > 0.1);
+  assert(ranking.comparisons.get(at(ranking.rows, 1))!.p > 0.1);
   assertEquals(signs(ranking), ["flap 1", "random 2 ≈"]);
 });

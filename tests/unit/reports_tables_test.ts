@@ -12,6 +12,8 @@ import { renderTable } from "../../reports/terminal.ts";
 import { warnings } from "../../reports/warnings.ts";
 import type { CellRecord } from "../../core/schema.ts";
 import { doneRecord, failedRecord, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
+import { known } from "../support/values.ts";
+import { at } from "../../core/indexing.ts";
 
 const report = (records: CellRecord[]) => buildDocument(records, "t");
 
@@ -57,17 +59,17 @@ Deno.test("format functions show numbers as papers do", () => {
 Deno.test("toCsv() parses back, quotes what needs it and keeps full precision", () => {
   const message = 'line one\nsaid "no", then stopped';
   const records = [...sweepRecords(), failedRecord({ method: "sheared", sparsity: 0.4 }, message)];
-  const [header, ...lines] = parseCsv(toCsv(report(records)));
+  const [header = [], ...lines] = parseCsv(toCsv(report(records)));
   assertEquals(lines.length, 1 + 2 * 6 + 1);
   for (const line of lines) assertEquals(line.length, header.length);
   assertEquals(new Set(header).size, header.length);
-  const table = lines.map((line) => Object.fromEntries(line.map((value, i) => [header[i], value])));
+  const table = lines.map((line) => Object.fromEntries(line.map((value, i) => [at(header, i), value])));
   const failed = table.find(({ method }) => method === "sheared")!;
   assertEquals([failed.state, failed.failure], ["failed", `out-of-memory: ${message}`]);
   const dense = doneRecord();
-  assertEquals(table[0].method, "dense");
-  assertEquals(Number(table[0].wikitext2_a1024_n40), dense.perplexity[0].perplexity);
-  assertEquals(Number(table[0].arc_easy_acc_norm_n200), dense.tasks[0].metrics.acc_norm.value);
+  assertEquals(at(table, 0).method, "dense");
+  assertEquals(Number(at(table, 0).wikitext2_a1024_n40), at(dense.perplexity, 0).perplexity);
+  assertEquals(Number(at(table, 0).arc_easy_acc_norm_n200), known(at(dense.tasks, 0).metrics.acc_norm).value);
   assertEquals(table.find(({ method }) => method === "mask-prune")!.seeds, "0 1 2");
 });
 
@@ -89,7 +91,7 @@ Deno.test("toLatex() escapes what LaTeX would read as commands", () => {
   const text = toLatex(report(sweepRecords()));
   const rows = text.split("\n").filter((line) => line.endsWith("\\\\"));
   const specs = [...text.matchAll(/\\begin\{tabular\}\{([lr]+)(p\{[^}]*\})?\}/g)]
-    .map(([, spec, last]) => spec.length + (last === undefined ? 0 : 1));
+    .map(([, spec = "", last]) => spec.length + (last === undefined ? 0 : 1));
   assertEquals(specs.length, 4);
   const cells = (line: string) => {
     const spans = [...line.matchAll(/\\multicolumn\{(\d+)\}/g)].reduce((sum, [, n]) => sum + Number(n) - 1, 0);
@@ -102,14 +104,14 @@ Deno.test("renderTable() fits 100 columns, has dense first and a line per level,
   const text = renderTable(sweepRecords(), { width: 100, colour: false });
   const lines = text.split("\n");
   for (const line of lines) assert(line.length <= 100, `${line.length} columns: ${line}`);
-  const at = (start: string) => lines.findIndex((line) => line.startsWith(start));
-  const order = ["method", "dense", "── 20 % asked", "random", "── 40 % asked"].map(at);
+  const lineOf = (start: string) => lines.findIndex((line) => line.startsWith(start));
+  const order = ["method", "dense", "── 20 % asked", "random", "── 40 % asked"].map(lineOf);
   assert(order.every((line) => line > 0));
   assertEquals(order, order.toSorted((a, b) => a - b));
   assertStringIncludes(text, "magnitude   failed: out-of-memory: The device ran out of memory at 3.1 GiB");
   // deno-lint-ignore no-control-regex
   assert(!/\u001b/.test(text));
-  assertMatch(lines[at("method")], /wikitext2/);
+  assertMatch(at(lines, lineOf("method")), /wikitext2/);
   const narrow = renderTable([doneRecord(), doneRecord({ method: "random", sparsity: 0.2 })], {
     width: 72,
     colour: false,
@@ -138,9 +140,9 @@ Deno.test("renderTable() marks the best in bold with colours on, and no record c
 });
 
 Deno.test("glance() names the winner of each level and says whether its lead is clear", () => {
-  const [section] = buildSections(sweepRecords());
+  const section = at(buildSections(sweepRecords()), 0);
   const { topics, lines } = glance(section, rankings(section));
-  assertStringIncludes(topics[0], "Lowest perplexity, wikitext2 (dense 16.");
+  assertStringIncludes(at(topics, 0), "Lowest perplexity, wikitext2 (dense 16.");
   assertEquals(lines.map(({ level }) => level), ["20 %", "40 %"]);
   for (const { findings } of lines) {
     assertEquals(findings[0]!.best, "mask-prune");
@@ -151,7 +153,7 @@ Deno.test("glance() names the winner of each level and says whether its lead is 
 });
 
 Deno.test("warnings() says what limits the comparison", () => {
-  const all = (records: CellRecord[]) => warnings(buildSections(records)[0]).join("\n");
+  const all = (records: CellRecord[]) => warnings(at(buildSections(records), 0)).join("\n");
   assertStringIncludes(all(sweepRecords()), "wikitext2 (L=1024, n=40 of 335), arc_easy (n=200 of 2376)");
   assertStringIncludes(all(sweepRecords()), "1 cell failed: magnitude at 40 %, seed 0.");
   assertStringIncludes(all([doneRecord({ model: "tiny" })]), "tiny demonstration model");
@@ -175,8 +177,8 @@ Deno.test("warnings() says what limits the comparison", () => {
   assertStringIncludes(text, "2 versions of the harness");
   const full = doneRecord({ windows: 335 });
   full.tasks = [];
-  full.perplexity[0].maxWindows = undefined;
-  assertEquals(warnings(buildSections([full])[0]), []);
+  at(full.perplexity, 0).maxWindows = undefined;
+  assertEquals(warnings(at(buildSections([full]), 0)), []);
   const trained = (method: string, tokens: number) => {
     const record = doneRecord({ method, sparsity: 0.2, damage: 0.5 });
     if (tokens > 0) record.training = [{ stage: "recovery", steps: 1, tokens, seconds: 1, curve: [] }];
@@ -203,7 +205,7 @@ Deno.test("reports of nothing but failures, or of the dense model alone, are wri
 Deno.test("configurationFacts() names the file that a method comes from, and its hash", () => {
   const record = doneRecord({ method: "mine", sparsity: 0.2, damage: 0.5 });
   record.cell.methodFile = { path: "/home/me/mine.ts", sha256: "ab".repeat(32), imports: [] };
-  const facts = configurationFacts(buildSections([record])[0]);
+  const facts = configurationFacts(at(buildSections([record]), 0));
   assertEquals(facts.find(({ name }) => name === "mine")?.text, "no options; from mine.ts, sha256 abababababab");
 });
 
@@ -212,7 +214,7 @@ Deno.test("generations() puts what each model wrote under its prompt, the dense 
   dense.generations = [{ prompt: "The dog", text: " ran home." }, { prompt: "A cat", text: " slept." }];
   pruned.generations = [{ prompt: "The dog", text: " ran ran <b>." }];
   const records = [pruned, dense];
-  assertEquals(generations(buildSections(records)[0]), [
+  assertEquals(generations(at(buildSections(records), 0)), [
     {
       prompt: "The dog",
       texts: [{ label: "dense", text: " ran home." }, { label: "flap, 20 %", text: " ran ran <b>." }],

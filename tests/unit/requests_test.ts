@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { assertEquals, assertThrows } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import {
   encodeRequest,
@@ -79,7 +80,7 @@ Deno.test("rollingWindows() scores each token once, with as much context as fits
     windows.forEach(({ context, continuation }, i) => {
       const inputs = context.length + continuation.length - 1;
       assertEquals(inputs, i === 0 ? continuation.length : most);
-      if (i > 0) assertEquals(context, numbers(continuation[0]).slice(-context.length));
+      if (i > 0) assertEquals(context, numbers(at(continuation, 0)).slice(-context.length));
     });
   }));
 });

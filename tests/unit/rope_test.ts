@@ -1,15 +1,16 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { rotaryFrequencies } from "../../models/rope.ts";
 
 Deno.test("rotaryFrequencies() falls from 1 by the base's powers", () => {
   const { frequencies } = rotaryFrequencies(8, { base: 10_000 });
   assertEquals(frequencies.length, 4);
-  [1, 0.1, 0.01, 0.001].forEach((expected, i) => assertAlmostEquals(frequencies[i], expected, 1e-12));
+  [1, 0.1, 0.01, 0.001].forEach((expected, i) => assertAlmostEquals(at(frequencies, i), expected, 1e-12));
 });
 
 Deno.test("rotaryFrequencies() divides all of them under linear scaling", () => {
   const { frequencies } = rotaryFrequencies(8, { base: 10_000, scaling: { type: "linear", factor: 4 } });
-  [0.25, 0.025, 0.0025, 0.00025].forEach((expected, i) => assertAlmostEquals(frequencies[i], expected, 1e-12));
+  [0.25, 0.025, 0.0025, 0.00025].forEach((expected, i) => assertAlmostEquals(at(frequencies, i), expected, 1e-12));
 });
 
 Deno.test("rotaryFrequencies() keeps short waves, divides long ones and blends between under llama3 scaling", () => {
@@ -26,7 +27,7 @@ Deno.test("rotaryFrequencies() keeps short waves, divides long ones and blends b
   });
   const smooth = (128 / (2 * Math.PI * 10) - 1) / 3;
   const expected = [1, 0.1 * (smooth + (1 - smooth) / 8), 0.01 / 8, 0.001 / 8];
-  expected.forEach((value, i) => assertAlmostEquals(frequencies[i], value, 1e-12));
+  expected.forEach((value, i) => assertAlmostEquals(at(frequencies, i), value, 1e-12));
 });
 
 Deno.test("rotaryFrequencies() turns nothing without a rope", () => {

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { tokenPieces } from "../../benchmarks/server/completions.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { parseServeArgs } from "../../benchmarks/commands/serve.ts";
@@ -51,7 +52,7 @@ function readScores(choices: Choice[], contextLengths: number[]): [logLikelihood
     const tops = logprobs.top_logprobs.slice(contextLengths[i], -1) as Record<string, number>[];
     return [
       tokens.reduce((a, b) => a + b, 0),
-      tokens.every((value, j) => value === Math.max(...Object.values(tops[j]))),
+      tokens.every((value, j) => value === Math.max(...Object.values(at(tops, j)))),
     ];
   });
 }
@@ -79,19 +80,20 @@ Deno.test("/v1/completions scores prompts of different lengths as our own scorer
   const own = await createScorer(model, tokenizer, { bos: "never" }).logLikelihood(requests);
   const contexts = requests.map(({ context }) => tokenizer.encode(context, { specialTokens: false }));
   const prompts = requests.map(({ continuation }, i) => [
-    ...contexts[i],
+    ...at(contexts, i),
     ...tokenizer.encode(continuation, { specialTokens: false }),
   ]);
   const { status, json } = await post(app, "/v1/completions", scoring(prompts));
   assertEquals(status, 200);
   assertEquals([json.object, json.model, json.choices.length], ["text_completion", "fake", 4]);
   json.choices.forEach(({ index, logprobs, finish_reason }: never, i: number) => {
-    const { tokens, token_logprobs, top_logprobs, text_offset } = logprobs as Record<string, unknown[]>;
+    type Lists = Record<"tokens" | "token_logprobs" | "top_logprobs" | "text_offset", unknown[]>;
+    const { tokens, token_logprobs, top_logprobs, text_offset } = logprobs as Lists;
     assertEquals([index, finish_reason], [i, "length"] as never);
     for (const list of [tokens, token_logprobs, top_logprobs, text_offset]) {
-      assertEquals(list.length, prompts[i].length + 1);
+      assertEquals(list.length, at(prompts, i).length + 1);
     }
-    assertEquals([token_logprobs[0], top_logprobs[0]], [null, null]);
+    assertEquals([at(token_logprobs, 0), at(top_logprobs, 0)], [null, null]);
     assert(token_logprobs.slice(1).every(Number.isFinite), "log-probabilities must be finite");
   });
   const scores = readScores(json.choices, contexts.map((ids) => ids.length));

@@ -1,4 +1,5 @@
 import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import {
   expectedParameters,
@@ -56,11 +57,11 @@ Deno.test("targetConfig() leaves what is not named to the budget, and goes below
   assertEquals(shapeOf({}).layers, resolveTarget(GROUPED, { sparsity: 0.4, units: ["ffn", "kv-groups"] }).uniform);
   const budget = 0.6 * keptParameters(GROUPED);
   const freeFfn = shapeOf({ targetHidden: 24, targetHeads: 9 });
-  assertEquals([freeFfn.width, freeFfn.layers.length, freeFfn.layers[0].kvGroups], [24, 3, 3]);
+  assertEquals([freeFfn.width, freeFfn.layers.length, at(freeFfn.layers, 0).kvGroups], [24, 3, 3]);
   const wider = freeFfn.layers.map((shape) => ({ ...shape, ffnChannels: shape.ffnChannels + 1 }));
   assertEquals([keptParameters(freeFfn) <= budget, keptParameters(freeFfn, wider) <= budget], [true, false]);
   const freeHeads = shapeOf({ targetFfn: 20 });
-  assertEquals(freeHeads.layers[0].ffnChannels, 20);
+  assertEquals(at(freeHeads.layers, 0).ffnChannels, 20);
   assertEquals(keptParameters(freeHeads) <= budget, true);
   // Two layers of three are below the budget of 0.8 by themselves, half of the width as well.
   assertEquals(shapeOf({ targetLayers: 2 }, { sparsity: 0.2 }), { ...GROUPED, layers: [SHAPE, SHAPE] });
@@ -69,7 +70,7 @@ Deno.test("targetConfig() leaves what is not named to the budget, and goes below
 
 Deno.test("targetConfig() removes groups before query heads, as units allow", () => {
   const heads = (targetHeads: number, units: UnitType[]) => {
-    const { kvGroups, queryHeadsPerGroup } = shapeOf({ targetHeads, targetLayers: 1 }, { units }).layers[0];
+    const { kvGroups, queryHeadsPerGroup } = at(shapeOf({ targetHeads, targetLayers: 1 }, { units }).layers, 0);
     return [kvGroups, queryHeadsPerGroup];
   };
   assertEquals(heads(6, ["kv-groups"]), [2, 3]);
@@ -114,9 +115,9 @@ Deno.test("maskAxes() have masks where units or targets are named, and go over t
     rowLengths(axis, GROUPED).map((length) => Float32Array.from({ length }, () => next++))
   );
   const masks = toModelMasks(axes, rows, 3);
-  assertEquals(masks.masks!.map(({ layer }) => layer), [...rows[2][0]].map((value) => Float32Array.of(value)));
-  assertEquals(masks.masks![1]["kv-groups"], rows[0][1]);
-  assertEquals(masks.hidden, rows[3][0]);
+  assertEquals(masks.masks!.map(({ layer }) => layer), [...at(at(rows, 2), 0)].map((value) => Float32Array.of(value)));
+  assertEquals(at(masks.masks!, 1)["kv-groups"], at(rows, 0)[1]);
+  assertEquals(masks.hidden, at(rows, 3)[0]);
   assertEquals(fromModelMasks(axes, masks), rows);
 });
 

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
+import { at } from "../../core/indexing.ts";
 import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot } from "../../models/training/snapshot.ts";
 import { createCurve, trainingReport } from "../../models/training/curve.ts";
 
@@ -75,8 +76,8 @@ Deno.test("trainingReport() keeps every row up to 5000, and of more the first an
   };
   assertEquals(rowsUpTo(5000).curve.map(({ step }) => step), Array.from({ length: 5000 }, (_, i) => i + 1));
   const { curve: rows, steps, tokens } = rowsUpTo(6000);
-  assertEquals([steps, tokens, rows.length, rows[0].step, rows.at(-1)!.step], [6000, 5, 5000, 1, 6000]);
-  assertEquals([rows[0].loss, rows[0].budget, rows[0].swaps], [0.333333, 0.5, 2]);
+  assertEquals([steps, tokens, rows.length, at(rows, 0).step, rows.at(-1)!.step], [6000, 5, 5000, 1, 6000]);
+  assertEquals([at(rows, 0).loss, at(rows, 0).budget, at(rows, 0).swaps], [0.333333, 0.5, 2]);
 });
 
 Deno.test("createCurve() goes on from the seconds of an earlier process", () => {

@@ -1,5 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { take } from "../support/values.ts";
+import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { keptParameters, layerMacs, layerParameters } from "../../models/count.ts";
@@ -37,13 +39,13 @@ Deno.test("resolveTarget() with FFN channels alone leaves attention whole", () =
   const { uniform } = resolveTarget(smol, { sparsity: 0.2, units: ["ffn"] });
   assertEquals(uniform[0], { kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: channels });
   const rounded = resolveTarget(smol, { sparsity: 0.2, units: ["ffn"], ffnMultiple: 32 });
-  assertEquals(rounded.uniform[29].ffnChannels, 32 * Math.floor(channels / 32));
+  assertEquals(at(rounded.uniform, 29).ffnChannels, 32 * Math.floor(channels / 32));
 });
 
 Deno.test("resolveTarget() with attention alone takes the largest that fits", () => {
   // Attention is a quarter of the weights of this shape, so 0.1 of them are 0.4 of attention: 2 of 4 groups.
   const config = uniformConfig({ kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 128 }, 2);
-  assertEquals(layerParameters(config, config.layers[0]), 4 * 32 * 32 + 3 * 32 * 128);
+  assertEquals(layerParameters(config, at(config.layers, 0)), 4 * 32 * 32 + 3 * 32 * 128);
   const { uniform } = resolveTarget(config, { sparsity: 0.1, units: ["kv-groups"] });
   assertEquals(uniform[0], { kvGroups: 2, queryHeadsPerGroup: 1, ffnChannels: 128 });
   const heads = resolveTarget(smol, { sparsity: 0.05, units: ["query-heads"] });
@@ -52,26 +54,28 @@ Deno.test("resolveTarget() with attention alone takes the largest that fits", ()
 
 Deno.test("resolveTarget() removes groups first and query heads for what is left of the ratio", () => {
   const config = uniformConfig({ kvGroups: 4, queryHeadsPerGroup: 4, ffnChannels: 64 }, 2);
-  const at = (sparsity: number) => {
-    const { kvGroups, queryHeadsPerGroup } =
-      resolveTarget(config, { sparsity, units: ["ffn", "kv-groups", "query-heads"] }).uniform[0];
+  const widthsAt = (sparsity: number) => {
+    const { kvGroups, queryHeadsPerGroup } = at(
+      resolveTarget(config, { sparsity, units: ["ffn", "kv-groups", "query-heads"] }).uniform,
+      0,
+    );
     return [kvGroups, queryHeadsPerGroup];
   };
   // 0.2 of 4 groups is none, 0.2 of 16 heads is 3: not one from each of 4 groups.
-  assertEquals(at(0.2), [4, 4]);
+  assertEquals(widthsAt(0.2), [4, 4]);
   // 0.5 of 4 groups leaves 2 with 4 heads each.
-  assertEquals(at(0.5), [2, 4]);
+  assertEquals(widthsAt(0.5), [2, 4]);
   // 0.7 of 4 groups leaves 2; 16 - 11 heads need 3 in each.
-  assertEquals(at(0.7), [2, 3]);
+  assertEquals(widthsAt(0.7), [2, 3]);
 });
 
 Deno.test("resolveTarget() removes more attention when FFN channels cannot make up the rest", () => {
   // Attention is 0.8 of the weights, and 0.25 of 2 groups round down to none: but 0.75 of the weights do not hold both
   // groups and a channel.
   const config = uniformConfig({ kvGroups: 2, queryHeadsPerGroup: 1, ffnChannels: 10 }, 1, { headSize: 15 });
-  assertEquals(layerParameters(config, config.layers[0]), 4 * 32 * 30 + 3 * 32 * 10);
-  assertEquals(resolveTarget(config, { sparsity: 0.17, units: ["ffn", "kv-groups"] }).uniform[0].kvGroups, 2);
-  assertEquals(resolveTarget(config, { sparsity: 0.25, units: ["ffn", "kv-groups"] }).uniform[0].kvGroups, 1);
+  assertEquals(layerParameters(config, at(config.layers, 0)), 4 * 32 * 30 + 3 * 32 * 10);
+  assertEquals(at(resolveTarget(config, { sparsity: 0.17, units: ["ffn", "kv-groups"] }).uniform, 0).kvGroups, 2);
+  assertEquals(at(resolveTarget(config, { sparsity: 0.25, units: ["ffn", "kv-groups"] }).uniform, 0).kvGroups, 1);
 });
 
 Deno.test("resolveTarget() at sparsity 0 keeps every width, whatever the model", () => {
@@ -109,7 +113,7 @@ Deno.test("resolveTarget() meets the budget, and one more channel a layer would 
         return;
       }
       const { uniform, budgetParameters, prunableParameters } = resolveTarget(config, asked);
-      const [shape] = uniform;
+      const shape = at(uniform, 0);
       const size = (s: LayerShape) => layers * layerParameters(config, s);
       assert(Math.abs(budgetParameters - (100 - percent) * prunableParameters / 100) < 1);
       assert(size(shape) <= budgetParameters, `${size(shape)} > ${budgetParameters}`);
@@ -150,7 +154,10 @@ Deno.test("resolveTarget() names the largest sparsity that can be reached", () =
   const largest = Number(error.message.match(/largest is ([\d.]+)/)![1]);
   const exact = 3 * 576 * (1536 - 32) / (576 * 24 * 64 + 3 * 576 * 1536);
   assert(largest <= exact && largest > exact - 0.001, `${largest} of ${exact}`);
-  assertEquals(resolveTarget(smol, { sparsity: largest, units: ["ffn"], ffnMultiple: 32 }).uniform[0].ffnChannels, 32);
+  assertEquals(
+    at(resolveTarget(smol, { sparsity: largest, units: ["ffn"], ffnMultiple: 32 }).uniform, 0).ffnChannels,
+    32,
+  );
 });
 
 Deno.test("resolveTarget() refuses wrong values and models that are pruned already", () => {
@@ -173,8 +180,11 @@ Deno.test("resolveTarget() refuses wrong values and models that are pruned alrea
 
 Deno.test("unitCost() times the units of a layer gives the layer", () => {
   const config = toyConfig({ layers: [{ kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 11 }] });
-  const [shape] = config.layers;
-  const [ffn, groups, heads] = (["ffn", "kv-groups", "query-heads"] as const).map((type) => unitCost(config, 0, type));
+  const shape = at(config.layers, 0);
+  const [ffn, groups, heads] = take(
+    (["ffn", "kv-groups", "query-heads"] as const).map((type) => unitCost(config, 0, type)),
+    3,
+  );
   assertEquals(ffn.parameters, 3 * 32);
   assertEquals(groups.parameters, (2 * 2 + 2) * 8 * 32);
   assertEquals(heads.parameters, 2 * 8 * 32);

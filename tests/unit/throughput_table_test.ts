@@ -2,6 +2,7 @@ import { assertEquals } from "@std/assert";
 import { throughputTable, type TimedCell } from "../../benchmarks/commands/time_cells.ts";
 import { summarise } from "../../benchmarks/evaluation/throughput.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
+import { at } from "../../core/indexing.ts";
 
 Deno.test("throughputTable() puts tokens per second and speed-up of both engines side by side", () => {
   const cell = (method: string | null, ours: number[], theirs: number[]): TimedCell => {
@@ -20,6 +21,6 @@ Deno.test("throughputTable() puts tokens per second and speed-up of both engines
     ["flap", "200 ± 0", "2.00 ×", "250 ± 0", "1.25 ×"],
   ]);
   // A run that timed other lengths has no numbers of ours, and says so.
-  cells[1].record.throughput = [];
+  at(cells, 1).record.throughput = [];
   assertEquals(throughputTable(cells).split("\n")[3], "| flap | – | – | 250 ± 0 | 1.25 × |");
 });

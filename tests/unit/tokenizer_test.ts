@@ -1,6 +1,7 @@
 import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { at } from "../../core/indexing.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { GgufFile, GgufValue } from "../../core/gguf.ts";
 import { createTokenizer, loadTokenizer, readTokenizerDefinition } from "../../core/tokenizer.ts";
@@ -58,7 +59,7 @@ for (const [pre, ids] of Object.entries(byteLevel.pre)) {
     const tokenizer = createTokenizer(definition, "x.gguf");
     texts.forEach((text, i) => {
       assertEquals(tokenizer.encode(text), ids[i], `${JSON.stringify(text)}; or ${REMAKE}`);
-      assertEquals(tokenizer.decode(ids[i]), text.replaceAll("<|end|>", ""));
+      assertEquals(tokenizer.decode(at(ids, i)), text.replaceAll("<|end|>", ""));
     });
     assertEquals(tokenizer.addsBos, false);
     assertEquals(tokenizer.vocabSize, byteLevel.tokens.length);
@@ -68,7 +69,7 @@ for (const [pre, ids] of Object.entries(byteLevel.pre)) {
 Deno.test("ggufTokenizerDefinition() of a SentencePiece model gives sentencepiece's ids", () => {
   const tokenizer = createTokenizer(ggufTokenizerDefinition(ggufWith(sentencePieceMetadata())), "x.gguf");
   texts.forEach((text, i) => {
-    const ids = sentencePiece.ids[i];
+    const ids = at(sentencePiece.ids, i);
     assertEquals(tokenizer.encode(text, { specialTokens: false }), ids, `${JSON.stringify(text)}; or ${REMAKE}`);
     assertEquals(tokenizer.decode(ids), text);
   });
@@ -84,7 +85,7 @@ Deno.test("ggufTokenizerDefinition() adds no space and no BOS where the file say
     add_eos_token: true,
   });
   const tokenizer = createTokenizer(ggufTokenizerDefinition(file), "x.gguf");
-  const first = tokenizer.encode("the")[0];
+  const first = at(tokenizer.encode("the"), 0);
   assert(!tokenizer.tokenText(first).startsWith("\u2581"), tokenizer.tokenText(first));
   assertEquals(tokenizer.encode("the").at(-1), 2);
   assertEquals(tokenizer.decode(tokenizer.encode(" the")), " the");
@@ -137,7 +138,7 @@ golden.metaspace.forEach(({ definition, ids, texts: decoded }, i) => {
     const tokenizer = createTokenizer({ tokenizer: definition, config: {} }, `metaspace ${i}`);
     texts.forEach((text, j) => {
       assertEquals(tokenizer.encode(text), ids[j], `${JSON.stringify(text)}; or ${REMAKE}`);
-      assertEquals(tokenizer.decode(ids[j]), decoded[j]);
+      assertEquals(tokenizer.decode(at(ids, j)), decoded[j]);
     });
   });
 });

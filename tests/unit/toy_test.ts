@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { expectedTensors, tensorNames } from "../../models/config.ts";
 import { referenceForward, type ReferenceMasks } from "../support/reference.ts";
 import { type ToyOptions, toySource, toyTokens } from "../support/toy.ts";
@@ -42,7 +43,7 @@ Deno.test("toySource() plants hidden dimensions that stay 0", () => {
 
 Deno.test("toySource() keeps faint noise in dead units when asked", () => {
   const options: ToyOptions = { layers, dead: [{ layer: 0, ffn: [1] }] };
-  const down = (source: ReturnType<typeof toySource>) => source.read(tensorNames.weight(0, "down")).data[1];
+  const down = (source: ReturnType<typeof toySource>) => at(source.read(tensorNames.weight(0, "down")).data, 1);
   const [alive, faint] = [down(toySource({ layers })), down(toySource({ ...options, deadScale: 0.5 }))];
   assertEquals(faint, alive / 2);
   assertEquals(Math.abs(down(toySource(options))), 0);
@@ -50,7 +51,7 @@ Deno.test("toySource() keeps faint noise in dead units when asked", () => {
 
 Deno.test("toyTokens() follows its rule three times out of four", () => {
   const stream = toyTokens({ count: 4000, vocabSize: 29, seed: 2 });
-  const followed = stream.subarray(1).filter((token, i) => token === (5 * stream[i] + 3) % 29).length;
+  const followed = stream.subarray(1).filter((token, i) => token === (5 * at(stream, i) + 3) % 29).length;
   // A uniform draw follows it too, once in 29; four standard deviations are 0.027.
   assert(Math.abs(followed / 3999 - (0.75 + 0.25 / 29)) < 0.03, `${followed} of 3999`);
   assert(stream.every((token) => token >= 0 && token < 29));

@@ -1,5 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
@@ -24,7 +25,7 @@ import { plannedShapes } from "../../models/plan.ts";
 
 const layers = Array.from({ length: 3 }, () => ({ kvGroups: 4, queryHeadsPerGroup: 2, ffnChannels: 40 }));
 const config = toyConfig({ layers });
-const [dense] = layers;
+const dense = at(layers, 0);
 const unitChoices: UnitType[][] = [["ffn"], ["kv-groups"], ["ffn", "kv-groups"], ["ffn", "query-heads"], [
   "ffn",
   "query-heads",
@@ -65,7 +66,7 @@ Deno.test("costShares() is -n dR/ds of the retained resource", () => {
         const moved = layers.map((shape) => narrowed(shape, axes, axes.map((_, b) => a === b ? step : 0)));
         // Widths act on attention as a product of groups and heads, so the difference is taken at a small step.
         const slope = n * (retained(resource, layers) - retained(resource, moved)) / step;
-        assertAlmostEquals(shares[a], slope, 1e-9 + 1e-9 * slope);
+        assertAlmostEquals(at(shares, a), slope, 1e-9 + 1e-9 * slope);
       });
     }
   }
@@ -89,8 +90,8 @@ Deno.test("widthSlopes() takes the next unit in every segment, in units of the m
   const shares = [0.6, 0.4];
   const slopes = widthSlopes(axes, importance, [[2], [0]], shares);
   const scale = 11 + 45;
-  assertAlmostEquals(slopes[0][0], 4 * 3 / scale, 1e-12);
-  assertAlmostEquals(slopes[1][0], 2 * (1 + 6 + 2 + 8) / scale, 1e-12);
+  assertAlmostEquals(at(at(slopes, 0), 0), 4 * 3 / scale, 1e-12);
+  assertAlmostEquals(at(at(slopes, 1), 0), 2 * (1 + 6 + 2 + 8) / scale, 1e-12);
 });
 
 Deno.test("widthStep() stays between nothing and all but one unit, at its speed limit, and together when uniform", () => {
@@ -101,18 +102,18 @@ Deno.test("widthStep() stays between nothing and all but one unit, at its speed 
     number,
     fc.boolean(),
     (slopes, start, price, uniform) => {
-      const removed = [uniform ? start.map(() => start[0]) : start];
+      const removed = [uniform ? start.map(() => at(start, 0)) : start];
       const shares = [0.7];
       const step = { axes: [axisFfn], removed, duals: [[1, 1, 1]], slopes: [slopes], shares, uniform };
-      const [next] = widthStep({ ...step, prices: [price], rate: 0.1, maxStep: 0.05 });
+      const next = at(widthStep({ ...step, prices: [price], rate: 0.1, maxStep: 0.05 }), 0);
       next.forEach((s, l) => {
         assert(s >= 0 && s <= 39);
-        assert(Math.abs(s - removed[0][l]) <= 0.05 * 40 + 1e-9);
+        assert(Math.abs(s - at(at(removed, 0), l)) <= 0.05 * 40 + 1e-9);
         if (uniform) assertEquals(s, next[0]);
-        const worth = uniform ? slopes.reduce((a, b) => a + b, 0) / 3 : slopes[l];
+        const worth = uniform ? slopes.reduce((a, b) => a + b, 0) / 3 : at(slopes, l);
         // A unit that costs less than the price of what it frees goes, a dearer one comes back.
-        if (worth / 0.7 < price) assert(s >= removed[0][l]);
-        if (worth / 0.7 > price) assert(s <= removed[0][l]);
+        if (worth / 0.7 < price) assert(s >= at(at(removed, 0), l));
+        if (worth / 0.7 > price) assert(s <= at(at(removed, 0), l));
       });
     },
   ));
@@ -130,12 +131,13 @@ Deno.test("snapToBudget() puts channels on the budget when they are near it, and
   const resource = budgetResource(config, target, "parameters");
   const axes = unitAxes(config, units);
   const whole = axes.map((axis) => layers.map(() => axis.type === "ffn" ? 0 : 1));
-  const shapesFor = (removed: number[][]) => layers.map((shape, l) => narrowed(shape, axes, removed.map((a) => a[l])));
-  const at = (s: number) => axes.map((axis) => layers.map(() => axis.type === "ffn" ? s : 1));
+  const shapesFor = (removed: number[][]) =>
+    layers.map((shape, l) => narrowed(shape, axes, removed.map((a) => at(a, l))));
+  const without = (s: number) => axes.map((axis) => layers.map(() => axis.type === "ffn" ? s : 1));
   const given = { config, axes, whole, budget: resource.budget };
-  const snapped = snapToBudget(resource, { ...given, removed: at(5), within: 1 })!;
+  const snapped = snapToBudget(resource, { ...given, removed: without(5), within: 1 })!;
   assertAlmostEquals(retained(resource, shapesFor(snapped)), resource.budget, 1e-9);
-  assertEquals(snapToBudget(resource, { ...given, removed: at(39), within: 0.01 }), null);
+  assertEquals(snapToBudget(resource, { ...given, removed: without(39), within: 0.01 }), null);
 });
 
 Deno.test("finalShapes() meets the budget, and one more unit per layer would not fit", () => {
@@ -183,8 +185,8 @@ Deno.test("removedUnits() undoes narrowed(), and planOfRemoved() gives a valid p
   const shape = narrowed(dense, axes, counts);
   assertEquals(removedUnits(dense, shape, axes), counts);
   const plan = planOfRemoved(config, axes, (a, _, unit) => {
-    if (axes[a].type === "query-heads") return unit % 2 === 1;
-    return unit < counts[a];
+    if (at(axes, a).type === "query-heads") return unit % 2 === 1;
+    return unit < at(counts, a);
   });
   assertEquals(plannedShapes(config, plan), layers.map(() => shape));
 });

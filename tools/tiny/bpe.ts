@@ -3,6 +3,7 @@
  * @module
  */
 import { bpeModel } from "../../core/bpe_model.ts";
+import { at } from "../../core/indexing.ts";
 
 /** GPT-2's pre-tokenizer, which `ByteLevel` with `use_regex` applies. */
 const WORDS = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
@@ -29,7 +30,7 @@ function countWords(texts: readonly string[]): Word[] {
   }
   const encoder = new TextEncoder();
   return [...counts].map(([word, count]) => ({
-    symbols: [...encoder.encode(word)].map((byte) => symbols[byte]),
+    symbols: [...encoder.encode(word)].map((byte) => at(symbols, byte)),
     count,
   }));
 }

@@ -2,13 +2,14 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import { queryHeads } from "../../models/config.ts";
 import type { StateScores, TinyScores } from "./score.ts";
 
 const percent = (value: number) => `${(100 * value).toFixed(1)} %`;
 
 function table(states: readonly StateScores[]): string {
-  const { tasks } = states[0];
+  const { tasks } = at(states, 0);
   const rows = [
     ["units masked", "perplexity", ...tasks.map(({ id }) => id)],
     ["---", "---", ...tasks.map(() => "---")],
@@ -24,8 +25,8 @@ function table(states: readonly StateScores[]): string {
 
 /** Markdown of the card. */
 export function modelCard({ config, parameters, testTokens, states }: TinyScores): string {
-  const [shape] = config.layers;
-  const [{ tasks: [{ examples }] }] = states;
+  const shape = at(config.layers, 0);
+  const { examples } = at(at(states, 0).tasks, 0);
   return `# The bundled tiny model
 
 A LLaMA-family decoder of ${

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { tellAnything } from "../../datasets/tiny_world/stories.ts";
@@ -36,7 +37,7 @@ export function trainingRows(
   return (step) => {
     const { rows, length } = layout(step);
     const tokens = new Int32Array(rows * (length + 1));
-    for (let r = 0; r < rows; r++) tokens.set(row(ROW_KINDS[r % ROW_KINDS.length], length + 1), r * (length + 1));
+    for (let r = 0; r < rows; r++) tokens.set(row(at(ROW_KINDS, r % ROW_KINDS.length), length + 1), r * (length + 1));
     return { tokens, rows, length };
   };
 }

@@ -63,6 +63,7 @@ export async function scoreTiny(folder: string): Promise<TinyScores> {
     const tasks: StateScores["tasks"] = [];
     for (const { id } of tinyTasks) {
       const { result: { metrics: { acc }, samples, chance } } = await measureTask(scorer, id, {});
+      if (acc === undefined) throw new Error(`"${id}" has no accuracy`);
       tasks.push({ id, examples: samples.effective, accuracy: acc.value, stderr: acc.stderr ?? 0, chance });
     }
     tf.dispose(masks.flatMap(({ queryHeads, ffn }) => [queryHeads!, ffn!]));

@@ -3,6 +3,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { at } from "../../core/indexing.ts";
 import { softmaxCrossEntropy, withGradient } from "../../core/ops.ts";
 import { createRng } from "../../core/rng.ts";
 import {
@@ -45,9 +46,9 @@ async function trainableModel(
     tensor.dispose();
     return variables[name] as unknown as T;
   }
-  model.embedding = [variable(tensorNames.embedding, model.embedding[0])];
+  model.embedding = [variable(tensorNames.embedding, at(model.embedding, 0))];
   model.finalNorm = variable(tensorNames.finalNorm, model.finalNorm);
-  if (model.head) model.head = [variable(tensorNames.head, model.head[0])];
+  if (model.head) model.head = [variable(tensorNames.head, at(model.head, 0))];
   model.layers.forEach((layer, l) => {
     layer.attentionNorm = variable(tensorNames.attentionNorm(l), layer.attentionNorm);
     layer.ffnNorm = variable(tensorNames.ffnNorm(l), layer.ffnNorm);
@@ -130,15 +131,15 @@ export async function trainFromScratch(options: TrainingOptions): Promise<Map<st
       return meanCrossEntropy(logits(model, hidden), target);
     }, Object.values(variables));
     const norm = await applyGradients(optimizer, grads);
-    options.report(step, (await value.data())[0], norm);
+    options.report(step, at(await value.data(), 0), norm);
     tf.dispose([value, target, ...Object.values(grads)]);
   }
   const trained = new Map<string, HostTensor>();
-  for (const [name, shape] of expectedTensors(config)) {
+  for (const [name, variable] of Object.entries(variables)) {
     // Linear maps are [in, out] on the device and [out, in] in a checkpoint; the embedding is [V, D] in both.
-    const isLinear = shape.length === 2 && name !== tensorNames.embedding;
-    const tensor = isLinear ? tf.transpose(variables[name]) : variables[name];
-    trained.set(name, { shape, data: (await tensor.data() as Float32Array).slice() });
+    const isLinear = variable.rank === 2 && name !== tensorNames.embedding;
+    const tensor = isLinear ? tf.transpose(variable) : variable;
+    trained.set(name, { shape: tensor.shape, data: (await tensor.data() as Float32Array).slice() });
     if (isLinear) tensor.dispose();
   }
   tf.dispose(Object.values(variables));
