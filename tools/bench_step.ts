@@ -11,7 +11,6 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { take } from "../tests/support/values.ts";
 import { at } from "../core/indexing.ts";
 import { peakMemory, residentMemoryBytes } from "../benchmarks/cells/memory.ts";
 import { startEngine } from "../core/engine.ts";
@@ -170,10 +169,8 @@ async function main(): Promise<void> {
   if (flags.peer !== undefined && flags.peer !== "torch") {
     throw new UsageError(`Unknown peer "${flags.peer}": the only one is torch`);
   }
-  const [steps, batch, tokens, rank] = take(
-    ["steps", "batch", "tokens", "rank"].map((name) => Number(flags[name])),
-    4,
-  );
+  const steps = Number(flags.steps);
+  const [batch, tokens, rank] = [Number(flags.batch), Number(flags.tokens), Number(flags.rank)];
   const parsed = trainingSchema.safeParse({ steps: steps + UNTIMED, batch, tokens, rank });
   if (!parsed.success || steps < 1) {
     throw new UsageError("--steps, --batch, --tokens and --rank must be whole numbers from 1 (tokens from 2)");
