@@ -171,7 +171,17 @@ export const runConfigSchema = z.strictObject({
 /** A run. */
 export type RunConfig = z.infer<typeof runConfigSchema>;
 
-/** One cell: everything that decides its numbers, and nothing else. Its hash names the record. */
+/** What of a cell says what is measured. The rest decides the model that is measured, and with it the cell's id. */
+const measureFields = {
+  perplexity: z.array(perplexityChoiceSchema),
+  tasks: z.array(z.string()),
+  limit: positiveInt.optional(),
+  numFewshot: positiveInt.optional().describe("absent: none"),
+  generations: generationChoiceSchema.optional(),
+  throughput: throughputChoiceSchema.optional(),
+};
+
+/** One cell: everything that decides its numbers, and nothing else. */
 export const cellSchema = z.strictObject({
   model: z.string(),
   engine: z.enum(ENGINE_NAMES),
@@ -189,16 +199,18 @@ export const cellSchema = z.strictObject({
   compensate: z.literal("least-squares").optional(),
   training: trainingSchema.optional().describe("present when the method learns or the model is recovered"),
   ladder: z.array(fraction).optional().describe("ascending levels of one trajectory; `sparsity` is one of them"),
-  perplexity: z.array(perplexityChoiceSchema),
-  tasks: z.array(z.string()),
-  limit: positiveInt.optional(),
-  numFewshot: positiveInt.optional().describe("absent: none"),
   requestEncoding: z.literal("llm-pruner").optional().describe("absent: as lm-evaluation-harness"),
-  generations: generationChoiceSchema.optional(),
-  throughput: throughputChoiceSchema.optional(),
+  ...measureFields,
 });
 /** One cell. */
 export type Cell = z.infer<typeof cellSchema>;
+
+/** The part of a cell that decides its model: everything but what is measured of it. */
+export function pruningOf(cell: Cell): Omit<Cell, keyof typeof measureFields> {
+  const { perplexity: _perplexity, tasks: _tasks, limit: _limit, numFewshot: _fewshot, ...rest } = cell;
+  const { generations: _generations, throughput: _throughput, ...pruning } = rest;
+  return pruning;
+}
 
 /** Machine and library versions behind a record. */
 export const environmentSchema = z.strictObject({

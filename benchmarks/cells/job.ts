@@ -18,6 +18,7 @@ export const cellJobSchema = z.strictObject({
     tasks: z.array(z.string()),
     metrics: z.array(z.strictObject({ metric: z.string(), weightBySize: z.boolean() })),
   })).optional().describe("groups of the cell's tasks"),
+  hashes: z.record(z.string(), z.string()).describe("SHA-256 of the run's data sets, by use"),
   paper: z.enum(PAPER_TABLES).optional().describe("published table that the run is set beside"),
   commit: z.string().nullable().describe("git commit of the harness"),
   keepWeights: z.boolean().optional().describe("whether changed weights are stored; by the model's size when absent"),

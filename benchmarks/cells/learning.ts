@@ -5,7 +5,8 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { createRng } from "../../core/rng.ts";
-import type { Cell, DatasetUse, DoneRecord, TrainingReport } from "../../core/schema.ts";
+import { canonicalJson } from "../../core/cell_names.ts";
+import { type Cell, type DatasetUse, type DoneRecord, pruningOf, type TrainingReport } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
@@ -82,8 +83,8 @@ export async function trainingData(
 
 /** Where a cell's training keeps its snapshots: a folder of its own, so that a stopped cell goes on. */
 export function checkpointPlace(cacheFolder: string, cell: Cell): SnapshotPlace {
-  const name = createHash("sha256").update(JSON.stringify(cell)).digest("hex").slice(0, 16);
-  return { folder: join(cacheFolder, `training-${name}`), everySteps: SNAPSHOT_STEPS };
+  const name = createHash("sha256").update(canonicalJson(pruningOf(cell))).digest("hex").slice(0, 16);
+  return { folder: join(cacheFolder, `training-${name}`), everySteps: SNAPSHOT_STEPS, keepsLast: true };
 }
 
 /** Least-squares tensors for a plan, from Gram matrices of the dense model on the calibration windows. */

@@ -36,7 +36,7 @@ import { measureTask, type ScoredExample } from "../evaluation/multiple_choice.t
 import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
 import { createScorer } from "../evaluation/scorer.ts";
 import { runPaths } from "../records/store.ts";
-import { keepsWeights, storeWeights } from "../records/stored_weights.ts";
+import { keepsWeights, openStoredWeights, storeWeights } from "../records/stored_weights.ts";
 import { measureThroughput } from "../evaluation/throughput.ts";
 
 /** What the process of a cell offers to its measurement. */
@@ -64,17 +64,18 @@ type Job = Pick<
 /** Seconds since `start`, a time of `performance.now()`. */
 const secondsSince = (start: number) => (performance.now() - start) / 1000;
 
-/** Loads the model of `job`, prunes it as its cell says, and measures what is left.
+/** Loads the model of `job`, prunes it as its cell says, and measures what is left. With the record of an earlier
+ * measurement its model is made again, and its results stand before the new ones.
  * @throws {UsageError} when model, data or method cannot give what the cell asks for.
  * @throws {EngineError} when the engine does not start or the device fails.
  * @throws {NumericError} when the pruned model's output is not finite. */
-export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
+export async function measureCell(job: Job, before: DoneRecord | undefined, host: CellHost): Promise<Measured> {
   const { cell } = job;
   let start = performance.now();
   host.report("load");
   const engine = await startEngine(cell.engine);
   const { source, tokenizer } = await openModel(cell.model);
-  const isLayerwise = job.layerwise === true && cell.method !== null;
+  const isLayerwise = job.layerwise === true && cell.method !== null && !before;
   const dense = isLayerwise ? openLayerwise(source) : await uploadModel(source);
   if (!isLayerwise) source.close();
   engine.check();
@@ -82,7 +83,10 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
   const afterLoadBytes = residentMemoryBytes();
 
   start = performance.now();
-  const { model, changed, ...pruned } = await pruneCell(job, { dense, tokenizer, source, engine }, host);
+  const loaded = { dense, tokenizer, source, engine };
+  const { model, changed, ...pruned } = before
+    ? await modelAgain(job, before, loaded, host)
+    : await pruneCell(job, loaded, host);
   const denseConfig = dense.config;
   if (model !== dense) disposeModel(dense);
   if (isLayerwise) source.close();
@@ -90,7 +94,11 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
   const pruneS = secondsSince(start);
 
   start = performance.now();
-  const { generations, ...scores } = await evaluate(job, model, tokenizer, host);
+  const { generations = before?.generations, ...scored } = await evaluate(job, model, tokenizer, host);
+  const perplexity = [...before?.perplexity ?? [], ...scored.perplexity];
+  const tasks = [...before?.tasks ?? [], ...scored.tasks];
+  const latest = [...new Map(tasks.map((result) => [result.task, result])).values()];
+  const groups = (job.taskGroups ?? []).map((group) => aggregateGroup(group, latest));
   engine.check();
   let evaluateS = secondsSince(start);
   const { throughput: choice } = cell;
@@ -104,7 +112,7 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
     return results;
   });
   const peak = peakMemory();
-  const keeps = changed && keepsWeights(model.config, job.keepWeights);
+  const keeps = changed && !before && keepsWeights(model.config, job.keepWeights);
   const storedWeights = keeps ? await tryToStore(job, model, host) : null;
   return {
     environment: describeEnvironment(engine, job.commit),
@@ -113,13 +121,51 @@ export async function measureCell(job: Job, host: CellHost): Promise<Measured> {
     denseSize: modelSize(denseConfig),
     ...pruned,
     changedWeights: changed,
-    ...storedWeights && { storedWeights },
-    ...scores,
-    throughput,
+    ...(storedWeights ?? before?.storedWeights) && { storedWeights: storedWeights ?? before?.storedWeights },
+    perplexity,
+    tasks,
+    ...groups.length > 0 && { groups },
+    throughput: [...before?.throughput ?? [], ...throughput],
     ...generations && { generations },
     memory: { afterLoadBytes, peakBytes: peak.bytes, measure: peak.measure },
-    timings: { loadS, pruneS, evaluateS },
+    timings: {
+      loadS,
+      pruneS: before?.timings.pruneS ?? pruneS,
+      evaluateS: (before?.timings.evaluateS ?? 0) + evaluateS,
+    },
   };
+}
+
+/** The model of a record: its stored weights, the dense ones without the removed units, or pruned again from what training
+ * kept.
+ * @throws {UsageError} when that gives another plan than the record's. */
+async function modelAgain(
+  job: Job,
+  before: DoneRecord,
+  { dense, tokenizer, source, engine }: Loaded,
+  host: CellHost,
+): Promise<Pruned & { model: DecoderModel; changed: boolean }> {
+  const { plan, calibrationData, training, trainingData, trainingDomains, changedWeights: changed } = before;
+  const kept: Pruned = {
+    plan,
+    calibrationData,
+    ...training && { training },
+    ...trainingData && { trainingData },
+    ...trainingDomains && { trainingDomains },
+  };
+  if (job.cell.method === null) return { ...kept, model: dense, changed };
+  if (before.storedWeights) {
+    const stored = openStoredWeights(job.out, { ...before, storedWeights: before.storedWeights }, source);
+    try {
+      return { ...kept, model: await uploadModel(stored), changed };
+    } finally {
+      stored.close();
+    }
+  }
+  if (!changed) return { ...kept, model: await pruneByLayers(dense, plan), changed };
+  const again = await pruneCell(job, { dense, tokenizer, source, engine }, host);
+  if (canonicalJson(again.plan) === canonicalJson(plan)) return { ...kept, model: again.model, changed };
+  throw new UsageError("The cell, pruned again, keeps other units than its record says: run it in another folder");
 }
 
 /** Stores the model's weights. Measured numbers are not lost because of a full disk. */
@@ -293,11 +339,11 @@ function calibrate(
 }
 
 async function evaluate(
-  { cell, data, taskDefinitions = [], taskGroups = [] }: Job,
+  { cell, data, taskDefinitions = [] }: Job,
   model: DecoderModel,
   tokenizer: Tokenizer,
   host: CellHost,
-): Promise<Pick<DoneRecord, "perplexity" | "tasks" | "groups" | "generations">> {
+): Promise<Pick<DoneRecord, "perplexity" | "tasks" | "generations">> {
   addFileTasks(taskDefinitions);
   let phase = "";
   let reported = 0;
@@ -329,8 +375,7 @@ async function evaluate(
     tasks.push(result);
     host.onScored?.(task, scored);
   }
-  const groups = taskGroups.map((group) => aggregateGroup(group, tasks));
-  const scores = { perplexity, tasks, ...groups.length > 0 && { groups } };
+  const scores = { perplexity, tasks };
   if (!cell.generations) return scores;
   enter("generate");
   const { prompts, tokens } = cell.generations;

@@ -13,7 +13,8 @@ import { classifyError } from "../../core/failure.ts";
 import { type CellEvent, cellJobSchema } from "./job.ts";
 import { type CellSamples, writeLmEvalFiles } from "../records/lm_eval_files.ts";
 import { lmEvalDocuments, type LmEvalSample, lmEvalSamples } from "../records/lm_eval_samples.ts";
-import { isDone, runPaths, writeRecord } from "../records/store.ts";
+import { asksNothing, missingMeasurements } from "../records/measured.ts";
+import { doneRecord, runPaths, writeRecord } from "../records/store.ts";
 
 /** Tells the parent. A parent that is gone ends the process: that nobody listens is no failure of the cell. */
 function tell(event: CellEvent): void {
@@ -64,7 +65,9 @@ async function main(path: string): Promise<void> {
   // One process per cell, even when a run was killed and its last cells have not noticed yet.
   await file.lock(true);
   const job = cellJobSchema.parse(JSON.parse(Deno.readTextFileSync(path)));
-  if (isDone(job.out, job)) {
+  const before = doneRecord(job.out, job);
+  const missing = before ? missingMeasurements(job.cell, before, job.hashes) : job.cell;
+  if (before && asksNothing(missing)) {
     tell({ event: "recorded" });
     return;
   }
@@ -79,7 +82,7 @@ async function main(path: string): Promise<void> {
   } as const;
   const samples = new Map<string, LmEvalSample[]>();
   try {
-    const measured = await measureCell(job, {
+    const measured = await measureCell({ ...job, cell: missing }, before, {
       report,
       onScored: (task, scored) => {
         if (job.logSamples) samples.set(task, lmEvalSamples(anyTask(task), scored));
@@ -95,12 +98,14 @@ async function main(path: string): Promise<void> {
       },
       signal: new AbortController().signal,
     });
-    const seconds = (Date.now() - startedAt.getTime()) / 1000;
+    const seconds = (before?.seconds ?? 0) + (Date.now() - startedAt.getTime()) / 1000;
     const record: DoneRecord = { ...head, seconds, state: "done", ...measured };
     tryToWriteLmEvalFiles(job.out, record, samples);
     writeRecord(job.out, record);
   } catch (error) {
     console.error(error);
+    // What was measured before is not lost to a measurement that fails.
+    if (before) throw error;
     const failed: FailedRecord = {
       ...head,
       seconds: (Date.now() - startedAt.getTime()) / 1000,

@@ -4,7 +4,7 @@
  */
 import { UsageError } from "../../core/errors.ts";
 import type { CellRecord } from "../../core/schema.ts";
-import { readRecords } from "../records/store.ts";
+import { askedRecords } from "../records/run_file.ts";
 import { type Command, textFlag } from "./command.ts";
 
 const HELP = `Compares two runs cell by cell, as Markdown: results on the same data, with paired tests.
@@ -21,7 +21,7 @@ corpus, task or throughput test. A cell of DIR that OTHER lacks counts as a cond
 Exit codes: 0 no condition holds, 1 one holds, 2 a condition cannot be read or names nothing that both runs have`;
 
 function recordsOf(folder: string): CellRecord[] {
-  const { records, problems } = readRecords(folder);
+  const { records, problems } = askedRecords(folder);
   for (const { message } of problems) console.error(message);
   return records;
 }

@@ -4,6 +4,7 @@
  */
 import type { Command } from "./command.ts";
 import { compare } from "./compare.ts";
+import { evaluate } from "./eval.ts";
 import { exportCommand } from "./export.ts";
 import { fetchCommand } from "./fetch.ts";
 import { ls } from "./ls.ts";
@@ -17,6 +18,7 @@ import { validate } from "./validate.ts";
 /** Every command, in the order of the general help. */
 export const COMMANDS: ReadonlyMap<string, Command> = new Map(Object.entries({
   run,
+  eval: evaluate,
   report,
   compare,
   ls,

@@ -3,7 +3,8 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
-import { readRecords, runPaths } from "../records/store.ts";
+import { askedRecords } from "../records/run_file.ts";
+import { runPaths } from "../records/store.ts";
 import { type Command, textFlag } from "./command.ts";
 import { compareFolders } from "./compare.ts";
 import { tableWidth } from "./table_width.ts";
@@ -28,7 +29,7 @@ export async function showReport(
   dir: string,
   { title, to, width }: { title: string; to: string; width: number },
 ): Promise<void> {
-  const { records, problems } = readRecords(dir);
+  const { records, problems } = askedRecords(dir);
   for (const { message } of problems) console.error(message);
   if (records.length === 0) throw new UsageError(`"${dir}" holds no finished cell yet`);
   const [{ renderNextSteps, renderTable }, { writeReport }] = await Promise.all([

@@ -123,6 +123,7 @@ async function runAgain(record: DoneRecord, options: { model?: string; data?: st
       commit: harnessCommit(),
       keepWeights: false,
       logSamples: false,
+      hashes: {},
       coordinated: true,
       ...definitions.length > 0 && { taskDefinitions: definitions },
     };

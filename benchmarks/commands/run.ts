@@ -3,7 +3,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
-import { FAILURE_KINDS } from "../../core/schema.ts";
+import { FAILURE_KINDS, type RunConfig } from "../../core/schema.ts";
 import { type ConfigSource, flagOptions, flagSource, KEYS } from "../configuration/flags.ts";
 import { resolveConfig, yamlSource } from "../configuration/resolve.ts";
 import { runPaths } from "../records/store.ts";
@@ -41,9 +41,16 @@ export function configSources(flags: Flags): { sources: ConfigSource[] } & RunMa
 }
 
 async function runSources(flags: Flags): Promise<number> {
-  const { sources, json, slurm, dryRun, ...options } = configSources(flags);
-  const config = resolveConfig(sources);
-  const width = tableWidth(textFlag(flags, "width"));
+  const { sources, ...manner } = configSources(flags);
+  return await runConfig(resolveConfig(sources), manner, tableWidth(textFlag(flags, "width")));
+}
+
+/** Runs a configuration and writes its report, its tables `width` columns wide. Returns the exit code. */
+export async function runConfig(
+  config: RunConfig,
+  { json, slurm, dryRun, ...options }: RunManner,
+  width: number,
+): Promise<number> {
   const { runSweep } = await import("../sweep/sweep.ts");
   const controller = new AbortController();
   const stop = () => {

@@ -56,6 +56,7 @@ export function cellJob({ run, commit }: ExecutorContext, named: NamedCell, coor
     ...taskDefinitions.length > 0 && { taskDefinitions },
     ...taskGroups.length > 0 && { taskGroups },
     logSamples,
+    hashes: run.fingerprint.data,
     commit,
     coordinated,
   };

@@ -7,7 +7,8 @@ import type { NamedCell } from "../../core/cell_names.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { classifyError, classifyExit, type Failure, isDiskFull, timeoutFailure } from "../../core/failure.ts";
 import { runConcurrently, type Turns } from "./scheduler.ts";
-import { isDone, readRecord, recordPath } from "../records/store.ts";
+import { isMeasured } from "../records/measured.ts";
+import { readRecord, recordPath } from "../records/store.ts";
 
 /** Runs cells as processes of this machine, `config.jobs` at once. */
 export const localExecutor: Executor = {
@@ -37,8 +38,9 @@ async function runCell(named: NamedCell, turns: Turns, context: ExecutorContext)
       onPhase: (phase) => context.phase(named, phase),
     });
     // A process that was killed right after it wrote its record had no time to say so.
-    if (recorded || isDone(config.out, named)) context.ended(named, readRecord(recordPath(config.out, named)));
-    else if (timedOut) fail(timeoutFailure(timeoutS!));
+    if (recorded || isMeasured(config.out, named, context.run.fingerprint.data)) {
+      context.ended(named, readRecord(recordPath(config.out, named)));
+    } else if (timedOut) fail(timeoutFailure(timeoutS!));
     else if (!signal.aborted) fail(classifyExit(status, stderrTail));
   } catch (error) {
     if (!isDiskFull(error)) throw error;

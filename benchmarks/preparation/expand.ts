@@ -4,7 +4,14 @@
  */
 import { createHash } from "node:crypto";
 import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
-import { type Cell, type EngineName, type MethodFile, type RunConfig, trainingSchema } from "../../core/schema.ts";
+import {
+  type Cell,
+  type EngineName,
+  type MethodFile,
+  pruningOf,
+  type RunConfig,
+  trainingSchema,
+} from "../../core/schema.ts";
 
 /** Contents behind the names in a cell: weights and data are known by their bytes, not by where they lie. */
 export interface Fingerprint {
@@ -17,23 +24,21 @@ export interface Fingerprint {
 }
 
 /** Part of every id; to be raised when equal cells no longer mean equal numbers. */
-const IDENTITY_VERSION = 1;
+const IDENTITY_VERSION = 2;
 
-/** The id of a cell. The paths of the model and of a method file do not count, their contents do; settings that the cell does not read do
+/** The id of a cell: a hash of everything that decides its model, and of nothing that is only measured. The paths of the model and of a method file do not count, their contents do; settings that the cell does not read do
  * not count either: those of pruning for the dense model, those of calibration for a method that needs none. */
 export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
-  const { model: _path, calibration, methodFile, ...decisive } = cell;
+  const { model: _path, calibration, methodFile, ...decisive } = pruningOf(cell);
   const { units: _units, ffnMultiple: _multiple, seed: _seed, ...dense } = decisive;
   const { changed: _changed, ...method } = cell.method ?? {};
-  const { [calibrationUse(cell)]: calibrationData, ...others } = fingerprint.data;
-  const data = cell.training
-    ? others
-    : Object.fromEntries(Object.entries(others).filter(([use]) => !use.startsWith(TRAINING_USE)));
+  const { weights, tokenizer, data: { [calibrationUse(cell)]: calibrationData, ...others } } = fingerprint;
+  const trained = Object.entries(others).filter(([use]) => cell.training && use.startsWith(TRAINING_USE));
   const identity = {
     schemaVersion: IDENTITY_VERSION,
     cell: cell.method === null ? dense : { ...decisive, method },
     ...methodFile && { methodFile: methodFile.sha256 },
-    fingerprint: { ...fingerprint, data },
+    fingerprint: { weights, tokenizer, data: Object.fromEntries(trained) },
     ...calibrated ? { calibration, calibrationData } : {},
   };
   return createHash("sha256").update(canonicalJson(identity)).digest("hex").slice(0, 16);

@@ -3,11 +3,11 @@
  * @module
  */
 import { z } from "zod";
-import { canonicalJson } from "../../core/cell_names.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
-import { runConfigSchema, SCHEMA_VERSION } from "../../core/schema.ts";
+import { cellSchema, runConfigSchema, SCHEMA_VERSION } from "../../core/schema.ts";
 import { writeAtomically } from "../../core/write_file.ts";
-import { runPaths, toJson } from "./store.ts";
+import { askedResults } from "./measured.ts";
+import { readRecords, runPaths, type StoredRecords, toJson } from "./store.ts";
 
 /** `run.json`: the configuration as run, and what it was run on. */
 const runFileSchema = z.object({
@@ -15,54 +15,51 @@ const runFileSchema = z.object({
   config: runConfigSchema,
   engine: z.string(),
   fingerprint: z.object({ weights: z.string(), tokenizer: z.string(), data: z.record(z.string(), z.string()) }),
+  cells: z.array(z.strictObject({ id: z.string(), cell: cellSchema })).optional().describe("absent in older runs"),
 });
 
 /** What `run.json` holds. */
 export type RunFile = z.infer<typeof runFileSchema>;
 
-/** What must be equal for numbers to stand beside each other in one folder. */
-function protocolOf({ config, engine, fingerprint }: RunFile): Record<string, unknown> {
-  const { units, ffnMultiple, calibration, perplexity, tasks, limit, numFewshot, throughput, training } = config;
-  const { weights, tokenizer, data } = fingerprint;
-  const { generate, generateTokens, ladder, requestEncoding } = config;
-  const generations = generate.length === 0 ? null : { generate, generateTokens };
-  const measured = {
-    units,
-    ffnMultiple,
-    calibration,
-    perplexity,
-    tasks,
-    limit,
-    numFewshot,
-    requestEncoding,
-    throughput,
-    generations,
-    ladder,
-  };
-  return { weights, tokenizer, engine, ...measured, ...training && { training }, ...data };
-}
-
-/** Writes `run.json`, unless the folder holds a run whose numbers must not stand beside these.
- * @throws {UsageError} that names the settings that differ. */
-export function writeRunFile({ config, engine, fingerprint }: Omit<RunFile, "schemaVersion">): void {
+/** Writes `run.json`, unless the folder holds a run of another model or on another engine.
+ * @throws {UsageError} that says which. */
+export function writeRunFile({ config, engine, fingerprint, cells }: Omit<RunFile, "schemaVersion">): void {
   const path = runPaths(config.out).run;
-  const run = { schemaVersion: SCHEMA_VERSION, config, engine, fingerprint };
   const stored = readRunFile(config.out);
   if (stored) {
-    const [before, now] = [protocolOf(stored), protocolOf(run)];
-    // Data that only one of the two reads, such as calibration data of a method added later, cannot differ.
-    const differing = Object.keys(now).filter((key) =>
-      key in before && canonicalJson(before[key] ?? null) !== canonicalJson(now[key] ?? null)
-    );
+    const differing = [
+      stored.fingerprint.weights !== fingerprint.weights && "weights",
+      stored.fingerprint.tokenizer !== fingerprint.tokenizer && "tokenizer",
+      stored.engine !== engine && "engine",
+    ].filter((what) => what !== false);
     if (differing.length > 0) {
-      const which = differing.join(", ");
       throw new UsageError(
-        `"${config.out}" holds a run with other settings (${which}), whose numbers cannot stand beside these: ` +
+        `"${config.out}" holds a run of other ${differing.join(", ")}, whose numbers cannot stand beside these: ` +
           "choose another --out",
       );
     }
   }
-  writeAtomically(path, toJson(run));
+  writeAtomically(path, toJson({ schemaVersion: SCHEMA_VERSION, config, engine, fingerprint, cells }));
+}
+
+/** What the run in `out` asks for now: records of its cells, with the results that it asks for. Runs of earlier versions ask
+ * for everything that they have. */
+export function askedRecords(out: string): StoredRecords & { others: number } {
+  const stored = readRecords(out);
+  let run: RunFile | undefined;
+  try {
+    run = readRunFile(out);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+  }
+  if (!run?.cells) return { ...stored, others: 0 };
+  const asked = new Map(run.cells.map(({ id, cell }) => [id, cell]));
+  const records = stored.records.flatMap((record) => {
+    const cell = asked.get(record.id);
+    if (cell === undefined) return [];
+    return record.state === "done" ? askedResults(record, cell, run.fingerprint.data) : record;
+  });
+  return { ...stored, records, others: stored.records.length - records.length };
 }
 
 /** What `run.json` of the folder `out` holds; undefined where there is none.

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { basename, join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
-import { type CellRecord, cellRecordSchema, SCHEMA_VERSION } from "../../core/schema.ts";
+import { type CellRecord, cellRecordSchema, type DoneRecord, SCHEMA_VERSION } from "../../core/schema.ts";
 import { canonicalJson, cellName, type NamedCell } from "../../core/cell_names.ts";
 import { describeIssue } from "../../core/issues.ts";
 import { writeAtomically } from "../../core/write_file.ts";
@@ -152,12 +152,13 @@ export function readRecord(path: string): CellRecord {
   return parsed.data;
 }
 
-/** Whether the cell has the record of a finished run. */
-export function isDone(out: string, named: NamedCell): boolean {
+/** The record of a cell that finished; undefined when it has none that can be read. */
+export function doneRecord(out: string, named: NamedCell): DoneRecord | undefined {
   try {
-    return readRecord(recordPath(out, named)).state === "done";
+    const record = readRecord(recordPath(out, named));
+    return record.state === "done" ? record : undefined;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof UsageError) return false;
+    if (error instanceof Deno.errors.NotFound || error instanceof UsageError) return undefined;
     throw error;
   }
 }

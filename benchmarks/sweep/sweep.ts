@@ -20,8 +20,10 @@ import { hasSamples } from "../records/lm_eval_files.ts";
 import { localExecutor } from "../executors/local_executor.ts";
 import { type PreparedRun, prepareRun } from "../preparation/prepare.ts";
 import type { SweepEvent } from "./progress.ts";
-import { writeRunFile } from "../records/run_file.ts";
+import { askedResults, asksNothing, missingMeasurements } from "../records/measured.ts";
+import { askedRecords, writeRunFile } from "../records/run_file.ts";
 import {
+  doneRecord,
   lockFolder,
   readRecord,
   recordPath,
@@ -121,7 +123,16 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   if (full.signal.aborted) {
     onEvent({ event: "note", message: `The disk of "${out}" is full: free some space, the same command goes on` });
   }
-  const records = run.cells.flatMap((named) => storedRecord(out, named, onEvent) ?? []);
+  const records = run.cells.flatMap((named) => {
+    const record = storedRecord(out, named, onEvent);
+    if (record?.state === "done") return askedResults(record, named.cell, run.fingerprint.data);
+    return record ?? [];
+  });
+  const { others } = askedRecords(out);
+  if (others > 0) {
+    const what = others === 1 ? "1 record of another cell stays" : `${others} records of other cells stay`;
+    onEvent({ event: "note", message: `${what} in "${out}" and out of the report: this run does not ask for them` });
+  }
   const seconds = (performance.now() - startedAt) / 1000;
   const interrupted = signal.aborted;
   onEvent({ event: "end", ...counts, skipped: stored.done, kept: stored.kept, seconds, interrupted });
@@ -130,7 +141,7 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
 
 /** The cells that are to run, and how many of the others are there already. */
 function remaining(
-  { cells, config: { out } }: PreparedRun,
+  { cells, config: { out }, fingerprint }: PreparedRun,
   retry: readonly FailureKind[],
   onEvent: (event: SweepEvent) => void,
 ): { pending: NamedCell[]; stored: { done: number; retried: number; kept: number } } {
@@ -138,7 +149,9 @@ function remaining(
   const stored = { done: 0, retried: 0, kept: 0 };
   for (const named of cells) {
     const record = storedRecord(out, named, onEvent);
-    if (record?.state === "done") stored.done++;
+    if (record?.state === "done" && asksNothing(missingMeasurements(named.cell, record, fingerprint.data))) {
+      stored.done++;
+    } else if (record?.state === "done") pending.push(named);
     else if (record && !retry.includes(record.failure.kind)) stored.kept++;
     else pending.push(named);
     if (record?.state === "failed" && retry.includes(record.failure.kind)) stored.retried++;
@@ -165,7 +178,8 @@ function noteMissingSamples(
 /** Writes the record of a failed cell, once more where its process did so already. False where the disk is full. */
 function storeFailure(out: string, record: FailedRecord): boolean {
   try {
-    writeRecord(out, record);
+    // A finished cell that could not be measured further stays finished.
+    if (!doneRecord(out, record)) writeRecord(out, record);
     return true;
   } catch (error) {
     if (!isDiskFull(error)) throw error;

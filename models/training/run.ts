@@ -110,7 +110,8 @@ export async function startRun(given: RunOptions): Promise<{ run: TrainingRun; f
   const snapshot = checkpoint ? loadSnapshot(checkpoint.folder, key) : null;
   const stored = snapshot?.state as { own: unknown; curve: CurveRow[]; mix: DomainMix | null } | undefined;
   const mix = loading ? stored?.mix ?? createMix(loading.domains, await heldOutLosses(teacher, loading.domains)) : null;
-  const feed = options.distillation > 0 ? await openFeed(given) : null;
+  const isOver = snapshot?.step === options.steps;
+  const feed = options.distillation > 0 && !isOver ? await openFeed(given) : null;
   const student = createStudent(base, options, rng);
   const run: TrainingRun = { given, feed, student, mix, curve: createCurve(stored?.curve), step: 0 };
   if (!snapshot) return { run, found: null };
@@ -148,14 +149,20 @@ function restoreRun(run: TrainingRun, { step, tensors }: Snapshot): void {
     [...tensors].filter(([name]) => name.startsWith("moments/"))
       .map(([name, tensor]) => [name.slice("moments/".length), tensor]),
   );
-  importOptimizer(optimizer, { step, tensors: moments });
+  if (step < run.given.options.steps) importOptimizer(optimizer, { step, tensors: moments });
   run.step = step;
+}
+
+/** Whether what a run leaves is kept: adapters are small, whole weights are not. */
+function keepsLast({ given: { checkpoint }, student: { adapters } }: TrainingRun): boolean {
+  return checkpoint?.keepsLast === true && adapters.rank > 0;
 }
 
 /** Writes a snapshot when one is due; `own` is asked only then. */
 export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promise<void> {
   const place = run.given.checkpoint;
-  if (!place || run.step % place.everySteps !== 0) return;
+  const isLast = run.step === run.given.options.steps && keepsLast(run);
+  if (!place || (run.step % place.everySteps !== 0 && !isLast)) return;
   const { values, arrays } = own();
   const tensors = new Map(arrays);
   const { adapters, optimizer } = run.student;
@@ -163,7 +170,9 @@ export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promi
   Object.entries(adapters.parameters).forEach(([name, { shape }], i) =>
     tensors.set(`adapters/${name}`, { shape: [...shape], data: at(data, i) })
   );
-  for (const [name, tensor] of exportOptimizer(optimizer).tensors) tensors.set(`moments/${name}`, tensor);
+  if (!isLast) {
+    for (const [name, tensor] of exportOptimizer(optimizer).tensors) tensors.set(`moments/${name}`, tensor);
+  }
   saveSnapshot(place.folder, {
     key: runKey(run.given),
     step: run.step,
@@ -221,10 +230,10 @@ export function noteStep(run: TrainingRun, result: StepResult, notes?: StepNotes
   run.given.report(parts.join(", "));
 }
 
-/** The report of a run that ended; its snapshots are removed. */
+/** The report of a run that ended; its snapshots are removed, but for the last one where that is kept. */
 export function finishRun(run: TrainingRun, stage: TrainingReport["stage"]): TrainingReport {
   const { given: { options: { batch, tokens }, checkpoint }, curve, step } = run;
-  if (checkpoint) removeSnapshots(checkpoint.folder);
+  if (checkpoint && !keepsLast(run)) removeSnapshots(checkpoint.folder);
   return trainingReport(stage, curve, { steps: step, tokens: step * batch * tokens });
 }
 

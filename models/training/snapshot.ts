@@ -25,6 +25,8 @@ export interface SnapshotPlace {
   folder: string;
   /** Steps from one snapshot to the next. */
   everySteps: number;
+  /** Keeps what the last step left (adapters and masks, no moments), so that the model can be made again without a step. */
+  keepsLast?: boolean;
 }
 
 const INDEX = "latest.json";

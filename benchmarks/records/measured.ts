@@ -1,0 +1,79 @@
+/** Which results of a record answer what is asked: the same data, protocol, limit and examples in the prompt.
+ *
+ * @module
+ */
+import { canonicalJson } from "../../core/cell_names.ts";
+import type { NamedCell } from "../../core/cell_names.ts";
+import type { Cell, DoneRecord } from "../../core/schema.ts";
+import { doneRecord } from "./store.ts";
+
+/** SHA-256 of the data sets of a run, by use: `perplexity wikitext2/test`, `task arc_easy`, `few-shot arc_easy`. */
+export type DataHashes = Readonly<Record<string, string>>;
+
+type PerplexityChoice = Cell["perplexity"][number];
+type ThroughputChoice = NonNullable<Cell["throughput"]>;
+
+function answersPerplexity(choice: PerplexityChoice, hashes: DataHashes) {
+  const { corpus, split, protocol, windowTokens, maxWindows } = choice;
+  return (result: DoneRecord["perplexity"][number]): boolean =>
+    result.corpus === corpus && (split ?? result.dataset.split) === result.dataset.split &&
+    result.protocol === protocol && result.windowTokens === windowTokens && result.maxWindows === maxWindows &&
+    result.dataset.sha256 === hashes[`perplexity ${corpus}/${result.dataset.split}`];
+}
+
+function answersTask(task: string, { limit = Infinity, numFewshot = 0 }: Cell, hashes: DataHashes) {
+  return (result: DoneRecord["tasks"][number]): boolean => {
+    const { dataset, definition, fewshotDataset, samples } = result;
+    const data = [dataset.sha256, ...definition ? [definition.sha256] : []].join(" ");
+    return result.task === task && result.numFewshot === numFewshot && data === hashes[`task ${task}`] &&
+      fewshotDataset?.sha256 === hashes[`few-shot ${task}`] &&
+      samples.effective === Math.min(limit, samples.original);
+  };
+}
+
+function answersThroughput({ prefillTokens, decodeTokens, batch, repeats }: ThroughputChoice) {
+  const names = [`pp${prefillTokens}`, `tg${decodeTokens}`];
+  return (result: DoneRecord["throughput"][number]): boolean =>
+    names.includes(result.name) && result.batch === batch && result.samplesMs.length === repeats;
+}
+
+/** `cell` with those of its measurements that `record` has no result for.  */
+export function missingMeasurements(cell: Cell, record: DoneRecord, hashes: DataHashes): Cell {
+  const { generations, throughput, ...rest } = cell;
+  const generated = record.generations !== undefined &&
+    canonicalJson(record.cell.generations ?? null) === canonicalJson(generations ?? null);
+  const timed = throughput && record.throughput.filter(answersThroughput(throughput)).length >= 2;
+  return {
+    ...rest,
+    perplexity: cell.perplexity.filter((choice) => !record.perplexity.some(answersPerplexity(choice, hashes))),
+    tasks: cell.tasks.filter((task) => !record.tasks.some(answersTask(task, cell, hashes))),
+    ...generations && !generated && { generations },
+    ...throughput && !timed && { throughput },
+  };
+}
+
+/** Whether a cell asks for nothing. */
+export function asksNothing({ perplexity, tasks, generations, throughput }: Cell): boolean {
+  return perplexity.length + tasks.length === 0 && generations === undefined && throughput === undefined;
+}
+
+/** Whether a cell finished with everything that it asks for. */
+export function isMeasured(out: string, named: NamedCell, hashes: DataHashes): boolean {
+  const record = doneRecord(out, named);
+  return record !== undefined && asksNothing(missingMeasurements(named.cell, record, hashes));
+}
+
+/** `record` with the results that `cell` asks for, in its order; others are left out. */
+export function askedResults(record: DoneRecord, cell: Cell, hashes: DataHashes): DoneRecord {
+  const { generations, ...rest } = record;
+  const { throughput } = cell;
+  return {
+    ...rest,
+    perplexity: cell.perplexity.flatMap((choice) =>
+      record.perplexity.findLast(answersPerplexity(choice, hashes)) ?? []
+    ),
+    tasks: cell.tasks.flatMap((task) => record.tasks.findLast(answersTask(task, cell, hashes)) ?? []),
+    throughput: throughput ? record.throughput.filter(answersThroughput(throughput)).slice(-2) : [],
+    ...cell.generations && generations && { generations },
+  };
+}
