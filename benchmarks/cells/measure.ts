@@ -112,7 +112,8 @@ export async function measureCell(job: Job, before: DoneRecord | undefined, host
     return results;
   });
   const peak = peakMemory();
-  const keeps = changed && !before && keepsWeights(model.config, job.keepWeights);
+  const keeps = changed && !before?.storedWeights &&
+    (before ? job.keepWeights === true : keepsWeights(model.config, job.keepWeights));
   const storedWeights = keeps ? await tryToStore(job, model, host) : null;
   return {
     environment: describeEnvironment(engine, job.commit),
@@ -266,7 +267,9 @@ async function pruneOnce(
   host: CellHost,
 ): Promise<Rung & { changed: boolean }> {
   const { cell, method, dense, target, stage, calibration, folder } = work;
-  const { plan, replaced: own } = await method.prune({ ...contextOf(work, dense), target });
+  const result = await method.prune({ ...contextOf(work, dense), target });
+  if (!result?.plan) throw new UsageError(`Method "${method.id}" returned no plan: prune() must give { plan }`);
+  const { plan, replaced: own } = result;
   const replaced = cell.compensate ? await compensation(dense, calibration, stage)(plan, own) : own;
   const model = await pruneByLayers(dense, plan, replaced);
   const reports: Rung["reports"] = [];

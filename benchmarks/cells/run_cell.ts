@@ -13,7 +13,7 @@ import { classifyError } from "../../core/failure.ts";
 import { type CellEvent, cellJobSchema } from "./job.ts";
 import { type CellSamples, writeLmEvalFiles } from "../records/lm_eval_files.ts";
 import { lmEvalDocuments, type LmEvalSample, lmEvalSamples } from "../records/lm_eval_samples.ts";
-import { asksNothing, missingMeasurements } from "../records/measured.ts";
+import { isComplete, missingMeasurements } from "../records/measured.ts";
 import { doneRecord, runPaths, writeRecord } from "../records/store.ts";
 
 /** Tells the parent. A parent that is gone ends the process: that nobody listens is no failure of the cell. */
@@ -67,7 +67,7 @@ async function main(path: string): Promise<void> {
   const job = cellJobSchema.parse(JSON.parse(Deno.readTextFileSync(path)));
   const before = doneRecord(job.out, job);
   const missing = before ? missingMeasurements(job.cell, before, job.hashes) : job.cell;
-  if (before && asksNothing(missing)) {
+  if (before && isComplete(job.cell, before, job)) {
     tell({ event: "recorded" });
     return;
   }

@@ -6,15 +6,16 @@ import { UsageError } from "../../core/errors.ts";
 import { flagOptions, flagSource } from "../configuration/flags.ts";
 import { resolveConfig } from "../configuration/resolve.ts";
 import { readRunFile } from "../records/run_file.ts";
-import type { Command } from "./command.ts";
+import { type Command, textFlag } from "./command.ts";
 import { columns, flagRows } from "./help.ts";
 import { runConfig } from "./run.ts";
-import { RUN_FLAGS, RUN_SWITCHES, runManner } from "./run_flags.ts";
+import { MANNER_ROWS, RUN_FLAGS, RUN_SWITCHES, runManner } from "./run_flags.ts";
+import { tableWidth } from "./table_width.ts";
 
 /** Keys of a configuration that say what is measured, and where things are. */
 const KEYS = [
   ...["perplexity", "tasks", "taskFile", "limit", "numFewshot", "generate", "generateTokens"] as const,
-  ...["throughput", "logSamples", "data", "model", "jobs"] as const,
+  ...["throughput", "logSamples", "keepWeights", "data", "model", "jobs"] as const,
 ];
 /** Those whose values join the run's; others replace them. */
 const JOINED = ["perplexity", "tasks", "taskFile", "generate"] as const;
@@ -25,17 +26,18 @@ const help = () =>
 Usage: deno task bench eval DIR [FLAGS]
 
 Flags:
-${columns([...flagRows(KEYS), ["--timeout SECONDS", "longest time of a cell; it keeps what was measured before"]])}
+${columns([...flagRows(KEYS), ...MANNER_ROWS])}
 
 Tasks, corpora and prompts join those of the run; other values replace the run's. What has been measured is not measured
-again. What is no longer asked for stays in the records and leaves the report. Exit codes: those of \`bench run\``;
+again; --keep-weights stores the merged weights of cells that changed some, as export needs. What is no longer asked for
+stays in the records and leaves the report. Exit codes: those of \`bench run\``;
 
 /** `bench eval`. */
 export const evaluate: Command = {
   usage: "DIR [--tasks LIST] [--perplexity LIST] [FLAGS]",
   summary: "measure the cells of a finished run further, without training again",
   help,
-  flags: flagOptions({ keys: KEYS, string: RUN_FLAGS, boolean: RUN_SWITCHES, positional: 1 }),
+  flags: flagOptions({ keys: KEYS, string: ["width", ...RUN_FLAGS], boolean: RUN_SWITCHES, positional: 1 }),
   run: async (flags) => {
     const [dir] = flags._;
     if (dir === undefined) throw new UsageError("The folder of a run must be given: bench eval DIR --tasks LIST");
@@ -48,6 +50,6 @@ export const evaluate: Command = {
     });
     const asked = { ...values, ...Object.fromEntries(joined), out: dir };
     const config = resolveConfig([{ values: stored.config, where: () => "run.json" }, { values: asked, where }]);
-    return await runConfig(config, runManner(flags));
+    return await runConfig(config, runManner(flags), tableWidth(textFlag(flags, "width")));
   },
 };

@@ -33,7 +33,7 @@ Flags:
   --model PATH            the dense model, if it lies elsewhere than when the run was made
 
 A cell whose method changed weights (learned masks, recovery, compensation) can be exported only if the run stored them:
-see --keep-weights of \`bench run\`. Exit codes: 0 done, 2 it cannot be done`;
+\`bench eval DIR --keep-weights\` does so later. Exit codes: 0 done, 2 it cannot be done`;
 
 function isFile(path: string): boolean {
   try {

@@ -74,7 +74,7 @@ function cellSource(record: DoneRecord, source: WeightSource, out: string): Weig
   if (isChanged) {
     throw new UsageError(
       `Cell "${name}" has weights that its method changed, and the run did not store them: ` +
-        "run it in another folder with --keep-weights, or export a cell whose method only removes units",
+        "`bench eval DIR --keep-weights` stores them without training again",
     );
   }
   return pruned;

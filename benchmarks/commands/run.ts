@@ -3,7 +3,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
-import { FAILURE_KINDS, type RunConfig } from "../../core/schema.ts";
+import type { RunConfig } from "../../core/schema.ts";
 import { type ConfigSource, flagOptions, flagSource, KEYS } from "../configuration/flags.ts";
 import { resolveConfig, yamlSource } from "../configuration/resolve.ts";
 import { runPaths } from "../records/store.ts";
@@ -12,7 +12,7 @@ import { type Command, type Flags, textFlag } from "./command.ts";
 import { columns, flagRows } from "./help.ts";
 import { presetPath } from "./ls.ts";
 import { showReport } from "./report.ts";
-import { RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./run_flags.ts";
+import { MANNER_ROWS, RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./run_flags.ts";
 import { tableWidth } from "./table_width.ts";
 
 /** Exit code of a run that Ctrl-C stopped: 128 + SIGINT. */
@@ -81,18 +81,7 @@ ${
       ["--preset NAME", "shipped configuration, see `bench ls presets`"],
       ["--config FILE", "YAML configuration with the keys below in camelCase; flags override it"],
       ...flagRows(KEYS),
-      ["--timeout SECONDS", "longest time of a cell; a cell that reaches it is ended and recorded as failed"],
-      [
-        "--retry CLASSES",
-        `failed cells that run again: ${["oom", ...FAILURE_KINDS].join(", ")}, none (default: all)`,
-      ],
-      ["--executor NAME", "local: processes of this machine; slurm: tasks of a job array (default: local)"],
-      ["--partition P, --gres R, --time T", "with slurm: what a cell asks for"],
-      ["--max-parallel N", "with slurm: cells at once"],
-      ["--sbatch OPTIONS", 'with slurm: further options, such as "mem=64G exclusive"'],
-      ["--dry-run", "with slurm: show the script, submit nothing"],
-      ["--json", "progress as one JSON event per line"],
-      ["--width N", "columns of the tables at the end (default: COLUMNS, else the terminal's, else 120)"],
+      ...MANNER_ROWS,
     ])
   }
 

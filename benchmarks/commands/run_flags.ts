@@ -3,7 +3,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
-import { type FailureKind } from "../../core/schema.ts";
+import { FAILURE_KINDS, type FailureKind } from "../../core/schema.ts";
 import { parseRetry } from "../../core/failure.ts";
 import { checkSlurmOptions, type SlurmOptions } from "../executors/slurm.ts";
 
@@ -11,6 +11,22 @@ import { checkSlurmOptions, type SlurmOptions } from "../executors/slurm.ts";
 export const RUN_FLAGS = ["timeout", "retry", "executor", "partition", "gres", "time", "max-parallel", "sbatch"];
 /** Switches. */
 export const RUN_SWITCHES = ["json", "dry-run"];
+
+/** What help says of them. */
+export const MANNER_ROWS: readonly [left: string, right: string][] = [
+  ["--timeout SECONDS", "longest time of a cell; a cell that reaches it is ended and recorded as failed"],
+  [
+    "--retry CLASSES",
+    `failed cells that run again: ${["oom", ...FAILURE_KINDS].join(", ")}, none (default: all)`,
+  ],
+  ["--executor NAME", "local: processes of this machine; slurm: tasks of a job array (default: local)"],
+  ["--partition P, --gres R, --time T", "with slurm: what a cell asks for"],
+  ["--max-parallel N", "with slurm: cells at once"],
+  ["--sbatch OPTIONS", 'with slurm: further options, such as "mem=64G exclusive"'],
+  ["--dry-run", "with slurm: show the script, submit nothing"],
+  ["--json", "progress as one JSON event per line"],
+  ["--width N", "columns of the tables at the end (default: COLUMNS, else the terminal's, else 120)"],
+];
 
 /** How cells are run. */
 export interface RunManner {

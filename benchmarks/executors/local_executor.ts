@@ -8,6 +8,7 @@ import { cellJob, type Executor, type ExecutorContext, failedRecord, processFile
 import { classifyError, classifyExit, type Failure, isDiskFull, timeoutFailure } from "../../core/failure.ts";
 import { runConcurrently, type Turns } from "./scheduler.ts";
 import { isMeasured } from "../records/measured.ts";
+import { wantedOf } from "../preparation/prepare.ts";
 import { readRecord, recordPath } from "../records/store.ts";
 
 /** Runs cells as processes of this machine, `config.jobs` at once. */
@@ -38,7 +39,7 @@ async function runCell(named: NamedCell, turns: Turns, context: ExecutorContext)
       onPhase: (phase) => context.phase(named, phase),
     });
     // A process that was killed right after it wrote its record had no time to say so.
-    if (recorded || isMeasured(config.out, named, context.run.fingerprint.data)) {
+    if (recorded || isMeasured(config.out, named, wantedOf(context.run))) {
       context.ended(named, readRecord(recordPath(config.out, named)));
     } else if (timedOut) fail(timeoutFailure(timeoutS!));
     else if (!signal.aborted) fail(classifyExit(status, stderrTail));

@@ -25,6 +25,7 @@ import { resolveTarget } from "../../models/target.ts";
 import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
 import { calibrationUse, expandCells, type Fingerprint, trainingParts, trainingUse } from "./expand.ts";
 import { resolveNames } from "../configuration/resolve.ts";
+import type { Wanted } from "../records/measured.ts";
 import { probeEngine } from "./engine_probe.ts";
 import { loadMethodFile } from "../configuration/method_file.ts";
 
@@ -38,6 +39,32 @@ export interface PreparedRun {
   taskDefinitions: TaskDefinition[];
   /** Groups of its tasks. */
   taskGroups: TaskGroup[];
+}
+
+/** What a run asks of its cells besides measurements. */
+export function wantedOf({ config: { keepWeights }, fingerprint }: PreparedRun): Wanted {
+  return { hashes: fingerprint.data, ...keepWeights !== undefined && { keepWeights } };
+}
+
+/** Windows of more tokens than the model has positions.
+ * @throws {UsageError} that names the setting. */
+function checkLengths(
+  { perplexity, calibration, training, throughput }: PreparedRun["config"],
+  positions: number,
+): void {
+  const lengths: [what: string, tokens: number | undefined][] = [
+    ...perplexity.map(({ corpus, windowTokens }) =>
+      [`windowTokens of perplexity ${corpus}`, windowTokens] as [string, number]
+    ),
+    ["calibration.tokens", calibration.tokens],
+    ["training.tokens", training?.tokens],
+    ["throughput.prefillTokens", throughput?.prefillTokens],
+    ["throughput.decodeTokens", throughput?.decodeTokens],
+  ];
+  const [what, tokens] = lengths.find(([, tokens = 0]) => tokens > positions) ?? [];
+  if (what !== undefined) {
+    throw new UsageError(`${what} must be at most the ${positions} positions of the model: current ${tokens}`);
+  }
 }
 
 /** Checks everything that can be checked before the first cell: names, engine, checkpoint, data. */
@@ -63,6 +90,7 @@ export async function prepareRun(asked: RunConfig, note: (message: string) => vo
   const weights = source.origin.sha256;
   const { maxPositions } = source.config;
   source.close();
+  checkLengths(config, maxPositions);
   checkLevels(config, source.config);
   if (config.generate.length > 0 && config.generateTokens >= maxPositions) {
     throw new UsageError(

@@ -57,10 +57,23 @@ export function asksNothing({ perplexity, tasks, generations, throughput }: Cell
   return perplexity.length + tasks.length === 0 && generations === undefined && throughput === undefined;
 }
 
+/** What a run asks of its cells besides measurements. */
+export interface Wanted {
+  hashes: DataHashes;
+  /** Whether changed weights are to be stored; the run has no wish when absent. */
+  keepWeights?: boolean;
+}
+
+/** Whether `record` has everything that `cell` asks for. */
+export function isComplete(cell: Cell, record: DoneRecord, { hashes, keepWeights }: Wanted): boolean {
+  if (keepWeights === true && record.changedWeights && !record.storedWeights) return false;
+  return asksNothing(missingMeasurements(cell, record, hashes));
+}
+
 /** Whether a cell finished with everything that it asks for. */
-export function isMeasured(out: string, named: NamedCell, hashes: DataHashes): boolean {
+export function isMeasured(out: string, named: NamedCell, wanted: Wanted): boolean {
   const record = doneRecord(out, named);
-  return record !== undefined && asksNothing(missingMeasurements(named.cell, record, hashes));
+  return record !== undefined && isComplete(named.cell, record, wanted);
 }
 
 /** `record` with the results that `cell` asks for, in its order; others are left out. */

@@ -246,12 +246,22 @@ export function removeTemporaryFiles(out: string): void {
   }
 }
 
+function openLock(out: string, path: string): Deno.FsFile {
+  try {
+    Deno.mkdirSync(out, { recursive: true });
+    return Deno.openSync(path, { read: true, write: true, create: true });
+  } catch (error) {
+    // Errors of the operating system have a code.
+    if (!(error instanceof Error && "code" in error)) throw error;
+    throw new UsageError(`"${out}" cannot be written (${error.message}): choose another --out`);
+  }
+}
+
 /** Takes the folder for this process. The operating system releases the lock when the process ends, however it ends.
  * @throws {UsageError} when another run holds it. */
 export function lockFolder(out: string): Disposable {
-  Deno.mkdirSync(out, { recursive: true });
   const path = runPaths(out).lock;
-  const file = Deno.openSync(path, { read: true, write: true, create: true });
+  const file = openLock(out, path);
   if (!file.tryLockSync(true)) {
     file.close();
     const holder = Deno.readTextFileSync(path).trim();

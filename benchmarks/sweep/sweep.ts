@@ -18,9 +18,9 @@ import type { Executor } from "../executors/executor.ts";
 import { isDiskFull } from "../../core/failure.ts";
 import { hasSamples } from "../records/lm_eval_files.ts";
 import { localExecutor } from "../executors/local_executor.ts";
-import { type PreparedRun, prepareRun } from "../preparation/prepare.ts";
+import { type PreparedRun, prepareRun, wantedOf } from "../preparation/prepare.ts";
 import type { SweepEvent } from "./progress.ts";
-import { askedResults, asksNothing, missingMeasurements } from "../records/measured.ts";
+import { askedResults, isComplete } from "../records/measured.ts";
 import { askedRecords, writeRunFile } from "../records/run_file.ts";
 import {
   doneRecord,
@@ -141,15 +141,17 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
 
 /** The cells that are to run, and how many of the others are there already. */
 function remaining(
-  { cells, config: { out }, fingerprint }: PreparedRun,
+  run: PreparedRun,
   retry: readonly FailureKind[],
   onEvent: (event: SweepEvent) => void,
 ): { pending: NamedCell[]; stored: { done: number; retried: number; kept: number } } {
+  const { cells, config: { out } } = run;
+  const wanted = wantedOf(run);
   const pending: NamedCell[] = [];
   const stored = { done: 0, retried: 0, kept: 0 };
   for (const named of cells) {
     const record = storedRecord(out, named, onEvent);
-    if (record?.state === "done" && asksNothing(missingMeasurements(named.cell, record, fingerprint.data))) {
+    if (record?.state === "done" && isComplete(named.cell, record, wanted)) {
       stored.done++;
     } else if (record?.state === "done") pending.push(named);
     else if (record && !retry.includes(record.failure.kind)) stored.kept++;
