@@ -69,7 +69,7 @@ const secondsSince = (start: number) => (performance.now() - start) / 1000;
  * @throws {UsageError} when model, data or method cannot give what the cell asks for.
  * @throws {EngineError} when the engine does not start or the device fails.
  * @throws {NumericError} when the pruned model's output is not finite. */
-export async function measureCell(job: Job, before: DoneRecord | undefined, host: CellHost): Promise<Measured> {
+export async function measureCell(job: Job, host: CellHost, before?: DoneRecord): Promise<Measured> {
   const { cell } = job;
   let start = performance.now();
   host.report("load");

@@ -82,7 +82,7 @@ async function main(path: string): Promise<void> {
   } as const;
   const samples = new Map<string, LmEvalSample[]>();
   try {
-    const measured = await measureCell({ ...job, cell: missing }, before, {
+    const measured = await measureCell({ ...job, cell: missing }, {
       report,
       onScored: (task, scored) => {
         if (job.logSamples) samples.set(task, lmEvalSamples(anyTask(task), scored));
@@ -97,7 +97,7 @@ async function main(path: string): Promise<void> {
         return result;
       },
       signal: new AbortController().signal,
-    });
+    }, before);
     const seconds = (before?.seconds ?? 0) + (Date.now() - startedAt.getTime()) / 1000;
     const record: DoneRecord = { ...head, seconds, state: "done", ...measured };
     tryToWriteLmEvalFiles(job.out, record, samples);
