@@ -3,7 +3,7 @@
  * @module
  */
 import type { AsyncBuffer, Compressors } from "hyparquet";
-import { checkClaims } from "./parquet_limits.ts";
+import { checkClaims, checkFooter } from "./parquet_limits.ts";
 
 /** Bytes `start` to `end` of a file of `byteLength`; negative places count from its end.
  * @throws {RangeError} when the file does not have them. */
@@ -100,13 +100,15 @@ export async function readParquetRows(path: string, maxRows: number = Infinity):
   ]);
   using file = await Deno.open(path);
   const buffer = fileBuffer(file);
+  const read = (start: number, end: number) => new Uint8Array(readRange(file, buffer.byteLength, start, end));
   return await withoutDropped(async () => {
+    checkFooter(buffer.byteLength, read);
     const metadata = await parquetMetadataAsync(buffer);
     const rowEnd = Math.min(maxRows, Number(metadata.num_rows));
     checkClaims(metadata, {
       sizeBytes: buffer.byteLength,
       rows: rowEnd,
-      read: (start, end) => new Uint8Array(readRange(file, buffer.byteLength, start, end)),
+      read,
     });
     const rows = await parquetReadObjects({ file: buffer, metadata, compressors: guarded(compressors), rowEnd });
     return rows.map((row) => toJsonValue(row) as Record<string, unknown>);

@@ -14,7 +14,7 @@ const HEADER_BYTES = 4096;
 /** Deepest structure of a header; a real one has four levels. */
 const DEEPEST = 16;
 
-/** Integers and structures of a Thrift structure, by field id. */
+/** Integers, structures and lists of a Thrift structure by field id, elements of a list by their place. */
 interface Fields {
   [id: number]: number | Fields;
 }
@@ -25,7 +25,7 @@ function readStruct(bytes: Uint8Array): { fields: Fields; length: number } {
   let at = 0;
   const byte = () => {
     const next = bytes[at++];
-    if (next === undefined) throw new RangeError("a page header does not end");
+    if (next === undefined) throw new RangeError("a page header or footer does not end");
     return next;
   };
   const varint = () => {
@@ -34,7 +34,7 @@ function readStruct(bytes: Uint8Array): { fields: Fields; length: number } {
       const next = byte();
       value += (next & 127) * scale;
       if (next < 128) return value;
-      if (scale > 2 ** 63) throw new RangeError("a page header holds no number where one must be");
+      if (scale > 2 ** 63) throw new RangeError("a page header or footer holds no number where one must be");
     }
   };
   const zigzag = () => {
@@ -43,10 +43,10 @@ function readStruct(bytes: Uint8Array): { fields: Fields; length: number } {
   };
   const skip = (count: number) => {
     at += count;
-    if (at > bytes.length) throw new RangeError("a page header does not end");
+    if (at > bytes.length) throw new RangeError("a page header or footer does not end");
   };
   const value = (type: number, depth: number, isElement = false): number | Fields => {
-    if (depth > DEEPEST) throw new RangeError("a page header is nested too deep");
+    if (depth > DEEPEST) throw new RangeError("a page header or footer is nested too deep");
     if (type === 1 || type === 2) return isElement ? byte() : 2 - type;
     if (type === 3) return byte();
     if (type >= 4 && type <= 6) return zigzag();
@@ -56,8 +56,10 @@ function readStruct(bytes: Uint8Array): { fields: Fields; length: number } {
     else if (type === 9 || type === 10) {
       const head = byte();
       const count = head >> 4 === 15 ? varint() : head >> 4;
-      for (let i = 0; i < count; i++) value(head & 15, depth + 1, true);
-    } else throw new RangeError(`a page header holds the unknown type ${type}`);
+      const list: Fields = {};
+      for (let i = 0; i < count; i++) list[i] = value(head & 15, depth + 1, true);
+      return list;
+    } else throw new RangeError(`a page header or footer holds the unknown type ${type}`);
     return 0;
   };
   const struct = (depth: number): Fields => {
@@ -105,6 +107,32 @@ function checkPages(
     const size = header.fields[3];
     if (typeof size !== "number" || size < 0) throw new RangeError(`a page claims a size of ${size} bytes`);
     at += header.length + size;
+  }
+}
+
+/** Bytes after the footer's structure: its length, 32 bits, and the file's mark. */
+const TAIL_BYTES = 8;
+
+/** Checks that the columns which the footer (`FileMetaData`) lists form a tree: the library does not end on a negative
+ * number of children. `read` gives the bytes between two places.
+ * @throws {RangeError} when they do not, or when the footer does not end in its bytes. */
+export function checkFooter(sizeBytes: number, read: (start: number, end: number) => Uint8Array): void {
+  // Shorter files, and lengths that do not fit, are the library's to refuse.
+  if (sizeBytes < TAIL_BYTES) return;
+  const tail = read(sizeBytes - TAIL_BYTES, sizeBytes);
+  const length = new DataView(tail.buffer, tail.byteOffset).getUint32(0, true);
+  if (length > sizeBytes - TAIL_BYTES) return;
+  const { fields: { 2: schema } } = readStruct(read(sizeBytes - TAIL_BYTES - length, sizeBytes - TAIL_BYTES));
+  if (typeof schema !== "object") throw new RangeError("the footer has no list of columns");
+  const elements = Object.values(schema);
+  let children = 0;
+  for (const element of elements) {
+    const own = typeof element === "object" ? element[5] ?? 0 : NaN;
+    if (!(typeof own === "number" && own >= 0)) throw new RangeError(`a column claims ${own} children`);
+    children += own;
+  }
+  if (children !== elements.length - 1) {
+    throw new RangeError(`${elements.length} columns claim ${children} children: must be one fewer than columns`);
   }
 }
 

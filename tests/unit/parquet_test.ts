@@ -68,6 +68,10 @@ Deno.test("readRecords() refuses damaged Parquet files", async () => {
     for (const size of [0, 3, 100, whole.length - 1]) {
       await assertRejects(() => read(whole.slice(0, size)), FileFormatError, "cannot be read as Parquet");
     }
+    // This one gives a column -3 children, on which the library alone does not end.
+    const endless = whole.slice();
+    endless[1034] = (endless[1034] ?? 0) ^ 1;
+    await assertRejects(() => read(endless), FileFormatError, "cannot be read as Parquet");
     // A changed byte gives other records or an error that names the file, never anything else.
     await fc.assert(
       fc.asyncProperty(fc.nat(whole.length - 1), fc.integer({ min: 1, max: 255 }), async (place, change) => {
