@@ -7,16 +7,24 @@
  * z (R(s) - B)`, with bottom_s the sum of the s smallest h m^2 of a layer, R the fraction of the resource that stays
  * and B the budget. Shapes: m[l,t] f32 [F], [H] or [G]; s[t] is shared by all layers when `uniform`.
  *
- * One iteration: gradient step on masks and adapters; proximal step on the s units of lowest rank in every layer;
- * straight-through step on the widths; projected ascent of y and z. The budget falls from 1 to B between `rampStart` and
- * `rampEnd`; at `freeze` the widths are made whole, the masked units are cut out, and the rest of the steps trains what is
- * left. Kept masks are folded into the output and down maps and adapters are merged, so that the result needs neither.
+ * Before the first step: the units are ranked by what their removal costs at its turn (`_shared/removal_order.ts`, K-FAC),
+ * and the uniform widths are those of the split whose pruned model stays nearest to the dense one on calibration windows.
+ * Where even that model is near (KL of at most 1 nat per token), all units go at once, the FFN masks that stay get the values
+ * of least second-order loss, and every step trains what is left. Else they go along a ramp:
  *
- * Cost: `steps` forward and backward passes of the masked model, one backward pass per calibration sequence, and one
- * forward pass of the dense model per window. Deviations: the paper's constants are not public, so all are options with
- * defaults chosen on validation data; h is the curvature metric of `mask_prune/metric.ts` instead of 1
+ * One iteration: gradient step on masks and adapters; proximal step on the s units of lowest rank in every layer;
+ * straight-through step on the widths (`split: learned`; else they follow the budget to the measured widths); projected
+ * ascent of y and z. The budget falls from 1 to B between `rampStart` and `rampEnd`; at `freeze` the widths are made whole,
+ * the masked units are cut out, and the rest of the steps trains what is left. Kept masks are folded into the output and
+ * down maps and adapters are merged, so that the result needs neither.
+ *
+ * Cost: forward and backward passes of the masked model over the windows of the run, one by one while there are at most 240
+ * of them (`updates`), two backward passes per calibration sequence, O(F^3) a layer for the removal order, and one forward
+ * pass of the dense model per window. Deviations: the paper's constants are not public, so all are options with defaults
+ * chosen on validation data (`docs/maskprune-trials.md`); h is the metric of `mask_prune/metric.ts` instead of 1
  * (`selection: magnitude` gives the paper's form, which from a cold start chooses nearly at random); units that leave the
- * bottom s start again at 1; widths and duals are normalised as `mask_prune/widths.ts` says.
+ * bottom s start again at 1; widths and duals are normalised as `mask_prune/widths.ts` says; the split is measured by
+ * default and the course depends on the damage.
  *
  * @module
  */
