@@ -7,10 +7,17 @@ import * as tf from "@tensorflow/tfjs";
 
 let cpuThreads = 0;
 
+/** What `maskprune_interface()` of a library must answer. */
+const INTERFACE = 2;
+
 /** Loads the compiled operations into this process; they run on `threads` threads.
- * @throws {Error} when the file is not there or does not load. */
+ * @throws {Error} when the file is not there, does not load, or was compiled from other sources. */
 export function loadDecoderOps(path: string, threads: number): void {
-  if (cpuThreads === 0) Deno.dlopen(path, {});
+  if (cpuThreads === 0) {
+    const { symbols } = Deno.dlopen(path, { maskprune_interface: { parameters: [], result: "i32" } });
+    const found = symbols.maskprune_interface();
+    if (found !== INTERFACE) throw new Error(`${path} has interface ${found}, and ${INTERFACE} is needed`);
+  }
   cpuThreads = threads;
 }
 

@@ -331,3 +331,7 @@ const bool registered = [] {
 }();
 
 }  // namespace
+
+// Goes up with every change of the operations' names, inputs or attributes, so that a library from before is refused rather
+// than called.
+extern "C" int maskprune_interface() { return 2; }
