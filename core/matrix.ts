@@ -84,6 +84,18 @@ export function storedProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf
   })[0] as tf.Tensor2D;
 }
 
+/** A copy of `w` that is free of its own; it shares the memory. */
+export function sharedMatrix(w: Matrix): Matrix {
+  return w instanceof PackedMatrix ? new PackedMatrix(tf.clone(w.bits), w.format, w.shape) : tf.clone(w);
+}
+
+/** `w` in 16 bits where `origin` is and they hold it; `w` is freed then. */
+export function inFormOf(w: tf.Tensor2D, origin: Matrix): Matrix {
+  const packed = origin instanceof PackedMatrix ? packMatrix(w) : null;
+  if (packed) w.dispose();
+  return packed ?? w;
+}
+
 /** Rows of a matrix in f32: indices [N] -> [N, columns]. */
 export function matrixRows(w: Matrix, indices: tf.Tensor1D): tf.Tensor2D {
   if (!(w instanceof PackedMatrix)) return tf.gather(w, indices);

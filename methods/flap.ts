@@ -27,6 +27,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { matrixProduct } from "../core/ops.ts";
 import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
 import { type DecoderConfig, type LayerShape, queryHeads, tensorNames } from "../models/config.ts";
@@ -151,7 +152,7 @@ export async function compensation(model: DecoderModel, plan: PrunePlan, statist
         const { data } = statistics[inputStatisticNames.mean(l, site)];
         const { weight, bias } = layer[site];
         const mean = tf.tensor2d(data.map((value, j) => value * lost[l][site][j]), [1, data.length]);
-        const added = tf.matMul(mean, weight);
+        const added = matrixProduct(mean, weight);
         return bias ? tf.add(added, bias) : added;
       })
     );

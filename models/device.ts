@@ -1,11 +1,13 @@
 /** A decoder's tensors on the device: where they go, how they get there, and how they are freed. Shape legend as in
- * `decoder.ts`. All tensors are f32; weights on the device are `[in, out]`.
+ * `decoder.ts`. Weights on the device are `[in, out]`, in f32 unless asked for as they are stored; all else is f32.
  *
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../core/engine.ts";
+import { EngineError } from "../core/errors.ts";
 import { collectGarbage } from "../core/garbage.ts";
+import { denseMatrix, type Matrix, PackedMatrix, packMatrix } from "../core/matrix.ts";
 import { linear, linearLowRank, matMul2d } from "../core/ops.ts";
 import {
   type DecoderConfig,
@@ -23,7 +25,7 @@ import { uploadVocabulary, type Vocabulary } from "./vocabulary.ts";
 /** A linear map on the device. */
 export interface DeviceLinear {
   /** [in, out]. */
-  weight: tf.Tensor2D;
+  weight: Matrix;
   /** [out]. */
   bias?: tf.Tensor1D;
   /** Low-rank update `scale (x down) up`: down [in, r], up [r, out]. */
@@ -52,23 +54,36 @@ export interface DecoderModel extends Vocabulary {
 
 const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[name]);
 
+/** How weights are held: in f32, or matrices in 16 bits where those hold the very numbers of the checkpoint. */
+export type WeightForm = "f32" | "stored";
+
 /** Bytes read after which host copies are collected. */
 const COLLECT_BYTES = 2 ** 24;
 
 /** Puts tensors of `source` on the device; at most one host copy of a tensor exists. Embedding and output projection are
  * split where they are over the engine's limit for a tensor.
  * @throws {RangeError} when another tensor is over that limit.
- * @throws {EngineError} when the device reported an error. */
+ * @throws {EngineError} when the device reported an error, or the engine holds f32 only. */
 export function createUploader(
   source: WeightSource,
+  weights: WeightForm = "f32",
 ): { rest(): Omit<DecoderModel, "config" | "layers">; layer(l: number): Promise<DeviceLayer> } {
   const { config } = source;
+  const isStored = weights === "stored";
+  if (isStored && !currentEngine().decoderOps) {
+    throw new EngineError(
+      `Engine "${currentEngine().name}" on ${currentEngine().device} holds weights in f32 only: leave --weights stored ` +
+        "out, or use the tensorflow engine on the CPU",
+    );
+  }
   const vector = (name: string) => tf.tensor1d(checked(name).data);
-  const matrix = (name: string): tf.Tensor2D =>
-    tf.tidy(() => {
-      const { shape, data } = checked(name);
-      return tf.transpose(tf.tensor2d(data, shape as [number, number]));
-    });
+  const matrix = (name: string): Matrix => {
+    const { shape, data } = checked(name);
+    const given = tf.tensor2d(data, shape as [number, number]);
+    const held = (isStored ? packMatrix(given, true) : null) ?? tf.transpose(given);
+    given.dispose();
+    return held;
+  };
   let readBytes = 0;
   function read(name: string): HostTensor {
     if (readBytes > COLLECT_BYTES) {
@@ -92,8 +107,8 @@ export function createUploader(
   }
   return {
     rest: () => ({
-      head: config.tiedHead ? null : uploadVocabulary(read(tensorNames.head), true),
-      embedding: uploadVocabulary(read(tensorNames.embedding), false),
+      head: config.tiedHead ? null : uploadVocabulary(read(tensorNames.head), true, isStored),
+      embedding: uploadVocabulary(read(tensorNames.embedding), false, isStored),
       finalNorm: vector(tensorNames.finalNorm),
     }),
     layer: async (l) => {
@@ -104,7 +119,8 @@ export function createUploader(
       const norms = Object.fromEntries(layerNorms(config).map(([name]) => [name, vector(tensorNames.norm(l, name))]));
       const layer = { ...linears, ...norms } as DeviceLayer;
       // Uploads are queued; reading one value waits for them, so that host copies do not pile up.
-      const last = tf.tidy(() => tf.slice(layer.down.weight, [0, 0], [1, 1]));
+      const { weight } = layer.down;
+      const last = tf.tidy(() => tf.slice(weight instanceof PackedMatrix ? weight.bits : weight, [0, 0], [1, 1]));
       await last.data();
       last.dispose();
       currentEngine().check();
@@ -115,9 +131,9 @@ export function createUploader(
 
 /** Puts the whole model on the device, as {@linkcode createUploader} does.
  * @throws {RangeError} when a tensor is over the engine's limit.
- * @throws {EngineError} when the device reported an error. */
-export async function uploadModel(source: WeightSource): Promise<DecoderModel> {
-  const uploader = createUploader(source);
+ * @throws {EngineError} when the device reported an error, or the engine holds f32 only. */
+export async function uploadModel(source: WeightSource, weights: WeightForm = "f32"): Promise<DecoderModel> {
+  const uploader = createUploader(source, weights);
   // The largest tensors first: what their transposition takes besides is freed before the layers are there.
   const rest = uploader.rest();
   const layers: DeviceLayer[] = [];
@@ -136,7 +152,7 @@ export function disposeLayer(layer: DeviceLayer): void {
 
 /** Frees the model's tensors. */
 export function disposeModel(model: DecoderModel): void {
-  tf.dispose([...model.embedding, model.finalNorm, ...model.head ?? []]);
+  for (const part of [...model.embedding, model.finalNorm, ...model.head ?? []]) part.dispose();
   if (!model.readLayer) model.layers.forEach(disposeLayer);
 }
 
@@ -145,9 +161,11 @@ export function applyLinear(x: tf.Tensor2D, { weight, bias, lora }: DeviceLinear
   return lora ? linearLowRank(x, weight, lora, bias) : linear(x, weight, bias);
 }
 
-/** Folds low-rank updates into the weights: `weight + scale down up`, [in, out]. A new tensor. */
+/** Folds low-rank updates into the weights: `weight + scale down up`, [in, out] in f32. A new tensor. */
 export function mergedWeight({ weight, lora }: DeviceLinear): tf.Tensor2D {
   return tf.tidy(() =>
-    lora ? tf.add(weight, tf.mul(matMul2d(lora.down, lora.up), lora.scale)) as tf.Tensor2D : tf.clone(weight)
+    lora
+      ? tf.add(denseMatrix(weight), tf.mul(matMul2d(lora.down, lora.up), lora.scale)) as tf.Tensor2D
+      : denseMatrix(weight)
   );
 }

@@ -4,6 +4,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { at } from "../core/indexing.ts";
+import { denseMatrix, inFormOf, type Matrix, PackedMatrix, sharedMatrix } from "../core/matrix.ts";
 import {
   type DecoderConfig,
   expectedTensors,
@@ -25,7 +26,7 @@ import { uploadVocabulary } from "./vocabulary.ts";
 /** Where a tensor of the checkpoint lives on the device. */
 interface Located {
   /** One tensor, or consecutive rows of the checkpoint's (see `vocabulary.ts`). */
-  parts: tf.Tensor[];
+  parts: (tf.Tensor | PackedMatrix)[];
   /** The linear map whose weight this is; on the device it is transposed, and low-rank updates belong to it. */
   linear?: DeviceLinear;
   /** Held as [in, out] while the checkpoint has [out, in]. */
@@ -60,7 +61,11 @@ export async function hostTensor(model: DecoderModel, name: string): Promise<Hos
   if (!found) throw new RangeError(`The model has no tensor named "${name}"`);
   const parts = tf.tidy(() =>
     found.parts.map((part) => {
-      const merged = found.linear ? mergedWeight(found.linear) : tf.clone(part);
+      const merged = found.linear
+        ? mergedWeight(found.linear)
+        : part instanceof PackedMatrix
+        ? denseMatrix(part)
+        : tf.clone(part);
       return found.transposed ? tf.transpose(merged) : merged;
     })
   );
@@ -181,7 +186,7 @@ function createCutter(dense: DecoderConfig, plan: PrunePlan, replaced: Record<st
     const weightName = tensorNames.weight(l, name);
     const given = replacement(weightName);
     const dense = given ? tf.transpose(given) as tf.Tensor2D : mergedWeight(linear);
-    const weight = take(take(dense, inputs, 0), outputs, 1);
+    const weight = inFormOf(take(take(dense, inputs, 0), outputs, 1), linear.weight);
     if (!biases.includes(name)) return { weight };
     return { weight, bias: take(vector(tensorNames.bias(l, name), linear.bias, dense.shape[1]), outputs, 0) };
   };
@@ -198,12 +203,17 @@ function createCutter(dense: DecoderConfig, plan: PrunePlan, replaced: Record<st
         ]),
       ),
     } as unknown as tf.TensorContainer)) as unknown as DeviceLayer;
-  const vocabulary = (name: string, parts: tf.Tensor2D[], transposed: boolean) =>
-    tf.tidy(() => {
-      const given = replaced[name];
-      return (given ? uploadVocabulary(given, transposed) : parts)
-        .map((part) => take(part, plan.hidden, transposed ? 0 : 1));
-    });
+  const vocabulary = (name: string, parts: Matrix[], transposed: boolean) => {
+    const given = replaced[name];
+    const whole = given ? uploadVocabulary(given, transposed) : parts;
+    const cut = whole.map((part) =>
+      plan.hidden
+        ? inFormOf(tf.tidy(() => take(denseMatrix(part), plan.hidden, transposed ? 0 : 1)), part)
+        : sharedMatrix(part)
+    );
+    if (given) whole.forEach((part) => part.dispose());
+    return cut;
+  };
   const cutRest = ({ embedding, head, finalNorm }: DecoderModel) => ({
     embedding: vocabulary(tensorNames.embedding, embedding, false),
     finalNorm: cutNorm(tensorNames.finalNorm, finalNorm, plan.hidden),
@@ -259,7 +269,8 @@ export function replaceLinears(model: DecoderModel, tensors: ReadonlyMap<string,
     for (const name of LINEAR_NAMES) {
       const { shape, data } = tensors.get(tensorNames.weight(l, name))!;
       const bias = tensors.get(tensorNames.bias(l, name));
-      tf.dispose([layer[name].weight, ...layer[name].bias ? [layer[name].bias] : []]);
+      layer[name].weight.dispose();
+      layer[name].bias?.dispose();
       layer[name] = {
         weight: tf.tidy(() => tf.transpose(tf.tensor2d(data, shape as [number, number]))),
         ...bias && { bias: tf.tensor1d(bias.data) },

@@ -8,15 +8,16 @@
 import { at } from "../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../core/engine.ts";
-import { linear, linearTransposed, matMul2d } from "../core/ops.ts";
+import { type Matrix, matrixRows, PackedMatrix, packMatrix } from "../core/matrix.ts";
+import { linear, linearTransposed, matrixProduct } from "../core/ops.ts";
 import type { HostTensor } from "./config.ts";
 
 /** The embedding, and the output projection unless it is the embedding transposed. */
 export interface Vocabulary {
   /** [V_i, D] each. */
-  embedding: tf.Tensor2D[];
+  embedding: Matrix[];
   /** [D, V_i] each; null when tied to the embedding. */
-  head: tf.Tensor2D[] | null;
+  head: Matrix[] | null;
 }
 
 /** Rows that go through the vocabulary at once in training: about 32 MB of logits. */
@@ -25,22 +26,24 @@ export function vocabularyRows(vocabSize: number): number {
 }
 
 /** Puts a [V, D] matrix on the device in as few and as equal parts as the engine's limit allows: [V_i, D], or [D, V_i] when
- * `transposed`. */
-export function uploadVocabulary({ shape, data }: HostTensor, transposed: boolean): tf.Tensor2D[] {
+ * `transposed`; in 16 bits when `isStored` and these hold it. */
+export function uploadVocabulary({ shape, data }: HostTensor, transposed: boolean, isStored = false): Matrix[] {
   const [v, width] = [at(shape, 0), at(shape, 1)];
   const most = Math.max(1, Math.floor(currentEngine().maxTensorBytes / (width * data.BYTES_PER_ELEMENT)));
   const rows = Math.ceil(v / Math.ceil(v / Math.min(v, most)));
   return Array.from({ length: Math.ceil(v / rows) }, (_, i) => {
     const part = data.subarray(i * rows * width, (i + 1) * rows * width);
-    return tf.tidy(() => {
-      const tensor = tf.tensor2d(part, [part.length / width, width]);
-      return transposed ? tf.transpose(tensor) : tensor;
-    });
+    const given = tf.tensor2d(part, [part.length / width, width]);
+    const packed = isStored ? packMatrix(given, transposed) : null;
+    if (!packed && !transposed) return given;
+    const held = packed ?? tf.transpose(given);
+    given.dispose();
+    return held;
   });
 }
 
 /** First token of each part [V_i, D]. */
-function partStarts(parts: readonly tf.Tensor2D[]): number[] {
+function partStarts(parts: readonly Matrix[]): number[] {
   let start = 0;
   return parts.map(({ shape: [size] }) => (start += size) - size);
 }
@@ -50,10 +53,10 @@ export type TokenIds = Int32Array | tf.Tensor1D;
 
 /** Rows of the embedding: token ids [N] -> [N, D].
  * @throws {RangeError} when the ids are on the device and the embedding is in parts. */
-export function embeddingRows(parts: readonly tf.Tensor2D[], tokens: TokenIds): tf.Tensor2D {
+export function embeddingRows(parts: readonly Matrix[], tokens: TokenIds): tf.Tensor2D {
   const [whole, ...others] = parts;
   if (whole && others.length === 0) {
-    return tf.tidy(() => tf.gather(whole, tokens instanceof Int32Array ? tf.tensor1d(tokens, "int32") : tokens));
+    return tf.tidy(() => matrixRows(whole, tokens instanceof Int32Array ? tf.tensor1d(tokens, "int32") : tokens));
   }
   if (!(tokens instanceof Int32Array)) {
     throw new RangeError(`Rows of an embedding in ${parts.length} parts need token ids in host memory`);
@@ -68,7 +71,7 @@ export function embeddingRows(parts: readonly tf.Tensor2D[], tokens: TokenIds): 
       const own = [...tokens.keys()].filter((i) => partOf[i] === p);
       for (const i of own) places[i] = placed++;
       const ids = own.map((i) => at(tokens, i) - at(starts, p));
-      return own.length === 0 ? [] : [tf.gather(part, tf.tensor1d(ids, "int32"))];
+      return own.length === 0 ? [] : [matrixRows(part, tf.tensor1d(ids, "int32"))];
     });
     return tf.gather(tf.concat2d(rows, 0), tf.tensor1d(places, "int32"));
   });
@@ -92,18 +95,32 @@ export interface HeadTable {
 
 /** The output projection with a token's weights in a row. */
 export function headTable({ embedding, head }: Vocabulary): HeadTable {
-  const parts = head ? head.map((part) => tf.transpose(part)) : embedding;
+  const isHead = head !== null;
+  // In f32 the head is turned once; 16 bits are read either way.
+  const parts = (head ?? embedding).map((part) =>
+    isHead && !(part instanceof PackedMatrix) ? tf.transpose(part) : part
+  );
+  const turns = (part: Matrix) => isHead && part instanceof PackedMatrix;
+  const product = (gradient: tf.Tensor2D, part: Matrix) => matrixProduct(gradient, part, turns(part));
   const free = () => {
-    if (head) tf.dispose(parts);
+    if (isHead) parts.forEach((part) => turns(part) || part.dispose());
   };
   const [whole, ...others] = parts;
-  if (whole && others.length === 0) return { product: (gradient) => matMul2d(gradient, whole), rows: whole, free };
-  const starts = partStarts(parts);
+  if (whole && others.length === 0) {
+    const rows = whole instanceof PackedMatrix ? null : whole;
+    return { product: (gradient) => product(gradient, whole), rows, free };
+  }
   return {
     product: (gradient) =>
-      tf.tidy(() =>
-        tf.addN(parts.map((part, i) => matMul2d(tf.slice(gradient, [0, at(starts, i)], [-1, part.shape[0]]), part)))
-      ),
+      tf.tidy(() => {
+        let start = 0;
+        return tf.addN(parts.map((part) => {
+          const size = part.shape[turns(part) ? 1 : 0];
+          const slope = tf.slice(gradient, [0, start], [-1, size]);
+          start += size;
+          return product(slope, part);
+        }));
+      }),
     rows: null,
     free,
   };

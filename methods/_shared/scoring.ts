@@ -5,6 +5,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { denseMatrix } from "../../core/matrix.ts";
 import { type DecoderConfig, type LayerShape, LINEAR_NAMES, type LinearName } from "../../models/config.ts";
 import type { DecoderModel, ObservedSite } from "../../models/decoder.ts";
 import { eachLayer } from "../../models/layerwise.ts";
@@ -86,7 +87,11 @@ export async function weightSlots(
 ): Promise<SlotScores[]> {
   const values = await eachLayer(
     model,
-    (layer) => readFlat(LINEAR_NAMES.map((name) => tf.tidy(() => slotSums(name, score(layer[name].weight)))), WEIGHTS),
+    (layer) =>
+      readFlat(
+        LINEAR_NAMES.map((name) => tf.tidy(() => slotSums(name, score(denseMatrix(layer[name].weight))))),
+        WEIGHTS,
+      ),
   );
   return values.map((own) =>
     Object.fromEntries(LINEAR_NAMES.map((name, i) => [name, own[i]])) as Record<LinearName, Float32Array>
@@ -103,7 +108,8 @@ export async function siteWeights(
 ): Promise<SiteColumns[]> {
   const values = await eachLayer(
     model,
-    (layer) => readFlat([layer.output, layer.down].map(({ weight }) => tf.tidy(() => reduce(weight))), WEIGHTS),
+    (layer) =>
+      readFlat([layer.output, layer.down].map(({ weight }) => tf.tidy(() => reduce(denseMatrix(weight)))), WEIGHTS),
   );
   return values.map(([output, down]) => ({ output, down }));
 }

@@ -8,6 +8,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { at } from "../../core/indexing.ts";
+import { denseMatrix } from "../../core/matrix.ts";
 import type { LinearName } from "../../models/config.ts";
 import {
   createPass,
@@ -70,7 +71,9 @@ function layerBackward(
       each: () => {},
     });
   };
-  const [dx, ...weights] = tf.grads(run)([x, ...names.map((name) => dense[name].weight)], dy) as tf.Tensor2D[];
+  const given = names.map((name) => denseMatrix(dense[name].weight));
+  const [dx, ...weights] = tf.grads(run)([x, ...given], dy) as tf.Tensor2D[];
+  tf.dispose(given);
   return { dx, weights };
 }
 

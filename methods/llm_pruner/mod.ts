@@ -30,6 +30,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { denseMatrix } from "../../core/matrix.ts";
 import { z } from "zod";
 import { at } from "../../core/indexing.ts";
 import { type DecoderConfig, LINEAR_NAMES, type LinearName, queryHeads } from "../../models/config.ts";
@@ -115,7 +116,9 @@ async function taylorStatistics(
     const layer = at(model.layers, l);
     const scored = estimators.flatMap((own) => names.map((name) => ({ own, name })));
     const tensors = scored.map(({ own, name }) =>
-      tf.tidy(() => slotScore[own](name, { w: layer[name].weight, g: given(name, mean), f: given(name, meanSquare) }))
+      tf.tidy(() =>
+        slotScore[own](name, { w: denseMatrix(layer[name].weight), g: given(name, mean), f: given(name, meanSquare) })
+      )
     );
     const values = await readFlat(tensors, `Taylor scores of layer ${l}`);
     for (const own of estimators) {

@@ -4,6 +4,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { denseMatrix } from "../../core/matrix.ts";
 import type { Rng } from "../../core/rng.ts";
 import { type DecoderConfig, LINEAR_NAMES, type LinearName, linearShape } from "../config.ts";
 import type { DecoderModel, DeviceLayer } from "../decoder.ts";
@@ -56,7 +57,7 @@ export function createWeights(model: DecoderModel): Adapters {
   const parameters: Record<string, tf.Variable> = {};
   model.layers.forEach((layer, l) => {
     for (const name of LINEAR_NAMES) {
-      parameters[adapterName(l, name, "weight")] = tf.tidy(() => tf.variable(tf.clone(layer[name].weight)));
+      parameters[adapterName(l, name, "weight")] = tf.tidy(() => tf.variable(denseMatrix(layer[name].weight)));
     }
   });
   return { rank: 0, scale: 0, parameters };

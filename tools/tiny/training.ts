@@ -3,6 +3,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { denseMatrix, type Matrix } from "../../core/matrix.ts";
 import { at } from "../../core/indexing.ts";
 import { softmaxCrossEntropy, withGradient } from "../../core/ops.ts";
 import { createRng } from "../../core/rng.ts";
@@ -46,13 +47,18 @@ async function trainableModel(
     tensor.dispose();
     return variables[name] as unknown as T;
   }
-  model.embedding = [variable(tensorNames.embedding, at(model.embedding, 0))];
+  const matrix = (name: string, held: Matrix) => {
+    const dense = denseMatrix(held);
+    held.dispose();
+    return variable(name, dense);
+  };
+  model.embedding = [matrix(tensorNames.embedding, at(model.embedding, 0))];
   model.finalNorm = variable(tensorNames.finalNorm, model.finalNorm);
-  if (model.head) model.head = [variable(tensorNames.head, at(model.head, 0))];
+  if (model.head) model.head = [matrix(tensorNames.head, at(model.head, 0))];
   model.layers.forEach((layer, l) => {
     layer.attentionNorm = variable(tensorNames.attentionNorm(l), layer.attentionNorm);
     layer.ffnNorm = variable(tensorNames.ffnNorm(l), layer.ffnNorm);
-    for (const name of LINEAR_NAMES) layer[name].weight = variable(tensorNames.weight(l, name), layer[name].weight);
+    for (const name of LINEAR_NAMES) layer[name].weight = matrix(tensorNames.weight(l, name), layer[name].weight);
   });
   return { model, variables };
 }
