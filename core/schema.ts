@@ -145,6 +145,9 @@ export const runConfigSchema = z.strictObject({
   layerwise: z.boolean().default(false).describe(
     "prune with one dense layer on the device at a time: random, magnitude, wanda-sp, flap; the same results",
   ),
+  weights: z.enum(["f32", "stored"]).default("f32").describe(
+    "stored: matrices of f16 and bf16 files stay in 16 bits on the device, products are taken in f32; tensorflow on the CPU",
+  ),
   perplexity: z.array(perplexityChoiceSchema).default([]).describe(
     "perplexity measurements; corpora: see `bench ls tasks`",
   ),
@@ -198,6 +201,7 @@ export const cellSchema = z.strictObject({
   recover: z.literal("lora").optional(),
   compensate: z.literal("least-squares").optional(),
   training: trainingSchema.optional().describe("present when the method learns or the model is recovered"),
+  weights: z.literal("stored").optional().describe("matrices in 16 bits on the device; in f32 when absent"),
   ladder: z.array(fraction).optional().describe("ascending levels of one trajectory; `sparsity` is one of them"),
   requestEncoding: z.literal("llm-pruner").optional().describe("absent: as lm-evaluation-harness"),
   ...measureFields,

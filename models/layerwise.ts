@@ -5,15 +5,15 @@
 import * as tf from "@tensorflow/tfjs";
 import { UsageError } from "../core/errors.ts";
 import type { WeightSource } from "./config.ts";
-import { createUploader, type DecoderModel, type DeviceLayer, disposeLayer } from "./device.ts";
+import { createUploader, type DecoderModel, type DeviceLayer, disposeLayer, type WeightForm } from "./device.ts";
 import type { LayerMasks } from "./masks.ts";
 import { createPass, embed, type ForwardOptions, runLayers, type TokenBatch } from "./layers.ts";
 import { at } from "../core/indexing.ts";
 
 /** Puts everything but the decoder layers on the device. The layers are there in {@linkcode eachLayer} alone, and
  * `source` must stay open for it. Free the model with `disposeModel`. */
-export function openLayerwise(source: WeightSource): DecoderModel {
-  const { rest, layer } = createUploader(source);
+export function openLayerwise(source: WeightSource, weights?: WeightForm): DecoderModel {
+  const { rest, layer } = createUploader(source, weights);
   return {
     config: source.config,
     ...rest(),

@@ -76,7 +76,7 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   const engine = await startEngine(cell.engine);
   const { source, tokenizer } = await openModel(cell.model);
   const isLayerwise = job.layerwise === true && cell.method !== null && !before;
-  const dense = isLayerwise ? openLayerwise(source) : await uploadModel(source);
+  const dense = isLayerwise ? openLayerwise(source, cell.weights) : await uploadModel(source, cell.weights);
   if (!isLayerwise) source.close();
   engine.check();
   const loadS = secondsSince(start);

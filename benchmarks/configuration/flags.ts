@@ -46,6 +46,7 @@ export const FLAGS: Record<Key, Flag> = {
   compensate: textFlag("NAME"),
   ladder: { value: null, parse: () => true, off: false },
   layerwise: { value: null, parse: () => true, off: false },
+  weights: textFlag("f32|stored"),
   training: { value: "KEY=VALUE,…", parse: parseAssignments },
   perplexity: listFlag("CORPUS[/SPLIT]|file:PATH[:PROTOCOL[:L[:WINDOWS]]],…", parsePerplexity),
   tasks: listFlag("LIST"),

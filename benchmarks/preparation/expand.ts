@@ -103,6 +103,7 @@ export function expandCells(
     units: config.units,
     ffnMultiple: config.ffnMultiple,
     calibration: config.calibration,
+    ...config.weights === "stored" && { weights: config.weights },
     perplexity: config.perplexity,
     tasks: config.tasks,
     ...(config.limit === undefined ? {} : { limit: config.limit }),

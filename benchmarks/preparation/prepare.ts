@@ -86,6 +86,7 @@ export async function prepareRun(asked: RunConfig, note: (message: string) => vo
   checkDomains(config);
   checkLayerwise(config);
   const engine = await chooseEngine(config.engine, note);
+  checkWeights(config.weights, engine);
   const { source, tokenizer } = await openModel(config.model);
   const weights = source.origin.sha256;
   const { maxPositions } = source.config;
@@ -191,6 +192,13 @@ function checkLayerwise({ layerwise, methods, recover, compensate, calibration }
   if (needsAll) {
     throw new UsageError(`--layerwise holds one layer at a time, ${needsAll} needs all: leave one of them out`);
   }
+}
+
+/** Matrices in 16 bits are read by the native operations alone.
+ * @throws {UsageError} on other engines. */
+function checkWeights(weights: RunConfig["weights"], engine: EngineName): void {
+  if (weights === "f32" || engine === "tensorflow") return;
+  throw new UsageError(`Engine "${engine}" holds weights in f32 only: leave --weights stored out, or use tensorflow`);
 }
 
 /** Finds out before any cell whether the engine starts. */

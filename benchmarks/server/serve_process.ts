@@ -88,12 +88,12 @@ async function modelOf(
   if (storedWeights) {
     const stored = openStoredWeights(out, { ...record, storedWeights }, source);
     try {
-      return await uploadModel(stored);
+      return await uploadModel(stored, record.cell.weights);
     } finally {
       stored.close();
     }
   }
-  const dense = await uploadModel(source);
+  const dense = await uploadModel(source, record.cell.weights);
   const job = { cell: record.cell, out, data: options.data ?? dataOf(out) };
   const host = { report: console.error, alone: <T>(work: () => Promise<T>) => work(), signal };
   const { model } = await pruneCell(job, { dense, tokenizer, source, engine }, host);

@@ -1,0 +1,122 @@
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { dequantize } from "../../core/dequantize.ts";
+import { EngineError } from "../../core/errors.ts";
+import { PackedMatrix } from "../../core/matrix.ts";
+import { encodeValues } from "../../core/quantize.ts";
+import { createRng } from "../../core/rng.ts";
+import { trainingSchema } from "../../core/schema.ts";
+import { LINEAR_NAMES, tensorNames, type WeightSource } from "../../models/config.ts";
+import { type DecoderModel, disposeModel, forward, uploadModel } from "../../models/decoder.ts";
+import { generateTokens } from "../../models/generate.ts";
+import { eachLayer, openLayerwise } from "../../models/layerwise.ts";
+import { scoringModel } from "../../models/scoring.ts";
+import { hostTensor, pruneModel } from "../../models/surgery.ts";
+import { recoverModel } from "../../models/training/recover.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { toyWindows } from "../support/method_context.ts";
+import { toySource, toyTokens } from "../support/toy.ts";
+
+/** The toy with every number rounded to what `form` holds. */
+function roundedSource(form: "F16" | "BF16", tiedHead: boolean): WeightSource {
+  const source = toySource({ tiedHead, seed: 9, biases: ["query"] });
+  return {
+    ...source,
+    read: (name) => {
+      const { shape, data } = source.read(name);
+      const back = new Float32Array(data.length);
+      dequantize(form, encodeValues(form, data, name), back);
+      return { shape, data: back };
+    },
+  };
+}
+
+const PLAN = {
+  layers: [0, 1].map(() => ({ kvGroups: [0, 2, 3], queryHeads: [0, 2, 3], ffnChannels: [0, 1, 4, 5, 9, 11, 20] })),
+  hidden: Array.from({ length: 31 }, (_, i) => i),
+};
+
+/** Log-probabilities of the next tokens of a text. */
+async function scores(model: DecoderModel): Promise<Float32Array> {
+  const tokens = toyTokens({ count: 41, seed: 6 });
+  const rows = Int32Array.from({ length: 40 }, (_, i) => i);
+  const { logProbs } = await scoringModel(model)
+    .score({ tokens: tokens.slice(0, 40), batch: 1, length: 40 }, { rows, ids: tokens.slice(1) });
+  return logProbs;
+}
+
+const matrices = (model: DecoderModel) => [
+  ...model.embedding,
+  ...model.head ?? [],
+  ...model.layers.flatMap((layer) => LINEAR_NAMES.map((name) => layer[name].weight)),
+];
+
+testOnEngines("weights as stored give the log-likelihoods, generations and prunings of f32 weights", async (engine) => {
+  if (!engine.decoderOps) {
+    await assertRejects(() => uploadModel(toySource(), "stored"), EngineError, "holds weights in f32 only");
+    return;
+  }
+  for (const [form, tiedHead] of [["BF16", true], ["F16", false]] as const) {
+    const source = roundedSource(form, tiedHead);
+    const [plain, stored] = [await uploadModel(source), await uploadModel(source, "stored")];
+    for (const weight of matrices(stored)) assert(weight instanceof PackedMatrix && weight.format === form);
+    assertClose(await scores(stored), await scores(plain), { atol: 1e-5, rtol: 0 });
+    const prompts = [[1, 2, 3], [4, 5, 6]];
+    const ids = async (model: DecoderModel) =>
+      (await generateTokens(model, prompts, { maxTokens: 20 })).map((row) => row.map(({ id }) => id));
+    assertEquals(await ids(stored), await ids(plain));
+    for (const name of [tensorNames.embedding, tensorNames.weight(1, "down"), tensorNames.finalNorm]) {
+      assertEquals(await hostTensor(stored, name), source.read(name));
+    }
+    const [cut, storedCut] = [pruneModel(plain, PLAN), pruneModel(stored, PLAN)];
+    for (const weight of matrices(storedCut)) assert(weight instanceof PackedMatrix && weight.format === form);
+    assertClose(await scores(storedCut), await scores(cut), { atol: 1e-5, rtol: 0 });
+    [plain, stored, cut, storedCut].forEach(disposeModel);
+  }
+});
+
+testOnEngines("layers that are read one at a time are in 16 bits too", async (engine) => {
+  if (!engine.decoderOps) return;
+  const model = openLayerwise(roundedSource("BF16", true), "stored");
+  const packed = await eachLayer(model, (layer) => layer.up.weight instanceof PackedMatrix);
+  assertEquals(packed, [true, true]);
+  disposeModel(model);
+});
+
+testOnEngines("adapters learn on weights as stored as on f32 weights, and are folded into f32", async (engine) => {
+  if (!engine.decoderOps) return;
+  const source = roundedSource("BF16", true);
+  const options = trainingSchema.parse({ steps: 6, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
+  const trained: Float32Array[] = [];
+  for (const weights of ["f32", "stored"] as const) {
+    const teacher = await uploadModel(source, weights);
+    const base = pruneModel(teacher, PLAN);
+    await recoverModel({
+      base,
+      teacher,
+      options,
+      windows: Array.from({ length: 12 }, (_, i) => toyWindows(2, 8)[i % 2] ?? new Int32Array()),
+      rng: createRng(0, "adapters"),
+      key: "test",
+      report: () => {},
+      signal: new AbortController().signal,
+    });
+    trained.push(await scores(base));
+    assert(base.layers.every((layer) => layer.up.weight instanceof tf.Tensor));
+    disposeModel(base);
+    disposeModel(teacher);
+  }
+  const [plain, stored] = trained;
+  assert(plain && stored);
+  assertClose(stored, plain, { atol: 1e-3, rtol: 0 });
+});
+
+testOnEngines("matrices that 16 bits do not hold stay in f32", async (engine) => {
+  if (!engine.decoderOps) return;
+  const model = await uploadModel(toySource({ seed: 2 }), "stored");
+  for (const weight of matrices(model)) assert(weight instanceof tf.Tensor);
+  const hidden = forward(model, { tokens: Int32Array.of(1, 2), batch: 1, length: 2 });
+  assertEquals(hidden.shape, [2, 32]);
+  hidden.dispose();
+  disposeModel(model);
+});
