@@ -11,6 +11,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { at } from "../../core/indexing.ts";
+import { denseMatrix } from "../../core/matrix.ts";
 import { matMul2d } from "../../core/ops.ts";
 import { type LayerShape, queryHeads } from "../../models/config.ts";
 import type { MethodContext, Statistics } from "../define.ts";
@@ -178,10 +179,11 @@ async function layerOrders(
     slopes: s && matrix(s, curvatureNames.slopes(layer, site)),
   });
   const [output, down] = [given("output"), given("down")];
+  const [outputWeight, downWeight] = [denseMatrix(weights.output.weight), denseMatrix(weights.down.weight)];
   try {
-    const heads = { ...output, weight: weights.output.weight };
+    const heads = { ...output, weight: outputWeight };
     return {
-      ffn: await removalOrder({ ...down, weight: weights.down.weight, size: 1, atOnce: CHANNELS_AT_ONCE }),
+      ffn: await removalOrder({ ...down, weight: downWeight, size: 1, atOnce: CHANNELS_AT_ONCE }),
       queryHeads: await removalOrder({
         ...heads,
         size: headSize,
@@ -190,7 +192,14 @@ async function layerOrders(
       kvGroups: await removalOrder({ ...heads, size: headSize * shape.queryHeadsPerGroup }),
     };
   } finally {
-    tf.dispose([output.a, down.a, ...output.slopes ? [output.slopes] : [], ...down.slopes ? [down.slopes] : []]);
+    tf.dispose([
+      outputWeight,
+      downWeight,
+      output.a,
+      down.a,
+      ...output.slopes ? [output.slopes] : [],
+      ...down.slopes ? [down.slopes] : [],
+    ]);
   }
 }
 

@@ -5,6 +5,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { at } from "../../core/indexing.ts";
+import { denseMatrix } from "../../core/matrix.ts";
 import { matMul2d } from "../../core/ops.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { type DecoderModel, disposeModel, forward, logits } from "../../models/decoder.ts";
@@ -175,7 +176,7 @@ export async function closedFormMasks(context: MethodContext<unknown>, plan: Pru
     }
     const curvature = tf.tidy(() => {
       const slopes = matrix(s, curvatureNames.slopes(l, "down"));
-      const { weight } = at(layers, l).down;
+      const weight = denseMatrix(at(layers, l).down.weight);
       const energy = matMul2d(matMul2d(weight, slopes), weight, false, true);
       return tf.mul(matrix(a, curvatureNames.inputs(l, "down")), energy) as tf.Tensor2D;
     });
