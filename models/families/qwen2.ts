@@ -5,6 +5,7 @@
 import type { DecoderConfig } from "../config.ts";
 import { type Family, isPlain } from "./family.ts";
 import { CONFIG_LIMITS, type HfMembers } from "./hf_members.ts";
+import { queryHeads } from "../units.ts";
 import { windowed } from "./windows.ts";
 
 /** The window of Qwen's `config.json`, off unless `use_sliding_window` is set: on layers from `max_window_layers` on, or
@@ -34,6 +35,12 @@ export function writeQwenWindow({ attention, layers }: DecoderConfig): Record<st
 export const withoutWindow = (config: DecoderConfig): string | undefined =>
   isPlain(config) ? undefined : "windows of attention";
 
+/** What llama.cpp cannot say of Qwen2: it takes the head size from the width and the number of heads, and reads no other. */
+function refusal(config: DecoderConfig): string | undefined {
+  const narrower = config.layers.some((shape) => queryHeads(shape) * config.headSize !== config.width);
+  return withoutWindow(config) ?? (narrower ? "heads whose sizes do not add up to the width" : undefined);
+}
+
 /** See the module. */
 export const QWEN2: Family = {
   id: "qwen2",
@@ -46,5 +53,5 @@ export const QWEN2: Family = {
     read: readQwenWindow,
     write: writeQwenWindow,
   },
-  gguf: { architecture: "qwen2", pairsRows: false, biases: ["query", "key", "value"], refusal: withoutWindow },
+  gguf: { architecture: "qwen2", pairsRows: false, biases: ["query", "key", "value"], refusal },
 };

@@ -219,6 +219,7 @@ Deno.test("exports refuse by name what a family's files cannot say", () => {
   const refuses = (name: string, message: string) =>
     assertThrows(() => exportGguf(sourceOf(name), options), UsageError, message);
   refuses("qwen2, multi-head, window", "A GGUF file of Qwen2, Qwen2.5 cannot say windows of attention");
+  refuses("qwen2", "A GGUF file of Qwen2, Qwen2.5 cannot say heads whose sizes do not add up to the width");
   refuses("smollm3, multi-head, untied", "cannot say layers without positions other than every 4th");
   refuses("gemma3, multi-head, untied", "cannot say a scale of attention");
   refuses("llama, dynamic", "llama.cpp cannot say this dynamic scaling");
