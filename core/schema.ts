@@ -138,7 +138,7 @@ export const runConfigSchema = z.strictObject({
   compensate: z.enum(["none", "least-squares"]).optional().describe(
     "least-squares: output and down maps make up for removed units, for every method alike, before recovery",
   ),
-  training: trainingSchema.optional().describe("what learned methods and recovery train on, and how"),
+  training: trainingSchema.optional().describe("what learning and recovery train on: keys see `bench ls training`"),
   ladder: z.boolean().default(false).describe(
     "learned methods meet the levels of the sweep in turn in one training, 1.25 times as long as one level's",
   ),

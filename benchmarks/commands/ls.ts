@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import type { z } from "zod";
 import { unknownName, UsageError } from "../../core/errors.ts";
-import { ENGINE_NAMES } from "../../core/schema.ts";
+import { ENGINE_NAMES, trainingSchema } from "../../core/schema.ts";
 import type { Command } from "./command.ts";
 
 /** Folder of the shipped configurations. */
@@ -28,21 +28,27 @@ export function presetPath(name: string): string {
   return join(PRESETS, `${name}.yaml`);
 }
 
+/** A line for every key of `options`: its default, description and values. */
+function optionLines(options: z.ZodType, indent: string): string[] {
+  const { shape = {} } = options as { shape?: Record<string, z.ZodType> };
+  const defaults = options.parse({}) as Record<string, unknown>;
+  return Object.entries(shape).map(([name, field]) => {
+    const values = innermost(field) as { options?: unknown[] };
+    const choice = values.options ? `; one of ${values.options.join(", ")}` : "";
+    const fallback = JSON.stringify(defaults[name]);
+    return `${indent}${name}${fallback ? `=${fallback}` : ""}  ${field.description ?? ""}${choice}`;
+  });
+}
+
 const LISTS: Record<string, () => string | Promise<string>> = {
   methods: async () => {
     const { listMethods } = await import("../../methods/mod.ts");
-    return listMethods().map(({ id, summary, source, options }) => {
-      const fields = Object.entries((options as { shape?: Record<string, z.ZodType> }).shape ?? {});
-      const defaults = options.parse({}) as Record<string, unknown>;
-      const lines = fields.map(([name, field]) => {
-        const values = innermost(field) as { options?: unknown[] };
-        const choice = values.options ? `; one of ${values.options.join(", ")}` : "";
-        const fallback = JSON.stringify(defaults[name]);
-        return `    ${name}${fallback ? `=${fallback}` : ""}  ${field.description ?? ""}${choice}`;
-      });
-      return [id, `  ${summary}`, `  ${source}`, ...lines].join("\n");
-    }).join("\n\n");
+    return listMethods().map(({ id, summary, source, options }) =>
+      [id, `  ${summary}`, `  ${source}`, ...optionLines(options, "    ")].join("\n")
+    ).join("\n\n");
   },
+  training: () =>
+    ["Keys of --training KEY=VALUE,… and of `training` in a file:", ...optionLines(trainingSchema, "  ")].join("\n"),
   tasks: async () => {
     const { corpora, tasks } = await import("../../datasets/mod.ts");
     const entry = (
@@ -95,16 +101,17 @@ export async function listText(what: string | undefined): Promise<string> {
 
 const HELP = `Lists what there is.
 
-Usage: deno task bench ls methods|tasks|presets|engines
+Usage: deno task bench ls methods|training|tasks|presets|engines
 
   methods    pruning methods with their options, defaults and sources
+  training   keys of --training, their defaults and meaning
   tasks      multiple-choice tasks and text corpora, with the files they are read from
   presets    shipped configurations for \`bench run --preset\`
   engines    engines, and for each whether it starts here and why not`;
 
 /** `bench ls`. */
 export const ls: Command = {
-  usage: "methods|tasks|presets|engines",
+  usage: "methods|training|tasks|presets|engines",
   summary: "list what there is",
   help: () => HELP,
   flags: { positional: 1 },

@@ -7,7 +7,7 @@ import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
 import { classifyError, classifyExit, parseRetry } from "../../core/failure.ts";
 import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks/sweep/progress.ts";
 import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/errors.ts";
-import { FAILURE_KINDS } from "../../core/schema.ts";
+import { FAILURE_KINDS, trainingSchema } from "../../core/schema.ts";
 import { at } from "../../core/indexing.ts";
 
 /** Exit code and output of a command run in this process. */
@@ -64,7 +64,7 @@ Deno.test("bench answers wrong use with one message and exit code 2", async () =
     [["compare", "a"], "The folders of two runs must be given"],
     [["compare", "a", "b", "--fail-if", "perplexity"], '"perplexity" is not a condition'],
     [["compare", "/no/such/run", "b", "--fail-if", "acc < 1"], '"/no/such/run" holds no run'],
-    [["ls"], "What to list must be given: methods, tasks, presets, engines"],
+    [["ls"], "What to list must be given: methods, training, tasks, presets, engines"],
     [["ls", "method"], 'Unknown list "method". Did you mean "methods"?'],
   ];
   for (const [args, message] of wrong) {
@@ -78,6 +78,17 @@ Deno.test("bench ls presets lists each with its first line", async () => {
   const { stdout } = await bench("ls", "presets");
   assertMatch(stdout, /^default\n {2}\S.*\n/m);
   assertMatch(stdout, /\nsmoke\n {2}\S/);
+});
+
+Deno.test("bench ls training names every key of --training with its default and meaning", async () => {
+  const { code, stdout } = await bench("ls", "training");
+  assertEquals(code, 0);
+  for (const [key, { description }] of Object.entries(trainingSchema.shape)) {
+    assertMatch(stdout, new RegExp(`^  ${key}[= ]`, "m"));
+    assertStringIncludes(stdout, description!);
+  }
+  assertStringIncludes(stdout, "  steps=100  optimiser steps");
+  assertStringIncludes((await bench("help", "run")).stdout.replace(/\s+/g, " "), "see `bench ls training`");
 });
 
 Deno.test("configSources() measures throughput by default only where no file says what to measure", () => {
