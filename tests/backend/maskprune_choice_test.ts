@@ -1,6 +1,7 @@
 /** What MaskPrune decides from calibration: the split between unit types, and the values of the masks that stay. */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 import { invertSmall } from "../../methods/_shared/inverse.ts";
 import { unitAxes } from "../../methods/_shared/learned_units.ts";
@@ -17,22 +18,25 @@ testOnEngines("leastLossMasks() solves for the masks that stay, and they cost le
   const x = Float64Array.from({ length: 30 * n }, () => rng.normal());
   const q = Float64Array.from({ length: n * n }, (_, i) => {
     const [row, column] = [Math.floor(i / n), i % n];
-    return Array.from({ length: 30 }, (_, k) => x[k * n + row] * x[k * n + column] / 30).reduce((a, b) => a + b, 0);
+    const terms = Array.from({ length: 30 }, (_, k) => at(x, k * n + row) * at(x, k * n + column) / 30);
+    return terms.reduce((a, b) => a + b, 0);
   });
+  const entryOf = (i: number, j: number) => at(q, i * n + j);
   const kept = [0, 2, 3, 5, 7, 8, 11];
   const removed = Array.from({ length: n }, (_, i) => i).filter((i) => !kept.includes(i));
-  const mean = kept.reduce((sum, i) => sum + q[i * n + i], 0) / kept.length;
-  const inner = kept.flatMap((i) => kept.map((j) => q[i * n + j] + (i === j ? 1e-2 * q[i * n + i] + 1e-2 * mean : 0)));
+  const mean = kept.reduce((sum, i) => sum + entryOf(i, i), 0) / kept.length;
+  const damping = (i: number) => 1e-2 * entryOf(i, i) + 1e-2 * mean;
+  const inner = kept.flatMap((i) => kept.map((j) => entryOf(i, j) + (i === j ? damping(i) : 0)));
   const inverse = invertSmall(inner, kept.length);
-  const slope = kept.map((i) => removed.reduce((sum, j) => sum + q[i * n + j], 0));
-  const expected = kept.map((_, i) => 1 + slope.reduce((sum, b, j) => sum + inverse[i * kept.length + j] * b, 0));
+  const slope = kept.map((i) => removed.reduce((sum, j) => sum + entryOf(i, j), 0));
+  const expected = kept.map((_, i) => 1 + slope.reduce((sum, b, j) => sum + at(inverse, i * kept.length + j) * b, 0));
   const device = tf.tensor2d(Float32Array.from(q), [n, n]);
   const masks = await leastLossMasks(device, kept);
   device.dispose();
   assertClose(masks, expected, { rtol: 1e-3, atol: 1e-4 });
   const cost = (values: ArrayLike<number>) => {
-    const d = Array.from({ length: n }, (_, i) => kept.includes(i) ? 1 - values[kept.indexOf(i)] : 1);
-    return d.reduce((sum, a, i) => sum + a * d.reduce((inner, b, j) => inner + q[i * n + j] * b, 0), 0);
+    const d = Array.from({ length: n }, (_, i) => kept.includes(i) ? 1 - at(values, kept.indexOf(i)) : 1);
+    return d.reduce((sum, a, i) => sum + a * d.reduce((inner, b, j) => inner + entryOf(i, j) * b, 0), 0);
   };
   assert(cost(masks) < 0.9 * cost(kept.map(() => 1)), `${cost(masks)} must be below ${cost(kept.map(() => 1))}`);
 });
@@ -47,7 +51,7 @@ testOnEngines("measuredShapes() takes the type whose units do nothing, against t
     const axes = unitAxes(model.config, target.units);
     const metrics = await calibratedMetrics(context, axes, true);
     const resource = budgetResource(model.config, target, "parameters");
-    assertEquals(target.uniform[0].kvGroups, 3);
+    assertEquals(at(target.uniform, 0).kvGroups, 3);
     const shapes = await measuredShapes(context, { axes, metrics, resource, target });
     assertEquals(shapes.map(({ kvGroups }) => kvGroups), [1, 1]);
     const damage = async (chosen: typeof shapes) =>
@@ -63,7 +67,7 @@ Deno.test("selectionMetric() keeps the order of removal, and training can change
   const metric = createMetric([1, 1, 1, 1], [4, 3, 2, 1], { order, cost: Float64Array.of(1, 3, 2, 8) });
   const ranked = () => {
     const h = selectionMetric(metric);
-    return [0, 1, 2, 3].sort((a, b) => h[a] - h[b]);
+    return [0, 1, 2, 3].sort((a, b) => at(h, a) - at(h, b));
   };
   assertEquals(ranked(), [2, 0, 3, 1]);
   // The first to go turns out to matter to the loss far more than it did.

@@ -88,7 +88,7 @@ testOnEngines(
             }
             return fluctuation;
           });
-          const { data } = statistics[inputStatisticNames.fluctuation(layer, site)];
+          const { data } = known(statistics[inputStatisticNames.fluctuation(layer, site)]);
           assertClose(data, expected, { atol: 1e-6, rtol: 1e-4 }, `fluctuation ${layer} ${site}`);
         }
       });

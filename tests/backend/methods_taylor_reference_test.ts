@@ -91,7 +91,7 @@ function taylorSlot(source: WeightSource, gradients: Map<string, Float64Array[]>
       const w = at(at(rows, row), column);
       const g = perWindow.map((gradient) => at(gradient, row * width + column));
       // The batch loss is the mean over all scored tokens, so long windows weigh more.
-      const whole = sum(g.map((value, j) => value * scored[j])) / sum(scored);
+      const whole = sum(g.map((value, j) => value * at(scored, j))) / sum(scored);
       const second = w * w * mean(g.map((value) => value * value));
       if (estimator === "mix") return w * whole - second / 2;
       return estimator === "element-2" ? second : w * whole;
@@ -167,7 +167,7 @@ testOnEngines("llm-pruner in steps scores the model that the step before left", 
         const left = keptParameters(model.config, plannedShapes(model.config, plan));
         const { plan: rest } = await prune(cut, 1 - left / keptParameters(cut.config), 1);
         assertEquals(plan, composePlans(half, rest));
-        assert(half.layers.every(({ ffnChannels }, l) => ffnChannels.length > plan.layers[l].ffnChannels.length));
+        assert(half.layers.every(({ ffnChannels }, l) => ffnChannels.length > at(plan.layers, l).ffnChannels.length));
       } finally {
         disposeModel(cut);
       }

@@ -35,9 +35,8 @@ async function withData(test: (data: string) => Promise<void>): Promise<void> {
     const texts = Deno.readTextFileSync(join(DATASETS, "tiny_world/data/test.jsonl")).trim().split("\n")
       .map((line) => JSON.parse(line).text as string);
     const passages = Array.from({ length: 20 }, (_, i) => texts.slice(20 * i, 20 * i + 20).join(" "));
-    for (
-      const [corpus, field] of [["wikitext2", "text"], ["ptb", "sentence"], ["c4", "text"], ["bookcorpus", "text"]]
-    ) {
+    const fields = { wikitext2: "text", ptb: "sentence", c4: "text", bookcorpus: "text" };
+    for (const [corpus, field] of Object.entries(fields)) {
       const lines = passages.map((text) => JSON.stringify({ [field]: text })).join("\n");
       for (const split of ["train", "validation", "test"]) {
         Deno.writeTextFileSync(join(folder, `${corpus}-${split}.jsonl`), lines);
@@ -165,11 +164,10 @@ Deno.test("a run of a paper's preset is set beside the paper, and labelled where
     };
     const { records } = await runSweep(preset("paper/flap", changes));
     assertEquals(records.map(({ state }) => state), ["done", "done"]);
-    const [section] = buildSections(records);
-    const found = reproduction(section)!;
+    const found = reproduction(at(buildSections(records), 0))!;
     assertEquals(found.rows.map(({ label }) => label), ["FLAP"]);
     assertEquals(found.missing.length, 5);
-    const flap = found.rows[0].values;
+    const flap = at(found.rows, 0).values;
     assertEquals(flap.map(({ theirs }) => theirs), [14.62, 69.63, 76.82, 71.2, 68.35, 69.91, 39.25, 39.4, 62.08]);
     for (const { measure, ours } of flap) assert(ours !== null && ours.value > 0 - 1e-9, measure);
     const record = records.find(({ cell }) => cell.method?.id === "flap")!;

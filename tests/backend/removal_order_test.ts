@@ -1,6 +1,7 @@
 /** Removal by optimal brain surgeon against dense references in f64 and planted problems. */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
+import { at, entry } from "../../core/indexing.ts";
 import { createRng, type Rng } from "../../core/rng.ts";
 import { curvatureNames, inputFactors, slopeFactors } from "../../methods/_shared/curvature.ts";
 import { diagonalBlocks, invert, invertSmall } from "../../methods/_shared/inverse.ts";
@@ -19,13 +20,17 @@ const draw = (rng: Rng, rows: number, columns: number) =>
 function product(a: ArrayLike<number>, b: ArrayLike<number>, [n, k, m]: [number, number, number]): Float64Array {
   const result = new Float64Array(n * m);
   for (let i = 0; i < n; i++) {
-    for (let j = 0; j < m; j++) for (let l = 0; l < k; l++) result[i * m + j] += a[i * k + l] * b[l * m + j];
+    for (let j = 0; j < m; j++) {
+      let sum = 0;
+      for (let l = 0; l < k; l++) sum += at(a, i * k + l) * at(b, l * m + j);
+      result[i * m + j] = sum;
+    }
   }
   return result;
 }
 
 const transposed = (a: ArrayLike<number>, [n, m]: [number, number]) =>
-  Float64Array.from({ length: n * m }, (_, i) => a[(i % n) * m + Math.floor(i / n)]);
+  Float64Array.from({ length: n * m }, (_, i) => at(a, (i % n) * m + Math.floor(i / n)));
 
 /** x^T x / rows of x [rows, n]: [n, n]. */
 const second = (x: Float64Array, rows: number, n: number) =>
@@ -40,16 +45,18 @@ function costOfRemoval(
   { before, unit, size }: { before: number[]; unit: number; size: number },
 ): number {
   const columns = before.flatMap((u) => Array.from({ length: size }, (_, k) => u * size + k));
-  const inverse = invertSmall(columns.flatMap((i) => columns.map((j) => a[i * n + j])), columns.length);
-  const at = before.indexOf(unit) * size;
+  const inverse = invertSmall(columns.flatMap((i) => columns.map((j) => at(a, i * n + j))), columns.length);
+  const start = before.indexOf(unit) * size;
   const block = Array.from(
     { length: size * size },
-    (_, i) => inverse[(at + Math.floor(i / size)) * columns.length + at + i % size],
+    (_, i) => at(inverse, (start + Math.floor(i / size)) * columns.length + start + i % size),
   );
   const inner = invertSmall(block, size);
   let cost = 0;
   for (let i = 0; i < size; i++) {
-    for (let j = 0; j < size; j++) cost += inner[i * size + j] * energy[(unit * size + j) * n + unit * size + i];
+    for (let j = 0; j < size; j++) {
+      cost += at(inner, i * size + j) * at(energy, (unit * size + j) * n + unit * size + i);
+    }
   }
   return cost;
 }
@@ -57,8 +64,7 @@ function costOfRemoval(
 testOnEngines("invert() gives the inverse of a matrix of several blocks with a wide spectrum", async () => {
   const rng = createRng(1, "inverse");
   const n = 300;
-  const x = draw(rng, 400, n);
-  for (let i = 0; i < x.length; i++) x[i] *= 1 + 30 * Math.exp(-(i % n) / 8);
+  const x = draw(rng, 400, n).map((value, i) => value * (1 + 30 * Math.exp(-(i % n) / 8)));
   const a = second(x, 400, n);
   const expected = invertSmall(a.map((value, i) => i % (n + 1) === 0 ? value + 0.1 : value), n);
   const device = tf.tensor2d(Float32Array.from(a), [n, n]);
@@ -87,15 +93,15 @@ testOnEngines("removalOrder() is the greedy order of a dense reference that inve
     const identity = Float64Array.from({ length: out * out }, (_, i) => i % (out + 1) === 0 ? 1 : 0);
     const ws = product(w, weighted ? s : identity, [n, out, out]);
     const energy = product(ws, transposed(w, [n, out]), [n, out, n]);
-    const ridge = 1e-2 * Array.from({ length: n }, (_, i) => a[i * n + i]).reduce((x, y) => x + y, 0) / n;
+    const ridge = 1e-2 * Array.from({ length: n }, (_, i) => at(a, i * n + i)).reduce((x, y) => x + y, 0) / n;
     const damped = a.map((value, i) => i % (n + 1) === 0 ? value + ridge : value);
     const [order, cost]: [number[], number[]] = [[], []];
     let left = Array.from({ length: n / size }, (_, i) => i);
     while (left.length > 0) {
       const costs = left.map((unit) => costOfRemoval(damped, energy, n, { before: left, unit, size }));
       const best = costs.indexOf(Math.min(...costs));
-      order.push(left[best]);
-      cost.push(costs[best]);
+      order.push(at(left, best));
+      cost.push(at(costs, best));
       left = left.filter((_, i) => i !== best);
     }
     const tensors = {
@@ -119,7 +125,7 @@ testOnEngines("removalOrder() takes one of each pair of twins before any unit th
   const lone = draw(rng, rows, 4);
   const x = Float64Array.from({ length: rows * n }, (_, i) => {
     const [row, column] = [Math.floor(i / n), i % n];
-    return column < 2 * pairs ? half[row * pairs + column % pairs] : 0.5 * lone[row * 4 + column - 2 * pairs];
+    return column < 2 * pairs ? at(half, row * pairs + column % pairs) : 0.5 * at(lone, row * 4 + column - 2 * pairs);
   });
   const a = tf.tensor2d(Float32Array.from(second(x, rows, n)), [n, n]);
   const weight = tf.tensor2d(Float32Array.from(draw(rng, n, out)), [n, out]);
@@ -159,7 +165,7 @@ testOnEngines(
   "slopeFactors() is the outer product of central differences where one token alone has a slope",
   async () => {
     // Of two tokens only the first is scored, and in the last layer nothing of the second reaches it.
-    const [window] = toyWindows(1, 2);
+    const window = at(toyWindows(1, 2), 0);
     await withToy({}, async (model) => {
       const last = model.layers.length - 1;
       const factors = await slopeFactors(methodContext({ model, options: {}, calibration: [window] }));
@@ -177,11 +183,12 @@ testOnEngines(
             losses.push(await summedLoss({ ...model, layers }, window));
             bias.dispose();
           }
-          slope.push((losses[0] - losses[1]) / (2 * step));
+          slope.push((at(losses, 0) - at(losses, 1)) / (2 * step));
         }
         const expected = slope.flatMap((x) => slope.map((y) => x * y / 2));
         const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-        assertClose(factors[curvatureNames.slopes(last, site)].data, expected, { atol: 5e-3 * largest, rtol: 0 }, site);
+        const { data } = entry(factors, curvatureNames.slopes(last, site));
+        assertClose(data, expected, { atol: 5e-3 * largest, rtol: 0 }, site);
       }
     });
   },
@@ -196,7 +203,7 @@ testOnEngines("obs removes exactly the planted dead channels, heads and groups, 
       const context = methodContext({ model, options, calibration: toyWindows(6, 16), sparsity: 0.25 });
       const { plan } = await obs.prune(context);
       for (const { layer, ffn, kvGroups } of dead) {
-        const kept = plan.layers[layer];
+        const kept = at(plan.layers, layer);
         assertEquals(kept.ffnChannels.filter((unit) => ffn.includes(unit)), [], `${error}: dead channels`);
         assertEquals(kept.kvGroups.filter((unit) => kvGroups.includes(unit)), [], `${error}: dead groups`);
       }

@@ -95,7 +95,8 @@ for (const method of learned) {
       assertEquals(reports!.map(({ stage, tokens }) => ({ stage, tokens })), [
         { stage: "learning", tokens: 40 * 2 * 12 },
       ]);
-      assertEquals(reports![0].curve.length, reports![0].steps);
+      const { curve, steps } = at(reports!, 0);
+      assertEquals(curve.length, steps);
     });
   });
 

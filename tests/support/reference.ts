@@ -246,7 +246,7 @@ export function referenceForward(
   const logits = hidden.map((row) =>
     Float64Array.from({ length: config.vocabSize }, (_, id) => {
       let sum = 0;
-      for (let i = 0; i < width; i++) sum += row[i] * table[id * width + i];
+      for (let i = 0; i < width; i++) sum += at(row, i) * at(table, id * width + i);
       return sum;
     })
   );

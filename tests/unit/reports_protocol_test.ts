@@ -85,7 +85,7 @@ Deno.test("buildCostTable() takes training out of pruning, and sums the hours of
   const cell = { ...failed.cell, recover: "lora" as const, training: TRAINING };
   const section = at(buildSections([...records, { ...failed, cell, seconds: 900 }]), 0);
   const { columns, rows } = buildCostTable(section);
-  const values = Object.fromEntries(columns.map(({ id }, i) => [id, at(rows, 0).cells[i].sort]));
+  const values = Object.fromEntries(columns.map(({ id }, i) => [id, at(at(rows, 0).cells, i).sort]));
   assertAlmostEquals(Number(values["prune-seconds"]), 10);
   assertAlmostEquals(Number(values["learn-seconds"]), 30);
   assertAlmostEquals(Number(values["evaluate-seconds"]), 20.5);

@@ -130,7 +130,7 @@ Deno.test("buildSections() names the options that differ where a method occurs w
   const calibrated = at(buildSections([doneRecord({ method: "flap", sparsity: 0.2 }), other]), 0);
   assertEquals(calibrated.rows.map(({ label }) => label), ["flap", "flap, calibration sequences 8"]);
   // A row is found by what it is, in whatever run it stands.
-  const alone = at(buildSections([other]), 0).rows[0];
+  const alone = at(at(buildSections([other]), 0).rows, 0);
   assertEquals([alone.label, alone.key], ["flap", at(calibrated.rows, 1).key]);
 });
 

@@ -91,9 +91,9 @@ Deno.test("rollingLogLikelihood() scores every token of a text, the first after 
   const text = "a b c d e";
   const ids = tokenizer.encode(text, { specialTokens: false });
   // Windows of 3: [<s>] abc, then [b c] d e.
-  const expected = fakeLogProb([0], at(ids, 0)) + fakeLogProb([0, at(ids, 0)], ids[1]) +
-    fakeLogProb([0, at(ids, 0), at(ids, 1)], ids[2]) + fakeLogProb([at(ids, 1), at(ids, 2)], ids[3]) +
-    fakeLogProb([at(ids, 1), at(ids, 2), at(ids, 3)], ids[4]);
+  const [a, b, c, d, e] = take(ids, 5);
+  const expected = fakeLogProb([0], a) + fakeLogProb([0, a], b) + fakeLogProb([0, a, b], c) +
+    fakeLogProb([b, c], d) + fakeLogProb([b, c, d], e);
   const [score, empty] = take(
     await createScorer(fakeModel(), tokenizer).rollingLogLikelihood([text, ""], { maxTokens: 3 }),
     2,
