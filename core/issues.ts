@@ -16,7 +16,9 @@ export function describeIssue(
     "",
   );
   const value = issue.path.reduce<unknown>(
-    (at, part) => (at as Record<PropertyKey, unknown> | undefined)?.[part],
+    // One item may stand for a list.
+    (at, part) =>
+      typeof part === "number" && !Array.isArray(at) ? at : (at as Record<PropertyKey, unknown> | undefined)?.[part],
     values,
   );
   const current = value === undefined ? "missing" : `current ${JSON.stringify(value)}`;

@@ -53,6 +53,12 @@ const unitType = z.enum(UNIT_TYPES);
 const fraction = z.number().min(0).lt(1);
 const positiveInt = z.number().int().positive();
 
+/** A list, for which one item may stand alone. */
+function listOf<T extends z.ZodType>(item: T, minimum = 0) {
+  const toList = (value: z.input<T> | z.input<T>[]) => value == null || Array.isArray(value) ? value : [value];
+  return z.preprocess(toList, z.array(item).min(minimum));
+}
+
 /** A method with its options. */
 export const methodChoiceSchema = z.strictObject({
   id: z.string().describe("method id, see `bench ls methods`"),
@@ -119,15 +125,15 @@ export const runConfigSchema = z.strictObject({
   engine: z.enum([...ENGINE_NAMES, "auto"]).default("auto").describe(
     `${ENGINE_NAMES.join(", ")}; \`auto\` takes the fastest that starts`,
   ),
-  methods: z.array(methodChoiceSchema).describe(
+  methods: listOf(methodChoiceSchema).describe(
     "methods to compare, see `bench ls methods`; the dense model is always measured",
   ),
-  methodFile: z.array(z.string()).min(1).optional().describe(
+  methodFile: listOf(z.string(), 1).optional().describe(
     "files with methods of your own, which join the others; see docs/adding-a-method.md",
   ),
-  sparsity: z.array(fraction).min(1).describe("fractions of the prunable parameters to remove"),
-  seeds: z.array(z.number().int().nonnegative()).min(1).default([0]).describe("one cell per seed"),
-  units: z.array(unitType).min(1).default(["ffn", "kv-groups"]).describe(
+  sparsity: listOf(fraction, 1).describe("fractions of the prunable parameters to remove"),
+  seeds: listOf(z.number().int().nonnegative(), 1).default([0]).describe("one cell per seed"),
+  units: listOf(unitType, 1).default(["ffn", "kv-groups"]).describe(
     `unit types that may be removed: ${unitType.options.join(", ")}`,
   ),
   ffnMultiple: positiveInt.default(1).describe("FFN widths are multiples of this"),
@@ -148,11 +154,11 @@ export const runConfigSchema = z.strictObject({
   weights: z.enum(["f32", "stored"]).default("f32").describe(
     "stored: matrices of f16 and bf16 files stay in 16 bits on the device, products are taken in f32; tensorflow on the CPU",
   ),
-  perplexity: z.array(perplexityChoiceSchema).default([]).describe(
+  perplexity: listOf(perplexityChoiceSchema).default([]).describe(
     "perplexity measurements; corpora: see `bench ls tasks`",
   ),
-  tasks: z.array(z.string()).default([]).describe("tasks, see `bench ls tasks`, and groups and tags of task files"),
-  taskFile: z.array(z.string()).min(1).optional().describe(
+  tasks: listOf(z.string()).default([]).describe("tasks, see `bench ls tasks`, and groups and tags of task files"),
+  taskFile: listOf(z.string(), 1).optional().describe(
     "task files of lm-evaluation-harness, and folders of them, whose tasks join the others; see docs/tasks-and-data.md",
   ),
   limit: positiveInt.optional().describe("score only the first examples of each task"),
@@ -160,7 +166,7 @@ export const runConfigSchema = z.strictObject({
   requestEncoding: z.enum(REQUEST_ENCODINGS).default("lm-eval").describe(
     "llm-pruner: context and continuation encoded apart, without BOS, as the harness of LLM-Pruner's tables did",
   ),
-  generate: z.array(z.string().min(1)).default([]).describe("a prompt that every model continues; give one flag each"),
+  generate: listOf(z.string().min(1)).default([]).describe("a prompt that every model continues; give one flag each"),
   generateTokens: positiveInt.default(40).describe("most tokens after each prompt, the most probable ones"),
   logSamples: z.boolean().default(false).describe("write every example with its scores, as lm-evaluation-harness does"),
   throughput: throughputChoiceSchema.optional().describe("throughput measurement"),

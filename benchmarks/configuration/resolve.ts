@@ -16,7 +16,8 @@ function expandShortForms(values: Record<string, unknown>): Record<string, unkno
   const expanded = { ...values };
   const expandItems = (key: keyof RunConfig, item: (text: string) => unknown[]) => {
     const items = values[key];
-    if (Array.isArray(items)) {
+    if (typeof items === "string") expanded[key] = item(items);
+    else if (Array.isArray(items)) {
       expanded[key] = items.flatMap((value) => typeof value === "string" ? item(value) : [value]);
     }
   };
@@ -65,7 +66,9 @@ export function yamlSource(text: string, path: string): ConfigSource {
 function knownKeys(path: readonly PropertyKey[]): string[] {
   let schema = runConfigSchema as unknown as { def: Record<string, unknown>; shape?: Record<string, unknown> };
   const unwrap = () => {
-    while (schema?.def.innerType) schema = schema.def.innerType as typeof schema;
+    // A list that one item may stand for is a pipe into an array.
+    const inner = () => schema?.def.innerType ?? schema?.def.out;
+    while (inner()) schema = inner() as typeof schema;
   };
   for (const part of path) {
     unwrap();

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { z } from "zod";
 import { parseMethods } from "../../benchmarks/configuration/short_forms.ts";
 import { flagName, flagOptions, FLAGS, flagSource, parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { resolveConfig, resolveNames, yamlSource } from "../../benchmarks/configuration/resolve.ts";
@@ -159,6 +160,28 @@ Deno.test("yamlSource() reads the same short forms as flags, and the long ones",
       "calibration: {corpus: c4, sequences: 64, tokens: 256}\nout: x\n",
   );
   assertEquals(short, long);
+});
+
+Deno.test("one item may stand for a list in a file, and in what a script gives", () => {
+  const alone = "sparsity: 0.5\nseeds: 3\ntasks: arc_easy\nunits: ffn\nperplexity: wikitext2\ngenerate: One, two\n";
+  const lists = "sparsity: [0.5]\nseeds: [3]\ntasks: [arc_easy]\nunits: [ffn]\nperplexity: [wikitext2]\n" +
+    "generate: ['One, two']\n";
+  assertEquals(fromYaml(`methods: flap\n${alone}`), fromYaml(`methods: [flap]\n${lists}`));
+  assertEquals(
+    runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.5, out: "x" }),
+    runConfigSchema.parse({ methods: [{ id: "flap" }], sparsity: [0.5], out: "x" }),
+  );
+  const message = (text: string) => assertThrows(() => fromYaml(text), UsageError).message;
+  assertEquals(
+    message("methods: flap\nsparsity: 1.5\nout: x\n"),
+    "a.yaml:2:11: sparsity[0] must be less than 1: current 1.5",
+  );
+  assertStringIncludes(message("methods: flap\nsparsity:\nout: x\n"), "sparsity must be an array: current null");
+  assertStringIncludes(message(`${MINIMAL}perplexity: {corpus: c4, window: 3}\n`), "Known: corpus, split");
+  for (const io of ["input", "output"] as const) {
+    const { properties } = z.toJSONSchema(runConfigSchema, { io });
+    assertEquals((properties?.sparsity as { type: string }).type, "array");
+  }
 });
 
 Deno.test("yamlSource() and resolveConfig() point at line and column", () => {
