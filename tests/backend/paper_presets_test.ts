@@ -60,7 +60,7 @@ const SMALL_7B: DecoderConfig = smallConfig({
   width: 64,
   headSize: 2,
   layers: Array.from({ length: 32 }, () => ({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 172 })),
-  maxPositions: 512,
+  maxPositions: 4096,
   bosTokenId: 0,
   eosTokenId: 1,
 });
