@@ -30,6 +30,7 @@ import * as tf from "@tensorflow/tfjs";
 import { matrixProduct } from "../core/ops.ts";
 import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
+import { at, entry } from "../core/indexing.ts";
 import { type DecoderConfig, type LayerShape, queryHeads, tensorNames } from "../models/config.ts";
 import { layerParameters } from "../models/count.ts";
 import { eachLayer } from "../models/layerwise.ts";
@@ -133,8 +134,9 @@ function widths(
 export async function compensation(model: DecoderModel, plan: PrunePlan, statistics: Statistics): Promise<Statistics> {
   const { layers, headSize, width } = model.config;
   const lost = layers.map((shape, l) => {
-    const heads = new Set(plan.layers[l].queryHeads);
-    const channels = new Set(plan.layers[l].ffnChannels);
+    const kept = at(plan.layers, l);
+    const heads = new Set(kept.queryHeads);
+    const channels = new Set(kept.ffnChannels);
     return {
       output: Array.from(
         { length: queryHeads(shape) * headSize },
@@ -149,9 +151,10 @@ export async function compensation(model: DecoderModel, plan: PrunePlan, statist
   const values = await eachLayer(model, (layer, l) => {
     const biases = sites.map((site) =>
       tf.tidy(() => {
-        const { data } = statistics[inputStatisticNames.mean(l, site)];
+        const { data } = entry(statistics, inputStatisticNames.mean(l, site));
+        const columns = at(lost, l)[site];
         const { weight, bias } = layer[site];
-        const mean = tf.tensor2d(data.map((value, j) => value * lost[l][site][j]), [1, data.length]);
+        const mean = tf.tensor2d(data.map((value, j) => value * at(columns, j)), [1, data.length]);
         const added = matrixProduct(mean, weight);
         return bias ? tf.add(added, bias) : added;
       })
@@ -159,7 +162,9 @@ export async function compensation(model: DecoderModel, plan: PrunePlan, statist
     return readFlat(biases, "compensating biases");
   });
   return Object.fromEntries(
-    values.flatMap((own, l) => sites.map((site, i) => [tensorNames.bias(l, site), { shape: [width], data: own[i] }])),
+    values.flatMap((own, l) =>
+      sites.map((site, i) => [tensorNames.bias(l, site), { shape: [width], data: at(own, i) }])
+    ),
   );
 }
 
@@ -188,7 +193,7 @@ export const flap: Method = defineMethod({
     const columns = await columnScores(model, statistics, options.metric, spread);
     const { layers, headSize } = model.config;
     const adaptive = options.structure.startsWith("AL");
-    const scores = layers.map((shape, l) => unitScores(columns[l], shape, headSize, adaptive));
+    const scores = layers.map((shape, l) => unitScores(at(columns, l), shape, headSize, adaptive));
     const plan = keepWidths(scores, widths(model.config, scores, target, options));
     if (!options.biasCompensation) return { plan };
     return { plan, replaced: await compensation(model, plan, statistics) };

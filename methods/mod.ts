@@ -4,6 +4,7 @@
  */
 import type { z } from "zod";
 import { unknownName, UsageError } from "../core/errors.ts";
+import { at } from "../core/indexing.ts";
 import type { Method } from "./define.ts";
 import { flap } from "./flap.ts";
 import { llmPruner } from "./llm_pruner/mod.ts";
@@ -52,9 +53,12 @@ export function parseOptions<Schema extends z.ZodType>(method: Method<Schema>, r
   if (parsed.success) return parsed.data;
   const known = Object.keys((method.options as unknown as { shape?: object }).shape ?? {});
   const problems = parsed.error.issues.map((issue) => {
-    if (issue.code === "unrecognized_keys") return unknownName("option", issue.keys[0], known).message;
+    if (issue.code === "unrecognized_keys") return unknownName("option", at(issue.keys, 0), known).message;
     const name = issue.path.join(".");
-    const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | null)?.[key], raw);
+    const value = issue.path.reduce<unknown>(
+      (inner, key) => (inner as Record<PropertyKey, unknown> | null)?.[key],
+      raw,
+    );
     if (issue.code === "invalid_value") {
       return `${name} must be one of ${issue.values.join(", ")}: current ${JSON.stringify(value)}`;
     }

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at, entry } from "../../core/indexing.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { disposeModel } from "../../models/decoder.ts";
@@ -147,9 +148,9 @@ export async function trainFrozen(
 function removedOf(dense: DecoderConfig, plan: PrunePlan): Record<string, number> {
   const axes = unitAxes(dense, UNIT_TYPES);
   const kept = keptLayers(plan);
-  const layers = plannedShapes(dense, plan).map((shape, i) => removedUnits(dense.layers[kept[i]], shape, axes));
+  const layers = plannedShapes(dense, plan).map((shape, i) => removedUnits(at(dense.layers, at(kept, i)), shape, axes));
   const counts: [string, number][] = [
-    ...axes.map(({ type }, a): [UnitType, number] => [type, mean(layers.map((removed) => removed[a]))]),
+    ...axes.map(({ type }, a): [UnitType, number] => [type, mean(layers.map((removed) => at(removed, a)))]),
     ["layer", dense.layers.length - kept.length],
     ["hidden", dense.width - (plan.hidden?.length ?? dense.width)],
   ];
@@ -163,8 +164,9 @@ function stepMasks(
   { rate, step }: { rate: number; step: number },
 ): void {
   masks.forEach((layer, l) => {
+    const [slopes, own] = [at(gradients, l), at(moments, l)];
     for (const type of Object.keys(layer) as MaskType[]) {
-      layer[type] = stepValues(layer[type]!, gradients[l][type]!, moments[l][type], { rule: MASK_RULE, rate, step });
+      layer[type] = stepValues(layer[type]!, slopes[type]!, entry(own, type), { rule: MASK_RULE, rate, step });
     }
   });
 }
@@ -178,7 +180,7 @@ function writeMasks(
   if (hidden) arrays.set(HIDDEN, { shape: [hidden.length], data: hidden });
   masks.forEach((layer, l) => {
     for (const [type, data] of Object.entries(layer)) {
-      const { first, second } = moments[l][type];
+      const { first, second } = entry(at(moments, l), type);
       for (const [what, values] of Object.entries({ mask: data, first: first!, second: second! })) {
         arrays.set(`frozen/${l}/${type}/${what}`, { shape: [values.length], data: values });
       }
@@ -198,7 +200,7 @@ function readMasks(
     for (const type of Object.keys(layer) as MaskType[]) {
       const read = (what: string) => arrays.get(`frozen/${l}/${type}/${what}`)!.data;
       layer[type] = read("mask");
-      moments[l][type] = { first: read("first"), second: read("second") };
+      at(moments, l)[type] = { first: read("first"), second: read("second") };
     }
   });
 }

@@ -2,16 +2,18 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 
 /** Indices of the `k` smallest values, ascending; among equal values the lower index comes first. */
 export function smallest(values: ArrayLike<number>, k: number): number[] {
   if (k <= 0) return [];
   const limit = Float64Array.from(values).sort()[Math.min(k, values.length) - 1];
+  if (limit === undefined) return [];
   const below: number[] = [];
   const equal: number[] = [];
-  for (let i = 0; i < values.length; i++) {
-    if (values[i] < limit) below.push(i);
-    else if (values[i] === limit) equal.push(i);
+  for (const [i, value] of Array.from(values).entries()) {
+    if (value < limit) below.push(i);
+    else if (value === limit) equal.push(i);
   }
   return [...below, ...equal.slice(0, k - below.length)].sort((a, b) => a - b);
 }
@@ -21,6 +23,6 @@ export function smallestInSegments(scores: ArrayLike<number>, k: number, segment
   const length = scores.length / segments;
   return Array.from(
     { length: segments },
-    (_, s) => smallest(Array.from({ length }, (_, i) => scores[s * length + i]), k).map((i) => s * length + i),
+    (_, s) => smallest(Array.from({ length }, (_, i) => at(scores, s * length + i)), k).map((i) => s * length + i),
   ).flat();
 }

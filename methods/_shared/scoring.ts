@@ -5,6 +5,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { at, entry } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
 import { type DecoderConfig, type LayerShape, LINEAR_NAMES, type LinearName } from "../../models/config.ts";
 import type { DecoderModel, ObservedSite } from "../../models/decoder.ts";
@@ -29,8 +30,11 @@ export type HeadReduction = "sum" | "mean";
 
 /** Reduces runs of `size` values: [n size] -> [n]. */
 export function reduceRuns(values: ArrayLike<number>, size: number, reduction: HeadReduction = "sum"): Float64Array {
-  const reduced = new Float64Array(values.length / size);
-  for (let i = 0; i < values.length; i++) reduced[Math.floor(i / size)] += values[i];
+  const reduced = Float64Array.from({ length: values.length / size }, (_, run) => {
+    let sum = 0;
+    for (let i = run * size; i < (run + 1) * size; i++) sum += at(values, i);
+    return sum;
+  });
   return reduction === "sum" ? reduced : reduced.map((sum) => sum / size);
 }
 
@@ -61,8 +65,8 @@ export type SlotScores = Record<LinearName, ArrayLike<number>>;
  * A query head owns slots of query and output; a key/value group owns its query heads and slots of key and value. In
  * multi-head attention (R = 1) that is the head of LLM-Pruner: query, key, value and output. */
 export function scoresOfGroups(slots: SlotScores, shape: LayerShape, headSize: number): LayerScores {
-  const add = (...parts: ArrayLike<number>[]) =>
-    Float64Array.from(parts[0], (_, i) => parts.reduce((sum, part) => sum + part[i], 0));
+  const add = (first: ArrayLike<number>, ...others: ArrayLike<number>[]) =>
+    Float64Array.from(first, (value, i) => others.reduce((sum, part) => sum + at(part, i), value));
   const queryHeads = reduceRuns(add(slots.query, slots.output), headSize);
   return {
     ffn: add(slots.gate, slots.up, slots.down),
@@ -111,7 +115,7 @@ export async function siteWeights(
     (layer) =>
       readFlat([layer.output, layer.down].map(({ weight }) => tf.tidy(() => reduce(denseMatrix(weight)))), WEIGHTS),
   );
-  return values.map(([output, down]) => ({ output, down }));
+  return values.map((own) => ({ output: at(own, 0), down: at(own, 1) }));
 }
 
 /** Names of stored scores: f32 [F], [H], [G]. */
@@ -138,7 +142,7 @@ export function unpackScores(
 ): LayerScores[] {
   return config.layers.map((_, l) =>
     Object.fromEntries(
-      STORED_UNITS.map((unit) => [unit, Float64Array.from(statistics[storedName(estimator, l, unit)].data)]),
+      STORED_UNITS.map((unit) => [unit, Float64Array.from(entry(statistics, storedName(estimator, l, unit)).data)]),
     ) as unknown as LayerScores
   );
 }

@@ -3,6 +3,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { layerParameters } from "../../models/count.ts";
 import type { LayerPlan, PrunePlan, UnitType } from "../../models/plan.ts";
@@ -12,7 +13,7 @@ import type { LayerScores } from "./scoring.ts";
 
 /** Indices from the highest score to the lowest; among equal scores the lower index comes first. */
 function ranked(scores: ArrayLike<number>, from = 0, to = scores.length): number[] {
-  return Array.from({ length: to - from }, (_, i) => from + i).sort((a, b) => scores[b] - scores[a] || a - b);
+  return Array.from({ length: to - from }, (_, i) => from + i).sort((a, b) => at(scores, b) - at(scores, a) || a - b);
 }
 
 const ascending = (indices: number[]) => indices.sort((a, b) => a - b);
@@ -34,7 +35,7 @@ function keepInLayer(scores: LayerScores, widths: LayerShape): LayerPlan {
 /** Keeps the best units of each layer at given widths: the best key/value groups, the best query heads inside each,
  * the best FFN channels. */
 export function keepWidths(scores: readonly LayerScores[], widths: readonly LayerShape[]): PrunePlan {
-  return { layers: scores.map((layer, l) => keepInLayer(layer, widths[l])) };
+  return { layers: scores.map((layer, l) => keepInLayer(layer, at(widths, l))) };
 }
 
 /** Keeps the best units of each layer at the uniform widths of the budget. */
@@ -115,7 +116,7 @@ interface Widths {
 }
 
 function change(config: DecoderConfig, widths: Widths, removal: Removal, sign: 1 | -1): void {
-  const before = widths.shapes[removal.layer];
+  const before = at(widths.shapes, removal.layer);
   const after = widened(before, removal.type, sign * removal.count);
   widths.shapes[removal.layer] = after;
   widths.parameters += layerParameters(config, after) - layerParameters(config, before);
@@ -164,7 +165,7 @@ export function globalWidths(
   if (pool === "all") {
     removeLowest(config, widths, removals, target.budgetParameters);
   } else {
-    const withDenseFfn = attention.map((shape, l) => ({ ...shape, ffnChannels: config.layers[l].ffnChannels }));
+    const withDenseFfn = attention.map((shape, l) => ({ ...shape, ffnChannels: at(config.layers, l).ffnChannels }));
     const isFfn = ({ type }: Removal) => type === "ffn";
     removeLowest(config, widths, removals.filter((r) => !isFfn(r)), keptParameters(config, withDenseFfn));
     removeLowest(config, widths, removals.filter(isFfn), target.budgetParameters);

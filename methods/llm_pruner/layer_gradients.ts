@@ -60,7 +60,7 @@ function layerBackward(
     names: readonly LinearName[];
   },
 ): { dx: tf.Tensor2D; weights: tf.Tensor2D[] } {
-  const dense = model.layers[layer];
+  const dense = at(model.layers, layer);
   const run = (input: tf.Tensor, ...weights: tf.Tensor[]) => {
     const replaced = Object.fromEntries(
       names.map((name, i) => [name, { ...dense[name], weight: weights[i] as tf.Tensor2D }]),
@@ -72,7 +72,8 @@ function layerBackward(
     });
   };
   const given = names.map((name) => denseMatrix(dense[name].weight));
-  const [dx, ...weights] = tf.grads(run)([x, ...given], dy) as tf.Tensor2D[];
+  const gradients = tf.grads(run)([x, ...given], dy) as tf.Tensor2D[];
+  const [dx, weights] = [at(gradients, 0), gradients.slice(1)];
   tf.dispose(given);
   return { dx, weights };
 }

@@ -45,9 +45,9 @@ export function openProbability(a: number): number {
 export function sampleMasks(a: Float32Array, rng: Rng): { masks: Float32Array; slopes: Float32Array } {
   const masks = new Float32Array(a.length);
   const slopes = new Float32Array(a.length);
-  for (let i = 0; i < a.length; i++) {
+  for (const [i, value] of a.entries()) {
     const u = epsilon + (1 - 2 * epsilon) * rng.uniform();
-    const s = sigmoid((Math.log(u) - Math.log(1 - u) + a[i]) / temperature);
+    const s = sigmoid((Math.log(u) - Math.log(1 - u) + value) / temperature);
     const stretched = s * (upper - lower) + lower;
     masks[i] = clamp(stretched, 0, 1);
     if (stretched > 0 && stretched < 1) slopes[i] = s * (1 - s) * (upper - lower) / temperature;

@@ -27,6 +27,7 @@
  */
 import { z } from "zod";
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import type { HostTensor } from "../../models/config.ts";
 import { densePlan, keptLayers } from "../../models/plan.ts";
 import { createMoments, type Moments, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
@@ -215,7 +216,7 @@ async function learnMasks(context: MethodContext<Options>, run: TrainingRun, sta
   const { axes } = state;
   const steps = Math.max(1, Math.round(options.pruneSteps * run.given.options.steps));
   const removed = targetRemoved(context, axes);
-  const final = axes.map(({ units }, a) => removed[a] / units);
+  const final = axes.map(({ units }, a) => at(removed, a) / units);
   while (run.step < steps) {
     const step = run.step;
     state.logAlpha = state.logAlpha.map((axis) => axis.map(clampLogAlpha));
@@ -246,8 +247,8 @@ async function learnMasks(context: MethodContext<Options>, run: TrainingRun, sta
       retained: expectedParameters(config, axes, openOf(state)) / context.target.prunableParameters,
       removed: Object.fromEntries(axes.map(({ type, units }, a) => [type, units * expectedOf(state, a)])),
       duals: Object.fromEntries(axes.flatMap(({ type }, a) => [
-        [`lambda1 ${type}`, state.multipliers[a].linear],
-        [`lambda2 ${type}`, state.multipliers[a].quadratic],
+        [`lambda1 ${type}`, at(state.multipliers, a).linear],
+        [`lambda2 ${type}`, at(state.multipliers, a).quadratic],
       ])),
       residual: Math.max(...gaps),
     });
@@ -275,7 +276,7 @@ function openOf({ logAlpha }: State): Float32Array[][] {
 }
 
 function expectedOf({ logAlpha }: State, a: number): number {
-  return lagrangian(logAlpha[a].map(clampLogAlpha), 0, { linear: 0, quadratic: 0 }).multipliers.linear;
+  return lagrangian(at(logAlpha, a).map(clampLogAlpha), 0, { linear: 0, quadratic: 0 }).multipliers.linear;
 }
 
 /** One Adam step on log-alphas (down) and multipliers (up); gives the largest gap to the target on each axis. */
@@ -292,19 +293,20 @@ function stepState(
 ): number[] {
   const { axes, logAlpha, moments, multipliers, multiplierMoments } = state;
   return axes.map((_, a) => {
-    const term = lagrangian(logAlpha[a], targets[a], multipliers[a]);
-    logAlpha[a] = logAlpha[a].map((values, l) => {
-      const gradient = gradients[a][l].map((g, i) => g * slopes[a][l][i] + term.slopes[l][i]);
-      return stepValues(values, gradient, moments[a][l], { rule: RULE, rate: factor * options.maskRate, step });
+    const [rows, { linear, quadratic }] = [at(logAlpha, a), at(multipliers, a)];
+    const term = lagrangian(rows, at(targets, a), { linear, quadratic });
+    logAlpha[a] = rows.map((values, l) => {
+      const [slope, pull] = [at(at(slopes, a), l), at(term.slopes, l)];
+      const gradient = at(at(gradients, a), l).map((g, i) => g * at(slope, i) + at(pull, i));
+      return stepValues(values, gradient, at(at(moments, a), l), { rule: RULE, rate: factor * options.maskRate, step });
     });
-    const { linear, quadratic } = multipliers[a];
     const ascent = Float32Array.of(-term.multipliers.linear, -term.multipliers.quadratic);
-    const [up1, up2] = stepValues(Float32Array.of(linear, quadratic), ascent, multiplierMoments[a], {
+    const raised = stepValues(Float32Array.of(linear, quadratic), ascent, at(multiplierMoments, a), {
       rule: RULE,
       rate: factor * options.multiplierRate,
       step,
     });
-    multipliers[a] = { linear: up1, quadratic: up2 };
+    multipliers[a] = { linear: at(raised, 0), quadratic: at(raised, 1) };
     return term.gap;
   });
 }
@@ -314,19 +316,24 @@ function finish(context: MethodContext<Options>, run: TrainingRun, { axes, logAl
   const { model: { config } } = context;
   const counts = targetRemoved(context, axes);
   const gone = logAlpha.map((axis, a) =>
-    axis.map((values) => new Set(smallestInSegments(values, counts[a], axes[a].segments)))
+    axis.map((values) => new Set(smallestInSegments(values, at(counts, a), at(axes, a).segments)))
   );
   const units = unitAxesOf(axes);
-  const [layer, hidden] = (["layer", "hidden"] as const).map((type) => axes.findIndex((axis) => axis.type === type));
-  const plan = planOfRemoved(config, units, (a, l, unit) => gone[a][l].has(unit));
-  for (const l of gone[layer]?.[0] ?? []) plan.layers[l] = { kvGroups: [], queryHeads: [], ffnChannels: [] };
-  if (counts[hidden] > 0) plan.hidden = [...logAlpha[hidden][0].keys()].filter((i) => !gone[hidden][0].has(i));
-  const inLayers = keptOf(plan, units, (a, l, unit) => softMask(logAlpha[a][l][unit]));
+  // The only row of an axis of the whole model.
+  const rowOf = <T>(type: "layer" | "hidden", rows: readonly T[][]) =>
+    rows[axes.findIndex((axis) => axis.type === type)]?.[0];
+  const layers = rowOf("layer", logAlpha);
+  const hidden = rowOf("hidden", logAlpha);
+  const goneHidden = rowOf("hidden", gone) ?? new Set();
+  const plan = planOfRemoved(config, units, (a, l, unit) => at(at(gone, a), l).has(unit));
+  for (const l of rowOf("layer", gone) ?? []) plan.layers[l] = { kvGroups: [], queryHeads: [], ffnChannels: [] };
+  if (hidden && goneHidden.size > 0) plan.hidden = [...hidden.keys()].filter((i) => !goneHidden.has(i));
+  const inLayers = keptOf(plan, units, (a, l, unit) => softMask(at(at(at(logAlpha, a), l), unit)));
   const masks = keptLayers(plan).map((l) => ({
-    ...inLayers[l],
-    ...layer >= 0 && { layer: Float32Array.of(softMask(logAlpha[layer][0][l])) },
+    ...at(inLayers, l),
+    ...layers && { layer: Float32Array.of(softMask(at(layers, l))) },
   }));
-  const ofHidden = logAlpha[hidden]?.[0].filter((_, i) => !gone[hidden][0].has(i)).map(softMask);
+  const ofHidden = hidden?.filter((_, i) => !goneHidden.has(i)).map(softMask);
   return trainFrozen(context.learning!, run, { plan, masks, hidden: ofHidden, maskRate: 0 });
 }
 
@@ -338,13 +345,16 @@ function packState({ axes, logAlpha, moments, multipliers, multiplierMoments }: 
   const arrays = new Map<string, HostTensor>();
   const put = (name: string, data: Float32Array) => arrays.set(`state/${name}`, { shape: [data.length], data });
   axes.forEach(({ type }, a) => {
-    put(`${type}/multipliers`, Float32Array.of(multipliers[a].linear, multipliers[a].quadratic));
-    put(`${type}/first`, multiplierMoments[a].first);
-    put(`${type}/second`, multiplierMoments[a].second);
-    logAlpha[a].forEach((values, l) => {
+    const { linear, quadratic } = at(multipliers, a);
+    put(`${type}/multipliers`, Float32Array.of(linear, quadratic));
+    const { first, second } = at(multiplierMoments, a);
+    put(`${type}/first`, first);
+    put(`${type}/second`, second);
+    at(logAlpha, a).forEach((values, l) => {
+      const own = at(at(moments, a), l);
       put(`${type}/${l}/log-alpha`, values);
-      put(`${type}/${l}/first`, moments[a][l].first);
-      put(`${type}/${l}/second`, moments[a][l].second);
+      put(`${type}/${l}/first`, own.first);
+      put(`${type}/${l}/second`, own.second);
     });
   });
   return arrays;
@@ -353,14 +363,14 @@ function packState({ axes, logAlpha, moments, multipliers, multiplierMoments }: 
 function unpackState({ axes, rows }: PlainState, arrays: Map<string, HostTensor>): State {
   const read = (name: string) => arrays.get(`state/${name}`)!.data;
   const each = <T>(make: (prefix: string) => T) =>
-    axes.map(({ type }, a) => Array.from({ length: rows[a] }, (_, l) => make(`${type}/${l}`)));
+    axes.map(({ type }, a) => Array.from({ length: at(rows, a) }, (_, l) => make(`${type}/${l}`)));
   return {
     axes,
     logAlpha: each((prefix) => read(`${prefix}/log-alpha`)),
     moments: each((prefix) => ({ first: read(`${prefix}/first`), second: read(`${prefix}/second`) })),
     multipliers: axes.map(({ type }) => {
-      const [linear, quadratic] = read(`${type}/multipliers`);
-      return { linear, quadratic };
+      const pair = read(`${type}/multipliers`);
+      return { linear: at(pair, 0), quadratic: at(pair, 1) };
     }),
     multiplierMoments: axes.map(({ type }) => ({ first: read(`${type}/first`), second: read(`${type}/second`) })),
   };

@@ -8,6 +8,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { attentionAtRatio, type BudgetTarget, keptParameters, targetFrom } from "../../models/target.ts";
@@ -35,7 +36,7 @@ export function targetWords(options: TargetOptions): string {
 
 /** Refuses a target above the dense model's size, and one whose units the run may not remove. */
 function checkTarget(config: DecoderConfig, { units, ffnMultiple }: BudgetTarget, options: TargetOptions): void {
-  const [dense] = config.layers;
+  const dense = at(config.layers, 0);
   const most = {
     targetHidden: config.width,
     targetLayers: config.layers.length,
@@ -79,7 +80,7 @@ export function targetConfig(config: DecoderConfig, target: BudgetTarget, option
   if (words === "") return { ...config, layers: target.uniform };
   checkTarget(config, target, options);
   const { targetHidden = config.width, targetLayers = config.layers.length, targetHeads, targetFfn } = options;
-  const [dense] = config.layers;
+  const dense = at(config.layers, 0);
   const shape = { ...attentionOf(dense, target, options), ffnChannels: targetFfn ?? dense.ffnChannels };
   const given = { ...config, width: targetHidden, layers: Array.from({ length: targetLayers }, () => ({ ...shape })) };
   const { sparsity, budgetParameters, prunableParameters } = target;
@@ -136,7 +137,7 @@ export function removedOn(config: DecoderConfig, goal: DecoderConfig, axes: read
   return axes.map((axis) => {
     if (axis.type === "layer") return config.layers.length - goal.layers.length;
     if (axis.type === "hidden") return config.width - goal.width;
-    return removedUnits(config.layers[0], goal.layers[0], unitAxesOf([axis]))[0];
+    return at(removedUnits(at(config.layers, 0), at(goal.layers, 0), unitAxesOf([axis])), 0);
   });
 }
 
@@ -146,16 +147,17 @@ export function toModelMasks(axes: readonly MaskAxis[], rows: readonly Float32Ar
   const masks = Array.from({ length: layers }, (_, l) =>
     Object.fromEntries(axes.flatMap(({ type }, a) => {
       if (type === "hidden") return [];
-      return [[type, type === "layer" ? rows[a][0].slice(l, l + 1) : rows[a][l]]];
+      const own = at(rows, a);
+      return [[type, type === "layer" ? at(own, 0).slice(l, l + 1) : at(own, l)]];
     })));
-  return { masks, ...hidden >= 0 && { hidden: rows[hidden][0] } };
+  return { masks, ...hidden >= 0 && { hidden: at(at(rows, hidden), 0) } };
 }
 
 /** The inverse of {@linkcode toModelMasks}. */
 export function fromModelMasks(axes: readonly MaskAxis[], { masks = [], hidden }: ModelMasks): Float32Array[][] {
   return axes.map(({ type }) => {
     if (type === "hidden") return [hidden!];
-    if (type === "layer") return [Float32Array.from(masks, ({ layer }) => layer![0])];
+    if (type === "layer") return [Float32Array.from(masks, ({ layer }) => at(layer ?? [], 0))];
     return masks.map((layer) => layer[type]!);
   });
 }
@@ -170,7 +172,7 @@ export function expectedParameters(
   const sum = (values: ArrayLike<number>) => Array.from(values).reduce((total, value) => total + value, 0);
   const { masks = [], hidden } = toModelMasks(axes, open, config.layers.length);
   const inLayers = config.layers.map((shape, l) => {
-    const { layer, ffn, "query-heads": heads, "kv-groups": groups } = masks[l];
+    const { layer, ffn, "query-heads": heads, "kv-groups": groups } = at(masks, l);
     const perHead = Array.from(
       { length: queryHeads(shape) },
       (_, h) => (heads?.[h] ?? 1) * (groups?.[Math.floor(h / shape.queryHeadsPerGroup)] ?? 1),
