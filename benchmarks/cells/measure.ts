@@ -26,6 +26,7 @@ import { createCache } from "./cache.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
+import { finiteScores } from "./finite_scores.ts";
 import { climb, type LevelGiven, type Rung } from "./ladder.ts";
 import { checkpointPlace, compensation, recover, type StageHost, type TrainingData, trainingData } from "./learning.ts";
 import { type DrawnWindows, type SelfText, selfText } from "./self_text.ts";
@@ -94,7 +95,10 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   const pruneS = secondsSince(start);
 
   start = performance.now();
-  const { generations = before?.generations, ...scored } = await evaluate(job, model, tokenizer, host);
+  const { generations = before?.generations, ...scored } = await finiteScores(
+    cell.method?.id ?? null,
+    () => evaluate(job, model, tokenizer, host),
+  );
   const perplexity = [...before?.perplexity ?? [], ...scored.perplexity];
   const tasks = [...before?.tasks ?? [], ...scored.tasks];
   const latest = [...new Map(tasks.map((result) => [result.task, result])).values()];
