@@ -114,8 +114,6 @@ export const generationChoiceSchema = z.strictObject({
   prompts: z.array(z.string().min(1)).min(1),
   tokens: positiveInt.describe("most tokens after each prompt"),
 });
-/** Prompts to continue. */
-export type GenerationChoice = z.infer<typeof generationChoiceSchema>;
 
 /** A run: everything `bench run` needs. YAML presets and flags both give this. */
 export const runConfigSchema = z.strictObject({

@@ -55,11 +55,6 @@ export function modelMacs(config: DecoderConfig, tokens: number, context: number
   return layers + 2 * tokens * width + tokens * width * vocabSize;
 }
 
-/** Multiply-accumulates of decoding one token after `depth` cached ones. */
-export function decodeMacs(config: DecoderConfig, depth: number): number {
-  return modelMacs(config, 1, depth + 1);
-}
-
 /** Size and shape of a model for its record; sparsities are against `dense` (0 when absent). */
 export function modelSize(config: DecoderConfig, dense: DecoderConfig = config): ModelSize {
   const parameters = totalParameters(config);

@@ -5,8 +5,8 @@
 import { at } from "../core/indexing.ts";
 import { UsageError } from "../core/errors.ts";
 import { type DecoderConfig, isLayerwiseUniform, type LayerShape } from "./config.ts";
-import { keptParameters, layerMacs, layerParameters } from "./count.ts";
-import { UNIT_TYPES, UNITS, type UnitType, widened } from "./units.ts";
+import { keptParameters, layerParameters } from "./count.ts";
+import { UNIT_TYPES, type UnitType } from "./units.ts";
 
 export { keptParameters };
 
@@ -25,18 +25,6 @@ export interface BudgetTarget {
   /** The layer-wise uniform widths that meet the budget: attention units removed at the asked ratio (rounded down),
    * FFN channels fill the rest, so that one more unit per layer would exceed the budget. One entry per layer. */
   uniform: LayerShape[];
-}
-
-/** What one unit of `type` in layer `layer` costs: weights, and multiply-accumulates of a 64-token sequence. A
- * `query-heads` unit is one query head; a `kv-groups` unit is a key/value head with all its query heads. */
-export function unitCost(config: DecoderConfig, layer: number, type: UnitType): { parameters: number; macs64: number } {
-  const shape = at(config.layers, layer);
-  const without = widened(shape, type, -1);
-  const cost = (of: (shape: LayerShape) => number) => (of(shape) - of(without)) / UNITS[type].runs(shape);
-  return {
-    parameters: cost((s) => layerParameters(config, s)),
-    macs64: cost((s) => layerMacs(config, s, 64)),
-  };
 }
 
 /** floor() that takes 28.999999999999996 (100 * 0.29) for 29. */

@@ -15,7 +15,8 @@ import { type DecoderModel, disposeModel, forward, logits } from "../../models/d
 import type { HiddenMask, LayerMasks } from "../../models/masks.ts";
 import { densePlan, type LayerPlan, plannedConfig, type PrunePlan, type UnitType } from "../../models/plan.ts";
 import { planToHidden, planToMasks, pruneModel } from "../../models/surgery.ts";
-import { resolveTarget, unitCost } from "../../models/target.ts";
+import { resolveTarget } from "../../models/target.ts";
+import { unitCost } from "../support/unit_cost.ts";
 import { type DeadUnits, toyTokens } from "../support/toy.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { type ContextOptions, methodContext, toyWindows, withToy } from "../support/method_context.ts";

@@ -1,7 +1,7 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
 import type { DecoderConfig, LayerShape, LinearName } from "../../models/config.ts";
 import { expectedTensors } from "../../models/config.ts";
-import { decodeMacs, keptParameters, layerMacs, layerParameters, modelMacs, modelSize } from "../../models/count.ts";
+import { keptParameters, layerMacs, layerParameters, modelMacs, modelSize } from "../../models/count.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { toyConfig } from "../support/toy.ts";
 
@@ -118,11 +118,11 @@ Deno.test("layerMacs() counts the products of one layer, with grouped keys and v
   assertEquals(layerParameters(config, shape), (h + g + g + h) * k * d + 3 * d * f);
 });
 
-Deno.test("decodeMacs() is one token's share plus the attention to what is cached", () => {
+Deno.test("modelMacs() of one token after cached ones adds the attention to them", () => {
   const config = toyConfig();
   const heads = 4 * config.layers.length;
-  assertEquals(decodeMacs(config, 0), modelMacs(config, 1));
-  assertEquals(decodeMacs(config, 100) - decodeMacs(config, 0), heads * 100 * (2 * 8 + 1));
+  assertEquals(modelMacs(config, 1, 1), modelMacs(config, 1));
+  assertEquals(modelMacs(config, 1, 101) - modelMacs(config, 1), heads * 100 * (2 * 8 + 1));
 });
 
 Deno.test("keptParameters() takes the shapes it is given", () => {

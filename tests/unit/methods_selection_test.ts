@@ -8,7 +8,8 @@ import { type LayerScores, reduceRuns, scoresOfColumns, scoresOfGroups } from ".
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { densePlan, plannedShapes, type UnitType } from "../../models/plan.ts";
-import { resolveTarget, unitCost } from "../../models/target.ts";
+import { resolveTarget } from "../../models/target.ts";
+import { unitCost } from "../support/unit_cost.ts";
 import { toyConfig } from "../support/toy.ts";
 
 /** Scores in [0, 1) for every unit. */

@@ -6,7 +6,8 @@ import { UsageError } from "../../core/errors.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { keptParameters, layerMacs, layerParameters } from "../../models/count.ts";
 import { UNIT_TYPES, type UnitType } from "../../models/plan.ts";
-import { resolveTarget, unitCost } from "../../models/target.ts";
+import { resolveTarget } from "../../models/target.ts";
+import { unitCost } from "../support/unit_cost.ts";
 import { toyConfig } from "../support/toy.ts";
 
 function uniformConfig(shape: LayerShape, layers: number, sizes: Partial<DecoderConfig> = {}): DecoderConfig {
