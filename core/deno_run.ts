@@ -8,7 +8,7 @@ import { join } from "node:path";
  * native code where `ffi` is set. No network; packages must be there already. */
 export function denoRun(
   { script, args, ffi, write }: { script: string; args: string[]; ffi: boolean; write?: string },
-): string[] {
+): [string, ...string[]] {
   return [
     "run",
     "--quiet",

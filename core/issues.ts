@@ -4,6 +4,7 @@
  */
 import type { z } from "zod";
 import { unknownName } from "./errors.ts";
+import { at } from "./indexing.ts";
 
 /** One sentence for an issue of zod: the key, the limit and the current value. */
 export function describeIssue(
@@ -24,7 +25,7 @@ export function describeIssue(
   const current = value === undefined ? "missing" : `current ${JSON.stringify(value)}`;
   switch (issue.code) {
     case "unrecognized_keys":
-      return unknownName(key ? `key of ${key}` : "key", issue.keys[0], known(issue.path)).message;
+      return unknownName(key ? `key of ${key}` : "key", at(issue.keys, 0), known(issue.path)).message;
     case "too_big":
       return `${key} must be ${issue.inclusive ? "at most" : "less than"} ${issue.maximum}: ${current}`;
     case "too_small":

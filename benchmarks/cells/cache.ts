@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { FileFormatError } from "../../core/errors.ts";
+import { entry } from "../../core/indexing.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
 import { SCHEMA_VERSION } from "../../core/schema.ts";
 import type { Statistics } from "../../methods/define.ts";
@@ -63,7 +64,7 @@ export function createCache(
     const computed = await compute();
     writeSafetensors(path, {
       shapes: new Map(Object.entries(computed).map(([name, { shape }]) => [name, shape])),
-      read: (name) => computed[name].data,
+      read: (name) => entry(computed, name).data,
       dtype: "F32",
       metadata: { key },
     });

@@ -24,6 +24,7 @@ import { type BudgetTarget, resolveTarget, targetFrom } from "../../models/targe
 import type { Domain } from "../../models/training/domains.ts";
 import { loadSnapshot, saveSnapshot } from "../../models/training/snapshot.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
+import { at } from "../../core/indexing.ts";
 
 /** What the level before left. */
 export interface Rung {
@@ -118,8 +119,10 @@ async function step(ladder: Ladder, i: number): Promise<Rung> {
   const { ladder: levels, training: { batch, steps } } = cell;
   const before = await reach(ladder, i - 1);
   try {
-    const target = resolveTarget(dense.config, { ...cell, sparsity: levels[i] });
-    const [from, to] = [i, i + 1].map((level) => stepsBefore(level, levels.length, steps));
+    const sparsity = at(levels, i);
+    const target = resolveTarget(dense.config, { ...cell, sparsity });
+    const from = stepsBefore(i, levels.length, steps);
+    const to = stepsBefore(i + 1, levels.length, steps);
     const { plan, replaced, training = [] } = await prune({
       base: before.model,
       target: i === 0 ? target : targetFrom(before.model.config, target),
@@ -127,13 +130,13 @@ async function step(ladder: Ladder, i: number): Promise<Rung> {
       windows: windows.slice(from * batch, to * batch),
       domains: domains?.map((one) => ({ ...one, windows: one.windows.slice(from * batch, to * batch) })),
       calibrationShare: i === 0 ? 1 : CALIBRATION_SHARE,
-      cell: { ...cell, sparsity: levels[i] },
+      cell: { ...cell, sparsity },
       prefix: i === 0 ? "" : `${canonicalJson(cell.method)} after ${levels.slice(0, i)} of ${levels}: `,
     });
     return {
       model: pruneModel(before.model, plan, replaced),
       plan: composePlans(before.plan, plan),
-      reports: [...before.reports, ...training.map((report) => ({ ...report, level: levels[i] }))],
+      reports: [...before.reports, ...training.map((report) => ({ ...report, level: sparsity }))],
     };
   } finally {
     if (before.model !== dense) disposeModel(before.model);

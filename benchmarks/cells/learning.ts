@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { createRng } from "../../core/rng.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
+import { at } from "../../core/indexing.ts";
 import { type Cell, type DatasetUse, type DoneRecord, pruningOf, type TrainingReport } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
@@ -64,7 +65,7 @@ export async function trainingData(
     return drawCalibration({ corpus: getCorpus(name), tokenizer, tokens, seed, data, ...wanted });
   };
   if (!training.domains) {
-    const drawn = await draw(parts[0].corpus, { sequences, stream: "training" });
+    const drawn = await draw(at(parts, 0).corpus, { sequences, stream: "training" });
     return { windows: drawn.windows, use: { trainingData: drawn.dataset } };
   }
   const domains: Domain[] = [];

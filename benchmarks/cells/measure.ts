@@ -7,6 +7,7 @@ import { createRng } from "../../core/rng.ts";
 import type { Cell, DoneRecord, StoredWeights } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { addFileTasks, getCorpus } from "../../datasets/mod.ts";
 import { SELF_TEXT } from "../../datasets/self_text.ts";
@@ -387,5 +388,5 @@ async function evaluate(
   enter("generate");
   const { prompts, tokens } = cell.generations;
   const texts = await scorer.generate(prompts, { maxTokens: tokens });
-  return { ...scores, generations: prompts.map((prompt, i) => ({ prompt, text: texts[i].text })) };
+  return { ...scores, generations: prompts.map((prompt, i) => ({ prompt, text: at(texts, i).text })) };
 }

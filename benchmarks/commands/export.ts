@@ -5,6 +5,7 @@
 import { dirname, join, resolve } from "node:path";
 import { cellName } from "../../core/cell_names.ts";
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { STORED_TYPES } from "../../core/quantize.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
 import { readRecord, readRecords, runPaths } from "../records/store.ts";
@@ -66,7 +67,7 @@ function findRecord(cell: string, run?: string): { record: CellRecord; out: stri
   }
   const { records } = readRecords(run);
   const found = records.filter((record) => cellName(record).startsWith(cell) || record.id.startsWith(cell));
-  if (found.length === 1) return { record: found[0], out: run, others: records };
+  if (found.length === 1) return { record: at(found, 0), out: run, others: records };
   const names = (found.length === 0 ? records : found).map((record) => `\n  ${cellName(record)}`).join("");
   throw new UsageError(
     found.length === 0 ? `No cell in "${run}" begins with "${cell}":${names}` : `"${cell}" fits several cells:${names}`,

@@ -4,6 +4,7 @@
  */
 import { dirname, join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { openGguf } from "../../core/gguf.ts";
 import type { GgufEntry } from "../../core/gguf_write.ts";
 import { type StoredType } from "../../core/quantize.ts";
@@ -228,7 +229,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
       ...isMistral
         ? [
           `config.json says Mistral without a sliding window, which computes the same: transformers accepts a Llama only if ` +
-          `its heads (${queryHeads(source.config.layers[0])}) divide its width (${source.config.width})`,
+          `its heads (${queryHeads(at(source.config.layers, 0))}) divide its width (${source.config.width})`,
         ]
         : [],
       ...isExact ? [] : [`The weights are rounded to ${type}: the record's numbers hold for f32`],

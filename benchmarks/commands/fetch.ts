@@ -7,6 +7,7 @@
  */
 import { join } from "node:path";
 import { unknownName, UsageError } from "../../core/errors.ts";
+import { entry } from "../../core/indexing.ts";
 import type { DataSource } from "../../datasets/define.ts";
 import { FEWSHOT_SPLIT, fewshotFiles } from "../../datasets/fewshot.ts";
 import { hubSettings } from "../../datasets/hub_cache.ts";
@@ -49,7 +50,7 @@ export function wantedSplits(names: readonly string[]): WantedSplit[] {
   if (names.length === 0) throw new UsageError("A task or a corpus must be given: bench fetch NAME[/SPLIT]...");
   return names.flatMap((name): WantedSplit[] => {
     if (/\.ya?ml$/.test(name)) return splitsOfFile(name);
-    const [id, split] = name.split("/");
+    const [id = "", split] = name.split("/");
     const isTask = tasks.has(id);
     if (!isTask && !corpora.has(id)) throw unknownName("task or corpus", id, [...tasks.keys(), ...corpora.keys()]);
     const source = isTask ? getTask(id) : getCorpus(id);
@@ -69,7 +70,7 @@ export function wantedSplits(names: readonly string[]): WantedSplit[] {
       throw new UsageError(`Corpus "${id}" has no split "${split}": use one of ${Object.keys(splits).join(", ")}`);
     }
     const wanted = split === undefined ? new Set([evaluationSplit, calibrationSplit]) : [split];
-    return [...wanted].map((one) => ({ source, split: one, exact: splits[one] }));
+    return [...wanted].map((one) => ({ source, split: one, exact: entry(splits, one) }));
   });
 }
 

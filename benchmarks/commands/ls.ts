@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import type { z } from "zod";
 import { unknownName, UsageError } from "../../core/errors.ts";
+import { entry } from "../../core/indexing.ts";
 import { ENGINE_NAMES, trainingSchema } from "../../core/schema.ts";
 import type { Command } from "./command.ts";
 
@@ -51,17 +52,17 @@ const LISTS: Record<string, () => string | Promise<string>> = {
     ["Keys of --training KEY=VALUE,… and of `training` in a file:", ...optionLines(trainingSchema, "  ")].join("\n"),
   tasks: async () => {
     const { corpora, tasks } = await import("../../datasets/mod.ts");
-    const entry = (
+    const listed = (
       { id, summary, licence, folder }: { id: string; summary: string; licence: string; folder?: URL },
       files: readonly string[],
     ) => `  ${id}\n    ${summary} (${licence})\n    ${folder ? "bundled" : `from --data: ${files.join(" or ")}`}`;
     return [
       "Multiple-choice tasks (--tasks):",
-      ...[...tasks.values()].map((task) => entry(task, task.files)),
+      ...[...tasks.values()].map((task) => listed(task, task.files)),
       "",
       "Corpora (--perplexity, --calibration):",
       ...[...corpora.values()].map((corpus) =>
-        entry(corpus, [...corpus.splits[corpus.evaluationSplit], ...corpus.wholeFiles])
+        listed(corpus, [...entry(corpus.splits, corpus.evaluationSplit), ...corpus.wholeFiles])
       ),
     ].join("\n");
   },

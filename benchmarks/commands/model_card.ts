@@ -152,8 +152,9 @@ function taskRows({ record, dense }: CardContent): string[][] {
   return record.tasks.flatMap((result) => {
     const other = dense?.tasks.find((other) => sameTask(result, other));
     const shown = (metric: string, { metrics }: TaskResult) => {
-      if (!(metric in metrics)) return "";
-      const { value, stderr } = metrics[metric];
+      const found = metrics[metric];
+      if (found === undefined) return "";
+      const { value, stderr } = found;
       return withError(100 * value, stderr === null ? null : 100 * stderr, 1);
     };
     return Object.keys(result.metrics).map((metric) => [

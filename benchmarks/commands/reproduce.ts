@@ -11,6 +11,7 @@ import type { TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { dirname, join } from "node:path";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { runCellProcess } from "../executors/cell_process.ts";
@@ -41,10 +42,10 @@ export function compareRecords(before: DoneRecord, after: DoneRecord): Compariso
   note("plan", planDifference(before, after));
   note("size", canonicalJson(before.size) === canonicalJson(after.size) ? null : "parameters or shape differ");
   before.perplexity.forEach((one, i) => {
-    const other = after.perplexity[i];
+    const other = at(after.perplexity, i);
     note(`perplexity ${one.corpus}`, perplexityDifference(one, other));
   });
-  before.tasks.forEach((one, i) => note(one.task, taskDifference(one, after.tasks[i])));
+  before.tasks.forEach((one, i) => note(one.task, taskDifference(one, at(after.tasks, i))));
   if (before.generations) {
     const equal = canonicalJson(before.generations) === canonicalJson(after.generations ?? null);
     note("generated text", equal ? null : "differs");

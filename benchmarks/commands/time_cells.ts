@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { STORED_TYPES, type StoredType } from "../../core/quantize.ts";
 import { type DoneRecord, throughputChoiceSchema, type ThroughputResult } from "../../core/schema.ts";
 import { cellLabels } from "../../core/cell_names.ts";
@@ -62,7 +63,7 @@ function cellText(result: ThroughputResult | undefined, dense: ThroughputResult 
 /** The comparison as a Markdown table: tokens/s and speed-up over dense in our engine and in llama.cpp. */
 export function throughputTable(cells: readonly TimedCell[]): string {
   const dense = cells.find(({ record }) => record.cell.method === null);
-  const names = cells[0].results.map(({ name }) => name);
+  const names = at(cells, 0).results.map(({ name }) => name);
   const find = (results: readonly ThroughputResult[] | undefined, name: string) =>
     results?.find((result) => result.name === name && result.batch === 1);
   const header = [
@@ -83,14 +84,14 @@ export function throughputTable(cells: readonly TimedCell[]): string {
 function timingOf(flags: Flags, records: readonly DoneRecord[]): Timing {
   const type = choiceOf("dtype", textFlag(flags, "dtype") ?? "F32", STORED_TYPES);
   const model = textFlag(flags, "model");
-  const asRun = throughputChoiceSchema.parse(records[0].cell.throughput ?? {});
+  const asRun = throughputChoiceSchema.parse(at(records, 0).cell.throughput ?? {});
   return {
     ...asRun,
     prefillTokens: countFlag(flags, "prefill-tokens") ?? asRun.prefillTokens,
     decodeTokens: countFlag(flags, "decode-tokens") ?? asRun.decodeTokens,
     repeats: countFlag(flags, "repeats", 2) ?? asRun.repeats,
     type,
-    threads: records[0].environment.threads,
+    threads: at(records, 0).environment.threads,
     ...model === undefined ? {} : { model },
   };
 }

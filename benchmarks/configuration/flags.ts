@@ -5,6 +5,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import type { z } from "zod";
 import { unknownName, UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
 import { list, number, parseAssignments, parseCalibration, parseMethods, parsePerplexity } from "./short_forms.ts";
 
@@ -161,7 +162,7 @@ export function parseStrictly(
         return true;
       }
       const known = [...string, ...boolean, ...negatable.map((name) => `no-${name}`), "help"];
-      throw unknownName("flag", arg.split("=")[0], known.map((name) => `--${name}`));
+      throw unknownName("flag", at(arg.split("="), 0), known.map((name) => `--${name}`));
     },
   }) as unknown as Record<string, unknown> & { _: string[] };
   if (args.help === true) throw new HelpRequest();

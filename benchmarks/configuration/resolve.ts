@@ -4,6 +4,7 @@
  */
 import { isMap, LineCounter, parseDocument } from "yaml";
 import { FileFormatError, unknownName, UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { SELF_TEXT } from "../../datasets/self_text.ts";
 import { isFileName } from "../../datasets/text_file.ts";
 import { describeIssue } from "../../core/issues.ts";
@@ -91,7 +92,7 @@ export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
     throw new UsageError("methods must have at least 1 item (--methods or --method-file gives it)");
   }
   const problems = parsed.error.issues.map((issue) => {
-    const unrecognized = issue.code === "unrecognized_keys" ? [...issue.path, issue.keys[0]] : issue.path;
+    const unrecognized = issue.code === "unrecognized_keys" ? [...issue.path, at(issue.keys, 0)] : issue.path;
     const source = sources.findLast((source) => String(unrecognized[0]) in source.values);
     const problem = describeIssue(issue, values, knownKeys);
     if (source) return `${source.where(unrecognized)}: ${problem}`;

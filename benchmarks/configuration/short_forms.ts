@@ -3,6 +3,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { isFileName } from "../../datasets/text_file.ts";
 
 /** `a, b` -> its parts. */
@@ -15,13 +16,13 @@ export const number = (text: string): unknown =>
 /** `steps=200,domains.c4=0.3` -> `{ steps: 200, domains: { c4: 0.3 } }`. */
 export function parseAssignments(text: string): unknown {
   const settings = list(text).map((part) => {
-    const [, outer, inner, value] = /^([^=.]+)(?:[.]([^=]+))?=(.*)$/.exec(part) ?? [];
+    const [, outer, inner, value = ""] = /^([^=.]+)(?:[.]([^=]+))?=(.*)$/.exec(part) ?? [];
     if (outer === undefined) throw new UsageError(`"${part}" is not a setting: write KEY=VALUE,KEY=VALUE`);
     return { outer, inner, value: number(value) };
   });
   return Object.fromEntries(
     [...Map.groupBy(settings, ({ outer }) => outer)].map(([outer, all]) => {
-      const last = all[all.length - 1];
+      const last = at(all, all.length - 1);
       if (last.inner === undefined) return [outer, last.value];
       return [outer, Object.fromEntries(all.map(({ inner, value }) => [inner, value]))];
     }),
@@ -63,11 +64,11 @@ export function parseMethods(text: string): { id: string; options: Record<string
     if (id !== undefined) methods.push({ id, options: {} });
     const assignment = id === undefined ? part : option;
     if (!assignment) continue;
-    const [, name, value] = /^([^=:]+)=(.*)$/.exec(assignment) ?? [];
+    const [, name, value = ""] = /^([^=:]+)=(.*)$/.exec(assignment) ?? [];
     if (name === undefined || methods.length === 0) {
       throw new UsageError(`"${part}" is not a method: write METHOD or METHOD:OPTION=VALUE,OPTION=VALUE`);
     }
-    methods[methods.length - 1].options[name] = value === "true" ? true : value === "false" ? false : number(value);
+    at(methods, methods.length - 1).options[name] = value === "true" ? true : value === "false" ? false : number(value);
   }
   return methods;
 }

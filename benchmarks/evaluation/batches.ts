@@ -4,6 +4,7 @@
  */
 import { packBatches, type PackedBatch } from "./packing.ts";
 import { isOutOfMemory } from "../../core/failure.ts";
+import { at } from "../../core/indexing.ts";
 import type { ScoredSequence } from "./requests.ts";
 
 /** Tokens of a batch where there is memory enough: on two cores no larger batch takes less time a token. */
@@ -48,9 +49,9 @@ export async function scoreInBatches<Scores>(
   let left = Array.from(sequences.keys());
   while (left.length > 0) {
     const done = new Set<number>();
-    for (const packed of packBatches(left.map((index) => sequences[index]), batchTokens)) {
+    for (const packed of packBatches(left.map((index) => at(sequences, index)), batchTokens)) {
       signal?.throwIfAborted();
-      const owners = packed.owners.map((owner) => left[owner]);
+      const owners = packed.owners.map((owner) => at(left, owner));
       const own = new Set(owners);
       let scores: Scores;
       try {

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import type { GeneratedToken, GenerationOptions } from "../../models/generate.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
@@ -55,12 +56,13 @@ export async function generateTexts(
   const generated = await model.generate(prompts, {
     ...options,
     isDone: (prompt, ids) =>
-      isEnd(ids[ids.length - 1]) || stops.length > 0 && stopAt(textAfter(tokenizer, prompts[prompt], ids), stops) >= 0,
+      isEnd(at(ids, ids.length - 1)) ||
+      stops.length > 0 && stopAt(textAfter(tokenizer, at(prompts, prompt), ids), stops) >= 0,
   });
   return generated.map((tokens, prompt): GeneratedText => {
     const ids = tokens.map(({ id }) => id);
     const end = ids.findIndex(isEnd);
-    const text = textAfter(tokenizer, prompts[prompt], end < 0 ? ids : ids.slice(0, end));
+    const text = textAfter(tokenizer, at(prompts, prompt), end < 0 ? ids : ids.slice(0, end));
     const cut = stopAt(text, stops);
     return {
       text: cut < 0 ? text : text.slice(0, cut),

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 import type { TokenBatch } from "../../models/decoder.ts";
 import type { ScoredTargets } from "../../models/scoring.ts";
 import type { ScoredSequence } from "./requests.ts";
@@ -53,7 +54,7 @@ function packRows(sequences: readonly ScoredSequence[], rowTokens: number): Row[
     const inputs = inputCount(sequence);
     const row = rows.at(-1);
     if (row) {
-      const prefixLength = commonPrefix(sequences[row.members[0]], sequence, row.prefixLength);
+      const prefixLength = commonPrefix(at(sequences, at(row.members, 0)), sequence, row.prefixLength);
       // Every earlier member repeats what the prefix loses.
       const length = row.length + (row.members.length - 1) * (row.prefixLength - prefixLength) + inputs - prefixLength;
       const longest = Math.max(row.longest, inputs);
@@ -80,23 +81,23 @@ function buildBatch(rows: readonly Row[], sequences: readonly ScoredSequence[]):
   const owners: number[] = [];
   rows.forEach(({ prefixLength, members }, b) => {
     const start = b * length;
-    const [first] = members;
+    const first = at(sequences, at(members, 0));
     for (let i = 0; i < prefixLength; i++) {
-      tokens[start + i] = sequences[first].ids[i];
+      tokens[start + i] = at(first.ids, i);
       positions[start + i] = i;
     }
     let next = start + prefixLength;
     members.forEach((member, branch) => {
-      const { ids, scored } = sequences[member];
+      const { ids, scored } = at(sequences, member);
       const shift = next - prefixLength;
       for (let i = prefixLength; i < ids.length - 1; i++, next++) {
-        tokens[next] = ids[i];
+        tokens[next] = at(ids, i);
         positions[next] = i;
         segments[next] = branch + 1;
       }
       for (let i = ids.length - scored; i < ids.length; i++) {
         targetRows.push(i - 1 < prefixLength ? start + i - 1 : shift + i - 1);
-        targetIds.push(ids[i]);
+        targetIds.push(at(ids, i));
         owners.push(member);
       }
     });
@@ -118,7 +119,7 @@ export function packBatches(sequences: readonly ScoredSequence[], batchTokens: n
   const batches: PackedBatch[] = [];
   let pending: Row[] = [];
   for (const row of rows) {
-    if (pending.length > 0 && (pending.length + 1) * pending[0].length > batchTokens) {
+    if (pending.length > 0 && (pending.length + 1) * at(pending, 0).length > batchTokens) {
       batches.push(buildBatch(pending, sequences));
       pending = [];
     }

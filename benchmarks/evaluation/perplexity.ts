@@ -12,6 +12,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { splitAtSpaces, utf8Length } from "../../core/python_text.ts";
 import type { DatasetUse, PerplexityResult } from "../../core/schema.ts";
 import { mean, standardError } from "../../core/stats.ts";
@@ -122,8 +123,8 @@ async function wholeDocuments(
   const scores = await scorer.rollingLogLikelihood(shown, { maxTokens: windowTokens });
   const scored = documents.map((document, i): ScoredDocument => ({
     document,
-    text: shown[i],
-    logLikelihood: scores[i].logLikelihood,
+    text: at(shown, i),
+    logLikelihood: at(scores, i).logLikelihood,
     words: splitAtSpaces(document).length,
     bytes: utf8Length(document),
   }));

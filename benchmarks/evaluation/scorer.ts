@@ -5,6 +5,7 @@
  * @module
  */
 import { NumericError, UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 import { batchBudget, scoreInBatches } from "./batches.ts";
@@ -117,10 +118,11 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
       score: ({ batch, targets }) => model.score(batch, targets),
       take: ({ logProbs, isGreedy }, { targets }, owners) => {
         owners.forEach((owner, i) => {
-          if (!Number.isFinite(logProbs[i])) {
-            throw new NumericError(`The model gives ${logProbs[i]} as the log-probability of token ${targets.ids[i]}`);
+          const logProb = at(logProbs, i);
+          if (!Number.isFinite(logProb)) {
+            throw new NumericError(`The model gives ${logProb} as the log-probability of token ${targets.ids[i]}`);
           }
-          take(owner, logProbs[i], isGreedy[i]);
+          take(owner, logProb, at(isGreedy, i));
         });
       },
       signal,
@@ -131,8 +133,9 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
   async function scoreSequences(sequences: readonly ScoredSequence[]): Promise<LogLikelihood[]> {
     const results = sequences.map((): LogLikelihood => ({ logLikelihood: 0, isGreedy: true }));
     await run(sequences, (sequence, logProb, isGreedy) => {
-      results[sequence].logLikelihood += logProb;
-      results[sequence].isGreedy &&= isGreedy;
+      const result = at(results, sequence);
+      result.logLikelihood += logProb;
+      result.isGreedy &&= isGreedy;
     });
     return results;
   }
@@ -162,7 +165,7 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
       const scores = await scoreSequences(sequences);
       let next = 0;
       return windows.map((own) => ({
-        logLikelihood: own.reduce((sum) => sum + scores[next++].logLikelihood, 0),
+        logLikelihood: own.reduce((sum) => sum + at(scores, next++).logLikelihood, 0),
         tokens: own.reduce((sum, { continuation }) => sum + continuation.length, 0),
       }));
     },
@@ -176,7 +179,11 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
       const filled = new Int32Array(windows.length);
       await run(
         windows.map((ids) => ({ ids: Array.from(ids), scored: ids.length - 1 })),
-        (window, logProb) => results[window][filled[window]++] = logProb,
+        (window, logProb) => {
+          const place = at(filled, window);
+          at(results, window)[place] = logProb;
+          filled[window] = place + 1;
+        },
       );
       return results;
     },

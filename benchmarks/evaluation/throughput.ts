@@ -8,6 +8,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 import type { RunConfig, ThroughputResult } from "../../core/schema.ts";
 import { mean, sampleSd } from "../../core/stats.ts";
@@ -61,7 +62,7 @@ export async function measureThroughput(
     { length: batch * prefillTokens },
     (_, i) => i % prefillTokens === 0 && bosTokenId !== null ? bosTokenId : rng.integer(vocabSize),
   );
-  const first = Int32Array.from({ length: batch }, (_, row) => prompt[row * prefillTokens]);
+  const first = Int32Array.from({ length: batch }, (_, row) => at(prompt, row * prefillTokens));
 
   const prefill = await timeRepeats(repeats, async () => {
     signal?.throwIfAborted();

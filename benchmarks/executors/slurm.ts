@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { denoRun } from "../../core/deno_run.ts";
 import type { Failure } from "../../core/failure.ts";
 
@@ -97,7 +98,7 @@ async function call(command: string, args: string[]): Promise<{ ok: boolean; std
 export async function submit(script: string, output: string): Promise<string> {
   const { ok, stdout, stderr } = await call("sbatch", ["--parsable", `--output=${output}`, script]);
   if (!ok) throw new UsageError(`Slurm refused the job array: ${stderr}`);
-  return stdout.split(";")[0];
+  return at(stdout.split(";"), 0);
 }
 
 /** State of every task of `jobs` that Slurm still holds in its queue, by `JOB_TASK`; null where it gave no answer. */
@@ -108,7 +109,7 @@ export async function queuedTasks(jobs: readonly string[]): Promise<Map<string, 
     // A job that ended some minutes ago is no longer known.
     if (!ok && !/Invalid job id/i.test(stderr)) return null;
     for (const line of stdout.split("\n")) {
-      const [id, state] = line.split(" ");
+      const [id = "", state] = line.split(" ");
       if (ok && state) states.set(id, state);
     }
   }

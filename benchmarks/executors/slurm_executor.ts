@@ -7,6 +7,7 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import type { CellRecord } from "../../core/schema.ts";
 import { cellName, type NamedCell } from "../../core/cell_names.ts";
+import { at } from "../../core/indexing.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { classifyExit, type Failure, TIMEOUT_EXIT, timeoutFailure } from "../../core/failure.ts";
 import { arrayScript, checkSlurmOptions, endedBySlurm, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
@@ -129,7 +130,7 @@ async function follow(submitted: Submitted[], context: ExecutorContext): Promise
   let waiting = submitted;
   let isSilent = false;
   while (waiting.length > 0 && !signal.aborted) {
-    const jobs = [...new Set(waiting.map(({ task }) => task.split("_")[0]))];
+    const jobs = [...new Set(waiting.map(({ task }) => at(task.split("_"), 0)))];
     const queue = await queuedTasks(jobs);
     if (queue === null && !isSilent) context.note("Slurm's controller gives no answer: waiting for it");
     isSilent = queue === null;

@@ -11,6 +11,7 @@
  *
  * @module
  */
+import { at } from "../../core/indexing.ts";
 
 const PACKAGE = "npm:node-llama-cpp@3.21.1";
 
@@ -61,7 +62,7 @@ async function answer(model: Model, { texts, tokens, prompt, count }: Job) {
   const options = { temperature: 1, topK: 0, topP: 1, minP: 0 };
   const inputs = tokens.slice(0, -1).map((token) => [token, { generateNext: { probabilities: true, options } }]);
   const results = await sequence.controlledEvaluate(inputs);
-  const logProbs = results.map((result, i) => Math.log(result!.next.probabilities.get(tokens[i + 1]) ?? 0));
+  const logProbs = results.map((result, i) => Math.log(result!.next.probabilities.get(at(tokens, i + 1)) ?? 0));
   await sequence.clearHistory();
   const greedy: number[] = [];
   for await (const token of sequence.evaluate(prompt, { temperature: 0 })) {

@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
+import { at } from "../../core/indexing.ts";
 import {
   type Cell,
   type EngineName,
@@ -113,7 +114,7 @@ export function expandCells(
     ...config.generate.length > 0 && { generations: { prompts: config.generate, tokens: config.generateTokens } },
     ...(config.throughput === undefined ? {} : { throughput: config.throughput }),
   };
-  const cells: Cell[] = [{ ...common, method: null, sparsity: 0, seed: config.seeds[0] }];
+  const cells: Cell[] = [{ ...common, method: null, sparsity: 0, seed: at(config.seeds, 0) }];
   for (const choice of config.methods) {
     const method = { ...choice, changed: changedOptions(choice) };
     const file = methodFile?.(method.id);

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { basename, join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { type CellRecord, cellRecordSchema, type DoneRecord, SCHEMA_VERSION } from "../../core/schema.ts";
 import { canonicalJson, cellName, type NamedCell } from "../../core/cell_names.ts";
 import { describeIssue } from "../../core/issues.ts";
@@ -142,9 +143,9 @@ export function readRecord(path: string): CellRecord {
   if (typeof value === "object" && value !== null) value = unsealed(path, value);
   const parsed = cellRecordSchema.safeParse(value);
   if (!parsed.success) {
-    const [issue, ...others] = parsed.error.issues;
-    const more = others.length > 0 ? ` (and ${others.length} more)` : "";
-    throw new FileFormatError(path, `is not a record: ${describeIssue(issue, value, () => [])}${more}`);
+    const { issues } = parsed.error;
+    const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : "";
+    throw new FileFormatError(path, `is not a record: ${describeIssue(at(issues, 0), value, () => [])}${more}`);
   }
   if (![PACKED, PLAIN].some((end) => basename(path) === cellName(parsed.data) + end)) {
     throw new FileFormatError(path, `holds the record "${cellName(parsed.data)}" under another name`);
@@ -210,7 +211,7 @@ export function readRecords(out: string): StoredRecords {
   stored.records.sort((a, b) => {
     const [x, y] = [rank(a), rank(b)];
     const i = x.findIndex((part, i) => part !== y[i]);
-    return i < 0 ? 0 : x[i] < y[i] ? -1 : 1;
+    return i < 0 ? 0 : at(x, i) < at(y, i) ? -1 : 1;
   });
   return stored;
 }

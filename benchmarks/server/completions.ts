@@ -4,6 +4,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { codePointLength } from "../../core/python_text.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import type { TokenLogProb } from "../../models/generate.ts";
@@ -109,8 +110,10 @@ function checkPrompts(request: CompletionRequest, { maxPositions, vocabSize }: S
 }
 
 function compareIds(a: readonly number[], b: readonly number[]): number {
-  const at = a.findIndex((id, i) => id !== b[i]);
-  return at < 0 ? a.length - b.length : b[at] === undefined ? 1 : a[at] - b[at];
+  const place = a.findIndex((id, i) => id !== b[i]);
+  if (place < 0) return a.length - b.length;
+  const other = b[place];
+  return other === undefined ? 1 : at(a, place) - other;
 }
 
 /** Scores of every token of each prompt and, where the model has a position for it, the most probable token after it. */
@@ -121,25 +124,26 @@ async function scorePrompts(
   signal?: AbortSignal,
 ): Promise<Entry[][]> {
   // Neighbours share what they begin with, so the choices of one example cost little more than one.
-  const order = [...prompts.keys()].sort((a, b) => compareIds(prompts[a], prompts[b]));
+  const order = [...prompts.keys()].sort((a, b) => compareIds(at(prompts, a), at(prompts, b)));
   const sequences = order.map((index): ScoredSequence => {
-    const ids = prompts[index];
+    const ids = at(prompts, index);
     // The id after the prompt stands for whatever is most probable there.
     return ids.length > model.maxPositions ? { ids, scored: ids.length - 1 } : { ids: [...ids, 0], scored: ids.length };
   });
-  const results = prompts.map((ids): Entry[] => [{ id: ids[0], score: null }]);
+  const results = prompts.map((ids): Entry[] => [{ id: at(ids, 0), score: null }]);
   await scoreInBatches(sequences, {
     batchTokens: batchBudget(model.bytesPerToken),
     score: ({ batch, targets }) => model.scoreTop(batch, targets, Math.max(1, count)),
     take: ({ logProbs, top }, _packed, owners) => {
       owners.forEach((owner, i) => {
-        const ids = prompts[order[owner]];
-        const entries = results[order[owner]];
-        const [best] = top[i];
+        const index = at(order, owner);
+        const ids = at(prompts, index);
+        const entries = at(results, index);
+        const own = at(top, i);
         entries.push(
           entries.length < ids.length
-            ? { id: ids[entries.length], score: { logProb: logProbs[i], top: top[i] } }
-            : { id: best.id, score: { logProb: best.logProb, top: top[i] } },
+            ? { id: at(ids, entries.length), score: { logProb: at(logProbs, i), top: own } }
+            : { id: at(own, 0).id, score: { logProb: at(own, 0).logProb, top: own } },
         );
       });
     },
@@ -165,7 +169,7 @@ function toLogProbs(
       const named: Record<string, number> = {};
       // Of tokens with the same text the most probable one is kept: readers look for the maximum.
       for (const { id: other, logProb } of [...score.top, { id, logProb: score.logProb }]) {
-        const name = other === id ? tokens[i] : textAfter(tokenizer, all.slice(0, start + i), [other]);
+        const name = other === id ? at(tokens, i) : textAfter(tokenizer, all.slice(0, start + i), [other]);
         named[name] ??= clamp(logProb);
       }
       return named;
@@ -179,7 +183,7 @@ function keptEntries({ tokens, text }: GeneratedText, pieces: readonly string[])
   let length = 0;
   const kept = tokens.filter((_, i) => {
     const begins = length;
-    length += pieces[i].length;
+    length += at(pieces, i).length;
     return begins < text.length || pieces[i] === "" && begins === text.length;
   });
   return kept.map(({ id, logProb, top }) => ({ id, score: { logProb, top } }));
@@ -208,7 +212,7 @@ export async function complete(
   const choices = prompts.map((prompt, index): CompletionChoice => {
     const { length } = prompt.ids;
     const after = generated[index];
-    const next = onePass ? [scored[index][length] ?? noToken(tokenizer)] : [];
+    const next = onePass ? [at(scored, index)[length] ?? noToken(tokenizer)] : [];
     const all = [...prompt.ids, ...(after?.tokens ?? next).map(({ id }) => id)];
     const pieces = tokenPieces(tokenizer, all);
     const entries = [
