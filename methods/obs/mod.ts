@@ -3,8 +3,11 @@
  *
  * Papers: ZipLM (Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089) and SlimGPT (Ling et al. 2024, arXiv:2412.18110),
  * with their squared error of the block's output (`error: plain`), or weighted by what the loss feels (`error: kfac`: the
- * error is this project's choice, not those papers'). Cost: one forward pass over the calibration data, for `kfac` one
- * backward pass as well, and O(F^3) a layer, once for all levels. Deviations: the weights that are left change only where
+ * error is this project's choice, not those papers'). Shapes: A = mean of a a^T over the inputs a of the output or down
+ * map, f32 [H K, H K] or [F, F]; S = mean of g g^T over the gradients g of the loss at its output, f32 [D, D]. Cost: one
+ * forward pass over the calibration data, for `kfac` one backward pass as well, and O(F^3) a layer, once for all levels.
+ * Deviations: the widths of `layers: incremental` follow SlimGPT's rule of a logarithmic rise, with a first ratio that is
+ * an option and a last one that the budget gives; the weights that are left change only where
  * the run compensates (`--compensate least-squares`, which is what both papers do), so that every method has it or none;
  * statistics are the dense model's, not those of the layers pruned before.
  *
@@ -50,7 +53,7 @@ export const obs: Method<typeof options> = defineMethod({
 });
 
 /** Widths that shrink from layer to layer: layer i of n loses `r_0 + (r_n-1 - r_0) log(i + 1) / log(n)` of its weights
- * (SlimGPT, section 3.4), r_0 given and r_n-1 such that the budget is met: as large a mean ratio as is needed. */
+ * (SlimGPT's incremental pruning ratio), r_0 given and r_n-1 such that the budget is met: as large a mean ratio as is needed. */
 export function incrementalWidths(config: DecoderConfig, target: BudgetTarget, firstRatio: number): LayerShape[] {
   const { sparsity, units, ffnMultiple, budgetParameters } = target;
   const count = config.layers.length;
