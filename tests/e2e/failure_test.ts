@@ -78,7 +78,7 @@ sweepTest("a cell whose data is gone says what to fetch", async (out) => {
   const dense = at(readRecords(out).records, 0);
   const job = join(out, "jobs/missing.json");
   const cell = { ...dense.cell, tasks: ["piqa"] };
-  const told = { id: "missing", cell, out, data: out, logSamples: false, commit: null, coordinated: false };
+  const told = { id: "missing", cell, out, data: out, hashes: {}, logSamples: false, commit: null, coordinated: false };
   Deno.writeTextFileSync(job, JSON.stringify(told));
   const { code, stderr } = await new Deno.Command("deno", {
     args: denoRun({ script: join(ROOT, "benchmarks/cells/run_cell.ts"), args: [job], ffi: false, write: out }),
