@@ -2,7 +2,7 @@
  * twice, and learned masks end with the plan of a run that nobody disturbed. */
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
-import { lockFolder, readRecords, runPaths } from "../../benchmarks/records/store.ts";
+import { lockFolder, readRecord, readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { createRng, type Rng } from "../../core/rng.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
 import { bench, benchWith, finish, killCell } from "../support/bench_process.ts";
@@ -71,12 +71,12 @@ function assertNothingLost(out: string, finished: Map<string, string>): number {
   assertEquals(stored.problems, [], "torn records");
   assertEquals(stored.records.length, names.length);
   assertEquals(new Set(stored.records.map(({ id }) => id)).size, names.length, "duplicated records");
-  for (const [name, text] of finished) {
-    assertEquals(Deno.readTextFileSync(join(records, name)), text, `${name} was written again`);
+  for (const [name, bytes] of finished) {
+    assertEquals(Deno.readFileSync(join(records, name)).toHex(), bytes, `${name} was written again`);
   }
   for (const name of names) {
-    const text = Deno.readTextFileSync(join(records, name));
-    if (text.includes('"state": "done"')) finished.set(name, text);
+    const path = join(records, name);
+    if (readRecord(path).state === "done") finished.set(name, Deno.readFileSync(path).toHex());
   }
   return finished.size;
 }
