@@ -104,7 +104,9 @@ function unsealed(path: string, value: object): object {
   const { checksum: stored, ...record } = value as Record<string, unknown>;
   const { schemaVersion: version } = record;
   if (version === 1 && stored === undefined) return upgraded(record);
-  if (typeof version === "number" && version !== 2 && version !== SCHEMA_VERSION) {
+  // What names no version is no record at all, which its fields tell best.
+  if (typeof version !== "number") return value;
+  if (version !== 2 && version !== SCHEMA_VERSION) {
     throw new SchemaVersionError(path, version);
   }
   if (stored !== checksum(record)) {
