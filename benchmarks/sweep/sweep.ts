@@ -128,7 +128,8 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
     if (record?.state === "done") return askedResults(record, named.cell, run.fingerprint.data);
     return record ?? [];
   });
-  const { others } = askedRecords(out);
+  // A run that was stopped before its first record, or only shown, has no folder to look into.
+  const { others } = records.length > 0 ? askedRecords(out) : { others: 0 };
   if (others > 0) {
     const what = others === 1 ? "1 record of another cell stays" : `${others} records of other cells stay`;
     onEvent({ event: "note", message: `${what} in "${out}" and out of the report: this run does not ask for them` });

@@ -46,67 +46,58 @@ function writeFiles(folder: string, files: Record<string, string> = FILES): void
   for (const [name, text] of Object.entries(files)) Deno.writeTextFileSync(join(folder, name), text);
 }
 
-sweepTest("--task-file runs tasks of all types and groups; what a file says is part of the cell", async (root) => {
-  const [tasks, out] = [join(root, "tasks"), join(root, "out")];
-  writeFiles(tasks);
-  const run = () =>
-    finish(bench(...RUN, "--task-file", tasks, "--tasks", "both,last,whole", "--log-samples", "--out", out));
-  const first = await run();
-  assertEquals(first.code, 0, first.stderr);
-  const { records: [record] } = readRecords(out);
-  assert(record?.state === "done");
-  const [facts, own, last, whole] = record.tasks;
-  assert(facts && own && last && whole);
-  assertEquals([facts.task, own.task, last.task, whole.task], ["facts", "tiny-facts", "last", "whole"]);
-  // The same task by this program's own definition.
-  assertEquals([facts.metrics, facts.outcomes, facts.chance], [own.metrics, own.outcomes, own.chance]);
-  assertEquals(facts.definition?.path, join(tasks, "facts.yaml"));
-  assertEquals(own.definition, undefined);
-  assertEquals(record.groups?.map(({ group, tasks }) => [group, tasks]), [["both", ["facts", "tiny-facts"]]]);
-  assertAlmostEquals(record.groups?.[0]?.metrics.acc?.value ?? NaN, facts.metrics.acc?.value ?? NaN, 1e-12);
-  assertEquals(Object.keys(last.metrics), ["perplexity", "acc"]);
+sweepTest(
+  "--task-file runs tasks of all types and groups; what a file says is part of the measurement",
+  async (root) => {
+    const [tasks, out] = [join(root, "tasks"), join(root, "out")];
+    writeFiles(tasks);
+    const run = () =>
+      finish(bench(...RUN, "--task-file", tasks, "--tasks", "both,last,whole", "--log-samples", "--out", out));
+    const first = await run();
+    assertEquals(first.code, 0, first.stderr);
+    const { records: [record] } = readRecords(out);
+    assert(record?.state === "done");
+    const [facts, own, last, whole] = record.tasks;
+    assert(facts && own && last && whole);
+    assertEquals([facts.task, own.task, last.task, whole.task], ["facts", "tiny-facts", "last", "whole"]);
+    // The same task by this program's own definition.
+    assertEquals([facts.metrics, facts.outcomes, facts.chance], [own.metrics, own.outcomes, own.chance]);
+    assertEquals(facts.definition?.path, join(tasks, "facts.yaml"));
+    assertEquals(own.definition, undefined);
+    assertEquals(record.groups?.map(({ group, tasks }) => [group, tasks]), [["both", ["facts", "tiny-facts"]]]);
+    assertAlmostEquals(record.groups?.[0]?.metrics.acc?.value ?? NaN, facts.metrics.acc?.value ?? NaN, 1e-12);
+    assertEquals(Object.keys(last.metrics), ["perplexity", "acc"]);
 
-  // Perplexities against the logged log-likelihoods.
-  const lmEval = join(runPaths(out).lmEval, `dense-${record.id}`);
-  const samples = (task: string) => {
-    const { name } = [...Deno.readDirSync(lmEval)].find(({ name }) => name.startsWith(`samples_${task}_`)) ??
-      { name: "" };
-    return Deno.readTextFileSync(join(lmEval, name)).trimEnd().split("\n").map((line) => JSON.parse(line));
-  };
-  const nats = samples("last").map(({ filtered_resps: [[value]] }) => Number(value));
-  assertEquals(nats.length, 12);
-  assertAlmostEquals(Math.log(last.metrics.perplexity?.value ?? NaN), -nats.reduce((a, b) => a + b) / 12, 1e-9);
-  const rolled = samples("whole").map(({ filtered_resps: [value], doc: { context } }) => [Number(value), context]);
-  const bytes = rolled.reduce((sum, [, text]) => sum + new TextEncoder().encode(text).length, 0);
-  const total = rolled.reduce((sum, [value]) => sum + value, 0);
-  assertAlmostEquals(whole.metrics.bits_per_byte?.value ?? NaN, -total / bytes / Math.LN2, 1e-9);
+    // Perplexities against the logged log-likelihoods.
+    const lmEval = join(runPaths(out).lmEval, `dense-${record.id}`);
+    const samples = (task: string) => {
+      const { name } = [...Deno.readDirSync(lmEval)].find(({ name }) => name.startsWith(`samples_${task}_`)) ??
+        { name: "" };
+      return Deno.readTextFileSync(join(lmEval, name)).trimEnd().split("\n").map((line) => JSON.parse(line));
+    };
+    const nats = samples("last").map(({ filtered_resps: [[value]] }) => Number(value));
+    assertEquals(nats.length, 12);
+    assertAlmostEquals(Math.log(last.metrics.perplexity?.value ?? NaN), -nats.reduce((a, b) => a + b) / 12, 1e-9);
+    const rolled = samples("whole").map(({ filtered_resps: [value], doc: { context } }) => [Number(value), context]);
+    const bytes = rolled.reduce((sum, [, text]) => sum + new TextEncoder().encode(text).length, 0);
+    const total = rolled.reduce((sum, [value]) => sum + value, 0);
+    assertAlmostEquals(whole.metrics.bits_per_byte?.value ?? NaN, -total / bytes / Math.LN2, 1e-9);
 
-  const csv = Deno.readTextFileSync(join(out, "report/comparison.csv"));
-  for (const column of ["facts", "last", "whole", "both"]) assertStringIncludes(csv, column);
+    const csv = Deno.readTextFileSync(join(out, "report/comparison.csv"));
+    for (const column of ["facts", "last", "whole", "both"]) assertStringIncludes(csv, column);
 
-  const { stderr } = await run();
-  assertStringIncludes(stderr, "1 finished already");
-  writeFiles(tasks, { ...FILES, "last.yaml": FILES["last.yaml"].replace("task: last", "task: last\ndescription: x") });
-  const edited = await finish(
-    bench(...RUN, "--task-file", tasks, "--tasks", "both,last,whole", "--out", join(root, "other")),
-  );
-  assertEquals(edited.code, 0, edited.stderr);
-  assert(readRecords(join(root, "other")).records[0]?.id !== record.id);
-});
-
-sweepTest("a Python function, missing data and an unknown task are refused before the first cell", async (root) => {
-  writeFiles(root);
-  const hook = join(root, "hook.yaml");
-  Deno.writeTextFileSync(hook, `include: facts.yaml\ntask: hook\nprocess_docs: !function utils.process\n`);
-  const out = join(root, "out");
-  const refused = async (...args: string[]) => {
-    const { code, stderr } = await finish(bench(...RUN, ...args, "--out", out));
-    assertEquals(code, 2, stderr);
-    assertEquals(stderr.trimEnd().split("\n").length, 1, stderr);
-    return stderr;
-  };
-  assertStringIncludes(await refused("--task-file", hook), "process_docs is the Python function utils.process");
-  assertStringIncludes(await refused("--task-file", join(dirname(hook), "facts.yaml"), "--tasks", "fatcs"), '"fatcs"');
-  Deno.removeSync(join(root, "data/facts.jsonl"));
-  assertStringIncludes(await refused("--task-file", join(root, "facts.yaml")), "data/facts.jsonl");
+    const { stderr } = await run();
+    assertStringIncludes(stderr, "1 finished already");
+    writeFiles(tasks, {
+      ...FILES,
+      "last.yaml": FILES["last.yaml"].replace("task: last", "task: last\ndescription: x"),
+    });
+    const edited = await run();
+    assertEquals(edited.code, 0, edited.stderr);
+    const { records: [again] } = readRecords(out);
+    assert(again?.state === "done");
+    // The model is the same, the task is not: it is measured again.
+    assertEquals(again.id, record.id);
+    const definitions = again.tasks.filter(({ task }) => task === "last").map(({ definition }) => definition?.sha256);
+  assert(definitions.some((sha256) => sha256 !== undefined && sha256 !== last.definition?.sha256));
 });
