@@ -99,5 +99,6 @@ sweepTest(
     // The model is the same, the task is not: it is measured again.
     assertEquals(again.id, record.id);
     const definitions = again.tasks.filter(({ task }) => task === "last").map(({ definition }) => definition?.sha256);
-  assert(definitions.some((sha256) => sha256 !== undefined && sha256 !== last.definition?.sha256));
-});
+    assert(definitions.some((sha256) => sha256 !== undefined && sha256 !== last.definition?.sha256));
+  },
+);
