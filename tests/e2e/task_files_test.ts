@@ -102,3 +102,20 @@ sweepTest(
     assert(definitions.some((sha256) => sha256 !== undefined && sha256 !== last.definition?.sha256));
   },
 );
+
+sweepTest("a Python function, missing data and an unknown task are refused before the first cell", async (root) => {
+  writeFiles(root);
+  const hook = join(root, "hook.yaml");
+  Deno.writeTextFileSync(hook, `include: facts.yaml\ntask: hook\nprocess_docs: !function utils.process\n`);
+  const out = join(root, "out");
+  const refused = async (...args: string[]) => {
+    const { code, stderr } = await finish(bench(...RUN, ...args, "--out", out));
+    assertEquals(code, 2, stderr);
+    assertEquals(stderr.trimEnd().split("\n").length, 1, stderr);
+    return stderr;
+  };
+  assertStringIncludes(await refused("--task-file", hook), "process_docs is the Python function utils.process");
+  assertStringIncludes(await refused("--task-file", join(dirname(hook), "facts.yaml"), "--tasks", "fatcs"), '"fatcs"');
+  Deno.removeSync(join(root, "data/facts.jsonl"));
+  assertStringIncludes(await refused("--task-file", join(root, "facts.yaml")), "data/facts.jsonl");
+});
