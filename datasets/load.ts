@@ -19,6 +19,7 @@ import {
 import { FEWSHOT_SPLIT, fewshotFiles, withFewshot } from "./fewshot.ts";
 import { cachedSplit, hubSettings } from "./hub_cache.ts";
 import { readRecords } from "./records.ts";
+import { isFile } from "./text_file.ts";
 
 /** A corpus's texts in the order of the file. */
 export interface LoadedCorpus {
@@ -26,15 +27,6 @@ export interface LoadedCorpus {
   texts: string[];
   /** Where they come from, for records of results. */
   dataset: DatasetUse;
-}
-
-function isFile(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
-    throw error;
-  }
 }
 
 /** Where to look for data sets. */

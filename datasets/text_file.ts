@@ -15,7 +15,8 @@ export function isFileName(name: string): boolean {
   return name.startsWith(PREFIX);
 }
 
-function isFile(path: string): boolean {
+/** Whether there is a file, not a folder, at `path`. */
+export function isFile(path: string): boolean {
   try {
     return Deno.statSync(path).isFile;
   } catch (error) {
