@@ -109,6 +109,18 @@ export async function withPage(use: (page: Page) => Promise<void>): Promise<void
       child.kill("SIGKILL");
     } catch { /* it has ended */ }
     await child.status;
-    Deno.removeSync(profile, { recursive: true });
+    await removeProfile(profile);
+  }
+}
+
+/** The browser's helper processes still write into the profile for a moment after the browser itself has ended. */
+async function removeProfile(profile: string): Promise<void> {
+  for (const end = Date.now() + PATIENCE_MS;;) {
+    try {
+      return Deno.removeSync(profile, { recursive: true });
+    } catch (error) {
+      if (Date.now() > end) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
