@@ -3,8 +3,19 @@
  * @module
  */
 import { z } from "zod";
+import {
+  datasetUseSchema,
+  generationChoiceSchema,
+  groupResultSchema,
+  perplexityChoiceSchema,
+  perplexityResultSchema,
+  taskResultSchema,
+  throughputChoiceSchema,
+  throughputResultSchema,
+} from "./schema_measurements.ts";
 import { trainingReportSchema, trainingSchema } from "./schema_training.ts";
 
+export * from "./schema_measurements.ts";
 export * from "./schema_training.ts";
 
 /** Version of {@linkcode cellRecordSchema}. Records of version 1, which had no checksum, and of version 2, which did not say
@@ -74,20 +85,6 @@ export const methodFileSchema = z.strictObject({
 /** A file that a method comes from. */
 export type MethodFile = z.infer<typeof methodFileSchema>;
 
-/** A perplexity measurement. */
-export const perplexityChoiceSchema = z.strictObject({
-  corpus: z.string().describe("corpus id, see `bench ls tasks`, or file:PATH (.txt, .jsonl, .parquet)"),
-  split: z.string().optional().describe("split of the corpus; defaults to the one that papers report"),
-  protocol: z.enum(["a", "b", "c"]).default("a").describe(
-    "a: SparseGPT/Wanda windows, mean of window means; b: LLM-Pruner windows, mean over tokens; " +
-      "c: lm-evaluation-harness, whole documents, per word and per byte",
-  ),
-  windowTokens: positiveInt.default(1024).describe(
-    "window length L in tokens; a and b score L - 1 of each window, c predicts L at once",
-  ),
-  maxWindows: positiveInt.optional().describe("score only the first windows (c: documents)"),
-});
-
 /** Ways of turning context and continuation into tokens. */
 export const REQUEST_ENCODINGS = ["lm-eval", "llm-pruner"] as const;
 
@@ -99,20 +96,6 @@ export const calibrationSchema = z.strictObject({
   draw: z.enum(["places", "distinct-rows"]).optional().describe(
     "places (absent): as SparseGPT; distinct-rows: one window from each of different records, as LLM-Pruner's code",
   ),
-});
-
-/** A throughput measurement. */
-export const throughputChoiceSchema = z.strictObject({
-  prefillTokens: positiveInt.default(512).describe("pp: tokens of the prompt"),
-  decodeTokens: positiveInt.default(128).describe("tg: tokens generated one at a time"),
-  batch: positiveInt.default(1).describe("sequences at once"),
-  repeats: z.number().int().min(2).default(5).describe("timed repeats after one untimed pass of the same shape"),
-});
-
-/** Prompts to continue. */
-export const generationChoiceSchema = z.strictObject({
-  prompts: z.array(z.string().min(1)).min(1),
-  tokens: positiveInt.describe("most tokens after each prompt"),
 });
 
 /** A run: everything `bench run` needs. YAML presets and flags both give this. */
@@ -234,18 +217,6 @@ export const environmentSchema = z.strictObject({
 /** Machine and library versions. */
 export type Environment = z.infer<typeof environmentSchema>;
 
-/** Which data a measurement read. */
-export const datasetUseSchema = z.strictObject({
-  id: z.string(),
-  split: z.string(),
-  source: z.string().describe("file or hub id"),
-  revision: z.string().nullable(),
-  licence: z.string(),
-  sha256: z.string().describe("of the bytes read"),
-});
-/** Which data a measurement read. */
-export type DatasetUse = z.infer<typeof datasetUseSchema>;
-
 /** Size and shape of a model, from its configuration alone. */
 export const sizeSchema = z.strictObject({
   parameters: z.number(),
@@ -266,81 +237,6 @@ export const sizeSchema = z.strictObject({
 });
 /** Size and shape of a model. */
 export type ModelSize = z.infer<typeof sizeSchema>;
-
-/** A perplexity with its protocol. */
-export const perplexityResultSchema = z.strictObject({
-  ...perplexityChoiceSchema.shape,
-  dataset: datasetUseSchema,
-  tokens: z.number().describe("ids in the whole text"),
-  windows: z.number().describe("scored windows (c: documents)"),
-  droppedTokens: z.number().describe("ids after the last scored window"),
-  nllPerToken: z.number().describe("nats"),
-  perplexity: z.number().describe("per token (c: per word)"),
-  perplexityStderr: z.number().nullable().describe(
-    "delta method from the standard error of the window means; null for one window and for c",
-  ),
-  windowNll: z.array(z.number()).describe(
-    "mean nats per scored token of each window (c: per word of each document), for paired comparison",
-  ),
-  documents: z.strictObject({
-    words: z.number().describe("pieces of the raw text between white space"),
-    bytes: z.number().describe("UTF-8 bytes of the raw text"),
-    wordPerplexity: z.number(),
-    bytePerplexity: z.number(),
-    bitsPerByte: z.number(),
-  }).optional().describe("protocol c only"),
-  bosPolicy: z.string(),
-  tokenizerSha256: z.string(),
-  seconds: z.number(),
-});
-/** A perplexity with its protocol. */
-export type PerplexityResult = z.infer<typeof perplexityResultSchema>;
-
-/** A task's scores. */
-export const taskResultSchema = z.strictObject({
-  task: z.string(),
-  version: z.number(),
-  definition: z.strictObject({ path: z.string(), sha256: z.string() }).optional().describe(
-    "task file that the task comes from, and the hash of what it says with its includes",
-  ),
-  dataset: datasetUseSchema,
-  numFewshot: z.number(),
-  fewshotDataset: datasetUseSchema.optional().describe("what the examples in the prompt were drawn from"),
-  bosPolicy: z.string(),
-  samples: z.strictObject({ original: z.number(), effective: z.number() }),
-  metrics: z.record(
-    z.string(),
-    z.strictObject({ value: z.number(), stderr: z.number().nullable(), higherIsBetter: z.boolean() }),
-  ),
-  /** One character per example, `1` right and `0` wrong, per metric; for paired comparison. */
-  outcomes: z.record(z.string(), z.string()),
-  chance: z.number().describe("expected accuracy of a uniform guess"),
-  seconds: z.number(),
-});
-/** A task's scores. */
-export type TaskResult = z.infer<typeof taskResultSchema>;
-
-/** Metrics of several tasks together. */
-export const groupResultSchema = z.strictObject({
-  group: z.string(),
-  tasks: z.array(z.string()),
-  metrics: z.record(
-    z.string(),
-    z.strictObject({ value: z.number(), stderr: z.number().nullable(), weightBySize: z.boolean() }),
-  ),
-});
-/** Metrics of several tasks together. */
-export type GroupResult = z.infer<typeof groupResultSchema>;
-
-/** Throughput of one kind of work. */
-export const throughputResultSchema = z.strictObject({
-  name: z.string().describe("`pp512`, `tg128`"),
-  batch: z.number(),
-  tokensPerS: z.strictObject({ mean: z.number(), sd: z.number() }),
-  samplesMs: z.array(z.number()),
-});
-/** Throughput of one kind of work. */
-export type ThroughputResult = z.infer<typeof throughputResultSchema>;
 
 const recordHead = {
   schemaVersion: z.literal(SCHEMA_VERSION),
