@@ -96,6 +96,8 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
     /** @deprecated Every engine has gradients: may be left out. */
     gradients?: boolean;
   };
+  /** What it removes: units of the run's types, where absent, or whole layers, so that a budget is met within one layer. */
+  granularity?: "layer";
   /** Whether it reads the model's layers through `eachLayer` and the shared statistics alone, so that `--layerwise` can
    * hold one at a time. */
   layerwise?: boolean;

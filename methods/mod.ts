@@ -6,6 +6,7 @@ import type { z } from "zod";
 import { unknownName, UsageError } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
 import type { Method } from "./define.ts";
+import { blockInfluence } from "./block_influence.ts";
 import { flap } from "./flap.ts";
 import { llmPruner } from "./llm_pruner/mod.ts";
 import { magnitude } from "./magnitude.ts";
@@ -30,6 +31,7 @@ register(wandaSp);
 register(llmPruner);
 register(flap);
 register(obs);
+register(blockInfluence);
 register(sheared);
 register(maskPrune);
 

@@ -10,10 +10,17 @@ import { ENGINE_NAMES, type EngineName, trainingSchema } from "../../core/schema
 import type { LearningContext, Method, PruneResult, Statistics } from "../../methods/define.ts";
 import { parseOptions } from "../../methods/mod.ts";
 import { type DecoderConfig, isLayerwiseUniform, type LayerShape } from "../../models/config.ts";
-import { keptParameters } from "../../models/count.ts";
+import { keptParameters, layerParameters } from "../../models/count.ts";
 import { type DecoderModel, disposeModel, forward, logits } from "../../models/decoder.ts";
 import type { HiddenMask, LayerMasks } from "../../models/masks.ts";
-import { densePlan, type LayerPlan, plannedConfig, type PrunePlan, type UnitType } from "../../models/plan.ts";
+import {
+  densePlan,
+  keptLayers,
+  type LayerPlan,
+  plannedConfig,
+  type PrunePlan,
+  type UnitType,
+} from "../../models/plan.ts";
 import { planToHidden, planToMasks, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";
@@ -142,14 +149,17 @@ function assertSameLogits(actual: Float32Array, expected: Float32Array, what: st
   assertClose(actual, expected, { atol: 1e-4 * largest, rtol: 0 }, `logits of ${what}`);
 }
 
-/** One more unit of the cheapest kind in every layer would exceed the budget. */
-function assertMeetsBudget(config: DecoderConfig, left: DecoderConfig, { units, sparsity }: Case, what: string): void {
+/** One more unit of the cheapest kind in every layer, or one more layer, would exceed the budget. */
+function assertMeetsBudget(config: DecoderConfig, left: DecoderConfig, given: Case, what: string): void {
+  const { method, units, sparsity } = given;
   const { budgetParameters } = resolveTarget(config, { sparsity, units });
   const slack = budgetParameters - keptParameters(left);
-  const oneUnit = left.layers.reduce(
-    (sum, _, l) => sum + Math.min(...units.map((u) => unitCost(config, l, u).parameters)),
-    0,
-  );
+  const oneUnit = method.granularity === "layer"
+    ? Math.max(...config.layers.map((shape) => layerParameters(config, shape)))
+    : left.layers.reduce(
+      (sum, _, l) => sum + Math.min(...units.map((u) => unitCost(config, l, u).parameters)),
+      0,
+    );
   assert(slack >= 0, `${what}: the budget of ${budgetParameters} is exceeded by ${-slack}`);
   assert(slack < oneUnit, `${what}: ${slack} parameters of the budget are unused: must be less than ${oneUnit}`);
 }
@@ -259,7 +269,25 @@ for (const method of methods) {
     });
   }
 
-  if (id !== "random") {
+  if (method.granularity === "layer") {
+    testOn("layers that do nothing go first", async (engine) => {
+      for (const [name, { shape, units }] of Object.entries(models)) {
+        const all = (n: number) => Array.from({ length: n }, (_, i) => i);
+        const gone = [1, 2, 4];
+        const dead = gone.map((layer): DeadUnits => ({
+          layer,
+          ffn: all(shape.ffnChannels),
+          kvGroups: all(shape.kvGroups),
+        }));
+        await withToy({ layers: layersOf(shape), dead }, async (model) => {
+          for (const options of optionVariants(method, isThorough(method, engine))) {
+            const { plan } = await prune(model, { method, options, units: at(units, 0), sparsity: 0.5 });
+            assertEquals(keptLayers(plan), [0, 3, 5], name);
+          }
+        });
+      }
+    });
+  } else if (id !== "random") {
     testOn("units that do nothing go first", async (engine) => {
       for (const [name, { shape, units: choices }] of Object.entries(models)) {
         const units = at(choices, 0);

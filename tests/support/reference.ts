@@ -42,6 +42,8 @@ export interface ReferenceOptions {
   hidden?: ArrayLike<number>;
   /** Called with the input of the output and down projections, f64 [T][H K] and [T][F]; see `ForwardOptions`. */
   observe?: (layer: number, site: "output" | "down", input: Matrix) => void;
+  /** Called with the hidden states before the first layer and after each one, f64 [T][D]. */
+  each?: (states: Matrix) => void;
 }
 
 /** `x Wᵀ + b` with a weight `[out, in]` of the checkpoint. */
@@ -230,6 +232,7 @@ export function referenceForward(
     options.hidden,
     config.embeddingScale,
   );
+  options.each?.(x);
   config.layers.forEach((_, layer) => {
     x = decoderLayer(source, layer, x, {
       positions,
@@ -238,6 +241,7 @@ export function referenceForward(
       hidden: options.hidden,
       observe: options.observe,
     });
+    options.each?.(x);
   });
   const { data: gain } = source.read(tensorNames.finalNorm);
   const normed = referenceRmsNorm(x, gain, config.normEpsilon, options.hidden);

@@ -1,0 +1,103 @@
+/** Whole layers go: those that turn the residual stream the least.
+ *
+ * Paper: ShortGPT (Men et al. 2024, arXiv:2403.03853), equation 1: block influence `BI_l = 1 - E[cos(x_l, x_l+1)]`.
+ * Shapes: x_l f32 [N, D], the hidden states of N calibration tokens before layer l of the dense model; one influence a
+ * layer. The layers of lowest influence go until the budget is met. Cost: one forward pass. Deviations: none; a layer is
+ * the unit here, so a level is met within one layer and the unit types of the run say only what the budget counts.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { z } from "zod";
+import { at } from "../core/indexing.ts";
+import { UsageError } from "../core/errors.ts";
+import type { DecoderConfig } from "../models/config.ts";
+import { layerParameters } from "../models/count.ts";
+import { createPass, type DecoderModel, disposePass, embed, runLayers, type TokenBatch } from "../models/decoder.ts";
+import { densePlan } from "../models/plan.ts";
+import type { BudgetTarget } from "../models/target.ts";
+import { layerPlan } from "../models/units.ts";
+import { calibrationBatches } from "./_shared/calibration.ts";
+import { checkpoint, readFlat } from "./_shared/device.ts";
+import { defineMethod, type Method, type MethodContext } from "./define.ts";
+
+const options = z.strictObject({});
+
+/** Removes the layers of lowest block influence. */
+export const blockInfluence: Method<typeof options> = defineMethod({
+  id: "block-influence",
+  summary: "Removes whole layers, those that turn the residual stream the least",
+  source: "Men et al. 2024, arXiv:2403.03853 (ShortGPT), equation 1",
+  kind: "one-shot",
+  granularity: "layer",
+  needs: { calibration: true },
+  options,
+  uniformLayers: () => true,
+  check(config, target) {
+    layersToRemove(config, target, config.layers.keys());
+  },
+  async prune(context) {
+    const { model: { config }, target } = context;
+    const plan = densePlan(config);
+    if (target.sparsity === 0) return { plan };
+    const influence = await influences(context as MethodContext<unknown>);
+    const ranked = [...influence.keys()].sort((x, y) => at(influence, x) - at(influence, y) || x - y);
+    for (const l of layersToRemove(config, target, ranked)) plan.layers[l] = layerPlan(() => []);
+    return { plan };
+  },
+});
+
+/** The first of `ranked` whose removal meets the budget.
+ * @throws {UsageError} when none would stay. */
+function layersToRemove(config: DecoderConfig, target: BudgetTarget, ranked: Iterable<number>): number[] {
+  let parameters = config.layers.reduce((sum, shape) => sum + layerParameters(config, shape), 0);
+  const removed: number[] = [];
+  for (const l of ranked) {
+    if (parameters <= target.budgetParameters) break;
+    parameters -= layerParameters(config, at(config.layers, l));
+    removed.push(l);
+  }
+  if (removed.length === config.layers.length) {
+    throw new UsageError(
+      `block-influence: sparsity ${target.sparsity} takes all ${removed.length} layers, since it removes whole ones: ` +
+        `ask for at most ${((removed.length - 1) / removed.length).toFixed(2)}`,
+    );
+  }
+  return removed;
+}
+
+/** Block influence of every layer: f32 [layers]. */
+async function influences(context: MethodContext<unknown>): Promise<Float32Array> {
+  const { model, calibration, signal, report, remember } = context;
+  const found = await remember("block influence", async () => {
+    const batches = calibrationBatches(calibration);
+    const sums = new Float64Array(model.layers.length);
+    for (const [i, batch] of batches.entries()) {
+      await checkpoint(signal);
+      report(`block influence, batch ${i + 1} of ${batches.length}`);
+      const turned = await readFlat(turns(model, batch), "hidden states");
+      for (const [l, [value = 0]] of turned.entries()) sums[l] = at(sums, l) + value;
+    }
+    const tokens = batches.reduce((sum, { batch, length }) => sum + batch * length, 0);
+    return { influence: { shape: [sums.length], data: Float32Array.from(sums, (sum) => sum / tokens) } };
+  });
+  return found.influence?.data ?? new Float32Array();
+}
+
+/** Sum over the tokens of a batch of `1 - cos(x_l, x_l+1)`: a scalar per layer. */
+function turns(model: DecoderModel, batch: TokenBatch): tf.Tensor[] {
+  const pass = createPass(model.config, batch);
+  try {
+    return tf.tidy(() => {
+      const states = [embed(model, batch.tokens)];
+      runLayers(model, at(states, 0), pass, { each: (state) => states.push(state) });
+      return model.layers.map((_, l) => {
+        const [before, after] = [at(states, l), at(states, l + 1)];
+        const norms = tf.mul(tf.norm(before, 2, 1), tf.norm(after, 2, 1));
+        return tf.sum(tf.sub(1, tf.divNoNan(tf.sum(tf.mul(before, after), 1), norms)));
+      });
+    });
+  } finally {
+    disposePass(pass);
+  }
+}
