@@ -117,6 +117,14 @@ export const throughputResultSchema = z.strictObject({
   batch: z.number(),
   tokensPerS: z.strictObject({ mean: z.number(), sd: z.number() }),
   samplesMs: z.array(z.number()),
+  denseSamplesMs: z.array(z.number()).optional().describe(
+    "the dense model's repeats, each next to the one of the same index; absent where repeats did not alternate",
+  ),
+  threads: z.number().optional().describe("of the process that timed; those of the cell's environment when absent"),
+  otherCores: z.number().nullable().optional().describe(
+    "processor cores that other programs kept busy meanwhile, on average; null where the system does not tell",
+  ),
+  sharedFrom: z.string().optional().describe("id of the cell that was timed: models of one shape share a measurement"),
 });
 /** Throughput of one kind of work. */
 export type ThroughputResult = z.infer<typeof throughputResultSchema>;

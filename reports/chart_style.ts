@@ -131,6 +131,7 @@ export const removed = (row: Row): number => 100 * meanOf(row, ({ size }) => siz
 
 function spreadWords({ spreadOf, n }: Estimate): string {
   if (spreadOf === "stderr") return "standard error";
+  if (spreadOf === "interval") return "half of its 95 % interval";
   return spreadOf === "seeds" ? `sample sd over ${n} seeds` : `sample sd over ${n} repeats`;
 }
 
@@ -143,6 +144,7 @@ export function barWords(estimates: Estimate[]): string {
       ? [kinds.has("seeds") ? "standard error of one seed elsewhere" : "standard error of one run"]
       : []),
     ...(kinds.has("repeats") ? ["sample sd over repeats"] : []),
+    ...(kinds.has("interval") ? ["95 % intervals"] : []),
   ];
   return words.length === 0 ? "" : `Bars: ${words.join(", ")}.`;
 }

@@ -231,7 +231,8 @@ export function speedUpAgainstMacs(section: Section, speed: Column, name: string
         title,
         [
           `${subject(section)} · ${speed.count}`,
-          "Dashed: speed-up equal to the saving. Hollow: widths differ between layers. Bars: sample sd over repeats.",
+          "Dashed: speed-up equal to the saving. Hollow: widths differ between layers. " +
+          barWords(rows.flatMap((row) => row.speedUps.get(speed.key) ?? [])),
         ],
         width,
         {

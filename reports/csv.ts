@@ -72,7 +72,7 @@ function measuredColumns(sections: Section[]): Measured[] {
 }
 
 /** All sections in one file; columns that a section lacks are empty there. `_spread` is the sample standard deviation
- * (`_spread_of` seeds or repeats) or the standard error of one run (stderr); `_n` counts seeds or repeats. */
+ * (`_spread_of` seeds or repeats) the standard error of one run (stderr), or half of a 95 % interval; `_n` counts seeds or repeats. */
 export function toCsv(document: ReportDocument): string {
   const sections = document.sections.map(({ results }) => results);
   const measured = measuredColumns(sections);

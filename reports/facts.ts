@@ -77,17 +77,29 @@ export function qualityNotes(section: Section): string[] {
   ];
 }
 
+/** How throughput and speed-ups were measured. */
+function throughputNotes({ columns, rows }: Section): string[] {
+  if (!columns.some(({ kind }) => kind === "throughput")) return [];
+  const pruned = rows.filter((row) => !isDense(row));
+  const kinds = new Set(pruned.flatMap(({ speedUps }) => [...speedUps.values()].map(({ spreadOf }) => spreadOf)));
+  const alternated =
+    "repeats alternate with the dense model's, and the geometric mean of the ratios of neighbours is " +
+    "given, ± half of its 95 % interval; models of one shape share a measurement, and dense over itself shows its error";
+  const apart = "tokens/s over the dense model's on the same machine, ± the standard deviation of both together; its " +
+    "error is twice that";
+  const words = [...kinds.has("interval") ? [alternated] : [], ...kinds.has("repeats") ? [apart] : []];
+  return [
+    "Throughput: mean ± sample standard deviation over timed repeats.",
+    ...words.length > 0 ? [`Speed-up: ${words.join("; where they do not: ")}.`] : [],
+  ];
+}
+
 /** How to read the table of size and speed. */
 export function sizeNotes(section: Section): string[] {
   const doubt = doubtNotes(section);
   return [
     "MACs: one sequence of 64 tokens by LLM-Pruner's convention. Weights: as held on the device, f32.",
-    ...(section.columns.some(({ kind }) => kind === "throughput")
-      ? [
-        "Throughput: mean ± sample standard deviation over timed repeats. Speed-up: tokens/s over the dense model's " +
-        "on the same machine; its spread is that of both.",
-      ]
-      : []),
+    ...throughputNotes(section),
     ...(doubt.length > 0 ? [`? a speed-up in doubt: ${doubt.join("; ")}.`] : []),
     "Uniform: every layer has the same widths, so a plain Llama configuration describes the result.",
   ];

@@ -4,7 +4,8 @@
  * @module
  */
 import { corpusLabel } from "../core/cell_names.ts";
-import type { DoneRecord, PerplexityResult, TaskResult } from "../core/schema.ts";
+import { at } from "../core/indexing.ts";
+import type { DoneRecord, PerplexityResult, TaskResult, ThroughputResult } from "../core/schema.ts";
 import { mean } from "../core/stats.ts";
 
 /** What a column holds. `higherIsBetter` is null where neither direction is a merit of the method. */
@@ -57,7 +58,14 @@ export interface Measurement {
   /** One number per window or example whose plain mean is the quantity (for perplexity: nats per token). */
   paired?: number[];
   /** Timed repeats, for throughput. */
-  repeats?: { sd: number; n: number };
+  repeats?: {
+    sd: number;
+    n: number;
+    /** Id of the run that was timed: runs of models of one shape share a measurement. */
+    timed: string;
+    /** Natural logarithms of the speed-ups over the dense model's neighbouring repeats, where repeats alternated. */
+    logSpeedUps?: number[];
+  };
 }
 
 /** Last part of a path: reports do not show where files lie on a machine. */
@@ -205,27 +213,39 @@ function meanAccuracyMeasurement(all: TaskResult[]): Measurement[] {
   }];
 }
 
+/** Logarithms of the speed-ups of neighbouring repeats; undefined where they did not alternate with the dense model's. */
+function logRatios({ samplesMs, denseSamplesMs }: ThroughputResult): number[] | undefined {
+  if (denseSamplesMs === undefined || denseSamplesMs.length !== samplesMs.length || samplesMs.length < 2) {
+    return undefined;
+  }
+  return samplesMs.map((ms, i) => Math.log(at(denseSamplesMs, i) / ms));
+}
+
 function throughputMeasurements(record: DoneRecord): Measurement[] {
-  const { device, cpu, threads, library, engine } = record.environment;
-  return record.throughput.map(({ name, batch, tokensPerS, samplesMs }) => ({
-    column: {
-      key: JSON.stringify(["throughput", name, batch, device, cpu, threads, library, engine]),
-      kind: "throughput" as const,
-      name,
-      metric: "tokens/s",
-      slug: `${name}_b${batch}`,
-      count: `batch ${batch}, ${device}, ${threads === 1 ? "1 thread" : `${threads} threads`}`,
-      limited: false,
-      protocol: `batch ${batch}, ${threads === 1 ? "1 thread" : `${threads} threads`}, ${device}, ${cpu}, ${library}`,
-      higherIsBetter: true,
-      isFraction: false,
-      primary: true,
-      chance: null,
-    },
-    value: tokensPerS.mean,
-    stderr: null,
-    repeats: { sd: tokensPerS.sd, n: samplesMs.length },
-  }));
+  const { device, cpu, library, engine } = record.environment;
+  return record.throughput.map((result) => {
+    const { name, batch, tokensPerS, samplesMs, threads = record.environment.threads, sharedFrom = record.id } = result;
+    const logSpeedUps = logRatios(result);
+    return {
+      column: {
+        key: JSON.stringify(["throughput", name, batch, device, cpu, threads, library, engine]),
+        kind: "throughput" as const,
+        name,
+        metric: "tokens/s",
+        slug: `${name}_b${batch}`,
+        count: `batch ${batch}, ${device}, ${threads === 1 ? "1 thread" : `${threads} threads`}`,
+        limited: false,
+        protocol: `batch ${batch}, ${threads === 1 ? "1 thread" : `${threads} threads`}, ${device}, ${cpu}, ${library}`,
+        higherIsBetter: true,
+        isFraction: false,
+        primary: true,
+        chance: null,
+      },
+      value: tokensPerS.mean,
+      stderr: null,
+      repeats: { sd: tokensPerS.sd, n: samplesMs.length, timed: sharedFrom, ...logSpeedUps && { logSpeedUps } },
+    };
+  });
 }
 
 /** Metrics of groups of tasks; they stand beside their tasks and have no part in the mean accuracy. */

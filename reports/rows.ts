@@ -6,16 +6,17 @@
 import { canonicalJson, labelCells } from "../core/cell_names.ts";
 import { at } from "../core/indexing.ts";
 import type { Cell, CellRecord, DoneRecord, FailedRecord } from "../core/schema.ts";
-import { mean, sampleSd } from "../core/stats.ts";
+import { mean, sampleSd, studentT95 } from "../core/stats.ts";
 import { baseName, type Column, type Measurement, measurements } from "./measurements.ts";
 import { methodRank } from "./palette.ts";
 
 /** A value with its spread. */
 export interface Estimate {
   value: number;
-  /** Sample standard deviation over seeds or repeats, or standard error of one run; null if unknown. */
+  /** Sample standard deviation over seeds or repeats, standard error of one run, or half of a 95 % interval; null if
+   * unknown. */
   spread: number | null;
-  spreadOf: "seeds" | "stderr" | "repeats";
+  spreadOf: "seeds" | "stderr" | "repeats" | "interval";
   /** Number of seeds or repeats. */
   n: number;
 }
@@ -42,7 +43,8 @@ export interface Row {
   /** What paired tests compare, by column: one number per window or example (mean over seeds), scaled so that their
    * plain mean is the quantity of the column (for perplexity: nats per token). */
   paired: Map<string, number[]>;
-  /** Throughput over the dense model's on the same machine, by column. */
+  /** Throughput over the dense model's on the same machine, by column. For the dense row it is that of the model over
+   * itself, measured in the same way, where repeats alternated. */
   speedUps: Map<string, Estimate>;
 }
 
@@ -70,8 +72,14 @@ function poolRepeats(runs: { value: number; repeats: { sd: number; n: number } }
   return { value, spread: n > 1 ? Math.sqrt(squares / (n - 1)) : null, spreadOf: "repeats", n };
 }
 
-function estimate(perSeed: Measurement[]): Estimate {
+/** Measurements of repeats, each once, whoever shares it. */
+function timings(perSeed: Measurement[]): { value: number; repeats: NonNullable<Measurement["repeats"]> }[] {
   const timed = perSeed.flatMap(({ value, repeats }) => repeats && repeats.n > 0 ? [{ value, repeats }] : []);
+  return [...new Map(timed.map((one) => [one.repeats.timed, one])).values()];
+}
+
+function estimate(perSeed: Measurement[]): Estimate {
+  const timed = timings(perSeed);
   if (timed.length > 0) return poolRepeats(timed);
   const values = perSeed.map(({ value }) => value);
   const [first] = perSeed;
@@ -86,6 +94,22 @@ function pairedMean(perSeed: Measurement[]): number[] | null {
   const [first = [], ...others] = perSeed.map(({ paired }) => paired ?? []);
   if (first.length === 0 || others.some(({ length }) => length !== first.length)) return null;
   return first.map((value, i) => mean([value, ...others.map((own) => at(own, i))]));
+}
+
+/** Speed-up from repeats that alternated with the dense model's: the geometric mean of the ratios of neighbours, with
+ * half of the 95 % interval that Student's t gives; undefined where some did not alternate. */
+function alternatedSpeedUp(perSeed: Measurement[]): Estimate | undefined {
+  const logs = timings(perSeed).map(({ repeats }) => repeats.logSpeedUps);
+  if (logs.length === 0 || logs.some((own) => own === undefined)) return undefined;
+  const all = logs.flatMap((own) => own ?? []);
+  const center = mean(all);
+  const half = studentT95(all.length - 1) * sampleSd(all) / Math.sqrt(all.length);
+  return {
+    value: Math.exp(center),
+    spread: (Math.exp(center + half) - Math.exp(center - half)) / 2,
+    spreadOf: "interval",
+    n: all.length,
+  };
 }
 
 /** Ratio of two independent throughputs; relative standard deviations add in quadrature (delta method). */
@@ -142,7 +166,10 @@ function buildRow(
     failures: records.filter((record) => record.state === "failed"),
     values: new Map([...found].map(([key, { perSeed }]) => [key, estimate([...perSeed.values()])])),
     paired: new Map(paired),
-    speedUps: new Map(),
+    speedUps: new Map([...found].flatMap(([key, { perSeed }]) => {
+      const own = alternatedSpeedUp([...perSeed.values()]);
+      return own === undefined ? [] : [[key, own]];
+    })),
   };
   return { row, columns: [...found.values()].map(({ column }) => column) };
 }
@@ -182,7 +209,7 @@ function buildSection(first: CellRecord, others: CellRecord[]): Section {
   for (const row of rows) {
     for (const [key, own] of row.values) {
       const base = columns.get(key)?.kind === "throughput" ? dense?.values.get(key) : undefined;
-      if (base === undefined) continue;
+      if (base === undefined || row.speedUps.has(key)) continue;
       row.speedUps.set(key, row === dense ? { ...own, value: 1, spread: null } : ratio(own, base));
     }
   }

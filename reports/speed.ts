@@ -10,10 +10,14 @@ import { type Estimate, isDense, type Row, type Section } from "./rows.ts";
  * work, differ by more than theirs. */
 export type Doubt = "no difference" | "shapes differ";
 
-/** Standard deviations that count as a measurement's error. */
+/** Standard deviations that count as the error of repeats that did not alternate. */
 const ERRORS = 2;
 
-const error = ({ spread }: Estimate): number => spread === null ? Infinity : ERRORS * spread;
+/** Half of a speed-up's interval. */
+function error({ spread, spreadOf }: Estimate): number {
+  if (spread === null) return Infinity;
+  return spreadOf === "interval" ? spread : ERRORS * spread;
+}
 
 /** Widths of the pruned model: equal for models that compute the same operations. */
 const shapeOf = ({ runs: [run] }: Row): string =>
@@ -43,7 +47,7 @@ export function doubtNotes(section: Section): string[] {
   const columns = section.columns.filter(({ kind }) => kind === "throughput");
   const kinds = new Set(columns.flatMap((column) => [...doubts(section, column).values()]));
   return [
-    ...kinds.has("no difference") ? [`1 lies within ${ERRORS} standard deviations of it`] : [],
+    ...kinds.has("no difference") ? ["1 lies within its error"] : [],
     ...kinds.has("shapes differ")
       ? ["models of the same shape, which do the same work, differ by more than their errors"]
       : [],

@@ -78,6 +78,21 @@ function tokenWords(section: Section): string[] {
   });
 }
 
+/** Processor cores of other programs from which a machine counts as busy. */
+const BUSY_CORES = 0.25;
+
+/** Whether other programs disturbed what was timed. */
+function busyWords(runs: readonly DoneRecord[]): string[] {
+  const cores = Math.max(0, ...runs.flatMap(({ throughput }) => throughput.map(({ otherCores }) => otherCores ?? 0)));
+  if (cores < BUSY_CORES) return [];
+  return [
+    `Other programs kept up to ${
+      cores.toFixed(1)
+    } processor cores busy while throughput was measured: tokens per second ` +
+    "are those of a busy machine, and speed-ups are less sure than on a quiet one.",
+  ];
+}
+
 function machineWords(section: Section): string[] {
   const runs = runsOf(section);
   const engines = unique(runs.map(({ environment }) => environment.engine)).filter((own) => own !== section.engine);
@@ -86,6 +101,7 @@ function machineWords(section: Section): string[] {
   return [
     ...engines.length > 0 ? [`Some cells ran on ${engines.join(", ")} instead of ${section.engine}.`] : [],
     ...commits.length > 1 ? [`Cells come from ${commits.length} versions of the harness: ${commits.join(", ")}.`] : [],
+    ...busyWords(runs),
     ...machines.size > 1 ? ["Throughput was measured on more than one set-up: each has its own columns."] : [],
   ];
 }

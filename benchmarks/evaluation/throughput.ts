@@ -5,6 +5,9 @@
  * end-of-sequence. Nothing is encoded or sampled within the timed region, and the clock stops when the device's result
  * has been read. One untimed pass of the same shape comes first.
  *
+ * Repeats alternate with the dense model's, in the order dense, pruned, pruned, dense, …: a machine that grows slower
+ * meanwhile slows both, and neighbouring repeats give the speed-up.
+ *
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
@@ -15,28 +18,46 @@ import { mean, sampleSd } from "../../core/stats.ts";
 import { greedyStep, greedyTokens } from "../../models/generate.ts";
 import { disposeCache } from "../../models/decode.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
+import { watchOtherCores } from "./machine_load.ts";
 
 /** What to time. */
 export type ThroughputChoice = NonNullable<RunConfig["throughput"]>;
 
 /** Options of {@linkcode measureThroughput}. */
 export interface ThroughputOptions {
+  /** The dense model that `model` was cut from, to alternate with; `model` itself, where that is dense, shows the error of
+   * the measurement. Without it the repeats follow each other. */
+  dense?: DecoderModel;
+  /** Threads of this process's engine, for the result. */
+  threads?: number;
   /** Seed of the prompt's ids. */
   seed?: number;
   /** Stops between two steps. */
   signal?: AbortSignal;
 }
 
-/** Milliseconds of each repeat of `work`, after one untimed repeat. */
-async function timeRepeats(repeats: number, work: () => Promise<void>): Promise<number[]> {
+async function timedMs(work: () => Promise<void>): Promise<number> {
+  const start = performance.now();
   await work();
-  const samplesMs: number[] = [];
+  return performance.now() - start;
+}
+
+/** Milliseconds of each repeat of two works in turns, `first`, `second`, `second`, `first`, …, after an untimed one of each;
+ * of the second alone where there is no first. */
+export async function timeInTurns(
+  repeats: number,
+  first: (() => Promise<void>) | undefined,
+  second: () => Promise<void>,
+): Promise<{ firstMs: number[]; secondMs: number[] }> {
+  await first?.();
+  await second();
+  const [firstMs, secondMs]: [number[], number[]] = [[], []];
   for (let i = 0; i < repeats; i++) {
-    const start = performance.now();
-    await work();
-    samplesMs.push(performance.now() - start);
+    if (first && i % 2 === 0) firstMs.push(await timedMs(first));
+    secondMs.push(await timedMs(second));
+    if (first && i % 2 === 1) firstMs.push(await timedMs(first));
   }
-  return samplesMs;
+  return { firstMs, secondMs };
 }
 
 /** Throughput from raw samples: tokens/s of each repeat, then their mean and sample standard deviation. */
@@ -45,12 +66,12 @@ export function summarise(name: string, batch: number, tokens: number, samplesMs
   return { name, batch, tokensPerS: { mean: mean(rates), sd: sampleSd(rates) }, samplesMs };
 }
 
-/** Times prefill and decode of `model`. Nothing else should run on the machine.
+/** Times prefill and decode of `model`, in turns with the dense model. Nothing else should run on the machine.
  * @throws {UsageError} when the lengths exceed the model's positions. */
 export async function measureThroughput(
   model: DecoderModel,
   { prefillTokens, decodeTokens, batch, repeats }: ThroughputChoice,
-  { seed = 0, signal }: ThroughputOptions = {},
+  { dense, threads, seed = 0, signal }: ThroughputOptions = {},
 ): Promise<ThroughputResult[]> {
   const { vocabSize, maxPositions, bosTokenId } = model.config;
   const longest = Math.max(prefillTokens, decodeTokens);
@@ -62,18 +83,28 @@ export async function measureThroughput(
     { length: batch * prefillTokens },
     (_, i) => i % prefillTokens === 0 && bosTokenId !== null ? bosTokenId : rng.integer(vocabSize),
   );
-  const first = Int32Array.from({ length: batch }, (_, row) => at(prompt, row * prefillTokens));
+  const start = Int32Array.from({ length: batch }, (_, row) => at(prompt, row * prefillTokens));
 
-  const prefill = await timeRepeats(repeats, async () => {
+  const prefill = (own: DecoderModel) => async () => {
     signal?.throwIfAborted();
-    disposeCache((await greedyStep(model, prompt, batch, null)).cache);
-  });
-  const decode = await timeRepeats(repeats, async () => {
-    const { cache } = await greedyTokens(model, first, decodeTokens, null, signal);
+    disposeCache((await greedyStep(own, prompt, batch, null)).cache);
+  };
+  const decode = (own: DecoderModel) => async () => {
+    const { cache } = await greedyTokens(own, start, decodeTokens, null, signal);
     if (cache) disposeCache(cache);
-  });
+  };
+  const time = async (name: string, tokens: number, work: (own: DecoderModel) => () => Promise<void>) => {
+    const otherCores = watchOtherCores();
+    const { firstMs, secondMs } = await timeInTurns(repeats, dense && work(dense), work(model));
+    return {
+      ...summarise(name, batch, tokens, secondMs),
+      ...dense && { denseSamplesMs: firstMs },
+      ...threads !== undefined && { threads },
+      otherCores: otherCores(),
+    };
+  };
   return [
-    summarise(`pp${prefillTokens}`, batch, prefillTokens, prefill),
-    summarise(`tg${decodeTokens}`, batch, decodeTokens, decode),
+    await time(`pp${prefillTokens}`, prefillTokens, prefill),
+    await time(`tg${decodeTokens}`, decodeTokens, decode),
   ];
 }

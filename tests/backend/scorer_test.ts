@@ -131,10 +131,10 @@ testOnEngines(
   () =>
     withModel(async (model) => {
       const choice = { prefillTokens: 16, decodeTokens: 3, batch: 2, repeats: 2 };
-      const [prefill, decode] = take(await measureThroughput(model, choice), 2);
+      const [prefill, decode] = take(await measureThroughput(model, choice, { dense: model, threads: 3 }), 2);
       assertEquals([prefill.name, decode.name, prefill.batch], ["pp16", "tg3", 2]);
       for (const [result, tokens] of [[prefill, 16], [decode, 3]] as const) {
-        assertEquals(result.samplesMs.length, 2);
+        assertEquals([result.samplesMs.length, result.denseSamplesMs?.length, result.threads], [2, 2, 3]);
         const rates = result.samplesMs.map((ms) => 1000 * 2 * tokens / ms);
         assertClose([result.tokensPerS.mean], [(at(rates, 0) + at(rates, 1)) / 2], { rtol: 1e-9 });
         assertClose([result.tokensPerS.sd], [Math.abs(at(rates, 0) - at(rates, 1)) / Math.SQRT2], { rtol: 1e-6 });

@@ -9,6 +9,7 @@ import {
   sampleSd,
   signFlipTest,
   standardError,
+  studentT95,
 } from "../../core/stats.ts";
 
 const scores = (right: number, n: number) => Array.from({ length: n }, (_, i) => i < right ? 1 : 0);
@@ -122,4 +123,10 @@ Deno.test("holmLevels() gives each test a level that its raw p value is compared
       assertEquals(at(raw, i) < alpha, p < 0.05);
     }
   }));
+});
+
+Deno.test("studentT95() gives the published quantiles of Student's t", () => {
+  // Table of the t distribution, two-sided 5 %.
+  const published = { 1: 12.706, 2: 4.303, 4: 2.776, 5: 2.571, 7: 2.365, 10: 2.228, 20: 2.086, 30: 2.042, 120: 1.98 };
+  for (const [df, t] of Object.entries(published)) assertAlmostEquals(studentT95(Number(df)), t, 0.003, df);
 });
