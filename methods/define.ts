@@ -75,8 +75,6 @@ export interface PruneResult {
 export interface MethodVariant<Options> {
   /** What differs from the defaults. */
   options: Options;
-  /** A limit of the method's own may stop it before the budget of parameters does. */
-  ownBudget?: boolean;
 }
 
 /** A pruning method. Made with {@linkcode defineMethod}. */
@@ -105,6 +103,9 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   options: Schema;
   /** Whether these options always give equal widths in every layer. */
   uniformLayers(options: z.infer<Schema>): boolean;
+  /** Whether these options give the method a target of its own, such as a shape or a time, by which it may remove more than
+   * the budget of parameters asks for. All others meet the budget to one unit, or their cell is refused. */
+  ownTarget?(options: z.infer<Schema>): boolean;
   /** Option sets besides the defaults that search in another way; the conformance tests of methods that learn run them. */
   variants?: readonly MethodVariant<z.input<Schema>>[];
   /** Called before the first cell of a run, at each level: refuses what no scores are needed to see.

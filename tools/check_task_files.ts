@@ -38,7 +38,7 @@ export async function scoreTaskFiles(
   });
   const group = join(work, "tiny_group.yaml");
   Deno.writeTextFileSync(group, GROUP);
-  const { definitions, groups } = selectTasks([...paths, group], [], () => false);
+  const { definitions, groups } = selectTasks([...paths, group], []);
   addFileTasks(definitions);
   const tasks: CheckedTask[] = [];
   const results: TaskResult[] = [];

@@ -31,6 +31,7 @@ import { finiteScores } from "./finite_scores.ts";
 import { climb, type LevelGiven, type Rung } from "./ladder.ts";
 import { checkpointPlace, compensation, recover, type StageHost, type TrainingData, trainingData } from "./learning.ts";
 import { type DrawnWindows, type SelfText, selfText } from "./self_text.ts";
+import { checkBudget, runMethod } from "./method_result.ts";
 import { peakMemory, residentMemoryBytes } from "./memory.ts";
 import { reloadMethodFile } from "../configuration/method_file.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
@@ -235,7 +236,7 @@ export async function pruneCell(
   const { model, plan, reports, changed } = method.kind === "learned"
     ? await pruneLearned(work, training, canonicalJson({ ...scope, calibration: hashWindows(windows) }))
     : await pruneOnce(work, training?.windows, host);
-  checkBudget(method.id, modelSize(model.config, dense.config).prunableParameters, target.budgetParameters);
+  checkBudget(method, method.options.parse(choice.options), { dense: dense.config, left: model.config, plan, target });
   return {
     model,
     changed,
@@ -272,9 +273,7 @@ async function pruneOnce(
   host: CellHost,
 ): Promise<Rung & { changed: boolean }> {
   const { cell, method, dense, target, stage, calibration, folder } = work;
-  const result = await method.prune({ ...contextOf(work, dense), target });
-  if (!result?.plan) throw new UsageError(`Method "${method.id}" returned no plan: prune() must give { plan }`);
-  const { plan, replaced: own } = result;
+  const { plan, replaced: own } = await runMethod(method, { ...contextOf(work, dense), target });
   const replaced = cell.compensate ? await compensation(dense, calibration, stage)(plan, own) : own;
   const model = await pruneByLayers(dense, plan, replaced);
   const reports: Rung["reports"] = [];
@@ -304,7 +303,7 @@ async function pruneLearned(
       ...cell.compensate && { compensate: compensation(base, calibration, own) },
     };
     const seen = calibration.slice(0, Math.ceil(calibrationShare * calibration.length));
-    return method.prune({ ...contextOf({ ...work, stage: own, calibration: seen }, base), target, learning });
+    return runMethod(method, { ...contextOf({ ...work, stage: own, calibration: seen }, base), target, learning });
   };
   const { windows, domains } = data;
   if (ladder) {
@@ -323,11 +322,6 @@ async function pruneLearned(
   });
   const model = pruneModel(dense, result.plan, result.replaced);
   return { model, plan: result.plan, reports: result.training ?? [], changed: true };
-}
-
-function checkBudget(method: string, parameters: number, budget: number): void {
-  if (parameters <= budget) return;
-  throw new RangeError(`Method "${method}" left ${parameters} prunable parameters: the budget is ${budget}`);
 }
 
 function calibrate(

@@ -35,6 +35,7 @@ import { measureTask } from "../evaluation/multiple_choice.ts";
 import { measurePerplexity } from "../evaluation/perplexity.ts";
 import { createScorer } from "../evaluation/scorer.ts";
 import { compensation } from "./learning.ts";
+import { checkBudget, runMethod } from "./method_result.ts";
 
 /** A model on the device with its tokenizer. Free it with {@linkcode freeModel}. */
 export interface LoadedModel {
@@ -149,10 +150,11 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   const { config } = dense.model;
   const target = resolveTarget(config, { sparsity, units, ffnMultiple });
   const compensate = given.compensate && compensation(dense.model, calibration, stage);
-  const { plan, replaced, training = [] } = await method.prune({
+  const options = parseOptions(method, given.options ?? {});
+  const { plan, replaced, training = [] } = await runMethod(method, {
     model: dense.model,
     calibration,
-    options: parseOptions(method, given.options ?? {}),
+    options,
     seed,
     rng: (name) => createRng(seed, `${method.id} ${name}`),
     target,
@@ -161,6 +163,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   });
   const changed = compensate && method.kind === "one-shot" ? await compensate(plan, replaced) : replaced;
   const model = pruneModel(dense.model, plan, changed);
+  checkBudget(method, options, { dense: config, left: model.config, plan, target });
   const kept = modelSize(model.config, config);
   return { ...dense, model, plan, sparsity: kept.sparsityOfPrunable, training };
 }

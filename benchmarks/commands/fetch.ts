@@ -37,7 +37,7 @@ export interface WantedSplit {
 
 /** The splits that the tasks of a task file read, solved examples included. */
 function splitsOfFile(path: string): WantedSplit[] {
-  const { definitions } = selectTasks([path], [], () => true);
+  const { definitions } = selectTasks([path], []);
   return definitions.map(fileTask).flatMap((task) => {
     if (!task.hub) throw new UsageError(`"${task.id}" (${path}) reads files of its own: there is nothing to fetch`);
     return [...new Set(task.splits)].map((split) => ({ source: task, split, exact: [] }));

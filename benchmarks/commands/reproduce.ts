@@ -99,7 +99,7 @@ function taskDifference(before: DoneRecord["tasks"][number], after: DoneRecord["
 function definitionsOf({ tasks }: DoneRecord): TaskDefinition[] {
   const paths = new Set(tasks.flatMap(({ definition }) => definition ? [definition.path] : []));
   if (paths.size === 0) return [];
-  const { definitions } = selectTasks([...paths], [], () => true);
+  const { definitions } = selectTasks([...paths], []);
   for (const { task, definition } of tasks) {
     const now = definitions.find(({ config }) => config.task === task);
     if (!definition || now && definitionHash(now) === definition.sha256) continue;

@@ -73,7 +73,7 @@ export async function prepareRun(asked: RunConfig, note: (message: string) => vo
   const { definitions: taskDefinitions, groups: taskGroups, tasks: selected } = selectTasks(
     withMethods.taskFile ?? [],
     withMethods.tasks,
-    (name) => tasks.has(name),
+    [...tasks.keys()],
   );
   addFileTasks(taskDefinitions);
   const resolved = resolveNames({ ...withMethods, tasks: selected }, {

@@ -254,8 +254,8 @@ function openLock(out: string, path: string): Deno.FsFile {
     Deno.mkdirSync(out, { recursive: true });
     return Deno.openSync(path, { read: true, write: true, create: true });
   } catch (error) {
-    // Errors of the operating system have a code.
-    if (!(error instanceof Error && "code" in error)) throw error;
+    // Errors of the operating system have a code; rights that this process does not have are told by their class.
+    if (!(error instanceof Error && ("code" in error || error instanceof Deno.errors.NotCapable))) throw error;
     throw new UsageError(`"${out}" cannot be written (${error.message}): choose another --out`);
   }
 }

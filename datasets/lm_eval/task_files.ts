@@ -105,7 +105,7 @@ class Selection {
   readonly definitions = new Map<string, TaskDefinition>();
   readonly groups = new Map<string, TaskGroup>();
 
-  constructor(readonly index: Index, readonly isBuiltIn: (name: string) => boolean) {}
+  constructor(readonly index: Index, readonly builtIn: readonly string[]) {}
 
   /** Adds what `name` means; returns the ids of its tasks.
    * @throws {UsageError} when nothing has that name. */
@@ -117,8 +117,13 @@ class Selection {
     if (group) return this.addGroup(name, group.path, group.raw, overrides, inside);
     const tagged = index.tags.get(name);
     if (tagged) return tagged.flatMap((one) => this.add(one, overrides, inside));
-    if (this.isBuiltIn(name)) return [this.push(name)];
-    throw unknownName("task", name, [...index.tasks.keys(), ...index.groups.keys(), ...index.tags.keys()]);
+    if (this.builtIn.includes(name)) return [this.push(name)];
+    throw unknownName("task", name, [
+      ...this.builtIn,
+      ...index.tasks.keys(),
+      ...index.groups.keys(),
+      ...index.tags.keys(),
+    ]);
   }
 
   private push(id: string): string {
@@ -166,7 +171,7 @@ class Selection {
       throw new FileFormatError(path, `a member of "${name}" names neither a task nor a group`);
     }
     const known = this.index.tasks.has(task) || this.index.groups.has(task) || this.index.tags.has(task);
-    if (known || this.isBuiltIn(task)) return this.add(task, { ...merged, ...changes }, within);
+    if (known || this.builtIn.includes(task)) return this.add(task, { ...merged, ...changes }, within);
     return [this.addTask(path, { ...merged, ...changes, task: `${name}:${task}` })];
   }
 }
@@ -189,10 +194,10 @@ function plain(config: RawConfig): RawConfig {
 export function selectTasks(
   paths: readonly string[],
   names: readonly string[],
-  isBuiltIn: (name: string) => boolean,
+  builtIn: readonly string[] = [],
 ): TaskSelection {
   const index = indexFiles(paths);
-  const selection = new Selection(index, isBuiltIn);
+  const selection = new Selection(index, builtIn);
   for (const name of names) selection.add(name);
   const entries = [...index.groups, ...index.tasks];
   for (const [name, { isNamed }] of entries) if (isNamed && !names.includes(name)) selection.add(name);

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
+import { NumericError, UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { layerParameters } from "../../models/count.ts";
@@ -17,6 +17,21 @@ function ranked(scores: ArrayLike<number>, from = 0, to = scores.length): number
 }
 
 const ascending = (indices: number[]) => indices.sort((a, b) => a - b);
+
+/** Refuses scores that rank nothing.
+ * @throws {NumericError} that names the layer and the unit. */
+function checkScores(scores: readonly LayerScores[]): void {
+  for (const [l, layer] of scores.entries()) {
+    for (const type of UNIT_TYPES) {
+      const values: Float64Array | undefined = layer[UNITS[type].mask];
+      const bad = values?.findIndex(Number.isNaN) ?? 0;
+      if (bad < 0) continue;
+      throw new NumericError(
+        `Scores of ${UNITS[type].noun} must be numbers: layer ${l} has ${values?.[bad]} for unit ${bad}`,
+      );
+    }
+  }
+}
 
 function keepInLayer(scores: LayerScores, widths: LayerShape): LayerPlan {
   const perGroup = scores.queryHeads.length / scores.kvGroups.length;
@@ -35,6 +50,7 @@ function keepInLayer(scores: LayerScores, widths: LayerShape): LayerPlan {
 /** Keeps the best units of each layer at given widths: the best key/value groups, the best query heads inside each,
  * the best FFN channels. */
 export function keepWidths(scores: readonly LayerScores[], widths: readonly LayerShape[]): PrunePlan {
+  checkScores(scores);
   return { layers: scores.map((layer, l) => keepInLayer(layer, at(widths, l))) };
 }
 
@@ -158,6 +174,7 @@ export function globalWidths(
     attention?: readonly LayerShape[];
   },
 ): LayerShape[] {
+  checkScores(scores);
   const removals = scores.slice(range.start, range.end).flatMap((layer, i) =>
     removalsOfLayer(range.start + i, layer, target.units, target.ffnMultiple)
   );

@@ -141,6 +141,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
   needs: { calibration: true },
   options,
   uniformLayers: ({ uniform }) => uniform,
+  ownTarget: ({ resource }) => resource !== "parameters",
   variants: [
     { options: { uniform: false } },
     { options: { split: "fixed" } },
@@ -148,7 +149,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
     { options: { redundancy: false, updates: "batch" } },
     { options: { course: "at-once" } },
     { options: { masks: "hard" } },
-    { options: { resource: "macs" }, ownBudget: true },
+    { options: { resource: "macs" } },
     { options: { selection: "magnitude" } },
     { options: { regrowth: false } },
     { options: { distillation: false } },

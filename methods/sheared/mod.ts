@@ -99,6 +99,7 @@ export const sheared: Method<typeof options> = defineMethod({
   needs: { calibration: false },
   options,
   uniformLayers: () => true,
+  ownTarget: (options) => targetWords(options) !== "",
   variants: [{ options: { weights: "all" } }],
   check(config, target, options, { ladder, training }) {
     requireDomains(options, training?.domains);

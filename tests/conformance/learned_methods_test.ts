@@ -104,14 +104,15 @@ for (const method of learned) {
   testOnEngines(`${id}: meets the budget to one unit, layers equally wide where it promises so`, async () => {
     const layers = [0, 1].map(() => ({ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 48 }));
     await withToy({ layers }, async (model) => {
-      for (const { options, ownBudget } of [{ options: {} }, ...method.variants ?? []] as MethodVariant<Options>[]) {
+      for (const { options } of [{ options: {} }, ...method.variants ?? []] as MethodVariant<Options>[]) {
+        const ownTarget = method.ownTarget?.(parseOptions(method, options)) ?? false;
         // On so small a model attention alone may be over a budget of another kind.
         const all: [UnitType[], number] = [["ffn", "query-heads", "kv-groups"], 1];
-        for (const [units, ffnMultiple] of ownBudget ? [all] : [all, [["ffn"], 8]] as typeof all[]) {
+        for (const [units, ffnMultiple] of ownTarget ? [all] : [all, [["ffn"], 8]] as typeof all[]) {
           const given: Given = { options, sparsity: 0.4, units, ffnMultiple };
           const result = await prune(method, model, given);
           const shapes = plannedShapes(model.config, result.plan);
-          if (!ownBudget) assertMeetsBudget(model, result, given);
+          if (!ownTarget) assertMeetsBudget(model, result, given);
           if (ffnMultiple > 1) shapes.forEach(({ ffnChannels }) => assertEquals(ffnChannels % ffnMultiple, 0));
           if (method.uniformLayers(parseOptions(method, options))) {
             assert(isLayerwiseUniform({ ...model.config, layers: shapes }), JSON.stringify(options));

@@ -207,7 +207,7 @@ output_type: multiple_choice
 `;
 
 const useTaskFile = async (path: string) => {
-  const { definitions } = selectTasks([path], [], () => false);
+  const { definitions } = selectTasks([path], []);
   for (const definition of definitions) await fileTask(definition).load({ limit: 4 });
 };
 

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
+import { NumericError, UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import { globalWidths, keepBest, keepWidths, twoTierWidths } from "../../methods/_shared/selection.ts";
 import { type LayerScores, reduceRuns, scoresOfColumns, scoresOfGroups } from "../../methods/_shared/scoring.ts";
@@ -50,6 +50,27 @@ Deno.test("keepWidths() prefers the lower index among equal scores", () => {
   };
   const { layers: [layer] } = keepWidths([scores], [{ kvGroups: 1, queryHeadsPerGroup: 1, ffnChannels: 2 }]);
   assertEquals(layer, { kvGroups: [0], queryHeads: [0], ffnChannels: [0, 1] });
+});
+
+Deno.test("selection refuses scores that are not numbers, with the layer and the unit", () => {
+  const scores = () =>
+    [0, 1].map(() => ({
+      ffn: new Float64Array(80),
+      queryHeads: new Float64Array(9),
+      kvGroups: new Float64Array(3),
+    }));
+  const target = resolveTarget(configOf(2, GROUPED), { sparsity: 0.3, units: ["ffn"] });
+  const damaged = scores();
+  at(damaged, 1).ffn[7] = NaN;
+  const message = "Scores of FFN channels must be numbers: layer 1 has NaN for unit 7";
+  assertThrows(() => keepBest(damaged, target), NumericError, message);
+  assertThrows(() => globalWidths(configOf(2, GROUPED), damaged, target, { pool: "all" }), NumericError, message);
+  const missing = [at(scores(), 0), { ffn: new Float64Array(80), kvGroups: new Float64Array(3) } as LayerScores];
+  assertThrows(
+    () => keepBest(missing, target),
+    NumericError,
+    "Scores of query heads must be numbers: layer 1 has undefined for unit 0",
+  );
 });
 
 Deno.test("keepBest() gives a plan of exactly the target's widths", () => {

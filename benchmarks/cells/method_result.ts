@@ -1,0 +1,133 @@
+/** What a method returns is checked before anything is cut: a plan of whole numbers that fits the model, tensors of finite
+ * numbers, and neither more nor less removed than the level asks for. Messages name the method and the layer.
+ *
+ * @module
+ */
+import { NumericError, UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
+import type { Method, MethodContext, PruneResult } from "../../methods/define.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import { keptParameters, layerParameters } from "../../models/count.ts";
+import { keptLayers, plannedConfig, type PrunePlan, UNIT_TYPES } from "../../models/plan.ts";
+import type { BudgetTarget } from "../../models/target.ts";
+import { UNITS, widened, widthOf } from "../../models/units.ts";
+
+/** What a method that was written without types may have returned. */
+type Loose<T> = T extends number | string | Float32Array ? T | undefined
+  : T extends (infer Item)[] ? Loose<Item>[] | undefined
+  : { [Key in keyof T]?: Loose<T[Key]> } | undefined;
+
+/** Runs a method and checks what it returns.
+ * @throws {UsageError} that names the method and the layer when the plan is missing, incomplete or does not fit the model.
+ * @throws {NumericError} when a tensor that it replaces has values that are not finite.
+ * @throws whatever the method throws, its name before the message. */
+export async function runMethod(method: Method, context: MethodContext<unknown>): Promise<PruneResult> {
+  let result: PruneResult;
+  try {
+    result = await method.prune(context);
+  } catch (error) {
+    throw named(method.id, error);
+  }
+  checkPlan(method.id, result?.plan, context.model.config);
+  checkTensors(method.id, result.replaced ?? {});
+  return result;
+}
+
+/** The same error with the method's name in its message, where it is of a class that a method throws. */
+function named(id: string, error: unknown): unknown {
+  if (!(error instanceof Error) || error.message.includes(`"${id}"`)) return error;
+  const Class = [UsageError, NumericError, RangeError, TypeError].find((one) => error.constructor === one);
+  return Class ? new Class(`Method "${id}": ${error.message}`, { cause: error }) : error;
+}
+
+function checkPlan(id: string, plan: Loose<PrunePlan>, config: DecoderConfig): asserts plan is PrunePlan {
+  if (plan === undefined || plan === null) {
+    throw new UsageError(`Method "${id}" returned no plan: prune() must give { plan }`);
+  }
+  const { layers } = plan;
+  if (!Array.isArray(layers)) {
+    throw new UsageError(`Method "${id}" returned ${String(layers)} as plan.layers: must be one entry per layer`);
+  }
+  for (let l = 0; l < layers.length; l++) {
+    const layer = layers[l];
+    if (layer === undefined || layer === null) {
+      throw new UsageError(`Method "${id}" returned ${layer} as the plan of layer ${l}: must name the kept units`);
+    }
+    for (const type of UNIT_TYPES) {
+      const kept = layer[UNITS[type].plan];
+      if (Array.isArray(kept)) continue;
+      throw new UsageError(
+        `Method "${id}" returned ${String(kept)} as the kept ${
+          UNITS[type].noun
+        } of layer ${l}: must be a list of numbers`,
+      );
+    }
+  }
+  try {
+    plannedConfig(config, plan as PrunePlan);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new UsageError(`Method "${id}" returned a plan that does not fit the model: ${error.message}`);
+  }
+}
+
+function checkTensors(id: string, replaced: Loose<NonNullable<PruneResult["replaced"]>>): void {
+  for (const [name, tensor] of Object.entries(replaced ?? {})) {
+    if (!tensor?.data || !tensor.shape) {
+      throw new UsageError(`Method "${id}" replaced tensor "${name}" by ${String(tensor)}: must be { shape, data }`);
+    }
+    const bad = tensor.data.findIndex((value) => !Number.isFinite(value));
+    if (bad >= 0) {
+      throw new NumericError(
+        `Method "${id}" replaced tensor "${name}" by values that are not finite: value ${bad} is ${tensor.data[bad]}`,
+      );
+    }
+  }
+}
+
+/** Parameters of the cheapest step that would bring something back: one unit more of a type that was narrowed, in every
+ * layer that lost some (FFN channels in the run's multiple), one hidden dimension, or, where whole layers went, a layer. */
+function smallestStep(dense: DecoderConfig, left: DecoderConfig, plan: PrunePlan, { ffnMultiple }: BudgetTarget) {
+  const kept = keptLayers(plan);
+  const removed = dense.layers.filter((_, l) => !kept.includes(l));
+  if (removed.length > 0) return Math.min(...removed.map((shape) => layerParameters(left, shape)));
+  let units = 0;
+  for (const [l, whole] of dense.layers.entries()) {
+    const shape = at(left.layers, l);
+    const costs = UNIT_TYPES.filter((type) => widthOf(shape, type) < widthOf(whole, type)).map((type) => {
+      const room = widthOf(whole, type) - widthOf(shape, type);
+      const more = widened(shape, type, type === "ffn" ? Math.min(ffnMultiple, room) : 1);
+      return layerParameters(left, more) - layerParameters(left, shape);
+    });
+    if (costs.length > 0) units += Math.min(...costs);
+  }
+  const hidden = left.width < dense.width ? keptParameters(left) / left.width : 0;
+  return Math.min(...[units, hidden].filter((cost) => cost > 0));
+}
+
+/** Refuses a model that is larger than the budget, and one that lost more than the level asked for by a unit or more,
+ * which would be ranked among larger ones. A method whose options give it a target of its own may remove more.
+ * @throws {UsageError} that names the method and both sizes. */
+export function checkBudget(
+  method: Method,
+  options: unknown,
+  { dense, left, plan, target }: { dense: DecoderConfig; left: DecoderConfig; plan: PrunePlan; target: BudgetTarget },
+): void {
+  const { budgetParameters, prunableParameters, sparsity } = target;
+  const parameters = keptParameters(left);
+  const slack = budgetParameters - parameters;
+  if (slack < 0) {
+    throw new UsageError(
+      `Method "${method.id}" left ${parameters} prunable parameters: sparsity ${sparsity} allows ${budgetParameters}`,
+    );
+  }
+  if (method.ownTarget?.(options) || parameters === prunableParameters) return;
+  const step = smallestStep(dense, left, plan, target);
+  if (slack < step) return;
+  const percent = (of: number) => `${(100 * (1 - of / prunableParameters)).toFixed(1)} %`;
+  throw new UsageError(
+    `Method "${method.id}" removed ${percent(parameters)} of the prunable parameters at sparsity ${sparsity}: ` +
+      `${slack} parameters of the budget are unused, where ${step} bring back another unit; ` +
+      "a method with a target of its own must say so by ownTarget()",
+  );
+}

@@ -1,0 +1,52 @@
+/** What is refused before the first cell: in one sentence, as wrong use, and without leaving anything behind. */
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { type RunConfigInput, runSweep } from "../../benchmarks/sweep/sweep.ts";
+import { UsageError } from "../../core/errors.ts";
+
+Deno.test("runSweep() refuses what cannot run before the first cell, and writes nothing", async () => {
+  const folder = Deno.makeTempDirSync();
+  const file = join(folder, "file");
+  Deno.writeTextFileSync(file, "");
+  const method = (id: string, options = {}) => ({ methods: [{ id, options }] });
+  const smallest: Omit<RunConfigInput, "out"> = { engine: "wasm", ...method("random"), sparsity: [0.5] };
+  const cases: [config: Partial<RunConfigInput>, says: string][] = [
+    [
+      { perplexity: [{ corpus: "tiny-world", windowTokens: 513 }] },
+      "at most the 512 positions of the model: current 513",
+    ],
+    [{ calibration: { corpus: "tiny-world", tokens: 513 } }, "calibration.tokens must be at most the 512 positions"],
+    [{ throughput: { decodeTokens: 600 } }, "throughput.decodeTokens must be at most the 512 positions"],
+    [{ generate: ["Once"], generateTokens: 512 }, "generateTokens must be less than the 512 positions"],
+    [{ ...method("sheared"), training: { tokens: 600 } }, "training.tokens must be at most the 512 positions"],
+    [{ tasks: ["piqa"], data: folder }, "`bench fetch piqa` gets it"],
+    [{ tasks: ["piqqa"] }, 'Unknown task "piqqa". Did you mean "piqa"? Known: '],
+    [{ perplexity: [{ corpus: `file:${folder}/no.txt`, windowTokens: 8 }] }, "no.txt"],
+    [method("flap", { metric: "none" }), 'Method "flap": metric must be one of'],
+    [method("flap", { atention: 1 }), 'Method "flap": Unknown option "atention"'],
+    [method("sheared", { targetFfn: 100_000 }), 'Method "sheared": targetFfn must be at most'],
+    [
+      { sparsity: [0.5, 0.99] },
+      "Sparsity 0.99 cannot be reached with units ffn, kv-groups on this model: the largest is",
+    ],
+    [{ out: join(file, "run") }, "cannot be written"],
+    [{ out: "/proc/run" }, "cannot be written"],
+  ];
+  const before = Deno.env.get("HF_HOME");
+  Deno.env.set("HF_HOME", folder);
+  try {
+    for (const [config, says] of cases) {
+      const error = await assertRejects(
+        () => runSweep({ ...smallest, out: join(folder, "run"), ...config }),
+        UsageError,
+      );
+      assertStringIncludes(error.message, says);
+      assert(!error.message.includes("\n"), error.message);
+    }
+    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["file"]);
+  } finally {
+    if (before === undefined) Deno.env.delete("HF_HOME");
+    else Deno.env.set("HF_HOME", before);
+    Deno.removeSync(folder, { recursive: true });
+  }
+});
