@@ -155,7 +155,7 @@ export const runConfigSchema = z.strictObject({
   out: z.string().describe("folder for records and reports"),
   jobs: positiveInt.default(1).describe("cells at once"),
   keepWeights: z.boolean().optional().describe(
-    "store weights that a cell changed, for export and serve; by default for models of up to 50 M parameters",
+    "store the merged weights of changed cells, too; what makes their models again is kept in any case",
   ),
 });
 /** A run. */
@@ -247,14 +247,38 @@ const recordHead = {
   seconds: z.number(),
 };
 
-/** Weights kept beside a record. */
-export const storedWeightsSchema = z.strictObject({
-  file: z.string().describe("safetensors file in the folder `weights` of the run: every tensor, f32"),
+const storedFile = {
+  file: z.string().describe("safetensors file in the folder `weights` of the run, f32"),
   sizeBytes: z.number(),
   sha256: z.string(),
-});
+};
+
+/** Weights kept beside a record. */
+export const storedWeightsSchema = z.strictObject(storedFile);
 /** Weights kept beside a record. */
 export type StoredWeights = z.infer<typeof storedWeightsSchema>;
+
+const planSchema = z.strictObject({
+  layers: z.array(z.strictObject({
+    kvGroups: z.array(z.number()),
+    queryHeads: z.array(z.number()),
+    ffnChannels: z.array(z.number()),
+  })).describe("of the dense model's layers; one that keeps no unit is removed"),
+  hidden: z.array(z.number()).optional().describe("kept hidden dimensions; all when absent"),
+});
+
+/** What makes a cell's model again from the dense one: the tensors are in the file. */
+export const storedRebuildSchema = z.strictObject({
+  ...storedFile,
+  stages: z.array(z.strictObject({
+    plan: planSchema.optional().describe("of the model before the stage; the cell's where there is one stage"),
+    compensated: z.boolean().describe("least squares corrected maps, on the calibration windows in the file"),
+    learned: z.number().optional().describe("scale of the adapters that were trained with the cut"),
+    recovered: z.number().optional().describe("scale of the adapters that were trained after the cut"),
+  })).min(1).describe("one; on a ladder one for each level up to the cell's"),
+});
+/** What makes a cell's model again from the dense one. */
+export type StoredRebuild = z.infer<typeof storedRebuildSchema>;
 
 /** The record of a cell that finished. */
 export const doneRecordSchema = z.strictObject({
@@ -270,16 +294,10 @@ export const doneRecordSchema = z.strictObject({
   }),
   size: sizeSchema,
   denseSize: sizeSchema,
-  plan: z.strictObject({
-    layers: z.array(z.strictObject({
-      kvGroups: z.array(z.number()),
-      queryHeads: z.array(z.number()),
-      ffnChannels: z.array(z.number()),
-    })).describe("of the dense model's layers; one that keeps no unit is removed"),
-    hidden: z.array(z.number()).optional().describe("kept hidden dimensions; all when absent"),
-  }),
+  plan: planSchema,
   changedWeights: z.boolean().describe("whether weights are others than the dense model's, besides the removed ones"),
-  storedWeights: storedWeightsSchema.optional().describe("present when the cell changed weights and kept them"),
+  rebuild: storedRebuildSchema.optional().describe("present when the cell changed weights, and training left it"),
+  storedWeights: storedWeightsSchema.optional().describe("every tensor; present when the cell changed and kept them"),
   calibrationData: datasetUseSchema.nullable(),
   training: z.array(trainingReportSchema).optional().describe("stages of learning and recovery, in order"),
   trainingData: datasetUseSchema.optional(),

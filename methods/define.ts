@@ -11,6 +11,7 @@ import type { PrunePlan } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
 import type { SnapshotPlace } from "../models/training/snapshot.ts";
 import type { Domain } from "../models/training/domains.ts";
+import type { TrainedParts } from "../models/training/stages.ts";
 import type { StudentOptions } from "../models/training/student.ts";
 
 /** Named f32 arrays, such as one score vector per layer. */
@@ -69,6 +70,8 @@ export interface PruneResult {
   replaced?: Statistics;
   /** What a method that learns did. */
   training?: TrainingReport[];
+  /** What `replaced` was folded from, if that is all it holds: with it the model is kept in a few per cent of its size. */
+  parts?: TrainedParts;
 }
 
 /** A way of running a method that its tests cover besides the defaults. */

@@ -23,6 +23,7 @@ import { linearTensors, pruneModel, replaceLinears } from "../../models/surgery.
 import { type BudgetTarget, resolveTarget, targetFrom } from "../../models/target.ts";
 import type { Domain } from "../../models/training/domains.ts";
 import { loadSnapshot, saveSnapshot } from "../../models/training/snapshot.ts";
+import { outlineOf, type PruneStage, type StageOutline, stagesOf, stageTensors } from "../../models/training/stages.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { at } from "../../core/indexing.ts";
 
@@ -34,7 +35,12 @@ export interface Rung {
   plan: PrunePlan;
   /** Of all levels so far. */
   reports: TrainingReport[];
+  /** From the dense model to `model`; null where a level left no more than its weights. */
+  stages: PruneStage[] | null;
 }
+
+/** What of a rung is plain, in the file of a level. */
+type PlainRung = Pick<Rung, "plan" | "reports"> & { outlines?: StageOutline[] | null };
 
 /** What one level learns from. */
 export interface LevelGiven {
@@ -71,6 +77,8 @@ export interface Ladder {
   folder: string;
   /** Prunes one level; the plan is for `base`. */
   prune(given: LevelGiven): Promise<PruneResult>;
+  /** What makes that level again; null where that is no less than its weights. */
+  stageOf(result: PruneResult): PruneStage | null;
 }
 
 /** Steps of levels but the last, and of the last, as parts of an independent run's. */
@@ -95,7 +103,7 @@ export function climb(ladder: Ladder): Promise<Rung> {
 
 async function reach(ladder: Ladder, i: number): Promise<Rung> {
   const { cell, dense, folder } = ladder;
-  if (i < 0) return { model: dense, plan: densePlan(dense.config), reports: [] };
+  if (i < 0) return { model: dense, plan: densePlan(dense.config), reports: [], stages: [] };
   if (i === cell.ladder.length - 1) return await step(ladder, i);
   const { engine, method, seed, units, ffnMultiple, calibration, compensate, training } = cell;
   const decisive = { engine, method, seed, units, ffnMultiple, calibration, compensate, training };
@@ -106,16 +114,19 @@ async function reach(ladder: Ladder, i: number): Promise<Rung> {
   using lock = Deno.openSync(`${place}.lock`, { read: true, write: true, create: true });
   await lock.lock(true);
   const found = loadSnapshot(place, key);
-  if (found) return restore(dense, found.state as Omit<Rung, "model">, found.tensors);
+  if (found) return restore(dense, found.state as PlainRung, found.tensors);
   const rung = await step(ladder, i);
-  const { plan, reports } = rung;
-  saveSnapshot(place, { key, step: i, state: { plan, reports }, tensors: await linearTensors(rung.model) });
+  const { plan, reports, stages } = rung;
+  const state: PlainRung = { plan, reports, outlines: stages?.map(outlineOf) ?? null };
+  const tensors = await linearTensors(rung.model);
+  for (const [name, tensor] of stageTensors(stages ?? [])) tensors.set(STAGES + name, tensor);
+  saveSnapshot(place, { key, step: i, state, tensors });
   return rung;
 }
 
 /** From the level before to level `i`. */
 async function step(ladder: Ladder, i: number): Promise<Rung> {
-  const { cell, dense, windows, domains, prune } = ladder;
+  const { cell, dense, windows, domains, prune, stageOf } = ladder;
   const { ladder: levels, training: { batch, steps } } = cell;
   const before = await reach(ladder, i - 1);
   try {
@@ -123,7 +134,7 @@ async function step(ladder: Ladder, i: number): Promise<Rung> {
     const target = resolveTarget(dense.config, { ...cell, sparsity });
     const from = stepsBefore(i, levels.length, steps);
     const to = stepsBefore(i + 1, levels.length, steps);
-    const { plan, replaced, training = [] } = await prune({
+    const result = await prune({
       base: before.model,
       target: i === 0 ? target : targetFrom(before.model.config, target),
       options: { ...cell.training, steps: to - from },
@@ -133,20 +144,26 @@ async function step(ladder: Ladder, i: number): Promise<Rung> {
       cell: { ...cell, sparsity },
       prefix: i === 0 ? "" : `${canonicalJson(cell.method)} after ${levels.slice(0, i)} of ${levels}: `,
     });
+    const { plan, replaced, training = [] } = result;
+    const stage = stageOf(result);
     return {
       model: pruneModel(before.model, plan, replaced),
       plan: composePlans(before.plan, plan),
       reports: [...before.reports, ...training.map((report) => ({ ...report, level: sparsity }))],
+      stages: before.stages && stage && [...before.stages, stage],
     };
   } finally {
     if (before.model !== dense) disposeModel(before.model);
   }
 }
 
-function restore(
-  dense: DecoderModel,
-  { plan, reports }: Omit<Rung, "model">,
-  tensors: Map<string, HostTensor>,
-): Rung {
-  return { model: replaceLinears(pruneModel(dense, plan), tensors), plan, reports };
+/** Before the names of tensors of stages in the file of a level. */
+const STAGES = "stages/";
+
+function restore(dense: DecoderModel, { plan, reports, outlines }: PlainRung, tensors: Map<string, HostTensor>): Rung {
+  const ofStages = new Map(
+    [...tensors].flatMap(([name, tensor]) => name.startsWith(STAGES) ? [[name.slice(STAGES.length), tensor]] : []),
+  );
+  const model = replaceLinears(pruneModel(dense, plan), tensors);
+  return { model, plan, reports, stages: outlines ? stagesOf(outlines, ofStages, dense.config) : null };
 }

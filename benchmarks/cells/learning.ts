@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { createRng } from "../../core/rng.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { at } from "../../core/indexing.ts";
-import { type Cell, type DatasetUse, type DoneRecord, pruningOf, type TrainingReport } from "../../core/schema.ts";
+import { type Cell, type DatasetUse, type DoneRecord, pruningOf } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
@@ -18,7 +18,7 @@ import type { PrunePlan } from "../../models/plan.ts";
 import type { SnapshotPlace } from "../../models/training/snapshot.ts";
 import { createMix, type Domain, drawWindows } from "../../models/training/domains.ts";
 import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
-import { recoverModel } from "../../models/training/recover.ts";
+import { recoverModel, type Recovery } from "../../models/training/recover.ts";
 import { trainingParts } from "../preparation/expand.ts";
 import { ladderSteps } from "./ladder.ts";
 import type { DrawnWindows, SelfText } from "./self_text.ts";
@@ -104,7 +104,7 @@ export function compensation(
 export function recover(
   { model, dense, cell, learning }: { model: DecoderModel; dense: DecoderModel; cell: Cell; learning: LearningContext },
   { remember, report, signal }: StageHost,
-): Promise<TrainingReport> {
+): Promise<Recovery> {
   return recoverModel({
     base: model,
     teacher: dense,

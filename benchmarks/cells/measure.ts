@@ -2,44 +2,30 @@
  *
  * @module
  */
-import { type Engine, startEngine } from "../../core/engine.ts";
-import { createRng } from "../../core/rng.ts";
-import type { Cell, DoneRecord, StoredWeights } from "../../core/schema.ts";
+import { startEngine } from "../../core/engine.ts";
+import type { DoneRecord } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
-import { drawCalibration } from "../../datasets/calibration.ts";
-import { addFileTasks, getCorpus } from "../../datasets/mod.ts";
-import { SELF_TEXT } from "../../datasets/self_text.ts";
-import type { LearningContext, Method } from "../../methods/define.ts";
-import { getMethod } from "../../methods/mod.ts";
-import type { WeightSource } from "../../models/config.ts";
+import { addFileTasks } from "../../datasets/mod.ts";
 import { modelSize } from "../../models/count.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
-import { densePlan } from "../../models/plan.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
-import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
-import { hashWindows } from "../../models/training/teacher.ts";
-import { createCache } from "./cache.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
 import { finiteScores } from "./finite_scores.ts";
-import { climb, type LevelGiven, type Rung } from "./ladder.ts";
-import { checkpointPlace, compensation, recover, type StageHost, type TrainingData, trainingData } from "./learning.ts";
-import { type DrawnWindows, type SelfText, selfText } from "./self_text.ts";
-import { checkBudget, runMethod } from "./method_result.ts";
+import { type Loaded, pruneCell, type Pruned, type PrunedCell } from "./prune_cell.ts";
+import { isKept, keptModel } from "./rebuild.ts";
 import { peakMemory, residentMemoryBytes } from "./memory.ts";
-import { reloadMethodFile } from "../configuration/method_file.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
 import { measureTask, type ScoredExample } from "../evaluation/multiple_choice.ts";
 import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
 import { createScorer } from "../evaluation/scorer.ts";
-import { runPaths } from "../records/store.ts";
-import { keepsWeights, openStoredWeights, storeWeights } from "../records/stored_weights.ts";
+import { storeRebuild } from "../records/rebuild_file.ts";
+import { storeWeights } from "../records/stored_weights.ts";
 import { measureThroughput } from "../evaluation/throughput.ts";
 
 /** What the process of a cell offers to its measurement. */
@@ -87,13 +73,14 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
 
   start = performance.now();
   const loaded = { dense, tokenizer, source, engine };
-  const { model, changed, ...pruned } = before
+  const { model, changed, rebuild, ...pruned } = before
     ? await modelAgain(job, before, loaded, host)
     : await pruneCell(job, loaded, host);
   const denseConfig = dense.config;
   if (model !== dense) disposeModel(dense);
   if (isLayerwise) source.close();
   engine.check();
+  const kept = await keep(job, { model, changed, rebuild }, host, before);
   const pruneS = secondsSince(start);
 
   start = performance.now();
@@ -118,9 +105,6 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
     return results;
   });
   const peak = peakMemory();
-  const keeps = changed && !before?.storedWeights &&
-    (before ? job.keepWeights === true : keepsWeights(model.config, job.keepWeights));
-  const storedWeights = keeps ? await tryToStore(job, model, host) : null;
   return {
     environment: describeEnvironment(engine, job.commit),
     weights: { ...source.origin },
@@ -128,7 +112,7 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
     denseSize: modelSize(denseConfig),
     ...pruned,
     changedWeights: changed,
-    ...(storedWeights ?? before?.storedWeights) && { storedWeights: storedWeights ?? before?.storedWeights },
+    ...kept,
     perplexity,
     tasks,
     ...groups.length > 0 && { groups },
@@ -143,15 +127,14 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   };
 }
 
-/** The model of a record: its stored weights, the dense ones without the removed units, or pruned again from what training
- * kept.
+/** The model of a record as the run kept it, or pruned again from what training left in the folder of statistics.
  * @throws {UsageError} when that gives another plan than the record's. */
 async function modelAgain(
   job: Job,
   before: DoneRecord,
-  { dense, tokenizer, source, engine }: Loaded,
+  loaded: Loaded,
   host: CellHost,
-): Promise<Pruned & { model: DecoderModel; changed: boolean }> {
+): Promise<Pruned & Pick<PrunedCell, "model" | "changed" | "rebuild">> {
   const { plan, calibrationData, training, trainingData, trainingDomains, changedWeights: changed } = before;
   const kept: Pruned = {
     plan,
@@ -160,184 +143,37 @@ async function modelAgain(
     ...trainingData && { trainingData },
     ...trainingDomains && { trainingDomains },
   };
-  if (job.cell.method === null) return { ...kept, model: dense, changed };
-  if (before.storedWeights) {
-    const stored = openStoredWeights(job.out, { ...before, storedWeights: before.storedWeights }, source);
-    try {
-      return { ...kept, model: await uploadModel(stored), changed };
-    } finally {
-      stored.close();
-    }
+  if (isKept(before)) {
+    return { ...kept, model: await keptModel(job.out, before, loaded, host), changed, rebuild: null };
   }
-  if (!changed) return { ...kept, model: await pruneByLayers(dense, plan), changed };
-  const again = await pruneCell(job, { dense, tokenizer, source, engine }, host);
-  if (canonicalJson(again.plan) === canonicalJson(plan)) return { ...kept, model: again.model, changed };
+  const { model, rebuild, plan: planAgain } = await pruneCell(job, loaded, host);
+  if (canonicalJson(planAgain) === canonicalJson(plan)) return { ...kept, model, changed, rebuild };
   throw new UsageError("The cell, pruned again, keeps other units than its record says: run it in another folder");
 }
 
-/** Stores the model's weights. Measured numbers are not lost because of a full disk. */
-async function tryToStore(job: Job, model: DecoderModel, host: CellHost): Promise<StoredWeights | null> {
-  host.report("store weights");
+/** What of the model is kept: all its weights where that is asked for, or where nothing less makes it again; else what
+ * does. Measured numbers are not lost because of a full disk. */
+async function keep(
+  job: Job,
+  { model, changed, rebuild }: Pick<PrunedCell, "model" | "changed" | "rebuild">,
+  host: CellHost,
+  before?: DoneRecord,
+): Promise<Pick<DoneRecord, "rebuild" | "storedWeights">> {
+  const kept = { ...before?.rebuild && { rebuild: before.rebuild } };
+  const stored = { ...before?.storedWeights && { storedWeights: before.storedWeights } };
+  if (!changed) return {};
+  host.report("store what makes the model again");
   try {
-    return await storeWeights(job.out, job, model);
-  } catch (error) {
-    host.report(`the weights could not be stored: ${(error as Error).message}`);
-    return null;
-  }
-}
-
-/** A dense model that was loaded, and what belongs to it. */
-export interface Loaded {
-  dense: DecoderModel;
-  tokenizer: Tokenizer;
-  source: WeightSource;
-  engine: Engine;
-}
-
-/** What pruning gives besides the model. */
-type Pruned = Pick<Measured, "plan" | "calibrationData" | "training" | keyof TrainingData["use"]>;
-
-/** The model that the cell asks for; `dense` itself where nothing is pruned. `changed` says whether its weights are others
- * than the dense model's. */
-export async function pruneCell(
-  { cell, out, data }: Pick<Job, "cell" | "out" | "data">,
-  { dense, tokenizer, source, engine }: Loaded,
-  host: CellHost,
-): Promise<Pruned & { model: DecoderModel; changed: boolean }> {
-  const { method: choice, sparsity, units, ffnMultiple, seed } = cell;
-  if (choice === null) return { model: dense, changed: false, plan: densePlan(dense.config), calibrationData: null };
-  if (cell.methodFile) await reloadMethodFile(cell.methodFile);
-  const method = getMethod(choice.id);
-  const target = resolveTarget(dense.config, { sparsity, units, ffnMultiple });
-  const self = selfText({
-    model: dense,
-    tokenizer,
-    seed,
-    remember: createCache(runPaths(out).cache, {
-      weights: source.origin.sha256,
-      engine: engine.name,
-      seed,
-      calibration: [],
-    }),
-    report: host.report,
-    signal: host.signal,
-  });
-  const calibration = method.needs.calibration || cell.compensate ? await calibrate(cell, tokenizer, self, data) : null;
-  const training = await trainingData(cell, tokenizer, data, self);
-  host.report("prune");
-  const windows = calibration?.windows ?? [];
-  const scope = { weights: source.origin.sha256, engine: engine.name, seed, calibration: windows };
-  const stage: StageHost = {
-    remember: createCache(runPaths(out).cache, scope),
-    report: (message) => host.report(`prune: ${message}`),
-    signal: host.signal,
-  };
-  const work: PruneWork = { cell, method, target, dense, stage, calibration: windows, folder: runPaths(out).cache };
-  const { model, plan, reports, changed } = method.kind === "learned"
-    ? await pruneLearned(work, training, canonicalJson({ ...scope, calibration: hashWindows(windows) }))
-    : await pruneOnce(work, training?.windows, host);
-  checkBudget(method, method.options.parse(choice.options), { dense: dense.config, left: model.config, plan, target });
-  return {
-    model,
-    changed,
-    plan,
-    calibrationData: calibration?.dataset ?? null,
-    ...reports.length > 0 && { training: reports },
-    ...training?.use,
-  };
-}
-
-/** What pruning a model works on. */
-interface PruneWork {
-  cell: Cell;
-  method: Method;
-  target: BudgetTarget;
-  dense: DecoderModel;
-  stage: StageHost;
-  /** Calibration windows. */
-  calibration: Int32Array[];
-  /** For snapshots. */
-  folder: string;
-}
-
-/** What every method is given, on model `base`. */
-function contextOf({ cell: { method: choice, seed }, method, stage, calibration }: PruneWork, base: DecoderModel) {
-  const rng = (name: string) => createRng(seed, `${method.id} ${name}`);
-  return { model: base, calibration, options: method.options.parse(choice!.options), seed, rng, ...stage };
-}
-
-/** Scores, cuts, compensates and recovers. */
-async function pruneOnce(
-  work: PruneWork,
-  windows: Int32Array[] | undefined,
-  host: CellHost,
-): Promise<Rung & { changed: boolean }> {
-  const { cell, method, dense, target, stage, calibration, folder } = work;
-  const { plan, replaced: own } = await runMethod(method, { ...contextOf(work, dense), target });
-  const replaced = cell.compensate ? await compensation(dense, calibration, stage)(plan, own) : own;
-  const model = await pruneByLayers(dense, plan, replaced);
-  const reports: Rung["reports"] = [];
-  if (windows && cell.training) {
-    const learning = { options: cell.training, windows, checkpoint: checkpointPlace(folder, cell) };
-    const recovery = { ...stage, report: (message: string) => host.report(`recover: ${message}`) };
-    reports.push(await recover({ model, dense, cell, learning }, recovery));
-  }
-  return { model, plan, reports, changed: reports.length > 0 || Object.keys(replaced ?? {}).length > 0 };
-}
-
-/** Lets a learned method run, once or along a ladder. `key` names what the result depends on besides the cell. */
-async function pruneLearned(
-  work: PruneWork,
-  data: TrainingData | null,
-  key: string,
-): Promise<Rung & { changed: boolean }> {
-  const { cell, method, dense, target, stage, calibration, folder } = work;
-  const { ladder, training } = cell;
-  if (!training || !data) throw new UsageError(`Method "${method.id}" learns: its cell needs "training"`);
-  const prune = ({ base, prefix, cell, target, calibrationShare, ...given }: LevelGiven) => {
-    const own: StageHost = { ...stage, remember: (name, compute) => stage.remember(prefix + name, compute) };
-    const learning: LearningContext = {
-      ...given,
-      teacher: dense,
-      checkpoint: checkpointPlace(folder, cell),
-      ...cell.compensate && { compensate: compensation(base, calibration, own) },
+    const whole = !before?.storedWeights &&
+      (job.keepWeights ?? (rebuild === null && !before?.rebuild));
+    return {
+      ...rebuild && !before?.rebuild ? { rebuild: storeRebuild(job.out, job, rebuild) } : kept,
+      ...whole ? { storedWeights: await storeWeights(job.out, job, model) } : stored,
     };
-    const seen = calibration.slice(0, Math.ceil(calibrationShare * calibration.length));
-    return runMethod(method, { ...contextOf({ ...work, stage: own, calibration: seen }, base), target, learning });
-  };
-  const { windows, domains } = data;
-  if (ladder) {
-    const rung = await climb({ cell: { ...cell, ladder, training }, dense, windows, domains, key, folder, prune });
-    return { ...rung, changed: true };
+  } catch (error) {
+    host.report(`the model could not be stored: ${(error as Error).message}`);
+    return { ...kept, ...stored };
   }
-  const result = await prune({
-    base: dense,
-    target,
-    options: training,
-    windows,
-    domains,
-    calibrationShare: 1,
-    cell,
-    prefix: "",
-  });
-  const model = pruneModel(dense, result.plan, result.replaced);
-  return { model, plan: result.plan, reports: result.training ?? [], changed: true };
-}
-
-function calibrate(
-  { calibration, seed }: Cell,
-  tokenizer: Tokenizer,
-  self: SelfText,
-  data?: string,
-): Promise<DrawnWindows> {
-  const { corpus, draw, ...choice } = calibration;
-  if (corpus !== SELF_TEXT) {
-    return drawCalibration({ corpus: getCorpus(corpus), tokenizer, draw, ...choice, seed, data });
-  }
-  if (draw === "distinct-rows") {
-    throw new UsageError("Text of the model itself has no rows to draw: leave distinct-rows out");
-  }
-  return self({ ...choice, stream: "calibration" });
 }
 
 async function evaluate(

@@ -170,7 +170,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
 
 /** Trains adapters on a pruned model towards the dense one and folds them in; `pruned` is changed.
  * @throws {UsageError} when there are fewer windows than the steps read. */
-export function recover(
+export async function recover(
   pruned: LoadedModel,
   { dense, seed = 0, ...given }:
     & { dense: LoadedModel; windows: Int32Array[]; seed?: number }
@@ -178,7 +178,7 @@ export function recover(
     & StepOptions,
 ): Promise<TrainingReport> {
   const { report, signal, ...learning } = given;
-  return recoverModel({
+  const { report: done } = await recoverModel({
     base: pruned.model,
     teacher: dense.model,
     ...learningOf(learning),
@@ -186,6 +186,7 @@ export function recover(
     key: "recovery",
     ...stageOf({ report, signal }),
   });
+  return done;
 }
 
 /** What to score on. */

@@ -29,8 +29,8 @@ Flags:
 ${columns([...flagRows(KEYS), ...MANNER_ROWS])}
 
 Tasks, corpora and prompts join those of the run; other values replace the run's. What has been measured is not measured
-again; --keep-weights stores the merged weights of cells that changed some, as export needs. What is no longer asked for
-stays in the records and leaves the report. Exit codes: those of \`bench run\``;
+again; --keep-weights stores the merged weights of cells that changed some. What is no longer asked for stays in the records and
+leaves the report. Exit codes: those of \`bench run\``;
 
 /** `bench eval`. */
 export const evaluate: Command = {

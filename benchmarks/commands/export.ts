@@ -33,8 +33,8 @@ Flags:
   --max-shard-size SIZE   largest safetensors file, such as 500MB or 5GB (default: 5GB)
   --model PATH            the dense model, if it lies elsewhere than when the run was made
 
-A cell whose method changed weights (learned masks, recovery, compensation) can be exported only if the run stored them:
-\`bench eval DIR --keep-weights\` does so later. Exit codes: 0 done, 2 it cannot be done`;
+Weights that a cell changed (learned masks, recovery, compensation) are made again from what its run kept, on the run's
+engine. Exit codes: 0 done, 2 it cannot be done`;
 
 function isFile(path: string): boolean {
   try {

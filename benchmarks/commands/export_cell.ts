@@ -3,22 +3,33 @@
  * @module
  */
 import { dirname, join } from "node:path";
-import { UsageError } from "../../core/errors.ts";
+import { startBestEngine, startEngine } from "../../core/engine.ts";
+import { EngineError, UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import { openGguf } from "../../core/gguf.ts";
 import type { GgufEntry } from "../../core/gguf_write.ts";
 import { type StoredType } from "../../core/quantize.ts";
 import { FLOAT_DTYPES, type FloatDtype } from "../../core/safetensors.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import type { DoneRecord, EngineName } from "../../core/schema.ts";
 import type { TokenizerDefinition } from "../../core/tokenizer.ts";
 import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
-import { isLayerwiseUniform, queryHeads, type WeightSource } from "../../models/config.ts";
+import {
+  expectedTensors,
+  type HostTensor,
+  isLayerwiseUniform,
+  memorySource,
+  queryHeads,
+  type WeightSource,
+} from "../../models/config.ts";
 import { modelSize, totalParameters } from "../../models/count.ts";
 import { differingWidths, exportHfFolder } from "../../models/export.ts";
 import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../../models/export_source.ts";
 import { hfFamilyOf } from "../../models/families/mod.ts";
+import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
+import { hostTensor } from "../../models/surgery.ts";
+import { checkSource, keptModel } from "../cells/rebuild.ts";
 import { cellName } from "../../core/cell_names.ts";
 import { type ExportFormat, exportTitle, modelCard } from "./model_card.ts";
 import { openStoredWeights } from "../records/stored_weights.ts";
@@ -54,36 +65,68 @@ const CELL_KEY = "maskprune.cell";
 const COMPANION =
   /^(generation_config\.json|special_tokens_map\.json|chat_template\.jinja|tokenizer\.model|(LICEN[CS]E|NOTICE|USE_POLICY)(\..*)?)$/i;
 
-/** Weights of the cell: those that the run in `out` stored, or the dense ones without the removed units.
- * @throws {UsageError} when the run changed weights and did not store them, or the model is another one now.
- * @throws {FileFormatError} when the stored weights are not those of the record. */
-function cellSource(record: DoneRecord, source: WeightSource, out: string): WeightSource {
-  const name = cellName(record);
-  const { sha256 } = source.origin;
-  if (sha256 !== record.weights.sha256) {
-    throw new UsageError(
-      `The model at "${source.origin.path}" has the SHA-256 ${sha256}, but cell "${name}" was made of ` +
-        `${record.weights.sha256}: give the path of that one with --model`,
-    );
+/** Weights of the cell: those that the run in `out` stored, the dense ones without the removed units, or those that it makes
+ * again on an engine: the record's, or where that does not start the best one.
+ * @throws {UsageError} when the run changed weights and kept nothing of them, or the model is another one now.
+ * @throws {FileFormatError} when what was kept is not what the record names. */
+async function cellSource(
+  record: DoneRecord,
+  source: WeightSource,
+  out: string,
+): Promise<{ measured: WeightSource; remarks: string[] }> {
+  checkSource(record, source);
+  const { storedWeights, rebuild, plan, cell, environment } = record;
+  if (cell.method === null) return { measured: source, remarks: [] };
+  if (storedWeights) return { measured: openStoredWeights(out, { ...record, storedWeights }, source), remarks: [] };
+  if (rebuild) {
+    const engine = await startRecorded(environment.engine);
+    const isOther = engine !== environment.engine;
+    return {
+      measured: await rebuiltSource(out, record, source),
+      remarks: isOther
+        ? [
+          `The weights were made again on the engine ${engine}, and measured on ${environment.engine}: equal but for rounding`,
+        ]
+        : [],
+    };
   }
-  if (record.cell.method === null) return source;
-  const { storedWeights } = record;
-  if (storedWeights) return openStoredWeights(out, { ...record, storedWeights }, source);
-  const pruned = prunedSource(source, record.plan);
+  const pruned = prunedSource(source, plan);
   const isChanged = record.changedWeights ||
     modelSize(pruned.config, source.config).parameters !== record.size.parameters;
   if (isChanged) {
     throw new UsageError(
-      `Cell "${name}" has weights that its method changed, and the run did not store them: ` +
-        "`bench eval DIR --keep-weights` stores them without training again",
+      `Cell "${cellName(record)}" has weights that its method changed, and the run kept nothing of them: ` +
+        "`bench eval DIR --keep-weights` makes and stores them again",
     );
   }
-  return pruned;
+  return { measured: pruned, remarks: [] };
+}
+
+/** Starts the engine of a record, or where it does not start the best one. */
+async function startRecorded(name: EngineName): Promise<EngineName> {
+  try {
+    return (await startEngine(name)).name;
+  } catch (error) {
+    if (!(error instanceof EngineError)) throw error;
+    return (await startBestEngine()).engine.name;
+  }
+}
+
+/** The cell's tensors in host memory, made again from what the run kept. */
+async function rebuiltSource(out: string, record: DoneRecord, source: WeightSource): Promise<WeightSource> {
+  const dense = await uploadModel(source, record.cell.weights);
+  const host = { report: () => {}, signal: new AbortController().signal };
+  const model = await keptModel(out, record, { dense, source }, host);
+  const tensors = new Map<string, HostTensor>();
+  for (const name of expectedTensors(model.config).keys()) tensors.set(name, await hostTensor(model, name));
+  const { config } = model;
+  for (const each of [model, dense]) disposeModel(each);
+  return { ...memorySource(config, tensors), origin: { ...source.origin, dtypes: ["F32"] } };
 }
 
 /** Whether half precision holds the weights of `record` exactly. */
-function halfType({ weights, storedWeights }: DoneRecord, format: ExportFormat): StoredType | undefined {
-  if (storedWeights) return undefined;
+function halfType({ weights, storedWeights, rebuild }: DoneRecord, format: ExportFormat): StoredType | undefined {
+  if (storedWeights ?? rebuild) return undefined;
   // GGUF keeps norms and biases in F32 whatever the matrices are.
   const types = format === "gguf" ? weights.dtypes.filter((type) => type !== "F32") : weights.dtypes;
   return types.length === 1 && (types[0] === "F16" || types[0] === "BF16") ? types[0] : undefined;
@@ -195,8 +238,8 @@ function writeGgufFile(
   });
 }
 
-/** Exports a cell's model, whole or not at all; an earlier export under the same path is replaced. Needs no engine, and
- * holds one tensor at a time.
+/** Exports a cell's model, whole or not at all; an earlier export under the same path is replaced. Without
+ * adapters to fold in it needs no engine and holds one tensor at a time.
  * @returns remarks for the user
  * @throws {UsageError} when the cell's weights are not stored, the model has changed, its layers are unequal, the tokenizer
  *   or the storage type do not fit the format, or the path is taken or cannot be written. */
@@ -206,7 +249,8 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
   let measured: WeightSource | undefined;
   try {
     checkReplaceable(to, format);
-    measured = cellSource(record, opened.source, out);
+    const made = await cellSource(record, opened.source, out);
+    measured = made.measured;
     const source = uniform(measured, options);
     const padded = source !== measured;
     const fallbacks = format === "gguf" ? f16Fallbacks(source.config, type).length : 0;
@@ -226,6 +270,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     if (format === "hf") writeHf(source, opened, options, asFloat(type), padded, card);
     else writeGgufFile(source, opened, options, type, card);
     return [
+      ...made.remarks,
       ...isMistral
         ? [
           `config.json says Mistral without a sliding window, which computes the same: transformers accepts a Llama only if ` +

@@ -24,7 +24,7 @@ Usage: deno task bench serve [--model PATH | --record FILE] [FLAGS]
 
 Flags:
   --model PATH     Hugging Face folder, .gguf file, or \`tiny\` for the bundled model (default: tiny)
-  --record FILE    record of a finished cell: its stored weights, or else its model pruned again as the cell was
+  --record FILE    record of a finished cell, whose model is made again from what its run kept
   --data DIR       folder with data sets, for the calibration data of --record (default: that of the run)
   --name NAME      name in requests (default: name of the file or of the cell)
   --engine NAME    engine (default: that of the record, or the fastest that starts)

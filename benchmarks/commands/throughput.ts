@@ -17,7 +17,7 @@ Flags:
   --decode-tokens N  tokens generated one at a time (default: as in the run, else 128)
   --repeats N        timed repeats after one untimed pass (default: as in the run, else 5)
 
-Cells with unequal layers, and cells whose changed weights were not stored, are named and left out. The table goes to
+Cells with unequal layers are named and left out. The table goes to
 standard output, raw samples to DIR/throughput-llama.cpp.json. Exit codes: 0 done, 2 nothing could be timed`;
 
 /** `bench throughput`. */

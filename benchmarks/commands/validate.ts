@@ -5,7 +5,7 @@
 import { basename, join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import { sha256OfFiles } from "../../core/ranged_file.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import type { StoredWeights } from "../../core/schema.ts";
 import type { Command } from "./command.ts";
 import { readRecords, runPaths } from "../records/store.ts";
 import { readRunFile } from "../records/run_file.ts";
@@ -23,7 +23,7 @@ export interface Validation {
   leftOver: string[];
 }
 
-/** Checks records (schema, name, checksum), `run.json` and stored weights of the folder `out`.
+/** Checks records (schema, name, checksum), `run.json` and stored weights and parts of the folder `out`.
  * @throws {UsageError} when it holds no run.
  * @throws {SchemaVersionError} when a record has a schema version that this program does not know. */
 export function validateFolder(out: string): Validation {
@@ -37,16 +37,19 @@ export function validateFolder(out: string): Validation {
   }
   let weights = 0;
   for (const record of records) {
-    if (record.state !== "done" || !record.storedWeights) continue;
-    const problem = weightsProblem(out, record.storedWeights);
-    if (problem === null) weights++;
-    else problems.push(problem);
+    if (record.state !== "done") continue;
+    for (const stored of [record.rebuild, record.storedWeights]) {
+      if (!stored) continue;
+      const problem = weightsProblem(out, stored);
+      if (problem === null) weights++;
+      else problems.push(problem);
+    }
   }
   const failed = records.filter(({ state }) => state === "failed").length;
   return { records: records.length, failed, weights, problems, leftOver: leftOver(out) };
 }
 
-function weightsProblem(out: string, { file, sha256 }: NonNullable<DoneRecord["storedWeights"]>): string | null {
+function weightsProblem(out: string, { file, sha256 }: Pick<StoredWeights, "file" | "sha256">): string | null {
   const path = join(runPaths(out).weights, basename(file));
   try {
     const found = sha256OfFiles([path]);
@@ -70,7 +73,8 @@ function leftOver(out: string): string[] {
   });
 }
 
-const HELP = `Checks what DIR holds: every record against the schema and its checksum, run.json, and stored weights.
+const HELP =
+  `Checks what DIR holds: every record against the schema and its checksum, run.json, and what makes models again.
 
 Usage: deno task bench validate DIR
 

@@ -15,20 +15,11 @@ import {
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
-import { totalParameters } from "../../models/count.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { hostTensor } from "../../models/surgery.ts";
 import { cellName, type NamedCell } from "../../core/cell_names.ts";
 import { runPaths } from "./store.ts";
-
-/** Models of at most this many parameters (200 MB) are kept when nobody says otherwise. */
-export const KEPT_PARAMETERS = 50e6;
-
-/** Whether the changed weights of a model are kept: as `asked`, or by size. */
-export function keepsWeights(config: DecoderConfig, asked?: boolean): boolean {
-  return asked ?? totalParameters(config) <= KEPT_PARAMETERS;
-}
 
 /** Writes every tensor of a pruned model as f32 to `weights/NAME.safetensors` in the run's folder, whole or not at all. All
  * are in host memory at once. */

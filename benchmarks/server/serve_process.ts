@@ -11,12 +11,12 @@ import type { DoneRecord, RunConfig } from "../../core/schema.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { pruneCell } from "../cells/measure.ts";
+import { pruneCell } from "../cells/prune_cell.ts";
+import { checkSource, isKept, keptModel } from "../cells/rebuild.ts";
 import { cellName } from "../../core/cell_names.ts";
 import { bracketed, parseServeArgs, type ServeOptions } from "../commands/serve.ts";
 import { createApp, type ServedModel } from "./server.ts";
 import { readRecord, runPaths } from "../records/store.ts";
-import { openStoredWeights } from "../records/stored_weights.ts";
 
 /** The record at `path`.
  * @throws {UsageError} when it cannot be read or its cell failed. */
@@ -69,7 +69,7 @@ export async function loadServed(
   return { name, model: scoringModel(model), tokenizer: opened.tokenizer, signal, engine };
 }
 
-/** The model of a record: its stored weights, or the dense model pruned again exactly as the cell was. */
+/** The model of a record as its run kept it, or where it kept nothing the dense model pruned again as the cell was. */
 async function modelOf(
   record: DoneRecord,
   { options, engine, signal, opened: { source, tokenizer } }: {
@@ -79,24 +79,14 @@ async function modelOf(
     opened: OpenedModel;
   },
 ): Promise<DecoderModel> {
-  const { path, sha256 } = source.origin;
-  if (sha256 !== record.weights.sha256) {
-    throw new UsageError(`"${path}" has other weights (${sha256}) than the record's (${record.weights.sha256})`);
-  }
+  checkSource(record, source);
   const out = dirname(dirname(resolve(options.record!)));
-  const { storedWeights } = record;
-  if (storedWeights) {
-    const stored = openStoredWeights(out, { ...record, storedWeights }, source);
-    try {
-      return await uploadModel(stored, record.cell.weights);
-    } finally {
-      stored.close();
-    }
-  }
   const dense = await uploadModel(source, record.cell.weights);
+  const host = { report: console.error, signal };
   const job = { cell: record.cell, out, data: options.data ?? dataOf(out) };
-  const host = { report: console.error, alone: <T>(work: () => Promise<T>) => work(), signal };
-  const { model } = await pruneCell(job, { dense, tokenizer, source, engine }, host);
+  const model = isKept(record)
+    ? await keptModel(out, record, { dense, source }, host)
+    : (await pruneCell(job, { dense, tokenizer, source, engine }, host)).model;
   if (model !== dense) disposeModel(dense);
   return model;
 }

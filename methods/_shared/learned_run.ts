@@ -27,6 +27,7 @@ import {
   startRun,
   type TrainingRun,
 } from "../../models/training/run.ts";
+import { trainedParts } from "../../models/training/stages.ts";
 import { cutStudent, type HostMasks, type MaskType } from "../../models/training/student.ts";
 import type { LearningContext, MethodContext, PruneResult } from "../define.ts";
 import { removedUnits, unitAxes } from "./learned_units.ts";
@@ -137,7 +138,8 @@ export async function trainFrozen(
       }));
     }
     const replaced = await mergedTensors(run.student.model, { plan, dense, masks, hidden });
-    return { plan, replaced, training: [finishRun(run, "learning")] };
+    const parts = await trainedParts(run.student.adapters, { masks, ...hidden && { hidden } });
+    return { plan, replaced, training: [finishRun(run, "learning")], ...parts && { parts } };
   } finally {
     disposeModel(compact);
   }

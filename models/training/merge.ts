@@ -152,3 +152,16 @@ async function maskedVectors(
   }
   return tensors;
 }
+
+/** Replaces the weights of `base` by those of `trained` with its adapters folded in. */
+export function mergeInto(base: DecoderModel, trained: DecoderModel): void {
+  trained.layers.forEach((layer, l) => {
+    for (const name of LINEAR_NAMES) {
+      if (!layer[name].lora) continue;
+      const merged = mergedWeight(layer[name]);
+      const own = at(base.layers, l)[name];
+      own.weight.dispose();
+      own.weight = merged;
+    }
+  });
+}

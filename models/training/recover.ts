@@ -3,17 +3,23 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
 import type { TrainingReport } from "../../core/schema.ts";
-import { LINEAR_NAMES } from "../config.ts";
-import { type DecoderModel, mergedWeight } from "../decoder.ts";
+import { mergeInto } from "./merge.ts";
 import { endRun, finishRun, keepSnapshot, nextStep, noteStep, type RunOptions, startRun } from "./run.ts";
+import { type TrainedParts, trainedParts } from "./stages.ts";
+
+/** What recovery gives besides the model. */
+export interface Recovery {
+  report: TrainingReport;
+  /** What was folded in. */
+  parts?: TrainedParts;
+}
 
 /** Trains adapters on `base`, a pruned model, against the dense `teacher`, and folds them into its weights, which are
  * replaced. Nothing but `base` changes.
  * @throws {UsageError} when the windows do not fit the options.
  * @throws {NumericError} when the loss is not finite. */
-export async function recoverModel(options: RunOptions): Promise<TrainingReport> {
+export async function recoverModel(options: RunOptions): Promise<Recovery> {
   const { run, found } = await startRun(options);
   try {
     found?.restore();
@@ -21,22 +27,10 @@ export async function recoverModel(options: RunOptions): Promise<TrainingReport>
       noteStep(run, await nextStep(run));
       await keepSnapshot(run, () => ({ values: null, arrays: new Map() }));
     }
+    const parts = await trainedParts(run.student.adapters);
     mergeInto(options.base, run.student.model);
-    return finishRun(run, "recovery");
+    return { report: finishRun(run, "recovery"), ...parts && { parts } };
   } finally {
     endRun(run);
   }
-}
-
-/** Replaces the weights of `base` by those of `trained` with its adapters folded in. */
-function mergeInto(base: DecoderModel, trained: DecoderModel): void {
-  trained.layers.forEach((layer, l) => {
-    for (const name of LINEAR_NAMES) {
-      if (!layer[name].lora) continue;
-      const merged = mergedWeight(layer[name]);
-      const own = at(base.layers, l)[name];
-      own.weight.dispose();
-      own.weight = merged;
-    }
-  });
 }

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { at } from "../../core/indexing.ts";
+import { applyStages } from "../../benchmarks/cells/rebuild.ts";
 import { climb, type Ladder, type LevelGiven } from "../../benchmarks/cells/ladder.ts";
 import { cellSchema, trainingSchema } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
@@ -10,11 +11,12 @@ import { hostTensor } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { expectedTensors, isLayerwiseUniform } from "../../models/config.ts";
 import { toySource } from "../support/toy.ts";
-import { testOnEngines } from "../support/engines.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows } from "../support/method_context.ts";
 
 const LEVELS = [0.2, 0.4, 0.55];
 const STEPS = 32;
+const HOST = { report: () => {}, signal: new AbortController().signal };
 const training = trainingSchema.parse({ steps: STEPS, batch: 2, tokens: 12, rank: 2, alpha: 4, teacherTokens: 8 });
 
 function ladderOf(dense: DecoderModel, folder: string, sparsity: number): Ladder & { levels: LevelGiven[] } {
@@ -50,6 +52,7 @@ function ladderOf(dense: DecoderModel, folder: string, sparsity: number): Ladder
       const context = methodContext({ model: base, options, calibration: toyWindows(4, 16), learning });
       return method.prune({ ...context, target });
     },
+    stageOf: ({ plan, parts }) => parts ? { plan, replaced: {}, compensated: false, learned: parts } : null,
   };
 }
 
@@ -102,6 +105,19 @@ testOnEngines(
         assertEquals(await hostTensor(again.model, name), await hostTensor(at(rungs, 1).model, name), name);
       }
       await Deno.remove(other, { recursive: true });
+
+      // Plans, adapters and masks of all levels are the model.
+      for (const { model, stages } of [...rungs, again]) {
+        assert(stages);
+        const made = await applyStages(dense, { stages, windows: [] }, HOST);
+        for (const name of expectedTensors(model.config).keys()) {
+          assertClose((await hostTensor(made, name)).data, (await hostTensor(model, name)).data, {
+            atol: 1e-6,
+            rtol: 1e-6,
+          });
+        }
+        disposeModel(made);
+      }
       for (const { model } of [...rungs, again]) disposeModel(model);
     } finally {
       await Deno.remove(folder, { recursive: true });

@@ -95,7 +95,7 @@ testOnEngines("recoverModel() lowers the loss of a pruned model, whose logits th
   };
   const model = pruneModel(dense, plan);
   const options = trainingSchema.parse({ steps: 12, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
-  const report = await recoverModel({
+  const { report } = await recoverModel({
     base: model,
     teacher: dense,
     options,

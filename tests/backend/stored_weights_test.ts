@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { exportCell } from "../../benchmarks/commands/export_cell.ts";
 import { loadServed } from "../../benchmarks/server/serve_process.ts";
 import { writeRecord } from "../../benchmarks/records/store.ts";
-import { keepsWeights, openStoredWeights, storeWeights } from "../../benchmarks/records/stored_weights.ts";
+import { openStoredWeights, storeWeights } from "../../benchmarks/records/stored_weights.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { expectedTensors, tensorNames } from "../../models/config.ts";
@@ -13,7 +13,7 @@ import { openFolderModel, openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
-import { toyConfig, toyTokens } from "../support/toy.ts";
+import { toyTokens } from "../support/toy.ts";
 import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "../support/export_fixture.ts";
 import { withFolder } from "../support/weights_fixture.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
@@ -115,9 +115,3 @@ testOnEngines("weights that are missing or are not those of the record are refus
     source.close();
   });
 }, { except: ["webgpu", "tensorflow"] });
-
-Deno.test("keepsWeights() goes by size unless told", () => {
-  const [small, large] = [toyConfig(), toyConfig({ vocabSize: 2_000_000 })];
-  assertEquals([small, large].map((config) => keepsWeights(config)), [true, false]);
-  assertEquals([true, false].map((asked) => keepsWeights(large, asked)), [true, false]);
-});

@@ -7,7 +7,7 @@ import { bench, finish, killCell, sweepTest, watch } from "../support/bench_proc
 
 const PRUNED = (
   "--methods wanda-sp,mask-prune --sparsity 0.5 --recover lora --training steps=4,batch=1,tokens=32 --engine wasm " +
-  "--calibration tiny-world:4:32 --no-keep-weights --no-throughput"
+  "--calibration tiny-world:4:32 --no-throughput"
 ).split(" ");
 const FIRST = ["--perplexity", "tiny-world:a:64:4", "--tasks", "tiny-facts", "--limit", "6"];
 const BOTH = ["--perplexity", "tiny-world:a:64:4,tiny-world:b:32:4", "--tasks", "tiny-facts,tiny-agreement"];
@@ -38,6 +38,8 @@ sweepTest(
     const [grown, whole] = [join(out, "grown"), join(out, "whole")];
     await succeed("run", ...PRUNED, ...FIRST, "--out", grown);
     assertStringIncludes(log(grown), "step 4 of 4");
+    // What makes the models again lies beside the records.
+    Deno.removeSync(runPaths(grown).cache, { recursive: true });
     await succeed("eval", grown, "--tasks", "tiny-agreement", "--perplexity", "tiny-world:b:32:4");
     assert(!/step \d+ of 4,/.test(log(grown)), log(grown));
     await succeed("run", ...PRUNED, ...BOTH, "--limit", "6", "--out", whole);
@@ -72,4 +74,55 @@ sweepTest("a cell that is killed in the middle of bench eval keeps what was meas
   assertEquals(readRunFile(out)?.config.tasks, ["tiny-facts", "tiny-agreement"]);
   await succeed("eval", out, "--tasks", "tiny-agreement");
   assertEquals(done(out).map(({ tasks }) => tasks.length), [2, 2]);
+});
+
+sweepTest("cells without merged weights are exported as those with them, which may be stored later", async (out) => {
+  const [small, whole] = [join(out, "small"), join(out, "whole")];
+  for (const [folder, ...flags] of [[small], [whole, "--keep-weights"]] as const) {
+    await succeed("run", ...PRUNED, "--tasks", "tiny-facts", "--limit", "2", ...flags, "--out", folder);
+    Deno.removeSync(runPaths(folder).cache, { recursive: true });
+  }
+  const changed = done(small).filter(({ changedWeights }) => changedWeights);
+  assertEquals(
+    changed.map(({ cell, rebuild, storedWeights }) => [cell.method?.id, rebuild?.stages.length, storedWeights]),
+    [
+      ["mask-prune", 1, undefined],
+      ["wanda-sp", 1, undefined],
+    ],
+  );
+  const names = [...Deno.readDirSync(runPaths(small).weights)].map(({ name }) => name);
+  assertEquals(names.filter((name) => !name.endsWith(".rebuild.safetensors")), []);
+  assertStringIncludes((await finish(bench("validate", small))).stdout, "2 files of weights; 0 files");
+
+  for (const { id, cell } of changed) {
+    const files = await Promise.all([small, whole].map(async (folder) => {
+      const to = join(out, `${id} of ${folder === small}`);
+      await succeed("export", id, "--run", folder, "--format", "hf", "--to", to);
+      return Deno.readFileSync(join(to, "model.safetensors"));
+    }));
+    assertEquals(files[0], files[1], cell.method?.id);
+  }
+
+  // Merged weights may be stored later, and are those that were measured.
+  await succeed("eval", small, "--keep-weights");
+  for (const [i, { storedWeights }] of done(small).entries()) {
+    assertEquals(storedWeights, done(whole)[i]?.storedWeights);
+  }
+});
+
+sweepTest("what makes a cell again is refused in one sentence when it is damaged", async (out) => {
+  await succeed("run", ...PRUNED, "--methods", "wanda-sp", "--tasks", "tiny-facts", "--limit", "2", "--out", out);
+  const [name = ""] = [...Deno.readDirSync(runPaths(out).weights)].map(({ name }) => name);
+  const path = join(runPaths(out).weights, name);
+  const bytes = Deno.readFileSync(path);
+  Deno.writeFileSync(path, bytes.with(bytes.length - 1, 1));
+  const before = readRecords(out).records;
+  const evaluated = await finish(bench("eval", out, "--tasks", "tiny-agreement"));
+  assertEquals(evaluated.code, 1);
+  assertStringIncludes(evaluated.stderr, "the record names");
+  assertEquals(done(out).find(({ cell }) => cell.method !== null)?.tasks.map(({ task }) => task), ["tiny-facts"]);
+  const exported = await finish(bench("export", "wanda", "--run", out, "--format", "hf"));
+  assertEquals([exported.code, exported.stderr.trim().split("\n").length], [2, 1]);
+  assertStringIncludes(exported.stderr, "run the cell again in another folder");
+  assertEquals(readRecords(out).records.length, before.length);
 });

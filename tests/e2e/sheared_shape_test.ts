@@ -28,7 +28,9 @@ async function logitsOf(source: WeightSource): Promise<Float32Array> {
 }
 
 sweepTest("bench run prunes the bundled model to a shape of Sheared LLaMA's kind, and exports it", async (out) => {
-  const run = await finish(bench("run", "--methods", SHAPE, "--sparsity", "0.6", ...FLAGS, "--out", out));
+  const run = await finish(
+    bench("run", "--methods", SHAPE, "--sparsity", "0.6", ...FLAGS, "--keep-weights", "--out", out),
+  );
   assertEquals(run.code, 0, run.stderr);
   const { records } = readRecords(out);
   const record = records.find(({ cell }) => cell.method !== null)!;

@@ -24,11 +24,11 @@ const run = (out: string) => [
 ];
 
 /** What must not depend on kills. */
-const outcome = ({ id, plan, perplexity, storedWeights }: DoneRecord) => ({
+const outcome = ({ id, plan, perplexity, rebuild }: DoneRecord) => ({
   id,
   plan,
   nll: perplexity.map(({ windowNll }) => windowNll),
-  weights: storedWeights?.sha256,
+  adapters: rebuild?.sha256,
 });
 
 function outcomes(records: readonly CellRecord[]): ReturnType<typeof outcome>[] {

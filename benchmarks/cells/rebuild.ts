@@ -1,0 +1,81 @@
+/** The model of a finished cell, made again from what the run keeps.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/errors.ts";
+import type { DoneRecord } from "../../core/schema.ts";
+import type { WeightSource } from "../../models/config.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { pruneByLayers } from "../../models/surgery.ts";
+import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
+import { applyStage, type Rebuild } from "../../models/training/stages.ts";
+import { openRebuild } from "../records/rebuild_file.ts";
+import { openStoredWeights } from "../records/stored_weights.ts";
+
+/** What tells of progress, and stops. */
+export interface RebuildHost {
+  report(message: string): void;
+  signal: AbortSignal;
+}
+
+/** Whether the model of a record can be made again without pruning and training. */
+export function isKept({ cell, changedWeights, rebuild, storedWeights }: DoneRecord): boolean {
+  return cell.method === null || !changedWeights || (rebuild ?? storedWeights) !== undefined;
+}
+
+/** The dense model that a record's cell was made of.
+ * @throws {UsageError} when `source` is another one. */
+export function checkSource({ weights }: DoneRecord, { origin: { path, sha256 } }: WeightSource): void {
+  if (sha256 === weights.sha256) return;
+  throw new UsageError(
+    `The model at "${path}" has the SHA-256 ${sha256}, but the cell was made of ${weights.sha256}: give the path of that ` +
+      "one with --model",
+  );
+}
+
+/** The model of a record for which {@linkcode isKept} holds; `dense` itself where nothing was pruned. `dense` was loaded from
+ * `source` and stays as it is.
+ * @throws {UsageError} when a file is missing.
+ * @throws {FileFormatError} when a file is not the one that the record names. */
+export async function keptModel(
+  out: string,
+  record: DoneRecord,
+  { dense, source }: { dense: DecoderModel; source: WeightSource },
+  host: RebuildHost,
+): Promise<DecoderModel> {
+  const { cell, changedWeights, storedWeights, rebuild, plan } = record;
+  if (cell.method === null) return dense;
+  if (storedWeights) {
+    const stored = openStoredWeights(out, { ...record, storedWeights }, source);
+    try {
+      return await uploadModel(stored, cell.weights);
+    } finally {
+      stored.close();
+    }
+  }
+  if (!changedWeights) return await pruneByLayers(dense, plan);
+  if (!rebuild) throw new UsageError("The run kept nothing that the cell's model can be made again from");
+  return await applyStages(dense, openRebuild(out, { ...record, rebuild }, dense.config), host);
+}
+
+/** The model that the stages lead to. */
+export async function applyStages(
+  dense: DecoderModel,
+  { stages, windows }: Rebuild,
+  { report, signal }: RebuildHost,
+): Promise<DecoderModel> {
+  let base = dense;
+  for (const [i, stage] of stages.entries()) {
+    report(stages.length > 1 ? `rebuild, level ${i + 1} of ${stages.length}` : "rebuild");
+    const before = base;
+    try {
+      base = await applyStage(before, stage, async (plan, replaced) => {
+        const gram = await gramMatrices(before, windows, { report, signal });
+        return { ...replaced, ...await compensate(before, plan, { gram, replaced, report, signal }) };
+      });
+    } finally {
+      if (before !== dense) disposeModel(before);
+    }
+  }
+  return base;
+}

@@ -1,0 +1,241 @@
+/** How a smaller model came about, stage by stage: what a model can be made again from without a step of training, in a few
+ * per cent of its size. A pruned model is one stage; a ladder is one for each level.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { at } from "../../core/indexing.ts";
+import {
+  type DecoderConfig,
+  expectedTensors,
+  type HostTensor,
+  LINEAR_NAMES,
+  linearShape,
+  tensorNames,
+} from "../config.ts";
+import { type DecoderModel, disposeModel } from "../decoder.ts";
+import { plannedConfig, type PrunePlan, UNIT_TYPES } from "../plan.ts";
+import { pruneByLayers, pruneModel } from "../surgery.ts";
+import { unitCount } from "../units.ts";
+import { adapterName, type Adapters, disposeAdapters, withAdapters } from "./lora.ts";
+import { mergedTensors, mergeInto } from "./merge.ts";
+import { readTensors } from "./optimizer.ts";
+import type { HostMasks, MaskType, ModelMasks } from "./student.ts";
+
+/** What training left, before it was folded into weights. */
+export interface TrainedParts extends ModelMasks {
+  /** Factor of the low-rank updates: alpha / r. */
+  scale: number;
+  /** By `adapterName`, at the widths of the pruned model: down f32 [in, r], up f32 [r, out]. */
+  adapters: Record<string, HostTensor>;
+}
+
+/** From one model to a smaller one. */
+export interface PruneStage {
+  /** Units of the model before that stay. */
+  plan: PrunePlan;
+  /** Vectors that the method put in place of the model's, by Hugging Face name, at the shapes before. */
+  replaced: Record<string, HostTensor>;
+  /** Whether least squares corrected the output and down maps, on the calibration windows. */
+  compensated: boolean;
+  /** Trained together with the cut: adapters and kept masks. */
+  learned?: TrainedParts;
+  /** Trained after the cut: adapters. */
+  recovered?: TrainedParts;
+}
+
+/** Everything that makes a model again from the dense one. */
+export interface Rebuild {
+  /** In order. */
+  stages: PruneStage[];
+  /** Calibration windows, token ids i32 [T] each; none where no stage compensated. */
+  windows: Int32Array[];
+}
+
+/** Adapters in host memory; undefined where whole weights were trained, which are no smaller than the model. */
+export async function trainedParts(
+  { rank, scale, parameters }: Adapters,
+  masks: ModelMasks = {},
+): Promise<TrainedParts | undefined> {
+  const names = Object.keys(parameters);
+  if (names.length > 0 && rank === 0) return undefined;
+  const values = await readTensors(Object.values(parameters));
+  const adapters = Object.entries(parameters).map(([name, { shape }], i): [string, HostTensor] => [
+    name,
+    { shape: [...shape], data: at(values, i) },
+  ]);
+  return { scale, adapters: Object.fromEntries(adapters), ...masks };
+}
+
+/** Whether all tensors are vectors, which weigh nothing beside the matrices. */
+export function areVectors(tensors: Record<string, HostTensor>): boolean {
+  return Object.values(tensors).every(({ shape }) => shape.length === 1);
+}
+
+/** Does `use` with the adapters on `model`. */
+async function withParts<T>(
+  model: DecoderModel,
+  { adapters, scale }: TrainedParts,
+  use: (trained: DecoderModel) => T | Promise<T>,
+): Promise<T> {
+  const parameters: Record<string, tf.Variable> = {};
+  for (const [name, { shape, data }] of Object.entries(adapters)) {
+    parameters[name] = tf.tidy(() => tf.variable(tf.tensor(data, shape)));
+  }
+  const put: Adapters = { rank: Object.values(adapters)[0]?.shape.at(-1) ?? 0, scale, parameters };
+  try {
+    return await use(withAdapters(model, put));
+  } finally {
+    disposeAdapters(put);
+  }
+}
+
+/** The model that a stage leaves of `base`, which stays as it is: the operations of the training that the stage is from, on
+ * the same values. `compensate` gives the tensors of least squares on `base`. Free it with `disposeModel`.
+ * @throws {RangeError} when the stage does not fit the model. */
+export async function applyStage(
+  base: DecoderModel,
+  { plan, replaced, compensated, learned, recovered }: PruneStage,
+  compensate: (plan: PrunePlan, replaced: Record<string, HostTensor>) => Promise<Record<string, HostTensor>>,
+): Promise<DecoderModel> {
+  let tensors = compensated ? await compensate(plan, replaced) : replaced;
+  if (learned) {
+    const compact = pruneModel(base, plan, tensors);
+    const { masks, hidden } = learned;
+    try {
+      tensors = await withParts(
+        compact,
+        learned,
+        (model) => mergedTensors(model, { plan, dense: base.config, masks, hidden }),
+      );
+    } finally {
+      disposeModel(compact);
+    }
+  }
+  const model = await pruneByLayers(base, plan, tensors);
+  if (recovered) await withParts(model, recovered, (trained) => mergeInto(model, trained));
+  return model;
+}
+
+/** What is said of a stage besides its tensors. */
+export interface StageOutline {
+  plan: PrunePlan;
+  compensated: boolean;
+  /** Scales of the adapters, where there are any. */
+  learned?: number;
+  recovered?: number;
+}
+
+/** A stage without its tensors. */
+export function outlineOf({ plan, compensated, learned, recovered }: PruneStage): StageOutline {
+  return {
+    plan,
+    compensated,
+    ...learned && { learned: learned.scale },
+    ...recovered && { recovered: recovered.scale },
+  };
+}
+
+/** The tensors of stages, each under its stage's number: `0/learned/…`, `0/masks/LAYER/TYPE`. */
+export function stageTensors(stages: readonly PruneStage[]): Map<string, HostTensor> {
+  const tensors = new Map<string, HostTensor>();
+  const vector = (data: Float32Array): HostTensor => ({ shape: [data.length], data });
+  for (const [i, { replaced, learned, recovered }] of stages.entries()) {
+    const groups = { replaced, learned: learned?.adapters ?? {}, recovered: recovered?.adapters ?? {} };
+    for (const [group, own] of Object.entries(groups)) {
+      for (const [name, tensor] of Object.entries(own)) tensors.set(`${i}/${group}/${name}`, tensor);
+    }
+    for (const [l, masks] of (learned?.masks ?? []).entries()) {
+      for (const [type, values] of Object.entries(masks)) tensors.set(`${i}/masks/${l}/${type}`, vector(values));
+    }
+    if (learned?.hidden) tensors.set(`${i}/hidden`, vector(learned.hidden));
+  }
+  return tensors;
+}
+
+/** The stages that {@linkcode outlineOf} and {@linkcode stageTensors} were made of, for a model of shape `dense`.
+ * @throws {RangeError} that names what does not fit. */
+export function stagesOf(
+  outlines: readonly StageOutline[],
+  tensors: ReadonlyMap<string, HostTensor>,
+  dense: DecoderConfig,
+): PruneStage[] {
+  const left = new Set(tensors.keys());
+  let config = dense;
+  const stages = outlines.map((outline, i) => {
+    const { plan, compensated } = outline;
+    const compact = plannedConfig(config, plan);
+    const take = (name: string, shape: readonly number[]): HostTensor | undefined => {
+      const tensor = tensors.get(`${i}/${name}`);
+      if (!tensor) return undefined;
+      checkTensor(`${i}/${name}`, tensor, shape);
+      left.delete(`${i}/${name}`);
+      return tensor;
+    };
+    const replaced: PruneStage["replaced"] = {};
+    for (const [name, shape] of expectedTensors({ ...config, biases: [...LINEAR_NAMES] })) {
+      const tensor = shape.length === 1 ? take(`replaced/${name}`, shape) : undefined;
+      if (tensor) replaced[name] = tensor;
+    }
+    const ranked = (name: string) => tensors.get(`${i}/${name}`)?.shape;
+    const stage: PruneStage = { plan, replaced, compensated };
+    if (outline.learned !== undefined) {
+      const adapters = takeAdapters("learned", compact, take, ranked);
+      const hidden = take("hidden", [compact.width])?.data;
+      stage.learned = { scale: outline.learned, adapters, masks: takeMasks(compact, take), ...hidden && { hidden } };
+    }
+    if (outline.recovered !== undefined) {
+      stage.recovered = { scale: outline.recovered, adapters: takeAdapters("recovered", compact, take, ranked) };
+    }
+    config = compact;
+    return stage;
+  });
+  const [stray] = left;
+  if (stray !== undefined) throw new RangeError(`tensor "${stray}" belongs to no stage`);
+  return stages;
+}
+
+type Take = (name: string, shape: readonly number[]) => HostTensor | undefined;
+
+function checkTensor(name: string, { shape, data }: HostTensor, wanted: readonly number[]): void {
+  if (shape.join() !== wanted.join()) throw new RangeError(`tensor "${name}" has [${shape}], not [${wanted}]`);
+  if (!data.every(Number.isFinite)) throw new RangeError(`tensor "${name}" holds values that are not finite`);
+}
+
+/** Adapters at the widths of `config`: of a map both matrices or none, and one rank for all. */
+function takeAdapters(
+  group: string,
+  config: DecoderConfig,
+  take: Take,
+  shapeOf: (name: string) => readonly number[] | undefined,
+): Record<string, HostTensor> {
+  const adapters: Record<string, HostTensor> = {};
+  let rank: number | undefined;
+  for (const [l, layer] of config.layers.entries()) {
+    for (const name of LINEAR_NAMES) {
+      const [output, input] = linearShape(config, layer, name);
+      const [down, up] = [adapterName(l, name, "down"), adapterName(l, name, "up")];
+      rank ??= shapeOf(`${group}/${down}`)?.at(-1);
+      const first = take(`${group}/${down}`, [input, rank ?? 0]);
+      const second = take(`${group}/${up}`, [rank ?? 0, output]);
+      if (!first !== !second) throw new RangeError(`the adapter of ${tensorNames.weight(l, name)} is half there`);
+      if (!first || !second) continue;
+      adapters[down] = first;
+      adapters[up] = second;
+    }
+  }
+  return adapters;
+}
+
+function takeMasks(config: DecoderConfig, take: Take): HostMasks[] {
+  return config.layers.map((shape, l) => {
+    const lengths: [MaskType, number][] = [
+      ...UNIT_TYPES.map((type): [MaskType, number] => [type, unitCount(shape, type)]),
+      ["layer", 1],
+    ];
+    return Object.fromEntries(lengths.flatMap(([type, length]) => {
+      const mask = take(`masks/${l}/${type}`, [length]);
+      return mask ? [[type, mask.data]] : [];
+    }));
+  });
+}
