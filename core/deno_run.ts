@@ -4,10 +4,16 @@
  */
 import { join } from "node:path";
 
-/** Arguments of `deno` that run `script`: it may read, see the environment and the machine, write in `write`, and load
- * native code where `ffi` is set. No network; packages must be there already. */
+/** Arguments of `deno` that run `script`: it may read, see the environment and the machine, write in `write`, load native
+ * code where `ffi` is set, and run `program`. No network; packages must be there already. */
 export function denoRun(
-  { script, args, ffi, write }: { script: string; args: string[]; ffi: boolean; write?: string },
+  { script, args, ffi, write, program }: {
+    script: string;
+    args: string[];
+    ffi: boolean;
+    write?: string;
+    program?: string;
+  },
 ): [string, ...string[]] {
   return [
     "run",
@@ -21,6 +27,7 @@ export function denoRun(
     // A comma separates paths unless doubled.
     ...write === undefined ? [] : [`--allow-write=${write.replaceAll(",", ",,")}`],
     ...ffi ? ["--allow-ffi"] : [],
+    ...program === undefined ? [] : [`--allow-run=${program}`],
     script,
     ...args,
   ];

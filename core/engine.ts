@@ -10,18 +10,35 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import util from "node:util";
-import type { EngineName } from "./schema.ts";
+import type { Arithmetic, EngineName } from "./schema.ts";
+import { type CudaDevice, hasCudaBuild, listCudaDevices, visibleDevices, visibleSetting, whyNoGpu } from "./cuda.ts";
+import { adapterMemory, cudaMemory, type DeviceMemory, hostMemory, memoryWords } from "./device_memory.ts";
 import { EngineError } from "./errors.ts";
 import { at } from "./indexing.ts";
 import { loadDecoderOps } from "./native_ops.ts";
+
+/** What is asked of an engine besides its name. */
+export interface EngineOptions {
+  /** `cuda` or `cpu` for `tensorflow`, a part of the adapter's name for `webgpu`, `cpu` for the others; whatever there is
+   * when absent. */
+  device?: string;
+  /** `exact` when absent. */
+  arithmetic?: Arithmetic;
+}
 
 /** A started engine. */
 export interface Engine {
   name: EngineName;
   /** Library versions, such as `tfjs-node-gpu 4.22.0, TensorFlow 2.21.0`. */
   library: string;
-  /** What it runs on, such as `cpu (2 threads)` or the adapter's name. */
+  /** What it runs on, such as `cpu (2 threads)`, `cuda (NVIDIA H100)` or the adapter's name. */
   device: string;
+  /** Whether that is a GPU that CUDA drives. */
+  isCuda: boolean;
+  /** `exact`: products are taken in f32. */
+  arithmetic: Arithmetic;
+  /** Where tensors lie, and how much of it there is. */
+  memory: DeviceMemory;
   threads: number;
   /** Largest tensor the device can hold, in bytes; `Infinity` when only memory limits it. */
   maxTensorBytes: number;
@@ -45,7 +62,11 @@ export const DECODER_OPS =
 /** The command that builds the native engine, for messages. */
 export const SETUP_COMMAND = "deno task setup:tensorflow";
 
+type Started = Omit<Engine, "name" | "arithmetic">;
+
 const PLAIN = {
+  isCuda: false,
+  memory: hostMemory,
   threads: 1,
   maxTensorBytes: Infinity,
   namedOps: false,
@@ -55,8 +76,15 @@ const PLAIN = {
   check: () => {},
 };
 
-const starters: Record<EngineName, () => Promise<Omit<Engine, "name">>> = {
-  wasm: async () => {
+/** @throws {EngineError} unless `device` is the CPU, on which `name` runs. */
+function needsCpu(name: EngineName, { device = "cpu" }: EngineOptions): void {
+  if (device === "cpu") return;
+  throw new EngineError(`Engine "${name}" runs on the CPU and not on "${device}": leave --device out`);
+}
+
+const starters: Record<EngineName, (options: EngineOptions) => Promise<Started>> = {
+  wasm: async (options) => {
+    needsCpu("wasm", options);
     const wasm = await import("@tensorflow/tfjs-backend-wasm");
     await select("wasm");
     return {
@@ -66,7 +94,8 @@ const starters: Record<EngineName, () => Promise<Omit<Engine, "name">>> = {
       needsPlainProducts: true,
     };
   },
-  cpu: async () => {
+  cpu: async (options) => {
+    needsCpu("cpu", options);
     await select("cpu");
     // The backend greets Node users with advice that does not hold under Deno.
     (tf.backend() as unknown as { firstUse: boolean }).firstUse = false;
@@ -90,9 +119,14 @@ async function select(name: EngineName): Promise<void> {
   }
 }
 
-async function startTensorflow(): Promise<Omit<Engine, "name">> {
-  // Must be set before the library loads; 2 hides what is not an error.
-  if (!Deno.env.get("TF_CPP_MIN_LOG_LEVEL")) Deno.env.set("TF_CPP_MIN_LOG_LEVEL", "2");
+async function startTensorflow({ device: asked, arithmetic }: EngineOptions): Promise<Started> {
+  if (asked !== undefined && asked !== "cuda" && asked !== "cpu") {
+    throw new EngineError(
+      `Engine "tensorflow" runs on cuda or cpu and not on "${asked}": give one of them to --device`,
+    );
+  }
+  setEnvironment(asked, arithmetic);
+  const cuda = asked === "cpu" ? {} : chooseGpu();
   // Removed from Node 23 and from Deno; the package still calls it.
   const nodeUtil = util as unknown as Record<string, unknown>;
   nodeUtil.isNullOrUndefined ??= (value: unknown) => value === null || value === undefined;
@@ -107,19 +141,62 @@ async function startTensorflow(): Promise<Omit<Engine, "name">> {
   }
   await select("tensorflow");
   const backend = tf.backend() as unknown as { binding: { TF_Version?: string }; isUsingGpuDevice?: boolean };
-  const gpu = backend.isUsingGpuDevice === true;
-  const asked = Number(Deno.env.get("TF_NUM_INTRAOP_THREADS"));
-  const threads = asked > 0 ? asked : navigator.hardwareConcurrency;
-  const decoderOps = !gpu && loadFused(threads);
+  const isCuda = backend.isUsingGpuDevice === true;
+  if (asked === "cuda" && !isCuda) throw new EngineError(`Device "cuda" is not there: ${whyNotOnCuda()}`);
+  if (asked === "cpu" && isCuda) {
+    throw new EngineError('TensorFlow runs on CUDA in this process already: start another for device "cpu"');
+  }
+  const given = Number(Deno.env.get("TF_NUM_INTRAOP_THREADS"));
+  const threads = given > 0 ? given : navigator.hardwareConcurrency;
+  const decoderOps = !isCuda && loadFused(threads);
   return {
     ...PLAIN,
     library: `tfjs-node-gpu ${tf.version_core}, TensorFlow ${backend.binding?.TF_Version ?? "unknown"}` +
       (decoderOps ? ", fused decoder operations" : ""),
-    device: gpu ? "cuda" : `cpu (${threads} thread${threads === 1 ? "" : "s"})`,
+    device: isCuda
+      ? `cuda${cuda.gpu ? ` (${cuda.gpu.name})` : ""}`
+      : `cpu (${threads} thread${threads === 1 ? "" : "s"})`,
+    isCuda,
+    ...isCuda && cuda.gpu && { memory: cudaMemory(cuda.gpu) },
     threads,
     namedOps: true,
     decoderOps,
   };
+}
+
+/** What TensorFlow and the libraries under it read of the environment while they load. */
+function setEnvironment(device: string | undefined, arithmetic: EngineOptions["arithmetic"]): void {
+  // 2 hides what is not an error.
+  if (!Deno.env.get("TF_CPP_MIN_LOG_LEVEL")) Deno.env.set("TF_CPP_MIN_LOG_LEVEL", "2");
+  if (device === "cpu") Deno.env.set("CUDA_VISIBLE_DEVICES", "-1");
+  // Otherwise TensorFlow takes nearly all of a GPU at once, and nobody can tell what it needs.
+  Deno.env.set("TF_FORCE_GPU_ALLOW_GROWTH", "true");
+  // TensorFlow rounds the factors of f32 products to TF32 on GPUs since Ampere, and its C interface has no switch for it;
+  // NVIDIA's libraries follow this variable whatever a program asks of them.
+  if (arithmetic === "fast") Deno.env.delete("NVIDIA_TF32_OVERRIDE");
+  else Deno.env.set("NVIDIA_TF32_OVERRIDE", "0");
+}
+
+/** The first GPU that this process may use; the others are hidden, since TensorFlow would hold memory on each. Nothing
+ * where there is none, or where `nvidia-smi` cannot say. */
+function chooseGpu(): { gpu?: CudaDevice } {
+  let gpu: CudaDevice | undefined;
+  try {
+    [gpu] = visibleDevices(listCudaDevices(), visibleSetting());
+  } catch (error) {
+    if (!(error instanceof EngineError)) throw error;
+  }
+  if (gpu) Deno.env.set("CUDA_VISIBLE_DEVICES", gpu.uuid);
+  return { gpu };
+}
+
+/** Why TensorFlow, which is loaded, does not run on CUDA. */
+function whyNotOnCuda(): string {
+  const missing = whyNoGpu();
+  if (missing !== null) return missing;
+  return hasCudaBuild() === false
+    ? `this TensorFlow was built without CUDA, run \`${SETUP_COMMAND} --cuda\``
+    : `TensorFlow could not load CUDA's libraries, run \`${SETUP_COMMAND} --cuda\` (TF_CPP_MIN_LOG_LEVEL=0 shows which)`;
 }
 
 /** Loads the decoder's operations, if set-up has built them. */
@@ -140,26 +217,54 @@ function loadFused(threads: number): boolean {
   return true;
 }
 
-async function startWebgpu(): Promise<Omit<Engine, "name">> {
-  const adapter = await navigator.gpu?.requestAdapter();
-  if (!adapter) throw new EngineError(`Engine "webgpu" did not start: no WebGPU adapter was found on this machine`);
+const adapterName = ({ vendor, architecture, device, description }: GPUAdapterInfo): string =>
+  [vendor, architecture, device, description].filter(Boolean).join(" ") || "unknown adapter";
+
+/** The adapter whose name holds `asked`, the faster ones first; any when absent.
+ * @throws {EngineError} with the names of those that there are. */
+async function chooseAdapter(asked: string | undefined): Promise<GPUAdapter> {
+  const names: string[] = [];
+  for (const powerPreference of ["high-performance", "low-power"] as const) {
+    const adapter = await navigator.gpu?.requestAdapter({ powerPreference });
+    if (!adapter) continue;
+    const name = adapterName(adapter.info);
+    if (asked === undefined || name.toLowerCase().includes(asked.toLowerCase())) {
+      // Read by the backend when it asks for its own.
+      tf.env().set("WEBGPU_USE_LOW_POWER_GPU", powerPreference === "low-power");
+      return adapter;
+    }
+    names.push(name);
+  }
+  throw new EngineError(
+    names.length === 0
+      ? 'Engine "webgpu" did not start: no WebGPU adapter was found on this machine'
+      : `Device "${asked}" is not there: WebGPU offers ${[...new Set(names)].join(" and ")}`,
+  );
+}
+
+async function startWebgpu({ device: asked }: EngineOptions): Promise<Started> {
   await import("@tensorflow/tfjs-backend-webgpu");
+  const { info } = await chooseAdapter(asked);
   await select("webgpu");
-  const { device } = tf.backend() as unknown as { device: GPUDevice };
+  const { device, bufferManager } = tf.backend() as unknown as {
+    device: GPUDevice;
+    bufferManager: { numBytesAllocated: number };
+  };
   const errors: string[] = [];
   // Without this a tensor over a buffer limit silently becomes zeros.
   device.addEventListener("uncapturederror", (event) => {
     event.preventDefault();
     errors.push((event as GPUUncapturedErrorEvent).error.message);
   });
-  const { info } = adapter;
+  const maxTensorBytes = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
+  const name = adapterName(info);
   return {
     ...PLAIN,
     library: `tfjs ${tf.version_core}, tfjs-backend-webgpu ${tf.version_core}`,
-    device: [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(" ") ||
-      "unknown adapter",
+    device: name,
+    memory: adapterMemory(name, maxTensorBytes, () => bufferManager.numBytesAllocated),
     readsWaitForQueue: true,
-    maxTensorBytes: Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize),
+    maxTensorBytes,
     check: () => {
       if (errors.length === 0) return;
       const [first] = errors;
@@ -195,13 +300,35 @@ async function selfTest(name: EngineName): Promise<void> {
   }
 }
 
+/** Whether products keep what f32 holds of their factors: 1 + 2^-12 is 1 in TF32 and in bf16. The matrices are large enough
+ * for the units of a GPU that round. */
+export async function keepsFactors(product: (a: tf.Tensor2D, b: tf.Tensor2D) => tf.Tensor): Promise<boolean> {
+  const size = 128;
+  const factor = 1 + 2 ** -12;
+  const first = tf.tidy(() => tf.slice(product(tf.fill([size, size], factor), tf.eye(size)), [0, 0], [1, 1]));
+  try {
+    const [number = NaN] = await first.data();
+    return Math.abs(number - factor) < 2 ** -20;
+  } finally {
+    first.dispose();
+  }
+}
+
 let current: Engine | undefined;
 
 /** Starts `name`, checks its arithmetic, and makes it the process's engine.
- * @throws {EngineError} when it cannot start, with the reason; another engine is never taken instead. */
-export async function startEngine(name: EngineName): Promise<Engine> {
-  const engine = { name, ...await starters[name]() };
+ * @throws {EngineError} when it cannot start or the device is not there, with the reason; another is never taken instead. */
+export async function startEngine(name: EngineName, options: EngineOptions = {}): Promise<Engine> {
+  const { arithmetic = "exact" } = options;
+  const engine: Engine = { name, arithmetic, ...await starters[name](options) };
+  if (arithmetic === "fast" && !engine.isCuda) {
+    throw new EngineError(`Arithmetic "fast" is CUDA's alone, and "${name}" runs on ${engine.device}: leave it out`);
+  }
   await selfTest(name);
+  if (arithmetic === "exact" && !await keepsFactors((a, b) => tf.matMul(a, b))) {
+    const digits = "rounds the factors of products to fewer digits than f32 has";
+    throw new EngineError(`Engine "${name}" ${digits}: give --arithmetic fast if that may be`);
+  }
   engine.check();
   current = engine;
   return engine;
@@ -214,11 +341,20 @@ export function currentEngine(): Engine {
   return current;
 }
 
-/** Starts the engine that `auto` stands for: `tensorflow` when it is set up, else `wasm`. `note` says why. */
-export async function startBestEngine(): Promise<{ engine: Engine; note: string }> {
+/** The memory of the started engine's device in words, for messages of failures; nothing when none was started. */
+export const deviceMemoryWords = (): string | undefined => current && memoryWords(current.memory);
+
+/** Starts the engine that `auto` stands for: `tensorflow` when it is set up, else `wasm`. `note` says why. What only one
+ * engine has, a device or fast arithmetic, is never left out for another. */
+export async function startBestEngine(options: EngineOptions = {}): Promise<{ engine: Engine; note: string }> {
+  const { device = "cpu", arithmetic } = options;
+  if (device !== "cpu" && device !== "cuda") {
+    return { engine: await startEngine("webgpu", options), note: `device "${device}" is WebGPU's` };
+  }
   try {
-    return { engine: await startEngine("tensorflow"), note: "native TensorFlow is set up" };
+    return { engine: await startEngine("tensorflow", options), note: "native TensorFlow is set up" };
   } catch (error) {
-    return { engine: await startEngine("wasm"), note: (error as Error).message };
+    if (device === "cuda" || arithmetic === "fast") throw error;
+    return { engine: await startEngine("wasm", options), note: (error as Error).message };
   }
 }

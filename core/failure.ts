@@ -25,13 +25,17 @@ export function isDiskFull(error: unknown): boolean {
   return error instanceof Error && DISK_FULL.test(error.message);
 }
 
-/** The class of a message, where the words alone give it, and the message with what to do. */
-function classifyWords(text: string): Pick<Failure, "kind" | "message"> | undefined {
+/** The class of a message, where the words alone give it, and the message with what to do. `memory`: the device's, in
+ * words. */
+function classifyWords(text: string, memory?: string): Pick<Failure, "kind" | "message"> | undefined {
   if (DISK_FULL.test(text)) {
     return { kind: "disk-full", message: `The disk of the run's folder is full: free some space (${text})` };
   }
   if (DEVICE_FULL.test(text)) {
-    return { kind: "out-of-memory", message: `The device's memory is full: ${SMALLER} (${text})` };
+    return {
+      kind: "out-of-memory",
+      message: `The device's memory is full${memory ? ` (${memory})` : ""}: ${SMALLER} (${text})`,
+    };
   }
   if (PROCESS_FULL.test(text)) {
     return {
@@ -49,15 +53,15 @@ export function isOutOfMemory(error: unknown): boolean {
   return DEVICE_FULL.test(message) || PROCESS_FULL.test(message);
 }
 
-/** The class and the message of an exception. */
-export function classifyError(error: unknown): Pick<Failure, "kind" | "message"> {
+/** The class and the message of an exception; `memory`: that of the device, in words. */
+export function classifyError(error: unknown, memory?: string): Pick<Failure, "kind" | "message"> {
   const message = error instanceof Error ? error.message : String(error);
   if (error instanceof MissingDataError) return { kind: "missing-data", message };
   if (error instanceof UsageError) return { kind: "usage", message };
   if (error instanceof NumericError) {
     return { kind: "numeric", message: `${message}: remove less, recover the model, or learn at a lower rate` };
   }
-  const known = classifyWords(message);
+  const known = classifyWords(message, memory);
   if (known) return known;
   if (error instanceof EngineError) return { kind: "engine", message };
   return { kind: "error", message: error instanceof Error ? `${error.name}: ${message}` : message };

@@ -27,6 +27,11 @@ export const ENGINE_NAMES = ["wasm", "tensorflow", "webgpu", "cpu"] as const;
 /** An engine a run may ask for. */
 export type EngineName = (typeof ENGINE_NAMES)[number];
 
+/** How products are taken: in f32, or with factors that CUDA may round to TF32, which has 10 bits of mantissa. */
+export const ARITHMETICS = ["exact", "fast"] as const;
+/** How products are taken. */
+export type Arithmetic = (typeof ARITHMETICS)[number];
+
 /** Why a cell failed: memory (of the process, the device or the machine), NaN or infinite numbers, a native library that
  * crashed, the time limit, a full disk, data that is missing, settings that cannot be used, an engine that does not
  * start, and everything else (`error`). */
@@ -105,6 +110,12 @@ export const runConfigSchema = z.strictObject({
   model: z.string().default("tiny").describe("Hugging Face folder, .gguf file, or `tiny` for the bundled model"),
   engine: z.enum([...ENGINE_NAMES, "auto"]).default("auto").describe(
     `${ENGINE_NAMES.join(", ")}; \`auto\` takes the fastest that starts`,
+  ),
+  device: z.string().min(1).optional().describe(
+    "cuda or cpu for tensorflow, a part of an adapter's name for webgpu; one that is not there is an error",
+  ),
+  arithmetic: z.enum(ARITHMETICS).default("exact").describe(
+    "exact: products in f32; fast: CUDA may round their factors to TF32, 10 bits of mantissa",
   ),
   methods: listOf(methodChoiceSchema).describe(
     "methods to compare, see `bench ls methods`; the dense model is always measured",
@@ -189,6 +200,7 @@ export const cellSchema = z.strictObject({
   compensate: z.literal("least-squares").optional(),
   training: trainingSchema.optional().describe("present when the method learns or the model is recovered"),
   weights: z.literal("stored").optional().describe("matrices in 16 bits on the device; in f32 when absent"),
+  arithmetic: z.literal("fast").optional().describe("products may be taken in TF32; in f32 when absent"),
   ladder: z.array(fraction).optional().describe("ascending levels of one trajectory; `sparsity` is one of them"),
   requestEncoding: z.literal("llm-pruner").optional().describe("absent: as lm-evaluation-harness"),
   ...measureFields,
@@ -208,6 +220,8 @@ export const environmentSchema = z.strictObject({
   engine: z.enum(ENGINE_NAMES).describe("the engine that really ran"),
   library: z.string().describe("TensorFlow.js and native library versions"),
   device: z.string(),
+  visibleDevices: z.string().optional().describe("CUDA_VISIBLE_DEVICES of the cell's process, where it is set"),
+  arithmetic: z.enum(ARITHMETICS).optional().describe("absent in older records"),
   threads: positiveInt,
   deno: z.string(),
   os: z.string(),

@@ -34,6 +34,8 @@ export interface ScoringModel {
   maxPositions: number;
   /** About what a token of a batch takes on the device while the widest layer is computed. */
   bytesPerToken: number;
+  /** What its device has free now, in bytes. */
+  freeBytes(): number;
   /** Natural-log probability of each target, and whether it is the most probable token there.
    * @throws {NumericError} on NaN or infinity. */
   score(batch: TokenBatch, targets: ScoredTargets): Promise<TargetScores>;
@@ -109,6 +111,7 @@ export function scoringModel(model: DecoderModel, options: Pick<ForwardOptions, 
     vocabSize,
     maxPositions,
     bytesPerToken: bytesPerToken(model.config),
+    freeBytes: () => currentEngine().memory.freeBytes(),
     score: (batch, targets) => onScored(batch, targets, (scored) => targetLogProbs(model, scored, targets.ids)),
     scoreTop: (batch, targets, count) =>
       onScored(batch, targets, async (scored) => {

@@ -18,7 +18,7 @@ import {
   sizeNotes,
 } from "./facts.ts";
 import { glance } from "./findings.ts";
-import { type Fact, protocol, protocolSentence, protocolTitle } from "./protocol.ts";
+import { type Fact, placeWords, protocol, protocolSentence, protocolTitle } from "./protocol.ts";
 import { reproductionGrid } from "./reproduction.ts";
 import { buildSections, type Section } from "./rows.ts";
 import { type Ranking, rankings } from "./significance.ts";
@@ -46,7 +46,7 @@ const factsBlock = (id: FactsBlock["id"], title: string, facts: Fact[]): FactsBl
 /** Model and engine, and what was done besides cutting: runs that differ in this have other titles. */
 function sectionTitle(section: Section): string {
   const how = protocolTitle(section);
-  return `${section.model} on ${section.engine}${how === "" ? "" : `, ${how}`}`;
+  return `${section.model} on ${placeWords(section)}${how === "" ? "" : `, ${how}`}`;
 }
 
 function buildDocumentSection(section: Section, prefix: string): DocumentSection {

@@ -4,7 +4,7 @@
  */
 import { level } from "./format.ts";
 import type { Column } from "./measurements.ts";
-import { type Fact, settingsOf } from "./protocol.ts";
+import { type Fact, placeWords, settingsOf } from "./protocol.ts";
 import { hasRuns, type Row, type Section } from "./rows.ts";
 import { pairedTest, type RawTest } from "./significance.ts";
 
@@ -23,8 +23,8 @@ export interface Pair extends RowPair {
 }
 
 /** The name of a row in comparisons. */
-export const rowName = ({ model, engine }: Section, { label, asked }: Row): string =>
-  `${model} on ${engine}: ${label}${asked > 0 ? ` at ${level(asked)}` : ""}`;
+export const rowName = (section: Section, { label, asked }: Row): string =>
+  `${section.model} on ${placeWords(section)}: ${label}${asked > 0 ? ` at ${level(asked)}` : ""}`;
 
 /** Rows with results and the sections that they are in. */
 const finished = (sections: readonly Section[]) =>

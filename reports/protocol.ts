@@ -113,6 +113,7 @@ export function settingsOf(cell: Cell): Fact[] {
   return [
     ...method,
     { name: "engine", text: cell.engine },
+    { name: "arithmetic", text: cell.arithmetic ?? "exact" },
     { name: "examples in the prompt", text: fewshotWords(cell) },
     { name: "examples a task", text: cell.limit === undefined ? "all" : `the first ${cell.limit}` },
   ].filter(({ text }) => text !== "");
@@ -144,8 +145,19 @@ function trainedWords(rows: readonly Row[]): string {
   return counts === "" ? "" : `; read: ${counts}`;
 }
 
-/** How numbers are held and summed. Every engine holds f32. */
-const ARITHMETIC = "f32";
+/** Engine of a section, and its arithmetic where that is not the exact one. */
+export const placeWords = ({ engine, arithmetic }: Pick<Section, "engine" | "arithmetic">): string =>
+  engine + (arithmetic === "fast" ? " in fast arithmetic" : "");
+
+/** How numbers are held and multiplied, as cell and record say. Before records said so, CUDA took TF32 where it has it. */
+function arithmeticWords({ cell, runs }: Pick<Row, "cell" | "runs">): string[] {
+  const held = cell.weights === "stored" ? "f32, matrices held in 16 bits" : "f32";
+  if (cell.arithmetic === "fast") return [`${held}, factors of products in TF32 where the GPU has it`];
+  const unknown = runs.some(({ environment: { arithmetic, device } }) => !arithmetic && device.startsWith("cuda"));
+  return [unknown ? `${held}, TF32 not ruled out` : held];
+}
+
+const sectionArithmetic = ({ rows }: Section): string => unique(rows.flatMap(arithmeticWords)).join("; ");
 
 /** The protocol block: what stands first in every format. */
 export function protocol(section: Section): Fact[] {
@@ -175,7 +187,7 @@ export function protocol(section: Section): Fact[] {
   ];
   return [
     ...facts,
-    { name: "arithmetic", text: ARITHMETIC },
+    { name: "arithmetic", text: sectionArithmetic(section) },
     { name: "engine", text: machines.length === 0 ? section.engine : machines.join("; ") },
   ];
 }
@@ -234,7 +246,7 @@ export function protocolSentence(section: Section): string {
       `units: ${unitsOf(section)}`,
     ],
     ...seeds.length === 0 ? [] : [`${seeds.length === 1 ? "seed" : "seeds"} ${seeds.join(", ")}`],
-    `${ARITHMETIC} on ${section.engine}`,
+    `${sectionArithmetic(section)} on ${section.engine}`,
   ];
   return `${parts.join("; ")}.`;
 }
@@ -260,7 +272,7 @@ export function protocolColumns({ cell, runs }: Row): [name: string, value: stri
     ["units", own(cell.units.join(" "))],
     ["ffn_multiple", own(cell.ffnMultiple)],
     ["num_fewshot", cell.tasks.length === 0 ? undefined : cell.numFewshot ?? 0],
-    ["arithmetic", ARITHMETIC],
+    ["arithmetic", arithmeticWords({ cell, runs }).join("")],
     ["library", environment?.library],
     ["device", environment?.device],
     ["threads", environment?.threads],

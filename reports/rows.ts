@@ -1,11 +1,11 @@
-/** Records to rows: sections of one model on one engine, one row per method and level, one column per measurement
+/** Records to rows: sections of one model on one engine in one arithmetic, one row per method and level, one column per measurement
  * that may be compared.
  *
  * @module
  */
 import { canonicalJson, labelCells } from "../core/cell_names.ts";
 import { at } from "../core/indexing.ts";
-import type { Cell, CellRecord, DoneRecord, FailedRecord } from "../core/schema.ts";
+import type { Arithmetic, Cell, CellRecord, DoneRecord, FailedRecord } from "../core/schema.ts";
 import { mean, sampleSd, studentT95 } from "../core/stats.ts";
 import { baseName, type Column, type Measurement, measurements } from "./measurements.ts";
 import { methodRank } from "./palette.ts";
@@ -48,12 +48,14 @@ export interface Row {
   speedUps: Map<string, Estimate>;
 }
 
-/** Rows that may be compared: one model (by hash of its weights) on one engine. */
+/** Rows that may be compared: one model (by hash of its weights) on one engine in one arithmetic. */
 export interface Section {
   model: string;
   /** Whether this is the bundled model, whose numbers show that the harness works and no more. */
   demonstration: boolean;
   engine: string;
+  /** How products were taken. */
+  arithmetic: Arithmetic;
   /** null if no cell finished. */
   weightsSha256: string | null;
   columns: Column[];
@@ -213,12 +215,13 @@ function buildSection(first: CellRecord, others: CellRecord[]): Section {
       row.speedUps.set(key, row === dense ? { ...own, value: 1, spread: null } : ratio(own, base));
     }
   }
-  const { model, engine } = first.cell;
+  const { model, engine, arithmetic = "exact" } = first.cell;
   const done = records.find((record) => record.state === "done");
   return {
     model: baseName(model),
     demonstration: model === "tiny",
     engine,
+    arithmetic,
     weightsSha256: done?.weights.sha256 ?? null,
     columns: [...columns.values()].sort((a, b) =>
       KIND_ORDER.indexOf(a.kind) - KIND_ORDER.indexOf(b.kind) ||
@@ -230,10 +233,12 @@ function buildSection(first: CellRecord, others: CellRecord[]): Section {
   };
 }
 
-/** Sections of a run's records, in order of model and engine. Failed cells join the section of their model and
- * engine. Records of one model whose weights differ by hash are never put into one section. */
+/** Sections of a run's records, in order of model, engine and arithmetic, whose failed cells join them. Records of one model whose weights differ by hash are never put into one section. */
 export function buildSections(records: CellRecord[]): Section[] {
-  const places = Map.groupBy(records, ({ cell }) => canonicalJson([cell.model, cell.engine]));
+  const places = Map.groupBy(
+    records,
+    ({ cell }) => canonicalJson([cell.model, cell.engine, cell.arithmetic ?? "exact"]),
+  );
   return [...places].sort(([a], [b]) => a < b ? -1 : 1).flatMap(([, own]) => {
     const failed = own.filter((record) => record.state === "failed");
     const bySha = Map.groupBy(

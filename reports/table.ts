@@ -262,6 +262,12 @@ export const learningS = ({ training }: Row["runs"][number]): number =>
 export const deviceHours = ({ runs, failures }: Row): number =>
   [...runs, ...failures].reduce((sum, record) => sum + record.seconds / 3600, 0);
 
+/** Memory of the process, unless every record says that it is a device's; the notes give each record's own words. */
+const peakName = ({ rows }: Section): string =>
+  rows.flatMap(({ runs }) => runs).every(({ memory }) => /^(GPU memory|buffers of)/.test(memory.measure))
+    ? "peak device memory"
+    : "peak memory";
+
 /** What a row took: seconds of pruning, learning and evaluation, hours of all its runs, and memory. */
 export function buildCostTable(section: Section): Table {
   return assemble(section, [
@@ -276,7 +282,7 @@ export function buildCostTable(section: Section): Table {
       column: fixed("device-hours", "device-hours", "all seeds", 2),
       cell: (row) => plain(deviceHours(row).toFixed(3), deviceHours(row)),
     },
-    meanStrip(fixed("peak", "peak memory", "MiB", 3), ({ memory }) => memory.peakBytes, mebibytes),
+    meanStrip(fixed("peak", peakName(section), "MiB", 3), ({ memory }) => memory.peakBytes, mebibytes),
   ]);
 }
 

@@ -13,7 +13,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
 import { at } from "../core/indexing.ts";
-import { peakMemory } from "../benchmarks/cells/memory.ts";
+import { hostMemory } from "../core/device_memory.ts";
 import { measureTask } from "../benchmarks/evaluation/multiple_choice.ts";
 import { createScorer } from "../benchmarks/evaluation/scorer.ts";
 import { startBestEngine } from "../core/engine.ts";
@@ -70,7 +70,7 @@ async function evaluateHere({ model: path, tasks, data, limit }: Work): Promise<
   return {
     seconds: (performance.now() - loaded) / 1000,
     loadS: (loaded - start) / 1000,
-    peakBytes: peakMemory().bytes,
+    peakBytes: hostMemory.peak().bytes,
     logLikelihoods,
     files,
   };

@@ -10,7 +10,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "node:path";
-import { peakMemory, residentMemoryBytes } from "../benchmarks/cells/memory.ts";
+import { hostMemory } from "../core/device_memory.ts";
 import { startEngine } from "../core/engine.ts";
 import { createRng } from "../core/rng.ts";
 import { writeSafetensors } from "../core/safetensors.ts";
@@ -77,13 +77,13 @@ interface Load {
 
 async function loadHere(folder: string, engine: EngineName): Promise<Load> {
   const { device } = await startEngine(engine);
-  const beforeBytes = residentMemoryBytes();
+  const beforeBytes = hostMemory.usedBytes();
   const start = performance.now();
   const source = openFolderModel(folder);
   await uploadModel(source);
   source.close();
   const seconds = (performance.now() - start) / 1000;
-  return { beforeBytes, peakBytes: peakMemory().bytes, afterBytes: residentMemoryBytes(), seconds, device };
+  return { beforeBytes, peakBytes: hostMemory.peak().bytes, afterBytes: hostMemory.usedBytes(), seconds, device };
 }
 
 async function loadApart(folder: string, engine: EngineName): Promise<Load> {

@@ -12,7 +12,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { at } from "../core/indexing.ts";
-import { peakMemory, residentMemoryBytes } from "../benchmarks/cells/memory.ts";
+import { hostMemory } from "../core/device_memory.ts";
 import { startEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { createRng } from "../core/rng.ts";
@@ -66,7 +66,7 @@ function ours(student: Student, batches: Batch[], options: TrainingOptions): (i:
         step: i,
       });
     masks = masks.map((_, l) => ({ "ffn": stepped(l, "ffn"), "kv-groups": stepped(l, "kv-groups") }));
-    return { ...terms, ms: performance.now() - start, residentBytes: residentMemoryBytes() };
+    return { ...terms, ms: performance.now() - start, residentBytes: hostMemory.usedBytes() };
   };
 }
 
@@ -148,7 +148,7 @@ async function compare(
   }
   const { crossEntropy, distillation } = mine.at(-1)!;
   console.log(`last step: cross entropy ${crossEntropy.toFixed(4)}, divergence ${distillation.toFixed(4)}`);
-  show(library, mine, peakMemory().bytes);
+  show(library, mine, hostMemory.peak().bytes);
   if (!peer) return;
   const { peakBytes } = await peer.ask<{ peakBytes: number }>({ end: true });
   show(peer.versions, theirs, peakBytes);

@@ -40,6 +40,30 @@ export async function runCommand(
   return { stdout, stderr };
 }
 
+/** Does `work`; when it fails, the files at `paths` are again what they were before, or gone. */
+export async function restoring<Result>(paths: readonly string[], work: () => Promise<Result>): Promise<Result> {
+  const kept = (path: string) => `${path}.before`;
+  const exists = (path: string) => {
+    try {
+      return Deno.statSync(path).isFile;
+    } catch {
+      return false;
+    }
+  };
+  for (const path of paths) if (exists(path)) Deno.copyFileSync(path, kept(path));
+  try {
+    return await work();
+  } catch (error) {
+    for (const path of paths) {
+      if (exists(kept(path))) Deno.renameSync(kept(path), path);
+      else if (exists(path)) Deno.removeSync(path);
+    }
+    throw error;
+  } finally {
+    for (const path of paths) if (exists(kept(path))) Deno.removeSync(kept(path));
+  }
+}
+
 /** A Python 3 that has pip.
  * @throws {UsageError} when there is none, with what to install. */
 export async function findPython(): Promise<string> {

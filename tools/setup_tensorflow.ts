@@ -5,15 +5,19 @@
  * 1. TensorFlow: the one of `--python`, or the wheel that pip puts into the cache folder;
  * 2. N-API headers: the npm package `node-api-headers`;
  * 3. the addon: `g++`, a few seconds, into the npm package's own folder;
- * 4. for the CPU, the decoder's own operations (`core/native/`), compiled for this processor, beside it;
+ * 4. the decoder's own operations for the CPU (`core/native/`), compiled for this processor, beside it;
  * 5. a matrix product, a softmax and a gradient, compared with values worked out by hand.
+ *
+ * With `--cuda` there must be a GPU before anything is fetched, and the engine must run on it at the end; otherwise what
+ * was set up before stays as it was.
  *
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
+import { whyNoGpu } from "../core/cuda.ts";
 import { DECODER_OPS } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
-import { cacheFolder, findPython, packageFolder, runCommand } from "./setup_common.ts";
+import { cacheFolder, findPython, packageFolder, restoring, runCommand } from "./setup_common.ts";
 import { runTool } from "./run_tool.ts";
 
 const TENSORFLOW_VERSION = "2.21.0";
@@ -73,10 +77,13 @@ async function compile(output: string, flags: string[]): Promise<void> {
   await Deno.rename(partial, output);
 }
 
+const addonFolder = () => packageFolder("@tensorflow/tfjs-node-gpu");
+const addonFile = () => `${addonFolder()}/lib/napi-v8/tfjs_binding.node`;
+
 async function compileAddon(tensorflow: string): Promise<void> {
-  const addon = packageFolder("@tensorflow/tfjs-node-gpu");
+  const addon = addonFolder();
   const headers = `${packageFolder("node-api-headers")}/include`;
-  const output = `${addon}/lib/napi-v8/tfjs_binding.node`;
+  const output = addonFile();
   await Deno.mkdir(`${addon}/lib/napi-v8`, { recursive: true });
   console.error(`Addon: g++ compiles it against ${tensorflow}`);
   await compile(output, [
@@ -93,9 +100,10 @@ async function compileDecoderOps(tensorflow: string): Promise<void> {
 }
 
 /** Starts the engine in a process of its own, so that a crash while loading is reported rather than shared. */
-async function check(): Promise<string> {
+async function check(cuda: boolean): Promise<string> {
   const program = 'const { startEngine } = await import("./core/engine.ts");' +
-    'const { library, device } = await startEngine("tensorflow"); console.log(`${library} on ${device}`);';
+    `const { library, device } = await startEngine("tensorflow", ${cuda ? '{ device: "cuda" }' : "{}"});` +
+    "console.log(`${library} on ${device}`);";
   const { stdout } = await runCommand(
     "deno",
     ["eval", program],
@@ -115,12 +123,22 @@ async function main(): Promise<void> {
   if (Deno.build.os === "windows") {
     throw new UsageError("The native engine is built on Linux and macOS only: use --engine webgpu or wasm on Windows");
   }
+  const cuda = flags.cuda === true;
+  const missing = cuda ? whyNoGpu() : null;
+  if (missing !== null) {
+    throw new UsageError(
+      `The native engine cannot be set up for CUDA here: ${missing}. Leave --cuda out for the CPU; nothing was changed`,
+    );
+  }
   const tensorflow = flags.python
     ? await installedTensorflow(flags.python)
-    : await installWheel(await findPython(), flags.cuda === true);
-  await compileAddon(tensorflow);
-  if (!flags.cuda) await compileDecoderOps(tensorflow);
-  console.log(`Engine "tensorflow" is ready: ${await check()}`);
+    : await installWheel(await findPython(), cuda);
+  const ready = await restoring([addonFile(), DECODER_OPS], async () => {
+    await compileAddon(tensorflow);
+    await compileDecoderOps(tensorflow);
+    return await check(cuda);
+  });
+  console.log(`Engine "tensorflow" is ready: ${ready}`);
 }
 
 if (import.meta.main) await runTool(main);

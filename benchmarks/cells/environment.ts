@@ -4,16 +4,20 @@
  */
 import os from "node:os";
 import { join } from "node:path";
+import { visibleSetting } from "../../core/cuda.ts";
 import type { Engine } from "../../core/engine.ts";
 import type { Environment } from "../../core/schema.ts";
 
 /** The environment of this process with the started `engine`. */
 export function describeEnvironment(engine: Engine, commit: string | null): Environment {
-  const { name, library, device, threads } = engine;
+  const { name, library, device, arithmetic, threads } = engine;
+  const visibleDevices = visibleSetting();
   return {
     engine: name,
     library,
     device,
+    ...visibleDevices !== undefined && { visibleDevices },
+    arithmetic,
     threads,
     deno: Deno.version.deno,
     os: `${os.type()} ${os.release()} ${os.arch()}`,

@@ -19,7 +19,6 @@ import type { CellJob } from "./job.ts";
 import { finiteScores } from "./finite_scores.ts";
 import { type Loaded, pruneCell, type Pruned, type PrunedCell } from "./prune_cell.ts";
 import { isKept, keptModel } from "./rebuild.ts";
-import { peakMemory, residentMemoryBytes } from "./memory.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
 import { measureTask, type ScoredExample } from "../evaluation/multiple_choice.ts";
 import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
@@ -47,7 +46,7 @@ export type Measured = Omit<DoneRecord, "schemaVersion" | "id" | "cell" | "paper
 /** What measuring reads of a job. */
 type Job = Pick<
   CellJob,
-  "id" | "cell" | "out" | "data" | "taskDefinitions" | "taskGroups" | "commit" | "keepWeights" | "layerwise"
+  "id" | "cell" | "out" | "data" | "taskDefinitions" | "taskGroups" | "device" | "commit" | "keepWeights" | "layerwise"
 >;
 
 /** Seconds since `start`, a time of `performance.now()`. */
@@ -62,14 +61,14 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   const { cell } = job;
   let start = performance.now();
   host.report("load");
-  const engine = await startEngine(cell.engine);
+  const engine = await startEngine(cell.engine, { device: job.device, arithmetic: cell.arithmetic });
   const { source, tokenizer } = await openModel(cell.model);
   const isLayerwise = job.layerwise === true && cell.method !== null && !before;
   const dense = isLayerwise ? openLayerwise(source, cell.weights) : await uploadModel(source, cell.weights);
   if (!isLayerwise) source.close();
   engine.check();
   const loadS = secondsSince(start);
-  const afterLoadBytes = residentMemoryBytes();
+  const afterLoadBytes = engine.memory.usedBytes();
 
   start = performance.now();
   const loaded = { dense, tokenizer, source, engine };
@@ -104,7 +103,7 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
     evaluateS += secondsSince(start);
     return results;
   });
-  const peak = peakMemory();
+  const peak = engine.memory.peak();
   return {
     environment: describeEnvironment(engine, job.commit),
     weights: { ...source.origin },

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { deviceMemoryWords } from "../../core/engine.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
 import { anyTask, getCorpus } from "../../datasets/mod.ts";
@@ -110,7 +111,7 @@ async function main(path: string): Promise<void> {
       ...head,
       seconds: (Date.now() - startedAt.getTime()) / 1000,
       state: "failed",
-      failure: { ...classifyError(error), exitCode: null },
+      failure: { ...classifyError(error, deviceMemoryWords()), exitCode: null },
     };
     writeRecord(job.out, failed);
   }

@@ -15,7 +15,7 @@ import { tableWidth } from "./table_width.ts";
 /** Keys of a configuration that say what is measured, and where things are. */
 const KEYS = [
   ...["perplexity", "tasks", "taskFile", "limit", "numFewshot", "generate", "generateTokens"] as const,
-  ...["throughput", "logSamples", "keepWeights", "data", "model", "jobs"] as const,
+  ...["throughput", "logSamples", "keepWeights", "data", "model", "device", "jobs"] as const,
 ];
 /** Those whose values join the run's; others replace them. */
 const JOINED = ["perplexity", "tasks", "taskFile", "generate"] as const;

@@ -6,6 +6,7 @@
  * @module
  */
 import { dirname, join, resolve } from "node:path";
+import { NVIDIA_SMI } from "../../core/cuda.ts";
 import { UsageError } from "../../core/errors.ts";
 import { ENGINE_NAMES, type RunConfig } from "../../core/schema.ts";
 import { parseStrictly } from "../configuration/flags.ts";
@@ -84,11 +85,13 @@ export function bracketed(host: string): string {
 /** Runs `bench serve` until Ctrl-C: 0 after that, 2 when it could not start. */
 async function serveUntilStopped(args: string[]): Promise<number> {
   const { host, port, record, engine } = parseServeArgs(args);
+  // Which engine a record or `auto` means is found out later, and only the native one needs more rights.
+  const ffi = engine === undefined || engine === "auto" || engine === "tensorflow";
   const [run, ...rest] = denoRun({
     script: join(import.meta.dirname!, "../server/serve_process.ts"),
     args,
-    // Only the native engine needs it; which one a record or `auto` means is found out later.
-    ffi: engine === undefined || engine === "auto" || engine === "tensorflow",
+    ffi,
+    ...ffi && { program: NVIDIA_SMI },
     ...record === undefined ? {} : { write: dirname(dirname(resolve(record))) },
   });
   const child = new Deno.Command("deno", {

@@ -36,6 +36,8 @@ export const FLAGS: Record<Key, Flag> = {
   paper: textFlag("TABLE"),
   model: textFlag("PATH"),
   engine: textFlag("NAME"),
+  device: textFlag("NAME"),
+  arithmetic: textFlag("exact|fast"),
   methods: { value: "LIST", parse: parseMethods },
   methodFile: listFlag("FILE,…"),
   sparsity: listFlag("LIST", number),

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import type { ScoringModel } from "../../models/scoring.ts";
 import { packBatches, type PackedBatch } from "./packing.ts";
 import { isOutOfMemory } from "../../core/failure.ts";
 import { at } from "../../core/indexing.ts";
@@ -14,13 +15,10 @@ const LEAST_TOKENS = 32;
 /** Part of the free memory that a batch may fill. */
 const SHARE = 1 / 4;
 
-/** Tokens of a batch, padding included: the power of two that a quarter of the free memory holds, but 32 to 512. Powers of
- * two, so that runs with about as much free memory form the same batches and round alike.
- *
- * `bytesPerToken`: what a token takes on the device, see {@linkcode ScoringModel}. `freeBytes`: what the system reports as
- * available unless given. */
-export function batchBudget(bytesPerToken: number, freeBytes = Deno.systemMemoryInfo().available): number {
-  const fitting = 2 ** Math.floor(Math.log2(SHARE * freeBytes / bytesPerToken));
+/** Tokens of a batch, padding included: the power of two that a quarter of the device's free memory holds, but 32 to 512.
+ * Powers of two, so that runs with about as much free memory form the same batches and round alike. */
+export function batchBudget({ bytesPerToken, freeBytes }: Pick<ScoringModel, "bytesPerToken" | "freeBytes">): number {
+  const fitting = 2 ** Math.floor(Math.log2(SHARE * freeBytes() / bytesPerToken));
   return Math.max(LEAST_TOKENS, Math.min(MOST_TOKENS, fitting));
 }
 

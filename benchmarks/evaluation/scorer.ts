@@ -114,7 +114,7 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
     checkIds(sequences, model.vocabSize);
     // What ran out of memory once is not tried again.
     batchTokens = await scoreInBatches(sequences, {
-      batchTokens: batchTokens ?? batchBudget(model.bytesPerToken),
+      batchTokens: batchTokens ?? batchBudget(model),
       score: ({ batch, targets }) => model.score(batch, targets),
       take: ({ logProbs, isGreedy }, { targets }, owners) => {
         owners.forEach((owner, i) => {

@@ -3,6 +3,7 @@
  * @module
  */
 import { dirname, join } from "node:path";
+import { NVIDIA_SMI } from "../../core/cuda.ts";
 import { denoRun } from "../../core/deno_run.ts";
 import { isDiskFull } from "../../core/failure.ts";
 import { cellEventSchema, type CellJob } from "../cells/job.ts";
@@ -24,6 +25,10 @@ export interface CellProcess {
   threads: number;
   /** Whether native code is loaded. */
   ffi: boolean;
+  /** Whether the cell runs on CUDA: it may ask `nvidia-smi`. */
+  cuda: boolean;
+  /** UUID of the one GPU that the cell may use; those of this process when absent. */
+  gpu?: string;
   /** The process is killed after so many seconds; those in which it waits for a turn do not count. */
   timeoutS?: number;
   turns: Turns;
@@ -52,9 +57,14 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
       script: join(import.meta.dirname!, "../cells/run_cell.ts"),
       args: [jobPath],
       ffi: options.ffi,
+      ...options.cuda && { program: NVIDIA_SMI },
       write: job.out,
     }),
-    env: { TF_NUM_INTRAOP_THREADS: String(options.threads), NO_COLOR: "1" },
+    env: {
+      TF_NUM_INTRAOP_THREADS: String(options.threads),
+      NO_COLOR: "1",
+      ...options.gpu !== undefined && { CUDA_VISIBLE_DEVICES: options.gpu },
+    },
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",

@@ -31,6 +31,8 @@ export interface ExecutorContext {
 
 /** A way to run cells. */
 export interface Executor {
+  /** Whether cells run on other machines than this one. */
+  elsewhere?: boolean;
   /** Runs `cells`, in order. Resolves when all have ended, or a signal stopped what was left. */
   run(cells: readonly NamedCell[], context: ExecutorContext): Promise<void>;
 }
@@ -53,6 +55,7 @@ export function cellJob({ run, commit }: ExecutorContext, named: NamedCell, coor
     ...(keepWeights === undefined ? {} : { keepWeights }),
     ...(paper === undefined ? {} : { paper }),
     ...layerwise && { layerwise },
+    ...run.device !== undefined && { device: run.device },
     ...taskDefinitions.length > 0 && { taskDefinitions },
     ...taskGroups.length > 0 && { taskGroups },
     logSamples,

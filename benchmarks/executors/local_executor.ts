@@ -1,4 +1,4 @@
-/** Cells as processes of this machine: `jobs` at once, the threads divided among them.
+/** Cells as processes of this machine: `jobs` at once, the threads divided among them, on CUDA a GPU for each.
  *
  * @module
  */
@@ -13,16 +13,28 @@ import { readRecord, recordPath } from "../records/store.ts";
 
 /** Runs cells as processes of this machine, `config.jobs` at once. */
 export const localExecutor: Executor = {
-  run: (cells, context) =>
-    runConcurrently(cells, { jobs: context.run.config.jobs, signal: context.queueSignal }, (named, turns) => {
+  run: (cells, context) => {
+    const free = [...context.run.gpus ?? []];
+    const { config: { jobs } } = context.run;
+    return runConcurrently(cells, { jobs, signal: context.queueSignal }, async (named, turns) => {
       context.started(named);
-      return runCell(named, turns, context);
-    }),
+      const gpu = free.shift();
+      try {
+        await runCell(named, { turns, gpu }, context);
+      } finally {
+        if (gpu !== undefined) free.push(gpu);
+      }
+    });
+  },
 };
 
 /** Runs one cell in its process. A failure that the process could not record is told here. */
-async function runCell(named: NamedCell, turns: Turns, context: ExecutorContext): Promise<void> {
-  const { run: { config, engine }, timeoutS, signal } = context;
+async function runCell(
+  named: NamedCell,
+  { turns, gpu }: { turns: Turns; gpu: string | undefined },
+  context: ExecutorContext,
+): Promise<void> {
+  const { run: { config, engine, device }, timeoutS, signal } = context;
   const files = processFiles(config.out, named);
   const startedAt = new Date();
   const fail = (failure: Failure) => context.ended(named, failedRecord(named, startedAt, failure));
@@ -33,6 +45,8 @@ async function runCell(named: NamedCell, turns: Turns, context: ExecutorContext)
       logPath: files.log,
       threads: Math.max(1, Math.floor(navigator.hardwareConcurrency / config.jobs)),
       ffi: engine === "tensorflow",
+      cuda: device === "cuda",
+      gpu,
       timeoutS,
       turns,
       signal,

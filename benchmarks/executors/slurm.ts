@@ -3,6 +3,7 @@
  * @module
  */
 import { join } from "node:path";
+import { NVIDIA_SMI } from "../../core/cuda.ts";
 import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import { denoRun } from "../../core/deno_run.ts";
@@ -47,7 +48,7 @@ const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
 export function arrayScript(
   array: { name: string; count: number; list: string; folder: string; jobs: string; logs: string; out: string },
   options: SlurmOptions,
-  { ffi, timeoutS }: { ffi: boolean; timeoutS?: number },
+  { ffi, cuda = false, timeoutS }: { ffi: boolean; cuda?: boolean; timeoutS?: number },
 ): string {
   const { name, count, list, folder, jobs, logs, out } = array;
   const { partition, gres, time, maxParallel, sbatch } = options;
@@ -61,7 +62,8 @@ export function arrayScript(
     ...time === undefined ? [] : [`--time=${time}`],
     ...sbatch,
   ];
-  const command = denoRun({ script: join(import.meta.dirname!, "../cells/run_cell.ts"), args: [], ffi, write: out });
+  const script = join(import.meta.dirname!, "../cells/run_cell.ts");
+  const command = denoRun({ script, args: [], ffi, write: out, ...cuda && { program: NVIDIA_SMI } });
   const limit = timeoutS === undefined ? "" : `timeout --kill-after=10 ${timeoutS} `;
   return `#!/bin/sh
 ${lines.map((line) => `#SBATCH ${line}`).join("\n")}

@@ -39,6 +39,7 @@ interface Submitted {
 export function slurmExecutor(options: SlurmOptions, dryRun?: (script: string) => void): Executor {
   checkSlurmOptions(options);
   return {
+    elsewhere: true,
     run: async (cells, context) => {
       if (cells.length === 0) return;
       if (dryRun) {
@@ -61,13 +62,18 @@ const slurmFolder = ({ run }: ExecutorContext) => runPaths(run.config.out).slurm
 
 /** The script for `cells` and the list of their names. */
 function prepare(cells: readonly NamedCell[], context: ExecutorContext, options: SlurmOptions) {
-  const { run: { config, engine }, timeoutS } = context;
+  const { run: { config, engine, device }, timeoutS } = context;
   const folder = slurmFolder(context);
   const { jobs, logs } = runPaths(config.out);
   const stamp = new Date().toISOString().replace(/\D/g, "");
   const list = join(folder, `${stamp}.list`);
   const array = { name: `bench-${config.name}`, count: cells.length, list, folder, jobs, logs, out: config.out };
-  const script = arrayScript(array, options, { ffi: engine === "tensorflow", timeoutS });
+  const script = arrayScript(array, options, {
+    ffi: engine === "tensorflow",
+    // Which device a node has is known there; one that may be a GPU must be asked.
+    cuda: engine === "tensorflow" && device !== "cpu",
+    timeoutS,
+  });
   return { script, path: join(folder, `${stamp}.sh`), list, logs };
 }
 

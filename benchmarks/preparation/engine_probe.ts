@@ -1,37 +1,40 @@
 /** Whether an engine starts here, found out in a process of its own: native libraries print what they like, may crash,
- * and would make every cell's process look as large as theirs. As a program: `engine_probe.ts NAME`.
+ * and would make every cell's process look as large as theirs. As a program: `engine_probe.ts NAME [OPTIONS as JSON]`.
+ * It alone of a run on CUDA and the run's cells may ask `nvidia-smi`.
  *
  * @module
  */
 import { join } from "node:path";
 import { z } from "zod";
-import { startBestEngine, startEngine } from "../../core/engine.ts";
+import { listCudaDevices, NVIDIA_SMI, visibleDevices, visibleSetting } from "../../core/cuda.ts";
+import { type EngineOptions, startBestEngine, startEngine } from "../../core/engine.ts";
 import { EngineError } from "../../core/errors.ts";
 import { ENGINE_NAMES, type RunConfig } from "../../core/schema.ts";
 import { denoRun } from "../../core/deno_run.ts";
 
-const probeSchema = z.union([
-  z.strictObject({ name: z.enum(ENGINE_NAMES), library: z.string(), device: z.string(), note: z.string().optional() }),
-  z.strictObject({ reason: z.string() }),
-]);
+const engineSchema = z.strictObject({
+  name: z.enum(ENGINE_NAMES).describe("never `auto`"),
+  library: z.string().describe("library versions"),
+  device: z.string().describe("what it runs on"),
+  memory: z.strictObject({ place: z.string(), totalBytes: z.number(), freeBytes: z.number() }).describe(
+    "where tensors lie, how much there is, and what is free before a model is loaded",
+  ),
+  gpus: z.array(z.string()).optional().describe(
+    "on CUDA: UUIDs of the GPUs that may be used; empty where nvidia-smi does not say",
+  ),
+  note: z.string().optional().describe("for `auto`: why this one"),
+});
+const probeSchema = z.union([engineSchema, z.strictObject({ reason: z.string() })]);
 
 /** An engine that starts. */
-export interface ProbedEngine {
-  /** Never `auto`. */
-  name: (typeof ENGINE_NAMES)[number];
-  /** Library versions. */
-  library: string;
-  /** What it runs on. */
-  device: string;
-  /** For `auto`: why this one. */
-  note?: string;
-}
+export type ProbedEngine = z.infer<typeof engineSchema>;
 
 /** Starts `name` in a process of its own and tells about it.
- * @throws {EngineError} when it does not start, with the reason. */
-export async function probeEngine(name: RunConfig["engine"]): Promise<ProbedEngine> {
+ * @throws {EngineError} when it does not start or the device is not there, with the reason. */
+export async function probeEngine(name: RunConfig["engine"], options: EngineOptions = {}): Promise<ProbedEngine> {
+  const script = join(import.meta.dirname!, "engine_probe.ts");
   const { stdout, stderr, code, signal } = await new Deno.Command("deno", {
-    args: denoRun({ script: join(import.meta.dirname!, "engine_probe.ts"), args: [name], ffi: true }),
+    args: denoRun({ script, args: [name, JSON.stringify(options)], ffi: true, program: NVIDIA_SMI }),
     stdout: "piped",
     stderr: "piped",
   }).output();
@@ -48,18 +51,42 @@ export async function probeEngine(name: RunConfig["engine"]): Promise<ProbedEngi
   return probe;
 }
 
-async function probeHere(name: RunConfig["engine"]): Promise<z.infer<typeof probeSchema>> {
+/** GPUs that cells of this run may use. */
+function usableGpus(visible: string | undefined): string[] {
+  try {
+    return visibleDevices(listCudaDevices(), visible).map(({ uuid }) => uuid);
+  } catch (error) {
+    if (!(error instanceof EngineError)) throw error;
+    return [];
+  }
+}
+
+async function probeHere(
+  name: RunConfig["engine"],
+  options: EngineOptions,
+): Promise<z.infer<typeof probeSchema>> {
+  // Starting the engine hides all GPUs but one.
+  const visible = visibleSetting();
   try {
     const { engine, note } = name === "auto"
-      ? await startBestEngine()
-      : { engine: await startEngine(name), note: undefined };
-    return { name: engine.name, library: engine.library, device: engine.device, note };
+      ? await startBestEngine(options)
+      : { engine: await startEngine(name, options), note: undefined };
+    const { library, device, memory, isCuda } = engine;
+    return {
+      name: engine.name,
+      library,
+      device,
+      memory: { place: memory.place, totalBytes: memory.totalBytes(), freeBytes: memory.freeBytes() },
+      ...isCuda && { gpus: usableGpus(visible) },
+      note,
+    };
   } catch (error) {
     return { reason: (error as Error).message };
   }
 }
 
 if (import.meta.main) {
-  console.log(JSON.stringify(await probeHere(Deno.args[0] as RunConfig["engine"])));
+  const [name, options = "{}"] = Deno.args;
+  console.log(JSON.stringify(await probeHere(name as RunConfig["engine"], JSON.parse(options))));
   Deno.exit(0);
 }

@@ -105,6 +105,7 @@ export function expandCells(
     ffnMultiple: config.ffnMultiple,
     calibration: config.calibration,
     ...config.weights === "stored" && { weights: config.weights },
+    ...config.arithmetic === "fast" && { arithmetic: config.arithmetic },
     perplexity: config.perplexity,
     tasks: config.tasks,
     ...(config.limit === undefined ? {} : { limit: config.limit }),

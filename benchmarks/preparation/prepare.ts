@@ -33,6 +33,10 @@ import { loadMethodFile } from "../configuration/method_file.ts";
 export interface PreparedRun {
   config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
   engine: EngineName;
+  /** What the engine must run on in every cell; whatever there is when absent. */
+  device?: string;
+  /** On CUDA: UUIDs of the GPUs that cells may use; empty where `nvidia-smi` does not say. */
+  gpus?: string[];
   fingerprint: Fingerprint;
   cells: NamedCell[];
   /** Tasks of the run that files define. */
@@ -67,8 +71,13 @@ function checkLengths(
   }
 }
 
-/** Checks everything that can be checked before the first cell: names, engine, checkpoint, data. */
-export async function prepareRun(asked: RunConfig, note: (message: string) => void): Promise<PreparedRun> {
+/** Checks everything that can be checked before the first cell: names, engine, checkpoint, data. `elsewhere`: cells run on
+ * other machines, so that this one need not have their device. */
+export async function prepareRun(
+  asked: RunConfig,
+  note: (message: string) => void,
+  elsewhere = false,
+): Promise<PreparedRun> {
   const { config: withMethods, fileOf } = await loadMethodFiles(asked);
   const { definitions: taskDefinitions, groups: taskGroups, tasks: selected } = selectTasks(
     withMethods.taskFile ?? [],
@@ -85,7 +94,7 @@ export async function prepareRun(asked: RunConfig, note: (message: string) => vo
   checkLadder(config);
   checkDomains(config);
   checkLayerwise(config);
-  const engine = await chooseEngine(config.engine, note);
+  const { engine, ...devices } = await chooseEngine(config, note, elsewhere);
   checkWeights(config.weights, engine);
   const { source, tokenizer } = await openModel(config.model);
   const weights = source.origin.sha256;
@@ -102,7 +111,7 @@ export async function prepareRun(asked: RunConfig, note: (message: string) => vo
   const fingerprint = { weights, tokenizer: tokenizer.sha256, data: await hashData(config) };
   const methodFile = (method: string) => fileOf.get(method);
   const cells = expandCells(config, { engine, fingerprint, needsCalibration, learns, changedOptions, methodFile });
-  return { config, engine, fingerprint, cells, taskDefinitions, taskGroups };
+  return { config, engine, ...devices, fingerprint, cells, taskDefinitions, taskGroups };
 }
 
 /** Loads the method files of a run. Their methods join those that the run names, unless they are named already. */
@@ -201,11 +210,30 @@ function checkWeights(weights: RunConfig["weights"], engine: EngineName): void {
   throw new UsageError(`Engine "${engine}" holds weights in f32 only: leave --weights stored out, or use tensorflow`);
 }
 
-/** Finds out before any cell whether the engine starts. */
-async function chooseEngine(asked: RunConfig["engine"], note: (message: string) => void): Promise<EngineName> {
-  const { name, note: why } = await probeEngine(asked);
-  if (why !== undefined) note(engineNote(name, why));
-  return name;
+/** Every cell at once has a GPU of its own.
+ * @throws {UsageError} when there are too few, or nobody knows how many. */
+export function checkGpus(jobs: number, gpus: number): void {
+  if (jobs <= Math.max(1, gpus)) return;
+  throw new UsageError(
+    gpus === 0
+      ? `${jobs} cells at once need a GPU each, and nvidia-smi does not say which there are: leave --jobs out`
+      : `${jobs} cells at once need a GPU each, and ${gpus} may be used: give --jobs ${gpus}`,
+  );
+}
+
+/** Finds out before any cell whether the engine starts, and on what. What ran on a GPU must not go on without one, so every
+ * cell is told of it. */
+async function chooseEngine(
+  { engine: asked, device, arithmetic, jobs }: RunConfig,
+  note: (message: string) => void,
+  elsewhere: boolean,
+): Promise<Pick<PreparedRun, "engine" | "device" | "gpus">> {
+  const { name: engine, note: why, gpus } = await probeEngine(asked, elsewhere ? {} : { device, arithmetic });
+  if (why !== undefined) note(engineNote(engine, why));
+  if (elsewhere) return { engine, ...device !== undefined && { device } };
+  if (gpus) checkGpus(jobs, gpus.length);
+  const used = gpus ? "cuda" : device;
+  return { engine, ...used !== undefined && { device: used }, ...gpus && { gpus } };
 }
 
 /** What a user should know about the engine that `auto` took. */

@@ -31,6 +31,7 @@ export function writeRunFile({ config, engine, fingerprint, cells }: Omit<RunFil
       stored.fingerprint.weights !== fingerprint.weights && "weights",
       stored.fingerprint.tokenizer !== fingerprint.tokenizer && "tokenizer",
       stored.engine !== engine && "engine",
+      stored.config.arithmetic !== config.arithmetic && "arithmetic",
     ].filter((what) => what !== false);
     if (differing.length > 0) {
       throw new UsageError(

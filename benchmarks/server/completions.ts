@@ -132,7 +132,7 @@ async function scorePrompts(
   });
   const results = prompts.map((ids): Entry[] => [{ id: at(ids, 0), score: null }]);
   await scoreInBatches(sequences, {
-    batchTokens: batchBudget(model.bytesPerToken),
+    batchTokens: batchBudget(model),
     score: ({ batch, targets }) => model.scoreTop(batch, targets, Math.max(1, count)),
     take: ({ logProbs, top }, _packed, owners) => {
       owners.forEach((owner, i) => {

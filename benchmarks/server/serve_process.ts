@@ -5,7 +5,7 @@
  * @module
  */
 import { basename, dirname, resolve } from "node:path";
-import { type Engine, startBestEngine, startEngine } from "../../core/engine.ts";
+import { type Engine, type EngineOptions, startBestEngine, startEngine } from "../../core/engine.ts";
 import { EngineError, UsageError } from "../../core/errors.ts";
 import type { DoneRecord, RunConfig } from "../../core/schema.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
@@ -43,8 +43,8 @@ function dataOf(out: string): string | undefined {
   }
 }
 
-async function start(name: RunConfig["engine"]): Promise<Engine> {
-  return name === "auto" ? (await startBestEngine()).engine : await startEngine(name);
+async function start(name: RunConfig["engine"], options: EngineOptions): Promise<Engine> {
+  return name === "auto" ? (await startBestEngine(options)).engine : await startEngine(name, options);
 }
 
 /** Loads what `options` name, and starts the engine.
@@ -56,7 +56,8 @@ export async function loadServed(
 ): Promise<ServedModel & { engine: Engine }> {
   const record = options.record === undefined ? undefined : readDone(options.record);
   const path = record?.cell.model ?? options.model!;
-  const engine = await start(options.engine ?? record?.cell.engine ?? "auto");
+  const { engine: own = "auto", arithmetic } = record?.cell ?? {};
+  const engine = await start(options.engine ?? own, { arithmetic });
   const opened = await openModel(path);
   let model: DecoderModel;
   try {

@@ -64,6 +64,7 @@ export function fakeModel(
     vocabSize,
     maxPositions,
     bytesPerToken: 1,
+    freeBytes: () => 1e9,
     batches,
     score: (batch, { rows, ids }) => {
       batches.push(batch);

@@ -70,6 +70,14 @@ Deno.test("cellId() does not change with folder, jobs, title or the order of the
   assertEquals(moved.sort(), sorted);
 });
 
+Deno.test("expandCells() makes other cells of fast arithmetic, and none others of exact", () => {
+  assertEquals(ids({ arithmetic: "exact" }), ids());
+  const fast = expandCells(config({ arithmetic: "fast", device: "cuda" }), RUN);
+  assertEquals(fast.map(({ cell }) => cell.arithmetic), Array(9).fill("fast"));
+  assertEquals(ids().filter((id) => fast.some((other) => other.id === id)), []);
+  assertEquals(ids({ device: "cuda" }), ids());
+});
+
 Deno.test("cellId() knows weights by their contents, not by their path", () => {
   assertEquals(ids({ model: "/elsewhere/b.gguf" }), ids());
   const other = ids({}, { ...FINGERPRINT, weights: "ab" });

@@ -1,11 +1,11 @@
 import { assert, assertMatch } from "@std/assert";
-import { peakMemory, residentMemoryBytes } from "../../benchmarks/cells/memory.ts";
+import { hostMemory } from "../../core/device_memory.ts";
 
-Deno.test("peakMemory() keeps a peak that has passed, and names what it measures", () => {
+Deno.test("hostMemory keeps a peak that has passed, and names what it measures", () => {
   const sizeBytes = 200_000_000;
-  const before = residentMemoryBytes();
+  const before = hostMemory.usedBytes();
   assert(new Uint8Array(sizeBytes).fill(1)[sizeBytes - 1] === 1);
-  const { bytes, measure } = peakMemory();
+  const { bytes, measure } = hostMemory.peak();
   assert(bytes >= before + 0.9 * sizeBytes, `peak ${bytes} after ${before} and an array of ${sizeBytes} bytes`);
   assertMatch(measure, /^(peak )?resident set/);
 });

@@ -1,6 +1,9 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { at } from "../../core/indexing.ts";
+import type { DoneRecord } from "../../core/schema.ts";
 import { primaryMetric } from "../../reports/measurements.ts";
+import { buildDocument } from "../../reports/build_document.ts";
+import { protocol } from "../../reports/protocol.ts";
 import { buildSections, type Row, type Section } from "../../reports/rows.ts";
 import { doneRecord, failedRecord, sweepRecords } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
@@ -87,6 +90,26 @@ Deno.test("buildSections() separates models by the hash of their weights, and en
     ["tensorflow", "1", 2],
     ["tensorflow", "e", 1],
     ["wasm", "e", 1],
+  ]);
+});
+
+Deno.test("buildSections() never puts fast and exact arithmetic into one table, and titles and protocol say which", () => {
+  const exact = doneRecord();
+  const fast = doneRecord();
+  fast.cell.arithmetic = "fast";
+  fast.environment = { ...fast.environment, device: "cuda (Test GPU)", arithmetic: "fast" };
+  const sections = buildSections([fast, exact]);
+  assertEquals(sections.map(({ arithmetic, rows }) => [arithmetic, rows.length]), [["exact", 1], ["fast", 1]]);
+  const words = (records: DoneRecord[]) =>
+    buildSections(records).map((section) => protocol(section).find(({ name }) => name === "arithmetic")?.text);
+  assertEquals(words([fast, exact]), ["f32", "f32, factors of products in TF32 where the GPU has it"]);
+  // Records of CUDA from before arithmetic was recorded.
+  const old = { ...exact, environment: { ...exact.environment, device: "cuda" } };
+  assertEquals(words([old]), ["f32, TF32 not ruled out"]);
+  assertEquals(words([{ ...old, environment: { ...old.environment, arithmetic: "exact" } }]), ["f32"]);
+  assertEquals(buildDocument([fast, exact], "Run").sections.map(({ title }) => /in fast arithmetic/.test(title)), [
+    false,
+    true,
   ]);
 });
 

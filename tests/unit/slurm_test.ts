@@ -32,6 +32,12 @@ Deno.test("arrayScript() keeps paths and names from becoming commands", () => {
   assertStringIncludes(script, "timeout --kill-after=10 9 ");
 });
 
+Deno.test("arrayScript() lets cells that may run on CUDA ask nvidia-smi, and no others run anything", () => {
+  const script = (cuda: boolean) => arrayScript(ARRAY, { sbatch: [] }, { ffi: true, cuda });
+  assertStringIncludes(script(true), "'--allow-run=nvidia-smi'");
+  assert(!script(false).includes("--allow-run"));
+});
+
 Deno.test("checkSlurmOptions() refuses what would leave its line", () => {
   checkSlurmOptions({ partition: "gpu", time: "1-02:00:00", sbatch: ["--exclusive", "--mail-user=a@b.c"] });
   for (const word of ["--mem=8G\nrm", "mem=8G", "--mem=$(x)", "--mem=`x`", "--mem=a b", "--Mem=1"]) {

@@ -1,0 +1,66 @@
+/** Devices: one GPU for each cell, devices that are not there, and a set-up for CUDA without it. */
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { join } from "node:path";
+import { localExecutor } from "../../benchmarks/executors/local_executor.ts";
+import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
+import { checkGpus, prepareRun } from "../../benchmarks/preparation/prepare.ts";
+import { UsageError } from "../../core/errors.ts";
+import type { CellRecord } from "../../core/schema.ts";
+import { bench, finish, ROOT, sweepTest } from "../support/bench_process.ts";
+
+sweepTest("cells at once have a GPU each, which their records name", async (out) => {
+  const values = { methods: [{ id: "random" }], sparsity: [0.2, 0.3, 0.4], engine: "wasm", jobs: 2, out };
+  const config = resolveConfig([{ values, where: () => "test" }]);
+  const run = { ...await prepareRun(config, () => {}), gpus: ["GPU-a", "GPU-b"] };
+  const never = new AbortController().signal;
+  const records: CellRecord[] = [];
+  await localExecutor.run(run.cells, {
+    run,
+    commit: null,
+    queueSignal: never,
+    signal: never,
+    started: () => {},
+    phase: () => {},
+    note: () => {},
+    ended: (_named, record) => records.push(record),
+  });
+  const used = records.map((record) => record.state === "done" && record.environment.visibleDevices);
+  assertEquals(records.length, 4);
+  assertEquals(new Set(used), new Set(["GPU-a", "GPU-b"]));
+});
+
+Deno.test("checkGpus() wants a GPU for every cell at once", () => {
+  checkGpus(1, 0);
+  checkGpus(2, 2);
+  assertThrows(() => checkGpus(4, 2), UsageError, "4 cells at once need a GPU each, and 2 may be used: give --jobs 2");
+  assertThrows(() => checkGpus(2, 0), UsageError, "nvidia-smi does not say which there are");
+});
+
+sweepTest("a device and an arithmetic that the engine does not have are refused before any cell", async (out) => {
+  const common = ["run", "--preset", "smoke", "--out", out, "--engine", "wasm"];
+  const device = await finish(bench(...common, "--device", "cuda"));
+  assertEquals(device.code, 2);
+  assertStringIncludes(device.stderr, 'Engine "wasm" runs on the CPU and not on "cuda": leave --device out');
+  const fast = await finish(bench(...common, "--arithmetic", "fast"));
+  assertEquals(fast.code, 2);
+  assertStringIncludes(fast.stderr, 'Arithmetic "fast" is CUDA\'s alone, and "wasm" runs on cpu (1 thread, SIMD)');
+  assertEquals([...Deno.readDirSync(out)], []);
+});
+
+Deno.test("setup:tensorflow --cuda without a GPU says what is missing, before it runs or writes anything", async () => {
+  const child = new Deno.Command("deno", {
+    // No right to run or write: whatever was set up is as it was.
+    args: ["run", "--no-prompt", "--allow-read", "--allow-env", "--allow-sys", "--allow-ffi"].concat(
+      [join(ROOT, "tools/setup_tensorflow.ts"), "--cuda"],
+    ),
+    // Hides the GPUs of a machine that has some.
+    env: { CUDA_VISIBLE_DEVICES: "-1" },
+    cwd: ROOT,
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const { code, stderr } = await finish(child);
+  assertEquals(code, 2);
+  assertMatch(stderr, /cannot be set up for CUDA here: (no NVIDIA driver is installed|the NVIDIA driver .*-1)/);
+  assert(stderr.includes("nothing was changed"));
+});
