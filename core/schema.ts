@@ -18,9 +18,10 @@ import { trainingReportSchema, trainingSchema } from "./schema_training.ts";
 export * from "./schema_measurements.ts";
 export * from "./schema_training.ts";
 
-/** Version of {@linkcode cellRecordSchema}. Records of version 1, which had no checksum, and of version 2, which did not say
- * whether weights were changed, are read as well; those of other versions are refused by name. */
-export const SCHEMA_VERSION = 3;
+/** Version of {@linkcode cellRecordSchema}. Records of version 1, which had no checksum, of version 2, which did not say
+ * whether weights were changed, and of version 3, which did not say how long learning and timing took, are read as well;
+ * those of other versions are refused by name. */
+export const SCHEMA_VERSION = 4;
 
 /** Engines a run may ask for. */
 export const ENGINE_NAMES = ["wasm", "tensorflow", "webgpu", "cpu"] as const;
@@ -325,7 +326,14 @@ export const doneRecordSchema = z.strictObject({
     text: z.string().describe("the continuation alone"),
   })).optional().describe("continuations by the most probable tokens, in the order asked for"),
   memory: z.strictObject({ afterLoadBytes: z.number(), peakBytes: z.number(), measure: z.string() }),
-  timings: z.strictObject({ loadS: z.number(), pruneS: z.number(), evaluateS: z.number() }),
+  timings: z.strictObject({
+    loadS: z.number().describe("reading models, and making a pruned one again"),
+    pruneS: z.number().describe("scoring units and cutting, without learning"),
+    learnS: z.number().describe("stages of `training`"),
+    evaluateS: z.number().describe("perplexity, tasks and generation"),
+    throughputS: z.number().nullable().describe("null: in `evaluateS`, in records of versions before 4"),
+    waitS: z.number().nullable().describe("for statistics that another cell computed; null: unknown"),
+  }).describe("where `seconds` went; the start of processes is in none of them"),
 });
 /** The record of a cell that failed. */
 export const failedRecordSchema = z.strictObject({

@@ -111,8 +111,8 @@ export function costNotes(section: Section): string[] {
   const hours = section.rows.reduce((sum, row) => sum + deviceHours(row), 0);
   return [
     "Means over seeds of one cell's seconds: pruning without training (scores, cut, compensation), training in " +
-    "learning and recovery, evaluation with throughput. Device-hours: whole cells, loading too, failed ones as well, " +
-    `all seeds together; the whole run took ${hours.toFixed(3)}.`,
+    "learning and recovery, evaluation (in records of earlier versions with throughput). Device-hours: whole cells, " +
+    `loading and throughput too, failed ones as well, all seeds together; the whole run took ${hours.toFixed(3)}.`,
     ...(measures.length > 0 ? [`Peak memory: ${measures.join("; ")}.`] : []),
   ];
 }

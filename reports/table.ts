@@ -254,10 +254,6 @@ export function buildTaskTable(section: Section, ranks: Ranking[]): Table {
   return assemble(section, [realisedStrip, ...tasks.map((column) => qualityStrip(column, ranks))]);
 }
 
-/** Seconds of a run's stages of training. */
-export const learningS = ({ training }: Row["runs"][number]): number =>
-  (training ?? []).reduce((sum, stage) => sum + stage.seconds, 0);
-
 /** Hours that a row's cells held their device, failed ones too. */
 export const deviceHours = ({ runs, failures }: Row): number =>
   [...runs, ...failures].reduce((sum, record) => sum + record.seconds / 3600, 0);
@@ -271,12 +267,8 @@ const peakName = ({ rows }: Section): string =>
 /** What a row took: seconds of pruning, learning and evaluation, hours of all its runs, and memory. */
 export function buildCostTable(section: Section): Table {
   return assemble(section, [
-    meanStrip(
-      fixed("prune-seconds", "pruning", "s", 1),
-      (run) => Math.max(0, run.timings.pruneS - learningS(run)),
-      seconds,
-    ),
-    meanStrip(fixed("learn-seconds", "learning", "s", 1), learningS, seconds),
+    meanStrip(fixed("prune-seconds", "pruning", "s", 1), ({ timings }) => timings.pruneS, seconds),
+    meanStrip(fixed("learn-seconds", "learning", "s", 1), ({ timings }) => timings.learnS, seconds),
     meanStrip(fixed("evaluate-seconds", "evaluation", "s", 2), ({ timings }) => timings.evaluateS, seconds),
     {
       column: fixed("device-hours", "device-hours", "all seeds", 2),

@@ -43,10 +43,11 @@ function readStatistics(path: string): Statistics | undefined {
 }
 
 /** A `remember` function for methods that keeps statistics in `folder`. Processes that ask for the same statistics at
- * the same time compute them once: the others wait. */
+ * the same time compute them once: the others wait, in `waiting`. */
 export function createCache(
   folder: string,
   { weights, engine, seed, calibration }: CacheScope,
+  waiting: <T>(work: () => Promise<T>) => Promise<T> = (work) => work(),
 ): (key: string, compute: () => Promise<Statistics>) => Promise<Statistics> {
   const windows = createHash("sha256");
   for (const ids of calibration) {
@@ -58,7 +59,7 @@ export function createCache(
     Deno.mkdirSync(folder, { recursive: true });
     const path = join(folder, `${name}.safetensors`);
     using lock = Deno.openSync(join(folder, `${name}.lock`), { read: true, write: true, create: true });
-    await lock.lock(true);
+    await waiting(() => lock.lock(true));
     const known = readStatistics(path);
     if (known) return known;
     const computed = await compute();

@@ -25,7 +25,7 @@ export const cellJobSchema = z.strictObject({
   keepWeights: z.boolean().optional().describe("whether changed weights are stored; by the model's size when absent"),
   layerwise: z.boolean().optional().describe("whether one dense layer at a time is on the device while pruning"),
   logSamples: z.boolean().describe("whether every example is written with its scores"),
-  coordinated: z.boolean().describe("a parent holds standard input: it gives turns for timing, and its end is ours"),
+  coordinated: z.boolean().describe("a parent holds standard input, and its end is ours"),
 });
 /** What a cell's process is told. */
 export type CellJob = z.infer<typeof cellJobSchema>;
@@ -33,8 +33,6 @@ export type CellJob = z.infer<typeof cellJobSchema>;
 /** What a cell's process tells, one JSON line each. */
 export const cellEventSchema = z.discriminatedUnion("event", [
   z.strictObject({ event: z.literal("phase"), phase: z.string() }),
-  z.strictObject({ event: z.literal("take-turn") }),
-  z.strictObject({ event: z.literal("give-turn") }),
   z.strictObject({ event: z.literal("recorded") }),
 ]);
 /** What a cell's process tells. */

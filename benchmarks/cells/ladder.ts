@@ -75,6 +75,8 @@ export interface Ladder {
   key: string;
   /** Folder for the levels. */
   folder: string;
+  /** Does `work`, which is to wait for another process. */
+  waiting<T>(work: () => Promise<T>): Promise<T>;
   /** Prunes one level; the plan is for `base`. */
   prune(given: LevelGiven): Promise<PruneResult>;
   /** What makes that level again; null where that is no less than its weights. */
@@ -112,7 +114,7 @@ async function reach(ladder: Ladder, i: number): Promise<Rung> {
   Deno.mkdirSync(folder, { recursive: true });
   // Others that need this level wait for it.
   using lock = Deno.openSync(`${place}.lock`, { read: true, write: true, create: true });
-  await lock.lock(true);
+  await ladder.waiting(() => lock.lock(true));
   const found = loadSnapshot(place, key);
   if (found) return restore(dense, found.state as PlainRung, found.tensors);
   const rung = await step(ladder, i);

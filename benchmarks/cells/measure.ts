@@ -1,4 +1,4 @@
-/** Measures one cell in this process: load, prune, evaluate.
+/** Measures one cell in this process: load, prune, evaluate. Throughput is timed later, see `time_cell.ts`.
  *
  * @module
  */
@@ -19,20 +19,18 @@ import type { CellJob } from "./job.ts";
 import { finiteScores } from "./finite_scores.ts";
 import { type Loaded, pruneCell, type Pruned, type PrunedCell } from "./prune_cell.ts";
 import { isKept, keptModel } from "./rebuild.ts";
+import { createPhaseClock, timingsOf } from "./phase_clock.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
 import { measureTask, type ScoredExample } from "../evaluation/multiple_choice.ts";
 import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
 import { createScorer } from "../evaluation/scorer.ts";
 import { storeRebuild } from "../records/rebuild_file.ts";
 import { storeWeights } from "../records/stored_weights.ts";
-import { measureThroughput } from "../evaluation/throughput.ts";
 
 /** What the process of a cell offers to its measurement. */
 export interface CellHost {
   /** Progress in words. */
   report(phase: string): void;
-  /** Does `work` while no other cell of the run computes. */
-  alone<T>(work: () => Promise<T>): Promise<T>;
   /** Told the scores of every example of a task. */
   onScored?(task: string, scored: readonly ScoredExample[]): void;
   /** Told the scores of every document of a corpus under protocol (c). */
@@ -49,9 +47,6 @@ type Job = Pick<
   "id" | "cell" | "out" | "data" | "taskDefinitions" | "taskGroups" | "device" | "commit" | "keepWeights" | "layerwise"
 >;
 
-/** Seconds since `start`, a time of `performance.now()`. */
-const secondsSince = (start: number) => (performance.now() - start) / 1000;
-
 /** Loads the model of `job`, prunes it as its cell says, and measures what is left. With the record of an earlier
  * measurement its model is made again, and its results stand before the new ones.
  * @throws {UsageError} when model, data or method cannot give what the cell asks for.
@@ -59,7 +54,7 @@ const secondsSince = (start: number) => (performance.now() - start) / 1000;
  * @throws {NumericError} when the pruned model's output is not finite. */
 export async function measureCell(job: Job, host: CellHost, before?: DoneRecord): Promise<Measured> {
   const { cell } = job;
-  let start = performance.now();
+  const clock = createPhaseClock("loadS");
   host.report("load");
   const engine = await startEngine(cell.engine, { device: job.device, arithmetic: cell.arithmetic });
   const { source, tokenizer } = await openModel(cell.model);
@@ -67,11 +62,11 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   const dense = isLayerwise ? openLayerwise(source, cell.weights) : await uploadModel(source, cell.weights);
   if (!isLayerwise) source.close();
   engine.check();
-  const loadS = secondsSince(start);
   const afterLoadBytes = engine.memory.usedBytes();
 
-  start = performance.now();
-  const loaded = { dense, tokenizer, source, engine };
+  // Making the model of a record again is loading: nothing is decided.
+  if (!before) clock.enter("pruneS");
+  const loaded = { dense, tokenizer, source, engine, clock };
   const { model, changed, rebuild, ...pruned } = before
     ? await modelAgain(job, before, loaded, host)
     : await pruneCell(job, loaded, host);
@@ -80,9 +75,8 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   if (isLayerwise) source.close();
   engine.check();
   const kept = await keep(job, { model, changed, rebuild }, host, before);
-  const pruneS = secondsSince(start);
 
-  start = performance.now();
+  clock.enter("evaluateS");
   const { generations = before?.generations, ...scored } = await finiteScores(
     cell.method?.id ?? null,
     () => evaluate(job, model, tokenizer, host),
@@ -92,17 +86,6 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   const latest = [...new Map(tasks.map((result) => [result.task, result])).values()];
   const groups = (job.taskGroups ?? []).map((group) => aggregateGroup(group, latest));
   engine.check();
-  let evaluateS = secondsSince(start);
-  const { throughput: choice } = cell;
-  const throughput = choice === undefined ? [] : await host.alone(async () => {
-    // The wait for a turn is no work.
-    start = performance.now();
-    host.report("throughput");
-    const results = await measureThroughput(model, choice, { signal: host.signal });
-    engine.check();
-    evaluateS += secondsSince(start);
-    return results;
-  });
   const peak = engine.memory.peak();
   return {
     environment: describeEnvironment(engine, job.commit),
@@ -115,14 +98,14 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
     perplexity,
     tasks,
     ...groups.length > 0 && { groups },
-    throughput: [...before?.throughput ?? [], ...throughput],
+    throughput: before?.throughput ?? [],
     ...generations && { generations },
-    memory: { afterLoadBytes, peakBytes: peak.bytes, measure: peak.measure },
-    timings: {
-      loadS,
-      pruneS: before?.timings.pruneS ?? pruneS,
-      evaluateS: (before?.timings.evaluateS ?? 0) + evaluateS,
+    memory: {
+      afterLoadBytes: before?.memory.afterLoadBytes ?? afterLoadBytes,
+      peakBytes: Math.max(before?.memory.peakBytes ?? 0, peak.bytes),
+      measure: peak.measure,
     },
+    timings: timingsOf(clock.seconds(), pruned.training, before?.timings),
   };
 }
 

@@ -27,6 +27,7 @@ import type { CellJob } from "./job.ts";
 import { climb, type LevelGiven, type Rung } from "./ladder.ts";
 import { checkpointPlace, compensation, recover, type StageHost, type TrainingData, trainingData } from "./learning.ts";
 import { checkBudget, runMethod } from "./method_result.ts";
+import { createPhaseClock, type PhaseClock } from "./phase_clock.ts";
 import { type DrawnWindows, type SelfText, selfText } from "./self_text.ts";
 import { reloadMethodFile } from "../configuration/method_file.ts";
 import { runPaths } from "../records/store.ts";
@@ -37,6 +38,8 @@ export interface Loaded {
   tokenizer: Tokenizer;
   source: WeightSource;
   engine: Engine;
+  /** Told what the process is busy with, where that is recorded. */
+  clock?: PhaseClock;
 }
 
 /** What pruning gives besides the model. */
@@ -54,7 +57,7 @@ export type PrunedCell = Pruned & {
 /** The model that the cell asks for; `dense` itself where nothing is pruned. */
 export async function pruneCell(
   { cell, out, data }: Pick<CellJob, "cell" | "out" | "data">,
-  { dense, tokenizer, source, engine }: Loaded,
+  { dense, tokenizer, source, engine, clock = createPhaseClock("pruneS") }: Loaded,
   host: RebuildHost,
 ): Promise<PrunedCell> {
   const { method: choice, sparsity, units, ffnMultiple, seed } = cell;
@@ -64,6 +67,7 @@ export async function pruneCell(
   if (cell.methodFile) await reloadMethodFile(cell.methodFile);
   const method = getMethod(choice.id);
   const target = resolveTarget(dense.config, { sparsity, units, ffnMultiple });
+  const waiting = <T>(work: () => Promise<T>) => clock.during("waitS", work);
   const self = selfText({
     model: dense,
     tokenizer,
@@ -73,7 +77,7 @@ export async function pruneCell(
       engine: engine.name,
       seed,
       calibration: [],
-    }),
+    }, waiting),
     report: host.report,
     signal: host.signal,
   });
@@ -83,11 +87,12 @@ export async function pruneCell(
   const windows = calibration?.windows ?? [];
   const scope = { weights: source.origin.sha256, engine: engine.name, seed, calibration: windows };
   const stage: StageHost = {
-    remember: createCache(runPaths(out).cache, scope),
+    remember: createCache(runPaths(out).cache, scope, waiting),
     report: (message) => host.report(`prune: ${message}`),
     signal: host.signal,
   };
-  const work: PruneWork = { cell, method, target, dense, stage, calibration: windows, folder: runPaths(out).cache };
+  const folder = runPaths(out).cache;
+  const work: PruneWork = { cell, method, target, dense, stage, calibration: windows, folder, clock };
   const { model, plan, reports, stages, changed } = method.kind === "learned"
     ? await pruneLearned(work, training, canonicalJson({ ...scope, calibration: hashWindows(windows) }))
     : await pruneOnce(work, training?.windows, host);
@@ -115,6 +120,7 @@ interface PruneWork {
   calibration: Int32Array[];
   /** For snapshots. */
   folder: string;
+  clock: PhaseClock;
 }
 
 /** What every method is given, on model `base`. */
@@ -129,7 +135,7 @@ async function pruneOnce(
   windows: Int32Array[] | undefined,
   host: RebuildHost,
 ): Promise<Rung & { changed: boolean }> {
-  const { cell, method, dense, target, stage, calibration, folder } = work;
+  const { cell, method, dense, target, stage, calibration, folder, clock } = work;
   const { plan, replaced: own = {} } = await runMethod(method, { ...contextOf(work, dense), target });
   const replaced = cell.compensate ? await compensation(dense, calibration, stage)(plan, own) : own;
   const model = await pruneByLayers(dense, plan, replaced);
@@ -138,7 +144,10 @@ async function pruneOnce(
   if (windows && cell.training) {
     const learning = { options: cell.training, windows, checkpoint: checkpointPlace(folder, cell) };
     const recovery = { ...stage, report: (message: string) => host.report(`recover: ${message}`) };
-    const { report, parts } = await recover({ model, dense, cell, learning }, recovery);
+    const { report, parts } = await clock.during(
+      "learnS",
+      () => recover({ model, dense, cell, learning }, recovery),
+    );
     reports.push(report);
     recovered = parts;
   }
@@ -158,7 +167,7 @@ async function pruneLearned(
   data: TrainingData | null,
   key: string,
 ): Promise<Rung & { changed: boolean }> {
-  const { cell, method, dense, target, stage, calibration, folder } = work;
+  const { cell, method, dense, target, stage, calibration, folder, clock } = work;
   const { ladder, training } = cell;
   if (!training || !data) throw new UsageError(`Method "${method.id}" learns: its cell needs "training"`);
   const prune = ({ base, prefix, cell, target, calibrationShare, ...given }: LevelGiven) => {
@@ -173,7 +182,7 @@ async function pruneLearned(
     // Statistics of some windows must not pass for those of all.
     const share = seen.length < calibration.length ? `${seen.length} windows: ` : "";
     const own: StageHost = { ...ofBase, remember: (name, compute) => ofBase.remember(share + name, compute) };
-    return method.prune({ ...contextOf({ ...work, stage: own, calibration: seen }, base), target, learning });
+    return runMethod(method, { ...contextOf({ ...work, stage: own, calibration: seen }, base), target, learning });
   };
   const { windows, domains } = data;
   const stageOf = ({ plan, replaced = {}, parts }: PruneResult): PruneStage | null => {
@@ -184,7 +193,8 @@ async function pruneLearned(
   };
   if (ladder) {
     const whole = { ...cell, ladder, training };
-    const rung = await climb({ cell: whole, dense, windows, domains, key, folder, prune, stageOf });
+    const waiting = <T>(work: () => Promise<T>) => clock.during("waitS", work);
+    const rung = await climb({ cell: whole, dense, windows, domains, key, folder, waiting, prune, stageOf });
     return { ...rung, changed: true };
   }
   const result = await prune({

@@ -1,5 +1,6 @@
 /** Measures one cell in a process of its own: `run_cell.ts JOB.json`. The record is written here, whole or not at all;
- * standard output carries one JSON event per line.
+ * standard output carries one JSON event per line. Throughput is timed by a process that has nothing else to do: of a
+ * record that lacks other measurements as well, those come first, and the sweep asks again.
  *
  * Exit codes: 0 the record was written (also that of a failed cell), 2 the job file cannot be used.
  *
@@ -9,12 +10,13 @@ import { deviceMemoryWords } from "../../core/engine.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
 import { anyTask, getCorpus } from "../../datasets/mod.ts";
-import { measureCell } from "./measure.ts";
+import { type CellHost, measureCell } from "./measure.ts";
 import { classifyError } from "../../core/failure.ts";
 import { type CellEvent, cellJobSchema } from "./job.ts";
+import { timeCell } from "./time_cell.ts";
 import { type CellSamples, writeLmEvalFiles } from "../records/lm_eval_files.ts";
 import { lmEvalDocuments, type LmEvalSample, lmEvalSamples } from "../records/lm_eval_samples.ts";
-import { isComplete, missingMeasurements } from "../records/measured.ts";
+import { isComplete, missingMeasurements, withoutThroughput } from "../records/measured.ts";
 import { doneRecord, runPaths, writeRecord } from "../records/store.ts";
 
 /** Tells the parent. A parent that is gone ends the process: that nobody listens is no failure of the cell. */
@@ -42,23 +44,14 @@ function tryToWriteLmEvalFiles(out: string, record: DoneRecord, samples: CellSam
   }
 }
 
-/** Waits for turns on standard input; the process ends when the parent does, however that ended. */
-function listenToParent(): () => Promise<void> {
-  let granted = Promise.withResolvers<void>();
+/** The process ends when the parent does, however that ended. */
+function endWithParent(): void {
   // A terminal sends Ctrl-C to every process of the run; the parent decides.
   Deno.addSignalListener("SIGINT", () => {});
   (async () => {
-    const decoder = new TextDecoder();
-    for await (const chunk of Deno.stdin.readable) {
-      if (decoder.decode(chunk, { stream: true }).includes("\n")) granted.resolve();
-    }
+    for await (const _chunk of Deno.stdin.readable) { /* nothing is said */ }
     Deno.exit(143);
   })();
-  return async () => {
-    granted = Promise.withResolvers<void>();
-    tell({ event: "take-turn" });
-    await granted.promise;
-  };
 }
 
 async function main(path: string): Promise<void> {
@@ -72,7 +65,7 @@ async function main(path: string): Promise<void> {
     tell({ event: "recorded" });
     return;
   }
-  const takeTurn = job.coordinated ? listenToParent() : () => Promise.resolve();
+  if (job.coordinated) endWithParent();
   const startedAt = new Date();
   const head = {
     schemaVersion: SCHEMA_VERSION,
@@ -83,7 +76,7 @@ async function main(path: string): Promise<void> {
   } as const;
   const samples = new Map<string, LmEvalSample[]>();
   try {
-    const measured = await measureCell({ ...job, cell: missing }, {
+    const host: CellHost = {
       report,
       onScored: (task, scored) => {
         if (job.logSamples) samples.set(task, lmEvalSamples(anyTask(task), scored));
@@ -91,16 +84,13 @@ async function main(path: string): Promise<void> {
       onDocuments: (corpus, scored) => {
         if (job.logSamples) samples.set(corpus, lmEvalDocuments(getCorpus(corpus).textField, scored));
       },
-      alone: async (work) => {
-        await takeTurn();
-        const result = await work();
-        tell({ event: "give-turn" });
-        return result;
-      },
       signal: new AbortController().signal,
-    }, before);
+    };
+    const own = { ...job, cell: missing };
+    const timed = before && isComplete(withoutThroughput(job.cell), before, job) ? before : undefined;
+    const measured = timed ? await timeCell(own, host, timed) : await measureCell(own, host, before);
     const seconds = (before?.seconds ?? 0) + (Date.now() - startedAt.getTime()) / 1000;
-    const record: DoneRecord = { ...head, seconds, state: "done", ...measured };
+    const record: DoneRecord = { ...measured, ...head, seconds, state: "done" };
     tryToWriteLmEvalFiles(job.out, record, samples);
     writeRecord(job.out, record);
   } catch (error) {

@@ -135,7 +135,6 @@ async function runAgain(record: DoneRecord, options: { model?: string; data?: st
       threads: record.environment.threads,
       ffi: cell.engine === "tensorflow",
       cuda: record.environment.device.startsWith("cuda"),
-      turns: { take: () => Promise.resolve(), give: () => {} },
       signal: new AbortController().signal,
       onPhase: (phase) => console.error(phase),
     });

@@ -7,7 +7,6 @@ import { NVIDIA_SMI } from "../../core/cuda.ts";
 import { denoRun } from "../../core/deno_run.ts";
 import { isDiskFull } from "../../core/failure.ts";
 import { cellEventSchema, type CellJob } from "../cells/job.ts";
-import type { Turns } from "./scheduler.ts";
 import { toJson } from "../records/store.ts";
 
 /** Characters of standard error that a crash record quotes. */
@@ -29,9 +28,8 @@ export interface CellProcess {
   cuda: boolean;
   /** UUID of the one GPU that the cell may use; those of this process when absent. */
   gpu?: string;
-  /** The process is killed after so many seconds; those in which it waits for a turn do not count. */
+  /** The process is killed after so many seconds. */
   timeoutS?: number;
-  turns: Turns;
   signal: AbortSignal;
   onPhase: (phase: string) => void;
 }
@@ -48,7 +46,7 @@ export interface CellExit {
 
 /** Runs a cell's process to its end with no more rights than it needs: no network, and writing in the run's folder. */
 export async function runCellProcess(options: CellProcess): Promise<CellExit> {
-  const { job, jobPath, logPath, signal, turns } = options;
+  const { job, jobPath, logPath, signal } = options;
   for (const path of [jobPath, logPath]) Deno.mkdirSync(dirname(path), { recursive: true });
   // Not renamed into place: the process locks this very file.
   Deno.writeTextFileSync(jobPath, toJson(job));
@@ -80,55 +78,28 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
   signal.addEventListener("abort", stop);
   if (signal.aborted) stop();
   let recorded = false;
-  const limit = startLimit(options.timeoutS, () => kill(child, "SIGKILL"));
-  const events = readLines(child.stdout, async (line) => {
+  let timedOut = false;
+  const limit = afterSeconds(options.timeoutS, () => {
+    timedOut = true;
+    kill(child, "SIGKILL");
+  });
+  const events = readLines(child.stdout, (line) => {
     const event = parseEvent(line);
     if (event?.event === "phase") options.onPhase(event.phase);
     if (event?.event === "recorded") recorded = true;
-    if (event?.event === "give-turn") turns.give();
-    if (event?.event === "take-turn") {
-      limit.pause();
-      await turns.take();
-      limit.resume();
-      await stdin.write(new TextEncoder().encode("go\n")).catch(() => {});
-    }
   });
   const [stderrTail, status] = await Promise.all([copyToLog(child.stderr, logPath), child.status, events]);
   clearTimeout(timer);
-  limit.pause();
+  clearTimeout(limit);
   signal.removeEventListener("abort", stop);
   await stdin.close().catch(() => {});
-  return { status, recorded, timedOut: limit.passed(), stderrTail };
+  return { status, recorded, timedOut, stderrTail };
 }
 
-/** Calls `end` after `seconds` in all between pauses. */
-function startLimit(
-  seconds: number | undefined,
-  end: () => void,
-): { pause(): void; resume(): void; passed(): boolean } {
-  let leftMs = seconds === undefined ? Infinity : 1000 * seconds;
-  let passed = false;
-  let since = 0;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const resume = () => {
-    since = performance.now();
-    // A timer takes at most 2^31 ms; nobody waits longer.
-    if (leftMs < 2 ** 31) {
-      timer = setTimeout(() => {
-        passed = true;
-        end();
-      }, leftMs);
-    }
-  };
-  resume();
-  return {
-    pause: () => {
-      clearTimeout(timer);
-      leftMs = Math.max(0, leftMs - (performance.now() - since));
-    },
-    resume,
-    passed: () => passed,
-  };
+/** Calls `end` after `seconds`. */
+function afterSeconds(seconds: number | undefined, end: () => void): ReturnType<typeof setTimeout> | undefined {
+  // A timer takes at most 2^31 ms; nobody waits longer.
+  return seconds !== undefined && 1000 * seconds < 2 ** 31 ? setTimeout(end, 1000 * seconds) : undefined;
 }
 
 function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
@@ -146,12 +117,12 @@ function parseEvent(line: string): ReturnType<typeof cellEventSchema.parse> | un
   }
 }
 
-async function readLines(stream: ReadableStream<Uint8Array>, onLine: (line: string) => Promise<void>): Promise<void> {
+async function readLines(stream: ReadableStream<Uint8Array>, onLine: (line: string) => void): Promise<void> {
   let rest = "";
   for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
     const lines = (rest + chunk).split("\n");
     rest = lines.pop()!;
-    for (const line of lines) await onLine(line);
+    for (const line of lines) onLine(line);
   }
 }
 

@@ -16,8 +16,10 @@ export interface ExecutorContext {
   run: PreparedRun;
   /** Git commit of the harness. */
   commit: string | null;
-  /** Longest time of a cell, in seconds; waiting for a turn does not count. */
+  /** Longest time of a cell, in seconds. */
   timeoutS?: number;
+  /** One cell at a time, with the whole machine: what is timed must not share it. */
+  alone?: boolean;
   /** Starts no further cell once it aborts. */
   queueSignal: AbortSignal;
   /** Ends running cells, too. */

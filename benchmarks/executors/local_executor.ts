@@ -1,4 +1,5 @@
-/** Cells as processes of this machine: `jobs` at once, the threads divided among them, on CUDA a GPU for each.
+/** Cells as processes of this machine: `jobs` at once, the threads divided among them, on CUDA a GPU for each; or one alone
+ * with all threads.
  *
  * @module
  */
@@ -6,7 +7,7 @@ import { runCellProcess } from "./cell_process.ts";
 import type { NamedCell } from "../../core/cell_names.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { classifyError, classifyExit, type Failure, isDiskFull, timeoutFailure } from "../../core/failure.ts";
-import { runConcurrently, type Turns } from "./scheduler.ts";
+import { runConcurrently } from "./scheduler.ts";
 import { isMeasured } from "../records/measured.ts";
 import { wantedOf } from "../preparation/prepare.ts";
 import { readRecord, recordPath } from "../records/store.ts";
@@ -15,12 +16,11 @@ import { readRecord, recordPath } from "../records/store.ts";
 export const localExecutor: Executor = {
   run: (cells, context) => {
     const free = [...context.run.gpus ?? []];
-    const { config: { jobs } } = context.run;
-    return runConcurrently(cells, { jobs, signal: context.queueSignal }, async (named, turns) => {
+    return runConcurrently(cells, { jobs: jobsOf(context), signal: context.queueSignal }, async (named) => {
       context.started(named);
       const gpu = free.shift();
       try {
-        await runCell(named, { turns, gpu }, context);
+        await runCell(named, gpu, context);
       } finally {
         if (gpu !== undefined) free.push(gpu);
       }
@@ -28,12 +28,10 @@ export const localExecutor: Executor = {
   },
 };
 
+const jobsOf = ({ alone, run }: ExecutorContext) => alone ? 1 : run.config.jobs;
+
 /** Runs one cell in its process. A failure that the process could not record is told here. */
-async function runCell(
-  named: NamedCell,
-  { turns, gpu }: { turns: Turns; gpu: string | undefined },
-  context: ExecutorContext,
-): Promise<void> {
+async function runCell(named: NamedCell, gpu: string | undefined, context: ExecutorContext): Promise<void> {
   const { run: { config, engine, device }, timeoutS, signal } = context;
   const files = processFiles(config.out, named);
   const startedAt = new Date();
@@ -43,12 +41,11 @@ async function runCell(
       job: cellJob(context, named, true),
       jobPath: files.job,
       logPath: files.log,
-      threads: Math.max(1, Math.floor(navigator.hardwareConcurrency / config.jobs)),
+      threads: Math.max(1, Math.floor(navigator.hardwareConcurrency / jobsOf(context))),
       ffi: engine === "tensorflow",
       cuda: device === "cuda",
       gpu,
       timeoutS,
-      turns,
       signal,
       onPhase: (phase) => context.phase(named, phase),
     });

@@ -68,7 +68,8 @@ function prepare(cells: readonly NamedCell[], context: ExecutorContext, options:
   const stamp = new Date().toISOString().replace(/\D/g, "");
   const list = join(folder, `${stamp}.list`);
   const array = { name: `bench-${config.name}`, count: cells.length, list, folder, jobs, logs, out: config.out };
-  const script = arrayScript(array, options, {
+  const alone = context.alone ? { ...options, maxParallel: 1 } : options;
+  const script = arrayScript(array, alone, {
     ffi: engine === "tensorflow",
     // Which device a node has is known there; one that may be a GPU must be asked.
     cuda: engine === "tensorflow" && device !== "cpu",

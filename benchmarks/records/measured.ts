@@ -37,12 +37,17 @@ function answersThroughput({ prefillTokens, decodeTokens, batch, repeats }: Thro
     names.includes(result.name) && result.batch === batch && result.samplesMs.length === repeats;
 }
 
+/** The latest results of `record` for the throughput that `cell` asks for: prefill and decoding. */
+export function throughputOf({ throughput }: Cell, record: DoneRecord): DoneRecord["throughput"] {
+  return throughput ? record.throughput.filter(answersThroughput(throughput)).slice(-2) : [];
+}
+
 /** `cell` with those of its measurements that `record` has no result for.  */
 export function missingMeasurements(cell: Cell, record: DoneRecord, hashes: DataHashes): Cell {
   const { generations, throughput, ...rest } = cell;
   const generated = record.generations !== undefined &&
     canonicalJson(record.cell.generations ?? null) === canonicalJson(generations ?? null);
-  const timed = throughput && record.throughput.filter(answersThroughput(throughput)).length >= 2;
+  const timed = throughput && throughputOf(cell, record).length === 2;
   return {
     ...rest,
     perplexity: cell.perplexity.filter((choice) => !record.perplexity.some(answersPerplexity(choice, hashes))),
@@ -50,6 +55,11 @@ export function missingMeasurements(cell: Cell, record: DoneRecord, hashes: Data
     ...generations && !generated && { generations },
     ...throughput && !timed && { throughput },
   };
+}
+
+/** `cell` without its throughput, which is timed when everything else is done. */
+export function withoutThroughput({ throughput: _timed, ...cell }: Cell): Cell {
+  return cell;
 }
 
 /** Whether a cell asks for nothing. */
@@ -79,14 +89,13 @@ export function isMeasured(out: string, named: NamedCell, wanted: Wanted): boole
 /** `record` with the results that `cell` asks for, in its order; others are left out. */
 export function askedResults(record: DoneRecord, cell: Cell, hashes: DataHashes): DoneRecord {
   const { generations, ...rest } = record;
-  const { throughput } = cell;
   return {
     ...rest,
     perplexity: cell.perplexity.flatMap((choice) =>
       record.perplexity.findLast(answersPerplexity(choice, hashes)) ?? []
     ),
     tasks: cell.tasks.flatMap((task) => record.tasks.findLast(answersTask(task, cell, hashes)) ?? []),
-    throughput: throughput ? record.throughput.filter(answersThroughput(throughput)).slice(-2) : [],
+    throughput: throughputOf(cell, record),
     ...cell.generations && generations && { generations },
   };
 }

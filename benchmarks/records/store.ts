@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { basename, join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
+import { z } from "zod";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import { type CellRecord, cellRecordSchema, type DoneRecord, SCHEMA_VERSION } from "../../core/schema.ts";
@@ -88,31 +89,47 @@ function checksum(record: object): string {
   return createHash("sha256").update(canonicalJson(record)).digest("hex");
 }
 
-/** A record of version 1 or 2 in the current version. */
-function upgraded(record: Record<string, unknown>): object {
+/** Versions whose records have a checksum. */
+const SEALED = [2, 3, SCHEMA_VERSION];
+
+/** A record of an earlier version in the current one. */
+function upgraded(record: Record<string, unknown>, version: number): object {
   const now = { ...record, schemaVersion: SCHEMA_VERSION };
   if (record.state !== "done") return now;
   const { recover, compensate } = (record.cell ?? {}) as { recover?: unknown; compensate?: unknown };
   const changes = [record.training, record.storedWeights, recover, compensate];
-  return { ...now, changedWeights: changes.some((change) => change !== undefined) };
+  return {
+    ...now,
+    ...version < 3 && { changedWeights: changes.some((change) => change !== undefined) },
+    timings: splitTimings(record),
+  };
+}
+
+/** Timings of an earlier version, in whose seconds of pruning those of training are. */
+function splitTimings({ timings, training }: Record<string, unknown>): unknown {
+  const stages = z.array(z.object({ seconds: z.number() })).safeParse(training ?? []);
+  const known = z.object({ pruneS: z.number() }).loose().safeParse(timings);
+  if (!stages.success || !known.success) return timings;
+  const learnS = stages.data.reduce((sum, { seconds }) => sum + seconds, 0);
+  return { ...known.data, pruneS: Math.max(0, known.data.pruneS - learnS), learnS, throughputS: null, waitS: null };
 }
 
 /** What a file holds, as a record of the current version without its checksum.
  * @throws {FileFormatError} when the checksum is missing or does not fit.
- * @throws {SchemaVersionError} when the version is neither 1 nor the current one. */
+ * @throws {SchemaVersionError} when the version is none that is read. */
 function unsealed(path: string, value: object): object {
   const { checksum: stored, ...record } = value as Record<string, unknown>;
   const { schemaVersion: version } = record;
-  if (version === 1 && stored === undefined) return upgraded(record);
+  if (version === 1 && stored === undefined) return upgraded(record, version);
   // What names no version is no record at all, which its fields tell best.
   if (typeof version !== "number") return value;
-  if (version !== 2 && version !== SCHEMA_VERSION) {
+  if (!SEALED.includes(version)) {
     throw new SchemaVersionError(path, version);
   }
   if (stored !== checksum(record)) {
     throw new FileFormatError(path, "does not fit its checksum: it was damaged or changed after it was written");
   }
-  return version === 2 ? upgraded(record) : record;
+  return version === SCHEMA_VERSION ? record : upgraded(record, version);
 }
 
 /** The JSON of a record, compressed or not.

@@ -11,6 +11,8 @@ export type SweepEvent =
   | { event: "cell-phase"; name: string; label: string; phase: string }
   | { event: "cell-done"; name: string; label: string; seconds: number }
   | { event: "cell-failed"; name: string; label: string; kind: string; message: string }
+  | { event: "timing"; models: number }
+  | { event: "cell-timed"; name: string; label: string; seconds: number }
   | {
     event: "end";
     done: number;
@@ -58,6 +60,10 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
       return `done    ${event.label} in ${formatSeconds(event.seconds)} ${counter}`;
     case "cell-failed":
       return `failed  ${event.label} (${event.kind}): ${event.message.replace(/\s+/g, " ")} ${counter}`;
+    case "timing":
+      return `${event.models} ${event.models === 1 ? "model is" : "models are"} timed, one at a time`;
+    case "cell-timed":
+      return `timed   ${event.label} in ${formatSeconds(event.seconds)}`;
     case "end": {
       const skipped = event.skipped > 0 ? `, ${event.skipped} finished before` : "";
       const kept = event.kept > 0 ? `, ${event.kept} failed before` : "";
@@ -106,9 +112,10 @@ export function createProgress(
     }
     if (event.event === "cell-start") phases.set(event.name, event.label);
     if (event.event === "cell-phase") phases.set(event.name, `${event.label}: ${event.phase}`);
-    if (event.event === "cell-done" || event.event === "cell-failed") {
+    if (event.event === "cell-done" || event.event === "cell-failed" || event.event === "cell-timed") {
       phases.delete(event.name);
-      ended++;
+      // A finished cell whose timing fails has been counted.
+      if (event.event !== "cell-timed") ended = Math.min(total, ended + 1);
     }
     // On a terminal the live line says what has started and how far it is.
     const isLive = live && (event.event === "cell-start" || event.event === "cell-phase");

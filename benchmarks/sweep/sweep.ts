@@ -1,4 +1,5 @@
 /** Runs all cells of a configuration, each in its own process, and goes on where an earlier run of the folder stopped.
+ * Throughput comes last: when every cell has its record, models are timed one at a time.
  *
  * @module
  */
@@ -14,13 +15,14 @@ import {
 import { cellLabels, cellName, type NamedCell } from "../../core/cell_names.ts";
 import { resolveConfig } from "../configuration/resolve.ts";
 import { harnessCommit } from "../cells/environment.ts";
-import type { Executor } from "../executors/executor.ts";
+import type { Executor, ExecutorContext } from "../executors/executor.ts";
 import { isDiskFull } from "../../core/failure.ts";
 import { hasSamples } from "../records/lm_eval_files.ts";
 import { localExecutor } from "../executors/local_executor.ts";
 import { type PreparedRun, prepareRun, wantedOf } from "../preparation/prepare.ts";
 import type { SweepEvent } from "./progress.ts";
-import { askedResults, isComplete } from "../records/measured.ts";
+import { timeModels } from "./timing.ts";
+import { askedResults, isComplete, withoutThroughput } from "../records/measured.ts";
 import { askedRecords, writeRunFile } from "../records/run_file.ts";
 import {
   doneRecord,
@@ -98,7 +100,7 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   const full = new AbortController();
   const labels = cellLabels(run.cells);
   const called = (named: NamedCell) => ({ name: cellName(named), label: labels.get(named.id)! });
-  await executor.run(pending, {
+  const context: ExecutorContext = {
     run,
     commit: harnessCommit(),
     timeoutS,
@@ -118,7 +120,14 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
       onEvent({ event: "cell-failed", ...called(named), kind, message });
       if (!storeFailure(out, record)) full.abort();
     },
-  });
+  };
+  await executor.run(pending, context);
+  if (!context.queueSignal.aborted) {
+    await timeModels(executor, context, {
+      begin: (models) => onEvent({ event: "timing", models }),
+      timed: (named, seconds) => onEvent({ event: "cell-timed", ...called(named), seconds }),
+    });
+  }
 
   if (full.signal.aborted) {
     onEvent({ event: "note", message: `The disk of "${out}" is full: free some space, the same command goes on` });
@@ -140,7 +149,7 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   return { records, ...counts, skipped: stored.done, kept: stored.kept, interrupted };
 }
 
-/** The cells that are to run, and how many of the others are there already. */
+/** The cells that are to run, without throughput, and how many of the others are there already. */
 function remaining(
   run: PreparedRun,
   retry: readonly FailureKind[],
@@ -150,7 +159,8 @@ function remaining(
   const wanted = wantedOf(run);
   const pending: NamedCell[] = [];
   const stored = { done: 0, retried: 0, kept: 0 };
-  for (const named of cells) {
+  for (const { id, cell } of cells) {
+    const named = { id, cell: withoutThroughput(cell) };
     const record = storedRecord(out, named, onEvent);
     if (record?.state === "done" && isComplete(named.cell, record, wanted)) {
       stored.done++;
@@ -171,7 +181,8 @@ function noteMissingSamples(
   const hasAny = config.tasks.length > 0 || config.perplexity.some(({ protocol }) => protocol === "c");
   if (!config.logSamples || !hasAny) return;
   const { lmEval } = runPaths(config.out);
-  const missing = cells.filter((named) => !pending.includes(named) && !hasSamples(lmEval, named)).length;
+  const runs = new Set(pending.map(({ id }) => id));
+  const missing = cells.filter((named) => !runs.has(named.id) && !hasSamples(lmEval, named)).length;
   if (missing === 0) return;
   const message = `${missing} finished cells have no samples files, since they were run without --log-samples: ` +
     "another --out measures them again";

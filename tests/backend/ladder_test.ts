@@ -45,6 +45,7 @@ function ladderOf(dense: DecoderModel, folder: string, sparsity: number): Ladder
     key: "toy",
     folder,
     levels,
+    waiting: (work) => work(),
     prune: (given) => {
       levels.push(given);
       const { base, target, options: own, windows } = given;

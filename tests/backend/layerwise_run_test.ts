@@ -29,7 +29,6 @@ Deno.test({
       await withFolder(async (out) => {
         const host = {
           report: () => {},
-          alone: <T>(work: () => Promise<T>) => work(),
           signal: new AbortController().signal,
         };
         const measured = await measureCell({ ...at(cells, 1), out, commit: null, layerwise }, host);

@@ -203,7 +203,6 @@ const EXPECTED: Record<string, { shape: string; whole: number }> = {
 /** What a cell is measured in: this process, so that none is started for each of them. */
 const HOST = {
   report: () => {},
-  alone: <T>(work: () => Promise<T>) => work(),
   signal: new AbortController().signal,
 };
 

@@ -49,7 +49,7 @@ const WAYS: Record<string, Record<string, unknown>> = {
   },
 };
 
-const HOST = { report: () => {}, alone: <T>(work: () => Promise<T>) => work(), signal: new AbortController().signal };
+const HOST = { report: () => {}, signal: new AbortController().signal };
 
 /** The record of the last cell of a run, which keeps its merged weights beside what makes them again. */
 async function recordOf(out: string, engine: string, way: Record<string, unknown>): Promise<DoneRecord> {

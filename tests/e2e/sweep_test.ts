@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { at } from "../../core/indexing.ts";
+import { take } from "../support/values.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import type { CellRecord } from "../../core/schema.ts";
 import { bench, finish, sweepTest, watch } from "../support/bench_process.ts";
@@ -27,6 +28,13 @@ async function interrupted(
 
 const phase = (text: string) => (event: Record<string, unknown>) =>
   event.event === "cell-phase" && event.phase === text;
+/** What the timing of a finished cell does not change. */
+function scored(record: CellRecord): unknown {
+  if (record.state === "failed") return record;
+  const { cell: { throughput: _asked, ...cell }, throughput: _timed, timings: _split, ...rest } = record;
+  const { loadS: _load, throughputS: _throughput, ...timings } = record.timings;
+  return { ...rest, cell, timings, startedAt: "", seconds: 0 };
+}
 const cellDone = (event: Record<string, unknown>) => event.event === "cell-done";
 
 /** The folder holds every cell once, finished, and no file that is none of ours. */
@@ -65,7 +73,7 @@ sweepTest("bench run goes on after kill -9 without losing or repeating a cell", 
   const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
   assertEquals(code, 0, stderr);
   const after = assertComplete(out);
-  for (const record of before) assertEquals(after.find(({ id }) => id === record.id), record);
+  for (const record of before) assertEquals(after.filter(({ id }) => id === record.id).map(scored), [scored(record)]);
 });
 
 sweepTest("bench run goes on after kill -9 in the middle of the first cells", async (out) => {
@@ -83,8 +91,51 @@ sweepTest("bench run stops at Ctrl-C with exit code 130, no failed record, and g
   const { code: again, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
   assertEquals(again, 0, stderr);
   const after = assertComplete(out);
-  for (const record of before) assertEquals(after.find(({ id }) => id === record.id), record);
+  for (const record of before) assertEquals(after.filter(({ id }) => id === record.id).map(scored), [scored(record)]);
 });
+
+sweepTest(
+  "throughput comes last and alone, models of one shape share it, and Ctrl-C before it loses nothing",
+  async (out) => {
+    const events: string[] = [];
+    let sent = false;
+    const status = await watch(["run", "--preset", "smoke", "--out", out], (event, child) => {
+      events.push(String(event.event));
+      if (event.event !== "cell-phase" || event.phase !== "throughput" || sent) return;
+      sent = true;
+      child.kill("SIGINT");
+    });
+    assertEquals([status.code, sent], [130, true]);
+    // Both methods leave one shape, so that two models are timed, after the last cell.
+    assertEquals(events.slice(0, events.indexOf("timing")).filter((event) => event === "cell-done").length, CELLS);
+    const before = assertComplete(out);
+    assertEquals(before.map((record) => record.state === "done" && record.throughput.length), [0, 0, 0]);
+
+    const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
+    assertEquals(code, 0, stderr);
+    assertStringIncludes(stderr, `${CELLS} finished already`);
+    assertStringIncludes(stderr, "2 models are timed, one at a time");
+    const after = assertComplete(out);
+    assertEquals(after.map(scored), before.map(scored));
+    const timed = after.map((record) => {
+      assert(record.state === "done");
+      const { throughput, timings: { loadS, pruneS, learnS, evaluateS, throughputS, waitS }, seconds } = record;
+      assert(throughputS !== null && waitS !== null);
+      assert(loadS + pruneS + learnS + evaluateS + throughputS + waitS <= seconds);
+      return { id: record.id, throughput, throughputS };
+    });
+    const [dense, random, wanda] = take(timed, 3);
+    for (const { throughput, throughputS } of [dense, random]) {
+      assert(throughputS > 0);
+      assertEquals(throughput.map((one) => [one.sharedFrom, one.samplesMs.length, one.denseSamplesMs?.length]), [
+        [undefined, 2, 2],
+        [undefined, 2, 2],
+      ]);
+    }
+    assertEquals(wanda.throughput, random.throughput.map((result) => ({ ...result, sharedFrom: random.id })));
+    assertEquals(wanda.throughputS, 0);
+  },
+);
 
 sweepTest("bench run records a cell that cannot be done, does the others, and tries again", async (out) => {
   const methods = "random,llm-pruner:structure=global,keepFirst=3";

@@ -203,6 +203,6 @@ export function recordOf(
     }],
     throughput: [],
     memory: { afterLoadBytes: 1, peakBytes: 2, measure: "m" },
-    timings: { loadS: 1, pruneS: 1, evaluateS: 1 },
+    timings: { loadS: 1, pruneS: 1, learnS: 0, evaluateS: 1, throughputS: 0, waitS: 0 },
   };
 }

@@ -211,7 +211,7 @@ export function doneRecord(fake: FakeCell = {}): DoneRecord {
     tasks: tasks.map((task) => taskOf(task, fake)),
     throughput: throughput ? throughputOf(fake, size, denseSize) : [],
     memory: { afterLoadBytes: 7e8, peakBytes: 1.6e9 + size.weightBytes, measure: "resident set of the process" },
-    timings: { loadS: 2.1, pruneS: 10.4, evaluateS: 45.2 },
+    timings: { loadS: 2.1, pruneS: 10.4, learnS: 0, evaluateS: 45.2, throughputS: 5.1, waitS: 0 },
   };
   return cellRecordSchema.parse(record) as DoneRecord;
 }

@@ -76,10 +76,10 @@ Deno.test("titles differ where protocols do", () => {
   assertEquals(at(titles, 2)[0], "Run: without recovery");
 });
 
-Deno.test("buildCostTable() takes training out of pruning, and sums the hours of all seeds, failed ones too", () => {
+Deno.test("buildCostTable() has pruning, learning and evaluation apart, and sums the hours of all seeds, failed ones too", () => {
   const records = [0, 1].map((seed) => {
     const record = recovered({ method: "flap", sparsity: 0.2, seed }, 30);
-    record.timings = { loadS: 1, pruneS: 40, evaluateS: 20 + seed };
+    record.timings = { ...record.timings, pruneS: 10, learnS: 30, evaluateS: 20 + seed };
     return { ...record, seconds: 1800 };
   });
   const failed = failedRecord({ method: "flap", sparsity: 0.2, seed: 2 });

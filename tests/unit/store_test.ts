@@ -5,6 +5,7 @@ import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import fc from "fast-check";
 import { join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
+import { doneRecord } from "../support/reports_fixture.ts";
 import { writeAtomically } from "../../core/write_file.ts";
 import {
   lockFolder,
@@ -157,6 +158,22 @@ inFolder("readRecord() brings a record of version 1, which has no checksum, to t
   const path = writeRecord(out, record);
   pack(path, toJson({ ...record, schemaVersion: 1 }));
   assertEquals(readRecord(path), record);
+});
+
+inFolder("readRecord() splits the seconds of a record of version 3: learning leaves pruning", (out) => {
+  const record = doneRecord({ method: "flap", sparsity: 0.25 });
+  const stage = { stage: "recovery" as const, steps: 5, tokens: 320, seconds: 30, curve: [] };
+  const current = { ...record, training: [stage] };
+  const path = writeRecord(out, current);
+  const old = rewritten(unpacked(path), (stored) => {
+    stored.schemaVersion = 3;
+    stored.timings = { loadS: 2, pruneS: 40, evaluateS: 20 };
+  }, true);
+  pack(path, old);
+  assertEquals(readRecord(path), {
+    ...current,
+    timings: { loadS: 2, pruneS: 10, learnS: 30, evaluateS: 20, throughputS: null, waitS: null },
+  });
 });
 
 Deno.test("readRecords() reads the published records", () => {

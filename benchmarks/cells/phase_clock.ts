@@ -1,0 +1,69 @@
+/** Where the seconds of a cell go: at any moment to one phase, so that the phases add up to the whole.
+ *
+ * @module
+ */
+import type { DoneRecord } from "../../core/schema.ts";
+
+/** Seconds by phase, as in a record. */
+export type Timings = DoneRecord["timings"];
+/** A phase that is timed; learning is told by the training itself. */
+export type Phase = "loadS" | "pruneS" | "learnS" | "evaluateS" | "throughputS" | "waitS";
+
+/** A clock that runs from its making on. */
+export interface PhaseClock {
+  /** Counts for `phase` from now on. */
+  enter(phase: Phase): void;
+  /** Counts for `phase` while `work` goes on, then again for what it was before. */
+  during<T>(phase: Phase, work: () => Promise<T>): Promise<T>;
+  /** Seconds of each phase until now. */
+  seconds(): Record<Phase, number>;
+}
+
+/** A clock that counts for `phase` at first. `nowMs` is the time in milliseconds. */
+export function createPhaseClock(phase: Phase, nowMs: () => number = () => performance.now()): PhaseClock {
+  const total: Record<Phase, number> = { loadS: 0, pruneS: 0, learnS: 0, evaluateS: 0, throughputS: 0, waitS: 0 };
+  let current = phase;
+  let since = nowMs();
+  const enter = (next: Phase) => {
+    const now = nowMs();
+    total[current] += (now - since) / 1000;
+    [current, since] = [next, now];
+  };
+  return {
+    enter,
+    during: async (phase, work) => {
+      const outer = current;
+      enter(phase);
+      try {
+        return await work();
+      } finally {
+        enter(outer);
+      }
+    },
+    seconds: () => {
+      enter(current);
+      return { ...total };
+    },
+  };
+}
+
+/** The timings of a record: those of its earlier measurements and these together. Seconds that `training` says of itself
+ * are learning and not pruning. */
+export function timingsOf(
+  spent: Record<Phase, number>,
+  training: DoneRecord["training"] = [],
+  before?: Timings,
+): Timings {
+  const told = training.reduce((sum, { seconds }) => sum + seconds, 0);
+  // A training that goes on from a snapshot counts what an earlier process did as well.
+  const inPruning = before ? 0 : Math.min(spent.pruneS, Math.max(0, told - spent.learnS));
+  const learnS = spent.learnS + inPruning;
+  return {
+    loadS: (before?.loadS ?? 0) + spent.loadS,
+    pruneS: (before?.pruneS ?? 0) + spent.pruneS - inPruning,
+    learnS: (before?.learnS ?? 0) + learnS,
+    evaluateS: (before?.evaluateS ?? 0) + spent.evaluateS,
+    throughputS: (before?.throughputS ?? 0) + spent.throughputS,
+    waitS: (before?.waitS ?? 0) + spent.waitS,
+  };
+}

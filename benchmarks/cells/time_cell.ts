@@ -1,0 +1,98 @@
+/** Times the model of a finished cell, dense and pruned in turns. Speed is a matter of shapes and not of values, so the
+ * dense weights are cut by the record's plan, and nothing is pruned or trained for it.
+ *
+ * @module
+ */
+import { startEngine } from "../../core/engine.ts";
+import { denseMatrix } from "../../core/matrix.ts";
+import type { DoneRecord } from "../../core/schema.ts";
+import { type DecoderConfig, LINEAR_NAMES, type LinearName, linearShape, tensorNames } from "../../models/config.ts";
+import { totalParameters } from "../../models/count.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { openLayerwise } from "../../models/layerwise.ts";
+import { openModel } from "../../models/load.ts";
+import { plannedConfig } from "../../models/plan.ts";
+import { pruneByLayers } from "../../models/surgery.ts";
+import { at } from "../../core/indexing.ts";
+import type { Statistics } from "../../methods/define.ts";
+import { measureThroughput } from "../evaluation/throughput.ts";
+import type { CellJob } from "./job.ts";
+import type { CellHost, Measured } from "./measure.ts";
+import { createPhaseClock, timingsOf } from "./phase_clock.ts";
+
+/** What timing reads of a job. */
+type TimingJob = Pick<CellJob, "cell" | "device" | "layerwise">;
+
+/** The record's results with the throughput of its model, after `cell.throughput`. With `layerwise` the dense model is never
+ * whole on the device, and the repeats do not alternate.
+ * @throws {UsageError} when the model cannot be opened, or has fewer positions than are asked for.
+ * @throws {EngineError} when the engine does not start or the device fails. */
+export async function timeCell(
+  { cell, device, layerwise }: TimingJob,
+  host: CellHost,
+  before: DoneRecord,
+): Promise<Measured> {
+  const { throughput: choice } = cell;
+  if (choice === undefined) throw new TypeError("A cell that is timed must ask for throughput");
+  const clock = createPhaseClock("loadS");
+  host.report("load");
+  const engine = await startEngine(cell.engine, { device, arithmetic: cell.arithmetic });
+  const { source } = await openModel(cell.model);
+  const inLayers = layerwise === true && cell.method !== null;
+  const dense = inLayers ? openLayerwise(source, cell.weights) : await uploadModel(source, cell.weights);
+  const model = cell.method === null ? dense : await modelOfShape(dense, before);
+  source.close();
+  if (inLayers) disposeModel(dense);
+  engine.check();
+  clock.enter("throughputS");
+  host.report("throughput");
+  const { threads } = engine;
+  const measured = await measureThroughput(model, choice, {
+    signal: host.signal,
+    threads,
+    ...!inLayers && { dense },
+  });
+  engine.check();
+  return {
+    ...before,
+    throughput: [...before.throughput, ...measured],
+    timings: timingsOf(clock.seconds(), [], before.timings),
+  };
+}
+
+/** A model with the shapes, biases and forms of matrices that the record's model has. */
+async function modelOfShape(dense: DecoderModel, record: DoneRecord): Promise<DecoderModel> {
+  const { plan, cell, size, changedWeights } = record;
+  const biases = addedBiases(dense.config, record);
+  const model = await pruneByLayers(dense, plan, zeroBiases(dense.config, biases));
+  if (totalParameters(model.config) !== size.parameters) {
+    throw new RangeError(`The record's model has ${size.parameters} parameters: its plan gives another shape`);
+  }
+  if (cell.weights !== "stored" || !changedWeights) return model;
+  // What was trained or corrected no longer fits into 16 bits.
+  const changed: readonly LinearName[] = cell.training ? LINEAR_NAMES : biases.length > 0 ? [] : ["output", "down"];
+  for (const layer of model.layers) {
+    for (const name of changed) {
+      const { weight } = layer[name];
+      layer[name].weight = denseMatrix(weight);
+      weight.dispose();
+    }
+  }
+  return model;
+}
+
+/** Linear maps to which the method added a bias: a record says how many parameters its model has, and methods add biases
+ * where units are removed, to the output map and the down map. */
+function addedBiases(dense: DecoderConfig, { plan, size }: DoneRecord): LinearName[] {
+  const planned = plannedConfig(dense, plan);
+  const perMap = planned.layers.length * planned.width;
+  const candidates = (["down", "output"] as const).filter((name) => !dense.biases.includes(name));
+  return candidates.slice(0, Math.round((size.parameters - totalParameters(planned)) / perMap));
+}
+
+function zeroBiases(dense: DecoderConfig, names: readonly LinearName[]): Statistics {
+  return Object.fromEntries(names.map((name) => {
+    const [out] = linearShape(dense, at(dense.layers, 0), name);
+    return [tensorNames.bias(0, name), { shape: [out], data: new Float32Array(out) }];
+  }));
+}

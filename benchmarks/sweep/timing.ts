@@ -1,0 +1,82 @@
+/** The last part of a run: its models are timed, one at a time on an idle machine. Models of one shape share a measurement,
+ * for speed is a matter of shapes and not of values.
+ *
+ * @module
+ */
+import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
+import type { DoneRecord, ThroughputResult } from "../../core/schema.ts";
+import type { Executor, ExecutorContext } from "../executors/executor.ts";
+import { missingMeasurements, throughputOf } from "../records/measured.ts";
+import { doneRecord, writeRecord } from "../records/store.ts";
+
+/** Whom {@linkcode timeModels} tells. */
+export interface TimingHost {
+  /** So many models will be timed; not called for none. */
+  begin(models: number): void;
+  /** A model was timed. */
+  timed(named: NamedCell, seconds: number): void;
+}
+
+/** A cell that finished. */
+interface Finished {
+  named: NamedCell;
+  record: DoneRecord;
+}
+
+/** What a model's speed depends on besides the machine. */
+function shapeOf({ cell, size, changedWeights }: DoneRecord): string {
+  const { engine, arithmetic, weights, training } = cell;
+  const { layers, hidden, parameters } = size;
+  // Matrices in 16 bits grow to 32 where their values changed.
+  const form = weights && { weights, changedWeights, isTrained: training !== undefined };
+  return canonicalJson({ engine, ...arithmetic && { arithmetic }, layers, hidden, parameters, ...form });
+}
+
+/** Times the models of finished cells that lack the throughput their cells ask for: the first of each shape, from which the
+ * others take it over. A cell whose timing fails keeps its record. */
+export async function timeModels(executor: Executor, context: ExecutorContext, host: TimingHost): Promise<void> {
+  const { cells, config: { out }, fingerprint: { data } } = context.run;
+  const finished = cells.flatMap((named): Finished[] => {
+    const record = doneRecord(out, named);
+    return record && named.cell.throughput ? [{ named, record }] : [];
+  });
+  const lacking = ({ named, record }: Finished) =>
+    missingMeasurements(named.cell, record, data).throughput !== undefined;
+  const groups = [...Map.groupBy(finished, ({ record }) => shapeOf(record)).values()];
+  const toTime = groups.flatMap((group) => group.every(lacking) ? group.slice(0, 1) : []);
+  if (toTime.length > 0) {
+    host.begin(toTime.length);
+    await executor.run(toTime.map(({ named }) => named), {
+      ...context,
+      alone: true,
+      started: (named) => context.phase(named, "load"),
+      ended: (named, record) => {
+        if (record.state === "done") host.timed(named, record.timings.throughputS ?? 0);
+        else context.ended(named, record);
+      },
+    });
+  }
+  for (const group of groups) share(out, group.filter(lacking), group, data);
+}
+
+/** Gives the cells of `lacking` the throughput of the one of `group` that has one by now. */
+function share(
+  out: string,
+  lacking: readonly Finished[],
+  group: readonly Finished[],
+  hashes: Readonly<Record<string, string>>,
+): void {
+  const sources = group.flatMap(({ named }) => {
+    const record = doneRecord(out, named);
+    if (!record || missingMeasurements(named.cell, record, hashes).throughput) return [];
+    return [{ id: record.id, results: throughputOf(named.cell, record) }];
+  });
+  const [source] = sources;
+  if (!source) return;
+  const shared: ThroughputResult[] = source.results.map((result) => ({ sharedFrom: source.id, ...result }));
+  for (const { named } of lacking) {
+    const record = doneRecord(out, named);
+    if (!record || sources.some(({ id }) => id === record.id)) continue;
+    writeRecord(out, { ...record, cell: named.cell, throughput: [...record.throughput, ...shared] });
+  }
+}
