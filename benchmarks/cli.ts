@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { EngineError, unknownName, UsageError } from "../core/errors.ts";
 import { isDiskFull } from "../core/failure.ts";
+import { goToUserFolder } from "../core/user_folder.ts";
 import { usage } from "./commands/help.ts";
 import { COMMANDS } from "./commands/mod.ts";
 import { HelpRequest, parseStrictly } from "./configuration/flags.ts";
@@ -49,4 +50,7 @@ export async function main(args: string[]): Promise<number> {
   }
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+if (import.meta.main) {
+  goToUserFolder();
+  Deno.exit(await main(Deno.args));
+}

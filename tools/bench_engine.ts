@@ -23,6 +23,7 @@ import { openModel } from "../models/load.ts";
 import { batchGradients } from "../models/training/gradients.ts";
 import { privatePython } from "./setup_common.ts";
 import { runTool } from "./run_tool.ts";
+import { inProject } from "../core/user_folder.ts";
 
 /** PyTorch and transformers, for `privatePython`. */
 export const TORCH_PACKAGES = [["torch==2.15.0"], ["transformers==5.24.0"]];
@@ -132,7 +133,7 @@ async function compare(sides: Side[], tokens: number, repeats: number): Promise<
 async function main(): Promise<void> {
   const flags = parseArgs(Deno.args, {
     string: ["model", "tokens", "repeats", "threads", "peer"],
-    default: { model: "models/SmolLM2-135M.gguf", tokens: "1024", repeats: "5" },
+    default: { model: inProject("models/SmolLM2-135M.gguf"), tokens: "1024", repeats: "5" },
   });
   const threads = Number(flags.threads ?? navigator.hardwareConcurrency);
   Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));

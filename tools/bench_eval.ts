@@ -25,6 +25,7 @@ import { openModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
 import { type HarnessJob, harnessPython, localData, runHarness } from "./lm_eval_harness.ts";
 import { runTool } from "./run_tool.ts";
+import { inProject } from "../core/user_folder.ts";
 
 /** Examples of each task for choosing the batch size. */
 const TRIAL_EXAMPLES = 16;
@@ -192,7 +193,7 @@ async function main(args: string[]): Promise<number> {
   const flags = parseArgs(args, {
     string: ["model", "tasks", "data", "limit", "repeats", "peer", "peer-batch"],
     default: {
-      model: "models/SmolLM2-135M.gguf",
+      model: inProject("models/SmolLM2-135M.gguf"),
       tasks: "arc_easy,openbookqa",
       repeats: "3",
       "peer-batch": "1,4,16",

@@ -29,6 +29,7 @@ import { exportFolder, median, TORCH_PACKAGES } from "./bench_engine.ts";
 import { type Peer, startPeer } from "../benchmarks/peers/peer_process.ts";
 import { privatePython } from "./setup_common.ts";
 import { runTool } from "./run_tool.ts";
+import { inProject } from "../core/user_folder.ts";
 
 /** Batches that the steps go through in turn. */
 const BATCHES = 4;
@@ -162,7 +163,7 @@ async function compare(
 async function main(): Promise<void> {
   const flags = parseArgs(Deno.args, {
     string: ["model", "steps", "batch", "tokens", "rank", "threads", "peer"],
-    default: { model: "models/SmolLM2-135M.gguf", steps: "10", batch: "2", tokens: "256", rank: "8" },
+    default: { model: inProject("models/SmolLM2-135M.gguf"), steps: "10", batch: "2", tokens: "256", rank: "8" },
   });
   const threads = Number(flags.threads ?? navigator.hardwareConcurrency);
   Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));

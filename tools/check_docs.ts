@@ -7,7 +7,8 @@ import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { stripVTControlCharacters } from "node:util";
 import { at } from "../core/indexing.ts";
-import { ROOT, sourceFiles } from "./source_files.ts";
+import { ROOT } from "../core/user_folder.ts";
+import { sourceFiles } from "./source_files.ts";
 
 const PLACES = ["core", "models", "methods", "datasets", "benchmarks", "reports", "tools", "mod.ts"];
 

@@ -5,7 +5,8 @@
 import { join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { at } from "../core/indexing.ts";
-import { ROOT, sourceFiles } from "./source_files.ts";
+import { ROOT } from "../core/user_folder.ts";
+import { sourceFiles } from "./source_files.ts";
 
 /** What a folder may import besides itself; a name with `/` is that file or room alone. */
 const ALLOWED: Record<string, string[]> = {

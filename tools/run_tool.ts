@@ -3,11 +3,13 @@
  * @module
  */
 import { UsageError } from "../core/errors.ts";
+import { goToUserFolder } from "../core/user_folder.ts";
 
-/** Runs a tool and ends the process with the code it returns, or with 2 and one sentence for bad usage. Nothing is ended
+/** Runs a tool where the user stands and ends the process with the code it returns, or with 2 and one sentence for bad usage. Nothing is ended
  * when it returns no code: what it left open finishes first. */
 export async function runTool(main: () => void | number | Promise<void | number>): Promise<void> {
   try {
+    goToUserFolder();
     const code = await main();
     if (code !== undefined) Deno.exit(code);
   } catch (error) {

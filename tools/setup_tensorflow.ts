@@ -16,7 +16,9 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { whyNoGpu } from "../core/cuda.ts";
 import { DECODER_OPS } from "../core/engine.ts";
+import { join } from "node:path";
 import { UsageError } from "../core/errors.ts";
+import { ROOT } from "../core/user_folder.ts";
 import { cacheFolder, findPython, packageFolder, restoring, runCommand } from "./setup_common.ts";
 import { runTool } from "./run_tool.ts";
 
@@ -101,12 +103,13 @@ async function compileDecoderOps(tensorflow: string): Promise<void> {
 
 /** Starts the engine in a process of its own, so that a crash while loading is reported rather than shared. */
 async function check(cuda: boolean): Promise<string> {
-  const program = 'const { startEngine } = await import("./core/engine.ts");' +
+  const engine = new URL("../core/engine.ts", import.meta.url).href;
+  const program = `const { startEngine } = await import(${JSON.stringify(engine)});` +
     `const { library, device } = await startEngine("tensorflow", ${cuda ? '{ device: "cuda" }' : "{}"});` +
     "console.log(`${library} on ${device}`);";
   const { stdout } = await runCommand(
     "deno",
-    ["eval", program],
+    ["eval", `--config=${join(ROOT, "deno.json")}`, program],
     "The addon was built but the engine does not start",
   );
   return stdout.trim();

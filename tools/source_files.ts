@@ -3,9 +3,7 @@
  * @module
  */
 import { join } from "node:path";
-
-/** The project's folder. */
-export const ROOT: string = join(import.meta.dirname!, "..");
+import { ROOT } from "../core/user_folder.ts";
 
 /** TypeScript files at `place`, a file or folder of the project; all paths are relative to the project's folder. */
 export function sourceFiles(place: string): string[] {

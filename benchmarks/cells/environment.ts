@@ -3,10 +3,10 @@
  * @module
  */
 import os from "node:os";
-import { join } from "node:path";
 import { visibleSetting } from "../../core/cuda.ts";
 import type { Engine } from "../../core/engine.ts";
 import type { Environment } from "../../core/schema.ts";
+import { ROOT } from "../../core/user_folder.ts";
 
 /** The environment of this process with the started `engine`. */
 export function describeEnvironment(engine: Engine, commit: string | null): Environment {
@@ -32,7 +32,7 @@ export function harnessCommit(): string | null {
   const git = (...args: string[]): string | null => {
     try {
       const { success, stdout } = new Deno.Command("git", {
-        args: ["-C", join(import.meta.dirname!, "../.."), ...args],
+        args: ["-C", ROOT, ...args],
         stderr: "null",
       }).outputSync();
       return success ? new TextDecoder().decode(stdout).trim() : null;

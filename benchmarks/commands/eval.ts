@@ -4,8 +4,9 @@
  */
 import { UsageError } from "../../core/errors.ts";
 import { flagOptions, flagSource } from "../configuration/flags.ts";
+import { movePaths } from "../configuration/paths.ts";
 import { resolveConfig } from "../configuration/resolve.ts";
-import { readRunFile } from "../records/run_file.ts";
+import { readRunFile, storedPath } from "../records/run_file.ts";
 import { type Command, textFlag } from "./command.ts";
 import { columns, flagRows } from "./help.ts";
 import { runConfig } from "./run.ts";
@@ -44,12 +45,13 @@ export const evaluate: Command = {
     const stored = readRunFile(dir);
     if (!stored) throw new UsageError(`"${dir}" holds no run: there is no run.json in it`);
     const { values, where } = flagSource(flags);
+    const kept = movePaths(stored.config, (path) => storedPath(dir, path));
     const joined = JOINED.flatMap((key) => {
       const added = values[key];
-      return Array.isArray(added) ? [[key, [...stored.config[key] ?? [], ...added]] as const] : [];
+      return Array.isArray(added) ? [[key, [...kept[key] as unknown[] ?? [], ...added]] as const] : [];
     });
     const asked = { ...values, ...Object.fromEntries(joined), out: dir };
-    const config = resolveConfig([{ values: stored.config, where: () => "run.json" }, { values: asked, where }]);
+    const config = resolveConfig([{ values: kept, where: () => "run.json" }, { values: asked, where }]);
     return await runConfig(config, runManner(flags), tableWidth(textFlag(flags, "width")));
   },
 };

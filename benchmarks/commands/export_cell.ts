@@ -32,6 +32,7 @@ import { hostTensor } from "../../models/surgery.ts";
 import { checkSource, keptModel } from "../cells/rebuild.ts";
 import { cellName } from "../../core/cell_names.ts";
 import { type ExportFormat, exportTitle, modelCard } from "./model_card.ts";
+import { storedPath } from "../records/run_file.ts";
 import { openStoredWeights } from "../records/stored_weights.ts";
 
 /** What to export, and how. */
@@ -169,6 +170,9 @@ function checkReplaceable(to: string, format: ExportFormat): void {
   refuse();
 }
 
+/** Where the dense model lies. */
+const densePath = ({ model, out, record }: ExportOptions): string => model ?? storedPath(out, record.cell.model);
+
 /** The companions in the model's folder, if it is one. */
 function companionFiles(path: string): Record<string, Uint8Array> {
   let entries: Deno.DirEntry[];
@@ -212,7 +216,7 @@ function writeHf(
   card: string,
 ): void {
   const { record, to, maxShardBytes } = options;
-  const files: Record<string, string | Uint8Array> = companionFiles(options.model ?? record.cell.model);
+  const files: Record<string, string | Uint8Array> = companionFiles(densePath(options));
   files["README.md"] = card;
   files[RECORD_FILE] = JSON.stringify({ format: "hf", type, padded, record });
   exportHfFolder(source, { to, dtype: type, maxShardBytes, tokenizer: tokenizerDefinition, files });
@@ -221,11 +225,12 @@ function writeHf(
 function writeGgufFile(
   source: WeightSource,
   { tokenizer, tokenizerDefinition }: OpenedModel,
-  { record, to, model }: ExportOptions,
+  options: ExportOptions,
   type: StoredType,
   card: string,
 ): void {
-  const definition = withTemplate(tokenizerDefinition, companionFiles(model ?? record.cell.model));
+  const { record, to } = options;
+  const definition = withTemplate(tokenizerDefinition, companionFiles(densePath(options)));
   exportGguf(source, {
     to,
     type,
@@ -245,7 +250,7 @@ function writeGgufFile(
  *   or the storage type do not fit the format, or the path is taken or cannot be written. */
 export async function exportCell(options: ExportOptions): Promise<string[]> {
   const { record, out, dense, format, to, type = defaultType(record, format) } = options;
-  const opened = await openModel(options.model ?? record.cell.model);
+  const opened = await openModel(densePath(options));
   let measured: WeightSource | undefined;
   try {
     checkReplaceable(to, format);

@@ -9,7 +9,7 @@
  */
 import type { TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, selectTasks } from "../../datasets/lm_eval/task_files.ts";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
@@ -19,7 +19,7 @@ import { type Command, textFlag } from "./command.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { classifyExit } from "../../core/failure.ts";
 import { readRecord, recordPath } from "../records/store.ts";
-import { readRunFile } from "../records/run_file.ts";
+import { readRunFile, startOf } from "../records/run_file.ts";
 
 /** What two runs of one cell have in common. */
 export interface Comparison {
@@ -176,10 +176,16 @@ export const reproduce: Command = {
     if (record.state !== "done") {
       throw new FileFormatError(path, "is the record of a failed cell: `bench run` retries it");
     }
-    const again = await runAgain(record, {
-      model: textFlag(flags, "model"),
-      data: textFlag(flags, "data") ?? readRunFile(dirname(dirname(path)))?.config.data,
-    });
+    const [model, data] = [textFlag(flags, "model"), textFlag(flags, "data")];
+    const out = dirname(dirname(resolve(path)));
+    const stored = readRunFile(out)?.config.data;
+    const asked = {
+      ...model !== undefined && { model: model === "tiny" ? model : resolve(model) },
+      ...(data ?? stored) !== undefined && { data: data === undefined ? stored : resolve(data) },
+    };
+    // Paths in the record are those of the folder in which the run was started.
+    Deno.chdir(startOf(out));
+    const again = await runAgain(record, asked);
     if (again.state === "failed") {
       throw new UsageError(`The cell failed (${again.failure.kind}): ${again.failure.message}`);
     }

@@ -2,9 +2,11 @@
  *
  * @module
  */
+import { dirname } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import type { RunConfig } from "../../core/schema.ts";
 import { type ConfigSource, flagOptions, flagSource, KEYS } from "../configuration/flags.ts";
+import { fromFolder, movePaths } from "../configuration/paths.ts";
 import { resolveConfig, yamlSource } from "../configuration/resolve.ts";
 import { runPaths } from "../records/store.ts";
 import { createProgress } from "../sweep/progress.ts";
@@ -37,6 +39,8 @@ export function configSources(flags: Flags): { sources: ConfigSource[] } & RunMa
   const base: ConfigSource = path === undefined
     ? { values: { throughput: {} }, where: () => "--throughput" }
     : yamlSource(readText(path), path);
+  // Paths in a file of the user's are taken from its folder, those of a preset from where the user stands.
+  if (config !== undefined) base.values = movePaths(base.values, fromFolder(dirname(config)));
   return { sources: [base, flagSource(flags)], ...runManner(flags) };
 }
 
@@ -79,7 +83,10 @@ Flags:
 ${
     columns([
       ["--preset NAME", "shipped configuration, see `bench ls presets`"],
-      ["--config FILE", "YAML configuration with the keys below in camelCase; flags override it"],
+      [
+        "--config FILE",
+        "YAML configuration with the keys below in camelCase, paths from its folder; flags override it",
+      ],
       ...flagRows(KEYS),
       ...MANNER_ROWS,
     ])

@@ -7,11 +7,11 @@ import { createHash } from "node:crypto";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { UsageError } from "../../core/errors.ts";
+import { ROOT } from "../../core/user_folder.ts";
 import type { MethodFile } from "../../core/schema.ts";
 import type { Method } from "../../methods/define.ts";
 import { listMethods, register } from "../../methods/mod.ts";
 
-const ROOT = join(import.meta.dirname!, "../..");
 /** Where this program's own modules are, which the commit of a record names. */
 const OWN = ["core", "models", "methods", "datasets", "benchmarks", "reports"].map((name) => join(ROOT, name) + sep);
 const isOwn = (path: string) => path === join(ROOT, "mod.ts") || OWN.some((folder) => path.startsWith(folder));

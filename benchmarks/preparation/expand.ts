@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
 import { at } from "../../core/indexing.ts";
+import { movePaths } from "../configuration/paths.ts";
 import {
   type Cell,
   type EngineName,
@@ -24,17 +25,22 @@ export interface Fingerprint {
   data: Record<string, string>;
 }
 
+/** Name of a file, wherever it lies. */
+const withoutFolder = (path: string) => path.replace(/^.*[/\\]/s, "");
+
 /** Part of every id; to be raised when equal cells no longer mean equal numbers. */
 const IDENTITY_VERSION = 2;
 
-/** The id of a cell: a hash of everything that decides its model, and of nothing that is only measured. The paths of the model and of a method file do not count, their contents do; settings that the cell does not read do
+/** The id of a cell: a hash of everything that decides its model, and of nothing that is only measured. The paths of the model, of texts and of a method file do not count, their contents do; settings that the cell does not read do
  * not count either: those of pruning for the dense model, those of calibration for a method that needs none. */
 export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
-  const { model: _path, calibration, methodFile, ...decisive } = pruningOf(cell);
+  const { model: _path, methodFile, ...pruning } = pruningOf(cell);
+  const { calibration, ...decisive } = movePaths(pruning, withoutFolder) as typeof pruning;
   const { units: _units, ffnMultiple: _multiple, seed: _seed, ...dense } = decisive;
   const { changed: _changed, ...method } = cell.method ?? {};
   const { weights, tokenizer, data: { [calibrationUse(cell)]: calibrationData, ...others } } = fingerprint;
-  const trained = Object.entries(others).filter(([use]) => cell.training && use.startsWith(TRAINING_USE));
+  const trained = Object.entries(others).filter(([use]) => cell.training && use.startsWith(TRAINING_USE))
+    .map(([use, hash]) => [use.replace(/ file:.*[/\\]/s, " file:"), hash]);
   const identity = {
     schemaVersion: IDENTITY_VERSION,
     cell: cell.method === null ? dense : { ...decisive, method },

@@ -5,6 +5,7 @@
 import { canonicalJson } from "../../core/cell_names.ts";
 import type { NamedCell } from "../../core/cell_names.ts";
 import type { Cell, DoneRecord } from "../../core/schema.ts";
+import { isFileName } from "../../datasets/text_file.ts";
 import { doneRecord } from "./store.ts";
 
 /** SHA-256 of the data sets of a run, by use: `perplexity wikitext2/test`, `task arc_easy`, `few-shot arc_easy`. */
@@ -13,10 +14,12 @@ export type DataHashes = Readonly<Record<string, string>>;
 type PerplexityChoice = Cell["perplexity"][number];
 type ThroughputChoice = NonNullable<Cell["throughput"]>;
 
+/** Of texts of the user's the contents decide, not where they lie. */
 function answersPerplexity(choice: PerplexityChoice, hashes: DataHashes) {
   const { corpus, split, protocol, windowTokens, maxWindows } = choice;
   return (result: DoneRecord["perplexity"][number]): boolean =>
-    result.corpus === corpus && (split ?? result.dataset.split) === result.dataset.split &&
+    (result.corpus === corpus || isFileName(result.corpus) && isFileName(corpus)) &&
+    (split ?? result.dataset.split) === result.dataset.split &&
     result.protocol === protocol && result.windowTokens === windowTokens && result.maxWindows === maxWindows &&
     result.dataset.sha256 === hashes[`perplexity ${corpus}/${result.dataset.split}`];
 }

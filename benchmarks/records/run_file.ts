@@ -2,12 +2,14 @@
  *
  * @module
  */
+import { isAbsolute, join, relative, resolve } from "node:path";
 import { z } from "zod";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { cellSchema, runConfigSchema, SCHEMA_VERSION } from "../../core/schema.ts";
+import { ROOT } from "../../core/user_folder.ts";
 import { writeAtomically } from "../../core/write_file.ts";
 import { askedResults } from "./measured.ts";
-import { readRecords, runPaths, type StoredRecords, toJson } from "./store.ts";
+import { isThere, readRecords, runPaths, type StoredRecords, toJson } from "./store.ts";
 
 /** `run.json`: the configuration as run, and what it was run on. */
 const runFileSchema = z.object({
@@ -15,6 +17,9 @@ const runFileSchema = z.object({
   config: runConfigSchema,
   engine: z.string(),
   fingerprint: z.object({ weights: z.string(), tokenizer: z.string(), data: z.record(z.string(), z.string()) }),
+  startedIn: z.string().optional().describe(
+    "folder in which the run was started, whose relative paths the configuration has; from this file's folder",
+  ),
   cells: z.array(z.strictObject({ id: z.string(), cell: cellSchema })).optional().describe("absent in older runs"),
 });
 
@@ -23,7 +28,9 @@ export type RunFile = z.infer<typeof runFileSchema>;
 
 /** Writes `run.json`, unless the folder holds a run of another model or on another engine.
  * @throws {UsageError} that says which. */
-export function writeRunFile({ config, engine, fingerprint, cells }: Omit<RunFile, "schemaVersion">): void {
+export function writeRunFile(
+  { config, engine, fingerprint, cells }: Omit<RunFile, "schemaVersion" | "startedIn">,
+): void {
   const path = runPaths(config.out).run;
   const stored = readRunFile(config.out);
   if (stored) {
@@ -40,7 +47,8 @@ export function writeRunFile({ config, engine, fingerprint, cells }: Omit<RunFil
       );
     }
   }
-  writeAtomically(path, toJson({ schemaVersion: SCHEMA_VERSION, config, engine, fingerprint, cells }));
+  const startedIn = relative(config.out, Deno.cwd()) || ".";
+  writeAtomically(path, toJson({ schemaVersion: SCHEMA_VERSION, config, engine, fingerprint, startedIn, cells }));
 }
 
 /** What the run in `out` asks for now: records of its cells, with the results that it asks for. Runs of earlier versions ask
@@ -61,6 +69,27 @@ export function askedRecords(out: string): StoredRecords & { others: number } {
     return record.state === "done" ? askedResults(record, cell, run.fingerprint.data) : record;
   });
   return { ...stored, records, others: stored.records.length - records.length };
+}
+
+/** A path that a record or the configuration of the run in `out` has, as it is written where the user stands. Older runs do not
+ * say where they were started: that was the project's folder. A path stays as it is where nothing is there. */
+export function storedPath(out: string, path: string): string {
+  if (path === "tiny" || isAbsolute(path)) return path;
+  const base = startOf(out);
+  if (base === Deno.cwd()) return path;
+  const moved = relative(Deno.cwd(), join(base, path));
+  return isThere(moved) ? moved : path;
+}
+
+/** Folder in which the run in `out` was started. */
+export function startOf(out: string): string {
+  try {
+    const { startedIn } = readRunFile(out) ?? {};
+    return startedIn === undefined ? ROOT : resolve(out, startedIn);
+  } catch (error) {
+    if (error instanceof UsageError) return ROOT;
+    throw error;
+  }
 }
 
 /** What `run.json` of the folder `out` holds; undefined where there is none.

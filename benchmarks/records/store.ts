@@ -46,7 +46,8 @@ export function runPaths(out: string): {
 /** Ends of a record's name: compressed, as they are written, and plain, as runs of earlier versions have them. */
 const [PACKED, PLAIN] = [".json.gz", ".json"];
 
-function isThere(path: string): boolean {
+/** Whether there is a file or folder at `path`. */
+export function isThere(path: string): boolean {
   try {
     Deno.statSync(path);
     return true;

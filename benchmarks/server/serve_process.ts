@@ -16,7 +16,8 @@ import { checkSource, isKept, keptModel } from "../cells/rebuild.ts";
 import { cellName } from "../../core/cell_names.ts";
 import { bracketed, parseServeArgs, type ServeOptions } from "../commands/serve.ts";
 import { createApp, type ServedModel } from "./server.ts";
-import { readRecord, runPaths } from "../records/store.ts";
+import { readRecord } from "../records/store.ts";
+import { readRunFile, storedPath } from "../records/run_file.ts";
 
 /** The record at `path`.
  * @throws {UsageError} when it cannot be read or its cell failed. */
@@ -37,9 +38,11 @@ function readDone(path: string): DoneRecord {
 /** Folder with data sets of the run in `out`, as its `run.json` says. */
 function dataOf(out: string): string | undefined {
   try {
-    return JSON.parse(Deno.readTextFileSync(runPaths(out).run)).config.data;
-  } catch {
-    return undefined;
+    const data = readRunFile(out)?.config.data;
+    return data === undefined ? undefined : storedPath(out, data);
+  } catch (error) {
+    if (error instanceof UsageError) return undefined;
+    throw error;
   }
 }
 
@@ -55,7 +58,7 @@ export async function loadServed(
   signal: AbortSignal,
 ): Promise<ServedModel & { engine: Engine }> {
   const record = options.record === undefined ? undefined : readDone(options.record);
-  const path = record?.cell.model ?? options.model!;
+  const path = record ? storedPath(folderOf(options), record.cell.model) : options.model!;
   const { engine: own = "auto", arithmetic } = record?.cell ?? {};
   const engine = await start(options.engine ?? own, { arithmetic });
   const opened = await openModel(path);
@@ -70,6 +73,9 @@ export async function loadServed(
   return { name, model: scoringModel(model), tokenizer: opened.tokenizer, signal, engine };
 }
 
+/** Folder of the run that a record is in. */
+const folderOf = ({ record }: ServeOptions) => dirname(dirname(resolve(record!)));
+
 /** The model of a record as its run kept it, or where it kept nothing the dense model pruned again as the cell was. */
 async function modelOf(
   record: DoneRecord,
@@ -81,7 +87,7 @@ async function modelOf(
   },
 ): Promise<DecoderModel> {
   checkSource(record, source);
-  const out = dirname(dirname(resolve(options.record!)));
+  const out = folderOf(options);
   const dense = await uploadModel(source, record.cell.weights);
   const host = { report: console.error, signal };
   const job = { cell: record.cell, out, data: options.data ?? dataOf(out) };

@@ -6,7 +6,8 @@ import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
 import { checkGpus, prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { CellRecord } from "../../core/schema.ts";
-import { bench, finish, ROOT, sweepTest } from "../support/bench_process.ts";
+import { bench, finish, sweepTest } from "../support/bench_process.ts";
+import { ROOT } from "../../core/user_folder.ts";
 
 sweepTest("cells at once have a GPU each, which their records name", async (out) => {
   const values = { methods: [{ id: "random" }], sparsity: [0.2, 0.3, 0.4], engine: "wasm", jobs: 2, out };

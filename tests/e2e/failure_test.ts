@@ -7,7 +7,8 @@ import { denoRun } from "../../core/deno_run.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { openSafetensorsFolder, writeSafetensors } from "../../core/safetensors.ts";
 import type { FailedRecord } from "../../core/schema.ts";
-import { bench, finish, killCell, ROOT, sweepTest, watch } from "../support/bench_process.ts";
+import { bench, finish, killCell, sweepTest, watch } from "../support/bench_process.ts";
+import { ROOT } from "../../core/user_folder.ts";
 
 /** Two cells, one after the other: the dense model and `random`. */
 const run = (out: string, ...flags: string[]) => [

@@ -1,7 +1,8 @@
 /** The documentation's examples of using the project as a library, run as they stand there. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { finish, ROOT, sweepTest } from "../support/bench_process.ts";
+import { finish, sweepTest } from "../support/bench_process.ts";
+import { ROOT } from "../../core/user_folder.ts";
 import { take } from "../support/values.ts";
 
 const guide = Deno.readTextFileSync(join(ROOT, "docs/library.md"));

@@ -3,7 +3,8 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { parse } from "yaml";
 import { readRecords } from "../../benchmarks/records/store.ts";
-import { benchWith, finish, ROOT, sweepTest } from "../support/bench_process.ts";
+import { benchWith, finish, sweepTest } from "../support/bench_process.ts";
+import { ROOT } from "../../core/user_folder.ts";
 
 /** Commands of `deno.json`, by task. */
 function taskCommands(): Map<string, string> {

@@ -1,9 +1,8 @@
 /** `bench` as a process, for tests of whole runs. */
 import { assert } from "@std/assert";
 import { join } from "node:path";
+import { ROOT } from "../../core/user_folder.ts";
 
-/** Root of the project. */
-export const ROOT = join(import.meta.dirname!, "../..");
 const RIGHTS = ["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-ffi", "--allow-run=deno,git"];
 
 /** Starts `bench` with `args`. */
@@ -12,14 +11,16 @@ export function bench(...args: string[]): Deno.ChildProcess {
 }
 
 /** Starts `bench` with other rights of `deno run`, or, `detached`, with its children in a group of their own, whose id is
- * its process id. */
+ * its process id, for a user who stands in `folder`. */
 export function benchWith(
-  { rights = RIGHTS, detached = false }: { rights?: string[]; detached?: boolean },
+  { rights = RIGHTS, detached = false, folder = ROOT }: { rights?: string[]; detached?: boolean; folder?: string },
   ...args: string[]
 ): Deno.ChildProcess {
   return new Deno.Command("deno", {
     args: ["run", "--no-prompt", ...rights, join(ROOT, "benchmarks/cli.ts"), ...args],
     cwd: ROOT,
+    // As `deno task` starts it.
+    env: { INIT_CWD: folder },
     stdout: "piped",
     stderr: "piped",
     detached,

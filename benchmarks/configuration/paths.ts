@@ -1,0 +1,58 @@
+/** Which values of a configuration are paths.
+ *
+ * @module
+ */
+import { isAbsolute, join } from "node:path";
+import { isFileName } from "../../datasets/text_file.ts";
+
+type Values = Readonly<Record<string, unknown>>;
+
+/** What `move` makes of a path; `tiny` is the bundled model, and `file:PATH` a corpus. */
+type Move = (path: string) => string;
+
+const isValues = (value: unknown): value is Values =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** A value, or each of a list, if it is a text. */
+function moveTexts(value: unknown, move: Move): unknown {
+  if (Array.isArray(value)) return value.map((one) => moveTexts(one, move));
+  return typeof value === "string" ? move(value) : value;
+}
+
+/** Values of a configuration, not yet checked, with every path in them moved. */
+export function movePaths(values: Values, move: Move): Record<string, unknown> {
+  const file: Move = (name) => {
+    const [, path, field = ""] = isFileName(name) ? /^file:(.*?)(#[^#/]+)?$/s.exec(name) ?? [] : [];
+    return path === undefined ? name : `file:${move(path)}${field}`;
+  };
+  const corpus = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(corpus);
+    return isValues(value) ? { ...value, ...moved(value, "corpus", file) } : value;
+  };
+  const { training, model } = values;
+  const { domains } = isValues(training) ? training : {};
+  return {
+    ...values,
+    ...model !== "tiny" && moved(values, "model", move),
+    ...["methodFile", "taskFile", "data", "out"].reduce((all, key) => ({ ...all, ...moved(values, key, move) }), {}),
+    ..."perplexity" in values && { perplexity: corpus(values.perplexity) },
+    ..."calibration" in values && { calibration: corpus(values.calibration) },
+    ...isValues(training) && {
+      training: {
+        ...training,
+        ...moved(training, "corpus", file),
+        ...isValues(domains) &&
+          { domains: Object.fromEntries(Object.entries(domains).map(([name, part]) => [file(name), part])) },
+      },
+    },
+  };
+}
+
+function moved(values: Values, key: string, move: Move): Record<string, unknown> {
+  return key in values ? { [key]: moveTexts(values[key], move) } : {};
+}
+
+/** Takes relative paths from `folder`. */
+export function fromFolder(folder: string): Move {
+  return (path) => isAbsolute(path) ? path : join(folder, path);
+}

@@ -1,0 +1,85 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { fromFolder, movePaths } from "../../benchmarks/configuration/paths.ts";
+import { storedPath } from "../../benchmarks/records/run_file.ts";
+import { writeRecord } from "../../benchmarks/records/store.ts";
+import { ROOT } from "../../core/user_folder.ts";
+import { benchWith, finish } from "../support/bench_process.ts";
+import { doneRecord } from "../support/reports_fixture.ts";
+
+Deno.test("movePaths() moves every path of a configuration, and nothing else", () => {
+  const values = {
+    name: "a/b",
+    model: "m.gguf",
+    methodFile: ["mine.ts", "/abs/other.ts"],
+    taskFile: "tasks",
+    data: "../data",
+    out: "results",
+    perplexity: [{ corpus: "file:t.txt#body" }, { corpus: "wikitext2" }],
+    calibration: { corpus: "file:c.txt", tokens: 8 },
+    training: { steps: 2, domains: { "file:d.txt": 1, c4: 2 } },
+    tasks: ["arc_easy"],
+  };
+  assertEquals(movePaths(values, fromFolder("sub")), {
+    name: "a/b",
+    model: "sub/m.gguf",
+    methodFile: ["sub/mine.ts", "/abs/other.ts"],
+    taskFile: "sub/tasks",
+    data: "data",
+    out: "sub/results",
+    perplexity: [{ corpus: "file:sub/t.txt#body" }, { corpus: "wikitext2" }],
+    calibration: { corpus: "file:sub/c.txt", tokens: 8 },
+    training: { steps: 2, domains: { "file:sub/d.txt": 1, c4: 2 } },
+    tasks: ["arc_easy"],
+  });
+  assertEquals(movePaths({ model: "tiny", sparsity: 0.5 }, fromFolder("sub")), { model: "tiny", sparsity: 0.5 });
+});
+
+Deno.test("storedPath() finds what a run names from the folder in which it was started, else from the project's", () => {
+  const folder = Deno.realPathSync(Deno.makeTempDirSync());
+  try {
+    Deno.mkdirSync(join(folder, "results/mine"), { recursive: true });
+    Deno.writeTextFileSync(join(folder, "model.gguf"), "");
+    const out = join(folder, "results/mine");
+    const written = (startedIn?: string) => {
+      const config = { methods: ["random"].map((id) => ({ id, options: {} })), sparsity: [0.5], out };
+      const fingerprint = { weights: "w", tokenizer: "t", data: {} };
+      const run = { schemaVersion: 3, config, engine: "wasm", fingerprint, startedIn };
+      Deno.writeTextFileSync(join(out, "run.json"), JSON.stringify(run));
+    };
+    const found = (path: string) => join(Deno.cwd(), storedPath(out, path));
+    written("../..");
+    assertEquals(found("model.gguf"), join(folder, "model.gguf"));
+    assertEquals(storedPath(out, "missing.gguf"), "missing.gguf");
+    assertEquals(storedPath(out, "tiny"), "tiny");
+    written();
+    const before = Deno.cwd();
+    try {
+      Deno.chdir(folder);
+      assertEquals(found("README.md"), join(ROOT, "README.md"));
+    } finally {
+      Deno.chdir(before);
+    }
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+});
+
+Deno.test("bench takes paths from where the user stands, those in a file from its folder, and prints what works there", async () => {
+  const folder = Deno.makeTempDirSync();
+  try {
+    writeRecord(join(folder, "run"), doneRecord());
+    Deno.mkdirSync(join(folder, "here/sub"), { recursive: true });
+    Deno.writeTextFileSync(join(folder, "here/sub/mine.yaml"), "model: nowhere.gguf\nmethods: random\nsparsity: 0.5\n");
+    const bench = (...args: string[]) => finish(benchWith({ folder: join(folder, "here") }, ...args));
+    const report = await bench("report", "../run");
+    assertEquals(report.code, 0, report.stderr);
+    assertStringIncludes(report.stdout, "\n../run/report/comparison.md\n");
+    assertEquals(Deno.statSync(join(folder, "here", "../run/report/comparison.md")).isFile, true);
+    const run = await bench("run", "--config", "sub/mine.yaml", "--engine", "wasm", "--out", "out");
+    assertEquals(run.code, 2);
+    assertStringIncludes(run.stderr, "sub/nowhere.gguf: there is no such model");
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+});
