@@ -63,7 +63,7 @@ const setting = (value: unknown, words: string): Setting => ({ value: canonicalJ
 
 /** Everything that decides how a cell is pruned besides method, level and seed, by name. */
 function settingsOf(cell: Cell): Map<string, Setting> {
-  const { method, methodFile, units, ffnMultiple, calibration, recover, compensate, training, ladder } = cell;
+  const { method, methodFile, units, ffnMultiple, calibration, recover, compensate, training, ladder, weights } = cell;
   const options = Object.entries(method?.options ?? {}).map(([name, value]): [string, Setting] => [
     `option ${name}`,
     setting(value, settingWords(name, value)),
@@ -75,6 +75,7 @@ function settingsOf(cell: Cell): Map<string, Setting> {
     ["ladder", setting(ladder ?? null, ladder ? `ladder ${ladder.join("/")}` : "without ladder")],
     ["units", setting(units, settingWords("units", units))],
     ["ffnMultiple", setting(ffnMultiple, settingWords("ffnMultiple", ffnMultiple))],
+    ["weights", setting(weights ?? null, weights ? "weights as stored" : "weights in f32")],
     ...nested("calibration", calibration),
     ...nested("training", training ?? {}),
     ...methodFile ? [["file", setting(methodFile.sha256, `file ${methodFile.sha256.slice(0, 8)}`)] as const] : [],
@@ -86,6 +87,7 @@ const USUAL: ReadonlyMap<string, string> = new Map([
   ["recover", canonicalJson(null)],
   ["compensate", canonicalJson(null)],
   ["ladder", canonicalJson(null)],
+  ["weights", canonicalJson(null)],
   ["units", canonicalJson(runConfigSchema.shape.units.parse(undefined))],
   ["ffnMultiple", canonicalJson(runConfigSchema.shape.ffnMultiple.parse(undefined))],
   ...[

@@ -144,8 +144,9 @@ export const runConfigSchema = z.strictObject({
   layerwise: z.boolean().default(false).describe(
     "prune with one dense layer on the device at a time: random, magnitude, wanda-sp, flap; the same results",
   ),
-  weights: z.enum(["f32", "stored"]).default("f32").describe(
-    "stored: matrices of f16 and bf16 files stay in 16 bits on the device, products are taken in f32; tensorflow on the CPU",
+  weights: z.enum(["f32", "stored"]).optional().describe(
+    "matrices on the device: f32, or stored, with those of f16 and bf16 files in 16 bits and products in f32, which is the " +
+      "default for such files on tensorflow on the CPU, the engine that can",
   ),
   perplexity: listOf(perplexityChoiceSchema).default([]).describe(
     "perplexity measurements; corpora: see `bench ls tasks`",
@@ -238,7 +239,7 @@ export const sizeSchema = z.strictObject({
   prunableParameters: z.number(),
   /** Multiply-accumulates of one 64-token sequence, LLM-Pruner's convention. */
   macs64: z.number(),
-  weightBytes: z.number().describe("as held on the device, f32"),
+  weightBytes: z.number().describe("in f32; as stored takes half, see `weights` of the cell"),
   kvBytesPerToken: z.number(),
   sparsityOfModel: z.number().describe("fraction of all parameters removed"),
   sparsityOfPrunable: z.number().describe("fraction of prunable parameters removed"),

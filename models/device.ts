@@ -4,7 +4,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { currentEngine } from "../core/engine.ts";
+import { currentEngine, type Engine } from "../core/engine.ts";
 import { EngineError } from "../core/errors.ts";
 import { collectGarbage } from "../core/garbage.ts";
 import { denseMatrix, type Matrix, PackedMatrix, packMatrix } from "../core/matrix.ts";
@@ -57,6 +57,12 @@ const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[n
 /** How weights are held: in f32, or matrices in 16 bits where those hold the very numbers of the checkpoint. */
 export type WeightForm = "f32" | "stored";
 
+/** The form that needs no mention: as stored where the checkpoint has 16-bit numbers and the engine can hold them. */
+export function usualForm({ origin }: WeightSource, { decoderOps }: Pick<Engine, "decoderOps">): WeightForm {
+  const hasHalf = origin.dtypes.some((dtype) => dtype === "F16" || dtype === "BF16");
+  return decoderOps && hasHalf ? "stored" : "f32";
+}
+
 /** Bytes read after which host copies are collected. */
 const COLLECT_BYTES = 2 ** 24;
 
@@ -72,8 +78,8 @@ export function createUploader(
   const isStored = weights === "stored";
   if (isStored && !currentEngine().decoderOps) {
     throw new EngineError(
-      `Engine "${currentEngine().name}" on ${currentEngine().device} holds weights in f32 only: leave --weights stored ` +
-        "out, or use the tensorflow engine on the CPU",
+      `Engine "${currentEngine().name}" on ${currentEngine().device} holds weights in f32 only: give --weights f32, ` +
+        "or use the tensorflow engine on the CPU",
     );
   }
   const vector = (name: string) => tf.tensor1d(checked(name).data);

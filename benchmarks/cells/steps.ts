@@ -23,6 +23,7 @@ import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { expectedTensors, type HostTensor, memorySource } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { usualForm } from "../../models/device.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { paddedSource } from "../../models/export_source.ts";
 import { openModel } from "../../models/load.ts";
@@ -73,10 +74,10 @@ export interface StepOptions {
  * @throws {UsageError} when there is no such model, or it is not supported.
  * @throws {EngineError} when the engine does not start. */
 export async function loadModel(path: string, { engine }: { engine?: EngineName } = {}): Promise<LoadedModel> {
-  await (engine === undefined ? startBestEngine() : startEngine(engine));
+  const started = engine === undefined ? (await startBestEngine()).engine : await startEngine(engine);
   const { source, tokenizer, tokenizerDefinition } = await openModel(path);
   try {
-    return { model: await uploadModel(source), tokenizer, tokenizerDefinition };
+    return { model: await uploadModel(source, usualForm(source, started)), tokenizer, tokenizerDefinition };
   } finally {
     source.close();
   }

@@ -19,6 +19,7 @@ const engineSchema = z.strictObject({
   memory: z.strictObject({ place: z.string(), totalBytes: z.number(), freeBytes: z.number() }).describe(
     "where tensors lie, how much there is, and what is free before a model is loaded",
   ),
+  decoderOps: z.boolean().describe("as in `Engine`"),
   gpus: z.array(z.string()).optional().describe(
     "on CUDA: UUIDs of the GPUs that may be used; empty where nvidia-smi does not say",
   ),
@@ -71,12 +72,13 @@ async function probeHere(
     const { engine, note } = name === "auto"
       ? await startBestEngine(options)
       : { engine: await startEngine(name, options), note: undefined };
-    const { library, device, memory, isCuda } = engine;
+    const { library, device, memory, decoderOps, isCuda } = engine;
     return {
       name: engine.name,
       library,
       device,
       memory: { place: memory.place, totalBytes: memory.totalBytes(), freeBytes: memory.freeBytes() },
+      decoderOps,
       ...isCuda && { gpus: usableGpus(visible) },
       note,
     };

@@ -19,13 +19,15 @@ import { addFileTasks, anyTask, corpora, getCorpus, tasks } from "../../datasets
 import { SELF_SETTINGS, SELF_TEXT } from "../../datasets/self_text.ts";
 import type { RunSettings } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import type { DecoderConfig } from "../../models/config.ts";
+import type { DecoderConfig, WeightSource } from "../../models/config.ts";
+import { usualForm, type WeightForm } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
 import { calibrationUse, expandCells, type Fingerprint, trainingParts, trainingUse } from "./expand.ts";
 import { resolveNames } from "../configuration/resolve.ts";
 import type { Wanted } from "../records/measured.ts";
+import { readRunFile } from "../records/run_file.ts";
 import { probeEngine } from "./engine_probe.ts";
 import { loadMethodFile } from "../configuration/method_file.ts";
 
@@ -90,16 +92,16 @@ export async function prepareRun(
     tasks: selected,
     corpora: [...corpora.keys()],
   });
-  const config = { ...resolved, calibration: resolved.calibration ?? defaultCalibration(resolved) };
-  checkLadder(config);
-  checkDomains(config);
-  checkLayerwise(config);
-  const { engine, ...devices } = await chooseEngine(config, note, elsewhere);
-  checkWeights(config.weights, engine);
-  const { source, tokenizer } = await openModel(config.model);
-  const weights = source.origin.sha256;
+  const checked = { ...resolved, calibration: resolved.calibration ?? defaultCalibration(resolved) };
+  checkLadder(checked);
+  checkDomains(checked);
+  checkLayerwise(checked);
+  const { engine, decoderOps, ...devices } = await chooseEngine(checked, note, elsewhere);
+  const { source, tokenizer } = await openModel(checked.model);
+  const { sha256: weights } = source.origin;
   const { maxPositions } = source.config;
   source.close();
+  const config = { ...checked, weights: chooseForm(checked, { engine, decoderOps }, source) };
   checkLengths(config, maxPositions);
   checkLevels(config, source.config);
   if (config.generate.length > 0 && config.generateTokens >= maxPositions) {
@@ -203,11 +205,22 @@ function checkLayerwise({ layerwise, methods, recover, compensate, calibration }
   }
 }
 
-/** Matrices in 16 bits are read by the native operations alone.
- * @throws {UsageError} on other engines. */
-function checkWeights(weights: RunConfig["weights"], engine: EngineName): void {
-  if (weights === "f32" || engine === "tensorflow") return;
-  throw new UsageError(`Engine "${engine}" holds weights in f32 only: leave --weights stored out, or use tensorflow`);
+/** How matrices are held: as asked, else as before in a folder that holds a run, else as the file and the engine suggest; in
+ * f32 where cells run elsewhere and nobody knows what their engine can.
+ * @throws {UsageError} when 16 bits are asked of an engine that has f32 only. */
+function chooseForm(
+  { weights, out }: RunConfig,
+  { engine, decoderOps }: { engine: EngineName; decoderOps?: boolean },
+  source: WeightSource,
+): WeightForm {
+  if (weights === "stored" && !(decoderOps ?? engine === "tensorflow")) {
+    throw new UsageError(
+      `Engine "${engine}" holds weights in f32 only here: leave --weights stored out, or use tensorflow on the CPU`,
+    );
+  }
+  if (weights || !decoderOps) return weights ?? "f32";
+  const before = readRunFile(out);
+  return before ? before.config.weights ?? "f32" : usualForm(source, { decoderOps });
 }
 
 /** Every cell at once has a GPU of its own.
@@ -227,13 +240,16 @@ async function chooseEngine(
   { engine: asked, device, arithmetic, jobs }: RunConfig,
   note: (message: string) => void,
   elsewhere: boolean,
-): Promise<Pick<PreparedRun, "engine" | "device" | "gpus">> {
-  const { name: engine, note: why, gpus } = await probeEngine(asked, elsewhere ? {} : { device, arithmetic });
+): Promise<Pick<PreparedRun, "engine" | "device" | "gpus"> & { decoderOps?: boolean }> {
+  const { name: engine, note: why, gpus, decoderOps } = await probeEngine(
+    asked,
+    elsewhere ? {} : { device, arithmetic },
+  );
   if (why !== undefined) note(engineNote(engine, why));
   if (elsewhere) return { engine, ...device !== undefined && { device } };
   if (gpus) checkGpus(jobs, gpus.length);
   const used = gpus ? "cuda" : device;
-  return { engine, ...used !== undefined && { device: used }, ...gpus && { gpus } };
+  return { engine, decoderOps, ...used !== undefined && { device: used }, ...gpus && { gpus } };
 }
 
 /** What a user should know about the engine that `auto` took. */

@@ -9,6 +9,7 @@ import { type Engine, type EngineOptions, startBestEngine, startEngine } from ".
 import { EngineError, UsageError } from "../../core/errors.ts";
 import type { DoneRecord, RunConfig } from "../../core/schema.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { usualForm } from "../../models/device.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { pruneCell } from "../cells/prune_cell.ts";
@@ -64,7 +65,10 @@ export async function loadServed(
   const opened = await openModel(path);
   let model: DecoderModel;
   try {
-    model = record ? await modelOf(record, { options, engine, signal, opened }) : await uploadModel(opened.source);
+    const { source } = opened;
+    model = record
+      ? await modelOf(record, { options, engine, signal, opened })
+      : await uploadModel(source, usualForm(source, engine));
   } finally {
     opened.source.close();
   }

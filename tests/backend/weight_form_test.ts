@@ -1,25 +1,43 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
+import { writeRunFile } from "../../benchmarks/records/run_file.ts";
 import { dequantize } from "../../core/dequantize.ts";
-import { EngineError } from "../../core/errors.ts";
+import { EngineError, UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
 import { PackedMatrix } from "../../core/matrix.ts";
 import { encodeValues } from "../../core/quantize.ts";
 import { createRng } from "../../core/rng.ts";
-import { trainingSchema } from "../../core/schema.ts";
-import { LINEAR_NAMES, tensorNames, type WeightSource } from "../../models/config.ts";
+import { ENGINE_NAMES, runConfigSchema, trainingSchema } from "../../core/schema.ts";
+import { listMethods, parseOptions } from "../../methods/mod.ts";
+import {
+  type DecoderConfig,
+  type HostTensor,
+  LINEAR_NAMES,
+  tensorNames,
+  type WeightSource,
+} from "../../models/config.ts";
 import { type DecoderModel, disposeModel, forward, uploadModel } from "../../models/decoder.ts";
 import { generateTokens } from "../../models/generate.ts";
 import { eachLayer, openLayerwise } from "../../models/layerwise.ts";
 import { scoringModel } from "../../models/scoring.ts";
+import type { PrunePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
+import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
 import { recoverModel } from "../../models/training/recover.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
-import { toyWindows } from "../support/method_context.ts";
+import { methodContext, toyWindows } from "../support/method_context.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 
+/** Runs on engines that hold 16 bits. */
+function testStored(title: string, run: () => Promise<void>): void {
+  const others = ENGINE_NAMES.filter((name) => name !== "tensorflow");
+  testOnEngines(title, (engine) => engine.decoderOps ? run() : undefined, { except: others });
+}
+
 /** The toy with every number rounded to what `form` holds. */
-function roundedSource(form: "F16" | "BF16", tiedHead: boolean): WeightSource {
-  const source = toySource({ tiedHead, seed: 9, biases: ["query"] });
+function roundedSource(form: "F16" | "BF16", tiedHead: boolean, shape: Partial<DecoderConfig> = {}): WeightSource {
+  const source = toySource({ tiedHead, seed: 9, biases: ["query"], ...shape });
   return {
     ...source,
     read: (name) => {
@@ -75,16 +93,14 @@ testOnEngines("weights as stored give the log-likelihoods, generations and pruni
   }
 });
 
-testOnEngines("layers that are read one at a time are in 16 bits too", async (engine) => {
-  if (!engine.decoderOps) return;
+testStored("layers that are read one at a time are in 16 bits too", async () => {
   const model = openLayerwise(roundedSource("BF16", true), "stored");
   const packed = await eachLayer(model, (layer) => layer.up.weight instanceof PackedMatrix);
   assertEquals(packed, [true, true]);
   disposeModel(model);
 });
 
-testOnEngines("adapters learn on weights as stored as on f32 weights, and are folded into f32", async (engine) => {
-  if (!engine.decoderOps) return;
+testStored("adapters learn on weights as stored as on f32 weights, and are folded into f32", async () => {
   const source = roundedSource("BF16", true);
   const options = trainingSchema.parse({ steps: 6, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
   const trained: Float32Array[] = [];
@@ -111,8 +127,7 @@ testOnEngines("adapters learn on weights as stored as on f32 weights, and are fo
   assertClose(stored, plain, { atol: 1e-3, rtol: 0 });
 });
 
-testOnEngines("matrices that 16 bits do not hold stay in f32", async (engine) => {
-  if (!engine.decoderOps) return;
+testStored("matrices that 16 bits do not hold stay in f32", async () => {
   const model = await uploadModel(toySource({ seed: 2 }), "stored");
   for (const weight of matrices(model)) assert(weight instanceof tf.Tensor);
   const hidden = forward(model, { tokens: Int32Array.of(1, 2), batch: 1, length: 2 });
@@ -120,3 +135,71 @@ testOnEngines("matrices that 16 bits do not hold stay in f32", async (engine) =>
   hidden.dispose();
   disposeModel(model);
 });
+
+/** Wide enough for methods that leave the first or last layers whole. */
+const DEEP = { layers: Array.from({ length: 6 }, () => ({ kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 96 })) };
+
+testStored("every method chooses the same units of weights as stored, layer by layer too", async () => {
+  const source = roundedSource("BF16", true, DEEP);
+  const learning = {
+    options: trainingSchema.parse({ steps: 6, batch: 1, tokens: 16, rank: 2, alpha: 4 }),
+    windows: toyWindows(6, 16),
+  };
+  const given = { calibration: toyWindows(6, 16), learning };
+  for (const method of listMethods()) {
+    const options = parseOptions(method, {});
+    const plans: Record<string, PrunePlan> = {};
+    for (const form of ["f32", "stored", ...method.layerwise ? ["stored, by layers"] as const : []] as const) {
+      const weights = form === "f32" ? form : "stored";
+      const model = form === "stored, by layers" ? openLayerwise(source, weights) : await uploadModel(source, weights);
+      plans[form] = (await method.prune(methodContext({ ...given, model, options }))).plan;
+      disposeModel(model);
+    }
+    for (const plan of Object.values(plans)) assertEquals(plan, plans.f32, method.id);
+  }
+});
+
+testStored("least squares corrects weights as stored like f32 weights", async () => {
+  const source = roundedSource("F16", false);
+  const quiet = { report: () => {}, signal: new AbortController().signal };
+  const corrected: Record<string, HostTensor>[] = [];
+  for (const weights of ["f32", "stored"] as const) {
+    const model = await uploadModel(source, weights);
+    const gram = await gramMatrices(model, toyWindows(4, 16), quiet);
+    corrected.push(await compensate(model, PLAN, { gram, ...quiet }));
+    disposeModel(model);
+  }
+  const [plain, stored] = corrected;
+  assert(plain && stored);
+  assertEquals(Object.keys(stored), Object.keys(plain));
+  for (const [name, { data }] of Object.entries(plain)) {
+    assertClose(stored[name]?.data ?? [], data, { atol: 1e-4, rtol: 1e-3 }, name);
+  }
+});
+
+testOnEngines("a run holds 16-bit files as stored where the engine can, and goes on as it began", async (engine) => {
+  const out = Deno.makeTempDirSync();
+  const prepare = (values: Record<string, unknown> = {}) =>
+    prepareRun(
+      runConfigSchema.parse({ engine: engine.name, methods: [{ id: "random" }], sparsity: [0.25], out, ...values }),
+      () => {},
+    );
+  try {
+    const run = await prepare();
+    const usual = engine.decoderOps ? "stored" : "f32";
+    assertEquals([run.config.weights, at(run.cells, 1).cell.weights ?? "f32"], [usual, usual]);
+    const { cells } = await prepare({ weights: "f32" });
+    assertEquals(at(cells, 1).cell.weights, undefined);
+    if (!engine.decoderOps) {
+      await assertRejects(() => prepare({ weights: "stored" }), UsageError, "holds weights in f32 only");
+      return;
+    }
+    // A folder of an earlier version, which knew f32 alone, does not say so.
+    writeRunFile({ ...run, config: { ...run.config, weights: undefined } });
+    assertEquals((await prepare()).config.weights, "f32");
+    writeRunFile(run);
+    assertEquals((await prepare()).config.weights, "stored");
+  } finally {
+    Deno.removeSync(out, { recursive: true });
+  }
+}, { except: ["webgpu", "cpu"] });

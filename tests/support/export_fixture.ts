@@ -3,7 +3,7 @@
  * @module
  */
 import { join } from "node:path";
-import { writeSafetensors } from "../../core/safetensors.ts";
+import { type FloatDtype, writeSafetensors } from "../../core/safetensors.ts";
 import { type DoneRecord, SCHEMA_VERSION } from "../../core/schema.ts";
 import type { TokenizerDefinition } from "../../core/tokenizer.ts";
 import { type DecoderConfig, expectedTensors, type WeightSource } from "../../models/config.ts";
@@ -112,7 +112,12 @@ export const PLANS = {
 } satisfies Record<string, PrunePlan>;
 
 /** Writes a model folder without the code under test. */
-export function writeModelFolder(folder: string, source: WeightSource, definition: TokenizerDefinition): void {
+export function writeModelFolder(
+  folder: string,
+  source: WeightSource,
+  definition: TokenizerDefinition,
+  dtype: FloatDtype = "F32",
+): void {
   Deno.mkdirSync(folder, { recursive: true });
   const write = (name: string, value: unknown) => Deno.writeTextFileSync(join(folder, name), JSON.stringify(value));
   // A Llama, whatever its heads: only transformers wants them to divide the width.
@@ -123,7 +128,7 @@ export function writeModelFolder(folder: string, source: WeightSource, definitio
   writeSafetensors(join(folder, "model.safetensors"), {
     shapes: expectedTensors(source.config),
     read: (name) => source.read(name).data,
-    dtype: "F32",
+    dtype,
   });
 }
 

@@ -5,6 +5,7 @@ import { exportCommand } from "../../benchmarks/commands/export.ts";
 import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { readRecord, writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/errors.ts";
+import type { FloatDtype } from "../../core/safetensors.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
@@ -44,10 +45,10 @@ interface World {
 }
 
 /** A folder with a model and the dense cell of a run. */
-async function inWorld(test: (world: World) => Promise<void>): Promise<void> {
+async function inWorld(test: (world: World) => Promise<void>, dtype: FloatDtype = "F32"): Promise<void> {
   await withFolder(async (folder) => {
     const model = join(folder, "toy-llama");
-    writeModelFolder(model, exportToy(), byteLevelDefinition());
+    writeModelFolder(model, exportToy(), byteLevelDefinition(), dtype);
     Deno.writeTextFileSync(join(model, "LICENSE"), "mine");
     const opened = openFolderModel(model);
     const out = join(folder, "run");
@@ -87,6 +88,27 @@ Deno.test("exportCommand() writes a cell's model, its card with protocol and den
     assertStringIncludes(card, record.weights.sha256);
     assertStringIncludes(card, "keeps the measured ones exactly");
   });
+});
+
+Deno.test("exportCommand() keeps the storage type of a 16-bit model unless another is asked for", async () => {
+  await inWorld(async ({ opened, store }) => {
+    const { path } = store(PLANS.uniform, "flap", {
+      cell: { ...store(PLANS.uniform, "flap").record.cell, weights: "stored" },
+    });
+    for (const format of ["hf", "gguf"]) {
+      const { out: to, err } = await run(path, "--format", format);
+      const { source } = await openModel(to);
+      assertEquals(source.origin.dtypes.filter((type) => format === "hf" || type !== "F32"), ["BF16"]);
+      const name = "model.layers.1.mlp.down_proj.weight";
+      assertEquals(source.read(name), prunedSource(opened, PLANS.uniform).read(name));
+      source.close();
+      assertEquals(err, "");
+    }
+    const { out: to } = await run(path, "--format", "hf", "--dtype", "f32", "--to", join(opened.origin.path, "f32"));
+    const { source } = await openModel(to);
+    assertEquals(source.origin.dtypes, ["F32"]);
+    source.close();
+  }, "BF16");
 });
 
 Deno.test("exportCommand() writes models that lost a layer and hidden dimensions, and says so", async () => {
