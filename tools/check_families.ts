@@ -16,18 +16,14 @@ import { startBestEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
 import { createRng } from "../core/rng.ts";
-import { keepWidths } from "../methods/_shared/selection.ts";
-import type { DecoderConfig, WeightSource } from "../models/config.ts";
+import type { WeightSource } from "../models/config.ts";
 import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../models/decoder.ts";
 import { exportHfFolder } from "../models/export.ts";
 import { prunedSource } from "../models/export_source.ts";
 import { openFolderModel } from "../models/load.ts";
-import type { PrunePlan } from "../models/plan.ts";
 import type { LayerMasks } from "../models/masks.ts";
 import { planToMasks } from "../models/surgery.ts";
-import { FAMILY_CONFIGS } from "./small_families.ts";
-import { resolveTarget } from "../models/target.ts";
-import { unitCount } from "../models/units.ts";
+import { FAMILY_CONFIGS, randomPlan } from "./small_families.ts";
 import { runTool } from "./run_tool.ts";
 import { privatePython } from "./setup_common.ts";
 
@@ -49,19 +45,6 @@ const SHARD_BYTES = 20_000;
 interface Answer {
   kind: string;
   logits: number[][];
-}
-
-/** Half of all units of every type, at random, the same widths in every layer. */
-function halfPlan(config: DecoderConfig): PrunePlan {
-  const rng = createRng(3, "check-families");
-  const random = (count: number) => Float64Array.from({ length: count }, () => rng.uniform());
-  const scores = config.layers.map((shape) => ({
-    ffn: random(unitCount(shape, "ffn")),
-    queryHeads: random(unitCount(shape, "query-heads")),
-    kvGroups: random(unitCount(shape, "kv-groups")),
-  }));
-  const target = resolveTarget(config, { sparsity: 0.5, units: ["ffn", "kv-groups", "query-heads"] });
-  return keepWidths(scores, target.uniform);
 }
 
 async function logitsOf(model: DecoderModel, tokens: Int32Array, masks?: LayerMasks[]): Promise<Float32Array> {
@@ -98,7 +81,7 @@ async function checkPruned(
   source: WeightSource,
   { peer, folder, tokens, dense }: { peer: Peer; folder: string; tokens: Int32Array; dense: DecoderModel },
 ): Promise<{ masked: number; exported: number; kind: string }> {
-  const plan = halfPlan(source.config);
+  const plan = randomPlan(source.config);
   const masks = planToMasks(source.config, plan);
   const masked = await logitsOf(dense, tokens, masks);
   tf.dispose(masks.flatMap((layer) => Object.values(layer)));

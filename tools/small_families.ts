@@ -2,8 +2,13 @@
  *
  * @module
  */
+import { createRng } from "../core/rng.ts";
+import { keepWidths } from "../methods/_shared/selection.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { fromHfConfig } from "../models/hf_config.ts";
+import { type PrunePlan, UNIT_TYPES, type UnitType } from "../models/plan.ts";
+import { resolveTarget } from "../models/target.ts";
+import { unitCount } from "../models/units.ts";
 
 /** What all have; layers enough for every kind that a family has. */
 const COMMON = {
@@ -95,4 +100,19 @@ export function familyConfig(name: string): DecoderConfig {
   const json = FAMILY_CONFIGS[name];
   if (!json) throw new RangeError(`There is no small model "${name}"`);
   return fromHfConfig(JSON.parse(JSON.stringify(json)), name);
+}
+
+/** Random units of these types, half of the prunable parameters unless told otherwise, the same widths in every layer. */
+export function randomPlan(
+  config: DecoderConfig,
+  { units = UNIT_TYPES, sparsity = 0.5 }: { units?: readonly UnitType[]; sparsity?: number } = {},
+): PrunePlan {
+  const rng = createRng(3, "small families");
+  const random = (count: number) => Float64Array.from({ length: count }, () => rng.uniform());
+  const scores = config.layers.map((shape) => ({
+    ffn: random(unitCount(shape, "ffn")),
+    queryHeads: random(unitCount(shape, "query-heads")),
+    kvGroups: random(unitCount(shape, "kv-groups")),
+  }));
+  return keepWidths(scores, resolveTarget(config, { sparsity, units }).uniform);
 }

@@ -2,7 +2,6 @@ import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
-import { createRng } from "../../core/rng.ts";
 import { isLayerwiseUniform, type WeightSource } from "../../models/config.ts";
 import { disposeCache, extend } from "../../models/decode.ts";
 import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
@@ -13,17 +12,14 @@ import { FAMILIES } from "../../models/families/mod.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { openFolderModel } from "../../models/load.ts";
 import { openGgufModel } from "../../models/load_gguf.ts";
-import type { PrunePlan } from "../../models/plan.ts";
 import { planToMasks, pruneByLayers, pruneModel } from "../../models/surgery.ts";
-import { resolveTarget } from "../../models/target.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { mergedTensors } from "../../models/training/merge.ts";
 import { uploadMasks } from "../../models/training/student.ts";
 import { unitCount } from "../../models/units.ts";
-import { keepWidths } from "../../methods/_shared/selection.ts";
 import { assertClose, flat, testOnEngines } from "../support/engines.ts";
 import { byteLevelDefinition } from "../support/export_fixture.ts";
-import { FAMILY_CONFIGS, familyConfig } from "../../tools/small_families.ts";
+import { FAMILY_CONFIGS, familyConfig, randomPlan } from "../../tools/small_families.ts";
 import { referenceForward } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 
@@ -36,19 +32,6 @@ async function scoresOf(model: DecoderModel, tokens: Int32Array): Promise<Float3
   const values = await scores.data<"float32">();
   scores.dispose();
   return values;
-}
-
-/** Random units at half of every width, the same widths in every layer. */
-function halfPlan({ config }: WeightSource): PrunePlan {
-  const rng = createRng(3, "families");
-  const random = (count: number) => Float64Array.from({ length: count }, () => rng.uniform());
-  const scores = config.layers.map((shape) => ({
-    ffn: random(unitCount(shape, "ffn")),
-    queryHeads: random(unitCount(shape, "query-heads")),
-    kvGroups: random(unitCount(shape, "kv-groups")),
-  }));
-  const target = resolveTarget(config, { sparsity: 0.5, units: ["ffn", "kv-groups", "query-heads"] });
-  return keepWidths(scores, target.uniform);
 }
 
 Deno.test("the small models cover every family", () => {
@@ -104,7 +87,7 @@ testOnEngines(
     try {
       for (const name of NAMES) {
         const source = sourceOf(name);
-        const plan = halfPlan(source);
+        const plan = randomPlan(source.config);
         const tokens = toyTokens({ count: 25 });
         const dense = await uploadModel(source);
         const masks = planToMasks(source.config, plan);

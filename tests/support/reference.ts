@@ -44,6 +44,8 @@ export interface ReferenceOptions {
   observe?: (layer: number, site: "output" | "down", input: Matrix) => void;
   /** Called with the hidden states before the first layer and after each one, f64 [T][D]. */
   each?: (states: Matrix) => void;
+  /** In place of the configuration's activation. */
+  activation?: (gate: number) => number;
 }
 
 /** `x Wᵀ + b` with a weight `[out, in]` of the checkpoint. */
@@ -146,13 +148,11 @@ function decoderLayer(
   source: WeightSource,
   layer: number,
   x: Matrix,
-  { positions, segments, masks = {}, hidden, observe }: {
+  { positions, segments, masks = {}, hidden, observe, activation }: {
     positions: ArrayLike<number>;
     segments: ArrayLike<number>;
     masks?: ReferenceMasks;
-    hidden?: ArrayLike<number>;
-    observe?: ReferenceOptions["observe"];
-  },
+  } & Pick<ReferenceOptions, "hidden" | "observe" | "activation">,
 ): Matrix {
   const { config } = source;
   const shape = at(config.layers, layer);
@@ -202,10 +202,10 @@ function decoderLayer(
   const gate = applyLinear(source, layer, "gate", ffnInput);
   const up = applyLinear(source, layer, "up", ffnInput);
   const gelu = (g: number) => g / 2 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3)));
-  const act = config.activation === "gelu-tanh" ? gelu : (g: number) => g / (1 + Math.exp(-g));
-  const activation = gate.map((row, t) => row.map((g, f) => act(g) * at(at(up, t), f) * (masks.ffn?.[f] ?? 1)));
-  observe?.(layer, "down", activation);
-  return add(attended, written(applyLinear(source, layer, "down", activation), "ffnOutputNorm"));
+  const act = activation ?? (config.activation === "gelu-tanh" ? gelu : (g: number) => g / (1 + Math.exp(-g)));
+  const activated = gate.map((row, t) => row.map((g, f) => act(g) * at(at(up, t), f) * (masks.ffn?.[f] ?? 1)));
+  observe?.(layer, "down", activated);
+  return add(attended, written(applyLinear(source, layer, "down", activated), "ffnOutputNorm"));
 }
 
 /** Each head of each row normed by itself. */
@@ -240,6 +240,7 @@ export function referenceForward(
       masks: options.masks?.[layer],
       hidden: options.hidden,
       observe: options.observe,
+      activation: options.activation,
     });
     options.each?.(x);
   });
