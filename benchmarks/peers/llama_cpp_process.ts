@@ -52,7 +52,8 @@ interface Sequence {
 async function answer(model: Model, { texts, tokens, prompt, count }: Job) {
   const context = await model.createContext({
     contextSize: Math.max(tokens.length, prompt.length + count) + 8,
-    threads: 2,
+    // Small models on a busy machine: threads that wait for each other take many times as long.
+    threads: 1,
     flashAttention: false,
     experimentalKvCacheKeyType: "F32",
     experimentalKvCacheValueType: "F32",
