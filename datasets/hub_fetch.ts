@@ -10,6 +10,7 @@ import { datasetInfo, downloadFile, HubApiError, type ListFileEntry, listFiles }
 import { createHash, type Hash } from "node:crypto";
 import { dirname, join, relative } from "node:path";
 import { FileFormatError, UsageError } from "../core/errors.ts";
+import { isThere } from "../core/paths.ts";
 import type { HubSource } from "./define.ts";
 import {
   cachedSplit,
@@ -162,7 +163,7 @@ async function fetchFile(
   using file = Deno.openSync(incomplete, { read: true, write: true, create: true });
   // Two processes that want the same file take turns; the second one then finds it.
   await file.lock(true);
-  for (let attempt = 1; !exists(blob); attempt++) {
+  for (let attempt = 1; !isThere(blob); attempt++) {
     let problem: unknown;
     try {
       if (await transfer(file, entry, { repo, commit, access })) {
@@ -190,23 +191,13 @@ async function fetchFile(
     report?.(`${entry.path}: ${problem instanceof Error ? problem.message : problem}; trying again`);
     await wait(retryMs * 2 ** (attempt - 1));
   }
-  if (!exists(link)) {
+  if (!isThere(link)) {
     try {
       Deno.removeSync(link);
     } catch { /* it was never there */ }
     linkOrCopy(blob, link);
   }
-  if (exists(incomplete)) Deno.removeSync(incomplete);
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
+  if (isThere(incomplete)) Deno.removeSync(incomplete);
 }
 
 function linkOrCopy(blob: string, link: string): void {

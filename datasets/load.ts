@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { FileFormatError, MissingDataError, UsageError } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
+import { isFile } from "../core/paths.ts";
 import type { DatasetUse } from "../core/schema.ts";
 import {
   type AnyTask,
@@ -19,7 +20,6 @@ import {
 import { FEWSHOT_SPLIT, fewshotFiles, withFewshot } from "./fewshot.ts";
 import { cachedSplit, hubSettings } from "./hub_cache.ts";
 import { readRecords } from "./records.ts";
-import { isFile } from "./text_file.ts";
 
 /** A corpus's texts in the order of the file. */
 export interface LoadedCorpus {

@@ -6,6 +6,7 @@
 import { basename, dirname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { MissingDataError } from "../core/errors.ts";
+import { isFile } from "../core/paths.ts";
 import type { Corpus } from "./define.ts";
 
 const PREFIX = "file:";
@@ -13,16 +14,6 @@ const PREFIX = "file:";
 /** Whether a corpus's name is that of a file. */
 export function isFileName(name: string): boolean {
   return name.startsWith(PREFIX);
-}
-
-/** Whether there is a file, not a folder, at `path`. */
-export function isFile(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
-    throw error;
-  }
 }
 
 /** The corpus in a file. Plain text is one document, line by line as it stands; of JSON Lines (`.jsonl`, `.json`, each also

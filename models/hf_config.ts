@@ -7,7 +7,7 @@ import { at } from "../core/indexing.ts";
 import { type DecoderConfig, isLayerwiseUniform, type LayerShape, type LinearName, queryHeads } from "./config.ts";
 import { BIAS_KEYS, type Family } from "./families/family.ts";
 import { CONFIG_LIMITS, type HfMembers, hfMembers, readRope, ropeToHf } from "./families/hf_members.ts";
-import { FAMILIES, hfFamilyOf } from "./families/mod.ts";
+import { FAMILIES, hfFamilyOf, namedFamily } from "./families/mod.ts";
 
 export { CONFIG_LIMITS };
 
@@ -108,7 +108,7 @@ export function fromHfConfig(json: Record<string, unknown>, path: string): Decod
   const base = members.number("rope_theta", defaults.ropeBase ?? 10000);
   const rope = readRope(members.object(key), { base, maxPositions });
   const common: DecoderConfig = {
-    ...family !== FAMILIES[0] && { family: family.id },
+    ...namedFamily(family),
     vocabSize,
     width,
     headSize,

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FileFormatError, UsageError } from "../core/errors.ts";
+import { kindOfPath } from "../core/paths.ts";
 import { readJsonObject, sha256OfFiles } from "../core/ranged_file.ts";
 import { FLOAT_DTYPES, openSafetensorsFolder } from "../core/safetensors.ts";
 import {
@@ -39,11 +40,10 @@ const tinyFolder = () => fileURLToPath(new URL("./tiny", import.meta.url));
 
 /** Kind of the thing at `path`, or null when there is none.
  * @throws {UsageError} when it may not be read. */
-function kindOf(path: string): "folder" | "file" | null {
+function kindOf(path: string): ReturnType<typeof kindOfPath> {
   try {
-    return Deno.statSync(path).isDirectory ? "folder" : "file";
+    return kindOfPath(path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return null;
     throw new UsageError(`${path}: cannot be opened (${error instanceof Error ? error.message : String(error)})`);
   }
 }

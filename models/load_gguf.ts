@@ -20,7 +20,8 @@ import {
 } from "./config.ts";
 import type { Family, GgufMembers } from "./families/family.ts";
 import { CONFIG_LIMITS } from "./families/hf_members.ts";
-import { FAMILIES, familyOf } from "./families/mod.ts";
+import { checkedMembers } from "./families/members.ts";
+import { FAMILIES, familyOf, namedFamily } from "./families/mod.ts";
 
 const GGUF_LINEAR: Record<LinearName, string> = {
   query: "attn_q",
@@ -88,23 +89,11 @@ function membersOf(file: GgufFile, architecture: string): GgufMembers {
     const current = found === undefined ? "is missing" : ArrayBuffer.isView(found) ? "is an array" : `is ${found}`;
     throw new FileFormatError(file.path, `metadata "${architecture}.${key}" ${current}: must be ${must}`);
   };
+  const members = checkedMembers(value, fail);
   return {
+    ...members,
     name: (key) => `${architecture}.${key}`,
-    integer: (key, max, fallback) => {
-      const found = value(key) ?? fallback;
-      const isValid = typeof found === "number" && Number.isInteger(found) && found >= 1 && found <= max;
-      return isValid ? found : fail(key, `a whole number from 1 to ${max}`);
-    },
-    number: (key, fallback) => {
-      const found = value(key) ?? fallback;
-      return typeof found === "number" && found > 0 && found < Infinity
-        ? shortest(found)
-        : fail(key, "a positive number");
-    },
-    text: (key, fallback) => {
-      const found = value(key) ?? fallback;
-      return typeof found === "string" ? found : fail(key, "text");
-    },
+    number: (key, fallback) => shortest(members.number(key, fallback)),
   };
 }
 
@@ -241,7 +230,7 @@ export function ggufConfig(file: GgufFile): DecoderConfig {
   const ropeBase = members.number("rope.freq_base", 10000);
   const ropeScaling = readScaling(file, members, headSize, ropeBase);
   const common: DecoderConfig = {
-    ...family !== FAMILIES[0] && { family: family.id },
+    ...namedFamily(family),
     vocabSize,
     width,
     headSize,

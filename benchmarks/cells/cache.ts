@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { FileFormatError } from "../../core/errors.ts";
 import { entry } from "../../core/indexing.ts";
+import { isThere } from "../../core/paths.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
 import { SCHEMA_VERSION } from "../../core/schema.ts";
 import type { Statistics } from "../../methods/define.ts";
@@ -22,12 +23,7 @@ export interface CacheScope {
 }
 
 function readStatistics(path: string): Statistics | undefined {
-  try {
-    Deno.statSync(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
+  if (!isThere(path)) return undefined;
   try {
     const file = openSafetensors(path);
     try {

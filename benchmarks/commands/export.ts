@@ -6,6 +6,7 @@ import { dirname, join, resolve } from "node:path";
 import { cellName } from "../../core/cell_names.ts";
 import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
+import { isFile } from "../../core/paths.ts";
 import { STORED_TYPES } from "../../core/quantize.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
 import { readRecord, readRecords, runPaths } from "../records/store.ts";
@@ -35,14 +36,6 @@ Flags:
 
 Weights that a cell changed (learned masks, recovery, compensation) are made again from what its run kept, on the run's
 engine. Exit codes: 0 done, 2 it cannot be done`;
-
-function isFile(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
-}
 
 /** The other records of a run, as far as they can be read; they only add to the card. */
 function siblings(out: string): CellRecord[] {

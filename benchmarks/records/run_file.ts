@@ -7,9 +7,10 @@ import { z } from "zod";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { cellSchema, runConfigSchema, SCHEMA_VERSION } from "../../core/schema.ts";
 import { ROOT } from "../../core/user_folder.ts";
+import { isThere } from "../../core/paths.ts";
 import { writeAtomically } from "../../core/write_file.ts";
 import { askedResults } from "./measured.ts";
-import { isThere, readRecords, runPaths, type StoredRecords, toJson } from "./store.ts";
+import { readRecords, runPaths, type StoredRecords, toJson } from "./store.ts";
 
 /** `run.json`: the configuration as run, and what it was run on. */
 const runFileSchema = z.object({

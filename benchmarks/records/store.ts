@@ -11,6 +11,7 @@ import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import { type CellRecord, cellRecordSchema, type DoneRecord, SCHEMA_VERSION } from "../../core/schema.ts";
 import { canonicalJson, cellName, type NamedCell } from "../../core/cell_names.ts";
+import { isThere } from "../../core/paths.ts";
 import { describeIssue } from "../../core/issues.ts";
 import { writeAtomically } from "../../core/write_file.ts";
 
@@ -45,17 +46,6 @@ export function runPaths(out: string): {
 
 /** Ends of a record's name: compressed, as they are written, and plain, as runs of earlier versions have them. */
 const [PACKED, PLAIN] = [".json.gz", ".json"];
-
-/** Whether there is a file or folder at `path`. */
-export function isThere(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
 
 /** Path of a cell's record: the file that is there, else the one that will be written. */
 export function recordPath(out: string, named: NamedCell): string {

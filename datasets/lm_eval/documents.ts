@@ -5,6 +5,7 @@
 import { dirname, isAbsolute, join } from "node:path";
 import { z } from "zod";
 import { FileFormatError, MissingDataError } from "../../core/errors.ts";
+import { isFile } from "../../core/paths.ts";
 import type { DatasetUse } from "../../core/schema.ts";
 import type { HubSource } from "../define.ts";
 import { cachedFile, cachedSplit, hubSettings, listFiles, selectSplit } from "../hub_cache.ts";
@@ -28,14 +29,6 @@ interface Found {
 const FORMATS = ["json", "parquet", "text"];
 const LICENCE = "see the data set's card";
 const ENDINGS = [".jsonl", ".parquet", ".jsonl.gz", ".json"];
-
-const isFile = (path: string): boolean => {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
-};
 
 /** `data_files` of one split. */
 function dataFiles({ dataset_kwargs: kwargs }: TaskConfig, split: string): string[] | undefined {

@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { join, resolve } from "node:path";
 import { FileFormatError, unknownName, UsageError } from "../../core/errors.ts";
+import { kindOfPath } from "../../core/paths.ts";
 import type { FileTask, LoadedTask, TaskDefinition } from "../define.ts";
 import { checkGroup, checkTask, type GroupConfig, type RawConfig, readConfig, type TaskConfig } from "./config.ts";
 import { hubOf, readSplit } from "./documents.ts";
@@ -63,12 +64,9 @@ function yamlFiles(folder: string): string[] {
 }
 
 function isFolder(path: string): boolean {
-  try {
-    return Deno.statSync(path).isDirectory;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) throw new UsageError(`The task file "${path}" does not exist`);
-    throw error;
-  }
+  const kind = kindOfPath(path);
+  if (kind === null) throw new UsageError(`The task file "${path}" does not exist`);
+  return kind === "folder";
 }
 
 /** Reads files and folders. In a folder, files that define nothing (parts to include) are passed over. */

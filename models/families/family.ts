@@ -6,14 +6,12 @@
 import type { GgufEntry } from "../../core/gguf_write.ts";
 import type { DecoderConfig, LinearName, NormName } from "../config.ts";
 import type { HfMembers } from "./hf_members.ts";
+import type { Members } from "./members.ts";
 
 /** Typed access to a GGUF file's metadata under the architecture's name. */
-export interface GgufMembers {
+export interface GgufMembers extends Members {
   /** The whole key, for messages. */
   name(key: string): string;
-  integer(key: string, max: number, fallback?: number): number;
-  number(key: string, fallback?: number): number;
-  text(key: string, fallback: string): string;
 }
 
 /** Linear maps of a block that have a bias together, by the key of `config.json` that says so. */

@@ -4,6 +4,7 @@
  */
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { Rope, RopeScaling } from "../config.ts";
+import { checkedMembers, type Members } from "./members.ts";
 
 /** Limits on what a configuration may claim; far above every published model. */
 export const CONFIG_LIMITS = {
@@ -15,13 +16,9 @@ export const CONFIG_LIMITS = {
 } as const;
 
 /** Members of a JSON object; the messages name file and key. Null counts as missing. */
-export interface HfMembers {
+export interface HfMembers extends Members {
   /** Of the file, for messages. */
   path: string;
-  integer(key: string, max: number, fallback?: number): number;
-  /** Above 0. */
-  number(key: string, fallback?: number): number;
-  flag(key: string, fallback?: boolean): boolean;
   value(key: string): unknown;
   /** Whether the key is there, be it null. */
   has(key: string): boolean;
@@ -44,19 +41,7 @@ export function hfMembers(json: Record<string, unknown>, path: string, prefix = 
     path,
     value,
     has: (key) => Object.hasOwn(json, key),
-    integer: (key, max, fallback) => {
-      const found = value(key) ?? fallback;
-      const isValid = typeof found === "number" && Number.isInteger(found) && found >= 1 && found <= max;
-      return isValid ? found : fail(key, `a whole number from 1 to ${max}`);
-    },
-    number: (key, fallback) => {
-      const found = value(key) ?? fallback;
-      return typeof found === "number" && found > 0 && found < Infinity ? found : fail(key, "a positive number");
-    },
-    flag: (key, fallback = false) => {
-      const found = value(key) ?? fallback;
-      return typeof found === "boolean" ? found : fail(key, "true or false");
-    },
+    ...checkedMembers(value, fail),
     object: (key) => {
       const nested = value(key) ?? {};
       if (typeof nested !== "object" || nested === null || Array.isArray(nested)) {

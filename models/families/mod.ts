@@ -24,6 +24,11 @@ export function familyOf({ family = LLAMA.id }: DecoderConfig): Family {
   return found;
 }
 
+/** The family as a configuration has it: nothing for that of the plain decoder. */
+export function namedFamily({ id }: Family): Pick<DecoderConfig, "family"> {
+  return id === LLAMA.id ? {} : { family: id };
+}
+
 /** Whose `config.json` a model gets, and why where that is not its own family's. */
 export function hfFamilyOf(config: DecoderConfig): { family: Family; reason?: string } {
   const family = familyOf(config);

@@ -3,11 +3,12 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { at } from "../../core/indexing.ts";
 import { NumericError } from "../../core/errors.ts";
 import { generateTokens } from "../../models/generate.ts";
-import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
+import { type DecoderModel, forward, logits } from "../../models/decoder.ts";
 import { referenceForward, referenceLogProbs } from "../support/reference.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
+import { withSource } from "../support/method_context.ts";
 
 const source = toySource({
   seed: 8,
@@ -20,14 +21,7 @@ const source = toySource({
 /** Prompts of three lengths, two of them equal. */
 const prompts = [5, 2, 5, 9].map((count, seed) => [...toyTokens({ count, seed })]);
 
-async function withModel(run: (model: DecoderModel) => Promise<void>): Promise<void> {
-  const model = await uploadModel(source);
-  try {
-    await run(model);
-  } finally {
-    disposeModel(model);
-  }
-}
+const withModel = (run: (model: DecoderModel) => Promise<void>) => withSource(source, run);
 
 /** The most probable tokens after `ids`, each from a forward pass over everything before it. */
 async function repeatedForward(model: DecoderModel, ids: number[], count: number): Promise<number[]> {

@@ -8,7 +8,7 @@ import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { measureThroughput } from "../../benchmarks/evaluation/throughput.ts";
 import { NumericError, UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/decoder.ts";
 import { greedyStep } from "../../models/generate.ts";
 import { disposeCache } from "../../models/decode.ts";
 import { referenceForward, referenceLogProbs } from "../support/reference.ts";
@@ -16,6 +16,7 @@ import { scoringModel } from "../../models/scoring.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
+import { withSource } from "../support/method_context.ts";
 
 const source = toySource({
   seed: 5,
@@ -25,14 +26,7 @@ const source = toySource({
   ],
 });
 
-async function withModel(run: (model: DecoderModel) => Promise<void>): Promise<void> {
-  const model = await uploadModel(source);
-  try {
-    await run(model);
-  } finally {
-    disposeModel(model);
-  }
-}
+const withModel = (run: (model: DecoderModel) => Promise<void>) => withSource(source, run);
 
 /** Examples with a context and a few choices each, of very different lengths. */
 function examples(): ScoredSequence[] {

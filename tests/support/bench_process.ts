@@ -2,6 +2,7 @@
 import { assert } from "@std/assert";
 import { join } from "node:path";
 import { ROOT } from "../../core/user_folder.ts";
+import { withFolder } from "./weights_fixture.ts";
 
 const RIGHTS = ["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-ffi", "--allow-run=deno,git"];
 
@@ -52,14 +53,7 @@ export async function watch(
 
 /** A test with a folder of its own for a run. */
 export function sweepTest(name: string, test: (out: string) => Promise<void>): void {
-  Deno.test(name, async () => {
-    const out = Deno.makeTempDirSync();
-    try {
-      await test(out);
-    } finally {
-      Deno.removeSync(out, { recursive: true });
-    }
-  });
+  Deno.test(name, () => withFolder(test));
 }
 
 /** Sends a signal to the process of the cell that runs in `out`. The pattern goes through standard input, so that the

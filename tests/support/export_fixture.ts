@@ -11,6 +11,7 @@ import { modelSize } from "../../models/count.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
 import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { toySource } from "./toy.ts";
+import { BOS_FIRST } from "./weights_fixture.ts";
 import { tokenizerConfigJson, tokenizerJson, trainBpe } from "../../tools/tiny/bpe.ts";
 
 const SPECIAL = ["<s>", "</s>"] as const;
@@ -46,12 +47,7 @@ export function sentencePieceDefinition(): TokenizerDefinition {
         ],
       },
       pre_tokenizer: null,
-      post_processor: {
-        type: "TemplateProcessing",
-        single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
-        pair: [],
-        special_tokens: { "<s>": { id: "<s>", ids: [1], tokens: ["<s>"] } },
-      },
+      post_processor: BOS_FIRST,
       decoder: {
         type: "Sequence",
         decoders: [

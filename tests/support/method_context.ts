@@ -5,6 +5,7 @@
 import { createRng } from "../../core/rng.ts";
 import type { LearningContext, MethodContext, Statistics } from "../../methods/define.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import type { WeightSource } from "../../models/config.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { toySource, toyTokens } from "./toy.ts";
@@ -58,11 +59,16 @@ export function toyWindows(count: number, length: number, vocabSize = 61): Int32
 }
 
 /** Runs with a toy model on the device. */
-export async function withToy<T>(
+export function withToy<T>(
   options: Parameters<typeof toySource>[0],
   run: (model: DecoderModel) => Promise<T>,
 ): Promise<T> {
-  const model = await uploadModel(toySource(options));
+  return withSource(toySource(options), run);
+}
+
+/** Runs with the model of `source` on the device. */
+export async function withSource<T>(source: WeightSource, run: (model: DecoderModel) => Promise<T>): Promise<T> {
+  const model = await uploadModel(source);
   try {
     return await run(model);
   } finally {

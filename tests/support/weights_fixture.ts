@@ -138,18 +138,21 @@ export function randomTensors(config: DecoderConfig): Map<string, Float32Array> 
   return tensors;
 }
 
+/** What puts `<s>`, id 1, before a text. */
+export const BOS_FIRST = {
+  type: "TemplateProcessing",
+  single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+  pair: [],
+  special_tokens: { "<s>": { id: "<s>", ids: [1], tokens: ["<s>"] } },
+};
+
 /** A `tokenizer.json` with one token per letter, ids 3 to 10. */
 export const LETTER_TOKENIZER = {
   version: "1.0",
   added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => ({ id, content, special: true, normalized: false })),
   normalizer: null,
   pre_tokenizer: null,
-  post_processor: {
-    type: "TemplateProcessing",
-    single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
-    pair: [],
-    special_tokens: { "<s>": { id: "<s>", ids: [1], tokens: ["<s>"] } },
-  },
+  post_processor: BOS_FIRST,
   decoder: { type: "Fuse" },
   model: {
     type: "BPE",

@@ -20,6 +20,7 @@ import {
   writeRecord,
 } from "../../benchmarks/records/store.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { withFolder } from "../support/weights_fixture.ts";
 import { type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
 
 function failedRecord(method: string | null, sparsity: number, seed: number): FailedRecord {
@@ -49,14 +50,7 @@ const unpacked = (path: string) => gunzipSync(Deno.readFileSync(path)).toString(
 const pack = (path: string, text: string) => Deno.writeFileSync(path, gzipSync(text));
 
 function inFolder(name: string, test: (out: string) => void | Promise<void>): void {
-  Deno.test(name, async () => {
-    const out = Deno.makeTempDirSync();
-    try {
-      await test(out);
-    } finally {
-      Deno.removeSync(out, { recursive: true });
-    }
-  });
+  Deno.test(name, () => withFolder(test));
 }
 
 inFolder("writeRecord() and readRecord() give the record back, and leave no other file", (out) => {

@@ -1,0 +1,31 @@
+/** What lies at a path.
+ *
+ * @module
+ */
+
+/** Codes of the operating system for a path under which nothing can be: too long, or a circle of links. */
+const IMPOSSIBLE = new Set<unknown>(["ENAMETOOLONG", "ELOOP"]);
+
+/** Whether there is a file or a folder at `path`; null for nothing, "other" for what is neither, such as a pipe.
+ * @throws {Error} of the operating system when it may not be looked at. */
+export function kindOfPath(path: string): "file" | "folder" | "other" | null {
+  if (path.includes("\0")) return null;
+  try {
+    const { isFile, isDirectory } = Deno.statSync(path);
+    return isFile ? "file" : isDirectory ? "folder" : "other";
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return null;
+    if (error instanceof Error && "code" in error && IMPOSSIBLE.has(error.code)) return null;
+    throw error;
+  }
+}
+
+/** Whether there is anything at `path`. */
+export function isThere(path: string): boolean {
+  return kindOfPath(path) !== null;
+}
+
+/** Whether there is a file, not a folder, at `path`. */
+export function isFile(path: string): boolean {
+  return kindOfPath(path) === "file";
+}
