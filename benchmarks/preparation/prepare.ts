@@ -218,9 +218,9 @@ function chooseForm(
       `Engine "${engine}" holds weights in f32 only here: leave --weights stored out, or use tensorflow on the CPU`,
     );
   }
-  if (weights || !decoderOps) return weights ?? "f32";
-  const before = readRunFile(out);
-  return before ? before.config.weights ?? "f32" : usualForm(source, { decoderOps });
+  if (weights) return weights;
+  const before = decoderOps === false ? undefined : readRunFile(out);
+  return before ? before.config.weights ?? "f32" : usualForm(source, { decoderOps: decoderOps ?? false });
 }
 
 /** Every cell at once has a GPU of its own.
