@@ -1,3 +1,7 @@
+/** ARC-Easy, and what it shares with ARC-Challenge.
+ *
+ * @module
+ */
 import { z } from "zod";
 import { answerIndex, labelledTexts } from "./_answers.ts";
 import { choicesAfter, defineTask, type Task } from "./define.ts";
