@@ -8,6 +8,7 @@ import { type DoneRecord, SCHEMA_VERSION } from "../../core/schema.ts";
 import type { TokenizerDefinition } from "../../core/tokenizer.ts";
 import { type DecoderConfig, expectedTensors, type WeightSource } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
+import { familyOf } from "../../models/families/mod.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
 import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { toySource } from "./toy.ts";
@@ -116,9 +117,13 @@ export function writeModelFolder(
 ): void {
   Deno.mkdirSync(folder, { recursive: true });
   const write = (name: string, value: unknown) => Deno.writeTextFileSync(join(folder, name), JSON.stringify(value));
-  // A Llama, whatever its heads: only transformers wants them to divide the width.
-  const own = { model_type: "llama", architectures: ["LlamaForCausalLM"] };
-  write("config.json", { ...toHfConfig(source.config), ...own });
+  // A Llama is one whatever its heads: only transformers wants them to divide the width.
+  const own = familyOf(source.config).hf;
+  write("config.json", {
+    ...toHfConfig(source.config),
+    model_type: own.modelType,
+    architectures: [own.architecture],
+  });
   write("tokenizer.json", definition.tokenizer);
   write("tokenizer_config.json", definition.config);
   writeSafetensors(join(folder, "model.safetensors"), {
