@@ -18,8 +18,7 @@
  * the masked units are cut out, and the rest of the steps trains what is left. Kept masks are folded into the output and
  * down maps and adapters are merged, so that the result needs neither.
  *
- * Cost: forward and backward passes of the masked model over the windows of the run, one by one while there are at most 240
- * of them (`updates`), two backward passes per calibration sequence, O(F^3) a layer for the removal order, and one forward
+ * Cost: forward and backward passes of the masked model over the windows of the run, in batches or one by one (`updates`), two backward passes per calibration sequence, O(F^3) a layer for the removal order, and one forward
  * pass of the dense model per window. Deviations: the paper's constants are not public, so all are options with defaults
  * chosen on validation data (`docs/maskprune-trials.md`); h is the metric of `mask_prune/metric.ts` instead of 1
  * (`selection: magnitude` gives the paper's form, which from a cold start chooses nearly at random); units that leave the
@@ -28,7 +27,6 @@
  *
  * @module
  */
-import { z } from "zod";
 import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { TrainingOptions } from "../../core/schema.ts";
@@ -48,6 +46,7 @@ import { latencyOf, layerLatency } from "./latency.ts";
 import { closedFormMasks, damageOf, measuredShapes, planOfMetrics } from "./choice.ts";
 import { calibratedMetrics, type UnitMetric } from "./metric.ts";
 import { mean } from "../../core/stats.ts";
+import { type Options, options } from "./options.ts";
 import {
   denseWorking,
   disposeWorking,
@@ -78,59 +77,6 @@ import {
 } from "./state.ts";
 import { budgetRamp, budgetResource, costShares, finalShapes, type Resource } from "./widths.ts";
 import { defineMethod, type Method, type MethodContext, type PruneResult } from "../define.ts";
-
-const part = z.number().min(0).max(1);
-const rate = z.number().positive();
-
-const options = z.strictObject({
-  uniform: z.boolean().default(true).describe("one width for all layers; false: each layer its own"),
-  selection: z.enum(["metric", "magnitude"]).default("metric").describe(
-    "rank of a unit: curvature metric times mask, or |mask| alone (the paper's form, weak from a cold start)",
-  ),
-  redundancy: z.boolean().default(true).describe(
-    "the metric is the cost of a removal at its turn, by optimal brain surgeon; false: each unit is judged alone",
-  ),
-  split: z.enum(["measured", "learned", "fixed"]).default("measured").describe(
-    "how the budget is shared between unit types: where the pruned model is measured to stay nearest to the dense one, by the minimax problem, or all removed " +
-      "at the same ratio; widths that differ between layers are learned",
-  ),
-  course: z.enum(["fitted", "gradual", "at-once"]).default("fitted").describe(
-    "whether units go along the ramp or before the first step; fitted: along the ramp where removing them at once takes " +
-      "the model more than 1 nat per token from the dense one",
-  ),
-  updates: z.enum(["window", "batch"]).default("window").describe(
-    "a step of the optimiser after every window (while there are fewer than 240), or after every batch of the run",
-  ),
-  masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
-  resource: z.enum(["parameters", "macs", "milliseconds"]).default("parameters").describe(
-    "what the budget counts while widths learn; milliseconds of a layer are measured on this machine; that of parameters " +
-      "always holds too",
-  ),
-  distillation: z.boolean().default(true).describe("false: cross entropy has the weight of all loss terms"),
-  adapters: z.boolean().default(true).describe("false: no low-rank adapters, masks alone learn"),
-  regrowth: z.boolean().default(true).describe("a unit that leaves the bottom s starts again at 1"),
-  rampStart: part.default(0.03).describe("part of the steps after which the budget begins to fall"),
-  rampEnd: part.default(0.4).describe("part of the steps at which it is reached"),
-  freeze: part.default(0.48).describe("part of the steps after which the structure is fixed"),
-  settleSteps: z.number().int().min(1).default(5).describe("steps before the freeze that rank by |mask|"),
-  maskRate: rate.default(0.002).describe("Adam's rate of the masks"),
-  frozenMaskRate: z.number().min(0).default(0.005).describe("the same for kept masks after the freeze; 0: they stay"),
-  dualRate: rate.default(8).describe("ascent rate of y, on bottom-s as a fraction of a layer's importance"),
-  dualStart: z.number().min(0).default(0.5).describe("first value of y"),
-  dualCap: rate.default(5).describe("largest value of y"),
-  budgetRate: z.number().min(0).default(5).describe("ascent rate of z"),
-  augmented: z.number().min(0).default(20).describe("weight of the augmented term, added to z times the excess"),
-  widthRate: rate.default(2).describe("rate of the widths, on fractions of the units, over the length of the ramp"),
-  shrink: z.number().int().min(0).default(0).describe(
-    "FFN channels that were in the bottom s for this many steps are cut from the working model at once; 0: at the freeze",
-  ),
-  snap: part.default(0.016).describe("FFN widths this near to the budget, as a fraction, are put on it after the ramp"),
-}).refine(({ shrink, uniform }) => shrink === 0 || uniform, "shrink needs uniform widths: leave one of the two out")
-  .refine(
-    ({ rampStart, rampEnd, freeze }) => rampStart < rampEnd && rampEnd <= freeze,
-    "must have rampStart < rampEnd <= freeze",
-  );
-type Options = z.infer<typeof options>;
 
 /** Learns which units go, under one width for all layers. */
 export const maskPrune: Method<typeof options> = defineMethod({
@@ -163,23 +109,57 @@ export const maskPrune: Method<typeof options> = defineMethod({
   async prune(context) {
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
     const { options, learning } = context;
-    const own = learning && { ...learning, options: perWindow(ablated(learning.options, options), options) };
+    const choice = await chooseFirst(context);
+    const own = learning &&
+      { ...learning, options: inSteps(ablated(learning.options, options), options, choice.damage) };
     const { run, found } = await startLearning({ ...context, learning: own } as MethodContext<unknown>, "mask-prune");
     try {
       const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
       if (frozen) return await frozen;
-      return await learnAndTrain(context, run, found);
+      return await learnAndTrain(context, run, { choice, found });
     } finally {
       endRun(run);
     }
   },
 });
 
+/** What calibration decides before the first step. A resumed run decides it again, from the same statistics. */
+interface FirstChoice {
+  axes: UnitAxis[];
+  resource: Resource;
+  /** [axis][layer]. */
+  metrics: UnitMetric[][];
+  /** The widths to end at, where they do not come from the minimax problem. */
+  goal: LayerShape[] | null;
+  /** KL from the dense model when all units go at once, in nats per token; null where nothing depends on it. */
+  damage: number | null;
+}
+
+async function chooseFirst(context: MethodContext<Options>): Promise<FirstChoice> {
+  const { options, model: { config }, target, report } = context;
+  const axes = unitAxes(config, target.units);
+  if (axes.length === 0) throw new UsageError("mask-prune: the unit types have a single unit each on this model");
+  const plain = context as MethodContext<unknown>;
+  const resource = budgetResource(
+    config,
+    target,
+    options.resource === "milliseconds" ? latencyOf(config, await layerLatency(plain)) : options.resource,
+  );
+  const redundancy = options.redundancy && options.selection === "metric";
+  const metrics = await calibratedMetrics(plain, axes, redundancy);
+  const goal = await finalGoal(context, { axes, metrics, resource });
+  const isRead = options.course === "fitted" || options.updates === "fitted";
+  if (!goal || options.selection === "magnitude" || !isRead) return { axes, resource, metrics, goal, damage: null };
+  const damage = await damageOf(context, planOfMetrics(config, axes, metrics, goal));
+  report(`all units removed at once: ${damage.toFixed(3)} nats per token from the dense model`);
+  return { axes, resource, metrics, goal, damage };
+}
+
 /** Iterates until the freeze, then trains what is left. */
 async function learnAndTrain(
   context: MethodContext<Options>,
   run: TrainingRun,
-  found: FoundRun | null,
+  { choice, found }: { choice: FirstChoice; found: FoundRun | null },
 ): Promise<PruneResult> {
   const { model } = context;
   const restored = found ? unpackState(found.values as PlainState, found.arrays) : null;
@@ -189,7 +169,8 @@ async function learnAndTrain(
       working = await shrinkTo(run, working, workingPlan(model.config, restored));
     }
     found?.restore();
-    const learned = await learnStructure(context, run, restored, working, (narrower) => working = narrower);
+    const onShrink = (narrower: WorkingModel) => working = narrower;
+    const learned = await learnStructure(context, run, { choice, restored, working, onShrink });
     return await freezeAndTrain(context, run, learned, working.plan);
   } finally {
     disposeWorking(working, model);
@@ -208,10 +189,15 @@ function ablated(training: TrainingOptions, { distillation, adapters }: Options)
 /** Windows of a run up to which each has a step of its own. */
 const MOST_SINGLE_WINDOWS = 240;
 
-/** The same windows in more and smaller steps: short runs are limited by their number of steps, not by noise. */
-function perWindow(training: TrainingOptions, { updates }: Options): TrainingOptions {
+/** Nats of KL per token above which a short run takes a step per window. */
+const LIGHT_DAMAGE = 0.05;
+
+/** The same windows in more and smaller steps, where they pay: a short run of a damaged model is limited by its number of
+ * steps, one that has little to make up for by noise. */
+function inSteps(training: TrainingOptions, { updates }: Options, damage: number | null): TrainingOptions {
   const { steps, batch } = training;
-  if (updates === "batch" || steps * batch > MOST_SINGLE_WINDOWS) return training;
+  const isLight = updates === "fitted" && damage !== null && damage < LIGHT_DAMAGE;
+  if (updates === "batch" || isLight || steps * batch > MOST_SINGLE_WINDOWS) return training;
   return { ...training, steps: steps * batch, batch: 1 };
 }
 
@@ -230,30 +216,19 @@ function ratesOf(context: MethodContext<Options>, run: TrainingRun, resource: Re
 async function learnStructure(
   context: MethodContext<Options>,
   run: TrainingRun,
-  restored: MaskState | null,
-  working: WorkingModel,
-  onShrink: (working: WorkingModel) => void,
+  given: {
+    choice: FirstChoice;
+    restored: MaskState | null;
+    working: WorkingModel;
+    onShrink: (working: WorkingModel) => void;
+  },
 ): Promise<MaskState> {
   const { options, model: { config }, target } = context;
-  const axes = unitAxes(config, target.units);
-  if (axes.length === 0) throw new UsageError("mask-prune: the unit types have a single unit each on this model");
-  const resource = budgetResource(
-    config,
-    target,
-    options.resource === "milliseconds"
-      ? latencyOf(config, await layerLatency(context as MethodContext<unknown>))
-      : options.resource,
-  );
+  const { choice: { axes, resource, goal }, restored } = given;
+  let { working } = given;
   const rates = ratesOf(context, run, resource);
-  const metrics = restored?.metrics ??
-    await calibratedMetrics(
-      context as MethodContext<unknown>,
-      axes,
-      options.redundancy && options.selection === "metric",
-    );
-  const state = restored ?? createMaskState(config, axes, metrics, rates);
-  const goal = await finalGoal(context, { axes, metrics, resource });
-  if (!restored && goal && await removesAtOnce(context, axes, state, goal)) return state;
+  const state = restored ?? createMaskState(config, axes, given.choice.metrics, rates);
+  if (!restored && await removesAtOnce(context, state, given.choice)) return state;
   const { steps } = run.given.options;
   const freezeStep = Math.max(1, Math.round(options.freeze * steps));
   const settleStep = Math.max(0, freezeStep - options.settleSteps);
@@ -287,14 +262,14 @@ async function learnStructure(
     });
     const most = at(config.layers, 0).ffnChannels - at(target.uniform, 0).ffnChannels;
     if (options.shrink > 0 && state.step < settleStep && markIdle(state, { window: options.shrink, most })) {
-      onShrink(working = await shrinkTo(run, working, workingPlan(config, state)));
+      given.onShrink(working = await shrinkTo(run, working, workingPlan(config, state)));
     }
     await keepSnapshot(run, () => ({ values: plainState(state), arrays: packState(state) }));
   }
   return state;
 }
 
-/** The widths to end at, where they do not come from the minimax problem. A snapshot's run measures them again. */
+/** The widths to end at, where they do not come from the minimax problem. */
 async function finalGoal(
   { options, target, ...context }: MethodContext<Options>,
   given: { axes: UnitAxis[]; metrics: UnitMetric[][]; resource: Resource },
@@ -307,22 +282,17 @@ async function finalGoal(
 /** Nats of KL per token above which units go along the ramp. */
 const GENTLE_DAMAGE = 1;
 
-/** Removes what `goal` does not keep before the first step, where that is the course; masks that stay get the values of
+/** Removes what the goal does not keep before the first step, where that is the course; masks that stay get the values of
  * least second-order loss. Whether it did. */
 async function removesAtOnce(
   context: MethodContext<Options>,
-  axes: UnitAxis[],
   state: MaskState,
-  goal: LayerShape[],
+  { axes, goal, metrics, damage }: FirstChoice,
 ): Promise<boolean> {
-  const { options, model: { config }, learning, report } = context;
-  if (options.course === "gradual" || options.selection === "magnitude") return false;
-  const plan = planOfMetrics(config, axes, state.metrics, goal);
-  if (options.course === "fitted") {
-    const damage = await damageOf(context, plan);
-    report(`all units removed at once: ${damage.toFixed(3)} nats per token from the dense model`);
-    if (damage > GENTLE_DAMAGE) return false;
-  }
+  const { options, model: { config }, learning } = context;
+  if (!goal || options.course === "gradual" || options.selection === "magnitude") return false;
+  if (options.course === "fitted" && damage !== null && damage > GENTLE_DAMAGE) return false;
+  const plan = planOfMetrics(config, axes, metrics, goal);
   removePlan(state, config, plan);
   const isSolved = options.masks === "learned" && !learning?.compensate && axes.some(({ type }) => type === "ffn");
   if (isSolved) setFfnMasks(state, plan, await closedFormMasks(context as MethodContext<unknown>, plan));

@@ -1,0 +1,62 @@
+/** What can be set of MaskPrune. The paper's constants are not public: defaults were chosen on validation data
+ * (`docs/maskprune-trials.md`).
+ *
+ * @module
+ */
+import { z } from "zod";
+
+const part = z.number().min(0).max(1);
+const rate = z.number().positive();
+
+/** Options of `mask-prune`. */
+export const options = z.strictObject({
+  uniform: z.boolean().default(true).describe("one width for all layers; false: each layer its own"),
+  selection: z.enum(["metric", "magnitude"]).default("metric").describe(
+    "rank of a unit: curvature metric times mask, or |mask| alone (the paper's form, weak from a cold start)",
+  ),
+  redundancy: z.boolean().default(true).describe(
+    "the metric is the cost of a removal at its turn, by optimal brain surgeon; false: each unit is judged alone",
+  ),
+  split: z.enum(["measured", "learned", "fixed"]).default("measured").describe(
+    "how the budget is shared between unit types: where the pruned model is measured to stay nearest to the dense one, by the minimax problem, or all removed " +
+      "at the same ratio; widths that differ between layers are learned",
+  ),
+  course: z.enum(["fitted", "gradual", "at-once"]).default("fitted").describe(
+    "whether units go along the ramp or before the first step; fitted: along the ramp where removing them at once takes " +
+      "the model more than 1 nat per token from the dense one",
+  ),
+  updates: z.enum(["fitted", "window", "batch"]).default("fitted").describe(
+    "a step of the optimiser after every window (while there are fewer than 240), or after every batch of the run; fitted: " +
+      "after every window where removing all units at once takes the model more than 0.05 nats per token from the dense one",
+  ),
+  masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
+  resource: z.enum(["parameters", "macs", "milliseconds"]).default("parameters").describe(
+    "what the budget counts while widths learn; milliseconds of a layer are measured on this machine; that of parameters " +
+      "always holds too",
+  ),
+  distillation: z.boolean().default(true).describe("false: cross entropy has the weight of all loss terms"),
+  adapters: z.boolean().default(true).describe("false: no low-rank adapters, masks alone learn"),
+  regrowth: z.boolean().default(true).describe("a unit that leaves the bottom s starts again at 1"),
+  rampStart: part.default(0.03).describe("part of the steps after which the budget begins to fall"),
+  rampEnd: part.default(0.4).describe("part of the steps at which it is reached"),
+  freeze: part.default(0.48).describe("part of the steps after which the structure is fixed"),
+  settleSteps: z.number().int().min(1).default(5).describe("steps before the freeze that rank by |mask|"),
+  maskRate: rate.default(0.002).describe("Adam's rate of the masks"),
+  frozenMaskRate: z.number().min(0).default(0.005).describe("the same for kept masks after the freeze; 0: they stay"),
+  dualRate: rate.default(8).describe("ascent rate of y, on bottom-s as a fraction of a layer's importance"),
+  dualStart: z.number().min(0).default(0.5).describe("first value of y"),
+  dualCap: rate.default(5).describe("largest value of y"),
+  budgetRate: z.number().min(0).default(5).describe("ascent rate of z"),
+  augmented: z.number().min(0).default(20).describe("weight of the augmented term, added to z times the excess"),
+  widthRate: rate.default(2).describe("rate of the widths, on fractions of the units, over the length of the ramp"),
+  shrink: z.number().int().min(0).default(0).describe(
+    "FFN channels that were in the bottom s for this many steps are cut from the working model at once; 0: at the freeze",
+  ),
+  snap: part.default(0.016).describe("FFN widths this near to the budget, as a fraction, are put on it after the ramp"),
+}).refine(({ shrink, uniform }) => shrink === 0 || uniform, "shrink needs uniform widths: leave one of the two out")
+  .refine(
+    ({ rampStart, rampEnd, freeze }) => rampStart < rampEnd && rampEnd <= freeze,
+    "must have rampStart < rampEnd <= freeze",
+  );
+/** Options of `mask-prune`, with defaults filled in. */
+export type Options = z.infer<typeof options>;
