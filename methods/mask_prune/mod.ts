@@ -18,8 +18,9 @@
  * the masked units are cut out, and the rest of the steps trains what is left. Kept masks are folded into the output and
  * down maps and adapters are merged, so that the result needs neither.
  *
- * Cost: forward and backward passes of the masked model over the windows of the run, in batches or one by one (`updates`), two backward passes per calibration sequence, O(F^3) a layer for the removal order, and one forward
- * pass of the dense model per window. Deviations: the paper's constants are not public, so all are options with defaults
+ * Cost: forward and backward passes of the masked model over the windows of the run, one by one while there are at most 240
+ * of them (`updates`), two forward passes of the dense model per window (`distillation`, `hidden`), two backward passes per
+ * calibration sequence, and O(F^3) a layer for the removal order. Deviations: the paper's constants are not public, so all are options with defaults
  * chosen on validation data (`docs/maskprune-trials.md`); h is the metric of `mask_prune/metric.ts` instead of 1
  * (`selection: magnitude` gives the paper's form, which from a cold start chooses nearly at random); units that leave the
  * bottom s start again at 1; widths and duals are normalised as `mask_prune/widths.ts` says; the split is measured by
@@ -111,7 +112,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
     const { options, learning } = context;
     const choice = await chooseFirst(context);
     const own = learning &&
-      { ...learning, options: inSteps(ablated(learning.options, options), options, choice.damage) };
+      { ...learning, options: perWindow(ownLoss(learning.options, options), options) };
     const { run, found } = await startLearning({ ...context, learning: own } as MethodContext<unknown>, "mask-prune");
     try {
       const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
@@ -148,8 +149,9 @@ async function chooseFirst(context: MethodContext<Options>): Promise<FirstChoice
   const redundancy = options.redundancy && options.selection === "metric";
   const metrics = await calibratedMetrics(plain, axes, redundancy);
   const goal = await finalGoal(context, { axes, metrics, resource });
-  const isRead = options.course === "fitted" || options.updates === "fitted";
-  if (!goal || options.selection === "magnitude" || !isRead) return { axes, resource, metrics, goal, damage: null };
+  if (!goal || options.selection === "magnitude" || options.course !== "fitted") {
+    return { axes, resource, metrics, goal, damage: null };
+  }
   const damage = await damageOf(context, planOfMetrics(config, axes, metrics, goal));
   report(`all units removed at once: ${damage.toFixed(3)} nats per token from the dense model`);
   return { axes, resource, metrics, goal, damage };
@@ -177,10 +179,11 @@ async function learnAndTrain(
   }
 }
 
-/** Training without what the method's options switch off. */
-function ablated(training: TrainingOptions, { distillation, adapters }: Options): TrainingOptions {
+/** Training with the paper's whole loss, without what the method's options switch off. */
+function ownLoss(training: TrainingOptions, { hidden, distillation, adapters }: Options): TrainingOptions {
   return {
     ...training,
+    hidden: training.hidden || hidden,
     ...!adapters && { rank: 0 },
     ...!distillation && { crossEntropy: training.crossEntropy + training.distillation, distillation: 0, hidden: 0 },
   };
@@ -189,15 +192,10 @@ function ablated(training: TrainingOptions, { distillation, adapters }: Options)
 /** Windows of a run up to which each has a step of its own. */
 const MOST_SINGLE_WINDOWS = 240;
 
-/** Nats of KL per token above which a short run takes a step per window. */
-const LIGHT_DAMAGE = 0.05;
-
-/** The same windows in more and smaller steps, where they pay: a short run of a damaged model is limited by its number of
- * steps, one that has little to make up for by noise. */
-function inSteps(training: TrainingOptions, { updates }: Options, damage: number | null): TrainingOptions {
+/** The same windows in more and smaller steps: short runs are limited by their number of steps, not by noise. */
+function perWindow(training: TrainingOptions, { updates }: Options): TrainingOptions {
   const { steps, batch } = training;
-  const isLight = updates === "fitted" && damage !== null && damage < LIGHT_DAMAGE;
-  if (updates === "batch" || isLight || steps * batch > MOST_SINGLE_WINDOWS) return training;
+  if (updates === "batch" || steps * batch > MOST_SINGLE_WINDOWS) return training;
   return { ...training, steps: steps * batch, batch: 1 };
 }
 
@@ -291,7 +289,7 @@ async function removesAtOnce(
 ): Promise<boolean> {
   const { options, model: { config }, learning } = context;
   if (!goal || options.course === "gradual" || options.selection === "magnitude") return false;
-  if (options.course === "fitted" && damage !== null && damage > GENTLE_DAMAGE) return false;
+  if (damage !== null && damage > GENTLE_DAMAGE) return false;
   const plan = planOfMetrics(config, axes, metrics, goal);
   removePlan(state, config, plan);
   const isSolved = options.masks === "learned" && !learning?.compensate && axes.some(({ type }) => type === "ffn");

@@ -25,14 +25,16 @@ export const options = z.strictObject({
     "whether units go along the ramp or before the first step; fitted: along the ramp where removing them at once takes " +
       "the model more than 1 nat per token from the dense one",
   ),
-  updates: z.enum(["fitted", "window", "batch"]).default("fitted").describe(
-    "a step of the optimiser after every window (while there are fewer than 240), or after every batch of the run; fitted: " +
-      "after every window where removing all units at once takes the model more than 0.05 nats per token from the dense one",
+  updates: z.enum(["window", "batch"]).default("window").describe(
+    "a step of the optimiser after every window (while there are fewer than 240), or after every batch of the run",
   ),
   masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
   resource: z.enum(["parameters", "macs", "milliseconds"]).default("parameters").describe(
     "what the budget counts while widths learn; milliseconds of a layer are measured on this machine; that of parameters " +
       "always holds too",
+  ),
+  hidden: z.number().min(0).default(5).describe(
+    "weight of the relative error of the hidden states, the third term of the paper's loss, where the training sets none",
   ),
   distillation: z.boolean().default(true).describe("false: cross entropy has the weight of all loss terms"),
   adapters: z.boolean().default(true).describe("false: no low-rank adapters, masks alone learn"),
