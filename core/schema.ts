@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import {
+  batchTrialSchema,
   datasetUseSchema,
   generationChoiceSchema,
   groupResultSchema,
@@ -321,6 +322,9 @@ export const doneRecordSchema = z.strictObject({
   perplexity: z.array(perplexityResultSchema),
   tasks: z.array(taskResultSchema),
   groups: z.array(groupResultSchema).optional().describe("groups of task files, whose tasks stand among `tasks`"),
+  batchTrials: z.array(batchTrialSchema).optional().describe(
+    "what the size of batches was chosen by, once for a model, engine and device of the run; absent where nothing was tried",
+  ),
   throughput: z.array(throughputResultSchema),
   generations: z.array(z.strictObject({
     prompt: z.string(),

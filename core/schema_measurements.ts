@@ -46,6 +46,18 @@ export const datasetUseSchema = z.strictObject({
 /** Which data a measurement read. */
 export type DatasetUse = z.infer<typeof datasetUseSchema>;
 
+/** How fast batches of one size were scored when a size was chosen. */
+export const batchTrialSchema = z.strictObject({
+  tokens: positiveInt.describe("of a batch, padding included"),
+  tokensPerS: z.number(),
+});
+/** How fast batches of one size were scored. */
+export type BatchTrial = z.infer<typeof batchTrialSchema>;
+
+const batchTokens = positiveInt.optional().describe(
+  "most tokens of a batch, padding included, on which rounding depends; absent in older records",
+);
+
 /** A perplexity with its protocol. */
 export const perplexityResultSchema = z.strictObject({
   ...perplexityChoiceSchema.shape,
@@ -70,6 +82,7 @@ export const perplexityResultSchema = z.strictObject({
   }).optional().describe("protocol c only"),
   bosPolicy: z.string(),
   tokenizerSha256: z.string(),
+  batchTokens,
   seconds: z.number(),
 });
 /** A perplexity with its protocol. */
@@ -94,6 +107,7 @@ export const taskResultSchema = z.strictObject({
   /** One character per example, `1` right and `0` wrong, per metric; for paired comparison. */
   outcomes: z.record(z.string(), z.string()),
   chance: z.number().describe("expected accuracy of a uniform guess"),
+  batchTokens,
   seconds: z.number(),
 });
 /** A task's scores. */

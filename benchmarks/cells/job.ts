@@ -21,6 +21,8 @@ export const cellJobSchema = z.strictObject({
   hashes: z.record(z.string(), z.string()).describe("SHA-256 of the run's data sets, by use"),
   paper: z.enum(PAPER_TABLES).optional().describe("published table that the run is set beside"),
   device: z.string().optional().describe("what the engine must run on; whatever there is when absent"),
+  batchTokens: z.strictObject({ perplexity: z.array(z.number().nullable()), tasks: z.array(z.number().nullable()) })
+    .optional().describe("tokens of the batches of each measurement; null and absent: chosen in the cell"),
   commit: z.string().nullable().describe("git commit of the harness"),
   keepWeights: z.boolean().optional().describe("whether changed weights are stored; by the model's size when absent"),
   layerwise: z.boolean().optional().describe("whether one dense layer at a time is on the device while pruning"),

@@ -4,26 +4,22 @@
  */
 import { startEngine } from "../../core/engine.ts";
 import type { DoneRecord } from "../../core/schema.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
 import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { addFileTasks } from "../../datasets/mod.ts";
 import { modelSize } from "../../models/count.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
-import { scoringModel } from "../../models/scoring.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
+import { evaluate } from "./evaluate.ts";
 import { finiteScores } from "./finite_scores.ts";
 import { type Loaded, pruneCell, type Pruned, type PrunedCell } from "./prune_cell.ts";
 import { isKept, keptModel } from "./rebuild.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
-import { measureTask, type ScoredExample } from "../evaluation/multiple_choice.ts";
-import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
-import { createScorer } from "../evaluation/scorer.ts";
+import type { ScoredExample } from "../evaluation/multiple_choice.ts";
+import type { ScoredDocument } from "../evaluation/perplexity.ts";
 import { storeRebuild } from "../records/rebuild_file.ts";
 import { storeWeights } from "../records/stored_weights.ts";
 
@@ -44,7 +40,17 @@ export type Measured = Omit<DoneRecord, "schemaVersion" | "id" | "cell" | "paper
 /** What measuring reads of a job. */
 type Job = Pick<
   CellJob,
-  "id" | "cell" | "out" | "data" | "taskDefinitions" | "taskGroups" | "device" | "commit" | "keepWeights" | "layerwise"
+  | "id"
+  | "cell"
+  | "out"
+  | "data"
+  | "taskDefinitions"
+  | "taskGroups"
+  | "device"
+  | "batchTokens"
+  | "commit"
+  | "keepWeights"
+  | "layerwise"
 >;
 
 /** Loads the model of `job`, prunes it as its cell says, and measures what is left. With the record of an earlier
@@ -77,9 +83,9 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   const kept = await keep(job, { model, changed, rebuild }, host, before);
 
   clock.enter("evaluateS");
-  const { generations = before?.generations, ...scored } = await finiteScores(
+  const { generations = before?.generations, batchTrials = before?.batchTrials, ...scored } = await finiteScores(
     cell.method?.id ?? null,
-    () => evaluate(job, model, tokenizer, host),
+    () => evaluate(job, { model, tokenizer, source, engine }, host),
   );
   const perplexity = [...before?.perplexity ?? [], ...scored.perplexity];
   const tasks = [...before?.tasks ?? [], ...scored.tasks];
@@ -98,6 +104,7 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
     perplexity,
     tasks,
     ...groups.length > 0 && { groups },
+    ...batchTrials && { batchTrials },
     throughput: before?.throughput ?? [],
     ...generations && { generations },
     memory: {
@@ -156,49 +163,4 @@ async function keep(
     host.report(`the model could not be stored: ${(error as Error).message}`);
     return { ...kept, ...stored };
   }
-}
-
-async function evaluate(
-  { cell, data, taskDefinitions = [] }: Job,
-  model: DecoderModel,
-  tokenizer: Tokenizer,
-  host: CellHost,
-): Promise<Pick<DoneRecord, "perplexity" | "tasks" | "generations">> {
-  addFileTasks(taskDefinitions);
-  let phase = "";
-  let reported = 0;
-  const scorer = createScorer(scoringModel(model), tokenizer, {
-    signal: host.signal,
-    encoding: cell.requestEncoding,
-    onProgress: (share) => {
-      const now = performance.now();
-      if (now - reported < 500) return;
-      reported = now;
-      host.report(`${phase} ${Math.floor(100 * share)} %`);
-    },
-  });
-  const enter = (name: string) => host.report(phase = name);
-  const perplexity: DoneRecord["perplexity"] = [];
-  for (const choice of cell.perplexity) {
-    enter(`perplexity ${choice.corpus}`);
-    perplexity.push(
-      await measurePerplexity(scorer, choice, {
-        data,
-        onDocuments: (scored) => host.onDocuments?.(choice.corpus, scored),
-      }),
-    );
-  }
-  const tasks: DoneRecord["tasks"] = [];
-  for (const task of cell.tasks) {
-    enter(task);
-    const { result, scored } = await measureTask(scorer, task, { data, limit: cell.limit, fewshot: cell.numFewshot });
-    tasks.push(result);
-    host.onScored?.(task, scored);
-  }
-  const scores = { perplexity, tasks };
-  if (!cell.generations) return scores;
-  enter("generate");
-  const { prompts, tokens } = cell.generations;
-  const texts = await scorer.generate(prompts, { maxTokens: tokens });
-  return { ...scores, generations: prompts.map((prompt, i) => ({ prompt, text: at(texts, i).text })) };
 }

@@ -16,6 +16,7 @@ import type { CellRecord, DoneRecord } from "../../core/schema.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { runCellProcess } from "../executors/cell_process.ts";
 import { type Command, textFlag } from "./command.ts";
+import type { CellJob } from "../cells/job.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { classifyExit } from "../../core/failure.ts";
 import { readRecord, recordPath } from "../records/store.ts";
@@ -44,8 +45,13 @@ export function compareRecords(before: DoneRecord, after: DoneRecord): Compariso
   before.perplexity.forEach((one, i) => {
     const other = at(after.perplexity, i);
     note(`perplexity ${one.corpus}`, perplexityDifference(one, other));
+    comparison.environment.push(...batchDifference(`perplexity ${one.corpus}`, one, other));
   });
-  before.tasks.forEach((one, i) => note(one.task, taskDifference(one, at(after.tasks, i))));
+  before.tasks.forEach((one, i) => {
+    const other = at(after.tasks, i);
+    note(one.task, taskDifference(one, other));
+    comparison.environment.push(...batchDifference(one.task, one, other));
+  });
   if (before.generations) {
     const equal = canonicalJson(before.generations) === canonicalJson(after.generations ?? null);
     note("generated text", equal ? null : "differs");
@@ -56,6 +62,13 @@ export function compareRecords(before: DoneRecord, after: DoneRecord): Compariso
   }
   return comparison;
 }
+
+/** Batches of other sizes round alike only by chance. */
+function batchDifference(what: string, { batchTokens: from }: Batched, { batchTokens: to }: Batched): string[] {
+  return from === undefined || from === to ? [] : [`batches of ${what}: ${from} tokens, now ${to}`];
+}
+
+type Batched = Pick<DoneRecord["tasks"][number], "batchTokens">;
 
 function planDifference({ plan: before }: DoneRecord, { plan: after }: DoneRecord): string | null {
   if (canonicalJson(before) === canonicalJson(after)) return null;
@@ -110,6 +123,21 @@ function definitionsOf({ tasks }: DoneRecord): TaskDefinition[] {
   return definitions;
 }
 
+/** Tokens of the batches of each measurement of the record's cell; rounding depends on them. */
+export function recordedBatches(
+  { cell, perplexity, tasks }: Pick<DoneRecord, "cell" | "perplexity" | "tasks">,
+): NonNullable<CellJob["batchTokens"]> {
+  return {
+    perplexity: cell.perplexity.map(({ corpus, protocol, windowTokens, maxWindows }) =>
+      perplexity.findLast((result) =>
+        result.corpus === corpus && result.protocol === protocol && result.windowTokens === windowTokens &&
+        result.maxWindows === maxWindows
+      )?.batchTokens ?? null
+    ),
+    tasks: cell.tasks.map((task) => tasks.findLast((result) => result.task === task)?.batchTokens ?? null),
+  };
+}
+
 /** Runs the cell of a record in a folder of its own that is removed, without throughput. */
 async function runAgain(record: DoneRecord, options: { model?: string; data?: string }): Promise<CellRecord> {
   const { throughput: _timed, ...cell } = record.cell;
@@ -126,6 +154,7 @@ async function runAgain(record: DoneRecord, options: { model?: string; data?: st
       logSamples: false,
       hashes: {},
       coordinated: true,
+      batchTokens: recordedBatches(record),
       ...definitions.length > 0 && { taskDefinitions: definitions },
     };
     const { recorded, status, stderrTail } = await runCellProcess({

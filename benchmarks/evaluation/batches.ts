@@ -8,15 +8,15 @@ import { isOutOfMemory } from "../../core/failure.ts";
 import { at } from "../../core/indexing.ts";
 import type { ScoredSequence } from "./requests.ts";
 
-/** Tokens of a batch where there is memory enough: on two cores no larger batch takes less time a token. */
-const MOST_TOKENS = 512;
+/** Larger batches are not tried. */
+const MOST_TOKENS = 65_536;
 /** Below this a batch is no longer worth its fixed cost, so memory is risked. */
 const LEAST_TOKENS = 32;
 /** Part of the free memory that a batch may fill. */
 const SHARE = 1 / 4;
 
-/** Tokens of a batch, padding included: the power of two that a quarter of the device's free memory holds, but 32 to 512.
- * Powers of two, so that runs with about as much free memory form the same batches and round alike. */
+/** Tokens of a batch, padding included: the power of two that a quarter of the device's free memory holds, but 32 to
+ * 65,536. Powers of two, so that runs with about as much free memory form the same batches and round alike. */
 export function batchBudget({ bytesPerToken, freeBytes }: Pick<ScoringModel, "bytesPerToken" | "freeBytes">): number {
   const fitting = 2 ** Math.floor(Math.log2(SHARE * freeBytes() / bytesPerToken));
   return Math.max(LEAST_TOKENS, Math.min(MOST_TOKENS, fitting));

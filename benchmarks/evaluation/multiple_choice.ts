@@ -174,6 +174,7 @@ export async function measureTask(
         ]),
       ),
       chance: type === "multiple_choice" ? mean(examples.map(({ choices }) => 1 / choices.length)) : 0,
+      batchTokens: scorer.batchTokens(),
       seconds: (performance.now() - start) / 1000,
     },
     scored,

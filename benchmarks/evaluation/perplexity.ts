@@ -180,6 +180,7 @@ export async function measurePerplexity(
     dataset,
     ...measured,
     tokenizerSha256: scorer.tokenizer.sha256,
+    batchTokens: scorer.batchTokens(),
     seconds: (performance.now() - start) / 1000,
   };
 }

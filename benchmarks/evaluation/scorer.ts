@@ -6,10 +6,13 @@
  */
 import { NumericError, UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
+import type { BatchTrial } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
+import { fastestTokens, FIRST_TOKENS, isWorthTrials, tryBatchSizes } from "./batch_trials.ts";
 import { batchBudget, scoreInBatches } from "./batches.ts";
 import { type GeneratedText, generateTexts, type TextOptions } from "./generation.ts";
+import type { PackedBatch } from "./packing.ts";
 import {
   type BosPolicy,
   encodeRequest,
@@ -34,8 +37,11 @@ export interface ScorerOptions {
   encoding?: RequestEncoding;
   /** Beginning-of-sequence token of whole texts unless asked for otherwise; `single` by default. */
   rollingBos?: RollingBos;
-  /** Most tokens of a batch, padding included; by {@linkcode batchBudget} unless given. */
+  /** Most tokens of a batch, padding included. Unless given: 512, or in long measurements what {@linkcode tryBatchSizes}
+   * finds, fewer where memory is short ({@linkcode batchBudget}). */
   batchTokens?: number;
+  /** Keeps trials for other scorers of the model on this engine and device; they are this scorer's own unless given. */
+  rememberTrials?(compute: () => Promise<BatchTrial[]>): Promise<BatchTrial[]>;
   /** Stops between two batches. */
   signal?: AbortSignal;
   /** Called after each batch with the share of the sequences that is done, in (0, 1]. */
@@ -62,6 +68,10 @@ export interface RollingLogLikelihood {
 export interface Scorer {
   /** Tokenizer of the model. */
   tokenizer: Tokenizer;
+  /** Most tokens of a batch in the latest scoring, padding included. */
+  batchTokens(): number;
+  /** What that was chosen by; nothing when nothing was tried. */
+  batchTrials(): readonly BatchTrial[];
   /** Longest sequence of the model, in tokens. */
   maxTokens: number;
   /** The tokenizer's own beginning-of-sequence default, in words. */
@@ -102,8 +112,11 @@ function checkIds(sequences: readonly ScoredSequence[], vocabSize: number): void
 /** Puts a model and its tokenizer together. */
 export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options: ScorerOptions = {}): Scorer {
   const { bos = "tokenizer", encoding = "lm-eval", rollingBos = "single" } = options;
-  const { signal, onProgress } = options;
-  let { batchTokens } = options;
+  const { signal, onProgress, rememberTrials = (compute) => compute() } = options;
+  let trials: BatchTrial[] = [];
+  let used = options.batchTokens ?? FIRST_TOKENS;
+  /** What ran out of memory once is not tried again. */
+  let possible = Infinity;
   const encodingOptions: EncodingOptions = { bos, encoding, maxTokens: model.maxPositions };
 
   /** Calls `take` with each scored token: sequence, its natural-log probability, whether it is the most probable. */
@@ -112,9 +125,9 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
     take: (sequence: number, logProb: number, isGreedy: boolean) => void,
   ): Promise<void> {
     checkIds(sequences, model.vocabSize);
-    // What ran out of memory once is not tried again.
-    batchTokens = await scoreInBatches(sequences, {
-      batchTokens: batchTokens ?? batchBudget(model),
+    const asked = Math.min(possible, await chooseTokens(sequences));
+    used = await scoreInBatches(sequences, {
+      batchTokens: asked,
       score: ({ batch, targets }) => model.score(batch, targets),
       take: ({ logProbs, isGreedy }, { targets }, owners) => {
         owners.forEach((owner, i) => {
@@ -128,6 +141,19 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
       signal,
       onProgress,
     });
+    if (used < asked) possible = used;
+  }
+
+  /** Tokens of the batches of a measurement. */
+  async function chooseTokens(sequences: readonly ScoredSequence[]): Promise<number> {
+    if (options.batchTokens !== undefined) return options.batchTokens;
+    const most = batchBudget(model);
+    if (!isWorthTrials(sequences)) return Math.min(FIRST_TOKENS, most);
+    if (trials.length === 0) {
+      const score = ({ batch, targets }: PackedBatch) => model.score(batch, targets);
+      trials = await rememberTrials(() => tryBatchSizes(sequences, { most, score }));
+    }
+    return Math.min(fastestTokens(trials), most);
   }
 
   async function scoreSequences(sequences: readonly ScoredSequence[]): Promise<LogLikelihood[]> {
@@ -144,6 +170,8 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
   const policy = bos === "tokenizer" ? defaultBos : bos;
   return {
     tokenizer,
+    batchTokens: () => used,
+    batchTrials: () => trials,
     maxTokens: model.maxPositions,
     defaultBos,
     bosPolicy: encoding === "llm-pruner" ? "llm-pruner: no BOS, context and continuation encoded apart" : policy,

@@ -9,6 +9,7 @@ import { codePointLength } from "../../core/python_text.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import type { TokenLogProb } from "../../models/generate.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
+import { FIRST_TOKENS } from "../evaluation/batch_trials.ts";
 import { batchBudget, scoreInBatches } from "../evaluation/batches.ts";
 import { type GeneratedText, generateTexts, textAfter } from "../evaluation/generation.ts";
 import type { ScoredSequence } from "../evaluation/requests.ts";
@@ -132,7 +133,7 @@ async function scorePrompts(
   });
   const results = prompts.map((ids): Entry[] => [{ id: at(ids, 0), score: null }]);
   await scoreInBatches(sequences, {
-    batchTokens: batchBudget(model),
+    batchTokens: Math.min(FIRST_TOKENS, batchBudget(model)),
     score: ({ batch, targets }) => model.scoreTop(batch, targets, Math.max(1, count)),
     take: ({ logProbs, top }, _packed, owners) => {
       owners.forEach((owner, i) => {

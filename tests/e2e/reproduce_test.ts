@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { at } from "../../core/indexing.ts";
 import { compareRecords } from "../../benchmarks/commands/reproduce.ts";
-import { readRecords, recordPath } from "../../benchmarks/records/store.ts";
+import { readRecords, recordPath, writeRecord } from "../../benchmarks/records/store.ts";
 import { bench, finish, sweepTest } from "../support/bench_process.ts";
 import { known } from "../support/values.ts";
 
@@ -16,7 +16,17 @@ sweepTest("bench reproduce gives the same plan and the same numbers on wasm", as
   assertEquals(code, 0, stdout + stderr);
   assertStringIncludes(stdout, "same, bit for bit: weights, plan, size, perplexity tiny-world, tiny-facts");
 
+  assertEquals(at(record.perplexity, 0).batchTokens, 512);
+
+  // Batches of other sizes than would be chosen are repeated as well.
+  const small = structuredClone(record);
+  for (const result of [...small.perplexity, ...small.tasks]) result.batchTokens = 64;
+  writeRecord(out, small);
+  const again = await finish(bench("reproduce", recordPath(out, record)));
+  assert(!again.stdout.includes("batches of"), again.stdout);
+
   const other = structuredClone(record);
+  at(other.tasks, 0).batchTokens = 64;
   at(other.plan.layers, 0).ffnChannels[0] = at(at(other.plan.layers, 0).ffnChannels, 0) + 1;
   at(other.perplexity, 0).windowNll[0] = at(at(other.perplexity, 0).windowNll, 0) + 1e-6;
   other.environment.cpu = "another";
@@ -28,5 +38,8 @@ sweepTest("bench reproduce gives the same plan and the same numbers on wasm", as
   assertEquals(same, ["weights", "size"]);
   assertEquals(differs.map((line) => line.split(":")[0]), ["plan", "perplexity tiny-world", "tiny-facts"]);
   assertStringIncludes(at(differs, 1), "by up to 1.0e-6 nats");
-  assertEquals(environment, [`cpu: ${record.environment.cpu}, now another`]);
+  assertEquals(environment, [
+    "batches of tiny-facts: 512 tokens, now 64",
+    `cpu: ${record.environment.cpu}, now another`,
+  ]);
 });

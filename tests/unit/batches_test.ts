@@ -85,5 +85,5 @@ Deno.test("batchBudget() is what a quarter of the free memory holds, a power of 
   const budget = (free: number) => batchBudget({ bytesPerToken: 1000, freeBytes: () => free });
   assertEquals([budget(400_000), budget(512_000)], [64, 128]);
   assertEquals(budget(0), 32);
-  assertEquals(budget(1e12), 512);
+  assertEquals(budget(1e12), 65_536);
 });

@@ -1,0 +1,118 @@
+/** Everything that is scored of a cell's model: perplexities, tasks, continuations.
+ *
+ * @module
+ */
+import type { Engine } from "../../core/engine.ts";
+import { at } from "../../core/indexing.ts";
+import type { BatchTrial, DoneRecord } from "../../core/schema.ts";
+import type { Tokenizer } from "../../core/tokenizer.ts";
+import { addFileTasks } from "../../datasets/mod.ts";
+import type { Statistics } from "../../methods/define.ts";
+import type { WeightSource } from "../../models/config.ts";
+import type { DecoderModel } from "../../models/decoder.ts";
+import { scoringModel } from "../../models/scoring.ts";
+import { measureTask } from "../evaluation/multiple_choice.ts";
+import { measurePerplexity } from "../evaluation/perplexity.ts";
+import { createScorer, type Scorer } from "../evaluation/scorer.ts";
+import { runPaths } from "../records/store.ts";
+import { createCache } from "./cache.ts";
+import type { CellJob } from "./job.ts";
+import type { CellHost } from "./measure.ts";
+
+/** A model, and what its scores depend on. */
+interface Evaluated {
+  model: DecoderModel;
+  tokenizer: Tokenizer;
+  /** Of the dense model. */
+  source: WeightSource;
+  engine: Engine;
+}
+
+type Job = Pick<CellJob, "cell" | "out" | "data" | "taskDefinitions" | "batchTokens">;
+
+/** What scoring gives a record. */
+type Scores = Pick<DoneRecord, "perplexity" | "tasks" | "generations" | "batchTrials">;
+
+/** What trials hold for. */
+interface TrialScope {
+  source: { origin: Pick<WeightSource["origin"], "sha256"> };
+  engine: Pick<Engine, "name" | "library" | "device">;
+}
+
+/** Trials of batch sizes for the cells of a run: one of them makes them, and all use what it found, now and when the run is
+ * measured further. */
+export function trialMemory(out: string, { source, engine }: TrialScope) {
+  const { name, library, device } = engine;
+  const scope = { weights: source.origin.sha256, engine: [name, library, device].join("; "), seed: 0, calibration: [] };
+  const remember = createCache(runPaths(out).cache, scope);
+  return async (compute: () => Promise<BatchTrial[]>): Promise<BatchTrial[]> => {
+    const { tokens, tokensPerS } = await remember("batch trials", async (): Promise<Statistics> => {
+      const trials = await compute();
+      const column = (pick: (trial: BatchTrial) => number) => ({
+        shape: [trials.length],
+        data: Float32Array.from(trials, pick),
+      });
+      return { tokens: column((trial) => trial.tokens), tokensPerS: column((trial) => trial.tokensPerS) };
+    });
+    return Array.from(tokens?.data ?? [], (size, i) => ({ tokens: size, tokensPerS: tokensPerS?.data[i] ?? 0 }));
+  };
+}
+
+/** The scorer of each measurement: one that chooses its batches, unless a record's are to be repeated. */
+function scorers(evaluated: Evaluated, { cell, out }: Job, host: CellHost, phase: () => string) {
+  let reported = 0;
+  const options = {
+    signal: host.signal,
+    encoding: cell.requestEncoding,
+    onProgress: (share: number) => {
+      const now = performance.now();
+      if (now - reported < 500) return;
+      reported = now;
+      host.report(`${phase()} ${Math.floor(100 * share)} %`);
+    },
+  };
+  const scoring = scoringModel(evaluated.model);
+  const choosing = createScorer(scoring, evaluated.tokenizer, {
+    ...options,
+    rememberTrials: trialMemory(out, evaluated),
+  });
+  const scorerOf = (batchTokens: number | null = null): Scorer =>
+    batchTokens === null ? choosing : createScorer(scoring, evaluated.tokenizer, { ...options, batchTokens });
+  return { choosing, scorerOf };
+}
+
+/** Scores what the cell of `job` asks for.
+ * @throws {UsageError} when data cannot be used.
+ * @throws {NumericError} when the model's output is not finite. */
+export async function evaluate(job: Job, evaluated: Evaluated, host: CellHost): Promise<Scores> {
+  const { cell, data, taskDefinitions = [], batchTokens } = job;
+  addFileTasks(taskDefinitions);
+  let phase = "";
+  const enter = (name: string) => host.report(phase = name);
+  const { choosing, scorerOf } = scorers(evaluated, job, host, () => phase);
+  const perplexity: DoneRecord["perplexity"] = [];
+  for (const [i, choice] of cell.perplexity.entries()) {
+    enter(`perplexity ${choice.corpus}`);
+    perplexity.push(
+      await measurePerplexity(scorerOf(batchTokens?.perplexity[i]), choice, {
+        data,
+        onDocuments: (scored) => host.onDocuments?.(choice.corpus, scored),
+      }),
+    );
+  }
+  const tasks: DoneRecord["tasks"] = [];
+  for (const [i, task] of cell.tasks.entries()) {
+    enter(task);
+    const options = { data, limit: cell.limit, fewshot: cell.numFewshot };
+    const { result, scored } = await measureTask(scorerOf(batchTokens?.tasks[i]), task, options);
+    tasks.push(result);
+    host.onScored?.(task, scored);
+  }
+  const batchTrials = [...choosing.batchTrials()];
+  const scores = { perplexity, tasks, ...batchTrials.length > 0 && { batchTrials } };
+  if (!cell.generations) return scores;
+  enter("generate");
+  const { prompts, tokens } = cell.generations;
+  const texts = await choosing.generate(prompts, { maxTokens: tokens });
+  return { ...scores, generations: prompts.map((prompt, i) => ({ prompt, text: at(texts, i).text })) };
+}

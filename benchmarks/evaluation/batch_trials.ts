@@ -1,0 +1,73 @@
+/** Which batches are fast here, found out by trying: the tokens of a batch are doubled while tokens/s grows.
+ *
+ * What is tried is scored again with the rest, so that scores depend on the size that was chosen and on nothing else.
+ *
+ * @module
+ */
+import { isOutOfMemory } from "../../core/failure.ts";
+import { at } from "../../core/indexing.ts";
+import type { BatchTrial } from "../../core/schema.ts";
+import { packBatches, type PackedBatch } from "./packing.ts";
+import type { ScoredSequence } from "./requests.ts";
+
+/** Tokens of a batch where nothing was tried, and of the first trial. */
+export const FIRST_TOKENS = 512;
+/** A size is tried only in a measurement of so many times its tokens: trials are some percent of the time. */
+const WORK_PER_TRIAL = 64;
+/** A size must be faster by this factor than the best smaller one. */
+const LEAST_GAIN = 1.05;
+
+/** Inputs of all sequences, shared beginnings counted for each. */
+const inputTokens = (sequences: readonly ScoredSequence[]): number =>
+  sequences.reduce((sum, { ids }) => sum + ids.length - 1, 0);
+
+/** Whether a measurement is long enough for trying a larger size than the first. */
+export function isWorthTrials(sequences: readonly ScoredSequence[]): boolean {
+  return inputTokens(sequences) >= WORK_PER_TRIAL * 2 * FIRST_TOKENS;
+}
+
+/** The size that trials speak for: the last one that was faster by 5 % than all before it. */
+export function fastestTokens(trials: readonly BatchTrial[]): number {
+  let best = at(trials, 0);
+  for (const trial of trials) if (trial.tokensPerS >= LEAST_GAIN * best.tokensPerS) best = trial;
+  return best.tokens;
+}
+
+/** Times batches of typical rows of `sequences`, of {@linkcode FIRST_TOKENS} tokens and then of twice as many while that is
+ * faster, up to `most` tokens, and as long as memory and the length of the measurement allow. Each size runs once
+ * untimed. */
+export async function tryBatchSizes(
+  sequences: readonly ScoredSequence[],
+  { most, score, now = () => performance.now() }: {
+    most: number;
+    score(batch: PackedBatch): Promise<unknown>;
+    /** Milliseconds. */
+    now?: () => number;
+  },
+): Promise<BatchTrial[]> {
+  const largest = Math.min(most, inputTokens(sequences) / WORK_PER_TRIAL);
+  const trials: BatchTrial[] = [];
+  let scored = 0;
+  for (let tokens = FIRST_TOKENS; tokens <= largest || trials.length === 0; tokens *= 2) {
+    const batches = packBatches(sequences, tokens);
+    // The longest rows come first, the shortest last.
+    const batch = at(batches, batches.length >> 1);
+    const size = batch.batch.tokens.length;
+    // Long rows fill batches of several sizes alike.
+    if (size <= scored) continue;
+    let ms: number;
+    try {
+      await score(batch);
+      const start = now();
+      await score(batch);
+      ms = now() - start;
+    } catch (error) {
+      if (!isOutOfMemory(error)) throw error;
+      break;
+    }
+    scored = size;
+    trials.push({ tokens, tokensPerS: 1000 * size / ms });
+    if (fastestTokens(trials) !== tokens) break;
+  }
+  return trials;
+}
