@@ -57,7 +57,7 @@ async function main(): Promise<void> {
   source.close();
   const rng = createRng(0, "batches");
   const work = Array.from({ length: windows }, () => Int32Array.from({ length }, () => rng.integer(model.vocabSize)));
-  const ways = [...flags.sizes.split(",").map((text) => count(text, "sizes")), null].map((batchTokens) => ({
+  const ways = [...flags.sizes.split(",").map((text: string) => count(text, "sizes")), null].map((batchTokens) => ({
     name: batchTokens === null ? "chosen" : String(batchTokens),
     batchTokens: batchTokens ?? undefined,
     seconds: [] as number[],
