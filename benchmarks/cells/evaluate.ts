@@ -41,7 +41,10 @@ interface TrialScope {
 
 /** Trials of batch sizes for the cells of a run: one of them makes them, and all use what it found, now and when the run is
  * measured further. */
-export function trialMemory(out: string, { source, engine }: TrialScope) {
+export function trialMemory(
+  out: string,
+  { source, engine }: TrialScope,
+): (compute: () => Promise<BatchTrial[]>) => Promise<BatchTrial[]> {
   const { name, library, device } = engine;
   const scope = { weights: source.origin.sha256, engine: [name, library, device].join("; "), seed: 0, calibration: [] };
   const remember = createCache(runPaths(out).cache, scope);
