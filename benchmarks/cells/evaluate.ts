@@ -11,13 +11,23 @@ import type { Statistics } from "../../methods/define.ts";
 import type { WeightSource } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { measureTask } from "../evaluation/multiple_choice.ts";
-import { measurePerplexity } from "../evaluation/perplexity.ts";
+import { measureTask, type ScoredExample } from "../evaluation/multiple_choice.ts";
+import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../evaluation/scorer.ts";
 import { runPaths } from "../records/store.ts";
 import { createCache } from "./cache.ts";
 import type { CellJob } from "./job.ts";
-import type { CellHost } from "./measure.ts";
+
+/** What the process of a cell offers to its measurement. */
+export interface CellHost {
+  /** Progress in words. */
+  report(phase: string): void;
+  /** Told the scores of every example of a task. */
+  onScored?(task: string, scored: readonly ScoredExample[]): void;
+  /** Told the scores of every document of a corpus under protocol (c). */
+  onDocuments?(corpus: string, scored: readonly ScoredDocument[]): void;
+  signal: AbortSignal;
+}
 
 /** A model, and what its scores depend on. */
 interface Evaluated {

@@ -12,27 +12,14 @@ import { openModel } from "../../models/load.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
-import { evaluate } from "./evaluate.ts";
+import { type CellHost, evaluate } from "./evaluate.ts";
 import { finiteScores } from "./finite_scores.ts";
 import { type Loaded, pruneCell, type Pruned, type PrunedCell } from "./prune_cell.ts";
 import { isKept, keptModel } from "./rebuild.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
-import type { ScoredExample } from "../evaluation/multiple_choice.ts";
-import type { ScoredDocument } from "../evaluation/perplexity.ts";
 import { storeRebuild } from "../records/rebuild_file.ts";
 import { storeWeights } from "../records/stored_weights.ts";
-
-/** What the process of a cell offers to its measurement. */
-export interface CellHost {
-  /** Progress in words. */
-  report(phase: string): void;
-  /** Told the scores of every example of a task. */
-  onScored?(task: string, scored: readonly ScoredExample[]): void;
-  /** Told the scores of every document of a corpus under protocol (c). */
-  onDocuments?(corpus: string, scored: readonly ScoredDocument[]): void;
-  signal: AbortSignal;
-}
 
 /** The part of a record that measuring gives. */
 export type Measured = Omit<DoneRecord, "schemaVersion" | "id" | "cell" | "paper" | "startedAt" | "seconds" | "state">;

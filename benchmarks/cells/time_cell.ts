@@ -17,7 +17,8 @@ import { at } from "../../core/indexing.ts";
 import type { Statistics } from "../../methods/define.ts";
 import { measureThroughput } from "../evaluation/throughput.ts";
 import type { CellJob } from "./job.ts";
-import type { CellHost, Measured } from "./measure.ts";
+import type { CellHost } from "./evaluate.ts";
+import type { Measured } from "./measure.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
 
 /** What timing reads of a job. */
