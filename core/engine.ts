@@ -48,6 +48,8 @@ export interface Engine {
   decoderOps: boolean;
   /** Whether a matrix product with a transposed operand, or with two batched ones, falls to a slow loop. */
   needsPlainProducts: boolean;
+  /** Whether an optimiser's steps are faster on the device than the way of gradients and values to the host and back. */
+  stepsOnDevice: boolean;
   /** Whether each read waits for all work before it, so that several are better joined into one. */
   readsWaitForQueue: boolean;
   /** Throws what the device reported since the last call.
@@ -72,6 +74,7 @@ const PLAIN = {
   namedOps: false,
   decoderOps: false,
   needsPlainProducts: false,
+  stepsOnDevice: false,
   readsWaitForQueue: false,
   check: () => {},
 };
@@ -157,6 +160,7 @@ async function startTensorflow({ device: asked, arithmetic }: EngineOptions): Pr
       ? `cuda${cuda.gpu ? ` (${cuda.gpu.name})` : ""}`
       : `cpu (${threads} thread${threads === 1 ? "" : "s"})`,
     isCuda,
+    stepsOnDevice: isCuda,
     ...isCuda && cuda.gpu && { memory: cudaMemory(cuda.gpu) },
     threads,
     namedOps: true,

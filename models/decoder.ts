@@ -8,6 +8,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../core/engine.ts";
 import { NumericError } from "../core/errors.ts";
+import { at } from "../core/indexing.ts";
 import { softmaxCrossEntropy } from "../core/ops.ts";
 import type { DecoderConfig } from "./config.ts";
 import type { DecoderModel } from "./device.ts";
@@ -66,22 +67,25 @@ export async function targetLogProbs(
   } = {},
 ): Promise<{ logProbs: Float32Array; isGreedy: boolean[] }> {
   const n = targets.length;
-  const logProbs = new Float32Array(n);
-  const isGreedy: boolean[] = [];
+  if (n === 0) return { logProbs: new Float32Array(), isGreedy: [] };
+  const chunks: tf.Tensor1D[][] = [];
   for (let start = 0; start < n; start += rowsAtOnce) {
     const rows = Math.min(rowsAtOnce, n - start);
-    const { losses, best } = tf.tidy(() => {
+    chunks.push(tf.tidy(() => {
       const scores = logits(model, tf.slice(hidden, [start, 0], [rows, -1]));
       const target = tf.tensor1d(targets.subarray(start, start + rows), "int32");
-      const best: tf.Tensor = greedy ? tf.argMax(scores, 1) : tf.zeros([0]);
-      return { losses: softmaxCrossEntropy(scores, target).losses, best };
-    });
-    const values = await losses.data();
-    values.forEach((loss, i) => logProbs[start + i] = -loss);
-    if (greedy) (await best.data()).forEach((id, i) => isGreedy.push(id === targets[start + i]));
-    tf.dispose([losses, best]);
+      const { losses } = softmaxCrossEntropy(scores, target);
+      if (!greedy) return [losses as tf.Tensor1D];
+      return [losses as tf.Tensor1D, tf.cast(tf.equal(tf.argMax(scores, 1), target), "float32") as tf.Tensor1D];
+    }));
   }
+  // The device goes from chunk to chunk without waiting for the host.
+  const joined = tf.tidy(() => tf.concat1d([0, 1].flatMap((i) => chunks.flatMap((chunk) => chunk[i] ?? []))));
+  const values = await joined.data();
+  tf.dispose([joined, ...chunks.flat()]);
   currentEngine().check();
+  const logProbs = Float32Array.from({ length: n }, (_, i) => -at<number>(values, i));
+  const isGreedy = Array.from({ length: greedy ? n : 0 }, (_, i) => at<number>(values, n + i) === 1);
   const bad = logProbs.findIndex((value) => !Number.isFinite(value));
   if (bad >= 0) {
     throw new NumericError(`The model gives ${logProbs[bad]} as the log-probability of token ${targets[bad]}`);

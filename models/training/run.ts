@@ -12,6 +12,7 @@ import type { DecoderModel } from "../decoder.ts";
 import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot, type SnapshotPlace } from "./snapshot.ts";
 import { createCurve, type Curve, type StepNotes, trainingReport } from "./curve.ts";
 import { createMix, type Domain, type DomainMix, drawWindows, heldOutLosses, updateWeights } from "./domains.ts";
+import { fetchMoments } from "./device_optimizer.ts";
 import { exportOptimizer, importOptimizer, readTensors, writeVariable } from "./optimizer.ts";
 import {
   createStudent,
@@ -171,6 +172,7 @@ export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promi
     tensors.set(`adapters/${name}`, { shape: [...shape], data: at(data, i) })
   );
   if (!isLast) {
+    await fetchMoments(optimizer);
     for (const [name, tensor] of exportOptimizer(optimizer).tensors) tensors.set(`moments/${name}`, tensor);
   }
   saveSnapshot(place.folder, {

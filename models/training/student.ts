@@ -5,6 +5,7 @@
  */
 import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
+import { currentEngine } from "../../core/engine.ts";
 import type { Rng } from "../../core/rng.ts";
 import type { TrainingOptions } from "../../core/schema.ts";
 import { type DecoderConfig, LINEAR_NAMES } from "../config.ts";
@@ -13,10 +14,11 @@ import type { HiddenMask, LayerMasks } from "../masks.ts";
 import { keptLayers, type PrunePlan, type UnitType } from "../plan.ts";
 import { keptOfLinear } from "../surgery.ts";
 import { UNITS } from "../units.ts";
-import { batchGradients } from "./gradients.ts";
+import { fetchMoments, forgetDevice, stepOnDevice } from "./device_optimizer.ts";
+import { type BatchGradientOptions, batchGradients, deviceGradients } from "./gradients.ts";
 import { adapterName, type Adapters, createAdapters, createWeights, disposeAdapters, withAdapters } from "./lora.ts";
 import type { LossTerms } from "./loss.ts";
-import { createOptimizer, type Moments, type Optimizer, readTensors, stepParameters } from "./optimizer.ts";
+import { checkNorm, createOptimizer, type Moments, type Optimizer, readTensors, stepParameters } from "./optimizer.ts";
 import type { TeacherTargets } from "./teacher.ts";
 
 /** How a student learns. */
@@ -52,6 +54,8 @@ export interface Student {
   adapters: Adapters;
   /** Of the adapters. */
   optimizer: Optimizer;
+  /** Whether adapters and moments stay on the device; as the engine is faster unless set. */
+  stepsOnDevice: boolean;
 }
 
 /** AdamW over the adapters: warm-up, then cosine. */
@@ -79,12 +83,19 @@ export function createStudent(base: DecoderModel, options: StudentOptions, rng: 
   const none: Adapters = { rank: 0, scale: 0, parameters: {} };
   const low = () => rank > 0 ? createAdapters(base.config, { rank, alpha, rng }) : none;
   const adapters = allWeights ? createWeights(base) : low();
-  return { base, model: withAdapters(base, adapters), adapters, optimizer: adapterOptimizer(adapters, options) };
+  return {
+    base,
+    model: withAdapters(base, adapters),
+    adapters,
+    optimizer: adapterOptimizer(adapters, options),
+    stepsOnDevice: currentEngine().stepsOnDevice,
+  };
 }
 
-/** Frees the adapters. */
-export function disposeStudent({ adapters }: Student): void {
+/** Frees the adapters and their moments. */
+export function disposeStudent({ adapters, optimizer }: Student): void {
   disposeAdapters(adapters);
+  forgetDevice(optimizer);
 }
 
 /** What one step reads. */
@@ -125,6 +136,24 @@ export function uploadHidden(values: Float32Array | undefined): HiddenMask | und
   return values && { mask: tf.tensor1d(values), open: values.filter((value) => value !== 0).length };
 }
 
+/** Moves the adapters without reading or writing them: gives what of the gradients is read, those of the masks, and the
+ * norm of the others.
+ * @throws {NumericError} when that is not finite; the adapters have not moved then. */
+async function moveOnDevice(
+  { optimizer }: Student,
+  work: BatchGradientOptions,
+  read: number,
+): Promise<{ terms: LossTerms; gradients: Float32Array[]; move: number }> {
+  const { terms, gradients, rest, norm } = await deviceGradients(work, read);
+  try {
+    checkNorm(norm, optimizer.step);
+    stepOnDevice(optimizer, rest, norm);
+  } finally {
+    rest.dispose();
+  }
+  return { terms, gradients, move: norm };
+}
+
 /** Gradients of a batch; moves the adapters and leaves the masks to the caller. */
 export async function studentStep(student: Student, step: StudentStep): Promise<StepResult> {
   const { windows, targets, teacher, masks = [], options } = step;
@@ -136,7 +165,7 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
   ];
   const names = Object.keys(student.adapters.parameters);
   try {
-    const { terms, gradients } = await batchGradients({
+    const work: BatchGradientOptions = {
       model: student.model,
       masks: masks.length > 0 ? layerMasks : undefined,
       hidden,
@@ -146,12 +175,17 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
       weights: options,
       microBatch: options.microBatch,
       variables: [...maskTensors, ...Object.values(student.adapters.parameters)],
-    });
+    };
+    const onDevice = student.stepsOnDevice && names.length > 0;
+    const { terms, gradients, move } = onDevice
+      ? await moveOnDevice(student, work, maskTensors.length)
+      : { ...await batchGradients(work), move: null };
     let next = 0;
     const maskGradients = masks.map((layer) =>
       Object.fromEntries(Object.keys(layer).map((type) => [type, gradients[next++]])) as HostMasks
     );
     const hiddenGradient = hidden && gradients[next++];
+    if (move !== null) return { terms, maskGradients, hiddenGradient, gradientNorm: move };
     const slopes = Object.fromEntries(names.map((name, i) => [name, at(gradients, next + i)]));
     const gradientNorm = names.length > 0 ? await stepParameters(student.optimizer, slopes) : 0;
     return { terms, maskGradients, hiddenGradient, gradientNorm };
@@ -187,7 +221,8 @@ export async function cutStudent(
     options: TrainingOptions;
   },
 ): Promise<Student> {
-  const { adapters, optimizer } = student;
+  const { adapters, optimizer, stepsOnDevice } = student;
+  await fetchMoments(optimizer);
   const { rank } = adapters;
   const names = Object.keys(adapters.parameters);
   const values = new Map((await readTensors(Object.values(adapters.parameters))).map((data, i) => [names[i], data]));
@@ -219,5 +254,5 @@ export async function cutStudent(
   fresh.step = optimizer.step;
   fresh.moments = moments;
   disposeStudent(student);
-  return { base: compact, model: withAdapters(compact, smaller), adapters: smaller, optimizer: fresh };
+  return { base: compact, model: withAdapters(compact, smaller), adapters: smaller, optimizer: fresh, stepsOnDevice };
 }

@@ -10,15 +10,19 @@ export interface Traffic {
   reads: number;
   /** Tensors written from the host. */
   writes: number;
+  /** f32 values in them; axes and shapes are others. */
+  writtenValues: number;
   /** Operations launched: TensorFlow's on the native engine, TensorFlow.js kernels on the others. */
   launches: number;
 }
+
+const sizeOf = (shape: unknown): number => Array.isArray(shape) ? shape.reduce((size, own) => size * own, 1) : 0;
 
 type Methods = Record<string, (...given: unknown[]) => unknown>;
 
 /** Calls `run` and gives its result with what it cost. */
 export async function countTraffic<Result>(run: () => Promise<Result>): Promise<Traffic & { result: Result }> {
-  const traffic: Traffic = { reads: 0, writes: 0, launches: 0 };
+  const traffic: Traffic = { reads: 0, writes: 0, writtenValues: 0, launches: 0 };
   const tensor = tf.Tensor.prototype as unknown as Methods;
   const engine = tf.engine() as unknown as Methods;
   const backend = tf.backend() as unknown as Methods;
@@ -36,6 +40,7 @@ export async function countTraffic<Result>(run: () => Promise<Result>): Promise<
     if (!method) throw new TypeError(`The engine has no ${name}()`);
     object[name] = function (...given) {
       traffic[what]++;
+      if (what === "writes" && given[2] === "float32") traffic.writtenValues += sizeOf(given[1]);
       return method.apply(this, given);
     };
     return () => own ? Object.defineProperty(object, name, own) : delete object[name];
