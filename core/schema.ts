@@ -125,6 +125,12 @@ export const runConfigSchema = z.strictObject({
   methodFile: listOf(z.string(), 1).optional().describe(
     "files with methods of your own, which join the others; see docs/adding-a-method.md",
   ),
+  checkpoints: listOf(z.strictObject({
+    label: z.string().regex(/^\w[\w.+ -]*$/, "must be letters, digits, spaces or .+-").describe(
+      "what its rows are called",
+    ),
+    model: z.string().describe("Hugging Face folder or .gguf file"),
+  })).optional().describe("models that were pruned elsewhere, which stand beside those of the methods"),
   sparsity: listOf(fraction, 1).describe("fractions of the prunable parameters to remove"),
   seeds: listOf(z.number().int().nonnegative(), 1).default([0]).describe("one cell per seed"),
   units: listOf(unitType, 1).default(["ffn", "kv-groups"]).describe(
@@ -194,6 +200,9 @@ export const cellSchema = z.strictObject({
     changed: z.array(z.string()).optional().describe("options that are not the method's defaults; unknown when absent"),
   }).nullable().describe("null: the dense model"),
   methodFile: methodFileSchema.optional().describe("where the method comes from, if it is the user's own"),
+  checkpoint: z.strictObject({ path: z.string(), sha256: z.string() }).optional().describe(
+    "the model, if it was pruned elsewhere: `method` has its label, `sparsity` its own, `changed` no meaning",
+  ),
   sparsity: fraction,
   seed: z.number().int().nonnegative(),
   units: z.array(unitType),
@@ -280,7 +289,7 @@ const planSchema = z.strictObject({
     kvGroups: z.array(z.number()),
     queryHeads: z.array(z.number()),
     ffnChannels: z.array(z.number()),
-  })).describe("of the dense model's layers; one that keeps no unit is removed"),
+  })).describe("of the dense model's layers; one that keeps no unit is removed; none where it was pruned elsewhere"),
   hidden: z.array(z.number()).optional().describe("kept hidden dimensions; all when absent"),
 });
 

@@ -5,7 +5,7 @@
 import type { DoneRecord, MethodFile } from "../core/schema.ts";
 import { count, level } from "./format.ts";
 import { baseName, PRIMARY_METRIC_RULE } from "./measurements.ts";
-import type { Fact } from "./protocol.ts";
+import { checkpointWords, type Fact } from "./protocol.ts";
 import { isDense, type Section } from "./rows.ts";
 import { ALPHA } from "./significance.ts";
 import { doubtNotes } from "./speed.ts";
@@ -150,9 +150,11 @@ function optionWords(options: Record<string, unknown>): string {
 /** Options of every method, one fact per variant. */
 export function configurationFacts(section: Section): Fact[] {
   const variants = new Map(section.rows.filter((row) => !isDense(row)).map((row) => [row.variant, row]));
-  return [...variants.values()].flatMap(({ label, cell: { method, methodFile } }) =>
+  return [...variants.values()].flatMap(({ label, cell: { method, methodFile, checkpoint } }) =>
     method === null
       ? []
+      : checkpoint
+      ? [{ name: label, text: `pruned elsewhere: ${checkpointWords(checkpoint)}` }]
       : [{ name: label, text: [optionWords(method.options), ...methodFile ? [fileWords(methodFile)] : []].join("; ") }]
   );
 }

@@ -91,11 +91,17 @@ const unitWords = ({ units, ffnMultiple }: Cell): string =>
   units.map((unit) => UNIT_WORDS[unit]).join(" and ") +
   (ffnMultiple === 1 ? "" : `, FFN widths in multiples of ${ffnMultiple}`);
 
+/** A model that was pruned elsewhere, in words. */
+export const checkpointWords = ({ path, sha256 }: NonNullable<Cell["checkpoint"]>): string =>
+  `${baseName(path)}, sha256 ${sha256.slice(0, 12)}`;
+
 const fewshotWords = ({ numFewshot, tasks }: Cell): string => tasks.length === 0 ? "" : `${numFewshot ?? 0}-shot`;
 
 /** Every setting of a cell that decides its numbers, by name: what two runs are compared by. */
 export function settingsOf(cell: Cell): Fact[] {
-  const method = cell.method === null ? [] : [
+  const { checkpoint } = cell;
+  const elsewhere = checkpoint && { name: "pruned elsewhere", text: checkpointWords(checkpoint) };
+  const method = cell.method === null ? [] : elsewhere ? [elsewhere] : [
     { name: "recovery", text: RECOVERY_WORDS[recoveryOf(cell)] },
     { name: "compensation", text: compensationWords(cell) },
     { name: "training", text: trainingWords(cell) },
@@ -119,7 +125,9 @@ export function settingsOf(cell: Cell): Fact[] {
   ].filter(({ text }) => text !== "");
 }
 
-const prunedRows = (section: Section): Row[] => section.rows.filter((row) => !isDense(row));
+/** Rows of models that the run pruned. */
+const prunedRows = (section: Section): Row[] =>
+  section.rows.filter((row) => !isDense(row) && row.cell.checkpoint === undefined);
 
 /** One text per setting where all rows agree, else one per group of methods: `none (random); LoRA (flap)`. */
 function byMethod(rows: readonly Row[], words: (row: Row) => string): string {
@@ -185,8 +193,12 @@ export function protocol(section: Section): Fact[] {
     { name: "units", text: byMethod(rows, ({ cell }) => unitWords(cell)) },
     { name: "seeds", text: byMethod(rows, seedWords) },
   ];
+  const elsewhere = section.rows.flatMap(({ label, cell: { checkpoint } }) =>
+    checkpoint ? [`${label} (${checkpointWords(checkpoint)})`] : []
+  );
   return [
     ...facts,
+    ...elsewhere.length > 0 ? [{ name: "pruned elsewhere", text: elsewhere.join("; ") }] : [],
     { name: "arithmetic", text: sectionArithmetic(section) },
     { name: "engine", text: machines.length === 0 ? section.engine : machines.join("; ") },
   ];
@@ -238,7 +250,7 @@ export function protocolSentence(section: Section): string {
   const corpora = distinct(section, (cell) => cell.training && `on ${corpusOf(cell)}`).flatMap((text) => text ?? []);
   const seeds = unique(rows.flatMap(({ seeds }) => seeds.map(String))).sort((a, b) => Number(a) - Number(b));
   const parts = [
-    ...rows.length === 0 ? ["The dense model alone"] : [
+    ...rows.length === 0 ? [section.rows.every(isDense) ? "The dense model alone" : "Models pruned elsewhere"] : [
       first.charAt(0).toUpperCase() + first.slice(1),
       ...compensationPhrase(section) === "" ? ["no compensation"] : [],
       ...[...ranks, ...rates].length === 0 ? [] : [`trained ${[...corpora, ...ranks, ...rates].join(", ")}`],
@@ -254,7 +266,7 @@ export function protocolSentence(section: Section): string {
 /** The protocol of one row, as columns of a table of data. */
 export function protocolColumns({ cell, runs }: Row): [name: string, value: string | number | undefined][] {
   const { training } = cell;
-  const pruned = !isDense({ methodId: cell.method?.id ?? null });
+  const pruned = !isDense({ methodId: cell.method?.id ?? null }) && cell.checkpoint === undefined;
   const own = <T>(value: T) => pruned ? value : undefined;
   const environment = runs[0]?.environment;
   return [

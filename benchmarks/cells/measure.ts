@@ -137,7 +137,7 @@ async function keep(
 ): Promise<Pick<DoneRecord, "rebuild" | "storedWeights">> {
   const kept = { ...before?.rebuild && { rebuild: before.rebuild } };
   const stored = { ...before?.storedWeights && { storedWeights: before.storedWeights } };
-  if (!changed) return {};
+  if (!changed || job.cell.checkpoint) return {};
   host.report("store what makes the model again");
   try {
     const whole = !before?.storedWeights &&

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { RebuildHost } from "./rebuild.ts";
+import { openCheckpoint, type RebuildHost } from "./rebuild.ts";
 import { type Engine } from "../../core/engine.ts";
 import { createRng } from "../../core/rng.ts";
 import type { Cell, DoneRecord } from "../../core/schema.ts";
@@ -14,7 +14,7 @@ import { SELF_TEXT } from "../../datasets/self_text.ts";
 import type { LearningContext, Method, PruneResult } from "../../methods/define.ts";
 import { getMethod } from "../../methods/mod.ts";
 import type { WeightSource } from "../../models/config.ts";
-import { type DecoderModel } from "../../models/decoder.ts";
+import { type DecoderModel, uploadModel } from "../../models/decoder.ts";
 import { densePlan } from "../../models/plan.ts";
 import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
@@ -63,6 +63,15 @@ export async function pruneCell(
   const { method: choice, sparsity, units, ffnMultiple, seed } = cell;
   if (choice === null) {
     return { model: dense, changed: false, rebuild: null, plan: densePlan(dense.config), calibrationData: null };
+  }
+  if (cell.checkpoint) {
+    const given = await openCheckpoint(out, cell.checkpoint);
+    try {
+      const model = await uploadModel(given, cell.weights);
+      return { model, changed: true, rebuild: null, plan: { layers: [] }, calibrationData: null };
+    } finally {
+      given.close();
+    }
   }
   if (cell.methodFile) await reloadMethodFile(cell.methodFile);
   const method = getMethod(choice.id);

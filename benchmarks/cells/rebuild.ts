@@ -3,12 +3,14 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import type { Cell, DoneRecord } from "../../core/schema.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { openModel } from "../../models/load.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
 import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
 import { applyStage, type Rebuild } from "../../models/training/stages.ts";
+import { storedPath } from "../records/run_file.ts";
 import { openRebuild } from "../records/rebuild_file.ts";
 import { openStoredWeights } from "../records/stored_weights.ts";
 
@@ -20,7 +22,21 @@ export interface RebuildHost {
 
 /** Whether the model of a record can be made again without pruning and training. */
 export function isKept({ cell, changedWeights, rebuild, storedWeights }: DoneRecord): boolean {
-  return cell.method === null || !changedWeights || (rebuild ?? storedWeights) !== undefined;
+  return cell.method === null || cell.checkpoint !== undefined || !changedWeights ||
+    (rebuild ?? storedWeights) !== undefined;
+}
+
+/** Opens the model of a cell of the run in `out` that was pruned elsewhere.
+ * @throws {UsageError} when it cannot be read, or is not the one that the cell names. */
+export async function openCheckpoint(
+  out: string,
+  { path, sha256 }: NonNullable<Cell["checkpoint"]>,
+): Promise<WeightSource> {
+  const { source } = await openModel(storedPath(out, path));
+  const { origin } = source;
+  if (origin.sha256 === sha256) return source;
+  source.close();
+  throw new UsageError(`"${path}" has the SHA-256 ${origin.sha256}, not ${sha256} as in the run: it was changed since`);
 }
 
 /** The dense model that a record's cell was made of.
@@ -45,12 +61,14 @@ export async function keptModel(
 ): Promise<DecoderModel> {
   const { cell, changedWeights, storedWeights, rebuild, plan } = record;
   if (cell.method === null) return dense;
-  if (storedWeights) {
-    const stored = openStoredWeights(out, { ...record, storedWeights }, source);
+  const whole = cell.checkpoint
+    ? await openCheckpoint(out, cell.checkpoint)
+    : storedWeights && openStoredWeights(out, { ...record, storedWeights }, source);
+  if (whole) {
     try {
-      return await uploadModel(stored, cell.weights);
+      return await uploadModel(whole, cell.weights);
     } finally {
-      stored.close();
+      whole.close();
     }
   }
   if (!changedWeights) return await pruneByLayers(dense, plan);

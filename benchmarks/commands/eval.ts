@@ -1,13 +1,14 @@
-/** `bench eval`: further measurements of the cells of a run, without pruning again.
+/** `bench eval`: further measurements of the cells of a run, without pruning again; also of models pruned elsewhere.
  *
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
-import { flagOptions, flagSource } from "../configuration/flags.ts";
+import type { RunConfig } from "../../core/schema.ts";
+import { type ConfigSource, flagOptions, flagSource } from "../configuration/flags.ts";
 import { movePaths } from "../configuration/paths.ts";
 import { resolveConfig } from "../configuration/resolve.ts";
 import { readRunFile, storedPath } from "../records/run_file.ts";
-import { type Command, textFlag } from "./command.ts";
+import { type Command, type Flags, textFlag } from "./command.ts";
 import { columns, flagRows } from "./help.ts";
 import { runConfig } from "./run.ts";
 import { MANNER_ROWS, RUN_FLAGS, RUN_SWITCHES, runManner } from "./run_flags.ts";
@@ -16,42 +17,92 @@ import { tableWidth } from "./table_width.ts";
 /** Keys of a configuration that say what is measured, and where things are. */
 const KEYS = [
   ...["perplexity", "tasks", "taskFile", "limit", "numFewshot", "generate", "generateTokens"] as const,
-  ...["throughput", "logSamples", "keepWeights", "data", "model", "device", "jobs"] as const,
+  ...["throughput", "logSamples", "keepWeights", "data", "model", "out", "engine", "device", "jobs"] as const,
 ];
 /** Those whose values join the run's; others replace them. */
-const JOINED = ["perplexity", "tasks", "taskFile", "generate"] as const;
+const JOINED = ["perplexity", "tasks", "taskFile", "generate", "checkpoints"] as const;
 
 const help = () =>
-  `Measures the cells of a finished run further; no cell that has finished is trained again.
+  `Measures the cells of a finished run further; no cell that has finished is trained again. With --label a model that was
+pruned elsewhere stands beside them, or beside its dense model in a folder of its own.
 
 Usage: deno task bench eval DIR [FLAGS]
+       deno task bench eval --model PATH --dense PATH --label NAME --out DIR [FLAGS]
 
 Flags:
-${columns([...flagRows(KEYS), ...MANNER_ROWS])}
+${
+    columns([
+      ["--label NAME", "what the model at --model is called; it must be a narrower version of the dense one"],
+      ["--dense PATH", "the model that it was made of (default: that of the run in --out)"],
+      ...flagRows(KEYS),
+      ...MANNER_ROWS,
+    ])
+  }
 
 Tasks, corpora and prompts join those of the run; other values replace the run's. What has been measured is not measured
-again; --keep-weights stores the merged weights of cells that changed some. What is no longer asked for stays in the records and
-leaves the report. Exit codes: those of \`bench run\``;
+again; --keep-weights stores the merged weights of cells that changed some. What is no longer asked for stays in the
+records and leaves the report. Exit codes: those of \`bench run\``;
+
+/** What a folder without a run asks of a model and its dense one. */
+const EMPTY = { methods: [], sparsity: [0], throughput: {} };
+
+/** What the flags say, with a model that was pruned elsewhere as one of the run's `checkpoints`.
+ * @throws {UsageError} when something is missing, or the label is that of another model. */
+function givenValues(
+  { values }: ConfigSource,
+  { label, dense, kept }: { label?: string; dense?: string; kept?: Partial<RunConfig> },
+): Record<string, unknown> {
+  if (label === undefined) {
+    if (dense !== undefined) throw new UsageError("--dense needs --label, the name of the model at --model");
+    return values;
+  }
+  const { model, ...others } = values;
+  if (typeof model !== "string") throw new UsageError("--model must be given: the model that --label names");
+  if (dense === undefined && kept === undefined) {
+    throw new UsageError("--dense must be given: the model that the one at --model was made of");
+  }
+  const known = kept?.checkpoints?.find((one) => one.label === label);
+  if (known && known.model !== model) {
+    throw new UsageError(`The label "${label}" is taken, by the model at "${known.model}": choose another one`);
+  }
+  return {
+    ...others,
+    ...dense !== undefined && { model: dense },
+    ...!known && { checkpoints: [{ label, model }] },
+  };
+}
+
+async function measureFurther(flags: Flags): Promise<number> {
+  const [label, dense] = ["label", "dense"].map((name) => textFlag(flags, name));
+  const dir = flags._[0] ?? textFlag(flags, "out");
+  if (dir === undefined) throw new UsageError("The folder of a run must be given: bench eval DIR --tasks LIST");
+  const stored = readRunFile(dir);
+  if (!stored && label === undefined) throw new UsageError(`"${dir}" holds no run: there is no run.json in it`);
+  const given = flagSource(flags);
+  const kept = stored && movePaths(stored.config, (path) => storedPath(dir, path)) as Partial<RunConfig>;
+  const values = givenValues(given, { label, dense, kept });
+  const joined = JOINED.flatMap((key) => {
+    const added = values[key];
+    return Array.isArray(added) ? [[key, [...kept?.[key] ?? [], ...added]] as const] : [];
+  });
+  const asked = { ...values, ...Object.fromEntries(joined), out: dir };
+  const config = resolveConfig([
+    { values: kept ?? EMPTY, where: () => "run.json" },
+    { values: asked, where: ([key]) => key === "checkpoints" ? "--label" : given.where([key ?? ""]) },
+  ]);
+  return await runConfig(config, runManner(flags), tableWidth(textFlag(flags, "width")));
+}
 
 /** `bench eval`. */
 export const evaluate: Command = {
   usage: "DIR [--tasks LIST] [--perplexity LIST] [FLAGS]",
-  summary: "measure the cells of a finished run further, without training again",
+  summary: "measure the cells of a finished run further, or a model pruned elsewhere",
   help,
-  flags: flagOptions({ keys: KEYS, string: ["width", ...RUN_FLAGS], boolean: RUN_SWITCHES, positional: 1 }),
-  run: async (flags) => {
-    const [dir] = flags._;
-    if (dir === undefined) throw new UsageError("The folder of a run must be given: bench eval DIR --tasks LIST");
-    const stored = readRunFile(dir);
-    if (!stored) throw new UsageError(`"${dir}" holds no run: there is no run.json in it`);
-    const { values, where } = flagSource(flags);
-    const kept = movePaths(stored.config, (path) => storedPath(dir, path));
-    const joined = JOINED.flatMap((key) => {
-      const added = values[key];
-      return Array.isArray(added) ? [[key, [...kept[key] as unknown[] ?? [], ...added]] as const] : [];
-    });
-    const asked = { ...values, ...Object.fromEntries(joined), out: dir };
-    const config = resolveConfig([{ values: kept, where: () => "run.json" }, { values: asked, where }]);
-    return await runConfig(config, runManner(flags), tableWidth(textFlag(flags, "width")));
-  },
+  flags: flagOptions({
+    keys: KEYS,
+    string: ["width", "label", "dense", ...RUN_FLAGS],
+    boolean: RUN_SWITCHES,
+    positional: 1,
+  }),
+  run: measureFurther,
 };

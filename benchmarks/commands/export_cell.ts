@@ -29,7 +29,7 @@ import { hfFamilyOf } from "../../models/families/mod.ts";
 import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { hostTensor } from "../../models/surgery.ts";
-import { checkSource, keptModel } from "../cells/rebuild.ts";
+import { checkSource, keptModel, openCheckpoint } from "../cells/rebuild.ts";
 import { cellName } from "../../core/cell_names.ts";
 import { type ExportFormat, exportTitle, modelCard } from "./model_card.ts";
 import { storedPath } from "../records/run_file.ts";
@@ -78,6 +78,7 @@ async function cellSource(
   checkSource(record, source);
   const { storedWeights, rebuild, plan, cell, environment } = record;
   if (cell.method === null) return { measured: source, remarks: [] };
+  if (cell.checkpoint) return { measured: await openCheckpoint(out, cell.checkpoint), remarks: [] };
   if (storedWeights) return { measured: openStoredWeights(out, { ...record, storedWeights }, source), remarks: [] };
   if (rebuild) {
     const engine = await startRecorded(environment.engine);
@@ -126,8 +127,8 @@ async function rebuiltSource(out: string, record: DoneRecord, source: WeightSour
 }
 
 /** Whether half precision holds the weights of `record` exactly. */
-function halfType({ weights, storedWeights, rebuild }: DoneRecord, format: ExportFormat): StoredType | undefined {
-  if (storedWeights ?? rebuild) return undefined;
+function halfType({ cell, weights, storedWeights, rebuild }: DoneRecord, format: ExportFormat): StoredType | undefined {
+  if (cell.checkpoint ?? storedWeights ?? rebuild) return undefined;
   // GGUF keeps norms and biases in F32 whatever the matrices are.
   const types = format === "gguf" ? weights.dtypes.filter((type) => type !== "F32") : weights.dtypes;
   return types.length === 1 && (types[0] === "F16" || types[0] === "BF16") ? types[0] : undefined;
@@ -293,7 +294,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     if (!(error instanceof Error && "code" in error && typeof error.code === "string")) throw error;
     throw new UsageError(`"${to}" cannot be written: ${error.message}`);
   } finally {
-    if (record.storedWeights) measured?.close();
+    if (record.storedWeights ?? record.cell.checkpoint) measured?.close();
     opened.source.close();
   }
 }

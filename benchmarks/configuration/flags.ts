@@ -7,7 +7,15 @@ import type { z } from "zod";
 import { unknownName, UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
-import { list, number, parseAssignments, parseCalibration, parseMethods, parsePerplexity } from "./short_forms.ts";
+import {
+  list,
+  number,
+  parseAssignments,
+  parseCalibration,
+  parseCheckpoint,
+  parseMethods,
+  parsePerplexity,
+} from "./short_forms.ts";
 
 type Key = keyof RunConfig;
 
@@ -40,6 +48,7 @@ export const FLAGS: Record<Key, Flag> = {
   arithmetic: textFlag("exact|fast"),
   methods: { value: "LIST", parse: parseMethods },
   methodFile: listFlag("FILE,…"),
+  checkpoints: listFlag("LABEL=PATH,…", parseCheckpoint),
   sparsity: listFlag("LIST", number),
   seeds: listFlag("LIST", number),
   units: listFlag("LIST"),

@@ -29,12 +29,15 @@ export function movePaths(values: Values, move: Move): Record<string, unknown> {
     if (Array.isArray(value)) return value.map(corpus);
     return isValues(value) ? { ...value, ...moved(value, "corpus", file) } : value;
   };
-  const { training, model } = values;
+  const { training, model, checkpoints } = values;
   const { domains } = isValues(training) ? training : {};
   return {
     ...values,
     ...model !== "tiny" && moved(values, "model", move),
     ...["methodFile", "taskFile", "data", "out"].reduce((all, key) => ({ ...all, ...moved(values, key, move) }), {}),
+    ...Array.isArray(checkpoints) && {
+      checkpoints: checkpoints.map((one) => isValues(one) ? { ...one, ...moved(one, "model", move) } : one),
+    },
     ..."perplexity" in values && { perplexity: corpus(values.perplexity) },
     ..."calibration" in values && { calibration: corpus(values.calibration) },
     ...isValues(training) && {

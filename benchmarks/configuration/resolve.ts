@@ -87,8 +87,8 @@ export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
   if (values.methodFile !== undefined) values.methods ??= [];
   const parsed = runConfigSchema.safeParse(values);
   if (parsed.success) {
-    const { methods, methodFile } = parsed.data;
-    if (methods.length + (methodFile?.length ?? 0) > 0) return parsed.data;
+    const { methods, methodFile = [], checkpoints = [] } = parsed.data;
+    if (methods.length + methodFile.length + checkpoints.length > 0) return parsed.data;
     throw new UsageError("methods must have at least 1 item (--methods or --method-file gives it)");
   }
   const problems = parsed.error.issues.map((issue) => {

@@ -55,6 +55,13 @@ export function parsePerplexity(text: string): unknown {
   return { ...choice, corpus, ...split.length > 0 ? { split: split.join("/") } : {} };
 }
 
+/** `mine=models/mine` -> label and model. */
+export function parseCheckpoint(text: string): unknown {
+  const [, label, model] = /^([^=]*)=(.+)$/.exec(text) ?? [];
+  if (label === undefined) throw new UsageError(`"${text}" names no model: write LABEL=PATH`);
+  return { label, model };
+}
+
 /** `random,flap:structure=UL-UM,bias=true` -> methods with options: a part with `=` and no method before its `=`
  * belongs to the method before it. */
 export function parseMethods(text: string): { id: string; options: Record<string, unknown> }[] {

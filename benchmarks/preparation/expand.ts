@@ -3,6 +3,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
+import type { FoundCheckpoint } from "./checkpoints.ts";
 import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
 import { at } from "../../core/indexing.ts";
 import { movePaths } from "../configuration/paths.ts";
@@ -34,7 +35,7 @@ const IDENTITY_VERSION = 2;
 /** The id of a cell: a hash of everything that decides its model, and of nothing that is only measured. The paths of the model, of texts and of a method file do not count, their contents do; settings that the cell does not read do
  * not count either: those of pruning for the dense model, those of calibration for a method that needs none. */
 export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
-  const { model: _path, methodFile, ...pruning } = pruningOf(cell);
+  const { model: _path, methodFile, checkpoint, ...pruning } = pruningOf(cell);
   const { calibration, ...decisive } = movePaths(pruning, withoutFolder) as typeof pruning;
   const { units: _units, ffnMultiple: _multiple, seed: _seed, ...dense } = decisive;
   const { changed: _changed, ...method } = cell.method ?? {};
@@ -43,7 +44,8 @@ export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { c
     .map(([use, hash]) => [use.replace(/ file:.*[/\\]/s, " file:"), hash]);
   const identity = {
     schemaVersion: IDENTITY_VERSION,
-    cell: cell.method === null ? dense : { ...decisive, method },
+    cell: cell.method === null || checkpoint ? dense : { ...decisive, method },
+    ...checkpoint && { checkpoint: checkpoint.sha256 },
     ...methodFile && { methodFile: methodFile.sha256 },
     fingerprint: { weights, tokenizer, data: Object.fromEntries(trained) },
     ...calibrated ? { calibration, calibrationData } : {},
@@ -93,9 +95,11 @@ export function learningOf(
  * of 0 is the dense model. */
 export function expandCells(
   config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> },
-  { engine, fingerprint, needsCalibration, learns, changedOptions, methodFile }: {
+  { engine, fingerprint, checkpoints = [], needsCalibration, learns, changedOptions, methodFile }: {
     engine: EngineName;
     fingerprint: Fingerprint;
+    /** Models of the run that were pruned elsewhere. */
+    checkpoints?: readonly FoundCheckpoint[];
     needsCalibration: (method: string) => boolean;
     /** Names of the options that are not the method's defaults. */
     changedOptions: (method: Cell["method"] & object) => string[];
@@ -130,9 +134,13 @@ export function expandCells(
       if (sparsity > 0) cells.push(...config.seeds.map((seed) => ({ ...common, ...learning, method, sparsity, seed })));
     }
   }
+  for (const { label, path, sha256, sparsity } of checkpoints) {
+    const method = { id: label, options: {}, changed: [] };
+    cells.push({ ...common, method, checkpoint: { path, sha256 }, sparsity, seed: at(config.seeds, 0) });
+  }
   const named = new Map<string, NamedCell>();
   for (const cell of cells) {
-    const calibrated = cell.method !== null &&
+    const calibrated = cell.method !== null && cell.checkpoint === undefined &&
       (needsCalibration(cell.method.id) || cell.compensate !== undefined);
     const id = cellId(cell, fingerprint, { calibrated });
     if (!named.has(id)) named.set(id, { id, cell });

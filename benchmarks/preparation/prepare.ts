@@ -24,6 +24,7 @@ import { usualForm, type WeightForm } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
+import { findCheckpoints } from "./checkpoints.ts";
 import { calibrationUse, expandCells, type Fingerprint, trainingParts, trainingUse } from "./expand.ts";
 import { resolveNames } from "../configuration/resolve.ts";
 import type { Wanted } from "../records/measured.ts";
@@ -97,10 +98,11 @@ export async function prepareRun(
   checkDomains(checked);
   checkLayerwise(checked);
   const { engine, decoderOps, ...devices } = await chooseEngine(checked, note, elsewhere);
-  const { source, tokenizer } = await openModel(checked.model);
+  const opened = await openModel(checked.model);
+  const { source, tokenizer } = opened;
+  const checkpoints = await findCheckpoints(checked.checkpoints ?? [], opened).finally(() => source.close());
   const { sha256: weights } = source.origin;
   const { maxPositions } = source.config;
-  source.close();
   const config = { ...checked, weights: chooseForm(checked, { engine, decoderOps }, source) };
   checkLengths(config, maxPositions);
   checkLevels(config, source.config);
@@ -112,7 +114,8 @@ export async function prepareRun(
   }
   const fingerprint = { weights, tokenizer: tokenizer.sha256, data: await hashData(config) };
   const methodFile = (method: string) => fileOf.get(method);
-  const cells = expandCells(config, { engine, fingerprint, needsCalibration, learns, changedOptions, methodFile });
+  const registry = { needsCalibration, learns, changedOptions, methodFile };
+  const cells = expandCells(config, { engine, fingerprint, checkpoints, ...registry });
   return { config, engine, ...devices, fingerprint, cells, taskDefinitions, taskGroups };
 }
 

@@ -79,7 +79,8 @@ export interface Wanted {
 
 /** Whether `record` has everything that `cell` asks for. */
 export function isComplete(cell: Cell, record: DoneRecord, { hashes, keepWeights }: Wanted): boolean {
-  if (keepWeights === true && record.changedWeights && !record.storedWeights) return false;
+  const isChanged = record.changedWeights && cell.checkpoint === undefined;
+  if (keepWeights === true && isChanged && !record.storedWeights) return false;
   return asksNothing(missingMeasurements(cell, record, hashes));
 }
 

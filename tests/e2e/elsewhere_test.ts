@@ -1,0 +1,65 @@
+/** Models that were pruned elsewhere, beside a run's: an export of the run itself stands for one, whose numbers are known. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { askedRecords } from "../../benchmarks/records/run_file.ts";
+import { runPaths } from "../../benchmarks/records/store.ts";
+import { sha256OfFiles } from "../../core/ranged_file.ts";
+import type { DoneRecord } from "../../core/schema.ts";
+import { bench, finish, sweepTest } from "../support/bench_process.ts";
+
+async function succeed(...args: string[]): Promise<string> {
+  const { code, stderr } = await finish(bench(...args));
+  assertEquals(code, 0, stderr);
+  return stderr;
+}
+
+async function refused(problem: string, ...args: string[]): Promise<void> {
+  const { code, stderr } = await finish(bench("eval", ...args));
+  assertEquals([code, stderr.trim().split("\n").length], [2, 1], stderr);
+  assertStringIncludes(stderr, problem);
+}
+
+const done = (out: string) =>
+  askedRecords(out).records.filter((record): record is DoneRecord => record.state === "done");
+const scores = ({ perplexity, tasks }: DoneRecord) => ({
+  nll: perplexity.map(({ windowNll }) => windowNll),
+  outcomes: tasks.map(({ task, outcomes }) => [task, outcomes]),
+});
+
+sweepTest(
+  "bench eval --model puts a model that was pruned elsewhere beside a run's rows, or its dense model's",
+  async (out) => {
+    const [run, alone, folder] = [join(out, "run"), join(out, "alone"), join(out, "elsewhere")];
+    const measured = ["--perplexity", "tiny-world:a:64:2", "--tasks", "tiny-facts", "--limit", "4", "--no-throughput"];
+    const made = ["--methods", "magnitude", "--sparsity", "0.3", "--engine", "wasm"];
+    await succeed("run", ...made, ...measured, "--out", run);
+    await succeed("export", "magnitude", "--run", run, "--format", "hf", "--dtype", "f32", "--to", folder);
+
+    await succeed("eval", "--model", folder, "--dense", "tiny", "--label", "found", "--out", run);
+    const [dense, found, own] = done(run);
+    assert(dense && found && own);
+    assertEquals([found, own].map(({ cell }) => cell.method?.id), ["found", "magnitude"]);
+    assertEquals(scores(found), scores(own));
+    assertEquals([found.size, found.denseSize], [own.size, own.denseSize]);
+    assertEquals(found.cell.sparsity, Number(own.size.sparsityOfPrunable.toFixed(4)));
+    const report = Deno.readTextFileSync(join(runPaths(run).report, "comparison.md"));
+    assertStringIncludes(report, "| found |");
+    assertStringIncludes(report, "elsewhere, sha256 ");
+
+    // Further measurements reach it as any cell, and it can be exported.
+    assertStringIncludes(await succeed("eval", run, "--tasks", "tiny-agreement"), "3 cells done");
+    assertEquals(done(run).map(({ tasks }) => tasks.length), [2, 2, 2]);
+    const again = join(out, "again");
+    await succeed("export", "found", "--run", run, "--format", "hf", "--to", again);
+    const [first, second] = [folder, again].map((each) => sha256OfFiles([join(each, "model.safetensors")]));
+    assertEquals(first, second);
+
+    const there = ["--model", folder, "--dense", "tiny", "--out", alone];
+    await succeed("eval", ...there, "--label", "found", ...measured, "--engine", "wasm");
+    assertEquals(done(alone).map(({ cell }) => cell.method?.id), [undefined, "found"]);
+    assertEquals(done(alone).map(scores), [scores(dense), scores(own)]);
+
+    await refused('label "found" is taken', ...there.with(1, "tiny"), "--label", "found");
+    await refused("--dense must be given", "--model", folder, "--label", "found", "--out", join(out, "x"));
+  },
+);
