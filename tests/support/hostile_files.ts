@@ -1,14 +1,20 @@
 /** Damaged and malicious files for every reader of the program: real ones with bytes or JSON values changed. */
-import { assert } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { join } from "node:path";
 import { z } from "zod";
 import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
+import { openRebuild, storeRebuild } from "../../benchmarks/records/rebuild_file.ts";
+import { runPaths } from "../../benchmarks/records/store.ts";
+import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { sha256OfFiles } from "../../core/ranged_file.ts";
 import { fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { readRecords } from "../../datasets/records.ts";
 import { expectedTensors } from "../../models/config.ts";
 import { openModel } from "../../models/load.ts";
+import { stageTensors } from "../../models/training/stages.ts";
+import { PLANS } from "./export_fixture.ts";
+import { REBUILD, REBUILT, REBUILT_FROM } from "./rebuild_fixture.ts";
 import { ggufMetadata, ggufTensors } from "./gguf_fixture.ts";
 import { ggufBytes, randomTensors, smallConfig, writeFolder } from "./weights_fixture.ts";
 
@@ -180,11 +186,37 @@ async function writeTargets(root: string): Promise<Target[]> {
       use: () => useRecords(path),
     });
   }
+  targets.push(storedAdapters(root));
   const task = join(root, "task.yaml");
   Deno.writeTextFileSync(task, TASK_FILE);
   Deno.writeTextFileSync(join(root, "base.yaml"), TASK_BASE);
   targets.push({ name: "task file", path: task, isJson: false, use: () => useTaskFile(task) });
   return targets;
+}
+
+/** What a run keeps of a cell. A file that is not the one of the record is never read; with its hash in the record, its
+ * tensors are read only if they fit model and plan. */
+function storedAdapters(root: string): Target {
+  const out = join(root, "run");
+  const plan = PLANS.uniform;
+  const rebuild = storeRebuild(out, REBUILT, REBUILD);
+  const path = join(runPaths(out).weights, rebuild.file);
+  return {
+    name: "stored adapters",
+    path,
+    isJson: false,
+    // deno-lint-ignore require-await
+    use: async () => {
+      const sha256 = sha256OfFiles([path]);
+      if (sha256 !== rebuild.sha256) {
+        assertThrows(() => openRebuild(out, { rebuild, plan }, REBUILT_FROM), FileFormatError, "the record names");
+      }
+      const { stages } = openRebuild(out, { rebuild: { ...rebuild, sha256 }, plan }, REBUILT_FROM);
+      const tensors = [...stageTensors(stages).values()];
+      assert(tensors.every(({ shape, data }) => shape.reduce((a, b) => a * b, 1) === data.length));
+      assertEquals(tensors.length, stageTensors(REBUILD.stages).size);
+    },
+  };
 }
 
 /** A task file that uses most of what one may hold; its data are the records of the tiny world in `a.jsonl`. */

@@ -6,80 +6,28 @@ import { at } from "../../core/indexing.ts";
 import { sha256OfFiles } from "../../core/ranged_file.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
 import type { StoredRebuild } from "../../core/schema.ts";
-import { type DecoderConfig, type HostTensor, LINEAR_NAMES, linearShape } from "../../models/config.ts";
+import type { HostTensor } from "../../models/config.ts";
 import { totalParameters } from "../../models/count.ts";
 import { densePlan, plannedConfig, type PrunePlan } from "../../models/plan.ts";
-import { adapterName } from "../../models/training/lora.ts";
-import type { Rebuild, TrainedParts } from "../../models/training/stages.ts";
+import type { Rebuild } from "../../models/training/stages.ts";
 import { PLANS } from "../support/export_fixture.ts";
+import { adaptersOf, REBUILD, REBUILT, REBUILT_FROM, waves } from "../support/rebuild_fixture.ts";
 import { toyConfig } from "../support/toy.ts";
 import { withFolder } from "../support/weights_fixture.ts";
 
-const NAMED = {
-  id: "a1b2c3d4e5f60718",
-  cell: {
-    model: "toy",
-    engine: "wasm" as const,
-    method: { id: "mask-prune", options: {} },
-    sparsity: 0.5,
-    seed: 0,
-    units: ["ffn" as const],
-    ffnMultiple: 1,
-    calibration: { corpus: "c", sequences: 2, tokens: 3 },
-    perplexity: [],
-    tasks: [],
-  },
-};
-
-/** The model that `PLANS` are for. */
-const DENSE: DecoderConfig = toyConfig({
-  vocabSize: 300,
-  layers: [1, 2].map(() => ({ kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 24 })),
-  tiedHead: false,
-});
-
-const tensor = (...shape: number[]): HostTensor => ({
-  shape,
-  data: Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(i)),
-});
-
-/** Adapters on every linear map of `config`. */
-function adaptersOf(config: DecoderConfig, rank: number): TrainedParts {
-  const adapters: TrainedParts["adapters"] = {};
-  for (const [l, shape] of config.layers.entries()) {
-    for (const name of LINEAR_NAMES) {
-      const [output, input] = linearShape(config, shape, name);
-      adapters[adapterName(l, name, "down")] = tensor(input, rank);
-      adapters[adapterName(l, name, "up")] = tensor(rank, output);
-    }
-  }
-  return { scale: 2, adapters };
-}
-
-const masked = plannedConfig(DENSE, PLANS.uniform).layers.map(({ ffnChannels }) => ({ ffn: tensor(ffnChannels).data }));
-const REBUILD: Rebuild = {
-  stages: [{
-    plan: PLANS.uniform,
-    replaced: {},
-    compensated: true,
-    learned: { ...adaptersOf(plannedConfig(DENSE, PLANS.uniform), 2), masks: masked },
-  }],
-  windows: [Int32Array.of(1, 2, 3), Int32Array.of(0, 299, 7)],
-};
-
 Deno.test("openRebuild() gives what storeRebuild() kept, of one stage and of several", async () => {
   await withFolder((out) => {
-    const rebuild = storeRebuild(out, NAMED, REBUILD);
+    const rebuild = storeRebuild(out, REBUILT, REBUILD);
     assertEquals(rebuild.stages, [{ compensated: true, learned: 2 }]);
-    assertEquals(openRebuild(out, { rebuild, plan: PLANS.uniform }, DENSE), REBUILD);
+    assertEquals(openRebuild(out, { rebuild, plan: PLANS.uniform }, REBUILT_FROM), REBUILD);
 
-    const half: PrunePlan = densePlan(plannedConfig(DENSE, PLANS.uniform));
+    const half: PrunePlan = densePlan(plannedConfig(REBUILT_FROM, PLANS.uniform));
     for (const layer of half.layers) layer.ffnChannels = [0, 2, 4];
-    const config = plannedConfig(plannedConfig(DENSE, PLANS.uniform), half);
+    const config = plannedConfig(plannedConfig(REBUILT_FROM, PLANS.uniform), half);
     const ladder: Rebuild = {
       windows: [],
       stages: [
-        { plan: PLANS.uniform, replaced: { "model.norm.weight": tensor(DENSE.width) }, compensated: false },
+        { plan: PLANS.uniform, replaced: { "model.norm.weight": waves(REBUILT_FROM.width) }, compensated: false },
         { plan: half, replaced: {}, compensated: false, recovered: adaptersOf(config, 3) },
       ],
     };
@@ -89,25 +37,29 @@ Deno.test("openRebuild() gives what storeRebuild() kept, of one stage and of sev
         ffnChannels: [0, 2, 4].map((i) => at(layer.ffnChannels, i)),
       })),
     };
-    assertEquals(openRebuild(out, { rebuild: storeRebuild(out, NAMED, ladder), plan }, DENSE), ladder);
+    assertEquals(openRebuild(out, { rebuild: storeRebuild(out, REBUILT, ladder), plan }, REBUILT_FROM), ladder);
   });
 });
 
 Deno.test("openRebuild() refuses a file that is missing, damaged, or of another model, in one sentence", async () => {
   await withFolder((out) => {
-    const rebuild = storeRebuild(out, NAMED, REBUILD);
+    const rebuild = storeRebuild(out, REBUILT, REBUILD);
     const record = { rebuild, plan: PLANS.uniform };
     const path = join(out, "weights", rebuild.file);
-    const refused = (problem: string, given: { rebuild: StoredRebuild; plan: PrunePlan } = record, dense = DENSE) => {
+    const refused = (
+      problem: string,
+      given: { rebuild: StoredRebuild; plan: PrunePlan } = record,
+      dense = REBUILT_FROM,
+    ) => {
       const { message } = assertThrows(() => openRebuild(out, given, dense), FileFormatError);
       assert(message.includes(problem) && !message.includes("\n"), message);
     };
     refused("a plan for 3 layers is needed".replace("a plan", "A plan"), record, {
-      ...DENSE,
-      layers: [...DENSE.layers, at(DENSE.layers, 0)],
+      ...REBUILT_FROM,
+      layers: [...REBUILT_FROM.layers, at(REBUILT_FROM.layers, 0)],
     });
-    refused('tensor "0/learned/lora.0.query.down" has [32,2], not [16,2]', record, { ...DENSE, width: 16 });
-    refused("token ids below 299", record, { ...DENSE, vocabSize: 299 });
+    refused('tensor "0/learned/lora.0.query.down" has [32,2], not [16,2]', record, { ...REBUILT_FROM, width: 16 });
+    refused("token ids below 299", record, { ...REBUILT_FROM, vocabSize: 299 });
     refused("belongs to no stage", { ...record, rebuild: { ...rebuild, stages: [{ compensated: true }] } });
     refused("windows must be there", {
       ...record,
@@ -135,7 +87,7 @@ Deno.test("openRebuild() refuses a file that is missing, damaged, or of another 
     refused('tensor "0/masks/1/ffn" holds values that are not finite', { ...record, rebuild: infinite });
     refused("the record names");
     Deno.removeSync(path);
-    assertThrows(() => openRebuild(out, record, DENSE), UsageError, rebuild.file);
+    assertThrows(() => openRebuild(out, record, REBUILT_FROM), UsageError, rebuild.file);
   });
 });
 
@@ -151,11 +103,11 @@ Deno.test("at rank 8 a model of SmolLM2-135M's widths is kept in 6 % of its f32 
   const plan = densePlan(dense);
   for (const layer of plan.layers) layer.ffnChannels = layer.ffnChannels.filter((i) => i % 2 === 0);
   const config = plannedConfig(dense, plan);
-  const masks = config.layers.map(({ ffnChannels }) => ({ ffn: tensor(ffnChannels).data }));
+  const masks = config.layers.map(({ ffnChannels }) => ({ ffn: waves(ffnChannels).data }));
   const windows = Array.from({ length: 128 }, () => new Int32Array(128).fill(49_151));
   await withFolder((out) => {
     const stages = [{ plan, replaced: {}, compensated: true, learned: { ...adaptersOf(config, 8), masks } }];
-    const { sizeBytes } = storeRebuild(out, NAMED, { stages, windows });
+    const { sizeBytes } = storeRebuild(out, REBUILT, { stages, windows });
     assert(sizeBytes <= 0.06 * 4 * totalParameters(config), `${sizeBytes} bytes`);
   });
 });
