@@ -19,17 +19,18 @@ import { measureThroughput } from "../evaluation/throughput.ts";
 import type { CellJob } from "./job.ts";
 import type { CellHost } from "./evaluate.ts";
 import type { Measured } from "./measure.ts";
+import { keptModel } from "./rebuild.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
 
 /** What timing reads of a job. */
-type TimingJob = Pick<CellJob, "cell" | "device" | "layerwise">;
+type TimingJob = Pick<CellJob, "cell" | "out" | "device" | "layerwise">;
 
 /** The record's results with the throughput of its model, after `cell.throughput`. With `layerwise` the dense model is never
  * whole on the device, and the repeats do not alternate.
  * @throws {UsageError} when the model cannot be opened, or has fewer positions than are asked for.
  * @throws {EngineError} when the engine does not start or the device fails. */
 export async function timeCell(
-  { cell, device, layerwise }: TimingJob,
+  { cell, out, device, layerwise }: TimingJob,
   host: CellHost,
   before: DoneRecord,
 ): Promise<Measured> {
@@ -41,7 +42,11 @@ export async function timeCell(
   const { source } = await openModel(cell.model);
   const inLayers = layerwise === true && cell.method !== null;
   const dense = inLayers ? openLayerwise(source, cell.weights) : await uploadModel(source, cell.weights);
-  const model = cell.method === null ? dense : await modelOfShape(dense, before);
+  const model = cell.method === null
+    ? dense
+    : cell.checkpoint
+    ? await keptModel(out, before, { dense, source }, host)
+    : await modelOfShape(dense, before);
   source.close();
   if (inLayers) disposeModel(dense);
   engine.check();

@@ -25,10 +25,10 @@ interface Finished {
 
 /** What a model's speed depends on besides the machine. */
 function shapeOf({ cell, size, changedWeights }: DoneRecord): string {
-  const { engine, arithmetic, weights, training } = cell;
+  const { engine, arithmetic, weights, training, checkpoint } = cell;
   const { layers, hidden, parameters } = size;
   // Matrices in 16 bits grow to 32 where their values changed.
-  const form = weights && { weights, changedWeights, isTrained: training !== undefined };
+  const form = weights && { weights, changedWeights, isTrained: training !== undefined, checkpoint };
   return canonicalJson({ engine, ...arithmetic && { arithmetic }, layers, hidden, parameters, ...form });
 }
 

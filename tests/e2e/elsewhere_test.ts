@@ -59,6 +59,20 @@ sweepTest(
     assertEquals(done(alone).map(({ cell }) => cell.method?.id), [undefined, "found"]);
     assertEquals(done(alone).map(scores), [scores(dense), scores(own)]);
 
+    // It is timed as the others are.
+    const timed = join(out, "timed.yaml");
+    const values = {
+      ...{ model: "tiny", engine: "wasm", methods: [], sparsity: 0, tasks: "tiny-facts", limit: 4 },
+      checkpoints: { label: "found", model: folder },
+      throughput: { prefillTokens: 8, decodeTokens: 2, repeats: 2 },
+    };
+    Deno.writeTextFileSync(timed, JSON.stringify(values));
+    await succeed("run", "--config", timed, "--out", alone);
+    assertEquals(done(alone).map(({ throughput }) => throughput.map(({ name }) => name)), [["pp8", "tg2"], [
+      "pp8",
+      "tg2",
+    ]]);
+
     await refused('label "found" is taken', ...there.with(1, "tiny"), "--label", "found");
     await refused("--dense must be given", "--model", folder, "--label", "found", "--out", join(out, "x"));
   },
