@@ -20,7 +20,8 @@ export interface FoundCheckpoint {
   path: string;
   /** Over its files, hex. */
   sha256: string;
-  /** Prunable parameters that are gone, as a fraction of the dense model's, to four digits. */
+  /** Prunable parameters that are gone, as a fraction of the dense model's: the run's level where that is within half a
+   * point, so that it stands among the rows of that level, else to four digits. */
   sparsity: number;
 }
 
@@ -31,12 +32,16 @@ const PROBES = [
   "def f(x):\n    return x**2  # it's, we'll, DON'T",
 ];
 
-/** Opens the models that a run's `checkpoints` name, each against the dense one.
+/** How near a model's sparsity is to the level that it is shown at. */
+const NEAR = 0.005;
+
+/** Opens the models that a run's `checkpoints` name, each against the dense one. `levels` are those of the run.
  * @throws {UsageError} that names the label: it is taken, its shape is not a part of the dense model's, its tokenizer is
  *   another one, or it cannot be read. */
 export async function findCheckpoints(
   given: NonNullable<RunConfig["checkpoints"]>,
   dense: Pick<OpenedModel, "source" | "tokenizer">,
+  levels: readonly number[],
 ): Promise<FoundCheckpoint[]> {
   const taken = new Set(["dense", ...listMethods().map(({ id }) => id)]);
   const found: FoundCheckpoint[] = [];
@@ -54,7 +59,11 @@ export async function findCheckpoints(
       throw new UsageError(`"${path}" (${label}) is no pruned version of "${dense.source.origin.path}": ${problem}`);
     }
     const { sparsityOfPrunable } = modelSize(source.config, dense.source.config);
-    found.push({ label, path, sha256: source.origin.sha256, sparsity: Number(sparsityOfPrunable.toFixed(4)) });
+    const near = levels.filter((level) => level > 0 && Math.abs(level - sparsityOfPrunable) <= NEAR);
+    const [level = Number(sparsityOfPrunable.toFixed(4))] = near.sort((a, b) =>
+      Math.abs(a - sparsityOfPrunable) - Math.abs(b - sparsityOfPrunable)
+    );
+    found.push({ label, path, sha256: source.origin.sha256, sparsity: level });
   }
   return found;
 }

@@ -100,7 +100,8 @@ export async function prepareRun(
   const { engine, decoderOps, ...devices } = await chooseEngine(checked, note, elsewhere);
   const opened = await openModel(checked.model);
   const { source, tokenizer } = opened;
-  const checkpoints = await findCheckpoints(checked.checkpoints ?? [], opened).finally(() => source.close());
+  const checkpoints = await findCheckpoints(checked.checkpoints ?? [], opened, checked.sparsity)
+    .finally(() => source.close());
   const { sha256: weights } = source.origin;
   const { maxPositions } = source.config;
   const config = { ...checked, weights: chooseForm(checked, { engine, decoderOps }, source) };
