@@ -26,3 +26,14 @@ export function entry<T>(values: Readonly<Record<string, T>>, key: string): T {
   }
   return values[key] as T;
 }
+
+/**
+ * The value of `map` for a key that is computed and must be there.
+ *
+ * @throws {RangeError} where `map` has none.
+ */
+export function lookUp<K, V extends NonNullable<unknown>>(map: ReadonlyMap<K, V | undefined>, key: K): V {
+  const value = map.get(key);
+  if (value === undefined) throw new RangeError(`there is no entry ${JSON.stringify(key)} among ${map.size}`);
+  return value;
+}

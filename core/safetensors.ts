@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { lookUp } from "./indexing.ts";
 import { join } from "node:path";
 import { BLOCK_FORMATS } from "./dequantize.ts";
 import { FileFormatError, UsageError } from "./errors.ts";
@@ -251,7 +252,7 @@ export function openSafetensorsFolder(folder: string): SafetensorsCheckpoint {
       sizeBytes += shard.sizeBytes;
     }
     for (const [name, file] of shardOf) {
-      const entry = shards.get(file)!.tensors.get(name);
+      const entry = lookUp(shards, file).tensors.get(name);
       if (!entry) throw new FileFormatError(indexPath, `puts tensor "${name}" into ${file}, which lacks it`);
       tensors.set(name, entry);
     }
@@ -262,7 +263,7 @@ export function openSafetensorsFolder(folder: string): SafetensorsCheckpoint {
       read: (name) => {
         const file = shardOf.get(name);
         if (file === undefined) throw new RangeError(`No tensor named "${name}" in ${folder}`);
-        return shards.get(file)!.read(name);
+        return lookUp(shards, file).read(name);
       },
       close,
     };

@@ -4,7 +4,7 @@
  */
 import { bpeModel } from "./bpe_model.ts";
 import { FileFormatError, UsageError } from "./errors.ts";
-import { at } from "./indexing.ts";
+import { at, lookUp } from "./indexing.ts";
 import type { GgufFile, GgufValue } from "./gguf.ts";
 import type { TokenizerDefinition } from "./tokenizer.ts";
 import { isolate, type JsonObject, SPACE_MARK } from "./tokenizer_library.ts";
@@ -141,7 +141,7 @@ function mergesFromScores({ tokens, types, idOf }: Vocabulary, scores: ArrayLike
   return candidates
     .sort((a, b) =>
       b.score - a.score || b.left.length - a.left.length || b.right.length - a.right.length ||
-      idOf.get(b.left)! - idOf.get(a.left)! || idOf.get(b.right)! - idOf.get(a.right)!
+      lookUp(idOf, b.left) - lookUp(idOf, a.left) || lookUp(idOf, b.right) - lookUp(idOf, a.right)
     )
     .map(({ left, right }) => [left, right]);
 }

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { lookUp } from "../core/indexing.ts";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FileFormatError, UsageError } from "../core/errors.ts";
@@ -72,7 +73,7 @@ export function openFolderModel(folder: string, path: string = folder): WeightSo
     });
     const dtypes = new Set<string>();
     for (const name of expectedTensors(config).keys()) {
-      const { dtype } = checkpoint.tensors.get(tensors.stored(name))!;
+      const { dtype } = lookUp(checkpoint.tensors, tensors.stored(name));
       if (!(FLOAT_DTYPES as readonly string[]).includes(dtype)) {
         throw new FileFormatError(folder, `tensor "${name}" is ${dtype}: must be one of ${FLOAT_DTYPES.join(", ")}`);
       }

@@ -3,7 +3,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { at } from "../core/indexing.ts";
+import { at, lookUp } from "../core/indexing.ts";
 import { denseMatrix, inFormOf, type Matrix, PackedMatrix, sharedMatrix } from "../core/matrix.ts";
 import {
   type DecoderConfig,
@@ -14,12 +14,10 @@ import {
   LINEAR_NAMES,
   type LinearName,
   NORM_NAMES,
-  queryHeads,
   tensorNames,
 } from "./config.ts";
 import { eachLayer } from "./layerwise.ts";
 import { type DecoderModel, type DeviceLayer, type DeviceLinear, mergedWeight } from "./decoder.ts";
-import type { HiddenMask, LayerMasks } from "./masks.ts";
 import { isRemoved, keptLayers, type LayerPlan, plannedConfig, type PrunePlan } from "./plan.ts";
 import { uploadVocabulary } from "./vocabulary.ts";
 
@@ -84,32 +82,6 @@ export async function hostTensor(model: DecoderModel, name: string): Promise<Hos
   } finally {
     tf.dispose(parts);
   }
-}
-
-/** A mask of `length` entries, 1 where `kept` says so and 0 elsewhere. */
-function hardMask(length: number, kept: readonly number[]): tf.Tensor1D {
-  const mask = new Float32Array(length);
-  for (const index of kept) mask[index] = 1;
-  return tf.tensor1d(mask);
-}
-
-/** Hard masks of a plan, 1 for a kept query head or FFN channel and 0 for any other: a model with these masks, and with
- * {@linkcode planToHidden}'s, computes what the pruned model computes. Free the tensors with `tf.dispose`. */
-export function planToMasks(
-  config: DecoderConfig,
-  plan: PrunePlan,
-): (Required<Pick<LayerMasks, "queryHeads" | "ffn">> & Pick<LayerMasks, "layer">)[] {
-  plannedConfig(config, plan);
-  return plan.layers.map((layer, l) => ({
-    queryHeads: hardMask(queryHeads(at(config.layers, l)), layer.queryHeads),
-    ffn: hardMask(at(config.layers, l).ffnChannels, layer.ffnChannels),
-    ...isRemoved(layer) && { layer: hardMask(1, []) },
-  }));
-}
-
-/** The hard mask of a plan's hidden dimensions; undefined where all are kept. */
-export function planToHidden(config: DecoderConfig, { hidden }: PrunePlan): HiddenMask | undefined {
-  return hidden && { mask: hardMask(config.width, hidden), open: hidden.length };
 }
 
 /** Kept inputs and outputs of a linear map; undefined where all are kept for certain. */
@@ -267,7 +239,7 @@ export async function linearTensors(model: DecoderModel): Promise<Map<string, Ho
 export function replaceLinears(model: DecoderModel, tensors: ReadonlyMap<string, HostTensor>): DecoderModel {
   model.layers.forEach((layer, l) => {
     for (const name of LINEAR_NAMES) {
-      const { shape, data } = tensors.get(tensorNames.weight(l, name))!;
+      const { shape, data } = lookUp(tensors, tensorNames.weight(l, name));
       const bias = tensors.get(tensorNames.bias(l, name));
       layer[name].weight.dispose();
       layer[name].bias?.dispose();

@@ -12,7 +12,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
-import { at } from "../core/indexing.ts";
+import { at, lookUp } from "../core/indexing.ts";
 import { hostMemory } from "../core/device_memory.ts";
 import { measureTask } from "../benchmarks/evaluation/multiple_choice.ts";
 import { createScorer } from "../benchmarks/evaluation/scorer.ts";
@@ -135,7 +135,7 @@ async function harnessSide(work: Work, files: Record<string, string>, folder: st
       join(folder, `run-${runs++}`),
     );
     const logLikelihoods = work.tasks.flatMap((task) =>
-      examples.get(task)!.flatMap(({ answers }) => answers.map(({ logLikelihood }) => logLikelihood))
+      lookUp(examples, task).flatMap(({ answers }) => answers.map(({ logLikelihood }) => logLikelihood))
     );
     return { ...measured, logLikelihoods, files };
   };

@@ -11,7 +11,7 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { at } from "../core/indexing.ts";
+import { at, lookUp } from "../core/indexing.ts";
 import { hostMemory } from "../core/device_memory.ts";
 import { startEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
@@ -90,7 +90,7 @@ async function writeShared(path: string, student: Student, batches: Batch[]): Pr
   });
   writeSafetensors(path, {
     shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
-    read: (name) => tensors.get(name)!.data,
+    read: (name) => lookUp(tensors, name).data,
     dtype: "F32",
   });
 }

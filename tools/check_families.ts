@@ -22,7 +22,7 @@ import { exportHfFolder } from "../models/export.ts";
 import { prunedSource } from "../models/export_source.ts";
 import { openFolderModel } from "../models/load.ts";
 import type { LayerMasks } from "../models/masks.ts";
-import { planToMasks } from "../models/surgery.ts";
+import { planToMasks } from "../tests/support/plan_masks.ts";
 import { FAMILY_CONFIGS, randomPlan } from "./small_families.ts";
 import { runTool } from "./run_tool.ts";
 import { privatePython } from "./setup_common.ts";

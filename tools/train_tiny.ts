@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { lookUp } from "../core/indexing.ts";
 import { parseArgs } from "@std/cli/parse-args";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { startEngine } from "../core/engine.ts";
@@ -88,7 +89,7 @@ async function writeModel(out: URL, config: DecoderConfig, tensors: Map<string, 
   await Deno.writeTextFile(new URL("config.json", out), json(toHfConfig(config)));
   writeSafetensors(fileURLToPath(new URL("model.safetensors", out)), {
     shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
-    read: (name) => tensors.get(name)!.data,
+    read: (name) => lookUp(tensors, name).data,
     dtype: "F16",
   });
 }

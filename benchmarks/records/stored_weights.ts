@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { lookUp } from "../../core/indexing.ts";
 import { basename, join } from "node:path";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { sha256OfFiles } from "../../core/ranged_file.ts";
@@ -31,7 +32,7 @@ export async function storeWeights(out: string, named: NamedCell, model: Decoder
   const values = new Map<string, Float32Array>();
   const shapes = expectedTensors(model.config);
   for (const name of shapes.keys()) values.set(name, (await hostTensor(model, name)).data);
-  writeSafetensors(path, { shapes, read: (name) => values.get(name)!, dtype: "F32", metadata: { cell: named.id } });
+  writeSafetensors(path, { shapes, read: (name) => lookUp(values, name), dtype: "F32", metadata: { cell: named.id } });
   return { file, sizeBytes: Deno.statSync(path).size, sha256: sha256OfFiles([path]) };
 }
 

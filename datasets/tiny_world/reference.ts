@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { lookUp } from "../../core/indexing.ts";
 import { chance, listed, pickSome, type Teller, withArticle } from "./telling.ts";
 import { OBJECTS, PLACES } from "./things.ts";
 import { PEOPLE, type Person } from "./world.ts";
@@ -29,7 +30,7 @@ export function tellOwners(teller: Teller, people: [Person, Person, Person]): vo
   const order = rng.shuffle(people);
   teller.say(() => {
     const verb = rng.pick(["had", "brought", "carried", "held", "owned"]);
-    return `${listed(order.map((person) => `${person.name} ${verb} ${withArticle(thingOf.get(person)!)}`))}.`;
+    return `${listed(order.map((person) => `${person.name} ${verb} ${withArticle(lookUp(thingOf, person))}`))}.`;
   });
   const pronoun = odd.female ? "she" : "he";
   const [did, doing] = rng.pick([
@@ -50,9 +51,9 @@ export function tellOwners(teller: Teller, people: [Person, Person, Person]): vo
         `that is how ${place} lay the`,
         `the children came and found ${place} the`,
       ]),
-      answer: thingOf.get(odd)!,
+      answer: lookUp(thingOf, odd),
       after: ` of ${odd.name}.`,
-      wrong: others.map((person) => thingOf.get(person)!),
+      wrong: others.map((person) => lookUp(thingOf, person)),
     }));
   } else {
     teller.ask(() => ({

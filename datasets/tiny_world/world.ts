@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at, lookUp } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 
 /** A person, with six likings and circumstances and a best friend. */
@@ -186,7 +186,7 @@ function populate(): Person[] {
     food: at(foods, i),
     colour: at(colours, i),
     hobby: at(hobbies, i),
-    friend: friends.get(name)!,
+    friend: lookUp(friends, name),
   }));
 }
 
@@ -199,15 +199,15 @@ const villageByName = new Map(VILLAGES.map((village) => [village.name, village])
 
 /** The person called `name`. */
 export function personNamed(name: string): Person {
-  return personByName.get(name)!;
+  return lookUp(personByName, name);
 }
 
 /** The trade called `name`. */
 export function tradeNamed(name: string): Trade {
-  return tradeByName.get(name)!;
+  return lookUp(tradeByName, name);
 }
 
 /** The village called `name`. */
 export function villageNamed(name: string): Village {
-  return villageByName.get(name)!;
+  return lookUp(villageByName, name);
 }

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { at, entry } from "../../core/indexing.ts";
+import { at, entry, lookUp } from "../../core/indexing.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { disposeModel } from "../../models/decoder.ts";
@@ -89,7 +89,7 @@ export function resumeFrozen(
   const values = found.values as Partial<FrozenValues>;
   if (!values.frozen) return null;
   const masks = values.masks!.map((types, l) =>
-    Object.fromEntries(types.map((type) => [type, found.arrays.get(`frozen/${l}/${type}/mask`)!.data]))
+    Object.fromEntries(types.map((type) => [type, lookUp(found.arrays, `frozen/${l}/${type}/mask`).data]))
   );
   const hidden = found.arrays.get(HIDDEN)?.data;
   return trainFrozen(learning, run, { plan: values.plan!, masks, hidden, maskRate }, found);
@@ -200,7 +200,7 @@ function readMasks(
 ): void {
   masks.forEach((layer, l) => {
     for (const type of Object.keys(layer) as MaskType[]) {
-      const read = (what: string) => arrays.get(`frozen/${l}/${type}/${what}`)!.data;
+      const read = (what: string) => lookUp(arrays, `frozen/${l}/${type}/${what}`).data;
       layer[type] = read("mask");
       at(moments, l)[type] = { first: read("first"), second: read("second") };
     }

@@ -27,7 +27,7 @@
  */
 import { z } from "zod";
 import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
+import { at, lookUp } from "../../core/indexing.ts";
 import type { HostTensor } from "../../models/config.ts";
 import { densePlan, keptLayers } from "../../models/plan.ts";
 import { createMoments, type Moments, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
@@ -362,7 +362,7 @@ function packState({ axes, logAlpha, moments, multipliers, multiplierMoments }: 
 }
 
 function unpackState({ axes, rows }: PlainState, arrays: Map<string, HostTensor>): State {
-  const read = (name: string) => arrays.get(`state/${name}`)!.data;
+  const read = (name: string) => lookUp(arrays, `state/${name}`).data;
   const each = <T>(make: (prefix: string) => T) =>
     axes.map(({ type }, a) => Array.from({ length: at(rows, a) }, (_, l) => make(`${type}/${l}`)));
   return {

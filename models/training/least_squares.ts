@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at, lookUp } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { matMul2d } from "../../core/ops.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -63,7 +63,10 @@ export async function gramMatrices(
     const names = [...sums.keys()];
     const values = await readTensors([...sums.values()]);
     return Object.fromEntries(
-      names.map((name, i): [string, HostTensor] => [name, { shape: [...sums.get(name)!.shape], data: at(values, i) }]),
+      names.map((
+        name,
+        i,
+      ): [string, HostTensor] => [name, { shape: [...lookUp(sums, name).shape], data: at(values, i) }]),
     );
   } finally {
     tf.dispose([...sums.values()]);

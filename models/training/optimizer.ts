@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at, lookUp } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../../core/engine.ts";
 import { NumericError } from "../../core/errors.ts";
@@ -200,7 +200,7 @@ export async function stepParameters(optimizer: Optimizer, gradients: Record<str
     const rate = learningRate * (schedule ? scheduleFactor(schedule, step) : 1);
     writeVariable(
       variable,
-      stepValues(at(values, i), at(slopes, i), moments.get(name)!, { rule, rate, step, gradientScale }),
+      stepValues(at(values, i), at(slopes, i), lookUp(moments, name), { rule, rate, step, gradientScale }),
     );
   });
   optimizer.step++;
@@ -219,7 +219,7 @@ export function exportOptimizer({ groups, step, moments }: Optimizer): Optimizer
   const tensors = new Map<string, HostTensor>();
   for (const { parameters } of groups) {
     for (const [name, { shape }] of Object.entries(parameters)) {
-      for (const [moment, data] of Object.entries(moments.get(name)!)) {
+      for (const [moment, data] of Object.entries(lookUp(moments, name))) {
         tensors.set(`${name}/${moment}`, { shape: [...shape], data: data.slice() });
       }
     }

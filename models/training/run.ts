@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at, lookUp } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { Rng } from "../../core/rng.ts";
 import type { CurveRow, TrainingReport } from "../../core/schema.ts";
@@ -144,7 +144,7 @@ function runKey({ key, options, windows, loading }: RunOptions): string {
 function restoreRun(run: TrainingRun, { step, tensors }: Snapshot): void {
   const { adapters, optimizer } = run.student;
   for (const [name, variable] of Object.entries(adapters.parameters)) {
-    writeVariable(variable, tensors.get(`adapters/${name}`)!.data);
+    writeVariable(variable, lookUp(tensors, `adapters/${name}`).data);
   }
   const moments = new Map(
     [...tensors].filter(([name]) => name.startsWith("moments/"))

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { lookUp } from "../../core/indexing.ts";
 import { join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
@@ -38,7 +39,7 @@ export function saveSnapshot(folder: string, { key, step, state, tensors }: Snap
   const file = `step-${step}.safetensors`;
   writeSafetensors(join(folder, file), {
     shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
-    read: (name) => tensors.get(name)!.data,
+    read: (name) => lookUp(tensors, name).data,
     dtype: "F32",
   });
   const temporary = join(folder, `${INDEX}.${Deno.pid}.tmp`);

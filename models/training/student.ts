@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at, lookUp } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../../core/engine.ts";
 import type { Rng } from "../../core/rng.ts";
@@ -244,7 +244,7 @@ export async function cutStudent(
         const shape: [number, number] = [part === "up" ? rank : rows, part === "down" ? rank : columns];
         const key = adapterName(l, name, part);
         parameters[key] = tf.tidy(() => tf.variable(tf.tensor2d(cut(data), shape)));
-        const { first, second } = optimizer.moments.get(old)!;
+        const { first, second } = lookUp(optimizer.moments, old);
         moments.set(key, { first: cut(first), second: cut(second) });
       }
     }

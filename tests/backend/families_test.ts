@@ -12,7 +12,7 @@ import { FAMILIES } from "../../models/families/mod.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { openFolderModel } from "../../models/load.ts";
 import { openGgufModel } from "../../models/load_gguf.ts";
-import { planToMasks, pruneByLayers, pruneModel } from "../../models/surgery.ts";
+import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { mergedTensors } from "../../models/training/merge.ts";
 import { uploadMasks } from "../../models/training/student.ts";
@@ -22,6 +22,7 @@ import { byteLevelDefinition } from "../support/export_fixture.ts";
 import { FAMILY_CONFIGS, familyConfig, randomPlan } from "../../tools/small_families.ts";
 import { referenceForward } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
+import { planToMasks } from "../support/plan_masks.ts";
 
 const NAMES = Object.keys(FAMILY_CONFIGS);
 

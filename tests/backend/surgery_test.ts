@@ -15,9 +15,10 @@ import {
 import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { densePlan, isRemoved, plannedConfig, plannedShapes, type PrunePlan } from "../../models/plan.ts";
 import { referenceForward } from "../support/reference.ts";
-import { hostTensor, planToHidden, planToMasks, pruneByLayers, pruneModel } from "../../models/surgery.ts";
+import { hostTensor, pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { assertClose, flat, testOnEngines } from "../support/engines.ts";
+import { planToHidden, planToMasks } from "../support/plan_masks.ts";
 
 const GROUPED = [
   { kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: 20 },

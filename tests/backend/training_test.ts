@@ -14,7 +14,7 @@ import {
 } from "../../models/decoder.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { keptLayers, type PrunePlan } from "../../models/plan.ts";
-import { planToMasks, pruneModel } from "../../models/surgery.ts";
+import { pruneModel } from "../../models/surgery.ts";
 import { toySource } from "../support/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { adapterName, createAdapters, disposeAdapters, withAdapters } from "../../models/training/lora.ts";
@@ -35,6 +35,7 @@ import { teacherTargets } from "../../models/training/teacher.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyWindows } from "../support/method_context.ts";
 import { known } from "../support/values.ts";
+import { planToMasks } from "../support/plan_masks.ts";
 
 const WEIGHTS: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1, hidden: 0 };
 

@@ -21,13 +21,14 @@ import {
   type PrunePlan,
   type UnitType,
 } from "../../models/plan.ts";
-import { planToHidden, planToMasks, pruneModel } from "../../models/surgery.ts";
+import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";
 import { type DeadUnits, toyTokens } from "../support/toy.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { type ContextOptions, methodContext, toyWindows, withToy } from "../support/method_context.ts";
 import { testedMethods } from "../support/own_methods.ts";
+import { planToHidden, planToMasks } from "../support/plan_masks.ts";
 
 const { methods, fileOf: ownFiles } = await testedMethods();
 

@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { at, entry } from "../../core/indexing.ts";
+import { at, entry, lookUp } from "../../core/indexing.ts";
 
 Deno.test("at reads arrays and typed arrays", () => {
   assertEquals(at(["a", "b"], 1), "b");
@@ -21,4 +21,9 @@ Deno.test("entry reads what is there by name, and names the key that is not", ()
   assertThrows(() => entry({ a: 1 }, "c"), RangeError, 'no entry "c"');
   // What every object inherits is no entry.
   assertThrows(() => entry({}, "toString"), RangeError, 'no entry "toString"');
+});
+
+Deno.test("lookUp reads what is in a map, and names the key that is not", () => {
+  assertEquals(lookUp(new Map([["a", 0]]), "a"), 0);
+  assertThrows(() => lookUp(new Map([["a", 1]]), "b"), RangeError, 'no entry "b" among 1');
 });

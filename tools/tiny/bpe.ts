@@ -3,7 +3,7 @@
  * @module
  */
 import { bpeModel } from "../../core/bpe_model.ts";
-import { at } from "../../core/indexing.ts";
+import { at, lookUp } from "../../core/indexing.ts";
 
 /** GPT-2's pre-tokenizer, which `ByteLevel` with `use_regex` applies. */
 const WORDS = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
@@ -46,7 +46,7 @@ function mostFrequentPair(words: readonly Word[]): [string, string] | undefined 
   }
   let best: string | undefined;
   for (const [pair, count] of counts) {
-    const most = best === undefined ? 0 : counts.get(best)!;
+    const most = best === undefined ? 0 : lookUp(counts, best);
     if (count > most || (count === most && pair < best!)) best = pair;
   }
   return best?.split(" ") as [string, string] | undefined;
