@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { canonicalJson, cellName, type NamedCell } from "../../core/cell_names.ts";
 import { FileFormatError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
@@ -13,6 +13,7 @@ import type { DoneRecord, StoredRebuild } from "../../core/schema.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { composePlans, type PrunePlan } from "../../models/plan.ts";
 import { outlineOf, type Rebuild, stagesOf, stageTensors } from "../../models/training/stages.ts";
+import { keptFile } from "./kept_file.ts";
 import { runPaths } from "./store.ts";
 
 /** Name of the calibration windows, [sequences, tokens], token ids as f32, which holds them exactly. */
@@ -48,14 +49,7 @@ export function openRebuild(
   { rebuild, plan }: Pick<DoneRecord, "plan"> & { rebuild: StoredRebuild },
   dense: DecoderConfig,
 ): Rebuild {
-  const path = join(runPaths(out).weights, basename(rebuild.file));
-  const sha256 = sha256OfFiles([path]);
-  if (sha256 !== rebuild.sha256) {
-    throw new FileFormatError(
-      path,
-      `has the SHA-256 ${sha256}, the record names ${rebuild.sha256}: run the cell again in another folder`,
-    );
-  }
+  const path = keptFile(out, rebuild);
   const tensors = readTensors(path);
   try {
     const windows = windowsOf(tensors, dense.vocabSize);

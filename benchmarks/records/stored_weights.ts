@@ -3,8 +3,8 @@
  * @module
  */
 import { lookUp } from "../../core/indexing.ts";
-import { basename, join } from "node:path";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { join } from "node:path";
+import { UsageError } from "../../core/errors.ts";
 import { sha256OfFiles } from "../../core/ranged_file.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
 import type { DoneRecord, StoredWeights } from "../../core/schema.ts";
@@ -20,6 +20,7 @@ import type { DecoderModel } from "../../models/decoder.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { hostTensor } from "../../models/surgery.ts";
 import { cellName, type NamedCell } from "../../core/cell_names.ts";
+import { keptFile } from "./kept_file.ts";
 import { runPaths } from "./store.ts";
 
 /** Writes every tensor of a pruned model as f32 to `weights/NAME.safetensors` in the run's folder, whole or not at all. All
@@ -45,14 +46,7 @@ export function openStoredWeights(
   { storedWeights, plan }: DoneRecord & { storedWeights: StoredWeights },
   source: WeightSource,
 ): WeightSource {
-  const path = join(runPaths(out).weights, basename(storedWeights.file));
-  const sha256 = sha256OfFiles([path]);
-  if (sha256 !== storedWeights.sha256) {
-    throw new FileFormatError(
-      path,
-      `has the SHA-256 ${sha256}, the record names ${storedWeights.sha256}: run the cell again in another folder`,
-    );
-  }
+  const path = keptFile(out, storedWeights);
   const file = openSafetensors(path);
   try {
     const biases = LINEAR_NAMES.filter((name) => file.tensors.has(tensorNames.bias(0, name)));
