@@ -4,6 +4,7 @@
  */
 import type { Command } from "./command.ts";
 import { compare } from "./compare.ts";
+import { completions } from "./completions.ts";
 import { evaluate } from "./eval.ts";
 import { exportCommand } from "./export.ts";
 import { fetchCommand } from "./fetch.ts";
@@ -28,4 +29,5 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map(Object.entries({
   throughput,
   serve,
   fetch: fetchCommand,
+  completions: completions(() => COMMANDS),
 }));

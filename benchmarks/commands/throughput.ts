@@ -3,6 +3,7 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
+import { STORED_TYPES } from "../../core/quantize.ts";
 import { choiceOf, type Command, textFlag } from "./command.ts";
 
 const HELP = `Times the models of a run in llama.cpp, dense and pruned, beside the run's own numbers.
@@ -26,6 +27,7 @@ export const throughput: Command = {
   summary: "time a run's models in llama.cpp, beside our numbers",
   help: () => HELP,
   flags: { string: ["engine", "model", "dtype", "prefill-tokens", "decode-tokens", "repeats"], positional: 1 },
+  choices: { engine: ["llama.cpp"], dtype: STORED_TYPES.map((type) => type.toLowerCase()) },
   run: async (flags) => {
     const [dir] = flags._;
     if (dir === undefined) {
