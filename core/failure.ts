@@ -3,6 +3,7 @@
  * @module
  */
 import { EngineError, MissingDataError, NumericError, unknownName, UsageError } from "./errors.ts";
+import { lessMemory, lessTime } from "./phases.ts";
 import { type FailedRecord, FAILURE_KINDS, type FailureKind } from "./schema.ts";
 
 /** Why a cell failed. */
@@ -15,8 +16,6 @@ const PROCESS_FULL =
   /out of memory|allocation failed|failed to allocate|bad_alloc|\bOOM\b|ENOMEM|memory access out of bounds|Cannot enlarge memory/i;
 const DISK_FULL = /No space left on device|\bENOSPC\b|Disk quota exceeded|\bEDQUOT\b/i;
 
-const SMALLER = "run fewer cells at once, set `training` microBatch=1, or use a smaller model";
-
 /** Exit code of `timeout` of GNU coreutils when it ended its command. */
 export const TIMEOUT_EXIT = 124;
 
@@ -25,23 +24,31 @@ export function isDiskFull(error: unknown): boolean {
   return error instanceof Error && DISK_FULL.test(error.message);
 }
 
-/** The class of a message, where the words alone give it, and the message with what to do. `memory`: the device's, in
- * words. */
-function classifyWords(text: string, memory?: string): Pick<Failure, "kind" | "message"> | undefined {
+/** What is known of a failure besides its own words. */
+export interface Circumstances {
+  /** What the cell was doing. */
+  phase?: string;
+  /** The device's memory, in words. */
+  memory?: string;
+}
+
+/** The class of a message, where the words alone give it, and the message with what to do. */
+function classifyWords(text: string, { phase, memory }: Circumstances): Pick<Failure, "kind" | "message"> | undefined {
   if (DISK_FULL.test(text)) {
     return { kind: "disk-full", message: `The disk of the run's folder is full: free some space (${text})` };
   }
   if (DEVICE_FULL.test(text)) {
     return {
       kind: "out-of-memory",
-      message: `The device's memory is full${memory ? ` (${memory})` : ""}: ${SMALLER} (${text})`,
+      message: `The device's memory is full${memory ? ` (${memory})` : ""}: ${lessMemory(phase)} (${text})`,
     };
   }
   if (PROCESS_FULL.test(text)) {
     return {
       kind: "out-of-memory",
       message:
-        `The memory of the cell's process is full: ${SMALLER}; the tensorflow engine has no limit of 4 GB (${text})`,
+        `The memory of the cell's process is full: ${lessMemory(phase)}; the tensorflow engine has no limit of 4 GB ` +
+        `(${text})`,
     };
   }
   return undefined;
@@ -53,45 +60,60 @@ export function isOutOfMemory(error: unknown): boolean {
   return DEVICE_FULL.test(message) || PROCESS_FULL.test(message);
 }
 
-/** The class and the message of an exception; `memory`: that of the device, in words. */
-export function classifyError(error: unknown, memory?: string): Pick<Failure, "kind" | "message"> {
+/** The class and the message of an exception, with what was going on. */
+export function classifyError(
+  error: unknown,
+  circumstances: Circumstances = {},
+): Pick<Failure, "kind" | "message" | "phase"> {
+  const { phase } = circumstances;
+  return { ...classOfError(error, circumstances), ...phase !== undefined && { phase } };
+}
+
+function classOfError(error: unknown, circumstances: Circumstances): Pick<Failure, "kind" | "message"> {
   const message = error instanceof Error ? error.message : String(error);
   if (error instanceof MissingDataError) return { kind: "missing-data", message };
   if (error instanceof UsageError) return { kind: "usage", message };
   if (error instanceof NumericError) {
     return { kind: "numeric", message: `${message}: remove less, recover the model, or learn at a lower rate` };
   }
-  const known = classifyWords(message, memory);
+  const known = classifyWords(message, circumstances);
   if (known) return known;
   if (error instanceof EngineError) return { kind: "engine", message };
   return { kind: "error", message: error instanceof Error ? `${error.name}: ${message}` : message };
 }
 
 /** The failure of a cell that reached the limit of `--timeout`. */
-export function timeoutFailure(limitS: number): Failure {
+export function timeoutFailure(limitS: number, phase?: string): Failure {
   return {
     kind: "timeout",
-    message: `The cell was ended after ${limitS} s: give a longer --timeout, fewer examples (--limit) or fewer windows`,
+    message: `The cell was ended after ${limitS} s: ${lessTime(phase)}`,
     exitCode: null,
+    ...phase !== undefined && { phase },
   };
 }
 
 /** How a process ended, as far as it is known. */
 export type ProcessEnd = Pick<Deno.CommandStatus, "code" | "signal">;
 
-/** The class and the message of a process that ended without a record; `stderr` is the end of what it printed. */
-export function classifyExit(status: ProcessEnd, stderr: string): Failure {
+/** The class and the message of a process that ended without a record; `stderr` is the end of what it printed, `phase` what
+ * it was doing. */
+export function classifyExit(status: ProcessEnd, stderr: string, phase?: string): Failure {
+  return { ...classOfExit(status, stderr, phase), ...phase !== undefined && { phase } };
+}
+
+function classOfExit(status: ProcessEnd, stderr: string, phase: string | undefined): Failure {
   const how = status.signal ? `was ended by ${status.signal}` : `ended with exit code ${status.code}`;
   const tail = stderr.trim();
   const said = tail === "" ? "" : `; it said: ${tail}`;
   const exitCode = status.code;
   // Nothing but the kernel (or a person) sends SIGKILL; a JavaScript heap that is full says so before it aborts.
   if (status.signal === "SIGKILL") {
-    const message =
-      `The cell's process ${how}, as the kernel does when the machine's memory is full: ${SMALLER}${said}`;
+    const message = `The cell's process ${how}, as the kernel does when the machine's memory is full: ${
+      lessMemory(phase)
+    }${said}`;
     return { kind: "out-of-memory", message, exitCode };
   }
-  const known = classifyWords(tail);
+  const known = classifyWords(tail, { phase });
   if (known) return { ...known, exitCode };
   const advice = "run it again with --retry crash, or with another --engine";
   return { kind: "crash", message: `The cell's process ${how}: ${advice}${said}`, exitCode };

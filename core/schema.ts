@@ -357,6 +357,7 @@ export const failedRecordSchema = z.strictObject({
     kind: z.enum(FAILURE_KINDS),
     message: z.string(),
     exitCode: z.number().nullable(),
+    phase: z.string().optional().describe("what the cell was doing: `learning: step 41 of 60`; its log has the rest"),
   }),
 });
 /** One record per cell. */

@@ -2,6 +2,8 @@
  *
  * @module
  */
+import { cellName } from "../core/cell_names.ts";
+import { phaseWords } from "../core/phases.ts";
 import type { DoneRecord, MethodFile } from "../core/schema.ts";
 import { count, level } from "./format.ts";
 import { baseName, PRIMARY_METRIC_RULE } from "./measurements.ts";
@@ -159,12 +161,17 @@ export function configurationFacts(section: Section): Fact[] {
   );
 }
 
-/** Why each failed cell failed. */
+/** Why each failed cell failed, when, and where its log is in the folder of the run. */
 export function failureFacts(section: Section): Fact[] {
   return section.rows.flatMap(({ label, failures }) =>
-    failures.map(({ cell, failure }) => ({
-      name: `${label}, ${level(cell.sparsity)}, seed ${cell.seed}`,
-      text: `${failure.kind}${failure.exitCode === null ? "" : ` (exit code ${failure.exitCode})`}: ${failure.message}`,
-    }))
+    failures.map((record) => {
+      const { cell, failure: { kind, exitCode, message, phase } } = record;
+      const code = exitCode === null ? "" : ` (exit code ${exitCode})`;
+      const when = phase === undefined ? "" : `${phaseWords(phase)}; `;
+      return {
+        name: `${label}, ${level(cell.sparsity)}, seed ${cell.seed}`,
+        text: `${kind}${code}: ${message}; ${when}see logs/${cellName(record)}.log`,
+      };
+    })
   );
 }

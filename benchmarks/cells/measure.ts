@@ -48,7 +48,7 @@ type Job = Pick<
 export async function measureCell(job: Job, host: CellHost, before?: DoneRecord): Promise<Measured> {
   const { cell } = job;
   const clock = createPhaseClock("loadS");
-  host.report("load");
+  host.report("loading");
   const engine = await startEngine(cell.engine, { device: job.device, arithmetic: cell.arithmetic });
   const { source, tokenizer } = await openModel(cell.model);
   const isLayerwise = job.layerwise === true && cell.method !== null && !before;

@@ -92,12 +92,12 @@ export async function pruneCell(
   });
   const calibration = method.needs.calibration || cell.compensate ? await calibrate(cell, tokenizer, self, data) : null;
   const training = await trainingData(cell, tokenizer, data, self);
-  host.report("prune");
+  host.report("pruning");
   const windows = calibration?.windows ?? [];
   const scope = { weights: source.origin.sha256, engine: engine.name, seed, calibration: windows };
   const stage: StageHost = {
     remember: createCache(runPaths(out).cache, scope, waiting),
-    report: (message) => host.report(`prune: ${message}`),
+    report: (message) => host.report(`${method.kind === "learned" ? "learning" : "pruning"}: ${message}`),
     signal: host.signal,
   };
   const folder = runPaths(out).cache;
@@ -152,7 +152,7 @@ async function pruneOnce(
   let recovered: Recovery["parts"];
   if (windows && cell.training) {
     const learning = { options: cell.training, windows, checkpoint: checkpointPlace(folder, cell) };
-    const recovery = { ...stage, report: (message: string) => host.report(`recover: ${message}`) };
+    const recovery = { ...stage, report: (message: string) => host.report(`recovery: ${message}`) };
     const { report, parts } = await clock.during(
       "learnS",
       () => recover({ model, dense, cell, learning }, recovery),

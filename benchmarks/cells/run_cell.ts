@@ -30,7 +30,11 @@ function tell(event: CellEvent): void {
   }
 }
 
+/** What this cell does. */
+let current: string | undefined;
+
 function report(phase: string): void {
+  current = phase;
   tell({ event: "phase", phase });
   console.error(`${new Date().toISOString()} ${phase}`);
 }
@@ -102,7 +106,7 @@ async function main(path: string): Promise<void> {
       ...head,
       seconds: (Date.now() - startedAt.getTime()) / 1000,
       state: "failed",
-      failure: { ...classifyError(error, deviceMemoryWords()), exitCode: null },
+      failure: { ...classifyError(error, { phase: current, memory: deviceMemoryWords() }), exitCode: null },
     };
     writeRecord(job.out, failed);
   }

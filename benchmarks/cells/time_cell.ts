@@ -37,7 +37,7 @@ export async function timeCell(
   const { throughput: choice } = cell;
   if (choice === undefined) throw new TypeError("A cell that is timed must ask for throughput");
   const clock = createPhaseClock("loadS");
-  host.report("load");
+  host.report("loading");
   const engine = await startEngine(cell.engine, { device, arithmetic: cell.arithmetic });
   const { source } = await openModel(cell.model);
   const inLayers = layerwise === true && cell.method !== null;

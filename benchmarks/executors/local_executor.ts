@@ -35,6 +35,7 @@ async function runCell(named: NamedCell, gpu: string | undefined, context: Execu
   const { run: { config, engine, device }, timeoutS, signal } = context;
   const files = processFiles(config.out, named);
   const startedAt = new Date();
+  let phase: string | undefined;
   const fail = (failure: Failure) => context.ended(named, failedRecord(named, startedAt, failure));
   try {
     const { status, recorded, timedOut, stderrTail } = await runCellProcess({
@@ -47,15 +48,15 @@ async function runCell(named: NamedCell, gpu: string | undefined, context: Execu
       gpu,
       timeoutS,
       signal,
-      onPhase: (phase) => context.phase(named, phase),
+      onPhase: (now) => context.phase(named, phase = now),
     });
     // A process that was killed right after it wrote its record had no time to say so.
     if (recorded || isMeasured(config.out, named, wantedOf(context.run))) {
       context.ended(named, readRecord(recordPath(config.out, named)));
-    } else if (timedOut) fail(timeoutFailure(timeoutS!));
-    else if (!signal.aborted) fail(classifyExit(status, stderrTail));
+    } else if (timedOut) fail(timeoutFailure(timeoutS!, phase));
+    else if (!signal.aborted) fail(classifyExit(status, stderrTail, phase));
   } catch (error) {
     if (!isDiskFull(error)) throw error;
-    fail({ ...classifyError(error), exitCode: null });
+    fail({ ...classifyError(error, { phase }), exitCode: null });
   }
 }

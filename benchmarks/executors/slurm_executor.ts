@@ -11,6 +11,7 @@ import { at } from "../../core/indexing.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { classifyExit, type Failure, TIMEOUT_EXIT, timeoutFailure } from "../../core/failure.ts";
 import { arrayScript, checkSlurmOptions, endedBySlurm, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
+import { lastPhase } from "../../core/phases.ts";
 import { writeAtomically } from "../../core/write_file.ts";
 import { readRecord, recordPath, runPaths, toJson } from "../records/store.ts";
 
@@ -183,14 +184,15 @@ function pause(signal: AbortSignal): Promise<void> {
 /** Why a task that is gone left no record. */
 async function reasonFor({ named, task }: Submitted, context: ExecutorContext): Promise<Failure> {
   const tail = readText(processFiles(context.run.config.out, named).log).slice(-TAIL_LENGTH);
+  const phase = lastPhase(tail);
   const code = Number(readText(join(slurmFolder(context), `${task}.exit`)).trim() || NaN);
-  if (code === TIMEOUT_EXIT && context.timeoutS !== undefined) return timeoutFailure(context.timeoutS);
+  if (code === TIMEOUT_EXIT && context.timeoutS !== undefined) return timeoutFailure(context.timeoutS, phase);
   // A shell says 128 + N for a command that signal N ended.
   const signal = Object.entries(constants.signals).find(([, number]) => number === code - 128)?.[0];
   // Slurm ends a task by signals, too, and knows better why.
   const bySlurm = Number.isNaN(code) || signal !== undefined ? await endedBySlurm(task) : null;
-  if (bySlurm) return bySlurm;
-  if (!Number.isNaN(code)) return classifyExit({ code, signal: (signal ?? null) as Deno.Signal | null }, tail);
+  if (bySlurm) return { ...bySlurm, ...phase !== undefined && { phase } };
+  if (!Number.isNaN(code)) return classifyExit({ code, signal: (signal ?? null) as Deno.Signal | null }, tail, phase);
   const unknown = `Slurm's task ${task} ended without a record: see its log, and run it again with --retry crash`;
   return { kind: "crash", message: unknown, exitCode: null };
 }

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { phaseWords } from "../../core/phases.ts";
 
 /** Something that happened during a run. */
 export type SweepEvent =
@@ -10,7 +11,7 @@ export type SweepEvent =
   | { event: "cell-start"; name: string; label: string }
   | { event: "cell-phase"; name: string; label: string; phase: string }
   | { event: "cell-done"; name: string; label: string; seconds: number }
-  | { event: "cell-failed"; name: string; label: string; kind: string; message: string }
+  | { event: "cell-failed"; name: string; label: string; kind: string; message: string; phase?: string; log: string }
   | { event: "timing"; models: number }
   | { event: "cell-timed"; name: string; label: string; seconds: number }
   | {
@@ -59,7 +60,9 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
     case "cell-done":
       return `done    ${event.label} in ${formatSeconds(event.seconds)} ${counter}`;
     case "cell-failed":
-      return `failed  ${event.label} (${event.kind}): ${event.message.replace(/\s+/g, " ")} ${counter}`;
+      return `failed  ${event.label} (${event.kind}): ${event.message.replace(/\s+/g, " ")}; ${
+        event.phase === undefined ? "" : `${phaseWords(event.phase)}; `
+      }see ${event.log} ${counter}`;
     case "timing":
       return `${event.models} ${event.models === 1 ? "model is" : "models are"} timed, one at a time`;
     case "cell-timed":

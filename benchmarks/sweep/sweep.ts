@@ -15,7 +15,7 @@ import {
 import { cellLabels, cellName, type NamedCell } from "../../core/cell_names.ts";
 import { resolveConfig } from "../configuration/resolve.ts";
 import { harnessCommit } from "../cells/environment.ts";
-import type { Executor, ExecutorContext } from "../executors/executor.ts";
+import { type Executor, type ExecutorContext, processFiles } from "../executors/executor.ts";
 import { isDiskFull } from "../../core/failure.ts";
 import { hasSamples } from "../records/lm_eval_files.ts";
 import { localExecutor } from "../executors/local_executor.ts";
@@ -116,8 +116,9 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
         return;
       }
       counts.failed++;
-      const { kind, message } = record.failure;
-      onEvent({ event: "cell-failed", ...called(named), kind, message });
+      const { kind, message, phase } = record.failure;
+      const { log } = processFiles(out, named);
+      onEvent({ event: "cell-failed", ...called(named), kind, message, ...phase !== undefined && { phase }, log });
       if (!storeFailure(out, record)) full.abort();
     },
   };

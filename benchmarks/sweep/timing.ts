@@ -49,7 +49,7 @@ export async function timeModels(executor: Executor, context: ExecutorContext, h
     await executor.run(toTime.map(({ named }) => named), {
       ...context,
       alone: true,
-      started: (named) => context.phase(named, "load"),
+      started: (named) => context.phase(named, "loading"),
       ended: (named, record) => {
         if (record.state === "done") host.timed(named, record.timings.throughputS ?? 0);
         else context.ended(named, record);

@@ -27,7 +27,7 @@ sweepTest("a killed cell is out of memory, a crashed one a crash, and --retry ta
   // A failed check of a native library aborts.
   const signals = ["KILL", "ABRT"];
   const status = await watch(run(out), (event) => {
-    if (event.event === "cell-phase" && event.phase === "load") killCell(out, signals.shift()!);
+    if (event.event === "cell-phase" && event.phase === "loading") killCell(out, signals.shift()!);
   });
   assertEquals(status.code, 1);
   assertEquals(kinds(out), ["out-of-memory", "crash"]);

@@ -51,8 +51,8 @@ Deno.test("bench run --ladder ends with the same weights after kill -9 on both l
   try {
     const whole = await finished(join(folder, "whole"));
     const out = join(folder, "killed");
-    await killedAt(out, "prune: step 33 of 45");
-    await killedAt(out, "prune: step 28 of 30");
+    await killedAt(out, "learning: step 33 of 45");
+    await killedAt(out, "learning: step 28 of 30");
     const again = await finished(out);
     assertStringIncludes(again.stderr, "goes on from step 25");
     assertEquals(again.records.length, 3);

@@ -77,7 +77,7 @@ sweepTest("bench run goes on after kill -9 without losing or repeating a cell", 
 });
 
 sweepTest("bench run goes on after kill -9 in the middle of the first cells", async (out) => {
-  for (const moment of ["load", "tiny-facts"]) await interrupted(out, "SIGKILL", phase(moment));
+  for (const moment of ["loading", "tiny-facts"]) await interrupted(out, "SIGKILL", phase(moment));
   const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
   assertEquals(code, 0, stderr);
   assertComplete(out);

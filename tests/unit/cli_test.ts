@@ -4,7 +4,8 @@ import { configSources, run } from "../../benchmarks/commands/run.ts";
 import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { COMMANDS } from "../../benchmarks/commands/mod.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
-import { classifyError, classifyExit, parseRetry } from "../../core/failure.ts";
+import { classifyError, classifyExit, parseRetry, timeoutFailure } from "../../core/failure.ts";
+import { lastPhase, phaseWords } from "../../core/phases.ts";
 import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks/sweep/progress.ts";
 import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/errors.ts";
 import { FAILURE_KINDS, trainingSchema } from "../../core/schema.ts";
@@ -124,6 +125,29 @@ Deno.test("classifyError() knows the errors that memory and disks really give", 
   assertEquals(classifyError(new MissingDataError("a")), { kind: "missing-data", message: "a" });
 });
 
+Deno.test("failures say what was going on, and advise what makes that smaller", () => {
+  const killed = (phase?: string) => classifyExit({ code: 137, signal: "SIGKILL" }, "", phase);
+  assertEquals(killed("learning: step 41 of 60, loss 3.1").phase, "learning: step 41 of 60, loss 3.1");
+  assertEquals(phaseWords("learning: step 41 of 60, loss 3.1"), "during learning, step 41 of 60");
+  assertEquals(phaseWords("perplexity wikitext2 30 %"), "during perplexity wikitext2 30 %");
+  const advice: [phase: string | undefined, memory: RegExp, time: RegExp][] = [
+    ["loading", /--weights stored/, /a longer --timeout$/],
+    ["pruning: calibration statistics, batch 3 of 9", /fewer or shorter windows/, /fewer windows$/],
+    ["learning: step 41 of 60", /microBatch=1/, /fewer `training` steps/],
+    ["recovery: step 41 of 60", /microBatch=1/, /fewer `training` steps/],
+    ["throughput", /time fewer tokens/, /time fewer tokens/],
+    ["arc_easy 30 %", /score shorter windows/, /--limit/],
+    [undefined, /microBatch=1/, /--limit/],
+  ];
+  for (const [phase, memory, time] of advice) {
+    assertMatch(killed(phase).message, memory);
+    assertMatch(classifyError(new Error("OOM when allocating tensor"), { phase }).message, memory);
+    assertMatch(timeoutFailure(60, phase).message, time);
+  }
+  const log = "2026-01-02T03:04:05.678Z loading\nnoise\n2026-01-02T03:04:06.000Z recovery: step 2 of 9\nTypeError: x\n";
+  assertEquals([lastPhase(log), lastPhase("noise")], ["recovery: step 2 of 9", undefined]);
+});
+
 Deno.test("parseRetry() takes classes, oom, all and none, and refuses others by name", () => {
   assertEquals(parseRetry("oom,timeout"), ["out-of-memory", "timeout"]);
   assertEquals(parseRetry("all"), FAILURE_KINDS);
@@ -169,7 +193,15 @@ const EVENTS: SweepEvent[] = [
   { event: "cell-phase", name: "a", label: "flap 25 %", phase: "perplexity" },
   { event: "cell-done", name: "a", label: "flap 25 %", seconds: 65 },
   { event: "cell-start", name: "b", label: "flap 50 %" },
-  { event: "cell-failed", name: "b", label: "flap 50 %", kind: "crash", message: "gone\n  for good" },
+  {
+    event: "cell-failed",
+    name: "b",
+    label: "flap 50 %",
+    kind: "crash",
+    message: "gone\n  for good",
+    phase: "learning: step 41 of 60, loss 3.1",
+    log: "results/x/logs/b.log",
+  },
   { event: "end", done: 1, failed: 1, skipped: 1, kept: 0, seconds: 70, interrupted: false },
 ];
 
@@ -179,7 +211,7 @@ Deno.test("createProgress() prints one plain line per event where there is no te
     "start   flap 25 %",
     "done    flap 25 % in 1 min 05 s [2/3]",
     "start   flap 50 %",
-    "failed  flap 50 % (crash): gone for good [3/3]",
+    "failed  flap 50 % (crash): gone for good; during learning, step 41 of 60; see results/x/logs/b.log [3/3]",
     "1 cell done, 1 failed, 1 finished before in 1 min 10 s",
     "",
   ]);

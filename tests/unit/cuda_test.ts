@@ -123,7 +123,7 @@ Deno.test("adapterMemory() lets a batch have the largest buffer at most", () => 
 Deno.test("what runs out of memory on a GPU is told how much the GPU has", () => {
   const device = at(parseCudaDevices("0, GPU-a, Test GPU, 2048, 1024, 1024\n"), 0);
   const words = memoryWords(cudaMemory(device, () => device));
-  const { kind, message } = classifyError(new Error("OOM when allocating tensor with shape[9]"), words);
+  const { kind, message } = classifyError(new Error("OOM when allocating tensor with shape[9]"), { memory: words });
   assertEquals(kind, "out-of-memory");
   assertStringIncludes(message, "memory is full (the GPU (Test GPU): 1.0 of 2.0 GiB free): run fewer cells");
 });
