@@ -49,6 +49,8 @@ function sectionTitle(section: Section): string {
   return `${section.model} on ${placeWords(section)}${how === "" ? "" : `, ${how}`}`;
 }
 
+const isTimed = ({ columns }: Section) => columns.some(({ kind }) => kind === "throughput");
+
 function buildDocumentSection(section: Section, prefix: string): DocumentSection {
   const ranks = rankings(section);
   const { quality, size, cost, tasks } = tableBlocks(section, ranks);
@@ -61,7 +63,7 @@ function buildDocumentSection(section: Section, prefix: string): DocumentSection
     ...factsBlock("protocol", "Protocol", protocol(section)),
     { kind: "warnings", texts: warnings(section) },
     ...found.lines.length === 0 || found.topics.length === 0 ? [] : [{ kind: "glance" as const, glance: found }],
-    ...figures("Quality against speed and size", lead),
+    ...figures(`Quality against ${isTimed(section) ? "speed and " : ""}size`, lead),
     ...quality,
     ...reproductionGrid(section),
     ...size,

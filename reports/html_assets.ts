@@ -78,7 +78,9 @@ ${figureColours}
 @media print{@page{size:A4 landscape;margin:12mm}:root{--page:#fff;--card:#fff;--ink:#000;--muted:#444;--dense:#4b535d;
 --line:#999;--grid:#ddd;--best:#fff;--warn-bg:#fff;color-scheme:light}body{font-size:10pt}main{max-width:none;padding:0}
 .card{border-color:#ccc}.scroll{overflow:visible}table{font-size:6.6pt}th,td{padding:2px 3px;white-space:normal}
-td{position:relative;white-space:nowrap}th small,td .spread{font-size:5.8pt}.charts{grid-template-columns:1fr 1fr}
+td{position:relative;white-space:nowrap;padding-right:9px}td.best{background:none}
+/* Chromium repeats a header on the next page, but no box within it. */
+th button{display:contents}th small,td .spread{font-size:5.8pt}.charts{grid-template-columns:1fr 1fr}
 figure .wide{display:block}figure .narrow{display:none}figure,.level,tr,tbody{break-inside:avoid}
 thead{display:table-header-group}tbody{break-before:auto}h2,h3{break-after:avoid}
 details:not([open])>*:not(summary){display:block}th:first-child,td:first-child{position:static}}

@@ -3,6 +3,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { inflateSync } from "node:zlib";
 import { known, take } from "../support/values.ts";
 import { at } from "../../core/indexing.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
@@ -39,6 +40,19 @@ async function screenshot(page: Page, name: string): Promise<void> {
   if (folder === undefined) return;
   Deno.mkdirSync(folder, { recursive: true });
   Deno.writeFileSync(join(folder, `${name}.png`), png);
+}
+
+/** The inflated streams of a PDF, as text. */
+function contentStreams(pdf: Uint8Array): string[] {
+  const bytes = new TextDecoder("latin1").decode(pdf);
+  return [...bytes.matchAll(/stream\r?\n/g)].flatMap(({ index, 0: { length } }) => {
+    const [start, end] = [index + length, bytes.indexOf("endstream", index)];
+    try {
+      return [inflateSync(pdf.subarray(start, end)).toString("latin1")];
+    } catch {
+      return []; // Fonts and pictures may be stored in other ways.
+    }
+  });
 }
 
 /** Clicks the middle of the first element that `selector` finds, with the mouse. */
@@ -115,6 +129,21 @@ Deno.test("the HTML report works in a browser", async (t) => {
         assertEquals(falling[1], sorted.toReversed());
       },
     );
+
+    await t.step("in print, a table that goes on on the next page has its header there as well", async () => {
+      await open(page, known(pages.sweep), { width: 1400 });
+      // A colour that nothing else has, and rows that do not fit on one page.
+      await page.evaluate(`(() => {
+        const style = document.createElement("style");
+        style.textContent = ".quality th { color: #102030 !important } .quality td { padding: 20px 3px !important }";
+        document.head.append(style);
+      })()`);
+      const { data } = await page.send("Page.printToPDF") as { data: string };
+      const streams = contentStreams(Uint8Array.fromBase64(data));
+      // RGB of the colour, as a page sets it for what it fills.
+      const painted = streams.filter((text) => /\.0627 \.1255 \.1882 rg/.test(text)).length;
+      assert(painted >= 2, `the header is on ${painted} pages`);
+    });
 
     await t.step("a point of a chart that the mouse is over has a tooltip with method, level and value", async () => {
       const text = await page.evaluate<string>(`(() => {
