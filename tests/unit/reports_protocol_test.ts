@@ -178,6 +178,10 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   const markdown = toMarkdown(buildDocument([dense, flap, random], "Run"));
   assertStringIncludes(markdown, "repeats alternate with the dense model's");
   assertStringIncludes(markdown, "Other programs kept up to 0.8 processor cores busy while throughput was measured");
+  assertStringIncludes(
+    renderTable([dense, flap, random], { width: 120, colour: false }).replace(/\s+/g, " "),
+    "± standard deviation over timed repeats, of speed-ups half of a 95 % interval",
+  );
   // An interval that holds 1 is marked, however small its mean's distance from another is.
   flap.throughput = [{ ...result, samplesMs: [60, 100, 500] }];
   const wide = at(buildSections([dense, flap]), 0);
