@@ -28,10 +28,15 @@ export function canonicalJson(value: unknown): string {
   );
 }
 
+/** How a cell's files are called, for people: {@linkcode cellName} makes sure that it can name a file. */
+export function filesWords({ id, cell }: NamedCell): string {
+  return cell.method === null ? `dense-${id}` : `${cell.method.id}-${cell.sparsity}-s${cell.seed}-${id}`;
+}
+
 /** Name of a cell's record and other files: readable first, unique by its id.
  * @throws {UsageError} when it would not be the plain name of a file. */
-export function cellName({ id, cell }: NamedCell): string {
-  const name = cell.method === null ? `dense-${id}` : `${cell.method.id}-${cell.sparsity}-s${cell.seed}-${id}`;
+export function cellName(named: NamedCell): string {
+  const name = filesWords(named);
   if (/^\w[^/\\\p{Cc}]*$/u.test(name)) return name;
   throw new UsageError(`${JSON.stringify(name)} cannot name a cell's files: method and id must hold no slash`);
 }

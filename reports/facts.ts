@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { cellName } from "../core/cell_names.ts";
+import { filesWords } from "../core/cell_names.ts";
 import { phaseWords } from "../core/phases.ts";
 import type { DoneRecord, MethodFile } from "../core/schema.ts";
 import { count, level } from "./format.ts";
@@ -170,7 +170,7 @@ export function failureFacts(section: Section): Fact[] {
       const when = phase === undefined ? "" : `${phaseWords(phase)}; `;
       return {
         name: `${label}, ${level(cell.sparsity)}, seed ${cell.seed}`,
-        text: `${kind}${code}: ${message}; ${when}see logs/${cellName(record)}.log`,
+        text: `${kind}${code}: ${message}; ${when}see logs/${filesWords(record)}.log`,
       };
     })
   );
