@@ -7,12 +7,14 @@ import { join } from "node:path";
 /** Arguments of `deno` that run `script`: it may read, see the environment and the machine, write in `write`, load native
  * code where `ffi` is set, and run `program`. No network; packages must be there already. */
 export function denoRun(
-  { script, args, ffi, write, program }: {
+  { script, args, ffi, write, program, lock }: {
     script: string;
     args: string[];
     ffi: boolean;
     write?: string;
     program?: string;
+    /** Argument of a copy of the lock file. */
+    lock?: string;
   },
 ): [string, ...string[]] {
   return [
@@ -21,6 +23,7 @@ export function denoRun(
     "--no-prompt",
     "--cached-only",
     `--config=${join(import.meta.dirname!, "../deno.json")}`,
+    ...lock === undefined ? [] : [lock],
     "--allow-read",
     "--allow-env",
     "--allow-sys",

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { UsageError } from "../../core/errors.ts";
+import { keepingLock } from "../../core/lock_file.ts";
 import { ROOT } from "../../core/user_folder.ts";
 import type { MethodFile } from "../../core/schema.ts";
 import type { Method } from "../../methods/define.ts";
@@ -56,9 +57,9 @@ function checkFile(path: string): void {
 
 /** Paths of what the file imports, relative to its folder and sorted; npm packages and this program are left out. */
 async function localImports(path: string): Promise<string[]> {
-  const { success, stdout, stderr } = await new Deno.Command("deno", {
-    args: ["info", "--json", `--config=${join(ROOT, "deno.json")}`, path],
-  }).output();
+  const { success, stdout, stderr } = await keepingLock(() =>
+    new Deno.Command("deno", { args: ["info", "--json", `--config=${join(ROOT, "deno.json")}`, path] }).output()
+  );
   const decoder = new TextDecoder();
   if (!success) throw new UsageError(`The method file "${path}" cannot be read: ${decoder.decode(stderr).trim()}`);
   const { modules } = JSON.parse(decoder.decode(stdout)) as { modules: { specifier: string }[] };
@@ -89,7 +90,7 @@ function hashFiles(path: string, imports: readonly string[]): string {
 async function importMethods(path: string): Promise<string[]> {
   let exports: Record<string, unknown>;
   try {
-    exports = await import(pathToFileURL(resolve(path)).href);
+    exports = await keepingLock(() => import(pathToFileURL(resolve(path)).href));
   } catch (error) {
     throw new UsageError(`The method file "${path}" cannot be loaded: ${(error as Error).message ?? error}`);
   }

@@ -5,6 +5,7 @@
 import { dirname, join } from "node:path";
 import { NVIDIA_SMI } from "../../core/cuda.ts";
 import { denoRun } from "../../core/deno_run.ts";
+import { lockCopy } from "../../core/lock_file.ts";
 import { isDiskFull } from "../../core/failure.ts";
 import { cellEventSchema, type CellJob } from "../cells/job.ts";
 import { toJson } from "../records/store.ts";
@@ -57,6 +58,7 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
       ffi: options.ffi,
       ...options.cuda && { program: NVIDIA_SMI },
       write: job.out,
+      ...job.cell.methodFile && { lock: lockCopy(`${jobPath}.lock`) },
     }),
     env: {
       TF_NUM_INTRAOP_THREADS: String(options.threads),
