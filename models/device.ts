@@ -58,7 +58,10 @@ const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[n
 export type WeightForm = "f32" | "stored";
 
 /** The form that needs no mention: as stored where the checkpoint has 16-bit numbers and the engine can hold them. */
-export function usualForm({ origin }: WeightSource, { decoderOps }: Pick<Engine, "decoderOps">): WeightForm {
+export function usualForm(
+  { origin }: { origin: Pick<WeightSource["origin"], "dtypes"> },
+  { decoderOps }: Pick<Engine, "decoderOps">,
+): WeightForm {
   const hasHalf = origin.dtypes.some((dtype) => dtype === "F16" || dtype === "BF16");
   return decoderOps && hasHalf ? "stored" : "f32";
 }

@@ -104,6 +104,26 @@ export function openFolderModel(folder: string, path: string = folder): WeightSo
   }
 }
 
+/** The shape of a model, for which a folder with `config.json` and no weights is enough.
+ * @throws {UsageError} when there is no such model, or it is not supported.
+ * @throws {FileFormatError} when its file is damaged. */
+export function readShape(path: string): DecoderConfig {
+  const place = path === "tiny" ? tinyFolder() : path;
+  const configPath = join(place, "config.json");
+  if (kindOf(place) === "folder" && kindOf(configPath) !== null) {
+    return fromHfConfig(readJsonObject(configPath, MAX_CONFIG_BYTES), configPath);
+  }
+  const { source } = openParts(path);
+  source.close();
+  return source.config;
+}
+
+/** Whether a model folder has a shape and no weights. */
+export function isShapeOnly(path: string): boolean {
+  if (path === "tiny" || kindOf(path) !== "folder" || kindOf(join(path, "config.json")) === null) return false;
+  return ![...Deno.readDirSync(path)].some(({ name }) => name.endsWith(".safetensors"));
+}
+
 /** The weights, and the definition of the tokenizer with the file it is from. */
 function openParts(path: string): { source: WeightSource; definition: TokenizerDefinition; definedIn: string } {
   const isTiny = path === "tiny";

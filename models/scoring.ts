@@ -84,7 +84,7 @@ async function topLogProbs(
 
 /** Floats of a token that live at once: the residual stream, its norm and what is added to it; query, key, value and
  * what attention makes of them; three copies of the scores of a block of queries; gate, up and two of their products. */
-function bytesPerToken({ width, headSize, layers }: DecoderConfig): number {
+export function bytesPerToken({ width, headSize, layers }: DecoderConfig): number {
   const floats = layers.map((layer) => {
     const heads = queryHeads(layer);
     return 4 * width + 4 * (heads + layer.kvGroups) * headSize + 3 * heads * QUERY_BLOCK + 4 * layer.ffnChannels;

@@ -12,7 +12,6 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { join } from "node:path";
 import { measureThroughput } from "../benchmarks/evaluation/throughput.ts";
 import { denoRun } from "../core/deno_run.ts";
 import { hostMemory } from "../core/device_memory.ts";
@@ -20,16 +19,15 @@ import { startEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
 import { createRng } from "../core/rng.ts";
-import { writeSafetensors } from "../core/safetensors.ts";
 import { ENGINE_NAMES, type EngineName, type ThroughputResult } from "../core/schema.ts";
 import { median } from "../core/stats.ts";
-import { type DecoderConfig, expectedTensors } from "../models/config.ts";
+import type { DecoderConfig } from "../models/config.ts";
 import { totalParameters } from "../models/count.ts";
 import { type DecoderModel, uploadModel } from "../models/decoder.ts";
 import { usualForm, type WeightForm } from "../models/device.ts";
-import { toHfConfig } from "../models/hf_config.ts";
 import { openFolderModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
+import { writeCheckpoint } from "./random_checkpoint.ts";
 import { runTool } from "./run_tool.ts";
 
 /** Largest growth of a load as a multiple of the weights in f32. */
@@ -56,31 +54,6 @@ const TINYLLAMA: DecoderConfig = {
   bosTokenId: 1,
   eosTokenId: 2,
 };
-
-/** Writes a checkpoint of random weights in two files. */
-function writeCheckpoint(folder: string, config: DecoderConfig): void {
-  const entries = [...expectedTensors(config)];
-  const sizeOf = (shape: number[] = []) => shape.reduce((product, size) => product * size, 1);
-  const rng = createRng(0, "weights");
-  const pattern = Float32Array.from({ length: 65_521 }, () => (rng.uniform() - 0.5) / 16);
-  const weightMap: Record<string, string> = {};
-  const half = Math.ceil(entries.length / 2);
-  [entries.slice(0, half), entries.slice(half)].forEach((shard, i) => {
-    const file = `model-0000${i + 1}-of-00002.safetensors`;
-    for (const [name] of shard) weightMap[name] = file;
-    const shapes = new Map(shard);
-    const read = (name: string) => {
-      const values = new Float32Array(sizeOf(shapes.get(name)));
-      for (let at = 0; at < values.length; at += pattern.length) {
-        values.set(pattern.subarray(0, Math.min(pattern.length, values.length - at)), at);
-      }
-      return values;
-    };
-    writeSafetensors(join(folder, file), { shapes, read, dtype: "BF16" });
-  });
-  Deno.writeTextFileSync(join(folder, "model.safetensors.index.json"), JSON.stringify({ weight_map: weightMap }));
-  Deno.writeTextFileSync(join(folder, "config.json"), JSON.stringify(toHfConfig(config)));
-}
 
 /** Resident bytes of one form, and where it ran. */
 interface Memory {

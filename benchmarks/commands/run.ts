@@ -52,9 +52,14 @@ async function runSources(flags: Flags): Promise<number> {
 /** Runs a configuration and writes its report, its tables `width` columns wide. Returns the exit code. */
 export async function runConfig(
   config: RunConfig,
-  { json, slurm, dryRun, ...options }: RunManner,
+  manner: RunManner,
   width: number,
 ): Promise<number> {
+  const { json, slurm, dryRun, on: _device, ...options } = manner;
+  if (dryRun) {
+    await (await import("./dry_run.ts")).dryRun(config, manner);
+    return 0;
+  }
   const { runSweep } = await import("../sweep/sweep.ts");
   const controller = new AbortController();
   const stop = () => {
@@ -64,11 +69,9 @@ export async function runConfig(
   Deno.addSignalListener("SIGINT", stop);
   Deno.addSignalListener("SIGTERM", stop);
   const onEvent = createProgress(Deno.stderr, { json });
-  const executor = slurm &&
-    (await import("../executors/slurm_executor.ts")).slurmExecutor(slurm, dryRun ? console.log : undefined);
+  const executor = slurm && (await import("../executors/slurm_executor.ts")).slurmExecutor(slurm);
   const result = await runSweep(config, { ...options, executor, onEvent, signal: controller.signal });
   if (result.interrupted) return INTERRUPTED;
-  if (dryRun) return 0;
   await showReport(config.out, { title: config.name, to: runPaths(config.out).report, width });
   return result.failed + result.kept > 0 ? 1 : 0;
 }

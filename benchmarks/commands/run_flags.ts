@@ -5,10 +5,11 @@
 import { UsageError } from "../../core/errors.ts";
 import { FAILURE_KINDS, type FailureKind } from "../../core/schema.ts";
 import { parseRetry } from "../../core/failure.ts";
+import { DEVICES } from "../preparation/devices.ts";
 import { checkSlurmOptions, type SlurmOptions } from "../executors/slurm.ts";
 
 /** Flags that take a value. */
-export const RUN_FLAGS = ["timeout", "retry", "executor", "partition", "gres", "time", "max-parallel", "sbatch"];
+export const RUN_FLAGS = ["timeout", "retry", "executor", "partition", "gres", "time", "max-parallel", "sbatch", "on"];
 /** Switches. */
 export const RUN_SWITCHES = ["json", "dry-run"];
 
@@ -23,7 +24,11 @@ export const MANNER_ROWS: readonly [left: string, right: string][] = [
   ["--partition P, --gres R, --time T", "with slurm: what a cell asks for"],
   ["--max-parallel N", "with slurm: cells at once"],
   ["--sbatch OPTIONS", 'with slurm: further options, such as "mem=64G exclusive"'],
-  ["--dry-run", "with slurm: show the script, submit nothing"],
+  [
+    "--dry-run",
+    "start nothing: show cells, data, memory, operations and time, and with slurm the script; of the model config.json is enough",
+  ],
+  ["--on DEVICE", `with --dry-run: ${Object.keys(DEVICES).join(", ")} in place of this machine`],
   ["--json", "progress as one JSON event per line"],
   ["--width N", "columns of the tables at the end (default: COLUMNS, else the terminal's, else 120)"],
 ];
@@ -35,22 +40,26 @@ export interface RunManner {
   retry?: readonly FailureKind[];
   /** Present with `--executor slurm`. */
   slurm?: SlurmOptions;
-  /** Show the script of the job array, submit nothing. */
+  /** Show what the run would do, start nothing. */
   dryRun: boolean;
+  /** Device of the plan. */
+  on?: string;
 }
 
 /** What the flags say.
  * @throws {UsageError} on a value that does not fit, and on flags of Slurm without it. */
 export function runManner(flags: Record<string, unknown>): RunManner {
-  const { timeout, retry, executor = "local", ...slurm } = flags as Record<string, string | undefined>;
+  const { timeout, retry, executor = "local", on, ...slurm } = flags as Record<string, string | undefined>;
   if (executor !== "local" && executor !== "slurm") {
     throw new UsageError(`--executor must be local or slurm: current ${JSON.stringify(executor)}`);
   }
-  const stray = [...RUN_FLAGS.slice(3), "dry-run"].find((name) => slurm[name] !== undefined && flags[name] !== false);
+  const stray = RUN_FLAGS.slice(3).find((name) => slurm[name] !== undefined);
   if (executor === "local" && stray) throw new UsageError(`--${stray} needs --executor slurm`);
+  if (on !== undefined && flags["dry-run"] !== true) throw new UsageError("--on needs --dry-run");
   return {
     json: flags.json === true,
     dryRun: flags["dry-run"] === true,
+    ...on !== undefined && { on },
     ...timeout !== undefined && { timeoutS: positive("timeout", timeout, "a number of seconds") },
     ...retry !== undefined && { retry: parseRetry(retry) },
     ...executor === "slurm" && { slurm: slurmOptions(slurm) },

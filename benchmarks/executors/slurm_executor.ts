@@ -35,18 +35,24 @@ interface Submitted {
   goneFor: number;
 }
 
-/** Runs cells as tasks of a job array. With `dryRun` the script is given to it, and nothing is submitted.
+/** What the script of an array depends on. */
+export type ScriptContext = Pick<ExecutorContext, "run" | "timeoutS" | "alone">;
+
+/** The script that would be submitted for `cells`.
  * @throws {UsageError} when an option cannot stand in a script. */
-export function slurmExecutor(options: SlurmOptions, dryRun?: (script: string) => void): Executor {
+export function slurmScript(cells: readonly NamedCell[], context: ScriptContext, options: SlurmOptions): string {
+  checkSlurmOptions(options);
+  return prepare(cells, context, options).script;
+}
+
+/** Runs cells as tasks of a job array.
+ * @throws {UsageError} when an option cannot stand in a script. */
+export function slurmExecutor(options: SlurmOptions): Executor {
   checkSlurmOptions(options);
   return {
     elsewhere: true,
     run: async (cells, context) => {
       if (cells.length === 0) return;
-      if (dryRun) {
-        dryRun(prepare(cells, context, options).script);
-        return;
-      }
       const folder = slurmFolder(context);
       Deno.mkdirSync(folder, { recursive: true });
       const submitted = await stillQueued(cells, context);
@@ -59,10 +65,10 @@ export function slurmExecutor(options: SlurmOptions, dryRun?: (script: string) =
   };
 }
 
-const slurmFolder = ({ run }: ExecutorContext) => runPaths(run.config.out).slurm;
+const slurmFolder = ({ run }: ScriptContext) => runPaths(run.config.out).slurm;
 
 /** The script for `cells` and the list of their names. */
-function prepare(cells: readonly NamedCell[], context: ExecutorContext, options: SlurmOptions) {
+function prepare(cells: readonly NamedCell[], context: ScriptContext, options: SlurmOptions) {
   const { run: { config, engine, device }, timeoutS } = context;
   const folder = slurmFolder(context);
   const { jobs, logs } = runPaths(config.out);

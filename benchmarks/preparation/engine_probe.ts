@@ -1,5 +1,5 @@
 /** Whether an engine starts here, found out in a process of its own: native libraries print what they like, may crash,
- * and would make every cell's process look as large as theirs. As a program: `engine_probe.ts NAME [OPTIONS as JSON]`.
+ * and would make every cell's process look as large as theirs. As a program: `engine_probe.ts NAME [OPTIONS as JSON [rate]]`.
  * It alone of a run on CUDA and the run's cells may ask `nvidia-smi`.
  *
  * @module
@@ -11,6 +11,7 @@ import { type EngineOptions, startBestEngine, startEngine } from "../../core/eng
 import { EngineError } from "../../core/errors.ts";
 import { ENGINE_NAMES, type RunConfig } from "../../core/schema.ts";
 import { denoRun } from "../../core/deno_run.ts";
+import { measureRate } from "../../core/engine_rate.ts";
 
 const engineSchema = z.strictObject({
   name: z.enum(ENGINE_NAMES).describe("never `auto`"),
@@ -24,18 +25,28 @@ const engineSchema = z.strictObject({
     "on CUDA: UUIDs of the GPUs that may be used; empty where nvidia-smi does not say",
   ),
   note: z.string().optional().describe("for `auto`: why this one"),
+  flopsPerS: z.number().optional().describe("measured with a product of matrices, where that is asked for"),
 });
 const probeSchema = z.union([engineSchema, z.strictObject({ reason: z.string() })]);
 
 /** An engine that starts. */
 export type ProbedEngine = z.infer<typeof engineSchema>;
 
-/** Starts `name` in a process of its own and tells about it.
+/** Starts `name` in a process of its own and tells about it; with `rate` how fast it multiplies, too.
  * @throws {EngineError} when it does not start or the device is not there, with the reason. */
-export async function probeEngine(name: RunConfig["engine"], options: EngineOptions = {}): Promise<ProbedEngine> {
+export async function probeEngine(
+  name: RunConfig["engine"],
+  options: EngineOptions = {},
+  rate = false,
+): Promise<ProbedEngine> {
   const script = join(import.meta.dirname!, "engine_probe.ts");
   const { stdout, stderr, code, signal } = await new Deno.Command("deno", {
-    args: denoRun({ script, args: [name, JSON.stringify(options)], ffi: true, program: NVIDIA_SMI }),
+    args: denoRun({
+      script,
+      args: [name, JSON.stringify(options), ...rate ? ["rate"] : []],
+      ffi: true,
+      program: NVIDIA_SMI,
+    }),
     stdout: "piped",
     stderr: "piped",
   }).output();
@@ -65,6 +76,7 @@ function usableGpus(visible: string | undefined): string[] {
 async function probeHere(
   name: RunConfig["engine"],
   options: EngineOptions,
+  rate: boolean,
 ): Promise<z.infer<typeof probeSchema>> {
   // Starting the engine hides all GPUs but one.
   const visible = visibleSetting();
@@ -80,6 +92,7 @@ async function probeHere(
       memory: { place: memory.place, totalBytes: memory.totalBytes(), freeBytes: memory.freeBytes() },
       decoderOps,
       ...isCuda && { gpus: usableGpus(visible) },
+      ...rate && { flopsPerS: await measureRate() },
       note,
     };
   } catch (error) {
@@ -88,7 +101,7 @@ async function probeHere(
 }
 
 if (import.meta.main) {
-  const [name, options = "{}"] = Deno.args;
-  console.log(JSON.stringify(await probeHere(name as RunConfig["engine"], JSON.parse(options))));
+  const [name, options = "{}", rate] = Deno.args;
+  console.log(JSON.stringify(await probeHere(name as RunConfig["engine"], JSON.parse(options), rate === "rate")));
   Deno.exit(0);
 }

@@ -21,7 +21,7 @@ import type { RunSettings } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig, WeightSource } from "../../models/config.ts";
 import { usualForm, type WeightForm } from "../../models/device.ts";
-import { openModel } from "../../models/load.ts";
+import { isShapeOnly, openModel, readShape } from "../../models/load.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
 import { findCheckpoints } from "./checkpoints.ts";
@@ -42,6 +42,8 @@ export interface PreparedRun {
   gpus?: string[];
   fingerprint: Fingerprint;
   cells: NamedCell[];
+  /** Shape of the dense model. */
+  model: DecoderConfig;
   /** Tasks of the run that files define. */
   taskDefinitions: TaskDefinition[];
   /** Groups of its tasks. */
@@ -74,12 +76,46 @@ function checkLengths(
   }
 }
 
-/** Checks everything that can be checked before the first cell: names, engine, checkpoint, data. `elsewhere`: cells run on
- * other machines, so that this one need not have their device. */
+/** How {@linkcode prepareRun} prepares. */
+export interface PrepareOptions {
+  /** Cells run on other machines, so that this one need not have their device. */
+  elsewhere?: boolean;
+  /** Nothing will run: of the model its shape is enough, and a folder without weights will do. */
+  planned?: boolean;
+}
+
+/** Where weights come from, as far as a run must know before it. */
+type Origin = Pick<WeightSource["origin"], "dtypes" | "sha256">;
+
+/** The model's shape, what names its contents, which are nothing where it has no weights, and the checkpoints beside it. */
+async function openDense(
+  { model: path, checkpoints: paths = [], sparsity }: Pick<RunConfig, "model" | "checkpoints" | "sparsity">,
+  planned: boolean,
+): Promise<{
+  model: DecoderConfig;
+  origin: Origin;
+  tokenizer: string;
+  checkpoints: Awaited<ReturnType<typeof findCheckpoints>>;
+}> {
+  if (planned && paths.length === 0 && isShapeOnly(path)) {
+    return { model: readShape(path), origin: { dtypes: [], sha256: "" }, tokenizer: "", checkpoints: [] };
+  }
+  const opened = await openModel(path);
+  const { source, tokenizer } = opened;
+  try {
+    const checkpoints = await findCheckpoints(paths, opened, sparsity);
+    const { dtypes, sha256 } = source.origin;
+    return { model: source.config, origin: { dtypes, sha256 }, tokenizer: tokenizer.sha256, checkpoints };
+  } finally {
+    source.close();
+  }
+}
+
+/** Checks everything that can be checked before the first cell: names, engine, checkpoint, data. */
 export async function prepareRun(
   asked: RunConfig,
   note: (message: string) => void,
-  elsewhere = false,
+  { elsewhere = false, planned = false }: PrepareOptions = {},
 ): Promise<PreparedRun> {
   const { config: withMethods, fileOf } = await loadMethodFiles(asked);
   const { definitions: taskDefinitions, groups: taskGroups, tasks: selected } = selectTasks(
@@ -98,26 +134,22 @@ export async function prepareRun(
   checkDomains(checked);
   checkLayerwise(checked);
   const { engine, decoderOps, ...devices } = await chooseEngine(checked, note, elsewhere);
-  const opened = await openModel(checked.model);
-  const { source, tokenizer } = opened;
-  const checkpoints = await findCheckpoints(checked.checkpoints ?? [], opened, checked.sparsity)
-    .finally(() => source.close());
-  const { sha256: weights } = source.origin;
-  const { maxPositions } = source.config;
-  const config = { ...checked, weights: chooseForm(checked, { engine, decoderOps }, source) };
+  const { model, origin, tokenizer, checkpoints } = await openDense(checked, planned);
+  const { maxPositions } = model;
+  const config = { ...checked, weights: chooseForm(checked, { engine, decoderOps }, origin) };
   checkLengths(config, maxPositions);
-  checkLevels(config, source.config);
+  checkLevels(config, model);
   if (config.generate.length > 0 && config.generateTokens >= maxPositions) {
     throw new UsageError(
       `generateTokens must be less than the ${maxPositions} positions of the model: current ${config.generateTokens} ` +
         "(--generate-tokens gives it)",
     );
   }
-  const fingerprint = { weights, tokenizer: tokenizer.sha256, data: await hashData(config) };
+  const fingerprint = { weights: origin.sha256, tokenizer, data: await hashData(config) };
   const methodFile = (method: string) => fileOf.get(method);
   const registry = { needsCalibration, learns, changedOptions, methodFile };
   const cells = expandCells(config, { engine, fingerprint, checkpoints, ...registry });
-  return { config, engine, ...devices, fingerprint, cells, taskDefinitions, taskGroups };
+  return { config, engine, ...devices, fingerprint, cells, model, taskDefinitions, taskGroups };
 }
 
 /** Loads the method files of a run. Their methods join those that the run names, unless they are named already. */
@@ -215,7 +247,7 @@ function checkLayerwise({ layerwise, methods, recover, compensate, calibration }
 function chooseForm(
   { weights, out }: RunConfig,
   { engine, decoderOps }: { engine: EngineName; decoderOps?: boolean },
-  source: WeightSource,
+  origin: Origin,
 ): WeightForm {
   if (weights === "stored" && !(decoderOps ?? engine === "tensorflow")) {
     throw new UsageError(
@@ -224,7 +256,7 @@ function chooseForm(
   }
   if (weights) return weights;
   const before = decoderOps === false ? undefined : readRunFile(out);
-  return before ? before.config.weights ?? "f32" : usualForm(source, { decoderOps: decoderOps ?? false });
+  return before ? before.config.weights ?? "f32" : usualForm({ origin }, { decoderOps: decoderOps ?? false });
 }
 
 /** Every cell at once has a GPU of its own.

@@ -77,7 +77,9 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   const { onEvent = () => {}, signal = new AbortController().signal, timeoutS } = options;
   const { retry = FAILURE_KINDS, executor = localExecutor } = options;
   const checked = resolveConfig([{ values: config, where: () => "configuration" }]);
-  const run = await prepareRun(checked, (message) => onEvent({ event: "note", message }), executor.elsewhere);
+  const run = await prepareRun(checked, (message) => onEvent({ event: "note", message }), {
+    elsewhere: executor.elsewhere,
+  });
   const { out, jobs } = run.config;
   using _lock = lockFolder(out);
   const startedAt = performance.now();

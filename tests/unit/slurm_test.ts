@@ -50,7 +50,8 @@ Deno.test("runManner() takes options of Slurm only with Slurm, and limits above 
   const none = Object.fromEntries(RUN_FLAGS.map((name) => [name, undefined]));
   assertEquals(runManner(none), { json: false, dryRun: false });
   assertThrows(() => runManner({ ...none, gres: "gpu:1" }), UsageError, "--gres needs --executor slurm");
-  assertThrows(() => runManner({ ...none, "dry-run": true }), UsageError, "--dry-run needs --executor slurm");
+  assertEquals(runManner({ ...none, "dry-run": true, on: "l4" }), { json: false, dryRun: true, on: "l4" });
+  assertThrows(() => runManner({ ...none, on: "l4" }), UsageError, "--on needs --dry-run");
   assertThrows(() => runManner({ ...none, executor: "pbs" }), UsageError, "must be local or slurm");
   assertThrows(
     () => runManner({ ...none, timeout: "-1" }),

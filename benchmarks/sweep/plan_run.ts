@@ -1,0 +1,120 @@
+/** A run that is only planned: its cells, what they read, and what they will take. Nothing is started or written.
+ *
+ * @module
+ */
+import type { NamedCell } from "../../core/cell_names.ts";
+import { cellLabels } from "../../core/cell_names.ts";
+import type { Cell, RunConfig } from "../../core/schema.ts";
+import { loadCorpus, loadTask } from "../../datasets/load.ts";
+import { anyTask, getCorpus } from "../../datasets/mod.ts";
+import { getMethod } from "../../methods/mod.ts";
+import { type CellPlan, type EvaluationWork, planCell } from "../cells/cell_plan.ts";
+import { type PreparedRun, prepareRun, wantedOf } from "../preparation/prepare.ts";
+import { trainingParts } from "../preparation/expand.ts";
+import { isComplete } from "../records/measured.ts";
+import { doneRecord } from "../records/store.ts";
+
+/** Characters of English text that become one token, about: what is counted here must not wait for a tokenizer. */
+const CHARACTERS_PER_TOKEN = 4;
+
+/** A data set of a run, and how much of it is read. */
+export interface PlannedData {
+  /** What for, and of what. */
+  use: string;
+  /** How much, in words. */
+  amount: string;
+}
+
+/** A cell of a planned run. */
+export interface PlannedCell {
+  named: NamedCell;
+  label: string;
+  /** Whether the run's folder has everything that the cell asks for. */
+  isFinished: boolean;
+  plan: CellPlan;
+}
+
+/** A planned run. */
+export interface RunPlan {
+  run: PreparedRun;
+  data: PlannedData[];
+  cells: PlannedCell[];
+}
+
+/** Plans `config`, after every check that a run makes before its first cell; a model's shape is enough.
+ * @throws {UsageError} as `runSweep`. */
+export async function planRun(
+  config: RunConfig,
+  note: (message: string) => void,
+  { elsewhere }: { elsewhere: boolean },
+): Promise<RunPlan> {
+  const run = await prepareRun(config, note, { elsewhere, planned: true });
+  const { evaluation, data } = await evaluationOf(run.config);
+  const labels = cellLabels(run.cells);
+  const wanted = wantedOf(run);
+  const cells = run.cells.map((named): PlannedCell => {
+    const record = run.fingerprint.weights === "" ? undefined : doneRecord(run.config.out, named);
+    return {
+      named,
+      label: labels.get(named.id) ?? named.id,
+      isFinished: record !== undefined && isComplete(named.cell, record, wanted),
+      plan: planCell(named.cell, run.model, {
+        method: methodOf(named.cell),
+        evaluation,
+        layerwise: run.config.layerwise,
+      }),
+    };
+  });
+  return { run, data: [...learnedData(run), ...data], cells };
+}
+
+/** What prunes in a cell; null for the dense model, and for one that was pruned elsewhere. */
+const methodOf = ({ method, checkpoint }: Cell) => method === null || checkpoint ? null : getMethod(method.id);
+
+const about = (tokens: number) => `about ${Math.round(tokens).toLocaleString("en")} tokens`;
+
+/** Data that is calibrated and trained on, where any cell reads it. */
+function learnedData({ cells, config: { calibration } }: PreparedRun): PlannedData[] {
+  const data: PlannedData[] = [];
+  const isCalibrated = cells.some(({ cell }) => {
+    const method = methodOf(cell);
+    return method !== null && (method.needs.calibration || cell.compensate !== undefined);
+  });
+  const { corpus, sequences, tokens } = calibration;
+  if (isCalibrated) data.push({ use: `calibration ${corpus}`, amount: `${sequences} windows of ${tokens} tokens` });
+  const trained = cells.find(({ cell }) => cell.training)?.cell;
+  if (trained?.training) {
+    const { steps, batch, tokens } = trained.training;
+    for (const { corpus, part } of trainingParts(trained)) {
+      const share = part < 1 ? `, ${Math.round(100 * part)} %` : "";
+      data.push({ use: `training ${corpus}`, amount: `${steps} steps of ${batch} × ${tokens} tokens${share}` });
+    }
+  }
+  return data;
+}
+
+/** What the measurements read, counted in characters. */
+async function evaluationOf(
+  { perplexity, tasks, limit, numFewshot, data: folder }: RunConfig,
+): Promise<{ evaluation: EvaluationWork; data: PlannedData[] }> {
+  const evaluation: EvaluationWork = { windowTokens: 0, taskTokens: 0 };
+  const data: PlannedData[] = [];
+  for (const { corpus, split, protocol, windowTokens, maxWindows = Infinity } of perplexity) {
+    const { texts } = await loadCorpus(getCorpus(corpus), { data: folder, split });
+    const scored = protocol === "c" ? texts.slice(0, maxWindows) : texts;
+    const all = scored.reduce((sum, text) => sum + text.length, 0) / CHARACTERS_PER_TOKEN;
+    const tokens = protocol === "c" ? all : Math.min(all, maxWindows * windowTokens);
+    evaluation.windowTokens += tokens;
+    data.push({ use: `perplexity ${corpus}, protocol ${protocol}`, amount: about(tokens) });
+  }
+  for (const id of tasks) {
+    const { examples } = await loadTask(anyTask(id), { data: folder, limit, fewshot: numFewshot });
+    const lengths = examples.flatMap(({ prefix = "", choices }) =>
+      choices.map(({ context, continuation }) => prefix.length + context.length + continuation.length)
+    );
+    const tokens = lengths.reduce((sum, length) => sum + length, 0) / CHARACTERS_PER_TOKEN;
+    evaluation.taskTokens += tokens;
+    data.push({ use: `task ${id}`, amount: `${examples.length} examples, ${about(tokens)}` });
+  }
+  return { evaluation, data };
+}

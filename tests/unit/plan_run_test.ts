@@ -1,0 +1,166 @@
+/** Plans of runs against counts by hand and against what a run of the same configuration checks. */
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import { join } from "node:path";
+import {
+  type CellPlan,
+  leastSeconds,
+  planCell,
+  processBytes,
+  scoringBytes,
+  trainingBytes,
+} from "../../benchmarks/cells/cell_plan.ts";
+import { readRecords } from "../../benchmarks/records/store.ts";
+import { getMethod } from "../../methods/mod.ts";
+import { readShape } from "../../models/load.ts";
+import { DEVICES, deviceSheet } from "../../benchmarks/preparation/devices.ts";
+import { planRun } from "../../benchmarks/sweep/plan_run.ts";
+import { UsageError } from "../../core/errors.ts";
+import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { toHfConfig } from "../../models/hf_config.ts";
+import { ROOT } from "../../core/user_folder.ts";
+import { bench, finish } from "../support/bench_process.ts";
+import { toyConfig } from "../support/toy.ts";
+import { take } from "../support/values.ts";
+
+const quiet = () => {};
+
+/** LLaMA-7B's shape (Touvron et al. 2023, table 2). */
+const LLAMA_7B = toyConfig({
+  vocabSize: 32000,
+  width: 4096,
+  headSize: 128,
+  layers: Array.from({ length: 32 }, () => ({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 })),
+  tiedHead: false,
+  biases: [],
+  maxPositions: 2048,
+});
+
+async function planOf(values: Partial<Record<keyof RunConfig, unknown>>) {
+  const folder = Deno.makeTempDirSync();
+  try {
+    Deno.writeTextFileSync(join(folder, "config.json"), JSON.stringify(toHfConfig(LLAMA_7B)));
+    const config = runConfigSchema.parse({
+      model: folder,
+      engine: "wasm",
+      methods: [{ id: "random" }],
+      sparsity: [0.2],
+      calibration: { corpus: "tiny-world", sequences: 8, tokens: 128 },
+      out: join(folder, "out"),
+      ...values,
+    });
+    const plan = await planRun(config, quiet, { elsewhere: true });
+    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["config.json"], "a plan writes nothing");
+    return plan;
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+const flopsOf = ({ phases }: CellPlan, name: string) => phases.find(({ phase }) => phase === name)?.flops;
+
+Deno.test("planRun() counts LLaMA-7B from its config.json as published, and what a cell holds", async () => {
+  const perplexity = [{ corpus: "tiny-world", windowTokens: 2048, maxWindows: 2 }];
+  const { cells } = await planOf({ perplexity });
+  const [dense, pruned] = take(cells, 2);
+  // 6,738,415,616 parameters: Ma et al. 2023, table 1, and the sum by hand.
+  assertEquals(dense.plan.parameters, 6_738_415_616);
+  assertEquals(dense.plan.weightBytes, 4 * 6_738_415_616);
+  const layers = 32 * (4 * 4096 ** 2 + 3 * 4096 * 11008);
+  const shared = 2 * 32000 * 4096 + 4096;
+  assertEquals(dense.plan.parameters, layers + 32 * 2 * 4096 + shared);
+  // The pruned model shares embedding, head and final norm with the dense one.
+  assertEquals(pruned.plan.weightBytes, 4 * (dense.plan.parameters + pruned.plan.parameters - shared));
+  assertAlmostEquals(1 - (pruned.plan.parameters - shared) / layers, 0.2, 0.001);
+  // Two windows of 2048 tokens: at least two operations a token and weight of a linear map or the head.
+  const flops = flopsOf(dense.plan, "evaluation") ?? 0;
+  const least = 2 * 4096 * (layers + 32000 * 4096);
+  assert(flops >= least && flops < 1.01 * least, `${flops} for ${least}`);
+  assertEquals(flopsOf(pruned.plan, "learning"), undefined);
+});
+
+Deno.test("planned memory is within 15 % of what the published cells took, but for gradients of weights", () => {
+  const layers = Array.from({ length: 30 }, () => ({ kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: 1536 }));
+  const smollm2 = toyConfig({ vocabSize: 49152, width: 576, headSize: 64, layers, tiedHead: true, biases: [] });
+  const shapes = { "tiny": readShape("tiny"), "smollm2-135m-recovered": smollm2, "smollm2-135m-compensated": smollm2 };
+  const ratios = Object.entries(shapes).flatMap(([name, shape]) =>
+    readRecords(join(ROOT, "results", name)).records.flatMap((record) => {
+      const method = record.cell.method && getMethod(record.cell.method.id);
+      // LLM-Pruner keeps gradients of whole weights, which no plan knows of.
+      if (record.state !== "done" || method?.id === "llm-pruner") return [];
+      const plan = planCell(record.cell, shape, { method, evaluation: { windowTokens: 1, taskTokens: 1 } });
+      return processBytes(plan, record.environment.engine) / record.memory.peakBytes;
+    })
+  );
+  assert(ratios.length > 150, `${ratios.length} cells`);
+  assert(Math.min(...ratios) > 0.85 && Math.max(...ratios) < 1.15, `${Math.min(...ratios)} to ${Math.max(...ratios)}`);
+});
+
+Deno.test("planRun() counts a step of training as two passes of the student and one of the teacher", async () => {
+  const training = { steps: 10, batch: 1, tokens: 16, rank: 8, distillation: 0 };
+  const learning = async (more: object) => {
+    const { cells } = await planOf({ methods: [{ id: "sheared" }], training: { ...training, ...more } });
+    return flopsOf(take(cells, 2)[1].plan, "learning") ?? 0;
+  };
+  const student = await learning({});
+  assertAlmostEquals(await learning({ distillation: 1 }) / student, 1.5, 1e-9);
+  assertAlmostEquals(await learning({ steps: 20 }) / student, 2, 1e-9);
+});
+
+Deno.test("planRun() refuses what a run refuses", async () => {
+  await assertRejects(() => planOf({ sparsity: [0.999] }), UsageError, "cannot be reached");
+  await assertRejects(() => planOf({ tasks: ["piqa"], data: "/nowhere" }), UsageError, "piqa");
+  await assertRejects(() => planOf({ calibration: { corpus: "tiny-world", tokens: 4096 } }), UsageError, "positions");
+});
+
+Deno.test("bytes of batches are those of their tensors", () => {
+  const config = toyConfig({ vocabSize: 1000, width: 32, headSize: 8 });
+  // Logits of 256 rows, three times; more tokens only add what the layers take.
+  const perToken = (scoringBytes(config, 1024) - scoringBytes(config, 512)) / 512;
+  assertEquals(scoringBytes(config, 512), 512 * perToken + 3 * 4 * 256 * 1000);
+  assert(trainingBytes(config, 512) > scoringBytes(config, 512));
+});
+
+Deno.test("leastSeconds() takes arithmetic or memory, whichever is longer, phase by phase", () => {
+  const phases = [
+    { phase: "learning", flops: 6e12, bytesRead: 1e9 } as const,
+    { phase: "throughput", flops: 1e9, bytesRead: 4e9 } as const,
+  ];
+  assertEquals(leastSeconds(phases, { flopsPerS: 1e12, bytesPerS: 1e9 }), 6 + 4);
+  assertEquals(leastSeconds(phases, { flopsPerS: 1e12 }), 6.001);
+});
+
+Deno.test("devices are found in any case, and an unknown one is told with those that are known", () => {
+  assertEquals(deviceSheet("H100"), DEVICES["h100"]);
+  assertThrows(() => deviceSheet("h1000"), UsageError, 'Unknown device "h1000". Did you mean "h100"?');
+  for (const { f32FlopsPerS, memoryBytes, bytesPerS, source } of Object.values(DEVICES)) {
+    assert(f32FlopsPerS > 1e13 && memoryBytes >= 24e9 && bytesPerS > 1e11 && source !== "");
+  }
+});
+
+Deno.test("bench run --dry-run shows cells, data, memory and time, here and on a device, and starts nothing", async () => {
+  const out = join(Deno.makeTempDirSync(), "run");
+  const flags = ["run", "--preset", "smoke", "--engine", "wasm", "--out", out, "--dry-run"];
+  const [here, there, stray] = await Promise.all([
+    finish(bench(...flags)),
+    finish(bench(...flags, "--on", "l4")),
+    finish(bench("run", "--preset", "smoke", "--on", "l4")),
+  ]);
+  for (const { code, stdout, stderr } of [here, there]) {
+    assertEquals(code, 0, stderr);
+    for (const text of ["3 cells into", "task tiny-facts: 20 examples", "wanda-sp", "TFLOP", "local, 2 at once"]) {
+      assertStringIncludes(stdout, text);
+    }
+  }
+  assertStringIncludes(here.stdout, "GFLOP/s in a product of matrices");
+  assertStringIncludes(there.stdout, "NVIDIA L4: 24.0 GB, 0.30 TB/s");
+  assertEquals(stray.code, 2);
+  assertStringIncludes(stray.stderr, "--on needs --dry-run");
+  assertThrows(() => Deno.statSync(out), Deno.errors.NotFound);
+});
