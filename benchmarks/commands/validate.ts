@@ -6,6 +6,7 @@ import { basename, join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import { sha256OfFiles } from "../../core/ranged_file.ts";
 import type { StoredWeights } from "../../core/schema.ts";
+import { isThere } from "../../core/paths.ts";
 import type { Command } from "./command.ts";
 import { readRecords, runPaths } from "../records/store.ts";
 import { readRunFile } from "../records/run_file.ts";
@@ -17,6 +18,8 @@ export interface Validation {
   failed: number;
   /** Weights beside the records that are as they were written. */
   weights: number;
+  /** Cells whose model cannot be made again here, because the folder was passed on without its weights. */
+  withoutModel: number;
   /** One sentence for every file that is not what it says. */
   problems: string[];
   /** Left-overs that do no harm: half-written files of killed processes, records that were set aside. */
@@ -36,17 +39,24 @@ export function validateFolder(out: string): Validation {
     problems.push(error.message);
   }
   let weights = 0;
+  let withoutModel = 0;
+  // Results are passed on without what makes their models again: a folder that has none of it is sound.
+  const keepsWeights = isThere(runPaths(out).weights);
   for (const record of records) {
     if (record.state !== "done") continue;
-    for (const stored of [record.rebuild, record.storedWeights]) {
-      if (!stored) continue;
+    const kept = [record.rebuild, record.storedWeights].filter((stored) => stored !== undefined);
+    if (!keepsWeights && kept.length > 0) {
+      withoutModel++;
+      continue;
+    }
+    for (const stored of kept) {
       const problem = weightsProblem(out, stored);
       if (problem === null) weights++;
       else problems.push(problem);
     }
   }
   const failed = records.filter(({ state }) => state === "failed").length;
-  return { records: records.length, failed, weights, problems, leftOver: leftOver(out) };
+  return { records: records.length, failed, weights, withoutModel, problems, leftOver: leftOver(out) };
 }
 
 function weightsProblem(out: string, { file, sha256 }: Pick<StoredWeights, "file" | "sha256">): string | null {
@@ -89,9 +99,12 @@ export const validate: Command = {
   // deno-lint-ignore require-await
   run: async ({ _: [dir] }) => {
     if (dir === undefined) throw new UsageError("The folder of a run must be given: bench validate DIR");
-    const { records, failed, weights, problems, leftOver } = validateFolder(dir);
+    const { records, failed, weights, withoutModel, problems, leftOver } = validateFolder(dir);
     for (const problem of problems) console.log(problem);
     for (const path of leftOver) console.log(`${path}: left over, may be removed`);
+    if (withoutModel > 0) {
+      console.log(`${withoutModel} cells can be reported and not exported: ${dir} has no folder weights`);
+    }
     console.log(
       `${records} records are sound (${failed} of failed cells), ${weights} files of weights; ` +
         `${problems.length} files are not what they should be`,

@@ -190,9 +190,29 @@ inFolder("validateFolder() names what is damaged, and what was left over", (out)
   const half = join(runPaths(out).records, ".a.json.12.tmp");
   Deno.writeTextFileSync(half, "");
   const { problems, ...found } = validateFolder(out);
-  assertEquals(found, { records: 1, failed: 1, weights: 0, leftOver: [half] });
+  assertEquals(found, { records: 1, failed: 1, weights: 0, withoutModel: 0, leftOver: [half] });
   assertEquals(problems.map((problem) => problem.split(":")[0]), [damaged, runPaths(out).run]);
 });
+
+inFolder(
+  "validateFolder() takes results that were passed on without their weights, not those that lost one file",
+  (out) => {
+    const rebuild = {
+      file: "weights/a.rebuild.safetensors",
+      sizeBytes: 4,
+      sha256: "0".repeat(64),
+      stages: [{ compensated: false, recovered: 2 }],
+    };
+    writeRecord(out, { ...doneRecord({ method: "flap", sparsity: 0.25 }), rebuild });
+    const { withoutModel, problems } = validateFolder(out);
+    assertEquals(withoutModel, 1);
+    assertEquals(problems.filter((problem) => problem.includes("rebuild")), []);
+    Deno.mkdirSync(runPaths(out).weights);
+    const lost = validateFolder(out);
+    assertEquals(lost.withoutModel, 0);
+    assertEquals(lost.problems.filter((problem) => problem.includes("a.rebuild")).length, 1);
+  },
+);
 
 inFolder("readRecord() refuses another schema version by name", (out) => {
   const record = failedRecord("flap", 0.25, 0);
