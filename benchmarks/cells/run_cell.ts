@@ -72,6 +72,8 @@ async function main(path: string): Promise<void> {
   }
   if (job.coordinated) endWithParent();
   const startedAt = new Date();
+  // Of the clock that phases are timed by: the other may be set while a cell runs.
+  const startMs = performance.now();
   const head = {
     schemaVersion: SCHEMA_VERSION,
     id: job.id,
@@ -94,7 +96,7 @@ async function main(path: string): Promise<void> {
     const own = { ...job, cell: missing };
     const timed = before && isComplete(withoutThroughput(job.cell), before, job) ? before : undefined;
     const measured = timed ? await timeCell(own, host, timed) : await measureCell(own, host, before);
-    const seconds = (before?.seconds ?? 0) + (Date.now() - startedAt.getTime()) / 1000;
+    const seconds = (before?.seconds ?? 0) + (performance.now() - startMs) / 1000;
     const record: DoneRecord = { ...measured, ...head, seconds, state: "done" };
     tryToWriteLmEvalFiles(job.out, record, samples);
     writeRecord(job.out, record);
@@ -104,7 +106,7 @@ async function main(path: string): Promise<void> {
     if (before) throw error;
     const failed: FailedRecord = {
       ...head,
-      seconds: (Date.now() - startedAt.getTime()) / 1000,
+      seconds: (performance.now() - startMs) / 1000,
       state: "failed",
       failure: { ...classifyError(error, { phase: current, memory: deviceMemoryWords() }), exitCode: null },
     };
