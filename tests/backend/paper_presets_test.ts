@@ -221,7 +221,7 @@ for (const name of paperPresets) {
         limit: 2,
         sparsity: asked.sparsity.slice(0, 1),
         perplexity: asked.perplexity.map((choice) => ({ ...choice, maxWindows: 2 })),
-        calibration: { ...asked.calibration!, sequences: 10 },
+        calibration: { ...asked.calibration!, sequences: 2, tokens: 32 },
         ...asked.training && { training: { ...asked.training, steps: 4, batch: 2, tokens: 16, microBatch: 1 } },
         ...asked.throughput && { throughput: { prefillTokens: 16, decodeTokens: 4, batch: 1, repeats: 2 } },
       }, () => {});
