@@ -50,7 +50,8 @@ interface Setting {
 /** `biasCompensation` -> `bias compensation`. */
 const spaced = (name: string): string => name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 
-function settingWords(name: string, value: unknown): string {
+/** A setting as people say it: `bias compensation off`, `error kfac`. */
+export function settingWords(name: string, value: unknown): string {
   if (typeof value === "boolean") return value ? spaced(name) : `${spaced(name)} off`;
   const text = Array.isArray(value) ? value.join("+") : typeof value === "object" ? canonicalJson(value) : value;
   return `${spaced(name)} ${text}`;

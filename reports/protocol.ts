@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { corpusLabel } from "../core/cell_names.ts";
+import { corpusLabel, settingWords } from "../core/cell_names.ts";
 import type { Cell, DatasetUse, DoneRecord, TrainingOptions } from "../core/schema.ts";
 import { baseName } from "./measurements.ts";
 import { isDense, type Row, type Section } from "./rows.ts";
@@ -145,12 +145,36 @@ function readData(rows: readonly Row[], pick: (run: DoneRecord) => (DatasetUse |
   return texts.length === 0 ? "" : `; text: ${texts.join("; ")}`;
 }
 
+/** Tokens that a cell's training read, and what of it was not as the run asked: a method may take other steps, and have a
+ * term of its own in the loss. */
+function readWords(run: DoneRecord): string {
+  const { training: stages = [], cell: { training, ladder } } = run;
+  const steps = stages.reduce((sum, stage) => sum + stage.steps, 0);
+  const isOwn = training !== undefined && ladder === undefined && steps !== training.steps;
+  const hidden = training?.hidden === 0 && stages.some(({ curve }) => curve.some((row) => row.hidden > 0));
+  return [
+    `${trainedTokens(run).toLocaleString("en")} tokens`,
+    ...isOwn ? [`in ${steps} steps`] : [],
+    ...hidden ? ["with the error of the hidden states in the loss"] : [],
+  ].join(" ");
+}
+
 function trainedWords(rows: readonly Row[]): string {
   const counts = byMethod(
     rows.filter(({ cell, runs }) => cell.training !== undefined && runs.length > 0),
-    ({ runs }) => unique(runs.map((run) => `${trainedTokens(run).toLocaleString("en")} tokens`)).join(" or "),
+    ({ runs }) => unique(runs.map(readWords)).join(" or "),
   );
   return counts === "" ? "" : `; read: ${counts}`;
+}
+
+/** Options away from their defaults that no label names, since all rows of the method share them. */
+function optionFacts(rows: readonly Row[]): Fact[] {
+  const texts = unique(rows.flatMap(({ label, cell: { method } }) => {
+    const words = (method?.changed ?? []).map((name) => settingWords(name, method?.options[name]));
+    const unsaid = words.filter((one) => !label.includes(one));
+    return unsaid.length === 0 ? [] : [`${label}: ${unsaid.join(", ")}`];
+  }));
+  return texts.length === 0 ? [] : [{ name: "options", text: texts.join("; ") }];
 }
 
 /** Engine of a section, and its arithmetic where that is not the exact one. */
@@ -191,6 +215,7 @@ export function protocol(section: Section): Fact[] {
         readData(rows, ({ calibrationData }) => [calibrationData]),
     },
     { name: "units", text: byMethod(rows, ({ cell }) => unitWords(cell)) },
+    ...optionFacts(rows),
     { name: "seeds", text: byMethod(rows, seedWords) },
   ];
   const elsewhere = section.rows.flatMap(({ label, cell: { checkpoint } }) =>

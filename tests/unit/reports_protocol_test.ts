@@ -29,6 +29,34 @@ function recovered(fake: FakeCell, seconds = 30): DoneRecord {
 
 const recoveredRun = () => [doneRecord(), recovered({ method: "flap", sparsity: 0.2, damage: 0.4 })];
 
+Deno.test("the protocol says what a method trains otherwise, and options that no label names", () => {
+  const plain = recovered({ method: "flap", sparsity: 0.2, damage: 0.4 });
+  const own = recovered({ method: "mask-prune", sparsity: 0.2, damage: 0.3 });
+  const row = {
+    step: 1,
+    loss: 1,
+    crossEntropy: 1,
+    distillation: 1,
+    hidden: 0.5,
+    gradientNorm: 1,
+    seconds: 1,
+    memoryBytes: 1,
+  };
+  own.training = [{ stage: "learning", steps: 10, tokens: 320, seconds: 1, curve: [row] }];
+  own.cell.method = { id: "mask-prune", options: { masks: "hard", uniform: true }, changed: ["masks"] };
+  const facts = buildDocument([doneRecord(), plain, own], "Run").sections[0]?.blocks.find(({ kind }) =>
+    kind === "facts"
+  );
+  assert(facts?.kind === "facts");
+  const text = (name: string) => facts.facts.find((fact) => fact.name === name)?.text ?? "";
+  assertStringIncludes(text("training"), "320 tokens (flap");
+  assertStringIncludes(
+    text("training"),
+    "320 tokens in 10 steps with the error of the hidden states in the loss (mask-prune",
+  );
+  assertEquals(text("options"), "mask-prune: masks hard");
+});
+
 Deno.test("every format states recovery, training, calibration, units, seeds, arithmetic and engine", async () => {
   const document = buildDocument(recoveredRun(), "Run");
   const texts = {
