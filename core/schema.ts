@@ -123,7 +123,7 @@ export const runConfigSchema = z.strictObject({
     "methods to compare, see `bench ls methods`; the dense model is always measured",
   ),
   methodFile: listOf(z.string(), 1).optional().describe(
-    "files with methods of your own, which join the others; see docs/adding-a-method.md",
+    "files with methods of your own, all of which join the others unless some are named; see docs/adding-a-method.md",
   ),
   checkpoints: listOf(z.strictObject({
     label: z.string().regex(/^\w[\w.+ -]*$/, "must be letters, digits, spaces or .+-").describe(

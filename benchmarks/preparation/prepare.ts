@@ -152,15 +152,16 @@ export async function prepareRun(
   return { config, engine, ...devices, fingerprint, cells, model, taskDefinitions, taskGroups };
 }
 
-/** Loads the method files of a run. Their methods join those that the run names, unless they are named already. */
+/** Loads the method files of a run. All methods of a file join those that the run names, unless it names some of them. */
 async function loadMethodFiles(asked: RunConfig): Promise<{ config: RunConfig; fileOf: Map<string, MethodFile> }> {
   const fileOf = new Map<string, MethodFile>();
+  const named = new Set(asked.methods.map(({ id }) => id));
+  const added: RunConfig["methods"] = [];
   for (const path of asked.methodFile ?? []) {
     const { file, ids } = await loadMethodFile(path);
     for (const id of ids) fileOf.set(id, file);
+    if (!ids.some((id) => named.has(id))) added.push(...ids.map((id) => ({ id, options: {} })));
   }
-  const named = new Set(asked.methods.map(({ id }) => id));
-  const added = [...fileOf.keys()].filter((id) => !named.has(id)).map((id) => ({ id, options: {} }));
   return { config: { ...asked, methods: [...asked.methods, ...added] }, fileOf };
 }
 

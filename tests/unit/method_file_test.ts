@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { take } from "../support/values.ts";
 import { at } from "../../core/indexing.ts";
 import { expandCells } from "../../benchmarks/preparation/expand.ts";
+import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { loadMethodFile, reloadMethodFile } from "../../benchmarks/configuration/method_file.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
@@ -61,6 +62,24 @@ folderTest("loadMethodFile() says what is wrong with a file", async (write) => {
   await refused(write("lost.ts", `import "./no_such.ts";`), "no_such.ts");
   await refused(write("taken.ts", methodText("flap")), 'exports a method "flap", an id that is taken');
   await refused(write("wrong.ts", methodText("Not Kebab")), 'kebab-case: current "Not Kebab"');
+});
+
+folderTest("prepareRun() takes all methods of a file, or those that the run names", async (write) => {
+  const second = methodText("pair-b").replace(/import .*/g, "").replace("export const mine", "export const other");
+  const path = write("pair.ts", methodText("pair-a") + second);
+  const methodsOf = async (methods: string[]) => {
+    const asked = runConfigSchema.parse({
+      methods: methods.map((id) => ({ id })),
+      methodFile: [path],
+      sparsity: [0.5],
+      tasks: ["tiny-facts"],
+      engine: "wasm",
+      out: join(path, "../out"),
+    });
+    return (await prepareRun(asked, () => {})).config.methods.map(({ id }) => id);
+  };
+  assertEquals(await methodsOf(["random"]), ["random", "pair-a", "pair-b"]);
+  assertEquals(await methodsOf(["pair-b", "random"]), ["pair-b", "random"]);
 });
 
 Deno.test("expandCells() names the file of a method; its contents decide the id, its path does not", () => {
