@@ -23,8 +23,7 @@ const KEYS = [
 const JOINED = ["perplexity", "tasks", "taskFile", "generate", "checkpoints"] as const;
 
 const help = () =>
-  `Measures the cells of a finished run further; no cell that has finished is trained again. With --label a model that was
-pruned elsewhere stands beside them, or beside its dense model in a folder of its own.
+  `Measures finished cells further without training any again, or a model that was pruned elsewhere beside them.
 
 Usage: deno task bench eval DIR [FLAGS]
        deno task bench eval --model PATH --dense PATH --label NAME --out DIR [FLAGS]
