@@ -110,21 +110,21 @@ export const maskPrune: Method<typeof options> = defineMethod({
   async prune(context) {
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
     const { options, learning } = context;
-    const choice = await chooseFirst(context);
     const own = learning &&
       { ...learning, options: perWindow(ownLoss(learning.options, options), options) };
     const { run, found } = await startLearning({ ...context, learning: own } as MethodContext<unknown>, "mask-prune");
     try {
       const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
       if (frozen) return await frozen;
-      return await learnAndTrain(context, run, { choice, found });
+      return await learnAndTrain(context, run, { choice: await chooseFirst(context), found });
     } finally {
       endRun(run);
     }
   },
 });
 
-/** What calibration decides before the first step. A resumed run decides it again, from the same statistics. */
+/** What calibration decides before the first step. A run that goes on before the freeze decides it again, from the same
+ * statistics. */
 interface FirstChoice {
   axes: UnitAxis[];
   resource: Resource;
