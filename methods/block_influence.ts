@@ -7,18 +7,14 @@
  *
  * @module
  */
-import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
 import { at } from "../core/indexing.ts";
 import { UsageError } from "../core/errors.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { layerParameters } from "../models/count.ts";
-import { createPass, type DecoderModel, disposePass, embed, runLayers, type TokenBatch } from "../models/decoder.ts";
-import { densePlan } from "../models/plan.ts";
+import { densePlan, planWithoutLayers } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
-import { layerPlan } from "../models/units.ts";
-import { calibrationBatches } from "./_shared/calibration.ts";
-import { checkpoint, readFlat } from "./_shared/device.ts";
+import { layersByInfluence } from "./_shared/layer_influence.ts";
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
 
 const options = z.strictObject({});
@@ -38,12 +34,9 @@ export const blockInfluence: Method<typeof options> = defineMethod({
   },
   async prune(context) {
     const { model: { config }, target } = context;
-    const plan = densePlan(config);
-    if (target.sparsity === 0) return { plan };
-    const influence = await influences(context as MethodContext<unknown>);
-    const ranked = [...influence.keys()].sort((x, y) => at(influence, x) - at(influence, y) || x - y);
-    for (const l of layersToRemove(config, target, ranked)) plan.layers[l] = layerPlan(() => []);
-    return { plan };
+    if (target.sparsity === 0) return { plan: densePlan(config) };
+    const ranked = await layersByInfluence(context as MethodContext<unknown>);
+    return { plan: planWithoutLayers(config, layersToRemove(config, target, ranked)) };
   },
 });
 
@@ -64,40 +57,4 @@ function layersToRemove(config: DecoderConfig, target: BudgetTarget, ranked: Ite
     );
   }
   return removed;
-}
-
-/** Block influence of every layer: f32 [layers]. */
-async function influences(context: MethodContext<unknown>): Promise<Float32Array> {
-  const { model, calibration, signal, report, remember } = context;
-  const found = await remember("block influence", async () => {
-    const batches = calibrationBatches(calibration);
-    const sums = new Float64Array(model.layers.length);
-    for (const [i, batch] of batches.entries()) {
-      await checkpoint(signal);
-      report(`block influence, batch ${i + 1} of ${batches.length}`);
-      const turned = await readFlat(turns(model, batch), "hidden states");
-      for (const [l, [value = 0]] of turned.entries()) sums[l] = at(sums, l) + value;
-    }
-    const tokens = batches.reduce((sum, { batch, length }) => sum + batch * length, 0);
-    return { influence: { shape: [sums.length], data: Float32Array.from(sums, (sum) => sum / tokens) } };
-  });
-  return found.influence?.data ?? new Float32Array();
-}
-
-/** Sum over the tokens of a batch of `1 - cos(x_l, x_l+1)`: a scalar per layer. */
-function turns(model: DecoderModel, batch: TokenBatch): tf.Tensor[] {
-  const pass = createPass(model.config, batch);
-  try {
-    return tf.tidy(() => {
-      const states = [embed(model, batch.tokens)];
-      runLayers(model, at(states, 0), pass, { each: (state) => states.push(state) });
-      return model.layers.map((_, l) => {
-        const [before, after] = [at(states, l), at(states, l + 1)];
-        const norms = tf.mul(tf.norm(before, 2, 1), tf.norm(after, 2, 1));
-        return tf.sum(tf.sub(1, tf.divNoNan(tf.sum(tf.mul(before, after), 1), norms)));
-      });
-    });
-  } finally {
-    disposePass(pass);
-  }
 }

@@ -27,6 +27,8 @@ export interface LearningContext {
   domains?: Domain[];
   /** The model to distil from, where `model` is not the dense one: it was pruned before. */
   teacher?: DecoderModel;
+  /** For each layer of `model`, the teacher's whose hidden states it is compared with, where layers went before. */
+  teacherLayers?: readonly number[];
   /** Where to keep snapshots; without it a stopped run begins again. */
   checkpoint?: SnapshotPlace;
   /** Tensors that make up for the units a plan removes, at dense shape; called once, when the structure is fixed. */

@@ -27,6 +27,13 @@ export function keptLayers({ layers }: PrunePlan): number[] {
   return layers.flatMap((layer, l) => isRemoved(layer) ? [] : [l]);
 }
 
+/** For each layer that stays, the layer of the dense model whose output it stands in for: what the next one that stays
+ * reads in the dense model, and the last layer's output for the last. */
+export function counterparts(plan: PrunePlan): number[] {
+  const kept = keptLayers(plan);
+  return kept.map((_, i) => (kept[i + 1] ?? plan.layers.length) - 1);
+}
+
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 
 /** The plan that keeps everything. */
@@ -34,6 +41,13 @@ export function densePlan(config: DecoderConfig): PrunePlan {
   return {
     layers: config.layers.map((shape) => layerPlan((type) => range(unitCount(shape, type)))),
   };
+}
+
+/** The plan that keeps all of every layer but those of `removed`. */
+export function planWithoutLayers(config: DecoderConfig, removed: Iterable<number>): PrunePlan {
+  const plan = densePlan(config);
+  for (const l of removed) plan.layers[l] = layerPlan(() => []);
+  return plan;
 }
 
 /** The entries of `values` at `indices`. */

@@ -108,6 +108,7 @@ export function recover(
   return recoverModel({
     base: model,
     teacher: dense,
+    teacherLayers: learning.teacherLayers,
     options: learning.options,
     windows: learning.windows,
     checkpoint: learning.checkpoint,

@@ -15,7 +15,7 @@ import type { LearningContext, Method, PruneResult } from "../../methods/define.
 import { getMethod } from "../../methods/mod.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { type DecoderModel, uploadModel } from "../../models/decoder.ts";
-import { densePlan } from "../../models/plan.ts";
+import { counterparts, densePlan, keptLayers } from "../../models/plan.ts";
 import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
 import { areVectors, type PruneStage, type Rebuild } from "../../models/training/stages.ts";
@@ -151,7 +151,8 @@ async function pruneOnce(
   const reports: Rung["reports"] = [];
   let recovered: Recovery["parts"];
   if (windows && cell.training) {
-    const learning = { options: cell.training, windows, checkpoint: checkpointPlace(folder, cell) };
+    const teacherLayers = keptLayers(plan).length < plan.layers.length ? counterparts(plan) : undefined;
+    const learning = { options: cell.training, windows, teacherLayers, checkpoint: checkpointPlace(folder, cell) };
     const recovery = { ...stage, report: (message: string) => host.report(`recovery: ${message}`) };
     const { report, parts } = await clock.during(
       "learnS",

@@ -45,6 +45,7 @@ export function startLearning(
   return startRun({
     base: model,
     teacher: learning.teacher ?? model,
+    teacherLayers: learning.teacherLayers,
     options: learning.options,
     windows: learning.windows,
     loading,

@@ -61,7 +61,10 @@ async function divergence(
 }
 
 /** What choices are measured with. */
-export type ChoiceContext = Pick<MethodContext<unknown>, "model" | "calibration" | "report" | "signal">;
+export interface ChoiceContext extends Pick<MethodContext<unknown>, "model" | "calibration" | "report" | "signal"> {
+  /** What pruned models are compared with, where `model` itself lost layers. */
+  dense?: DecoderModel;
+}
 
 /** The plan that keeps the units of highest metric at given shapes. */
 export function planOfMetrics(
@@ -82,11 +85,11 @@ export function planOfMetrics(
 /** How far the model of a plan is from the dense one before compensation and training, in nats of KL per token: 0 exactly
  * when nothing that counts was removed, where the loss itself may fall by chance. */
 export async function damageOf(context: ChoiceContext, plan: PrunePlan): Promise<number> {
-  const { model, calibration, signal } = context;
+  const { model, dense = model, calibration, signal } = context;
   await checkpoint(signal);
   const small = pruneModel(model, plan);
   try {
-    return await divergence(model, small, calibration);
+    return await divergence(dense, small, calibration);
   } finally {
     disposeModel(small);
   }
@@ -96,7 +99,8 @@ export async function damageOf(context: ChoiceContext, plan: PrunePlan): Promise
 const MOST_SPLITS = 12;
 
 /** The uniform shape whose one-shot model stays nearest to the dense one: attention widths go downhill from those of the budget's own split, a
- * unit at a time, FFN channels fill what is left. With one type that can move there is one shape. */
+ * unit at a time, FFN channels fill what is left. With one type that can move there is one shape. Null where none meets the
+ * budget. */
 export async function measuredShapes(
   context: ChoiceContext,
   { axes, metrics, resource, target }: {
@@ -105,7 +109,7 @@ export async function measuredShapes(
     resource: Resource;
     target: MethodContext<unknown>["target"];
   },
-): Promise<LayerShape[]> {
+): Promise<LayerShape[] | null> {
   const { config } = context.model;
   const shapesOf = (removed: readonly number[]) =>
     finalShapes(
@@ -113,8 +117,9 @@ export async function measuredShapes(
       true,
     );
   const start = removedUnits(at(config.layers, 0), at(target.uniform, 0), axes);
-  const first = shapesOf(start) ?? target.uniform;
-  if (axes.length === 1 || !axes.some(({ type }) => type === "ffn")) return first;
+  const first = shapesOf(start);
+  const isWhole = first && removedUnits(at(config.layers, 0), at(first, 0), axes).every((count) => count === 0);
+  if (!first || isWhole || axes.length === 1 || !axes.some(({ type }) => type === "ffn")) return first;
   const seen = new Map<string, number>();
   const distanceOf = async (shapes: LayerShape[]) => {
     const key = JSON.stringify(shapes[0]);

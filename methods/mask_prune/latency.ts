@@ -1,8 +1,12 @@
 /** Milliseconds that a decoder layer takes on this machine, by width: a budget that counts time instead of parameters.
  *
- * One layer is timed at a few FFN widths with all its attention units, and at a few attention widths with all its channels;
- * between them time is interpolated, and the two savings are added. Timings are noisy, so they are first made monotone:
- * a wider layer never counts as faster.
+ * The model is timed with all its layers at a few FFN widths with all attention units, and at a few attention widths with
+ * all channels, either on a prompt or token by token with a cache; what a model of no layers takes is subtracted, and the
+ * rest is divided by the number of layers. So a layer that goes saves its time. Weights of all layers are read, as in use:
+ * one layer alone would stay in the caches. Between widths time is interpolated, and the two savings are added. Timings are
+ * noisy, so they are first made monotone: a wider layer never counts as faster.
+ *
+ * Cost: a copy of the model at each width, and 9 prompts of 128 tokens, or 9 times 16 tokens, with each.
  *
  * @module
  */
@@ -10,17 +14,23 @@ import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { createRng } from "../../core/rng.ts";
 import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
+import { disposeCache, extend, type KvCache } from "../../models/decode.ts";
 import { type DecoderModel, disposeModel, forward } from "../../models/decoder.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { checkpoint } from "../_shared/device.ts";
 import { median } from "../../core/stats.ts";
 
-/** Tokens of the sequence that is timed. */
-const TOKENS = 128;
+/** What is timed: a prompt at once, or tokens one by one. */
+export type Phase = "prefill" | "decode";
+
+/** Tokens that are timed; decoding begins with an empty cache. */
+const TOKENS: Record<Phase, number> = { prefill: 128, decode: 16 };
 /** Widths of each kind that are timed, evenly spaced. */
 const WIDTHS = 8;
 const REPEATS = 7;
+/** Least time of a layer, where no difference from none was measured. */
+const LEAST_MS = 1e-6;
 /** Part of the time that is taken to be in proportion to the width even where no difference was measured, so that every
  * unit has a price. */
 const LEAST_SLOPE = 0.01;
@@ -77,16 +87,25 @@ function widths(most: number, count: number): number[] {
 
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 
-/** Times the first layer at a few widths, or gives what was measured before for this model and engine: one table for a
- * run, so that one that was stopped goes on with the same budget. */
-export function layerLatency(context: MethodContext<unknown>): Promise<Statistics> {
-  return context.remember(`layer latency, ${TOKENS} tokens`, async () => {
+/** Times the model at a few widths, or gives what was measured before for this model and engine: one table for a run, so
+ * that one that was stopped goes on with the same budget. */
+export function layerLatency(
+  context: Pick<MethodContext<unknown>, "model" | "remember" | "report" | "signal">,
+  phase: Phase,
+): Promise<Statistics> {
+  return context.remember(`layer latency, ${phase} of ${TOKENS[phase]} tokens`, async () => {
     const { model, report, signal } = context;
     const { kvGroups, queryHeadsPerGroup: r, ffnChannels } = at(model.config.layers, 0);
+    const none = await timeModel({ ...model, config: { ...model.config, layers: [] }, layers: [] }, phase);
     const time = async (groups: number, channels: number) => {
       await checkpoint(signal);
-      report(`time of a layer with ${groups * r} heads and ${channels} channels`);
-      return await timeLayer(model, groups, channels);
+      report(`time of ${phase} with ${groups * r} heads and ${channels} channels in every layer`);
+      const narrow = narrowModel(model, groups, channels);
+      try {
+        return Math.max(LEAST_MS, (await timeModel(narrow, phase) - none) / model.layers.length);
+      } finally {
+        disposeModel(narrow);
+      }
     };
     const [channels, groups] = [widths(ffnChannels, WIDTHS), widths(kvGroups, WIDTHS)];
     const [byChannels, byGroups]: [number[], number[]] = [[], []];
@@ -102,32 +121,52 @@ export function layerLatency(context: MethodContext<unknown>): Promise<Statistic
   });
 }
 
-/** Median time of embedding, first layer, narrowed, and final norm, in milliseconds. */
-async function timeLayer(model: DecoderModel, groups: number, channels: number): Promise<number> {
-  const { config } = model;
-  const shape = at(config.layers, 0);
-  const single = { ...model, config: { ...config, layers: [shape] }, layers: [at(model.layers, 0)] };
-  const plan = {
+/** The model with the first units of every layer. */
+function narrowModel(model: DecoderModel, groups: number, channels: number): DecoderModel {
+  const layers = model.config.layers.map(({ queryHeadsPerGroup }) => ({
     kvGroups: range(groups),
-    queryHeads: range(groups * shape.queryHeadsPerGroup),
+    queryHeads: range(groups * queryHeadsPerGroup),
     ffnChannels: range(channels),
-  };
-  const narrow = pruneModel(single, { layers: [plan] });
+  }));
+  return pruneModel(model, { layers });
+}
+
+/** Median time of the tokens of a phase without the vocabulary projection, in milliseconds. */
+async function timeModel(model: DecoderModel, phase: Phase): Promise<number> {
+  const { vocabSize, maxPositions } = model.config;
   const rng = createRng(0, "latency");
-  const tokens = Int32Array.from({ length: TOKENS }, () => rng.integer(config.vocabSize));
+  const tokens = Int32Array.from(
+    { length: Math.min(TOKENS[phase], maxPositions) },
+    () => rng.integer(vocabSize),
+  );
   const times: number[] = [];
-  try {
-    for (let i = -2; i < REPEATS; i++) {
-      const start = performance.now();
-      const hidden = forward(narrow, { tokens, batch: 1, length: TOKENS });
-      const last = tf.tidy(() => tf.slice(hidden, [0, 0], [1, 1]));
-      await last.data();
-      tf.dispose([hidden, last]);
-      // The first passes touch memory for the first time.
-      if (i >= 0) times.push(performance.now() - start);
-    }
-  } finally {
-    disposeModel(narrow);
+  for (let i = -2; i < REPEATS; i++) {
+    const start = performance.now();
+    const hidden = phase === "decode"
+      ? decoded(model, tokens)
+      : forward(model, { tokens, batch: 1, length: tokens.length });
+    const last = tf.tidy(() => tf.slice(hidden, [0, 0], [1, 1]));
+    await last.data();
+    tf.dispose([hidden, last]);
+    // The first passes touch memory for the first time.
+    if (i >= 0) times.push(performance.now() - start);
   }
   return median(times);
+}
+
+/** Hidden state of the last token, [1, D], after all of them one by one. */
+function decoded(model: DecoderModel, tokens: Int32Array): tf.Tensor2D {
+  let cache: KvCache | null = null;
+  let last: tf.Tensor2D | undefined;
+  try {
+    for (const token of tokens) {
+      last?.dispose();
+      const grown = extend(model, Int32Array.of(token), 1, cache);
+      [last, cache] = [grown.hidden, grown.cache];
+    }
+  } finally {
+    if (cache) disposeCache(cache);
+  }
+  if (!last) throw new RangeError("A token is needed");
+  return last;
 }

@@ -12,6 +12,8 @@
  * Where even that model is near (KL of at most 1 nat per token), all units go at once, the FFN masks that stay get the values
  * of least second-order loss, and every step trains what is left. Else they go along a ramp:
  *
+ * With `layers`, how many layers go is an integer of s as well: `mask_prune/depth.ts`.
+ *
  * One iteration: gradient step on masks and adapters; proximal step on the s units of lowest rank in every layer;
  * straight-through step on the widths (`split: learned`; else they follow the budget to the measured widths); projected
  * ascent of y and z. The budget falls from 1 to B between `rampStart` and `rampEnd`; at `freeze` the widths are made whole,
@@ -32,6 +34,7 @@ import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { TrainingOptions } from "../../core/schema.ts";
 import type { LayerShape } from "../../models/config.ts";
+import type { DecoderModel } from "../../models/decoder.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import {
   endRun,
@@ -43,7 +46,7 @@ import {
 } from "../../models/training/run.ts";
 import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
 import { keptOf, planOfRemoved, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
-import { latencyOf, layerLatency } from "./latency.ts";
+import { type Depth, layersToRemove, resourceKind, withoutLayers } from "./depth.ts";
 import { closedFormMasks, damageOf, measuredShapes, planOfMetrics } from "./choice.ts";
 import { calibratedMetrics, type UnitMetric } from "./metric.ts";
 import { mean } from "../../core/stats.ts";
@@ -76,7 +79,7 @@ import {
   unpackState,
   updateWidths,
 } from "./state.ts";
-import { budgetRamp, budgetResource, costShares, finalShapes, type Resource } from "./widths.ts";
+import { budgetRamp, budgetResource, costShares, finalShapes, type Resource, unreachable } from "./widths.ts";
 import { defineMethod, type Method, type MethodContext, type PruneResult } from "../define.ts";
 
 /** Learns which units go, under one width for all layers. */
@@ -103,25 +106,37 @@ export const maskPrune: Method<typeof options> = defineMethod({
     { options: { adapters: false } },
     { options: { shrink: 2 } },
   ],
-  check(_config, _target, { resource }, { ladder }) {
-    if (!ladder || resource === "parameters") return;
-    throw new UsageError(`--ladder counts parameters: leave it out, or resource=${resource}`);
+  check(_config, _target, { resource, layers }, { ladder }) {
+    if (!ladder) return;
+    if (resource !== "parameters") {
+      throw new UsageError(`--ladder counts parameters: leave it out, or resource=${resource}`);
+    }
+    if (layers) throw new UsageError("--ladder keeps all layers: leave it out, or layers=true");
   },
   async prune(context) {
-    if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
-    const { options, learning } = context;
-    const own = learning &&
-      { ...learning, options: perWindow(ownLoss(learning.options, options), options) };
-    const { run, found } = await startLearning({ ...context, learning: own } as MethodContext<unknown>, "mask-prune");
-    try {
-      const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
-      if (frozen) return await frozen;
-      return await learnAndTrain(context, run, { choice: await chooseFirst(context), found });
-    } finally {
-      endRun(run);
-    }
+    const { model, remember, options, target } = context;
+    if (target.sparsity === 0) return { plan: densePlan(model.config) };
+    const removed = options.layers ? await layersToRemove(context) : [];
+    if (removed.length === 0) return await learnWidths(context, { dense: model, remember, removed });
+    return await withoutLayers(context, removed, learnWidths);
   },
 });
+
+/** Learns the widths of the layers that are there, and trains what is left. */
+async function learnWidths(context: MethodContext<Options>, depth: Depth): Promise<PruneResult> {
+  const { options, learning } = context;
+  const { remember, removed } = depth;
+  const own = learning && { ...learning, options: perWindow(ownLoss(learning.options, options), options) };
+  const name = removed.length > 0 ? `mask-prune without layers ${removed.join(", ")}` : "mask-prune";
+  const { run, found } = await startLearning({ ...context, learning: own, remember } as MethodContext<unknown>, name);
+  try {
+    const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
+    if (frozen) return await frozen;
+    return await learnAndTrain(context, run, { choice: await chooseFirst(context, depth), found });
+  } finally {
+    endRun(run);
+  }
+}
 
 /** What calibration decides before the first step. A run that goes on before the freeze decides it again, from the same
  * statistics. */
@@ -132,28 +147,26 @@ interface FirstChoice {
   metrics: UnitMetric[][];
   /** The widths to end at, where they do not come from the minimax problem. */
   goal: LayerShape[] | null;
-  /** KL from the dense model when all units go at once, in nats per token; null where nothing depends on it. */
+  /** KL from the model of all units of these layers when those that go do so at once, in nats per token; null where nothing
+   * depends on it. */
   damage: number | null;
 }
 
-async function chooseFirst(context: MethodContext<Options>): Promise<FirstChoice> {
+async function chooseFirst(context: MethodContext<Options>, depth: Depth): Promise<FirstChoice> {
   const { options, model: { config }, target, report } = context;
   const axes = unitAxes(config, target.units);
   if (axes.length === 0) throw new UsageError("mask-prune: the unit types have a single unit each on this model");
   const plain = context as MethodContext<unknown>;
-  const resource = budgetResource(
-    config,
-    target,
-    options.resource === "milliseconds" ? latencyOf(config, await layerLatency(plain)) : options.resource,
-  );
+  const resource = budgetResource(config, target, await resourceKind(context, depth));
   const redundancy = options.redundancy && options.selection === "metric";
   const metrics = await calibratedMetrics(plain, axes, redundancy);
-  const goal = await finalGoal(context, { axes, metrics, resource });
+  const goal = await finalGoal(context, { axes, metrics, resource, dense: depth.dense });
   if (!goal || options.selection === "magnitude" || options.course !== "fitted") {
     return { axes, resource, metrics, goal, damage: null };
   }
   const damage = await damageOf(context, planOfMetrics(config, axes, metrics, goal));
-  report(`all units removed at once: ${damage.toFixed(3)} nats per token from the dense model`);
+  const before = depth.removed.length > 0 ? "the model of all their units" : "the dense model";
+  report(`all units removed at once: ${damage.toFixed(3)} nats per token from ${before}`);
   return { axes, resource, metrics, goal, damage };
 }
 
@@ -270,11 +283,13 @@ async function learnStructure(
 /** The widths to end at, where they do not come from the minimax problem. */
 async function finalGoal(
   { options, target, ...context }: MethodContext<Options>,
-  given: { axes: UnitAxis[]; metrics: UnitMetric[][]; resource: Resource },
+  { dense, ...given }: { axes: UnitAxis[]; metrics: UnitMetric[][]; resource: Resource; dense: DecoderModel },
 ): Promise<LayerShape[] | null> {
   if (!options.uniform || options.split === "learned") return null;
   if (options.split === "fixed") return target.uniform;
-  return await measuredShapes(context, { ...given, target });
+  const shapes = await measuredShapes({ ...context, dense }, { ...given, target });
+  if (!shapes) throw unreachable({ options, target });
+  return shapes;
 }
 
 /** Nats of KL per token above which units go along the ramp. */
@@ -299,7 +314,7 @@ async function removesAtOnce(
 
 /** Widths at the part of the way to `goal` that the budget has gone. */
 function moveTowards(state: MaskState, goal: LayerShape[], { config, resource, budget }: BudgetStep): void {
-  const done = (1 - budget) / (1 - resource.budget);
+  const done = resource.budget < 1 ? (1 - budget) / (1 - resource.budget) : 1;
   state.removed = state.axes.map((_, a) =>
     config.layers.map((dense, l) => done * at(removedUnits(dense, at(goal, l), state.axes), a))
   );
@@ -327,7 +342,7 @@ function fixWidths(
     learned[attention] = at(learned, attention).map((count) => Math.max(0, Math.round(count) - 1));
     shapes = fit();
   }
-  if (!shapes) throw new UsageError(`mask-prune: sparsity ${target.sparsity} cannot be reached with these units`);
+  if (!shapes) throw unreachable({ options, target });
   const fitted = shapes;
   state.whole = axes.map((_, a) => config.layers.map((dense, l) => at(removedUnits(dense, at(fitted, l), axes), a)));
   state.removed = state.whole.map((axis) => [...axis]);

@@ -29,9 +29,13 @@ export const options = z.strictObject({
     "a step of the optimiser after every window (while there are fewer than 240), or after every batch of the run",
   ),
   masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
-  resource: z.enum(["parameters", "macs", "milliseconds"]).default("parameters").describe(
-    "what the budget counts while widths learn; milliseconds of a layer are measured on this machine; that of parameters " +
-      "always holds too",
+  resource: z.enum(["parameters", "macs", "prefill-ms", "decode-ms"]).default("parameters").describe(
+    "what the budget counts: as much of it goes as the sparsity says, and of the parameters at least as much; milliseconds " +
+      "of the layers on a prompt, or token by token, are measured on this machine",
+  ),
+  layers: z.boolean().optional().describe(
+    "whole layers go as well, as many as are measured to leave the model nearest to the dense one with the widths that then " +
+      "fit the budget; those of least block influence go, before the first step; absent: all stay",
   ),
   hidden: z.number().min(0).default(5).describe(
     "weight of the relative error of the hidden states, the third term of the paper's loss, where the training sets none",

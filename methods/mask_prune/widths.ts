@@ -9,6 +9,7 @@
  *
  * @module
  */
+import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { layerMacs, layerParameters } from "../../models/count.ts";
@@ -39,7 +40,8 @@ export function budgetResource(
     : (shape: LayerShape) => kind === "macs" ? layerMacs(config, shape, 64) : layerParameters(config, shape);
   const total = config.layers.reduce((sum, shape) => sum + cost(shape), 0);
   const budget = kind === "parameters" ? target.budgetParameters / target.prunableParameters : 1 - target.sparsity;
-  return { cost, total, budget };
+  // Of a model that lost layers, the budget may be more than there is.
+  return { cost, total, budget: Math.min(1, budget) };
 }
 
 /** Whole units removed for width s. FFN channels are rounded up. Attention units are few and coarse (rounding up would
@@ -280,6 +282,19 @@ function layerwiseFit(fit: Fit): LayerShape[] | null {
     if (!wider) return shapes();
     index[wider.l] = at(index, wider.l) + 1;
   }
+}
+
+/** What to say when no widths of the run's units meet the budget. */
+export function unreachable(
+  { options: { resource }, target: { sparsity, units } }: {
+    options: { resource: string };
+    target: Pick<BudgetTarget, "sparsity" | "units">;
+  },
+): UsageError {
+  return new UsageError(
+    `mask-prune: sparsity ${sparsity} in ${resource} cannot be reached with units ${units.join(", ")}: allow more ` +
+      "types by --units, or whole layers by layers=true",
+  );
 }
 
 /** Shapes of the pruned layers: attention widths as learned (whole units), FFN widths fill the budget to the nearest

@@ -37,6 +37,8 @@ export interface BatchGradientOptions {
   targets?: readonly TeacherTargets[];
   /** The teacher itself; needed when `weights.hidden` is above 0. */
   teacher?: DecoderModel;
+  /** For each layer of `model`, the teacher's whose output it is compared with; its own number when absent. */
+  teacherLayers?: readonly number[];
   /** Weights of the loss terms. */
   weights: LossWeights;
   /** Tensors that get a gradient, each used by `model`, `masks` or `hidden`. */
@@ -48,13 +50,25 @@ export interface BatchGradientOptions {
 /** Sums of loss terms: cross entropy, distillation, hidden states. */
 const TERMS = 3;
 
-/** Hidden states after every layer, [B T, D] each; no gradient. */
-function teacherStates(teacher: DecoderModel, batch: TokenBatch, pass: PassContext): tf.Tensor2D[] {
+/** Hidden states after every layer, or after each of `layers`, [B T, D] each; no gradient. */
+function teacherStates(
+  teacher: DecoderModel,
+  batch: TokenBatch,
+  pass: PassContext,
+  layers?: readonly number[],
+): tf.Tensor2D[] {
   const states: tf.Tensor2D[] = [];
+  const own = layers ? createPass(teacher.config, batch) : { ...pass, config: teacher.config };
   const x = embed(teacher, batch.tokens);
-  runLayers(teacher, x, { ...pass, config: teacher.config }, { each: (state) => states.push(state) });
-  x.dispose();
-  return states;
+  try {
+    runLayers(teacher, x, own, { each: (state) => states.push(state) });
+  } finally {
+    x.dispose();
+    if (layers) disposePass(own);
+  }
+  if (!layers) return states;
+  states.forEach((state, l) => layers.includes(l) || state.dispose());
+  return layers.map((l) => at(states, l));
 }
 
 /** Mean over layers of `mean((student - teacher)^2) / mean(teacher^2)`: scalar. Relative, so that the few layers with
@@ -69,12 +83,12 @@ function hiddenError(student: tf.Tensor2D[], teacher: tf.Tensor2D[]): tf.Scalar 
 
 /** One micro-batch: sums of CE and KL over rows and mean hidden error, [3], and gradients of its share of the loss. */
 function microGradients(
-  { model, masks, hidden: hiddenMask, teacher, weights, variables }: BatchGradientOptions,
+  { model, masks, hidden: hiddenMask, teacher, teacherLayers, weights, variables }: BatchGradientOptions,
   { batch, targets, allRows }: { batch: TokenBatch; targets?: TeacherTargets; allRows: number },
 ): { sums: tf.Tensor1D; gradients: tf.Tensor[] } {
   const pass = createPass(model.config, batch);
   const share = batch.batch * (batch.length - 1) / allRows;
-  const states = weights.hidden > 0 ? teacherStates(teacher!, batch, pass) : [];
+  const states = weights.hidden > 0 ? teacherStates(teacher!, batch, pass, teacherLayers) : [];
   let terms: tf.Tensor1D | undefined;
   let error: tf.Tensor | undefined;
   const loss = () => {

@@ -41,6 +41,8 @@ export interface RunOptions {
   base: DecoderModel;
   /** The dense model. */
   teacher: DecoderModel;
+  /** For each layer of `base`, the teacher's whose hidden states it is compared with, where `base` has fewer layers. */
+  teacherLayers?: readonly number[];
   /** Steps, rates and loss. */
   options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
@@ -102,11 +104,22 @@ function checkWindows({ options: { steps, batch, tokens }, windows, loading }: R
   }
 }
 
+/** Hidden states are compared layer by layer.
+ * @throws {UsageError} when nothing says which layers of the teacher stand beside those of the base. */
+function checkLayers({ base, teacher, teacherLayers, options: { hidden } }: RunOptions): void {
+  const [own, other] = [base, teacher].map(({ config }) => config.layers.length);
+  if (hidden === 0 || own === (teacherLayers?.length ?? other)) return;
+  throw new UsageError(
+    `training.hidden=${hidden} compares the hidden states of ${other} layers, of which ${own} are left: leave it out`,
+  );
+}
+
 /** Starts a run; `found` is the snapshot of one that was stopped, if there is one.
  * @throws {UsageError} when the windows do not fit the options. */
 export async function startRun(given: RunOptions): Promise<{ run: TrainingRun; found: FoundRun | null }> {
   const { base, teacher, options, loading, rng, checkpoint } = given;
   checkWindows(given);
+  checkLayers(given);
   const key = runKey(given);
   const snapshot = checkpoint ? loadSnapshot(checkpoint.folder, key) : null;
   const stored = snapshot?.state as { own: unknown; curve: CurveRow[]; mix: DomainMix | null } | undefined;
@@ -204,7 +217,7 @@ export async function nextStep(
   masks: ModelMasks = {},
   evaluated: () => ModelMasks = () => masks,
 ): Promise<StepResult> {
-  const { given: { options, teacher, signal }, feed, student, step } = run;
+  const { given: { options, teacher, teacherLayers, signal }, feed, student, step } = run;
   // Engines that compute synchronously never give way on their own, so that an abort would go unseen.
   await new Promise((resolve) => setTimeout(resolve, 0));
   signal.throwIfAborted();
@@ -213,6 +226,7 @@ export async function nextStep(
     windows,
     targets: feed ? await feed(step * options.batch, windows) : undefined,
     teacher,
+    teacherLayers,
     ...masks,
     options,
   });

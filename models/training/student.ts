@@ -106,6 +106,8 @@ export interface StudentStep extends ModelMasks {
   targets?: readonly TeacherTargets[];
   /** The teacher; needed for the hidden-state loss. */
   teacher?: DecoderModel;
+  /** See {@linkcode BatchGradientOptions}. */
+  teacherLayers?: readonly number[];
   /** Weights of the loss and the micro-batch. */
   options: Pick<TrainingOptions, "crossEntropy" | "distillation" | "temperature" | "hidden" | "microBatch">;
 }
@@ -156,7 +158,7 @@ async function moveOnDevice(
 
 /** Gradients of a batch; moves the adapters and leaves the masks to the caller. */
 export async function studentStep(student: Student, step: StudentStep): Promise<StepResult> {
-  const { windows, targets, teacher, masks = [], options } = step;
+  const { windows, targets, teacher, teacherLayers, masks = [], options } = step;
   const layerMasks = uploadMasks(masks);
   const hidden = uploadHidden(step.hidden);
   const maskTensors = [
@@ -172,6 +174,7 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
       windows,
       targets,
       teacher,
+      teacherLayers,
       weights: options,
       microBatch: options.microBatch,
       variables: [...maskTensors, ...Object.values(student.adapters.parameters)],

@@ -11,6 +11,7 @@ import { budgetResource } from "../../methods/mask_prune/widths.ts";
 import { densePlan } from "../../models/plan.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
+import { known } from "../support/values.ts";
 
 testOnEngines("leastLossMasks() solves for the masks that stay, and they cost less than ones", async () => {
   const rng = createRng(4, "masks");
@@ -52,7 +53,7 @@ testOnEngines("measuredShapes() takes the type whose units do nothing, against t
     const metrics = await calibratedMetrics(context, axes, true);
     const resource = budgetResource(model.config, target, "parameters");
     assertEquals(at(target.uniform, 0).kvGroups, 3);
-    const shapes = await measuredShapes(context, { axes, metrics, resource, target });
+    const shapes = known(await measuredShapes(context, { axes, metrics, resource, target }));
     assertEquals(shapes.map(({ kvGroups }) => kvGroups), [1, 1]);
     const damage = async (chosen: typeof shapes) =>
       await damageOf(context, planOfMetrics(model.config, axes, metrics, chosen));

@@ -264,7 +264,7 @@ testOnEngines(
       // What the method asks for first is the table.
       const remember = (key: string, compute: () => Promise<Statistics>) =>
         key.startsWith("layer latency") ? Promise.resolve(table) : context.remember(key, compute);
-      const options = parseOptions(method, { resource: "milliseconds" });
+      const options = parseOptions(method, { resource: "prefill-ms" });
       const { plan } = await method.prune({ ...context, options, remember });
       const shapes = plannedShapes(config, plan);
       const [kept, dense] = take(
@@ -278,12 +278,15 @@ testOnEngines(
       const wider = shapes.reduce((sum, shape) => sum + time({ ...shape, ffnChannels: shape.ffnChannels + 1 }), 0);
       assert(wider > 0.7 * dense, `${wider} of ${dense} ms`);
 
-      const measured = await layerLatency(context);
-      assertEquals(known(measured["ffn width"]).data.at(-1), 96);
-      assert(
-        known(measured["ffn ms"]).data.every((ms) => ms > 0) && known(measured["query heads ms"]).data.length === 4,
-      );
-      assertEquals(await layerLatency(context), measured);
+      for (const phase of ["prefill", "decode"] as const) {
+        const measured = await layerLatency(context, phase);
+        assertEquals(known(measured["ffn width"]).data.at(-1), 96);
+        assert(
+          known(measured["ffn ms"]).data.every((ms) => ms > 0) && known(measured["query heads ms"]).data.length === 4,
+        );
+        assertEquals(await layerLatency(context, phase), measured);
+      }
+      assertEquals([...cache.keys()].filter((key) => key.startsWith("layer latency")).length, 2);
     });
   },
   { except: SLOW },

@@ -1,0 +1,75 @@
+/** Hidden states of a model that lost layers, beside those of the dense model. */
+import { assertEquals, assertRejects } from "@std/assert";
+import { at } from "../../core/indexing.ts";
+import { UsageError } from "../../core/errors.ts";
+import { createRng } from "../../core/rng.ts";
+import { trainingSchema } from "../../core/schema.ts";
+import { expectedTensors, memorySource, type WeightSource } from "../../models/config.ts";
+import { disposeModel, uploadModel } from "../../models/decoder.ts";
+import { counterparts, keptLayers, planWithoutLayers } from "../../models/plan.ts";
+import { pruneModel } from "../../models/surgery.ts";
+import { batchGradients } from "../../models/training/gradients.ts";
+import { startRun } from "../../models/training/run.ts";
+import { assertClose, testOnEngines } from "../support/engines.ts";
+import { toyWindows } from "../support/method_context.ts";
+import { type Matrix, referenceForward } from "../support/reference.ts";
+import { toySource } from "../support/toy.ts";
+
+const shape = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 12 };
+const source = toySource({ seed: 8, layers: Array.from({ length: 6 }, () => ({ ...shape })) });
+const plan = planWithoutLayers(source.config, [1, 2, 5]);
+
+Deno.test("counterparts() are the layers before the next one that stays, and the last for the last", () => {
+  assertEquals(keptLayers(plan), [0, 3, 4]);
+  assertEquals(counterparts(plan), [2, 3, 5]);
+  assertEquals(counterparts(planWithoutLayers(source.config, [])), [0, 1, 2, 3, 4, 5]);
+  assertEquals(counterparts(planWithoutLayers(source.config, [0, 1])), [2, 3, 4, 5]);
+});
+
+/** The layers that stay, as a checkpoint of their own. */
+function shallowSource(): WeightSource {
+  const kept = keptLayers(plan);
+  const config = { ...source.config, layers: kept.map((l) => at(source.config.layers, l)) };
+  const dense = (name: string) => name.replace(/layers\.(\d+)\./, (_, l) => `layers.${kept[Number(l)]}.`);
+  return memorySource(
+    config,
+    new Map([...expectedTensors(config).keys()].map((name) => [name, source.read(dense(name))])),
+  );
+}
+
+/** Hidden states after every layer, f64 [layers][T][D]. */
+function statesOf(of: WeightSource, tokens: Int32Array): Matrix[] {
+  const states: Matrix[] = [];
+  referenceForward(of, tokens, { each: (state) => states.push(state) });
+  return states.slice(1);
+}
+
+testOnEngines("the hidden-state term of a shallower model compares what the next layer reads", async () => {
+  const windows = toyWindows(2, 9);
+  const errors = windows.flatMap((window) => {
+    const [own, dense] = [statesOf(shallowSource(), window), statesOf(source, window)];
+    return own.map((state, i) => {
+      const other = at(dense, at([2, 3, 5], i));
+      const squares = (of: (t: number, d: number) => number) =>
+        state.reduce((sum, row, t) => sum + row.reduce((inner, _, d) => inner + of(t, d) ** 2, 0), 0);
+      const value = (x: Matrix, t: number, d: number) => at(at(x, t), d);
+      return squares((t, d) => value(state, t, d) - value(other, t, d)) / squares((t, d) => value(other, t, d));
+    });
+  });
+  const model = await uploadModel(source);
+  const shallow = pruneModel(model, plan);
+  const options = { model: shallow, teacher: model, teacherLayers: counterparts(plan), windows };
+  const weights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 5 };
+  // Window by window, so that the mean over windows is that of their errors.
+  const { terms } = await batchGradients({ ...options, variables: [shallow.finalNorm], weights, microBatch: 1 });
+  assertClose([terms.hidden], [errors.reduce((sum, error) => sum + error, 0) / errors.length], { rtol: 1e-4 });
+
+  const training = trainingSchema.parse({ steps: 1, batch: 2, tokens: 9, rank: 2, distillation: 0, hidden: 5 });
+  const given = { base: shallow, teacher: model, options: training, windows, rng: createRng(0, "a"), key: "" };
+  await assertRejects(
+    () => startRun({ ...given, report: () => {}, signal: new AbortController().signal }),
+    UsageError,
+    "training.hidden=5 compares the hidden states of 6 layers, of which 3 are left",
+  );
+  [shallow, model].forEach(disposeModel);
+});
