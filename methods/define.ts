@@ -4,7 +4,7 @@
  */
 import type { z } from "zod";
 import type { Rng } from "../core/rng.ts";
-import type { RunConfig, TrainingReport } from "../core/schema.ts";
+import type { RunConfig, TrainingOptions, TrainingReport } from "../core/schema.ts";
 import type { DecoderConfig, HostTensor } from "../models/config.ts";
 import type { DecoderModel } from "../models/decoder.ts";
 import type { PrunePlan } from "../models/plan.ts";
@@ -113,6 +113,9 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   ownTarget?(options: z.infer<Schema>): boolean;
   /** Option sets besides the defaults that search in another way; the conformance tests of methods that learn run them. */
   variants?: readonly MethodVariant<z.input<Schema>>[];
+  /** How it trains with a run's settings, where it does not take them as they are: the same tokens in other steps, or a
+   * loss of its own. Plans and reports count what this returns. */
+  trainsWith?(training: TrainingOptions, options: z.infer<Schema>): TrainingOptions;
   /** Called before the first cell of a run, at each level: refuses what no scores are needed to see.
    * @throws {UsageError} when the options do not fit the model or the run, or cannot meet the budget on it. */
   check?(config: DecoderConfig, target: BudgetTarget, options: z.infer<Schema>, run: RunSettings): void;

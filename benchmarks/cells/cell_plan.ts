@@ -120,7 +120,8 @@ export function planCell(
   { method, evaluation, layerwise = false }: { method: Method | null; evaluation: EvaluationWork; layerwise?: boolean },
 ): CellPlan {
   const left = leftShape(dense, cell);
-  const { training, compensate, weights, calibration } = cell;
+  const { compensate, weights, calibration } = cell;
+  const training = trainingOf(cell, method);
   const whole = weightBytes(dense, weights);
   // A pruned model shares embedding, head and final norm with the dense one.
   const ofLayers = (config: DecoderConfig) =>
@@ -146,12 +147,16 @@ export function planCell(
     activationBytes: activations,
     statisticsBytes: statistics,
     deviceBytes: held + SLACK * activations + statistics,
-    phases: phasesOf(cell, { dense, left, readsData, learned, evaluation }),
+    phases: phasesOf({ ...cell, training }, { dense, left, readsData, learned, evaluation }),
   };
 }
 
+/** A cell's training as its method does it. */
+const trainingOf = ({ training, method: chosen }: Cell, method: Method | null): Cell["training"] =>
+  training && chosen && method?.trainsWith ? method.trainsWith(training, chosen.options) : training;
+
 /** Operations of each part of a cell: one pass over calibration; for a training step a pass forward and one back to the
- * inputs, and the dense model's where it is distilled from; measurements once. */
+ * inputs, the dense model's where it is distilled from, and once more for its hidden states; measurements once. */
 function phasesOf(
   cell: Cell,
   { dense, left, readsData, learned, evaluation }: {
@@ -172,11 +177,12 @@ function phasesOf(
     add("calibration", calibration.sequences * modelMacs(dense, calibration.tokens), passes * whole);
   }
   if (training) {
-    const { tokens, batch, distillation } = training;
+    const { tokens, batch, distillation, hidden } = training;
     const steps = ladder ? ladderSteps(training.steps) : training.steps;
     const student = 2 * modelMacs(learned ? dense : left, tokens);
-    const teacher = distillation > 0 ? modelMacs(dense, tokens) : 0;
-    const read = 2 * (learned ? whole : pruned) + (distillation > 0 ? whole : 0);
+    const teachers = (distillation > 0 ? 1 : 0) + (hidden > 0 ? 1 : 0);
+    const teacher = teachers * modelMacs(dense, tokens);
+    const read = 2 * (learned ? whole : pruned) + teachers * whole;
     add("learning", steps * batch * (student + teacher), steps * read);
   }
   const { windowTokens, taskTokens } = evaluation;

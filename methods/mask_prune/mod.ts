@@ -92,6 +92,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
   options,
   uniformLayers: ({ uniform }) => uniform,
   ownTarget: ({ resource }) => resource !== "parameters",
+  trainsWith: ownTraining,
   variants: [
     { options: { uniform: false } },
     { options: { split: "fixed" } },
@@ -126,7 +127,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
 async function learnWidths(context: MethodContext<Options>, depth: Depth): Promise<PruneResult> {
   const { options, learning } = context;
   const { remember, removed } = depth;
-  const own = learning && { ...learning, options: perWindow(ownLoss(learning.options, options), options) };
+  const own = learning && { ...learning, options: ownTraining(learning.options, options) };
   const name = removed.length > 0 ? `mask-prune without layers ${removed.join(", ")}` : "mask-prune";
   const { run, found } = await startLearning({ ...context, learning: own, remember } as MethodContext<unknown>, name);
   try {
@@ -192,24 +193,21 @@ async function learnAndTrain(
   }
 }
 
-/** Training with the paper's whole loss, without what the method's options switch off. */
-function ownLoss(training: TrainingOptions, { hidden, distillation, adapters }: Options): TrainingOptions {
+/** Windows of a run up to which each has a step of its own. */
+const MOST_SINGLE_WINDOWS = 240;
+
+/** Training with the paper's whole loss, without what the method's options switch off; in short runs the same windows in
+ * more and smaller steps, since those are limited by their number of steps, not by noise. */
+function ownTraining(training: TrainingOptions, options: Options): TrainingOptions {
+  const { steps, batch } = training;
+  const { hidden, distillation, adapters, updates } = options;
   return {
     ...training,
     hidden: training.hidden || hidden,
     ...!adapters && { rank: 0 },
     ...!distillation && { crossEntropy: training.crossEntropy + training.distillation, distillation: 0, hidden: 0 },
+    ...updates === "window" && steps * batch <= MOST_SINGLE_WINDOWS && { steps: steps * batch, batch: 1 },
   };
-}
-
-/** Windows of a run up to which each has a step of its own. */
-const MOST_SINGLE_WINDOWS = 240;
-
-/** The same windows in more and smaller steps: short runs are limited by their number of steps, not by noise. */
-function perWindow(training: TrainingOptions, { updates }: Options): TrainingOptions {
-  const { steps, batch } = training;
-  if (updates === "batch" || steps * batch > MOST_SINGLE_WINDOWS) return training;
-  return { ...training, steps: steps * batch, batch: 1 };
 }
 
 /** Step sizes for a run: widths must be able to follow the steepest part of the ramp. */

@@ -65,6 +65,8 @@ async function planOf(values: Partial<Record<keyof RunConfig, unknown>>) {
 
 const flopsOf = ({ phases }: CellPlan, name: string) => phases.find(({ phase }) => phase === name)?.flops;
 
+const bytesOf = ({ phases }: CellPlan, name: string) => phases.find(({ phase }) => phase === name)?.bytesRead ?? 0;
+
 Deno.test("planRun() counts LLaMA-7B from its config.json as published, and what a cell holds", async () => {
   const perplexity = [{ corpus: "tiny-world", windowTokens: 2048, maxWindows: 2 }];
   const { cells } = await planOf({ perplexity });
@@ -111,6 +113,21 @@ Deno.test("planRun() counts a step of training as two passes of the student and 
   const student = await learning({});
   assertAlmostEquals(await learning({ distillation: 1 }) / student, 1.5, 1e-9);
   assertAlmostEquals(await learning({ steps: 20 }) / student, 2, 1e-9);
+});
+
+Deno.test("planRun() counts a method's own training: mask-prune's hidden states, and a window at a time", async () => {
+  const training = { steps: 10, batch: 4, tokens: 16, rank: 8 };
+  const plan = async (options: object) => {
+    const { cells } = await planOf({ methods: [{ id: "mask-prune", options }], training });
+    return take(cells, 2)[1].plan;
+  };
+  const [whole, plain, batches] = [await plan({}), await plan({ hidden: 0 }), await plan({ updates: "batch" })];
+  // Two passes of the student and two of the teacher, or one.
+  assertAlmostEquals((flopsOf(whole, "learning") ?? 0) / (flopsOf(plain, "learning") ?? 1), 4 / 3, 1e-9);
+  // The same tokens in smaller steps: less at once, the weights read more often.
+  assertEquals(flopsOf(batches, "learning"), flopsOf(whole, "learning"));
+  assert(whole.activationBytes < batches.activationBytes);
+  assert(bytesOf(whole, "learning") > bytesOf(batches, "learning"));
 });
 
 Deno.test("planRun() refuses what a run refuses", async () => {
