@@ -13,17 +13,18 @@ import { ENGINE_NAMES, type EngineName } from "../../core/schema.ts";
  * user's own methods. */
 const asked = Deno.env.get("MASKPRUNE_ENGINES") || (Deno.env.get("MASKPRUNE_METHOD_FILE") ? "wasm" : undefined);
 const names = asked?.split(",") ?? ENGINE_NAMES;
+const unknown = names.find((name) => !ENGINE_NAMES.includes(name as EngineName));
+if (unknown !== undefined) throw unknownName("engine of MASKPRUNE_ENGINES", unknown, ENGINE_NAMES);
 
 /** Engines that start on this machine. */
 export const startable: EngineName[] = [];
 
 const skipped: string[] = [];
-for (const name of names) {
-  const known = ENGINE_NAMES.find((engine) => engine === name);
-  if (known === undefined) throw unknownName("engine of MASKPRUNE_ENGINES", name, ENGINE_NAMES);
+// In an order of their own: WebGPU's drivers must not be loaded before TensorFlow's library.
+for (const name of ENGINE_NAMES.filter((name) => names.includes(name))) {
   try {
-    await startEngine(known);
-    startable.push(known);
+    await startEngine(name);
+    startable.push(name);
   } catch (error) {
     // What was asked for by name must be tested.
     if (asked !== undefined) throw error;
