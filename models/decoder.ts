@@ -81,6 +81,8 @@ export async function targetLogProbs(
   }
   // The device goes from chunk to chunk without waiting for the host.
   const joined = tf.tidy(() => tf.concat1d([0, 1].flatMap((i) => chunks.flatMap((chunk) => chunk[i] ?? []))));
+  // Reading stops the host on some engines until the device is done; the caller may work until then.
+  await Promise.resolve();
   const values = await joined.data();
   tf.dispose([joined, ...chunks.flat()]);
   currentEngine().check();

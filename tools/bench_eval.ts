@@ -14,7 +14,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
 import { at, lookUp } from "../core/indexing.ts";
 import { hostMemory } from "../core/device_memory.ts";
-import { measureTask } from "../benchmarks/evaluation/multiple_choice.ts";
+import { measureTasks } from "../benchmarks/evaluation/multiple_choice.ts";
 import { createScorer } from "../benchmarks/evaluation/scorer.ts";
 import { startBestEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
@@ -63,10 +63,9 @@ async function evaluateHere({ model: path, tasks, data, limit }: Work): Promise<
   const scorer = createScorer(scoringModel(model), tokenizer);
   const logLikelihoods: number[] = [];
   const files: Record<string, string> = {};
-  for (const task of tasks) {
-    const { scored, result } = await measureTask(scorer, task, { data, limit });
+  for await (const { id, scored, result } of measureTasks(tasks, () => scorer, { data, limit })) {
     logLikelihoods.push(...scored.flatMap(({ scores }) => scores.map(({ logLikelihood }) => logLikelihood)));
-    files[task] = result.dataset.source;
+    files[id] = result.dataset.source;
   }
   return {
     seconds: (performance.now() - loaded) / 1000,

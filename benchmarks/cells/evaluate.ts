@@ -11,7 +11,7 @@ import type { Statistics } from "../../methods/define.ts";
 import type { WeightSource } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { measureTask, type ScoredExample } from "../evaluation/multiple_choice.ts";
+import { measureTasks, type ScoredExample } from "../evaluation/multiple_choice.ts";
 import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../evaluation/scorer.ts";
 import { runPaths } from "../records/store.ts";
@@ -114,12 +114,10 @@ export async function evaluate(job: Job, evaluated: Evaluated, host: CellHost): 
     );
   }
   const tasks: DoneRecord["tasks"] = [];
-  for (const [i, task] of cell.tasks.entries()) {
-    enter(task);
-    const options = { data, limit: cell.limit, fewshot: cell.numFewshot };
-    const { result, scored } = await measureTask(scorerOf(batchTokens?.tasks[i]), task, options);
-    tasks.push(result);
-    host.onScored?.(task, scored);
+  const options = { data, limit: cell.limit, fewshot: cell.numFewshot, enter };
+  for await (const one of measureTasks(cell.tasks, (i) => scorerOf(batchTokens?.tasks[i]), options)) {
+    tasks.push(one.result);
+    host.onScored?.(one.id, one.scored);
   }
   const batchTrials = [...choosing.batchTrials()];
   const scores = { perplexity, tasks, ...batchTrials.length > 0 && { batchTrials } };

@@ -32,7 +32,7 @@ import { scoringModel } from "../../models/scoring.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { recoverModel } from "../../models/training/recover.ts";
-import { measureTask } from "../evaluation/multiple_choice.ts";
+import { measureTasks } from "../evaluation/multiple_choice.ts";
 import { measurePerplexity } from "../evaluation/perplexity.ts";
 import { createScorer } from "../evaluation/scorer.ts";
 import { compensation } from "./learning.ts";
@@ -223,8 +223,8 @@ export async function score(
     const parsed = perplexityChoiceSchema.parse(typeof choice === "string" ? { corpus: choice } : choice);
     found.perplexity.push(await measurePerplexity(scorer, parsed, { data }));
   }
-  for (const task of tasks) {
-    found.tasks.push((await measureTask(scorer, task, { data, limit, fewshot: numFewshot })).result);
+  for await (const { result } of measureTasks(tasks, () => scorer, { data, limit, fewshot: numFewshot })) {
+    found.tasks.push(result);
   }
   return found;
 }

@@ -52,7 +52,7 @@ export async function tryBatchSizes(
   const trials: BatchTrial[] = [];
   let scored = 0;
   for (let tokens = FIRST_TOKENS; tokens <= largest || trials.length === 0; tokens *= 2) {
-    const batches = packBatches(sequences, tokens);
+    const batches = [...packBatches(sequences, tokens)];
     // The longest rows come first, the shortest last.
     const batch = at(batches, batches.length >> 1);
     const size = batch.batch.tokens.length;

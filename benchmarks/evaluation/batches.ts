@@ -28,6 +28,8 @@ export interface BatchOptions<Scores> {
   batchTokens: number;
   /** Runs one batch. */
   score(batch: PackedBatch): Promise<Scores>;
+  /** Called once a batch, after `score` has given its promise and before that is awaited: the time for other work. */
+  meanwhile?(): void;
   /** Takes what `score` gave. `owners`: index into the list for each of the batch's targets. */
   take(scores: Scores, batch: PackedBatch, owners: Int32Array): void;
   /** Stops between two batches. */
@@ -36,24 +38,29 @@ export interface BatchOptions<Scores> {
   onProgress?(share: number): void;
 }
 
-/** Scores all sequences. When the device runs out of memory, the batch at fault and what is left are packed again in
+/** Scores all sequences, and makes each batch while the device works on the one before it. When the device runs out of memory, the batch at fault and what is left are packed again in
  * batches of half its size, down to single rows.
  * @returns the tokens of a batch that were possible
  * @throws whatever `score` throws, out of memory only for a row that cannot be split. */
 export async function scoreInBatches<Scores>(
   sequences: readonly ScoredSequence[],
-  { batchTokens, score, take, signal, onProgress }: BatchOptions<Scores>,
+  { batchTokens, score, meanwhile, take, signal, onProgress }: BatchOptions<Scores>,
 ): Promise<number> {
   let left = Array.from(sequences.keys());
   while (left.length > 0) {
     const done = new Set<number>();
-    for (const packed of packBatches(left.map((index) => at(sequences, index)), batchTokens)) {
+    const batches = packBatches(left.map((index) => at(sequences, index)), batchTokens);
+    for (let next = batches.next(); !next.done;) {
+      const packed = next.value;
       signal?.throwIfAborted();
       const owners = packed.owners.map((owner) => at(left, owner));
       const own = new Set(owners);
       let scores: Scores;
       try {
-        scores = await score(packed);
+        const pending = score(packed);
+        next = batches.next();
+        meanwhile?.();
+        scores = await pending;
       } catch (error) {
         const isSmallest = own.size === 1 || packed.batch.batch === 1 && packed.batch.length > batchTokens;
         if (!isOutOfMemory(error) || isSmallest) throw error;

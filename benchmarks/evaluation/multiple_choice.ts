@@ -8,7 +8,7 @@ import { at } from "../../core/indexing.ts";
 import { codePointLength, splitAtSpaces, utf8Length } from "../../core/python_text.ts";
 import type { TaskResult } from "../../core/schema.ts";
 import { mean, standardError } from "../../core/stats.ts";
-import type { AnyTask, Example, MetricName, OutputType } from "../../datasets/define.ts";
+import type { AnyTask, Example, LoadedTask, MetricName, OutputType } from "../../datasets/define.ts";
 import { definitionHash } from "../../datasets/lm_eval/task_files.ts";
 import { loadTask } from "../../datasets/load.ts";
 import { anyTask } from "../../datasets/mod.ts";
@@ -120,34 +120,58 @@ function totalMetric(metric: MetricName, type: OutputType, scored: readonly Scor
 
 type TaskMetric = TaskResult["metrics"][string];
 
+/** A task with its examples, ready to be scored. */
+interface ReadTask {
+  task: AnyTask;
+  loaded: LoadedTask;
+  /** One per choice; none for whole texts. */
+  requests: LogLikelihoodRequest[];
+  /** How long reading took. */
+  seconds: number;
+}
+
+/** Reads a task's examples.
+ * @throws {UsageError} when the task or its data are not found or malformed. */
+async function readTask(id: string, { data, limit, fewshot = 0 }: TaskOptions = {}): Promise<ReadTask> {
+  const start = performance.now();
+  const task = anyTask(id);
+  const loaded = await loadTask(task, { data, limit, fewshot });
+  const requests = outputType(task) === "loglikelihood_rolling" ? [] : loaded.examples.flatMap(requestsOf);
+  return { task, loaded, requests, seconds: (performance.now() - start) / 1000 };
+}
+
 async function scoreAll(
   scorer: Scorer,
   type: OutputType,
-  examples: readonly Example[],
+  { loaded: { examples }, requests }: ReadTask,
 ): Promise<LogLikelihood[]> {
-  if (type !== "loglikelihood_rolling") return await scorer.logLikelihood(examples.flatMap(requestsOf));
+  if (type !== "loglikelihood_rolling") return await scorer.logLikelihood(requests);
   const texts = examples.map(({ choices }) => at(choices, 0).text);
   const scores = await scorer.rollingLogLikelihood(texts, { bos: "lm-eval" });
   return scores.map(({ logLikelihood }) => ({ logLikelihood, isGreedy: false }));
 }
 
-/** Scores a task and gives its result with every example's scores.
+/** Reads a task, scores it and gives its result with every example's scores.
  * @throws {UsageError} when the task or its data are not found or malformed.
  * @throws {NumericError} when the model's output is not finite. */
 export async function measureTask(
   scorer: Scorer,
   id: string,
-  { data, limit, fewshot = 0 }: TaskOptions = {},
+  options: TaskOptions = {},
+): Promise<{ result: TaskResult; scored: ScoredExample[] }> {
+  return await scoreTask(scorer, await readTask(id, options));
+}
+
+/** {@linkcode measureTask} of a task that was read.
+ * @throws {NumericError} when the model's output is not finite. */
+async function scoreTask(
+  scorer: Scorer,
+  given: ReadTask,
 ): Promise<{ result: TaskResult; scored: ScoredExample[] }> {
   const start = performance.now();
-  const task = anyTask(id);
+  const { task, loaded: { examples, records, total, numFewshot, dataset, fewshotDataset } } = given;
   const type = outputType(task);
-  const { examples, records, total, numFewshot, dataset, fewshotDataset } = await loadTask(task, {
-    data,
-    limit,
-    fewshot,
-  });
-  const scores = await scoreAll(scorer, type, examples);
+  const scores = await scoreAll(scorer, type, given);
   let next = 0;
   const scored = examples.map((example, i): ScoredExample => ({
     example,
@@ -175,8 +199,29 @@ export async function measureTask(
       ),
       chance: type === "multiple_choice" ? mean(examples.map(({ choices }) => 1 / choices.length)) : 0,
       batchTokens: scorer.batchTokens(),
-      seconds: (performance.now() - start) / 1000,
+      seconds: given.seconds + (performance.now() - start) / 1000,
     },
     scored,
   };
+}
+
+/** Scores tasks one after the other as {@linkcode measureTask} does. The next one is read before, and its requests are encoded
+ * while the device scores, where both have one scorer. `enter` is told the task that begins.
+ * @throws {UsageError} when a task or its data are not found or malformed.
+ * @throws {NumericError} when the model's output is not finite. */
+export async function* measureTasks(
+  ids: readonly string[],
+  scorerOf: (index: number) => Scorer,
+  { enter, ...options }: TaskOptions & { enter?(id: string): void } = {},
+): AsyncGenerator<{ id: string; result: TaskResult; scored: ScoredExample[] }, void> {
+  let next: ReadTask | undefined;
+  for (const [i, id] of ids.entries()) {
+    enter?.(id);
+    const current = next ?? await readTask(id, options);
+    const scorer = scorerOf(i);
+    const following = ids[i + 1];
+    next = following === undefined ? undefined : await readTask(following, options);
+    if (next && scorerOf(i + 1) === scorer) scorer.encodeAhead(next.requests);
+    yield { id, ...await scoreTask(scorer, current) };
+  }
 }

@@ -111,20 +111,19 @@ function buildBatch(rows: readonly Row[], sequences: readonly ScoredSequence[]):
 }
 
 /** Batches of at most `batchTokens` tokens, padding included (a single longer row makes its own batch), longest rows
- * first. Neighbouring sequences with a common beginning, such as the choices of one example, are encoded once.
+ * first, each made when it is asked for. Neighbouring sequences with a common beginning, such as the choices of one
+ * example, are encoded once.
  *
  * Each sequence must have at least two ids and score at least one. */
-export function packBatches(sequences: readonly ScoredSequence[], batchTokens: number): PackedBatch[] {
+export function* packBatches(sequences: readonly ScoredSequence[], batchTokens: number): Generator<PackedBatch, void> {
   const rows = packRows(sequences, batchTokens).sort((a, b) => b.length - a.length);
-  const batches: PackedBatch[] = [];
   let pending: Row[] = [];
   for (const row of rows) {
     if (pending.length > 0 && (pending.length + 1) * at(pending, 0).length > batchTokens) {
-      batches.push(buildBatch(pending, sequences));
+      yield buildBatch(pending, sequences);
       pending = [];
     }
     pending.push(row);
   }
-  if (pending.length > 0) batches.push(buildBatch(pending, sequences));
-  return batches;
+  if (pending.length > 0) yield buildBatch(pending, sequences);
 }

@@ -114,6 +114,45 @@ export function encodeRequest(
   return { ids: [...context, ...continuation].slice(-(options.maxTokens + 1)), scored: length };
 }
 
+/** Requests that become ids a few at a time. */
+export interface RequestQueue {
+  /** Encodes the next `count`. */
+  advance(count: number): void;
+  /** Encodes what is left and gives all, in the order of the requests.
+   * @throws {UsageError} as {@linkcode encodeRequest}. */
+  finish(): ScoredSequence[];
+}
+
+/** A queue of `requests`. One that cannot be encoded stops it, and is reported at its end. */
+export function queueRequests(
+  tokenizer: Tokenizer,
+  requests: readonly LogLikelihoodRequest[],
+  options: EncodingOptions,
+): RequestQueue {
+  const contexts = new Map<string, number[]>();
+  const sequences: ScoredSequence[] = [];
+  const encode = (count: number) => {
+    for (const request of requests.slice(sequences.length, sequences.length + count)) {
+      sequences.push(encodeRequest(tokenizer, request, options, contexts));
+    }
+  };
+  let isStopped = false;
+  return {
+    advance: (count) => {
+      if (isStopped) return;
+      try {
+        encode(count);
+      } catch {
+        isStopped = true;
+      }
+    },
+    finish: () => {
+      encode(requests.length);
+      return sequences;
+    },
+  };
+}
+
 /** A window of a long text. */
 export interface RollingWindow {
   /** Ids that are given. */

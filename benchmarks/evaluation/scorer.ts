@@ -15,12 +15,13 @@ import { type GeneratedText, generateTexts, type TextOptions } from "./generatio
 import type { PackedBatch } from "./packing.ts";
 import {
   type BosPolicy,
-  encodeRequest,
   encodeText,
   type EncodingOptions,
   type LogLikelihoodRequest,
   prefixToken,
+  queueRequests,
   type RequestEncoding,
+  type RequestQueue,
   rollingWindows,
   type ScoredSequence,
 } from "./requests.ts";
@@ -80,6 +81,9 @@ export interface Scorer {
   bosPolicy: string;
   /** Beginning-of-sequence policy of whole texts in words, for records; that of the scorer unless given. */
   rollingPolicy(bos?: RollingBos): string;
+  /** Encodes `requests` a few at a time while the device works on others; {@linkcode Scorer.logLikelihood} of this very
+   * list takes them. A second call forgets the first. */
+  encodeAhead(requests: readonly LogLikelihoodRequest[]): void;
   /** Scores each continuation after its context, in the order given.
    * @throws {UsageError} when a continuation has no tokens or too many. */
   logLikelihood(requests: readonly LogLikelihoodRequest[]): Promise<LogLikelihood[]>;
@@ -96,6 +100,9 @@ export interface Scorer {
    * @throws {UsageError} when `maxTokens` leaves no room for a context, or a context has no tokens. */
   generate(contexts: readonly string[], options: Omit<TextOptions, "signal">): Promise<GeneratedText[]>;
 }
+
+/** Requests that are encoded ahead during one batch. */
+const AHEAD_REQUESTS = 64;
 
 function checkIds(sequences: readonly ScoredSequence[], vocabSize: number): void {
   for (const { ids } of sequences) {
@@ -118,6 +125,8 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
   /** What ran out of memory once is not tried again. */
   let possible = Infinity;
   const encodingOptions: EncodingOptions = { bos, encoding, maxTokens: model.maxPositions };
+  let ahead: { requests: readonly LogLikelihoodRequest[]; queue: RequestQueue } | undefined;
+  const queue = (requests: readonly LogLikelihoodRequest[]) => queueRequests(tokenizer, requests, encodingOptions);
 
   /** Calls `take` with each scored token: sequence, its natural-log probability, whether it is the most probable. */
   async function run(
@@ -129,6 +138,7 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
     used = await scoreInBatches(sequences, {
       batchTokens: asked,
       score: ({ batch, targets }) => model.score(batch, targets),
+      meanwhile: () => ahead?.queue.advance(AHEAD_REQUESTS),
       take: ({ logProbs, isGreedy }, { targets }, owners) => {
         owners.forEach((owner, i) => {
           const logProb = at(logProbs, i);
@@ -177,9 +187,14 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
     bosPolicy: encoding === "llm-pruner" ? "llm-pruner: no BOS, context and continuation encoded apart" : policy,
     rollingPolicy: (own = rollingBos) =>
       own === "single" ? "single: before each document, not scored" : `lm-eval: ${policy}, scored`,
-    logLikelihood: (requests) => {
-      const contexts = new Map<string, number[]>();
-      return scoreSequences(requests.map((one) => encodeRequest(tokenizer, one, encodingOptions, contexts)));
+    encodeAhead: (requests) => {
+      ahead = { requests, queue: queue(requests) };
+    },
+    logLikelihood: async (requests) => {
+      if (ahead?.requests !== requests) return await scoreSequences(queue(requests).finish());
+      const sequences = ahead.queue.finish();
+      ahead = undefined;
+      return await scoreSequences(sequences);
     },
     rollingLogLikelihood: async (texts, { maxTokens = model.maxPositions, bos: own = rollingBos } = {}) => {
       const prefix = prefixToken(tokenizer);

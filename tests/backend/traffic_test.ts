@@ -21,6 +21,24 @@ import { toyWindows } from "../support/method_context.ts";
 import { toySource } from "../support/toy.ts";
 import { countTraffic } from "../support/traffic.ts";
 
+testOnEngines("the caller of score() goes on when the batch is launched, before it is read", async () => {
+  const model = await uploadModel(toySource());
+  const [packed] = packBatches(toyWindows(2, 20).map((ids) => ({ ids: [...ids], scored: ids.length - 1 })), 1024);
+  assert(packed);
+  const events: string[] = [];
+  const { reads } = await countTraffic(
+    async () => {
+      const scores = scoringModel(model).score(packed.batch, packed.targets);
+      events.push("caller");
+      await scores;
+    },
+    (what) => events.push(what),
+  );
+  assertEquals(reads, 1);
+  assertEquals(events.slice(events.lastIndexOf("launches") + 1), ["caller", "reads"]);
+  disposeModel(model);
+});
+
 testOnEngines("scoring a batch reads once, however many rows go through the vocabulary", async () => {
   const model = await uploadModel(toySource());
   const scoring = scoringModel(model);

@@ -20,8 +20,11 @@ const sizeOf = (shape: unknown): number => Array.isArray(shape) ? shape.reduce((
 
 type Methods = Record<string, (...given: unknown[]) => unknown>;
 
-/** Calls `run` and gives its result with what it cost. */
-export async function countTraffic<Result>(run: () => Promise<Result>): Promise<Traffic & { result: Result }> {
+/** Calls `run` and gives its result with what it cost; `onEvent` is told each count as it happens. */
+export async function countTraffic<Result>(
+  run: () => Promise<Result>,
+  onEvent: (what: keyof Traffic) => void = () => {},
+): Promise<Traffic & { result: Result }> {
   const traffic: Traffic = { reads: 0, writes: 0, writtenValues: 0, launches: 0 };
   const tensor = tf.Tensor.prototype as unknown as Methods;
   const engine = tf.engine() as unknown as Methods;
@@ -40,6 +43,7 @@ export async function countTraffic<Result>(run: () => Promise<Result>): Promise<
     if (!method) throw new TypeError(`The engine has no ${name}()`);
     object[name] = function (...given) {
       traffic[what]++;
+      onEvent(what);
       if (what === "writes" && given[2] === "float32") traffic.writtenValues += sizeOf(given[1]);
       return method.apply(this, given);
     };

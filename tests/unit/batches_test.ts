@@ -47,6 +47,37 @@ Deno.test("scoreInBatches() halves a batch that does not fit, and scores everyth
   assertEquals(possible, 22);
 });
 
+Deno.test("scoreInBatches() makes a batch while the one before it is scored, and none before that", async () => {
+  const events: string[] = [];
+  // Rows are formed of the ids; how many are scored is looked up when a batch is made.
+  const watched = sequences.slice(0, 3).map(({ ids }, s) => ({
+    ids,
+    get scored() {
+      events.push(`make ${s}`);
+      return 1;
+    },
+  }));
+  let launched = 0;
+  await scoreInBatches(watched, {
+    batchTokens: 9,
+    score: async () => {
+      const own = launched++;
+      events.push(`launch ${own}`);
+      await Promise.resolve();
+      events.push(`read ${own}`);
+      return own;
+    },
+    meanwhile: () => events.push("other work"),
+    take: (own) => events.push(`take ${own}`),
+  });
+  assertEquals(events, [
+    "make 0",
+    ...["launch 0", "make 1", "other work", "read 0", "take 0"],
+    ...["launch 1", "make 2", "other work", "read 1", "take 1"],
+    ...["launch 2", "other work", "read 2", "take 2"],
+  ]);
+});
+
 Deno.test("scoreInBatches() gives up at a single sequence, and at once on any other error", async () => {
   const tooSmall = smallDevice(8);
   await assertRejects(() => scoreOn(tooSmall, 90), Error, OUT_OF_MEMORY);

@@ -43,12 +43,12 @@ Deno.test("packBatches() asks for every scored token once, after exactly what st
 Deno.test("packBatches() encodes the context of an example's choices once", () => {
   const context = [2, 3, 4, 5, 6, 7, 8, 9];
   const choices = [[10, 11], [10, 12, 13], [14], [15, 16]];
-  const batches = packBatches(
+  const [only, ...others] = packBatches(
     choices.map((choice) => ({ ids: [...context, ...choice], scored: choice.length })),
     99,
   );
-  assertEquals(batches.length, 1);
-  const only = at(batches, 0);
+  assert(only);
+  assertEquals(others, []);
   // The context, and of each choice all but the last token: 8 + 1 + 2 + 0 + 1.
   assertEquals([only.batch.batch, only.batch.length], [1, 12]);
 });
@@ -57,13 +57,57 @@ Deno.test("packBatches() shares a context that is longer than a batch, as long a
   const context = Array.from({ length: 40 }, (_, i) => i + 2);
   const choices = Array.from({ length: 8 }, (_, i) => ({ ids: [...context, i, i, i], scored: 3 }));
   // Two ids of each choice are inputs: 42 inputs may grow by a quarter, to 52.
-  assertEquals(packBatches(choices, 20).map(({ batch }) => [batch.batch, batch.length]), [[1, 52], [1, 44]]);
+  assertEquals(Array.from(packBatches(choices, 20), ({ batch }) => [batch.batch, batch.length]), [[1, 52], [1, 44]]);
 });
 
 Deno.test("packBatches() keeps examples apart that merely begin with the same token", () => {
   const examples = [2, 3, 4].map((id) => [0, ...Array.from({ length: 20 }, (_, i) => id + i)]);
-  const { batch } = at(packBatches(examples.map((ids) => ({ ids, scored: 1 })), 99), 0);
-  assertEquals([batch.batch, batch.length, batch.segments], [3, 20, undefined]);
+  const [packed] = packBatches(examples.map((ids) => ({ ids, scored: 1 })), 99);
+  assertEquals([packed?.batch.batch, packed?.batch.length, packed?.batch.segments], [3, 20, undefined]);
+});
+
+Deno.test("encodeAhead() encodes while batches are scored, and changes no score", async () => {
+  const requestsOf = (words: string) =>
+    words.split(" ").flatMap((word) => ["x", "y z"].map((end) => ({ context: `${word} ${word}`, continuation: ` ${end}` })));
+  const [first, second] = [requestsOf("a b c d"), requestsOf("e f g")];
+  const plain = createScorer(fakeModel(), fakeTokenizer(), { batchTokens: 6 });
+  const expected = [await plain.logLikelihood(first), await plain.logLikelihood(second)];
+
+  const events: string[] = [];
+  const [model, tokenizer] = [fakeModel(), fakeTokenizer()];
+  const scorer = createScorer(
+    {
+      ...model,
+      score: async (batch, targets) => {
+        events.push("launch");
+        await Promise.resolve();
+        events.push("read");
+        return await model.score(batch, targets);
+      },
+    },
+    {
+      ...tokenizer,
+      encode: (text, options) => {
+        if (events.at(-1) !== "encode") events.push("encode");
+        return tokenizer.encode(text, options);
+      },
+    },
+    { batchTokens: 6 },
+  );
+  scorer.encodeAhead(second);
+  const scores = [await scorer.logLikelihood(first), await scorer.logLikelihood(second)];
+  assertEquals(scores, expected);
+  // Its own requests before the first batch, all of the next list during that batch, and none later.
+  assertEquals(events.slice(0, 5), ["encode", "launch", "encode", "read", "launch"]);
+  assertEquals(events.filter((event) => event === "encode").length, 2);
+});
+
+Deno.test("encodeAhead() reports a request that cannot be encoded when it is scored", async () => {
+  const scorer = createScorer(fakeModel(), fakeTokenizer());
+  const [good, bad] = [[{ context: "a", continuation: " b" }], [{ context: "a", continuation: "" }]];
+  scorer.encodeAhead(bad);
+  assertEquals((await scorer.logLikelihood(good)).length, 1);
+  await assertRejects(() => scorer.logLikelihood(bad), UsageError, "has 0 tokens");
 });
 
 Deno.test("logLikelihood() sums log-probabilities in the order of the requests", async () => {
