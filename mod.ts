@@ -57,6 +57,7 @@ export {
 } from "./benchmarks/cells/steps.ts";
 export type {
   LoadedModel,
+  LoadOptions,
   PrunedModel,
   PruneOptions,
   ScoreOptions,

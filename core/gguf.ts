@@ -56,6 +56,8 @@ export interface GgufFile {
    * dimension's vectors); without it rows keep their place.
    * @throws {RangeError} when no tensor has that name. */
   read(name: string, placeRow?: (row: number) => number): { shape: number[]; data: Float32Array };
+  /** Reads a tensor's bytes beside what this thread does; see {@linkcode RangedFile.prefetch}. */
+  prefetch(name: string): Promise<void>;
   /** Closes the file. */
   close(): void;
 }
@@ -347,7 +349,7 @@ function readHeader(file: RangedFile): { metadata: Map<string, GgufValue>; tenso
   return { metadata, tensors };
 }
 
-/** Bytes read at once; a tensor's stored form is never held as a whole. */
+/** Bytes read at once; a tensor's stored form is held as a whole only when it was read ahead. */
 const READ_CHUNK_BYTES = 1024 * 1024;
 
 function readTensor(file: RangedFile, tensor: GgufTensor, placeRow?: (row: number) => number): Float32Array {
@@ -357,11 +359,12 @@ function readTensor(file: RangedFile, tensor: GgufTensor, placeRow?: (row: numbe
   const rowBytes = rowBlocks * blockBytes;
   const rows = tensor.sizeBytes / rowBytes;
   const data = new Float32Array(rows * rowValues);
-  const chunkRows = Math.max(1, Math.min(rows, Math.floor(READ_CHUNK_BYTES / rowBytes)));
-  const chunk = new Uint8Array(chunkRows * rowBytes);
+  const ahead = file.taken(tensor.offset, tensor.sizeBytes);
+  const chunkRows = ahead ? rows : Math.max(1, Math.min(rows, Math.floor(READ_CHUNK_BYTES / rowBytes)));
+  const chunk = ahead ?? new Uint8Array(chunkRows * rowBytes);
   for (let first = 0; first < rows; first += chunkRows) {
     const count = Math.min(chunkRows, rows - first);
-    file.readInto(tensor.offset + first * rowBytes, chunk.subarray(0, count * rowBytes));
+    if (!ahead) file.readInto(tensor.offset + first * rowBytes, chunk.subarray(0, count * rowBytes));
     if (!placeRow) {
       decode(chunk, 0, count * rowBlocks, data, first * rowValues);
       continue;
@@ -388,6 +391,10 @@ export function openGguf(path: string): GgufFile {
         const tensor = tensors.get(name);
         if (!tensor) throw new RangeError(`No tensor named "${name}" in ${path}`);
         return { shape: [...tensor.shape], data: readTensor(file, tensor, placeRow) };
+      },
+      prefetch: async (name) => {
+        const tensor = tensors.get(name);
+        if (tensor) await file.prefetch(tensor.offset, tensor.sizeBytes);
       },
       close: () => file.close(),
     };

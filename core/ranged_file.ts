@@ -14,6 +14,11 @@ export interface RangedFile {
   /** Fills `target` with the bytes from `offset` on.
    * @throws {FileFormatError} when the file ends before `target` is full. */
   readInto(offset: number, target: Uint8Array): void;
+  /** Reads a range beside what this thread does, for {@linkcode RangedFile.taken}, and resolves when that is over. Two ranges
+   * are held: the one that is taken next and the one after it. What cannot be read is left to `readInto`, which says why. */
+  prefetch(offset: number, sizeBytes: number): Promise<void>;
+  /** The bytes that `prefetch` brought of exactly this range, the caller's from now on; null when there are none. */
+  taken(offset: number, sizeBytes: number): Uint8Array<ArrayBuffer> | null;
   /** Closes the file; a second call does nothing. */
   close(): void;
 }
@@ -27,23 +32,84 @@ function openProblem(path: string, error: unknown): UsageError {
   return new UsageError(`${path}: cannot be opened (${error instanceof Error ? error.message : String(error)})`);
 }
 
+/** Ranges of a file that are held. */
+const RANGES_AHEAD = 2;
+
+/** The part of a file that reads ahead: on a thread of Deno's, through a handle of its own, since a handle has one place. */
+function readerAhead(
+  path: string,
+  { dev, ino }: Pick<Deno.FileInfo, "dev" | "ino">,
+): Pick<RangedFile, "prefetch" | "taken" | "close"> {
+  let file: Deno.FsFile | undefined;
+  let isOpen = true;
+  let last: Promise<void> | undefined;
+  const held = new Map<number, Uint8Array<ArrayBuffer>>();
+  async function load(offset: number, sizeBytes: number): Promise<void> {
+    try {
+      if (!isOpen) return;
+      file ??= Deno.openSync(path, { read: true });
+      const found = file.statSync();
+      // Another file may have taken the name since.
+      if (found.dev !== dev || found.ino !== ino) return;
+      file.seekSync(offset, Deno.SeekMode.Start);
+      const bytes = new Uint8Array(sizeBytes);
+      for (let filled = 0; filled < sizeBytes;) {
+        const count = await file.read(bytes.subarray(filled));
+        if (!count) return;
+        filled += count;
+      }
+      if (!isOpen) return;
+      const [oldest] = held.keys();
+      if (held.size === RANGES_AHEAD && oldest !== undefined) held.delete(oldest);
+      held.set(offset, bytes);
+    } catch {
+      // Said by readInto().
+    }
+  }
+  return {
+    prefetch: (offset, sizeBytes) => {
+      // Nothing in flight: the read begins before this returns, so that the thread may compute from here on.
+      const own = last ? last.then(() => load(offset, sizeBytes)) : load(offset, sizeBytes);
+      last = own;
+      return own.finally(() => {
+        if (last === own) last = undefined;
+      });
+    },
+    taken: (offset, sizeBytes) => {
+      const bytes = held.get(offset);
+      if (bytes?.length !== sizeBytes) return null;
+      held.delete(offset);
+      return bytes;
+    },
+    close: () => {
+      isOpen = false;
+      held.clear();
+      file?.close();
+      file = undefined;
+    },
+  };
+}
+
 /** Opens a regular file for ranged reads.
  * @throws {UsageError} when it is missing, unreadable, or not a regular file. */
 export function openRanged(path: string): RangedFile {
   let file: Deno.FsFile;
-  let sizeBytes: number;
+  let opened: Deno.FileInfo;
   try {
     // Opening a pipe would wait for a writer for ever, so the kind is checked first.
     if (!Deno.statSync(path).isFile) throw new UsageError(`${path}: must be a regular file`);
     file = Deno.openSync(path, { read: true });
-    sizeBytes = file.statSync().size;
+    opened = file.statSync();
   } catch (error) {
     throw error instanceof UsageError ? error : openProblem(path, error);
   }
   let isOpen = true;
+  const ahead = readerAhead(path, opened);
   return {
     path,
-    sizeBytes,
+    sizeBytes: opened.size,
+    prefetch: ahead.prefetch,
+    taken: ahead.taken,
     readInto: (offset, target) => {
       file.seekSync(offset, Deno.SeekMode.Start);
       for (let filled = 0; filled < target.length;) {
@@ -57,6 +123,7 @@ export function openRanged(path: string): RangedFile {
     close: () => {
       if (isOpen) file.close();
       isOpen = false;
+      ahead.close();
     },
   };
 }

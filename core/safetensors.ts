@@ -78,6 +78,8 @@ export interface SafetensorsCheckpoint {
    * @throws {RangeError} when no tensor has that name.
    * @throws {FileFormatError} when its storage type is not one of {@linkcode FLOAT_DTYPES}. */
   read(name: string): FloatTensor;
+  /** Reads a tensor's bytes beside what this thread does; see {@linkcode RangedFile.prefetch}. */
+  prefetch(name: string): Promise<void>;
   /** Closes the files. */
   close(): void;
 }
@@ -153,7 +155,7 @@ function readHeader(file: RangedFile): Map<string, SafetensorsEntry> {
   return new Map(entries);
 }
 
-/** Bytes read at once; a tensor's stored form is never held as a whole. */
+/** Bytes read at once; a tensor's stored form is held as a whole only when it was read ahead. */
 const CHUNK_BYTES = 1024 * 1024;
 
 function readTensor(file: RangedFile, name: string, entry: SafetensorsEntry): FloatTensor {
@@ -162,9 +164,15 @@ function readTensor(file: RangedFile, name: string, entry: SafetensorsEntry): Fl
     throw new FileFormatError(file.path, `tensor "${name}" is ${dtype}: must be one of ${FLOAT_DTYPES.join(", ")}`);
   }
   const { blockBytes, decode } = BLOCK_FORMATS[dtype as FloatDtype];
+  const ahead = file.taken(offset, sizeBytes);
+  if (dtype === "F32" && ahead) return { shape: [...shape], data: new Float32Array(ahead.buffer) };
   const data = new Float32Array(sizeBytes / blockBytes);
   if (dtype === "F32") {
     file.readInto(offset, new Uint8Array(data.buffer));
+    return { shape: [...shape], data };
+  }
+  if (ahead) {
+    decode(ahead, 0, data.length, data, 0);
     return { shape: [...shape], data };
   }
   const chunk = new Uint8Array(Math.min(CHUNK_BYTES, sizeBytes));
@@ -192,6 +200,10 @@ export function openSafetensors(path: string): SafetensorsCheckpoint {
         const entry = tensors.get(name);
         if (!entry) throw new RangeError(`No tensor named "${name}" in ${path}`);
         return readTensor(file, name, entry);
+      },
+      prefetch: async (name) => {
+        const entry = tensors.get(name);
+        if (entry) await file.prefetch(entry.offset, entry.sizeBytes);
       },
       close: () => file.close(),
     };
@@ -264,6 +276,10 @@ export function openSafetensorsFolder(folder: string): SafetensorsCheckpoint {
         const file = shardOf.get(name);
         if (file === undefined) throw new RangeError(`No tensor named "${name}" in ${folder}`);
         return lookUp(shards, file).read(name);
+      },
+      prefetch: async (name) => {
+        const file = shardOf.get(name);
+        if (file !== undefined) await lookUp(shards, file).prefetch(name);
       },
       close,
     };

@@ -239,6 +239,8 @@ export interface WeightSource {
   /** Reads one tensor by its Hugging Face name (see {@linkcode tensorNames}), dequantised to f32.
    * @throws {UsageError} when the checkpoint lacks it. */
   read(name: string): HostTensor;
+  /** Brings the stored bytes of a tensor that is read soon while this thread computes; absent where there is no file. */
+  prefetch?(name: string): Promise<void>;
   close(): void;
 }
 

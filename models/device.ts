@@ -11,6 +11,7 @@ import { denseMatrix, type Matrix, PackedMatrix, packMatrix } from "../core/matr
 import { linear, linearLowRank, matMul2d } from "../core/ops.ts";
 import {
   type DecoderConfig,
+  expectedTensors,
   type HostTensor,
   layerNorms,
   LINEAR_NAMES,
@@ -69,14 +70,64 @@ export function usualForm(
 /** Bytes read after which host copies are collected. */
 const COLLECT_BYTES = 2 ** 24;
 
-/** Puts tensors of `source` on the device; at most one host copy of a tensor exists. Embedding and output projection are
- * split where they are over the engine's limit for a tensor.
+/** Values of a tensor from which its bytes are read ahead: for fewer, waiting for another thread takes longer than reading. */
+const AHEAD_VALUES = 2 ** 18;
+
+/** Names of a layer's tensors in the order in which they are uploaded. */
+const layerTensors = (config: DecoderConfig, l: number): string[] => [
+  ...LINEAR_NAMES.flatMap((name) => [
+    tensorNames.weight(l, name),
+    ...config.biases.includes(name) ? [tensorNames.bias(l, name)] : [],
+  ]),
+  ...layerNorms(config).map(([name]) => tensorNames.norm(l, name)),
+];
+
+/** Names of a model's tensors in the order in which they are uploaded: the largest first, since what their transposition
+ * takes besides is freed before the layers are there. */
+export function uploadOrder(config: DecoderConfig): string[] {
+  return [
+    ...config.tiedHead ? [] : [tensorNames.head],
+    tensorNames.embedding,
+    tensorNames.finalNorm,
+    ...config.layers.flatMap((_, l) => layerTensors(config, l)),
+  ];
+}
+
+/** Reads tensors: while the one that was read goes to the device, the stored bytes of the next large one come from the file.
+ * Host copies are collected now and then. */
+function readerInOrder(source: WeightSource, aheadValues: number): (name: string) => Promise<HostTensor> {
+  const shapes = expectedTensors(source.config);
+  const isLarge = (name: string) => (shapes.get(name) ?? []).reduce((size, own) => size * own, 1) >= aheadValues;
+  const order = uploadOrder(source.config).filter(isLarge);
+  const following = new Map(order.map((name, i) => [name, order[i + 1]]));
+  let coming: { name?: string; bytes?: Promise<void> } = {};
+  let readBytes = 0;
+  const begin = (name: string | undefined) => name === undefined ? {} : { name, bytes: source.prefetch?.(name) };
+  return async (name) => {
+    if (following.has(name)) {
+      if (coming.name !== name) coming = begin(name);
+      await coming.bytes;
+      coming = begin(following.get(name));
+    }
+    if (readBytes > COLLECT_BYTES) {
+      collectGarbage();
+      readBytes = 0;
+    }
+    const tensor = source.read(name);
+    readBytes += tensor.data.byteLength;
+    return tensor;
+  };
+}
+
+/** Puts tensors of `source` on the device; of at most one tensor there is a host copy, and of at most one more the stored
+ * bytes, those of tensors with `aheadValues` values or more. Embedding and output projection are split where they are over the engine's limit for a tensor.
  * @throws {RangeError} when another tensor is over that limit.
  * @throws {EngineError} when the device reported an error, or the engine holds f32 only. */
 export function createUploader(
   source: WeightSource,
   weights: WeightForm = "f32",
-): { rest(): Omit<DecoderModel, "config" | "layers">; layer(l: number): Promise<DeviceLayer> } {
+  aheadValues = AHEAD_VALUES,
+): { rest(): Promise<Omit<DecoderModel, "config" | "layers">>; layer(l: number): Promise<DeviceLayer> } {
   const { config } = source;
   const isStored = weights === "stored";
   if (isStored && !currentEngine().decoderOps) {
@@ -85,26 +136,17 @@ export function createUploader(
         "or use the tensorflow engine on the CPU",
     );
   }
-  const vector = (name: string) => tf.tensor1d(checked(name).data);
-  const matrix = (name: string): Matrix => {
-    const { shape, data } = checked(name);
+  const read = readerInOrder(source, aheadValues);
+  const vector = async (name: string) => tf.tensor1d((await checked(name)).data);
+  const matrix = async (name: string): Promise<Matrix> => {
+    const { shape, data } = await checked(name);
     const given = tf.tensor2d(data, shape as [number, number]);
     const held = (isStored ? packMatrix(given, true) : null) ?? tf.transpose(given);
     given.dispose();
     return held;
   };
-  let readBytes = 0;
-  function read(name: string): HostTensor {
-    if (readBytes > COLLECT_BYTES) {
-      collectGarbage();
-      readBytes = 0;
-    }
-    const tensor = source.read(name);
-    readBytes += tensor.data.byteLength;
-    return tensor;
-  }
-  function checked(name: string): HostTensor {
-    const tensor = read(name);
+  async function checked(name: string): Promise<HostTensor> {
+    const tensor = await read(name);
     const { maxTensorBytes } = currentEngine();
     if (tensor.data.byteLength > maxTensorBytes) {
       throw new RangeError(
@@ -115,17 +157,20 @@ export function createUploader(
     return tensor;
   }
   return {
-    rest: () => ({
-      head: config.tiedHead ? null : uploadVocabulary(read(tensorNames.head), true, isStored),
-      embedding: uploadVocabulary(read(tensorNames.embedding), false, isStored),
-      finalNorm: vector(tensorNames.finalNorm),
+    rest: async () => ({
+      head: config.tiedHead ? null : uploadVocabulary(await read(tensorNames.head), true, isStored),
+      embedding: uploadVocabulary(await read(tensorNames.embedding), false, isStored),
+      finalNorm: await vector(tensorNames.finalNorm),
     }),
     layer: async (l) => {
-      const linears = Object.fromEntries(LINEAR_NAMES.map((name): [LinearName, DeviceLinear] => [name, {
-        weight: matrix(tensorNames.weight(l, name)),
-        ...config.biases.includes(name) && { bias: vector(tensorNames.bias(l, name)) },
-      }])) as Record<LinearName, DeviceLinear>;
-      const norms = Object.fromEntries(layerNorms(config).map(([name]) => [name, vector(tensorNames.norm(l, name))]));
+      const linears: Partial<Record<LinearName, DeviceLinear>> = {};
+      for (const name of LINEAR_NAMES) {
+        const weight = await matrix(tensorNames.weight(l, name));
+        const bias = config.biases.includes(name) ? await vector(tensorNames.bias(l, name)) : undefined;
+        linears[name] = { weight, ...bias && { bias } };
+      }
+      const norms: Partial<Record<NormName, tf.Tensor1D>> = {};
+      for (const [name] of layerNorms(config)) norms[name] = await vector(tensorNames.norm(l, name));
       const layer = { ...linears, ...norms } as DeviceLayer;
       // Uploads are queued; reading one value waits for them, so that host copies do not pile up.
       const { weight } = layer.down;
@@ -141,10 +186,13 @@ export function createUploader(
 /** Puts the whole model on the device, as {@linkcode createUploader} does.
  * @throws {RangeError} when a tensor is over the engine's limit.
  * @throws {EngineError} when the device reported an error, or the engine holds f32 only. */
-export async function uploadModel(source: WeightSource, weights: WeightForm = "f32"): Promise<DecoderModel> {
-  const uploader = createUploader(source, weights);
-  // The largest tensors first: what their transposition takes besides is freed before the layers are there.
-  const rest = uploader.rest();
+export async function uploadModel(
+  source: WeightSource,
+  weights?: WeightForm,
+  aheadValues?: number,
+): Promise<DecoderModel> {
+  const uploader = createUploader(source, weights, aheadValues);
+  const rest = await uploader.rest();
   const layers: DeviceLayer[] = [];
   for (let l = 0; l < source.config.layers.length; l++) layers.push(await uploader.layer(l));
   return { config: source.config, layers, ...rest };

@@ -12,11 +12,11 @@ import { at } from "../core/indexing.ts";
 
 /** Puts everything but the decoder layers on the device. The layers are there in {@linkcode eachLayer} alone, and
  * `source` must stay open for it. Free the model with `disposeModel`. */
-export function openLayerwise(source: WeightSource, weights?: WeightForm): DecoderModel {
+export async function openLayerwise(source: WeightSource, weights?: WeightForm): Promise<DecoderModel> {
   const { rest, layer } = createUploader(source, weights);
   return {
     config: source.config,
-    ...rest(),
+    ...await rest(),
     get layers(): never {
       throw new UsageError("Only one layer of the model is held at a time: leave --layerwise out");
     },

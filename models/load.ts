@@ -96,6 +96,7 @@ export function openFolderModel(folder: string, path: string = folder): WeightSo
         if (!checkpoint.tensors.has(stored)) throw new UsageError(`${folder}: has no tensor "${stored}"`);
         return tensors.read(name, checkpoint.read(stored));
       },
+      prefetch: (name) => checkpoint.prefetch(tensors.stored(name)),
       close: () => checkpoint.close(),
     };
   } catch (error) {

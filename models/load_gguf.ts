@@ -289,6 +289,10 @@ export function openGgufModel(path: string): { source: WeightSource; file: GgufF
           },
         },
         read: (name) => readHuggingFaceTensor(file, config, name, names.get(name)),
+        prefetch: async (name) => {
+          const stored = names.get(name);
+          if (stored !== undefined) await file.prefetch(stored);
+        },
         close: () => file.close(),
       },
     };

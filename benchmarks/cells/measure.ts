@@ -52,7 +52,7 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   const engine = await startEngine(cell.engine, { device: job.device, arithmetic: cell.arithmetic });
   const { source, tokenizer } = await openModel(cell.model);
   const isLayerwise = job.layerwise === true && cell.method !== null && !before;
-  const dense = isLayerwise ? openLayerwise(source, cell.weights) : await uploadModel(source, cell.weights);
+  const dense = await (isLayerwise ? openLayerwise : uploadModel)(source, cell.weights);
   if (!isLayerwise) source.close();
   engine.check();
   const afterLoadBytes = engine.memory.usedBytes();

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { startBestEngine, startEngine } from "../../core/engine.ts";
+import { type EngineOptions, startBestEngine, startEngine } from "../../core/engine.ts";
 import { createRng } from "../../core/rng.ts";
 import {
   type EngineName,
@@ -69,12 +69,18 @@ export interface StepOptions {
   signal?: AbortSignal;
 }
 
+/** Where a model is computed, as the command line's `--engine`, `--device` and `--arithmetic` say it. */
+export interface LoadOptions extends EngineOptions {
+  /** The fastest that starts, and that has the device and the arithmetic, when absent. */
+  engine?: EngineName;
+}
+
 /** Starts an engine and loads a model.
- * @param path a Hugging Face folder, a `.gguf` file, or `tiny`; the fastest engine that starts unless one is named
+ * @param path a Hugging Face folder, a `.gguf` file, or `tiny`
  * @throws {UsageError} when there is no such model, or it is not supported.
- * @throws {EngineError} when the engine does not start. */
-export async function loadModel(path: string, { engine }: { engine?: EngineName } = {}): Promise<LoadedModel> {
-  const started = engine === undefined ? (await startBestEngine()).engine : await startEngine(engine);
+ * @throws {EngineError} when the engine does not start, or has no such device or arithmetic. */
+export async function loadModel(path: string, { engine, ...options }: LoadOptions = {}): Promise<LoadedModel> {
+  const started = engine === undefined ? (await startBestEngine(options)).engine : await startEngine(engine, options);
   const { source, tokenizer, tokenizerDefinition } = await openModel(path);
   try {
     return { model: await uploadModel(source, usualForm(source, started)), tokenizer, tokenizerDefinition };

@@ -41,7 +41,7 @@ export async function timeCell(
   const engine = await startEngine(cell.engine, { device, arithmetic: cell.arithmetic });
   const { source } = await openModel(cell.model);
   const inLayers = layerwise === true && cell.method !== null;
-  const dense = inLayers ? openLayerwise(source, cell.weights) : await uploadModel(source, cell.weights);
+  const dense = await (inLayers ? openLayerwise : uploadModel)(source, cell.weights);
   const model = cell.method === null
     ? dense
     : cell.checkpoint

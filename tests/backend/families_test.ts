@@ -104,7 +104,7 @@ testOnEngines(
         await compare(pruned, "pruned");
         disposeModel(pruned);
         disposeModel(dense);
-        const open = openLayerwise(source);
+        const open = await openLayerwise(source);
         const byLayers = await pruneByLayers(open, plan);
         await compare(byLayers, "pruned layer by layer");
         disposeModel(byLayers);

@@ -94,7 +94,7 @@ testOnEngines("weights as stored give the log-likelihoods, generations and pruni
 });
 
 testStored("layers that are read one at a time are in 16 bits too", async () => {
-  const model = openLayerwise(roundedSource("BF16", true), "stored");
+  const model = await openLayerwise(roundedSource("BF16", true), "stored");
   const packed = await eachLayer(model, (layer) => layer.up.weight instanceof PackedMatrix);
   assertEquals(packed, [true, true]);
   disposeModel(model);
@@ -151,7 +151,7 @@ testStored("every method chooses the same units of weights as stored, layer by l
     const plans: Record<string, PrunePlan> = {};
     for (const form of ["f32", "stored", ...method.layerwise ? ["stored, by layers"] as const : []] as const) {
       const weights = form === "f32" ? form : "stored";
-      const model = form === "stored, by layers" ? openLayerwise(source, weights) : await uploadModel(source, weights);
+      const model = await (form === "stored, by layers" ? openLayerwise : uploadModel)(source, weights);
       plans[form] = (await method.prune(methodContext({ ...given, model, options }))).plan;
       disposeModel(model);
     }

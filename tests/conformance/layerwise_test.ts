@@ -27,8 +27,8 @@ const FURTHER: Record<string, Record<string, unknown>> = {
 };
 
 /** `source` with its layers read one at a time, and the bytes on the device whenever a layer is about to be read. */
-function watched(): { model: DecoderModel; heldBytes: number[] } {
-  const model = openLayerwise(source);
+async function watched(): Promise<{ model: DecoderModel; heldBytes: number[] }> {
+  const model = await openLayerwise(source);
   const heldBytes: number[] = [];
   const { readLayer } = model;
   model.readLayer = (l) => {
@@ -54,7 +54,7 @@ async function checkVariant(method: Method, options: unknown): Promise<void> {
   const expectedLogits = await logitsOf(pruned);
   [whole, pruned].forEach(disposeModel);
 
-  const { model, heldBytes } = watched();
+  const { model, heldBytes } = await watched();
   const restBytes = tf.memory().numBytes;
   const actual = await method.prune(methodContext({ ...given, model, cache: caches[1] }));
   assertEquals(actual, expected);
@@ -76,8 +76,8 @@ for (const method of methods.filter(({ layerwise }) => layerwise)) {
   });
 }
 
-testOnEngines("a model that is read layer by layer has no layers for a whole pass", () => {
-  const model = openLayerwise(source);
+testOnEngines("a model that is read layer by layer has no layers for a whole pass", async () => {
+  const model = await openLayerwise(source);
   assertThrows(() => tf.tidy(() => forward(model, probe)), UsageError, "leave --layerwise out");
   disposeModel(model);
 });

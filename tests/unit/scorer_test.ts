@@ -68,7 +68,9 @@ Deno.test("packBatches() keeps examples apart that merely begin with the same to
 
 Deno.test("encodeAhead() encodes while batches are scored, and changes no score", async () => {
   const requestsOf = (words: string) =>
-    words.split(" ").flatMap((word) => ["x", "y z"].map((end) => ({ context: `${word} ${word}`, continuation: ` ${end}` })));
+    words.split(" ").flatMap((word) =>
+      ["x", "y z"].map((end) => ({ context: `${word} ${word}`, continuation: ` ${end}` }))
+    );
   const [first, second] = [requestsOf("a b c d"), requestsOf("e f g")];
   const plain = createScorer(fakeModel(), fakeTokenizer(), { batchTokens: 6 });
   const expected = [await plain.logLikelihood(first), await plain.logLikelihood(second)];
