@@ -1,132 +1,186 @@
-/** The models of a run in another engine. Does the speed-up survive there?
+/** The models of a run, or one model, in our engine and in llama.cpp. Does the speed-up survive there?
  *
  * @module
  */
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { type Engine, startBestEngine, startEngine } from "../../core/engine.ts";
 import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import { STORED_TYPES, type StoredType } from "../../core/quantize.ts";
-import { type DoneRecord, throughputChoiceSchema, type ThroughputResult } from "../../core/schema.ts";
+import { type DoneRecord, type EngineName, throughputChoiceSchema } from "../../core/schema.ts";
 import { cellLabels } from "../../core/cell_names.ts";
+import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
+import { exportGguf } from "../../models/export_gguf.ts";
+import { openModel } from "../../models/load.ts";
 import { choiceOf, countFlag, type Flags, textFlag } from "./command.ts";
 import { exportCell } from "./export_cell.ts";
+import { throughputTable, type TimedModel } from "./turns_table.ts";
+import { checkSource } from "../cells/rebuild.ts";
 import { startLlamaCpp } from "../peers/llama_cpp.ts";
 import type { Peer } from "../peers/peer_process.ts";
 import { writeAtomically } from "../../core/write_file.ts";
+import { storedPath } from "../records/run_file.ts";
 import { readRecords, runPaths, toJson } from "../records/store.ts";
-import { summarise, type ThroughputChoice } from "../evaluation/throughput.ts";
+import { closeSides, openSides, type Sides, timeSides, type TurnChoice } from "../evaluation/engine_turns.ts";
 
-/** One model in both engines. */
-export interface TimedCell {
-  label: string;
-  record: Pick<DoneRecord, "cell" | "throughput" | "id">;
-  /** By llama.cpp. */
-  results: ThroughputResult[];
+/** What both engines need, while they run. */
+interface Session {
+  engine: Engine;
+  peer: Peer;
+  choice: TurnChoice;
+  /** For files; removed in the end. */
+  folder: string;
 }
 
-interface Timing extends ThroughputChoice {
-  type: StoredType;
-  threads: number;
-  model?: string;
+/** A model of a run that was timed. */
+interface TimedCell extends TimedModel {
+  /** The cell's; absent where the run has no dense cell. */
+  id?: string;
 }
 
-/** Exports the model and times it: prefill from an empty cache, then decode. */
-async function timeCell(peer: Peer, record: DoneRecord, dir: string, timing: Timing): Promise<ThroughputResult[]> {
-  const { type, threads, model, prefillTokens, decodeTokens, repeats } = timing;
+/** Starts our engine, then llama.cpp, and ends what can be ended after `use`. */
+async function withSession<T>(
+  start: () => Promise<Engine>,
+  choice: TurnChoice,
+  use: (session: Session) => Promise<T>,
+): Promise<T> {
+  const engine = await start();
+  const peer = await startLlamaCpp();
   const folder = Deno.makeTempDirSync();
   try {
-    const to = join(folder, "model.gguf");
-    await exportCell({ record, out: dir, format: "gguf", to, type, ...model === undefined ? {} : { model } });
-    const { prefillMs, decodeMs } = await peer.ask<{ prefillMs: number[]; decodeMs: number[] }>({
-      file: to,
-      time: { prefillTokens, decodeTokens, repeats, threads },
-    });
-    return [
-      summarise(`pp${prefillTokens}`, 1, prefillTokens, prefillMs),
-      summarise(`tg${decodeTokens}`, 1, decodeTokens, decodeMs),
-    ];
+    return await use({ engine, peer, choice, folder });
   } finally {
     Deno.removeSync(folder, { recursive: true });
+    await peer.close();
   }
 }
 
-/** Mean and sample sd of tokens/s, and the ratio to the dense model's mean. */
-function cellText(result: ThroughputResult | undefined, dense: ThroughputResult | undefined): string[] {
-  if (result === undefined) return ["–", "–"];
-  const { mean, sd } = result.tokensPerS;
-  return [
-    `${mean.toFixed(mean < 100 ? 1 : 0)} ± ${sd.toFixed(mean < 100 ? 1 : 0)}`,
-    dense === undefined ? "–" : `${(mean / dense.tokensPerS.mean).toFixed(2)} ×`,
-  ];
+/** Uses a file's model in both engines, and frees it. */
+async function withSides<T>(file: string, session: Session, use: (sides: Sides) => Promise<T>): Promise<T> {
+  const sides = await openSides(file, session, session.choice);
+  try {
+    return await use(sides);
+  } finally {
+    await closeSides(sides);
+  }
 }
 
-/** The comparison as a Markdown table: tokens/s and speed-up over dense in our engine and in llama.cpp. */
-export function throughputTable(cells: readonly TimedCell[]): string {
-  const dense = cells.find(({ record }) => record.cell.method === null);
-  const names = at(cells, 0).results.map(({ name }) => name);
-  const find = (results: readonly ThroughputResult[] | undefined, name: string) =>
-    results?.find((result) => result.name === name && result.batch === 1);
-  const header = [
-    "model",
-    ...names.flatMap((name) => [`${name}, ours`, "over dense", `${name}, llama.cpp`, "over dense"]),
-  ];
-  const lines = cells.map(({ label, record, results }) => [
-    label,
-    ...names.flatMap((name) => [
-      ...cellText(find(record.throughput, name), find(dense?.record.throughput, name)),
-      ...cellText(find(results, name), find(dense?.results, name)),
-    ]),
-  ]);
-  const line = (parts: string[]) => `| ${parts.join(" | ")} |`;
-  return [header, header.map((_, i) => i === 0 ? "---" : "---:"), ...lines].map(line).join("\n");
+/** Writes the model at `path` as a GGUF file.
+ * @throws {UsageError} when it is not the one that the record's cell was made of, or llama.cpp cannot have it. */
+async function writeWhole(path: string, to: string, type: StoredType, record?: DoneRecord): Promise<void> {
+  const { source, tokenizer, tokenizerDefinition } = await openModel(path);
+  try {
+    if (record) checkSource(record, source);
+    const metadata = ggufTokenizerMetadata(tokenizerDefinition, tokenizer, source.config.vocabSize);
+    exportGguf(source, { to, type, tokenizer: metadata });
+  } finally {
+    source.close();
+  }
 }
 
-function timingOf(flags: Flags, records: readonly DoneRecord[]): Timing {
-  const type = choiceOf("dtype", textFlag(flags, "dtype") ?? "F32", STORED_TYPES);
-  const model = textFlag(flags, "model");
-  const asRun = throughputChoiceSchema.parse(at(records, 0).cell.throughput ?? {});
+/** Starts the engine of a run on the CPU, where llama.cpp runs.
+ * @throws {UsageError} when it has none. */
+function startOnCpu(name: EngineName): Promise<Engine> {
+  if (name !== "webgpu") return startEngine(name, { device: "cpu" });
+  throw new UsageError(
+    'The run is on "webgpu", a GPU\'s engine, and llama.cpp is timed on the CPU: make the run with --engine tensorflow',
+  );
+}
+
+function choiceFrom(flags: Flags, asked: unknown): TurnChoice {
+  const { prefillTokens, decodeTokens, repeats } = throughputChoiceSchema.parse(asked ?? {});
   return {
-    ...asRun,
-    prefillTokens: countFlag(flags, "prefill-tokens") ?? asRun.prefillTokens,
-    decodeTokens: countFlag(flags, "decode-tokens") ?? asRun.decodeTokens,
-    repeats: countFlag(flags, "repeats", 2) ?? asRun.repeats,
-    type,
-    threads: at(records, 0).environment.threads,
-    ...model === undefined ? {} : { model },
+    prefillTokens: countFlag(flags, "prefill-tokens") ?? prefillTokens,
+    decodeTokens: countFlag(flags, "decode-tokens") ?? decodeTokens,
+    repeats: countFlag(flags, "repeats", 2) ?? repeats,
   };
 }
 
-/** Times every finished cell of the run in `dir`, and prints the table.
- * @throws {UsageError} when nothing can be timed. */
+function typeFrom(flags: Flags): StoredType | undefined {
+  const type = textFlag(flags, "dtype");
+  return type === undefined ? undefined : choiceOf("dtype", type, STORED_TYPES);
+}
+
+/** Prints the table and what it was measured with. */
+function print(models: readonly TimedModel[], { engine, peer, choice }: Session, type: string): void {
+  const { name, library, threads } = engine;
+  console.log(`${throughputTable(models)}\n`);
+  console.log(
+    `tokens/s: mean ± sample sd of ${choice.repeats} repeats in turns; ratios: median of the repeats; ` +
+      `ours: ${name} (${library}); ${peer.versions}; ${type}, ${threads} thread${threads === 1 ? "" : "s"}`,
+  );
+}
+
+/** Times cells one after the other, the dense model beside each; what cannot be timed is named and left out. */
+async function timePruned(
+  cells: readonly { record: DoneRecord; label: string }[],
+  dense: Sides,
+  session: Session,
+  { dir, type, model }: { dir: string; type: StoredType; model?: string },
+): Promise<TimedCell[]> {
+  const timed: TimedCell[] = [];
+  const to = join(session.folder, "cell.gguf");
+  for (const { record, label } of cells) {
+    console.error(`${label}, ours and llama.cpp in turns`);
+    try {
+      await exportCell({ record, out: dir, format: "gguf", to, type, ...model === undefined ? {} : { model } });
+      const results = await withSides(to, session, (sides) => timeSides(sides, dense, session.choice));
+      timed.push({ id: record.id, label, results });
+    } catch (error) {
+      if (!(error instanceof UsageError)) throw error;
+      console.error(`  left out: ${error.message}`);
+    }
+  }
+  return timed;
+}
+
+/** Times the dense model and every finished cell of the run in `dir`, prints the table and keeps the raw samples.
+ * @throws {UsageError} when nothing can be timed.
+ * @throws {EngineError} when the run's engine does not start. */
 export async function timeCells(dir: string, flags: Flags): Promise<number> {
   const { records } = readRecords(dir);
   const done = records.filter((record) => record.state === "done");
   if (done.length === 0) throw new UsageError(`"${dir}" holds no finished cell`);
-  const timing = timingOf(flags, done);
+  const first = at(done, 0);
+  const type = typeFrom(flags) ?? "F32";
+  const model = textFlag(flags, "model");
+  const choice = choiceFrom(flags, first.cell.throughput);
   const labels = cellLabels(done);
-  const peer = await startLlamaCpp();
-  const cells: TimedCell[] = [];
-  try {
-    for (const record of done) {
-      const label = labels.get(record.id)!;
-      console.error(`${label} in llama.cpp`);
-      try {
-        cells.push({ label, record, results: await timeCell(peer, record, dir, timing) });
-      } catch (error) {
-        if (!(error instanceof UsageError)) throw error;
-        console.error(`  left out: ${error.message}`);
-      }
-    }
-  } finally {
-    await peer.close();
-  }
-  if (cells.length === 0) throw new UsageError(`No cell of "${dir}" can be timed in llama.cpp: the reasons are above`);
-  const { model: _model, ...settings } = timing;
-  const stored = cells.map(({ label, record, results }) => ({ id: record.id, label, results }));
-  writeAtomically(runPaths(dir).llamaCpp, toJson({ engine: peer.versions, ...settings, cells: stored }));
-  console.log(`${throughputTable(cells)}\n`);
-  console.log(
-    `tokens/s, mean ± sample sd of ${timing.repeats} repeats; ${peer.versions}, ${timing.type}, ${timing.threads} threads`,
-  );
+  const cells = done.map((record) => ({ record, label: labels.get(record.id)! }));
+  const own = cells.find(({ record }) => record.cell.method === null);
+  const pruned = cells.filter(({ record }) => record.cell.method !== null);
+  await withSession(() => startOnCpu(first.environment.engine), choice, async (session) => {
+    const file = join(session.folder, "dense.gguf");
+    await writeWhole(model ?? storedPath(dir, first.cell.model), file, type, first);
+    const timed = await withSides(file, session, async (dense): Promise<TimedCell[]> => {
+      const label = own?.label ?? "dense";
+      console.error(`${label}, ours and llama.cpp in turns`);
+      const results = await timeSides(dense, undefined, choice);
+      return [
+        { id: own?.record.id, label, results },
+        ...await timePruned(pruned, dense, session, { dir, type, model }),
+      ];
+    });
+    const { engine: { name: engine, library, device, threads }, peer } = session;
+    const settings = { ours: { engine, library, device }, llamaCpp: peer.versions, ...choice, type, threads };
+    writeAtomically(runPaths(dir).llamaCpp, toJson({ ...settings, cells: timed }));
+    print(timed, session, type);
+  });
+  return 0;
+}
+
+/** Times the model at `path` alone, and prints the table. A GGUF file is taken as it is unless `--dtype` is given.
+ * @throws {UsageError} when it cannot be timed. */
+export async function timeModel(path: string, flags: Flags): Promise<number> {
+  const choice = choiceFrom(flags, undefined);
+  const given = typeFrom(flags);
+  const asItIs = given === undefined && path.endsWith(".gguf");
+  const type = given ?? "F32";
+  await withSession(async () => (await startBestEngine({ device: "cpu" })).engine, choice, async (session) => {
+    const file = asItIs ? path : join(session.folder, "model.gguf");
+    if (!asItIs) await writeWhole(path, file, type);
+    const results = await withSides(file, session, (sides) => timeSides(sides, undefined, choice));
+    print([{ label: basename(path), results }], session, asItIs ? "the file as it is" : type);
+  });
   return 0;
 }

@@ -16,7 +16,7 @@ import { createRng } from "../../core/rng.ts";
 import type { RunConfig, ThroughputResult } from "../../core/schema.ts";
 import { mean, sampleSd } from "../../core/stats.ts";
 import { greedyStep, greedyTokens } from "../../models/generate.ts";
-import { disposeCache } from "../../models/decode.ts";
+import { disposeCache, type KvCache } from "../../models/decode.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { watchOtherCores } from "./machine_load.ts";
 
@@ -36,28 +36,28 @@ export interface ThroughputOptions {
   signal?: AbortSignal;
 }
 
-async function timedMs(work: () => Promise<void>): Promise<number> {
-  const start = performance.now();
-  await work();
-  return performance.now() - start;
+/** One pass of what is timed; gives its milliseconds. */
+export type Pass = () => Promise<number>;
+
+/** What is timed of a model. */
+export interface Passes {
+  /** `ppN`. */
+  prefill: Pass;
+  /** `tgN`. */
+  decode: Pass;
 }
 
-/** Milliseconds of each repeat of two works in turns, `first`, `second`, `second`, `first`, …, after an untimed one of each;
- * of the second alone where there is no first. */
-export async function timeInTurns(
-  repeats: number,
-  first: (() => Promise<void>) | undefined,
-  second: () => Promise<void>,
-): Promise<{ firstMs: number[]; secondMs: number[] }> {
-  await first?.();
-  await second();
-  const [firstMs, secondMs]: [number[], number[]] = [[], []];
+/** Milliseconds of each repeat of each of `passes`, in turns, the first to the last, the last to the first, …, after an
+ * untimed round. */
+export async function timeInTurns(repeats: number, passes: readonly Pass[]): Promise<number[][]> {
+  const samplesMs = passes.map((): number[] => []);
+  for (const pass of passes) await pass();
   for (let i = 0; i < repeats; i++) {
-    if (first && i % 2 === 0) firstMs.push(await timedMs(first));
-    secondMs.push(await timedMs(second));
-    if (first && i % 2 === 1) firstMs.push(await timedMs(first));
+    const order = [...passes.entries()];
+    if (i % 2 === 1) order.reverse();
+    for (const [index, pass] of order) at(samplesMs, index).push(await pass());
   }
-  return { firstMs, secondMs };
+  return samplesMs;
 }
 
 /** Throughput from raw samples: tokens/s of each repeat, then their mean and sample standard deviation. */
@@ -66,13 +66,13 @@ export function summarise(name: string, batch: number, tokens: number, samplesMs
   return { name, batch, tokensPerS: { mean: mean(rates), sd: sampleSd(rates) }, samplesMs };
 }
 
-/** Times prefill and decode of `model`, in turns with the dense model. Nothing else should run on the machine.
+/** Prefill and decode of a model on this process's engine. Models of one vocabulary get the same prompts.
  * @throws {UsageError} when the lengths exceed the model's positions. */
-export async function measureThroughput(
+export function modelPasses(
   model: DecoderModel,
-  { prefillTokens, decodeTokens, batch, repeats }: ThroughputChoice,
-  { dense, threads, seed = 0, signal }: ThroughputOptions = {},
-): Promise<ThroughputResult[]> {
+  { prefillTokens, decodeTokens, batch }: Omit<ThroughputChoice, "repeats">,
+  { seed = 0, signal }: Pick<ThroughputOptions, "seed" | "signal"> = {},
+): Passes {
   const { vocabSize, maxPositions, bosTokenId } = model.config;
   const longest = Math.max(prefillTokens, decodeTokens);
   if (longest > maxPositions) {
@@ -83,28 +83,42 @@ export async function measureThroughput(
     { length: batch * prefillTokens },
     (_, i) => i % prefillTokens === 0 && bosTokenId !== null ? bosTokenId : rng.integer(vocabSize),
   );
-  const start = Int32Array.from({ length: batch }, (_, row) => at(prompt, row * prefillTokens));
-
-  const prefill = (own: DecoderModel) => async () => {
+  const first = Int32Array.from({ length: batch }, (_, row) => at(prompt, row * prefillTokens));
+  const timed = (work: () => Promise<KvCache | null>): Pass => async () => {
     signal?.throwIfAborted();
-    disposeCache((await greedyStep(own, prompt, batch, null)).cache);
-  };
-  const decode = (own: DecoderModel) => async () => {
-    const { cache } = await greedyTokens(own, start, decodeTokens, null, signal);
+    const start = performance.now();
+    const cache = await work();
     if (cache) disposeCache(cache);
+    return performance.now() - start;
   };
-  const time = async (name: string, tokens: number, work: (own: DecoderModel) => () => Promise<void>) => {
+  return {
+    prefill: timed(async () => (await greedyStep(model, prompt, batch, null)).cache),
+    decode: timed(async () => (await greedyTokens(model, first, decodeTokens, null, signal)).cache),
+  };
+}
+
+/** Times prefill and decode of `model`, in turns with the dense model. Nothing else should run on the machine.
+ * @throws {UsageError} when the lengths exceed the model's positions. */
+export async function measureThroughput(
+  model: DecoderModel,
+  choice: ThroughputChoice,
+  { dense, threads, seed, signal }: ThroughputOptions = {},
+): Promise<ThroughputResult[]> {
+  const { prefillTokens, decodeTokens, batch, repeats } = choice;
+  const own = modelPasses(model, choice, { seed, signal });
+  const before = dense && modelPasses(dense, choice, { seed, signal });
+  const time = async (name: string, tokens: number, kind: keyof Passes): Promise<ThroughputResult> => {
     const otherCores = watchOtherCores();
-    const { firstMs, secondMs } = await timeInTurns(repeats, dense && work(dense), work(model));
+    const samplesMs = await timeInTurns(repeats, [...before ? [before[kind]] : [], own[kind]]);
     return {
-      ...summarise(name, batch, tokens, secondMs),
-      ...dense && { denseSamplesMs: firstMs },
+      ...summarise(name, batch, tokens, at(samplesMs, samplesMs.length - 1)),
+      ...before && { denseSamplesMs: at(samplesMs, 0) },
       ...threads !== undefined && { threads },
       otherCores: otherCores(),
     };
   };
   return [
-    await time(`pp${prefillTokens}`, prefillTokens, prefill),
-    await time(`tg${decodeTokens}`, decodeTokens, decode),
+    await time(`pp${prefillTokens}`, prefillTokens, "prefill"),
+    await time(`tg${decodeTokens}`, decodeTokens, "decode"),
   ];
 }

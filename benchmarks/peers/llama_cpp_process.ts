@@ -5,9 +5,12 @@
  * - {"file": …, "texts": […], "tokens": […], "prompt": […], "count": N} with {"ids": token ids of every text without special
  *   tokens, "logProbs": natural-log probability of tokens[1:], "greedy": the N most probable ids after the prompt, "text":
  *   theirs};
- * - {"file": …, "time": {"prefillTokens": …, "decodeTokens": …, "repeats": …, "threads": …}} with {"prefillMs": […],
- *   "decodeMs": […]}: a prompt of that many ids at once and the id after it; ids one at a time from an empty cache. Greedy,
- *   one untimed pass first.
+ * - {"open": file, "prefillTokens": …, "decodeTokens": …, "threads": …} with {} when the model and its context are there, to
+ *   stay until {"close": file}, which is answered with {};
+ * - {"pass": "prefill"|"decode", "of": file} with {"ms": …}: the prompt's ids at once and the id after it; ids one at a time
+ *   from an empty cache. Greedy.
+ *
+ * What fails is answered with {"error": message}.
  *
  * @module
  */
@@ -24,10 +27,19 @@ interface Job {
   count: number;
 }
 
-/** Another kind of line. */
-interface TimeJob {
-  file: string;
-  time: { prefillTokens: number; decodeTokens: number; repeats: number; threads: number };
+/** Lines for timing. */
+interface OpenJob {
+  open: string;
+  prefillTokens: number;
+  decodeTokens: number;
+  threads: number;
+}
+interface PassJob {
+  pass: "prefill" | "decode";
+  of: string;
+}
+interface CloseJob {
+  close: string;
 }
 
 /** The part of the library that is used. */
@@ -74,7 +86,13 @@ async function answer(model: Model, { texts, tokens, prompt, count }: Job) {
   return { ids: texts.map((text) => model.tokenize(text)), logProbs, greedy, text: model.detokenize(greedy) };
 }
 
-async function time(model: Model, { prefillTokens, decodeTokens, repeats, threads }: TimeJob["time"]) {
+/** A model with its context. */
+interface OpenModel {
+  pass(name: PassJob["pass"]): Promise<number>;
+  close(): Promise<void>;
+}
+
+async function openModel(model: Model, { prefillTokens, decodeTokens, threads }: OpenJob): Promise<OpenModel> {
   const context = await model.createContext({
     contextSize: Math.max(prefillTokens, decodeTokens) + 8,
     batchSize: prefillTokens,
@@ -94,32 +112,53 @@ async function time(model: Model, { prefillTokens, decodeTokens, repeats, thread
     if (left > 0) throw new Error(`llama.cpp gave ${count - left} of ${count} tokens`);
     return performance.now() - start;
   };
-  const repeat = async (work: () => Promise<number>) => {
-    await work();
-    const samples: number[] = [];
-    for (let i = 0; i < repeats; i++) samples.push(await work());
-    return samples;
+  return {
+    pass: (name) => name === "prefill" ? generate(prompt, 1) : generate(prompt.slice(0, 1), decodeTokens),
+    close: async () => {
+      await context.dispose();
+      await model.dispose();
+    },
   };
-  const prefillMs = await repeat(() => generate(prompt, 1));
-  const decodeMs = await repeat(() => generate(prompt.slice(0, 1), decodeTokens));
-  await context.dispose();
-  return { prefillMs, decodeMs };
 }
 
 const tell = (value: unknown) => Deno.stdout.writeSync(new TextEncoder().encode(`${JSON.stringify(value)}\n`));
 
 const { getLlama }: Library = await import(PACKAGE);
-const llama = await getLlama({ gpu: false, build: "never", skipDownload: true, logLevel: "error" });
+// No limit of its own on threads: that is a guess at the machine's cores, and would lower what is asked for unsaid.
+const llama = await getLlama({ gpu: false, build: "never", skipDownload: true, logLevel: "error", maxThreads: 0 });
+const models = new Map<string, OpenModel>();
+
+function opened(file: string): OpenModel {
+  const model = models.get(file);
+  if (model) return model;
+  throw new Error(`"${file}" is not open`);
+}
+
+async function reply(job: Job | OpenJob | PassJob | CloseJob): Promise<unknown> {
+  if ("pass" in job) return { ms: await opened(job.of).pass(job.pass) };
+  if ("close" in job) {
+    await opened(job.close).close();
+    models.delete(job.close);
+    return {};
+  }
+  const model = await llama.loadModel({ modelPath: "open" in job ? job.open : job.file });
+  try {
+    if (!("open" in job)) return await answer(model, job);
+    models.set(job.open, await openModel(model, job));
+    return {};
+  } finally {
+    if (!("open" in job && models.has(job.open))) await model.dispose();
+  }
+}
+
 tell({ versions: `${PACKAGE.slice(4)}, llama.cpp ${llama.llamaCppRelease.release}` });
 let buffered = "";
 for await (const chunk of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
   buffered += chunk;
   for (let end = buffered.indexOf("\n"); end >= 0; end = buffered.indexOf("\n")) {
-    const job: Job | TimeJob = JSON.parse(buffered.slice(0, end));
+    const job = JSON.parse(buffered.slice(0, end));
     buffered = buffered.slice(end + 1);
-    const model = await llama.loadModel({ modelPath: job.file });
-    tell("time" in job ? await time(model, job.time) : await answer(model, job));
-    await model.dispose();
+    tell(await reply(job).catch((error: Error) => ({ error: error.message })));
   }
 }
 Deno.exit(0);

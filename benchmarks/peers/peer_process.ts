@@ -9,7 +9,8 @@ export interface Peer {
   /** Name and versions, as it says itself. */
   versions: string;
   /** Sends one object and waits for the answer.
-   * @throws {UsageError} when the peer ends instead; its own message is on standard error. */
+   * @throws {UsageError} when that is {"error": …}, with its message, or when the peer has ended; its own message is on
+   *   standard error then. */
   ask<Answer>(question: unknown): Promise<Answer>;
   /** Ends it. */
   close(): Promise<void>;
@@ -37,8 +38,11 @@ export async function startPeer(name: string, command: string, args: string[]): 
   return {
     versions,
     ask: async (question) => {
-      await writer.write(new TextEncoder().encode(`${JSON.stringify(question)}\n`));
-      return JSON.parse(await nextLine());
+      // The pipe of a peer that ended is broken; reading says what happened.
+      await writer.write(new TextEncoder().encode(`${JSON.stringify(question)}\n`)).catch(() => {});
+      const answer = JSON.parse(await nextLine());
+      if (typeof answer.error === "string") throw new UsageError(`${name}: ${answer.error}`);
+      return answer;
     },
     close: async () => {
       await writer.close().catch(() => {});

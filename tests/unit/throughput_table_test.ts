@@ -1,26 +1,39 @@
 import { assertEquals } from "@std/assert";
-import { throughputTable, type TimedCell } from "../../benchmarks/commands/time_cells.ts";
-import { summarise } from "../../benchmarks/evaluation/throughput.ts";
-import { doneRecord } from "../support/reports_fixture.ts";
-import { at } from "../../core/indexing.ts";
+import { throughputTable } from "../../benchmarks/commands/turns_table.ts";
+import type { TurnResult } from "../../benchmarks/evaluation/engine_turns.ts";
 
-Deno.test("throughputTable() puts tokens per second and speed-up of both engines side by side", () => {
-  const cell = (method: string | null, ours: number[], theirs: number[]): TimedCell => {
-    const record = doneRecord({ method, sparsity: method === null ? 0 : 0.5 });
-    record.throughput = [summarise("pp100", 1, 100, ours)];
-    return { label: method ?? "dense", record, results: [summarise("pp100", 1, 100, theirs)] };
-  };
-  // 100 tokens in 1000 ms are 100 tokens/s.
-  const cells = [cell(null, [1000, 1000], [500, 500]), cell("flap", [500, 500], [400, 400])];
-  const rows = throughputTable(cells).split("\n").map((line) =>
-    line.split("|").slice(1, -1).map((part) => part.trim())
-  );
-  assertEquals(rows[0], ["model", "pp100, ours", "over dense", "pp100, llama.cpp", "over dense"]);
-  assertEquals(rows.slice(2), [
-    ["dense", "100 ± 0", "1.00 ×", "200 ± 0", "1.00 ×"],
-    ["flap", "200 ± 0", "2.00 ×", "250 ± 0", "1.25 ×"],
+const rowsOf = (table: string) =>
+  table.split("\n").map((line) => line.split("|").slice(1, -1).map((part) => part.trim()));
+
+Deno.test("throughputTable() has a line for every model and result, with ratios of repeats of one round", () => {
+  // 100 tokens in 1000 ms are 100 tokens/s, 10 tokens in 1000 ms are 10. The machine slows down by two in the last round.
+  const dense: TurnResult[] = [
+    { name: "pp100", tokens: 100, model: { oursMs: [1000, 1000, 2000], llamaCppMs: [500, 400, 2000] } },
+    { name: "tg10", tokens: 10, model: { oursMs: [1000, 1000, 2000], llamaCppMs: [1000, 1000, 2000] } },
+  ];
+  const pruned: TurnResult[] = [
+    {
+      name: "pp100",
+      tokens: 100,
+      model: { oursMs: [500, 500, 1000], llamaCppMs: [400, 400, 800] },
+      dense: { oursMs: [1000, 1000, 2000], llamaCppMs: [500, 500, 1000] },
+    },
+    {
+      name: "tg10",
+      tokens: 10,
+      model: { oursMs: [400, 500, 1000], llamaCppMs: [1000, 1000, 2000] },
+      dense: { oursMs: [1000, 1000, 2000], llamaCppMs: [1500, 1200, 2000] },
+    },
+  ];
+  const table = throughputTable([{ label: "dense", results: dense }, { label: "flap", results: pruned }]);
+  assertEquals(rowsOf(table), [
+    ["model", "result", "ours, tokens/s", "llama.cpp, tokens/s", "ours / llama.cpp"].concat(
+      ["over dense, ours", "over dense, llama.cpp"],
+    ),
+    ["---", "---", "---:", "---:", "---:", "---:", "---:"],
+    ["dense", "pp100", "83.3 ± 28.9", "167 ± 104", "0.50 (0.40 to 1.00)", "–", "–"],
+    ["dense", "tg10", "8.3 ± 2.9", "8.3 ± 2.9", "1.00 (1.00 to 1.00)", "–", "–"],
+    ["flap", "pp100", "167 ± 58", "208 ± 72", "0.80 (0.80 to 0.80)", "2.00 ×", "1.25 ×"],
+    ["flap", "tg10", "18.3 ± 7.6", "8.3 ± 2.9", "2.00 (2.00 to 2.50)", "2.00 ×", "1.20 ×"],
   ]);
-  // A run that timed other lengths has no numbers of ours, and says so.
-  at(cells, 1).record.throughput = [];
-  assertEquals(throughputTable(cells).split("\n")[3], "| flap | – | – | 250 ± 0 | 1.25 × |");
 });

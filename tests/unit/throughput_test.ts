@@ -2,14 +2,17 @@ import { assert, assertEquals } from "@std/assert";
 import { watchOtherCores } from "../../benchmarks/evaluation/machine_load.ts";
 import { timeInTurns } from "../../benchmarks/evaluation/throughput.ts";
 
-Deno.test("timeInTurns() passes once untimed, then alternates, so that a drift of the machine meets both alike", async () => {
-  const order: string[] = [];
-  const work = (name: string) => () => Promise.resolve(void order.push(name));
-  const { firstMs, secondMs } = await timeInTurns(4, work("dense"), work("pruned"));
-  assertEquals([firstMs.length, secondMs.length], [4, 4]);
-  assertEquals(order.map((name) => name.slice(0, 1)).join(""), "dp" + "dp" + "pd" + "dp" + "pd");
-  assertEquals((await timeInTurns(3, undefined, work("pruned"))).firstMs, []);
-  assertEquals(order.slice(10), ["pruned", "pruned", "pruned", "pruned"]);
+Deno.test("timeInTurns() passes once untimed, then there and back, so that a drift of the machine meets all alike", async () => {
+  let order = "";
+  // A pass gives its place.
+  const pass = (name: string) => () => Promise.resolve((order += name).length);
+  assertEquals(await timeInTurns(4, [pass("d"), pass("p")]), [[3, 6, 7, 10], [4, 5, 8, 9]]);
+  assertEquals(order, "dp" + "dp" + "pd" + "dp" + "pd");
+  order = "";
+  assertEquals(await timeInTurns(2, [pass("a"), pass("b"), pass("c")]), [[4, 9], [5, 8], [6, 7]]);
+  assertEquals(order, "abc" + "abc" + "cba");
+  order = "";
+  assertEquals(await timeInTurns(3, [pass("p")]), [[2, 3, 4]]);
 });
 
 Deno.test("watchOtherCores() is what the machine did besides this program, per second", () => {

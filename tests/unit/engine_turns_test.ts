@@ -1,0 +1,50 @@
+import { assertEquals } from "@std/assert";
+import { closeSides, type Side, type Sides, timeSides } from "../../benchmarks/evaluation/engine_turns.ts";
+import { at } from "../../core/indexing.ts";
+
+/** Sides that write down what they are asked for; every pass "takes" one millisecond more than the one before. */
+function standIns() {
+  const log: string[] = [];
+  const side = (name: string): Side => {
+    const pass = (kind: string) => () => Promise.resolve(log.push(`${kind} ${name}`));
+    return { prefill: pass("pp"), decode: pass("tg"), close: () => Promise.resolve(void log.push(`close ${name}`)) };
+  };
+  const sides = (model: string): Sides => ({ ours: side(`${model} ours`), llamaCpp: side(`${model} llama.cpp`) });
+  return { log, dense: sides("dense"), pruned: sides("pruned") };
+}
+
+const CHOICE = { prefillTokens: 64, decodeTokens: 16, repeats: 3 };
+
+Deno.test("timeSides() alternates engines and models, after one untimed pass of each", async () => {
+  const { log, dense, pruned } = standIns();
+  const results = await timeSides(pruned, dense, CHOICE);
+  const there = ["dense ours", "dense llama.cpp", "pruned llama.cpp", "pruned ours"];
+  const rounds = [...there, ...there, ...there.toReversed(), ...there];
+  assertEquals(log, ["pp", "tg"].flatMap((kind) => rounds.map((name) => `${kind} ${name}`)));
+  // What a pass takes is its place in the log: samples stand by their model and engine, in the order of the rounds.
+  const placesOf = (name: string) => log.flatMap((entry, i) => entry === name ? [i + 1] : []).slice(1);
+  const samples = (kind: string, model: string) => ({
+    oursMs: placesOf(`${kind} ${model} ours`),
+    llamaCppMs: placesOf(`${kind} ${model} llama.cpp`),
+  });
+  assertEquals(results, [
+    { name: "pp64", tokens: 64, model: samples("pp", "pruned"), dense: samples("pp", "dense") },
+    { name: "tg16", tokens: 16, model: samples("tg", "pruned"), dense: samples("tg", "dense") },
+  ]);
+  assertEquals(at(results, 0).model.oursMs, [8, 9, 16]);
+});
+
+Deno.test("timeSides() of one model alternates the engines alone", async () => {
+  const { log, dense } = standIns();
+  const results = await timeSides(dense, undefined, CHOICE);
+  const rounds = ["ours", "llama.cpp", "ours", "llama.cpp", "llama.cpp", "ours", "ours", "llama.cpp"];
+  assertEquals(log.slice(0, 8), rounds.map((engine) => `pp dense ${engine}`));
+  assertEquals(at(results, 0), {
+    name: "pp64",
+    tokens: 64,
+    model: { oursMs: [3, 6, 7], llamaCppMs: [4, 5, 8] },
+  });
+  log.length = 0;
+  await closeSides(dense);
+  assertEquals(log, ["close dense ours", "close dense llama.cpp"]);
+});
