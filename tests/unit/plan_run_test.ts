@@ -153,6 +153,18 @@ Deno.test("leastSeconds() takes arithmetic or memory, whichever is longer, phase
   assertEquals(leastSeconds(phases, { flopsPerS: 1e12 }), 6.001);
 });
 
+Deno.test("a plan counts what the choices of an example share once", async () => {
+  const folder = Deno.makeTempDirSync();
+  const question = "x".repeat(400 - "Question: \nAnswer:".length);
+  const text = ["aaaaaaa", "bbbbbbb", "ccccccc", "ddddddd"];
+  const example = { id: "one", question, choices: { text, label: ["A", "B", "C", "D"] }, answerKey: "B" };
+  Deno.writeTextFileSync(join(folder, "arc_easy.jsonl"), `${JSON.stringify(example)}\n`);
+  const { data } = await planOf({ tasks: ["arc_easy"], perplexity: [], data: folder });
+  // 400 characters and the space before each answer are one context; 7 of each answer are its own.
+  const { amount } = data.find(({ use }) => use === "task arc_easy")!;
+  assertEquals(amount, `1 examples, about ${Math.round((401 + 4 * 7) / 4)} tokens`);
+});
+
 Deno.test("devices are found in any case, and an unknown one is told with those that are known", () => {
   assertEquals(deviceSheet("H100"), DEVICES["h100"]);
   assertThrows(() => deviceSheet("h1000"), UsageError, 'Unknown device "h1000". Did you mean "h100"?');
