@@ -105,7 +105,7 @@ export const knowsRedundancy = ({ redundancy, selection }: Options): boolean =>
 
 /** Gives `metrics`, [axis][layer], that part of redundancy whose one-shot model of `shapes` stays nearest to the dense one,
  * where it is to be measured. Compensation makes the units that stay stand in for those that go, as the cost of removal
- * takes it: all of it then. */
+ * takes it: all of it then. Returns that model's distance, in nats of KL per token. */
 export async function measureRedundancy(
   context: MethodContext<Options>,
   { axes, metrics, shapes, dense }: {
@@ -114,21 +114,21 @@ export async function measureRedundancy(
     shapes: readonly LayerShape[];
     dense: DecoderModel;
   },
-): Promise<void> {
+): Promise<number> {
   const { model: { config }, options, learning, report } = context;
-  if (!knowsRedundancy(options) || options.redundancy === "full" || learning?.compensate) return;
+  const distance = () => damageOf({ ...context, dense }, planOfMetrics(config, axes, metrics, shapes));
+  if (!knowsRedundancy(options) || options.redundancy === "full" || learning?.compensate) return await distance();
   const setAll = (redundancy: number) => metrics.flat().forEach((metric) => metric.redundancy = redundancy);
   const tried: { redundancy: number; distance: number }[] = [];
   for (const redundancy of REDUNDANCIES) {
     setAll(redundancy);
-    tried.push({
-      redundancy,
-      distance: await damageOf({ ...context, dense }, planOfMetrics(config, axes, metrics, shapes)),
-    });
+    tried.push({ redundancy, distance: await distance() });
   }
   const words = tried.map(({ redundancy, distance }) => `${redundancy}: ${distance.toFixed(3)}`).join(", ");
   report(`nats from the dense model by the part of redundancy in the metric: ${words}`);
-  setAll(tried.reduce((best, other) => other.distance < best.distance ? other : best).redundancy);
+  const nearest = tried.reduce((best, other) => other.distance < best.distance ? other : best);
+  setAll(nearest.redundancy);
+  return nearest.distance;
 }
 
 /** Most splits that are measured. */

@@ -128,13 +128,16 @@ export const maskPrune: Method<typeof options> = defineMethod({
 async function learnWidths(context: MethodContext<Options>, depth: Depth): Promise<PruneResult> {
   const { options, learning } = context;
   const { remember, removed } = depth;
-  const own = learning && { ...learning, options: ownTraining(learning.options, options) };
+  let first: Promise<FirstChoice> | undefined;
+  const choose = () => first ??= chooseFirst(context, depth);
+  const hidden = learning && await hiddenOf(context, choose);
+  const own = learning && { ...learning, options: ownTraining(learning.options, { ...options, hidden }) };
   const name = removed.length > 0 ? `mask-prune without layers ${removed.join(", ")}` : "mask-prune";
   const { run, found } = await startLearning({ ...context, learning: own, remember } as MethodContext<unknown>, name);
   try {
     const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
     if (frozen) return await frozen;
-    return await learnAndTrain(context, run, { choice: await chooseFirst(context, depth), found });
+    return await learnAndTrain(context, run, { choice: await choose(), found });
   } finally {
     endRun(run);
   }
@@ -149,6 +152,8 @@ interface FirstChoice {
   metrics: UnitMetric[][];
   /** The widths to end at, where they do not come from the minimax problem. */
   goal: LayerShape[] | null;
+  /** KL from the dense model when all units that go do so at once, in nats per token. */
+  damage: number;
 }
 
 async function chooseFirst(context: MethodContext<Options>, depth: Depth): Promise<FirstChoice> {
@@ -159,8 +164,28 @@ async function chooseFirst(context: MethodContext<Options>, depth: Depth): Promi
   const { dense } = depth;
   const metrics = await calibratedMetrics(context as MethodContext<unknown>, axes, knowsRedundancy(context.options));
   const goal = await finalGoal(context, { axes, metrics, resource, dense });
-  await measureRedundancy(context, { axes, metrics, shapes: goal ?? target.uniform, dense });
-  return { axes, resource, metrics, goal };
+  const damage = await measureRedundancy(context, { axes, metrics, shapes: goal ?? target.uniform, dense });
+  context.report(`all units removed at once: ${damage.toFixed(3)} nats per token from the dense model`);
+  return { axes, resource, metrics, goal, damage };
+}
+
+/** Nats of KL per token above which hidden states are compared. */
+const GENTLE_DAMAGE = 0.5;
+
+/** Weight of the hidden-state term then. */
+const HIDDEN_WEIGHT = 5;
+
+/** Weight of the hidden-state term. Where the model is thrown far off, the dense model's states lead it back; where it stays
+ * near, they hold back what the training text teaches. Kept with the run's statistics, so that one that was stopped goes on
+ * with the same. */
+async function hiddenOf(context: MethodContext<Options>, choose: () => Promise<FirstChoice>): Promise<number> {
+  const { options, target, learning, remember } = context;
+  const given = learning?.options.hidden || options.hidden;
+  if (given !== undefined || !options.distillation) return given ?? 0;
+  const { damage } = await remember(`damage, mask-prune ${JSON.stringify({ options, target })}`, async () => ({
+    damage: { shape: [1], data: Float32Array.of((await choose()).damage) },
+  }));
+  return at(damage!.data, 0) > GENTLE_DAMAGE ? HIDDEN_WEIGHT : 0;
 }
 
 /** Iterates until the freeze, then trains what is left. */
@@ -188,14 +213,14 @@ async function learnAndTrain(
 /** Windows of a run up to which each has a step of its own. */
 const MOST_SINGLE_WINDOWS = 240;
 
-/** Training with the paper's whole loss, without what the method's options switch off; in short runs the same windows in
- * more and smaller steps, since those are limited by their number of steps, not by noise. */
+/** Training with the paper's whole loss, without what the method's options switch off. Where they leave the hidden-state
+ * term open it is in, so that plans count it. With `updates: window` the same windows are more and smaller steps. */
 function ownTraining(training: TrainingOptions, options: Options): TrainingOptions {
   const { steps, batch } = training;
   const { hidden, distillation, adapters, updates } = options;
   return {
     ...training,
-    hidden: training.hidden || hidden,
+    hidden: training.hidden || (hidden ?? HIDDEN_WEIGHT),
     ...!adapters && { rank: 0 },
     ...!distillation && { crossEntropy: training.crossEntropy + training.distillation, distillation: 0, hidden: 0 },
     ...updates === "window" && steps * batch <= MOST_SINGLE_WINDOWS && { steps: steps * batch, batch: 1 },

@@ -37,9 +37,10 @@ export const options = z.strictObject({
     "whole layers go as well, as many as are measured to leave the model nearest to the dense one with the widths that then " +
       "fit the budget; those of least block influence go, before the first step; absent: all stay",
   ),
-  hidden: z.number().min(0).default(5).describe(
+  hidden: z.number().min(0).optional().describe(
     "weight of the relative error of the hidden states in the first step, the third term of the paper's loss, where the training " +
-      "sets none; it falls to 0 over the run",
+      "sets none; it falls to 0 over the run; absent: 5 where removing all units at once takes the model more than 0.5 nats per " +
+      "token from the dense one, else 0",
   ),
   distillation: z.boolean().default(true).describe("false: cross entropy has the weight of all loss terms"),
   adapters: z.boolean().default(true).describe("false: no low-rank adapters, masks alone learn"),

@@ -121,13 +121,13 @@ Deno.test("planRun() counts a method's own training: mask-prune's hidden states,
     const { cells } = await planOf({ methods: [{ id: "mask-prune", options }], training });
     return take(cells, 2)[1].plan;
   };
-  const [whole, plain, batches] = [await plan({}), await plan({ hidden: 0 }), await plan({ updates: "batch" })];
+  const [whole, plain, single] = [await plan({}), await plan({ hidden: 0 }), await plan({ updates: "window" })];
   // Two passes of the student and two of the teacher, or one.
   assertAlmostEquals((flopsOf(whole, "learning") ?? 0) / (flopsOf(plain, "learning") ?? 1), 4 / 3, 1e-9);
   // The same tokens in smaller steps: less at once, the weights read more often.
-  assertEquals(flopsOf(batches, "learning"), flopsOf(whole, "learning"));
-  assert(whole.activationBytes < batches.activationBytes);
-  assert(bytesOf(whole, "learning") > bytesOf(batches, "learning"));
+  assertEquals(flopsOf(single, "learning"), flopsOf(whole, "learning"));
+  assert(single.activationBytes < whole.activationBytes);
+  assert(bytesOf(single, "learning") > bytesOf(whole, "learning"));
 });
 
 Deno.test("planRun() refuses what a run refuses", async () => {
