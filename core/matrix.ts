@@ -39,6 +39,9 @@ export class PackedMatrix {
 /** A matrix of weights on the device. */
 export type Matrix = tf.Tensor2D | PackedMatrix;
 
+/** Bytes that a tensor or matrix takes on the device. */
+export const heldBytes = (w: tf.Tensor | PackedMatrix): number => w instanceof PackedMatrix ? w.sizeBytes : 4 * w.size;
+
 /** A matrix as the native operations take it. */
 export function storedForm(w: Matrix): { tensor: tf.Tensor2D; format: number; columns: number } {
   const [, columns] = w.shape;

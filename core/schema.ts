@@ -249,7 +249,7 @@ export const sizeSchema = z.strictObject({
   prunableParameters: z.number(),
   /** Multiply-accumulates of one 64-token sequence, LLM-Pruner's convention. */
   macs64: z.number(),
-  weightBytes: z.number().describe("in f32; as stored takes half, see `weights` of the cell"),
+  weightBytes: z.number().describe("on the device; in older records as if all were f32"),
   kvBytesPerToken: z.number(),
   sparsityOfModel: z.number().describe("fraction of all parameters removed"),
   sparsityOfPrunable: z.number().describe("fraction of prunable parameters removed"),

@@ -26,7 +26,9 @@ export const trainingSchema = z.strictObject({
   crossEntropy: z.number().min(0).default(0.5).describe("weight of the cross entropy with the next token"),
   distillation: z.number().min(0).default(0.5).describe("weight of KL(dense model || student)"),
   temperature: z.number().positive().default(1).describe("softens both distributions of the KL"),
-  hidden: z.number().min(0).default(0).describe("weight of the relative error of the hidden states"),
+  hidden: z.number().min(0).default(0).describe(
+    "weight of the relative error of the hidden states in the first step; it falls in a line to 0 over the run",
+  ),
   teacherTokens: positiveInt.default(64).describe("most probable tokens kept of the dense model's distribution"),
 });
 /** What learns and how. */

@@ -7,7 +7,7 @@ import * as tf from "@tensorflow/tfjs";
 import { currentEngine, type Engine } from "../core/engine.ts";
 import { EngineError } from "../core/errors.ts";
 import { collectGarbage } from "../core/garbage.ts";
-import { denseMatrix, type Matrix, PackedMatrix, packMatrix } from "../core/matrix.ts";
+import { denseMatrix, heldBytes, type Matrix, PackedMatrix, packMatrix } from "../core/matrix.ts";
 import { linear, linearLowRank, matMul2d } from "../core/ops.ts";
 import {
   type DecoderConfig,
@@ -205,6 +205,17 @@ export function disposeLayer(layer: DeviceLayer): void {
     weight.dispose();
     bias?.dispose();
   }
+}
+
+/** Bytes that the model's weights take on the device, adapters not counted; those of layers that are read one at a time are
+ * not there. */
+export function modelBytes({ embedding, finalNorm, head, layers, readLayer }: DecoderModel): number {
+  const ofLayer = (layer: DeviceLayer) => [
+    ...NORM_NAMES.flatMap((name) => layer[name] ?? []),
+    ...deviceLinears(layer).flatMap(({ weight, bias }) => [weight, ...bias ? [bias] : []]),
+  ];
+  const held = [...embedding, finalNorm, ...head ?? [], ...readLayer ? [] : layers.flatMap(ofLayer)];
+  return held.reduce((sum, part) => sum + heldBytes(part), 0);
 }
 
 /** Frees the model's tensors. */

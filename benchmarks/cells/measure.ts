@@ -7,9 +7,11 @@ import type { DoneRecord } from "../../core/schema.ts";
 import { UsageError } from "../../core/errors.ts";
 import { modelSize } from "../../models/count.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
-import { disposeModel, uploadModel } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { modelBytes } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
+import { weightBytes } from "./cell_plan.ts";
 import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
 import { type CellHost, evaluate } from "./evaluate.ts";
@@ -64,6 +66,12 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
     ? await modelAgain(job, before, loaded, host)
     : await pruneCell(job, loaded, host);
   const denseConfig = dense.config;
+  const sizeOf = (of: DecoderModel) => ({
+    ...modelSize(of.config, denseConfig),
+    // Layers that are read one at a time are on the device one at a time, too.
+    weightBytes: of.readLayer ? weightBytes(of.config, cell.weights) : modelBytes(of),
+  });
+  const [size, denseSize] = [sizeOf(model), sizeOf(dense)];
   if (model !== dense) disposeModel(dense);
   if (isLayerwise) source.close();
   engine.check();
@@ -83,8 +91,8 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   return {
     environment: describeEnvironment(engine, job.commit),
     weights: { ...source.origin },
-    size: modelSize(model.config, denseConfig),
-    denseSize: modelSize(denseConfig),
+    size,
+    denseSize,
     ...pruned,
     changedWeights: changed,
     ...kept,

@@ -6,6 +6,7 @@ import type { NamedCell } from "../../core/cell_names.ts";
 import { cellLabels } from "../../core/cell_names.ts";
 import type { Cell, RunConfig } from "../../core/schema.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
+import type { Example } from "../../datasets/define.ts";
 import { anyTask, getCorpus } from "../../datasets/mod.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { type CellPlan, type EvaluationWork, planCell } from "../cells/cell_plan.ts";
@@ -93,6 +94,16 @@ function learnedData({ cells, config: { calibration } }: PreparedRun): PlannedDa
   return data;
 }
 
+/** Characters of an example that become inputs: what all its choices begin with is read once, as in a packed row. */
+function charactersOf({ prefix = "", choices }: Example): number {
+  const texts = choices.map(({ context, continuation }) => prefix + context + continuation);
+  const [first = ""] = texts;
+  const isShared = (i: number) => texts.every((text) => text[i] === first[i]);
+  let shared = 0;
+  while (shared < first.length && isShared(shared)) shared++;
+  return texts.reduce((sum, text) => sum + text.length - shared, shared);
+}
+
 /** What the measurements read, counted in characters. */
 async function evaluationOf(
   { perplexity, tasks, limit, numFewshot, data: folder }: RunConfig,
@@ -109,10 +120,7 @@ async function evaluationOf(
   }
   for (const id of tasks) {
     const { examples } = await loadTask(anyTask(id), { data: folder, limit, fewshot: numFewshot });
-    const lengths = examples.flatMap(({ prefix = "", choices }) =>
-      choices.map(({ context, continuation }) => prefix.length + context.length + continuation.length)
-    );
-    const tokens = lengths.reduce((sum, length) => sum + length, 0) / CHARACTERS_PER_TOKEN;
+    const tokens = examples.reduce((sum, example) => sum + charactersOf(example), 0) / CHARACTERS_PER_TOKEN;
     evaluation.taskTokens += tokens;
     data.push({ use: `task ${id}`, amount: `${examples.length} examples, ${about(tokens)}` });
   }

@@ -19,6 +19,7 @@ import { narrowed, planOfRemoved, removedUnits, type UnitAxis } from "../_shared
 import { smallestInSegments } from "../_shared/ranking.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { selectionMetric, type UnitMetric } from "./metric.ts";
+import type { Options } from "./options.ts";
 import { finalShapes, type Resource } from "./widths.ts";
 
 /** Calibration windows that choices are measured on. */
@@ -93,6 +94,41 @@ export async function damageOf(context: ChoiceContext, plan: PrunePlan): Promise
   } finally {
     disposeModel(small);
   }
+}
+
+/** Parts of the cost of removal in h that are tried. */
+const REDUNDANCIES = [0, 0.5, 1];
+
+/** Whether the options ask for the cost of removal at all. */
+export const knowsRedundancy = ({ redundancy, selection }: Options): boolean =>
+  redundancy !== "none" && selection === "metric";
+
+/** Gives `metrics`, [axis][layer], that part of redundancy whose one-shot model of `shapes` stays nearest to the dense one,
+ * where it is to be measured. Compensation makes the units that stay stand in for those that go, as the cost of removal
+ * takes it: all of it then. Returns that model's distance, in nats of KL per token. */
+export async function measureRedundancy(
+  context: MethodContext<Options>,
+  { axes, metrics, shapes, dense }: {
+    axes: readonly UnitAxis[];
+    metrics: readonly (readonly UnitMetric[])[];
+    shapes: readonly LayerShape[];
+    dense: DecoderModel;
+  },
+): Promise<number> {
+  const { model: { config }, options, learning, report } = context;
+  const distance = () => damageOf({ ...context, dense }, planOfMetrics(config, axes, metrics, shapes));
+  if (!knowsRedundancy(options) || options.redundancy === "full" || learning?.compensate) return await distance();
+  const setAll = (redundancy: number) => metrics.flat().forEach((metric) => metric.redundancy = redundancy);
+  const tried: { redundancy: number; distance: number }[] = [];
+  for (const redundancy of REDUNDANCIES) {
+    setAll(redundancy);
+    tried.push({ redundancy, distance: await distance() });
+  }
+  const words = tried.map(({ redundancy, distance }) => `${redundancy}: ${distance.toFixed(3)}`).join(", ");
+  report(`nats from the dense model by the part of redundancy in the metric: ${words}`);
+  const nearest = tried.reduce((best, other) => other.distance < best.distance ? other : best);
+  setAll(nearest.redundancy);
+  return nearest.distance;
 }
 
 /** Most splits that are measured. */

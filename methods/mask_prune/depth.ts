@@ -21,7 +21,7 @@ import { targetFrom } from "../../models/target.ts";
 import { layersByInfluence } from "../_shared/layer_influence.ts";
 import { unitAxes } from "../_shared/learned_units.ts";
 import type { MethodContext, PruneResult, Statistics } from "../define.ts";
-import { damageOf, measuredShapes, planOfMetrics } from "./choice.ts";
+import { damageOf, knowsRedundancy, measuredShapes, planOfMetrics } from "./choice.ts";
 import { latencyOf, layerLatency } from "./latency.ts";
 import { calibratedMetrics } from "./metric.ts";
 import type { Options } from "./options.ts";
@@ -67,7 +67,7 @@ async function measureDepths(context: MethodContext<Options>): Promise<number[]>
   const plain = context as MethodContext<unknown>;
   const axes = unitAxes(config, target.units);
   const kind = await resourceKind(context, { dense: model, remember: context.remember });
-  const metrics = await calibratedMetrics(plain, axes, options.redundancy && options.selection === "metric");
+  const metrics = await calibratedMetrics(plain, axes, knowsRedundancy(options));
   const ranked = await layersByInfluence(plain);
   let best: { removed: number[]; distance: number } | null = null;
   for (let count = 0; count < ranked.length; count++) {

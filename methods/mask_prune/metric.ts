@@ -1,14 +1,16 @@
 /** The curvature metric h of MaskPrune's masks: what removing a unit would cost, from calibration and from what training
  * sees.
  *
- * Masks start at 1 and move little, so their sizes say next to nothing at first; the constraint needs a metric. With
- * redundancy h is the cost of the unit at its turn when units go one after the other by optimal brain surgeon in the
+ * Masks start at 1 and move little, so their sizes say next to nothing at first; the constraint needs a metric. Judged
+ * alone, a unit has F, the sum over calibration sequences of (dL/dm)^2 at m = 1, and the structured Wanda score; training
+ * adds the squared gradients g^2 of its batches. Everything is divided by the layer's median before it is combined: g^2 is
+ * near 1e-8, and layers differ by orders of magnitude.
+ *
+ * With redundancy h is the cost of the unit at its turn when units go one after the other by optimal brain surgeon in the
  * loss's own metric (`_shared/removal_order.ts`, K-FAC): a unit that others can stand in for is cheap, even if it is
  * large. Training corrects it: h is multiplied by a power of what the unit's running Fisher has become over what it was.
- *
- * Without, each unit has F, the sum over calibration sequences of (dL/dm)^2 at m = 1, and the structured Wanda score;
- * training adds the squared gradients g^2 of its batches. Everything is divided by the layer's median before it is
- * combined: g^2 is near 1e-8, and layers differ by orders of magnitude.
+ * That order takes it that the others do stand in at once, so it is the better one where much goes or weights are corrected
+ * for it; in between, h is a geometric mean of the two.
  *
  * @module
  */
@@ -41,7 +43,7 @@ const TIE = 1e-6;
 /** Least Fisher at the start, over the layer's median, that a change is measured against. */
 const LEAST_PRIOR = 1e-2;
 
-/** Power of the change of a unit's running Fisher in h. */
+/** Power of the change of a unit's running Fisher in the cost of its removal. */
 const ONLINE_POWER = 0.25;
 
 /** Importance of the units of one layer and type. */
@@ -55,6 +57,8 @@ export interface UnitMetric {
   /** Cost of removing the unit at its turn over the layer's median, never falling along the order: [units]; empty
    * without redundancy. */
   removal: Float32Array;
+  /** How much of h is the cost of removal, in [0, 1]; the rest is the unit judged alone. */
+  redundancy: number;
   /** Sum of g^2 over the steps so far: [units]. */
   squares: Float32Array;
   /** g0: median over units of the mean g^2 of the first steps. */
@@ -83,6 +87,7 @@ export function createMetric(
     scale,
     wanda: Float32Array.from(wanda, (w) => w / wandaScale),
     removal: removal ? removalMetric(removal) : new Float32Array(),
+    redundancy: removal ? 1 : 0,
     squares: new Float32Array(fisher.length),
     base: 0,
     count: 0,
@@ -118,14 +123,17 @@ export function runningFisher({ prior, squares, base, count }: UnitMetric): Floa
   );
 }
 
-/** h of the sparsity term: the removal cost times `(fisher / fisher at the start)^(1/4)`; without redundancy
- * `fisher^(1/2) wanda`, whose order is that of the best static ranking found, `fisher^(1/4) wanda^(1/2)`; [units]. */
+/** h of the sparsity term: `removal^r (fisher / fisher at the start)^(r/4) (fisher^(1/2) wanda)^(1-r)`, r the metric's
+ * `redundancy`. Without any its order is that of the best static ranking of single units found, `fisher^(1/4) wanda^(1/2)`;
+ * [units]. */
 export function selectionMetric(metric: UnitMetric): Float64Array {
-  const { prior, removal, wanda } = metric;
+  const { prior, removal, wanda, redundancy, count } = metric;
   const fisher = runningFisher(metric);
-  if (removal.length === 0) return fisher.map((value, i) => Math.sqrt(value) * (wanda[i] ?? 0));
-  if (metric.count === 0) return Float64Array.from(removal);
-  return fisher.map((value, i) => (removal[i] ?? 0) * (value / Math.max(prior[i] ?? 0, LEAST_PRIOR)) ** ONLINE_POWER);
+  const change = (i: number) => count === 0 ? 1 : at(fisher, i) / Math.max(at(prior, i), LEAST_PRIOR);
+  return fisher.map((value, i) => {
+    const alone = redundancy === 1 ? 1 : (Math.sqrt(value) * at(wanda, i)) ** (1 - redundancy);
+    return redundancy === 0 ? alone : alone * (at(removal, i) * change(i) ** ONLINE_POWER) ** redundancy;
+  });
 }
 
 /** Loss that removing each unit costs, to second order and up to one factor for the whole model: what widths of
@@ -218,13 +226,13 @@ async function wandaScores(model: DecoderModel, { layers, headSize }: DecoderCon
 
 /** Arrays of a metric for a snapshot, by name. */
 export function packMetric(metric: UnitMetric): Record<string, Float32Array> {
-  const { prior, wanda, removal, squares, scale, base, count } = metric;
-  return { prior, wanda, removal, squares, scalars: Float32Array.of(scale, base, count) };
+  const { prior, wanda, removal, squares, scale, base, count, redundancy } = metric;
+  return { prior, wanda, removal, squares, scalars: Float32Array.of(scale, base, count, redundancy) };
 }
 
 /** The metric out of {@linkcode packMetric}. */
 export function unpackMetric(read: (name: string) => Float32Array): UnitMetric {
-  const [scale = 1, base = 0, count = 0] = read("scalars");
+  const [scale = 1, base = 0, count = 0, redundancy = 0] = read("scalars");
   const arrays = { prior: read("prior"), wanda: read("wanda"), removal: read("removal"), squares: read("squares") };
-  return { ...arrays, scale, base, count };
+  return { ...arrays, scale, base, count, redundancy };
 }

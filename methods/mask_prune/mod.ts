@@ -7,10 +7,10 @@
  * z (R(s) - B)`, with bottom_s the sum of the s smallest h m^2 of a layer, R the fraction of the resource that stays
  * and B the budget. Shapes: m[l,t] f32 [F], [H] or [G]; s[t] is shared by all layers when `uniform`.
  *
- * Before the first step: the units are ranked by what their removal costs at its turn (`_shared/removal_order.ts`, K-FAC),
- * and the uniform widths are those of the split whose pruned model stays nearest to the dense one on calibration windows.
- * Where even that model is near (KL of at most 1 nat per token), all units go at once, the FFN masks that stay get the values
- * of least second-order loss, and every step trains what is left. Else they go along a ramp:
+ * Before the first step two choices are measured, by how near the pruned model stays to the dense one on calibration windows
+ * (KL): the uniform widths that the budget is split into, and how much of a unit's metric is what its removal costs at its
+ * turn (`mask_prune/metric.ts`). Then units go along a ramp; or, with `course: at-once`, before the first step, where the
+ * FFN masks that stay get the values of least second-order loss and every step trains what is left.
  *
  * With `layers`, how many layers go is an integer of s as well: `mask_prune/depth.ts`.
  *
@@ -20,13 +20,13 @@
  * the masked units are cut out, and the rest of the steps trains what is left. Kept masks are folded into the output and
  * down maps and adapters are merged, so that the result needs neither.
  *
- * Cost: forward and backward passes of the masked model over the windows of the run, one by one while there are at most 240
- * of them (`updates`), two forward passes of the dense model per window (`distillation`, `hidden`), two backward passes per
- * calibration sequence, and O(F^3) a layer for the removal order. Deviations: the paper's constants are not public, so all are options with defaults
- * chosen on validation data (`docs/maskprune-trials.md`); h is the metric of `mask_prune/metric.ts` instead of 1
- * (`selection: magnitude` gives the paper's form, which from a cold start chooses nearly at random); units that leave the
- * bottom s start again at 1; widths and duals are normalised as `mask_prune/widths.ts` says; the split is measured by
- * default and the course depends on the damage.
+ * Cost: forward and backward passes of the masked model over the windows of the run, two forward passes of the dense model
+ * per window (`distillation`, `hidden`), two backward passes per calibration sequence, and O(F^3) a layer for the removal
+ * order. Deviations: the paper's constants are not public, so all are options with defaults chosen on validation data
+ * (`docs/maskprune-trials.md`); h is the metric of `mask_prune/metric.ts` instead of 1 (`selection: magnitude` gives the
+ * paper's form, which from a cold start chooses nearly at random); units that leave the bottom s start again at 1; widths
+ * and duals are normalised as `mask_prune/widths.ts` says; the split is measured by default; the weight of the hidden-state
+ * term falls to 0 over the run.
  *
  * @module
  */
@@ -47,7 +47,7 @@ import {
 import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
 import { keptOf, planOfRemoved, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 import { type Depth, layersToRemove, resourceKind, withoutLayers } from "./depth.ts";
-import { closedFormMasks, damageOf, measuredShapes, planOfMetrics } from "./choice.ts";
+import { closedFormMasks, knowsRedundancy, measuredShapes, measureRedundancy, planOfMetrics } from "./choice.ts";
 import { calibratedMetrics, type UnitMetric } from "./metric.ts";
 import { mean } from "../../core/stats.ts";
 import { type Options, options } from "./options.ts";
@@ -96,9 +96,10 @@ export const maskPrune: Method<typeof options> = defineMethod({
   variants: [
     { options: { uniform: false } },
     { options: { split: "fixed" } },
-    { options: { split: "learned", course: "gradual" } },
-    { options: { redundancy: false, updates: "batch" } },
-    { options: { course: "at-once" } },
+    { options: { split: "learned" } },
+    { options: { redundancy: "none" } },
+    { options: { redundancy: "full" } },
+    { options: { course: "at-once", updates: "window" } },
     { options: { masks: "hard" } },
     { options: { resource: "macs" } },
     { options: { selection: "magnitude" } },
@@ -127,13 +128,16 @@ export const maskPrune: Method<typeof options> = defineMethod({
 async function learnWidths(context: MethodContext<Options>, depth: Depth): Promise<PruneResult> {
   const { options, learning } = context;
   const { remember, removed } = depth;
-  const own = learning && { ...learning, options: ownTraining(learning.options, options) };
+  let first: Promise<FirstChoice> | undefined;
+  const choose = () => first ??= chooseFirst(context, depth);
+  const hidden = learning && await hiddenOf(context, choose);
+  const own = learning && { ...learning, options: ownTraining(learning.options, { ...options, hidden }) };
   const name = removed.length > 0 ? `mask-prune without layers ${removed.join(", ")}` : "mask-prune";
   const { run, found } = await startLearning({ ...context, learning: own, remember } as MethodContext<unknown>, name);
   try {
     const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
     if (frozen) return await frozen;
-    return await learnAndTrain(context, run, { choice: await chooseFirst(context, depth), found });
+    return await learnAndTrain(context, run, { choice: await choose(), found });
   } finally {
     endRun(run);
   }
@@ -148,27 +152,40 @@ interface FirstChoice {
   metrics: UnitMetric[][];
   /** The widths to end at, where they do not come from the minimax problem. */
   goal: LayerShape[] | null;
-  /** KL from the model of all units of these layers when those that go do so at once, in nats per token; null where nothing
-   * depends on it. */
-  damage: number | null;
+  /** KL from the dense model when all units that go do so at once, in nats per token. */
+  damage: number;
 }
 
 async function chooseFirst(context: MethodContext<Options>, depth: Depth): Promise<FirstChoice> {
-  const { options, model: { config }, target, report } = context;
+  const { model: { config }, target } = context;
   const axes = unitAxes(config, target.units);
   if (axes.length === 0) throw new UsageError("mask-prune: the unit types have a single unit each on this model");
-  const plain = context as MethodContext<unknown>;
   const resource = budgetResource(config, target, await resourceKind(context, depth));
-  const redundancy = options.redundancy && options.selection === "metric";
-  const metrics = await calibratedMetrics(plain, axes, redundancy);
-  const goal = await finalGoal(context, { axes, metrics, resource, dense: depth.dense });
-  if (!goal || options.selection === "magnitude" || options.course !== "fitted") {
-    return { axes, resource, metrics, goal, damage: null };
-  }
-  const damage = await damageOf(context, planOfMetrics(config, axes, metrics, goal));
-  const before = depth.removed.length > 0 ? "the model of all their units" : "the dense model";
-  report(`all units removed at once: ${damage.toFixed(3)} nats per token from ${before}`);
+  const { dense } = depth;
+  const metrics = await calibratedMetrics(context as MethodContext<unknown>, axes, knowsRedundancy(context.options));
+  const goal = await finalGoal(context, { axes, metrics, resource, dense });
+  const damage = await measureRedundancy(context, { axes, metrics, shapes: goal ?? target.uniform, dense });
+  context.report(`all units removed at once: ${damage.toFixed(3)} nats per token from the dense model`);
   return { axes, resource, metrics, goal, damage };
+}
+
+/** Nats of KL per token above which hidden states are compared. */
+const GENTLE_DAMAGE = 0.5;
+
+/** Weight of the hidden-state term then. */
+const HIDDEN_WEIGHT = 5;
+
+/** Weight of the hidden-state term. Where the model is thrown far off, the dense model's states lead it back; where it stays
+ * near, they hold back what the training text teaches. Kept with the run's statistics, so that one that was stopped goes on
+ * with the same. */
+async function hiddenOf(context: MethodContext<Options>, choose: () => Promise<FirstChoice>): Promise<number> {
+  const { options, target, learning, remember } = context;
+  const given = learning?.options.hidden || options.hidden;
+  if (given !== undefined || !options.distillation) return given ?? 0;
+  const { damage } = await remember(`damage, mask-prune ${JSON.stringify({ options, target })}`, async () => ({
+    damage: { shape: [1], data: Float32Array.of((await choose()).damage) },
+  }));
+  return at(damage!.data, 0) > GENTLE_DAMAGE ? HIDDEN_WEIGHT : 0;
 }
 
 /** Iterates until the freeze, then trains what is left. */
@@ -196,14 +213,14 @@ async function learnAndTrain(
 /** Windows of a run up to which each has a step of its own. */
 const MOST_SINGLE_WINDOWS = 240;
 
-/** Training with the paper's whole loss, without what the method's options switch off; in short runs the same windows in
- * more and smaller steps, since those are limited by their number of steps, not by noise. */
+/** Training with the paper's whole loss, without what the method's options switch off. Where they leave the hidden-state
+ * term open it is in, so that plans count it. With `updates: window` the same windows are more and smaller steps. */
 function ownTraining(training: TrainingOptions, options: Options): TrainingOptions {
   const { steps, batch } = training;
   const { hidden, distillation, adapters, updates } = options;
   return {
     ...training,
-    hidden: training.hidden || hidden,
+    hidden: training.hidden || (hidden ?? HIDDEN_WEIGHT),
     ...!adapters && { rank: 0 },
     ...!distillation && { crossEntropy: training.crossEntropy + training.distillation, distillation: 0, hidden: 0 },
     ...updates === "window" && steps * batch <= MOST_SINGLE_WINDOWS && { steps: steps * batch, batch: 1 },
@@ -290,19 +307,15 @@ async function finalGoal(
   return shapes;
 }
 
-/** Nats of KL per token above which units go along the ramp. */
-const GENTLE_DAMAGE = 1;
-
 /** Removes what the goal does not keep before the first step, where that is the course; masks that stay get the values of
  * least second-order loss. Whether it did. */
 async function removesAtOnce(
   context: MethodContext<Options>,
   state: MaskState,
-  { axes, goal, metrics, damage }: FirstChoice,
+  { axes, goal, metrics }: FirstChoice,
 ): Promise<boolean> {
   const { options, model: { config }, learning } = context;
   if (!goal || options.course === "gradual" || options.selection === "magnitude") return false;
-  if (damage !== null && damage > GENTLE_DAMAGE) return false;
   const plan = planOfMetrics(config, axes, metrics, goal);
   removePlan(state, config, plan);
   const isSolved = options.masks === "learned" && !learning?.compensate && axes.some(({ type }) => type === "ffn");

@@ -14,19 +14,19 @@ export const options = z.strictObject({
   selection: z.enum(["metric", "magnitude"]).default("metric").describe(
     "rank of a unit: curvature metric times mask, or |mask| alone (the paper's form, weak from a cold start)",
   ),
-  redundancy: z.boolean().default(true).describe(
-    "the metric is the cost of a removal at its turn, by optimal brain surgeon; false: each unit is judged alone",
+  redundancy: z.enum(["measured", "full", "none"]).default("measured").describe(
+    "full: the metric is the cost of a removal at its turn, by optimal brain surgeon; none: each unit is judged alone; measured: " +
+      "one of the two or their mean, whichever's pruned model is nearest to the dense one, and full where weights are compensated",
   ),
   split: z.enum(["measured", "learned", "fixed"]).default("measured").describe(
     "how the budget is shared between unit types: where the pruned model is measured to stay nearest to the dense one, by the minimax problem, or all removed " +
       "at the same ratio; widths that differ between layers are learned",
   ),
-  course: z.enum(["fitted", "gradual", "at-once"]).default("fitted").describe(
-    "whether units go along the ramp or before the first step; fitted: along the ramp where removing them at once takes " +
-      "the model more than 1 nat per token from the dense one",
+  course: z.enum(["gradual", "at-once"]).default("gradual").describe(
+    "whether units go along the ramp or before the first step",
   ),
-  updates: z.enum(["window", "batch"]).default("window").describe(
-    "a step of the optimiser after every window (while there are fewer than 240), or after every batch of the run",
+  updates: z.enum(["batch", "window"]).default("batch").describe(
+    "a step of the optimiser after every batch of the run, or after every window (while there are fewer than 240)",
   ),
   masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
   resource: z.enum(["parameters", "macs", "prefill-ms", "decode-ms"]).default("parameters").describe(
@@ -37,8 +37,10 @@ export const options = z.strictObject({
     "whole layers go as well, as many as are measured to leave the model nearest to the dense one with the widths that then " +
       "fit the budget; those of least block influence go, before the first step; absent: all stay",
   ),
-  hidden: z.number().min(0).default(5).describe(
-    "weight of the relative error of the hidden states, the third term of the paper's loss, where the training sets none",
+  hidden: z.number().min(0).optional().describe(
+    "weight of the relative error of the hidden states in the first step, the third term of the paper's loss, where the training " +
+      "sets none; it falls to 0 over the run; absent: 5 where removing all units at once takes the model more than 0.5 nats per " +
+      "token from the dense one, else 0",
   ),
   distillation: z.boolean().default(true).describe("false: cross entropy has the weight of all loss terms"),
   adapters: z.boolean().default(true).describe("false: no low-rank adapters, masks alone learn"),

@@ -210,6 +210,11 @@ async function nextWindows(run: TrainingRun, masks: () => ModelMasks): Promise<r
   return drawWindows(mix, domains, batch, rng(`windows ${step}`));
 }
 
+/** Weight of the hidden-state error in step `step` of `steps`, from 0: it falls in a line from `hidden` to 0 after the last
+ * step, because the dense model's states repair what pruning broke, but hold back what the training text teaches. */
+export const hiddenWeight = ({ hidden, steps }: Pick<StudentOptions, "hidden" | "steps">, step: number): number =>
+  hidden * (1 - step / steps);
+
 /** One step on the next batch: adapters move, masks get gradients. `evaluated` gives the masks with which domains are
  * evaluated, where they are others. */
 export async function nextStep(
@@ -228,7 +233,7 @@ export async function nextStep(
     teacher,
     teacherLayers,
     ...masks,
-    options,
+    options: { ...options, hidden: hiddenWeight(options, step) },
   });
   run.step++;
   return result;

@@ -5,8 +5,15 @@ import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 import { invertSmall } from "../../methods/_shared/inverse.ts";
 import { unitAxes } from "../../methods/_shared/learned_units.ts";
-import { damageOf, leastLossMasks, measuredShapes, planOfMetrics } from "../../methods/mask_prune/choice.ts";
+import {
+  damageOf,
+  leastLossMasks,
+  measuredShapes,
+  measureRedundancy,
+  planOfMetrics,
+} from "../../methods/mask_prune/choice.ts";
 import { calibratedMetrics, createMetric, observeGradient, selectionMetric } from "../../methods/mask_prune/metric.ts";
+import { options as maskPruneOptions } from "../../methods/mask_prune/options.ts";
 import { budgetResource } from "../../methods/mask_prune/widths.ts";
 import { densePlan } from "../../models/plan.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
@@ -75,3 +82,44 @@ Deno.test("selectionMetric() keeps the order of removal, and training can change
   for (let i = 0; i < 40; i++) observeGradient(metric, Float32Array.of(1, 1, 60, 1));
   assertEquals(ranked().indexOf(2) > 0, true);
 });
+
+Deno.test("selectionMetric() with half of redundancy is the geometric mean of both metrics", () => {
+  const order = Int32Array.of(2, 0, 1);
+  const metric = createMetric([4, 1, 2], [3, 1, 2], { order, cost: Float64Array.of(2, 4, 8) });
+  const h = (redundancy: number) => selectionMetric({ ...metric, redundancy });
+  const [alone, full] = [h(0), h(1)];
+  // Medians are 2, 2 and 4.
+  assertClose(alone, [Math.sqrt(2) * 1.5, Math.sqrt(0.5) * 0.5, 1]);
+  assertClose(full, [1, 2, 0.5]);
+  assertClose(h(0.5), alone.map((value, i) => Math.sqrt(value * at(full, i))));
+});
+
+testOnEngines(
+  "measureRedundancy() takes the part of redundancy whose pruned model is nearest to the dense one",
+  async () => {
+    const layers = [0, 1].map(() => ({ kvGroups: 2, queryHeadsPerGroup: 1, ffnChannels: 48 }));
+    await withToy({ layers, seed: 5 }, async (model) => {
+      const options = maskPruneOptions.parse({});
+      const context = methodContext({ model, options, calibration: toyWindows(6, 16), sparsity: 0.4 });
+      const axes = unitAxes(model.config, context.target.units);
+      const shapes = context.target.uniform;
+      const fresh = () => calibratedMetrics(context, axes, true);
+      const damage = (metrics: Awaited<ReturnType<typeof fresh>>) =>
+        damageOf(context, planOfMetrics(model.config, axes, metrics, shapes));
+      const all: number[] = [];
+      for (const redundancy of [0, 0.5, 1]) {
+        const metrics = await fresh();
+        for (const metric of metrics.flat()) metric.redundancy = redundancy;
+        all.push(await damage(metrics));
+      }
+      assert(Math.max(...all) > 1.02 * Math.min(...all), "the parts must differ for the choice to mean something");
+      const metrics = await fresh();
+      await measureRedundancy(context, { axes, metrics, shapes, dense: model });
+      assertClose([await damage(metrics)], [Math.min(...all)], { rtol: 1e-5 });
+      const full = { ...context, options: { ...options, redundancy: "full" as const } };
+      const untouched = await fresh();
+      await measureRedundancy(full, { axes, metrics: untouched, shapes, dense: model });
+      assertEquals(untouched.flat().map(({ redundancy }) => redundancy), untouched.flat().map(() => 1));
+    });
+  },
+);

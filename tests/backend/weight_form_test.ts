@@ -1,5 +1,6 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { weightBytes } from "../../benchmarks/cells/cell_plan.ts";
 import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { writeRunFile } from "../../benchmarks/records/run_file.ts";
 import { dequantize } from "../../core/dequantize.ts";
@@ -17,7 +18,9 @@ import {
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
+import { totalParameters } from "../../models/count.ts";
 import { type DecoderModel, disposeModel, forward, uploadModel } from "../../models/decoder.ts";
+import { modelBytes } from "../../models/device.ts";
 import { generateTokens } from "../../models/generate.ts";
 import { eachLayer, openLayerwise } from "../../models/layerwise.ts";
 import { scoringModel } from "../../models/scoring.ts";
@@ -77,6 +80,10 @@ testOnEngines("weights as stored give the log-likelihoods, generations and pruni
   for (const [form, tiedHead] of [["BF16", true], ["F16", false]] as const) {
     const source = roundedSource(form, tiedHead);
     const [plain, stored] = [await uploadModel(source), await uploadModel(source, "stored")];
+    assertEquals(modelBytes(plain), 4 * totalParameters(source.config));
+    // Rows of an odd length end in half of an unused word.
+    const rounding = modelBytes(stored) - weightBytes(source.config, "stored");
+    assert(rounding >= 0 && rounding < 0.03 * modelBytes(stored), `${rounding} bytes`);
     for (const weight of matrices(stored)) assert(weight instanceof PackedMatrix && weight.format === form);
     assertClose(await scores(stored), await scores(plain), { atol: 1e-5, rtol: 0 });
     const prompts = [[1, 2, 3], [4, 5, 6]];

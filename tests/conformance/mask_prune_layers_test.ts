@@ -139,7 +139,7 @@ testOnEngines("mask-prune: with layers no budget is exceeded, and widths fill it
 
 testOnEngines("mask-prune: a run without some layers that was stopped goes on to the same result", async () => {
   await withToy({ seed: 5, layers: LAYERS, dead: deadLayers }, async (model) => {
-    const options = { layers: true, course: "gradual" };
+    const options = { layers: true, updates: "window" };
     const given = { sparsity: 0.6, units: UNITS };
     const whole = await prune(model, options, given);
     // Before and after the freeze.

@@ -121,13 +121,13 @@ Deno.test("planRun() counts a method's own training: mask-prune's hidden states,
     const { cells } = await planOf({ methods: [{ id: "mask-prune", options }], training });
     return take(cells, 2)[1].plan;
   };
-  const [whole, plain, batches] = [await plan({}), await plan({ hidden: 0 }), await plan({ updates: "batch" })];
+  const [whole, plain, single] = [await plan({}), await plan({ hidden: 0 }), await plan({ updates: "window" })];
   // Two passes of the student and two of the teacher, or one.
   assertAlmostEquals((flopsOf(whole, "learning") ?? 0) / (flopsOf(plain, "learning") ?? 1), 4 / 3, 1e-9);
   // The same tokens in smaller steps: less at once, the weights read more often.
-  assertEquals(flopsOf(batches, "learning"), flopsOf(whole, "learning"));
-  assert(whole.activationBytes < batches.activationBytes);
-  assert(bytesOf(whole, "learning") > bytesOf(batches, "learning"));
+  assertEquals(flopsOf(single, "learning"), flopsOf(whole, "learning"));
+  assert(single.activationBytes < whole.activationBytes);
+  assert(bytesOf(single, "learning") > bytesOf(whole, "learning"));
 });
 
 Deno.test("planRun() refuses what a run refuses", async () => {
@@ -151,6 +151,18 @@ Deno.test("leastSeconds() takes arithmetic or memory, whichever is longer, phase
   ];
   assertEquals(leastSeconds(phases, { flopsPerS: 1e12, bytesPerS: 1e9 }), 6 + 4);
   assertEquals(leastSeconds(phases, { flopsPerS: 1e12 }), 6.001);
+});
+
+Deno.test("a plan counts what the choices of an example share once", async () => {
+  const folder = Deno.makeTempDirSync();
+  const question = "x".repeat(400 - "Question: \nAnswer:".length);
+  const text = ["aaaaaaa", "bbbbbbb", "ccccccc", "ddddddd"];
+  const example = { id: "one", question, choices: { text, label: ["A", "B", "C", "D"] }, answerKey: "B" };
+  Deno.writeTextFileSync(join(folder, "arc_easy.jsonl"), `${JSON.stringify(example)}\n`);
+  const { data } = await planOf({ tasks: ["arc_easy"], perplexity: [], data: folder });
+  // 400 characters and the space before each answer are one context; 7 of each answer are its own.
+  const { amount } = data.find(({ use }) => use === "task arc_easy")!;
+  assertEquals(amount, `1 examples, about ${Math.round((401 + 4 * 7) / 4)} tokens`);
 });
 
 Deno.test("devices are found in any case, and an unknown one is told with those that are known", () => {

@@ -1,4 +1,4 @@
-/** Hidden states of a model that lost layers, beside those of the dense model. */
+/** The hidden-state term: which states are compared, and how its weight falls. */
 import { assertEquals, assertRejects } from "@std/assert";
 import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -6,10 +6,10 @@ import { createRng } from "../../core/rng.ts";
 import { trainingSchema } from "../../core/schema.ts";
 import { expectedTensors, memorySource, type WeightSource } from "../../models/config.ts";
 import { disposeModel, uploadModel } from "../../models/decoder.ts";
-import { counterparts, keptLayers, planWithoutLayers } from "../../models/plan.ts";
+import { counterparts, densePlan, keptLayers, planWithoutLayers, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
-import { startRun } from "../../models/training/run.ts";
+import { endRun, nextStep, startRun } from "../../models/training/run.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyWindows } from "../support/method_context.ts";
 import { type Matrix, referenceForward } from "../support/reference.ts";
@@ -35,6 +35,15 @@ function shallowSource(): WeightSource {
     config,
     new Map([...expectedTensors(config).keys()].map((name) => [name, source.read(dense(name))])),
   );
+}
+
+/** Without a third of the FFN channels. */
+function planOfChannels(): PrunePlan {
+  const dense = densePlan(source.config);
+  return {
+    ...dense,
+    layers: dense.layers.map((layer) => ({ ...layer, ffnChannels: Array.from({ length: 8 }, (_, i) => i) })),
+  };
 }
 
 /** Hidden states after every layer, f64 [layers][T][D]. */
@@ -72,4 +81,21 @@ testOnEngines("the hidden-state term of a shallower model compares what the next
     "training.hidden=5 compares the hidden states of 6 layers, of which 3 are left",
   );
   [shallow, model].forEach(disposeModel);
+});
+
+testOnEngines("the weight of the hidden-state term falls in a line to nothing after the last step", async () => {
+  const model = await uploadModel(source);
+  const narrow = pruneModel(model, planOfChannels());
+  const windows = toyWindows(4, 9);
+  const training = trainingSchema.parse({ steps: 4, batch: 1, tokens: 9, rank: 2, distillation: 0, hidden: 8 });
+  const given = { base: narrow, teacher: model, options: training, windows, rng: createRng(0, "a"), key: "" };
+  const { run } = await startRun({ ...given, report: () => {}, signal: new AbortController().signal });
+  const weights: number[] = [];
+  for (let step = 0; step < 4; step++) {
+    const { terms } = await nextStep(run);
+    weights.push((terms.total - training.crossEntropy * terms.crossEntropy) / terms.hidden);
+  }
+  assertClose(weights, [8, 6, 4, 2], { rtol: 1e-3 });
+  endRun(run);
+  [narrow, model].forEach(disposeModel);
 });

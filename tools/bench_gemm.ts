@@ -1,0 +1,174 @@
+/** `deno task bench:gemm [--model PATH] [--rows 512] [--threads N] [--repeats 15]`: which library multiplies matrices
+ * fastest on this machine, on the shapes of a model's linear maps and of its output projection.
+ *
+ * TensorFlow as the engine calls it, OpenBLAS and MKL (wheels from PyPI, in a private environment, called through their C
+ * interface) take turns in one process: `x [rows, in]` times `w^T`, f32, each time after an untimed product. Before a
+ * rate is printed the products are compared.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { parseArgs } from "@std/cli/parse-args";
+import { startEngine } from "../core/engine.ts";
+import { UsageError } from "../core/errors.ts";
+import { at } from "../core/indexing.ts";
+import { createRng } from "../core/rng.ts";
+import { median } from "../core/stats.ts";
+import { inProject } from "../core/user_folder.ts";
+import { type DecoderConfig, LINEAR_NAMES, linearShape } from "../models/config.ts";
+import { openModel } from "../models/load.ts";
+import { privatePython, runCommand } from "./setup_common.ts";
+import { runTool } from "./run_tool.ts";
+
+const HELP = "deno task bench:gemm [--model PATH] [--rows 512] [--threads N] [--repeats 15]";
+
+const PACKAGES = [["scipy-openblas32==0.3.34.481.3"], ["mkl==2026.2.0"]];
+
+/** Prints the folder of the packages, then that of MKL's libraries. */
+const WHERE = "import sys, sysconfig; print(sysconfig.get_paths()['purelib']); print(sys.prefix + '/lib')";
+
+/** Enums of the CBLAS interface: row-major order, no transposition, transposition. */
+const [ROW_MAJOR, PLAIN, TRANSPOSED] = [101, 111, 112];
+
+/** A product of `x [m, k]` with the transpose of `w [n, k]`, both row-major. */
+interface Side {
+  name: string;
+  /** Seconds of one product, and the product [m, n]. */
+  multiply(operands: Operands): { seconds: number; product: Float32Array };
+}
+
+interface Operands {
+  m: number;
+  n: number;
+  k: number;
+  x: Float32Array;
+  w: Float32Array;
+}
+
+/** A library with the CBLAS interface. */
+function blasSide(name: string, path: string, symbol: string): Side {
+  const [int, float, array] = ["i32", "f32", "buffer"] as const;
+  const { symbols } = Deno.dlopen(path, {
+    [symbol]: {
+      parameters: [int, int, int, int, int, int, float, array, int, array, int, float, array, int],
+      result: "void",
+    },
+  });
+  const gemm = symbols[symbol] as (...values: unknown[]) => void;
+  return {
+    name,
+    multiply: ({ m, n, k, x, w }) => {
+      const out = new Float32Array(m * n);
+      const start = performance.now();
+      gemm(ROW_MAJOR, PLAIN, TRANSPOSED, m, n, k, 1, x, k, w, k, 0, out, n);
+      return { seconds: (performance.now() - start) / 1000, product: out };
+    },
+  };
+}
+
+function tensorflowSide(name: string): Side {
+  const uploaded = new Map<Float32Array, tf.Tensor2D>();
+  const upload = (values: Float32Array, shape: [number, number]) => {
+    const known = uploaded.get(values) ?? tf.tensor2d(values, shape);
+    uploaded.set(values, known);
+    return known;
+  };
+  return {
+    name,
+    multiply: ({ m, n, k, x, w }) => {
+      const [a, b] = [upload(x, [m, k]), upload(w, [n, k])];
+      const start = performance.now();
+      // On the CPU the product is there when the call returns.
+      const result = tf.matMul(a, b, false, true);
+      const seconds = (performance.now() - start) / 1000;
+      const product = result.dataSync() as Float32Array;
+      result.dispose();
+      return { seconds, product };
+    },
+  };
+}
+
+/** OpenBLAS and MKL from their wheels, on so many threads.
+ * @throws {UsageError} when they cannot be installed. */
+async function blasSides(threads: number): Promise<Side[]> {
+  const python = await privatePython("gemm", PACKAGES);
+  const { stdout } = await runCommand(python, ["-c", WHERE], "Python did not say where its packages are");
+  const [packages, libraries] = stdout.trim().split("\n");
+  // They are read when the libraries load.
+  Deno.env.set("OPENBLAS_NUM_THREADS", String(threads));
+  Deno.env.set("MKL_NUM_THREADS", String(threads));
+  Deno.env.set("KMP_BLOCKTIME", "0");
+  // MKL looks for its other libraries by name: the thread layer must be in the process before it.
+  Deno.dlopen(`${libraries}/libiomp5.so`, {});
+  return [
+    blasSide("OpenBLAS", `${packages}/scipy_openblas32/lib/libscipy_openblas.so`, "scipy_cblas_sgemm"),
+    blasSide("MKL", `${libraries}/libmkl_rt.so.3`, "cblas_sgemm"),
+  ];
+}
+
+/** Outputs and inputs of the distinct linear maps, by the names that have them. */
+function shapesOf(config: DecoderConfig): Map<string, [number, number]> {
+  const maps: [string, [number, number]][] = LINEAR_NAMES.map((name) => [
+    name,
+    linearShape(config, at(config.layers, 0), name),
+  ]);
+  maps.push(["head", [config.vocabSize, config.width]]);
+  const groups = Map.groupBy(maps, ([, shape]) => shape.join(" x "));
+  return new Map([...groups.values()].map((group) => [group.map(([name]) => name).join(", "), at(group, 0)[1]]));
+}
+
+/** Idle threads of a library look for work this long before they sleep, and would slow the next one. */
+const PAUSE_MS = 50;
+
+async function compare(sides: readonly Side[], operands: Operands, repeats: number): Promise<number[][]> {
+  const seconds: number[][] = sides.map(() => []);
+  for (let repeat = 0; repeat < repeats; repeat++) {
+    const results: { product: Float32Array }[] = [];
+    for (const [i, side] of sides.entries()) {
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+      side.multiply(operands);
+      const result = side.multiply(operands);
+      at(seconds, i).push(result.seconds);
+      results.push(result);
+    }
+    if (repeat > 0) continue;
+    const [{ product: first }, ...others] = results as [{ product: Float32Array }, ...{ product: Float32Array }[]];
+    for (const { product } of others) {
+      const most = product.reduce((largest, value, i) => Math.max(largest, Math.abs(value - at(first, i))), 0);
+      if (most > 1e-3) throw new Error(`The libraries disagree by ${most} on ${operands.m} x ${operands.n}`);
+    }
+  }
+  return seconds;
+}
+
+async function main(): Promise<void> {
+  const flags = parseArgs(Deno.args, {
+    string: ["model", "rows", "threads", "repeats"],
+    boolean: ["help"],
+    default: { model: inProject("models/SmolLM2-135M.gguf"), rows: "512", repeats: "15" },
+  });
+  if (flags.help) return console.log(HELP);
+  const [m, repeats, threads] = [flags.rows, flags.repeats, flags.threads ?? navigator.hardwareConcurrency].map(Number);
+  if (![m, repeats, threads].every((value) => Number.isInteger(value) && value! > 0)) {
+    throw new UsageError(`--rows, --repeats and --threads are whole numbers above 0: ${HELP}`);
+  }
+  Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
+  const engine = await startEngine("tensorflow", { device: "cpu" });
+  const sides = [tensorflowSide("TensorFlow"), ...await blasSides(threads!)];
+  const { source } = await openModel(String(flags.model));
+  source.close();
+  console.log(`${flags.model}, ${m} rows, ${engine.device}, f32, ${repeats} products each in turns; GFLOP/s`);
+  const rng = createRng(0, "bench-gemm");
+  const random = (length: number) => Float32Array.from({ length }, () => rng.normal());
+  for (const [names, [n, k]] of shapesOf(source.config)) {
+    const seconds = await compare(sides, { m: m!, n, k, x: random(m! * k), w: random(n * k) }, repeats!);
+    const rate = (s: number) => (2 * m! * n * k / s / 1e9).toFixed(0);
+    const parts = sides.map(({ name }, i) => {
+      const own = at(seconds, i);
+      return `${name} ${rate(median(own))} (${rate(Math.max(...own))} to ${rate(Math.min(...own))})`;
+    });
+    console.log(`${`${names}: ${k} to ${n}`.padEnd(34)} ${parts.join("   ")}`);
+  }
+}
+
+if (import.meta.main) await runTool(main);
