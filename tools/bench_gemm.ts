@@ -2,8 +2,8 @@
  * fastest on this machine, on the shapes of a model's linear maps and of its output projection.
  *
  * TensorFlow as the engine calls it, OpenBLAS and MKL (wheels from PyPI, in a private environment, called through their C
- * interface) take turns in one process: `x [rows, in]` times `w^T`, f32, each time after an untimed product. Before a
- * rate is printed the products are compared.
+ * interface) take turns in one process: `x [rows, in]` times `w^T`, f32, the mean of four products after three untimed
+ * ones in each turn. Before a rate is printed the products are compared.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import { startEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
 import { createRng } from "../core/rng.ts";
-import { median } from "../core/stats.ts";
+import { mean, median } from "../core/stats.ts";
 import { inProject } from "../core/user_folder.ts";
 import { type DecoderConfig, LINEAR_NAMES, linearShape } from "../models/config.ts";
 import { openModel } from "../models/load.ts";
@@ -97,6 +97,7 @@ async function blasSides(threads: number): Promise<Side[]> {
   // They are read when the libraries load.
   Deno.env.set("OPENBLAS_NUM_THREADS", String(threads));
   Deno.env.set("MKL_NUM_THREADS", String(threads));
+  Deno.env.set("MKL_DYNAMIC", "FALSE");
   Deno.env.set("KMP_BLOCKTIME", "0");
   // MKL looks for its other libraries by name: the thread layer must be in the process before it.
   Deno.dlopen(`${libraries}/libiomp5.so`, {});
@@ -120,16 +121,20 @@ function shapesOf(config: DecoderConfig): Map<string, [number, number]> {
 /** Idle threads of a library look for work this long before they sleep, and would slow the next one. */
 const PAUSE_MS = 50;
 
+/** Products of a turn: the first ones wake the library's threads. */
+const WARM_PRODUCTS = 3;
+const TIMED_PRODUCTS = 4;
+
 async function compare(sides: readonly Side[], operands: Operands, repeats: number): Promise<number[][]> {
   const seconds: number[][] = sides.map(() => []);
   for (let repeat = 0; repeat < repeats; repeat++) {
     const results: { product: Float32Array }[] = [];
     for (const [i, side] of sides.entries()) {
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-      side.multiply(operands);
-      const result = side.multiply(operands);
-      at(seconds, i).push(result.seconds);
-      results.push(result);
+      for (let warm = 0; warm < WARM_PRODUCTS; warm++) side.multiply(operands);
+      const timed = Array.from({ length: TIMED_PRODUCTS }, () => side.multiply(operands));
+      at(seconds, i).push(mean(timed.map((result) => result.seconds)));
+      results.push(at(timed, 0));
     }
     if (repeat > 0) continue;
     const [{ product: first }, ...others] = results as [{ product: Float32Array }, ...{ product: Float32Array }[]];
@@ -157,7 +162,7 @@ async function main(): Promise<void> {
   const sides = [tensorflowSide("TensorFlow"), ...await blasSides(threads!)];
   const { source } = await openModel(String(flags.model));
   source.close();
-  console.log(`${flags.model}, ${m} rows, ${engine.device}, f32, ${repeats} products each in turns; GFLOP/s`);
+  console.log(`${flags.model}, ${m} rows, ${engine.device}, f32, ${repeats} turns; GFLOP/s`);
   const rng = createRng(0, "bench-gemm");
   const random = (length: number) => Float32Array.from({ length }, () => rng.normal());
   for (const [names, [n, k]] of shapesOf(source.config)) {
