@@ -6,9 +6,7 @@ import { UsageError } from "../../core/errors.ts";
 import { STORED_TYPES } from "../../core/quantize.ts";
 import { choiceOf, type Command, textFlag } from "./command.ts";
 
-const HELP =
-  `Times the models of a run, dense and pruned, in our engine and in llama.cpp in turns: the same files, threads and
-repeats. Or one model, without a run.
+const HELP = `Times models in our engine and in llama.cpp in turns: the same files, threads and repeats.
 
 Usage: deno task bench throughput DIR --engine llama.cpp [FLAGS]
        deno task bench throughput --model PATH --engine llama.cpp [FLAGS]
@@ -22,9 +20,11 @@ Flags:
   --decode-tokens N  tokens generated one at a time (default: as in the run, else 128)
   --repeats N        timed repeats after one untimed pass (default: as in the run, else 5)
 
-Ours is the run's engine, without a run the fastest that starts, on the CPU. Both engines hold the dense model and one
-other at a time. Cells with unequal layers are named and left out. The table goes to standard output, the raw samples of a
-run to DIR/throughput-llama.cpp.json. Exit codes: 0 done, 2 nothing could be timed`;
+With DIR the models of a run are timed, dense and pruned; without, one model. Ours is the run's
+engine, without a run the fastest that starts, on the CPU. Both engines hold the dense model and one
+other at a time. Cells with unequal layers are named and left out. The table goes to standard
+output, the raw samples of a run to DIR/throughput-llama.cpp.json. Exit codes: 0 done, 2 nothing
+could be timed`;
 
 /** `bench throughput`. */
 export const throughput: Command = {
