@@ -198,30 +198,33 @@ export async function uploadModel(
   return { config: source.config, layers, ...rest };
 }
 
-/** Frees a layer. */
-export function disposeLayer(layer: DeviceLayer): void {
-  for (const name of NORM_NAMES) layer[name]?.dispose();
-  for (const { weight, bias } of deviceLinears(layer)) {
-    weight.dispose();
-    bias?.dispose();
-  }
-}
+/** Weights of a layer on the device. */
+const heldOfLayer = (layer: DeviceLayer): (tf.Tensor | PackedMatrix)[] => [
+  ...NORM_NAMES.flatMap((name) => layer[name] ?? []),
+  ...deviceLinears(layer).flatMap(({ weight, bias }) => [weight, ...bias ? [bias] : []]),
+];
+
+/** Weights on the device; layers that are read one at a time are not there. */
+const heldOfModel = (model: DecoderModel): (tf.Tensor | PackedMatrix)[] => [
+  ...model.embedding,
+  model.finalNorm,
+  ...model.head ?? [],
+  ...model.readLayer ? [] : model.layers.flatMap(heldOfLayer),
+];
 
 /** Bytes that the model's weights take on the device, adapters not counted; those of layers that are read one at a time are
  * not there. */
-export function modelBytes({ embedding, finalNorm, head, layers, readLayer }: DecoderModel): number {
-  const ofLayer = (layer: DeviceLayer) => [
-    ...NORM_NAMES.flatMap((name) => layer[name] ?? []),
-    ...deviceLinears(layer).flatMap(({ weight, bias }) => [weight, ...bias ? [bias] : []]),
-  ];
-  const held = [...embedding, finalNorm, ...head ?? [], ...readLayer ? [] : layers.flatMap(ofLayer)];
-  return held.reduce((sum, part) => sum + heldBytes(part), 0);
+export const modelBytes = (model: DecoderModel): number =>
+  heldOfModel(model).reduce((sum, part) => sum + heldBytes(part), 0);
+
+/** Frees a layer. */
+export function disposeLayer(layer: DeviceLayer): void {
+  for (const part of heldOfLayer(layer)) part.dispose();
 }
 
 /** Frees the model's tensors. */
 export function disposeModel(model: DecoderModel): void {
-  for (const part of [...model.embedding, model.finalNorm, ...model.head ?? []]) part.dispose();
-  if (!model.readLayer) model.layers.forEach(disposeLayer);
+  for (const part of heldOfModel(model)) part.dispose();
 }
 
 /** `x` through a linear map: [N, in] -> [N, out]. */

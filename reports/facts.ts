@@ -100,7 +100,7 @@ function throughputNotes({ columns, rows }: Section): string[] {
 export function sizeNotes(section: Section): string[] {
   const doubt = doubtNotes(section);
   return [
-    "MACs: one sequence of 64 tokens by LLM-Pruner's convention. Weights: as held on the device, f32.",
+    "MACs: one sequence of 64 tokens by LLM-Pruner's convention. Weights: as held on the device.",
     ...throughputNotes(section),
     ...(doubt.length > 0 ? [`? a speed-up in doubt: ${doubt.join("; ")}.`] : []),
     "Uniform: every layer has the same widths, so a plain Llama configuration describes the result.",

@@ -22,7 +22,9 @@ import { runTool } from "./run_tool.ts";
 const HELP = "deno task bench:batches [--model PATH] [--engine NAME] [--windows 300] [--length 256] " +
   "[--sizes 128,256,512,1024,2048] [--repeats 3]";
 
-function count(text: string, name: string): number {
+/** The number that `--name` gives.
+ * @throws {UsageError} when it is none of at least 1. */
+export function count(text: string, name: string): number {
   if (!/^[1-9]\d*$/.test(text)) throw new UsageError(`--${name} must be a whole number above 0: current "${text}"`);
   return Number(text);
 }

@@ -9,14 +9,15 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { parseArgs } from "@std/cli/parse-args";
+import { timeInTurns } from "../benchmarks/evaluation/throughput.ts";
 import { startEngine } from "../core/engine.ts";
-import { UsageError } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
 import { createRng } from "../core/rng.ts";
 import { mean, median } from "../core/stats.ts";
 import { inProject } from "../core/user_folder.ts";
 import { type DecoderConfig, LINEAR_NAMES, linearShape } from "../models/config.ts";
 import { openModel } from "../models/load.ts";
+import { count } from "./bench_batches.ts";
 import { privatePython, runCommand } from "./setup_common.ts";
 import { runTool } from "./run_tool.ts";
 
@@ -33,8 +34,8 @@ const [ROW_MAJOR, PLAIN, TRANSPOSED] = [101, 111, 112];
 /** A product of `x [m, k]` with the transpose of `w [n, k]`, both row-major. */
 interface Side {
   name: string;
-  /** Seconds of one product, and the product [m, n]. */
-  multiply(operands: Operands): { seconds: number; product: Float32Array };
+  /** Milliseconds of one product, and the product [m, n]. */
+  multiply(operands: Operands): { ms: number; product: Float32Array };
 }
 
 interface Operands {
@@ -61,7 +62,7 @@ function blasSide(name: string, path: string, symbol: string): Side {
       const out = new Float32Array(m * n);
       const start = performance.now();
       gemm(ROW_MAJOR, PLAIN, TRANSPOSED, m, n, k, 1, x, k, w, k, 0, out, n);
-      return { seconds: (performance.now() - start) / 1000, product: out };
+      return { ms: performance.now() - start, product: out };
     },
   };
 }
@@ -80,10 +81,10 @@ function tensorflowSide(name: string): Side {
       const start = performance.now();
       // On the CPU the product is there when the call returns.
       const result = tf.matMul(a, b, false, true);
-      const seconds = (performance.now() - start) / 1000;
+      const ms = performance.now() - start;
       const product = result.dataSync() as Float32Array;
       result.dispose();
-      return { seconds, product };
+      return { ms, product };
     },
   };
 }
@@ -125,51 +126,49 @@ const PAUSE_MS = 50;
 const WARM_PRODUCTS = 3;
 const TIMED_PRODUCTS = 4;
 
-async function compare(sides: readonly Side[], operands: Operands, repeats: number): Promise<number[][]> {
-  const seconds: number[][] = sides.map(() => []);
-  for (let repeat = 0; repeat < repeats; repeat++) {
-    const results: { product: Float32Array }[] = [];
-    for (const [i, side] of sides.entries()) {
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-      for (let warm = 0; warm < WARM_PRODUCTS; warm++) side.multiply(operands);
-      const timed = Array.from({ length: TIMED_PRODUCTS }, () => side.multiply(operands));
-      at(seconds, i).push(mean(timed.map((result) => result.seconds)));
-      results.push(at(timed, 0));
-    }
-    if (repeat > 0) continue;
-    const [{ product: first }, ...others] = results as [{ product: Float32Array }, ...{ product: Float32Array }[]];
-    for (const { product } of others) {
-      const most = product.reduce((largest, value, i) => Math.max(largest, Math.abs(value - at(first, i))), 0);
-      if (most > 1e-3) throw new Error(`The libraries disagree by ${most} on ${operands.m} x ${operands.n}`);
-    }
+/** Checks that the libraries agree, then gives the mean milliseconds of a product in each turn of each. */
+async function compare(sides: readonly Side[], operands: Operands, turns: number): Promise<number[][]> {
+  const [first, ...others] = sides.map((side) => side.multiply(operands).product);
+  for (const other of others) {
+    const most = other.reduce((largest, value, i) => Math.max(largest, Math.abs(value - at(first!, i))), 0);
+    if (most > 1e-3) throw new Error(`The libraries disagree by ${most} on ${operands.m} x ${operands.n}`);
   }
-  return seconds;
+  const turn = ({ multiply }: Side) => async () => {
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    for (let warm = 0; warm < WARM_PRODUCTS; warm++) multiply(operands);
+    return mean(Array.from({ length: TIMED_PRODUCTS }, () => multiply(operands).ms));
+  };
+  return await timeInTurns(turns, sides.map(turn));
 }
 
 async function main(): Promise<void> {
   const flags = parseArgs(Deno.args, {
     string: ["model", "rows", "threads", "repeats"],
     boolean: ["help"],
-    default: { model: inProject("models/SmolLM2-135M.gguf"), rows: "512", repeats: "15" },
+    default: {
+      model: inProject("models/SmolLM2-135M.gguf"),
+      rows: "512",
+      repeats: "15",
+      threads: String(navigator.hardwareConcurrency),
+    },
   });
   if (flags.help) return console.log(HELP);
-  const [m, repeats, threads] = [flags.rows, flags.repeats, flags.threads ?? navigator.hardwareConcurrency].map(Number);
-  if (![m, repeats, threads].every((value) => Number.isInteger(value) && value! > 0)) {
-    throw new UsageError(`--rows, --repeats and --threads are whole numbers above 0: ${HELP}`);
-  }
+  const m = count(flags.rows, "rows");
+  const turns = count(flags.repeats, "repeats");
+  const threads = count(flags.threads, "threads");
   Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
   const engine = await startEngine("tensorflow", { device: "cpu" });
-  const sides = [tensorflowSide("TensorFlow"), ...await blasSides(threads!)];
+  const sides = [tensorflowSide("TensorFlow"), ...await blasSides(threads)];
   const { source } = await openModel(String(flags.model));
   source.close();
-  console.log(`${flags.model}, ${m} rows, ${engine.device}, f32, ${repeats} turns; GFLOP/s`);
+  console.log(`${flags.model}, ${m} rows, ${engine.device}, f32, ${turns} turns; GFLOP/s`);
   const rng = createRng(0, "bench-gemm");
   const random = (length: number) => Float32Array.from({ length }, () => rng.normal());
   for (const [names, [n, k]] of shapesOf(source.config)) {
-    const seconds = await compare(sides, { m: m!, n, k, x: random(m! * k), w: random(n * k) }, repeats!);
-    const rate = (s: number) => (2 * m! * n * k / s / 1e9).toFixed(0);
+    const samplesMs = await compare(sides, { m, n, k, x: random(m * k), w: random(n * k) }, turns);
+    const rate = (ms: number) => (2 * m * n * k / ms / 1e6).toFixed(0);
     const parts = sides.map(({ name }, i) => {
-      const own = at(seconds, i);
+      const own = at(samplesMs, i);
       return `${name} ${rate(median(own))} (${rate(Math.max(...own))} to ${rate(Math.min(...own))})`;
     });
     console.log(`${`${names}: ${k} to ${n}`.padEnd(34)} ${parts.join("   ")}`);

@@ -182,7 +182,9 @@ async function hiddenOf(context: MethodContext<Options>, choose: () => Promise<F
   const { options, target, learning, remember } = context;
   const given = learning?.options.hidden || options.hidden;
   if (given !== undefined || !options.distillation) return given ?? 0;
-  const { damage } = await remember(`damage, mask-prune ${JSON.stringify({ options, target })}`, async () => ({
+  // What is compensated has another metric.
+  const key = JSON.stringify({ options, target, compensated: learning?.compensate !== undefined });
+  const { damage } = await remember(`damage, mask-prune ${key}`, async () => ({
     damage: { shape: [1], data: Float32Array.of((await choose()).damage) },
   }));
   return at(damage!.data, 0) > GENTLE_DAMAGE ? HIDDEN_WEIGHT : 0;

@@ -212,7 +212,7 @@ async function nextWindows(run: TrainingRun, masks: () => ModelMasks): Promise<r
 
 /** Weight of the hidden-state error in step `step` of `steps`, from 0: it falls in a line from `hidden` to 0 after the last
  * step, because the dense model's states repair what pruning broke, but hold back what the training text teaches. */
-export const hiddenWeight = ({ hidden, steps }: Pick<StudentOptions, "hidden" | "steps">, step: number): number =>
+const hiddenWeight = ({ hidden, steps }: Pick<StudentOptions, "hidden" | "steps">, step: number): number =>
   hidden * (1 - step / steps);
 
 /** One step on the next batch: adapters move, masks get gradients. `evaluated` gives the masks with which domains are
