@@ -1,9 +1,10 @@
 /** `deno task bench:gemm [--model PATH] [--rows 512] [--threads N] [--repeats 15]`: which library multiplies matrices
  * fastest on this machine, on the shapes of a model's linear maps and of its output projection.
  *
- * TensorFlow as the engine calls it, OpenBLAS and MKL (wheels from PyPI, in a private environment, called through their C
- * interface) take turns in one process: `x [rows, in]` times `w^T`, f32, the mean of four products after three untimed
- * ones in each turn. Before a rate is printed the products are compared.
+ * TensorFlow as the engine calls it, the engine's own operation for weights in 16 bits, given f32, and OpenBLAS and MKL
+ * (wheels from PyPI, in a private environment, called through their C interface) take turns in one process:
+ * `x [rows, in]` times `w [in, out]`, for the output projection `w [out, in]` transposed, f32, the mean of four products
+ * after three untimed ones in each turn. Before a rate is printed the products are compared.
  *
  * @module
  */
@@ -12,6 +13,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { timeInTurns } from "../benchmarks/evaluation/throughput.ts";
 import { startEngine } from "../core/engine.ts";
 import { at } from "../core/indexing.ts";
+import { storedProduct } from "../core/matrix.ts";
 import { createRng } from "../core/rng.ts";
 import { mean, median } from "../core/stats.ts";
 import { inProject } from "../core/user_folder.ts";
@@ -31,19 +33,23 @@ const WHERE = "import sys, sysconfig; print(sysconfig.get_paths()['purelib']); p
 /** Enums of the CBLAS interface: row-major order, no transposition, transposition. */
 const [ROW_MAJOR, PLAIN, TRANSPOSED] = [101, 111, 112];
 
-/** A product of `x [m, k]` with the transpose of `w [n, k]`, both row-major. */
+/** A library's way to a product. */
 interface Side {
   name: string;
-  /** Milliseconds of one product, and the product [m, n]. */
+  /** Milliseconds of one product, and the product [m, n], row-major. */
   multiply(operands: Operands): { ms: number; product: Float32Array };
 }
 
+/** `x w`, or `x wᵀ`. */
 interface Operands {
   m: number;
   n: number;
   k: number;
+  /** [m, k], row-major. */
   x: Float32Array;
+  /** [k, n], or [n, k] when `transposed`, row-major. */
   w: Float32Array;
+  transposed: boolean;
 }
 
 /** A library with the CBLAS interface. */
@@ -58,16 +64,17 @@ function blasSide(name: string, path: string, symbol: string): Side {
   const gemm = symbols[symbol] as (...values: unknown[]) => void;
   return {
     name,
-    multiply: ({ m, n, k, x, w }) => {
+    multiply: ({ m, n, k, x, w, transposed }) => {
       const out = new Float32Array(m * n);
       const start = performance.now();
-      gemm(ROW_MAJOR, PLAIN, TRANSPOSED, m, n, k, 1, x, k, w, k, 0, out, n);
+      gemm(ROW_MAJOR, PLAIN, transposed ? TRANSPOSED : PLAIN, m, n, k, 1, x, k, w, transposed ? k : n, 0, out, n);
       return { ms: performance.now() - start, product: out };
     },
   };
 }
 
-function tensorflowSide(name: string): Side {
+/** A side whose operands are on the device. */
+function deviceSide(name: string, product: (x: tf.Tensor2D, w: tf.Tensor2D, transposed: boolean) => tf.Tensor): Side {
   const uploaded = new Map<Float32Array, tf.Tensor2D>();
   const upload = (values: Float32Array, shape: [number, number]) => {
     const known = uploaded.get(values) ?? tf.tensor2d(values, shape);
@@ -76,15 +83,15 @@ function tensorflowSide(name: string): Side {
   };
   return {
     name,
-    multiply: ({ m, n, k, x, w }) => {
-      const [a, b] = [upload(x, [m, k]), upload(w, [n, k])];
+    multiply: ({ m, n, k, x, w, transposed }) => {
+      const [a, b] = [upload(x, [m, k]), upload(w, transposed ? [n, k] : [k, n])];
       const start = performance.now();
       // On the CPU the product is there when the call returns.
-      const result = tf.matMul(a, b, false, true);
+      const result = product(a, b, transposed);
       const ms = performance.now() - start;
-      const product = result.dataSync() as Float32Array;
+      const values = result.dataSync() as Float32Array;
       result.dispose();
-      return { ms, product };
+      return { ms, product: values };
     },
   };
 }
@@ -158,14 +165,19 @@ async function main(): Promise<void> {
   const threads = count(flags.threads, "threads");
   Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
   const engine = await startEngine("tensorflow", { device: "cpu" });
-  const sides = [tensorflowSide("TensorFlow"), ...await blasSides(threads)];
+  const sides = [
+    deviceSide("TensorFlow", (x, w, transposed) => tf.matMul(x, w, false, transposed)),
+    deviceSide("own", storedProduct),
+    ...await blasSides(threads),
+  ];
   const { source } = await openModel(String(flags.model));
   source.close();
   console.log(`${flags.model}, ${m} rows, ${engine.device}, f32, ${turns} turns; GFLOP/s`);
   const rng = createRng(0, "bench-gemm");
   const random = (length: number) => Float32Array.from({ length }, () => rng.normal());
   for (const [names, [n, k]] of shapesOf(source.config)) {
-    const samplesMs = await compare(sides, { m, n, k, x: random(m * k), w: random(n * k) }, turns);
+    const operands = { m, n, k, x: random(m * k), w: random(n * k), transposed: names === "head" };
+    const samplesMs = await compare(sides, operands, turns);
     const rate = (ms: number) => (2 * m * n * k / ms / 1e6).toFixed(0);
     const parts = sides.map(({ name }, i) => {
       const own = at(samplesMs, i);

@@ -42,18 +42,17 @@ inline void normRow(const float* x, const float* gain, long size, float epsilon,
   for (long d = 0; d < size; d++) y[d] = x[d] * factor * gain[d];
 }
 
-inline void addBias(float* y, const float* bias, long rows, long columns, long from, long to) {
+inline void addBias(float* y, const float* bias, long rows, long columns) {
   if (!bias) return;
   for (long r = 0; r < rows; r++) {
-    for (long d = from; d < to; d++) y[r * columns + d] += bias[d];
+    for (long d = 0; d < columns; d++) y[r * columns + d] += bias[d];
   }
 }
 
-inline void taskLinear(const DecodeLayer& layer, LinearIndex index, long task, long rows, const float* x, float* y) {
-  const Weights& w = layer.linear[index];
-  taskTimes(w, task, rows, x, y);
-  const long from = task * kTaskColumns;
-  addBias(y, layer.bias[index], rows, w.columns, from, std::min(w.columns, from + kTaskColumns));
+// y [rows, columns] of a linear map from what its slices give.
+inline void finish(const DecodeLayer& layer, LinearIndex index, const SliceSums& sums, long rows, float* y) {
+  sums.total(y);
+  addBias(y, layer.bias[index], rows, layer.linear[index].columns);
 }
 
 inline Vector activate(Activation kind, Vector x) {
@@ -108,26 +107,46 @@ inline void addBlock(const DecodeLayer& layer, const float* norm, long rows, lon
   }
 }
 
-// x [B, D] -> y [B, D]; the new keys and values go to the cache.
-inline void decodeLayer(const DecodeLayer& layer, const Cache& cache, long rows, int threads, const float* x, float* y) {
+// Channels [from, to) of the gated FFN, of each row: hidden [rows, F].
+inline void gateChannels(const DecodeLayer& layer, const SliceSums& gates, const SliceSums& ups, long rows, long from,
+                         long to, float* up, float* hidden) {
+  const long channels = layer.linear[kGate].columns;
+  const float *gateBias = layer.bias[kGate], *upBias = layer.bias[kUp];
+  for (long r = 0; r < rows; r++) {
+    gates.total(r * channels + from, r * channels + to, hidden + r * channels + from);
+    ups.total(r * channels + from, r * channels + to, up + from);
+    for (long d = from; d < to; d += kLanes) {
+      const long count = std::min<long>(kLanes, to - d);
+      float* at = hidden + r * channels + d;
+      const Vector gate = load(at, count) + (gateBias ? load(gateBias + d, count) : Vector{});
+      store(at, activate(layer.activation, gate) * (load(up + d, count) + (upBias ? load(upBias + d, count) : Vector{})),
+            count);
+    }
+  }
+}
+
+// x [B, D] -> y [B, D] with the attention block; the new keys and values go to the cache.
+inline void decodeAttention(const DecodeLayer& layer, const Cache& cache, long rows, int threads, const float* x,
+                            float* y) {
   const long width = layer.linear[kQuery].rows, size = layer.headSize, groups = layer.groups;
-  const long heads = groups * layer.headsPerGroup, channels = layer.linear[kGate].columns;
-  const long packed = (heads + 2 * groups) * size;
-  std::vector<float> memory(rows * (2 * width + packed + heads * size + 2 * channels));
+  const long heads = groups * layer.headsPerGroup;
+  std::vector<float> memory(rows * (2 * width + 2 * (heads + groups) * size));
   float *normed = memory.data(), *written = normed + rows * width, *query = written + rows * width;
-  float *key = query + rows * heads * size, *value = key + rows * groups * size;
-  float *context = value + rows * groups * size, *gate = context + rows * heads * size, *up = gate + rows * channels;
+  float *context = query + rows * heads * size, *key = context + rows * heads * size, *value = key + rows * groups * size;
 
   for (long r = 0; r < rows; r++) {
     normRow(x + r * width, layer.attentionNorm, width, layer.epsilon, normed + r * width);
   }
-  const long queryTasks = columnTasks(layer.linear[kQuery]), keyTasks = columnTasks(layer.linear[kKey]);
-  parallelFor(queryTasks + 2 * keyTasks, threads, [&](long task, int) {
-    if (task < queryTasks) return taskLinear(layer, kQuery, task, rows, normed, query);
-    task -= queryTasks;
-    if (task < keyTasks) return taskLinear(layer, kKey, task, rows, normed, key);
-    taskLinear(layer, kValue, task - keyTasks, rows, normed, value);
+  const Split split(width, threads);
+  SliceSums queries(split, rows, heads * size), keys(split, rows, groups * size), values(split, rows, groups * size);
+  parallelFor(split.tasks(), threads, [&](long task, int) {
+    queries.compute(layer.linear[kQuery], task, normed);
+    keys.compute(layer.linear[kKey], task, normed);
+    values.compute(layer.linear[kValue], task, normed);
   });
+  finish(layer, kQuery, queries, rows, query);
+  finish(layer, kKey, keys, rows, key);
+  finish(layer, kValue, values, rows, value);
   for (long bg = 0; bg < rows * groups; bg++) {
     const long at = (bg * cache.capacity + cache.held) * size;
     turnHead(layer, layer.keyNorm, key + bg * size, 1.0f, cache.keys + at);
@@ -138,25 +157,41 @@ inline void decodeLayer(const DecodeLayer& layer, const Cache& cache, long rows,
     const long b = task / heads, h = task % heads;
     attendHead(layer, cache, b, h, query + task * size, scratch.of(worker), context + task * size);
   });
-  parallelFor(columnTasks(layer.linear[kOutput]), threads,
-              [&](long task, int) { taskLinear(layer, kOutput, task, rows, context, written); });
+  const Split outputSplit(heads * size, threads);
+  SliceSums outputs(outputSplit, rows, width);
+  parallelFor(outputSplit.tasks(), threads,
+              [&](long task, int) { outputs.compute(layer.linear[kOutput], task, context); });
+  finish(layer, kOutput, outputs, rows, written);
   addBlock(layer, layer.attentionOutputNorm, rows, width, written, x, y);
+}
 
+// Adds the FFN block to y [B, D].
+inline void decodeFfn(const DecodeLayer& layer, long rows, int threads, float* y) {
+  const long width = layer.linear[kGate].rows, channels = layer.linear[kGate].columns;
+  std::vector<float> memory(2 * rows * width);
+  float *normed = memory.data(), *written = normed + rows * width;
   for (long r = 0; r < rows; r++) normRow(y + r * width, layer.ffnNorm, width, layer.epsilon, normed + r * width);
-  parallelFor(columnTasks(layer.linear[kGate]), threads, [&](long task, int) {
-    taskLinear(layer, kGate, task, rows, normed, gate);
-    taskLinear(layer, kUp, task, rows, normed, up);
-    const long from = task * kTaskColumns, to = std::min(channels, from + kTaskColumns);
-    for (long r = 0; r < rows; r++) {
-      for (long d = from; d < to; d += kLanes) {
-        const long count = std::min<long>(kLanes, to - d), at = r * channels + d;
-        store(gate + at, activate(layer.activation, load(gate + at, count)) * load(up + at, count), count);
-      }
-    }
+  const Split split(width, threads), downSplit(channels, threads);
+  SliceSums gates(split, rows, channels), ups(split, rows, channels), downs(downSplit, rows, width);
+  parallelFor(split.tasks(), threads, [&](long task, int) {
+    gates.compute(layer.linear[kGate], task, normed);
+    ups.compute(layer.linear[kUp], task, normed);
   });
-  parallelFor(columnTasks(layer.linear[kDown]), threads,
-              [&](long task, int) { taskLinear(layer, kDown, task, rows, gate, written); });
+  Scratch scratch(threads, (rows + 1) * channels);
+  parallelFor(downSplit.tasks(), threads, [&](long task, int worker) {
+    float *const up = scratch.of(worker), *const hidden = up + channels;
+    const long slice = downSplit.slice(task);
+    gateChannels(layer, gates, ups, rows, downSplit.row(slice), downSplit.row(slice + 1), up, hidden);
+    downs.compute(layer.linear[kDown], task, hidden);
+  });
+  finish(layer, kDown, downs, rows, written);
   addBlock(layer, layer.ffnOutputNorm, rows, width, written, y, y);
+}
+
+// x [B, D] -> y [B, D]; the new keys and values go to the cache.
+inline void decodeLayer(const DecodeLayer& layer, const Cache& cache, long rows, int threads, const float* x, float* y) {
+  decodeAttention(layer, cache, rows, threads, x, y);
+  decodeFfn(layer, rows, threads, y);
 }
 
 }  // namespace maskprune

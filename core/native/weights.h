@@ -1,9 +1,11 @@
 // Matrices of weights as they are stored, in f32 or in 16 bits, times a few rows: what decoding does. The products are in
-// f32. Every weight is read once for up to kAccumulators rows, so the time is that of reading them.
+// f32. Every weight is read from memory once, in the order in which they lie there, so the time is that of reading them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 
 #include "elementwise.h"
 #include "parallel.h"
@@ -81,89 +83,110 @@ inline Vector getSome(const typename Stored<format>::Number* from, long count) {
   return Stored<format>::get(some);
 }
 
-// Accumulators of a tile: rows times vectors of columns.
+// Rows of weights that are read side by side: as many as stay in registers with their factors.
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kAccumulators = 16;
+constexpr int kStream = 8;
 #else
-constexpr int kAccumulators = 8;
+constexpr int kStream = 4;
 #endif
 
-// Rows of weights that are asked for ahead of their use.
-constexpr long kAhead = 8;
+// y [columns] += x [Depth] times rows [k, k + Depth) of W, for its columns [from, to).
+template <Format format, int Depth>
+inline void streamRows(const Weights& w, long k, long from, long to, const float* x, float* y) {
+  const auto* row = static_cast<const typename Stored<format>::Number*>(w.data) + k * w.stride;
+  Vector factors[Depth];
+#pragma GCC unroll 8
+  for (int i = 0; i < Depth; i++) factors[i] = splat(x[i]);
+  long d = from;
+  for (; d + kLanes <= to; d += kLanes) {
+    Vector total = load(y + d);
+#pragma GCC unroll 8
+    for (int i = 0; i < Depth; i++) total += factors[i] * Stored<format>::get(row + i * w.stride + d);
+    store(y + d, total);
+  }
+  if (d == to) return;
+  Vector total = load(y + d, to - d);
+  for (int i = 0; i < Depth; i++) total += factors[i] * getSome<format>(row + i * w.stride + d, to - d);
+  store(y + d, total, to - d);
+}
 
-// y [Rows, columns] = x [Rows, depth] W for `Vectors` vectors of columns, of which `columns` exist.
-template <Format format, int Rows, int Vectors>
-inline void rowsTile(const Weights& w, long column, long columns, const float* x, float* y, long yStride) {
-  using Number = typename Stored<format>::Number;
-  const Number* from = static_cast<const Number*>(w.data) + column;
-  Vector acc[Rows][Vectors] = {};
-  const bool whole = columns == Vectors * kLanes;
-  for (long k = 0; k < w.rows; k++, from += w.stride) {
-    const long ahead = k + kAhead < w.rows ? kAhead * w.stride : 0;
-    for (long byte = 0; byte < static_cast<long>(Vectors * kLanes * sizeof(Number)); byte += 64) {
-      __builtin_prefetch(reinterpret_cast<const char*>(from + ahead) + byte);
-    }
-    Vector row[Vectors];
-#pragma GCC unroll 16
-    for (int v = 0; v < Vectors; v++) {
-      const long left = columns - v * kLanes;
-      row[v] = whole ? Stored<format>::get(from + v * kLanes)
-                     : left > 0 ? getSome<format>(from + v * kLanes, left) : Vector{};
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < Rows; r++) {
-      const Vector factor = splat(x[r * w.rows + k]);
-#pragma GCC unroll 16
-      for (int v = 0; v < Vectors; v++) acc[r][v] += factor * row[v];
+// How the work of x W is split. Rows of W lie one after another, so a task takes a slice of them and reads it from end to
+// end: threads that each read some columns of all rows get half of the memory's rate. What the slices give is added up
+// afterwards. Threads beyond kMostSlices share the columns of a slice.
+class Split {
+ public:
+  Split(long depth, int threads)
+      : depth_(depth), slices_(std::clamp(depth / kLeastDepth, 1L, std::min<long>(threads, kMostSlices))),
+        blocks_((threads + slices_ - 1) / slices_) {}
+
+  long slices() const { return slices_; }
+  long tasks() const { return slices_ * blocks_; }
+  long slice(long task) const { return task / blocks_; }
+  // First row of a slice, a multiple of kStream; the depth for the one after the last.
+  long row(long slice) const {
+    return slice == slices_ ? depth_ : depth_ / kStream * slice / slices_ * kStream;
+  }
+  // First column of a task's block, a multiple of kLanes; `next` is 1 for the block after it.
+  long column(long task, long columns, int next) const {
+    const long block = task % blocks_ + next;
+    return block == blocks_ ? columns : columns / kLanes * block / blocks_ * kLanes;
+  }
+
+ private:
+  static constexpr long kMostSlices = 16, kLeastDepth = 32;
+  long depth_, slices_, blocks_;
+};
+
+// What the slices of x W give: [slices, rows, columns].
+class SliceSums {
+ public:
+  SliceSums(const Split& split, long rows, long columns)
+      : split_(split), rows_(rows), columns_(columns), data_(new float[split.slices() * rows * columns]) {}
+
+  // One task; x [rows, depth].
+  void compute(const Weights& w, long task, const float* x) {
+    switch (w.format) {
+      case kBf16: return compute<kBf16>(w, task, x);
+      case kF16: return compute<kF16>(w, task, x);
+      default: return compute<kF32>(w, task, x);
     }
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < Rows; r++) {
-    for (int v = 0; v < Vectors; v++) {
-      const long left = columns - v * kLanes;
-      if (left > 0) store(y + r * yStride + column + v * kLanes, acc[r][v], std::min<long>(left, kLanes));
+
+  // y [to - from]: the product's values [from, to), of all rows one after another.
+  void total(long from, long to, float* y) const {
+    const long size = rows_ * columns_;
+    std::copy_n(data_.get() + from, to - from, y);
+    for (long slice = 1; slice < split_.slices(); slice++) {
+      const float* sums = data_.get() + slice * size + from;
+      for (long i = 0; i < to - from; i++) y[i] += sums[i];
     }
   }
-}
 
-// Columns that a task takes; whole cache lines.
-constexpr long kTaskColumns = kAccumulators * kLanes;
+  // y [rows, columns].
+  void total(float* y) const { total(0, rows_ * columns_, y); }
 
-template <Format format, int Rows>
-inline void rowsBlock(const Weights& w, long from, long to, const float* x, float* y, long yStride) {
-  constexpr int vectors = kAccumulators / Rows;
-  long column = from;
-  for (; column + vectors * kLanes <= to; column += vectors * kLanes) {
-    rowsTile<format, Rows, vectors>(w, column, vectors * kLanes, x, y, yStride);
+ private:
+  template <Format format>
+  void compute(const Weights& w, long task, const float* x) {
+    const long slice = split_.slice(task), end = split_.row(slice + 1);
+    const long from = split_.column(task, columns_, 0), to = split_.column(task, columns_, 1);
+    float* sums = data_.get() + slice * rows_ * columns_;
+    for (long r = 0; r < rows_; r++) std::fill(sums + r * columns_ + from, sums + r * columns_ + to, 0.0f);
+    for (long k = split_.row(slice); k < end;) {
+      const bool whole = k + kStream <= end;
+      for (long r = 0; r < rows_; r++) {
+        const float* factors = x + r * w.rows + k;
+        whole ? streamRows<format, kStream>(w, k, from, to, factors, sums + r * columns_)
+              : streamRows<format, 1>(w, k, from, to, factors, sums + r * columns_);
+      }
+      k += whole ? kStream : 1;
+    }
   }
-  for (; column + kLanes <= to; column += kLanes) rowsTile<format, Rows, 1>(w, column, kLanes, x, y, yStride);
-  if (column < to) rowsTile<format, Rows, 1>(w, column, to - column, x, y, yStride);
-}
 
-// Columns [from, to) of y [rows, columns] = x [rows, depth] W.
-template <Format format>
-inline void rowsTimes(const Weights& w, long rows, long from, long to, const float* x, float* y, long yStride) {
-  long r = 0;
-  for (; r + 8 <= rows; r += 8) rowsBlock<format, 8>(w, from, to, x + r * w.rows, y + r * yStride, yStride);
-  for (; r + 4 <= rows; r += 4) rowsBlock<format, 4>(w, from, to, x + r * w.rows, y + r * yStride, yStride);
-  for (; r < rows; r++) rowsBlock<format, 1>(w, from, to, x + r * w.rows, y + r * yStride, yStride);
-}
-
-inline void rowsTimes(const Weights& w, long rows, long from, long to, const float* x, float* y, long yStride) {
-  switch (w.format) {
-    case kBf16: return rowsTimes<kBf16>(w, rows, from, to, x, y, yStride);
-    case kF16: return rowsTimes<kF16>(w, rows, from, to, x, y, yStride);
-    default: return rowsTimes<kF32>(w, rows, from, to, x, y, yStride);
-  }
-}
-
-inline long columnTasks(const Weights& w) { return (w.columns + kTaskColumns - 1) / kTaskColumns; }
-
-// Columns of one task.
-inline void taskTimes(const Weights& w, long task, long rows, const float* x, float* y) {
-  const long from = task * kTaskColumns;
-  rowsTimes(w, rows, from, std::min(w.columns, from + kTaskColumns), x, y, w.columns);
-}
+  const Split& split_;
+  long rows_, columns_;
+  std::unique_ptr<float[]> data_;
+};
 
 // x . row of a matrix, for the output projection that is the embedding.
 template <Format format>
@@ -195,7 +218,10 @@ constexpr long kTaskRows = 256;
 // y [rows, columns] = x W, or x Wt.
 inline void fewRows(const Weights& w, bool transposed, long rows, int threads, const float* x, float* y) {
   if (!transposed) {
-    return parallelFor(columnTasks(w), threads, [&](long task, int) { taskTimes(w, task, rows, x, y); });
+    const Split split(w.rows, threads);
+    SliceSums sums(split, rows, w.columns);
+    parallelFor(split.tasks(), threads, [&](long task, int) { sums.compute(w, task, x); });
+    return sums.total(y);
   }
   parallelFor((w.rows + kTaskRows - 1) / kTaskRows, threads, [&](long task, int) {
     for (long row = task * kTaskRows; row < std::min(w.rows, (task + 1) * kTaskRows); row++) {
