@@ -10,6 +10,13 @@ import { decoderOp } from "./native_ops.ts";
 /** Rows up to which a product takes about the time of reading the matrix. */
 export const FEW_ROWS = 8;
 
+/** Numbers of a matrix that stays in a core's cache: TensorFlow's product first copies both factors into the order that it
+ * wants, which takes long beside the arithmetic there. */
+const SMALL_MATRIX = 2 ** 16;
+
+/** Whether {@linkcode storedProduct} is the fast way to a product with `w` in f32. */
+export const isOwnProductFaster = (rows: number, w: tf.Tensor2D): boolean => rows <= FEW_ROWS || w.size <= SMALL_MATRIX;
+
 /** 16-bit formats, with their numbers in `core/native/weights.h`. */
 const FORMATS = { BF16: 1, F16: 2 } as const;
 
@@ -76,7 +83,7 @@ export function denseMatrix(w: Matrix): tf.Tensor2D {
 }
 
 /** `x w`, x [N, in] and w [in, out] -> [N, out], or `x wᵀ`, w [out, in], when `transposed`: for 16 bits, and for few rows
- * of any form, where it reads the matrix at the speed of memory. No gradient of its own. */
+ * of any form, where it reads the matrix at the speed of memory, and small matrices. No gradient of its own. */
 export function storedProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf.Tensor2D {
   const { tensor, format, columns } = storedForm(w);
   return decoderOp("Product", [x, tensor], 1, {

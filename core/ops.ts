@@ -8,7 +8,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "./engine.ts";
 import { at } from "./indexing.ts";
-import { FEW_ROWS, type Matrix, PackedMatrix, storedProduct } from "./matrix.ts";
+import { isOwnProductFaster, type Matrix, PackedMatrix, storedProduct } from "./matrix.ts";
 import { decoderOp, nativeOp } from "./native_ops.ts";
 
 type Inputs = Record<string, tf.Tensor>;
@@ -71,8 +71,8 @@ export function batchMatMul(a: tf.Tensor3D, b: tf.Tensor3D, transposeA = false, 
 /** `x w`, or `x wᵀ` when `transposed`, in the form that the engine is fast at. No gradient of its own. */
 export function matrixProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf.Tensor2D {
   if (w instanceof PackedMatrix) return storedProduct(x, w, transposed);
-  const isShort = currentEngine().decoderOps && x.shape[0] <= FEW_ROWS;
-  return isShort ? storedProduct(x, w, transposed) : matMul2d(x, w, false, transposed);
+  const isOwn = currentEngine().decoderOps && isOwnProductFaster(x.shape[0], w);
+  return isOwn ? storedProduct(x, w, transposed) : matMul2d(x, w, false, transposed);
 }
 
 /** {@linkcode matrixProduct} with its gradients; a matrix in 16 bits has none. */
