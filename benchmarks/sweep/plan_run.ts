@@ -122,7 +122,10 @@ async function evaluationOf(
     const { examples } = await loadTask(anyTask(id), { data: folder, limit, fewshot: numFewshot });
     const tokens = examples.reduce((sum, example) => sum + charactersOf(example), 0) / CHARACTERS_PER_TOKEN;
     evaluation.taskTokens += tokens;
-    data.push({ use: `task ${id}`, amount: `${examples.length} examples, ${about(tokens)}` });
+    data.push({
+      use: `task ${id}`,
+      amount: `${examples.length} example${examples.length === 1 ? "" : "s"}, ${about(tokens)}`,
+    });
   }
   return { evaluation, data };
 }

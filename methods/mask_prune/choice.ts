@@ -105,7 +105,8 @@ export const knowsRedundancy = ({ redundancy, selection }: Options): boolean =>
 
 /** Gives `metrics`, [axis][layer], that part of redundancy whose one-shot model of `shapes` stays nearest to the dense one,
  * where it is to be measured. Compensation makes the units that stay stand in for those that go, as the cost of removal
- * takes it: all of it then. Returns that model's distance, in nats of KL per token. */
+ * takes it: all of it then. Returns that model's distance, in nats of KL per token; null where there was nothing to
+ * measure. */
 export async function measureRedundancy(
   context: MethodContext<Options>,
   { axes, metrics, shapes, dense }: {
@@ -114,10 +115,10 @@ export async function measureRedundancy(
     shapes: readonly LayerShape[];
     dense: DecoderModel;
   },
-): Promise<number> {
+): Promise<number | null> {
   const { model: { config }, options, learning, report } = context;
+  if (!knowsRedundancy(options) || options.redundancy === "full" || learning?.compensate) return null;
   const distance = () => damageOf({ ...context, dense }, planOfMetrics(config, axes, metrics, shapes));
-  if (!knowsRedundancy(options) || options.redundancy === "full" || learning?.compensate) return await distance();
   const setAll = (redundancy: number) => metrics.flat().forEach((metric) => metric.redundancy = redundancy);
   const tried: { redundancy: number; distance: number }[] = [];
   for (const redundancy of REDUNDANCIES) {

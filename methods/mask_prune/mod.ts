@@ -47,7 +47,14 @@ import {
 import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
 import { keptOf, planOfRemoved, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 import { type Depth, layersToRemove, resourceKind, withoutLayers } from "./depth.ts";
-import { closedFormMasks, knowsRedundancy, measuredShapes, measureRedundancy, planOfMetrics } from "./choice.ts";
+import {
+  closedFormMasks,
+  damageOf,
+  knowsRedundancy,
+  measuredShapes,
+  measureRedundancy,
+  planOfMetrics,
+} from "./choice.ts";
 import { calibratedMetrics, type UnitMetric } from "./metric.ts";
 import { mean } from "../../core/stats.ts";
 import { type Options, options } from "./options.ts";
@@ -152,8 +159,8 @@ interface FirstChoice {
   metrics: UnitMetric[][];
   /** The widths to end at, where they do not come from the minimax problem. */
   goal: LayerShape[] | null;
-  /** KL from the dense model when all units that go do so at once, in nats per token. */
-  damage: number;
+  /** KL from the dense model when all units that go do so at once, in nats per token; measured when asked for. */
+  damage(): Promise<number>;
 }
 
 async function chooseFirst(context: MethodContext<Options>, depth: Depth): Promise<FirstChoice> {
@@ -164,8 +171,13 @@ async function chooseFirst(context: MethodContext<Options>, depth: Depth): Promi
   const { dense } = depth;
   const metrics = await calibratedMetrics(context as MethodContext<unknown>, axes, knowsRedundancy(context.options));
   const goal = await finalGoal(context, { axes, metrics, resource, dense });
-  const damage = await measureRedundancy(context, { axes, metrics, shapes: goal ?? target.uniform, dense });
-  context.report(`all units removed at once: ${damage.toFixed(3)} nats per token from the dense model`);
+  const shapes = goal ?? target.uniform;
+  const measured = await measureRedundancy(context, { axes, metrics, shapes, dense });
+  const damage = async () => {
+    const nats = measured ?? await damageOf({ ...context, dense }, planOfMetrics(config, axes, metrics, shapes));
+    context.report(`all units removed at once: ${nats.toFixed(3)} nats per token from the dense model`);
+    return nats;
+  };
   return { axes, resource, metrics, goal, damage };
 }
 
@@ -185,7 +197,7 @@ async function hiddenOf(context: MethodContext<Options>, choose: () => Promise<F
   // What is compensated has another metric.
   const key = JSON.stringify({ options, target, compensated: learning?.compensate !== undefined });
   const { damage } = await remember(`damage, mask-prune ${key}`, async () => ({
-    damage: { shape: [1], data: Float32Array.of((await choose()).damage) },
+    damage: { shape: [1], data: Float32Array.of(await (await choose()).damage()) },
   }));
   return at(damage!.data, 0) > GENTLE_DAMAGE ? HIDDEN_WEIGHT : 0;
 }

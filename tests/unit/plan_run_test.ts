@@ -162,7 +162,7 @@ Deno.test("a plan counts what the choices of an example share once", async () =>
   const { data } = await planOf({ tasks: ["arc_easy"], perplexity: [], data: folder });
   // 400 characters and the space before each answer are one context; 7 of each answer are its own.
   const { amount } = data.find(({ use }) => use === "task arc_easy")!;
-  assertEquals(amount, `1 examples, about ${Math.round((401 + 4 * 7) / 4)} tokens`);
+  assertEquals(amount, `1 example, about ${Math.round((401 + 4 * 7) / 4)} tokens`);
 });
 
 Deno.test("devices are found in any case, and an unknown one is told with those that are known", () => {
