@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
-import { GGUF_LIMITS, openGguf } from "../../core/gguf.ts";
+import { openGguf } from "../../core/gguf.ts";
+import { GGUF_LIMITS } from "../../core/gguf_metadata.ts";
 import { f32Tensor, ggufBytes, type GgufContent, withFolder } from "../support/weights_fixture.ts";
 
 const CONTENT: GgufContent = {

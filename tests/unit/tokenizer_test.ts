@@ -3,7 +3,8 @@ import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert
 import fc from "fast-check";
 import { at } from "../../core/indexing.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
-import type { GgufFile, GgufValue } from "../../core/gguf.ts";
+import type { GgufFile } from "../../core/gguf.ts";
+import type { GgufValue } from "../../core/gguf_metadata.ts";
 import { createTokenizer, loadTokenizer, readTokenizerDefinition } from "../../core/tokenizer.ts";
 import { ggufTokenizerDefinition } from "../../core/tokenizer_gguf.ts";
 import { type JsonObject, prepareForLibrary } from "../../core/tokenizer_library.ts";
