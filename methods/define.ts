@@ -96,6 +96,9 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   needs: {
     /** Whether `calibration` is filled. */
     calibration: boolean;
+    /** Whether the choice depends on the seed besides; where nothing is drawn, a run has one cell for all seeds. True when
+     * absent. */
+    seed?: boolean;
     /** @deprecated Every engine has gradients: may be left out. */
     gradients?: boolean;
   };

@@ -31,7 +31,7 @@ export const magnitude: Method = defineMethod({
   summary: "Removes the units with the smallest weights, the same number in every layer",
   source: "Ma et al. 2023, arXiv:2305.11627 (L1, L2); An et al. 2023, arXiv:2312.11983 (mag-sp)",
   kind: "one-shot",
-  needs: { calibration: false },
+  needs: { calibration: false, seed: false },
   layerwise: true,
   options: z.strictObject({
     ...keptLayers,

@@ -91,16 +91,19 @@ export function learningOf(
   };
 }
 
-/** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once. A level
+/** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once, and where
+ * nothing is drawn for the first seed alone. A level
  * of 0 is the dense model. */
 export function expandCells(
   config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> },
-  { engine, fingerprint, checkpoints = [], needsCalibration, learns, changedOptions, methodFile }: {
+  { engine, fingerprint, checkpoints = [], needsCalibration, needsSeed, learns, changedOptions, methodFile }: {
     engine: EngineName;
     fingerprint: Fingerprint;
     /** Models of the run that were pruned elsewhere. */
     checkpoints?: readonly FoundCheckpoint[];
     needsCalibration: (method: string) => boolean;
+    /** Whether a method's choice depends on the seed where it is neither calibrated nor trained. */
+    needsSeed: (method: string) => boolean;
     /** Names of the options that are not the method's defaults. */
     changedOptions: (method: Cell["method"] & object) => string[];
     learns: (method: string) => boolean;
@@ -129,9 +132,11 @@ export function expandCells(
   for (const choice of config.methods) {
     const method = { ...choice, changed: changedOptions(choice) };
     const file = methodFile?.(method.id);
-    const learning = { ...learningOf(config, learns(method.id)), ...file && { methodFile: file } };
-    for (const sparsity of config.sparsity) {
-      if (sparsity > 0) cells.push(...config.seeds.map((seed) => ({ ...common, ...learning, method, sparsity, seed })));
+    const learning = learningOf(config, learns(method.id));
+    const isDrawn = needsSeed(method.id) || needsCalibration(method.id) || Object.keys(learning).length > 0;
+    const own = { ...common, ...learning, ...file && { methodFile: file }, method };
+    for (const sparsity of config.sparsity.filter((level) => level > 0)) {
+      cells.push(...(isDrawn ? config.seeds : config.seeds.slice(0, 1)).map((seed) => ({ ...own, sparsity, seed })));
     }
   }
   for (const { label, path, sha256, sparsity } of checkpoints) {

@@ -147,7 +147,7 @@ export async function prepareRun(
   }
   const fingerprint = { weights: origin.sha256, tokenizer, data: await hashData(config) };
   const methodFile = (method: string) => fileOf.get(method);
-  const registry = { needsCalibration, learns, changedOptions, methodFile };
+  const registry = { needsCalibration, needsSeed, learns, changedOptions, methodFile };
   const cells = expandCells(config, { engine, fingerprint, checkpoints, ...registry });
   return { config, engine, ...devices, fingerprint, cells, model, taskDefinitions, taskGroups };
 }
@@ -166,6 +166,7 @@ async function loadMethodFiles(asked: RunConfig): Promise<{ config: RunConfig; f
 }
 
 const needsCalibration = (method: string) => getMethod(method).needs.calibration;
+const needsSeed = (method: string) => getMethod(method).needs.seed ?? true;
 const changedOptions = ({ id, options }: RunConfig["methods"][number]) => {
   const defaults = getMethod(id).options.parse({}) as Record<string, unknown>;
   return Object.keys(options).filter((name) =>

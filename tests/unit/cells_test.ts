@@ -20,6 +20,7 @@ const RUN = {
   engine: "wasm",
   fingerprint: FINGERPRINT,
   needsCalibration: (id: string) => id === "flap",
+  needsSeed: (id: string) => id !== "magnitude",
   learns: (id: string) => id === "mask-prune",
   changedOptions: () => [],
 } as const;
@@ -57,6 +58,16 @@ Deno.test("expandCells() gives the dense model first, then methods by level by s
     ..."flap 0.25 0,flap 0.25 1,flap 0.5 0,flap 0.5 1".split(","),
   ]);
   for (const { cell } of cells) assertEquals(cellSchema.parse(cell), cell);
+});
+
+Deno.test("expandCells() gives what draws nothing one cell for all seeds", () => {
+  const seedsOf = (changes: Partial<RunConfig>) =>
+    expandCells(config({ methods: [{ id: "magnitude", options: {} }], sparsity: [0.5], ...changes }), RUN)
+      .filter(({ cell }) => cell.method).map(({ cell }) => cell.seed);
+  assertEquals(seedsOf({ seeds: [2, 0, 1] }), [2]);
+  assertEquals(seedsOf({ recover: "lora" }), [0, 1]);
+  assertEquals(seedsOf({ compensate: "least-squares" }), [0, 1]);
+  assertEquals(seedsOf({ methods: [{ id: "flap", options: {} }] }), [0, 1]);
 });
 
 Deno.test("expandCells() takes each cell once, and level 0 as the dense model", () => {
