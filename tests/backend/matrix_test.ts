@@ -22,7 +22,7 @@ testOnEngines(
   "storedProduct() equals double precision in every form, of few rows and many, whole panels and parts",
   async (engine) => {
     if (!engine.decoderOps) return;
-    const sizes = [[1, 70, 600], [3, 5, 17], [9, 130, 256], [21, 33, 8], [40, 300, 129], [16, 1, 1], [
+    const sizes = [[1, 70, 600], [7, 301, 333], [3, 5, 17], [9, 130, 256], [21, 33, 8], [40, 300, 129], [16, 1, 1], [
       64,
       513,
       64,
