@@ -16,6 +16,7 @@ import { adapterMemory, cudaMemory, type DeviceMemory, hostMemory, memoryWords }
 import { EngineError } from "./errors.ts";
 import { at } from "./indexing.ts";
 import { loadDecoderOps } from "./native_ops.ts";
+import { counted } from "./words.ts";
 
 /** What is asked of an engine besides its name. */
 export interface EngineOptions {
@@ -156,9 +157,7 @@ async function startTensorflow({ device: asked, arithmetic }: EngineOptions): Pr
     ...PLAIN,
     library: `tfjs-node-gpu ${tf.version_core}, TensorFlow ${backend.binding?.TF_Version ?? "unknown"}` +
       (decoderOps ? ", fused decoder operations" : ""),
-    device: isCuda
-      ? `cuda${cuda.gpu ? ` (${cuda.gpu.name})` : ""}`
-      : `cpu (${threads} thread${threads === 1 ? "" : "s"})`,
+    device: isCuda ? `cuda${cuda.gpu ? ` (${cuda.gpu.name})` : ""}` : `cpu (${counted(threads, "thread")})`,
     isCuda,
     stepsOnDevice: isCuda,
     ...isCuda && cuda.gpu && { memory: cudaMemory(cuda.gpu) },

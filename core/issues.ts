@@ -5,6 +5,7 @@
 import type { z } from "zod";
 import { unknownName } from "./errors.ts";
 import { at } from "./indexing.ts";
+import { counted } from "./words.ts";
 
 /** One sentence for an issue of zod: the key, the limit and the current value. */
 export function describeIssue(
@@ -30,7 +31,7 @@ export function describeIssue(
       return `${key} must be ${issue.inclusive ? "at most" : "less than"} ${issue.maximum}: ${current}`;
     case "too_small":
       return issue.origin === "array"
-        ? `${key} must have at least ${issue.minimum} item${issue.minimum === 1 ? "" : "s"}`
+        ? `${key} must have at least ${counted(Number(issue.minimum), "item")}`
         : `${key} must be ${issue.inclusive ? "at least" : "more than"} ${issue.minimum}: ${current}`;
     case "invalid_value":
       return `${key} must be one of ${issue.values.join(", ")}: ${current}`;

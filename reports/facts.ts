@@ -5,6 +5,7 @@
 import { filesWords } from "../core/cell_names.ts";
 import { phaseWords } from "../core/phases.ts";
 import type { DoneRecord, MethodFile } from "../core/schema.ts";
+import { counted } from "../core/words.ts";
 import { count, level } from "./format.ts";
 import { baseName, PRIMARY_METRIC_RULE } from "./measurements.ts";
 import { checkpointWords, type Fact } from "./protocol.ts";
@@ -15,18 +16,16 @@ import { deviceHours } from "./table.ts";
 
 const runsOf = (section: Section): DoneRecord[] => section.rows.flatMap(({ runs }) => runs);
 const unique = (texts: string[]) => [...new Set(texts)];
-const threadWords = (threads: number) => threads === 1 ? "1 thread" : `${threads} threads`;
-
 /** Size of the model, number of cells and seeds in one line. */
 export function contextWords(section: Section): string {
   const runs = runsOf(section);
   const failed = section.rows.reduce((sum, { failures }) => sum + failures.length, 0);
   const parts = [
     ...unique(runs.map(({ denseSize }) => `${count(denseSize.parameters)} parameters`)).slice(0, 1),
-    ...unique(runs.map(({ environment: { device, threads, cpu } }) => `${device}, ${threadWords(threads)}, ${cpu}`)),
-    `${runs.length === 1 ? "1 finished cell" : `${runs.length} finished cells`}${
-      failed > 0 ? `, ${failed} failed` : ""
-    }`,
+    ...unique(
+      runs.map(({ environment: { device, threads, cpu } }) => `${device}, ${counted(threads, "thread")}, ${cpu}`),
+    ),
+    `${counted(runs.length, "finished cell")}${failed > 0 ? `, ${failed} failed` : ""}`,
     ...(section.weightsSha256 === null ? [] : [`weights sha256 ${section.weightsSha256.slice(0, 12)}`]),
   ];
   return parts.join(" · ");
@@ -131,7 +130,7 @@ export function environmentFacts(section: Section): Fact[] {
   const facts: [string, (run: DoneRecord) => string][] = [
     ["engine", ({ environment }) => environment.engine],
     ["library", ({ environment }) => environment.library],
-    ["device", ({ environment: { device, threads } }) => `${device}, ${threadWords(threads)}`],
+    ["device", ({ environment: { device, threads } }) => `${device}, ${counted(threads, "thread")}`],
     ["processor", ({ environment: { cpu, os } }) => `${cpu}, ${os}`],
     ["Deno", ({ environment }) => environment.deno],
     ["harness commit", ({ environment }) => environment.commit ?? "unknown"],

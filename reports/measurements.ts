@@ -7,6 +7,7 @@ import { corpusLabel } from "../core/cell_names.ts";
 import { at } from "../core/indexing.ts";
 import type { DoneRecord, PerplexityResult, TaskResult, ThroughputResult } from "../core/schema.ts";
 import { mean } from "../core/stats.ts";
+import { counted } from "../core/words.ts";
 
 /** What a column holds. `higherIsBetter` is null where neither direction is a merit of the method. */
 export interface Column {
@@ -233,9 +234,9 @@ function throughputMeasurements(record: DoneRecord): Measurement[] {
         name,
         metric: "tokens/s",
         slug: `${name}_b${batch}`,
-        count: `batch ${batch}, ${device}, ${threads === 1 ? "1 thread" : `${threads} threads`}`,
+        count: `batch ${batch}, ${device}, ${counted(threads, "thread")}`,
         limited: false,
-        protocol: `batch ${batch}, ${threads === 1 ? "1 thread" : `${threads} threads`}, ${device}, ${cpu}, ${library}`,
+        protocol: `batch ${batch}, ${counted(threads, "thread")}, ${device}, ${cpu}, ${library}`,
         higherIsBetter: true,
         isFraction: false,
         primary: true,

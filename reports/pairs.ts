@@ -7,6 +7,7 @@ import type { Column } from "./measurements.ts";
 import { type Fact, placeWords, settingsOf } from "./protocol.ts";
 import { hasRuns, type Row, type Section } from "./rows.ts";
 import { pairedTest, type RawTest } from "./significance.ts";
+import { counted } from "../core/words.ts";
 
 /** A row of run A and the row of run B that it is compared with. */
 export interface RowPair {
@@ -86,9 +87,7 @@ function environment({ runs }: Row): Fact[] {
     { name: "library", text: all(({ environment }) => environment.library) },
     {
       name: "device",
-      text: all(({ environment: { device, threads, cpu } }) =>
-        `${device}, ${threads === 1 ? "1 thread" : `${threads} threads`}, ${cpu}`
-      ),
+      text: all(({ environment: { device, threads, cpu } }) => `${device}, ${counted(threads, "thread")}, ${cpu}`),
     },
     { name: "harness commit", text: all(({ environment }) => (environment.commit ?? "unknown").slice(0, 12)) },
   ];

@@ -5,6 +5,7 @@
  */
 import { corpusLabel, settingWords } from "../core/cell_names.ts";
 import type { Cell, DatasetUse, DoneRecord, TrainingOptions } from "../core/schema.ts";
+import { counted } from "../core/words.ts";
 import { baseName } from "./measurements.ts";
 import { isDense, type Row, type Section } from "./rows.ts";
 
@@ -44,7 +45,7 @@ const corpusOf = ({ training, calibration }: Cell): string =>
 
 /** `60 steps of 2 × 256 tokens`. */
 const stepWords = ({ steps, batch, tokens }: TrainingOptions) =>
-  `${steps === 1 ? "1 step" : `${steps} steps`} of ${batch} × ${tokens} tokens`;
+  `${counted(steps, "step")} of ${batch} × ${tokens} tokens`;
 
 const rankWords = ({ rank, alpha }: TrainingOptions) =>
   rank === 0 ? "no adapters" : `LoRA rank ${rank}, alpha ${number(alpha)}`;
@@ -197,7 +198,7 @@ export function protocol(section: Section): Fact[] {
   const runs = section.rows.flatMap((row) => row.runs);
   const machines = unique(
     runs.map(({ environment: { device, threads, cpu, engine, library } }) =>
-      `${engine} (${library}), ${device}, ${threads === 1 ? "1 thread" : `${threads} threads`}, ${cpu}`
+      `${engine} (${library}), ${device}, ${counted(threads, "thread")}, ${cpu}`
     ),
   );
   const training = byMethod(rows, ({ cell }) => trainingWords(cell));

@@ -3,6 +3,7 @@
  * @module
  */
 import type { DoneRecord } from "../core/schema.ts";
+import { counted } from "../core/words.ts";
 import { count, level, percent } from "./format.ts";
 import { trainedTokens } from "./protocol.ts";
 import { hasRuns, isDense, type Row, type Section } from "./rows.ts";
@@ -24,7 +25,7 @@ function failedWords(section: Section): string[] {
   );
   if (names.length === 0) return [];
   const more = names.length > 6 ? ` and ${names.length - 6} more` : "";
-  return [`${names.length === 1 ? "1 cell" : `${names.length} cells`} failed: ${names.slice(0, 6).join("; ")}${more}.`];
+  return [`${counted(names.length, "cell")} failed: ${names.slice(0, 6).join("; ")}${more}.`];
 }
 
 function limitedWords(section: Section): string[] {

@@ -3,6 +3,7 @@
  * @module
  */
 import type { RunConfig } from "../../core/schema.ts";
+import { counted } from "../../core/words.ts";
 import { type CellPlan, leastSeconds, processBytes } from "../cells/cell_plan.ts";
 import { type DeviceSheet, deviceSheet } from "../preparation/devices.ts";
 import { probeEngine } from "../preparation/engine_probe.ts";
@@ -101,7 +102,9 @@ export function planText(plan: RunPlan, place: Place, manner: RunManner): string
   const [parallel, executor] = atOnce(plan, manner);
   const total = Math.max(...left, left.reduce((sum, one) => sum + one, 0) / parallel, 0);
   return [
-    `Planned, nothing is started: ${cells.length} cells into ${run.config.out}, ${finished} finished already`,
+    `Planned, nothing is started: ${
+      counted(cells.length, "cell")
+    } into ${run.config.out}, ${finished} finished already`,
     `model       ${run.config.model}: ${millions(cells[0]?.plan.parameters ?? 0)} parameters` +
     (run.fingerprint.weights === "" ? ", known by its shape alone" : ""),
     `place       ${place.name}`,

@@ -10,6 +10,7 @@ import { STORED_TYPES, type StoredType } from "../../core/quantize.ts";
 import { type DoneRecord, type EngineName, throughputChoiceSchema } from "../../core/schema.ts";
 import { cellLabels } from "../../core/cell_names.ts";
 import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
+import { counted } from "../../core/words.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
 import { openModel } from "../../models/load.ts";
 import { choiceOf, countFlag, type Flags, textFlag } from "./command.ts";
@@ -107,7 +108,7 @@ function print(models: readonly TimedModel[], { engine, peer, choice }: Session,
   console.log(`${throughputTable(models)}\n`);
   console.log(
     `tokens/s: mean ± sample sd of ${choice.repeats} repeats in turns; ratios: median of the repeats; ` +
-      `ours: ${name} (${library}); ${peer.versions}; ${type}, ${threads} thread${threads === 1 ? "" : "s"}`,
+      `ours: ${name} (${library}); ${peer.versions}; ${type}, ${counted(threads, "thread")}`,
   );
 }
 

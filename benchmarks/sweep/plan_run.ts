@@ -5,6 +5,7 @@
 import type { NamedCell } from "../../core/cell_names.ts";
 import { cellLabels } from "../../core/cell_names.ts";
 import type { Cell, RunConfig } from "../../core/schema.ts";
+import { counted } from "../../core/words.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import type { Example } from "../../datasets/define.ts";
 import { anyTask, getCorpus } from "../../datasets/mod.ts";
@@ -124,7 +125,7 @@ async function evaluationOf(
     evaluation.taskTokens += tokens;
     data.push({
       use: `task ${id}`,
-      amount: `${examples.length} example${examples.length === 1 ? "" : "s"}, ${about(tokens)}`,
+      amount: `${counted(examples.length, "example")}, ${about(tokens)}`,
     });
   }
   return { evaluation, data };

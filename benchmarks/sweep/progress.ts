@@ -3,6 +3,7 @@
  * @module
  */
 import { phaseWords } from "../../core/phases.ts";
+import { counted } from "../../core/words.ts";
 
 /** Something that happened during a run. */
 export type SweepEvent =
@@ -51,7 +52,9 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
       const retried = event.retried > 0 ? `, ${event.retried} failed before and run again` : "";
       const kept = event.kept > 0 ? `, ${event.kept} failed before and stay so` : "";
       const jobs = event.jobs > 1 ? `, ${event.jobs} at once` : "";
-      return `${event.cells} cells into ${event.out}: ${event.finished} finished already${retried}${kept}${jobs}`;
+      return `${
+        counted(event.cells, "cell")
+      } into ${event.out}: ${event.finished} finished already${retried}${kept}${jobs}`;
     }
     case "cell-start":
       return `start   ${event.label}`;
@@ -70,9 +73,9 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
     case "end": {
       const skipped = event.skipped > 0 ? `, ${event.skipped} finished before` : "";
       const kept = event.kept > 0 ? `, ${event.kept} failed before` : "";
-      const outcome = `${event.done} ${
-        event.done === 1 ? "cell" : "cells"
-      } done, ${event.failed} failed${skipped}${kept} in ${formatSeconds(event.seconds)}`;
+      const outcome = `${counted(event.done, "cell")} done, ${event.failed} failed${skipped}${kept} in ${
+        formatSeconds(event.seconds)
+      }`;
       return event.interrupted ? `Stopped: ${outcome}. The same command goes on from here.` : outcome;
     }
   }
