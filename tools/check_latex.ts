@@ -7,7 +7,9 @@ import { join } from "node:path";
 import { ROOT } from "../core/user_folder.ts";
 
 /** Tables that are compiled unless files are given: a layout of every kind, and the published report. */
-const FILES = ["tests/golden/report.tex", "results/smollm2-135m/report/comparison.tex"].map((path) => join(ROOT, path));
+const FILES = ["tests/golden/report.tex", "results/smollm2-135m-one-shot/report/comparison.tex"].map((path) =>
+  join(ROOT, path)
+);
 
 /** A two-column page around the tables, as they are used in papers. */
 const documentAround = (tables: string) =>

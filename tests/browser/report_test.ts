@@ -17,7 +17,7 @@ const ROOT = join(import.meta.dirname!, "../..");
 /** The made-up sweep, whose numbers spread widely, and the published one, whose names and notes are real. */
 const REPORTS = {
   sweep: sweepRecords(),
-  smollm2: readRecords(join(ROOT, "results/smollm2-135m")).records,
+  smollm2: readRecords(join(ROOT, "results/smollm2-135m-one-shot")).records,
 };
 
 async function open(page: Page, path: string, { width, dark = false }: { width: number; dark?: boolean }) {
