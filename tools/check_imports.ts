@@ -20,6 +20,7 @@ const ALLOWED: Record<string, string[]> = {
     "core/phases.ts",
     "core/schema.ts",
     "core/stats.ts",
+    "core/words.ts",
     "core/write_file.ts",
   ],
   benchmarks: ["core", "models", "datasets", "methods/mod.ts", "methods/define.ts"],
