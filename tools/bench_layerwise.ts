@@ -11,37 +11,29 @@ import { parseArgs } from "@std/cli/parse-args";
 import { join } from "node:path";
 import { bytesWords } from "../benchmarks/commands/dry_run.ts";
 import { runSweep } from "../benchmarks/sweep/sweep.ts";
-import { ROOT } from "../core/user_folder.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { totalParameters } from "../models/count.ts";
 import { count } from "./bench_batches.ts";
-import { writeCheckpoint } from "./random_checkpoint.ts";
+import { addTokenizer, llamaConfig, writeCheckpoint } from "./random_checkpoint.ts";
 import { runTool } from "./run_tool.ts";
 
 /** https://huggingface.co/huggyllama/llama-7b: `config.json`, with so many of its 32 layers. */
-const llama7b = (layers: number): DecoderConfig => ({
-  vocabSize: 32000,
-  width: 4096,
-  headSize: 128,
-  layers: Array.from({ length: layers }, () => ({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 })),
-  tiedHead: false,
-  biases: [],
-  ropeBase: 10000,
-  normEpsilon: 1e-6,
-  maxPositions: 2048,
-  bosTokenId: 1,
-  eosTokenId: 2,
-});
+const llama7b = (layers: number): DecoderConfig =>
+  llamaConfig({
+    width: 4096,
+    headSize: 128,
+    layers,
+    layer: { kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 },
+    maxPositions: 2048,
+    normEpsilon: 1e-6,
+  });
 
 const seconds = (start: number) => `${((performance.now() - start) / 1000).toFixed(0)} s`;
 
 async function measure(folder: string, config: DecoderConfig): Promise<void> {
   const start = performance.now();
   writeCheckpoint(folder, config);
-  // Its ids are below 32000; a model may have more than its tokenizer.
-  for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
-    Deno.copyFileSync(join(ROOT, "models/tiny", file), join(folder, file));
-  }
+  addTokenizer(folder);
   const parameters = totalParameters(config);
   console.log(
     `${(parameters / 1e9).toFixed(2)} B parameters: ${bytesWords(2 * parameters)}, made in ${seconds(start)}`,

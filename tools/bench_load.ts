@@ -21,13 +21,12 @@ import { at } from "../core/indexing.ts";
 import { createRng } from "../core/rng.ts";
 import { ENGINE_NAMES, type EngineName, type ThroughputResult } from "../core/schema.ts";
 import { median } from "../core/stats.ts";
-import type { DecoderConfig } from "../models/config.ts";
 import { totalParameters } from "../models/count.ts";
 import { type DecoderModel, uploadModel } from "../models/decoder.ts";
 import { usualForm, type WeightForm } from "../models/device.ts";
 import { openFolderModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
-import { writeCheckpoint } from "./random_checkpoint.ts";
+import { llamaConfig, writeCheckpoint } from "./random_checkpoint.ts";
 import { runTool } from "./run_tool.ts";
 
 /** Largest growth of a load as a multiple of the weights in f32. */
@@ -41,19 +40,13 @@ const DECODE_TOKENS = 32;
 const REPEATS = 5;
 
 /** https://huggingface.co/TinyLlama/TinyLlama_v1.1: `config.json`. */
-const TINYLLAMA: DecoderConfig = {
-  vocabSize: 32000,
+const TINYLLAMA = llamaConfig({
   width: 2048,
   headSize: 64,
-  layers: Array.from({ length: 22 }, () => ({ kvGroups: 4, queryHeadsPerGroup: 8, ffnChannels: 5632 })),
-  tiedHead: false,
-  biases: [],
-  ropeBase: 10000,
-  normEpsilon: 1e-5,
+  layers: 22,
+  layer: { kvGroups: 4, queryHeadsPerGroup: 8, ffnChannels: 5632 },
   maxPositions: 2048,
-  bosTokenId: 1,
-  eosTokenId: 2,
-};
+});
 
 /** Resident bytes of one form, and where it ran. */
 interface Memory {

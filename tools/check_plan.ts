@@ -9,32 +9,24 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "node:path";
-import { ROOT } from "../core/user_folder.ts";
-import { writeCheckpoint } from "./random_checkpoint.ts";
+import { addTokenizer, llamaConfig, writeCheckpoint } from "./random_checkpoint.ts";
 import { processBytes } from "../benchmarks/cells/cell_plan.ts";
 import { bytesWords } from "../benchmarks/commands/dry_run.ts";
 import { resolveConfig } from "../benchmarks/configuration/resolve.ts";
 import { planRun } from "../benchmarks/sweep/plan_run.ts";
 import { type RunConfigInput, runSweep } from "../benchmarks/sweep/sweep.ts";
 import type { EngineName } from "../core/schema.ts";
-import type { DecoderConfig } from "../models/config.ts";
 
 /** Largest error of a plan, as a fraction of what was measured. */
 const LIMIT = 0.15;
 
-const RANDOM: DecoderConfig = {
-  vocabSize: 32000,
+const RANDOM = llamaConfig({
   width: 1024,
   headSize: 64,
-  layers: Array.from({ length: 12 }, () => ({ kvGroups: 16, queryHeadsPerGroup: 1, ffnChannels: 2816 })),
-  tiedHead: false,
-  biases: [],
-  ropeBase: 10000,
-  normEpsilon: 1e-5,
+  layers: 12,
+  layer: { kvGroups: 16, queryHeadsPerGroup: 1, ffnChannels: 2816 },
   maxPositions: 1024,
-  bosTokenId: 1,
-  eosTokenId: 2,
-};
+});
 
 /** A row of the table. */
 interface Row {
@@ -63,9 +55,7 @@ try {
   const random = join(folder, "random");
   Deno.mkdirSync(random);
   writeCheckpoint(random, RANDOM);
-  for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
-    Deno.copyFileSync(join(ROOT, "models/tiny", file), join(random, file));
-  }
+  addTokenizer(random);
   const models: { name: string; path: string; engine: EngineName }[] = [{ name: "tiny", path: "tiny", engine: "wasm" }];
   if (model !== undefined) models.push({ name: "given", path: model, engine: "tensorflow" });
   models.push({ name: "random, 0.22 B", path: random, engine: "tensorflow" });

@@ -5,8 +5,47 @@
 import { join } from "node:path";
 import { createRng } from "../core/rng.ts";
 import { writeSafetensors } from "../core/safetensors.ts";
-import { type DecoderConfig, expectedTensors } from "../models/config.ts";
+import { ROOT } from "../core/user_folder.ts";
+import { type DecoderConfig, expectedTensors, type LayerShape } from "../models/config.ts";
 import { toHfConfig } from "../models/hf_config.ts";
+
+/** What a checkpoint of LLaMA's kind is like: all layers alike, grouped or multi-head, the head not tied. */
+export interface LlamaShape {
+  width: number;
+  headSize: number;
+  layers: number;
+  /** Of each layer. */
+  layer: LayerShape;
+  maxPositions: number;
+  /** 1e-5 when absent. */
+  normEpsilon?: number;
+}
+
+/** The configuration of a shape, with LLaMA's vocabulary of 32000 tokens. */
+export function llamaConfig(
+  { width, headSize, layers, layer, maxPositions, normEpsilon = 1e-5 }: LlamaShape,
+): DecoderConfig {
+  return {
+    vocabSize: 32000,
+    width,
+    headSize,
+    layers: Array.from({ length: layers }, () => ({ ...layer })),
+    tiedHead: false,
+    biases: [],
+    ropeBase: 10000,
+    normEpsilon,
+    maxPositions,
+    bosTokenId: 1,
+    eosTokenId: 2,
+  };
+}
+
+/** Gives a folder the bundled model's tokenizer, whose ids are fewer: a model may have more than its tokenizer. */
+export function addTokenizer(folder: string): void {
+  for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
+    Deno.copyFileSync(join(ROOT, "models/tiny", file), join(folder, file));
+  }
+}
 
 /** Writes a Hugging Face folder of random weights in bf16, in two files and without a tokenizer. */
 export function writeCheckpoint(folder: string, config: DecoderConfig): void {

@@ -91,9 +91,8 @@ export function learningOf(
   };
 }
 
-/** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once, and where
- * nothing is drawn for the first seed alone. A level
- * of 0 is the dense model. */
+/** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once, and for the
+ * first seed alone where nothing is drawn. A level of 0 is the dense model. */
 export function expandCells(
   config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> },
   { engine, fingerprint, checkpoints = [], needsCalibration, needsSeed, learns, changedOptions, methodFile }: {

@@ -157,11 +157,8 @@ inline void decodeAttention(const DecodeLayer& layer, const Cache& cache, long r
     const long b = task / heads, h = task % heads;
     attendHead(layer, cache, b, h, query + task * size, scratch.of(worker), context + task * size);
   });
-  const Split outputSplit(heads * size, threads);
-  SliceSums outputs(outputSplit, rows, width);
-  parallelFor(outputSplit.tasks(), threads,
-              [&](long task, int) { outputs.compute(layer.linear[kOutput], task, context); });
-  finish(layer, kOutput, outputs, rows, written);
+  fewRows(layer.linear[kOutput], false, rows, threads, context, written);
+  addBias(written, layer.bias[kOutput], rows, width);
   addBlock(layer, layer.attentionOutputNorm, rows, width, written, x, y);
 }
 
