@@ -26,6 +26,9 @@ export interface Tokenizer {
   eosTokenId: number | null;
   /** Whether `encode` puts the beginning-of-sequence token first by default. */
   addsBos: boolean;
+  /** Ids in front of every window that is cut from a longer text: beginning of sequence where the model is at a loss
+   * without it ({@linkcode TokenizerOptions.opensWindows}), else none. */
+  windowStart: readonly number[];
   /** SHA-256 of the tokenizer's definition, hex. */
   sha256: string;
 }
@@ -47,6 +50,8 @@ export interface TokenizerOptions {
   bosTokenId?: number | null;
   /** Used where the configuration names no `eos_token`. */
   eosTokenId?: number | null;
+  /** Whether windows of text must begin with the beginning-of-sequence token; they do not unless given. */
+  opensWindows?: boolean;
 }
 
 /** Longest `tokenizer.json` accepted, in bytes; the largest published ones have 35 MB. */
@@ -161,8 +166,24 @@ export function createTokenizer(
     bosTokenId,
     eosTokenId,
     addsBos: bosTokenId !== null && prefix[0] === bosTokenId,
+    windowStart: options.opensWindows && bosTokenId !== null ? [bosTokenId] : [],
     sha256: createHash("sha256").update(JSON.stringify(tokenizer)).digest("hex"),
   };
+}
+
+/** Ids of a text that windows are cut from; where each begins with a token of its own, the text as a whole does not. */
+export function encodeForWindows(tokenizer: Tokenizer, text: string): number[] {
+  return tokenizer.encode(text, { specialTokens: tokenizer.windowStart.length === 0 });
+}
+
+/** A window of `tokens` ids whose own text begins at `start` of `ids`. */
+export function cutWindow(
+  { windowStart }: Tokenizer,
+  ids: readonly number[],
+  start: number,
+  tokens: number,
+): Int32Array {
+  return Int32Array.from([...windowStart, ...ids.slice(start, start + tokens - windowStart.length)]);
 }
 
 /** The tokenizer of a Hugging Face folder.

@@ -6,7 +6,7 @@ import { UsageError } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
 import { createRng, type Rng } from "../core/rng.ts";
 import type { DatasetUse } from "../core/schema.ts";
-import type { Tokenizer } from "../core/tokenizer.ts";
+import { cutWindow, encodeForWindows, type Tokenizer } from "../core/tokenizer.ts";
 import type { Corpus } from "./define.ts";
 import { loadCorpus } from "./load.ts";
 
@@ -33,12 +33,6 @@ export interface CalibrationOptions {
   stream?: string;
 }
 
-/** A window at a random place, as in SparseGPT: the last possible start is left out there too. */
-function slice(ids: readonly number[], tokens: number, rng: Rng): Int32Array {
-  const start = rng.integer(Math.max(1, ids.length - tokens));
-  return Int32Array.from(ids.slice(start, start + tokens));
-}
-
 /** One window from each of `sequences` records, at a random place; fewer where too few records are long enough. */
 function fromDistinctRows(
   texts: readonly string[],
@@ -47,20 +41,20 @@ function fromDistinctRows(
   rng: Rng,
 ): Int32Array[] {
   const windows: Int32Array[] = [];
+  const own = tokens - tokenizer.windowStart.length;
   const left = [...texts.keys()];
   while (windows.length < sequences && left.length > 0) {
     const place = rng.integer(left.length);
-    const ids = tokenizer.encode(at(texts, at(left, place)));
+    const ids = encodeForWindows(tokenizer, at(texts, at(left, place)));
     const last = left.pop() ?? 0;
     if (place < left.length) left[place] = last;
-    if (ids.length < tokens) continue;
-    const start = rng.integer(ids.length - tokens + 1);
-    windows.push(Int32Array.from(ids.slice(start, start + tokens)));
+    if (ids.length < own) continue;
+    windows.push(cutWindow(tokenizer, ids, rng.integer(ids.length - own + 1), tokens));
   }
   return windows;
 }
 
-/** Draws calibration windows, each i32 `[tokens]`, with SparseGPT's procedure: random places of the joined training
+/** Draws calibration windows, each i32 `[tokens]` with what must stand in front of them, with SparseGPT's procedure: random places of the joined training
  * text, or, where the corpus has no calibration joiner, of random records that are longer than a window.
  * @throws {UsageError} when the text is shorter than a window. */
 export async function drawCalibration(
@@ -69,6 +63,10 @@ export async function drawCalibration(
   const { texts: all, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
   const texts = all.slice(...part.map((share) => Math.round(share * all.length)));
   const rng = createRng(seed, stream);
+  const own = tokens - tokenizer.windowStart.length;
+  // A window at a random place, as in SparseGPT: the last possible start is left out there too.
+  const slice = (ids: readonly number[]) =>
+    cutWindow(tokenizer, ids, rng.integer(Math.max(1, ids.length - own)), tokens);
   const tooShort = () =>
     new UsageError(
       `The calibration text of "${corpus.id}" (${dataset.source}) has no ${tokens} tokens in one piece: ` +
@@ -83,17 +81,17 @@ export async function drawCalibration(
     );
   }
   if (corpus.calibrationJoiner !== undefined) {
-    const ids = tokenizer.encode(texts.join(corpus.calibrationJoiner));
-    if (ids.length < tokens) throw tooShort();
-    return { windows: Array.from({ length: sequences }, () => slice(ids, tokens, rng)), dataset };
+    const ids = encodeForWindows(tokenizer, texts.join(corpus.calibrationJoiner));
+    if (ids.length < own) throw tooShort();
+    return { windows: Array.from({ length: sequences }, () => slice(ids)), dataset };
   }
   const windows: Int32Array[] = [];
   let candidates = texts.map((text) => ({ text, ids: undefined as number[] | undefined }));
   while (windows.length < sequences) {
     if (candidates.length === 0) throw tooShort();
     const record = rng.pick(candidates);
-    record.ids ??= tokenizer.encode(record.text);
-    if (record.ids.length > tokens) windows.push(slice(record.ids, tokens, rng));
+    record.ids ??= encodeForWindows(tokenizer, record.text);
+    if (record.ids.length > own) windows.push(slice(record.ids));
     else candidates = candidates.filter((other) => other !== record);
   }
   return { windows, dataset };

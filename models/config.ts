@@ -116,6 +116,8 @@ export interface DecoderConfig {
   maxPositions: number;
   /** Id of the beginning-of-sequence token, if the model has one. */
   bosTokenId: number | null;
+  /** Whether the model is at a loss in a sequence that does not begin with that token. */
+  needsBos?: boolean;
   /** Id of the end-of-sequence token, if the model has one. */
   eosTokenId: number | null;
 }

@@ -159,10 +159,11 @@ function openParts(path: string): { source: WeightSource; definition: TokenizerD
 }
 
 /** Vocabulary and special tokens of the model, for its tokenizer. */
-const tokenizerOptions = ({ vocabSize, bosTokenId, eosTokenId }: DecoderConfig) => ({
+const tokenizerOptions = ({ vocabSize, bosTokenId, eosTokenId, needsBos }: DecoderConfig) => ({
   vocabSize,
   bosTokenId,
   eosTokenId,
+  opensWindows: needsBos,
 });
 
 /** Opens a model and its tokenizer. Headers are checked completely; weights are read when asked for, and the checksum

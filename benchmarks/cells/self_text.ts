@@ -44,7 +44,8 @@ export function selfText(
       throw new UsageError(`Windows of ${tokens} tokens cannot be sampled: the model has ${maxPositions} positions`);
     }
     const prefix = prefixToken(tokenizer);
-    const key = JSON.stringify(["self text", SELF_SETTINGS, stream, sequences, tokens, tokenizer.sha256]);
+    const { windowStart } = tokenizer;
+    const key = JSON.stringify(["self text", SELF_SETTINGS, stream, sequences, tokens, windowStart, tokenizer.sha256]);
     const { ids } = await remember(key, async () => {
       const data = new Float32Array(sequences * tokens);
       const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE / tokens));
@@ -53,12 +54,14 @@ export function selfText(
         const rows = Array.from({ length: Math.min(atOnce, sequences - first) }, (_, i) => first + i);
         const generated = await generateTokens(model, rows.map(() => [prefix]), {
           ...SELF_SAMPLING,
-          maxTokens: tokens,
+          maxTokens: tokens - windowStart.length,
           seed,
           streams: rows.map((row) => `${stream} ${row}`),
           signal,
         });
-        for (const [i, row] of generated.entries()) data.set(row.map(({ id }) => id), (first + i) * tokens);
+        for (const [i, row] of generated.entries()) {
+          data.set([...windowStart, ...row.map(({ id }) => id)], (first + i) * tokens);
+        }
       }
       return { ids: { shape: [sequences, tokens], data } };
     });

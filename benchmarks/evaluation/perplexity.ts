@@ -1,7 +1,8 @@
 /** Perplexity of a corpus by three protocols whose numbers are not comparable with each other.
  *
  * - (a) SparseGPT, Wanda, GPTQ: the joined text is encoded once and cut into windows of L tokens without overlap, the
- *   rest is dropped; the mean loss of the L - 1 predictions of each window; exp of the mean over windows.
+ *   rest is dropped; the mean loss of the L - 1 predictions of each window; exp of the mean over windows. For a model
+ *   that needs the beginning-of-sequence token each window is that token and L - 1 of the text, as records say.
  * - (b) LLM-Pruner: the same windows (its L is 128); exp of the mean over all predictions. Equal to (a) for the same L
  *   and text, since all windows are equally long.
  * - (c) lm-evaluation-harness: each document alone, detokenised, every token scored once in rolling windows; per word
@@ -16,10 +17,10 @@ import { at } from "../../core/indexing.ts";
 import { splitAtSpaces, utf8Length } from "../../core/python_text.ts";
 import type { DatasetUse, PerplexityResult } from "../../core/schema.ts";
 import { mean, standardError } from "../../core/stats.ts";
+import { cutWindow, encodeForWindows, type Tokenizer } from "../../core/tokenizer.ts";
 import type { Corpus } from "../../datasets/define.ts";
 import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";
-import { encodeText } from "./requests.ts";
 import type { Scorer } from "./scorer.ts";
 
 /** What to measure. */
@@ -64,10 +65,17 @@ type Measured = Pick<
   | "bosPolicy"
 >;
 
-/** Windows of `length` ids without overlap; what is left over at the end is dropped. */
-export function cutWindows(ids: readonly number[], length: number, most = Infinity): Int32Array[] {
-  const count = Math.min(Math.floor(ids.length / length), most);
-  return Array.from({ length: count }, (_, i) => Int32Array.from(ids.slice(i * length, (i + 1) * length)));
+/** Windows of `length` ids, those that stand in front of each included, without overlap; what is left over at the end is
+ * dropped. */
+export function cutWindows(
+  tokenizer: Tokenizer,
+  ids: readonly number[],
+  length: number,
+  most = Infinity,
+): Int32Array[] {
+  const own = length - tokenizer.windowStart.length;
+  const count = Math.min(Math.floor(ids.length / own), most);
+  return Array.from({ length: count }, (_, i) => cutWindow(tokenizer, ids, i * own, length));
 }
 
 /** Protocols (a) and (b). */
@@ -80,8 +88,9 @@ async function joinedText(
   if (corpus.joiner === undefined) {
     throw new UsageError(`Protocol ${protocol} is not defined for corpus "${corpus.id}": use protocol c`);
   }
-  const ids = encodeText(scorer.tokenizer, texts.join(corpus.joiner), "tokenizer");
-  const windows = cutWindows(ids, windowTokens, Math.min(maxWindows, corpus.maxWindows ?? Infinity));
+  const { tokenizer } = scorer;
+  const ids = encodeForWindows(tokenizer, texts.join(corpus.joiner));
+  const windows = cutWindows(tokenizer, ids, windowTokens, Math.min(maxWindows, corpus.maxWindows ?? Infinity));
   if (windows.length === 0) {
     throw new UsageError(
       `Corpus "${corpus.id}" has ${ids.length} tokens here, less than one window of ${windowTokens}: ` +
@@ -98,12 +107,14 @@ async function joinedText(
   return {
     tokens: ids.length,
     windows: windows.length,
-    droppedTokens: ids.length - windows.length * windowTokens,
+    droppedTokens: ids.length - windows.length * (windowTokens - tokenizer.windowStart.length),
     nllPerToken,
     perplexity,
     perplexityStderr: stderr === null ? null : perplexity * stderr,
     windowNll,
-    bosPolicy: `${scorer.defaultBos}, at the start of the text only`,
+    bosPolicy: tokenizer.windowStart.length > 0
+      ? "at the start of each window, which this model needs"
+      : `${scorer.defaultBos}, at the start of the text only`,
   };
 }
 

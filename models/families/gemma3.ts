@@ -22,6 +22,8 @@ function family(
   return {
     headNorms: true,
     outputNorms: true,
+    // As lm-evaluation-harness does for this family whatever the tokenizer says: perplexities rise sixfold without.
+    needsBos: true,
     activation: "gelu-tanh",
     embeddingScale: Math.sqrt(common.width),
     ...scale !== 1 / Math.sqrt(common.headSize) && { attentionScale: scale },

@@ -45,6 +45,7 @@ Deno.test({
       assertEquals(tokenizer.decode(ids), text);
     }
     assertEquals([tokenizer.addsBos, tokenizer.vocabSize, tokenizer.bosTokenId], [true, 262_144, 2]);
+    assertEquals(tokenizer.windowStart, [2]);
   },
 });
 

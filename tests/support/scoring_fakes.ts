@@ -10,7 +10,11 @@ import type { ScoringModel } from "../../models/scoring.ts";
 /** Pieces are a word with at most one space before it, or a run of spaces, as byte-level BPE cuts text; each piece gets
  * the next free id when first seen. Ids 0 and 1 are beginning and end of sequence. */
 export function fakeTokenizer(
-  { addsBos = false, hasBos = true }: { addsBos?: boolean; hasBos?: boolean } = {},
+  { addsBos = false, hasBos = true, windowStart = [] }: {
+    addsBos?: boolean;
+    hasBos?: boolean;
+    windowStart?: number[];
+  } = {},
 ): Tokenizer {
   const pieces = ["<s>", "</s>"];
   const idOf = (piece: string) => {
@@ -28,6 +32,7 @@ export function fakeTokenizer(
     bosTokenId: hasBos ? 0 : null,
     eosTokenId: 1,
     addsBos,
+    windowStart,
     sha256: "fake",
   };
 }

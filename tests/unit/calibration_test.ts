@@ -9,12 +9,17 @@ import { known } from "../support/values.ts";
 const words = (prefix: string, count: number) => Array.from({ length: count }, (_, i) => `${prefix}${i}`).join(" ");
 
 /** Draws from `records` as the training split of corpus `id`. */
-async function draw(id: string, field: string, records: string[], some: Partial<CalibrationOptions> = {}) {
+async function draw(
+  id: string,
+  field: string,
+  records: string[],
+  { windowStart, ...some }: Partial<CalibrationOptions> & { windowStart?: number[] } = {},
+) {
   const data = await Deno.makeTempDir();
   try {
     const file = at(known(getCorpus(id).splits.train), 0);
     await Deno.writeTextFile(`${data}/${file}`, records.map((text) => JSON.stringify({ [field]: text })).join("\n"));
-    const tokenizer = fakeTokenizer();
+    const tokenizer = fakeTokenizer({ windowStart });
     const options = { sequences: 20, tokens: 5, seed: 0, ...some };
     const { windows, dataset } = await drawCalibration({ corpus: getCorpus(id), tokenizer, data, ...options });
     return { texts: windows.map((ids) => tokenizer.decode([...ids])), windows, dataset };
@@ -41,6 +46,24 @@ Deno.test("drawCalibration() takes each window of C4 from one record that is lon
   for (const text of texts) assert(records.some((record) => record.includes(text.trimStart())));
   assert(!texts.join().includes("short"));
   assert(texts.some((text) => text.includes("a")) && texts.some((text) => text.includes("b")));
+});
+
+Deno.test("drawCalibration() opens every window where the model needs it, at the same places", async () => {
+  const records = [words("a", 30), words("b", 30)];
+  const rest = ["a", "b", "c", "d"].map((name) => words(name, 6));
+  for (
+    const args of [["ptb-test-space", "sentence", records], ["c4", "text", records], [
+      "bookcorpus",
+      "text",
+      rest,
+      { draw: "distinct-rows", sequences: 4 },
+    ]] as const
+  ) {
+    const [id, field, texts, options = {}] = args;
+    const plain = await draw(id, field, [...texts], { ...options, tokens: 5 });
+    const opened = await draw(id, field, [...texts], { ...options, tokens: 6, windowStart: [0] });
+    assertEquals(opened.windows.map((ids) => [...ids]), plain.windows.map((ids) => [0, ...ids]));
+  }
 });
 
 Deno.test("drawCalibration() refuses text that is shorter than a window", async () => {

@@ -12,9 +12,12 @@ const ptb = "the mill <unk> said profit rose N N to $ N million mr. tarn is chai
   "it did n't name a buyer";
 
 Deno.test("cutWindows() cuts without overlap and drops the rest", () => {
-  assertEquals(cutWindows([1, 2, 3, 4, 5], 2).map((ids) => [...ids]), [[1, 2], [3, 4]]);
-  assertEquals(cutWindows([1, 2, 3, 4, 5], 2, 1).length, 1);
-  assertEquals(cutWindows([1], 2), []);
+  const cut = (windowStart: number[], ids: number[], length: number, most?: number) =>
+    cutWindows(fakeTokenizer({ windowStart }), ids, length, most).map((window) => [...window]);
+  assertEquals(cut([], [1, 2, 3, 4, 5], 2), [[1, 2], [3, 4]]);
+  assertEquals(cut([], [1, 2, 3, 4, 5], 2, 1), [[1, 2]]);
+  assertEquals(cut([], [1], 2), []);
+  assertEquals(cut([0], [1, 2, 3, 4, 5], 3), [[0, 1, 2], [0, 3, 4]]);
 });
 
 Deno.test("measurePerplexity() by protocols a and b is exp of the mean loss of L - 1 predictions a window", async () => {
@@ -42,6 +45,22 @@ Deno.test("measurePerplexity() by protocols a and b is exp of the mean loss of L
     assertAlmostEquals(result.perplexityStderr!, result.perplexity * se, 1e-9);
     assertEquals(result.bosPolicy, "tokenizer default (BOS), at the start of the text only");
   }
+});
+
+Deno.test("measurePerplexity() opens each window where the model needs it, and the text as a whole no more", async () => {
+  const tokenizer = fakeTokenizer({ addsBos: true, windowStart: [0] });
+  const ids = tokenizer.encode(ptb).slice(1);
+  const result = await measurePerplexity(
+    createScorer(fakeModel(), tokenizer),
+    { corpus: "ptb-test-space", protocol: "a", windowTokens: 7 },
+    { data },
+  );
+  const second = [0, ...ids.slice(6, 12)];
+  const losses = [1, 2, 3, 4, 5, 6].map((i) => -fakeLogProb(second.slice(0, i), at(second, i)));
+  assertAlmostEquals(at(result.windowNll, 1), losses.reduce((sum, loss) => sum + loss) / 6, 1e-6);
+  const windows = Math.floor(ids.length / 6);
+  assertEquals([result.tokens, result.windows, result.droppedTokens], [ids.length, windows, ids.length - 6 * windows]);
+  assertEquals(result.bosPolicy, "at the start of each window, which this model needs");
 });
 
 Deno.test("measurePerplexity() stops after maxWindows and gives one window no standard error", async () => {

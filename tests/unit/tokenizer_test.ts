@@ -5,7 +5,14 @@ import { at } from "../../core/indexing.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import type { GgufFile } from "../../core/gguf.ts";
 import type { GgufValue } from "../../core/gguf_metadata.ts";
-import { createTokenizer, loadTokenizer, readTokenizerDefinition } from "../../core/tokenizer.ts";
+import {
+  createTokenizer,
+  cutWindow,
+  encodeForWindows,
+  loadTokenizer,
+  readTokenizerDefinition,
+  type Tokenizer,
+} from "../../core/tokenizer.ts";
 import { ggufTokenizerDefinition } from "../../core/tokenizer_gguf.ts";
 import { type JsonObject, prepareForLibrary } from "../../core/tokenizer_library.ts";
 import { LETTER_TOKENIZER, withFolder } from "../support/weights_fixture.ts";
@@ -182,6 +189,17 @@ Deno.test("prepareForLibrary() does not cut where a token reaches over a space",
     model: { ...model, vocab: { ...model.vocab, "e\u2581t": 400 }, merges: [pair, ...model.merges] },
   };
   assertEquals(prepareForLibrary(across, "x", 1000).json.pre_tokenizer, null);
+});
+
+Deno.test("encodeForWindows() and cutWindow() put beginning of sequence in front of windows, where the model needs it", () => {
+  const make = (opensWindows?: boolean) =>
+    createTokenizer({ tokenizer: LETTER_TOKENIZER, config: { bos_token: "<s>" } }, "x", { opensWindows });
+  const windows = (tokenizer: Tokenizer) => {
+    const ids = encodeForWindows(tokenizer, "abab");
+    return [ids, ...[0, 2].map((start) => [...cutWindow(tokenizer, ids, start, 3)])];
+  };
+  assertEquals(windows(make()), [[1, 3, 4, 3, 4], [1, 3, 4], [4, 3, 4]]);
+  assertEquals(windows(make(true)), [[3, 4, 3, 4], [1, 3, 4], [1, 3, 4]]);
 });
 
 Deno.test("createTokenizer() follows add_bos_token and add_eos_token, else the post-processor", () => {
