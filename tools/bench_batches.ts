@@ -63,7 +63,7 @@ async function main(): Promise<void> {
     name: batchTokens === null ? "chosen" : String(batchTokens),
     batchTokens: batchTokens ?? undefined,
     seconds: [] as number[],
-    used: "",
+    used: [] as string[],
     scores: [] as Float32Array[],
   }));
   for (let i = 0; i <= repeats; i++) {
@@ -74,7 +74,7 @@ async function main(): Promise<void> {
       way.scores = await scorer.tokenLogProbs(work);
       if (i > 0) way.seconds.push((performance.now() - began) / 1000);
       const trials = scorer.batchTrials().map((trial) => `${trial.tokens}: ${trial.tokensPerS.toFixed(0)}/s`);
-      way.used = `${scorer.batchTokens()} tokens${trials.length > 0 ? ` after ${trials.join(", ")}` : ""}`;
+      way.used.push(`${scorer.batchTokens()}${trials.length > 0 ? ` after ${trials.join(", ")}` : ""}`);
     }
   }
   const best = Math.min(
@@ -83,13 +83,15 @@ async function main(): Promise<void> {
   console.log(
     `${flags.model} on ${engine.library}, ${engine.device}: ${windows} windows of ${length} tokens, ${repeats} repeats`,
   );
-  console.log("batch      median s (range)          tokens/s   over the best fixed   used in the last repeat");
-  for (const { name, seconds, used } of ways) {
+  console.log("batch      median s (range)          tokens/s   over the best fixed   tokens used");
+  for (const { name, batchTokens, seconds, used } of ways) {
     const own = median(seconds);
     const range = `${own.toFixed(2)} (${Math.min(...seconds).toFixed(2)} to ${Math.max(...seconds).toFixed(2)})`;
     const rate = (windows * length / own).toFixed(0);
     console.log(
-      `${name.padEnd(9)}  ${range.padEnd(24)}  ${rate.padEnd(9)}  ${(own / best).toFixed(3).padEnd(20)}  ${used}`,
+      `${name.padEnd(9)}  ${range.padEnd(24)}  ${rate.padEnd(9)}  ${(own / best).toFixed(3).padEnd(20)}  ${
+        batchTokens ?? used.slice(1).join("; ")
+      }`,
     );
   }
   const [first, ...others] = ways;
