@@ -175,11 +175,12 @@ const valued = (rows: readonly Row[], column: Column): Valued[] =>
     return estimate === undefined ? [] : [{ row, estimate }];
   });
 
-/** A row as a point; values beyond the scale are drawn at its edge. */
+/** A row as a point; values beyond the scale are drawn at its edge, without an error bar. */
 function pointOf({ column, scale, axis, ends: [dense, last], width }: Frame, { row, estimate }: Valued, shift: number) {
   const k = scaleOf(column);
-  const spread = estimate.spread ?? 0;
   const [lowest, highest] = scale.log ? scale.domain : [-Infinity, Infinity];
+  const beyond = k * estimate.value > highest;
+  const spread = beyond ? 0 : estimate.spread ?? 0;
   const inside = (value: number) => Math.min(Math.max(value, lowest), highest);
   const x = axis.valueOf(row);
   return {
@@ -191,7 +192,7 @@ function pointOf({ column, scale, axis, ends: [dense, last], width }: Frame, { r
     quality: inside(k * estimate.value),
     low: inside(k * (estimate.value - spread)),
     high: inside(k * (estimate.value + spread)),
-    beyond: k * estimate.value > highest,
+    beyond,
     description: describe(row, column, estimate),
   };
 }

@@ -83,6 +83,29 @@ Deno.test("buildCharts() shows removed layers with width 0, in their places", ()
   }
 });
 
+Deno.test("buildCharts() draws what is beyond the scale at its edge, without an error bar", () => {
+  const destroyed = doneRecord({ method: "flap", sparsity: 0.5 });
+  destroyed.perplexity = destroyed.perplexity.map((result) => ({ ...result, perplexity: 1e6, perplexityStderr: 9e5 }));
+  const records = [doneRecord(), doneRecord({ method: "flap", sparsity: 0.2 }), destroyed];
+  const chart = allCharts(at(buildSections(records), 0)).find(({ name }) => name === "perplexity-vs-sparsity");
+  const points: { asked: number; beyond: boolean; quality: number; low: number; high: number }[] = [];
+  // Layers are nested; points are the values that say whether they are beyond.
+  JSON.stringify(chart?.spec(WIDE), (_, value) => {
+    if (value !== null && typeof value === "object" && "beyond" in value) points.push(value);
+    return value;
+  });
+  const shown = (asked: number) => {
+    const point = points.find((one) => one.asked === asked);
+    assert(point);
+    return point;
+  };
+  const { beyond, quality, low, high } = shown(0.5);
+  assertEquals([beyond, low, high], [true, quality, quality]);
+  assert(quality < 1e6);
+  assertEquals(shown(0.2).beyond, false);
+  assert(shown(0.2).low < shown(0.2).high);
+});
+
 Deno.test("toSvg() draws the same bytes twice, with tooltips, and names cannot become markup", async () => {
   const evil = `<script>alert("x")</script>`;
   const records = [doneRecord(), doneRecord({ method: evil, sparsity: 0.2, model: "SmolLM2-135M.gguf" })];
