@@ -30,12 +30,16 @@ function addTooltips(svg: string): string {
     .replace(/<path aria-label="([^"]*)"([^>]*)><\/path>/g, '<path aria-label="$1"$2><title>$1</title></path>');
 }
 
-/** Coordinates to a hundredth of a pixel: the rest takes room and cannot be seen. */
-function rounded(svg: string): string {
+/** Without what takes room and cannot be seen: coordinates below a hundredth of a pixel, attributes that say what is so
+ * without them, empty paths, and the font of each text, which the whole picture has. */
+function compact(svg: string): string {
   return svg.replace(
     / (d|transform|x|y|x1|y1|x2|y2|width|height)="([^"]*)"/g,
     (_, name: string, value: string) => ` ${name}="${value.replace(/(\.\d\d)\d+(?!\d*e)/g, "$1")}"`,
-  );
+  ).replaceAll(/ (?:opacity="1"|stroke-width="1"|transform="translate\(0,0\)")/g, "")
+    .replaceAll(/<path class="(?:background|foreground)"[^>]* d="(?:M0,0h0v0h0Z)?"[^>]*\/>/g, "")
+    .replaceAll(` font-family="${FONT}"`, "")
+    .replace("<svg ", `<svg font-family="${FONT}" `);
 }
 
 /** Draws a Vega-Lite specification. */
@@ -50,7 +54,7 @@ export async function toSvg(spec: Record<string, unknown>): Promise<string> {
     logLevel: vega.Warn,
   });
   try {
-    return addTooltips(rounded(await view.toSVG()));
+    return addTooltips(compact(await view.toSVG()));
   } finally {
     view.finalize();
   }
