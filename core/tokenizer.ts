@@ -176,14 +176,17 @@ export function encodeForWindows(tokenizer: Tokenizer, text: string): number[] {
   return tokenizer.encode(text, { specialTokens: tokenizer.windowStart.length === 0 });
 }
 
+/** Ids of the text itself in a window of `tokens`. */
+export const textTokens = ({ windowStart }: Tokenizer, tokens: number): number => tokens - windowStart.length;
+
 /** A window of `tokens` ids whose own text begins at `start` of `ids`. */
 export function cutWindow(
-  { windowStart }: Tokenizer,
+  tokenizer: Tokenizer,
   ids: readonly number[],
   start: number,
   tokens: number,
 ): Int32Array {
-  return Int32Array.from([...windowStart, ...ids.slice(start, start + tokens - windowStart.length)]);
+  return Int32Array.from([...tokenizer.windowStart, ...ids.slice(start, start + textTokens(tokenizer, tokens))]);
 }
 
 /** The tokenizer of a Hugging Face folder.

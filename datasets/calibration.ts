@@ -6,7 +6,7 @@ import { UsageError } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
 import { createRng, type Rng } from "../core/rng.ts";
 import type { DatasetUse } from "../core/schema.ts";
-import { cutWindow, encodeForWindows, type Tokenizer } from "../core/tokenizer.ts";
+import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../core/tokenizer.ts";
 import type { Corpus } from "./define.ts";
 import { loadCorpus } from "./load.ts";
 
@@ -41,7 +41,7 @@ function fromDistinctRows(
   rng: Rng,
 ): Int32Array[] {
   const windows: Int32Array[] = [];
-  const own = tokens - tokenizer.windowStart.length;
+  const own = textTokens(tokenizer, tokens);
   const left = [...texts.keys()];
   while (windows.length < sequences && left.length > 0) {
     const place = rng.integer(left.length);
@@ -54,8 +54,9 @@ function fromDistinctRows(
   return windows;
 }
 
-/** Draws calibration windows, each i32 `[tokens]` with what must stand in front of them, with SparseGPT's procedure: random places of the joined training
- * text, or, where the corpus has no calibration joiner, of random records that are longer than a window.
+/** Draws calibration windows, each i32 `[tokens]` with what must stand in front, with SparseGPT's procedure: random places
+ * of the joined training text, or, where the corpus has no calibration joiner, of random records that are longer than a
+ * window.
  * @throws {UsageError} when the text is shorter than a window. */
 export async function drawCalibration(
   { corpus, tokenizer, sequences, tokens, draw, seed, data, part = [0, 1], stream = "calibration" }: CalibrationOptions,
@@ -63,7 +64,7 @@ export async function drawCalibration(
   const { texts: all, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
   const texts = all.slice(...part.map((share) => Math.round(share * all.length)));
   const rng = createRng(seed, stream);
-  const own = tokens - tokenizer.windowStart.length;
+  const own = textTokens(tokenizer, tokens);
   // A window at a random place, as in SparseGPT: the last possible start is left out there too.
   const slice = (ids: readonly number[]) =>
     cutWindow(tokenizer, ids, rng.integer(Math.max(1, ids.length - own)), tokens);

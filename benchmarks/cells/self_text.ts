@@ -7,7 +7,7 @@
 import { createHash } from "node:crypto";
 import { UsageError } from "../../core/errors.ts";
 import type { DatasetUse } from "../../core/schema.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
+import { cutWindow, textTokens, type Tokenizer } from "../../core/tokenizer.ts";
 import { SELF_SAMPLING, SELF_SETTINGS, SELF_TEXT } from "../../datasets/self_text.ts";
 import type { MethodContext } from "../../methods/define.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
@@ -54,13 +54,13 @@ export function selfText(
         const rows = Array.from({ length: Math.min(atOnce, sequences - first) }, (_, i) => first + i);
         const generated = await generateTokens(model, rows.map(() => [prefix]), {
           ...SELF_SAMPLING,
-          maxTokens: tokens - windowStart.length,
+          maxTokens: textTokens(tokenizer, tokens),
           seed,
           streams: rows.map((row) => `${stream} ${row}`),
           signal,
         });
         for (const [i, row] of generated.entries()) {
-          data.set([...windowStart, ...row.map(({ id }) => id)], (first + i) * tokens);
+          data.set(cutWindow(tokenizer, row.map(({ id }) => id), 0, tokens), (first + i) * tokens);
         }
       }
       return { ids: { shape: [sequences, tokens], data } };

@@ -17,7 +17,7 @@ import { at } from "../../core/indexing.ts";
 import { splitAtSpaces, utf8Length } from "../../core/python_text.ts";
 import type { DatasetUse, PerplexityResult } from "../../core/schema.ts";
 import { mean, standardError } from "../../core/stats.ts";
-import { cutWindow, encodeForWindows, type Tokenizer } from "../../core/tokenizer.ts";
+import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../../core/tokenizer.ts";
 import type { Corpus } from "../../datasets/define.ts";
 import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";
@@ -73,7 +73,7 @@ export function cutWindows(
   length: number,
   most = Infinity,
 ): Int32Array[] {
-  const own = length - tokenizer.windowStart.length;
+  const own = textTokens(tokenizer, length);
   const count = Math.min(Math.floor(ids.length / own), most);
   return Array.from({ length: count }, (_, i) => cutWindow(tokenizer, ids, i * own, length));
 }
@@ -107,7 +107,7 @@ async function joinedText(
   return {
     tokens: ids.length,
     windows: windows.length,
-    droppedTokens: ids.length - windows.length * (windowTokens - tokenizer.windowStart.length),
+    droppedTokens: ids.length - windows.length * textTokens(tokenizer, windowTokens),
     nllPerToken,
     perplexity,
     perplexityStderr: stderr === null ? null : perplexity * stderr,

@@ -22,7 +22,7 @@ function family(
   return {
     headNorms: true,
     outputNorms: true,
-    // As lm-evaluation-harness does for this family whatever the tokenizer says: perplexities rise sixfold without.
+    // As lm-evaluation-harness does for this family whatever the tokenizer says: perplexity more than doubles without.
     needsBos: true,
     activation: "gelu-tanh",
     embeddingScale: Math.sqrt(common.width),

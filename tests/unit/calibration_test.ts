@@ -51,17 +51,14 @@ Deno.test("drawCalibration() takes each window of C4 from one record that is lon
 Deno.test("drawCalibration() opens every window where the model needs it, at the same places", async () => {
   const records = [words("a", 30), words("b", 30)];
   const rest = ["a", "b", "c", "d"].map((name) => words(name, 6));
-  for (
-    const args of [["ptb-test-space", "sentence", records], ["c4", "text", records], [
-      "bookcorpus",
-      "text",
-      rest,
-      { draw: "distinct-rows", sequences: 4 },
-    ]] as const
-  ) {
-    const [id, field, texts, options = {}] = args;
-    const plain = await draw(id, field, [...texts], { ...options, tokens: 5 });
-    const opened = await draw(id, field, [...texts], { ...options, tokens: 6, windowStart: [0] });
+  const cases = [
+    { id: "ptb-test-space", field: "sentence", texts: records, options: {} },
+    { id: "c4", field: "text", texts: records, options: {} },
+    { id: "bookcorpus", field: "text", texts: rest, options: { draw: "distinct-rows", sequences: 4 } },
+  ] as const;
+  for (const { id, field, texts, options } of cases) {
+    const plain = await draw(id, field, texts, { ...options, tokens: 5 });
+    const opened = await draw(id, field, texts, { ...options, tokens: 6, windowStart: [0] });
     assertEquals(opened.windows.map((ids) => [...ids]), plain.windows.map((ids) => [0, ...ids]));
   }
 });
