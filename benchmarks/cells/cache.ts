@@ -8,9 +8,11 @@ import { FileFormatError } from "../../core/errors.ts";
 import { entry } from "../../core/indexing.ts";
 import { isThere } from "../../core/paths.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
-import { SCHEMA_VERSION } from "../../core/schema.ts";
 import type { Statistics } from "../../methods/define.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
+
+/** Statistics of another version are computed again. */
+const STATISTICS_VERSION = 4;
 
 /** What statistics depend on besides their key. */
 export interface CacheScope {
@@ -49,7 +51,7 @@ export function createCache(
   for (const ids of calibration) {
     windows.update(`${ids.length}:`).update(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength));
   }
-  const scope = { schemaVersion: SCHEMA_VERSION, weights, engine, seed, windows: windows.digest("hex") };
+  const scope = { schemaVersion: STATISTICS_VERSION, weights, engine, seed, windows: windows.digest("hex") };
   return async (key, compute) => {
     const name = createHash("sha256").update(canonicalJson({ ...scope, key })).digest("hex").slice(0, 16);
     Deno.mkdirSync(folder, { recursive: true });

@@ -14,6 +14,7 @@ import { canonicalJson, cellName, type NamedCell } from "../../core/cell_names.t
 import { isThere } from "../../core/paths.ts";
 import { describeIssue } from "../../core/issues.ts";
 import { writeAtomically } from "../../core/write_file.ts";
+import { withPackedUnits, withUnpackedUnits } from "./kept_units.ts";
 
 /** Paths inside a run's folder. */
 export function runPaths(out: string): {
@@ -68,20 +69,21 @@ export function writeRecord(out: string, record: CellRecord): string {
     throw new TypeError(`A record must fit the schema: ${problems.join("; ")}`);
   }
   const path = join(runPaths(out).records, cellName(record));
-  const text = JSON.stringify({ ...parsed.data, checksum: checksum(parsed.data) }) + "\n";
+  const stored = withPackedUnits(parsed.data);
+  const text = JSON.stringify({ ...stored, checksum: checksum(stored) }) + "\n";
   writeAtomically(path + PACKED, gzipSync(text, { level: 9 }));
   // A plain record of the cell is older.
   if (isThere(path + PLAIN)) Deno.removeSync(path + PLAIN);
   return path + PACKED;
 }
 
-/** SHA-256 over the canonical JSON of a record without its checksum, hex. */
+/** SHA-256 over the canonical JSON of a record as it is stored, without its checksum, hex. */
 function checksum(record: object): string {
   return createHash("sha256").update(canonicalJson(record)).digest("hex");
 }
 
 /** Versions whose records have a checksum. */
-const SEALED = [2, 3, SCHEMA_VERSION];
+const SEALED = [2, 3, 4, SCHEMA_VERSION];
 
 /** A record of an earlier version in the current one. */
 function upgraded(record: Record<string, unknown>, version: number): object {
@@ -92,7 +94,7 @@ function upgraded(record: Record<string, unknown>, version: number): object {
   return {
     ...now,
     ...version < 3 && { changedWeights: changes.some((change) => change !== undefined) },
-    timings: splitTimings(record),
+    ...version < 4 && { timings: splitTimings(record) },
   };
 }
 
@@ -120,7 +122,7 @@ function unsealed(path: string, value: object): object {
   if (stored !== checksum(record)) {
     throw new FileFormatError(path, "does not fit its checksum: it was damaged or changed after it was written");
   }
-  return version === SCHEMA_VERSION ? record : upgraded(record, version);
+  return version === SCHEMA_VERSION ? withUnpackedUnits(record) : upgraded(record, version);
 }
 
 /** The JSON of a record, compressed or not.

@@ -19,6 +19,7 @@ import {
   toJson,
   writeRecord,
 } from "../../benchmarks/records/store.ts";
+import { packUnits, unpackUnits } from "../../benchmarks/records/kept_units.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { withFolder } from "../support/weights_fixture.ts";
 import { type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
@@ -168,6 +169,36 @@ inFolder("readRecord() splits the seconds of a record of version 3: learning lea
     ...current,
     timings: { loadS: 2, pruneS: 10, learnS: 30, evaluateS: 20, throughputS: null, waitS: null },
   });
+});
+
+inFolder("readRecord() reads a record of version 4, which lists kept units one by one", (out) => {
+  const record = doneRecord({ method: "flap", sparsity: 0.25 });
+  const path = writeRecord(out, record);
+  const size = unpacked(path).length;
+  pack(
+    path,
+    rewritten(unpacked(path), (stored) => Object.assign(stored, { schemaVersion: 4, plan: record.plan }), true),
+  );
+  assert(unpacked(path).length > size);
+  assertEquals(readRecord(path), record);
+});
+
+inFolder("a text of kept units is a number whose bit u is unit u, and no other text is read", (out) => {
+  const units = fc.uniqueArray(fc.nat(600)).map((list) => list.sort((a, b) => a - b));
+  fc.assert(fc.property(units, (list) => {
+    const text = packUnits(list);
+    const number = list.reduce((sum, unit) => sum + 2n ** BigInt(unit), 0n);
+    assertEquals(text, list.length === 0 ? "" : number.toString(16));
+    assertEquals(unpackUnits(text), list);
+  }));
+  for (const list of [[1, 1], [2, 1], [-1], [0.5], [2 ** 30]]) assertThrows(() => packUnits(list), TypeError, "ascend");
+  for (const text of ["0", "01", "F", "x", "1".repeat(2 ** 20)]) assertEquals(unpackUnits(text), undefined);
+  const path = writeRecord(out, doneRecord({ method: "flap", sparsity: 0.25 }));
+  pack(
+    path,
+    rewritten(unpacked(path), (stored) => Object.assign(stored, { plan: { layers: [{ ffnChannels: "0" }] } }), true),
+  );
+  assertThrows(() => readRecord(path), FileFormatError, "is not a record");
 });
 
 Deno.test("readRecords() reads the published records", () => {
