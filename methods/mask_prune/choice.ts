@@ -103,10 +103,13 @@ const REDUNDANCIES = [0, 0.5, 1];
 export const knowsRedundancy = ({ redundancy, selection }: Options): boolean =>
   redundancy !== "none" && selection === "metric";
 
+/** Nats of KL per token from the dense model above which a model is rebuilt by its training more than it is mended. */
+export const HEAVY_DAMAGE = 1;
+
 /** Gives `metrics`, [axis][layer], that part of redundancy whose one-shot model of `shapes` stays nearest to the dense one,
  * where it is to be measured. Compensation makes the units that stay stand in for those that go, as the cost of removal
- * takes it: all of it then. Returns that model's distance, in nats of KL per token; null where there was nothing to
- * measure. */
+ * takes it: all of it then; and so does training after heavy damage, which the one-shot model then says little about.
+ * Returns the distance of the model that was chosen, in nats of KL per token; null where there was nothing to measure. */
 export async function measureRedundancy(
   context: MethodContext<Options>,
   { axes, metrics, shapes, dense }: {
@@ -128,8 +131,9 @@ export async function measureRedundancy(
   const words = tried.map(({ redundancy, distance }) => `${redundancy}: ${distance.toFixed(3)}`).join(", ");
   report(`nats from the dense model by the part of redundancy in the metric: ${words}`);
   const nearest = tried.reduce((best, other) => other.distance < best.distance ? other : best);
-  setAll(nearest.redundancy);
-  return nearest.distance;
+  const chosen = nearest.distance > HEAVY_DAMAGE ? at(tried, tried.length - 1) : nearest;
+  setAll(chosen.redundancy);
+  return chosen.distance;
 }
 
 /** Most splits that are measured. */

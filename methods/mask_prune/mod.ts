@@ -26,7 +26,7 @@
  * (`docs/maskprune-trials.md`); h is the metric of `mask_prune/metric.ts` instead of 1 (`selection: magnitude` gives the
  * paper's form, which from a cold start chooses nearly at random); units that leave the bottom s start again at 1; widths
  * and duals are normalised as `mask_prune/widths.ts` says; the split is measured by default; the weight of the hidden-state
- * term falls to 0 over the run.
+ * term falls to 0 over the run; what the damage of removing all units at once decides is no part of the paper.
  *
  * @module
  */
@@ -50,6 +50,7 @@ import { type Depth, layersToRemove, resourceKind, withoutLayers } from "./depth
 import {
   closedFormMasks,
   damageOf,
+  HEAVY_DAMAGE,
   knowsRedundancy,
   measuredShapes,
   measureRedundancy,
@@ -137,8 +138,8 @@ async function learnWidths(context: MethodContext<Options>, depth: Depth): Promi
   const { remember, removed } = depth;
   let first: Promise<FirstChoice> | undefined;
   const choose = () => first ??= chooseFirst(context, depth);
-  const hidden = learning && await hiddenOf(context, choose);
-  const own = learning && { ...learning, options: ownTraining(learning.options, { ...options, hidden }) };
+  const open = learning && await decidedByDamage(context, choose);
+  const own = learning && { ...learning, options: ownTraining(learning.options, { ...options, ...open }) };
   const name = removed.length > 0 ? `mask-prune without layers ${removed.join(", ")}` : "mask-prune";
   const { run, found } = await startLearning({ ...context, learning: own, remember } as MethodContext<unknown>, name);
   try {
@@ -187,19 +188,27 @@ const GENTLE_DAMAGE = 0.5;
 /** Weight of the hidden-state term then. */
 const HIDDEN_WEIGHT = 5;
 
-/** Weight of the hidden-state term. Where the model is thrown far off, the dense model's states lead it back; where it stays
- * near, they hold back what the training text teaches. Kept with the run's statistics, so that one that was stopped goes on
- * with the same. */
-async function hiddenOf(context: MethodContext<Options>, choose: () => Promise<FirstChoice>): Promise<number> {
+/** Options that the damage decides where they are left open: the weight of the hidden-state term and how often there is a
+ * step. Where the model is thrown far off, the dense model's states lead it back, and more steps of fewer windows too; where
+ * it stays near, both hold back what the training text teaches. The damage is kept with the run's statistics, so that a run
+ * that was stopped goes on with the same. */
+async function decidedByDamage(
+  context: MethodContext<Options>,
+  choose: () => Promise<FirstChoice>,
+): Promise<Pick<Options, "hidden" | "updates">> {
   const { options, target, learning, remember } = context;
-  const given = learning?.options.hidden || options.hidden;
-  if (given !== undefined || !options.distillation) return given ?? 0;
+  const hidden = learning?.options.hidden || (options.distillation ? options.hidden : 0);
+  if (hidden !== undefined && options.updates) return { hidden, updates: options.updates };
   // What is compensated has another metric.
   const key = JSON.stringify({ options, target, compensated: learning?.compensate !== undefined });
   const { damage } = await remember(`damage, mask-prune ${key}`, async () => ({
     damage: { shape: [1], data: Float32Array.of(await (await choose()).damage()) },
   }));
-  return at(damage!.data, 0) > GENTLE_DAMAGE ? HIDDEN_WEIGHT : 0;
+  const nats = at(damage!.data, 0);
+  return {
+    hidden: hidden ?? (nats > GENTLE_DAMAGE ? HIDDEN_WEIGHT : 0),
+    updates: options.updates ?? (nats > HEAVY_DAMAGE ? "window" : "batch"),
+  };
 }
 
 /** Iterates until the freeze, then trains what is left. */

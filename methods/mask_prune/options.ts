@@ -16,7 +16,8 @@ export const options = z.strictObject({
   ),
   redundancy: z.enum(["measured", "full", "none"]).default("measured").describe(
     "full: the metric is the cost of a removal at its turn, by optimal brain surgeon; none: each unit is judged alone; measured: " +
-      "one of the two or their mean, whichever's pruned model is nearest to the dense one, and full where weights are compensated",
+      "one of the two or their mean, whichever's pruned model is nearest to the dense one, and full where weights are compensated " +
+      "or every one is more than a nat per token away",
   ),
   split: z.enum(["measured", "learned", "fixed"]).default("measured").describe(
     "how the budget is shared between unit types: where the pruned model is measured to stay nearest to the dense one, by the minimax problem, or all removed " +
@@ -25,8 +26,9 @@ export const options = z.strictObject({
   course: z.enum(["gradual", "at-once"]).default("gradual").describe(
     "whether units go along the ramp or before the first step",
   ),
-  updates: z.enum(["batch", "window"]).default("batch").describe(
-    "a step of the optimiser after every batch of the run, or after every window (while there are fewer than 240)",
+  updates: z.enum(["batch", "window"]).optional().describe(
+    "a step of the optimiser after every batch of the run, or after every window (while there are fewer than 240); absent: window " +
+      "where removing all units at once takes the model more than a nat per token from the dense one",
   ),
   masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
   resource: z.enum(["parameters", "macs", "prefill-ms", "decode-ms"]).default("parameters").describe(

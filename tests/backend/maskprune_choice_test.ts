@@ -7,6 +7,7 @@ import { invertSmall } from "../../methods/_shared/inverse.ts";
 import { unitAxes } from "../../methods/_shared/learned_units.ts";
 import {
   damageOf,
+  HEAVY_DAMAGE,
   leastLossMasks,
   measuredShapes,
   measureRedundancy,
@@ -116,10 +117,27 @@ testOnEngines(
       const metrics = await fresh();
       await measureRedundancy(context, { axes, metrics, shapes, dense: model });
       assertClose([await damage(metrics)], [Math.min(...all)], { rtol: 1e-5 });
+      assert(Math.min(...all) < HEAVY_DAMAGE);
       const full = { ...context, options: { ...options, redundancy: "full" as const } };
       const untouched = await fresh();
       assertEquals(await measureRedundancy(full, { axes, metrics: untouched, shapes, dense: model }), null);
       assertEquals(untouched.flat().map(({ redundancy }) => redundancy), untouched.flat().map(() => 1));
+
+      // The same unit vectors with logits a hundred times as large: all models are far away, and the cost of removal rules.
+      const sharp = { ...model, finalNorm: tf.mul(model.finalNorm, 100) as tf.Tensor1D };
+      try {
+        const far = await fresh();
+        const heavy = await measureRedundancy({ ...context, model: sharp }, {
+          axes,
+          metrics: far,
+          shapes,
+          dense: sharp,
+        });
+        assert((heavy ?? 0) > HEAVY_DAMAGE);
+        assertEquals(far.flat().map(({ redundancy }) => redundancy), far.flat().map(() => 1));
+      } finally {
+        sharp.finalNorm.dispose();
+      }
     });
   },
 );

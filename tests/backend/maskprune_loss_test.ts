@@ -1,4 +1,5 @@
-/** The hidden-state term of MaskPrune's loss: in where pruning throws the model far off, out where it does not. */
+/** What of MaskPrune's training the damage decides: the hidden-state term and a step per window, in where pruning throws the
+ * model far off, out where it does not. */
 import { assert, assertEquals } from "@std/assert";
 import { at } from "../../core/indexing.ts";
 import { trainingSchema } from "../../core/schema.ts";
@@ -20,13 +21,13 @@ function sharpened(factor: number): WeightSource {
 }
 
 testOnEngines(
-  "mask-prune compares hidden states where removal at once costs more than half a nat per token",
+  "mask-prune compares hidden states where removal at once costs more than half a nat per token, and steps per window above one",
   async () => {
-    const options = trainingSchema.parse({ steps: 2, batch: 1, tokens: 9, rank: 2 });
+    const options = trainingSchema.parse({ steps: 2, batch: 2, tokens: 9, rank: 2 });
     const learn = (source: WeightSource, given: object) =>
       withSource(source, async (model) => {
         const reports: string[] = [];
-        const learning = { options, windows: toyWindows(2, 9) };
+        const learning = { options, windows: toyWindows(4, 9) };
         const { training } = await maskPrune.prune(methodContext({
           model,
           options: maskPrune.options.parse(given),
@@ -38,13 +39,21 @@ testOnEngines(
         const said = reports.find((text) => text.startsWith("all units removed at once"));
         const nats = Number(/[\d.]+/.exec(said ?? "")?.[0]);
         // The first step still has the dense model's states.
-        return { nats, hidden: at(at(training ?? [], 0).curve, 1).hidden };
+        const stages = training ?? [];
+        const [steps, tokens] = (["steps", "tokens"] as const).map((count) =>
+          stages.reduce((sum, stage) => sum + stage[count], 0)
+        );
+        return { nats, hidden: at(at(stages, 0).curve, 1).hidden, steps, tokens };
       });
     const far = await learn(sharpened(10), {});
     const near = await learn(sharpened(0.1), {});
-    assert(far.nats > 0.5 && far.hidden > 0, JSON.stringify(far));
+    assert(far.nats > 1 && far.hidden > 0, JSON.stringify(far));
     assert(near.nats < 0.5, JSON.stringify(near));
     assertEquals(near.hidden, 0);
+    assertEquals([far.steps, near.steps], [4, 2]);
+    assertEquals(far.tokens, near.tokens);
+    assertEquals((await learn(sharpened(10), { updates: "batch" })).steps, 2);
+    assertEquals((await learn(sharpened(0.1), { updates: "window" })).steps, 4);
     assertEquals((await learn(sharpened(10), { hidden: 0 })).hidden, 0);
     assert((await learn(sharpened(0.1), { hidden: 2 })).hidden > 0);
   },
