@@ -8,64 +8,19 @@ import { at } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
 import { matMul2d } from "../../core/ops.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
-import { type DecoderModel, disposeModel, forward, logits } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/decoder.ts";
 import type { PrunePlan, UnitType } from "../../models/plan.ts";
-import { pruneModel } from "../../models/surgery.ts";
-import { scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { curvatureNames, inputFactors, slopeFactors } from "../_shared/curvature.ts";
 import { checkpoint } from "../_shared/device.ts";
 import { diagonalBlocks, invert } from "../_shared/inverse.ts";
 import { narrowed, planOfRemoved, removedUnits, type UnitAxis } from "../_shared/learned_units.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
 import type { MethodContext, Statistics } from "../define.ts";
+import { type ChoiceContext, damageOf } from "./distance.ts";
 import { selectionMetric, type UnitMetric } from "./metric.ts";
 import type { Options } from "./options.ts";
+import { HEAVY_DAMAGE } from "./settle.ts";
 import { finalShapes, type Resource } from "./widths.ts";
-
-/** Calibration windows that choices are measured on. */
-const WINDOWS = 8;
-
-/** Rows that go through the vocabulary at once. */
-const ROWS = 64;
-
-/** Mean KL(dense || pruned) of the next-token distributions on the first calibration windows, in nats per token. */
-async function divergence(
-  dense: DecoderModel,
-  pruned: DecoderModel,
-  calibration: readonly Int32Array[],
-): Promise<number> {
-  let sum = 0;
-  let count = 0;
-  for (const window of calibration.slice(0, WINDOWS)) {
-    const batch = windowBatch([window]);
-    const total = tf.tidy(() => {
-      const [own, other] = [dense, pruned].map((model) => scoredRows(forward(model, batch), batch));
-      const rows = window.length - 1;
-      const parts: tf.Tensor[] = [];
-      for (let start = 0; start < rows; start += ROWS) {
-        const size = Math.min(ROWS, rows - start);
-        parts.push(tf.tidy(() => {
-          const logProbs = (model: DecoderModel, hidden: tf.Tensor2D) =>
-            tf.logSoftmax(logits(model, tf.slice(hidden, [start, 0], [size, hidden.shape[1]])));
-          const [p, q] = [logProbs(dense, own as tf.Tensor2D), logProbs(pruned, other as tf.Tensor2D)];
-          return tf.sum(tf.mul(tf.exp(p), tf.sub(p, q)));
-        }));
-      }
-      return tf.addN(parts);
-    });
-    const [value = 0] = await total.data();
-    total.dispose();
-    sum += value;
-    count += window.length - 1;
-  }
-  return sum / count;
-}
-
-/** What choices are measured with. */
-export interface ChoiceContext extends Pick<MethodContext<unknown>, "model" | "calibration" | "report" | "signal"> {
-  /** What pruned models are compared with, where `model` itself lost layers. */
-  dense?: DecoderModel;
-}
 
 /** The plan that keeps the units of highest metric at given shapes. */
 export function planOfMetrics(
@@ -83,28 +38,12 @@ export function planOfMetrics(
   return planOfRemoved(config, axes, (a, l, unit) => at(at(removed, a), l).has(unit));
 }
 
-/** How far the model of a plan is from the dense one before compensation and training, in nats of KL per token: 0 exactly
- * when nothing that counts was removed, where the loss itself may fall by chance. */
-export async function damageOf(context: ChoiceContext, plan: PrunePlan): Promise<number> {
-  const { model, dense = model, calibration, signal } = context;
-  await checkpoint(signal);
-  const small = pruneModel(model, plan);
-  try {
-    return await divergence(dense, small, calibration);
-  } finally {
-    disposeModel(small);
-  }
-}
-
 /** Parts of the cost of removal in h that are tried. */
 const REDUNDANCIES = [0, 0.5, 1];
 
 /** Whether the options ask for the cost of removal at all. */
 export const knowsRedundancy = ({ redundancy, selection }: Options): boolean =>
   redundancy !== "none" && selection === "metric";
-
-/** Nats of KL per token from the dense model above which a model is rebuilt by its training more than it is mended. */
-export const HEAVY_DAMAGE = 1;
 
 /** Gives `metrics`, [axis][layer], that part of redundancy whose one-shot model of `shapes` stays nearest to the dense one,
  * where it is to be measured. Compensation makes the units that stay stand in for those that go, as the cost of removal

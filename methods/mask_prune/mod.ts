@@ -47,18 +47,12 @@ import {
 import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
 import { keptOf, planOfRemoved, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 import { type Depth, layersToRemove, resourceKind, withoutLayers } from "./depth.ts";
-import {
-  closedFormMasks,
-  damageOf,
-  HEAVY_DAMAGE,
-  knowsRedundancy,
-  measuredShapes,
-  measureRedundancy,
-  planOfMetrics,
-} from "./choice.ts";
+import { closedFormMasks, knowsRedundancy, measuredShapes, measureRedundancy, planOfMetrics } from "./choice.ts";
+import { damageOf } from "./distance.ts";
 import { calibratedMetrics, type UnitMetric } from "./metric.ts";
 import { mean } from "../../core/stats.ts";
 import { type Options, options } from "./options.ts";
+import { HIDDEN_WEIGHT, settledByDamage, settledByText } from "./settle.ts";
 import {
   denseWorking,
   disposeWorking,
@@ -108,6 +102,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
     { options: { redundancy: "none" } },
     { options: { redundancy: "full" } },
     { options: { course: "at-once", updates: "window" } },
+    { options: { course: "gradual", redundancy: "measured" } },
     { options: { masks: "hard" } },
     { options: { resource: "macs" } },
     { options: { selection: "magnitude" } },
@@ -133,12 +128,14 @@ export const maskPrune: Method<typeof options> = defineMethod({
 });
 
 /** Learns the widths of the layers that are there, and trains what is left. */
-async function learnWidths(context: MethodContext<Options>, depth: Depth): Promise<PruneResult> {
-  const { options, learning } = context;
-  const { remember, removed } = depth;
+async function learnWidths(given: MethodContext<Options>, depth: Depth): Promise<PruneResult> {
+  const { dense, remember, removed } = depth;
+  const options = await settledByText({ ...given, remember }, dense);
+  const context = { ...given, options };
+  const { learning } = context;
   let first: Promise<FirstChoice> | undefined;
   const choose = () => first ??= chooseFirst(context, depth);
-  const open = learning && await decidedByDamage(context, choose);
+  const open = learning && await settledByDamage(context, async () => (await choose()).damage());
   const own = learning && { ...learning, options: ownTraining(learning.options, { ...options, ...open }) };
   const name = removed.length > 0 ? `mask-prune without layers ${removed.join(", ")}` : "mask-prune";
   const { run, found } = await startLearning({ ...context, learning: own, remember } as MethodContext<unknown>, name);
@@ -180,35 +177,6 @@ async function chooseFirst(context: MethodContext<Options>, depth: Depth): Promi
     return nats;
   };
   return { axes, resource, metrics, goal, damage };
-}
-
-/** Nats of KL per token above which hidden states are compared. */
-const GENTLE_DAMAGE = 0.5;
-
-/** Weight of the hidden-state term then. */
-const HIDDEN_WEIGHT = 5;
-
-/** Options that the damage decides where they are left open: the weight of the hidden-state term and how often there is a
- * step. Where the model is thrown far off, the dense model's states lead it back, and more steps of fewer windows too; where
- * it stays near, both hold back what the training text teaches. The damage is kept with the run's statistics, so that a run
- * that was stopped goes on with the same. */
-async function decidedByDamage(
-  context: MethodContext<Options>,
-  choose: () => Promise<FirstChoice>,
-): Promise<Pick<Options, "hidden" | "updates">> {
-  const { options, target, learning, remember } = context;
-  const hidden = learning?.options.hidden || (options.distillation ? options.hidden : 0);
-  if (hidden !== undefined && options.updates) return { hidden, updates: options.updates };
-  // What is compensated has another metric.
-  const key = JSON.stringify({ options, target, compensated: learning?.compensate !== undefined });
-  const { damage } = await remember(`damage, mask-prune ${key}`, async () => ({
-    damage: { shape: [1], data: Float32Array.of(await (await choose()).damage()) },
-  }));
-  const nats = at(damage!.data, 0);
-  return {
-    hidden: hidden ?? (nats > GENTLE_DAMAGE ? HIDDEN_WEIGHT : 0),
-    updates: options.updates ?? (nats > HEAVY_DAMAGE ? "window" : "batch"),
-  };
 }
 
 /** Iterates until the freeze, then trains what is left. */
@@ -338,7 +306,7 @@ async function removesAtOnce(
   { axes, goal, metrics }: FirstChoice,
 ): Promise<boolean> {
   const { options, model: { config }, learning } = context;
-  if (!goal || options.course === "gradual" || options.selection === "magnitude") return false;
+  if (!goal || options.course !== "at-once" || options.selection === "magnitude") return false;
   const plan = planOfMetrics(config, axes, metrics, goal);
   removePlan(state, config, plan);
   const isSolved = options.masks === "learned" && !learning?.compensate && axes.some(({ type }) => type === "ffn");

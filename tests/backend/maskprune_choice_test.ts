@@ -5,18 +5,15 @@ import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 import { invertSmall } from "../../methods/_shared/inverse.ts";
 import { unitAxes } from "../../methods/_shared/learned_units.ts";
-import {
-  damageOf,
-  HEAVY_DAMAGE,
-  leastLossMasks,
-  measuredShapes,
-  measureRedundancy,
-  planOfMetrics,
-} from "../../methods/mask_prune/choice.ts";
+import { damageOf, surpriseOf } from "../../methods/mask_prune/distance.ts";
+import { HEAVY_DAMAGE } from "../../methods/mask_prune/settle.ts";
+import { leastLossMasks, measuredShapes, measureRedundancy, planOfMetrics } from "../../methods/mask_prune/choice.ts";
 import { calibratedMetrics, createMetric, observeGradient, selectionMetric } from "../../methods/mask_prune/metric.ts";
 import { options as maskPruneOptions } from "../../methods/mask_prune/options.ts";
 import { budgetResource } from "../../methods/mask_prune/widths.ts";
+import { forward, logits } from "../../models/decoder.ts";
 import { densePlan } from "../../models/plan.ts";
+import { scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
 import { known } from "../support/values.ts";
@@ -67,6 +64,33 @@ testOnEngines("measuredShapes() takes the type whose units do nothing, against t
       await damageOf(context, planOfMetrics(model.config, axes, metrics, chosen));
     assert(await damage(shapes) < await damage(target.uniform));
     assertClose([await damageOf(context, densePlan(model.config))], [0], { atol: 1e-5 });
+  });
+});
+
+testOnEngines("surpriseOf() is the cross entropy less the entropy of the predictions, in nats per token", async () => {
+  const layers = [0, 1].map(() => ({ kvGroups: 1, queryHeadsPerGroup: 2, ffnChannels: 12 }));
+  await withToy({ layers, seed: 3 }, async (model) => {
+    // More rows than go through the vocabulary at once.
+    const windows = toyWindows(2, 70);
+    let sum = 0;
+    for (const window of windows) {
+      const batch = windowBatch([window]);
+      const rows = tf.tidy(() => logits(model, scoredRows(forward(model, batch), batch) as tf.Tensor2D));
+      const values = await rows.array();
+      rows.dispose();
+      values.forEach((row, i) => {
+        const most = Math.max(...row);
+        const total = row.reduce((sum, x) => sum + Math.exp(x - most), 0);
+        const logProbs = row.map((x) => x - most - Math.log(total));
+        sum += logProbs.reduce((sum, logProb) => sum + Math.exp(logProb) * logProb, 0) -
+          at(logProbs, at(window, i + 1));
+      });
+    }
+    assertClose([await surpriseOf(methodContext({ model, calibration: windows, sparsity: 0.2, options: {} }))], [
+      sum / 138,
+    ], {
+      atol: 1e-5,
+    });
   });
 });
 
