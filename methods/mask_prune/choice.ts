@@ -19,7 +19,7 @@ import type { MethodContext, Statistics } from "../define.ts";
 import { type ChoiceContext, damageOf } from "./distance.ts";
 import { selectionMetric, type UnitMetric } from "./metric.ts";
 import type { Options } from "./options.ts";
-import { HEAVY_DAMAGE } from "./settle.ts";
+import { isRepair } from "./settle.ts";
 import { finalShapes, type Resource } from "./widths.ts";
 
 /** The plan that keeps the units of highest metric at given shapes. */
@@ -47,15 +47,16 @@ export const knowsRedundancy = ({ redundancy, selection }: Options): boolean =>
 
 /** Gives `metrics`, [axis][layer], that part of redundancy whose one-shot model of `shapes` stays nearest to the dense one,
  * where it is to be measured. Compensation makes the units that stay stand in for those that go, as the cost of removal
- * takes it: all of it then; and so does training after heavy damage, which the one-shot model then says little about.
- * Returns the distance of the model that was chosen, in nats of KL per token; null where there was nothing to measure. */
+ * takes it: all of it then; and so does training where repair comes before learning (`settle.ts`). Returns the distance of the model that was chosen, in nats of KL per token; null where there was nothing to measure. */
 export async function measureRedundancy(
   context: MethodContext<Options>,
-  { axes, metrics, shapes, dense }: {
+  { axes, metrics, shapes, dense, surprise }: {
     axes: readonly UnitAxis[];
     metrics: readonly (readonly UnitMetric[])[];
     shapes: readonly LayerShape[];
     dense: DecoderModel;
+    /** Of the text, in nats per token. */
+    surprise: number;
   },
 ): Promise<number | null> {
   const { model: { config }, options, learning, report } = context;
@@ -70,7 +71,7 @@ export async function measureRedundancy(
   const words = tried.map(({ redundancy, distance }) => `${redundancy}: ${distance.toFixed(3)}`).join(", ");
   report(`nats from the dense model by the part of redundancy in the metric: ${words}`);
   const nearest = tried.reduce((best, other) => other.distance < best.distance ? other : best);
-  const chosen = nearest.distance > HEAVY_DAMAGE ? at(tried, tried.length - 1) : nearest;
+  const chosen = isRepair(nearest.distance, surprise) ? at(tried, tried.length - 1) : nearest;
   setAll(chosen.redundancy);
   return chosen.distance;
 }

@@ -52,7 +52,7 @@ import { damageOf } from "./distance.ts";
 import { calibratedMetrics, type UnitMetric } from "./metric.ts";
 import { mean } from "../../core/stats.ts";
 import { type Options, options } from "./options.ts";
-import { HIDDEN_WEIGHT, settledByDamage, settledByText } from "./settle.ts";
+import { HIDDEN_WEIGHT, settledByDamage, settledByText, surpriseOfText } from "./settle.ts";
 import {
   denseWorking,
   disposeWorking,
@@ -130,12 +130,13 @@ export const maskPrune: Method<typeof options> = defineMethod({
 /** Learns the widths of the layers that are there, and trains what is left. */
 async function learnWidths(given: MethodContext<Options>, depth: Depth): Promise<PruneResult> {
   const { dense, remember, removed } = depth;
-  const options = await settledByText({ ...given, remember }, dense);
+  const surprise = await surpriseOfText({ ...given, remember }, dense);
+  const options = settledByText(given.options, surprise);
   const context = { ...given, options };
   const { learning } = context;
   let first: Promise<FirstChoice> | undefined;
-  const choose = () => first ??= chooseFirst(context, depth);
-  const open = learning && await settledByDamage(context, async () => (await choose()).damage());
+  const choose = () => first ??= chooseFirst(context, { ...depth, surprise });
+  const open = learning && await settledByDamage(context, { surprise, damage: async () => (await choose()).damage() });
   const own = learning && { ...learning, options: ownTraining(learning.options, { ...options, ...open }) };
   const name = removed.length > 0 ? `mask-prune without layers ${removed.join(", ")}` : "mask-prune";
   const { run, found } = await startLearning({ ...context, learning: own, remember } as MethodContext<unknown>, name);
@@ -161,7 +162,10 @@ interface FirstChoice {
   damage(): Promise<number>;
 }
 
-async function chooseFirst(context: MethodContext<Options>, depth: Depth): Promise<FirstChoice> {
+async function chooseFirst(
+  context: MethodContext<Options>,
+  { surprise, ...depth }: Depth & { surprise: number },
+): Promise<FirstChoice> {
   const { model: { config }, target } = context;
   const axes = unitAxes(config, target.units);
   if (axes.length === 0) throw new UsageError("mask-prune: the unit types have a single unit each on this model");
@@ -170,7 +174,7 @@ async function chooseFirst(context: MethodContext<Options>, depth: Depth): Promi
   const metrics = await calibratedMetrics(context as MethodContext<unknown>, axes, knowsRedundancy(context.options));
   const goal = await finalGoal(context, { axes, metrics, resource, dense });
   const shapes = goal ?? target.uniform;
-  const measured = await measureRedundancy(context, { axes, metrics, shapes, dense });
+  const measured = await measureRedundancy(context, { axes, metrics, shapes, dense, surprise });
   const damage = async () => {
     const nats = measured ?? await damageOf({ ...context, dense }, planOfMetrics(config, axes, metrics, shapes));
     context.report(`all units removed at once: ${nats.toFixed(3)} nats per token from the dense model`);

@@ -17,19 +17,20 @@ export const options = z.strictObject({
   redundancy: z.enum(["measured", "full", "none"]).default("measured").describe(
     "full: the metric is the cost of a removal at its turn, by optimal brain surgeon; none: each unit is judged alone; measured: " +
       "one of the two or their mean, whichever's pruned model is nearest to the dense one, and full where weights are compensated " +
-      "or every one is more than a nat per token away, or the text holds nothing new (see course)",
+      "or the damage is more than ten times the text's surprise (see course)",
   ),
   split: z.enum(["measured", "learned", "fixed"]).default("measured").describe(
     "how the budget is shared between unit types: where the pruned model is measured to stay nearest to the dense one, by the minimax problem, or all removed " +
       "at the same ratio; widths that differ between layers are learned",
   ),
   course: z.enum(["gradual", "at-once"]).optional().describe(
-    "whether units go along the ramp or before the first step; absent: along the ramp where the text surprises the dense model " +
-      "by more than 0.05 nats per token above what it expects, so that there is something to learn meanwhile",
+    "whether units go along the ramp or before the first step; absent: along the ramp where the text's surprise, the dense " +
+      "model's cross entropy less the entropy of its predictions, is above 0.05 nats per token, so that there is something to " +
+      "learn meanwhile",
   ),
   updates: z.enum(["batch", "window"]).optional().describe(
     "a step of the optimiser after every batch of the run, or after every window (while there are at most 240); absent: window " +
-      "where removing all units at once takes the model more than a nat per token from the dense one, or the text holds nothing new",
+      "where the damage is more than ten times the text's surprise",
   ),
   masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
   resource: z.enum(["parameters", "macs", "prefill-ms", "decode-ms"]).default("parameters").describe(
@@ -42,8 +43,8 @@ export const options = z.strictObject({
   ),
   hidden: z.number().min(0).optional().describe(
     "weight of the relative error of the hidden states in the first step, the third term of the paper's loss, where the training " +
-      "sets none; it falls to 0 over the run; absent: 5 where removing all units at once takes the model more than 0.5 nats per " +
-      "token from the dense one or the text holds nothing new, else 0",
+      "sets none; it falls to 0 over the run; absent: 5 where the damage of removing all units at once, in KL from the dense " +
+      "model, is more than 0.5 nats per token or the text holds nothing new, else 0",
   ),
   distillation: z.boolean().default(true).describe("false: cross entropy has the weight of all loss terms"),
   adapters: z.boolean().default(true).describe("false: no low-rank adapters, masks alone learn"),

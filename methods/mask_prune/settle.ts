@@ -1,10 +1,12 @@
 /** What MaskPrune's options leave open, decided by what is measured before the first step.
  *
- * Two things tell how to spend the steps of a run. How much of its text the dense model does not know: where nothing is new,
- * a step can only repair, so all units go before the first one, ranked by the cost of removal, which takes it that the others
- * stand in for them. And how far the removal of all units at once throws the model off: the dense model's hidden states lead
- * it back from far, and more steps of fewer windows do; near by, both hold back what the text teaches. The limits were chosen
- * on validation text (`docs/maskprune-trials.md`).
+ * A run's steps repair what pruning broke, and learn what the text has that the dense model does not know. Two numbers tell
+ * which: the damage of removing all units at once, and the text's surprise, both in nats per token. Where the text holds
+ * nothing new there is only repair: all units go before the first step. Where the damage is many times the surprise, repair
+ * comes first: units are ranked by the cost of removal, which takes it that the others stand in for them and that the dense
+ * model has nothing to learn from the text, and each window has a step. Else what the text teaches matters more than what
+ * the dense model would have said. Hidden states lead a model back that was thrown off. The limits were chosen on validation
+ * text (`docs/maskprune-trials.md`).
  *
  * @module
  */
@@ -20,8 +22,8 @@ const NEW_TEXT = 0.05;
 /** Nats of KL per token from the dense model above which hidden states are compared. */
 const GENTLE_DAMAGE = 0.5;
 
-/** Nats of KL per token from the dense model above which a model is rebuilt by its training more than it is mended. */
-export const HEAVY_DAMAGE = 1;
+/** Damage over surprise above which repair comes first. */
+export const REPAIR_RATIO = 10;
 
 /** Weight of the hidden-state term where it is in. */
 export const HIDDEN_WEIGHT = 5;
@@ -38,16 +40,22 @@ async function remembered(
   return at(value!.data, 0);
 }
 
-/** The options with what the calibration text decides: on text that holds nothing new, what is open is set to repair. */
-export async function settledByText(context: MethodContext<Options>, dense: DecoderModel): Promise<Options> {
-  const { options, learning, report } = context;
-  const { course, updates, hidden, redundancy } = options;
-  if (course && updates && hidden !== undefined && redundancy !== "measured") return options;
-  const surprise = await remembered(context, "surprise of the calibration text", async () => {
+/** The text's surprise, in nats per token. */
+export function surpriseOfText(context: MethodContext<Options>, dense: DecoderModel): Promise<number> {
+  const { learning, report } = context;
+  return remembered(context, "surprise of the calibration text", async () => {
     const nats = await surpriseOf({ ...context, model: learning?.teacher ?? dense });
     report(`the text surprises the dense model by ${nats.toFixed(3)} nats per token more than it expects`);
     return nats;
   });
+}
+
+/** Whether repair comes before learning. */
+export const isRepair = (damage: number, surprise: number): boolean => damage > REPAIR_RATIO * surprise;
+
+/** The options with what the calibration text decides alone: where it holds nothing new, what is open is set to repair. */
+export function settledByText(options: Options, surprise: number): Options {
+  const { course, updates, hidden, redundancy } = options;
   if (surprise > NEW_TEXT) return { ...options, course: course ?? "gradual" };
   return {
     ...options,
@@ -62,7 +70,7 @@ export async function settledByText(context: MethodContext<Options>, dense: Deco
  * it, in nats of KL per token, when it is needed. */
 export async function settledByDamage(
   context: MethodContext<Options>,
-  damage: () => Promise<number>,
+  { surprise, damage }: { surprise: number; damage: () => Promise<number> },
 ): Promise<Pick<Options, "hidden" | "updates">> {
   const { options, target, learning } = context;
   const hidden = learning?.options.hidden || (options.distillation ? options.hidden : 0);
@@ -72,6 +80,6 @@ export async function settledByDamage(
   const nats = await remembered(context, `damage, mask-prune ${key}`, damage);
   return {
     hidden: hidden ?? (nats > GENTLE_DAMAGE ? HIDDEN_WEIGHT : 0),
-    updates: options.updates ?? (nats > HEAVY_DAMAGE ? "window" : "batch"),
+    updates: options.updates ?? (isRepair(nats, surprise) ? "window" : "batch"),
   };
 }
