@@ -23,7 +23,7 @@ const NEW_TEXT = 0.05;
 const GENTLE_DAMAGE = 0.5;
 
 /** Damage over surprise above which repair comes first. */
-export const REPAIR_RATIO = 10;
+export const REPAIR_RATIO = 6;
 
 /** Weight of the hidden-state term where it is in. */
 export const HIDDEN_WEIGHT = 5;

@@ -1,0 +1,32 @@
+/** Text that a model samples for itself. */
+import { assertEquals } from "@std/assert";
+import { at } from "../../core/indexing.ts";
+import { selfText } from "../../benchmarks/cells/self_text.ts";
+import { testOnEngines } from "../support/engines.ts";
+import { withToy } from "../support/method_context.ts";
+import { fakeTokenizer } from "../support/scoring_fakes.ts";
+
+testOnEngines(
+  "selfText() begins each window with what the model's windows begin with, and samples the rest",
+  async () => {
+    await withToy({ seed: 4 }, async (model) => {
+      const sample = async (windowStart: number[]) => {
+        const tokenizer = fakeTokenizer({ windowStart });
+        const draw = selfText({
+          model,
+          tokenizer,
+          seed: 0,
+          remember: (_, compute) => compute(),
+          report: () => {},
+          signal: new AbortController().signal,
+        });
+        return (await draw({ sequences: 3, tokens: 6, stream: "calibration" })).windows.map((ids) => [...ids]);
+      };
+      const [plain, opened] = [await sample([]), await sample([0])];
+      assertEquals(opened.map((window) => at(window, 0)), [0, 0, 0]);
+      // The same stream is sampled, one token less of it.
+      assertEquals(opened.map((window) => window.slice(1)), plain.map((window) => window.slice(0, 5)));
+      assertEquals(plain.map((window) => window.length), [6, 6, 6]);
+    });
+  },
+);
