@@ -11,8 +11,8 @@ import { nextTokens, scoredRows, windowBatch } from "../../models/training/batch
 import { checkpoint } from "../_shared/device.ts";
 import type { MethodContext } from "../define.ts";
 
-/** Calibration windows that pruned models are compared on. */
-const WINDOWS = 8;
+/** Tokens of the calibration windows that pruned models are compared on, at least, where there are so many. */
+const TOKENS = 2048;
 
 /** Rows that go through the vocabulary at once. */
 const ROWS = 64;
@@ -58,6 +58,13 @@ async function meanOverTokens(
   return sum / count;
 }
 
+/** As many of the first windows as have {@linkcode TOKENS}. */
+function firstWindows(calibration: readonly Int32Array[]): readonly Int32Array[] {
+  let tokens = 0;
+  const end = calibration.findIndex((window) => (tokens += window.length) >= TOKENS);
+  return calibration.slice(0, end < 0 ? undefined : end + 1);
+}
+
 /** How far the model of a plan is from the dense one before compensation and training: mean KL(dense || pruned) of the
  * next-token distributions, in nats per token; 0 exactly when nothing that counts was removed, where the loss itself may fall
  * by chance. */
@@ -68,7 +75,7 @@ export async function damageOf(context: ChoiceContext, plan: PrunePlan): Promise
   try {
     return await meanOverTokens(
       [dense, small],
-      calibration.slice(0, WINDOWS),
+      firstWindows(calibration),
       ([p, q]) => tf.sum(tf.mul(tf.exp(p!), tf.sub(p!, q!))),
     );
   } finally {
