@@ -4,7 +4,7 @@
  * @module
  */
 import { corpusLabel, settingWords } from "../core/cell_names.ts";
-import type { Cell, DatasetUse, DoneRecord, TrainingOptions } from "../core/schema.ts";
+import type { Cell, DatasetUse, DoneRecord, TrainingOptions, TrainingReport } from "../core/schema.ts";
 import { counted } from "../core/words.ts";
 import { baseName } from "./measurements.ts";
 import { isDense, type Row, type Section } from "./rows.ts";
@@ -146,8 +146,14 @@ function readData(rows: readonly Row[], pick: (run: DoneRecord) => (DatasetUse |
   return texts.length === 0 ? "" : `; text: ${texts.join("; ")}`;
 }
 
-/** Tokens that a cell's training read, and what of it was not as the run asked: a method may take other steps, and have a
- * term of its own in the loss. */
+/** Whether a method that learns had removed everything before its first step: then its budget never fell. */
+function wasCutAtOnce(stages: readonly TrainingReport[]): boolean {
+  const rows = stages.filter(({ stage }) => stage === "learning").flatMap(({ curve }) => curve);
+  return rows.length > 0 && rows.every(({ budget }) => budget === undefined);
+}
+
+/** Tokens that a cell's training read, and what of it was not as the run asked: a method may take other steps, have a term
+ * of its own in the loss, and remove all that goes before it learns. */
 function readWords(run: DoneRecord): string {
   const { training: stages = [], cell: { training, ladder } } = run;
   const steps = stages.reduce((sum, stage) => sum + stage.steps, 0);
@@ -156,6 +162,7 @@ function readWords(run: DoneRecord): string {
   return [
     `${trainedTokens(run).toLocaleString("en")} tokens`,
     ...isOwn ? [`in ${steps} steps`] : [],
+    ...wasCutAtOnce(stages) ? ["after all units had gone"] : [],
     ...hidden ? ["with the error of the hidden states in the loss"] : [],
   ].join(" ");
 }

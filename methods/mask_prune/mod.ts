@@ -7,10 +7,11 @@
  * z (R(s) - B)`, with bottom_s the sum of the s smallest h m^2 of a layer, R the fraction of the resource that stays
  * and B the budget. Shapes: m[l,t] f32 [F], [H] or [G]; s[t] is shared by all layers when `uniform`.
  *
- * Before the first step two choices are measured, by how near the pruned model stays to the dense one on calibration windows
- * (KL): the uniform widths that the budget is split into, and how much of a unit's metric is what its removal costs at its
- * turn (`mask_prune/metric.ts`). Then units go along a ramp; or, with `course: at-once`, before the first step, where the
- * FFN masks that stay get the values of least second-order loss and every step trains what is left.
+ * Before the first step, calibration windows decide what the options leave open: the uniform widths that the budget is
+ * split into and how much of a unit's metric is what its removal costs at its turn (`mask_prune/metric.ts`), both by how
+ * near the pruned model stays to the dense one (KL), and whether the steps learn or repair (`mask_prune/settle.ts`). Then
+ * units go along a ramp; or, with `course: at-once`, before the first step, where the FFN masks that stay get the values of
+ * least second-order loss and every step trains what is left.
  *
  * With `layers`, how many layers go is an integer of s as well: `mask_prune/depth.ts`.
  *
@@ -26,7 +27,7 @@
  * (`docs/maskprune-trials.md`); h is the metric of `mask_prune/metric.ts` instead of 1 (`selection: magnitude` gives the
  * paper's form, which from a cold start chooses nearly at random); units that leave the bottom s start again at 1; widths
  * and duals are normalised as `mask_prune/widths.ts` says; the split is measured by default; the weight of the hidden-state
- * term falls to 0 over the run; what the damage of removing all units at once decides is no part of the paper.
+ * term falls to 0 over the run; what damage and surprise decide is no part of the paper, whose way is `course: gradual`.
  *
  * @module
  */

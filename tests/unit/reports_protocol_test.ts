@@ -44,15 +44,18 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
   };
   own.training = [{ stage: "learning", steps: 10, tokens: 320, seconds: 1, curve: [row] }];
   own.cell.method = { id: "mask-prune", options: { masks: "hard", uniform: true }, changed: ["masks"] };
-  const facts = buildDocument([doneRecord(), plain, own], "Run").sections[0]?.blocks.find(({ kind }) =>
+  const gradual = recovered({ method: "sheared", sparsity: 0.2, damage: 0.3 });
+  const falling = { ...row, hidden: 0, budget: 0.9 };
+  gradual.training = [{ stage: "learning", steps: 5, tokens: 320, seconds: 1, curve: [falling] }];
+  const facts = buildDocument([doneRecord(), plain, own, gradual], "Run").sections[0]?.blocks.find(({ kind }) =>
     kind === "facts"
   );
   assert(facts?.kind === "facts");
   const text = (name: string) => facts.facts.find((fact) => fact.name === name)?.text ?? "";
-  assertStringIncludes(text("training"), "320 tokens (flap");
+  assertStringIncludes(text("training"), "320 tokens (flap, sheared)");
   assertStringIncludes(
     text("training"),
-    "320 tokens in 10 steps with the error of the hidden states in the loss (mask-prune",
+    "320 tokens in 10 steps after all units had gone with the error of the hidden states in the loss (mask-prune",
   );
   assertEquals(text("options"), "mask-prune: masks hard");
 });
