@@ -1,20 +1,22 @@
-/** MaskPrune with a split between attention and FFN that is given, to set beside the one that it finds: a variant of a shipped
- * method in a file of its own.
+/** MaskPrune with a split between attention and FFN that is given, to set beside the one that it finds: a variant of a
+ * shipped method in a file of its own.
  *
  * Paper: Qin et al. 2025, arXiv:2502.14008, as `methods/mask_prune/mod.ts` has it.
  *
  * Shapes: every layer keeps the given number of key/value groups with all their query heads, and as many FFN channels as
  * the budget has room for.
  *
- * Cost: that of `mask-prune`. Deviations: the split is a constant; the other options are those of the bundled model's presets.
+ * Cost: that of `mask-prune`. Deviations: the split is a constant; the other options are what `mask-prune` decides on the
+ * bundled model.
  *
  * @module
  */
 import { at, defineMethod, type Method, UsageError } from "@maskprune/bench/method";
 import { z } from "zod";
-import { options as ownOptions } from "../../methods/mask_prune/options.ts";
+import { removedUnits, unitAxes } from "../../methods/_shared/learned_units.ts";
 import { maskPrune } from "../../methods/mask_prune/mod.ts";
-import { layerParameters } from "../../models/count.ts";
+import { options as ownOptions } from "../../methods/mask_prune/options.ts";
+import { budgetResource, finalShapes } from "../../methods/mask_prune/widths.ts";
 
 const PRESET = ownOptions.parse({
   redundancy: "full",
@@ -39,15 +41,17 @@ export const givenSplit: Method = defineMethod({
   async prune(context) {
     const { model: { config }, options, target } = context;
     const dense = at(config.layers, 0);
-    const attention = { ...dense, kvGroups: options.kvGroups ?? at(target.uniform, 0).kvGroups, ffnChannels: 0 };
-    const room = target.budgetParameters / config.layers.length - layerParameters(config, attention);
-    const ffnChannels = Math.min(dense.ffnChannels, Math.floor(room / (3 * config.width)));
-    if (ffnChannels < 1 || attention.kvGroups > dense.kvGroups) {
+    const axes = unitAxes(config, target.units);
+    const kvGroups = options.kvGroups ?? at(target.uniform, 0).kvGroups;
+    const removed = removedUnits(dense, { ...dense, kvGroups }, axes).map((count) => config.layers.map(() => count));
+    const resource = budgetResource(config, target, "parameters");
+    const uniform = kvGroups > dense.kvGroups ? null : finalShapes({ config, axes, removed, resource, target }, true);
+    // A split that the budget does not allow comes back as another one.
+    if (!uniform || at(uniform, 0).kvGroups !== kvGroups) {
       throw new UsageError(
-        `kvGroups=${attention.kvGroups} must be at most the model's ${dense.kvGroups} and leave FFN channels in the budget`,
+        `kvGroups=${kvGroups} must be at most the model's ${dense.kvGroups} and leave FFN channels in the budget`,
       );
     }
-    const uniform = config.layers.map(() => ({ ...attention, ffnChannels }));
     return await maskPrune.prune({ ...context, options: PRESET, target: { ...target, uniform } });
   },
 });

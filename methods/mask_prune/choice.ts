@@ -47,7 +47,8 @@ export const knowsRedundancy = ({ redundancy, selection }: Options): boolean =>
 
 /** Gives `metrics`, [axis][layer], that part of redundancy whose one-shot model of `shapes` stays nearest to the dense one,
  * where it is to be measured. Compensation makes the units that stay stand in for those that go, as the cost of removal
- * takes it: all of it then; and so does training where repair comes before learning (`settle.ts`). Returns the distance of the model that was chosen, in nats of KL per token; null where there was nothing to measure. */
+ * takes it: all of it then; and so does training where repair comes before learning (`settle.ts`). Returns the distance of
+ * the model that was chosen, in nats of KL per token; null where there was nothing to measure. */
 export async function measureRedundancy(
   context: MethodContext<Options>,
   { axes, metrics, shapes, dense, surprise }: {

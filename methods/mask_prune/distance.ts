@@ -4,6 +4,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { at } from "../../core/indexing.ts";
 import { type DecoderModel, disposeModel, forward, logits } from "../../models/decoder.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
@@ -43,7 +44,7 @@ async function meanOverTokens(
         const size = Math.min(ROWS, rows - start);
         parts.push(tf.tidy(() => {
           const logProbs = models.map((model, m) =>
-            tf.logSoftmax(logits(model, tf.slice(hidden[m]!, [start, 0], [size, hidden[m]!.shape[1]]))) as tf.Tensor2D
+            tf.logSoftmax(logits(model, tf.slice(at(hidden, m), [start, 0], [size, -1]))) as tf.Tensor2D
           );
           return nats(logProbs, tf.slice(next, start, size));
         }));
@@ -76,7 +77,10 @@ export async function damageOf(context: ChoiceContext, plan: PrunePlan): Promise
     return await meanOverTokens(
       [dense, small],
       firstWindows(calibration),
-      ([p, q]) => tf.sum(tf.mul(tf.exp(p!), tf.sub(p!, q!))),
+      (logProbs) => {
+        const [p, q] = [at(logProbs, 0), at(logProbs, 1)];
+        return tf.sum(tf.mul(tf.exp(p), tf.sub(p, q)));
+      },
     );
   } finally {
     disposeModel(small);
@@ -87,8 +91,9 @@ export async function damageOf(context: ChoiceContext, plan: PrunePlan): Promise
  * predictions, in nats per token. About 0 on text of the kind that it was trained on. */
 export async function surpriseOf({ model, calibration, signal }: ChoiceContext): Promise<number> {
   await checkpoint(signal);
-  return await meanOverTokens([model], calibration, ([logProbs], next) => {
-    const target = tf.oneHot(next, logProbs!.shape[1]);
-    return tf.sum(tf.mul(tf.sub(tf.exp(logProbs!), target), logProbs!));
+  return await meanOverTokens([model], calibration, (all, next) => {
+    const logProbs = at(all, 0);
+    const target = tf.oneHot(next, logProbs.shape[1]);
+    return tf.sum(tf.mul(tf.sub(tf.exp(logProbs), target), logProbs));
   });
 }

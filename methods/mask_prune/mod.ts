@@ -53,7 +53,7 @@ import { damageOf } from "./distance.ts";
 import { calibratedMetrics, type UnitMetric } from "./metric.ts";
 import { mean } from "../../core/stats.ts";
 import { type Options, options } from "./options.ts";
-import { HIDDEN_WEIGHT, settledByDamage, settledByText, surpriseOfText } from "./settle.ts";
+import { HIDDEN_WEIGHT, isOpen, settledByDamage, settledByText, surpriseOfText } from "./settle.ts";
 import {
   denseWorking,
   disposeWorking,
@@ -131,7 +131,8 @@ export const maskPrune: Method<typeof options> = defineMethod({
 /** Learns the widths of the layers that are there, and trains what is left. */
 async function learnWidths(given: MethodContext<Options>, depth: Depth): Promise<PruneResult> {
   const { dense, remember, removed } = depth;
-  const surprise = await surpriseOfText({ ...given, remember }, dense);
+  // Where every option is set, nothing reads it.
+  const surprise = isOpen(given.options) ? await surpriseOfText({ ...given, remember }, dense) : 0;
   const options = settledByText(given.options, surprise);
   const context = { ...given, options };
   const { learning } = context;

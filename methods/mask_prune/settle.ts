@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at, entry } from "../../core/indexing.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { surpriseOf } from "./distance.ts";
@@ -34,11 +34,15 @@ async function remembered(
   key: string,
   compute: () => Promise<number>,
 ): Promise<number> {
-  const { value } = await remember(key, async (): Promise<Statistics> => ({
+  const kept = await remember(key, async (): Promise<Statistics> => ({
     value: { shape: [1], data: Float32Array.of(await compute()) },
   }));
-  return at(value!.data, 0);
+  return at(entry(kept, "value").data, 0);
 }
+
+/** Whether the options leave anything to the text's surprise. */
+export const isOpen = ({ course, updates, hidden, redundancy }: Options): boolean =>
+  !course || !updates || hidden === undefined || redundancy === "measured";
 
 /** The text's surprise, in nats per token. */
 export function surpriseOfText(context: MethodContext<Options>, dense: DecoderModel): Promise<number> {
