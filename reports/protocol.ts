@@ -159,12 +159,12 @@ function readWords(run: DoneRecord): string {
   const steps = stages.reduce((sum, stage) => sum + stage.steps, 0);
   const isOwn = training !== undefined && ladder === undefined && steps !== training.steps;
   const hidden = training?.hidden === 0 && stages.some(({ curve }) => curve.some((row) => row.hidden > 0));
+  const tokens = `${trainedTokens(run).toLocaleString("en")} tokens`;
   return [
-    `${trainedTokens(run).toLocaleString("en")} tokens`,
-    ...isOwn ? [`in ${steps} steps`] : [],
+    isOwn ? `${tokens} in ${steps} steps` : tokens,
     ...wasCutAtOnce(stages) ? ["after all units had gone"] : [],
     ...hidden ? ["with the error of the hidden states in the loss"] : [],
-  ].join(" ");
+  ].join(", ");
 }
 
 function trainedWords(rows: readonly Row[]): string {

@@ -8,7 +8,6 @@ import { at } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
 import { matMul2d } from "../../core/ops.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
 import type { PrunePlan, UnitType } from "../../models/plan.ts";
 import { curvatureNames, inputFactors, slopeFactors } from "../_shared/curvature.ts";
 import { checkpoint } from "../_shared/device.ts";
@@ -16,7 +15,7 @@ import { diagonalBlocks, invert } from "../_shared/inverse.ts";
 import { narrowed, planOfRemoved, removedUnits, type UnitAxis } from "../_shared/learned_units.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { type ChoiceContext, damageOf } from "./distance.ts";
+import { type ChoiceContext, damageOf, type Reference } from "./distance.ts";
 import { selectionMetric, type UnitMetric } from "./metric.ts";
 import type { Options } from "./options.ts";
 import { isRepair } from "./settle.ts";
@@ -51,18 +50,18 @@ export const knowsRedundancy = ({ redundancy, selection }: Options): boolean =>
  * the model that was chosen, in nats of KL per token; null where there was nothing to measure. */
 export async function measureRedundancy(
   context: MethodContext<Options>,
-  { axes, metrics, shapes, dense, surprise }: {
+  { axes, metrics, shapes, reference, surprise }: {
     axes: readonly UnitAxis[];
     metrics: readonly (readonly UnitMetric[])[];
     shapes: readonly LayerShape[];
-    dense: DecoderModel;
+    reference: Reference;
     /** Of the text, in nats per token. */
     surprise: number;
   },
 ): Promise<number | null> {
   const { model: { config }, options, learning, report } = context;
   if (!knowsRedundancy(options) || options.redundancy === "full" || learning?.compensate) return null;
-  const distance = () => damageOf({ ...context, dense }, planOfMetrics(config, axes, metrics, shapes));
+  const distance = () => damageOf({ ...context, reference }, planOfMetrics(config, axes, metrics, shapes));
   const setAll = (redundancy: number) => metrics.flat().forEach((metric) => metric.redundancy = redundancy);
   const tried: { redundancy: number; distance: number }[] = [];
   for (const redundancy of REDUNDANCIES) {

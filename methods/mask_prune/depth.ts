@@ -22,7 +22,7 @@ import { layersByInfluence } from "../_shared/layer_influence.ts";
 import { unitAxes } from "../_shared/learned_units.ts";
 import type { MethodContext, PruneResult, Statistics } from "../define.ts";
 import { knowsRedundancy, measuredShapes, planOfMetrics } from "./choice.ts";
-import { damageOf } from "./distance.ts";
+import { damageOf, referenceOf } from "./distance.ts";
 import { latencyOf, layerLatency } from "./latency.ts";
 import { calibratedMetrics } from "./metric.ts";
 import type { Options } from "./options.ts";
@@ -70,6 +70,7 @@ async function measureDepths(context: MethodContext<Options>): Promise<number[]>
   const kind = await resourceKind(context, { dense: model, remember: context.remember });
   const metrics = await calibratedMetrics(plain, axes, knowsRedundancy(options));
   const ranked = await layersByInfluence(plain);
+  const reference = referenceOf(context);
   let best: { removed: number[]; distance: number } | null = null;
   for (let count = 0; count < ranked.length; count++) {
     const removed = ranked.slice(0, count).sort((x, y) => x - y);
@@ -79,7 +80,7 @@ async function measureDepths(context: MethodContext<Options>): Promise<number[]>
       const own = count === 0 ? target : targetFrom(shallow.config, target);
       const resource = budgetResource(shallow.config, own, kind);
       const kept = metrics.map((axis) => keptLayers(outer).map((l) => at(axis, l)));
-      const choice = { ...context, model: shallow, dense: model };
+      const choice = { ...context, model: shallow, reference };
       const shapes = await measuredShapes(choice, { axes, metrics: kept, resource, target: own });
       if (!shapes) continue;
       const distance = await damageOf(choice, planOfMetrics(shallow.config, axes, kept, shapes));

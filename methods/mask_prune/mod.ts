@@ -35,7 +35,6 @@ import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { TrainingOptions } from "../../core/schema.ts";
 import type { LayerShape } from "../../models/config.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import {
   endRun,
@@ -49,7 +48,7 @@ import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run
 import { keptOf, planOfRemoved, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 import { type Depth, layersToRemove, resourceKind, withoutLayers } from "./depth.ts";
 import { closedFormMasks, knowsRedundancy, measuredShapes, measureRedundancy, planOfMetrics } from "./choice.ts";
-import { damageOf } from "./distance.ts";
+import { damageOf, type Reference, referenceOf } from "./distance.ts";
 import { calibratedMetrics, type UnitMetric } from "./metric.ts";
 import { mean } from "../../core/stats.ts";
 import { type Options, options } from "./options.ts";
@@ -172,13 +171,13 @@ async function chooseFirst(
   const axes = unitAxes(config, target.units);
   if (axes.length === 0) throw new UsageError("mask-prune: the unit types have a single unit each on this model");
   const resource = budgetResource(config, target, await resourceKind(context, depth));
-  const { dense } = depth;
+  const reference = referenceOf({ ...context, model: depth.dense });
   const metrics = await calibratedMetrics(context as MethodContext<unknown>, axes, knowsRedundancy(context.options));
-  const goal = await finalGoal(context, { axes, metrics, resource, dense });
+  const goal = await finalGoal(context, { axes, metrics, resource, reference });
   const shapes = goal ?? target.uniform;
-  const measured = await measureRedundancy(context, { axes, metrics, shapes, dense, surprise });
+  const measured = await measureRedundancy(context, { axes, metrics, shapes, reference, surprise });
   const damage = async () => {
-    const nats = measured ?? await damageOf({ ...context, dense }, planOfMetrics(config, axes, metrics, shapes));
+    const nats = measured ?? await damageOf({ ...context, reference }, planOfMetrics(config, axes, metrics, shapes));
     context.report(`all units removed at once: ${nats.toFixed(3)} nats per token from the dense model`);
     return nats;
   };
@@ -295,11 +294,11 @@ async function learnStructure(
 /** The widths to end at, where they do not come from the minimax problem. */
 async function finalGoal(
   { options, target, ...context }: MethodContext<Options>,
-  { dense, ...given }: { axes: UnitAxis[]; metrics: UnitMetric[][]; resource: Resource; dense: DecoderModel },
+  { reference, ...given }: { axes: UnitAxis[]; metrics: UnitMetric[][]; resource: Resource; reference: Reference },
 ): Promise<LayerShape[] | null> {
   if (!options.uniform || options.split === "learned") return null;
   if (options.split === "fixed") return target.uniform;
-  const shapes = await measuredShapes({ ...context, dense }, { ...given, target });
+  const shapes = await measuredShapes({ ...context, reference }, { ...given, target });
   if (!shapes) throw unreachable({ options, target });
   return shapes;
 }

@@ -5,7 +5,7 @@ import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
 import { invertSmall } from "../../methods/_shared/inverse.ts";
 import { unitAxes } from "../../methods/_shared/learned_units.ts";
-import { damageOf, surpriseOf } from "../../methods/mask_prune/distance.ts";
+import { damageOf, referenceOf, surpriseOf } from "../../methods/mask_prune/distance.ts";
 import { REPAIR_RATIO } from "../../methods/mask_prune/settle.ts";
 import { leastLossMasks, measuredShapes, measureRedundancy, planOfMetrics } from "../../methods/mask_prune/choice.ts";
 import { calibratedMetrics, createMetric, observeGradient, selectionMetric } from "../../methods/mask_prune/metric.ts";
@@ -52,10 +52,11 @@ testOnEngines("measuredShapes() takes the type whose units do nothing, against t
   // Three of four groups do nothing; every channel does something.
   const dead = [0, 1].map((layer) => ({ layer, kvGroups: [0, 1, 2].map((g) => (g + layer) % 4) }));
   await withToy({ layers, dead, deadScale: 0 }, async (model) => {
-    const context = methodContext({ model, options: {}, calibration: toyWindows(6, 16), sparsity: 0.4 });
-    const { target } = context;
+    const given = methodContext({ model, options: {}, calibration: toyWindows(6, 16), sparsity: 0.4 });
+    const { target } = given;
     const axes = unitAxes(model.config, target.units);
-    const metrics = await calibratedMetrics(context, axes, true);
+    const metrics = await calibratedMetrics(given, axes, true);
+    const context = { ...given, reference: referenceOf(given) };
     const resource = budgetResource(model.config, target, "parameters");
     assertEquals(at(target.uniform, 0).kvGroups, 3);
     const shapes = known(await measuredShapes(context, { axes, metrics, resource, target }));
@@ -128,9 +129,10 @@ testOnEngines(
       const context = methodContext({ model, options, calibration: toyWindows(6, 16), sparsity: 0.4 });
       const axes = unitAxes(model.config, context.target.units);
       const shapes = context.target.uniform;
+      const reference = referenceOf(context);
       const fresh = () => calibratedMetrics(context, axes, true);
       const damage = (metrics: Awaited<ReturnType<typeof fresh>>) =>
-        damageOf(context, planOfMetrics(model.config, axes, metrics, shapes));
+        damageOf({ ...context, reference }, planOfMetrics(model.config, axes, metrics, shapes));
       const all: number[] = [];
       for (const redundancy of [0, 0.5, 1]) {
         const metrics = await fresh();
@@ -139,12 +141,12 @@ testOnEngines(
       }
       assert(Math.max(...all) > 1.02 * Math.min(...all), "the parts must differ for the choice to mean something");
       const metrics = await fresh();
-      await measureRedundancy(context, { axes, metrics, shapes, dense: model, surprise: 1 });
+      await measureRedundancy(context, { axes, metrics, shapes, reference, surprise: 1 });
       assertClose([await damage(metrics)], [Math.min(...all)], { rtol: 1e-5 });
       const full = { ...context, options: { ...options, redundancy: "full" as const } };
       const untouched = await fresh();
       assertEquals(
-        await measureRedundancy(full, { axes, metrics: untouched, shapes, dense: model, surprise: 1 }),
+        await measureRedundancy(full, { axes, metrics: untouched, shapes, reference, surprise: 1 }),
         null,
       );
       assertEquals(untouched.flat().map(({ redundancy }) => redundancy), untouched.flat().map(() => 1));
@@ -152,7 +154,7 @@ testOnEngines(
       // On a text that has less to teach than was broken, the cost of removal rules.
       const far = await fresh();
       const surprise = 0.99 * Math.min(...all) / REPAIR_RATIO;
-      const cost = await measureRedundancy(context, { axes, metrics: far, shapes, dense: model, surprise });
+      const cost = await measureRedundancy(context, { axes, metrics: far, shapes, reference, surprise });
       assertClose([cost ?? 0], [at(all, 2)], { rtol: 1e-5 });
       assertEquals(far.flat().map(({ redundancy }) => redundancy), far.flat().map(() => 1));
     });

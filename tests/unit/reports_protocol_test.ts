@@ -55,7 +55,7 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
   assertStringIncludes(text("training"), "320 tokens (flap, sheared)");
   assertStringIncludes(
     text("training"),
-    "320 tokens in 10 steps after all units had gone with the error of the hidden states in the loss (mask-prune",
+    "320 tokens in 10 steps, after all units had gone, with the error of the hidden states in the loss (mask-prune",
   );
   assertEquals(text("options"), "mask-prune: masks hard");
 });
