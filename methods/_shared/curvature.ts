@@ -8,7 +8,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { at } from "../../core/indexing.ts";
+import { at, entry } from "../../core/indexing.ts";
 import { matMul2d } from "../../core/ops.ts";
 import {
   createPass,
@@ -43,6 +43,12 @@ export const curvatureNames = {
 export function inputFactors(context: MethodContext<unknown>): Promise<Statistics> {
   const { model, calibration, report, signal } = context;
   return context.remember("gram matrices", () => gramMatrices(model, calibration, { report, signal }));
+}
+
+/** A factor by its name, on the device: the caller's to free. */
+export function factorMatrix(factors: Statistics, name: string): tf.Tensor2D {
+  const { shape, data } = entry(factors, name);
+  return tf.tensor2d(data, shape as [number, number]);
 }
 
 const CROSS_ENTROPY: LossWeights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };

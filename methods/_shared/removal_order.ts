@@ -15,7 +15,7 @@ import { denseMatrix } from "../../core/matrix.ts";
 import { matMul2d } from "../../core/ops.ts";
 import { type LayerShape, queryHeads } from "../../models/config.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { curvatureNames, inputFactors, slopeFactors } from "./curvature.ts";
+import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
 import { checkpoint } from "./device.ts";
 import { diagonalBlocks, invert, invertSmall, removeFromInverse } from "./inverse.ts";
 import type { LayerScores } from "./scoring.ts";
@@ -98,7 +98,11 @@ function cheapest(left: readonly number[], costs: readonly number[], count: numb
 }
 
 /** E_uu of every unit: [units, size, size]. */
-async function unitEnergies(weight: tf.Tensor2D, slopes: tf.Tensor2D | null, size: number): Promise<Float32Array> {
+async function unitEnergies(
+  weight: tf.Tensor2D,
+  slopes: tf.Tensor2D | null,
+  size: number,
+): Promise<Float32Array> {
   const [inputs, outputs] = weight.shape;
   const energies = tf.tidy(() => {
     const weighted = slopes ? matMul2d(weight, slopes) : weight;
@@ -170,13 +174,9 @@ async function layerOrders(
 ): Promise<LayerOrders> {
   const { headSize } = model.config;
   const weights = at(model.layers, layer);
-  const matrix = (statistics: Statistics, name: string) => {
-    const { shape, data } = statistics[name] ?? { shape: [0, 0], data: new Float32Array() };
-    return tf.tensor2d(data, shape as [number, number]);
-  };
   const given = (site: "output" | "down") => ({
-    a: matrix(a, curvatureNames.inputs(layer, site)),
-    slopes: s && matrix(s, curvatureNames.slopes(layer, site)),
+    a: factorMatrix(a, curvatureNames.inputs(layer, site)),
+    slopes: s && factorMatrix(s, curvatureNames.slopes(layer, site)),
   });
   const [output, down] = [given("output"), given("down")];
   const [outputWeight, downWeight] = [denseMatrix(weights.output.weight), denseMatrix(weights.down.weight)];

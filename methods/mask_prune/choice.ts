@@ -9,12 +9,12 @@ import { denseMatrix } from "../../core/matrix.ts";
 import { matMul2d } from "../../core/ops.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import type { PrunePlan, UnitType } from "../../models/plan.ts";
-import { curvatureNames, inputFactors, slopeFactors } from "../_shared/curvature.ts";
+import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "../_shared/curvature.ts";
 import { checkpoint } from "../_shared/device.ts";
 import { diagonalBlocks, invert } from "../_shared/inverse.ts";
 import { narrowed, planOfRemoved, removedUnits, type UnitAxis } from "../_shared/learned_units.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
-import type { MethodContext, Statistics } from "../define.ts";
+import type { MethodContext } from "../define.ts";
 import { type ChoiceContext, damageOf, type Reference } from "./distance.ts";
 import { selectionMetric, type UnitMetric } from "./metric.ts";
 import type { Options } from "./options.ts";
@@ -161,10 +161,10 @@ export async function closedFormMasks(context: MethodContext<unknown>, plan: Pru
       continue;
     }
     const curvature = tf.tidy(() => {
-      const slopes = matrix(s, curvatureNames.slopes(l, "down"));
+      const slopes = factorMatrix(s, curvatureNames.slopes(l, "down"));
       const weight = denseMatrix(at(layers, l).down.weight);
       const energy = matMul2d(matMul2d(weight, slopes), weight, false, true);
-      return tf.mul(matrix(a, curvatureNames.inputs(l, "down")), energy) as tf.Tensor2D;
+      return tf.mul(factorMatrix(a, curvatureNames.inputs(l, "down")), energy) as tf.Tensor2D;
     });
     try {
       masks.push(await leastLossMasks(curvature, kept));
@@ -174,11 +174,6 @@ export async function closedFormMasks(context: MethodContext<unknown>, plan: Pru
   }
   return masks;
 }
-
-const matrix = (statistics: Statistics, name: string): tf.Tensor2D => {
-  const { shape, data } = statistics[name] ?? { shape: [0, 0], data: new Float32Array() };
-  return tf.tensor2d(data, shape as [number, number]);
-};
 
 /** `1 + (Q_KK + ridge)^-1 Q_KR 1`: curvature [n, n] -> [kept]. */
 export async function leastLossMasks(curvature: tf.Tensor2D, kept: readonly number[]): Promise<Float32Array> {
