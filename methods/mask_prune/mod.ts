@@ -144,7 +144,9 @@ async function learnWidths(given: MethodContext<Options>, depth: Depth): Promise
   try {
     const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
     if (frozen) return await frozen;
-    return await learnAndTrain(context, run, { choice: await choose(), found });
+    const { steps, batch } = run.given.options;
+    const courseSteps = given.options.course ? steps : Math.min(steps, Math.round(COURSE_WINDOWS / batch));
+    return await learnAndTrain(context, run, { choice: await choose(), found, courseSteps });
   } finally {
     endRun(run);
   }
@@ -188,7 +190,12 @@ async function chooseFirst(
 async function learnAndTrain(
   context: MethodContext<Options>,
   run: TrainingRun,
-  { choice, found }: { choice: FirstChoice; found: FoundRun | null },
+  { choice, found, courseSteps }: {
+    choice: FirstChoice;
+    found: FoundRun | null;
+    /** Steps that the parts of the course are of. */
+    courseSteps: number;
+  },
 ): Promise<PruneResult> {
   const { model } = context;
   const restored = found ? unpackState(found.values as PlainState, found.arrays) : null;
@@ -199,12 +206,16 @@ async function learnAndTrain(
     }
     found?.restore();
     const onShrink = (narrower: WorkingModel) => working = narrower;
-    const learned = await learnStructure(context, run, { choice, restored, working, onShrink });
+    const learned = await learnStructure(context, run, { choice, restored, working, onShrink, courseSteps });
     return await freezeAndTrain(context, run, learned, working.plan);
   } finally {
     disposeWorking(working, model);
   }
 }
+
+/** Windows that `rampStart`, `rampEnd` and `freeze` are parts of at most, where the course is open: a longer run spends what
+ * it has more on the structure that was found. */
+const COURSE_WINDOWS = 120;
 
 /** Windows of a run up to which each has a step of its own. */
 const MOST_SINGLE_WINDOWS = 240;
@@ -223,13 +234,13 @@ function ownTraining(training: TrainingOptions, options: Options): TrainingOptio
   };
 }
 
-/** Step sizes for a run: widths must be able to follow the steepest part of the ramp. */
-function ratesOf(context: MethodContext<Options>, run: TrainingRun, resource: Resource): MaskPruneRates {
+/** Step sizes for a course of so many steps: widths must be able to follow the steepest part of the ramp. */
+function ratesOf(context: MethodContext<Options>, steps: number, resource: Resource): MaskPruneRates {
   const { options, model, target } = context;
   const axes = unitAxes(model.config, target.units);
   const share = costShares(resource, axes, at(model.config.layers, 0), model.config.layers.length)
     .reduce((a, b) => a + b, 0);
-  const rampSteps = Math.max(1, (options.rampEnd - options.rampStart) * run.given.options.steps);
+  const rampSteps = Math.max(1, (options.rampEnd - options.rampStart) * steps);
   const steepest = 3 * (1 - resource.budget) / rampSteps / share;
   return { ...options, widthRate: options.widthRate / rampSteps, maxWidthStep: Math.max(0.02, 1.5 * steepest) };
 }
@@ -241,17 +252,17 @@ async function learnStructure(
   given: {
     choice: FirstChoice;
     restored: MaskState | null;
+    courseSteps: number;
     working: WorkingModel;
     onShrink: (working: WorkingModel) => void;
   },
 ): Promise<MaskState> {
   const { options, model: { config }, target } = context;
-  const { choice: { axes, resource, goal }, restored } = given;
+  const { choice: { axes, resource, goal }, restored, courseSteps: steps } = given;
   let { working } = given;
-  const rates = ratesOf(context, run, resource);
+  const rates = ratesOf(context, steps, resource);
   const state = restored ?? createMaskState(config, axes, given.choice.metrics, rates);
   if (!restored && await removesAtOnce(context, state, given.choice)) return state;
-  const { steps } = run.given.options;
   const freezeStep = Math.max(1, Math.round(options.freeze * steps));
   const settleStep = Math.max(0, freezeStep - options.settleSteps);
   while (state.step < freezeStep) {
