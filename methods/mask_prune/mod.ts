@@ -17,9 +17,10 @@
  *
  * One iteration: gradient step on masks and adapters; proximal step on the s units of lowest rank in every layer;
  * straight-through step on the widths (`split: learned`; else they follow the budget to the measured widths); projected
- * ascent of y and z. The budget falls from 1 to B between `rampStart` and `rampEnd`; at `freeze` the widths are made whole,
- * the masked units are cut out, and the rest of the steps trains what is left. Kept masks are folded into the output and
- * down maps and adapters are merged, so that the result needs neither.
+ * ascent of y and z. The budget falls from 1 to B between `rampStart` and `rampEnd`; at `freeze` the widths are made
+ * whole, the masked units are cut out, and the rest of the steps trains what is left: most of a long run
+ * (`COURSE_WINDOWS`). Kept masks are folded into the output and down maps and adapters are merged, so that the result
+ * needs neither.
  *
  * Cost: forward and backward passes of the masked model over the windows of the run, two forward passes of the dense model
  * per window (`distillation`, `hidden`), two backward passes per calibration sequence, and O(F^3) a layer for the removal
