@@ -8,7 +8,7 @@ import { at } from "../../core/indexing.ts";
 import { type DecoderModel, disposeModel, forward, logits, type TokenBatch } from "../../models/decoder.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
-import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
+import { nextTokens, scoredRowCount, scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { checkpoint } from "../_shared/device.ts";
 import type { MethodContext } from "../define.ts";
 
@@ -65,8 +65,6 @@ async function valueOf(tensor: tf.Tensor): Promise<number> {
   return value;
 }
 
-const tokensOf = (windows: readonly Int32Array[]): number => windows.reduce((sum, { length }) => sum + length - 1, 0);
-
 /** The dense model on as many of the first windows as have {@linkcode TOKENS}. */
 export function referenceOf(
   { model, calibration, signal }: Pick<MethodContext<unknown>, "model" | "calibration" | "signal">,
@@ -109,7 +107,7 @@ export async function damageOf({ model, reference, signal }: ChoiceContext, plan
         });
       }));
     }
-    return sum / tokensOf(windows);
+    return sum / scoredRowCount(windows);
   } finally {
     disposeModel(small);
   }
@@ -133,5 +131,5 @@ export async function surpriseOf(
       ),
     );
   }
-  return sum / tokensOf(calibration);
+  return sum / scoredRowCount(calibration);
 }

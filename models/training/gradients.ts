@@ -17,7 +17,7 @@ import {
   type TokenBatch,
 } from "../decoder.ts";
 import type { HiddenMask, LayerMasks } from "../masks.ts";
-import { nextTokens, scoredRows, windowBatch } from "./batches.ts";
+import { nextTokens, scoredRowCount, scoredRows, windowBatch } from "./batches.ts";
 import { type LossTerms, type LossWeights, vocabularyLoss } from "./loss.ts";
 import { flatten } from "./device_optimizer.ts";
 import { readTensors } from "./optimizer.ts";
@@ -131,9 +131,6 @@ function lossTerms(sums: ArrayLike<number>, weights: LossWeights, allRows: numbe
   if (!Number.isFinite(total)) throw new NumericError(`The training loss is ${total}: use a smaller learning rate`);
   return { total, crossEntropy, distillation, hidden };
 }
-
-const scoredRowCount = (windows: readonly Int32Array[]): number =>
-  windows.reduce((sum, { length }) => sum + length - 1, 0);
 
 /** Micro-batches of a batch with their targets. */
 function* microBatches({ windows, targets, microBatch = windows.length }: BatchGradientOptions) {
