@@ -19,7 +19,7 @@
  * straight-through step on the widths (`split: learned`; else they follow the budget to the measured widths); projected
  * ascent of y and z. The budget falls from 1 to B between `rampStart` and `rampEnd`; at `freeze` the widths are made
  * whole, the masked units are cut out, and the rest of the steps trains what is left: most of a long run
- * (`COURSE_WINDOWS`). Kept masks are folded into the output and down maps and adapters are merged, so that the result
+ * (`courseSteps()`). Kept masks are folded into the output and down maps and adapters are merged, so that the result
  * needs neither.
  *
  * Cost: forward and backward passes of the masked model over the windows of the run, two forward passes of the dense model
@@ -53,7 +53,7 @@ import { damageOf, type Reference, referenceOf } from "./distance.ts";
 import { calibratedMetrics, type UnitMetric } from "./metric.ts";
 import { mean } from "../../core/stats.ts";
 import { type Options, options } from "./options.ts";
-import { HIDDEN_WEIGHT, isOpen, settledByDamage, settledByText, surpriseOfText } from "./settle.ts";
+import { courseSteps, HIDDEN_WEIGHT, isOpen, settledByDamage, settledByText, surpriseOfText } from "./settle.ts";
 import {
   denseWorking,
   disposeWorking,
@@ -145,9 +145,8 @@ async function learnWidths(given: MethodContext<Options>, depth: Depth): Promise
   try {
     const frozen = found && resumeFrozen(context.learning!, run, found, options.frozenMaskRate);
     if (frozen) return await frozen;
-    const { steps, batch } = run.given.options;
-    const courseSteps = given.options.course ? steps : Math.min(steps, Math.round(COURSE_WINDOWS / batch));
-    return await learnAndTrain(context, run, { choice: await choose(), found, courseSteps });
+    const steps = courseSteps(given.options, run.given.options);
+    return await learnAndTrain(context, run, { choice: await choose(), found, courseSteps: steps });
   } finally {
     endRun(run);
   }
@@ -213,10 +212,6 @@ async function learnAndTrain(
     disposeWorking(working, model);
   }
 }
-
-/** Windows that `rampStart`, `rampEnd` and `freeze` are parts of at most, where the course is open: a longer run spends what
- * it has more on the structure that was found. */
-const COURSE_WINDOWS = 120;
 
 /** Windows of a run up to which each has a step of its own. */
 const MOST_SINGLE_WINDOWS = 240;

@@ -50,7 +50,7 @@ export const options = z.strictObject({
   adapters: z.boolean().default(true).describe("false: no low-rank adapters, masks alone learn"),
   regrowth: z.boolean().default(true).describe("a unit that leaves the bottom s starts again at 1"),
   rampStart: part.default(0.03).describe(
-    "part of the steps after which the budget begins to fall; where course is absent, of the steps of the first 120 windows at most",
+    "part of the steps after which the budget begins to fall; where course is absent, of the steps of the first 120 windows at most, or of 60 where that is more",
   ),
   rampEnd: part.default(0.4).describe("part of the steps at which it is reached; likewise"),
   freeze: part.default(0.48).describe("part of the steps after which the structure is fixed; likewise"),

@@ -11,6 +11,7 @@
  * @module
  */
 import { at, entry } from "../../core/indexing.ts";
+import type { TrainingOptions } from "../../core/schema.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { surpriseOf } from "./distance.ts";
@@ -53,6 +54,16 @@ export function surpriseOfText(context: MethodContext<Options>, dense: DecoderMo
     return nats;
   });
 }
+
+/** Windows that `rampStart`, `rampEnd` and `freeze` are parts of at most, and the steps that these are at least. */
+const COURSE = { windows: 120, steps: 60 };
+
+/** Steps that the parts of the course are of. Where it is open, a long run spends what it has more on the structure that was
+ * found; large batches still leave steps to find it in. */
+export const courseSteps = (
+  { course }: Pick<Options, "course">,
+  { steps, batch }: Pick<TrainingOptions, "steps" | "batch">,
+): number => course ? steps : Math.min(steps, Math.max(COURSE.steps, Math.round(COURSE.windows / batch)));
 
 /** Whether repair comes before learning. */
 export const isRepair = (damage: number, surprise: number): boolean => damage > REPAIR_RATIO * surprise;

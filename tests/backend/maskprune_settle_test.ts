@@ -4,7 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import { at } from "../../core/indexing.ts";
 import { trainingSchema } from "../../core/schema.ts";
 import { maskPrune } from "../../methods/mask_prune/mod.ts";
-import { settledByDamage } from "../../methods/mask_prune/settle.ts";
+import { courseSteps, settledByDamage } from "../../methods/mask_prune/settle.ts";
 import { expectedTensors, memorySource, tensorNames, type WeightSource } from "../../models/config.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows, withSource } from "../support/method_context.ts";
@@ -35,15 +35,15 @@ interface Learned {
   learning: number;
 }
 
-async function learn(source: WeightSource, given: object, count = 2): Promise<Learned> {
-  const options = trainingSchema.parse({ steps: count, batch: 2, tokens: 9, rank: 2 });
+async function learn(source: WeightSource, given: object, asked = 2): Promise<Learned> {
+  const options = trainingSchema.parse({ steps: asked, batch: 2, tokens: 9, rank: 2 });
   return await withSource(source, async (model) => {
     const reports: string[] = [];
     const { training } = await maskPrune.prune(methodContext({
       model,
       options: maskPrune.options.parse(given),
       calibration: toyWindows(4, 9),
-      learning: { options, windows: toyWindows(2 * count, 9) },
+      learning: { options, windows: toyWindows(2 * asked, 9) },
       sparsity: 0.5,
       report: (text) => reports.push(text),
     }));
@@ -101,6 +101,12 @@ testOnEngines(
     assertEquals(await learned({ course: "gradual" }, 80), 38);
   },
 );
+
+Deno.test("courseSteps() never leaves a large batch without steps to learn in", () => {
+  const open = (steps: number, batch: number) => courseSteps({}, { steps, batch });
+  assertEquals([open(600, 1), open(600, 2), open(600, 64), open(600, 500), open(20, 64)], [120, 60, 60, 60, 20]);
+  assertEquals(courseSteps({ course: "gradual" }, { steps: 600, batch: 2 }), 600);
+});
 
 Deno.test("settledByDamage() has a step per window where six times as much is broken as the text has to teach", async () => {
   await withSource(toy, async (model) => {
