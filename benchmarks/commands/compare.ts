@@ -3,9 +3,8 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
-import type { CellRecord } from "../../core/schema.ts";
-import { askedRecords } from "../records/run_file.ts";
 import { type Command, textFlag } from "./command.ts";
+import { recordsToReport } from "./records_to_report.ts";
 
 const HELP = `Compares two runs cell by cell, as Markdown: results on the same data, with paired tests.
 
@@ -20,12 +19,6 @@ corpus, task or throughput test. A cell of DIR that OTHER lacks counts as a cond
 
 Exit codes: 0 no condition holds, 1 one holds, 2 a condition cannot be read or names nothing that both runs have`;
 
-function recordsOf(folder: string): CellRecord[] {
-  const { records, problems } = askedRecords(folder);
-  for (const { message } of problems) console.error(message);
-  return records;
-}
-
 /** Prints the comparison of two runs. Returns 1 when a condition of `failIf` holds, else 0.
  * @throws {UsageError} when a folder holds no run, or a condition cannot be read. */
 export async function compareFolders(dir: string, other: string, failIf?: string): Promise<number> {
@@ -35,7 +28,7 @@ export async function compareFolders(dir: string, other: string, failIf?: string
   ]);
   try {
     const conditions = failIf === undefined ? [] : parseConditions(failIf);
-    const [before, after] = [recordsOf(dir), recordsOf(other)];
+    const [before, after] = [recordsToReport(dir), recordsToReport(other)];
     const closed = conditions.length > 0 ? closedGates(before, after, conditions) : [];
     console.log(compareRuns(before, after, { names: [dir, other] }));
     for (const reason of closed) console.error(reason);

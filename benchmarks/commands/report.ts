@@ -3,10 +3,10 @@
  * @module
  */
 import { UsageError } from "../../core/errors.ts";
-import { askedRecords } from "../records/run_file.ts";
 import { runPaths } from "../records/store.ts";
 import { type Command, textFlag } from "./command.ts";
 import { compareFolders } from "./compare.ts";
+import { recordsToReport } from "./records_to_report.ts";
 import { tableWidth } from "./table_width.ts";
 
 /** Files of figures, which are too many to name. */
@@ -29,9 +29,7 @@ export async function showReport(
   dir: string,
   { title, to, width }: { title: string; to: string; width: number },
 ): Promise<void> {
-  const { records, problems } = askedRecords(dir);
-  for (const { message } of problems) console.error(message);
-  if (records.length === 0) throw new UsageError(`"${dir}" holds no finished cell yet`);
+  const records = recordsToReport(dir);
   const [{ renderNextSteps, renderTable }, { writeReport }] = await Promise.all([
     import("../../reports/terminal.ts"),
     import("../../reports/write_report.ts"),

@@ -23,7 +23,7 @@ import { type PreparedRun, prepareRun, wantedOf } from "../preparation/prepare.t
 import type { SweepEvent } from "./progress.ts";
 import { timeModels } from "./timing.ts";
 import { askedResults, isComplete, withoutThroughput } from "../records/measured.ts";
-import { askedRecords, writeRunFile } from "../records/run_file.ts";
+import { askedRecords, othersNote, writeRunFile } from "../records/run_file.ts";
 import {
   doneRecord,
   lockFolder,
@@ -142,10 +142,8 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   });
   // A run that was stopped before its first record, or only shown, has no folder to look into.
   const { others } = records.length > 0 ? askedRecords(out) : { others: 0 };
-  if (others > 0) {
-    const what = others === 1 ? "1 record of another cell stays" : `${others} records of other cells stay`;
-    onEvent({ event: "note", message: `${what} in "${out}" and out of the report: this run does not ask for them` });
-  }
+  const message = othersNote(out, others);
+  if (message !== undefined) onEvent({ event: "note", message });
   const seconds = (performance.now() - startedAt) / 1000;
   const interrupted = signal.aborted;
   onEvent({ event: "end", ...counts, skipped: stored.done, kept: stored.kept, seconds, interrupted });

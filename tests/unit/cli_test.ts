@@ -1,4 +1,5 @@
 import { assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { join } from "node:path";
 import { main } from "../../benchmarks/cli.ts";
 import { configSources, run } from "../../benchmarks/commands/run.ts";
 import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
@@ -10,6 +11,7 @@ import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks
 import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/errors.ts";
 import { FAILURE_KINDS, trainingSchema } from "../../core/schema.ts";
 import { at } from "../../core/indexing.ts";
+import { ROOT } from "../../core/user_folder.ts";
 
 /** Exit code and output of a command run in this process. */
 async function bench(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
@@ -43,6 +45,33 @@ Deno.test("bench help COMMAND and COMMAND --help print that command's own help",
     assertStringIncludes(stdout, `Usage: deno task bench ${name}`);
     assertStringIncludes(general.replace(/\s+/g, " "), summary);
     for (const flag of COMMANDS.get(name)?.flags.string ?? []) assertStringIncludes(stdout, `--${flag}`);
+  }
+});
+
+Deno.test("bench compare names the records of a folder that its run does not ask for", async () => {
+  const published = join(ROOT, "results/smollm2-135m-600-steps");
+  const folder = Deno.makeTempDirSync();
+  try {
+    Deno.mkdirSync(join(folder, "records"));
+    for (const { name } of Deno.readDirSync(join(published, "records"))) {
+      Deno.copyFileSync(join(published, "records", name), join(folder, "records", name));
+    }
+    const run = JSON.parse(Deno.readTextFileSync(join(published, "run.json")));
+    run.cells.pop();
+    Deno.writeTextFileSync(join(folder, "run.json"), JSON.stringify(run));
+    const { code, stderr } = await bench("compare", published, folder);
+    assertEquals(code, 0);
+    assertEquals(
+      stderr,
+      `1 record of another cell stays in "${folder}" and out of its reports: its run does not ask for it\n`,
+    );
+    run.cells = [];
+    Deno.writeTextFileSync(join(folder, "run.json"), JSON.stringify(run));
+    const none = await bench("report", folder);
+    assertEquals(none.code, 2);
+    assertStringIncludes(none.stderr, "3 records of other cells stay");
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
   }
 });
 
