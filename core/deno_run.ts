@@ -13,7 +13,7 @@ export function denoRun(
     ffi: boolean;
     write?: string;
     program?: string;
-    /** Argument of a copy of the lock file. */
+    /** Path of a copy of the lock file, where it must not be written to. */
     lock?: string;
   },
 ): [string, ...string[]] {
@@ -23,7 +23,7 @@ export function denoRun(
     "--no-prompt",
     "--cached-only",
     `--config=${join(import.meta.dirname!, "../deno.json")}`,
-    ...lock === undefined ? [] : [lock],
+    ...lock === undefined ? [] : [`--lock=${lock}`],
     "--allow-read",
     "--allow-env",
     "--allow-sys",

@@ -18,8 +18,8 @@ export async function keepingLock<T>(work: () => Promise<T>, path: string = PATH
   }
 }
 
-/** Copies the lock file to `copy`, and gives the argument by which Deno takes it from there. */
+/** Copies the lock file to `copy`, whose path it returns: {@linkcode denoRun} has Deno take it from there. */
 export function lockCopy(copy: string): string {
   Deno.copyFileSync(PATH, copy);
-  return `--lock=${copy}`;
+  return copy;
 }
