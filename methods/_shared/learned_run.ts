@@ -112,7 +112,8 @@ export async function trainFrozen(
   const { options, base } = run.given;
   const { plan, hidden, maskRate } = frozen;
   const dense = base.config;
-  const compact = pruneModel(base, plan, await compensate?.(plan));
+  const compensated = await compensate?.(plan);
+  const compact = pruneModel(base, plan, compensated);
   try {
     const inner = frozen.working ? relativePlan(frozen.working, plan) : plan;
     run.student = await cutStudent(run.student, { compact, plan: inner, config: dense, options });
@@ -138,7 +139,9 @@ export async function trainFrozen(
         arrays: writeMasks({ masks, hidden }, moments, run.step - start),
       }));
     }
-    const replaced = await mergedTensors(run.student.model, { plan, dense, masks, hidden });
+    // What training left alone keeps the weights that it was cut with.
+    const merged = await mergedTensors(run.student.model, { plan, dense, masks, hidden });
+    const replaced = { ...compensated, ...merged };
     const parts = await trainedParts(run.student.adapters, { masks, ...hidden && { hidden } });
     return { plan, replaced, training: [finishRun(run, "learning")], ...parts && { parts } };
   } finally {

@@ -103,11 +103,12 @@ export async function applyStage(
     const compact = pruneModel(base, plan, tensors);
     const { masks, hidden } = learned;
     try {
-      tensors = await withParts(
+      const merged = await withParts(
         compact,
         learned,
         (model) => mergedTensors(model, { plan, dense: base.config, masks, hidden }),
       );
+      tensors = { ...tensors, ...merged };
     } finally {
       disposeModel(compact);
     }

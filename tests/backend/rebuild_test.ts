@@ -36,6 +36,12 @@ const WAYS: Record<string, Record<string, unknown>> = {
     compensate: "least-squares",
   },
   "masks without adapters": { methods: [{ id: "mask-prune", options: { adapters: false } }], sparsity: [0.4] },
+  "least squares where nothing else changes weights": {
+    methods: [{ id: "mask-prune", options: { adapters: false, masks: "hard" } }],
+    sparsity: [0.1],
+    units: ["kv-groups"],
+    compensate: "least-squares",
+  },
   "masks of layers and hidden dimensions": {
     methods: [{ id: "sheared", options: { targetHidden: 96, targetLayers: 3, targetHeads: 6, targetFfn: 256 } }],
     sparsity: [0.6],

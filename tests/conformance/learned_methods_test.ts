@@ -174,6 +174,19 @@ for (const method of learned) {
   }, { except: SLOW });
 }
 
+testOnEngines("mask-prune: compensated weights stay where neither masks nor adapters change any", async () => {
+  await withToy({ layers: LAYERS }, async (model) => {
+    const name = tensorNames.weight(0, "down");
+    const dense = await hostTensor(model, name);
+    const tripled = { ...dense, data: dense.data.map((w) => 3 * w) };
+    const { replaced } = await prune(getMethod("mask-prune"), model, {
+      ...{ sparsity: 0.3, units: ["ffn"], options: { masks: "hard", adapters: false } },
+      learning: { options: training, compensate: () => Promise.resolve({ [name]: tripled }) },
+    });
+    assertEquals(replaced, { [name]: tripled });
+  });
+});
+
 testOnEngines("mask-prune: distillation and adapters can be left out of the shared training", async () => {
   await withToy({ layers: LAYERS }, async (model) => {
     const given: Given = { sparsity: 0.3, units: ["ffn"] };
