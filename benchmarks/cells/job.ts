@@ -18,7 +18,9 @@ export const cellJobSchema = z.strictObject({
     tasks: z.array(z.string()),
     metrics: z.array(z.strictObject({ metric: z.string(), weightBySize: z.boolean() })),
   })).optional().describe("groups of the cell's tasks"),
-  hashes: z.record(z.string(), z.string()).describe("SHA-256 of the run's data sets, by use"),
+  hashes: z.record(z.string(), z.string()).describe(
+    "SHA-256 of the run's data sets, and counts of examples in prompts, by use",
+  ),
   paper: z.enum(PAPER_TABLES).optional().describe("published table that the run is set beside"),
   device: z.string().optional().describe("what the engine must run on; whatever there is when absent"),
   batchTokens: z.strictObject({ perplexity: z.array(z.number().nullable()), tasks: z.array(z.number().nullable()) })

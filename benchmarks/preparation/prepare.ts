@@ -323,8 +323,9 @@ async function hashData(config: PreparedRun["config"]): Promise<Record<string, s
     const definition = "definition" in task ? definitionHash(task.definition) : undefined;
     // Every example of a task file is built here, so that what does not fit is refused before the first cell.
     const limit = definition === undefined ? 1 : config.limit;
-    const { dataset, fewshotDataset } = await loadTask(task, { data, limit, fewshot: config.numFewshot });
+    const { dataset, fewshotDataset, numFewshot } = await loadTask(task, { data, limit, fewshot: config.numFewshot });
     hashes[`task ${id}`] = [dataset.sha256, ...definition === undefined ? [] : [definition]].join(" ");
+    if (definition !== undefined) hashes[`shots ${id}`] = String(numFewshot);
     if (fewshotDataset) uses[`few-shot ${id}`] = fewshotDataset;
   }
   return { ...Object.fromEntries(Object.entries(uses).map(([use, { sha256 }]) => [use, sha256])), ...hashes };

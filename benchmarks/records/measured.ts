@@ -8,7 +8,8 @@ import type { Cell, DoneRecord } from "../../core/schema.ts";
 import { isFileName } from "../../datasets/text_file.ts";
 import { doneRecord } from "./store.ts";
 
-/** SHA-256 of the data sets of a run, by use: `perplexity wikitext2/test`, `task arc_easy`, `few-shot arc_easy`. */
+/** SHA-256 of the data sets of a run, by use: `perplexity wikitext2/test`, `task arc_easy`, `few-shot arc_easy`; and, for tasks
+ * of files, which may set it themselves, how many examples stand in the prompt: `shots capitals`. */
 export type DataHashes = Readonly<Record<string, string>>;
 
 type PerplexityChoice = Cell["perplexity"][number];
@@ -28,7 +29,8 @@ function answersTask(task: string, { limit = Infinity, numFewshot = 0 }: Cell, h
   return (result: DoneRecord["tasks"][number]): boolean => {
     const { dataset, definition, fewshotDataset, samples } = result;
     const data = [dataset.sha256, ...definition ? [definition.sha256] : []].join(" ");
-    return result.task === task && result.numFewshot === numFewshot && data === hashes[`task ${task}`] &&
+    const shots = hashes[`shots ${task}`] ?? String(numFewshot);
+    return result.task === task && String(result.numFewshot) === shots && data === hashes[`task ${task}`] &&
       fewshotDataset?.sha256 === hashes[`few-shot ${task}`] &&
       samples.effective === Math.min(limit, samples.original);
   };

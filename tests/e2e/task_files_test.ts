@@ -2,6 +2,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { askedRecords } from "../../benchmarks/records/run_file.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { bench, finish, sweepTest } from "../support/bench_process.ts";
 
@@ -102,6 +103,28 @@ sweepTest(
     assert(definitions.some((sha256) => sha256 !== undefined && sha256 !== last.definition?.sha256));
   },
 );
+
+sweepTest("results of tasks whose files say how many examples the prompt has are found again", async (root) => {
+  const own = "include: facts.yaml\nfewshot_split: test\nfewshot_config: {sampler: first_n}\n";
+  writeFiles(root, {
+    ...FILES,
+    "one.yaml": `${own}task: one\nnum_fewshot: 1\n`,
+    "none.yaml": `${own}task: none\nnum_fewshot: 0\n`,
+  });
+  const cases = [
+    { flags: ["--tasks", "one"], shots: [1] },
+    { flags: ["--tasks", "one,none,whole", "--num-fewshot", "2"], shots: [2, 0, 0] },
+  ];
+  for (const [i, { flags, shots }] of cases.entries()) {
+    const out = join(root, `out ${i}`);
+    const run = () => finish(bench(...RUN, "--limit", "2", "--task-file", root, ...flags, "--out", out));
+    assertEquals((await run()).code, 0);
+    const asked = () => askedRecords(out).records.flatMap((record) => record.state === "done" ? record.tasks : []);
+    assertEquals(asked().map(({ numFewshot }) => numFewshot), shots);
+    assertStringIncludes((await run()).stderr, "1 finished already");
+    assertEquals(asked().length, shots.length);
+  }
+});
 
 sweepTest("a Python function, missing data and an unknown task are refused before the first cell", async (root) => {
   writeFiles(root);
