@@ -36,10 +36,10 @@ export function parseArgs(args: string[], options: ParseOptions = {}): Args {
   const head = stop < 0 ? args : args.slice(0, stop);
   const rest = stop < 0 ? [] : args.slice(stop + 1);
 
-  const long = head.map((arg) => (arg[1] !== "-" && alias[arg.slice(1)] ? `--${alias[arg.slice(1)]}` : arg));
+  const long = head.map((arg) => (arg[0] === "-" && alias[arg.slice(1)] ? `--${alias[arg.slice(1)]}` : arg));
   // An option is never taken as the value of the option before it.
   const closed = long.map((arg, i) =>
-    string.includes(arg.slice(2)) && (long[i + 1] ?? "-").startsWith("-") ? `${arg}=` : arg
+    arg.startsWith("--") && string.includes(arg.slice(2)) && (long[i + 1] ?? "-").startsWith("-") ? `${arg}=` : arg
   );
   const known = Object.fromEntries([
     ...boolean.map((name) => [name, { type: "boolean" }] as const),

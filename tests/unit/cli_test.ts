@@ -37,6 +37,12 @@ Deno.test("bench --help and --version go to standard output with exit code 0", a
   assertMatch((await bench("--version")).stdout, /^\d+\.\d+\.\d+\n$/);
 });
 
+Deno.test("parseStrictly() takes no word for a flag whose name it ends in", () => {
+  const { name, _ } = parseStrictly(["oh", "--name", "gh"], { string: ["name"], positional: 1 });
+  assertEquals([_, name], [["oh"], "gh"]);
+  assertEquals(parseStrictly(["about", "--name", "x"], { string: ["name", "out"], positional: 1 })._, ["about"]);
+});
+
 Deno.test("bench help COMMAND and COMMAND --help print that command's own help", async () => {
   const general = (await bench("--help")).stdout;
   for (const [name, { summary }] of COMMANDS) {
