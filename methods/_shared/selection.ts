@@ -104,7 +104,8 @@ interface Removal {
 const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
 
 /** The removals that one layer allows, lowest score first in each type; the last units of a type stay. Runs of a type keep
- * equal numbers of units, so a step takes the j-th lowest unit of every run; of FFN channels, `multiple` steps at once. */
+ * equal numbers of units, so a step takes the j-th lowest unit of every run; of FFN channels, `multiple` steps at once.
+ * Units that are gone already score minus infinity; a run that is gone altogether says nothing of the others. */
 function removalsOfLayer(layer: number, scores: LayerScores, units: readonly UnitType[], multiple: number): Removal[] {
   const kvGroups = scores.kvGroups.length;
   const shape = { kvGroups, queryHeadsPerGroup: scores.queryHeads.length / kvGroups, ffnChannels: scores.ffn.length };
@@ -112,7 +113,8 @@ function removalsOfLayer(layer: number, scores: LayerScores, units: readonly Uni
   return UNIT_TYPES.toReversed().filter((type) => units.includes(type)).flatMap((type) => {
     const values = scores[UNITS[type].mask];
     const size = values.length / UNITS[type].runs(shape);
-    const runs = Array.from({ length: values.length / size }, (_, r) => values.slice(r * size, (r + 1) * size).sort());
+    const runs = Array.from({ length: values.length / size }, (_, r) => values.slice(r * size, (r + 1) * size).sort())
+      .filter((run) => run.at(-1) !== -Infinity);
     const step = type === "ffn" ? multiple : 1;
     const removals: Removal[] = [];
     for (let from = 0; from < size - step;) {
@@ -138,18 +140,19 @@ function change(config: DecoderConfig, widths: Widths, removal: Removal, sign: 1
   widths.parameters += layerParameters(config, after) - layerParameters(config, before);
 }
 
-/** Removes in ascending order of score until at most `budget` weights are left. When the last step took an attention
+/** Removes what scores minus infinity, and then in ascending order of score until at most `budget` weights are left. When the last step took an attention
  * unit, which is worth many channels, the channels removed just before it come back as far as they fit, so that
  * methods are compared at the same size. */
 function removeLowest(config: DecoderConfig, widths: Widths, removals: Removal[], budget: number): void {
   const done: Removal[] = [];
-  // A stable sort: equal scores go in the order of layers.
-  for (const removal of removals.sort((a, b) => a.score - b.score)) {
-    if (widths.parameters <= budget) break;
+  // A stable sort: equal scores, infinite ones too, go in the order of layers.
+  for (const removal of removals.sort((a, b) => a.score === b.score ? 0 : a.score - b.score)) {
+    if (widths.parameters <= budget && removal.score > -Infinity) break;
     change(config, widths, removal, -1);
     done.push(removal);
   }
   for (const removal of done.reverse()) {
+    if (removal.score === -Infinity) break;
     if (removal.type !== "ffn") continue;
     change(config, widths, removal, 1);
     if (widths.parameters <= budget) continue;

@@ -17,7 +17,8 @@
  * LLaMA-7B at 50 %: layers 3 to 30 of 32; its code used 4 to 29 for 20 %, `keepFirst=4,keepLast=2`); `uniform` prunes
  * all layers alike; `global` ranks heads and channels of the layers of `block` together.
  *
- * `iterativeSteps` K: step i of K prunes to i / K of the sparsity, with scores of the model as the step before left it.
+ * `iterativeSteps` K: step i of K prunes to i / K of the sparsity, with scores of the model as the step before left it;
+ * to less where the widths of i / K are narrower than those of a later step, so that no unit comes back.
  *
  * Cost: about four forward passes over calibration for each step; memory for the input of every layer and the gradients of one.
  * Deviations from the authors' code: calibration data is what the harness gives to every method (theirs: 10 windows of
@@ -33,9 +34,9 @@ import * as tf from "@tensorflow/tfjs";
 import { denseMatrix } from "../../core/matrix.ts";
 import { z } from "zod";
 import { at } from "../../core/indexing.ts";
-import { type DecoderConfig, LINEAR_NAMES, type LinearName, queryHeads } from "../../models/config.ts";
+import { type DecoderConfig, type LayerShape, LINEAR_NAMES, type LinearName, queryHeads } from "../../models/config.ts";
 import { disposeModel } from "../../models/decoder.ts";
-import type { PrunePlan } from "../../models/plan.ts";
+import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
 import { defineMethod, type Method, type MethodContext, type Statistics } from "../define.ts";
@@ -175,23 +176,41 @@ async function scoresBehind(
   }
 }
 
-/** The plan that `structure` makes of scores. */
-function planOf(
-  scores: LayerScores[],
-  { structure, ...kept }: LlmPrunerOptions,
+/** Widths of the layers after each step, as the scores ask for them. The sparsity alone fixes those of `uniform` and
+ * `block`: none is narrower than those after it, since removed heads make room for channels, and fewer steps for more.
+ * @throws {UsageError} when the layers that may lose units cannot lose enough. */
+export function widthsOfSteps(
   config: DecoderConfig,
   target: BudgetTarget,
-): PrunePlan {
-  const range = layersOf(config, kept);
-  switch (structure) {
-    case "uniform":
-      return keepWidths(scores, target.uniform);
-    case "block":
-      return keepWidths(scores, twoTierWidths(config, target, range));
-    case "global":
-      return keepWidths(scores, globalWidths(config, scores, target, { pool: "all", range }));
+  { structure, iterativeSteps: steps, ...kept }: Omit<LlmPrunerOptions, "estimator">,
+): ((scores: LayerScores[]) => LayerShape[])[] {
+  const targets = Array.from({ length: steps }, (_, i) => part(config, target, (i + 1) / steps));
+  if (structure === "global") {
+    const range = layersOf(config, kept);
+    return targets.map((own) => (scores) => globalWidths(config, scores, own, { pool: "all", range }));
   }
+  const widths = targets.map((own) =>
+    structure === "uniform" ? own.uniform : twoTierWidths(config, own, layersOf(config, kept))
+  );
+  const least = widths.reduceRight<LayerShape[][]>(
+    (after, own) => [own.map((shape, l) => widest(shape, after[0]?.[l] ?? shape)), ...after],
+    [],
+  );
+  return least.map((shapes) => () => shapes);
 }
+
+/** Scores that rank nothing, for one layer. */
+const noScores = (shape: LayerShape): LayerScores => ({
+  ffn: new Float64Array(shape.ffnChannels),
+  queryHeads: new Float64Array(queryHeads(shape)),
+  kvGroups: new Float64Array(shape.kvGroups),
+});
+
+const widest = (a: LayerShape, b: LayerShape): LayerShape => ({
+  kvGroups: Math.max(a.kvGroups, b.kvGroups),
+  queryHeadsPerGroup: Math.max(a.queryHeadsPerGroup, b.queryHeadsPerGroup),
+  ffnChannels: Math.max(a.ffnChannels, b.ffnChannels),
+});
 
 /** Layers that may lose units: the paper's [3, 31) of 32, scaled, unless given. */
 const layersOf = (
@@ -209,16 +228,19 @@ export const llmPruner: Method = defineMethod({
   options,
   uniformLayers: ({ structure }) => structure === "uniform",
   check: (config, target, options) => {
-    const range = layersOf(config, options);
-    if (options.structure === "block") twoTierWidths(config, target, range);
+    const [last] = widthsOfSteps(config, target, { ...options, iterativeSteps: 1 });
+    // Whether one ranking over layers can lose enough does not depend on the scores.
+    last?.(config.layers.map(noScores));
   },
   async prune(context) {
     const { model: { config }, target, options } = context;
     const { estimator, iterativeSteps: steps } = options;
-    let plan = planOf(await denseScores(context, estimator), options, config, part(config, target, 1 / steps));
-    for (let step = 2; step <= steps; step++) {
-      context.report(`step ${step} of ${steps}`);
-      plan = planOf(await scoresBehind(plan, context, estimator), options, config, part(config, target, step / steps));
+    const widths = widthsOfSteps(config, target, options);
+    let plan = densePlan(config);
+    for (const [i, widthsOf] of widths.entries()) {
+      if (i > 0) context.report(`step ${i + 1} of ${steps}`);
+      const scores = i === 0 ? await denseScores(context, estimator) : await scoresBehind(plan, context, estimator);
+      plan = keepWidths(scores, widthsOf(scores));
     }
     return { plan };
   },

@@ -3,11 +3,13 @@ import fc from "fast-check";
 import { at } from "../../core/indexing.ts";
 import { NumericError, UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
+import { llmPruner, widthsOfSteps } from "../../methods/llm_pruner/mod.ts";
+import { parseOptions } from "../../methods/mod.ts";
 import { globalWidths, keepBest, keepWidths, twoTierWidths } from "../../methods/_shared/selection.ts";
 import { type LayerScores, reduceRuns, scoresOfColumns, scoresOfGroups } from "../../methods/_shared/scoring.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { densePlan, plannedShapes, type UnitType } from "../../models/plan.ts";
+import { densePlan, type LayerPlan, plannedShapes, type UnitType } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";
 import { toyConfig } from "../support/toy.ts";
@@ -143,6 +145,76 @@ Deno.test("globalWidths() with a pool per type takes the attention that uniform 
   assertEquals(groups(widths), groups(target.uniform));
   assert(new Set(widths.map(({ ffnChannels }) => ffnChannels)).size > 1, "channels are not ranked across layers");
 });
+
+Deno.test("globalWidths() takes the heads of a group that is gone for no sign of weak heads elsewhere", () => {
+  const config = configOf(2, GROUPED);
+  const target = resolveTarget(config, { sparsity: 0.1, units: ["ffn", "kv-groups", "query-heads"] });
+  const [first, second] = randomScores(config, 1).map(({ ffn, ...rest }) => ({
+    ...rest,
+    ffn: ffn.map((score) => score / 100),
+  }));
+  first!.kvGroups[1] = -Infinity;
+  first!.queryHeads.fill(-Infinity, 3, 6);
+  const widths = globalWidths(config, [first!, second!], target, { pool: "all" });
+  const attention = widths.map(({ kvGroups, queryHeadsPerGroup }) => [kvGroups, queryHeadsPerGroup]);
+  assertEquals(attention, [[2, 3], [3, 3]]);
+});
+
+Deno.test("the steps of llm-pruner never bring a unit back, and end at the budget's widths", () => {
+  fc.assert(fc.property(
+    fc.constantFrom(...UNIT_CHOICES),
+    fc.constantFrom("uniform", "block", "global") as fc.Arbitrary<"uniform" | "block" | "global">,
+    fc.double({ min: 0.05, max: 0.4, noNaN: true }),
+    fc.integer({ min: 2, max: 10 }),
+    fc.integer({ min: 0, max: 1000 }),
+    (units, structure, sparsity, iterativeSteps, seed) => {
+      const config = configOf(4, GROUPED);
+      const target = resolveTarget(config, { sparsity, units });
+      const options = { structure, iterativeSteps, keepFirst: null, keepLast: null };
+      let plan = densePlan(config);
+      for (const [i, widthsOf] of widthsOfSteps(config, target, options).entries()) {
+        const scores = randomScores(config, seed + i).map((own, l) => onlyOf(own, at(plan.layers, l)));
+        const next = keepWidths(scores, widthsOf(scores));
+        for (const [l, layer] of next.layers.entries()) {
+          for (const [type, kept] of Object.entries(layer)) {
+            const before = at(plan.layers, l)[type as keyof typeof layer];
+            assert(
+              kept.every((unit: number) => before.includes(unit)),
+              `${type} of layer ${l} came back in step ${i + 1}`,
+            );
+          }
+        }
+        plan = next;
+      }
+      const widths = plannedShapes(config, plan);
+      assert(keptParameters(config, widths) <= target.budgetParameters);
+      if (structure === "uniform") assertEquals(widths, target.uniform);
+    },
+  ));
+});
+
+Deno.test("llm-pruner refuses before its first pass what its layers cannot lose, and no layers that it does not use", () => {
+  const config = configOf(8, GROUPED);
+  const target = resolveTarget(config, { sparsity: 0.5, units: ["ffn"] });
+  const check = (given: Record<string, unknown>) =>
+    llmPruner.check!(config, target, parseOptions(llmPruner, { keepFirst: 4, keepLast: 2, ...given }));
+  for (const structure of ["block", "global"]) {
+    assertThrows(() => check({ structure }), UsageError, "Sparsity 0.5 cannot be reached");
+  }
+  check({ structure: "uniform", keepFirst: 6 });
+  check({ structure: "global", keepFirst: 0, keepLast: 0 });
+});
+
+/** Scores of kept units; minus infinity for the others. */
+function onlyOf({ ffn, queryHeads, kvGroups }: LayerScores, kept: LayerPlan): LayerScores {
+  const only = (scores: Float64Array, units: readonly number[]) =>
+    scores.map((score, unit) => units.includes(unit) ? score : -Infinity);
+  return {
+    ffn: only(ffn, kept.ffnChannels),
+    queryHeads: only(queryHeads, kept.queryHeads),
+    kvGroups: only(kvGroups, kept.kvGroups),
+  };
+}
 
 Deno.test("globalWidths() touches the layers of its range alone", () => {
   const config = configOf(4, GROUPED);
