@@ -14,7 +14,7 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import type { Cell, TrainingOptions, TrainingReport } from "../../core/schema.ts";
+import { type Cell, pruningOf, type TrainingOptions, type TrainingReport } from "../../core/schema.ts";
 import type { PruneResult } from "../../methods/define.ts";
 import type { HostTensor } from "../../models/config.ts";
 import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
@@ -24,6 +24,7 @@ import { type BudgetTarget, resolveTarget, targetFrom } from "../../models/targe
 import type { Domain } from "../../models/training/domains.ts";
 import { loadSnapshot, saveSnapshot } from "../../models/training/snapshot.ts";
 import { outlineOf, type PruneStage, type StageOutline, stagesOf, stageTensors } from "../../models/training/stages.ts";
+import { hashWindows } from "../../models/training/teacher.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { at } from "../../core/indexing.ts";
 
@@ -103,14 +104,21 @@ export function climb(ladder: Ladder): Promise<Rung> {
   return reach(ladder, ladder.cell.ladder.indexOf(ladder.cell.sparsity));
 }
 
+/** Names the model that level `i` leaves: everything that it depends on. */
+function levelKey({ cell, windows, domains = [], key }: Ladder, i: number): string {
+  const { model: _path, sparsity: _level, ...decisive } = pruningOf(cell);
+  const read = [windows, ...domains.flatMap(({ windows, heldOut }) => [windows, heldOut])].map(hashWindows);
+  return canonicalJson({ ...decisive, level: i, windows: read, key });
+}
+
+const shortHash = (text: string) => createHash("sha256").update(text).digest("hex").slice(0, 16);
+
 async function reach(ladder: Ladder, i: number): Promise<Rung> {
   const { cell, dense, folder } = ladder;
   if (i < 0) return { model: dense, plan: densePlan(dense.config), reports: [], stages: [] };
   if (i === cell.ladder.length - 1) return await step(ladder, i);
-  const { engine, method, seed, units, ffnMultiple, calibration, compensate, training } = cell;
-  const decisive = { engine, method, seed, units, ffnMultiple, calibration, compensate, training };
-  const key = canonicalJson({ ...decisive, levels: cell.ladder, level: i, key: ladder.key });
-  const place = join(folder, `ladder-${createHash("sha256").update(key).digest("hex").slice(0, 16)}`);
+  const key = levelKey(ladder, i);
+  const place = join(folder, `ladder-${shortHash(key)}`);
   Deno.mkdirSync(folder, { recursive: true });
   // Others that need this level wait for it.
   using lock = Deno.openSync(`${place}.lock`, { read: true, write: true, create: true });
@@ -144,7 +152,7 @@ async function step(ladder: Ladder, i: number): Promise<Rung> {
       domains: domains?.map((one) => ({ ...one, windows: one.windows.slice(from * batch, to * batch) })),
       calibrationShare: i === 0 ? 1 : CALIBRATION_SHARE,
       cell: { ...cell, sparsity },
-      prefix: i === 0 ? "" : `${canonicalJson(cell.method)} after ${levels.slice(0, i)} of ${levels}: `,
+      prefix: i === 0 ? "" : `after level ${shortHash(levelKey(ladder, i - 1))}: `,
     });
     const { plan, replaced, training = [] } = result;
     const stage = stageOf(result);

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { at } from "../../core/indexing.ts";
 import { applyStages } from "../../benchmarks/cells/rebuild.ts";
 import { climb, type Ladder, type LevelGiven } from "../../benchmarks/cells/ladder.ts";
@@ -120,6 +120,49 @@ testOnEngines(
         disposeModel(made);
       }
       for (const { model } of [...rungs, again]) disposeModel(model);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+      disposeModel(dense);
+    }
+  },
+  { except: ["webgpu", "cpu"] },
+);
+
+testOnEngines(
+  "climb() takes the levels of the same text, method file and weights alone, and keeps their statistics apart",
+  async () => {
+    const dense = await uploadModel(toySource());
+    const folder = await Deno.makeTempDir();
+    /** Where a climb to the second level first prunes: empty where it does not find the first. */
+    const firstPrefix = async (changes: Partial<Ladder>) => {
+      const ladder = { ...ladderOf(dense, folder, at(LEVELS, 1)), ...changes };
+      let found: string | undefined;
+      const prune = ({ prefix }: LevelGiven) => {
+        found = prefix;
+        return Promise.reject(new RangeError("seen"));
+      };
+      await assertRejects(() => climb({ ...ladder, prune }), RangeError, "seen");
+      return found;
+    };
+    try {
+      const first = ladderOf(dense, folder, at(LEVELS, 0));
+      const { cell, windows } = first;
+      disposeModel((await climb(first)).model);
+      const prefix = await firstPrefix({});
+      assertNotEquals(prefix, "");
+      const other: Partial<Ladder> = { windows: windows.toReversed() };
+      const methodFile = { path: "mine.ts", sha256: "aa", imports: [] };
+      const changed: Partial<Ladder>[] = [
+        other,
+        { domains: [{ name: "all", weight: 1, windows, heldOut: [] }] },
+        { cell: { ...cell, sparsity: at(LEVELS, 1), methodFile } },
+        { cell: { ...cell, sparsity: at(LEVELS, 1), weights: "stored" } },
+        { key: "other weights" },
+      ];
+      for (const changes of changed) assertEquals(await firstPrefix(changes), "");
+      disposeModel((await climb({ ...ladderOf(dense, folder, at(LEVELS, 0)), ...other })).model);
+      const others = await firstPrefix(other);
+      assert(others !== "" && others !== prefix);
     } finally {
       await Deno.remove(folder, { recursive: true });
       disposeModel(dense);
