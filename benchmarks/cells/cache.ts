@@ -22,6 +22,8 @@ export interface CacheScope {
   seed: number;
   /** Calibration windows, token ids. */
   calibration: readonly Int32Array[];
+  /** SHA-256 of the method's file, hex, if it is the user's own. */
+  methodFile?: string;
 }
 
 function readStatistics(path: string): Statistics | undefined {
@@ -44,14 +46,21 @@ function readStatistics(path: string): Statistics | undefined {
  * the same time compute them once: the others wait, in `waiting`. */
 export function createCache(
   folder: string,
-  { weights, engine, seed, calibration }: CacheScope,
+  { weights, engine, seed, calibration, methodFile }: CacheScope,
   waiting: <T>(work: () => Promise<T>) => Promise<T> = (work) => work(),
 ): (key: string, compute: () => Promise<Statistics>) => Promise<Statistics> {
   const windows = createHash("sha256");
   for (const ids of calibration) {
     windows.update(`${ids.length}:`).update(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength));
   }
-  const scope = { schemaVersion: STATISTICS_VERSION, weights, engine, seed, windows: windows.digest("hex") };
+  const scope = {
+    schemaVersion: STATISTICS_VERSION,
+    weights,
+    engine,
+    seed,
+    windows: windows.digest("hex"),
+    methodFile,
+  };
   return async (key, compute) => {
     const name = createHash("sha256").update(canonicalJson({ ...scope, key })).digest("hex").slice(0, 16);
     Deno.mkdirSync(folder, { recursive: true });

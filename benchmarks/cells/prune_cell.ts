@@ -94,7 +94,13 @@ export async function pruneCell(
   const training = await trainingData(cell, tokenizer, data, self);
   host.report("pruning");
   const windows = calibration?.windows ?? [];
-  const scope = { weights: source.origin.sha256, engine: engine.name, seed, calibration: windows };
+  const scope = {
+    weights: source.origin.sha256,
+    engine: engine.name,
+    seed,
+    calibration: windows,
+    methodFile: cell.methodFile?.sha256,
+  };
   const stage: StageHost = {
     remember: createCache(runPaths(out).cache, scope, waiting),
     report: (message) => host.report(`${method.kind === "learned" ? "learning" : "pruning"}: ${message}`),

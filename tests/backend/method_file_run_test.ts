@@ -10,7 +10,11 @@ Deno.test("runSweep() runs a method of a file, names the file, and runs it again
   const folder = Deno.makeTempDirSync();
   try {
     const path = join(folder, "mine.ts");
-    const text = Deno.readTextFileSync(EXAMPLE).replace('id: "contribution"', 'id: "mine"');
+    const begin = "async prune(context) {";
+    const remembering = (value: string) =>
+      `${begin} await context.remember("mine", async () => ({ one: { shape: [1], data: ${value} } }));`;
+    const text = Deno.readTextFileSync(EXAMPLE).replace('id: "contribution"', 'id: "mine"')
+      .replace(begin, remembering("Float32Array.of(1)"));
     Deno.writeTextFileSync(path, text);
     const run = (methodFile: string): Promise<SweepResult> =>
       runSweep({
@@ -31,12 +35,12 @@ Deno.test("runSweep() runs a method of a file, names the file, and runs it again
     assertEquals((await run(path)).skipped, 2);
 
     // Another process would load the changed file; this one holds the first, so the change is in the cell's process only.
-    Deno.writeTextFileSync(path, text.replace("model, target, options", "model, target: _target, options"));
+    Deno.writeTextFileSync(path, text.replace("Float32Array.of(1)", "anew"));
     const second = await run(path);
     const [, failed] = take(second.records, 2);
     assertNotEquals(failed.id, record.id);
     assert(failed.state === "failed");
-    assertStringIncludes(failed.failure.message, "target is not defined");
+    assertStringIncludes(failed.failure.message, "anew is not defined");
   } finally {
     Deno.removeSync(folder, { recursive: true });
   }

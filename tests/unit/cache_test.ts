@@ -41,8 +41,11 @@ inFolder("createCache() computes anew when anything differs that statistics depe
     { seed: 1 },
     { calibration: [Int32Array.of(1, 2, 4)] },
     { calibration: [Int32Array.of(1, 2), Int32Array.of(3)] },
+    { methodFile: "cc" },
+    { methodFile: "dd" },
   ];
   for (const scope of scopes) await createCache(folder, { ...SCOPE, ...scope })("norms", compute);
+  await createCache(folder, { ...SCOPE, methodFile: undefined })("norms", compute);
   await createCache(folder, SCOPE)("variances", compute);
   assertEquals(computed(), scopes.length + 1);
 });
