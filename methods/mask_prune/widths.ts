@@ -14,6 +14,7 @@ import { at } from "../../core/indexing.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { layerMacs, layerParameters } from "../../models/count.ts";
 import type { BudgetTarget } from "../../models/target.ts";
+import { widened, widthOf } from "../../models/units.ts";
 import { narrowed, type UnitAxis } from "../_shared/learned_units.ts";
 import { mean } from "../../core/stats.ts";
 import { bottomKSlope } from "./prox.ts";
@@ -247,6 +248,22 @@ function uniformFit(fit: Fit): LayerShape[] | null {
   return null;
 }
 
+/** `shapes` with the attention units that still fit where every layer has all its channels: one at a time, of the axis and
+ * layer (all layers together when `uniform`) that lost the largest part. */
+function withAttentionThatFits(fit: Fit, shapes: LayerShape[], uniform: boolean): LayerShape[] {
+  const { config, axes } = fit;
+  if (shapes.some(({ ffnChannels }, l) => ffnChannels < at(config.layers, l).ffnChannels)) return shapes;
+  const lostPart = ({ type, units }: UnitAxis, l: number) => 1 - widthOf(at(shapes, l), type) / units;
+  const places = (uniform ? [0] : [...shapes.keys()]).flatMap((l) => axes.map((axis) => ({ axis, l })))
+    .filter(({ axis, l }) => lostPart(axis, l) > 0)
+    .sort((a, b) => lostPart(b.axis, b.l) - lostPart(a.axis, a.l));
+  for (const { axis: { type }, l } of places) {
+    const wider = shapes.map((shape, i) => uniform || i === l ? widened(shape, type, 1) : shape);
+    if (meets(fit, wider)) return withAttentionThatFits(fit, wider, uniform);
+  }
+  return shapes;
+}
+
 /** Per-layer widths: attention rounded, FFN widths at the nearest multiple below, then the layer that is furthest from
  * its learned width moves until no more fits. */
 function layerwiseFit(fit: Fit): LayerShape[] | null {
@@ -266,9 +283,10 @@ function layerwiseFit(fit: Fit): LayerShape[] | null {
     index.map((i, l) => ({ l, gap: sign * (at(wanted, l) - at(widths, i)) })).sort((a, b) => b.gap - a.gap);
   while (!meets(fit, shapes())) {
     const narrower = byGap(-1).find(({ l }) => at(index, l) > 0);
-    const shallower = depth.findIndex((d, l) => d < at(tries, l).length - 1);
+    const [nearest] = [...depth.keys()].filter((l) => at(depth, l) < at(tries, l).length - 1)
+      .sort((a, b) => at(depth, a) - at(depth, b));
     if (narrower) index[narrower.l] = at(index, narrower.l) - 1;
-    else if (shallower >= 0) depth[shallower] = at(depth, shallower) + 1;
+    else if (nearest !== undefined) depth[nearest] = at(depth, nearest) + 1;
     else return null;
   }
   while (true) {
@@ -298,7 +316,9 @@ export function unreachable(
 }
 
 /** Shapes of the pruned layers: attention widths as learned (whole units), FFN widths fill the budget to the nearest
- * multiple. Never over the budget of parameters nor, where that differs, of the resource. Null when nothing fits. */
+ * multiple, and attention what channels cannot. Never over the budget of parameters nor, where that differs, of the
+ * resource. Null when nothing fits. */
 export function finalShapes(fit: Fit, uniform: boolean): LayerShape[] | null {
-  return uniform ? uniformFit(fit) : layerwiseFit(fit);
+  const shapes = uniform ? uniformFit(fit) : layerwiseFit(fit);
+  return shapes && withAttentionThatFits(fit, shapes, uniform);
 }

@@ -197,7 +197,7 @@ Deno.test("llm-pruner refuses before its first pass what its layers cannot lose,
   const config = configOf(8, GROUPED);
   const target = resolveTarget(config, { sparsity: 0.5, units: ["ffn"] });
   const check = (given: Record<string, unknown>) =>
-    llmPruner.check!(config, target, parseOptions(llmPruner, { keepFirst: 4, keepLast: 2, ...given }));
+    llmPruner.check!(config, target, parseOptions(llmPruner, { keepFirst: 4, keepLast: 2, ...given }), {});
   for (const structure of ["block", "global"]) {
     assertThrows(() => check({ structure }), UsageError, "Sparsity 0.5 cannot be reached");
   }

@@ -22,6 +22,7 @@ import {
 } from "../../methods/mask_prune/widths.ts";
 import { keptParameters } from "../../models/count.ts";
 import { plannedShapes } from "../../models/plan.ts";
+import { unitCost } from "../support/unit_cost.ts";
 
 const layers = Array.from({ length: 3 }, () => ({ kvGroups: 4, queryHeadsPerGroup: 2, ffnChannels: 40 }));
 const config = toyConfig({ layers });
@@ -176,6 +177,27 @@ Deno.test("finalShapes() meets the budget, and one more unit per layer would not
     ),
     { numRuns: 200 },
   );
+});
+
+Deno.test("finalShapes() without channels takes no more attention than the budget asks for, from all layers alike", () => {
+  const deep = { ...config, layers: Array.from({ length: 8 }, () => ({ ...dense, kvGroups: 8 })) };
+  const units: UnitType[] = ["kv-groups"];
+  const axes = unitAxes(deep, units);
+  const groups = (percent: number, learned: number[], uniform: boolean) => {
+    const target = resolveTarget(deep, { sparsity: percent / 100, units });
+    const resource = budgetResource(deep, target, "parameters");
+    const shapes = finalShapes({ config: deep, axes, removed: [learned], resource, target }, uniform)!;
+    const slack = target.budgetParameters - keptParameters(deep, shapes);
+    const unit = unitCost(deep, 0, "kv-groups").parameters * (uniform ? 8 : 1);
+    assert(slack >= 0 && slack < unit, `${slack} of a unit of ${unit}`);
+    return shapes.map(({ kvGroups }) => kvGroups);
+  };
+  const even = groups(10, [2, 2, 2, 2, 2, 2, 2, 2], false);
+  assert(Math.max(...even) - Math.min(...even) <= 1, `${even}`);
+  const apart = groups(20, [6, 6, 6, 6, 1, 1, 1, 1], false);
+  assert(Math.max(...apart.slice(0, 4)) <= Math.min(...apart.slice(4)), `${apart}`);
+  const shared = groups(10, [6, 6, 6, 6, 6, 6, 6, 6], true);
+  assertEquals(new Set(shared).size, 1);
 });
 
 Deno.test("removedUnits() undoes narrowed(), and planOfRemoved() gives a valid plan of that shape", () => {
