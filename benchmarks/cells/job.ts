@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { cellSchema, PAPER_TABLES } from "../../core/schema.ts";
+import { taskGroupSchema } from "../records/run_file.ts";
 
 /** What a cell's process is told. */
 export const cellJobSchema = z.strictObject({
@@ -13,11 +14,7 @@ export const cellJobSchema = z.strictObject({
   data: z.string().optional().describe("folder with data sets"),
   taskDefinitions: z.array(z.strictObject({ path: z.string(), config: z.record(z.string(), z.unknown()) })).optional()
     .describe("tasks of the cell that files define"),
-  taskGroups: z.array(z.strictObject({
-    group: z.string(),
-    tasks: z.array(z.string()),
-    metrics: z.array(z.strictObject({ metric: z.string(), weightBySize: z.boolean() })),
-  })).optional().describe("groups of the cell's tasks"),
+  taskGroups: z.array(taskGroupSchema).optional().describe("groups of the cell's tasks"),
   hashes: z.record(z.string(), z.string()).describe(
     "SHA-256 of the run's data sets, and counts of examples in prompts, by use",
   ),

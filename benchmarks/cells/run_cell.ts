@@ -17,7 +17,7 @@ import { type CellEvent, cellJobSchema } from "./job.ts";
 import { timeCell } from "./time_cell.ts";
 import { type CellSamples, writeLmEvalFiles } from "../records/lm_eval_files.ts";
 import { lmEvalDocuments, type LmEvalSample, lmEvalSamples } from "../records/lm_eval_samples.ts";
-import { isComplete, missingMeasurements, withoutThroughput } from "../records/measured.ts";
+import { askedResults, isComplete, missingMeasurements, withoutThroughput } from "../records/measured.ts";
 import { doneRecord, runPaths, writeRecord } from "../records/store.ts";
 
 /** Tells the parent. A parent that is gone ends the process: that nobody listens is no failure of the cell. */
@@ -98,7 +98,8 @@ async function main(path: string): Promise<void> {
     const measured = timed ? await timeCell(own, host, timed) : await measureCell(own, host, before);
     const seconds = (before?.seconds ?? 0) + (performance.now() - startMs) / 1000;
     const record: DoneRecord = { ...measured, ...head, seconds, state: "done" };
-    tryToWriteLmEvalFiles(job.out, record, samples);
+    const asked = askedResults(record, job.cell, job.hashes, job.taskGroups ?? []);
+    tryToWriteLmEvalFiles(job.out, { ...asked, throughput: record.throughput }, samples);
     writeRecord(job.out, record);
   } catch (error) {
     console.error(error);

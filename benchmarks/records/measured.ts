@@ -5,7 +5,9 @@
 import { canonicalJson } from "../../core/cell_names.ts";
 import type { NamedCell } from "../../core/cell_names.ts";
 import type { Cell, DoneRecord } from "../../core/schema.ts";
+import type { TaskGroup } from "../../datasets/lm_eval/task_files.ts";
 import { isFileName } from "../../datasets/text_file.ts";
+import { aggregateGroup } from "../evaluation/groups.ts";
 import { doneRecord } from "./store.ts";
 
 /** SHA-256 of the data sets of a run, by use: `perplexity wikitext2/test`, `task arc_easy`, `few-shot arc_easy`; and, for tasks
@@ -47,17 +49,20 @@ export function throughputOf({ throughput }: Cell, record: DoneRecord): DoneReco
   return throughput ? record.throughput.filter(answersThroughput(throughput)).slice(-2) : [];
 }
 
+/** The continuations of `record` where they are those that `cell` asks for. */
+function generationsOf({ generations: asked }: Cell, { cell, generations }: DoneRecord) {
+  return asked && canonicalJson(cell.generations ?? null) === canonicalJson(asked) ? generations : undefined;
+}
+
 /** `cell` with those of its measurements that `record` has no result for.  */
 export function missingMeasurements(cell: Cell, record: DoneRecord, hashes: DataHashes): Cell {
   const { generations, throughput, ...rest } = cell;
-  const generated = record.generations !== undefined &&
-    canonicalJson(record.cell.generations ?? null) === canonicalJson(generations ?? null);
   const timed = throughput && throughputOf(cell, record).length === 2;
   return {
     ...rest,
     perplexity: cell.perplexity.filter((choice) => !record.perplexity.some(answersPerplexity(choice, hashes))),
     tasks: cell.tasks.filter((task) => !record.tasks.some(answersTask(task, cell, hashes))),
-    ...generations && !generated && { generations },
+    ...generations && !generationsOf(cell, record) && { generations },
     ...throughput && !timed && { throughput },
   };
 }
@@ -92,16 +97,36 @@ export function isMeasured(out: string, named: NamedCell, wanted: Wanted): boole
   return record !== undefined && isComplete(named.cell, record, wanted);
 }
 
-/** `record` with the results that `cell` asks for, in its order; others are left out. */
-export function askedResults(record: DoneRecord, cell: Cell, hashes: DataHashes): DoneRecord {
-  const { generations, ...rest } = record;
+/** Groups as a record has them, which runs of earlier versions do not define elsewhere. */
+function recordedGroups({ groups = [] }: DoneRecord): TaskGroup[] {
+  return groups.map(({ metrics, ...group }) => ({
+    ...group,
+    metrics: Object.entries(metrics).map(([metric, { weightBySize }]) => ({ metric, weightBySize })),
+  }));
+}
+
+/** The record of `cell`: `record` with the results that it asks for, in its order, and those of `groups` whose tasks are all
+ * among them; others are left out. */
+export function askedResults(
+  record: DoneRecord,
+  cell: Cell,
+  hashes: DataHashes,
+  groups: readonly TaskGroup[] = recordedGroups(record),
+): DoneRecord {
+  const { generations: _generations, groups: _groups, ...rest } = record;
+  const tasks = cell.tasks.flatMap((task) => record.tasks.findLast(answersTask(task, cell, hashes)) ?? []);
+  const scored = new Set(tasks.map(({ task }) => task));
+  const whole = groups.filter((group) => group.tasks.every((task) => scored.has(task)));
+  const generations = generationsOf(cell, record);
   return {
     ...rest,
+    cell,
     perplexity: cell.perplexity.flatMap((choice) =>
       record.perplexity.findLast(answersPerplexity(choice, hashes)) ?? []
     ),
-    tasks: cell.tasks.flatMap((task) => record.tasks.findLast(answersTask(task, cell, hashes)) ?? []),
+    tasks,
+    ...whole.length > 0 && { groups: whole.map((group) => aggregateGroup(group, tasks)) },
     throughput: throughputOf(cell, record),
-    ...cell.generations && generations && { generations },
+    ...generations && { generations },
   };
 }

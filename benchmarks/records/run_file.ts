@@ -12,6 +12,13 @@ import { writeAtomically } from "../../core/write_file.ts";
 import { askedResults } from "./measured.ts";
 import { readRecords, runPaths, type StoredRecords, toJson } from "./store.ts";
 
+/** A group of tasks with the metrics that it aggregates. */
+export const taskGroupSchema = z.strictObject({
+  group: z.string(),
+  tasks: z.array(z.string()),
+  metrics: z.array(z.strictObject({ metric: z.string(), weightBySize: z.boolean() })),
+});
+
 /** `run.json`: the configuration as run, and what it was run on. */
 const runFileSchema = z.object({
   schemaVersion: z.number(),
@@ -22,6 +29,7 @@ const runFileSchema = z.object({
     "folder in which the run was started, whose relative paths the configuration has; from this file's folder",
   ),
   cells: z.array(z.strictObject({ id: z.string(), cell: cellSchema })).optional().describe("absent in older runs"),
+  taskGroups: z.array(taskGroupSchema).optional().describe("groups of the cells' tasks; absent in older runs"),
 });
 
 /** What `run.json` holds. */
@@ -30,7 +38,7 @@ export type RunFile = z.infer<typeof runFileSchema>;
 /** Writes `run.json`, unless the folder holds a run of another model or on another engine.
  * @throws {UsageError} that says which. */
 export function writeRunFile(
-  { config, engine, fingerprint, cells }: Omit<RunFile, "schemaVersion" | "startedIn">,
+  { config, engine, fingerprint, cells, taskGroups }: Omit<RunFile, "schemaVersion" | "startedIn">,
 ): void {
   const path = runPaths(config.out).run;
   const stored = readRunFile(config.out);
@@ -49,7 +57,8 @@ export function writeRunFile(
     }
   }
   const startedIn = relative(config.out, Deno.cwd()) || ".";
-  writeAtomically(path, toJson({ schemaVersion: SCHEMA_VERSION, config, engine, fingerprint, startedIn, cells }));
+  const run = { schemaVersion: SCHEMA_VERSION, config, engine, fingerprint, startedIn, cells, taskGroups };
+  writeAtomically(path, toJson(run));
 }
 
 /** What the run in `out` asks for now: records of its cells, with the results that it asks for. Runs of earlier versions ask
@@ -67,7 +76,8 @@ export function askedRecords(out: string): StoredRecords & { others: number } {
   const records = stored.records.flatMap((record) => {
     const cell = asked.get(record.id);
     if (cell === undefined) return [];
-    return record.state === "done" ? askedResults(record, cell, run.fingerprint.data) : record;
+    if (record.state === "failed") return { ...record, cell };
+    return askedResults(record, cell, run.fingerprint.data, run.taskGroups);
   });
   return { ...stored, records, others: stored.records.length - records.length };
 }

@@ -52,8 +52,10 @@ sweepTest(
   async (root) => {
     const [tasks, out] = [join(root, "tasks"), join(root, "out")];
     writeFiles(tasks);
-    const run = () =>
-      finish(bench(...RUN, "--task-file", tasks, "--tasks", "both,last,whole", "--log-samples", "--out", out));
+    const run = (...flags: string[]) =>
+      finish(
+        bench(...RUN, "--task-file", tasks, "--tasks", "both,last,whole", "--log-samples", "--out", out, ...flags),
+      );
     const first = await run();
     assertEquals(first.code, 0, first.stderr);
     const { records: [record] } = readRecords(out);
@@ -101,6 +103,23 @@ sweepTest(
     assertEquals(again.id, record.id);
     const definitions = again.tasks.filter(({ task }) => task === "last").map(({ definition }) => definition?.sha256);
     assert(definitions.some((sha256) => sha256 !== undefined && sha256 !== last.definition?.sha256));
+    writeFiles(tasks);
+
+    // Each set of files for lm-evaluation-harness's readers holds the results of one limit.
+    const known = new Set([...Deno.readDirSync(lmEval)].map(({ name }) => name));
+    assertEquals((await run("--tasks", "last", "--limit", "2")).code, 0);
+    const [file = ""] = [...Deno.readDirSync(lmEval)].map(({ name }) => name).filter((name) => !known.has(name));
+    const written = JSON.parse(Deno.readTextFileSync(join(lmEval, file)));
+    assertEquals(written["n-samples"], { last: { original: last.samples.original, effective: 2 } });
+    // So does each group, also one that is asked for when its tasks were measured already.
+    const groupsOf = () =>
+      askedRecords(out).records.flatMap((one) =>
+        one.state === "done" ? [one.groups?.map(({ metrics }) => metrics)] : []
+      );
+    assertEquals(groupsOf(), [undefined]);
+    assertEquals((await run("--tasks", "both", "--limit", "2")).code, 0);
+    assertStringIncludes((await run()).stderr, "1 finished already");
+    assertEquals(groupsOf(), [record.groups?.map(({ metrics }) => metrics)]);
   },
 );
 

@@ -1,7 +1,11 @@
-import { assertThrows } from "@std/assert";
-import { writeRunFile } from "../../benchmarks/records/run_file.ts";
+import { assertEquals, assertThrows } from "@std/assert";
+import { aggregateGroup } from "../../benchmarks/evaluation/groups.ts";
+import { askedRecords, writeRunFile } from "../../benchmarks/records/run_file.ts";
+import { writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/errors.ts";
-import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { type Cell, type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
+import { withFolder } from "../support/weights_fixture.ts";
 
 Deno.test("writeRunFile() keeps runs of other weights, engines or arithmetic out of a folder", () => {
   const out = Deno.makeTempDirSync();
@@ -24,3 +28,47 @@ Deno.test("writeRunFile() keeps runs of other weights, engines or arithmetic out
     Deno.removeSync(out, { recursive: true });
   }
 });
+
+Deno.test("askedRecords() gives the cells as asked, and groups over exactly the results that are asked for", () =>
+  withFolder((out) => {
+    const [few, all] = [doneRecord({ examples: 20 }), doneRecord({ examples: 200 })];
+    const group = {
+      group: "both",
+      tasks: ["arc_easy", "openbookqa"],
+      metrics: [{ metric: "acc", weightBySize: true }],
+    };
+    const data = Object.fromEntries(all.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]));
+    const generations = { prompts: ["Once"], tokens: 4 };
+    const record = {
+      ...all,
+      cell: { ...all.cell, generations },
+      generations: [{ prompt: "Once", text: " upon" }],
+      tasks: [...few.tasks, ...all.tasks],
+      groups: [aggregateGroup(group, all.tasks)],
+    };
+    const failed = failedRecord({ method: "flap", sparsity: 0.2 });
+    writeRecord(out, record);
+    writeRecord(out, failed);
+    const asked = (changes: Partial<Cell>, taskGroups: typeof group[] | undefined) => {
+      const cells = [record, failed].map(({ id, cell }) => ({ id, cell: { ...cell, ...changes } }));
+      const config = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, out });
+      const fingerprint = { weights: "a", tokenizer: "b", data };
+      writeRunFile({ config, engine: "tensorflow", fingerprint, cells, ...taskGroups && { taskGroups } });
+      const { records } = askedRecords(out);
+      assertEquals(records.map(({ cell }) => cell), cells.map(({ cell }) => cell));
+      return records.flatMap((one) => one.state === "done" ? [one] : []);
+    };
+    const elsewhere = { model: "elsewhere/SmolLM2-135M.gguf" };
+    for (const groups of [[group], undefined]) {
+      assertEquals(asked({ ...elsewhere, limit: 20 }, groups).map((one) => one.groups), [[
+        aggregateGroup(group, few.tasks),
+      ]]);
+      assertEquals(asked({ limit: 200 }, groups).map((one) => one.groups), [record.groups]);
+      assertEquals(asked({ tasks: ["openbookqa"] }, groups).map((one) => one.groups), [undefined]);
+    }
+    const later = { ...group, group: "all" };
+    assertEquals(asked({}, [later]).map((one) => one.groups), [[aggregateGroup(later, all.tasks)]]);
+    assertEquals(asked({}, []).map((one) => one.groups), [undefined]);
+    assertEquals(asked({}, []).map((one) => one.generations), [record.generations]);
+    assertEquals(asked({ generations: { ...generations, tokens: 8 } }, []).map((one) => one.generations), [undefined]);
+  }));
