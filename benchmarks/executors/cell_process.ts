@@ -71,9 +71,10 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
   }).spawn();
   const stdin = child.stdin.getWriter();
   let timer: ReturnType<typeof setTimeout> | undefined;
+  // The end of its input ends the process, also where a launcher stands between it and us.
+  const endInput = () => stdin.close().catch(() => {});
   const stop = () => {
-    // The end of its input ends the process, also where a launcher stands between it and us.
-    stdin.close().catch(() => {});
+    endInput();
     timer = setTimeout(() => kill(child, "SIGKILL"), PATIENCE_MS);
     kill(child, "SIGTERM");
   };
@@ -83,6 +84,7 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
   let timedOut = false;
   const limit = afterSeconds(options.timeoutS, () => {
     timedOut = true;
+    endInput();
     kill(child, "SIGKILL");
   });
   const events = readLines(child.stdout, (line) => {
@@ -94,7 +96,7 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
   clearTimeout(timer);
   clearTimeout(limit);
   signal.removeEventListener("abort", stop);
-  await stdin.close().catch(() => {});
+  await endInput();
   return { status, recorded, timedOut, stderrTail };
 }
 

@@ -7,7 +7,7 @@ import { denoRun } from "../../core/deno_run.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { openSafetensorsFolder, writeSafetensors } from "../../core/safetensors.ts";
 import type { FailedRecord } from "../../core/schema.ts";
-import { bench, finish, killCell, sweepTest, watch } from "../support/bench_process.ts";
+import { bench, benchWith, finish, killCell, sweepTest, watch } from "../support/bench_process.ts";
 import { ROOT } from "../../core/user_folder.ts";
 
 /** Two cells, one after the other: the dense model and `random`. */
@@ -53,6 +53,15 @@ sweepTest("--timeout ends a cell that takes longer", async (out) => {
   assertStringIncludes(at(failures(out), 0).message, "ended after 0.05 s: give a longer --timeout");
   const { code: kept } = await finish(bench(...run(out, "--retry", "none")));
   assertEquals(kept, 1);
+});
+
+sweepTest("--timeout ends a cell behind a launcher", async (out) => {
+  const programs = join(out, "bin");
+  Deno.mkdirSync(programs);
+  Deno.writeTextFileSync(join(programs, "deno"), `#!/bin/sh\n'${Deno.execPath()}' "$@"\nexit $?\n`, { mode: 0o755 });
+  const { code, stderr } = await finish(benchWith({ programs }, ...run(out, "--timeout", "0.05")));
+  assertEquals(code, 1, stderr);
+  assertEquals(kinds(out), ["timeout", "timeout"]);
 });
 
 sweepTest("NaN weights give a failure of class numeric", async (out) => {

@@ -12,13 +12,20 @@ export function bench(...args: string[]): Deno.ChildProcess {
 }
 
 /** Starts `bench` with other rights of `deno run`, or, `detached`, with its children in a group of their own, whose id is
- * its process id, for a user who stands in `folder`. */
+ * its process id, for a user who stands in `folder`; what it starts is looked for in `programs` first. */
 export function benchWith(
-  { rights = RIGHTS, detached = false, folder = ROOT }: { rights?: string[]; detached?: boolean; folder?: string },
+  { rights = RIGHTS, detached = false, folder = ROOT, programs }: {
+    rights?: string[];
+    detached?: boolean;
+    folder?: string;
+    programs?: string;
+  },
   ...args: string[]
 ): Deno.ChildProcess {
-  return new Deno.Command("deno", {
-    args: ["run", "--no-prompt", ...rights, join(ROOT, "benchmarks/cli.ts"), ...args],
+  const run = ["run", "--no-prompt", ...rights, join(ROOT, "benchmarks/cli.ts"), ...args];
+  const set = 'deno=$(command -v deno); PATH=$0:$PATH exec "$deno" "$@"';
+  return new Deno.Command(programs === undefined ? "deno" : "sh", {
+    args: programs === undefined ? run : ["-c", set, programs, ...run],
     cwd: ROOT,
     // As `deno task` starts it.
     env: { INIT_CWD: folder },
