@@ -5,7 +5,7 @@
 import type { CellRecord } from "../core/schema.ts";
 import { pValue } from "./format.ts";
 import type { Column } from "./measurements.ts";
-import { findPairs, type Pair, pairRows, rowName, unpaired } from "./pairs.ts";
+import { findPairs, type Pair, pairRows, rowName, type RowPair, unpaired } from "./pairs.ts";
 import { buildSections } from "./rows.ts";
 
 const OPERATORS = [">", "<", ">=", "<="] as const;
@@ -70,8 +70,27 @@ function holds({ operator, limit }: Condition, change: number): boolean {
   return operator === ">=" ? change >= limit : change <= limit;
 }
 
+/** Results of A that conditions are about and that B lacks on the same data, or has of fewer seeds. */
+function lostResults(rows: readonly RowPair[], conditions: readonly Condition[]): string[] {
+  return rows.flatMap(({ section, a, b }) =>
+    section.columns.filter((column) => column.primary && conditions.some((one) => isAbout(one, column)))
+      .flatMap((column) => {
+        // Models of one shape share a measurement of throughput, whose number is that of its repeats.
+        const [before = 0, after = 0] = [a, b].map(({ values, seeds }) =>
+          values.has(column.key) && column.kind === "throughput" ? seeds.length : values.get(column.key)?.n
+        );
+        if (after >= before) return [];
+        const what = after === 0
+          ? "has no result on the same data any more"
+          : `has results of ${after} of ${before} seeds`;
+        return [`${rowName(section, a)}: ${column.name} ${column.metric}, ${column.count}, ${what}`];
+      })
+  );
+}
+
 /** Which conditions hold for run B against run A, one sentence for each result; none: the gate is open. Results are
- * compared on the same data only; seeds are averaged. A cell that A has and B has not closes the gate, too.
+ * compared on the same data only; seeds are averaged. What A has and B has not closes the gate, too: a cell, and a result or
+ * a seed of it that a condition is about.
  * @throws {SyntaxError} when a condition names nothing that both runs have. */
 export function closedGates(
   recordsA: CellRecord[],
@@ -100,5 +119,6 @@ export function closedGates(
       ];
     });
   });
-  return [...found, ...unpaired(sectionsA, rows).map((name) => `${name}: has no result any more`)];
+  const lost = lostResults(rows, conditions);
+  return [...found, ...lost, ...unpaired(sectionsA, rows).map((name) => `${name}: has no result any more`)];
 }

@@ -51,3 +51,27 @@ Deno.test("closedGates() lets no missing result and no unknown name pass", () =>
   const lost = gates("perplexity > +2%", two, [changed(1), failedRecord({ ...cell, sparsity: 0.4 })]);
   assertMatch(lost.join(), /flap at 40 %: has no result any more/);
 });
+
+Deno.test("closedGates() lets no result pass that is gone or was measured on other data, and no lost seed", () => {
+  const seeds = (...own: number[]) => own.map((seed) => doneRecord({ ...cell, method: "mask-prune", seed }));
+  const before = [doneRecord(cell), ...seeds(0, 1, 2)];
+  const otherData = changed(1, -30);
+  at(otherData.tasks, 0).dataset.sha256 = "0".repeat(64);
+  const dropped = { ...doneRecord(cell), tasks: doneRecord(cell).tasks.slice(1) };
+  for (const after of [otherData, dropped]) {
+    assertEquals(gates("acc < -1", before, [after, ...seeds(0, 1, 2)]), [
+      "SmolLM2-135M.gguf on tensorflow: flap at 20 %: arc_easy acc, n=200 of 2376, has no result on the same data any more",
+    ]);
+    assertEquals(gates("perplexity > +2%", before, [after, ...seeds(0, 1, 2)]), []);
+  }
+  const failed = [1, 2].map((seed) => failedRecord({ ...cell, method: "mask-prune", seed }));
+  for (const [condition, count] of [["acc < -1", 2], ["speed < -90%", 2]] as const) {
+    const closed = gates(condition, before, [doneRecord(cell), ...seeds(0), ...failed]);
+    assertEquals(closed.filter((text) => text.endsWith("has results of 1 of 3 seeds")).length, count);
+    assertEquals(closed.length, count);
+  }
+  // One seed of the row lacks one of its results.
+  const [whole, part] = [seeds(0, 1), seeds(2).map((record) => ({ ...record, perplexity: [] }))];
+  assertMatch(gates("perplexity > +90%", before, [doneRecord(cell), ...whole, ...part]).join(), /of 2 of 3 seeds$/);
+  assertEquals(gates("mean < -90", [doneRecord(cell), ...whole], before), []);
+});
