@@ -190,12 +190,7 @@ export function mcnemarTest(onlyFirst: number, onlySecond: number, examples: num
   };
 }
 
-/** Holm's step-down correction (Holm 1979): adjusted p values in the order given. */
-export function holm(pValues: readonly number[]): number[] {
-  return holmLevels(pValues, 0.05).map(({ p }) => p);
-}
-
-/** Holm's correction with the level of each test: `p` is adjusted, and the interval of a test at level `alpha` leaves
+/** Holm's step-down correction (Holm 1979), in the order given, with the level of each test: `p` is adjusted, and the interval of a test at level `alpha` leaves
  * out 0 exactly where its adjusted p value is below `familyAlpha`. Tests after the first one that is not rejected get
  * that one's level. */
 export function holmLevels(pValues: readonly number[], familyAlpha: number): { p: number; alpha: number }[] {

@@ -53,7 +53,7 @@ function layersToRemove(config: DecoderConfig, target: BudgetTarget, ranked: Ite
   if (removed.length === config.layers.length) {
     throw new UsageError(
       `block-influence: sparsity ${target.sparsity} takes all ${removed.length} layers, since it removes whole ones: ` +
-        `ask for at most ${((removed.length - 1) / removed.length).toFixed(2)}`,
+        `ask for at most ${(Math.floor(100 * (removed.length - 1) / removed.length) / 100).toFixed(2)}`,
     );
   }
   return removed;

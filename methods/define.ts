@@ -99,8 +99,6 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
     /** Whether the choice depends on the seed besides; where nothing is drawn, a run has one cell for all seeds. True when
      * absent. */
     seed?: boolean;
-    /** @deprecated Every engine has gradients: may be left out. */
-    gradients?: boolean;
   };
   /** What it removes: units of the run's types, where absent, or whole layers, so that a budget is met within one layer. */
   granularity?: "layer";

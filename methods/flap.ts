@@ -93,6 +93,11 @@ function manualWidths(config: DecoderConfig, target: BudgetTarget, ratio: number
     const attention = { ...attentionAtRatio(dense, target.units, ratio), ffnChannels: 0 };
     const room = target.budgetParameters / config.layers.length - layerParameters(config, attention);
     const fitting = Math.floor(room / (3 * config.width));
+    if (fitting > dense.ffnChannels && target.units.includes("ffn")) {
+      throw new UsageError(
+        `attentionRatio ${ratio} takes more than sparsity ${target.sparsity} of the model: lower it, or leave it out`,
+      );
+    }
     const ffnChannels = fitting >= dense.ffnChannels ? dense.ffnChannels : fitting - fitting % target.ffnMultiple;
     if (ffnChannels < 1 || (ffnChannels < dense.ffnChannels && !target.units.includes("ffn"))) {
       throw new UsageError(

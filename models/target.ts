@@ -77,7 +77,7 @@ function uniformShape(
 }
 
 /** Largest fraction of the prunable parameters that can go while every layer keeps one unit of each type. */
-function largestSparsity(config: DecoderConfig, units: readonly UnitType[], ffnMultiple: number): number {
+export function largestSparsity(config: DecoderConfig, units: readonly UnitType[], ffnMultiple: number): number {
   const dense = at(config.layers, 0);
   const attention = attentionChoices(dense, units).at(-1)!;
   const ffnChannels = units.includes("ffn") ? Math.min(ffnMultiple, dense.ffnChannels) : dense.ffnChannels;

@@ -6,7 +6,8 @@
  * windows, so a layer goes where it is measured to cost less than the units that it spares. The layers that stay learn
  * masks as if the model had never had others, and all keep one width.
  *
- * Cost, once before the first step: two forward passes of 2048 tokens for every depth and split. The dense model's
+ * Cost, once before the first step: a forward pass of 2048 tokens for every depth and split, and the vocabulary projection
+ * of both models. The dense model's
  * metrics rank units of candidates; those of the chosen depth are measured on it again.
  *
  * @module

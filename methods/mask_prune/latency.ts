@@ -1,7 +1,7 @@
 /** Milliseconds that a decoder layer takes on this machine, by width: a budget that counts time instead of parameters.
  *
- * The model is timed with all its layers at a few FFN widths with all attention units, and at a few attention widths with
- * all channels, either on a prompt or token by token with a cache; what a model of no layers takes is subtracted, and the
+ * The model is timed with all its layers at a few FFN widths with all attention units, and at a few attention widths (key/
+ * value groups, or the query heads of the only group) with all channels, either on a prompt or token by token with a cache; what a model of no layers takes is subtracted, and the
  * rest is divided by the number of layers. So a layer that goes saves its time. Weights of all layers are read, as in use:
  * one layer alone would stay in the caches. Between widths time is interpolated, and the two savings are added. Timings are
  * noisy, so they are first made monotone: a wider layer never counts as faster.
@@ -17,6 +17,7 @@ import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/co
 import { disposeCache, extend, type KvCache } from "../../models/decode.ts";
 import { type DecoderModel, disposeModel, forward } from "../../models/decoder.ts";
 import { pruneModel } from "../../models/surgery.ts";
+import { widened, widthOf } from "../../models/units.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { checkpoint } from "../_shared/device.ts";
 import { median } from "../../core/stats.ts";
@@ -95,38 +96,46 @@ export function layerLatency(
 ): Promise<Statistics> {
   return context.remember(`layer latency, ${phase} of ${TOKENS[phase]} tokens`, async () => {
     const { model, report, signal } = context;
-    const { kvGroups, queryHeadsPerGroup: r, ffnChannels } = at(model.config.layers, 0);
+    const dense = at(model.config.layers, 0);
     const none = await timeModel({ ...model, config: { ...model.config, layers: [] }, layers: [] }, phase);
-    const time = async (groups: number, channels: number) => {
+    const time = async (shape: LayerShape) => {
       await checkpoint(signal);
-      report(`time of ${phase} with ${groups * r} heads and ${channels} channels in every layer`);
-      const narrow = narrowModel(model, groups, channels);
+      report(`time of ${phase} with ${queryHeads(shape)} heads and ${shape.ffnChannels} channels in every layer`);
+      const narrow = narrowModel(model, shape);
       try {
         return Math.max(LEAST_MS, (await timeModel(narrow, phase) - none) / model.layers.length);
       } finally {
         disposeModel(narrow);
       }
     };
-    const [channels, groups] = [widths(ffnChannels, WIDTHS), widths(kvGroups, WIDTHS)];
-    const [byChannels, byGroups]: [number[], number[]] = [[], []];
-    for (const width of channels) byChannels.push(await time(kvGroups, width));
-    for (const width of groups) byGroups.push(await time(width, ffnChannels));
+    const channels = widths(dense.ffnChannels, WIDTHS);
+    const attention = attentionShapes(dense);
+    const [byChannels, byHeads]: [number[], number[]] = [[], []];
+    for (const ffnChannels of channels) byChannels.push(await time({ ...dense, ffnChannels }));
+    for (const shape of attention) byHeads.push(await time(shape));
     const vector = (values: number[]) => ({ shape: [values.length], data: Float32Array.from(values) });
     return {
       [`${TABLE.ffn} width`]: vector(channels),
       [`${TABLE.ffn} ms`]: vector(byChannels),
-      [`${TABLE.heads} width`]: vector(groups.map((g) => g * r)),
-      [`${TABLE.heads} ms`]: vector(byGroups),
+      [`${TABLE.heads} width`]: vector(attention.map(queryHeads)),
+      [`${TABLE.heads} ms`]: vector(byHeads),
     };
   });
 }
 
+/** Attention widths that are timed, ascending: of groups, or of query heads where there is one group. */
+export function attentionShapes(dense: LayerShape): LayerShape[] {
+  const type = dense.kvGroups > 1 ? "kv-groups" : "query-heads";
+  const most = widthOf(dense, type);
+  return widths(most, WIDTHS).map((width) => widened(dense, type, width - most));
+}
+
 /** The model with the first units of every layer. */
-function narrowModel(model: DecoderModel, groups: number, channels: number): DecoderModel {
-  const layers = model.config.layers.map(({ queryHeadsPerGroup }) => ({
-    kvGroups: range(groups),
-    queryHeads: range(groups * queryHeadsPerGroup),
-    ffnChannels: range(channels),
+function narrowModel(model: DecoderModel, { kvGroups, queryHeadsPerGroup, ffnChannels }: LayerShape): DecoderModel {
+  const layers = model.config.layers.map((dense) => ({
+    kvGroups: range(kvGroups),
+    queryHeads: range(kvGroups).flatMap((g) => range(queryHeadsPerGroup).map((h) => g * dense.queryHeadsPerGroup + h)),
+    ffnChannels: range(ffnChannels),
   }));
   return pruneModel(model, { layers });
 }

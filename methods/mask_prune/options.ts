@@ -69,6 +69,25 @@ export const options = z.strictObject({
   snap: part.default(0.016).describe("FFN widths this near to the budget, as a fraction, are put on it after the ramp"),
 }).refine(({ shrink, uniform }) => shrink === 0 || uniform, "shrink needs uniform widths: leave one of the two out")
   .refine(
+    ({ course, split, uniform, selection }) =>
+      course !== "at-once" || (split !== "learned" && uniform && selection === "metric"),
+    "course=at-once removes what the metric ranks at widths that are known: leave out split=learned, uniform=false or " +
+      "selection=magnitude",
+  )
+  .refine(
+    ({ selection, masks, redundancy }) => selection === "metric" || (masks === "learned" && redundancy !== "full"),
+    "selection=magnitude ranks by learned masks alone: leave out masks=hard or redundancy=full",
+  )
+  .refine(
+    ({ split, uniform }) => uniform || split !== "fixed",
+    "split=fixed needs uniform widths: leave one of the two out",
+  )
+  .refine(
+    ({ distillation, hidden = 0 }) => distillation || hidden === 0,
+    "hidden is a part of distillation: leave out distillation=false or hidden",
+  )
+  .refine(({ dualStart, dualCap }) => dualStart <= dualCap, "must have dualStart <= dualCap")
+  .refine(
     ({ rampStart, rampEnd, freeze }) => rampStart < rampEnd && rampEnd <= freeze,
     "must have rampStart < rampEnd <= freeze",
   );

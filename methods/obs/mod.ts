@@ -15,7 +15,8 @@
  */
 import { z } from "zod";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
-import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
+import { UsageError } from "../../core/errors.ts";
+import { type BudgetTarget, largestSparsity, resolveTarget } from "../../models/target.ts";
 import { layerParameters } from "../../models/count.ts";
 import { defineMethod, type Method } from "../define.ts";
 import { orderScores, removalOrders } from "../_shared/removal_order.ts";
@@ -42,6 +43,9 @@ export const obs: Method<typeof options> = defineMethod({
   needs: { calibration: true },
   options,
   uniformLayers: ({ layers }) => layers === "uniform",
+  check: (config, target, { layers, firstRatio }) => {
+    if (layers === "incremental") incrementalWidths(config, target, firstRatio);
+  },
   async prune(context) {
     const { model: { config }, options, target } = context;
     const widths = options.layers === "uniform"
@@ -53,7 +57,9 @@ export const obs: Method<typeof options> = defineMethod({
 });
 
 /** Widths that shrink from layer to layer: layer i of n loses `r_0 + (r_n-1 - r_0) log(i + 1) / log(n)` of its weights
- * (SlimGPT's incremental pruning ratio), r_0 given and r_n-1 such that the budget is met: as large a mean ratio as is needed. */
+ * (SlimGPT's incremental pruning ratio), r_0 given and r_n-1 such that the budget is met: as large a mean ratio as is needed.
+ * A layer keeps one unit of each type.
+ * @throws {UsageError} when later layers cannot make up for the first. */
 export function incrementalWidths(config: DecoderConfig, target: BudgetTarget, firstRatio: number): LayerShape[] {
   const { sparsity, units, ffnMultiple, budgetParameters } = target;
   const count = config.layers.length;
@@ -61,21 +67,28 @@ export function incrementalWidths(config: DecoderConfig, target: BudgetTarget, f
   const meanRise = rise.reduce((a, b) => a + b, 0) / count;
   const size = (shapes: readonly LayerShape[]) =>
     shapes.reduce((sum, shape) => sum + layerParameters(config, shape), 0);
-  const at = (mean: number) => {
+  const most = largestSparsity(config, units, ffnMultiple);
+  const widthsAt = (mean: number) => {
     const first = meanRise === 0 ? mean : firstRatio * mean;
     const last = meanRise === 0 ? mean : first + (mean - first) / meanRise;
     return config.layers.flatMap((layer, i) => {
-      const ratio = Math.min(0.95, first + (last - first) * (rise[i] ?? 0));
+      const ratio = Math.min(most, first + (last - first) * (rise[i] ?? 0));
       return resolveTarget({ ...config, layers: [layer] }, { sparsity: ratio, units, ffnMultiple }).uniform;
     });
   };
   // Ratios are rounded up layer by layer and capped: the smallest mean that keeps the budget is found by halving.
-  let [low, high] = [sparsity / 2, 0.95];
-  if (size(at(sparsity)) <= budgetParameters) high = sparsity;
+  let [low, high] = [sparsity / 2, 1];
+  if (size(widthsAt(sparsity)) <= budgetParameters) high = sparsity;
+  else if (size(widthsAt(high)) > budgetParameters) {
+    throw new UsageError(
+      `obs: sparsity ${sparsity} cannot be reached by layers=incremental with firstRatio=${firstRatio}, since no layer ` +
+        `loses more than ${most.toFixed(3)}: raise firstRatio, or leave layers out`,
+    );
+  }
   for (let i = 0; i < 30; i++) {
     const middle = (low + high) / 2;
-    if (size(at(middle)) <= budgetParameters) high = middle;
+    if (size(widthsAt(middle)) <= budgetParameters) high = middle;
     else low = middle;
   }
-  return at(high);
+  return widthsAt(high);
 }

@@ -69,4 +69,10 @@ Deno.test("block-influence refuses a level that takes every layer, before anythi
   });
   method.check?.(config, target(0.79), options, run);
   assertThrows(() => method.check?.(config, target(0.81), options, run), UsageError, "ask for at most 0.80");
+  // 11 of 12 layers are 0.9166… of them.
+  const deep = { ...config, layers: Array.from({ length: 12 }, () => ({ ...shape })) };
+  const most = keptParameters(deep);
+  const of = (sparsity: number) => ({ ...target(sparsity), budgetParameters: Math.floor((1 - sparsity) * most) });
+  assertThrows(() => method.check?.(deep, of(0.92), options, run), UsageError, "ask for at most 0.91");
+  method.check?.(deep, of(0.91), options, run);
 });

@@ -1,7 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { at } from "../../core/indexing.ts";
-import { interpolate, latencyOf, monotone } from "../../methods/mask_prune/latency.ts";
+import { attentionShapes, interpolate, latencyOf, monotone } from "../../methods/mask_prune/latency.ts";
 import { toyConfig } from "../support/toy.ts";
 
 /** The same by the minimax formula: max over starts of the min over ends of the mean between them. */
@@ -28,6 +28,13 @@ Deno.test("interpolate() goes through the points and on beyond them", () => {
   const [xs, ys] = [[2, 4, 8], [1, 5, 6]];
   assertEquals([2, 3, 4, 6, 8].map((x) => interpolate(xs, ys, x)), [1, 3, 5, 5.5, 6]);
   assertEquals([1, 12].map((x) => interpolate(xs, ys, x)), [-1, 7]);
+});
+
+Deno.test("attentionShapes() narrows groups, and the query heads of a model with one", () => {
+  const dense = { kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 24 };
+  assertEquals(attentionShapes(dense), [1, 2, 3].map((kvGroups) => ({ ...dense, kvGroups })));
+  const one = { ...dense, kvGroups: 1, queryHeadsPerGroup: 4 };
+  assertEquals(attentionShapes(one), [1, 2, 3, 4].map((queryHeadsPerGroup) => ({ ...one, queryHeadsPerGroup })));
 });
 
 Deno.test("latencyOf() adds what attention and channels save, and rises with every unit", () => {

@@ -1,8 +1,11 @@
-import { assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { checkLevels } from "../../benchmarks/preparation/prepare.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
+import { incrementalWidths } from "../../methods/obs/mod.ts";
+import { keptParameters, layerParameters } from "../../models/count.ts";
+import { resolveTarget } from "../../models/target.ts";
 import { smallConfig } from "../support/weights_fixture.ts";
 
 /** Checks levels of one method on a model of 4 layers. */
@@ -41,6 +44,17 @@ Deno.test("checkLevels() refuses levels that units or layers cannot reach, and l
     UsageError,
     `Method "flap": attentionRatio 0 leaves the FFN channels too much to lose for sparsity 0.8`,
   );
+  assertThrows(
+    () => check("flap", { structure: "UL-MM", attentionRatio: 0.5 }, { sparsity: [0.1] }),
+    UsageError,
+    `Method "flap": attentionRatio 0.5 takes more than sparsity 0.1 of the model: lower it, or leave it out`,
+  );
+  check("obs", { layers: "incremental" }, { sparsity: [0.2, 0.6] });
+  assertThrows(
+    () => check("obs", { layers: "incremental", firstRatio: 0 }, { sparsity: [0.9] }),
+    UsageError,
+    `Method "obs": obs: sparsity 0.9 cannot be reached by layers=incremental with firstRatio=0`,
+  );
 });
 
 Deno.test("checkLevels() refuses flap's biases besides least-squares compensation, and passes either alone", () => {
@@ -60,6 +74,35 @@ Deno.test("parseOptions() refuses options of mask-prune that contradict each oth
   parse({ shrink: 4 })();
   assertThrows(parse({ shrink: 4, uniform: false }), UsageError, "shrink needs uniform widths");
   assertThrows(parse({ rampEnd: 0.5 }), UsageError, "must have rampStart < rampEnd <= freeze");
+  for (const other of [{ split: "learned" }, { uniform: false }, { selection: "magnitude" }]) {
+    parse(other)();
+    assertThrows(parse({ course: "at-once", ...other }), UsageError, "course=at-once removes what the metric ranks");
+  }
+  for (const other of [{ masks: "hard" }, { redundancy: "full" }]) {
+    assertThrows(parse({ selection: "magnitude", ...other }), UsageError, "selection=magnitude ranks by learned masks");
+  }
+  assertThrows(parse({ split: "fixed", uniform: false }), UsageError, "split=fixed needs uniform widths");
+  assertThrows(parse({ distillation: false, hidden: 5 }), UsageError, "hidden is a part of distillation");
+  assertThrows(parse({ dualStart: 6 }), UsageError, "must have dualStart <= dualCap");
+});
+
+Deno.test("training must have a loss", () => {
+  trainingSchema.parse({ crossEntropy: 0, distillation: 0, hidden: 1 });
+  assertThrows(() => trainingSchema.parse({ crossEntropy: 0, distillation: 0 }), Error, "nothing would be learned");
+});
+
+Deno.test("obs in incremental widths meets every budget that it does not refuse, each layer narrower than the one before", () => {
+  const layers = Array.from({ length: 4 }, () => ({ kvGroups: 8, queryHeadsPerGroup: 1, ffnChannels: 384 }));
+  const config = smallConfig({ width: 128, headSize: 16, layers });
+  for (const units of [["ffn"], ["ffn", "kv-groups"]] as const) {
+    for (const sparsity of [0.1, 0.3, 0.52, 0.6]) {
+      const target = resolveTarget(config, { sparsity, units });
+      const widths = incrementalWidths(config, target, 0.5);
+      assert(keptParameters(config, widths) <= target.budgetParameters, `${units} ${sparsity}`);
+      const sizes = widths.map((shape) => layerParameters(config, shape));
+      assertEquals(sizes, sizes.toSorted((a, b) => b - a));
+    }
+  }
 });
 
 Deno.test("checkLevels() refuses target shapes of sheared that are over the budget or do not fit the run", () => {
