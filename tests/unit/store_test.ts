@@ -19,6 +19,7 @@ import {
   toJson,
   writeRecord,
 } from "../../benchmarks/records/store.ts";
+import { runSweep } from "../../benchmarks/sweep/sweep.ts";
 import { packUnits, unpackUnits } from "../../benchmarks/records/kept_units.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { withFolder } from "../support/weights_fixture.ts";
@@ -294,6 +295,23 @@ inFolder("removeTemporaryFiles() removes what a killed writer left, and nothing 
   assertEquals([...Deno.readDirSync(join(lmEval, "flap"))].map(({ name }) => name), ["a.json"]);
   assertEquals(readRecords(out).problems, []);
 });
+
+inFolder(
+  "runSweep() leaves half-written files alone where cells of an earlier run may be writing them",
+  async (out) => {
+    const half = join(runPaths(out).records, ".flap.json.123.tmp");
+    Deno.mkdirSync(runPaths(out).records, { recursive: true });
+    Deno.writeTextFileSync(half, "half");
+    const sweep = (elsewhere: boolean) =>
+      runSweep({ model: "tiny", engine: "wasm", methods: [{ id: "random" }], sparsity: [0.5], out }, {
+        executor: { elsewhere, run: () => Promise.resolve() },
+      });
+    await sweep(true);
+    assertEquals(Deno.readTextFileSync(half), "half");
+    await sweep(false);
+    assertEquals([...Deno.readDirSync(runPaths(out).records)], []);
+  },
+);
 
 inFolder("lockFolder() keeps a second run out until the first ends", (out) => {
   const first = lockFolder(out);
