@@ -73,6 +73,9 @@ export const perplexityResultSchema = z.strictObject({
   windowNll: z.array(z.number()).describe(
     "mean nats per scored token of each window (c: per word of each document), for paired comparison",
   ),
+  documentWords: z.array(z.number()).optional().describe(
+    "words of each document, its weight in the perplexity; protocol c only, absent in older records",
+  ),
   documents: z.strictObject({
     words: z.number().describe("pieces of the raw text between white space"),
     bytes: z.number().describe("UTF-8 bytes of the raw text"),

@@ -56,7 +56,7 @@ export interface Measurement {
   column: Column;
   value: number;
   stderr: number | null;
-  /** One number per window or example whose plain mean is the quantity (for perplexity: nats per token). */
+  /** One number per window, document or example whose plain mean is the quantity (for perplexity: its logarithm). */
   paired?: number[];
   /** Timed repeats, for throughput. */
   repeats?: {
@@ -76,7 +76,7 @@ const ofTotal = (part: number, total: number) => part < total ? `n=${part} of ${
 const AVERAGING = {
   a: "mean of window means, per token",
   b: "mean over tokens, per token",
-  c: "whole documents, per word; tests give every document the same weight",
+  c: "whole documents, per word",
 };
 
 /** Window length, and scored windows or documents of how many, in words; the number of documents is not known where
@@ -125,8 +125,15 @@ function perplexityMeasurement(result: PerplexityResult): Measurement {
     },
     value: result.perplexity,
     stderr: result.perplexityStderr,
-    paired: result.windowNll,
+    paired: pairedNll(result),
   };
+}
+
+/** Nats of each window; of each document by its part of all words, which older records do not say. */
+function pairedNll({ protocol, windowNll, documentWords, documents }: PerplexityResult): number[] | undefined {
+  if (protocol !== "c") return windowNll;
+  if (documentWords === undefined || documents === undefined) return undefined;
+  return windowNll.map((nll, i) => nll * windowNll.length * at(documentWords, i) / documents.words);
 }
 
 function datasetWords(dataset: DoneRecord["tasks"][number]["dataset"]): string {

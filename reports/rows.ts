@@ -40,8 +40,8 @@ export interface Row {
   seeds: number[];
   failures: FailedRecord[];
   values: Map<string, Estimate>;
-  /** What paired tests compare, by column: one number per window or example (mean over seeds), scaled so that their
-   * plain mean is the quantity of the column (for perplexity: nats per token). */
+  /** What paired tests compare, by column: one number per window, document or example (mean over seeds), scaled so that
+   * their plain mean is the quantity of the column (for perplexity: its logarithm). */
   paired: Map<string, number[]>;
   /** Throughput over the dense model's on the same machine, by column. For the dense row it is that of the model over
    * itself, measured in the same way, where repeats alternated. */

@@ -15,7 +15,7 @@ export const ALPHA = 0.05;
 export interface Comparison {
   /** The row that the best is compared with. */
   other: Row;
-  /** How much better the best row is: nats per token for perplexity, a fraction for accuracies. The interval is that of
+  /** How much better the best row is: nats for perplexity, a fraction for accuracies. The interval is that of
    * the same test: it leaves out 0 exactly where `p` is below {@linkcode ALPHA}. */
   lead: { value: number; low: number; high: number };
   /** `mcnemar`: exact, one seed each; `permutation`: random sign flips of the differences, which stays honest for few

@@ -61,6 +61,7 @@ type Measured = Pick<
   | "perplexity"
   | "perplexityStderr"
   | "windowNll"
+  | "documentWords"
   | "documents"
   | "bosPolicy"
 >;
@@ -154,6 +155,7 @@ async function wholeDocuments(
     perplexity: wordPerplexity,
     perplexityStderr: null,
     windowNll: scored.map((one) => -one.logLikelihood / one.words),
+    documentWords: scored.map((one) => one.words),
     documents: {
       words,
       bytes,

@@ -158,7 +158,7 @@ function pruningEntry(record: DoneRecord): Record<string, unknown> {
         { bosPolicy, chance, dataset, seconds },
       ]),
     ),
-    perplexity: record.perplexity.map(({ windowNll: _long, ...perplexity }) => perplexity),
+    perplexity: record.perplexity.map(({ windowNll: _long, documentWords: _too, ...perplexity }) => perplexity),
     throughput,
     memory,
     timings,

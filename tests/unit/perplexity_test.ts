@@ -93,6 +93,7 @@ Deno.test("measurePerplexity() by protocol c counts words and bytes of the raw d
   assertAlmostEquals(bitsPerByte, 0.681588, 5e-7);
   assertEquals([result.perplexity, result.perplexityStderr, result.nllPerToken], [wordPerplexity, null, 2]);
   assertAlmostEquals(at(result.windowNll, 0), 40 / 27, 1e-12);
+  assertEquals(result.documentWords, [27, 26, 17]);
 });
 
 Deno.test("measurePerplexity() refuses protocols a corpus does not define, and texts without a window", async () => {

@@ -30,6 +30,31 @@ Deno.test("compareRuns() says by how much perplexity and accuracy changed, with 
   assertMatch(lineOf(back, "wikitext2"), /\+11\.0\d % \\\[\+11\.0\d, \+11\.0\d\\\] .* \| worse \|/);
 });
 
+Deno.test("compareRuns() tests perplexity by documents by their words, as the column counts them", () => {
+  const words = [1000, ...Array.from({ length: 19 }, () => 10)];
+  const total = words.reduce((a, b) => a + b);
+  /** The long document loses `long` nats a word over another run, the others `short`. */
+  const record = (long: number, short: number) => {
+    const windowNll = words.map((_, i) => 3 + (i === 0 ? long : short));
+    const nll = windowNll.reduce((sum, nats, i) => sum + nats * at(words, i), 0) / total;
+    const perplexity = Math.exp(nll);
+    const one = doneRecord({ method: "flap", sparsity: 0.2, windows: words.length, throughput: false, tasks: [] });
+    const documents = { words: total, bytes: 1, wordPerplexity: perplexity, bytePerplexity: 1, bitsPerByte: 1 };
+    one.perplexity = one.perplexity.map((result): typeof result => ({
+      ...{ ...result, protocol: "c", perplexity, perplexityStderr: null },
+      ...{ windowNll, documentWords: words, documents },
+    }));
+    return one;
+  };
+  const [before, after] = [record(0, 0), record(0.1, -0.1)];
+  // By words 0.1 (1000 - 190) / 1190 nats more; with every document alike it would be 0.09 less.
+  const change = (100 * Math.expm1(0.1 * 810 / 1190)).toFixed(2);
+  assertMatch(lineOf(compareRuns([before], [after]), "wikitext2"), new RegExp(`\\+${change} % `));
+  // Without the words there is no test.
+  at(after.perplexity, 0).documentWords = undefined;
+  assertMatch(lineOf(compareRuns([before], [after]), "wikitext2"), /\| – \| *\| *\|$/);
+});
+
 Deno.test("compareRuns() compares nothing that was measured on other data, and names rows of one run only", () => {
   const a = [doneRecord({ windows: 40, throughput: false, tasks: [] })];
   const b = [
