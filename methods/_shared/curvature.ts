@@ -16,18 +16,16 @@ import {
   type DeviceLayer,
   disposePass,
   embed,
-  finalHidden,
   type ObservedSite,
   type PassContext,
   runLayers,
   type TokenBatch,
 } from "../../models/decoder.ts";
-import { nextTokens, scoredRows } from "../../models/training/batches.ts";
 import { gramMatrices, gramName } from "../../models/training/least_squares.ts";
-import { type LossWeights, vocabularyLoss } from "../../models/training/loss.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { calibrationBatches } from "./calibration.ts";
 import { checkpoint, readFlat } from "./device.ts";
+import { lossSlope } from "./loss_slope.ts";
 
 /** The maps that units feed. */
 export const CURVATURE_SITES = ["output", "down"] as const;
@@ -49,23 +47,6 @@ export function inputFactors(context: MethodContext<unknown>): Promise<Statistic
 export function factorMatrix(factors: Statistics, name: string): tf.Tensor2D {
   const { shape, data } = entry(factors, name);
   return tf.tensor2d(data, shape as [number, number]);
-}
-
-const CROSS_ENTROPY: LossWeights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };
-
-/** Gradient of the summed cross entropy of a batch to the last layer's output x: [N, D] -> [N, D]. */
-function lossSlope(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch): tf.Tensor2D {
-  let terms: tf.Tensor | undefined;
-  const loss = (x: tf.Tensor) => {
-    const hidden = finalHidden(model, scoredRows(x as tf.Tensor2D, batch));
-    const onTerms = (sums: tf.Tensor) => terms = sums;
-    return vocabularyLoss(model, hidden, { ids: nextTokens(batch) }, { weights: CROSS_ENTROPY, scale: 1, onTerms });
-  };
-  try {
-    return tf.grad(loss)(x) as tf.Tensor2D;
-  } finally {
-    terms?.dispose();
-  }
 }
 
 /** Gradients of one layer at input x for the gradient `dy` of its output: of x, and of what its maps put out. */
@@ -148,8 +129,11 @@ function backThrough(
   try {
     const last = runLayers(model, x, pass, { each: (state) => inputs.push(state) });
     inputs.pop();
-    dy = lossSlope(model, last, batch);
-    last.dispose();
+    try {
+      dy = lossSlope(model, last, batch);
+    } finally {
+      last.dispose();
+    }
     for (let layer = model.layers.length - 1; layer >= 0; layer--) {
       const input = at(inputs, layer);
       const { dx, ...slopes } = layerSlopes({ model, layer, pass, x: input, dy });

@@ -15,36 +15,12 @@ import {
   type DecoderModel,
   disposePass,
   embed,
-  finalHidden,
   type PassContext,
   runLayers,
   type TokenBatch,
 } from "../../models/decoder.ts";
-import { nextTokens, scoredRows } from "../../models/training/batches.ts";
-import { type LossWeights, vocabularyLoss } from "../../models/training/loss.ts";
 import { checkpoint } from "../_shared/device.ts";
-
-/** Next-token cross entropy alone. */
-const CROSS_ENTROPY: LossWeights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };
-
-/** Gradient, with respect to the last layer's output x [B T, D], of `scale` times the summed cross entropy of every
- * next token: [B T, D]. */
-function lossGradient(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch, scale: number): tf.Tensor2D {
-  let terms: tf.Tensor | undefined;
-  const loss = (x: tf.Tensor) => {
-    const hidden = finalHidden(model, scoredRows(x as tf.Tensor2D, batch));
-    return vocabularyLoss(model, hidden, { ids: nextTokens(batch) }, {
-      weights: CROSS_ENTROPY,
-      scale,
-      onTerms: (sums) => terms = sums,
-    });
-  };
-  try {
-    return tf.grad(loss)(x) as tf.Tensor2D;
-  } finally {
-    terms?.dispose();
-  }
-}
+import { lossSlope } from "../_shared/loss_slope.ts";
 
 /** Weight gradients of one layer, `[in, out]`. */
 export type LayerGradients = Partial<Record<LinearName, tf.Tensor2D>>;
@@ -72,10 +48,12 @@ function layerBackward(
     });
   };
   const given = names.map((name) => denseMatrix(dense[name].weight));
-  const gradients = tf.grads(run)([x, ...given], dy) as tf.Tensor2D[];
-  const [dx, weights] = [at(gradients, 0), gradients.slice(1)];
-  tf.dispose(given);
-  return { dx, weights };
+  try {
+    const [dx, ...weights] = tf.grads(run)([x, ...given], dy) as [tf.Tensor2D, ...tf.Tensor2D[]];
+    return { dx, weights };
+  } finally {
+    tf.dispose(given);
+  }
 }
 
 /** What is held of one batch between the forward and the backward pass. */
@@ -90,11 +68,15 @@ interface Trail {
 function layForward(model: DecoderModel, batch: TokenBatch, scale: number, pass: PassContext): Trail {
   const x = embed(model, batch.tokens);
   const inputs = [x];
-  const last = runLayers(model, x, pass, { each: (state) => inputs.push(state) });
-  inputs.pop();
-  const dy = lossGradient(model, last, batch, scale);
-  last.dispose();
-  return { pass, inputs, dy };
+  try {
+    runLayers(model, x, pass, { each: (state) => inputs.push(state) });
+    const dy = lossSlope(model, at(inputs, inputs.length - 1), batch, scale);
+    inputs.pop()?.dispose();
+    return { pass, inputs, dy };
+  } catch (error) {
+    tf.dispose(inputs);
+    throw error;
+  }
 }
 
 /** Sums over batches of a layer's weight gradients, in the order of the names. */

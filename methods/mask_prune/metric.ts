@@ -25,6 +25,7 @@ import type { MethodContext, Statistics } from "../define.ts";
 import { inputStatistics } from "../_shared/calibration.ts";
 import { type RemovalOrder, removalOrders } from "../_shared/removal_order.ts";
 import { columnScores } from "../_shared/column_metrics.ts";
+import { CROSS_ENTROPY } from "../_shared/loss_slope.ts";
 import { checkpoint } from "../_shared/device.ts";
 import { median } from "../../core/stats.ts";
 import type { UnitAxis } from "../_shared/learned_units.ts";
@@ -168,7 +169,7 @@ function maskFisher(context: MethodContext<unknown>): Promise<Statistics> {
           model,
           masks,
           windows: [window],
-          weights: { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 },
+          weights: CROSS_ENTROPY,
           variables: masks.flatMap((layer) => [layer.ffn!, layer.queryHeads!]),
         });
         layers.forEach((shape, l) => {
