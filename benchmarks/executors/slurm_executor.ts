@@ -7,6 +7,7 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import type { CellRecord } from "../../core/schema.ts";
 import { cellName, type NamedCell } from "../../core/cell_names.ts";
+import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { classifyExit, type Failure, TIMEOUT_EXIT, timeoutFailure } from "../../core/failure.ts";
@@ -125,13 +126,19 @@ function recordOf(out: string, named: NamedCell): CellRecord | undefined {
   }
 }
 
-/** Those of `cells` that an earlier run submitted and that have not ended. */
+/** Those of `cells` that an earlier run submitted and that have not ended.
+ * @throws {UsageError} when Slurm does not say which these are. */
 async function stillQueued(cells: readonly NamedCell[], context: ExecutorContext): Promise<Submitted[]> {
   const folder = slurmFolder(context);
   const arrays = [...Deno.readDirSync(folder)].filter(({ name }) => /^\d+\.json$/.test(name)).map(({ name }) =>
     JSON.parse(Deno.readTextFileSync(join(folder, name))) as { job: string; names: string[] }
   );
-  const queue = await queuedTasks(arrays.map(({ job }) => job)) ?? new Map();
+  const queue = await queuedTasks(arrays.map(({ job }) => job));
+  if (queue === null) {
+    throw new UsageError(
+      "Slurm's controller gives no answer about the tasks of an earlier run of this folder: try again",
+    );
+  }
   const byName = new Map(cells.map((named) => [cellName(named), named]));
   return arrays.flatMap(({ job, names }) =>
     names.flatMap((name, i) => {

@@ -67,6 +67,11 @@ Deno.test({
         first.kill("SIGKILL");
         await first.stdout.cancel();
         await first.status;
+        Deno.env.set("SLURM_CONF", join(root, "no controller.conf"));
+        const silent = await finish(slurm(...run(out)));
+        Deno.env.set("SLURM_CONF", cluster.conf);
+        assertEquals(silent.code, 2, silent.stderr);
+        assertStringIncludes(silent.stderr, "Slurm's controller gives no answer");
         const { code, stderr } = await finish(slurm(...run(out)));
         assertEquals(code, 0, stderr);
         assertStringIncludes(stderr, "3 cells are in Slurm's queue already");
