@@ -23,13 +23,13 @@ Flags:
   --width N        columns of the tables (default: COLUMNS, else the terminal's, else 120)`;
 
 /** Prints the tables of the run in `dir`, `width` columns wide, writes its report to the folder `to`, and says what can be
- * done next.
+ * done next. `note` is told what is left out; standard error when absent.
  * @throws {UsageError} when the folder holds no record. */
 export async function showReport(
   dir: string,
-  { title, to, width }: { title: string; to: string; width: number },
+  { title, to, width, note }: { title: string; to: string; width: number; note?: (message: string) => void },
 ): Promise<void> {
-  const records = recordsToReport(dir);
+  const records = recordsToReport(dir, note);
   const [{ renderNextSteps, renderTable }, { writeReport }] = await Promise.all([
     import("../../reports/terminal.ts"),
     import("../../reports/write_report.ts"),

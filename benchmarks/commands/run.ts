@@ -72,7 +72,8 @@ export async function runConfig(
   const executor = slurm && (await import("../executors/slurm_executor.ts")).slurmExecutor(slurm);
   const result = await runSweep(config, { ...options, executor, onEvent, signal: controller.signal });
   if (result.interrupted) return INTERRUPTED;
-  await showReport(config.out, { title: config.name, to: runPaths(config.out).report, width });
+  const note = (message: string) => onEvent({ event: "note", message });
+  await showReport(config.out, { title: config.name, to: runPaths(config.out).report, width, note });
   return result.failed + result.kept > 0 ? 1 : 0;
 }
 

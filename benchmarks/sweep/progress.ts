@@ -130,6 +130,7 @@ export function createProgress(
     const line = isLive || isEarly ? undefined : plainLine(event, `[${ended}/${total}]`);
     if (live) write("\r\x1b[K");
     if (line !== undefined) write(`${line}\n`);
-    if (live && event.event !== "end" && total > 0) write(liveLine());
+    if (event.event === "end") total = 0;
+    if (live && total > 0) write(liveLine());
   };
 }

@@ -23,7 +23,7 @@ import { type PreparedRun, prepareRun, wantedOf } from "../preparation/prepare.t
 import type { SweepEvent } from "./progress.ts";
 import { timeModels } from "./timing.ts";
 import { askedResults, isComplete, withoutThroughput } from "../records/measured.ts";
-import { askedRecords, othersNote, writeRunFile } from "../records/run_file.ts";
+import { writeRunFile } from "../records/run_file.ts";
 import {
   doneRecord,
   lockFolder,
@@ -141,10 +141,6 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
     if (record?.state === "done") return askedResults(record, named.cell, run.fingerprint.data);
     return record ?? [];
   });
-  // A run that was stopped before its first record, or only shown, has no folder to look into.
-  const { others } = records.length > 0 ? askedRecords(out) : { others: 0 };
-  const message = othersNote(out, others);
-  if (message !== undefined) onEvent({ event: "note", message });
   const seconds = (performance.now() - startedAt) / 1000;
   const interrupted = signal.aborted;
   onEvent({ event: "end", ...counts, skipped: stored.done, kept: stored.kept, seconds, interrupted });

@@ -267,6 +267,7 @@ Deno.test("createProgress() on a terminal keeps one live line no wider than it, 
   assertStringIncludes(text, "\n[3/3]\r\x1b[K1 cell done");
   for (const line of live) assertEquals(line.length < 40, true);
   assertEquals(text.endsWith("\r\x1b[K1 cell done, 1 failed, 1 finished before in 1 min 10 s\n"), true);
+  assertMatch(shown([...EVENTS, { event: "note", message: "of the report" }], { terminal: true }), /of the report\n$/);
 });
 
 Deno.test("formatSeconds() rounds before it splits", () => {
