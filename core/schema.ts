@@ -146,7 +146,7 @@ export const runConfigSchema = z.strictObject({
   ),
   training: trainingSchema.optional().describe("what learning and recovery train on: keys see `bench ls training`"),
   ladder: z.boolean().default(false).describe(
-    "learned methods meet the levels of the sweep in turn in one training, 1.25 times as long as one level's",
+    "learned methods meet the levels of the sweep in turn in one training, which reads 1.25 times the tokens of one level's",
   ),
   layerwise: z.boolean().default(false).describe(
     "prune with one dense layer on the device at a time: random, magnitude, wanda-sp, flap; the same results",
