@@ -19,6 +19,7 @@ import { type Command, textFlag } from "./command.ts";
 import type { CellJob } from "../cells/job.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { classifyExit } from "../../core/failure.ts";
+import { askedResults, type DataHashes } from "../records/measured.ts";
 import { readRecord, recordPath } from "../records/store.ts";
 import { readRunFile, startOf } from "../records/run_file.ts";
 
@@ -32,7 +33,7 @@ export interface Comparison {
   environment: string[];
 }
 
-/** Compares the results of two records of one cell; times and memory are left out. */
+/** Compares two records of one cell, result by result in their order; times and memory are left out. */
 export function compareRecords(before: DoneRecord, after: DoneRecord): Comparison {
   const comparison: Comparison = { same: [], differs: [], environment: [] };
   const note = (what: string, difference: string | null) => {
@@ -123,19 +124,22 @@ function definitionsOf({ tasks }: DoneRecord): TaskDefinition[] {
   return definitions;
 }
 
-/** Tokens of the batches of each measurement of the record's cell; rounding depends on them. */
-export function recordedBatches(
-  { cell, perplexity, tasks }: Pick<DoneRecord, "cell" | "perplexity" | "tasks">,
-): NonNullable<CellJob["batchTokens"]> {
-  return {
-    perplexity: cell.perplexity.map(({ corpus, protocol, windowTokens, maxWindows }) =>
-      perplexity.findLast((result) =>
-        result.corpus === corpus && result.protocol === protocol && result.windowTokens === windowTokens &&
-        result.maxWindows === maxWindows
-      )?.batchTokens ?? null
-    ),
-    tasks: cell.tasks.map((task) => tasks.findLast((result) => result.task === task)?.batchTokens ?? null),
-  };
+/** The results of a record that its cell asks for, one for each measurement in its order: those of the data of its run, or
+ * the latest where the run does not say, or has other data by now.
+ * @throws {UsageError} when some are missing. */
+export function ownResults(record: DoneRecord, hashes?: DataHashes): DoneRecord {
+  const { cell } = record;
+  const found = [hashes, undefined].map((own) => askedResults(record, cell, own)).find(({ perplexity, tasks }) =>
+    perplexity.length === cell.perplexity.length && tasks.length === cell.tasks.length
+  );
+  if (!found) throw new UsageError("The record lacks results that its cell asks for: run the cell in another folder");
+  return found;
+}
+
+/** Tokens of the batches of each result; rounding depends on them. */
+export function recordedBatches({ perplexity, tasks }: DoneRecord): NonNullable<CellJob["batchTokens"]> {
+  const tokensOf = ({ batchTokens }: Batched) => batchTokens ?? null;
+  return { perplexity: perplexity.map(tokensOf), tasks: tasks.map(tokensOf) };
 }
 
 /** Runs the cell of a record in a folder of its own that is removed, without throughput. */
@@ -207,18 +211,20 @@ export const reproduce: Command = {
     }
     const [model, data] = [textFlag(flags, "model"), textFlag(flags, "data")];
     const out = dirname(dirname(resolve(path)));
-    const stored = readRunFile(out)?.config.data;
+    const run = readRunFile(out);
+    const stored = run?.config.data;
     const asked = {
       ...model !== undefined && { model: model === "tiny" ? model : resolve(model) },
       ...(data ?? stored) !== undefined && { data: data === undefined ? stored : resolve(data) },
     };
     // Paths in the record are those of the folder in which the run was started.
     Deno.chdir(startOf(out));
-    const again = await runAgain(record, asked);
+    const own = ownResults(record, run?.fingerprint.data);
+    const again = await runAgain(own, asked);
     if (again.state === "failed") {
       throw new UsageError(`The cell failed (${again.failure.kind}): ${again.failure.message}`);
     }
-    const { same, differs, environment } = compareRecords(record, again);
+    const { same, differs, environment } = compareRecords(own, again);
     for (const line of environment) console.log(`environment  ${line}`);
     for (const line of differs) console.log(`differs      ${line}`);
     console.log(`same, bit for bit: ${same.join(", ") || "nothing"}`);

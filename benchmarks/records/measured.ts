@@ -17,25 +17,26 @@ export type DataHashes = Readonly<Record<string, string>>;
 type PerplexityChoice = Cell["perplexity"][number];
 type ThroughputChoice = NonNullable<Cell["throughput"]>;
 
-/** Of texts of the user's the contents decide, not where they lie. */
-function answersPerplexity(choice: PerplexityChoice, hashes: DataHashes) {
+/** Of texts of the user's the contents decide, not where they lie, unless results of any data will do. */
+function answersPerplexity(choice: PerplexityChoice, hashes?: DataHashes) {
   const { corpus, split, protocol, windowTokens, maxWindows } = choice;
+  const readsData = ({ corpus: own, dataset }: DoneRecord["perplexity"][number]) =>
+    hashes === undefined ? own === corpus : (own === corpus || isFileName(own) && isFileName(corpus)) &&
+      dataset.sha256 === hashes[`perplexity ${corpus}/${dataset.split}`];
   return (result: DoneRecord["perplexity"][number]): boolean =>
-    (result.corpus === corpus || isFileName(result.corpus) && isFileName(corpus)) &&
-    (split ?? result.dataset.split) === result.dataset.split &&
-    result.protocol === protocol && result.windowTokens === windowTokens && result.maxWindows === maxWindows &&
-    result.dataset.sha256 === hashes[`perplexity ${corpus}/${result.dataset.split}`];
+    readsData(result) && (split ?? result.dataset.split) === result.dataset.split &&
+    result.protocol === protocol && result.windowTokens === windowTokens && result.maxWindows === maxWindows;
 }
 
-function answersTask(task: string, { limit = Infinity, numFewshot = 0 }: Cell, hashes: DataHashes) {
-  return (result: DoneRecord["tasks"][number]): boolean => {
-    const { dataset, definition, fewshotDataset, samples } = result;
+function answersTask(task: string, { limit = Infinity, numFewshot = 0 }: Cell, hashes?: DataHashes) {
+  const readsData = ({ dataset, definition, fewshotDataset, numFewshot: own }: DoneRecord["tasks"][number]) => {
+    if (hashes === undefined) return definition !== undefined || own === numFewshot;
     const data = [dataset.sha256, ...definition ? [definition.sha256] : []].join(" ");
-    const shots = hashes[`shots ${task}`] ?? String(numFewshot);
-    return result.task === task && String(result.numFewshot) === shots && data === hashes[`task ${task}`] &&
-      fewshotDataset?.sha256 === hashes[`few-shot ${task}`] &&
-      samples.effective === Math.min(limit, samples.original);
+    return String(own) === (hashes[`shots ${task}`] ?? String(numFewshot)) && data === hashes[`task ${task}`] &&
+      fewshotDataset?.sha256 === hashes[`few-shot ${task}`];
   };
+  return (result: DoneRecord["tasks"][number]): boolean =>
+    result.task === task && readsData(result) && result.samples.effective === Math.min(limit, result.samples.original);
 }
 
 function answersThroughput({ prefillTokens, decodeTokens, batch, repeats }: ThroughputChoice) {
@@ -106,11 +107,11 @@ function recordedGroups({ groups = [] }: DoneRecord): TaskGroup[] {
 }
 
 /** The record of `cell`: `record` with the results that it asks for, in its order, and those of `groups` whose tasks are all
- * among them; others are left out. */
+ * among them; others are left out. Without `hashes` the latest results count, whatever their data. */
 export function askedResults(
   record: DoneRecord,
   cell: Cell,
-  hashes: DataHashes,
+  hashes?: DataHashes,
   groups: readonly TaskGroup[] = recordedGroups(record),
 ): DoneRecord {
   const { generations: _generations, groups: _groups, ...rest } = record;

@@ -43,3 +43,24 @@ sweepTest("bench reproduce gives the same plan and the same numbers on wasm", as
     `cpu: ${record.environment.cpu}, now another`,
   ]);
 });
+
+sweepTest("bench reproduce compares a cell that was measured further by what its cell asks for", async (out) => {
+  const flags = "--methods random --sparsity 0.5 --engine wasm --no-throughput --perplexity tiny-world:a:64:4".split(
+    " ",
+  );
+  for (
+    const args of [
+      ["run", ...flags, "--tasks", "tiny-facts,tiny-agreement", "--limit", "6", "--out", out],
+      ["run", ...flags, "--tasks", "tiny-agreement,tiny-facts", "--limit", "4", "--out", out],
+    ]
+  ) {
+    const { code, stderr } = await finish(bench(...args));
+    assertEquals(code, 0, stderr);
+  }
+  const record = at(readRecords(out).records, 1);
+  assertEquals(record.state === "done" && record.tasks.length, 4);
+  const { code, stdout, stderr } = await finish(bench("reproduce", recordPath(out, record)));
+  assertEquals(code, 0, stdout + stderr);
+  const same = "same, bit for bit: weights, plan, size, perplexity tiny-world, tiny-agreement, tiny-facts";
+  assertStringIncludes(stdout, same);
+});

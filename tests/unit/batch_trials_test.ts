@@ -1,10 +1,11 @@
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { fastestTokens, isWorthTrials, tryBatchSizes } from "../../benchmarks/evaluation/batch_trials.ts";
 import type { PackedBatch } from "../../benchmarks/evaluation/packing.ts";
 import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
-import { recordedBatches } from "../../benchmarks/commands/reproduce.ts";
+import { ownResults, recordedBatches } from "../../benchmarks/commands/reproduce.ts";
 import { trialMemory } from "../../benchmarks/cells/evaluate.ts";
+import { UsageError } from "../../core/errors.ts";
 import type { BatchTrial } from "../../core/schema.ts";
 import { fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
@@ -104,14 +105,33 @@ Deno.test("trialMemory() makes trials once for a model, engine and device of a r
   }
 });
 
-Deno.test("recordedBatches() finds the batches of each measurement of a record", () => {
-  const record = doneRecord();
-  const [first] = record.perplexity;
+Deno.test("ownResults() gives a grown record's results in the order of its cell, with their batches", () => {
+  const grown = doneRecord({ windows: 40, examples: 20 });
+  const [first] = grown.perplexity;
+  const other = doneRecord({ windows: 8, examples: 200 });
   assert(first);
   const { corpus, protocol, windowTokens, maxWindows } = first;
-  record.cell.perplexity = [{ corpus, protocol, windowTokens: 7 }, { corpus, protocol, windowTokens, maxWindows }];
-  record.cell.tasks = ["openbookqa", "arc_easy"];
-  record.perplexity = [{ ...first, batchTokens: 512 }, { ...first, batchTokens: 2048 }];
-  record.tasks = record.tasks.map((task) => task.task === "arc_easy" ? { ...task, batchTokens: 1024 } : task);
-  assertEquals(recordedBatches(record), { perplexity: [null, 2048], tasks: [null, 1024] });
+  grown.cell.perplexity = [{ corpus, protocol, windowTokens: 7, maxWindows }, {
+    corpus,
+    protocol,
+    windowTokens,
+    maxWindows,
+  }];
+  grown.cell.tasks = ["openbookqa", "arc_easy"];
+  const old = { ...first, dataset: { ...first.dataset, sha256: "0" }, batchTokens: 512 };
+  grown.perplexity = [old, { ...first, batchTokens: 2048 }, ...other.perplexity, { ...first, windowTokens: 7 }];
+  const tasks = grown.tasks.map((task) => task.task === "arc_easy" ? { ...task, batchTokens: 1024 } : task);
+  grown.tasks = [...tasks, ...other.tasks];
+  const own = ownResults(grown);
+  assertEquals(own.tasks.map(({ task, samples }) => [task, samples.effective]), [["openbookqa", 20], ["arc_easy", 20]]);
+  assertEquals(recordedBatches(own), { perplexity: [null, 2048], tasks: [null, 1024] });
+
+  // The data of the run decide where it says which.
+  grown.perplexity.push({ ...old, windowTokens: 7, batchTokens: 64 });
+  const data = Object.fromEntries(grown.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]));
+  const batches = (sha256: string) =>
+    recordedBatches(ownResults(grown, { ...data, "perplexity wikitext2/validation": sha256 })).perplexity;
+  assertEquals([batches("0"), batches(first.dataset.sha256), batches("1")], [[64, 512], [null, 2048], [64, 2048]]);
+  grown.cell.tasks.push("piqa");
+  assertThrows(() => ownResults(grown, data), UsageError, "lacks results that its cell asks for");
 });
