@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { canonicalJson } from "../../core/cell_names.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { RunConfig } from "../../core/schema.ts";
 import { type ConfigSource, flagOptions, flagSource } from "../configuration/flags.ts";
@@ -71,6 +72,15 @@ function givenValues(
   };
 }
 
+/** `config` with each item of the joined lists once. */
+function withoutRepeats(config: RunConfig): RunConfig {
+  const lists = JOINED.flatMap((key) => {
+    const items: unknown[] | undefined = config[key];
+    return items ? [[key, [...new Map(items.map((item) => [canonicalJson(item), item])).values()]] as const] : [];
+  });
+  return { ...config, ...Object.fromEntries(lists) };
+}
+
 async function measureFurther(flags: Flags): Promise<number> {
   const [label, dense] = ["label", "dense"].map((name) => textFlag(flags, name));
   const dir = flags._[0] ?? textFlag(flags, "out");
@@ -89,7 +99,7 @@ async function measureFurther(flags: Flags): Promise<number> {
     { values: kept ?? EMPTY, where: () => "run.json" },
     { values: asked, where: ([key]) => key === "checkpoints" ? "--label" : given.where([key ?? ""]) },
   ]);
-  return await runConfig(config, runManner(flags), tableWidth(textFlag(flags, "width")));
+  return await runConfig(withoutRepeats(config), runManner(flags), tableWidth(textFlag(flags, "width")));
 }
 
 /** `bench eval`. */

@@ -46,8 +46,10 @@ sweepTest(
     await succeed("run", ...PRUNED, ...BOTH, "--limit", "6", "--out", whole);
     assertEquals(scores(grown), scores(whole));
 
-    const again = await succeed("eval", grown, "--tasks", "tiny-agreement");
+    const again = await succeed("eval", grown, "--tasks", "tiny-agreement", "--perplexity", "tiny-world:b:32:4");
     assertStringIncludes(again, "3 finished already");
+    const { tasks, perplexity } = readRunFile(grown)!.config;
+    assertEquals([tasks, perplexity.length], [["tiny-facts", "tiny-agreement"], 2]);
 
     // What is no longer asked for stays in the records and leaves the report.
     const fewer = await succeed("run", ...PRUNED, ...FIRST, "--out", grown, "--methods", "wanda-sp", "--json");
