@@ -142,7 +142,8 @@ function datasetWords(dataset: DoneRecord["tasks"][number]["dataset"]): string {
   return `${dataset.split} split of ${source}${revision}, sha256 ${dataset.sha256.slice(0, 12)}`;
 }
 
-function taskIdentity(result: TaskResult): unknown[] {
+/** What two results of a task must have in common to be compared. */
+export function taskIdentity(result: TaskResult): unknown[] {
   const { task, version, definition, dataset, numFewshot, bosPolicy, samples } = result;
   const file = definition ? [definition.sha256] : [];
   return [task, version, dataset.sha256, dataset.split, numFewshot, bosPolicy, samples.effective, ...file];
@@ -173,8 +174,8 @@ function taskMeasurements(result: TaskResult): Measurement[] {
   }));
 }
 
-/** Metrics of lm-evaluation-harness that are no parts of 1. */
-const isFraction = (metric: string): boolean => !/perplexity|bits_per_byte/.test(metric);
+/** Whether values of a metric are parts of 1, unlike those of some of lm-evaluation-harness. */
+export const isFraction = (metric: string): boolean => !/perplexity|bits_per_byte/.test(metric);
 
 function outcomeNumbers({ outcomes }: TaskResult, metric: string): number[] | undefined {
   const own = outcomes[metric];

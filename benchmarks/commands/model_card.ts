@@ -3,8 +3,10 @@
  * @module
  */
 import { basename } from "node:path";
+import { canonicalJson } from "../../core/cell_names.ts";
 import type { StoredType } from "../../core/quantize.ts";
 import type { DoneRecord, ModelSize, PerplexityResult, TaskResult } from "../../core/schema.ts";
+import { isFraction, taskIdentity } from "../../reports/measurements.ts";
 
 /** What a card is made of. */
 export interface CardContent {
@@ -129,9 +131,8 @@ function sizeSection({ record, paddedParameters }: CardContent): string[] {
 
 const sameText = (a: PerplexityResult, b: PerplexityResult) =>
   a.corpus === b.corpus && a.dataset.sha256 === b.dataset.sha256 && a.protocol === b.protocol &&
-  a.windowTokens === b.windowTokens && a.windows === b.windows;
-const sameTask = (a: TaskResult, b: TaskResult) =>
-  a.task === b.task && a.dataset.sha256 === b.dataset.sha256 && a.samples.effective === b.samples.effective;
+  a.windowTokens === b.windowTokens && a.windows === b.windows && a.bosPolicy === b.bosPolicy;
+const sameTask = (a: TaskResult, b: TaskResult) => canonicalJson(taskIdentity(a)) === canonicalJson(taskIdentity(b));
 
 function perplexityRows({ record, dense }: CardContent): string[][] {
   const shown = (result?: PerplexityResult) =>
@@ -155,14 +156,15 @@ function taskRows({ record, dense }: CardContent): string[][] {
       const found = metrics[metric];
       if (found === undefined) return "";
       const { value, stderr } = found;
+      if (!isFraction(metric)) return withError(value, stderr, 3);
       return withError(100 * value, stderr === null ? null : 100 * stderr, 1);
     };
     return Object.keys(result.metrics).map((metric) => [
       result.task,
-      metric,
+      isFraction(metric) ? `${metric} %` : metric,
       String(result.numFewshot),
       `${result.samples.effective} of ${result.samples.original}`,
-      `${(100 * result.chance).toFixed(1)}`,
+      metric.startsWith("acc") ? (100 * result.chance).toFixed(1) : "",
       other === undefined ? "" : shown(metric, other),
       shown(metric, result),
     ]);
@@ -188,7 +190,7 @@ function resultSection(content: CardContent): string[] {
     perplexityRows(content),
   );
   const tasks = table(
-    ["task", "metric", "shots", "examples", "chance %", "dense %", "% ± stderr"],
+    ["task", "metric", "shots", "examples", "chance", "dense", "value ± stderr"],
     taskRows(content),
   );
   const throughput = table(

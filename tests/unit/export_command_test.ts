@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { join } from "node:path";
 import { at } from "../../core/indexing.ts";
 import { exportCommand } from "../../benchmarks/commands/export.ts";
+import { modelCard } from "../../benchmarks/commands/model_card.ts";
 import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { readRecord, writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -12,6 +13,8 @@ import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import { prunedSource } from "../../models/export_source.ts";
 import { openFolderModel, openModel } from "../../models/load.ts";
 import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "../support/export_fixture.ts";
+import { doneRecord } from "../support/reports_fixture.ts";
+import { known } from "../support/values.ts";
 import { withFolder } from "../support/weights_fixture.ts";
 
 /** Runs the command and returns what it printed. */
@@ -83,11 +86,36 @@ Deno.test("exportCommand() writes a cell's model, its card with protocol and den
     const card = Deno.readTextFileSync(join(to, "README.md"));
     assertStringIncludes(card, "# toy-llama, flap 50 %");
     assertStringIncludes(card, "| c | test | (a) | 32 | 30 | none | 11.500 ± 0.750 | 23.250 ± 0.750 |");
-    assertStringIncludes(card, "| arc_easy | acc | 0 | 8 of 20 | 25.0 | 75.0 ± 12.5 | 50.0 ± 12.5 |");
+    assertStringIncludes(card, "| arc_easy | acc % | 0 | 8 of 20 | 25.0 | 75.0 ± 12.5 | 50.0 ± 12.5 |");
     assertStringIncludes(card, "seed 3");
     assertStringIncludes(card, record.weights.sha256);
     assertStringIncludes(card, "keeps the measured ones exactly");
   });
+});
+
+Deno.test("modelCard() shows perplexities of task files as they are, and dense numbers of the same task alone", () => {
+  const cell = { method: "flap", sparsity: 0.2, tasks: ["arc_easy"] };
+  const [record, dense] = [doneRecord(cell), doneRecord({ tasks: ["arc_easy"] })];
+  const result = at(record.tasks, 0);
+  const metrics = { perplexity: { value: 12.3, stderr: 0.25, higherIsBetter: false }, acc: known(result.metrics.acc) };
+  record.tasks = dense.tasks = [{ ...result, metrics, chance: 0 }];
+  const lines = (own = dense) =>
+    modelCard({ record, dense: own, format: "hf", type: "F32", isExact: true }).split("\n")
+      .filter((line) => line.startsWith("| arc_easy"));
+  assertEquals(
+    lines()[0],
+    "| arc_easy | perplexity | 0 | 200 of 2376 |  | 12.300 ± 0.250 | 12.300 ± 0.250 |",
+  );
+  const changes: Partial<typeof result>[] = [
+    { numFewshot: 2 },
+    { version: 2 },
+    { bosPolicy: "first" },
+    { definition: { path: "a.yaml", sha256: "0" } },
+  ];
+  for (const change of changes) {
+    const [line = ""] = lines({ ...dense, tasks: dense.tasks.map((task) => ({ ...task, ...change })) });
+    assertEquals(line.match(/12\.300/g)?.length, 1, JSON.stringify(change));
+  }
 });
 
 Deno.test("exportCommand() keeps the storage type of a 16-bit model unless another is asked for", async () => {
