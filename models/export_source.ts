@@ -4,6 +4,7 @@
  * @module
  */
 import { at } from "../core/indexing.ts";
+import { takeColumns, takeRows } from "./host_matrix.ts";
 import {
   type DecoderConfig,
   expectedTensors,
@@ -45,24 +46,6 @@ function linearTensors(config: DecoderConfig): Map<string, LinearTensor> {
 /** Whether the units of a layer are the inputs of this map (its columns) rather than its outputs (its rows). */
 const unitsAreInputs = (linear: LinearName) => linear === "output" || linear === "down";
 
-/** Rows of `[rows, columns]` (a vector is one column), in the order of `kept`. */
-function takeRows({ shape, data }: HostTensor, kept: readonly number[]): HostTensor {
-  const [, columns = 1] = shape;
-  const taken = new Float32Array(kept.length * columns);
-  kept.forEach((row, i) => taken.set(data.subarray(row * columns, (row + 1) * columns), i * columns));
-  return { shape: shape.length === 1 ? [kept.length] : [kept.length, columns], data: taken };
-}
-
-/** Columns of `[rows, columns]`, in the order of `kept`. */
-function takeColumns({ shape: [rows = 0, columns = 1], data }: HostTensor, kept: readonly number[]): HostTensor {
-  const taken = new Float32Array(rows * kept.length);
-  for (let row = 0; row < rows; row++) {
-    const from = data.subarray(row * columns, (row + 1) * columns);
-    kept.forEach((column, i) => taken[row * kept.length + i] = at(from, column));
-  }
-  return { shape: [rows, kept.length], data: taken };
-}
-
 /** The checkpoint that has the units of `plan` alone: the same weights as `pruneModel`'s, without a device.
  * @throws {RangeError} when the plan does not fit the model. */
 export function prunedSource(source: WeightSource, plan: PrunePlan): WeightSource {
@@ -80,9 +63,13 @@ export function prunedSource(source: WeightSource, plan: PrunePlan): WeightSourc
     ),
   );
   const rows = (x: HostTensor, kept?: readonly number[]) =>
-    kept && kept.length < at(x.shape, 0) ? takeRows(x, kept) : x;
+    kept && kept.length < at(x.shape, 0)
+      ? { shape: [kept.length, ...x.shape.slice(1)], data: takeRows(x.data, x.shape[1] ?? 1, kept) }
+      : x;
   const columns = (x: HostTensor, kept?: readonly number[]) =>
-    kept && kept.length < at(x.shape, 1) ? takeColumns(x, kept) : x;
+    kept && kept.length < at(x.shape, 1)
+      ? { shape: [at(x.shape, 0), kept.length], data: takeColumns(x.data, at(x.shape, 1), kept) }
+      : x;
   return {
     config,
     origin: source.origin,

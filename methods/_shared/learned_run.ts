@@ -99,7 +99,8 @@ export function resumeFrozen(
 /** Where a snapshot has the kept mask of the hidden dimensions. */
 const HIDDEN = "frozen/hidden/mask";
 
-const MASK_RULE = { betas: [0.9, 0.95] as [number, number] } as const;
+/** Adam of the masks. */
+export const MASK_RULE = { betas: [0.9, 0.95] as [number, number] } as const;
 
 /** Cuts the removed units out of the student and trains what is left for the remaining steps: adapters, and kept masks
  * when they have a rate. Base weights are compensated first where that is asked for. `restored` puts back a snapshot taken after the freeze. */

@@ -10,6 +10,7 @@ import { type LayerPlan, plannedShapes, type PrunePlan, type UnitType } from "..
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
 import type { HostMasks } from "../../models/training/student.ts";
 import { importance, observeGradient, packMetric, selectionMetric, type UnitMetric, unpackMetric } from "./metric.ts";
+import { MASK_RULE } from "../_shared/learned_run.ts";
 import { maskLength, narrowed, removedUnits, type UnitAxis } from "../_shared/learned_units.ts";
 import { mean } from "../../core/stats.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
@@ -75,8 +76,6 @@ export interface MaskState {
   /** Steps done. */
   step: number;
 }
-
-const MASK_RULE = { betas: [0.9, 0.95] as [number, number] } as const;
 
 /** All masks 1, nothing removed, z 0. */
 export function createMaskState(

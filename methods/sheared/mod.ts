@@ -40,7 +40,7 @@ import {
   type TrainingRun,
 } from "../../models/training/run.ts";
 import type { ModelMasks } from "../../models/training/student.ts";
-import { resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
+import { MASK_RULE, resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
 import { keptOf, planOfRemoved } from "../_shared/learned_units.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
 import {
@@ -87,8 +87,6 @@ const options = z.strictObject({
   ),
 });
 type Options = z.infer<typeof options>;
-
-const RULE = { betas: [0.9, 0.95] as [number, number] } as const;
 
 /** Learns hard-concrete masks under Lagrange multipliers towards the budget's shape. */
 export const sheared: Method<typeof options> = defineMethod({
@@ -299,11 +297,15 @@ function stepState(
     logAlpha[a] = rows.map((values, l) => {
       const [slope, pull] = [at(at(slopes, a), l), at(term.slopes, l)];
       const gradient = at(at(gradients, a), l).map((g, i) => g * at(slope, i) + at(pull, i));
-      return stepValues(values, gradient, at(at(moments, a), l), { rule: RULE, rate: factor * options.maskRate, step });
+      return stepValues(values, gradient, at(at(moments, a), l), {
+        rule: MASK_RULE,
+        rate: factor * options.maskRate,
+        step,
+      });
     });
     const ascent = Float32Array.of(-term.multipliers.linear, -term.multipliers.quadratic);
     const raised = stepValues(Float32Array.of(linear, quadratic), ascent, at(multiplierMoments, a), {
-      rule: RULE,
+      rule: MASK_RULE,
       rate: factor * options.multiplierRate,
       step,
     });

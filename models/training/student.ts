@@ -10,6 +10,7 @@ import type { Rng } from "../../core/rng.ts";
 import type { TrainingOptions } from "../../core/schema.ts";
 import { type DecoderConfig, LINEAR_NAMES } from "../config.ts";
 import type { DecoderModel } from "../decoder.ts";
+import { takeColumns, takeRows } from "../host_matrix.ts";
 import type { HiddenMask, LayerMasks } from "../masks.ts";
 import { keptLayers, type PrunePlan, type UnitType } from "../plan.ts";
 import { keptOfLinear } from "../surgery.ts";
@@ -197,22 +198,6 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
   }
 }
 
-/** Kept rows (axis 0) or columns (axis 1) of a row-major matrix. */
-export function takeHost(values: Float32Array, columns: number, kept: readonly number[], axis: 0 | 1): Float32Array {
-  const rows = values.length / columns;
-  if (axis === 0) {
-    const result = new Float32Array(kept.length * columns);
-    kept.forEach((row, i) => result.set(values.subarray(row * columns, (row + 1) * columns), i * columns));
-    return result;
-  }
-  const result = new Float32Array(rows * kept.length);
-  for (let row = 0; row < rows; row++) {
-    const own = values.subarray(row * columns, (row + 1) * columns);
-    kept.forEach((column, i) => result[row * kept.length + i] = at(own, column));
-  }
-  return result;
-}
-
 /** The student of `compact`, which is `student.base` after cutting by `plan`: adapters and their moments lose the rows
  * and columns of what went, and learning goes on where it was. The old student is freed. */
 export async function cutStudent(
@@ -241,8 +226,8 @@ export async function cutStudent(
         const data = values.get(old);
         if (!data) continue;
         const cut = (x: Float32Array) => {
-          const taken = part !== "up" && inputs ? takeHost(x, part === "down" ? rank : dense[1], inputs, 0) : x.slice();
-          return part !== "down" && outputs ? takeHost(taken, dense[1], outputs, 1) : taken;
+          const taken = part !== "up" && inputs ? takeRows(x, part === "down" ? rank : dense[1], inputs) : x.slice();
+          return part !== "down" && outputs ? takeColumns(taken, dense[1], outputs) : taken;
         };
         const shape: [number, number] = [part === "up" ? rank : rows, part === "down" ? rank : columns];
         const key = adapterName(l, name, part);
