@@ -102,7 +102,8 @@ function parseMeasure(name: string): Measure {
 function measures(measure: Measure, column: Column, tasks: number): boolean {
   switch (measure.kind) {
     case "ppl":
-      return column.kind === "perplexity" && column.name === measure.corpus &&
+      // Published perplexities are per token, not per word.
+      return column.kind === "perplexity" && column.metric === "perplexity" && column.name === measure.corpus &&
         column.windowTokens === measure.windowTokens;
     case "mean":
       return column.kind === "mean-accuracy" && column.tasks?.length === tasks;

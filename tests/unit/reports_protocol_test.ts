@@ -11,6 +11,7 @@ import { glance } from "../../reports/findings.ts";
 import { toHtml } from "../../reports/html.ts";
 import { toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
+import { reproduction } from "../../reports/reproduction.ts";
 import { buildSections } from "../../reports/rows.ts";
 import { doubts } from "../../reports/speed.ts";
 import { buildCostTable } from "../../reports/table.ts";
@@ -244,4 +245,16 @@ Deno.test("renderTable() explains the signs that it shows, and what was pruned; 
   assertStringIncludes(next, "deno task bench export CELL --run results/x --format hf");
   assert(!next.includes("--model PATH"));
   assertStringIncludes(renderNextSteps([doneRecord({ model: "tiny" })], places, { width: 60 }), "--model PATH");
+});
+
+Deno.test("a published perplexity stands beside ours per token in windows of its length, not beside one per word", () => {
+  const beside = (changes: Partial<DoneRecord["perplexity"][number]>) => {
+    const dense = { ...doneRecord(), paper: "llm-pruner-20" as const };
+    dense.perplexity = dense.perplexity.map((result) => ({ ...result, windowTokens: 128, ...changes }));
+    const { rows } = reproduction(at(buildSections([dense]), 0))!;
+    return at(rows, 0).values.find(({ measure }) => measure === "ppl:wikitext2:128")?.ours?.value;
+  };
+  const { perplexity } = at(doneRecord().perplexity, 0);
+  assertEquals([beside({}), beside({ protocol: "b" })], [perplexity, perplexity]);
+  assertEquals([beside({ protocol: "c" }), beside({ windowTokens: 64 })], [undefined, undefined]);
 });
