@@ -98,7 +98,11 @@ function cheapest(left: readonly number[], costs: readonly number[], count: numb
 }
 
 /** E_uu of every unit: [units, size, size]. */
-async function unitEnergies(weight: tf.Tensor2D, slopes: tf.Tensor2D | null, size: number): Promise<Float32Array> {
+export async function unitEnergies(
+  weight: tf.Tensor2D,
+  slopes: tf.Tensor2D | null,
+  size: number,
+): Promise<Float32Array> {
   const [inputs, outputs] = weight.shape;
   const energies = tf.tidy(() => {
     const weighted = slopes ? matMul2d(weight, slopes) : weight;

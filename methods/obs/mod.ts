@@ -9,7 +9,8 @@
  * Deviations: the widths of `layers: incremental` follow SlimGPT's rule of a logarithmic rise, with a first ratio that is
  * an option and a last one that the budget gives; the weights that are left change only where
  * the run compensates (`--compensate least-squares`, which is what both papers do), so that every method has it or none;
- * statistics are the dense model's, not those of the layers pruned before.
+ * statistics are the dense model's, not those of the layers pruned before. `criterion: damage` leaves the surgeon out: units
+ * are judged alone (LeCun, Denker and Solla 1990), which `error: kfac` makes the diagonal of the curvature of their masks.
  *
  * @module
  */
@@ -18,13 +19,18 @@ import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type BudgetTarget, largestSparsity, resolveTarget } from "../../models/target.ts";
 import { layerParameters } from "../../models/count.ts";
-import { defineMethod, type Method } from "../define.ts";
+import { defineMethod, type Method, type MethodContext } from "../define.ts";
 import { orderScores, removalOrders } from "../_shared/removal_order.ts";
 import { keepWidths } from "../_shared/selection.ts";
+import { unitCosts } from "../_shared/unit_costs.ts";
 
 const options = z.strictObject({
   error: z.enum(["plain", "kfac"]).default("plain").describe(
     "what a removal costs: the squared error of the block's output (the papers'), or that error weighted by the loss's gradient",
+  ),
+  criterion: z.enum(["surgeon", "damage"]).optional().describe(
+    "surgeon, or absent: the units that stay make up for one that goes (optimal brain surgeon); damage: each is judged alone, as in " +
+      "optimal brain damage",
   ),
   layers: z.enum(["uniform", "incremental"]).default("uniform").describe(
     "widths: the same in every layer, or more removed in later layers (SlimGPT's incremental ratio: a logarithmic rise)",
@@ -51,7 +57,9 @@ export const obs: Method<typeof options> = defineMethod({
     const widths = options.layers === "uniform"
       ? target.uniform
       : incrementalWidths(config, target, options.firstRatio);
-    const scores = orderScores(await removalOrders(context as never, options.error));
+    const scores = options.criterion === "damage"
+      ? await unitCosts(context as MethodContext<unknown>, options.error)
+      : orderScores(await removalOrders(context as MethodContext<unknown>, options.error));
     return { plan: keepWidths(scores, widths) };
   },
 });
