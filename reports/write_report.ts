@@ -2,7 +2,8 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { existsSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import type { CellRecord } from "../core/schema.ts";
 import { writeWhole } from "../core/write_file.ts";
 import { buildDocument } from "./build_document.ts";
@@ -24,9 +25,23 @@ export interface ReportOptions {
 const chartsOf = ({ sections }: ReportDocument) =>
   sections.flatMap(({ blocks }) => blocks.flatMap((block) => block.kind === "figures" ? block.charts : []));
 
+/** Files that not every report has. */
+const OCCASIONAL = /\.(vl\.json|svg|png)$|^reproduction\.csv$/;
+
+/** Removes what earlier reports left in a run's own folder `report`; any other folder may hold files of the user's. */
+function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
+  const path = resolve(folder);
+  if (basename(path) !== "report" || !existsSync(join(dirname(path), "run.json"))) return;
+  const old = [...Deno.readDirSync(path)].filter(({ name, isFile }) =>
+    isFile && OCCASIONAL.test(name) && !written.has(name)
+  );
+  for (const { name } of old) Deno.removeSync(join(path, name));
+}
+
 /** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, `reproduction.csv` where the run is set beside a published
- * table, and every figure as `NAME.vl.json`, `NAME.svg` and
- * `NAME.png` into `outFolder`, which is made where it is missing. Everything comes from `records` alone.
+ * table, and every figure as `NAME.vl.json`, `NAME.svg` and `NAME.png` into `outFolder`, which is made where it is missing.
+ * Everything comes from `records` alone. A folder `report` beside a run's `run.json` keeps none of these from an earlier
+ * report.
  * @returns Paths of the files written.
  * @throws {RangeError} when there are no records. */
 export async function writeReport(
@@ -57,5 +72,6 @@ export async function writeReport(
     const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
     writeWhole(join(outFolder, name), (append) => append(bytes));
   }
+  removeOldFiles(outFolder, new Set(files.map(([name]) => name)));
   return files.map(([name]) => join(outFolder, name));
 }

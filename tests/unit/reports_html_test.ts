@@ -37,6 +37,27 @@ Deno.test("writeReport() writes every table, and every chart as specification, S
     }
   }));
 
+Deno.test("writeReport() leaves no figure of an earlier report in a run's folder, and every file elsewhere", () =>
+  inFolder(async (folder) => {
+    const old = ["old.svg", "old.png", "old.vl.json", "reproduction.csv"];
+    const others = ["notes.md", "data.csv"];
+    for (const report of [`${folder}/report`, `${folder}/run/report`, `${folder}/run/mine`]) {
+      Deno.mkdirSync(report, { recursive: true });
+      for (const name of [...old, ...others]) Deno.writeTextFileSync(`${report}/${name}`, "");
+    }
+    Deno.writeTextFileSync(`${folder}/run/run.json`, "{}");
+    const left = async (report: string) => {
+      const written = await writeReport(smallRecords(), report, { title: "t" });
+      const found = [...Deno.readDirSync(report)].map(({ name }) => name);
+      assert(written.every((path) => found.includes(path.slice(report.length + 1))));
+      return found.filter((name) => old.includes(name) || others.includes(name)).sort();
+    };
+    assertEquals(await left(`${folder}/run/report`), others.toSorted());
+    for (const name of ["report", "run/mine"]) {
+      assertEquals(await left(`${folder}/${name}`), [...old, ...others].sort());
+    }
+  }));
+
 Deno.test("writeReport() refuses to report nothing", () =>
   inFolder(async (folder) => {
     await assertRejects(() => writeReport([], folder, { title: "t" }), RangeError, "at least one record");
