@@ -40,6 +40,8 @@ export interface Row {
   seeds: number[];
   failures: FailedRecord[];
   values: Map<string, Estimate>;
+  /** The value of each seed, by column. */
+  bySeed: Map<string, Map<number, number>>;
   /** What paired tests compare, by column: one number per window, document or example (mean over seeds), scaled so that
    * their plain mean is the quantity of the column (for perplexity: its logarithm). */
   paired: Map<string, number[]>;
@@ -167,6 +169,10 @@ function buildRow(
     seeds: [...new Set(runs.map(({ cell }) => cell.seed))],
     failures: records.filter((record) => record.state === "failed"),
     values: new Map([...found].map(([key, { perSeed }]) => [key, estimate([...perSeed.values()])])),
+    bySeed: new Map([...found].map(([key, { perSeed }]) => [
+      key,
+      new Map([...perSeed].map(([seed, { value }]) => [seed, value])),
+    ])),
     paired: new Map(paired),
     speedUps: new Map([...found].flatMap(([key, { perSeed }]) => {
       const own = alternatedSpeedUp([...perSeed.values()]);

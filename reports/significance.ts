@@ -121,6 +121,16 @@ function rankedRows(section: Section, column: Column, asked: number): { asked: n
   return best === undefined ? [] : [{ asked, best, others }];
 }
 
+/** With how many of the seeds that two rows share the first is better by a column; null where they share fewer than two. */
+export function seedsAhead(column: Column, first: Row, second: Row): { ahead: number; of: number } | null {
+  const theirs = second.bySeed.get(column.key);
+  const shared = [...first.bySeed.get(column.key) ?? []].flatMap(([seed, own]) => {
+    const other = theirs?.get(seed);
+    return other === undefined ? [] : [column.higherIsBetter ? own - other : other - own];
+  });
+  return shared.length < 2 ? null : { ahead: shared.filter((lead) => lead > 0).length, of: shared.length };
+}
+
 /** Whether a test shows that the best row really is better than the other. */
 export function isClear({ p, lead }: Comparison): boolean {
   return p < ALPHA && lead.value > 0;

@@ -4,7 +4,7 @@ import { at } from "../../core/indexing.ts";
 import { mcnemarExact } from "../../core/stats.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { buildSections, type Section } from "../../reports/rows.ts";
-import { isClear, type Ranking, rankings, standings } from "../../reports/significance.ts";
+import { isClear, type Ranking, rankings, seedsAhead, standings } from "../../reports/significance.ts";
 import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
 
 /** A record whose arc_easy outcomes are given. */
@@ -100,4 +100,27 @@ Deno.test("rankings() calls no lead clear on four windows, however large", () =>
   const ranking = find(section, "wikitext2");
   assert(ranking.comparisons.get(at(ranking.rows, 1))!.p > 0.1);
   assertEquals(signs(ranking), ["flap 1", "random 2 ≈"]);
+});
+
+Deno.test("seedsAhead() counts the shared seeds with which the first row is better", () => {
+  const withSeed = (method: string, seed: number, right: number) => {
+    const record = withOutcomes(method, "1".repeat(right) + "0".repeat(10 - right));
+    return { ...record, id: `${method} ${seed}`, cell: { ...record.cell, seed } };
+  };
+  const section = at(
+    buildSections([
+      ...[7, 5, 8].map((right, seed) => withSeed("flap", seed, right)),
+      ...[6, 6, 6, 9].map((right, seed) => withSeed("random", seed, right)),
+      withSeed("wanda-sp", 0, 5),
+    ]),
+    0,
+  );
+  const column = find(section, "arc_easy").column;
+  const [flap, random, wanda] = take(
+    ["flap", "random", "wanda-sp"].map((id) => section.rows.find(({ methodId }) => methodId === id)!),
+    3,
+  );
+  assertEquals(seedsAhead(column, flap, random), { ahead: 2, of: 3 });
+  assertEquals(seedsAhead({ ...column, higherIsBetter: false }, flap, random), { ahead: 1, of: 3 });
+  assertEquals(seedsAhead(column, flap, wanda), null);
 });
