@@ -29,6 +29,16 @@ export interface Fingerprint {
 /** Name of a file, wherever it lies. */
 const withoutFolder = (path: string) => path.replace(/^.*[/\\]/s, "");
 
+/** Name of a text of the user's, wherever it lies. */
+const corpusAlone = (corpus: string) => corpus.replace(/^file:.*[/\\]/s, "file:");
+
+/** Name, part and hash of each domain that a cell trains on, where names without folders do not tell them apart. */
+function sharedNames({ training }: Cell, data: Fingerprint["data"]): string[] | undefined {
+  const domains = Object.entries(training?.domains ?? {});
+  if (new Set(domains.map(([corpus]) => corpusAlone(corpus))).size === domains.length) return undefined;
+  return domains.map(([corpus, part]) => canonicalJson([corpusAlone(corpus), part, data[trainingUse(corpus)]])).sort();
+}
+
 /** Part of every id; to be raised when equal cells no longer mean equal numbers. */
 const IDENTITY_VERSION = 2;
 
@@ -36,18 +46,21 @@ const IDENTITY_VERSION = 2;
  * not count either: those of pruning for the dense model, those of calibration for a method that needs none. */
 export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
   const { model: _path, methodFile, checkpoint, ...pruning } = pruningOf(cell);
-  const { calibration, ...decisive } = movePaths(pruning, withoutFolder) as typeof pruning;
+  const domains = sharedNames(cell, fingerprint.data);
+  const { training } = pruning;
+  const named = domains ? { ...pruning, training: { ...training, domains: undefined } } : pruning;
+  const { calibration, ...decisive } = movePaths(named, withoutFolder) as typeof pruning;
   const { units: _units, ffnMultiple: _multiple, seed: _seed, ...dense } = decisive;
   const { changed: _changed, ...method } = cell.method ?? {};
   const { weights, tokenizer, data: { [calibrationUse(cell)]: calibrationData, ...others } } = fingerprint;
   const trained = Object.entries(others).filter(([use]) => cell.training && use.startsWith(TRAINING_USE))
-    .map(([use, hash]) => [use.replace(/ file:.*[/\\]/s, " file:"), hash]);
+    .map(([use, hash]) => [trainingUse(corpusAlone(use.slice(TRAINING_USE.length))), hash]);
   const identity = {
     schemaVersion: IDENTITY_VERSION,
     cell: cell.method === null || checkpoint ? dense : { ...decisive, method },
     ...checkpoint && { checkpoint: checkpoint.sha256 },
     ...methodFile && { methodFile: methodFile.sha256 },
-    fingerprint: { weights, tokenizer, data: Object.fromEntries(trained) },
+    fingerprint: { weights, tokenizer, data: domains ?? Object.fromEntries(trained) },
     ...calibrated ? { calibration, calibrationData } : {},
   };
   return createHash("sha256").update(canonicalJson(identity)).digest("hex").slice(0, 16);

@@ -176,6 +176,31 @@ Deno.test("cellId() reads the training data's hash only where something trains",
   assertEquals(before.map((id, i) => id === after[i]), [true, true, false]);
 });
 
+Deno.test("cellId() tells domains of equal base names apart by their contents, and does not know where they lie", () => {
+  const id = (domains: Record<string, [part: number, sha256: string]>) => {
+    const entries = Object.entries(domains);
+    const data = Object.fromEntries(entries.map(([name, [, sha256]]) => [`training ${name}`, sha256]));
+    const parts = Object.fromEntries(entries.map(([name, [part]]) => [name, part]));
+    const run = config({
+      methods: [{ id: "mask-prune", options: {} }],
+      sparsity: [0.5],
+      seeds: [0],
+      training: trainingSchema.parse({ domains: parts }),
+    });
+    return at(expandCells(run, { ...RUN, fingerprint: { ...FINGERPRINT, data } }), 1).id;
+  };
+  const [a, b] = ["file:da/x.txt", "file:db/x.txt"];
+  const both = id({ [a]: [1, "11"], [b]: [2, "22"] });
+  for (const [name, value] of [[a, [1, "33"]], [b, [2, "33"]], [a, [3, "11"]], [b, [3, "22"]]] as const) {
+    assert(id({ [a]: [1, "11"], [b]: [2, "22"], [name]: [...value] }) !== both, `${name} ${value}`);
+  }
+  assert(id({ [a]: [2, "11"], [b]: [1, "22"] }) !== both);
+  assertEquals(id({ [b]: [2, "22"], [a]: [1, "11"] }), both);
+  assertEquals(id({ "file:/z/x.txt": [1, "11"], "file:x.txt": [2, "22"] }), both);
+  // Other domains keep the ids that they have in earlier runs.
+  assertEquals(id({ "file:da/x.txt": [1, "11"], "file:db/y.txt#body": [2, "22"], c4: [1, "33"] }), "117bf5d849b7c086");
+});
+
 Deno.test("trainingParts() scales the parts of domains, in the order of their names", () => {
   const calibration = { corpus: "c4", sequences: 1, tokens: 2 };
   const parts = (training?: Partial<TrainingOptions>) =>
