@@ -6,6 +6,7 @@ import { UsageError } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
 import { createRng, type Rng } from "../core/rng.ts";
 import type { DatasetUse } from "../core/schema.ts";
+import { counted } from "../core/words.ts";
 import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../core/tokenizer.ts";
 import type { Corpus } from "./define.ts";
 import { loadCorpus } from "./load.ts";
@@ -29,7 +30,8 @@ export interface CalibrationOptions {
   data?: string;
   /** Where the records begin and end from which windows come, as parts of all records; all by default. */
   part?: readonly [from: number, to: number];
-  /** Random stream: windows of another one are drawn apart; `calibration` by default. */
+  /** Random stream: windows of another one are drawn apart. It says what the text is for, then which corpus it is where
+   * there are several; `calibration` by default. */
   stream?: string;
 }
 
@@ -70,8 +72,8 @@ export async function drawCalibration(
     cutWindow(tokenizer, ids, rng.integer(Math.max(1, ids.length - own)), tokens);
   const tooShort = () =>
     new UsageError(
-      `The calibration text of "${corpus.id}" (${dataset.source}) has no ${tokens} tokens in one piece: ` +
-        "use shorter calibration windows or more text",
+      `The ${stream.replace(` ${corpus.id}`, "")} text of "${corpus.id}" (${dataset.source}, ${texts.length} of ` +
+        `${counted(all.length, "record")}) has no ${tokens} tokens in one piece: use shorter windows or more text`,
     );
   if (draw === "distinct-rows") {
     const windows = fromDistinctRows(texts, tokenizer, { sequences, tokens }, rng);

@@ -67,6 +67,11 @@ Deno.test("drawCalibration() refuses text that is shorter than a window", async 
   for (const [id, field] of [["ptb-test-space", "sentence"], ["c4", "text"]] as const) {
     await assertRejects(() => draw(id, field, ["a b c"], { tokens: 9 }), UsageError, "has no 9 tokens in one piece");
   }
+  await assertRejects(
+    () => draw("c4", "text", [words("a", 9)], { tokens: 5, part: [0.95, 1], stream: "held out c4" }),
+    UsageError,
+    'The held out text of "c4" (c4-train.jsonl, 0 of 1 record) has no 5 tokens in one piece: use shorter windows',
+  );
 });
 
 Deno.test("drawCalibration() takes one window from each of different records that are long enough, as LLM-Pruner", async () => {
