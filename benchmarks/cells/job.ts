@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import { cellSchema, PAPER_TABLES } from "../../core/schema.ts";
+import { cellSchema, failedRecordSchema, PAPER_TABLES } from "../../core/schema.ts";
 import { taskGroupSchema } from "../records/run_file.ts";
 
 /** What a cell's process is told. */
@@ -35,6 +35,21 @@ export type CellJob = z.infer<typeof cellJobSchema>;
 export const cellEventSchema = z.discriminatedUnion("event", [
   z.strictObject({ event: z.literal("phase"), phase: z.string() }),
   z.strictObject({ event: z.literal("recorded") }),
+  z.strictObject({
+    event: z.literal("failed"),
+    failure: failedRecordSchema.shape.failure.describe(
+      "why a finished cell was not measured further: its record stays",
+    ),
+  }),
 ]);
 /** What a cell's process tells. */
 export type CellEvent = z.infer<typeof cellEventSchema>;
+
+/** The event of a line; undefined where it is none: native libraries may print to standard output. */
+export function parseEvent(line: string): CellEvent | undefined {
+  try {
+    return cellEventSchema.parse(JSON.parse(line));
+  } catch {
+    return undefined;
+  }
+}

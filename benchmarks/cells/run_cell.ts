@@ -2,7 +2,8 @@
  * standard output carries one JSON event per line. Throughput is timed by a process that has nothing else to do: of a
  * record that lacks other measurements as well, those come first, and the sweep asks again.
  *
- * Exit codes: 0 the record was written (also that of a failed cell), 2 the job file cannot be used.
+ * Exit codes: 0 the record was written (also that of a failed cell), or why a finished cell was not measured further was
+ * told; 2 neither could be done.
  *
  * @module
  */
@@ -103,14 +104,11 @@ async function main(path: string): Promise<void> {
     writeRecord(job.out, record);
   } catch (error) {
     console.error(error);
+    const failure = { ...classifyError(error, { phase: current, memory: deviceMemoryWords() }), exitCode: null };
     // What was measured before is not lost to a measurement that fails.
-    if (before) throw error;
-    const failed: FailedRecord = {
-      ...head,
-      seconds: (performance.now() - startMs) / 1000,
-      state: "failed",
-      failure: { ...classifyError(error, { phase: current, memory: deviceMemoryWords() }), exitCode: null },
-    };
+    if (before) return tell({ event: "failed", failure });
+    const seconds = (performance.now() - startMs) / 1000;
+    const failed: FailedRecord = { ...head, seconds, state: "failed", failure };
     writeRecord(job.out, failed);
   }
   tell({ event: "recorded" });

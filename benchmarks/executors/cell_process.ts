@@ -6,8 +6,8 @@ import { dirname, join } from "node:path";
 import { NVIDIA_SMI } from "../../core/cuda.ts";
 import { denoRun } from "../../core/deno_run.ts";
 import { lockCopy } from "../../core/lock_file.ts";
-import { isDiskFull } from "../../core/failure.ts";
-import { cellEventSchema, type CellJob } from "../cells/job.ts";
+import { type Failure, isDiskFull } from "../../core/failure.ts";
+import { type CellJob, parseEvent } from "../cells/job.ts";
 import { toJson } from "../records/store.ts";
 
 /** Characters of standard error that a crash record quotes. */
@@ -40,6 +40,8 @@ export interface CellExit {
   status: Deno.CommandStatus;
   /** Whether it wrote the record. */
   recorded: boolean;
+  /** Why it could not measure a finished cell further. */
+  failure?: Failure;
   /** Whether the time limit ended it. */
   timedOut: boolean;
   stderrTail: string;
@@ -81,6 +83,7 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
   signal.addEventListener("abort", stop);
   if (signal.aborted) stop();
   let recorded = false;
+  let failure: Failure | undefined;
   let timedOut = false;
   const limit = afterSeconds(options.timeoutS, () => {
     timedOut = true;
@@ -91,13 +94,14 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
     const event = parseEvent(line);
     if (event?.event === "phase") options.onPhase(event.phase);
     if (event?.event === "recorded") recorded = true;
+    if (event?.event === "failed") failure = event.failure;
   });
   const [stderrTail, status] = await Promise.all([copyToLog(child.stderr, logPath), child.status, events]);
   clearTimeout(timer);
   clearTimeout(limit);
   signal.removeEventListener("abort", stop);
   await endInput();
-  return { status, recorded, timedOut, stderrTail };
+  return { status, recorded, failure, timedOut, stderrTail };
 }
 
 /** Calls `end` after `seconds`. */
@@ -110,15 +114,6 @@ function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
   try {
     child.kill(signal);
   } catch { /* it has ended */ }
-}
-
-function parseEvent(line: string): ReturnType<typeof cellEventSchema.parse> | undefined {
-  try {
-    return cellEventSchema.parse(JSON.parse(line));
-  } catch {
-    // Native libraries may print to standard output.
-    return undefined;
-  }
 }
 
 async function readLines(stream: ReadableStream<Uint8Array>, onLine: (line: string) => void): Promise<void> {

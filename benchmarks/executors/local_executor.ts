@@ -38,7 +38,7 @@ async function runCell(named: NamedCell, gpu: string | undefined, context: Execu
   let phase: string | undefined;
   const fail = (failure: Failure) => context.ended(named, failedRecord(named, startedAt, failure));
   try {
-    const { status, recorded, timedOut, stderrTail } = await runCellProcess({
+    const { status, recorded, failure, timedOut, stderrTail } = await runCellProcess({
       job: cellJob(context, named, true),
       jobPath: files.job,
       logPath: files.log,
@@ -53,7 +53,8 @@ async function runCell(named: NamedCell, gpu: string | undefined, context: Execu
     // A process that was killed right after it wrote its record had no time to say so.
     if (recorded || isMeasured(config.out, named, wantedOf(context.run))) {
       context.ended(named, readRecord(recordPath(config.out, named)));
-    } else if (timedOut) fail(timeoutFailure(timeoutS!, phase));
+    } else if (failure) fail(failure);
+    else if (timedOut) fail(timeoutFailure(timeoutS!, phase));
     else if (!signal.aborted) fail(classifyExit(status, stderrTail, phase));
   } catch (error) {
     if (!isDiskFull(error)) throw error;

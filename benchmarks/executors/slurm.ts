@@ -43,8 +43,9 @@ export function checkSlurmOptions({ partition, gres, time, sbatch }: SlurmOption
 /** Text as one word of a shell. */
 const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
 
-/** The script of an array: task i runs the cell whose name is line i + 1 of `list`. A process that ends without a record
- * leaves its exit code in `folder`; a task that Slurm starts again finds the record of a finished cell and ends. */
+/** The script of an array: task i runs the cell whose name is line i + 1 of `list`. A process leaves its events in `folder`,
+ * and one that ends without a record its exit code; a task that Slurm starts again finds the record of a finished cell and
+ * ends. */
 export function arrayScript(
   array: { name: string; count: number; list: string; folder: string; jobs: string; logs: string; out: string },
   options: SlurmOptions,
@@ -64,15 +65,16 @@ export function arrayScript(
   ];
   const script = join(import.meta.dirname!, "../cells/run_cell.ts");
   const command = denoRun({ script, args: [], ffi, write: out, lock, ...cuda && { program: NVIDIA_SMI } });
+  const own = (ending: string) => `${quoted(folder)}/"\${SLURM_ARRAY_JOB_ID}_\${SLURM_ARRAY_TASK_ID}.${ending}"`;
   const limit = timeoutS === undefined ? "" : `timeout --kill-after=10 ${timeoutS} `;
   return `#!/bin/sh
 ${lines.map((line) => `#SBATCH ${line}`).join("\n")}
 name=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" ${quoted(list)})
 export NO_COLOR=1 TF_NUM_INTRAOP_THREADS="\${SLURM_CPUS_PER_TASK:-1}"
 ${limit}${[Deno.execPath(), ...command].map(quoted).join(" ")} ${quoted(jobs)}/"$name.json" \\
-  >/dev/null 2>${quoted(logs)}/"$name.log"
+  >${own("events")} 2>${quoted(logs)}/"$name.log"
 status=$?
-[ $status -eq 0 ] || echo $status >${quoted(folder)}/"\${SLURM_ARRAY_JOB_ID}_\${SLURM_ARRAY_TASK_ID}.exit"
+[ $status -eq 0 ] || echo $status >${own("exit")}
 exit $status
 `;
 }

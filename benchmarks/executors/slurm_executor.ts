@@ -12,6 +12,7 @@ import { at } from "../../core/indexing.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
 import { classifyExit, type Failure, TIMEOUT_EXIT, timeoutFailure } from "../../core/failure.ts";
 import { arrayScript, checkSlurmOptions, endedBySlurm, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
+import { parseEvent } from "../cells/job.ts";
 import { lockCopy } from "../../core/lock_file.ts";
 import { lastPhase } from "../../core/phases.ts";
 import { writeAtomically } from "../../core/write_file.ts";
@@ -201,6 +202,9 @@ function pause(signal: AbortSignal): Promise<void> {
 /** Why a task that is gone left no record. */
 async function reasonFor({ named, task }: Submitted, context: ExecutorContext): Promise<Failure> {
   const tail = readText(processFiles(context.run.config.out, named).log).slice(-TAIL_LENGTH);
+  const events = readText(join(slurmFolder(context), `${task}.events`)).split("\n").map(parseEvent);
+  const told = events.find((event) => event?.event === "failed");
+  if (told) return told.failure;
   const phase = lastPhase(tail);
   const code = Number(readText(join(slurmFolder(context), `${task}.exit`)).trim() || NaN);
   if (code === TIMEOUT_EXIT && context.timeoutS !== undefined) return timeoutFailure(context.timeoutS, phase);
