@@ -15,6 +15,7 @@ import type { RunManner } from "./run_flags.ts";
 interface Place {
   /** For the heading. */
   name: string;
+  /** What one cell may take. */
   memoryBytes: number;
   /** Bytes that a cell takes there. */
   taken(plan: CellPlan): number;
@@ -45,14 +46,19 @@ function devicePlace(sheet: DeviceSheet, arithmetic: RunConfig["arithmetic"]): P
   };
 }
 
-async function thisPlace({ run: { engine, config } }: RunPlan): Promise<Place> {
-  const { memory, flopsPerS = Infinity, device } = await probeEngine(engine, { arithmetic: config.arithmetic }, true);
+async function thisPlace({ run, cells }: RunPlan, { slurm }: RunManner): Promise<Place> {
+  const { engine, config: { arithmetic, jobs } } = run;
+  // Which device a node of a cluster has is known there.
+  const options = slurm ? { arithmetic } : { arithmetic, device: run.device };
+  const { memory, flopsPerS = Infinity, device } = await probeEngine(engine, options, true);
   const isHost = !device.startsWith("cuda");
+  const sharing = isHost && !slurm ? Math.max(1, Math.min(jobs, cells.length)) : 1;
+  const memoryBytes = memory.totalBytes / sharing;
   return {
     name: `${engine} on ${device}: ${bytesWords(memory.totalBytes)} of ${memory.place}, ${
-      (flopsPerS / 1e9).toFixed(0)
-    } GFLOP/s in a product of matrices`,
-    memoryBytes: memory.totalBytes,
+      sharing > 1 ? `${bytesWords(memoryBytes)} for each of ${sharing} cells at once, ` : ""
+    }${(flopsPerS / 1e9).toFixed(0)} GFLOP/s in a product of matrices`,
+    memoryBytes,
     taken: (plan) => isHost ? processBytes(plan, engine) : plan.deviceBytes,
     flopsPerS,
     secondsAre: "arithmetic at the rate of a product of matrices here; reading files and small operations come on top",
@@ -127,7 +133,7 @@ export async function dryRun(config: RunConfig, manner: RunManner): Promise<void
   const elsewhere = manner.slurm !== undefined || manner.on !== undefined;
   const sheet = manner.on === undefined ? undefined : deviceSheet(manner.on);
   const plan = await planRun(config, note, { elsewhere });
-  const place = sheet ? devicePlace(sheet, config.arithmetic) : await thisPlace(plan);
+  const place = sheet ? devicePlace(sheet, config.arithmetic) : await thisPlace(plan, manner);
   const text = planText(plan, place, manner);
   if (manner.slurm === undefined) {
     console.log(text);
@@ -136,5 +142,5 @@ export async function dryRun(config: RunConfig, manner: RunManner): Promise<void
   console.error(text);
   const { slurmScript } = await import("../executors/slurm_executor.ts");
   const left = plan.cells.filter(({ isFinished }) => !isFinished).map(({ named }) => named);
-  console.log(slurmScript(left, { run: plan.run, timeoutS: manner.timeoutS }, manner.slurm));
+  if (left.length > 0) console.log(slurmScript(left, { run: plan.run, timeoutS: manner.timeoutS }, manner.slurm));
 }

@@ -112,10 +112,12 @@ async function evaluationOf(
   const evaluation: EvaluationWork = { windowTokens: 0, taskTokens: 0 };
   const data: PlannedData[] = [];
   for (const { corpus, split, protocol, windowTokens, maxWindows = Infinity } of perplexity) {
-    const { texts } = await loadCorpus(getCorpus(corpus), { data: folder, split });
-    const scored = protocol === "c" ? texts.slice(0, maxWindows) : texts;
+    const source = getCorpus(corpus);
+    const { texts } = await loadCorpus(source, { data: folder, split });
+    const scored = protocol === "c" ? source.documents?.(texts).slice(0, maxWindows) ?? [] : texts;
     const all = scored.reduce((sum, text) => sum + text.length, 0) / CHARACTERS_PER_TOKEN;
-    const tokens = protocol === "c" ? all : Math.min(all, maxWindows * windowTokens);
+    const windows = Math.min(maxWindows, source.maxWindows ?? Infinity);
+    const tokens = protocol === "c" ? all : Math.min(all, windows * windowTokens);
     evaluation.windowTokens += tokens;
     data.push({ use: `perplexity ${corpus}, protocol ${protocol}`, amount: about(tokens) });
   }

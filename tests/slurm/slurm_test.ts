@@ -56,18 +56,21 @@ Deno.test({
         const again = await finish(slurm(...run(out)));
         assertEquals(again.code, 0, again.stderr);
         assertStringIncludes(again.stderr, "3 finished already");
+        assertEquals((await finish(slurm(...run(out, "--dry-run")))).stdout, "");
       });
 
       await t.step("a run whose follower was killed is followed, not submitted again", async () => {
         const out = join(root, "followed");
-        const first = slurm(...run(out, "--sbatch", "begin=now+4"), "--json");
+        const first = slurm(...run(out, "--sbatch", "begin=now+8"), "--json");
         for await (const chunk of first.stderr.pipeThrough(new TextDecoderStream())) {
           if (chunk.includes("submitted")) break;
         }
         first.kill("SIGKILL");
         await first.stdout.cancel();
         await first.status;
-        Deno.env.set("SLURM_CONF", join(root, "no controller.conf"));
+        const nowhere = join(root, "nowhere.conf");
+        Deno.writeTextFileSync(nowhere, "");
+        Deno.env.set("SLURM_CONF", nowhere);
         const silent = await finish(slurm(...run(out)));
         Deno.env.set("SLURM_CONF", cluster.conf);
         assertEquals(silent.code, 2, silent.stderr);
@@ -123,6 +126,16 @@ Deno.test({
         assert(record.state === "failed");
         assertEquals(record.failure.kind, "timeout");
         assertStringIncludes(record.failure.message, "give a longer --time");
+      });
+      await t.step("why a finished cell cannot be measured further is said with its class", async () => {
+        const out = join(root, "damaged");
+        const flags = ["--preset", "smoke", "--engine", "wasm", "--no-throughput", "--methods", "flap", "--out", out];
+        const first = await finish(slurm("run", ...flags));
+        assertEquals(first.code, 0, first.stderr);
+        Deno.removeSync(runPaths(out).weights, { recursive: true });
+        const { code, stderr } = await finish(slurm("eval", out, "--tasks", "tiny-agreement", "--executor", "slurm"));
+        assertEquals(code, 1, stderr);
+        assertMatch(stderr, /failed {2}flap.* \(usage\): .*rebuild\.safetensors/);
       });
       console.log(`${cells} cells run through Slurm`);
     } finally {

@@ -174,6 +174,24 @@ Deno.test("a plan counts what the choices of an example share once", async () =>
   assertEquals(amount, `1 example, about ${Math.round((401 + 4 * 7) / 4)} tokens`);
 });
 
+Deno.test("a plan counts whole documents under protocol c, and no more windows than a corpus gives", async () => {
+  const folder = Deno.makeTempDirSync();
+  const path = join(folder, "x.txt");
+  Deno.writeTextFileSync(path, "seven x\n".repeat(500));
+  Deno.writeTextFileSync(join(folder, "c4-validation.jsonl"), `${JSON.stringify({ text: "y".repeat(20_000) })}\n`);
+  const { data } = await planOf({
+    data: folder,
+    perplexity: [
+      { corpus: `file:${path}`, protocol: "c", windowTokens: 128, maxWindows: 1 },
+      { corpus: "c4", protocol: "a", windowTokens: 8 },
+    ],
+  });
+  assertEquals(data.filter(({ use }) => use.startsWith("perplexity")).map(({ amount }) => amount), [
+    `about ${(1000).toLocaleString("en")} tokens`,
+    `about ${(256 * 8).toLocaleString("en")} tokens`,
+  ]);
+});
+
 Deno.test("devices are found in any case, and an unknown one is told with those that are known", () => {
   assertEquals(deviceSheet("H100"), DEVICES["h100"]);
   assertThrows(() => deviceSheet("h1000"), UsageError, 'Unknown device "h1000". Did you mean "h100"?');
@@ -197,6 +215,7 @@ Deno.test("bench run --dry-run shows cells, data, memory and time, here and on a
     }
   }
   assertStringIncludes(here.stdout, "GFLOP/s in a product of matrices");
+  assertStringIncludes(here.stdout, "for each of 2 cells at once");
   assertStringIncludes(there.stdout, "NVIDIA L4: 24.0 GB, 0.30 TB/s");
   assertEquals(stray.code, 2);
   assertStringIncludes(stray.stderr, "--on needs --dry-run");
