@@ -138,7 +138,7 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   }
   const records = run.cells.flatMap((named) => {
     const record = storedRecord(out, named, onEvent);
-    if (record?.state === "done") return askedResults(record, named.cell, run.fingerprint.data);
+    if (record?.state === "done") return askedResults(record, named.cell, run.fingerprint.data, run.taskGroups);
     return record ?? [];
   });
   const seconds = (performance.now() - startedAt) / 1000;
