@@ -30,10 +30,7 @@ export const trainingSchema = z.strictObject({
     "weight of the relative error of the hidden states in the first step; it falls in a line to 0 over the run",
   ),
   teacherTokens: positiveInt.default(64).describe("most probable tokens kept of the dense model's distribution"),
-}).refine(
-  ({ crossEntropy, distillation, hidden }) => crossEntropy + distillation + hidden > 0,
-  "one of crossEntropy, distillation and hidden must be above 0: nothing would be learned",
-);
+});
 /** What learns and how. */
 export type TrainingOptions = z.infer<typeof trainingSchema>;
 

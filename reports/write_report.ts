@@ -25,17 +25,21 @@ export interface ReportOptions {
 const chartsOf = ({ sections }: ReportDocument) =>
   sections.flatMap(({ blocks }) => blocks.flatMap((block) => block.kind === "figures" ? block.charts : []));
 
-/** Files that not every report has. */
-const OCCASIONAL = /\.(vl\.json|svg|png)$|^reproduction\.csv$/;
+/** Files of one figure. */
+const FIGURE_FILES = ["vl.json", "svg", "png"];
 
-/** Removes what earlier reports left in a run's own folder `report`; any other folder may hold files of the user's. */
+/** Removes what earlier reports left in a run's own folder `report`: figures, which are three files of one name each, and
+ * `reproduction.csv`. Other files, and any other folder, are the user's. */
 function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
   const path = resolve(folder);
   if (basename(path) !== "report" || !existsSync(join(dirname(path), "run.json"))) return;
-  const old = [...Deno.readDirSync(path)].filter(({ name, isFile }) =>
-    isFile && OCCASIONAL.test(name) && !written.has(name)
-  );
-  for (const { name } of old) Deno.removeSync(join(path, name));
+  const names = new Set([...Deno.readDirSync(path)].flatMap(({ name, isFile }) => isFile ? [name] : []));
+  const figures = [...names].flatMap((name) => /^(.+)\.svg$/.exec(name)?.[1] ?? [])
+    .map((stem) => FIGURE_FILES.map((ending) => `${stem}.${ending}`))
+    .filter((files) => files.every((name) => names.has(name)));
+  for (const name of ["reproduction.csv", ...figures.flat()]) {
+    if (names.has(name) && !written.has(name)) Deno.removeSync(join(path, name));
+  }
 }
 
 /** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, `reproduction.csv` where the run is set beside a published

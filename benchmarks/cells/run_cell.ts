@@ -62,16 +62,17 @@ function endWithParent(): void {
 
 async function main(path: string): Promise<void> {
   const file = await Deno.open(path, { read: true, write: true });
+  const job = cellJobSchema.parse(JSON.parse(Deno.readTextFileSync(path)));
+  // The end of the run ends this process also while it waits.
+  if (job.coordinated) endWithParent();
   // One process per cell, even when a run was killed and its last cells have not noticed yet.
   await file.lock(true);
-  const job = cellJobSchema.parse(JSON.parse(Deno.readTextFileSync(path)));
   const before = doneRecord(job.out, job);
   const missing = before ? missingMeasurements(job.cell, before, job.hashes) : job.cell;
   if (before && isComplete(job.cell, before, job)) {
     tell({ event: "recorded" });
     return;
   }
-  if (job.coordinated) endWithParent();
   const startedAt = new Date();
   // Of the clock that phases are timed by: the other may be set while a cell runs.
   const startMs = performance.now();

@@ -52,7 +52,9 @@ async function thisPlace({ run, cells }: RunPlan, { slurm }: RunManner): Promise
   const options = slurm ? { arithmetic } : { arithmetic, device: run.device };
   const { memory, flopsPerS = Infinity, device } = await probeEngine(engine, options, true);
   const isHost = !device.startsWith("cuda");
-  const sharing = isHost && !slurm ? Math.max(1, Math.min(jobs, cells.length)) : 1;
+  const sharing = isHost && !slurm
+    ? Math.max(1, Math.min(jobs, cells.filter(({ isFinished }) => !isFinished).length))
+    : 1;
   const memoryBytes = memory.totalBytes / sharing;
   return {
     name: `${engine} on ${device}: ${bytesWords(memory.totalBytes)} of ${memory.place}, ${

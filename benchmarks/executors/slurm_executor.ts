@@ -22,6 +22,8 @@ import { readRecord, recordPath, runPaths, toJson } from "../records/store.ts";
 const POLL_MS = 2000;
 /** Looks at the queue after a task has left it until its record is given up: shared folders show files late. */
 const PATIENCE = 3;
+/** Looks at a queue that gives no answer until a run that asks which cells are in it gives up. */
+const SILENT_LOOKS = 10;
 /** Characters at the end of a log that a record quotes. */
 const TAIL_LENGTH = 2000;
 
@@ -134,12 +136,7 @@ async function stillQueued(cells: readonly NamedCell[], context: ExecutorContext
   const arrays = [...Deno.readDirSync(folder)].filter(({ name }) => /^\d+\.json$/.test(name)).map(({ name }) =>
     JSON.parse(Deno.readTextFileSync(join(folder, name))) as { job: string; names: string[] }
   );
-  const queue = await queuedTasks(arrays.map(({ job }) => job));
-  if (queue === null) {
-    throw new UsageError(
-      "Slurm's controller gives no answer about the tasks of an earlier run of this folder: try again",
-    );
-  }
+  const queue = await answeredQueue(arrays.map(({ job }) => job), context);
   const byName = new Map(cells.map((named) => [cellName(named), named]));
   return arrays.flatMap(({ job, names }) =>
     names.flatMap((name, i) => {
@@ -147,6 +144,20 @@ async function stillQueued(cells: readonly NamedCell[], context: ExecutorContext
       const task = `${job}_${i}`;
       return named && queue.has(task) ? [followed(named, task, context.run.config.out, new Date())] : [];
     })
+  );
+}
+
+/** The queue as soon as Slurm answers.
+ * @throws {UsageError} when it has not after {@linkcode SILENT_LOOKS}. */
+async function answeredQueue(jobs: readonly string[], context: ExecutorContext): Promise<Map<string, string>> {
+  for (let look = 0; look < SILENT_LOOKS && !context.signal.aborted; look++) {
+    if (look === 1) context.note("Slurm's controller gives no answer: waiting for it");
+    if (look > 0) await pause(context.signal);
+    const queue = await queuedTasks(jobs);
+    if (queue !== null) return queue;
+  }
+  throw new UsageError(
+    "Slurm's controller gives no answer about the tasks of this folder: give the command again later",
   );
 }
 

@@ -132,6 +132,7 @@ export async function prepareRun(
   const checked = { ...resolved, calibration: resolved.calibration ?? defaultCalibration(resolved) };
   checkLadder(checked);
   checkDomains(checked);
+  checkLosses(checked);
   checkLayerwise(checked);
   const { engine, decoderOps, ...devices } = await chooseEngine(checked, note, elsewhere);
   const { model, origin, tokenizer, checkpoints } = await openDense(checked, planned);
@@ -212,6 +213,21 @@ export function checkLevels({ sparsity, units, ffnMultiple, methods, ...run }: L
         throw error instanceof UsageError ? new UsageError(`Method "${id}": ${error.message}`) : error;
       }
     }
+  }
+}
+
+/** What trains has a loss, as its method trains.
+ * @throws {UsageError} otherwise. */
+export function checkLosses({ methods, training, recover }: Pick<RunConfig, "methods" | "training" | "recover">): void {
+  const asked = training ?? trainingSchema.parse({});
+  for (const { id, options } of methods) {
+    if (!learns(id) && recover === "none") continue;
+    const { crossEntropy, distillation, hidden } = getMethod(id).trainsWith?.(asked, options) ?? asked;
+    if (crossEntropy + distillation + hidden > 0) continue;
+    throw new UsageError(
+      `Method "${id}" would learn nothing, since the weights crossEntropy, distillation and hidden of its loss are 0: set ` +
+        "one of them above 0 by --training",
+    );
   }
 }
 

@@ -242,9 +242,10 @@ export function setAside(path: string): string {
   }
 }
 
-/** Removes what a killed process left half written. Only for who holds the folder's lock. */
+/** Removes what a killed process left half written. Only for who holds the folder's lock, which tasks of Slurm do not: where
+ * any were submitted nothing is removed, since they may be writing on other machines. */
 export function removeTemporaryFiles(out: string): void {
-  const { records, cache, weights, lmEval } = runPaths(out);
+  const { records, cache, weights, lmEval, slurm } = runPaths(out);
   const entries = (folder: string): Deno.DirEntry[] => {
     try {
       return [...Deno.readDirSync(folder)];
@@ -253,6 +254,7 @@ export function removeTemporaryFiles(out: string): void {
       throw error;
     }
   };
+  if (entries(slurm).some(({ name }) => /^\d+\.json$/.test(name))) return;
   const perCell = entries(lmEval).filter(({ isDirectory }) => isDirectory).map(({ name }) => join(lmEval, name));
   for (const folder of [out, records, cache, weights, ...perCell]) {
     for (const { name } of entries(folder)) if (/\.\d+\.tmp$/.test(name)) Deno.removeSync(join(folder, name));

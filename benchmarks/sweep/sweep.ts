@@ -83,8 +83,7 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   const { out, jobs } = run.config;
   using _lock = lockFolder(out);
   const startedAt = performance.now();
-  // Cells of an earlier run may be writing on other machines.
-  if (!executor.elsewhere) removeTemporaryFiles(out);
+  removeTemporaryFiles(out);
   writeRunFile(run);
 
   const { pending, stored } = remaining(run, retry, onEvent);

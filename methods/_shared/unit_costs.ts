@@ -40,13 +40,16 @@ export async function unitCosts(context: MethodContext<unknown>, error: RemovalE
         try {
           const energies = await unitEnergies(weight, slopes, size);
           const moments = await diagonalBlocks(moment, size);
-          const data = new Float32Array(unitCount(shape, type));
+          const sums = new Float64Array(unitCount(shape, type));
           for (const [i, energy] of energies.entries()) {
             const unit = Math.floor(i / (size * size));
-            data[unit] = at(data, unit) + energy * at(moments, i);
+            sums[unit] = at(sums, unit) + energy * at(moments, i);
           }
           // Rounding may leave a unit that does nothing just below 0.
-          costs[costName(l, UNITS[type].mask)] = { shape: [data.length], data: data.map((cost) => Math.max(cost, 0)) };
+          costs[costName(l, UNITS[type].mask)] = {
+            shape: [sums.length],
+            data: Float32Array.from(sums, (cost) => Math.max(cost, 0)),
+          };
         } finally {
           tf.dispose([weight, moment, ...slopes ? [slopes] : []]);
         }

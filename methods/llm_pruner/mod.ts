@@ -177,7 +177,7 @@ async function scoresBehind(
 }
 
 /** Widths of the layers after each step, as the scores ask for them. The sparsity alone fixes those of `uniform` and
- * `block`: none is narrower than those after it, since removed heads make room for channels, and fewer steps for more.
+ * `block`: none is narrower than those after it, though a head that goes in a later step makes room for channels.
  * @throws {UsageError} when the layers that may lose units cannot lose enough. */
 export function widthsOfSteps(
   config: DecoderConfig,

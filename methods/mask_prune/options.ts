@@ -86,7 +86,10 @@ export const options = z.strictObject({
     ({ distillation, hidden = 0 }) => distillation || hidden === 0,
     "hidden is a part of distillation: leave out distillation=false or hidden",
   )
-  .refine(({ dualStart, dualCap }) => dualStart <= dualCap, "must have dualStart <= dualCap")
+  .refine(
+    ({ dualStart, dualCap }) => dualStart <= dualCap,
+    "dualStart (0.5 unless given) must be at most dualCap (5 unless given)",
+  )
   .refine(
     ({ rampStart, rampEnd, freeze }) => rampStart < rampEnd && rampEnd <= freeze,
     "must have rampStart < rampEnd <= freeze",

@@ -316,7 +316,7 @@ export function unreachable(
 }
 
 /** Shapes of the pruned layers: attention widths as learned (whole units), FFN widths fill the budget to the nearest
- * multiple, and attention what channels cannot. Never over the budget of parameters nor, where that differs, of the
+ * multiple, and attention where every layer has all its channels. Never over the budget of parameters nor, where that differs, of the
  * resource. Null when nothing fits. */
 export function finalShapes(fit: Fit, uniform: boolean): LayerShape[] | null {
   const shapes = uniform ? uniformFit(fit) : layerwiseFit(fit);

@@ -89,7 +89,7 @@ export function incrementalWidths(config: DecoderConfig, target: BudgetTarget, f
   if (size(widthsAt(sparsity)) <= budgetParameters) high = sparsity;
   else if (size(widthsAt(high)) > budgetParameters) {
     throw new UsageError(
-      `obs: sparsity ${sparsity} cannot be reached by layers=incremental with firstRatio=${firstRatio}, since no layer ` +
+      `Sparsity ${sparsity} cannot be reached by layers=incremental with firstRatio=${firstRatio}, since no layer ` +
         `loses more than ${most.toFixed(3)}: raise firstRatio, or leave layers out`,
     );
   }

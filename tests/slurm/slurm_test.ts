@@ -61,7 +61,7 @@ Deno.test({
 
       await t.step("a run whose follower was killed is followed, not submitted again", async () => {
         const out = join(root, "followed");
-        const first = slurm(...run(out, "--sbatch", "begin=now+8"), "--json");
+        const first = slurm(...run(out, "--sbatch", "begin=now+30"), "--json");
         for await (const chunk of first.stderr.pipeThrough(new TextDecoderStream())) {
           if (chunk.includes("submitted")) break;
         }
@@ -74,7 +74,7 @@ Deno.test({
         const silent = await finish(slurm(...run(out)));
         Deno.env.set("SLURM_CONF", cluster.conf);
         assertEquals(silent.code, 2, silent.stderr);
-        assertStringIncludes(silent.stderr, "Slurm's controller gives no answer");
+        assertStringIncludes(silent.stderr, "Slurm's controller gives no answer about the tasks of this folder");
         const { code, stderr } = await finish(slurm(...run(out)));
         assertEquals(code, 0, stderr);
         assertStringIncludes(stderr, "3 cells are in Slurm's queue already");

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { checkLevels } from "../../benchmarks/preparation/prepare.ts";
+import { checkLevels, checkLosses } from "../../benchmarks/preparation/prepare.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
@@ -53,7 +53,7 @@ Deno.test("checkLevels() refuses levels that units or layers cannot reach, and l
   assertThrows(
     () => check("obs", { layers: "incremental", firstRatio: 0 }, { sparsity: [0.9] }),
     UsageError,
-    `Method "obs": obs: sparsity 0.9 cannot be reached by layers=incremental with firstRatio=0`,
+    `Method "obs": Sparsity 0.9 cannot be reached by layers=incremental with firstRatio=0`,
   );
 });
 
@@ -83,12 +83,26 @@ Deno.test("parseOptions() refuses options of mask-prune that contradict each oth
   }
   assertThrows(parse({ split: "fixed", uniform: false }), UsageError, "split=fixed needs uniform widths");
   assertThrows(parse({ distillation: false, hidden: 5 }), UsageError, "hidden is a part of distillation");
-  assertThrows(parse({ dualStart: 6 }), UsageError, "must have dualStart <= dualCap");
+  assertThrows(parse({ dualStart: 6 }), UsageError, "dualStart (0.5 unless given) must be at most dualCap");
 });
 
-Deno.test("training must have a loss", () => {
-  trainingSchema.parse({ crossEntropy: 0, distillation: 0, hidden: 1 });
-  assertThrows(() => trainingSchema.parse({ crossEntropy: 0, distillation: 0 }), Error, "nothing would be learned");
+Deno.test("checkLosses() refuses training without a loss, as the method trains", () => {
+  const losses =
+    (id: string, options: Record<string, unknown>, training: Record<string, number>, recover = "lora") => () =>
+      checkLosses(runConfigSchema.parse({
+        methods: [{ id, options: parseOptions(getMethod(id), options) }],
+        ...{ out: "unused", sparsity: [0.5], recover, training },
+      }));
+  const none = { crossEntropy: 0, distillation: 0 };
+  assertThrows(losses("flap", {}, none), UsageError, 'Method "flap" would learn nothing');
+  assertThrows(
+    losses("mask-prune", { distillation: false }, { ...none, hidden: 1 }),
+    UsageError,
+    "would learn nothing",
+  );
+  losses("flap", {}, none, "none")();
+  losses("flap", {}, { ...none, hidden: 1 })();
+  losses("mask-prune", { hidden: 5 }, none)();
 });
 
 Deno.test("obs in incremental widths meets every budget that it does not refuse, each layer narrower than the one before", () => {

@@ -19,7 +19,6 @@ import {
   toJson,
   writeRecord,
 } from "../../benchmarks/records/store.ts";
-import { runSweep } from "../../benchmarks/sweep/sweep.ts";
 import { packUnits, unpackUnits } from "../../benchmarks/records/kept_units.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { withFolder } from "../support/weights_fixture.ts";
@@ -297,19 +296,17 @@ inFolder("removeTemporaryFiles() removes what a killed writer left, and nothing 
 });
 
 inFolder(
-  "runSweep() leaves half-written files alone where cells of an earlier run may be writing them",
-  async (out) => {
-    const half = join(runPaths(out).records, ".flap.json.123.tmp");
-    Deno.mkdirSync(runPaths(out).records, { recursive: true });
-    Deno.writeTextFileSync(half, "half");
-    const sweep = (elsewhere: boolean) =>
-      runSweep({ model: "tiny", engine: "wasm", methods: [{ id: "random" }], sparsity: [0.5], out }, {
-        executor: { elsewhere, run: () => Promise.resolve() },
-      });
-    await sweep(true);
-    assertEquals(Deno.readTextFileSync(half), "half");
-    await sweep(false);
-    assertEquals([...Deno.readDirSync(runPaths(out).records)], []);
+  "removeTemporaryFiles() leaves the files of a folder alone where tasks of Slurm may be writing them",
+  (out) => {
+    const { records, slurm } = runPaths(out);
+    for (const folder of [records, slurm]) Deno.mkdirSync(folder, { recursive: true });
+    Deno.writeTextFileSync(join(records, ".flap.json.123.tmp"), "half");
+    Deno.writeTextFileSync(join(slurm, "7.json"), "{}");
+    removeTemporaryFiles(out);
+    assertEquals([...Deno.readDirSync(records)].length, 1);
+    Deno.removeSync(join(slurm, "7.json"));
+    removeTemporaryFiles(out);
+    assertEquals([...Deno.readDirSync(records)], []);
   },
 );
 
