@@ -9,7 +9,7 @@ import { pValue } from "./format.ts";
 import { toMarkdown } from "./markdown.ts";
 import { differences, findPairs, type Pair, pairRows, rowName, unpaired } from "./pairs.ts";
 import { buildSections } from "./rows.ts";
-import { ALPHA, type Comparison, corrected } from "./significance.ts";
+import { ALPHA, clearSign, type Comparison, corrected } from "./significance.ts";
 
 /** Options of {@linkcode compareRuns}. */
 export interface CompareOptions {
@@ -41,8 +41,7 @@ function changeText({ column, a, b }: Pair, test: Comparison | undefined): strin
 
 function verdict(test: Comparison | undefined): string {
   if (test === undefined) return "";
-  if (test.p >= ALPHA || test.lead.value === 0) return "no clear difference";
-  return test.lead.value > 0 ? "better" : "worse";
+  return { [-1]: "worse", [0]: "no clear difference", [1]: "better" }[clearSign(test)];
 }
 
 /** Pairs with their tests, corrected over all of them. */
@@ -54,7 +53,8 @@ function tested(pairs: readonly Pair[]): { pair: Pair; test: Comparison | undefi
 const NOTES = [
   "Paired tests on the same windows or examples (exact McNemar for one seed of a task, sign-flip permutation otherwise; " +
   `seeds averaged first), Holm-corrected over this table at ${ALPHA}. The intervals in brackets are those of the same ` +
-  "corrected tests: one leaves out 0 exactly where its p is below. Throughput is a ratio and not tested.",
+  "corrected tests: one leaves out 0 exactly where its p is below. A difference is clear where that is so and every seed " +
+  "has the same sign. Throughput is a ratio and not tested.",
 ];
 
 /** What run B changes against run A: first the settings that differ, then every result on the same data that both have,

@@ -68,8 +68,8 @@ export function qualityNotes(section: Section): string[] {
   return [
     "Removed: fraction asked for, then fractions really removed of the prunable parameters and of the whole model.",
     ...spreadWords(section),
-    "Best of its level in bold, second best underlined. * clearly better than every other method of its level; " +
-    "≈ not clearly worse than the best. Paired tests on the same windows or examples (exact McNemar for one seed of " +
+    "Best of its level in bold, second best underlined. * clearly better than every other method of its level, " +
+    "by the tests and with every seed; ≈ not clearly worse than the best. Paired tests on the same windows or examples (exact McNemar for one seed of " +
     "a task, sign-flip permutation otherwise; seeds averaged first), Holm-corrected over all tests of a column at " +
     `${ALPHA}; intervals are those of the same corrected tests.`,
     ...(section.columns.some(({ kind }) => kind === "mean-accuracy")

@@ -5,7 +5,7 @@
 import { level, percent, pValue, withSpread } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { hasRuns, isDense, type Row, type Section } from "./rows.ts";
-import { type Comparison, isClear, type Ranking, seedsAhead } from "./significance.ts";
+import { type Comparison, isClear, type Ranking } from "./significance.ts";
 import { doubts } from "./speed.ts";
 
 /** The winner of one level by one column. */
@@ -68,8 +68,7 @@ function finding({ column, best: first, rows, comparisons }: Ranking): Finding {
     const more = level.length > 3 ? ` and ${level.length - 3} more` : "";
     return { best, value, verdict: `not clearly better than ${level.slice(0, 3).map(named).join(", ")}${more}` };
   }
-  const seeds = seedsAhead(column, first, next);
-  const withSeeds = seeds === null ? "" : `, ahead with ${seeds.ahead} of ${seeds.of} seeds`;
+  const withSeeds = test.seeds === null ? "" : `, with each of ${test.seeds.of} seeds`;
   return {
     best,
     value,

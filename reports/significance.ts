@@ -1,5 +1,6 @@
 /** Who is best at each level, and whether the lead is more than chance: paired tests of the best row against every
- * other on the same windows or examples, Holm-corrected over all tests of a column.
+ * other on the same windows or examples, Holm-corrected over all tests of a column. The tests take the mean over seeds, so
+ * they say nothing of other seeds: a lead is called clear only where it is there with every seed.
  *
  * @module
  */
@@ -23,6 +24,15 @@ export interface Comparison {
   test: "mcnemar" | "permutation";
   /** Corrected p value. */
   p: number;
+  /** Of the seeds that both have; null where they share fewer than two. */
+  seeds: SeedCount | null;
+}
+
+/** With how many seeds a row is better than another. */
+export interface SeedCount {
+  ahead: number;
+  behind: number;
+  of: number;
 }
 
 /** Rows of one level by one column, best first. */
@@ -63,6 +73,7 @@ export interface RawTest {
   other: Row;
   kind: Comparison["test"];
   test: PairedTest;
+  seeds: SeedCount | null;
 }
 
 function mcnemar(own: number[], theirs: number[]): PairedTest {
@@ -77,20 +88,21 @@ export function pairedTest(column: Column, best: Row, other: Row): RawTest | nul
   const own = best.paired.get(column.key);
   const theirs = other.paired.get(column.key);
   if (own === undefined || theirs === undefined || own.length !== theirs.length || own.length < 2) return null;
+  const seeds = seedCount(column, best, other);
   const [better, worse] = column.higherIsBetter ? [own, theirs] : [theirs, own];
   if (isBinary(best, column) && isBinary(other, column)) {
-    return { other, kind: "mcnemar", test: mcnemar(better, worse) };
+    return { other, seeds, kind: "mcnemar", test: mcnemar(better, worse) };
   }
   const options = { seed: 0, resamples: RESAMPLES[column.kind] };
-  return { other, kind: "permutation", test: signFlipTest(inBlocks(better), inBlocks(worse), options) };
+  return { other, seeds, kind: "permutation", test: signFlipTest(inBlocks(better), inBlocks(worse), options) };
 }
 
 /** Corrects the tests of one table by Holm, p values and intervals alike; in the order given. */
 export function corrected(tests: readonly RawTest[]): Comparison[] {
   const levels = holmLevels(tests.map(({ test }) => test.p), ALPHA);
-  return tests.map(({ other, kind, test }, i) => {
+  return tests.map(({ other, kind, test, seeds }, i) => {
     const { p, alpha } = at(levels, i);
-    return { other, test: kind, p, lead: { value: test.mean, ...test.interval(alpha) } };
+    return { other, test: kind, p, seeds, lead: { value: test.mean, ...test.interval(alpha) } };
   });
 }
 
@@ -122,19 +134,25 @@ function rankedRows(section: Section, column: Column, asked: number): { asked: n
 }
 
 /** With how many of the seeds that two rows share the first is better by a column; null where they share fewer than two. */
-export function seedsAhead(column: Column, first: Row, second: Row): { ahead: number; of: number } | null {
+export function seedCount(column: Column, first: Row, second: Row): SeedCount | null {
   const theirs = second.bySeed.get(column.key);
   const shared = [...first.bySeed.get(column.key) ?? []].flatMap(([seed, own]) => {
     const other = theirs?.get(seed);
     return other === undefined ? [] : [column.higherIsBetter ? own - other : other - own];
   });
-  return shared.length < 2 ? null : { ahead: shared.filter((lead) => lead > 0).length, of: shared.length };
+  const count = (sign: number) => shared.filter((lead) => sign * lead > 0).length;
+  return shared.length < 2 ? null : { ahead: count(1), behind: count(-1), of: shared.length };
 }
 
-/** Whether a test shows that the best row really is better than the other. */
-export function isClear({ p, lead }: Comparison): boolean {
-  return p < ALPHA && lead.value > 0;
+/** 1 where a test and every seed show that the first row is better than the other, -1 that it is worse, else 0. */
+export function clearSign({ p, lead, seeds }: Comparison): -1 | 0 | 1 {
+  if (p >= ALPHA) return 0;
+  if (lead.value > 0 && (seeds === null || seeds.ahead === seeds.of)) return 1;
+  return lead.value < 0 && (seeds === null || seeds.behind === seeds.of) ? -1 : 0;
 }
+
+/** Whether the best row is clearly better than the other. */
+export const isClear = (comparison: Comparison): boolean => clearSign(comparison) > 0;
 
 /** How a value stands among those of its level. */
 export interface Standing {

@@ -4,7 +4,15 @@ import { at } from "../../core/indexing.ts";
 import { mcnemarExact } from "../../core/stats.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { buildSections, type Section } from "../../reports/rows.ts";
-import { isClear, type Ranking, rankings, seedsAhead, standings } from "../../reports/significance.ts";
+import {
+  clearSign,
+  type Comparison,
+  isClear,
+  type Ranking,
+  rankings,
+  seedCount,
+  standings,
+} from "../../reports/significance.ts";
 import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
 
 /** A record whose arc_easy outcomes are given. */
@@ -102,7 +110,7 @@ Deno.test("rankings() calls no lead clear on four windows, however large", () =>
   assertEquals(signs(ranking), ["flap 1", "random 2 ≈"]);
 });
 
-Deno.test("seedsAhead() counts the shared seeds with which the first row is better", () => {
+Deno.test("seedCount() counts the shared seeds with which the first row is better", () => {
   const withSeed = (method: string, seed: number, right: number) => {
     const record = withOutcomes(method, "1".repeat(right) + "0".repeat(10 - right));
     return { ...record, id: `${method} ${seed}`, cell: { ...record.cell, seed } };
@@ -120,7 +128,16 @@ Deno.test("seedsAhead() counts the shared seeds with which the first row is bett
     ["flap", "random", "wanda-sp"].map((id) => section.rows.find(({ methodId }) => methodId === id)!),
     3,
   );
-  assertEquals(seedsAhead(column, flap, random), { ahead: 2, of: 3 });
-  assertEquals(seedsAhead({ ...column, higherIsBetter: false }, flap, random), { ahead: 1, of: 3 });
-  assertEquals(seedsAhead(column, flap, wanda), null);
+  assertEquals(seedCount(column, flap, random), { ahead: 2, behind: 1, of: 3 });
+  assertEquals(seedCount({ ...column, higherIsBetter: false }, flap, random), { ahead: 1, behind: 2, of: 3 });
+  assertEquals(seedCount(column, flap, wanda), null);
+});
+
+Deno.test("clearSign() wants the test and every seed", () => {
+  const of = (p: number, value: number, ahead: number, behind: number) =>
+    clearSign(
+      { p, lead: { value, low: 0, high: 0 }, seeds: { ahead, behind, of: 3 }, test: "permutation" } as Comparison,
+    );
+  assertEquals([of(0.01, 1, 3, 0), of(0.06, 1, 3, 0), of(0.01, 1, 2, 1), of(0.01, 1, 2, 0)], [1, 0, 0, 0]);
+  assertEquals([of(0.01, -1, 0, 3), of(0.01, -1, 1, 2)], [-1, 0]);
 });
