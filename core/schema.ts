@@ -311,6 +311,9 @@ export const doneRecordSchema = z.strictObject({
   ...recordHead,
   state: z.literal("done"),
   environment: environmentSchema,
+  laterEnvironments: z.array(environmentSchema).optional().describe(
+    "of measurements that were added elsewhere or by another version, in order",
+  ),
   weights: z.strictObject({
     path: z.string(),
     format: z.string(),

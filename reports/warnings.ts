@@ -96,12 +96,15 @@ function busyWords(runs: readonly DoneRecord[]): string[] {
 
 function machineWords(section: Section): string[] {
   const runs = runsOf(section);
-  const engines = unique(runs.map(({ environment }) => environment.engine)).filter((own) => own !== section.engine);
-  const commits = unique(runs.map(({ environment }) => environment.commit ?? "unknown"));
+  const places = runs.flatMap(({ environment, laterEnvironments = [] }) => [environment, ...laterEnvironments]);
+  const engines = unique(places.map(({ engine }) => engine)).filter((own) => own !== section.engine);
+  const commits = unique(places.map(({ commit }) => commit ?? "unknown"));
   const machines = new Set(section.columns.filter(({ kind }) => kind === "throughput").map(({ protocol }) => protocol));
   return [
     ...engines.length > 0 ? [`Some cells ran on ${engines.join(", ")} instead of ${section.engine}.`] : [],
-    ...commits.length > 1 ? [`Cells come from ${commits.length} versions of the harness: ${commits.join(", ")}.`] : [],
+    ...commits.length > 1
+      ? [`Results come from ${commits.length} versions of the harness: ${commits.join(", ")}.`]
+      : [],
     ...busyWords(runs),
     ...machines.size > 1 ? ["Throughput was measured on more than one set-up: each has its own columns."] : [],
   ];

@@ -5,7 +5,8 @@
 import os from "node:os";
 import { visibleSetting } from "../../core/cuda.ts";
 import type { Engine } from "../../core/engine.ts";
-import type { Environment } from "../../core/schema.ts";
+import { canonicalJson } from "../../core/cell_names.ts";
+import type { DoneRecord, Environment } from "../../core/schema.ts";
 import { ROOT } from "../../core/user_folder.ts";
 
 /** The environment of this process with the started `engine`. */
@@ -24,6 +25,18 @@ export function describeEnvironment(engine: Engine, commit: string | null): Envi
     cpu: os.cpus()[0]?.model.trim() || "unknown",
     commit,
   };
+}
+
+/** The environments of a record that is measured here, too: the first stays the record's. */
+export function environmentsWith(
+  here: Environment,
+  before?: Pick<DoneRecord, "environment" | "laterEnvironments">,
+): Pick<DoneRecord, "environment" | "laterEnvironments"> {
+  if (!before) return { environment: here };
+  const { environment, laterEnvironments = [] } = before;
+  const isKnown = [environment, ...laterEnvironments].some((known) => canonicalJson(known) === canonicalJson(here));
+  const later = isKnown ? laterEnvironments : [...laterEnvironments, here];
+  return { environment, ...later.length > 0 && { laterEnvironments: later } };
 }
 
 /** Git commit of the harness, with `-dirty` when tracked files other than stored results differ; `null` outside a

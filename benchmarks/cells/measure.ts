@@ -12,7 +12,7 @@ import { modelBytes } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { weightBytes } from "./cell_plan.ts";
-import { describeEnvironment } from "./environment.ts";
+import { describeEnvironment, environmentsWith } from "./environment.ts";
 import type { CellJob } from "./job.ts";
 import { type CellHost, evaluate } from "./evaluate.ts";
 import { finiteScores } from "./finite_scores.ts";
@@ -89,7 +89,7 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   engine.check();
   const peak = engine.memory.peak();
   return {
-    environment: describeEnvironment(engine, job.commit),
+    ...environmentsWith(describeEnvironment(engine, job.commit), before),
     weights: { ...source.origin },
     size,
     denseSize,

@@ -1,3 +1,4 @@
+import { environmentsWith } from "../../benchmarks/cells/environment.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
 import { canonicalJson } from "../../core/cell_names.ts";
@@ -347,4 +348,14 @@ inFolder("lockFolder() takes over from a run that was killed", async (out) => {
   await child.status;
   await reader.cancel();
   lockFolder(out)[Symbol.dispose]();
+});
+
+Deno.test("environmentsWith() keeps the first environment and adds others once", () => {
+  const { environment: first } = doneRecord({ method: "flap", sparsity: 0.25 });
+  const second = { ...first, device: "cuda:0", commit: "abc" };
+  assertEquals(environmentsWith(first), { environment: first });
+  assertEquals(environmentsWith({ ...first }, { environment: first }), { environment: first });
+  const both = { environment: first, laterEnvironments: [second] };
+  assertEquals(environmentsWith(second, { environment: first }), both);
+  assertEquals(environmentsWith({ ...second }, both), both);
 });
