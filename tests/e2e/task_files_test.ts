@@ -108,7 +108,8 @@ sweepTest(
     // Each set of files for lm-evaluation-harness's readers holds the results of one limit.
     const known = new Set([...Deno.readDirSync(lmEval)].map(({ name }) => name));
     assertEquals((await run("--tasks", "last", "--limit", "2")).code, 0);
-    const [file = ""] = [...Deno.readDirSync(lmEval)].map(({ name }) => name).filter((name) => !known.has(name));
+    const [file = ""] = [...Deno.readDirSync(lmEval)].map(({ name }) => name)
+      .filter((name) => name.startsWith("results_") && !known.has(name));
     const written = JSON.parse(Deno.readTextFileSync(join(lmEval, file)));
     assertEquals(written["n-samples"], { last: { original: last.samples.original, effective: 2 } });
     // So does each group, also one that is asked for when its tasks were measured already.
