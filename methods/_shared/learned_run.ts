@@ -113,12 +113,15 @@ export async function trainFrozen(
   const { options, base } = run.given;
   const { plan, hidden, maskRate } = frozen;
   const dense = base.config;
-  const compensated = await compensate?.(plan);
+  let compensated = await compensate?.(plan);
   const compact = pruneModel(base, plan, compensated);
   try {
     const inner = frozen.working ? relativePlan(frozen.working, plan) : plan;
     run.student = await cutStudent(run.student, { compact, plan: inner, config: dense, options });
     restored?.restore();
+    const hasAdapters = Object.keys(run.student.adapters.parameters).length > 0;
+    // They are on every map, so that merging gives all weights: nothing else need be held while they train.
+    if (hasAdapters) compensated = undefined;
     const masks = frozen.masks.map((layer) => ({ ...layer }));
     const moments = masks.map((layer) =>
       Object.fromEntries(Object.entries(layer).map(([type, { length }]) => [type, createMoments(length)]))
@@ -126,7 +129,7 @@ export async function trainFrozen(
     if (restored) readMasks(restored.arrays, masks, moments);
     const start = run.step - (restored ? readCount(restored.arrays) : 0);
     const notes = { retained: keptParameters(compact.config) / keptParameters(dense), removed: removedOf(dense, plan) };
-    const learns = Object.keys(run.student.adapters.parameters).length > 0 || maskRate > 0;
+    const learns = hasAdapters || maskRate > 0;
     while (run.step < options.steps && learns) {
       const result = await nextStep(run, { masks, hidden });
       if (maskRate > 0) stepMasks(masks, result.maskGradients, moments, { rate: maskRate, step: run.step - start - 1 });
