@@ -190,9 +190,9 @@ export function mcnemarTest(onlyFirst: number, onlySecond: number, examples: num
   };
 }
 
-/** Holm's step-down correction (Holm 1979), in the order given, with the level of each test: `p` is adjusted, and the interval of a test at level `alpha` leaves
- * out 0 exactly where its adjusted p value is below `familyAlpha`. Tests after the first one that is not rejected get
- * that one's level. */
+/** Holm's step-down correction (Holm 1979), in the order given, with the level of each test: `p` is adjusted, and the
+ * interval of a test at level `alpha` leaves out 0 exactly where its adjusted p value is below `familyAlpha`. Tests after
+ * the first one that is not rejected get that one's level. */
 export function holmLevels(pValues: readonly number[], familyAlpha: number): { p: number; alpha: number }[] {
   const order = pValues.map((p, i) => ({ p, i })).sort((a, b) => a.p - b.p);
   const result = pValues.map(() => ({ p: 1, alpha: familyAlpha }));

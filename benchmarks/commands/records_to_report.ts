@@ -4,7 +4,7 @@
  */
 import { UsageError } from "../../core/errors.ts";
 import type { CellRecord } from "../../core/schema.ts";
-import { askedRecords, othersNote } from "../records/run_file.ts";
+import { askedRecords } from "../records/run_file.ts";
 
 /** Records that the run in `folder` asks for. `note` is told of files that cannot be read and of records that it
  * does not ask for; standard error when absent.
@@ -16,4 +16,13 @@ export function recordsToReport(folder: string, note: (message: string) => void 
   if (left !== undefined) note(left);
   if (records.length === 0) throw new UsageError(`"${folder}" holds no finished cell yet`);
   return records;
+}
+
+/** Says that `others` records of the folder `out` are in no report of its run; undefined where there are none. */
+function othersNote(out: string, others: number): string | undefined {
+  if (others === 0) return undefined;
+  const [what, them] = others === 1
+    ? ["1 record of another cell stays", "it"]
+    : [`${others} records of other cells stay`, "them"];
+  return `${what} in "${out}" and out of its reports: its run does not ask for ${them}`;
 }

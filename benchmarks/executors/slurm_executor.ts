@@ -16,7 +16,7 @@ import { parseEvent } from "../cells/job.ts";
 import { lockCopy } from "../../core/lock_file.ts";
 import { lastPhase } from "../../core/phases.ts";
 import { writeAtomically } from "../../core/write_file.ts";
-import { readRecord, recordPath, runPaths, toJson } from "../records/store.ts";
+import { isSubmission, readRecord, recordPath, runPaths, toJson } from "../records/store.ts";
 
 /** From one look at the queue to the next. */
 const POLL_MS = 2000;
@@ -133,7 +133,7 @@ function recordOf(out: string, named: NamedCell): CellRecord | undefined {
  * @throws {UsageError} when Slurm does not say which these are. */
 async function stillQueued(cells: readonly NamedCell[], context: ExecutorContext): Promise<Submitted[]> {
   const folder = slurmFolder(context);
-  const arrays = [...Deno.readDirSync(folder)].filter(({ name }) => /^\d+\.json$/.test(name)).map(({ name }) =>
+  const arrays = [...Deno.readDirSync(folder)].filter(({ name }) => isSubmission(name)).map(({ name }) =>
     JSON.parse(Deno.readTextFileSync(join(folder, name))) as { job: string; names: string[] }
   );
   const queue = await answeredQueue(arrays.map(({ job }) => job), context);

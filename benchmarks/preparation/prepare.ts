@@ -25,7 +25,7 @@ import { isShapeOnly, openModel, readShape } from "../../models/load.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
 import { findCheckpoints } from "./checkpoints.ts";
-import { calibrationUse, expandCells, type Fingerprint, trainingParts, trainingUse } from "./expand.ts";
+import { calibrationUse, expandCells, type Fingerprint, learningOf, trainingParts, trainingUse } from "./expand.ts";
 import { resolveNames } from "../configuration/resolve.ts";
 import type { Wanted } from "../records/measured.ts";
 import { readRunFile } from "../records/run_file.ts";
@@ -218,11 +218,11 @@ export function checkLevels({ sparsity, units, ffnMultiple, methods, ...run }: L
 
 /** What trains has a loss, as its method trains.
  * @throws {UsageError} otherwise. */
-export function checkLosses({ methods, training, recover }: Pick<RunConfig, "methods" | "training" | "recover">): void {
-  const asked = training ?? trainingSchema.parse({});
-  for (const { id, options } of methods) {
-    if (!learns(id) && recover === "none") continue;
-    const { crossEntropy, distillation, hidden } = getMethod(id).trainsWith?.(asked, options) ?? asked;
+export function checkLosses(config: RunConfig): void {
+  for (const { id, options } of config.methods) {
+    const { training } = learningOf(config, learns(id));
+    if (!training) continue;
+    const { crossEntropy, distillation, hidden } = getMethod(id).trainsWith?.(training, options) ?? training;
     if (crossEntropy + distillation + hidden > 0) continue;
     throw new UsageError(
       `Method "${id}" would learn nothing, since the weights crossEntropy, distillation and hidden of its loss are 0: set ` +

@@ -82,15 +82,6 @@ export function askedRecords(out: string): StoredRecords & { others: number } {
   return { ...stored, records, others: stored.records.length - records.length };
 }
 
-/** Says that `others` records of the folder `out` are in no report of its run; undefined where there are none. */
-export function othersNote(out: string, others: number): string | undefined {
-  if (others === 0) return undefined;
-  const [what, them] = others === 1
-    ? ["1 record of another cell stays", "it"]
-    : [`${others} records of other cells stay`, "them"];
-  return `${what} in "${out}" and out of its reports: its run does not ask for ${them}`;
-}
-
 /** A path that a record or the configuration of the run in `out` has, as it is written where the user stands. Older runs do not
  * say where they were started: that was the project's folder. A path stays as it is where nothing is there. */
 export function storedPath(out: string, path: string): string {

@@ -242,6 +242,9 @@ export function setAside(path: string): string {
   }
 }
 
+/** Whether a file of the folder `slurm` says what a job array was submitted for: `JOB.json`. */
+export const isSubmission = (name: string): boolean => /^\d+\.json$/.test(name);
+
 /** Removes what a killed process left half written. Only for who holds the folder's lock, which tasks of Slurm do not: where
  * any were submitted nothing is removed, since they may be writing on other machines. */
 export function removeTemporaryFiles(out: string): void {
@@ -254,7 +257,7 @@ export function removeTemporaryFiles(out: string): void {
       throw error;
     }
   };
-  if (entries(slurm).some(({ name }) => /^\d+\.json$/.test(name))) return;
+  if (entries(slurm).some(({ name }) => isSubmission(name))) return;
   const perCell = entries(lmEval).filter(({ isDirectory }) => isDirectory).map(({ name }) => join(lmEval, name));
   for (const folder of [out, records, cache, weights, ...perCell]) {
     for (const { name } of entries(folder)) if (/\.\d+\.tmp$/.test(name)) Deno.removeSync(join(folder, name));

@@ -140,9 +140,9 @@ function change(config: DecoderConfig, widths: Widths, removal: Removal, sign: 1
   widths.parameters += layerParameters(config, after) - layerParameters(config, before);
 }
 
-/** Removes what scores minus infinity, and then in ascending order of score until at most `budget` weights are left. When the last step took an attention
- * unit, which is worth many channels, the channels removed just before it come back as far as they fit, so that
- * methods are compared at the same size. */
+/** Removes what scores minus infinity, and then in ascending order of score until at most `budget` weights are left. When
+ * the last step took an attention unit, which is worth many channels, the channels removed just before it come back as
+ * far as they fit, so that methods are compared at the same size. */
 function removeLowest(config: DecoderConfig, widths: Widths, removals: Removal[], budget: number): void {
   const done: Removal[] = [];
   // A stable sort: equal scores, infinite ones too, go in the order of layers.

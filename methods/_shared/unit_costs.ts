@@ -13,7 +13,7 @@ import { at, entry } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
 import { UNIT_TYPES, unitCount, UNITS } from "../../models/units.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
+import { CURVATURE_SITES, curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
 import { checkpoint } from "./device.ts";
 import { diagonalBlocks } from "./inverse.ts";
 import { type RemovalError, unitEnergies } from "./removal_order.ts";
@@ -31,25 +31,15 @@ export async function unitCosts(context: MethodContext<unknown>, error: RemovalE
     const costs: Statistics = {};
     for (const [l, shape] of layers.entries()) {
       await checkpoint(signal);
-      for (const type of UNIT_TYPES) {
-        const site = type === "ffn" ? "down" : "output";
+      for (const site of CURVATURE_SITES) {
         const weight = denseMatrix(at(model.layers, l)[site].weight);
         const moment = factorMatrix(a, curvatureNames.inputs(l, site));
         const slopes = s && factorMatrix(s, curvatureNames.slopes(l, site));
-        const size = moment.shape[0] / unitCount(shape, type);
         try {
-          const energies = await unitEnergies(weight, slopes, size);
-          const moments = await diagonalBlocks(moment, size);
-          const sums = new Float64Array(unitCount(shape, type));
-          for (const [i, energy] of energies.entries()) {
-            const unit = Math.floor(i / (size * size));
-            sums[unit] = at(sums, unit) + energy * at(moments, i);
+          for (const type of UNIT_TYPES.filter((type) => (type === "ffn") === (site === "down"))) {
+            const data = await costsAt({ weight, moment, slopes }, unitCount(shape, type));
+            costs[costName(l, UNITS[type].mask)] = { shape: [data.length], data };
           }
-          // Rounding may leave a unit that does nothing just below 0.
-          costs[costName(l, UNITS[type].mask)] = {
-            shape: [sums.length],
-            data: Float32Array.from(sums, (cost) => Math.max(cost, 0)),
-          };
         } finally {
           tf.dispose([weight, moment, ...slopes ? [slopes] : []]);
         }
@@ -61,4 +51,21 @@ export async function unitCosts(context: MethodContext<unknown>, error: RemovalE
     const read = (type: keyof LayerScores) => Float64Array.from(entry(stored, costName(l, type)).data);
     return { ffn: read("ffn"), queryHeads: read("queryHeads"), kvGroups: read("kvGroups") };
   });
+}
+
+/** `tr(E_uu A_uu)` of so many units, which share the inputs of a map equally: [units]. */
+async function costsAt(
+  { weight, moment, slopes }: { weight: tf.Tensor2D; moment: tf.Tensor2D; slopes: tf.Tensor2D | null },
+  units: number,
+): Promise<Float32Array> {
+  const size = moment.shape[0] / units;
+  const energies = await unitEnergies(weight, slopes, size);
+  const moments = await diagonalBlocks(moment, size);
+  const sums = new Float64Array(units);
+  for (const [i, energy] of energies.entries()) {
+    const unit = Math.floor(i / (size * size));
+    sums[unit] = at(sums, unit) + energy * at(moments, i);
+  }
+  // Rounding may leave a unit that does nothing just below 0.
+  return Float32Array.from(sums, (cost) => Math.max(cost, 0));
 }

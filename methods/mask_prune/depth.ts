@@ -7,8 +7,7 @@
  * masks as if the model had never had others, and all keep one width.
  *
  * Cost, once before the first step: a forward pass of 2048 tokens for every depth and split, and the vocabulary projection
- * of both models. The dense model's
- * metrics rank units of candidates; those of the chosen depth are measured on it again.
+ * of both models. The dense model's metrics rank units of candidates; those of the chosen depth are measured on it again.
  *
  * @module
  */

@@ -1,10 +1,11 @@
 /** Milliseconds that a decoder layer takes on this machine, by width: a budget that counts time instead of parameters.
  *
- * The model is timed with all its layers at a few FFN widths with all attention units, and at a few attention widths (key/
- * value groups, or the query heads of the only group) with all channels, either on a prompt or token by token with a cache; what a model of no layers takes is subtracted, and the
- * rest is divided by the number of layers. So a layer that goes saves its time. Weights of all layers are read, as in use:
- * one layer alone would stay in the caches. Between widths time is interpolated, and the two savings are added. Timings are
- * noisy, so they are first made monotone: a wider layer never counts as faster.
+ * The model is timed with all its layers at a few FFN widths with all attention units, and at a few attention widths
+ * (key/value groups, or the query heads of the only group) with all channels, either on a prompt or token by token with a
+ * cache; what a model of no layers takes is subtracted, and the rest is divided by the number of layers. So a layer that
+ * goes saves its time. Weights of all layers are read, as in use: one layer alone would stay in the caches. Between widths
+ * time is interpolated, and the two savings are added. Timings are noisy, so they are first made monotone: a wider layer
+ * never counts as faster.
  *
  * Cost: a copy of the model at each width, and 9 prompts of 128 tokens, or 9 times 16 tokens, with each.
  *

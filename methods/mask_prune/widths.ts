@@ -12,7 +12,7 @@
 import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
-import { layerMacs, layerParameters } from "../../models/count.ts";
+import { keptParameters, layerMacs, layerParameters } from "../../models/count.ts";
 import type { BudgetTarget } from "../../models/target.ts";
 import { widened, widthOf } from "../../models/units.ts";
 import { narrowed, type UnitAxis } from "../_shared/learned_units.ts";
@@ -206,8 +206,8 @@ interface Fit {
 const EPSILON = 1e-9;
 
 function meets({ config, resource, target }: Fit, shapes: readonly LayerShape[]): boolean {
-  const parameters = shapes.reduce((sum, shape) => sum + layerParameters(config, shape), 0);
-  return parameters <= target.budgetParameters && retained(resource, shapes) <= resource.budget + EPSILON;
+  return keptParameters(config, shapes) <= target.budgetParameters &&
+    retained(resource, shapes) <= resource.budget + EPSILON;
 }
 
 /** FFN widths that can be had, ascending: multiples, and the dense width. */
@@ -316,8 +316,8 @@ export function unreachable(
 }
 
 /** Shapes of the pruned layers: attention widths as learned (whole units), FFN widths fill the budget to the nearest
- * multiple, and attention where every layer has all its channels. Never over the budget of parameters nor, where that differs, of the
- * resource. Null when nothing fits. */
+ * multiple, and attention where every layer has all its channels. Never over the budget of parameters nor, where that
+ * differs, of the resource. Null when nothing fits. */
 export function finalShapes(fit: Fit, uniform: boolean): LayerShape[] | null {
   const shapes = uniform ? uniformFit(fit) : layerwiseFit(fit);
   return shapes && withAttentionThatFits(fit, shapes, uniform);

@@ -18,7 +18,7 @@ import { z } from "zod";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { UsageError } from "../../core/errors.ts";
 import { type BudgetTarget, largestSparsity, resolveTarget } from "../../models/target.ts";
-import { layerParameters } from "../../models/count.ts";
+import { keptParameters } from "../../models/count.ts";
 import { defineMethod, type Method, type MethodContext } from "../define.ts";
 import { orderScores, removalOrders } from "../_shared/removal_order.ts";
 import { keepWidths } from "../_shared/selection.ts";
@@ -73,8 +73,7 @@ export function incrementalWidths(config: DecoderConfig, target: BudgetTarget, f
   const count = config.layers.length;
   const rise = Array.from({ length: count }, (_, i) => count === 1 ? 0 : Math.log(i + 1) / Math.log(count));
   const meanRise = rise.reduce((a, b) => a + b, 0) / count;
-  const size = (shapes: readonly LayerShape[]) =>
-    shapes.reduce((sum, shape) => sum + layerParameters(config, shape), 0);
+  const size = (shapes: readonly LayerShape[]) => keptParameters(config, shapes);
   const most = largestSparsity(config, units, ffnMultiple);
   const widthsAt = (mean: number) => {
     const first = meanRise === 0 ? mean : firstRatio * mean;
