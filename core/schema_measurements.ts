@@ -138,6 +138,8 @@ export const throughputResultSchema = z.strictObject({
     "the dense model's repeats, each next to the one of the same index; absent where repeats did not alternate",
   ),
   threads: z.number().optional().describe("of the process that timed; those of the cell's environment when absent"),
+  machine: z.strictObject({ engine: z.string(), library: z.string(), device: z.string(), cpu: z.string() }).optional()
+    .describe("on which it was timed; that of the cell's environment when absent"),
   otherCores: z.number().nullable().optional().describe(
     "processor cores that other programs kept busy meanwhile, on average; null where the system does not tell",
   ),

@@ -19,7 +19,7 @@ import {
 import { requireUniform } from "./export.ts";
 import { familyOf } from "./families/mod.ts";
 import { ggufTensorNames, ggufYarn, huggingFaceRow, ROPE_FACTORS } from "./load_gguf.ts";
-import { rotaryFrequencies } from "./rope.ts";
+import { frequencyDivisors } from "./rope.ts";
 
 /** What {@linkcode exportGguf} writes besides the weights. */
 export interface GgufExportOptions {
@@ -91,14 +91,6 @@ function requireSayable(config: DecoderConfig): void {
   if (refused) throw new UsageError(`A GGUF file of ${title} cannot say ${refused}: export to --format hf`);
 }
 
-/** Divisors of the rotary frequencies under `llama3` scaling, f32 [K / 2]; llama.cpp reads them as a tensor. */
-function frequencyDivisors(config: DecoderConfig): Float32Array {
-  const { headSize, ropeBase, ropeScaling } = config;
-  const plain = rotaryFrequencies(headSize, { base: ropeBase }).frequencies;
-  const { frequencies } = rotaryFrequencies(headSize, { base: ropeBase, scaling: ropeScaling });
-  return Float32Array.from(plain, (frequency, i) => frequency / at(frequencies, i));
-}
-
 /** Rows of a query or key weight or bias in the order of GGUF: the inverse of what reading does. */
 function permuted({ shape, data }: HostTensor, headSize: number): Float32Array {
   const [rows = 0, columns = 1] = shape;
@@ -152,7 +144,9 @@ export function exportGguf(source: WeightSource, options: GgufExportOptions): vo
     metadata: new Map([...modelMetadata(config, type), ...metadata, ...tokenizer]),
     tensors,
     read: (ggufName) => {
-      if (ggufName === ROPE_FACTORS) return frequencyDivisors(config);
+      if (ggufName === ROPE_FACTORS) {
+        return frequencyDivisors(config.headSize, { base: config.ropeBase, scaling: config.ropeScaling });
+      }
       const name = sourceNames.get(ggufName) ?? ggufName;
       const tensor = source.read(name);
       return rotated.has(name) ? permuted(tensor, config.headSize) : tensor.data;

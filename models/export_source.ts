@@ -4,7 +4,7 @@
  * @module
  */
 import { at } from "../core/indexing.ts";
-import { takeColumns, takeRows } from "./host_matrix.ts";
+import { spread, takeColumns, takeRows } from "./host_matrix.ts";
 import {
   type DecoderConfig,
   expectedTensors,
@@ -112,21 +112,6 @@ function placesIn(shape: LayerShape, wide: LayerShape, linear: LinearName, headS
   return Array.from({ length: count }, (_, row) => moves ? place(row) : row);
 }
 
-/** The inverse of taking rows or columns: `places` says where each goes in `shape`; the rest is zero. */
-function spread(tensor: HostTensor, shape: number[], places: readonly number[], axis: 0 | 1): HostTensor {
-  const data = new Float32Array(shape.reduce((product, size) => product * size, 1));
-  const [rows = 0, columns = 1] = shape;
-  if (axis === 0) {
-    places.forEach((place, i) => data.set(tensor.data.subarray(i * columns, (i + 1) * columns), place * columns));
-  } else {
-    for (let row = 0; row < rows; row++) {
-      const values = tensor.data.subarray(row * places.length, (row + 1) * places.length);
-      places.forEach((place, i) => data[row * columns + place] = at(values, i));
-    }
-  }
-  return { shape, data };
-}
-
 /** Fills up every layer to the widest one with units of zeros, which change no output: a zero channel is multiplied by
  * zero columns of the down map, a zero head by zero columns of the output map. The result is layer-wise uniform. */
 export function paddedSource(source: WeightSource): WeightSource {
@@ -142,7 +127,9 @@ export function paddedSource(source: WeightSource): WeightSource {
       if (!found || found.isBias && unitsAreInputs(found.linear)) return tensor;
       const places = placesIn(at(source.config.layers, found.layer), wide, found.linear, config.headSize);
       const [out, input] = linearShape(config, wide, found.linear);
-      return spread(tensor, found.isBias ? [out] : [out, input], places, unitsAreInputs(found.linear) ? 1 : 0);
+      if (found.isBias) return { shape: [out], data: spread(tensor.data, [out, 1], places) };
+      const [rows, columns] = unitsAreInputs(found.linear) ? [undefined, places] : [places, undefined];
+      return { shape: [out, input], data: spread(tensor.data, [out, input], rows, columns) };
     },
     close: () => source.close(),
   };

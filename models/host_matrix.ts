@@ -21,3 +21,21 @@ export function takeColumns(values: Float32Array, columns: number, kept: readonl
   }
   return taken;
 }
+
+/** The inverse of taking rows and columns: puts those of a smaller matrix back where they came from in `[rows, columns]`,
+ * all of them where nothing says which; zeros elsewhere. A matrix of that size comes back as it is. */
+export function spread(
+  values: Float32Array,
+  [rows, columns]: [number, number],
+  keptRows?: readonly number[],
+  keptColumns?: readonly number[],
+): Float32Array {
+  if (values.length === rows * columns) return values;
+  const result = new Float32Array(rows * columns);
+  const width = keptColumns?.length ?? columns;
+  for (let i = 0; i < values.length / width; i++) {
+    const row = (keptRows?.[i] ?? i) * columns;
+    values.subarray(i * width, (i + 1) * width).forEach((value, j) => result[row + (keptColumns?.[j] ?? j)] = value);
+  }
+  return result;
+}

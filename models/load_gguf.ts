@@ -22,6 +22,7 @@ import type { Family, GgufMembers } from "./families/family.ts";
 import { CONFIG_LIMITS } from "./families/hf_members.ts";
 import { checkedMembers } from "./families/members.ts";
 import { FAMILIES, familyOf, namedFamily } from "./families/mod.ts";
+import { frequencyDivisors } from "./rope.ts";
 
 const GGUF_LINEAR: Record<LinearName, string> = {
   query: "attn_q",
@@ -97,19 +98,6 @@ function membersOf(file: GgufFile, architecture: string): GgufMembers {
   };
 }
 
-/** Frequency divisors of the `llama3` scaling, [K / 2], as `convert_hf_to_gguf.py` stores them. */
-function llama3Factors(scaling: RopeScaling & { type: "llama3" }, headSize: number, ropeBase: number): Float32Array {
-  const { factor, lowFrequencyFactor, highFrequencyFactor, originalMaxPositions } = scaling;
-  return Float32Array.from({ length: headSize / 2 }, (_, i) => {
-    const wavelength = 2 * Math.PI * ropeBase ** (2 * i / headSize);
-    const turns = originalMaxPositions / wavelength;
-    if (turns > highFrequencyFactor) return 1;
-    if (turns < lowFrequencyFactor) return factor;
-    const smooth = (turns - lowFrequencyFactor) / (highFrequencyFactor - lowFrequencyFactor);
-    return 1 / ((1 - smooth) / factor + smooth);
-  });
-}
-
 /** Finds the `llama3` settings behind a file's frequency factors. The file has only the factors; those of Llama 3.1 to
  * 3.3 all come from the frequency factors 1 and 4 and 8,192 original positions, so anything else is refused. */
 function scalingFromFactors(file: GgufFile, headSize: number, ropeBase: number): RopeScaling {
@@ -127,7 +115,7 @@ function scalingFromFactors(file: GgufFile, headSize: number, ropeBase: number):
     highFrequencyFactor: 4,
     originalMaxPositions: 8192,
   } as const;
-  const expected = llama3Factors(scaling, headSize, ropeBase);
+  const expected = frequencyDivisors(headSize, { base: ropeBase, scaling });
   // The converter computes in f32.
   return data.every((value, i) => Math.abs(value - at(expected, i)) <= 1e-3 * at(expected, i)) ? scaling : fail();
 }

@@ -4,6 +4,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import type { AttentionLayout, RotaryTables } from "../core/attention.ts";
+import { at } from "../core/indexing.ts";
 import type { Rope, RopeScaling } from "./config.ts";
 
 /** Rotary frequencies of a head of size K, and the factor on what is turned. */
@@ -68,6 +69,13 @@ export function rotaryFrequencies(headSize: number, rope: Rope | null, length = 
     case "yarn":
       return { frequencies: yarn(plain, rope.base, scaling), magnitude: scaling.magnitude };
   }
+}
+
+/** What scaling divides each rotary frequency by, f32 [K / 2]: what GGUF files hold of `llama3` scaling. */
+export function frequencyDivisors(headSize: number, rope: Rope): Float32Array {
+  const plain = rotaryFrequencies(headSize, { base: rope.base }).frequencies;
+  const { frequencies } = rotaryFrequencies(headSize, rope);
+  return Float32Array.from(plain, (frequency, i) => frequency / at(frequencies, i));
 }
 
 /** Tables for rows at `positions` [N]. */

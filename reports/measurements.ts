@@ -231,9 +231,9 @@ function logRatios({ samplesMs, denseSamplesMs }: ThroughputResult): number[] | 
 }
 
 function throughputMeasurements(record: DoneRecord): Measurement[] {
-  const { device, cpu, library, engine } = record.environment;
   return record.throughput.map((result) => {
     const { name, batch, tokensPerS, samplesMs, threads = record.environment.threads, sharedFrom = record.id } = result;
+    const { device, cpu, library, engine } = result.machine ?? record.environment;
     const logSpeedUps = logRatios(result);
     return {
       column: {

@@ -17,6 +17,7 @@ import { at } from "../../core/indexing.ts";
 import type { Statistics } from "../../methods/define.ts";
 import { measureThroughput } from "../evaluation/throughput.ts";
 import type { CellJob } from "./job.ts";
+import { describeEnvironment } from "./environment.ts";
 import type { CellHost } from "./evaluate.ts";
 import type { Measured } from "./measure.ts";
 import { keptModel } from "./rebuild.ts";
@@ -52,7 +53,7 @@ export async function timeCell(
   engine.check();
   clock.enter("throughputS");
   host.report("throughput");
-  const { threads } = engine;
+  const { engine: name, threads, library, device: on, cpu } = describeEnvironment(engine, null);
   const measured = await measureThroughput(model, choice, {
     signal: host.signal,
     threads,
@@ -61,7 +62,10 @@ export async function timeCell(
   engine.check();
   return {
     ...before,
-    throughput: [...before.throughput, ...measured],
+    throughput: [
+      ...before.throughput,
+      ...measured.map((result) => ({ ...result, machine: { engine: name, library, device: on, cpu } })),
+    ],
     timings: timingsOf(clock.seconds(), [], before.timings),
   };
 }

@@ -4,15 +4,13 @@
  *
  * @module
  */
-import { NumericError, UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import type { BatchTrial } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
-import { fastestTokens, FIRST_TOKENS, isWorthTrials, tryBatchSizes } from "./batch_trials.ts";
-import { batchBudget, scoreInBatches } from "./batches.ts";
+import { type BatchedScoring, type BatchedScoringOptions, checkIds, createBatchedScoring } from "./batched_scoring.ts";
 import { type GeneratedText, generateTexts, type TextOptions } from "./generation.ts";
-import type { PackedBatch } from "./packing.ts";
 import {
   type BosPolicy,
   encodeText,
@@ -22,6 +20,7 @@ import {
   queueRequests,
   type RequestEncoding,
   type RequestQueue,
+  type RollingWindow,
   rollingWindows,
   type ScoredSequence,
 } from "./requests.ts";
@@ -31,22 +30,13 @@ import {
 export type RollingBos = "single" | "lm-eval";
 
 /** Options of {@linkcode createScorer}. */
-export interface ScorerOptions {
+export interface ScorerOptions extends BatchedScoringOptions {
   /** Beginning-of-sequence policy of requests; `tokenizer` by default. */
   bos?: BosPolicy;
   /** How requests become ids; `lm-eval` by default. */
   encoding?: RequestEncoding;
   /** Beginning-of-sequence token of whole texts unless asked for otherwise; `single` by default. */
   rollingBos?: RollingBos;
-  /** Most tokens of a batch, padding included. Unless given: 512, or in long measurements what {@linkcode tryBatchSizes}
-   * finds, fewer where memory is short ({@linkcode batchBudget}). */
-  batchTokens?: number;
-  /** Keeps trials for other scorers of the model on this engine and device; they are this scorer's own unless given. */
-  rememberTrials?(compute: () => Promise<BatchTrial[]>): Promise<BatchTrial[]>;
-  /** Stops between two batches. */
-  signal?: AbortSignal;
-  /** Called after each batch with the share of the sequences that is done, in (0, 1]. */
-  onProgress?(share: number): void;
 }
 
 /** Score of one request. */
@@ -104,84 +94,21 @@ export interface Scorer {
 /** Requests that are encoded ahead during one batch. */
 const AHEAD_REQUESTS = 64;
 
-function checkIds(sequences: readonly ScoredSequence[], vocabSize: number): void {
-  for (const { ids } of sequences) {
-    for (const id of ids) {
-      if (id < 0 || id >= vocabSize) {
-        throw new UsageError(
-          `Token id ${id} is outside the model's vocabulary of ${vocabSize}: the tokenizer belongs to another model`,
-        );
-      }
-    }
-  }
-}
-
 /** Puts a model and its tokenizer together. */
 export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options: ScorerOptions = {}): Scorer {
-  const { bos = "tokenizer", encoding = "lm-eval", rollingBos = "single" } = options;
-  const { signal, onProgress, rememberTrials = (compute) => compute() } = options;
-  let trials: BatchTrial[] = [];
-  let used = options.batchTokens ?? FIRST_TOKENS;
-  /** What ran out of memory once is not tried again. */
-  let possible = Infinity;
+  const { bos = "tokenizer", encoding = "lm-eval", rollingBos = "single", signal } = options;
   const encodingOptions: EncodingOptions = { bos, encoding, maxTokens: model.maxPositions };
   let ahead: { requests: readonly LogLikelihoodRequest[]; queue: RequestQueue } | undefined;
   const queue = (requests: readonly LogLikelihoodRequest[]) => queueRequests(tokenizer, requests, encodingOptions);
-
-  /** Calls `take` with each scored token: sequence, its natural-log probability, whether it is the most probable. */
-  async function run(
-    sequences: readonly ScoredSequence[],
-    take: (sequence: number, logProb: number, isGreedy: boolean) => void,
-  ): Promise<void> {
-    checkIds(sequences, model.vocabSize);
-    const asked = Math.min(possible, await chooseTokens(sequences));
-    used = await scoreInBatches(sequences, {
-      batchTokens: asked,
-      score: ({ batch, targets }) => model.score(batch, targets),
-      meanwhile: () => ahead?.queue.advance(AHEAD_REQUESTS),
-      take: ({ logProbs, isGreedy }, { targets }, owners) => {
-        owners.forEach((owner, i) => {
-          const logProb = at(logProbs, i);
-          if (!Number.isFinite(logProb)) {
-            throw new NumericError(`The model gives ${logProb} as the log-probability of token ${targets.ids[i]}`);
-          }
-          take(owner, logProb, at(isGreedy, i));
-        });
-      },
-      signal,
-      onProgress,
-    });
-    if (used < asked) possible = used;
-  }
-
-  /** Tokens of the batches of a measurement. */
-  async function chooseTokens(sequences: readonly ScoredSequence[]): Promise<number> {
-    if (options.batchTokens !== undefined) return options.batchTokens;
-    const most = batchBudget(model);
-    if (!isWorthTrials(sequences)) return Math.min(FIRST_TOKENS, most);
-    if (trials.length === 0) {
-      const score = ({ batch, targets }: PackedBatch) => model.score(batch, targets);
-      trials = await rememberTrials(() => tryBatchSizes(sequences, { most, score }));
-    }
-    return Math.min(fastestTokens(trials), most);
-  }
-
-  async function scoreSequences(sequences: readonly ScoredSequence[]): Promise<LogLikelihood[]> {
-    const results = sequences.map((): LogLikelihood => ({ logLikelihood: 0, isGreedy: true }));
-    await run(sequences, (sequence, logProb, isGreedy) => {
-      const result = at(results, sequence);
-      result.logLikelihood += logProb;
-      result.isGreedy &&= isGreedy;
-    });
-    return results;
-  }
+  const meanwhile = () => ahead?.queue.advance(AHEAD_REQUESTS);
+  const batched = createBatchedScoring(model, { ...options, meanwhile });
 
   const defaultBos = `tokenizer default (${tokenizer.addsBos ? "BOS" : "no BOS"})`;
   const policy = bos === "tokenizer" ? defaultBos : bos;
   return {
     tokenizer,
-    batchTokens: () => used,
-    batchTrials: () => trials,
+    batchTokens: batched.tokens,
+    batchTrials: batched.trials,
     maxTokens: model.maxPositions,
     defaultBos,
     bosPolicy: encoding === "llm-pruner" ? "llm-pruner: no BOS, context and continuation encoded apart" : policy,
@@ -191,26 +118,15 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
       ahead = { requests, queue: queue(requests) };
     },
     logLikelihood: async (requests) => {
-      if (ahead?.requests !== requests) return await scoreSequences(queue(requests).finish());
+      if (ahead?.requests !== requests) return await sumsOf(batched, queue(requests).finish());
       const sequences = ahead.queue.finish();
       ahead = undefined;
-      return await scoreSequences(sequences);
+      return await sumsOf(batched, sequences);
     },
     rollingLogLikelihood: async (texts, { maxTokens = model.maxPositions, bos: own = rollingBos } = {}) => {
       const prefix = prefixToken(tokenizer);
-      const windows = texts.map((text) =>
-        rollingWindows(encodeText(tokenizer, text, own === "single" ? "never" : bos), prefix, maxTokens)
-      );
-      const sequences = windows.flat().map(({ context, continuation }) => ({
-        ids: [...context, ...continuation],
-        scored: continuation.length,
-      }));
-      const scores = await scoreSequences(sequences);
-      let next = 0;
-      return windows.map((own) => ({
-        logLikelihood: own.reduce((sum) => sum + at(scores, next++).logLikelihood, 0),
-        tokens: own.reduce((sum, { continuation }) => sum + continuation.length, 0),
-      }));
+      const encoded = texts.map((text) => encodeText(tokenizer, text, own === "single" ? "never" : bos));
+      return await rollingSums(batched, encoded.map((ids) => rollingWindows(ids, prefix, maxTokens)));
     },
     tokenLogProbs: async (windows) => {
       for (const { length } of windows) {
@@ -218,17 +134,7 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
           throw new UsageError(`A window of ${length} tokens cannot be scored: must be 2 to ${model.maxPositions}`);
         }
       }
-      const results = windows.map(({ length }) => new Float32Array(length - 1));
-      const filled = new Int32Array(windows.length);
-      await run(
-        windows.map((ids) => ({ ids: Array.from(ids), scored: ids.length - 1 })),
-        (window, logProb) => {
-          const place = at(filled, window);
-          at(results, window)[place] = logProb;
-          filled[window] = place + 1;
-        },
-      );
-      return results;
+      return await windowLogProbs(batched, windows);
     },
     generate: async (contexts, options) => {
       const room = model.maxPositions - options.maxTokens;
@@ -240,8 +146,49 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
       const prompts = contexts.map((context) => encodeText(tokenizer, context, bos).slice(-room));
       const empty = prompts.findIndex((prompt) => prompt.length === 0);
       if (empty >= 0) throw new UsageError(`Context ${empty} has no tokens to continue`);
-      checkIds(prompts.map((ids) => ({ ids, scored: 0 })), model.vocabSize);
+      checkIds(prompts, model.vocabSize);
       return await generateTexts(model, tokenizer, prompts, { ...options, signal });
     },
   };
+}
+
+/** Score of each sequence, in the order given. */
+async function sumsOf(batched: BatchedScoring, sequences: readonly ScoredSequence[]): Promise<LogLikelihood[]> {
+  const results = sequences.map((): LogLikelihood => ({ logLikelihood: 0, isGreedy: true }));
+  await batched.score(sequences, (sequence, logProb, isGreedy) => {
+    const result = at(results, sequence);
+    result.logLikelihood += logProb;
+    result.isGreedy &&= isGreedy;
+  });
+  return results;
+}
+
+/** Score of each text from its windows. */
+async function rollingSums(
+  batched: BatchedScoring,
+  texts: readonly (readonly RollingWindow[])[],
+): Promise<RollingLogLikelihood[]> {
+  const sequences = texts.flat().map(({ context, continuation }) => ({
+    ids: [...context, ...continuation],
+    scored: continuation.length,
+  }));
+  const scores = await sumsOf(batched, sequences);
+  let next = 0;
+  return texts.map((own) => ({
+    logLikelihood: own.reduce((sum) => sum + at(scores, next++).logLikelihood, 0),
+    tokens: own.reduce((sum, { continuation }) => sum + continuation.length, 0),
+  }));
+}
+
+/** Natural-log probabilities of all ids of each window but the first: f32 [length - 1]. */
+async function windowLogProbs(batched: BatchedScoring, windows: readonly Int32Array[]): Promise<Float32Array[]> {
+  const results = windows.map(({ length }) => new Float32Array(length - 1));
+  const filled = new Int32Array(windows.length);
+  const sequences = windows.map((ids) => ({ ids: Array.from(ids), scored: ids.length - 1 }));
+  await batched.score(sequences, (window, logProb) => {
+    const place = at(filled, window);
+    at(results, window)[place] = logProb;
+    filled[window] = place + 1;
+  });
+  return results;
 }

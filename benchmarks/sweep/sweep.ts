@@ -100,32 +100,11 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
 
   const counts = { done: 0, failed: 0 };
   const full = new AbortController();
-  const labels = cellLabels(run.cells);
-  const called = (named: NamedCell) => ({ name: cellName(named), label: labels.get(named.id)! });
-  const context: ExecutorContext = {
-    run,
-    commit: harnessCommit(),
-    timeoutS,
-    signal,
-    queueSignal: AbortSignal.any([signal, full.signal]),
-    started: (named) => onEvent({ event: "cell-start", ...called(named) }),
-    phase: (named, phase) => onEvent({ event: "cell-phase", ...called(named), phase }),
-    note: (message) => onEvent({ event: "note", message }),
-    ended: (named, record) => {
-      if (record.state === "done") {
-        counts.done++;
-        onEvent({ event: "cell-done", ...called(named), seconds: record.seconds });
-        return;
-      }
-      counts.failed++;
-      const { kind, message, phase } = record.failure;
-      const { log } = processFiles(out, named);
-      onEvent({ event: "cell-failed", ...called(named), kind, message, ...phase !== undefined && { phase }, log });
-      if (!storeFailure(out, record)) full.abort();
-    },
-  };
+  const { called, ...listeners } = eventsOfCells(run, { counts, diskFull: () => full.abort(), onEvent });
+  const queueSignal = AbortSignal.any([signal, full.signal]);
+  const context: ExecutorContext = { run, commit: harnessCommit(), timeoutS, signal, queueSignal, ...listeners };
   await executor.run(pending, context);
-  if (!context.queueSignal.aborted) {
+  if (!queueSignal.aborted) {
     await timeModels(executor, context, {
       begin: (models) => onEvent({ event: "timing", models }),
       timed: (named, seconds) => onEvent({ event: "cell-timed", ...called(named), seconds }),
@@ -144,6 +123,40 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
   const interrupted = signal.aborted;
   onEvent({ event: "end", ...counts, skipped: stored.done, kept: stored.kept, seconds, interrupted });
   return { records, ...counts, skipped: stored.done, kept: stored.kept, interrupted };
+}
+
+/** What an executor tells of its cells, as events of the run: counts what ends, keeps the records of what failed. */
+function eventsOfCells(
+  { cells, config: { out } }: PreparedRun,
+  { counts, diskFull, onEvent }: {
+    counts: { done: number; failed: number };
+    /** Called when a record could not be written for want of space. */
+    diskFull: () => void;
+    onEvent: (event: SweepEvent) => void;
+  },
+): Pick<ExecutorContext, "started" | "phase" | "note" | "ended"> & {
+  called(named: NamedCell): { name: string; label: string };
+} {
+  const labels = cellLabels(cells);
+  const called = (named: NamedCell) => ({ name: cellName(named), label: labels.get(named.id)! });
+  return {
+    called,
+    started: (named) => onEvent({ event: "cell-start", ...called(named) }),
+    phase: (named, phase) => onEvent({ event: "cell-phase", ...called(named), phase }),
+    note: (message) => onEvent({ event: "note", message }),
+    ended: (named, record) => {
+      if (record.state === "done") {
+        counts.done++;
+        onEvent({ event: "cell-done", ...called(named), seconds: record.seconds });
+        return;
+      }
+      counts.failed++;
+      const { kind, message, phase } = record.failure;
+      const { log } = processFiles(out, named);
+      onEvent({ event: "cell-failed", ...called(named), kind, message, ...phase !== undefined && { phase }, log });
+      if (!storeFailure(out, record)) diskFull();
+    },
+  };
 }
 
 /** The cells that are to run, without throughput, and how many of the others are there already. */

@@ -15,7 +15,6 @@ import {
   type DecoderModel,
   type DeviceLayer,
   disposePass,
-  embed,
   type ObservedSite,
   type PassContext,
   runLayers,
@@ -25,7 +24,7 @@ import { gramMatrices, gramName } from "../../models/training/least_squares.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { calibrationBatches } from "./calibration.ts";
 import { checkpoint, readFlat } from "./device.ts";
-import { lossSlope } from "./loss_slope.ts";
+import { layTrail, type Trail } from "./loss_slope.ts";
 
 /** The maps that units feed. */
 export const CURVATURE_SITES = ["output", "down"] as const;
@@ -123,27 +122,19 @@ function backThrough(
   visit: (layer: number, slopes: Record<ObservedSite, tf.Tensor2D>) => void,
 ): void {
   const pass = createPass(model.config, batch);
-  const x = embed(model, batch.tokens);
-  const inputs = [x];
-  let dy: tf.Tensor2D | undefined;
+  let trail: Trail | undefined;
   try {
-    const last = runLayers(model, x, pass, { each: (state) => inputs.push(state) });
-    inputs.pop();
-    try {
-      dy = lossSlope(model, last, batch);
-    } finally {
-      last.dispose();
-    }
+    trail = layTrail(model, batch, pass);
     for (let layer = model.layers.length - 1; layer >= 0; layer--) {
-      const input = at(inputs, layer);
-      const { dx, ...slopes } = layerSlopes({ model, layer, pass, x: input, dy });
-      inputs.pop();
+      const x = at(trail.inputs, layer);
+      const { dx, ...slopes } = layerSlopes({ model, layer, pass, x, dy: trail.dy });
+      trail.inputs.pop();
       visit(layer, slopes);
-      tf.dispose([input, dy, slopes.output, slopes.down]);
-      dy = dx;
+      tf.dispose([x, trail.dy, slopes.output, slopes.down]);
+      trail.dy = dx;
     }
   } finally {
-    tf.dispose([...inputs, ...dy ? [dy] : []]);
+    if (trail) tf.dispose([...trail.inputs, trail.dy]);
     disposePass(pass);
   }
 }

@@ -3,7 +3,15 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { type DecoderModel, finalHidden, type TokenBatch } from "../../models/decoder.ts";
+import { at } from "../../core/indexing.ts";
+import {
+  type DecoderModel,
+  embed,
+  finalHidden,
+  type PassContext,
+  runLayers,
+  type TokenBatch,
+} from "../../models/decoder.ts";
 import { nextTokens, scoredRows } from "../../models/training/batches.ts";
 import { type LossWeights, vocabularyLoss } from "../../models/training/loss.ts";
 
@@ -23,5 +31,30 @@ export function lossSlope(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch
     return tf.grad(loss)(x) as tf.Tensor2D;
   } finally {
     terms?.dispose();
+  }
+}
+
+/** What is held of one batch on the way back through the layers. */
+export interface Trail {
+  pass: PassContext;
+  /** Inputs of the layers not yet gone back through, f32 [B T, D] each. */
+  inputs: tf.Tensor2D[];
+  /** Gradient of the output of the last of them, f32 [B T, D]. */
+  dy: tf.Tensor2D;
+}
+
+/** The forward pass of a batch: its trail at the last layer, with the gradient of `scale` times the summed cross entropy. All
+ * of it but `pass` is the caller's to free. */
+export function layTrail(model: DecoderModel, batch: TokenBatch, pass: PassContext, scale = 1): Trail {
+  const x = embed(model, batch.tokens);
+  const inputs = [x];
+  try {
+    runLayers(model, x, pass, { each: (state) => inputs.push(state) });
+    const dy = lossSlope(model, at(inputs, inputs.length - 1), batch, scale);
+    inputs.pop()?.dispose();
+    return { pass, inputs, dy };
+  } catch (error) {
+    tf.dispose(inputs);
+    throw error;
   }
 }

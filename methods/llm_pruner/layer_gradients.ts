@@ -14,13 +14,12 @@ import {
   createPass,
   type DecoderModel,
   disposePass,
-  embed,
   type PassContext,
   runLayers,
   type TokenBatch,
 } from "../../models/decoder.ts";
 import { checkpoint } from "../_shared/device.ts";
-import { lossSlope } from "../_shared/loss_slope.ts";
+import { layTrail, type Trail } from "../_shared/loss_slope.ts";
 
 /** Weight gradients of one layer, `[in, out]`. */
 export type LayerGradients = Partial<Record<LinearName, tf.Tensor2D>>;
@@ -53,29 +52,6 @@ function layerBackward(
     return { dx, weights };
   } finally {
     tf.dispose(given);
-  }
-}
-
-/** What is held of one batch between the forward and the backward pass. */
-interface Trail {
-  pass: PassContext;
-  /** Inputs of the layers not yet gone back through. */
-  inputs: tf.Tensor2D[];
-  /** Gradient of the output of the last of them. */
-  dy: tf.Tensor2D;
-}
-
-function layForward(model: DecoderModel, batch: TokenBatch, scale: number, pass: PassContext): Trail {
-  const x = embed(model, batch.tokens);
-  const inputs = [x];
-  try {
-    runLayers(model, x, pass, { each: (state) => inputs.push(state) });
-    const dy = lossSlope(model, at(inputs, inputs.length - 1), batch, scale);
-    inputs.pop()?.dispose();
-    return { pass, inputs, dy };
-  } catch (error) {
-    tf.dispose(inputs);
-    throw error;
   }
 }
 
@@ -159,7 +135,7 @@ export async function forEachLayerGradient(options: LayerGradientOptions): Promi
     for (const [i, batch] of batches.entries()) {
       await checkpoint(signal);
       report(`gradients: forward, batch ${i + 1} of ${batches.length}`);
-      trails.push(layForward(model, batch, 1 / (own ? scored(batch) : allScored), passFor(batch)));
+      trails.push(layTrail(model, batch, passFor(batch), 1 / (own ? scored(batch) : allScored)));
     }
     for (let layer = model.layers.length - 1; layer >= 0; layer--) {
       report(`gradients: layer ${layer + 1} of ${model.layers.length}`);

@@ -15,6 +15,7 @@ import {
   tensorNames,
 } from "../config.ts";
 import { type DecoderModel, type DeviceLinear, mergedWeight } from "../decoder.ts";
+import { spread } from "../host_matrix.ts";
 import { keptLayers, type PrunePlan } from "../plan.ts";
 import { hostTensor, keptOfLinear } from "../surgery.ts";
 import type { HostMasks, ModelMasks } from "./student.ts";
@@ -61,24 +62,6 @@ async function foldedWeight(
   } finally {
     folded.dispose();
   }
-}
-
-/** Puts the rows and columns of a smaller matrix back where they came from, all of them where nothing says which; zeros
- * elsewhere. */
-function spread(
-  values: Float32Array,
-  [rows, columns]: [number, number],
-  keptRows?: readonly number[],
-  keptColumns?: readonly number[],
-): Float32Array {
-  if (values.length === rows * columns) return values;
-  const result = new Float32Array(rows * columns);
-  const width = keptColumns?.length ?? columns;
-  for (let i = 0; i < values.length / width; i++) {
-    const row = (keptRows?.[i] ?? i) * columns;
-    values.subarray(i * width, (i + 1) * width).forEach((value, j) => result[row + (keptColumns?.[j] ?? j)] = value);
-  }
-  return result;
 }
 
 /** Tensors that a trained student changed, by Hugging Face name, at the dense shape, weights `[out, in]`; rows and columns

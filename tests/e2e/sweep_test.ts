@@ -119,14 +119,17 @@ sweepTest(
     assertEquals(after.map(scored), before.map(scored));
     const timed = after.map((record) => {
       assert(record.state === "done");
+      const { environment: { engine, library, device, cpu } } = record;
       const { throughput, timings: { loadS, pruneS, learnS, evaluateS, throughputS, waitS }, seconds } = record;
       assert(throughputS !== null && waitS !== null);
       assert(loadS + pruneS + learnS + evaluateS + throughputS + waitS <= seconds);
-      return { id: record.id, throughput, throughputS };
+      return { id: record.id, throughput, throughputS, machine: { engine, library, device, cpu } };
     });
     const [dense, random, wanda] = take(timed, 3);
-    for (const { throughput, throughputS } of [dense, random]) {
+    for (const { throughput, throughputS, machine } of [dense, random]) {
       assert(throughputS > 0);
+      // Timing has all threads, which the device's name may say; cells share them.
+      for (const one of throughput) assertEquals({ ...one.machine, device: machine.device }, machine);
       assertEquals(throughput.map((one) => [one.sharedFrom, one.samplesMs.length, one.denseSamplesMs?.length]), [
         [undefined, 2, 2],
         [undefined, 2, 2],

@@ -220,6 +220,20 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   assertEquals([...doubts(wide, at(wide.columns, 0)).values()], ["no difference"]);
 });
 
+Deno.test("throughput stands under the machine that timed it, not the one that scored", () => {
+  const [here, there] = [doneRecord(), doneRecord({ method: "flap", sparsity: 0.2 })] as [DoneRecord, DoneRecord];
+  const { engine, library, device, cpu } = here.environment;
+  const result = summarise("pp512", 1, 512, [50, 51]);
+  here.throughput = [{ ...result, machine: { engine, library, device, cpu } }];
+  there.throughput = [{ ...result, machine: { engine, library, device, cpu: "another processor" } }];
+  const protocols = (records: DoneRecord[]) =>
+    at(buildSections(records), 0).columns.filter(({ kind }) => kind === "throughput").map(({ protocol }) => protocol);
+  assertEquals(protocols([here, { ...there, throughput: here.throughput }]).length, 1);
+  const [first, second] = protocols([here, there]);
+  assertStringIncludes(first!, cpu);
+  assertStringIncludes(second!, "another processor");
+});
+
 Deno.test("overlap() is the part of the units that either removed which both removed", () => {
   assertEquals(overlap(new Set(["0 1", "0 2", "1 1"]), new Set(["0 2", "1 1", "1 2"])), 2 / 4);
   assertEquals(overlap(new Set(["0 1"]), new Set(["0 1"])), 1);
