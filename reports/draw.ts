@@ -24,20 +24,23 @@ interface TextItem {
   limit?: number;
 }
 
-/** A mark's `description` channel becomes a `title` element, which browsers show as a tooltip. */
-function addTooltips(svg: string): string {
-  return svg.replace(/<path aria-label="([^"]*)"([^>]*)\/>/g, '<path aria-label="$1"$2><title>$1</title></path>')
-    .replace(/<path aria-label="([^"]*)"([^>]*)><\/path>/g, '<path aria-label="$1"$2><title>$1</title></path>');
+/** A mark's `description` channel becomes a `title` element: its name, and what browsers show as a tooltip. */
+function addTitles(svg: string): string {
+  return svg.replace(/<path aria-label="([^"]*)"([^>]*)\/>/g, "<path$2><title>$1</title></path>")
+    .replace(/<path aria-label="([^"]*)"([^>]*)><\/path>/g, "<path$2><title>$1</title></path>");
 }
 
-/** Without what takes room and cannot be seen: coordinates below a hundredth of a pixel, attributes that say what is so
- * without them, empty paths, and the font of each text, which the whole picture has. */
+/** Without what takes room and cannot be seen: coordinates below a hundredth of a pixel, in lines and outlines a tenth,
+ * attributes that say what is so without them, names of Vega's own parts, empty paths, and the font of each text, which the
+ * whole picture has. */
 function compact(svg: string): string {
   return svg.replace(
-    / (d|transform|x|y|x1|y1|x2|y2|width|height)="([^"]*)"/g,
+    / (transform|x|y|x1|y1|x2|y2|width|height)="([^"]*)"/g,
     (_, name: string, value: string) => ` ${name}="${value.replace(/(\.\d\d)\d+(?!\d*e)/g, "$1")}"`,
-  ).replaceAll(/ (?:opacity="1"|stroke-width="1"|transform="translate\(0,0\)")/g, "")
+  ).replace(/ d="([^"]*)"/g, (_, value: string) => ` d="${value.replace(/(\.\d)\d+(?!\d*e)/g, "$1")}"`)
+    .replaceAll(/ (?:opacity="1"|stroke-width="1"|transform="translate\(0,0\)")/g, "")
     .replaceAll(/<path class="(?:background|foreground)"[^>]* d="(?:M0,0h0v0h0Z)?"[^>]*\/>/g, "")
+    .replaceAll(/ (?:class|aria-roledescription)="[^"]*"/g, "")
     .replaceAll(` font-family="${FONT}"`, "")
     .replace("<svg ", `<svg font-family="${FONT}" `);
 }
@@ -54,7 +57,7 @@ export async function toSvg(spec: Record<string, unknown>): Promise<string> {
     logLevel: vega.Warn,
   });
   try {
-    return addTooltips(compact(await view.toSVG()));
+    return addTitles(compact(await view.toSVG()));
   } finally {
     view.finalize();
   }
