@@ -45,9 +45,9 @@ export const knowsRedundancy = ({ redundancy, selection }: Options): boolean =>
   redundancy !== "none" && selection === "metric";
 
 /** Gives `metrics`, [axis][layer], that part of redundancy whose one-shot model of `shapes` stays nearest to the dense one,
- * where it is to be measured. Compensation makes the units that stay stand in for those that go, as the cost of removal
- * takes it: all of it then; and so does training where repair comes before learning (`settle.ts`). Returns the distance of
- * the model that was chosen, in nats of KL per token; null where there was nothing to measure. */
+ * where it is to be measured; all of it where repair comes before learning (`settle.ts`), since the units that stay then
+ * come to stand in for those that go, as the cost of removal takes it. Returns the distance of the model that was chosen, in nats of
+ * KL per token; null where there was nothing to measure. */
 export async function measureRedundancy(
   context: MethodContext<Options>,
   { axes, metrics, shapes, reference, surprise }: {
@@ -59,8 +59,8 @@ export async function measureRedundancy(
     surprise: number;
   },
 ): Promise<number | null> {
-  const { model: { config }, options, learning, report } = context;
-  if (!knowsRedundancy(options) || options.redundancy === "full" || learning?.compensate) return null;
+  const { model: { config }, options, report } = context;
+  if (!knowsRedundancy(options) || options.redundancy === "full") return null;
   const distance = () => damageOf({ ...context, reference }, planOfMetrics(config, axes, metrics, shapes));
   const setAll = (redundancy: number) => metrics.flat().forEach((metric) => metric.redundancy = redundancy);
   const tried: { redundancy: number; distance: number }[] = [];
@@ -71,7 +71,7 @@ export async function measureRedundancy(
   const words = tried.map(({ redundancy, distance }) => `${redundancy}: ${distance.toFixed(3)}`).join(", ");
   report(`nats from the dense model by the part of redundancy in the metric: ${words}`);
   const nearest = tried.reduce((best, other) => other.distance < best.distance ? other : best);
-  const chosen = isRepair(nearest.distance, surprise) ? at(tried, tried.length - 1) : nearest;
+  const chosen = isRepair(context, { damage: nearest.distance, surprise }) ? at(tried, tried.length - 1) : nearest;
   setAll(chosen.redundancy);
   return chosen.distance;
 }

@@ -16,8 +16,8 @@ export const options = z.strictObject({
   ),
   redundancy: z.enum(["measured", "full", "none"]).default("measured").describe(
     "full: the metric is the cost of a removal at its turn, by optimal brain surgeon; none: each unit is judged alone; measured: " +
-      "one of the two or their mean, whichever's pruned model is nearest to the dense one, and full where weights are compensated " +
-      "or the damage is more than six times the text's surprise (see course)",
+      "one of the two or their mean, whichever's pruned model is nearest to the dense one, and full where the damage is more " +
+      "than six times the text's surprise (see course) and weights are not compensated",
   ),
   split: z.enum(["measured", "learned", "fixed"]).default("measured").describe(
     "how the budget is shared between unit types: where the pruned model is measured to stay nearest to the dense one, by the minimax problem, or all removed " +
@@ -30,7 +30,7 @@ export const options = z.strictObject({
   ),
   updates: z.enum(["batch", "window"]).optional().describe(
     "a step of the optimiser after every batch of the run, or after every window (while there are at most 240); absent: window " +
-      "where the damage is more than six times the text's surprise",
+      "where the damage is more than six times the text's surprise and weights are not compensated",
   ),
   masks: z.enum(["learned", "hard"]).default("learned").describe("hard: masks stay 0 or 1, only the choice is learned"),
   resource: z.enum(["parameters", "macs", "prefill-ms", "decode-ms"]).default("parameters").describe(

@@ -3,10 +3,10 @@
  * A run's steps repair what pruning broke, and learn what the text has that the dense model does not know. Two numbers tell
  * which: the damage of removing all units at once, and the text's surprise, both in nats per token. Where the text holds
  * nothing new there is only repair: all units go before the first step. Where the damage is many times the surprise, repair
- * comes first: units are ranked by the cost of removal, which takes it that the others stand in for them and that the dense
- * model has nothing to learn from the text, and each window has a step. Else what the text teaches matters more than what
- * the dense model would have said. Hidden states lead a model back that was thrown off. The limits were chosen on validation
- * text (`docs/maskprune-trials.md`).
+ * comes first, unless least squares do it: units are ranked by the cost of removal, which takes it that the others stand in
+ * for them and that the dense model has nothing to learn from the text, and each window has a step. Else what the text
+ * teaches matters more than what the dense model would have said. Hidden states lead a model back that was thrown off. The
+ * limits were chosen on validation text (`docs/maskprune-trials.md`).
  *
  * @module
  */
@@ -65,8 +65,11 @@ export const courseSteps = (
   { steps, batch }: Pick<TrainingOptions, "steps" | "batch">,
 ): number => course ? steps : Math.min(steps, Math.max(COURSE.steps, Math.round(COURSE.windows / batch)));
 
-/** Whether repair comes before learning. */
-export const isRepair = (damage: number, surprise: number): boolean => damage > REPAIR_RATIO * surprise;
+/** Whether the steps repair before they learn: where much was broken for what there is to learn, and is not compensated. */
+export const isRepair = (
+  { learning }: Pick<MethodContext<unknown>, "learning">,
+  { damage, surprise }: { damage: number; surprise: number },
+): boolean => !learning?.compensate && damage > REPAIR_RATIO * surprise;
 
 /** The options with what the calibration text decides alone: where it holds nothing new, what is open is set to repair. */
 export function settledByText(options: Options, surprise: number): Options {
@@ -90,11 +93,11 @@ export async function settledByDamage(
   const { options, target, learning } = context;
   const hidden = learning?.options.hidden || (options.distillation ? options.hidden : 0);
   if (hidden !== undefined && options.updates) return { hidden, updates: options.updates };
-  // What is compensated has another metric.
+  // What is compensated may have another metric.
   const key = JSON.stringify({ options, target, compensated: learning?.compensate !== undefined });
   const nats = await remembered(context, `damage, mask-prune ${key}`, damage);
   return {
     hidden: hidden ?? (nats > GENTLE_DAMAGE ? HIDDEN_WEIGHT : 0),
-    updates: options.updates ?? (isRepair(nats, surprise) ? "window" : "batch"),
+    updates: options.updates ?? (isRepair(context, { damage: nats, surprise }) ? "window" : "batch"),
   };
 }

@@ -3,6 +3,7 @@ import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
 import { at } from "../../core/indexing.ts";
 import { createRng } from "../../core/rng.ts";
+import { trainingSchema } from "../../core/schema.ts";
 import { invertSmall } from "../../methods/_shared/inverse.ts";
 import { unitAxes } from "../../methods/_shared/learned_units.ts";
 import { damageOf, referenceOf, surpriseOf } from "../../methods/mask_prune/distance.ts";
@@ -157,6 +158,18 @@ testOnEngines(
       const cost = await measureRedundancy(context, { axes, metrics: far, shapes, reference, surprise });
       assertClose([cost ?? 0], [at(all, 2)], { rtol: 1e-5 });
       assertEquals(far.flat().map(({ redundancy }) => redundancy), far.flat().map(() => 1));
+
+      // Unless least squares make up for it.
+      const again = await fresh();
+      const learning = { options: trainingSchema.parse({}), windows: [], compensate: () => Promise.resolve({}) };
+      const nearest = await measureRedundancy({ ...context, learning }, {
+        axes,
+        metrics: again,
+        shapes,
+        reference,
+        surprise,
+      });
+      assertClose([nearest ?? 0], [Math.min(...all)], { rtol: 1e-5 });
     });
   },
 );

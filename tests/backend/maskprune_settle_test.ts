@@ -120,5 +120,13 @@ Deno.test("settledByDamage() has a step per window where six times as much is br
     assertEquals(await settled(0.59, 0.1), { hidden: 5, updates: "batch" });
     assertEquals(await settled(0.49, 0.1), { hidden: 0, updates: "batch" });
     assertEquals(await settled(1.01, 0.1, { updates: "batch", hidden: 1 }), { hidden: 1, updates: "batch" });
+    const learning = { options: trainingSchema.parse({}), windows: [], compensate: () => Promise.resolve({}) };
+    assertEquals(
+      await settledByDamage(methodContext({ ...context, learning }), {
+        surprise: 0.1,
+        damage: () => Promise.resolve(0.61),
+      }),
+      { hidden: 5, updates: "batch" },
+    );
   });
 });
