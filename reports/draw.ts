@@ -25,20 +25,21 @@ interface TextItem {
 }
 
 /** A mark's `description` channel becomes a `title` element: its name, and what browsers show as a tooltip. */
-function addTitles(svg: string): string {
-  return svg.replace(/<path aria-label="([^"]*)"([^>]*)\/>/g, "<path$2><title>$1</title></path>")
-    .replace(/<path aria-label="([^"]*)"([^>]*)><\/path>/g, "<path$2><title>$1</title></path>");
-}
+const addTitles = (svg: string): string =>
+  svg.replace(/<path aria-label="([^"]*)"([^>]*?)(?:\/>|><\/path>)/g, "<path$2><title>$1</title></path>");
+
+/** Numbers without the digits after so many decimals. */
+const shortened = (value: string, decimals: number): string =>
+  value.replace(new RegExp(`(\\.\\d{${decimals}})\\d+(?!\\d*e)`, "g"), "$1");
 
 /** Without what takes room and cannot be seen: coordinates below a hundredth of a pixel, in lines and outlines a tenth,
  * attributes that say what is so without them, names of Vega's own parts, empty paths, and the font of each text, which the
  * whole picture has. */
 function compact(svg: string): string {
   return svg.replace(
-    / (transform|x|y|x1|y1|x2|y2|width|height)="([^"]*)"/g,
-    (_, name: string, value: string) => ` ${name}="${value.replace(/(\.\d\d)\d+(?!\d*e)/g, "$1")}"`,
-  ).replace(/ d="([^"]*)"/g, (_, value: string) => ` d="${value.replace(/(\.\d)\d+(?!\d*e)/g, "$1")}"`)
-    .replaceAll(/ (?:opacity="1"|stroke-width="1"|transform="translate\(0,0\)")/g, "")
+    / (d|transform|x|y|x1|y1|x2|y2|width|height)="([^"]*)"/g,
+    (_, name: string, value: string) => ` ${name}="${shortened(value, name === "d" ? 1 : 2)}"`,
+  ).replaceAll(/ (?:opacity="1"|stroke-width="1"|transform="translate\(0,0\)")/g, "")
     .replaceAll(/<path class="(?:background|foreground)"[^>]* d="(?:M0,0h0v0h0Z)?"[^>]*\/>/g, "")
     .replaceAll(/ (?:class|aria-roledescription)="[^"]*"/g, "")
     .replaceAll(` font-family="${FONT}"`, "")

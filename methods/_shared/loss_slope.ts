@@ -20,7 +20,7 @@ export const CROSS_ENTROPY: LossWeights = { crossEntropy: 1, distillation: 0, te
 
 /** Gradient of `scale` times the summed cross entropy of every next token to the last layer's output x: f32 [B T, D] ->
  * [B T, D]. */
-export function lossSlope(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch, scale = 1): tf.Tensor2D {
+function lossSlope(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch, scale = 1): tf.Tensor2D {
   let terms: tf.Tensor | undefined;
   const loss = (x: tf.Tensor) => {
     const hidden = finalHidden(model, scoredRows(x as tf.Tensor2D, batch));

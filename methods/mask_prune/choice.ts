@@ -46,8 +46,8 @@ export const knowsRedundancy = ({ redundancy, selection }: Options): boolean =>
 
 /** Gives `metrics`, [axis][layer], that part of redundancy whose one-shot model of `shapes` stays nearest to the dense one,
  * where it is to be measured; all of it where repair comes before learning (`settle.ts`), since the units that stay then
- * come to stand in for those that go, as the cost of removal takes it. Returns the distance of the model that was chosen, in nats of
- * KL per token; null where there was nothing to measure. */
+ * come to stand in for those that go, as the cost of removal takes it. Returns the distance of the model that was chosen,
+ * in nats of KL per token; null where there was nothing to measure. */
 export async function measureRedundancy(
   context: MethodContext<Options>,
   { axes, metrics, shapes, reference, surprise }: {
