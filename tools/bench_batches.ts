@@ -74,7 +74,7 @@ async function main(): Promise<void> {
       way.scores = await scorer.tokenLogProbs(work);
       if (i > 0) way.seconds.push((performance.now() - began) / 1000);
       const trials = scorer.batchTrials().map((trial) => `${trial.tokens}: ${trial.tokensPerS.toFixed(0)}/s`);
-      way.used.push(`${scorer.batchTokens()}${trials.length > 0 ? ` after ${trials.join(", ")}` : ""}`);
+      way.used.push(`${scorer.batchSizes().batchTokens}${trials.length > 0 ? ` after ${trials.join(", ")}` : ""}`);
     }
   }
   const best = Math.min(

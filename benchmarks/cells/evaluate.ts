@@ -11,6 +11,7 @@ import type { Statistics } from "../../methods/define.ts";
 import type { WeightSource } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { scoringModel } from "../../models/scoring.ts";
+import type { BatchSizes } from "../evaluation/batched_scoring.ts";
 import { measureTasks, type ScoredExample } from "../evaluation/multiple_choice.ts";
 import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../evaluation/scorer.ts";
@@ -38,7 +39,7 @@ interface Evaluated {
   engine: Engine;
 }
 
-type Job = Pick<CellJob, "cell" | "out" | "data" | "taskDefinitions" | "batchTokens">;
+type Job = Pick<CellJob, "cell" | "out" | "data" | "taskDefinitions" | "batchSizes">;
 
 /** What scoring gives a record. */
 type Scores = Pick<DoneRecord, "perplexity" | "tasks" | "generations" | "batchTrials">;
@@ -49,24 +50,27 @@ interface TrialScope {
   engine: Pick<Engine, "name" | "library" | "device">;
 }
 
-/** Trials of batch sizes for the cells of a run: one of them makes them, and all use what it found, now and when the run is
- * measured further. */
+/** Trials of batch sizes for the cells of a run: one of them makes those of up to `largest` tokens, and all use what it
+ * found, now and when the run is measured further. */
 export function trialMemory(
   out: string,
   { source, engine }: TrialScope,
-): (compute: () => Promise<BatchTrial[]>) => Promise<BatchTrial[]> {
+): (largest: number, compute: () => Promise<BatchTrial[]>) => Promise<BatchTrial[]> {
   const { name, library, device } = engine;
   const scope = { weights: source.origin.sha256, engine: [name, library, device].join("; "), seed: 0, calibration: [] };
   const remember = createCache(runPaths(out).cache, scope);
-  return async (compute: () => Promise<BatchTrial[]>): Promise<BatchTrial[]> => {
-    const { tokens, tokensPerS } = await remember("batch trials", async (): Promise<Statistics> => {
-      const trials = await compute();
-      const column = (pick: (trial: BatchTrial) => number) => ({
-        shape: [trials.length],
-        data: Float32Array.from(trials, pick),
-      });
-      return { tokens: column((trial) => trial.tokens), tokensPerS: column((trial) => trial.tokensPerS) };
-    });
+  return async (largest, compute) => {
+    const { tokens, tokensPerS } = await remember(
+      `batch trials of up to ${largest} tokens`,
+      async (): Promise<Statistics> => {
+        const trials = await compute();
+        const column = (pick: (trial: BatchTrial) => number) => ({
+          shape: [trials.length],
+          data: Float32Array.from(trials, pick),
+        });
+        return { tokens: column((trial) => trial.tokens), tokensPerS: column((trial) => trial.tokensPerS) };
+      },
+    );
     return Array.from(tokens?.data ?? [], (size, i) => ({ tokens: size, tokensPerS: tokensPerS?.data[i] ?? 0 }));
   };
 }
@@ -89,8 +93,8 @@ function scorers(evaluated: Evaluated, { cell, out }: Job, host: CellHost, phase
     ...options,
     rememberTrials: trialMemory(out, evaluated),
   });
-  const scorerOf = (batchTokens: number | null = null): Scorer =>
-    batchTokens === null ? choosing : createScorer(scoring, evaluated.tokenizer, { ...options, batchTokens });
+  const scorerOf = (sizes: BatchSizes | null = null): Scorer =>
+    sizes === null ? choosing : createScorer(scoring, evaluated.tokenizer, { ...options, ...sizes });
   return { choosing, scorerOf };
 }
 
@@ -98,7 +102,7 @@ function scorers(evaluated: Evaluated, { cell, out }: Job, host: CellHost, phase
  * @throws {UsageError} when data cannot be used.
  * @throws {NumericError} when the model's output is not finite. */
 export async function evaluate(job: Job, evaluated: Evaluated, host: CellHost): Promise<Scores> {
-  const { cell, data, taskDefinitions = [], batchTokens } = job;
+  const { cell, data, taskDefinitions = [], batchSizes } = job;
   addFileTasks(taskDefinitions);
   let phase = "";
   const enter = (name: string) => host.report(phase = name);
@@ -107,7 +111,7 @@ export async function evaluate(job: Job, evaluated: Evaluated, host: CellHost): 
   for (const [i, choice] of cell.perplexity.entries()) {
     enter(`perplexity ${choice.corpus}`);
     perplexity.push(
-      await measurePerplexity(scorerOf(batchTokens?.perplexity[i]), choice, {
+      await measurePerplexity(scorerOf(batchSizes?.perplexity[i]), choice, {
         data,
         onDocuments: (scored) => host.onDocuments?.(choice.corpus, scored),
       }),
@@ -115,7 +119,7 @@ export async function evaluate(job: Job, evaluated: Evaluated, host: CellHost): 
   }
   const tasks: DoneRecord["tasks"] = [];
   const options = { data, limit: cell.limit, fewshot: cell.numFewshot, enter };
-  for await (const one of measureTasks(cell.tasks, (i) => scorerOf(batchTokens?.tasks[i]), options)) {
+  for await (const one of measureTasks(cell.tasks, (i) => scorerOf(batchSizes?.tasks[i]), options)) {
     tasks.push(one.result);
     host.onScored?.(one.id, one.scored);
   }

@@ -36,7 +36,7 @@ type Job = Pick<
   | "taskDefinitions"
   | "taskGroups"
   | "device"
-  | "batchTokens"
+  | "batchSizes"
   | "commit"
   | "keepWeights"
   | "layerwise"

@@ -54,6 +54,18 @@ export type PrunedCell = Pruned & {
   rebuild: Rebuild | null;
 };
 
+/** The model of a cell that prunes nothing: `dense` itself, or one that was pruned elsewhere. */
+async function unprunedCell({ cell, out }: Pick<CellJob, "cell" | "out">, dense: DecoderModel): Promise<PrunedCell> {
+  const common = { rebuild: null, calibrationData: null };
+  if (!cell.checkpoint) return { ...common, model: dense, changed: false, plan: densePlan(dense.config) };
+  const given = await openCheckpoint(out, cell.checkpoint);
+  try {
+    return { ...common, model: await uploadModel(given, cell.weights), changed: true, plan: { layers: [] } };
+  } finally {
+    given.close();
+  }
+}
+
 /** The model that the cell asks for; `dense` itself where nothing is pruned. */
 export async function pruneCell(
   { cell, out, data }: Pick<CellJob, "cell" | "out" | "data">,
@@ -61,18 +73,7 @@ export async function pruneCell(
   host: RebuildHost,
 ): Promise<PrunedCell> {
   const { method: choice, sparsity, units, ffnMultiple, seed } = cell;
-  if (choice === null) {
-    return { model: dense, changed: false, rebuild: null, plan: densePlan(dense.config), calibrationData: null };
-  }
-  if (cell.checkpoint) {
-    const given = await openCheckpoint(out, cell.checkpoint);
-    try {
-      const model = await uploadModel(given, cell.weights);
-      return { model, changed: true, rebuild: null, plan: { layers: [] }, calibrationData: null };
-    } finally {
-      given.close();
-    }
-  }
+  if (choice === null || cell.checkpoint) return await unprunedCell({ cell, out }, dense);
   if (cell.methodFile) await reloadMethodFile(cell.methodFile);
   const method = getMethod(choice.id);
   const target = resolveTarget(dense.config, { sparsity, units, ffnMultiple });

@@ -65,11 +65,14 @@ export function compareRecords(before: DoneRecord, after: DoneRecord): Compariso
 }
 
 /** Batches of other sizes round alike only by chance. */
-function batchDifference(what: string, { batchTokens: from }: Batched, { batchTokens: to }: Batched): string[] {
-  return from === undefined || from === to ? [] : [`batches of ${what}: ${from} tokens, now ${to}`];
+function batchDifference(what: string, before: Batched, after: Batched): string[] {
+  const words = ({ batchTokens, triedTokens = [] }: Batched) =>
+    [`${batchTokens} tokens`, ...triedTokens.length > 0 ? [`${triedTokens.join(", ")} tried first`] : []].join(", ");
+  const [from, to] = [words(before), words(after)];
+  return before.batchTokens === undefined || from === to ? [] : [`batches of ${what}: ${from}, now ${to}`];
 }
 
-type Batched = Pick<DoneRecord["tasks"][number], "batchTokens">;
+type Batched = Pick<DoneRecord["tasks"][number], "batchTokens" | "triedTokens">;
 
 function planDifference({ plan: before }: DoneRecord, { plan: after }: DoneRecord): string | null {
   if (canonicalJson(before) === canonicalJson(after)) return null;
@@ -136,10 +139,11 @@ export function ownResults(record: DoneRecord, hashes?: DataHashes): DoneRecord 
   return found;
 }
 
-/** Tokens of the batches of each result; rounding depends on them. */
-export function recordedBatches({ perplexity, tasks }: DoneRecord): NonNullable<CellJob["batchTokens"]> {
-  const tokensOf = ({ batchTokens }: Batched) => batchTokens ?? null;
-  return { perplexity: perplexity.map(tokensOf), tasks: tasks.map(tokensOf) };
+/** Sizes of the batches of each result; rounding depends on them. */
+export function recordedBatches({ perplexity, tasks }: DoneRecord): NonNullable<CellJob["batchSizes"]> {
+  const sizesOf = ({ batchTokens, triedTokens }: Batched) =>
+    batchTokens === undefined ? null : { batchTokens, ...triedTokens && { triedTokens } };
+  return { perplexity: perplexity.map(sizesOf), tasks: tasks.map(sizesOf) };
 }
 
 /** Runs the cell of a record in a folder of its own that is removed, without throughput. */
@@ -158,7 +162,7 @@ async function runAgain(record: DoneRecord, options: { model?: string; data?: st
       logSamples: false,
       hashes: {},
       coordinated: true,
-      batchTokens: recordedBatches(record),
+      batchSizes: recordedBatches(record),
       ...definitions.length > 0 && { taskDefinitions: definitions },
     };
     const { recorded, status, stderrTail } = await runCellProcess({

@@ -5,37 +5,52 @@
 import { NumericError, UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import type { BatchTrial } from "../../core/schema.ts";
-import type { ScoringModel } from "../../models/scoring.ts";
-import { fastestTokens, FIRST_TOKENS, isWorthTrials, tryBatchSizes } from "./batch_trials.ts";
+import type { ScoringModel, TargetScores } from "../../models/scoring.ts";
+import {
+  fastestTokens,
+  FIRST_TOKENS,
+  isSettled,
+  largestTrial,
+  repeatTrials,
+  type TrialOptions,
+  tryBatchSizes,
+} from "./batch_trials.ts";
 import { batchBudget, scoreInBatches } from "./batches.ts";
 import type { PackedBatch } from "./packing.ts";
 import type { ScoredSequence } from "./requests.ts";
 
+/** Sizes of batches, on which rounding depends. */
+export interface BatchSizes {
+  /** Most tokens of a batch, padding included. */
+  batchTokens: number;
+  /** Sizes that were tried before the rest was scored in batches of `batchTokens`. */
+  triedTokens?: number[];
+}
+
 /** Options of {@linkcode createBatchedScoring}. */
-export interface BatchedScoringOptions {
-  /** Most tokens of a batch, padding included. Unless given: 512, or in long measurements what {@linkcode tryBatchSizes}
-   * finds, fewer where memory is short ({@linkcode batchBudget}). */
-  batchTokens?: number;
-  /** Keeps trials for other scorers of the model on this engine and device; they are this scorer's own unless given. */
-  rememberTrials?(compute: () => Promise<BatchTrial[]>): Promise<BatchTrial[]>;
+export interface BatchedScoringOptions extends Partial<BatchSizes> {
+  /** Keeps trials of up to `largest` tokens for other scorers of the model on this engine and device; they are this scorer's
+   * own unless given. Without `batchTokens` the size is 512 or, where a measurement is long enough to try larger ones, what
+   * {@linkcode tryBatchSizes} finds; fewer where memory is short ({@linkcode batchBudget}). */
+  rememberTrials?(largest: number, compute: () => Promise<BatchTrial[]>): Promise<BatchTrial[]>;
   /** Stops between two batches. */
   signal?: AbortSignal;
   /** Called after each batch with the share of the sequences that is done, in (0, 1]. */
   onProgress?(share: number): void;
 }
 
+/** Takes a scored token: index of its sequence, its natural-log probability, whether it is the most probable in its
+ * place. */
+type TakeToken = (sequence: number, logProb: number, isGreedy: boolean) => void;
+
 /** Made by {@linkcode createBatchedScoring}. */
 export interface BatchedScoring {
-  /** Most tokens of a batch in the latest scoring, padding included. */
-  tokens(): number;
-  /** What that was chosen by; nothing when nothing was tried. */
+  /** Of the latest scoring. */
+  sizes(): BatchSizes;
+  /** What they were chosen by; nothing when nothing was tried. */
   trials(): readonly BatchTrial[];
-  /** Calls `take` with each scored token: index of its sequence, its natural-log probability, whether it is the most
-   * probable in its place. */
-  score(
-    sequences: readonly ScoredSequence[],
-    take: (sequence: number, logProb: number, isGreedy: boolean) => void,
-  ): Promise<void>;
+  /** Calls `take` with each scored token. */
+  score(sequences: readonly ScoredSequence[], take: TakeToken): Promise<void>;
 }
 
 /** Checks the ids of sequences.
@@ -52,52 +67,72 @@ export function checkIds(sequences: Iterable<Iterable<number>>, vocabSize: numbe
   }
 }
 
+/** Gives each target of a batch to `take`.
+ * @throws {NumericError} at a log-probability that is not finite. */
+function takeEach(take: TakeToken): TrialOptions<TargetScores>["take"] {
+  return ({ logProbs, isGreedy }, { targets }, owners) =>
+    owners.forEach((owner, i) => {
+      const logProb = at(logProbs, i);
+      if (!Number.isFinite(logProb)) {
+        throw new NumericError(`The model gives ${logProb} as the log-probability of token ${targets.ids[i]}`);
+      }
+      take(owner, logProb, at(isGreedy, i));
+    });
+}
+
 /** Scoring with `model`. `meanwhile` is called once a batch, while the device works on it. */
 export function createBatchedScoring(
   model: ScoringModel,
   { meanwhile, ...options }: BatchedScoringOptions & { meanwhile?(): void },
 ): BatchedScoring {
-  const { signal, onProgress, rememberTrials = (compute) => compute() } = options;
+  const { signal, onProgress, rememberTrials = (_largest, compute) => compute() } = options;
   const scoreBatch = ({ batch, targets }: PackedBatch) => model.score(batch, targets);
   let trials: readonly BatchTrial[] = [];
-  let used = options.batchTokens ?? FIRST_TOKENS;
+  let used: BatchSizes = { batchTokens: options.batchTokens ?? FIRST_TOKENS };
   /** What ran out of memory once is not tried again. */
   let possible = Infinity;
 
-  /** Tokens of the batches of a measurement. */
-  async function chooseTokens(sequences: readonly ScoredSequence[]): Promise<number> {
-    if (options.batchTokens !== undefined) return options.batchTokens;
-    const most = batchBudget(model);
-    if (!isWorthTrials(sequences)) return Math.min(FIRST_TOKENS, most);
-    if (trials.length === 0) {
-      trials = await rememberTrials(() => tryBatchSizes(sequences, { most, score: scoreBatch }));
+  /** Scores what trials take of a measurement; the tokens of the other batches, and the indices of their sequences. */
+  async function scoreTrials(
+    sequences: readonly ScoredSequence[],
+    take: TrialOptions<TargetScores>["take"],
+  ): Promise<{ asked: number; tried: number[]; left: readonly number[] }> {
+    const all = Array.from(sequences.keys());
+    const given = { score: scoreBatch, take, signal };
+    if (options.batchTokens !== undefined) {
+      const { batchTokens: asked, triedTokens: tried = [] } = options;
+      return { asked, tried, left: tried.length > 0 ? await repeatTrials(sequences, tried, given) : all };
     }
-    return Math.min(fastestTokens(trials), most);
+    const most = batchBudget(model);
+    const largest = largestTrial(sequences, Math.min(most, possible));
+    let scored = { tried: [] as number[], left: all };
+    if (largest > (trials.at(-1)?.tokens ?? 0) && !isSettled(trials)) {
+      trials = await rememberTrials(largest, async () => {
+        const { trials: made, ...own } = await tryBatchSizes(sequences, { ...given, known: trials, largest });
+        scored = own;
+        return made;
+      });
+    }
+    return { asked: Math.min(fastestTokens(trials), most), ...scored };
   }
 
   return {
-    tokens: () => used,
+    sizes: () => used,
     trials: () => trials,
     score: async (sequences, take) => {
       checkIds(sequences.map(({ ids }) => ids), model.vocabSize);
-      const asked = Math.min(possible, await chooseTokens(sequences));
-      used = await scoreInBatches(sequences, {
-        batchTokens: asked,
+      const takeAll = takeEach(take);
+      const { asked, tried, left } = await scoreTrials(sequences, takeAll);
+      const batchTokens = await scoreInBatches(left.map((index) => at(sequences, index)), {
+        batchTokens: Math.min(possible, asked),
         score: scoreBatch,
         meanwhile,
-        take: ({ logProbs, isGreedy }, { targets }, owners) => {
-          owners.forEach((owner, i) => {
-            const logProb = at(logProbs, i);
-            if (!Number.isFinite(logProb)) {
-              throw new NumericError(`The model gives ${logProb} as the log-probability of token ${targets.ids[i]}`);
-            }
-            take(owner, logProb, at(isGreedy, i));
-          });
-        },
+        take: (scores, packed, owners) => takeAll(scores, packed, owners.map((owner) => at(left, owner))),
         signal,
-        onProgress,
+        onProgress: onProgress && ((share) => onProgress(1 - (1 - share) * left.length / sequences.length)),
       });
-      if (used < asked) possible = used;
+      if (batchTokens < Math.min(possible, asked)) possible = batchTokens;
+      used = { batchTokens, ...tried.length > 0 && { triedTokens: tried } };
     },
   };
 }

@@ -198,7 +198,7 @@ async function scoreTask(
         ]),
       ),
       chance: type === "multiple_choice" ? mean(examples.map(({ choices }) => 1 / choices.length)) : 0,
-      batchTokens: scorer.batchTokens(),
+      ...scorer.batchSizes(),
       seconds: given.seconds + (performance.now() - start) / 1000,
     },
     scored,

@@ -193,7 +193,7 @@ export async function measurePerplexity(
     dataset,
     ...measured,
     tokenizerSha256: scorer.tokenizer.sha256,
-    batchTokens: scorer.batchTokens(),
+    ...scorer.batchSizes(),
     seconds: (performance.now() - start) / 1000,
   };
 }

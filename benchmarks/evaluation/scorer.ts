@@ -9,7 +9,13 @@ import { at } from "../../core/indexing.ts";
 import type { BatchTrial } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
-import { type BatchedScoring, type BatchedScoringOptions, checkIds, createBatchedScoring } from "./batched_scoring.ts";
+import {
+  type BatchedScoring,
+  type BatchedScoringOptions,
+  type BatchSizes,
+  checkIds,
+  createBatchedScoring,
+} from "./batched_scoring.ts";
 import { type GeneratedText, generateTexts, type TextOptions } from "./generation.ts";
 import {
   type BosPolicy,
@@ -59,9 +65,9 @@ export interface RollingLogLikelihood {
 export interface Scorer {
   /** Tokenizer of the model. */
   tokenizer: Tokenizer;
-  /** Most tokens of a batch in the latest scoring, padding included. */
-  batchTokens(): number;
-  /** What that was chosen by; nothing when nothing was tried. */
+  /** Of the latest scoring. */
+  batchSizes(): BatchSizes;
+  /** What they were chosen by; nothing when nothing was tried. */
   batchTrials(): readonly BatchTrial[];
   /** Longest sequence of the model, in tokens. */
   maxTokens: number;
@@ -107,7 +113,7 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
   const policy = bos === "tokenizer" ? defaultBos : bos;
   return {
     tokenizer,
-    batchTokens: batched.tokens,
+    batchSizes: batched.sizes,
     batchTrials: batched.trials,
     maxTokens: model.maxPositions,
     defaultBos,

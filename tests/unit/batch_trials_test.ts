@@ -1,5 +1,11 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { fastestTokens, isWorthTrials, tryBatchSizes } from "../../benchmarks/evaluation/batch_trials.ts";
+import {
+  fastestTokens,
+  isSettled,
+  largestTrial,
+  repeatTrials,
+  tryBatchSizes,
+} from "../../benchmarks/evaluation/batch_trials.ts";
 import type { PackedBatch } from "../../benchmarks/evaluation/packing.ts";
 import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
@@ -17,11 +23,12 @@ const work = (count: number, length: number) =>
     scored: 1,
   }));
 
-/** Trials on a device that takes `msOf` milliseconds for a batch of so many tokens and holds `holds` of them. */
-function trialsOn(
+/** Trials on a device that takes `msOf` milliseconds for a batch of so many tokens and holds `holds` of them. Whatever is
+ * scored is taken once, and the rest is left. */
+async function trialsOn(
   sequences: readonly ScoredSequence[],
   msOf: (tokens: number) => number,
-  { most = 2 ** 20, holds = Infinity }: { most?: number; holds?: number } = {},
+  { most = 2 ** 20, holds = Infinity, known = [] }: { most?: number; holds?: number; known?: BatchTrial[] } = {},
 ): Promise<BatchTrial[]> {
   let clock = 0;
   const seen = new Set<number>();
@@ -30,76 +37,126 @@ function trialsOn(
     // The first run of a shape is slow, which must not count.
     clock += (seen.has(tokens.length) ? 1 : 100) * msOf(tokens.length);
     seen.add(tokens.length);
-    return Promise.resolve();
+    return Promise.resolve(null);
   };
-  return tryBatchSizes(sequences, { most, score, now: () => clock });
+  const taken: number[] = [];
+  const largest = largestTrial(sequences, most);
+  const { trials, tried, left } = await tryBatchSizes(sequences, {
+    known,
+    largest,
+    score,
+    take: (_scores, _batch, owners) => taken.push(...new Set(owners)),
+    now: () => clock,
+  });
+  assertEquals([...taken, ...left].sort((a, b) => a - b), Array.from(sequences.keys()));
+  assertEquals(tried, trials.slice(known.length).map(({ tokens }) => tokens));
+  return trials;
 }
 
-Deno.test("tryBatchSizes() doubles while tokens/s grows by 5 %, and stops after two sizes that are not faster", async () => {
+Deno.test("tryBatchSizes() doubles while tokens/s grows by 3 %, and stops after two sizes that are not faster", async () => {
   // 20 ms a batch and 5 µs a token: 512 tokens take 22.56 ms, 8192 take 60.96 ms.
-  const gpu = await trialsOn(work(11_000, 128), (tokens) => 20 + tokens / 200);
+  const gpu = await trialsOn(work(600, 128), (tokens) => 20 + tokens / 200);
   assertEquals(gpu.map(({ tokens }) => tokens), [512, 1024, 2048, 4096, 8192]);
   for (const { tokens, tokensPerS } of gpu) assertAlmostEquals(tokensPerS, 1000 * tokens / (20 + tokens / 200), 1e-6);
   assertEquals(fastestTokens(gpu), 8192);
-  // Two cores take as long for a token in every batch.
-  const cpu = await trialsOn(work(11_000, 128), (tokens) => tokens / 5);
-  assertEquals([cpu.map(({ tokens }) => tokens), fastestTokens(cpu)], [[512, 1024, 2048], 512]);
-  // One that was slow by chance does not end the trials.
-  const spike = await trialsOn(work(11_000, 128), (tokens) => (tokens === 1024 ? 2 : 1) * (20 + tokens / 200));
-  assertEquals([spike.length, fastestTokens(spike)], [5, 8192]);
+  // A device that takes as long for a token in every batch.
+  const cpu = await trialsOn(work(600, 128), (tokens) => tokens / 5);
+  assertEquals([cpu.map(({ tokens }) => tokens), fastestTokens(cpu), isSettled(cpu)], [[512, 1024, 2048], 512, true]);
+  // One that was slow by chance does not end the trials, unless the next is a large part of the work.
+  const chance = (windows: number) =>
+    trialsOn(work(windows, 128), (tokens) => (tokens === 1024 ? 3 : 1) * (20 + tokens / 200));
+  const sizes = [(await chance(600)).length, fastestTokens(await chance(600)), (await chance(500)).length];
+  assertEquals(sizes, [5, 8192, 2]);
   // Larger batches fall out of the cache.
-  const cache = await trialsOn(work(6000, 128), (tokens) => tokens * (tokens > 2048 ? 2 : 1 + 512 / tokens));
+  const cache = await trialsOn(work(600, 128), (tokens) => tokens * (tokens > 2048 ? 2 : 1 + 512 / tokens));
   assertEquals([cache.map(({ tokens }) => tokens), fastestTokens(cache)], [[512, 1024, 2048, 4096], 2048]);
 });
 
 Deno.test("tryBatchSizes() keeps to memory, to what is allowed, and to a part of the work", async () => {
   const faster = (tokens: number) => Math.sqrt(tokens);
   const sizes = async (...given: Parameters<typeof trialsOn>) => (await trialsOn(...given)).map(({ tokens }) => tokens);
-  assertEquals(await sizes(work(5000, 128), faster, { holds: 2048 }), [512, 1024, 2048]);
-  assertEquals(await sizes(work(5000, 128), faster, { most: 1024 }), [512, 1024]);
-  assertEquals(await sizes(work(2600, 128), faster), [512, 1024, 2048]);
+  assertEquals(await sizes(work(600, 128), faster, { holds: 2048 }), [512, 1024, 2048]);
+  assertEquals(await sizes(work(600, 128), faster, { most: 1024 }), [512, 1024]);
+  assertEquals(await sizes(work(130, 128), faster), [512, 1024, 2048]);
   // Rows of 1024 tokens fill batches of 512 and of 1024 tokens alike.
-  assertEquals(await sizes(work(700, 1024), faster), [512, 2048, 4096]);
-  assertEquals([isWorthTrials(work(1279, 128)), isWorthTrials(work(1280, 128))], [false, true]);
+  assertEquals(await sizes(work(40, 1024), faster), [512, 2048, 4096]);
+  // A longer measurement goes on where a shorter one ended.
+  const known = await trialsOn(work(130, 128), faster);
+  assertEquals(await sizes(work(600, 128), faster, { known }), [512, 1024, 2048, 4096, 8192]);
+  const largest = [work(63, 128), work(64, 128), work(127, 128), work(128, 128)].map((few) => largestTrial(few, 4096));
+  assertEquals([...largest, largestTrial(work(128, 128), 1023)], [0, 1024, 1024, 2048, 0]);
 });
 
-Deno.test("createScorer() tries sizes only in long measurements, and scores as without", async () => {
-  const windows = work(2800, 60).map(({ ids }) => Int32Array.from(ids));
+Deno.test("repeatTrials() scores the same batches as the trials did, and stops where they do not fit", async () => {
+  const sequences = Array.from({ length: 900 }, (_, s): ScoredSequence => ({
+    ids: Array.from({ length: 20 + s % 97 }, (_, i) => 2 + (s * 31 + i) % 900),
+    scored: 1,
+  }));
+  const shapes: number[][] = [];
+  const score = ({ batch: { batch, length } }: PackedBatch) => {
+    shapes.push([batch, length]);
+    return Promise.resolve(null);
+  };
+  const owned: number[][] = [];
+  const take = (_scores: null, _batch: PackedBatch, owners: Int32Array) => owned.push(Array.from(owners));
+  let clock = 0;
+  const { tried, left } = await tryBatchSizes(sequences, { largest: 4096, score, take, now: () => clock++ });
+  assertEquals(tried, [512, 1024, 2048, 4096]);
+  const [before, owners] = [shapes.splice(0), owned.splice(0)];
+  assertEquals(await repeatTrials(sequences, tried, { score, take }), left);
+  assertEquals([shapes, owned], [before, owners]);
+
+  const first = await repeatTrials(sequences, [512], { score, take: () => {} });
+  const small = (packed: PackedBatch) =>
+    packed.batch.tokens.length > 600 ? Promise.reject(new Error("OOM when allocating tensor")) : score(packed);
+  assertEquals(await repeatTrials(sequences, tried, { score: small, take: () => {} }), first);
+});
+
+Deno.test("createScorer() tries sizes in measurements that are long enough, once, and scores as without", async () => {
+  const windows = work(280, 60).map(({ ids }) => Int32Array.from(ids));
   const trials = [{ tokens: 512, tokensPerS: 10 }, { tokens: 1024, tokensPerS: 30 }, { tokens: 2048, tokensPerS: 30 }];
   const model = fakeModel();
-  let computed = 0;
+  const computed: number[] = [];
   const scorer = createScorer(model, fakeTokenizer(), {
-    rememberTrials: async (compute) => {
-      computed++;
+    rememberTrials: async (largest, compute) => {
+      computed.push(largest);
       await compute();
       return trials;
     },
   });
   const few = await scorer.tokenLogProbs(windows.slice(0, 20));
-  assertEquals([computed, scorer.batchTokens(), scorer.batchTrials()], [0, 512, []]);
+  assertEquals([computed, scorer.batchSizes(), scorer.batchTrials()], [[], { batchTokens: 512 }, []]);
   const all = await scorer.tokenLogProbs(windows);
-  assertEquals([computed, scorer.batchTokens(), scorer.batchTrials()], [1, 1024, trials]);
-  assert(Math.max(...model.batches.slice(-20).map(({ tokens }) => tokens.length)) > 512);
+  assertEquals([computed, scorer.batchSizes().batchTokens, scorer.batchTrials()], [[2048], 1024, trials]);
+  assertEquals(scorer.batchSizes().triedTokens?.slice(0, 2), [512, 1024]);
+  const { batches } = model;
+  assertEquals(batches.length, new Set(batches).size);
+  assertEquals(batches.reduce((sum, { batch }) => sum + batch, 0), 20 + windows.length);
   assertEquals(all.slice(0, 20), few);
-  await scorer.tokenLogProbs(windows);
-  assertEquals(computed, 1);
-  const fixed = createScorer(fakeModel(), fakeTokenizer(), { batchTokens: 64 });
-  assertEquals([await fixed.tokenLogProbs(windows), fixed.batchTokens()], [all, 64]);
+  assertEquals(await scorer.tokenLogProbs(windows), all);
+  assertEquals([computed, scorer.batchSizes()], [[2048], { batchTokens: 1024 }]);
+  for (const sizes of [{ batchTokens: 64 }, { batchTokens: 256, triedTokens: [512, 1024] }]) {
+    const fixed = createScorer(fakeModel(), fakeTokenizer(), sizes);
+    assertEquals([await fixed.tokenLogProbs(windows), fixed.batchSizes()], [all, sizes]);
+  }
 });
 
-Deno.test("trialMemory() makes trials once for a model, engine and device of a run's folder", async () => {
+Deno.test("trialMemory() makes trials once for a model, engine, device and size of a run's folder", async () => {
   const out = Deno.makeTempDirSync();
   try {
     const source = { origin: { sha256: "a" } };
     const engine = { name: "wasm", library: "x", device: "cpu" } as const;
     const trials = [{ tokens: 512, tokensPerS: 1000 }, { tokens: 65536, tokensPerS: 3000.5 }];
     const never = () => Promise.reject(new Error("measured twice"));
-    assertEquals(await trialMemory(out, { source, engine })(() => Promise.resolve(trials)), trials);
-    assertEquals(await trialMemory(out, { source, engine })(never), trials);
+    assertEquals(await trialMemory(out, { source, engine })(65536, () => Promise.resolve(trials)), trials);
+    assertEquals(await trialMemory(out, { source, engine })(65536, never), trials);
     const other = [{ tokens: 512, tokensPerS: 1 }];
     const gpu = { ...engine, device: "cuda (Test GPU)" };
-    assertEquals(await trialMemory(out, { source, engine: gpu })(() => Promise.resolve(other)), other);
-    assertEquals(await trialMemory(out, { source, engine })(never), trials);
+    assertEquals(await trialMemory(out, { source, engine: gpu })(65536, () => Promise.resolve(other)), other);
+    assertEquals(await trialMemory(out, { source, engine })(4096, () => Promise.resolve(other)), other);
+    assertEquals(await trialMemory(out, { source, engine })(65536, never), trials);
+    assertEquals(await trialMemory(out, { source, engine })(1024, () => Promise.resolve([])), []);
+    assertEquals(await trialMemory(out, { source, engine })(1024, never), []);
   } finally {
     Deno.removeSync(out, { recursive: true });
   }
@@ -119,19 +176,26 @@ Deno.test("ownResults() gives a grown record's results in the order of its cell,
   }];
   grown.cell.tasks = ["openbookqa", "arc_easy"];
   const old = { ...first, dataset: { ...first.dataset, sha256: "0" }, batchTokens: 512 };
-  grown.perplexity = [old, { ...first, batchTokens: 2048 }, ...other.perplexity, { ...first, windowTokens: 7 }];
+  grown.perplexity = [old, { ...first, batchTokens: 2048, triedTokens: [512, 1024] }, ...other.perplexity, {
+    ...first,
+    windowTokens: 7,
+  }];
   const tasks = grown.tasks.map((task) => task.task === "arc_easy" ? { ...task, batchTokens: 1024 } : task);
   grown.tasks = [...tasks, ...other.tasks];
   const own = ownResults(grown);
   assertEquals(own.tasks.map(({ task, samples }) => [task, samples.effective]), [["openbookqa", 20], ["arc_easy", 20]]);
-  assertEquals(recordedBatches(own), { perplexity: [null, 2048], tasks: [null, 1024] });
+  assertEquals(recordedBatches(own), {
+    perplexity: [null, { batchTokens: 2048, triedTokens: [512, 1024] }],
+    tasks: [null, { batchTokens: 1024 }],
+  });
 
   // The data of the run decide where it says which.
   grown.perplexity.push({ ...old, windowTokens: 7, batchTokens: 64 });
   const data = Object.fromEntries(grown.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]));
   const batches = (sha256: string) =>
-    recordedBatches(ownResults(grown, { ...data, "perplexity wikitext2/validation": sha256 })).perplexity;
-  assertEquals([batches("0"), batches(first.dataset.sha256), batches("1")], [[64, 512], [null, 2048], [64, 2048]]);
+    recordedBatches(ownResults(grown, { ...data, "perplexity wikitext2/validation": sha256 })).perplexity
+      .map((sizes) => sizes?.batchTokens);
+  assertEquals([batches("0"), batches(first.dataset.sha256), batches("1")], [[64, 512], [undefined, 2048], [64, 2048]]);
   grown.cell.tasks.push("piqa");
   assertThrows(() => ownResults(grown, data), UsageError, "lacks results that its cell asks for");
 });
