@@ -74,7 +74,7 @@ export const shell = (title: string, subtitle: string[], width: number, body: Sp
       titleFontSize: 11,
       titleFontWeight: "normal",
       symbolSize: 80,
-      labelLimit: 190,
+      labelLimit: 220,
       ...(width < WIDE
         ? { orient: "bottom", columns: 2, layout: { bottom: { anchor: "start", direction: "vertical" } } }
         : {}),

@@ -181,19 +181,23 @@ function unitOverlap(section: Section, unit: Unit): Chart | null {
         spacing: 24,
         resolve: { axis: { x: "independent", y: "independent" } },
         facet: { field: "level", type: "nominal", sort: null, header: { title: null } },
-        spec: { width: { step: cell }, height: { step: Math.max(20, Math.min(cell, 26)) }, ...matrixLayers(labels) },
+        spec: {
+          width: { step: cell },
+          height: { step: Math.max(20, Math.min(cell, 26)) },
+          ...matrixLayers(labels, width < WIDE ? 120 : 190),
+        },
       });
     },
   };
 }
 
-/** Dark where two methods agree, with the number in each field. */
-function matrixLayers(labels: string[]): Spec {
+/** Dark where two methods agree, with the number in each field; `labelLimit` in pixels. */
+function matrixLayers(labels: string[], labelLimit: number): Spec {
   const place = (field: string, orient: string, names: string[]) => ({
     field,
     type: "nominal",
     scale: { domain: names },
-    axis: { title: null, grid: false, domain: false, ticks: false, orient, labelLimit: 120, labelColor: NEUTRAL.ink },
+    axis: { title: null, grid: false, domain: false, ticks: false, orient, labelLimit, labelColor: NEUTRAL.ink },
   });
   const encoding = { x: place("b", "bottom", labels.slice(0, -1)), y: place("a", "left", labels.slice(1)) };
   return {

@@ -24,24 +24,35 @@ interface TextItem {
   limit?: number;
 }
 
-/** A mark's `description` channel becomes a `title` element: its name, and what browsers show as a tooltip. */
+/** A mark's `description` channel becomes a `title` element: its name, and what browsers show as a tooltip. Vega's other
+ * descriptions repeat what texts say. */
 const addTitles = (svg: string): string =>
-  svg.replace(/<path aria-label="([^"]*)"([^>]*?)(?:\/>|><\/path>)/g, "<path$2><title>$1</title></path>");
+  svg.replace(/<path aria-label="([^"]*)"([^>]*?)(?:\/>|><\/path>)/g, "<path$2><title>$1</title></path>")
+    .replaceAll(/ aria-label="[^"]*"/g, "");
 
 /** Numbers without the digits after so many decimals. */
 const shortened = (value: string, decimals: number): string =>
   value.replace(new RegExp(`(\\.\\d{${decimals}})\\d+(?!\\d*e)`, "g"), "$1");
 
+/** `rgb(0, 128, 255)` as `#0080ff`. */
+const hexColours = (svg: string): string =>
+  svg.replace(
+    /rgb\((\d+), (\d+), (\d+)\)/g,
+    (_, ...parts: string[]) =>
+      `#${parts.slice(0, 3).map((part) => Number(part).toString(16).padStart(2, "0")).join("")}`,
+  );
+
 /** Without what takes room and cannot be seen: coordinates below a hundredth of a pixel, in lines and outlines a tenth,
- * attributes that say what is so without them, names of Vega's own parts, empty paths, and the font of each text, which the
- * whole picture has. */
+ * attributes that say what is so without them (a shape with a title is a graphics symbol, and one without is not read out),
+ * names of Vega's own parts, empty paths and groups, and the font of each text, which the whole picture has. */
 function compact(svg: string): string {
   return svg.replace(
     / (d|transform|x|y|x1|y1|x2|y2|width|height)="([^"]*)"/g,
     (_, name: string, value: string) => ` ${name}="${shortened(value, name === "d" ? 1 : 2)}"`,
   ).replaceAll(/ (?:opacity="1"|stroke-width="1"|transform="translate\(0,0\)")/g, "")
     .replaceAll(/<path class="(?:background|foreground)"[^>]* d="(?:M0,0h0v0h0Z)?"[^>]*\/>/g, "")
-    .replaceAll(/ (?:class|aria-roledescription)="[^"]*"/g, "")
+    .replaceAll(/ (?:class|role|aria-hidden|aria-roledescription)="[^"]*"/g, "")
+    .replaceAll(/<g[^>]*(?:\/>|><\/g>)/g, "")
     .replaceAll(` font-family="${FONT}"`, "")
     .replace("<svg ", `<svg font-family="${FONT}" `);
 }
@@ -58,7 +69,7 @@ export async function toSvg(spec: Record<string, unknown>): Promise<string> {
     logLevel: vega.Warn,
   });
   try {
-    return addTitles(compact(await view.toSVG()));
+    return addTitles(hexColours(compact(await view.toSVG())));
   } finally {
     view.finalize();
   }
