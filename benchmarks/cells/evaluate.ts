@@ -4,10 +4,9 @@
  */
 import type { Engine } from "../../core/engine.ts";
 import { at } from "../../core/indexing.ts";
-import type { BatchTrial, DoneRecord } from "../../core/schema.ts";
+import type { DoneRecord } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { addFileTasks } from "../../datasets/mod.ts";
-import type { Statistics } from "../../methods/define.ts";
 import type { WeightSource } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { scoringModel } from "../../models/scoring.ts";
@@ -15,9 +14,8 @@ import type { BatchSizes } from "../evaluation/batched_scoring.ts";
 import { measureTasks, type ScoredExample } from "../evaluation/multiple_choice.ts";
 import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../evaluation/scorer.ts";
-import { runPaths } from "../records/store.ts";
-import { createCache } from "./cache.ts";
 import type { CellJob } from "./job.ts";
+import { createTrialMemory } from "./trial_memory.ts";
 
 /** What the process of a cell offers to its measurement. */
 export interface CellHost {
@@ -44,37 +42,6 @@ type Job = Pick<CellJob, "cell" | "out" | "data" | "taskDefinitions" | "batchSiz
 /** What scoring gives a record. */
 type Scores = Pick<DoneRecord, "perplexity" | "tasks" | "generations" | "batchTrials">;
 
-/** What trials hold for. */
-interface TrialScope {
-  source: { origin: Pick<WeightSource["origin"], "sha256"> };
-  engine: Pick<Engine, "name" | "library" | "device">;
-}
-
-/** Trials of batch sizes for the cells of a run: one of them makes those of up to `largest` tokens, and all use what it
- * found, now and when the run is measured further. */
-export function trialMemory(
-  out: string,
-  { source, engine }: TrialScope,
-): (largest: number, compute: () => Promise<BatchTrial[]>) => Promise<BatchTrial[]> {
-  const { name, library, device } = engine;
-  const scope = { weights: source.origin.sha256, engine: [name, library, device].join("; "), seed: 0, calibration: [] };
-  const remember = createCache(runPaths(out).cache, scope);
-  return async (largest, compute) => {
-    const { tokens, tokensPerS } = await remember(
-      `batch trials of up to ${largest} tokens`,
-      async (): Promise<Statistics> => {
-        const trials = await compute();
-        const column = (pick: (trial: BatchTrial) => number) => ({
-          shape: [trials.length],
-          data: Float32Array.from(trials, pick),
-        });
-        return { tokens: column((trial) => trial.tokens), tokensPerS: column((trial) => trial.tokensPerS) };
-      },
-    );
-    return Array.from(tokens?.data ?? [], (size, i) => ({ tokens: size, tokensPerS: tokensPerS?.data[i] ?? 0 }));
-  };
-}
-
 /** The scorer of each measurement: one that chooses its batches, unless a record's are to be repeated. */
 function scorers(evaluated: Evaluated, { cell, out }: Job, host: CellHost, phase: () => string) {
   let reported = 0;
@@ -91,10 +58,10 @@ function scorers(evaluated: Evaluated, { cell, out }: Job, host: CellHost, phase
   const scoring = scoringModel(evaluated.model);
   const choosing = createScorer(scoring, evaluated.tokenizer, {
     ...options,
-    rememberTrials: trialMemory(out, evaluated),
+    trialMemory: createTrialMemory(out, evaluated),
   });
-  const scorerOf = (sizes: BatchSizes | null = null): Scorer =>
-    sizes === null ? choosing : createScorer(scoring, evaluated.tokenizer, { ...options, ...sizes });
+  const scorerOf = (sizes?: BatchSizes): Scorer =>
+    sizes === undefined ? choosing : createScorer(scoring, evaluated.tokenizer, { ...options, ...sizes });
   return { choosing, scorerOf };
 }
 

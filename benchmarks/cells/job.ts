@@ -6,8 +6,7 @@ import { z } from "zod";
 import { cellSchema, failedRecordSchema, PAPER_TABLES } from "../../core/schema.ts";
 import { taskGroupSchema } from "../records/run_file.ts";
 
-const batchSizesSchema = z.strictObject({ batchTokens: z.number(), triedTokens: z.array(z.number()).optional() })
-  .nullable();
+const batchSizesSchema = z.strictObject({ batchTokens: z.number(), triedTokens: z.array(z.number()).optional() });
 
 /** What a cell's process is told. */
 export const cellJobSchema = z.strictObject({
@@ -24,7 +23,7 @@ export const cellJobSchema = z.strictObject({
   paper: z.enum(PAPER_TABLES).optional().describe("published table that the run is set beside"),
   device: z.string().optional().describe("what the engine must run on; whatever there is when absent"),
   batchSizes: z.strictObject({ perplexity: z.array(batchSizesSchema), tasks: z.array(batchSizesSchema) })
-    .optional().describe("of each measurement; null and absent: chosen in the cell"),
+    .optional().describe("of each measurement; absent: chosen in the cell"),
   commit: z.string().nullable().describe("git commit of the harness"),
   keepWeights: z.boolean().optional().describe("whether changed weights are stored; by the model's size when absent"),
   layerwise: z.boolean().optional().describe("whether one dense layer at a time is on the device while pruning"),

@@ -17,6 +17,7 @@ import { canonicalJson } from "../../core/cell_names.ts";
 import { runCellProcess } from "../executors/cell_process.ts";
 import { type Command, textFlag } from "./command.ts";
 import type { CellJob } from "../cells/job.ts";
+import { FIRST_TOKENS } from "../evaluation/batch_trials.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { classifyExit } from "../../core/failure.ts";
 import { askedResults, type DataHashes } from "../records/measured.ts";
@@ -141,8 +142,11 @@ export function ownResults(record: DoneRecord, hashes?: DataHashes): DoneRecord 
 
 /** Sizes of the batches of each result; rounding depends on them. */
 export function recordedBatches({ perplexity, tasks }: DoneRecord): NonNullable<CellJob["batchSizes"]> {
-  const sizesOf = ({ batchTokens, triedTokens }: Batched) =>
-    batchTokens === undefined ? null : { batchTokens, ...triedTokens && { triedTokens } };
+  // Where a record does not say, nothing else was possible.
+  const sizesOf = ({ batchTokens = FIRST_TOKENS, triedTokens }: Batched) => ({
+    batchTokens,
+    ...triedTokens && { triedTokens },
+  });
   return { perplexity: perplexity.map(sizesOf), tasks: tasks.map(sizesOf) };
 }
 

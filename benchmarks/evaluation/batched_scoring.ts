@@ -9,10 +9,11 @@ import type { ScoringModel, TargetScores } from "../../models/scoring.ts";
 import {
   fastestTokens,
   FIRST_TOKENS,
-  isSettled,
+  firstTrial,
   largestTrial,
   repeatTrials,
   type TrialOptions,
+  type TriedSizes,
   tryBatchSizes,
 } from "./batch_trials.ts";
 import { batchBudget, scoreInBatches } from "./batches.ts";
@@ -29,14 +30,26 @@ export interface BatchSizes {
 
 /** Options of {@linkcode createBatchedScoring}. */
 export interface BatchedScoringOptions extends Partial<BatchSizes> {
-  /** Keeps trials of up to `largest` tokens for other scorers of the model on this engine and device; they are this scorer's
-   * own unless given. Without `batchTokens` the size is 512 or, where a measurement is long enough to try larger ones, what
+  /** Keeps trials for other scorers of the model on this engine and device; they are this scorer's own unless given. Without
+   * `batchTokens` the size is 512 or, where a measurement is long enough to try larger ones, what
    * {@linkcode tryBatchSizes} finds; fewer where memory is short ({@linkcode batchBudget}). */
-  rememberTrials?(largest: number, compute: () => Promise<BatchTrial[]>): Promise<BatchTrial[]>;
+  trialMemory?: TrialMemory;
   /** Stops between two batches. */
   signal?: AbortSignal;
   /** Called after each batch with the share of the sequences that is done, in (0, 1]. */
   onProgress?(share: number): void;
+}
+
+/** Where trials of batch sizes are kept. */
+export interface TrialMemory {
+  /** The latest; none when nothing was tried. */
+  read(): readonly BatchTrial[];
+  write(trials: readonly BatchTrial[]): void;
+}
+
+function ownMemory(): TrialMemory {
+  let kept: readonly BatchTrial[] = [];
+  return { read: () => kept, write: (trials) => kept = trials };
 }
 
 /** Takes a scored token: index of its sequence, its natural-log probability, whether it is the most probable in its
@@ -80,38 +93,38 @@ function takeEach(take: TakeToken): TrialOptions<TargetScores>["take"] {
     });
 }
 
-/** Scoring with `model`. `meanwhile` is called once a batch, while the device works on it. */
+/** Scoring with `model`. `meanwhile` is called once a batch that is not timed, while the device works on it. */
 export function createBatchedScoring(
   model: ScoringModel,
   { meanwhile, ...options }: BatchedScoringOptions & { meanwhile?(): void },
 ): BatchedScoring {
-  const { signal, onProgress, rememberTrials = (_largest, compute) => compute() } = options;
-  const scoreBatch = ({ batch, targets }: PackedBatch) => model.score(batch, targets);
+  const { signal, onProgress, trialMemory = ownMemory() } = options;
+  const score = ({ batch, targets }: PackedBatch) => model.score(batch, targets);
   let trials: readonly BatchTrial[] = [];
   let used: BatchSizes = { batchTokens: options.batchTokens ?? FIRST_TOKENS };
   /** What ran out of memory once is not tried again. */
   let possible = Infinity;
 
-  /** Scores what trials take of a measurement; the tokens of the other batches, and the indices of their sequences. */
+  /** Scores what trials take of a measurement; the size for the rest follows from them. */
   async function scoreTrials(
     sequences: readonly ScoredSequence[],
     take: TrialOptions<TargetScores>["take"],
-  ): Promise<{ asked: number; tried: number[]; left: readonly number[] }> {
-    const all = Array.from(sequences.keys());
-    const given = { score: scoreBatch, take, signal };
+  ): Promise<TriedSizes & { asked: number }> {
+    const given = { score, take, signal, onProgress };
     if (options.batchTokens !== undefined) {
-      const { batchTokens: asked, triedTokens: tried = [] } = options;
-      return { asked, tried, left: tried.length > 0 ? await repeatTrials(sequences, tried, given) : all };
+      return { asked: options.batchTokens, ...await repeatTrials(sequences, options.triedTokens ?? [], given) };
     }
     const most = batchBudget(model);
     const largest = largestTrial(sequences, Math.min(most, possible));
-    let scored = { tried: [] as number[], left: all };
-    if (largest > (trials.at(-1)?.tokens ?? 0) && !isSettled(trials)) {
-      trials = await rememberTrials(largest, async () => {
-        const { trials: made, ...own } = await tryBatchSizes(sequences, { ...given, known: trials, largest });
-        scored = own;
-        return made;
-      });
+    trials = trialMemory.read();
+    const from = firstTrial(trials, largest);
+    let scored: TriedSizes = { tried: [], left: Array.from(sequences.keys()) };
+    if (from !== undefined) {
+      const { trials: made, failed = Infinity, ...own } = await tryBatchSizes(sequences, { ...given, from, largest });
+      scored = own;
+      possible = Math.min(possible, failed / 2);
+      // A single one compares nothing.
+      if (made.length > 1) trialMemory.write(trials = made);
     }
     return { asked: Math.min(fastestTokens(trials), most), ...scored };
   }
@@ -123,15 +136,16 @@ export function createBatchedScoring(
       checkIds(sequences.map(({ ids }) => ids), model.vocabSize);
       const takeAll = takeEach(take);
       const { asked, tried, left } = await scoreTrials(sequences, takeAll);
+      const limit = Math.min(possible, asked);
       const batchTokens = await scoreInBatches(left.map((index) => at(sequences, index)), {
-        batchTokens: Math.min(possible, asked),
-        score: scoreBatch,
+        batchTokens: limit,
+        score,
         meanwhile,
         take: (scores, packed, owners) => takeAll(scores, packed, owners.map((owner) => at(left, owner))),
         signal,
         onProgress: onProgress && ((share) => onProgress(1 - (1 - share) * left.length / sequences.length)),
       });
-      if (batchTokens < Math.min(possible, asked)) possible = batchTokens;
+      if (batchTokens < limit) possible = batchTokens;
       used = { batchTokens, ...tried.length > 0 && { triedTokens: tried } };
     },
   };

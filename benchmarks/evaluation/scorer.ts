@@ -78,7 +78,7 @@ export interface Scorer {
   /** Beginning-of-sequence policy of whole texts in words, for records; that of the scorer unless given. */
   rollingPolicy(bos?: RollingBos): string;
   /** Encodes `requests` a few at a time while the device works on others; {@linkcode Scorer.logLikelihood} of this very
-   * list takes them. A second call forgets the first. */
+   * list takes them. */
   encodeAhead(requests: readonly LogLikelihoodRequest[]): void;
   /** Scores each continuation after its context, in the order given.
    * @throws {UsageError} when a continuation has no tokens or too many. */
@@ -104,9 +104,9 @@ const AHEAD_REQUESTS = 64;
 export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options: ScorerOptions = {}): Scorer {
   const { bos = "tokenizer", encoding = "lm-eval", rollingBos = "single", signal } = options;
   const encodingOptions: EncodingOptions = { bos, encoding, maxTokens: model.maxPositions };
-  let ahead: { requests: readonly LogLikelihoodRequest[]; queue: RequestQueue } | undefined;
+  const ahead = new Map<readonly LogLikelihoodRequest[], RequestQueue>();
   const queue = (requests: readonly LogLikelihoodRequest[]) => queueRequests(tokenizer, requests, encodingOptions);
-  const meanwhile = () => ahead?.queue.advance(AHEAD_REQUESTS);
+  const meanwhile = () => [...ahead.values()].at(-1)?.advance(AHEAD_REQUESTS);
   const batched = createBatchedScoring(model, { ...options, meanwhile });
 
   const defaultBos = `tokenizer default (${tokenizer.addsBos ? "BOS" : "no BOS"})`;
@@ -121,13 +121,12 @@ export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options:
     rollingPolicy: (own = rollingBos) =>
       own === "single" ? "single: before each document, not scored" : `lm-eval: ${policy}, scored`,
     encodeAhead: (requests) => {
-      ahead = { requests, queue: queue(requests) };
+      ahead.set(requests, queue(requests));
     },
     logLikelihood: async (requests) => {
-      if (ahead?.requests !== requests) return await sumsOf(batched, queue(requests).finish());
-      const sequences = ahead.queue.finish();
-      ahead = undefined;
-      return await sumsOf(batched, sequences);
+      const own = ahead.get(requests) ?? queue(requests);
+      ahead.delete(requests);
+      return await sumsOf(batched, own.finish());
     },
     rollingLogLikelihood: async (texts, { maxTokens = model.maxPositions, bos: own = rollingBos } = {}) => {
       const prefix = prefixToken(tokenizer);

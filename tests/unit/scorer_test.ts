@@ -104,6 +104,35 @@ Deno.test("encodeAhead() encodes while batches are scored, and changes no score"
   assertEquals(events.filter((event) => event === "encode").length, 2);
 });
 
+Deno.test("encodeAhead() of one list after another encodes each once", async () => {
+  const lists = ["a b", "c d e", "f", "g h"].map((words) =>
+    words.split(" ").map((word) => ({ context: word, continuation: " x" }))
+  );
+  const encoded = async (score: (scorer: ReturnType<typeof createScorer>) => Promise<void>) => {
+    const tokenizer = fakeTokenizer();
+    const texts: string[] = [];
+    await score(createScorer(fakeModel(), {
+      ...tokenizer,
+      encode: (text, options) => {
+        texts.push(text);
+        return tokenizer.encode(text, options);
+      },
+    }));
+    return texts;
+  };
+  const ahead = await encoded(async (scorer) => {
+    for (const [i, list] of lists.entries()) {
+      const next = lists[i + 1];
+      if (next) scorer.encodeAhead(next);
+      await scorer.logLikelihood(list);
+    }
+  });
+  const apart = await encoded(async (scorer) => {
+    for (const list of lists) await scorer.logLikelihood(list);
+  });
+  assertEquals(ahead.sort(), apart.sort());
+});
+
 Deno.test("encodeAhead() reports a request that cannot be encoded when it is scored", async () => {
   const scorer = createScorer(fakeModel(), fakeTokenizer());
   const [good, bad] = [[{ context: "a", continuation: " b" }], [{ context: "a", continuation: "" }]];
