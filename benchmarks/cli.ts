@@ -15,6 +15,11 @@ function version(): string {
   return /"version":\s*"([^"]+)"/.exec(text)?.[1] ?? "unknown";
 }
 
+/** Whether a file was found where a folder must be, or the other way round, or what is there may not be touched. */
+const isWrongPath = (error: unknown): error is Error =>
+  [Deno.errors.IsADirectory, Deno.errors.NotADirectory, Deno.errors.PermissionDenied, Deno.errors.NotCapable]
+    .some((kind) => error instanceof kind) || error instanceof Deno.errors.AlreadyExists;
+
 /** Runs a command; returns the exit code. Errors that the user can act on are one message on standard error. */
 export async function main(args: string[]): Promise<number> {
   const [first, ...rest] = args;
@@ -43,6 +48,10 @@ export async function main(args: string[]): Promise<number> {
     if (isDiskFull(error)) {
       console.error(`The disk is full: free some space, the same command goes on (${(error as Error).message})`);
       return 1;
+    }
+    if (isWrongPath(error)) {
+      console.error(`A path cannot be used as it is (${error.message}): give another one`);
+      return 2;
     }
     if (!(error instanceof UsageError || error instanceof EngineError)) throw error;
     console.error(error.message);

@@ -13,7 +13,7 @@ import util from "node:util";
 import type { Arithmetic, EngineName } from "./schema.ts";
 import { type CudaDevice, hasCudaBuild, listCudaDevices, visibleDevices, visibleSetting, whyNoGpu } from "./cuda.ts";
 import { adapterMemory, cudaMemory, type DeviceMemory, hostMemory, memoryWords } from "./device_memory.ts";
-import { EngineError } from "./errors.ts";
+import { EngineError, unknownName } from "./errors.ts";
 import { at } from "./indexing.ts";
 import { loadDecoderOps } from "./native_ops.ts";
 import { counted } from "./words.ts";
@@ -323,6 +323,7 @@ let current: Engine | undefined;
  * @throws {EngineError} when it cannot start or the device is not there, with the reason; another is never taken instead. */
 export async function startEngine(name: EngineName, options: EngineOptions = {}): Promise<Engine> {
   const { arithmetic = "exact" } = options;
+  if (!(name in starters)) throw unknownName("engine", name, Object.keys(starters));
   const engine: Engine = { name, arithmetic, ...await starters[name](options) };
   if (arithmetic === "fast" && !engine.isCuda) {
     throw new EngineError(`Arithmetic "fast" is CUDA's alone, and "${name}" runs on ${engine.device}: leave it out`);

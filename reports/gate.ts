@@ -111,7 +111,7 @@ export function closedGates(
     return own.flatMap((pair) => {
       const change = changeOf(pair, condition.relative);
       if (!holds(condition, change)) return [];
-      const test = pair.test === null ? "" : `, ${pValue(pair.test.test.p)}`;
+      const test = pair.test === null ? "" : `, ${pValue(pair.test.test.p)} before Holm's correction`;
       const unit = condition.relative ? " %" : "";
       const amount = `${change > 0 ? "+" : ""}${change.toFixed(2)}${unit}`;
       return [

@@ -67,7 +67,9 @@ function depthWords(section: Section): string[] {
 /** Levels at which methods did not train on equally many tokens. */
 function tokenWords(section: Section): string[] {
   return byLevel(section).flatMap(([asked, rows]) => {
-    const byTokens = Map.groupBy(rows, (row) => meanOf(row, trainedTokens));
+    // What a model that was pruned elsewhere saw is not known.
+    const own = rows.filter(({ cell }) => cell.checkpoint === undefined);
+    const byTokens = Map.groupBy(own, (row) => meanOf(row, trainedTokens));
     if (byTokens.size < 2) return [];
     const parts = [...byTokens].sort(([a], [b]) => a - b).map(([tokens, own]) =>
       `${count(Math.round(tokens))} (${own.map(({ label }) => label).join(", ")})`

@@ -4,6 +4,8 @@
  * @module
  */
 import { type EngineOptions, startBestEngine, startEngine } from "../../core/engine.ts";
+import { kindOfPath } from "../../core/paths.ts";
+import { UsageError } from "../../core/errors.ts";
 import { createRng } from "../../core/rng.ts";
 import {
   type EngineName,
@@ -217,12 +219,15 @@ export interface ScoreOptions extends StepOptions {
 }
 
 /** Perplexities and task results of a model, with the protocol in each.
- * @throws {UsageError} when a corpus or task is unknown, or its data are missing.
+ * @throws {UsageError} when a corpus or task is unknown, its data are missing, or `limit` is no number of examples.
  * @throws {NumericError} when the model's output is not finite. */
 export async function score(
   { model, tokenizer }: LoadedModel,
   { perplexity = [], tasks = [], limit, numFewshot, data, signal }: ScoreOptions,
 ): Promise<{ perplexity: PerplexityResult[]; tasks: TaskResult[] }> {
+  if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {
+    throw new UsageError(`limit must be a whole number above 0: current ${limit}`);
+  }
   const scorer = createScorer(scoringModel(model), tokenizer, { signal });
   const found = { perplexity: [] as PerplexityResult[], tasks: [] as TaskResult[] };
   for (const choice of perplexity) {
@@ -248,16 +253,25 @@ export async function generate(
 
 /** Writes a model as a folder that transformers and this program load; the folder around it must exist. All weights are in
  * host memory at once.
- * @throws {UsageError} when layers have unequal widths and `pad`, which fills them up with zeros, is not set. */
+ * @throws {UsageError} when there is something at `to` but an empty folder, or layers have unequal widths and `pad`, which
+ * fills them up with zeros, is not set. */
 export async function saveModel(
   { model, tokenizerDefinition }: LoadedModel,
   to: string,
   { dtype = "F32", pad = false }: { dtype?: FloatDtype; pad?: boolean } = {},
 ): Promise<void> {
+  checkEmpty(to);
   const tensors = new Map<string, HostTensor>();
   for (const name of expectedTensors(model.config).keys()) tensors.set(name, await hostTensor(model, name));
   const source = memorySource(model.config, tensors);
   exportHfFolder(pad ? paddedSource(source) : source, { to, dtype, tokenizer: tokenizerDefinition });
+}
+
+/** A folder is replaced as a whole, so nothing may be in it. */
+function checkEmpty(to: string): void {
+  const kind = kindOfPath(to);
+  if (kind === null || kind === "folder" && Deno.readDirSync(to).next().done) return;
+  throw new UsageError(`"${to}" exists and is no empty folder: remove it or choose another`);
 }
 
 /** Frees a model's memory on the device. */

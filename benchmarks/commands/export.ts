@@ -17,7 +17,7 @@ const HELP = `Writes the model of a finished cell for other engines: the dense w
 
 Usage: deno task bench export CELL --format hf|gguf [FLAGS]
 
-CELL is a record's file (DIR/records/NAME.json), or with --run DIR its name, its id, or the beginning of either.
+CELL is a record's file (DIR/records/NAME.json.gz), or with --run DIR its name, its id, or the beginning of either.
 
 Formats:
   hf      a folder that transformers loads as a plain LlamaForCausalLM (MistralForCausalLM, the same computation, where

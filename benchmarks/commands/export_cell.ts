@@ -66,6 +66,10 @@ const CELL_KEY = "maskprune.cell";
 const COMPANION =
   /^(generation_config\.json|special_tokens_map\.json|chat_template\.jinja|tokenizer\.model|(LICEN[CS]E|NOTICE|USE_POLICY)(\..*)?)$/i;
 
+/** Other files of an exported folder. */
+const EXPORTED =
+  /^(config|tokenizer|tokenizer_config|maskprune)\.json$|^model.*\.safetensors(\.index\.json)?$|^README\.md$/;
+
 /** Weights of the cell: those that the run in `out` stored, the dense ones without the removed units, or those that it makes
  * again on an engine: the record's, or where that does not start the best one.
  * @throws {UsageError} when the run changed weights and kept nothing of them, or the model is another one now.
@@ -143,8 +147,8 @@ export function defaultType(record: DoneRecord, format: ExportFormat): StoredTyp
 /** Refuses to replace what is not an export.
  * @throws {UsageError} when there is something else at `to`. */
 function checkReplaceable(to: string, format: ExportFormat): void {
-  const refuse = (): never => {
-    throw new UsageError(`"${to}" exists and is no ${format} export: remove it or choose another --to`);
+  const refuse = (reason = `is no ${format} export`): never => {
+    throw new UsageError(`"${to}" exists and ${reason}: remove it or choose another --to`);
   };
   let stat: Deno.FileInfo;
   try {
@@ -157,6 +161,8 @@ function checkReplaceable(to: string, format: ExportFormat): void {
     if (!stat.isDirectory) refuse();
     const names = [...Deno.readDirSync(to)].map((entry) => entry.name);
     if (names.length > 0 && !names.includes(RECORD_FILE)) refuse();
+    const foreign = names.find((name) => !EXPORTED.test(name) && !COMPANION.test(name));
+    if (foreign !== undefined) refuse(`has "${foreign}", which no export wrote`);
     return;
   }
   if (!stat.isFile) refuse();

@@ -190,7 +190,7 @@ const HELP =
   `Runs the cell of a record again, without throughput, and says which of its results differ. On wasm the same
 versions give the same numbers bit for bit; native engines do on the same machine with as many threads.
 
-Usage: deno task bench reproduce DIR/records/NAME.json [--model PATH] [--data DIR]
+Usage: deno task bench reproduce DIR/records/NAME.json.gz [--model PATH] [--data DIR]
 
 Flags:
   --model PATH    where the model lies now (default: as in the record)
@@ -206,7 +206,7 @@ export const reproduce: Command = {
   flags: { string: ["model", "data"], positional: 1 },
   run: async (flags) => {
     const [path] = flags._;
-    if (path === undefined) throw new UsageError("A record must be given: bench reproduce DIR/records/NAME.json");
+    if (path === undefined) throw new UsageError("A record must be given: bench reproduce DIR/records/NAME.json.gz");
     let record: CellRecord;
     try {
       record = readRecord(path);

@@ -19,6 +19,8 @@ import { tableWidth } from "./table_width.ts";
 
 /** Exit code of a run that Ctrl-C stopped: 128 + SIGINT. */
 const INTERRUPTED = 130;
+/** Signals within so many milliseconds are one. */
+const SAME_SIGNAL_MS = 1000;
 
 function readText(path: string): string {
   try {
@@ -62,8 +64,11 @@ export async function runConfig(
   }
   const { runSweep } = await import("../sweep/sweep.ts");
   const controller = new AbortController();
+  let stoppedMs = 0;
   const stop = () => {
-    if (controller.signal.aborted) Deno.exit(INTERRUPTED);
+    // A terminal's signal comes from the terminal and from the task runner: the second one of them is no second wish.
+    if (controller.signal.aborted && performance.now() - stoppedMs > SAME_SIGNAL_MS) Deno.exit(INTERRUPTED);
+    if (!controller.signal.aborted) stoppedMs = performance.now();
     controller.abort();
   };
   Deno.addSignalListener("SIGINT", stop);

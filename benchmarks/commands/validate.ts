@@ -7,9 +7,10 @@ import { UsageError } from "../../core/errors.ts";
 import { sha256OfFiles } from "../../core/ranged_file.ts";
 import type { StoredWeights } from "../../core/schema.ts";
 import { isThere } from "../../core/paths.ts";
+import { counted } from "../../core/words.ts";
 import type { Command } from "./command.ts";
 import { readRecords, runPaths } from "../records/store.ts";
-import { readRunFile } from "../records/run_file.ts";
+import { askedRecords, readRunFile } from "../records/run_file.ts";
 
 /** What a folder holds. */
 export interface Validation {
@@ -20,6 +21,8 @@ export interface Validation {
   weights: number;
   /** Cells whose model cannot be made again here, because the folder was passed on without its weights. */
   withoutModel: number;
+  /** Labels of the run's cells that have no record. */
+  missing: string[];
   /** One sentence for every file that is not what it says. */
   problems: string[];
   /** Left-overs that do no harm: half-written files of killed processes, records that were set aside. */
@@ -32,8 +35,10 @@ export interface Validation {
 export function validateFolder(out: string): Validation {
   const { records, problems: unsound } = readRecords(out);
   const problems = unsound.map(({ message }) => message);
+  let missing: string[] = [];
   try {
     readRunFile(out);
+    ({ missing } = askedRecords(out));
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     problems.push(error.message);
@@ -56,7 +61,7 @@ export function validateFolder(out: string): Validation {
     }
   }
   const failed = records.filter(({ state }) => state === "failed").length;
-  return { records: records.length, failed, weights, withoutModel, problems, leftOver: leftOver(out) };
+  return { records: records.length, failed, weights, withoutModel, missing, problems, leftOver: leftOver(out) };
 }
 
 function weightsProblem(out: string, { file, sha256 }: Pick<StoredWeights, "file" | "sha256">): string | null {
@@ -99,9 +104,10 @@ export const validate: Command = {
   // deno-lint-ignore require-await
   run: async ({ _: [dir] }) => {
     if (dir === undefined) throw new UsageError("The folder of a run must be given: bench validate DIR");
-    const { records, failed, weights, withoutModel, problems, leftOver } = validateFolder(dir);
+    const { records, failed, weights, withoutModel, missing, problems, leftOver } = validateFolder(dir);
     for (const problem of problems) console.log(problem);
     for (const path of leftOver) console.log(`${path}: left over, may be removed`);
+    if (missing.length > 0) console.log(`${counted(missing.length, "cell")} of the run without a record yet`);
     if (withoutModel > 0) {
       console.log(`${withoutModel} cells can be reported and not exported: ${dir} has no folder weights`);
     }

@@ -4,6 +4,7 @@
  */
 import { isAbsolute, join, relative, resolve } from "node:path";
 import { z } from "zod";
+import { cellLabels } from "../../core/cell_names.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { cellSchema, runConfigSchema, SCHEMA_VERSION } from "../../core/schema.ts";
 import { ROOT } from "../../core/user_folder.ts";
@@ -46,13 +47,13 @@ export function writeRunFile(
     const differing = [
       stored.fingerprint.weights !== fingerprint.weights && "weights",
       stored.fingerprint.tokenizer !== fingerprint.tokenizer && "tokenizer",
-      stored.engine !== engine && "engine",
+      stored.engine !== engine && `engine (${stored.engine}, now ${engine})`,
       stored.config.arithmetic !== config.arithmetic && "arithmetic",
     ].filter((what) => what !== false);
     if (differing.length > 0) {
       throw new UsageError(
         `"${config.out}" holds a run of other ${differing.join(", ")}, whose numbers cannot stand beside these: ` +
-          "choose another --out",
+          `choose another --out${stored.engine === engine ? "" : `, or --engine ${stored.engine}`}`,
       );
     }
   }
@@ -61,9 +62,19 @@ export function writeRunFile(
   writeAtomically(path, toJson(run));
 }
 
+/** Records of a run as it asks for them now. */
+export interface AskedRecords extends StoredRecords {
+  /** How many records of other cells there are. */
+  others: number;
+  /** Labels of its cells that have no record. */
+  missing: string[];
+  /** Labels of finished cells that lack some of the results. */
+  incomplete: string[];
+}
+
 /** What the run in `out` asks for now: records of its cells, with the results that it asks for. Runs of earlier versions ask
  * for everything that they have. */
-export function askedRecords(out: string): StoredRecords & { others: number } {
+export function askedRecords(out: string): AskedRecords {
   const stored = readRecords(out);
   let run: RunFile | undefined;
   try {
@@ -71,7 +82,9 @@ export function askedRecords(out: string): StoredRecords & { others: number } {
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
   }
-  if (!run?.cells) return { ...stored, others: 0 };
+  if (!run?.cells) return { ...stored, others: 0, missing: [], incomplete: [] };
+  const labels = cellLabels(run.cells);
+  const label = ({ id }: { id: string }) => labels.get(id) ?? id;
   const asked = new Map(run.cells.map(({ id, cell }) => [id, cell]));
   const records = stored.records.flatMap((record) => {
     const cell = asked.get(record.id);
@@ -79,7 +92,18 @@ export function askedRecords(out: string): StoredRecords & { others: number } {
     if (record.state === "failed") return { ...record, cell };
     return askedResults(record, cell, run.fingerprint.data, run.taskGroups);
   });
-  return { ...stored, records, others: stored.records.length - records.length };
+  const found = new Set(records.map(({ id }) => id));
+  const incomplete = records.filter((record) =>
+    record.state === "done" &&
+    record.perplexity.length + record.tasks.length < record.cell.perplexity.length + record.cell.tasks.length
+  );
+  return {
+    ...stored,
+    records,
+    others: stored.records.length - records.length,
+    missing: run.cells.filter(({ id }) => !found.has(id)).map(label),
+    incomplete: incomplete.map(label),
+  };
 }
 
 /** A path that a record or the configuration of the run in `out` has, as it is written where the user stands. Older runs do not
@@ -112,6 +136,6 @@ export function readRunFile(out: string): RunFile | undefined {
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
     if (!(error instanceof SyntaxError || error instanceof z.ZodError)) throw error;
-    throw new FileFormatError(path, "is not the run file of this version of the program: choose another --out");
+    throw new FileFormatError(path, "is damaged or not of this version of the program: choose another --out");
   }
 }

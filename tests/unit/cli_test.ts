@@ -302,3 +302,16 @@ Deno.test("createProgress() says every half minute how far a cell is where there
   }
   assertEquals(text, "at      x: step 0\nat      x: step 30\nat      x: step 61\n");
 });
+
+Deno.test("bench answers a path of the wrong kind in one sentence with exit code 2", async () => {
+  const file = Deno.makeTempFileSync();
+  try {
+    for (const args of [["reproduce", ROOT], ["eval", file], ["report", join(ROOT, "results/tiny"), "--to", file]]) {
+      const { code, stderr } = await bench(...args);
+      assertEquals(code, 2, args.join(" "));
+      assertMatch(stderr, /: give another one\n$/);
+    }
+  } finally {
+    Deno.removeSync(file);
+  }
+});

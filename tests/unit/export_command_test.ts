@@ -208,6 +208,11 @@ Deno.test("exportCommand() replaces an export of its own and nothing else", asyn
       }
       assertEquals(Deno.readTextFileSync(taken), "precious");
     }
+    const notes = join(out, "own-hf", "notes.txt");
+    Deno.writeTextFileSync(notes, "precious");
+    const attempt = () => run(path, "--format", "hf", "--to", join(out, "own-hf"));
+    await assertRejects(attempt, UsageError, 'has "notes.txt", which no export wrote');
+    assertEquals(Deno.readTextFileSync(notes), "precious");
     assertEquals(Deno.readTextFileSync(join(model, "LICENSE")), "mine");
   });
 });

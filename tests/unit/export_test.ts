@@ -1,4 +1,6 @@
-import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
+import { join } from "node:path";
+import { type LoadedModel, saveModel } from "../../benchmarks/cells/steps.ts";
 import { take } from "../support/values.ts";
 import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -325,5 +327,20 @@ Deno.test("ggufTokenizerMetadata() refuses what GGUF cannot say, and says what t
     const attempt = () => readBack(definition, 280);
     assertThrows(attempt, UsageError, message);
     assertThrows(attempt, UsageError, "convert_hf_to_gguf.py");
+  }
+});
+
+Deno.test("saveModel() replaces nothing but an empty folder", async () => {
+  const folder = Deno.makeTempDirSync();
+  try {
+    const notes = join(folder, "notes.txt");
+    Deno.writeTextFileSync(notes, "precious");
+    for (const place of [folder, notes]) {
+      const attempt = () => saveModel({} as LoadedModel, place);
+      await assertRejects(attempt, UsageError, `"${place}" exists and is no empty folder`);
+    }
+    assertEquals(Deno.readTextFileSync(notes), "precious");
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
   }
 });

@@ -1,5 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { aggregateGroup } from "../../benchmarks/evaluation/groups.ts";
+import { recordsToReport } from "../../benchmarks/commands/records_to_report.ts";
+import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import { askedRecords, writeRunFile } from "../../benchmarks/records/run_file.ts";
 import { writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -18,7 +20,10 @@ Deno.test("writeRunFile() keeps runs of other weights, engines or arithmetic out
     writeRunFile({ ...run, config: { ...run.config, device: "cuda" } });
     const refused: [other: Partial<typeof run>, what: string][] = [
       [{ config: config("fast") }, "other arithmetic"],
-      [{ engine: "wasm" }, "other engine"],
+      [
+        { engine: "wasm" },
+        "other engine (tensorflow, now wasm), whose numbers cannot stand beside these: choose another --out, or --engine tensorflow",
+      ],
       [{ fingerprint: { ...fingerprint, weights: "c" } }, "other weights"],
     ];
     for (const [other, what] of refused) {
@@ -71,4 +76,31 @@ Deno.test("askedRecords() gives the cells as asked, and groups over exactly the 
     assertEquals(asked({}, []).map((one) => one.groups), [undefined]);
     assertEquals(asked({}, []).map((one) => one.generations), [record.generations]);
     assertEquals(asked({ generations: { ...generations, tokens: 8 } }, []).map((one) => one.generations), [undefined]);
+  }));
+
+Deno.test("recordsToReport() names cells without a record, and those that lack results", () =>
+  withFolder((out) => {
+    const [whole, part] = [
+      doneRecord({ method: "flap", sparsity: 0.2 }),
+      doneRecord({ method: "random", sparsity: 0.2 }),
+    ];
+    const cells = ["wanda-sp", "magnitude"].map((method) => doneRecord({ method, sparsity: 0.2 }))
+      .concat([whole, { ...part, cell: { ...part.cell, tasks: [...part.cell.tasks, "piqa"] } }])
+      .map(({ id, cell }) => ({ id, cell }));
+    const config = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, out });
+    const data = Object.fromEntries([
+      ...whole.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]),
+      ...whole.perplexity.map(({ corpus, dataset }) => [`perplexity ${corpus}/${dataset.split}`, dataset.sha256]),
+    ]);
+    writeRunFile({ config, engine: "tensorflow", fingerprint: { weights: "a", tokenizer: "b", data }, cells });
+    for (const record of [whole, part]) writeRecord(out, record);
+    const { missing, incomplete, others } = askedRecords(out);
+    assertEquals([missing, incomplete, others], [["wanda-sp 20 %", "magnitude 20 %"], ["random 20 %"], 0]);
+    const notes: string[] = [];
+    assertEquals(recordsToReport(out, (note) => notes.push(note)).length, 2);
+    assertEquals(notes, [
+      "Without a record yet: wanda-sp 20 %, magnitude 20 %; the same `bench run` goes on",
+      "Without some of the results that the run asks for: random 20 %; the same `bench run` goes on",
+    ]);
+    assertEquals(validateFolder(out).missing, ["wanda-sp 20 %", "magnitude 20 %"]);
   }));

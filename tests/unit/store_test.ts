@@ -222,7 +222,7 @@ inFolder("validateFolder() names what is damaged, and what was left over", (out)
   const half = join(runPaths(out).records, ".a.json.12.tmp");
   Deno.writeTextFileSync(half, "");
   const { problems, ...found } = validateFolder(out);
-  assertEquals(found, { records: 1, failed: 1, weights: 0, withoutModel: 0, leftOver: [half] });
+  assertEquals(found, { records: 1, failed: 1, weights: 0, withoutModel: 0, missing: [], leftOver: [half] });
   assertEquals(problems.map((problem) => problem.split(":")[0]), [damaged, runPaths(out).run]);
 });
 
