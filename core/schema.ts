@@ -99,7 +99,7 @@ export const REQUEST_ENCODINGS = ["lm-eval", "llm-pruner"] as const;
 export const calibrationSchema = z.strictObject({
   corpus: z.string().describe("corpus id whose calibration split is used, file:PATH, or self: text of the dense model"),
   sequences: positiveInt.default(32).describe("number of windows"),
-  tokens: positiveInt.default(128).describe("window length in tokens"),
+  tokens: z.number().int().min(2).default(128).describe("window length in tokens"),
   draw: z.enum(["places", "distinct-rows"]).optional().describe(
     "places (absent): as SparseGPT; distinct-rows: one window from each of different records, as LLM-Pruner's code",
   ),

@@ -14,7 +14,7 @@ export const perplexityChoiceSchema = z.strictObject({
     "a: SparseGPT/Wanda windows, mean of window means; b: LLM-Pruner windows, mean over tokens; " +
       "c: lm-evaluation-harness, whole documents, per word and per byte",
   ),
-  windowTokens: positiveInt.default(1024).describe(
+  windowTokens: z.number().int().min(2).default(1024).describe(
     "window length L in tokens; a and b score L - 1 of each window, c predicts L at once",
   ),
   maxWindows: positiveInt.optional().describe("score only the first windows (c: documents)"),

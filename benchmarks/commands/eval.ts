@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { resolve } from "node:path";
 import { canonicalJson } from "../../core/cell_names.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { RunConfig } from "../../core/schema.ts";
@@ -83,8 +84,12 @@ function withoutRepeats(config: RunConfig): RunConfig {
 
 async function measureFurther(flags: Flags): Promise<number> {
   const [label, dense] = ["label", "dense"].map((name) => textFlag(flags, name));
-  const dir = flags._[0] ?? textFlag(flags, "out");
+  const [named, out] = [flags._[0], textFlag(flags, "out")];
+  const dir = named ?? out;
   if (dir === undefined) throw new UsageError("The folder of a run must be given: bench eval DIR --tasks LIST");
+  if (named !== undefined && out !== undefined && resolve(named) !== resolve(out)) {
+    throw new UsageError(`Results stay in the run's folder "${named}": leave --out ${out} out`);
+  }
   const stored = readRunFile(dir);
   if (!stored && label === undefined) throw new UsageError(`"${dir}" holds no run: there is no run.json in it`);
   const given = flagSource(flags);

@@ -59,7 +59,11 @@ export const report: Command = {
   run: async (flags) => {
     const [dir, other] = flags._;
     if (dir === undefined) throw new UsageError("The folder of a run must be given: bench report DIR");
-    if (other !== undefined) return await compareFolders(dir, other);
+    if (other !== undefined) {
+      const unused = ["title", "to", "width"].find((name) => textFlag(flags, name) !== undefined);
+      if (unused !== undefined) throw new UsageError(`--${unused} is of the report of one run: leave it out`);
+      return await compareFolders(dir, other);
+    }
     await showReport(dir, {
       title: textFlag(flags, "title") ?? runName(dir),
       to: textFlag(flags, "to") ?? runPaths(dir).report,

@@ -91,8 +91,13 @@ function indexFiles(paths: readonly string[]): Index {
     }
   };
   for (const path of paths.map((one) => resolve(one))) {
-    if (!isFolder(path)) add(path, true);
-    else for (const file of yamlFiles(path)) add(file, false);
+    if (!isFolder(path)) {
+      add(path, true);
+      continue;
+    }
+    const files = yamlFiles(path);
+    if (files.length === 0) throw new UsageError(`The folder "${path}" holds no task file: give one with .yaml files`);
+    for (const file of files) add(file, false);
   }
   return index;
 }

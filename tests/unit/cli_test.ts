@@ -315,3 +315,25 @@ Deno.test("bench answers a path of the wrong kind in one sentence with exit code
     Deno.removeSync(file);
   }
 });
+
+Deno.test("bench refuses flags and values that would have no effect, or fail in every cell", async () => {
+  const run = join(ROOT, "results/tiny");
+  const empty = Deno.makeTempDirSync();
+  try {
+    const refused: [args: string[], reason: string][] = [
+      [["eval", run, "--out", empty, "--tasks", "tiny-facts"], `leave --out ${empty} out`],
+      [["report", run, run, "--to", empty], "--to is of the report of one run"],
+      [["run", "--preset", "smoke", "--task-file", empty, "--tasks", "x", "--dry-run"], "holds no task file"],
+      [["run", "--preset", "smoke", "--perplexity", "tiny-world:a:1:4", "--dry-run"], "windowTokens"],
+      [["run", "--preset", "smoke", "--calibration", "tiny-world:8:1", "--dry-run"], "calibration"],
+    ];
+    for (const [args, reason] of refused) {
+      const { code, stderr } = await bench(...args);
+      assertEquals(code, 2, args.join(" "));
+      assertStringIncludes(stderr, reason);
+    }
+    assertEquals([...Deno.readDirSync(empty)], []);
+  } finally {
+    Deno.removeSync(empty, { recursive: true });
+  }
+});
