@@ -28,7 +28,13 @@ export async function main(args: string[]): Promise<number> {
     return 0;
   }
   if (first === "--help" || first === "-h" || first === "help") {
-    console.log(COMMANDS.get(rest[0] ?? "")?.help() ?? usage(COMMANDS));
+    const [about] = rest;
+    const command = COMMANDS.get(about ?? "");
+    if (about !== undefined && command === undefined) {
+      console.error(unknownName("command", about, [...COMMANDS.keys()]).message);
+      return 2;
+    }
+    console.log(command?.help() ?? usage(COMMANDS));
     return 0;
   }
   try {

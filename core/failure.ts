@@ -127,6 +127,7 @@ export function parseRetry(text: string): readonly FailureKind[] {
   return text.split(",").map((part) => {
     const name = part.trim() === "oom" ? "out-of-memory" : part.trim();
     const kind = FAILURE_KINDS.find((kind) => kind === name);
+    if (name === "all" || name === "none") throw new UsageError(`"${name}" stands alone: current "${text}"`);
     if (!kind) throw unknownName("class of failure", name, ["oom", ...FAILURE_KINDS, "all", "none"]);
     return kind;
   });

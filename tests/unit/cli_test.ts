@@ -35,6 +35,9 @@ Deno.test("bench --help and --version go to standard output with exit code 0", a
     assertStringIncludes(stdout, "Usage: deno task bench");
   }
   assertMatch((await bench("--version")).stdout, /^\d+\.\d+\.\d+\n$/);
+  const { code, stderr } = await bench("help", "reprot");
+  assertEquals(code, 2);
+  assertStringIncludes(stderr, 'Did you mean "report"?');
 });
 
 Deno.test("parseStrictly() takes no word for a flag whose name it ends in", () => {
@@ -189,6 +192,7 @@ Deno.test("parseRetry() takes classes, oom, all and none, and refuses others by 
   assertEquals(parseRetry("all"), FAILURE_KINDS);
   assertEquals(parseRetry("none"), []);
   assertThrows(() => parseRetry("tiemout"), UsageError, 'Did you mean "timeout"?');
+  assertThrows(() => parseRetry("none,oom"), UsageError, '"none" stands alone: current "none,oom"');
 });
 
 Deno.test("classifyExit() names signal or exit code and quotes the end of standard error", () => {
