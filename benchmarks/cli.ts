@@ -7,6 +7,7 @@ import { EngineError, unknownName, UsageError } from "../core/errors.ts";
 import { isDiskFull } from "../core/failure.ts";
 import { goToUserFolder } from "../core/user_folder.ts";
 import { usage } from "./commands/help.ts";
+import type { Command } from "./commands/command.ts";
 import { COMMANDS } from "./commands/mod.ts";
 import { HelpRequest, parseStrictly } from "./configuration/flags.ts";
 
@@ -17,8 +18,18 @@ function version(): string {
 
 /** Whether a file was found where a folder must be, or the other way round, or what is there may not be touched. */
 const isWrongPath = (error: unknown): error is Error =>
-  [Deno.errors.IsADirectory, Deno.errors.NotADirectory, Deno.errors.PermissionDenied, Deno.errors.NotCapable]
-    .some((kind) => error instanceof kind) || error instanceof Deno.errors.AlreadyExists;
+  error instanceof Deno.errors.IsADirectory || error instanceof Deno.errors.NotADirectory ||
+  error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable ||
+  error instanceof Deno.errors.AlreadyExists;
+
+/** @throws {UsageError} when no command has that name. */
+function commandOf(name: string): Command {
+  const command = COMMANDS.get(name);
+  if (command) return command;
+  throw name.startsWith("-")
+    ? new UsageError(`A command must come before "${name}", such as \`bench run ${name}\`: see \`bench --help\``)
+    : unknownName("command", name, [...COMMANDS.keys()]);
+}
 
 /** Runs a command; returns the exit code. Errors that the user can act on are one message on standard error. */
 export async function main(args: string[]): Promise<number> {
@@ -27,24 +38,14 @@ export async function main(args: string[]): Promise<number> {
     console.log(version());
     return 0;
   }
-  if (first === "--help" || first === "-h" || first === "help") {
-    const [about] = rest;
-    const command = COMMANDS.get(about ?? "");
-    if (about !== undefined && command === undefined) {
-      console.error(unknownName("command", about, [...COMMANDS.keys()]).message);
-      return 2;
-    }
-    console.log(command?.help() ?? usage(COMMANDS));
-    return 0;
-  }
   try {
-    const [name, given] = first === undefined ? ["run", ["--preset", "default"]] : [first, rest];
-    const command = COMMANDS.get(name);
-    if (command === undefined) {
-      throw name.startsWith("-")
-        ? new UsageError(`A command must come before "${name}", such as \`bench run ${name}\`: see \`bench --help\``)
-        : unknownName("command", name, [...COMMANDS.keys()]);
+    if (first === "--help" || first === "-h" || first === "help") {
+      const [about] = rest;
+      console.log(about === undefined ? usage(COMMANDS) : commandOf(about).help());
+      return 0;
     }
+    const [name, given] = first === undefined ? ["run", ["--preset", "default"]] : [first, rest];
+    const command = commandOf(name);
     return await command.run(parseStrictly(given, command.flags), given);
   } catch (error) {
     if (error instanceof HelpRequest) {

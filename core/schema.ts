@@ -335,7 +335,8 @@ export const doneRecordSchema = z.strictObject({
   tasks: z.array(taskResultSchema),
   groups: z.array(groupResultSchema).optional().describe("groups of task files, whose tasks stand among `tasks`"),
   batchTrials: z.array(batchTrialSchema).optional().describe(
-    "what the size of batches was chosen by last: by this cell or an earlier one of the run with its model, engine and device; absent where nothing was tried",
+    "what the size of batches was chosen by last: by this cell or an earlier one of the run with its model, engine and " +
+      "device; absent where nothing was tried",
   ),
   throughput: z.array(throughputResultSchema),
   generations: z.array(z.strictObject({

@@ -54,14 +54,15 @@ export const batchTrialSchema = z.strictObject({
 /** How fast batches of one size were scored. */
 export type BatchTrial = z.infer<typeof batchTrialSchema>;
 
-const batchSizes = {
-  batchTokens: positiveInt.optional().describe(
-    "most tokens of a batch, padding included, on which rounding depends; absent in older records",
-  ),
+/** Sizes of batches, on which rounding depends. */
+export const batchSizesSchema = z.strictObject({
+  batchTokens: positiveInt.describe("most tokens of a batch, padding included; absent in older records"),
   triedTokens: z.array(positiveInt).optional().describe(
     "sizes of batches that were tried first, in this order, on parts of the measurement; absent where none were",
   ),
-};
+});
+/** Sizes of batches. */
+export type BatchSizes = z.infer<typeof batchSizesSchema>;
 
 /** A perplexity with its protocol. */
 export const perplexityResultSchema = z.strictObject({
@@ -90,7 +91,7 @@ export const perplexityResultSchema = z.strictObject({
   }).optional().describe("protocol c only"),
   bosPolicy: z.string(),
   tokenizerSha256: z.string(),
-  ...batchSizes,
+  ...batchSizesSchema.partial().shape,
   seconds: z.number(),
 });
 /** A perplexity with its protocol. */
@@ -115,7 +116,7 @@ export const taskResultSchema = z.strictObject({
   /** One character per example, `1` right and `0` wrong, per metric; for paired comparison. */
   outcomes: z.record(z.string(), z.string()),
   chance: z.number().describe("expected accuracy of a uniform guess"),
-  ...batchSizes,
+  ...batchSizesSchema.partial().shape,
   seconds: z.number(),
 });
 /** A task's scores. */

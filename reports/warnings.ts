@@ -68,8 +68,8 @@ function depthWords(section: Section): string[] {
 function tokenWords(section: Section): string[] {
   return byLevel(section).flatMap(([asked, rows]) => {
     // What a model that was pruned elsewhere saw is not known.
-    const own = rows.filter(({ cell }) => cell.checkpoint === undefined);
-    const byTokens = Map.groupBy(own, (row) => meanOf(row, trainedTokens));
+    const known = rows.filter(({ cell }) => cell.checkpoint === undefined);
+    const byTokens = Map.groupBy(known, (row) => meanOf(row, trainedTokens));
     if (byTokens.size < 2) return [];
     const parts = [...byTokens].sort(([a], [b]) => a - b).map(([tokens, own]) =>
       `${count(Math.round(tokens))} (${own.map(({ label }) => label).join(", ")})`

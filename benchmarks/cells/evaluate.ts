@@ -4,13 +4,12 @@
  */
 import type { Engine } from "../../core/engine.ts";
 import { at } from "../../core/indexing.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import type { BatchSizes, DoneRecord } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import { addFileTasks } from "../../datasets/mod.ts";
 import type { WeightSource } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import type { BatchSizes } from "../evaluation/batched_scoring.ts";
 import { measureTasks, type ScoredExample } from "../evaluation/multiple_choice.ts";
 import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../evaluation/scorer.ts";

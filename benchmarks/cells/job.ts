@@ -3,10 +3,8 @@
  * @module
  */
 import { z } from "zod";
-import { cellSchema, failedRecordSchema, PAPER_TABLES } from "../../core/schema.ts";
+import { batchSizesSchema, cellSchema, failedRecordSchema, PAPER_TABLES } from "../../core/schema.ts";
 import { taskGroupSchema } from "../records/run_file.ts";
-
-const batchSizesSchema = z.strictObject({ batchTokens: z.number(), triedTokens: z.array(z.number()).optional() });
 
 /** What a cell's process is told. */
 export const cellJobSchema = z.strictObject({

@@ -4,8 +4,8 @@
  * @module
  */
 import { type EngineOptions, startBestEngine, startEngine } from "../../core/engine.ts";
-import { kindOfPath } from "../../core/paths.ts";
 import { UsageError } from "../../core/errors.ts";
+import { kindOfPath } from "../../core/paths.ts";
 import { createRng } from "../../core/rng.ts";
 import {
   type EngineName,

@@ -7,7 +7,6 @@ import { join } from "node:path";
 import { z } from "zod";
 import { canonicalJson } from "../../core/cell_names.ts";
 import type { Engine } from "../../core/engine.ts";
-import { isThere } from "../../core/paths.ts";
 import { batchTrialSchema } from "../../core/schema.ts";
 import { writeAtomically } from "../../core/write_file.ts";
 import type { WeightSource } from "../../models/config.ts";
@@ -20,19 +19,18 @@ export interface TrialScope {
   engine: Pick<Engine, "name" | "library" | "device">;
 }
 
-/** Trials of batch sizes for the cells of a run: all use the latest, now and when the run is measured further. Cells that begin
- * at the same time each make their own. */
+/** Trials of batch sizes for the cells of a run: all use the latest, now and when the run is measured further. Cells that
+ * begin at the same time each make their own. */
 export function createTrialMemory(out: string, { source, engine }: TrialScope): TrialMemory {
   const { name, library, device } = engine;
   const scope = createHash("sha256").update(canonicalJson([source.origin.sha256, name, library, device])).digest("hex");
   const path = join(runPaths(out).cache, `batch-trials-${scope.slice(0, 16)}.json`);
   return {
     read: () => {
-      if (!isThere(path)) return [];
       try {
         return z.array(batchTrialSchema).parse(JSON.parse(Deno.readTextFileSync(path)));
       } catch {
-        // Trials may be made again.
+        // None yet, or no whole file: trials may be made again.
         return [];
       }
     },

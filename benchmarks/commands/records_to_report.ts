@@ -9,8 +9,8 @@ import { askedRecords } from "../records/run_file.ts";
 /** Names of cells in a note. */
 const SHOWN_NAMES = 5;
 
-/** Records that the run in `folder` asks for. `note` is told of files that cannot be read and of records that it
- * does not ask for; standard error when absent.
+/** Records that the run in `folder` asks for. `note` is told of files that cannot be read, of records that it
+ * does not ask for, and of cells and results that are not there yet; standard error when absent.
  * @throws {UsageError} when none is left. */
 export function recordsToReport(folder: string, note: (message: string) => void = console.error): CellRecord[] {
   const { records, problems, others, missing, incomplete } = askedRecords(folder);

@@ -66,10 +66,13 @@ export async function runConfig(
   const controller = new AbortController();
   let stoppedMs = 0;
   const stop = () => {
+    if (!controller.signal.aborted) {
+      stoppedMs = performance.now();
+      controller.abort();
+      return;
+    }
     // A terminal's signal comes from the terminal and from the task runner: the second one of them is no second wish.
-    if (controller.signal.aborted && performance.now() - stoppedMs > SAME_SIGNAL_MS) Deno.exit(INTERRUPTED);
-    if (!controller.signal.aborted) stoppedMs = performance.now();
-    controller.abort();
+    if (performance.now() - stoppedMs > SAME_SIGNAL_MS) Deno.exit(INTERRUPTED);
   };
   Deno.addSignalListener("SIGINT", stop);
   Deno.addSignalListener("SIGTERM", stop);

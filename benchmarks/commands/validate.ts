@@ -10,7 +10,7 @@ import { isThere } from "../../core/paths.ts";
 import { counted } from "../../core/words.ts";
 import type { Command } from "./command.ts";
 import { readRecords, runPaths } from "../records/store.ts";
-import { askedRecords, readRunFile } from "../records/run_file.ts";
+import { missingCells, readRunFile } from "../records/run_file.ts";
 
 /** What a folder holds. */
 export interface Validation {
@@ -37,8 +37,7 @@ export function validateFolder(out: string): Validation {
   const problems = unsound.map(({ message }) => message);
   let missing: string[] = [];
   try {
-    readRunFile(out);
-    ({ missing } = askedRecords(out));
+    missing = missingCells(readRunFile(out), records);
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     problems.push(error.message);

@@ -42,10 +42,12 @@ export interface TriedSizes {
   left: number[];
 }
 
-/** The largest size that may be tried in a measurement: a power of two of at most `most` tokens and an eighth of its own
- * (rows of {@linkcode FIRST_TOKENS}); 0 where that leaves no choice. */
+/** Tokens of a measurement, in rows of {@linkcode FIRST_TOKENS}. */
+const workOf = (sequences: readonly ScoredSequence[]): number => packedTokens(sequences, FIRST_TOKENS);
+
+/** The largest size that may be tried in a measurement: a power of two of at most `most` tokens and an eighth of its own; 0 where that leaves no choice. */
 export function largestTrial(sequences: readonly ScoredSequence[], most: number): number {
-  const largest = 2 ** Math.floor(Math.log2(Math.min(most, packedTokens(sequences, FIRST_TOKENS) / WORK_PER_BATCH)));
+  const largest = 2 ** Math.floor(Math.log2(Math.min(most, workOf(sequences) / WORK_PER_BATCH)));
   return largest >= 2 * FIRST_TOKENS ? largest : 0;
 }
 
@@ -77,15 +79,15 @@ export function firstTrial(known: readonly BatchTrial[], largest: number): numbe
 /** Scores typical rows of `left` in batches of `tokens`: those of middle length, since the longest rows come first and the
  * shortest last. They are taken when all of them fitted. How many they are follows from the sizes alone, so that a trial
  * can be repeated. The rate is of the inputs of their sequences, so that neither padding nor the repeated beginning of a
- * row is counted as work.
+ * row counts. `work`: tokens of the whole measurement.
  * @returns nothing when batches would be of at most `other` tokens, or too few to be timed. */
 async function scoreTypical<Scores>(
   sequences: readonly ScoredSequence[],
-  { left, tokens, other = 0 }: { left: readonly number[]; tokens: number; other?: number },
+  { work, left, tokens, other = 0 }: { work: number; left: readonly number[]; tokens: number; other?: number },
   { score, take, now = () => performance.now(), signal, onProgress }: TrialOptions<Scores>,
 ): Promise<{ left: number[]; tokensPerS: number; size: number } | undefined> {
   const batches = [...packBatches(left.map((index) => at(sequences, index)), tokens)];
-  const wanted = Math.floor(packedTokens(sequences, FIRST_TOKENS) / PART_PER_TRIAL / tokens);
+  const wanted = Math.floor(work / PART_PER_TRIAL / tokens);
   const count = Math.min(MOST_BATCHES, Math.max(FEWEST_BATCHES, wanted), batches.length);
   const first = (batches.length - count) >> 1;
   const typical = batches.slice(first, first + count).map((packed) => ({
@@ -120,15 +122,15 @@ export async function tryBatchSizes<Scores>(
   { from, largest, ...options }: TrialOptions<Scores> & { from: number; largest: number },
 ): Promise<TriedSizes & { trials: BatchTrial[]; failed?: number }> {
   const trials: BatchTrial[] = [];
-  const slowest = packedTokens(sequences, FIRST_TOKENS) / WORK_AFTER_SLOWER;
+  const work = workOf(sequences);
   let left = Array.from(sequences.keys());
   let other = 0;
   const result = () => ({ trials, tried: trials.map(({ tokens }) => tokens), left });
   for (let tokens = from; tokens <= largest && !isSettled(trials); tokens *= 2) {
     const [best, last] = [fastest(trials), trials.at(-1)];
-    if (best && last && last.tokensPerS * LEAST_GAIN < best.tokensPerS && tokens > slowest) break;
+    if (best && last && last.tokensPerS * LEAST_GAIN < best.tokensPerS && tokens > work / WORK_AFTER_SLOWER) break;
     try {
-      const scored = await scoreTypical(sequences, { left, tokens, other }, options);
+      const scored = await scoreTypical(sequences, { work, left, tokens, other }, options);
       // Long rows fill batches of several sizes alike.
       if (!scored) continue;
       ({ left, size: other } = scored);
@@ -147,11 +149,12 @@ export async function repeatTrials<Scores>(
   sizes: readonly number[],
   options: TrialOptions<Scores>,
 ): Promise<TriedSizes> {
+  const work = workOf(sequences);
   let left = Array.from(sequences.keys());
   const tried: number[] = [];
   for (const tokens of sizes) {
     try {
-      const scored = await scoreTypical(sequences, { left, tokens }, options);
+      const scored = await scoreTypical(sequences, { work, left, tokens }, options);
       if (!scored) continue;
       ({ left } = scored);
       tried.push(tokens);

@@ -4,7 +4,7 @@
  */
 import { NumericError, UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
-import type { BatchTrial } from "../../core/schema.ts";
+import type { BatchSizes, BatchTrial } from "../../core/schema.ts";
 import type { ScoringModel, TargetScores } from "../../models/scoring.ts";
 import {
   fastestTokens,
@@ -19,14 +19,6 @@ import {
 import { batchBudget, scoreInBatches } from "./batches.ts";
 import type { PackedBatch } from "./packing.ts";
 import type { ScoredSequence } from "./requests.ts";
-
-/** Sizes of batches, on which rounding depends. */
-export interface BatchSizes {
-  /** Most tokens of a batch, padding included. */
-  batchTokens: number;
-  /** Sizes that were tried before the rest was scored in batches of `batchTokens`. */
-  triedTokens?: number[];
-}
 
 /** Options of {@linkcode createBatchedScoring}. */
 export interface BatchedScoringOptions extends Partial<BatchSizes> {

@@ -6,16 +6,10 @@
  */
 import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
-import type { BatchTrial } from "../../core/schema.ts";
+import type { BatchSizes, BatchTrial } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
-import {
-  type BatchedScoring,
-  type BatchedScoringOptions,
-  type BatchSizes,
-  checkIds,
-  createBatchedScoring,
-} from "./batched_scoring.ts";
+import { type BatchedScoring, type BatchedScoringOptions, checkIds, createBatchedScoring } from "./batched_scoring.ts";
 import { type GeneratedText, generateTexts, type TextOptions } from "./generation.ts";
 import {
   type BosPolicy,

@@ -6,7 +6,7 @@ import { isAbsolute, join, relative, resolve } from "node:path";
 import { z } from "zod";
 import { cellLabels } from "../../core/cell_names.ts";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
-import { cellSchema, runConfigSchema, SCHEMA_VERSION } from "../../core/schema.ts";
+import { type CellRecord, cellSchema, runConfigSchema, SCHEMA_VERSION } from "../../core/schema.ts";
 import { ROOT } from "../../core/user_folder.ts";
 import { isThere } from "../../core/paths.ts";
 import { writeAtomically } from "../../core/write_file.ts";
@@ -62,6 +62,14 @@ export function writeRunFile(
   writeAtomically(path, toJson(run));
 }
 
+/** Labels of the cells of `run` that have none of `records`. */
+export function missingCells(run: RunFile | undefined, records: readonly Pick<CellRecord, "id">[]): string[] {
+  const cells = run?.cells ?? [];
+  const labels = cellLabels(cells);
+  const found = new Set(records.map(({ id }) => id));
+  return cells.flatMap(({ id }) => found.has(id) ? [] : labels.get(id) ?? id);
+}
+
 /** Records of a run as it asks for them now. */
 export interface AskedRecords extends StoredRecords {
   /** How many records of other cells there are. */
@@ -84,7 +92,6 @@ export function askedRecords(out: string): AskedRecords {
   }
   if (!run?.cells) return { ...stored, others: 0, missing: [], incomplete: [] };
   const labels = cellLabels(run.cells);
-  const label = ({ id }: { id: string }) => labels.get(id) ?? id;
   const asked = new Map(run.cells.map(({ id, cell }) => [id, cell]));
   const records = stored.records.flatMap((record) => {
     const cell = asked.get(record.id);
@@ -92,7 +99,6 @@ export function askedRecords(out: string): AskedRecords {
     if (record.state === "failed") return { ...record, cell };
     return askedResults(record, cell, run.fingerprint.data, run.taskGroups);
   });
-  const found = new Set(records.map(({ id }) => id));
   const incomplete = records.filter((record) =>
     record.state === "done" &&
     record.perplexity.length + record.tasks.length < record.cell.perplexity.length + record.cell.tasks.length
@@ -101,8 +107,8 @@ export function askedRecords(out: string): AskedRecords {
     ...stored,
     records,
     others: stored.records.length - records.length,
-    missing: run.cells.filter(({ id }) => !found.has(id)).map(label),
-    incomplete: incomplete.map(label),
+    missing: missingCells(run, records),
+    incomplete: incomplete.map(({ id }) => labels.get(id) ?? id),
   };
 }
 
