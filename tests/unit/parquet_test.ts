@@ -72,6 +72,14 @@ Deno.test("readRecords() refuses damaged Parquet files", async () => {
     const endless = whole.slice();
     endless[1034] = (endless[1034] ?? 0) ^ 1;
     await assertRejects(() => read(endless), FileFormatError, "cannot be read as Parquet");
+    // A Zstandard frame that claims 640 MB: a single segment (descriptor 0xa0) whose size takes the four bytes after it.
+    const greedy = await Deno.readFile(`${golden}/boolq.parquet`);
+    const frame = greedy.findIndex((_, i) => [0x28, 0xb5, 0x2f, 0xfd].every((byte, j) => greedy[i + j] === byte));
+    greedy.set([0xa0, 0, 0, 0, 40], frame + 4);
+    const before = Deno.memoryUsage().external;
+    await assertRejects(() => read(greedy), FileFormatError, "cannot be read as Parquet");
+    const added = Deno.memoryUsage().external - before;
+    assert(added < 64 * 1024 * 1024, `must take less than 64 MiB: current ${added} bytes`);
     // A changed byte gives other records or an error that names the file, never anything else.
     await fc.assert(
       fc.asyncProperty(fc.nat(whole.length - 1), fc.integer({ min: 1, max: 255 }), async (place, change) => {
