@@ -4,23 +4,34 @@
  * @module
  */
 import { join } from "node:path";
+import { recordsToReport } from "../benchmarks/commands/records_to_report.ts";
 import { ROOT } from "../core/user_folder.ts";
+import { buildDocument } from "../reports/build_document.ts";
+import { toLatex } from "../reports/latex.ts";
 
-/** Tables that are compiled unless files are given: a layout of every kind, and the published report. */
-const FILES = ["tests/golden/report.tex", "results/smollm2-135m-one-shot/report/comparison.tex"].map((path) =>
-  join(ROOT, path)
-);
+/** A layout of every kind, and the published run whose report is compiled besides. */
+const LAYOUTS = "tests/golden/report.tex";
+const PUBLISHED = "results/smollm2-135m-one-shot";
 
 /** A two-column page around the tables, as they are used in papers. */
 const documentAround = (tables: string) =>
   `\\documentclass[twocolumn]{article}\n\\usepackage{booktabs}\n\\usepackage{graphicx}\n\\begin{document}\n${tables}\n` +
   "\\end{document}\n";
 
-/** Compiles the tables of one file; what pdflatex said where it fails, undefined where it does not. */
-async function compile(path: string): Promise<string | undefined> {
+/** Names and LaTeX of the tables: those of `paths`, or of {@linkcode LAYOUTS} and {@linkcode PUBLISHED} without any. */
+function tables(paths: readonly string[]): [name: string, latex: string][] {
+  if (paths.length > 0) return paths.map((path) => [path, Deno.readTextFileSync(path)]);
+  return [
+    [LAYOUTS, Deno.readTextFileSync(join(ROOT, LAYOUTS))],
+    [PUBLISHED, toLatex(buildDocument(recordsToReport(join(ROOT, PUBLISHED)), "Tables"))],
+  ];
+}
+
+/** Compiles tables; what pdflatex said where it fails, undefined where it does not. */
+async function compile(latex: string): Promise<string | undefined> {
   const folder = await Deno.makeTempDir();
   try {
-    await Deno.writeTextFile(join(folder, "page.tex"), documentAround(await Deno.readTextFile(path)));
+    await Deno.writeTextFile(join(folder, "page.tex"), documentAround(latex));
     const { success, stdout } = await new Deno.Command("pdflatex", {
       args: ["-interaction=nonstopmode", "-halt-on-error", "page.tex"],
       cwd: folder,
@@ -36,9 +47,9 @@ async function compile(path: string): Promise<string | undefined> {
 if (import.meta.main) {
   let failures = 0;
   try {
-    for (const path of Deno.args.length > 0 ? Deno.args : FILES) {
-      const problem = await compile(path);
-      console.log(`${problem === undefined ? "ok  " : "FAIL"} ${path}`);
+    for (const [name, latex] of tables(Deno.args)) {
+      const problem = await compile(latex);
+      console.log(`${problem === undefined ? "ok  " : "FAIL"} ${name}`);
       if (problem !== undefined) console.error(problem);
       failures += Number(problem !== undefined);
     }
