@@ -16,7 +16,9 @@ export const trainingSchema = z.strictObject({
   steps: positiveInt.default(100).describe("optimiser steps, learning and recovery together"),
   batch: positiveInt.default(2).describe("windows in a step"),
   tokens: z.number().int().min(2).default(256).describe("window length in tokens"),
-  microBatch: positiveInt.optional().describe("windows on the device at once; all when absent"),
+  microBatch: positiveInt.optional().describe(
+    "windows on the device at once; all when absent. The hidden-state term is the mean over such parts",
+  ),
   rank: z.number().int().nonnegative().default(8).describe("rank of the LoRA adapters on all linear maps; 0: none"),
   alpha: z.number().positive().default(16).describe("adapters are scaled by alpha / rank"),
   learningRate: z.number().positive().default(5e-3).describe("peak rate of the adapters (AdamW, betas 0.9 and 0.99)"),

@@ -179,7 +179,11 @@ export function mcnemarTest(onlyFirst: number, onlySecond: number, examples: num
     mean: n === 0 ? 0 : difference(onlyFirst / n),
     p: mcnemarExact(onlyFirst, onlySecond),
     interval: (alpha) => {
-      if (n === 0) return { low: 0, high: 0 };
+      if (n === 0) {
+        // As many pairs without a discordant one are seen with probability alpha where this share of all is discordant.
+        const most = 1 - alpha ** (1 / examples);
+        return { low: -most, high: most };
+      }
       const share = onlyFirst / n;
       const atMost = (k: number, p: number) => binomialTail(k, n, p) >= alpha / 2;
       return {

@@ -71,7 +71,8 @@ export function qualityNotes(section: Section): string[] {
     "Best of its level in bold, second best underlined. * clearly better than every other method of its level, " +
     "by the tests and with every seed; ≈ not clearly worse than the best. Paired tests on the same windows or examples (exact McNemar for one seed of " +
     "a task, sign-flip permutation otherwise; seeds averaged first), Holm-corrected over all tests of a column at " +
-    `${ALPHA}; intervals are those of the same corrected tests.`,
+    `${ALPHA}; intervals are those of the same corrected tests. Which method is best is read from the same numbers, which ` +
+    "no correction covers: of ten that are all alike, one is found clearly worse at about one level in six.",
     ...(section.columns.some(({ kind }) => kind === "mean-accuracy")
       ? [`Mean accuracy is the plain mean over tasks of ${PRIMARY_METRIC_RULE}.`]
       : []),

@@ -48,7 +48,7 @@ export function parseConditions(text: string): Condition[] {
 /** Kinds of results that a condition may name. */
 const KINDS: Record<string, (column: Column) => boolean> = {
   perplexity: ({ kind }) => kind === "perplexity",
-  acc: ({ kind }) => kind === "task",
+  acc: ({ kind, isFraction }) => kind === "task" && isFraction,
   mean: ({ kind }) => kind === "mean-accuracy",
   speed: ({ kind }) => kind === "throughput",
 };

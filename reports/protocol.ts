@@ -85,8 +85,10 @@ const RECOVERY_WORDS: Record<Recovery, string> = {
 const compensationWords = ({ compensate }: Cell): string =>
   compensate === undefined ? "none" : "least squares on output and down maps";
 
-const calibrationWords = ({ calibration: { sequences, tokens, corpus } }: Cell): string =>
-  `${sequences} × ${tokens} tokens of ${corpusLabel(corpus)}`;
+const calibrationWords = ({ calibration: { sequences, tokens, corpus, draw } }: Cell): string =>
+  `${sequences} × ${tokens} tokens of ${corpusLabel(corpus)}${
+    draw === "distinct-rows" ? ", each of another record" : ""
+  }`;
 
 const unitWords = ({ units, ffnMultiple }: Cell): string =>
   units.map((unit) => UNIT_WORDS[unit]).join(" and ") +
@@ -98,6 +100,16 @@ export const checkpointWords = ({ path, sha256 }: NonNullable<Cell["checkpoint"]
 
 const fewshotWords = ({ numFewshot, tasks }: Cell): string => tasks.length === 0 ? "" : `${numFewshot ?? 0}-shot`;
 
+/** Settings that {@linkcode trainingWords} tells. */
+const TOLD: ReadonlySet<string> = new Set<keyof TrainingOptions>([
+  ...["steps", "batch", "tokens", "corpus", "domains", "learningRate", "warmup", "finalRate", "rank", "alpha"] as const,
+  ...["crossEntropy", "distillation", "temperature", "hidden"] as const,
+]);
+
+const untoldTraining = ({ training }: Cell): Fact[] =>
+  Object.entries(training ?? {}).filter(([name, value]) => value !== undefined && !TOLD.has(name))
+    .map(([name, value]) => ({ name: `training ${name}`, text: String(value) }));
+
 /** Every setting of a cell that decides its numbers, by name: what two runs are compared by. */
 export function settingsOf(cell: Cell): Fact[] {
   const { checkpoint } = cell;
@@ -106,6 +118,7 @@ export function settingsOf(cell: Cell): Fact[] {
     { name: "recovery", text: RECOVERY_WORDS[recoveryOf(cell)] },
     { name: "compensation", text: compensationWords(cell) },
     { name: "training", text: trainingWords(cell) },
+    ...untoldTraining(cell),
     { name: "calibration", text: calibrationWords(cell) },
     { name: "units", text: unitWords(cell) },
     ...cell.methodFile === undefined ? [] : [{
@@ -120,7 +133,9 @@ export function settingsOf(cell: Cell): Fact[] {
   return [
     ...method,
     { name: "engine", text: cell.engine },
+    { name: "weights on the device", text: cell.weights ?? "f32" },
     { name: "arithmetic", text: cell.arithmetic ?? "exact" },
+    { name: "requests encoded as by", text: cell.tasks.length === 0 ? "" : cell.requestEncoding ?? "lm-eval" },
     { name: "examples in the prompt", text: fewshotWords(cell) },
     { name: "examples a task", text: cell.limit === undefined ? "all" : `the first ${cell.limit}` },
   ].filter(({ text }) => text !== "");

@@ -5,7 +5,14 @@
  */
 import { canonicalJson, labelCells } from "../core/cell_names.ts";
 import { at } from "../core/indexing.ts";
-import type { Arithmetic, Cell, CellRecord, DoneRecord, FailedRecord } from "../core/schema.ts";
+import {
+  type Arithmetic,
+  type Cell,
+  type CellRecord,
+  type DoneRecord,
+  type FailedRecord,
+  pruningOf,
+} from "../core/schema.ts";
 import { mean, sampleSd, studentT95 } from "../core/stats.ts";
 import { baseName, type Column, type Measurement, measurements } from "./measurements.ts";
 import { methodRank } from "./palette.ts";
@@ -125,13 +132,13 @@ function ratio(own: Estimate, dense: Estimate): Estimate {
   return { value, spread, spreadOf: "repeats", n: Math.min(own.n, dense.n) };
 }
 
-/** Everything that decides how a cell is pruned, but for level and seed. */
+/** Everything that decides a cell's model, but for level and seed and for what its section has: model, engine, arithmetic,
+ * and how requests are encoded. */
 function pruning(cell: Cell): object {
-  const { method, methodFile, units, ffnMultiple, calibration, recover, compensate, training, ladder } = cell;
-  if (method === null) return { method };
-  const file = methodFile?.sha256;
-  const { id, options } = method;
-  return { method: { id, options }, file, units, ffnMultiple, calibration, recover, compensate, training, ladder };
+  if (cell.method === null) return { method: null };
+  const { model: _m, engine: _e, arithmetic: _a, requestEncoding: _r, checkpoint: _c, ...own } = pruningOf(cell);
+  const { sparsity: _level, seed: _seed, method, methodFile, ...rest } = own;
+  return { ...rest, method: method && { id: method.id, options: method.options }, file: methodFile?.sha256 };
 }
 
 /** Whether a row is the dense model. */

@@ -1,6 +1,8 @@
 /** Who is best at each level, and whether the lead is more than chance: paired tests of the best row against every
  * other on the same windows or examples, Holm-corrected over all tests of a column. The tests take the mean over seeds, so
- * they say nothing of other seeds: a lead is called clear only where it is there with every seed.
+ * they say nothing of other seeds: a lead is called clear only where it is there with every seed. The choice of the best
+ * row from the same numbers is not corrected for, as the reports say: that the best is clearly better than every other
+ * holds at the stated level, that some other is clearly worse does not.
  *
  * @module
  */

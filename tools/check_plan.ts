@@ -16,6 +16,7 @@ import { resolveConfig } from "../benchmarks/configuration/resolve.ts";
 import { planRun } from "../benchmarks/sweep/plan_run.ts";
 import { type RunConfigInput, runSweep } from "../benchmarks/sweep/sweep.ts";
 import type { EngineName } from "../core/schema.ts";
+import { runTool } from "./run_tool.ts";
 
 /** Largest error of a plan, as a fraction of what was measured. */
 const LIMIT = 0.15;
@@ -48,42 +49,50 @@ async function compare(name: string, config: RunConfigInput): Promise<Row[]> {
   });
 }
 
-const model: string | undefined = parseArgs(Deno.args, { string: ["model"] }).model;
-const folder = Deno.makeTempDirSync();
-const rows: Row[] = [];
-try {
-  const random = join(folder, "random");
-  Deno.mkdirSync(random);
-  writeCheckpoint(random, RANDOM);
-  addTokenizer(random);
-  const models: { name: string; path: string; engine: EngineName }[] = [{ name: "tiny", path: "tiny", engine: "wasm" }];
-  if (model !== undefined) models.push({ name: "given", path: model, engine: "tensorflow" });
-  models.push({ name: "random, 0.22 B", path: random, engine: "tensorflow" });
-  for (const { name, path, engine } of models) {
-    const common = {
-      model: path,
-      engine,
-      sparsity: 0.25,
-      calibration: { corpus: "tiny-world", sequences: 16, tokens: 128 },
-      perplexity: [{ corpus: "tiny-world", windowTokens: 256, maxWindows: 6 }],
-      training: { steps: 4, batch: 2, tokens: 256 },
-    };
-    rows.push(
-      ...await compare(name, { ...common, methods: [{ id: "wanda-sp" }], out: join(folder, `${rows.length}`) }),
-    );
-    const trained = { methods: [{ id: "wanda-sp" }, { id: "mask-prune" }], recover: "lora" as const };
-    rows.push(...(await compare(name, { ...common, ...trained, out: join(folder, `${rows.length}`) })).slice(1));
+async function main(): Promise<number> {
+  const model: string | undefined = parseArgs(Deno.args, { string: ["model"] }).model;
+  const folder = Deno.makeTempDirSync();
+  const rows: Row[] = [];
+  try {
+    const random = join(folder, "random");
+    Deno.mkdirSync(random);
+    writeCheckpoint(random, RANDOM);
+    addTokenizer(random);
+    const models: { name: string; path: string; engine: EngineName }[] = [{
+      name: "tiny",
+      path: "tiny",
+      engine: "wasm",
+    }];
+    if (model !== undefined) models.push({ name: "given", path: model, engine: "tensorflow" });
+    models.push({ name: "random, 0.22 B", path: random, engine: "tensorflow" });
+    for (const { name, path, engine } of models) {
+      const common = {
+        model: path,
+        engine,
+        sparsity: 0.25,
+        calibration: { corpus: "tiny-world", sequences: 16, tokens: 128 },
+        perplexity: [{ corpus: "tiny-world", windowTokens: 256, maxWindows: 6 }],
+        training: { steps: 4, batch: 2, tokens: 256 },
+      };
+      rows.push(
+        ...await compare(name, { ...common, methods: [{ id: "wanda-sp" }], out: join(folder, `${rows.length}`) }),
+      );
+      const trained = { methods: [{ id: "wanda-sp" }, { id: "mask-prune" }], recover: "lora" as const };
+      rows.push(...(await compare(name, { ...common, ...trained, out: join(folder, `${rows.length}`) })).slice(1));
+    }
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
   }
-} finally {
-  Deno.removeSync(folder, { recursive: true });
+  console.log("| model | cell | planned | measured | planned / measured |\n| --- | --- | ---: | ---: | ---: |");
+  let worst = 0;
+  for (const { model, label, plannedBytes, measuredBytes } of rows) {
+    const ratio = plannedBytes / measuredBytes;
+    worst = Math.max(worst, Math.abs(ratio - 1));
+    const cells = [model, label, bytesWords(plannedBytes), bytesWords(measuredBytes), ratio.toFixed(2)];
+    console.log(`| ${cells.join(" | ")} |`);
+  }
+  console.log(`\nLargest error ${(100 * worst).toFixed(1)} % of what was measured (limit ${100 * LIMIT} %)`);
+  return worst <= LIMIT ? 0 : 1;
 }
-console.log("| model | cell | planned | measured | planned / measured |\n| --- | --- | ---: | ---: | ---: |");
-let worst = 0;
-for (const { model, label, plannedBytes, measuredBytes } of rows) {
-  const ratio = plannedBytes / measuredBytes;
-  worst = Math.max(worst, Math.abs(ratio - 1));
-  const cells = [model, label, bytesWords(plannedBytes), bytesWords(measuredBytes), ratio.toFixed(2)];
-  console.log(`| ${cells.join(" | ")} |`);
-}
-console.log(`\nLargest error ${(100 * worst).toFixed(1)} % of what was measured (limit ${100 * LIMIT} %)`);
-Deno.exit(worst <= LIMIT ? 0 : 1);
+
+if (import.meta.main) await runTool(main);

@@ -311,7 +311,7 @@ export const CHECKED_FILES: readonly CheckedFile[] = [
   },
 ];
 
-/** A group over two of the files, with means of both kinds. */
+/** A group over two of the files, with the mean over all of their examples. */
 export const GROUP = `group: tiny_group
 task: [mmlu_anatomy, mmlu_astronomy]
 aggregate_metric_list:

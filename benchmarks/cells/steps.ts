@@ -160,6 +160,10 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   const target = resolveTarget(config, { sparsity, units, ffnMultiple });
   const compensate = given.compensate && compensation(dense.model, calibration, stage);
   const options = parseOptions(method, given.options ?? {});
+  method.check?.(config, target, options, {
+    ...given.compensate && { compensate: given.compensate },
+    ...learning && { training: learningOf(learning).options },
+  });
   const { plan, replaced, training = [] } = await runMethod(method, {
     model: dense.model,
     calibration,

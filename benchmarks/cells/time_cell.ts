@@ -91,12 +91,16 @@ async function modelOfShape(dense: DecoderModel, record: DoneRecord): Promise<De
   return model;
 }
 
-/** Linear maps to which the method added a bias: a record says how many parameters its model has, and methods add biases
- * where units are removed, to the output map and the down map. */
+/** Linear maps to which the method added a bias: a record says how many parameters its model has, and methods add biases to
+ * the output map and the down map, to those first of which inputs are removed. */
 function addedBiases(dense: DecoderConfig, { plan, size }: DoneRecord): LinearName[] {
   const planned = plannedConfig(dense, plan);
   const perMap = planned.layers.length * planned.width;
-  const candidates = (["down", "output"] as const).filter((name) => !dense.biases.includes(name));
+  const inputs = (config: DecoderConfig, name: LinearName) =>
+    Math.min(...config.layers.map((layer) => linearShape(config, layer, name)[1]));
+  const isCut = (name: LinearName) => inputs(planned, name) < inputs(dense, name);
+  const candidates = (["down", "output"] as const).filter((name) => !dense.biases.includes(name))
+    .sort((a, b) => Number(isCut(b)) - Number(isCut(a)));
   return candidates.slice(0, Math.round((size.parameters - totalParameters(planned)) / perMap));
 }
 

@@ -71,30 +71,22 @@ const EXPORTED =
   /^(config|tokenizer|tokenizer_config|maskprune)\.json$|^model.*\.safetensors(\.index\.json)?$|^README\.md$/;
 
 /** Weights of the cell: those that the run in `out` stored, the dense ones without the removed units, or those that it makes
- * again on an engine: the record's, or where that does not start the best one.
+ * again on an engine: the record's, or where that does not start `otherEngine`.
  * @throws {UsageError} when the run changed weights and kept nothing of them, or the model is another one now.
  * @throws {FileFormatError} when what was kept is not what the record names. */
 async function cellSource(
   record: DoneRecord,
   source: WeightSource,
   out: string,
-): Promise<{ measured: WeightSource; remarks: string[] }> {
+): Promise<{ measured: WeightSource; otherEngine?: EngineName }> {
   checkSource(record, source);
-  const { storedWeights, rebuild, plan, cell, environment } = record;
-  if (cell.method === null) return { measured: source, remarks: [] };
-  if (cell.checkpoint) return { measured: await openCheckpoint(out, cell.checkpoint), remarks: [] };
-  if (storedWeights) return { measured: openStoredWeights(out, { ...record, storedWeights }, source), remarks: [] };
+  const { storedWeights, rebuild, plan, cell } = record;
+  if (cell.method === null) return { measured: source };
+  if (cell.checkpoint) return { measured: await openCheckpoint(out, cell.checkpoint) };
+  if (storedWeights) return { measured: openStoredWeights(out, { ...record, storedWeights }, source) };
   if (rebuild) {
-    const engine = await startRecorded(environment.engine);
-    const isOther = engine !== environment.engine;
-    return {
-      measured: await rebuiltSource(out, record, source),
-      remarks: isOther
-        ? [
-          `The weights were made again on the engine ${engine}, and measured on ${environment.engine}: equal but for rounding`,
-        ]
-        : [],
-    };
+    const otherEngine = await startRecorded(record);
+    return { measured: await rebuiltSource(out, record, source), otherEngine };
   }
   const pruned = prunedSource(source, plan);
   const isChanged = record.changedWeights ||
@@ -105,13 +97,14 @@ async function cellSource(
         "`bench eval DIR --keep-weights` makes and stores them again",
     );
   }
-  return { measured: pruned, remarks: [] };
+  return { measured: pruned };
 }
 
-/** Starts the engine of a record, or where it does not start the best one. */
-async function startRecorded(name: EngineName): Promise<EngineName> {
+/** Starts the engine of a record in its arithmetic, or where that does not start the best one, whose name is returned. */
+async function startRecorded({ cell, environment }: DoneRecord): Promise<EngineName | undefined> {
   try {
-    return (await startEngine(name)).name;
+    await startEngine(environment.engine, { arithmetic: cell.arithmetic });
+    return undefined;
   } catch (error) {
     if (!(error instanceof EngineError)) throw error;
     return (await startBestEngine()).engine.name;
@@ -267,13 +260,13 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     const padded = source !== measured;
     const fallbacks = format === "gguf" ? f16Fallbacks(source.config, type).length : 0;
     const isMistral = format === "hf" && hfFamilyOf(source.config).reason !== undefined;
-    const isExact = type === "F32" || type === halfType(record, format);
+    const isWhole = type === "F32" || type === halfType(record, format);
     const card = modelCard({
       record,
       dense,
       format,
       type,
-      isExact,
+      isExact: isWhole && made.otherEngine === undefined,
       isMistral,
       fallbacks,
       ...padded && { paddedParameters: totalParameters(source.config) },
@@ -282,14 +275,17 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     if (format === "hf") writeHf(source, opened, options, asFloat(type), padded, card);
     else writeGgufFile(source, opened, options, type, card);
     return [
-      ...made.remarks,
+      ...made.otherEngine === undefined ? [] : [
+        `The weights were made again on the engine ${made.otherEngine}, and measured on ${record.environment.engine}: equal ` +
+        "but for rounding",
+      ],
       ...isMistral
         ? [
           `config.json says Mistral without a sliding window, which computes the same: transformers accepts a Llama only if ` +
           `its heads (${queryHeads(at(source.config.layers, 0))}) divide its width (${source.config.width})`,
         ]
         : [],
-      ...isExact ? [] : [`The weights are rounded to ${type}: the record's numbers hold for f32`],
+      ...isWhole ? [] : [`The weights are rounded to ${type}: the record's numbers hold for f32`],
       ...fallbacks === 0 ? [] : [
         `${fallbacks} matrices are stored as F16: their rows are not multiples of Q8_0's 32 values ` +
         "(a run with --ffn-multiple 32 avoids that)",

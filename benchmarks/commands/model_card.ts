@@ -7,6 +7,7 @@ import { canonicalJson } from "../../core/cell_names.ts";
 import type { StoredType } from "../../core/quantize.ts";
 import type { DoneRecord, ModelSize, PerplexityResult, TaskResult } from "../../core/schema.ts";
 import { isFraction, taskIdentity } from "../../reports/measurements.ts";
+import { settingsOf } from "../../reports/protocol.ts";
 
 /** What a card is made of. */
 export interface CardContent {
@@ -64,6 +65,13 @@ export function exportTitle(record: DoneRecord): string {
   return `${baseName(record)}, ${method === null ? "dense" : `${method.id} ${Number((100 * sparsity).toFixed(4))} %`}`;
 }
 
+/** Settings that the section on how a model was made tells in their own words. */
+const MADE_FACTS = ["recovery", "compensation", "training", "weights on the device", "arithmetic"];
+
+const madeFacts = ({ cell }: DoneRecord): string[] =>
+  settingsOf(cell).filter(({ name }) => MADE_FACTS.includes(name) || name.startsWith("training "))
+    .map(({ name, text }) => `- ${name.charAt(0).toUpperCase()}${name.slice(1)}: ${text}.`);
+
 function madeSection({ record }: CardContent): string[] {
   const { cell, weights, calibrationData, environment } = record;
   const lines = [
@@ -84,6 +92,7 @@ function madeSection({ record }: CardContent): string[] {
         `${percent(record.size.sparsityOfPrunable, 2)} of the prunable, ${
           percent(record.size.sparsityOfModel, 2)
         } of all.`,
+      ...madeFacts(record),
     );
   }
   if (calibrationData !== null) {
@@ -184,7 +193,7 @@ function throughputRows({ record, dense }: CardContent): string[][] {
 }
 
 function resultSection(content: CardContent): string[] {
-  const { environment } = content.record;
+  const { cell, environment } = content.record;
   const perplexity = table(
     ["corpus", "split", "protocol", "window", "windows", "BOS", "dense perplexity", "perplexity ± stderr"],
     perplexityRows(content),
@@ -201,7 +210,9 @@ function resultSection(content: CardContent): string[] {
   return [
     "## Results",
     "",
-    `Measured by MaskPrune Bench in f32 with the engine ${environment.engine} (${environment.library}; ${environment.device}), ` +
+    `Measured by MaskPrune Bench in ${
+      cell.arithmetic === "fast" ? "f32 with factors of products in TF32" : "f32"
+    } with the engine ${environment.engine} (${environment.library}; ${environment.device}), ` +
     "not with this file in another engine.",
     "",
     ...perplexity,
@@ -218,7 +229,7 @@ function resultSection(content: CardContent): string[] {
 function useSection({ format, type, isExact, isMistral = false, fallbacks = 0 }: CardContent): string[] {
   const stored = isExact
     ? `Weights are stored as ${type}, which keeps the measured ones exactly.`
-    : `Weights are stored as ${type}, rounded from the measured ones: expect small differences from the numbers above.`;
+    : `Weights are stored as ${type}, equal to the measured ones but for rounding: expect small differences from the numbers above.`;
   const mixed = fallbacks > 0 ? ` ${fallbacks} matrices are F16 because their rows are not multiples of 32.` : "";
   const code = format === "hf"
     ? [

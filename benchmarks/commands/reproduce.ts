@@ -109,7 +109,13 @@ function taskDifference(before: DoneRecord["tasks"][number], after: DoneRecord["
     const others = [...outcomes].filter((outcome, i) => outcome !== after.outcomes[metric]?.[i]).length;
     return `${others} of ${outcomes.length} answers (${metric})`;
   });
-  return changed.every((text) => text.startsWith("0 ")) ? null : `${changed.join(", ")} are others`;
+  if (!changed.every((text) => text.startsWith("0 "))) return `${changed.join(", ")} are others`;
+  // Rolling perplexities have no answers.
+  const others = Object.entries(before.metrics).filter(([metric, one]) =>
+    canonicalJson(one) !== canonicalJson(after.metrics[metric] ?? null)
+  );
+  const values = others.map(([metric, { value }]) => `${metric} ${value}, now ${after.metrics[metric]?.value}`);
+  return values.length > 0 ? values.join(", ") : null;
 }
 
 /** What the task files of a record say.
@@ -150,10 +156,17 @@ export function recordedBatches({ perplexity, tasks }: DoneRecord): NonNullable<
   return { perplexity: perplexity.map(sizesOf), tasks: tasks.map(sizesOf) };
 }
 
+/** The device to ask for: a GPU is taken where there is one unless the CPU is named. */
+const deviceOf = ({ cell, environment }: DoneRecord) =>
+  cell.engine === "tensorflow" && environment.device.startsWith("cpu") ? { device: "cpu" } : {};
+
 /** Runs the cell of a record in a folder of its own that is removed, without throughput. */
-async function runAgain(record: DoneRecord, options: { model?: string; data?: string }): Promise<CellRecord> {
+async function runAgain(
+  record: DoneRecord,
+  options: { model?: string; data?: string; layerwise?: boolean },
+): Promise<CellRecord> {
   const { throughput: _timed, ...cell } = record.cell;
-  const { model = cell.model, data } = options;
+  const { model = cell.model, data, layerwise } = options;
   const out = Deno.makeTempDirSync();
   try {
     const named = { id: record.id, cell: { ...cell, model } };
@@ -167,6 +180,8 @@ async function runAgain(record: DoneRecord, options: { model?: string; data?: st
       hashes: {},
       coordinated: true,
       batchSizes: recordedBatches(record),
+      ...deviceOf(record),
+      ...layerwise === true && { layerwise },
       ...definitions.length > 0 && { taskDefinitions: definitions },
     };
     const { recorded, status, stderrTail } = await runCellProcess({
@@ -224,6 +239,7 @@ export const reproduce: Command = {
     const asked = {
       ...model !== undefined && { model: model === "tiny" ? model : resolve(model) },
       ...(data ?? stored) !== undefined && { data: data === undefined ? stored : resolve(data) },
+      ...run && { layerwise: run.config.layerwise },
     };
     // Paths in the record are those of the folder in which the run was started.
     Deno.chdir(startOf(out));

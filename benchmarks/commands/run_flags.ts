@@ -7,6 +7,7 @@ import { FAILURE_KINDS, type FailureKind } from "../../core/schema.ts";
 import { parseRetry } from "../../core/failure.ts";
 import { DEVICES } from "../preparation/devices.ts";
 import { checkSlurmOptions, type SlurmOptions } from "../executors/slurm.ts";
+import { countFlag } from "./command.ts";
 
 /** Flags that take a value. */
 export const RUN_FLAGS = ["timeout", "retry", "executor", "partition", "gres", "time", "max-parallel", "sbatch", "on"];
@@ -67,12 +68,13 @@ export function runManner(flags: Record<string, unknown>): RunManner {
 }
 
 function slurmOptions(flags: Record<string, string | undefined>): SlurmOptions {
-  const { partition, gres, time, sbatch = "", "max-parallel": maxParallel } = flags;
+  const { partition, gres, time, sbatch = "" } = flags;
+  const maxParallel = countFlag(flags, "max-parallel");
   const options: SlurmOptions = {
     ...partition !== undefined && { partition },
     ...gres !== undefined && { gres },
     ...time !== undefined && { time },
-    ...maxParallel !== undefined && { maxParallel: Math.floor(positive("max-parallel", maxParallel, "a number")) },
+    ...maxParallel !== undefined && { maxParallel },
     sbatch: sbatch.split(/\s+/).filter((word) => word !== "").map((word) => `--${word.replace(/^--/, "")}`),
   };
   checkSlurmOptions(options);

@@ -46,7 +46,8 @@ export interface EncodingOptions {
  * not given a second one. */
 export function encodeText(tokenizer: Tokenizer, text: string, bos: BosPolicy): number[] {
   const { bosTokenId: id } = tokenizer;
-  if (bos === "never" || (id !== null && text.startsWith(tokenizer.tokenText(id)))) {
+  const own = id === null ? "" : tokenizer.tokenText(id);
+  if (bos === "never" || (own !== "" && text.startsWith(own))) {
     return tokenizer.encode(text, { specialTokens: false });
   }
   const ids = tokenizer.encode(text);

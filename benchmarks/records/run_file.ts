@@ -10,7 +10,7 @@ import { type CellRecord, cellSchema, runConfigSchema, SCHEMA_VERSION } from "..
 import { ROOT } from "../../core/user_folder.ts";
 import { isThere } from "../../core/paths.ts";
 import { writeAtomically } from "../../core/write_file.ts";
-import { askedResults } from "./measured.ts";
+import { askedResults, isComplete } from "./measured.ts";
 import { readRecords, runPaths, type StoredRecords, toJson } from "./store.ts";
 
 /** A group of tasks with the metrics that it aggregates. */
@@ -100,8 +100,7 @@ export function askedRecords(out: string): AskedRecords {
     return askedResults(record, cell, run.fingerprint.data, run.taskGroups);
   });
   const incomplete = records.filter((record) =>
-    record.state === "done" &&
-    record.perplexity.length + record.tasks.length < record.cell.perplexity.length + record.cell.tasks.length
+    record.state === "done" && !isComplete(record.cell, record, { hashes: run.fingerprint.data })
   );
   return {
     ...stored,

@@ -96,9 +96,12 @@ function findFiles(path: string, config: TaskConfig, split: string, places: Plac
   if (own !== undefined) return { paths: [own], source: own.slice(own.lastIndexOf("/") + 1), revision: null };
   const found = locate(path, config, split, places);
   if (found && found.paths.length > 0) return found;
+  const way = hubOf(config)
+    ? `or fetch it into the Hub's cache: bench fetch ${path}`
+    : "or download the files that it names into the Hub's cache: hf download";
   throw new MissingDataError(
     `The split "${split}" of "${name}", which the task "${task}" (${path}) reads, is not on this machine: give --data a ` +
-      `folder with ${task}-${split}.jsonl or .parquet, or fetch it into the Hub's cache: bench fetch ${path}`,
+      `folder with ${task}-${split}.jsonl or .parquet, ${way}`,
   );
 }
 

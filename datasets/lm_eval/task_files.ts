@@ -137,10 +137,11 @@ class Selection {
   private addTask(path: string, config: RawConfig): string {
     const { task } = checkTask(path, config);
     const other = this.definitions.get(task);
-    if (other && JSON.stringify(other.config) !== JSON.stringify(config)) {
+    const own = plain(config);
+    if (other && JSON.stringify(other.config) !== JSON.stringify(own)) {
       throw new UsageError(`The task "${task}" is asked for in two ways (${path}): give one of them another name`);
     }
-    this.definitions.set(task, { path, config: plain(config) });
+    this.definitions.set(task, { path, config: own });
     return this.push(task);
   }
 
@@ -257,11 +258,17 @@ async function fewshotPool(
   config: TaskConfig,
   places: { data?: string; cache?: string },
 ): Promise<{ records: DataRow[]; dataset?: LoadedTask["dataset"] }> {
+  const split = poolSplit(config);
+  if (split === null) return { records: config.fewshot_config?.samples ?? [] };
+  return await readSplit(path, config, split, places);
+}
+
+/** The split that solved examples are drawn from; null where the task file holds them itself. */
+function poolSplit(config: TaskConfig): string | null {
   const { training_split: train, validation_split: validation, test_split: test } = config;
   const named = fewshotSplit(config);
-  const samples = config.fewshot_config?.samples;
-  if (named === null && samples) return { records: samples };
-  return await readSplit(path, config, named || train || validation || test || "", places);
+  if (named === null && config.fewshot_config?.samples) return null;
+  return named || train || validation || test || "";
 }
 
 /** The task of a definition.
@@ -279,7 +286,7 @@ export function fileTask(definition: TaskDefinition): FileTask {
     metrics: config.metrics,
     definition,
     ...hubOf(config) && { hub: hubOf(config) },
-    splits: [config.test_split || config.validation_split, fewshotSplit(config) || config.training_split]
+    splits: [config.test_split || config.validation_split, poolSplit(config)]
       .flatMap((split) => split ? [split] : []),
     load: (options) => loadFileTask(path, config, options),
   };

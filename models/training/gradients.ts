@@ -43,7 +43,8 @@ export interface BatchGradientOptions {
   weights: LossWeights;
   /** Tensors that get a gradient, each used by `model`, `masks` or `hidden`. */
   variables: readonly tf.Tensor[];
-  /** Windows at once; all when absent. The gradient is the same up to rounding. */
+  /** Windows at once; all when absent. The gradient is the same up to rounding, but for the hidden-state term: that one is
+   * relative to the states of the windows at once, and the mean of such parts. */
   microBatch?: number;
 }
 

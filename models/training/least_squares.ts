@@ -80,7 +80,8 @@ const MOST_ITERATIONS = 500;
 const CHECK_EVERY = 10;
 
 /** Solves `(a + ridge I) x = b` for many right-hand sides by conjugate gradients with the diagonal as preconditioner
- * (Hestenes and Stiefel 1952): a [n, n] symmetric positive semi-definite, b [n, m] -> [n, m]. Products of whole matrices
+ * (Hestenes and Stiefel 1952): a [n, n] symmetric positive semi-definite, b [n, m] -> [n, m]. What {@linkcode MOST_ITERATIONS}
+ * leave above {@linkcode TOLERANCE} is taken as it is. Products of whole matrices
  * are what every engine is fast at; a factorisation in JavaScript takes ten times as long. */
 async function solveRidge(a: tf.Tensor2D, b: tf.Tensor2D, ridge: number): Promise<tf.Tensor2D> {
   const n = a.shape[0];

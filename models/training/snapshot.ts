@@ -6,6 +6,7 @@ import { lookUp } from "../../core/indexing.ts";
 import { join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
+import { writeAtomically } from "../../core/write_file.ts";
 import type { HostTensor } from "../config.ts";
 
 /** Everything a run needs to go on. */
@@ -32,8 +33,8 @@ export interface SnapshotPlace {
 
 const INDEX = "latest.json";
 
-/** Writes a snapshot: the arrays to a file of their own, then the index that names it under a temporary name that is
- * renamed, then removes older arrays. Whenever the process ends, the folder holds one whole snapshot or none. */
+/** Writes a snapshot: the arrays to a file of their own, then the index that names it, each whole or not at all, then removes
+ * older arrays. Whenever the process ends, the folder holds one whole snapshot or none. */
 export function saveSnapshot(folder: string, { key, step, state, tensors }: Snapshot): void {
   Deno.mkdirSync(folder, { recursive: true });
   const file = `step-${step}.safetensors`;
@@ -42,9 +43,7 @@ export function saveSnapshot(folder: string, { key, step, state, tensors }: Snap
     read: (name) => lookUp(tensors, name).data,
     dtype: "F32",
   });
-  const temporary = join(folder, `${INDEX}.${Deno.pid}.tmp`);
-  Deno.writeTextFileSync(temporary, JSON.stringify({ key, step, file, state }));
-  Deno.renameSync(temporary, join(folder, INDEX));
+  writeAtomically(join(folder, INDEX), JSON.stringify({ key, step, file, state }));
   for (const { name } of Deno.readDirSync(folder)) {
     if (/^step-\d+\.safetensors$/.test(name) && name !== file) Deno.removeSync(join(folder, name));
   }

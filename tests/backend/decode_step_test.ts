@@ -6,7 +6,7 @@ import { at } from "../../core/indexing.ts";
 import { type PackedMatrix, packMatrix } from "../../core/matrix.ts";
 import { encodeValues } from "../../core/quantize.ts";
 import { createRng } from "../../core/rng.ts";
-import { assertClose, flat, testOnEngines } from "../support/engines.ts";
+import { assertClose, flat, testOwnOperations } from "../support/engines.ts";
 
 type Rows = number[][];
 
@@ -204,8 +204,7 @@ function cacheTensor(heads: Rows[], c: Case, capacity: number): tf.Tensor4D {
   ]);
 }
 
-testOnEngines("decodeStep() equals double precision and writes its cache in place", async (engine) => {
-  if (!engine.decoderOps) return;
+testOwnOperations("decodeStep() equals double precision and writes its cache in place", async () => {
   for (const [c, form] of CASES.flatMap((c) => (["F32", "BF16", "F16"] as const).map((form) => [c, form] as const))) {
     const given = draw(c);
     // The same numbers in both places, whatever they are held in.

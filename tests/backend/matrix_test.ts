@@ -5,7 +5,7 @@ import { at } from "../../core/indexing.ts";
 import { denseMatrix, matrixRows, packMatrix, storedProduct } from "../../core/matrix.ts";
 import { encodeValues } from "../../core/quantize.ts";
 import { createRng } from "../../core/rng.ts";
-import { assertClose, testOnEngines } from "../support/engines.ts";
+import { assertClose, testOwnOperations } from "../support/engines.ts";
 
 const rng = createRng(3, "matrices");
 
@@ -18,10 +18,9 @@ function draw(n: number, form: "F32" | "BF16" | "F16"): Float32Array {
   return back;
 }
 
-testOnEngines(
+testOwnOperations(
   "storedProduct() equals double precision in every form, of few rows and many, whole panels and parts",
-  async (engine) => {
-    if (!engine.decoderOps) return;
+  async () => {
     const sizes = [[1, 70, 600], [7, 301, 333], [3, 5, 17], [9, 130, 256], [21, 33, 8], [40, 300, 129], [16, 1, 1], [
       64,
       513,
@@ -53,10 +52,9 @@ testOnEngines(
   },
 );
 
-testOnEngines(
+testOwnOperations(
   "packMatrix() keeps every number, gives its rows, and refuses what 16 bits do not hold",
-  async (engine) => {
-    if (!engine.decoderOps) return;
+  async () => {
     for (const form of ["BF16", "F16"] as const) {
       const values = draw(7 * 33, form);
       const w = tf.tensor2d(values, [7, 33]);

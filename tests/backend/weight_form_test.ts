@@ -9,7 +9,7 @@ import { at } from "../../core/indexing.ts";
 import { PackedMatrix } from "../../core/matrix.ts";
 import { encodeValues } from "../../core/quantize.ts";
 import { createRng } from "../../core/rng.ts";
-import { ENGINE_NAMES, runConfigSchema, trainingSchema } from "../../core/schema.ts";
+import { runConfigSchema, trainingSchema } from "../../core/schema.ts";
 import { listMethods, parseOptions } from "../../methods/mod.ts";
 import {
   type DecoderConfig,
@@ -28,15 +28,9 @@ import type { PrunePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
 import { recoverModel } from "../../models/training/recover.ts";
-import { assertClose, testOnEngines } from "../support/engines.ts";
+import { assertClose, testOnEngines, testOwnOperations } from "../support/engines.ts";
 import { methodContext, toyWindows } from "../support/method_context.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
-
-/** Runs on engines that hold 16 bits. */
-function testStored(title: string, run: () => Promise<void>): void {
-  const others = ENGINE_NAMES.filter((name) => name !== "tensorflow");
-  testOnEngines(title, (engine) => engine.decoderOps ? run() : undefined, { except: others });
-}
 
 /** The toy with every number rounded to what `form` holds. */
 function roundedSource(form: "F16" | "BF16", tiedHead: boolean, shape: Partial<DecoderConfig> = {}): WeightSource {
@@ -100,14 +94,14 @@ testOnEngines("weights as stored give the log-likelihoods, generations and pruni
   }
 });
 
-testStored("layers that are read one at a time are in 16 bits too", async () => {
+testOwnOperations("layers that are read one at a time are in 16 bits too", async () => {
   const model = await openLayerwise(roundedSource("BF16", true), "stored");
   const packed = await eachLayer(model, (layer) => layer.up.weight instanceof PackedMatrix);
   assertEquals(packed, [true, true]);
   disposeModel(model);
 });
 
-testStored("adapters learn on weights as stored as on f32 weights, and are folded into f32", async () => {
+testOwnOperations("adapters learn on weights as stored as on f32 weights, and are folded into f32", async () => {
   const source = roundedSource("BF16", true);
   const options = trainingSchema.parse({ steps: 6, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
   const trained: Float32Array[] = [];
@@ -134,7 +128,7 @@ testStored("adapters learn on weights as stored as on f32 weights, and are folde
   assertClose(stored, plain, { atol: 1e-3, rtol: 0 });
 });
 
-testStored("matrices that 16 bits do not hold stay in f32", async () => {
+testOwnOperations("matrices that 16 bits do not hold stay in f32", async () => {
   const model = await uploadModel(toySource({ seed: 2 }), "stored");
   for (const weight of matrices(model)) assert(weight instanceof tf.Tensor);
   const hidden = forward(model, { tokens: Int32Array.of(1, 2), batch: 1, length: 2 });
@@ -146,7 +140,7 @@ testStored("matrices that 16 bits do not hold stay in f32", async () => {
 /** Wide enough for methods that leave the first or last layers whole. */
 const DEEP = { layers: Array.from({ length: 6 }, () => ({ kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 96 })) };
 
-testStored("every method chooses the same units of weights as stored, layer by layer too", async () => {
+testOwnOperations("every method chooses the same units of weights as stored, layer by layer too", async () => {
   const source = roundedSource("BF16", true, DEEP);
   const learning = {
     options: trainingSchema.parse({ steps: 6, batch: 1, tokens: 16, rank: 2, alpha: 4 }),
@@ -166,7 +160,7 @@ testStored("every method chooses the same units of weights as stored, layer by l
   }
 });
 
-testStored("least squares corrects weights as stored like f32 weights", async () => {
+testOwnOperations("least squares corrects weights as stored like f32 weights", async () => {
   const source = roundedSource("F16", false);
   const quiet = { report: () => {}, signal: new AbortController().signal };
   const corrected: Record<string, HostTensor>[] = [];

@@ -34,6 +34,15 @@ sweepTest("bench reproduce gives the same plan and the same numbers on wasm", as
     /^./,
     (first) => first === "1" ? "0" : "1",
   );
+  // A task without answers is compared by its metrics.
+  const [rolling, changed] = [structuredClone(record), structuredClone(record)];
+  for (const [one, value] of [[rolling, 30], [changed, 20]] as const) {
+    at(one.tasks, 0).outcomes = {};
+    at(one.tasks, 0).metrics = { word_perplexity: { value, stderr: null, higherIsBetter: false } };
+  }
+  assertEquals(compareRecords(rolling, changed).differs, ["tiny-facts: word_perplexity 30, now 20"]);
+  assertEquals(compareRecords(rolling, rolling).differs, []);
+
   const { same, differs, environment } = compareRecords(record, other);
   assertEquals(same, ["weights", "size"]);
   assertEquals(differs.map((line) => line.split(":")[0]), ["plan", "perplexity tiny-world", "tiny-facts"]);

@@ -88,6 +88,7 @@ for (const task of ["arc_easy", "openbookqa"]) {
     fn: async () => {
       const golden = readGolden<TaskGolden>(`lm-eval-${task}`);
       const { scored } = await measureTask(scorer, task, { data, limit: golden.logLikelihoods.length });
+      assertEquals(scored.length, golden.logLikelihoods.length);
       scored.forEach(({ scores }, i) => {
         const worst = Math.max(
           ...scores.map(({ logLikelihood }, j) => Math.abs(logLikelihood - at(at(golden.logLikelihoods, i), j))),

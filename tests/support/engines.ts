@@ -3,7 +3,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { assertEquals, AssertionError } from "@std/assert";
+import { assert, assertEquals, AssertionError } from "@std/assert";
 import { at } from "../../core/indexing.ts";
 import { type Engine, startEngine } from "../../core/engine.ts";
 import { unknownName } from "../../core/errors.ts";
@@ -95,6 +95,15 @@ export function testOnEngines(
     // Native addons and the worker of wasm live as long as the process.
     Deno.test({ name: `${title} [${name}]`, sanitizeOps: false, sanitizeResources: false, fn: () => once(name, run) });
   }
+}
+
+/** Runs on the engine that has operations of our own: on a CPU it must have them, on a GPU it has none. */
+export function testOwnOperations(title: string, run: (engine: Engine) => void | Promise<void>): void {
+  testOnEngines(title, (engine) => {
+    if (engine.device.startsWith("cuda")) return;
+    assert(engine.decoderOps, `the operations of core/native are missing: ${engine.library}`);
+    return run(engine);
+  }, { except: ENGINE_NAMES.filter((name) => name !== "tensorflow") });
 }
 
 async function once(name: EngineName, run: (engine: Engine) => void | Promise<void>): Promise<void> {

@@ -7,7 +7,7 @@ import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { readRecord, writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { FloatDtype } from "../../core/safetensors.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import { type DoneRecord, trainingSchema } from "../../core/schema.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import { prunedSource } from "../../models/export_source.ts";
@@ -116,6 +116,17 @@ Deno.test("modelCard() shows perplexities of task files as they are, and dense n
     const [line = ""] = lines({ ...dense, tasks: dense.tasks.map((task) => ({ ...task, ...change })) });
     assertEquals(line.match(/12\.300/g)?.length, 1, JSON.stringify(change));
   }
+});
+
+Deno.test("modelCard() says how a model was trained, and in which arithmetic it was measured", () => {
+  const record = doneRecord({ method: "magnitude", sparsity: 0.2 });
+  const training = trainingSchema.parse({ steps: 5 });
+  record.cell = { ...record.cell, recover: "lora", compensate: "least-squares", training, arithmetic: "fast" };
+  const card = modelCard({ record, format: "hf", type: "F32", isExact: false });
+  assertStringIncludes(card, "- Recovery: LoRA adapters, trained after pruning and merged.");
+  assertStringIncludes(card, "- Compensation: least squares on output and down maps.");
+  assertStringIncludes(card, "- Training: 5 steps of");
+  assertStringIncludes(card, "with factors of products in TF32");
 });
 
 Deno.test("exportCommand() keeps the storage type of a 16-bit model unless another is asked for", async () => {

@@ -175,6 +175,10 @@ Deno.test("records that a template does not fit, and data that are not there, ar
     );
     const { total } = await task.load({ cache: folder, data: join(folder, "given") });
     assertEquals(total, 2);
+    // Without a split of its own, solved examples are of the first that there is.
+    const hub = Deno.readTextFileSync(join(folder, "hub.yaml"));
+    Deno.writeTextFileSync(join(folder, "few.yaml"), hub.replace("training_split: train", "validation_split: dev"));
+    assertEquals(wantedSplits([join(folder, "few.yaml")]).map(({ split }) => split), ["test", "dev"]);
     assertEquals(
       wantedSplits([join(folder, "hub.yaml")]).map(({ source, split }) => [source.id, source.hub?.repo, split]),
       [["base", "some/where", "test"], ["base", "some/where", "train"]],
@@ -229,6 +233,10 @@ Deno.test("files, folders, tags and groups say which tasks run", async () => {
       [1, undefined],
       [1, 3],
     ]);
+    // Twice the same is no second way, also with keys that are not kept.
+    const again = "generation_kwargs: {until: []}\ndoc_to_decontamination_query: q\ntag: [letters, others]";
+    Deno.writeTextFileSync(join(folder, "b.yaml"), named("b", again));
+    assertEquals(select(["."], ["letters", "others"]).tasks, ["a", "b"]);
     assertThrows(
       () => select(["a.yaml"], ["d"]),
       UsageError,

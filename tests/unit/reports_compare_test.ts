@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { at } from "../../core/indexing.ts";
+import { type DoneRecord, trainingSchema } from "../../core/schema.ts";
 import { compareRuns } from "../../reports/compare.ts";
 import { doneRecord, smallRecords } from "../support/reports_fixture.ts";
 
@@ -64,4 +65,20 @@ Deno.test("compareRuns() compares nothing that was measured on other data, and n
   const text = compareRuns(a, b);
   assertStringIncludes(text, "no result on the same data in common");
   assertStringIncludes(text, "Only in B: SmolLM2-135M.gguf on tensorflow: flap at 20 %.");
+});
+
+Deno.test("compareRuns() names every setting that decides the numbers", () => {
+  const cell = { method: "flap", sparsity: 0.2, damage: 0.5 };
+  const changes: [Partial<DoneRecord["cell"]>, string][] = [
+    [{ calibration: { ...doneRecord(cell).cell.calibration, draw: "distinct-rows" } }, "each of another record"],
+    [{ requestEncoding: "llm-pruner" }, "llm-pruner"],
+    [{ weights: "stored" }, "stored"],
+    [{ training: trainingSchema.parse({ clipNorm: 0.5 }) }, "training clipNorm"],
+    [{ training: trainingSchema.parse({ microBatch: 3 }) }, "training microBatch"],
+  ];
+  for (const [change, words] of changes) {
+    const after = doneRecord(cell);
+    after.cell = { ...after.cell, ...change };
+    assertStringIncludes(compareRuns([doneRecord(cell)], [after]), words);
+  }
 });

@@ -1,4 +1,4 @@
-import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { at } from "../../core/indexing.ts";
 import { closedGates, parseConditions } from "../../reports/gate.ts";
 import type { DoneRecord } from "../../core/schema.ts";
@@ -42,6 +42,18 @@ Deno.test("closedGates() holds a condition exactly where the change passes the l
   );
   // `acc` is every task, and a second condition does not hide the first.
   assertEquals(gates("acc < -1, perplexity > 0", before, [changed(1.01, -2)]).length, 2);
+});
+
+Deno.test("acc is no perplexity of a task", () => {
+  const rolling = (value: number) => {
+    const record = doneRecord({ ...cell, tasks: ["arc_easy"] });
+    const [task] = record.tasks;
+    assert(task);
+    task.metrics = { word_perplexity: { value, stderr: null, higherIsBetter: false } };
+    return record;
+  };
+  assertThrows(() => gates("acc < -1", [rolling(30)], [rolling(20)]), SyntaxError, "acc");
+  assertEquals(gates("arc_easy > 1", [rolling(20)], [rolling(30)]).length, 1);
 });
 
 Deno.test("closedGates() lets no missing result and no unknown name pass", () => {

@@ -113,7 +113,10 @@ Deno.test("mcnemarTest() has Clopper and Pearson's interval of the discordant pa
   const { low, high } = interval(0.05);
   assertAlmostEquals((low + 1) / 2, 0.4439045, 1e-6);
   assertAlmostEquals((high + 1) / 2, 0.9747893, 1e-6);
-  assertEquals(mcnemarTest(0, 0, 10).interval(0.05), { low: 0, high: 0 });
+  // No discordant pair of ten: a share of 1 - 0.05^(1/10) is the largest that 5 % of such samples would hide.
+  const none = mcnemarTest(0, 0, 10).interval(0.05);
+  assertAlmostEquals((1 - none.high) ** 10, 0.05, 1e-12);
+  assertEquals(none.low, -none.high);
 });
 
 Deno.test("holmLevels() gives each test a level that its raw p value is compared with", () => {
