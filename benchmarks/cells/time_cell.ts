@@ -11,7 +11,7 @@ import { totalParameters } from "../../models/count.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { openModel } from "../../models/load.ts";
-import { plannedConfig } from "../../models/plan.ts";
+import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
 import { at } from "../../core/indexing.ts";
 import type { Statistics } from "../../methods/define.ts";
@@ -93,7 +93,10 @@ async function modelOfShape(dense: DecoderModel, record: DoneRecord): Promise<De
 
 /** Linear maps to which the method added a bias: a record says how many parameters its model has, and methods add biases to
  * the output map and the down map, to those first of which inputs are removed. */
-function addedBiases(dense: DecoderConfig, { plan, size }: DoneRecord): LinearName[] {
+export function addedBiases(
+  dense: DecoderConfig,
+  { plan, size }: { plan: PrunePlan; size: { parameters: number } },
+): LinearName[] {
   const planned = plannedConfig(dense, plan);
   const perMap = planned.layers.length * planned.width;
   const inputs = (config: DecoderConfig, name: LinearName) =>
