@@ -64,6 +64,9 @@ export function addFileTasks(definitions: readonly TaskDefinition[]): void {
   }
 }
 
+/** The task that a file defines as `id`. */
+export const findFileTask = (id: string): FileTask | undefined => fileTasks.get(id);
+
 /** The task `id`: one that a file defines, or one of this program.
  * @throws {UsageError} when there is none, with the nearest name. */
 export function anyTask(id: string): AnyTask {

@@ -2,7 +2,8 @@
  *
  * @module
  */
-import type { DoneRecord } from "../core/schema.ts";
+import { corpusLabel } from "../core/cell_names.ts";
+import type { DatasetUse, DoneRecord } from "../core/schema.ts";
 import { counted } from "../core/words.ts";
 import { count, level, percent } from "./format.ts";
 import { trainedTokens } from "./protocol.ts";
@@ -81,6 +82,28 @@ function tokenWords(section: Section): string[] {
   });
 }
 
+/** Text that was calibrated or trained on and scored as well. */
+function seenWords(section: Section): string[] {
+  const runs = runsOf(section);
+  const of = ({ sha256, split }: DatasetUse) => `${split} ${sha256}`;
+  const read = new Set(
+    runs.flatMap(({ calibrationData, trainingData, trainingDomains = [] }) =>
+      [calibrationData, trainingData, ...trainingDomains].flatMap((use) => use ? [of(use)] : [])
+    ),
+  );
+  const seen = unique(
+    runs.flatMap(({ perplexity }) => perplexity.filter(({ dataset }) => read.has(of(dataset))))
+      .map(({ corpus }) => corpusLabel(corpus)),
+  );
+  if (seen.length === 0) return [];
+  return [
+    `Methods were calibrated or trained on text that is scored here (${
+      seen.join(", ")
+    }): their perplexities on it say ` +
+    "nothing about other text, and cannot be compared with the dense model's.",
+  ];
+}
+
 /** Processor cores of other programs from which a machine counts as busy. */
 const BUSY_CORES = 0.25;
 
@@ -121,6 +144,7 @@ export function warnings(section: Section): string[] {
         "and say nothing about how the methods compare on a real model.",
       ]
       : [],
+    ...seenWords(section),
     ...limitedWords(section),
     ...section.rows.some((row) => isDense(row) && hasRuns(row))
       ? []

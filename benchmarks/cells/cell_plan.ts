@@ -12,7 +12,7 @@ import { bytesPerToken } from "../../models/scoring.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { vocabularyRows } from "../../models/vocabulary.ts";
 import { at } from "../../core/indexing.ts";
-import { ladderSteps } from "./ladder.ts";
+import { levelSteps } from "./ladder.ts";
 import { FIRST_TOKENS } from "../evaluation/batch_trials.ts";
 
 /** Tokens that a cell's measurements read. */
@@ -156,7 +156,8 @@ const trainingOf = ({ training, method: chosen }: Cell, method: Method | null): 
   training && chosen && method?.trainsWith ? method.trainsWith(training, chosen.options) : training;
 
 /** Operations of each part of a cell: one pass over calibration; for a training step a pass forward and one back to the
- * inputs, the dense model's where it is distilled from, and once more for its hidden states; measurements once. */
+ * inputs, the dense model's where it is distilled from, and once more for its hidden states, for the steps of the cell's own
+ * level where several share a training; measurements once. */
 function phasesOf(
   cell: Cell,
   { dense, left, readsData, learned, evaluation }: {
@@ -178,7 +179,7 @@ function phasesOf(
   }
   if (training) {
     const { tokens, batch, distillation, hidden } = training;
-    const steps = ladder ? ladderSteps(training.steps) : training.steps;
+    const steps = ladder ? levelSteps({ ladder, sparsity: cell.sparsity }, training.steps) : training.steps;
     const student = 2 * modelMacs(learned ? dense : left, tokens);
     const teachers = (distillation > 0 ? 1 : 0) + (hidden > 0 ? 1 : 0);
     const teacher = teachers * modelMacs(dense, tokens);

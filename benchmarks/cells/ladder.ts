@@ -98,6 +98,15 @@ function stepsBefore(i: number, n: number, steps: number): number {
   return i === n ? ladderSteps(steps) : Math.floor(EARLIER * steps * i / (n - 1));
 }
 
+/** Steps of the level `sparsity` of a ladder whose independent runs would take `steps` each. */
+export function levelSteps(
+  { ladder, sparsity }: { ladder: readonly number[]; sparsity: number },
+  steps: number,
+): number {
+  const i = ladder.indexOf(sparsity);
+  return stepsBefore(i + 1, ladder.length, steps) - stepsBefore(i, ladder.length, steps);
+}
+
 /** The model at the level of the cell, by way of the levels before. Free it with `disposeModel`.
  * @throws {UsageError} as the method does. */
 export function climb(ladder: Ladder): Promise<Rung> {

@@ -35,12 +35,12 @@ ${
     columns([
       ["--label NAME", "what the model at --model is called; it must be a narrower version of the dense one"],
       ["--dense PATH", "the model that it was made of (default: that of the run in --out)"],
-      ...flagRows(KEYS),
+      ...flagRows(KEYS, { withDefaults: false }),
       ...MANNER_ROWS,
     ])
   }
 
-Tasks, corpora and prompts join those of the run; other values replace the run's. What has been measured is not measured
+Tasks, corpora and prompts join those of the run; other values replace the run's, which are the defaults. What has been measured is not measured
 again; --keep-weights stores the merged weights of cells that changed some. What is no longer asked for stays in the
 records and leaves the report. Exit codes: those of \`bench run\``;
 

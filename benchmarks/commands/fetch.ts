@@ -21,9 +21,10 @@ const HELP = `Fetches data sets from the Hugging Face Hub into the cache that Py
 
 Usage: deno task bench fetch NAME[/SPLIT]...
 
-NAME is a task or a corpus, see \`bench ls tasks\`, or a task file (PATH.yaml), whose splits are fetched. Without SPLIT a task's scored split is fetched, and of a corpus the
-splits for evaluation and for calibration; NAME/train holds a task's few-shot examples. What is in the cache already is
-not fetched again, so that a run reads the same commit as the one before.
+NAME is a task or a corpus, see \`bench ls tasks\`, or a task file (PATH.yaml), whose splits are fetched. Without SPLIT a
+task's scored split is fetched, and of a corpus the splits for evaluation and for calibration; NAME/train holds a task's
+few-shot examples. What is in the cache already is not fetched again, so that a run reads the same commit as the one
+before.
 
 Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, as for Python`;
 

@@ -29,13 +29,17 @@ export function columns(rows: readonly (readonly [left: string, right: string])[
   return lines.join("\n");
 }
 
-/** A row for each key of a run's configuration: its flag, and what the schema says. */
-export function flagRows(keys: readonly (keyof RunConfig)[]): [string, string][] {
+/** A row for each key of a run's configuration: its flag, and what the schema says; without defaults where those of another
+ * run count. */
+export function flagRows(
+  keys: readonly (keyof RunConfig)[],
+  { withDefaults = true }: { withDefaults?: boolean } = {},
+): [string, string][] {
   return keys.map((key) => {
     const { description, fallback } = describeFlag(key);
     const { value } = FLAGS[key];
     const left = value === null ? `--${flagName(key)}, --no-${flagName(key)}` : `--${flagName(key)} ${value}`;
-    return [left, fallback === undefined ? description : `${description} (default: ${fallback})`];
+    return [left, fallback === undefined || !withDefaults ? description : `${description} (default: ${fallback})`];
   });
 }
 

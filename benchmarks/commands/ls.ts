@@ -68,8 +68,9 @@ const LISTS: Record<string, () => string | Promise<string>> = {
   },
   presets: () =>
     presetNames().map((name) => {
-      const comment = /^# (.*)$/m.exec(Deno.readTextFileSync(presetPath(name)))?.[1] ?? "";
-      return `${name}\n  ${comment}`;
+      const [comment = ""] = /^(# .*\n)+/.exec(Deno.readTextFileSync(presetPath(name))) ?? [];
+      // One sentence.
+      return `${name}\n  ${comment.replaceAll(/\n?# /g, " ").trim().replace(/(?<=\.)\s.*$/s, "")}`;
     }).join("\n"),
   engines: async () => {
     const { probeEngine } = await import("../preparation/engine_probe.ts");

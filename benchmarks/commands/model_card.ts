@@ -266,15 +266,18 @@ export const EXPORT_FORMATS = ["hf", "gguf"] as const;
 /** A kind of export. */
 export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
-/** Kinds of what may be gone. */
+/** Kinds of what is gone. */
 function removedWords({ size, denseSize }: DoneRecord): string {
+  const total = (model: ModelSize, pick: (layer: ModelSize["layers"][number]) => number) =>
+    model.layers.reduce((sum, layer) => sum + pick(layer), 0) / model.layers.length;
+  const isFewer = (pick: (layer: ModelSize["layers"][number]) => number) => total(size, pick) < total(denseSize, pick);
   const kinds = [
-    "attention heads",
-    "FFN channels",
+    ...isFewer(({ kvGroups, queryHeadsPerGroup }) => kvGroups * queryHeadsPerGroup) ? ["attention heads"] : [],
+    ...isFewer(({ ffnChannels }) => ffnChannels) ? ["FFN channels"] : [],
     ...size.layers.length < denseSize.layers.length ? ["layers"] : [],
     ...size.hidden ? ["hidden dimensions"] : [],
   ];
-  return `${kinds.slice(0, -1).join(", ")} and ${kinds.at(-1)}`;
+  return kinds.length < 2 ? kinds.join("") : `${kinds.slice(0, -1).join(", ")} and ${kinds.at(-1)}`;
 }
 
 /** Markdown of the card, with the metadata block of the Hugging Face hub. */
@@ -290,8 +293,8 @@ export function modelCard(content: CardContent): string {
     "",
     `# ${exportTitle(record)}`,
     "",
-    isPruned
-      ? `A LLaMA-family model with whole ${removedWords(record)} removed: a plain, smaller Llama.`
+    isPruned && removedWords(record) !== ""
+      ? `A LLaMA-family model with whole ${removedWords(record)} removed.`
       : "A LLaMA-family model, as measured.",
     "",
     ...madeSection(content),

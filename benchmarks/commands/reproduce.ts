@@ -41,7 +41,7 @@ export function compareRecords(before: DoneRecord, after: DoneRecord): Compariso
     if (difference === null) comparison.same.push(what);
     else comparison.differs.push(`${what}: ${difference}`);
   };
-  note("weights", before.weights.sha256 === after.weights.sha256 ? null : "another model was loaded");
+  note("dense weights", before.weights.sha256 === after.weights.sha256 ? null : "another model was loaded");
   note("plan", planDifference(before, after));
   note("size", canonicalJson(before.size) === canonicalJson(after.size) ? null : "parameters or shape differ");
   before.perplexity.forEach((one, i) => {

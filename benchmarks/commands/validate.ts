@@ -111,7 +111,9 @@ export const validate: Command = {
       console.log(`${withoutModel} cells can be reported and not exported: ${dir} has no folder weights`);
     }
     console.log(
-      `${records} records are sound (${failed} of failed cells), ${weights} files of weights; ` +
+      `${counted(records, "record")} ${
+        records === 1 ? "is" : "are"
+      } sound (${failed} of failed cells), ${weights} files of weights; ` +
         `${problems.length} files are not what they should be`,
     );
     return problems.length > 0 ? 1 : 0;

@@ -17,6 +17,7 @@ import type { TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, selectTasks, type TaskGroup } from "../../datasets/lm_eval/task_files.ts";
 import { addFileTasks, anyTask, corpora, getCorpus, tasks } from "../../datasets/mod.ts";
 import { SELF_SETTINGS, SELF_TEXT } from "../../datasets/self_text.ts";
+import { isFileName } from "../../datasets/text_file.ts";
 import type { RunSettings } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig, WeightSource } from "../../models/config.ts";
@@ -62,9 +63,10 @@ function checkLengths(
   positions: number,
 ): void {
   const lengths: [what: string, tokens: number | undefined][] = [
-    ...perplexity.map(({ corpus, windowTokens }) =>
-      [`windowTokens of perplexity ${corpus}`, windowTokens] as [string, number]
-    ),
+    ...perplexity.map(({ corpus, protocol, windowTokens }): [string, number] => [
+      `windowTokens of perplexity ${corpus} (${corpus}:${protocol}:${positions} gives others)`,
+      windowTokens,
+    ]),
     ["calibration.tokens", calibration.tokens],
     ["training.tokens", training?.tokens],
     ["throughput.prefillTokens", throughput?.prefillTokens],
@@ -176,9 +178,11 @@ const changedOptions = ({ id, options }: RunConfig["methods"][number]) => {
 };
 const learns = (method: string) => getMethod(method).kind === "learned";
 
-/** The bundled model's own corpus; for others the corpus of the first perplexity, else the one that papers use most. */
+/** The bundled model's own corpus; for others the first of the scored corpora that has a split for it, which files of the
+ * user's have not, else the one that papers use most. */
 function defaultCalibration({ model, perplexity }: RunConfig): NonNullable<RunConfig["calibration"]> {
-  const corpus = model === "tiny" ? "tiny-world" : perplexity[0]?.corpus ?? "wikitext2";
+  const named = perplexity.find(({ corpus }) => !isFileName(corpus))?.corpus ?? "wikitext2";
+  const corpus = model === "tiny" ? "tiny-world" : named;
   return calibrationSchema.parse({ corpus });
 }
 

@@ -10,7 +10,7 @@ import type { DoneRecord, PerplexityResult, TaskResult } from "../../core/schema
 import type { MetricName, OutputType } from "../../datasets/define.ts";
 import { AGGREGATIONS } from "../../datasets/lm_eval/config.ts";
 import { FEWSHOT_SEED } from "../../datasets/fewshot.ts";
-import { tasks } from "../../datasets/mod.ts";
+import { findFileTask, tasks } from "../../datasets/mod.ts";
 import { cellName, type NamedCell } from "../../core/cell_names.ts";
 import { type LmEvalSample, samplesHash } from "./lm_eval_samples.ts";
 import { writeAtomically } from "../../core/write_file.ts";
@@ -49,37 +49,44 @@ function metricValues(metrics: readonly [name: string, value: number, stderr: nu
   ]));
 }
 
-/** What all tasks' configurations have in common; templates are functions of this project and are not quoted. */
+/** What all tasks' configurations have in common; templates are functions of this project and are not quoted. Of the task of
+ * a file it is what the file says. */
 function taskConfig(
-  { name, version, numFewshot, outputType, dataset, metrics, higherIsBetter }:
+  { name, version, numFewshot, outputType, dataset, isFileTask = false, metrics, higherIsBetter }:
     & Pick<TaskEntry, "name" | "version" | "numFewshot">
     & {
       outputType: string;
       dataset: TaskResult["dataset"];
+      isFileTask?: boolean;
       metrics: string[];
       higherIsBetter: Record<string, boolean>;
     },
 ): Record<string, unknown> {
   const hub = tasks.get(name)?.hub;
-  return {
-    task: name,
-    dataset_path: hub?.repo ?? dataset.source,
-    ...hub?.config === undefined ? {} : { dataset_name: hub.config },
-    [dataset.split === "validation" ? "validation_split" : "test_split"]: dataset.split,
+  const given = {
     unsafe_code: false,
     description: "",
     target_delimiter: " ",
     fewshot_delimiter: "\n\n",
     fewshot_config: { sampler: "default" },
+    output_type: outputType,
+    repeats: 1,
+    should_decontaminate: false,
+  };
+  const own = isFileTask ? findFileTask(name)?.definition.config : undefined;
+  if (own) return { ...given, ...own, num_fewshot: numFewshot, metadata: { version } };
+  return {
+    ...given,
+    task: name,
+    dataset_path: hub?.repo ?? dataset.source,
+    ...hub?.config === undefined ? {} : { dataset_name: hub.config },
+    [dataset.split === "validation" ? "validation_split" : "test_split"]: dataset.split,
     num_fewshot: numFewshot,
     metric_list: metrics.map((metric) => ({
       metric,
       aggregation: metric in AGGREGATIONS ? AGGREGATIONS[metric as MetricName] : "mean",
       higher_is_better: higherIsBetter[metric] ?? true,
     })),
-    output_type: outputType,
-    repeats: 1,
-    should_decontaminate: false,
     metadata: { version },
   };
 }
@@ -90,7 +97,7 @@ function outputTypeOf(metrics: readonly string[]): OutputType {
   return metrics.some((metric) => /_perplexity$|^bits/.test(metric)) ? "loglikelihood_rolling" : "multiple_choice";
 }
 
-function taskEntry({ task: name, version, numFewshot, metrics, samples, dataset }: TaskResult): TaskEntry {
+function taskEntry({ task: name, version, numFewshot, metrics, samples, dataset, definition }: TaskResult): TaskEntry {
   const entries = Object.entries(metrics);
   const better = Object.fromEntries(entries.map(([metric, { higherIsBetter }]) => [metric, higherIsBetter]));
   return {
@@ -106,6 +113,7 @@ function taskEntry({ task: name, version, numFewshot, metrics, samples, dataset 
       numFewshot,
       outputType: outputTypeOf(Object.keys(metrics)),
       dataset,
+      isFileTask: definition !== undefined,
       metrics: Object.keys(metrics),
       higherIsBetter: better,
     }),

@@ -139,15 +139,22 @@ function eventsOfCells(
 } {
   const labels = cellLabels(cells);
   const called = (named: NamedCell) => ({ name: cellName(named), label: labels.get(named.id)! });
+  // A record's seconds are those of all processes that worked on it.
+  const startedMs = new Map<string, number>();
   return {
     called,
-    started: (named) => onEvent({ event: "cell-start", ...called(named) }),
+    started: (named) => {
+      startedMs.set(named.id, performance.now());
+      onEvent({ event: "cell-start", ...called(named) });
+    },
     phase: (named, phase) => onEvent({ event: "cell-phase", ...called(named), phase }),
     note: (message) => onEvent({ event: "note", message }),
     ended: (named, record) => {
       if (record.state === "done") {
         counts.done++;
-        onEvent({ event: "cell-done", ...called(named), seconds: record.seconds });
+        const begun = startedMs.get(named.id);
+        const seconds = begun === undefined ? record.seconds : (performance.now() - begun) / 1000;
+        onEvent({ event: "cell-done", ...called(named), seconds });
         return;
       }
       counts.failed++;

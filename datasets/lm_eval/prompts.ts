@@ -155,7 +155,8 @@ function multipleChoice(
 }
 
 /** The examples of a task, in the order of `records`, with `count` solved ones of `pool` before each.
- * @throws {RangeError} with the index of the record where a template or a value does not fit.
+ * @throws {RangeError} with the index of the record where a template or a value does not fit, and where no record has an
+ *   answer among its choices.
  * @throws {UsageError} when the pool is too small. */
 export function buildExamples(
   config: TaskConfig,
@@ -176,7 +177,7 @@ export function buildExamples(
     excludes: fewshotSplit(config) === (config.test_split ?? null),
     sampler: config.fewshot_config?.sampler ?? "default",
   });
-  return records.map((record, i): Example => {
+  const examples = records.map((record, i): Example => {
     try {
       if (type === "loglikelihood_rolling") {
         const text = expectText(formats.target(record), "doc_to_target");
@@ -199,6 +200,13 @@ export function buildExamples(
       throw new RangeError(`record ${i + 1}: ${error.message}`);
     }
   });
+  const [first] = examples;
+  if (first && examples.every(({ gold, golds = [gold] }) => golds.every((one) => one < 0))) {
+    throw new RangeError(
+      `no record's answer is one of its choices: of the first, doc_to_target gives ${JSON.stringify(first.target)}`,
+    );
+  }
+  return examples;
 }
 
 /** The split that solved examples are said to come from; null when none is named. */

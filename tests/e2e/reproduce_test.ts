@@ -14,7 +14,7 @@ sweepTest("bench reproduce gives the same plan and the same numbers on wasm", as
   assert(record.state === "done");
   const { code, stdout, stderr } = await finish(bench("reproduce", recordPath(out, record)));
   assertEquals(code, 0, stdout + stderr);
-  assertStringIncludes(stdout, "same, bit for bit: weights, plan, size, perplexity tiny-world, tiny-facts");
+  assertStringIncludes(stdout, "same, bit for bit: dense weights, plan, size, perplexity tiny-world, tiny-facts");
 
   assertEquals(at(record.perplexity, 0).batchTokens, 512);
 
@@ -44,7 +44,7 @@ sweepTest("bench reproduce gives the same plan and the same numbers on wasm", as
   assertEquals(compareRecords(rolling, rolling).differs, []);
 
   const { same, differs, environment } = compareRecords(record, other);
-  assertEquals(same, ["weights", "size"]);
+  assertEquals(same, ["dense weights", "size"]);
   assertEquals(differs.map((line) => line.split(":")[0]), ["plan", "perplexity tiny-world", "tiny-facts"]);
   assertStringIncludes(at(differs, 1), "by up to 1.0e-6 nats");
   assertEquals(environment, [
@@ -91,6 +91,6 @@ sweepTest("bench reproduce compares a cell that was measured further by what its
   assertEquals(record.state === "done" && record.tasks.length, 4);
   const { code, stdout, stderr } = await finish(bench("reproduce", recordPath(out, record)));
   assertEquals(code, 0, stdout + stderr);
-  const same = "same, bit for bit: weights, plan, size, perplexity tiny-world, tiny-agreement, tiny-facts";
+  const same = "same, bit for bit: dense weights, plan, size, perplexity tiny-world, tiny-agreement, tiny-facts";
   assertStringIncludes(stdout, same);
 });

@@ -86,6 +86,10 @@ sweepTest(
     const total = rolled.reduce((sum, [value]) => sum + value, 0);
     assertAlmostEquals(whole.metrics.bits_per_byte?.value ?? NaN, -total / bytes / Math.LN2, 1e-9);
 
+    const [results = ""] = [...Deno.readDirSync(lmEval)].flatMap(({ name }) => name.startsWith("results_") ? name : []);
+    const { configs } = JSON.parse(Deno.readTextFileSync(join(lmEval, results)));
+    assertEquals([configs.facts.doc_to_target, configs.facts.metric_list], ["gold", [{ metric: "acc" }]]);
+
     const csv = Deno.readTextFileSync(join(out, "report/comparison.csv"));
     for (const column of ["facts", "last", "whole", "both"]) assertStringIncludes(csv, column);
 

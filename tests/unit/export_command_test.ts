@@ -87,6 +87,7 @@ Deno.test("exportCommand() writes a cell's model, its card with protocol and den
     assertStringIncludes(card, "# toy-llama, flap 50 %");
     assertStringIncludes(card, "| c | test | (a) | 32 | 30 | none | 11.500 ± 0.750 | 23.250 ± 0.750 |");
     assertStringIncludes(card, "| arc_easy | acc % | 0 | 8 of 20 | 25.0 | 75.0 ± 12.5 | 50.0 ± 12.5 |");
+    assertStringIncludes(card, "with whole attention heads and FFN channels removed.");
     assertStringIncludes(card, "seed 3");
     assertStringIncludes(card, record.weights.sha256);
     assertStringIncludes(card, "keeps the measured ones exactly");

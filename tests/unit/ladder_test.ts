@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { ladderSteps } from "../../benchmarks/cells/ladder.ts";
+import { ladderSteps, levelSteps } from "../../benchmarks/cells/ladder.ts";
 import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
 import { UsageError } from "../../core/errors.ts";
@@ -24,4 +24,7 @@ Deno.test("prepareRun() refuses ladders that cannot be climbed before anything r
 
 Deno.test("ladderSteps() is a quarter more than a run", () => {
   assertEquals([100, 60, 5].map(ladderSteps), [125, 75, 6]);
+  // 75 of 100 are shared by the levels before the last, which has 50.
+  const ladder = [0.2, 0.3, 0.4, 0.5];
+  assertEquals(ladder.map((sparsity) => levelSteps({ ladder, sparsity }, 100)), [25, 25, 25, 50]);
 });

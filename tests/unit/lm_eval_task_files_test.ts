@@ -186,6 +186,14 @@ Deno.test("records that a template does not fit, and data that are not there, ar
   });
 });
 
+Deno.test("a task none of whose answers is a choice is refused", async () => {
+  const files = { "base.yaml": BASE.replace("doc_to_target: right", "doc_to_target: rihgt"), ...DATA };
+  await withFiles(files, async (folder) => {
+    const task = taskOf(join(folder, "base.yaml"));
+    await assertRejects(() => task.load({}), FileFormatError, 'doc_to_target gives "rihgt"');
+  });
+});
+
 Deno.test("data come from lists in JSON, from text, and from a folder", async () => {
   const rolling = (more: string) =>
     `task: lines\noutput_type: loglikelihood_rolling\ntest_split: test\ndoc_to_target: text\n${more}`;

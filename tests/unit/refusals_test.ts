@@ -3,11 +3,15 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { join } from "node:path";
 import { type RunConfigInput, runSweep } from "../../benchmarks/sweep/sweep.ts";
 import { UsageError } from "../../core/errors.ts";
+import { byteLevelDefinition, exportToy, writeModelFolder } from "../support/export_fixture.ts";
 
 Deno.test("runSweep() refuses what cannot run before the first cell, and writes nothing", async () => {
   const folder = Deno.makeTempDirSync();
   const file = join(folder, "file");
   Deno.writeTextFileSync(file, "");
+  const [model, text] = [join(folder, "model"), join(folder, "scored.txt")];
+  writeModelFolder(model, exportToy({ maxPositions: 256 }), byteLevelDefinition());
+  Deno.writeTextFileSync(text, "Once upon a time there was a bird. ".repeat(99));
   const method = (id: string, options = {}) => ({ methods: [{ id, options }] });
   const smallest: Omit<RunConfigInput, "out"> = { engine: "wasm", ...method("random"), sparsity: [0.5] };
   const cases: [config: Partial<RunConfigInput>, says: string][] = [
@@ -29,6 +33,12 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
       { sparsity: [0.5, 0.99] },
       "Sparsity 0.99 cannot be reached with units ffn, kv-groups on this model: the largest is",
     ],
+    // Text of the user's own that is scored is not calibrated on.
+    [{
+      ...method("wanda-sp"),
+      model,
+      perplexity: [{ corpus: `file:${text}`, windowTokens: 8 }],
+    }, "wikitext2"],
     [{ out: join(file, "run") }, "cannot be written"],
     [{ out: "/proc/run" }, "cannot be written"],
   ];
@@ -43,7 +53,8 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
       assertStringIncludes(error.message, says);
       assert(!error.message.includes("\n"), error.message);
     }
-    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["file"]);
+    const left = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+    assertEquals(left, ["file", "model", "scored.txt"]);
   } finally {
     if (before === undefined) Deno.env.delete("HF_HOME");
     else Deno.env.set("HF_HOME", before);

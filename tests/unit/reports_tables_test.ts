@@ -10,7 +10,7 @@ import { buildSections } from "../../reports/rows.ts";
 import { rankings } from "../../reports/significance.ts";
 import { renderTable } from "../../reports/terminal.ts";
 import { warnings } from "../../reports/warnings.ts";
-import type { CellRecord } from "../../core/schema.ts";
+import type { CellRecord, DatasetUse } from "../../core/schema.ts";
 import { doneRecord, failedRecord, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
 import { at } from "../../core/indexing.ts";
@@ -150,6 +150,19 @@ Deno.test("glance() names the winner of each level and says whether its lead is 
     assertMatch(findings[1]!.verdict, /^not clearly better than flap/);
     assertMatch(findings[2]!.value, /^pp512 1\.\d\d to 1\.\d\d ×, tg128/);
   }
+});
+
+Deno.test("warnings() names text that was scored and calibrated or trained on", () => {
+  const record = doneRecord({ method: "flap", sparsity: 0.2 });
+  const [scored] = record.perplexity;
+  assert(scored);
+  const words = (dataset: DatasetUse) =>
+    warnings(at(buildSections([{ ...record, calibrationData: dataset }]), 0)).filter((text) =>
+      text.includes("scored here")
+    );
+  assertMatch(words(scored.dataset).join(), /text that is scored here \(wikitext2\)/);
+  assertEquals(words({ ...scored.dataset, split: "another" }), []);
+  assertEquals(words({ ...scored.dataset, sha256: "0".repeat(64) }), []);
 });
 
 Deno.test("warnings() says what limits the comparison", () => {
