@@ -6,7 +6,7 @@ import * as tf from "@tensorflow/tfjs";
 import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import { matMul2d } from "../../core/ops.ts";
-import { type LayerShape, queryHeads } from "../../models/config.ts";
+import { type LayerShape, queryHeads, WRITING_NAMES } from "../../models/config.ts";
 import { forwardByLayers } from "../../models/layerwise.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { forward, type ObservedSite, type TokenBatch } from "../../models/decoder.ts";
@@ -117,9 +117,7 @@ function windowMoments(x: tf.Tensor2D, batch: number): tf.Tensor2D {
   });
 }
 
-const SITES = ["output", "down"] as const satisfies ObservedSite[];
-
-/** Moments of one layer's sites, in the order of {@linkcode SITES}. */
+/** Moments of one layer's sites, in the order of {@linkcode WRITING_NAMES}. */
 const createLayerMoments = (shape: LayerShape, headSize: number) => [
   createMoments(queryHeads(shape) * headSize),
   createMoments(shape.ffnChannels),
@@ -128,7 +126,7 @@ const createLayerMoments = (shape: LayerShape, headSize: number) => [
 /** Statistics of one layer by {@linkcode inputStatisticNames}. */
 function layerStatistics(l: number, moments: readonly SiteMoments[]): Statistics {
   const vector = (data: Float64Array) => ({ shape: [data.length], data: Float32Array.from(data) });
-  return Object.fromEntries(SITES.flatMap((site, s) => {
+  return Object.fromEntries(WRITING_NAMES.flatMap((site, s) => {
     const { count, mean, squares, fluctuation } = at(moments, s);
     return [
       [inputStatisticNames.mean(l, site), vector(mean)],

@@ -14,6 +14,7 @@ import { at } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
 import { matMul2d } from "../../core/ops.ts";
 import { type LayerShape, queryHeads } from "../../models/config.ts";
+import type { ObservedSite } from "../../models/decoder.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
 import { checkpoint } from "./device.ts";
@@ -174,7 +175,7 @@ async function layerOrders(
 ): Promise<LayerOrders> {
   const { headSize } = model.config;
   const weights = at(model.layers, layer);
-  const given = (site: "output" | "down") => ({
+  const given = (site: ObservedSite) => ({
     a: factorMatrix(a, curvatureNames.inputs(layer, site)),
     slopes: s && factorMatrix(s, curvatureNames.slopes(layer, site)),
   });

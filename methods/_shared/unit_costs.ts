@@ -11,9 +11,10 @@
 import * as tf from "@tensorflow/tfjs";
 import { at, entry } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
+import { WRITING_NAMES } from "../../models/config.ts";
 import { UNIT_TYPES, unitCount, UNITS } from "../../models/units.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { CURVATURE_SITES, curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
+import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
 import { checkpoint } from "./device.ts";
 import { diagonalBlocks } from "./inverse.ts";
 import { type RemovalError, unitEnergies } from "./removal_order.ts";
@@ -31,7 +32,7 @@ export async function unitCosts(context: MethodContext<unknown>, error: RemovalE
     const costs: Statistics = {};
     for (const [l, shape] of layers.entries()) {
       await checkpoint(signal);
-      for (const site of CURVATURE_SITES) {
+      for (const site of WRITING_NAMES) {
         const weight = denseMatrix(at(model.layers, l)[site].weight);
         const moment = factorMatrix(a, curvatureNames.inputs(l, site));
         const slopes = s && factorMatrix(s, curvatureNames.slopes(l, site));

@@ -10,7 +10,7 @@ import { at, lookUp } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { matMul2d } from "../../core/ops.ts";
 import { UsageError } from "../../core/errors.ts";
-import { type DecoderConfig, type HostTensor, tensorNames } from "../config.ts";
+import { type DecoderConfig, type HostTensor, tensorNames, WRITING_NAMES } from "../config.ts";
 import { type DecoderModel, forward, type ObservedSite } from "../decoder.ts";
 import { keptLayers, type PrunePlan } from "../plan.ts";
 import { hostTensor, keptIndices } from "../surgery.ts";
@@ -24,8 +24,6 @@ export type Gram = Record<string, HostTensor>;
 export function gramName(layer: number, site: ObservedSite): string {
   return `${layer}.${site}.gram`;
 }
-
-const SITES = ["output", "down"] as const;
 
 /** Gram matrices of the inputs of the output and down maps of the dense model: means over all tokens of `windows`.
  *
@@ -176,7 +174,7 @@ export async function compensate(
     await new Promise((resolve) => setTimeout(resolve, 0));
     signal.throwIfAborted();
     report(`compensation, layer ${l + 1} of ${plan.layers.length}`);
-    for (const site of SITES) {
+    for (const site of WRITING_NAMES) {
       const kept = keptIndices(at(plan.layers, l), site, config.headSize);
       const inputs = denseInputs(config, l, site);
       if (kept.length === inputs) continue;
