@@ -28,7 +28,7 @@ export interface Command {
 
 /** Value of the flag `name`; undefined when it was not given.
  * @throws {UsageError} when it is empty. */
-export function textFlag(flags: Flags, name: string): string | undefined {
+export function textFlag(flags: Record<string, unknown>, name: string): string | undefined {
   const value = flags[name];
   if (value === "") throw new UsageError(`--${name} needs a value`);
   return typeof value === "string" ? value : undefined;
@@ -36,9 +36,14 @@ export function textFlag(flags: Flags, name: string): string | undefined {
 
 /** Whole number of the flag `name`; undefined when it was not given.
  * @throws {UsageError} when it is none, or below `least`. */
-export function countFlag(flags: Flags, name: string, least = 1): number | undefined {
+export function countFlag(flags: Record<string, unknown>, name: string, least = 1): number | undefined {
   const text = textFlag(flags, name);
-  if (text === undefined) return undefined;
+  return text === undefined ? undefined : wholeNumber(name, text, least);
+}
+
+/** The whole number that `text`, given with the flag `name`, is.
+ * @throws {UsageError} when it is none, or below `least`. */
+export function wholeNumber(name: string, text: string, least = 1): number {
   const value = Number(text);
   if (Number.isInteger(value) && value >= least) return value;
   throw new UsageError(`--${name} must be a whole number of at least ${least}: current "${text}"`);
