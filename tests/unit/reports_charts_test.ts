@@ -140,7 +140,7 @@ const curve = [1, 2, 3].map((step) => ({
   seconds: step,
   memoryBytes: 1e8,
   budget: 1 - step / 10,
-  removed: { ffn: 30 * step },
+  removed: { ffn: 30 * step, layer: step, hidden: 8 * step },
   duals: { z: step },
 }));
 
@@ -164,6 +164,8 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
       "training loss": 2.7,
       "budget, part that may stay": 0.7,
       "FFN channels removed, per layer": 90,
+      "layers removed": 3,
+      "hidden dimensions removed": 24,
       "price of the budget": 3,
     },
   );
