@@ -4,6 +4,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { UsageError } from "../../core/errors.ts";
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import { matMul2d } from "../../core/ops.ts";
 import { type LayerShape, queryHeads, WRITING_NAMES } from "../../models/config.ts";
@@ -12,7 +13,7 @@ import type { LayerMasks } from "../../models/masks.ts";
 import { forward, type ObservedSite, type TokenBatch } from "../../models/decoder.ts";
 import { windowBatch } from "../../models/training/batches.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { checkpoint, readFlat } from "./device.ts";
+import { readFlat } from "./device.ts";
 
 /** Calibration windows in batches of equal length, in order, so that nothing is padded.
  * @throws {UsageError} when there are none, or one is too short to predict a token. */
@@ -167,7 +168,7 @@ async function statisticsAtOnce({ model, calibration, report, signal }: Statisti
   const batches = calibrationBatches(calibration);
   const totals = layers.map((shape) => createLayerMoments(shape, headSize));
   for (const [i, batch] of batches.entries()) {
-    await checkpoint(signal);
+    await giveWay(signal);
     report(`calibration statistics, batch ${i + 1} of ${batches.length}`);
     const observed: tf.Tensor[] = [];
     const observe = (_layer: number, _site: ObservedSite, input: tf.Tensor2D) => {
@@ -198,7 +199,7 @@ export async function statisticsByLayers(
     after: async (l, i) => {
       await addBatch(at(totals, l), observed.splice(0), current);
       current = at(batches, (i + 1) % batches.length);
-      await checkpoint(signal);
+      await giveWay(signal);
       if (i === 0) report(`calibration statistics, layer ${l + 1} of ${layers.length}`);
     },
     ...narrow && { narrow: (l) => narrow(l, layerStatistics(l, at(totals, l))) },

@@ -8,6 +8,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { giveWay } from "../../core/give_way.ts";
 import { at, entry } from "../../core/indexing.ts";
 import { matMul2d } from "../../core/ops.ts";
 import { WRITING_NAMES } from "../../models/config.ts";
@@ -24,7 +25,7 @@ import {
 import { gramMatrices, gramName } from "../../models/training/least_squares.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { calibrationBatches } from "./calibration.ts";
-import { checkpoint, readFlat } from "./device.ts";
+import { readFlat } from "./device.ts";
 import { layTrail, type Trail } from "./loss_slope.ts";
 
 /** Names of the two factors of one site: f32 [in, in] and [D, D]. */
@@ -96,7 +97,7 @@ export function slopeFactors(context: MethodContext<unknown>): Promise<Statistic
     };
     try {
       for (const [i, batch] of batches.entries()) {
-        await checkpoint(signal);
+        await giveWay(signal);
         report(`slopes of the blocks, batch ${i + 1} of ${batches.length}`);
         backThrough(model, batch, (layer, slopes) => {
           for (const site of WRITING_NAMES) add(curvatureNames.slopes(layer, site), slopes[site]);

@@ -10,6 +10,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
 import { matMul2d } from "../../core/ops.ts";
@@ -17,7 +18,6 @@ import { type LayerShape, queryHeads } from "../../models/config.ts";
 import type { ObservedSite } from "../../models/decoder.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
-import { checkpoint } from "./device.ts";
 import { diagonalBlocks, invert, invertSmall, removeFromInverse } from "./inverse.ts";
 import type { LayerScores } from "./scoring.ts";
 
@@ -148,7 +148,7 @@ export async function removalOrders(context: MethodContext<unknown>, error: Remo
     const s = error === "kfac" ? await slopeFactors(context) : null;
     const statistics: Statistics = {};
     for (const [l, shape] of config.layers.entries()) {
-      await checkpoint(signal);
+      await giveWay(signal);
       report(`removal order, layer ${l + 1} of ${config.layers.length}`);
       const orders = await layerOrders(context, { layer: l, shape, a, s });
       for (const type of TYPES) {

@@ -11,6 +11,7 @@
  *
  * @module
  */
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { createRng } from "../../core/rng.ts";
@@ -20,7 +21,6 @@ import { type DecoderModel, disposeModel, forward } from "../../models/decoder.t
 import { pruneModel } from "../../models/surgery.ts";
 import { widened, widthOf } from "../../models/units.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { checkpoint } from "../_shared/device.ts";
 import { median, monotone } from "../../core/stats.ts";
 
 /** What is timed: a prompt at once, or tokens one by one. */
@@ -84,7 +84,7 @@ export function layerLatency(
     const dense = at(model.config.layers, 0);
     const none = await timeModel({ ...model, config: { ...model.config, layers: [] }, layers: [] }, phase);
     const time = async (shape: LayerShape) => {
-      await checkpoint(signal);
+      await giveWay(signal);
       report(`time of ${phase} with ${queryHeads(shape)} heads and ${shape.ffnChannels} channels in every layer`);
       const narrow = narrowModel(model, shape);
       try {

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { giveWay } from "../../core/give_way.ts";
 import { at, lookUp } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { matMul2d } from "../../core/ops.ts";
@@ -41,8 +42,7 @@ export async function gramMatrices(
   const tokens = windows.reduce((sum, { length }) => sum + length, 0);
   try {
     for (const [i, window] of windows.entries()) {
-      await new Promise((resolve) => setTimeout(resolve, 0));
-      signal.throwIfAborted();
+      await giveWay(signal);
       report(`Gram matrices, sequence ${i + 1} of ${windows.length}`);
       const observe = (layer: number, site: ObservedSite, input: tf.Tensor2D) => {
         const name = gramName(layer, site);
@@ -171,8 +171,7 @@ export async function compensate(
   const { config } = model;
   const result: Record<string, HostTensor> = {};
   for (const l of keptLayers(plan)) {
-    await new Promise((resolve) => setTimeout(resolve, 0));
-    signal.throwIfAborted();
+    await giveWay(signal);
     report(`compensation, layer ${l + 1} of ${plan.layers.length}`);
     for (const site of WRITING_NAMES) {
       const kept = keptIndices(at(plan.layers, l), site, config.headSize);
