@@ -14,7 +14,7 @@ import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
 import { matMul2d } from "../../core/ops.ts";
-import { type LayerShape, queryHeads } from "../../models/config.ts";
+import type { LayerShape } from "../../models/config.ts";
 import type { ObservedSite } from "../../models/decoder.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
@@ -183,14 +183,13 @@ async function layerOrders(
   const [outputWeight, downWeight] = [denseMatrix(weights.output.weight), denseMatrix(weights.down.weight)];
   try {
     const heads = { ...output, weight: outputWeight };
+    const isMultiHead = shape.queryHeadsPerGroup === 1;
+    const byHead = await removalOrder({ ...heads, size: headSize, segments: isMultiHead ? 1 : shape.kvGroups });
     return {
       ffn: await removalOrder({ ...down, weight: downWeight, size: 1, atOnce: CHANNELS_AT_ONCE }),
-      queryHeads: await removalOrder({
-        ...heads,
-        size: headSize,
-        segments: queryHeads(shape) === shape.kvGroups ? 1 : shape.kvGroups,
-      }),
-      kvGroups: await removalOrder({ ...heads, size: headSize * shape.queryHeadsPerGroup }),
+      queryHeads: byHead,
+      // A group of one head is that head.
+      kvGroups: isMultiHead ? byHead : await removalOrder({ ...heads, size: headSize * shape.queryHeadsPerGroup }),
     };
   } finally {
     tf.dispose([
