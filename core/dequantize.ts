@@ -176,21 +176,3 @@ export const BLOCK_FORMATS: Record<GgmlType, BlockFormat> = {
   Q4_K: { blockValues: 256, blockBytes: 144, decode: viewed(decodeQ4K) },
   Q6_K: { blockValues: 256, blockBytes: 210, decode: viewed(decodeQ6K) },
 };
-
-/** Converts whole blocks to f32.
- *
- * @param type storage type of `bytes`
- * @param bytes whole blocks, little-endian
- * @param out receives the weights from `start` on
- * @throws {RangeError} when `bytes` are not whole blocks or `out` is too short. */
-export function dequantize(type: GgmlType, bytes: Uint8Array, out: Float32Array, start = 0): void {
-  const { blockValues, blockBytes, decode } = BLOCK_FORMATS[type];
-  const count = bytes.length / blockBytes;
-  if (!Number.isInteger(count)) {
-    throw new RangeError(`${type} needs a multiple of ${blockBytes} bytes: current ${bytes.length}`);
-  }
-  if (start + count * blockValues > out.length) {
-    throw new RangeError(`${count * blockValues} weights from index ${start} on do not fit in ${out.length}`);
-  }
-  decode(bytes, 0, count, out, start);
-}

@@ -14,7 +14,7 @@ import {
   throughputChoiceSchema,
   throughputResultSchema,
 } from "./schema_measurements.ts";
-import { trainingReportSchema, trainingSchema } from "./schema_training.ts";
+import { trainingReportSchema, trainingSchema, UNIT_TYPES } from "./schema_training.ts";
 
 export * from "./schema_measurements.ts";
 export * from "./schema_training.ts";
@@ -63,10 +63,6 @@ export const PAPER_TABLES = [
 /** A published table. */
 export type PaperTableId = (typeof PAPER_TABLES)[number];
 
-/** What a method may remove; `models/units.ts` says what each is. */
-export const UNIT_TYPES = ["ffn", "query-heads", "kv-groups"] as const;
-/** One of {@linkcode UNIT_TYPES}. */
-export type UnitType = (typeof UNIT_TYPES)[number];
 const unitType = z.enum(UNIT_TYPES);
 const fraction = z.number().min(0).lt(1);
 const positiveInt = z.number().int().positive();

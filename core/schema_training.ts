@@ -4,6 +4,16 @@
  */
 import { z } from "zod";
 
+/** What a method may remove; `models/units.ts` says what each is. */
+export const UNIT_TYPES = ["ffn", "query-heads", "kv-groups"] as const;
+/** One of {@linkcode UNIT_TYPES}. */
+export type UnitType = (typeof UNIT_TYPES)[number];
+
+/** What is counted as removed: units of a layer, and layers and hidden dimensions of the model. */
+export const REMOVED_TYPES = [...UNIT_TYPES, "layer", "hidden"] as const;
+/** One of {@linkcode REMOVED_TYPES}. */
+export type RemovedType = (typeof REMOVED_TYPES)[number];
+
 const fraction = z.number().min(0).lt(1);
 const positiveInt = z.number().int().positive();
 
@@ -48,7 +58,7 @@ export const curveRowSchema = z.strictObject({
   memoryBytes: z.number().describe("resident memory"),
   budget: z.number().optional().describe("fraction of the resource that may stay"),
   retained: z.number().optional().describe("fraction that stays"),
-  removed: z.record(z.string(), z.number()).optional().describe(
+  removed: z.partialRecord(z.enum(REMOVED_TYPES), z.number()).optional().describe(
     "units removed per layer, mean over layers; layers and hidden dimensions of the model",
   ),
   duals: z.record(z.string(), z.number()).optional(),

@@ -2,9 +2,9 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import type { z } from "zod";
 import { FileFormatError } from "../core/errors.ts";
+import { sha256OfFiles } from "../core/ranged_file.ts";
 import { readParquetRows } from "./parquet.ts";
 
 /** Longest line that is read, in UTF-16 code units. The longest documents of C4 have about 1 M; a longer "line" is a
@@ -42,18 +42,6 @@ export interface ReadOptions<Schema extends z.ZodType> {
 }
 
 const JSON_LINES = /\.(jsonl|json)(\.gz)?$/;
-
-async function hashFiles(paths: readonly string[]): Promise<string> {
-  const hash = createHash("sha256");
-  const buffer = new Uint8Array(1 << 20);
-  for (const path of paths) {
-    using file = await Deno.open(path);
-    for (let count = await file.read(buffer); count !== null; count = await file.read(buffer)) {
-      hash.update(buffer.subarray(0, count));
-    }
-  }
-  return hash.digest("hex");
-}
 
 /** Lines of a UTF-8 file, without their ends (`\n` or `\r\n`); `.gz` is unpacked. As with `split("\n")`, a final line
  * end is followed by one more, empty line. */
@@ -160,5 +148,5 @@ export async function readRecords<Schema extends z.ZodType>(
     }
   }
   if (records.length === 0) throw new FileFormatError(files.join(", "), "holds no records");
-  return { records, sha256: await hashFiles(files) };
+  return { records, sha256: sha256OfFiles(files) };
 }

@@ -31,10 +31,10 @@ import { matrixProduct } from "../core/ops.ts";
 import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
 import { at, entry } from "../core/indexing.ts";
-import { type DecoderConfig, type LayerShape, queryHeads, tensorNames } from "../models/config.ts";
+import { type DecoderConfig, type LayerShape, queryHeads, tensorNames, WRITING_NAMES } from "../models/config.ts";
 import { layerParameters } from "../models/count.ts";
 import { eachLayer } from "../models/layerwise.ts";
-import type { DecoderModel, ObservedSite } from "../models/decoder.ts";
+import type { DecoderModel } from "../models/decoder.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import { attentionAtRatio, type BudgetTarget } from "../models/target.ts";
 import { defineMethod, type Method, type Statistics } from "./define.ts";
@@ -150,8 +150,7 @@ export async function compensation(model: DecoderModel, plan: PrunePlan, statist
       down: Array.from({ length: shape.ffnChannels }, (_, j) => channels.has(j) ? 0 : 1),
     };
   });
-  const sites = (["output", "down"] as ObservedSite[])
-    .filter((site) => lost.some((columns) => columns[site].includes(1)));
+  const sites = WRITING_NAMES.filter((site) => lost.some((columns) => columns[site].includes(1)));
   if (sites.length === 0) return {};
   const values = await eachLayer(model, (layer, l) => {
     const biases = sites.map((site) =>

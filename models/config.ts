@@ -73,6 +73,15 @@ export const LINEAR_NAMES = ["query", "key", "value", "output", "gate", "up", "d
 /** One of the seven linear maps of a decoder layer. */
 export type LinearName = (typeof LINEAR_NAMES)[number];
 
+/** The linear maps that write to the residual stream. */
+export const WRITING_NAMES = ["output", "down"] as const;
+
+/** Whether a linear map writes to the residual stream. Its inputs, the columns of its weight, are then what the units of
+ * its layer put out; of the other maps the outputs, the rows, are the units'. */
+export function writesResidual(name: LinearName): boolean {
+  return WRITING_NAMES.some((writing) => writing === name);
+}
+
 /** A decoder: RMSNorm, RoPE, grouped-query attention and a gated FFN. What is optional differs between families, and is
  * absent in a plain LLaMA. */
 export interface DecoderConfig {

@@ -17,6 +17,7 @@ import {
   linearShape,
   tensorNames,
   type WeightSource,
+  writesResidual,
 } from "./config.ts";
 import { keptLayers, plannedConfig, type PrunePlan } from "./plan.ts";
 import { BIAS_KEYS } from "./families/family.ts";
@@ -42,9 +43,6 @@ function linearTensors(config: DecoderConfig): Map<string, LinearTensor> {
   });
   return found;
 }
-
-/** Whether the units of a layer are the inputs of this map (its columns) rather than its outputs (its rows). */
-const unitsAreInputs = (linear: LinearName) => linear === "output" || linear === "down";
 
 /** The checkpoint that has the units of `plan` alone: the same weights as `pruneModel`'s, without a device.
  * @throws {RangeError} when the plan does not fit the model. */
@@ -124,11 +122,11 @@ export function paddedSource(source: WeightSource): WeightSource {
     read: (name) => {
       const tensor = source.read(name);
       const found = linears.get(name);
-      if (!found || found.isBias && unitsAreInputs(found.linear)) return tensor;
+      if (!found || found.isBias && writesResidual(found.linear)) return tensor;
       const places = placesIn(at(source.config.layers, found.layer), wide, found.linear, config.headSize);
       const [out, input] = linearShape(config, wide, found.linear);
       if (found.isBias) return { shape: [out], data: spread(tensor.data, [out, 1], places) };
-      const [rows, columns] = unitsAreInputs(found.linear) ? [undefined, places] : [places, undefined];
+      const [rows, columns] = writesResidual(found.linear) ? [undefined, places] : [places, undefined];
       return { shape: [out, input], data: spread(tensor.data, [out, input], rows, columns) };
     },
     close: () => source.close(),

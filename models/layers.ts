@@ -8,7 +8,7 @@ import { attention, type AttentionLayout, cachedAttention, type KeyValues } from
 import { at } from "../core/indexing.ts";
 import { currentEngine } from "../core/engine.ts";
 import { geGlu, rmsNorm, swiGlu } from "../core/ops.ts";
-import { type DecoderConfig, type LayerAttention, layerAttention } from "./config.ts";
+import { type DecoderConfig, type LayerAttention, layerAttention, type WRITING_NAMES } from "./config.ts";
 import { applyLinear, type DecoderModel, type DeviceLayer } from "./device.ts";
 import { type HiddenMask, hiddenNorm, type LayerMasks, maskBlock, maskHeads } from "./masks.ts";
 import { rotaryTables, turnMatrices } from "./rope.ts";
@@ -32,7 +32,7 @@ export interface TokenBatch {
 export type BatchLayout = Omit<TokenBatch, "tokens">;
 
 /** Where {@linkcode ForwardOptions.observe} looks. */
-export type ObservedSite = "output" | "down";
+export type ObservedSite = (typeof WRITING_NAMES)[number];
 
 /** Options of {@linkcode forward}. */
 export interface ForwardOptions {

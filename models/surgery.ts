@@ -15,6 +15,7 @@ import {
   type LinearName,
   NORM_NAMES,
   tensorNames,
+  writesResidual,
 } from "./config.ts";
 import { eachLayer } from "./layerwise.ts";
 import { type DecoderModel, type DeviceLayer, type DeviceLinear, mergedWeight } from "./decoder.ts";
@@ -95,7 +96,7 @@ export interface KeptOfLinear {
 export function keptOfLinear(plan: PrunePlan, layer: number, name: LinearName, headSize: number): KeptOfLinear {
   const units = keptIndices(at(plan.layers, layer), name, headSize);
   const { hidden } = plan;
-  return name === "output" || name === "down" ? { inputs: units, outputs: hidden } : { inputs: hidden, outputs: units };
+  return writesResidual(name) ? { inputs: units, outputs: hidden } : { inputs: hidden, outputs: units };
 }
 
 /** Columns of `[in, out]` weights, or rows for the output and down maps, that the kept units occupy. */

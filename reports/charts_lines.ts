@@ -3,6 +3,7 @@
  * @module
  */
 import { at } from "../core/indexing.ts";
+import { monotone } from "../core/stats.ts";
 import {
   barWords,
   type Chart,
@@ -27,24 +28,11 @@ import { meanOf } from "./table.ts";
 const LABEL_GAP = 15;
 
 /** Spreads labels that would overlap: at least `gap` apart, inside [0, `height`] where they fit, and with the least
- * sum of squared moves that this allows (isotonic regression by pooling neighbours). */
+ * sum of squared moves that this allows. */
 export function spreadLabels(wanted: number[], gap: number, height: number): number[] {
   const order = wanted.map((value, index) => ({ value, index })).sort((a, b) => a.value - b.value);
-  const blocks: { sum: number; size: number }[] = [];
-  for (const [k, { value }] of order.entries()) {
-    let block = { sum: value - k * gap, size: 1 };
-    for (
-      let before = blocks.at(-1);
-      before && before.sum / before.size >= block.sum / block.size;
-      before = blocks.at(-1)
-    ) {
-      blocks.pop();
-      block = { sum: before.sum + block.sum, size: before.size + block.size };
-    }
-    blocks.push(block);
-  }
+  const levels = monotone(order.map(({ value }, k) => value - k * gap));
   const top = height - (wanted.length - 1) * gap;
-  const levels = blocks.flatMap(({ sum, size }) => new Array<number>(size).fill(sum / size));
   const placed = new Array<number>(wanted.length).fill(0);
   for (const [k, { index }] of order.entries()) {
     placed[index] = Math.min(Math.max(at(levels, k), 0), Math.max(top, 0)) + k * gap;

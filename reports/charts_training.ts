@@ -2,12 +2,13 @@
  *
  * @module
  */
-import type { CurveRow } from "../core/schema.ts";
+import type { CurveRow, RemovedType } from "../core/schema.ts";
 import { evenlySpaced } from "../core/stats.ts";
 import { at } from "../core/indexing.ts";
 import { type Chart, colourScale, linesOf, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
 import { level } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
+import { UNIT_WORDS } from "./protocol.ts";
 import type { Row, Section } from "./rows.ts";
 
 /** A quantity of a step; null where the step does not have it. */
@@ -25,20 +26,13 @@ const POINTS = 100;
 const learning = (row: Row): CurveRow[] =>
   evenlySpaced(row.runs[0]?.training?.find(({ stage }) => stage === "learning")?.curve ?? [], POINTS);
 
-const UNIT_WORDS: Record<string, string> = {
-  "ffn": "FFN channels",
-  "query-heads": "query heads",
-  "kv-groups": "key/value groups",
-  "layers": "layers",
-  "hidden": "hidden dimensions",
-};
+/** Of the whole model and not per layer. */
+const OF_MODEL: readonly RemovedType[] = ["layer", "hidden"];
 
-/** Units whose removal is counted over the whole model and not per layer. */
-const OF_MODEL = ["layers", "hidden"];
+const unitWords = (type: string) => (UNIT_WORDS as Record<string, string>)[type] ?? type;
 
-const unitWords = (type: string) => UNIT_WORDS[type] ?? type;
-
-const removedWords = (type: string) => `${unitWords(type)} removed${OF_MODEL.includes(type) ? "" : ", per layer"}`;
+const removedWords = (type: RemovedType) =>
+  `${UNIT_WORDS[type]} removed${OF_MODEL.includes(type) ? "" : ", per layer"}`;
 
 /** What a multiplier is the price of: MaskPrune's z of the budget and its y of masks that are to close; Sheared's lambda1
  * and lambda2 of the distance to the target shape and of its square. */
@@ -62,7 +56,7 @@ function panels(rows: CurveRow[]): Panel[] {
     { title: "training loss", pick: ({ loss }) => loss },
     { title: "budget, part that may stay", pick: ({ budget }) => budget ?? null },
     { title: "part that stays", pick: ({ retained }) => retained ?? null },
-    ...keys("removed").map((type) => ({
+    ...(keys("removed") as RemovedType[]).map((type) => ({
       title: removedWords(type),
       pick: ({ removed }: CurveRow) => removed?.[type] ?? null,
     })),

@@ -6,6 +6,7 @@ import { at } from "../core/indexing.ts";
 import { type Chart, linesOf, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
 import { level } from "./format.ts";
 import { LEVEL_COLOURS, NEUTRAL } from "./palette.ts";
+import { UNIT_WORDS } from "./protocol.ts";
 import type { Row, Section } from "./rows.ts";
 
 type Run = Row["runs"][number];
@@ -33,13 +34,13 @@ interface Unit {
 /** Unit types that figures tell apart. */
 const UNITS: Unit[] = [
   {
-    name: "FFN channels",
+    name: UNIT_WORDS.ffn,
     slug: "ffn-channels",
     widthOf: ({ ffnChannels }) => ffnChannels,
     kept: ({ ffnChannels }) => ffnChannels,
   },
   {
-    name: "query heads",
+    name: UNIT_WORDS["query-heads"],
     slug: "query-heads",
     widthOf: ({ kvGroups, queryHeadsPerGroup }) => kvGroups * queryHeadsPerGroup,
     kept: ({ queryHeads }) => queryHeads,

@@ -1,6 +1,6 @@
 /** One fixed colour and place in the order per method, so that figures of different runs can be read side by side.
- * Colours are Okabe and Ito's, which stay apart for the common kinds of colour blindness; methods the list does not
- * know get spare colours, the same as long as the same methods are compared.
+ * Colours are Okabe and Ito's and two that stay apart from them for the common kinds of colour blindness; methods the list
+ * does not know get spare colours, the same as long as the same methods are compared.
  *
  * @module
  */
@@ -13,6 +13,8 @@ const KNOWN: [id: string, colour: string][] = [
   ["wanda-sp", "#009E73"],
   ["llm-pruner", "#0072B2"],
   ["flap", "#E69F00"],
+  ["obs", "#C01884"],
+  ["block-influence", "#487058"],
   ["sheared", "#CC79A7"],
   ["mask-prune", "#D55E00"],
 ];

@@ -4,7 +4,7 @@
  * @module
  */
 import { corpusLabel, settingWords } from "../core/cell_names.ts";
-import type { Cell, DatasetUse, DoneRecord, TrainingOptions, TrainingReport } from "../core/schema.ts";
+import type { Cell, DatasetUse, DoneRecord, RemovedType, TrainingOptions, TrainingReport } from "../core/schema.ts";
 import { counted } from "../core/words.ts";
 import { baseName } from "./measurements.ts";
 import { isDense, type Row, type Section } from "./rows.ts";
@@ -24,10 +24,13 @@ function recoveryOf({ recover, training }: Cell): Recovery {
   return training === undefined ? "none" : "learned";
 }
 
-const UNIT_WORDS: Record<Cell["units"][number], string> = {
+/** What is removed, in words. */
+export const UNIT_WORDS: Record<RemovedType, string> = {
   "ffn": "FFN channels",
   "query-heads": "query heads",
   "kv-groups": "key/value groups",
+  "layer": "layers",
+  "hidden": "hidden dimensions",
 };
 
 const unique = (texts: readonly string[]) => [...new Set(texts)];

@@ -8,12 +8,14 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
+import { wholeNumber } from "../benchmarks/commands/command.ts";
 import { createScorer } from "../benchmarks/evaluation/scorer.ts";
 import { startBestEngine, startEngine } from "../core/engine.ts";
-import { unknownName, UsageError } from "../core/errors.ts";
+import { unknownName } from "../core/errors.ts";
 import { at } from "../core/indexing.ts";
 import { createRng } from "../core/rng.ts";
 import { ENGINE_NAMES } from "../core/schema.ts";
+import { median } from "../core/stats.ts";
 import { uploadModel } from "../models/decoder.ts";
 import { openModel } from "../models/load.ts";
 import { scoringModel } from "../models/scoring.ts";
@@ -22,21 +24,12 @@ import { runTool } from "./run_tool.ts";
 const HELP = "deno task bench:batches [--model PATH] [--engine NAME] [--windows 300] [--length 256] " +
   "[--sizes 128,256,512,1024,2048] [--repeats 3]";
 
-/** The number that `--name` gives.
- * @throws {UsageError} when it is none of at least 1. */
-export function count(text: string, name: string): number {
-  if (!/^[1-9]\d*$/.test(text)) throw new UsageError(`--${name} must be a whole number above 0: current "${text}"`);
-  return Number(text);
-}
-
 async function start(name: string | undefined) {
   if (name === undefined) return (await startBestEngine()).engine;
   const known = ENGINE_NAMES.find((engine) => engine === name);
   if (!known) throw unknownName("engine", name, ENGINE_NAMES);
   return await startEngine(known);
 }
-
-const median = (values: readonly number[]) => at(values.toSorted((a, b) => a - b), values.length >> 1);
 
 /** Largest difference of two scorings, in nats. */
 const difference = (a: readonly Float32Array[], b: readonly Float32Array[]): number =>
@@ -50,7 +43,7 @@ async function main(): Promise<void> {
   });
   if (flags.help) return console.log(HELP);
   const [windows, length, repeats] = (["windows", "length", "repeats"] as const).map((name) =>
-    count(flags[name], name)
+    wholeNumber(name, flags[name])
   );
   if (windows === undefined || length === undefined || repeats === undefined) return;
   const engine = await start(flags.engine);
@@ -59,7 +52,9 @@ async function main(): Promise<void> {
   source.close();
   const rng = createRng(0, "batches");
   const work = Array.from({ length: windows }, () => Int32Array.from({ length }, () => rng.integer(model.vocabSize)));
-  const ways = [...flags.sizes.split(",").map((text: string) => count(text, "sizes")), null].map((batchTokens) => ({
+  const ways = [...flags.sizes.split(",").map((text: string) => wholeNumber("sizes", text)), null].map((
+    batchTokens,
+  ) => ({
     name: batchTokens === null ? "chosen" : String(batchTokens),
     batchTokens: batchTokens ?? undefined,
     seconds: [] as number[],

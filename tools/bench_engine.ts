@@ -16,17 +16,15 @@ import { startEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { createRng } from "../core/rng.ts";
 import { writeSafetensors } from "../core/safetensors.ts";
+import { median } from "../core/stats.ts";
 import { expectedTensors, queryHeads, type WeightSource } from "../models/config.ts";
 import { toHfConfig } from "../models/hf_config.ts";
 import { type DecoderModel, forward, logits, uploadModel } from "../models/decoder.ts";
 import { openModel } from "../models/load.ts";
 import { batchGradients } from "../models/training/gradients.ts";
-import { privatePython } from "./setup_common.ts";
+import { privatePython, TORCH, TRANSFORMERS } from "./setup_common.ts";
 import { runTool } from "./run_tool.ts";
 import { inProject } from "../core/user_folder.ts";
-
-/** PyTorch and transformers, for `privatePython`. */
-export const TORCH_PACKAGES = [["torch==2.15.0"], ["transformers==5.24.0"]];
 
 /** One timed piece of work and a number it must agree on with the peer. */
 interface Outcome {
@@ -89,14 +87,12 @@ export function exportFolder(source: WeightSource, folder: string): void {
 }
 
 async function torchSide(folder: string, tokens: Int32Array, threads: number): Promise<Side & Pick<Peer, "close">> {
-  const python = await privatePython("torch", TORCH_PACKAGES);
+  const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
   const peer = await startPeer("PyTorch", python, [new URL("./peers/torch_engine.py", import.meta.url).pathname]);
   await peer.ask({ model: folder, tokens: [...tokens], threads });
   return { name: peer.versions, run: (work) => peer.ask({ work }), close: peer.close };
 }
 
-/** The middle value; the upper one of the two for an even count. */
-export const median = (values: number[]): number => at(values.toSorted((a, b) => a - b), values.length >> 1);
 const close = (a: number, b: number) => Math.abs(a - b) <= 1e-3 * Math.max(1, Math.abs(a), Math.abs(b));
 
 /** Runs the sides in turns and prints one line per kind of work. */

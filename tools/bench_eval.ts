@@ -14,10 +14,12 @@ import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
 import { at, lookUp } from "../core/indexing.ts";
 import { hostMemory } from "../core/device_memory.ts";
+import { countFlag, wholeNumber } from "../benchmarks/commands/command.ts";
 import { measureTasks } from "../benchmarks/evaluation/multiple_choice.ts";
 import { createScorer } from "../benchmarks/evaluation/scorer.ts";
 import { startBestEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
+import { median } from "../core/stats.ts";
 import { getTask } from "../datasets/mod.ts";
 import { exportHfFolder } from "../models/export.ts";
 import { uploadModel } from "../models/decoder.ts";
@@ -95,8 +97,6 @@ async function ours(work: Work): Promise<Outcome> {
   if (!success) throw new UsageError(`Evaluating failed: ${new TextDecoder().decode(stderr).trim().slice(-1000)}`);
   return JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").pop()!);
 }
-
-const median = (values: number[]) => at(values.toSorted((a, b) => a - b), values.length >> 1);
 
 const peakOf = (outcomes: Outcome[]) => Math.max(...outcomes.map(({ peakBytes }) => peakBytes));
 
@@ -204,16 +204,12 @@ async function main(args: string[]): Promise<number> {
   const { model, data, peer } = flags as Record<string, string | undefined>;
   if (!data) throw new UsageError("--data must name a folder with the tasks' records");
   if (peer !== undefined && peer !== "lm-eval") throw new UsageError(`Unknown peer "${peer}": the only one is lm-eval`);
-  const count = (name: string, text: unknown): number => {
-    if (Number.isInteger(Number(text)) && Number(text) > 0) return Number(text);
-    throw new UsageError(`--${name} must be a whole number above 0: current "${text}"`);
-  };
-  const limit = flags.limit === undefined ? undefined : count("limit", flags.limit);
-  const peerBatch = String(flags["peer-batch"]).split(",").map((size) => count("peer-batch", size));
+  const limit = countFlag(flags, "limit");
+  const peerBatch = String(flags["peer-batch"]).split(",").map((size) => wholeNumber("peer-batch", size));
   const tasks = String(flags.tasks).split(",");
   for (const task of tasks) getTask(task);
   const work: Work = { model: model!, tasks, data, limit, peerBatch };
-  return await compare(work, count("repeats", flags.repeats), peer !== undefined) ? 0 : 1;
+  return await compare(work, wholeNumber("repeats", flags.repeats), peer !== undefined) ? 0 : 1;
 }
 
 async function work(): Promise<number> {

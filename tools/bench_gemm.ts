@@ -10,6 +10,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { parseArgs } from "@std/cli/parse-args";
+import { wholeNumber } from "../benchmarks/commands/command.ts";
 import { timeInTurns } from "../benchmarks/evaluation/throughput.ts";
 import { startEngine } from "../core/engine.ts";
 import { at } from "../core/indexing.ts";
@@ -19,7 +20,6 @@ import { mean, median } from "../core/stats.ts";
 import { inProject } from "../core/user_folder.ts";
 import { type DecoderConfig, LINEAR_NAMES, linearShape } from "../models/config.ts";
 import { openModel } from "../models/load.ts";
-import { count } from "./bench_batches.ts";
 import { privatePython, runCommand } from "./setup_common.ts";
 import { runTool } from "./run_tool.ts";
 
@@ -160,9 +160,9 @@ async function main(): Promise<void> {
     },
   });
   if (flags.help) return console.log(HELP);
-  const m = count(flags.rows, "rows");
-  const turns = count(flags.repeats, "repeats");
-  const threads = count(flags.threads, "threads");
+  const m = wholeNumber("rows", flags.rows);
+  const turns = wholeNumber("repeats", flags.repeats);
+  const threads = wholeNumber("threads", flags.threads);
   Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
   const engine = await startEngine("tensorflow", { device: "cpu" });
   const sides = [

@@ -8,12 +8,12 @@
  * @module
  */
 import { parseArgs } from "@std/cli/parse-args";
+import { wholeNumber } from "../benchmarks/commands/command.ts";
 import { join } from "node:path";
 import { bytesWords } from "../benchmarks/commands/dry_run.ts";
 import { runSweep } from "../benchmarks/sweep/sweep.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { totalParameters } from "../models/count.ts";
-import { count } from "./bench_batches.ts";
 import { addTokenizer, llamaConfig, writeCheckpoint } from "./random_checkpoint.ts";
 import { runTool } from "./run_tool.ts";
 
@@ -69,7 +69,7 @@ async function measure(folder: string, config: DecoderConfig): Promise<void> {
 
 async function main(): Promise<void> {
   const flags = parseArgs(Deno.args, { string: ["layers", "dir"], default: { layers: "32" } });
-  const config = llama7b(count(flags.layers, "layers"));
+  const config = llama7b(wholeNumber("layers", flags.layers));
   const folder = Deno.makeTempDirSync(flags.dir === undefined ? {} : { dir: flags.dir });
   try {
     await measure(folder, config);

@@ -17,6 +17,7 @@ import { startEngine } from "../core/engine.ts";
 import { UsageError } from "../core/errors.ts";
 import { createRng } from "../core/rng.ts";
 import { writeSafetensors } from "../core/safetensors.ts";
+import { median } from "../core/stats.ts";
 import { type TrainingOptions, trainingSchema } from "../core/schema.ts";
 import type { HostTensor } from "../models/config.ts";
 import { type DecoderModel, uploadModel } from "../models/decoder.ts";
@@ -25,9 +26,9 @@ import type { LossTerms } from "../models/training/loss.ts";
 import { createMoments, readTensors, scheduleFactor, stepValues } from "../models/training/optimizer.ts";
 import { createStudent, type HostMasks, type Student, studentStep } from "../models/training/student.ts";
 import { type TeacherTargets, teacherTargets } from "../models/training/teacher.ts";
-import { exportFolder, median, TORCH_PACKAGES } from "./bench_engine.ts";
+import { exportFolder } from "./bench_engine.ts";
 import { type Peer, startPeer } from "../benchmarks/peers/peer_process.ts";
-import { privatePython } from "./setup_common.ts";
+import { privatePython, TORCH, TRANSFORMERS } from "./setup_common.ts";
 import { runTool } from "./run_tool.ts";
 import { inProject } from "../core/user_folder.ts";
 
@@ -182,7 +183,7 @@ async function main(): Promise<void> {
   try {
     if (flags.peer) {
       // Before anything is loaded: a process's peak begins with the memory of the one that started it.
-      const python = await privatePython("torch", TORCH_PACKAGES);
+      const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
       peer = await startPeer("PyTorch", python, [new URL("./peers/torch_step.py", import.meta.url).pathname]);
     }
     const engine = await startEngine("tensorflow");

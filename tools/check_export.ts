@@ -32,7 +32,7 @@ import { hfFamilyOf } from "../models/families/mod.ts";
 import { type OpenedModel, openModel } from "../models/load.ts";
 import type { LayerPlan, PrunePlan } from "../models/plan.ts";
 import { familyCases, withTableGelu } from "./export_families.ts";
-import { privatePython } from "./setup_common.ts";
+import { privatePython, TORCH, TRANSFORMERS } from "./setup_common.ts";
 import { runTool } from "./run_tool.ts";
 
 const HELP = `Checks that other engines load exported models and compute the same.
@@ -44,7 +44,6 @@ Usage: deno task check:export [--model PATH] [--peer NAME]
 
 transformers and PyTorch are installed into a private Python environment, llama.cpp into Deno's cache, the first time.`;
 
-const PYTHON_PACKAGES = [["torch==2.15.0"], ["transformers==5.24.0"]];
 /** Largest difference in nats per token between two f32 implementations. */
 const F32_NATS = 1e-3;
 /** Largest mean difference in nats per token with rounded weights; llama.cpp rounds activations too. SmolLM2-135M shows
@@ -242,7 +241,7 @@ async function checkLlamaCpp(
 
 const PEERS: Record<string, () => Promise<Peer>> = {
   "transformers": async () => {
-    const python = await privatePython("torch", PYTHON_PACKAGES);
+    const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
     return startPeer("transformers", python, [new URL("./peers/transformers_export.py", import.meta.url).pathname]);
   },
   "llama.cpp": startLlamaCpp,

@@ -25,7 +25,7 @@ import type { LayerMasks } from "../models/masks.ts";
 import { planToMasks } from "../tests/support/plan_masks.ts";
 import { FAMILY_CONFIGS, randomPlan } from "./small_families.ts";
 import { runTool } from "./run_tool.ts";
-import { privatePython } from "./setup_common.ts";
+import { privatePython, TORCH, TRANSFORMERS } from "./setup_common.ts";
 
 const HELP = `Checks that every family of models computes here what it computes in transformers.
 
@@ -35,7 +35,6 @@ Usage: deno task check:families [--only NAME]
 
 transformers and PyTorch are installed into a private Python environment the first time.`;
 
-const PYTHON_PACKAGES = [["torch==2.15.0"], ["transformers==5.24.0"]];
 const MOST_LOGIT = 1e-4;
 const MOST_NATS = 1e-5;
 const TOKENS = 40;
@@ -149,7 +148,7 @@ async function main(): Promise<number> {
     throw new UsageError(`No small model begins with "${flags.only}": ${Object.keys(FAMILY_CONFIGS).join("; ")}`);
   }
   const { engine } = await startBestEngine();
-  const python = await privatePython("torch", PYTHON_PACKAGES);
+  const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
   const script = new URL("./peers/transformers_families.py", import.meta.url).pathname;
   const peer = await startPeer("transformers", python, [script]);
   const folder = await Deno.makeTempDir({ prefix: "check-families-" });

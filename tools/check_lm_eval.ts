@@ -16,6 +16,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { countFlag } from "../benchmarks/commands/command.ts";
 import { lmEvalDocuments } from "../benchmarks/records/lm_eval_samples.ts";
 import { argmax, measureTask } from "../benchmarks/evaluation/multiple_choice.ts";
 import type { ScoredDocument } from "../benchmarks/evaluation/perplexity.ts";
@@ -231,13 +232,7 @@ function parseFlags(args: string[]): Flags {
   oneOf("tokenizer", flags.tokenizer, ["remote", "huggingface"]);
   const tasks = String(flags.tasks).split(",");
   for (const task of tasks) oneOf("task", task, [...knownTasks.keys(), ...corpora.keys()]);
-  const count = (name: string, least: number): number | undefined => {
-    const text = (flags as Record<string, unknown>)[name];
-    if (text === undefined) return undefined;
-    if (Number.isInteger(Number(text)) && Number(text) >= least) return Number(text);
-    throw new UsageError(`--${name} must be a whole number of at least ${least}: current "${text}"`);
-  };
-  const [limit, fewshot = 0] = [count("limit", 1), count("num-fewshot", 0)];
+  const [limit, fewshot = 0] = [countFlag(flags, "limit"), countFlag(flags, "num-fewshot", 0)];
   return { ...flags as unknown as Flags, tasks, limit, fewshot, taskFiles: flags["task-files"] };
 }
 

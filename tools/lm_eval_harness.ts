@@ -11,12 +11,10 @@ import type { AnyTask } from "../datasets/define.ts";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UsageError } from "../core/errors.ts";
-import { cacheFolder, privatePython, runCommand } from "./setup_common.ts";
+import { cacheFolder, privatePython, runCommand, TORCH, TRANSFORMERS } from "./setup_common.ts";
 
 const HARNESS = ["lm-eval[api]==0.4.13"];
 const HARNESS_WITH_TORCH = ["lm-eval[api,hf]==0.4.13"];
-const TRANSFORMERS = ["transformers==5.24.0"];
-const TORCH = ["torch==2.15.0"];
 
 /** One answer: a choice of an example, or a whole document. */
 export interface Answer {

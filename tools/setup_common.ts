@@ -84,6 +84,11 @@ export async function findPython(): Promise<string> {
   );
 }
 
+/** PyTorch for {@linkcode privatePython}. */
+export const TORCH = ["torch==2.15.0"];
+/** transformers for {@linkcode privatePython}. */
+export const TRANSFORMERS = ["transformers==5.24.0"];
+
 /** The Python of a private environment with `packages` (arguments of pip, one list per call), made in the cache folder
  * the first time. Tools that share a name share the environment; what is missing is added. */
 export async function privatePython(name: string, packages: string[][]): Promise<string> {

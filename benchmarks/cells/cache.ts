@@ -10,6 +10,7 @@ import { isThere } from "../../core/paths.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
 import type { Statistics } from "../../methods/define.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
+import { sha256OfWindows } from "../../models/training/teacher.ts";
 
 /** Statistics of another version are computed again. */
 const STATISTICS_VERSION = 4;
@@ -49,16 +50,12 @@ export function createCache(
   { weights, engine, seed, calibration, methodFile }: CacheScope,
   waiting: <T>(work: () => Promise<T>) => Promise<T> = (work) => work(),
 ): (key: string, compute: () => Promise<Statistics>) => Promise<Statistics> {
-  const windows = createHash("sha256");
-  for (const ids of calibration) {
-    windows.update(`${ids.length}:`).update(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength));
-  }
   const scope = {
     schemaVersion: STATISTICS_VERSION,
     weights,
     engine,
     seed,
-    windows: windows.digest("hex"),
+    windows: sha256OfWindows(calibration),
     methodFile,
   };
   return async (key, compute) => {

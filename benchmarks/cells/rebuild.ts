@@ -8,11 +8,11 @@ import type { WeightSource } from "../../models/config.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
-import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
 import { applyStage, type Rebuild } from "../../models/training/stages.ts";
 import { storedPath } from "../records/run_file.ts";
 import { openRebuild } from "../records/rebuild_file.ts";
 import { openStoredWeights } from "../records/stored_weights.ts";
+import { compensation, type StageHost } from "./learning.ts";
 
 /** What tells of progress, and stops. */
 export interface RebuildHost {
@@ -82,15 +82,13 @@ export async function applyStages(
   { stages, windows }: Rebuild,
   { report, signal }: RebuildHost,
 ): Promise<DecoderModel> {
+  const remember: StageHost["remember"] = (_key, compute) => compute();
   let base = dense;
   for (const [i, stage] of stages.entries()) {
     report(stages.length > 1 ? `rebuild, level ${i + 1} of ${stages.length}` : "rebuild");
     const before = base;
     try {
-      base = await applyStage(before, stage, async (plan, replaced) => {
-        const gram = await gramMatrices(before, windows, { report, signal });
-        return { ...replaced, ...await compensate(before, plan, { gram, replaced, report, signal }) };
-      });
+      base = await applyStage(before, stage, compensation(before, windows, { remember, report, signal }));
     } finally {
       if (before !== dense) disposeModel(before);
     }

@@ -6,7 +6,14 @@
 import { startEngine } from "../../core/engine.ts";
 import { denseMatrix } from "../../core/matrix.ts";
 import type { DoneRecord } from "../../core/schema.ts";
-import { type DecoderConfig, LINEAR_NAMES, type LinearName, linearShape, tensorNames } from "../../models/config.ts";
+import {
+  type DecoderConfig,
+  LINEAR_NAMES,
+  type LinearName,
+  linearShape,
+  tensorNames,
+  WRITING_NAMES,
+} from "../../models/config.ts";
 import { totalParameters } from "../../models/count.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
@@ -80,7 +87,7 @@ async function modelOfShape(dense: DecoderModel, record: DoneRecord): Promise<De
   }
   if (cell.weights !== "stored" || !changedWeights) return model;
   // What was trained or corrected no longer fits into 16 bits.
-  const changed: readonly LinearName[] = cell.training ? LINEAR_NAMES : biases.length > 0 ? [] : ["output", "down"];
+  const changed: readonly LinearName[] = cell.training ? LINEAR_NAMES : biases.length > 0 ? [] : WRITING_NAMES;
   for (const layer of model.layers) {
     for (const name of changed) {
       const { weight } = layer[name];

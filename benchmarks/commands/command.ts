@@ -38,7 +38,12 @@ export function textFlag(flags: Record<string, unknown>, name: string): string |
  * @throws {UsageError} when it is none, or below `least`. */
 export function countFlag(flags: Record<string, unknown>, name: string, least = 1): number | undefined {
   const text = textFlag(flags, name);
-  if (text === undefined) return undefined;
+  return text === undefined ? undefined : wholeNumber(name, text, least);
+}
+
+/** The whole number that `text`, given with the flag `name`, is.
+ * @throws {UsageError} when it is none, or below `least`. */
+export function wholeNumber(name: string, text: string, least = 1): number {
   const value = Number(text);
   if (Number.isInteger(value) && value >= least) return value;
   throw new UsageError(`--${name} must be a whole number of at least ${least}: current "${text}"`);

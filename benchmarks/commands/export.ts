@@ -9,7 +9,7 @@ import { at } from "../../core/indexing.ts";
 import { isFile } from "../../core/paths.ts";
 import { STORED_TYPES } from "../../core/quantize.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
-import { readRecord, readRecords, runPaths } from "../records/store.ts";
+import { folderOfRecord, readDone, readRecords, recordPath, runPaths } from "../records/store.ts";
 import { EXPORT_FORMATS } from "./model_card.ts";
 import { choiceOf, type Command, type Flags, textFlag } from "./command.ts";
 
@@ -48,11 +48,11 @@ function siblings(out: string): CellRecord[] {
 }
 
 /** The record that `cell` names, and the folder of its run.
- * @throws {UsageError} when none or several match, with the names there are. */
-function findRecord(cell: string, run?: string): { record: CellRecord; out: string; others: CellRecord[] } {
+ * @throws {UsageError} when none or several match, with the names there are, or the cell failed. */
+function findRecord(cell: string, run?: string): { record: DoneRecord; out: string; others: CellRecord[] } {
   if (run === undefined && isFile(cell)) {
-    const out = dirname(dirname(resolve(cell)));
-    const record = readRecord(cell);
+    const out = folderOfRecord(cell);
+    const record = readDone(cell);
     return { record, out, others: resolve(runPaths(out).records) === dirname(resolve(cell)) ? siblings(out) : [] };
   }
   if (run === undefined) {
@@ -60,7 +60,7 @@ function findRecord(cell: string, run?: string): { record: CellRecord; out: stri
   }
   const { records } = readRecords(run);
   const found = records.filter((record) => cellName(record).startsWith(cell) || record.id.startsWith(cell));
-  if (found.length === 1) return { record: at(found, 0), out: run, others: records };
+  if (found.length === 1) return { record: readDone(recordPath(run, at(found, 0))), out: run, others: records };
   const names = (found.length === 0 ? records : found).map((record) => `\n  ${cellName(record)}`).join("");
   throw new UsageError(
     found.length === 0 ? `No cell in "${run}" begins with "${cell}":${names}` : `"${cell}" fits several cells:${names}`,
@@ -89,9 +89,6 @@ async function exportNamed(flags: Flags): Promise<number> {
   const dtype = textFlag(flags, "dtype");
   const shardSize = textFlag(flags, "max-shard-size");
   const { record, out, others } = findRecord(cell, textFlag(flags, "run"));
-  if (record.state === "failed") {
-    throw new UsageError(`Cell "${cellName(record)}" failed, so it has no model: ${record.failure.message}`);
-  }
   const type = dtype === undefined ? defaultType(record, format) : choiceOf("dtype", dtype, STORED_TYPES);
   const name = format === "hf" ? cellName(record) : `${cellName(record)}.${type.toLowerCase()}.gguf`;
   const to = resolve(textFlag(flags, "to") ?? join(out, "exports", name));

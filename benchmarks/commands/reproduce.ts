@@ -9,8 +9,8 @@
  */
 import type { TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, selectTasks } from "../../datasets/lm_eval/task_files.ts";
-import { dirname, join, resolve } from "node:path";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { join, resolve } from "node:path";
+import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema.ts";
 import { canonicalJson } from "../../core/cell_names.ts";
@@ -21,7 +21,7 @@ import { FIRST_TOKENS } from "../evaluation/batch_trials.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { classifyExit } from "../../core/failure.ts";
 import { askedResults, type DataHashes } from "../records/measured.ts";
-import { readRecord, recordPath } from "../records/store.ts";
+import { folderOfRecord, readDone, readRecord, recordPath } from "../records/store.ts";
 import { readRunFile, startOf } from "../records/run_file.ts";
 
 /** What two runs of one cell have in common. */
@@ -222,18 +222,9 @@ export const reproduce: Command = {
   run: async (flags) => {
     const [path] = flags._;
     if (path === undefined) throw new UsageError("A record must be given: bench reproduce DIR/records/NAME.json.gz");
-    let record: CellRecord;
-    try {
-      record = readRecord(path);
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) throw new UsageError(`"${path}" does not exist: give a record's file`);
-      throw error;
-    }
-    if (record.state !== "done") {
-      throw new FileFormatError(path, "is the record of a failed cell: `bench run` retries it");
-    }
+    const record = readDone(path);
     const [model, data] = [textFlag(flags, "model"), textFlag(flags, "data")];
-    const out = dirname(dirname(resolve(path)));
+    const out = folderOfRecord(path);
     const run = readRunFile(out);
     const stored = run?.config.data;
     const asked = {

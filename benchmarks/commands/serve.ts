@@ -5,11 +5,12 @@
  *
  * @module
  */
-import { dirname, join, resolve } from "node:path";
+import { join } from "node:path";
 import { NVIDIA_SMI } from "../../core/cuda.ts";
 import { UsageError } from "../../core/errors.ts";
 import { ENGINE_NAMES, type RunConfig } from "../../core/schema.ts";
 import { parseStrictly } from "../configuration/flags.ts";
+import { folderOfRecord } from "../records/store.ts";
 import { type Command, textFlag } from "./command.ts";
 import { denoRun } from "../../core/deno_run.ts";
 
@@ -92,7 +93,7 @@ async function serveUntilStopped(args: string[]): Promise<number> {
     args,
     ffi,
     ...ffi && { program: NVIDIA_SMI },
-    ...record === undefined ? {} : { write: dirname(dirname(resolve(record))) },
+    ...record === undefined ? {} : { write: folderOfRecord(record) },
   });
   const child = new Deno.Command("deno", {
     // A request that is answered must not look like one whose client has gone.

@@ -24,8 +24,8 @@ export interface ScoredSequence {
 }
 
 /** When the beginning-of-sequence token stands before a text. `tokenizer`: where the tokenizer's own default puts it
- * (lm-evaluation-harness since October 2025); `always`; `never` (its default before). */
-export type BosPolicy = "tokenizer" | "always" | "never";
+ * (lm-evaluation-harness since October 2025); `never` (its default before). */
+export type BosPolicy = "tokenizer" | "never";
 
 /** How requests become ids. `lm-eval`: context and continuation are encoded together and cut where the context ends.
  * `llm-pruner`: encoded apart and without beginning-of-sequence token, as the harness bundled with LLM-Pruner does;
@@ -47,13 +47,8 @@ export interface EncodingOptions {
 export function encodeText(tokenizer: Tokenizer, text: string, bos: BosPolicy): number[] {
   const { bosTokenId: id } = tokenizer;
   const own = id === null ? "" : tokenizer.tokenText(id);
-  if (bos === "never" || (own !== "" && text.startsWith(own))) {
-    return tokenizer.encode(text, { specialTokens: false });
-  }
-  const ids = tokenizer.encode(text);
-  if (bos === "tokenizer" || ids[0] === id) return ids;
-  if (id === null) throw new UsageError('The tokenizer has no beginning-of-sequence token: use BOS policy "tokenizer"');
-  return [id, ...ids];
+  const hasOwn = own !== "" && text.startsWith(own);
+  return tokenizer.encode(text, { specialTokens: bos === "tokenizer" && !hasOwn });
 }
 
 /** The token that stands for an empty context: beginning of sequence, else end of sequence.

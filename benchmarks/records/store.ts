@@ -4,7 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { basename, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { z } from "zod";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
@@ -163,6 +163,24 @@ export function readRecord(path: string): CellRecord {
     throw new FileFormatError(path, `holds the record "${cellName(parsed.data)}" under another name`);
   }
   return parsed.data;
+}
+
+/** Folder of the run that the record at `path` is in. */
+export const folderOfRecord = (path: string): string => dirname(dirname(resolve(path)));
+
+/** The record at `path`, a file that the user named.
+ * @throws {UsageError} when it cannot be read, or its cell failed. */
+export function readDone(path: string): DoneRecord {
+  let record: CellRecord;
+  try {
+    record = readRecord(path);
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error || error instanceof Deno.errors.NotCapable)) throw error;
+    throw new UsageError(`"${path}" cannot be read (${error.message}): give a record's file`);
+  }
+  if (record.state === "done") return record;
+  const { message } = record.failure;
+  throw new UsageError(`"${path}" is the record of a cell that failed, which \`bench run\` tries again: ${message}`);
 }
 
 /** The record of a cell that finished; undefined when it has none that can be read. */

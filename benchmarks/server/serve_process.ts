@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { basename, dirname, resolve } from "node:path";
+import { basename } from "node:path";
 import { type Engine, type EngineOptions, startBestEngine, startEngine } from "../../core/engine.ts";
 import { EngineError, UsageError } from "../../core/errors.ts";
 import type { DoneRecord, RunConfig } from "../../core/schema.ts";
@@ -17,24 +17,8 @@ import { checkSource, isKept, keptModel } from "../cells/rebuild.ts";
 import { cellName } from "../../core/cell_names.ts";
 import { bracketed, parseServeArgs, type ServeOptions } from "../commands/serve.ts";
 import { createApp, type ServedModel } from "./server.ts";
-import { readRecord } from "../records/store.ts";
+import { folderOfRecord, readDone } from "../records/store.ts";
 import { readRunFile, storedPath } from "../records/run_file.ts";
-
-/** The record at `path`.
- * @throws {UsageError} when it cannot be read or its cell failed. */
-function readDone(path: string): DoneRecord {
-  let record;
-  try {
-    record = readRecord(path);
-  } catch (error) {
-    if (error instanceof UsageError) throw error;
-    throw new UsageError(`"${path}" cannot be read: ${(error as Error).message}`);
-  }
-  if (record.state !== "done") {
-    throw new UsageError(`"${path}" is the record of a cell that failed: ${record.failure.message}`);
-  }
-  return record;
-}
 
 /** Folder with data sets of the run in `out`, as its `run.json` says. */
 function dataOf(out: string): string | undefined {
@@ -59,7 +43,7 @@ export async function loadServed(
   signal: AbortSignal,
 ): Promise<ServedModel & { engine: Engine }> {
   const record = options.record === undefined ? undefined : readDone(options.record);
-  const path = record ? storedPath(folderOf(options), record.cell.model) : options.model!;
+  const path = record ? storedPath(folderOfRecord(options.record!), record.cell.model) : options.model!;
   const { engine: own = "auto", arithmetic } = record?.cell ?? {};
   const engine = await start(options.engine ?? own, { arithmetic });
   const opened = await openModel(path);
@@ -77,9 +61,6 @@ export async function loadServed(
   return { name, model: scoringModel(model), tokenizer: opened.tokenizer, signal, engine };
 }
 
-/** Folder of the run that a record is in. */
-const folderOf = ({ record }: ServeOptions) => dirname(dirname(resolve(record!)));
-
 /** The model of a record as its run kept it, or where it kept nothing the dense model pruned again as the cell was. */
 async function modelOf(
   record: DoneRecord,
@@ -91,7 +72,7 @@ async function modelOf(
   },
 ): Promise<DecoderModel> {
   checkSource(record, source);
-  const out = folderOf(options);
+  const out = folderOfRecord(options.record!);
   const dense = await uploadModel(source, record.cell.weights);
   const host = { report: console.error, signal };
   const job = { cell: record.cell, out, data: options.data ?? dataOf(out) };

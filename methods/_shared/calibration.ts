@@ -4,15 +4,16 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { UsageError } from "../../core/errors.ts";
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import { matMul2d } from "../../core/ops.ts";
-import { type LayerShape, queryHeads } from "../../models/config.ts";
+import { type LayerShape, queryHeads, WRITING_NAMES } from "../../models/config.ts";
 import { forwardByLayers } from "../../models/layerwise.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { forward, type ObservedSite, type TokenBatch } from "../../models/decoder.ts";
 import { windowBatch } from "../../models/training/batches.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { checkpoint, readFlat } from "./device.ts";
+import { readFlat } from "./device.ts";
 
 /** Calibration windows in batches of equal length, in order, so that nothing is padded.
  * @throws {UsageError} when there are none, or one is too short to predict a token. */
@@ -117,9 +118,7 @@ function windowMoments(x: tf.Tensor2D, batch: number): tf.Tensor2D {
   });
 }
 
-const SITES = ["output", "down"] as const satisfies ObservedSite[];
-
-/** Moments of one layer's sites, in the order of {@linkcode SITES}. */
+/** Moments of one layer's sites, in the order of {@linkcode WRITING_NAMES}. */
 const createLayerMoments = (shape: LayerShape, headSize: number) => [
   createMoments(queryHeads(shape) * headSize),
   createMoments(shape.ffnChannels),
@@ -128,7 +127,7 @@ const createLayerMoments = (shape: LayerShape, headSize: number) => [
 /** Statistics of one layer by {@linkcode inputStatisticNames}. */
 function layerStatistics(l: number, moments: readonly SiteMoments[]): Statistics {
   const vector = (data: Float64Array) => ({ shape: [data.length], data: Float32Array.from(data) });
-  return Object.fromEntries(SITES.flatMap((site, s) => {
+  return Object.fromEntries(WRITING_NAMES.flatMap((site, s) => {
     const { count, mean, squares, fluctuation } = at(moments, s);
     return [
       [inputStatisticNames.mean(l, site), vector(mean)],
@@ -169,7 +168,7 @@ async function statisticsAtOnce({ model, calibration, report, signal }: Statisti
   const batches = calibrationBatches(calibration);
   const totals = layers.map((shape) => createLayerMoments(shape, headSize));
   for (const [i, batch] of batches.entries()) {
-    await checkpoint(signal);
+    await giveWay(signal);
     report(`calibration statistics, batch ${i + 1} of ${batches.length}`);
     const observed: tf.Tensor[] = [];
     const observe = (_layer: number, _site: ObservedSite, input: tf.Tensor2D) => {
@@ -200,7 +199,7 @@ export async function statisticsByLayers(
     after: async (l, i) => {
       await addBatch(at(totals, l), observed.splice(0), current);
       current = at(batches, (i + 1) % batches.length);
-      await checkpoint(signal);
+      await giveWay(signal);
       if (i === 0) report(`calibration statistics, layer ${l + 1} of ${layers.length}`);
     },
     ...narrow && { narrow: (l) => narrow(l, layerStatistics(l, at(totals, l))) },

@@ -8,8 +8,10 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { giveWay } from "../../core/give_way.ts";
 import { at, entry } from "../../core/indexing.ts";
 import { matMul2d } from "../../core/ops.ts";
+import { WRITING_NAMES } from "../../models/config.ts";
 import {
   createPass,
   type DecoderModel,
@@ -23,11 +25,8 @@ import {
 import { gramMatrices, gramName } from "../../models/training/least_squares.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { calibrationBatches } from "./calibration.ts";
-import { checkpoint, readFlat } from "./device.ts";
+import { readFlat } from "./device.ts";
 import { layTrail, type Trail } from "./loss_slope.ts";
-
-/** The maps that units feed. */
-export const CURVATURE_SITES = ["output", "down"] as const;
 
 /** Names of the two factors of one site: f32 [in, in] and [D, D]. */
 export const curvatureNames = {
@@ -98,10 +97,10 @@ export function slopeFactors(context: MethodContext<unknown>): Promise<Statistic
     };
     try {
       for (const [i, batch] of batches.entries()) {
-        await checkpoint(signal);
+        await giveWay(signal);
         report(`slopes of the blocks, batch ${i + 1} of ${batches.length}`);
         backThrough(model, batch, (layer, slopes) => {
-          for (const site of CURVATURE_SITES) add(curvatureNames.slopes(layer, site), slopes[site]);
+          for (const site of WRITING_NAMES) add(curvatureNames.slopes(layer, site), slopes[site]);
         });
       }
       const names = [...totals.keys()];

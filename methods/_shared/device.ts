@@ -1,4 +1,4 @@
-/** Reading results back and giving way to the event loop.
+/** Reading results back.
  *
  * @module
  */
@@ -24,11 +24,4 @@ export async function readFlat(tensors: tf.Tensor[], what: string): Promise<Floa
   if (bad !== undefined) throw new NumericError(`The ${what} must be finite numbers: current ${bad}`);
   let start = 0;
   return sizes.map((size) => values.slice(start, start += size));
-}
-
-/** Lets signals and timers run, then stops if the user asked to. Engines that compute synchronously never give way on
- * their own, so that an abort would go unseen. */
-export async function checkpoint(signal: AbortSignal): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, 0));
-  signal.throwIfAborted();
 }

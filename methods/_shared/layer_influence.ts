@@ -6,11 +6,12 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import { createPass, type DecoderModel, disposePass, embed, runLayers, type TokenBatch } from "../../models/decoder.ts";
 import type { MethodContext } from "../define.ts";
 import { calibrationBatches } from "./calibration.ts";
-import { checkpoint, readFlat } from "./device.ts";
+import { readFlat } from "./device.ts";
 
 /** All layers of the model, that of least influence first. */
 export async function layersByInfluence(context: MethodContext<unknown>): Promise<number[]> {
@@ -25,7 +26,7 @@ async function influences(context: MethodContext<unknown>): Promise<Float32Array
     const batches = calibrationBatches(calibration);
     const sums = new Float64Array(model.layers.length);
     for (const [i, batch] of batches.entries()) {
-      await checkpoint(signal);
+      await giveWay(signal);
       report(`block influence, batch ${i + 1} of ${batches.length}`);
       const turned = await readFlat(turns(model, batch), "hidden states");
       for (const [l, [value = 0]] of turned.entries()) sums[l] = at(sums, l) + value;

@@ -3,17 +3,11 @@
  * @module
  */
 import { at, entry, lookUp } from "../../core/indexing.ts";
+import type { CurveRow, RemovedType } from "../../core/schema.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { disposeModel } from "../../models/decoder.ts";
-import {
-  keptLayers,
-  plannedShapes,
-  type PrunePlan,
-  relativePlan,
-  UNIT_TYPES,
-  type UnitType,
-} from "../../models/plan.ts";
+import { keptLayers, plannedShapes, type PrunePlan, relativePlan, UNIT_TYPES } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { mergedTensors } from "../../models/training/merge.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
@@ -155,12 +149,12 @@ export async function trainFrozen(
 
 /** Units removed per layer, mean over the layers that stay, by type, and layers and hidden dimensions of the model; what
  * lost none is left out. */
-function removedOf(dense: DecoderConfig, plan: PrunePlan): Record<string, number> {
+function removedOf(dense: DecoderConfig, plan: PrunePlan): CurveRow["removed"] {
   const axes = unitAxes(dense, UNIT_TYPES);
   const kept = keptLayers(plan);
   const layers = plannedShapes(dense, plan).map((shape, i) => removedUnits(at(dense.layers, at(kept, i)), shape, axes));
-  const counts: [string, number][] = [
-    ...axes.map(({ type }, a): [UnitType, number] => [type, mean(layers.map((removed) => at(removed, a)))]),
+  const counts: [RemovedType, number][] = [
+    ...axes.map(({ type }, a): [RemovedType, number] => [type, mean(layers.map((removed) => at(removed, a)))]),
     ["layer", dense.layers.length - kept.length],
     ["hidden", dense.width - (plan.hidden?.length ?? dense.width)],
   ];

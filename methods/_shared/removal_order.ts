@@ -10,13 +10,14 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
 import { matMul2d } from "../../core/ops.ts";
-import { type LayerShape, queryHeads } from "../../models/config.ts";
+import type { LayerShape } from "../../models/config.ts";
+import type { ObservedSite } from "../../models/decoder.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
-import { checkpoint } from "./device.ts";
 import { diagonalBlocks, invert, invertSmall, removeFromInverse } from "./inverse.ts";
 import type { LayerScores } from "./scoring.ts";
 
@@ -147,7 +148,7 @@ export async function removalOrders(context: MethodContext<unknown>, error: Remo
     const s = error === "kfac" ? await slopeFactors(context) : null;
     const statistics: Statistics = {};
     for (const [l, shape] of config.layers.entries()) {
-      await checkpoint(signal);
+      await giveWay(signal);
       report(`removal order, layer ${l + 1} of ${config.layers.length}`);
       const orders = await layerOrders(context, { layer: l, shape, a, s });
       for (const type of TYPES) {
@@ -174,7 +175,7 @@ async function layerOrders(
 ): Promise<LayerOrders> {
   const { headSize } = model.config;
   const weights = at(model.layers, layer);
-  const given = (site: "output" | "down") => ({
+  const given = (site: ObservedSite) => ({
     a: factorMatrix(a, curvatureNames.inputs(layer, site)),
     slopes: s && factorMatrix(s, curvatureNames.slopes(layer, site)),
   });
@@ -182,14 +183,13 @@ async function layerOrders(
   const [outputWeight, downWeight] = [denseMatrix(weights.output.weight), denseMatrix(weights.down.weight)];
   try {
     const heads = { ...output, weight: outputWeight };
+    const isMultiHead = shape.queryHeadsPerGroup === 1;
+    const byHead = await removalOrder({ ...heads, size: headSize, segments: isMultiHead ? 1 : shape.kvGroups });
     return {
       ffn: await removalOrder({ ...down, weight: downWeight, size: 1, atOnce: CHANNELS_AT_ONCE }),
-      queryHeads: await removalOrder({
-        ...heads,
-        size: headSize,
-        segments: queryHeads(shape) === shape.kvGroups ? 1 : shape.kvGroups,
-      }),
-      kvGroups: await removalOrder({ ...heads, size: headSize * shape.queryHeadsPerGroup }),
+      queryHeads: byHead,
+      // A group of one head is that head.
+      kvGroups: isMultiHead ? byHead : await removalOrder({ ...heads, size: headSize * shape.queryHeadsPerGroup }),
     };
   } finally {
     tf.dispose([

@@ -7,7 +7,13 @@
 import * as tf from "@tensorflow/tfjs";
 import { at, entry } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
-import { type DecoderConfig, type LayerShape, LINEAR_NAMES, type LinearName } from "../../models/config.ts";
+import {
+  type DecoderConfig,
+  type LayerShape,
+  LINEAR_NAMES,
+  type LinearName,
+  writesResidual,
+} from "../../models/config.ts";
 import type { DecoderModel, ObservedSite } from "../../models/decoder.ts";
 import { eachLayer } from "../../models/layerwise.ts";
 import { readFlat } from "./device.ts";
@@ -81,7 +87,7 @@ export function scoresOfGroups(slots: SlotScores, shape: LayerShape, headSize: n
 
 /** Sum over the other axis of each slot: [in, out] -> [in] for output and down, [out] for the others. */
 export function slotSums(name: LinearName, x: tf.Tensor): tf.Tensor1D {
-  return tf.sum(x, name === "output" || name === "down" ? 1 : 0);
+  return tf.sum(x, writesResidual(name) ? 1 : 0);
 }
 
 /** Slot scores of every layer from the weights alone: `score` maps a weight `[in, out]` elementwise. */

@@ -9,12 +9,13 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { giveWay } from "../../core/give_way.ts";
 import { at, entry } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
+import { WRITING_NAMES } from "../../models/config.ts";
 import { UNIT_TYPES, unitCount, UNITS } from "../../models/units.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { CURVATURE_SITES, curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
-import { checkpoint } from "./device.ts";
+import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
 import { diagonalBlocks } from "./inverse.ts";
 import { type RemovalError, unitEnergies } from "./removal_order.ts";
 import type { LayerScores } from "./scoring.ts";
@@ -30,8 +31,8 @@ export async function unitCosts(context: MethodContext<unknown>, error: RemovalE
     const s = error === "kfac" ? await slopeFactors(context) : null;
     const costs: Statistics = {};
     for (const [l, shape] of layers.entries()) {
-      await checkpoint(signal);
-      for (const site of CURVATURE_SITES) {
+      await giveWay(signal);
+      for (const site of WRITING_NAMES) {
         const weight = denseMatrix(at(model.layers, l)[site].weight);
         const moment = factorMatrix(a, curvatureNames.inputs(l, site));
         const slopes = s && factorMatrix(s, curvatureNames.slopes(l, site));

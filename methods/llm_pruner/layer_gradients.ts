@@ -7,6 +7,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
 import type { LinearName } from "../../models/config.ts";
@@ -18,7 +19,6 @@ import {
   runLayers,
   type TokenBatch,
 } from "../../models/decoder.ts";
-import { checkpoint } from "../_shared/device.ts";
 import { layTrail, type Trail } from "../_shared/loss_slope.ts";
 
 /** Weight gradients of one layer, `[in, out]`. */
@@ -133,14 +133,14 @@ export async function forEachLayerGradient(options: LayerGradientOptions): Promi
   const sums: GradientSums = { mean: [], squares: [] };
   try {
     for (const [i, batch] of batches.entries()) {
-      await checkpoint(signal);
+      await giveWay(signal);
       report(`gradients: forward, batch ${i + 1} of ${batches.length}`);
       trails.push(layTrail(model, batch, passFor(batch), 1 / (own ? scored(batch) : allScored)));
     }
     for (let layer = model.layers.length - 1; layer >= 0; layer--) {
       report(`gradients: layer ${layer + 1} of ${model.layers.length}`);
       for (const [i, batch] of batches.entries()) {
-        await checkpoint(signal);
+        await giveWay(signal);
         const share = own ? scored(batch) / allScored : 1;
         stepBack({ model, layer, trail: at(trails, i), names, average, share, sums });
       }

@@ -34,7 +34,14 @@ import * as tf from "@tensorflow/tfjs";
 import { denseMatrix } from "../../core/matrix.ts";
 import { z } from "zod";
 import { at } from "../../core/indexing.ts";
-import { type DecoderConfig, type LayerShape, LINEAR_NAMES, type LinearName, queryHeads } from "../../models/config.ts";
+import {
+  type DecoderConfig,
+  type LayerShape,
+  LINEAR_NAMES,
+  type LinearName,
+  queryHeads,
+  writesResidual,
+} from "../../models/config.ts";
 import { disposeModel } from "../../models/decoder.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
@@ -126,7 +133,7 @@ async function taylorStatistics(
       const slots = Object.fromEntries(LINEAR_NAMES.map((name): [LinearName, Float32Array] => {
         const [inputs, outputs] = layer[name].weight.shape;
         const found = values[scored.findIndex((entry) => entry.own === own && entry.name === name)];
-        return [name, found ?? new Float32Array(name === "output" || name === "down" ? inputs : outputs)];
+        return [name, found ?? new Float32Array(writesResidual(name) ? inputs : outputs)];
       })) as Record<LinearName, Float32Array>;
       Object.assign(statistics, packScores(own, l, scoresOfGroups(slots, at(layers, l), headSize)));
     }

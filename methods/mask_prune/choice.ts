@@ -4,13 +4,13 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import { denseMatrix } from "../../core/matrix.ts";
 import { matMul2d } from "../../core/ops.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import type { PrunePlan, UnitType } from "../../models/plan.ts";
 import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "../_shared/curvature.ts";
-import { checkpoint } from "../_shared/device.ts";
 import { diagonalBlocks, invert } from "../_shared/inverse.ts";
 import { narrowed, planOfRemoved, removedUnits, type UnitAxis } from "../_shared/learned_units.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
@@ -154,7 +154,7 @@ export async function closedFormMasks(context: MethodContext<unknown>, plan: Pru
   const s = await slopeFactors(context);
   const masks: Float32Array[] = [];
   for (const [l, dense] of config.layers.entries()) {
-    await checkpoint(signal);
+    await giveWay(signal);
     const kept = at(plan.layers, l).ffnChannels;
     if (kept.length === 0 || kept.length === dense.ffnChannels) {
       masks.push(new Float32Array(kept.length).fill(1));

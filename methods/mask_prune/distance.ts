@@ -4,12 +4,12 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import { type DecoderModel, disposeModel, forward, logits, type TokenBatch } from "../../models/decoder.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { nextTokens, scoredRowCount, scoredRows, windowBatch } from "../../models/training/batches.ts";
-import { checkpoint } from "../_shared/device.ts";
 import type { MethodContext } from "../define.ts";
 
 /** Tokens of the calibration windows that pruned models are compared on, at least, where there are so many. */
@@ -75,7 +75,7 @@ export function referenceOf(
   const compute = async () => {
     const states: Float32Array[] = [];
     for (const window of windows) {
-      await checkpoint(signal);
+      await giveWay(signal);
       const hidden = statesOf(model, windowBatch([window]));
       states.push(await hidden.data() as Float32Array);
       hidden.dispose();
@@ -96,7 +96,7 @@ export async function damageOf({ model, reference, signal }: ChoiceContext, plan
   try {
     let sum = 0;
     for (const [w, window] of windows.entries()) {
-      await checkpoint(signal);
+      await giveWay(signal);
       const batch = windowBatch([window]);
       sum += await valueOf(tf.tidy(() => {
         const own = statesOf(small, batch);
@@ -120,7 +120,7 @@ export async function surpriseOf(
 ): Promise<number> {
   let sum = 0;
   for (const window of calibration) {
-    await checkpoint(signal);
+    await giveWay(signal);
     const batch = windowBatch([window]);
     sum += await valueOf(
       tf.tidy(() =>

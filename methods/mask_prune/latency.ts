@@ -11,6 +11,7 @@
  *
  * @module
  */
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { createRng } from "../../core/rng.ts";
@@ -20,8 +21,7 @@ import { type DecoderModel, disposeModel, forward } from "../../models/decoder.t
 import { pruneModel } from "../../models/surgery.ts";
 import { widened, widthOf } from "../../models/units.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { checkpoint } from "../_shared/device.ts";
-import { median } from "../../core/stats.ts";
+import { median, monotone } from "../../core/stats.ts";
 
 /** What is timed: a prompt at once, or tokens one by one. */
 export type Phase = "prefill" | "decode";
@@ -36,22 +36,6 @@ const LEAST_MS = 1e-6;
 /** Part of the time that is taken to be in proportion to the width even where no difference was measured, so that every
  * unit has a price. */
 const LEAST_SLOPE = 0.01;
-
-/** The nearest values, in the sense of least squares, that do not fall: pool adjacent violators (Ayer et al. 1955). */
-export function monotone(values: readonly number[]): number[] {
-  const pools: { mean: number; count: number }[] = [];
-  for (const value of values) {
-    pools.push({ mean: value, count: 1 });
-    while (pools.length > 1) {
-      const [a, b] = [at(pools, pools.length - 2), at(pools, pools.length - 1)];
-      if (a.mean <= b.mean) break;
-      pools.splice(-2);
-      const count = a.count + b.count;
-      pools.push({ mean: (a.mean * a.count + b.mean * b.count) / count, count });
-    }
-  }
-  return pools.flatMap(({ mean, count }) => Array<number>(count).fill(mean));
-}
 
 /** Straight lines between points with ascending `xs`; the first and last line go on outside. */
 export function interpolate(xs: readonly number[], ys: readonly number[], x: number): number {
@@ -100,7 +84,7 @@ export function layerLatency(
     const dense = at(model.config.layers, 0);
     const none = await timeModel({ ...model, config: { ...model.config, layers: [] }, layers: [] }, phase);
     const time = async (shape: LayerShape) => {
-      await checkpoint(signal);
+      await giveWay(signal);
       report(`time of ${phase} with ${queryHeads(shape)} heads and ${shape.ffnChannels} channels in every layer`);
       const narrow = narrowModel(model, shape);
       try {

@@ -14,6 +14,7 @@
  *
  * @module
  */
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import { UNITS } from "../../models/units.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
@@ -26,7 +27,6 @@ import { inputStatistics } from "../_shared/calibration.ts";
 import { type RemovalOrder, removalOrders } from "../_shared/removal_order.ts";
 import { columnScores } from "../_shared/column_metrics.ts";
 import { CROSS_ENTROPY } from "../_shared/loss_slope.ts";
-import { checkpoint } from "../_shared/device.ts";
 import { median } from "../../core/stats.ts";
 import type { UnitAxis } from "../_shared/learned_units.ts";
 import { scoresOfColumns } from "../_shared/scoring.ts";
@@ -163,7 +163,7 @@ function maskFisher(context: MethodContext<unknown>): Promise<Statistics> {
     const masks = uploadMasks(ones);
     try {
       for (const [i, window] of calibration.entries()) {
-        await checkpoint(signal);
+        await giveWay(signal);
         report(`mask gradients, sequence ${i + 1} of ${calibration.length}`);
         const { gradients } = await batchGradients({
           model,

@@ -9,6 +9,7 @@
  */
 import { UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
+import type { RemovedType } from "../../core/schema.ts";
 import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { attentionAtRatio, type BudgetTarget, keptParameters, targetFrom } from "../../models/target.ts";
@@ -107,7 +108,7 @@ export function targetConfig(config: DecoderConfig, target: BudgetTarget, option
  * the whole model. */
 export interface MaskAxis extends Omit<UnitAxis, "type"> {
   /** What is removed. */
-  type: UnitType | "layer" | "hidden";
+  type: RemovedType;
 }
 
 /** What has masks: the unit types of the run, then layers and hidden dimensions where a target names them. */

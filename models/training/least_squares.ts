@@ -6,11 +6,12 @@
  *
  * @module
  */
+import { giveWay } from "../../core/give_way.ts";
 import { at, lookUp } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { matMul2d } from "../../core/ops.ts";
 import { UsageError } from "../../core/errors.ts";
-import { type DecoderConfig, type HostTensor, tensorNames } from "../config.ts";
+import { type DecoderConfig, type HostTensor, tensorNames, WRITING_NAMES } from "../config.ts";
 import { type DecoderModel, forward, type ObservedSite } from "../decoder.ts";
 import { keptLayers, type PrunePlan } from "../plan.ts";
 import { hostTensor, keptIndices } from "../surgery.ts";
@@ -24,8 +25,6 @@ export type Gram = Record<string, HostTensor>;
 export function gramName(layer: number, site: ObservedSite): string {
   return `${layer}.${site}.gram`;
 }
-
-const SITES = ["output", "down"] as const;
 
 /** Gram matrices of the inputs of the output and down maps of the dense model: means over all tokens of `windows`.
  *
@@ -43,8 +42,7 @@ export async function gramMatrices(
   const tokens = windows.reduce((sum, { length }) => sum + length, 0);
   try {
     for (const [i, window] of windows.entries()) {
-      await new Promise((resolve) => setTimeout(resolve, 0));
-      signal.throwIfAborted();
+      await giveWay(signal);
       report(`Gram matrices, sequence ${i + 1} of ${windows.length}`);
       const observe = (layer: number, site: ObservedSite, input: tf.Tensor2D) => {
         const name = gramName(layer, site);
@@ -174,10 +172,9 @@ export async function compensate(
   const { config } = model;
   const result: Record<string, HostTensor> = {};
   for (const l of keptLayers(plan)) {
-    await new Promise((resolve) => setTimeout(resolve, 0));
-    signal.throwIfAborted();
+    await giveWay(signal);
     report(`compensation, layer ${l + 1} of ${plan.layers.length}`);
-    for (const site of SITES) {
+    for (const site of WRITING_NAMES) {
       const kept = keptIndices(at(plan.layers, l), site, config.headSize);
       const inputs = denseInputs(config, l, site);
       if (kept.length === inputs) continue;

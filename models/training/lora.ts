@@ -26,8 +26,6 @@ export interface AdapterOptions {
   rank: number;
   /** The update is multiplied by alpha / r. */
   alpha: number;
-  /** Adapted linear maps; all seven when absent. */
-  names?: readonly LinearName[];
   /** Draws the down matrices. */
   rng: Rng;
 }
@@ -37,11 +35,11 @@ export function adapterName(layer: number, name: LinearName, part: "down" | "up"
   return `lora.${layer}.${name}.${part}`;
 }
 
-/** New adapters that change nothing yet: `down` uniform in +-1/sqrt(in), as PEFT draws it, `up` zero. */
-export function createAdapters(config: DecoderConfig, { rank, alpha, names, rng }: AdapterOptions): Adapters {
+/** New adapters on all linear maps, which change nothing yet: `down` uniform in +-1/sqrt(in), as PEFT draws it, `up` zero. */
+export function createAdapters(config: DecoderConfig, { rank, alpha, rng }: AdapterOptions): Adapters {
   const parameters: Record<string, tf.Variable> = {};
   config.layers.forEach((shape, layer) => {
-    for (const name of names ?? LINEAR_NAMES) {
+    for (const name of LINEAR_NAMES) {
       const [output, input] = linearShape(config, shape, name);
       const bound = 1 / Math.sqrt(input);
       const down = Float32Array.from({ length: input * rank }, () => bound * (2 * rng.uniform() - 1));

@@ -13,6 +13,7 @@ import {
   type LinearName,
   linearShape,
   tensorNames,
+  writesResidual,
 } from "../config.ts";
 import { type DecoderModel, type DeviceLinear, mergedWeight } from "../decoder.ts";
 import { spread } from "../host_matrix.ts";
@@ -41,7 +42,7 @@ function columnFactors(
   hidden: Float32Array | undefined,
   width: number,
 ): Float32Array | null {
-  if ((name !== "output" && name !== "down") || (!hidden && !layer)) return null;
+  if (!writesResidual(name) || (!hidden && !layer)) return null;
   return (hidden ?? new Float32Array(width).fill(1)).map((value) => value * (layer?.[0] ?? 1));
 }
 

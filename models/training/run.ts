@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { giveWay } from "../../core/give_way.ts";
 import { at, lookUp } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { Rng } from "../../core/rng.ts";
@@ -223,9 +224,7 @@ export async function nextStep(
   evaluated: () => ModelMasks = () => masks,
 ): Promise<StepResult> {
   const { given: { options, teacher, teacherLayers, signal }, feed, student, step } = run;
-  // Engines that compute synchronously never give way on their own, so that an abort would go unseen.
-  await new Promise((resolve) => setTimeout(resolve, 0));
-  signal.throwIfAborted();
+  await giveWay(signal);
   const windows = await nextWindows(run, evaluated);
   const result = await studentStep(student, {
     windows,

@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { giveWay } from "../../core/give_way.ts";
 import { at } from "../../core/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { createHash } from "node:crypto";
@@ -131,8 +132,7 @@ export async function openTeacher(source: TeacherSource): Promise<TeacherFeed> {
     const logProbs = new Float32Array(ids.length);
     const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE / at(windows, 0).length));
     for (let first = 0; first < windows.length; first += atOnce) {
-      await new Promise((resolve) => setTimeout(resolve, 0));
-      signal.throwIfAborted();
+      await giveWay(signal);
       report(`teacher: window ${first + 1} of ${windows.length}`);
       const targets = await online(first, windows.slice(first, first + atOnce));
       targets.forEach((target, i) => {
@@ -152,10 +152,13 @@ export async function openTeacher(source: TeacherSource): Promise<TeacherFeed> {
 }
 
 /** SHA-256 of token windows, hex, shortened. */
-export function hashWindows(windows: readonly Int32Array[]): string {
+export const hashWindows = (windows: readonly Int32Array[]): string => sha256OfWindows(windows).slice(0, 16);
+
+/** SHA-256 of token windows, hex. */
+export function sha256OfWindows(windows: readonly Int32Array[]): string {
   const hash = createHash("sha256");
   for (const ids of windows) {
     hash.update(`${ids.length}:`).update(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength));
   }
-  return hash.digest("hex").slice(0, 16);
+  return hash.digest("hex");
 }

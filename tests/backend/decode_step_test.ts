@@ -1,12 +1,11 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertThrows } from "@std/assert";
 import { decodeStep, type StepLayer, type StepShape } from "../../core/decode_step.ts";
-import { dequantize } from "../../core/dequantize.ts";
 import { at } from "../../core/indexing.ts";
 import { type PackedMatrix, packMatrix } from "../../core/matrix.ts";
-import { encodeValues } from "../../core/quantize.ts";
 import { createRng } from "../../core/rng.ts";
 import { assertClose, flat, testOwnOperations } from "../support/engines.ts";
+import { asStored } from "../support/weights_fixture.ts";
 
 type Rows = number[][];
 
@@ -102,11 +101,7 @@ const LINEARS = ["query", "key", "value", "output", "gate", "up", "down"] as con
 
 /** Numbers that a format holds. */
 function rounded(row: number[], form: "F32" | "BF16" | "F16"): number[] {
-  if (form === "F32") return row;
-  const values = Float32Array.from(row);
-  const back = new Float32Array(row.length);
-  dequantize(form, encodeValues(form, values, "row"), back);
-  return [...back];
+  return form === "F32" ? row : [...asStored(form, Float32Array.from(row))];
 }
 
 function packed(rows: Rows, form: "BF16" | "F16"): PackedMatrix {

@@ -1,21 +1,17 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
-import { dequantize } from "../../core/dequantize.ts";
 import { at } from "../../core/indexing.ts";
 import { denseMatrix, matrixRows, packMatrix, storedProduct } from "../../core/matrix.ts";
-import { encodeValues } from "../../core/quantize.ts";
 import { createRng } from "../../core/rng.ts";
 import { assertClose, testOwnOperations } from "../support/engines.ts";
+import { asStored } from "../support/weights_fixture.ts";
 
 const rng = createRng(3, "matrices");
 
 /** Normal numbers, small ones and zeros, all of which a format holds. */
 function draw(n: number, form: "F32" | "BF16" | "F16"): Float32Array {
   const values = Float32Array.from({ length: n }, (_, i) => i % 11 === 5 ? 0 : rng.normal() * (i % 7 === 3 ? 1e-6 : 1));
-  if (form === "F32") return values;
-  const back = new Float32Array(n);
-  dequantize(form, encodeValues(form, values, "matrix"), back);
-  return back;
+  return asStored(form, values);
 }
 
 testOwnOperations(

@@ -3,11 +3,9 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { weightBytes } from "../../benchmarks/cells/cell_plan.ts";
 import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
 import { writeRunFile } from "../../benchmarks/records/run_file.ts";
-import { dequantize } from "../../core/dequantize.ts";
 import { EngineError, UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import { PackedMatrix } from "../../core/matrix.ts";
-import { encodeValues } from "../../core/quantize.ts";
 import { createRng } from "../../core/rng.ts";
 import { runConfigSchema, trainingSchema } from "../../core/schema.ts";
 import { listMethods, parseOptions } from "../../methods/mod.ts";
@@ -31,6 +29,7 @@ import { recoverModel } from "../../models/training/recover.ts";
 import { assertClose, testOnEngines, testOwnOperations } from "../support/engines.ts";
 import { methodContext, toyWindows } from "../support/method_context.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
+import { asStored } from "../support/weights_fixture.ts";
 
 /** The toy with every number rounded to what `form` holds. */
 function roundedSource(form: "F16" | "BF16", tiedHead: boolean, shape: Partial<DecoderConfig> = {}): WeightSource {
@@ -39,9 +38,7 @@ function roundedSource(form: "F16" | "BF16", tiedHead: boolean, shape: Partial<D
     ...source,
     read: (name) => {
       const { shape, data } = source.read(name);
-      const back = new Float32Array(data.length);
-      dequantize(form, encodeValues(form, data, name), back);
-      return { shape, data: back };
+      return { shape, data: asStored(form, data) };
     },
   };
 }

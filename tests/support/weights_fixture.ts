@@ -2,10 +2,20 @@
  *
  * @module
  */
+import { BLOCK_FORMATS } from "../../core/dequantize.ts";
+import { encodeValues, type StoredType } from "../../core/quantize.ts";
 import { writeSafetensors } from "../../core/safetensors.ts";
 import { createRng } from "../../core/rng.ts";
 import { type DecoderConfig, expectedTensors } from "../../models/config.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
+
+/** Values as a storage type holds them. */
+export function asStored(type: StoredType, values: Float32Array): Float32Array {
+  const { blockValues, decode } = BLOCK_FORMATS[type];
+  const back = new Float32Array(values.length);
+  decode(encodeValues(type, values, "values"), 0, values.length / blockValues, back, 0);
+  return back;
+}
 
 /** A metadata value with its GGUF type. */
 export type Typed =

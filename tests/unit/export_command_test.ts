@@ -260,7 +260,11 @@ Deno.test("exportCommand() refuses cells whose weights are not those it can rebu
       state: "failed",
       failure,
     });
-    await assertRejects(() => run(failed, "--format", "hf"), UsageError, "failed, so it has no model: the loss is NaN");
+    await assertRejects(
+      () => run(failed, "--format", "hf"),
+      UsageError,
+      "failed, which `bench run` tries again: the loss is NaN",
+    );
   });
 });
 

@@ -1,28 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import fc from "fast-check";
 import { at } from "../../core/indexing.ts";
-import { attentionShapes, interpolate, latencyOf, monotone } from "../../methods/mask_prune/latency.ts";
+import { attentionShapes, interpolate, latencyOf } from "../../methods/mask_prune/latency.ts";
 import { toyConfig } from "../support/toy.ts";
-
-/** The same by the minimax formula: max over starts of the min over ends of the mean between them. */
-function monotoneByMeans(values: number[]): number[] {
-  const mean = (from: number, to: number) => values.slice(from, to + 1).reduce((a, b) => a + b, 0) / (to - from + 1);
-  return values.map((_, i) => {
-    const starts = Array.from({ length: i + 1 }, (_, from) => {
-      const ends = Array.from({ length: values.length - i }, (_, k) => mean(from, i + k));
-      return Math.min(...ends);
-    });
-    return Math.max(...starts);
-  });
-}
-
-Deno.test("monotone() gives the least-squares values that do not fall", () => {
-  assertEquals(monotone([1, 3, 2, 4]), [1, 2.5, 2.5, 4]);
-  fc.assert(fc.property(fc.array(fc.integer({ min: 0, max: 50 }), { minLength: 1, maxLength: 9 }), (values) => {
-    const expected = monotoneByMeans(values);
-    monotone(values).forEach((value, i) => assertAlmostEquals(value, at(expected, i), 1e-9));
-  }));
-});
 
 Deno.test("interpolate() goes through the points and on beyond them", () => {
   const [xs, ys] = [[2, 4, 8], [1, 5, 6]];

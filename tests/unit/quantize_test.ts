@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { at } from "../../core/indexing.ts";
-import { dequantize } from "../../core/dequantize.ts";
 import { UsageError } from "../../core/errors.ts";
 import { encodeValues, storedBytes } from "../../core/quantize.ts";
+import { asStored } from "../support/weights_fixture.ts";
 
 const base64Bytes = (text: string) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
 const readGolden = (name: string) =>
@@ -27,8 +27,7 @@ Deno.test("encodeValues() of Q8_0 keeps every value to half a step of its block"
   const value = fc.float({ noNaN: true, noDefaultInfinity: true, min: Math.fround(-1e5), max: Math.fround(1e5) });
   fc.assert(fc.property(fc.array(value, { minLength: 32, maxLength: 32 }), (list) => {
     const values = Float32Array.from(list);
-    const back = new Float32Array(32);
-    dequantize("Q8_0", encodeValues("Q8_0", values, "x"), back);
+    const back = asStored("Q8_0", values);
     const largest = Math.max(...values.map(Math.abs));
     // The scale itself is rounded to f16: 11 bits, or 2^-25 where it is subnormal.
     const step = largest / 127;

@@ -6,7 +6,8 @@ import { buildCharts } from "../../reports/charts.ts";
 import { spreadLabels } from "../../reports/charts_lines.ts";
 import { paretoFront } from "../../reports/charts_scatter.ts";
 import { toPng, toSvg } from "../../reports/draw.ts";
-import { colours } from "../../reports/palette.ts";
+import { listMethods } from "../../methods/mod.ts";
+import { colours, methodRank } from "../../reports/palette.ts";
 import { buildSections, type Section } from "../../reports/rows.ts";
 import type { DoneRecord } from "../../core/schema.ts";
 import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
@@ -40,6 +41,13 @@ Deno.test("paretoFront() is the set of points that no other beats, by brute forc
     assertEquals(new Set(front.map(key)), expected);
     for (let i = 1; i < front.length; i++) assert(at(front, i).x > at(front, i - 1).x);
   }));
+});
+
+Deno.test("every shipped method has a colour of its own and a place before unknown ones", () => {
+  const ids = listMethods().map(({ id }) => id);
+  const alone = ids.map((id) => colours([{ variant: id, methodId: id }]).get(id));
+  assertEquals(alone.length, new Set(alone).size);
+  for (const id of ids) assert(methodRank(id) < methodRank("no method"), id);
 });
 
 Deno.test("colours() gives a method the same colour whatever else is compared, and variants their own", () => {
@@ -140,7 +148,7 @@ const curve = [1, 2, 3].map((step) => ({
   seconds: step,
   memoryBytes: 1e8,
   budget: 1 - step / 10,
-  removed: { ffn: 30 * step },
+  removed: { ffn: 30 * step, layer: step, hidden: 8 * step },
   duals: { z: step },
 }));
 
@@ -164,6 +172,8 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
       "training loss": 2.7,
       "budget, part that may stay": 0.7,
       "FFN channels removed, per layer": 90,
+      "layers removed": 3,
+      "hidden dimensions removed": 24,
       "price of the budget": 3,
     },
   );

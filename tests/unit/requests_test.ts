@@ -2,12 +2,7 @@ import fc from "fast-check";
 import { assertEquals, assertThrows } from "@std/assert";
 import { at } from "../../core/indexing.ts";
 import { UsageError } from "../../core/errors.ts";
-import {
-  encodeRequest,
-  encodeText,
-  type EncodingOptions,
-  rollingWindows,
-} from "../../benchmarks/evaluation/requests.ts";
+import { encodeRequest, type EncodingOptions, rollingWindows } from "../../benchmarks/evaluation/requests.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const options: EncodingOptions = { bos: "tokenizer", encoding: "lm-eval", maxTokens: 8 };
@@ -52,8 +47,6 @@ Deno.test("encodeRequest() follows the beginning-of-sequence policy", () => {
   assertEquals(pieces("a", " b", {}, adding), [["<s>", "a"], [" b"]]);
   assertEquals(pieces("<s>a", " b", {}, adding), [["<s>", "a"], [" b"]]);
   assertEquals(pieces("a", " b", { bos: "never" }, adding), [["a"], [" b"]]);
-  assertEquals(pieces("a", " b", { bos: "always" }), [["<s>", "a"], [" b"]]);
-  assertThrows(() => encodeText(fakeTokenizer({ hasBos: false }), "a", "always"), UsageError, "has no beginning");
 });
 
 Deno.test("encodeRequest() encodes apart and without BOS in LLM-Pruner's mode", () => {

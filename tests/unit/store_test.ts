@@ -9,7 +9,9 @@ import { gunzipSync, gzipSync } from "node:zlib";
 import { doneRecord } from "../support/reports_fixture.ts";
 import { writeAtomically } from "../../core/write_file.ts";
 import {
+  folderOfRecord,
   lockFolder,
+  readDone,
   readRecord,
   readRecords,
   recordPath,
@@ -61,6 +63,18 @@ inFolder("writeRecord() and readRecord() give the record back, and leave no othe
   assertEquals(path, join(out, "records", `flap-0.25-s3-${record.id}.json.gz`));
   assertEquals(readRecord(path), record);
   assertEquals([...Deno.readDirSync(runPaths(out).records)].length, 1);
+});
+
+inFolder("readDone() gives the record of a finished cell, and says in one sentence why there is none", (out) => {
+  const record = doneRecord({ method: "flap", sparsity: 0.25 });
+  const path = writeRecord(out, record);
+  assertEquals(readDone(path), record);
+  assertEquals(folderOfRecord(path), out);
+  const failed = writeRecord(out, failedRecord("random", 0.25, 0));
+  assertThrows(() => readDone(failed), UsageError, "failed, which `bench run` tries again: broken");
+  for (const none of [join(out, "none.json.gz"), out]) {
+    assertThrows(() => readDone(none), UsageError, `"${none}" cannot be read (`);
+  }
 });
 
 inFolder("readRecord() reads the plain records of earlier runs, and refuses what does not decompress", (out) => {
