@@ -20,13 +20,21 @@ import { methodRank } from "./palette.ts";
 /** A value with its spread. */
 export interface Estimate {
   value: number;
-  /** Sample standard deviation over seeds or repeats, standard error of one run, or half of a 95 % interval; null if
-   * unknown. */
+  /** Sample standard deviation over seeds or repeats, or standard error of one run; null if unknown. */
   spread: number | null;
+  /** In the place of a spread: a 95 % interval, whose ends need not be equally far from the value. */
+  interval?: readonly [low: number, high: number];
   spreadOf: "seeds" | "stderr" | "repeats" | "interval";
   /** Number of seeds or repeats. */
   n: number;
 }
+
+/** The ends of an estimate's interval, or so many spreads below and above it; null where neither is known. */
+export const boundsOf = (
+  { value, spread, interval }: Estimate,
+  spreads = 1,
+): readonly [low: number, high: number] | null =>
+  interval ?? (spread === null ? null : [value - spreads * spread, value + spreads * spread]);
 
 /** All runs that differ by their seed only. */
 export interface Row {
@@ -108,7 +116,7 @@ function pairedMean(perSeed: Measurement[]): number[] | null {
 }
 
 /** Speed-up from repeats that alternated with the dense model's: the geometric mean of the ratios of neighbours, with
- * half of the 95 % interval that Student's t gives; undefined where some did not alternate. */
+ * the 95 % interval that Student's t gives their logarithms; undefined where some did not alternate. */
 function alternatedSpeedUp(perSeed: Measurement[]): Estimate | undefined {
   const logs = timings(perSeed).map(({ repeats }) => repeats.logSpeedUps);
   if (logs.length === 0 || logs.some((own) => own === undefined)) return undefined;
@@ -117,7 +125,8 @@ function alternatedSpeedUp(perSeed: Measurement[]): Estimate | undefined {
   const half = studentT95(all.length - 1) * sampleSd(all) / Math.sqrt(all.length);
   return {
     value: Math.exp(center),
-    spread: (Math.exp(center + half) - Math.exp(center - half)) / 2,
+    spread: null,
+    interval: [Math.exp(center - half), Math.exp(center + half)],
     spreadOf: "interval",
     n: all.length,
   };

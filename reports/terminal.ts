@@ -130,17 +130,16 @@ function tableText(block: TableBlock, pen: Pen): string[] {
   ];
 }
 
-const OF_SPEED_UPS = ", of speed-ups half of a 95 % interval; dense over itself shows the error of the measurement";
-
 /** Meaning of the signs that the table really has, in one line. */
 function legend({ id, table: { rows } }: TableBlock): string[] {
   const cells = rows.flatMap((row) => row.cells);
-  const hasIntervals = id === "size" &&
-    rows.some(({ row }) => [...row.speedUps.values()].some(({ spreadOf }) => spreadOf === "interval"));
   const has = (test: (cell: TableCell) => boolean) => cells.some(test);
   const parts = [
     ...has(({ spread }) => spread.includes("±"))
-      ? [`± standard deviation over ${id === "size" ? "timed repeats" : "seeds"}${hasIntervals ? OF_SPEED_UPS : ""}`]
+      ? [`± standard deviation over ${id === "size" ? "timed repeats" : "seeds"}`]
+      : [],
+    ...has(({ spread }) => spread.includes("["))
+      ? ["[…] 95 % interval; dense over itself shows the error of the measurement"]
       : [],
     ...has(({ spread }) => spread.includes("(")) ? ["(…) standard error of one run"] : [],
     ...has(({ sign }) => sign === "*") ? ["* clearly the best of its level"] : [],

@@ -202,9 +202,11 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   for (const label of ["flap", "random"]) {
     const row = section.rows.find((row) => row.label === label)!;
     const up = row.speedUps.get(key)!;
-    assertEquals([up.spreadOf, up.n, row.values.get(key)!.n], ["interval", 3, 3]);
+    assertEquals([up.spreadOf, up.spread, up.n, row.values.get(key)!.n], ["interval", null, 3, 3]);
     assertAlmostEquals(up.value, Math.exp(center), 1e-12);
-    assertAlmostEquals(up.spread!, (Math.exp(center + half) - Math.exp(center - half)) / 2, 1e-12);
+    const [low, high] = up.interval!;
+    assertAlmostEquals(low, Math.exp(center - half), 1e-12);
+    assertAlmostEquals(high, Math.exp(center + half), 1e-12);
   }
   assertEquals(doubts(section, at(section.columns, 0)).size, 0);
   const markdown = toMarkdown(buildDocument([dense, flap, random], "Run"));
@@ -212,12 +214,42 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   assertStringIncludes(markdown, "Other programs kept up to 0.8 processor cores busy while throughput was measured");
   assertStringIncludes(
     renderTable([dense, flap, random], { width: 120, colour: false }).replace(/\s+/g, " "),
-    "± standard deviation over timed repeats, of speed-ups half of a 95 % interval",
+    "± standard deviation over timed repeats; […] 95 % interval",
   );
   // An interval that holds 1 is marked, however small its mean's distance from another is.
   flap.throughput = [{ ...result, samplesMs: [60, 100, 500] }];
   const wide = at(buildSections([dense, flap]), 0);
   assertEquals([...doubts(wide, at(wide.columns, 0)).values()], ["no difference"]);
+});
+
+/** Dense and a pruned model, timed in turns, with these speed-ups of neighbours. */
+function alternated(ratios: number[], method = "flap"): DoneRecord[] {
+  const denseSamplesMs = ratios.map(() => 100);
+  return ([[null, ratios.map(() => 1)], [method, ratios]] as const).map(([method, own]) => {
+    const record = doneRecord({ method, sparsity: method === null ? 0 : 0.2 });
+    record.throughput = [{ ...summarise("pp512", 1, 512, own.map((ratio) => 100 / ratio)), denseSamplesMs }];
+    return record;
+  });
+}
+
+Deno.test("every format gives both ends of a speed-up's interval, which are not equally far away; ? where 1 is between them", async () => {
+  // Half of [1.13, 2.80] taken from 1.78 is less than 1, which the interval leaves out.
+  const records = alternated([-0.183, 0, 0.183].map((log) => 1.78 * Math.exp(log)));
+  const document = buildDocument(records, "Run");
+  const section = at(document.sections, 0).results;
+  assertEquals(doubts(section, at(section.columns, 0)).size, 0);
+  assertStringIncludes(toMarkdown(document), "| 1.78 \\[1.13, 2.80\\] |");
+  assertStringIncludes(await toHtml(document, new Map()), '1.78<span class="spread"> [1.13, 2.80]</span></td>');
+  assertStringIncludes(toLatex(document), "1.78\\,{\\scriptsize [1.13, 2.80]} &");
+  assertMatch(renderTable(records, { width: 120, colour: false }), /1\.78 \[1\.13, 2\.80\] +yes$/m);
+  const [header = "", , line = ""] = toCsv(document).split("\r\n");
+  const places = ["low", "high"].map((end) => header.split(",").indexOf(`pp512_b1_speed_up_${end}`));
+  // Fields with commas are quoted and stand before these.
+  const fields = line.split(",").slice(-header.split(",").length);
+  assertEquals(places.map((place) => Number(at(fields, place)).toFixed(2)), ["1.13", "2.80"]);
+  // Equally far from 1 in logarithms, an interval holds 1 where its mean alone seems safe.
+  const doubtful = at(buildSections(alternated([1.1, 1.9])), 0);
+  assertEquals([...doubts(doubtful, at(doubtful.columns, 0)).values()], ["no difference"]);
 });
 
 Deno.test("throughput stands under the machine that timed it, not the one that scored", () => {
