@@ -162,11 +162,15 @@ export function subject(section: Section): string {
   return section.demonstration ? "tiny demonstration model" : section.model;
 }
 
+/** A row with its level, for tooltips. */
+export const nameOf = ({ label, asked, cell }: Row): string =>
+  cell.checkpoint ? label : `${label}, ${level(asked)} asked`;
+
 /** Tooltip of a point. */
 export function describe(row: Row, column: Column, estimate: Estimate): string {
   const spread = estimate.spread === null
     ? ""
     : ` ± ${qualityText(column, estimate.spread)} (${spreadWords(estimate)})`;
-  return `${row.label}, ${level(row.asked)} asked, ${removed(row).toFixed(1)} % of prunable removed: ` +
+  return `${nameOf(row)}, ${removed(row).toFixed(1)} % of prunable removed: ` +
     qualityText(column, estimate.value) + spread;
 }

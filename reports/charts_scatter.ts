@@ -10,6 +10,7 @@ import {
   denseRow,
   describe,
   linesOf,
+  nameOf,
   pruned,
   qualityTitle,
   scaleOf,
@@ -46,7 +47,7 @@ function methodAndLevel(section: Section, rows: Row[]): Spec {
       field: "level",
       type: "nominal",
       scale: { domain: levels, range: levels.map((_, i) => at(SHAPES, i % SHAPES.length)) },
-      legend: { title: "asked sparsity", symbolFillColor: NEUTRAL.muted, symbolStrokeColor: NEUTRAL.muted },
+      legend: { title: "sparsity", symbolFillColor: NEUTRAL.muted, symbolStrokeColor: NEUTRAL.muted },
     },
   };
 }
@@ -213,7 +214,7 @@ export function speedUpAgainstMacs(section: Section, speed: Column, name: string
     const x = meanOf(row, ({ size, denseSize }) => denseSize.macs64 / size.macs64);
     const [y, yLow, yHigh] = withBounds(up);
     const uniform = row.runs.every(({ size }) => size.layerwiseUniform);
-    const description = `${row.label}, ${level(row.asked)} asked: ${x.toFixed(2)} times fewer MACs, ` +
+    const description = `${nameOf(row)}: ${x.toFixed(2)} times fewer MACs, ` +
       `${y.toFixed(2)} times the ${speed.name} tokens/s of dense`;
     return [{ method: row.label, level: level(row.asked), x, xLow: x, xHigh: x, y, yLow, yHigh, uniform, description }];
   });

@@ -26,7 +26,7 @@ const HEAD: [string, (row: Row, section: Section) => Value][] = [
   ["seeds", ({ seeds }) => seeds.join(" ")],
   ["failed_cells", ({ failures }) => failures.length],
   ["failure", ({ failures }) => failures.map(({ failure }) => `${failure.kind}: ${failure.message}`).join("; ")],
-  ["asked_sparsity", ({ asked }) => asked],
+  ["asked_sparsity", ({ asked, cell }) => cell.checkpoint ? null : asked],
 ];
 
 const SIZE: [string, (run: Row["runs"][number]) => number][] = [

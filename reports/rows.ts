@@ -14,6 +14,7 @@ import {
   pruningOf,
 } from "../core/schema.ts";
 import { mean, sampleSd, studentT95 } from "../core/stats.ts";
+import { level } from "./format.ts";
 import { baseName, type Column, type Measurement, measurements } from "./measurements.ts";
 import { methodRank } from "./palette.ts";
 
@@ -154,6 +155,10 @@ function pruning(cell: Cell): object {
 export const isDense = ({ methodId }: Pick<Row, "methodId">): boolean => methodId === null;
 /** Whether a row has a finished run. */
 export const hasRuns = ({ runs }: Row): boolean => runs.length > 0;
+
+/** The level of `rows` in words: of models that were pruned elsewhere, nothing was asked. */
+export const levelWords = (asked: number, rows: readonly Row[]): string =>
+  `${level(asked)} ${rows.every(({ cell }) => cell.checkpoint) ? "removed" : "asked"}`;
 
 function buildRow(
   { key, variant, label, cell, records }: Pick<Row, "key" | "variant" | "label" | "cell"> & { records: CellRecord[] },

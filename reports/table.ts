@@ -121,7 +121,7 @@ const methodStrip: Strip = {
 
 const askedStrip: Strip = {
   column: fixed("asked", "asked", "of prunable", 0),
-  cell: (row) => isDense(row) ? plain(NO_VALUE, 0) : plain(level(row.asked), row.asked),
+  cell: (row) => plain(isDense(row) || row.cell.checkpoint ? NO_VALUE : level(row.asked), row.asked),
 };
 
 const realisedStrip: Strip = {

@@ -7,8 +7,7 @@ import { styleText } from "node:util";
 import type { CellRecord } from "../core/schema.ts";
 import { buildDocument } from "./build_document.ts";
 import type { Block, FactsBlock, GlanceBlock, TableBlock } from "./document.ts";
-import { level } from "./format.ts";
-import { buildSections, isDense, type Section } from "./rows.ts";
+import { buildSections, isDense, levelWords, type Section } from "./rows.ts";
 import { nextSteps, type Places, prunedWords } from "./story.ts";
 import { failureText, levelGroups, type TableCell, type TableColumn, type TableRow } from "./table.ts";
 
@@ -119,7 +118,9 @@ function tableText(block: TableBlock, pen: Pen): string[] {
     style("dim", heads(({ detail }) => detail)),
     ...levelGroups(block.table).flatMap((rows) => {
       const [first] = rows;
-      const name = first === undefined || isDense(first.row) ? "" : `${level(first.row.asked)} asked`;
+      const name = first === undefined || isDense(first.row)
+        ? ""
+        : levelWords(first.row.asked, rows.map(({ row }) => row));
       return [rule(name), ...rows.map((row) => rowText(row, shown, pen))];
     }),
     rule(""),

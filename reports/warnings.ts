@@ -60,7 +60,9 @@ function depthWords(section: Section): string[] {
       ...layers < all ? [`${layers} of ${all} layers`] : [],
       ...size.hidden ? [`a hidden size of ${size.hidden.kept} (dense ${size.hidden.of})`] : [],
     ];
-    return lost.length === 0 ? [] : [`${row.label} at ${level(row.asked)} asked has ${lost.join(" and ")}.`];
+    return lost.length === 0
+      ? []
+      : [`${row.label}${row.cell.checkpoint ? "" : ` at ${level(row.asked)} asked`} has ${lost.join(" and ")}.`];
   });
 }
 

@@ -13,6 +13,7 @@ import { toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
 import { reproduction } from "../../reports/reproduction.ts";
 import { buildSections } from "../../reports/rows.ts";
+import { prunedWords } from "../../reports/story.ts";
 import { doubts } from "../../reports/speed.ts";
 import { buildCostTable } from "../../reports/table.ts";
 import { renderNextSteps, renderTable } from "../../reports/terminal.ts";
@@ -280,7 +281,8 @@ Deno.test("renderTable() explains the signs that it shows, and what was pruned; 
   }
   assertStringIncludes(
     text,
-    "random, magnitude, flap and mask-prune removed 20 % of the prunable parameters of SmolLM2",
+    "random, flap and mask-prune pruned SmolLM2-135M.gguf (134.5M parameters), asked to remove 20 % of its prunable " +
+      "parameters: FFN channels and key/value groups, without recovery.",
   );
   const alone = renderTable([doneRecord({ tasks: [] })], { width: 120, colour: false });
   assert(!/clearly/.test(alone));
@@ -291,6 +293,36 @@ Deno.test("renderTable() explains the signs that it shows, and what was pruned; 
   assertStringIncludes(next, "deno task bench export CELL --run results/x --format hf");
   assert(!next.includes("--model PATH"));
   assertStringIncludes(renderNextSteps([doneRecord({ model: "tiny" })], places, { width: 60 }), "--model PATH");
+});
+
+/** A model that was pruned elsewhere: 15 % of it are gone. */
+function elsewhere(sparsity: number): DoneRecord {
+  const record = doneRecord({ method: "theirs", sparsity: 0.2, throughput: false });
+  record.cell = { ...record.cell, sparsity, checkpoint: { path: "/home/me/theirs", sha256: "ab".repeat(32) } };
+  return record;
+}
+
+Deno.test("of a model that was pruned elsewhere reports say what it lacks, and of no model what was not done", () => {
+  const failed = failedRecord({ method: "magnitude", sparsity: 0.5 });
+  const [dense, theirs] = [doneRecord(), elsewhere(0.1499)];
+  const lacks = "theirs, pruned elsewhere, lacks 14.99 % of the prunable parameters of SmolLM2-135M.gguf.";
+  const words = (...records: (DoneRecord | typeof failed)[]) => prunedWords(at(buildSections(records), 0));
+  assertEquals(words(dense, theirs), lacks);
+  assertEquals([words(dense), words(dense, failed)], ["", ""]);
+  assertEquals(
+    words(dense, theirs, doneRecord({ method: "flap", sparsity: 0.2 }), failed),
+    "flap pruned SmolLM2-135M.gguf (134.5M parameters), asked to remove 20 % of its prunable parameters: FFN channels " +
+      `and key/value groups, without recovery. ${lacks}`,
+  );
+  for (const records of [[dense, theirs], [dense, elsewhere(0.2), doneRecord({ method: "flap", sparsity: 0.2 })]]) {
+    const document = buildDocument(records, "Run");
+    const texts = [toMarkdown(document), toLatex(document), renderTable(records, { width: 120, colour: false })];
+    for (const text of texts) assert(!/14\.99 (\\)?% asked/.test(text));
+    assertMatch(at(texts, 0), /^\| theirs \| – \| 15\.0/m);
+  }
+  assertStringIncludes(renderTable([dense, theirs], { width: 120, colour: false }), "── 14.99 % removed ──");
+  const places = { run: "results/x", report: "results/x/report" };
+  assert(!renderNextSteps([dense, theirs], places, { width: 60 }).includes("--recover"));
 });
 
 Deno.test("a published perplexity stands beside ours per token in windows of its length, not beside one per word", () => {

@@ -143,7 +143,7 @@ Deno.test("glance() names the winner of each level and says whether its lead is 
   const section = at(buildSections(sweepRecords()), 0);
   const { topics, lines } = glance(section, rankings(section));
   assertStringIncludes(at(topics, 0), "Lowest perplexity, wikitext2 (dense 16.");
-  assertEquals(lines.map(({ level }) => level), ["20 %", "40 %"]);
+  assertEquals(lines.map(({ level }) => level), ["20 % asked", "40 % asked"]);
   for (const { findings } of lines) {
     assertEquals(findings[0]!.best, "mask-prune");
     assertMatch(findings[0]!.verdict, /^clearly best; next flap .* % higher \[.*\], p\u00a0=\u00a00\.00\d$/);
