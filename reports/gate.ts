@@ -22,12 +22,12 @@ export interface Condition {
   relative: boolean;
 }
 
-const CONDITION = /^([a-zA-Z][\w-]*)\s*(>=|<=|>|<)\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*(%?)$/;
+const CONDITION = /^([^<>]*[^<>\s])\s*(>=|<=|>|<)\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*(%?)$/;
 
-/** Parses conditions separated by commas.
+/** Parses conditions separated by commas; one before an operator belongs to a name.
  * @throws {SyntaxError} that names the part that is none. */
 export function parseConditions(text: string): Condition[] {
-  return text.split(",").map((part) => {
+  return text.split(/(?<=[<>][^<>,]*),/).map((part) => {
     const [, name, sign, limit, unit] = CONDITION.exec(part.trim()) ?? [];
     const operator = OPERATORS.find((own) => own === sign);
     if (name === undefined || operator === undefined) {
