@@ -52,6 +52,21 @@ Deno.test("closedGates() holds a condition exactly where the change passes the l
   assertEquals(gates("acc < -1, perplexity > 0", before, [changed(1.01, -2)]).length, 2);
 });
 
+Deno.test("closedGates() compares the seeds that both have, and all where they share none", () => {
+  const run = (perplexities: Record<number, number>) =>
+    Object.entries(perplexities).map(([seed, perplexity]) => {
+      const record = doneRecord({ ...cell, seed: Number(seed) });
+      at(record.perplexity, 0).perplexity = perplexity;
+      return record;
+    });
+  const change = (before: Record<number, number>, after: Record<number, number>) =>
+    /changed by (.*) %.*:/.exec(gates("perplexity > +2%", run(before), run(after)).join())?.[1];
+  assertEquals(change({ 0: 20 }, { 0: 20, 1: 30, 2: 30 }), undefined);
+  assertEquals(change({ 0: 20 }, { 0: 21, 1: 1, 2: 1 }), "+5.00");
+  assertEquals(change({ 0: 20, 1: 30 }, { 1: 33, 2: 20 }), "+10.00");
+  assertEquals(change({ 0: 20 }, { 1: 22 }), "+10.00");
+});
+
 Deno.test("acc is no perplexity of a task", () => {
   const rolling = (value: number) => {
     const record = doneRecord({ ...cell, tasks: ["arc_easy"] });
