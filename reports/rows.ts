@@ -15,7 +15,7 @@ import {
 } from "../core/schema.ts";
 import { mean, sampleSd, studentT95 } from "../core/stats.ts";
 import { level } from "./format.ts";
-import { baseName, type Column, type Measurement, measurements } from "./measurements.ts";
+import { baseName, type Column, type Measurement, measurements, withFolders } from "./measurements.ts";
 import { methodRank } from "./palette.ts";
 
 /** A value with its spread. */
@@ -250,7 +250,7 @@ function buildSection(first: CellRecord, others: CellRecord[]): Section {
     engine,
     arithmetic,
     weightsSha256: done?.weights.sha256 ?? null,
-    columns: [...columns.values()].sort((a, b) =>
+    columns: withFolders([...columns.values()]).sort((a, b) =>
       KIND_ORDER.indexOf(a.kind) - KIND_ORDER.indexOf(b.kind) ||
       nameRank(a.name) - nameRank(b.name) || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0) ||
       Number(b.primary) - Number(a.primary) ||
