@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { percent, pValue, withSpread } from "./format.ts";
+import { listed, percent, pValue, withSpread } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { hasRuns, isDense, levelWords, type Row, type Section } from "./rows.ts";
 import { type Comparison, isClear, type Ranking } from "./significance.ts";
@@ -67,7 +67,7 @@ function finding({ column, best: first, rows, comparisons }: Ranking): Finding {
   const level = [...comparisons.values()].filter((test) => !isClear(test)).map(({ other }) => other);
   if (level.length > 0) {
     const more = level.length > 3 ? ` and ${level.length - 3} more` : "";
-    return { best, value, verdict: `not clearly better than ${level.slice(0, 3).map(named).join(", ")}${more}` };
+    return { best, value, verdict: `not clearly better than ${listed(level.slice(0, 3).map(named))}${more}` };
   }
   const withSeeds = test.seeds === null ? "" : `, with each of ${test.seeds.of} seeds`;
   return {

@@ -4,7 +4,7 @@
  */
 import type { CellRecord } from "../core/schema.ts";
 import { mean } from "../core/stats.ts";
-import { pValue } from "./format.ts";
+import { listed, pValue } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { findPairs, type Pair, pairRows, rowName, type RowPair, unpaired } from "./pairs.ts";
 import { buildSections } from "./rows.ts";
@@ -115,7 +115,7 @@ export function closedGates(
     if (own.length === 0) {
       const known = [...Object.keys(KINDS), ...new Set(pairs.map(({ column }) => column.name))];
       throw new SyntaxError(
-        `"${condition.text}": both runs have no "${condition.name}" on the same data; known: ${known.join(", ")}`,
+        `"${condition.text}": both runs have no "${condition.name}" on the same data; known: ${listed(known)}`,
       );
     }
     return own.flatMap((pair) => {

@@ -2,13 +2,10 @@
  *
  * @module
  */
-import { count, level } from "./format.ts";
+import { count, level, listed } from "./format.ts";
 import { protocolTitle, unitsOf } from "./protocol.ts";
 import { hasRuns, isDense, type Section } from "./rows.ts";
 import { meanOf } from "./table.ts";
-
-const listed = (texts: readonly string[]): string =>
-  texts.length < 2 ? texts.join("") : `${texts.slice(0, -1).join(", ")} and ${texts.at(-1)}`;
 
 /** `flap and mask-prune pruned tiny (1.08M parameters), asked to remove 25 % and 50 % ...`, and how much models have lost
  * that were pruned elsewhere, of which no more is known; empty where no pruned model has results. */
@@ -21,8 +18,8 @@ export function prunedWords({ rows, ...section }: Section): string {
   const how = [unitsOf({ ...section, rows: own }), protocolTitle({ ...section, rows: own })].join(", ");
   return [
     ...own.length === 0 ? [] : [
-      `${listed(labels)} pruned ${section.model} (${[...sizes].join(" or ")} parameters), asked to remove ` +
-      `${listed(levels)} of its prunable parameters: ${how}.`,
+      `${listed(labels, "and")} pruned ${section.model} (${[...sizes].join(" or ")} parameters), asked to remove ` +
+      `${listed(levels, "and")} of its prunable parameters: ${how}.`,
     ],
     ...done.filter((row) => !own.includes(row)).map((row) =>
       `${row.label}, pruned elsewhere, lacks ${level(meanOf(row, ({ size }) => size.sparsityOfPrunable))} of the ` +

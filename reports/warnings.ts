@@ -4,7 +4,7 @@
  */
 import type { DoneRecord } from "../core/schema.ts";
 import { counted } from "../core/words.ts";
-import { count, level, percent } from "./format.ts";
+import { count, level, listed, percent } from "./format.ts";
 import { trainedTokens } from "./protocol.ts";
 import { hasRuns, isDense, type Row, type Section } from "./rows.ts";
 import { meanOf } from "./table.ts";
@@ -74,7 +74,7 @@ function tokenWords(section: Section): string[] {
     const byTokens = Map.groupBy(known, (row) => meanOf(row, trainedTokens));
     if (byTokens.size < 2) return [];
     const parts = [...byTokens].sort(([a], [b]) => a - b).map(([tokens, own]) =>
-      `${count(Math.round(tokens))} (${own.map(({ label }) => label).join(", ")})`
+      `${count(Math.round(tokens))} (${listed(own.map(({ label }) => label))})`
     );
     return [
       `At ${level(asked)} asked, methods trained on unequal numbers of tokens, learning and recovery together: ` +

@@ -62,6 +62,25 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
   assertEquals(text("options"), "mask-prune: masks hard");
 });
 
+Deno.test("labels that hold commas are set apart, and a method has its level where it read other amounts at others", () => {
+  const records = [0.2, 0.4].flatMap((sparsity, i) => {
+    const ladder = recovered({ method: "sheared", sparsity });
+    ladder.training = [{ stage: "learning", steps: 5, tokens: [384, 768][i]!, seconds: 1, curve: [] }];
+    return [
+      ladder,
+      ...["on", "off"].map((uniform) => recovered({ method: "flap", options: { uniform, x: 1 }, sparsity })),
+    ];
+  });
+  const { blocks, results } = at(buildDocument([doneRecord(), ...records], "Run").sections, 0);
+  assertStringIncludes(prunedWords(results), "flap, uniform off; flap, uniform on; and sheared pruned");
+  const [facts] = blocks.filter((block) => block.kind === "facts");
+  const training = facts?.facts.find(({ name }) => name === "training")?.text ?? "";
+  assertStringIncludes(
+    training,
+    "read: 320 tokens (flap, uniform off; flap, uniform on); 384 tokens (sheared at 20 %); 768 tokens (sheared at 40 %)",
+  );
+});
+
 Deno.test("every format states recovery, training, calibration, units, seeds, arithmetic and engine", async () => {
   const document = buildDocument(recoveredRun(), "Run");
   const texts = {
