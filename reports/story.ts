@@ -34,17 +34,24 @@ export interface Places {
   report: string;
 }
 
+/** A path as a shell reads it. */
+const quoted = (path: string): string => /^[\w./:@%+=,-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
+
 /** Commands that go on from a run, and what they give. */
 export function nextSteps(sections: readonly Section[], { run, report }: Places): [command: string, gives: string][] {
   const pruned = sections.flatMap(({ rows }) => rows.filter((row) => !isDense(row) && hasRuns(row)));
   const isOneShot = pruned.some(({ cell }) => cell.training === undefined && cell.checkpoint === undefined);
   const isDemonstration = sections.some(({ demonstration }) => demonstration);
   const steps: [when: boolean, command: string, gives: string][] = [
-    [true, `open ${report}/report.html`, "the whole report, with charts; comparison.tex for a paper"],
+    [true, `open ${quoted(`${report}/report.html`)}`, "the whole report, with charts; comparison.tex for a paper"],
     [isDemonstration, "deno task bench run --model PATH", "a model of yours: a Hugging Face folder or a .gguf file"],
     [isOneShot, "deno task bench run … --recover lora", "one-shot methods trained as long as learned ones"],
-    [true, `deno task bench compare ${run} OTHER`, "this run against another, with paired tests"],
-    [pruned.length > 0, `deno task bench export CELL --run ${run} --format hf`, "a pruned model for transformers"],
+    [true, `deno task bench compare ${quoted(run)} OTHER`, "this run against another, with paired tests"],
+    [
+      pruned.length > 0,
+      `deno task bench export CELL --run ${quoted(run)} --format hf`,
+      "a pruned model for transformers",
+    ],
   ];
   return steps.filter(([when]) => when).map(([, command, gives]) => [command, gives]);
 }
