@@ -7,7 +7,7 @@ import { level } from "./format.ts";
 import { qualityText } from "./findings.ts";
 import { NEUTRAL, rowColours } from "./palette.ts";
 import type { Column } from "./measurements.ts";
-import { type Estimate, hasRuns, isDense, type Row, type Section } from "./rows.ts";
+import { boundsOf, type Estimate, hasRuns, isDense, type Row, type Section } from "./rows.ts";
 import { meanOf } from "./table.ts";
 
 /** A Vega-Lite specification. */
@@ -131,13 +131,12 @@ export const removed = (row: Row): number => 100 * meanOf(row, ({ size }) => siz
 
 function spreadWords({ spreadOf, n }: Estimate): string {
   if (spreadOf === "stderr") return "standard error";
-  if (spreadOf === "interval") return "half of its 95 % interval";
   return spreadOf === "seeds" ? `sample sd over ${n} seeds` : `sample sd over ${n} repeats`;
 }
 
 /** What the error bars of these estimates are, in words. */
 export function barWords(estimates: Estimate[]): string {
-  const kinds = new Set(estimates.filter(({ spread }) => spread !== null).map(({ spreadOf }) => spreadOf));
+  const kinds = new Set(estimates.filter((own) => boundsOf(own) !== null).map(({ spreadOf }) => spreadOf));
   const words = [
     ...(kinds.has("seeds") ? ["sample sd over seeds"] : []),
     ...(kinds.has("stderr")
@@ -163,11 +162,15 @@ export function subject(section: Section): string {
   return section.demonstration ? "tiny demonstration model" : section.model;
 }
 
+/** A row with its level, for tooltips. */
+export const nameOf = ({ label, asked, cell }: Row): string =>
+  cell.checkpoint ? label : `${label}, ${level(asked)} asked`;
+
 /** Tooltip of a point. */
 export function describe(row: Row, column: Column, estimate: Estimate): string {
   const spread = estimate.spread === null
     ? ""
     : ` ± ${qualityText(column, estimate.spread)} (${spreadWords(estimate)})`;
-  return `${row.label}, ${level(row.asked)} asked, ${removed(row).toFixed(1)} % of prunable removed: ` +
+  return `${nameOf(row)}, ${removed(row).toFixed(1)} % of prunable removed: ` +
     qualityText(column, estimate.value) + spread;
 }

@@ -10,6 +10,7 @@ import {
   denseRow,
   describe,
   linesOf,
+  nameOf,
   pruned,
   qualityTitle,
   scaleOf,
@@ -20,7 +21,7 @@ import {
 import { level } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
 import type { Column } from "./measurements.ts";
-import type { Estimate, Row, Section } from "./rows.ts";
+import { boundsOf, type Estimate, type Row, type Section } from "./rows.ts";
 import { meanOf } from "./table.ts";
 
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
@@ -46,7 +47,7 @@ function methodAndLevel(section: Section, rows: Row[]): Spec {
       field: "level",
       type: "nominal",
       scale: { domain: levels, range: levels.map((_, i) => at(SHAPES, i % SHAPES.length)) },
-      legend: { title: "asked sparsity", symbolFillColor: NEUTRAL.muted, symbolStrokeColor: NEUTRAL.muted },
+      legend: { title: "sparsity", symbolFillColor: NEUTRAL.muted, symbolStrokeColor: NEUTRAL.muted },
     },
   };
 }
@@ -64,8 +65,10 @@ interface ScatterPoint {
   description: string;
 }
 
-function bounds({ value, spread }: Estimate, k = 1): [number, number, number] {
-  return [k * value, k * (value - (spread ?? 0)), k * (value + (spread ?? 0))];
+function withBounds(estimate: Estimate, k = 1): [value: number, low: number, high: number] {
+  const { value } = estimate;
+  const [low, high] = boundsOf(estimate) ?? [value, value];
+  return [k * value, k * low, k * high];
 }
 
 /** Points that no other beats in both directions, from slow to fast. */
@@ -142,8 +145,8 @@ function densePoint(x: Spec, y: Spec, point: { x: number; y: number; description
 function speedPoint(row: Row, quality: Column, speed: Column): ScatterPoint[] {
   const [own, fast] = [row.values.get(quality.key), row.values.get(speed.key)];
   if (own === undefined || fast === undefined) return [];
-  const [x, xLow, xHigh] = bounds(fast);
-  const [y, yLow, yHigh] = bounds(own, scaleOf(quality));
+  const [x, xLow, xHigh] = withBounds(fast);
+  const [y, yLow, yHigh] = withBounds(own, scaleOf(quality));
   const description = `${describe(row, quality, own)}; ${x.toFixed(1)} ${speed.name} tokens/s`;
   const uniform = row.runs.every(({ size }) => size.layerwiseUniform);
   return [{ method: row.label, level: level(row.asked), x, xLow, xHigh, y, yLow, yHigh, uniform, description }];
@@ -209,14 +212,20 @@ export function speedUpAgainstMacs(section: Section, speed: Column, name: string
     const up = row.speedUps.get(speed.key);
     if (up === undefined) return [];
     const x = meanOf(row, ({ size, denseSize }) => denseSize.macs64 / size.macs64);
-    const [y, yLow, yHigh] = bounds(up);
+    const [y, yLow, yHigh] = withBounds(up);
     const uniform = row.runs.every(({ size }) => size.layerwiseUniform);
-    const description = `${row.label}, ${level(row.asked)} asked: ${x.toFixed(2)} times fewer MACs, ` +
+    const description = `${nameOf(row)}: ${x.toFixed(2)} times fewer MACs, ` +
       `${y.toFixed(2)} times the ${speed.name} tokens/s of dense`;
     return [{ method: row.label, level: level(row.asked), x, xLow: x, xHigh: x, y, yLow, yHigh, uniform, description }];
   });
-  const top = Math.max(...points.flatMap(({ x, yHigh }) => [x, yHigh])) * 1.02;
-  const bottom = Math.min(0.98, ...points.map(({ yLow }) => yLow));
+  const values = [1, ...points.flatMap(({ x, y }) => [x, y])];
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  // Wide intervals must not flatten the chart: what is beyond the points is half of it at most.
+  const room = (most - least) / 2;
+  const ends = points.flatMap(({ yLow, yHigh }) => [yLow, yHigh]);
+  const top = Math.min(Math.max(most, ...ends), most + room) * 1.02;
+  const bottom = Math.max(Math.min(least, ...ends), least - room, 0) * 0.98;
+  const isCut = ends.some((end) => end < bottom || end > top);
   const title = `Measured ${speed.name} speed-up against saved MACs`;
   return {
     name,
@@ -226,13 +235,15 @@ export function speedUpAgainstMacs(section: Section, speed: Column, name: string
       const y = linear("y", `${speed.name} tokens/s over dense (measured)`, {
         domain: [bottom, top],
         zero: false,
+        clamp: true,
       });
       return shell(
         title,
         [
           `${subject(section)} · ${speed.count}`,
           "Dashed: speed-up equal to the saving. Hollow: widths differ between layers. " +
-          barWords(rows.flatMap((row) => row.speedUps.get(speed.key) ?? [])),
+          barWords(rows.flatMap((row) => row.speedUps.get(speed.key) ?? [])) +
+          (isCut ? " Bars that reach the edge go on beyond it." : ""),
         ],
         width,
         {

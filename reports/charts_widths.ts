@@ -3,7 +3,7 @@
  * @module
  */
 import { at } from "../core/indexing.ts";
-import { type Chart, linesOf, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
+import { type Chart, linesOf, nameOf, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
 import { level } from "./format.ts";
 import { LEVEL_COLOURS, NEUTRAL } from "./palette.ts";
 import { UNIT_WORDS } from "./protocol.ts";
@@ -66,7 +66,7 @@ function keptWidths(section: Section, unit: Unit): Chart | null {
         level: level(row.asked),
         layer: l + 1,
         kept,
-        description: `${label}, ${level(row.asked)} asked`,
+        description: nameOf(row),
       }))
     )
   );
@@ -118,7 +118,7 @@ const widthLines = (levels: string[]): Spec => ({
       field: "level",
       type: "nominal",
       scale: { domain: levels, range: levels.map((_, i) => at(LEVEL_COLOURS, i % LEVEL_COLOURS.length)) },
-      legend: { title: "asked sparsity", orient: "top", symbolType: "stroke" },
+      legend: { title: "sparsity", orient: "top", symbolType: "stroke" },
     },
     description: { field: "description" },
   },

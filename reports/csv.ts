@@ -26,7 +26,7 @@ const HEAD: [string, (row: Row, section: Section) => Value][] = [
   ["seeds", ({ seeds }) => seeds.join(" ")],
   ["failed_cells", ({ failures }) => failures.length],
   ["failure", ({ failures }) => failures.map(({ failure }) => `${failure.kind}: ${failure.message}`).join("; ")],
-  ["asked_sparsity", ({ asked }) => asked],
+  ["asked_sparsity", ({ asked, cell }) => cell.checkpoint ? null : asked],
 ];
 
 const SIZE: [string, (run: Row["runs"][number]) => number][] = [
@@ -53,6 +53,8 @@ const SHAPE: [string, (run: Row["runs"][number]) => boolean][] = [
 /** A measured column: header and estimate of a row. */
 interface Measured {
   slug: string;
+  /** Whether it may have a 95 % interval. */
+  hasInterval: boolean;
   pick(row: Row): Estimate | undefined;
 }
 
@@ -66,13 +68,16 @@ function measuredColumns(sections: Section[]): Measured[] {
   };
   return [...columns.values()].flatMap(({ key, kind, slug }) => {
     const rate = kind === "throughput";
-    const own: Measured = { slug: unique(rate ? `${slug}_tokens_per_s` : slug), pick: (row) => row.values.get(key) };
-    return rate ? [own, { slug: unique(`${slug}_speed_up`), pick: (row) => row.speedUps.get(key) }] : [own];
+    const name = unique(rate ? `${slug}_tokens_per_s` : slug);
+    const own: Measured = { slug: name, hasInterval: false, pick: (row) => row.values.get(key) };
+    if (!rate) return [own];
+    return [own, { slug: unique(`${slug}_speed_up`), hasInterval: true, pick: (row) => row.speedUps.get(key) }];
   });
 }
 
 /** All sections in one file; columns that a section lacks are empty there. `_spread` is the sample standard deviation
- * (`_spread_of` seeds or repeats) the standard error of one run (stderr), or half of a 95 % interval; `_n` counts seeds or repeats. */
+ * (`_spread_of` seeds or repeats) or the standard error of one run (stderr); `_low` and `_high` are the ends of a 95 %
+ * interval (interval); `_n` counts seeds or repeats. */
 export function toCsv(document: ReportDocument): string {
   const sections = document.sections.map(({ results }) => results);
   const measured = measuredColumns(sections);
@@ -83,11 +88,14 @@ export function toCsv(document: ReportDocument): string {
     ["device_hours", deviceHours(row)],
     ["memory_measure", row.runs[0]?.memory.measure],
     ...SHAPE.map(([name, pick]): [string, Value] => [name, hasRuns(row) ? row.runs.every(pick) : null]),
-    ...measured.flatMap(({ slug, pick }): [string, Value][] => {
+    ...measured.flatMap(({ slug, hasInterval, pick }): [string, Value][] => {
       const estimate = pick(row);
       return [
         [slug, estimate?.value],
         [`${slug}_spread`, estimate?.spread],
+        ...hasInterval
+          ? [[`${slug}_low`, estimate?.interval?.[0]], [`${slug}_high`, estimate?.interval?.[1]]] as [string, Value][]
+          : [],
         [`${slug}_spread_of`, estimate?.spreadOf],
         [`${slug}_n`, estimate?.n],
       ];

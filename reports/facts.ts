@@ -85,8 +85,8 @@ function throughputNotes({ columns, rows }: Section): string[] {
   const pruned = rows.filter((row) => !isDense(row));
   const kinds = new Set(pruned.flatMap(({ speedUps }) => [...speedUps.values()].map(({ spreadOf }) => spreadOf)));
   const alternated =
-    "repeats alternate with the dense model's, and the geometric mean of the ratios of neighbours is " +
-    "given, ± half of its 95 % interval; models of one shape share a measurement, and dense over itself shows its error";
+    "repeats alternate with the dense model's, and the geometric mean of the ratios of neighbours is given, " +
+    "[its 95 % interval] beside it; models of one shape share a measurement, and dense over itself shows its error";
   const apart = "tokens/s over the dense model's on the same machine, ± the standard deviation of both together; its " +
     "error is twice that";
   const words = [...kinds.has("interval") ? [alternated] : [], ...kinds.has("repeats") ? [apart] : []];

@@ -2,9 +2,9 @@
  *
  * @module
  */
-import { level, percent, pValue, withSpread } from "./format.ts";
+import { listed, percent, pValue, withSpread } from "./format.ts";
 import type { Column } from "./measurements.ts";
-import { hasRuns, isDense, type Row, type Section } from "./rows.ts";
+import { hasRuns, isDense, levelWords, type Row, type Section } from "./rows.ts";
 import { type Comparison, isClear, type Ranking } from "./significance.ts";
 import { doubts } from "./speed.ts";
 
@@ -21,6 +21,7 @@ export interface Finding {
 /** The winners in a grid: one line per level, one column per topic. */
 export interface Glance {
   topics: string[];
+  /** `level` in words: `20 % asked`. */
   lines: { level: string; findings: (Finding | null)[] }[];
 }
 
@@ -58,7 +59,7 @@ function finding({ column, best: first, rows, comparisons }: Ranking): Finding {
   const named = (row: Row) => `${row.label} ${valueText(column, row)}`;
   const best = first.label;
   const [, next] = rows;
-  if (next === undefined) return { best, value, verdict: "the only method with a result" };
+  if (next === undefined) return { best, value, verdict: "the only one with a result" };
   const test = comparisons.get(next);
   if (comparisons.size < rows.length - 1 || test === undefined) {
     return { best, value, verdict: `next ${named(next)}; no paired test` };
@@ -66,7 +67,7 @@ function finding({ column, best: first, rows, comparisons }: Ranking): Finding {
   const level = [...comparisons.values()].filter((test) => !isClear(test)).map(({ other }) => other);
   if (level.length > 0) {
     const more = level.length > 3 ? ` and ${level.length - 3} more` : "";
-    return { best, value, verdict: `not clearly better than ${level.slice(0, 3).map(named).join(", ")}${more}` };
+    return { best, value, verdict: `not clearly better than ${listed(level.slice(0, 3).map(named))}${more}` };
   }
   const withSeeds = test.seeds === null ? "" : `, with each of ${test.seeds.of} seeds`;
   return {
@@ -98,17 +99,13 @@ const speedColumns = (section: Section): Column[] =>
     kind === "throughput" && section.rows.some((row) => !isDense(row) && row.speedUps.has(key))
   );
 
-/** Levels of a section's pruned rows, in their order. */
-export const levelsOf = (section: Section): number[] => [
-  ...new Set(section.rows.filter((row) => !isDense(row)).map(({ asked }) => asked)),
-];
-
 /** The answer in one look. */
 export function glance(section: Section, ranks: Ranking[]): Glance {
   const dense = section.rows.find((row) => isDense(row) && hasRuns(row));
   const columns = headlineColumns(section);
   const several = columns.length > new Set(columns.map(({ name }) => name)).size;
   const speeds = speedColumns(section);
+  const levels = Map.groupBy(section.rows.filter((row) => !isDense(row) && hasRuns(row)), ({ asked }) => asked);
   const topic = (column: Column) => {
     const what = column.kind === "perplexity"
       ? `Lowest ${column.metric}, ${column.name}`
@@ -118,8 +115,8 @@ export function glance(section: Section, ranks: Ranking[]): Glance {
   };
   return {
     topics: [...columns.map(topic), ...(speeds.length > 0 ? ["Speed-up over dense"] : [])],
-    lines: levelsOf(section).map((asked) => ({
-      level: level(asked),
+    lines: [...levels].map(([asked, rows]) => ({
+      level: levelWords(asked, rows),
       findings: [
         ...columns.map((column) => {
           const ranking = ranks.find((rank) => rank.column === column && rank.asked === asked);

@@ -33,6 +33,13 @@ export function level(fraction: number): string {
   return `${Number((100 * fraction).toFixed(2))} %`;
 }
 
+/** Names in a row, apart by semicolons where some hold commas themselves; `and`, if given, stands before the last. */
+export function listed(names: readonly string[], and = ""): string {
+  const apart = names.some((name) => name.includes(",")) ? "; " : ", ";
+  if (and === "" || names.length < 2) return names.join(apart);
+  return `${names.slice(0, -1).join(apart)}${apart === ", " ? " " : apart}${and} ${names.at(-1)}`;
+}
+
 /** `134515008` as `134.5M`. */
 export function count(value: number): string {
   const units: [number, string][] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];

@@ -3,7 +3,8 @@
  * @module
  */
 import type { CellRecord } from "../core/schema.ts";
-import { pValue } from "./format.ts";
+import { mean } from "../core/stats.ts";
+import { listed, pValue } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { findPairs, type Pair, pairRows, rowName, type RowPair, unpaired } from "./pairs.ts";
 import { buildSections } from "./rows.ts";
@@ -22,12 +23,12 @@ export interface Condition {
   relative: boolean;
 }
 
-const CONDITION = /^([a-zA-Z][\w-]*)\s*(>=|<=|>|<)\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*(%?)$/;
+const CONDITION = /^([^<>]*[^<>\s])\s*(>=|<=|>|<)\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*(%?)$/;
 
-/** Parses conditions separated by commas.
+/** Parses conditions separated by commas; one before an operator belongs to a name.
  * @throws {SyntaxError} that names the part that is none. */
 export function parseConditions(text: string): Condition[] {
-  return text.split(",").map((part) => {
+  return text.split(/(?<=[<>][^<>,]*),/).map((part) => {
     const [, name, sign, limit, unit] = CONDITION.exec(part.trim()) ?? [];
     const operator = OPERATORS.find((own) => own === sign);
     if (name === undefined || operator === undefined) {
@@ -55,9 +56,18 @@ const KINDS: Record<string, (column: Column) => boolean> = {
 
 const isAbout = ({ name }: Condition, column: Column) => KINDS[name]?.(column) ?? column.name === name;
 
-/** B against A: percent of A's value, or the plain difference with accuracies in points. */
-function changeOf({ column, a, b }: Pair, relative: boolean): number {
-  const [before = NaN, after = NaN] = [a, b].map((row) => row.values.get(column.key)?.value);
+/** Seeds by which both sides of a pair have its result. */
+const sharedSeeds = ({ column, a, b }: Pair): number[] =>
+  [...a.bySeed.get(column.key)?.keys() ?? []].filter((seed) => b.bySeed.get(column.key)?.has(seed));
+
+/** B against A by these seeds, by all of each where there is none: percent of A's value, or the plain difference with
+ * accuracies in points. */
+function changeOf({ column, a, b }: Pair, seeds: readonly number[], relative: boolean): number {
+  const [before = NaN, after = NaN] = [a, b].map(({ values, bySeed }) =>
+    seeds.length === 0
+      ? values.get(column.key)?.value
+      : mean(seeds.map((seed) => bySeed.get(column.key)?.get(seed) ?? NaN))
+  );
   if (relative) return 100 * (after / before - 1);
   return (column.isFraction ? 100 : 1) * (after - before);
 }
@@ -89,8 +99,8 @@ function lostResults(rows: readonly RowPair[], conditions: readonly Condition[])
 }
 
 /** Which conditions hold for run B against run A, one sentence for each result; none: the gate is open. Results are
- * compared on the same data only; seeds are averaged. What A has and B has not closes the gate, too: a cell, and a result or
- * a seed of it that a condition is about.
+ * compared on the same data only, as means over the seeds that both have. What A has and B has not closes the gate, too: a
+ * cell, and a result or a seed of it that a condition is about.
  * @throws {SyntaxError} when a condition names nothing that both runs have. */
 export function closedGates(
   recordsA: CellRecord[],
@@ -105,13 +115,17 @@ export function closedGates(
     if (own.length === 0) {
       const known = [...Object.keys(KINDS), ...new Set(pairs.map(({ column }) => column.name))];
       throw new SyntaxError(
-        `"${condition.text}": both runs have no "${condition.name}" on the same data; known: ${known.join(", ")}`,
+        `"${condition.text}": both runs have no "${condition.name}" on the same data; known: ${listed(known)}`,
       );
     }
     return own.flatMap((pair) => {
-      const change = changeOf(pair, condition.relative);
+      const seeds = sharedSeeds(pair);
+      const change = changeOf(pair, seeds, condition.relative);
       if (!holds(condition, change)) return [];
-      const test = pair.test === null ? "" : `, ${pValue(pair.test.test.p)} before Holm's correction`;
+      // The test takes all seeds of both.
+      const isOfAll = seeds.length === 0 ||
+        [pair.a, pair.b].every(({ bySeed }) => bySeed.get(pair.column.key)?.size === seeds.length);
+      const test = pair.test === null || !isOfAll ? "" : `, ${pValue(pair.test.test.p)} before Holm's correction`;
       const unit = condition.relative ? " %" : "";
       const amount = `${change > 0 ? "+" : ""}${change.toFixed(2)}${unit}`;
       return [

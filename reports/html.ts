@@ -38,7 +38,7 @@ function glanceCards({ glance: { topics, lines } }: GlanceBlock): Markup {
     );
     return html`
       <div class="card level">
-        <h3>${line.level} sparsity asked</h3>
+        <h3>${line.level}</h3>
         <dl>${entries}</dl>
       </div>
     `;

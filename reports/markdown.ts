@@ -57,7 +57,7 @@ function glanceLines({ glance: { topics, lines } }: GlanceBlock): string[] {
         (found.verdict === "" ? "" : `<br>${escapeMarkdown(found.verdict)}`);
     }),
   ]);
-  return tableLines(["asked", ...topics.map(escapeMarkdown)], ["", ...topics].map(() => false), body);
+  return tableLines(["level", ...topics.map(escapeMarkdown)], ["", ...topics].map(() => false), body);
 }
 
 function gridLines({ title, caption, header, numeric, rows, notes }: GridBlock): string[] {

@@ -16,6 +16,8 @@ export interface Column {
   kind: "perplexity" | "task" | "mean-accuracy" | "throughput";
   /** Corpus, task or throughput test. */
   name: string;
+  /** Corpus of a perplexity as the run names it. */
+  corpus?: string;
   /** `perplexity`, `acc`, `acc_norm`, `tokens/s`. */
   metric: string;
   /** Name for CSV headers, without the unit of throughput; not always unique. */
@@ -92,6 +94,22 @@ function windowCount(
   return { count: limited ? `n=first ${windows} documents` : `n=${windows} documents`, limited };
 }
 
+/** The name of a corpus in CSV headers, as long as itself. */
+const slugOf = (name: string) => name.replace(/[^\w.-]/g, "_");
+
+/** The columns of a section, where text files of one name have as many of their folders before it as tell them apart. */
+export function withFolders(columns: readonly Column[]): Column[] {
+  return columns.map((column) => {
+    const { name, corpus } = column;
+    if (corpus === undefined) return column;
+    const others = columns.flatMap((own) => own.name !== name || own.corpus === corpus ? [] : own.corpus ?? []);
+    const isAlone = (folders: number) =>
+      others.every((other) => corpusLabel(other, folders) !== corpusLabel(corpus, folders));
+    const label = corpusLabel(corpus, [0, 1, 2, 3].find(isAlone));
+    return { ...column, name: label, slug: slugOf(label) + column.slug.slice(name.length) };
+  });
+}
+
 function perplexityMeasurement(result: PerplexityResult): Measurement {
   const { corpus, protocol, windowTokens, windows, dataset } = result;
   const { count, limited } = windowCount(result);
@@ -111,8 +129,9 @@ function perplexityMeasurement(result: PerplexityResult): Measurement {
       ]),
       kind: "perplexity",
       name,
+      corpus,
       metric: protocol === "c" ? "word perplexity" : "perplexity",
-      slug: `${name.replace(/[^\w.-]/g, "_")}_${protocol}${windowTokens}_n${windows}`,
+      slug: `${slugOf(name)}_${protocol}${windowTokens}_n${windows}`,
       count,
       limited,
       windowTokens,

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { level } from "./format.ts";
+import { level, listed } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { type Fact, placeWords, settingsOf } from "./protocol.ts";
 import { hasRuns, type Row, type Section } from "./rows.ts";
@@ -108,7 +108,7 @@ export function differences(pairs: readonly RowPair[]): Fact[] {
   return [...Map.groupBy(changes, ({ name }) => name)].map(([name, own]) => {
     const texts = [...Map.groupBy(own, ({ change }) => change)].map(([change, same]) => {
       const labels = [...new Set(same.map(({ label }) => label))];
-      return same.length === pairs.length ? change : `${change} (${labels.join(", ")})`;
+      return same.length === pairs.length ? change : `${change} (${listed(labels)})`;
     });
     return { name, text: texts.join("; ") };
   });

@@ -6,6 +6,7 @@
 import { corpusLabel, settingWords } from "../core/cell_names.ts";
 import type { Cell, DatasetUse, DoneRecord, RemovedType, TrainingOptions, TrainingReport } from "../core/schema.ts";
 import { counted } from "../core/words.ts";
+import { level, listed } from "./format.ts";
 import { baseName } from "./measurements.ts";
 import { isDense, type Row, type Section } from "./rows.ts";
 
@@ -148,11 +149,14 @@ export function settingsOf(cell: Cell): Fact[] {
 const prunedRows = (section: Section): Row[] =>
   section.rows.filter((row) => !isDense(row) && row.cell.checkpoint === undefined);
 
-/** One text per setting where all rows agree, else one per group of methods: `none (random); LoRA (flap)`. */
+/** One text per setting where all rows agree, else one per group of methods: `none (random); LoRA (flap)`, with the level
+ * of a method whose levels differ. */
 function byMethod(rows: readonly Row[], words: (row: Row) => string): string {
+  const nameOf = ({ label, asked }: Row, text: string) =>
+    rows.some((row) => row.label === label && words(row) !== text) ? `${label} at ${level(asked)}` : label;
   const groups = [...Map.groupBy(rows, words)];
   if (groups.length <= 1) return groups.map(([text]) => text).join("");
-  return groups.map(([text, own]) => `${text} (${unique(own.map(({ label }) => label)).join(", ")})`).join("; ");
+  return groups.map(([text, own]) => `${text} (${listed(unique(own.map((row) => nameOf(row, text))))})`).join("; ");
 }
 
 const dataWords = ({ source, split }: DatasetUse): string =>

@@ -14,19 +14,28 @@ import {
   pruningOf,
 } from "../core/schema.ts";
 import { mean, sampleSd, studentT95 } from "../core/stats.ts";
-import { baseName, type Column, type Measurement, measurements } from "./measurements.ts";
+import { level } from "./format.ts";
+import { baseName, type Column, type Measurement, measurements, withFolders } from "./measurements.ts";
 import { methodRank } from "./palette.ts";
 
 /** A value with its spread. */
 export interface Estimate {
   value: number;
-  /** Sample standard deviation over seeds or repeats, standard error of one run, or half of a 95 % interval; null if
-   * unknown. */
+  /** Sample standard deviation over seeds or repeats, or standard error of one run; null if unknown. */
   spread: number | null;
+  /** In the place of a spread: a 95 % interval, whose ends need not be equally far from the value. */
+  interval?: readonly [low: number, high: number];
   spreadOf: "seeds" | "stderr" | "repeats" | "interval";
   /** Number of seeds or repeats. */
   n: number;
 }
+
+/** The ends of an estimate's interval, or so many spreads below and above it; null where neither is known. */
+export const boundsOf = (
+  { value, spread, interval }: Estimate,
+  spreads = 1,
+): readonly [low: number, high: number] | null =>
+  interval ?? (spread === null ? null : [value - spreads * spread, value + spreads * spread]);
 
 /** All runs that differ by their seed only. */
 export interface Row {
@@ -108,7 +117,7 @@ function pairedMean(perSeed: Measurement[]): number[] | null {
 }
 
 /** Speed-up from repeats that alternated with the dense model's: the geometric mean of the ratios of neighbours, with
- * half of the 95 % interval that Student's t gives; undefined where some did not alternate. */
+ * the 95 % interval that Student's t gives their logarithms; undefined where some did not alternate. */
 function alternatedSpeedUp(perSeed: Measurement[]): Estimate | undefined {
   const logs = timings(perSeed).map(({ repeats }) => repeats.logSpeedUps);
   if (logs.length === 0 || logs.some((own) => own === undefined)) return undefined;
@@ -117,7 +126,8 @@ function alternatedSpeedUp(perSeed: Measurement[]): Estimate | undefined {
   const half = studentT95(all.length - 1) * sampleSd(all) / Math.sqrt(all.length);
   return {
     value: Math.exp(center),
-    spread: (Math.exp(center + half) - Math.exp(center - half)) / 2,
+    spread: null,
+    interval: [Math.exp(center - half), Math.exp(center + half)],
     spreadOf: "interval",
     n: all.length,
   };
@@ -145,6 +155,10 @@ function pruning(cell: Cell): object {
 export const isDense = ({ methodId }: Pick<Row, "methodId">): boolean => methodId === null;
 /** Whether a row has a finished run. */
 export const hasRuns = ({ runs }: Row): boolean => runs.length > 0;
+
+/** The level of `rows` in words: of models that were pruned elsewhere, nothing was asked. */
+export const levelWords = (asked: number, rows: readonly Row[]): string =>
+  `${level(asked)} ${rows.every(({ cell }) => cell.checkpoint) ? "removed" : "asked"}`;
 
 function buildRow(
   { key, variant, label, cell, records }: Pick<Row, "key" | "variant" | "label" | "cell"> & { records: CellRecord[] },
@@ -236,7 +250,7 @@ function buildSection(first: CellRecord, others: CellRecord[]): Section {
     engine,
     arithmetic,
     weightsSha256: done?.weights.sha256 ?? null,
-    columns: [...columns.values()].sort((a, b) =>
+    columns: withFolders([...columns.values()]).sort((a, b) =>
       KIND_ORDER.indexOf(a.kind) - KIND_ORDER.indexOf(b.kind) ||
       nameRank(a.name) - nameRank(b.name) || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0) ||
       Number(b.primary) - Number(a.primary) ||

@@ -4,7 +4,7 @@
  */
 import { canonicalJson } from "../core/cell_names.ts";
 import type { Column } from "./measurements.ts";
-import { type Estimate, isDense, type Row, type Section } from "./rows.ts";
+import { boundsOf, type Estimate, isDense, type Row, type Section } from "./rows.ts";
 
 /** Why a speed-up is not to be relied upon: 1 lies within its error, or models of the same shape, which do the same
  * work, differ by more than theirs. */
@@ -13,11 +13,12 @@ export type Doubt = "no difference" | "shapes differ";
 /** Standard deviations that count as the error of repeats that did not alternate. */
 const ERRORS = 2;
 
-/** Half of a speed-up's interval. */
-function error({ spread, spreadOf }: Estimate): number {
-  if (spread === null) return Infinity;
-  return spreadOf === "interval" ? spread : ERRORS * spread;
-}
+/** Between which values a speed-up may lie. */
+const rangeOf = (up: Estimate) => boundsOf(up, ERRORS) ?? [-Infinity, Infinity];
+
+/** Whether one speed-up is higher than another by more than the errors of both, each on the side of the other. */
+const isAbove = (a: Estimate, b: Estimate): boolean =>
+  a.value - b.value > Math.hypot(a.value - rangeOf(a)[0], rangeOf(b)[1] - b.value);
 
 /** Widths of the pruned model: equal for models that compute the same operations. */
 const shapeOf = ({ runs: [run] }: Row): string =>
@@ -31,12 +32,11 @@ export function doubts(section: Section, column: Column): Map<Row, Doubt> {
   });
   const result = new Map<Row, Doubt>();
   for (const same of Map.groupBy(measured, ({ row }) => shapeOf(row)).values()) {
-    const uneven = same.some((a) =>
-      same.some((b) => Math.abs(a.up.value - b.up.value) > Math.hypot(error(a.up), error(b.up)))
-    );
+    const uneven = same.some((a) => same.some((b) => isAbove(a.up, b.up)));
     for (const { row, up } of same) {
+      const [low, high] = rangeOf(up);
       if (uneven) result.set(row, "shapes differ");
-      else if (Math.abs(up.value - 1) <= error(up)) result.set(row, "no difference");
+      else if (low <= 1 && 1 <= high) result.set(row, "no difference");
     }
   }
   return result;

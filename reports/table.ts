@@ -30,7 +30,8 @@ export interface TableColumn {
 /** A cell of a table. */
 export interface TableCell {
   text: string;
-  /** ` ± 0.4` over seeds or repeats, ` (0.4)` for the standard error of one run, or nothing. */
+  /** ` ± 0.4` over seeds or repeats, ` (0.4)` for the standard error of one run, ` [1.1, 2.8]` for a 95 % interval, or
+   * nothing. */
   spread: string;
   place: Standing["place"];
   /** `*` and `≈` as in {@linkcode Standing}; `?`: a speed-up in doubt. */
@@ -68,10 +69,11 @@ const nothing = plain(NO_VALUE);
 
 function measured(estimate: Estimate | undefined, scale: number, digits: [number, number]): TableCell {
   if (estimate === undefined) return nothing;
-  const spreadValue = estimate.spread === null ? null : estimate.spread * scale;
-  const { text, spread } = withSpread(estimate.value * scale, spreadValue, ...digits);
-  const words = spread === null ? "" : estimate.spreadOf === "stderr" ? ` (${spread})` : ` ± ${spread}`;
-  return { ...plain(text, estimate.value), spread: words };
+  const { value, spread, interval, spreadOf } = estimate;
+  const show = (x: number) => withSpread(value * scale, x * scale, ...digits).spread;
+  const error = spread === null ? "" : spreadOf === "stderr" ? ` (${show(spread)})` : ` ± ${show(spread)}`;
+  const words = interval ? ` [${interval.map(show).join(", ")}]` : error;
+  return { ...plain(withSpread(value * scale, null, ...digits).text, value), spread: words };
 }
 
 /** A column's header and one cell per row. */
@@ -119,7 +121,7 @@ const methodStrip: Strip = {
 
 const askedStrip: Strip = {
   column: fixed("asked", "asked", "of prunable", 0),
-  cell: (row) => isDense(row) ? plain(NO_VALUE, 0) : plain(level(row.asked), row.asked),
+  cell: (row) => plain(isDense(row) || row.cell.checkpoint ? NO_VALUE : level(row.asked), row.asked),
 };
 
 const realisedStrip: Strip = {

@@ -7,8 +7,7 @@ import { styleText } from "node:util";
 import type { CellRecord } from "../core/schema.ts";
 import { buildDocument } from "./build_document.ts";
 import type { Block, FactsBlock, GlanceBlock, TableBlock } from "./document.ts";
-import { level } from "./format.ts";
-import { buildSections, isDense, type Section } from "./rows.ts";
+import { buildSections, isDense, levelWords, type Section } from "./rows.ts";
 import { nextSteps, type Places, prunedWords } from "./story.ts";
 import { failureText, levelGroups, type TableCell, type TableColumn, type TableRow } from "./table.ts";
 
@@ -119,7 +118,9 @@ function tableText(block: TableBlock, pen: Pen): string[] {
     style("dim", heads(({ detail }) => detail)),
     ...levelGroups(block.table).flatMap((rows) => {
       const [first] = rows;
-      const name = first === undefined || isDense(first.row) ? "" : `${level(first.row.asked)} asked`;
+      const name = first === undefined || isDense(first.row)
+        ? ""
+        : levelWords(first.row.asked, rows.map(({ row }) => row));
       return [rule(name), ...rows.map((row) => rowText(row, shown, pen))];
     }),
     rule(""),
@@ -130,17 +131,16 @@ function tableText(block: TableBlock, pen: Pen): string[] {
   ];
 }
 
-const OF_SPEED_UPS = ", of speed-ups half of a 95 % interval; dense over itself shows the error of the measurement";
-
 /** Meaning of the signs that the table really has, in one line. */
 function legend({ id, table: { rows } }: TableBlock): string[] {
   const cells = rows.flatMap((row) => row.cells);
-  const hasIntervals = id === "size" &&
-    rows.some(({ row }) => [...row.speedUps.values()].some(({ spreadOf }) => spreadOf === "interval"));
   const has = (test: (cell: TableCell) => boolean) => cells.some(test);
   const parts = [
     ...has(({ spread }) => spread.includes("±"))
-      ? [`± standard deviation over ${id === "size" ? "timed repeats" : "seeds"}${hasIntervals ? OF_SPEED_UPS : ""}`]
+      ? [`± standard deviation over ${id === "size" ? "timed repeats" : "seeds"}`]
+      : [],
+    ...has(({ spread }) => spread.includes("["))
+      ? ["[…] 95 % interval; dense over itself shows the error of the measurement"]
       : [],
     ...has(({ spread }) => spread.includes("(")) ? ["(…) standard error of one run"] : [],
     ...has(({ sign }) => sign === "*") ? ["* clearly the best of its level"] : [],

@@ -5,7 +5,7 @@
 import { corpusLabel } from "../core/cell_names.ts";
 import type { DatasetUse, DoneRecord } from "../core/schema.ts";
 import { counted } from "../core/words.ts";
-import { count, level, percent } from "./format.ts";
+import { count, level, listed, percent } from "./format.ts";
 import { trainedTokens } from "./protocol.ts";
 import { hasRuns, isDense, type Row, type Section } from "./rows.ts";
 import { meanOf } from "./table.ts";
@@ -61,7 +61,9 @@ function depthWords(section: Section): string[] {
       ...layers < all ? [`${layers} of ${all} layers`] : [],
       ...size.hidden ? [`a hidden size of ${size.hidden.kept} (dense ${size.hidden.of})`] : [],
     ];
-    return lost.length === 0 ? [] : [`${row.label} at ${level(row.asked)} asked has ${lost.join(" and ")}.`];
+    return lost.length === 0
+      ? []
+      : [`${row.label}${row.cell.checkpoint ? "" : ` at ${level(row.asked)} asked`} has ${lost.join(" and ")}.`];
   });
 }
 
@@ -73,7 +75,7 @@ function tokenWords(section: Section): string[] {
     const byTokens = Map.groupBy(known, (row) => meanOf(row, trainedTokens));
     if (byTokens.size < 2) return [];
     const parts = [...byTokens].sort(([a], [b]) => a - b).map(([tokens, own]) =>
-      `${count(Math.round(tokens))} (${own.map(({ label }) => label).join(", ")})`
+      `${count(Math.round(tokens))} (${listed(own.map(({ label }) => label))})`
     );
     return [
       `At ${level(asked)} asked, methods trained on unequal numbers of tokens, learning and recovery together: ` +

@@ -15,8 +15,9 @@ Flags:
 
 A condition is NAME, one of < > <= >=, and a change: with % relative to DIR, without it in the result's own unit (points
 for accuracies). NAME is perplexity, acc (every task), mean (mean accuracy), speed (tokens per second), or the name of a
-corpus, task or throughput test. What DIR has and OTHER lacks counts as a condition that holds: a cell, and a result on
-the same data, or a seed of it, that a condition is about.
+corpus, task or throughput test. Changes are those of the means over the seeds that both have. What DIR has and OTHER
+lacks counts as a condition that holds: a cell, and a result on the same data, or a seed of it, that a condition is
+about.
 
 Exit codes: 0 no condition holds, 1 one holds, 2 a condition cannot be read or names nothing that both runs have`;
 

@@ -114,6 +114,26 @@ Deno.test("buildCharts() draws what is beyond the scale at its edge, without an 
   assert(shown(0.2).low < shown(0.2).high);
 });
 
+Deno.test("buildCharts() ends a hopeless interval of a speed-up at the edge of its plot, and draws no speed-up below 0", () => {
+  const timed = (method: string | null, samplesMs: number[], sparsity: number) => {
+    const record = doneRecord({ method, sparsity, tasks: [] });
+    const speed = { name: "pp512", batch: 1, tokensPerS: { mean: 100, sd: 1 }, samplesMs };
+    record.throughput = [{ ...speed, denseSamplesMs: samplesMs.map(() => 10) }];
+    return record;
+  };
+  const records = [timed(null, [10, 10], 0), timed("flap", [9, 8.9], 0.2), timed("random", [4, 40], 0.4)];
+  const section = at(buildSections(records), 0);
+  const chart = allCharts(section).find(({ name }) => name === "speedup-vs-macs-pp512");
+  const spec = JSON.stringify(chart?.spec(WIDE));
+  const values = [...spec.matchAll(/"[xy]":([\d.]+)/g)].map(([, value]) => Number(value));
+  const [, low = NaN, high = NaN] = (/"domain":\[([\d.]+),([\d.]+)\],"zero":false,"clamp":true/.exec(spec) ?? []).map(
+    Number,
+  );
+  assert(low >= 0 && low < 0.79 && high < 2.2, `${low} to ${high}`);
+  for (const value of values) assert(value >= low && value <= high);
+  assertStringIncludes(spec, "reach the edge");
+});
+
 Deno.test("toSvg() draws the same bytes twice, with tooltips, and names cannot become markup", async () => {
   const evil = `<script>alert("x")</script>`;
   const records = [doneRecord(), doneRecord({ method: evil, sparsity: 0.2, model: "SmolLM2-135M.gguf" })];

@@ -11,6 +11,8 @@ Deno.test("parseConditions() reads names, operators, signs and percent", () => {
     { text: "acc<-1", name: "acc", operator: "<", limit: -1, relative: false },
     { text: "tg128 <= -.5 %", name: "tg128", operator: "<=", limit: -0.5, relative: true },
   ]);
+  const names = ["notes.txt", "mean accuracy", "a/my notes, part 2.txt", "file:mine.ts", "größe"];
+  assertEquals(parseConditions(names.map((name) => ` ${name} >1%`).join(",")).map(({ name }) => name), names);
   for (const wrong of ["", "perplexity", "perplexity > x", "perplexity = 2", "> 2", "acc < 1 < 2", "acc < 1,"]) {
     assertThrows(() => parseConditions(wrong), SyntaxError, "is not a condition");
   }
@@ -40,8 +42,29 @@ Deno.test("closedGates() holds a condition exactly where the change passes the l
     at(gates("arc_easy < -1", before, [changed(1, -1.1)]), 0),
     /arc_easy changed by -1\.10.*"arc_easy < -1" holds/,
   );
+  const named = changed(1.03);
+  at(named.perplexity, 0).corpus = "file:my/notes.txt";
+  const plain = doneRecord(cell);
+  at(plain.perplexity, 0).corpus = "file:my/notes.txt";
+  assertMatch(at(gates("notes.txt > 1%", [plain], [named]), 0), /notes\.txt changed by \+3\.00 %/);
+  assertEquals(gates("mean accuracy < -1", before, [changed(1, -9)]).length, 1);
   // `acc` is every task, and a second condition does not hide the first.
   assertEquals(gates("acc < -1, perplexity > 0", before, [changed(1.01, -2)]).length, 2);
+});
+
+Deno.test("closedGates() compares the seeds that both have, and all where they share none", () => {
+  const run = (perplexities: Record<number, number>) =>
+    Object.entries(perplexities).map(([seed, perplexity]) => {
+      const record = doneRecord({ ...cell, seed: Number(seed) });
+      at(record.perplexity, 0).perplexity = perplexity;
+      return record;
+    });
+  const change = (before: Record<number, number>, after: Record<number, number>) =>
+    /changed by (.*) %.*:/.exec(gates("perplexity > +2%", run(before), run(after)).join())?.[1];
+  assertEquals(change({ 0: 20 }, { 0: 20, 1: 30, 2: 30 }), undefined);
+  assertEquals(change({ 0: 20 }, { 0: 21, 1: 1, 2: 1 }), "+5.00");
+  assertEquals(change({ 0: 20, 1: 30 }, { 1: 33, 2: 20 }), "+10.00");
+  assertEquals(change({ 0: 20 }, { 1: 22 }), "+10.00");
 });
 
 Deno.test("acc is no perplexity of a task", () => {

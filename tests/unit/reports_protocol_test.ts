@@ -13,6 +13,7 @@ import { toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
 import { reproduction } from "../../reports/reproduction.ts";
 import { buildSections } from "../../reports/rows.ts";
+import { prunedWords } from "../../reports/story.ts";
 import { doubts } from "../../reports/speed.ts";
 import { buildCostTable } from "../../reports/table.ts";
 import { renderNextSteps, renderTable } from "../../reports/terminal.ts";
@@ -59,6 +60,25 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
     "320 tokens in 10 steps, after all units had gone, with the error of the hidden states in the loss (mask-prune",
   );
   assertEquals(text("options"), "mask-prune: masks hard");
+});
+
+Deno.test("labels that hold commas are set apart, and a method has its level where it read other amounts at others", () => {
+  const records = [0.2, 0.4].flatMap((sparsity, i) => {
+    const ladder = recovered({ method: "sheared", sparsity });
+    ladder.training = [{ stage: "learning", steps: 5, tokens: [384, 768][i]!, seconds: 1, curve: [] }];
+    return [
+      ladder,
+      ...["on", "off"].map((uniform) => recovered({ method: "flap", options: { uniform, x: 1 }, sparsity })),
+    ];
+  });
+  const { blocks, results } = at(buildDocument([doneRecord(), ...records], "Run").sections, 0);
+  assertStringIncludes(prunedWords(results), "flap, uniform off; flap, uniform on; and sheared pruned");
+  const [facts] = blocks.filter((block) => block.kind === "facts");
+  const training = facts?.facts.find(({ name }) => name === "training")?.text ?? "";
+  assertStringIncludes(
+    training,
+    "read: 320 tokens (flap, uniform off; flap, uniform on); 384 tokens (sheared at 20 %); 768 tokens (sheared at 40 %)",
+  );
 });
 
 Deno.test("every format states recovery, training, calibration, units, seeds, arithmetic and engine", async () => {
@@ -202,9 +222,11 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   for (const label of ["flap", "random"]) {
     const row = section.rows.find((row) => row.label === label)!;
     const up = row.speedUps.get(key)!;
-    assertEquals([up.spreadOf, up.n, row.values.get(key)!.n], ["interval", 3, 3]);
+    assertEquals([up.spreadOf, up.spread, up.n, row.values.get(key)!.n], ["interval", null, 3, 3]);
     assertAlmostEquals(up.value, Math.exp(center), 1e-12);
-    assertAlmostEquals(up.spread!, (Math.exp(center + half) - Math.exp(center - half)) / 2, 1e-12);
+    const [low, high] = up.interval!;
+    assertAlmostEquals(low, Math.exp(center - half), 1e-12);
+    assertAlmostEquals(high, Math.exp(center + half), 1e-12);
   }
   assertEquals(doubts(section, at(section.columns, 0)).size, 0);
   const markdown = toMarkdown(buildDocument([dense, flap, random], "Run"));
@@ -212,12 +234,42 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   assertStringIncludes(markdown, "Other programs kept up to 0.8 processor cores busy while throughput was measured");
   assertStringIncludes(
     renderTable([dense, flap, random], { width: 120, colour: false }).replace(/\s+/g, " "),
-    "± standard deviation over timed repeats, of speed-ups half of a 95 % interval",
+    "± standard deviation over timed repeats; […] 95 % interval",
   );
   // An interval that holds 1 is marked, however small its mean's distance from another is.
   flap.throughput = [{ ...result, samplesMs: [60, 100, 500] }];
   const wide = at(buildSections([dense, flap]), 0);
   assertEquals([...doubts(wide, at(wide.columns, 0)).values()], ["no difference"]);
+});
+
+/** Dense and a pruned model, timed in turns, with these speed-ups of neighbours. */
+function alternated(ratios: number[], method = "flap"): DoneRecord[] {
+  const denseSamplesMs = ratios.map(() => 100);
+  return ([[null, ratios.map(() => 1)], [method, ratios]] as const).map(([method, own]) => {
+    const record = doneRecord({ method, sparsity: method === null ? 0 : 0.2 });
+    record.throughput = [{ ...summarise("pp512", 1, 512, own.map((ratio) => 100 / ratio)), denseSamplesMs }];
+    return record;
+  });
+}
+
+Deno.test("every format gives both ends of a speed-up's interval, which are not equally far away; ? where 1 is between them", async () => {
+  // Half of [1.13, 2.80] taken from 1.78 is less than 1, which the interval leaves out.
+  const records = alternated([-0.183, 0, 0.183].map((log) => 1.78 * Math.exp(log)));
+  const document = buildDocument(records, "Run");
+  const section = at(document.sections, 0).results;
+  assertEquals(doubts(section, at(section.columns, 0)).size, 0);
+  assertStringIncludes(toMarkdown(document), "| 1.78 \\[1.13, 2.80\\] |");
+  assertStringIncludes(await toHtml(document, new Map()), '1.78<span class="spread"> [1.13, 2.80]</span></td>');
+  assertStringIncludes(toLatex(document), "1.78\\,{\\scriptsize [1.13, 2.80]} &");
+  assertMatch(renderTable(records, { width: 120, colour: false }), /1\.78 \[1\.13, 2\.80\] +yes$/m);
+  const [header = "", , line = ""] = toCsv(document).split("\r\n");
+  const places = ["low", "high"].map((end) => header.split(",").indexOf(`pp512_b1_speed_up_${end}`));
+  // Fields with commas are quoted and stand before these.
+  const fields = line.split(",").slice(-header.split(",").length);
+  assertEquals(places.map((place) => Number(at(fields, place)).toFixed(2)), ["1.13", "2.80"]);
+  // Equally far from 1 in logarithms, an interval holds 1 where its mean alone seems safe.
+  const doubtful = at(buildSections(alternated([1.1, 1.9])), 0);
+  assertEquals([...doubts(doubtful, at(doubtful.columns, 0)).values()], ["no difference"]);
 });
 
 Deno.test("throughput stands under the machine that timed it, not the one that scored", () => {
@@ -248,7 +300,8 @@ Deno.test("renderTable() explains the signs that it shows, and what was pruned; 
   }
   assertStringIncludes(
     text,
-    "random, magnitude, flap and mask-prune removed 20 % of the prunable parameters of SmolLM2",
+    "random, flap and mask-prune pruned SmolLM2-135M.gguf (134.5M parameters), asked to remove 20 % of its prunable " +
+      "parameters: FFN channels and key/value groups, without recovery.",
   );
   const alone = renderTable([doneRecord({ tasks: [] })], { width: 120, colour: false });
   assert(!/clearly/.test(alone));
@@ -257,8 +310,42 @@ Deno.test("renderTable() explains the signs that it shows, and what was pruned; 
   for (const line of next.split("\n")) assert(line.length <= 60, line);
   assertStringIncludes(next, "results/x/report/report.html");
   assertStringIncludes(next, "deno task bench export CELL --run results/x --format hf");
+  const spaced = renderNextSteps(smallRecords(), { run: "results/It's my own", report: "a b/report" }, { width: 60 });
+  assertStringIncludes(spaced, `export CELL --run 'results/It'\\''s my own' --format hf`);
+  assertStringIncludes(spaced, `compare 'results/It'\\''s my own' OTHER`);
+  assertStringIncludes(spaced, "open 'a b/report/report.html'");
   assert(!next.includes("--model PATH"));
   assertStringIncludes(renderNextSteps([doneRecord({ model: "tiny" })], places, { width: 60 }), "--model PATH");
+});
+
+/** A model that was pruned elsewhere: 15 % of it are gone. */
+function elsewhere(sparsity: number): DoneRecord {
+  const record = doneRecord({ method: "theirs", sparsity: 0.2, throughput: false });
+  record.cell = { ...record.cell, sparsity, checkpoint: { path: "/home/me/theirs", sha256: "ab".repeat(32) } };
+  return record;
+}
+
+Deno.test("of a model that was pruned elsewhere reports say what it lacks, and of no model what was not done", () => {
+  const failed = failedRecord({ method: "magnitude", sparsity: 0.5 });
+  const [dense, theirs] = [doneRecord(), elsewhere(0.1499)];
+  const lacks = "theirs, pruned elsewhere, lacks 14.99 % of the prunable parameters of SmolLM2-135M.gguf.";
+  const words = (...records: (DoneRecord | typeof failed)[]) => prunedWords(at(buildSections(records), 0));
+  assertEquals(words(dense, theirs), lacks);
+  assertEquals([words(dense), words(dense, failed)], ["", ""]);
+  assertEquals(
+    words(dense, theirs, doneRecord({ method: "flap", sparsity: 0.2 }), failed),
+    "flap pruned SmolLM2-135M.gguf (134.5M parameters), asked to remove 20 % of its prunable parameters: FFN channels " +
+      `and key/value groups, without recovery. ${lacks}`,
+  );
+  for (const records of [[dense, theirs], [dense, elsewhere(0.2), doneRecord({ method: "flap", sparsity: 0.2 })]]) {
+    const document = buildDocument(records, "Run");
+    const texts = [toMarkdown(document), toLatex(document), renderTable(records, { width: 120, colour: false })];
+    for (const text of texts) assert(!/14\.99 (\\)?% asked/.test(text));
+    assertMatch(at(texts, 0), /^\| theirs \| – \| 15\.0/m);
+  }
+  assertStringIncludes(renderTable([dense, theirs], { width: 120, colour: false }), "── 14.99 % removed ──");
+  const places = { run: "results/x", report: "results/x/report" };
+  assert(!renderNextSteps([dense, theirs], places, { width: 60 }).includes("--recover"));
 });
 
 Deno.test("a published perplexity stands beside ours per token in windows of its length, not beside one per word", () => {

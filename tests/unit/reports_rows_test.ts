@@ -157,6 +157,30 @@ Deno.test("buildSections() names the options that differ where a method occurs w
   assertEquals([alone.label, alone.key], ["flap", at(calibrated.rows, 1).key]);
 });
 
+Deno.test("buildSections() names text files alike, and with the folders that tell files of one name apart", () => {
+  const names = (...corpora: string[]) => {
+    const record = doneRecord({ throughput: false, tasks: [] });
+    const [first] = record.perplexity;
+    assert(first);
+    record.perplexity = corpora.map((corpus, i) => ({
+      ...first,
+      corpus,
+      dataset: { ...first.dataset, sha256: String(i).repeat(64) },
+    }));
+    const { columns } = at(buildSections([record]), 0);
+    for (const { name, slug } of columns) assertEquals(slug, `${name.replace("/", "_").replace("/", "_")}_a1024_n40`);
+    return columns.map(({ name }) => name);
+  };
+  assertEquals(names("file:mine.ts", "file:/home/me/notes.txt"), ["mine.ts", "notes.txt"]);
+  assertEquals(names("file:my/a/t.txt", "file:my\\b\\t.txt"), ["a/t.txt", "b/t.txt"]);
+  assertEquals(names("file:/me/en/test/t.txt", "file:/me/de/test/t.txt", "file:other.txt"), [
+    "de/test/t.txt",
+    "en/test/t.txt",
+    "other.txt",
+  ]);
+  assertEquals(names("wikitext2", "file:my/wikitext2"), ["wikitext2", "my/wikitext2"]);
+});
+
 Deno.test("buildSections() says of word perplexities that they are such, and whether all documents were read", () => {
   const base = doneRecord();
   const documents = (maxWindows?: number) => ({

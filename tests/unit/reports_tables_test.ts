@@ -3,7 +3,7 @@ import { buildDocument } from "../../reports/build_document.ts";
 import { toCsv } from "../../reports/csv.ts";
 import { configurationFacts, generations } from "../../reports/facts.ts";
 import { glance } from "../../reports/findings.ts";
-import { count, level, mebibytes, operations, percent, withSpread } from "../../reports/format.ts";
+import { count, level, listed, mebibytes, operations, percent, withSpread } from "../../reports/format.ts";
 import { escapeLatex, toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
 import { buildSections } from "../../reports/rows.ts";
@@ -53,6 +53,16 @@ Deno.test("format functions show numbers as papers do", () => {
   assertEquals([percent(0.19849), percent(-0.00001), level(0.2), level(0.125)], ["19.8", "0.0", "20 %", "12.5 %"]);
   assertEquals([count(134515008), count(6738415616), count(512)], ["134.5M", "6.74B", "512"]);
   assertEquals([operations(424021065728), operations(7.93e9), operations(5e6)], ["424G", "7.93G", "5.00M"]);
+  assertEquals([listed(["a", "b"]), listed(["a", "b"], "and"), listed(["a", "b", "c"], "and")], [
+    "a, b",
+    "a and b",
+    "a, b and c",
+  ]);
+  assertEquals([listed(["a, x", "b"]), listed(["a, x", "b", "c"], "and"), listed(["a, x"], "and")], [
+    "a, x; b",
+    "a, x; b; and c",
+    "a, x",
+  ]);
   assertEquals([mebibytes(538060032), mebibytes(2 ** 20)], ["513", "1.00"]);
 });
 
@@ -143,7 +153,7 @@ Deno.test("glance() names the winner of each level and says whether its lead is 
   const section = at(buildSections(sweepRecords()), 0);
   const { topics, lines } = glance(section, rankings(section));
   assertStringIncludes(at(topics, 0), "Lowest perplexity, wikitext2 (dense 16.");
-  assertEquals(lines.map(({ level }) => level), ["20 %", "40 %"]);
+  assertEquals(lines.map(({ level }) => level), ["20 % asked", "40 % asked"]);
   for (const { findings } of lines) {
     assertEquals(findings[0]!.best, "mask-prune");
     assertMatch(findings[0]!.verdict, /^clearly best; next flap .* % higher \[.*\], p\u00a0=\u00a00\.00\d$/);
