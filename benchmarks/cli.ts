@@ -16,11 +16,11 @@ function version(): string {
   return /"version":\s*"([^"]+)"/.exec(text)?.[1] ?? "unknown";
 }
 
-/** Whether a file was found where a folder must be, or the other way round, or what is there may not be touched. */
+/** Whether the operating system refused a path: a file where a folder must be, a name too long, a loop of links. Its errors
+ * have a code such as `ELOOP`; rights that this process does not have are told by their class. */
 const isWrongPath = (error: unknown): error is Error =>
-  error instanceof Deno.errors.IsADirectory || error instanceof Deno.errors.NotADirectory ||
-  error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable ||
-  error instanceof Deno.errors.AlreadyExists;
+  error instanceof Error &&
+  (error instanceof Deno.errors.NotCapable || "code" in error && /^E[A-Z0-9]+$/.test(String(error.code)));
 
 /** @throws {UsageError} when no command has that name. */
 function commandOf(name: string): Command {

@@ -27,8 +27,8 @@ export function denoRun(
     "--allow-read",
     "--allow-env",
     "--allow-sys",
-    // A comma separates paths unless doubled.
-    ...write === undefined ? [] : [`--allow-write=${write.replaceAll(",", ",,")}`],
+    // A comma separates paths: callers refuse folders that hold one.
+    ...write === undefined ? [] : [`--allow-write=${write}`],
     ...ffi ? ["--allow-ffi"] : [],
     ...program === undefined ? [] : [`--allow-run=${program}`],
     script,

@@ -54,7 +54,8 @@ const KINDS: Record<string, (column: Column) => boolean> = {
   speed: ({ kind }) => kind === "throughput",
 };
 
-const isAbout = ({ name }: Condition, column: Column) => KINDS[name]?.(column) ?? column.name === name;
+const isAbout = ({ name }: Condition, column: Column) =>
+  Object.hasOwn(KINDS, name) ? KINDS[name]!(column) : column.name === name;
 
 /** Seeds by which both sides of a pair have its result. */
 const sharedSeeds = ({ column, a, b }: Pair): number[] =>

@@ -5,6 +5,8 @@
  */
 import { type EngineOptions, startBestEngine, startEngine } from "../../core/engine.ts";
 import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/indexing.ts";
+import { describeIssue } from "../../core/issues.ts";
 import { kindOfPath } from "../../core/paths.ts";
 import { createRng } from "../../core/rng.ts";
 import {
@@ -114,8 +116,21 @@ export async function calibrationWindows(
   { tokenizer }: Pick<LoadedModel, "tokenizer">,
   { corpus = "tiny-world", sequences = 128, tokens = 128, seed = 0, data, stream }: WindowOptions = {},
 ): Promise<Int32Array[]> {
+  for (const [name, count] of Object.entries({ sequences, tokens })) {
+    if (Number.isInteger(count) && count > 0) continue;
+    throw new UsageError(`${name} of calibration windows must be a whole number of at least 1: current ${count}`);
+  }
   return (await drawCalibration({ corpus: getCorpus(corpus), tokenizer, sequences, tokens, seed, data, stream }))
     .windows;
+}
+
+/** @throws {UsageError} that names the first setting that does not fit. */
+function parseTraining(training: TrainingInput): TrainingOptions {
+  const parsed = trainingSchema.safeParse(training);
+  if (parsed.success) return parsed.data;
+  throw new UsageError(
+    `training: ${describeIssue(at(parsed.error.issues, 0), training, () => Object.keys(trainingSchema.shape))}`,
+  );
 }
 
 /** Windows for a training: `steps * batch` of them, drawn apart from the calibration windows.
@@ -124,7 +139,7 @@ export function trainingWindows(
   loaded: Pick<LoadedModel, "tokenizer">,
   { corpus, seed, data, ...training }: Pick<WindowOptions, "corpus" | "seed" | "data"> & TrainingInput,
 ): Promise<Int32Array[]> {
-  const { steps, batch, tokens } = trainingSchema.parse(training);
+  const { steps, batch, tokens } = parseTraining(training);
   return calibrationWindows(loaded, { corpus, seed, data, tokens, sequences: steps * batch, stream: "training" });
 }
 
@@ -158,10 +173,10 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   const stage = stageOf(given);
   const { config } = dense.model;
   const target = resolveTarget(config, { sparsity, units, ffnMultiple });
-  const compensate = given.compensate && compensation(dense.model, calibration, stage);
+  const compensate = given.compensate === "least-squares" && compensation(dense.model, calibration, stage);
   const options = parseOptions(method, given.options ?? {});
   method.check?.(config, target, options, {
-    ...given.compensate && { compensate: given.compensate },
+    ...compensate && { compensate: "least-squares" as const },
     ...learning && { training: learningOf(learning).options },
   });
   const { plan, replaced, training = [] } = await runMethod(method, {
@@ -191,6 +206,12 @@ export async function recover(
     & StepOptions,
 ): Promise<TrainingReport> {
   const { report, signal, ...learning } = given;
+  const { crossEntropy, distillation, hidden } = learningOf(learning).options;
+  if (crossEntropy + distillation + hidden === 0) {
+    throw new UsageError(
+      "The weights crossEntropy, distillation and hidden of a recovery are 0: set one of them above 0",
+    );
+  }
   const { report: done } = await recoverModel({
     base: pruned.model,
     teacher: dense.model,
@@ -284,7 +305,7 @@ export function freeModel({ model }: LoadedModel): void {
 }
 
 function learningOf({ windows, ...training }: TrainingInput & { windows: Int32Array[] }): LearningContext {
-  return { options: trainingSchema.parse(training), windows };
+  return { options: parseTraining(training), windows };
 }
 
 /** Statistics are kept for the call alone. */

@@ -233,7 +233,11 @@ export const reproduce: Command = {
       ...run && { layerwise: run.config.layerwise },
     };
     // Paths in the record are those of the folder in which the run was started.
-    Deno.chdir(startOf(out));
+    try {
+      Deno.chdir(startOf(out));
+    } catch {
+      // It is gone, or the run was moved: paths count from here, and --model and --data say others.
+    }
     const own = ownResults(record, run?.fingerprint.data);
     const again = await runAgain(own, asked);
     if (again.state === "failed") {

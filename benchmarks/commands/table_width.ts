@@ -8,9 +8,11 @@ import { UsageError } from "../../core/errors.ts";
 const DEFAULT_WIDTH = 120;
 /** Least width: a label, a number and the gap between them. */
 const LEAST_WIDTH = 40;
+/** Greatest width: more than any table has. */
+const MOST_WIDTH = 10_000;
 
 /** Columns for tables: those of `--width`, else of the variable COLUMNS, else of the terminal.
- * @throws {UsageError} when `asked` is no whole number of at least 40. */
+ * @throws {UsageError} when `asked` is no whole number from 40 to 10,000. */
 export function tableWidth(
   asked: string | undefined,
   columns: string | undefined = Deno.env.get("COLUMNS"),
@@ -18,10 +20,12 @@ export function tableWidth(
 ): number {
   if (asked !== undefined) {
     const width = Number(asked);
-    if (Number.isInteger(width) && width >= LEAST_WIDTH) return width;
-    throw new UsageError(`--width must be a whole number of at least ${LEAST_WIDTH}: current "${asked}"`);
+    if (Number.isInteger(width) && width >= LEAST_WIDTH && width <= MOST_WIDTH) return width;
+    throw new UsageError(
+      `--width must be a whole number of at least ${LEAST_WIDTH} and at most ${MOST_WIDTH}: current "${asked}"`,
+    );
   }
   const said = Number(columns);
-  if (Number.isInteger(said) && said > 0) return Math.max(LEAST_WIDTH, said);
+  if (Number.isInteger(said) && said > 0) return Math.min(MOST_WIDTH, Math.max(LEAST_WIDTH, said));
   return terminal ?? DEFAULT_WIDTH;
 }

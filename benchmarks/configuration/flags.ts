@@ -152,6 +152,15 @@ export function flagSource(args: Record<string, unknown>): ConfigSource {
   return { values, where: ([key]) => `--${flagName(String(key))}` };
 }
 
+/** Joins negative numbers to the flags that they follow, which would be taken for flags themselves. */
+function joinNumbers(argv: readonly string[], string: readonly string[]): string[] {
+  return argv.reduce<string[]>((joined, arg) => {
+    const last = joined.at(-1);
+    const isValue = /^-[\d.]/.test(arg) && last !== undefined && string.some((name) => last === `--${name}`);
+    return isValue ? [...joined.slice(0, -1), `${last}=${arg}`] : [...joined, arg];
+  }, []);
+}
+
 /** `parseArgs`, but what no option names is an error.
  * @throws {UsageError} on an unknown flag or a positional argument. */
 export function parseStrictly(
@@ -160,7 +169,7 @@ export function parseStrictly(
 ): Record<string, unknown> & { _: string[] } {
   const { positional = 0, string = [], boolean = [], negatable = [] } = options;
   let seen = 0;
-  const args = parseArgs(argv, {
+  const args = parseArgs(joinNumbers(argv, string), {
     string: [...string, "_"],
     boolean: [...boolean, "help"],
     collect: [...options.collect ?? []],
@@ -177,6 +186,7 @@ export function parseStrictly(
     },
   }) as unknown as Record<string, unknown> & { _: string[] };
   if (args.help === true) throw new HelpRequest();
+  if (args._.includes("")) throw new UsageError("An argument is empty: see --help");
   return args;
 }
 

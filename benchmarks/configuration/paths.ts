@@ -35,8 +35,10 @@ export function movePaths(values: Values, move: Move): Record<string, unknown> {
     ...values,
     ...model !== "tiny" && moved(values, "model", move),
     ...["methodFile", "taskFile", "data", "out"].reduce((all, key) => ({ ...all, ...moved(values, key, move) }), {}),
-    ...Array.isArray(checkpoints) && {
-      checkpoints: checkpoints.map((one) => isValues(one) ? { ...one, ...moved(one, "model", move) } : one),
+    ...checkpoints !== undefined && {
+      checkpoints: [checkpoints].flat().map((one) =>
+        isValues(one) && one.model !== "tiny" ? { ...one, ...moved(one, "model", move) } : one
+      ),
     },
     ..."perplexity" in values && { perplexity: corpus(values.perplexity) },
     ..."calibration" in values && { calibration: corpus(values.calibration) },

@@ -131,6 +131,9 @@ async function wholeDocuments(
     throw new UsageError(`Protocol c is not defined for corpus "${corpus.id}": use protocol a or b`);
   }
   const documents = corpus.documents(texts).slice(0, maxWindows);
+  if (documents.every((document) => splitAtSpaces(document).length === 0)) {
+    throw new UsageError(`Corpus "${corpus.id}" holds no words, by which protocol c counts: give another one`);
+  }
   const shown = documents.map((document) => corpus.detokenise?.(document) ?? document);
   const scores = await scorer.rollingLogLikelihood(shown, { maxTokens: windowTokens });
   const scored = documents.map((document, i): ScoredDocument => ({
@@ -154,7 +157,8 @@ async function wholeDocuments(
     nllPerToken: nll / tokens,
     perplexity: wordPerplexity,
     perplexityStderr: null,
-    windowNll: scored.map((one) => -one.logLikelihood / one.words),
+    // A document without words weighs nothing.
+    windowNll: scored.map((one) => one.words === 0 ? 0 : -one.logLikelihood / one.words),
     documentWords: scored.map((one) => one.words),
     documents: {
       words,

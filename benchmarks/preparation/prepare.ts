@@ -56,7 +56,10 @@ export function wantedOf({ config: { keepWeights }, fingerprint }: PreparedRun):
   return { hashes: fingerprint.data, ...keepWeights !== undefined && { keepWeights } };
 }
 
-/** Windows of more tokens than the model has positions.
+/** Most tokens of text that a cell may be asked to hold, as 32-bit integers. */
+const MOST_TOKENS = 2 ** 30;
+
+/** Windows of more tokens than the model has positions, and more of them than fit into memory.
  * @throws {UsageError} that names the setting. */
 function checkLengths(
   { perplexity, calibration, training, throughput }: PreparedRun["config"],
@@ -76,6 +79,14 @@ function checkLengths(
   if (what !== undefined) {
     throw new UsageError(`${what} must be at most the ${positions} positions of the model: current ${tokens}`);
   }
+  const windows: [what: string, count: number][] = [
+    ["calibration sequences x tokens", calibration.sequences * calibration.tokens],
+    ...training
+      ? [["training steps x batch x tokens", training.steps * training.batch * training.tokens]] as [string, number][]
+      : [],
+  ];
+  const [large, count] = windows.find(([, count]) => count > MOST_TOKENS) ?? [];
+  if (large !== undefined) throw new UsageError(`${large} must be at most ${MOST_TOKENS}: current ${count}`);
 }
 
 /** How {@linkcode prepareRun} prepares. */

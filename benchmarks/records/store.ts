@@ -148,11 +148,13 @@ export function readRecord(path: string): CellRecord {
   let value: unknown;
   try {
     value = readJson(path);
+    if (typeof value === "object" && value !== null) value = unsealed(path, value);
   } catch (error) {
     if (error instanceof SyntaxError) throw new FileFormatError(path, `is not JSON (${error.message})`);
+    // What is nested without end exhausts the stack.
+    if (error instanceof RangeError) throw new FileFormatError(path, `is no record (${error.message})`);
     throw error;
   }
-  if (typeof value === "object" && value !== null) value = unsealed(path, value);
   const parsed = cellRecordSchema.safeParse(value);
   if (!parsed.success) {
     const { issues } = parsed.error;
@@ -277,12 +279,22 @@ export function removeTemporaryFiles(out: string): void {
   };
   if (entries(slurm).some(({ name }) => isSubmission(name))) return;
   const perCell = entries(lmEval).filter(({ isDirectory }) => isDirectory).map(({ name }) => join(lmEval, name));
-  for (const folder of [out, records, cache, weights, ...perCell]) {
-    for (const { name } of entries(folder)) if (/\.\d+\.tmp$/.test(name)) Deno.removeSync(join(folder, name));
-  }
+  // In the folder itself there may be exports and files of the user's.
+  const own = entries(out).filter(({ name }) => /^run\.json\.\d+\.tmp$/.test(name)).map(({ name }) => join(out, name));
+  const inside = [records, cache, weights, ...perCell].flatMap((folder) =>
+    entries(folder).filter(({ name }) => /\.\d+\.tmp$/.test(name)).map(({ name }) => join(folder, name))
+  );
+  for (const path of [...own, ...inside]) Deno.removeSync(path, { recursive: true });
 }
 
 function openLock(out: string, path: string): Deno.FsFile {
+  if (resolve(out).includes(",")) {
+    throw new UsageError(
+      `"${
+        resolve(out)
+      }" holds a comma, which separates the folders that Deno lets a cell write to: choose another --out`,
+    );
+  }
   try {
     Deno.mkdirSync(out, { recursive: true });
     return Deno.openSync(path, { read: true, write: true, create: true });
@@ -304,6 +316,11 @@ export function lockFolder(out: string): Disposable {
     throw new UsageError(
       `Another run is writing to "${out}"${holder ? ` (${holder})` : ""}: wait for it or choose another --out`,
     );
+  }
+  const text = Deno.readTextFileSync(path);
+  if (text !== "" && !text.startsWith("process ")) {
+    file.close();
+    throw new UsageError(`"${path}" is a file of another program: choose another --out`);
   }
   file.truncateSync();
   file.writeSync(

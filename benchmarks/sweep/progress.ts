@@ -89,7 +89,13 @@ export function createProgress(
   const { json = false, columns = () => Deno.consoleSize().columns, now = () => performance.now() } = options;
   const live = !json && stream.isTerminal();
   const encoder = new TextEncoder();
-  const write = (text: string) => stream.writeSync(encoder.encode(text));
+  const write = (text: string) => {
+    try {
+      stream.writeSync(encoder.encode(text));
+    } catch {
+      // Nobody reads any more, or the disk behind it is full: the run goes on.
+    }
+  };
   const phases = new Map<string, string>();
   /** When a cell was last heard of. */
   const heard = new Map<string, number>();

@@ -3,7 +3,9 @@
  * @module
  */
 import { lookUp } from "../../core/indexing.ts";
+import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { canonicalJson } from "../../core/cell_names.ts";
 import { UsageError } from "../../core/errors.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
 import { writeAtomically } from "../../core/write_file.ts";
@@ -33,6 +35,8 @@ export interface SnapshotPlace {
 
 const INDEX = "latest.json";
 
+const checksum = (index: object): string => createHash("sha256").update(canonicalJson(index)).digest("hex");
+
 /** Writes a snapshot: the arrays to a file of their own, then the index that names it, each whole or not at all, then removes
  * older arrays. Whenever the process ends, the folder holds one whole snapshot or none. */
 export function saveSnapshot(folder: string, { key, step, state, tensors }: Snapshot): void {
@@ -43,7 +47,8 @@ export function saveSnapshot(folder: string, { key, step, state, tensors }: Snap
     read: (name) => lookUp(tensors, name).data,
     dtype: "F32",
   });
-  writeAtomically(join(folder, INDEX), JSON.stringify({ key, step, file, state }));
+  const index = { key, step, file, tensors: [...tensors.keys()], state };
+  writeAtomically(join(folder, INDEX), JSON.stringify({ ...index, checksum: checksum(index) }));
   for (const { name } of Deno.readDirSync(folder)) {
     if (/^step-\d+\.safetensors$/.test(name) && name !== file) Deno.removeSync(join(folder, name));
   }
@@ -52,11 +57,13 @@ export function saveSnapshot(folder: string, { key, step, state, tensors }: Snap
 /** The last snapshot of the run `key` in `folder`; null when there is none that is whole. */
 export function loadSnapshot(folder: string, key: string): Snapshot | null {
   try {
-    const index = JSON.parse(Deno.readTextFileSync(join(folder, INDEX)));
-    if (index.key !== key || !/^step-\d+\.safetensors$/.test(index.file)) return null;
+    const { checksum: stored, ...index } = JSON.parse(Deno.readTextFileSync(join(folder, INDEX))) ?? {};
+    if (stored !== checksum(index) || index.key !== key) return null;
     const file = openSafetensors(join(folder, index.file));
     try {
-      const tensors = new Map([...file.tensors.keys()].map((name) => [name, file.read(name)]));
+      const names: string[] = index.tensors;
+      if (names.some((name) => !file.tensors.has(name))) return null;
+      const tensors = new Map(names.map((name) => [name, file.read(name)]));
       return { key, step: index.step, state: index.state, tensors };
     } finally {
       file.close();

@@ -40,6 +40,14 @@ Deno.test("bench --help and --version go to standard output with exit code 0", a
   assertStringIncludes(stderr, 'Did you mean "report"?');
 });
 
+Deno.test("parseStrictly() takes negative numbers as values, and no empty argument", () => {
+  const options = { string: ["seeds", "name"], boolean: ["json"], positional: 1 };
+  const { seeds, _ } = parseStrictly(["a", "--seeds", "-1"], options);
+  assertEquals([seeds, _], ["-1", ["a"]]);
+  assertThrows(() => parseStrictly(["--json", "-1"], options), UsageError, "Unknown flag");
+  assertThrows(() => parseStrictly([""], options), UsageError, "An argument is empty");
+});
+
 Deno.test("parseStrictly() takes no word for a flag whose name it ends in", () => {
   const { name, _ } = parseStrictly(["oh", "--name", "gh"], { string: ["name"], positional: 1 });
   assertEquals([_, name], [["oh"], "gh"]);
@@ -257,6 +265,16 @@ Deno.test("createProgress() prints one plain line per event where there is no te
   ]);
 });
 
+Deno.test("createProgress() goes on where nobody reads what it says", () => {
+  const stream = {
+    writeSync: () => {
+      throw new Deno.errors.BrokenPipe();
+    },
+    isTerminal: () => false,
+  };
+  createProgress(stream)({ event: "note", message: "x" });
+});
+
 Deno.test("createProgress() with json gives every event back", () => {
   assertEquals(
     shown(EVENTS, { json: true, terminal: true }).trim().split("\n").map((line) => JSON.parse(line)),
@@ -310,7 +328,14 @@ Deno.test("createProgress() says every half minute how far a cell is where there
 Deno.test("bench answers a path of the wrong kind in one sentence with exit code 2", async () => {
   const file = Deno.makeTempFileSync();
   try {
-    for (const args of [["reproduce", ROOT], ["eval", file], ["report", join(ROOT, "results/tiny"), "--to", file]]) {
+    for (
+      const args of [
+        ["reproduce", ROOT],
+        ["eval", file],
+        ["report", join(ROOT, "results/tiny"), "--to", file],
+        ["report", "x".repeat(300)],
+      ]
+    ) {
       const { code, stderr } = await bench(...args);
       assertEquals(code, 2, args.join(" "));
       assertMatch(stderr, /: give (another one|a record's file)\n$/);

@@ -67,6 +67,11 @@ Deno.test("closedGates() compares the seeds that both have, and all where they s
   assertEquals(change({ 0: 20 }, { 1: 22 }), "+10.00");
 });
 
+Deno.test("closedGates() knows no names but those of results", () => {
+  const before = [doneRecord(cell)];
+  assertThrows(() => gates("constructor > 1", before, [changed(1)]), SyntaxError, "constructor");
+});
+
 Deno.test("acc is no perplexity of a task", () => {
   const rolling = (value: number) => {
     const record = doneRecord({ ...cell, tasks: ["arc_easy"] });

@@ -304,7 +304,12 @@ inFolder("removeTemporaryFiles() removes what a killed writer left, and nothing 
   Deno.writeTextFileSync(join(records, ".flap.json.123.tmp"), "half");
   Deno.mkdirSync(join(lmEval, "flap"), { recursive: true });
   for (const name of ["a.json", ".a.json.123.tmp"]) Deno.writeTextFileSync(join(lmEval, "flap", name), "");
+  // Of an export that was killed, and of the user's.
+  Deno.mkdirSync(join(out, "model.77.tmp/part"), { recursive: true });
+  for (const name of ["notes.2024.tmp", "run.json.123.tmp"]) Deno.writeTextFileSync(join(out, name), "");
   removeTemporaryFiles(out);
+  const left = [...Deno.readDirSync(out)].map(({ name }) => name).filter((name) => name.endsWith(".tmp")).sort();
+  assertEquals(left, ["model.77.tmp", "notes.2024.tmp"]);
   assertEquals([...Deno.readDirSync(records)].length, 1);
   assertEquals([...Deno.readDirSync(join(lmEval, "flap"))].map(({ name }) => name), ["a.json"]);
   assertEquals(readRecords(out).problems, []);
@@ -324,6 +329,15 @@ inFolder(
     assertEquals([...Deno.readDirSync(records)], []);
   },
 );
+
+inFolder("lockFolder() refuses folders that cells could not write to, and files of others", (out) => {
+  assertThrows(() => lockFolder(join(out, "a,b")), UsageError, "holds a comma");
+  const { lock } = runPaths(out);
+  Deno.mkdirSync(out, { recursive: true });
+  Deno.writeTextFileSync(lock, "precious");
+  assertThrows(() => lockFolder(out), UsageError, "is a file of another program");
+  assertEquals(Deno.readTextFileSync(lock), "precious");
+});
 
 inFolder("lockFolder() keeps a second run out until the first ends", (out) => {
   const first = lockFolder(out);

@@ -4,6 +4,7 @@ import { UsageError } from "../../core/errors.ts";
 
 Deno.test("tableWidth() takes --width, then COLUMNS, then the terminal", () => {
   assertEquals(tableWidth("200", "90", 80), 200);
+  assertEquals(tableWidth(undefined, "1000000000", 80), 10_000);
   assertEquals(tableWidth(undefined, "90", 80), 90);
   assertEquals(tableWidth(undefined, "", 80), 80);
   assertEquals(tableWidth(undefined, "wide", 80), 80);
