@@ -3,20 +3,14 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { NumericError } from "../../core/errors.ts";
 import { matMul2d } from "../../core/ops.ts";
 
-/** Inverse of a symmetric positive definite [n, n] matrix by Gauss and Jordan, in f64; a new array.
- * @throws {NumericError} when it is not positive definite. */
+/** Inverse of a symmetric positive definite [n, n] matrix by Gauss and Jordan, in f64; a new array. */
 export function invertSmall(matrix: ArrayLike<number>, n: number): Float64Array {
   const m = Float64Array.from(matrix);
   for (let k = 0; k < n; k++) {
     const pivotRow = m.subarray(k * n, (k + 1) * n);
-    const pivot = pivotRow[k] ?? 0;
-    if (!(pivot > 0)) {
-      throw new NumericError(`A matrix to invert is not positive definite: pivot ${k} of ${n} is ${pivot}`);
-    }
-    const scale = 1 / pivot;
+    const scale = 1 / (pivotRow[k] ?? 0);
     pivotRow[k] = 1;
     for (const [j, value] of pivotRow.entries()) pivotRow[j] = value * scale;
     for (let i = 0; i < n; i++) {
