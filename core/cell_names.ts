@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { createHash } from "node:crypto";
 import { UsageError } from "./errors.ts";
 import { calibrationSchema, type Cell, runConfigSchema, trainingSchema } from "./schema.ts";
 
@@ -29,6 +30,9 @@ export function canonicalJson(value: unknown): string {
         : item,
   );
 }
+
+/** SHA-256 over the canonical JSON of a value, hex. */
+export const sha256OfJson = (value: unknown): string => createHash("sha256").update(canonicalJson(value)).digest("hex");
 
 /** How a cell's files are called, for people: {@linkcode cellName} makes sure that it can name a file. */
 export function filesWords({ id, cell }: NamedCell): string {

@@ -2,14 +2,13 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { FileFormatError } from "../../core/errors.ts";
 import { entry } from "../../core/indexing.ts";
 import { isThere } from "../../core/paths.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
 import type { Statistics } from "../../methods/define.ts";
-import { canonicalJson } from "../../core/cell_names.ts";
+import { sha256OfJson } from "../../core/cell_names.ts";
 import { sha256OfWindows } from "../../models/training/teacher.ts";
 
 /** Statistics of another version are computed again. */
@@ -59,7 +58,7 @@ export function createCache(
     methodFile,
   };
   return async (key, compute) => {
-    const name = createHash("sha256").update(canonicalJson({ ...scope, key })).digest("hex").slice(0, 16);
+    const name = sha256OfJson({ ...scope, key }).slice(0, 16);
     Deno.mkdirSync(folder, { recursive: true });
     const path = join(folder, `${name}.safetensors`);
     using lock = Deno.openSync(join(folder, `${name}.lock`), { read: true, write: true, create: true });

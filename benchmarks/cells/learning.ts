@@ -2,10 +2,9 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { createRng } from "../../core/rng.ts";
-import { canonicalJson } from "../../core/cell_names.ts";
+import { sha256OfJson } from "../../core/cell_names.ts";
 import { at } from "../../core/indexing.ts";
 import { type Cell, type DatasetUse, type DoneRecord, pruningOf } from "../../core/schema.ts";
 import type { Tokenizer } from "../../core/tokenizer.ts";
@@ -84,7 +83,7 @@ export async function trainingData(
 
 /** Where a cell's training keeps its snapshots: a folder of its own, so that a stopped cell goes on. */
 export function checkpointPlace(cacheFolder: string, cell: Cell): SnapshotPlace {
-  const name = createHash("sha256").update(canonicalJson(pruningOf(cell))).digest("hex").slice(0, 16);
+  const name = sha256OfJson(pruningOf(cell)).slice(0, 16);
   return { folder: join(cacheFolder, `training-${name}`), everySteps: SNAPSHOT_STEPS, keepsLast: true };
 }
 

@@ -168,16 +168,17 @@ export interface PruneOptions extends StepOptions {
 /** A smaller model by the method; `dense` stays as it is.
  * @throws {UsageError} when method, options or budget do not fit the model, or windows are missing. */
 export async function prune(dense: LoadedModel, given: PruneOptions): Promise<PrunedModel> {
-  const { sparsity, units = ["ffn", "kv-groups"], ffnMultiple = 1, calibration = [], seed = 0, learning } = given;
+  const { sparsity, units = ["ffn", "kv-groups"], ffnMultiple = 1, calibration = [], seed = 0 } = given;
   const method = getMethod(given.method);
   const stage = stageOf(given);
   const { config } = dense.model;
   const target = resolveTarget(config, { sparsity, units, ffnMultiple });
   const compensate = given.compensate === "least-squares" && compensation(dense.model, calibration, stage);
   const options = parseOptions(method, given.options ?? {});
+  const learning = given.learning && learningOf(given.learning);
   method.check?.(config, target, options, {
     ...compensate && { compensate: "least-squares" as const },
-    ...learning && { training: learningOf(learning).options },
+    ...learning && { training: learning.options },
   });
   const { plan, replaced, training = [] } = await runMethod(method, {
     model: dense.model,
@@ -187,7 +188,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     rng: (name) => createRng(seed, `${method.id} ${name}`),
     target,
     ...stage,
-    ...learning && { learning: { ...learningOf(learning), ...compensate && { compensate } } },
+    ...learning && { learning: { ...learning, ...compensate && { compensate } } },
   });
   const changed = compensate && method.kind === "one-shot" ? await compensate(plan, replaced) : replaced;
   const model = pruneModel(dense.model, plan, changed);
@@ -205,8 +206,9 @@ export async function recover(
     & TrainingInput
     & StepOptions,
 ): Promise<TrainingReport> {
-  const { report, signal, ...learning } = given;
-  const { crossEntropy, distillation, hidden } = learningOf(learning).options;
+  const { report, signal, ...settings } = given;
+  const learning = learningOf(settings);
+  const { crossEntropy, distillation, hidden } = learning.options;
   if (crossEntropy + distillation + hidden === 0) {
     throw new UsageError(
       "The weights crossEntropy, distillation and hidden of a recovery are 0: set one of them above 0",
@@ -215,7 +217,7 @@ export async function recover(
   const { report: done } = await recoverModel({
     base: pruned.model,
     teacher: dense.model,
-    ...learningOf(learning),
+    ...learning,
     rng: createRng(seed, "recovery"),
     key: "recovery",
     ...stageOf({ report, signal }),

@@ -2,10 +2,9 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { z } from "zod";
-import { canonicalJson } from "../../core/cell_names.ts";
+import { sha256OfJson } from "../../core/cell_names.ts";
 import type { Engine } from "../../core/engine.ts";
 import { batchTrialSchema } from "../../core/schema.ts";
 import { writeAtomically } from "../../core/write_file.ts";
@@ -23,7 +22,7 @@ export interface TrialScope {
  * begin at the same time each make their own. */
 export function createTrialMemory(out: string, { source, engine }: TrialScope): TrialMemory {
   const { name, library, device } = engine;
-  const scope = createHash("sha256").update(canonicalJson([source.origin.sha256, name, library, device])).digest("hex");
+  const scope = sha256OfJson([source.origin.sha256, name, library, device]);
   const path = join(runPaths(out).cache, `batch-trials-${scope.slice(0, 16)}.json`);
   return {
     read: () => {

@@ -2,9 +2,8 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import type { FoundCheckpoint } from "./checkpoints.ts";
-import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
+import { canonicalJson, type NamedCell, sha256OfJson } from "../../core/cell_names.ts";
 import { at } from "../../core/indexing.ts";
 import { movePaths } from "../configuration/paths.ts";
 import {
@@ -63,7 +62,7 @@ export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { c
     fingerprint: { weights, tokenizer, data: domains ?? Object.fromEntries(trained) },
     ...calibrated ? { calibration, calibrationData } : {},
   };
-  return createHash("sha256").update(canonicalJson(identity)).digest("hex").slice(0, 16);
+  return sha256OfJson(identity).slice(0, 16);
 }
 
 /** Key of the calibration data in {@linkcode Fingerprint.data}. */

@@ -79,13 +79,12 @@ function checkLengths(
   if (what !== undefined) {
     throw new UsageError(`${what} must be at most the ${positions} positions of the model: current ${tokens}`);
   }
-  const windows: [what: string, count: number][] = [
-    ["calibration sequences x tokens", calibration.sequences * calibration.tokens],
-    ...training
-      ? [["training steps x batch x tokens", training.steps * training.batch * training.tokens]] as [string, number][]
-      : [],
-  ];
-  const [large, count] = windows.find(([, count]) => count > MOST_TOKENS) ?? [];
+  const trained = training ? training.steps * training.batch * training.tokens : 0;
+  const counts = {
+    "calibration sequences x tokens": calibration.sequences * calibration.tokens,
+    "training steps x batch x tokens": trained,
+  };
+  const [large, count] = Object.entries(counts).find(([, count]) => count > MOST_TOKENS) ?? [];
   if (large !== undefined) throw new UsageError(`${large} must be at most ${MOST_TOKENS}: current ${count}`);
 }
 

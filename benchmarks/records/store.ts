@@ -3,14 +3,13 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
 import { basename, dirname, join, resolve } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { z } from "zod";
 import { FileFormatError, UsageError } from "../../core/errors.ts";
 import { at } from "../../core/indexing.ts";
 import { type CellRecord, cellRecordSchema, type DoneRecord, SCHEMA_VERSION } from "../../core/schema.ts";
-import { canonicalJson, cellName, type NamedCell } from "../../core/cell_names.ts";
+import { cellName, type NamedCell, sha256OfJson } from "../../core/cell_names.ts";
 import { isThere } from "../../core/paths.ts";
 import { describeIssue } from "../../core/issues.ts";
 import { writeAtomically } from "../../core/write_file.ts";
@@ -70,16 +69,11 @@ export function writeRecord(out: string, record: CellRecord): string {
   }
   const path = join(runPaths(out).records, cellName(record));
   const stored = withPackedUnits(parsed.data);
-  const text = JSON.stringify({ ...stored, checksum: checksum(stored) }) + "\n";
+  const text = JSON.stringify({ ...stored, checksum: sha256OfJson(stored) }) + "\n";
   writeAtomically(path + PACKED, gzipSync(text, { level: 9 }));
   // A plain record of the cell is older.
   if (isThere(path + PLAIN)) Deno.removeSync(path + PLAIN);
   return path + PACKED;
-}
-
-/** SHA-256 over the canonical JSON of a record as it is stored, without its checksum, hex. */
-function checksum(record: object): string {
-  return createHash("sha256").update(canonicalJson(record)).digest("hex");
 }
 
 /** Versions whose records have a checksum. */
@@ -119,7 +113,7 @@ function unsealed(path: string, value: object): object {
   if (!SEALED.includes(version)) {
     throw new SchemaVersionError(path, version);
   }
-  if (stored !== checksum(record)) {
+  if (stored !== sha256OfJson(record)) {
     throw new FileFormatError(path, "does not fit its checksum: it was damaged or changed after it was written");
   }
   return version === SCHEMA_VERSION ? withUnpackedUnits(record) : upgraded(record, version);
@@ -167,6 +161,11 @@ export function readRecord(path: string): CellRecord {
   return parsed.data;
 }
 
+/** Whether the operating system refused something: its errors have a code; rights that this process does not have are told
+ * by their class. */
+const isSystemError = (error: unknown): error is Error =>
+  error instanceof Error && ("code" in error || error instanceof Deno.errors.NotCapable);
+
 /** Folder of the run that the record at `path` is in. */
 export const folderOfRecord = (path: string): string => dirname(dirname(resolve(path)));
 
@@ -177,7 +176,7 @@ export function readDone(path: string): DoneRecord {
   try {
     record = readRecord(path);
   } catch (error) {
-    if (!(error instanceof Error && "code" in error || error instanceof Deno.errors.NotCapable)) throw error;
+    if (!isSystemError(error)) throw error;
     throw new UsageError(`"${path}" cannot be read (${error.message}): give a record's file`);
   }
   if (record.state === "done") return record;
@@ -299,8 +298,7 @@ function openLock(out: string, path: string): Deno.FsFile {
     Deno.mkdirSync(out, { recursive: true });
     return Deno.openSync(path, { read: true, write: true, create: true });
   } catch (error) {
-    // Errors of the operating system have a code; rights that this process does not have are told by their class.
-    if (!(error instanceof Error && ("code" in error || error instanceof Deno.errors.NotCapable))) throw error;
+    if (!isSystemError(error)) throw error;
     throw new UsageError(`"${out}" cannot be written (${error.message}): choose another --out`);
   }
 }

@@ -3,9 +3,8 @@
  * @module
  */
 import { lookUp } from "../../core/indexing.ts";
-import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { canonicalJson } from "../../core/cell_names.ts";
+import { sha256OfJson } from "../../core/cell_names.ts";
 import { UsageError } from "../../core/errors.ts";
 import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
 import { writeAtomically } from "../../core/write_file.ts";
@@ -35,8 +34,6 @@ export interface SnapshotPlace {
 
 const INDEX = "latest.json";
 
-const checksum = (index: object): string => createHash("sha256").update(canonicalJson(index)).digest("hex");
-
 /** Writes a snapshot: the arrays to a file of their own, then the index that names it, each whole or not at all, then removes
  * older arrays. Whenever the process ends, the folder holds one whole snapshot or none. */
 export function saveSnapshot(folder: string, { key, step, state, tensors }: Snapshot): void {
@@ -48,7 +45,7 @@ export function saveSnapshot(folder: string, { key, step, state, tensors }: Snap
     dtype: "F32",
   });
   const index = { key, step, file, tensors: [...tensors.keys()], state };
-  writeAtomically(join(folder, INDEX), JSON.stringify({ ...index, checksum: checksum(index) }));
+  writeAtomically(join(folder, INDEX), JSON.stringify({ ...index, checksum: sha256OfJson(index) }));
   for (const { name } of Deno.readDirSync(folder)) {
     if (/^step-\d+\.safetensors$/.test(name) && name !== file) Deno.removeSync(join(folder, name));
   }
@@ -58,7 +55,7 @@ export function saveSnapshot(folder: string, { key, step, state, tensors }: Snap
 export function loadSnapshot(folder: string, key: string): Snapshot | null {
   try {
     const { checksum: stored, ...index } = JSON.parse(Deno.readTextFileSync(join(folder, INDEX))) ?? {};
-    if (stored !== checksum(index) || index.key !== key) return null;
+    if (stored !== sha256OfJson(index) || index.key !== key) return null;
     const file = openSafetensors(join(folder, index.file));
     try {
       const names: string[] = index.tensors;
