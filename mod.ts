@@ -15,9 +15,9 @@
  *
  * @module
  */
-export { EngineError, FileFormatError, UsageError } from "./core/errors.ts";
-export type { Rng } from "./core/rng.ts";
-export { cellRecordSchema, runConfigSchema } from "./core/schema.ts";
+export { EngineError, FileFormatError, UsageError } from "./core/util/errors.ts";
+export type { Rng } from "./core/util/rng.ts";
+export { cellRecordSchema, runConfigSchema } from "./core/schema/schema.ts";
 export type {
   Cell,
   CellRecord,
@@ -27,7 +27,7 @@ export type {
   FailureKind,
   RunConfig,
   TrainingReport,
-} from "./core/schema.ts";
+} from "./core/schema/schema.ts";
 export type { DecoderConfig, DecoderConfig as LlamaConfig, HostTensor, LayerShape } from "./models/config.ts";
 export type { DecoderModel, DecoderModel as LlamaModel } from "./models/decoder.ts";
 export type { LayerPlan, PrunePlan, UnitType } from "./models/plan.ts";

@@ -3,9 +3,9 @@
  * @module
  */
 import { join } from "node:path";
-import { EngineError, unknownName, UsageError } from "../core/errors.ts";
-import { isDiskFull } from "../core/failure.ts";
-import { goToUserFolder } from "../core/user_folder.ts";
+import { EngineError, unknownName, UsageError } from "../core/util/errors.ts";
+import { isDiskFull } from "../core/schema/failure.ts";
+import { goToUserFolder } from "../core/util/user_folder.ts";
 import { usage } from "./commands/help.ts";
 import type { Command } from "./commands/command.ts";
 import { COMMANDS } from "./commands/mod.ts";

@@ -2,12 +2,12 @@
  *
  * @module
  */
-import { UsageError } from "../core/errors.ts";
-import { at } from "../core/indexing.ts";
-import { createRng, type Rng } from "../core/rng.ts";
-import type { DatasetUse } from "../core/schema.ts";
-import { counted } from "../core/words.ts";
-import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../core/tokenizer.ts";
+import { UsageError } from "../core/util/errors.ts";
+import { at } from "../core/util/indexing.ts";
+import { createRng, type Rng } from "../core/util/rng.ts";
+import type { DatasetUse } from "../core/schema/schema.ts";
+import { counted } from "../core/util/words.ts";
+import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../core/formats/tokenizer.ts";
 import type { Corpus } from "./define.ts";
 import { loadCorpus } from "./load.ts";
 

@@ -4,7 +4,7 @@
  * @module
  */
 import type { z } from "zod";
-import type { DatasetUse } from "../core/schema.ts";
+import type { DatasetUse } from "../core/schema/schema.ts";
 
 /** Where a data set lives on the Hugging Face Hub. */
 export interface HubSource {

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { UsageError } from "../core/errors.ts";
-import { at } from "../core/indexing.ts";
-import { createPythonRandom } from "../core/python_random.ts";
+import { UsageError } from "../core/util/errors.ts";
+import { at } from "../core/util/indexing.ts";
+import { createPythonRandom } from "../core/util/python_random.ts";
 import type { Example } from "./define.ts";
 
 /** The harness's default `--seed` for few-shot examples. */

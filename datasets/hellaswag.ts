@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { at } from "../core/indexing.ts";
-import { capitalize, replaceEach, strip } from "../core/python_text.ts";
+import { at } from "../core/util/indexing.ts";
+import { capitalize, replaceEach, strip } from "../core/util/python_text.ts";
 import { choicesAfter, defineTask, type Task } from "./define.ts";
 
 /** HellaSwag's text without WikiHow's markup. White space is stripped first, so that a removed mark may leave a space at

@@ -4,7 +4,7 @@
  * @module
  */
 import { join } from "node:path";
-import { UsageError } from "../core/errors.ts";
+import { UsageError } from "../core/util/errors.ts";
 import type { HubSource } from "./define.ts";
 
 /** The variables that Python's libraries follow. */

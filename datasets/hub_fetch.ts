@@ -9,8 +9,8 @@
 import { datasetInfo, downloadFile, HubApiError, type ListFileEntry, listFiles } from "@huggingface/hub";
 import { createHash, type Hash } from "node:crypto";
 import { dirname, join, relative } from "node:path";
-import { FileFormatError, UsageError } from "../core/errors.ts";
-import { isThere } from "../core/paths.ts";
+import { FileFormatError, UsageError } from "../core/util/errors.ts";
+import { isThere } from "../core/util/paths.ts";
 import type { HubSource } from "./define.ts";
 import {
   cachedSplit,

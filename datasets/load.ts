@@ -4,10 +4,10 @@
  */
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { FileFormatError, MissingDataError, UsageError } from "../core/errors.ts";
-import { at } from "../core/indexing.ts";
-import { isFile } from "../core/paths.ts";
-import type { DatasetUse } from "../core/schema.ts";
+import { FileFormatError, MissingDataError, UsageError } from "../core/util/errors.ts";
+import { at } from "../core/util/indexing.ts";
+import { isFile } from "../core/util/paths.ts";
+import type { DatasetUse } from "../core/schema/schema.ts";
 import {
   type AnyTask,
   type Corpus,

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { unknownName } from "../core/errors.ts";
+import { unknownName } from "../core/util/errors.ts";
 import { arcChallenge } from "./arc_challenge.ts";
 import { arcEasy } from "./arc_easy.ts";
 import { bookcorpus } from "./bookcorpus.ts";

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { stripStart } from "../core/python_text.ts";
+import { stripStart } from "../core/util/python_text.ts";
 import { answerIndex, labelledTexts } from "./_answers.ts";
 import { choicesAfter, defineTask, type Task } from "./define.ts";
 

@@ -3,8 +3,8 @@
  * @module
  */
 import type { z } from "zod";
-import { FileFormatError } from "../core/errors.ts";
-import { sha256OfFiles } from "../core/ranged_file.ts";
+import { FileFormatError } from "../core/util/errors.ts";
+import { sha256OfFiles } from "../core/formats/ranged_file.ts";
 import { readParquetRows } from "./parquet.ts";
 
 /** Longest line that is read, in UTF-16 code units. The longest documents of C4 have about 1 M; a longer "line" is a

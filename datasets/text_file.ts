@@ -5,8 +5,8 @@
  */
 import { basename, dirname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { MissingDataError } from "../core/errors.ts";
-import { isFile } from "../core/paths.ts";
+import { MissingDataError } from "../core/util/errors.ts";
+import { isFile } from "../core/util/paths.ts";
 import type { Corpus } from "./define.ts";
 
 const PREFIX = "file:";

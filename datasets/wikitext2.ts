@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { PYTHON_SPACE, replaceEach, strip } from "../core/python_text.ts";
+import { PYTHON_SPACE, replaceEach, strip } from "../core/util/python_text.ts";
 import { type Corpus, defineCorpus } from "./define.ts";
 
 /** Whether a line is the title of an article (` = Title = `) and not of a section (` = = Title = = `). */

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { strip } from "../core/python_text.ts";
+import { strip } from "../core/util/python_text.ts";
 import { defineTask, type Task } from "./define.ts";
 
 /** WinoGrande, scored partially: each option fills the blank of its own context, and the rest of the sentence, the same

@@ -8,8 +8,8 @@
  * @module
  */
 import { z } from "zod";
-import { at } from "../core/indexing.ts";
-import { UsageError } from "../core/errors.ts";
+import { at } from "../core/util/indexing.ts";
+import { UsageError } from "../core/util/errors.ts";
 import type { DecoderConfig } from "../models/config.ts";
 import { layerParameters } from "../models/count.ts";
 import { densePlan, planWithoutLayers } from "../models/plan.ts";

@@ -3,8 +3,8 @@
  * @module
  */
 import type { z } from "zod";
-import type { Rng } from "../core/rng.ts";
-import type { RunConfig, TrainingOptions, TrainingReport } from "../core/schema.ts";
+import type { Rng } from "../core/util/rng.ts";
+import type { RunConfig, TrainingOptions, TrainingReport } from "../core/schema/schema.ts";
 import type { DecoderConfig, HostTensor } from "../models/config.ts";
 import type { DecoderModel } from "../models/decoder.ts";
 import type { PrunePlan } from "../models/plan.ts";

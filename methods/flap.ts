@@ -27,10 +27,10 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { matrixProduct } from "../core/ops.ts";
+import { matrixProduct } from "../core/engine/ops.ts";
 import { z } from "zod";
-import { UsageError } from "../core/errors.ts";
-import { at, entry } from "../core/indexing.ts";
+import { UsageError } from "../core/util/errors.ts";
+import { at, entry } from "../core/util/indexing.ts";
 import { type DecoderConfig, type LayerShape, queryHeads, tensorNames, WRITING_NAMES } from "../models/config.ts";
 import { layerParameters } from "../models/count.ts";
 import { eachLayer } from "../models/layerwise.ts";

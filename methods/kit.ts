@@ -3,9 +3,9 @@
  *
  * @module
  */
-export { UsageError } from "../core/errors.ts";
-export { at, entry } from "../core/indexing.ts";
-export type { Rng } from "../core/rng.ts";
+export { UsageError } from "../core/util/errors.ts";
+export { at, entry } from "../core/util/indexing.ts";
+export type { Rng } from "../core/util/rng.ts";
 export type {
   DecoderConfig,
   DecoderConfig as LlamaConfig,

@@ -19,7 +19,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import { defineMethod, type Method } from "./define.ts";
 import { keptLayers, prunesAllLayers, rangeWidths } from "./_shared/layer_range.ts";
 import { keepWidths } from "./_shared/selection.ts";

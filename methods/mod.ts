@@ -3,8 +3,8 @@
  * @module
  */
 import type { z } from "zod";
-import { unknownName, UsageError } from "../core/errors.ts";
-import { at } from "../core/indexing.ts";
+import { unknownName, UsageError } from "../core/util/errors.ts";
+import { at } from "../core/util/indexing.ts";
 import type { Method } from "./define.ts";
 import { blockInfluence } from "./block_influence.ts";
 import { flap } from "./flap.ts";

@@ -19,7 +19,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import { type LayerShape, queryHeads } from "../models/config.ts";
 import type { LayerMasks } from "../models/masks.ts";
 import type { LayerPlan } from "../models/plan.ts";

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { FileFormatError } from "../core/errors.ts";
+import { FileFormatError } from "../core/util/errors.ts";
 import { type DecoderConfig, expectedTensors } from "./config.ts";
 
 /** What a checkpoint has, in its own naming. */

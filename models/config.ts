@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import { type LayerShape, queryHeads, UNIT_TYPES, widthOf } from "./units.ts";
 
 export { queryHeads } from "./units.ts";

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { ModelSize } from "../core/schema.ts";
+import type { ModelSize } from "../core/schema/schema.ts";
 import {
   type DecoderConfig,
   expectedTensors,

@@ -4,7 +4,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import type { KeyValues } from "../core/attention.ts";
+import type { KeyValues } from "../core/engine/attention.ts";
 import { checkBatch, disposePass, embed, finalHidden, runLayers } from "./decoder.ts";
 import type { DecoderModel } from "./device.ts";
 import { createCachedPass } from "./layers.ts";

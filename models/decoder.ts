@@ -6,10 +6,10 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { currentEngine } from "../core/engine.ts";
-import { NumericError } from "../core/errors.ts";
-import { at } from "../core/indexing.ts";
-import { softmaxCrossEntropy } from "../core/ops.ts";
+import { currentEngine } from "../core/engine/engine.ts";
+import { NumericError } from "../core/util/errors.ts";
+import { at } from "../core/util/indexing.ts";
+import { softmaxCrossEntropy } from "../core/engine/ops.ts";
 import type { DecoderConfig } from "./config.ts";
 import type { DecoderModel } from "./device.ts";
 import { createPass, embed, finalHidden, type ForwardOptions, runLayers, type TokenBatch } from "./layers.ts";

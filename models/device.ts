@@ -4,11 +4,11 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { currentEngine, type Engine } from "../core/engine.ts";
-import { EngineError } from "../core/errors.ts";
-import { collectGarbage } from "../core/garbage.ts";
-import { denseMatrix, heldBytes, type Matrix, PackedMatrix, packMatrix } from "../core/matrix.ts";
-import { linear, linearLowRank, matMul2d } from "../core/ops.ts";
+import { currentEngine, type Engine } from "../core/engine/engine.ts";
+import { EngineError } from "../core/util/errors.ts";
+import { collectGarbage } from "../core/engine/garbage.ts";
+import { denseMatrix, heldBytes, type Matrix, PackedMatrix, packMatrix } from "../core/engine/matrix.ts";
+import { linear, linearLowRank, matMul2d } from "../core/engine/ops.ts";
 import {
   type DecoderConfig,
   expectedTensors,

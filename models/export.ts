@@ -4,12 +4,12 @@
  * @module
  */
 import { join } from "node:path";
-import { unknownName, UsageError } from "../core/errors.ts";
-import { at } from "../core/indexing.ts";
-import { storedBytes } from "../core/quantize.ts";
-import { type FloatDtype, writeSafetensors } from "../core/safetensors.ts";
-import type { TokenizerDefinition } from "../core/tokenizer.ts";
-import { writeFolderWhole } from "../core/write_file.ts";
+import { unknownName, UsageError } from "../core/util/errors.ts";
+import { at } from "../core/util/indexing.ts";
+import { storedBytes } from "../core/formats/quantize.ts";
+import { type FloatDtype, writeSafetensors } from "../core/formats/safetensors.ts";
+import type { TokenizerDefinition } from "../core/formats/tokenizer.ts";
+import { writeFolderWhole } from "../core/util/write_file.ts";
 import { type DecoderConfig, expectedTensors, isLayerwiseUniform, queryHeads, type WeightSource } from "./config.ts";
 import { completedBiases } from "./export_source.ts";
 import { headsDivideWidth } from "./families/family.ts";

@@ -3,11 +3,11 @@
  * @module
  */
 import { isDeepStrictEqual } from "node:util";
-import { UsageError } from "../core/errors.ts";
-import { at } from "../core/indexing.ts";
-import { BLOCK_FORMATS } from "../core/dequantize.ts";
-import { type GgufEntry, writeGguf } from "../core/gguf_write.ts";
-import type { StoredType } from "../core/quantize.ts";
+import { UsageError } from "../core/util/errors.ts";
+import { at } from "../core/util/indexing.ts";
+import { BLOCK_FORMATS } from "../core/formats/dequantize.ts";
+import { type GgufEntry, writeGguf } from "../core/formats/gguf_write.ts";
+import type { StoredType } from "../core/formats/quantize.ts";
 import {
   type DecoderConfig,
   expectedTensors,

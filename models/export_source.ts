@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import { spread, takeColumns, takeRows } from "./host_matrix.ts";
 import {
   type DecoderConfig,

@@ -2,11 +2,11 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
-import { currentEngine } from "../core/engine.ts";
-import { NumericError } from "../core/errors.ts";
-import { createRng } from "../core/rng.ts";
+import { currentEngine } from "../core/engine/engine.ts";
+import { NumericError } from "../core/util/errors.ts";
+import { createRng } from "../core/util/rng.ts";
 import { disposeCache, extend, type KvCache } from "./decode.ts";
 import { type DecoderModel, logits } from "./decoder.ts";
 import type { TokenIds } from "./vocabulary.ts";

@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { FileFormatError, UsageError } from "../core/errors.ts";
-import { at } from "../core/indexing.ts";
+import { FileFormatError, UsageError } from "../core/util/errors.ts";
+import { at } from "../core/util/indexing.ts";
 import { type DecoderConfig, isLayerwiseUniform, type LayerShape, type LinearName, queryHeads } from "./config.ts";
 import { BIAS_KEYS, type Family } from "./families/family.ts";
 import { CONFIG_LIMITS, type HfMembers, hfMembers, readRope, ropeToHf } from "./families/hf_members.ts";

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 
 /** Rows of `[n, columns]`, in the order of `kept`. */
 export function takeRows(values: Float32Array, columns: number, kept: readonly number[]): Float32Array {

@@ -4,10 +4,10 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { attention, type AttentionLayout, cachedAttention, type KeyValues } from "../core/attention.ts";
-import { at } from "../core/indexing.ts";
-import { currentEngine } from "../core/engine.ts";
-import { geGlu, rmsNorm, swiGlu } from "../core/ops.ts";
+import { attention, type AttentionLayout, cachedAttention, type KeyValues } from "../core/engine/attention.ts";
+import { at } from "../core/util/indexing.ts";
+import { currentEngine } from "../core/engine/engine.ts";
+import { geGlu, rmsNorm, swiGlu } from "../core/engine/ops.ts";
 import { type DecoderConfig, type LayerAttention, layerAttention, type WRITING_NAMES } from "./config.ts";
 import { applyLinear, type DecoderModel, type DeviceLayer } from "./device.ts";
 import { type HiddenMask, hiddenNorm, type LayerMasks, maskBlock, maskHeads } from "./masks.ts";

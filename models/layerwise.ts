@@ -3,12 +3,12 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { UsageError } from "../core/errors.ts";
+import { UsageError } from "../core/util/errors.ts";
 import type { WeightSource } from "./config.ts";
 import { createUploader, type DecoderModel, type DeviceLayer, disposeLayer, type WeightForm } from "./device.ts";
 import type { LayerMasks } from "./masks.ts";
 import { createPass, embed, type ForwardOptions, runLayers, type TokenBatch } from "./layers.ts";
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 
 /** Puts everything but the decoder layers on the device. The layers are there in {@linkcode eachLayer} alone, and
  * `source` must stay open for it. Free the model with `disposeModel`. */

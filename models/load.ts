@@ -2,20 +2,20 @@
  *
  * @module
  */
-import { lookUp } from "../core/indexing.ts";
+import { lookUp } from "../core/util/indexing.ts";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { FileFormatError, UsageError } from "../core/errors.ts";
-import { kindOfPath } from "../core/paths.ts";
-import { readJsonObject, sha256OfFiles } from "../core/ranged_file.ts";
-import { FLOAT_DTYPES, openSafetensorsFolder } from "../core/safetensors.ts";
+import { FileFormatError, UsageError } from "../core/util/errors.ts";
+import { kindOfPath } from "../core/util/paths.ts";
+import { readJsonObject, sha256OfFiles } from "../core/formats/ranged_file.ts";
+import { FLOAT_DTYPES, openSafetensorsFolder } from "../core/formats/safetensors.ts";
 import {
   createTokenizer,
   readTokenizerDefinition,
   type Tokenizer,
   type TokenizerDefinition,
-} from "../core/tokenizer.ts";
-import { ggufTokenizerDefinition } from "../core/tokenizer_gguf.ts";
+} from "../core/formats/tokenizer.ts";
+import { ggufTokenizerDefinition } from "../core/formats/tokenizer_gguf.ts";
 import { checkTensors } from "./check_tensors.ts";
 import { type DecoderConfig, expectedTensors, tensorNames, type WeightSource } from "./config.ts";
 import { hfTensors } from "./families/hf_tensors.ts";

@@ -2,10 +2,10 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
-import { FileFormatError, UsageError } from "../core/errors.ts";
-import { type GgufFile, openGguf } from "../core/gguf.ts";
-import { sha256OfFiles } from "../core/ranged_file.ts";
+import { at } from "../core/util/indexing.ts";
+import { FileFormatError, UsageError } from "../core/util/errors.ts";
+import { type GgufFile, openGguf } from "../core/formats/gguf.ts";
+import { sha256OfFiles } from "../core/formats/ranged_file.ts";
 import { checkTensors } from "./check_tensors.ts";
 import {
   type DecoderConfig,

@@ -5,7 +5,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { rmsNorm } from "../core/ops.ts";
+import { rmsNorm } from "../core/engine/ops.ts";
 import type { LayerShape } from "./config.ts";
 
 /** Masks of one layer; each multiplies what its units write, so a zero removes the unit exactly. */

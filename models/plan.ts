@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import type { DecoderConfig } from "./config.ts";
 import { type LayerPlan, layerPlan, type LayerShape, UNIT_TYPES, unitCount, UNITS } from "./units.ts";
 

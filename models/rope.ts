@@ -3,8 +3,8 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import type { AttentionLayout, RotaryTables } from "../core/attention.ts";
-import { at } from "../core/indexing.ts";
+import type { AttentionLayout, RotaryTables } from "../core/engine/attention.ts";
+import { at } from "../core/util/indexing.ts";
 import type { Rope, RopeScaling } from "./config.ts";
 
 /** Rotary frequencies of a head of size K, and the factor on what is turned. */

@@ -2,10 +2,10 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
-import { QUERY_BLOCK } from "../core/attention.ts";
-import { currentEngine } from "../core/engine.ts";
+import { QUERY_BLOCK } from "../core/engine/attention.ts";
+import { currentEngine } from "../core/engine/engine.ts";
 import { type DecoderConfig, queryHeads } from "./config.ts";
 import { type GeneratedToken, generateTokens, type GenerationOptions, type TokenLogProb } from "./generate.ts";
 import { type DecoderModel, forward, type ForwardOptions, logits, targetLogProbs, type TokenBatch } from "./decoder.ts";

@@ -4,11 +4,11 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import type { KeyValues } from "../core/attention.ts";
-import { decodeStep, isOneForm, type StepState } from "../core/decode_step.ts";
-import { currentEngine } from "../core/engine.ts";
-import { at } from "../core/indexing.ts";
-import { FEW_ROWS } from "../core/matrix.ts";
+import type { KeyValues } from "../core/engine/attention.ts";
+import { decodeStep, isOneForm, type StepState } from "../core/engine/decode_step.ts";
+import { currentEngine } from "../core/engine/engine.ts";
+import { at } from "../core/util/indexing.ts";
+import { FEW_ROWS } from "../core/engine/matrix.ts";
 import { type DecoderConfig, layerAttention, LINEAR_NAMES, type Rope } from "./config.ts";
 import type { DecoderModel } from "./device.ts";
 import { rotaryFrequencies } from "./rope.ts";

@@ -3,8 +3,8 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { at, lookUp } from "../core/indexing.ts";
-import { denseMatrix, inFormOf, type Matrix, PackedMatrix, sharedMatrix } from "../core/matrix.ts";
+import { at, lookUp } from "../core/util/indexing.ts";
+import { denseMatrix, inFormOf, type Matrix, PackedMatrix, sharedMatrix } from "../core/engine/matrix.ts";
 import {
   type DecoderConfig,
   expectedTensors,

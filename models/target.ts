@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
-import { UsageError } from "../core/errors.ts";
+import { at } from "../core/util/indexing.ts";
+import { UsageError } from "../core/util/errors.ts";
 import { type DecoderConfig, isLayerwiseUniform, type LayerShape } from "./config.ts";
 import { keptParameters, layerParameters } from "./count.ts";
 import { UNIT_TYPES, type UnitType } from "./units.ts";

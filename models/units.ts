@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { UNIT_TYPES, type UnitType } from "../core/schema.ts";
+import { UNIT_TYPES, type UnitType } from "../core/schema/schema.ts";
 
 export { UNIT_TYPES };
 export type { UnitType };

@@ -5,11 +5,11 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
-import { currentEngine } from "../core/engine.ts";
-import { type Matrix, matrixRows, PackedMatrix, packMatrix } from "../core/matrix.ts";
-import { linear, linearTransposed, matrixProduct } from "../core/ops.ts";
+import { currentEngine } from "../core/engine/engine.ts";
+import { type Matrix, matrixRows, PackedMatrix, packMatrix } from "../core/engine/matrix.ts";
+import { linear, linearTransposed, matrixProduct } from "../core/engine/ops.ts";
 import type { HostTensor } from "./config.ts";
 
 /** The embedding, and the output projection unless it is the embedding transposed. */

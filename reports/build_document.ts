@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { CellRecord } from "../core/schema.ts";
+import type { CellRecord } from "../core/schema/schema.ts";
 import type { Chart } from "./chart_style.ts";
 import { buildCharts } from "./charts.ts";
 import type { Block, DocumentSection, FactsBlock, FiguresBlock, ReportDocument, TableBlock } from "./document.ts";

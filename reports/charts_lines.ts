@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
-import { monotone } from "../core/stats.ts";
+import { at } from "../core/util/indexing.ts";
+import { monotone } from "../core/util/stats.ts";
 import {
   barWords,
   type Chart,

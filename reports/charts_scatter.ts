@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import {
   barWords,
   type Chart,

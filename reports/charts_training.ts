@@ -2,9 +2,9 @@
  *
  * @module
  */
-import type { CurveRow, RemovedType } from "../core/schema.ts";
-import { evenlySpaced } from "../core/stats.ts";
-import { at } from "../core/indexing.ts";
+import type { CurveRow, RemovedType } from "../core/schema/schema.ts";
+import { evenlySpaced } from "../core/util/stats.ts";
+import { at } from "../core/util/indexing.ts";
 import { type Chart, colourScale, linesOf, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
 import { level } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import { type Chart, linesOf, nameOf, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
 import { level } from "./format.ts";
 import { LEVEL_COLOURS, NEUTRAL } from "./palette.ts";

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { CellRecord } from "../core/schema.ts";
+import type { CellRecord } from "../core/schema/schema.ts";
 import type { Block } from "./document.ts";
 import { valueText } from "./findings.ts";
 import { pValue } from "./format.ts";

@@ -2,10 +2,10 @@
  *
  * @module
  */
-import { filesWords } from "../core/cell_names.ts";
-import { phaseWords } from "../core/phases.ts";
-import type { DoneRecord, MethodFile } from "../core/schema.ts";
-import { counted } from "../core/words.ts";
+import { filesWords } from "../core/schema/cell_names.ts";
+import { phaseWords } from "../core/schema/phases.ts";
+import type { DoneRecord, MethodFile } from "../core/schema/schema.ts";
+import { counted } from "../core/util/words.ts";
 import { count, level } from "./format.ts";
 import { baseName, PRIMARY_METRIC_RULE } from "./measurements.ts";
 import { checkpointWords, type Fact } from "./protocol.ts";

@@ -2,8 +2,8 @@
  *
  * @module
  */
-import type { CellRecord } from "../core/schema.ts";
-import { mean } from "../core/stats.ts";
+import type { CellRecord } from "../core/schema/schema.ts";
+import { mean } from "../core/util/stats.ts";
 import { listed, pValue } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { findPairs, type Pair, pairRows, rowName, type RowPair, unpaired } from "./pairs.ts";

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { corpusLabel } from "../core/cell_names.ts";
-import { at } from "../core/indexing.ts";
-import type { DoneRecord, PerplexityResult, TaskResult, ThroughputResult } from "../core/schema.ts";
-import { mean } from "../core/stats.ts";
-import { counted } from "../core/words.ts";
+import { corpusLabel } from "../core/schema/cell_names.ts";
+import { at } from "../core/util/indexing.ts";
+import type { DoneRecord, PerplexityResult, TaskResult, ThroughputResult } from "../core/schema/schema.ts";
+import { mean } from "../core/util/stats.ts";
+import { counted } from "../core/util/words.ts";
 
 /** What a column holds. `higherIsBetter` is null where neither direction is a merit of the method. */
 export interface Column {

@@ -7,7 +7,7 @@ import type { Column } from "./measurements.ts";
 import { type Fact, placeWords, settingsOf } from "./protocol.ts";
 import { hasRuns, type Row, type Section } from "./rows.ts";
 import { pairedTest, type RawTest } from "./significance.ts";
-import { counted } from "../core/words.ts";
+import { counted } from "../core/util/words.ts";
 
 /** A row of run A and the row of run B that it is compared with. */
 export interface RowPair {

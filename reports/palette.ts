@@ -5,7 +5,7 @@
  * @module
  */
 
-import { at } from "../core/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 
 const KNOWN: [id: string, colour: string][] = [
   ["random", "#8C6D31"],

@@ -3,9 +3,16 @@
  *
  * @module
  */
-import { corpusLabel, settingWords } from "../core/cell_names.ts";
-import type { Cell, DatasetUse, DoneRecord, RemovedType, TrainingOptions, TrainingReport } from "../core/schema.ts";
-import { counted } from "../core/words.ts";
+import { corpusLabel, settingWords } from "../core/schema/cell_names.ts";
+import type {
+  Cell,
+  DatasetUse,
+  DoneRecord,
+  RemovedType,
+  TrainingOptions,
+  TrainingReport,
+} from "../core/schema/schema.ts";
+import { counted } from "../core/util/words.ts";
 import { level, listed } from "./format.ts";
 import { baseName } from "./measurements.ts";
 import { isDense, type Row, type Section } from "./rows.ts";

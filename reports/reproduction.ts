@@ -3,8 +3,8 @@
  * @module
  */
 import { join } from "node:path";
-import type { Cell, PaperTableId } from "../core/schema.ts";
-import { at } from "../core/indexing.ts";
+import type { Cell, PaperTableId } from "../core/schema/schema.ts";
+import { at } from "../core/util/indexing.ts";
 import type { GridBlock } from "./document.ts";
 import { level, withSpread } from "./format.ts";
 import type { Column } from "./measurements.ts";

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { canonicalJson, labelCells } from "../core/cell_names.ts";
-import { at } from "../core/indexing.ts";
+import { canonicalJson, labelCells } from "../core/schema/cell_names.ts";
+import { at } from "../core/util/indexing.ts";
 import {
   type Arithmetic,
   type Cell,
@@ -12,8 +12,8 @@ import {
   type DoneRecord,
   type FailedRecord,
   pruningOf,
-} from "../core/schema.ts";
-import { mean, sampleSd, studentT95 } from "../core/stats.ts";
+} from "../core/schema/schema.ts";
+import { mean, sampleSd, studentT95 } from "../core/util/stats.ts";
 import { level } from "./format.ts";
 import { baseName, type Column, type Measurement, measurements, withFolders } from "./measurements.ts";
 import { methodRank } from "./palette.ts";

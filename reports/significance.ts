@@ -6,8 +6,8 @@
  *
  * @module
  */
-import { at } from "../core/indexing.ts";
-import { holmLevels, mcnemarTest, type PairedTest, signFlipTest } from "../core/stats.ts";
+import { at } from "../core/util/indexing.ts";
+import { holmLevels, mcnemarTest, type PairedTest, signFlipTest } from "../core/util/stats.ts";
 import type { Column } from "./measurements.ts";
 import { isDense, type Row, type Section } from "./rows.ts";
 

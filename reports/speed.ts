@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { canonicalJson } from "../core/cell_names.ts";
+import { canonicalJson } from "../core/schema/cell_names.ts";
 import type { Column } from "./measurements.ts";
 import { boundsOf, type Estimate, isDense, type Row, type Section } from "./rows.ts";
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { mean } from "../core/stats.ts";
+import { mean } from "../core/util/stats.ts";
 import { count, level, mebibytes, operations, percent, seconds, withSpread } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { type Estimate, hasRuns, isDense, type Row, type Section } from "./rows.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { styleText } from "node:util";
-import type { CellRecord } from "../core/schema.ts";
+import type { CellRecord } from "../core/schema/schema.ts";
 import { buildDocument } from "./build_document.ts";
 import type { Block, FactsBlock, GlanceBlock, TableBlock } from "./document.ts";
 import { buildSections, isDense, levelWords, type Section } from "./rows.ts";

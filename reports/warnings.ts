@@ -2,9 +2,9 @@
  *
  * @module
  */
-import { corpusLabel } from "../core/cell_names.ts";
-import type { DatasetUse, DoneRecord } from "../core/schema.ts";
-import { counted } from "../core/words.ts";
+import { corpusLabel } from "../core/schema/cell_names.ts";
+import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
+import { counted } from "../core/util/words.ts";
 import { count, level, listed, percent } from "./format.ts";
 import { trainedTokens } from "./protocol.ts";
 import { hasRuns, isDense, type Row, type Section } from "./rows.ts";

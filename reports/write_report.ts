@@ -4,8 +4,8 @@
  */
 import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import type { CellRecord } from "../core/schema.ts";
-import { writeWhole } from "../core/write_file.ts";
+import type { CellRecord } from "../core/schema/schema.ts";
+import { writeWhole } from "../core/util/write_file.ts";
 import { buildDocument } from "./build_document.ts";
 import { NARROW, WIDE } from "./chart_style.ts";
 import { reproductionCsv, toCsv } from "./csv.ts";

@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { UsageError } from "../core/errors.ts";
-import { goToUserFolder } from "../core/user_folder.ts";
+import { UsageError } from "../core/util/errors.ts";
+import { goToUserFolder } from "../core/util/user_folder.ts";
 
 /** Runs a tool where the user stands and ends the process with the code it returns, or with 2 and one sentence for bad usage. Nothing is ended
  * when it returns no code: what it left open finishes first. */

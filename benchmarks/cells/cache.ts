@@ -3,12 +3,12 @@
  * @module
  */
 import { join } from "node:path";
-import { FileFormatError } from "../../core/errors.ts";
-import { entry } from "../../core/indexing.ts";
-import { isThere } from "../../core/paths.ts";
-import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
+import { FileFormatError } from "../../core/util/errors.ts";
+import { entry } from "../../core/util/indexing.ts";
+import { isThere } from "../../core/util/paths.ts";
+import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
 import type { Statistics } from "../../methods/define.ts";
-import { sha256OfJson } from "../../core/cell_names.ts";
+import { sha256OfJson } from "../../core/schema/cell_names.ts";
 import { sha256OfWindows } from "../../models/training/teacher.ts";
 
 /** Statistics of another version are computed again. */

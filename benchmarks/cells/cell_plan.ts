@@ -4,14 +4,14 @@
  *
  * @module
  */
-import type { Cell, EngineName } from "../../core/schema.ts";
+import type { Cell, EngineName } from "../../core/schema/schema.ts";
 import type { Method } from "../../methods/define.ts";
 import { type DecoderConfig, expectedTensors, LINEAR_NAMES, linearShape, queryHeads } from "../../models/config.ts";
 import { layerMacs, modelMacs, totalParameters } from "../../models/count.ts";
 import { bytesPerToken } from "../../models/scoring.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { vocabularyRows } from "../../models/vocabulary.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { levelSteps } from "./ladder.ts";
 import { FIRST_TOKENS } from "../evaluation/batch_trials.ts";
 

@@ -3,11 +3,11 @@
  * @module
  */
 import os from "node:os";
-import { visibleSetting } from "../../core/cuda.ts";
-import type { Engine } from "../../core/engine.ts";
-import { canonicalJson } from "../../core/cell_names.ts";
-import type { DoneRecord, Environment } from "../../core/schema.ts";
-import { ROOT } from "../../core/user_folder.ts";
+import { visibleSetting } from "../../core/engine/cuda.ts";
+import type { Engine } from "../../core/engine/engine.ts";
+import { canonicalJson } from "../../core/schema/cell_names.ts";
+import type { DoneRecord, Environment } from "../../core/schema/schema.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
 
 /** The environment of this process with the started `engine`. */
 export function describeEnvironment(engine: Engine, commit: string | null): Environment {

@@ -2,10 +2,10 @@
  *
  * @module
  */
-import type { Engine } from "../../core/engine.ts";
-import { at } from "../../core/indexing.ts";
-import type { BatchSizes, DoneRecord } from "../../core/schema.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
+import type { Engine } from "../../core/engine/engine.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { BatchSizes, DoneRecord } from "../../core/schema/schema.ts";
+import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import { addFileTasks } from "../../datasets/mod.ts";
 import type { WeightSource } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/decoder.ts";

@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { NumericError } from "../../core/errors.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import { NumericError } from "../../core/util/errors.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 
 type Scores = Pick<DoneRecord, "perplexity" | "tasks">;
 

@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import { batchSizesSchema, cellSchema, failedRecordSchema, PAPER_TABLES } from "../../core/schema.ts";
+import { batchSizesSchema, cellSchema, failedRecordSchema, PAPER_TABLES } from "../../core/schema/schema.ts";
 import { taskGroupSchema } from "../records/run_file.ts";
 
 /** What a cell's process is told. */

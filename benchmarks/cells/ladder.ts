@@ -14,7 +14,7 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { type Cell, pruningOf, type TrainingOptions, type TrainingReport } from "../../core/schema.ts";
+import { type Cell, pruningOf, type TrainingOptions, type TrainingReport } from "../../core/schema/schema.ts";
 import type { PruneResult } from "../../methods/define.ts";
 import type { HostTensor } from "../../models/config.ts";
 import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
@@ -25,8 +25,8 @@ import type { Domain } from "../../models/training/domains.ts";
 import { loadSnapshot, saveSnapshot } from "../../models/training/snapshot.ts";
 import { outlineOf, type PruneStage, type StageOutline, stagesOf, stageTensors } from "../../models/training/stages.ts";
 import { hashWindows } from "../../models/training/teacher.ts";
-import { canonicalJson } from "../../core/cell_names.ts";
-import { at } from "../../core/indexing.ts";
+import { canonicalJson } from "../../core/schema/cell_names.ts";
+import { at } from "../../core/util/indexing.ts";
 
 /** What the level before left. */
 export interface Rung {

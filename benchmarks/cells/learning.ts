@@ -3,11 +3,11 @@
  * @module
  */
 import { join } from "node:path";
-import { createRng } from "../../core/rng.ts";
-import { sha256OfJson } from "../../core/cell_names.ts";
-import { at } from "../../core/indexing.ts";
-import { type Cell, type DatasetUse, type DoneRecord, pruningOf } from "../../core/schema.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { sha256OfJson } from "../../core/schema/cell_names.ts";
+import { at } from "../../core/util/indexing.ts";
+import { type Cell, type DatasetUse, type DoneRecord, pruningOf } from "../../core/schema/schema.ts";
+import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import { SELF_TEXT } from "../../datasets/self_text.ts";
@@ -18,7 +18,7 @@ import type { SnapshotPlace } from "../../models/training/snapshot.ts";
 import { createMix, type Domain, drawWindows } from "../../models/training/domains.ts";
 import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
 import { recoverModel, type Recovery } from "../../models/training/recover.ts";
-import { trainingParts } from "../preparation/expand.ts";
+import { trainingParts } from "../configuration/expand.ts";
 import { ladderSteps } from "./ladder.ts";
 import type { DrawnWindows, SelfText } from "./self_text.ts";
 

@@ -2,15 +2,15 @@
  *
  * @module
  */
-import { startEngine } from "../../core/engine.ts";
-import type { DoneRecord } from "../../core/schema.ts";
-import { UsageError } from "../../core/errors.ts";
+import { startEngine } from "../../core/engine/engine.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { modelSize } from "../../models/count.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { modelBytes } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
-import { canonicalJson } from "../../core/cell_names.ts";
+import { canonicalJson } from "../../core/schema/cell_names.ts";
 import { weightBytes } from "./cell_plan.ts";
 import { describeEnvironment, environmentsWith } from "./environment.ts";
 import type { CellJob } from "./job.ts";

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { NumericError, UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
+import { NumericError, UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { Method, MethodContext, PruneResult } from "../../methods/define.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { keptParameters, layerParameters } from "../../models/count.ts";

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { DoneRecord } from "../../core/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 
 /** Seconds by phase, as in a record. */
 export type Timings = DoneRecord["timings"];

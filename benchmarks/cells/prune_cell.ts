@@ -3,11 +3,11 @@
  * @module
  */
 import { openCheckpoint, type RebuildHost } from "./rebuild.ts";
-import { type Engine } from "../../core/engine.ts";
-import { createRng } from "../../core/rng.ts";
-import type { Cell, DoneRecord } from "../../core/schema.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
-import { UsageError } from "../../core/errors.ts";
+import { type Engine } from "../../core/engine/engine.ts";
+import { createRng } from "../../core/util/rng.ts";
+import type { Cell, DoneRecord } from "../../core/schema/schema.ts";
+import type { Tokenizer } from "../../core/formats/tokenizer.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import { SELF_TEXT } from "../../datasets/self_text.ts";
@@ -22,7 +22,7 @@ import { areVectors, type PruneStage, type Rebuild } from "../../models/training
 import type { Recovery } from "../../models/training/recover.ts";
 import { hashWindows } from "../../models/training/teacher.ts";
 import { createCache } from "./cache.ts";
-import { canonicalJson } from "../../core/cell_names.ts";
+import { canonicalJson } from "../../core/schema/cell_names.ts";
 import type { CellJob } from "./job.ts";
 import { climb, type LevelGiven, type Rung } from "./ladder.ts";
 import { checkpointPlace, compensation, recover, type StageHost, type TrainingData, trainingData } from "./learning.ts";

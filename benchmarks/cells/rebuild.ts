@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
-import type { Cell, DoneRecord } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { Cell, DoneRecord } from "../../core/schema/schema.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";

@@ -7,13 +7,13 @@
  *
  * @module
  */
-import { deviceMemoryWords } from "../../core/engine.ts";
-import { UsageError } from "../../core/errors.ts";
-import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
+import { deviceMemoryWords } from "../../core/engine/engine.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
 import { anyTask, getCorpus } from "../../datasets/mod.ts";
 import type { CellHost } from "./evaluate.ts";
 import { measureCell } from "./measure.ts";
-import { classifyError } from "../../core/failure.ts";
+import { classifyError } from "../../core/schema/failure.ts";
 import { type CellEvent, cellJobSchema } from "./job.ts";
 import { timeCell } from "./time_cell.ts";
 import { type CellSamples, writeLmEvalFiles } from "../records/lm_eval_files.ts";

@@ -5,9 +5,9 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { UsageError } from "../../core/errors.ts";
-import type { DatasetUse } from "../../core/schema.ts";
-import { cutWindow, textTokens, type Tokenizer } from "../../core/tokenizer.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { DatasetUse } from "../../core/schema/schema.ts";
+import { cutWindow, textTokens, type Tokenizer } from "../../core/formats/tokenizer.ts";
 import { SELF_SAMPLING, SELF_SETTINGS, SELF_TEXT } from "../../datasets/self_text.ts";
 import type { MethodContext } from "../../methods/define.ts";
 import type { DecoderModel } from "../../models/decoder.ts";

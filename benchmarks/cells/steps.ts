@@ -3,12 +3,12 @@
  *
  * @module
  */
-import { type EngineOptions, startBestEngine, startEngine } from "../../core/engine.ts";
-import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { describeIssue } from "../../core/issues.ts";
-import { kindOfPath } from "../../core/paths.ts";
-import { createRng } from "../../core/rng.ts";
+import { type EngineOptions, startBestEngine, startEngine } from "../../core/engine/engine.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { describeIssue } from "../../core/util/issues.ts";
+import { kindOfPath } from "../../core/util/paths.ts";
+import { createRng } from "../../core/util/rng.ts";
 import {
   type EngineName,
   perplexityChoiceSchema,
@@ -17,9 +17,9 @@ import {
   type TrainingOptions,
   type TrainingReport,
   trainingSchema,
-} from "../../core/schema.ts";
-import type { FloatDtype } from "../../core/safetensors.ts";
-import type { Tokenizer, TokenizerDefinition } from "../../core/tokenizer.ts";
+} from "../../core/schema/schema.ts";
+import type { FloatDtype } from "../../core/formats/safetensors.ts";
+import type { Tokenizer, TokenizerDefinition } from "../../core/formats/tokenizer.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import type { LearningContext } from "../../methods/define.ts";

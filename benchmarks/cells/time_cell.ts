@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { startEngine } from "../../core/engine.ts";
-import { denseMatrix } from "../../core/matrix.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import { startEngine } from "../../core/engine/engine.ts";
+import { denseMatrix } from "../../core/engine/matrix.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import {
   type DecoderConfig,
   LINEAR_NAMES,
@@ -20,9 +20,9 @@ import { openLayerwise } from "../../models/layerwise.ts";
 import { openModel } from "../../models/load.ts";
 import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { Statistics } from "../../methods/define.ts";
-import { measureThroughput } from "../evaluation/throughput.ts";
+import { measureThroughput } from "../timing/throughput.ts";
 import type { CellJob } from "./job.ts";
 import { describeEnvironment } from "./environment.ts";
 import type { CellHost } from "./evaluate.ts";

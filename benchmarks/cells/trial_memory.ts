@@ -4,10 +4,10 @@
  */
 import { join } from "node:path";
 import { z } from "zod";
-import { sha256OfJson } from "../../core/cell_names.ts";
-import type { Engine } from "../../core/engine.ts";
-import { batchTrialSchema } from "../../core/schema.ts";
-import { writeAtomically } from "../../core/write_file.ts";
+import { sha256OfJson } from "../../core/schema/cell_names.ts";
+import type { Engine } from "../../core/engine/engine.ts";
+import { batchTrialSchema } from "../../core/schema/schema.ts";
+import { writeAtomically } from "../../core/util/write_file.ts";
 import type { WeightSource } from "../../models/config.ts";
 import type { TrialMemory } from "../evaluation/batched_scoring.ts";
 import { runPaths } from "../records/store.ts";

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import type { StrictOptions } from "../configuration/flags.ts";
 
 /** Flags and positional arguments as they were given. */

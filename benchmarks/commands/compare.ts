@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { type Command, textFlag } from "./command.ts";
 import { recordsToReport } from "./records_to_report.ts";
 

@@ -3,8 +3,8 @@
  * @module
  */
 import type { z } from "zod";
-import { unknownName, UsageError } from "../../core/errors.ts";
-import { FAILURE_KINDS, type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { unknownName, UsageError } from "../../core/util/errors.ts";
+import { FAILURE_KINDS, type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { flagName, FLAGS } from "../configuration/flags.ts";
 import type { Command } from "./command.ts";
 import { presetNames } from "./ls.ts";

@@ -2,11 +2,11 @@
  *
  * @module
  */
-import type { RunConfig } from "../../core/schema.ts";
-import { counted } from "../../core/words.ts";
+import type { RunConfig } from "../../core/schema/schema.ts";
+import { counted } from "../../core/util/words.ts";
 import { type CellPlan, leastSeconds, processBytes } from "../cells/cell_plan.ts";
-import { type DeviceSheet, deviceSheet } from "../preparation/devices.ts";
-import { probeEngine } from "../preparation/engine_probe.ts";
+import { type DeviceSheet, deviceSheet } from "../configuration/devices.ts";
+import { probeEngine } from "../configuration/engine_probe.ts";
 import { formatSeconds } from "../sweep/progress.ts";
 import { planRun, type RunPlan } from "../sweep/plan_run.ts";
 import type { RunManner } from "./run_flags.ts";
@@ -142,7 +142,7 @@ export async function dryRun(config: RunConfig, manner: RunManner): Promise<void
     return;
   }
   console.error(text);
-  const { slurmScript } = await import("../executors/slurm_executor.ts");
+  const { slurmScript } = await import("../sweep/slurm_executor.ts");
   const left = plan.cells.filter(({ isFinished }) => !isFinished).map(({ named }) => named);
   if (left.length > 0) console.log(slurmScript(left, { run: plan.run, timeoutS: manner.timeoutS }, manner.slurm));
 }

@@ -3,9 +3,9 @@
  * @module
  */
 import { resolve } from "node:path";
-import { canonicalJson } from "../../core/cell_names.ts";
-import { UsageError } from "../../core/errors.ts";
-import type { RunConfig } from "../../core/schema.ts";
+import { canonicalJson } from "../../core/schema/cell_names.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { RunConfig } from "../../core/schema/schema.ts";
 import { type ConfigSource, flagOptions, flagSource } from "../configuration/flags.ts";
 import { movePaths } from "../configuration/paths.ts";
 import { resolveConfig } from "../configuration/resolve.ts";

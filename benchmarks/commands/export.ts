@@ -3,12 +3,12 @@
  * @module
  */
 import { dirname, join, resolve } from "node:path";
-import { cellName } from "../../core/cell_names.ts";
-import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { isFile } from "../../core/paths.ts";
-import { STORED_TYPES } from "../../core/quantize.ts";
-import type { CellRecord, DoneRecord } from "../../core/schema.ts";
+import { cellName } from "../../core/schema/cell_names.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { isFile } from "../../core/util/paths.ts";
+import { STORED_TYPES } from "../../core/formats/quantize.ts";
+import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
 import { folderOfRecord, readDone, readRecords, recordPath, runPaths } from "../records/store.ts";
 import { EXPORT_FORMATS } from "./model_card.ts";
 import { choiceOf, type Command, type Flags, textFlag } from "./command.ts";

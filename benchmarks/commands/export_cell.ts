@@ -3,16 +3,16 @@
  * @module
  */
 import { dirname, join } from "node:path";
-import { startBestEngine, startEngine } from "../../core/engine.ts";
-import { EngineError, UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { openGguf } from "../../core/gguf.ts";
-import type { GgufEntry } from "../../core/gguf_write.ts";
-import { type StoredType } from "../../core/quantize.ts";
-import { FLOAT_DTYPES, type FloatDtype } from "../../core/safetensors.ts";
-import type { DoneRecord, EngineName } from "../../core/schema.ts";
-import type { TokenizerDefinition } from "../../core/tokenizer.ts";
-import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
+import { startBestEngine, startEngine } from "../../core/engine/engine.ts";
+import { EngineError, UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { openGguf } from "../../core/formats/gguf.ts";
+import type { GgufEntry } from "../../core/formats/gguf_write.ts";
+import { type StoredType } from "../../core/formats/quantize.ts";
+import { FLOAT_DTYPES, type FloatDtype } from "../../core/formats/safetensors.ts";
+import type { DoneRecord, EngineName } from "../../core/schema/schema.ts";
+import type { TokenizerDefinition } from "../../core/formats/tokenizer.ts";
+import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
 import {
   expectedTensors,
   type HostTensor,
@@ -30,7 +30,7 @@ import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { hostTensor } from "../../models/surgery.ts";
 import { checkSource, keptModel, openCheckpoint } from "../cells/rebuild.ts";
-import { cellName } from "../../core/cell_names.ts";
+import { cellName } from "../../core/schema/cell_names.ts";
 import { type ExportFormat, exportTitle, modelCard } from "./model_card.ts";
 import { storedPath } from "../records/run_file.ts";
 import { openStoredWeights } from "../records/stored_weights.ts";

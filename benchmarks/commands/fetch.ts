@@ -6,8 +6,8 @@
  * @module
  */
 import { join } from "node:path";
-import { unknownName, UsageError } from "../../core/errors.ts";
-import { entry } from "../../core/indexing.ts";
+import { unknownName, UsageError } from "../../core/util/errors.ts";
+import { entry } from "../../core/util/indexing.ts";
 import type { DataSource } from "../../datasets/define.ts";
 import { FEWSHOT_SPLIT, fewshotFiles } from "../../datasets/fewshot.ts";
 import { hubSettings } from "../../datasets/hub_cache.ts";
@@ -15,7 +15,7 @@ import { fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
 import { parseStrictly } from "../configuration/flags.ts";
 import type { Command } from "./command.ts";
-import { denoRun } from "../../core/deno_run.ts";
+import { denoRun } from "../../core/util/deno_run.ts";
 
 const HELP = `Fetches data sets from the Hugging Face Hub into the cache that Python's libraries share.
 

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { RunConfig } from "../../core/schema.ts";
+import type { RunConfig } from "../../core/schema/schema.ts";
 import { describeFlag, flagName, FLAGS } from "../configuration/flags.ts";
 import type { Command } from "./command.ts";
 

@@ -4,9 +4,9 @@
  */
 import { join } from "node:path";
 import type { z } from "zod";
-import { unknownName, UsageError } from "../../core/errors.ts";
-import { entry } from "../../core/indexing.ts";
-import { ENGINE_NAMES, trainingSchema } from "../../core/schema.ts";
+import { unknownName, UsageError } from "../../core/util/errors.ts";
+import { entry } from "../../core/util/indexing.ts";
+import { ENGINE_NAMES, trainingSchema } from "../../core/schema/schema.ts";
 import type { Command } from "./command.ts";
 
 /** Folder of the shipped configurations. */
@@ -73,7 +73,7 @@ const LISTS: Record<string, () => string | Promise<string>> = {
       return `${name}\n  ${comment.replaceAll(/\n?# /g, " ").trim().replace(/(?<=\.)\s.*$/s, "")}`;
     }).join("\n"),
   engines: async () => {
-    const { probeEngine } = await import("../preparation/engine_probe.ts");
+    const { probeEngine } = await import("../configuration/engine_probe.ts");
     const lines: string[] = [];
     for (const name of ENGINE_NAMES) {
       try {

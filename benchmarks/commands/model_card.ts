@@ -3,9 +3,9 @@
  * @module
  */
 import { basename } from "node:path";
-import { canonicalJson } from "../../core/cell_names.ts";
-import type { StoredType } from "../../core/quantize.ts";
-import type { DoneRecord, ModelSize, PerplexityResult, TaskResult } from "../../core/schema.ts";
+import { canonicalJson } from "../../core/schema/cell_names.ts";
+import type { StoredType } from "../../core/formats/quantize.ts";
+import type { DoneRecord, ModelSize, PerplexityResult, TaskResult } from "../../core/schema/schema.ts";
 import { isFraction, taskIdentity } from "../../reports/measurements.ts";
 import { settingsOf } from "../../reports/protocol.ts";
 

@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
-import type { CellRecord } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { CellRecord } from "../../core/schema/schema.ts";
 import { askedRecords } from "../records/run_file.ts";
 
 /** Names of cells in a note. */

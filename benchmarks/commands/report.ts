@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { runPaths } from "../records/store.ts";
 import { type Command, textFlag } from "./command.ts";
 import { compareFolders } from "./compare.ts";

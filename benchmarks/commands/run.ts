@@ -3,8 +3,8 @@
  * @module
  */
 import { dirname } from "node:path";
-import { UsageError } from "../../core/errors.ts";
-import type { RunConfig } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { RunConfig } from "../../core/schema/schema.ts";
 import { type ConfigSource, flagOptions, flagSource, KEYS } from "../configuration/flags.ts";
 import { fromFolder, movePaths } from "../configuration/paths.ts";
 import { resolveConfig, yamlSource } from "../configuration/resolve.ts";
@@ -77,7 +77,7 @@ export async function runConfig(
   Deno.addSignalListener("SIGINT", stop);
   Deno.addSignalListener("SIGTERM", stop);
   const onEvent = createProgress(Deno.stderr, { json });
-  const executor = slurm && (await import("../executors/slurm_executor.ts")).slurmExecutor(slurm);
+  const executor = slurm && (await import("../sweep/slurm_executor.ts")).slurmExecutor(slurm);
   const result = await runSweep(config, { ...options, executor, onEvent, signal: controller.signal });
   if (result.interrupted) return INTERRUPTED;
   const note = (message: string) => onEvent({ event: "note", message });

@@ -2,11 +2,11 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
-import { FAILURE_KINDS, type FailureKind } from "../../core/schema.ts";
-import { parseRetry } from "../../core/failure.ts";
-import { DEVICES } from "../preparation/devices.ts";
-import { checkSlurmOptions, type SlurmOptions } from "../executors/slurm.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { FAILURE_KINDS, type FailureKind } from "../../core/schema/schema.ts";
+import { parseRetry } from "../../core/schema/failure.ts";
+import { DEVICES } from "../configuration/devices.ts";
+import { checkSlurmOptions, type SlurmOptions } from "../sweep/slurm.ts";
 import { countFlag } from "./command.ts";
 
 /** Flags that take a value. */

@@ -6,13 +6,13 @@
  * @module
  */
 import { join } from "node:path";
-import { NVIDIA_SMI } from "../../core/cuda.ts";
-import { UsageError } from "../../core/errors.ts";
-import { ENGINE_NAMES, type RunConfig } from "../../core/schema.ts";
+import { NVIDIA_SMI } from "../../core/engine/cuda.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { ENGINE_NAMES, type RunConfig } from "../../core/schema/schema.ts";
 import { parseStrictly } from "../configuration/flags.ts";
 import { folderOfRecord } from "../records/store.ts";
 import { type Command, textFlag } from "./command.ts";
-import { denoRun } from "../../core/deno_run.ts";
+import { denoRun } from "../../core/util/deno_run.ts";
 
 const HELP = `Serves a model with OpenAI's completions interface, so that lm-evaluation-harness and others can use it:
 

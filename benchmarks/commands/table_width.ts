@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/util/errors.ts";
 
 /** Width where standard output is not a terminal and nobody says another one. */
 const DEFAULT_WIDTH = 120;

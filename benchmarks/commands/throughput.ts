@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
-import { STORED_TYPES } from "../../core/quantize.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { STORED_TYPES } from "../../core/formats/quantize.ts";
 import { choiceOf, type Command, textFlag } from "./command.ts";
 
 const HELP = `Times models in our engine and in llama.cpp in turns: the same files, threads and repeats.

@@ -3,26 +3,26 @@
  * @module
  */
 import { basename, join } from "node:path";
-import { type Engine, startBestEngine, startEngine } from "../../core/engine.ts";
-import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { STORED_TYPES, type StoredType } from "../../core/quantize.ts";
-import { type DoneRecord, type EngineName, throughputChoiceSchema } from "../../core/schema.ts";
-import { cellLabels } from "../../core/cell_names.ts";
-import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
-import { counted } from "../../core/words.ts";
+import { type Engine, startBestEngine, startEngine } from "../../core/engine/engine.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { STORED_TYPES, type StoredType } from "../../core/formats/quantize.ts";
+import { type DoneRecord, type EngineName, throughputChoiceSchema } from "../../core/schema/schema.ts";
+import { cellLabels } from "../../core/schema/cell_names.ts";
+import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
+import { counted } from "../../core/util/words.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
 import { openModel } from "../../models/load.ts";
 import { choiceOf, countFlag, type Flags, textFlag } from "./command.ts";
 import { exportCell } from "./export_cell.ts";
 import { throughputTable, type TimedModel } from "./turns_table.ts";
 import { checkSource } from "../cells/rebuild.ts";
-import { startLlamaCpp } from "../peers/llama_cpp.ts";
-import type { Peer } from "../peers/peer_process.ts";
-import { writeAtomically } from "../../core/write_file.ts";
+import { startLlamaCpp } from "../timing/llama_cpp.ts";
+import type { Peer } from "../timing/peer_process.ts";
+import { writeAtomically } from "../../core/util/write_file.ts";
 import { storedPath } from "../records/run_file.ts";
 import { readRecords, runPaths, toJson } from "../records/store.ts";
-import { closeSides, openSides, type Sides, timeSides, type TurnChoice } from "../evaluation/engine_turns.ts";
+import { closeSides, openSides, type Sides, timeSides, type TurnChoice } from "../timing/engine_turns.ts";
 
 /** What both engines need, while they run. */
 interface Session {

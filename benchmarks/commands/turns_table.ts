@@ -2,10 +2,10 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
-import { median } from "../../core/stats.ts";
-import type { TurnResult } from "../evaluation/engine_turns.ts";
-import { summarise } from "../evaluation/throughput.ts";
+import { at } from "../../core/util/indexing.ts";
+import { median } from "../../core/util/stats.ts";
+import type { TurnResult } from "../timing/engine_turns.ts";
+import { summarise } from "../timing/throughput.ts";
 
 /** A model that was timed in both engines. */
 export interface TimedModel {

@@ -3,11 +3,11 @@
  * @module
  */
 import { basename, join } from "node:path";
-import { UsageError } from "../../core/errors.ts";
-import { sha256OfFiles } from "../../core/ranged_file.ts";
-import type { StoredWeights } from "../../core/schema.ts";
-import { isThere } from "../../core/paths.ts";
-import { counted } from "../../core/words.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
+import type { StoredWeights } from "../../core/schema/schema.ts";
+import { isThere } from "../../core/util/paths.ts";
+import { counted } from "../../core/util/words.ts";
 import type { Command } from "./command.ts";
 import { readRecords, runPaths } from "../records/store.ts";
 import { missingCells, readRunFile } from "../records/run_file.ts";

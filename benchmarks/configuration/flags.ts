@@ -4,9 +4,9 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import type { z } from "zod";
-import { unknownName, UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { unknownName, UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import {
   list,
   number,

@@ -6,10 +6,10 @@
 import { createHash } from "node:crypto";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { UsageError } from "../../core/errors.ts";
-import { keepingLock } from "../../core/lock_file.ts";
-import { ROOT } from "../../core/user_folder.ts";
-import type { MethodFile } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { keepingLock } from "../../core/util/lock_file.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
+import type { MethodFile } from "../../core/schema/schema.ts";
 import type { Method } from "../../methods/define.ts";
 import { listMethods, register } from "../../methods/mod.ts";
 

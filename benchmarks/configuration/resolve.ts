@@ -3,12 +3,12 @@
  * @module
  */
 import { isMap, LineCounter, parseDocument } from "yaml";
-import { FileFormatError, unknownName, UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
+import { FileFormatError, unknownName, UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
 import { SELF_TEXT } from "../../datasets/self_text.ts";
 import { isFileName } from "../../datasets/text_file.ts";
-import { describeIssue } from "../../core/issues.ts";
-import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { describeIssue } from "../../core/util/issues.ts";
+import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { type ConfigSource, flagName } from "./flags.ts";
 import { parseCalibration, parseMethods, parsePerplexity } from "./short_forms.ts";
 

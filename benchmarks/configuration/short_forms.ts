@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
 import { isFileName } from "../../datasets/text_file.ts";
 
 /** `a, b` -> its parts. */

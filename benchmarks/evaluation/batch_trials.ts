@@ -5,9 +5,9 @@
  * @module
  */
 import { median } from "simple-statistics";
-import { isOutOfMemory } from "../../core/failure.ts";
-import { at } from "../../core/indexing.ts";
-import type { BatchTrial } from "../../core/schema.ts";
+import { isOutOfMemory } from "../../core/schema/failure.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { BatchTrial } from "../../core/schema/schema.ts";
 import { packBatches, type PackedBatch, packedTokens } from "./packing.ts";
 import type { ScoredSequence } from "./requests.ts";
 

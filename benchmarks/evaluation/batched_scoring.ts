@@ -2,9 +2,9 @@
  *
  * @module
  */
-import { NumericError, UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import type { BatchSizes, BatchTrial } from "../../core/schema.ts";
+import { NumericError, UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { BatchSizes, BatchTrial } from "../../core/schema/schema.ts";
 import type { ScoringModel, TargetScores } from "../../models/scoring.ts";
 import {
   fastestTokens,

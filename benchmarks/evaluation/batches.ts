@@ -4,8 +4,8 @@
  */
 import type { ScoringModel } from "../../models/scoring.ts";
 import { packBatches, type PackedBatch } from "./packing.ts";
-import { isOutOfMemory } from "../../core/failure.ts";
-import { at } from "../../core/indexing.ts";
+import { isOutOfMemory } from "../../core/schema/failure.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { ScoredSequence } from "./requests.ts";
 
 /** Larger batches are not tried. */

@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import type { GeneratedToken, GenerationOptions } from "../../models/generate.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 

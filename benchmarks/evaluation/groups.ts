@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { GroupResult, TaskResult } from "../../core/schema.ts";
+import type { GroupResult, TaskResult } from "../../core/schema/schema.ts";
 import type { TaskGroup } from "../../datasets/lm_eval/task_files.ts";
 
 /** The metrics of a group over those of its tasks that were scored and have them. The mean counts tasks by their examples,

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { NumericError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { codePointLength, splitAtSpaces, utf8Length } from "../../core/python_text.ts";
-import type { TaskResult } from "../../core/schema.ts";
-import { mean, standardError } from "../../core/stats.ts";
+import { NumericError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { codePointLength, splitAtSpaces, utf8Length } from "../../core/util/python_text.ts";
+import type { TaskResult } from "../../core/schema/schema.ts";
+import { mean, standardError } from "../../core/util/stats.ts";
 import type { AnyTask, Example, LoadedTask, MetricName, OutputType } from "../../datasets/define.ts";
 import { definitionHash } from "../../datasets/lm_eval/task_files.ts";
 import { loadTask } from "../../datasets/load.ts";

@@ -12,12 +12,12 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { splitAtSpaces, utf8Length } from "../../core/python_text.ts";
-import type { DatasetUse, PerplexityResult } from "../../core/schema.ts";
-import { mean, standardError } from "../../core/stats.ts";
-import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../../core/tokenizer.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { splitAtSpaces, utf8Length } from "../../core/util/python_text.ts";
+import type { DatasetUse, PerplexityResult } from "../../core/schema/schema.ts";
+import { mean, standardError } from "../../core/util/stats.ts";
+import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../../core/formats/tokenizer.ts";
 import type { Corpus } from "../../datasets/define.ts";
 import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";

@@ -2,10 +2,10 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
-import { stripEnd } from "../../core/python_text.ts";
-import type { REQUEST_ENCODINGS } from "../../core/schema.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { stripEnd } from "../../core/util/python_text.ts";
+import type { REQUEST_ENCODINGS } from "../../core/schema/schema.ts";
+import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 
 /** A text to be scored after another. */
 export interface LogLikelihoodRequest {

@@ -4,10 +4,10 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import type { BatchSizes, BatchTrial } from "../../core/schema.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { BatchSizes, BatchTrial } from "../../core/schema/schema.ts";
+import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 import { type BatchedScoring, type BatchedScoringOptions, checkIds, createBatchedScoring } from "./batched_scoring.ts";
 import { type GeneratedText, generateTexts, type TextOptions } from "./generation.ts";

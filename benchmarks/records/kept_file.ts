@@ -3,8 +3,8 @@
  * @module
  */
 import { basename, join } from "node:path";
-import { FileFormatError } from "../../core/errors.ts";
-import { sha256OfFiles } from "../../core/ranged_file.ts";
+import { FileFormatError } from "../../core/util/errors.ts";
+import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
 import { runPaths } from "./store.ts";
 
 /** Path of a file in the run's folder of weights, which is the one that a record names.

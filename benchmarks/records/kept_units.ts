@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 
 /** Longest text that is read: a short file could otherwise name billions of units. */
 const MOST_DIGITS = 2 ** 18;

@@ -5,15 +5,15 @@
  * @module
  */
 import { join } from "node:path";
-import { floatRepr } from "../../core/python_text.ts";
-import type { DoneRecord, PerplexityResult, TaskResult } from "../../core/schema.ts";
+import { floatRepr } from "../../core/util/python_text.ts";
+import type { DoneRecord, PerplexityResult, TaskResult } from "../../core/schema/schema.ts";
 import type { MetricName, OutputType } from "../../datasets/define.ts";
 import { AGGREGATIONS } from "../../datasets/lm_eval/config.ts";
 import { FEWSHOT_SEED } from "../../datasets/fewshot.ts";
 import { findFileTask, tasks } from "../../datasets/mod.ts";
-import { cellName, type NamedCell } from "../../core/cell_names.ts";
+import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import { type LmEvalSample, samplesHash } from "./lm_eval_samples.ts";
-import { writeAtomically } from "../../core/write_file.ts";
+import { writeAtomically } from "../../core/util/write_file.ts";
 
 /** Versions of lm-evaluation-harness's tasks that measure what protocol (c) measures on the corpus of the same id. */
 const CORPUS_VERSIONS: Record<string, number> = { wikitext: 2, c4: 0 };

@@ -3,7 +3,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { floatRepr } from "../../core/python_text.ts";
+import { floatRepr } from "../../core/util/python_text.ts";
 import type { AnyTask, Example } from "../../datasets/define.ts";
 import {
   exampleMetric,

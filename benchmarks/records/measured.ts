@@ -2,9 +2,9 @@
  *
  * @module
  */
-import { canonicalJson } from "../../core/cell_names.ts";
-import type { NamedCell } from "../../core/cell_names.ts";
-import type { Cell, DoneRecord } from "../../core/schema.ts";
+import { canonicalJson } from "../../core/schema/cell_names.ts";
+import type { NamedCell } from "../../core/schema/cell_names.ts";
+import type { Cell, DoneRecord } from "../../core/schema/schema.ts";
 import type { TaskGroup } from "../../datasets/lm_eval/task_files.ts";
 import { isFileName } from "../../datasets/text_file.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";

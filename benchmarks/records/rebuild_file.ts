@@ -4,12 +4,12 @@
  * @module
  */
 import { join } from "node:path";
-import { canonicalJson, cellName, type NamedCell } from "../../core/cell_names.ts";
-import { FileFormatError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { sha256OfFiles } from "../../core/ranged_file.ts";
-import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
-import type { DoneRecord, StoredRebuild } from "../../core/schema.ts";
+import { canonicalJson, cellName, type NamedCell } from "../../core/schema/cell_names.ts";
+import { FileFormatError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
+import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
+import type { DoneRecord, StoredRebuild } from "../../core/schema/schema.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { composePlans, type PrunePlan } from "../../models/plan.ts";
 import { outlineOf, type Rebuild, stagesOf, stageTensors } from "../../models/training/stages.ts";

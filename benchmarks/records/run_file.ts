@@ -4,12 +4,12 @@
  */
 import { isAbsolute, join, relative, resolve } from "node:path";
 import { z } from "zod";
-import { cellLabels } from "../../core/cell_names.ts";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
-import { type CellRecord, cellSchema, runConfigSchema, SCHEMA_VERSION } from "../../core/schema.ts";
-import { ROOT } from "../../core/user_folder.ts";
-import { isThere } from "../../core/paths.ts";
-import { writeAtomically } from "../../core/write_file.ts";
+import { cellLabels } from "../../core/schema/cell_names.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
+import { type CellRecord, cellSchema, runConfigSchema, SCHEMA_VERSION } from "../../core/schema/schema.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
+import { isThere } from "../../core/util/paths.ts";
+import { writeAtomically } from "../../core/util/write_file.ts";
 import { askedResults, isComplete } from "./measured.ts";
 import { readRecords, runPaths, type StoredRecords, toJson } from "./store.ts";
 

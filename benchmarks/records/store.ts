@@ -6,13 +6,13 @@
 import { basename, dirname, join, resolve } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { z } from "zod";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { type CellRecord, cellRecordSchema, type DoneRecord, SCHEMA_VERSION } from "../../core/schema.ts";
-import { cellName, type NamedCell, sha256OfJson } from "../../core/cell_names.ts";
-import { isThere } from "../../core/paths.ts";
-import { describeIssue } from "../../core/issues.ts";
-import { writeAtomically } from "../../core/write_file.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { type CellRecord, cellRecordSchema, type DoneRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
+import { cellName, type NamedCell, sha256OfJson } from "../../core/schema/cell_names.ts";
+import { isThere } from "../../core/util/paths.ts";
+import { describeIssue } from "../../core/util/issues.ts";
+import { writeAtomically } from "../../core/util/write_file.ts";
 import { withPackedUnits, withUnpackedUnits } from "./kept_units.ts";
 
 /** Paths inside a run's folder. */

@@ -2,12 +2,12 @@
  *
  * @module
  */
-import { lookUp } from "../../core/indexing.ts";
+import { lookUp } from "../../core/util/indexing.ts";
 import { join } from "node:path";
-import { UsageError } from "../../core/errors.ts";
-import { sha256OfFiles } from "../../core/ranged_file.ts";
-import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
-import type { DoneRecord, StoredWeights } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
+import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
+import type { DoneRecord, StoredWeights } from "../../core/schema/schema.ts";
 import { checkTensors } from "../../models/check_tensors.ts";
 import {
   type DecoderConfig,
@@ -19,7 +19,7 @@ import {
 import type { DecoderModel } from "../../models/decoder.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { hostTensor } from "../../models/surgery.ts";
-import { cellName, type NamedCell } from "../../core/cell_names.ts";
+import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import { keptFile } from "./kept_file.ts";
 import { runPaths } from "./store.ts";
 

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { codePointLength } from "../../core/python_text.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { codePointLength } from "../../core/util/python_text.ts";
+import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import type { TokenLogProb } from "../../models/generate.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 import { FIRST_TOKENS } from "../evaluation/batch_trials.ts";

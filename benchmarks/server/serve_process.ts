@@ -5,16 +5,16 @@
  * @module
  */
 import { basename } from "node:path";
-import { type Engine, type EngineOptions, startBestEngine, startEngine } from "../../core/engine.ts";
-import { EngineError, UsageError } from "../../core/errors.ts";
-import type { DoneRecord, RunConfig } from "../../core/schema.ts";
+import { type Engine, type EngineOptions, startBestEngine, startEngine } from "../../core/engine/engine.ts";
+import { EngineError, UsageError } from "../../core/util/errors.ts";
+import type { DoneRecord, RunConfig } from "../../core/schema/schema.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import { usualForm } from "../../models/device.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { pruneCell } from "../cells/prune_cell.ts";
 import { checkSource, isKept, keptModel } from "../cells/rebuild.ts";
-import { cellName } from "../../core/cell_names.ts";
+import { cellName } from "../../core/schema/cell_names.ts";
 import { bracketed, parseServeArgs, type ServeOptions } from "../commands/serve.ts";
 import { createApp, type ServedModel } from "./server.ts";
 import { folderOfRecord, readDone } from "../records/store.ts";

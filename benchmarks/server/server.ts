@@ -6,11 +6,11 @@
 import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { z } from "zod";
-import { UsageError } from "../../core/errors.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 import { complete, type CompletionRequest } from "./completions.ts";
-import { describeIssue } from "../../core/issues.ts";
+import { describeIssue } from "../../core/util/issues.ts";
 import { encodeText } from "../evaluation/requests.ts";
 
 /** What is served. */

@@ -2,17 +2,17 @@
  *
  * @module
  */
-import type { NamedCell } from "../../core/cell_names.ts";
-import { cellLabels } from "../../core/cell_names.ts";
-import type { Cell, RunConfig } from "../../core/schema.ts";
-import { counted } from "../../core/words.ts";
+import type { NamedCell } from "../../core/schema/cell_names.ts";
+import { cellLabels } from "../../core/schema/cell_names.ts";
+import type { Cell, RunConfig } from "../../core/schema/schema.ts";
+import { counted } from "../../core/util/words.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import type { Example } from "../../datasets/define.ts";
 import { anyTask, getCorpus } from "../../datasets/mod.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { type CellPlan, type EvaluationWork, planCell } from "../cells/cell_plan.ts";
-import { type PreparedRun, prepareRun, wantedOf } from "../preparation/prepare.ts";
-import { trainingParts } from "../preparation/expand.ts";
+import { type PreparedRun, prepareRun, wantedOf } from "../configuration/prepare.ts";
+import { trainingParts } from "../configuration/expand.ts";
 import { isComplete } from "../records/measured.ts";
 import { doneRecord } from "../records/store.ts";
 

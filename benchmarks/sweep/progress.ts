@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { phaseWords } from "../../core/phases.ts";
-import { counted } from "../../core/words.ts";
+import { phaseWords } from "../../core/schema/phases.ts";
+import { counted } from "../../core/util/words.ts";
 
 /** Something that happened during a run. */
 export type SweepEvent =

@@ -4,22 +4,22 @@
  * @module
  */
 import type { z } from "zod";
-import { FileFormatError } from "../../core/errors.ts";
+import { FileFormatError } from "../../core/util/errors.ts";
 import {
   type CellRecord,
   type FailedRecord,
   FAILURE_KINDS,
   type FailureKind,
   type runConfigSchema,
-} from "../../core/schema.ts";
-import { cellLabels, cellName, type NamedCell } from "../../core/cell_names.ts";
+} from "../../core/schema/schema.ts";
+import { cellLabels, cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import { resolveConfig } from "../configuration/resolve.ts";
 import { harnessCommit } from "../cells/environment.ts";
-import { type Executor, type ExecutorContext, processFiles } from "../executors/executor.ts";
-import { isDiskFull } from "../../core/failure.ts";
+import { type Executor, type ExecutorContext, processFiles } from "./executor.ts";
+import { isDiskFull } from "../../core/schema/failure.ts";
 import { hasSamples } from "../records/lm_eval_files.ts";
-import { localExecutor } from "../executors/local_executor.ts";
-import { type PreparedRun, prepareRun, wantedOf } from "../preparation/prepare.ts";
+import { localExecutor } from "./local_executor.ts";
+import { type PreparedRun, prepareRun, wantedOf } from "../configuration/prepare.ts";
 import type { SweepEvent } from "./progress.ts";
 import { timeModels } from "./timing.ts";
 import { askedResults, isComplete, withoutThroughput } from "../records/measured.ts";

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { canonicalJson, type NamedCell } from "../../core/cell_names.ts";
-import type { DoneRecord, ThroughputResult } from "../../core/schema.ts";
-import type { Executor, ExecutorContext } from "../executors/executor.ts";
+import { canonicalJson, type NamedCell } from "../../core/schema/cell_names.ts";
+import type { DoneRecord, ThroughputResult } from "../../core/schema/schema.ts";
+import type { Executor, ExecutorContext } from "./executor.ts";
 import { missingMeasurements, throughputOf } from "../records/measured.ts";
 import { doneRecord, writeRecord } from "../records/store.ts";
 

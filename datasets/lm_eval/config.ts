@@ -5,7 +5,7 @@
 import { dirname, isAbsolute, join } from "node:path";
 import { parseDocument } from "yaml";
 import { z } from "zod";
-import { FileFormatError, unknownName, UsageError } from "../../core/errors.ts";
+import { FileFormatError, unknownName, UsageError } from "../../core/util/errors.ts";
 import { type MetricName, OUTPUT_TYPES } from "../define.ts";
 
 /** A Python function that a file names; the harness would run it, this program cannot. */

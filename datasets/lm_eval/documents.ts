@@ -4,9 +4,9 @@
  */
 import { dirname, isAbsolute, join } from "node:path";
 import { z } from "zod";
-import { FileFormatError, MissingDataError } from "../../core/errors.ts";
-import { isFile } from "../../core/paths.ts";
-import type { DatasetUse } from "../../core/schema.ts";
+import { FileFormatError, MissingDataError } from "../../core/util/errors.ts";
+import { isFile } from "../../core/util/paths.ts";
+import type { DatasetUse } from "../../core/schema/schema.ts";
 import type { HubSource } from "../define.ts";
 import { cachedFile, cachedSplit, hubSettings, listFiles, selectSplit } from "../hub_cache.ts";
 import { readRecords } from "../records.ts";

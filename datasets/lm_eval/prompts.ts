@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { Choice, Example } from "../define.ts";
 import { drawFewshot } from "../fewshot.ts";
 import type { TaskConfig } from "./config.ts";

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { capitalize, codePointLength, PYTHON_SPACE, strip, stripEnd, stripStart } from "../../core/python_text.ts";
+import { capitalize, codePointLength, PYTHON_SPACE, strip, stripEnd, stripStart } from "../../core/util/python_text.ts";
 import { pythonText, type RuntimeValue } from "./python_values.ts";
 
 /** Characters of a text; JavaScript counts some twice. */

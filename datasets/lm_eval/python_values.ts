@@ -3,7 +3,7 @@
  * @module
  */
 import type { Interpreter } from "@huggingface/jinja";
-import { floatRepr } from "../../core/python_text.ts";
+import { floatRepr } from "../../core/util/python_text.ts";
 
 /** A value while a template is rendered. */
 export type RuntimeValue = ReturnType<Interpreter["evaluate"]>;

@@ -5,8 +5,8 @@
  */
 import { createHash } from "node:crypto";
 import { join, resolve } from "node:path";
-import { FileFormatError, unknownName, UsageError } from "../../core/errors.ts";
-import { kindOfPath } from "../../core/paths.ts";
+import { FileFormatError, unknownName, UsageError } from "../../core/util/errors.ts";
+import { kindOfPath } from "../../core/util/paths.ts";
 import type { FileTask, LoadedTask, TaskDefinition } from "../define.ts";
 import { checkGroup, checkTask, type GroupConfig, type RawConfig, readConfig, type TaskConfig } from "./config.ts";
 import { hubOf, readSplit } from "./documents.ts";

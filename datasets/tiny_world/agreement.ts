@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { Rng } from "../../core/rng.ts";
+import type { Rng } from "../../core/util/rng.ts";
 import { chance, type Cloze, pickSome, type Teller } from "./telling.ts";
 import { PEOPLE, VILLAGES } from "./world.ts";
 

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { Rng } from "../../core/rng.ts";
+import type { Rng } from "../../core/util/rng.ts";
 import { chance, type Cloze, listed, numberWord, pickSome, type Teller, withArticle } from "./telling.ts";
 import { OBJECTS, PLACES } from "./things.ts";
 import { PEOPLE, type Person } from "./world.ts";

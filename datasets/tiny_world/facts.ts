@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
-import type { Rng } from "../../core/rng.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { Rng } from "../../core/util/rng.ts";
 import { chance, type Cloze, pickSome, type Teller, withArticle } from "./telling.ts";
 import {
   type Animal,

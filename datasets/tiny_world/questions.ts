@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
-import { createRng, type Rng } from "../../core/rng.ts";
+import { at } from "../../core/util/indexing.ts";
+import { createRng, type Rng } from "../../core/util/rng.ts";
 import { tellDescription } from "./agreement.ts";
 import { askFact } from "./facts.ts";
 import { tellCounting, tellReference } from "./stories.ts";

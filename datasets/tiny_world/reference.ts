@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { lookUp } from "../../core/indexing.ts";
+import { lookUp } from "../../core/util/indexing.ts";
 import { chance, listed, pickSome, type Teller, withArticle } from "./telling.ts";
 import { OBJECTS, PLACES } from "./things.ts";
 import { PEOPLE, type Person } from "./world.ts";

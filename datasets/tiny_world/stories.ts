@@ -6,7 +6,7 @@ import { tellDescription } from "./agreement.ts";
 import { tellHerd, tellRollCall, tellSum, tellTogether } from "./counting.ts";
 import { tellAnimals, tellPortrait, tellTrade, tellVillage } from "./facts.ts";
 import { oddOneOut, tellHandOver, tellOwners, tellShopping } from "./reference.ts";
-import { createRng } from "../../core/rng.ts";
+import { createRng } from "../../core/util/rng.ts";
 import { chance, pickSome, type Split, tellDocument, type Teller, withArticle } from "./telling.ts";
 import { OBJECTS, PLACES, TIMES } from "./things.ts";
 import { COLOURS, PEOPLE, type Person, PETS, tradeNamed, villageNamed, VILLAGES } from "./world.ts";

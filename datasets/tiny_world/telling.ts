@@ -5,8 +5,8 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
-import type { Rng } from "../../core/rng.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { Rng } from "../../core/util/rng.ts";
 
 /** The four splits. */
 export const SPLITS = ["train", "calibration", "validation", "test"] as const;

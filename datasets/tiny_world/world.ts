@@ -5,8 +5,8 @@
  *
  * @module
  */
-import { at, lookUp } from "../../core/indexing.ts";
-import { createRng } from "../../core/rng.ts";
+import { at, lookUp } from "../../core/util/indexing.ts";
+import { createRng } from "../../core/util/rng.ts";
 
 /** A person, with six likings and circumstances and a best friend. */
 export interface Person {

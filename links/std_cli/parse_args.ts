@@ -3,7 +3,7 @@
  * @module
  */
 import { parseArgs as parseNodeArgs } from "node:util";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 
 /** Options of {@linkcode parseArgs}. */
 export interface ParseOptions {

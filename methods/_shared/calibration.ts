@@ -3,10 +3,10 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { UsageError } from "../../core/errors.ts";
-import { giveWay } from "../../core/give_way.ts";
-import { at } from "../../core/indexing.ts";
-import { matMul2d } from "../../core/ops.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at } from "../../core/util/indexing.ts";
+import { matMul2d } from "../../core/engine/ops.ts";
 import { type LayerShape, queryHeads, WRITING_NAMES } from "../../models/config.ts";
 import { forwardByLayers } from "../../models/layerwise.ts";
 import type { LayerMasks } from "../../models/masks.ts";

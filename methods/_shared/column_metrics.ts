@@ -5,7 +5,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { DecoderModel, ObservedSite } from "../../models/decoder.ts";
 import type { Statistics } from "../define.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { inputStatisticNames, statisticOf } from "./calibration.ts";
 import { type SiteColumns, siteWeights } from "./scoring.ts";
 

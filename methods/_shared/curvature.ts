@@ -8,9 +8,9 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { giveWay } from "../../core/give_way.ts";
-import { at, entry } from "../../core/indexing.ts";
-import { matMul2d } from "../../core/ops.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at, entry } from "../../core/util/indexing.ts";
+import { matMul2d } from "../../core/engine/ops.ts";
 import { WRITING_NAMES } from "../../models/config.ts";
 import {
   createPass,

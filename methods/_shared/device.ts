@@ -3,8 +3,8 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { currentEngine } from "../../core/engine.ts";
-import { NumericError } from "../../core/errors.ts";
+import { currentEngine } from "../../core/engine/engine.ts";
+import { NumericError } from "../../core/util/errors.ts";
 
 /** Reads many tensors with one transfer; each comes back flat, f32. The tensors are freed.
  * @throws {NumericError} when a value is not finite; `what` names the values.

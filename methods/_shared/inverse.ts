@@ -3,7 +3,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { matMul2d } from "../../core/ops.ts";
+import { matMul2d } from "../../core/engine/ops.ts";
 
 /** Inverse of a symmetric positive definite [n, n] matrix by Gauss and Jordan, in f64; a new array. */
 export function invertSmall(matrix: ArrayLike<number>, n: number): Float64Array {

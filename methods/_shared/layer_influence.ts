@@ -6,8 +6,8 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { giveWay } from "../../core/give_way.ts";
-import { at } from "../../core/indexing.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at } from "../../core/util/indexing.ts";
 import { createPass, type DecoderModel, disposePass, embed, runLayers, type TokenBatch } from "../../models/decoder.ts";
 import type { MethodContext } from "../define.ts";
 import { calibrationBatches } from "./calibration.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import type { BudgetTarget } from "../../models/target.ts";
 import { type LayerRange, twoTierWidths } from "./selection.ts";

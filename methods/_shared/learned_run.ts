@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { at, entry, lookUp } from "../../core/indexing.ts";
-import type { CurveRow, RemovedType } from "../../core/schema.ts";
+import { at, entry, lookUp } from "../../core/util/indexing.ts";
+import type { CurveRow, RemovedType } from "../../core/schema/schema.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { disposeModel } from "../../models/decoder.ts";
@@ -25,7 +25,7 @@ import { trainedParts } from "../../models/training/stages.ts";
 import { cutStudent, type HostMasks, type MaskType } from "../../models/training/student.ts";
 import type { LearningContext, MethodContext, PruneResult } from "../define.ts";
 import { removedUnits, unitAxes } from "./learned_units.ts";
-import { mean } from "../../core/stats.ts";
+import { mean } from "../../core/util/stats.ts";
 
 /** Starts the run of method `name` on the dense model; with `loading`, windows are drawn while it learns.
  * @throws {UsageError} when the learning context does not fit. */

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import {

@@ -3,7 +3,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import {
   type DecoderModel,
   embed,

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 
 /** Indices of the `k` smallest values, ascending; among equal values the lower index comes first. */
 export function smallest(values: ArrayLike<number>, k: number): number[] {

@@ -10,10 +10,10 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { giveWay } from "../../core/give_way.ts";
-import { at } from "../../core/indexing.ts";
-import { denseMatrix } from "../../core/matrix.ts";
-import { matMul2d } from "../../core/ops.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at } from "../../core/util/indexing.ts";
+import { denseMatrix } from "../../core/engine/matrix.ts";
+import { matMul2d } from "../../core/engine/ops.ts";
 import type { LayerShape } from "../../models/config.ts";
 import type { ObservedSite } from "../../models/decoder.ts";
 import type { MethodContext, Statistics } from "../define.ts";

@@ -5,8 +5,8 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { at, entry } from "../../core/indexing.ts";
-import { denseMatrix } from "../../core/matrix.ts";
+import { at, entry } from "../../core/util/indexing.ts";
+import { denseMatrix } from "../../core/engine/matrix.ts";
 import {
   type DecoderConfig,
   type LayerShape,

@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { NumericError, UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
+import { NumericError, UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { layerParameters } from "../../models/count.ts";
 import type { LayerPlan, PrunePlan, UnitType } from "../../models/plan.ts";

@@ -9,9 +9,9 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { giveWay } from "../../core/give_way.ts";
-import { at, entry } from "../../core/indexing.ts";
-import { denseMatrix } from "../../core/matrix.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at, entry } from "../../core/util/indexing.ts";
+import { denseMatrix } from "../../core/engine/matrix.ts";
 import { WRITING_NAMES } from "../../models/config.ts";
 import { UNIT_TYPES, unitCount, UNITS } from "../../models/units.ts";
 import type { MethodContext, Statistics } from "../define.ts";

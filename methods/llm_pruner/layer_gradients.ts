@@ -7,9 +7,9 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { giveWay } from "../../core/give_way.ts";
-import { at } from "../../core/indexing.ts";
-import { denseMatrix } from "../../core/matrix.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at } from "../../core/util/indexing.ts";
+import { denseMatrix } from "../../core/engine/matrix.ts";
 import type { LinearName } from "../../models/config.ts";
 import {
   createPass,

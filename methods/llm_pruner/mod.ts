@@ -31,9 +31,9 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { denseMatrix } from "../../core/matrix.ts";
+import { denseMatrix } from "../../core/engine/matrix.ts";
 import { z } from "zod";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import {
   type DecoderConfig,
   type LayerShape,

@@ -4,10 +4,10 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { giveWay } from "../../core/give_way.ts";
-import { at } from "../../core/indexing.ts";
-import { denseMatrix } from "../../core/matrix.ts";
-import { matMul2d } from "../../core/ops.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at } from "../../core/util/indexing.ts";
+import { denseMatrix } from "../../core/engine/matrix.ts";
+import { matMul2d } from "../../core/engine/ops.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import type { PrunePlan, UnitType } from "../../models/plan.ts";
 import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "../_shared/curvature.ts";

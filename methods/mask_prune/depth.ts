@@ -11,8 +11,8 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
-import type { TrainingReport } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { TrainingReport } from "../../core/schema/schema.ts";
 import type { DecoderConfig, HostTensor, LayerShape } from "../../models/config.ts";
 import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
 import { composePlans, counterparts, keptLayers, planWithoutLayers } from "../../models/plan.ts";

@@ -4,8 +4,8 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { giveWay } from "../../core/give_way.ts";
-import { at } from "../../core/indexing.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at } from "../../core/util/indexing.ts";
 import { type DecoderModel, disposeModel, forward, logits, type TokenBatch } from "../../models/decoder.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";

@@ -11,17 +11,17 @@
  *
  * @module
  */
-import { giveWay } from "../../core/give_way.ts";
-import { at } from "../../core/indexing.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
-import { createRng } from "../../core/rng.ts";
+import { createRng } from "../../core/util/rng.ts";
 import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
 import { disposeCache, extend, type KvCache } from "../../models/decode.ts";
 import { type DecoderModel, disposeModel, forward } from "../../models/decoder.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { widened, widthOf } from "../../models/units.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { median, monotone } from "../../core/stats.ts";
+import { median, monotone } from "../../core/util/stats.ts";
 
 /** What is timed: a prompt at once, or tokens one by one. */
 export type Phase = "prefill" | "decode";

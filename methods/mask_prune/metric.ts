@@ -14,8 +14,8 @@
  *
  * @module
  */
-import { giveWay } from "../../core/give_way.ts";
-import { at } from "../../core/indexing.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at } from "../../core/util/indexing.ts";
 import { UNITS } from "../../models/units.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
@@ -27,7 +27,7 @@ import { inputStatistics } from "../_shared/calibration.ts";
 import { type RemovalOrder, removalOrders } from "../_shared/removal_order.ts";
 import { columnScores } from "../_shared/column_metrics.ts";
 import { CROSS_ENTROPY } from "../_shared/loss_slope.ts";
-import { median } from "../../core/stats.ts";
+import { median } from "../../core/util/stats.ts";
 import type { UnitAxis } from "../_shared/learned_units.ts";
 import { scoresOfColumns } from "../_shared/scoring.ts";
 import * as tf from "@tensorflow/tfjs";

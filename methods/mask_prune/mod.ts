@@ -32,9 +32,9 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
-import type { TrainingOptions } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { TrainingOptions } from "../../core/schema/schema.ts";
 import type { LayerShape } from "../../models/config.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import {
@@ -51,7 +51,7 @@ import { type Depth, layersToRemove, resourceKind, withoutLayers } from "./depth
 import { closedFormMasks, knowsRedundancy, measuredShapes, measureRedundancy, planOfMetrics } from "./choice.ts";
 import { damageOf, type Reference, referenceOf } from "./distance.ts";
 import { calibratedMetrics, type UnitMetric } from "./metric.ts";
-import { mean } from "../../core/stats.ts";
+import { mean } from "../../core/util/stats.ts";
 import { type Options, options } from "./options.ts";
 import { courseSteps, HIDDEN_WEIGHT, isOpen, settledByDamage, settledByText, surpriseOfText } from "./settle.ts";
 import {

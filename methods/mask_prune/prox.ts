@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 
 /** h m^2 of each entry; `metric` is h, 1 when absent. */
 export function weighted(values: ArrayLike<number>, metric?: ArrayLike<number>): Float64Array {

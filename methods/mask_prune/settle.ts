@@ -10,8 +10,8 @@
  *
  * @module
  */
-import { at, entry } from "../../core/indexing.ts";
-import type { TrainingOptions } from "../../core/schema.ts";
+import { at, entry } from "../../core/util/indexing.ts";
+import type { TrainingOptions } from "../../core/schema/schema.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { surpriseOf } from "./distance.ts";

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
 import { type DecoderModel, disposeModel } from "../../models/decoder.ts";

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { type LayerPlan, plannedShapes, type PrunePlan, type UnitType } from "../../models/plan.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
@@ -12,7 +12,7 @@ import type { HostMasks } from "../../models/training/student.ts";
 import { importance, observeGradient, packMetric, selectionMetric, type UnitMetric, unpackMetric } from "./metric.ts";
 import { MASK_RULE } from "../_shared/learned_run.ts";
 import { maskLength, narrowed, removedUnits, type UnitAxis } from "../_shared/learned_units.ts";
-import { mean } from "../../core/stats.ts";
+import { mean } from "../../core/util/stats.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
 import { shrink } from "./prox.ts";
 import {

@@ -16,7 +16,7 @@
  */
 import { z } from "zod";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { type BudgetTarget, largestSparsity, resolveTarget } from "../../models/target.ts";
 import { keptParameters } from "../../models/count.ts";
 import { defineMethod, type Method, type MethodContext } from "../define.ts";

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Rng } from "../../core/rng.ts";
+import type { Rng } from "../../core/util/rng.ts";
 
 /** Constants of the distribution. */
 export const HARD_CONCRETE = {

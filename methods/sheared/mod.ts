@@ -26,8 +26,8 @@
  * @module
  */
 import { z } from "zod";
-import { UsageError } from "../../core/errors.ts";
-import { at, lookUp } from "../../core/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at, lookUp } from "../../core/util/indexing.ts";
 import type { HostTensor } from "../../models/config.ts";
 import { densePlan, keptLayers } from "../../models/plan.ts";
 import { createMoments, type Moments, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";

@@ -7,9 +7,9 @@
  *
  * @module
  */
-import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import type { RemovedType } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { RemovedType } from "../../core/schema/schema.ts";
 import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
 import type { UnitType } from "../../models/plan.ts";
 import { attentionAtRatio, type BudgetTarget, keptParameters, targetFrom } from "../../models/target.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { GgufEntry } from "../../core/gguf_write.ts";
+import type { GgufEntry } from "../../core/formats/gguf_write.ts";
 import type { DecoderConfig, LinearName, NormName } from "../config.ts";
 import type { HfMembers } from "./hf_members.ts";
 import type { Members } from "./members.ts";

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import type { Rope, RopeScaling } from "../config.ts";
 import { checkedMembers, type Members } from "./members.ts";
 

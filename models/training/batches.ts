@@ -5,7 +5,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { TokenBatch } from "../layers.ts";
 
 /** Windows of one length as a batch. */

@@ -2,8 +2,8 @@
  *
  * @module
  */
-import type { CurveRow, TrainingReport } from "../../core/schema.ts";
-import { evenlySpaced } from "../../core/stats.ts";
+import type { CurveRow, TrainingReport } from "../../core/schema/schema.ts";
+import { evenlySpaced } from "../../core/util/stats.ts";
 import type { StepResult } from "./student.ts";
 
 /** Most rows that a report holds. */

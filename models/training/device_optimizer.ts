@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { type DeviceMoments, type Moments, type Optimizer, type ParameterGroup, scheduleFactor } from "./optimizer.ts";
 

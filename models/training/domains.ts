@@ -8,10 +8,10 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
-import type { Rng } from "../../core/rng.ts";
-import { mean } from "../../core/stats.ts";
+import type { Rng } from "../../core/util/rng.ts";
+import { mean } from "../../core/util/stats.ts";
 import { type DecoderModel, forward, targetLogProbs } from "../decoder.ts";
 import { nextTokens, scoredRows, windowBatch } from "./batches.ts";
 import { type ModelMasks, uploadHidden, uploadMasks } from "./student.ts";

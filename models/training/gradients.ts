@@ -2,10 +2,10 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
-import { currentEngine } from "../../core/engine.ts";
-import { NumericError } from "../../core/errors.ts";
+import { currentEngine } from "../../core/engine/engine.ts";
+import { NumericError } from "../../core/util/errors.ts";
 import {
   createPass,
   type DecoderModel,

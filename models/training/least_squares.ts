@@ -6,11 +6,11 @@
  *
  * @module
  */
-import { giveWay } from "../../core/give_way.ts";
-import { at, lookUp } from "../../core/indexing.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at, lookUp } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
-import { matMul2d } from "../../core/ops.ts";
-import { UsageError } from "../../core/errors.ts";
+import { matMul2d } from "../../core/engine/ops.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { type DecoderConfig, type HostTensor, tensorNames, WRITING_NAMES } from "../config.ts";
 import { type DecoderModel, forward, type ObservedSite } from "../decoder.ts";
 import { keptLayers, type PrunePlan } from "../plan.ts";

@@ -4,8 +4,8 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { denseMatrix } from "../../core/matrix.ts";
-import type { Rng } from "../../core/rng.ts";
+import { denseMatrix } from "../../core/engine/matrix.ts";
+import type { Rng } from "../../core/util/rng.ts";
 import { type DecoderConfig, LINEAR_NAMES, type LinearName, linearShape } from "../config.ts";
 import type { DecoderModel, DeviceLayer } from "../decoder.ts";
 

@@ -7,8 +7,8 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { currentEngine } from "../../core/engine.ts";
-import { softmaxCrossEntropy, withGradient } from "../../core/ops.ts";
+import { currentEngine } from "../../core/engine/engine.ts";
+import { softmaxCrossEntropy, withGradient } from "../../core/engine/ops.ts";
 import { type DecoderModel, logits } from "../decoder.ts";
 import { type HeadTable, headTable, vocabularyRows } from "../vocabulary.ts";
 import type { TeacherTargets } from "./teacher.ts";

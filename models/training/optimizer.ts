@@ -7,10 +7,10 @@
  *
  * @module
  */
-import { at, lookUp } from "../../core/indexing.ts";
+import { at, lookUp } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
-import { currentEngine } from "../../core/engine.ts";
-import { NumericError } from "../../core/errors.ts";
+import { currentEngine } from "../../core/engine/engine.ts";
+import { NumericError } from "../../core/util/errors.ts";
 import type { HostTensor } from "../config.ts";
 
 /** AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2): decay is decoupled from the gradient. */

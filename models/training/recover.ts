@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { TrainingReport } from "../../core/schema.ts";
+import type { TrainingReport } from "../../core/schema/schema.ts";
 import { mergeInto } from "./merge.ts";
 import { endRun, finishRun, keepSnapshot, nextStep, noteStep, type RunOptions, startRun } from "./run.ts";
 import { type TrainedParts, trainedParts } from "./stages.ts";

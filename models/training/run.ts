@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { giveWay } from "../../core/give_way.ts";
-import { at, lookUp } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
-import type { Rng } from "../../core/rng.ts";
-import type { CurveRow, TrainingReport } from "../../core/schema.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at, lookUp } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { Rng } from "../../core/util/rng.ts";
+import type { CurveRow, TrainingReport } from "../../core/schema/schema.ts";
 import type { HostTensor } from "../config.ts";
 import type { DecoderModel } from "../decoder.ts";
 import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot, type SnapshotPlace } from "./snapshot.ts";

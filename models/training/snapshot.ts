@@ -2,12 +2,12 @@
  *
  * @module
  */
-import { lookUp } from "../../core/indexing.ts";
+import { lookUp } from "../../core/util/indexing.ts";
 import { join } from "node:path";
-import { sha256OfJson } from "../../core/cell_names.ts";
-import { UsageError } from "../../core/errors.ts";
-import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
-import { writeAtomically } from "../../core/write_file.ts";
+import { sha256OfJson } from "../../core/schema/cell_names.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
+import { writeAtomically } from "../../core/util/write_file.ts";
 import type { HostTensor } from "../config.ts";
 
 /** Everything a run needs to go on. */

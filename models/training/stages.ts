@@ -4,7 +4,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import {
   type DecoderConfig,
   expectedTensors,

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { at, lookUp } from "../../core/indexing.ts";
+import { at, lookUp } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
-import { currentEngine } from "../../core/engine.ts";
-import type { Rng } from "../../core/rng.ts";
-import type { TrainingOptions } from "../../core/schema.ts";
+import { currentEngine } from "../../core/engine/engine.ts";
+import type { Rng } from "../../core/util/rng.ts";
+import type { TrainingOptions } from "../../core/schema/schema.ts";
 import { type DecoderConfig, LINEAR_NAMES } from "../config.ts";
 import type { DecoderModel } from "../decoder.ts";
 import { takeColumns, takeRows } from "../host_matrix.ts";

@@ -2,11 +2,11 @@
  *
  * @module
  */
-import { giveWay } from "../../core/give_way.ts";
-import { at } from "../../core/indexing.ts";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { at } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { createHash } from "node:crypto";
-import { softmaxCrossEntropy } from "../../core/ops.ts";
+import { softmaxCrossEntropy } from "../../core/engine/ops.ts";
 import type { HostTensor } from "../config.ts";
 import { type DecoderModel, forward, logits, type TokenBatch } from "../decoder.ts";
 import { vocabularyRows } from "../vocabulary.ts";

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import type { PaperTableId } from "../../core/schema.ts";
+import type { PaperTableId } from "../../core/schema/schema.ts";
 
 /** What a published table is of. */
 export interface PaperTable {

@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { keptParameters } from "../../models/count.ts";
 import { keptLayers, plannedConfig } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
-import { trainingSchema } from "../../core/schema.ts";
+import { trainingSchema } from "../../core/schema/schema.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { methodContext } from "../support/method_context.ts";
 import { type Matrix, referenceForward } from "../support/reference.ts";

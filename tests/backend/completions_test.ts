@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { complete } from "../../benchmarks/server/completions.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { disposeModel, uploadModel } from "../../models/decoder.ts";

@@ -1,9 +1,9 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertThrows } from "@std/assert";
-import { decodeStep, type StepLayer, type StepShape } from "../../core/decode_step.ts";
-import { at } from "../../core/indexing.ts";
-import { type PackedMatrix, packMatrix } from "../../core/matrix.ts";
-import { createRng } from "../../core/rng.ts";
+import { decodeStep, type StepLayer, type StepShape } from "../../core/engine/decode_step.ts";
+import { at } from "../../core/util/indexing.ts";
+import { type PackedMatrix, packMatrix } from "../../core/engine/matrix.ts";
+import { createRng } from "../../core/util/rng.ts";
 import { assertClose, flat, testOwnOperations } from "../support/engines.ts";
 import { asStored } from "../support/weights_fixture.ts";
 

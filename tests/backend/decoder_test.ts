@@ -1,9 +1,9 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { known, take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import { NumericError } from "../../core/errors.ts";
-import { createRng } from "../../core/rng.ts";
+import { at } from "../../core/util/indexing.ts";
+import { NumericError } from "../../core/util/errors.ts";
+import { createRng } from "../../core/util/rng.ts";
 import { type DecoderConfig, memorySource, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
 import { disposeCache, extend, type KvCache } from "../../models/decode.ts";
 import {

@@ -1,8 +1,8 @@
 /** Batches that are loaded dynamically from domains, on every engine that starts. */
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
-import { type EngineName, trainingSchema } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { type EngineName, trainingSchema } from "../../core/schema/schema.ts";
 import type { LearningContext, PruneResult } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { LayerShape } from "../../models/config.ts";

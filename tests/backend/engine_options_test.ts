@@ -1,7 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { keepsFactors, startEngine } from "../../core/engine.ts";
-import { EngineError } from "../../core/errors.ts";
+import { keepsFactors, startEngine } from "../../core/engine/engine.ts";
+import { EngineError } from "../../core/util/errors.ts";
 import { testOnEngines } from "../support/engines.ts";
 
 testOnEngines(

@@ -1,10 +1,10 @@
 import * as tf from "@tensorflow/tfjs";
 import { assertEquals, assertRejects } from "@std/assert";
-import { closeSides, openSides, timeSides } from "../../benchmarks/evaluation/engine_turns.ts";
-import type { Peer } from "../../benchmarks/peers/peer_process.ts";
-import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
+import { closeSides, openSides, timeSides } from "../../benchmarks/timing/engine_turns.ts";
+import type { Peer } from "../../benchmarks/timing/peer_process.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
 import { openModel } from "../../models/load.ts";
 import { testOnEngines } from "../support/engines.ts";

@@ -1,8 +1,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { createTokenizer } from "../../core/tokenizer.ts";
-import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
+import { at } from "../../core/util/indexing.ts";
+import { createTokenizer } from "../../core/formats/tokenizer.ts";
+import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
 import { expectedTensors, type WeightSource } from "../../models/config.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { exportGguf } from "../../models/export_gguf.ts";

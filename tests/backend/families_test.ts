@@ -1,7 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
 import { isLayerwiseUniform, type WeightSource } from "../../models/config.ts";
 import { disposeCache, extend } from "../../models/decode.ts";
 import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
@@ -19,7 +19,7 @@ import { uploadMasks } from "../../models/training/student.ts";
 import { unitCount } from "../../models/units.ts";
 import { assertClose, flat, testOnEngines } from "../support/engines.ts";
 import { byteLevelDefinition } from "../support/export_fixture.ts";
-import { FAMILY_CONFIGS, familyConfig, randomPlan } from "../../tools/small_families.ts";
+import { FAMILY_CONFIGS, familyConfig, randomPlan } from "../../tools/checks/small_families.ts";
 import { referenceForward } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { planToMasks } from "../support/plan_masks.ts";

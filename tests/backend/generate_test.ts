@@ -1,7 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { NumericError } from "../../core/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { NumericError } from "../../core/util/errors.ts";
 import { generateTokens } from "../../models/generate.ts";
 import { type DecoderModel, forward, logits } from "../../models/decoder.ts";
 import { referenceForward, referenceLogProbs } from "../support/reference.ts";

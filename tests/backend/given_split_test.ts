@@ -1,7 +1,7 @@
 /** The documentation's example of a variant of a shipped method. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { UsageError } from "../../core/errors.ts";
-import { trainingSchema } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { trainingSchema } from "../../core/schema/schema.ts";
 import { givenSplit } from "../../docs/examples/given_split.ts";
 import { keptParameters } from "../../models/count.ts";
 import { plannedShapes } from "../../models/plan.ts";

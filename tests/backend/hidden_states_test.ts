@@ -1,9 +1,9 @@
 /** The hidden-state term: which states are compared, and how its weight falls. */
 import { assertEquals, assertRejects } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
-import { createRng } from "../../core/rng.ts";
-import { trainingSchema } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { trainingSchema } from "../../core/schema/schema.ts";
 import { expectedTensors, memorySource, type WeightSource } from "../../models/config.ts";
 import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { counterparts, densePlan, keptLayers, planWithoutLayers, type PrunePlan } from "../../models/plan.ts";

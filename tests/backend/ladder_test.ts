@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { applyStages } from "../../benchmarks/cells/rebuild.ts";
 import { climb, type Ladder, type LevelGiven } from "../../benchmarks/cells/ladder.ts";
-import { cellSchema, trainingSchema } from "../../core/schema.ts";
+import { cellSchema, trainingSchema } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { keptParameters } from "../../models/count.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";

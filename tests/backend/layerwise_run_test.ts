@@ -1,11 +1,11 @@
 /** `bench run --layerwise`: the same numbers as without it, and what it refuses. */
 import { assertEquals, assertRejects } from "@std/assert";
 import { measureCell } from "../../benchmarks/cells/measure.ts";
-import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
-import { UsageError } from "../../core/errors.ts";
-import { runConfigSchema } from "../../core/schema.ts";
+import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { runConfigSchema } from "../../core/schema/schema.ts";
 import { withFolder } from "../support/weights_fixture.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 
 const plan = (values: Record<string, unknown>) =>
   prepareRun(

@@ -1,8 +1,8 @@
 /** Where the library's `loadModel` computes: as the command line's `--engine`, `--device` and `--arithmetic`. */
 import { assertEquals, assertRejects } from "@std/assert";
 import { freeModel, loadModel } from "../../mod.ts";
-import { currentEngine } from "../../core/engine.ts";
-import { EngineError } from "../../core/errors.ts";
+import { currentEngine } from "../../core/engine/engine.ts";
+import { EngineError } from "../../core/util/errors.ts";
 
 Deno.test("loadModel() takes the engine, the device and the arithmetic that are asked for", async () => {
   const loaded = await loadModel("tiny", { engine: "wasm", device: "cpu", arithmetic: "exact" });

@@ -1,9 +1,9 @@
 /** What MaskPrune decides from calibration: the split between unit types, and the values of the masks that stay. */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { createRng } from "../../core/rng.ts";
-import { trainingSchema } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { trainingSchema } from "../../core/schema/schema.ts";
 import { invertSmall } from "../../methods/_shared/inverse.ts";
 import { unitAxes } from "../../methods/_shared/learned_units.ts";
 import { damageOf, referenceOf, surpriseOf } from "../../methods/mask_prune/distance.ts";

@@ -1,8 +1,8 @@
 /** What MaskPrune decides about its training before it begins: whether units go along a ramp, whether hidden states are
  * compared, and whether every window has a step. */
 import { assert, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { trainingSchema } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { trainingSchema } from "../../core/schema/schema.ts";
 import { maskPrune } from "../../methods/mask_prune/mod.ts";
 import { courseSteps, settledByDamage } from "../../methods/mask_prune/settle.ts";
 import { expectedTensors, memorySource, tensorNames, type WeightSource } from "../../models/config.ts";

@@ -1,8 +1,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { denseMatrix, matrixRows, packMatrix, storedProduct } from "../../core/matrix.ts";
-import { createRng } from "../../core/rng.ts";
+import { at } from "../../core/util/indexing.ts";
+import { denseMatrix, matrixRows, packMatrix, storedProduct } from "../../core/engine/matrix.ts";
+import { createRng } from "../../core/util/rng.ts";
 import { assertClose, testOwnOperations } from "../support/engines.ts";
 import { asStored } from "../support/weights_fixture.ts";
 

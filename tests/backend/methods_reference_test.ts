@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { calibrationBatches, inputStatisticNames, inputStatistics } from "../../methods/_shared/calibration.ts";
 import { COLUMN_METRICS, columnScores } from "../../methods/_shared/column_metrics.ts";

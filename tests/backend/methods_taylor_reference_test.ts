@@ -29,7 +29,7 @@ import {
   withModel,
 } from "../support/methods_reference.ts";
 import { known } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 
 /** The same weights in double precision, so that differences of 1e-6 mean something. */
 function inDoublePrecision({ config, read }: WeightSource): { source: WeightSource; tensors: Map<string, HostTensor> } {

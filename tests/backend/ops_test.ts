@@ -1,9 +1,9 @@
 import * as tf from "@tensorflow/tfjs";
 import { assertEquals } from "@std/assert";
 import { known, take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import { attention } from "../../core/attention.ts";
-import { currentEngine } from "../../core/engine.ts";
+import { at } from "../../core/util/indexing.ts";
+import { attention } from "../../core/engine/attention.ts";
+import { currentEngine } from "../../core/engine/engine.ts";
 import {
   batchMatMul,
   linear,
@@ -13,8 +13,8 @@ import {
   softmaxCrossEntropy,
   swiGlu,
   withGradient,
-} from "../../core/ops.ts";
-import { createRng } from "../../core/rng.ts";
+} from "../../core/engine/ops.ts";
+import { createRng } from "../../core/util/rng.ts";
 import {
   type Matrix,
   referenceAttend,

@@ -1,9 +1,9 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { NumericError } from "../../core/errors.ts";
-import { createRng } from "../../core/rng.ts";
-import { trainingSchema } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { NumericError } from "../../core/util/errors.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { trainingSchema } from "../../core/schema/schema.ts";
 import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { toySource } from "../support/toy.ts";

@@ -1,8 +1,8 @@
 /** Removal by optimal brain surgeon against dense references in f64 and planted problems. */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
-import { at, entry } from "../../core/indexing.ts";
-import { createRng, type Rng } from "../../core/rng.ts";
+import { at, entry } from "../../core/util/indexing.ts";
+import { createRng, type Rng } from "../../core/util/rng.ts";
 import { curvatureNames, inputFactors, slopeFactors } from "../../methods/_shared/curvature.ts";
 import { diagonalBlocks, invert, invertSmall } from "../../methods/_shared/inverse.ts";
 import { removalOrder } from "../../methods/_shared/removal_order.ts";

@@ -1,13 +1,13 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { packBatches } from "../../benchmarks/evaluation/packing.ts";
 import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
-import { measureThroughput } from "../../benchmarks/evaluation/throughput.ts";
-import { NumericError, UsageError } from "../../core/errors.ts";
-import { createRng } from "../../core/rng.ts";
+import { measureThroughput } from "../../benchmarks/timing/throughput.ts";
+import { NumericError, UsageError } from "../../core/util/errors.ts";
+import { createRng } from "../../core/util/rng.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { greedyStep } from "../../models/generate.ts";
 import { disposeCache } from "../../models/decode.ts";

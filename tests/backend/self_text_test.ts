@@ -1,6 +1,6 @@
 /** Text that a model samples for itself. */
 import { assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { selfText } from "../../benchmarks/cells/self_text.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { withToy } from "../support/method_context.ts";

@@ -1,6 +1,6 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { disposeCache, extend, type KvCache } from "../../models/decode.ts";
 import { disposeModel, forward, logits, targetLogProbs, uploadModel } from "../../models/decoder.ts";

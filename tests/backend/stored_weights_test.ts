@@ -5,8 +5,8 @@ import { exportCell } from "../../benchmarks/commands/export_cell.ts";
 import { loadServed } from "../../benchmarks/server/serve_process.ts";
 import { writeRecord } from "../../benchmarks/records/store.ts";
 import { openStoredWeights, storeWeights } from "../../benchmarks/records/stored_weights.ts";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { expectedTensors, tensorNames } from "../../models/config.ts";
 import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { openFolderModel, openModel } from "../../models/load.ts";
@@ -17,7 +17,7 @@ import { toyTokens } from "../support/toy.ts";
 import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "../support/export_fixture.ts";
 import { withFolder } from "../support/weights_fixture.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 
 const TOKENS = toyTokens({ count: 11 });
 

@@ -1,7 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { createRng } from "../../core/rng.ts";
+import { at } from "../../core/util/indexing.ts";
+import { createRng } from "../../core/util/rng.ts";
 import {
   type DecoderConfig,
   expectedTensors,

@@ -8,7 +8,7 @@ import { tinyTasks } from "../../datasets/tiny_world/mod.ts";
 import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { randomMasks } from "../../tools/tiny/score.ts";
+import { randomMasks } from "../../tools/setup/tiny/score.ts";
 import { testOnEngines } from "../support/engines.ts";
 
 const LIMIT = 80;

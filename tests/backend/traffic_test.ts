@@ -1,10 +1,10 @@
 /** What crosses between host and device: budgets of scoring and training. Decoding's are in step_test.ts. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import * as tf from "@tensorflow/tfjs";
-import { at } from "../../core/indexing.ts";
-import { NumericError } from "../../core/errors.ts";
-import { createRng } from "../../core/rng.ts";
-import { trainingSchema } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { NumericError } from "../../core/util/errors.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { trainingSchema } from "../../core/schema/schema.ts";
 import { packBatches } from "../../benchmarks/evaluation/packing.ts";
 import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { scoringModel } from "../../models/scoring.ts";

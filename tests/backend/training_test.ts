@@ -1,8 +1,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { createRng } from "../../core/rng.ts";
-import { trainingSchema } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { trainingSchema } from "../../core/schema/schema.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import {
   type DecoderModel,

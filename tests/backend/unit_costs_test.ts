@@ -1,7 +1,7 @@
 /** What units cost alone, against sums in f64 over the factors and planted units that do nothing. */
 import { assert } from "@std/assert";
-import { at, entry } from "../../core/indexing.ts";
-import { denseMatrix } from "../../core/matrix.ts";
+import { at, entry } from "../../core/util/indexing.ts";
+import { denseMatrix } from "../../core/engine/matrix.ts";
 import { curvatureNames } from "../../methods/_shared/curvature.ts";
 import { unitCosts } from "../../methods/_shared/unit_costs.ts";
 import type { RemovalError } from "../../methods/_shared/removal_order.ts";

@@ -2,8 +2,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import type { Engine } from "../../core/engine.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { Engine } from "../../core/engine/engine.ts";
 import { type DecoderConfig, expectedTensors, tensorNames } from "../../models/config.ts";
 import { generateTokens } from "../../models/generate.ts";
 import { type DecoderModel, disposeModel, forward, logits, targetLogProbs, uploadModel } from "../../models/decoder.ts";

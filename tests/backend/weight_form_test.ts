@@ -1,13 +1,13 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { weightBytes } from "../../benchmarks/cells/cell_plan.ts";
-import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
+import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
 import { writeRunFile } from "../../benchmarks/records/run_file.ts";
-import { EngineError, UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { PackedMatrix } from "../../core/matrix.ts";
-import { createRng } from "../../core/rng.ts";
-import { runConfigSchema, trainingSchema } from "../../core/schema.ts";
+import { EngineError, UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { PackedMatrix } from "../../core/engine/matrix.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { runConfigSchema, trainingSchema } from "../../core/schema/schema.ts";
 import { listMethods, parseOptions } from "../../methods/mod.ts";
 import {
   type DecoderConfig,

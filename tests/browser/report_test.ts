@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { inflateSync } from "node:zlib";
 import { known, take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { writeReport } from "../../reports/write_report.ts";
 import { sweepRecords } from "../support/reports_fixture.ts";

@@ -7,8 +7,8 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import type { EngineName } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { EngineName } from "../../core/schema/schema.ts";
 import type { Statistics } from "../../methods/define.ts";
 import { compensation } from "../../methods/flap.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";

@@ -2,7 +2,7 @@
  * layer on the device. */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import type { Method, Statistics } from "../../methods/define.ts";
 import { parseOptions } from "../../methods/mod.ts";
 import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";

@@ -1,10 +1,10 @@
 /** What methods that learn must hold beyond the suite of all methods, on every engine that starts. */
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { known, take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
-import type { EngineName } from "../../core/schema.ts";
-import { trainingSchema } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { EngineName } from "../../core/schema/schema.ts";
+import { trainingSchema } from "../../core/schema/schema.ts";
 import type { LearningContext, Method, MethodVariant, PruneResult, Statistics } from "../../methods/define.ts";
 import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
 import { latencyOf, layerLatency } from "../../methods/mask_prune/latency.ts";

@@ -1,9 +1,9 @@
 /** `mask-prune:layers=true`: how many whole layers go is measured, and the others learn one width. */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
-import { type EngineName, trainingSchema } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { type EngineName, trainingSchema } from "../../core/schema/schema.ts";
 import type { Statistics } from "../../methods/define.ts";
 import { latencyOf } from "../../methods/mask_prune/latency.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";

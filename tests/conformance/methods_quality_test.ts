@@ -1,6 +1,6 @@
 /** Methods that look at data must beat chance on a model that has learned something: the bundled one. */
 import { assert } from "@std/assert";
-import { startEngine } from "../../core/engine.ts";
+import { startEngine } from "../../core/engine/engine.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";

@@ -1,8 +1,8 @@
 /** `sheared` with its own target shape: layers and hidden size learned with heads and channels, on every engine. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
-import { type EngineName, trainingSchema } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { type EngineName, trainingSchema } from "../../core/schema/schema.ts";
 import type { PruneResult } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { LayerShape } from "../../models/config.ts";

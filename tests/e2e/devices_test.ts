@@ -1,13 +1,13 @@
 /** Devices: one GPU for each cell, devices that are not there, and a set-up for CUDA without it. */
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { localExecutor } from "../../benchmarks/executors/local_executor.ts";
+import { localExecutor } from "../../benchmarks/sweep/local_executor.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
-import { checkGpus, prepareRun } from "../../benchmarks/preparation/prepare.ts";
-import { UsageError } from "../../core/errors.ts";
-import type { CellRecord } from "../../core/schema.ts";
+import { checkGpus, prepareRun } from "../../benchmarks/configuration/prepare.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { CellRecord } from "../../core/schema/schema.ts";
 import { bench, finish, sweepTest } from "../support/bench_process.ts";
-import { ROOT } from "../../core/user_folder.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
 
 sweepTest("cells at once have a GPU each, which their records name", async (out) => {
   const values = { methods: [{ id: "random" }], sparsity: [0.2, 0.3, 0.4], engine: "wasm", jobs: 2, out };
@@ -52,7 +52,7 @@ Deno.test("setup:tensorflow --cuda without a GPU says what is missing, before it
   const child = new Deno.Command("deno", {
     // No right to run or write: whatever was set up is as it was.
     args: ["run", "--no-prompt", "--allow-read", "--allow-env", "--allow-sys", "--allow-ffi"].concat(
-      [join(ROOT, "tools/setup_tensorflow.ts"), "--cuda"],
+      [join(ROOT, "tools/setup/setup_tensorflow.ts"), "--cuda"],
     ),
     // Hides the GPUs of a machine that has some.
     env: { CUDA_VISIBLE_DEVICES: "-1" },

@@ -3,8 +3,8 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { askedRecords } from "../../benchmarks/records/run_file.ts";
 import { runPaths } from "../../benchmarks/records/store.ts";
-import { sha256OfFiles } from "../../core/ranged_file.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { bench, finish, sweepTest } from "../support/bench_process.ts";
 
 async function succeed(...args: string[]): Promise<string> {

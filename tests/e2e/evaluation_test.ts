@@ -1,7 +1,7 @@
 /** What `bench run` writes besides records: lm-evaluation-harness's files, generated text, few-shot scores. */
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { bench, finish } from "../support/bench_process.ts";
 import { known, take } from "../support/values.ts";

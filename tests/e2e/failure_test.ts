@@ -2,13 +2,13 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import { denoRun } from "../../core/deno_run.ts";
+import { at } from "../../core/util/indexing.ts";
+import { denoRun } from "../../core/util/deno_run.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
-import { openSafetensorsFolder, writeSafetensors } from "../../core/safetensors.ts";
-import type { FailedRecord } from "../../core/schema.ts";
+import { openSafetensorsFolder, writeSafetensors } from "../../core/formats/safetensors.ts";
+import type { FailedRecord } from "../../core/schema/schema.ts";
 import { bench, benchWith, finish, killCell, sweepTest, watch } from "../support/bench_process.ts";
-import { ROOT } from "../../core/user_folder.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
 
 /** Two cells, one after the other: the dense model and `random`. */
 const run = (out: string, ...flags: string[]) => [

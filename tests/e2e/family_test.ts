@@ -1,9 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { readRecords } from "../../benchmarks/records/store.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { openModel } from "../../models/load.ts";
-import { familyConfig } from "../../tools/small_families.ts";
+import { familyConfig } from "../../tools/checks/small_families.ts";
 import { bench, finish, sweepTest } from "../support/bench_process.ts";
 import { byteLevelDefinition, writeModelFolder } from "../support/export_fixture.ts";
 import { toySource } from "../support/toy.ts";

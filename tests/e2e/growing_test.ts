@@ -2,8 +2,8 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { join } from "node:path";
 import { askedRecords, readRunFile } from "../../benchmarks/records/run_file.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
-import { sha256OfFiles } from "../../core/ranged_file.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { bench, finish, killCell, sweepTest, watch } from "../support/bench_process.ts";
 
 const PRUNED = (

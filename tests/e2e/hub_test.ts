@@ -3,8 +3,8 @@
  * @module
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import type { HubSource } from "../../datasets/define.ts";
 import { cachedSplit } from "../../datasets/hub_cache.ts";
 import { fetchSplit } from "../../datasets/hub_fetch.ts";

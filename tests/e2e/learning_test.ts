@@ -1,9 +1,9 @@
 /** Learned masks through the command line: a run that was killed in the middle of learning ends with the same model. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 
 const ROOT = join(import.meta.dirname!, "../..");
 const RIGHTS = ["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-ffi", "--allow-run=deno,git"];

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { finish, sweepTest } from "../support/bench_process.ts";
-import { ROOT } from "../../core/user_folder.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
 import { take } from "../support/values.ts";
 
 const guide = Deno.readTextFileSync(join(ROOT, "docs/library.md"));

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { parse } from "yaml";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { benchWith, finish, sweepTest } from "../support/bench_process.ts";
-import { ROOT } from "../../core/user_folder.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
 
 /** Commands of `deno.json`, by task. */
 function taskCommands(): Map<string, string> {

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { readRecords } from "../../benchmarks/records/store.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { bench, finish, sweepTest } from "../support/bench_process.ts";
 
 const TINY = fileURLToPath(new URL("../../datasets/tiny_world/data/", import.meta.url));

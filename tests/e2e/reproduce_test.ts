@@ -1,6 +1,6 @@
 /** A cell run again from its record. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { compareRecords } from "../../benchmarks/commands/reproduce.ts";
 import { readRecords, recordPath, writeRecord } from "../../benchmarks/records/store.ts";
 import { bench, finish, sweepTest } from "../support/bench_process.ts";

@@ -4,8 +4,8 @@
  */
 import { join } from "node:path";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { denoRun } from "../../core/deno_run.ts";
+import { at } from "../../core/util/indexing.ts";
+import { denoRun } from "../../core/util/deno_run.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { toySource } from "../support/toy.ts";
 import { byteLevelDefinition } from "../support/export_fixture.ts";

@@ -4,7 +4,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { openStoredWeights } from "../../benchmarks/records/stored_weights.ts";
-import { startEngine } from "../../core/engine.ts";
+import { startEngine } from "../../core/engine/engine.ts";
 import { disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import type { WeightSource } from "../../models/config.ts";

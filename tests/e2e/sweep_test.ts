@@ -1,10 +1,10 @@
 /** Whole sweeps through the command line, on the bundled model: finished, killed, stopped, continued. */
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { take } from "../support/values.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
-import type { CellRecord } from "../../core/schema.ts";
+import type { CellRecord } from "../../core/schema/schema.ts";
 import { bench, finish, sweepTest, watch } from "../support/bench_process.ts";
 
 /** Cells of the preset `smoke`: dense and two methods. */

@@ -3,8 +3,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { lockFolder, readRecord, readRecords, runPaths } from "../../benchmarks/records/store.ts";
-import { createRng, type Rng } from "../../core/rng.ts";
-import type { CellRecord, DoneRecord } from "../../core/schema.ts";
+import { createRng, type Rng } from "../../core/util/rng.ts";
+import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
 import { bench, benchWith, finish, killCell } from "../support/bench_process.ts";
 import { known } from "../support/values.ts";
 

@@ -1,7 +1,7 @@
 /** Runs through a real Slurm: arrays, failures, limits, and a run that goes on where its follower was killed. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { benchWith, finish } from "../support/bench_process.ts";
 import { missing, startCluster } from "../support/slurm_cluster.ts";

@@ -5,11 +5,11 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
 import { measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
-import { startEngine } from "../../core/engine.ts";
+import { startEngine } from "../../core/engine/engine.ts";
 import { openModel } from "../../models/load.ts";
 import { uploadModel } from "../../models/decoder.ts";
 import { scoringModel } from "../../models/scoring.ts";

@@ -1,7 +1,7 @@
 /** `bench` as a process, for tests of whole runs. */
 import { assert } from "@std/assert";
 import { join } from "node:path";
-import { ROOT } from "../../core/user_folder.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
 import { withFolder } from "./weights_fixture.ts";
 
 const RIGHTS = ["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-ffi", "--allow-run=deno,git"];

@@ -4,10 +4,10 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, AssertionError } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { type Engine, startEngine } from "../../core/engine.ts";
-import { unknownName } from "../../core/errors.ts";
-import { ENGINE_NAMES, type EngineName } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { type Engine, startEngine } from "../../core/engine/engine.ts";
+import { unknownName } from "../../core/util/errors.ts";
+import { ENGINE_NAMES, type EngineName } from "../../core/schema/schema.ts";
 
 /** Engines to test on: those that `MASKPRUNE_ENGINES` names, separated by commas, all by default; `wasm` alone for a
  * user's own methods. */
@@ -101,7 +101,7 @@ export function testOnEngines(
 export function testOwnOperations(title: string, run: (engine: Engine) => void | Promise<void>): void {
   testOnEngines(title, (engine) => {
     if (engine.device.startsWith("cuda")) return;
-    assert(engine.decoderOps, `the operations of core/native are missing: ${engine.library}`);
+    assert(engine.decoderOps, `the operations of core/engine/native are missing: ${engine.library}`);
     return run(engine);
   }, { except: ENGINE_NAMES.filter((name) => name !== "tensorflow") });
 }

@@ -3,9 +3,9 @@
  * @module
  */
 import { join } from "node:path";
-import { type FloatDtype, writeSafetensors } from "../../core/safetensors.ts";
-import { type DoneRecord, SCHEMA_VERSION } from "../../core/schema.ts";
-import type { TokenizerDefinition } from "../../core/tokenizer.ts";
+import { type FloatDtype, writeSafetensors } from "../../core/formats/safetensors.ts";
+import { type DoneRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
+import type { TokenizerDefinition } from "../../core/formats/tokenizer.ts";
 import { type DecoderConfig, expectedTensors, type WeightSource } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
 import { familyOf } from "../../models/families/mod.ts";
@@ -13,7 +13,7 @@ import { toHfConfig } from "../../models/hf_config.ts";
 import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { toySource } from "./toy.ts";
 import { BOS_FIRST } from "./weights_fixture.ts";
-import { tokenizerConfigJson, tokenizerJson, trainBpe } from "../../tools/tiny/bpe.ts";
+import { tokenizerConfigJson, tokenizerJson, trainBpe } from "../../tools/setup/tiny/bpe.ts";
 
 const SPECIAL = ["<s>", "</s>"] as const;
 const TEXTS = ["the cat sat on the mat", "a cat and a hat, and the other cats", "then there were 12 of them"];

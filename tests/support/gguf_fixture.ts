@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { type DecoderConfig, expectedTensors, queryHeads } from "../../models/config.ts";
 import { ggufTensorNames } from "../../models/load_gguf.ts";
 import { f32Tensor, type StoredTensor, type Typed } from "./weights_fixture.ts";

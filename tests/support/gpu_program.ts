@@ -1,8 +1,8 @@
 /** Looks at the first GPU that this process may use, three times, as a cell does: prints free bytes, bytes taken and the
  * tokens of a batch after each, then the peak, as JSON. Needs the right to run `nvidia-smi`. */
-import { listCudaDevices, visibleDevices, visibleSetting } from "../../core/cuda.ts";
-import { cudaMemory } from "../../core/device_memory.ts";
-import { at } from "../../core/indexing.ts";
+import { listCudaDevices, visibleDevices, visibleSetting } from "../../core/engine/cuda.ts";
+import { cudaMemory } from "../../core/engine/device_memory.ts";
+import { at } from "../../core/util/indexing.ts";
 import { batchBudget } from "../../benchmarks/evaluation/batches.ts";
 
 const visible = visibleDevices(listCudaDevices(), visibleSetting());

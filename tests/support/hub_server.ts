@@ -4,7 +4,7 @@
  * @module
  */
 import { createHash } from "node:crypto";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 
 /** What a repository holds. */
 export interface FakeRepository {

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { createRng } from "../../core/rng.ts";
+import { createRng } from "../../core/util/rng.ts";
 import type { LearningContext, MethodContext, Statistics } from "../../methods/define.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
 import type { WeightSource } from "../../models/config.ts";

@@ -1,5 +1,5 @@
 /** A small model, a plan of it, and what a run would keep of a cell that learned it. */
-import { type Cell, cellSchema } from "../../core/schema.ts";
+import { type Cell, cellSchema } from "../../core/schema/schema.ts";
 import { type DecoderConfig, type HostTensor, LINEAR_NAMES, linearShape } from "../../models/config.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { adapterName } from "../../models/training/lora.ts";

@@ -13,7 +13,7 @@ import {
 } from "../../models/config.ts";
 import { rotaryFrequencies } from "../../models/rope.ts";
 import { take } from "./values.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 
 /** A matrix: one array per row. */
 export type Matrix = Float64Array[];

@@ -3,10 +3,10 @@
  * @module
  */
 import { AssertionError } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { createRng } from "../../core/rng.ts";
-import type { CellRecord, DatasetUse, DoneRecord, FailedRecord, ModelSize } from "../../core/schema.ts";
-import { cellRecordSchema, SCHEMA_VERSION } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { createRng } from "../../core/util/rng.ts";
+import type { CellRecord, DatasetUse, DoneRecord, FailedRecord, ModelSize } from "../../core/schema/schema.ts";
+import { cellRecordSchema, SCHEMA_VERSION } from "../../core/schema/schema.ts";
 
 const LAYERS = 30;
 const DENSE = { kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: 1536 };

@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
-import { createRng, type Rng } from "../../core/rng.ts";
+import { at } from "../../core/util/indexing.ts";
+import { createRng, type Rng } from "../../core/util/rng.ts";
 import {
   type DecoderConfig,
   expectedTensors,

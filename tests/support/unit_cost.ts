@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { layerMacs, layerParameters } from "../../models/count.ts";
 import { type LayerShape, UNITS, type UnitType, widened } from "../../models/units.ts";

@@ -2,10 +2,10 @@
  *
  * @module
  */
-import { BLOCK_FORMATS } from "../../core/dequantize.ts";
-import { encodeValues, type StoredType } from "../../core/quantize.ts";
-import { writeSafetensors } from "../../core/safetensors.ts";
-import { createRng } from "../../core/rng.ts";
+import { BLOCK_FORMATS } from "../../core/formats/dequantize.ts";
+import { encodeValues, type StoredType } from "../../core/formats/quantize.ts";
+import { writeSafetensors } from "../../core/formats/safetensors.ts";
+import { createRng } from "../../core/util/rng.ts";
 import { type DecoderConfig, expectedTensors } from "../../models/config.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
 

@@ -13,8 +13,8 @@ import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { ownResults, recordedBatches } from "../../benchmarks/commands/reproduce.ts";
 import { createTrialMemory } from "../../benchmarks/cells/trial_memory.ts";
 import { runPaths } from "../../benchmarks/records/store.ts";
-import { UsageError } from "../../core/errors.ts";
-import type { BatchTrial } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { BatchTrial } from "../../core/schema/schema.ts";
 import { fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
 

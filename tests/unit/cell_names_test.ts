@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { canonicalJson, cellLabels, cellName, labelCells } from "../../core/cell_names.ts";
-import { type Cell, cellSchema, trainingSchema } from "../../core/schema.ts";
+import { canonicalJson, cellLabels, cellName, labelCells } from "../../core/schema/cell_names.ts";
+import { type Cell, cellSchema, trainingSchema } from "../../core/schema/schema.ts";
 
 type Changes = Omit<Partial<Cell>, "method">;
 

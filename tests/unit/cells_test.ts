@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { cellId, expandCells, type Fingerprint, trainingParts } from "../../benchmarks/preparation/expand.ts";
+import { cellId, expandCells, type Fingerprint, trainingParts } from "../../benchmarks/configuration/expand.ts";
 import {
   type Cell,
   cellSchema,
@@ -7,8 +7,8 @@ import {
   runConfigSchema,
   type TrainingOptions,
   trainingSchema,
-} from "../../core/schema.ts";
-import { at } from "../../core/indexing.ts";
+} from "../../core/schema/schema.ts";
+import { at } from "../../core/util/indexing.ts";
 
 const FINGERPRINT: Fingerprint = {
   weights: "aa",

@@ -1,8 +1,8 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
-import { compareExamples, isSound } from "../../tools/check_lm_eval.ts";
-import { type CheckedExample, readSamples } from "../../tools/lm_eval_harness.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { compareExamples, isSound } from "../../tools/checks/check_lm_eval.ts";
+import { type CheckedExample, readSamples } from "../../tools/checks/lm_eval_harness.ts";
 
 const tolerance = { nats: 1e-5, relative: 0 };
 

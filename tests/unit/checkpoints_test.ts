@@ -1,11 +1,11 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
-import { findCheckpoints } from "../../benchmarks/preparation/checkpoints.ts";
-import { UsageError } from "../../core/errors.ts";
+import { findCheckpoints } from "../../benchmarks/configuration/checkpoints.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { prunedSource } from "../../models/export_source.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
 import { openModel } from "../../models/load.ts";
-import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
+import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
 import { byteLevelDefinition, exportToy, PLANS, writeModelFolder } from "../support/export_fixture.ts";
 import { withFolder } from "../support/weights_fixture.ts";
 

@@ -5,13 +5,13 @@ import { configSources, run } from "../../benchmarks/commands/run.ts";
 import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { COMMANDS } from "../../benchmarks/commands/mod.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
-import { classifyError, classifyExit, parseRetry, timeoutFailure } from "../../core/failure.ts";
-import { lastPhase, phaseWords } from "../../core/phases.ts";
+import { classifyError, classifyExit, parseRetry, timeoutFailure } from "../../core/schema/failure.ts";
+import { lastPhase, phaseWords } from "../../core/schema/phases.ts";
 import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks/sweep/progress.ts";
-import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/errors.ts";
-import { FAILURE_KINDS, trainingSchema } from "../../core/schema.ts";
-import { at } from "../../core/indexing.ts";
-import { ROOT } from "../../core/user_folder.ts";
+import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/util/errors.ts";
+import { FAILURE_KINDS, trainingSchema } from "../../core/schema/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
 
 /** Exit code and output of a command run in this process. */
 async function bench(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {

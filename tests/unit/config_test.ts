@@ -5,8 +5,8 @@ import { flagName, flagOptions, FLAGS, flagSource, parseStrictly } from "../../b
 import { resolveConfig, resolveNames, yamlSource } from "../../benchmarks/configuration/resolve.ts";
 import { run } from "../../benchmarks/commands/run.ts";
 import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
-import { runConfigSchema } from "../../core/schema.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
+import { runConfigSchema } from "../../core/schema/schema.ts";
 
 const MINIMAL = "methods: [random]\nsparsity: [0.5]\nout: x\n";
 

@@ -6,7 +6,7 @@ import {
   runConfigSchema,
   throughputChoiceSchema,
   trainingSchema,
-} from "../../core/schema.ts";
+} from "../../core/schema/schema.ts";
 
 const page = Deno.readTextFileSync(new URL("../../docs/configuration.md", import.meta.url));
 

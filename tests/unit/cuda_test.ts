@@ -1,11 +1,11 @@
 import { assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { listCudaDevices, NVIDIA_SMI, parseCudaDevices, visibleDevices } from "../../core/cuda.ts";
-import { denoRun } from "../../core/deno_run.ts";
-import { adapterMemory, cudaMemory, hostMemory, memoryWords } from "../../core/device_memory.ts";
-import { EngineError } from "../../core/errors.ts";
-import { classifyError } from "../../core/failure.ts";
-import { at } from "../../core/indexing.ts";
+import { listCudaDevices, NVIDIA_SMI, parseCudaDevices, visibleDevices } from "../../core/engine/cuda.ts";
+import { denoRun } from "../../core/util/deno_run.ts";
+import { adapterMemory, cudaMemory, hostMemory, memoryWords } from "../../core/engine/device_memory.ts";
+import { EngineError } from "../../core/util/errors.ts";
+import { classifyError } from "../../core/schema/failure.ts";
+import { at } from "../../core/util/indexing.ts";
 
 const TWO = "0, GPU-aaaa-1, NVIDIA H100 80GB HBM3, 81559, 81042, 517\n1, GPU-bbbb-2, NVIDIA A10, 23028, 22000, 1028\n";
 

@@ -1,9 +1,9 @@
 import { fileURLToPath } from "node:url";
 import { assertEquals, assertThrows } from "@std/assert";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
-import { codePointLength, utf8Length } from "../../core/python_text.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { codePointLength, utf8Length } from "../../core/util/python_text.ts";
 import { defineCorpus, defineTask, type Example } from "../../datasets/define.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { byId, corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";

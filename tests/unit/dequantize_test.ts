@@ -1,10 +1,10 @@
 import { assert, assertEquals } from "@std/assert";
-import { BLOCK_FORMATS, type GgmlType, halfToFloat } from "../../core/dequantize.ts";
+import { BLOCK_FORMATS, type GgmlType, halfToFloat } from "../../core/formats/dequantize.ts";
 
 interface Golden {
   types: Record<GgmlType, { blocks: string; values: string }>;
 }
-const REMAKE = "remake tests/golden/dequantize.json with tools/make_dequantize_golden.py";
+const REMAKE = "remake tests/golden/dequantize.json with tools/goldens/make_dequantize_golden.py";
 const golden: Golden = JSON.parse(
   Deno.readTextFileSync(new URL("../golden/dequantize.json", import.meta.url)),
 );

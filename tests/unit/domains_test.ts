@@ -1,13 +1,13 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { trainingData } from "../../benchmarks/cells/learning.ts";
 import { flagOptions, flagSource, parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
-import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
-import { UsageError } from "../../core/errors.ts";
-import { createRng } from "../../core/rng.ts";
-import { cellSchema, trainingSchema } from "../../core/schema.ts";
+import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { cellSchema, trainingSchema } from "../../core/schema/schema.ts";
 import { createMix, type Domain, drawWindows, updateWeights } from "../../models/training/domains.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";
 

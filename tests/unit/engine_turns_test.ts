@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
-import { closeSides, type Side, type Sides, timeSides } from "../../benchmarks/evaluation/engine_turns.ts";
-import { at } from "../../core/indexing.ts";
+import { closeSides, type Side, type Sides, timeSides } from "../../benchmarks/timing/engine_turns.ts";
+import { at } from "../../core/util/indexing.ts";
 
 /** Sides that write down what they are asked for; every pass "takes" one millisecond more than the one before. */
 function standIns() {

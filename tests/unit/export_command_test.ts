@@ -1,13 +1,13 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { exportCommand } from "../../benchmarks/commands/export.ts";
 import { modelCard } from "../../benchmarks/commands/model_card.ts";
 import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { readRecord, writeRecord } from "../../benchmarks/records/store.ts";
-import { UsageError } from "../../core/errors.ts";
-import type { FloatDtype } from "../../core/safetensors.ts";
-import { type DoneRecord, trainingSchema } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { FloatDtype } from "../../core/formats/safetensors.ts";
+import { type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import { prunedSource } from "../../models/export_source.ts";

@@ -2,13 +2,13 @@ import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } fr
 import { join } from "node:path";
 import { type LoadedModel, saveModel } from "../../benchmarks/cells/steps.ts";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
-import { openGguf } from "../../core/gguf.ts";
-import type { StoredType } from "../../core/quantize.ts";
-import { createTokenizer, type TokenizerDefinition } from "../../core/tokenizer.ts";
-import { ggufTokenizerDefinition } from "../../core/tokenizer_gguf.ts";
-import { ggufTokenizerMetadata } from "../../core/tokenizer_gguf_write.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { openGguf } from "../../core/formats/gguf.ts";
+import type { StoredType } from "../../core/formats/quantize.ts";
+import { createTokenizer, type TokenizerDefinition } from "../../core/formats/tokenizer.ts";
+import { ggufTokenizerDefinition } from "../../core/formats/tokenizer_gguf.ts";
+import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
 import {
   type DecoderConfig,
   expectedTensors,

@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { finiteScores } from "../../benchmarks/cells/finite_scores.ts";
-import { NumericError, UsageError } from "../../core/errors.ts";
+import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";

@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { generateTexts, textAfter } from "../../benchmarks/evaluation/generation.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
-import { UsageError } from "../../core/errors.ts";
-import { createRng } from "../../core/rng.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { createRng } from "../../core/util/rng.ts";
+import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import { sampleToken } from "../../models/generate.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 import { fakeModel, fakeNext, fakeTokenizer } from "../support/scoring_fakes.ts";

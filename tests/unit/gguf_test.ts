@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
-import { openGguf } from "../../core/gguf.ts";
-import { GGUF_LIMITS } from "../../core/gguf_metadata.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
+import { openGguf } from "../../core/formats/gguf.ts";
+import { GGUF_LIMITS } from "../../core/formats/gguf_metadata.ts";
 import { f32Tensor, ggufBytes, type GgufContent, withFolder } from "../support/weights_fixture.ts";
 
 const CONTENT: GgufContent = {

@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { openGguf } from "../../core/gguf.ts";
-import { type GgufContent, writeGguf } from "../../core/gguf_write.ts";
+import { openGguf } from "../../core/formats/gguf.ts";
+import { type GgufContent, writeGguf } from "../../core/formats/gguf_write.ts";
 import { f32Tensor, ggufBytes, withFolder } from "../support/weights_fixture.ts";
 import { known } from "../support/values.ts";
 

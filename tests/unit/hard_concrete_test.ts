@@ -1,7 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { at } from "../../core/indexing.ts";
-import { createRng } from "../../core/rng.ts";
+import { at } from "../../core/util/indexing.ts";
+import { createRng } from "../../core/util/rng.ts";
 import {
   clampLogAlpha,
   expectedSparsity,

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { hfFamilyOf } from "../../models/families/mod.ts";
 import fc from "fast-check";
-import { at } from "../../core/indexing.ts";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { LINEAR_NAMES } from "../../models/config.ts";
 import { CONFIG_LIMITS, fromHfConfig, toHfConfig } from "../../models/hf_config.ts";
 import { smallConfig } from "../support/weights_fixture.ts";

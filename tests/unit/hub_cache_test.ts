@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { wantedSplits } from "../../benchmarks/commands/fetch.ts";
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { cachedSplit, hubSettings, safeName, selectSplit } from "../../datasets/hub_cache.ts";
 import { loadTask } from "../../datasets/load.ts";
 import { getTask } from "../../datasets/mod.ts";

@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { at, entry, lookUp } from "../../core/indexing.ts";
+import { at, entry, lookUp } from "../../core/util/indexing.ts";
 
 Deno.test("at reads arrays and typed arrays", () => {
   assertEquals(at(["a", "b"], 1), "b");

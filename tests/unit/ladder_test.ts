@@ -1,8 +1,8 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { ladderSteps, levelSteps } from "../../benchmarks/cells/ladder.ts";
-import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
-import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
-import { UsageError } from "../../core/errors.ts";
+import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
+import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
 
 Deno.test("prepareRun() refuses ladders that cannot be climbed before anything runs", async () => {
   const plan = (changes: Partial<RunConfig>, options: Record<string, unknown> = {}) =>

@@ -1,5 +1,5 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { attentionShapes, interpolate, latencyOf } from "../../methods/mask_prune/latency.ts";
 import { toyConfig } from "../support/toy.ts";
 

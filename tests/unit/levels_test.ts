@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { checkLevels, checkLosses } from "../../benchmarks/preparation/prepare.ts";
-import { UsageError } from "../../core/errors.ts";
-import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema.ts";
+import { checkLevels, checkLosses } from "../../benchmarks/configuration/prepare.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { incrementalWidths } from "../../methods/obs/mod.ts";
 import { keptParameters, layerParameters } from "../../models/count.ts";

@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { assertEquals, assertMatch } from "@std/assert";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import {
   lmEvalResults,
   lmEvalStamp,
@@ -11,7 +11,7 @@ import {
 import { lmEvalDocuments, lmEvalSamples, samplesHash } from "../../benchmarks/records/lm_eval_samples.ts";
 import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { getTask } from "../../datasets/mod.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
 import { fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";

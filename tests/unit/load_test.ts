@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
-import { sha256OfFiles } from "../../core/ranged_file.ts";
-import { writeSafetensors } from "../../core/safetensors.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
+import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
+import { writeSafetensors } from "../../core/formats/safetensors.ts";
 import { type DecoderConfig, expectedTensors, LINEAR_NAMES, tensorNames } from "../../models/config.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
 import { openModel } from "../../models/load.ts";

@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
-import { keepingLock, lockCopy } from "../../core/lock_file.ts";
-import { ROOT } from "../../core/user_folder.ts";
+import { keepingLock, lockCopy } from "../../core/util/lock_file.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
 
 Deno.test("keepingLock() puts the lock file back after imports that wrote to it, also after those that fail", async () => {
   const folder = Deno.makeTempDirSync();

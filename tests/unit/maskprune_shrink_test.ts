@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { unitAxes } from "../../methods/_shared/learned_units.ts";
 import { createMetric } from "../../methods/mask_prune/metric.ts";
 import { markIdle, narrowMasks, widenGradients, workingPlan } from "../../methods/mask_prune/shrink.ts";

@@ -1,5 +1,5 @@
 import { assert, assertMatch } from "@std/assert";
-import { hostMemory } from "../../core/device_memory.ts";
+import { hostMemory } from "../../core/engine/device_memory.ts";
 
 Deno.test("hostMemory keeps a peak that has passed, and names what it measures", () => {
   const sizeBytes = 200_000_000;

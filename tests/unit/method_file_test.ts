@@ -1,12 +1,12 @@
 import { assert, assertEquals, assertMatch, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import { expandCells } from "../../benchmarks/preparation/expand.ts";
-import { prepareRun } from "../../benchmarks/preparation/prepare.ts";
+import { at } from "../../core/util/indexing.ts";
+import { expandCells } from "../../benchmarks/configuration/expand.ts";
+import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
 import { loadMethodFile, reloadMethodFile } from "../../benchmarks/configuration/method_file.ts";
-import { UsageError } from "../../core/errors.ts";
-import { type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { getMethod } from "../../methods/mod.ts";
 
 const ROOT = join(import.meta.dirname!, "../..");

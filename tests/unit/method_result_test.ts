@@ -1,13 +1,13 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { z } from "zod";
 import { checkBudget, runMethod } from "../../benchmarks/cells/method_result.ts";
-import { NumericError, UsageError } from "../../core/errors.ts";
+import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { defineMethod, type Method, type PruneResult } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderModel } from "../../models/decoder.ts";
 import { densePlan, plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { methodContext } from "../support/method_context.ts";
 import { toyConfig } from "../support/toy.ts";
 

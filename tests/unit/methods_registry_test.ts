@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { defineMethod, type Method } from "../../methods/define.ts";
 import { getMethod, listMethods, parseOptions, register } from "../../methods/mod.ts";
 

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { at } from "../../core/indexing.ts";
-import { NumericError, UsageError } from "../../core/errors.ts";
-import { createRng } from "../../core/rng.ts";
+import { at } from "../../core/util/indexing.ts";
+import { NumericError, UsageError } from "../../core/util/errors.ts";
+import { createRng } from "../../core/util/rng.ts";
 import { llmPruner, widthsOfSteps } from "../../methods/llm_pruner/mod.ts";
 import { parseOptions } from "../../methods/mod.ts";
 import { globalWidths, keepBest, keepWidths, twoTierWidths } from "../../methods/_shared/selection.ts";

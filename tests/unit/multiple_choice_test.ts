@@ -1,10 +1,10 @@
 import { fileURLToPath } from "node:url";
 import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { argmax, measureTask, measureTasks, outcome } from "../../benchmarks/evaluation/multiple_choice.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
-import { NumericError } from "../../core/errors.ts";
-import { taskResultSchema } from "../../core/schema.ts";
+import { NumericError } from "../../core/util/errors.ts";
+import { taskResultSchema } from "../../core/schema/schema.ts";
 import { choicesAfter } from "../../datasets/define.ts";
 import { fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 import { known } from "../support/values.ts";

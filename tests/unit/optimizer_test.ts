@@ -1,6 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { type AdamW, createMoments, globalNorm, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
 
 Deno.test("scheduleFactor() rises over the warm-up and ends at the final fraction", () => {

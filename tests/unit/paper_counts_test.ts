@@ -2,8 +2,8 @@
 import { assertEquals } from "@std/assert";
 import { presetPath } from "../../benchmarks/commands/ls.ts";
 import { resolveConfig, yamlSource } from "../../benchmarks/configuration/resolve.ts";
-import { at } from "../../core/indexing.ts";
-import type { RunConfig } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { RunConfig } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { type KeptLayers, layerRange } from "../../methods/_shared/layer_range.ts";
 import { twoTierWidths } from "../../methods/_shared/selection.ts";

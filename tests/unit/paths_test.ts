@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { fromFolder, movePaths } from "../../benchmarks/configuration/paths.ts";
 import { storedPath } from "../../benchmarks/records/run_file.ts";
 import { writeRecord } from "../../benchmarks/records/store.ts";
-import { ROOT } from "../../core/user_folder.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
 import { benchWith, finish } from "../support/bench_process.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
 

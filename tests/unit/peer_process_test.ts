@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { startPeer } from "../../benchmarks/peers/peer_process.ts";
-import { UsageError } from "../../core/errors.ts";
+import { startPeer } from "../../benchmarks/timing/peer_process.ts";
+import { UsageError } from "../../core/util/errors.ts";
 
 /** Answers every line with itself, says what is wrong with `bad`, and ends at `end`. */
 const PROGRAM = `

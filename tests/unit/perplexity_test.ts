@@ -1,10 +1,10 @@
 import { fileURLToPath } from "node:url";
 import { assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { cutWindows, measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
-import { UsageError } from "../../core/errors.ts";
-import { perplexityResultSchema } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { perplexityResultSchema } from "../../core/schema/schema.ts";
 import { fakeLogProb, fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const data = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));

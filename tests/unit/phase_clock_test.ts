@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import type { TrainingReport } from "../../core/schema.ts";
+import type { TrainingReport } from "../../core/schema/schema.ts";
 import { createPhaseClock, timingsOf } from "../../benchmarks/cells/phase_clock.ts";
 
 const none = { loadS: 0, pruneS: 0, learnS: 0, evaluateS: 0, throughputS: 0, waitS: 0 };

@@ -19,12 +19,12 @@ import {
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { readShape } from "../../models/load.ts";
-import { DEVICES, deviceSheet } from "../../benchmarks/preparation/devices.ts";
+import { DEVICES, deviceSheet } from "../../benchmarks/configuration/devices.ts";
 import { planRun } from "../../benchmarks/sweep/plan_run.ts";
-import { UsageError } from "../../core/errors.ts";
-import { type Cell, type DoneRecord, type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { type Cell, type DoneRecord, type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
-import { ROOT } from "../../core/user_folder.ts";
+import { ROOT } from "../../core/util/user_folder.ts";
 import { bench, finish } from "../support/bench_process.ts";
 import { toyConfig } from "../support/toy.ts";
 import { take } from "../support/values.ts";

@@ -11,7 +11,7 @@ import {
 } from "../../models/plan.ts";
 import { toyConfig } from "../support/toy.ts";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 
 const config = toyConfig({
   layers: [

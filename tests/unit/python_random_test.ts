@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { createPythonRandom } from "../../core/python_random.ts";
+import { createPythonRandom } from "../../core/util/python_random.ts";
 
 // The values were printed by CPython 3.11's random module.
 Deno.test("createPythonRandom() gives CPython's bits", () => {

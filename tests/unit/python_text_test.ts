@@ -9,7 +9,7 @@ import {
   stripEnd,
   stripStart,
   utf8Length,
-} from "../../core/python_text.ts";
+} from "../../core/util/python_text.ts";
 
 Deno.test("strip() removes Python's white space and leaves what only JavaScript counts as such", () => {
   assertEquals(strip("\x1c\x85\u2003 a b \u3000\x1f\n"), "a b");

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
-import { encodeValues, storedBytes } from "../../core/quantize.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { encodeValues, storedBytes } from "../../core/formats/quantize.ts";
 import { asStored } from "../support/weights_fixture.ts";
 
 const base64Bytes = (text: string) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
@@ -12,7 +12,11 @@ const readGolden = (name: string) =>
 Deno.test("encodeValues() of Q8_0 equals the numpy reference bit for bit", () => {
   const { values, blocks } = readGolden("quantize").Q8_0;
   const encoded = encodeValues("Q8_0", new Float32Array(base64Bytes(values).buffer), "x");
-  assertEquals(encoded, base64Bytes(blocks), "remake tests/golden/quantize.json with tools/make_quantize_golden.py");
+  assertEquals(
+    encoded,
+    base64Bytes(blocks),
+    "remake tests/golden/quantize.json with tools/goldens/make_quantize_golden.py",
+  );
 });
 
 Deno.test("encodeValues() gives back the stored bytes of halves that the numpy reference read", () => {

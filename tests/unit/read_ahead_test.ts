@@ -1,8 +1,8 @@
 /** Tensors whose bytes are read before they are asked for. */
 import { assertEquals, assertThrows } from "@std/assert";
-import { FileFormatError } from "../../core/errors.ts";
-import { openRanged } from "../../core/ranged_file.ts";
-import { writeSafetensors } from "../../core/safetensors.ts";
+import { FileFormatError } from "../../core/util/errors.ts";
+import { openRanged } from "../../core/formats/ranged_file.ts";
+import { writeSafetensors } from "../../core/formats/safetensors.ts";
 import { expectedTensors, type HostTensor, type WeightSource } from "../../models/config.ts";
 import { openFolderModel } from "../../models/load.ts";
 import { openGgufModel } from "../../models/load_gguf.ts";

@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { openRebuild, storeRebuild } from "../../benchmarks/records/rebuild_file.ts";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
-import { at } from "../../core/indexing.ts";
-import { sha256OfFiles } from "../../core/ranged_file.ts";
-import { openSafetensors, writeSafetensors } from "../../core/safetensors.ts";
-import type { StoredRebuild } from "../../core/schema.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
+import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
+import type { StoredRebuild } from "../../core/schema/schema.ts";
 import type { HostTensor } from "../../models/config.ts";
 import { totalParameters } from "../../models/count.ts";
 import { densePlan, plannedConfig, type PrunePlan } from "../../models/plan.ts";

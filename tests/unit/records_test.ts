@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { getCorpus, getTask } from "../../datasets/mod.ts";
 import { readRecords } from "../../datasets/records.ts";

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { type RunConfigInput, runSweep } from "../../benchmarks/sweep/sweep.ts";
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { byteLevelDefinition, exportToy, writeModelFolder } from "../support/export_fixture.ts";
 
 Deno.test("runSweep() refuses what cannot run before the first cell, and writes nothing", async () => {

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { WIDE } from "../../reports/chart_style.ts";
 import { buildCharts } from "../../reports/charts.ts";
 import { spreadLabels } from "../../reports/charts_lines.ts";
@@ -9,7 +9,7 @@ import { toPng, toSvg } from "../../reports/draw.ts";
 import { listMethods } from "../../methods/mod.ts";
 import { colours, methodRank } from "../../reports/palette.ts";
 import { buildSections, type Section } from "../../reports/rows.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
 
 const allCharts = (section: Section) => Object.values(buildCharts(section)).flat();

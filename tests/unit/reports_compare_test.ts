@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { type DoneRecord, trainingSchema } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
 import { compareRuns } from "../../reports/compare.ts";
 import { doneRecord, smallRecords } from "../support/reports_fixture.ts";
 

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { closedGates, parseConditions } from "../../reports/gate.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
 

@@ -1,8 +1,8 @@
 /** What every format must say besides the numbers: the protocol, the cost, and which speed-ups are in doubt. */
 import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { type DoneRecord, trainingSchema } from "../../core/schema.ts";
-import { summarise } from "../../benchmarks/evaluation/throughput.ts";
+import { at } from "../../core/util/indexing.ts";
+import { type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
+import { summarise } from "../../benchmarks/timing/throughput.ts";
 import { buildDocument } from "../../reports/build_document.ts";
 import { overlap } from "../../reports/charts_widths.ts";
 import { compareRuns } from "../../reports/compare.ts";

@@ -1,6 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { primaryMetric } from "../../reports/measurements.ts";
 import { buildDocument } from "../../reports/build_document.ts";
 import { protocol } from "../../reports/protocol.ts";

@@ -1,8 +1,8 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import { mcnemarExact } from "../../core/stats.ts";
-import type { DoneRecord } from "../../core/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import { mcnemarExact } from "../../core/util/stats.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { buildSections, type Section } from "../../reports/rows.ts";
 import {
   clearSign,

@@ -10,10 +10,10 @@ import { buildSections } from "../../reports/rows.ts";
 import { rankings } from "../../reports/significance.ts";
 import { renderTable } from "../../reports/terminal.ts";
 import { warnings } from "../../reports/warnings.ts";
-import type { CellRecord, DatasetUse } from "../../core/schema.ts";
+import type { CellRecord, DatasetUse } from "../../core/schema/schema.ts";
 import { doneRecord, failedRecord, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 
 const report = (records: CellRecord[]) => buildDocument(records, "t");
 

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { assertEquals, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { encodeRequest, type EncodingOptions, rollingWindows } from "../../benchmarks/evaluation/requests.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";
 

@@ -1,5 +1,5 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { rotaryFrequencies } from "../../models/rope.ts";
 
 Deno.test("rotaryFrequencies() falls from 1 by the base's powers", () => {

@@ -4,8 +4,8 @@ import { recordsToReport } from "../../benchmarks/commands/records_to_report.ts"
 import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import { askedRecords, writeRunFile } from "../../benchmarks/records/run_file.ts";
 import { writeRecord } from "../../benchmarks/records/store.ts";
-import { UsageError } from "../../core/errors.ts";
-import { type Cell, type RunConfig, runConfigSchema } from "../../core/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { type Cell, type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
 import { withFolder } from "../support/weights_fixture.ts";
 

@@ -1,10 +1,15 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
-import { openRanged, sha256OfFiles } from "../../core/ranged_file.ts";
-import { type FloatDtype, openSafetensors, openSafetensorsFolder, writeSafetensors } from "../../core/safetensors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
+import { openRanged, sha256OfFiles } from "../../core/formats/ranged_file.ts";
+import {
+  type FloatDtype,
+  openSafetensors,
+  openSafetensorsFolder,
+  writeSafetensors,
+} from "../../core/formats/safetensors.ts";
 import { withFolder } from "../support/weights_fixture.ts";
 
 /** A file made by PyPI's `safetensors` 0.8.0 (`safetensors.numpy.save`): F32, F16, BF16, a scalar, an empty tensor, I64. */

@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import { runConcurrently } from "../../benchmarks/executors/scheduler.ts";
+import { runConcurrently } from "../../benchmarks/sweep/scheduler.ts";
 
 const never = new AbortController().signal;
 const ticks = async (n: number) => {

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import { NumericError, UsageError } from "../../core/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { packBatches } from "../../benchmarks/evaluation/packing.ts";
 import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";

@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { tokenPieces } from "../../benchmarks/server/completions.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { parseServeArgs } from "../../benchmarks/commands/serve.ts";
 import { createApp, MAX_BODY_BYTES } from "../../benchmarks/server/server.ts";
-import { UsageError } from "../../core/errors.ts";
-import type { Tokenizer } from "../../core/tokenizer.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import { fakeModel, fakeNext, fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const MAX_POSITIONS = 12;

@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
-import { restoring } from "../../tools/setup_common.ts";
+import { restoring } from "../../tools/setup/setup_common.ts";
 
 Deno.test("restoring() gives files back that work which fails has replaced, and removes new ones", async () => {
   const folder = Deno.makeTempDirSync();

@@ -1,6 +1,6 @@
 import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import {
   expectedParameters,
   fromModelMasks,

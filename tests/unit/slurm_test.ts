@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { RUN_FLAGS, runManner } from "../../benchmarks/commands/run_flags.ts";
-import { arrayScript, checkSlurmOptions } from "../../benchmarks/executors/slurm.ts";
-import { UsageError } from "../../core/errors.ts";
+import { arrayScript, checkSlurmOptions } from "../../benchmarks/sweep/slurm.ts";
+import { UsageError } from "../../core/util/errors.ts";
 
 const ARRAY = {
   name: "a run; rm -rf /",

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot } from "../../models/training/snapshot.ts";
 import { createCurve, trainingReport } from "../../models/training/curve.ts";
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import {
   holmLevels,
   mcnemarExact,
@@ -10,7 +10,7 @@ import {
   signFlipTest,
   standardError,
   studentT95,
-} from "../../core/stats.ts";
+} from "../../core/util/stats.ts";
 
 const scores = (right: number, n: number) => Array.from({ length: n }, (_, i) => i < right ? 1 : 0);
 

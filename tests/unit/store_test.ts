@@ -1,13 +1,13 @@
 import { environmentsWith } from "../../benchmarks/cells/environment.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
-import { canonicalJson } from "../../core/cell_names.ts";
+import { canonicalJson } from "../../core/schema/cell_names.ts";
 import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import fc from "fast-check";
 import { join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { doneRecord } from "../support/reports_fixture.ts";
-import { writeAtomically } from "../../core/write_file.ts";
+import { writeAtomically } from "../../core/util/write_file.ts";
 import {
   folderOfRecord,
   lockFolder,
@@ -23,9 +23,9 @@ import {
   writeRecord,
 } from "../../benchmarks/records/store.ts";
 import { packUnits, unpackUnits } from "../../benchmarks/records/kept_units.ts";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { withFolder } from "../support/weights_fixture.ts";
-import { type FailedRecord, SCHEMA_VERSION } from "../../core/schema.ts";
+import { type FailedRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
 
 function failedRecord(method: string | null, sparsity: number, seed: number): FailedRecord {
   return {

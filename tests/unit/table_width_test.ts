@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { tableWidth } from "../../benchmarks/commands/table_width.ts";
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/util/errors.ts";
 
 Deno.test("tableWidth() takes --width, then COLUMNS, then the terminal", () => {
   assertEquals(tableWidth("200", "90", 80), 200);

@@ -1,8 +1,8 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
-import { UsageError } from "../../core/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import type { DecoderConfig, LayerShape } from "../../models/config.ts";
 import { keptParameters, layerMacs, layerParameters } from "../../models/count.ts";
 import { UNIT_TYPES, type UnitType } from "../../models/plan.ts";

@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { FileFormatError, MissingDataError } from "../../core/errors.ts";
+import { FileFormatError, MissingDataError } from "../../core/util/errors.ts";
 import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { throughputTable } from "../../benchmarks/commands/turns_table.ts";
-import type { TurnResult } from "../../benchmarks/evaluation/engine_turns.ts";
+import type { TurnResult } from "../../benchmarks/timing/engine_turns.ts";
 
 const rowsOf = (table: string) =>
   table.split("\n").map((line) => line.split("|").slice(1, -1).map((part) => part.trim()));

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import { watchOtherCores } from "../../benchmarks/evaluation/machine_load.ts";
-import { timeInTurns } from "../../benchmarks/evaluation/throughput.ts";
+import { watchOtherCores } from "../../benchmarks/timing/machine_load.ts";
+import { timeInTurns } from "../../benchmarks/timing/throughput.ts";
 import { addedBiases } from "../../benchmarks/cells/time_cell.ts";
 import { totalParameters } from "../../models/count.ts";
 import { densePlan, plannedConfig } from "../../models/plan.ts";

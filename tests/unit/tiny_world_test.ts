@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { assert, assertEquals } from "@std/assert";
 import { take } from "../support/values.ts";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { openModel } from "../../models/load.ts";
 import { modelSize } from "../../models/count.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
@@ -10,8 +10,8 @@ import { makeQuestions, type Question, QUESTION_KINDS } from "../../datasets/tin
 import { tellDocuments } from "../../datasets/tiny_world/stories.ts";
 import { type Split, splitOf, SPLITS } from "../../datasets/tiny_world/telling.ts";
 import { ANIMALS, PEOPLE, TRADES, VILLAGES } from "../../datasets/tiny_world/world.ts";
-import { dataFiles } from "../../tools/tiny/data.ts";
-import { tokenizerJson, trainBpe } from "../../tools/tiny/bpe.ts";
+import { dataFiles } from "../../tools/setup/tiny/data.ts";
+import { tokenizerJson, trainBpe } from "../../tools/setup/tiny/bpe.ts";
 
 const NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split(" ");
 

@@ -1,10 +1,10 @@
 import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { at } from "../../core/indexing.ts";
-import { FileFormatError, UsageError } from "../../core/errors.ts";
-import type { GgufFile } from "../../core/gguf.ts";
-import type { GgufValue } from "../../core/gguf_metadata.ts";
+import { at } from "../../core/util/indexing.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
+import type { GgufFile } from "../../core/formats/gguf.ts";
+import type { GgufValue } from "../../core/formats/gguf_metadata.ts";
 import {
   createTokenizer,
   cutWindow,
@@ -12,9 +12,9 @@ import {
   loadTokenizer,
   readTokenizerDefinition,
   type Tokenizer,
-} from "../../core/tokenizer.ts";
-import { ggufTokenizerDefinition } from "../../core/tokenizer_gguf.ts";
-import { type JsonObject, prepareForLibrary } from "../../core/tokenizer_library.ts";
+} from "../../core/formats/tokenizer.ts";
+import { ggufTokenizerDefinition } from "../../core/formats/tokenizer_gguf.ts";
+import { type JsonObject, prepareForLibrary } from "../../core/formats/tokenizer_library.ts";
 import { LETTER_TOKENIZER, withFolder } from "../support/weights_fixture.ts";
 
 interface Golden {
@@ -29,7 +29,7 @@ interface Golden {
   sentencePiece: { tokens: string[]; scores: number[]; types: number[]; ids: number[][] };
   metaspace: { definition: JsonObject; ids: number[][]; texts: string[] }[];
 }
-const REMAKE = "remake tests/golden/tokenizer.json with tools/make_tokenizer_golden.py";
+const REMAKE = "remake tests/golden/tokenizer.json with tools/goldens/make_tokenizer_golden.py";
 const golden: Golden = JSON.parse(Deno.readTextFileSync(new URL("../golden/tokenizer.json", import.meta.url)));
 const { texts, byteLevel, sentencePiece } = golden;
 

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import { at } from "../../core/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { expectedTensors, tensorNames } from "../../models/config.ts";
 import { referenceForward, type ReferenceMasks } from "../support/reference.ts";
 import { type ToyOptions, toySource, toyTokens } from "../support/toy.ts";

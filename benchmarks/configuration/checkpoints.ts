@@ -1,0 +1,116 @@
+/** Models that were pruned elsewhere, beside those that a run prunes: what they are against the dense model, and which are
+ * refused.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { RunConfig } from "../../core/schema/schema.ts";
+import type { Tokenizer } from "../../core/formats/tokenizer.ts";
+import { listMethods } from "../../methods/mod.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import { modelSize } from "../../models/count.ts";
+import { type OpenedModel, openModel } from "../../models/load.ts";
+import { UNIT_TYPES, UNITS, widthOf } from "../../models/units.ts";
+
+/** A model that was pruned elsewhere, as it was found. */
+export interface FoundCheckpoint {
+  label: string;
+  /** As given. */
+  path: string;
+  /** Over its files, hex. */
+  sha256: string;
+  /** Prunable parameters that are gone, as a fraction of the dense model's: the run's level where that is within half a
+   * point, so that it stands among the rows of that level, else to four digits. */
+  sparsity: number;
+}
+
+/** Texts on which tokenizers of different making part. */
+const PROBES = [
+  " Hello, world!  Two  spaces\n\n\ttab, then 1234567890 and 3.14.",
+  "naïve café — “quotes” … 日本語 Ελληνικά русский 🙂",
+  "def f(x):\n    return x**2  # it's, we'll, DON'T",
+];
+
+/** How near a model's sparsity is to the level that it is shown at. */
+const NEAR = 0.005;
+
+/** Opens the models that a run's `checkpoints` name, each against the dense one. `levels` are those of the run.
+ * @throws {UsageError} that names the label: it is taken, its shape is not a part of the dense model's, its tokenizer is
+ *   another one, or it cannot be read. */
+export async function findCheckpoints(
+  given: NonNullable<RunConfig["checkpoints"]>,
+  dense: Pick<OpenedModel, "source" | "tokenizer">,
+  levels: readonly number[],
+): Promise<FoundCheckpoint[]> {
+  const taken = new Set(["dense", ...listMethods().map(({ id }) => id)]);
+  const found: FoundCheckpoint[] = [];
+  for (const { label, model: path } of given) {
+    if (taken.has(label)) {
+      throw new UsageError(
+        `The label "${label}" is taken, by a method or by another model of the run: choose another one`,
+      );
+    }
+    taken.add(label);
+    const { source, tokenizer } = await openModel(path);
+    source.close();
+    const problem = misfit(dense.source.config, source.config) ?? otherTokenizer(dense.tokenizer, tokenizer);
+    if (problem !== undefined) {
+      throw new UsageError(`"${path}" (${label}) is no pruned version of "${dense.source.origin.path}": ${problem}`);
+    }
+    const { sparsityOfPrunable } = modelSize(source.config, dense.source.config);
+    const near = levels.filter((level) => level > 0 && Math.abs(level - sparsityOfPrunable) <= NEAR);
+    const [level = Number(sparsityOfPrunable.toFixed(4))] = near.sort((a, b) =>
+      Math.abs(a - sparsityOfPrunable) - Math.abs(b - sparsityOfPrunable)
+    );
+    found.push({ label, path, sha256: source.origin.sha256, sparsity: level });
+  }
+  return found;
+}
+
+/** What of `pruned` is not a part of `dense`; undefined where all is. */
+function misfit(dense: DecoderConfig, pruned: DecoderConfig): string | undefined {
+  const equal: [string, number, number][] = [
+    ["vocabulary", pruned.vocabSize, dense.vocabSize],
+    ["head size", pruned.headSize, dense.headSize],
+  ];
+  for (const [what, own, wanted] of equal) if (own !== wanted) return `its ${what} is ${own}, not ${wanted}`;
+  const most: [string, number, number][] = [
+    ["hidden size", pruned.width, dense.width],
+    ["number of layers", pruned.layers.length, dense.layers.length],
+  ];
+  if (pruned.maxPositions < dense.maxPositions) {
+    return `it has ${pruned.maxPositions} positions, fewer than ${dense.maxPositions}`;
+  }
+  for (const [what, own, limit] of most) if (own > limit) return `its ${what} is ${own}, more than ${limit}`;
+  const isWhole = pruned.layers.length === dense.layers.length;
+  for (const [l, layer] of pruned.layers.entries()) {
+    for (const type of UNIT_TYPES) {
+      const own = widthOf(layer, type);
+      // Which layers went is not known.
+      const others = isWhole ? [at(dense.layers, l)] : dense.layers;
+      const limit = Math.max(...others.map((other) => widthOf(other, type)));
+      if (own > limit) return `layer ${l} has ${own} ${UNITS[type].widthNoun}, more than ${limit}`;
+    }
+  }
+  return undefined;
+}
+
+/** Where two tokenizers part; undefined where they give the same ids. Files of different formats differ in their text. */
+function otherTokenizer(dense: Tokenizer, own: Tokenizer): string | undefined {
+  if (own.sha256 === dense.sha256) return undefined;
+  // GGUF fills the vocabulary up to the rows of the embedding.
+  const shared = Math.min(own.vocabSize, dense.vocabSize);
+  for (let id = 0; id < shared; id++) {
+    const [text, wanted] = [own.tokenText(id), dense.tokenText(id)];
+    if (text !== wanted) {
+      return `token ${id} of its tokenizer is ${JSON.stringify(text)}, not ${JSON.stringify(wanted)}`;
+    }
+  }
+  for (const text of PROBES) {
+    if (own.encode(text).join() !== dense.encode(text).join()) {
+      return `its tokenizer gives other ids for ${JSON.stringify(text)}`;
+    }
+  }
+  return undefined;
+}

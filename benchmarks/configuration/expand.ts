@@ -1,0 +1,165 @@
+/** Expands a run into cells, and names each cell by what decides its numbers.
+ *
+ * @module
+ */
+import type { FoundCheckpoint } from "./checkpoints.ts";
+import { canonicalJson, type NamedCell, sha256OfJson } from "../../core/schema/cell_names.ts";
+import { at } from "../../core/util/indexing.ts";
+import { movePaths } from "./paths.ts";
+import {
+  type Cell,
+  type EngineName,
+  type MethodFile,
+  pruningOf,
+  type RunConfig,
+  trainingSchema,
+} from "../../core/schema/schema.ts";
+
+/** Contents behind the names in a cell: weights and data are known by their bytes, not by where they lie. */
+export interface Fingerprint {
+  /** SHA-256 over the checkpoint's files, hex. */
+  weights: string;
+  /** SHA-256 of the tokenizer's definition, hex. */
+  tokenizer: string;
+  /** SHA-256 of each data set a cell reads, by what it is used for (`perplexity wikitext2`). */
+  data: Record<string, string>;
+}
+
+/** Name of a file, wherever it lies. */
+const withoutFolder = (path: string) => path.replace(/^.*[/\\]/s, "");
+
+/** Name of a text of the user's, wherever it lies. */
+const corpusAlone = (corpus: string) => corpus.replace(/^file:.*[/\\]/s, "file:");
+
+/** Name, part and hash of each domain that a cell trains on, where names without folders do not tell them apart. */
+function sharedNames({ training }: Cell, data: Fingerprint["data"]): string[] | undefined {
+  const domains = Object.entries(training?.domains ?? {});
+  if (new Set(domains.map(([corpus]) => corpusAlone(corpus))).size === domains.length) return undefined;
+  return domains.map(([corpus, part]) => canonicalJson([corpusAlone(corpus), part, data[trainingUse(corpus)]])).sort();
+}
+
+/** Part of every id; to be raised when equal cells no longer mean equal numbers. */
+const IDENTITY_VERSION = 2;
+
+/** The id of a cell: a hash of everything that decides its model, and of nothing that is only measured. The paths of the model, of texts and of a method file do not count, their contents do; settings that the cell does not read do
+ * not count either: those of pruning for the dense model, those of calibration for a method that needs none. */
+export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
+  const { model: _path, methodFile, checkpoint, ...pruning } = pruningOf(cell);
+  const domains = sharedNames(cell, fingerprint.data);
+  const { training } = pruning;
+  const named = domains ? { ...pruning, training: { ...training, domains: undefined } } : pruning;
+  const { calibration, ...decisive } = movePaths(named, withoutFolder) as typeof pruning;
+  const { units: _units, ffnMultiple: _multiple, seed: _seed, ...dense } = decisive;
+  const { changed: _changed, ...method } = cell.method ?? {};
+  const { weights, tokenizer, data: { [calibrationUse(cell)]: calibrationData, ...others } } = fingerprint;
+  const trained = Object.entries(others).filter(([use]) => cell.training && use.startsWith(TRAINING_USE))
+    .map(([use, hash]) => [trainingUse(corpusAlone(use.slice(TRAINING_USE.length))), hash]);
+  const identity = {
+    schemaVersion: IDENTITY_VERSION,
+    cell: cell.method === null || checkpoint ? dense : { ...decisive, method },
+    ...checkpoint && { checkpoint: checkpoint.sha256 },
+    ...methodFile && { methodFile: methodFile.sha256 },
+    fingerprint: { weights, tokenizer, data: domains ?? Object.fromEntries(trained) },
+    ...calibrated ? { calibration, calibrationData } : {},
+  };
+  return sha256OfJson(identity).slice(0, 16);
+}
+
+/** Key of the calibration data in {@linkcode Fingerprint.data}. */
+export function calibrationUse(cell: Pick<Cell, "calibration">): string {
+  return `calibration ${cell.calibration.corpus}`;
+}
+
+const TRAINING_USE = "training ";
+
+/** Corpora that are trained on, by name, and their parts of the windows, which sum to 1. */
+export function trainingParts(
+  { training, calibration }: Pick<Cell, "training" | "calibration">,
+): { corpus: string; part: number }[] {
+  const parts = Object.entries(training?.domains ?? { [training?.corpus ?? calibration.corpus]: 1 });
+  const sum = parts.reduce((total, [, part]) => total + part, 0);
+  return parts.sort(([a], [b]) => a < b ? -1 : 1).map(([corpus, part]) => ({ corpus, part: part / sum }));
+}
+
+/** Key of a corpus that is trained on in {@linkcode Fingerprint.data}. */
+export function trainingUse(corpus: string): string {
+  return `${TRAINING_USE}${corpus}`;
+}
+
+type Learning = Pick<Cell, "recover" | "compensate" | "training" | "ladder">;
+
+/** What a run adds to a cell of `method` after pruning. Learned methods train in any case; others when they recover. */
+export function learningOf(
+  { recover, compensate, training, ladder, sparsity }: Pick<RunConfig, keyof Learning | "sparsity">,
+  learned: boolean,
+): Learning {
+  const recovers = !learned && recover === "lora";
+  const levels = [...new Set(sparsity)].filter((level) => level > 0).sort((a, b) => a - b);
+  return {
+    ...recovers && { recover: "lora" },
+    ...compensate === "least-squares" && { compensate },
+    ...(learned || recovers) && { training: training ?? trainingSchema.parse({}) },
+    ...learned && ladder && levels.length > 1 && { ladder: levels },
+  };
+}
+
+/** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once, and for the
+ * first seed alone where nothing is drawn. A level of 0 is the dense model. */
+export function expandCells(
+  config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> },
+  { engine, fingerprint, checkpoints = [], needsCalibration, needsSeed, learns, changedOptions, methodFile }: {
+    engine: EngineName;
+    fingerprint: Fingerprint;
+    /** Models of the run that were pruned elsewhere. */
+    checkpoints?: readonly FoundCheckpoint[];
+    needsCalibration: (method: string) => boolean;
+    /** Whether a method's choice depends on the seed where it is neither calibrated nor trained. */
+    needsSeed: (method: string) => boolean;
+    /** Names of the options that are not the method's defaults. */
+    changedOptions: (method: Cell["method"] & object) => string[];
+    learns: (method: string) => boolean;
+    /** The file that a method of the user's own comes from. */
+    methodFile?: (method: string) => MethodFile | undefined;
+  },
+): NamedCell[] {
+  const common = {
+    model: config.model,
+    engine,
+    units: config.units,
+    ffnMultiple: config.ffnMultiple,
+    calibration: config.calibration,
+    ...config.weights === "stored" && { weights: config.weights },
+    ...config.arithmetic === "fast" && { arithmetic: config.arithmetic },
+    perplexity: config.perplexity,
+    tasks: config.tasks,
+    ...(config.limit === undefined ? {} : { limit: config.limit }),
+    ...config.numFewshot > 0 && config.tasks.length > 0 && { numFewshot: config.numFewshot },
+    ...config.requestEncoding === "llm-pruner" && config.tasks.length > 0 &&
+      { requestEncoding: config.requestEncoding },
+    ...config.generate.length > 0 && { generations: { prompts: config.generate, tokens: config.generateTokens } },
+    ...(config.throughput === undefined ? {} : { throughput: config.throughput }),
+  };
+  const cells: Cell[] = [{ ...common, method: null, sparsity: 0, seed: at(config.seeds, 0) }];
+  for (const choice of config.methods) {
+    const method = { ...choice, changed: changedOptions(choice) };
+    const file = methodFile?.(method.id);
+    const learning = learningOf(config, learns(method.id));
+    const isDrawn = needsSeed(method.id) || needsCalibration(method.id) || Object.keys(learning).length > 0;
+    const own = { ...common, ...learning, ...file && { methodFile: file }, method };
+    for (const sparsity of config.sparsity.filter((level) => level > 0)) {
+      cells.push(...(isDrawn ? config.seeds : config.seeds.slice(0, 1)).map((seed) => ({ ...own, sparsity, seed })));
+    }
+  }
+  for (const { label, path, sha256, sparsity } of checkpoints) {
+    const method = { id: label, options: {}, changed: [] };
+    cells.push({ ...common, method, checkpoint: { path, sha256 }, sparsity, seed: at(config.seeds, 0) });
+  }
+  const named = new Map<string, NamedCell>();
+  for (const cell of cells) {
+    const calibrated = cell.method !== null && cell.checkpoint === undefined &&
+      (needsCalibration(cell.method.id) || cell.compensate !== undefined);
+    const id = cellId(cell, fingerprint, { calibrated });
+    if (!named.has(id)) named.set(id, { id, cell });
+  }
+  return [...named.values()];
+}

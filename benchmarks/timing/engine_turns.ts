@@ -1,0 +1,131 @@
+/** The same file in our engine and in llama.cpp, timed in turns.
+ *
+ * A round times the dense model by ours and by llama.cpp, then the other model by llama.cpp and by ours; the next round goes
+ * backwards. So a machine that grows slower meanwhile slows all four, and whatever is compared (two engines on one model,
+ * two models in one engine) is compared within a round.
+ *
+ * @module
+ */
+import { type Engine } from "../../core/engine/engine.ts";
+import { at } from "../../core/util/indexing.ts";
+import { usualForm } from "../../models/device.ts";
+import { disposeModel, uploadModel } from "../../models/decoder.ts";
+import { openModel } from "../../models/load.ts";
+import type { Peer } from "./peer_process.ts";
+import { modelPasses, type Passes, type ThroughputChoice, timeInTurns } from "./throughput.ts";
+
+/** Lengths and repeats; one sequence at a time. */
+export type TurnChoice = Omit<ThroughputChoice, "batch">;
+
+/** A model in an engine. */
+export interface Side extends Passes {
+  /** Frees it. */
+  close(): Promise<void>;
+}
+
+/** A model in both engines. */
+export interface Sides {
+  /** In this process. */
+  ours: Side;
+  /** In the peer's. */
+  llamaCpp: Side;
+}
+
+/** Milliseconds of each repeat of one model; repeats of equal index are of one round. */
+export interface EngineSamples {
+  /** In our engine. */
+  oursMs: number[];
+  /** In llama.cpp. */
+  llamaCppMs: number[];
+}
+
+/** One result of one model. */
+export interface TurnResult {
+  /** `ppN` or `tgN`. */
+  name: string;
+  /** Tokens of a repeat. */
+  tokens: number;
+  /** The model's samples. */
+  model: EngineSamples;
+  /** The dense model's of the same rounds; absent where the model is the dense one, or stands alone. */
+  dense?: EngineSamples;
+}
+
+/** Puts the model of a GGUF file on the started engine. */
+async function openOurs(file: string, engine: Engine, choice: TurnChoice): Promise<Side> {
+  const { source } = await openModel(file);
+  try {
+    const model = await uploadModel(source, usualForm(source, engine));
+    const close = () => Promise.resolve(disposeModel(model));
+    try {
+      return { ...modelPasses(model, { ...choice, batch: 1 }), close };
+    } catch (error) {
+      await close();
+      throw error;
+    }
+  } finally {
+    source.close();
+  }
+}
+
+/** Has llama.cpp open a GGUF file. */
+async function openInPeer(file: string, peer: Peer, threads: number, choice: TurnChoice): Promise<Side> {
+  const { prefillTokens, decodeTokens } = choice;
+  await peer.ask({ open: file, prefillTokens, decodeTokens, threads });
+  const passOf = (pass: keyof Passes) => async () => (await peer.ask<{ ms: number }>({ pass, of: file })).ms;
+  return {
+    prefill: passOf("prefill"),
+    decode: passOf("decode"),
+    close: async () => void await peer.ask({ close: file }),
+  };
+}
+
+/** Opens a GGUF file in the started engine and in llama.cpp, with as many threads. Free it with {@linkcode closeSides}.
+ * @throws {UsageError} when one of the two cannot read it, or the lengths exceed the model's positions.
+ * @throws {EngineError} when the device reports an error. */
+export async function openSides(
+  file: string,
+  { engine, peer }: { engine: Engine; peer: Peer },
+  choice: TurnChoice,
+): Promise<Sides> {
+  const ours = await openOurs(file, engine, choice);
+  try {
+    return { ours, llamaCpp: await openInPeer(file, peer, engine.threads, choice) };
+  } catch (error) {
+    await ours.close();
+    throw error;
+  }
+}
+
+/** Frees a model in both engines. */
+export async function closeSides({ ours, llamaCpp }: Sides): Promise<void> {
+  await ours.close();
+  await llamaCpp.close();
+}
+
+/** Times prefill, then decode, of `model`, in turns with `dense` where that is given: one untimed round, then `repeats` rounds
+ * in the order dense ours, dense llama.cpp, llama.cpp, ours, and backwards. */
+export async function timeSides(
+  model: Sides,
+  dense: Sides | undefined,
+  { prefillTokens, decodeTokens, repeats }: TurnChoice,
+): Promise<TurnResult[]> {
+  const time = async (name: string, tokens: number, kind: keyof Passes): Promise<TurnResult> => {
+    if (dense === undefined) {
+      const samples = await timeInTurns(repeats, [model.ours[kind], model.llamaCpp[kind]]);
+      return { name, tokens, model: { oursMs: at(samples, 0), llamaCppMs: at(samples, 1) } };
+    }
+    const order = [dense.ours, dense.llamaCpp, model.llamaCpp, model.ours];
+    const samples = await timeInTurns(repeats, order.map((side) => side[kind]));
+    return {
+      name,
+      tokens,
+      model: { oursMs: at(samples, 3), llamaCppMs: at(samples, 2) },
+      dense: { oursMs: at(samples, 0), llamaCppMs: at(samples, 1) },
+    };
+  };
+  return [
+    await time(`pp${prefillTokens}`, prefillTokens, "prefill"),
+    await time(`tg${decodeTokens}`, decodeTokens, "decode"),
+  ];
+}

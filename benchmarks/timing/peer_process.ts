@@ -1,0 +1,53 @@
+/** A program beside ours that answers one JSON line with another.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/util/errors.ts";
+
+/** A running peer. */
+export interface Peer {
+  /** Name and versions, as it says itself. */
+  versions: string;
+  /** Sends one object and waits for the answer.
+   * @throws {UsageError} when that is {"error": …}, with its message, or when the peer has ended; its own message is on
+   *   standard error then. */
+  ask<Answer>(question: unknown): Promise<Answer>;
+  /** Ends it. */
+  close(): Promise<void>;
+}
+
+/** Starts `command`; the peer's first line is {"versions": …}.
+ * @throws {UsageError} when it does not start. */
+export async function startPeer(name: string, command: string, args: string[]): Promise<Peer> {
+  const child = new Deno.Command(command, { args, stdin: "piped", stdout: "piped", stderr: "inherit" }).spawn();
+  const writer = child.stdin.getWriter();
+  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  let buffered = "";
+  const nextLine = async (): Promise<string> => {
+    let end: number;
+    while ((end = buffered.indexOf("\n")) < 0) {
+      const { value, done } = await reader.read();
+      if (done) throw new UsageError(`${name} ended early: its message is above`);
+      buffered += value;
+    }
+    const line = buffered.slice(0, end);
+    buffered = buffered.slice(end + 1);
+    return line;
+  };
+  const { versions } = JSON.parse(await nextLine());
+  return {
+    versions,
+    ask: async (question) => {
+      // The pipe of a peer that ended is broken; reading says what happened.
+      await writer.write(new TextEncoder().encode(`${JSON.stringify(question)}\n`)).catch(() => {});
+      const answer = JSON.parse(await nextLine());
+      if (typeof answer.error === "string") throw new UsageError(`${name}: ${answer.error}`);
+      return answer;
+    },
+    close: async () => {
+      await writer.close().catch(() => {});
+      await child.status;
+      await reader.cancel();
+    },
+  };
+}

@@ -1,0 +1,128 @@
+/** NVIDIA GPUs of this machine: which there are, how much memory they have, and why there is none to compute on.
+ *
+ * `nvidia-smi` is asked for memory, so that no process needs a CUDA context for it. Only processes that run on CUDA, or
+ * find out whether one can, have the right to call it ({@linkcode NVIDIA_SMI}).
+ *
+ * @module
+ */
+import { EngineError } from "../util/errors.ts";
+import { at } from "../util/indexing.ts";
+
+/** Name of the program that tells about GPUs. */
+export const NVIDIA_SMI = "nvidia-smi";
+
+/** A GPU. */
+export interface CudaDevice {
+  /** What `CUDA_VISIBLE_DEVICES` calls it. */
+  uuid: string;
+  /** As `nvidia-smi` numbers it, by place on the bus. */
+  index: number;
+  /** Model. */
+  name: string;
+  totalBytes: number;
+  freeBytes: number;
+  usedBytes: number;
+}
+
+const FIELDS = ["index", "uuid", "name", "memory.total", "memory.free", "memory.used"];
+const MEBIBYTE = 2 ** 20;
+
+/** Lines of `nvidia-smi --query-gpu`, one per GPU.
+ * @throws {EngineError} on a line that is none of its. */
+export function parseCudaDevices(text: string): CudaDevice[] {
+  return text.split("\n").filter((line) => line.trim() !== "").map((line) => {
+    const parts = line.split(",").map((part) => part.trim());
+    const [index, totalBytes, freeBytes, usedBytes] = [0, 3, 4, 5].map((i) => Number(parts[i]));
+    const [, uuid = "", name = ""] = parts;
+    const numbers = [index, totalBytes, freeBytes, usedBytes].filter((value) => Number.isFinite(value));
+    const [own, total, free, used] = numbers;
+    if (own === undefined || total === undefined || free === undefined || used === undefined || uuid === "") {
+      throw new EngineError(`${NVIDIA_SMI} answers "${line.trim()}", which is not ${FIELDS.join(", ")}`);
+    }
+    return {
+      uuid,
+      index: own,
+      name,
+      totalBytes: total * MEBIBYTE,
+      freeBytes: free * MEBIBYTE,
+      usedBytes: used * MEBIBYTE,
+    };
+  });
+}
+
+/** Asks `nvidia-smi` for every GPU of the machine, or for the one that `uuid` names.
+ * @throws {EngineError} when it cannot be asked, with the reason. */
+export function listCudaDevices(uuid?: string): CudaDevice[] {
+  const args = [`--query-gpu=${FIELDS.join(",")}`, "--format=csv,noheader,nounits", ...uuid ? [`--id=${uuid}`] : []];
+  let output: Deno.CommandOutput;
+  try {
+    output = new Deno.Command(NVIDIA_SMI, { args, stdin: "null" }).outputSync();
+  } catch (cause) {
+    throw new EngineError(`${NVIDIA_SMI} cannot be run (${(cause as Error).message})`, { cause });
+  }
+  const decoder = new TextDecoder();
+  const stdout = decoder.decode(output.stdout);
+  if (!output.success) {
+    const said = (decoder.decode(output.stderr) || stdout).trim().split("\n").slice(-1)[0];
+    throw new EngineError(`${NVIDIA_SMI} failed: ${said}`);
+  }
+  return parseCudaDevices(stdout);
+}
+
+/** Those of `devices` that a process may use whose `CUDA_VISIBLE_DEVICES` is `visible`, in its order: numbers count as
+ * `nvidia-smi` counts, names may be cut short. As in CUDA, the list ends at the first entry that names no GPU. */
+export function visibleDevices(devices: readonly CudaDevice[], visible: string | undefined): CudaDevice[] {
+  if (visible === undefined) return [...devices];
+  const found: CudaDevice[] = [];
+  for (const entry of visible.split(",").map((part) => part.trim())) {
+    const device = devices.find(({ uuid, index }) =>
+      /^\d+$/.test(entry) ? index === Number(entry) : entry !== "" && uuid.startsWith(entry)
+    );
+    if (!device || found.includes(device)) break;
+    found.push(device);
+  }
+  return found;
+}
+
+/** What `CUDA_VISIBLE_DEVICES` of this process says. */
+export const visibleSetting = (): string | undefined => Deno.env.get("CUDA_VISIBLE_DEVICES");
+
+/** Codes of CUDA's driver that people meet. */
+const DRIVER_CODES: Readonly<Record<number, string>> = {
+  100: "it finds no GPU",
+  101: "it knows no GPU of that number",
+  803: "driver and library are of different versions: restart the machine",
+  804: "the GPU does not take the compatibility library",
+};
+
+/** Why CUDA's driver can show this process no GPU; null where it can. Needs the right to load native code. */
+export function whyNoGpu(): string | null {
+  const symbols = {
+    cuInit: { parameters: ["u32"], result: "i32" },
+    cuDeviceGetCount: { parameters: ["buffer"], result: "i32" },
+  } as const;
+  let driver: Deno.DynamicLibrary<typeof symbols>;
+  try {
+    driver = Deno.dlopen("libcuda.so.1", symbols);
+  } catch {
+    return "no NVIDIA driver is installed (libcuda.so.1 is not found)";
+  }
+  const visible = visibleSetting();
+  const seen = visible === undefined ? "" : ` with CUDA_VISIBLE_DEVICES="${visible}"`;
+  const code = driver.symbols.cuInit(0);
+  if (code !== 0) return `the NVIDIA driver answers with error ${code}: ${DRIVER_CODES[code] ?? "see its log"}${seen}`;
+  const count = new Int32Array(1);
+  driver.symbols.cuDeviceGetCount(count);
+  return at(count, 0) > 0 ? null : `the NVIDIA driver finds no GPU${seen}`;
+}
+
+/** Whether the TensorFlow in this process was built with CUDA; it must be loaded. Null where it does not say. */
+export function hasCudaBuild(): boolean | null {
+  const symbol = "_ZN10tensorflow19IsGoogleCudaEnabledEv";
+  try {
+    const { symbols } = Deno.dlopen("libtensorflow_framework.so.2", { [symbol]: { parameters: [], result: "bool" } });
+    return symbols[symbol]?.() ?? null;
+  } catch {
+    return null;
+  }
+}

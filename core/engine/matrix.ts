@@ -1,0 +1,116 @@
+/** Matrices of weights in the form they are stored in: f32 tensors, or 16-bit numbers whose products are taken in f32. The
+ * values are the same numbers either way; 16 bits take half the memory, and half the time where reading them is what takes
+ * it. Only engines with `decoderOps` hold 16 bits.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { decoderOp } from "./native_ops.ts";
+
+/** Rows up to which a product takes about the time of reading the matrix. */
+export const FEW_ROWS = 8;
+
+/** Numbers of a matrix that stays in a core's cache: TensorFlow's product first copies both factors into the order that it
+ * wants, which takes long beside the arithmetic there. */
+const SMALL_MATRIX = 2 ** 16;
+
+/** Whether {@linkcode storedProduct} is the fast way to a product with `w` in f32. */
+export const isOwnProductFaster = (rows: number, w: tf.Tensor2D): boolean => rows <= FEW_ROWS || w.size <= SMALL_MATRIX;
+
+/** 16-bit formats, with their numbers in `core/engine/native/weights.h`. */
+const FORMATS = { BF16: 1, F16: 2 } as const;
+
+/** A 16-bit format. */
+export type PackedFormat = keyof typeof FORMATS;
+
+/** A matrix of 16-bit numbers on the device. */
+export class PackedMatrix {
+  /** `bits`: i32 [rows, columns / 2, rounded up], two numbers in each. `shape`: [rows, columns]. */
+  constructor(
+    readonly bits: tf.Tensor2D,
+    readonly format: PackedFormat,
+    readonly shape: [number, number],
+  ) {}
+
+  /** Bytes that it takes on the device. */
+  get sizeBytes(): number {
+    return 4 * this.bits.size;
+  }
+
+  /** Frees it. */
+  dispose(): void {
+    this.bits.dispose();
+  }
+}
+
+/** A matrix of weights on the device. */
+export type Matrix = tf.Tensor2D | PackedMatrix;
+
+/** Bytes that a tensor or matrix takes on the device. */
+export const heldBytes = (w: tf.Tensor | PackedMatrix): number => w instanceof PackedMatrix ? w.sizeBytes : 4 * w.size;
+
+/** A matrix as the native operations take it. */
+export function storedForm(w: Matrix): { tensor: tf.Tensor2D; format: number; columns: number } {
+  const [, columns] = w.shape;
+  if (w instanceof PackedMatrix) return { tensor: w.bits, format: FORMATS[w.format], columns };
+  return { tensor: w, format: 0, columns };
+}
+
+/** The same numbers in 16 bits, [rows, columns], or [columns, rows] when `transposed`; null where neither format holds all
+ * of them exactly. */
+export function packMatrix(w: tf.Tensor2D, transposed = false): PackedMatrix | null {
+  const [rows, columns] = w.shape;
+  for (const format of ["BF16", "F16"] as const) {
+    const [bits, exact] = decoderOp("Pack", [w], 2, {
+      format: { integer: FORMATS[format] },
+      transposed: { integer: Number(transposed) },
+    });
+    const [fits] = exact.dataSync();
+    exact.dispose();
+    if (fits) return new PackedMatrix(bits as tf.Tensor2D, format, transposed ? [columns, rows] : [rows, columns]);
+    bits.dispose();
+  }
+  return null;
+}
+
+/** The numbers in f32: a tensor of its own, also of a matrix that is one. */
+export function denseMatrix(w: Matrix): tf.Tensor2D {
+  if (!(w instanceof PackedMatrix)) return tf.clone(w);
+  const { tensor, format, columns } = storedForm(w);
+  return decoderOp("Unpack", [tensor], 1, { format: { integer: format }, columns: { integer: columns } })[
+    0
+  ] as tf.Tensor2D;
+}
+
+/** `x w`, x [N, in] and w [in, out] -> [N, out], or `x wᵀ`, w [out, in], when `transposed`: for 16 bits, and for few rows
+ * of any form, where it reads the matrix at the speed of memory, and small matrices. No gradient of its own. */
+export function storedProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf.Tensor2D {
+  const { tensor, format, columns } = storedForm(w);
+  return decoderOp("Product", [x, tensor], 1, {
+    W: { typeOf: tensor },
+    format: { integer: format },
+    columns: { integer: columns },
+    transposed: { integer: Number(transposed) },
+  })[0] as tf.Tensor2D;
+}
+
+/** A copy of `w` that is free of its own; it shares the memory. */
+export function sharedMatrix(w: Matrix): Matrix {
+  return w instanceof PackedMatrix ? new PackedMatrix(tf.clone(w.bits), w.format, w.shape) : tf.clone(w);
+}
+
+/** `w` in 16 bits where `origin` is and they hold it; `w` is freed then. */
+export function inFormOf(w: tf.Tensor2D, origin: Matrix): Matrix {
+  const packed = origin instanceof PackedMatrix ? packMatrix(w) : null;
+  if (packed) w.dispose();
+  return packed ?? w;
+}
+
+/** Rows of a matrix in f32: indices [N] -> [N, columns]. */
+export function matrixRows(w: Matrix, indices: tf.Tensor1D): tf.Tensor2D {
+  if (!(w instanceof PackedMatrix)) return tf.gather(w, indices);
+  return tf.tidy(() => {
+    const bits = tf.gather(w.bits, indices);
+    return denseMatrix(new PackedMatrix(bits, w.format, [indices.size, w.shape[1]]));
+  });
+}

@@ -1,0 +1,75 @@
+/** The decoder's operations as single TensorFlow operations: `core/engine/native/`, compiled by `deno task setup:tensorflow`
+ * for the CPU. On other engines, and on CUDA, the same operations are composed of TensorFlow.js's own.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+
+let cpuThreads = 0;
+
+/** What `maskprune_interface()` of a library must answer. */
+const INTERFACE = 2;
+
+/** Loads the compiled operations into this process; they run on `threads` threads.
+ * @throws {Error} when the file is not there, does not load, or was compiled from other sources. */
+export function loadDecoderOps(path: string, threads: number): void {
+  if (cpuThreads === 0) {
+    const { symbols } = Deno.dlopen(path, { maskprune_interface: { parameters: [], result: "i32" } });
+    const found = symbols.maskprune_interface();
+    if (found !== INTERFACE) throw new Error(`${path} has interface ${found}, and ${INTERFACE} is needed`);
+  }
+  cpuThreads = threads;
+}
+
+/** Attributes of an operation by name: the dtype of a tensor, an integer, or a number in f32. */
+export type OpAttributes = Record<string, { typeOf: tf.Tensor } | { integer: number } | { float: number }>;
+
+/** As many tensors as an operation has outputs. */
+interface Outputs {
+  1: [tf.Tensor];
+  2: [tf.Tensor, tf.Tensor];
+  3: [tf.Tensor, tf.Tensor, tf.Tensor];
+}
+
+/** Runs a TensorFlow operation that TensorFlow.js has no name for; only on engines with `namedOps`. */
+export function nativeOp<N extends keyof Outputs>(
+  name: string,
+  inputs: tf.Tensor[],
+  outputs: N,
+  attributes: OpAttributes,
+): Outputs[N] {
+  const backend = tf.backend() as unknown as {
+    binding: Record<string, number>;
+    getDTypeInteger(dtype: string): number;
+    executeMultipleOutputs(name: string, attributes: unknown[], inputs: tf.Tensor[], count: N): Outputs[N];
+  };
+  const { binding } = backend;
+  const list = Object.entries(attributes).map(([name, value]) => {
+    if ("typeOf" in value) {
+      return { name, type: binding.TF_ATTR_TYPE, value: backend.getDTypeInteger(value.typeOf.dtype) };
+    }
+    if ("integer" in value) return { name, type: binding.TF_ATTR_INT, value: value.integer };
+    return { name, type: binding.TF_ATTR_FLOAT, value: value.float };
+  });
+  return backend.executeMultipleOutputs(name, list, inputs, outputs);
+}
+
+/** Runs one of `core/engine/native/`; only on engines with `decoderOps`. */
+export function decoderOp<N extends keyof Outputs>(
+  name:
+    | "Attention"
+    | "AttentionGradient"
+    | "RmsNorm"
+    | "RmsNormGradient"
+    | "SwiGlu"
+    | "SwiGluGradient"
+    | "DecodeLayer"
+    | "Product"
+    | "Pack"
+    | "Unpack",
+  inputs: tf.Tensor[],
+  outputs: N,
+  attributes: OpAttributes = {},
+): Outputs[N] {
+  return nativeOp(`MaskPrune${name}`, inputs, outputs, { ...attributes, threads: { integer: cpuThreads } });
+}

@@ -1,0 +1,203 @@
+/** Files read range by range, so that a checkpoint is never held in memory as a whole.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { FileFormatError, UsageError } from "../util/errors.ts";
+
+/** An open file. */
+export interface RangedFile {
+  /** Path as given. */
+  path: string;
+  /** Size when it was opened. */
+  sizeBytes: number;
+  /** Fills `target` with the bytes from `offset` on.
+   * @throws {FileFormatError} when the file ends before `target` is full. */
+  readInto(offset: number, target: Uint8Array): void;
+  /** Reads a range beside what this thread does, for {@linkcode RangedFile.taken}, and resolves when that is over. Two ranges
+   * are held: the one that is taken next and the one after it. What cannot be read is left to `readInto`, which says why. */
+  prefetch(offset: number, sizeBytes: number): Promise<void>;
+  /** The bytes that `prefetch` brought of exactly this range, the caller's from now on; null when there are none. */
+  taken(offset: number, sizeBytes: number): Uint8Array<ArrayBuffer> | null;
+  /** Closes the file; a second call does nothing. */
+  close(): void;
+}
+
+/** The sentence for a file that cannot be opened. */
+function openProblem(path: string, error: unknown): UsageError {
+  if (error instanceof Deno.errors.NotFound) return new UsageError(`${path}: there is no such file or folder`);
+  if (error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable) {
+    return new UsageError(`${path}: this process may not read it`);
+  }
+  return new UsageError(`${path}: cannot be opened (${error instanceof Error ? error.message : String(error)})`);
+}
+
+/** Ranges of a file that are held. */
+const RANGES_AHEAD = 2;
+
+/** The part of a file that reads ahead: on a thread of Deno's, through a handle of its own, since a handle has one place. */
+function readerAhead(
+  path: string,
+  { dev, ino }: Pick<Deno.FileInfo, "dev" | "ino">,
+): Pick<RangedFile, "prefetch" | "taken" | "close"> {
+  let file: Deno.FsFile | undefined;
+  let isOpen = true;
+  let last: Promise<void> | undefined;
+  const held = new Map<number, Uint8Array<ArrayBuffer>>();
+  async function load(offset: number, sizeBytes: number): Promise<void> {
+    try {
+      if (!isOpen) return;
+      file ??= Deno.openSync(path, { read: true });
+      const found = file.statSync();
+      // Another file may have taken the name since.
+      if (found.dev !== dev || found.ino !== ino) return;
+      file.seekSync(offset, Deno.SeekMode.Start);
+      const bytes = new Uint8Array(sizeBytes);
+      for (let filled = 0; filled < sizeBytes;) {
+        const count = await file.read(bytes.subarray(filled));
+        if (!count) return;
+        filled += count;
+      }
+      if (!isOpen) return;
+      const [oldest] = held.keys();
+      if (held.size === RANGES_AHEAD && oldest !== undefined) held.delete(oldest);
+      held.set(offset, bytes);
+    } catch {
+      // Said by readInto().
+    }
+  }
+  return {
+    prefetch: (offset, sizeBytes) => {
+      // Nothing in flight: the read begins before this returns, so that the thread may compute from here on.
+      const own = last ? last.then(() => load(offset, sizeBytes)) : load(offset, sizeBytes);
+      last = own;
+      return own.finally(() => {
+        if (last === own) last = undefined;
+      });
+    },
+    taken: (offset, sizeBytes) => {
+      const bytes = held.get(offset);
+      if (bytes?.length !== sizeBytes) return null;
+      held.delete(offset);
+      return bytes;
+    },
+    close: () => {
+      isOpen = false;
+      held.clear();
+      file?.close();
+      file = undefined;
+    },
+  };
+}
+
+/** Opens a regular file for ranged reads.
+ * @throws {UsageError} when it is missing, unreadable, or not a regular file. */
+export function openRanged(path: string): RangedFile {
+  let file: Deno.FsFile;
+  let opened: Deno.FileInfo;
+  try {
+    // Opening a pipe would wait for a writer for ever, so the kind is checked first.
+    if (!Deno.statSync(path).isFile) throw new UsageError(`${path}: must be a regular file`);
+    file = Deno.openSync(path, { read: true });
+    opened = file.statSync();
+  } catch (error) {
+    throw error instanceof UsageError ? error : openProblem(path, error);
+  }
+  let isOpen = true;
+  const ahead = readerAhead(path, opened);
+  return {
+    path,
+    sizeBytes: opened.size,
+    prefetch: ahead.prefetch,
+    taken: ahead.taken,
+    readInto: (offset, target) => {
+      file.seekSync(offset, Deno.SeekMode.Start);
+      for (let filled = 0; filled < target.length;) {
+        const count = file.readSync(target.subarray(filled));
+        if (count === null || count === 0) {
+          throw new FileFormatError(path, `ends at byte ${offset + filled}, before byte ${offset + target.length}`);
+        }
+        filled += count;
+      }
+    },
+    close: () => {
+      if (isOpen) file.close();
+      isOpen = false;
+      ahead.close();
+    },
+  };
+}
+
+/** Names of a folder's entries.
+ * @throws {UsageError} when the folder is missing or unreadable. */
+export function listFolder(path: string): Set<string> {
+  try {
+    return new Set([...Deno.readDirSync(path)].map((entry) => entry.name));
+  } catch (error) {
+    throw openProblem(path, error);
+  }
+}
+
+/** Reads a text file that must not be longer than `maxBytes`.
+ * @throws {UsageError} when it cannot be opened.
+ * @throws {FileFormatError} when it is too long or not UTF-8. */
+export function readTextFile(path: string, maxBytes: number): string {
+  const file = openRanged(path);
+  try {
+    if (file.sizeBytes > maxBytes) {
+      throw new FileFormatError(path, `is ${file.sizeBytes} bytes long: at most ${maxBytes} are accepted`);
+    }
+    const bytes = new Uint8Array(file.sizeBytes);
+    file.readInto(0, bytes);
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (error) {
+    if (error instanceof TypeError) throw new FileFormatError(path, "is not UTF-8 text");
+    throw error;
+  } finally {
+    file.close();
+  }
+}
+
+/** Parses a JSON file whose top level is an object.
+ * @throws {UsageError} when it cannot be opened.
+ * @throws {FileFormatError} when it is too long, not UTF-8, not JSON, or not an object. */
+export function readJsonObject(path: string, maxBytes: number): Record<string, unknown> {
+  return parseJsonObject(readTextFile(path, maxBytes), path, "the file");
+}
+
+/** Parses a JSON object out of `text`; `what` names the text in the message.
+ * @throws {FileFormatError} when it is not JSON or not an object. */
+export function parseJsonObject(text: string, path: string, what: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new FileFormatError(path, `${what} is not JSON (${error instanceof Error ? error.message : String(error)})`);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new FileFormatError(path, `${what} must be a JSON object`);
+  }
+  return value as Record<string, unknown>;
+}
+
+const HASH_CHUNK_BYTES = 4 * 1024 * 1024;
+
+/** SHA-256, hex, of the files' bytes one after the other: what `cat PATHS | sha256sum` prints.
+ * @throws {UsageError} when a file cannot be opened. */
+export function sha256OfFiles(paths: readonly string[]): string {
+  const hash = createHash("sha256");
+  const chunk = new Uint8Array(HASH_CHUNK_BYTES);
+  for (const path of paths) {
+    const file = openRanged(path);
+    try {
+      for (let offset = 0; offset < file.sizeBytes; offset += chunk.length) {
+        const part = chunk.subarray(0, Math.min(chunk.length, file.sizeBytes - offset));
+        file.readInto(offset, part);
+        hash.update(part);
+      }
+    } finally {
+      file.close();
+    }
+  }
+  return hash.digest("hex");
+}

@@ -1,0 +1,197 @@
+/** Text to token ids and back.
+ *
+ * @module
+ */
+import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { FileFormatError, UsageError } from "../util/errors.ts";
+import { listFolder, readJsonObject } from "./ranged_file.ts";
+import { type JsonObject, prepareForLibrary, TOKENIZER_LIMITS } from "./tokenizer_library.ts";
+
+/** A tokenizer of a model folder or GGUF file. */
+export interface Tokenizer {
+  /** Token ids of `text`. With `specialTokens` (default true) the tokenizer's own default is followed, which for some
+   * models puts the beginning-of-sequence token first. */
+  encode(text: string, options?: { specialTokens?: boolean }): number[];
+  /** Text of `ids`; special tokens are left out. */
+  decode(ids: readonly number[]): string;
+  /** The token's own text, special tokens included: the vocabulary's entry, such as `Ġthe` or `<|im_end|>`. */
+  tokenText(id: number): string;
+  /** Largest token id plus one. */
+  vocabSize: number;
+  /** Id of the beginning-of-sequence token, if there is one. */
+  bosTokenId: number | null;
+  /** Id of the end-of-sequence token, if there is one. */
+  eosTokenId: number | null;
+  /** Whether `encode` puts the beginning-of-sequence token first by default. */
+  addsBos: boolean;
+  /** Ids in front of every window that is cut from a longer text: beginning of sequence where the model is at a loss
+   * without it ({@linkcode TokenizerOptions.opensWindows}), else none. */
+  windowStart: readonly number[];
+  /** SHA-256 of the tokenizer's definition, hex. */
+  sha256: string;
+}
+
+/** A tokenizer as Hugging Face folders store it. Writing both objects with `JSON.stringify` gives a folder that other
+ * tools load. */
+export interface TokenizerDefinition {
+  /** Content of `tokenizer.json`. */
+  tokenizer: JsonObject;
+  /** Content of `tokenizer_config.json`. */
+  config: JsonObject;
+}
+
+/** What the model says about its tokens; used where the tokenizer's own configuration is silent. */
+export interface TokenizerOptions {
+  /** V: ids must be below it. */
+  vocabSize?: number;
+  /** Used where the configuration names no `bos_token`. */
+  bosTokenId?: number | null;
+  /** Used where the configuration names no `eos_token`. */
+  eosTokenId?: number | null;
+  /** Whether windows of text must begin with the beginning-of-sequence token; they do not unless given. */
+  opensWindows?: boolean;
+}
+
+/** Longest `tokenizer.json` accepted, in bytes; the largest published ones have 35 MB. */
+const MAX_JSON_BYTES = 256 * 1024 * 1024;
+
+/** Reads `tokenizer.json` and, where there is one, `tokenizer_config.json`.
+ * @throws {UsageError} when the folder has no `tokenizer.json`.
+ * @throws {FileFormatError} when a file is not a JSON object. */
+export function readTokenizerDefinition(folder: string): TokenizerDefinition {
+  const names = listFolder(folder);
+  if (!names.has("tokenizer.json")) {
+    const hint = names.has("tokenizer.model")
+      ? ": convert tokenizer.model with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+      : "";
+    throw new UsageError(`${folder}: has no tokenizer.json${hint}`);
+  }
+  const configPath = join(folder, "tokenizer_config.json");
+  return {
+    tokenizer: readJsonObject(join(folder, "tokenizer.json"), MAX_JSON_BYTES),
+    config: names.has("tokenizer_config.json") ? readJsonObject(configPath, MAX_JSON_BYTES) : {},
+  };
+}
+
+/** Id of the token the configuration names under `key` (a string, or an object with `content`). */
+function configuredId(
+  config: JsonObject,
+  key: string,
+  vocabulary: Map<string, number>,
+  fallback: number | null = null,
+): number | null {
+  const entry = config[key];
+  const text = typeof entry === "object" && entry !== null ? (entry as JsonObject).content : entry;
+  return typeof text === "string" ? vocabulary.get(text) ?? fallback : fallback;
+}
+
+/** Makes byte fallback keep byte order marks inside a text, as the reference does. */
+function keepByteOrderMarks(decoder: unknown): void {
+  if (typeof decoder !== "function") return; // The library's steps are callable.
+  if ("text_decoder" in decoder) decoder.text_decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  if ("decoders" in decoder) (decoder.decoders as unknown[]).forEach(keepByteOrderMarks);
+}
+
+/** Ids the tokenizer puts before and after a text by default: its post-processor's, or, as in transformers, what
+ * `add_bos_token` and `add_eos_token` say. */
+function surroundings(
+  library: LibraryTokenizer,
+  config: JsonObject,
+  bosTokenId: number | null,
+  eosTokenId: number | null,
+): { prefix: number[]; suffix: number[] } {
+  const text = "\0";
+  const tokens = library.post_processor?.post_process([text], null, true).tokens ?? [text];
+  const at = tokens.indexOf(text);
+  const ids = (part: string[]) => part.map((token) => library.token_to_id(token)).filter((id) => id !== undefined);
+  let prefix = ids(tokens.slice(0, at));
+  let suffix = ids(tokens.slice(at + 1));
+  if (config.add_bos_token === false) prefix = prefix.filter((id) => id !== bosTokenId);
+  if (config.add_bos_token === true && bosTokenId !== null && prefix[0] !== bosTokenId) {
+    prefix = [bosTokenId, ...prefix];
+  }
+  if (config.add_eos_token === false) suffix = suffix.filter((id) => id !== eosTokenId);
+  if (config.add_eos_token === true && eosTokenId !== null && !suffix.includes(eosTokenId)) {
+    suffix = [...suffix, eosTokenId];
+  }
+  return { prefix, suffix };
+}
+
+/** Makes a tokenizer of its definition.
+ *
+ * @param definition content of the two files
+ * @param path named in messages
+ * @throws {FileFormatError} when the definition is malformed.
+ * @throws {UsageError} when it has a step that cannot be followed exactly, by its name. */
+export function createTokenizer(
+  definition: TokenizerDefinition,
+  path: string,
+  options: TokenizerOptions = {},
+): Tokenizer {
+  const { tokenizer, config } = definition;
+  const { json, vocabulary } = prepareForLibrary(tokenizer, path, options.vocabSize ?? TOKENIZER_LIMITS.vocabulary);
+  const bosTokenId = configuredId(config, "bos_token", vocabulary, options.bosTokenId);
+  const eosTokenId = configuredId(config, "eos_token", vocabulary, options.eosTokenId);
+  let library: LibraryTokenizer;
+  try {
+    // A WordLevel model's unknown token is looked up in the configuration.
+    library = new LibraryTokenizer(json, { unk_token: (json.model as JsonObject).unk_token, ...config });
+  } catch (error) {
+    throw new FileFormatError(
+      path,
+      `cannot be used as a tokenizer (${error instanceof Error ? error.message : error})`,
+    );
+  }
+  keepByteOrderMarks(library.decoder);
+  const { prefix, suffix } = surroundings(library, config, bosTokenId, eosTokenId);
+  let vocabSize = 0;
+  for (const id of vocabulary.values()) vocabSize = Math.max(vocabSize, id + 1);
+  const decodeOptions = {
+    skip_special_tokens: true,
+    clean_up_tokenization_spaces: config.clean_up_tokenization_spaces === true,
+  };
+  return {
+    encode: (text, { specialTokens = true } = {}) => {
+      const { ids } = library.encode(text, { add_special_tokens: false });
+      if (ids.includes(undefined as unknown as number)) {
+        throw new UsageError(`${path}: the tokenizer has neither a token nor an unknown token for a part of the text`);
+      }
+      return specialTokens ? [...prefix, ...ids, ...suffix] : ids;
+    },
+    decode: (ids) => ids.length === 0 ? "" : library.decode([...ids], decodeOptions),
+    tokenText: (id) => library.id_to_token(id) ?? "",
+    vocabSize,
+    bosTokenId,
+    eosTokenId,
+    addsBos: bosTokenId !== null && prefix[0] === bosTokenId,
+    windowStart: options.opensWindows && bosTokenId !== null ? [bosTokenId] : [],
+    sha256: createHash("sha256").update(JSON.stringify(tokenizer)).digest("hex"),
+  };
+}
+
+/** Ids of a text that windows are cut from; where each begins with a token of its own, the text as a whole does not. */
+export function encodeForWindows(tokenizer: Tokenizer, text: string): number[] {
+  return tokenizer.encode(text, { specialTokens: tokenizer.windowStart.length === 0 });
+}
+
+/** Ids of the text itself in a window of `tokens`. */
+export const textTokens = ({ windowStart }: Tokenizer, tokens: number): number => tokens - windowStart.length;
+
+/** A window of `tokens` ids whose own text begins at `start` of `ids`. */
+export function cutWindow(
+  tokenizer: Tokenizer,
+  ids: readonly number[],
+  start: number,
+  tokens: number,
+): Int32Array {
+  return Int32Array.from([...tokenizer.windowStart, ...ids.slice(start, start + textTokens(tokenizer, tokens))]);
+}
+
+/** The tokenizer of a Hugging Face folder.
+ * @throws {UsageError} when there is none, or it has a step that cannot be followed exactly.
+ * @throws {FileFormatError} when its files are malformed. */
+export function loadTokenizer(folder: string, options: TokenizerOptions = {}): Tokenizer {
+  return createTokenizer(readTokenizerDefinition(folder), join(folder, "tokenizer.json"), options);
+}

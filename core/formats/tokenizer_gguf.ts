@@ -1,0 +1,280 @@
+/** The tokenizer in a GGUF file's metadata, as the `tokenizer.json` that gives the same ids.
+ *
+ * @module
+ */
+import { bpeModel } from "./bpe_model.ts";
+import { FileFormatError, UsageError } from "../util/errors.ts";
+import { at, lookUp } from "../util/indexing.ts";
+import type { GgufFile } from "./gguf.ts";
+import type { GgufValue } from "./gguf_metadata.ts";
+import type { TokenizerDefinition } from "./tokenizer.ts";
+import { isolate, type JsonObject, SPACE_MARK } from "./tokenizer_library.ts";
+
+/** llama.cpp's token types (`llama_token_type`). */
+export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
+
+const byteLevel = (useRegex: boolean) => ({
+  type: "ByteLevel",
+  add_prefix_space: false,
+  trim_offsets: true,
+  use_regex: useRegex,
+});
+const sequence = (...pretokenizers: JsonObject[]): JsonObject => ({ type: "Sequence", pretokenizers });
+
+/** Splitting step of each supported `tokenizer.ggml.pre`: as in the models' own `tokenizer.json`; `default` as in
+ * llama.cpp (`llama-vocab.cpp`). */
+export const PRE_TOKENIZERS: Record<string, JsonObject> = {
+  "llama-bpe": sequence(
+    isolate(
+      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" +
+        "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    ),
+    byteLevel(false),
+  ),
+  "smollm": sequence({ type: "Digits", individual_digits: true }, byteLevel(true)),
+  "gpt-2": byteLevel(true),
+  "default": sequence(
+    isolate("[\\p{P}\\$\\+<=>\\^~\\|]+"),
+    isolate("'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"),
+    isolate("\\p{N}+"),
+    isolate("[0-9][0-9][0-9]"),
+    byteLevel(false),
+  ),
+};
+
+/** A metadata value for a message. */
+const shown = (value: GgufValue | undefined) => typeof value === "string" ? `"${value.slice(0, 80)}"` : "(none)";
+
+/** The part of a GGUF file that describes its tokenizer. */
+export type GgufMetadata = Pick<GgufFile, "path" | "metadata">;
+
+/** What the metadata says, checked. */
+interface Vocabulary {
+  tokens: string[];
+  types: ArrayLike<number>;
+  idOf: Map<string, number>;
+  merges: string[] | undefined;
+  scores: ArrayLike<number> | undefined;
+  bosId: number | null;
+  eosId: number | null;
+  unknownId: number | null;
+  padId: number | null;
+}
+
+function readVocabulary(file: GgufMetadata, isSentencePiece: boolean): Vocabulary {
+  const { metadata, path } = file;
+  const fail = (problem: string): never => {
+    throw new FileFormatError(path, problem);
+  };
+  const key = (name: string) => `tokenizer.ggml.${name}`;
+  const strings = (name: string): string[] | undefined => {
+    const value = metadata.get(key(name));
+    if (value === undefined) return undefined;
+    const isStrings = Array.isArray(value) && value.every((entry) => typeof entry === "string");
+    return isStrings ? value : fail(`metadata "${key(name)}" must be an array of strings`);
+  };
+  const tokens = strings("tokens") ?? fail(`has no metadata "${key("tokens")}", so no tokenizer`);
+  const numbers = (name: string): ArrayLike<number> | undefined => {
+    const value = metadata.get(key(name));
+    if (value === undefined) return undefined;
+    if (!ArrayBuffer.isView(value) || value.length !== tokens.length) {
+      return fail(`metadata "${key(name)}" must be an array of ${tokens.length} numbers, one per token`);
+    }
+    return value;
+  };
+  const tokenId = (name: string, fallback: number | null): number | null => {
+    const value = metadata.get(key(`${name}_token_id`)) ?? fallback;
+    if (value === null || value === 0xffffffff || value === -1) return null;
+    const isValid = typeof value === "number" && value >= 0 && value < tokens.length;
+    return isValid ? value : fail(`metadata "${key(`${name}_token_id`)}" is ${value}: must be below ${tokens.length}`);
+  };
+  const idOf = new Map<string, number>();
+  tokens.forEach((token, id) => {
+    if (idOf.has(token)) fail(`token ${JSON.stringify(token)} appears twice in the vocabulary`);
+    idOf.set(token, id);
+  });
+  return {
+    tokens,
+    types: numbers("token_type") ?? new Int32Array(tokens.length).fill(TOKEN_TYPE.normal),
+    idOf,
+    merges: strings("merges"),
+    scores: numbers("scores"),
+    // SentencePiece's usual ids, which llama.cpp assumes too; byte-level vocabularies have none.
+    bosId: tokenId("bos", isSentencePiece ? 1 : null),
+    eosId: tokenId("eos", isSentencePiece ? 2 : null),
+    unknownId: tokenId("unknown", isSentencePiece ? 0 : null),
+    padId: tokenId("padding", null),
+  };
+}
+
+/** Tokens that are cut out of the text before anything else. */
+function addedTokens({ tokens, types }: Vocabulary): JsonObject[] {
+  const added: JsonObject[] = [];
+  tokens.forEach((content, id) => {
+    const isSpecial = types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.unknown;
+    if (!isSpecial && types[id] !== TOKEN_TYPE.userDefined || content === "") return;
+    const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: isSpecial };
+    added.push({ id, content, ...flags });
+  });
+  return added;
+}
+
+/** Merges of a SentencePiece BPE model from its scores: every way to make a token of two others, best token first.
+ * SentencePiece merges the pair whose result has the highest score; ties are ordered as in transformers'
+ * `convert_slow_tokenizer.generate_merges`. */
+function mergesFromScores({ tokens, types, idOf }: Vocabulary, scores: ArrayLike<number>): [string, string][] {
+  interface Candidate {
+    left: string;
+    right: string;
+    score: number;
+  }
+  const candidates: Candidate[] = [];
+  tokens.forEach((token, id) => {
+    if (types[id] !== TOKEN_TYPE.normal && types[id] !== TOKEN_TYPE.userDefined) return;
+    const letters = Array.from(token);
+    let left = "";
+    for (let i = 0; i + 1 < letters.length; i++) {
+      left += letters[i];
+      const right = token.slice(left.length);
+      if (idOf.has(left) && idOf.has(right)) candidates.push({ left, right, score: at(scores, id) });
+    }
+  });
+  return candidates
+    .sort((a, b) =>
+      b.score - a.score || b.left.length - a.left.length || b.right.length - a.right.length ||
+      lookUp(idOf, b.left) - lookUp(idOf, a.left) || lookUp(idOf, b.right) - lookUp(idOf, a.right)
+    )
+    .map(({ left, right }) => [left, right]);
+}
+
+/** Merges as pairs; a token of a byte-level vocabulary holds no space. */
+function splitMerges(merges: string[], path: string): [string, string][] {
+  return merges.map((merge) => {
+    const at = merge.indexOf(" ", 1);
+    if (at < 0) {
+      throw new FileFormatError(path, `merge ${JSON.stringify(merge)} must be two tokens with a space between`);
+    }
+    return [merge.slice(0, at), merge.slice(at + 1)];
+  });
+}
+
+/** A post-processor that puts BOS first and EOS last, as asked. */
+function template(bos: { token: string; id: number } | null, eos: { token: string; id: number } | null): JsonObject {
+  const special = (token: { token: string } | null, typeId: number) =>
+    token ? [{ SpecialToken: { id: token.token, type_id: typeId } }] : [];
+  const text = (id: string, typeId: number) => ({ Sequence: { id, type_id: typeId } });
+  const used = [bos, eos].filter((token) => token !== null);
+  return {
+    type: "TemplateProcessing",
+    single: [...special(bos, 0), text("A", 0), ...special(eos, 0)],
+    pair: [...special(bos, 0), text("A", 0), ...special(eos, 0), ...special(bos, 1), text("B", 1), ...special(eos, 1)],
+    special_tokens: Object.fromEntries(
+      used.map(({ token, id }) => [token, { id: token, ids: [id], tokens: [token] }]),
+    ),
+  };
+}
+
+function byteLevelModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObject {
+  const pre = file.metadata.get("tokenizer.ggml.pre") ?? "default";
+  if (typeof pre !== "string" || !Object.hasOwn(PRE_TOKENIZERS, pre)) {
+    throw new UsageError(
+      `${file.path}: pre-tokenizer ${shown(pre)} is not supported: must be ${Object.keys(PRE_TOKENIZERS).join(", ")}`,
+    );
+  }
+  if (!vocabulary.merges) throw new FileFormatError(file.path, `has no metadata "tokenizer.ggml.merges"`);
+  return {
+    normalizer: null,
+    pre_tokenizer: PRE_TOKENIZERS[pre],
+    decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
+    model: bpeModel({
+      ignore_merges: pre === "llama-bpe",
+      vocab: Object.fromEntries(vocabulary.idOf),
+      merges: splitMerges(vocabulary.merges, file.path),
+    }),
+  };
+}
+
+function sentencePieceModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObject {
+  const { scores, merges, unknownId, tokens, idOf } = vocabulary;
+  const hasScores = scores !== undefined && Array.from(scores).some((score) => score !== scores[0]);
+  if (!hasScores && !merges) {
+    throw new FileFormatError(file.path, `has neither "tokenizer.ggml.scores" nor "tokenizer.ggml.merges"`);
+  }
+  const addsSpace = file.metadata.get("tokenizer.ggml.add_space_prefix") !== false;
+  const marks = { type: "Replace", pattern: { String: " " }, content: SPACE_MARK };
+  return {
+    normalizer: {
+      type: "Sequence",
+      normalizers: [...(addsSpace ? [{ type: "Prepend", prepend: SPACE_MARK }] : []), marks],
+    },
+    pre_tokenizer: null,
+    decoder: {
+      type: "Sequence",
+      decoders: [
+        { type: "Replace", pattern: { String: SPACE_MARK }, content: " " },
+        { type: "ByteFallback" },
+        { type: "Fuse" },
+        ...(addsSpace ? [{ type: "Strip", content: " ", start: 1, stop: 0 }] : []),
+      ],
+    },
+    model: bpeModel({
+      unk_token: unknownId === null ? null : tokens[unknownId],
+      fuse_unk: true,
+      byte_fallback: true,
+      vocab: Object.fromEntries(idOf),
+      merges: hasScores ? mergesFromScores(vocabulary, scores) : splitMerges(merges!, file.path),
+    }),
+  };
+}
+
+/** Whether BOS or EOS is added, from the file or as llama.cpp decides without an entry. */
+function flag(value: GgufValue | undefined, fallback: boolean): boolean {
+  return typeof value === "boolean" ? value : fallback;
+}
+
+/** The definition of a GGUF file's tokenizer: byte-level BPE (`gpt2`, with the pre-tokenizers `llama-bpe`, `smollm`,
+ * `gpt-2`, `default`) or SentencePiece BPE with byte fallback (`llama`).
+ * @throws {UsageError} for another tokenizer model or pre-tokenizer, by its name.
+ * @throws {FileFormatError} when the metadata are incomplete or contradict each other. */
+export function ggufTokenizerDefinition(file: GgufMetadata): TokenizerDefinition {
+  const { metadata, path } = file;
+  const kind = metadata.get("tokenizer.ggml.model");
+  if (kind !== "gpt2" && kind !== "llama") {
+    throw new UsageError(`${path}: tokenizer model ${shown(kind)} is not supported: must be gpt2 or llama`);
+  }
+  const isSentencePiece = kind === "llama";
+  const vocabulary = readVocabulary(file, isSentencePiece);
+  const { tokens, bosId, eosId, unknownId, padId } = vocabulary;
+  const addsBos = flag(
+    metadata.get("tokenizer.ggml.add_bos_token"),
+    isSentencePiece || metadata.get("tokenizer.ggml.pre") === "llama-bpe",
+  ) && bosId !== null;
+  const addsEos = flag(metadata.get("tokenizer.ggml.add_eos_token"), false) && eosId !== null;
+  const named = (id: number | null) => id === null ? null : { token: at(tokens, id), id };
+  const chatTemplate = metadata.get("tokenizer.chat_template");
+  const { model, ...steps } = (isSentencePiece ? sentencePieceModel : byteLevelModel)(vocabulary, file);
+  return {
+    tokenizer: {
+      version: "1.0",
+      truncation: null,
+      padding: null,
+      added_tokens: addedTokens(vocabulary),
+      ...steps,
+      post_processor: addsBos || addsEos
+        ? template(addsBos ? named(bosId) : null, addsEos ? named(eosId) : null)
+        : null,
+      model,
+    },
+    config: {
+      tokenizer_class: "PreTrainedTokenizerFast",
+      add_bos_token: addsBos,
+      add_eos_token: addsEos,
+      bos_token: named(bosId)?.token ?? null,
+      eos_token: named(eosId)?.token ?? null,
+      unk_token: named(unknownId)?.token ?? null,
+      pad_token: named(padId)?.token ?? null,
+      clean_up_tokenization_spaces: false,
+      ...(typeof chatTemplate === "string" && { chat_template: chatTemplate }),
+    },
+  };
+}

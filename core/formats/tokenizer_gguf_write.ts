@@ -1,0 +1,151 @@
+/** A tokenizer as GGUF metadata: the inverse of `tokenizer_gguf.ts`. A tokenizer that GGUF cannot say exactly is refused.
+ *
+ * @module
+ */
+import { UsageError } from "../util/errors.ts";
+import type { GgufValue } from "./gguf_metadata.ts";
+import type { GgufEntry } from "./gguf_write.ts";
+import type { Tokenizer, TokenizerDefinition } from "./tokenizer.ts";
+import { ggufTokenizerDefinition, PRE_TOKENIZERS, TOKEN_TYPE } from "./tokenizer_gguf.ts";
+import { type JsonObject, type PreparedTokenizer, prepareForLibrary, SPACE_MARK } from "./tokenizer_library.ts";
+
+/** Named in messages. */
+const WHAT = "the tokenizer";
+
+function refuse(problem: string): never {
+  throw new UsageError(
+    `The tokenizer ${problem}, which GGUF cannot say exactly: ` +
+      "export a Hugging Face folder and convert it with llama.cpp's convert_hf_to_gguf.py",
+  );
+}
+
+const asObject = (value: unknown): JsonObject => typeof value === "object" && value !== null ? value as JsonObject : {};
+
+/** Splitting steps in the one form that the library is given. */
+function preparedSteps(preTokenizer: unknown): string {
+  const model = { type: "BPE", vocab: { a: 0 }, merges: [] };
+  return JSON.stringify(prepareForLibrary({ pre_tokenizer: preTokenizer, model }, WHAT, 1).json.pre_tokenizer);
+}
+
+/** `tokenizer.ggml.pre` of a byte-level tokenizer. */
+function preName({ json }: PreparedTokenizer, { tokenizer }: TokenizerDefinition): string {
+  if (json.normalizer !== null) refuse(`normalises text (${JSON.stringify(asObject(json.normalizer).type)})`);
+  const steps = preparedSteps(tokenizer.pre_tokenizer);
+  const ignoresMerges = asObject(json.model).ignore_merges === true;
+  for (const [name, preTokenizer] of Object.entries(PRE_TOKENIZERS)) {
+    // llama.cpp ties this setting to the name.
+    if (preparedSteps(preTokenizer) === steps && ignoresMerges === (name === "llama-bpe")) return name;
+  }
+  return refuse(`splits text in another way than ${Object.keys(PRE_TOKENIZERS).join(", ")}`);
+}
+
+/** Whether a SentencePiece tokenizer puts a space before the text. The step is a normalizer in older files and a
+ * `Metaspace` in newer ones. */
+function addsSpacePrefix({ tokenizer: { normalizer, pre_tokenizer: preTokenizer } }: TokenizerDefinition): boolean {
+  const marks = { type: "Replace", pattern: { String: " " }, content: SPACE_MARK };
+  const matches = (steps: JsonObject[]) => {
+    const inner = asObject(normalizer).type === "Sequence" ? asObject(normalizer).normalizers : [normalizer];
+    return JSON.stringify(inner) === JSON.stringify(steps);
+  };
+  if (preTokenizer === null || preTokenizer === undefined) {
+    if (matches([{ type: "Prepend", prepend: SPACE_MARK }, marks])) return true;
+    if (matches([marks])) return false;
+  } else if (normalizer === null || normalizer === undefined) {
+    const { type, replacement, split, prepend_scheme: scheme } = asObject(preTokenizer);
+    if (type === "Metaspace" && replacement === SPACE_MARK && split === false) return scheme !== "never";
+  }
+  return refuse("prepares text in another way than SentencePiece");
+}
+
+/** Score of every token of a SentencePiece vocabulary: minus the rank at which merges make it, so that better means
+ * earlier. Tokens that no merge makes come last; single characters and bytes, which need no score, among them. */
+function scoresFromMerges(merges: [string, string][], tokens: readonly string[]): Float32Array {
+  const ranks = new Map<string, number>();
+  for (const [left, right] of merges) if (!ranks.has(left + right)) ranks.set(left + right, ranks.size);
+  return Float32Array.from(tokens, (token) => -(ranks.get(token) ?? ranks.size));
+}
+
+const readMerges = (prepared: PreparedTokenizer) => asObject(prepared.json.model).merges as [string, string][];
+
+/** llama.cpp merges any two tokens whose join is a token, the best score first; that must be what the merges say. */
+function checkScores(metadata: Map<string, GgufEntry>, merges: [string, string][]): void {
+  const values = new Map([...metadata].map(([key, entry]): [string, GgufValue] => {
+    const value = Object.values(entry)[0] as GgufValue;
+    return [key, value];
+  }));
+  const { tokenizer } = ggufTokenizerDefinition({ path: WHAT, metadata: values });
+  const again = asObject(tokenizer.model).merges as [string, string][];
+  const results = (pairs: [string, string][]) => pairs.map(([left, right]) => left + right);
+  const sorted = (pairs: [string, string][]) => pairs.map((pair) => pair.join(" ")).sort();
+  const same = (a: string[], b: string[]) => a.length === b.length && a.every((text, i) => text === b[i]);
+  if (!same(results(merges), results(again)) || !same(sorted(merges), sorted(again))) {
+    refuse("has merges that are not those of a SentencePiece vocabulary");
+  }
+}
+
+/** Text and llama.cpp's type of every id below `vocabSize`. */
+function tokenList({ json, vocabulary }: PreparedTokenizer, vocabSize: number): { tokens: string[]; types: number[] } {
+  const model = asObject(json.model);
+  const tokens: string[] = Array.from({ length: vocabSize }, (_, id) => `[PAD${id}]`);
+  const types: number[] = new Array(vocabSize).fill(TOKEN_TYPE.unused);
+  for (const [token, id] of vocabulary) {
+    tokens[id] = token;
+    types[id] = model.byte_fallback === true && /^<0x[0-9A-F]{2}>$/.test(token) ? TOKEN_TYPE.byte : TOKEN_TYPE.normal;
+  }
+  for (const { id, content, special } of json.added_tokens as { id: number; content: string; special?: boolean }[]) {
+    tokens[id] = content;
+    types[id] = special === true ? TOKEN_TYPE.control : TOKEN_TYPE.userDefined;
+  }
+  const unknown = typeof model.unk_token === "string" ? vocabulary.get(model.unk_token) : undefined;
+  if (unknown !== undefined) types[unknown] = TOKEN_TYPE.unknown;
+  return { tokens, types };
+}
+
+/** Metadata `tokenizer.*` that make llama.cpp give the ids of a tokenizer: byte-level BPE with one of the splitting steps
+ * that `tokenizer_gguf.ts` knows, or SentencePiece BPE with byte fallback.
+ *
+ * @param definition content of the tokenizer's files
+ * @param tokenizer made of it
+ * @param vocabSize V of the model; ids without a token become unused ones
+ * @throws {UsageError} when GGUF cannot say the tokenizer exactly, with what can be done. */
+export function ggufTokenizerMetadata(
+  definition: TokenizerDefinition,
+  tokenizer: Tokenizer,
+  vocabSize: number,
+): Map<string, GgufEntry> {
+  const prepared = prepareForLibrary(definition.tokenizer, WHAT, vocabSize);
+  const model = asObject(prepared.json.model);
+  if (model.type !== "BPE") refuse(`is of type ${JSON.stringify(model.type)}`);
+  const isSentencePiece = model.byte_fallback === true;
+  const decoder = asObject(definition.tokenizer.decoder);
+  if (!isSentencePiece && decoder.type !== "ByteLevel") refuse("is neither byte-level nor has byte fallback");
+  const { tokens, types } = tokenList(prepared, vocabSize);
+  const merges = readMerges(prepared);
+  const metadata = new Map<string, GgufEntry>([
+    ["tokenizer.ggml.model", { text: isSentencePiece ? "llama" : "gpt2" }],
+    ["tokenizer.ggml.pre", { text: isSentencePiece ? "default" : preName(prepared, definition) }],
+    ["tokenizer.ggml.tokens", { texts: tokens }],
+    ["tokenizer.ggml.token_type", { i32s: Int32Array.from(types) }],
+  ]);
+  const { bosTokenId, eosTokenId, addsBos } = tokenizer;
+  const padToken = definition.config.pad_token;
+  const padId = prepared.vocabulary.get(String(asObject(padToken).content ?? padToken)) ?? null;
+  const unknownId = types.indexOf(TOKEN_TYPE.unknown);
+  const ids = { bos: bosTokenId, eos: eosTokenId, unknown: unknownId < 0 ? null : unknownId, padding: padId };
+  for (const [name, id] of Object.entries(ids)) {
+    if (id !== null) metadata.set(`tokenizer.ggml.${name}_token_id`, { u32: id });
+  }
+  if (isSentencePiece) {
+    metadata.set("tokenizer.ggml.scores", { f32s: scoresFromMerges(merges, tokens) });
+    metadata.set("tokenizer.ggml.add_space_prefix", { bool: addsSpacePrefix(definition) });
+    checkScores(metadata, merges);
+  } else {
+    metadata.set("tokenizer.ggml.merges", { texts: merges.map(([left, right]) => `${left} ${right}`) });
+  }
+  metadata.set("tokenizer.ggml.add_bos_token", { bool: addsBos });
+  // An empty text gives what is put around every text.
+  metadata.set("tokenizer.ggml.add_eos_token", { bool: tokenizer.encode("").length > (addsBos ? 1 : 0) });
+  const template = definition.config.chat_template;
+  if (typeof template === "string") metadata.set("tokenizer.chat_template", { text: template });
+  return metadata;
+}

@@ -1,0 +1,325 @@
+/** Prepares a `tokenizer.json` for the tokenizer library, so that ids are those of Hugging Face's `tokenizers`.
+ *
+ * The library (`@huggingface/tokenizers`) differs from the Rust reference in details that change ids, and takes a whole
+ * text as one word where a tokenizer has no splitting step. Both are mended here by rewriting steps into equivalent
+ * ones; steps that are neither exact nor rewritable are refused by name.
+ *
+ * @module
+ */
+import { FileFormatError, UsageError } from "../util/errors.ts";
+
+/** A JSON object. */
+export type JsonObject = Record<string, unknown>;
+
+/** Limits on what a definition may claim. */
+export const TOKENIZER_LIMITS = {
+  vocabulary: 1 << 22,
+  merges: 1 << 22,
+  patternLength: 4096,
+  sequenceDepth: 8,
+} as const;
+
+/** GPT-2's splitting pattern, which `ByteLevel` applies unless told otherwise. */
+export const GPT2_PATTERN = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
+/** The mark that stands for a space in SentencePiece vocabularies. */
+export const SPACE_MARK = "\u2581";
+
+const isObject = (value: unknown): value is JsonObject =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+const isTokenId = (value: unknown): value is number =>
+  Number.isInteger(value) && (value as number) >= 0 && (value as number) < TOKENIZER_LIMITS.vocabulary;
+
+const escapePattern = (text: string) => text.replace(/[\\^$.*+?()[\]{}|\/-]/g, "\\$&");
+
+/** A step that cuts out every match of `pattern` as a piece of its own. */
+export function isolate(pattern: string): JsonObject {
+  return { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false };
+}
+
+const remove = (pattern: string) => ({ type: "Split", pattern: { Regex: pattern }, behavior: "Removed" });
+const keep = (pattern: string) => ({ ...remove(pattern), invert: true });
+
+/** Everything a rewriting function needs to name the file in its message. */
+interface Context {
+  path: string;
+  /** A step that is not supported. */
+  refuse(what: string): never;
+  /** A definition that is malformed. */
+  fail(problem: string): never;
+}
+
+function contextOf(path: string): Context {
+  return {
+    path,
+    refuse: (what) => {
+      throw new UsageError(`${path}: ${what} is not supported: its token ids could be wrong`);
+    },
+    fail: (problem) => {
+      throw new FileFormatError(path, problem);
+    },
+  };
+}
+
+/** The regular expression of a Split or Replace step. */
+function patternOf(step: JsonObject, context: Context): string {
+  const pattern = isObject(step.pattern) ? step.pattern : {};
+  const source = typeof pattern.Regex === "string"
+    ? pattern.Regex
+    : typeof pattern.String === "string"
+    ? escapePattern(pattern.String)
+    : context.fail(`a ${step.type} step has no pattern`);
+  return source.length <= TOKENIZER_LIMITS.patternLength ? source : context.fail(
+    `a ${step.type} pattern is ${source.length} characters long: at most ${TOKENIZER_LIMITS.patternLength} accepted`,
+  );
+}
+
+/** A `Split` step with exact semantics in the library: a regular expression, isolated or removed. */
+function rewriteSplit(step: JsonObject, context: Context): JsonObject[] {
+  const source = patternOf(step, context);
+  if (step.behavior === "Isolated") return [isolate(source)];
+  if (step.behavior === "Removed") return [step.invert === true ? keep(source) : remove(source)];
+  return context.refuse(`Split with behavior ${JSON.stringify(step.behavior)}`);
+}
+
+/** `ByteLevel` as an explicit prefix, an explicit split, and the byte mapping alone: the library's own pattern takes
+ * `\s` in the sense of JavaScript, which differs from Unicode's on U+0085 and U+FEFF. */
+function rewriteByteLevel(step: JsonObject): JsonObject[] {
+  const prefix = { type: "Replace", pattern: { Regex: "\\A(?=[^ ])" }, content: " " };
+  return [
+    ...(step.add_prefix_space === true ? [prefix] : []),
+    ...(step.use_regex === false ? [] : [isolate(GPT2_PATTERN)]),
+    { type: "ByteLevel", add_prefix_space: false, use_regex: false },
+  ];
+}
+
+/** `Metaspace` with its splitting, which the library leaves out. */
+function rewriteMetaspace(step: JsonObject): JsonObject[] {
+  const mark = typeof step.replacement === "string" ? step.replacement : SPACE_MARK;
+  const scheme = step.prepend_scheme ?? (step.add_prefix_space === false ? "never" : "always");
+  const metaspace = { type: "Metaspace", replacement: mark, prepend_scheme: scheme };
+  if (step.split === false) return [metaspace];
+  return [metaspace, isolate(`${escapePattern(mark)}[^${escapePattern(mark)}]*`)];
+}
+
+const ASCII_PUNCTUATION = "!-/:-@\\[-`\\{-~";
+
+function rewritePreTokenizer(step: unknown, context: Context, depth = 0): JsonObject[] {
+  if (step === null || step === undefined) return [];
+  if (!isObject(step) || depth > TOKENIZER_LIMITS.sequenceDepth) return context.fail("the pre_tokenizer is malformed");
+  switch (step.type) {
+    case "Sequence":
+      if (!Array.isArray(step.pretokenizers)) return context.fail("a pre_tokenizer Sequence has no list");
+      return step.pretokenizers.flatMap((inner) => rewritePreTokenizer(inner, context, depth + 1));
+    case "ByteLevel":
+      return rewriteByteLevel(step);
+    case "Metaspace":
+      return rewriteMetaspace(step);
+    case "Split":
+      return rewriteSplit(step, context);
+    // The reference means every number character of Unicode, the library only 0 to 9.
+    case "Digits":
+      return [isolate(step.individual_digits === true ? "\\p{N}" : "\\p{N}+")];
+    case "Punctuation":
+      if (step.behavior !== undefined && step.behavior !== "Isolated") {
+        return context.refuse(`Punctuation with behavior ${JSON.stringify(step.behavior)}`);
+      }
+      return [isolate(`[\\p{P}${ASCII_PUNCTUATION}]`)];
+    case "Whitespace":
+      return [keep("\\w+|[^\\w\\s]+")];
+    case "WhitespaceSplit":
+      return [remove("\\s+")];
+    default:
+      return context.refuse(`pre_tokenizer ${JSON.stringify(step.type)}`);
+  }
+}
+
+const isText = (value: unknown) => typeof value === "string";
+const isAbsentOr = (test: (value: unknown) => boolean, value: unknown) =>
+  value === undefined || value === null || test(value);
+const isSmallCount = (value: unknown) => Number.isInteger(value) && (value as number) >= 0 && (value as number) < 100;
+
+/** For each step that is followed exactly: whether its members are what the library needs. */
+type StepChecks = Record<string, (step: JsonObject, context: Context) => boolean>;
+const always = () => true;
+const isReplace = (step: JsonObject, context: Context) => patternOf(step, context) !== "" && isText(step.content);
+
+const NORMALIZERS: StepChecks = {
+  Prepend: (step) => isText(step.prepend),
+  Replace: isReplace,
+  NFC: always,
+  NFD: always,
+  NFKC: always,
+  NFKD: always,
+  Lowercase: always,
+  Strip: always,
+};
+const DECODERS: StepChecks = {
+  ByteLevel: always,
+  ByteFallback: always,
+  Fuse: always,
+  Metaspace: (step) => isAbsentOr(isText, step.replacement),
+  Replace: isReplace,
+  Strip: (step) => isText(step.content) && isSmallCount(step.start) && isSmallCount(step.stop),
+};
+const POST_PROCESSORS: StepChecks = {
+  ByteLevel: always,
+  TemplateProcessing: ({ single }) => {
+    if (!Array.isArray(single) || !single.every(isObject)) return false;
+    const texts = single.filter((item) => isObject(item.Sequence) && item.Sequence.id === "A");
+    const specials = single.filter((item) => isObject(item.SpecialToken) && isText(item.SpecialToken.id));
+    return texts.length === 1 && texts.length + specials.length === single.length;
+  },
+};
+
+/** Checks a normalizer, decoder or post-processor; `list` is the key of a Sequence's steps. */
+function checkSteps(
+  step: unknown,
+  kind: string,
+  list: string,
+  known: StepChecks,
+  context: Context,
+  depth = 0,
+): void {
+  if (step === null || step === undefined) return;
+  if (!isObject(step) || !isText(step.type) || depth > TOKENIZER_LIMITS.sequenceDepth) {
+    return context.fail(`the ${kind} is malformed`);
+  }
+  const type = step.type as string;
+  if (type === "Sequence") {
+    const steps = step[list];
+    if (!Array.isArray(steps) || steps.includes(null)) return context.fail(`a ${kind} Sequence has no list of steps`);
+    steps.forEach((inner) => checkSteps(inner, kind, list, known, context, depth + 1));
+    return;
+  }
+  const isWellFormed = Object.hasOwn(known, type) ? known[type] : undefined;
+  if (!isWellFormed) context.refuse(`${kind} "${type}"`);
+  else if (!isWellFormed(step, context)) context.fail(`the ${kind} "${type}" is malformed`);
+}
+
+/** Pairs of a BPE model's merges, in the order of the file. */
+function readMerges(model: JsonObject, context: Context): [string, string][] {
+  const { merges } = model;
+  if (!Array.isArray(merges) || merges.length > TOKENIZER_LIMITS.merges) {
+    return context.fail(`"model.merges" must be a list of at most ${TOKENIZER_LIMITS.merges}`);
+  }
+  return merges.map((merge, i) => {
+    const pair = typeof merge === "string" ? merge.split(" ") : merge;
+    const isPair = Array.isArray(pair) && pair.length === 2 && pair.every((part) => typeof part === "string");
+    return isPair ? pair as [string, string] : context.fail(`merge ${i} must be a pair of tokens`);
+  });
+}
+
+/** Token -> id of the model, checked. */
+function readVocabulary(model: JsonObject, context: Context): Map<string, number> {
+  const { vocab } = model;
+  const vocabulary = new Map<string, number>();
+  if (model.type === "Unigram" && Array.isArray(vocab)) {
+    vocab.forEach((entry, id) => {
+      const isEntry = Array.isArray(entry) && typeof entry[0] === "string" && Number.isFinite(entry[1]);
+      vocabulary.set(isEntry ? entry[0] : context.fail(`vocabulary entry ${id} must be [token, score]`), id);
+    });
+  } else if (model.type !== "Unigram" && isObject(vocab)) {
+    for (const [token, id] of Object.entries(vocab)) {
+      if (!isTokenId(id)) context.fail(`token ${JSON.stringify(token)} has the id ${JSON.stringify(id)}`);
+      vocabulary.set(token, id as number);
+    }
+  }
+  if (vocabulary.size === 0 || vocabulary.size > TOKENIZER_LIMITS.vocabulary) {
+    context.fail(`the vocabulary has ${vocabulary.size} tokens: must be 1 to ${TOKENIZER_LIMITS.vocabulary}`);
+  }
+  return vocabulary;
+}
+
+function checkModel(model: JsonObject, context: Context): void {
+  if (!["BPE", "Unigram", "WordLevel"].includes(model.type as string)) {
+    context.refuse(`tokenizer model ${JSON.stringify(model.type)}`);
+  }
+  for (const key of ["dropout", "continuing_subword_prefix", "end_of_word_suffix"]) {
+    if (model[key]) context.refuse(`"${key}" ${JSON.stringify(model[key])}`);
+  }
+  if (!isAbsentOr(isText, model.unk_token)) context.fail(`"model.unk_token" must be a token or null`);
+  if (!isAbsentOr(isTokenId, model.unk_id)) context.fail(`"model.unk_id" must be a token id or null`);
+}
+
+/** Whether no token can reach over a boundary between another character and a following space mark. Then cutting the
+ * text at all such places changes no id: a BPE merge across the boundary would need a left token that ends before it
+ * and a right token that begins with the mark, and no Unigram piece or whole-word match contains it. */
+function cutsAreSafe(vocabulary: Iterable<string>, merges: [string, string][]): boolean {
+  const crosses = new RegExp(`[^${SPACE_MARK}]${SPACE_MARK}`, "u");
+  for (const token of vocabulary) if (crosses.test(token)) return false;
+  return merges.every(([left, right]) => left.endsWith(SPACE_MARK) || !right.startsWith(SPACE_MARK));
+}
+
+/** Added tokens, checked. Those at or beyond `vocabularyLimit` are left out: the model has no embedding for them. */
+function readAddedTokens(json: JsonObject, vocabularyLimit: number, context: Context): JsonObject[] {
+  const list = json.added_tokens ?? [];
+  if (!Array.isArray(list) || list.length > TOKENIZER_LIMITS.vocabulary) {
+    return context.fail(`"added_tokens" is malformed`);
+  }
+  return list.filter((token) => {
+    if (!isObject(token) || typeof token.content !== "string" || token.content === "" || !isTokenId(token.id)) {
+      return context.fail(`the added token ${JSON.stringify(token)} needs a content and an id`);
+    }
+    if (token.single_word === true) context.refuse(`added token ${JSON.stringify(token.content)} with single_word`);
+    return token.id < vocabularyLimit;
+  });
+}
+
+/** The decoder; the library's `Metaspace` always drops a leading space. */
+function rewriteDecoder(decoder: unknown): unknown {
+  if (!isObject(decoder) || decoder.type !== "Metaspace" || decoder.prepend_scheme !== "never") return decoder ?? null;
+  return { type: "Replace", pattern: { String: decoder.replacement ?? SPACE_MARK }, content: " " };
+}
+
+/** What the library is given, and what is known about it. */
+export interface PreparedTokenizer {
+  /** `tokenizer.json` for the library. */
+  json: JsonObject;
+  /** Token -> id, added tokens included. */
+  vocabulary: Map<string, number>;
+}
+
+/** Checks a `tokenizer.json` and rewrites it for the library.
+ *
+ * @param json content of `tokenizer.json`
+ * @param path of the file, for messages
+ * @param vocabularyLimit V of the model: a larger id in the vocabulary is an error
+ * @throws {FileFormatError} when it is malformed or has ids beyond the limit.
+ * @throws {UsageError} when it has a step that cannot be followed exactly, by its name. */
+export function prepareForLibrary(json: JsonObject, path: string, vocabularyLimit: number): PreparedTokenizer {
+  const context = contextOf(path);
+  const model = isObject(json.model) ? { type: "BPE", ...json.model } : context.fail(`has no "model"`);
+  checkModel(model, context);
+  checkSteps(json.normalizer, "normalizer", "normalizers", NORMALIZERS, context);
+  checkSteps(json.decoder, "decoder", "decoders", DECODERS, context);
+  checkSteps(json.post_processor, "post_processor", "processors", POST_PROCESSORS, context);
+  const steps = rewritePreTokenizer(json.pre_tokenizer, context);
+  const vocabulary = readVocabulary(model, context);
+  const merges = model.type === "BPE" ? readMerges(model, context) : [];
+  for (const [token, id] of vocabulary) {
+    if (id >= vocabularyLimit) {
+      context.fail(
+        `token ${JSON.stringify(token)} has the id ${id}, but the model's vocabulary ends at ${vocabularyLimit}`,
+      );
+    }
+  }
+  const usesMark = steps.every((step) => step.type === "Metaspace");
+  if (usesMark && model.type !== "WordLevel" && cutsAreSafe(vocabulary.keys(), merges)) {
+    steps.push(isolate(`${SPACE_MARK}+[^${SPACE_MARK}]*`));
+  }
+  const addedTokens = readAddedTokens(json, vocabularyLimit, context);
+  for (const token of addedTokens) vocabulary.set(token.content as string, token.id as number);
+  return {
+    json: {
+      added_tokens: addedTokens,
+      normalizer: json.normalizer ?? null,
+      pre_tokenizer: steps.length === 0 ? null : { type: "Sequence", pretokenizers: steps },
+      post_processor: json.post_processor ?? null,
+      decoder: rewriteDecoder(json.decoder),
+      model: model.type === "BPE" ? { ...model, merges } : model,
+    },
+    vocabulary,
+  };
+}

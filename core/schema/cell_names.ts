@@ -1,0 +1,189 @@
+/** What cells are called: in file names, in progress and in tables.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { UsageError } from "../util/errors.ts";
+import { calibrationSchema, type Cell, runConfigSchema, trainingSchema } from "./schema.ts";
+
+/** A cell with its id. */
+export interface NamedCell {
+  /** 16 hex digits, a hash of everything that decides the cell's model. */
+  id: string;
+  cell: Cell;
+}
+
+/** What people call a corpus: reports do not show where a file of the user's lies on a machine.
+ * @param folders How many of the folders that a file is in belong to its name. */
+export function corpusLabel(corpus: string, folders = 0): string {
+  if (!corpus.startsWith("file:")) return corpus;
+  return corpus.slice("file:".length).split(/[/\\]/).slice(-1 - folders).join("/") || corpus;
+}
+
+/** JSON with sorted keys and without `undefined`, so that equal values give equal text. */
+export function canonicalJson(value: unknown): string {
+  return JSON.stringify(
+    value,
+    (_key, item) =>
+      item !== null && typeof item === "object" && !Array.isArray(item)
+        ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
+        : item,
+  );
+}
+
+/** SHA-256 over the canonical JSON of a value, hex. */
+export const sha256OfJson = (value: unknown): string => createHash("sha256").update(canonicalJson(value)).digest("hex");
+
+/** How a cell's files are called, for people: {@linkcode cellName} makes sure that it can name a file. */
+export function filesWords({ id, cell }: NamedCell): string {
+  return cell.method === null ? `dense-${id}` : `${cell.method.id}-${cell.sparsity}-s${cell.seed}-${id}`;
+}
+
+/** Name of a cell's record and other files: readable first, unique by its id.
+ * @throws {UsageError} when it would not be the plain name of a file. */
+export function cellName(named: NamedCell): string {
+  const name = filesWords(named);
+  if (/^\w[^/\\\p{Cc}]*$/u.test(name)) return name;
+  throw new UsageError(`${JSON.stringify(name)} cannot name a cell's files: method and id must hold no slash`);
+}
+
+/** A setting of a cell that may tell it from others: its value as text, and how people say it. */
+interface Setting {
+  value: string;
+  words: string;
+}
+
+/** `biasCompensation` -> `bias compensation`. */
+const spaced = (name: string): string => name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+
+/** A setting as people say it: `bias compensation off`, `error kfac`. */
+export function settingWords(name: string, value: unknown): string {
+  if (typeof value === "boolean") return value ? spaced(name) : `${spaced(name)} off`;
+  const text = Array.isArray(value) ? value.join("+") : typeof value === "object" ? canonicalJson(value) : value;
+  return `${spaced(name)} ${text}`;
+}
+
+/** Settings of objects as one list: `calibration.tokens` and so on. */
+function nested(outer: string, fields: Record<string, unknown>): [string, Setting][] {
+  return Object.entries(fields).filter(([, value]) => value !== undefined).map(([name, value]) => [
+    `${outer}.${name}`,
+    { value: canonicalJson(value), words: settingWords(`${outer} ${name}`, value) },
+  ]);
+}
+
+const setting = (value: unknown, words: string): Setting => ({ value: canonicalJson(value), words });
+
+/** Everything that decides how a cell is pruned besides method, level and seed, by name. */
+function settingsOf(cell: Cell): Map<string, Setting> {
+  const { method, methodFile, units, ffnMultiple, calibration, recover, compensate, training, ladder, weights } = cell;
+  const options = Object.entries(method?.options ?? {}).map(([name, value]): [string, Setting] => [
+    `option ${name}`,
+    setting(value, settingWords(name, value)),
+  ]);
+  return new Map<string, Setting>([
+    ["recover", setting(recover ?? null, recover ? "+ LoRA" : "without recovery")],
+    ["compensate", setting(compensate ?? null, compensate ? spaced("leastSquares") : "without compensation")],
+    ...options,
+    ["ladder", setting(ladder ?? null, ladder ? `ladder ${ladder.join("/")}` : "without ladder")],
+    ["units", setting(units, settingWords("units", units))],
+    ["ffnMultiple", setting(ffnMultiple, settingWords("ffnMultiple", ffnMultiple))],
+    ["weights", setting(weights ?? null, weights ? "weights as stored" : "weights in f32")],
+    ...nested("calibration", calibration),
+    ...nested("training", training ?? {}),
+    ...methodFile ? [["file", setting(methodFile.sha256, `file ${methodFile.sha256.slice(0, 8)}`)] as const] : [],
+  ]);
+}
+
+/** Values that need no mention wherever they occur: the schema's own defaults. */
+const USUAL: ReadonlyMap<string, string> = new Map([
+  ["recover", canonicalJson(null)],
+  ["compensate", canonicalJson(null)],
+  ["ladder", canonicalJson(null)],
+  ["weights", canonicalJson(null)],
+  ["units", canonicalJson(runConfigSchema.shape.units.parse(undefined))],
+  ["ffnMultiple", canonicalJson(runConfigSchema.shape.ffnMultiple.parse(undefined))],
+  ...[
+    ...nested("calibration", calibrationSchema.parse({ corpus: "" })),
+    ...nested("training", trainingSchema.parse({})),
+  ]
+    .filter(([name]) => name !== "calibration.corpus").map(([name, { value }]) => [name, value] as const),
+]);
+
+/** The variant that differs from the others in fewest settings; none where several do so alike. */
+function centre(variants: readonly Map<string, Setting>[]): Map<string, Setting> | undefined {
+  const distance = (a: Map<string, Setting>, b: Map<string, Setting>) =>
+    new Set([...a.keys(), ...b.keys()].filter((name) => a.get(name)?.value !== b.get(name)?.value)).size;
+  const ranked = variants.map((variant) => ({
+    variant,
+    sum: variants.reduce((sum, other) => sum + distance(variant, other), 0),
+  })).sort((a, b) => a.sum - b.sum);
+  const [first, second] = ranked;
+  return second === undefined || first === undefined || first.sum < second.sum ? first?.variant : undefined;
+}
+
+/** The value of each differing setting that needs no mention among the `cells` of one method, which have these `variants`:
+ * the default where it is known, else that of the variant in the middle. */
+function unmentioned(cells: readonly Cell[], variants: readonly Map<string, Setting>[]): Map<string, string> {
+  const values = new Map([...centre(variants) ?? []].map(([name, { value }]) => [name, value]));
+  for (const [name, value] of USUAL) {
+    if (variants.some((variant) => variant.get(name)?.value === value)) values.set(name, value);
+  }
+  if (cells.every(({ method }) => method?.changed !== undefined)) {
+    // Where defaults are known, nothing else goes without saying.
+    for (const name of [...values.keys()]) if (name.startsWith("option ")) values.delete(name);
+  }
+  for (const { method } of cells) {
+    const { options = {}, changed } = method ?? {};
+    if (changed === undefined) continue;
+    for (const [name, value] of Object.entries(options)) {
+      if (changed.includes(name)) continue;
+      values.set(`option ${name}`, canonicalJson(value));
+    }
+  }
+  return values;
+}
+
+function labelsOfMethod(id: string, cells: readonly Cell[]): Map<Cell, string> {
+  const settings = new Map(cells.map((cell) => [cell, settingsOf(cell)]));
+  const variants = [...new Map([...settings.values()].map((one) => [canonicalJson([...one]), one])).values()];
+  const usual = unmentioned(cells, variants);
+  const names = new Set(variants.flatMap((variant) => [...variant.keys()]));
+  const differing = [...names].filter((name) => {
+    // What trains is told by other settings; how it trains is compared among those that do.
+    const having = name.startsWith("training.") ? variants.filter((variant) => variant.has(name)) : variants;
+    return new Set(having.map((variant) => variant.get(name)?.value)).size > 1;
+  });
+  return new Map(cells.map((cell) => {
+    const own = settings.get(cell);
+    const shown = differing.flatMap((name) => {
+      const one = own?.get(name);
+      return one === undefined || one.value === usual.get(name) ? [] : [one.words];
+    });
+    return [cell, [id, ...shown].reduce((text, words) => `${text}${words.startsWith("+") ? " " : ", "}${words}`)];
+  }));
+}
+
+/** What people call the method of each cell: `wanda-sp`, `wanda-sp + LoRA`, `mask-prune, split fixed`. Settings are named
+ * only where cells of one method differ in them, and defaults never are; level and seed are left out. Cells of one method
+ * get the same label exactly when these settings are equal. The dense model is `dense`. */
+export function labelCells(cells: readonly Cell[]): string[] {
+  const labels = new Map<Cell, string>();
+  for (const [id, own] of Map.groupBy(cells, ({ method }) => method?.id ?? null)) {
+    for (const [cell, label] of id === null ? own.map((cell) => [cell, "dense"] as const) : labelsOfMethod(id, own)) {
+      labels.set(cell, label);
+    }
+  }
+  return cells.map((cell) => labels.get(cell) ?? "dense");
+}
+
+/** Labels for single cells, by id: `flap 25 %`, and the seed where there are several. */
+export function cellLabels(named: readonly NamedCell[]): Map<string, string> {
+  const seeds = new Set(named.flatMap(({ cell }) => cell.method ? [cell.seed] : []));
+  const labels = labelCells(named.map(({ cell }) => cell));
+  return new Map(named.map(({ id, cell }, i) => {
+    const label = labels[i] ?? id;
+    if (cell.method === null) return [id, label];
+    const percent = Number((cell.sparsity * 100).toFixed(4));
+    return [id, `${label} ${percent} %${seeds.size > 1 ? ` seed ${cell.seed}` : ""}`];
+  }));
+}

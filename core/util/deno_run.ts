@@ -1,0 +1,37 @@
+/** The command line of a Deno process with no more rights than it needs.
+ *
+ * @module
+ */
+import { join } from "node:path";
+
+/** Arguments of `deno` that run `script`: it may read, see the environment and the machine, write in `write`, load native
+ * code where `ffi` is set, and run `program`. No network; packages must be there already. */
+export function denoRun(
+  { script, args, ffi, write, program, lock }: {
+    script: string;
+    args: string[];
+    ffi: boolean;
+    write?: string;
+    program?: string;
+    /** Path of a copy of the lock file, where it must not be written to. */
+    lock?: string;
+  },
+): [string, ...string[]] {
+  return [
+    "run",
+    "--quiet",
+    "--no-prompt",
+    "--cached-only",
+    `--config=${join(import.meta.dirname!, "../../deno.json")}`,
+    ...lock === undefined ? [] : [`--lock=${lock}`],
+    "--allow-read",
+    "--allow-env",
+    "--allow-sys",
+    // A comma separates paths: callers refuse folders that hold one.
+    ...write === undefined ? [] : [`--allow-write=${write}`],
+    ...ffi ? ["--allow-ffi"] : [],
+    ...program === undefined ? [] : [`--allow-run=${program}`],
+    script,
+    ...args,
+  ];
+}

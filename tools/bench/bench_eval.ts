@@ -1,0 +1,221 @@
+/** `deno task bench:eval [--model PATH] [--tasks LIST] [--data DIR] [--limit N] [--repeats 3] [--peer lm-eval]`: how long
+ * evaluating a model takes and how much memory.
+ *
+ * Each repeat is a process of its own, loading included in the memory but not in the time. With `--peer lm-eval` the same
+ * records go through lm-evaluation-harness's `hf` backend (PyTorch on the CPU, f32) in turns with ours, at the fastest of
+ * the batch sizes of `--peer-batch` (1,4,16 unless given), found out on a few examples; ratios are printed only when both
+ * sides give the same log-likelihoods.
+ *
+ * Exit codes: 0 done, 1 the sides disagree, 2 wrong use.
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { join, resolve } from "node:path";
+import { at, lookUp } from "../../core/util/indexing.ts";
+import { hostMemory } from "../../core/engine/device_memory.ts";
+import { countFlag, wholeNumber } from "../../benchmarks/commands/command.ts";
+import { measureTasks } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
+import { startBestEngine } from "../../core/engine/engine.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { median } from "../../core/util/stats.ts";
+import { getTask } from "../../datasets/mod.ts";
+import { exportHfFolder } from "../../models/export.ts";
+import { uploadModel } from "../../models/decoder.ts";
+import { openModel } from "../../models/load.ts";
+import { scoringModel } from "../../models/scoring.ts";
+import { type HarnessJob, harnessPython, localData, runHarness } from "../checks/lm_eval_harness.ts";
+import { runTool } from "../run_tool.ts";
+import { inProject } from "../../core/util/user_folder.ts";
+
+/** Examples of each task for choosing the batch size. */
+const TRIAL_EXAMPLES = 16;
+/** Nats by which the sides may differ. */
+const TOLERANCE_NATS = 1e-3;
+
+/** What is evaluated. */
+interface Work {
+  model: string;
+  tasks: string[];
+  data: string;
+  limit?: number;
+  /** Batch sizes of the harness to choose from. */
+  peerBatch: number[];
+}
+
+/** One evaluation. */
+interface Outcome {
+  seconds: number;
+  loadS: number;
+  peakBytes: number;
+  logLikelihoods: number[];
+  /** Names of the files that were read, by task. */
+  files: Record<string, string>;
+}
+
+/** Our side, in this process. */
+async function evaluateHere({ model: path, tasks, data, limit }: Work): Promise<Outcome> {
+  const start = performance.now();
+  await startBestEngine();
+  const { source, tokenizer } = await openModel(path);
+  const model = await uploadModel(source);
+  source.close();
+  const loaded = performance.now();
+  const scorer = createScorer(scoringModel(model), tokenizer);
+  const logLikelihoods: number[] = [];
+  const files: Record<string, string> = {};
+  for await (const { id, scored, result } of measureTasks(tasks, () => scorer, { data, limit })) {
+    logLikelihoods.push(...scored.flatMap(({ scores }) => scores.map(({ logLikelihood }) => logLikelihood)));
+    files[id] = result.dataset.source;
+  }
+  return {
+    seconds: (performance.now() - loaded) / 1000,
+    loadS: (loaded - start) / 1000,
+    peakBytes: hostMemory.peak().bytes,
+    logLikelihoods,
+    files,
+  };
+}
+
+/** Our side, in a process of its own. */
+async function ours(work: Work): Promise<Outcome> {
+  const { success, stdout, stderr } = await new Deno.Command("deno", {
+    args: [
+      "run",
+      "--quiet",
+      "--no-prompt",
+      "--allow-read",
+      "--allow-env",
+      "--allow-sys",
+      "--allow-ffi",
+      import.meta.filename!,
+      "--worker",
+      JSON.stringify(work),
+    ],
+  }).output();
+  if (!success) throw new UsageError(`Evaluating failed: ${new TextDecoder().decode(stderr).trim().slice(-1000)}`);
+  return JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").pop()!);
+}
+
+const peakOf = (outcomes: Outcome[]) => Math.max(...outcomes.map(({ peakBytes }) => peakBytes));
+
+function describe(name: string, outcomes: Outcome[]): string {
+  const seconds = outcomes.map((outcome) => outcome.seconds);
+  const spread = `${Math.min(...seconds).toFixed(1)} to ${Math.max(...seconds).toFixed(1)}`;
+  const peak = peakOf(outcomes) / 2 ** 20;
+  return `${name}: median ${median(seconds).toFixed(1)} s (${spread}, ${outcomes.length} repeats), peak ${
+    peak.toFixed(0)
+  } MiB`;
+}
+
+/** The harness at its fastest batch size. */
+async function harnessSide(work: Work, files: Record<string, string>, folder: string): Promise<() => Promise<Outcome>> {
+  const python = await harnessPython("hf");
+  const pretrained = join(folder, "model");
+  const { source, tokenizerDefinition } = await openModel(work.model);
+  exportHfFolder(source, { to: pretrained, dtype: "F32", tokenizer: tokenizerDefinition });
+  source.close();
+  const job: Omit<HarnessJob, "batch_size"> = {
+    model: "hf",
+    model_args: { pretrained, dtype: "float32" },
+    tasks: Object.entries(files).map(([name, file]) => ({
+      name,
+      config: localData(getTask(name).split, join(resolve(work.data), file)),
+    })),
+    limit: work.limit,
+    num_fewshot: 0,
+  };
+  let runs = 0;
+  const run = async (batch_size: number, limit = work.limit): Promise<Outcome> => {
+    const { examples, ...measured } = await runHarness(
+      python,
+      { ...job, batch_size, limit },
+      join(folder, `run-${runs++}`),
+    );
+    const logLikelihoods = work.tasks.flatMap((task) =>
+      lookUp(examples, task).flatMap(({ answers }) => answers.map(({ logLikelihood }) => logLikelihood))
+    );
+    return { ...measured, logLikelihoods, files };
+  };
+  const { peerBatch: sizes } = work;
+  const trials: number[] = [];
+  if (sizes.length > 1) { for (const size of sizes) trials.push((await run(size, TRIAL_EXAMPLES)).seconds); }
+  const best = at(sizes, Math.max(0, trials.indexOf(Math.min(...trials))));
+  console.log(`lm-evaluation-harness runs at batch size ${best}, the fastest of ${sizes.join(", ")}`);
+  return () => run(best);
+}
+
+/** @returns whether the sides agree, as they do without a peer */
+async function compare(work: Work, repeats: number, peer: boolean): Promise<boolean> {
+  const folder = await Deno.makeTempDir({ prefix: "bench-eval-" });
+  try {
+    const mine: Outcome[] = [];
+    const theirs: Outcome[] = [];
+    let other: (() => Promise<Outcome>) | undefined;
+    for (let repeat = 0; repeat < repeats; repeat++) {
+      mine.push(await ours(work));
+      other ??= peer ? await harnessSide(work, at(mine, 0).files, folder) : undefined;
+      if (other) theirs.push(await other());
+    }
+    console.log(describe("ours", mine));
+    if (theirs.length === 0) return true;
+    console.log(describe("lm-evaluation-harness 0.4.13, hf", theirs));
+    const worst = at(mine, 0).logLikelihoods.reduce(
+      (most, value, i) => Math.max(most, Math.abs(value - at(at(theirs, 0).logLikelihoods, i))),
+      0,
+    );
+    const count = at(mine, 0).logLikelihoods.length;
+    if (count !== at(theirs, 0).logLikelihoods.length || !(worst <= TOLERANCE_NATS)) {
+      console.log(
+        `The sides disagree: ${count} and ${at(theirs, 0).logLikelihoods.length} log-likelihoods, ` +
+          `largest difference ${worst} nats`,
+      );
+      return false;
+    }
+    const times = mine.map(({ seconds }, i) => seconds / at(theirs, i).seconds);
+    const [low, high] = [Math.min(...times).toFixed(2), Math.max(...times).toFixed(2)];
+    const memory = (peakOf(mine) / peakOf(theirs)).toFixed(2);
+    console.log(
+      `${count} log-likelihoods agree within ${worst.toExponential(1)} nats; ours takes ${
+        median(times).toFixed(2)
+      } of the time ` +
+        `(${low} to ${high}, pair by pair) and ${memory} of the peak memory`,
+    );
+    return true;
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function main(args: string[]): Promise<number> {
+  const flags = parseArgs(args, {
+    string: ["model", "tasks", "data", "limit", "repeats", "peer", "peer-batch"],
+    default: {
+      model: inProject("models/SmolLM2-135M.gguf"),
+      tasks: "arc_easy,openbookqa",
+      repeats: "3",
+      "peer-batch": "1,4,16",
+    },
+    unknown: (arg: string) => {
+      throw new UsageError(`Unknown argument "${arg}": see the head of tools/bench/bench_eval.ts`);
+    },
+  });
+  const { model, data, peer } = flags as Record<string, string | undefined>;
+  if (!data) throw new UsageError("--data must name a folder with the tasks' records");
+  if (peer !== undefined && peer !== "lm-eval") throw new UsageError(`Unknown peer "${peer}": the only one is lm-eval`);
+  const limit = countFlag(flags, "limit");
+  const peerBatch = String(flags["peer-batch"]).split(",").map((size) => wholeNumber("peer-batch", size));
+  const tasks = String(flags.tasks).split(",");
+  for (const task of tasks) getTask(task);
+  const work: Work = { model: model!, tasks, data, limit, peerBatch };
+  return await compare(work, wholeNumber("repeats", flags.repeats), peer !== undefined) ? 0 : 1;
+}
+
+async function work(): Promise<number> {
+  if (Deno.args[0] !== "--worker") return await main(Deno.args);
+  console.log(JSON.stringify(await evaluateHere(JSON.parse(at(Deno.args, 1)))));
+  return 0;
+}
+
+if (import.meta.main) await runTool(work);

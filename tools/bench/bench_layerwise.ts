@@ -1,0 +1,81 @@
+/** `deno task bench:layerwise [--layers 32] [--dir FOLDER]`: what pruning a large model with one dense layer at a time takes
+ * here: a run with `--layerwise` on a checkpoint of LLaMA-7B's width in bf16, made on the spot and removed afterwards
+ * (13.5 GB with 32 layers). The native engine holds the weights as stored.
+ *
+ * The run is `wanda-sp` at 20 % on two calibration windows of 128 tokens, and one window of perplexity: it is about memory
+ * and time, and says nothing of the method. The dense cell holds the whole model.
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { wholeNumber } from "../../benchmarks/commands/command.ts";
+import { join } from "node:path";
+import { bytesWords } from "../../benchmarks/commands/dry_run.ts";
+import { runSweep } from "../../benchmarks/sweep/sweep.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import { totalParameters } from "../../models/count.ts";
+import { addTokenizer, llamaConfig, writeCheckpoint } from "../checks/random_checkpoint.ts";
+import { runTool } from "../run_tool.ts";
+
+/** https://huggingface.co/huggyllama/llama-7b: `config.json`, with so many of its 32 layers. */
+const llama7b = (layers: number): DecoderConfig =>
+  llamaConfig({
+    width: 4096,
+    headSize: 128,
+    layers,
+    layer: { kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 },
+    maxPositions: 2048,
+    normEpsilon: 1e-6,
+  });
+
+const seconds = (start: number) => `${((performance.now() - start) / 1000).toFixed(0)} s`;
+
+async function measure(folder: string, config: DecoderConfig): Promise<void> {
+  const start = performance.now();
+  writeCheckpoint(folder, config);
+  addTokenizer(folder);
+  const parameters = totalParameters(config);
+  console.log(
+    `${(parameters / 1e9).toFixed(2)} B parameters: ${bytesWords(2 * parameters)}, made in ${seconds(start)}`,
+  );
+  const before = performance.now();
+  const { records } = await runSweep({
+    model: folder,
+    engine: "tensorflow",
+    methods: [{ id: "wanda-sp" }],
+    sparsity: 0.2,
+    layerwise: true,
+    calibration: { corpus: "tiny-world", sequences: 2, tokens: 128 },
+    perplexity: [{ corpus: "tiny-world", windowTokens: 128, maxWindows: 1 }],
+    out: join(folder, "run"),
+  });
+  for (const record of records) {
+    const name = record.cell.method?.id ?? "dense";
+    if (record.state !== "done") throw new Error(`${name}: ${record.failure.message}`);
+    const { timings: { loadS, pruneS, evaluateS }, memory, perplexity, environment } = record;
+    const times = [
+      `loading ${loadS.toFixed(0)} s`,
+      `pruning ${pruneS.toFixed(0)} s`,
+      `scoring ${evaluateS.toFixed(0)} s`,
+    ];
+    const [{ perplexity: value } = { perplexity: NaN }] = perplexity;
+    console.log(
+      `${name}: peak ${bytesWords(memory.peakBytes)} (${memory.measure}); ${times.join(", ")}; perplexity ` +
+        `${value.toExponential(2)}; ${environment.device}`,
+    );
+  }
+  console.log(`The run took ${seconds(before)}`);
+}
+
+async function main(): Promise<void> {
+  const flags = parseArgs(Deno.args, { string: ["layers", "dir"], default: { layers: "32" } });
+  const config = llama7b(wholeNumber("layers", flags.layers));
+  const folder = Deno.makeTempDirSync(flags.dir === undefined ? {} : { dir: flags.dir });
+  try {
+    await measure(folder, config);
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+if (import.meta.main) await runTool(main);

@@ -1,0 +1,212 @@
+/** `deno task bench:step [--model PATH] [--steps 10] [--batch 2] [--tokens 256] [--rank 8] [--threads N] [--peer torch]`:
+ * time and memory of one training step of mask-prune on the native engine.
+ *
+ * The step: forward and backward pass with adapters on all linear maps and masks on FFN channels and key/value groups, cross
+ * entropy and divergence from the dense model's cached 64 most probable tokens at equal weights, clipping, AdamW on adapters
+ * and masks. The proximal and width steps, which touch no weights, are left out. With `--peer torch` PyTorch does the same in
+ * f32, in turns with ours, on the same weights, adapters, tokens and teacher; a ratio is printed only when the losses of all
+ * steps agree. Memory is the resident set: at its peak, and after the untimed steps and at the end, which shows whether it
+ * grows (`--steps 200`).
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { at, lookUp } from "../../core/util/indexing.ts";
+import { hostMemory } from "../../core/engine/device_memory.ts";
+import { startEngine } from "../../core/engine/engine.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { writeSafetensors } from "../../core/formats/safetensors.ts";
+import { median } from "../../core/util/stats.ts";
+import { type TrainingOptions, trainingSchema } from "../../core/schema/schema.ts";
+import type { HostTensor } from "../../models/config.ts";
+import { type DecoderModel, uploadModel } from "../../models/decoder.ts";
+import { openModel } from "../../models/load.ts";
+import type { LossTerms } from "../../models/training/loss.ts";
+import { createMoments, readTensors, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
+import { createStudent, type HostMasks, type Student, studentStep } from "../../models/training/student.ts";
+import { type TeacherTargets, teacherTargets } from "../../models/training/teacher.ts";
+import { exportFolder } from "./bench_engine.ts";
+import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
+import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
+import { runTool } from "../run_tool.ts";
+import { inProject } from "../../core/util/user_folder.ts";
+
+/** Batches that the steps go through in turn. */
+const BATCHES = 4;
+/** Steps before the clock and the first look at memory. */
+const UNTIMED = 3;
+const MASK_RULE = { betas: [0.9, 0.95] as [number, number] } as const;
+const MASK_RATE = 0.002;
+
+/** What one step of one side gives. */
+type Outcome = Pick<LossTerms, "crossEntropy" | "distillation"> & { ms: number; residentBytes: number };
+
+/** A batch with the teacher's targets. */
+interface Batch {
+  windows: Int32Array[];
+  targets: TeacherTargets[];
+}
+
+/** Our side: one step on batch `i` modulo their number. */
+function ours(student: Student, batches: Batch[], options: TrainingOptions): (i: number) => Promise<Outcome> {
+  let masks = student.base.config.layers.map((shape): HostMasks => ({
+    "ffn": new Float32Array(shape.ffnChannels).fill(1),
+    "kv-groups": new Float32Array(shape.kvGroups).fill(1),
+  }));
+  const moments = masks.map((layer) => ({
+    "ffn": createMoments(layer.ffn!.length),
+    "kv-groups": createMoments(layer["kv-groups"]!.length),
+  }));
+  return async (i) => {
+    const start = performance.now();
+    const { terms, maskGradients } = await studentStep(student, { ...at(batches, i % batches.length), masks, options });
+    const stepped = (l: number, type: "ffn" | "kv-groups") =>
+      stepValues(at(masks, l)[type]!, at(maskGradients, l)[type]!, at(moments, l)[type], {
+        rule: MASK_RULE,
+        rate: MASK_RATE,
+        step: i,
+      });
+    masks = masks.map((_, l) => ({ "ffn": stepped(l, "ffn"), "kv-groups": stepped(l, "kv-groups") }));
+    return { ...terms, ms: performance.now() - start, residentBytes: hostMemory.usedBytes() };
+  };
+}
+
+/** Adapters, tokens and targets for the peer, f32. */
+async function writeShared(path: string, student: Student, batches: Batch[]): Promise<void> {
+  const tensors = new Map<string, HostTensor>();
+  const { parameters } = student.adapters;
+  const values = await readTensors(Object.values(parameters));
+  Object.entries(parameters).forEach(([name, { shape }], i) =>
+    tensors.set(name, { shape: [...shape], data: at(values, i) })
+  );
+  batches.forEach(({ windows, targets }, i) => {
+    const { length } = at(windows, 0);
+    const rows = (length - 1) * windows.length;
+    const { topK } = at(targets, 0);
+    const join = (parts: ArrayLike<number>[]) => Float32Array.from(parts.flatMap((part) => Array.from(part)));
+    tensors.set(`batch.${i}.tokens`, { shape: [windows.length, length], data: join(windows) });
+    tensors.set(`batch.${i}.ids`, { shape: [rows, topK], data: join(targets.map(({ ids }) => ids)) });
+    tensors.set(`batch.${i}.logProbs`, { shape: [rows, topK], data: join(targets.map(({ logProbs }) => logProbs)) });
+  });
+  writeSafetensors(path, {
+    shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
+    read: (name) => lookUp(tensors, name).data,
+    dtype: "F32",
+  });
+}
+
+async function makeBatches(model: DecoderModel, { batch, tokens, teacherTokens }: TrainingOptions): Promise<Batch[]> {
+  const rng = createRng(0, "bench-step");
+  const batches: Batch[] = [];
+  for (let i = 0; i < BATCHES; i++) {
+    const windows = Array.from(
+      { length: batch },
+      () => Int32Array.from({ length: tokens }, () => rng.integer(model.config.vocabSize)),
+    );
+    const targets: TeacherTargets[] = [];
+    for (const window of windows) {
+      targets.push(await teacherTargets(model, { tokens: window, batch: 1, length: tokens }, { topK: teacherTokens }));
+    }
+    batches.push({ windows, targets });
+  }
+  return batches;
+}
+
+const close = (a: number, b: number) => Math.abs(a - b) <= 2e-3 * Math.max(1, Math.abs(a), Math.abs(b));
+const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`;
+
+function show(name: string, outcomes: Outcome[], peakBytes: number): void {
+  const times = outcomes.map(({ ms }) => ms);
+  const [low, mid, high] = [Math.min(...times), median(times), Math.max(...times)].map((ms) => ms.toFixed(0));
+  const [first, last] = [at(outcomes, 0), at(outcomes, outcomes.length - 1)];
+  console.log(`${name}: median ${mid} ms a step (${low} to ${high}, ${times.length} steps)`);
+  console.log(
+    `${name}: resident ${megabytes(first.residentBytes)} after ${UNTIMED + 1} steps, ${
+      megabytes(last.residentBytes)
+    } at the end, peak ${megabytes(peakBytes)}`,
+  );
+}
+
+/** Runs the sides in turns; a peer's time and memory stand beside ours. */
+async function compare(
+  step: (i: number) => Promise<Outcome>,
+  peer: Peer | undefined,
+  { steps, library, rateOf }: { steps: number; library: string; rateOf(i: number): number },
+): Promise<void> {
+  const mine: Outcome[] = [];
+  const theirs: Outcome[] = [];
+  for (let i = 0; i < UNTIMED + steps; i++) {
+    const own = await step(i);
+    const other = peer && await peer.ask<Outcome>({ step: i, rate: rateOf(i), maskRate: MASK_RATE });
+    const agrees = (other: Outcome) =>
+      close(own.crossEntropy, other.crossEntropy) && close(own.distillation, other.distillation);
+    if (other && !agrees(other)) {
+      throw new Error(`The sides disagree at step ${i}: ${JSON.stringify(own)} and ${JSON.stringify(other)}`);
+    }
+    if (i < UNTIMED) continue;
+    mine.push(own);
+    if (other) theirs.push(other);
+  }
+  const { crossEntropy, distillation } = mine.at(-1)!;
+  console.log(`last step: cross entropy ${crossEntropy.toFixed(4)}, divergence ${distillation.toFixed(4)}`);
+  show(library, mine, hostMemory.peak().bytes);
+  if (!peer) return;
+  const { peakBytes } = await peer.ask<{ peakBytes: number }>({ end: true });
+  show(peer.versions, theirs, peakBytes);
+  const ratios = mine.map(({ ms }, i) => at(theirs, i).ms / ms);
+  console.log(
+    `same losses in all ${UNTIMED + steps} steps; ratio ${median(ratios).toFixed(2)} ` +
+      `(${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}, pair by pair)`,
+  );
+}
+
+async function main(): Promise<void> {
+  const flags = parseArgs(Deno.args, {
+    string: ["model", "steps", "batch", "tokens", "rank", "threads", "peer"],
+    default: { model: inProject("models/SmolLM2-135M.gguf"), steps: "10", batch: "2", tokens: "256", rank: "8" },
+  });
+  const threads = Number(flags.threads ?? navigator.hardwareConcurrency);
+  Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
+  if (flags.peer !== undefined && flags.peer !== "torch") {
+    throw new UsageError(`Unknown peer "${flags.peer}": the only one is torch`);
+  }
+  const steps = Number(flags.steps);
+  const [batch, tokens, rank] = [Number(flags.batch), Number(flags.tokens), Number(flags.rank)];
+  const parsed = trainingSchema.safeParse({ steps: steps + UNTIMED, batch, tokens, rank });
+  if (!parsed.success || steps < 1) {
+    throw new UsageError("--steps, --batch, --tokens and --rank must be whole numbers from 1 (tokens from 2)");
+  }
+  const options = parsed.data;
+  const folder = await Deno.makeTempDir({ prefix: "bench-step-" });
+  let peer: Peer | undefined;
+  try {
+    if (flags.peer) {
+      // Before anything is loaded: a process's peak begins with the memory of the one that started it.
+      const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
+      peer = await startPeer("PyTorch", python, [new URL("../peers/torch_step.py", import.meta.url).pathname]);
+    }
+    const engine = await startEngine("tensorflow");
+    const { source } = await openModel(String(flags.model));
+    const model = await uploadModel(source);
+    const student = createStudent(model, options, createRng(0, "adapters"));
+    const batches = await makeBatches(model, options);
+    if (peer) {
+      exportFolder(source, folder);
+      await writeShared(`${folder}/shared.safetensors`, student, batches);
+      const { crossEntropy, distillation, clipNorm } = options;
+      const weights = { crossEntropy, distillation, clipNorm, scale: student.adapters.scale };
+      await peer.ask({ model: folder, shared: `${folder}/shared.safetensors`, batches: BATCHES, threads, ...weights });
+    }
+    source.close();
+    console.log(`${flags.model}, ${batch} x ${tokens} random tokens, rank ${rank}, ${threads} threads, f32, in turns`);
+    const { learningRate, schedule } = at(student.optimizer.groups, 0);
+    const rateOf = (i: number) => learningRate * scheduleFactor(schedule!, i);
+    await compare(ours(student, batches, options), peer, { steps, library: engine.library, rateOf });
+  } finally {
+    await peer?.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+if (import.meta.main) await runTool(main);

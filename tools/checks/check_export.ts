@@ -1,0 +1,313 @@
+/** `deno task check:export [--model PATH] [--peer transformers|llama.cpp]`: whether other engines load what is exported and
+ * compute the same.
+ *
+ * Four models are made of one: dense; uniformly pruned, with heads times head size unlike the width; pruned to unequal
+ * layers and filled up with zeros; dense with biases added where FLAP's compensation adds them. transformers (from PyPI,
+ * in a private environment) must load each folder without a missing or unexpected tensor, as LlamaForCausalLM (or
+ * MistralForCausalLM, see `toHfConfig`), give the same token ids, and log-probabilities within 1e-3 nats. llama.cpp (npm's
+ * node-llama-cpp, fetched when asked for) must give the same token ids, log-probabilities within 1e-3 nats and the same
+ * greedy text from F32 files, and load F16, BF16 and Q8_0 of the dense model, whose mean difference is held to what
+ * rounding explains.
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { join } from "node:path";
+import { at } from "../../core/util/indexing.ts";
+import { startLlamaCpp } from "../../benchmarks/timing/llama_cpp.ts";
+import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
+import { startBestEngine } from "../../core/engine/engine.ts";
+import { unknownName, UsageError } from "../../core/util/errors.ts";
+import type { StoredType } from "../../core/formats/quantize.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
+import { type HostTensor, type LayerShape, tensorNames, type WeightSource } from "../../models/config.ts";
+import { disposeCache } from "../../models/decode.ts";
+import { exportHfFolder } from "../../models/export.ts";
+import { exportGguf } from "../../models/export_gguf.ts";
+import { paddedSource, prunedSource } from "../../models/export_source.ts";
+import { greedyStep } from "../../models/generate.ts";
+import { type DecoderModel, disposeModel, forward, targetLogProbs, uploadModel } from "../../models/decoder.ts";
+import { hfFamilyOf } from "../../models/families/mod.ts";
+import { type OpenedModel, openModel } from "../../models/load.ts";
+import type { LayerPlan, PrunePlan } from "../../models/plan.ts";
+import { familyCases, withTableGelu } from "./export_families.ts";
+import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
+import { runTool } from "../run_tool.ts";
+
+const HELP = `Checks that other engines load exported models and compute the same.
+
+Usage: deno task check:export [--model PATH] [--peer NAME]
+
+  --model PATH    model to export: a folder, a .gguf file, or tiny (default: tiny)
+  --peer NAME     transformers or llama.cpp (default: both)
+
+transformers and PyTorch are installed into a private Python environment, llama.cpp into Deno's cache, the first time.`;
+
+/** Largest difference in nats per token between two f32 implementations. */
+const F32_NATS = 1e-3;
+/** Largest mean difference in nats per token with rounded weights; llama.cpp rounds activations too. SmolLM2-135M shows
+ * 0.003, 0.02 and 0.1; a file that is read wrongly is off by several nats. */
+const ROUNDED_NATS: Partial<Record<StoredType, number>> = { F16: 0.02, BF16: 0.1, Q8_0: 0.3 };
+/** Largest difference where llama.cpp takes GELU from a table of 16-bit numbers; against the same table the limit is that
+ * of f32. */
+const GELU_NATS = 1e-2;
+const GREEDY_TOKENS = 32;
+const MAX_TOKENS = 160;
+
+const TEXTS = [
+  "The capital of France is Paris, and 1234 people're here in 2024.",
+  "  def f(x):\n\treturn x**2  # squared\n\n",
+  "Grüße aus Köln — naïve café, 東京 🙂 e\u0301",
+  "It wasn't the first time; nor, she'd say, the last...",
+];
+
+/** A model to export. */
+interface Case {
+  name: string;
+  source: WeightSource;
+}
+
+/** Removes about a third of every kind of unit, other ones in every layer. */
+function makePlan(layers: LayerShape[], isUniform: boolean): PrunePlan {
+  const rng = createRng(1, "check-export");
+  const keep = (count: number, from: number) =>
+    rng.shuffle(Array.from({ length: count }, (_, i) => i)).slice(0, Math.max(1, from)).sort((a, b) => a - b);
+  return {
+    layers: layers.map((shape, l): LayerPlan => {
+      const extra = isUniform ? 0 : l % 3;
+      const some = (count: number) => Math.min(count, Math.ceil(count * 2 / 3) + (count > 4 ? extra : 0));
+      const kvGroups = keep(shape.kvGroups, some(shape.kvGroups));
+      const perGroup = some(shape.queryHeadsPerGroup);
+      return {
+        kvGroups,
+        queryHeads: kvGroups.flatMap((group) =>
+          keep(shape.queryHeadsPerGroup, perGroup).map((head) => group * shape.queryHeadsPerGroup + head)
+        ),
+        ffnChannels: keep(shape.ffnChannels, some(shape.ffnChannels) - 7 * extra),
+      };
+    }),
+  };
+}
+
+/** Adds small biases to the output and down maps. */
+function withBiases(source: WeightSource): WeightSource {
+  const biases = new Map<string, HostTensor>();
+  const rng = createRng(2, "check-export");
+  source.config.layers.forEach((_, layer) => {
+    for (const linear of ["output", "down"] as const) {
+      const data = Float32Array.from({ length: source.config.width }, () => 0.01 * rng.normal());
+      biases.set(tensorNames.bias(layer, linear), { shape: [source.config.width], data });
+    }
+  });
+  return {
+    ...source,
+    config: { ...source.config, biases: ["output", "down"] },
+    read: (name) => biases.get(name) ?? source.read(name),
+  };
+}
+
+function makeCases(source: WeightSource): Case[] {
+  const { layers } = source.config;
+  return [
+    { name: "dense", source },
+    { name: "pruned", source: prunedSource(source, makePlan(layers, true)) },
+    { name: "unequal, padded", source: paddedSource(prunedSource(source, makePlan(layers, false))) },
+    ...source.config.biases.length === 0 ? [{ name: "dense, biases", source: withBiases(source) }] : [],
+  ];
+}
+
+/** What this project computes for a case. */
+interface Ours {
+  logProbs: Float32Array;
+  greedy: number[];
+}
+
+async function greedyTokens(model: DecoderModel, prompt: number[]): Promise<number[]> {
+  const tokens: number[] = [];
+  let step = await greedyStep(model, Int32Array.from(prompt), 1, null);
+  while (tokens.push(at(step.next, 0)) < GREEDY_TOKENS) step = await greedyStep(model, step.next, 1, step.cache);
+  disposeCache(step.cache);
+  return tokens;
+}
+
+async function computeOurs(source: WeightSource, tokens: number[], prompt: number[]): Promise<Ours> {
+  const model = await uploadModel(source);
+  const hidden = forward(model, { tokens: Int32Array.from(tokens), batch: 1, length: tokens.length });
+  const targets = Int32Array.from([...tokens.slice(1), 0]);
+  const { logProbs } = await targetLogProbs(model, hidden, targets, { greedy: false });
+  hidden.dispose();
+  const greedy = await greedyTokens(model, prompt);
+  disposeModel(model);
+  return { logProbs: logProbs.slice(0, -1), greedy };
+}
+
+/** Collects failures and prints one line per check. */
+interface Verdicts {
+  check(what: string, isRight: boolean, detail: string): void;
+  failures: number;
+}
+
+function createVerdicts(): Verdicts {
+  const verdicts: Verdicts = {
+    failures: 0,
+    check: (what, isRight, detail) => {
+      console.log(`${isRight ? "ok  " : "FAIL"} ${what}: ${detail}`);
+      if (!isRight) verdicts.failures++;
+    },
+  };
+  return verdicts;
+}
+
+/** Largest and mean absolute difference in nats. */
+function differences(actual: number[], expected: Float32Array): { max: number; mean: number } {
+  const all = Array.from(expected, (value, i) => Math.abs(at(actual, i) - value));
+  // NaN must not be lost in a maximum.
+  const max = all.reduce((largest, value) => value <= largest ? largest : value, 0);
+  return { max, mean: all.reduce((sum, value) => sum + value, 0) / all.length };
+}
+
+const sameLists = (a: number[][], b: number[][]) => JSON.stringify(a) === JSON.stringify(b);
+
+/** Everything the checks of one case share. */
+interface Context {
+  folder: string;
+  opened: OpenedModel;
+  tokens: number[];
+  prompt: number[];
+  verdicts: Verdicts;
+}
+
+async function checkTransformers(peer: Peer, { name, source }: Case, ours: Ours, context: Context): Promise<void> {
+  const { folder, opened, tokens, verdicts } = context;
+  const to = join(folder, "hf");
+  exportHfFolder(source, { to, dtype: "F32", maxShardBytes: 5e7, tokenizer: opened.tokenizerDefinition });
+  const { kind, ids, logProbs } = await peer.ask<{ kind: string; ids: number[][]; logProbs: number[] }>({
+    folder: to,
+    texts: TEXTS,
+    tokens,
+  });
+  Deno.removeSync(to, { recursive: true });
+  const { max } = differences(logProbs, ours.logProbs);
+  const sameIds = sameLists(ids, TEXTS.map((text) => opened.tokenizer.encode(text)));
+  const expectedKind = hfFamilyOf(source.config).family.hf.architecture;
+  const isRight = kind === expectedKind && sameIds && max <= F32_NATS;
+  const detail = `${kind}, ${sameIds ? "same" : "OTHER"} token ids, largest difference ${max.toExponential(1)} nats`;
+  verdicts.check(`${name}, transformers`, isRight, `${detail} over ${logProbs.length} tokens`);
+}
+
+interface LlamaAnswer {
+  ids: number[][];
+  logProbs: number[];
+  greedy: number[];
+  text: string;
+}
+
+async function checkLlamaCpp(
+  peer: Peer,
+  { name, source }: Case,
+  ours: Ours,
+  context: Context,
+  type: StoredType,
+): Promise<void> {
+  const { folder, opened: { tokenizer, tokenizerDefinition }, tokens, prompt, verdicts } = context;
+  const to = join(folder, "model.gguf");
+  const metadata = ggufTokenizerMetadata(tokenizerDefinition, tokenizer, source.config.vocabSize);
+  exportGguf(source, { to, type, tokenizer: metadata });
+  const answer = await peer.ask<LlamaAnswer>({ file: to, texts: TEXTS, tokens, prompt, count: GREEDY_TOKENS });
+  Deno.removeSync(to);
+  const { max, mean } = differences(answer.logProbs, ours.logProbs);
+  const what = `${name}, llama.cpp ${type}`;
+  if (type !== "F32") {
+    const limit = ROUNDED_NATS[type]!;
+    verdicts.check(what, mean <= limit, `mean difference ${mean.toExponential(1)} nats, at most ${limit}`);
+    return;
+  }
+  const sameIds = sameLists(answer.ids, TEXTS.map((text) => tokenizer.encode(text, { specialTokens: false })));
+  // llama.cpp stops at the end of a text, and does not give the token that ends it.
+  const end = ours.greedy.indexOf(tokenizer.eosTokenId ?? -1);
+  const greedy = end < 0 ? ours.greedy : ours.greedy.slice(0, end);
+  const sameText = answer.text === tokenizer.decode(greedy) && sameLists([answer.greedy], [greedy]);
+  const detail = `${sameIds ? "same" : "OTHER"} token ids, largest difference ${max.toExponential(1)} nats, ` +
+    `${sameText ? "same" : "OTHER"} greedy text ${JSON.stringify(answer.text.slice(0, 40))}`;
+  if (source.config.activation !== "gelu-tanh") {
+    verdicts.check(what, sameIds && sameText && max <= F32_NATS, detail);
+    return;
+  }
+  const { max: table } = differences(answer.logProbs, withTableGelu(source, tokens));
+  const isRight = sameIds && max <= GELU_NATS && table <= F32_NATS;
+  verdicts.check(what, isRight, `${detail}; with its GELU of 16 bits ${table.toExponential(1)} nats`);
+}
+
+const PEERS: Record<string, () => Promise<Peer>> = {
+  "transformers": async () => {
+    const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
+    return startPeer("transformers", python, [new URL("../peers/transformers_export.py", import.meta.url).pathname]);
+  },
+  "llama.cpp": startLlamaCpp,
+};
+
+async function checkCase(one: Case, peers: Record<string, Peer>, context: Context): Promise<void> {
+  const ours = await computeOurs(one.source, context.tokens, context.prompt);
+  for (const [name, peer] of Object.entries(peers)) {
+    if (name === "transformers") {
+      await checkTransformers(peer, one, ours, context);
+      continue;
+    }
+    const types: StoredType[] = one.name === "dense" ? ["F32", "F16", "BF16", "Q8_0"] : ["F32"];
+    for (const type of types) await checkLlamaCpp(peer, one, ours, context, type);
+  }
+}
+
+/** Small random models of other families, with the tokenizer of the opened one. */
+async function checkFamilies(peer: Peer, context: Context): Promise<void> {
+  for (const one of familyCases(context.opened.source.config.vocabSize)) {
+    const ours = await computeOurs(one.source, context.tokens, context.prompt);
+    await checkLlamaCpp(peer, one, ours, context, "F32");
+  }
+}
+
+async function main(): Promise<number> {
+  const refuse = (arg: string) => {
+    throw new UsageError(`Unknown argument "${arg}": see deno task check:export --help`);
+  };
+  const flags = parseArgs(Deno.args, {
+    string: ["model", "peer"],
+    boolean: ["help"],
+    default: { model: "tiny" },
+    unknown: refuse,
+  });
+  if (flags.help) {
+    console.log(HELP);
+    return 0;
+  }
+  const chosen = Object.entries(PEERS).filter(([name]) => flags.peer === undefined || flags.peer === name);
+  if (chosen.length === 0) throw unknownName("peer", flags.peer!, Object.keys(PEERS));
+  const opened = await openModel(flags.model);
+  const { engine } = await startBestEngine();
+  const folder = await Deno.makeTempDir({ prefix: "check-export-" });
+  const peers: Record<string, Peer> = {};
+  const verdicts = createVerdicts();
+  try {
+    for (const [name, start] of chosen) {
+      const peer = await start();
+      peers[name] = peer;
+      console.log(`${name}: ${peer.versions}`);
+    }
+    const tokens = opened.tokenizer.encode(TEXTS.join("\n")).slice(0, MAX_TOKENS);
+    const prompt = opened.tokenizer.encode("Once upon a time");
+    console.log(`ours: ${engine.library}; ${flags.model}, ${tokens.length} tokens`);
+    const context = { folder, opened, tokens, prompt, verdicts };
+    for (const one of makeCases(opened.source)) await checkCase(one, peers, context);
+    const { "llama.cpp": llamaCpp } = peers;
+    if (llamaCpp && flags.model === "tiny") await checkFamilies(llamaCpp, context);
+  } finally {
+    for (const peer of Object.values(peers)) await peer.close();
+    opened.source.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+  if (verdicts.failures > 0) console.error(`${verdicts.failures} checks failed`);
+  return verdicts.failures > 0 ? 1 : 0;
+}
+
+if (import.meta.main) await runTool(main);

@@ -1,0 +1,172 @@
+/** `deno task check:families`: whether every family of models computes here what it computes in transformers.
+ *
+ * transformers (from PyPI, in a private environment) makes a small model with random weights of each family and variant of
+ * `tools/checks/small_families.ts` and saves it, one in float32 and each in one of bfloat16 and float16, in several shards. We
+ * load the folder; logits must agree within 1e-4 and log-likelihoods within 1e-5 nats per token. Then half of all units go:
+ * masks and cut weights must agree within 1e-4, and transformers must load our export of the cut model as the same class,
+ * without a missing or unexpected tensor, with the same logits.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { parseArgs } from "@std/cli/parse-args";
+import { join } from "node:path";
+import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
+import { startBestEngine } from "../../core/engine/engine.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { createRng } from "../../core/util/rng.ts";
+import type { WeightSource } from "../../models/config.ts";
+import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
+import { exportHfFolder } from "../../models/export.ts";
+import { prunedSource } from "../../models/export_source.ts";
+import { openFolderModel } from "../../models/load.ts";
+import type { LayerMasks } from "../../models/masks.ts";
+import { planToMasks } from "../../tests/support/plan_masks.ts";
+import { FAMILY_CONFIGS, randomPlan } from "./small_families.ts";
+import { runTool } from "../run_tool.ts";
+import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
+
+const HELP = `Checks that every family of models computes here what it computes in transformers.
+
+Usage: deno task check:families [--only NAME]
+
+  --only NAME   only small models whose name begins so, such as qwen3
+
+transformers and PyTorch are installed into a private Python environment the first time.`;
+
+const MOST_LOGIT = 1e-4;
+const MOST_NATS = 1e-5;
+const TOKENS = 40;
+const SHARD_BYTES = 20_000;
+
+/** An answer of `peers/transformers_families.py`. */
+interface Answer {
+  kind: string;
+  logits: number[][];
+}
+
+async function logitsOf(model: DecoderModel, tokens: Int32Array, masks?: LayerMasks[]): Promise<Float32Array> {
+  const batch = { tokens, batch: 1, length: tokens.length };
+  const scores = tf.tidy(() => logits(model, forward(model, batch, { masks })));
+  const values = await scores.data<"float32">();
+  scores.dispose();
+  return values;
+}
+
+const largest = (values: Iterable<number>) => [...values].reduce((max, value) => value <= max ? max : value, 0);
+
+/** Largest difference of logits, and mean difference of log-likelihoods of the next tokens in nats. */
+function differences(
+  ours: Float32Array,
+  theirs: readonly number[][],
+  tokens: Int32Array,
+): { logit: number; nats: number } {
+  const width = ours.length / theirs.length;
+  const rows = theirs.map((_, t) => ours.subarray(t * width, (t + 1) * width));
+  const logit = largest(theirs.flatMap((row, t) => row.map((value, i) => Math.abs(at(at(rows, t), i) - value))));
+  const logProb = (row: ArrayLike<number> & Iterable<number>, id: number) => {
+    const max = largest([...row].map(Math.abs));
+    const sum = [...row].reduce((total, value) => total + Math.exp(value - max), 0);
+    return at(Array.from(row), id) - max - Math.log(sum);
+  };
+  const next = [...tokens.subarray(1)];
+  const gaps = next.map((id, t) => Math.abs(logProb(at(rows, t), id) - logProb(at(theirs, t), id)));
+  return { logit, nats: gaps.reduce((sum, gap) => sum + gap, 0) / gaps.length };
+}
+
+/** What the cut model gives, masked and exported. */
+async function checkPruned(
+  source: WeightSource,
+  { peer, folder, tokens, dense }: { peer: Peer; folder: string; tokens: Int32Array; dense: DecoderModel },
+): Promise<{ masked: number; exported: number; kind: string }> {
+  const plan = randomPlan(source.config);
+  const masks = planToMasks(source.config, plan);
+  const masked = await logitsOf(dense, tokens, masks);
+  tf.dispose(masks.flatMap((layer) => Object.values(layer)));
+  const small = prunedSource(source, plan);
+  const model = await uploadModel(small);
+  const cut = await logitsOf(model, tokens);
+  disposeModel(model);
+  const to = join(folder, "pruned");
+  const tokenizer = { tokenizer: {}, config: {} };
+  exportHfFolder(small, { to, dtype: "F32", maxShardBytes: SHARD_BYTES, tokenizer });
+  const answer = await peer.ask<Answer>({ folder: to, tokens: [...tokens] });
+  Deno.removeSync(to, { recursive: true });
+  return {
+    masked: largest(cut.map((value, i) => Math.abs(value - at(masked, i)))),
+    exported: differences(cut, answer.logits, tokens).logit,
+    kind: answer.kind,
+  };
+}
+
+/** Checks one small model; true when it is right. */
+async function checkModel(name: string, json: Record<string, unknown>, peer: Peer, folder: string): Promise<boolean> {
+  const rng = createRng(11, "check-families tokens");
+  const vocabulary = Number(json.vocab_size);
+  const tokens = Int32Array.from({ length: TOKENS }, () => Math.floor(rng.uniform() * vocabulary));
+  let isRight = true;
+  for (const dtype of ["float32", name.length % 2 === 0 ? "bfloat16" : "float16"]) {
+    const to = join(folder, "made");
+    const made = await peer.ask<Answer>({
+      make: json,
+      folder: to,
+      dtype,
+      shardBytes: SHARD_BYTES,
+      tokens: [...tokens],
+    });
+    const source = openFolderModel(to);
+    const dense = await uploadModel(source);
+    const { logit, nats } = differences(await logitsOf(dense, tokens), made.logits, tokens);
+    const pruned = await checkPruned(source, { peer, folder, tokens, dense });
+    disposeModel(dense);
+    source.close();
+    Deno.removeSync(to, { recursive: true });
+    const good = logit <= MOST_LOGIT && nats <= MOST_NATS && pruned.masked <= MOST_LOGIT &&
+      pruned.exported <= MOST_LOGIT && pruned.kind === made.kind;
+    isRight &&= good;
+    const short = (value: number) => value.toExponential(1);
+    console.log(
+      `${good ? "ok  " : "FAIL"} ${name}, ${dtype}: ${made.kind}, logits ${short(logit)}, ${short(nats)} nats; ` +
+        `pruned: masked ${short(pruned.masked)}, exported ${short(pruned.exported)} as ${pruned.kind}`,
+    );
+  }
+  return isRight;
+}
+
+async function main(): Promise<number> {
+  const refuse = (arg: string) => {
+    throw new UsageError(`Unknown argument "${arg}": see deno task check:families --help`);
+  };
+  const flags = parseArgs(Deno.args, { string: ["only"], boolean: ["help"], default: { only: "" }, unknown: refuse });
+  if (flags.help) {
+    console.log(HELP);
+    return 0;
+  }
+  const chosen = Object.entries(FAMILY_CONFIGS).filter(([name]) => name.startsWith(flags.only));
+  if (chosen.length === 0) {
+    throw new UsageError(`No small model begins with "${flags.only}": ${Object.keys(FAMILY_CONFIGS).join("; ")}`);
+  }
+  const { engine } = await startBestEngine();
+  const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
+  const script = new URL("../peers/transformers_families.py", import.meta.url).pathname;
+  const peer = await startPeer("transformers", python, [script]);
+  const folder = await Deno.makeTempDir({ prefix: "check-families-" });
+  let failures = 0;
+  try {
+    console.log(`${peer.versions}; ours: ${engine.library}`);
+    for (const [name, json] of chosen) {
+      const clean = JSON.parse(JSON.stringify(json));
+      if (!await checkModel(name, clean, peer, folder)) failures++;
+    }
+  } finally {
+    await peer.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+  console.log(
+    failures === 0 ? `${chosen.length} small models agree` : `${failures} of ${chosen.length} small models differ`,
+  );
+  return failures === 0 ? 0 : 1;
+}
+
+if (import.meta.main) await runTool(main);

@@ -1,0 +1,198 @@
+/** lm-evaluation-harness as another program: installs it in a private environment, runs it on local records with its own
+ * task definitions, and reads what it wrote.
+ *
+ * @module
+ */
+import { lmEvalSamples } from "../../benchmarks/records/lm_eval_samples.ts";
+import { outputType, type ScoredExample } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { at } from "../../core/util/indexing.ts";
+import { codePointLength } from "../../core/util/python_text.ts";
+import type { AnyTask } from "../../datasets/define.ts";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { UsageError } from "../../core/util/errors.ts";
+import { cacheFolder, privatePython, runCommand, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
+
+const HARNESS = ["lm-eval[api]==0.4.13"];
+const HARNESS_WITH_TORCH = ["lm-eval[api,hf]==0.4.13"];
+
+/** One answer: a choice of an example, or a whole document. */
+export interface Answer {
+  logLikelihood: number;
+  /** Undefined for whole documents. */
+  isGreedy?: boolean;
+}
+
+/** What a side has of an example. */
+export interface CheckedExample {
+  answers: Answer[];
+  /** Lengths that acc_norm divides by; empty for whole documents. */
+  lengths: number[];
+  /** Hashes of record, prompt and target. */
+  hashes: string[];
+  /** 1 or 0 by metric, as the side itself decided; empty for whole documents. */
+  outcomes: Record<string, number>;
+}
+
+/** The part of a task's configuration that says where its records are. */
+export function localData(split: string, file: string, train?: string): Record<string, unknown> {
+  return {
+    dataset_path: "json",
+    dataset_name: null,
+    dataset_kwargs: { data_files: { [split]: file, ...train === undefined ? {} : { train } } },
+    training_split: train === undefined ? null : "train",
+    validation_split: split === "validation" ? split : null,
+    test_split: split === "test" ? split : null,
+  };
+}
+
+/** Configuration of a task that the harness does not have: records of the tiny world. */
+export const TINY_TASK: Record<string, unknown> = {
+  output_type: "multiple_choice",
+  doc_to_text: "{{context}}",
+  doc_to_choice: "{{choices}}",
+  doc_to_target: "gold",
+  metric_list: [{ metric: "acc", aggregation: "mean", higher_is_better: true }],
+  metadata: { version: 1 },
+};
+
+/** Reads a samples file of the harness. */
+export function readSamples(text: string): CheckedExample[] {
+  return text.trimEnd().split("\n").map((line): CheckedExample => {
+    const { filtered_resps, doc_hash, prompt_hash, target_hash, metrics, ...outcomes } = JSON.parse(line);
+    const hashes = [doc_hash, prompt_hash, target_hash];
+    if (typeof filtered_resps[0] === "string") {
+      return { answers: [{ logLikelihood: Number(filtered_resps[0]) }], lengths: [], hashes, outcomes: {} };
+    }
+    return {
+      answers: filtered_resps.map(([value, greedy]: string[]) => ({
+        logLikelihood: Number(value),
+        isGreedy: greedy === "True",
+      })),
+      lengths: [],
+      hashes,
+      outcomes: Object.fromEntries(metrics.map((metric: string) => [metric, outcomes[metric]])),
+    };
+  });
+}
+
+/** Python with the harness. The server's client needs no PyTorch, so it has a smaller environment unless there is the
+ * larger one already. */
+export async function harnessPython(peer: "server" | "hf"): Promise<string> {
+  let hasTorch = peer === "hf";
+  try {
+    hasTorch ||= Deno.statSync(`${cacheFolder()}/python-torch/ready`).isFile;
+  } catch {
+    // Not made.
+  }
+  return hasTorch
+    ? await privatePython("torch", [TORCH, TRANSFORMERS, HARNESS_WITH_TORCH])
+    : await privatePython("lm-eval", [TRANSFORMERS, HARNESS]);
+}
+
+/** The folder of the tasks that the harness comes with. */
+export async function harnessTasks(python: string): Promise<string> {
+  const find = "import importlib.util as u; print(u.find_spec('lm_eval').submodule_search_locations[0])";
+  const { stdout } = await runCommand(python, ["-c", find], "lm-evaluation-harness was not found");
+  return join(stdout.trim(), "tasks");
+}
+
+/** What the harness is asked to do. */
+export interface HarnessJob {
+  /** Name of its backend. */
+  model: string;
+  model_args: Record<string, unknown>;
+  /** Tasks with the configurations that say where their records are. */
+  tasks: { name: string; config: Record<string, unknown> }[];
+  batch_size: number;
+  /** Only the first examples. */
+  limit?: number;
+  /** Solved examples in the prompt. */
+  num_fewshot: number;
+}
+
+/** What it answered. */
+export interface HarnessRun {
+  /** Examples by task, in order. */
+  examples: Map<string, CheckedExample[]>;
+  /** Metrics of tasks and groups (`acc,none`), as its results file has them. */
+  results: Record<string, Record<string, unknown>>;
+  /** Seconds for loading the model. */
+  loadS: number;
+  /** Seconds for everything after that. */
+  seconds: number;
+  /** Largest resident set of its process. */
+  peakBytes: number;
+}
+
+/** Runs the harness with its files in the folder `work`, which is made.
+ * @throws {UsageError} with the end of what it printed when it fails. */
+export async function runHarness(
+  python: string,
+  { tasks, limit, ...job }: HarnessJob,
+  work: string,
+): Promise<HarnessRun> {
+  const [out, yaml] = [join(work, "out"), join(work, "tasks")];
+  Deno.mkdirSync(yaml, { recursive: true });
+  const child = new Deno.Command(python, {
+    args: [fileURLToPath(new URL("../peers/lm_eval_peer.py", import.meta.url))],
+    env: {
+      // Nothing is downloaded, and nothing is left in the user's caches.
+      HF_HOME: join(work, "hf"),
+      HF_HUB_OFFLINE: "1",
+      HF_DATASETS_OFFLINE: "1",
+      TOKENIZERS_PARALLELISM: "false",
+      LMEVAL_LOG_LEVEL: "WARNING",
+    },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  const names = tasks.map(({ name, config }) => ({ name, config }));
+  const request = { ...job, tasks: names, limit: limit ?? null, work: yaml, out };
+  await writer.write(new TextEncoder().encode(JSON.stringify(request)));
+  await writer.close();
+  const { success, stdout, stderr } = await child.output();
+  if (!success) {
+    const tail = new TextDecoder().decode(stderr).trim().split("\n").slice(-15).join("\n");
+    throw new UsageError(`lm-evaluation-harness ended with an error:\n${tail}`);
+  }
+  const examples = new Map<string, CheckedExample[]>();
+  let results: HarnessRun["results"] = {};
+  for (const { name: folder } of Deno.readDirSync(out)) {
+    for (const { name } of Deno.readDirSync(join(out, folder))) {
+      if (name.startsWith("results_")) {
+        ({ results } = JSON.parse(Deno.readTextFileSync(join(out, folder, name))));
+      }
+      const task = /^samples_(.+)_\d{4}-\d\d-\d\dT.*\.jsonl$/.exec(name)?.[1];
+      if (task) examples.set(task, readSamples(Deno.readTextFileSync(join(out, folder, name))));
+    }
+  }
+  const measured = JSON.parse(new TextDecoder().decode(stdout).trim().split("\n").pop()!);
+  return { examples, results, loadS: measured.load_seconds, seconds: measured.seconds, peakBytes: measured.peak_bytes };
+}
+
+/** A task of the check: our side, and what the harness needs to know. */
+export interface CheckedTask {
+  name: string;
+  config: Record<string, unknown>;
+  ours: CheckedExample[];
+  seconds: number;
+}
+
+/** Our side of the examples of a task. */
+export function ourExamples(task: AnyTask, scored: readonly ScoredExample[]): CheckedExample[] {
+  const type = outputType(task);
+  return lmEvalSamples(task, scored).map(({ doc_hash, prompt_hash, target_hash, metrics, ...sample }, i) => {
+    const { scores, example } = at(scored, i);
+    const isRolling = type === "loglikelihood_rolling";
+    const numbers = metrics.filter((metric) => typeof sample[metric] === "number");
+    return {
+      answers: isRolling ? scores.map(({ logLikelihood }) => ({ logLikelihood })) : scores,
+      lengths: type === "multiple_choice" ? example.choices.map(({ text }) => codePointLength(text)) : [],
+      hashes: [doc_hash, prompt_hash, target_hash],
+      outcomes: Object.fromEntries(numbers.map((metric) => [metric, Number(sample[metric])])),
+    };
+  });
+}

