@@ -60,7 +60,7 @@ export interface Engine {
 
 /** The compiled operations of `core/engine/native/`; see {@linkcode loadDecoderOps}. */
 export const DECODER_OPS =
-  new URL("../node_modules/@tensorflow/tfjs-node-gpu/lib/napi-v8/decoder_ops.so", import.meta.url).pathname;
+  new URL("../../node_modules/@tensorflow/tfjs-node-gpu/lib/napi-v8/decoder_ops.so", import.meta.url).pathname;
 
 /** The command that builds the native engine, for messages. */
 export const SETUP_COMMAND = "deno task setup:tensorflow";
