@@ -24,6 +24,7 @@ export const blockInfluence: Method<typeof options> = defineMethod({
   id: "block-influence",
   summary: "Removes whole layers, those that turn the residual stream the least",
   source: "Men et al. 2024, arXiv:2403.03853 (ShortGPT), equation 1",
+  display: { order: 7, colour: "#487058" },
   kind: "one-shot",
   granularity: "layer",
   needs: { calibration: true },

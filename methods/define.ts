@@ -82,6 +82,14 @@ export interface MethodVariant<Options> {
   options: Options;
 }
 
+/** Where a method stands in tables and legends, and its colour in figures: the same in every report. */
+export interface MethodDisplay {
+  /** Ascending: simple baselines first, learned masks last. Methods without a `display` come after all others. */
+  order: number;
+  /** `#RRGGBB`. */
+  colour: string;
+}
+
 /** A pruning method. Made with {@linkcode defineMethod}. */
 export interface Method<Schema extends z.ZodType = z.ZodType> {
   /** `kebab-case` name, unique in the registry. */
@@ -90,6 +98,8 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   summary: string;
   /** Where the method is described: authors, year, arXiv id, equation. */
   source: string;
+  /** Place and colour in reports. Methods without one get a spare colour. */
+  display?: MethodDisplay;
   /** `one-shot`: scores and cuts. `learned`: trains masks, and reports the tokens it saw. */
   kind: "one-shot" | "learned";
   /** What `prune` depends on. */
@@ -126,10 +136,13 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
 }
 
 /** Checks a method's definition and returns it with its option types.
- * @throws {TypeError} when the id is not kebab-case or an option has no default. */
+ * @throws {TypeError} when the id is not kebab-case, the colour is not `#RRGGBB`, or an option has no default. */
 export function defineMethod<Schema extends z.ZodType>(method: Method<Schema>): Method<Schema> {
   if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(method.id)) {
     throw new TypeError(`Method id must be kebab-case: current "${method.id}"`);
+  }
+  if (method.display && !/^#[0-9A-F]{6}$/i.test(method.display.colour)) {
+    throw new TypeError(`The colour of method "${method.id}" must be #RRGGBB: current "${method.display.colour}"`);
   }
   if (!method.options.safeParse({}).success) {
     throw new TypeError(`Every option of method "${method.id}" must have a default`);

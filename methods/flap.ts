@@ -177,6 +177,7 @@ export const flap: Method = defineMethod({
   id: "flap",
   summary: "Removes the units whose output fluctuates least; widths per layer are searched (AL) or uniform (UL)",
   source: "An et al. 2023, arXiv:2312.11983, section 3",
+  display: { order: 5, colour: "#E69F00" },
   kind: "one-shot",
   needs: { calibration: true },
   layerwise: true,

@@ -30,6 +30,7 @@ export const magnitude: Method = defineMethod({
   id: "magnitude",
   summary: "Removes the units with the smallest weights, the same number in every layer",
   source: "Ma et al. 2023, arXiv:2305.11627 (L1, L2); An et al. 2023, arXiv:2312.11983 (mag-sp)",
+  display: { order: 2, colour: "#56B4E9" },
   kind: "one-shot",
   needs: { calibration: false, seed: false },
   layerwise: true,

@@ -19,6 +19,7 @@ export const random: Method = defineMethod({
   id: "random",
   summary: "Removes units at random, the same number in every layer",
   source: "Ma et al. 2023, arXiv:2305.11627, table 1 (Random)",
+  display: { order: 1, colour: "#8C6D31" },
   kind: "one-shot",
   needs: { calibration: false },
   layerwise: true,

@@ -230,6 +230,7 @@ export const llmPruner: Method = defineMethod({
   id: "llm-pruner",
   summary: "Removes the units with the smallest Taylor estimate of the loss; first and last layers stay whole (block)",
   source: "Ma et al. 2023, arXiv:2305.11627, section 3.2, eqs. 3 to 5",
+  display: { order: 4, colour: "#0072B2" },
   kind: "one-shot",
   needs: { calibration: true },
   options,

@@ -90,6 +90,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
   id: "mask-prune",
   summary: "Learns masks, widths and multipliers together under the budget, one width for all layers",
   source: "Qin et al. 2025, arXiv:2502.14008; minimax form after Yuan et al. 2021, UMEC",
+  display: { order: 9, colour: "#D55E00" },
   kind: "learned",
   needs: { calibration: true },
   options,

@@ -45,6 +45,7 @@ export const obs: Method<typeof options> = defineMethod({
   id: "obs",
   summary: "Removes the cheapest units one after the other, with the inverse Gram matrix updated",
   source: "Kurtic et al. 2023, arXiv:2302.04089 (ZipLM); Ling et al. 2024, arXiv:2412.18110 (SlimGPT)",
+  display: { order: 6, colour: "#C01884" },
   kind: "one-shot",
   needs: { calibration: true },
   options,
