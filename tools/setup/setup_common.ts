@@ -15,7 +15,7 @@ export function cacheFolder(): string {
 
 /** Real folder of an installed npm package. */
 export function packageFolder(name: string): string {
-  return Deno.realPathSync(new URL(`../node_modules/${name}`, import.meta.url).pathname);
+  return Deno.realPathSync(new URL(`../../node_modules/${name}`, import.meta.url).pathname);
 }
 
 /** Runs a command to its end.
