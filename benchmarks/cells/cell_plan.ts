@@ -212,7 +212,7 @@ export function leastSeconds(
   return sum(phases.map(({ flops, bytesRead }) => Math.max(flops / flopsPerS, bytesRead / bytesPerS)));
 }
 
-/** Resident set of a cell's process besides its tensors: the runtime, libraries, code and heaps; `check:plan` compares. */
+/** Resident set of a cell's process besides its tensors: the runtime, libraries, code and heaps. */
 const PROCESS_BYTES: Record<EngineName, number> = { tensorflow: 560e6, wasm: 315e6, cpu: 315e6, webgpu: 560e6 };
 
 /** What a cell's process takes at the worst moment where tensors lie in the machine's own memory; `deviceBytes` elsewhere. */

@@ -1,6 +1,6 @@
 /** The tiny world as a corpus and four tasks: what the bundled model was trained on, for runs without downloads.
  *
- * The files under `data/` are told by the generator beside this file (`deno task train:tiny --data-only`). Texts and
+ * The files under `data/` are told by the generator of commit 0dd3fad. Texts and
  * questions of different splits share no sentence.
  *
  * @module

@@ -5,14 +5,24 @@ import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
 import { measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { tinyTasks } from "../../datasets/tiny_world/mod.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { type DecoderConfig, queryHeads } from "../../models/config.ts";
+import type { LayerMasks } from "../../models/masks.ts";
 import { disposeModel, uploadModel } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { randomMasks } from "../../tools/setup/tiny/score.ts";
 import { testOnEngines } from "../support/engines.ts";
 
 const LIMIT = 80;
 const TEXT = { corpus: "tiny-world", split: "test", protocol: "a", windowTokens: 128, maxWindows: 16 } as const;
+
+/** Masks that remove half of the query heads and FFN channels of every layer at random. */
+function randomHalf({ layers }: DecoderConfig): LayerMasks[] {
+  const rng = createRng(0, "tiny/damage");
+  const mask = (units: number) =>
+    tf.tensor1d(rng.shuffle(Array.from({ length: units }, (_, i) => i < Math.round(units / 2) ? 0 : 1)), "float32");
+  return layers.map((shape) => ({ queryHeads: mask(queryHeads(shape)), ffn: mask(shape.ffnChannels) }));
+}
 
 testOnEngines(
   "tiny: every task is well above chance, and half of the units missing shows",
@@ -20,7 +30,7 @@ testOnEngines(
     const { source, tokenizer } = await openModel("tiny");
     const model = await uploadModel(source);
     source.close();
-    const masks = randomMasks(model.config, 0.5);
+    const masks = randomHalf(model.config);
     try {
       const [whole, damaged] = take(
         [{}, { masks }].map((options) => createScorer(scoringModel(model, options), tokenizer)),

@@ -45,7 +45,7 @@ def main():
             "blocks": base64.b64encode(blocks.tobytes()).decode(),
             "values": base64.b64encode(values.tobytes()).decode(),
         }
-    path = pathlib.Path(__file__).parent.parent / "tests" / "golden" / "dequantize.json"
+    path = pathlib.Path(__file__).parents[2] / "tests" / "golden" / "dequantize.json"
     path.write_text(json.dumps(golden, indent=2) + "\n")
 
 

@@ -7,7 +7,7 @@ import pathlib
 import pyarrow
 import pyarrow.parquet
 
-root = pathlib.Path(__file__).parent.parent
+root = pathlib.Path(__file__).parents[2]
 out = root / "tests" / "golden" / "parquet"
 out.mkdir(exist_ok=True)
 for name, compression, row_group_size in [

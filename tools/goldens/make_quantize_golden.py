@@ -29,7 +29,7 @@ def main():
             "blocks": base64.b64encode(blocks.tobytes()).decode(),
         },
     }
-    path = pathlib.Path(__file__).parent.parent / "tests" / "golden" / "quantize.json"
+    path = pathlib.Path(__file__).parents[2] / "tests" / "golden" / "quantize.json"
     path.write_text(json.dumps(golden, indent=2) + "\n")
 
 

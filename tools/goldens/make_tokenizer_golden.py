@@ -154,7 +154,7 @@ def main():
         "sentencePiece": sentence_piece(),
         "metaspace": metaspace(),
     }
-    path = pathlib.Path(__file__).parent.parent / "tests" / "golden" / "tokenizer.json"
+    path = pathlib.Path(__file__).parents[2] / "tests" / "golden" / "tokenizer.json"
     path.write_text(json.dumps(golden) + "\n")
 
 
