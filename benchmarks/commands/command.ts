@@ -18,9 +18,6 @@ export interface Command {
   help(): string;
   /** The flags it knows, and how many positional arguments. */
   flags: StrictOptions;
-  /** Known values of flags, for shells, by flag without dashes; `""`: of the positional arguments. Those of a run's
-   * configuration are known already. */
-  choices?: Readonly<Record<string, readonly string[]>>;
   /** Does it. `args` are the arguments as they were given. Returns the exit code.
    * @throws {UsageError} on a wrong argument. */
   run(flags: Flags, args: string[]): Promise<number>;

@@ -117,6 +117,5 @@ export const exportCommand: Command = {
   summary: "write a cell's model for transformers or llama.cpp",
   help: () => HELP,
   flags: { string: ["format", "run", "to", "dtype", "max-shard-size", "model"], boolean: ["pad"], positional: 1 },
-  choices: { format: EXPORT_FORMATS, dtype: STORED_TYPES.map((type) => type.toLowerCase()) },
   run: exportNamed,
 };

@@ -117,7 +117,6 @@ export const ls: Command = {
   summary: "list what there is",
   help: () => HELP,
   flags: { positional: 1 },
-  choices: { "": Object.keys(LISTS) },
   run: async ({ _: [what] }) => {
     console.log(await listText(what));
     return 0;

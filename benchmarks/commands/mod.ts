@@ -4,7 +4,6 @@
  */
 import type { Command } from "./command.ts";
 import { compare } from "./compare.ts";
-import { completions } from "./completions.ts";
 import { evaluate } from "./eval.ts";
 import { exportCommand } from "./export.ts";
 import { fetchCommand } from "./fetch.ts";
@@ -12,7 +11,6 @@ import { ls } from "./ls.ts";
 import { report } from "./report.ts";
 import { reproduce } from "./reproduce.ts";
 import { run } from "./run.ts";
-import { serve } from "./serve.ts";
 import { throughput } from "./throughput.ts";
 import { validate } from "./validate.ts";
 
@@ -27,7 +25,5 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map(Object.entries({
   reproduce,
   export: exportCommand,
   throughput,
-  serve,
   fetch: fetchCommand,
-  completions: completions(() => COMMANDS),
 }));

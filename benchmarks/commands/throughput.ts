@@ -3,7 +3,6 @@
  * @module
  */
 import { UsageError } from "../../core/util/errors.ts";
-import { STORED_TYPES } from "../../core/formats/quantize.ts";
 import { choiceOf, type Command, textFlag } from "./command.ts";
 
 const HELP = `Times models in our engine and in llama.cpp in turns: the same files, threads and repeats.
@@ -32,7 +31,6 @@ export const throughput: Command = {
   summary: "time a run's models in our engine and in llama.cpp, in turns",
   help: () => HELP,
   flags: { string: ["engine", "model", "dtype", "prefill-tokens", "decode-tokens", "repeats"], positional: 1 },
-  choices: { engine: ["llama.cpp"], dtype: STORED_TYPES.map((type) => type.toLowerCase()) },
   run: async (flags) => {
     const [dir] = flags._;
     const model = textFlag(flags, "model");

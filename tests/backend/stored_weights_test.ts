@@ -2,7 +2,6 @@ import * as tf from "@tensorflow/tfjs";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { exportCell } from "../../benchmarks/commands/export_cell.ts";
-import { loadServed } from "../../benchmarks/server/serve_process.ts";
 import { writeRecord } from "../../benchmarks/records/store.ts";
 import { openStoredWeights, storeWeights } from "../../benchmarks/records/stored_weights.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
@@ -10,7 +9,6 @@ import type { DoneRecord } from "../../core/schema/schema.ts";
 import { expectedTensors, tensorNames } from "../../models/config.ts";
 import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
 import { openFolderModel, openModel } from "../../models/load.ts";
-import { scoringModel } from "../../models/scoring.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { toyTokens } from "../support/toy.ts";
@@ -66,7 +64,7 @@ async function inRun(
   });
 }
 
-testOnEngines("stored weights are the measured ones to the bit, in export and serve", async (engine) => {
+testOnEngines("stored weights are the measured ones to the bit in an export", async () => {
   const check = async ({ out, record, model }: Stored) => {
     const to = join(out, "exported");
     await exportCell({ record, out, format: "hf", to });
@@ -75,16 +73,6 @@ testOnEngines("stored weights are the measured ones to the bit, in export and se
       assertEquals(source.read(name), await hostTensor(model, name), name);
     }
     source.close();
-
-    const path = join(out, "records", `mask-prune-0.5-s3-${record.id}.json.gz`);
-    const options = { record: path, host: "127.0.0.1", port: 0, engine: engine.name };
-    // What is served lives as long as its process.
-    tf.engine().startScope();
-    const served = await loadServed(options, new AbortController().signal);
-    const batch = { tokens: TOKENS, batch: 1, length: TOKENS.length };
-    const targets = { rows: Int32Array.of(4, 9), ids: Int32Array.of(3, 7) };
-    assertEquals(await served.model.score(batch, targets), await scoringModel(model).score(batch, targets));
-    tf.engine().endScope();
   };
   for (const plan of [PLANS.uniform, PLANS.shallow]) await inRun(false, check, plan);
 });

@@ -111,7 +111,7 @@ function describe(name: string, outcomes: Outcome[]): string {
 
 /** The harness at its fastest batch size. */
 async function harnessSide(work: Work, files: Record<string, string>, folder: string): Promise<() => Promise<Outcome>> {
-  const python = await harnessPython("hf");
+  const python = await harnessPython();
   const pretrained = join(folder, "model");
   const { source, tokenizerDefinition } = await openModel(work.model);
   exportHfFolder(source, { to: pretrained, dtype: "F32", tokenizer: tokenizerDefinition });

@@ -24,7 +24,6 @@ const ALLOWED: Record<string, string[]> = {
 
 /** The rooms of `benchmarks/`: each may import those after it, and itself. */
 const ROOMS = [
-  "server",
   "commands",
   "sweep",
   "cells",

@@ -1,12 +1,10 @@
-/** `deno task check:lm-eval [--peer server|hf] [--model PATH] [--tasks LIST] [--data DIR] [--limit N]
+/** `deno task check:lm-eval [--peer hf] [--model PATH] [--tasks LIST] [--data DIR] [--limit N]
  * [--num-fewshot N] [--task-files]`: whether our scores are those of lm-evaluation-harness, choice by choice.
  *
  * The harness (0.4.13, from PyPI, in a private environment) scores the same records with its own task definitions; each
  * log-likelihood, each decision and each logged record is compared with ours.
  *
- * - `server`, the default: through its `local-completions` backend and our `/v1/completions`. `--tokenizer remote` uses
- *   our tokenizer endpoints as well; `huggingface`, the default, transformers' tokenizer.
- * - `hf`: through its `hf` backend, PyTorch and transformers, on the same weights in f32; no code is shared.
+ * The harness scores through its `hf` backend: PyTorch and transformers on the same weights in f32. No code is shared.
  *
  * With `--task-files`, task files of the harness are run as they are installed, on small local data; metrics of tasks and of
  * a group are compared as well. See `lm_eval_task_files.ts`.
@@ -21,7 +19,6 @@ import { lmEvalDocuments } from "../../benchmarks/records/lm_eval_samples.ts";
 import { argmax, measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
 import type { ScoredDocument } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
-import { createApp } from "../../benchmarks/server/server.ts";
 import { startBestEngine, startEngine } from "../../core/engine/engine.ts";
 import { unknownName, UsageError } from "../../core/util/errors.ts";
 import type { EngineName } from "../../core/schema/schema.ts";
@@ -51,11 +48,8 @@ export interface Tolerance {
   relative: number;
 }
 
-/** The server scores the same tokens in batches of other shapes, and f32 sums in another order. Padding rows, positions
- * and scored tokens to common multiples does not make the results equal: the kernels choose their blocks by the shape,
- * and a choice's place in a shared row moves what it is added to. So its bound grows with the score. */
-const TOLERANCES = { server: { nats: 1e-5, relative: 1e-5 }, hf: { nats: 1e-3, relative: 0 } };
-type Peer = keyof typeof TOLERANCES;
+/** By how much PyTorch's log-likelihoods may differ. */
+const TOLERANCE: Tolerance = { nats: 1e-3, relative: 0 };
 
 /** What the comparison of a task found. */
 export interface Comparison {
@@ -196,7 +190,6 @@ async function checkedCorpus(
 }
 
 interface Flags {
-  peer: Peer;
   model: string;
   engine?: EngineName;
   tasks: string[];
@@ -204,7 +197,6 @@ interface Flags {
   limit?: number;
   /** Solved examples in the prompt. */
   fewshot: number;
-  tokenizer: "remote" | "huggingface";
   /** The harness's own task files in place of tasks of ours. */
   taskFiles: boolean;
 }
@@ -214,22 +206,20 @@ function parseFlags(args: string[]): Flags {
     throw new UsageError(`Unknown argument "${arg}": see the head of tools/checks/check_lm_eval.ts`);
   };
   const flags = parseArgs(args, {
-    string: ["peer", "model", "engine", "tasks", "data", "limit", "num-fewshot", "tokenizer"],
+    string: ["peer", "model", "engine", "tasks", "data", "limit", "num-fewshot"],
     boolean: ["task-files"],
     default: {
-      peer: "server",
+      peer: "hf",
       model: "tiny",
       tasks: "boolq,piqa,hellaswag,winogrande,arc_easy,arc_challenge,openbookqa,wikitext",
       data: fileURLToPath(new URL("../../datasets/fixtures", import.meta.url)),
-      tokenizer: "huggingface",
     },
     unknown: refuse,
   });
   const oneOf = (name: string, value: string, known: string[]) => {
     if (!known.includes(value)) throw unknownName(name, value, known);
   };
-  oneOf("peer", flags.peer, Object.keys(TOLERANCES));
-  oneOf("tokenizer", flags.tokenizer, ["remote", "huggingface"]);
+  oneOf("peer", flags.peer, ["hf"]);
   const tasks = String(flags.tasks).split(",");
   for (const task of tasks) oneOf("task", task, [...knownTasks.keys(), ...corpora.keys()]);
   const [limit, fewshot = 0] = [countFlag(flags, "limit"), countFlag(flags, "num-fewshot", 0)];
@@ -264,8 +254,8 @@ function report(
 }
 
 async function main(args: string[]): Promise<number> {
-  const { peer, tokenizer: backend, ...flags } = parseFlags(args);
-  const python = await harnessPython(peer);
+  const flags = parseFlags(args);
+  const python = await harnessPython();
   const engine = flags.engine ? await startEngine(flags.engine) : (await startBestEngine()).engine;
   const { source, tokenizer, tokenizerDefinition } = await openModel(flags.model);
   const work = await Deno.makeTempDir({ prefix: "check-lm-eval-" });
@@ -274,12 +264,7 @@ async function main(args: string[]): Promise<number> {
     exportHfFolder(source, { to: folder, dtype: "F32", tokenizer: tokenizerDefinition });
     const model = scoringModel(await uploadModel(source));
     source.close();
-    const isRemote = peer === "server" && backend === "remote";
-    // The remote tokenizer never adds a beginning-of-sequence token; the others follow the tokenizer's default.
-    const scorer = createScorer(model, tokenizer, {
-      bos: isRemote ? "never" : "tokenizer",
-      rollingBos: isRemote ? "single" : "lm-eval",
-    });
+    const scorer = createScorer(model, tokenizer);
     const tasks: CheckedTask[] = [];
     for (const name of flags.taskFiles ? [] : flags.tasks) {
       tasks.push(await (knownTasks.has(name) ? checkedTask : checkedCorpus)(scorer, name, flags));
@@ -287,36 +272,22 @@ async function main(args: string[]): Promise<number> {
     const files = flags.taskFiles ? await scoreTaskFiles(scorer, python, join(work, "files")) : undefined;
     if (files) tasks.push(...files.tasks);
     const ourSeconds = tasks.reduce((sum, { seconds }) => sum + seconds, 0);
-    const server = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen: () => {} },
-      createApp({ name: "checked", model, tokenizer }).fetch,
-    );
-    try {
-      const { examples, results, loadS, seconds } = await runHarness(python, {
-        model: peer === "hf" ? "hf" : "local-completions",
-        model_args: peer === "hf" ? { pretrained: folder, dtype: "float32" } : {
-          model: "checked",
-          base_url: `http://127.0.0.1:${server.addr.port}/v1/completions`,
-          tokenizer_backend: backend,
-          ...isRemote ? {} : { tokenizer: folder, add_bos_token: tokenizer.addsBos },
-          max_length: model.maxPositions + 2,
-        },
-        tasks: files ? files.asked : tasks,
-        batch_size: 16,
-        limit: flags.limit,
-        num_fewshot: flags.fewshot,
-      }, join(work, "harness"));
-      console.log(`lm-evaluation-harness 0.4.13 (${peer}) and ours (${engine.library}) on ${flags.model}`);
-      const sound = [
-        report(tasks, examples, TOLERANCES[peer]),
-        !files || compareMetrics(files.metrics, results),
-      ].every((one) => one);
-      const times = [ourSeconds, seconds, loadS].map((time) => time.toFixed(1));
-      console.log(`scoring took us ${times[0]} s and the harness ${times[1]} s, after ${times[2]} s of loading`);
-      return sound ? 0 : 1;
-    } finally {
-      await server.shutdown();
-    }
+    const { examples, results, loadS, seconds } = await runHarness(python, {
+      model: "hf",
+      model_args: { pretrained: folder, dtype: "float32" },
+      tasks: files ? files.asked : tasks,
+      batch_size: 16,
+      limit: flags.limit,
+      num_fewshot: flags.fewshot,
+    }, join(work, "harness"));
+    console.log(`lm-evaluation-harness 0.4.13 (hf) and ours (${engine.library}) on ${flags.model}`);
+    const sound = [
+      report(tasks, examples, TOLERANCE),
+      !files || compareMetrics(files.metrics, results),
+    ].every((one) => one);
+    const times = [ourSeconds, seconds, loadS].map((time) => time.toFixed(1));
+    console.log(`scoring took us ${times[0]} s and the harness ${times[1]} s, after ${times[2]} s of loading`);
+    return sound ? 0 : 1;
   } finally {
     await Deno.remove(work, { recursive: true });
   }

@@ -11,10 +11,9 @@ import type { AnyTask } from "../../datasets/define.ts";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UsageError } from "../../core/util/errors.ts";
-import { cacheFolder, privatePython, runCommand, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
+import { privatePython, runCommand, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
 
-const HARNESS = ["lm-eval[api]==0.4.13"];
-const HARNESS_WITH_TORCH = ["lm-eval[api,hf]==0.4.13"];
+const HARNESS = ["lm-eval[api,hf]==0.4.13"];
 
 /** One answer: a choice of an example, or a whole document. */
 export interface Answer {
@@ -76,18 +75,9 @@ export function readSamples(text: string): CheckedExample[] {
   });
 }
 
-/** Python with the harness. The server's client needs no PyTorch, so it has a smaller environment unless there is the
- * larger one already. */
-export async function harnessPython(peer: "server" | "hf"): Promise<string> {
-  let hasTorch = peer === "hf";
-  try {
-    hasTorch ||= Deno.statSync(`${cacheFolder()}/python-torch/ready`).isFile;
-  } catch {
-    // Not made.
-  }
-  return hasTorch
-    ? await privatePython("torch", [TORCH, TRANSFORMERS, HARNESS_WITH_TORCH])
-    : await privatePython("lm-eval", [TRANSFORMERS, HARNESS]);
+/** Python with the harness. */
+export async function harnessPython(): Promise<string> {
+  return await privatePython("torch", [TORCH, TRANSFORMERS, HARNESS]);
 }
 
 /** The folder of the tasks that the harness comes with. */
