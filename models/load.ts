@@ -133,7 +133,7 @@ function openParts(path: string): { source: WeightSource; definition: TokenizerD
   if (kind === null) {
     throw new UsageError(
       isTiny
-        ? "The bundled model is missing: clone the project again, or `git checkout models/tiny`"
+        ? "The bundled model is missing: check out the folder models/tiny of the repository"
         : `${path}: there is no such model; must be a Hugging Face folder, a .gguf file, or "tiny"`,
     );
   }

@@ -3,7 +3,6 @@
  * @module
  */
 import { join } from "node:path";
-import { bpeModel } from "../../core/formats/bpe_model.ts";
 import { type FloatDtype, writeSafetensors } from "../../core/formats/safetensors.ts";
 import { type DoneRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
 import type { TokenizerDefinition } from "../../core/formats/tokenizer.ts";
@@ -15,44 +14,16 @@ import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { toySource } from "./toy.ts";
 import { BOS_FIRST } from "./weights_fixture.ts";
 
-/** Merges of {@linkcode byteLevelDefinition}, in order. */
-const MERGES = "h e,t he,a t,Ġ the,c at,Ġ a,Ġ cat,Ġ o,n d,r e,Ġa nd,1 2,e re,h at,m at,s at,the n,the r,w ere," +
-  "Ġ 12,Ġ hat,Ġ mat";
-
-/** What a tokenizer.json says of a special token besides its text and id. */
-const SPECIAL_TOKEN = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
-
-/** A byte-level tokenizer of 280 tokens. */
+/** A byte-level tokenizer of 280 tokens: the first of the bundled model's. */
 export function byteLevelDefinition(): TokenizerDefinition {
-  // GPT-2's printable character for every byte.
-  const isPrintable = (b: number) => (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
-  let next = 256;
-  const bytes = Array.from({ length: 256 }, (_, b) => String.fromCharCode(isPrintable(b) ? b : next++));
-  const merges = MERGES.split(",").map((pair) => pair.split(" "));
-  const tokens = ["<s>", "</s>", ...bytes, ...merges.map((pair) => pair.join(""))];
-  const step = () => ({ type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true });
-  return {
-    tokenizer: {
-      version: "1.0",
-      truncation: null,
-      padding: null,
-      added_tokens: ["<s>", "</s>"].map((content, id) => ({ id, content, ...SPECIAL_TOKEN })),
-      normalizer: null,
-      pre_tokenizer: step(),
-      post_processor: null,
-      decoder: step(),
-      model: bpeModel({ vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), merges }),
-    },
-    config: {
-      tokenizer_class: "PreTrainedTokenizerFast",
-      bos_token: "<s>",
-      eos_token: "</s>",
-      add_bos_token: false,
-      add_eos_token: false,
-      clean_up_tokenization_spaces: false,
-      model_max_length: 64,
-    },
-  };
+  const read = (name: string) =>
+    JSON.parse(Deno.readTextFileSync(new URL(`../../models/tiny/${name}`, import.meta.url)));
+  const tokenizer = read("tokenizer.json");
+  const vocab = Object.entries(tokenizer.model.vocab as Record<string, number>).filter(([, id]) => id < 280);
+  const isKept = new Set(vocab.map(([token]) => token));
+  tokenizer.model.vocab = Object.fromEntries(vocab.sort(([, a], [, b]) => a - b));
+  tokenizer.model.merges = tokenizer.model.merges.filter((pair: string[]) => isKept.has(pair.join("")));
+  return { tokenizer, config: { ...read("tokenizer_config.json"), model_max_length: 64 } };
 }
 
 /** A SentencePiece tokenizer as Llama 2 has it: bytes, letters, and pieces in the order in which merges make them. */
@@ -62,10 +33,11 @@ export function sentencePieceDefinition(): TokenizerDefinition {
   const tokens = ["<unk>", "<s>", "</s>", ...bytes, ...pieces, ..."▁theacsm"];
   // "▁th" can be made in two ways, as pieces of real vocabularies can.
   const merges = [["t", "h"], ["▁", "t"], ["▁", "th"], ["▁t", "h"], ["▁th", "e"], ["a", "t"]];
+  const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
   return {
     tokenizer: {
       version: "1.0",
-      added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => ({ id, content, ...SPECIAL_TOKEN })),
+      added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => ({ id, content, ...flags })),
       normalizer: {
         type: "Sequence",
         normalizers: [

@@ -6,31 +6,32 @@ import { modelSize } from "../../models/count.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { tinyTasks, tinyWorld } from "../../datasets/tiny_world/mod.ts";
 
-const SPLITS = ["train", "calibration", "validation", "test"];
-
+/** Sentences of a text, by their full stops alone. */
 const sentencesOf = (text: string): string[] => text.match(/[^.\s][^.]*\./g) ?? [];
 
+const SPLITS = ["train", "calibration", "validation", "test"];
 const committed = new Map<string, string[]>();
 for (const split of SPLITS) committed.set(split, (await loadCorpus(tinyWorld, { split })).texts);
 
-Deno.test("no sentence of the tiny world's texts and questions is in two splits", async () => {
-  const told = new Map(committed);
-  for (const task of tinyTasks) {
-    const { examples } = await loadTask(task);
-    const answered = examples.map(({ choices, gold }) => at(choices, gold)).map((one) =>
-      one.context + one.continuation
-    );
-    told.set("test", [...told.get("test")!, ...answered]);
-  }
+Deno.test("texts of different splits share no sentence, and questions only those of the test split", async () => {
   const seen = new Map<string, string>();
-  for (const [split, texts] of told) {
-    for (const sentence of texts.flatMap(sentencesOf)) {
-      const other = seen.get(sentence);
-      assert(other === undefined || other === split, `"${sentence}" is in ${other} and in ${split}`);
+  const check = (text: string, split: string) => {
+    for (const sentence of sentencesOf(text)) {
+      const other = seen.get(sentence) ?? split;
+      assertEquals(other, split, `"${sentence}" is in ${other} and in ${split}`);
       seen.set(sentence, split);
     }
+  };
+  for (const [split, texts] of committed) texts.forEach((text) => check(text, split));
+  assert(seen.size > 40_000, `only ${seen.size} sentences were compared`);
+  for (const { id } of tinyTasks) {
+    const file = new URL(`../../datasets/tiny_world/data/${id.replace("tiny-", "")}.jsonl`, import.meta.url);
+    for (const line of (await Deno.readTextFile(file)).trim().split("\n")) {
+      const { context, choices, gold, after } = JSON.parse(line);
+      assertEquals(new Set(choices).size, choices.length, context);
+      check(`${context} ${choices[gold]}${after}`, "test");
+    }
   }
-  assert(seen.size > 10_000, `only ${seen.size} sentences were compared`);
 });
 
 Deno.test("tinyTasks and tinyWorld read their committed data", async () => {
