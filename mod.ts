@@ -27,10 +27,12 @@ export type {
   FailureKind,
   RunConfig,
   TrainingReport,
+  UnitType,
 } from "./core/schema/schema.ts";
-export type { DecoderConfig, DecoderConfig as LlamaConfig, HostTensor, LayerShape } from "./models/config.ts";
-export type { DecoderModel, DecoderModel as LlamaModel } from "./models/decoder.ts";
-export type { LayerPlan, PrunePlan, UnitType } from "./models/plan.ts";
+export type { DecoderConfig, DecoderConfig as LlamaConfig, HostTensor } from "./models/config.ts";
+export type { LayerPlan, LayerShape } from "./models/units.ts";
+export type { DecoderModel, DecoderModel as LlamaModel } from "./models/device.ts";
+export type { PrunePlan } from "./models/plan.ts";
 export type { BudgetTarget } from "./models/target.ts";
 export { defineMethod } from "./methods/define.ts";
 export type { LearningContext, Method, MethodContext, PruneResult, Statistics } from "./methods/define.ts";

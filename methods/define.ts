@@ -6,7 +6,7 @@ import type { z } from "zod";
 import type { Rng } from "../core/util/rng.ts";
 import type { RunConfig, TrainingOptions, TrainingReport } from "../core/schema/schema.ts";
 import type { DecoderConfig, HostTensor } from "../models/config.ts";
-import type { DecoderModel } from "../models/decoder.ts";
+import type { DecoderModel } from "../models/device.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
 import type { SnapshotPlace } from "../models/training/snapshot.ts";

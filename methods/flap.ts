@@ -27,20 +27,20 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { matrixProduct } from "../core/engine/ops.ts";
+import { matrixProduct, readFlat } from "../core/engine/ops.ts";
 import { z } from "zod";
 import { UsageError } from "../core/util/errors.ts";
 import { at, entry } from "../core/util/indexing.ts";
-import { type DecoderConfig, type LayerShape, queryHeads, tensorNames, WRITING_NAMES } from "../models/config.ts";
+import { type DecoderConfig, tensorNames, WRITING_NAMES } from "../models/config.ts";
+import { type LayerShape, queryHeads } from "../models/units.ts";
 import { layerParameters } from "../models/count.ts";
 import { eachLayer } from "../models/layerwise.ts";
-import type { DecoderModel } from "../models/decoder.ts";
+import type { DecoderModel } from "../models/device.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import { attentionAtRatio, type BudgetTarget } from "../models/target.ts";
 import { defineMethod, type Method, type Statistics } from "./define.ts";
 import { inputStatisticNames, inputStatistics } from "./_shared/calibration.ts";
 import { COLUMN_METRICS, columnScores, type LayerColumns } from "./_shared/column_metrics.ts";
-import { readFlat } from "./_shared/device.ts";
 import { globalWidths, keepWidths } from "./_shared/selection.ts";
 import { type LayerScores, scoresOfColumns } from "./_shared/scoring.ts";
 

@@ -6,16 +6,13 @@
 export { UsageError } from "../core/util/errors.ts";
 export { at, entry } from "../core/util/indexing.ts";
 export type { Rng } from "../core/util/rng.ts";
-export type {
-  DecoderConfig,
-  DecoderConfig as LlamaConfig,
-  HostTensor,
-  LayerShape,
-  LinearName,
-} from "../models/config.ts";
+export type { DecoderConfig, DecoderConfig as LlamaConfig, HostTensor, LinearName } from "../models/config.ts";
+export type { LayerPlan, LayerShape } from "../models/units.ts";
 export { eachLayer } from "../models/layerwise.ts";
-export type { DecoderModel, DecoderModel as LlamaModel, ObservedSite } from "../models/decoder.ts";
-export type { LayerPlan, PrunePlan, UnitType } from "../models/plan.ts";
+export type { DecoderModel, DecoderModel as LlamaModel } from "../models/device.ts";
+export type { ObservedSite } from "../models/layers.ts";
+export type { PrunePlan } from "../models/plan.ts";
+export type { UnitType } from "../core/schema/schema.ts";
 export type { BudgetTarget } from "../models/target.ts";
 export { defineMethod } from "./define.ts";
 export type { LearningContext, Method, MethodContext, PruneResult, Statistics } from "./define.ts";

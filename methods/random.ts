@@ -9,7 +9,7 @@
  * @module
  */
 import { z } from "zod";
-import { queryHeads } from "../models/config.ts";
+import { queryHeads } from "../models/units.ts";
 import { defineMethod, type Method } from "./define.ts";
 import { keptLayers, prunesAllLayers, rangeWidths } from "./_shared/layer_range.ts";
 import { keepWidths } from "./_shared/selection.ts";

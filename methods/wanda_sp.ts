@@ -20,9 +20,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
 import { at } from "../core/util/indexing.ts";
-import { type LayerShape, queryHeads } from "../models/config.ts";
+import { type LayerPlan, type LayerShape, queryHeads } from "../models/units.ts";
 import type { LayerMasks } from "../models/masks.ts";
-import type { LayerPlan } from "../models/plan.ts";
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
 import { inputStatistics, statisticsByLayers } from "./_shared/calibration.ts";
 import { columnScores, columnWeights, scoresOfLayer } from "./_shared/column_metrics.ts";

@@ -6,10 +6,8 @@
  * @module
  */
 import { at } from "../core/util/indexing.ts";
-import { type LayerShape, queryHeads, UNIT_TYPES, widthOf } from "./units.ts";
-
-export { queryHeads } from "./units.ts";
-export type { LayerShape } from "./units.ts";
+import { type LayerShape, queryHeads, widthOf } from "./units.ts";
+import { UNIT_TYPES } from "../core/schema/schema.ts";
 
 /** RoPE frequency scaling: `linear` (position interpolation), `dynamic` (NTK-aware, by the length of the sequence),
  * `llama3` (Llama 3.1, frequency dependent) or `yarn`. */

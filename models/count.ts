@@ -3,15 +3,8 @@
  * @module
  */
 import type { ModelSize } from "../core/schema/schema.ts";
-import {
-  type DecoderConfig,
-  expectedTensors,
-  isLayerwiseUniform,
-  type LayerShape,
-  LINEAR_NAMES,
-  linearShape,
-  queryHeads,
-} from "./config.ts";
+import { type DecoderConfig, expectedTensors, isLayerwiseUniform, LINEAR_NAMES, linearShape } from "./config.ts";
+import { type LayerShape, queryHeads } from "./units.ts";
 
 const BYTES_F32 = 4;
 

@@ -13,12 +13,7 @@ import { softmaxCrossEntropy } from "../core/engine/ops.ts";
 import type { DecoderConfig } from "./config.ts";
 import type { DecoderModel } from "./device.ts";
 import { createPass, embed, finalHidden, type ForwardOptions, runLayers, type TokenBatch } from "./layers.ts";
-import { vocabularyLogits, vocabularyRows } from "./vocabulary.ts";
-
-export { applyLinear, createUploader, disposeLayer, disposeModel, mergedWeight, uploadModel } from "./device.ts";
-export type { DecoderModel, DeviceLayer, DeviceLinear } from "./device.ts";
-export { createPass, disposePass, embed, finalHidden, runLayers } from "./layers.ts";
-export type { ForwardOptions, ObservedSite, PassContext, TokenBatch } from "./layers.ts";
+import { logits, vocabularyRows } from "./vocabulary.ts";
 
 /** Hidden states for the output projection: [B T, D]. Rows of padding hold values that mean nothing.
  * @throws {RangeError} when the batch does not fit the model. */
@@ -45,11 +40,6 @@ export function checkBatch(config: DecoderConfig, { tokens, batch, length, posit
       throw new RangeError(`Token ids must be in [0, ${config.vocabSize}): current ${id}`);
     }
   }
-}
-
-/** Logits: hidden [N, D] -> [N, V]. */
-export function logits(model: DecoderModel, hidden: tf.Tensor2D): tf.Tensor2D {
-  return vocabularyLogits(model, hidden);
 }
 
 /** Natural-log probability of one target per row, and whether it is the most probable token.

@@ -10,13 +10,14 @@ import { storedBytes } from "../core/formats/quantize.ts";
 import { type FloatDtype, writeSafetensors } from "../core/formats/safetensors.ts";
 import type { TokenizerDefinition } from "../core/formats/tokenizer.ts";
 import { writeFolderWhole } from "../core/util/write_file.ts";
-import { type DecoderConfig, expectedTensors, isLayerwiseUniform, queryHeads, type WeightSource } from "./config.ts";
+import { type DecoderConfig, expectedTensors, isLayerwiseUniform, type WeightSource } from "./config.ts";
 import { completedBiases } from "./export_source.ts";
 import { headsDivideWidth } from "./families/family.ts";
 import { hfTensors } from "./families/hf_tensors.ts";
 import { hfFamilyOf } from "./families/mod.ts";
 import { toHfConfig } from "./hf_config.ts";
-import { UNIT_TYPES, UNITS, widthOf } from "./units.ts";
+import { queryHeads, UNITS, widthOf } from "./units.ts";
+import { UNIT_TYPES } from "../core/schema/schema.ts";
 
 /** Largest safetensors file in bytes, unless told otherwise. */
 export const DEFAULT_SHARD_BYTES = 5e9;

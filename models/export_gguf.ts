@@ -8,14 +8,8 @@ import { at } from "../core/util/indexing.ts";
 import { BLOCK_FORMATS } from "../core/formats/dequantize.ts";
 import { type GgufEntry, writeGguf } from "../core/formats/gguf_write.ts";
 import type { StoredType } from "../core/formats/quantize.ts";
-import {
-  type DecoderConfig,
-  expectedTensors,
-  type HostTensor,
-  queryHeads,
-  tensorNames,
-  type WeightSource,
-} from "./config.ts";
+import { type DecoderConfig, expectedTensors, type HostTensor, tensorNames, type WeightSource } from "./config.ts";
+import { queryHeads } from "./units.ts";
 import { requireUniform } from "./export.ts";
 import { familyOf } from "./families/mod.ts";
 import { ggufTensorNames, ggufYarn, huggingFaceRow, ROPE_FACTORS } from "./load_gguf.ts";

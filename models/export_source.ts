@@ -11,7 +11,6 @@ import {
   type HostTensor,
   isHeadNorm,
   layerNorms,
-  type LayerShape,
   LINEAR_NAMES,
   type LinearName,
   linearShape,
@@ -23,7 +22,7 @@ import { keptLayers, plannedConfig, type PrunePlan } from "./plan.ts";
 import { BIAS_KEYS } from "./families/family.ts";
 import { hfFamilyOf } from "./families/mod.ts";
 import { keptOfLinear } from "./surgery.ts";
-import { layerShape, widthOf } from "./units.ts";
+import { type LayerShape, layerShape, widthOf } from "./units.ts";
 
 /** Where a linear map's weight or bias stands: what an export changes. */
 interface LinearTensor {

@@ -8,8 +8,8 @@ import { currentEngine } from "../core/engine/engine.ts";
 import { NumericError } from "../core/util/errors.ts";
 import { createRng } from "../core/util/rng.ts";
 import { disposeCache, extend, type KvCache } from "./decode.ts";
-import { type DecoderModel, logits } from "./decoder.ts";
-import type { TokenIds } from "./vocabulary.ts";
+import type { DecoderModel } from "./device.ts";
+import { logits, type TokenIds } from "./vocabulary.ts";
 
 /** Runs new tokens, i32 [B T], after those in `cache` and gives the logits after each row, [B, V]. Only each row's last
  * position goes through the vocabulary projection. */
@@ -21,14 +21,14 @@ function lastLogits(
 ): { scores: tf.Tensor2D; cache: KvCache } {
   const grown = extend(model, tokens, batch, cache);
   const scores = tf.tidy(() => {
-    const { hidden } = grown;
-    const length = hidden.shape[0] / batch;
-    if (length === 1) return logits(model, hidden);
-    const rows = tf.reshape(hidden, [batch, length, model.config.width]);
+    const { states } = grown;
+    const length = states.shape[0] / batch;
+    if (length === 1) return logits(model, states);
+    const rows = tf.reshape(states, [batch, length, model.config.width]);
     const last = tf.reshape(tf.slice(rows, [0, length - 1, 0], [-1, 1, -1]), [batch, -1]);
     return logits(model, last as tf.Tensor2D);
   });
-  grown.hidden.dispose();
+  grown.states.dispose();
   return { scores, cache: grown.cache };
 }
 

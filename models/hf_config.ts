@@ -4,7 +4,8 @@
  */
 import { FileFormatError, UsageError } from "../core/util/errors.ts";
 import { at } from "../core/util/indexing.ts";
-import { type DecoderConfig, isLayerwiseUniform, type LayerShape, type LinearName, queryHeads } from "./config.ts";
+import { type DecoderConfig, isLayerwiseUniform, type LinearName } from "./config.ts";
+import { type LayerShape, queryHeads } from "./units.ts";
 import { BIAS_KEYS, type Family } from "./families/family.ts";
 import { CONFIG_LIMITS, type HfMembers, hfMembers, readRope, ropeToHf } from "./families/hf_members.ts";
 import { FAMILIES, hfFamilyOf, namedFamily } from "./families/mod.ts";

@@ -93,15 +93,15 @@ function visibility(input: BatchLayout, positions: Int32Array, window: number): 
 const bindingWindow = ({ window }: LayerAttention, last: number) =>
   window !== null && window <= last ? window : Infinity;
 
-/** One entry per layer, made once for layers that are alike. */
-function perLayer(config: DecoderConfig, make: (kind: LayerAttention) => LayerPass): LayerPass[] {
-  const made = new Map<string, LayerPass>();
+/** One entry per layer, made once for all layers of a kind: `make` gets the kind and its first layer. */
+export function perKind<T>(config: DecoderConfig, make: (kind: LayerAttention, layer: number) => T): T[] {
+  const made = new Map<string, T>();
   return config.layers.map((_, l) => {
     const kind = layerAttention(config, l);
     const key = JSON.stringify(kind);
-    const pass = made.get(key) ?? make(kind);
-    made.set(key, pass);
-    return pass;
+    const entry = made.get(key) ?? make(kind, l);
+    made.set(key, entry);
+    return entry;
   });
 }
 
@@ -110,7 +110,7 @@ export function createPass(config: DecoderConfig, input: BatchLayout): PassConte
   const { batch, length } = input;
   const positions = input.positions ?? Int32Array.from({ length: batch * length }, (_, i) => i % length);
   const last = positions.reduce((max, position) => Math.max(max, position), 0);
-  const layers = perLayer(config, (kind) => ({
+  const layers = perKind(config, (kind) => ({
     tables: rotaryTables(config.headSize, kind.rope, positions),
     ...visibility(input, positions, bindingWindow(kind, last)),
   }));
@@ -127,7 +127,7 @@ export function createCachedPass(config: DecoderConfig, tokens: BatchLayout, pas
   const { batch, length } = tokens;
   if (past === 0 && length > 1) return createPass(config, tokens);
   const positions = Int32Array.from({ length: batch * length }, (_, i) => past + (i % length));
-  const layers = perLayer(config, (kind) => ({
+  const layers = perKind(config, (kind) => ({
     tables: rotaryTables(config.headSize, kind.rope, positions),
     // One new token sees everything that is held.
     ...length === 1

@@ -6,7 +6,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { rmsNorm } from "../core/engine/ops.ts";
-import type { LayerShape } from "./config.ts";
+import type { LayerShape } from "./units.ts";
 
 /** Masks of one layer; each multiplies what its units write, so a zero removes the unit exactly. */
 export interface LayerMasks {

@@ -4,10 +4,8 @@
  */
 import { at } from "../core/util/indexing.ts";
 import type { DecoderConfig } from "./config.ts";
-import { type LayerPlan, layerPlan, type LayerShape, UNIT_TYPES, unitCount, UNITS } from "./units.ts";
-
-export { UNIT_TYPES } from "./units.ts";
-export type { LayerPlan, UnitType } from "./units.ts";
+import { type LayerPlan, layerPlan, type LayerShape, unitCount, UNITS } from "./units.ts";
+import { UNIT_TYPES } from "../core/schema/schema.ts";
 
 /** Units kept in the whole model. */
 export interface PrunePlan {

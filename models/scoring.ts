@@ -6,9 +6,13 @@ import { at } from "../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { QUERY_BLOCK } from "../core/engine/attention.ts";
 import { currentEngine } from "../core/engine/engine.ts";
-import { type DecoderConfig, queryHeads } from "./config.ts";
+import type { DecoderConfig } from "./config.ts";
+import { queryHeads } from "./units.ts";
 import { type GeneratedToken, generateTokens, type GenerationOptions, type TokenLogProb } from "./generate.ts";
-import { type DecoderModel, forward, type ForwardOptions, logits, targetLogProbs, type TokenBatch } from "./decoder.ts";
+import { forward, targetLogProbs } from "./decoder.ts";
+import type { DecoderModel } from "./device.ts";
+import type { ForwardOptions, TokenBatch } from "./layers.ts";
+import { logits } from "./vocabulary.ts";
 
 /** Where a batch is scored: entry i asks how probable token `ids[i]` is right after the token at row `rows[i]`. */
 export interface ScoredTargets {

@@ -18,8 +18,9 @@ import {
   writesResidual,
 } from "./config.ts";
 import { eachLayer } from "./layerwise.ts";
-import { type DecoderModel, type DeviceLayer, type DeviceLinear, mergedWeight } from "./decoder.ts";
-import { isRemoved, keptLayers, type LayerPlan, plannedConfig, type PrunePlan } from "./plan.ts";
+import { type DecoderModel, type DeviceLayer, type DeviceLinear, mergedWeight } from "./device.ts";
+import { isRemoved, keptLayers, plannedConfig, type PrunePlan } from "./plan.ts";
+import type { LayerPlan } from "./units.ts";
 import { uploadVocabulary } from "./vocabulary.ts";
 
 /** Where a tensor of the checkpoint lives on the device. */

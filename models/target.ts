@@ -4,11 +4,10 @@
  */
 import { at } from "../core/util/indexing.ts";
 import { UsageError } from "../core/util/errors.ts";
-import { type DecoderConfig, isLayerwiseUniform, type LayerShape } from "./config.ts";
+import { type DecoderConfig, isLayerwiseUniform } from "./config.ts";
+import type { LayerShape } from "./units.ts";
 import { keptParameters, layerParameters } from "./count.ts";
-import { UNIT_TYPES, type UnitType } from "./units.ts";
-
-export { keptParameters };
+import { UNIT_TYPES, type UnitType } from "../core/schema/schema.ts";
 
 /** What every method of a comparison must meet. Made by the harness from the sparsity level; see `resolveTarget`. */
 export interface BudgetTarget {

@@ -4,9 +4,6 @@
  */
 import { UNIT_TYPES, type UnitType } from "../core/schema/schema.ts";
 
-export { UNIT_TYPES };
-export type { UnitType };
-
 /** Widths of one decoder layer. All widths may differ between layers; a plain Llama config needs them equal. */
 export interface LayerShape {
   /** G: key/value groups (key/value heads). */

@@ -78,7 +78,7 @@ export function embeddingRows(parts: readonly Matrix[], tokens: TokenIds): tf.Te
 }
 
 /** Logits: hidden [N, D] -> [N, V]. */
-export function vocabularyLogits({ embedding, head }: Vocabulary, hidden: tf.Tensor2D): tf.Tensor2D {
+export function logits({ embedding, head }: Vocabulary, hidden: tf.Tensor2D): tf.Tensor2D {
   const scores = () =>
     head ? head.map((part) => linear(hidden, part)) : embedding.map((part) => linearTransposed(hidden, part));
   return (head ?? embedding).length === 1 ? at(scores(), 0) : tf.tidy(() => tf.concat2d(scores(), 1));

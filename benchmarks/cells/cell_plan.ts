@@ -6,7 +6,8 @@
  */
 import type { Cell, EngineName } from "../../core/schema/schema.ts";
 import type { Method } from "../../methods/define.ts";
-import { type DecoderConfig, expectedTensors, LINEAR_NAMES, linearShape, queryHeads } from "../../models/config.ts";
+import { type DecoderConfig, expectedTensors, LINEAR_NAMES, linearShape } from "../../models/config.ts";
+import { queryHeads } from "../../models/units.ts";
 import { layerMacs, modelMacs, totalParameters } from "../../models/count.ts";
 import { bytesPerToken } from "../../models/scoring.ts";
 import { resolveTarget } from "../../models/target.ts";

@@ -8,7 +8,7 @@ import type { BatchSizes, DoneRecord } from "../../core/schema/schema.ts";
 import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import { addFileTasks } from "../../datasets/mod.ts";
 import type { WeightSource } from "../../models/config.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { measureTasks, type ScoredExample } from "../evaluation/multiple_choice.ts";
 import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";

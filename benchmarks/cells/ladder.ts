@@ -17,7 +17,7 @@ import { join } from "node:path";
 import { type Cell, pruningOf, type TrainingOptions, type TrainingReport } from "../../core/schema/schema.ts";
 import type { PruneResult } from "../../methods/define.ts";
 import type { HostTensor } from "../../models/config.ts";
-import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel } from "../../models/device.ts";
 import { composePlans, densePlan, type PrunePlan } from "../../models/plan.ts";
 import { linearTensors, pruneModel, replaceLinears } from "../../models/surgery.ts";
 import { type BudgetTarget, resolveTarget, targetFrom } from "../../models/target.ts";

@@ -12,7 +12,7 @@ import { drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import { SELF_TEXT } from "../../datasets/self_text.ts";
 import type { LearningContext, MethodContext, Statistics } from "../../methods/define.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import type { SnapshotPlace } from "../../models/training/snapshot.ts";
 import { createMix, type Domain, drawWindows } from "../../models/training/domains.ts";

@@ -8,7 +8,8 @@ import { at } from "../../core/util/indexing.ts";
 import type { Method, MethodContext, PruneResult } from "../../methods/define.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { keptParameters, layerParameters } from "../../models/count.ts";
-import { keptLayers, plannedConfig, type PrunePlan, UNIT_TYPES } from "../../models/plan.ts";
+import { keptLayers, plannedConfig, type PrunePlan } from "../../models/plan.ts";
+import { UNIT_TYPES } from "../../core/schema/schema.ts";
 import type { BudgetTarget } from "../../models/target.ts";
 import { UNITS, widened, widthOf } from "../../models/units.ts";
 

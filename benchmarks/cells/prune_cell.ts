@@ -3,7 +3,7 @@
  * @module
  */
 import { openCheckpoint, type RebuildHost } from "./rebuild.ts";
-import { type Engine } from "../../core/engine/engine.ts";
+import type { Engine } from "../../core/engine/engine.ts";
 import { createRng } from "../../core/util/rng.ts";
 import type { Cell, DoneRecord } from "../../core/schema/schema.ts";
 import type { Tokenizer } from "../../core/formats/tokenizer.ts";
@@ -14,7 +14,7 @@ import { SELF_TEXT } from "../../datasets/self_text.ts";
 import type { LearningContext, Method, PruneResult } from "../../methods/define.ts";
 import { getMethod } from "../../methods/mod.ts";
 import type { WeightSource } from "../../models/config.ts";
-import { type DecoderModel, uploadModel } from "../../models/decoder.ts";
+import { type DecoderModel, uploadModel } from "../../models/device.ts";
 import { counterparts, densePlan, keptLayers } from "../../models/plan.ts";
 import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { type BudgetTarget, resolveTarget } from "../../models/target.ts";

@@ -5,7 +5,7 @@
 import { UsageError } from "../../core/util/errors.ts";
 import type { Cell, DoneRecord } from "../../core/schema/schema.ts";
 import type { WeightSource } from "../../models/config.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
 import { applyStage, type Rebuild } from "../../models/training/stages.ts";

@@ -10,7 +10,7 @@ import type { DatasetUse } from "../../core/schema/schema.ts";
 import { cutWindow, textTokens, type Tokenizer } from "../../core/formats/tokenizer.ts";
 import { SELF_SAMPLING, SELF_SETTINGS, SELF_TEXT } from "../../datasets/self_text.ts";
 import type { MethodContext } from "../../methods/define.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { generateTokens } from "../../models/generate.ts";
 import { prefixToken } from "../evaluation/requests.ts";
 

@@ -17,6 +17,7 @@ import {
   type TrainingOptions,
   type TrainingReport,
   trainingSchema,
+  type UnitType,
 } from "../../core/schema/schema.ts";
 import type { FloatDtype } from "../../core/formats/safetensors.ts";
 import type { Tokenizer, TokenizerDefinition } from "../../core/formats/tokenizer.ts";
@@ -26,12 +27,11 @@ import type { LearningContext } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { expectedTensors, type HostTensor, memorySource } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
-import { usualForm } from "../../models/device.ts";
+import { type DecoderModel, disposeModel, uploadModel, usualForm } from "../../models/device.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { paddedSource } from "../../models/export_source.ts";
 import { openModel } from "../../models/load.ts";
-import type { PrunePlan, UnitType } from "../../models/plan.ts";
+import type { PrunePlan } from "../../models/plan.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";

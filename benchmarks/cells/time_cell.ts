@@ -15,7 +15,7 @@ import {
   WRITING_NAMES,
 } from "../../models/config.ts";
 import { totalParameters } from "../../models/count.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { openModel } from "../../models/load.ts";
 import { plannedConfig, type PrunePlan } from "../../models/plan.ts";

@@ -8,7 +8,7 @@ import { EngineError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { openGguf } from "../../core/formats/gguf.ts";
 import type { GgufEntry } from "../../core/formats/gguf_write.ts";
-import { type StoredType } from "../../core/formats/quantize.ts";
+import type { StoredType } from "../../core/formats/quantize.ts";
 import { FLOAT_DTYPES, type FloatDtype } from "../../core/formats/safetensors.ts";
 import type { DoneRecord, EngineName } from "../../core/schema/schema.ts";
 import type { TokenizerDefinition } from "../../core/formats/tokenizer.ts";
@@ -18,15 +18,15 @@ import {
   type HostTensor,
   isLayerwiseUniform,
   memorySource,
-  queryHeads,
   type WeightSource,
 } from "../../models/config.ts";
+import { queryHeads } from "../../models/units.ts";
 import { modelSize, totalParameters } from "../../models/count.ts";
 import { differingWidths, exportHfFolder } from "../../models/export.ts";
 import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../../models/export_source.ts";
 import { hfFamilyOf } from "../../models/families/mod.ts";
-import { disposeModel, uploadModel } from "../../models/decoder.ts";
+import { disposeModel, uploadModel } from "../../models/device.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { hostTensor } from "../../models/surgery.ts";
 import { checkSource, keptModel, openCheckpoint } from "../cells/rebuild.ts";

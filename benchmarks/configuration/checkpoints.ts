@@ -5,13 +5,13 @@
  */
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
-import type { RunConfig } from "../../core/schema/schema.ts";
+import { type RunConfig, UNIT_TYPES } from "../../core/schema/schema.ts";
 import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import { listMethods } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
-import { UNIT_TYPES, UNITS, widthOf } from "../../models/units.ts";
+import { UNITS, widthOf } from "../../models/units.ts";
 
 /** A model that was pruned elsewhere, as it was found. */
 export interface FoundCheckpoint {

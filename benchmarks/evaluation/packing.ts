@@ -4,7 +4,7 @@
  * @module
  */
 import { at } from "../../core/util/indexing.ts";
-import type { TokenBatch } from "../../models/decoder.ts";
+import type { TokenBatch } from "../../models/layers.ts";
 import type { ScoredTargets } from "../../models/scoring.ts";
 import type { ScoredSequence } from "./requests.ts";
 

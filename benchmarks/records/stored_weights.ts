@@ -16,7 +16,7 @@ import {
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { hostTensor } from "../../models/surgery.ts";
 import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";

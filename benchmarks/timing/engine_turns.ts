@@ -6,10 +6,9 @@
  *
  * @module
  */
-import { type Engine } from "../../core/engine/engine.ts";
+import type { Engine } from "../../core/engine/engine.ts";
 import { at } from "../../core/util/indexing.ts";
-import { usualForm } from "../../models/device.ts";
-import { disposeModel, uploadModel } from "../../models/decoder.ts";
+import { disposeModel, uploadModel, usualForm } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import type { Peer } from "./peer_process.ts";
 import { modelPasses, type Passes, type ThroughputChoice, timeInTurns } from "./throughput.ts";

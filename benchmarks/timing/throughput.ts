@@ -17,7 +17,7 @@ import type { RunConfig, ThroughputResult } from "../../core/schema/schema.ts";
 import { mean, sampleSd } from "../../core/util/stats.ts";
 import { greedyStep, greedyTokens } from "../../models/generate.ts";
 import { disposeCache, type KvCache } from "../../models/decode.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { watchOtherCores } from "./machine_load.ts";
 
 /** What to time. */

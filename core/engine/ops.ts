@@ -7,6 +7,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "./engine.ts";
+import { NumericError } from "../util/errors.ts";
 import { at } from "../util/indexing.ts";
 import { isOwnProductFaster, type Matrix, PackedMatrix, storedProduct } from "./matrix.ts";
 import { decoderOp, nativeOp } from "./native_ops.ts";
@@ -262,4 +263,24 @@ export function softmaxCrossEntropy(
     losses: tf.sub(tf.reshape(tf.add(tf.log(sum), max), [n]), target) as tf.Tensor1D,
     gradient: tf.sub(tf.div(exp, sum), oneHot) as tf.Tensor2D,
   };
+}
+
+/** Reads many tensors with one transfer; each comes back flat, f32. The tensors are freed.
+ * @throws {NumericError} when a value is not finite; `what` names the values.
+ * @throws {EngineError} when the device reported an error. */
+export async function readFlat(tensors: tf.Tensor[], what: string): Promise<Float32Array[]> {
+  const joined = tf.tidy(() => tf.concat(tensors.map((tensor) => tf.reshape(tensor, [-1]))));
+  const sizes = tensors.map((tensor) => tensor.size);
+  tf.dispose(tensors);
+  let values: Float32Array;
+  try {
+    values = await joined.data<"float32">();
+  } finally {
+    joined.dispose();
+  }
+  currentEngine().check();
+  const bad = values.find((value) => !Number.isFinite(value));
+  if (bad !== undefined) throw new NumericError(`The ${what} must be finite numbers: current ${bad}`);
+  let start = 0;
+  return sizes.map((size) => values.slice(start, start += size));
 }

@@ -6,14 +6,15 @@ import * as tf from "@tensorflow/tfjs";
 import { UsageError } from "../../core/util/errors.ts";
 import { giveWay } from "../../core/engine/give_way.ts";
 import { at } from "../../core/util/indexing.ts";
-import { matMul2d } from "../../core/engine/ops.ts";
-import { type LayerShape, queryHeads, WRITING_NAMES } from "../../models/config.ts";
+import { matMul2d, readFlat } from "../../core/engine/ops.ts";
+import { WRITING_NAMES } from "../../models/config.ts";
+import { type LayerShape, queryHeads } from "../../models/units.ts";
 import { forwardByLayers } from "../../models/layerwise.ts";
 import type { LayerMasks } from "../../models/masks.ts";
-import { forward, type ObservedSite, type TokenBatch } from "../../models/decoder.ts";
+import { forward } from "../../models/decoder.ts";
+import type { ObservedSite, TokenBatch } from "../../models/layers.ts";
 import { windowBatch } from "../../models/training/batches.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { readFlat } from "./device.ts";
 
 /** Calibration windows in batches of equal length, in order, so that nothing is padded.
  * @throws {UsageError} when there are none, or one is too short to predict a token. */

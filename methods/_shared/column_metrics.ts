@@ -3,7 +3,8 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import type { DecoderModel, ObservedSite } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
+import type { ObservedSite } from "../../models/layers.ts";
 import type { Statistics } from "../define.ts";
 import { at } from "../../core/util/indexing.ts";
 import { inputStatisticNames, statisticOf } from "./calibration.ts";

@@ -10,22 +10,20 @@
 import * as tf from "@tensorflow/tfjs";
 import { giveWay } from "../../core/engine/give_way.ts";
 import { at, entry } from "../../core/util/indexing.ts";
-import { matMul2d } from "../../core/engine/ops.ts";
+import { matMul2d, readFlat } from "../../core/engine/ops.ts";
 import { WRITING_NAMES } from "../../models/config.ts";
 import {
   createPass,
-  type DecoderModel,
-  type DeviceLayer,
   disposePass,
   type ObservedSite,
   type PassContext,
   runLayers,
   type TokenBatch,
-} from "../../models/decoder.ts";
+} from "../../models/layers.ts";
+import type { DecoderModel, DeviceLayer } from "../../models/device.ts";
 import { gramMatrices, gramName } from "../../models/training/least_squares.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { calibrationBatches } from "./calibration.ts";
-import { readFlat } from "./device.ts";
 import { layTrail, type Trail } from "./loss_slope.ts";
 
 /** Names of the two factors of one site: f32 [in, in] and [D, D]. */

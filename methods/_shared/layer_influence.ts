@@ -8,10 +8,11 @@
 import * as tf from "@tensorflow/tfjs";
 import { giveWay } from "../../core/engine/give_way.ts";
 import { at } from "../../core/util/indexing.ts";
-import { createPass, type DecoderModel, disposePass, embed, runLayers, type TokenBatch } from "../../models/decoder.ts";
+import { createPass, disposePass, embed, runLayers, type TokenBatch } from "../../models/layers.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import type { MethodContext } from "../define.ts";
 import { calibrationBatches } from "./calibration.ts";
-import { readFlat } from "./device.ts";
+import { readFlat } from "../../core/engine/ops.ts";
 
 /** All layers of the model, that of least influence first. */
 export async function layersByInfluence(context: MethodContext<unknown>): Promise<number[]> {

@@ -4,7 +4,8 @@
  */
 import { z } from "zod";
 import { UsageError } from "../../core/util/errors.ts";
-import type { DecoderConfig, LayerShape } from "../../models/config.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import type { LayerShape } from "../../models/units.ts";
 import type { BudgetTarget } from "../../models/target.ts";
 import { type LayerRange, twoTierWidths } from "./selection.ts";
 

@@ -3,11 +3,11 @@
  * @module
  */
 import { at, entry, lookUp } from "../../core/util/indexing.ts";
-import type { CurveRow, RemovedType } from "../../core/schema/schema.ts";
+import { type CurveRow, type RemovedType, UNIT_TYPES } from "../../core/schema/schema.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { disposeModel } from "../../models/decoder.ts";
-import { keptLayers, plannedShapes, type PrunePlan, relativePlan, UNIT_TYPES } from "../../models/plan.ts";
+import { disposeModel } from "../../models/device.ts";
+import { keptLayers, plannedShapes, type PrunePlan, relativePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { mergedTensors } from "../../models/training/merge.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";

@@ -5,16 +5,8 @@
 import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import type { PrunePlan } from "../../models/plan.ts";
-import {
-  layerPlan,
-  type LayerShape,
-  UNIT_TYPES,
-  unitCount,
-  UNITS,
-  type UnitType,
-  widened,
-  widthOf,
-} from "../../models/units.ts";
+import { layerPlan, type LayerShape, unitCount, UNITS, widened, widthOf } from "../../models/units.ts";
+import { UNIT_TYPES, type UnitType } from "../../core/schema/schema.ts";
 import type { HostMasks } from "../../models/training/student.ts";
 
 /** One unit type with its geometry, the same in every layer. */

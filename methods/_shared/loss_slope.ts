@@ -4,14 +4,8 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { at } from "../../core/util/indexing.ts";
-import {
-  type DecoderModel,
-  embed,
-  finalHidden,
-  type PassContext,
-  runLayers,
-  type TokenBatch,
-} from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
+import { embed, finalHidden, type PassContext, runLayers, type TokenBatch } from "../../models/layers.ts";
 import { nextTokens, scoredRows } from "../../models/training/batches.ts";
 import { type LossWeights, vocabularyLoss } from "../../models/training/loss.ts";
 

@@ -7,16 +7,12 @@
 import * as tf from "@tensorflow/tfjs";
 import { at, entry } from "../../core/util/indexing.ts";
 import { denseMatrix } from "../../core/engine/matrix.ts";
-import {
-  type DecoderConfig,
-  type LayerShape,
-  LINEAR_NAMES,
-  type LinearName,
-  writesResidual,
-} from "../../models/config.ts";
-import type { DecoderModel, ObservedSite } from "../../models/decoder.ts";
+import { type DecoderConfig, LINEAR_NAMES, type LinearName, writesResidual } from "../../models/config.ts";
+import type { LayerShape } from "../../models/units.ts";
+import type { DecoderModel } from "../../models/device.ts";
+import type { ObservedSite } from "../../models/layers.ts";
 import { eachLayer } from "../../models/layerwise.ts";
-import { readFlat } from "./device.ts";
+import { readFlat } from "../../core/engine/ops.ts";
 
 /** What messages about bad values name. */
 const WEIGHTS = "weights of the model";

@@ -4,11 +4,12 @@
  */
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
-import type { DecoderConfig, LayerShape } from "../../models/config.ts";
-import { layerParameters } from "../../models/count.ts";
-import type { LayerPlan, PrunePlan, UnitType } from "../../models/plan.ts";
-import { UNIT_TYPES, UNITS, widened } from "../../models/units.ts";
-import { type BudgetTarget, keptParameters, resolveTarget } from "../../models/target.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import { keptParameters, layerParameters } from "../../models/count.ts";
+import type { PrunePlan } from "../../models/plan.ts";
+import { UNIT_TYPES, type UnitType } from "../../core/schema/schema.ts";
+import { type LayerPlan, type LayerShape, UNITS, widened } from "../../models/units.ts";
+import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
 import type { LayerScores } from "./scoring.ts";
 
 /** Indices from the highest score to the lowest; among equal scores the lower index comes first. */

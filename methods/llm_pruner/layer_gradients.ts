@@ -11,14 +11,8 @@ import { giveWay } from "../../core/engine/give_way.ts";
 import { at } from "../../core/util/indexing.ts";
 import { denseMatrix } from "../../core/engine/matrix.ts";
 import type { LinearName } from "../../models/config.ts";
-import {
-  createPass,
-  type DecoderModel,
-  disposePass,
-  type PassContext,
-  runLayers,
-  type TokenBatch,
-} from "../../models/decoder.ts";
+import { createPass, disposePass, type PassContext, runLayers, type TokenBatch } from "../../models/layers.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { layTrail, type Trail } from "../_shared/loss_slope.ts";
 
 /** Weight gradients of one layer, `[in, out]`. */

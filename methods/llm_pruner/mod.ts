@@ -34,21 +34,15 @@ import * as tf from "@tensorflow/tfjs";
 import { denseMatrix } from "../../core/engine/matrix.ts";
 import { z } from "zod";
 import { at } from "../../core/util/indexing.ts";
-import {
-  type DecoderConfig,
-  type LayerShape,
-  LINEAR_NAMES,
-  type LinearName,
-  queryHeads,
-  writesResidual,
-} from "../../models/config.ts";
-import { disposeModel } from "../../models/decoder.ts";
+import { type DecoderConfig, LINEAR_NAMES, type LinearName, writesResidual } from "../../models/config.ts";
+import { type LayerShape, queryHeads } from "../../models/units.ts";
+import { disposeModel } from "../../models/device.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
 import { defineMethod, type Method, type MethodContext, type Statistics } from "../define.ts";
 import { calibrationBatches } from "../_shared/calibration.ts";
-import { readFlat } from "../_shared/device.ts";
+import { readFlat } from "../../core/engine/ops.ts";
 import { layerCount, layerRange } from "../_shared/layer_range.ts";
 import {
   forEachLayerGradient,

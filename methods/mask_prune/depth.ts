@@ -13,8 +13,9 @@
  */
 import { at } from "../../core/util/indexing.ts";
 import type { TrainingReport } from "../../core/schema/schema.ts";
-import type { DecoderConfig, HostTensor, LayerShape } from "../../models/config.ts";
-import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
+import type { DecoderConfig, HostTensor } from "../../models/config.ts";
+import type { LayerShape } from "../../models/units.ts";
+import { type DecoderModel, disposeModel } from "../../models/device.ts";
 import { composePlans, counterparts, keptLayers, planWithoutLayers } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { targetFrom } from "../../models/target.ts";

@@ -6,7 +6,10 @@
 import * as tf from "@tensorflow/tfjs";
 import { giveWay } from "../../core/engine/give_way.ts";
 import { at } from "../../core/util/indexing.ts";
-import { type DecoderModel, disposeModel, forward, logits, type TokenBatch } from "../../models/decoder.ts";
+import { forward } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel } from "../../models/device.ts";
+import { logits } from "../../models/vocabulary.ts";
+import type { TokenBatch } from "../../models/layers.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { nextTokens, scoredRowCount, scoredRows, windowBatch } from "../../models/training/batches.ts";

@@ -15,11 +15,12 @@ import { giveWay } from "../../core/engine/give_way.ts";
 import { at } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { createRng } from "../../core/util/rng.ts";
-import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
+import type { DecoderConfig } from "../../models/config.ts";
 import { disposeCache, extend, type KvCache } from "../../models/decode.ts";
-import { type DecoderModel, disposeModel, forward } from "../../models/decoder.ts";
+import { forward } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel } from "../../models/device.ts";
 import { pruneModel } from "../../models/surgery.ts";
-import { widened, widthOf } from "../../models/units.ts";
+import { type LayerShape, queryHeads, widened, widthOf } from "../../models/units.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { median, monotone } from "../../core/util/stats.ts";
 
@@ -156,7 +157,7 @@ function decoded(model: DecoderModel, tokens: Int32Array): tf.Tensor2D {
     for (const token of tokens) {
       last?.dispose();
       const grown = extend(model, Int32Array.of(token), 1, cache);
-      [last, cache] = [grown.hidden, grown.cache];
+      [last, cache] = [grown.states, grown.cache];
     }
   } finally {
     if (cache) disposeCache(cache);

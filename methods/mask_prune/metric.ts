@@ -16,10 +16,9 @@
  */
 import { giveWay } from "../../core/engine/give_way.ts";
 import { at } from "../../core/util/indexing.ts";
-import { UNITS } from "../../models/units.ts";
+import { queryHeads, UNITS } from "../../models/units.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
-import { queryHeads } from "../../models/config.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { type HostMasks, uploadMasks } from "../../models/training/student.ts";
 import type { MethodContext, Statistics } from "../define.ts";

@@ -35,7 +35,7 @@
 import { at } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import type { TrainingOptions } from "../../core/schema/schema.ts";
-import type { LayerShape } from "../../models/config.ts";
+import type { LayerShape } from "../../models/units.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import {
   endRun,

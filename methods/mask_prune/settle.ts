@@ -12,7 +12,7 @@
  */
 import { at, entry } from "../../core/util/indexing.ts";
 import type { TrainingOptions } from "../../core/schema/schema.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { surpriseOf } from "./distance.ts";
 import type { Options } from "./options.ts";

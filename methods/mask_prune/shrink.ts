@@ -9,7 +9,7 @@
 import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel } from "../../models/device.ts";
 import { densePlan, type PrunePlan, relativePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import type { TrainingRun } from "../../models/training/run.ts";

@@ -6,7 +6,9 @@
  */
 import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
-import { type LayerPlan, plannedShapes, type PrunePlan, type UnitType } from "../../models/plan.ts";
+import { plannedShapes, type PrunePlan } from "../../models/plan.ts";
+import type { LayerPlan } from "../../models/units.ts";
+import type { UnitType } from "../../core/schema/schema.ts";
 import { createMoments, type Moments, stepValues } from "../../models/training/optimizer.ts";
 import type { HostMasks } from "../../models/training/student.ts";
 import { importance, observeGradient, packMetric, selectionMetric, type UnitMetric, unpackMetric } from "./metric.ts";

@@ -11,10 +11,10 @@
  */
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
-import type { DecoderConfig, LayerShape } from "../../models/config.ts";
+import type { DecoderConfig } from "../../models/config.ts";
 import { keptParameters, layerMacs, layerParameters } from "../../models/count.ts";
 import type { BudgetTarget } from "../../models/target.ts";
-import { widened, widthOf } from "../../models/units.ts";
+import { type LayerShape, widened, widthOf } from "../../models/units.ts";
 import { narrowed, type UnitAxis } from "../_shared/learned_units.ts";
 import { mean } from "../../core/util/stats.ts";
 import { bottomKSlope } from "./prox.ts";

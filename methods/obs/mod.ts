@@ -15,7 +15,8 @@
  * @module
  */
 import { z } from "zod";
-import type { DecoderConfig, LayerShape } from "../../models/config.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import type { LayerShape } from "../../models/units.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type BudgetTarget, largestSparsity, resolveTarget } from "../../models/target.ts";
 import { keptParameters } from "../../models/count.ts";

@@ -9,10 +9,11 @@
  */
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
-import type { RemovedType } from "../../core/schema/schema.ts";
-import { type DecoderConfig, type LayerShape, queryHeads } from "../../models/config.ts";
-import type { UnitType } from "../../models/plan.ts";
-import { attentionAtRatio, type BudgetTarget, keptParameters, targetFrom } from "../../models/target.ts";
+import type { RemovedType, UnitType } from "../../core/schema/schema.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import { type LayerShape, queryHeads } from "../../models/units.ts";
+import { attentionAtRatio, type BudgetTarget, targetFrom } from "../../models/target.ts";
+import { keptParameters } from "../../models/count.ts";
 import type { ModelMasks } from "../../models/training/student.ts";
 import { maskLength, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 

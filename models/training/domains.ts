@@ -12,7 +12,8 @@ import { at } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import type { Rng } from "../../core/util/rng.ts";
 import { mean } from "../../core/util/stats.ts";
-import { type DecoderModel, forward, targetLogProbs } from "../decoder.ts";
+import { forward, targetLogProbs } from "../decoder.ts";
+import type { DecoderModel } from "../device.ts";
 import { nextTokens, scoredRows, windowBatch } from "./batches.ts";
 import { type ModelMasks, uploadHidden, uploadMasks } from "./student.ts";
 

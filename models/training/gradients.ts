@@ -8,14 +8,14 @@ import { currentEngine } from "../../core/engine/engine.ts";
 import { NumericError } from "../../core/util/errors.ts";
 import {
   createPass,
-  type DecoderModel,
   disposePass,
   embed,
   finalHidden,
   type PassContext,
   runLayers,
   type TokenBatch,
-} from "../decoder.ts";
+} from "../layers.ts";
+import type { DecoderModel } from "../device.ts";
 import type { HiddenMask, LayerMasks } from "../masks.ts";
 import { nextTokens, scoredRowCount, scoredRows, windowBatch } from "./batches.ts";
 import { type LossTerms, type LossWeights, vocabularyLoss } from "./loss.ts";

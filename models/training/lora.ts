@@ -7,7 +7,7 @@ import * as tf from "@tensorflow/tfjs";
 import { denseMatrix } from "../../core/engine/matrix.ts";
 import type { Rng } from "../../core/util/rng.ts";
 import { type DecoderConfig, LINEAR_NAMES, type LinearName, linearShape } from "../config.ts";
-import type { DecoderModel, DeviceLayer } from "../decoder.ts";
+import type { DecoderModel, DeviceLayer } from "../device.ts";
 
 /** Adapters of a model: `scale (x down) up` is added to every adapted map, or the map is replaced. Free them with
  * {@linkcode disposeAdapters}. */

@@ -9,8 +9,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../../core/engine/engine.ts";
 import { softmaxCrossEntropy, withGradient } from "../../core/engine/ops.ts";
-import { type DecoderModel, logits } from "../decoder.ts";
-import { type HeadTable, headTable, vocabularyRows } from "../vocabulary.ts";
+import type { DecoderModel } from "../device.ts";
+import { type HeadTable, headTable, logits, vocabularyRows } from "../vocabulary.ts";
 import type { TeacherTargets } from "./teacher.ts";
 
 /** Weights of the loss terms: `a CE + b T^2 KL(teacher || student) + c mean over layers of the relative hidden error`. */

@@ -15,7 +15,7 @@ import {
   tensorNames,
   writesResidual,
 } from "../config.ts";
-import { type DecoderModel, type DeviceLinear, mergedWeight } from "../decoder.ts";
+import { type DecoderModel, type DeviceLinear, mergedWeight } from "../device.ts";
 import { spread } from "../host_matrix.ts";
 import { keptLayers, type PrunePlan } from "../plan.ts";
 import { hostTensor, keptOfLinear } from "../surgery.ts";

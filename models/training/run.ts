@@ -9,7 +9,7 @@ import { UsageError } from "../../core/util/errors.ts";
 import type { Rng } from "../../core/util/rng.ts";
 import type { CurveRow, TrainingReport } from "../../core/schema/schema.ts";
 import type { HostTensor } from "../config.ts";
-import type { DecoderModel } from "../decoder.ts";
+import type { DecoderModel } from "../device.ts";
 import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot, type SnapshotPlace } from "./snapshot.ts";
 import { createCurve, type Curve, type StepNotes, trainingReport } from "./curve.ts";
 import { createMix, type Domain, type DomainMix, drawWindows, heldOutLosses, updateWeights } from "./domains.ts";

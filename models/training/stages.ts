@@ -13,8 +13,9 @@ import {
   linearShape,
   tensorNames,
 } from "../config.ts";
-import { type DecoderModel, disposeModel } from "../decoder.ts";
-import { plannedConfig, type PrunePlan, UNIT_TYPES } from "../plan.ts";
+import { type DecoderModel, disposeModel } from "../device.ts";
+import { plannedConfig, type PrunePlan } from "../plan.ts";
+import { UNIT_TYPES } from "../../core/schema/schema.ts";
 import { pruneByLayers, pruneModel } from "../surgery.ts";
 import { unitCount } from "../units.ts";
 import { adapterName, type Adapters, disposeAdapters, withAdapters } from "./lora.ts";

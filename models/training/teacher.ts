@@ -8,8 +8,10 @@ import * as tf from "@tensorflow/tfjs";
 import { createHash } from "node:crypto";
 import { softmaxCrossEntropy } from "../../core/engine/ops.ts";
 import type { HostTensor } from "../config.ts";
-import { type DecoderModel, forward, logits, type TokenBatch } from "../decoder.ts";
-import { vocabularyRows } from "../vocabulary.ts";
+import { forward } from "../decoder.ts";
+import type { DecoderModel } from "../device.ts";
+import type { TokenBatch } from "../layers.ts";
+import { logits, vocabularyRows } from "../vocabulary.ts";
 import { scoredRows, windowBatch } from "./batches.ts";
 
 /** The teacher's k most probable tokens after each of S positions; the rest of the vocabulary is one more category. */

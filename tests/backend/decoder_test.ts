@@ -4,18 +4,12 @@ import { known, take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { NumericError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { type DecoderConfig, memorySource, queryHeads, tensorNames, type WeightSource } from "../../models/config.ts";
-import { disposeCache, extend, type KvCache } from "../../models/decode.ts";
-import {
-  applyLinear,
-  type DecoderModel,
-  disposeModel,
-  forward,
-  logits,
-  mergedWeight,
-  targetLogProbs,
-  uploadModel,
-} from "../../models/decoder.ts";
+import { type DecoderConfig, memorySource, tensorNames, type WeightSource } from "../../models/config.ts";
+import { queryHeads } from "../../models/units.ts";
+import { disposeCache, extend, type Extension, type KvCache } from "../../models/decode.ts";
+import { forward, targetLogProbs } from "../../models/decoder.ts";
+import { applyLinear, type DecoderModel, disposeModel, mergedWeight, uploadModel } from "../../models/device.ts";
+import { logits } from "../../models/vocabulary.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { referenceForward, referenceLogProbs, type ReferenceMasks } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
@@ -206,9 +200,9 @@ testOnEngines("extend() equals forward() of the whole sequence, however it is cu
       for (const step of [5, 1, 1, 130, 4]) {
         const from: number = cache?.length ?? 0;
         const part = Int32Array.from(sequences.flatMap((sequence) => [...sequence.subarray(from, from + step)]));
-        const grown: { hidden: tf.Tensor2D; cache: KvCache } = extend(model, part, 2, cache);
+        const grown: Extension = extend(model, part, 2, cache);
         cache = grown.cache;
-        const hidden = await read(grown.hidden);
+        const hidden = await read(grown.states);
         for (const b of [0, 1]) {
           const expected = rows(whole, 32, b * total + from, b * total + from + step);
           assertClose(rows(hidden, 32, b * step, (b + 1) * step), expected, {}, `row ${b}, ${step} from ${from}`);

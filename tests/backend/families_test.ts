@@ -4,7 +4,9 @@ import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { isLayerwiseUniform, type WeightSource } from "../../models/config.ts";
 import { disposeCache, extend } from "../../models/decode.ts";
-import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
+import { forward } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import { logits } from "../../models/vocabulary.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
 import { prunedSource } from "../../models/export_source.ts";
@@ -71,8 +73,8 @@ testOnEngines("decoding step by step equals one pass for every family", async ()
       cache = step.cache;
       const width = model.config.width;
       const part = expected.subarray(start * width, (start + count) * width);
-      assertClose(await step.hidden.data(), part, { atol: 1e-4 }, `${name}, from position ${start}`);
-      step.hidden.dispose();
+      assertClose(await step.states.data(), part, { atol: 1e-4 }, `${name}, from position ${start}`);
+      step.states.dispose();
       start += count;
     }
     if (cache) disposeCache(cache);

@@ -5,7 +5,7 @@ import { UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { trainingSchema } from "../../core/schema/schema.ts";
 import { expectedTensors, memorySource, type WeightSource } from "../../models/config.ts";
-import { disposeModel, uploadModel } from "../../models/decoder.ts";
+import { disposeModel, uploadModel } from "../../models/device.ts";
 import { counterparts, densePlan, keptLayers, planWithoutLayers, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { batchGradients } from "../../models/training/gradients.ts";

@@ -5,7 +5,7 @@ import { climb, type Ladder, type LevelGiven } from "../../benchmarks/cells/ladd
 import { cellSchema, trainingSchema } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { keptParameters } from "../../models/count.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import { plannedShapes } from "../../models/plan.ts";
 import { hostTensor } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";

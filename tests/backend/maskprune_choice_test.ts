@@ -12,7 +12,8 @@ import { leastLossMasks, measuredShapes, measureRedundancy, planOfMetrics } from
 import { calibratedMetrics, createMetric, observeGradient, selectionMetric } from "../../methods/mask_prune/metric.ts";
 import { options as maskPruneOptions } from "../../methods/mask_prune/options.ts";
 import { budgetResource } from "../../methods/mask_prune/widths.ts";
-import { forward, logits } from "../../models/decoder.ts";
+import { forward } from "../../models/decoder.ts";
+import { logits } from "../../models/vocabulary.ts";
 import { densePlan } from "../../models/plan.ts";
 import { scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";

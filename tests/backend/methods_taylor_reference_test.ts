@@ -10,7 +10,7 @@ import {
   type WeightSource,
 } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
-import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel } from "../../models/device.ts";
 import { composePlans, plannedShapes } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { referenceForward, referenceLogProbs } from "../support/reference.ts";

@@ -13,7 +13,7 @@ import { UsageError } from "../../core/util/errors.ts";
 import { type Cell, PAPER_TABLES, type PaperTableId, type RunConfig } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import { disposeModel, uploadModel } from "../../models/decoder.ts";
+import { disposeModel, uploadModel } from "../../models/device.ts";
 import { toySource } from "../support/toy.ts";
 import { PAPER_TABLE } from "../../reports/paper/tables.ts";
 import { isSameExperiment, type PublishedRow, publishedRows, reproduction } from "../../reports/reproduction.ts";

@@ -9,7 +9,7 @@ import { writeRecord } from "../../benchmarks/records/store.ts";
 import { at } from "../../core/util/indexing.ts";
 import { type DoneRecord, runConfigSchema, SCHEMA_VERSION } from "../../core/schema/schema.ts";
 import { expectedTensors } from "../../models/config.ts";
-import { disposeModel, uploadModel } from "../../models/decoder.ts";
+import { disposeModel, uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { hostTensor } from "../../models/surgery.ts";

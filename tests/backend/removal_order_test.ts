@@ -7,7 +7,8 @@ import { curvatureNames, inputFactors, slopeFactors } from "../../methods/_share
 import { diagonalBlocks, invert, invertSmall } from "../../methods/_shared/inverse.ts";
 import { removalOrder } from "../../methods/_shared/removal_order.ts";
 import { obs } from "../../methods/obs/mod.ts";
-import { type DecoderModel, forward, targetLogProbs } from "../../models/decoder.ts";
+import { forward, targetLogProbs } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows, withToy } from "../support/method_context.ts";

@@ -8,7 +8,7 @@ import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { measureThroughput } from "../../benchmarks/timing/throughput.ts";
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { greedyStep } from "../../models/generate.ts";
 import { disposeCache } from "../../models/decode.ts";
 import { referenceForward, referenceLogProbs } from "../support/reference.ts";

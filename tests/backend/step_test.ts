@@ -2,10 +2,11 @@ import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import { disposeCache, extend, type KvCache } from "../../models/decode.ts";
-import { disposeModel, forward, logits, targetLogProbs, uploadModel } from "../../models/decoder.ts";
+import { canStep, disposeCache, extend, type Extension, type KvCache } from "../../models/decode.ts";
+import { forward, targetLogProbs } from "../../models/decoder.ts";
+import { disposeModel, uploadModel } from "../../models/device.ts";
+import { logits } from "../../models/vocabulary.ts";
 import { generateTokens, greedyStep, greedyTokens } from "../../models/generate.ts";
-import { canStep } from "../../models/step.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyConfig, toySource, toyTokens } from "../support/toy.ts";
 import { countTraffic } from "../support/traffic.ts";
@@ -88,13 +89,13 @@ testOnEngines("a cache that was stepped through continues with several tokens at
   const ids = toyTokens({ count: 12, seed: 4 });
   let cache: KvCache | null = null;
   for (const [from, to] of [[0, 1], [1, 2], [2, 9], [9, 10], [10, 12]] as const) {
-    const grown: { hidden: tf.Tensor2D; cache: KvCache } = extend(model, ids.slice(from, to), 1, cache);
+    const grown: Extension = extend(model, ids.slice(from, to), 1, cache);
     cache = grown.cache;
     const whole = tf.tidy(() => logits(model, forward(model, { tokens: ids.slice(0, to), batch: 1, length: to })));
-    const part = tf.tidy(() => logits(model, grown.hidden));
+    const part = tf.tidy(() => logits(model, grown.states));
     const size = part.size;
     assertClose(await part.data(), (await whole.data()).slice(-size));
-    tf.dispose([grown.hidden, whole, part]);
+    tf.dispose([grown.states, whole, part]);
   }
   if (cache) disposeCache(cache);
   disposeModel(model);

@@ -7,7 +7,9 @@ import { openStoredWeights, storeWeights } from "../../benchmarks/records/stored
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
 import { expectedTensors, tensorNames } from "../../models/config.ts";
-import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
+import { forward } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import { logits } from "../../models/vocabulary.ts";
 import { openFolderModel, openModel } from "../../models/load.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";

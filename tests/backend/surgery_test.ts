@@ -8,11 +8,13 @@ import {
   type HostTensor,
   type LinearName,
   memorySource,
-  queryHeads,
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
-import { type DecoderModel, disposeModel, forward, logits, uploadModel } from "../../models/decoder.ts";
+import { queryHeads } from "../../models/units.ts";
+import { forward } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import { logits } from "../../models/vocabulary.ts";
 import { densePlan, isRemoved, plannedConfig, plannedShapes, type PrunePlan } from "../../models/plan.ts";
 import { referenceForward } from "../support/reference.ts";
 import { hostTensor, pruneByLayers, pruneModel } from "../../models/surgery.ts";

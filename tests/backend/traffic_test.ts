@@ -6,7 +6,7 @@ import { NumericError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { trainingSchema } from "../../core/schema/schema.ts";
 import { packBatches } from "../../benchmarks/evaluation/packing.ts";
-import { disposeModel, uploadModel } from "../../models/decoder.ts";
+import { disposeModel, uploadModel } from "../../models/device.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { fetchMoments, stepOnDevice } from "../../models/training/device_optimizer.ts";
 import {

@@ -4,14 +4,10 @@ import { at } from "../../core/util/indexing.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { trainingSchema } from "../../core/schema/schema.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import {
-  type DecoderModel,
-  disposeModel,
-  forward,
-  type ForwardOptions,
-  logits,
-  uploadModel,
-} from "../../models/decoder.ts";
+import { forward } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import type { ForwardOptions } from "../../models/layers.ts";
+import { logits } from "../../models/vocabulary.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { keptLayers, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";

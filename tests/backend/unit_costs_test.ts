@@ -6,7 +6,7 @@ import { curvatureNames } from "../../methods/_shared/curvature.ts";
 import { unitCosts } from "../../methods/_shared/unit_costs.ts";
 import type { RemovalError } from "../../methods/_shared/removal_order.ts";
 import type { Statistics } from "../../methods/define.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
 

@@ -1,8 +1,7 @@
 /** The way of a checkpoint to the device: one tensor is read from the file while the one before it is uploaded. */
 import { assertEquals } from "@std/assert";
 import { expectedTensors } from "../../models/config.ts";
-import { disposeModel, uploadModel } from "../../models/decoder.ts";
-import { uploadOrder } from "../../models/device.ts";
+import { disposeModel, uploadModel, uploadOrder } from "../../models/device.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { toySource } from "../support/toy.ts";
 import { countTraffic } from "../support/traffic.ts";

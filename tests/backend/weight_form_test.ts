@@ -17,8 +17,8 @@ import {
   type WeightSource,
 } from "../../models/config.ts";
 import { totalParameters } from "../../models/count.ts";
-import { type DecoderModel, disposeModel, forward, uploadModel } from "../../models/decoder.ts";
-import { modelBytes } from "../../models/device.ts";
+import { forward } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, modelBytes, uploadModel } from "../../models/device.ts";
 import { generateTokens } from "../../models/generate.ts";
 import { eachLayer, openLayerwise } from "../../models/layerwise.ts";
 import { scoringModel } from "../../models/scoring.ts";

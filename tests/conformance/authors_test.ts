@@ -16,7 +16,7 @@ import { inputStatistics } from "../../methods/_shared/calibration.ts";
 import { type ColumnMetric, columnScores, type Spread } from "../../methods/_shared/column_metrics.ts";
 import { type LayerScores, scoresOfGroups, unpackScores, weightSlots } from "../../methods/_shared/scoring.ts";
 import { tensorNames } from "../../models/config.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import long from "../golden/authors-tiny.json" with { type: "json" };

@@ -3,19 +3,20 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/as
 import { known, take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import type { EngineName } from "../../core/schema/schema.ts";
+import type { EngineName, UnitType } from "../../core/schema/schema.ts";
 import { trainingSchema } from "../../core/schema/schema.ts";
 import type { LearningContext, Method, MethodVariant, PruneResult, Statistics } from "../../methods/define.ts";
 import { getMethod, listMethods, parseOptions } from "../../methods/mod.ts";
 import { latencyOf, layerLatency } from "../../methods/mask_prune/latency.ts";
-import { isLayerwiseUniform, type LayerShape, LINEAR_NAMES, tensorNames } from "../../models/config.ts";
+import { isLayerwiseUniform, LINEAR_NAMES, tensorNames } from "../../models/config.ts";
+import type { LayerShape } from "../../models/units.ts";
 import { keptParameters } from "../../models/count.ts";
-import { type DecoderModel, disposeModel } from "../../models/decoder.ts";
-import { plannedShapes, type PrunePlan, type UnitType } from "../../models/plan.ts";
+import { type DecoderModel, disposeModel } from "../../models/device.ts";
+import { plannedShapes, type PrunePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";
-import { type DeadUnits } from "../support/toy.ts";
+import type { DeadUnits } from "../support/toy.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
 

@@ -6,21 +6,17 @@ import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import type { Engine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import { ENGINE_NAMES, type EngineName, trainingSchema } from "../../core/schema/schema.ts";
+import { ENGINE_NAMES, type EngineName, trainingSchema, type UnitType } from "../../core/schema/schema.ts";
 import type { LearningContext, Method, PruneResult, Statistics } from "../../methods/define.ts";
 import { parseOptions } from "../../methods/mod.ts";
-import { type DecoderConfig, isLayerwiseUniform, type LayerShape } from "../../models/config.ts";
+import { type DecoderConfig, isLayerwiseUniform } from "../../models/config.ts";
+import type { LayerPlan, LayerShape } from "../../models/units.ts";
 import { keptParameters, layerParameters } from "../../models/count.ts";
-import { type DecoderModel, disposeModel, forward, logits } from "../../models/decoder.ts";
+import { forward } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel } from "../../models/device.ts";
+import { logits } from "../../models/vocabulary.ts";
 import type { HiddenMask, LayerMasks } from "../../models/masks.ts";
-import {
-  densePlan,
-  keptLayers,
-  type LayerPlan,
-  plannedConfig,
-  type PrunePlan,
-  type UnitType,
-} from "../../models/plan.ts";
+import { densePlan, keptLayers, plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";

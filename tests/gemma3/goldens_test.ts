@@ -8,7 +8,7 @@ import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { startEngine } from "../../core/engine/engine.ts";
-import { uploadModel } from "../../models/decoder.ts";
+import { uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 

@@ -11,7 +11,7 @@ import { measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import { openModel } from "../../models/load.ts";
-import { uploadModel } from "../../models/decoder.ts";
+import { uploadModel } from "../../models/device.ts";
 import { scoringModel } from "../../models/scoring.ts";
 
 /** Nats by which a log-probability may differ from transformers'. */

@@ -3,7 +3,8 @@
  * @module
  */
 import { at } from "../../core/util/indexing.ts";
-import { type DecoderConfig, expectedTensors, queryHeads } from "../../models/config.ts";
+import { type DecoderConfig, expectedTensors } from "../../models/config.ts";
+import { queryHeads } from "../../models/units.ts";
 import { ggufTensorNames } from "../../models/load_gguf.ts";
 import { f32Tensor, type StoredTensor, type Typed } from "./weights_fixture.ts";
 

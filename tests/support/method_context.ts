@@ -4,9 +4,9 @@
  */
 import { createRng } from "../../core/util/rng.ts";
 import type { LearningContext, MethodContext, Statistics } from "../../methods/define.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import type { WeightSource } from "../../models/config.ts";
-import type { UnitType } from "../../models/plan.ts";
+import type { UnitType } from "../../core/schema/schema.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { toySource, toyTokens } from "./toy.ts";
 

@@ -4,7 +4,8 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { at } from "../../core/util/indexing.ts";
-import { type DecoderConfig, queryHeads } from "../../models/config.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import { queryHeads } from "../../models/units.ts";
 import type { HiddenMask, LayerMasks } from "../../models/masks.ts";
 import { isRemoved, plannedConfig, type PrunePlan } from "../../models/plan.ts";
 

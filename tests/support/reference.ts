@@ -7,10 +7,10 @@ import {
   type DecoderConfig,
   layerAttention,
   type LinearName,
-  queryHeads,
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
+import { queryHeads } from "../../models/units.ts";
 import { rotaryFrequencies } from "../../models/rope.ts";
 import { take } from "./values.ts";
 import { at } from "../../core/util/indexing.ts";

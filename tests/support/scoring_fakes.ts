@@ -4,7 +4,7 @@
  */
 import { at } from "../../core/util/indexing.ts";
 import type { Tokenizer } from "../../core/formats/tokenizer.ts";
-import type { TokenBatch } from "../../models/decoder.ts";
+import type { TokenBatch } from "../../models/layers.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 
 /** Pieces are a word with at most one space before it, or a run of spaces, as byte-level BPE cuts text; each piece gets

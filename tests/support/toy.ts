@@ -8,13 +8,13 @@ import {
   type DecoderConfig,
   expectedTensors,
   type HostTensor,
-  type LayerShape,
   type LinearName,
   linearShape,
   memorySource,
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
+import type { LayerShape } from "../../models/units.ts";
 
 /** Units of one layer that do nothing: a right method removes them first. */
 export interface DeadUnits {

@@ -5,7 +5,8 @@
 import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { layerMacs, layerParameters } from "../../models/count.ts";
-import { type LayerShape, UNITS, type UnitType, widened } from "../../models/units.ts";
+import { type LayerShape, UNITS, widened } from "../../models/units.ts";
+import type { UnitType } from "../../core/schema/schema.ts";
 
 /** What one unit of `type` in layer `layer` costs: weights, and multiply-accumulates of a 64-token sequence. A
  * `query-heads` unit is one query head; a `kv-groups` unit is a key/value head with all its query heads. */

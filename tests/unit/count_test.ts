@@ -1,5 +1,6 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import type { DecoderConfig, LayerShape, LinearName } from "../../models/config.ts";
+import type { DecoderConfig, LinearName } from "../../models/config.ts";
+import type { LayerShape } from "../../models/units.ts";
 import { expectedTensors } from "../../models/config.ts";
 import { keptParameters, layerMacs, layerParameters, modelMacs, modelSize } from "../../models/count.ts";
 import { plannedConfig } from "../../models/plan.ts";

@@ -13,10 +13,10 @@ import {
   type DecoderConfig,
   expectedTensors,
   LINEAR_NAMES,
-  queryHeads,
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
+import { queryHeads } from "../../models/units.ts";
 import { exportHfFolder, planShards } from "../../models/export.ts";
 import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
 import { completedBiases, paddedSource, prunedSource } from "../../models/export_source.ts";

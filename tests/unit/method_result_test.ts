@@ -4,7 +4,7 @@ import { checkBudget, runMethod } from "../../benchmarks/cells/method_result.ts"
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { defineMethod, type Method, type PruneResult } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import type { DecoderModel } from "../../models/decoder.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { densePlan, plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { at } from "../../core/util/indexing.ts";

@@ -3,12 +3,12 @@ import fc from "fast-check";
 import {
   composePlans,
   densePlan,
-  type LayerPlan,
   plannedConfig,
   plannedShapes,
   type PrunePlan,
   relativePlan,
 } from "../../models/plan.ts";
+import type { LayerPlan } from "../../models/units.ts";
 import { toyConfig } from "../support/toy.ts";
 import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";

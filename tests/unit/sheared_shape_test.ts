@@ -12,7 +12,7 @@ import {
   toModelMasks,
 } from "../../methods/sheared/shape.ts";
 import { keptParameters, totalParameters } from "../../models/count.ts";
-import type { UnitType } from "../../models/plan.ts";
+import type { UnitType } from "../../core/schema/schema.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { toyConfig } from "../support/toy.ts";
 

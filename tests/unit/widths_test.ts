@@ -2,7 +2,7 @@ import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { at } from "../../core/util/indexing.ts";
 import { createRng } from "../../core/util/rng.ts";
-import type { UnitType } from "../../models/plan.ts";
+import type { UnitType } from "../../core/schema/schema.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { toyConfig } from "../support/toy.ts";
 import { narrowed, planOfRemoved, removedUnits, unitAxes, type UnitAxis } from "../../methods/_shared/learned_units.ts";

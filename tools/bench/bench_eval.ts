@@ -22,7 +22,7 @@ import { UsageError } from "../../core/util/errors.ts";
 import { median } from "../../core/util/stats.ts";
 import { getTask } from "../../datasets/mod.ts";
 import { exportHfFolder } from "../../models/export.ts";
-import { uploadModel } from "../../models/decoder.ts";
+import { uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { type HarnessJob, harnessPython, localData, runHarness } from "../checks/lm_eval_harness.ts";

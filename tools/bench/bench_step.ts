@@ -20,7 +20,7 @@ import { writeSafetensors } from "../../core/formats/safetensors.ts";
 import { median } from "../../core/util/stats.ts";
 import { type TrainingOptions, trainingSchema } from "../../core/schema/schema.ts";
 import type { HostTensor } from "../../models/config.ts";
-import { type DecoderModel, uploadModel } from "../../models/decoder.ts";
+import { type DecoderModel, uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import type { LossTerms } from "../../models/training/loss.ts";
 import { createMoments, readTensors, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";

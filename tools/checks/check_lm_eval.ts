@@ -26,7 +26,7 @@ import { mean } from "../../core/util/stats.ts";
 import { loadCorpus } from "../../datasets/load.ts";
 import { corpora, getCorpus, getTask, tasks as knownTasks } from "../../datasets/mod.ts";
 import { exportHfFolder } from "../../models/export.ts";
-import { uploadModel } from "../../models/decoder.ts";
+import { uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import {

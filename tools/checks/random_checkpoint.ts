@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { createRng } from "../../core/util/rng.ts";
 import { writeSafetensors } from "../../core/formats/safetensors.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
-import { type DecoderConfig, expectedTensors, type LayerShape } from "../../models/config.ts";
+import { type DecoderConfig, expectedTensors } from "../../models/config.ts";
+import type { LayerShape } from "../../models/units.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
 
 /** What a checkpoint of LLaMA's kind is like: all layers alike, grouped or multi-head, the head not tied. */

@@ -6,7 +6,8 @@ import { createRng } from "../../core/util/rng.ts";
 import { keepWidths } from "../../methods/_shared/selection.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { fromHfConfig } from "../../models/hf_config.ts";
-import { type PrunePlan, UNIT_TYPES, type UnitType } from "../../models/plan.ts";
+import type { PrunePlan } from "../../models/plan.ts";
+import { UNIT_TYPES, type UnitType } from "../../core/schema/schema.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { unitCount } from "../../models/units.ts";
 
