@@ -25,7 +25,7 @@
  * Cost: forward and backward passes of the masked model over the windows of the run, two forward passes of the dense model
  * per window (`distillation`, `hidden`), two backward passes per calibration sequence, and O(F^3) a layer for the removal
  * order. Deviations: the paper's constants are not public, so all are options with defaults chosen on validation data
- * (`docs/maskprune-trials.md`); h is the metric of `mask_prune/metric.ts` instead of 1 (`selection: magnitude` gives the
+ * (`docs/maskprune.md`); h is the metric of `mask_prune/metric.ts` instead of 1 (`selection: magnitude` gives the
  * paper's form, which from a cold start chooses nearly at random); units that leave the bottom s start again at 1; widths
  * and duals are normalised as `mask_prune/widths.ts` says; the split is measured by default; the weight of the hidden-state
  * term falls to 0 over the run; what damage and surprise decide is no part of the paper, whose way is `course: gradual`.

@@ -1,5 +1,5 @@
 /** What can be set of MaskPrune. The paper's constants are not public: defaults were chosen on validation data
- * (`docs/maskprune-trials.md`).
+ * (`docs/maskprune.md`).
  *
  * @module
  */

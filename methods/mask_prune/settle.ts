@@ -6,7 +6,7 @@
  * comes first, unless least squares do it: units are ranked by the cost of removal, which takes it that the others stand in
  * for them and that the dense model has nothing to learn from the text, and each window has a step. Else what the text
  * teaches matters more than what the dense model would have said. Hidden states lead a model back that was thrown off. The
- * limits were chosen on validation text (`docs/maskprune-trials.md`).
+ * limits were chosen on validation text (`docs/maskprune.md`).
  *
  * @module
  */
