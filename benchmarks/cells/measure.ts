@@ -10,7 +10,7 @@ import { openLayerwise } from "../../models/layerwise.ts";
 import { type DecoderModel, disposeModel, modelBytes, uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { canonicalJson } from "../../core/schema/cell_names.ts";
-import { weightBytes } from "./cell_plan.ts";
+import { weightBytes } from "./cell_cost.ts";
 import { describeEnvironment, environmentsWith } from "./environment.ts";
 import type { CellJob } from "./job.ts";
 import { type CellHost, evaluate } from "./evaluate.ts";

@@ -1,6 +1,6 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { weightBytes } from "../../benchmarks/cells/cell_plan.ts";
+import { weightBytes } from "../../benchmarks/cells/cell_cost.ts";
 import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
 import { writeRunFile } from "../../benchmarks/records/run_file.ts";
 import { EngineError, UsageError } from "../../core/util/errors.ts";

@@ -1,83 +1,79 @@
-/** A run that is only planned: its cells, what they read, and what they will take. Nothing is started or written.
+/** What a run will read and take, found out before it. Nothing is started or written.
  *
  * @module
  */
-import type { NamedCell } from "../../core/schema/cell_names.ts";
-import { cellLabels } from "../../core/schema/cell_names.ts";
+import { cellLabels, type NamedCell } from "../../core/schema/cell_names.ts";
 import type { Cell, RunConfig } from "../../core/schema/schema.ts";
 import { counted } from "../../core/util/words.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import type { Example } from "../../datasets/define.ts";
 import { anyTask, getCorpus } from "../../datasets/mod.ts";
 import { getMethod } from "../../methods/mod.ts";
-import { type CellPlan, type EvaluationWork, planCell } from "../cells/cell_plan.ts";
+import { type CellCost, cellCost, type EvaluationTokens } from "../cells/cell_cost.ts";
 import { type PreparedRun, prepareRun, wantedOf } from "../configuration/prepare.ts";
 import { trainingParts } from "../configuration/expand.ts";
 import { isComplete } from "../records/measured.ts";
 import { doneRecord } from "../records/store.ts";
 
-/** Characters of English text that become one token, about: what is counted here must not wait for a tokenizer. */
+/** Characters of English text in a token, about; the shape of a model comes without a tokenizer. */
 const CHARACTERS_PER_TOKEN = 4;
 
 /** A data set of a run, and how much of it is read. */
-export interface PlannedData {
-  /** What for, and of what. */
+export interface ReadData {
+  /** What for, and of what: `task piqa`. */
   use: string;
   /** How much, in words. */
   amount: string;
 }
 
-/** A cell of a planned run. */
-export interface PlannedCell {
+/** A cell of a run, and what it takes. */
+export interface EstimatedCell {
   named: NamedCell;
   label: string;
   /** Whether the run's folder has everything that the cell asks for. */
   isFinished: boolean;
-  plan: CellPlan;
+  cost: CellCost;
 }
 
-/** A planned run. */
-export interface RunPlan {
+/** What a run will read and take. */
+export interface RunEstimate {
   run: PreparedRun;
-  data: PlannedData[];
-  cells: PlannedCell[];
+  data: ReadData[];
+  cells: EstimatedCell[];
 }
 
-/** Plans `config`, after every check that a run makes before its first cell; a model's shape is enough.
+/** Estimates `config` after every check that a run makes before its first cell; a model's shape is enough.
  * @throws {UsageError} as `runSweep`. */
-export async function planRun(
+export async function estimateRun(
   config: RunConfig,
   note: (message: string) => void,
   { elsewhere }: { elsewhere: boolean },
-): Promise<RunPlan> {
+): Promise<RunEstimate> {
   const run = await prepareRun(config, note, { elsewhere, planned: true });
-  const { evaluation, data } = await evaluationOf(run.config);
+  const { tokens, data } = await evaluationOf(run.config);
   const labels = cellLabels(run.cells);
   const wanted = wantedOf(run);
-  const cells = run.cells.map((named): PlannedCell => {
+  const cells = run.cells.map((named): EstimatedCell => {
     const record = run.fingerprint.weights === "" ? undefined : doneRecord(run.config.out, named);
+    const { layerwise } = run.config;
     return {
       named,
       label: labels.get(named.id) ?? named.id,
       isFinished: record !== undefined && isComplete(named.cell, record, wanted),
-      plan: planCell(named.cell, run.model, {
-        method: methodOf(named.cell),
-        evaluation,
-        layerwise: run.config.layerwise,
-      }),
+      cost: cellCost(named.cell, run.model, { method: methodOf(named.cell), tokens, layerwise }),
     };
   });
   return { run, data: [...learnedData(run), ...data], cells };
 }
 
-/** What prunes in a cell; null for the dense model, and for one that was pruned elsewhere. */
+/** What prunes in a cell; null for the dense model and for a foreign checkpoint. */
 const methodOf = ({ method, checkpoint }: Cell) => method === null || checkpoint ? null : getMethod(method.id);
 
 const about = (tokens: number) => `about ${Math.round(tokens).toLocaleString("en")} tokens`;
 
-/** Data that is calibrated and trained on, where any cell reads it. */
-function learnedData({ cells, config: { calibration } }: PreparedRun): PlannedData[] {
-  const data: PlannedData[] = [];
+/** Data that is calibrated and trained on, if any cell reads it. */
+function learnedData({ cells, config: { calibration } }: PreparedRun): ReadData[] {
+  const data: ReadData[] = [];
   const isCalibrated = cells.some(({ cell }) => {
     const method = methodOf(cell);
     return method !== null && (method.needs.calibration || cell.compensate !== undefined);
@@ -108,9 +104,9 @@ function charactersOf({ prefix = "", choices }: Example): number {
 /** What the measurements read, counted in characters. */
 async function evaluationOf(
   { perplexity, tasks, limit, numFewshot, data: folder }: RunConfig,
-): Promise<{ evaluation: EvaluationWork; data: PlannedData[] }> {
-  const evaluation: EvaluationWork = { windowTokens: 0, taskTokens: 0 };
-  const data: PlannedData[] = [];
+): Promise<{ tokens: EvaluationTokens; data: ReadData[] }> {
+  const read: EvaluationTokens = { windows: 0, tasks: 0 };
+  const data: ReadData[] = [];
   for (const { corpus, split, protocol, windowTokens, maxWindows = Infinity } of perplexity) {
     const source = getCorpus(corpus);
     const { texts } = await loadCorpus(source, { data: folder, split });
@@ -118,17 +114,14 @@ async function evaluationOf(
     const all = scored.reduce((sum, text) => sum + text.length, 0) / CHARACTERS_PER_TOKEN;
     const windows = Math.min(maxWindows, source.maxWindows ?? Infinity);
     const tokens = protocol === "c" ? all : Math.min(all, windows * windowTokens);
-    evaluation.windowTokens += tokens;
+    read.windows += tokens;
     data.push({ use: `perplexity ${corpus}, protocol ${protocol}`, amount: about(tokens) });
   }
   for (const id of tasks) {
     const { examples } = await loadTask(anyTask(id), { data: folder, limit, fewshot: numFewshot });
     const tokens = examples.reduce((sum, example) => sum + charactersOf(example), 0) / CHARACTERS_PER_TOKEN;
-    evaluation.taskTokens += tokens;
-    data.push({
-      use: `task ${id}`,
-      amount: `${counted(examples.length, "example")}, ${about(tokens)}`,
-    });
+    read.tasks += tokens;
+    data.push({ use: `task ${id}`, amount: `${counted(examples.length, "example")}, ${about(tokens)}` });
   }
-  return { evaluation, data };
+  return { tokens: read, data };
 }
