@@ -5,8 +5,7 @@
 import { bpeModel } from "./bpe_model.ts";
 import { FileFormatError, UsageError } from "../util/errors.ts";
 import { at, lookUp } from "../util/indexing.ts";
-import type { GgufFile } from "./gguf.ts";
-import type { GgufValue } from "./gguf_metadata.ts";
+import type { GgufFile, GgufValue } from "./gguf.ts";
 import type { TokenizerDefinition } from "./tokenizer.ts";
 import { isolate, type JsonObject, SPACE_MARK } from "./tokenizer_library.ts";
 

@@ -3,7 +3,7 @@
  * @module
  */
 import { UsageError } from "../util/errors.ts";
-import type { GgufValue } from "./gguf_metadata.ts";
+import type { GgufValue } from "./gguf.ts";
 import type { GgufEntry } from "./gguf_write.ts";
 import type { Tokenizer, TokenizerDefinition } from "./tokenizer.ts";
 import { ggufTokenizerDefinition, PRE_TOKENIZERS, TOKEN_TYPE } from "./tokenizer_gguf.ts";

@@ -2,7 +2,6 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { openGguf } from "../../core/formats/gguf.ts";
-import { GGUF_LIMITS } from "../../core/formats/gguf_metadata.ts";
 import { f32Tensor, ggufBytes, type GgufContent, withFolder } from "../support/weights_fixture.ts";
 
 const CONTENT: GgufContent = {
@@ -103,26 +102,24 @@ Deno.test("openGguf() reads a tensor larger than one chunk", async () => {
 
 Deno.test("openGguf() refuses each kind of damage in one sentence", async () => {
   const u64 = (value: bigint) => [...new Uint8Array(BigUint64Array.of(value).buffer)];
-  const many = BigInt(GGUF_LIMITS.arrayElements);
   const cases: [Uint8Array, string][] = [
-    [new Uint8Array(2), "needs 4 bytes, but the file has only 2 left"],
+    [new Uint8Array(2), "needs 4 bytes, but the header has only 2 left"],
     [new TextEncoder().encode("GGML and more"), `does not begin with "GGUF"`],
     [ggufBytes({ ...CONTENT, version: 1 }), "has GGUF version 1: must be 2 or 3"],
     [ggufBytes({ ...CONTENT, version: 0x03000000 }), "(a big-endian file?)"],
-    [patchedAfter("GGUF", 4, u64(1n << 40n)), "number of tensors is 1099511627776: at most"],
-    [patchedAfter("GGUF", 12, u64(1n << 63n)), "number of metadata entries is 9223372036854775808: at most"],
+    [patchedAfter("GGUF", 4, u64(1n << 40n)), "claims 1099511627776 tensors, but the file has only"],
+    [patchedAfter("GGUF", 12, u64(1n << 63n)), "claims 9223372036854776000 metadata entries"],
     [patchedAfter("a.u32", 0, [99]), `metadata "a.u32" has the unknown value type 99`],
-    [patchedAfter("a.texts", 8, u64(many)), `metadata "a.texts" claims ${many} elements, but the file has only`],
-    [patchedAfter("a.texts", 8, u64(many + 1n)), "at most"],
-    [patchedAfter("a.texts", 16, u64(1n << 50n)), `length of metadata "a.texts" is`],
-    [patchedAfter("a.texts", 16, u64(4000n)), "needs 4000 bytes, but the file has only"],
+    [patchedAfter("a.texts", 8, u64(9999n)), 'claims 9999 elements of metadata "a.texts", but the file has only'],
+    [patchedAfter("a.texts", 16, u64(1n << 50n)), "needs 1125899906842624 bytes"],
+    [patchedAfter("a.texts", 16, u64(4000n)), "needs 4000 bytes, but the header has only"],
     [patchedAfter("a.i32s", 4, [9]), "is an array of arrays"],
     [patchedAfter("matrix", 0, [5]), `tensor "matrix" has 5 dimensions: must be 1 to 4`],
-    [patchedAfter("matrix", 4, u64(0n)), "is 0: must be at least 1"],
-    [patchedAfter("matrix", 4, u64(1n << 62n)), "dimension 0"],
+    [patchedAfter("matrix", 4, u64(0n)), "has the shape [2, 0]: sizes must be at least 1"],
+    [patchedAfter("matrix", 4, u64(1n << 62n)), "but the file ends at"],
     [patchedAfter("matrix", 4, u64(1n << 52n)), "but the file ends at"],
     [patchedAfter("matrix", 20, [13]), "has the type Q5_K: must be one of F32, F16"],
-    [patchedAfter("matrix", 20, [77]), "has the type number 77"],
+    [patchedAfter("matrix", 20, [77]), "has the type 77"],
     [patchedAfter("matrix", 20, [8]), 'rows of tensor "matrix" have 3 values: Q8_0 needs a multiple of 32'],
     [patchedAfter("matrix", 24, u64(8n)), "starts at offset 8: must be a multiple of 32"],
     [patchedAfter("matrix", 24, u64(1n << 45n)), "it may not have been copied completely"],

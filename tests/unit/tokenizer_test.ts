@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { at } from "../../core/util/indexing.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import type { GgufFile } from "../../core/formats/gguf.ts";
-import type { GgufValue } from "../../core/formats/gguf_metadata.ts";
+import type { GgufValue } from "../../core/formats/gguf.ts";
 import {
   createTokenizer,
   cutWindow,
