@@ -11,7 +11,7 @@ import type { PrunePlan } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
 import type { SnapshotPlace } from "../models/training/snapshot.ts";
 import type { Domain } from "../models/training/domains.ts";
-import type { TrainedParts } from "../models/training/stages.ts";
+import type { TrainedParts } from "../models/training/rebuild.ts";
 import type { StudentOptions } from "../models/training/student.ts";
 
 /** Named f32 arrays, such as one score vector per layer. */
@@ -37,7 +37,7 @@ export interface LearningContext {
 
 /** What a method is given. */
 export interface MethodContext<Options> {
-  /** The dense model on the device, or on a ladder what the level before left of it. Its tensors must not be changed or disposed. */
+  /** The dense model on the device. Its tensors must not be changed or disposed. */
   model: DecoderModel;
   /** Calibration windows, each `[T]` token ids; the same for every method of a comparison. Empty unless needed. */
   calibration: Int32Array[];
@@ -61,7 +61,7 @@ export interface MethodContext<Options> {
 }
 
 /** What {@linkcode Method.check} sees of a run besides the budget. */
-export type RunSettings = Pick<RunConfig, "training"> & Partial<Pick<RunConfig, "ladder" | "compensate">>;
+export type RunSettings = Pick<RunConfig, "training"> & Partial<Pick<RunConfig, "compensate">>;
 
 /** What a method returns. */
 export interface PruneResult {

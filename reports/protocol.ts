@@ -73,13 +73,10 @@ function lossWords({ crossEntropy, distillation, temperature, hidden }: Training
 }
 
 function trainingWords(cell: Cell): string {
-  const { training, ladder } = cell;
+  const { training } = cell;
   if (training === undefined) return "none";
-  const levels = ladder === undefined
-    ? ""
-    : `, one trajectory over ${ladder.map((x) => `${number(100 * x)} %`).join(", ")}`;
   return [
-    `${stepWords(training)} of ${corpusOf(cell)}${levels}`,
+    `${stepWords(training)} of ${corpusOf(cell)}`,
     `rate ${number(training.learningRate)}, warm-up ${number(100 * training.warmup)} %, cosine to ` +
     `${number(100 * training.finalRate)} %`,
     rankWords(training),
@@ -184,9 +181,9 @@ function wasCutAtOnce(stages: readonly TrainingReport[]): boolean {
 /** Tokens that a cell's training read, and what of it was not as the run asked: a method may take other steps, have a term
  * of its own in the loss, and remove all that goes before it learns. */
 function readWords(run: DoneRecord): string {
-  const { training: stages = [], cell: { training, ladder } } = run;
+  const { training: stages = [], cell: { training } } = run;
   const steps = stages.reduce((sum, stage) => sum + stage.steps, 0);
-  const isOwn = training !== undefined && ladder === undefined && steps !== training.steps;
+  const isOwn = training !== undefined && steps !== training.steps;
   const hidden = training?.hidden === 0 && stages.some(({ curve }) => curve.some((row) => row.hidden > 0));
   const tokens = `${trainedTokens(run).toLocaleString("en")} tokens`;
   return [

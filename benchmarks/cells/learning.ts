@@ -19,7 +19,6 @@ import { createMix, type Domain, drawWindows } from "../../models/training/domai
 import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
 import { recoverModel, type Recovery } from "../../models/training/recover.ts";
 import { trainingParts } from "../configuration/expand.ts";
-import { ladderSteps } from "./ladder.ts";
 import type { DrawnWindows, SelfText } from "./self_text.ts";
 
 /** Steps from one snapshot of a training run to the next. */
@@ -41,7 +40,7 @@ export interface TrainingData {
   use: Pick<DoneRecord, "trainingData" | "trainingDomains">;
 }
 
-/** Training windows of a cell: `steps * batch` windows (a ladder's for its levels together) at seeded places of the
+/** Training windows of a cell: `steps * batch` windows at seeded places of the
  * corpus's calibration split, drawn apart from the calibration windows; with domains each window draws its corpus by their
  * parts. `self` gives text of the dense model. Null where nothing trains.
  * @throws {UsageError} when a corpus is unknown, or its data are missing or too short. */
@@ -51,10 +50,10 @@ export async function trainingData(
   data?: string,
   self?: SelfText,
 ): Promise<TrainingData | null> {
-  const { training, seed, ladder } = cell;
+  const { training, seed } = cell;
   if (!training) return null;
   const { tokens } = training;
-  const sequences = (ladder ? ladderSteps(training.steps) : training.steps) * training.batch;
+  const sequences = training.steps * training.batch;
   const parts = trainingParts(cell);
   const draw = (
     name: string,

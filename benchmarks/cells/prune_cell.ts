@@ -5,26 +5,23 @@
 import { openCheckpoint, type RebuildHost } from "./rebuild.ts";
 import type { Engine } from "../../core/engine/engine.ts";
 import { createRng } from "../../core/util/rng.ts";
-import type { Cell, DoneRecord } from "../../core/schema/schema.ts";
+import type { Cell, DoneRecord, TrainingReport } from "../../core/schema/schema.ts";
 import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { drawCalibration } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import { SELF_TEXT } from "../../datasets/self_text.ts";
-import type { LearningContext, Method, PruneResult } from "../../methods/define.ts";
+import type { Method } from "../../methods/define.ts";
 import { getMethod } from "../../methods/mod.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { type DecoderModel, uploadModel } from "../../models/device.ts";
 import { counterparts, densePlan, keptLayers } from "../../models/plan.ts";
 import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
-import { areVectors, type PruneStage, type Rebuild } from "../../models/training/stages.ts";
+import { areVectors, type Rebuild } from "../../models/training/rebuild.ts";
 import type { Recovery } from "../../models/training/recover.ts";
-import { hashWindows } from "../../models/training/teacher.ts";
 import { createCache } from "./cache.ts";
-import { canonicalJson } from "../../core/schema/cell_names.ts";
 import type { CellJob } from "./job.ts";
-import { climb, type LevelGiven, type Rung } from "./ladder.ts";
 import { checkpointPlace, compensation, recover, type StageHost, type TrainingData, trainingData } from "./learning.ts";
 import { checkBudget, runMethod } from "./method_result.ts";
 import { createPhaseClock, type PhaseClock } from "./phase_clock.ts";
@@ -109,15 +106,14 @@ export async function pruneCell(
   };
   const folder = runPaths(out).cache;
   const work: PruneWork = { cell, method, target, dense, stage, calibration: windows, folder, clock };
-  const { model, plan, reports, stages, changed } = method.kind === "learned"
-    ? await pruneLearned(work, training, canonicalJson({ ...scope, calibration: hashWindows(windows) }))
+  const { model, plan, reports, rebuild, changed } = method.kind === "learned"
+    ? await pruneLearned(work, training)
     : await pruneOnce(work, training?.windows, host);
   checkBudget(method, method.options.parse(choice.options), { dense: dense.config, left: model.config, plan, target });
-  const isCompensated = stages?.some(({ compensated }) => compensated);
   return {
     model,
     changed,
-    rebuild: stages && { stages, windows: isCompensated ? windows : [] },
+    rebuild,
     plan,
     calibrationData: calibration?.dataset ?? null,
     ...reports.length > 0 && { training: reports },
@@ -145,17 +141,20 @@ function contextOf({ cell: { method: choice, seed }, method, stage, calibration 
   return { model: base, calibration, options: method.options.parse(choice!.options), seed, rng, ...stage };
 }
 
+/** The pruned model, what trained it, and what makes it again. */
+type PruneOutcome = Pick<PrunedCell, "model" | "plan" | "changed" | "rebuild"> & { reports: TrainingReport[] };
+
 /** Scores, cuts, compensates and recovers. */
 async function pruneOnce(
   work: PruneWork,
   windows: Int32Array[] | undefined,
   host: RebuildHost,
-): Promise<Rung & { changed: boolean }> {
+): Promise<PruneOutcome> {
   const { cell, method, dense, target, stage, calibration, folder, clock } = work;
   const { plan, replaced: own = {} } = await runMethod(method, { ...contextOf(work, dense), target });
   const replaced = cell.compensate ? await compensation(dense, calibration, stage)(plan, own) : own;
   const model = await pruneByLayers(dense, plan, replaced);
-  const reports: Rung["reports"] = [];
+  const reports: TrainingReport[] = [];
   let recovered: Recovery["parts"];
   if (windows && cell.training) {
     const teacherLayers = keptLayers(plan).length < plan.layers.length ? counterparts(plan) : undefined;
@@ -168,65 +167,39 @@ async function pruneOnce(
     reports.push(report);
     recovered = parts;
   }
-  const compensated = cell.compensate !== undefined;
   return {
     model,
     plan,
     reports,
-    stages: areVectors(own) ? [{ plan, replaced: own, compensated, ...recovered && { recovered } }] : null,
+    rebuild: areVectors(own)
+      ? { plan, replaced: own, windows: cell.compensate ? calibration : [], ...recovered && { recovered } }
+      : null,
     changed: reports.length > 0 || Object.keys(replaced).length > 0,
   };
 }
 
-/** Lets a learned method run, once or along a ladder. `key` names what the result depends on besides the cell. */
-async function pruneLearned(
-  work: PruneWork,
-  data: TrainingData | null,
-  key: string,
-): Promise<Rung & { changed: boolean }> {
-  const { cell, method, dense, target, stage, calibration, folder, clock } = work;
-  const { ladder, training } = cell;
-  if (!training || !data) throw new UsageError(`Method "${method.id}" learns: its cell needs "training"`);
-  const prune = ({ base, prefix, cell, target, calibrationShare, ...given }: LevelGiven) => {
-    const ofBase: StageHost = { ...stage, remember: (name, compute) => stage.remember(prefix + name, compute) };
-    const learning: LearningContext = {
-      ...given,
-      teacher: dense,
-      checkpoint: checkpointPlace(folder, cell),
-      ...cell.compensate && { compensate: compensation(base, calibration, ofBase) },
-    };
-    const seen = calibration.slice(0, Math.ceil(calibrationShare * calibration.length));
-    // Statistics of some windows must not pass for those of all.
-    const share = seen.length < calibration.length ? `${seen.length} windows: ` : "";
-    const own: StageHost = { ...ofBase, remember: (name, compute) => ofBase.remember(share + name, compute) };
-    return runMethod(method, { ...contextOf({ ...work, stage: own, calibration: seen }, base), target, learning });
-  };
+/** Lets a learned method run. */
+async function pruneLearned(work: PruneWork, data: TrainingData | null): Promise<PruneOutcome> {
+  const { cell, method, dense, target, stage, calibration, folder } = work;
+  const { training: options } = cell;
+  if (!options || !data) throw new UsageError(`Method "${method.id}" learns: its cell needs "training"`);
   const { windows, domains } = data;
-  const stageOf = ({ plan, replaced = {}, parts }: PruneResult): PruneStage | null => {
-    const isFolded = parts !== undefined;
-    if (!isFolded && !areVectors(replaced)) return null;
-    const compensated = isFolded && cell.compensate !== undefined;
-    return { plan, replaced: isFolded ? {} : replaced, compensated, ...isFolded && { learned: parts } };
-  };
-  if (ladder) {
-    const whole = { ...cell, ladder, training };
-    const waiting = <T>(work: () => Promise<T>) => clock.during("waitS", work);
-    const rung = await climb({ cell: whole, dense, windows, domains, key, folder, waiting, prune, stageOf });
-    return { ...rung, changed: true };
-  }
-  const result = await prune({
-    base: dense,
-    target,
-    options: training,
+  const learning = {
+    options,
     windows,
     domains,
-    calibrationShare: 1,
-    cell,
-    prefix: "",
-  });
-  const model = pruneModel(dense, result.plan, result.replaced);
-  const own = stageOf(result);
-  return { model, plan: result.plan, reports: result.training ?? [], stages: own && [own], changed: true };
+    checkpoint: checkpointPlace(folder, cell),
+    ...cell.compensate && { compensate: compensation(dense, calibration, stage) },
+  };
+  const { plan, replaced = {}, parts, training: reports = [] } = await runMethod(
+    method,
+    { ...contextOf(work, dense), target, learning },
+  );
+  const kept = parts ? { replaced: {}, learned: parts } : { replaced };
+  const rebuild = parts || areVectors(replaced)
+    ? { plan, windows: parts && cell.compensate ? calibration : [], ...kept }
+    : null;
+  return { model: pruneModel(dense, plan, replaced), plan, reports, rebuild, changed: true };
 }
 
 function calibrate(

@@ -4,15 +4,16 @@
  */
 import { UsageError } from "../../core/util/errors.ts";
 import type { Cell, DoneRecord } from "../../core/schema/schema.ts";
+import type { MethodContext } from "../../methods/define.ts";
 import type { WeightSource } from "../../models/config.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import { type DecoderModel, uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
-import { applyStage, type Rebuild } from "../../models/training/stages.ts";
+import { rebuildModel } from "../../models/training/rebuild.ts";
 import { storedPath } from "../records/run_file.ts";
 import { openRebuild } from "../records/rebuild_file.ts";
 import { openStoredWeights } from "../records/stored_weights.ts";
-import { compensation, type StageHost } from "./learning.ts";
+import { compensation } from "./learning.ts";
 
 /** What tells of progress, and stops. */
 export interface RebuildHost {
@@ -73,25 +74,8 @@ export async function keptModel(
   }
   if (!changedWeights) return await pruneByLayers(dense, plan);
   if (!rebuild) throw new UsageError("The run kept nothing that the cell's model can be made again from");
-  return await applyStages(dense, openRebuild(out, { ...record, rebuild }, dense.config), host);
-}
-
-/** The model that the stages lead to. */
-export async function applyStages(
-  dense: DecoderModel,
-  { stages, windows }: Rebuild,
-  { report, signal }: RebuildHost,
-): Promise<DecoderModel> {
-  const remember: StageHost["remember"] = (_key, compute) => compute();
-  let base = dense;
-  for (const [i, stage] of stages.entries()) {
-    report(stages.length > 1 ? `rebuild, level ${i + 1} of ${stages.length}` : "rebuild");
-    const before = base;
-    try {
-      base = await applyStage(before, stage, compensation(before, windows, { remember, report, signal }));
-    } finally {
-      if (before !== dense) disposeModel(before);
-    }
-  }
-  return base;
+  const kept = openRebuild(out, { ...record, rebuild }, dense.config);
+  host.report("rebuild");
+  const remember: MethodContext<unknown>["remember"] = (_key, compute) => compute();
+  return await rebuildModel(dense, kept, compensation(dense, kept.windows, { remember, ...host }));
 }

@@ -86,20 +86,18 @@ export function trainingUse(corpus: string): string {
   return `${TRAINING_USE}${corpus}`;
 }
 
-type Learning = Pick<Cell, "recover" | "compensate" | "training" | "ladder">;
+type Learning = Pick<Cell, "recover" | "compensate" | "training">;
 
 /** What a run adds to a cell of `method` after pruning. Learned methods train in any case; others when they recover. */
 export function learningOf(
-  { recover, compensate, training, ladder, sparsity }: Pick<RunConfig, keyof Learning | "sparsity">,
+  { recover, compensate, training }: Pick<RunConfig, keyof Learning>,
   learned: boolean,
 ): Learning {
   const recovers = !learned && recover === "lora";
-  const levels = [...new Set(sparsity)].filter((level) => level > 0).sort((a, b) => a - b);
   return {
     ...recovers && { recover: "lora" },
     ...compensate === "least-squares" && { compensate },
     ...(learned || recovers) && { training: training ?? trainingSchema.parse({}) },
-    ...learned && ladder && levels.length > 1 && { ladder: levels },
   };
 }
 

@@ -56,7 +56,6 @@ export const FLAGS: Record<Key, Flag> = {
   calibration: { value: "CORPUS|file:PATH|self[:SEQUENCES[:TOKENS[:DRAW]]]", parse: parseCalibration },
   recover: textFlag("NAME"),
   compensate: textFlag("NAME"),
-  ladder: { value: null, parse: () => true, off: false },
   layerwise: { value: null, parse: () => true, off: false },
   weights: textFlag("f32|stored"),
   training: { value: "KEY=VALUE,…", parse: parseAssignments },

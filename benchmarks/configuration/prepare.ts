@@ -10,7 +10,6 @@ import {
   type EngineName,
   type MethodFile,
   type RunConfig,
-  trainingSchema,
 } from "../../core/schema/schema.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import type { TaskDefinition } from "../../datasets/define.ts";
@@ -142,7 +141,6 @@ export async function prepareRun(
     corpora: [...corpora.keys()],
   });
   const checked = { ...resolved, calibration: resolved.calibration ?? defaultCalibration(resolved) };
-  checkLadder(checked);
   checkDomains(checked);
   checkLosses(checked);
   checkLayerwise(checked);
@@ -194,23 +192,6 @@ function defaultCalibration({ model, perplexity }: RunConfig): NonNullable<RunCo
   const named = perplexity.find(({ corpus }) => !isFileName(corpus))?.corpus ?? "wikitext2";
   const corpus = model === "tiny" ? "tiny-world" : named;
   return calibrationSchema.parse({ corpus });
-}
-
-/** Levels above the first prune a model again, which needs equal widths and steps for each level.
- * @throws {UsageError} otherwise. */
-function checkLadder({ ladder, methods, sparsity, training }: RunConfig): void {
-  if (!ladder) return;
-  const uneven = methods.find(({ id, options }) => learns(id) && !getMethod(id).uniformLayers(options));
-  if (uneven) {
-    throw new UsageError(
-      `--ladder needs equal widths in every layer: leave it out or change the options of ${uneven.id}`,
-    );
-  }
-  const levels = new Set(sparsity).size;
-  const { steps } = training ?? trainingSchema.parse({});
-  if (steps < 2 * levels) {
-    throw new UsageError(`--ladder needs two training steps for each of ${levels} levels: current ${steps}`);
-  }
 }
 
 type Levels = Pick<RunConfig, "sparsity" | "units" | "ffnMultiple" | "methods"> & RunSettings;

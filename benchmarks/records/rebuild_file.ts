@@ -4,15 +4,14 @@
  * @module
  */
 import { join } from "node:path";
-import { canonicalJson, cellName, type NamedCell } from "../../core/schema/cell_names.ts";
+import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import { FileFormatError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
 import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
 import type { DoneRecord, StoredRebuild } from "../../core/schema/schema.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
-import { composePlans, type PrunePlan } from "../../models/plan.ts";
-import { outlineOf, type Rebuild, stagesOf, stageTensors } from "../../models/training/stages.ts";
+import { type Rebuild, rebuildOf, rebuildTensors } from "../../models/training/rebuild.ts";
 import { keptFile } from "./kept_file.ts";
 import { runPaths } from "./store.ts";
 
@@ -20,12 +19,13 @@ import { runPaths } from "./store.ts";
 const WINDOWS = "windows";
 
 /** Writes `weights/NAME.rebuild.safetensors` in the run's folder, whole or not at all. */
-export function storeRebuild(out: string, named: NamedCell, { stages, windows }: Rebuild): StoredRebuild {
+export function storeRebuild(out: string, named: NamedCell, rebuild: Rebuild): StoredRebuild {
   const folder = runPaths(out).weights;
   Deno.mkdirSync(folder, { recursive: true });
   const file = `${cellName(named)}.rebuild.safetensors`;
   const path = join(folder, file);
-  const tensors = stageTensors(stages);
+  const tensors = rebuildTensors(rebuild);
+  const { windows, learned, recovered } = rebuild;
   const [first] = windows;
   if (first) {
     const data = Float32Array.from(windows.flatMap((ids) => [...ids]));
@@ -37,8 +37,12 @@ export function storeRebuild(out: string, named: NamedCell, { stages, windows }:
     dtype: "F32",
     metadata: { cell: named.id },
   });
-  const outlines = stages.map(outlineOf).map(({ plan, ...rest }) => stages.length > 1 ? { plan, ...rest } : rest);
-  return { file, sizeBytes: Deno.statSync(path).size, sha256: sha256OfFiles([path]), stages: outlines };
+  const stage = {
+    compensated: windows.length > 0,
+    ...learned && { learned: learned.scale },
+    ...recovered && { recovered: recovered.scale },
+  };
+  return { file, sizeBytes: Deno.statSync(path).size, sha256: sha256OfFiles([path]), stages: [stage] };
 }
 
 /** What {@linkcode storeRebuild} kept for a record of a cell of a model of shape `dense`.
@@ -53,20 +57,16 @@ export function openRebuild(
   const tensors = readTensors(path);
   try {
     const windows = windowsOf(tensors, dense.vocabSize);
-    const stages = stagesOf(rebuild.stages.map((stage) => ({ ...stage, plan: stage.plan ?? plan })), tensors, dense);
-    if (stages.some(({ compensated }) => compensated) !== windows.length > 0) {
+    const { compensated, learned, recovered } = at(rebuild.stages, 0);
+    if (compensated !== windows.length > 0) {
       throw new RangeError("windows must be there where least squares corrected maps, and only there");
     }
-    const whole = stages.map((stage) => stage.plan).reduce(composePlans);
-    if (!isSamePlan(whole, plan)) throw new RangeError("its stages keep other units than the record");
-    return { stages, windows };
+    return rebuildOf({ plan, windows, learned, recovered }, tensors, dense);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw new FileFormatError(path, `does not fit the model: ${error.message}; run the cell again in another folder`);
   }
 }
-
-const isSamePlan = (a: PrunePlan, b: PrunePlan) => canonicalJson(a) === canonicalJson(b);
 
 function readTensors(path: string): Map<string, HostTensor> {
   const file = openSafetensors(path);

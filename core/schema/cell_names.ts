@@ -75,7 +75,7 @@ const setting = (value: unknown, words: string): Setting => ({ value: canonicalJ
 
 /** Everything that decides how a cell is pruned besides method, level and seed, by name. */
 function settingsOf(cell: Cell): Map<string, Setting> {
-  const { method, methodFile, units, ffnMultiple, calibration, recover, compensate, training, ladder, weights } = cell;
+  const { method, methodFile, units, ffnMultiple, calibration, recover, compensate, training, weights } = cell;
   const options = Object.entries(method?.options ?? {}).map(([name, value]): [string, Setting] => [
     `option ${name}`,
     setting(value, settingWords(name, value)),
@@ -84,7 +84,6 @@ function settingsOf(cell: Cell): Map<string, Setting> {
     ["recover", setting(recover ?? null, recover ? "+ LoRA" : "without recovery")],
     ["compensate", setting(compensate ?? null, compensate ? spaced("leastSquares") : "without compensation")],
     ...options,
-    ["ladder", setting(ladder ?? null, ladder ? `ladder ${ladder.join("/")}` : "without ladder")],
     ["units", setting(units, settingWords("units", units))],
     ["ffnMultiple", setting(ffnMultiple, settingWords("ffnMultiple", ffnMultiple))],
     ["weights", setting(weights ?? null, weights ? "weights as stored" : "weights in f32")],
@@ -98,7 +97,6 @@ function settingsOf(cell: Cell): Map<string, Setting> {
 const USUAL: ReadonlyMap<string, string> = new Map([
   ["recover", canonicalJson(null)],
   ["compensate", canonicalJson(null)],
-  ["ladder", canonicalJson(null)],
   ["weights", canonicalJson(null)],
   ["units", canonicalJson(runConfigSchema.shape.units.parse(undefined))],
   ["ffnMultiple", canonicalJson(runConfigSchema.shape.ffnMultiple.parse(undefined))],

@@ -141,9 +141,6 @@ export const runConfigSchema = z.strictObject({
     "least-squares: output and down maps make up for removed units, for every method alike, before recovery",
   ),
   training: trainingSchema.optional().describe("what learning and recovery train on: keys see `bench ls training`"),
-  ladder: z.boolean().default(false).describe(
-    "learned methods meet the levels of the sweep in turn in one training, which reads 1.25 times the tokens of one level's",
-  ),
   layerwise: z.boolean().default(false).describe(
     "prune with one dense layer on the device at a time: random, magnitude, wanda-sp, flap; the same results",
   ),
@@ -209,7 +206,6 @@ export const cellSchema = z.strictObject({
   training: trainingSchema.optional().describe("present when the method learns or the model is recovered"),
   weights: z.literal("stored").optional().describe("matrices in 16 bits on the device; in f32 when absent"),
   arithmetic: z.literal("fast").optional().describe("products may be taken in TF32; in f32 when absent"),
-  ladder: z.array(fraction).optional().describe("ascending levels of one trajectory; `sparsity` is one of them"),
   requestEncoding: z.literal("llm-pruner").optional().describe("absent: as lm-evaluation-harness"),
   ...measureFields,
 });
@@ -293,11 +289,10 @@ const planSchema = z.strictObject({
 export const storedRebuildSchema = z.strictObject({
   ...storedFile,
   stages: z.array(z.strictObject({
-    plan: planSchema.optional().describe("of the model before the stage; the cell's where there is one stage"),
     compensated: z.boolean().describe("least squares corrected maps, on the calibration windows in the file"),
     learned: z.number().optional().describe("scale of the adapters that were trained with the cut"),
     recovered: z.number().optional().describe("scale of the adapters that were trained after the cut"),
-  })).min(1).describe("one; on a ladder one for each level up to the cell's"),
+  })).length(1),
 });
 /** What makes a cell's model again from the dense one. */
 export type StoredRebuild = z.infer<typeof storedRebuildSchema>;

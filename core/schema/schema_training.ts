@@ -72,7 +72,6 @@ export type CurveRow = z.infer<typeof curveRowSchema>;
 /** A stretch of training that ended. */
 export const trainingReportSchema = z.strictObject({
   stage: z.enum(["learning", "recovery"]),
-  level: z.number().optional().describe("sparsity that this stretch of a ladder led to"),
   steps: z.number(),
   tokens: z.number().describe("tokens read in these steps"),
   seconds: z.number(),

@@ -21,7 +21,7 @@ import {
   startRun,
   type TrainingRun,
 } from "../../models/training/run.ts";
-import { trainedParts } from "../../models/training/stages.ts";
+import { trainedParts } from "../../models/training/rebuild.ts";
 import { cutStudent, type HostMasks, type MaskType } from "../../models/training/student.ts";
 import type { LearningContext, MethodContext, PruneResult } from "../define.ts";
 import { removedUnits, unitAxes } from "./learned_units.ts";

@@ -113,13 +113,6 @@ export const maskPrune: Method<typeof options> = defineMethod({
     { options: { adapters: false } },
     { options: { shrink: 2 } },
   ],
-  check(_config, _target, { resource, layers }, { ladder }) {
-    if (!ladder) return;
-    if (resource !== "parameters") {
-      throw new UsageError(`--ladder counts parameters: leave it out, or resource=${resource}`);
-    }
-    if (layers) throw new UsageError("--ladder keeps all layers: leave it out, or layers=true");
-  },
   async prune(context) {
     const { model, remember, options, target } = context;
     if (target.sparsity === 0) return { plan: densePlan(model.config) };

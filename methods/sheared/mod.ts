@@ -100,14 +100,9 @@ export const sheared: Method<typeof options> = defineMethod({
   uniformLayers: () => true,
   ownTarget: (options) => targetWords(options) !== "",
   variants: [{ options: { weights: "all" } }],
-  check(config, target, options, { ladder, training }) {
+  check(config, target, options, { training }) {
     requireDomains(options, training?.domains);
     targetConfig(config, target, options);
-    if (ladder && targetWords(options) !== "") {
-      throw new UsageError(
-        `--ladder meets several levels, ${targetWords(options)} is one shape: leave one of them out`,
-      );
-    }
     refuseHiddenLoss(options, training?.hidden ?? 0);
   },
   async prune(context) {

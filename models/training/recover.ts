@@ -6,7 +6,7 @@
 import type { TrainingReport } from "../../core/schema/schema.ts";
 import { mergeInto } from "./merge.ts";
 import { endRun, finishRun, keepSnapshot, nextStep, noteStep, type RunOptions, startRun } from "./run.ts";
-import { type TrainedParts, trainedParts } from "./stages.ts";
+import { type TrainedParts, trainedParts } from "./rebuild.ts";
 
 /** What recovery gives besides the model. */
 export interface Recovery {

@@ -22,7 +22,7 @@ const COMMON = {
   perplexity: [{ corpus: "tiny-world", windowTokens: 32, maxWindows: 2 }],
 };
 /** Everything that may change weights: adapters, kept masks of units, layers and hidden dimensions, added biases, least
- * squares, levels of a ladder. */
+ * squares. */
 const WAYS: Record<string, Record<string, unknown>> = {
   "biases and recovery": {
     methods: [{ id: "flap", options: { biasCompensation: true } }],
@@ -45,13 +45,6 @@ const WAYS: Record<string, Record<string, unknown>> = {
   "masks of layers and hidden dimensions": {
     methods: [{ id: "sheared", options: { targetHidden: 96, targetLayers: 3, targetHeads: 6, targetFfn: 256 } }],
     sparsity: [0.6],
-  },
-  "a ladder with least squares": {
-    methods: [{ id: "mask-prune" }],
-    sparsity: [0.05, 0.1],
-    units: ["kv-groups"],
-    ladder: true,
-    compensate: "least-squares",
   },
 };
 

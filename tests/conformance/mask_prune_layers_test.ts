@@ -1,6 +1,6 @@
 /** `mask-prune:layers=true`: how many whole layers go is measured, and the others learn one width. */
 import * as tf from "@tensorflow/tfjs";
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type EngineName, trainingSchema, type UnitType } from "../../core/schema/schema.ts";
@@ -17,11 +17,11 @@ import type { LayerMasks } from "../../models/masks.ts";
 import { keptLayers, plannedShapes } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
-import { applyStage } from "../../models/training/stages.ts";
+import { rebuildModel } from "../../models/training/rebuild.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { type ContextOptions, methodContext, toyWindows, withToy } from "../support/method_context.ts";
 import { planToMasks } from "../support/plan_masks.ts";
-import { toyConfig, toyTokens } from "../support/toy.ts";
+import { toyTokens } from "../support/toy.ts";
 import { known } from "../support/values.ts";
 
 /** Software WebGPU and plain JavaScript take many times as long. */
@@ -87,11 +87,8 @@ testOnEngines("mask-prune: layers that do nothing go, and then channels of the o
     }
     // Adapters and masks that were learned on the layers that stay make the same model again.
     const { plan, replaced, parts } = more;
-    const built = await applyStage(
-      model,
-      { plan, replaced: {}, compensated: false, learned: known(parts) },
-      () => Promise.resolve({}),
-    );
+    const kept = { plan, replaced: {}, windows: [], learned: known(parts) };
+    const built = await rebuildModel(model, kept, () => Promise.resolve({}));
     const small = pruneModel(model, plan, replaced);
     assertClose(await logitsOf(built), await logitsOf(small), { atol: 1e-5, rtol: 1e-5 });
     [built, small].forEach(disposeModel);
@@ -220,15 +217,3 @@ testOnEngines("mask-prune: layers meet a budget of decoding time that channels c
     assert(wider > 0.45 * known(dense), `${wider} of ${dense} ms`);
   });
 }, { except: SLOW });
-
-Deno.test("mask-prune: layers=true and a ladder exclude each other, before anything runs", () => {
-  const config = toyConfig({ layers: LAYERS });
-  const target = resolveTarget(config, { sparsity: 0.5, units: UNITS });
-  const options = parseOptions(method, { layers: true });
-  method.check?.(config, target, options, { training });
-  assertThrows(
-    () => method.check?.(config, target, options, { training, ladder: true }),
-    UsageError,
-    "--ladder keeps all layers",
-  );
-});

@@ -12,7 +12,7 @@ import { fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { readRecords } from "../../datasets/records.ts";
 import { expectedTensors } from "../../models/config.ts";
 import { openModel } from "../../models/load.ts";
-import { stageTensors } from "../../models/training/stages.ts";
+import { rebuildTensors } from "../../models/training/rebuild.ts";
 import { PLANS } from "./export_fixture.ts";
 import { REBUILD, REBUILT, REBUILT_FROM } from "./rebuild_fixture.ts";
 import { ggufMetadata, ggufTensors } from "./gguf_fixture.ts";
@@ -211,10 +211,11 @@ function storedAdapters(root: string): Target {
       if (sha256 !== rebuild.sha256) {
         assertThrows(() => openRebuild(out, { rebuild, plan }, REBUILT_FROM), FileFormatError, "the record names");
       }
-      const { stages } = openRebuild(out, { rebuild: { ...rebuild, sha256 }, plan }, REBUILT_FROM);
-      const tensors = [...stageTensors(stages).values()];
+      const tensors = [
+        ...rebuildTensors(openRebuild(out, { rebuild: { ...rebuild, sha256 }, plan }, REBUILT_FROM)).values(),
+      ];
       assert(tensors.every(({ shape, data }) => shape.reduce((a, b) => a * b, 1) === data.length));
-      assertEquals(tensors.length, stageTensors(REBUILD.stages).size);
+      assertEquals(tensors.length, rebuildTensors(REBUILD).size);
     },
   };
 }

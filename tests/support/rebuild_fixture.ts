@@ -3,7 +3,7 @@ import { type Cell, cellSchema } from "../../core/schema/schema.ts";
 import { type DecoderConfig, type HostTensor, LINEAR_NAMES, linearShape } from "../../models/config.ts";
 import { plannedConfig } from "../../models/plan.ts";
 import { adapterName } from "../../models/training/lora.ts";
-import type { Rebuild, TrainedParts } from "../../models/training/stages.ts";
+import type { Rebuild, TrainedParts } from "../../models/training/rebuild.ts";
 import { PLANS } from "./export_fixture.ts";
 import { toyConfig } from "./toy.ts";
 
@@ -54,14 +54,11 @@ const compact = plannedConfig(REBUILT_FROM, PLANS.uniform);
 
 /** Adapters and masks on `PLANS.uniform`, after least squares. */
 export const REBUILD: Rebuild = {
-  stages: [{
-    plan: PLANS.uniform,
-    replaced: {},
-    compensated: true,
-    learned: {
-      ...adaptersOf(compact, 2),
-      masks: compact.layers.map(({ ffnChannels }) => ({ ffn: waves(ffnChannels).data })),
-    },
-  }],
+  plan: PLANS.uniform,
+  replaced: {},
+  learned: {
+    ...adaptersOf(compact, 2),
+    masks: compact.layers.map(({ ffnChannels }) => ({ ffn: waves(ffnChannels).data })),
+  },
   windows: [Int32Array.of(1, 2, 3), Int32Array.of(0, 299, 7)],
 };

@@ -212,13 +212,3 @@ Deno.test("trainingParts() scales the parts of domains, in the order of their na
     { corpus: "wikitext2", part: 0.75 },
   ]);
 });
-
-Deno.test("expandCells() gives the levels of a ladder to methods that learn, in ascending order", () => {
-  const methods = [{ id: "random", options: {} }, { id: "mask-prune", options: {} }];
-  const ladders = (changes: Partial<RunConfig>) =>
-    expandCells(config({ methods, seeds: [0], ladder: true, ...changes }), RUN).map(({ cell }) => cell.ladder);
-  const levels = [0.2, 0.5];
-  assertEquals(ladders({ sparsity: [0.5, 0, 0.2, 0.5] }), [undefined, undefined, undefined, levels, levels]);
-  assertEquals(ladders({ sparsity: [0.5, 0] }), [undefined, undefined, undefined]);
-  assertEquals(ladders({ sparsity: levels, ladder: false }), Array(5).fill(undefined));
-});

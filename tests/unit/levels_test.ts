@@ -129,14 +129,9 @@ Deno.test("checkLevels() refuses target shapes of sheared that are over the budg
       "0.5 allows 425984: give a smaller shape, or --sparsity 0.25 or less",
   );
   assertThrows(
-    () => check("sheared", { targetHidden: 64 }, { ladder: true }),
-    UsageError,
-    "--ladder meets several levels, targetHidden=64 is one shape: leave one of them out",
-  );
-  assertThrows(
     () => check("sheared", { targetHidden: 64 }, { training: trainingSchema.parse({ hidden: 0.5 }) }),
     UsageError,
     "training.hidden=0.5 compares hidden states",
   );
-  check("sheared", {}, { ladder: true, training: trainingSchema.parse({ hidden: 0.5 }) });
+  check("sheared", {}, { training: trainingSchema.parse({ hidden: 0.5 }) });
 });

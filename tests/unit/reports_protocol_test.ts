@@ -64,10 +64,10 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
 
 Deno.test("labels that hold commas are set apart, and a method has its level where it read other amounts at others", () => {
   const records = [0.2, 0.4].flatMap((sparsity, i) => {
-    const ladder = recovered({ method: "sheared", sparsity });
-    ladder.training = [{ stage: "learning", steps: 5, tokens: [384, 768][i]!, seconds: 1, curve: [] }];
+    const more = recovered({ method: "sheared", sparsity });
+    more.training = [{ stage: "learning", steps: 5, tokens: [384, 768][i]!, seconds: 1, curve: [] }];
     return [
-      ladder,
+      more,
       ...["on", "off"].map((uniform) => recovered({ method: "flap", options: { uniform, x: 1 }, sparsity })),
     ];
   });

@@ -1,5 +1,4 @@
-/** How a smaller model came about, stage by stage: what a model can be made again from without a step of training, in a few
- * per cent of its size. A pruned model is one stage; a ladder is one for each level.
+/** How a pruned model came about: what it can be made again from without training, in a few per cent of its size.
  *
  * @module
  */
@@ -31,26 +30,18 @@ export interface TrainedParts extends ModelMasks {
   adapters: Record<string, HostTensor>;
 }
 
-/** From one model to a smaller one. */
-export interface PruneStage {
-  /** Units of the model before that stay. */
+/** Everything that makes a pruned model again from the dense one. */
+export interface Rebuild {
+  /** Units that stay. */
   plan: PrunePlan;
-  /** Vectors that the method put in place of the model's, by Hugging Face name, at the shapes before. */
+  /** Vectors that the method put in place of the model's, by Hugging Face name, at dense shapes. */
   replaced: Record<string, HostTensor>;
-  /** Whether least squares corrected the output and down maps, on the calibration windows. */
-  compensated: boolean;
+  /** Calibration windows of least squares, token ids i32 [T] each; none where nothing was compensated. */
+  windows: Int32Array[];
   /** Trained together with the cut: adapters and kept masks. */
   learned?: TrainedParts;
-  /** Trained after the cut: adapters. */
+  /** Trained after the cut. */
   recovered?: TrainedParts;
-}
-
-/** Everything that makes a model again from the dense one. */
-export interface Rebuild {
-  /** In order. */
-  stages: PruneStage[];
-  /** Calibration windows, token ids i32 [T] each; none where no stage compensated. */
-  windows: Int32Array[];
 }
 
 /** Adapters in host memory; undefined where whole weights were trained, which are no smaller than the model. */
@@ -91,15 +82,15 @@ async function withParts<T>(
   }
 }
 
-/** The model that a stage leaves of `base`, which stays as it is: the operations of the training that the stage is from, on
- * the same values. `compensate` gives the tensors of least squares on `base`. Free it with `disposeModel`.
- * @throws {RangeError} when the stage does not fit the model. */
-export async function applyStage(
+/** The pruned model again: the operations of its training on the same values. `base`, the dense model, stays as it is.
+ * `compensate` gives the tensors of least squares. Free the result with `disposeModel`.
+ * @throws {RangeError} when the parts do not fit the model. */
+export async function rebuildModel(
   base: DecoderModel,
-  { plan, replaced, compensated, learned, recovered }: PruneStage,
+  { plan, replaced, windows, learned, recovered }: Rebuild,
   compensate: (plan: PrunePlan, replaced: Record<string, HostTensor>) => Promise<Record<string, HostTensor>>,
 ): Promise<DecoderModel> {
-  let tensors = compensated ? await compensate(plan, replaced) : replaced;
+  let tensors = windows.length > 0 ? await compensate(plan, replaced) : replaced;
   if (learned) {
     const compact = pruneModel(base, plan, tensors);
     const { masks, hidden } = learned;
@@ -119,82 +110,56 @@ export async function applyStage(
   return model;
 }
 
-/** What is said of a stage besides its tensors. */
-export interface StageOutline {
-  plan: PrunePlan;
-  compensated: boolean;
-  /** Scales of the adapters, where there are any. */
-  learned?: number;
-  recovered?: number;
-}
-
-/** A stage without its tensors. */
-export function outlineOf({ plan, compensated, learned, recovered }: PruneStage): StageOutline {
-  return {
-    plan,
-    compensated,
-    ...learned && { learned: learned.scale },
-    ...recovered && { recovered: recovered.scale },
-  };
-}
-
-/** The tensors of stages, each under its stage's number: `0/learned/…`, `0/masks/LAYER/TYPE`. */
-export function stageTensors(stages: readonly PruneStage[]): Map<string, HostTensor> {
+/** The tensors of a rebuild by name: `replaced/…`, `learned/…`, `recovered/…`, `masks/LAYER/TYPE`, `hidden`. */
+export function rebuildTensors({ replaced, learned, recovered }: Rebuild): Map<string, HostTensor> {
   const tensors = new Map<string, HostTensor>();
   const vector = (data: Float32Array): HostTensor => ({ shape: [data.length], data });
-  for (const [i, { replaced, learned, recovered }] of stages.entries()) {
-    const groups = { replaced, learned: learned?.adapters ?? {}, recovered: recovered?.adapters ?? {} };
-    for (const [group, own] of Object.entries(groups)) {
-      for (const [name, tensor] of Object.entries(own)) tensors.set(`${i}/${group}/${name}`, tensor);
-    }
-    for (const [l, masks] of (learned?.masks ?? []).entries()) {
-      for (const [type, values] of Object.entries(masks)) tensors.set(`${i}/masks/${l}/${type}`, vector(values));
-    }
-    if (learned?.hidden) tensors.set(`${i}/hidden`, vector(learned.hidden));
+  const groups = { replaced, learned: learned?.adapters ?? {}, recovered: recovered?.adapters ?? {} };
+  for (const [group, own] of Object.entries(groups)) {
+    for (const [name, tensor] of Object.entries(own)) tensors.set(`${group}/${name}`, tensor);
   }
+  for (const [l, masks] of (learned?.masks ?? []).entries()) {
+    for (const [type, values] of Object.entries(masks)) tensors.set(`masks/${l}/${type}`, vector(values));
+  }
+  if (learned?.hidden) tensors.set("hidden", vector(learned.hidden));
   return tensors;
 }
 
-/** The stages that {@linkcode outlineOf} and {@linkcode stageTensors} were made of, for a model of shape `dense`.
+/** The rebuild that {@linkcode rebuildTensors} was made of, for a model of shape `dense`.
  * @throws {RangeError} that names what does not fit. */
-export function stagesOf(
-  outlines: readonly StageOutline[],
+export function rebuildOf(
+  { plan, windows, learned, recovered }: Pick<Rebuild, "plan" | "windows"> & {
+    /** Scales of the adapters, where there are any. */
+    learned?: number;
+    recovered?: number;
+  },
   tensors: ReadonlyMap<string, HostTensor>,
   dense: DecoderConfig,
-): PruneStage[] {
+): Rebuild {
   const left = new Set(tensors.keys());
-  let config = dense;
-  const stages = outlines.map((outline, i) => {
-    const { plan, compensated } = outline;
-    const compact = plannedConfig(config, plan);
-    const take = (name: string, shape: readonly number[]): HostTensor | undefined => {
-      const tensor = tensors.get(`${i}/${name}`);
-      if (!tensor) return undefined;
-      checkTensor(`${i}/${name}`, tensor, shape);
-      left.delete(`${i}/${name}`);
-      return tensor;
-    };
-    const replaced: PruneStage["replaced"] = {};
-    for (const [name, shape] of expectedTensors({ ...config, biases: [...LINEAR_NAMES] })) {
-      const tensor = shape.length === 1 ? take(`replaced/${name}`, shape) : undefined;
-      if (tensor) replaced[name] = tensor;
-    }
-    const ranked = (name: string) => tensors.get(`${i}/${name}`)?.shape;
-    const stage: PruneStage = { plan, replaced, compensated };
-    if (outline.learned !== undefined) {
-      const adapters = takeAdapters("learned", compact, take, ranked);
-      const hidden = take("hidden", [compact.width])?.data;
-      stage.learned = { scale: outline.learned, adapters, masks: takeMasks(compact, take), ...hidden && { hidden } };
-    }
-    if (outline.recovered !== undefined) {
-      stage.recovered = { scale: outline.recovered, adapters: takeAdapters("recovered", compact, take, ranked) };
-    }
-    config = compact;
-    return stage;
-  });
+  const compact = plannedConfig(dense, plan);
+  const take = (name: string, shape: readonly number[]): HostTensor | undefined => {
+    const tensor = tensors.get(name);
+    if (!tensor) return undefined;
+    checkTensor(name, tensor, shape);
+    left.delete(name);
+    return tensor;
+  };
+  const rebuild: Rebuild = { plan, replaced: {}, windows };
+  for (const [name, shape] of expectedTensors({ ...dense, biases: [...LINEAR_NAMES] })) {
+    const tensor = shape.length === 1 ? take(`replaced/${name}`, shape) : undefined;
+    if (tensor) rebuild.replaced[name] = tensor;
+  }
+  const adaptersOf = (group: string) => takeAdapters(group, compact, take, (name) => tensors.get(name)?.shape);
+  if (learned !== undefined) {
+    const hidden = take("hidden", [compact.width])?.data;
+    const masks = takeMasks(compact, take);
+    rebuild.learned = { scale: learned, adapters: adaptersOf("learned"), masks, ...hidden && { hidden } };
+  }
+  if (recovered !== undefined) rebuild.recovered = { scale: recovered, adapters: adaptersOf("recovered") };
   const [stray] = left;
-  if (stray !== undefined) throw new RangeError(`tensor "${stray}" belongs to no stage`);
-  return stages;
+  if (stray !== undefined) throw new RangeError(`tensor "${stray}" does not belong to it`);
+  return rebuild;
 }
 
 type Take = (name: string, shape: readonly number[]) => HostTensor | undefined;
