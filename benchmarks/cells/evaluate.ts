@@ -2,19 +2,16 @@
  *
  * @module
  */
-import type { Engine } from "../../core/engine/engine.ts";
 import { at } from "../../core/util/indexing.ts";
-import type { BatchSizes, DoneRecord } from "../../core/schema/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 import { addFileTasks } from "../../datasets/mod.ts";
-import type { WeightSource } from "../../models/config.ts";
 import type { DecoderModel } from "../../models/device.ts";
 import { scoringModel } from "../../models/scoring.ts";
-import { measureTasks, type ScoredExample } from "../evaluation/multiple_choice.ts";
+import { measureTask, type ScoredExample } from "../evaluation/tasks.ts";
 import { measurePerplexity, type ScoredDocument } from "../evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../evaluation/scorer.ts";
 import type { CellJob } from "./job.ts";
-import { createTrialMemory } from "./trial_memory.ts";
 
 /** What the process of a cell offers to its measurement. */
 export interface CellHost {
@@ -27,23 +24,23 @@ export interface CellHost {
   signal: AbortSignal;
 }
 
-/** A model, and what its scores depend on. */
-interface Evaluated {
-  model: DecoderModel;
-  tokenizer: Tokenizer;
-  /** Of the dense model. */
-  source: WeightSource;
-  engine: Engine;
-}
-
-type Job = Pick<CellJob, "cell" | "out" | "data" | "taskDefinitions" | "batchSizes">;
+type Job = Pick<CellJob, "cell" | "data" | "taskDefinitions" | "batchTokens">;
 
 /** What scoring gives a record. */
-type Scores = Pick<DoneRecord, "perplexity" | "tasks" | "generations" | "batchTrials">;
+type Scores = Pick<DoneRecord, "perplexity" | "tasks" | "generations">;
 
-/** The scorer of each measurement: one that chooses its batches, unless a record's are to be repeated. */
-function scorers(evaluated: Evaluated, { cell, out }: Job, host: CellHost, phase: () => string) {
+/** Scores what the cell of `job` asks for.
+ * @throws {UsageError} when data cannot be used.
+ * @throws {NumericError} when the model's output is not finite. */
+export async function evaluate(
+  { cell, data, taskDefinitions = [], batchTokens }: Job,
+  { model, tokenizer }: { model: DecoderModel; tokenizer: Tokenizer },
+  host: CellHost,
+): Promise<Scores> {
+  addFileTasks(taskDefinitions);
+  let phase = "";
   let reported = 0;
+  const enter = (name: string) => host.report(phase = name);
   const options = {
     signal: host.signal,
     encoding: cell.requestEncoding,
@@ -51,49 +48,34 @@ function scorers(evaluated: Evaluated, { cell, out }: Job, host: CellHost, phase
       const now = performance.now();
       if (now - reported < 500) return;
       reported = now;
-      host.report(`${phase()} ${Math.floor(100 * share)} %`);
+      host.report(`${phase} ${Math.floor(100 * share)} %`);
     },
   };
-  const scoring = scoringModel(evaluated.model);
-  const choosing = createScorer(scoring, evaluated.tokenizer, {
-    ...options,
-    trialMemory: createTrialMemory(out, evaluated),
-  });
-  const scorerOf = (sizes?: BatchSizes): Scorer =>
-    sizes === undefined ? choosing : createScorer(scoring, evaluated.tokenizer, { ...options, ...sizes });
-  return { choosing, scorerOf };
-}
-
-/** Scores what the cell of `job` asks for.
- * @throws {UsageError} when data cannot be used.
- * @throws {NumericError} when the model's output is not finite. */
-export async function evaluate(job: Job, evaluated: Evaluated, host: CellHost): Promise<Scores> {
-  const { cell, data, taskDefinitions = [], batchSizes } = job;
-  addFileTasks(taskDefinitions);
-  let phase = "";
-  const enter = (name: string) => host.report(phase = name);
-  const { choosing, scorerOf } = scorers(evaluated, job, host, () => phase);
+  const scoring = scoringModel(model);
+  const scorer = createScorer(scoring, tokenizer, options);
+  const scorerOf = (tokens?: number): Scorer =>
+    tokens === undefined ? scorer : createScorer(scoring, tokenizer, { ...options, batchTokens: tokens });
   const perplexity: DoneRecord["perplexity"] = [];
   for (const [i, choice] of cell.perplexity.entries()) {
     enter(`perplexity ${choice.corpus}`);
     perplexity.push(
-      await measurePerplexity(scorerOf(batchSizes?.perplexity[i]), choice, {
+      await measurePerplexity(scorerOf(batchTokens?.perplexity[i]), choice, {
         data,
         onDocuments: (scored) => host.onDocuments?.(choice.corpus, scored),
       }),
     );
   }
   const tasks: DoneRecord["tasks"] = [];
-  const options = { data, limit: cell.limit, fewshot: cell.numFewshot, enter };
-  for await (const one of measureTasks(cell.tasks, (i) => scorerOf(batchSizes?.tasks[i]), options)) {
-    tasks.push(one.result);
-    host.onScored?.(one.id, one.scored);
+  for (const [i, id] of cell.tasks.entries()) {
+    enter(id);
+    const options = { data, limit: cell.limit, fewshot: cell.numFewshot };
+    const { result, scored } = await measureTask(scorerOf(batchTokens?.tasks[i]), id, options);
+    tasks.push(result);
+    host.onScored?.(id, scored);
   }
-  const batchTrials = [...choosing.batchTrials()];
-  const scores = { perplexity, tasks, ...batchTrials.length > 0 && { batchTrials } };
-  if (!cell.generations) return scores;
+  if (!cell.generations) return { perplexity, tasks };
   enter("generate");
   const { prompts, tokens } = cell.generations;
-  const texts = await choosing.generate(prompts, { maxTokens: tokens });
-  return { ...scores, generations: prompts.map((prompt, i) => ({ prompt, text: at(texts, i).text })) };
+  const texts = await scorer.generateUntil(prompts, { maxTokens: tokens });
+  return { perplexity, tasks, generations: prompts.map((prompt, i) => ({ prompt, text: at(texts, i).text })) };
 }

@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import { batchSizesSchema, cellSchema, failedRecordSchema, PAPER_TABLES } from "../../core/schema/schema.ts";
+import { cellSchema, failedRecordSchema, PAPER_TABLES } from "../../core/schema/schema.ts";
 import { taskGroupSchema } from "../records/run_file.ts";
 
 /** What a cell's process is told. */
@@ -20,8 +20,8 @@ export const cellJobSchema = z.strictObject({
   ),
   paper: z.enum(PAPER_TABLES).optional().describe("published table that the run is set beside"),
   device: z.string().optional().describe("what the engine must run on; whatever there is when absent"),
-  batchSizes: z.strictObject({ perplexity: z.array(batchSizesSchema), tasks: z.array(batchSizesSchema) })
-    .optional().describe("of each measurement; absent: chosen in the cell"),
+  batchTokens: z.strictObject({ perplexity: z.array(z.number()), tasks: z.array(z.number()) })
+    .optional().describe("of each measurement; as the engine and its memory suggest when absent"),
   commit: z.string().nullable().describe("git commit of the harness"),
   keepWeights: z.boolean().optional().describe("whether changed weights are stored; by the model's size when absent"),
   layerwise: z.boolean().optional().describe("whether one dense layer at a time is on the device while pruning"),

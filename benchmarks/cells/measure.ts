@@ -35,7 +35,7 @@ type Job = Pick<
   | "taskDefinitions"
   | "taskGroups"
   | "device"
-  | "batchSizes"
+  | "batchTokens"
   | "commit"
   | "keepWeights"
   | "layerwise"
@@ -77,9 +77,9 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   const kept = await keep(job, { model, changed, rebuild }, host, before);
 
   clock.enter("evaluateS");
-  const { generations = before?.generations, batchTrials = before?.batchTrials, ...scored } = await finiteScores(
+  const { generations = before?.generations, ...scored } = await finiteScores(
     cell.method?.id ?? null,
-    () => evaluate(job, { model, tokenizer, source, engine }, host),
+    () => evaluate(job, { model, tokenizer }, host),
   );
   const perplexity = [...before?.perplexity ?? [], ...scored.perplexity];
   const tasks = [...before?.tasks ?? [], ...scored.tasks];
@@ -98,7 +98,6 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
     perplexity,
     tasks,
     ...groups.length > 0 && { groups },
-    ...batchTrials && { batchTrials },
     throughput: before?.throughput ?? [],
     ...generations && { generations },
     memory: {

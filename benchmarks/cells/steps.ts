@@ -36,7 +36,7 @@ import { scoringModel } from "../../models/scoring.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { recoverModel } from "../../models/training/recover.ts";
-import { measureTasks } from "../evaluation/multiple_choice.ts";
+import { measureTask } from "../evaluation/tasks.ts";
 import { measurePerplexity } from "../evaluation/perplexity.ts";
 import { createScorer } from "../evaluation/scorer.ts";
 import { compensation } from "./learning.ts";
@@ -261,8 +261,8 @@ export async function score(
     const parsed = perplexityChoiceSchema.parse(typeof choice === "string" ? { corpus: choice } : choice);
     found.perplexity.push(await measurePerplexity(scorer, parsed, { data }));
   }
-  for await (const { result } of measureTasks(tasks, () => scorer, { data, limit, fewshot: numFewshot })) {
-    found.tasks.push(result);
+  for (const id of tasks) {
+    found.tasks.push((await measureTask(scorer, id, { data, limit, fewshot: numFewshot })).result);
   }
   return found;
 }
@@ -274,7 +274,9 @@ export async function generate(
   prompts: readonly string[],
   { tokens = 40, signal }: { tokens?: number; signal?: AbortSignal } = {},
 ): Promise<string[]> {
-  const texts = await createScorer(scoringModel(model), tokenizer, { signal }).generate(prompts, { maxTokens: tokens });
+  const texts = await createScorer(scoringModel(model), tokenizer, { signal }).generateUntil(prompts, {
+    maxTokens: tokens,
+  });
   return texts.map(({ text }) => text);
 }
 

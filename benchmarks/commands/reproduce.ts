@@ -17,7 +17,6 @@ import { canonicalJson } from "../../core/schema/cell_names.ts";
 import { runCellProcess } from "../sweep/cell_process.ts";
 import { type Command, textFlag } from "./command.ts";
 import type { CellJob } from "../cells/job.ts";
-import { FIRST_TOKENS } from "../evaluation/batch_trials.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { classifyExit } from "../../core/schema/failure.ts";
 import { askedResults, type DataHashes } from "../records/measured.ts";
@@ -67,13 +66,11 @@ export function compareRecords(before: DoneRecord, after: DoneRecord): Compariso
 
 /** Batches of other sizes round alike only by chance. */
 function batchDifference(what: string, before: Batched, after: Batched): string[] {
-  const words = ({ batchTokens, triedTokens = [] }: Batched) =>
-    [`${batchTokens} tokens`, ...triedTokens.length > 0 ? [`${triedTokens.join(", ")} tried first`] : []].join(", ");
-  const [from, to] = [words(before), words(after)];
-  return before.batchTokens === undefined || from === to ? [] : [`batches of ${what}: ${from}, now ${to}`];
+  const [from, to] = [before.batchTokens, after.batchTokens];
+  return from === undefined || from === to ? [] : [`batches of ${what}: ${from} tokens, now ${to} tokens`];
 }
 
-type Batched = Pick<DoneRecord["tasks"][number], "batchTokens" | "triedTokens">;
+type Batched = Pick<DoneRecord["tasks"][number], "batchTokens">;
 
 function planDifference({ plan: before }: DoneRecord, { plan: after }: DoneRecord): string | null {
   if (canonicalJson(before) === canonicalJson(after)) return null;
@@ -146,14 +143,13 @@ export function ownResults(record: DoneRecord, hashes?: DataHashes): DoneRecord 
   return found;
 }
 
-/** Sizes of the batches of each result; rounding depends on them. */
-export function recordedBatches({ perplexity, tasks }: DoneRecord): NonNullable<CellJob["batchSizes"]> {
-  // Where a record does not say, nothing else was possible.
-  const sizesOf = ({ batchTokens = FIRST_TOKENS, triedTokens }: Batched) => ({
-    batchTokens,
-    ...triedTokens && { triedTokens },
-  });
-  return { perplexity: perplexity.map(sizesOf), tasks: tasks.map(sizesOf) };
+/** Tokens of a batch where a record does not say. */
+const UNSAID_TOKENS = 512;
+
+/** Tokens of the batches of each result; rounding depends on them. */
+export function recordedBatches({ perplexity, tasks }: DoneRecord): NonNullable<CellJob["batchTokens"]> {
+  const tokensOf = ({ batchTokens = UNSAID_TOKENS }: Batched) => batchTokens;
+  return { perplexity: perplexity.map(tokensOf), tasks: tasks.map(tokensOf) };
 }
 
 /** The device to ask for: a GPU is taken where there is one unless the CPU is named. */
@@ -179,7 +175,7 @@ async function runAgain(
       logSamples: false,
       hashes: {},
       coordinated: true,
-      batchSizes: recordedBatches(record),
+      batchTokens: recordedBatches(record),
       ...deviceOf(record),
       ...layerwise === true && { layerwise },
       ...definitions.length > 0 && { taskDefinitions: definitions },

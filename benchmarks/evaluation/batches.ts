@@ -1,25 +1,25 @@
-/** How large batches are: as many tokens as are fast, fewer where memory is short.
+/** How many tokens go through the model at once, and what happens where memory does not hold them.
  *
  * @module
  */
-import type { ScoringModel } from "../../models/scoring.ts";
-import { packBatches, type PackedBatch } from "./packing.ts";
 import { isOutOfMemory } from "../../core/schema/failure.ts";
 import { at } from "../../core/util/indexing.ts";
+import type { ScoringModel } from "../../models/scoring.ts";
+import { packBatches, type PackedBatch } from "./packing.ts";
 import type { ScoredSequence } from "./requests.ts";
 
-/** Larger batches are not tried. */
-const MOST_TOKENS = 65_536;
-/** Below this a batch is no longer worth its fixed cost, so memory is risked. */
+/** Below this a batch is not worth its fixed cost, so memory is risked. */
 const LEAST_TOKENS = 32;
 /** Part of the free memory that a batch may fill. */
 const SHARE = 1 / 4;
 
-/** Tokens of a batch, padding included: the power of two that a quarter of the device's free memory holds, but 32 to
- * 65,536. Powers of two, so that runs with about as much free memory form the same batches and round alike. */
-export function batchBudget({ bytesPerToken, freeBytes }: Pick<ScoringModel, "bytesPerToken" | "freeBytes">): number {
+/** Tokens of a batch, padding included: what is fast on the engine, or the power of two that a quarter of the device's
+ * free memory holds. Powers of two, so that devices with about as much free memory form the same batches. */
+export function batchBudget(
+  { fastTokens, bytesPerToken, freeBytes }: Pick<ScoringModel, "fastTokens" | "bytesPerToken" | "freeBytes">,
+): number {
   const fitting = 2 ** Math.floor(Math.log2(SHARE * freeBytes() / bytesPerToken));
-  return Math.max(LEAST_TOKENS, Math.min(MOST_TOKENS, fitting));
+  return Math.max(LEAST_TOKENS, Math.min(fastTokens, fitting));
 }
 
 /** How to go through a list of sequences. */
@@ -28,8 +28,6 @@ export interface BatchOptions<Scores> {
   batchTokens: number;
   /** Runs one batch. */
   score(batch: PackedBatch): Promise<Scores>;
-  /** Called once a batch, after `score` has given its promise and before that is awaited: the time for other work. */
-  meanwhile?(): void;
   /** Takes what `score` gave. `owners`: index into the list for each of the batch's targets. */
   take(scores: Scores, batch: PackedBatch, owners: Int32Array): void;
   /** Stops between two batches. */
@@ -38,13 +36,13 @@ export interface BatchOptions<Scores> {
   onProgress?(share: number): void;
 }
 
-/** Scores all sequences, and makes each batch while the device works on the one before it. When the device runs out of memory, the batch at fault and what is left are packed again in
- * batches of half its size, down to single rows.
- * @returns the tokens of a batch that were possible
+/** Scores all sequences. Each batch is made while the device works on the one before it. Where the device runs out of
+ * memory, the rest is packed again in batches of half the size, down to single rows.
+ * @returns tokens of the largest batch that the device held
  * @throws whatever `score` throws, out of memory only for a row that cannot be split. */
 export async function scoreInBatches<Scores>(
   sequences: readonly ScoredSequence[],
-  { batchTokens, score, meanwhile, take, signal, onProgress }: BatchOptions<Scores>,
+  { batchTokens, score, take, signal, onProgress }: BatchOptions<Scores>,
 ): Promise<number> {
   let left = Array.from(sequences.keys());
   while (left.length > 0) {
@@ -59,7 +57,6 @@ export async function scoreInBatches<Scores>(
       try {
         const pending = score(packed);
         next = batches.next();
-        meanwhile?.();
         scores = await pending;
       } catch (error) {
         const isSmallest = own.size === 1 || packed.batch.batch === 1 && packed.batch.length > batchTokens;

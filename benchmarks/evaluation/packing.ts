@@ -70,10 +70,6 @@ function packRows(sequences: readonly ScoredSequence[], rowTokens: number): Row[
   return rows;
 }
 
-/** Tokens of all rows, when they have at most `rowTokens`: shared beginnings count once a row. */
-export const packedTokens = (sequences: readonly ScoredSequence[], rowTokens: number): number =>
-  packRows(sequences, rowTokens).reduce((sum, { length }) => sum + length, 0);
-
 function buildBatch(rows: readonly Row[], sequences: readonly ScoredSequence[]): PackedBatch {
   const length = Math.max(...rows.map((row) => row.length));
   const size = rows.length * length;

@@ -21,6 +21,7 @@ import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../../c
 import type { Corpus } from "../../datasets/define.ts";
 import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";
+import { rollingBos, tokenizerBos } from "./requests.ts";
 import type { Scorer } from "./scorer.ts";
 
 /** What to measure. */
@@ -98,7 +99,8 @@ async function joinedText(
         "use a smaller windowTokens or more text",
     );
   }
-  const losses = (await scorer.tokenLogProbs(windows)).map((logProbs) => logProbs.reduce((sum, x) => sum - x, 0));
+  const scores = await scorer.loglikelihood(windows.map((ids) => ({ ids: [...ids], scored: ids.length - 1 })));
+  const losses = scores.map(({ logLikelihood }) => -logLikelihood);
   const windowNll = losses.map((loss) => loss / (windowTokens - 1));
   const nllPerToken = protocol === "a"
     ? mean(windowNll)
@@ -115,7 +117,7 @@ async function joinedText(
     windowNll,
     bosPolicy: tokenizer.windowStart.length > 0
       ? "at the start of each window, which this model needs"
-      : `${scorer.defaultBos}, at the start of the text only`,
+      : `${tokenizerBos(tokenizer)}, at the start of the text only`,
   };
 }
 
@@ -135,7 +137,7 @@ async function wholeDocuments(
     throw new UsageError(`Corpus "${corpus.id}" holds no words, by which protocol c counts: give another one`);
   }
   const shown = documents.map((document) => corpus.detokenise?.(document) ?? document);
-  const scores = await scorer.rollingLogLikelihood(shown, { maxTokens: windowTokens });
+  const scores = await scorer.loglikelihoodRolling(shown, { bos: "single", maxTokens: windowTokens });
   const scored = documents.map((document, i): ScoredDocument => ({
     document,
     text: at(shown, i),
@@ -167,7 +169,7 @@ async function wholeDocuments(
       bytePerplexity: Math.exp(nll / bytes),
       bitsPerByte: nll / bytes / Math.LN2,
     },
-    bosPolicy: scorer.rollingPolicy(),
+    bosPolicy: rollingBos("single", scorer.tokenizer),
   };
 }
 
@@ -197,7 +199,7 @@ export async function measurePerplexity(
     dataset,
     ...measured,
     tokenizerSha256: scorer.tokenizer.sha256,
-    ...scorer.batchSizes(),
+    batchTokens: scorer.batchTokens(),
     seconds: (performance.now() - start) / 1000,
   };
 }

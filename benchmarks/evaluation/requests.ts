@@ -23,32 +23,30 @@ export interface ScoredSequence {
   scored: number;
 }
 
-/** When the beginning-of-sequence token stands before a text. `tokenizer`: where the tokenizer's own default puts it
- * (lm-evaluation-harness since October 2025); `never` (its default before). */
-export type BosPolicy = "tokenizer" | "never";
-
 /** How requests become ids. `lm-eval`: context and continuation are encoded together and cut where the context ends.
  * `llm-pruner`: encoded apart and without beginning-of-sequence token, as the harness bundled with LLM-Pruner does;
  * its published tables are comparable to no other mode. */
 export type RequestEncoding = (typeof REQUEST_ENCODINGS)[number];
 
+/** Beginning-of-sequence token of whole texts. `single`: it stands before the text and is not scored. `lm-eval`: the
+ * text's own encoding keeps its token as well, which is then scored. */
+export type RollingBos = "single" | "lm-eval";
+
 /** How texts become token sequences. */
 export interface EncodingOptions {
-  /** Beginning-of-sequence policy. */
-  bos: BosPolicy;
   /** Whether context and continuation are encoded together. */
   encoding: RequestEncoding;
   /** Most input tokens of a sequence (M); longer sequences lose their beginning. */
   maxTokens: number;
 }
 
-/** Token ids of `text` under a beginning-of-sequence policy. A text that already begins with the token's own text is
- * not given a second one. */
-export function encodeText(tokenizer: Tokenizer, text: string, bos: BosPolicy): number[] {
+/** Token ids of `text`, with a beginning-of-sequence token where the tokenizer adds one by default, as
+ * lm-evaluation-harness does since October 2025. A text that begins with the token's own text is not given a second. */
+export function encodeText(tokenizer: Tokenizer, text: string): number[] {
   const { bosTokenId: id } = tokenizer;
   const own = id === null ? "" : tokenizer.tokenText(id);
   const hasOwn = own !== "" && text.startsWith(own);
-  return tokenizer.encode(text, { specialTokens: bos === "tokenizer" && !hasOwn });
+  return tokenizer.encode(text, { specialTokens: !hasOwn });
 }
 
 /** The token that stands for an empty context: beginning of sequence, else end of sequence.
@@ -65,38 +63,42 @@ export function prefixToken({ bosTokenId, eosTokenId }: Tokenizer): number {
 function encodePair(
   tokenizer: Tokenizer,
   { context, continuation }: LogLikelihoodRequest,
-  { bos, encoding }: EncodingOptions,
+  encoding: RequestEncoding,
   contexts: Map<string, number[]>,
 ): [context: number[], continuation: number[]] {
-  const remember = (text: string, policy: BosPolicy) => {
-    const ids = contexts.get(text) ?? encodeText(tokenizer, text, policy);
+  const encodeOnce = (text: string, encode: () => number[]) => {
+    const ids = contexts.get(text) ?? encode();
     contexts.set(text, ids);
     return ids;
   };
+  const withoutBos = (text: string) => tokenizer.encode(text, { specialTokens: false });
   if (encoding === "llm-pruner") {
-    const before = context === "" ? [tokenizer.eosTokenId ?? prefixToken(tokenizer)] : remember(context, "never");
-    return [before, tokenizer.encode(continuation, { specialTokens: false })];
+    const before = context === ""
+      ? [tokenizer.eosTokenId ?? prefixToken(tokenizer)]
+      : encodeOnce(context, () => withoutBos(context));
+    return [before, withoutBos(continuation)];
   }
   if (context === "") {
     const prefix = prefixToken(tokenizer);
-    const ids = tokenizer.encode(continuation, { specialTokens: false });
+    const ids = withoutBos(continuation);
     return [[prefix], ids[0] === prefix ? ids.slice(1) : ids];
   }
-  const before = remember(stripEnd(context), bos);
-  const whole = encodeText(tokenizer, context + continuation, bos);
+  const stripped = stripEnd(context);
+  const before = encodeOnce(stripped, () => encodeText(tokenizer, stripped));
+  const whole = encodeText(tokenizer, context + continuation);
   return [before, whole.slice(before.length)];
 }
 
 /** Ids of a request, of which those of the continuation are scored; the beginning is cut so that at most `maxTokens`
  * ids are inputs. `contexts` remembers the ids of contexts under one set of options, since choices share theirs.
  * @throws {UsageError} when the continuation has no tokens or more than `maxTokens`, or the context has none. */
-export function encodeRequest(
+function encodeRequest(
   tokenizer: Tokenizer,
   request: LogLikelihoodRequest,
   options: EncodingOptions,
-  contexts: Map<string, number[]> = new Map(),
+  contexts: Map<string, number[]>,
 ): ScoredSequence {
-  const [context, continuation] = encodePair(tokenizer, request, options, contexts);
+  const [context, continuation] = encodePair(tokenizer, request, options.encoding, contexts);
   const { length } = continuation;
   if (context.length === 0) {
     throw new UsageError(`The context ${JSON.stringify(request.context)} has no tokens: it must be empty or hold text`);
@@ -110,63 +112,48 @@ export function encodeRequest(
   return { ids: [...context, ...continuation].slice(-(options.maxTokens + 1)), scored: length };
 }
 
-/** Requests that become ids a few at a time. */
-export interface RequestQueue {
-  /** Encodes the next `count`. */
-  advance(count: number): void;
-  /** Encodes what is left and gives all, in the order of the requests.
-   * @throws {UsageError} as {@linkcode encodeRequest}. */
-  finish(): ScoredSequence[];
-}
-
-/** A queue of `requests`. One that cannot be encoded stops it, and is reported at its end. */
-export function queueRequests(
+/** Ids of requests, in their order; sequences of ids stay as they are.
+ * @throws {UsageError} when a text or a sequence has no tokens to score or too many, or a context has none. */
+export function encodeRequests(
   tokenizer: Tokenizer,
-  requests: readonly LogLikelihoodRequest[],
+  requests: readonly (LogLikelihoodRequest | ScoredSequence)[],
   options: EncodingOptions,
-): RequestQueue {
+): ScoredSequence[] {
   const contexts = new Map<string, number[]>();
-  const sequences: ScoredSequence[] = [];
-  const encode = (count: number) => {
-    for (const request of requests.slice(sequences.length, sequences.length + count)) {
-      sequences.push(encodeRequest(tokenizer, request, options, contexts));
-    }
-  };
-  let isStopped = false;
-  return {
-    advance: (count) => {
-      if (isStopped) return;
-      try {
-        encode(count);
-      } catch {
-        isStopped = true;
-      }
-    },
-    finish: () => {
-      encode(requests.length);
-      return sequences;
-    },
-  };
-}
-
-/** A window of a long text. */
-export interface RollingWindow {
-  /** Ids that are given. */
-  context: number[];
-  /** Ids that are scored. */
-  continuation: number[];
+  return requests.map((request) => {
+    if (!("ids" in request)) return encodeRequest(tokenizer, request, options, contexts);
+    const { length } = request.ids;
+    if (length >= 2 && length <= options.maxTokens + 1) return request;
+    throw new UsageError(`A sequence of ${length} tokens cannot be scored: must be 2 to ${options.maxTokens + 1}`);
+  });
 }
 
 /** Windows that score every token of a text once, each with at most `maxTokens` inputs; the last window has as much
  * context as fits. The first token is predicted from `prefix`. No tokens: no windows. */
-export function rollingWindows(ids: readonly number[], prefix: number, maxTokens: number): RollingWindow[] {
-  const windows: RollingWindow[] = [];
+export function rollingWindows(ids: readonly number[], prefix: number, maxTokens: number): ScoredSequence[] {
+  const windows: ScoredSequence[] = [];
   for (let start = 0; start < ids.length;) {
-    const count = Math.min(maxTokens, ids.length - start);
-    const end = start + count;
+    const scored = Math.min(maxTokens, ids.length - start);
+    const end = start + scored;
     const context = start === 0 ? [prefix] : ids.slice(end - maxTokens - 1, start);
-    windows.push({ context: [...context], continuation: ids.slice(start, end) });
+    windows.push({ ids: [...context, ...ids.slice(start, end)], scored });
     start = end;
   }
   return windows;
+}
+
+/** Where the tokenizer puts its beginning-of-sequence token, in words for records. */
+export const tokenizerBos = ({ addsBos }: Tokenizer): string => `tokenizer default (${addsBos ? "BOS" : "no BOS"})`;
+
+/** What requests have as beginning of sequence, in words for records. */
+export function requestBos(
+  { tokenizer, encoding }: { tokenizer: Tokenizer; encoding: RequestEncoding },
+): string {
+  if (encoding === "llm-pruner") return "llm-pruner: no BOS, context and continuation encoded apart";
+  return tokenizerBos(tokenizer);
+}
+
+/** What whole texts have as beginning of sequence, in words for records. */
+export function rollingBos(kind: RollingBos, tokenizer: Tokenizer): string {
+  return kind === "single" ? "single: before each document, not scored" : `lm-eval: ${tokenizerBos(tokenizer)}, scored`;
 }

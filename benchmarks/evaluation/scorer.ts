@@ -1,47 +1,40 @@
-/** The only way a task or a corpus meets a model: log-likelihoods of continuations, of whole texts, and of the tokens of
- * windows, and generated text. Scores do not depend on how requests are batched, but for rounding: f32 sums are taken in
- * another order in a batch of another shape.
+/** A model and its tokenizer, as tasks and corpora see them: the three requests of lm-evaluation-harness. Scores depend on
+ * the batches only through rounding.
  *
  * @module
  */
-import { UsageError } from "../../core/util/errors.ts";
-import { at } from "../../core/util/indexing.ts";
-import type { BatchSizes, BatchTrial } from "../../core/schema/schema.ts";
 import type { Tokenizer } from "../../core/formats/tokenizer.ts";
+import { NumericError, UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
-import { type BatchedScoring, type BatchedScoringOptions, checkIds, createBatchedScoring } from "./batched_scoring.ts";
+import { batchBudget, scoreInBatches } from "./batches.ts";
 import { type GeneratedText, generateTexts, type TextOptions } from "./generation.ts";
 import {
-  type BosPolicy,
+  encodeRequests,
   encodeText,
-  type EncodingOptions,
   type LogLikelihoodRequest,
   prefixToken,
-  queueRequests,
   type RequestEncoding,
-  type RequestQueue,
-  type RollingWindow,
+  type RollingBos,
   rollingWindows,
   type ScoredSequence,
 } from "./requests.ts";
 
-/** Beginning-of-sequence token of whole texts. `single`: it stands before the text and is not scored. `lm-eval`: the
- * text's own encoding keeps its token as well, which is then scored. */
-export type RollingBos = "single" | "lm-eval";
-
 /** Options of {@linkcode createScorer}. */
-export interface ScorerOptions extends BatchedScoringOptions {
-  /** Beginning-of-sequence policy of requests; `tokenizer` by default. */
-  bos?: BosPolicy;
+export interface ScorerOptions {
+  /** Most tokens of a batch, padding included; {@linkcode batchBudget} by default. */
+  batchTokens?: number;
   /** How requests become ids; `lm-eval` by default. */
   encoding?: RequestEncoding;
-  /** Beginning-of-sequence token of whole texts unless asked for otherwise; `single` by default. */
-  rollingBos?: RollingBos;
+  /** Stops between two batches. */
+  signal?: AbortSignal;
+  /** Called after each batch with the share of the sequences that is done, in (0, 1]. */
+  onProgress?(share: number): void;
 }
 
 /** Score of one request. */
 export interface LogLikelihood {
-  /** Summed natural-log probability of the continuation's tokens. */
+  /** Summed natural-log probability of the scored tokens. */
   logLikelihood: number;
   /** Whether each of them is the most probable token in its place. */
   isGreedy: boolean;
@@ -57,137 +50,102 @@ export interface RollingLogLikelihood {
 
 /** Scores text with one model. Made by {@linkcode createScorer}. */
 export interface Scorer {
-  /** Tokenizer of the model. */
   tokenizer: Tokenizer;
-  /** Of the latest scoring. */
-  batchSizes(): BatchSizes;
-  /** What they were chosen by; nothing when nothing was tried. */
-  batchTrials(): readonly BatchTrial[];
   /** Longest sequence of the model, in tokens. */
   maxTokens: number;
-  /** The tokenizer's own beginning-of-sequence default, in words. */
-  defaultBos: string;
-  /** Beginning-of-sequence policy of requests in words, for records. */
-  bosPolicy: string;
-  /** Beginning-of-sequence policy of whole texts in words, for records; that of the scorer unless given. */
-  rollingPolicy(bos?: RollingBos): string;
-  /** Encodes `requests` a few at a time while the device works on others; {@linkcode Scorer.logLikelihood} of this very
-   * list takes them. */
-  encodeAhead(requests: readonly LogLikelihoodRequest[]): void;
-  /** Scores each continuation after its context, in the order given.
-   * @throws {UsageError} when a continuation has no tokens or too many. */
-  logLikelihood(requests: readonly LogLikelihoodRequest[]): Promise<LogLikelihood[]>;
+  encoding: RequestEncoding;
+  /** Most tokens of a batch of the latest scoring, padding included. */
+  batchTokens(): number;
+  /** Scores each continuation after its context, or the last ids of each sequence, in the order given.
+   * @throws {UsageError} when a continuation has no tokens, or a sequence too few or too many. */
+  loglikelihood(requests: readonly (LogLikelihoodRequest | ScoredSequence)[]): Promise<LogLikelihood[]>;
   /** Scores whole texts, each in windows of at most `maxTokens` inputs (the model's own limit by default); see
    * {@linkcode rollingWindows}. */
-  rollingLogLikelihood(
+  loglikelihoodRolling(
     texts: readonly string[],
-    options?: { maxTokens?: number; bos?: RollingBos },
+    options: { bos: RollingBos; maxTokens?: number },
   ): Promise<RollingLogLikelihood[]>;
-  /** Natural-log probabilities of ids 1, 2, ... of each window: f32 [length - 1]. The first id is not scored.
-   * @throws {UsageError} when a window has fewer than two ids or more than the model's positions. */
-  tokenLogProbs(windows: readonly Int32Array[]): Promise<Float32Array[]>;
-  /** Continues each context by text; a context that leaves no room for `maxTokens` more loses its beginning.
+  /** Continues each context by text. A context that leaves no room for `maxTokens` more loses its beginning.
    * @throws {UsageError} when `maxTokens` leaves no room for a context, or a context has no tokens. */
-  generate(contexts: readonly string[], options: Omit<TextOptions, "signal">): Promise<GeneratedText[]>;
+  generateUntil(contexts: readonly string[], options: Omit<TextOptions, "signal">): Promise<GeneratedText[]>;
 }
 
-/** Requests that are encoded ahead during one batch. */
-const AHEAD_REQUESTS = 64;
+/** Checks the ids of sequences.
+ * @throws {UsageError} when one is not in a vocabulary of `vocabSize`. */
+export function checkIds(sequences: Iterable<Iterable<number>>, vocabSize: number): void {
+  for (const ids of sequences) {
+    for (const id of ids) {
+      if (id >= 0 && id < vocabSize) continue;
+      throw new UsageError(
+        `Token id ${id} is outside the model's vocabulary of ${vocabSize}: the tokenizer belongs to another model`,
+      );
+    }
+  }
+}
 
 /** Puts a model and its tokenizer together. */
 export function createScorer(model: ScoringModel, tokenizer: Tokenizer, options: ScorerOptions = {}): Scorer {
-  const { bos = "tokenizer", encoding = "lm-eval", rollingBos = "single", signal } = options;
-  const encodingOptions: EncodingOptions = { bos, encoding, maxTokens: model.maxPositions };
-  const ahead = new Map<readonly LogLikelihoodRequest[], RequestQueue>();
-  const queue = (requests: readonly LogLikelihoodRequest[]) => queueRequests(tokenizer, requests, encodingOptions);
-  const meanwhile = () => [...ahead.values()].at(-1)?.advance(AHEAD_REQUESTS);
-  const batched = createBatchedScoring(model, { ...options, meanwhile });
+  const { encoding = "lm-eval", signal, onProgress } = options;
+  const maxTokens = model.maxPositions;
+  let used = options.batchTokens ?? model.fastTokens;
+  /** What ran out of memory once is not tried again. */
+  let possible = Infinity;
 
-  const defaultBos = `tokenizer default (${tokenizer.addsBos ? "BOS" : "no BOS"})`;
-  const policy = bos === "tokenizer" ? defaultBos : bos;
+  const scored = async (sequences: readonly ScoredSequence[]): Promise<LogLikelihood[]> => {
+    checkIds(sequences.map(({ ids }) => ids), model.vocabSize);
+    const results = sequences.map((): LogLikelihood => ({ logLikelihood: 0, isGreedy: true }));
+    const most = Math.min(possible, options.batchTokens ?? batchBudget(model));
+    used = await scoreInBatches(sequences, {
+      batchTokens: most,
+      score: ({ batch, targets }) => model.score(batch, targets),
+      take: ({ logProbs, isGreedy }, { targets }, owners) =>
+        owners.forEach((owner, i) => {
+          const logProb = at(logProbs, i);
+          if (!Number.isFinite(logProb)) {
+            throw new NumericError(`The model gives ${logProb} as the log-probability of token ${targets.ids[i]}`);
+          }
+          const result = at(results, owner);
+          result.logLikelihood += logProb;
+          result.isGreedy &&= at(isGreedy, i);
+        }),
+      signal,
+      onProgress,
+    });
+    if (used < most) possible = used;
+    return results;
+  };
+
   return {
     tokenizer,
-    batchSizes: batched.sizes,
-    batchTrials: batched.trials,
-    maxTokens: model.maxPositions,
-    defaultBos,
-    bosPolicy: encoding === "llm-pruner" ? "llm-pruner: no BOS, context and continuation encoded apart" : policy,
-    rollingPolicy: (own = rollingBos) =>
-      own === "single" ? "single: before each document, not scored" : `lm-eval: ${policy}, scored`,
-    encodeAhead: (requests) => {
-      ahead.set(requests, queue(requests));
-    },
-    logLikelihood: async (requests) => {
-      const own = ahead.get(requests) ?? queue(requests);
-      ahead.delete(requests);
-      return await sumsOf(batched, own.finish());
-    },
-    rollingLogLikelihood: async (texts, { maxTokens = model.maxPositions, bos: own = rollingBos } = {}) => {
+    maxTokens,
+    encoding,
+    batchTokens: () => used,
+    loglikelihood: (requests) => scored(encodeRequests(tokenizer, requests, { encoding, maxTokens })),
+    loglikelihoodRolling: async (texts, { bos, maxTokens: most = maxTokens }) => {
       const prefix = prefixToken(tokenizer);
-      const encoded = texts.map((text) => encodeText(tokenizer, text, own === "single" ? "never" : bos));
-      return await rollingSums(batched, encoded.map((ids) => rollingWindows(ids, prefix, maxTokens)));
+      const encoded = texts.map((text) =>
+        bos === "single" ? tokenizer.encode(text, { specialTokens: false }) : encodeText(tokenizer, text)
+      );
+      const windows = encoded.map((ids) => rollingWindows(ids, prefix, most));
+      const scores = await scored(windows.flat());
+      let next = 0;
+      return windows.map((own, i) => ({
+        logLikelihood: own.reduce((sum) => sum + at(scores, next++).logLikelihood, 0),
+        tokens: at(encoded, i).length,
+      }));
     },
-    tokenLogProbs: async (windows) => {
-      for (const { length } of windows) {
-        if (length < 2 || length > model.maxPositions) {
-          throw new UsageError(`A window of ${length} tokens cannot be scored: must be 2 to ${model.maxPositions}`);
-        }
-      }
-      return await windowLogProbs(batched, windows);
-    },
-    generate: async (contexts, options) => {
-      const room = model.maxPositions - options.maxTokens;
+    generateUntil: async (contexts, options) => {
+      const room = maxTokens - options.maxTokens;
       if (room < 1) {
         throw new UsageError(
-          `${options.maxTokens} tokens cannot be generated: must be 1 to ${model.maxPositions - 1} for this model`,
+          `Cannot generate ${options.maxTokens} tokens: this model takes 1 to ${maxTokens - 1}`,
         );
       }
-      const prompts = contexts.map((context) => encodeText(tokenizer, context, bos).slice(-room));
+      const prompts = contexts.map((context) => encodeText(tokenizer, context).slice(-room));
       const empty = prompts.findIndex((prompt) => prompt.length === 0);
       if (empty >= 0) throw new UsageError(`Context ${empty} has no tokens to continue`);
       checkIds(prompts, model.vocabSize);
       return await generateTexts(model, tokenizer, prompts, { ...options, signal });
     },
   };
-}
-
-/** Score of each sequence, in the order given. */
-async function sumsOf(batched: BatchedScoring, sequences: readonly ScoredSequence[]): Promise<LogLikelihood[]> {
-  const results = sequences.map((): LogLikelihood => ({ logLikelihood: 0, isGreedy: true }));
-  await batched.score(sequences, (sequence, logProb, isGreedy) => {
-    const result = at(results, sequence);
-    result.logLikelihood += logProb;
-    result.isGreedy &&= isGreedy;
-  });
-  return results;
-}
-
-/** Score of each text from its windows. */
-async function rollingSums(
-  batched: BatchedScoring,
-  texts: readonly (readonly RollingWindow[])[],
-): Promise<RollingLogLikelihood[]> {
-  const sequences = texts.flat().map(({ context, continuation }) => ({
-    ids: [...context, ...continuation],
-    scored: continuation.length,
-  }));
-  const scores = await sumsOf(batched, sequences);
-  let next = 0;
-  return texts.map((own) => ({
-    logLikelihood: own.reduce((sum) => sum + at(scores, next++).logLikelihood, 0),
-    tokens: own.reduce((sum, { continuation }) => sum + continuation.length, 0),
-  }));
-}
-
-/** Natural-log probabilities of all ids of each window but the first: f32 [length - 1]. */
-async function windowLogProbs(batched: BatchedScoring, windows: readonly Int32Array[]): Promise<Float32Array[]> {
-  const results = windows.map(({ length }) => new Float32Array(length - 1));
-  const filled = new Int32Array(windows.length);
-  const sequences = windows.map((ids) => ({ ids: Array.from(ids), scored: ids.length - 1 }));
-  await batched.score(sequences, (window, logProb) => {
-    const place = at(filled, window);
-    at(results, window)[place] = logProb;
-    filled[window] = place + 1;
-  });
-  return results;
 }

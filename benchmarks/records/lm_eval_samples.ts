@@ -5,13 +5,7 @@
 import { createHash } from "node:crypto";
 import { floatRepr } from "../../core/util/python_text.ts";
 import type { AnyTask, Example } from "../../datasets/define.ts";
-import {
-  exampleMetric,
-  metricNames,
-  outputType,
-  requestsOf,
-  type ScoredExample,
-} from "../evaluation/multiple_choice.ts";
+import { exampleMetric, metricNames, outputType, requestsOf, type ScoredExample } from "../evaluation/tasks.ts";
 import type { ScoredDocument } from "../evaluation/perplexity.ts";
 
 /** One line of a samples file; the task's metrics follow the named keys, one each. */

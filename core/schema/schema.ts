@@ -4,7 +4,6 @@
  */
 import { z } from "zod";
 import {
-  batchTrialSchema,
   datasetUseSchema,
   generationChoiceSchema,
   groupResultSchema,
@@ -298,7 +297,7 @@ export const storedRebuildSchema = z.strictObject({
 export type StoredRebuild = z.infer<typeof storedRebuildSchema>;
 
 /** The record of a cell that finished. */
-export const doneRecordSchema = z.strictObject({
+export const doneRecordSchema = z.object({
   ...recordHead,
   state: z.literal("done"),
   environment: environmentSchema,
@@ -325,10 +324,6 @@ export const doneRecordSchema = z.strictObject({
   perplexity: z.array(perplexityResultSchema),
   tasks: z.array(taskResultSchema),
   groups: z.array(groupResultSchema).optional().describe("groups of task files, whose tasks stand among `tasks`"),
-  batchTrials: z.array(batchTrialSchema).optional().describe(
-    "what the size of batches was chosen by last: by this cell or an earlier one of the run with its model, engine and " +
-      "device; absent where nothing was tried",
-  ),
   throughput: z.array(throughputResultSchema),
   generations: z.array(z.strictObject({
     prompt: z.string(),

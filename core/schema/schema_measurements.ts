@@ -46,26 +46,13 @@ export const datasetUseSchema = z.strictObject({
 /** Which data a measurement read. */
 export type DatasetUse = z.infer<typeof datasetUseSchema>;
 
-/** How fast batches of one size were scored when a size was chosen. */
-export const batchTrialSchema = z.strictObject({
-  tokens: positiveInt.describe("of a batch, padding included"),
-  tokensPerS: z.number(),
-});
-/** How fast batches of one size were scored. */
-export type BatchTrial = z.infer<typeof batchTrialSchema>;
-
-/** Sizes of batches, on which rounding depends. */
-export const batchSizesSchema = z.strictObject({
-  batchTokens: positiveInt.describe("most tokens of a batch, padding included; absent in older records"),
-  triedTokens: z.array(positiveInt).optional().describe(
-    "sizes of batches that were tried first, in this order, on parts of the measurement; absent where none were",
-  ),
-});
-/** Sizes of batches. */
-export type BatchSizes = z.infer<typeof batchSizesSchema>;
+/** Most tokens of a batch, on which rounding depends. */
+const batchTokens = positiveInt.optional().describe(
+  "most tokens of a batch, padding included; absent in older records",
+);
 
 /** A perplexity with its protocol. */
-export const perplexityResultSchema = z.strictObject({
+export const perplexityResultSchema = z.object({
   ...perplexityChoiceSchema.shape,
   dataset: datasetUseSchema,
   tokens: z.number().describe("ids in the whole text"),
@@ -91,14 +78,14 @@ export const perplexityResultSchema = z.strictObject({
   }).optional().describe("protocol c only"),
   bosPolicy: z.string(),
   tokenizerSha256: z.string(),
-  ...batchSizesSchema.partial().shape,
+  batchTokens,
   seconds: z.number(),
 });
 /** A perplexity with its protocol. */
 export type PerplexityResult = z.infer<typeof perplexityResultSchema>;
 
 /** A task's scores. */
-export const taskResultSchema = z.strictObject({
+export const taskResultSchema = z.object({
   task: z.string(),
   version: z.number(),
   definition: z.strictObject({ path: z.string(), sha256: z.string() }).optional().describe(
@@ -116,7 +103,7 @@ export const taskResultSchema = z.strictObject({
   /** One character per example, `1` right and `0` wrong, per metric; for paired comparison. */
   outcomes: z.record(z.string(), z.string()),
   chance: z.number().describe("expected accuracy of a uniform guess"),
-  ...batchSizesSchema.partial().shape,
+  batchTokens,
   seconds: z.number(),
 });
 /** A task's scores. */

@@ -7,7 +7,6 @@ import { forward } from "../../models/decoder.ts";
 import type { DecoderModel } from "../../models/device.ts";
 import { logits } from "../../models/vocabulary.ts";
 import { referenceForward, referenceLogProbs } from "../support/reference.ts";
-import { scoringModel } from "../../models/scoring.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { withSource } from "../support/method_context.ts";
@@ -110,32 +109,6 @@ testOnEngines("generateTokens() refuses a model whose output is not finite", () 
       finalNorm.dispose();
     }
   }));
-
-testOnEngines(
-  "scoreTop() has the target's own number where it is among the most probable",
-  () =>
-    withModel(async (model) => {
-      const length = 12;
-      const tokens = toyTokens({ count: length, seed: 3 });
-      const ids = tokens.slice(1);
-      const batch = { tokens: tokens.slice(0, -1), batch: 1, length: length - 1 };
-      const targets = { rows: Int32Array.from(ids.keys()), ids };
-      const scoring = scoringModel(model);
-      const plain = await scoring.score(batch, targets);
-      for (const count of [1, 5]) {
-        const { logProbs, isGreedy, top } = await scoring.scoreTop(batch, targets, count);
-        assertEquals([logProbs, isGreedy], [plain.logProbs, plain.isGreedy]);
-        top.forEach((best, i) => {
-          assertEquals(best.length, count);
-          assertEquals(at(best, 0).id === ids[i], isGreedy[i]);
-          for (const { id, logProb } of best) if (id === ids[i]) assertEquals(logProb, logProbs[i]);
-        });
-      }
-      const { top } = await scoring.scoreTop(batch, targets, 61);
-      const mass = top.map((all) => all.reduce((sum, { logProb }) => sum + Math.exp(logProb), 0));
-      assertClose(mass, mass.map(() => 1), { atol: 1e-5, rtol: 0 }, "probability of the whole vocabulary");
-    }),
-);
 
 testOnEngines(
   "generateTokens() continues equal prompts by their streams, whatever else is in the batch",

@@ -65,7 +65,7 @@ testOnEngines("scores do not depend on batching and equal the plain-array model'
     }
   }));
 
-testOnEngines("logLikelihood() says which continuations are greedy", () =>
+testOnEngines("loglikelihood() says which continuations are greedy", () =>
   withModel(async (model) => {
     const tokenizer = fakeTokenizer();
     const context = "a b c";
@@ -76,7 +76,7 @@ testOnEngines("logLikelihood() says which continuations are greedy", () =>
     const best = last.indexOf(Math.max(...last));
     const words = Array.from({ length: 61 }, (_, id) => id).filter((id) => tokenizer.tokenText(id).startsWith(" w"));
     const scores = await createScorer(scoringModel(model), tokenizer)
-      .logLikelihood(words.map((id) => ({ context, continuation: tokenizer.tokenText(id) })));
+      .loglikelihood(words.map((id) => ({ context, continuation: tokenizer.tokenText(id) })));
     assertEquals(scores.map(({ isGreedy }) => isGreedy), words.map((id) => id === best));
     assert(words.includes(best), "the most probable token must be among the continuations");
   }));
@@ -86,7 +86,7 @@ testOnEngines("createScorer() refuses a model whose output is not finite", () =>
     const finalNorm = tf.mul(model.finalNorm, NaN) as tf.Tensor1D;
     try {
       const scorer = createScorer(scoringModel({ ...model, finalNorm }), fakeTokenizer());
-      await assertRejects(() => scorer.tokenLogProbs([Int32Array.from([1, 2, 3])]), NumericError, "NaN");
+      await assertRejects(() => scorer.loglikelihood([{ ids: [1, 2, 3], scored: 2 }]), NumericError, "NaN");
     } finally {
       finalNorm.dispose();
     }

@@ -1,7 +1,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert } from "@std/assert";
 import { known, take } from "../support/values.ts";
-import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import { measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { tinyTasks } from "../../datasets/tiny_world/mod.ts";

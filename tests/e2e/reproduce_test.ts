@@ -53,27 +53,6 @@ sweepTest("bench reproduce gives the same plan and the same numbers on wasm", as
   ]);
 });
 
-sweepTest("bench reproduce repeats the trials of batch sizes that a measurement made", async (out) => {
-  const flags =
-    "--methods random --sparsity 0 --seeds 0 --engine wasm --no-throughput --perplexity tiny-world:a:128:80";
-  const run = await finish(
-    bench("run", ...flags.split(" "), "--tasks", "tiny-counting", "--limit", "20", "--out", out),
-  );
-  assertEquals(run.code, 0, run.stderr);
-  const record = at(readRecords(out).records, 0);
-  assert(record.state === "done");
-  assertEquals([at(record.perplexity, 0).triedTokens, at(record.tasks, 0).triedTokens], [[512, 1024], undefined]);
-  assertEquals(record.batchTrials?.map(({ tokens }) => tokens), [512, 1024]);
-
-  // The one that was faster then need not be so now.
-  for (const result of [...record.perplexity, ...record.tasks]) result.batchTokens = 2048;
-  writeRecord(out, record);
-  const { code, stdout, stderr } = await finish(bench("reproduce", recordPath(out, record)));
-  assertEquals(code, 0, stdout + stderr);
-  assertStringIncludes(stdout, "perplexity tiny-world, tiny-counting");
-  assert(!stdout.includes("batches of"), stdout);
-});
-
 sweepTest("bench reproduce compares a cell that was measured further by what its cell asks for", async (out) => {
   const flags = "--methods random --sparsity 0.5 --engine wasm --no-throughput --perplexity tiny-world:a:64:4".split(
     " ",

@@ -7,6 +7,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
+import { tokenLogProbs } from "../support/token_log_probs.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import { uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
@@ -50,18 +51,16 @@ Deno.test({
 });
 
 Deno.test({
-  name: "tokenLogProbs() of Gemma 3 270M and its most probable next tokens agree with transformers",
+  name: "log-probabilities of Gemma 3 270M and its most probable next tokens agree with transformers",
   ...options,
   fn: async () => {
-    for (const { ids, tokenLogProbs, top5 } of golden.texts) {
-      const [ours = []] = await scorer.tokenLogProbs([Int32Array.from(ids)]);
-      assertEquals(ours.length, tokenLogProbs.length);
-      const gaps = Array.from(ours, (value, i) => Math.abs(value - (tokenLogProbs[i] ?? NaN)));
+    for (const { ids, tokenLogProbs: theirs, top5 } of golden.texts) {
+      const ours = await tokenLogProbs(model, ids);
+      assertEquals(ours.length, theirs.length);
+      const gaps = Array.from(ours, (value, i) => Math.abs(value - (theirs[i] ?? NaN)));
       assert(gaps.every((gap) => gap <= TOLERANCE_NATS), `a log-probability differs by ${Math.max(...gaps)} nats`);
-      const batch = { tokens: Int32Array.from(ids), batch: 1, length: ids.length };
-      const last = { rows: Int32Array.of(ids.length - 1), ids: Int32Array.of(top5[0]?.[0] ?? 0) };
-      const { top: [top = []] } = await model.scoreTop(batch, last, 5);
-      assertEquals(top.map(({ id }) => id), top5.map(([id]) => id));
+      const [[next] = []] = await model.generate([ids], { maxTokens: 1, top: 5 });
+      assertEquals(next?.top.map(({ id }) => id), top5.map(([id]) => id));
     }
   },
 });
@@ -78,11 +77,10 @@ Deno.test({
     const own = tokens - 1;
     const rows = Array.from(
       { length: windows },
-      (_, i) => Int32Array.of(tokenizer.bosTokenId ?? 0, ...ids.slice(i * own, (i + 1) * own)),
+      (_, i) => ({ ids: [tokenizer.bosTokenId ?? 0, ...ids.slice(i * own, (i + 1) * own)], scored: own }),
     );
-    const logProbs = (await scorer.tokenLogProbs(rows)).flatMap((row) => [...row]);
-    assertEquals(logProbs.length, windows * own);
-    const perplexity = Math.exp(-logProbs.reduce((sum, value) => sum + value, 0) / logProbs.length);
+    const scores = await scorer.loglikelihood(rows);
+    const perplexity = Math.exp(-scores.reduce((sum, { logLikelihood }) => sum + logLikelihood, 0) / (windows * own));
     assert(Math.abs(perplexity - ppl) <= 0.01, `Perplexity must be ${ppl}: current ${perplexity}`);
   },
 });

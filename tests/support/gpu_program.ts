@@ -10,6 +10,6 @@ const memory = cudaMemory(at(visible, 0));
 const looks = Array.from({ length: 3 }, () => ({
   freeBytes: memory.freeBytes(),
   usedBytes: memory.usedBytes(),
-  batchTokens: batchBudget({ bytesPerToken: 2 ** 20, freeBytes: memory.freeBytes }),
+  batchTokens: batchBudget({ fastTokens: 2048, bytesPerToken: 2 ** 20, freeBytes: memory.freeBytes }),
 }));
 console.log(JSON.stringify({ gpus: visible.map(({ uuid }) => uuid), looks, peak: memory.peak(), place: memory.place }));

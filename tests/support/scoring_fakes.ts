@@ -68,6 +68,7 @@ export function fakeModel(
   const model: ScoringModel & { batches: TokenBatch[] } = {
     vocabSize,
     maxPositions,
+    fastTokens: 512,
     bytesPerToken: 1,
     freeBytes: () => 1e9,
     batches,
@@ -92,16 +93,6 @@ export function fakeModel(
         isGreedy.push(fakeIsGreedy(seen, at(ids, i)));
       });
       return Promise.resolve({ logProbs, isGreedy });
-    },
-    scoreTop: async (batch, targets, count) => {
-      const scores = await model.score(batch, targets);
-      // The target comes first where it is greedy, else another one that is better.
-      const top = Array.from(targets.ids, (id, i) =>
-        Array.from({ length: count }, (_, k) => ({
-          id: (scores.isGreedy[i] ? id : id + 1) + k,
-          logProb: at(scores.logProbs, i) + (scores.isGreedy[i] ? 0 : 0.125) - k / 8,
-        })));
-      return { ...scores, top };
     },
     generate: (prompts, { maxTokens, top = 0, isDone }) => {
       const rows = prompts.map((prompt, row) => {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
-import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { choicesAfter } from "../../datasets/define.ts";
@@ -64,8 +64,8 @@ Deno.test("measureTask() puts solved examples of the training split before the c
     const contexts: string[] = [];
     const scorer: Scorer = {
       ...createScorer(fakeModel(), fakeTokenizer()),
-      logLikelihood: (requests) => {
-        contexts.push(...requests.map(({ context }) => context));
+      loglikelihood: (requests) => {
+        contexts.push(...requests.map((request) => "context" in request ? request.context : ""));
         return Promise.resolve(requests.map(() => ({ logLikelihood: -1, isGreedy: false })));
       },
     };

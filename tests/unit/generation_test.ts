@@ -69,10 +69,10 @@ Deno.test("generate() keeps the end of a context that is too long, and refuses w
   const tokenizer = fakeTokenizer();
   const scorer = createScorer(model, tokenizer);
   const ids = tokenizer.encode("a b c d e f");
-  await scorer.generate(["a b c d e f"], { maxTokens: 4 });
+  await scorer.generateUntil(["a b c d e f"], { maxTokens: 4 });
   assertEquals(model.prompts, [ids.slice(2)]);
-  await assertRejects(() => scorer.generate(["a"], { maxTokens: 8 }), UsageError, "must be 1 to 7");
-  await assertRejects(() => scorer.generate(["a", ""], { maxTokens: 2 }), UsageError, "Context 1");
+  await assertRejects(() => scorer.generateUntil(["a"], { maxTokens: 8 }), UsageError, "takes 1 to 7");
+  await assertRejects(() => scorer.generateUntil(["a", ""], { maxTokens: 2 }), UsageError, "Context 1");
 });
 
 Deno.test("generate() continues every context by its own tokens", async () => {
@@ -80,7 +80,7 @@ Deno.test("generate() continues every context by its own tokens", async () => {
   const contexts = ["a b", "c d e", "f"];
   const scorer = createScorer(fakeModel(), tokenizer);
   for (const id of [2, 3, 4, 5, 6, 7, 8, 9]) tokenizer.encode(` x${id}`);
-  const texts = await scorer.generate(contexts, { maxTokens: 6 });
+  const texts = await scorer.generateUntil(contexts, { maxTokens: 6 });
   texts.forEach(({ tokens }, i) => {
     const prompt = tokenizer.encode(at(contexts, i));
     tokens.forEach(({ id }, n) => assertEquals(id, fakeNext([...prompt, ...tokens.slice(0, n).map(({ id }) => id)])));

@@ -9,7 +9,7 @@ import {
   writeLmEvalFiles,
 } from "../../benchmarks/records/lm_eval_files.ts";
 import { lmEvalDocuments, lmEvalSamples, samplesHash } from "../../benchmarks/records/lm_eval_samples.ts";
-import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
 import { getTask } from "../../datasets/mod.ts";
@@ -21,7 +21,7 @@ const data = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
 async function measure(task: string, values: number[], limit?: number) {
   const scorer: Scorer = {
     ...createScorer(fakeModel(), fakeTokenizer()),
-    logLikelihood: (requests) =>
+    loglikelihood: (requests) =>
       Promise.resolve(requests.map((_, i) => ({ logLikelihood: values[i] ?? -9, isGreedy: i === 0 }))),
   };
   return await measureTask(scorer, task, { data, limit });

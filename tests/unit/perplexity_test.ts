@@ -77,7 +77,7 @@ Deno.test("measurePerplexity() by protocol c counts words and bytes of the raw d
   const seen: string[] = [];
   const scorer: Scorer = {
     ...createScorer(fakeModel(), fakeTokenizer()),
-    rollingLogLikelihood: (texts) => {
+    loglikelihoodRolling: (texts) => {
       seen.push(...texts);
       return Promise.resolve([-40, -50, -30].map((logLikelihood) => ({ logLikelihood, tokens: 20 })));
     },

@@ -4,7 +4,7 @@ import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { packBatches } from "../../benchmarks/evaluation/packing.ts";
-import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
+import { requestBos, type ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { fakeIsGreedy, fakeLogProb, fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 
@@ -66,82 +66,7 @@ Deno.test("packBatches() keeps examples apart that merely begin with the same to
   assertEquals([packed?.batch.batch, packed?.batch.length, packed?.batch.segments], [3, 20, undefined]);
 });
 
-Deno.test("encodeAhead() encodes while batches are scored, and changes no score", async () => {
-  const requestsOf = (words: string) =>
-    words.split(" ").flatMap((word) =>
-      ["x", "y z"].map((end) => ({ context: `${word} ${word}`, continuation: ` ${end}` }))
-    );
-  const [first, second] = [requestsOf("a b c d"), requestsOf("e f g")];
-  const plain = createScorer(fakeModel(), fakeTokenizer(), { batchTokens: 6 });
-  const expected = [await plain.logLikelihood(first), await plain.logLikelihood(second)];
-
-  const events: string[] = [];
-  const [model, tokenizer] = [fakeModel(), fakeTokenizer()];
-  const scorer = createScorer(
-    {
-      ...model,
-      score: async (batch, targets) => {
-        events.push("launch");
-        await Promise.resolve();
-        events.push("read");
-        return await model.score(batch, targets);
-      },
-    },
-    {
-      ...tokenizer,
-      encode: (text, options) => {
-        if (events.at(-1) !== "encode") events.push("encode");
-        return tokenizer.encode(text, options);
-      },
-    },
-    { batchTokens: 6 },
-  );
-  scorer.encodeAhead(second);
-  const scores = [await scorer.logLikelihood(first), await scorer.logLikelihood(second)];
-  assertEquals(scores, expected);
-  // Its own requests before the first batch, all of the next list during that batch, and none later.
-  assertEquals(events.slice(0, 5), ["encode", "launch", "encode", "read", "launch"]);
-  assertEquals(events.filter((event) => event === "encode").length, 2);
-});
-
-Deno.test("encodeAhead() of one list after another encodes each once", async () => {
-  const lists = ["a b", "c d e", "f", "g h"].map((words) =>
-    words.split(" ").map((word) => ({ context: word, continuation: " x" }))
-  );
-  const encoded = async (score: (scorer: ReturnType<typeof createScorer>) => Promise<void>) => {
-    const tokenizer = fakeTokenizer();
-    const texts: string[] = [];
-    await score(createScorer(fakeModel(), {
-      ...tokenizer,
-      encode: (text, options) => {
-        texts.push(text);
-        return tokenizer.encode(text, options);
-      },
-    }));
-    return texts;
-  };
-  const ahead = await encoded(async (scorer) => {
-    for (const [i, list] of lists.entries()) {
-      const next = lists[i + 1];
-      if (next) scorer.encodeAhead(next);
-      await scorer.logLikelihood(list);
-    }
-  });
-  const apart = await encoded(async (scorer) => {
-    for (const list of lists) await scorer.logLikelihood(list);
-  });
-  assertEquals(ahead.sort(), apart.sort());
-});
-
-Deno.test("encodeAhead() reports a request that cannot be encoded when it is scored", async () => {
-  const scorer = createScorer(fakeModel(), fakeTokenizer());
-  const [good, bad] = [[{ context: "a", continuation: " b" }], [{ context: "a", continuation: "" }]];
-  scorer.encodeAhead(bad);
-  assertEquals((await scorer.logLikelihood(good)).length, 1);
-  await assertRejects(() => scorer.logLikelihood(bad), UsageError, "has 0 tokens");
-});
-
-Deno.test("logLikelihood() sums log-probabilities in the order of the requests", async () => {
+Deno.test("loglikelihood() sums log-probabilities in the order of the requests", async () => {
   const tokenizer = fakeTokenizer();
   const requests = ["a b c", "a b", "d e f g h", "a b c"].flatMap((context) =>
     [" x", " y z", " x w v"].map((continuation) => ({ context, continuation }))
@@ -156,12 +81,12 @@ Deno.test("logLikelihood() sums log-probabilities in the order of the requests",
     };
   });
   for (const batchTokens of [1, 7, 20, 4096]) {
-    assertEquals(await createScorer(fakeModel(), tokenizer, { batchTokens }).logLikelihood(requests), expected);
+    assertEquals(await createScorer(fakeModel(), tokenizer, { batchTokens }).loglikelihood(requests), expected);
   }
   assert(new Set(expected.map(({ isGreedy }) => isGreedy)).size === 2, "both answers must occur");
 });
 
-Deno.test("rollingLogLikelihood() scores every token of a text, the first after the prefix token", async () => {
+Deno.test("loglikelihoodRolling() scores every token of a text, the first after the prefix token", async () => {
   const tokenizer = fakeTokenizer({ addsBos: true });
   const text = "a b c d e";
   const ids = tokenizer.encode(text, { specialTokens: false });
@@ -170,31 +95,32 @@ Deno.test("rollingLogLikelihood() scores every token of a text, the first after 
   const expected = fakeLogProb([0], a) + fakeLogProb([0, a], b) + fakeLogProb([0, a, b], c) +
     fakeLogProb([b, c], d) + fakeLogProb([b, c, d], e);
   const [score, empty] = take(
-    await createScorer(fakeModel(), tokenizer).rollingLogLikelihood([text, ""], { maxTokens: 3 }),
+    await createScorer(fakeModel(), tokenizer).loglikelihoodRolling([text, ""], { bos: "single", maxTokens: 3 }),
     2,
   );
   assertAlmostEquals(score.logLikelihood, expected, 1e-9);
   assertEquals([score.tokens, empty], [5, { logLikelihood: 0, tokens: 0 }]);
   const quirk = at(
-    await createScorer(fakeModel(), tokenizer, { rollingBos: "lm-eval" }).rollingLogLikelihood([text]),
+    await createScorer(fakeModel(), tokenizer).loglikelihoodRolling([text], { bos: "lm-eval" }),
     0,
   );
   assertEquals(quirk.tokens, 6);
 });
 
-Deno.test("tokenLogProbs() gives each token of a window but the first", async () => {
-  const windows = [[5, 6, 7, 8], [9, 8, 7, 6], [5, 6, 9, 9]].map((ids) => Int32Array.from(ids));
-  const got = await createScorer(fakeModel(), fakeTokenizer(), { batchTokens: 8 }).tokenLogProbs(windows);
+Deno.test("loglikelihood() of ids scores the last of each sequence", async () => {
+  const sequences = [[5, 6, 7, 8], [9, 8, 7, 6], [5, 6, 9, 9]].map((ids) => ({ ids, scored: 3 }));
+  const got = await createScorer(fakeModel(), fakeTokenizer(), { batchTokens: 8 }).loglikelihood(sequences);
   assertEquals(
-    got.map((row) => [...row]),
-    windows.map((ids) => [1, 2, 3].map((i) => fakeLogProb([...ids.slice(0, i)], at(ids, i)))),
+    got.map(({ logLikelihood }) => logLikelihood),
+    sequences.map(({ ids }) => [1, 2, 3].reduce((sum, i) => sum + fakeLogProb(ids.slice(0, i), at(ids, i)), 0)),
   );
 });
 
-Deno.test("createScorer() refuses ids outside the vocabulary and windows that are too long", async () => {
+Deno.test("createScorer() refuses ids outside the vocabulary and sequences that are too long", async () => {
   const scorer = createScorer(fakeModel({ vocabSize: 8, maxPositions: 3 }), fakeTokenizer());
-  await assertRejects(() => scorer.tokenLogProbs([Int32Array.from([1, 9])]), UsageError, "vocabulary of 8");
-  await assertRejects(() => scorer.tokenLogProbs([new Int32Array(4)]), UsageError, "must be 2 to 3");
+  const score = (ids: number[]) => scorer.loglikelihood([{ ids, scored: 1 }]);
+  await assertRejects(() => score([1, 9]), UsageError, "vocabulary of 8");
+  for (const ids of [[1, 2, 3, 4, 5], [1]]) await assertRejects(() => score(ids), UsageError, "must be 2 to 4");
 });
 
 Deno.test("createScorer() turns NaN into an error, reports progress and stops when aborted", async () => {
@@ -203,9 +129,9 @@ Deno.test("createScorer() turns NaN into an error, reports progress and stops wh
     ...model,
     score: () => Promise.resolve({ logProbs: Float32Array.from([NaN]), isGreedy: [false] }),
   };
-  const windows = [Int32Array.from([5, 6]), Int32Array.from([7, 6, 8])];
+  const windows = [[5, 6], [7, 6, 8]].map((ids) => ({ ids, scored: 1 }));
   await assertRejects(
-    () => createScorer(broken, fakeTokenizer()).tokenLogProbs(windows.slice(0, 1)),
+    () => createScorer(broken, fakeTokenizer()).loglikelihood(windows.slice(0, 1)),
     NumericError,
     "NaN",
   );
@@ -220,15 +146,14 @@ Deno.test("createScorer() turns NaN into an error, reports progress and stops wh
       controller.abort();
     },
   });
-  await assertRejects(() => scorer.tokenLogProbs(windows), DOMException);
+  await assertRejects(() => scorer.loglikelihood(windows), DOMException);
   assertEquals(shares, [0.5]);
 });
 
-Deno.test("bosPolicy names what was done", () => {
+Deno.test("requestBos() names what was done", () => {
   const policy = (options = {}, addsBos = false) =>
-    createScorer(fakeModel(), fakeTokenizer({ addsBos }), options).bosPolicy;
+    requestBos(createScorer(fakeModel(), fakeTokenizer({ addsBos }), options));
   assertEquals(policy(), "tokenizer default (no BOS)");
   assertEquals(policy({}, true), "tokenizer default (BOS)");
-  assertEquals(policy({ bos: "never" }, true), "never");
   assertEquals(policy({ encoding: "llm-pruner" }).startsWith("llm-pruner"), true);
 });

@@ -15,7 +15,7 @@ import { join, resolve } from "node:path";
 import { at, lookUp } from "../../core/util/indexing.ts";
 import { hostMemory } from "../../core/engine/device_memory.ts";
 import { countFlag, wholeNumber } from "../../benchmarks/commands/command.ts";
-import { measureTasks } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
@@ -65,7 +65,8 @@ async function evaluateHere({ model: path, tasks, data, limit }: Work): Promise<
   const scorer = createScorer(scoringModel(model), tokenizer);
   const logLikelihoods: number[] = [];
   const files: Record<string, string> = {};
-  for await (const { id, scored, result } of measureTasks(tasks, () => scorer, { data, limit })) {
+  for (const id of tasks) {
+    const { scored, result } = await measureTask(scorer, id, { data, limit });
     logLikelihoods.push(...scored.flatMap(({ scores }) => scores.map(({ logLikelihood }) => logLikelihood)));
     files[id] = result.dataset.source;
   }

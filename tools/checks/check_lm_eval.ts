@@ -16,7 +16,7 @@ import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { countFlag } from "../../benchmarks/commands/command.ts";
 import { lmEvalDocuments } from "../../benchmarks/records/lm_eval_samples.ts";
-import { argmax, measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { argmax, measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import type { ScoredDocument } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { startBestEngine, startEngine } from "../../core/engine/engine.ts";
@@ -168,7 +168,7 @@ async function checkedCorpus(
   const { texts, dataset } = await loadCorpus(corpus, { data });
   const documents = (corpus.documents?.(texts) ?? []).slice(0, limit);
   const shown = documents.map((document) => corpus.detokenise?.(document) ?? document);
-  const scores = await scorer.rollingLogLikelihood(shown);
+  const scores = await scorer.loglikelihoodRolling(shown, { bos: "lm-eval" });
   const scored = documents.map((document, i): ScoredDocument => ({
     document,
     text: at(shown, i),

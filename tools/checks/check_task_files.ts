@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { aggregateGroup } from "../../benchmarks/evaluation/groups.ts";
-import { measureTask } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import type { Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import type { TaskResult } from "../../core/schema/schema.ts";
 import { readConfig } from "../../datasets/lm_eval/config.ts";

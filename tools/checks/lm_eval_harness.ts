@@ -4,7 +4,7 @@
  * @module
  */
 import { lmEvalSamples } from "../../benchmarks/records/lm_eval_samples.ts";
-import { outputType, type ScoredExample } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { outputType, type ScoredExample } from "../../benchmarks/evaluation/tasks.ts";
 import { at } from "../../core/util/indexing.ts";
 import { codePointLength } from "../../core/util/python_text.ts";
 import type { AnyTask } from "../../datasets/define.ts";

@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
-import { argmax, measureTask, measureTasks, outcome } from "../../benchmarks/evaluation/multiple_choice.ts";
+import { argmax, measureTask, outcome } from "../../benchmarks/evaluation/tasks.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { NumericError } from "../../core/util/errors.ts";
 import { taskResultSchema } from "../../core/schema/schema.ts";
@@ -15,7 +15,7 @@ const data = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
 function fixedScorer(values: number[]): Scorer {
   return {
     ...createScorer(fakeModel(), fakeTokenizer()),
-    logLikelihood: (requests) =>
+    loglikelihood: (requests) =>
       Promise.resolve(requests.map((_, i) => ({ logLikelihood: at(values, i), isGreedy: false }))),
   };
 }
@@ -63,30 +63,4 @@ Deno.test("measureTask() scores the first examples and gives one example no stan
   assertEquals(result.metrics, { acc: { value: 1, stderr: null, higherIsBetter: true } });
   assertEquals(result.outcomes, { acc: "1" });
   assertEquals(result.dataset.split, "validation");
-});
-
-Deno.test("measureTasks() gives what measureTask() gives, and encodes a task while the one before it is scored", async () => {
-  const ids = ["winogrande", "arc_easy"];
-  const plain = createScorer(fakeModel(), fakeTokenizer());
-  const expected = [];
-  for (const id of ids) expected.push((await measureTask(plain, id, { data })).scored);
-
-  const events: string[] = [];
-  const scorer = createScorer(fakeModel(), fakeTokenizer());
-  const watched: Scorer = {
-    ...scorer,
-    encodeAhead: (requests) => {
-      events.push(`ahead ${requests.length}`);
-      scorer.encodeAhead(requests);
-    },
-    logLikelihood: (requests) => {
-      events.push(`score ${requests.length}`);
-      return scorer.logLikelihood(requests);
-    },
-  };
-  const found = [];
-  const enter = (id: string) => events.push(id);
-  for await (const { scored } of measureTasks(ids, () => watched, { data, enter })) found.push(scored);
-  assertEquals(found, expected);
-  assertEquals(events, ["winogrande", "ahead 11", "score 6", "arc_easy", "score 11"]);
 });

@@ -8,11 +8,11 @@ import { at } from "../../core/util/indexing.ts";
 import { codePointLength, splitAtSpaces, utf8Length } from "../../core/util/python_text.ts";
 import type { TaskResult } from "../../core/schema/schema.ts";
 import { mean, standardError } from "../../core/util/stats.ts";
-import type { AnyTask, Example, LoadedTask, MetricName, OutputType } from "../../datasets/define.ts";
+import type { AnyTask, Example, MetricName, OutputType } from "../../datasets/define.ts";
 import { definitionHash } from "../../datasets/lm_eval/task_files.ts";
 import { loadTask } from "../../datasets/load.ts";
 import { anyTask } from "../../datasets/mod.ts";
-import type { LogLikelihoodRequest } from "./requests.ts";
+import { type LogLikelihoodRequest, requestBos, rollingBos } from "./requests.ts";
 import type { LogLikelihood, Scorer } from "./scorer.ts";
 
 /** Options of {@linkcode measureTask}. */
@@ -120,34 +120,11 @@ function totalMetric(metric: MetricName, type: OutputType, scored: readonly Scor
 
 type TaskMetric = TaskResult["metrics"][string];
 
-/** A task with its examples, ready to be scored. */
-interface ReadTask {
-  task: AnyTask;
-  loaded: LoadedTask;
-  /** One per choice; none for whole texts. */
-  requests: LogLikelihoodRequest[];
-  /** How long reading took. */
-  seconds: number;
-}
-
-/** Reads a task's examples.
- * @throws {UsageError} when the task or its data are not found or malformed. */
-async function readTask(id: string, { data, limit, fewshot = 0 }: TaskOptions = {}): Promise<ReadTask> {
-  const start = performance.now();
-  const task = anyTask(id);
-  const loaded = await loadTask(task, { data, limit, fewshot });
-  const requests = outputType(task) === "loglikelihood_rolling" ? [] : loaded.examples.flatMap(requestsOf);
-  return { task, loaded, requests, seconds: (performance.now() - start) / 1000 };
-}
-
-async function scoreAll(
-  scorer: Scorer,
-  type: OutputType,
-  { loaded: { examples }, requests }: ReadTask,
-): Promise<LogLikelihood[]> {
-  if (type !== "loglikelihood_rolling") return await scorer.logLikelihood(requests);
+/** The score of each choice of each example, one after the other. */
+async function scoreAll(scorer: Scorer, type: OutputType, examples: readonly Example[]): Promise<LogLikelihood[]> {
+  if (type !== "loglikelihood_rolling") return await scorer.loglikelihood(examples.flatMap(requestsOf));
   const texts = examples.map(({ choices }) => at(choices, 0).text);
-  const scores = await scorer.rollingLogLikelihood(texts, { bos: "lm-eval" });
+  const scores = await scorer.loglikelihoodRolling(texts, { bos: "lm-eval" });
   return scores.map(({ logLikelihood }) => ({ logLikelihood, isGreedy: false }));
 }
 
@@ -157,21 +134,17 @@ async function scoreAll(
 export async function measureTask(
   scorer: Scorer,
   id: string,
-  options: TaskOptions = {},
-): Promise<{ result: TaskResult; scored: ScoredExample[] }> {
-  return await scoreTask(scorer, await readTask(id, options));
-}
-
-/** {@linkcode measureTask} of a task that was read.
- * @throws {NumericError} when the model's output is not finite. */
-async function scoreTask(
-  scorer: Scorer,
-  given: ReadTask,
+  { data, limit, fewshot = 0 }: TaskOptions = {},
 ): Promise<{ result: TaskResult; scored: ScoredExample[] }> {
   const start = performance.now();
-  const { task, loaded: { examples, records, total, numFewshot, dataset, fewshotDataset } } = given;
+  const task = anyTask(id);
   const type = outputType(task);
-  const scores = await scoreAll(scorer, type, given);
+  const { examples, records, total, numFewshot, dataset, fewshotDataset } = await loadTask(task, {
+    data,
+    limit,
+    fewshot,
+  });
+  const scores = await scoreAll(scorer, type, examples);
   let next = 0;
   const scored = examples.map((example, i): ScoredExample => ({
     example,
@@ -188,7 +161,7 @@ async function scoreTask(
       dataset,
       numFewshot,
       ...fewshotDataset && { fewshotDataset },
-      bosPolicy: type === "loglikelihood_rolling" ? scorer.rollingPolicy("lm-eval") : scorer.bosPolicy,
+      bosPolicy: type === "loglikelihood_rolling" ? rollingBos("lm-eval", scorer.tokenizer) : requestBos(scorer),
       samples: { original: total, effective: examples.length },
       metrics: Object.fromEntries(names.map((name) => [name, totalMetric(name, type, scored)])),
       outcomes: Object.fromEntries(
@@ -198,30 +171,9 @@ async function scoreTask(
         ]),
       ),
       chance: type === "multiple_choice" ? mean(examples.map(({ choices }) => 1 / choices.length)) : 0,
-      ...scorer.batchSizes(),
-      seconds: given.seconds + (performance.now() - start) / 1000,
+      batchTokens: scorer.batchTokens(),
+      seconds: (performance.now() - start) / 1000,
     },
     scored,
   };
-}
-
-/** Scores tasks one after the other as {@linkcode measureTask} does. The next one is read before, and its requests are encoded
- * while the device scores, where both have one scorer. `enter` is told the task that begins.
- * @throws {UsageError} when a task or its data are not found or malformed.
- * @throws {NumericError} when the model's output is not finite. */
-export async function* measureTasks(
-  ids: readonly string[],
-  scorerOf: (index: number) => Scorer,
-  { enter, ...options }: TaskOptions & { enter?(id: string): void } = {},
-): AsyncGenerator<{ id: string; result: TaskResult; scored: ScoredExample[] }, void> {
-  let next: ReadTask | undefined;
-  for (const [i, id] of ids.entries()) {
-    enter?.(id);
-    const current = next ?? await readTask(id, options);
-    const scorer = scorerOf(i);
-    const following = ids[i + 1];
-    next = following === undefined ? undefined : await readTask(following, options);
-    if (next && scorerOf(i + 1) === scorer) scorer.encodeAhead(next.requests);
-    yield { id, ...await scoreTask(scorer, current) };
-  }
 }
