@@ -4,7 +4,6 @@
  * @module
  */
 import { join } from "node:path";
-import { UsageError } from "../core/util/errors.ts";
 import type { HubSource } from "./define.ts";
 
 /** The variables that Python's libraries follow. */
@@ -133,7 +132,7 @@ export function cachedFile(repo: string, name: string, cache: string): string | 
   const repository = repositoryFolder(cache, repo);
   for (const revision of DEFAULT_REVISIONS) {
     const commit = cachedCommit(repository, revision);
-    const path = commit && join(repository, "snapshots", commit, safeName(name));
+    const path = commit && join(repository, "snapshots", commit, name);
     if (path && listFiles(join(repository, "snapshots", commit)).includes(name)) return path;
   }
   return undefined;
@@ -143,13 +142,4 @@ export function cachedFile(repo: string, name: string, cache: string): string | 
 function shardCount(names: readonly string[]): number | undefined {
   const totals = names.map((name) => /-\d{5}-of-(\d{5})\.parquet$/.exec(name)?.[1]);
   return totals[0] === undefined ? undefined : Number(totals[0]);
-}
-
-/** Path in the repository that may be written below the cache.
- * @throws {UsageError} when it would lead elsewhere. */
-export function safeName(name: string): string {
-  if (name.split(/[/\\]/).some((part) => part === "" || part === "." || part === "..") || /^[a-z]:/i.test(name)) {
-    throw new UsageError(`The Hub names the file "${name}", which is no path inside a repository`);
-  }
-  return name;
 }

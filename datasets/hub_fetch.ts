@@ -1,16 +1,14 @@
 /** Downloads splits of data sets from the Hugging Face Hub into the cache that Python's libraries share, in their layout:
- * `blobs/<hash>`, `snapshots/<commit>/<path>` as links to them, and `refs/<branch>`.
- *
- * A file appears in the cache only when its checksum is right; a transfer that breaks off is resumed where it stopped,
- * in the same call or a later one.
+ * `blobs/<hash>`, `snapshots/<commit>/<path>` as links to them, and `refs/<branch>`. Every file's checksum is compared
+ * with the Hub's; a file with another one is removed.
  *
  * @module
  */
-import { datasetInfo, downloadFile, HubApiError, type ListFileEntry, listFiles } from "@huggingface/hub";
-import { createHash, type Hash } from "node:crypto";
-import { dirname, join, relative } from "node:path";
+import { datasetInfo, downloadFileToCacheDir, HubApiError, type ListFileEntry, listFiles } from "@huggingface/hub";
+import { createHash } from "node:crypto";
+import { basename, dirname, join } from "node:path";
+import { sha256OfFiles } from "../core/formats/ranged_file.ts";
 import { FileFormatError, UsageError } from "../core/util/errors.ts";
-import { isThere } from "../core/util/paths.ts";
 import type { HubSource } from "./define.ts";
 import {
   cachedSplit,
@@ -19,23 +17,23 @@ import {
   type HubFiles,
   type HubSettings,
   repositoryFolder,
-  safeName,
   selectSplit,
 } from "./hub_cache.ts";
 
 /** What to fetch, and how. */
 export interface FetchOptions {
   split: string;
-  /** Names of files that are taken before all others; see `selectSplit`. */
+  /** Names of files that are preferred to all others; see `selectSplit`. */
   exact: readonly string[];
   settings: HubSettings;
-  /** How often a transfer is tried; 5 by default. */
-  attempts?: number;
-  /** Wait before the second attempt, doubled for each further one; 1000 by default. */
+  /** Wait before the second attempt, doubled for the third; 1000 unless given. */
   retryMs?: number;
   /** Called with what is done. */
   report?(message: string): void;
 }
+
+/** How often a file is tried. */
+const ATTEMPTS = 3;
 
 /** What a call to the Hub needs. */
 interface Access {
@@ -60,10 +58,9 @@ function explain(repo: string, endpoint: string, error: unknown): Error {
     }
     return new UsageError(`${endpoint} answered ${statusCode} for "${repo}": ${error.message}`);
   }
-  if (error instanceof TypeError || error instanceof Deno.errors.NotCapable) {
-    return new UsageError(`"${repo}" cannot be fetched from ${endpoint}: ${error.message}`);
-  }
-  return error as Error;
+  return new UsageError(
+    `"${repo}" cannot be fetched from ${endpoint}: ${error instanceof Error ? error.message : String(error)}`,
+  );
 }
 
 /** Files of the repository at `commit`; with a configuration those of its folder, if there is one. */
@@ -85,128 +82,55 @@ async function repositoryFiles(
   }
 }
 
-/** The hash that the Hub names a file by: SHA-256 of large files, Git's blob hash of the others. */
-function expectedHash({ lfs, oid, size, path }: ListFileEntry): { etag: string; create: () => Hash } {
-  if (lfs) return { etag: lfs.oid, create: () => createHash("sha256") };
-  if (!oid) throw new UsageError(`The Hub gives no checksum for the file "${path}"`);
-  return { etag: oid, create: () => createHash("sha1").update(`blob ${size}\0`) };
+/** Whether a file has the hash that the Hub names: SHA-256 of large files, Git's blob hash of the others. */
+function isWhole(path: string, { lfs, oid, size }: ListFileEntry): boolean {
+  if (lfs) return sha256OfFiles([path]) === lfs.oid;
+  return createHash("sha1").update(`blob ${size}\0`).update(Deno.readFileSync(path)).digest("hex") === oid;
 }
 
-/** Updates `hash` with the whole file; returns its size. */
-function hashOpenFile(file: Deno.FsFile, hash: Hash): number {
-  const buffer = new Uint8Array(1 << 20);
-  let size = 0;
-  file.seekSync(0, Deno.SeekMode.Start);
-  for (let count = file.readSync(buffer); count !== null; count = file.readSync(buffer)) {
-    hash.update(buffer.subarray(0, count));
-    size += count;
-  }
-  return size;
-}
-
-/** Appends what is missing of the entry to `file`.
- * @returns whether the file is complete and right */
-async function transfer(
-  file: Deno.FsFile,
-  entry: ListFileEntry,
-  { repo, commit, access }: { repo: string; commit: string; access: Access },
-): Promise<boolean> {
-  const { etag, create } = expectedHash(entry);
-  const size = entry.lfs?.size ?? entry.size;
-  const hash = create();
-  let done = hashOpenFile(file, hash);
-  if (done > size) {
-    file.truncateSync(0);
-    return false;
-  }
-  if (done < size) {
-    const blob = await downloadFile({
-      ...access,
-      repo: { type: "dataset", name: repo },
-      path: entry.path,
-      revision: commit,
-      // The plain way with redirects: it can be resumed, and a mirror offers it too.
-      xet: false,
-    });
-    if (!blob) throw new UsageError(`${access.hubUrl} has no file "${entry.path}" in "${repo}"`);
-    for await (const chunk of (done === 0 ? blob : blob.slice(done)).stream()) {
-      hash.update(chunk);
-      done += chunk.length;
-      for (let rest = chunk; rest.length > 0;) rest = rest.subarray(file.writeSync(rest));
-    }
-  }
-  return done === size && hash.digest("hex") === etag;
-}
-
-const wait = (ms: number) => new Promise((done) => setTimeout(done, ms));
-
-/** Brings one file into the cache.
- * @throws {UsageError} when it cannot be had.
+/** Brings one file into the cache, whole or not at all.
  * @throws {FileFormatError} when its checksum stays wrong. */
 async function fetchFile(
   entry: ListFileEntry,
-  { repository, repo, commit, access, options }: {
-    repository: string;
-    repo: string;
-    commit: string;
-    access: Access;
-    options: FetchOptions;
-  },
+  { repo, commit, access, options }: { repo: string; commit: string; access: Access; options: FetchOptions },
 ): Promise<void> {
-  const { attempts = 5, retryMs = 1000, report } = options;
-  const { etag } = expectedHash(entry);
-  const blob = join(repository, "blobs", safeName(etag));
-  const link = join(repository, "snapshots", commit, safeName(entry.path));
-  Deno.mkdirSync(dirname(blob), { recursive: true });
-  Deno.mkdirSync(dirname(link), { recursive: true });
-  const incomplete = `${blob}.incomplete`;
-  using file = Deno.openSync(incomplete, { read: true, write: true, create: true });
-  // Two processes that want the same file take turns; the second one then finds it.
-  await file.lock(true);
-  for (let attempt = 1; !isThere(blob); attempt++) {
+  const { settings, retryMs = 1000, report } = options;
+  // Not Hugging Face's own protocol: mirrors do not offer it.
+  const plain = { xet: false };
+  for (let attempt = 1;; attempt++) {
     let problem: unknown;
     try {
-      if (await transfer(file, entry, { repo, commit, access })) {
-        file.syncSync();
-        Deno.renameSync(incomplete, blob);
-        break;
-      }
-      problem = new FileFormatError(
-        `${repo}/${entry.path}`,
-        `what the Hub sends has not the size and checksum that it names (${etag})`,
-      );
-      file.truncateSync(0);
+      const link = await downloadFileToCacheDir({
+        ...access,
+        ...plain,
+        repo: { type: "dataset", name: repo },
+        path: entry.path,
+        revision: commit,
+        cacheDir: settings.cache,
+      });
+      if (isWhole(link, entry)) return;
+      Deno.removeSync(Deno.realPathSync(link));
+      Deno.removeSync(link);
+      problem = new FileFormatError(`${repo}/${entry.path}`, "the data and checksum that the Hub sends do not match");
     } catch (error) {
       problem = error;
-      // An answer of the Hub stays the same; a broken connection may not.
-      if (error instanceof UsageError || error instanceof Deno.errors.NotCapable) throw error;
-      if (error instanceof HubApiError && error.statusCode < 500) throw error;
     }
-    if (attempt >= attempts) {
-      if (problem instanceof FileFormatError) Deno.removeSync(incomplete);
-      throw problem instanceof Error
-        ? problem
-        : new UsageError(`${repo}/${entry.path}: the transfer broke off: ${problem}`);
-    }
+    // The Hub would give the same answer again; a broken connection may not break again.
+    const isFinal = problem instanceof Deno.errors.NotCapable ||
+      problem instanceof HubApiError && problem.statusCode < 500;
+    if (isFinal || attempt === ATTEMPTS) throw problem;
     report?.(`${entry.path}: ${problem instanceof Error ? problem.message : problem}; trying again`);
-    await wait(retryMs * 2 ** (attempt - 1));
+    await new Promise((done) => setTimeout(done, retryMs * 2 ** (attempt - 1)));
   }
-  if (!isThere(link)) {
-    try {
-      Deno.removeSync(link);
-    } catch { /* it was never there */ }
-    linkOrCopy(blob, link);
-  }
-  if (isThere(incomplete)) Deno.removeSync(incomplete);
 }
 
-function linkOrCopy(blob: string, link: string): void {
-  try {
-    Deno.symlinkSync(relative(dirname(link), blob), link);
-  } catch {
-    // Windows allows links to some users only.
-    Deno.copyFileSync(blob, link);
-  }
+/** Runs `work` while no other process fetches the same repository. */
+async function inTurn<T>(repository: string, work: () => Promise<T>): Promise<T> {
+  const path = join(dirname(repository), ".locks", `${basename(repository)}.lock`);
+  Deno.mkdirSync(dirname(path), { recursive: true });
+  using lock = Deno.openSync(path, { write: true, create: true });
+  await lock.lock(true);
+  return await work();
 }
 
 /** Fetches a split of `hub` into the cache, unless it is there, and gives its files.
@@ -231,7 +155,10 @@ export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise
   }
   const access: Access = { hubUrl: endpoint, ...token === undefined ? {} : { accessToken: token } };
   const repository = repositoryFolder(cache, hub.repo);
-  try {
+  const fetchAll = async (): Promise<HubFiles | undefined> => {
+    // Another process may have fetched it meanwhile.
+    const cached = cachedSplit(hub, { split, exact, cache });
+    if (cached) return cached;
     for (const revision of hub.revision ? [hub.revision] : DEFAULT_REVISIONS) {
       const commit = await commitOf(hub.repo, revision, access, hub.revision !== undefined || revision === "main");
       if (commit === undefined) continue;
@@ -241,12 +168,16 @@ export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise
       for (const name of names) {
         report?.(`${hub.repo}: ${name}`);
         const entry = entries.find(({ path }) => path === name)!;
-        await fetchFile(entry, { repository, repo: hub.repo, commit, access, options });
+        await fetchFile(entry, { repo: hub.repo, commit, access, options });
       }
       if (revision !== commit) writeRef(repository, revision, commit);
       const snapshot = join(repository, "snapshots", commit);
       return { paths: names.map((name) => join(snapshot, name)), names, revision: commit };
     }
+  };
+  try {
+    const fetched = await inTurn(repository, fetchAll);
+    if (fetched) return fetched;
   } catch (error) {
     throw explain(hub.repo, endpoint, error);
   }

@@ -97,6 +97,8 @@ export const fetchCommand: Command = {
 async function fetchAll(args: string[]): Promise<void> {
   const { fetchSplit } = await import("../../datasets/hub_fetch.ts");
   const settings = hubSettings();
+  // The Hub's library announces downloads on stdout.
+  console.debug = () => {};
   for (const { source, split, exact } of wantedSplits(parseStrictly(args, { positional: Infinity })._)) {
     const { paths, revision } = await fetchSplit(source.hub!, { split, exact, settings, report: console.error });
     console.log(`${source.id}, ${split}: ${paths.join(", ")} (commit ${revision})`);

@@ -21,8 +21,6 @@ export interface Faults {
   breakAfter?: number;
   /** How many transfers have a byte changed. */
   corruptions?: number;
-  /** Whether ranges are passed over. */
-  ignoresRanges?: boolean;
 }
 
 /** The running servers. */
@@ -70,10 +68,10 @@ function sendFile(request: Request, bytes: Uint8Array<ArrayBuffer>, hub: FakeHub
   const { faults } = hub;
   const range = /^bytes=(\d+)-(\d+)?$/.exec(request.headers.get("range") ?? "");
   const isProbe = range?.[1] === "0" && range[2] === "0";
-  if (!isProbe) hub.transfers.push(range && !faults.ignoresRanges ? `${range[1]}-${range[2]}` : "all");
+  if (!isProbe) hub.transfers.push(range ? `${range[1]}-${range[2]}` : "all");
   const authorization = request.headers.get("authorization");
   if (authorization !== null) hub.leaked.push(authorization);
-  const isPart = range !== null && (isProbe || !faults.ignoresRanges);
+  const isPart = range !== null;
   const [from, to] = isPart ? [Number(range[1]), Number(range[2] ?? bytes.length - 1)] : [0, bytes.length - 1];
   const part = bytes.slice(from, to + 1);
   if (!isProbe && (faults.corruptions ?? 0) > 0) {
@@ -106,7 +104,7 @@ export function startHub(repositories: Record<string, FakeRepository>): FakeHub 
   });
   const filesUrl = `http://127.0.0.1:${files.addr.port}`;
 
-  const answer = (request: Request): Response => {
+  const answer = async (request: Request): Promise<Response> => {
     const url = new URL(request.url);
     const [, name = ""] = /^\/(?:api\/)?datasets\/([^/]+\/[^/]+)/.exec(url.pathname) ?? [];
     const repository = repositories[name];
@@ -134,6 +132,14 @@ export function startHub(repositories: Record<string, FakeRepository>): FakeHub 
       url.searchParams.set("cursor", String(page + 1));
       const headers = page + 1 < entries.length ? { link: `<${url}>; rel="next"` } : undefined;
       return Response.json(entries.slice(page, page + 1), headers && { headers });
+    }
+    const [, asked] = /^\/paths-info\/([0-9a-f]{40})$/.exec(rest) ?? [];
+    if (asked !== undefined) {
+      const { paths } = await request.json() as { paths: string[] };
+      return Response.json(paths.flatMap((path) => {
+        const bytes = find(name, asked)?.[path];
+        return bytes ? [treeEntry(path, bytes)] : [];
+      }));
     }
     const [, resolved, path] = /^\/resolve\/([0-9a-f]{40})\/(.+)$/.exec(rest) ?? [];
     if (resolved !== undefined) return Response.redirect(`${filesUrl}/${name}/${resolved}/${path}`, 302);
