@@ -8,7 +8,7 @@ import type { Cell, EngineName } from "../../core/schema/schema.ts";
 import type { Method } from "../../methods/define.ts";
 import { type DecoderConfig, expectedTensors, LINEAR_NAMES, linearShape } from "../../models/config.ts";
 import { layerMacs, modelMacs, totalParameters } from "../../models/count.ts";
-import { bytesPerToken } from "../../models/scoring.ts";
+import { bytesPerToken, FAST_TOKENS } from "../../models/scoring.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { queryHeads } from "../../models/units.ts";
 import { vocabularyRows } from "../../models/vocabulary.ts";
@@ -34,8 +34,8 @@ export interface CellCost {
 }
 
 const F32 = 4;
-/** Tokens of a batch that is scored, and of calibration that goes through a model at once. */
-const [SCORED_TOKENS, CALIBRATION_TOKENS] = [512, 2048];
+/** Tokens of calibration that go through a model at once. */
+const CALIBRATION_TOKENS = 2048;
 /** Allocators round up, and keep freed memory for a while. */
 const SLACK = 1.15;
 
@@ -107,7 +107,7 @@ export function cellCost(
   const calibrationTokens = Math.min(calibration.sequences * calibration.tokens, CALIBRATION_TOKENS);
   const stepTokens = training ? (training.microBatch ?? training.batch) * training.tokens : 0;
   const activations = Math.max(
-    scoringBytes(left, SCORED_TOKENS),
+    scoringBytes(left, FAST_TOKENS[cell.engine]),
     readsData ? calibrationTokens * bytesPerToken(dense) : 0,
     training ? trainingBytes(trained, stepTokens) : 0,
   );

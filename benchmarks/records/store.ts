@@ -5,12 +5,10 @@
  */
 import { basename, dirname, join, resolve } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
-import { z } from "zod";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { type CellRecord, cellRecordSchema, type DoneRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
 import { cellName, type NamedCell, sha256OfJson } from "../../core/schema/cell_names.ts";
-import { isThere } from "../../core/util/paths.ts";
 import { describeIssue } from "../../core/util/issues.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { withPackedUnits, withUnpackedUnits } from "./kept_units.ts";
@@ -44,13 +42,11 @@ export function runPaths(out: string): {
   };
 }
 
-/** Ends of a record's name: compressed, as they are written, and plain, as runs of earlier versions have them. */
-const [PACKED, PLAIN] = [".json.gz", ".json"];
+const ENDING = ".json.gz";
 
-/** Path of a cell's record: the file that is there, else the one that will be written. */
+/** Path of a cell's record. */
 export function recordPath(out: string, named: NamedCell): string {
-  const path = join(runPaths(out).records, cellName(named));
-  return !isThere(path + PACKED) && isThere(path + PLAIN) ? path + PLAIN : path + PACKED;
+  return join(runPaths(out).records, cellName(named) + ENDING);
 }
 
 /** Pretty JSON with a line end, as all JSON files of a run; a list of numbers takes one line. */
@@ -67,63 +63,32 @@ export function writeRecord(out: string, record: CellRecord): string {
     const problems = parsed.error.issues.map((issue) => describeIssue(issue, record, () => []));
     throw new TypeError(`A record must fit the schema: ${problems.join("; ")}`);
   }
-  const path = join(runPaths(out).records, cellName(record));
+  const path = recordPath(out, record);
   const stored = withPackedUnits(parsed.data);
   const text = JSON.stringify({ ...stored, checksum: sha256OfJson(stored) }) + "\n";
-  writeAtomically(path + PACKED, gzipSync(text, { level: 9 }));
-  // A plain record of the cell is older.
-  if (isThere(path + PLAIN)) Deno.removeSync(path + PLAIN);
-  return path + PACKED;
+  writeAtomically(path, gzipSync(text, { level: 9 }));
+  return path;
 }
 
-/** Versions whose records have a checksum. */
-const SEALED = [2, 3, 4, SCHEMA_VERSION];
-
-/** A record of an earlier version in the current one. */
-function upgraded(record: Record<string, unknown>, version: number): object {
-  const now = { ...record, schemaVersion: SCHEMA_VERSION };
-  if (record.state !== "done") return now;
-  const { recover, compensate } = (record.cell ?? {}) as { recover?: unknown; compensate?: unknown };
-  const changes = [record.training, record.storedWeights, recover, compensate];
-  return {
-    ...now,
-    ...version < 3 && { changedWeights: changes.some((change) => change !== undefined) },
-    ...version < 4 && { timings: splitTimings(record) },
-  };
-}
-
-/** Timings of an earlier version, in whose seconds of pruning those of training are. */
-function splitTimings({ timings, training }: Record<string, unknown>): unknown {
-  const stages = z.array(z.object({ seconds: z.number() })).safeParse(training ?? []);
-  const known = z.object({ pruneS: z.number() }).loose().safeParse(timings);
-  if (!stages.success || !known.success) return timings;
-  const learnS = stages.data.reduce((sum, { seconds }) => sum + seconds, 0);
-  return { ...known.data, pruneS: Math.max(0, known.data.pruneS - learnS), learnS, throughputS: null, waitS: null };
-}
-
-/** What a file holds, as a record of the current version without its checksum.
+/** What a file holds, without its checksum and with units as lists.
  * @throws {FileFormatError} when the checksum is missing or does not fit.
- * @throws {SchemaVersionError} when the version is none that is read. */
-function unsealed(path: string, value: object): object {
-  const { checksum: stored, ...record } = value as Record<string, unknown>;
+ * @throws {SchemaVersionError} when the record has another schema version. */
+function checked(path: string, value: object): object {
+  const { checksum, ...record } = value as Record<string, unknown>;
   const { schemaVersion: version } = record;
-  if (version === 1 && stored === undefined) return upgraded(record, version);
   // What names no version is no record at all, which its fields tell best.
   if (typeof version !== "number") return value;
-  if (!SEALED.includes(version)) {
-    throw new SchemaVersionError(path, version);
-  }
-  if (stored !== sha256OfJson(record)) {
+  if (version !== SCHEMA_VERSION) throw new SchemaVersionError(path, version);
+  if (checksum !== sha256OfJson(record)) {
     throw new FileFormatError(path, "does not fit its checksum: it was damaged or changed after it was written");
   }
-  return version === SCHEMA_VERSION ? withUnpackedUnits(record) : upgraded(record, version);
+  return withUnpackedUnits(record);
 }
 
-/** The JSON of a record, compressed or not.
+/** The JSON of a record.
  * @throws {FileFormatError} when it is damaged or larger than any record. */
 function readJson(path: string): unknown {
   const bytes = Deno.readFileSync(path);
-  if (!path.endsWith(PACKED)) return JSON.parse(new TextDecoder().decode(bytes));
   let text: string;
   try {
     text = gunzipSync(bytes, { maxOutputLength: MOST_BYTES }).toString();
@@ -136,13 +101,13 @@ function readJson(path: string): unknown {
 /** Largest record that is read, decompressed: a small file could otherwise take all memory. */
 const MOST_BYTES = 2 ** 30;
 
-/** Reads one record; one of an older version is brought to the current one.
+/** Reads one record.
  * @throws {FileFormatError} that says what is wrong: damage, a checksum that does not fit, another schema version. */
 export function readRecord(path: string): CellRecord {
   let value: unknown;
   try {
     value = readJson(path);
-    if (typeof value === "object" && value !== null) value = unsealed(path, value);
+    if (typeof value === "object" && value !== null) value = checked(path, value);
   } catch (error) {
     if (error instanceof SyntaxError) throw new FileFormatError(path, `is not JSON (${error.message})`);
     // What is nested without end exhausts the stack.
@@ -155,7 +120,7 @@ export function readRecord(path: string): CellRecord {
     const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : "";
     throw new FileFormatError(path, `is not a record: ${describeIssue(at(issues, 0), value, () => [])}${more}`);
   }
-  if (![PACKED, PLAIN].some((end) => basename(path) === cellName(parsed.data) + end)) {
+  if (basename(path) !== cellName(parsed.data) + ENDING) {
     throw new FileFormatError(path, `holds the record "${cellName(parsed.data)}" under another name`);
   }
   return parsed.data;
@@ -200,7 +165,7 @@ export class SchemaVersionError extends FileFormatError {
   constructor(path: string, version: number) {
     super(
       path,
-      `has record schema version ${version}, this program reads 1 to ${SCHEMA_VERSION}: use another folder`,
+      `has record schema version ${version}, this program reads ${SCHEMA_VERSION}: use another folder`,
     );
   }
 }
@@ -225,11 +190,8 @@ export function readRecords(out: string): StoredRecords {
     if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory)) throw error;
     throw new UsageError(`"${out}" holds no run: there is no folder "${runPaths(out).records}"`);
   }
-  const names = new Set(entries.map(({ name }) => name));
   for (const { name, isFile } of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    if (!isFile || !(name.endsWith(PACKED) || name.endsWith(PLAIN))) continue;
-    // Of a cell with two records, such as after a stop between writing one and removing the other, the new one counts.
-    if (name.endsWith(PLAIN) && names.has(name + ".gz")) continue;
+    if (!isFile || !name.endsWith(ENDING)) continue;
     const path = join(runPaths(out).records, name);
     try {
       stored.records.push(readRecord(path));

@@ -18,9 +18,7 @@ import { trainingReportSchema, trainingSchema, UNIT_TYPES } from "./schema_train
 export * from "./schema_measurements.ts";
 export * from "./schema_training.ts";
 
-/** Version of {@linkcode cellRecordSchema}. Records of version 1, which had no checksum, of version 2, which did not say
- * whether weights were changed, of version 3, which did not say how long learning and timing took, and of version 4, which
- * listed kept units one by one, are read as well; those of other versions are refused by name. */
+/** Version of {@linkcode cellRecordSchema}; records of other versions are refused by name. */
 export const SCHEMA_VERSION = 5;
 
 /** Engines a run may ask for. */
