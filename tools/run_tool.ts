@@ -1,18 +1,38 @@
-/** How a tool ends.
+/** How every tool reads its flags and ends.
  *
  * @module
  */
+import { HelpRequest, parseStrictly } from "../benchmarks/configuration/flags.ts";
 import { UsageError } from "../core/util/errors.ts";
 import { goToUserFolder } from "../core/util/user_folder.ts";
 
-/** Runs a tool where the user stands and ends the process with the code it returns, or with 2 and one sentence for bad usage. Nothing is ended
- * when it returns no code: what it left open finishes first. */
-export async function runTool(main: () => void | number | Promise<void | number>): Promise<void> {
+/** Flags of a tool: names of those with a value, names of switches, and the text of `--help`. */
+export interface ToolFlags<Valued extends string, Switch extends string> {
+  help: string;
+  string?: readonly Valued[];
+  boolean?: readonly Switch[];
+}
+
+/** Parsed flags: a value's text where it was given, whether a switch was. */
+export type ToolArgs<Valued extends string, Switch extends string> =
+  & { [name in Valued]?: string }
+  & { [name in Switch]: boolean };
+
+/** Runs a tool in the user's folder. The process ends with the code that `main` returns; without a code, open work
+ * finishes first. An unknown flag, an empty value and every {@linkcode UsageError} end it with code 2 and one
+ * sentence. */
+export async function runTool<Valued extends string = never, Switch extends string = never>(
+  { help, string = [], boolean = [] }: ToolFlags<Valued, Switch>,
+  main: (args: ToolArgs<Valued, Switch>) => void | number | Promise<void | number>,
+): Promise<void> {
   try {
     goToUserFolder();
-    const code = await main();
+    const args = parseStrictly(Deno.args, { string, boolean });
+    for (const name of string) if (args[name] === "") throw new UsageError(`--${name} needs a value`);
+    const code = await main(args as unknown as ToolArgs<Valued, Switch>);
     if (code !== undefined) Deno.exit(code);
   } catch (error) {
+    if (error instanceof HelpRequest) return console.log(help);
     if (!(error instanceof UsageError)) throw error;
     console.error(error.message);
     Deno.exit(2);

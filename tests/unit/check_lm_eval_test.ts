@@ -4,7 +4,7 @@ import { UsageError } from "../../core/util/errors.ts";
 import { compareExamples, isSound } from "../../tools/checks/check_lm_eval.ts";
 import { type CheckedExample, readSamples } from "../../tools/checks/lm_eval_harness.ts";
 
-const tolerance = { nats: 1e-5, relative: 0 };
+const tolerance = 1e-5;
 
 const example = (values: number[], greedy = values.map(() => false)): CheckedExample => ({
   answers: values.map((logLikelihood, i) => ({ logLikelihood, isGreedy: greedy[i] })),

@@ -1,19 +1,17 @@
-/** `deno task bench:engine [--model PATH] [--tokens 1024] [--repeats 5] [--threads N] [--peer torch]`: how fast the native
- * engine runs a model.
+/** How fast the native engine runs a model.
  *
  * Two kinds of work on one sequence: the forward pass with the logits of all positions, and the mean cross entropy with
- * its gradient to a mask per query head and FFN channel. With `--peer torch` the same weights and tokens go through
- * PyTorch and transformers (from PyPI, in a private environment), in turns with ours, and the results are compared:
- * a ratio is printed only for work that gave the same numbers.
+ * its gradient to a mask per query head and FFN channel. With `--peer torch`, PyTorch and transformers (from PyPI, in a
+ * private environment) do the same on the same weights and tokens, in turns with ours. A ratio is printed only for work
+ * that gave the same numbers.
  *
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { parseArgs } from "@std/cli/parse-args";
 import { at } from "../../core/util/indexing.ts";
+import { choiceOf, countFlag } from "../../benchmarks/commands/command.ts";
 import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
 import { startEngine } from "../../core/engine/engine.ts";
-import { UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { writeSafetensors } from "../../core/formats/safetensors.ts";
 import { median } from "../../core/util/stats.ts";
@@ -26,8 +24,17 @@ import { logits } from "../../models/vocabulary.ts";
 import { openModel } from "../../models/load.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
-import { runTool } from "../run_tool.ts";
+import { runTool, type ToolArgs } from "../run_tool.ts";
 import { inProject } from "../../core/util/user_folder.ts";
+
+const FLAGS = ["model", "tokens", "repeats", "threads", "peer"] as const;
+const HELP = `deno task bench:engine [options]
+
+  --model PATH   model (default: models/SmolLM2-135M.gguf)
+  --tokens N     tokens of the sequence (default: 1024)
+  --repeats N    timed repeats (default: 5)
+  --threads N    threads of both sides (default: all)
+  --peer torch   measures PyTorch and transformers in turns with ours`;
 
 /** One timed piece of work and a number it must agree on with the peer. */
 interface Outcome {
@@ -129,31 +136,26 @@ async function compare(sides: Side[], tokens: number, repeats: number): Promise<
   }
 }
 
-async function main(): Promise<void> {
-  const flags = parseArgs(Deno.args, {
-    string: ["model", "tokens", "repeats", "threads", "peer"],
-    default: { model: inProject("models/SmolLM2-135M.gguf"), tokens: "1024", repeats: "5" },
-  });
-  const threads = Number(flags.threads ?? navigator.hardwareConcurrency);
+async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void> {
+  const { model: path = inProject("models/SmolLM2-135M.gguf"), peer: wanted } = flags;
+  const [length, repeats] = [countFlag(flags, "tokens") ?? 1024, countFlag(flags, "repeats") ?? 5];
+  const threads = countFlag(flags, "threads") ?? navigator.hardwareConcurrency;
   Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
-  if (flags.peer !== undefined && flags.peer !== "torch") {
-    throw new UsageError(`Unknown peer "${flags.peer}": the only one is torch`);
-  }
+  if (wanted !== undefined) choiceOf("peer", wanted, ["torch"]);
   const engine = await startEngine("tensorflow");
-  const { source } = await openModel(String(flags.model));
-  const length = Number(flags.tokens);
+  const { source } = await openModel(path);
   const rng = createRng(0, "bench-engine");
   const tokens = Int32Array.from({ length }, () => rng.integer(source.config.vocabSize));
   const folder = await Deno.makeTempDir({ prefix: "bench-engine-" });
   try {
-    const peer = flags.peer ? (exportFolder(source, folder), await torchSide(folder, tokens, threads)) : undefined;
+    const peer = wanted ? (exportFolder(source, folder), await torchSide(folder, tokens, threads)) : undefined;
     const model = await uploadModel(source);
-    console.log(`${flags.model}, 1 x ${length} random tokens, ${threads} threads, f32, in turns`);
-    await compare([ours(model, tokens, engine.library), ...peer ? [peer] : []], length, Number(flags.repeats));
+    console.log(`${path}, 1 x ${length} random tokens, ${threads} threads, f32, in turns`);
+    await compare([ours(model, tokens, engine.library), ...peer ? [peer] : []], length, repeats);
     await peer?.close();
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
 }
 
-if (import.meta.main) await runTool(main);
+if (import.meta.main) await runTool({ help: HELP, string: FLAGS }, main);

@@ -1,20 +1,17 @@
-/** `deno task bench:eval [--model PATH] [--tasks LIST] [--data DIR] [--limit N] [--repeats 3] [--peer lm-eval]`: how long
- * evaluating a model takes and how much memory.
+/** How long evaluating a model takes, and how much memory.
  *
- * Each repeat is a process of its own, loading included in the memory but not in the time. With `--peer lm-eval` the same
- * records go through lm-evaluation-harness's `hf` backend (PyTorch on the CPU, f32) in turns with ours, at the fastest of
- * the batch sizes of `--peer-batch` (1,4,16 unless given), found out on a few examples; ratios are printed only when both
- * sides give the same log-likelihoods.
+ * Each repeat is a process of its own; loading counts for the memory, not for the time. With `--peer lm-eval`, the same
+ * records go through lm-evaluation-harness's `hf` backend (PyTorch on the CPU, f32) in turns with ours, at its fastest
+ * batch size on a few examples. Ratios are printed only when both sides give the same log-likelihoods.
  *
  * Exit codes: 0 done, 1 the sides disagree, 2 wrong use.
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
 import { join, resolve } from "node:path";
 import { at, lookUp } from "../../core/util/indexing.ts";
 import { hostMemory } from "../../core/engine/device_memory.ts";
-import { countFlag, wholeNumber } from "../../benchmarks/commands/command.ts";
+import { choiceOf, countFlag, wholeNumber } from "../../benchmarks/commands/command.ts";
 import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
@@ -26,8 +23,19 @@ import { uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { type HarnessJob, harnessPython, localData, runHarness } from "../checks/lm_eval_harness.ts";
-import { runTool } from "../run_tool.ts";
+import { runTool, type ToolArgs } from "../run_tool.ts";
 import { inProject } from "../../core/util/user_folder.ts";
+
+const FLAGS = ["model", "tasks", "data", "limit", "repeats", "peer", "peer-batch", "worker"] as const;
+const HELP = `deno task bench:eval --data DIR [options]
+
+  --data DIR         folder with the tasks' records
+  --model PATH       model (default: models/SmolLM2-135M.gguf)
+  --tasks LIST       tasks (default: arc_easy,openbookqa)
+  --limit N          first N examples of each task
+  --repeats N        repeats (default: 3)
+  --peer lm-eval     measures lm-evaluation-harness in turns with ours
+  --peer-batch LIST  batch sizes of the harness to choose from (default: 1,4,16)`;
 
 /** Examples of each task for choosing the batch size. */
 const TRIAL_EXAMPLES = 16;
@@ -118,8 +126,7 @@ async function harnessSide(work: Work, files: Record<string, string>, folder: st
   exportHfFolder(source, { to: pretrained, dtype: "F32", tokenizer: tokenizerDefinition });
   source.close();
   const job: Omit<HarnessJob, "batch_size"> = {
-    model: "hf",
-    model_args: { pretrained, dtype: "float32" },
+    pretrained,
     tasks: Object.entries(files).map(([name, file]) => ({
       name,
       config: localData(getTask(name).split, join(resolve(work.data), file)),
@@ -189,34 +196,20 @@ async function compare(work: Work, repeats: number, peer: boolean): Promise<bool
   }
 }
 
-async function main(args: string[]): Promise<number> {
-  const flags = parseArgs(args, {
-    string: ["model", "tasks", "data", "limit", "repeats", "peer", "peer-batch"],
-    default: {
-      model: inProject("models/SmolLM2-135M.gguf"),
-      tasks: "arc_easy,openbookqa",
-      repeats: "3",
-      "peer-batch": "1,4,16",
-    },
-    unknown: (arg: string) => {
-      throw new UsageError(`Unknown argument "${arg}": see the head of tools/bench/bench_eval.ts`);
-    },
-  });
-  const { model, data, peer } = flags as Record<string, string | undefined>;
-  if (!data) throw new UsageError("--data must name a folder with the tasks' records");
-  if (peer !== undefined && peer !== "lm-eval") throw new UsageError(`Unknown peer "${peer}": the only one is lm-eval`);
+async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<number> {
+  if (flags.worker !== undefined) {
+    console.log(JSON.stringify(await evaluateHere(JSON.parse(flags.worker))));
+    return 0;
+  }
+  const { model = inProject("models/SmolLM2-135M.gguf"), data, peer } = flags;
+  if (data === undefined) throw new UsageError("--data must name a folder with the tasks' records");
+  if (peer !== undefined) choiceOf("peer", peer, ["lm-eval"]);
   const limit = countFlag(flags, "limit");
-  const peerBatch = String(flags["peer-batch"]).split(",").map((size) => wholeNumber("peer-batch", size));
-  const tasks = String(flags.tasks).split(",");
+  const peerBatch = (flags["peer-batch"] ?? "1,4,16").split(",").map((size) => wholeNumber("peer-batch", size));
+  const tasks = (flags.tasks ?? "arc_easy,openbookqa").split(",");
   for (const task of tasks) getTask(task);
-  const work: Work = { model: model!, tasks, data, limit, peerBatch };
-  return await compare(work, wholeNumber("repeats", flags.repeats), peer !== undefined) ? 0 : 1;
+  const work = { model, tasks, data, limit, peerBatch };
+  return await compare(work, countFlag(flags, "repeats") ?? 3, peer !== undefined) ? 0 : 1;
 }
 
-async function work(): Promise<number> {
-  if (Deno.args[0] !== "--worker") return await main(Deno.args);
-  console.log(JSON.stringify(await evaluateHere(JSON.parse(at(Deno.args, 1)))));
-  return 0;
-}
-
-if (import.meta.main) await runTool(work);
+if (import.meta.main) await runTool({ help: HELP, string: FLAGS }, main);

@@ -1,13 +1,11 @@
-/** `deno task bench:layerwise [--layers 32] [--dir FOLDER]`: what pruning a large model with one dense layer at a time takes
- * here: a run with `--layerwise` on a checkpoint of LLaMA-7B's width in bf16, made on the spot and removed afterwards
- * (13.5 GB with 32 layers). The native engine holds the weights as stored.
+/** Memory and time of pruning a large model with one dense layer at a time.
  *
- * The run is `wanda-sp` at 20 % on two calibration windows of 128 tokens, and one window of perplexity: it is about memory
- * and time, and says nothing of the method. The dense cell holds the whole model.
+ * A run with `--layerwise` on a random checkpoint of LLaMA-7B's width in bf16, removed afterwards (13.5 GB with 32
+ * layers). The native engine holds the weights as stored. The run is `wanda-sp` at 20 % on two calibration windows of
+ * 128 tokens and one window of perplexity: it says nothing of the method. The dense cell holds the whole model.
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
 import { wholeNumber } from "../../benchmarks/commands/command.ts";
 import { join } from "node:path";
 import { bytesWords } from "../../benchmarks/commands/dry_run.ts";
@@ -15,7 +13,12 @@ import { runSweep } from "../../benchmarks/sweep/sweep.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { totalParameters } from "../../models/count.ts";
 import { addTokenizer, llamaConfig, writeCheckpoint } from "../checks/random_checkpoint.ts";
-import { runTool } from "../run_tool.ts";
+import { runTool, type ToolArgs } from "../run_tool.ts";
+
+const HELP = `deno task bench:layerwise [--layers 32] [--dir FOLDER]
+
+  --layers N    layers of LLaMA-7B's shape
+  --dir FOLDER  where the checkpoint is written (0.4 GB a layer)`;
 
 /** https://huggingface.co/huggyllama/llama-7b: `config.json`, with so many of its 32 layers. */
 const llama7b = (layers: number): DecoderConfig =>
@@ -67,10 +70,9 @@ async function measure(folder: string, config: DecoderConfig): Promise<void> {
   console.log(`The run took ${seconds(before)}`);
 }
 
-async function main(): Promise<void> {
-  const flags = parseArgs(Deno.args, { string: ["layers", "dir"], default: { layers: "32" } });
-  const config = llama7b(wholeNumber("layers", flags.layers));
-  const folder = Deno.makeTempDirSync(flags.dir === undefined ? {} : { dir: flags.dir });
+async function main({ layers = "32", dir }: ToolArgs<"layers" | "dir", never>): Promise<void> {
+  const config = llama7b(wholeNumber("layers", layers));
+  const folder = Deno.makeTempDirSync({ dir });
   try {
     await measure(folder, config);
   } finally {
@@ -78,4 +80,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) await runTool(main);
+if (import.meta.main) await runTool({ help: HELP, string: ["layers", "dir"] }, main);

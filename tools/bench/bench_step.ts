@@ -1,20 +1,17 @@
-/** `deno task bench:step [--model PATH] [--steps 10] [--batch 2] [--tokens 256] [--rank 8] [--threads N] [--peer torch]`:
- * time and memory of one training step of mask-prune on the native engine.
+/** Time and memory of one training step of mask-prune on the native engine.
  *
- * The step: forward and backward pass with adapters on all linear maps and masks on FFN channels and key/value groups, cross
- * entropy and divergence from the dense model's cached 64 most probable tokens at equal weights, clipping, AdamW on adapters
- * and masks. The proximal and width steps, which touch no weights, are left out. With `--peer torch` PyTorch does the same in
- * f32, in turns with ours, on the same weights, adapters, tokens and teacher; a ratio is printed only when the losses of all
- * steps agree. Memory is the resident set: at its peak, and after the untimed steps and at the end, which shows whether it
- * grows (`--steps 200`).
+ * The step: forward and backward pass with adapters on all linear maps and masks on FFN channels and key/value
+ * groups, cross entropy and divergence from the dense model's 64 most probable tokens at equal weights, clipping,
+ * AdamW on adapters and masks. The proximal and width steps touch no weights and are left out. With `--peer torch`,
+ * PyTorch does the same in f32 in turns with ours; a ratio is printed only when the losses of all steps agree. Memory
+ * is the resident set: at its peak, after the untimed steps, and at the end, which shows whether it grows (`--steps
+ * 200`).
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
 import { at, lookUp } from "../../core/util/indexing.ts";
 import { hostMemory } from "../../core/engine/device_memory.ts";
 import { startEngine } from "../../core/engine/engine.ts";
-import { UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { writeSafetensors } from "../../core/formats/safetensors.ts";
 import { median } from "../../core/util/stats.ts";
@@ -27,10 +24,22 @@ import { createMoments, readTensors, scheduleFactor, stepValues } from "../../mo
 import { createStudent, type HostMasks, type Student, studentStep } from "../../models/training/student.ts";
 import { type TeacherTargets, teacherTargets } from "../../models/training/teacher.ts";
 import { exportFolder } from "./bench_engine.ts";
+import { choiceOf, countFlag } from "../../benchmarks/commands/command.ts";
 import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
 import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
-import { runTool } from "../run_tool.ts";
+import { runTool, type ToolArgs } from "../run_tool.ts";
 import { inProject } from "../../core/util/user_folder.ts";
+
+const FLAGS = ["model", "steps", "batch", "tokens", "rank", "threads", "peer"] as const;
+const HELP = `deno task bench:step [options]
+
+  --model PATH   model (default: models/SmolLM2-135M.gguf)
+  --steps N      timed steps (default: 10)
+  --batch N      sequences of a step (default: 2)
+  --tokens N     tokens of a sequence (default: 256)
+  --rank N       rank of the adapters (default: 8)
+  --threads N    threads of both sides (default: all)
+  --peer torch   measures PyTorch in turns with ours`;
 
 /** Batches that the steps go through in turn. */
 const BATCHES = 4;
@@ -161,33 +170,24 @@ async function compare(
   );
 }
 
-async function main(): Promise<void> {
-  const flags = parseArgs(Deno.args, {
-    string: ["model", "steps", "batch", "tokens", "rank", "threads", "peer"],
-    default: { model: inProject("models/SmolLM2-135M.gguf"), steps: "10", batch: "2", tokens: "256", rank: "8" },
-  });
-  const threads = Number(flags.threads ?? navigator.hardwareConcurrency);
+async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void> {
+  const { model: path = inProject("models/SmolLM2-135M.gguf"), peer: wanted } = flags;
+  const [steps, batch] = [countFlag(flags, "steps") ?? 10, countFlag(flags, "batch") ?? 2];
+  const [tokens, rank] = [countFlag(flags, "tokens", 2) ?? 256, countFlag(flags, "rank") ?? 8];
+  const threads = countFlag(flags, "threads") ?? navigator.hardwareConcurrency;
   Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
-  if (flags.peer !== undefined && flags.peer !== "torch") {
-    throw new UsageError(`Unknown peer "${flags.peer}": the only one is torch`);
-  }
-  const steps = Number(flags.steps);
-  const [batch, tokens, rank] = [Number(flags.batch), Number(flags.tokens), Number(flags.rank)];
-  const parsed = trainingSchema.safeParse({ steps: steps + UNTIMED, batch, tokens, rank });
-  if (!parsed.success || steps < 1) {
-    throw new UsageError("--steps, --batch, --tokens and --rank must be whole numbers from 1 (tokens from 2)");
-  }
-  const options = parsed.data;
+  if (wanted !== undefined) choiceOf("peer", wanted, ["torch"]);
+  const options = trainingSchema.parse({ steps: steps + UNTIMED, batch, tokens, rank });
   const folder = await Deno.makeTempDir({ prefix: "bench-step-" });
   let peer: Peer | undefined;
   try {
-    if (flags.peer) {
+    if (wanted) {
       // Before anything is loaded: a process's peak begins with the memory of the one that started it.
       const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
       peer = await startPeer("PyTorch", python, [new URL("../peers/torch_step.py", import.meta.url).pathname]);
     }
     const engine = await startEngine("tensorflow");
-    const { source } = await openModel(String(flags.model));
+    const { source } = await openModel(path);
     const model = await uploadModel(source);
     const student = createStudent(model, options, createRng(0, "adapters"));
     const batches = await makeBatches(model, options);
@@ -199,7 +199,7 @@ async function main(): Promise<void> {
       await peer.ask({ model: folder, shared: `${folder}/shared.safetensors`, batches: BATCHES, threads, ...weights });
     }
     source.close();
-    console.log(`${flags.model}, ${batch} x ${tokens} random tokens, rank ${rank}, ${threads} threads, f32, in turns`);
+    console.log(`${path}, ${batch} x ${tokens} random tokens, rank ${rank}, ${threads} threads, f32, in turns`);
     const { learningRate, schedule } = at(student.optimizer.groups, 0);
     const rateOf = (i: number) => learningRate * scheduleFactor(schedule!, i);
     await compare(ours(student, batches, options), peer, { steps, library: engine.library, rateOf });
@@ -209,4 +209,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) await runTool(main);
+if (import.meta.main) await runTool({ help: HELP, string: FLAGS }, main);

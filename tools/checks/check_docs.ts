@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { stripVTControlCharacters } from "node:util";
 import { at } from "../../core/util/indexing.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
+import { runTool } from "../run_tool.ts";
 import { sourceFiles } from "./source_files.ts";
 
 const PLACES = ["core", "models", "methods", "datasets", "benchmarks", "reports", "tools", "mod.ts"];
@@ -62,12 +63,14 @@ export function missingReturnTypes(lint: string): string[] {
   );
 }
 
-if (import.meta.main) {
+async function main(): Promise<number> {
   const files = PLACES.flatMap(sourceFiles).map((path) => join(ROOT, path));
   const problems = [
     ...undocumented(JSON.parse(await denoDoc(["--json", ...files], "stdout"))),
     ...missingReturnTypes(await denoDoc(["--lint", ...files], "stderr")),
   ];
   for (const problem of problems) console.error(problem);
-  Deno.exit(problems.length > 0 ? 1 : 0);
+  return problems.length > 0 ? 1 : 0;
 }
+
+if (import.meta.main) await runTool({ help: "deno task check:docs" }, main);

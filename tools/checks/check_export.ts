@@ -1,23 +1,20 @@
-/** `deno task check:export [--model PATH] [--peer transformers|llama.cpp]`: whether other engines load what is exported and
- * compute the same.
+/** Whether other engines load exported models and compute the same.
  *
- * Four models are made of one: dense; uniformly pruned, with heads times head size unlike the width; pruned to unequal
- * layers and filled up with zeros; dense with biases added where FLAP's compensation adds them. transformers (from PyPI,
- * in a private environment) must load each folder without a missing or unexpected tensor, as LlamaForCausalLM (or
- * MistralForCausalLM, see `toHfConfig`), give the same token ids, and log-probabilities within 1e-3 nats. llama.cpp (npm's
- * node-llama-cpp, fetched when asked for) must give the same token ids, log-probabilities within 1e-3 nats and the same
- * greedy text from F32 files, and load F16, BF16 and Q8_0 of the dense model, whose mean difference is held to what
- * rounding explains.
+ * Four models are made of one: dense; uniformly pruned, with heads times head size unlike the width; pruned to
+ * unequal layers and padded with zeros; dense with biases where FLAP's compensation adds them.
+ * - transformers (from PyPI, in a private environment) must load each folder as its family's class, without a missing
+ *   or unexpected tensor, with the same token ids and log-probabilities within 1e-3 nats.
+ * - llama.cpp (npm's node-llama-cpp) must give the same token ids, the same greedy text and log-probabilities within
+ *   1e-3 nats from F32 files. From F16, BF16 and Q8_0, the mean difference is held to what rounding explains.
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { startLlamaCpp } from "../../benchmarks/timing/llama_cpp.ts";
 import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
-import { unknownName, UsageError } from "../../core/util/errors.ts";
+import { unknownName } from "../../core/util/errors.ts";
 import type { StoredType } from "../../core/formats/quantize.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
@@ -35,7 +32,7 @@ import { type OpenedModel, openModel } from "../../models/load.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { familyCases, withTableGelu } from "./export_families.ts";
 import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
-import { runTool } from "../run_tool.ts";
+import { runTool, type ToolArgs } from "../run_tool.ts";
 
 const HELP = `Checks that other engines load exported models and compute the same.
 
@@ -51,8 +48,8 @@ const F32_NATS = 1e-3;
 /** Largest mean difference in nats per token with rounded weights; llama.cpp rounds activations too. SmolLM2-135M shows
  * 0.003, 0.02 and 0.1; a file that is read wrongly is off by several nats. */
 const ROUNDED_NATS: Partial<Record<StoredType, number>> = { F16: 0.02, BF16: 0.1, Q8_0: 0.3 };
-/** Largest difference where llama.cpp takes GELU from a table of 16-bit numbers; against the same table the limit is that
- * of f32. */
+/** Largest difference where llama.cpp takes GELU from a table of 16-bit numbers; against the same table the limit is
+ * that of f32. */
 const GELU_NATS = 1e-2;
 const GREEDY_TOKENS = 32;
 const MAX_TOKENS = 160;
@@ -269,23 +266,10 @@ async function checkFamilies(peer: Peer, context: Context): Promise<void> {
   }
 }
 
-async function main(): Promise<number> {
-  const refuse = (arg: string) => {
-    throw new UsageError(`Unknown argument "${arg}": see deno task check:export --help`);
-  };
-  const flags = parseArgs(Deno.args, {
-    string: ["model", "peer"],
-    boolean: ["help"],
-    default: { model: "tiny" },
-    unknown: refuse,
-  });
-  if (flags.help) {
-    console.log(HELP);
-    return 0;
-  }
-  const chosen = Object.entries(PEERS).filter(([name]) => flags.peer === undefined || flags.peer === name);
-  if (chosen.length === 0) throw unknownName("peer", flags.peer!, Object.keys(PEERS));
-  const opened = await openModel(flags.model);
+async function main({ model = "tiny", peer: wanted }: ToolArgs<"model" | "peer", never>): Promise<number> {
+  const chosen = Object.entries(PEERS).filter(([name]) => wanted === undefined || wanted === name);
+  if (chosen.length === 0) throw unknownName("peer", wanted!, Object.keys(PEERS));
+  const opened = await openModel(model);
   const { engine } = await startBestEngine();
   const folder = await Deno.makeTempDir({ prefix: "check-export-" });
   const peers: Record<string, Peer> = {};
@@ -298,11 +282,11 @@ async function main(): Promise<number> {
     }
     const tokens = opened.tokenizer.encode(TEXTS.join("\n")).slice(0, MAX_TOKENS);
     const prompt = opened.tokenizer.encode("Once upon a time");
-    console.log(`ours: ${engine.library}; ${flags.model}, ${tokens.length} tokens`);
+    console.log(`ours: ${engine.library}; ${model}, ${tokens.length} tokens`);
     const context = { folder, opened, tokens, prompt, verdicts };
     for (const one of makeCases(opened.source)) await checkCase(one, peers, context);
     const { "llama.cpp": llamaCpp } = peers;
-    if (llamaCpp && flags.model === "tiny") await checkFamilies(llamaCpp, context);
+    if (llamaCpp && model === "tiny") await checkFamilies(llamaCpp, context);
   } finally {
     for (const peer of Object.values(peers)) await peer.close();
     opened.source.close();
@@ -312,4 +296,4 @@ async function main(): Promise<number> {
   return verdicts.failures > 0 ? 1 : 0;
 }
 
-if (import.meta.main) await runTool(main);
+if (import.meta.main) await runTool({ help: HELP, string: ["model", "peer"] }, main);

@@ -1,15 +1,13 @@
-/** `deno task check:families`: whether every family of models computes here what it computes in transformers.
+/** Whether every family of models computes here what it computes in transformers.
  *
- * transformers (from PyPI, in a private environment) makes a small model with random weights of each family and variant of
- * `tools/checks/small_families.ts` and saves it, one in float32 and each in one of bfloat16 and float16, in several shards. We
- * load the folder; logits must agree within 1e-4 and log-likelihoods within 1e-5 nats per token. Then half of all units go:
- * masks and cut weights must agree within 1e-4, and transformers must load our export of the cut model as the same class,
- * without a missing or unexpected tensor, with the same logits.
+ * transformers (from PyPI, in a private environment) makes a small random model of each family and variant of
+ * `small_families.ts`, in float32 and in a 16-bit type, in several shards. We load the folder: logits must agree within
+ * 1e-4, log-likelihoods within 1e-5 nats a token. Then half of all units are removed. Masks and cut weights must agree
+ * within 1e-4. transformers must load our export of the cut model as the same class with the same logits.
  *
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { parseArgs } from "@std/cli/parse-args";
 import { join } from "node:path";
 import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
@@ -136,18 +134,10 @@ async function checkModel(name: string, json: Record<string, unknown>, peer: Pee
   return isRight;
 }
 
-async function main(): Promise<number> {
-  const refuse = (arg: string) => {
-    throw new UsageError(`Unknown argument "${arg}": see deno task check:families --help`);
-  };
-  const flags = parseArgs(Deno.args, { string: ["only"], boolean: ["help"], default: { only: "" }, unknown: refuse });
-  if (flags.help) {
-    console.log(HELP);
-    return 0;
-  }
-  const chosen = Object.entries(FAMILY_CONFIGS).filter(([name]) => name.startsWith(flags.only));
+async function main({ only = "" }: { only?: string }): Promise<number> {
+  const chosen = Object.entries(FAMILY_CONFIGS).filter(([name]) => name.startsWith(only));
   if (chosen.length === 0) {
-    throw new UsageError(`No small model begins with "${flags.only}": ${Object.keys(FAMILY_CONFIGS).join("; ")}`);
+    throw new UsageError(`No small model begins with "${only}": ${Object.keys(FAMILY_CONFIGS).join("; ")}`);
   }
   const { engine } = await startBestEngine();
   const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
@@ -171,4 +161,4 @@ async function main(): Promise<number> {
   return failures === 0 ? 0 : 1;
 }
 
-if (import.meta.main) await runTool(main);
+if (import.meta.main) await runTool({ help: HELP, string: ["only"] }, main);

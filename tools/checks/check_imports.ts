@@ -6,6 +6,7 @@ import { join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { at } from "../../core/util/indexing.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
+import { runTool } from "../run_tool.ts";
 import { sourceFiles } from "./source_files.ts";
 
 /** What a folder may import besides itself; a name with `/` is that file or room alone. */
@@ -144,8 +145,10 @@ export async function checkImports(): Promise<string[]> {
   return [...problems, ...importCircles(imports).map((files) => `${files.join(", ")}: import each other`)];
 }
 
-if (import.meta.main) {
+async function main(): Promise<number> {
   const problems = await checkImports();
   for (const problem of problems) console.error(problem);
-  Deno.exit(problems.length > 0 ? 1 : 0);
+  return problems.length > 0 ? 1 : 0;
 }
+
+if (import.meta.main) await runTool({ help: "deno task check:imports" }, main);

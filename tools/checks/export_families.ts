@@ -1,5 +1,5 @@
-/** Small random models of the families that llama.cpp has, with the vocabulary of another model: what `check:export` writes
- * as GGUF.
+/** Small random models of the families that llama.cpp has, with the vocabulary of another model: what `check:export`
+ * writes as GGUF.
  *
  * @module
  */
@@ -12,8 +12,8 @@ import { familyConfig, randomPlan } from "./small_families.ts";
 /** Tokens that a small model can take. */
 const POSITIONS = 256;
 
-/** By the name in `FAMILY_CONFIGS`: those that a GGUF file can say, and what they need besides. Qwen2's heads must add up to
- * its width there, which its small model's do not. */
+/** By the name in `FAMILY_CONFIGS`: those that a GGUF file can say, and what they need besides. Qwen2's heads must add
+ * up to its width there, which its small model's do not. */
 const SAYABLE: Record<string, Partial<DecoderConfig>> = {
   "llama, yarn": {},
   "mistral": {},

@@ -1,5 +1,5 @@
-/** lm-evaluation-harness as another program: installs it in a private environment, runs it on local records with its own
- * task definitions, and reads what it wrote.
+/** lm-evaluation-harness as another program: installs it in a private environment, runs it on local records with its
+ * own task definitions, and reads what it wrote.
  *
  * @module
  */
@@ -45,16 +45,6 @@ export function localData(split: string, file: string, train?: string): Record<s
   };
 }
 
-/** Configuration of a task that the harness does not have: records of the tiny world. */
-export const TINY_TASK: Record<string, unknown> = {
-  output_type: "multiple_choice",
-  doc_to_text: "{{context}}",
-  doc_to_choice: "{{choices}}",
-  doc_to_target: "gold",
-  metric_list: [{ metric: "acc", aggregation: "mean", higher_is_better: true }],
-  metadata: { version: 1 },
-};
-
 /** Reads a samples file of the harness. */
 export function readSamples(text: string): CheckedExample[] {
   return text.trimEnd().split("\n").map((line): CheckedExample => {
@@ -89,9 +79,8 @@ export async function harnessTasks(python: string): Promise<string> {
 
 /** What the harness is asked to do. */
 export interface HarnessJob {
-  /** Name of its backend. */
-  model: string;
-  model_args: Record<string, unknown>;
+  /** Hugging Face folder of the model, in f32. */
+  pretrained: string;
   /** Tasks with the configurations that say where their records are. */
   tasks: { name: string; config: Record<string, unknown> }[];
   batch_size: number;
@@ -168,7 +157,6 @@ export interface CheckedTask {
   name: string;
   config: Record<string, unknown>;
   ours: CheckedExample[];
-  seconds: number;
 }
 
 /** Our side of the examples of a task. */

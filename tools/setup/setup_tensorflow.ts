@@ -1,26 +1,30 @@
-/** `deno task setup:tensorflow [--cuda] [--python PATH]`: builds the native engine.
+/** Builds the native engine.
  *
- * `@tensorflow/tfjs-node-gpu` cannot install as published (its script downloads a TensorFlow of 2022), but its addon's
- * sources compile unchanged against a current TensorFlow, whose libraries and headers come in the Python wheel:
+ * `@tensorflow/tfjs-node-gpu` cannot install as published: its script downloads a TensorFlow of 2022. The sources of
+ * its addon compile unchanged against a current TensorFlow, whose libraries and headers are in the Python wheel:
  * 1. TensorFlow: the one of `--python`, or the wheel that pip puts into the cache folder;
  * 2. N-API headers: the npm package `node-api-headers`;
  * 3. the addon: `g++`, a few seconds, into the npm package's own folder;
  * 4. the decoder's own operations for the CPU (`core/engine/native/`), compiled for this processor, beside it;
  * 5. a matrix product, a softmax and a gradient, compared with values worked out by hand.
  *
- * With `--cuda` there must be a GPU before anything is fetched, and the engine must run on it at the end; otherwise what
- * was set up before stays as it was.
+ * With `--cuda` a GPU is looked for first, and the engine must run on it at the end. On failure the earlier engine
+ * stays.
  *
  * @module
  */
-import { parseArgs } from "@std/cli/parse-args";
 import { whyNoGpu } from "../../core/engine/cuda.ts";
 import { DECODER_OPS } from "../../core/engine/engine.ts";
 import { join } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 import { cacheFolder, findPython, packageFolder, restoring, runCommand } from "./setup_common.ts";
-import { runTool } from "../run_tool.ts";
+import { runTool, type ToolArgs } from "../run_tool.ts";
+
+const HELP = `deno task setup:tensorflow [--cuda] [--python PATH]
+
+  --cuda         TensorFlow with CUDA (Linux, about 3 GB of wheels)
+  --python PATH  use the TensorFlow that this Python has instead of downloading a wheel`;
 
 const TENSORFLOW_VERSION = "2.21.0";
 const LIBRARIES = ["libtensorflow_cc.so.2", "libtensorflow_framework.so.2"];
@@ -115,27 +119,17 @@ async function check(cuda: boolean): Promise<string> {
   return stdout.trim();
 }
 
-async function main(): Promise<void> {
-  const flags = parseArgs(Deno.args, { boolean: ["cuda", "help"], string: ["python"] });
-  if (flags.help) {
-    console.log("deno task setup:tensorflow [--cuda] [--python PATH]");
-    console.log("  --cuda         TensorFlow with CUDA (Linux, about 3 GB of wheels)");
-    console.log("  --python PATH  use the TensorFlow that this Python has instead of fetching a wheel");
-    return;
-  }
+async function main({ cuda, python }: ToolArgs<"python", "cuda">): Promise<void> {
   if (Deno.build.os === "windows") {
     throw new UsageError("The native engine is built on Linux and macOS only: use --engine webgpu or wasm on Windows");
   }
-  const cuda = flags.cuda === true;
   const missing = cuda ? whyNoGpu() : null;
   if (missing !== null) {
     throw new UsageError(
       `The native engine cannot be set up for CUDA here: ${missing}. Leave --cuda out for the CPU; nothing was changed`,
     );
   }
-  const tensorflow = flags.python
-    ? await installedTensorflow(flags.python)
-    : await installWheel(await findPython(), cuda);
+  const tensorflow = python ? await installedTensorflow(python) : await installWheel(await findPython(), cuda);
   const ready = await restoring([addonFile(), DECODER_OPS], async () => {
     await compileAddon(tensorflow);
     await compileDecoderOps(tensorflow);
@@ -144,4 +138,4 @@ async function main(): Promise<void> {
   console.log(`Engine "tensorflow" is ready: ${ready}`);
 }
 
-if (import.meta.main) await runTool(main);
+if (import.meta.main) await runTool({ help: HELP, string: ["python"], boolean: ["cuda"] }, main);
