@@ -55,16 +55,16 @@ export interface DecoderModel extends Vocabulary {
 
 const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[name]);
 
-/** How weights are held: in f32, or matrices in 16 bits where those hold the very numbers of the checkpoint. */
+/** How weights are held: in f32, or matrices in 16 bits (see `core/engine/matrix.ts`). */
 export type WeightForm = "f32" | "stored";
 
-/** The form that needs no mention: as stored where the checkpoint has 16-bit numbers and the engine can hold them. */
+/** The form that needs no mention: 16 bits where the engine can hold them and the checkpoint or fast arithmetic has them. */
 export function usualForm(
   { origin }: { origin: Pick<WeightSource["origin"], "dtypes"> },
-  { decoderOps }: Pick<Engine, "decoderOps">,
+  { decoderOps, arithmetic }: Pick<Engine, "decoderOps" | "arithmetic">,
 ): WeightForm {
   const hasHalf = origin.dtypes.some((dtype) => dtype === "F16" || dtype === "BF16");
-  return decoderOps && hasHalf ? "stored" : "f32";
+  return decoderOps && (hasHalf || arithmetic === "fast") ? "stored" : "f32";
 }
 
 /** Bytes read after which host copies are collected. */

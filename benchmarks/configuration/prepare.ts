@@ -258,10 +258,13 @@ function checkLayerwise({ layerwise, methods, recover, compensate, calibration }
  * f32 where cells run elsewhere and nobody knows what their engine can.
  * @throws {UsageError} when 16 bits are asked of an engine that has f32 only. */
 function chooseForm(
-  { weights, out }: RunConfig,
+  { weights, out, arithmetic }: RunConfig,
   { engine, decoderOps }: { engine: EngineName; decoderOps?: boolean },
   origin: Origin,
 ): WeightForm {
+  if (weights === "f32" && arithmetic === "fast" && decoderOps) {
+    throw new UsageError("Arithmetic fast holds weights in bfloat16 on a CPU: leave --weights f32 or --arithmetic out");
+  }
   if (weights === "stored" && !(decoderOps ?? engine === "tensorflow")) {
     throw new UsageError(
       `Engine "${engine}" holds weights in f32 only here: leave --weights stored out, or use tensorflow on the CPU`,
@@ -269,7 +272,9 @@ function chooseForm(
   }
   if (weights) return weights;
   const before = decoderOps === false ? undefined : readRunFile(out);
-  return before ? before.config.weights ?? "f32" : usualForm({ origin }, { decoderOps: decoderOps ?? false });
+  return before
+    ? before.config.weights ?? "f32"
+    : usualForm({ origin }, { decoderOps: decoderOps ?? false, arithmetic });
 }
 
 /** Every cell at once has a GPU of its own.

@@ -36,7 +36,7 @@ export interface Engine {
   device: string;
   /** Whether that is a GPU that CUDA drives. */
   isCuda: boolean;
-  /** `exact`: products are taken in f32. */
+  /** `exact`: products in f32. `fast`: factors in TF32 (CUDA) or bfloat16 (CPU), sums in f32. */
   arithmetic: Arithmetic;
   /** Where tensors lie, and how much of it there is. */
   memory: DeviceMemory;
@@ -47,6 +47,8 @@ export interface Engine {
   namedOps: boolean;
   /** Whether the compiled operations of `core/engine/native/` are loaded: see {@linkcode decoderOp}. */
   decoderOps: boolean;
+  /** Why there is no fast arithmetic; null where there is. */
+  whyNotFast: string | null;
   /** Whether a matrix product with a transposed operand, or with two batched ones, falls to a slow loop. */
   needsPlainProducts: boolean;
   /** Whether an optimiser's steps are faster on the device than the way of gradients and values to the host and back. */
@@ -74,6 +76,7 @@ const PLAIN = {
   maxTensorBytes: Infinity,
   namedOps: false,
   decoderOps: false,
+  whyNotFast: "only the engine tensorflow has it",
   needsPlainProducts: false,
   stepsOnDevice: false,
   readsWaitForQueue: false,
@@ -152,18 +155,21 @@ async function startTensorflow({ device: asked, arithmetic }: EngineOptions): Pr
   }
   const given = Number(Deno.env.get("TF_NUM_INTRAOP_THREADS"));
   const threads = given > 0 ? given : navigator.hardwareConcurrency;
-  const decoderOps = !isCuda && loadFused(threads);
+  const fused = isCuda ? null : loadFused(threads);
   return {
     ...PLAIN,
     library: `tfjs-node-gpu ${tf.version_core}, TensorFlow ${backend.binding?.TF_Version ?? "unknown"}` +
-      (decoderOps ? ", fused decoder operations" : ""),
+      (fused ? ", fused decoder operations" : ""),
     device: isCuda ? `cuda${cuda.gpu ? ` (${cuda.gpu.name})` : ""}` : `cpu (${counted(threads, "thread")})`,
     isCuda,
     stepsOnDevice: isCuda,
     ...isCuda && cuda.gpu && { memory: cudaMemory(cuda.gpu) },
     threads,
     namedOps: true,
-    decoderOps,
+    decoderOps: fused !== null,
+    whyNotFast: isCuda || fused?.bf16Products
+      ? null
+      : "on a CPU it needs AVX512-BF16 (avx512_bf16), which is missing here",
   };
 }
 
@@ -203,21 +209,20 @@ function whyNotOnCuda(): string {
 }
 
 /** Loads the decoder's operations, if set-up has built them. */
-function loadFused(threads: number): boolean {
+function loadFused(threads: number): { bf16Products: boolean } | null {
   try {
     Deno.statSync(DECODER_OPS);
   } catch {
-    return false;
+    return null;
   }
   try {
-    loadDecoderOps(DECODER_OPS, threads);
+    return loadDecoderOps(DECODER_OPS, threads);
   } catch (cause) {
     throw new EngineError(
       `The decoder's operations do not load (${(cause as Error).message}): run \`${SETUP_COMMAND}\` again`,
       { cause },
     );
   }
-  return true;
 }
 
 const adapterName = ({ vendor, architecture, device, description }: GPUAdapterInfo): string =>
@@ -325,8 +330,8 @@ export async function startEngine(name: EngineName, options: EngineOptions = {})
   const { arithmetic = "exact" } = options;
   if (!(name in starters)) throw unknownName("engine", name, Object.keys(starters));
   const engine: Engine = { name, arithmetic, ...await starters[name](options) };
-  if (arithmetic === "fast" && !engine.isCuda) {
-    throw new EngineError(`Arithmetic "fast" is CUDA's alone, and "${name}" runs on ${engine.device}: leave it out`);
+  if (arithmetic === "fast" && engine.whyNotFast !== null) {
+    throw new EngineError(`Engine "${name}" has no fast arithmetic: ${engine.whyNotFast}. Leave --arithmetic out`);
   }
   await selfTest(name);
   if (arithmetic === "exact" && !await keepsFactors((a, b) => tf.matMul(a, b))) {

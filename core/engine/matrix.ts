@@ -1,10 +1,13 @@
-/** Matrices of weights in the form they are stored in: f32 tensors, or 16-bit numbers whose products are taken in f32. The
- * values are the same numbers either way; 16 bits take half the memory, and half the time where reading them is what takes
- * it. Only engines with `decoderOps` hold 16 bits.
+/** Matrices of weights on the device: f32 tensors, or 16-bit numbers, which only engines with `decoderOps` hold.
+ *
+ * - In exact arithmetic 16 bits hold the checkpoint's own numbers, and products are in f32.
+ * - In fast arithmetic on a CPU all weights are rounded to bfloat16. Products with more than {@linkcode FEW_ROWS} rows
+ *   round the rows, too; sums are in f32.
  *
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { currentEngine } from "./engine.ts";
 import { decoderOp } from "./native_ops.ts";
 
 /** Rows up to which a product takes about the time of reading the matrix. */
@@ -56,10 +59,11 @@ export function storedForm(w: Matrix): { tensor: tf.Tensor2D; format: number; co
   return { tensor: w, format: 0, columns };
 }
 
-/** The same numbers in 16 bits, [rows, columns], or [columns, rows] when `transposed`; null where neither format holds all
- * of them exactly. */
+/** The numbers in 16 bits, [rows, columns], or [columns, rows] when `transposed`: rounded to bfloat16 in fast arithmetic,
+ * else the very numbers. Null where neither format holds all of them exactly. */
 export function packMatrix(w: tf.Tensor2D, transposed = false): PackedMatrix | null {
   const [rows, columns] = w.shape;
+  const isRounded = currentEngine().arithmetic === "fast";
   for (const format of ["BF16", "F16"] as const) {
     const [bits, exact] = decoderOp("Pack", [w], 2, {
       format: { integer: FORMATS[format] },
@@ -67,7 +71,9 @@ export function packMatrix(w: tf.Tensor2D, transposed = false): PackedMatrix | n
     });
     const [fits] = exact.dataSync();
     exact.dispose();
-    if (fits) return new PackedMatrix(bits as tf.Tensor2D, format, transposed ? [columns, rows] : [rows, columns]);
+    if (fits || isRounded) {
+      return new PackedMatrix(bits as tf.Tensor2D, format, transposed ? [columns, rows] : [rows, columns]);
+    }
     bits.dispose();
   }
   return null;
@@ -91,6 +97,7 @@ export function storedProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf
     format: { integer: format },
     columns: { integer: columns },
     transposed: { integer: Number(transposed) },
+    rounded: { integer: Number(currentEngine().arithmetic === "fast") },
   })[0] as tf.Tensor2D;
 }
 

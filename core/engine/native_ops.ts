@@ -6,19 +6,24 @@
 import * as tf from "@tensorflow/tfjs";
 
 let cpuThreads = 0;
+let hasBf16 = false;
 
 /** What `maskprune_interface()` of a library must answer. */
-const INTERFACE = 2;
+const INTERFACE = 3;
 
-/** Loads the compiled operations into this process; they run on `threads` threads.
+/** Loads the compiled operations into this process; they run on `threads` threads. Says whether they have products of
+ * bfloat16, which need AVX512-BF16.
  * @throws {Error} when the file is not there, does not load, or was compiled from other sources. */
-export function loadDecoderOps(path: string, threads: number): void {
+export function loadDecoderOps(path: string, threads: number): { bf16Products: boolean } {
   if (cpuThreads === 0) {
-    const { symbols } = Deno.dlopen(path, { maskprune_interface: { parameters: [], result: "i32" } });
+    const answer = { parameters: [], result: "i32" } as const;
+    const { symbols } = Deno.dlopen(path, { maskprune_interface: answer, maskprune_bf16: answer });
     const found = symbols.maskprune_interface();
     if (found !== INTERFACE) throw new Error(`${path} has interface ${found}, and ${INTERFACE} is needed`);
+    hasBf16 = symbols.maskprune_bf16() === 1;
   }
   cpuThreads = threads;
+  return { bf16Products: hasBf16 };
 }
 
 /** Attributes of an operation by name: the dtype of a tensor, an integer, or a number in f32. */

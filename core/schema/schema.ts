@@ -110,7 +110,7 @@ export const runConfigSchema = z.strictObject({
     "cuda or cpu for tensorflow, a part of an adapter's name for webgpu; one that is not there is an error",
   ),
   arithmetic: z.enum(ARITHMETICS).default("exact").describe(
-    "exact: products in f32; fast: CUDA may round their factors to TF32, 10 bits of mantissa",
+    "exact: f32; fast: products of rounded factors (TF32 on CUDA, bfloat16 on CPUs), f32 sums",
   ),
   methods: listOf(methodChoiceSchema).describe(
     "methods to compare, see `bench ls methods`; the dense model is always measured",
@@ -202,7 +202,9 @@ export const cellSchema = z.strictObject({
   compensate: z.literal("least-squares").optional(),
   training: trainingSchema.optional().describe("present when the method learns or the model is recovered"),
   weights: z.literal("stored").optional().describe("matrices in 16 bits on the device; in f32 when absent"),
-  arithmetic: z.literal("fast").optional().describe("products may be taken in TF32; in f32 when absent"),
+  arithmetic: z.literal("fast").optional().describe(
+    "factors of products in TF32 (CUDA) or bfloat16 (CPU); in f32 when absent",
+  ),
   requestEncoding: z.literal("llm-pruner").optional().describe("absent: as lm-evaluation-harness"),
   ...measureFields,
 });

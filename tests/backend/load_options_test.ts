@@ -15,7 +15,7 @@ Deno.test("loadModel() refuses a device or an arithmetic that an engine does not
   for (
     const [options, reason] of [
       [{ engine: "wasm", device: "cuda" }, `runs on the CPU and not on "cuda"`],
-      [{ engine: "wasm", arithmetic: "fast" }, `Arithmetic "fast" is CUDA's alone`],
+      [{ engine: "wasm", arithmetic: "fast" }, `Engine "wasm" has no fast arithmetic`],
       [{ engine: "tensorflow", device: "tpu" }, `runs on cuda or cpu and not on "tpu"`],
     ] as const
   ) await assertRejects(() => loadModel("tiny", options), EngineError, reason);

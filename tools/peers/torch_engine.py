@@ -1,9 +1,9 @@
 """PyTorch's side of `deno task bench:engine --peer torch`.
 
 Prints {"versions": ...}; then reads one JSON line after the other and answers each with one: {"model": FOLDER, "tokens":
-[...], "threads": N} loads the model and gives {}; {"work": "forward"} and {"work": "gradient"} give {"ms": ..., "value":
+[...], "threads": N, "dtype": "float32"} loads the model and gives {}; {"work": "forward"} and {"work": "gradient"} give {"ms": ..., "value":
 ..., "maskGradient": ...}. The work is that of the other side: logits of all positions of one sequence, or the mean cross
-entropy and its gradient to a mask per query head and FFN channel, in float32 with scaled_dot_product_attention.
+entropy and its gradient to a mask per query head and FFN channel, in that dtype with scaled_dot_product_attention.
 """
 import json
 import sys
@@ -16,7 +16,7 @@ print(json.dumps({"versions": f"PyTorch {torch.__version__}, transformers {trans
 setup = json.loads(sys.stdin.readline())
 torch.set_num_threads(setup["threads"])
 model = transformers.AutoModelForCausalLM.from_pretrained(
-    setup["model"], dtype=torch.float32, attn_implementation="sdpa"
+    setup["model"], dtype=getattr(torch, setup["dtype"]), attn_implementation="sdpa"
 ).eval()
 model.requires_grad_(False)
 tokens = torch.tensor([setup["tokens"]])
@@ -34,15 +34,15 @@ def scale_input(mask, repeat):
 
 
 def gradient():
-    loss = torch.nn.functional.cross_entropy(model(tokens).logits[0, :-1], tokens[0, 1:])
+    loss = torch.nn.functional.cross_entropy(model(tokens).logits[0, :-1].float(), tokens[0, 1:])
     grads = torch.autograd.grad(loss, masks)
-    return loss.item(), sum(g.abs().sum().item() for g in grads)
+    return loss.item(), sum(g.float().abs().sum().item() for g in grads)
 
 
 def forward():
     with torch.inference_mode():
         logits = model(tokens).logits
-        return logits[0, -1].sum().item(), 0.0
+        return logits[0, -1].float().sum().item(), 0.0
 
 
 print("{}", flush=True)
@@ -50,8 +50,8 @@ for line in sys.stdin:
     command = json.loads(line)["work"]
     if command == "gradient" and not masks:
         for layer in model.model.layers:
-            heads = torch.ones(config.num_attention_heads, requires_grad=True)
-            channels = torch.ones(config.intermediate_size, requires_grad=True)
+            heads = torch.ones(config.num_attention_heads, requires_grad=True, dtype=model.dtype)
+            channels = torch.ones(config.intermediate_size, requires_grad=True, dtype=model.dtype)
             layer.self_attn.o_proj.register_forward_pre_hook(scale_input(heads, head_size))
             layer.mlp.down_proj.register_forward_pre_hook(scale_input(channels, 1))
             masks += [heads, channels]

@@ -11,6 +11,7 @@
 #include "decode.h"
 #include "elementwise.h"
 #include "product.h"
+#include "product_bf16.h"
 #include "tensorflow/c/kernels.h"
 #include "tensorflow/c/ops.h"
 #include "tensorflow/c/tf_status.h"
@@ -25,7 +26,7 @@ StatusPointer newStatus() { return {TF_NewStatus(), TF_DeleteStatus}; }
 
 struct Attributes {
   int32_t batch = 1, groups = 1, headsPerGroup = 1, threads = 1;
-  int32_t format = 0, columns = 0, transposed = 0, activation = 0, window = 0;
+  int32_t format = 0, columns = 0, transposed = 0, rounded = 0, activation = 0, window = 0;
   float epsilon = 0, scoreScale = 1, residualScale = 1;
 };
 
@@ -36,7 +37,7 @@ const struct {
                  {"threads", &Attributes::threads},   {"heads_per_group", &Attributes::headsPerGroup},
                  {"format", &Attributes::format},     {"columns", &Attributes::columns},
                  {"window", &Attributes::window},     {"transposed", &Attributes::transposed},
-                 {"activation", &Attributes::activation}};
+                 {"rounded", &Attributes::rounded},   {"activation", &Attributes::activation}};
 
 const struct {
   const char* name;
@@ -171,12 +172,15 @@ maskprune::Weights weights(const Attributes& a, Call& call, int index, long colu
   return {call.bytes(index), format, call.rows(index), columns, stride};
 }
 
-// x [N, depth], weights -> x W [N, columns], or x Wt [N, rows].
+// x [N, depth], weights -> x W [N, columns], or x Wt [N, rows]. `rounded`: x may be rounded to bfloat16 as W is.
 void product(const Attributes& attributes, Call& call) {
   const auto w = weights(attributes, call, 1, attributes.columns);
   const long rows = call.rows(0);
   float* y = call.output(0, {rows, attributes.transposed ? w.rows : w.columns});
-  if (y) maskprune::product(w, attributes.transposed, rows, attributes.threads, call.input(0), y);
+  if (!y) return;
+  const bool isRounded = attributes.rounded && w.format == maskprune::kBf16 && rows > maskprune::kFewRows;
+  (isRounded ? maskprune::productBf16 : maskprune::product)(w, attributes.transposed, rows, attributes.threads,
+                                                            call.input(0), y);
 }
 
 // A matrix in f32 -> its numbers, or those of its transpose, in 16 bits, two in an integer; and [1] whether all fit.
@@ -323,7 +327,7 @@ const bool registered = [] {
   add<pack>("MaskPrunePack", {"w: float"}, {"packed: int32", "exact: int32"}, {"format: int", "transposed: int"});
   add<unpack>("MaskPruneUnpack", {"w: int32"}, {"y: float"}, {"format: int", "columns: int"});
   add<product>("MaskPruneProduct", {"x: float", "w: W"}, {"y: float"},
-               {"W: {float, int32}", "format: int", "columns: int", "transposed: int"});
+               {"W: {float, int32}", "format: int", "columns: int", "transposed: int", "rounded: int"});
   add<decodeLayer>("MaskPruneDecodeLayer", decodeInputs(), {"y: float"},
                    {"W: {float, int32}", "format: int", "columns: int", "groups: int", "heads_per_group: int",
                     "epsilon: float", "score_scale: float", "residual_scale: float", "activation: int", "window: int"});
@@ -334,4 +338,7 @@ const bool registered = [] {
 
 // Goes up with every change of the operations' names, inputs or attributes, so that a library from before is refused rather
 // than called.
-extern "C" int maskprune_interface() { return 2; }
+extern "C" int maskprune_interface() { return 3; }
+
+// Whether products of bfloat16 were compiled for this processor.
+extern "C" int maskprune_bf16() { return maskprune::kHasBf16Products; }

@@ -86,10 +86,11 @@ inline void product(const Weights& w, bool transposed, long rows, int threads, c
   });
 }
 
+// To the nearest, ties to even.
 inline uint16_t toBf16(float number) {
   uint32_t bits;
   std::memcpy(&bits, &number, sizeof bits);
-  return bits >> 16;
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
 inline uint16_t toF16(float number) {

@@ -1,0 +1,99 @@
+/** Products of bfloat16 on a CPU, where the processor has them. */
+import * as tf from "@tensorflow/tfjs";
+import { assert, assertEquals } from "@std/assert";
+import { startEngine } from "../../core/engine/engine.ts";
+import { FEW_ROWS, packMatrix, storedProduct } from "../../core/engine/matrix.ts";
+import { at } from "../../core/util/indexing.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { disposeModel, uploadModel, usualForm } from "../../models/device.ts";
+import { openModel } from "../../models/load.ts";
+import { queryHeads } from "../../models/units.ts";
+import { batchGradients } from "../../models/training/gradients.ts";
+import { assertClose, startable } from "../support/engines.ts";
+
+const has = startable.includes("tensorflow");
+const missing = has ? (await startEngine("tensorflow")).whyNotFast : "the engine tensorflow does not start";
+const rng = createRng(5, "fast arithmetic");
+const normal = (n: number) => Float32Array.from({ length: n }, () => rng.normal());
+
+/** A number in bfloat16, to the nearest with ties to even: the upper half of an f32. */
+function rounded(number: number): number {
+  const [bits = 0] = new Uint32Array(Float32Array.of(number).buffer);
+  const upper = (bits + 0x7fff + (bits >>> 16 & 1)) & 0xffff0000;
+  return at(new Float32Array(Uint32Array.of(upper).buffer), 0);
+}
+
+function testFast(name: string, run: () => Promise<void>): void {
+  Deno.test({
+    name: missing === null ? name : `${name} (not here: ${missing})`,
+    ignore: missing !== null,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    fn: async () => {
+      const before = tf.memory().numTensors;
+      await startEngine("tensorflow", { arithmetic: "fast" });
+      try {
+        await run();
+      } finally {
+        await startEngine("tensorflow");
+      }
+      assertEquals(tf.memory().numTensors, before, "tensors were left on the device");
+    },
+  });
+}
+
+testFast(
+  "fast storedProduct() is the product of rounded factors, whole panels and parts, either way round",
+  async () => {
+    const sizes = [[9, 1, 1], [14, 64, 64], [21, 33, 8], [40, 300, 129], [9, 70, 200], [64, 513, 64]];
+    for (const [rows = 0, depth = 0, columns = 0] of sizes) {
+      assert(rows > FEW_ROWS);
+      const [x, w] = [normal(rows * depth), normal(depth * columns)];
+      const [left, right] = [x.map(rounded), w.map(rounded)];
+      const expected = Float64Array.from({ length: rows * columns }, (_, i) => {
+        const [row, column] = [Math.floor(i / columns), i % columns];
+        let sum = 0;
+        for (let k = 0; k < depth; k++) sum += at(left, row * depth + k) * at(right, k * columns + column);
+        return sum;
+      });
+      const products = tf.tidy(() => {
+        const given = tf.tensor2d(w, [depth, columns]);
+        const [packed, turned] = [packMatrix(given), packMatrix(given, true)];
+        assert(packed?.format === "BF16" && turned?.format === "BF16");
+        const input = tf.tensor2d(x, [rows, depth]);
+        return [storedProduct(input, packed), storedProduct(input, turned, true)];
+      });
+      for (const product of products) {
+        assertClose(await product.data(), expected, { atol: 1e-4, rtol: 1e-4 }, `${rows} x ${depth} x ${columns}`);
+      }
+      tf.dispose(products);
+    }
+  },
+);
+
+testFast("fast arithmetic gives the loss within 0.5 % and gradients of masks within 2 % of exact ones", async () => {
+  const found = [];
+  for (const arithmetic of ["exact", "fast"] as const) {
+    const engine = await startEngine("tensorflow", { arithmetic });
+    const { source } = await openModel("tiny");
+    const model = await uploadModel(source, usualForm(source, engine));
+    source.close();
+    const masks = model.config.layers.map((layer) => ({
+      queryHeads: tf.ones([queryHeads(layer)]) as tf.Tensor1D,
+      ffn: tf.ones([layer.ffnChannels]) as tf.Tensor1D,
+    }));
+    const variables = masks.flatMap(({ queryHeads, ffn }) => [queryHeads, ffn]);
+    const tokens = Int32Array.from({ length: 128 }, (_, i) => (i * 7919 + 11) % model.config.vocabSize);
+    const weights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };
+    const { terms, gradients } = await batchGradients({ model, masks, windows: [tokens], weights, variables });
+    found.push({ loss: terms.crossEntropy, slopes: gradients.flatMap((gradient) => [...gradient]) });
+    tf.dispose(variables);
+    disposeModel(model);
+  }
+  const [exact, fast] = [at(found, 0), at(found, 1)];
+  assert(Math.abs(fast.loss / exact.loss - 1) < 5e-3, `loss ${fast.loss} must be near ${exact.loss}`);
+  assert(fast.loss !== exact.loss, "fast arithmetic must round");
+  const norm = (values: readonly number[]) => Math.hypot(...values);
+  const error = norm(exact.slopes.map((slope, i) => at(fast.slopes, i) - slope)) / norm(exact.slopes);
+  assert(error < 0.02, `the gradient of masks differs by ${error} of its norm`);
+});
