@@ -5,7 +5,6 @@
 import { join } from "node:path";
 import { EngineError, unknownName, UsageError } from "../core/util/errors.ts";
 import { isDiskFull } from "../core/schema/failure.ts";
-import { goToUserFolder } from "../core/util/user_folder.ts";
 import { usage } from "./commands/help.ts";
 import type { Command } from "./commands/command.ts";
 import { COMMANDS } from "./commands/mod.ts";
@@ -64,9 +63,4 @@ export async function main(args: string[]): Promise<number> {
     console.error(error.message);
     return 2;
   }
-}
-
-if (import.meta.main) {
-  goToUserFolder();
-  Deno.exit(await main(Deno.args));
 }

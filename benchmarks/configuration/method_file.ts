@@ -7,7 +7,6 @@ import { createHash } from "node:crypto";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { UsageError } from "../../core/util/errors.ts";
-import { keepingLock } from "../../core/util/lock_file.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 import type { MethodFile } from "../../core/schema/schema.ts";
 import type { Method } from "../../methods/define.ts";
@@ -16,6 +15,9 @@ import { listMethods, register } from "../../methods/mod.ts";
 /** Where this program's own modules are, which the commit of a record names. */
 const OWN = ["core", "models", "methods", "datasets", "benchmarks", "reports"].map((name) => join(ROOT, name) + sep);
 const isOwn = (path: string) => path === join(ROOT, "mod.ts") || OWN.some((folder) => path.startsWith(folder));
+
+/** Part of the path of every module of an npm package. */
+const PACKAGES = `${sep}node_modules${sep}`;
 
 /** A method file that was loaded. */
 export interface LoadedMethodFile {
@@ -57,16 +59,16 @@ function checkFile(path: string): void {
 
 /** Paths of what the file imports, relative to its folder and sorted; npm packages and this program are left out. */
 async function localImports(path: string): Promise<string[]> {
-  const { success, stdout, stderr } = await keepingLock(() =>
-    new Deno.Command("deno", { args: ["info", "--json", `--config=${join(ROOT, "deno.json")}`, path] }).output()
-  );
+  const { success, stdout, stderr } = await new Deno.Command("deno", {
+    args: ["info", "--json", "--no-lock", `--config=${join(ROOT, "deno.json")}`, path],
+  }).output();
   const decoder = new TextDecoder();
   if (!success) throw new UsageError(`The method file "${path}" cannot be read: ${decoder.decode(stderr).trim()}`);
   const { modules } = JSON.parse(decoder.decode(stdout)) as { modules: { specifier: string }[] };
   const own = resolve(path);
   return modules.flatMap(({ specifier }) => {
     const module = specifier.startsWith("file:") ? fileURLToPath(specifier) : own;
-    return module === own || isOwn(module) ? [] : [relative(dirname(own), module)];
+    return module === own || isOwn(module) || module.includes(PACKAGES) ? [] : [relative(dirname(own), module)];
   }).sort();
 }
 
@@ -90,7 +92,7 @@ function hashFiles(path: string, imports: readonly string[]): string {
 async function importMethods(path: string): Promise<string[]> {
   let exports: Record<string, unknown>;
   try {
-    exports = await keepingLock(() => import(pathToFileURL(resolve(path)).href));
+    exports = await import(pathToFileURL(resolve(path)).href);
   } catch (error) {
     throw new UsageError(`The method file "${path}" cannot be loaded: ${(error as Error).message ?? error}`);
   }

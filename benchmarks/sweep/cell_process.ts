@@ -5,7 +5,6 @@
 import { dirname, join } from "node:path";
 import { NVIDIA_SMI } from "../../core/engine/cuda.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
-import { lockCopy } from "../../core/util/lock_file.ts";
 import { type Failure, isDiskFull } from "../../core/schema/failure.ts";
 import { type CellJob, parseEvent } from "../cells/job.ts";
 import { toJson } from "../records/store.ts";
@@ -60,7 +59,6 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
       ffi: options.ffi,
       ...options.cuda && { program: NVIDIA_SMI },
       write: job.out,
-      ...job.cell.methodFile && { lock: lockCopy(`${jobPath}.lock`) },
     }),
     env: {
       TF_NUM_INTRAOP_THREADS: String(options.threads),

@@ -49,7 +49,7 @@ const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
 export function arrayScript(
   array: { name: string; count: number; list: string; folder: string; jobs: string; logs: string; out: string },
   options: SlurmOptions,
-  { ffi, cuda = false, timeoutS, lock }: { ffi: boolean; cuda?: boolean; timeoutS?: number; lock?: string },
+  { ffi, cuda = false, timeoutS }: { ffi: boolean; cuda?: boolean; timeoutS?: number },
 ): string {
   const { name, count, list, folder, jobs, logs, out } = array;
   const { partition, gres, time, maxParallel, sbatch } = options;
@@ -64,7 +64,7 @@ export function arrayScript(
     ...sbatch,
   ];
   const script = join(import.meta.dirname!, "../cells/run_cell.ts");
-  const command = denoRun({ script, args: [], ffi, write: out, lock, ...cuda && { program: NVIDIA_SMI } });
+  const command = denoRun({ script, args: [], ffi, write: out, ...cuda && { program: NVIDIA_SMI } });
   const own = (ending: string) => `${quoted(folder)}/"\${SLURM_ARRAY_JOB_ID}_\${SLURM_ARRAY_TASK_ID}.${ending}"`;
   const limit = timeoutS === undefined ? "" : `timeout --kill-after=10 ${timeoutS} `;
   return `#!/bin/sh

@@ -13,7 +13,6 @@ import { cellJob, type Executor, type ExecutorContext, failedRecord, processFile
 import { classifyExit, type Failure, TIMEOUT_EXIT, timeoutFailure } from "../../core/schema/failure.ts";
 import { arrayScript, checkSlurmOptions, endedBySlurm, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
 import { parseEvent } from "../cells/job.ts";
-import { lockCopy } from "../../core/util/lock_file.ts";
 import { lastPhase } from "../../core/schema/phases.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { isSubmission, readRecord, recordPath, runPaths, toJson } from "../records/store.ts";
@@ -80,16 +79,14 @@ function prepare(cells: readonly NamedCell[], context: ScriptContext, options: S
   const stamp = new Date().toISOString().replace(/\D/g, "");
   const list = join(folder, `${stamp}.list`);
   const array = { name: `bench-${config.name}`, count: cells.length, list, folder, jobs, logs, out: config.out };
-  const lock = cells.some(({ cell }) => cell.methodFile) ? join(folder, `${stamp}.lock`) : undefined;
   const alone = context.alone ? { ...options, maxParallel: 1 } : options;
   const script = arrayScript(array, alone, {
     ffi: engine === "tensorflow",
     // Which device a node has is known there; one that may be a GPU must be asked.
     cuda: engine === "tensorflow" && device !== "cpu",
     timeoutS,
-    lock,
   });
-  return { script, lock, path: join(folder, `${stamp}.sh`), list, logs };
+  return { script, path: join(folder, `${stamp}.sh`), list, logs };
 }
 
 async function submitArray(
@@ -98,7 +95,7 @@ async function submitArray(
   options: SlurmOptions,
 ): Promise<Submitted[]> {
   const { out } = context.run.config;
-  const { script, lock, path, list, logs } = prepare(cells, context, options);
+  const { script, path, list, logs } = prepare(cells, context, options);
   Deno.mkdirSync(logs, { recursive: true });
   for (const named of cells) {
     Deno.mkdirSync(runPaths(out).jobs, { recursive: true });
@@ -106,7 +103,6 @@ async function submitArray(
   }
   const names = cells.map(cellName);
   writeAtomically(list, names.join("\n") + "\n");
-  if (lock !== undefined) lockCopy(lock);
   writeAtomically(path, script);
   const submittedAt = new Date();
   const job = await submit(path, join(logs.replaceAll("%", "%%"), "slurm-%A_%a.log"));

@@ -7,14 +7,12 @@ import { join } from "node:path";
 /** Arguments of `deno` that run `script`: it may read, see the environment and the machine, write in `write`, load native
  * code where `ffi` is set, and run `program`. No network; packages must be there already. */
 export function denoRun(
-  { script, args, ffi, write, program, lock }: {
+  { script, args, ffi, write, program }: {
     script: string;
     args: string[];
     ffi: boolean;
     write?: string;
     program?: string;
-    /** Path of a copy of the lock file, where it must not be written to. */
-    lock?: string;
   },
 ): [string, ...string[]] {
   return [
@@ -23,7 +21,8 @@ export function denoRun(
     "--no-prompt",
     "--cached-only",
     `--config=${join(import.meta.dirname!, "../../deno.json")}`,
-    ...lock === undefined ? [] : [`--lock=${lock}`],
+    // `deno install` alone decides which packages there are; a file of the user's must not add to the lock file.
+    "--no-lock",
     "--allow-read",
     "--allow-env",
     "--allow-sys",

@@ -12,7 +12,16 @@ const FLAGS = "--methods mask-prune --sparsity 0.4 --engine wasm --no-throughput
 
 function bench(out: string): Deno.ChildProcess {
   return new Deno.Command("deno", {
-    args: ["run", "--no-prompt", ...RIGHTS, join(ROOT, "benchmarks/cli.ts"), "run", ...FLAGS.split(" "), "--out", out],
+    args: [
+      "run",
+      "--no-prompt",
+      ...RIGHTS,
+      join(ROOT, "benchmarks/start.ts"),
+      "run",
+      ...FLAGS.split(" "),
+      "--out",
+      out,
+    ],
     cwd: ROOT,
     stdout: "piped",
     stderr: "piped",

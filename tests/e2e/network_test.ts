@@ -11,7 +11,12 @@ function taskCommands(): Map<string, string> {
   // JSON with comments is no JSON; without its comment lines it is YAML.
   const text = Deno.readTextFileSync(join(ROOT, "deno.json")).replace(/^\s*\/\/.*$/gm, "");
   const { tasks } = parse(text) as { tasks: Record<string, string | { command: string }> };
-  return new Map(Object.entries(tasks).map(([name, task]) => [name, typeof task === "string" ? task : task.command]));
+  return new Map(
+    Object.entries(tasks).map(([name, task]) => {
+      const command = typeof task === "string" ? task : task.command;
+      return [name, command.replace(/^deno install --quiet && /, "")];
+    }),
+  );
 }
 
 const flags = (command: string) => command.split(" ").filter((word) => word.startsWith("-"));

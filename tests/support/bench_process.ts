@@ -22,7 +22,7 @@ export function benchWith(
   },
   ...args: string[]
 ): Deno.ChildProcess {
-  const run = ["run", "--no-prompt", ...rights, join(ROOT, "benchmarks/cli.ts"), ...args];
+  const run = ["run", "--no-prompt", ...rights, join(ROOT, "benchmarks/start.ts"), ...args];
   const set = 'deno=$(command -v deno); PATH=$0:$PATH exec "$deno" "$@"';
   return new Deno.Command(programs === undefined ? "deno" : "sh", {
     args: programs === undefined ? run : ["-c", set, programs, ...run],

@@ -32,12 +32,6 @@ Deno.test("arrayScript() keeps paths and names from becoming commands", () => {
   assertStringIncludes(script, "timeout --kill-after=10 9 ");
 });
 
-Deno.test("arrayScript() has Deno take the lock file from the copy that it is given", () => {
-  const script = (lock?: string) => arrayScript(ARRAY, { sbatch: [] }, { ffi: false, lock });
-  assertStringIncludes(script("/x/slurm/1.lock"), "'--lock=/x/slurm/1.lock'");
-  assert(!script().includes("--lock"));
-});
-
 Deno.test("arrayScript() lets cells that may run on CUDA ask nvidia-smi, and no others run anything", () => {
   const script = (cuda: boolean) => arrayScript(ARRAY, { sbatch: [] }, { ffi: true, cuda });
   assertStringIncludes(script(true), "'--allow-run=nvidia-smi'");

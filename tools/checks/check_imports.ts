@@ -126,8 +126,11 @@ export function importProblem(from: string, to: string): string | undefined {
 export async function checkImports(): Promise<string[]> {
   const files = Object.keys(ALLOWED).filter((place) => !place.includes("/")).flatMap(sourceFiles);
   const known = new Set(files);
-  const pathOf = (specifier: string) =>
-    specifier.startsWith("file:") ? relative(ROOT, fileURLToPath(specifier)) : specifier;
+  const pathOf = (specifier: string) => {
+    const [, npmPackage] = /.*\/node_modules\/(.*)/.exec(specifier) ?? [];
+    if (npmPackage !== undefined) return `npm:${npmPackage}`;
+    return specifier.startsWith("file:") ? relative(ROOT, fileURLToPath(specifier)) : specifier;
+  };
   const imports = new Map((await moduleGraph(files)).flatMap(({ specifier, dependencies = [] }) => {
     const from = pathOf(specifier);
     if (!known.has(from)) return [];
