@@ -9,34 +9,40 @@ import type { Block, DocumentSection, FactsBlock, FiguresBlock, ReportDocument, 
 import {
   configurationFacts,
   contextWords,
-  costNotes,
   environmentFacts,
   failureFacts,
   generations,
   measureFacts,
-  qualityNotes,
-  sizeNotes,
 } from "./facts.ts";
 import { glance } from "./findings.ts";
-import { type Fact, placeWords, protocol, protocolSentence, protocolTitle } from "./protocol.ts";
+import { legend, type TableId, tableNotes } from "./notes.ts";
+import { placeWords, protocol, protocolCaption, protocolTitle } from "./protocol.ts";
 import { reproductionGrid } from "./reproduction.ts";
 import { buildSections, type Section } from "./rows.ts";
+import type { Fact } from "./settings.ts";
 import { type Ranking, rankings } from "./significance.ts";
 import { buildCostTable, buildQualityTable, buildSizeTable, buildTaskTable, type Table } from "./table.ts";
 import { warnings } from "./warnings.ts";
 
-function tableBlocks(section: Section, ranks: Ranking[]): Record<"quality" | "size" | "cost" | "tasks", TableBlock[]> {
-  const caption = protocolSentence(section);
-  const block = (id: TableBlock["id"], title: string, table: Table | null, notes: string[]): TableBlock[] =>
-    table === null
-      ? []
-      : [{ kind: "table", id, title, shortCaption: `${title} of ${sectionTitle(section)}`, caption, table, notes }];
+function tableBlocks(section: Section, ranks: Ranking[]): Record<TableId, TableBlock[]> {
+  const caption = protocolCaption(section);
+  const block = (id: TableId, title: string, table: Table | null): TableBlock[] =>
+    table === null ? [] : [{
+      kind: "table",
+      id,
+      title,
+      shortCaption: `${title} of ${sectionTitle(section)}`,
+      caption,
+      table,
+      legend: legend(id, table, section),
+      notes: tableNotes(id, section, table),
+    }];
   const hasMore = section.columns.some(({ primary }) => !primary);
   return {
-    quality: block("quality", "Quality", buildQualityTable(section, ranks), qualityNotes(section)),
-    size: block("size", "Size and speed", buildSizeTable(section), sizeNotes(section)),
-    cost: block("cost", "Cost", buildCostTable(section), costNotes(section)),
-    tasks: block("tasks", "All metrics of the tasks", hasMore ? buildTaskTable(section, ranks) : null, []),
+    quality: block("quality", "Quality", buildQualityTable(section, ranks)),
+    size: block("size", "Size and speed", buildSizeTable(section)),
+    cost: block("cost", "Cost", buildCostTable(section)),
+    tasks: block("tasks", "All metrics of the tasks", hasMore ? buildTaskTable(section, ranks) : null),
   };
 }
 
@@ -74,7 +80,7 @@ function buildDocumentSection(section: Section, prefix: string): DocumentSection
       factsBlock(
         "generations",
         `What the models write after “${prompt}”`,
-        texts.map(({ label, text }) => ({ name: label, text })),
+        texts,
       )
     ),
     ...factsBlock("failures", "Failed cells", failureFacts(section)),

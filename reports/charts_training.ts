@@ -8,7 +8,7 @@ import { at } from "../core/util/indexing.ts";
 import { type Chart, colourScale, linesOf, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
 import { level } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
-import { UNIT_WORDS } from "./protocol.ts";
+import { UNIT_WORDS } from "./settings.ts";
 import type { Row, Section } from "./rows.ts";
 
 /** A quantity of a step; null where the step does not have it. */

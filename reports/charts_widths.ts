@@ -6,7 +6,7 @@ import { at } from "../core/util/indexing.ts";
 import { type Chart, linesOf, nameOf, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
 import { level } from "./format.ts";
 import { LEVEL_COLOURS, NEUTRAL } from "./palette.ts";
-import { UNIT_WORDS } from "./protocol.ts";
+import { UNIT_WORDS } from "./settings.ts";
 import type { Row, Section } from "./rows.ts";
 
 type Run = Row["runs"][number];

@@ -9,7 +9,7 @@ import { pValue } from "./format.ts";
 import { toMarkdown } from "./markdown.ts";
 import { differences, findPairs, type Pair, pairRows, rowName, unpaired } from "./pairs.ts";
 import { buildSections } from "./rows.ts";
-import { ALPHA, clearSign, type Comparison, corrected } from "./significance.ts";
+import { ALPHA, clearSign, type Comparison, corrected, PAIRED_TESTS } from "./significance.ts";
 
 /** Options of {@linkcode compareRuns}. */
 export interface CompareOptions {
@@ -41,6 +41,7 @@ function changeText({ column, a, b }: Pair, test: Comparison | undefined): strin
 
 function verdict(test: Comparison | undefined): string {
   if (test === undefined) return "";
+  if (test.test === "identical") return "identical";
   return { [-1]: "worse", [0]: "no clear difference", [1]: "better" }[clearSign(test)];
 }
 
@@ -51,10 +52,10 @@ function tested(pairs: readonly Pair[]): { pair: Pair; test: Comparison | undefi
 }
 
 const NOTES = [
-  "Paired tests on the same windows or examples (exact McNemar for one seed of a task, sign-flip permutation otherwise; " +
-  `seeds averaged first), Holm-corrected over this table at ${ALPHA}. The intervals in brackets are those of the same ` +
-  "corrected tests: one leaves out 0 exactly where its p is below. A difference is clear where that is so and every seed " +
-  "has the same sign. Throughput is a ratio and not tested.",
+  "We call a difference clear if the corrected paired test is significant and every seed agrees.",
+  PAIRED_TESTS,
+  `Holm's method corrects the tests and intervals of this table together, at ${ALPHA}.`,
+  "Throughput is a ratio and is not tested.",
 ];
 
 /** What run B changes against run A: first the settings that differ, then every result on the same data that both have,
@@ -74,7 +75,7 @@ export function compareRuns(
     [plainValue(pair, pair.a)],
     [plainValue(pair, pair.b)],
     [changeText(pair, test)],
-    [test === undefined ? "" : pValue(test.p)],
+    [test === undefined || test.test === "identical" ? "" : pValue(test)],
     [verdict(test)],
   ]);
   const only = (name: string, rows: string[]): Block[] =>

@@ -3,7 +3,7 @@
  * @module
  */
 import type { ReportDocument } from "./document.ts";
-import { protocolColumns, protocolSentence } from "./protocol.ts";
+import { protocolCaption, protocolColumns } from "./protocol.ts";
 import { reproduction } from "./reproduction.ts";
 import { type Estimate, hasRuns, type Row, type Section } from "./rows.ts";
 import { deviceHours, meanOf } from "./table.ts";
@@ -130,7 +130,7 @@ export function reproductionCsv(document: ReportDocument): string | null {
         ["theirs", theirs],
         ["difference", ours === null || theirs === null ? null : ours.value - theirs],
         ["source", published.source],
-        ["protocol", protocolSentence(section)],
+        ["protocol", protocolCaption(section)],
       ])
     );
   });

@@ -5,7 +5,8 @@
  */
 import type { Chart } from "./chart_style.ts";
 import type { Glance } from "./findings.ts";
-import type { Fact } from "./protocol.ts";
+import type { Fact } from "./settings.ts";
+import type { TableId } from "./notes.ts";
 import type { Section } from "./rows.ts";
 import type { Table } from "./table.ts";
 
@@ -39,13 +40,15 @@ export interface GlanceBlock {
 /** A table of results. */
 export interface TableBlock {
   kind: "table";
-  id: "quality" | "size" | "cost" | "tasks";
+  id: TableId;
   title: string;
   /** A few words, for lists of tables. */
   shortCaption: string;
   /** One sentence: under which protocol the table holds. */
   caption: string;
   table: Table;
+  /** Meaning of the signs in it. */
+  legend: string[];
   notes: string[];
 }
 

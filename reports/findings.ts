@@ -1,12 +1,13 @@
-/** What the records say in a few words, each true by construction: winners, and whether their lead is more than chance.
+/** What the records say in a few words: what was pruned, the best of each level, and whether their lead is clear.
  *
  * @module
  */
-import { listed, percent, pValue, withSpread } from "./format.ts";
+import { count, level, listed, percent, pValue, unique, withSpread } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { hasRuns, isDense, levelWords, type Row, type Section } from "./rows.ts";
-import { type Comparison, isClear, type Ranking } from "./significance.ts";
+import { CLEAR, type Comparison, isClear, type Ranking } from "./significance.ts";
 import { doubts } from "./speed.ts";
+import { meanOf } from "./table.ts";
 
 /** The winner of one level by one column. */
 export interface Finding {
@@ -23,6 +24,8 @@ export interface Glance {
   topics: string[];
   /** `level` in words: `20 % asked`. */
   lines: { level: string; findings: (Finding | null)[] }[];
+  /** What "clear" means, where it is said. */
+  note: string;
 }
 
 /** A value of a quality column as the tables show it. */
@@ -44,37 +47,23 @@ export function headlineColumns(section: Section): Column[] {
 }
 
 /** How far the other is behind, with its interval: percent of perplexity, points of accuracy. */
-export function leadWords(column: Column, lead: Comparison["lead"]): string {
-  const show = (value: number, text: (value: number) => string) => Number.isFinite(value) ? text(value) : "unknown";
-  if (column.kind === "perplexity") {
-    const more = (nats: number) => show(nats, (own) => (100 * Math.expm1(own)).toFixed(1));
-    return `${more(lead.value)} % higher [${more(lead.low)}, ${more(lead.high)}]`;
-  }
-  const points = (fraction: number) => show(fraction, (own) => (100 * own).toFixed(1));
-  return `${points(lead.value)} points lower [${points(lead.low)}, ${points(lead.high)}]`;
+export function leadWords(column: Column, { value, low, high }: Comparison["lead"]): string {
+  const isPerplexity = column.kind === "perplexity";
+  const show = (lead: number) =>
+    Number.isFinite(lead) ? (100 * (isPerplexity ? Math.expm1(lead) : lead)).toFixed(1) : "unknown";
+  return `${show(value)} ${isPerplexity ? "%" : "points"} worse [${show(low)}, ${show(high)}]`;
 }
 
-function finding({ column, best: first, rows, comparisons }: Ranking): Finding {
-  const value = valueText(column, first);
-  const named = (row: Row) => `${row.label} ${valueText(column, row)}`;
-  const best = first.label;
-  const [, next] = rows;
-  if (next === undefined) return { best, value, verdict: "the only one with a result" };
+function verdict({ column, rows: [, next, ...others], comparisons }: Ranking): string {
+  if (next === undefined) return "the only result";
   const test = comparisons.get(next);
-  if (comparisons.size < rows.length - 1 || test === undefined) {
-    return { best, value, verdict: `next ${named(next)}; no paired test` };
-  }
-  const level = [...comparisons.values()].filter((test) => !isClear(test)).map(({ other }) => other);
+  if (comparisons.size <= others.length || test === undefined) return `runner-up ${next.label}; no paired test`;
+  const level = [...comparisons.values()].filter((test) => !isClear(test)).map(({ other }) => other.label);
   if (level.length > 0) {
     const more = level.length > 3 ? ` and ${level.length - 3} more` : "";
-    return { best, value, verdict: `not clearly better than ${listed(level.slice(0, 3).map(named))}${more}` };
+    return `no clear lead over ${listed(level.slice(0, 3))}${more}`;
   }
-  const withSeeds = test.seeds === null ? "" : `, with each of ${test.seeds.of} seeds`;
-  return {
-    best,
-    value,
-    verdict: `clearly best; next ${named(next)}, ${leadWords(column, test.lead)}, ${pValue(test.p)}${withSeeds}`,
-  };
+  return `clearly best; ${next.label} is ${leadWords(column, test.lead)}, ${pValue(test)}`;
 }
 
 /** Range of the speed-ups of a level's methods that can be relied upon, for each throughput test. */
@@ -99,6 +88,25 @@ const speedColumns = (section: Section): Column[] =>
     kind === "throughput" && section.rows.some((row) => !isDense(row) && row.speedUps.has(key))
   );
 
+/** What was pruned, by which methods and how far; empty where no pruned model has results. */
+export function prunedWords({ rows, model }: Section): string {
+  const done = rows.filter((row) => !isDense(row) && hasRuns(row));
+  const [own, elsewhere] = [true, false].map((isOwn) => done.filter(({ cell }) => !cell.checkpoint === isOwn));
+  const words = (texts: (row: Row) => string[]) => listed(unique(own!.flatMap(texts)), "and");
+  const size = words(({ runs }) => runs.map(({ denseSize }) => count(denseSize.parameters)));
+  return [
+    ...own!.length === 0 ? [] : [
+      `${words(({ label }) => [label])} pruned ${model} (${size} parameters) by ${
+        words(({ asked }) => [level(asked)])
+      }.`,
+    ],
+    ...elsewhere!.map((row) =>
+      `${row.label}, pruned elsewhere, lacks ${level(meanOf(row, ({ size }) => size.sparsityOfPrunable))} of the ` +
+      `prunable parameters of ${model}.`
+    ),
+  ].join(" ");
+}
+
 /** The answer in one look. */
 export function glance(section: Section, ranks: Ranking[]): Glance {
   const dense = section.rows.find((row) => isDense(row) && hasRuns(row));
@@ -113,17 +121,21 @@ export function glance(section: Section, ranks: Ranking[]): Glance {
     return what + (several ? `, ${column.count}` : "") +
       (dense?.values.has(column.key) ? ` (dense ${valueText(column, dense)})` : "");
   };
+  const lines = [...levels].map(([asked, rows]) => ({
+    level: levelWords(asked, rows),
+    findings: [
+      ...columns.map((column) => {
+        const ranking = ranks.find((rank) => rank.column === column && rank.asked === asked);
+        if (ranking === undefined) return null;
+        return { best: ranking.best.label, value: valueText(column, ranking.best), verdict: verdict(ranking) };
+      }),
+      ...(speeds.length > 0 ? [speedFinding(section, asked, speeds)] : []),
+    ],
+  }));
+  const isSaid = lines.some(({ findings }) => findings.some((one) => one?.verdict.includes("clear")));
   return {
     topics: [...columns.map(topic), ...(speeds.length > 0 ? ["Speed-up over dense"] : [])],
-    lines: [...levels].map(([asked, rows]) => ({
-      level: levelWords(asked, rows),
-      findings: [
-        ...columns.map((column) => {
-          const ranking = ranks.find((rank) => rank.column === column && rank.asked === asked);
-          return ranking === undefined ? null : finding(ranking);
-        }),
-        ...(speeds.length > 0 ? [speedFinding(section, asked, speeds)] : []),
-      ],
-    })),
+    lines,
+    note: isSaid ? CLEAR : "",
   };
 }

@@ -33,6 +33,18 @@ export function level(fraction: number): string {
   return `${Number((100 * fraction).toFixed(2))} %`;
 }
 
+/** Distinct values, in their order. */
+export const unique = <T>(values: readonly T[]): T[] => [...new Set(values)];
+
+/** A text that begins a sentence. */
+export const capitalised = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Last part of a path: reports do not show where files lie on a machine. */
+export const baseName = (path: string): string => path.replace(/[/\\]+$/, "").split(/[/\\]/).pop() || path;
+
+/** Where data came from: a file by its name alone, anything else as it is. */
+export const sourceName = (source: string): string => /^[/\\]|^[A-Za-z]:/.test(source) ? baseName(source) : source;
+
 /** Names in a row, apart by semicolons where some hold commas themselves; `and`, if given, stands before the last. */
 export function listed(names: readonly string[], and = ""): string {
   const apart = names.some((name) => name.includes(",")) ? "; " : ", ";
@@ -62,9 +74,11 @@ export function mebibytes(bytes: number): string {
   return scaled.toFixed(scaled >= 100 ? 0 : scaled >= 10 ? 1 : 2);
 }
 
-/** A p value: `p < 0.001` or `p = 0.013`, with spaces that do not break. */
-export function pValue(p: number): string {
-  return p < 0.001 ? "p\u00a0<\u00a00.001" : `p\u00a0=\u00a0${p.toFixed(3)}`;
+/** A p value: `p < 0.001` or `p = 0.013`, or `p ≤ 0.004` where it is the least that a test can give; with spaces that do
+ * not break. */
+export function pValue({ p, isFloor }: { p: number; isFloor: boolean }): string {
+  if (p < 0.001) return "p\u00a0<\u00a00.001";
+  return `p\u00a0${isFloor ? "≤" : "="}\u00a0${p.toFixed(3)}`;
 }
 
 /** Seconds with three digits or so: `0.42`, `12.3`, `480`. */

@@ -126,7 +126,7 @@ export function closedGates(
       // The test takes all seeds of both.
       const isOfAll = seeds.length === 0 ||
         [pair.a, pair.b].every(({ bySeed }) => bySeed.get(pair.column.key)?.size === seeds.length);
-      const test = pair.test === null || !isOfAll ? "" : `, ${pValue(pair.test.test.p)} before Holm's correction`;
+      const test = pair.test === null || !isOfAll ? "" : `, ${pValue(pair.test.test)} before Holm's correction`;
       const unit = condition.relative ? " %" : "";
       const amount = `${change > 0 ? "+" : ""}${change.toFixed(2)}${unit}`;
       return [

@@ -24,7 +24,7 @@ type Markup = ReturnType<typeof html>;
 /** Numbers stay with their units. */
 const unbroken = (text: string) => text.replace(/ (%|×)/g, "\u00a0$1");
 
-function glanceCards({ glance: { topics, lines } }: GlanceBlock): Markup {
+function glanceCards({ glance: { topics, lines, note } }: GlanceBlock): Markup {
   const cards = lines.map((line) => {
     const entries = line.findings.map((found, i) =>
       found === null ? html`` : html`
@@ -43,7 +43,10 @@ function glanceCards({ glance: { topics, lines } }: GlanceBlock): Markup {
       </div>
     `;
   });
-  return html`<div class="levels">${cards}</div>`;
+  return html`
+    <div class="levels">${cards}</div>
+    <p class="meta">${note}</p>
+  `;
 }
 
 function valueCell({ text, spread, place, sign, sort }: TableCell, { numeric }: TableColumn): Markup {
@@ -76,7 +79,7 @@ function tableRow(columns: TableColumn[], own: TableRow, first: boolean, colours
   return html`<tr class="${first ? "first" : ""}">${name}${asked === undefined ? "" : valueOf(asked)}${rest}</tr>`;
 }
 
-function tableMarkup({ id, table: { columns, rows }, caption, notes }: TableBlock, section: Section): Markup {
+function tableMarkup({ id, table: { columns, rows }, caption, legend, notes }: TableBlock, section: Section): Markup {
   const heads = columns.map(({ header, detail, numeric, better }) => {
     const arrow = better === null ? "" : better === "higher" ? "\u00a0↑" : "\u00a0↓";
     return html`<th scope="col" class="${numeric ? "" : "text"}"><button type="button"><span>${header}${arrow}</span>${
@@ -98,7 +101,7 @@ function tableMarkup({ id, table: { columns, rows }, caption, notes }: TableBloc
         </thead>
         ${bodies}
       </table>
-    </div><p class="caption">${caption}</p>${notesMarkup(notes)}
+    </div><p class="caption">${caption}</p>${notesMarkup([...legend, ...notes])}
   `;
 }
 

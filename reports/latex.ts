@@ -22,6 +22,7 @@ const SPECIAL: Record<string, string> = {
   "±": "$\\pm$",
   "×": "$\\times$",
   "≈": "$\\approx$",
+  "≤": "$\\leq$",
   "–": "--",
   "…": "\\dots{}",
   "·": "$\\cdot$",
@@ -82,7 +83,7 @@ function float(
 }
 
 function tableText(
-  { id, shortCaption, caption, table, notes }: TableBlock,
+  { id, shortCaption, caption, table, legend, notes }: TableBlock,
   warnings: string[],
   suffix: string,
 ): string {
@@ -95,7 +96,7 @@ function tableText(
     label: `${id}${suffix}`,
     columns: table.columns.map(({ numeric }) => numeric ? "r" : "l").join(""),
     body: [line(heads), line(details), "    \\midrule", groups.join("\n    \\midrule\n")],
-    notes: [caption, ...warnings, ...notes],
+    notes: [caption, ...warnings, ...legend, ...notes],
   });
 }
 

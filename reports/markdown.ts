@@ -32,7 +32,7 @@ function rowTexts({ kind, row, cells }: TableRow): string[] {
 const noteLines = (notes: string[]) =>
   notes.length === 0 ? [] : [...notes.map((text) => `- ${escapeMarkdown(text)}`), ""];
 
-function comparisonLines({ title, caption, table: { columns, rows }, notes }: TableBlock): string[] {
+function comparisonLines({ title, caption, table: { columns, rows }, legend, notes }: TableBlock): string[] {
   const header = columns.map(({ header, detail, better }) => {
     const arrow = better === "higher" ? " ↑" : better === "lower" ? " ↓" : "";
     return escapeMarkdown(header) + arrow + (detail === "" ? "" : `<br>${escapeMarkdown(detail)}`);
@@ -43,11 +43,11 @@ function comparisonLines({ title, caption, table: { columns, rows }, notes }: Ta
     ...tableLines(header, columns.map(({ numeric }) => numeric), rows.map(rowTexts)),
     escapeMarkdown(caption),
     "",
-    ...noteLines(notes),
+    ...noteLines([...legend, ...notes]),
   ];
 }
 
-function glanceLines({ glance: { topics, lines } }: GlanceBlock): string[] {
+function glanceLines({ glance: { topics, lines, note } }: GlanceBlock): string[] {
   const body = lines.map(({ level, findings }) => [
     level,
     ...findings.map((found) => {
@@ -57,7 +57,11 @@ function glanceLines({ glance: { topics, lines } }: GlanceBlock): string[] {
         (found.verdict === "" ? "" : `<br>${escapeMarkdown(found.verdict)}`);
     }),
   ]);
-  return tableLines(["level", ...topics.map(escapeMarkdown)], ["", ...topics].map(() => false), body);
+  return [
+    ...tableLines(["level", ...topics.map(escapeMarkdown)], ["", ...topics].map(() => false), body),
+    escapeMarkdown(note),
+    "",
+  ];
 }
 
 function gridLines({ title, caption, header, numeric, rows, notes }: GridBlock): string[] {

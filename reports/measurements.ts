@@ -8,6 +8,7 @@ import { at } from "../core/util/indexing.ts";
 import type { DoneRecord, PerplexityResult, TaskResult, ThroughputResult } from "../core/schema/schema.ts";
 import { mean } from "../core/util/stats.ts";
 import { counted } from "../core/util/words.ts";
+import { listed, sourceName } from "./format.ts";
 
 /** What a column holds. `higherIsBetter` is null where neither direction is a merit of the method. */
 export interface Column {
@@ -41,12 +42,9 @@ export interface Column {
   chance: number | null;
 }
 
-/** The metric that stands for a task in the table and in the mean accuracy. */
-export const PRIMARY_METRIC_RULE =
-  "acc_norm for HellaSwag, ARC-c and OpenBookQA, acc for every other task (the choice of LLM-Pruner's tables)";
 const NORMALISED = new Set(["hellaswag", "arc_challenge", "openbookqa"]);
 
-/** Name of the metric that {@linkcode PRIMARY_METRIC_RULE} picks. */
+/** The metric that stands for a task in the table and in the mean accuracy. */
 export function primaryMetric(task: TaskResult): string {
   const names = Object.keys(task.metrics);
   const wanted = NORMALISED.has(task.task) ? "acc_norm" : "acc";
@@ -71,8 +69,6 @@ export interface Measurement {
   };
 }
 
-/** Last part of a path: reports do not show where files lie on a machine. */
-export const baseName = (path: string): string => path.replace(/[/\\]+$/, "").split(/[/\\]/).pop() || path;
 const ofTotal = (part: number, total: number) => part < total ? `n=${part} of ${total}` : `n=${part}`;
 
 const AVERAGING = {
@@ -84,10 +80,12 @@ const AVERAGING = {
 /** Window length, and scored windows or documents of how many, in words; the number of documents is not known where
  * only the first were read. */
 function windowCount(
-  { protocol, windows, windowTokens, maxWindows, tokens }: PerplexityResult,
+  { protocol, windows, windowTokens, maxWindows, tokens, droppedTokens }: PerplexityResult,
 ): { count: string; limited: boolean } {
   if (protocol !== "c") {
-    const all = Math.floor(tokens / windowTokens);
+    // A window holds fewer tokens of the text where the model needs others in front.
+    const own = (tokens - droppedTokens) / windows;
+    const all = Math.floor(tokens / own);
     return { count: `L=${windowTokens}, ${ofTotal(windows, all)}`, limited: windows < all };
   }
   const limited = windows === maxWindows;
@@ -157,8 +155,7 @@ function pairedNll({ protocol, windowNll, documentWords, documents }: Perplexity
 
 function datasetWords(dataset: DoneRecord["tasks"][number]["dataset"]): string {
   const revision = dataset.revision === null ? "" : ` at ${dataset.revision}`;
-  const source = /^[/\\]|^[A-Za-z]:/.test(dataset.source) ? baseName(dataset.source) : dataset.source;
-  return `${dataset.split} split of ${source}${revision}, sha256 ${dataset.sha256.slice(0, 12)}`;
+  return `${dataset.split} split of ${sourceName(dataset.source)}${revision}, sha256 ${dataset.sha256.slice(0, 12)}`;
 }
 
 /** What two results of a task must have in common to be compared. */
@@ -226,7 +223,7 @@ function meanAccuracyMeasurement(all: TaskResult[]): Measurement[] {
       count: `${sorted.length} tasks${limited ? ", limited" : ""}`,
       limited,
       tasks: sorted.map(({ task }) => task),
-      protocol: `plain mean over ${sorted.map(({ task }) => task).join(", ")}: ${PRIMARY_METRIC_RULE}`,
+      protocol: `plain mean of ${listed(sorted.map((task) => `${task.task} ${primaryMetric(task)}`), "and")}`,
       higherIsBetter: true,
       isFraction: true,
       primary: true,

@@ -4,8 +4,9 @@
  */
 import { level, listed } from "./format.ts";
 import type { Column } from "./measurements.ts";
-import { type Fact, placeWords, settingsOf } from "./protocol.ts";
+import { placeWords } from "./protocol.ts";
 import { hasRuns, type Row, type Section } from "./rows.ts";
+import { type Fact, settingsOf } from "./settings.ts";
 import { pairedTest, type RawTest } from "./significance.ts";
 import { counted } from "../core/util/words.ts";
 
@@ -34,8 +35,7 @@ const finished = (sections: readonly Section[]) =>
 const isSameModel = (a: Section, b: Section) => a.weightsSha256 === b.weightsSha256 || a.model === b.model;
 
 /** Settings by name. */
-const settings = ({ cell }: Row): Map<string, string> =>
-  new Map(settingsOf(cell).map(({ name, text }) => [name, text]));
+const settings = (row: Row): Map<string, string> => new Map(settingsOf(row).map(({ name, text }) => [name, text]));
 
 /** How many settings agree less how many differ. */
 function agreement(a: Row, b: Row): number {
@@ -97,7 +97,7 @@ function environment({ runs }: Row): Fact[] {
 export function differences(pairs: readonly RowPair[]): Fact[] {
   const changes = pairs.flatMap(({ a, b }) => {
     const [own, theirs] = [a, b].map((row) =>
-      new Map([...settingsOf(row.cell), ...environment(row)].map(({ name, text }) => [name, text]))
+      new Map([...settingsOf(row), ...environment(row)].map(({ name, text }) => [name, text]))
     );
     const names = [...new Set([...own?.keys() ?? [], ...theirs?.keys() ?? []])];
     return names.flatMap((name) => {

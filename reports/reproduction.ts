@@ -9,7 +9,7 @@ import type { GridBlock } from "./document.ts";
 import { level, withSpread } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { PAPER_TABLE } from "./paper/tables.ts";
-import { protocolSentence } from "./protocol.ts";
+import { protocolCaption } from "./protocol.ts";
 import { type Estimate, hasRuns, type Row, type Section } from "./rows.ts";
 import { NO_VALUE } from "./table.ts";
 
@@ -246,7 +246,7 @@ export function reproductionGrid(section: Section): GridBlock[] {
   return [{
     kind: "grid",
     title: `Beside the paper: ${found.title}`,
-    caption: protocolSentence(section),
+    caption: protocolCaption(section),
     header: [["in the paper", "ours"], ...found.measures.map(measureWords)],
     numeric: [false, ...found.measures.map(() => true)],
     rows: found.rows.map(({ label, row, values }) => [

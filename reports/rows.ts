@@ -14,8 +14,8 @@ import {
   pruningOf,
 } from "../core/schema/schema.ts";
 import { mean, sampleSd, studentT95 } from "../core/util/stats.ts";
-import { level } from "./format.ts";
-import { baseName, type Column, type Measurement, measurements, withFolders } from "./measurements.ts";
+import { baseName, level } from "./format.ts";
+import { type Column, type Measurement, measurements, withFolders } from "./measurements.ts";
 import { methodRank } from "./palette.ts";
 
 /** A value with its spread. */

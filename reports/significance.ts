@@ -1,8 +1,7 @@
-/** Who is best at each level, and whether the lead is more than chance: paired tests of the best row against every
- * other on the same windows or examples, Holm-corrected over all tests of a column. The tests take the mean over seeds, so
- * they say nothing of other seeds: a lead is called clear only where it is there with every seed. The choice of the best
- * row from the same numbers is not corrected for, as the reports say: that the best is clearly better than every other
- * holds at the stated level, that some other is clearly worse does not.
+/** Who is best at each level, and whether the lead is clear: paired tests of the best row against every other on the same
+ * windows or examples, corrected by Holm over all tests of a column. The tests take the mean over seeds, so they say nothing
+ * of other seeds: a lead is clear only if every seed agrees. The choice of the best row from the same numbers is not
+ * corrected for: "clearly better than every other" holds at the stated level, "some other is clearly worse" does not.
  *
  * @module
  */
@@ -14,6 +13,13 @@ import { isDense, type Row, type Section } from "./rows.ts";
 /** Corrected p values below this count as significant; intervals of a table hold together with one minus this. */
 export const ALPHA = 0.05;
 
+/** What makes a lead clear. */
+export const CLEAR = "We call a lead clear if the corrected paired test is significant and every seed agrees.";
+/** What is tested and how, in words. */
+export const PAIRED_TESTS =
+  "Tests pair the same windows or examples, averaged over seeds: McNemar's exact test for a task with one seed, " +
+  "sign flips otherwise.";
+
 /** The best row of a level against another. */
 export interface Comparison {
   /** The row that the best is compared with. */
@@ -21,11 +27,13 @@ export interface Comparison {
   /** How much better the best row is: nats for perplexity, a fraction for accuracies. The interval is that of
    * the same test: it leaves out 0 exactly where `p` is below {@linkcode ALPHA}. */
   lead: { value: number; low: number; high: number };
-  /** `mcnemar`: exact, one seed each; `permutation`: random sign flips of the differences, which stays honest for few
-   * windows where a bootstrap p value does not. */
-  test: "mcnemar" | "permutation";
+  /** `mcnemar`: exact, one seed each; `permutation`: sign flips of the differences, which stay honest for few windows where
+   * a bootstrap p value does not; `identical`: all numbers are equal, so nothing is tested or corrected for. */
+  test: "mcnemar" | "permutation" | "identical";
   /** Corrected p value. */
   p: number;
+  /** Whether `p` is the least that the test can give. */
+  isFloor: boolean;
   /** Of the seeds that both have; null where they share fewer than two. */
   seeds: SeedCount | null;
 }
@@ -57,9 +65,6 @@ const isBinary = (row: Row, column: Column) =>
 /** Resampled units at most: longer lists are summed in this many blocks first, which keeps the mean and its spread. */
 const MOST_UNITS = 250;
 
-/** Sign flips of a test: enough for p values that survive the correction for a column of many methods and levels. */
-const RESAMPLES = { perplexity: 5000, "mean-accuracy": 5000, task: 2000, throughput: 0 };
-
 /** Sums of every `MOST_UNITS`th value, on the scale of one value. */
 function inBlocks(values: number[]): number[] {
   if (values.length <= MOST_UNITS) return values;
@@ -84,6 +89,8 @@ function mcnemar(own: number[], theirs: number[]): PairedTest {
   return mcnemarTest(wins, losses, own.length);
 }
 
+const IDENTICAL: PairedTest = { mean: 0, p: 1, isFloor: false, interval: () => ({ low: 0, high: 0 }) };
+
 /** Tests one row against another on the same windows or examples.
  * @returns null where the two do not share them. */
 export function pairedTest(column: Column, best: Row, other: Row): RawTest | null {
@@ -91,20 +98,22 @@ export function pairedTest(column: Column, best: Row, other: Row): RawTest | nul
   const theirs = other.paired.get(column.key);
   if (own === undefined || theirs === undefined || own.length !== theirs.length || own.length < 2) return null;
   const seeds = seedCount(column, best, other);
+  if (own.every((value, i) => value === theirs[i])) return { other, seeds, kind: "identical", test: IDENTICAL };
   const [better, worse] = column.higherIsBetter ? [own, theirs] : [theirs, own];
   if (isBinary(best, column) && isBinary(other, column)) {
     return { other, seeds, kind: "mcnemar", test: mcnemar(better, worse) };
   }
-  const options = { seed: 0, resamples: RESAMPLES[column.kind] };
-  return { other, seeds, kind: "permutation", test: signFlipTest(inBlocks(better), inBlocks(worse), options) };
+  return { other, seeds, kind: "permutation", test: signFlipTest(inBlocks(better), inBlocks(worse), { seed: 0 }) };
 }
 
 /** Corrects the tests of one table by Holm, p values and intervals alike; in the order given. */
 export function corrected(tests: readonly RawTest[]): Comparison[] {
-  const levels = holmLevels(tests.map(({ test }) => test.p), ALPHA);
-  return tests.map(({ other, kind, test, seeds }, i) => {
-    const { p, alpha } = at(levels, i);
-    return { other, test: kind, p, seeds, lead: { value: test.mean, ...test.interval(alpha) } };
+  const real = tests.filter(({ kind }) => kind !== "identical");
+  const levels = new Map(holmLevels(real.map(({ test }) => test.p), ALPHA).map((level, i) => [real[i], level]));
+  return tests.map((raw) => {
+    const { other, kind, test, seeds } = raw;
+    const { p, alpha } = levels.get(raw) ?? { p: 1, alpha: ALPHA };
+    return { other, test: kind, p, isFloor: test.isFloor, seeds, lead: { value: test.mean, ...test.interval(alpha) } };
   });
 }
 

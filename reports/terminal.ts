@@ -7,8 +7,8 @@ import { styleText } from "node:util";
 import type { CellRecord } from "../core/schema/schema.ts";
 import { buildDocument } from "./build_document.ts";
 import type { Block, FactsBlock, GlanceBlock, TableBlock } from "./document.ts";
-import { buildSections, isDense, levelWords, type Section } from "./rows.ts";
-import { nextSteps, type Places, prunedWords } from "./story.ts";
+import { prunedWords } from "./findings.ts";
+import { isDense, levelWords, type Section } from "./rows.ts";
 import { failureText, levelGroups, type TableCell, type TableColumn, type TableRow } from "./table.ts";
 
 /** How to draw a report. */
@@ -124,42 +124,28 @@ function tableText(block: TableBlock, pen: Pen): string[] {
       return [rule(name), ...rows.map((row) => rowText(row, shown, pen))];
     }),
     rule(""),
-    ...legend(block).map((text) => style("dim", wrapLine(text, width, "  "))),
+    ...block.legend.map((text) => style("dim", wrapLine(text, width, "  "))),
     ...(left.length > 0
       ? [style("dim", wrapLine(`Not shown at this width: ${left.join("; ")}. --width N shows more.`, width, "  "))]
       : []),
   ];
 }
 
-/** Meaning of the signs that the table really has, in one line. */
-function legend({ id, table: { rows } }: TableBlock): string[] {
-  const cells = rows.flatMap((row) => row.cells);
-  const has = (test: (cell: TableCell) => boolean) => cells.some(test);
-  const parts = [
-    ...has(({ spread }) => spread.includes("±"))
-      ? [`± standard deviation over ${id === "size" ? "timed repeats" : "seeds"}`]
-      : [],
-    ...has(({ spread }) => spread.includes("["))
-      ? ["[…] 95 % interval; dense over itself shows the error of the measurement"]
-      : [],
-    ...has(({ spread }) => spread.includes("(")) ? ["(…) standard error of one run"] : [],
-    ...has(({ sign }) => sign === "*") ? ["* clearly the best of its level"] : [],
-    ...has(({ sign }) => sign === "≈") ? ["≈ not clearly worse than the best"] : [],
-    ...has(({ sign }) => sign === "?") ? ["? speed-up within its error of 1, or unequal between equal shapes"] : [],
-  ];
-  return parts.length === 0 ? [] : [`${parts.join("; ")}.`];
-}
-
-function glanceText({ glance: { topics, lines } }: GlanceBlock, section: Section, { width, style }: Pen): string[] {
+function glanceText(
+  { glance: { topics, lines, note } }: GlanceBlock,
+  section: Section,
+  { width, style }: Pen,
+): string[] {
   const found = lines.flatMap(({ level, findings }) =>
     findings.flatMap((own, i) => {
       if (own === null) return [];
       const winner = own.best === "" ? "" : `${own.best} `;
       const verdict = own.verdict === "" ? "" : `; ${own.verdict}`;
-      return [wrapLine(`${level}: ${topics[i] ?? ""}: ${winner}${own.value}${verdict}.`, width, "  ")];
+      return [`${level}: ${topics[i] ?? ""}: ${winner}${own.value}${verdict}.`];
     })
   );
-  return ["", style("bold", "Found"), wrapLine(prunedWords(section), width, "  "), ...found];
+  const texts = [prunedWords(section), ...found, note].filter((text) => text !== "");
+  return ["", style("bold", "Found"), ...texts.map((text) => wrapLine(text, width, "  "))];
 }
 
 function factsText({ title, facts }: FactsBlock, { width, style }: Pen): string[] {
@@ -201,16 +187,4 @@ export function renderTable(records: CellRecord[], { width, colour }: TerminalOp
       ...blocks.flatMap((block) => block.kind === "glance" ? glanceText(block, results, pen) : []),
     ].join("\n")
   ).join("\n\n") + "\n";
-}
-
-/** What to do after a run, one command a line with what it gives below where both do not fit. */
-export function renderNextSteps(records: CellRecord[], places: Places, { width }: TerminalOptions): string {
-  const steps = nextSteps(buildSections(records), places);
-  const longest = Math.max(...steps.map(([command]) => command.length));
-  const lines = steps.map(([command, gives]) =>
-    longest + gives.length + 4 <= width
-      ? `  ${command.padEnd(longest)}  ${gives}`
-      : `  ${command}\n      ${wrapLine(gives, width - 6, "      ")}`
-  );
-  return ["Next", ...lines].join("\n") + "\n";
 }

@@ -5,37 +5,34 @@
 import { corpusLabel } from "../core/schema/cell_names.ts";
 import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
-import { count, level, listed, percent } from "./format.ts";
-import { trainedTokens } from "./protocol.ts";
+import { count, level, listed, percent, unique } from "./format.ts";
 import { hasRuns, isDense, type Row, type Section } from "./rows.ts";
+import { amountWords, trainingAsked, trainingDone } from "./settings.ts";
+import { speedWarnings } from "./speed.ts";
 import { meanOf } from "./table.ts";
 
-const runsOf = (section: Section): DoneRecord[] => section.rows.flatMap(({ runs }) => runs);
-const unique = (texts: string[]) => [...new Set(texts)];
+const runsOf = ({ rows }: Section): DoneRecord[] => rows.flatMap(({ runs }) => runs);
+const prunedRows = ({ rows }: Section): Row[] => rows.filter((row) => !isDense(row) && hasRuns(row));
+const byLevel = (section: Section) => [...Map.groupBy(prunedRows(section), ({ asked }) => asked)];
+const hasDense = ({ rows }: Section) => rows.some((row) => isDense(row) && hasRuns(row));
 
-/** Pruned rows with results, by asked level. */
-function byLevel(section: Section): [asked: number, rows: Row[]][] {
-  const pruned = section.rows.filter((row) => !isDense(row) && hasRuns(row));
-  return [...Map.groupBy(pruned, ({ asked }) => asked)];
-}
+/** The first few of many names. */
+const few = (names: readonly string[], most = 6) =>
+  names.slice(0, most).join("; ") + (names.length > most ? ` and ${names.length - most} more` : "");
 
-/** Names of the failed cells, the first few of many. */
-function failedWords(section: Section): string[] {
-  const names = section.rows.flatMap(({ label, failures }) =>
+function failedWords({ rows }: Section): string[] {
+  const names = rows.flatMap(({ label, failures }) =>
     failures.map(({ cell }) => `${label} at ${level(cell.sparsity)}, seed ${cell.seed}`)
   );
-  if (names.length === 0) return [];
-  const more = names.length > 6 ? ` and ${names.length - 6} more` : "";
-  return [`${counted(names.length, "cell")} failed: ${names.slice(0, 6).join("; ")}${more}.`];
+  return names.length === 0 ? [] : [`${counted(names.length, "cell")} failed: ${few(names)}.`];
 }
 
-function limitedWords(section: Section): string[] {
-  const limited = section.columns.filter((column) =>
-    column.limited && column.primary && column.kind !== "mean-accuracy"
-  );
-  if (limited.length === 0) return [];
-  const parts = limited.map(({ name, count }) => `${name} (${count})`);
-  return [`Only a part of the data was scored: ${parts.join(", ")}. Results on all of the data may differ.`];
+function limitedWords({ columns }: Section): string[] {
+  const parts = columns.filter(({ limited, primary, kind }) => limited && primary && kind !== "mean-accuracy")
+    .map(({ name, count }) => `${name} (${count})`);
+  return parts.length === 0
+    ? []
+    : [`Only a part of the data was scored: ${parts.join(", ")}. Results on all of the data may differ.`];
 }
 
 /** Levels at which methods did not remove the same fraction, which makes their qualities unequal tests. */
@@ -45,25 +42,43 @@ function realisedWords(section: Section): string[] {
     const [low, high] = [Math.min(...realised), Math.max(...realised)];
     return high - low < 0.01 ? [] : [
       `At ${level(asked)} asked, methods really removed ${percent(low)} to ${percent(high)} % of the prunable ` +
-      "parameters: a method that removed less has an advantage.",
+      "parameters. A method that removed less has an advantage.",
     ];
   });
 }
 
 /** Models that lost layers or hidden dimensions, which others of the same size have. */
 function depthWords(section: Section): string[] {
-  return section.rows.flatMap((row) => {
-    const [run] = row.runs;
-    if (isDense(row) || run === undefined) return [];
+  return prunedRows(section).flatMap(({ label, asked, cell, runs: [run] }) => {
+    if (run === undefined) return [];
     const { size, denseSize } = run;
     const [layers, all] = [size.layers.length, denseSize.layers.length];
     const lost = [
       ...layers < all ? [`${layers} of ${all} layers`] : [],
       ...size.hidden ? [`a hidden size of ${size.hidden.kept} (dense ${size.hidden.of})`] : [],
     ];
-    return lost.length === 0
-      ? []
-      : [`${row.label}${row.cell.checkpoint ? "" : ` at ${level(row.asked)} asked`} has ${lost.join(" and ")}.`];
+    const where = cell.checkpoint ? "" : ` at ${level(asked)} asked`;
+    return lost.length === 0 ? [] : [`${label}${where} has ${lost.join(" and ")}.`];
+  });
+}
+
+/** Methods that did not train as the run asks: for other steps, on other tokens, or with another loss. */
+function ownTrainingWords(section: Section): string[] {
+  return prunedRows(section).flatMap(({ label, asked, cell: { training }, runs }) => {
+    if (training === undefined) return [];
+    const own = trainingAsked(training);
+    const others = runs.filter((run) => run.training !== undefined).flatMap((run) => {
+      const done = trainingDone(run);
+      const isLonger = done.steps !== own.steps || done.tokens !== own.tokens;
+      const hasHidden = training.hidden === 0 && run.training!.some(({ curve }) => curve.some((row) => row.hidden > 0));
+      if (!isLonger && !hasHidden) return [];
+      return [(isLonger ? amountWords(done) : "the same steps") + (hasHidden ? " with hidden states in the loss" : "")];
+    });
+    if (others.length === 0) return [];
+    return [
+      `${label} at ${level(asked)} did not train as the run asks: ${unique(others).join(" or ")}, ` +
+      `instead of ${amountWords(own)}. Its difference from other methods may come from its training.`,
+    ];
   });
 }
 
@@ -72,14 +87,14 @@ function tokenWords(section: Section): string[] {
   return byLevel(section).flatMap(([asked, rows]) => {
     // What a model that was pruned elsewhere saw is not known.
     const known = rows.filter(({ cell }) => cell.checkpoint === undefined);
-    const byTokens = Map.groupBy(known, (row) => meanOf(row, trainedTokens));
+    const byTokens = Map.groupBy(known, (row) => meanOf(row, (run) => trainingDone(run).tokens));
     if (byTokens.size < 2) return [];
     const parts = [...byTokens].sort(([a], [b]) => a - b).map(([tokens, own]) =>
       `${count(Math.round(tokens))} (${listed(own.map(({ label }) => label))})`
     );
     return [
-      `At ${level(asked)} asked, methods trained on unequal numbers of tokens, learning and recovery together: ` +
-      `${parts.join("; ")}. A method that saw more has an advantage.`,
+      `At ${level(asked)} asked, methods trained on unequal numbers of tokens: ${parts.join("; ")}. ` +
+      "A method that saw more has an advantage.",
     ];
   });
 }
@@ -99,10 +114,8 @@ function seenWords(section: Section): string[] {
   );
   if (seen.length === 0) return [];
   return [
-    `Methods were calibrated or trained on text that is scored here (${
-      seen.join(", ")
-    }): their perplexities on it say ` +
-    "nothing about other text, and cannot be compared with the dense model's.",
+    `Methods were calibrated or trained on text that is scored here: ${seen.join(", ")}. ` +
+    "These perplexities say nothing about other text and cannot be compared with the dense model's.",
   ];
 }
 
@@ -110,30 +123,32 @@ function seenWords(section: Section): string[] {
 const BUSY_CORES = 0.25;
 
 /** Whether other programs disturbed what was timed. */
-function busyWords(runs: readonly DoneRecord[]): string[] {
-  const cores = Math.max(0, ...runs.flatMap(({ throughput }) => throughput.map(({ otherCores }) => otherCores ?? 0)));
+function busyWords(section: Section): string[] {
+  const timed = runsOf(section).flatMap(({ throughput }) => throughput);
+  const cores = Math.max(0, ...timed.map(({ otherCores }) => otherCores ?? 0));
   if (cores < BUSY_CORES) return [];
   return [
-    `Other programs kept up to ${
-      cores.toFixed(1)
-    } processor cores busy while throughput was measured: tokens per second ` +
-    "are those of a busy machine, and speed-ups are less sure than on a quiet one.",
+    `Other programs kept up to ${cores.toFixed(1)} processor cores busy while throughput was measured. ` +
+    "Speed-ups are less certain than on a quiet machine.",
   ];
 }
 
 function machineWords(section: Section): string[] {
-  const runs = runsOf(section);
-  const places = runs.flatMap(({ environment, laterEnvironments = [] }) => [environment, ...laterEnvironments]);
+  const places = runsOf(section).flatMap((
+    { environment, laterEnvironments = [] },
+  ) => [environment, ...laterEnvironments]);
   const engines = unique(places.map(({ engine }) => engine)).filter((own) => own !== section.engine);
-  const commits = unique(places.map(({ commit }) => commit ?? "unknown"));
-  const machines = new Set(section.columns.filter(({ kind }) => kind === "throughput").map(({ protocol }) => protocol));
+  const commits = unique(places.map(({ commit }) => commit?.slice(0, 12) ?? "unknown"));
+  const machines = unique(
+    section.columns.filter(({ kind }) => kind === "throughput").map(({ protocol }) => protocol),
+  );
   return [
     ...engines.length > 0 ? [`Some cells ran on ${engines.join(", ")} instead of ${section.engine}.`] : [],
     ...commits.length > 1
       ? [`Results come from ${commits.length} versions of the harness: ${commits.join(", ")}.`]
       : [],
-    ...busyWords(runs),
-    ...machines.size > 1 ? ["Throughput was measured on more than one set-up: each has its own columns."] : [],
+    ...busyWords(section),
+    ...machines.length > 1 ? ["Throughput was measured on more than one set-up: each has its own columns."] : [],
   ];
 }
 
@@ -142,19 +157,19 @@ export function warnings(section: Section): string[] {
   return [
     ...section.demonstration
       ? [
-        "The model is the bundled tiny demonstration model: these numbers show that the harness works, " +
-        "and say nothing about how the methods compare on a real model.",
+        "The model is the bundled tiny demonstration model. Its numbers show that the harness works; " +
+        "they say nothing about methods on real models.",
       ]
       : [],
     ...seenWords(section),
     ...limitedWords(section),
-    ...section.rows.some((row) => isDense(row) && hasRuns(row))
-      ? []
-      : ["There is no finished dense cell, so speed-ups cannot be given."],
+    ...hasDense(section) ? [] : ["There is no finished dense cell, so speed-ups cannot be given."],
     ...failedWords(section),
     ...realisedWords(section),
     ...depthWords(section),
+    ...ownTrainingWords(section),
     ...tokenWords(section),
     ...machineWords(section),
+    ...speedWarnings(section),
   ];
 }

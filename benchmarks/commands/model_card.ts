@@ -7,7 +7,7 @@ import { canonicalJson } from "../../core/schema/cell_names.ts";
 import type { StoredType } from "../../core/formats/quantize.ts";
 import type { DoneRecord, ModelSize, PerplexityResult, TaskResult } from "../../core/schema/schema.ts";
 import { isFraction, taskIdentity } from "../../reports/measurements.ts";
-import { settingsOf } from "../../reports/protocol.ts";
+import { settingsOf } from "../../reports/settings.ts";
 
 /** What a card is made of. */
 export interface CardContent {
@@ -66,10 +66,10 @@ export function exportTitle(record: DoneRecord): string {
 }
 
 /** Settings that the section on how a model was made tells in their own words. */
-const MADE_FACTS = ["recovery", "compensation", "training", "weights on the device", "arithmetic"];
+const MADE_FACTS = ["recovery", "compensation", "training", "arithmetic"];
 
-const madeFacts = ({ cell }: DoneRecord): string[] =>
-  settingsOf(cell).filter(({ name }) => MADE_FACTS.includes(name) || name.startsWith("training "))
+const madeFacts = (record: DoneRecord): string[] =>
+  settingsOf({ cell: record.cell, runs: [record] }).filter(({ name }) => MADE_FACTS.includes(name))
     .map(({ name, text }) => `- ${name.charAt(0).toUpperCase()}${name.slice(1)}: ${text}.`);
 
 function madeSection({ record }: CardContent): string[] {

@@ -30,7 +30,8 @@ export async function showReport(
   { title, to, width, note }: { title: string; to: string; width: number; note?: (message: string) => void },
 ): Promise<void> {
   const records = recordsToReport(dir, note);
-  const [{ renderNextSteps, renderTable }, { writeReport }] = await Promise.all([
+  const [{ renderNextSteps }, { renderTable }, { writeReport }] = await Promise.all([
+    import("../../reports/next_steps.ts"),
     import("../../reports/terminal.ts"),
     import("../../reports/write_report.ts"),
   ]);

@@ -51,7 +51,7 @@ export function studentT95(df: number): number {
 export interface SignFlipOptions {
   /** Seed of the random stream; the same seed gives the same result. */
   seed: number;
-  /** Number of random sign patterns. */
+  /** Random sign patterns where all are more than {@linkcode MOST_PATTERNS}. */
   resamples?: number;
 }
 
@@ -61,12 +61,15 @@ export interface PairedTest {
   mean: number;
   /** Two-sided p value. */
   p: number;
+  /** Whether `p` is the least that the random patterns can give: the true one may be smaller. */
+  isFloor: boolean;
   /** All mean differences that the same test would not reject at level `alpha`: it leaves out 0 exactly where
    * `p < alpha`. Unbounded where the test cannot reject anything at this level. */
   interval(alpha: number): { low: number; high: number };
 }
 
-const RESAMPLES = 5000;
+/** Sign patterns that are enumerated at most; of more, this many are drawn. */
+export const MOST_PATTERNS = 100_000;
 
 function differences(a: readonly number[], b: readonly number[]): number[] {
   if (a.length !== b.length) {
@@ -86,49 +89,63 @@ function edge(inside: number, outside: number, holds: (x: number) => boolean): n
   return yes;
 }
 
-/** Sums of `values` under random signs, and the sums of these signs. */
-function flippedSums(values: readonly number[], { seed, resamples = RESAMPLES }: SignFlipOptions) {
-  const rng = createRng(seed, "permutation");
-  const data = Float64Array.from(values);
-  const sums = new Float64Array(resamples);
-  const signs = new Float64Array(resamples);
-  for (let r = 0; r < resamples; r++) {
-    let [sum, sign] = [0, 0];
-    for (const value of data) {
-      if (rng.uniform() < 0.5) {
-        sum += value;
-        sign++;
-      } else {
-        sum -= value;
-        sign--;
-      }
-    }
-    sums[r] = sum;
-    signs[r] = sign;
-  }
-  return { sums, signs };
+/** Sums of each group of eight values under the 256 patterns of their signs: bit i set is a plus for value i. */
+function groupSums(values: readonly number[]): Float64Array[] {
+  return Array.from({ length: Math.ceil(values.length / 8) }, (_, g) => {
+    const group = values.slice(8 * g, 8 * g + 8);
+    return Float64Array.from(
+      { length: 256 },
+      (_, bits) => group.reduce((sum, value, i) => sum + ((bits >> i) & 1 ? value : -value), 0),
+    );
+  });
 }
 
-/** Paired permutation test (random sign flips) of a zero mean difference `a - b`. Its interval holds every shift of the
- * differences that the test with the same sign patterns does not reject.
+/** Sums of `values` under patterns of signs, and the sums of these signs: all patterns where these are at most
+ * {@linkcode MOST_PATTERNS}, else random ones. */
+function flippedSums(values: readonly number[], { seed, resamples = MOST_PATTERNS }: SignFlipOptions) {
+  const all = 2 ** values.length;
+  const isExact = all <= MOST_PATTERNS;
+  const rng = createRng(seed, "permutation");
+  const sums = new Float64Array(isExact ? all : resamples);
+  const signs = new Float64Array(sums.length);
+  const [ofValues, ofSigns] = [groupSums(values), groupSums(values.map(() => 1))];
+  for (let r = 0; r < sums.length; r++) {
+    // 32 signs a draw.
+    let bits = r;
+    for (let g = 0; g < ofValues.length; g++) {
+      if (!isExact && g % 4 === 0) bits = rng.integer(2 ** 32);
+      const eight = (bits >>> (8 * (g % 4))) & 255;
+      sums[r]! += ofValues[g]![eight]!;
+      signs[r]! += ofSigns[g]![eight]!;
+    }
+  }
+  return { sums, signs, isExact };
+}
+
+/** Paired permutation test (sign flips) of a zero mean difference `a - b`: exact where all patterns are few, else by random
+ * ones. Its interval holds every shift of the differences that the test with the same patterns does not reject.
  * @throws {RangeError} when the two differ in length or are empty. */
 export function signFlipTest(a: readonly number[], b: readonly number[], options: SignFlipOptions): PairedTest {
   const values = differences(a, b);
   if (values.length === 0) throw new RangeError("A permutation test needs at least one pair: current 0");
-  const { sums, signs } = flippedSums(values, options);
+  const { sums, signs, isExact } = flippedSums(values, options);
+  // The observed pattern counts as one of the random ones.
+  const own = isExact ? 0 : 1;
   const total = values.reduce((sum, value) => sum + value, 0);
   const centre = total / values.length;
-  /** p value of the hypothesis that the mean difference is `shift`. */
-  const pOf = (shift: number): number => {
+  /** Patterns that are at least as extreme as the observed one where the mean difference is `shift`. */
+  const extremeAt = (shift: number): number => {
     const observed = Math.abs(total - shift * values.length) * (1 - 1e-12);
-    let extreme = 0;
-    for (const [r, sum] of sums.entries()) if (Math.abs(sum - shift * (signs[r] ?? 0)) >= observed) extreme++;
-    return (extreme + 1) / (sums.length + 1);
+    let extreme = own;
+    for (let r = 0; r < sums.length; r++) if (Math.abs(sums[r]! - shift * signs[r]!) >= observed) extreme++;
+    return extreme;
   };
+  const pOf = (shift: number) => extremeAt(shift) / (sums.length + own);
   const range = Math.max(...values) - Math.min(...values);
   return {
     mean: centre,
     p: pOf(0),
+    isFloor: !isExact && extremeAt(0) === own,
     interval: (alpha) => {
       const kept = (shift: number) => pOf(shift) >= alpha;
       // p falls on both sides of the mean; beyond all differences only the patterns that flip nothing or all count.
@@ -194,6 +211,7 @@ export function mcnemarTest(onlyFirst: number, onlySecond: number, examples: num
   return {
     mean: n === 0 ? 0 : difference(onlyFirst / n),
     p: mcnemarExact(onlyFirst, onlySecond),
+    isFloor: false,
     interval: (alpha) => {
       if (n === 0) {
         // As many pairs without a discordant one are seen with probability alpha where this share of all is discordant.

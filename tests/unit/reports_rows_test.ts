@@ -102,11 +102,7 @@ Deno.test("buildSections() never puts fast and exact arithmetic into one table, 
   assertEquals(sections.map(({ arithmetic, rows }) => [arithmetic, rows.length]), [["exact", 1], ["fast", 1]]);
   const words = (records: DoneRecord[]) =>
     buildSections(records).map((section) => protocol(section).find(({ name }) => name === "arithmetic")?.text);
-  assertEquals(words([fast, exact]), ["f32", "f32, factors of products in TF32 where the GPU has it"]);
-  // Records of CUDA from before arithmetic was recorded.
-  const old = { ...exact, environment: { ...exact.environment, device: "cuda" } };
-  assertEquals(words([old]), ["f32, TF32 not ruled out"]);
-  assertEquals(words([{ ...old, environment: { ...old.environment, arithmetic: "exact" } }]), ["f32"]);
+  assertEquals(words([fast, exact]), ["f32", "products of reduced precision (TF32 on CUDA), f32 sums"]);
   assertEquals(buildDocument([fast, exact], "Run").sections.map(({ title }) => /in fast arithmetic/.test(title)), [
     false,
     true,

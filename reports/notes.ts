@@ -1,0 +1,113 @@
+/** Notes under the tables: what signs and columns mean. One sentence is one claim.
+ *
+ * @module
+ */
+import type { DoneRecord } from "../core/schema/schema.ts";
+import { unique } from "./format.ts";
+import { isDense, type Section } from "./rows.ts";
+import { ALPHA, CLEAR, PAIRED_TESTS } from "./significance.ts";
+import { type Doubt, doubts } from "./speed.ts";
+import { deviceHours, type Table, type TableCell } from "./table.ts";
+
+/** Tables that have notes of their own. */
+export type TableId = "quality" | "size" | "cost" | "tasks";
+
+const DOUBT_WORDS: Record<Doubt, string> = {
+  "no difference": "1 lies within its error",
+  "shapes differ": "models of one shape differ by more than their errors",
+  "wide": "its interval spans more than a factor of 4",
+};
+
+function doubtWords(section: Section): string {
+  const kinds = section.columns.filter(({ kind }) => kind === "throughput")
+    .flatMap((column) => [...doubts(section, column).values()]);
+  return unique(kinds).map((kind) => DOUBT_WORDS[kind]).join("; ");
+}
+
+/** Meaning of the signs that a table really has. */
+export function legend(id: TableId, { rows }: Table, section: Section): string[] {
+  const cells = rows.flatMap((row) => row.cells);
+  const has = (test: (cell: TableCell) => boolean) => cells.some(test);
+  const signs: [shown: boolean, text: string][] = [
+    [
+      has(({ spread }) => spread.includes("±")),
+      `± standard deviation over ${id === "size" ? "timed repeats" : "seeds"}`,
+    ],
+    [has(({ spread }) => spread.includes("[")), "[…] 95 % interval; that of the dense model over itself is the error"],
+    [has(({ spread }) => spread.includes("(")), "(…) standard error of one run over windows or examples"],
+    [has(({ sign }) => sign === "*"), "* clearly better than every other method of its level"],
+    [has(({ sign }) => sign === "≈"), "≈ not clearly worse than the best"],
+    [has(({ sign }) => sign === "?"), `? speed-up in doubt: ${doubtWords(section)}`],
+  ];
+  return signs.flatMap(([shown, text]) => shown ? [`${text}.`] : []);
+}
+
+const runsOf = ({ rows }: Section): DoneRecord[] => rows.flatMap(({ runs }) => runs);
+
+function qualityNotes(section: Section, { rows }: Table): string[] {
+  const seeds = unique(runsOf(section).map(({ cell }) => cell.seed));
+  const means = section.columns.filter(({ kind }) => kind === "mean-accuracy");
+  return [
+    "Removed: percentages of the prunable parameters and of the whole model that were really removed.",
+    ...seeds.length === 1 ? [`Each cell has one seed (${seeds.join("")}): the spread between seeds is unknown.`] : [],
+    "The best of each level is bold, the second best underlined.",
+    ...!rows.some(({ cells }) => cells.some(({ sign }) => sign === "*" || sign === "≈")) ? [] : [
+      CLEAR,
+      PAIRED_TESTS,
+      `Holm's method corrects the tests and intervals of each column together, at ${ALPHA}.`,
+      "The choice of the best row is not corrected: with ten equivalent methods, one is flagged as clearly worse about " +
+      "once in six levels.",
+    ],
+    ...means.map(({ protocol }) => `Mean accuracy is the ${protocol}.`),
+  ];
+}
+
+function throughputNotes({ columns, rows }: Section): string[] {
+  if (!columns.some(({ kind }) => kind === "throughput")) return [];
+  const ups = rows.filter((row) => !isDense(row)).flatMap(({ speedUps }) => [...speedUps.values()]);
+  const has = (kind: string) => ups.some(({ spreadOf }) => spreadOf === kind);
+  return [
+    ...has("interval")
+      ? [
+        "Speed-up: repeats alternate with the dense model's; the geometric mean of the ratios of neighbours is given.",
+        "Models of one shape share a measurement.",
+      ]
+      : [],
+    ...has("repeats")
+      ? [
+        `Speed-up${has("interval") ? " of repeats that do not alternate" : ""}: ` +
+        "tokens/s over the dense model's on the same machine; its error is twice the ±.",
+      ]
+      : [],
+  ];
+}
+
+function costNotes(section: Section): string[] {
+  const hours = section.rows.reduce((sum, row) => sum + deviceHours(row), 0);
+  return [
+    "Seconds are those of one cell, averaged over seeds.",
+    "Pruning includes scores, cut and compensation; learning includes recovery.",
+    "Device-hours include loading, throughput and failed cells, over all seeds.",
+    `The whole run took ${hours.toFixed(3)} device-hours.`,
+    ...unique(runsOf(section).map(({ memory }) => `Peak memory: ${memory.measure}.`)),
+  ];
+}
+
+/** How to read a table. */
+export function tableNotes(id: TableId, section: Section, table: Table): string[] {
+  switch (id) {
+    case "quality":
+      return qualityNotes(section, table);
+    case "size":
+      return [
+        "MACs: multiply-accumulates of one sequence of 64 tokens, counted as by LLM-Pruner.",
+        "Weights: as held on the device.",
+        ...throughputNotes(section),
+        "Uniform: all layers have the same widths, so a plain Llama configuration describes the model.",
+      ];
+    case "cost":
+      return costNotes(section);
+    case "tasks":
+      return [];
+  }
+}
