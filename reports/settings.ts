@@ -44,7 +44,10 @@ const COMPENSATION = {
   "none": { title: "", text: "none" },
   "least-squares": { title: "least-squares compensation", text: "least squares on output and down maps" },
 } as const;
-const ARITHMETIC = { exact: "f32", fast: "products of reduced precision (TF32 on CUDA), f32 sums" } as const;
+const ARITHMETIC = {
+  exact: "f32",
+  fast: "reduced-precision products (TF32 on CUDA, bfloat16 on CPUs), f32 sums",
+} as const;
 
 /** Kind of recovery of a cell. */
 export const recoveryOf = ({ cell: { recover, training } }: Subject): typeof RECOVERY[keyof typeof RECOVERY] =>

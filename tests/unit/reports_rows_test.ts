@@ -102,7 +102,7 @@ Deno.test("buildSections() never puts fast and exact arithmetic into one table, 
   assertEquals(sections.map(({ arithmetic, rows }) => [arithmetic, rows.length]), [["exact", 1], ["fast", 1]]);
   const words = (records: DoneRecord[]) =>
     buildSections(records).map((section) => protocol(section).find(({ name }) => name === "arithmetic")?.text);
-  assertEquals(words([fast, exact]), ["f32", "products of reduced precision (TF32 on CUDA), f32 sums"]);
+  assertEquals(words([fast, exact]), ["f32", "reduced-precision products (TF32 on CUDA, bfloat16 on CPUs), f32 sums"]);
   assertEquals(buildDocument([fast, exact], "Run").sections.map(({ title }) => /in fast arithmetic/.test(title)), [
     false,
     true,
