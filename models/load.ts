@@ -23,9 +23,6 @@ import { familyOf } from "./families/mod.ts";
 import { fromHfConfig } from "./hf_config.ts";
 import { openGgufModel } from "./load_gguf.ts";
 
-/** Longest `config.json` accepted, in bytes. */
-const MAX_CONFIG_BYTES = 1024 * 1024;
-
 /** An open model. */
 export interface OpenedModel {
   /** Weights, read tensor by tensor. The caller closes it. */
@@ -59,7 +56,7 @@ function kindOf(path: string): ReturnType<typeof kindOfPath> {
 export function openFolderModel(folder: string, path: string = folder): WeightSource {
   const configPath = join(folder, "config.json");
   if (kindOf(configPath) === null) throw new UsageError(`${folder}: has no config.json, so it is not a model folder`);
-  const config = fromHfConfig(readJsonObject(configPath, MAX_CONFIG_BYTES), configPath);
+  const config = fromHfConfig(readJsonObject(configPath), configPath);
   const tensors = hfTensors(familyOf(config), config);
   const checkpoint = openSafetensorsFolder(folder);
   try {
@@ -112,7 +109,7 @@ export function readShape(path: string): DecoderConfig {
   const place = path === "tiny" ? tinyFolder() : path;
   const configPath = join(place, "config.json");
   if (kindOf(place) === "folder" && kindOf(configPath) !== null) {
-    return fromHfConfig(readJsonObject(configPath, MAX_CONFIG_BYTES), configPath);
+    return fromHfConfig(readJsonObject(configPath), configPath);
   }
   const { source } = openParts(path);
   source.close();

@@ -7,6 +7,8 @@
  * @module
  */
 
+import type { RangedFile } from "./ranged_file.ts";
+
 /** A tensor type of GGUF that can be read. */
 export type GgmlType = "F32" | "F16" | "BF16" | "Q4_0" | "Q4_1" | "Q5_0" | "Q5_1" | "Q8_0" | "Q4_K" | "Q6_K";
 
@@ -176,3 +178,41 @@ export const BLOCK_FORMATS: Record<GgmlType, BlockFormat> = {
   Q4_K: { blockValues: 256, blockBytes: 144, decode: viewed(decodeQ4K) },
   Q6_K: { blockValues: 256, blockBytes: 210, decode: viewed(decodeQ6K) },
 };
+
+/** Bytes read at once; a tensor's stored form is held as a whole only if it was read ahead. */
+const READ_CHUNK_BYTES = 1024 * 1024;
+
+/** Reads the numbers stored in a range of a file as f32.
+ *
+ * @param rows length of a row in values (a multiple of the type's block), and the place in the result of each stored
+ *   row; without it the order stays */
+export function readStored(
+  file: RangedFile,
+  { type, offset, sizeBytes }: { type: GgmlType; offset: number; sizeBytes: number },
+  rows?: { values: number; place(row: number): number },
+): Float32Array {
+  const { blockValues, blockBytes, decode } = BLOCK_FORMATS[type];
+  const ahead = file.taken(offset, sizeBytes);
+  if (type === "F32" && !rows && ahead) return new Float32Array(ahead.buffer);
+  const data = new Float32Array(sizeBytes / blockBytes * blockValues);
+  if (type === "F32" && !rows) {
+    file.readInto(offset, new Uint8Array(data.buffer));
+    return data;
+  }
+  const rowValues = rows?.values ?? blockValues;
+  const rowBlocks = rowValues / blockValues;
+  const rowBytes = rowBlocks * blockBytes;
+  const chunkBytes = ahead ? sizeBytes : Math.min(sizeBytes, Math.ceil(READ_CHUNK_BYTES / rowBytes) * rowBytes);
+  const chunk = ahead ?? new Uint8Array(chunkBytes);
+  for (let done = 0; done < sizeBytes; done += chunkBytes) {
+    const bytes = chunk.subarray(0, Math.min(chunkBytes, sizeBytes - done));
+    if (!ahead) file.readInto(offset + done, bytes);
+    const first = done / rowBytes;
+    const count = bytes.length / rowBytes;
+    if (!rows) decode(bytes, 0, count, data, first * blockValues);
+    else {for (let i = 0; i < count; i++) {
+        decode(bytes, i * rowBytes, rowBlocks, data, rows.place(first + i) * rowValues);
+      }}
+  }
+  return data;
+}

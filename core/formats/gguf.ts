@@ -8,7 +8,7 @@
  */
 import { FileFormatError } from "../util/errors.ts";
 import { at } from "../util/indexing.ts";
-import { BLOCK_FORMATS, type GgmlType } from "./dequantize.ts";
+import { BLOCK_FORMATS, type GgmlType, readStored } from "./dequantize.ts";
 import { openRanged, type RangedFile } from "./ranged_file.ts";
 
 /** A metadata value. Integers of 64 bits are `bigint` if a `number` would round them. Arrays of 64-bit integers and of
@@ -243,31 +243,6 @@ function readHeader(file: RangedFile): Pick<GgufFile, "metadata" | "tensors"> {
   return { metadata, tensors };
 }
 
-/** Bytes read at once; a tensor's stored form is held as a whole only when it was read ahead. */
-const READ_CHUNK_BYTES = 1024 * 1024;
-
-function readTensor(file: RangedFile, tensor: GgufTensor, placeRow?: (row: number) => number): Float32Array {
-  const { blockValues, blockBytes, decode } = BLOCK_FORMATS[tensor.type];
-  const rowValues = at(tensor.shape, tensor.shape.length - 1);
-  const rowBlocks = rowValues / blockValues;
-  const rowBytes = rowBlocks * blockBytes;
-  const rows = tensor.sizeBytes / rowBytes;
-  const data = new Float32Array(rows * rowValues);
-  const ahead = file.taken(tensor.offset, tensor.sizeBytes);
-  const chunkRows = ahead ? rows : Math.max(1, Math.min(rows, Math.floor(READ_CHUNK_BYTES / rowBytes)));
-  const chunk = ahead ?? new Uint8Array(chunkRows * rowBytes);
-  for (let first = 0; first < rows; first += chunkRows) {
-    const count = Math.min(chunkRows, rows - first);
-    if (!ahead) file.readInto(tensor.offset + first * rowBytes, chunk.subarray(0, count * rowBytes));
-    if (!placeRow) {
-      decode(chunk, 0, count * rowBlocks, data, first * rowValues);
-      continue;
-    }
-    for (let i = 0; i < count; i++) decode(chunk, i * rowBytes, rowBlocks, data, placeRow(first + i) * rowValues);
-  }
-  return data;
-}
-
 /** Opens a GGUF file and reads its header.
  * @throws {UsageError} when it cannot be opened.
  * @throws {FileFormatError} when the header is damaged, or describes tensors of a type that cannot be read or beyond
@@ -284,7 +259,8 @@ export function openGguf(path: string): GgufFile {
       read: (name, placeRow) => {
         const tensor = tensors.get(name);
         if (!tensor) throw new RangeError(`No tensor named "${name}" in ${path}`);
-        return { shape: [...tensor.shape], data: readTensor(file, tensor, placeRow) };
+        const rows = placeRow && { values: at(tensor.shape, tensor.shape.length - 1), place: placeRow };
+        return { shape: [...tensor.shape], data: readStored(file, tensor, rows) };
       },
       prefetch: async (name) => {
         const tensor = tensors.get(name);

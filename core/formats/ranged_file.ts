@@ -138,46 +138,42 @@ export function listFolder(path: string): Set<string> {
   }
 }
 
-/** Reads a text file that must not be longer than `maxBytes`.
- * @throws {UsageError} when it cannot be opened.
- * @throws {FileFormatError} when it is too long or not UTF-8. */
-export function readTextFile(path: string, maxBytes: number): string {
-  const file = openRanged(path);
+/** Longest JSON text that is read, in bytes; the largest published tokenizers have 35 MB. */
+const MAX_JSON_BYTES = 256 * 1024 * 1024;
+
+/** Parses a JSON object out of the bytes `offset` to `end` of a file; `what` names them in messages.
+ * @throws {FileFormatError} when they are not in the file, too many, not UTF-8, not JSON, or not an object. */
+export function readJsonRange(
+  file: RangedFile,
+  { offset, end, what }: { offset: number; end: number; what: string },
+): Record<string, unknown> {
+  const fail = (problem: string): never => {
+    throw new FileFormatError(file.path, `${what} ${problem}`);
+  };
+  const longest = Math.min(file.sizeBytes - offset, MAX_JSON_BYTES);
+  if (end - offset > longest) fail(`has ${end - offset} bytes: at most ${longest} accepted`);
+  const bytes = new Uint8Array(end - offset);
+  file.readInto(offset, bytes);
+  let value: unknown;
   try {
-    if (file.sizeBytes > maxBytes) {
-      throw new FileFormatError(path, `is ${file.sizeBytes} bytes long: at most ${maxBytes} are accepted`);
-    }
-    const bytes = new Uint8Array(file.sizeBytes);
-    file.readInto(0, bytes);
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (error) {
-    if (error instanceof TypeError) throw new FileFormatError(path, "is not UTF-8 text");
-    throw error;
-  } finally {
-    file.close();
+    fail(error instanceof TypeError ? "is not UTF-8 text" : `is not JSON (${(error as Error).message})`);
   }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return fail("must be a JSON object");
+  return value as Record<string, unknown>;
 }
 
 /** Parses a JSON file whose top level is an object.
  * @throws {UsageError} when it cannot be opened.
- * @throws {FileFormatError} when it is too long, not UTF-8, not JSON, or not an object. */
-export function readJsonObject(path: string, maxBytes: number): Record<string, unknown> {
-  return parseJsonObject(readTextFile(path, maxBytes), path, "the file");
-}
-
-/** Parses a JSON object out of `text`; `what` names the text in the message.
- * @throws {FileFormatError} when it is not JSON or not an object. */
-export function parseJsonObject(text: string, path: string, what: string): Record<string, unknown> {
-  let value: unknown;
+ * @throws {FileFormatError} as {@linkcode readJsonRange}. */
+export function readJsonObject(path: string): Record<string, unknown> {
+  const file = openRanged(path);
   try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new FileFormatError(path, `${what} is not JSON (${error instanceof Error ? error.message : String(error)})`);
+    return readJsonRange(file, { offset: 0, end: file.sizeBytes, what: "the file" });
+  } finally {
+    file.close();
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new FileFormatError(path, `${what} must be a JSON object`);
-  }
-  return value as Record<string, unknown>;
 }
 
 const HASH_CHUNK_BYTES = 4 * 1024 * 1024;

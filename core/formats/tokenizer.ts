@@ -54,9 +54,6 @@ export interface TokenizerOptions {
   opensWindows?: boolean;
 }
 
-/** Longest `tokenizer.json` accepted, in bytes; the largest published ones have 35 MB. */
-const MAX_JSON_BYTES = 256 * 1024 * 1024;
-
 /** Reads `tokenizer.json` and, where there is one, `tokenizer_config.json`.
  * @throws {UsageError} when the folder has no `tokenizer.json`.
  * @throws {FileFormatError} when a file is not a JSON object. */
@@ -70,8 +67,8 @@ export function readTokenizerDefinition(folder: string): TokenizerDefinition {
   }
   const configPath = join(folder, "tokenizer_config.json");
   return {
-    tokenizer: readJsonObject(join(folder, "tokenizer.json"), MAX_JSON_BYTES),
-    config: names.has("tokenizer_config.json") ? readJsonObject(configPath, MAX_JSON_BYTES) : {},
+    tokenizer: readJsonObject(join(folder, "tokenizer.json")),
+    config: names.has("tokenizer_config.json") ? readJsonObject(configPath) : {},
   };
 }
 
@@ -187,11 +184,4 @@ export function cutWindow(
   tokens: number,
 ): Int32Array {
   return Int32Array.from([...tokenizer.windowStart, ...ids.slice(start, start + textTokens(tokenizer, tokens))]);
-}
-
-/** The tokenizer of a Hugging Face folder.
- * @throws {UsageError} when there is none, or it has a step that cannot be followed exactly.
- * @throws {FileFormatError} when its files are malformed. */
-export function loadTokenizer(folder: string, options: TokenizerOptions = {}): Tokenizer {
-  return createTokenizer(readTokenizerDefinition(folder), join(folder, "tokenizer.json"), options);
 }

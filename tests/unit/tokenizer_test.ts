@@ -3,13 +3,11 @@ import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert
 import fc from "fast-check";
 import { at } from "../../core/util/indexing.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
-import type { GgufFile } from "../../core/formats/gguf.ts";
-import type { GgufValue } from "../../core/formats/gguf.ts";
+import type { GgufFile, GgufValue } from "../../core/formats/gguf.ts";
 import {
   createTokenizer,
   cutWindow,
   encodeForWindows,
-  loadTokenizer,
   readTokenizerDefinition,
   type Tokenizer,
 } from "../../core/formats/tokenizer.ts";
@@ -318,6 +316,9 @@ Deno.test("createTokenizer() gives a typed error or a tokenizer for any JSON", (
   );
 });
 
+const loadTokenizer = (folder: string, options: Parameters<typeof createTokenizer>[2] = {}) =>
+  createTokenizer(readTokenizerDefinition(folder), folder, options);
+
 Deno.test("createTokenizer() has one checksum per definition, however the file is laid out", async () => {
   const { sha256 } = createTokenizer({ tokenizer: LETTER_TOKENIZER, config: {} }, "x");
   assertEquals(sha256.length, 64);
@@ -331,7 +332,7 @@ Deno.test("createTokenizer() has one checksum per definition, however the file i
   });
 });
 
-Deno.test("loadTokenizer() reads the folder's two files and says what is missing", async () => {
+Deno.test("readTokenizerDefinition() reads the folder's two files and says what is missing", async () => {
   await withFolder((folder) => {
     assertThrows(() => loadTokenizer(folder), UsageError, "has no tokenizer.json");
     Deno.writeTextFileSync(`${folder}/tokenizer.model`, "");
