@@ -2,7 +2,8 @@
  *
  * Each repeat is a process of its own; loading counts for the memory, not for the time. With `--peer lm-eval`, the same
  * records go through lm-evaluation-harness's `hf` backend (PyTorch on the CPU, f32) in turns with ours, at its fastest
- * batch size on a few examples. Ratios are printed only when both sides give the same log-likelihoods.
+ * batch size on a few examples. Ratios are printed only when both sides give the same log-likelihoods. With
+ * `--peer exact`, fast arithmetic is compared with exact, and the examples decided otherwise are counted.
  *
  * Exit codes: 0 done, 1 the sides disagree, 2 wrong use.
  *
@@ -15,18 +16,19 @@ import { choiceOf, countFlag, wholeNumber } from "../../benchmarks/commands/comm
 import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
+import { type Arithmetic, ARITHMETICS } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { median } from "../../core/util/stats.ts";
 import { getTask } from "../../datasets/mod.ts";
 import { exportHfFolder } from "../../models/export.ts";
-import { uploadModel } from "../../models/device.ts";
+import { uploadModel, usualForm } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { type HarnessJob, harnessPython, localData, runHarness } from "../checks/lm_eval_harness.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
 import { inProject } from "../../core/util/user_folder.ts";
 
-const FLAGS = ["model", "tasks", "data", "limit", "repeats", "peer", "peer-batch", "worker"] as const;
+const FLAGS = ["model", "tasks", "data", "limit", "repeats", "peer", "peer-batch", "arithmetic", "worker"] as const;
 const HELP = `deno task bench:eval --data DIR [options]
 
   --data DIR         folder with the tasks' records
@@ -34,7 +36,8 @@ const HELP = `deno task bench:eval --data DIR [options]
   --tasks LIST       tasks (default: arc_easy,openbookqa)
   --limit N          first N examples of each task
   --repeats N        repeats (default: 3)
-  --peer lm-eval     measures lm-evaluation-harness in turns with ours
+  --arithmetic A     exact (the default) or fast
+  --peer P           lm-eval or exact: measured in turns with ours
   --peer-batch LIST  batch sizes of the harness to choose from (default: 1,4,16)`;
 
 /** Examples of each task for choosing the batch size. */
@@ -48,6 +51,7 @@ interface Work {
   tasks: string[];
   data: string;
   limit?: number;
+  arithmetic: Arithmetic;
   /** Batch sizes of the harness to choose from. */
   peerBatch: number[];
 }
@@ -58,24 +62,31 @@ interface Outcome {
   loadS: number;
   peakBytes: number;
   logLikelihoods: number[];
+  /** The most likely choice of each example; absent for the harness. */
+  decisions?: number[];
   /** Names of the files that were read, by task. */
   files: Record<string, string>;
 }
 
 /** Our side, in this process. */
-async function evaluateHere({ model: path, tasks, data, limit }: Work): Promise<Outcome> {
+async function evaluateHere({ model: path, tasks, data, limit, arithmetic }: Work): Promise<Outcome> {
   const start = performance.now();
-  await startBestEngine();
+  const { engine } = await startBestEngine({ arithmetic });
   const { source, tokenizer } = await openModel(path);
-  const model = await uploadModel(source);
+  const model = await uploadModel(source, usualForm(source, engine));
   source.close();
   const loaded = performance.now();
   const scorer = createScorer(scoringModel(model), tokenizer);
   const logLikelihoods: number[] = [];
+  const decisions: number[] = [];
   const files: Record<string, string> = {};
   for (const id of tasks) {
     const { scored, result } = await measureTask(scorer, id, { data, limit });
-    logLikelihoods.push(...scored.flatMap(({ scores }) => scores.map(({ logLikelihood }) => logLikelihood)));
+    for (const { scores } of scored) {
+      const found = scores.map(({ logLikelihood }) => logLikelihood);
+      logLikelihoods.push(...found);
+      decisions.push(found.indexOf(Math.max(...found)));
+    }
     files[id] = result.dataset.source;
   }
   return {
@@ -83,6 +94,7 @@ async function evaluateHere({ model: path, tasks, data, limit }: Work): Promise<
     loadS: (loaded - start) / 1000,
     peakBytes: hostMemory.peak().bytes,
     logLikelihoods,
+    decisions,
     files,
   };
 }
@@ -155,7 +167,7 @@ async function harnessSide(work: Work, files: Record<string, string>, folder: st
 }
 
 /** @returns whether the sides agree, as they do without a peer */
-async function compare(work: Work, repeats: number, peer: boolean): Promise<boolean> {
+async function compare(work: Work, repeats: number, peer?: "lm-eval" | "exact"): Promise<boolean> {
   const folder = await Deno.makeTempDir({ prefix: "bench-eval-" });
   try {
     const mine: Outcome[] = [];
@@ -163,18 +175,23 @@ async function compare(work: Work, repeats: number, peer: boolean): Promise<bool
     let other: (() => Promise<Outcome>) | undefined;
     for (let repeat = 0; repeat < repeats; repeat++) {
       mine.push(await ours(work));
-      other ??= peer ? await harnessSide(work, at(mine, 0).files, folder) : undefined;
+      if (peer === "exact") other ??= () => ours({ ...work, arithmetic: "exact" });
+      if (peer === "lm-eval") other ??= await harnessSide(work, at(mine, 0).files, folder);
       if (other) theirs.push(await other());
     }
-    console.log(describe("ours", mine));
+    console.log(describe(`ours, ${work.arithmetic}`, mine));
     if (theirs.length === 0) return true;
-    console.log(describe("lm-evaluation-harness 0.4.13, hf", theirs));
+    console.log(describe(peer === "exact" ? "ours, exact" : "lm-evaluation-harness 0.4.13, hf", theirs));
     const worst = at(mine, 0).logLikelihoods.reduce(
       (most, value, i) => Math.max(most, Math.abs(value - at(at(theirs, 0).logLikelihoods, i))),
       0,
     );
     const count = at(mine, 0).logLikelihoods.length;
-    if (count !== at(theirs, 0).logLikelihoods.length || !(worst <= TOLERANCE_NATS)) {
+    if (peer === "exact") {
+      const [fast = [], exact = []] = [at(mine, 0).decisions, at(theirs, 0).decisions];
+      const changed = fast.filter((choice, i) => choice !== exact[i]).length;
+      console.log(`${changed} of ${fast.length} examples are decided otherwise`);
+    } else if (count !== at(theirs, 0).logLikelihoods.length || !(worst <= TOLERANCE_NATS)) {
       console.log(
         `The sides disagree: ${count} and ${at(theirs, 0).logLikelihoods.length} log-likelihoods, ` +
           `largest difference ${worst} nats`,
@@ -185,7 +202,7 @@ async function compare(work: Work, repeats: number, peer: boolean): Promise<bool
     const [low, high] = [Math.min(...times).toFixed(2), Math.max(...times).toFixed(2)];
     const memory = (peakOf(mine) / peakOf(theirs)).toFixed(2);
     console.log(
-      `${count} log-likelihoods agree within ${worst.toExponential(1)} nats; ours takes ${
+      `${count} log-likelihoods within ${worst.toExponential(1)} nats; ours takes ${
         median(times).toFixed(2)
       } of the time ` +
         `(${low} to ${high}, pair by pair) and ${memory} of the peak memory`,
@@ -203,13 +220,14 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<numbe
   }
   const { model = inProject("models/SmolLM2-135M.gguf"), data, peer } = flags;
   if (data === undefined) throw new UsageError("--data must name a folder with the tasks' records");
-  if (peer !== undefined) choiceOf("peer", peer, ["lm-eval"]);
+  const other = peer === undefined ? undefined : choiceOf("peer", peer, ["lm-eval", "exact"]);
+  const arithmetic = choiceOf("arithmetic", flags.arithmetic ?? "exact", ARITHMETICS);
   const limit = countFlag(flags, "limit");
   const peerBatch = (flags["peer-batch"] ?? "1,4,16").split(",").map((size) => wholeNumber("peer-batch", size));
   const tasks = (flags.tasks ?? "arc_easy,openbookqa").split(",");
   for (const task of tasks) getTask(task);
-  const work = { model, tasks, data, limit, peerBatch };
-  return await compare(work, countFlag(flags, "repeats") ?? 3, peer !== undefined) ? 0 : 1;
+  const work = { model, tasks, data, limit, arithmetic, peerBatch };
+  return await compare(work, countFlag(flags, "repeats") ?? 3, other) ? 0 : 1;
 }
 
 if (import.meta.main) await runTool({ help: HELP, string: FLAGS }, main);

@@ -3,7 +3,8 @@
  * The step: forward and backward pass with adapters on all linear maps and masks on FFN channels and key/value
  * groups, cross entropy and divergence from the dense model's 64 most probable tokens at equal weights, clipping,
  * AdamW on adapters and masks. The proximal and width steps touch no weights and are left out. With `--peer torch`,
- * PyTorch does the same in f32 in turns with ours; a ratio is printed only when the losses of all steps agree. Memory
+ * PyTorch does the same in turns with ours; a ratio is printed only when the losses of all steps agree. Fast arithmetic
+ * is timed in turns with exact, too. Memory
  * is the resident set: at its peak, after the untimed steps, and at the end, which shows whether it grows (`--steps
  * 200`).
  *
@@ -15,9 +16,9 @@ import { startEngine } from "../../core/engine/engine.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { writeSafetensors } from "../../core/formats/safetensors.ts";
 import { median } from "../../core/util/stats.ts";
-import { type TrainingOptions, trainingSchema } from "../../core/schema/schema.ts";
-import type { HostTensor } from "../../models/config.ts";
-import { type DecoderModel, uploadModel } from "../../models/device.ts";
+import { type Arithmetic, ARITHMETICS, type TrainingOptions, trainingSchema } from "../../core/schema/schema.ts";
+import type { HostTensor, WeightSource } from "../../models/config.ts";
+import { type DecoderModel, uploadModel, usualForm } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import type { LossTerms } from "../../models/training/loss.ts";
 import { createMoments, readTensors, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
@@ -30,7 +31,7 @@ import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
 import { inProject } from "../../core/util/user_folder.ts";
 
-const FLAGS = ["model", "steps", "batch", "tokens", "rank", "threads", "peer"] as const;
+const FLAGS = ["model", "steps", "batch", "tokens", "rank", "threads", "peer", "arithmetic", "dtype"] as const;
 const HELP = `deno task bench:step [options]
 
   --model PATH   model (default: models/SmolLM2-135M.gguf)
@@ -39,7 +40,9 @@ const HELP = `deno task bench:step [options]
   --tokens N     tokens of a sequence (default: 256)
   --rank N       rank of the adapters (default: 8)
   --threads N    threads of both sides (default: all)
-  --peer torch   measures PyTorch in turns with ours`;
+  --arithmetic A exact (the default) or fast, which is timed in turns with exact
+  --peer torch   measures PyTorch in turns with ours
+  --dtype D      PyTorch's: float32 (the default) or bfloat16`;
 
 /** Batches that the steps go through in turn. */
 const BATCHES = 4;
@@ -122,8 +125,16 @@ async function makeBatches(model: DecoderModel, { batch, tokens, teacherTokens }
   return batches;
 }
 
-const close = (a: number, b: number) => Math.abs(a - b) <= 2e-3 * Math.max(1, Math.abs(a), Math.abs(b));
 const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`;
+
+/** A program that takes steps. */
+interface Side {
+  name: string;
+  /** Called before each step, outside the time. */
+  enter?(): Promise<unknown>;
+  step(i: number): Promise<Outcome>;
+  peakBytes(): Promise<number>;
+}
 
 function show(name: string, outcomes: Outcome[], peakBytes: number): void {
   const times = outcomes.map(({ ms }) => ms);
@@ -137,37 +148,54 @@ function show(name: string, outcomes: Outcome[], peakBytes: number): void {
   );
 }
 
-/** Runs the sides in turns; a peer's time and memory stand beside ours. */
-async function compare(
-  step: (i: number) => Promise<Outcome>,
-  peer: Peer | undefined,
-  { steps, library, rateOf }: { steps: number; library: string; rateOf(i: number): number },
-): Promise<void> {
-  const mine: Outcome[] = [];
-  const theirs: Outcome[] = [];
+/** Runs the sides in turns, the first of which is ours.
+ * @throws {Error} when their losses differ by more than a fraction of `tolerance`. */
+async function compare(sides: Side[], steps: number, tolerance: number): Promise<void> {
+  const close = (a: number, b: number) => Math.abs(a - b) <= tolerance * Math.max(1, Math.abs(a), Math.abs(b));
+  const outcomes = sides.map((): Outcome[] => []);
   for (let i = 0; i < UNTIMED + steps; i++) {
-    const own = await step(i);
-    const other = peer && await peer.ask<Outcome>({ step: i, rate: rateOf(i), maskRate: MASK_RATE });
-    const agrees = (other: Outcome) =>
-      close(own.crossEntropy, other.crossEntropy) && close(own.distillation, other.distillation);
-    if (other && !agrees(other)) {
+    const now: Outcome[] = [];
+    for (const side of sides) {
+      await side.enter?.();
+      now.push(await side.step(i));
+    }
+    const own = at(now, 0);
+    for (const other of now) {
+      if (close(own.crossEntropy, other.crossEntropy) && close(own.distillation, other.distillation)) continue;
       throw new Error(`The sides disagree at step ${i}: ${JSON.stringify(own)} and ${JSON.stringify(other)}`);
     }
-    if (i < UNTIMED) continue;
-    mine.push(own);
-    if (other) theirs.push(other);
+    if (i >= UNTIMED) now.forEach((outcome, j) => at(outcomes, j).push(outcome));
   }
+  const mine = at(outcomes, 0);
   const { crossEntropy, distillation } = mine.at(-1)!;
   console.log(`last step: cross entropy ${crossEntropy.toFixed(4)}, divergence ${distillation.toFixed(4)}`);
-  show(library, mine, hostMemory.peak().bytes);
-  if (!peer) return;
-  const { peakBytes } = await peer.ask<{ peakBytes: number }>({ end: true });
-  show(peer.versions, theirs, peakBytes);
-  const ratios = mine.map(({ ms }, i) => at(theirs, i).ms / ms);
-  console.log(
-    `same losses in all ${UNTIMED + steps} steps; ratio ${median(ratios).toFixed(2)} ` +
-      `(${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}, pair by pair)`,
-  );
+  for (const [j, { name, peakBytes }] of sides.entries()) {
+    const theirs = at(outcomes, j);
+    show(name, theirs, await peakBytes());
+    if (j === 0) continue;
+    const ratios = mine.map(({ ms }, i) => at(theirs, i).ms / ms);
+    console.log(
+      `same losses in all ${UNTIMED + steps} steps; ratio ${median(ratios).toFixed(2)} ` +
+        `(${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}, pair by pair) over ${name}`,
+    );
+  }
+}
+
+/** Our side: a student of its own in this process. The targets are those of `batches`, or of its own model. */
+async function ourSide(
+  source: WeightSource,
+  options: TrainingOptions,
+  arithmetic: Arithmetic,
+  given?: Batch[],
+): Promise<Side & { student: Student; batches: Batch[] }> {
+  const enter = () => startEngine("tensorflow", { arithmetic });
+  const engine = await enter();
+  const model = await uploadModel(source, usualForm(source, engine));
+  const student = createStudent(model, options, createRng(0, "adapters"));
+  const batches = given ?? await makeBatches(model, options);
+  const step = ours(student, batches, options);
+  const peakBytes = () => Promise.resolve(hostMemory.peak().bytes);
+  return { name: `${engine.library}, ${arithmetic}`, enter, step, peakBytes, student, batches };
 }
 
 async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void> {
@@ -177,6 +205,8 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
   const threads = countFlag(flags, "threads") ?? navigator.hardwareConcurrency;
   Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
   if (wanted !== undefined) choiceOf("peer", wanted, ["torch"]);
+  const arithmetic = choiceOf("arithmetic", flags.arithmetic ?? "exact", ARITHMETICS);
+  const dtype = choiceOf("dtype", flags.dtype ?? "float32", ["float32", "bfloat16"]);
   const options = trainingSchema.parse({ steps: steps + UNTIMED, batch, tokens, rank });
   const folder = await Deno.makeTempDir({ prefix: "bench-step-" });
   let peer: Peer | undefined;
@@ -186,23 +216,31 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
       const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
       peer = await startPeer("PyTorch", python, [new URL("../peers/torch_step.py", import.meta.url).pathname]);
     }
-    const engine = await startEngine("tensorflow");
     const { source } = await openModel(path);
-    const model = await uploadModel(source);
-    const student = createStudent(model, options, createRng(0, "adapters"));
-    const batches = await makeBatches(model, options);
+    const own = await ourSide(source, options, arithmetic);
+    const { student, batches } = own;
+    const sides: Side[] = [own];
     if (peer) {
       exportFolder(source, folder);
       await writeShared(`${folder}/shared.safetensors`, student, batches);
       const { crossEntropy, distillation, clipNorm } = options;
       const weights = { crossEntropy, distillation, clipNorm, scale: student.adapters.scale };
-      await peer.ask({ model: folder, shared: `${folder}/shared.safetensors`, batches: BATCHES, threads, ...weights });
+      const shared = `${folder}/shared.safetensors`;
+      await peer.ask({ model: folder, shared, batches: BATCHES, threads, dtype, ...weights });
+      const { learningRate, schedule } = at(student.optimizer.groups, 0);
+      const { ask, versions } = peer;
+      sides.push({
+        name: `${versions}, ${dtype}`,
+        step: (step) => ask({ step, rate: learningRate * scheduleFactor(schedule!, step), maskRate: MASK_RATE }),
+        peakBytes: async () => (await ask<{ peakBytes: number }>({ end: true })).peakBytes,
+      });
     }
+    if (arithmetic === "fast") sides.push(await ourSide(source, options, "exact", batches));
     source.close();
-    console.log(`${path}, ${batch} x ${tokens} random tokens, rank ${rank}, ${threads} threads, f32, in turns`);
-    const { learningRate, schedule } = at(student.optimizer.groups, 0);
-    const rateOf = (i: number) => learningRate * scheduleFactor(schedule!, i);
-    await compare(ours(student, batches, options), peer, { steps, library: engine.library, rateOf });
+    const work = `${batch} x ${tokens} random tokens, rank ${rank}, ${threads} threads`;
+    console.log(`${path}, ${work}, ${arithmetic}, in turns`);
+    const tolerance = arithmetic === "fast" || dtype !== "float32" ? 0.1 : 2e-3;
+    await compare(sides, steps, tolerance);
   } finally {
     await peer?.close();
     await Deno.remove(folder, { recursive: true });

@@ -5,7 +5,8 @@ FILE, "batches": N, ...} loads weights, adapters, tokens and the teacher's targe
 "maskRate": R} does one training step and gives {"crossEntropy", "distillation", "ms", "residentBytes"}; {"end": true}
 gives {"peakBytes"}. The step is that of the other side: LoRA on all linear maps, a mask per FFN channel and key/value
 group, cross entropy and divergence from the teacher's most probable tokens and the rest of the vocabulary as one more
-category, clipping of the adapters' gradient, AdamW on adapters and masks; float32, scaled_dot_product_attention.
+category, clipping of the adapters' gradient, AdamW on adapters and masks, which are in float32; the model is in
+`dtype`, with scaled_dot_product_attention.
 """
 import json
 import os
@@ -30,11 +31,11 @@ NAMES = {
 
 
 def add_adapter(module, down, up, scale):
-    module.register_forward_hook(lambda _module, inputs, out: out + scale * ((inputs[0] @ down) @ up))
+    module.register_forward_hook(lambda _module, inputs, out: out + (scale * ((inputs[0] @ down.to(out.dtype)) @ up.to(out.dtype))))
 
 
 def scale_input(module, mask, repeat):
-    module.register_forward_pre_hook(lambda _module, inputs: (inputs[0] * mask.repeat_interleave(repeat),))
+    module.register_forward_pre_hook(lambda _module, inputs: (inputs[0] * mask.repeat_interleave(repeat).to(inputs[0].dtype),))
 
 
 class Side:
@@ -42,7 +43,7 @@ class Side:
         torch.set_num_threads(setup["threads"])
         self.setup = setup
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            setup["model"], dtype=torch.float32, attn_implementation="sdpa"
+            setup["model"], dtype=getattr(torch, setup["dtype"]), attn_implementation="sdpa"
         ).eval()
         self.model.requires_grad_(False)
         config = self.model.config
@@ -74,7 +75,7 @@ class Side:
         tokens, ids, log_p = self.batches[index % len(self.batches)]
         self.adapter_step.zero_grad()
         self.mask_step.zero_grad()
-        logits = self.model(tokens, use_cache=False).logits[:, :-1].flatten(0, 1)
+        logits = self.model(tokens, use_cache=False).logits[:, :-1].flatten(0, 1).float()
         log_q = F.log_softmax(logits, dim=-1)
         cross_entropy = F.nll_loss(log_q, tokens[:, 1:].flatten())
         log_q = log_q.gather(1, ids)
