@@ -20,7 +20,7 @@ export type GgufEntry =
   | { i32s: ArrayLike<number> }
   | { f32s: ArrayLike<number> };
 
-/** What {@linkcode writeGguf} writes. */
+/** Content of a GGUF file. */
 export interface GgufContent {
   /** In the order of the file. */
   metadata: ReadonlyMap<string, GgufEntry>;
@@ -30,7 +30,7 @@ export interface GgufContent {
   read(name: string): Float32Array;
 }
 
-/** Numbers that ggml gives to the types that are written. */
+/** ggml's numbers of the types that are written. */
 const TENSOR_TYPES: Record<StoredType, number> = { F32: 0, F16: 1, Q8_0: 8, BF16: 30 };
 const VALUE_TYPES = { u32: 4, i32: 5, f32: 6, bool: 7, text: 8, array: 9 } as const;
 
@@ -41,68 +41,66 @@ const CHUNK_VALUES = 256 * 1024;
 
 const aligned = (size: number) => Math.ceil(size / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
 
-/** Bytes that grow at the end, little-endian. */
-function createHeader(): { bytes(): Uint8Array; u8: Put; u32: Put; u64: Put; f32: Put; text(value: string): void } {
-  let buffer = new Uint8Array(64 * 1024);
-  let view = new DataView(buffer.buffer);
-  let length = 0;
-  const reserve = (count: number): number => {
-    if (length + count > buffer.length) {
-      const larger = new Uint8Array(Math.max(2 * buffer.length, length + count));
-      larger.set(buffer);
-      buffer = larger;
-      view = new DataView(buffer.buffer);
-    }
-    length += count;
-    return length - count;
-  };
-  const encoder = new TextEncoder();
-  const u64 = (value: number) => {
-    const at = reserve(8);
-    view.setBigUint64(at, BigInt(value), true);
-  };
-  return {
-    bytes: () => buffer.subarray(0, length),
-    u8: (value) => {
-      const at = reserve(1);
-      view.setUint8(at, value);
-    },
-    u32: (value) => {
-      const at = reserve(4);
-      view.setUint32(at, value, true);
-    },
-    u64,
-    f32: (value) => {
-      const at = reserve(4);
-      view.setFloat32(at, value, true);
-    },
-    text: (value) => {
-      const bytes = encoder.encode(value);
-      u64(bytes.length);
-      const at = reserve(bytes.length);
-      buffer.set(bytes, at);
-    },
-  };
-}
-type Put = (value: number) => void;
-type Header = ReturnType<typeof createHeader>;
+/** Little-endian bytes that grow at the end. */
+class HeaderWriter {
+  #view = new DataView(new ArrayBuffer(64 * 1024));
+  #length = 0;
 
-function putEntry(header: Header, entry: GgufEntry): void {
-  const { u8, u32, u64, f32, text } = header;
+  /** Makes room for `count` bytes and returns their place. */
+  #reserve(count: number): number {
+    const place = this.#length;
+    this.#length += count;
+    if (this.#length > this.#view.byteLength) this.#view = new DataView(this.#view.buffer.transfer(2 * this.#length));
+    return place;
+  }
+
+  u8(value: number): void {
+    const place = this.#reserve(1);
+    this.#view.setUint8(place, value);
+  }
+
+  u32(value: number): void {
+    const place = this.#reserve(4);
+    this.#view.setUint32(place, value, true);
+  }
+
+  u64(value: number): void {
+    const place = this.#reserve(8);
+    this.#view.setBigUint64(place, BigInt(value), true);
+  }
+
+  f32(value: number): void {
+    const place = this.#reserve(4);
+    this.#view.setFloat32(place, value, true);
+  }
+
+  text(value: string): void {
+    const bytes = new TextEncoder().encode(value);
+    this.u64(bytes.length);
+    const place = this.#reserve(bytes.length);
+    new Uint8Array(this.#view.buffer).set(bytes, place);
+  }
+
+  /** The bytes, with zeros up to a multiple of the alignment. */
+  aligned(): Uint8Array {
+    return new Uint8Array(this.#view.buffer.transfer(aligned(this.#length)));
+  }
+}
+
+function putEntry(header: HeaderWriter, entry: GgufEntry): void {
   const list = <T>(type: number, items: ArrayLike<T>, put: (item: T) => void) => {
-    u32(VALUE_TYPES.array);
-    u32(type);
-    u64(items.length);
+    header.u32(VALUE_TYPES.array);
+    header.u32(type);
+    header.u64(items.length);
     for (let i = 0; i < items.length; i++) put(at(items, i));
   };
-  const one = (type: number) => u32(type);
-  if ("u32" in entry) one(VALUE_TYPES.u32), u32(entry.u32);
-  else if ("f32" in entry) one(VALUE_TYPES.f32), f32(entry.f32);
-  else if ("bool" in entry) one(VALUE_TYPES.bool), u8(Number(entry.bool));
-  else if ("text" in entry) one(VALUE_TYPES.text), text(entry.text);
-  else if ("texts" in entry) list(VALUE_TYPES.text, entry.texts, text);
-  else if ("i32s" in entry) list(VALUE_TYPES.i32, entry.i32s, (value) => u32(value >>> 0));
-  else list(VALUE_TYPES.f32, entry.f32s, f32);
+  if ("u32" in entry) header.u32(VALUE_TYPES.u32), header.u32(entry.u32);
+  else if ("f32" in entry) header.u32(VALUE_TYPES.f32), header.f32(entry.f32);
+  else if ("bool" in entry) header.u32(VALUE_TYPES.bool), header.u8(Number(entry.bool));
+  else if ("text" in entry) header.u32(VALUE_TYPES.text), header.text(entry.text);
+  else if ("texts" in entry) list(VALUE_TYPES.text, entry.texts, (value) => header.text(value));
+  else if ("i32s" in entry) list(VALUE_TYPES.i32, entry.i32s, (value) => header.u32(value >>> 0));
+  else list(VALUE_TYPES.f32, entry.f32s, (value) => header.f32(value));
 }
 
 const valuesOf = (shape: readonly number[]) => shape.reduce((product, size) => product * size, 1);
@@ -110,14 +108,13 @@ const valuesOf = (shape: readonly number[]) => shape.reduce((product, size) => p
 /** Metadata and tensor list, padded up to the first tensor.
  * @throws {RangeError} when rows are not whole blocks. */
 function headerBytes({ metadata, tensors }: GgufContent): Uint8Array {
-  const header = createHeader();
-  const { u8, u32, u64, text } = header;
-  for (const letter of "GGUF") u8(letter.charCodeAt(0));
-  u32(VERSION);
-  u64(tensors.size);
-  u64(metadata.size);
+  const header = new HeaderWriter();
+  for (const letter of "GGUF") header.u8(letter.charCodeAt(0));
+  header.u32(VERSION);
+  header.u64(tensors.size);
+  header.u64(metadata.size);
   for (const [key, entry] of metadata) {
-    text(key);
+    header.text(key);
     putEntry(header, entry);
   }
   let offset = 0;
@@ -129,17 +126,14 @@ function headerBytes({ metadata, tensors }: GgufContent): Uint8Array {
         `Rows of tensor "${name}" have ${rowValues} values: ${type} needs a multiple of ${blockValues}`,
       );
     }
-    text(name);
-    u32(shape.length);
-    for (const size of shape.toReversed()) u64(size);
-    u32(TENSOR_TYPES[type]);
-    u64(offset);
+    header.text(name);
+    header.u32(shape.length);
+    for (const size of shape.toReversed()) header.u64(size);
+    header.u32(TENSOR_TYPES[type]);
+    header.u64(offset);
     offset = aligned(offset + storedBytes(type, valuesOf(shape)));
   }
-  const bytes = header.bytes();
-  const padded = new Uint8Array(aligned(bytes.length));
-  padded.set(bytes);
-  return padded;
+  return header.aligned();
 }
 
 function appendTensor(append: Append, values: Float32Array, name: string, type: StoredType): void {

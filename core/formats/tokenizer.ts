@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { FileFormatError, UsageError } from "../util/errors.ts";
 import { listFolder, readJsonObject } from "./ranged_file.ts";
-import { type JsonObject, prepareForLibrary, TOKENIZER_LIMITS } from "./tokenizer_library.ts";
+import { type JsonObject, MAX_VOCABULARY, prepareForLibrary } from "./tokenizer_library.ts";
 
 /** A tokenizer of a model folder or GGUF file. */
 export interface Tokenizer {
@@ -26,8 +26,8 @@ export interface Tokenizer {
   eosTokenId: number | null;
   /** Whether `encode` puts the beginning-of-sequence token first by default. */
   addsBos: boolean;
-  /** Ids in front of every window that is cut from a longer text: beginning of sequence where the model is at a loss
-   * without it ({@linkcode TokenizerOptions.opensWindows}), else none. */
+  /** Ids in front of every window that is cut from a longer text: beginning of sequence if the model needs it
+   * ({@linkcode TokenizerOptions.opensWindows}), else none. */
   windowStart: readonly number[];
   /** SHA-256 of the tokenizer's definition, hex. */
   sha256: string;
@@ -42,19 +42,19 @@ export interface TokenizerDefinition {
   config: JsonObject;
 }
 
-/** What the model says about its tokens; used where the tokenizer's own configuration is silent. */
-export interface TokenizerOptions {
+/** The model's tokens, for what the tokenizer's own configuration leaves open. */
+interface TokenizerOptions {
   /** V: ids must be below it. */
   vocabSize?: number;
-  /** Used where the configuration names no `bos_token`. */
+  /** Used if the configuration names no `bos_token`. */
   bosTokenId?: number | null;
-  /** Used where the configuration names no `eos_token`. */
+  /** Used if the configuration names no `eos_token`. */
   eosTokenId?: number | null;
-  /** Whether windows of text must begin with the beginning-of-sequence token; they do not unless given. */
+  /** Whether windows of text must begin with the beginning-of-sequence token; default false. */
   opensWindows?: boolean;
 }
 
-/** Reads `tokenizer.json` and, where there is one, `tokenizer_config.json`.
+/** Reads `tokenizer.json` and, if present, `tokenizer_config.json`.
  * @throws {UsageError} when the folder has no `tokenizer.json`.
  * @throws {FileFormatError} when a file is not a JSON object. */
 export function readTokenizerDefinition(folder: string): TokenizerDefinition {
@@ -91,8 +91,8 @@ function keepByteOrderMarks(decoder: unknown): void {
   if ("decoders" in decoder) (decoder.decoders as unknown[]).forEach(keepByteOrderMarks);
 }
 
-/** Ids the tokenizer puts before and after a text by default: its post-processor's, or, as in transformers, what
- * `add_bos_token` and `add_eos_token` say. */
+/** Ids the tokenizer puts before and after a text by default: those of its post-processor. As in transformers,
+ * `add_bos_token` and `add_eos_token` override it. */
 function surroundings(
   library: LibraryTokenizer,
   config: JsonObject,
@@ -128,7 +128,7 @@ export function createTokenizer(
   options: TokenizerOptions = {},
 ): Tokenizer {
   const { tokenizer, config } = definition;
-  const { json, vocabulary } = prepareForLibrary(tokenizer, path, options.vocabSize ?? TOKENIZER_LIMITS.vocabulary);
+  const { json, vocabulary } = prepareForLibrary(tokenizer, path, options.vocabSize ?? MAX_VOCABULARY);
   const bosTokenId = configuredId(config, "bos_token", vocabulary, options.bosTokenId);
   const eosTokenId = configuredId(config, "eos_token", vocabulary, options.eosTokenId);
   let library: LibraryTokenizer;
@@ -168,7 +168,7 @@ export function createTokenizer(
   };
 }
 
-/** Ids of a text that windows are cut from; where each begins with a token of its own, the text as a whole does not. */
+/** Ids of a text that windows are cut from. If each window begins with a special token, the text itself does not. */
 export function encodeForWindows(tokenizer: Tokenizer, text: string): number[] {
   return tokenizer.encode(text, { specialTokens: tokenizer.windowStart.length === 0 });
 }

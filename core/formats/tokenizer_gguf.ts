@@ -2,7 +2,6 @@
  *
  * @module
  */
-import { bpeModel } from "./bpe_model.ts";
 import { FileFormatError, UsageError } from "../util/errors.ts";
 import { at, lookUp } from "../util/indexing.ts";
 import type { GgufFile, GgufValue } from "./gguf.ts";
@@ -44,10 +43,9 @@ export const PRE_TOKENIZERS: Record<string, JsonObject> = {
 /** A metadata value for a message. */
 const shown = (value: GgufValue | undefined) => typeof value === "string" ? `"${value.slice(0, 80)}"` : "(none)";
 
-/** The part of a GGUF file that describes its tokenizer. */
-export type GgufMetadata = Pick<GgufFile, "path" | "metadata">;
+type GgufMetadata = Pick<GgufFile, "path" | "metadata">;
 
-/** What the metadata says, checked. */
+/** The metadata, checked. */
 interface Vocabulary {
   tokens: string[];
   types: ArrayLike<number>;
@@ -173,6 +171,19 @@ function template(bos: { token: string; id: number } | null, eos: { token: strin
   };
 }
 
+/** The `model` of a `tokenizer.json` with byte-pair encoding. */
+const bpeModel = (parts: { vocab: Record<string, number>; merges: [string, string][] } & JsonObject): JsonObject => ({
+  type: "BPE",
+  dropout: null,
+  unk_token: null,
+  continuing_subword_prefix: null,
+  end_of_word_suffix: null,
+  fuse_unk: false,
+  byte_fallback: false,
+  ignore_merges: false,
+  ...parts,
+});
+
 function byteLevelModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObject {
   const pre = file.metadata.get("tokenizer.ggml.pre") ?? "default";
   if (typeof pre !== "string" || !Object.hasOwn(PRE_TOKENIZERS, pre)) {
@@ -226,11 +237,6 @@ function sentencePieceModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObj
   };
 }
 
-/** Whether BOS or EOS is added, from the file or as llama.cpp decides without an entry. */
-function flag(value: GgufValue | undefined, fallback: boolean): boolean {
-  return typeof value === "boolean" ? value : fallback;
-}
-
 /** The definition of a GGUF file's tokenizer: byte-level BPE (`gpt2`, with the pre-tokenizers `llama-bpe`, `smollm`,
  * `gpt-2`, `default`) or SentencePiece BPE with byte fallback (`llama`).
  * @throws {UsageError} for another tokenizer model or pre-tokenizer, by its name.
@@ -244,11 +250,11 @@ export function ggufTokenizerDefinition(file: GgufMetadata): TokenizerDefinition
   const isSentencePiece = kind === "llama";
   const vocabulary = readVocabulary(file, isSentencePiece);
   const { tokens, bosId, eosId, unknownId, padId } = vocabulary;
-  const addsBos = flag(
-    metadata.get("tokenizer.ggml.add_bos_token"),
-    isSentencePiece || metadata.get("tokenizer.ggml.pre") === "llama-bpe",
-  ) && bosId !== null;
-  const addsEos = flag(metadata.get("tokenizer.ggml.add_eos_token"), false) && eosId !== null;
+  // Without an entry llama.cpp decides by the kind of tokenizer.
+  const bosFlag = metadata.get("tokenizer.ggml.add_bos_token") ??
+    (isSentencePiece || metadata.get("tokenizer.ggml.pre") === "llama-bpe");
+  const addsBos = bosFlag === true && bosId !== null;
+  const addsEos = metadata.get("tokenizer.ggml.add_eos_token") === true && eosId !== null;
   const named = (id: number | null) => id === null ? null : { token: at(tokens, id), id };
   const chatTemplate = metadata.get("tokenizer.chat_template");
   const { model, ...steps } = (isSentencePiece ? sentencePieceModel : byteLevelModel)(vocabulary, file);

@@ -157,21 +157,7 @@ Deno.test("prepareForLibrary() cuts text only where no id changes", () => {
   assertEquals(steps.length, 1);
   const cutting = new LibraryTokenizer(json, {});
   const whole = new LibraryTokenizer({ ...json, pre_tokenizer: null }, {});
-  const piece = fc.constantFrom(
-    "the",
-    "ing",
-    " ",
-    "  ",
-    "\u2581",
-    "\n",
-    "capital",
-    "th",
-    "x",
-    "\u6771",
-    "<unk>",
-    ".",
-    "1",
-  );
+  const piece = fc.constantFrom(..."the|ing| |  |\u2581|\n|capital|th|x|\u6771|<unk>|.|1".split("|"));
   fc.assert(fc.property(fc.array(piece, { maxLength: 30 }), (pieces) => {
     const text = pieces.join("");
     assertEquals(cutting.encode(text).ids, whole.encode(text).ids);
@@ -274,7 +260,6 @@ Deno.test("createTokenizer() refuses malformed definitions", () => {
     [{ added_tokens: [{ id: 1 }] }, "needs a content and an id"],
     [{ pre_tokenizer: deep(2000) }, "the pre_tokenizer is malformed"],
     [{ pre_tokenizer: regex("(") }, "cannot be used as a tokenizer"],
-    [{ pre_tokenizer: regex("a".repeat(5000)) }, "5000 characters long"],
     [{ pre_tokenizer: { type: "Split", behavior: "Isolated" } }, "has no pattern"],
   ];
   for (const [change, message] of cases) {
@@ -291,9 +276,7 @@ Deno.test("createTokenizer() gives a typed error or a tokenizer for any JSON", (
     ["pre_tokenizer"],
     ["normalizer"],
     ["decoder"],
-    [
-      "post_processor",
-    ],
+    ["post_processor"],
     ["added_tokens"],
     ["post_processor", "single"],
     ["model", "unk_token"],
