@@ -2,8 +2,9 @@
  *
  * @module
  */
+import { at } from "../core/util/indexing.ts";
 import { FONT } from "./draw.ts";
-import { level } from "./format.ts";
+import { level, unique } from "./format.ts";
 import { qualityText } from "./findings.ts";
 import { NEUTRAL, rowColours } from "./palette.ts";
 import type { Column } from "./measurements.ts";
@@ -83,6 +84,52 @@ export const shell = (title: string, subtitle: string[], width: number, body: Sp
   },
 });
 
+/** Marks at values of their own. */
+export const layer = (values: readonly unknown[], mark: Spec, encoding: Spec): Spec => ({
+  data: { values },
+  mark,
+  encoding,
+});
+
+/** A quantitative axis. */
+export const axis = (field: string, title: string | null, scale: Spec, options: Spec): Spec => ({
+  field,
+  type: "quantitative",
+  scale,
+  axis: { title, ...options },
+});
+
+/** Distinct names, each with a value of `range`, whose values come again where names are more. */
+export const nominal = (field: string, domain: string[], range: readonly unknown[], legend: Spec): Spec => ({
+  field,
+  type: "nominal",
+  scale: { domain, range: domain.map((_, i) => at(range, i % range.length)) },
+  legend,
+});
+
+/** A figure of small panels, one for each value of a field. */
+export const facets = (
+  { title, subtitle, width, values, ...layout }: {
+    title: string;
+    subtitle: string[];
+    width: number;
+    values: readonly unknown[];
+    columns: number;
+    spacing: number;
+    resolve: Spec;
+  },
+  facet: Spec,
+  panel: Spec,
+): Spec =>
+  shell(title, subtitle, width, {
+    width: undefined,
+    height: undefined,
+    data: { values },
+    ...layout,
+    facet,
+    spec: panel,
+  });
+
 function wrap(text: string, limit: number): string[] {
   const lines: string[] = [];
   let last = "";
@@ -129,22 +176,20 @@ export const colourScale = (lines: readonly Line[]): { domain: string[]; range: 
 /** Percent of the prunable parameters really removed, mean over seeds. */
 export const removed = (row: Row): number => 100 * meanOf(row, ({ size }) => size.sparsityOfPrunable);
 
-function spreadWords({ spreadOf, n }: Estimate): string {
-  if (spreadOf === "stderr") return "standard error";
-  return spreadOf === "seeds" ? `sample sd over ${n} seeds` : `sample sd over ${n} repeats`;
-}
+const SPREAD_WORDS: Record<Estimate["spreadOf"], string> = {
+  seeds: "sample sd over seeds",
+  stderr: "standard error of one run",
+  repeats: "sample sd over repeats",
+  interval: "95 % intervals",
+};
 
 /** What the error bars of these estimates are, in words. */
 export function barWords(estimates: Estimate[]): string {
-  const kinds = new Set(estimates.filter((own) => boundsOf(own) !== null).map(({ spreadOf }) => spreadOf));
-  const words = [
-    ...(kinds.has("seeds") ? ["sample sd over seeds"] : []),
-    ...(kinds.has("stderr")
-      ? [kinds.has("seeds") ? "standard error of one seed elsewhere" : "standard error of one run"]
-      : []),
-    ...(kinds.has("repeats") ? ["sample sd over repeats"] : []),
-    ...(kinds.has("interval") ? ["95 % intervals"] : []),
-  ];
+  const kinds = unique(estimates.filter((own) => boundsOf(own) !== null).map(({ spreadOf }) => spreadOf));
+  const words = (Object.keys(SPREAD_WORDS) as Estimate["spreadOf"][]).filter((kind) => kinds.includes(kind))
+    .map((kind) =>
+      kind === "stderr" && kinds.includes("seeds") ? "standard error of one seed elsewhere" : SPREAD_WORDS[kind]
+    );
   return words.length === 0 ? "" : `Bars: ${words.join(", ")}.`;
 }
 
@@ -168,9 +213,9 @@ export const nameOf = ({ label, asked, cell }: Row): string =>
 
 /** Tooltip of a point. */
 export function describe(row: Row, column: Column, estimate: Estimate): string {
-  const spread = estimate.spread === null
-    ? ""
-    : ` ± ${qualityText(column, estimate.spread)} (${spreadWords(estimate)})`;
+  const { spread, spreadOf, n } = estimate;
+  const kind = spreadOf === "stderr" ? "standard error" : `sample sd over ${n} ${spreadOf}`;
+  const error = spread === null ? "" : ` ± ${qualityText(column, spread)} (${kind})`;
   return `${nameOf(row)}, ${removed(row).toFixed(1)} % of prunable removed: ` +
-    qualityText(column, estimate.value) + spread;
+    qualityText(column, estimate.value) + error;
 }

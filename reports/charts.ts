@@ -7,7 +7,7 @@ import type { Chart } from "./chart_style.ts";
 import { PARAMETERS, qualityAgainstSize, SPARSITY } from "./charts_lines.ts";
 import { qualityAgainstSpeed, speedUpAgainstMacs } from "./charts_scatter.ts";
 import { trainingCurves } from "./charts_training.ts";
-import { unitCharts } from "./charts_widths.ts";
+import { widthCharts } from "./charts_layers.ts";
 import { headlineColumns } from "./findings.ts";
 import type { Column } from "./measurements.ts";
 import type { Section } from "./rows.ts";
@@ -45,7 +45,7 @@ export function buildCharts(section: Section, prefix = ""): Charts {
     ...others,
     ...slower,
     ...speeds.map((speed) => speedUpAgainstMacs(section, speed, `speedup-vs-macs-${speed.name}`)),
-    ...unitCharts(section),
+    ...widthCharts(section),
     trainingCurves(section),
   ];
   const taken = new Set<string>();

@@ -5,11 +5,13 @@
 import { at } from "../core/util/indexing.ts";
 import { monotone } from "../core/util/stats.ts";
 import {
+  axis,
   barWords,
   type Chart,
   denseRow,
   describe,
   HEIGHT,
+  layer,
   type Line,
   linesOf,
   pruned,
@@ -76,20 +78,9 @@ function logTicks([low, high]: [number, number]): number[] {
   return ticks;
 }
 
-function yEncoding(scale: Scale, title: string): Spec {
-  return {
-    type: "quantitative",
-    scale: { domain: scale.domain, nice: false, ...(scale.log ? { type: "log" } : { zero: false }) },
-    axis: { title, ...(scale.log ? { values: logTicks(scale.domain), format: "~g" } : { tickCount: 6 }) },
-  };
-}
-
 /** What the lines go along: from the dense model at the left to the smallest at the right. */
 export interface SizeAxis {
-  /** File names end in it. */
   name: string;
-  /** `sparsity`, `parameters`. */
-  what: string;
   title: string;
   valueOf(row: Row): number;
   dense(section: Section): number;
@@ -98,7 +89,6 @@ export interface SizeAxis {
 /** Percent of the prunable parameters removed. */
 export const SPARSITY: SizeAxis = {
   name: "sparsity",
-  what: "sparsity",
   title: "prunable parameters removed, %",
   valueOf: removed,
   dense: () => 0,
@@ -107,7 +97,6 @@ export const SPARSITY: SizeAxis = {
 /** Millions of parameters, fewer to the right. */
 export const PARAMETERS: SizeAxis = {
   name: "parameters",
-  what: "parameters",
   title: "parameters, millions",
   valueOf: (row) => meanOf(row, ({ size }) => size.parameters) / 1e6,
   dense: (section) =>
@@ -118,16 +107,13 @@ export const PARAMETERS: SizeAxis = {
 interface Frame {
   column: Column;
   scale: Scale;
-  axis: SizeAxis;
+  size: SizeAxis;
   /** Left and right end of the x axis, the dense model's value and a little beyond the smallest model's. */
   ends: [dense: number, last: number];
   width: number;
   x: Spec;
   y: Spec;
 }
-
-/** Pixels right of the left end. */
-const pixelX = ({ ends: [dense, last], width }: Frame, value: number) => (value - dense) / (last - dense) * width;
 
 /** End of a line: where its label wants to be, in pixels. */
 interface LineEnd {
@@ -137,16 +123,19 @@ interface LineEnd {
   y: number;
 }
 
+/** Layers with the ends of the lines in them. */
+interface Drawn {
+  layers: Spec[];
+  ends: LineEnd[];
+}
+
 /** A horizontal line such as the dense model's value. */
-function referenceLine(frame: Frame, label: string, value: number, dash: number[]): { layer: Spec; end: LineEnd } {
+function referenceLine(frame: Frame, label: string, value: number, strokeDash: number[]): Drawn {
   const quality = scaleOf(frame.column) * value;
+  const mark = { type: "rule", color: NEUTRAL.dense, strokeDash, strokeWidth: 1.2, aria: false };
   return {
-    layer: {
-      data: { values: [{ quality }] },
-      mark: { type: "rule", color: NEUTRAL.dense, strokeDash: dash, strokeWidth: 1.2, aria: false },
-      encoding: { y: { ...frame.y, field: "quality" } },
-    },
-    end: { label, colour: NEUTRAL.dense, x: frame.width, y: pixelY(frame.scale, quality) },
+    layers: [layer([{ quality }], mark, { y: { ...frame.y, field: "quality" } })],
+    ends: [{ label, colour: NEUTRAL.dense, x: frame.width, y: pixelY(frame.scale, quality) }],
   };
 }
 
@@ -164,22 +153,22 @@ const valued = (rows: readonly Row[], column: Column): Valued[] =>
   });
 
 /** A row as a point; values beyond the scale are drawn at its edge, without an error bar. */
-function pointOf({ column, scale, axis, ends: [dense, last], width }: Frame, { row, estimate }: Valued, shift: number) {
+function pointOf({ column, scale, size, ends: [dense, last], width }: Frame, { row, estimate }: Valued, shift: number) {
   const k = scaleOf(column);
   const [lowest, highest] = scale.log ? scale.domain : [-Infinity, Infinity];
   const beyond = k * estimate.value > highest;
   const spread = beyond ? 0 : estimate.spread ?? 0;
-  const inside = (value: number) => Math.min(Math.max(value, lowest), highest);
-  const x = axis.valueOf(row);
+  const inside = (value: number) => Math.min(Math.max(k * value, lowest), highest);
+  const x = size.valueOf(row);
   return {
     method: row.label,
     asked: row.asked,
     removed: removed(row),
     x,
     shownAt: x + shift * (last - dense) / width,
-    quality: inside(k * estimate.value),
-    low: inside(k * (estimate.value - spread)),
-    high: inside(k * (estimate.value + spread)),
+    quality: inside(estimate.value),
+    low: inside(estimate.value - spread),
+    high: inside(estimate.value + spread),
     beyond,
     description: describe(row, column, estimate),
   };
@@ -187,104 +176,41 @@ function pointOf({ column, scale, axis, ends: [dense, last], width }: Frame, { r
 
 /** Line, error bars and points of one method.
  * @param shift Pixels to the right, which keep the error bars of one level apart. */
-function methodLine(
-  frame: Frame,
-  { label, colour, rows }: Line,
-  dense: Estimate | undefined,
-  shift: number,
-): { layers: Spec[]; ends: LineEnd[] } {
-  const { column, scale, axis, ends, x, y } = frame;
-  const own = valued(rows, column).sort((a, b) =>
-    Math.sign(ends[1] - ends[0]) * (axis.valueOf(a.row) - axis.valueOf(b.row))
-  );
-  const points = own.map((point) => pointOf(frame, point, shift));
-  const k = scaleOf(column);
-  const start = dense === undefined ? [] : [{ method: label, shownAt: ends[0], quality: k * dense.value }];
+function methodLine(frame: Frame, { label, colour, rows }: Line, dense: Estimate | undefined, shift: number): Drawn {
+  const { column, scale, size, ends: [first, last], width, x, y } = frame;
+  const points = valued(rows, column)
+    .sort((a, b) => Math.sign(last - first) * (size.valueOf(a.row) - size.valueOf(b.row)))
+    .map((point) => pointOf(frame, point, shift));
+  const start = dense === undefined ? [] : [{ method: label, shownAt: first, quality: scaleOf(column) * dense.value }];
   const quality = { ...y, field: "quality" };
+  const marks = (beyond: boolean): Spec => {
+    const shape = beyond ? { size: 90, shape: "triangle-up" } : { size: 55, shape: "circle" };
+    const shown = points.filter((point) => point.beyond === beyond);
+    const mark = { type: "point", color: colour, filled: true, opacity: 1, ...shape };
+    return layer(shown, mark, { x, y: quality, description: { field: "description" } });
+  };
   return {
     layers: [
-      {
-        data: { values: [...start, ...points] },
-        mark: { type: "line", color: colour, strokeWidth: 2 },
-        encoding: { x, y: quality, order: { value: null }, description: { value: label } },
-      },
-      {
-        data: { values: points },
-        mark: { type: "rule", color: colour, strokeWidth: 1.5, aria: false },
-        encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" } },
-      },
-      ...[false, true].map((beyond) => ({
-        data: { values: points.filter((point) => point.beyond === beyond) },
-        mark: {
-          type: "point",
-          color: colour,
-          filled: true,
-          opacity: 1,
-          size: beyond ? 90 : 55,
-          shape: beyond ? "triangle-up" : "circle",
-        },
-        encoding: { x, y: quality, description: { field: "description" } },
-      })),
+      layer([...start, ...points], { type: "line", color: colour, strokeWidth: 2 }, {
+        x,
+        y: quality,
+        order: { value: null },
+        description: { value: label },
+      }),
+      layer(points, { type: "rule", color: colour, strokeWidth: 1.5, aria: false }, {
+        x,
+        y: { ...y, field: "low" },
+        y2: { field: "high" },
+      }),
+      marks(false),
+      marks(true),
     ],
-    ends: points.slice(-1).map((last) => ({
+    ends: points.slice(-1).map(({ shownAt, quality }) => ({
       label,
       colour,
-      x: pixelX(frame, last.shownAt),
-      y: pixelY(scale, last.quality),
+      x: (shownAt - first) / (last - first) * width,
+      y: pixelY(scale, quality),
     })),
-  };
-}
-
-/** Layers of a figure `width` pixels wide. */
-function layersOf(frame: Frame, lines: readonly Line[], dense: Estimate | undefined): Spec[] {
-  const { column } = frame;
-  const references = [
-    ...(dense === undefined ? [] : [referenceLine(frame, "dense", dense.value, [6, 3])]),
-    ...(column.chance === null ? [] : [referenceLine(frame, "chance", column.chance, [1.5, 3])]),
-  ];
-  const drawn = lines.map((line, i) => methodLine(frame, line, dense, 3 * (i - (lines.length - 1) / 2)));
-  return [
-    ...references.map((reference) => reference.layer),
-    ...drawn.flatMap(({ layers }) => layers),
-    ...endLabels([...references.map(({ end }) => end), ...drawn.flatMap(({ ends }) => ends)], frame.width),
-  ];
-}
-
-/** Quality against size: one line per method from the dense model, labelled at its end. */
-export function qualityAgainstSize(section: Section, column: Column, axis: SizeAxis, name: string): Chart | null {
-  const points = valued(pruned(section), column);
-  if (points.length === 0) return null;
-  const dense = denseRow(section)?.values.get(column.key);
-  const estimates = [...points.map(({ estimate }) => estimate), ...(dense === undefined ? [] : [dense])];
-  const scale = qualityScale(column, estimates);
-  const start = axis.dense(section);
-  const furthest = points.map(({ row }) => axis.valueOf(row) - start)
-    .reduce((far, own) => Math.abs(own) > Math.abs(far) ? own : far, 0);
-  const ends: [number, number] = [start, start + (furthest * 1.06 || 1)];
-  const lines = linesOf(section, points.map(({ row }) => row));
-  const title = `${column.kind === "perplexity" ? "Perplexity" : "Accuracy"} against ${axis.what}`;
-  const notes = [
-    barWords(estimates),
-    ...(lines.length > 1 ? ["Points of one level are set a little apart."] : []),
-    ...(scale.log && estimates.some(({ value }) => value > scale.domain[1])
-      ? [`Triangles: above ${scale.domain[1].toFixed(0)}.`]
-      : []),
-  ];
-  const over = column.kind === "mean-accuracy" ? "over " : "";
-  const subtitle = [`${subject(section)} · ${column.name} ${over}${column.count}`, notes.join(" ").trim()];
-  return {
-    name,
-    title: `${title}: ${column.name}`,
-    spec: (width) => {
-      const x = {
-        field: "shownAt",
-        type: "quantitative",
-        scale: { domain: ends, nice: false, zero: false },
-        axis: { title: axis.title, grid: false, tickCount: 6 },
-      };
-      const frame: Frame = { column, scale, axis, ends, width, x, y: yEncoding(scale, qualityTitle(column)) };
-      return shell(title, subtitle, width, { layer: layersOf(frame, lines, dense) });
-    },
   };
 }
 
@@ -300,16 +226,57 @@ function endLabels(ends: LineEnd[], width: number): Spec[] {
     toY: at(placed, i),
   }));
   const pixels = (field: string) => ({ field, type: "quantitative", scale: null, axis: null });
+  const text = { type: "text", align: "left", baseline: "middle", dx: 4, fontSize: 12, limit: 190, color: NEUTRAL.ink };
   return [
-    ...values.map((value) => ({
-      data: { values: [value] },
-      mark: { type: "rule", color: value.colour, strokeWidth: 1, strokeDash: [2, 2], aria: false },
-      encoding: { x: pixels("fromX"), x2: { field: "toX" }, y: pixels("fromY"), y2: { field: "toY" } },
-    })),
-    {
-      data: { values },
-      mark: { type: "text", align: "left", baseline: "middle", dx: 4, fontSize: 12, limit: 190, color: NEUTRAL.ink },
-      encoding: { x: pixels("toX"), y: pixels("toY"), text: { field: "label" } },
-    },
+    ...values.map((value) =>
+      layer([value], { type: "rule", color: value.colour, strokeWidth: 1, strokeDash: [2, 2], aria: false }, {
+        x: pixels("fromX"),
+        x2: { field: "toX" },
+        y: pixels("fromY"),
+        y2: { field: "toY" },
+      })
+    ),
+    layer(values, text, { x: pixels("toX"), y: pixels("toY"), text: { field: "label" } }),
   ];
+}
+
+/** Quality against size: one line per method from the dense model, labelled at its end. */
+export function qualityAgainstSize(section: Section, column: Column, size: SizeAxis, name: string): Chart | null {
+  const points = valued(pruned(section), column);
+  if (points.length === 0) return null;
+  const dense = denseRow(section)?.values.get(column.key);
+  const estimates = [...points.map(({ estimate }) => estimate), ...dense === undefined ? [] : [dense]];
+  const scale = qualityScale(column, estimates);
+  const start = size.dense(section);
+  const furthest = points.map(({ row }) => size.valueOf(row) - start)
+    .reduce((far, own) => Math.abs(own) > Math.abs(far) ? own : far, 0);
+  const ends: [number, number] = [start, start + (furthest * 1.06 || 1)];
+  const lines = linesOf(section, points.map(({ row }) => row));
+  const title = `${column.kind === "perplexity" ? "Perplexity" : "Accuracy"} against ${size.name}`;
+  const isCut = scale.log && estimates.some(({ value }) => value > scale.domain[1]);
+  const notes = [
+    barWords(estimates),
+    ...lines.length > 1 ? ["Points of one level are set a little apart."] : [],
+    ...isCut ? [`Triangles: above ${scale.domain[1].toFixed(0)}.`] : [],
+  ];
+  const over = column.kind === "mean-accuracy" ? "over " : "";
+  const subtitle = [`${subject(section)} · ${column.name} ${over}${column.count}`, notes.join(" ").trim()];
+  const x = axis("shownAt", size.title, { domain: ends, nice: false, zero: false }, { grid: false, tickCount: 6 });
+  const kind = scale.log ? { type: "log" } : { zero: false };
+  const ticks = scale.log ? { values: logTicks(scale.domain), format: "~g" } : { tickCount: 6 };
+  const y = axis("quality", qualityTitle(column), { domain: scale.domain, nice: false, ...kind }, ticks);
+  return {
+    name,
+    title: `${title}: ${column.name}`,
+    spec: (width) => {
+      const frame: Frame = { column, scale, size, ends, width, x, y };
+      const drawn = [
+        ...dense === undefined ? [] : [referenceLine(frame, "dense", dense.value, [6, 3])],
+        ...column.chance === null ? [] : [referenceLine(frame, "chance", column.chance, [1.5, 3])],
+        ...lines.map((line, i) => methodLine(frame, line, dense, 3 * (i - (lines.length - 1) / 2))),
+      ];
+      const layers = [...drawn.flatMap(({ layers }) => layers), ...endLabels(drawn.flatMap(({ ends }) => ends), width)];
+      return shell(title, subtitle, width, { layer: layers });
+    },
+  };
 }

@@ -4,9 +4,20 @@
  */
 import type { CurveRow, RemovedType } from "../core/schema/schema.ts";
 import { evenlySpaced } from "../core/util/stats.ts";
-import { at } from "../core/util/indexing.ts";
-import { type Chart, colourScale, linesOf, pruned, shell, type Spec, subject, WIDE } from "./chart_style.ts";
-import { level } from "./format.ts";
+import {
+  axis,
+  type Chart,
+  colourScale,
+  facets,
+  linesOf,
+  nameOf,
+  nominal,
+  pruned,
+  type Spec,
+  subject,
+  WIDE,
+} from "./chart_style.ts";
+import { level, unique } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
 import { UNIT_WORDS } from "./settings.ts";
 import type { Row, Section } from "./rows.ts";
@@ -29,24 +40,22 @@ const learning = (row: Row): CurveRow[] =>
 /** Of the whole model and not per layer. */
 const OF_MODEL: readonly RemovedType[] = ["layer", "hidden"];
 
-const unitWords = (type: string) => (UNIT_WORDS as Record<string, string>)[type] ?? type;
-
 const removedWords = (type: RemovedType) =>
   `${UNIT_WORDS[type]} removed${OF_MODEL.includes(type) ? "" : ", per layer"}`;
 
 /** What a multiplier is the price of: MaskPrune's z of the budget and its y of masks that are to close; Sheared's lambda1
  * and lambda2 of the distance to the target shape and of its square. */
 const DUAL_WORDS: Record<string, string> = {
-  z: "price of the budget",
-  y: "price of open masks",
-  lambda1: "price of the shape",
-  lambda2: "price of the shape, squared",
+  z: "price of the budget, z",
+  y: "price of open masks, y",
+  lambda1: "price of the shape, λ1",
+  lambda2: "price of the shape squared, λ2",
 };
 
 function dualWords(name: string): string {
   const [symbol = name, ...type] = name.split(" ");
-  const of = type.length === 0 ? "" : `, ${unitWords(type.join(" "))}`;
-  return `${DUAL_WORDS[symbol] ?? `multiplier ${symbol}`}${of}`;
+  const unit = UNIT_WORDS[type.join(" ") as RemovedType] ?? type.join(" ");
+  return `${DUAL_WORDS[symbol] ?? `multiplier ${symbol}`}${unit === "" ? "" : `, ${unit}`}`;
 }
 
 /** Panels that the curves have numbers for. */
@@ -65,77 +74,47 @@ function panels(rows: CurveRow[]): Panel[] {
   return all.filter(({ pick }) => rows.some((row) => pick(row) !== null));
 }
 
-/** Symbols of the papers behind the words. */
-function symbols(rows: CurveRow[]): string {
-  const names = rows.flatMap(({ duals }) => Object.keys(duals ?? {})).map((name) => name.split(" ")[0] ?? name);
-  const known = [...new Set(names)].filter((name) => name in DUAL_WORDS).map((name) => `${name}: ${DUAL_WORDS[name]}`);
-  return known.length === 0 ? "" : `Symbols of the papers: ${known.join("; ")}.`;
-}
-
 /** One panel per quantity, one line per method and level; null where no method learned. */
 export function trainingCurves(section: Section): Chart | null {
   const rows = pruned(section).filter((row) => learning(row).length > 1);
   if (rows.length === 0) return null;
-  const levels = [...new Set(rows.map(({ asked }) => level(asked)))];
+  const levels = unique(rows.map(({ asked }) => level(asked)));
   const values = panels(rows.flatMap(learning)).flatMap(({ title, pick }) =>
     rows.flatMap((row) =>
       learning(row).flatMap((step) => {
         const value = pick(step);
         if (value === null) return [];
         const rounded = Number(value.toPrecision(4));
-        return [{ panel: title, method: row.label, level: level(row.asked), step: step.step, value: rounded }];
+        const own = { method: row.label, level: level(row.asked), description: nameOf(row) };
+        return [{ panel: title, ...own, step: step.step, value: rounded }];
       })
     )
   );
   const title = "Training of learned masks";
   const spec = (width: number): Spec => {
     const columns = width < WIDE ? 2 : 3;
-    const subtitle = [`${subject(section)} · first seed of each cell; value by step`, symbols(rows.flatMap(learning))];
-    return shell(title, subtitle, width, {
-      width: undefined,
-      height: undefined,
-      data: { values },
-      transform: [{ calculate: "datum.method + ', ' + datum.level + ' asked'", as: "description" }],
-      columns,
-      spacing: 14,
-      resolve: { scale: { y: "independent" }, axis: { x: "independent" } },
-      facet: {
-        field: "panel",
-        type: "nominal",
-        sort: [...new Set(values.map(({ panel }) => panel))],
-        header: { title: null, labelFontSize: 11, labelFontWeight: "normal", labelExpr: "split(datum.label, ', ')" },
-      },
-      spec: {
-        width: columns === 2 ? Math.floor(width / 2) - 18 : Math.floor(width / 2.4),
-        height: 84,
-        mark: { type: "line", strokeWidth: 1.6 },
-        encoding: {
-          x: {
-            field: "step",
-            type: "quantitative",
-            scale: { nice: false },
-            axis: { title: null, grid: false, tickCount: 4 },
-          },
-          y: {
-            field: "value",
-            type: "quantitative",
-            scale: { zero: false },
-            axis: { title: null, tickCount: 4, minExtent: 30 },
-          },
-          color: {
-            field: "method",
-            type: "nominal",
-            scale: colourScale(linesOf(section, rows)),
-            legend: { title: "method", symbolType: "stroke" },
-          },
-          strokeDash: {
-            field: "level",
-            type: "nominal",
-            scale: { domain: levels, range: levels.map((_, i) => at(DASHES, i % DASHES.length)) },
-            legend: { title: "asked sparsity", symbolStrokeColor: NEUTRAL.muted },
-          },
-          description: { field: "description" },
+    const subtitle = [`${subject(section)} · first seed of each cell; value by step`];
+    const resolve = { scale: { y: "independent" }, axis: { x: "independent" } };
+    return facets({ title, subtitle, width, values, columns, spacing: 14, resolve }, {
+      field: "panel",
+      type: "nominal",
+      sort: unique(values.map(({ panel }) => panel)),
+      header: { title: null, labelFontSize: 11, labelFontWeight: "normal", labelExpr: "split(datum.label, ', ')" },
+    }, {
+      width: columns === 2 ? Math.floor(width / 2) - 18 : Math.floor(width / 2.4),
+      height: 84,
+      mark: { type: "line", strokeWidth: 1.6 },
+      encoding: {
+        x: axis("step", null, { nice: false }, { grid: false, tickCount: 4 }),
+        y: axis("value", null, { zero: false }, { tickCount: 4, minExtent: 30 }),
+        color: {
+          field: "method",
+          type: "nominal",
+          scale: colourScale(linesOf(section, rows)),
+          legend: { title: "method", symbolType: "stroke" },
         },
+        strokeDash: nominal("level", levels, DASHES, { title: "asked sparsity", symbolStrokeColor: NEUTRAL.muted }),
+        description: { field: "description" },
       },
     });
   };

@@ -194,7 +194,7 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
       "FFN channels removed, per layer": 90,
       "layers removed": 3,
       "hidden dimensions removed": 24,
-      "price of the budget": 3,
+      "price of the budget, z": 3,
     },
   );
   const long = Array.from({ length: 1000 }, (_, i) => ({ ...at(curve, 0), step: i + 1 }));

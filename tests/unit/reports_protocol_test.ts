@@ -4,7 +4,6 @@ import { at } from "../../core/util/indexing.ts";
 import { type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
 import { summarise } from "../../benchmarks/timing/throughput.ts";
 import { buildDocument } from "../../reports/build_document.ts";
-import { overlap } from "../../reports/charts_widths.ts";
 import { compareRuns } from "../../reports/compare.ts";
 import { toCsv } from "../../reports/csv.ts";
 import { glance, prunedWords } from "../../reports/findings.ts";
@@ -283,11 +282,6 @@ Deno.test("throughput stands under the machine that timed it, not the one that s
   const [first, second] = protocols([here, there]);
   assertStringIncludes(first!, cpu);
   assertStringIncludes(second!, "another processor");
-});
-
-Deno.test("overlap() is the part of the units that either removed which both removed", () => {
-  assertEquals(overlap(new Set(["0 1", "0 2", "1 1"]), new Set(["0 2", "1 1", "1 2"])), 2 / 4);
-  assertEquals(overlap(new Set(["0 1"]), new Set(["0 1"])), 1);
 });
 
 Deno.test("renderTable() explains the signs that it shows, and what was pruned; renderNextSteps() what to type", () => {
