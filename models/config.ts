@@ -7,6 +7,7 @@
  */
 import { at } from "../core/util/indexing.ts";
 import { type LayerShape, queryHeads, widthOf } from "./units.ts";
+import type { Activation } from "../core/engine/ops.ts";
 import { UNIT_TYPES } from "../core/schema/schema.ts";
 
 /** RoPE frequency scaling: `linear` (position interpolation), `dynamic` (NTK-aware, by the length of the sequence),
@@ -50,9 +51,6 @@ export interface LayerAttention {
   /** Positions that a token sees, its own included; null: all before it. At least 2. */
   window: number | null;
 }
-
-/** What gates the FFN: `gate(x) * up(x)` with SiLU, or with GELU by its tanh approximation. */
-export type Activation = "silu" | "gelu-tanh";
 
 /** The norms that a decoder layer may have. The last two norm each head of queries and keys, before they are turned. */
 export const NORM_NAMES = [

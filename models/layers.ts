@@ -7,7 +7,7 @@ import * as tf from "@tensorflow/tfjs";
 import { attention, type AttentionLayout, cachedAttention, type KeyValues } from "../core/engine/attention.ts";
 import { at } from "../core/util/indexing.ts";
 import { currentEngine } from "../core/engine/engine.ts";
-import { geGlu, rmsNorm, swiGlu } from "../core/engine/ops.ts";
+import { gatedUnit, rmsNorm } from "../core/engine/ops.ts";
 import { type DecoderConfig, type LayerAttention, layerAttention, type WRITING_NAMES } from "./config.ts";
 import { applyLinear, type DecoderModel, type DeviceLayer } from "./device.ts";
 import { type HiddenMask, hiddenNorm, type LayerMasks, maskBlock, maskHeads } from "./masks.ts";
@@ -266,9 +266,6 @@ function layerAttend(
   return out;
 }
 
-/** The gated activations. */
-const GATES = { "silu": swiGlu, "gelu-tanh": geGlu };
-
 /** One decoder layer: x [N, D] -> [N, D]. */
 function decoderLayer(x: tf.Tensor2D, layer: DeviceLayer, l: number, pass: PassContext, run: LayerRun): tf.Tensor2D {
   const { config } = pass;
@@ -284,7 +281,8 @@ function decoderLayer(x: tf.Tensor2D, layer: DeviceLayer, l: number, pass: PassC
   const attended = addBlock(x, applyLinear(context, layer.output), { ...own, norm: layer.attentionOutputNorm });
 
   const ffnInput = hiddenNorm(attended, layer.ffnNorm, normEpsilon, hidden);
-  const gated = GATES[activation](applyLinear(ffnInput, layer.gate), applyLinear(ffnInput, layer.up), masks?.ffn);
+  const [gate, up] = [applyLinear(ffnInput, layer.gate), applyLinear(ffnInput, layer.up)];
+  const gated = gatedUnit(gate, up, activation, masks?.ffn);
   observe?.(l, "down", gated);
   return addBlock(attended, applyLinear(gated, layer.down), { ...own, norm: layer.ffnOutputNorm });
 }

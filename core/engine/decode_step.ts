@@ -10,6 +10,7 @@ import * as tf from "@tensorflow/tfjs";
 import type { KeyValues } from "./attention.ts";
 import { type Matrix, storedForm } from "./matrix.ts";
 import { decoderOp } from "./native_ops.ts";
+import { type Activation, ACTIVATIONS } from "./ops.ts";
 
 /** A linear map: weight [in, out], bias [out]. The weights of a layer are all in one form. */
 export interface StepLinear {
@@ -50,7 +51,7 @@ export interface StepShape {
   scoreScale: number;
   /** Factor on what a block adds. */
   residualScale: number;
-  activation: "silu" | "gelu-tanh";
+  activation: Activation;
   /** Positions that a token sees, its own included; null: all. */
   window: number | null;
 }
@@ -67,8 +68,6 @@ export interface StepState {
   /** f32 [0]: stands for what is absent. */
   nothing: tf.Tensor1D;
 }
-
-const ACTIVATIONS = { "silu": 0, "gelu-tanh": 1 };
 
 /** Whether the weights of a layer are in one form. */
 export function isOneForm(
@@ -105,7 +104,7 @@ export function decodeStep(x: tf.Tensor2D, layer: StepLayer, shape: StepShape, s
     epsilon: { float: shape.normEpsilon },
     score_scale: { float: shape.scoreScale },
     residual_scale: { float: shape.residualScale },
-    activation: { integer: ACTIVATIONS[shape.activation] },
+    activation: { integer: ACTIVATIONS[shape.activation].number },
     window: { integer: shape.window ?? 0 },
   })[0] as tf.Tensor2D;
 }

@@ -165,41 +165,18 @@ export function rmsNorm(x: tf.Tensor2D, gain: tf.Tensor1D, epsilon: number): tf.
   ) as tf.Tensor2D;
 }
 
-/** SwiGLU: `silu(gate) * up (* mask)`; gate and up [N, F], mask [F] -> [N, F]. Only the inputs are kept. */
-export function swiGlu(gate: tf.Tensor2D, up: tf.Tensor2D, mask?: tf.Tensor1D): tf.Tensor2D {
-  const inputs: Inputs = mask ? { gate, up, mask } : { gate, up };
-  const saved: readonly [tf.Tensor2D, tf.Tensor2D, tf.Tensor1D?] = mask ? [gate, up, mask] : [gate, up];
-  return withGradient(
-    inputs,
-    () => {
-      if (currentEngine().decoderOps) {
-        return { out: tf.tidy(() => decoderOp("SwiGlu", [gate, up, mask ?? tf.zeros([0])], 1)[0]), saved };
-      }
-      const gated = tf.mul(tf.mul(gate, tf.sigmoid(gate)), up);
-      return { out: mask ? tf.mul(gated, mask) : gated, saved };
-    },
-    (dy, [gate, up, mask]) => {
-      // All at once: they share the sigmoid and two products, and none of these lives on.
-      const [dGate, dUp, dMask] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
-        if (currentEngine().decoderOps) return decoderOp("SwiGluGradient", [gate, up, mask ?? tf.zeros([0]), dy], 3);
-        const s = tf.sigmoid(gate);
-        const silu = tf.mul(gate, s);
-        const dGated = mask ? tf.mul(dy, mask) : dy;
-        // d silu(g) / dg = s + g s (1 - s)
-        const slope = tf.add(s, tf.mul(silu, tf.sub(1, s)));
-        return [
-          tf.mul(tf.mul(dGated, up), slope),
-          tf.mul(dGated, silu),
-          mask ? tf.sum(tf.mul(tf.mul(dy, silu), up), 0) : tf.zeros([0]),
-        ];
-      });
-      return { gate: () => dGate, up: () => dUp, mask: () => dMask };
-    },
-  ) as tf.Tensor2D;
-}
+/** An activation of x: its value, and its slope, which uses parts of the value. */
+type ActivationOf = (x: tf.Tensor) => { value: tf.Tensor; slope: () => tf.Tensor };
 
-/** `gelu(x)` by its tanh approximation (Hendrycks and Gimpel 2016, arXiv:1606.08415), and its slope. */
-function geluTanh(x: tf.Tensor): { value: tf.Tensor; slope: () => tf.Tensor } {
+const silu: ActivationOf = (x) => {
+  const s = tf.sigmoid(x);
+  const value = tf.mul(x, s);
+  // s + x s (1 - s)
+  return { value, slope: () => tf.add(s, tf.mul(value, tf.sub(1, s))) };
+};
+
+/** `gelu(x)` by its tanh approximation (Hendrycks and Gimpel 2016, arXiv:1606.08415). */
+const geluTanh: ActivationOf = (x) => {
   const [scale, cubic] = [Math.sqrt(2 / Math.PI), 0.044715];
   const squared = tf.square(x);
   const tanh = tf.tanh(tf.mul(tf.mul(x, scale), tf.add(tf.mul(squared, cubic), 1)));
@@ -212,22 +189,43 @@ function geluTanh(x: tf.Tensor): { value: tf.Tensor; slope: () => tf.Tensor } {
       return tf.add(half, tf.mul(tf.mul(x, tf.sub(1, tf.square(tanh))), inner));
     },
   };
-}
+};
 
-/** GeGLU: `gelu(gate) * up (* mask)` with the tanh approximation; gate and up [N, F], mask [F] -> [N, F]. Only the inputs
- * are kept. */
-export function geGlu(gate: tf.Tensor2D, up: tf.Tensor2D, mask?: tf.Tensor1D): tf.Tensor2D {
+/** Activations of gated FFNs. `number`: in the operations of `core/engine/native/`; `isNative`: whether these have the
+ * gated unit alone, and not only the whole decoding layer. */
+export const ACTIVATIONS = {
+  "silu": { of: silu, number: 0, isNative: true },
+  "gelu-tanh": { of: geluTanh, number: 1, isNative: false },
+} as const;
+/** Name of an activation. */
+export type Activation = keyof typeof ACTIVATIONS;
+
+/** Gated unit of an FFN (SwiGLU, GeGLU): `activation(gate) * up (* mask)`; gate and up [N, F], mask [F] -> [N, F]. Only
+ * the inputs are kept for the gradient. */
+export function gatedUnit(
+  gate: tf.Tensor2D,
+  up: tf.Tensor2D,
+  activation: Activation,
+  mask?: tf.Tensor1D,
+): tf.Tensor2D {
+  const { of, isNative } = ACTIVATIONS[activation];
+  const usesNative = isNative && currentEngine().decoderOps;
   const inputs: Inputs = mask ? { gate, up, mask } : { gate, up };
   const saved: readonly [tf.Tensor2D, tf.Tensor2D, tf.Tensor1D?] = mask ? [gate, up, mask] : [gate, up];
   return withGradient(
     inputs,
     () => {
-      const gated = tf.mul(geluTanh(gate).value, up);
+      if (usesNative) {
+        return { out: tf.tidy(() => decoderOp("SwiGlu", [gate, up, mask ?? tf.zeros([0])], 1)[0]), saved };
+      }
+      const gated = tf.mul(of(gate).value, up);
       return { out: mask ? tf.mul(gated, mask) : gated, saved };
     },
     (dy, [gate, up, mask]) => {
+      // All at once: they share the activation and two products, and none of these lives on.
       const [dGate, dUp, dMask] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
-        const { value, slope } = geluTanh(gate);
+        if (usesNative) return decoderOp("SwiGluGradient", [gate, up, mask ?? tf.zeros([0]), dy], 3);
+        const { value, slope } = of(gate);
         const dGated = mask ? tf.mul(dy, mask) : dy;
         return [
           tf.mul(tf.mul(dGated, up), slope()),

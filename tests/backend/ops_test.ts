@@ -5,13 +5,14 @@ import { at } from "../../core/util/indexing.ts";
 import { attention } from "../../core/engine/attention.ts";
 import { currentEngine } from "../../core/engine/engine.ts";
 import {
+  type Activation,
   batchMatMul,
+  gatedUnit,
   linear,
   linearTransposed,
   matMul2d,
   rmsNorm,
   softmaxCrossEntropy,
-  swiGlu,
   withGradient,
 } from "../../core/engine/ops.ts";
 import { createRng } from "../../core/util/rng.ts";
@@ -132,20 +133,27 @@ testOnEngines("rmsNorm() equals double precision, with its gradients", async () 
   });
 });
 
-testOnEngines("swiGlu() equals double precision, with its gradients", async () => {
-  const plain = (gate: Values, up: Values) => gate.data.map((g, i) => g / (1 + Math.exp(-g)) * at(up.data, i));
-  await checkOperation({
-    what: "swiGlu",
-    inputs: [random(4, 6), random(4, 6)],
-    operation: (gate, up) => swiGlu(gate as tf.Tensor2D, up as tf.Tensor2D),
-    plain: (gate, up) => [plain(gate, up)],
-  });
-  await checkOperation({
-    what: "swiGlu with a mask",
-    inputs: [random(35, 19), random(35, 19), random(19)],
-    operation: (gate, up, mask) => swiGlu(gate as tf.Tensor2D, up as tf.Tensor2D, mask as tf.Tensor1D),
-    plain: (gate, up, mask) => [plain(gate, up).map((y, i) => y * at(mask.data, i % 19))],
-  });
+const PLAIN_ACTIVATIONS: Record<Activation, (g: number) => number> = {
+  "silu": (g) => g / (1 + Math.exp(-g)),
+  "gelu-tanh": (g) => g / 2 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3))),
+};
+
+testOnEngines("gatedUnit() equals double precision, with its gradients", async () => {
+  for (const [name, activate] of Object.entries(PLAIN_ACTIVATIONS) as [Activation, (g: number) => number][]) {
+    const plain = (gate: Values, up: Values) => gate.data.map((g, i) => activate(g) * at(up.data, i));
+    await checkOperation({
+      what: name,
+      inputs: [random(4, 6), random(4, 6)],
+      operation: (gate, up) => gatedUnit(gate as tf.Tensor2D, up as tf.Tensor2D, name),
+      plain: (gate, up) => [plain(gate, up)],
+    });
+    await checkOperation({
+      what: `${name} with a mask`,
+      inputs: [random(35, 19), random(35, 19), random(19)],
+      operation: (gate, up, mask) => gatedUnit(gate as tf.Tensor2D, up as tf.Tensor2D, name, mask as tf.Tensor1D),
+      plain: (gate, up, mask) => [plain(gate, up).map((y, i) => y * at(mask.data, i % 19))],
+    });
+  }
 });
 
 /** Rows of a packed projection through rotation and attention, sequence by sequence. */
