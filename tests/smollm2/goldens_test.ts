@@ -12,7 +12,7 @@ import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { tokenLogProbs } from "../support/token_log_probs.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import { openModel } from "../../models/load.ts";
-import { uploadModel } from "../../models/device.ts";
+import { disposeModel, uploadModel, usualForm } from "../../models/device.ts";
 import { scoringModel } from "../../models/scoring.ts";
 
 /** Nats by which a log-probability may differ from transformers'. */
@@ -37,7 +37,7 @@ function readGolden<T>(name: string): T {
   return JSON.parse(Deno.readTextFileSync(new URL(`../golden/${name}.json`, import.meta.url)));
 }
 
-await startEngine("tensorflow");
+const { whyNotFast } = await startEngine("tensorflow");
 const { source, tokenizer } = await openModel(path);
 const model = scoringModel(await uploadModel(source));
 const scorer = createScorer(model, tokenizer);
@@ -79,6 +79,26 @@ Deno.test({
     const result = await measurePerplexity(scorer, choice, { data });
     assertEquals(result.tokens, 275_027);
     assert(Math.abs(result.perplexity - 16.756) <= 0.01, `Perplexity must be 16.756: current ${result.perplexity}`);
+  },
+});
+
+Deno.test({
+  name: `fast arithmetic gives that perplexity within 0.5 %${whyNotFast === null ? "" : ` (not here: ${whyNotFast})`}`,
+  ignore: data === undefined || whyNotFast !== null,
+  ...options,
+  fn: async () => {
+    const engine = await startEngine("tensorflow", { arithmetic: "fast" });
+    try {
+      const { source } = await openModel(path);
+      const rounded = await uploadModel(source, usualForm(source, engine));
+      source.close();
+      const choice = { corpus: "wikitext2", split: "all", protocol: "a", windowTokens: 1024, maxWindows: 20 } as const;
+      const { perplexity } = await measurePerplexity(createScorer(scoringModel(rounded), tokenizer), choice, { data });
+      assert(Math.abs(perplexity / 16.756 - 1) <= 5e-3, `Perplexity must be near 16.756: current ${perplexity}`);
+      disposeModel(rounded);
+    } finally {
+      await startEngine("tensorflow");
+    }
   },
 });
 
