@@ -46,24 +46,16 @@ export { renderTable } from "./reports/terminal.ts";
 export type { TerminalOptions } from "./reports/terminal.ts";
 export { writeReport } from "./reports/write_report.ts";
 export type { ReportOptions } from "./reports/write_report.ts";
-export {
-  calibrationWindows,
-  freeModel,
-  generate,
-  loadModel,
-  prune,
-  recover,
-  saveModel,
-  score,
-  trainingWindows,
-} from "./benchmarks/cells/steps.ts";
-export type {
-  LoadedModel,
-  LoadOptions,
-  PrunedModel,
-  PruneOptions,
-  ScoreOptions,
-  StepOptions,
-  TrainingInput,
-  WindowOptions,
-} from "./benchmarks/cells/steps.ts";
+export { calibrate, trainingData } from "./benchmarks/pipeline/calibrate.ts";
+export type { CalibrationOptions, TextOptions, TrainingData, TrainingInput } from "./benchmarks/pipeline/calibrate.ts";
+export { free, load, save } from "./benchmarks/pipeline/load.ts";
+export type { LoadedModel, LoadOptions } from "./benchmarks/pipeline/load.ts";
+export { compensate, prune } from "./benchmarks/pipeline/prune.ts";
+export type { PrunedModel, PruneOptions } from "./benchmarks/pipeline/prune.ts";
+export { recover } from "./benchmarks/pipeline/recover.ts";
+export type { RecoverOptions } from "./benchmarks/pipeline/recover.ts";
+export { generate, score } from "./benchmarks/pipeline/score.ts";
+export type { ScoreOptions } from "./benchmarks/pipeline/score.ts";
+export type { StepOptions } from "./benchmarks/pipeline/step.ts";
+export { time } from "./benchmarks/pipeline/time.ts";
+export type { TimeOptions } from "./benchmarks/pipeline/time.ts";

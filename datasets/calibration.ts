@@ -11,6 +11,12 @@ import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../core
 import type { Corpus } from "./define.ts";
 import { loadCorpus } from "./load.ts";
 
+/** Windows, i32 [tokens] each, and what they were drawn from. */
+export interface DrawnWindows {
+  windows: Int32Array[];
+  dataset: DatasetUse;
+}
+
 /** What to draw. */
 export interface CalibrationOptions {
   /** Corpus whose calibration split is used. */
@@ -62,7 +68,7 @@ function fromDistinctRows(
  * @throws {UsageError} when the text is shorter than a window. */
 export async function drawCalibration(
   { corpus, tokenizer, sequences, tokens, draw, seed, data, part = [0, 1], stream = "calibration" }: CalibrationOptions,
-): Promise<{ windows: Int32Array[]; dataset: DatasetUse }> {
+): Promise<DrawnWindows> {
   const { texts: all, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
   const texts = all.slice(...part.map((share) => Math.round(share * all.length)));
   const rng = createRng(seed, stream);

@@ -4,16 +4,15 @@
  */
 import { UsageError } from "../../core/util/errors.ts";
 import type { Cell, DoneRecord } from "../../core/schema/schema.ts";
-import type { MethodContext } from "../../methods/define.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { type DecoderModel, uploadModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
 import { rebuildModel } from "../../models/training/rebuild.ts";
+import { compensate } from "../pipeline/prune.ts";
 import { storedPath } from "../records/run_file.ts";
 import { openRebuild } from "../records/rebuild_file.ts";
 import { openStoredWeights } from "../records/stored_weights.ts";
-import { compensation } from "./learning.ts";
 
 /** What tells of progress, and stops. */
 export interface RebuildHost {
@@ -76,6 +75,9 @@ export async function keptModel(
   if (!rebuild) throw new UsageError("The run kept nothing that the cell's model can be made again from");
   const kept = openRebuild(out, { ...record, rebuild }, dense.config);
   host.report("rebuild");
-  const remember: MethodContext<unknown>["remember"] = (_key, compute) => compute();
-  return await rebuildModel(dense, kept, compensation(dense, kept.windows, { remember, ...host }));
+  return await rebuildModel(
+    dense,
+    kept,
+    (plan, replaced) => compensate({ model: dense }, { plan, replaced, windows: kept.windows, ...host }),
+  );
 }

@@ -11,9 +11,8 @@ import { deviceMemoryWords } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
 import { anyTask, getCorpus } from "../../datasets/mod.ts";
-import type { CellHost } from "./evaluate.ts";
-import { measureCell } from "./measure.ts";
-import { classifyError } from "../../core/schema/failure.ts";
+import { classifyError, isDiskFull } from "../../core/schema/failure.ts";
+import { type CellHost, measureCell } from "./measure.ts";
 import { type CellEvent, cellJobSchema } from "./job.ts";
 import { timeCell } from "./time_cell.ts";
 import { type CellSamples, writeLmEvalFiles } from "../records/lm_eval_files.ts";
@@ -40,12 +39,13 @@ function report(phase: string): void {
   console.error(`${new Date().toISOString()} ${phase}`);
 }
 
-/** Writes the results as lm-evaluation-harness does. They come before the record, so that a finished cell has them; that
- * they cannot be written does not cost the measured numbers. */
-function tryToWriteLmEvalFiles(out: string, record: DoneRecord, samples: CellSamples): void {
+/** Writes the results as lm-evaluation-harness does, before the record, so that a finished cell has them. A full disk does
+ * not cost the measured numbers. */
+function writeLmEval(out: string, record: DoneRecord, samples: CellSamples): void {
   try {
     writeLmEvalFiles(runPaths(out).lmEval, record, samples);
   } catch (error) {
+    if (!isDiskFull(error)) throw error;
     report(`the files for lm-evaluation-harness's readers could not be written: ${(error as Error).message}`);
   }
 }
@@ -101,7 +101,7 @@ async function main(path: string): Promise<void> {
     const seconds = (before?.seconds ?? 0) + (performance.now() - startMs) / 1000;
     const record: DoneRecord = { ...measured, ...head, seconds, state: "done" };
     const asked = askedResults(record, job.cell, job.hashes, job.taskGroups ?? []);
-    tryToWriteLmEvalFiles(job.out, { ...asked, throughput: record.throughput }, samples);
+    writeLmEval(job.out, { ...asked, throughput: record.throughput }, samples);
     writeRecord(job.out, record);
   } catch (error) {
     console.error(error);

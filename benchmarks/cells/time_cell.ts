@@ -3,9 +3,11 @@
  *
  * @module
  */
-import { startEngine } from "../../core/engine/engine.ts";
+import { currentEngine } from "../../core/engine/engine.ts";
 import { denseMatrix } from "../../core/engine/matrix.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { Statistics } from "../../methods/define.ts";
 import {
   type DecoderConfig,
   LINEAR_NAMES,
@@ -15,58 +17,51 @@ import {
   WRITING_NAMES,
 } from "../../models/config.ts";
 import { totalParameters } from "../../models/count.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
-import { openLayerwise } from "../../models/layerwise.ts";
-import { openModel } from "../../models/load.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
-import { at } from "../../core/util/indexing.ts";
-import type { Statistics } from "../../methods/define.ts";
-import { measureThroughput } from "../timing/throughput.ts";
-import type { CellJob } from "./job.ts";
+import { free, load } from "../pipeline/load.ts";
+import { time } from "../pipeline/time.ts";
 import { describeEnvironment } from "./environment.ts";
-import type { CellHost } from "./evaluate.ts";
+import type { CellJob } from "./job.ts";
 import type { Measured } from "./measure.ts";
-import { keptModel } from "./rebuild.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
-
-/** What timing reads of a job. */
-type TimingJob = Pick<CellJob, "cell" | "out" | "device" | "layerwise">;
+import { keptModel, type RebuildHost } from "./rebuild.ts";
 
 /** The record's results with the throughput of its model, after `cell.throughput`. With `layerwise` the dense model is never
  * whole on the device, and the repeats do not alternate.
  * @throws {UsageError} when the model cannot be opened, or has fewer positions than are asked for.
  * @throws {EngineError} when the engine does not start or the device fails. */
 export async function timeCell(
-  { cell, out, device, layerwise }: TimingJob,
-  host: CellHost,
+  { cell, out, device, layerwise }: Pick<CellJob, "cell" | "out" | "device" | "layerwise">,
+  host: RebuildHost,
   before: DoneRecord,
 ): Promise<Measured> {
-  const { throughput: choice } = cell;
-  if (choice === undefined) throw new TypeError("A cell that is timed must ask for throughput");
   const clock = createPhaseClock("loadS");
   host.report("loading");
-  const engine = await startEngine(cell.engine, { device, arithmetic: cell.arithmetic });
-  const { source } = await openModel(cell.model);
   const inLayers = layerwise === true && cell.method !== null;
-  const dense = await (inLayers ? openLayerwise : uploadModel)(source, cell.weights);
-  const model = cell.method === null
-    ? dense
-    : cell.checkpoint
-    ? await keptModel(out, before, { dense, source }, host)
-    : await modelOfShape(dense, before);
-  source.close();
-  if (inLayers) disposeModel(dense);
+  const dense = await load(cell.model, {
+    engine: cell.engine,
+    device,
+    arithmetic: cell.arithmetic,
+    weights: cell.weights ?? "f32",
+    layerwise: inLayers,
+  });
+  const model = cell.method === null || cell.checkpoint
+    ? await keptModel(out, before, { dense: dense.model, source: dense.source }, host)
+    : await modelOfShape(dense.model, before);
+  if (inLayers) free(dense);
+  const engine = currentEngine();
   engine.check();
   clock.enter("throughputS");
   host.report("throughput");
-  const { engine: name, threads, library, device: on, cpu } = describeEnvironment(engine, null);
-  const measured = await measureThroughput(model, choice, {
+  const measured = await time({ model }, {
+    ...cell.throughput,
+    dense: inLayers ? undefined : dense,
     signal: host.signal,
-    threads,
-    ...!inLayers && { dense },
   });
   engine.check();
+  const { engine: name, library, device: on, cpu } = describeEnvironment(engine, null);
   return {
     ...before,
     throughput: [

@@ -72,15 +72,6 @@ export function calibrationUse(cell: Pick<Cell, "calibration">): string {
 
 const TRAINING_USE = "training ";
 
-/** Corpora that are trained on, by name, and their parts of the windows, which sum to 1. */
-export function trainingParts(
-  { training, calibration }: Pick<Cell, "training" | "calibration">,
-): { corpus: string; part: number }[] {
-  const parts = Object.entries(training?.domains ?? { [training?.corpus ?? calibration.corpus]: 1 });
-  const sum = parts.reduce((total, [, part]) => total + part, 0);
-  return parts.sort(([a], [b]) => a < b ? -1 : 1).map(([corpus, part]) => ({ corpus, part: part / sum }));
-}
-
 /** Key of a corpus that is trained on in {@linkcode Fingerprint.data}. */
 export function trainingUse(corpus: string): string {
   return `${TRAINING_USE}${corpus}`;

@@ -25,7 +25,8 @@ import { isShapeOnly, openModel, readShape } from "../../models/load.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { canonicalJson, type NamedCell } from "../../core/schema/cell_names.ts";
 import { findCheckpoints } from "./checkpoints.ts";
-import { calibrationUse, expandCells, type Fingerprint, learningOf, trainingParts, trainingUse } from "./expand.ts";
+import { trainingParts } from "../pipeline/calibrate.ts";
+import { calibrationUse, expandCells, type Fingerprint, learningOf, trainingUse } from "./expand.ts";
 import { resolveNames } from "./resolve.ts";
 import type { Wanted } from "../records/measured.ts";
 import { readRunFile } from "../records/run_file.ts";
@@ -325,7 +326,7 @@ async function hashData(config: PreparedRun["config"]): Promise<Record<string, s
     uses[calibrationUse(config)] = await learnedData(config.calibration.corpus, data);
   }
   if (config.recover === "lora" || config.methods.some(({ id }) => learns(id))) {
-    for (const { corpus } of trainingParts(config)) {
+    for (const { corpus } of trainingParts(config.training, config.calibration.corpus)) {
       uses[trainingUse(corpus)] = await learnedData(corpus, data);
     }
   }

@@ -22,7 +22,7 @@ import type { Corpus } from "../../datasets/define.ts";
 import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import { rollingBos, tokenizerBos } from "./requests.ts";
-import type { Scorer } from "./scorer.ts";
+import { checkFinite, type Scorer } from "./scorer.ts";
 
 /** What to measure. */
 export type PerplexityChoice = Pick<
@@ -194,6 +194,7 @@ export async function measurePerplexity(
   });
   const measure = choice.protocol === "c" ? wholeDocuments : joinedText;
   const measured = await measure(scorer, corpus, texts, choice, onDocuments);
+  checkFinite(measured.perplexity, `perplexity of ${corpus.id}`);
   return {
     ...choice,
     dataset,

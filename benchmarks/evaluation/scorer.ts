@@ -70,6 +70,12 @@ export interface Scorer {
   generateUntil(contexts: readonly string[], options: Omit<TextOptions, "signal">): Promise<GeneratedText[]>;
 }
 
+/** Infinite scores come of finite log-probabilities that are too small.
+ * @throws {NumericError} when a score, named in words, is not finite. */
+export function checkFinite(score: number, words: string): void {
+  if (!Number.isFinite(score)) throw new NumericError(`The model has ${score} as its ${words}: must be finite`);
+}
+
 /** Checks the ids of sequences.
  * @throws {UsageError} when one is not in a vocabulary of `vocabSize`. */
 export function checkIds(sequences: Iterable<Iterable<number>>, vocabSize: number): void {

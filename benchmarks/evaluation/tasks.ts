@@ -13,7 +13,7 @@ import { definitionHash } from "../../datasets/lm_eval/task_files.ts";
 import { loadTask } from "../../datasets/load.ts";
 import { anyTask } from "../../datasets/mod.ts";
 import { type LogLikelihoodRequest, requestBos, rollingBos } from "./requests.ts";
-import type { LogLikelihood, Scorer } from "./scorer.ts";
+import { checkFinite, type LogLikelihood, type Scorer } from "./scorer.ts";
 
 /** Options of {@linkcode measureTask}. */
 export interface TaskOptions {
@@ -152,6 +152,8 @@ export async function measureTask(
     scores: scores.slice(next, next += example.choices.length),
   }));
   const names = metricNames(task);
+  const metrics = Object.fromEntries(names.map((name) => [name, totalMetric(name, type, scored)]));
+  for (const [name, { value }] of Object.entries(metrics)) checkFinite(value, `${name} of ${id}`);
   return {
     result: {
       task: task.id,
@@ -163,7 +165,7 @@ export async function measureTask(
       ...fewshotDataset && { fewshotDataset },
       bosPolicy: type === "loglikelihood_rolling" ? rollingBos("lm-eval", scorer.tokenizer) : requestBos(scorer),
       samples: { original: total, effective: examples.length },
-      metrics: Object.fromEntries(names.map((name) => [name, totalMetric(name, type, scored)])),
+      metrics,
       outcomes: Object.fromEntries(
         names.filter((name) => name.startsWith("acc")).map((name) => [
           name,

@@ -11,7 +11,7 @@ import { anyTask, getCorpus } from "../../datasets/mod.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { type CellCost, cellCost, type EvaluationTokens } from "../cells/cell_cost.ts";
 import { type PreparedRun, prepareRun, wantedOf } from "../configuration/prepare.ts";
-import { trainingParts } from "../configuration/expand.ts";
+import { trainingParts } from "../pipeline/calibrate.ts";
 import { isComplete } from "../records/measured.ts";
 import { doneRecord } from "../records/store.ts";
 
@@ -83,7 +83,7 @@ function learnedData({ cells, config: { calibration } }: PreparedRun): ReadData[
   const trained = cells.find(({ cell }) => cell.training)?.cell;
   if (trained?.training) {
     const { steps, batch, tokens } = trained.training;
-    for (const { corpus, part } of trainingParts(trained)) {
+    for (const { corpus, part } of trainingParts(trained.training, trained.calibration.corpus)) {
       const share = part < 1 ? `, ${Math.round(100 * part)} %` : "";
       data.push({ use: `training ${corpus}`, amount: `${steps} steps of ${batch} × ${tokens} tokens${share}` });
     }

@@ -1,24 +1,13 @@
 /** From a dense model to a smaller one that was recovered, scored and saved: `deno run -A steps.ts [FOLDER]`. */
-import {
-  calibrationWindows,
-  freeModel,
-  generate,
-  loadModel,
-  prune,
-  recover,
-  saveModel,
-  score,
-  trainingWindows,
-} from "@maskprune/bench";
+import { calibrate, free, generate, load, prune, recover, save, score, trainingData } from "@maskprune/bench";
 
 const folder = Deno.args[0] ?? "pruned";
-const dense = await loadModel("tiny", { engine: "wasm" });
-const calibration = await calibrationWindows(dense, { corpus: "tiny-world", sequences: 16, tokens: 64 });
+const dense = await load("tiny", { engine: "wasm" });
+const calibration = await calibrate(dense, { corpus: "tiny-world", sequences: 16, tokens: 64 });
+const training = await trainingData(dense, { corpus: "tiny-world", steps: 10, batch: 2, tokens: 64 });
 
-const pruned = await prune(dense, { method: "wanda-sp", sparsity: 0.5, calibration });
-const training = { steps: 10, batch: 2, tokens: 64 };
-const windows = await trainingWindows(dense, { corpus: "tiny-world", ...training });
-await recover(pruned, { dense, windows, ...training });
+const cut = await prune(dense, { method: "wanda-sp", sparsity: 0.5, calibration });
+const pruned = await recover(cut, { dense, training });
 
 for (const [name, model] of Object.entries({ dense, pruned })) {
   const { perplexity, tasks } = await score(model, {
@@ -30,6 +19,6 @@ for (const [name, model] of Object.entries({ dense, pruned })) {
   console.log(name, ...perplexity.map((result) => `${result.corpus} ${result.perplexity.toFixed(2)}`), ...accuracy);
 }
 console.log(await generate(pruned, ["One, two,"], { tokens: 8 }));
-await saveModel(pruned, folder);
-freeModel(pruned);
-freeModel(dense);
+await save(pruned, folder);
+free(pruned);
+free(dense);

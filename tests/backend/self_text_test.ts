@@ -1,7 +1,7 @@
 /** Text that a model samples for itself. */
 import { assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
-import { selfText } from "../../benchmarks/cells/self_text.ts";
+import { selfText } from "../../benchmarks/pipeline/self_text.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { withToy } from "../support/method_context.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";
@@ -11,16 +11,9 @@ testOnEngines(
   async () => {
     await withToy({ seed: 4 }, async (model) => {
       const sample = async (windowStart: number[]) => {
-        const tokenizer = fakeTokenizer({ windowStart });
-        const draw = selfText({
-          model,
-          tokenizer,
-          seed: 0,
-          remember: (_, compute) => compute(),
-          report: () => {},
-          signal: new AbortController().signal,
-        });
-        return (await draw({ sequences: 3, tokens: 6, stream: "calibration" })).windows.map((ids) => [...ids]);
+        const loaded = { model, tokenizer: fakeTokenizer({ windowStart }) };
+        const { windows } = await selfText(loaded, { sequences: 3, tokens: 6, seed: 0, stream: "calibration" }, {});
+        return windows.map((ids) => [...ids]);
       };
       const [plain, opened] = [await sample([]), await sample([0])];
       assertEquals(opened.map((window) => at(window, 0)), [0, 0, 0]);

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import { cellId, expandCells, type Fingerprint, trainingParts } from "../../benchmarks/configuration/expand.ts";
+import { trainingParts } from "../../benchmarks/pipeline/calibrate.ts";
+import { cellId, expandCells, type Fingerprint } from "../../benchmarks/configuration/expand.ts";
 import {
   type Cell,
   cellSchema,
@@ -204,7 +205,7 @@ Deno.test("cellId() tells domains of equal base names apart by their contents, a
 Deno.test("trainingParts() scales the parts of domains, in the order of their names", () => {
   const calibration = { corpus: "c4", sequences: 1, tokens: 2 };
   const parts = (training?: Partial<TrainingOptions>) =>
-    trainingParts({ calibration, training: training && trainingSchema.parse(training) });
+    trainingParts(training && trainingSchema.parse(training), calibration.corpus);
   assertEquals(parts(), [{ corpus: "c4", part: 1 }]);
   assertEquals(parts({ corpus: "wikitext2" }), [{ corpus: "wikitext2", part: 1 }]);
   assertEquals(parts({ domains: { wikitext2: 6, c4: 2 } }), [

@@ -1,13 +1,13 @@
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { at } from "../../core/util/indexing.ts";
-import { trainingData } from "../../benchmarks/cells/learning.ts";
+import { trainingData } from "../../benchmarks/pipeline/calibrate.ts";
+import type { LoadedModel } from "../../benchmarks/pipeline/load.ts";
 import { flagOptions, flagSource, parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
 import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { cellSchema, trainingSchema } from "../../core/schema/schema.ts";
 import { createMix, type Domain, drawWindows, updateWeights } from "../../models/training/domains.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";
 
@@ -86,28 +86,20 @@ Deno.test("trainingData() fills the windows from the domains by their parts and 
     await Deno.writeTextFile(`${data}/c4-train.jsonl`, records("c", "text"));
     await Deno.writeTextFile(`${data}/ptb-train.jsonl`, records("p", "sentence"));
     const tokenizer = fakeTokenizer();
-    const cell = (seed: number, domains?: Record<string, number>) =>
-      cellSchema.parse({
-        model: "toy",
-        engine: "cpu",
-        method: { id: "sheared" },
-        sparsity: 0.5,
+    const draw = (seed: number, domains?: Record<string, number>) =>
+      trainingData({ tokenizer } as LoadedModel, { steps: 100, batch: 2, tokens: 6, domains }, {
+        corpus: "c4",
         seed,
-        units: ["ffn"],
-        ffnMultiple: 1,
-        calibration: { corpus: "c4" },
-        training: trainingSchema.parse({ steps: 100, batch: 2, tokens: 6, domains }),
-        perplexity: [],
-        tasks: [],
+        data,
       });
     const text = (ids: Int32Array) => tokenizer.decode([...ids]);
     const parts = { "ptb-test-space": 1, c4: 3 };
-    const { windows, domains, use } = (await trainingData(cell(0, parts), tokenizer, data))!;
+    const { windows, domains, datasets } = await draw(0, parts);
     assertEquals(domains!.map(({ name, weight, windows }) => [name, weight, windows.length]), [
       ["c4", 0.75, 200],
       ["ptb-test-space", 0.25, 200],
     ]);
-    assertEquals(use.trainingDomains!.map(({ id, source }) => [id, source]), [
+    assertEquals(datasets.map(({ id, source }) => [id, source]), [
       ["c4", "c4-train.jsonl"],
       ["ptb-test-space", "ptb-train.jsonl"],
     ]);
@@ -119,15 +111,13 @@ Deno.test("trainingData() fills the windows from the domains by their parts and 
       assert(heldOut.length > 0 && heldOut.every((ids) => !text(ids).includes("train")));
       assert(windows.every((ids) => !text(ids).includes("held")));
     }
-    assertEquals((await trainingData(cell(0, parts), tokenizer, data))!.windows, windows);
+    assertEquals((await draw(0, parts)).windows, windows);
     assert(
-      (await trainingData(cell(1, parts), tokenizer, data))!.windows.some((ids, i) =>
-        text(ids) !== text(at(windows, i))
-      ),
+      (await draw(1, parts)).windows.some((ids, i) => text(ids) !== text(at(windows, i))),
     );
 
-    const plain = (await trainingData(cell(0), tokenizer, data))!;
-    assertEquals([plain.domains, plain.use.trainingData?.id, plain.use.trainingDomains], [undefined, "c4", undefined]);
+    const plain = await draw(0);
+    assertEquals([plain.domains, plain.datasets.map(({ id }) => id)], [undefined, ["c4"]]);
   } finally {
     await Deno.remove(data, { recursive: true });
   }

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { type LoadedModel, saveModel } from "../../benchmarks/cells/steps.ts";
+import { type LoadedModel, save } from "../../benchmarks/pipeline/load.ts";
 import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
@@ -330,13 +330,13 @@ Deno.test("ggufTokenizerMetadata() refuses what GGUF cannot say, and says what t
   }
 });
 
-Deno.test("saveModel() replaces nothing but an empty folder", async () => {
+Deno.test("save() replaces nothing but an empty folder", async () => {
   const folder = Deno.makeTempDirSync();
   try {
     const notes = join(folder, "notes.txt");
     Deno.writeTextFileSync(notes, "precious");
     for (const place of [folder, notes]) {
-      const attempt = () => saveModel({} as LoadedModel, place);
+      const attempt = () => save({} as LoadedModel, place);
       await assertRejects(attempt, UsageError, `"${place}" exists and is no empty folder`);
     }
     assertEquals(Deno.readTextFileSync(notes), "precious");

@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { z } from "zod";
-import { checkBudget, runMethod } from "../../benchmarks/cells/method_result.ts";
+import { checkBudget, runMethod } from "../../benchmarks/pipeline/method_result.ts";
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { defineMethod, type Method, type PruneResult } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";

@@ -30,6 +30,7 @@ const ROOMS = [
   "cells",
   "configuration",
   "records",
+  "pipeline",
   "evaluation",
   "timing",
 ];

@@ -1,0 +1,142 @@
+/** The model of a cell: pruned and recovered as the cell says, or made again from what the run kept of it.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { currentEngine } from "../../core/engine/engine.ts";
+import { canonicalJson, sha256OfJson } from "../../core/schema/cell_names.ts";
+import { type DatasetUse, type DoneRecord, pruningOf } from "../../core/schema/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { getMethod } from "../../methods/mod.ts";
+import { uploadModel } from "../../models/device.ts";
+import { densePlan } from "../../models/plan.ts";
+import { reloadMethodFile } from "../configuration/method_file.ts";
+import { calibrate, trainingData } from "../pipeline/calibrate.ts";
+import type { LoadedModel } from "../pipeline/load.ts";
+import { prune, type PrunedModel } from "../pipeline/prune.ts";
+import { recover } from "../pipeline/recover.ts";
+import { runPaths } from "../records/store.ts";
+import { createCache } from "./cache.ts";
+import type { CellJob } from "./job.ts";
+import type { PhaseClock } from "./phase_clock.ts";
+import { isKept, keptModel, openCheckpoint, type RebuildHost } from "./rebuild.ts";
+
+/** The part of a record that says how its model came about. */
+export type MadeFacts = Pick<
+  DoneRecord,
+  "plan" | "calibrationData" | "training" | "trainingData" | "trainingDomains" | "changedWeights"
+>;
+
+/** A cell's model. */
+export interface MadeModel extends Pick<PrunedModel, "model" | "rebuild"> {
+  facts: MadeFacts;
+}
+
+/** Steps from one snapshot of a training run to the next. */
+const SNAPSHOT_STEPS = 25;
+
+/** The model that a cell asks for; `dense` itself where nothing is pruned. */
+export async function makeModel(
+  job: Pick<CellJob, "cell" | "out" | "data">,
+  dense: LoadedModel,
+  host: RebuildHost,
+  clock: PhaseClock,
+): Promise<MadeModel> {
+  const { cell, out } = job;
+  if (cell.method === null) {
+    const facts = { plan: densePlan(dense.model.config), calibrationData: null, changedWeights: false };
+    return { model: dense.model, rebuild: null, facts };
+  }
+  if (!cell.checkpoint) return await prunedModel(job, dense, host, clock);
+  const given = await openCheckpoint(out, cell.checkpoint);
+  try {
+    const facts = { plan: { layers: [] }, calibrationData: null, changedWeights: true };
+    return { model: await uploadModel(given, cell.weights), rebuild: null, facts };
+  } finally {
+    given.close();
+  }
+}
+
+async function prunedModel(
+  { cell, out, data }: Pick<CellJob, "cell" | "out" | "data">,
+  dense: LoadedModel,
+  { report, signal }: RebuildHost,
+  clock: PhaseClock,
+): Promise<MadeModel> {
+  const { method: choice, methodFile, sparsity, units, ffnMultiple, seed, compensate } = cell;
+  if (choice === null) throw new TypeError("A cell that is pruned has a method");
+  if (methodFile) await reloadMethodFile(methodFile);
+  const { kind, needs } = getMethod(choice.id);
+  const folder = runPaths(out).cache;
+  const scope = { weights: dense.source.origin.sha256, engine: currentEngine().name, seed };
+  const waiting = <T>(work: () => Promise<T>) => clock.during("waitS", work);
+  const { corpus } = cell.calibration;
+  const text = { seed, data, report, signal, remember: createCache(folder, { ...scope, calibration: [] }, waiting) };
+  const calibration = needs.calibration || compensate
+    ? await calibrate(dense, { ...cell.calibration, ...text })
+    : undefined;
+  const training = cell.training && await trainingData(dense, cell.training, { corpus, ...text });
+  report("pruning");
+  const calibrated = { ...scope, calibration: calibration?.windows ?? [], methodFile: methodFile?.sha256 };
+  const step = {
+    seed,
+    training,
+    // A folder of its own, so that a stopped cell goes on.
+    snapshots: {
+      folder: join(folder, `training-${sha256OfJson(pruningOf(cell)).slice(0, 16)}`),
+      everySteps: SNAPSHOT_STEPS,
+      keepsLast: true,
+    },
+    signal,
+    remember: createCache(folder, calibrated, waiting),
+  };
+  const { id: method, options } = choice;
+  const phase = kind === "learned" ? "learning" : "pruning";
+  const how = { method, options, sparsity, units, ffnMultiple, calibration, compensate };
+  let pruned = await prune(dense, { ...how, ...step, report: (message) => report(`${phase}: ${message}`) });
+  if (training && kind === "one-shot") {
+    const recovery = { ...step, dense, training, report: (message: string) => report(`recovery: ${message}`) };
+    pruned = await clock.during("learnS", () => recover(pruned, recovery));
+  }
+  return {
+    model: pruned.model,
+    rebuild: pruned.rebuild,
+    facts: {
+      plan: pruned.plan,
+      calibrationData: calibration?.dataset ?? null,
+      ...pruned.training.length > 0 && { training: pruned.training },
+      ...training && readFacts(training),
+      changedWeights: pruned.changed,
+    },
+  };
+}
+
+/** What a training read, as records have it. */
+function readFacts(
+  { domains, datasets }: { domains?: unknown; datasets: DatasetUse[] },
+): Pick<DoneRecord, "trainingData" | "trainingDomains"> {
+  return domains ? { trainingDomains: datasets } : { trainingData: datasets[0] };
+}
+
+/** The model of a record as the run kept it, or pruned again from what training left in the folder of statistics.
+ * @throws {UsageError} when that gives another plan than the record's. */
+export async function makeAgain(
+  job: Pick<CellJob, "cell" | "out" | "data">,
+  before: DoneRecord,
+  dense: LoadedModel,
+  host: RebuildHost,
+  clock: PhaseClock,
+): Promise<MadeModel> {
+  const { plan, calibrationData, training, trainingData, trainingDomains, changedWeights } = before;
+  const facts = { plan, calibrationData, training, trainingData, trainingDomains, changedWeights };
+  if (isKept(before)) {
+    return {
+      model: await keptModel(job.out, before, { dense: dense.model, source: dense.source }, host),
+      rebuild: null,
+      facts,
+    };
+  }
+  const again = await makeModel(job, dense, host, clock);
+  if (canonicalJson(again.facts.plan) === canonicalJson(plan)) return { ...again, facts };
+  throw new UsageError("The cell, pruned again, keeps other units than its record says: run it in another folder");
+}

@@ -1,0 +1,138 @@
+/** Windows of text for calibration and training, from a corpus or from the dense model itself.
+ *
+ * @module
+ */
+import { type DatasetUse, type TrainingOptions, trainingSchema } from "../../core/schema/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { describeIssue } from "../../core/util/issues.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { drawCalibration, type DrawnWindows } from "../../datasets/calibration.ts";
+import { getCorpus } from "../../datasets/mod.ts";
+import { SELF_TEXT } from "../../datasets/self_text.ts";
+import { createMix, type Domain, drawWindows } from "../../models/training/domains.ts";
+import type { LoadedModel } from "./load.ts";
+import { selfText } from "./self_text.ts";
+import type { StepOptions } from "./step.ts";
+
+/** Where text comes from. */
+export interface TextOptions extends StepOptions {
+  /** A corpus, whose calibration split is read, or `self`; `tiny-world` by default. See `bench ls tasks`. */
+  corpus?: string;
+  /** Seed of the places. */
+  seed?: number;
+  /** Folder with data sets. */
+  data?: string;
+}
+
+/** Which windows to draw. */
+export interface CalibrationOptions extends TextOptions {
+  /** How many windows. */
+  sequences?: number;
+  /** Length of a window in tokens. */
+  tokens?: number;
+  /** `distinct-rows`: one window from each of different records; see `bench run --help`. */
+  draw?: "places" | "distinct-rows";
+  /** Windows of another stream are drawn apart. */
+  stream?: string;
+  /** Where the records begin and end from which windows come, as parts of all records. */
+  part?: readonly [from: number, to: number];
+}
+
+/** Windows at seeded places of a corpus, each i32 `[tokens]`: 128 of 128 tokens unless told otherwise.
+ * @throws {UsageError} when the corpus is unknown, its data are missing, or the text is too short. */
+export async function calibrate(
+  loaded: LoadedModel,
+  { corpus = "tiny-world", sequences = 128, tokens = 128, draw, seed = 0, data, stream, part, ...step }:
+    CalibrationOptions = {},
+): Promise<DrawnWindows> {
+  for (const [name, count] of Object.entries({ sequences, tokens })) {
+    if (Number.isInteger(count) && count > 0) continue;
+    throw new UsageError(`${name} of calibration windows must be a whole number of at least 1: current ${count}`);
+  }
+  if (corpus !== SELF_TEXT) {
+    const { tokenizer } = loaded;
+    return await drawCalibration({
+      corpus: getCorpus(corpus),
+      tokenizer,
+      sequences,
+      tokens,
+      draw,
+      seed,
+      data,
+      stream,
+      part,
+    });
+  }
+  if (draw === "distinct-rows") {
+    throw new UsageError("Text of the model itself has no rows to draw: leave distinct-rows out");
+  }
+  return await selfText(loaded, { sequences, tokens, seed, stream: stream ?? "calibration" }, step);
+}
+
+/** Settings of a training, as in a run's `training`: `steps`, `batch`, `tokens`, `learningRate` and others. */
+export type TrainingInput = Partial<TrainingOptions>;
+
+/** What a training reads. */
+export interface TrainingData {
+  /** Settings with their defaults. */
+  options: TrainingOptions;
+  /** `steps * batch` windows in order; the same for every method of a comparison. */
+  windows: Int32Array[];
+  /** What the windows were drawn from, where it is several corpora. */
+  domains?: Domain[];
+  /** Data sets that were read: of each domain, or one. */
+  datasets: DatasetUse[];
+}
+
+/** Part of a domain's records, the last ones, that nothing is trained on, and windows that are drawn from them. */
+const [HELD_OUT, HELD_OUT_WINDOWS] = [0.05, 8];
+
+/** Windows for a training, drawn apart from the calibration windows. With `domains` each window draws its corpus by their
+ * parts.
+ * @throws {UsageError} when a setting does not fit, a corpus is unknown, or its data are missing or too short. */
+export async function trainingData(
+  loaded: LoadedModel,
+  training: TrainingInput,
+  { corpus = "tiny-world", ...text }: TextOptions = {},
+): Promise<TrainingData> {
+  const options = parseTraining(training);
+  const { steps, batch, tokens } = options;
+  const sequences = steps * batch;
+  if (!options.domains) {
+    const own = { ...text, corpus: options.corpus ?? corpus, sequences, tokens, stream: "training" };
+    const { windows, dataset } = await calibrate(loaded, own);
+    return { options, windows, datasets: [dataset] };
+  }
+  const domains: Domain[] = [];
+  const datasets: DatasetUse[] = [];
+  for (const { corpus: name, part: weight } of trainingParts(options, corpus)) {
+    const own = { ...text, corpus: name, tokens };
+    const train = { sequences, part: [0, 1 - HELD_OUT], stream: `training ${name}` } as const;
+    const rest = { sequences: HELD_OUT_WINDOWS, part: [1 - HELD_OUT, 1], stream: `held out ${name}` } as const;
+    const { windows, dataset } = await calibrate(loaded, { ...own, ...train });
+    const { windows: heldOut } = await calibrate(loaded, { ...own, ...rest });
+    domains.push({ name, weight, windows, heldOut });
+    datasets.push(dataset);
+  }
+  const rng = createRng(text.seed ?? 0, "training domains");
+  return { options, windows: drawWindows(createMix(domains), domains, sequences, rng), domains, datasets };
+}
+
+/** Corpora that are trained on, by name, and their parts of the windows, which sum to 1; `corpus` where none is named. */
+export function trainingParts(
+  training: Pick<TrainingOptions, "corpus" | "domains"> | undefined,
+  corpus: string,
+): { corpus: string; part: number }[] {
+  const parts = Object.entries(training?.domains ?? { [training?.corpus ?? corpus]: 1 });
+  const sum = parts.reduce((total, [, part]) => total + part, 0);
+  return parts.sort(([a], [b]) => a < b ? -1 : 1).map(([corpus, part]) => ({ corpus, part: part / sum }));
+}
+
+/** @throws {UsageError} that names the first setting that does not fit. */
+function parseTraining(training: TrainingInput): TrainingOptions {
+  const parsed = trainingSchema.safeParse(training);
+  if (parsed.success) return parsed.data;
+  const issue = at(parsed.error.issues, 0);
+  throw new UsageError(`training: ${describeIssue(issue, training, () => Object.keys(trainingSchema.shape))}`);
+}

@@ -1,0 +1,86 @@
+/** Models on the device: loaded, written to a folder, freed.
+ *
+ * @module
+ */
+import { currentEngine, type EngineOptions, startBestEngine, startEngine } from "../../core/engine/engine.ts";
+import type { FloatDtype } from "../../core/formats/safetensors.ts";
+import type { Tokenizer, TokenizerDefinition } from "../../core/formats/tokenizer.ts";
+import type { EngineName } from "../../core/schema/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { kindOfPath } from "../../core/util/paths.ts";
+import { expectedTensors, type HostTensor, memorySource, type WeightSource } from "../../models/config.ts";
+import { type DecoderModel, disposeModel, uploadModel, usualForm, type WeightForm } from "../../models/device.ts";
+import { exportHfFolder } from "../../models/export.ts";
+import { paddedSource } from "../../models/export_source.ts";
+import { openLayerwise } from "../../models/layerwise.ts";
+import { openModel } from "../../models/load.ts";
+import { hostTensor } from "../../models/surgery.ts";
+
+/** A model on the device with its tokenizer. Free it with {@linkcode free}. */
+export interface LoadedModel {
+  /** Weights on the device. */
+  model: DecoderModel;
+  /** Text to ids and back. */
+  tokenizer: Tokenizer;
+  /** What the tokenizer was made of. */
+  tokenizerDefinition: TokenizerDefinition;
+  /** The checkpoint: its origin and dense shape. It is closed unless layers are read one at a time. */
+  source: WeightSource;
+}
+
+/** Where and how a model is computed, as the command line's `--engine`, `--device`, `--arithmetic` and `--weights`. */
+export interface LoadOptions extends EngineOptions {
+  /** The fastest that starts with this device and arithmetic by default. */
+  engine?: EngineName;
+  /** As stored by default where the checkpoint has 16-bit numbers and the engine holds them, else f32. */
+  weights?: WeightForm;
+  /** Whether one layer at a time is on the device while the model is pruned. */
+  layerwise?: boolean;
+}
+
+/** Starts an engine and loads a model.
+ * @param path a Hugging Face folder, a `.gguf` file, or `tiny`
+ * @throws {UsageError} when there is no such model, or it is not supported.
+ * @throws {EngineError} when the engine does not start, or has no such device or arithmetic. */
+export async function load(
+  path: string,
+  { engine, weights, layerwise = false, ...options }: LoadOptions = {},
+): Promise<LoadedModel> {
+  if (engine === undefined) await startBestEngine(options);
+  else await startEngine(engine, options);
+  const { source, tokenizer, tokenizerDefinition } = await openModel(path);
+  const form = weights ?? usualForm(source, currentEngine());
+  try {
+    const model = await (layerwise ? openLayerwise : uploadModel)(source, form);
+    if (!layerwise) source.close();
+    return { model, tokenizer, tokenizerDefinition, source };
+  } catch (error) {
+    source.close();
+    throw error;
+  }
+}
+
+/** Writes a model as a folder that transformers and this program load; the folder around it must exist. All weights are in
+ * host memory at once.
+ * @throws {UsageError} when `to` is there and no empty folder, or layers have unequal widths without `pad`, which fills
+ * them up with zeros. */
+export async function save(
+  { model, tokenizerDefinition }: Pick<LoadedModel, "model" | "tokenizerDefinition">,
+  to: string,
+  { dtype = "F32", pad = false }: { dtype?: FloatDtype; pad?: boolean } = {},
+): Promise<void> {
+  const kind = kindOfPath(to);
+  if (kind !== null && (kind !== "folder" || !Deno.readDirSync(to).next().done)) {
+    throw new UsageError(`"${to}" exists and is no empty folder: remove it or choose another`);
+  }
+  const tensors = new Map<string, HostTensor>();
+  for (const name of expectedTensors(model.config).keys()) tensors.set(name, await hostTensor(model, name));
+  const source = memorySource(model.config, tensors);
+  exportHfFolder(pad ? paddedSource(source) : source, { to, dtype, tokenizer: tokenizerDefinition });
+}
+
+/** Frees a model's memory on the device. */
+export function free({ model, source }: LoadedModel): void {
+  disposeModel(model);
+  if (model.readLayer) source.close();
+}

@@ -1,0 +1,124 @@
+/** From a dense model to a smaller one: the method chooses the units that stay, least squares may make up for the others,
+ * and the model is cut.
+ *
+ * @module
+ */
+import type { TrainingReport } from "../../core/schema/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { createRng } from "../../core/util/rng.ts";
+import type { DrawnWindows } from "../../datasets/calibration.ts";
+import type { Statistics } from "../../methods/define.ts";
+import { getMethod, parseOptions } from "../../methods/mod.ts";
+import { modelSize } from "../../models/count.ts";
+import type { PrunePlan } from "../../models/plan.ts";
+import { pruneByLayers } from "../../models/surgery.ts";
+import { resolveTarget } from "../../models/target.ts";
+import { compensate as leastSquares, gramMatrices } from "../../models/training/least_squares.ts";
+import { areVectors, type Rebuild } from "../../models/training/rebuild.ts";
+import type { SnapshotPlace } from "../../models/training/snapshot.ts";
+import type { UnitType } from "../../core/schema/schema.ts";
+import type { TrainingData } from "./calibrate.ts";
+import type { LoadedModel } from "./load.ts";
+import { checkBudget, runMethod } from "./method_result.ts";
+import { type StepOptions, withDefaults } from "./step.ts";
+
+/** A model that was pruned. */
+export interface PrunedModel extends LoadedModel {
+  /** Units that stayed. */
+  plan: PrunePlan;
+  /** Prunable parameters removed, as a fraction of the dense model's. */
+  sparsity: number;
+  /** Stages of learning and recovery, in order. */
+  training: TrainingReport[];
+  /** Whether weights that stayed are others than the dense model's. */
+  changed: boolean;
+  /** What makes the model again from the dense one; null where that is no less than its weights. */
+  rebuild: Rebuild | null;
+}
+
+/** How to prune. */
+export interface PruneOptions extends StepOptions {
+  /** Id of a method, see `bench ls methods`. */
+  method: string;
+  /** Options of the method; its defaults unless given. */
+  options?: Record<string, unknown>;
+  /** Part of the prunable parameters to remove, in [0, 1). */
+  sparsity: number;
+  /** What may be removed; FFN channels and key/value groups by default. */
+  units?: readonly UnitType[];
+  /** FFN widths are multiples of this. */
+  ffnMultiple?: number;
+  /** For methods that read data, and for `compensate`. */
+  calibration?: Pick<DrawnWindows, "windows">;
+  /** For methods that learn. */
+  training?: TrainingData;
+  /** Corrects the maps that read removed units. */
+  compensate?: "least-squares";
+  /** Seed of the method's random streams. */
+  seed?: number;
+  /** Where a training keeps snapshots; without it a stopped one begins again. */
+  snapshots?: SnapshotPlace;
+}
+
+/** A smaller model by the method; `dense` stays as it is.
+ * @throws {UsageError} when method, options or budget do not fit the model, or windows are missing.
+ * @throws {NumericError} when the method's tensors or the loss are not finite. */
+export async function prune(dense: LoadedModel, given: PruneOptions): Promise<PrunedModel> {
+  const { sparsity, units = ["ffn", "kv-groups"], ffnMultiple = 1, seed = 0, training } = given;
+  const { windows: calibration = [] } = given.calibration ?? {};
+  const step = withDefaults(given);
+  const { config } = dense.model;
+  const method = getMethod(given.method);
+  const options = parseOptions(method, given.options ?? {});
+  const target = resolveTarget(config, { sparsity, units, ffnMultiple });
+  const isLearned = method.kind === "learned";
+  if (isLearned && !training) throw new UsageError(`Method "${method.id}" learns: give its training data`);
+  method.check?.(config, target, options, { compensate: given.compensate, training: training?.options });
+  const compensated = (plan: PrunePlan, replaced?: Statistics) =>
+    compensate(dense, { plan, replaced, windows: calibration, ...step });
+  const learning = isLearned && training && {
+    ...training,
+    checkpoint: given.snapshots,
+    ...given.compensate && { compensate: compensated },
+  };
+  const { plan, replaced = {}, parts, training: reports = [] } = await runMethod(method, {
+    model: dense.model,
+    calibration,
+    options,
+    seed,
+    rng: (name) => createRng(seed, `${method.id} ${name}`),
+    target,
+    ...step,
+    ...learning && { learning },
+  });
+  const tensors = given.compensate && !isLearned ? await compensated(plan, replaced) : replaced;
+  const model = await pruneByLayers(dense.model, plan, tensors);
+  checkBudget(method, options, { dense: config, left: model.config, plan, target });
+  const own = parts ? {} : replaced;
+  const isCompensated = given.compensate !== undefined && (!isLearned || parts !== undefined);
+  const rebuild = { plan, replaced: own, windows: isCompensated ? calibration : [], ...parts && { learned: parts } };
+  return {
+    ...dense,
+    model,
+    plan,
+    sparsity: modelSize(model.config, config).sparsityOfPrunable,
+    training: reports,
+    changed: isLearned || Object.keys(tensors).length > 0,
+    rebuild: areVectors(own) ? rebuild : null,
+  };
+}
+
+/** Tensors at dense shape that make up for the units that `plan` removes, beside those that the method `replaced`: least
+ * squares of the outputs on the calibration windows. */
+export async function compensate(
+  dense: Pick<LoadedModel, "model">,
+  { plan, replaced, windows, ...given }: StepOptions & {
+    plan: PrunePlan;
+    replaced?: Statistics;
+    windows: Int32Array[];
+  },
+): Promise<Statistics> {
+  const { report, signal, remember } = withDefaults(given);
+  const gram = await remember("gram matrices", () => gramMatrices(dense.model, windows, { report, signal }));
+  return { ...replaced, ...await leastSquares(dense.model, plan, { gram, replaced, report, signal }) };
+}

@@ -1,0 +1,57 @@
+/** Recovery of a pruned model: adapters are trained towards the dense one and folded in.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/util/errors.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { counterparts, keptLayers } from "../../models/plan.ts";
+import { recoverModel } from "../../models/training/recover.ts";
+import type { SnapshotPlace } from "../../models/training/snapshot.ts";
+import type { TrainingData } from "./calibrate.ts";
+import type { LoadedModel } from "./load.ts";
+import type { PrunedModel } from "./prune.ts";
+import { type StepOptions, withDefaults } from "./step.ts";
+
+/** How to recover. */
+export interface RecoverOptions extends StepOptions {
+  /** The model that `pruned` was cut from. */
+  dense: LoadedModel;
+  training: TrainingData;
+  /** Seed of the adapters, which are the same for every method. */
+  seed?: number;
+  /** Where the training keeps snapshots; without it a stopped one begins again. */
+  snapshots?: SnapshotPlace;
+}
+
+/** The recovered model. It replaces `pruned`, whose weights are changed.
+ * @throws {UsageError} when all weights of the loss are 0.
+ * @throws {NumericError} when the loss is not finite. */
+export async function recover(
+  pruned: PrunedModel,
+  { dense, training: { options, windows }, seed = 0, snapshots, ...step }: RecoverOptions,
+): Promise<PrunedModel> {
+  const { crossEntropy, distillation, hidden } = options;
+  if (crossEntropy + distillation + hidden === 0) {
+    throw new UsageError(
+      "The weights crossEntropy, distillation and hidden of a recovery are 0: set one of them above 0",
+    );
+  }
+  const { plan } = pruned;
+  const { report, parts } = await recoverModel({
+    base: pruned.model,
+    teacher: dense.model,
+    teacherLayers: keptLayers(plan).length < plan.layers.length ? counterparts(plan) : undefined,
+    options,
+    windows,
+    checkpoint: snapshots,
+    rng: createRng(seed, "recovery"),
+    key: "recovery",
+    ...withDefaults(step),
+  });
+  return {
+    ...pruned,
+    training: [...pruned.training, report],
+    changed: true,
+    rebuild: pruned.rebuild && { ...pruned.rebuild, ...parts && { recovered: parts } },
+  };
+}

@@ -1,0 +1,92 @@
+/** Scores of a model: perplexities, tasks, continuations.
+ *
+ * @module
+ */
+import { perplexityChoiceSchema, type PerplexityResult, type TaskResult } from "../../core/schema/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { scoringModel } from "../../models/scoring.ts";
+import { measurePerplexity, type PerplexityChoice, type ScoredDocument } from "../evaluation/perplexity.ts";
+import type { RequestEncoding } from "../evaluation/requests.ts";
+import { createScorer } from "../evaluation/scorer.ts";
+import { measureTask, type ScoredExample } from "../evaluation/tasks.ts";
+import type { LoadedModel } from "./load.ts";
+import type { StepOptions } from "./step.ts";
+
+/** What to score on. */
+export interface ScoreOptions extends StepOptions {
+  /** Corpora, and what differs from the default protocol (`a`, as SparseGPT and Wanda measure). */
+  perplexity?: readonly (string | Partial<PerplexityChoice> & { corpus: string })[];
+  /** Tasks, see `bench ls tasks`. */
+  tasks?: readonly string[];
+  /** Only the first examples of each task. */
+  limit?: number;
+  /** Solved examples in the prompts. */
+  numFewshot?: number;
+  /** How requests become ids; `lm-eval` by default. */
+  encoding?: RequestEncoding;
+  /** Folder with data sets. */
+  data?: string;
+  /** Tokens of the batches of each measurement, on which rounding depends; as engine and memory suggest by default. */
+  batchTokens?: { perplexity: readonly number[]; tasks: readonly number[] };
+  /** Told the scores of every example of a task. */
+  onScored?(task: string, scored: readonly ScoredExample[]): void;
+  /** Told the scores of every document of a corpus under protocol (c). */
+  onDocuments?(corpus: string, scored: readonly ScoredDocument[]): void;
+}
+
+/** Milliseconds from one word of progress to the next. */
+const REPORT_MS = 500;
+
+/** Perplexities and task results of a model, with the protocol in each.
+ * @throws {UsageError} when a corpus or task is unknown, its data are missing, or `limit` is no number of examples.
+ * @throws {NumericError} when the model's scores are not finite. */
+export async function score(
+  { model, tokenizer }: Pick<LoadedModel, "model" | "tokenizer">,
+  given: ScoreOptions,
+): Promise<{ perplexity: PerplexityResult[]; tasks: TaskResult[] }> {
+  const { perplexity = [], tasks = [], limit, numFewshot, data, batchTokens, report } = given;
+  if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {
+    throw new UsageError(`limit must be a whole number above 0: current ${limit}`);
+  }
+  let now = "";
+  let reported = 0;
+  const enter = (name: string) => report?.(now = name);
+  const onProgress = (share: number) => {
+    if (performance.now() - reported < REPORT_MS) return;
+    reported = performance.now();
+    report?.(`${now} ${Math.floor(100 * share)} %`);
+  };
+  const options = { signal: given.signal, encoding: given.encoding, onProgress };
+  const scoring = scoringModel(model);
+  const usual = createScorer(scoring, tokenizer, options);
+  const scorerOf = (tokens?: number) =>
+    tokens === undefined ? usual : createScorer(scoring, tokenizer, { ...options, batchTokens: tokens });
+  const found = { perplexity: [] as PerplexityResult[], tasks: [] as TaskResult[] };
+  for (const [i, choice] of perplexity.entries()) {
+    const parsed = perplexityChoiceSchema.parse(typeof choice === "string" ? { corpus: choice } : choice);
+    enter(`perplexity ${parsed.corpus}`);
+    const onDocuments = (scored: readonly ScoredDocument[]) => given.onDocuments?.(parsed.corpus, scored);
+    found.perplexity.push(
+      await measurePerplexity(scorerOf(batchTokens?.perplexity[i]), parsed, { data, onDocuments }),
+    );
+  }
+  for (const [i, id] of tasks.entries()) {
+    enter(id);
+    const scorer = scorerOf(batchTokens?.tasks[i]);
+    const { result, scored } = await measureTask(scorer, id, { data, limit, fewshot: numFewshot });
+    found.tasks.push(result);
+    given.onScored?.(id, scored);
+  }
+  return found;
+}
+
+/** The continuation of each prompt by the most probable tokens.
+ * @throws {UsageError} when a prompt is empty, or leaves no room for `tokens` more. */
+export async function generate(
+  { model, tokenizer }: Pick<LoadedModel, "model" | "tokenizer">,
+  prompts: readonly string[],
+  { tokens = 40, signal }: { tokens?: number; signal?: AbortSignal } = {},
+): Promise<string[]> {
+  const scorer = createScorer(scoringModel(model), tokenizer, { signal });
+  return (await scorer.generateUntil(prompts, { maxTokens: tokens })).map(({ text }) => text);
+}
