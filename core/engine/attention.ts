@@ -47,15 +47,15 @@ export interface AttentionLayout {
   /** Added to the scores, 0 where visible and a large negative number where not: [B or 1, 1, T, S].
    * Null: everything is visible, unless `segments` is given. */
   mask: tf.Tensor4D | null;
-  /** In place of a mask where the engine has the decoder's operations: token j sees token i <= j of its row iff i is in
-   * segment 0 or in j's own. i32 [B T], or [0] when all are in segment 0. */
+  /** Replaces the mask on engines with `decoderOps`: token j sees token i <= j of its row iff i is in segment 0 or in
+   * j's own. i32 [B T], or [0] if all are in segment 0. */
   segments?: tf.Tensor1D;
-  /** The rotation of one position as a matrix, when all rows are at that position (decoding): both [K, K], the query's
-   * divided by sqrt(K). Decoding is bound by the number of operations, and this takes six less a layer. */
+  /** The rotation of one position as a matrix, if all rows are at that position (decoding): both [K, K], the query's
+   * divided by sqrt(K). The number of operations limits decoding, and this saves six per layer. */
   turn?: { query: tf.Tensor2D; key: tf.Tensor2D };
 }
 
-/** Keys and values of the positions seen so far: both [B, G, S, K], keys already rotated. */
+/** Keys and values of past positions: both [B, G, S, K], keys already rotated. */
 export interface KeyValues {
   keys: tf.Tensor4D;
   values: tf.Tensor4D;
@@ -86,14 +86,14 @@ function splitPacked(packed: tf.Tensor2D, layout: AttentionLayout): { q: tf.Tens
   };
 }
 
-/** Queries at once. Positions are causal, so a block of queries needs no key after its last one: about half of the
- * work is left out, and the scores of a block stay in the processor's cache. */
+/** Queries of a block. Attention is causal, so a block needs no key after its last query: this halves the work, and a
+ * block's scores stay in the processor's cache. */
 export const QUERY_BLOCK = 128;
 
 interface Block {
   start: number;
   rows: number;
-  /** Keys that any query of the block may see: [0, visible). */
+  /** Keys that some query of the block sees: [0, visible). */
   visible: number;
 }
 
@@ -180,7 +180,7 @@ function attendGradients(
   };
 }
 
-/** The sizes as attributes of the native operations. */
+/** Sizes as attributes of the native operations. */
 function sizes({ batch, kvGroups, queryHeadsPerGroup }: AttentionLayout) {
   return {
     batch: { integer: batch },
@@ -205,8 +205,8 @@ function nativeAttention(packed: tf.Tensor2D, layout: AttentionLayout & { segmen
 
 /** Causal attention of packed projections: [B T, (H + 2 G) K], query, key and value side by side -> [B T, H K].
  *
- * Query head h attends to group floor(h / R). The attention weights are computed again in the backward pass rather
- * than kept: they are the largest tensor of a layer. */
+ * Query head h attends to group floor(h / R). The backward pass computes the attention weights again instead of keeping
+ * them: they are the largest tensor of a layer. */
 export function attention(packed: tf.Tensor2D, layout: AttentionLayout): tf.Tensor2D {
   if (layout.segments) return nativeAttention(packed, { ...layout, segments: layout.segments });
   const { batch, headSize, tables, mask } = layout;
@@ -215,7 +215,7 @@ export function attention(packed: tf.Tensor2D, layout: AttentionLayout): tf.Tens
     () => {
       const { q, k, v } = splitPacked(packed, layout);
       const out = attend(q, k, v, mask);
-      // Tables and mask are saved as well: the caller may free them before the backward pass.
+      // The caller may free tables and mask before the backward pass, so they are saved too.
       const rest: readonly [tf.Tensor4D?] = mask ? [mask] : [];
       return { out: mergeHeads(out), saved: [q, k, v, out, tables.cos, tables.sin, tables.rotate, ...rest] };
     },
@@ -233,7 +233,7 @@ export function attention(packed: tf.Tensor2D, layout: AttentionLayout): tf.Tens
 }
 
 /** Query, key and value projections of new positions: [B T, H K], [B T, G K] and [B T, G K]. */
-export interface Projections {
+interface Projections {
   query: tf.Tensor2D;
   key: tf.Tensor2D;
   value: tf.Tensor2D;

@@ -1,21 +1,21 @@
-/** NVIDIA GPUs of this machine: which there are, how much memory they have, and why there is none to compute on.
+/** NVIDIA GPUs of this machine: names, memory, and reasons why none can be used.
  *
- * `nvidia-smi` is asked for memory, so that no process needs a CUDA context for it. Only processes that run on CUDA, or
- * find out whether one can, have the right to call it ({@linkcode NVIDIA_SMI}).
+ * Memory is read from `nvidia-smi`, so that no process needs a CUDA context for it. Only processes that run on CUDA, or
+ * test whether they can, may call it ({@linkcode NVIDIA_SMI}).
  *
  * @module
  */
 import { EngineError } from "../util/errors.ts";
 import { at } from "../util/indexing.ts";
 
-/** Name of the program that tells about GPUs. */
+/** Name of NVIDIA's program. */
 export const NVIDIA_SMI = "nvidia-smi";
 
 /** A GPU. */
 export interface CudaDevice {
-  /** What `CUDA_VISIBLE_DEVICES` calls it. */
+  /** Its name in `CUDA_VISIBLE_DEVICES`. */
   uuid: string;
-  /** As `nvidia-smi` numbers it, by place on the bus. */
+  /** Number in `nvidia-smi`, by place on the bus. */
   index: number;
   /** Model. */
   name: string;
@@ -28,7 +28,7 @@ const FIELDS = ["index", "uuid", "name", "memory.total", "memory.free", "memory.
 const MEBIBYTE = 2 ** 20;
 
 /** Lines of `nvidia-smi --query-gpu`, one per GPU.
- * @throws {EngineError} on a line that is none of its. */
+ * @throws {EngineError} on any other line. */
 export function parseCudaDevices(text: string): CudaDevice[] {
   return text.split("\n").filter((line) => line.trim() !== "").map((line) => {
     const parts = line.split(",").map((part) => part.trim());
@@ -50,8 +50,8 @@ export function parseCudaDevices(text: string): CudaDevice[] {
   });
 }
 
-/** Asks `nvidia-smi` for every GPU of the machine, or for the one that `uuid` names.
- * @throws {EngineError} when it cannot be asked, with the reason. */
+/** Every GPU of the machine, or the one with this `uuid`, from `nvidia-smi`.
+ * @throws {EngineError} when it fails, with the reason. */
 export function listCudaDevices(uuid?: string): CudaDevice[] {
   const args = [`--query-gpu=${FIELDS.join(",")}`, "--format=csv,noheader,nounits", ...uuid ? [`--id=${uuid}`] : []];
   let output: Deno.CommandOutput;
@@ -69,8 +69,8 @@ export function listCudaDevices(uuid?: string): CudaDevice[] {
   return parseCudaDevices(stdout);
 }
 
-/** Those of `devices` that a process may use whose `CUDA_VISIBLE_DEVICES` is `visible`, in its order: numbers count as
- * `nvidia-smi` counts, names may be cut short. As in CUDA, the list ends at the first entry that names no GPU. */
+/** The devices that `CUDA_VISIBLE_DEVICES` = `visible` allows, in its order. Numbers are those of `nvidia-smi`, names may
+ * be prefixes. As in CUDA, the list ends at the first entry that names no GPU. */
 export function visibleDevices(devices: readonly CudaDevice[], visible: string | undefined): CudaDevice[] {
   if (visible === undefined) return [...devices];
   const found: CudaDevice[] = [];
@@ -84,10 +84,10 @@ export function visibleDevices(devices: readonly CudaDevice[], visible: string |
   return found;
 }
 
-/** What `CUDA_VISIBLE_DEVICES` of this process says. */
+/** `CUDA_VISIBLE_DEVICES` of this process. */
 export const visibleSetting = (): string | undefined => Deno.env.get("CUDA_VISIBLE_DEVICES");
 
-/** Codes of CUDA's driver that people meet. */
+/** Common error codes of CUDA's driver. */
 const DRIVER_CODES: Readonly<Record<number, string>> = {
   100: "it finds no GPU",
   101: "it knows no GPU of that number",
@@ -95,7 +95,7 @@ const DRIVER_CODES: Readonly<Record<number, string>> = {
   804: "the GPU does not take the compatibility library",
 };
 
-/** Why CUDA's driver can show this process no GPU; null where it can. Needs the right to load native code. */
+/** Why CUDA's driver finds no GPU for this process; null if it finds one. Needs the right to load native code. */
 export function whyNoGpu(): string | null {
   const symbols = {
     cuInit: { parameters: ["u32"], result: "i32" },
@@ -116,7 +116,7 @@ export function whyNoGpu(): string | null {
   return at(count, 0) > 0 ? null : `the NVIDIA driver finds no GPU${seen}`;
 }
 
-/** Whether the TensorFlow in this process was built with CUDA; it must be loaded. Null where it does not say. */
+/** Whether the TensorFlow loaded in this process was built with CUDA; null if unknown. */
 export function hasCudaBuild(): boolean | null {
   const symbol = "_ZN10tensorflow19IsGoogleCudaEnabledEv";
   try {

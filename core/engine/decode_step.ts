@@ -1,8 +1,8 @@
-/** One decoder layer for one new position of each sequence as a single operation, with a cache that is written in place;
- * only on engines with `decoderOps`.
+/** One decoder layer for one new position of each sequence as a single operation that writes the cache in place; only on
+ * engines with `decoderOps`.
  *
- * Shape legend: B sequences, D width, G key/value groups, R query heads in each, K head size, F FFN channels, C positions
- * that a cache has room for.
+ * Shape legend: B sequences, D width, G key/value groups, R query heads in each, K head size, F FFN channels, C capacity of
+ * the cache in positions.
  *
  * @module
  */
@@ -13,12 +13,12 @@ import { decoderOp } from "./native_ops.ts";
 import { type Activation, ACTIVATIONS } from "./ops.ts";
 
 /** A linear map: weight [in, out], bias [out]. The weights of a layer are all in one form. */
-export interface StepLinear {
+interface StepLinear {
   weight: Matrix;
   bias?: tf.Tensor1D;
 }
 
-/** What a layer is made of. Norms that are absent are left out. */
+/** Weights of a layer. Absent norms are skipped. */
 export interface StepLayer {
   query: StepLinear;
   key: StepLinear;
@@ -31,17 +31,17 @@ export interface StepLayer {
   attentionNorm: tf.Tensor1D;
   /** [D]. */
   ffnNorm: tf.Tensor1D;
-  /** [K], of each head before it is turned. */
+  /** [K], of each head before the rotation. */
   queryNorm?: tf.Tensor1D;
   /** [K]. */
   keyNorm?: tf.Tensor1D;
-  /** [D], of what the attention writes. */
+  /** [D], of the attention's output. */
   attentionOutputNorm?: tf.Tensor1D;
-  /** [D], of what the FFN writes. */
+  /** [D], of the FFN's output. */
   ffnOutputNorm?: tf.Tensor1D;
 }
 
-/** Numbers of a layer. */
+/** Shape and constants of a layer. */
 export interface StepShape {
   kvGroups: number;
   queryHeadsPerGroup: number;
@@ -49,23 +49,23 @@ export interface StepShape {
   normEpsilon: number;
   /** Factor on the scores of attention, such as `1 / sqrt(K)`. */
   scoreScale: number;
-  /** Factor on what a block adds. */
+  /** Factor on a block's output. */
   residualScale: number;
   activation: Activation;
-  /** Positions that a token sees, its own included; null: all. */
+  /** Visible positions, the token's own included; null: all. */
   window: number | null;
 }
 
-/** What a step reads and writes besides the layer. */
+/** Inputs of a step besides the layer, and the cache that it writes. */
 export interface StepState {
-  /** cos and sin of the position's angles, both halves: K values or rows of K, all alike. */
+  /** cos and sin of the position's angles, both halves: K values, or equal rows of K. */
   cos: tf.Tensor;
   sin: tf.Tensor;
-  /** [B, G, C, K] each; the new keys and values are written to place `held`. Nothing else may hold these tensors' data. */
+  /** [B, G, C, K] each; the new keys and values are written to position `held`. The tensors' data must not be shared. */
   cache: KeyValues;
-  /** i32 [1]: places taken, less than C. */
+  /** i32 [1]: occupied positions, less than C. */
   held: tf.Tensor1D;
-  /** f32 [0]: stands for what is absent. */
+  /** f32 [0]: stands for absent tensors. */
   nothing: tf.Tensor1D;
 }
 

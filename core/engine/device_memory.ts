@@ -1,4 +1,4 @@
-/** Memory of what computes: of this process on the CPU, of the GPU on CUDA, of the adapter on WebGPU.
+/** Memory of the device: of this process on the CPU, of the GPU on CUDA, of the adapter on WebGPU.
  *
  * @module
  */
@@ -7,28 +7,28 @@ import { type CudaDevice, listCudaDevices } from "./cuda.ts";
 import { EngineError } from "../util/errors.ts";
 import { at } from "../util/indexing.ts";
 
-/** A number of bytes and what was measured. */
-export interface MemoryReading {
+/** A number of bytes and its meaning. */
+interface MemoryReading {
   bytes: number;
-  /** What the number is, for records. */
+  /** Meaning of the number, for records. */
   measure: string;
 }
 
-/** The memory in which tensors lie. */
+/** The memory that holds tensors. */
 export interface DeviceMemory {
-  /** Whose memory it is, in words. */
+  /** Owner of the memory, in words. */
   place: string;
-  /** All of it, in bytes. */
+  /** Total size in bytes. */
   totalBytes(): number;
-  /** What tensors may still take, in bytes. */
+  /** Bytes that tensors may still take. */
   freeBytes(): number;
-  /** What is taken now, in bytes. */
+  /** Bytes in use. */
   usedBytes(): number;
-  /** The most that was taken so far. */
+  /** Largest use so far. */
   peak(): MemoryReading;
 }
 
-/** How much is free and how much there is, for messages. */
+/** Free and total memory, for messages. */
 export function memoryWords({ place, totalBytes, freeBytes }: DeviceMemory): string {
   const gibibytes = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
   return `${place}: ${gibibytes(freeBytes())} of ${gibibytes(totalBytes())} GiB free`;
@@ -36,9 +36,9 @@ export function memoryWords({ place, totalBytes, freeBytes }: DeviceMemory): str
 
 /** Memory of the process.
  *
- * The peak is the operating system's own record (`getrusage`), so no moment is missed. On Linux that record begins with
- * the resident set of the process that launched this one: start cells from a small process. Where it is not kept, the
- * current resident set is given and named so. */
+ * The peak is the operating system's record (`getrusage`), so no moment is missed. On Linux the record begins with the
+ * resident set of the process that launched this one: start cells from a small process. Without such a record, the peak is
+ * the current resident set and named so. */
 export const hostMemory: DeviceMemory = {
   place: "the machine",
   totalBytes: () => Deno.systemMemoryInfo().total,
@@ -51,9 +51,8 @@ export const hostMemory: DeviceMemory = {
   },
 };
 
-/** Memory of a GPU, as `ask` tells of it (`nvidia-smi` unless given). TensorFlow takes memory as it needs it and gives none
- * back, so what is taken at the end is the most that was taken. `device` is how the GPU was before TensorFlow started: what
- * others held then is not counted. */
+/** Memory of a GPU as `ask` reports it (default `nvidia-smi`). TensorFlow never returns memory, so its use at the end is
+ * its peak. `device` is the GPU before TensorFlow started: memory of other processes at that time is not counted. */
 export function cudaMemory(
   device: CudaDevice,
   ask: () => CudaDevice = () => at(listCudaDevices(device.uuid), 0),
@@ -63,7 +62,7 @@ export function cudaMemory(
     try {
       latest = ask();
     } catch (error) {
-      // A look that fails must not cost what a long cell has measured.
+      // A failed query must not lose the results of a long cell.
       if (!(error instanceof EngineError)) throw error;
     }
     return latest;
@@ -81,9 +80,8 @@ export function cudaMemory(
   };
 }
 
-/** Memory of a WebGPU adapter, which says how large a buffer may be and not how much memory there is: a batch may take
- * what four of the largest buffers hold, and no more than the machine has free. `allocatedBytes`: what TensorFlow.js holds;
- * it keeps buffers for the next tensor. */
+/** Memory of a WebGPU adapter. An adapter reports its largest buffer and not its memory, so a batch may take four of the
+ * largest buffers, and at most the machine's free memory. `allocatedBytes`: buffers of TensorFlow.js, which it reuses. */
 export function adapterMemory(name: string, maxTensorBytes: number, allocatedBytes: () => number): DeviceMemory {
   const most = 4 * maxTensorBytes;
   return {

@@ -1,8 +1,8 @@
-/** Starts a TensorFlow.js backend, proves that it is the one asked for and that it computes, and turns device errors
- * into exceptions. One engine runs at a time in a process.
+/** Starts a TensorFlow.js backend, checks that it is the requested one and computes correctly, and turns device errors
+ * into exceptions. A process runs one engine at a time.
  *
  * - `wasm`: needs nothing but npm; single-threaded under Deno, SIMD on. For models up to about 10 M parameters.
- * - `tensorflow`: `@tensorflow/tfjs-node-gpu` on a current TensorFlow (CPU or CUDA); `deno task setup:tensorflow` makes it.
+ * - `tensorflow`: `@tensorflow/tfjs-node-gpu` on a current TensorFlow (CPU or CUDA), from `deno task setup:tensorflow`.
  * - `webgpu`: GPUs without CUDA, through Deno's `navigator.gpu`.
  * - `cpu`: plain JavaScript; the slow reference of tests.
  *
@@ -18,12 +18,11 @@ import { at } from "../util/indexing.ts";
 import { loadDecoderOps } from "./native_ops.ts";
 import { counted } from "../util/words.ts";
 
-/** What is asked of an engine besides its name. */
+/** Settings of an engine. */
 export interface EngineOptions {
-  /** `cuda` or `cpu` for `tensorflow`, a part of the adapter's name for `webgpu`, `cpu` for the others; whatever there is
-   * when absent. */
+  /** `cuda` or `cpu` for `tensorflow`, part of the adapter's name for `webgpu`, `cpu` for the others. Default: any. */
   device?: string;
-  /** `exact` when absent. */
+  /** Default `exact`. */
   arithmetic?: Arithmetic;
 }
 
@@ -32,30 +31,30 @@ export interface Engine {
   name: EngineName;
   /** Library versions, such as `tfjs-node-gpu 4.22.0, TensorFlow 2.21.0`. */
   library: string;
-  /** What it runs on, such as `cpu (2 threads)`, `cuda (NVIDIA H100)` or the adapter's name. */
+  /** Device, such as `cpu (2 threads)`, `cuda (NVIDIA H100)` or the adapter's name. */
   device: string;
-  /** Whether that is a GPU that CUDA drives. */
+  /** Whether the device is a CUDA GPU. */
   isCuda: boolean;
   /** `exact`: products in f32. `fast`: factors in TF32 (CUDA) or bfloat16 (CPU), sums in f32. */
   arithmetic: Arithmetic;
-  /** Where tensors lie, and how much of it there is. */
+  /** The memory that holds tensors. */
   memory: DeviceMemory;
   threads: number;
-  /** Largest tensor the device can hold, in bytes; `Infinity` when only memory limits it. */
+  /** Largest tensor of the device, in bytes; `Infinity` if only memory limits it. */
   maxTensorBytes: number;
   /** Whether TensorFlow's operations can be called by name: see {@linkcode nativeOp}. */
   namedOps: boolean;
   /** Whether the compiled operations of `core/engine/native/` are loaded: see {@linkcode decoderOp}. */
   decoderOps: boolean;
-  /** Why there is no fast arithmetic; null where there is. */
+  /** Why there is no fast arithmetic; null if there is. */
   whyNotFast: string | null;
-  /** Whether a matrix product with a transposed operand, or with two batched ones, falls to a slow loop. */
+  /** Whether matrix products with a transposed operand, or with two batched ones, run in a slow loop. */
   needsPlainProducts: boolean;
-  /** Whether an optimiser's steps are faster on the device than the way of gradients and values to the host and back. */
+  /** Whether an optimiser's steps are faster on the device than on the host with two transfers. */
   stepsOnDevice: boolean;
-  /** Whether each read waits for all work before it, so that several are better joined into one. */
+  /** Whether each read waits for all earlier work, so that one joined read is faster than several. */
   readsWaitForQueue: boolean;
-  /** Throws what the device reported since the last call.
+  /** Throws an error that the device reported since the last call.
    * @throws {EngineError} on a device error, such as a tensor over a WebGPU buffer limit. */
   check(): void;
 }
@@ -86,7 +85,7 @@ const PLAIN = {
 /** @throws {EngineError} unless `device` is the CPU, on which `name` runs. */
 function needsCpu(name: EngineName, { device = "cpu" }: EngineOptions): void {
   if (device === "cpu") return;
-  throw new EngineError(`Engine "${name}" runs on the CPU and not on "${device}": leave --device out`);
+  throw new EngineError(`Engine "${name}" runs on the CPU and not on "${device}": leave out --device`);
 }
 
 const starters: Record<EngineName, (options: EngineOptions) => Promise<Started>> = {
@@ -104,7 +103,7 @@ const starters: Record<EngineName, (options: EngineOptions) => Promise<Started>>
   cpu: async (options) => {
     needsCpu("cpu", options);
     await select("cpu");
-    // The backend greets Node users with advice that does not hold under Deno.
+    // The backend prints advice for Node that does not apply to Deno.
     (tf.backend() as unknown as { firstUse: boolean }).firstUse = false;
     return { ...PLAIN, library: `tfjs ${tf.version_core}`, device: "cpu (1 thread, JavaScript)" };
   },
@@ -120,7 +119,7 @@ async function select(name: EngineName): Promise<void> {
   } catch (cause) {
     throw new EngineError(`Engine "${name}" did not start: ${(cause as Error).message}`, { cause });
   }
-  // setBackend() answers false and stays on another backend when one cannot start.
+  // setBackend() returns false and keeps another backend if one cannot start.
   if (!started || tf.getBackend() !== name) {
     throw new EngineError(`Engine "${name}" did not start: TensorFlow.js stayed on "${tf.getBackend()}"`);
   }
@@ -149,9 +148,9 @@ async function startTensorflow({ device: asked, arithmetic }: EngineOptions): Pr
   await select("tensorflow");
   const backend = tf.backend() as unknown as { binding: { TF_Version?: string }; isUsingGpuDevice?: boolean };
   const isCuda = backend.isUsingGpuDevice === true;
-  if (asked === "cuda" && !isCuda) throw new EngineError(`Device "cuda" is not there: ${whyNotOnCuda()}`);
+  if (asked === "cuda" && !isCuda) throw new EngineError(`Device "cuda" is not available: ${whyNotOnCuda()}`);
   if (asked === "cpu" && isCuda) {
-    throw new EngineError('TensorFlow runs on CUDA in this process already: start another for device "cpu"');
+    throw new EngineError('TensorFlow already runs on CUDA in this process: start another process for device "cpu"');
   }
   const given = Number(Deno.env.get("TF_NUM_INTRAOP_THREADS"));
   const threads = given > 0 ? given : navigator.hardwareConcurrency;
@@ -173,12 +172,12 @@ async function startTensorflow({ device: asked, arithmetic }: EngineOptions): Pr
   };
 }
 
-/** What TensorFlow and the libraries under it read of the environment while they load. */
+/** Sets the variables that TensorFlow and its libraries read while they load. */
 function setEnvironment(device: string | undefined, arithmetic: EngineOptions["arithmetic"]): void {
-  // 2 hides what is not an error.
+  // 2 shows errors only.
   if (!Deno.env.get("TF_CPP_MIN_LOG_LEVEL")) Deno.env.set("TF_CPP_MIN_LOG_LEVEL", "2");
   if (device === "cpu") Deno.env.set("CUDA_VISIBLE_DEVICES", "-1");
-  // Otherwise TensorFlow takes nearly all of a GPU at once, and nobody can tell what it needs.
+  // Otherwise TensorFlow allocates nearly all of a GPU at once, and its need cannot be measured.
   Deno.env.set("TF_FORCE_GPU_ALLOW_GROWTH", "true");
   // TensorFlow rounds the factors of f32 products to TF32 on GPUs since Ampere, and its C interface has no switch for it;
   // NVIDIA's libraries follow this variable whatever a program asks of them.
@@ -186,8 +185,8 @@ function setEnvironment(device: string | undefined, arithmetic: EngineOptions["a
   else Deno.env.set("NVIDIA_TF32_OVERRIDE", "0");
 }
 
-/** The first GPU that this process may use; the others are hidden, since TensorFlow would hold memory on each. Nothing
- * where there is none, or where `nvidia-smi` cannot say. */
+/** The first GPU that this process may use. The others are hidden, since TensorFlow would hold memory on each. Nothing if
+ * there is none, or if `nvidia-smi` cannot be asked. */
 function chooseGpu(): { gpu?: CudaDevice } {
   let gpu: CudaDevice | undefined;
   try {
@@ -199,7 +198,7 @@ function chooseGpu(): { gpu?: CudaDevice } {
   return { gpu };
 }
 
-/** Why TensorFlow, which is loaded, does not run on CUDA. */
+/** Why the loaded TensorFlow does not run on CUDA. */
 function whyNotOnCuda(): string {
   const missing = whyNoGpu();
   if (missing !== null) return missing;
@@ -208,7 +207,7 @@ function whyNotOnCuda(): string {
     : `TensorFlow could not load CUDA's libraries, run \`${SETUP_COMMAND} --cuda\` (TF_CPP_MIN_LOG_LEVEL=0 shows which)`;
 }
 
-/** Loads the decoder's operations, if set-up has built them. */
+/** Loads the decoder's operations if set-up built them. */
 function loadFused(threads: number): { bf16Products: boolean } | null {
   try {
     Deno.statSync(DECODER_OPS);
@@ -228,8 +227,8 @@ function loadFused(threads: number): { bf16Products: boolean } | null {
 const adapterName = ({ vendor, architecture, device, description }: GPUAdapterInfo): string =>
   [vendor, architecture, device, description].filter(Boolean).join(" ") || "unknown adapter";
 
-/** The adapter whose name holds `asked`, the faster ones first; any when absent.
- * @throws {EngineError} with the names of those that there are. */
+/** The adapter whose name contains `asked` (default: any), faster ones first.
+ * @throws {EngineError} with the names of the available ones. */
 async function chooseAdapter(asked: string | undefined): Promise<GPUAdapter> {
   const names: string[] = [];
   for (const powerPreference of ["high-performance", "low-power"] as const) {
@@ -237,7 +236,7 @@ async function chooseAdapter(asked: string | undefined): Promise<GPUAdapter> {
     if (!adapter) continue;
     const name = adapterName(adapter.info);
     if (asked === undefined || name.toLowerCase().includes(asked.toLowerCase())) {
-      // Read by the backend when it asks for its own.
+      // The backend reads this flag when it requests an adapter itself.
       tf.env().set("WEBGPU_USE_LOW_POWER_GPU", powerPreference === "low-power");
       return adapter;
     }
@@ -246,7 +245,7 @@ async function chooseAdapter(asked: string | undefined): Promise<GPUAdapter> {
   throw new EngineError(
     names.length === 0
       ? 'Engine "webgpu" did not start: no WebGPU adapter was found on this machine'
-      : `Device "${asked}" is not there: WebGPU offers ${[...new Set(names)].join(" and ")}`,
+      : `Device "${asked}" is not available: WebGPU offers ${[...new Set(names)].join(" and ")}`,
   );
 }
 
@@ -259,7 +258,7 @@ async function startWebgpu({ device: asked }: EngineOptions): Promise<Started> {
     bufferManager: { numBytesAllocated: number };
   };
   const errors: string[] = [];
-  // Without this a tensor over a buffer limit silently becomes zeros.
+  // Without this, a tensor over a buffer limit silently becomes zeros.
   device.addEventListener("uncapturederror", (event) => {
     event.preventDefault();
     errors.push((event as GPUUncapturedErrorEvent).error.message);
@@ -282,7 +281,7 @@ async function startWebgpu({ device: asked }: EngineOptions): Promise<Started> {
   };
 }
 
-/** Compares a matrix product, a softmax and a gradient with values worked out by hand. */
+/** Compares a matrix product, a softmax and a gradient with values computed by hand. */
 async function selfTest(name: EngineName): Promise<void> {
   const [product, softmax, gradient] = tf.tidy((): [tf.Tensor, tf.Tensor, tf.Tensor] => {
     const a = tf.tensor2d([1, 2, 3, 4, 5, 6], [2, 3]);
@@ -300,7 +299,7 @@ async function selfTest(name: EngineName): Promise<void> {
     for (const [what, tensor, values] of expected) {
       const got = await tensor.data();
       if (!values.every((value, i) => Math.abs(at(got, i) - value) <= 1e-4 * Math.max(1, Math.abs(value)))) {
-        throw new EngineError(`Engine "${name}" computes a wrong ${what}: [${[...got]}] must be [${values}]`);
+        throw new EngineError(`Engine "${name}" computes a wrong ${what}: [${[...got]}] instead of [${values}]`);
       }
     }
   } finally {
@@ -324,37 +323,37 @@ export async function keepsFactors(product: (a: tf.Tensor2D, b: tf.Tensor2D) => 
 
 let current: Engine | undefined;
 
-/** Starts `name`, checks its arithmetic, and makes it the process's engine.
- * @throws {EngineError} when it cannot start or the device is not there, with the reason; another is never taken instead. */
+/** Starts `name`, checks its arithmetic, and makes it the process's engine. Another engine is never used instead.
+ * @throws {EngineError} when it cannot start or the device is not available, with the reason. */
 export async function startEngine(name: EngineName, options: EngineOptions = {}): Promise<Engine> {
   const { arithmetic = "exact" } = options;
   if (!(name in starters)) throw unknownName("engine", name, Object.keys(starters));
   const engine: Engine = { name, arithmetic, ...await starters[name](options) };
   if (arithmetic === "fast" && engine.whyNotFast !== null) {
-    throw new EngineError(`Engine "${name}" has no fast arithmetic: ${engine.whyNotFast}. Leave --arithmetic out`);
+    throw new EngineError(`Engine "${name}" has no fast arithmetic: ${engine.whyNotFast}. Leave out --arithmetic`);
   }
   await selfTest(name);
   if (arithmetic === "exact" && !await keepsFactors((a, b) => tf.matMul(a, b))) {
-    const digits = "rounds the factors of products to fewer digits than f32 has";
-    throw new EngineError(`Engine "${name}" ${digits}: give --arithmetic fast if that may be`);
+    const problem = "rounds the factors of products below f32 precision";
+    throw new EngineError(`Engine "${name}" ${problem}: to accept that, use --arithmetic fast`);
   }
   engine.check();
   current = engine;
   return engine;
 }
 
-/** The started engine. Any module that computes may ask it for what the engine is good at.
+/** The started engine.
  * @throws {EngineError} when none was started. */
 export function currentEngine(): Engine {
   if (!current) throw new EngineError("No engine is running: call startEngine() first");
   return current;
 }
 
-/** The memory of the started engine's device in words, for messages of failures; nothing when none was started. */
+/** The memory of the started engine's device in words, for error messages; undefined if none was started. */
 export const deviceMemoryWords = (): string | undefined => current && memoryWords(current.memory);
 
-/** Starts the engine that `auto` stands for: `tensorflow` when it is set up, else `wasm`. `note` says why. What only one
- * engine has, a device or fast arithmetic, is never left out for another. */
+/** Starts the engine for `auto`: `tensorflow` if it is set up, else `wasm`. `note` says why. A requested device or fast
+ * arithmetic is never dropped for another engine. */
 export async function startBestEngine(options: EngineOptions = {}): Promise<{ engine: Engine; note: string }> {
   const { device = "cpu", arithmetic } = options;
   if (device !== "cpu" && device !== "cuda") {

@@ -1,4 +1,4 @@
-/** Host memory between uploads.
+/** Garbage collection of host memory.
  *
  * @module
  */
@@ -7,8 +7,8 @@ import vm from "node:vm";
 
 let collect: (() => void) | undefined;
 
-/** Frees host arrays that nothing holds any more. The collector sees only their small handles, and would let gigabytes of
- * uploaded weights pile up before it starts by itself. */
+/** Frees unreachable host arrays. The collector counts only their small handles, so gigabytes of uploaded weights would
+ * pile up before it starts by itself. */
 export function collectGarbage(): void {
   if (!collect) {
     v8.setFlagsFromString("--expose-gc");

@@ -1,4 +1,4 @@
-/** Matrices of weights on the device: f32 tensors, or 16-bit numbers, which only engines with `decoderOps` hold.
+/** Weight matrices on the device: f32 tensors, or 16-bit numbers on engines with `decoderOps`.
  *
  * - In exact arithmetic 16 bits hold the checkpoint's own numbers, and products are in f32.
  * - In fast arithmetic on a CPU all weights are rounded to bfloat16. Products with more than {@linkcode FEW_ROWS} rows
@@ -13,8 +13,8 @@ import { decoderOp } from "./native_ops.ts";
 /** Rows up to which a product takes about the time of reading the matrix. */
 export const FEW_ROWS = 8;
 
-/** Numbers of a matrix that stays in a core's cache: TensorFlow's product first copies both factors into the order that it
- * wants, which takes long beside the arithmetic there. */
+/** Values of a matrix that fits a core's cache. There TensorFlow's product spends most of its time on reordering both
+ * factors. */
 const SMALL_MATRIX = 2 ** 16;
 
 /** Whether {@linkcode storedProduct} is the fast way to a product with `w` in f32. */
@@ -24,7 +24,7 @@ export const isOwnProductFaster = (rows: number, w: tf.Tensor2D): boolean => row
 const FORMATS = { BF16: 1, F16: 2 } as const;
 
 /** A 16-bit format. */
-export type PackedFormat = keyof typeof FORMATS;
+type PackedFormat = keyof typeof FORMATS;
 
 /** A matrix of 16-bit numbers on the device. */
 export class PackedMatrix {
@@ -35,7 +35,7 @@ export class PackedMatrix {
     readonly shape: [number, number],
   ) {}
 
-  /** Bytes that it takes on the device. */
+  /** Bytes on the device. */
   get sizeBytes(): number {
     return 4 * this.bits.size;
   }
@@ -46,21 +46,21 @@ export class PackedMatrix {
   }
 }
 
-/** A matrix of weights on the device. */
+/** A weight matrix on the device. */
 export type Matrix = tf.Tensor2D | PackedMatrix;
 
-/** Bytes that a tensor or matrix takes on the device. */
+/** Bytes of a tensor or matrix on the device. */
 export const heldBytes = (w: tf.Tensor | PackedMatrix): number => w instanceof PackedMatrix ? w.sizeBytes : 4 * w.size;
 
-/** A matrix as the native operations take it. */
+/** A matrix as input of the native operations. */
 export function storedForm(w: Matrix): { tensor: tf.Tensor2D; format: number; columns: number } {
   const [, columns] = w.shape;
   if (w instanceof PackedMatrix) return { tensor: w.bits, format: FORMATS[w.format], columns };
   return { tensor: w, format: 0, columns };
 }
 
-/** The numbers in 16 bits, [rows, columns], or [columns, rows] when `transposed`: rounded to bfloat16 in fast arithmetic,
- * else the very numbers. Null where neither format holds all of them exactly. */
+/** The matrix in 16 bits, [rows, columns], or [columns, rows] if `transposed`. In fast arithmetic numbers are rounded to
+ * bfloat16, otherwise they are exact. Null if neither format holds all of them exactly. */
 export function packMatrix(w: tf.Tensor2D, transposed = false): PackedMatrix | null {
   const [rows, columns] = w.shape;
   const isRounded = currentEngine().arithmetic === "fast";
@@ -79,7 +79,7 @@ export function packMatrix(w: tf.Tensor2D, transposed = false): PackedMatrix | n
   return null;
 }
 
-/** The numbers in f32: a tensor of its own, also of a matrix that is one. */
+/** The matrix in f32: always a new tensor. */
 export function denseMatrix(w: Matrix): tf.Tensor2D {
   if (!(w instanceof PackedMatrix)) return tf.clone(w);
   const { tensor, format, columns } = storedForm(w);
@@ -88,8 +88,8 @@ export function denseMatrix(w: Matrix): tf.Tensor2D {
   ] as tf.Tensor2D;
 }
 
-/** `x w`, x [N, in] and w [in, out] -> [N, out], or `x wᵀ`, w [out, in], when `transposed`: for 16 bits, and for few rows
- * of any form, where it reads the matrix at the speed of memory, and small matrices. No gradient of its own. */
+/** `x w`, x [N, in] and w [in, out] -> [N, out], or `x wᵀ`, w [out, in], if `transposed`. For 16-bit matrices, small
+ * ones, and few rows, where it reads the matrix at the speed of memory. No gradient of its own. */
 export function storedProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf.Tensor2D {
   const { tensor, format, columns } = storedForm(w);
   return decoderOp("Product", [x, tensor], 1, {
@@ -101,12 +101,12 @@ export function storedProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf
   })[0] as tf.Tensor2D;
 }
 
-/** A copy of `w` that is free of its own; it shares the memory. */
+/** A copy of `w` with memory in common; each is disposed separately. */
 export function sharedMatrix(w: Matrix): Matrix {
   return w instanceof PackedMatrix ? new PackedMatrix(tf.clone(w.bits), w.format, w.shape) : tf.clone(w);
 }
 
-/** `w` in 16 bits where `origin` is and they hold it; `w` is freed then. */
+/** `w` in 16 bits if `origin` is and they hold it exactly; `w` is freed then. */
 export function inFormOf(w: tf.Tensor2D, origin: Matrix): Matrix {
   const packed = origin instanceof PackedMatrix ? packMatrix(w) : null;
   if (packed) w.dispose();

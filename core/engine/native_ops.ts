@@ -1,5 +1,5 @@
-/** The decoder's operations as single TensorFlow operations: `core/engine/native/`, compiled by `deno task setup:tensorflow`
- * for the CPU. On other engines, and on CUDA, the same operations are composed of TensorFlow.js's own.
+/** The decoder's operations as single TensorFlow operations: `core/engine/native/`, compiled for the CPU by
+ * `deno task setup:tensorflow`. Other engines, and CUDA, compose the same operations from those of TensorFlow.js.
  *
  * @module
  */
@@ -8,35 +8,35 @@ import * as tf from "@tensorflow/tfjs";
 let cpuThreads = 0;
 let hasBf16 = false;
 
-/** What `maskprune_interface()` of a library must answer. */
+/** Required result of a library's `maskprune_interface()`. */
 const INTERFACE = 3;
 
-/** Loads the compiled operations into this process; they run on `threads` threads. Says whether they have products of
- * bfloat16, which need AVX512-BF16.
- * @throws {Error} when the file is not there, does not load, or was compiled from other sources. */
+/** Loads the compiled operations into this process; they use `threads` threads. `bf16Products`: whether they have products
+ * of bfloat16, which need AVX512-BF16.
+ * @throws {Error} when the file is missing, does not load, or was compiled from other sources. */
 export function loadDecoderOps(path: string, threads: number): { bf16Products: boolean } {
   if (cpuThreads === 0) {
     const answer = { parameters: [], result: "i32" } as const;
     const { symbols } = Deno.dlopen(path, { maskprune_interface: answer, maskprune_bf16: answer });
     const found = symbols.maskprune_interface();
-    if (found !== INTERFACE) throw new Error(`${path} has interface ${found}, and ${INTERFACE} is needed`);
+    if (found !== INTERFACE) throw new Error(`${path} has interface ${found}: must be ${INTERFACE}`);
     hasBf16 = symbols.maskprune_bf16() === 1;
   }
   cpuThreads = threads;
   return { bf16Products: hasBf16 };
 }
 
-/** Attributes of an operation by name: the dtype of a tensor, an integer, or a number in f32. */
-export type OpAttributes = Record<string, { typeOf: tf.Tensor } | { integer: number } | { float: number }>;
+/** Attributes of an operation by name: the dtype of a tensor, an integer, or an f32 number. */
+type OpAttributes = Record<string, { typeOf: tf.Tensor } | { integer: number } | { float: number }>;
 
-/** As many tensors as an operation has outputs. */
+/** Output tensors of an operation, by their number. */
 interface Outputs {
   1: [tf.Tensor];
   2: [tf.Tensor, tf.Tensor];
   3: [tf.Tensor, tf.Tensor, tf.Tensor];
 }
 
-/** Runs a TensorFlow operation that TensorFlow.js has no name for; only on engines with `namedOps`. */
+/** Runs a TensorFlow operation that TensorFlow.js does not offer; only on engines with `namedOps`. */
 export function nativeOp<N extends keyof Outputs>(
   name: string,
   inputs: tf.Tensor[],
@@ -59,7 +59,7 @@ export function nativeOp<N extends keyof Outputs>(
   return backend.executeMultipleOutputs(name, list, inputs, outputs);
 }
 
-/** Runs one of `core/engine/native/`; only on engines with `decoderOps`. */
+/** Runs an operation of `core/engine/native/`; only on engines with `decoderOps`. */
 export function decoderOp<N extends keyof Outputs>(
   name:
     | "Attention"

@@ -1,5 +1,5 @@
-/** The operations of a decoder with gradients of their own: written so that each engine gets the form it is fast at,
- * nothing is kept for the backward pass that can be computed again cheaply, and frozen weights cost no gradient.
+/** The operations of a decoder with gradients of their own. Each engine gets its fastest form, cheap intermediate results
+ * are computed again in the backward pass, and frozen weights cost no gradient.
  *
  * Shape legend: N rows (B T flattened), D width, F FFN channels, V vocabulary. All tensors are f32.
  *
@@ -15,8 +15,8 @@ import { decoderOp, nativeOp } from "./native_ops.ts";
 type Inputs = Record<string, tf.Tensor>;
 type Gradients<I extends Inputs> = { [name in keyof I]: () => tf.Tensor };
 
-/** An operation with a gradient per input, each computed only when something upstream needs it. `forward` gives the
- * result and what the gradients are computed from, which is kept until then.
+/** An operation with a gradient per input, each computed only when needed upstream. `forward` returns the result and the
+ * tensors that the gradients are computed from.
  *
  * `tf.customGrad` computes the gradients of all inputs whenever one is needed, which would add the gradient of every
  * frozen weight to a mask's. The engine method below it takes one function per input; it is marked private in the
@@ -41,14 +41,14 @@ export function withGradient<I extends Inputs, const S extends readonly (tf.Tens
   return engine.runKernelFunc({ forwardFunc, backwardsFunc: backward, inputs });
 }
 
-/** `a b` of two matrices, either one transposed. On wasm a transposed operand falls to a loop about 20 times slower
- * than the packed product, so it is transposed first. No gradient of its own. */
+/** `a b` of two matrices, either one transposed. On wasm a product with a transposed operand runs in a loop about 20
+ * times slower, so the operand is transposed first. No gradient of its own. */
 export function matMul2d(a: tf.Tensor2D, b: tf.Tensor2D, transposeA = false, transposeB = false): tf.Tensor2D {
   if (!currentEngine().needsPlainProducts) return tf.matMul(a, b, transposeA, transposeB);
   return tf.matMul(transposeA ? tf.transpose(a) : a, transposeB ? tf.transpose(b) : b);
 }
 
-/** The matrices of a batch on wasm, where each slice by the backend's own kernel first copies the whole batch. */
+/** The matrices of a batch on wasm, where the backend's slice kernel copies the whole batch. */
 function wasmMatrices(x: tf.Tensor3D): tf.Tensor2D[] {
   const [n, rows, columns] = x.shape;
   const size = rows * columns;
@@ -60,8 +60,8 @@ function wasmMatrices(x: tf.Tensor3D): tf.Tensor2D[] {
   );
 }
 
-/** Products of `n` pairs of matrices: `a` is [n, ...], `b` is [n, ...]. On wasm two batched operands fall to the slow
- * loop as well, so the pairs are multiplied one by one. No gradient of its own. */
+/** Products of `n` pairs of matrices: `a` is [n, ...], `b` is [n, ...]. On wasm products of two batched operands run in
+ * the slow loop too, so the pairs are multiplied one by one. No gradient of its own. */
 export function batchMatMul(a: tf.Tensor3D, b: tf.Tensor3D, transposeA = false, transposeB = false): tf.Tensor3D {
   if (!currentEngine().needsPlainProducts) return tf.matMul(a, b, transposeA, transposeB);
   const rowsA = wasmMatrices(transposeA ? tf.transpose(a, [0, 2, 1]) : a);
@@ -69,7 +69,7 @@ export function batchMatMul(a: tf.Tensor3D, b: tf.Tensor3D, transposeA = false, 
   return tf.stack(rowsA.map((rows, i) => tf.matMul(rows, at(rowsB, i)))) as tf.Tensor3D;
 }
 
-/** `x w`, or `x wᵀ` when `transposed`, in the form that the engine is fast at. No gradient of its own. */
+/** `x w`, or `x wᵀ` if `transposed`, in the engine's fastest form. No gradient of its own. */
 export function matrixProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf.Tensor2D {
   if (w instanceof PackedMatrix) return storedProduct(x, w, transposed);
   const isOwn = currentEngine().decoderOps && isOwnProductFaster(x.shape[0], w);
@@ -102,7 +102,7 @@ export function linear(x: tf.Tensor2D, w: Matrix, bias?: tf.Tensor1D): tf.Tensor
 }
 
 /** A linear map with a low-rank update: `x w + scale (x down) up (+ bias)`; x [N, in], w [in, out], down [in, r],
- * up [r, out] -> [N, out]. One operation, so that the two products are not kept. */
+ * up [r, out] -> [N, out]. One operation, so that neither product is kept for the gradient. */
 export function linearLowRank(
   x: tf.Tensor2D,
   w: Matrix,
@@ -263,7 +263,7 @@ export function softmaxCrossEntropy(
   };
 }
 
-/** Reads many tensors with one transfer; each comes back flat, f32. The tensors are freed.
+/** Reads many tensors with one transfer; each is returned flat, in f32. The tensors are freed.
  * @throws {NumericError} when a value is not finite; `what` names the values.
  * @throws {EngineError} when the device reported an error. */
 export async function readFlat(tensors: tf.Tensor[], what: string): Promise<Float32Array[]> {

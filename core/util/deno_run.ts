@@ -1,4 +1,4 @@
-/** The command line of a Deno process with no more rights than it needs.
+/** The command line of a Deno process with only the rights it needs.
  *
  * @module
  */

@@ -1,40 +1,40 @@
-/** Errors whose message is written for the user. Every other error is a defect of the program or the machine.
+/** Errors whose messages are for the user. Every other error is a defect of the program or the machine.
  *
  * @module
  */
 
 import { at } from "./indexing.ts";
 
-/** The user asked for something that cannot be done: an unknown name, a wrong value, an unreadable file.
- * The command line prints the message alone and exits with code 2. */
+/** A request that cannot be met: an unknown name, a wrong value, an unreadable file. The command line prints only the
+ * message and exits with code 2. */
 export class UsageError extends Error {
   override name = "UsageError";
 }
 
-/** A file does not hold what its format promises. The message names the file, the value and the limit. */
+/** A file that does not follow its format. The message names the file, the value and the limit. */
 export class FileFormatError extends UsageError {
   override name = "FileFormatError";
   /** Path of the file, as given. */
   readonly path: string;
 
-  /** `problem` says what the file holds in place of what. */
+  /** `problem` completes a sentence that begins with the path. */
   constructor(path: string, problem: string) {
     super(`${path}: ${problem}`);
     this.path = path;
   }
 }
 
-/** Data that was asked for is not there. The message says what was looked for, where, and how to get it. */
+/** Missing data. The message says what was looked for, where, and how to get it. */
 export class MissingDataError extends UsageError {
   override name = "MissingDataError";
 }
 
-/** An engine could not start, or a device reported an error. */
+/** An engine that could not start, or an error of a device. */
 export class EngineError extends Error {
   override name = "EngineError";
 }
 
-/** Numbers stopped being numbers: NaN or infinity where a score or a loss was expected. */
+/** NaN or infinity instead of a score or a loss. */
 export class NumericError extends Error {
   override name = "NumericError";
 }
@@ -53,7 +53,7 @@ function editDistance(a: string, b: string): number {
   return at(previous, b.length);
 }
 
-/** A {@linkcode UsageError} for an unknown name: the nearest known one as a suggestion, and the whole list. */
+/** A {@linkcode UsageError} for an unknown name, with the nearest known one as a suggestion and the whole list. */
 export function unknownName(kind: string, name: string, known: readonly string[]): UsageError {
   const nearest = [...known].sort((a, b) => editDistance(name, a) - editDistance(name, b))[0];
   const hint = nearest !== undefined && editDistance(name, nearest) <= Math.max(2, name.length / 3)

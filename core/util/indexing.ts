@@ -4,9 +4,9 @@
  */
 
 /**
- * Entry `index` of `values`, for an index that is computed and must be there; loops over all entries use `for … of`.
+ * Entry `index` of `values`, for a computed index that must exist. Loops over all entries use `for … of`.
  *
- * @throws {RangeError} where `index` is not a whole number from 0 to `values.length - 1`.
+ * @throws {RangeError} if `index` is not a whole number from 0 to `values.length - 1`.
  */
 export function at<T>(values: ArrayLike<T>, index: number): T {
   if (!Number.isInteger(index) || index < 0 || index >= values.length) {
@@ -16,9 +16,9 @@ export function at<T>(values: ArrayLike<T>, index: number): T {
 }
 
 /**
- * The entry named `key` of `values`, for a key that is computed and must be there.
+ * The entry named `key` of `values`, for a computed key that must exist.
  *
- * @throws {RangeError} where `values` has no own entry of that name.
+ * @throws {RangeError} if `values` has no own entry of that name.
  */
 export function entry<T>(values: Readonly<Record<string, T>>, key: string): T {
   if (!Object.hasOwn(values, key)) {
@@ -28,9 +28,9 @@ export function entry<T>(values: Readonly<Record<string, T>>, key: string): T {
 }
 
 /**
- * The value of `map` for a key that is computed and must be there.
+ * The value of `map` for a computed key that must exist.
  *
- * @throws {RangeError} where `map` has none.
+ * @throws {RangeError} if `map` has none.
  */
 export function lookUp<K, V extends NonNullable<unknown>>(map: ReadonlyMap<K, V | undefined>, key: K): V {
   const value = map.get(key);

@@ -1,4 +1,4 @@
-/** What is wrong with a value, in one sentence for its user.
+/** Messages for values that do not fit a schema.
  *
  * @module
  */

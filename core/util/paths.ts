@@ -1,13 +1,13 @@
-/** What lies at a path.
+/** Kinds of paths.
  *
  * @module
  */
 
-/** Codes of the operating system for a path under which nothing can be: too long, or a circle of links. */
+/** Error codes of paths that cannot exist: too long, or a circle of links. */
 const IMPOSSIBLE = new Set<unknown>(["ENAMETOOLONG", "ELOOP"]);
 
-/** Whether there is a file or a folder at `path`; null for nothing, "other" for what is neither, such as a pipe.
- * @throws {Error} of the operating system when it may not be looked at. */
+/** Whether `path` is a file or a folder; null for nothing, "other" for anything else, such as a pipe.
+ * @throws {Error} of the operating system if access is denied. */
 export function kindOfPath(path: string): "file" | "folder" | "other" | null {
   if (path.includes("\0")) return null;
   try {

@@ -1,15 +1,15 @@
-/** Python's `random.Random`: published few-shot results were drawn with it, and only the same draws give the same
+/** Python's `random.Random`. Published few-shot results were drawn with it, and only the same draws give the same
  * prompts.
  *
  * @module
  */
+import { mersenneFromState } from "pure-rand/generator/mersenne";
 import { at } from "./indexing.ts";
 
 const N = 624;
-const M = 397;
 
-/** The part of `random.Random` that is used. */
-export interface PythonRandom {
+/** Part of `random.Random`. */
+interface PythonRandom {
   /** `getrandbits(bits)` for 1 to 32 bits. */
   bits(bits: number): number;
   /** `sample(range(size), count)`.
@@ -55,24 +55,10 @@ function seededState(seed: number): Uint32Array {
  * ```
  */
 export function createPythonRandom(seed: number): PythonRandom {
-  const state = seededState(seed);
-  let next = N;
-  const twist = () => {
-    for (let i = 0; i < N; i++) {
-      const y = (at(state, i) & 0x8000_0000) | (at(state, (i + 1) % N) & 0x7fff_ffff);
-      state[i] = at(state, (i + M) % N) ^ (y >>> 1) ^ (y & 1 ? 0x9908_b0df : 0);
-    }
-    next = 0;
-  };
-  const bits = (count: number) => {
-    if (next === N) twist();
-    let y = at(state, next++);
-    y ^= y >>> 11;
-    y ^= (y << 7) & 0x9d2c_5680;
-    y ^= (y << 15) & 0xefc6_0000;
-    y ^= y >>> 18;
-    return (y >>> 0) >>> (32 - count);
-  };
+  const generator = mersenneFromState([0, ...seededState(seed)]);
+  // The library updates a word after using it, CPython before.
+  for (let i = 0; i < N; i++) generator.next();
+  const bits = (count: number) => (generator.next() >>> 0) >>> (32 - count);
   /** A number below `limit`, as `_randbelow`. */
   const below = (limit: number) => {
     const width = 32 - Math.clz32(limit);
@@ -83,7 +69,7 @@ export function createPythonRandom(seed: number): PythonRandom {
   };
   const sample = (size: number, count: number) => {
     if (count > size) throw new RangeError(`A sample of ${count} cannot be drawn from ${size}`);
-    // Small pools are drawn from by moving what is left, large ones by drawing again.
+    // As in CPython: small pools by moving the rest, large ones by drawing again.
     const poolLimit = 21 + (count > 5 ? 4 ** Math.ceil(Math.log(count * 3) / Math.log(4)) : 0);
     if (size <= poolLimit) {
       const pool = Array.from({ length: size }, (_, i) => i);

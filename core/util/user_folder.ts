@@ -1,4 +1,4 @@
-/** Where the user stands: `deno task` starts programs in the project's folder, wherever it was called.
+/** The user's folder. `deno task` starts programs in the project's folder, wherever it is called.
  *
  * @module
  */
@@ -7,20 +7,20 @@ import { join, relative } from "node:path";
 /** The project's folder. */
 export const ROOT: string = join(import.meta.dirname!, "../..");
 
-/** Goes to the folder that `deno task` was called in, so that paths mean there what they say, in and out. Without `deno task`
- * that is where the process is. */
+/** Changes to the folder that `deno task` was called in, so that relative paths are the user's. Does nothing without
+ * `deno task`. */
 export function goToUserFolder(): void {
   const folder = Deno.env.get("INIT_CWD");
   if (!folder) return;
   try {
     Deno.chdir(folder);
   } catch (error) {
-    // Other programs set the variable, too.
+    // Other programs set this variable too.
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }
 
-/** Path of a file of the project, as it is written where the user stands. */
+/** Path of a file of the project, relative to the working folder. */
 export function inProject(path: string): string {
   return relative(Deno.cwd(), join(ROOT, path)) || ".";
 }

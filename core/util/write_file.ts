@@ -7,21 +7,18 @@ import { dirname } from "node:path";
 /** Appends bytes to the file that is being written. */
 export type Append = (bytes: Uint8Array) => void;
 
-/** Writes a file under a temporary name next to `path`, flushes it and renames it, so that no half-written file is ever
- * found under `path`, also after a power cut. The temporary file is removed when `write` throws. */
+/** Writes a file under a temporary name next to `path`, flushes it and renames it: `path` never holds half a file, not
+ * even after a power cut. The temporary file is removed if `write` throws. */
 export function writeWhole(path: string, write: (append: Append) => void): void {
   const temporary = `${path}.${Deno.pid}.tmp`;
   try {
-    using file = Deno.openSync(temporary, { write: true, create: true, truncate: true });
-    write((bytes) => {
-      for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
-    });
-    file.syncSync();
-  } catch (error) {
-    removeIfThere(temporary);
-    throw error;
-  }
-  try {
+    {
+      using file = Deno.openSync(temporary, { write: true, create: true, truncate: true });
+      write((bytes) => {
+        for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+      });
+      file.syncSync();
+    }
     Deno.renameSync(temporary, path);
   } catch (error) {
     removeIfThere(temporary);
@@ -30,7 +27,7 @@ export function writeWhole(path: string, write: (append: Append) => void): void 
   syncFolder(dirname(path));
 }
 
-/** Writes `content` as {@linkcode writeWhole} does. The folder is made. */
+/** Writes `content` as {@linkcode writeWhole} does, and creates the folder. */
 export function writeAtomically(path: string, content: string | Uint8Array): void {
   Deno.mkdirSync(dirname(path), { recursive: true });
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
@@ -40,7 +37,7 @@ export function writeAtomically(path: string, content: string | Uint8Array): voi
 function removeIfThere(path: string): void {
   try {
     Deno.removeSync(path);
-  } catch { /* it was never made */ }
+  } catch { /* it was never created */ }
 }
 
 /** Makes a rename durable; not every platform can open a folder. */
@@ -51,8 +48,8 @@ function syncFolder(folder: string): void {
   } catch { /* the rename itself is still atomic */ }
 }
 
-/** Fills a folder under a temporary name next to `path` and renames it; what was under `path` is replaced as a whole, and
- * stays as it was when `fill` throws. */
+/** Fills a folder under a temporary name next to `path` and renames it. An earlier folder is replaced as a whole; it
+ * stays unchanged if `fill` throws. */
 export function writeFolderWhole(path: string, fill: (folder: string) => void): void {
   const temporary = `${path}.${Deno.pid}.tmp`;
   const replaced = `${path}.${Deno.pid}.old`;

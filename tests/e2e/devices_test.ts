@@ -41,7 +41,7 @@ sweepTest("a device and an arithmetic that the engine does not have are refused 
   const common = ["run", "--preset", "smoke", "--out", out, "--engine", "wasm"];
   const device = await finish(bench(...common, "--device", "cuda"));
   assertEquals(device.code, 2);
-  assertStringIncludes(device.stderr, 'Engine "wasm" runs on the CPU and not on "cuda": leave --device out');
+  assertStringIncludes(device.stderr, 'Engine "wasm" runs on the CPU and not on "cuda": leave out --device');
   const fast = await finish(bench(...common, "--arithmetic", "fast"));
   assertEquals(fast.code, 2);
   assertStringIncludes(fast.stderr, 'Engine "wasm" has no fast arithmetic');
