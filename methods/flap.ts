@@ -30,7 +30,7 @@ import * as tf from "@tensorflow/tfjs";
 import { matrixProduct, readFlat } from "../core/engine/ops.ts";
 import { z } from "zod";
 import { UsageError } from "../core/util/errors.ts";
-import { at, entry } from "../core/util/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import { type DecoderConfig, tensorNames, WRITING_NAMES } from "../models/config.ts";
 import { type LayerShape, queryHeads } from "../models/units.ts";
 import { layerParameters } from "../models/count.ts";
@@ -39,7 +39,7 @@ import type { DecoderModel } from "../models/device.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import { attentionAtRatio, type BudgetTarget } from "../models/target.ts";
 import { defineMethod, type Method, type Statistics } from "./define.ts";
-import { inputStatisticNames, inputStatistics } from "./_shared/calibration.ts";
+import { inputStatistics, type LayerStatistics } from "./_shared/calibration.ts";
 import { COLUMN_METRICS, columnScores, type LayerColumns } from "./_shared/column_metrics.ts";
 import { globalWidths, keepWidths } from "./_shared/selection.ts";
 import { type LayerScores, scoresOfColumns } from "./_shared/scoring.ts";
@@ -136,7 +136,11 @@ function widths(
 
 /** Biases W_removed mean(x_removed) of the output and down projections (section 3.3), f32 [D] each, for every layer of a
  * projection that loses a column anywhere. */
-export async function compensation(model: DecoderModel, plan: PrunePlan, statistics: Statistics): Promise<Statistics> {
+export async function compensation(
+  model: DecoderModel,
+  plan: PrunePlan,
+  statistics: readonly LayerStatistics[],
+): Promise<Statistics> {
   const { layers, headSize, width } = model.config;
   const lost = layers.map((shape, l) => {
     const kept = at(plan.layers, l);
@@ -155,10 +159,10 @@ export async function compensation(model: DecoderModel, plan: PrunePlan, statist
   const values = await eachLayer(model, (layer, l) => {
     const biases = sites.map((site) =>
       tf.tidy(() => {
-        const { data } = entry(statistics, inputStatisticNames.mean(l, site));
+        const means = at(statistics, l)[site].mean;
         const columns = at(lost, l)[site];
         const { weight, bias } = layer[site];
-        const mean = tf.tensor2d(data.map((value, j) => value * at(columns, j)), [1, data.length]);
+        const mean = tf.tensor2d(Float32Array.from(means, (value, j) => value * at(columns, j)), [1, means.length]);
         const added = matrixProduct(mean, weight);
         return bias ? tf.add(added, bias) : added;
       })

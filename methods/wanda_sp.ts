@@ -52,11 +52,11 @@ async function prefixPlan(context: MethodContext<unknown>): Promise<LayerPlan[]>
   const plan: LayerPlan[] = [];
   await statisticsByLayers(context, (l, statistics) => {
     const shape = at(layers, l);
-    const columns = scoresOfLayer(l, at(weights, l), statistics, "WIFN");
+    const columns = scoresOfLayer(at(weights, l), statistics, "WIFN");
     const uniform = [at(target.uniform, l)];
     const kept = at(keepBest([scoresOfColumns({ ...columns, shape, headSize })], { ...target, uniform }).layers, 0);
     plan.push(kept);
-    return Promise.resolve(masksOf(kept, shape));
+    return masksOf(kept, shape);
   });
   return plan;
 }

@@ -8,7 +8,7 @@ import type { WeightSource } from "./config.ts";
 import { createUploader, type DecoderModel, type DeviceLayer, disposeLayer, type WeightForm } from "./device.ts";
 import type { LayerMasks } from "./masks.ts";
 import { createPass, embed, type ForwardOptions, runLayers, type TokenBatch } from "./layers.ts";
-import { at } from "../core/util/indexing.ts";
+import { at, lookUp } from "../core/util/indexing.ts";
 
 /** Puts everything but the decoder layers on the device. The layers are there in {@linkcode eachLayer} alone, and
  * `source` must stay open for it. Free the model with `disposeModel`. */
@@ -41,24 +41,22 @@ export async function eachLayer<T>(
   return results;
 }
 
-/** Stands for hidden states that are no longer needed. */
-const NOTHING = new Float32Array(0);
-
-/** What happens on the way of {@linkcode forwardByLayers}. */
-export interface LayerwiseOptions extends Pick<ForwardOptions, "observe"> {
-  /** Called when a batch has passed a layer. */
-  after(layer: number, batch: number): Promise<void>;
-  /** Called when all batches have passed a layer: the layer's outputs are computed again with the masks it gives, which are
-   * then freed, before they go on to the next. */
-  narrow?(layer: number): Promise<LayerMasks>;
+/** Options of one run of a batch through one layer. */
+export interface LayerRunOptions extends Pick<ForwardOptions, "observe"> {
+  /** Masks of the layer. */
+  masks?: LayerMasks;
 }
 
-/** Runs batches through one layer after the other, with the numbers of `forward` for each batch. Between layers the hidden
- * states, [B T, D] of each batch, are in host memory. */
+/** Runs batch `i` through the layer that is visited. The last run of a batch gives the input of the next layer. */
+export type RunBatch = (i: number, options: LayerRunOptions) => Promise<void>;
+
+/** Runs batches through one layer after the other, with the numbers of `forward` for each batch: `visit` runs each batch
+ * once, or again if `keepInputs` is set. Between layers the hidden states, [B T, D] of each batch, are in host memory. */
 export async function forwardByLayers(
   model: DecoderModel,
   batches: readonly TokenBatch[],
-  { observe, after, narrow }: LayerwiseOptions,
+  visit: (layer: number, run: RunBatch) => Promise<void>,
+  { keepInputs = false }: { keepInputs?: boolean } = {},
 ): Promise<void> {
   const { config } = model;
   const read = async (x: tf.Tensor) => {
@@ -66,30 +64,25 @@ export async function forwardByLayers(
     x.dispose();
     return values;
   };
-  const run = (input: Float32Array, batch: TokenBatch, entry: [number, DeviceLayer], options: ForwardOptions) =>
-    read(tf.tidy(() => {
-      const x = tf.tensor2d(input, [batch.batch * batch.length, config.width]);
-      return runLayers(model, x, createPass(config, batch), { layers: [entry], ...options });
-    }));
-  let hidden: Float32Array[] = [];
-  for (const { tokens } of batches) hidden.push(await read(embed(model, tokens)));
+  let inputs = new Map<number, Float32Array>();
+  for (const [i, { tokens }] of batches.entries()) inputs.set(i, await read(embed(model, tokens)));
   await eachLayer(model, async (layer, l) => {
-    const outputs: Float32Array[] = [];
-    for (const [i, batch] of batches.entries()) {
-      outputs.push(await run(at(hidden, i), batch, [l, layer], { observe }));
-      if (!narrow) hidden[i] = NOTHING;
-      await after(l, i);
-    }
-    if (narrow) {
-      const own = await narrow(l);
-      const masks: LayerMasks[] = [];
-      masks[l] = own;
-      try {
-        for (const [i, batch] of batches.entries()) outputs[i] = await run(at(hidden, i), batch, [l, layer], { masks });
-      } finally {
-        tf.dispose(Object.values(own) as tf.Tensor[]);
-      }
-    }
-    hidden = outputs;
+    const outputs = new Map<number, Float32Array>();
+    await visit(l, async (i, { observe, masks }) => {
+      const input = lookUp(inputs, i);
+      if (!keepInputs) inputs.delete(i);
+      const output = tf.tidy(() => {
+        const batch = at(batches, i);
+        const x = tf.tensor2d(input, [batch.batch * batch.length, config.width]);
+        const layers = [[l, layer]] as const;
+        return runLayers(model, x, createPass(config, batch), {
+          layers,
+          ...observe && { observe },
+          ...masks && { masks: Object.assign([], { [l]: masks }) },
+        });
+      });
+      outputs.set(i, await read(output));
+    });
+    inputs = outputs;
   });
 }

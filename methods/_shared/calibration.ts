@@ -1,20 +1,19 @@
-/** Calibration windows in batches, and what the dense model's units put out on them.
+/** Calibration windows in batches, and statistics of what the dense model's units put out on them.
  *
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { UsageError } from "../../core/util/errors.ts";
 import { giveWay } from "../../core/engine/give_way.ts";
-import { at } from "../../core/util/indexing.ts";
 import { matMul2d, readFlat } from "../../core/engine/ops.ts";
-import { WRITING_NAMES } from "../../models/config.ts";
-import { type LayerShape, queryHeads } from "../../models/units.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { ObservedSite, TokenBatch } from "../../models/layers.ts";
 import { forwardByLayers } from "../../models/layerwise.ts";
 import type { LayerMasks } from "../../models/masks.ts";
-import { forward } from "../../models/decoder.ts";
-import type { ObservedSite, TokenBatch } from "../../models/layers.ts";
 import { windowBatch } from "../../models/training/batches.ts";
-import type { MethodContext, Statistics } from "../define.ts";
+import { queryHeads } from "../../models/units.ts";
+import type { MethodContext } from "../define.ts";
+import { rememberLayers } from "./stored.ts";
 
 /** Calibration windows in batches of equal length, in order, so that nothing is padded.
  * @throws {UsageError} when there are none, or one is too short to predict a token. */
@@ -36,71 +35,65 @@ export function calibrationBatches(
   return batches;
 }
 
-/** Names of {@linkcode inputStatistics}: f32 [H K] for site `output`, [F] for `down`. */
-export const inputStatisticNames = {
-  /** Mean over all tokens. */
-  mean: (layer: number, site: ObservedSite) => `${layer}.${site}.mean`,
-  /** Population variance over all tokens. */
-  variance: (layer: number, site: ObservedSite) => `${layer}.${site}.variance`,
-  /** What FLAP's authors compute in place of the variance; see {@linkcode SiteMoments}. */
-  fluctuation: (layer: number, site: ObservedSite) => `${layer}.${site}.fluctuation`,
-};
-
-/** One of the vectors of {@linkcode inputStatistics}.
- * @throws {RangeError} when it is not there. */
-export function statisticOf(
-  statistics: Statistics,
-  what: keyof typeof inputStatisticNames,
-  layer: number,
-  site: ObservedSite,
-): Float32Array {
-  const name = inputStatisticNames[what](layer, site);
-  const vector = statistics[name];
-  if (!vector) throw new RangeError(`There is no statistic "${name}"`);
-  return vector.data;
-}
-
-/** Moments of one site over the windows seen so far. */
-interface SiteMoments {
-  /** Tokens. */
-  count: number;
+/** Statistics of the inputs of one linear map over all calibration tokens, one value per column. */
+export interface SiteStatistics {
   mean: Float64Array;
-  /** Centred sum of squares. */
-  squares: Float64Array;
-  windows: number;
-  /** r_m: mean of the means of windows 0 to m. */
-  running: Float64Array;
-  /** v_m = v_{m-1} (m - 1) / m + (mean over the tokens of window m of (x - r_m)^2) / (m + 1), v_0 = 0: the update of the
-   * authors of FLAP (CASIA-IVA-Lab/FLAP 3bb57db, `BiasGPT.add_batch`), in which the first window does not count; theirs
-   * sums over the tokens, a factor common to all units of windows of one length. */
+  /** Population variance. */
+  variance: Float64Array;
+  /** What FLAP's authors compute in place of the variance; see {@linkcode inputStatistics}. */
   fluctuation: Float64Array;
 }
 
-function createMoments(columns: number): SiteMoments {
-  const zeros = () => new Float64Array(columns);
-  return { count: 0, mean: zeros(), squares: zeros(), windows: 0, running: zeros(), fluctuation: zeros() };
-}
+/** Statistics of one layer: [H K] at site `output`, [F] at `down`. */
+export type LayerStatistics = Record<ObservedSite, SiteStatistics>;
 
-/** Adds a window of `count` tokens, of which `mean` and `squares` (centred) are known. The variance is that of Chan, Golub
- * and LeVeque 1983, eq. 1.5: exact, and without the cancellation of `mean(x^2) - mean(x)^2`, which costs all digits on
- * units with a large mean. */
-function addWindow(total: SiteMoments, count: number, mean: Float32Array, squares: Float32Array): void {
-  const all = total.count + count;
-  const m = total.windows;
-  for (let j = 0; j < mean.length; j++) {
-    const own = mean[j] ?? 0;
-    const spread = squares[j] ?? 0;
-    const step = own - (total.mean[j] ?? 0);
-    total.squares[j] = (total.squares[j] ?? 0) + spread + step * step * total.count * count / all;
-    total.mean[j] = (total.mean[j] ?? 0) + step * count / all;
-    const running = ((total.running[j] ?? 0) * m + own) / (m + 1);
-    total.running[j] = running;
-    if (m === 0) continue;
-    const around = spread / count + (own - running) ** 2;
-    total.fluctuation[j] = (total.fluctuation[j] ?? 0) * (m - 1) / m + around / (m + 1);
+/** Moments of one site over the windows seen so far. */
+class Moments {
+  #tokens = 0;
+  #windows = 0;
+  readonly #mean: Float64Array;
+  /** Centred sum of squares. */
+  readonly #squares: Float64Array;
+  /** r_m: mean of the means of windows 0 to m. */
+  readonly #running: Float64Array;
+  /** v_m; see {@linkcode inputStatistics}. */
+  readonly #fluctuation: Float64Array;
+
+  constructor(columns: number) {
+    this.#mean = new Float64Array(columns);
+    this.#squares = new Float64Array(columns);
+    this.#running = new Float64Array(columns);
+    this.#fluctuation = new Float64Array(columns);
   }
-  total.count = all;
-  total.windows++;
+
+  /** Adds a window of `tokens` tokens with these means and centred sums of squares. The variance is that of Chan, Golub and
+   * LeVeque 1983, eq. 1.5: exact, while `mean(x^2) - mean(x)^2` loses all digits on units with a large mean. */
+  add(tokens: number, means: Float32Array, squares: Float32Array): void {
+    const before = this.#tokens;
+    const all = before + tokens;
+    const m = this.#windows;
+    for (const [j, mean] of means.entries()) {
+      const spread = at(squares, j);
+      const step = mean - at(this.#mean, j);
+      this.#squares[j] = at(this.#squares, j) + spread + step * step * before * tokens / all;
+      this.#mean[j] = at(this.#mean, j) + step * tokens / all;
+      const running = (at(this.#running, j) * m + mean) / (m + 1);
+      this.#running[j] = running;
+      if (m === 0) continue;
+      const around = spread / tokens + (mean - running) ** 2;
+      this.#fluctuation[j] = at(this.#fluctuation, j) * (m - 1) / m + around / (m + 1);
+    }
+    this.#tokens = all;
+    this.#windows++;
+  }
+
+  statistics(): SiteStatistics {
+    return {
+      mean: this.#mean,
+      variance: this.#squares.map((sum) => sum / this.#tokens),
+      fluctuation: this.#fluctuation,
+    };
+  }
 }
 
 /** Mean and centred sum of squares of each column over each of `batch` windows: x [B T, C] -> [2 B, C]. */
@@ -119,91 +112,74 @@ function windowMoments(x: tf.Tensor2D, batch: number): tf.Tensor2D {
   });
 }
 
-/** Moments of one layer's sites, in the order of {@linkcode WRITING_NAMES}. */
-const createLayerMoments = (shape: LayerShape, headSize: number) => [
-  createMoments(queryHeads(shape) * headSize),
-  createMoments(shape.ffnChannels),
-];
-
-/** Statistics of one layer by {@linkcode inputStatisticNames}. */
-function layerStatistics(l: number, moments: readonly SiteMoments[]): Statistics {
-  const vector = (data: Float64Array) => ({ shape: [data.length], data: Float32Array.from(data) });
-  return Object.fromEntries(WRITING_NAMES.flatMap((site, s) => {
-    const { count, mean, squares, fluctuation } = at(moments, s);
-    return [
-      [inputStatisticNames.mean(l, site), vector(mean)],
-      [inputStatisticNames.variance(l, site), vector(squares.map((x) => x / count))],
-      [inputStatisticNames.fluctuation(l, site), vector(fluctuation)],
-    ];
-  }));
+/** Adds what {@linkcode windowMoments} gave of a batch, [2 B C]. */
+function addBatch(total: Moments, values: Float32Array, { batch, length }: TokenBatch): void {
+  const columns = values.length / (2 * batch);
+  const row = (r: number) => values.subarray(r * columns, (r + 1) * columns);
+  for (let b = 0; b < batch; b++) total.add(length, row(b), row(batch + b));
 }
 
-/** Adds moments observed of a batch, site by site, to `totals`; the tensors are freed. */
-async function addBatch(
-  totals: readonly SiteMoments[],
-  observed: tf.Tensor[],
-  { batch, length }: TokenBatch,
-): Promise<void> {
-  const moments = await readFlat(observed, "inputs of the output and down projections");
-  for (const [s, values] of moments.entries()) {
-    const columns = values.length / (2 * batch);
-    const row = (r: number) => values.subarray(r * columns, (r + 1) * columns);
-    for (let b = 0; b < batch; b++) addWindow(at(totals, s), length, row(b), row(batch + b));
-  }
-}
-
-type StatisticsContext = Pick<MethodContext<unknown>, "model" | "calibration" | "report" | "signal">;
-
-/** Mean, population variance and fluctuation, over all calibration tokens, of every input of the output and down
- * projections of the dense model: one forward pass, kept for all methods and sparsity levels. See
- * {@linkcode inputStatisticNames}. */
-export function inputStatistics(context: MethodContext<unknown>): Promise<Statistics> {
-  return context.remember(
-    "input statistics by window",
-    () => context.model.readLayer ? statisticsByLayers(context) : statisticsAtOnce(context),
-  );
-}
-
-async function statisticsAtOnce({ model, calibration, report, signal }: StatisticsContext): Promise<Statistics> {
-  const { layers, headSize } = model.config;
-  const batches = calibrationBatches(calibration);
-  const totals = layers.map((shape) => createLayerMoments(shape, headSize));
-  for (const [i, batch] of batches.entries()) {
-    await giveWay(signal);
-    report(`calibration statistics, batch ${i + 1} of ${batches.length}`);
-    const observed: tf.Tensor[] = [];
-    const observe = (_layer: number, _site: ObservedSite, input: tf.Tensor2D) => {
-      observed.push(tf.keep(windowMoments(input, batch.batch)));
-    };
-    forward(model, batch, { observe }).dispose();
-    await addBatch(totals.flat(), observed, batch);
-  }
-  return Object.assign({}, ...totals.map((moments, l) => layerStatistics(l, moments)));
-}
-
-/** The statistics of {@linkcode inputStatistics}, one layer after the other. With `narrow`, which gets a layer's own, the
- * layers after it see the outputs of that layer under the masks it gives, which are freed. */
-export async function statisticsByLayers(
-  { model, calibration, report, signal }: StatisticsContext,
-  narrow?: (layer: number, statistics: Statistics) => Promise<LayerMasks>,
-): Promise<Statistics> {
-  const { layers, headSize } = model.config;
-  const batches = calibrationBatches(calibration);
-  const totals = layers.map((shape) => createLayerMoments(shape, headSize));
-  const observed: tf.Tensor[] = [];
-  // Batches pass a layer in order.
-  let current = at(batches, 0);
-  await forwardByLayers(model, batches, {
-    observe: (_layer, _site, input) => {
-      observed.push(tf.keep(windowMoments(input, current.batch)));
-    },
-    after: async (l, i) => {
-      await addBatch(at(totals, l), observed.splice(0), current);
-      current = at(batches, (i + 1) % batches.length);
-      await giveWay(signal);
-      if (i === 0) report(`calibration statistics, layer ${l + 1} of ${layers.length}`);
-    },
-    ...narrow && { narrow: (l) => narrow(l, layerStatistics(l, at(totals, l))) },
+/** Statistics over all calibration tokens of every input of the output and down projections of the dense model: one forward
+ * pass, kept for all methods and levels. One object per layer.
+ *
+ * The fluctuation is `v_m = v_{m-1} (m - 1) / m + (mean over the tokens of window m of (x - r_m)^2) / (m + 1)` with v_0 = 0
+ * and r_m the mean of the means of windows 0 to m: the update of FLAP's authors (CASIA-IVA-Lab/FLAP 3bb57db,
+ * `BiasGPT.add_batch`), in which the first window does not count. Theirs sums over the tokens, a factor common to all units
+ * of windows of one length. */
+export async function inputStatistics(context: MethodContext<unknown>): Promise<LayerStatistics[]> {
+  const stored = await rememberLayers(context, "input statistics by window", async () => {
+    const layers = await statisticsByLayers(context);
+    return layers.map(({ output, down }) => ({
+      "output.mean": output.mean,
+      "output.variance": output.variance,
+      "output.fluctuation": output.fluctuation,
+      "down.mean": down.mean,
+      "down.variance": down.variance,
+      "down.fluctuation": down.fluctuation,
+    }));
   });
-  return Object.assign({}, ...totals.map((moments, l) => layerStatistics(l, moments)));
+  return stored.map((own) => {
+    const site = (name: ObservedSite): SiteStatistics => ({
+      mean: own[`${name}.mean`],
+      variance: own[`${name}.variance`],
+      fluctuation: own[`${name}.fluctuation`],
+    });
+    return { output: site("output"), down: site("down") };
+  });
+}
+
+/** The statistics of {@linkcode inputStatistics}, one layer after the other. `narrow` gets the statistics of a layer: the
+ * layers after it see that layer's outputs under the masks that it returns. The masks are freed. */
+export async function statisticsByLayers(
+  { model, calibration, report, signal }: MethodContext<unknown>,
+  narrow?: (layer: number, statistics: LayerStatistics) => LayerMasks,
+): Promise<LayerStatistics[]> {
+  const { layers, headSize } = model.config;
+  const batches = calibrationBatches(calibration);
+  const results: LayerStatistics[] = [];
+  await forwardByLayers(model, batches, async (l, run) => {
+    report(`calibration statistics, layer ${l + 1} of ${layers.length}`);
+    const shape = at(layers, l);
+    const totals = { output: new Moments(queryHeads(shape) * headSize), down: new Moments(shape.ffnChannels) };
+    for (const [i, batch] of batches.entries()) {
+      await giveWay(signal);
+      const moments: [ObservedSite, tf.Tensor2D][] = [];
+      const observe = (_layer: number, site: ObservedSite, input: tf.Tensor2D) => {
+        moments.push([site, tf.keep(windowMoments(input, batch.batch))]);
+      };
+      await run(i, { observe });
+      const values = await readFlat(moments.map(([, own]) => own), "inputs of the output and down projections");
+      for (const [s, [site]] of moments.entries()) addBatch(totals[site], at(values, s), batch);
+    }
+    const own = { output: totals.output.statistics(), down: totals.down.statistics() };
+    results.push(own);
+    if (!narrow) return;
+    const masks = narrow(l, own);
+    try {
+      for (const i of batches.keys()) await run(i, { masks });
+    } finally {
+      tf.dispose(Object.values(masks) as tf.Tensor[]);
+    }
+  }, { keepInputs: narrow !== undefined });
+  return results;
 }

@@ -1,6 +1,5 @@
-/** Second-order statistics of what the units feed: how their outputs vary together, and which directions of a block's
- * output the loss feels. The two Kronecker factors of the curvature of the output and down maps (K-FAC: Martens and
- * Grosse 2015, arXiv:1503.05671).
+/** The two Kronecker factors of the curvature of the output and down maps (K-FAC: Martens and Grosse 2015,
+ * arXiv:1503.05671): how the outputs of units vary together, and which directions of a block's output change the loss.
  *
  * For a map with input a and output y: A = mean of a a^T and S = mean of g g^T over calibration tokens, g the gradient of
  * a sequence's summed cross entropy to y. A change D of the map then costs about `tr(S D^T A D)` (D [in, out]).
@@ -9,22 +8,17 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { giveWay } from "../../core/engine/give_way.ts";
+import { denseMatrix } from "../../core/engine/matrix.ts";
 import { at, entry } from "../../core/util/indexing.ts";
 import { matMul2d, readFlat } from "../../core/engine/ops.ts";
 import { WRITING_NAMES } from "../../models/config.ts";
-import {
-  createPass,
-  disposePass,
-  type ObservedSite,
-  type PassContext,
-  runLayers,
-  type TokenBatch,
-} from "../../models/layers.ts";
+import { createPass, disposePass, type ObservedSite, type TokenBatch } from "../../models/layers.ts";
+import { eachLayer } from "../../models/layerwise.ts";
 import type { DecoderModel, DeviceLayer } from "../../models/device.ts";
 import { gramMatrices, gramName } from "../../models/training/least_squares.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 import { calibrationBatches } from "./calibration.ts";
-import { layTrail, type Trail } from "./loss_slope.ts";
+import { disposeTrail, layerBack, layTrail, type Trail } from "./loss_slope.ts";
 
 /** Names of the two factors of one site: f32 [in, in] and [D, D]. */
 export const curvatureNames = {
@@ -45,40 +39,12 @@ export function factorMatrix(factors: Statistics, name: string): tf.Tensor2D {
   return tf.tensor2d(data, shape as [number, number]);
 }
 
-/** Gradients of one layer at input x for the gradient `dy` of its output: of x, and of what its maps put out. */
-function layerSlopes(
-  { model, layer, pass, x, dy }: {
-    model: DecoderModel;
-    layer: number;
-    pass: PassContext;
-    x: tf.Tensor2D;
-    dy: tf.Tensor2D;
-  },
-): { dx: tf.Tensor2D } & Record<ObservedSite, tf.Tensor2D> {
-  const dense = at(model.layers, layer);
-  // What is added to a map's result has that result's gradient, token by token.
-  const withAdded = (name: ObservedSite, added: tf.Tensor) => {
-    const { bias } = dense[name];
-    return { ...dense[name], bias: (bias ? tf.add(bias, added) : added) as tf.Tensor1D };
-  };
-  const run = (input: tf.Tensor, output: tf.Tensor, down: tf.Tensor) => {
-    const open: DeviceLayer = { ...dense, output: withAdded("output", output), down: withAdded("down", down) };
-    return runLayers(model, input as tf.Tensor2D, pass, { layers: [[layer, open]], each: () => {} });
-  };
-  const nothing = [0, 1].map(() => tf.zeros([x.shape[0], model.config.width]));
-  try {
-    const [dx, output, down] = tf.grads(run)([x, ...nothing], dy) as [tf.Tensor2D, tf.Tensor2D, tf.Tensor2D];
-    return { dx, output, down };
-  } finally {
-    tf.dispose(nothing);
-  }
-}
-
 /** S of both sites of every layer, by {@linkcode curvatureNames}: f32 [D, D], means over all calibration tokens. One
  * forward and one backward pass a batch, one batch at a time: the inputs of all layers for its tokens are held. */
 export function slopeFactors(context: MethodContext<unknown>): Promise<Statistics> {
   return context.remember("slope factors", async () => {
     const { model, report, signal } = context;
+    const { width } = model.config;
     const batches = calibrationBatches(context.calibration, { tokensAtOnce: 512 });
     const tokens = batches.reduce((sum, { batch, length }) => sum + batch * length, 0);
     const totals = new Map<string, tf.Tensor>();
@@ -97,41 +63,83 @@ export function slopeFactors(context: MethodContext<unknown>): Promise<Statistic
       for (const [i, batch] of batches.entries()) {
         await giveWay(signal);
         report(`slopes of the blocks, batch ${i + 1} of ${batches.length}`);
-        backThrough(model, batch, (layer, slopes) => {
-          for (const site of WRITING_NAMES) add(curvatureNames.slopes(layer, site), slopes[site]);
-        });
+        backThrough(model, batch, (layer, site, slope) => add(curvatureNames.slopes(layer, site), slope));
       }
       const names = [...totals.keys()];
       const values = await readFlat([...totals.values()], "gradients of the blocks' outputs");
-      const shape = [model.config.width, model.config.width];
-      return Object.fromEntries(names.map((name, i) => [name, { shape, data: at(values, i) }]));
+      return Object.fromEntries(names.map((name, i) => [name, { shape: [width, width], data: at(values, i) }]));
     } finally {
       tf.dispose([...totals.values()]);
     }
   });
 }
 
-/** Hands `visit` the gradients to what the output and the down map put out, last layer first: [N, D] each. They are freed
- * after the call. */
+/** The layer with `added`, [N, D], on what each of {@linkcode WRITING_NAMES} puts out. An addend has the gradient of the
+ * output, token by token. */
+function withAdded(layer: DeviceLayer, added: readonly tf.Tensor[]): DeviceLayer {
+  const open = WRITING_NAMES.map((site, i) => {
+    const { bias } = layer[site];
+    const own = at(added, i);
+    return [site, { ...layer[site], bias: bias ? tf.add(bias, own) : own }];
+  });
+  return { ...layer, ...Object.fromEntries(open) };
+}
+
+/** Hands `visit` the gradients of the outputs of the output and down maps, [N, D], last layer first. They are freed after the
+ * call. */
 function backThrough(
   model: DecoderModel,
   batch: TokenBatch,
-  visit: (layer: number, slopes: Record<ObservedSite, tf.Tensor2D>) => void,
+  visit: (layer: number, site: ObservedSite, slope: tf.Tensor2D) => void,
 ): void {
   const pass = createPass(model.config, batch);
+  const nothing = WRITING_NAMES.map(() => tf.zeros([batch.batch * batch.length, model.config.width]));
   let trail: Trail | undefined;
   try {
     trail = layTrail(model, batch, pass);
     for (let layer = model.layers.length - 1; layer >= 0; layer--) {
-      const x = at(trail.inputs, layer);
-      const { dx, ...slopes } = layerSlopes({ model, layer, pass, x, dy: trail.dy });
-      trail.inputs.pop();
-      visit(layer, slopes);
-      tf.dispose([x, trail.dy, slopes.output, slopes.down]);
-      trail.dy = dx;
+      const slopes = layerBack(model, layer, trail, nothing, withAdded);
+      for (const [i, site] of WRITING_NAMES.entries()) visit(layer, site, at(slopes, i));
+      tf.dispose(slopes);
     }
   } finally {
-    if (trail) tf.dispose([...trail.inputs, trail.dy]);
+    tf.dispose(nothing);
+    if (trail) disposeTrail(trail);
     disposePass(pass);
   }
+}
+
+/** What the cost of a removal is measured in: the block's output, or the loss. */
+export type RemovalError = "plain" | "kfac";
+
+/** A map's weight, [in, out], and its factors: A, [in, in], and S, [out, out], or null for the identity. */
+export interface MapFactors {
+  a: tf.Tensor2D;
+  weight: tf.Tensor2D;
+  slopes: tf.Tensor2D | null;
+}
+
+/** What `visit` gives for the factors of each layer's output and down maps; they are freed after it. */
+export async function eachLayerFactors<T>(
+  context: MethodContext<unknown>,
+  error: RemovalError,
+  visit: (maps: Record<ObservedSite, MapFactors>, layer: number) => Promise<T>,
+): Promise<T[]> {
+  const { model, signal } = context;
+  const a = await inputFactors(context);
+  const s = error === "kfac" ? await slopeFactors(context) : null;
+  return await eachLayer(model, async (layer, l) => {
+    await giveWay(signal);
+    const factors = (site: ObservedSite): MapFactors => ({
+      a: factorMatrix(a, curvatureNames.inputs(l, site)),
+      weight: denseMatrix(layer[site].weight),
+      slopes: s && factorMatrix(s, curvatureNames.slopes(l, site)),
+    });
+    const maps = { output: factors("output"), down: factors("down") };
+    try {
+      return await visit(maps, l);
+    } finally {
+      for (const { a, weight, slopes } of Object.values(maps)) tf.dispose([a, weight, ...slopes ? [slopes] : []]);
+    }
+  });
 }

@@ -1,10 +1,10 @@
-/** The language-model loss behind the last decoder layer, and its gradient: where going back through the layers begins.
+/** The gradient of the language-model loss, taken back through the decoder layers one at a time.
  *
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
 import { at } from "../../core/util/indexing.ts";
-import type { DecoderModel } from "../../models/device.ts";
+import type { DecoderModel, DeviceLayer } from "../../models/device.ts";
 import { embed, finalHidden, type PassContext, runLayers, type TokenBatch } from "../../models/layers.ts";
 import { nextTokens, scoredRows } from "../../models/training/batches.ts";
 import { type LossWeights, vocabularyLoss } from "../../models/training/loss.ts";
@@ -28,7 +28,7 @@ function lossSlope(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch, scale
   }
 }
 
-/** What is held of one batch on the way back through the layers. */
+/** State of one batch on the way back through the layers. */
 export interface Trail {
   pass: PassContext;
   /** Inputs of the layers not yet gone back through, f32 [B T, D] each. */
@@ -37,8 +37,8 @@ export interface Trail {
   dy: tf.Tensor2D;
 }
 
-/** The forward pass of a batch: its trail at the last layer, with the gradient of `scale` times the summed cross entropy. All
- * of it but `pass` is the caller's to free. */
+/** The forward pass of a batch: its trail at the last layer, with the gradient of `scale` times the summed cross entropy. Free
+ * it with {@linkcode disposeTrail}. */
 export function layTrail(model: DecoderModel, batch: TokenBatch, pass: PassContext, scale = 1): Trail {
   const x = embed(model, batch.tokens);
   const inputs = [x];
@@ -51,4 +51,32 @@ export function layTrail(model: DecoderModel, batch: TokenBatch, pass: PassConte
     tf.dispose(inputs);
     throw error;
   }
+}
+
+/** Frees a trail, but not its pass. */
+export function disposeTrail({ inputs, dy }: Trail): void {
+  tf.dispose([...inputs, dy]);
+}
+
+/** Takes a trail back through layer `l`, which is computed again from its input. `variables` stand in for tensors of the
+ * layer as `withVariables` says; their gradients are returned, and are the caller's to free. */
+export function layerBack(
+  model: DecoderModel,
+  l: number,
+  trail: Trail,
+  variables: readonly tf.Tensor[],
+  withVariables: (layer: DeviceLayer, variables: readonly tf.Tensor[]) => DeviceLayer,
+): tf.Tensor2D[] {
+  const x = at(trail.inputs, trail.inputs.length - 1);
+  const run = (input: tf.Tensor, ...own: tf.Tensor[]) =>
+    runLayers(model, input as tf.Tensor2D, trail.pass, {
+      layers: [[l, withVariables(at(model.layers, l), own)]],
+      // With it the layer's input is not freed here.
+      each: () => {},
+    });
+  const [dx, ...gradients] = tf.grads(run)([x, ...variables], trail.dy) as [tf.Tensor2D, ...tf.Tensor2D[]];
+  trail.inputs.pop();
+  tf.dispose([x, trail.dy]);
+  trail.dy = dx;
+  return gradients;
 }

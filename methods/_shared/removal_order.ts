@@ -1,28 +1,21 @@
-/** The order in which units can go at the least cost: greedy removal by optimal brain surgeon with the inverse Gram matrix
- * updated, so that a unit that others can stand in for goes before one that nothing replaces.
+/** The order in which units are removed at the least cost: greedy removal by optimal brain surgeon. The inverse Gram matrix is
+ * updated after each removal, so that a unit that others can replace goes before one that nothing replaces.
  *
- * With A the damped second moment of a map's inputs, removing the columns u of a unit and letting the columns that are left
- * make up for them costs `tr(E_uu ([A^-1]_uu)^-1)`, E = W S W^T (W [in, out]): S = I is the squared error of the block's
- * output (ZipLM: Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089, eq. 2; SlimGPT: Ling et al. 2024,
- * arXiv:2412.18110); S the second moment of the loss's gradient there weighs each direction by what the loss feels (K-FAC).
- * After each removal A^-1 is that of what is left.
+ * With A the damped second moment of a map's inputs, removing the columns u of a unit while the columns that are left make up
+ * for them costs `tr(E_uu ([A^-1]_uu)^-1)`, E = W S W^T (W [in, out]). S = I is the squared error of the block's output (ZipLM:
+ * Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089, eq. 2; SlimGPT: Ling et al. 2024, arXiv:2412.18110). S the second
+ * moment of the loss's gradient there weighs each direction by its effect on the loss (K-FAC). After each removal A^-1 is
+ * that of what is left.
  *
  * @module
  */
-import * as tf from "@tensorflow/tfjs";
-import { giveWay } from "../../core/engine/give_way.ts";
 import { at } from "../../core/util/indexing.ts";
-import { denseMatrix } from "../../core/engine/matrix.ts";
-import { matMul2d } from "../../core/engine/ops.ts";
-import type { LayerShape } from "../../models/units.ts";
-import type { ObservedSite } from "../../models/layers.ts";
-import type { MethodContext, Statistics } from "../define.ts";
-import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
-import { diagonalBlocks, invert, invertSmall, removeFromInverse } from "./inverse.ts";
+import type { MethodContext } from "../define.ts";
+import { eachLayerFactors, type MapFactors, type RemovalError } from "./curvature.ts";
+import { type DampedInverse, diagonalBlocks, invert, invertSmall, removeFromInverse, submatrix } from "./inverse.ts";
 import type { LayerScores } from "./scoring.ts";
-
-/** What the cost of a removal is measured in: the block's output, or the loss. */
-export type RemovalError = "plain" | "kfac";
+import { rememberLayers } from "./stored.ts";
+import { unitEnergies } from "./unit_costs.ts";
 
 /** Added to A's diagonal, as a fraction of its mean: calibration data determine no more. */
 const DAMPING = 1e-2;
@@ -30,42 +23,67 @@ const DAMPING = 1e-2;
 /** FFN channels that go before the inverse is updated (SlimGPT removes up to 1024 at once, ZipLM one). */
 const CHANNELS_AT_ONCE = 16;
 
-/** Units from the first to go to the last, and what each costs when it goes. */
+/** Units from the first to go to the last, and the cost of each when it goes. */
 export interface RemovalOrder {
   /** [units]. */
   order: Int32Array;
   /** [units], in the order of removal. */
   cost: Float64Array;
+  /** Times that rounding made an inverse indefinite, so that more was added to A's diagonal. */
+  raises: number;
+}
+
+/** How {@linkcode removalOrder} goes through the units. */
+export interface RemovalSteps {
+  /** Columns of A that a unit has, in a row. */
+  size: number;
+  /** The cheapest units that go in each round. */
+  atOnce?: number;
+  /** Equal runs of units, of each of which the cheapest goes in a round. */
+  segments?: number;
+  /** Name of the units in errors. */
+  what?: string;
 }
 
 /** Removes units until none is left.
- *
- * a [in, in], weight [in, out], slopes [out, out] or null for S = I. A unit is `size` columns of `a` in a row. In each
- * round the `atOnce` cheapest units go, or, with `segments`, the cheapest of each of so many equal runs of units. */
+ * @throws {NumericError} when A has an entry that is not a number. */
 export async function removalOrder(
-  { a, weight, slopes, size, atOnce = 1, segments = 1 }: {
-    a: tf.Tensor2D;
-    weight: tf.Tensor2D;
-    slopes: tf.Tensor2D | null;
-    size: number;
-    atOnce?: number;
-    segments?: number;
-  },
+  factors: MapFactors,
+  { size, atOnce = 1, segments = 1, what = "units" }: RemovalSteps,
 ): Promise<RemovalOrder> {
+  const { a } = factors;
   const inputs = a.shape[0];
   const units = inputs / size;
-  const energy = await unitEnergies(weight, slopes, size);
+  const energy = await unitEnergies(factors, size);
   const diagonal = await diagonalBlocks(a, 1);
+  const name = `second moment of the inputs of ${what}`;
   // A floor keeps units that never fire from making the matrix singular.
   const ridge = Math.max(DAMPING * diagonal.reduce((x, y) => x + y, 0) / inputs, 1e-20);
-  let inverse = await invert(a, ridge);
+  const columnsOf = (places: readonly number[]) =>
+    places.flatMap((place) => Array.from({ length: size }, (_, k) => place * size + k));
+  let current: DampedInverse = await invert(a, ridge, name);
   let left = Array.from({ length: units }, (_, unit) => unit);
+  let raises = current.raises;
+  /** Takes the inverse of what is left anew, with more on the diagonal. */
+  const dampMore = async () => {
+    current.inverse.dispose();
+    const rest = submatrix(a, columnsOf(left));
+    try {
+      current = await invert(rest, 10 * current.ridge, name);
+      raises += 1 + current.raises;
+    } finally {
+      rest.dispose();
+    }
+  };
   const order: number[] = [];
   const cost: number[] = [];
   try {
     while (left.length > 0) {
-      const blocks = await diagonalBlocks(inverse, size);
-      const costs = left.map((unit, i) => removalCost(blocks, energy, { size, place: i, unit }));
+      const costs = removalCosts(await diagonalBlocks(current.inverse, size), energy, size, left);
+      if (!costs) {
+        await dampMore();
+        continue;
+      }
       const going = cheapest(left, costs, segments === 1 ? atOnce : 1, units / segments);
       for (const place of going) {
         order.push(at(left, place));
@@ -73,17 +91,21 @@ export async function removalOrder(
       }
       const gone = new Set(going);
       const stay = Array.from(left.keys()).filter((place) => !gone.has(place));
-      if (stay.length > 0) {
-        const columns = (places: number[]) =>
-          places.flatMap((place) => Array.from({ length: size }, (_, k) => place * size + k));
-        inverse = await removeFromInverse(inverse, columns([...going].sort((x, y) => x - y)), columns(stay));
-      }
       left = stay.map((place) => at(left, place));
+      if (stay.length === 0) break;
+      const ascending = [...going].sort((x, y) => x - y);
+      const inverse = await removeFromInverse(current.inverse, columnsOf(ascending), columnsOf(stay));
+      if (!inverse) {
+        await dampMore();
+        continue;
+      }
+      current.inverse.dispose();
+      current = { ...current, inverse };
     }
   } finally {
-    inverse.dispose();
+    current.inverse.dispose();
   }
-  return { order: Int32Array.from(order), cost: Float64Array.from(cost) };
+  return { order: Int32Array.from(order), cost: Float64Array.from(cost), raises };
 }
 
 /** Places of the `count` lowest costs in each run of `run` units, lowest first; among equals the first. */
@@ -98,121 +120,81 @@ function cheapest(left: readonly number[], costs: readonly number[], count: numb
   });
 }
 
-/** E_uu of every unit: [units, size, size]. */
-export async function unitEnergies(
-  weight: tf.Tensor2D,
-  slopes: tf.Tensor2D | null,
-  size: number,
-): Promise<Float32Array> {
-  const [inputs, outputs] = weight.shape;
-  const energies = tf.tidy(() => {
-    const weighted = slopes ? matMul2d(weight, slopes) : weight;
-    if (size === 1) return tf.sum(tf.mul(weighted, weight), 1);
-    const rows = (m: tf.Tensor, u: number) => tf.slice(m as tf.Tensor2D, [u * size, 0], [size, outputs]);
-    return tf.stack(
-      Array.from({ length: inputs / size }, (_, u) => matMul2d(rows(weighted, u), rows(weight, u), false, true)),
-    );
-  });
-  try {
-    return await energies.data() as Float32Array;
-  } finally {
-    energies.dispose();
-  }
-}
-
-/** `tr(E_uu ([A^-1]_uu)^-1)` of the unit at one place of what is left. */
-function removalCost(
+/** `tr(E_uu ([A^-1]_uu)^-1)` of each unit that is left, from the diagonal blocks of A^-1; null when one is indefinite. */
+function removalCosts(
   blocks: Float32Array,
   energy: Float32Array,
-  { size, place, unit }: { size: number; place: number; unit: number },
-): number {
+  size: number,
+  left: readonly number[],
+): number[] | null {
   const area = size * size;
-  if (size === 1) return at(energy, unit) / at(blocks, place);
-  const inner = invertSmall(blocks.subarray(place * area, (place + 1) * area), size);
-  const own = energy.subarray(unit * area, (unit + 1) * area);
-  return inner.reduce((sum, value, i) => sum + value * at(own, i), 0);
+  const costs: number[] = [];
+  for (const [place, unit] of left.entries()) {
+    const own = energy.subarray(unit * area, (unit + 1) * area);
+    if (size === 1) {
+      const block = at(blocks, place);
+      if (!(block > 0)) return null;
+      costs.push(at(own, 0) / block);
+      continue;
+    }
+    const inner = invertSmall(blocks.subarray(place * area, (place + 1) * area), size);
+    if (!inner) return null;
+    costs.push(inner.reduce((sum, value, i) => sum + value * at(own, i), 0));
+  }
+  return costs;
 }
 
 /** The three orders of one layer. */
 export type LayerOrders = Record<keyof LayerScores, RemovalOrder>;
 
-const TYPES = ["ffn", "queryHeads", "kvGroups"] as const;
-const orderName = (layer: number, type: keyof LayerScores, what: keyof RemovalOrder) => `${layer}.${type}.${what}`;
-
 /** The removal orders of every layer, the same for all methods and levels of a run. Cost: O(F^3) for A^-1 and as much for
  * its updates, layer by layer; two matrices [F, F] are on the device at once. */
 export async function removalOrders(context: MethodContext<unknown>, error: RemovalError): Promise<LayerOrders[]> {
-  const { model: { config }, report, signal } = context;
-  const stored = await context.remember(`removal orders, ${error} error`, async () => {
-    const a = await inputFactors(context);
-    const s = error === "kfac" ? await slopeFactors(context) : null;
-    const statistics: Statistics = {};
-    for (const [l, shape] of config.layers.entries()) {
-      await giveWay(signal);
-      report(`removal order, layer ${l + 1} of ${config.layers.length}`);
-      const orders = await layerOrders(context, { layer: l, shape, a, s });
-      for (const type of TYPES) {
-        for (const what of ["order", "cost"] as const) {
-          const data = Float32Array.from(orders[type][what]);
-          statistics[orderName(l, type, what)] = { shape: [data.length], data };
-        }
-      }
-    }
-    return statistics;
-  });
-  return config.layers.map((_, l) => {
+  const { config: { layers, headSize } } = context.model;
+  const stored = await rememberLayers(
+    context,
+    `removal orders, ${error} error`,
+    () =>
+      eachLayerFactors(context, error, async ({ output, down }, l) => {
+        context.report(`removal order, layer ${l + 1} of ${layers.length}`);
+        const { kvGroups: groups, queryHeadsPerGroup: perGroup } = at(layers, l);
+        const what = (noun: string) => `${noun} of layer ${l}`;
+        const ffn = await removalOrder(down, { size: 1, atOnce: CHANNELS_AT_ONCE, what: what("FFN channels") });
+        const segments = perGroup === 1 ? 1 : groups;
+        const queryHeads = await removalOrder(output, { size: headSize, segments, what: what("query heads") });
+        // A group of one head is that head.
+        const kvGroups = perGroup === 1
+          ? queryHeads
+          : await removalOrder(output, { size: headSize * perGroup, what: what("key/value groups") });
+        return {
+          "ffn.order": ffn.order,
+          "ffn.cost": ffn.cost,
+          "ffn.raises": [ffn.raises],
+          "queryHeads.order": queryHeads.order,
+          "queryHeads.cost": queryHeads.cost,
+          "queryHeads.raises": [queryHeads.raises],
+          "kvGroups.order": kvGroups.order,
+          "kvGroups.cost": kvGroups.cost,
+          "kvGroups.raises": [kvGroups.raises],
+        };
+      }),
+  );
+  return stored.map((own) => {
     const read = (type: keyof LayerScores): RemovalOrder => ({
-      order: Int32Array.from(stored[orderName(l, type, "order")]?.data ?? []),
-      cost: Float64Array.from(stored[orderName(l, type, "cost")]?.data ?? []),
+      order: Int32Array.from(own[`${type}.order`]),
+      cost: own[`${type}.cost`],
+      raises: at(own[`${type}.raises`], 0),
     });
     return { ffn: read("ffn"), queryHeads: read("queryHeads"), kvGroups: read("kvGroups") };
   });
 }
 
-async function layerOrders(
-  { model }: MethodContext<unknown>,
-  { layer, shape, a, s }: { layer: number; shape: LayerShape; a: Statistics; s: Statistics | null },
-): Promise<LayerOrders> {
-  const { headSize } = model.config;
-  const weights = at(model.layers, layer);
-  const given = (site: ObservedSite) => ({
-    a: factorMatrix(a, curvatureNames.inputs(layer, site)),
-    slopes: s && factorMatrix(s, curvatureNames.slopes(layer, site)),
-  });
-  const [output, down] = [given("output"), given("down")];
-  const [outputWeight, downWeight] = [denseMatrix(weights.output.weight), denseMatrix(weights.down.weight)];
-  try {
-    const heads = { ...output, weight: outputWeight };
-    const isMultiHead = shape.queryHeadsPerGroup === 1;
-    const byHead = await removalOrder({ ...heads, size: headSize, segments: isMultiHead ? 1 : shape.kvGroups });
-    return {
-      ffn: await removalOrder({ ...down, weight: downWeight, size: 1, atOnce: CHANNELS_AT_ONCE }),
-      queryHeads: byHead,
-      // A group of one head is that head.
-      kvGroups: isMultiHead ? byHead : await removalOrder({ ...heads, size: headSize * shape.queryHeadsPerGroup }),
-    };
-  } finally {
-    tf.dispose([
-      outputWeight,
-      downWeight,
-      output.a,
-      down.a,
-      ...output.slopes ? [output.slopes] : [],
-      ...down.slopes ? [down.slopes] : [],
-    ]);
-  }
-}
-
 /** Scores whose ranking is the order of removal: the place at which a unit goes. */
-export function orderScores(orders: readonly LayerOrders[]): LayerScores[] {
+export function orderScores({ ffn, queryHeads, kvGroups }: LayerOrders): LayerScores {
   const places = ({ order }: RemovalOrder) => {
     const scores = new Float64Array(order.length);
     for (const [place, unit] of order.entries()) scores[unit] = place;
     return scores;
   };
-  return orders.map(({ ffn, queryHeads, kvGroups }) => ({
-    ffn: places(ffn),
-    queryHeads: places(queryHeads),
-    kvGroups: places(kvGroups),
-  }));
+  return { ffn: places(ffn), queryHeads: places(queryHeads), kvGroups: places(kvGroups) };
 }

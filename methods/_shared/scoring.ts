@@ -5,17 +5,14 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { at, entry } from "../../core/util/indexing.ts";
+import { at } from "../../core/util/indexing.ts";
 import { denseMatrix } from "../../core/engine/matrix.ts";
-import { type DecoderConfig, LINEAR_NAMES, type LinearName, writesResidual } from "../../models/config.ts";
+import { LINEAR_NAMES, type LinearName, writesResidual, WRITING_NAMES } from "../../models/config.ts";
 import type { LayerShape } from "../../models/units.ts";
 import type { DecoderModel } from "../../models/device.ts";
 import type { ObservedSite } from "../../models/layers.ts";
 import { eachLayer } from "../../models/layerwise.ts";
 import { readFlat } from "../../core/engine/ops.ts";
-
-/** What messages about bad values name. */
-const WEIGHTS = "weights of the model";
 
 /** Scores of one layer's units; higher is kept. */
 export interface LayerScores {
@@ -86,65 +83,31 @@ export function slotSums(name: LinearName, x: tf.Tensor): tf.Tensor1D {
   return tf.sum(x, writesResidual(name) ? 1 : 0);
 }
 
-/** Slot scores of every layer from the weights alone: `score` maps a weight `[in, out]` elementwise. */
-export async function weightSlots(
+/** Per layer and linear map of `names`, what `reduce` makes of the weight `[in, out]`. */
+async function layerWeights<Name extends LinearName>(
   model: DecoderModel,
-  score: (weight: tf.Tensor2D) => tf.Tensor,
-): Promise<SlotScores[]> {
-  const values = await eachLayer(
-    model,
-    (layer) =>
-      readFlat(
-        LINEAR_NAMES.map((name) => tf.tidy(() => slotSums(name, score(denseMatrix(layer[name].weight))))),
-        WEIGHTS,
-      ),
-  );
-  return values.map((own) =>
-    Object.fromEntries(LINEAR_NAMES.map((name, i) => [name, own[i]])) as Record<LinearName, Float32Array>
-  );
+  names: readonly Name[],
+  reduce: (weight: tf.Tensor2D, name: Name) => tf.Tensor,
+): Promise<Record<Name, Float32Array>[]> {
+  return await eachLayer(model, async (layer) => {
+    const reduced = names.map((name) => tf.tidy(() => reduce(denseMatrix(layer[name].weight), name)));
+    const values = await readFlat(reduced, "weights of the model");
+    return Object.fromEntries(names.map((name, i) => [name, values[i]])) as Record<Name, Float32Array>;
+  });
+}
+
+/** Slot scores of every layer from the weights alone: `score` maps a weight `[in, out]` elementwise. */
+export function weightSlots(model: DecoderModel, score: (weight: tf.Tensor2D) => tf.Tensor): Promise<SlotScores[]> {
+  return layerWeights(model, LINEAR_NAMES, (weight, name) => slotSums(name, score(weight)));
 }
 
 /** One number per input column of the output and down projections: [H K] and [F]. */
 export type SiteColumns = Record<ObservedSite, Float32Array>;
 
 /** Per layer, what `reduce` makes of the output and down weights: `[in, out]` -> [in]. */
-export async function siteWeights(
+export function siteWeights(
   model: DecoderModel,
   reduce: (weight: tf.Tensor2D) => tf.Tensor,
 ): Promise<SiteColumns[]> {
-  const values = await eachLayer(
-    model,
-    (layer) =>
-      readFlat([layer.output, layer.down].map(({ weight }) => tf.tidy(() => reduce(denseMatrix(weight)))), WEIGHTS),
-  );
-  return values.map((own) => ({ output: at(own, 0), down: at(own, 1) }));
-}
-
-/** Names of stored scores: f32 [F], [H], [G]. */
-const storedName = (estimator: string, layer: number, unit: keyof LayerScores) => `${estimator}.${layer}.${unit}`;
-const STORED_UNITS = ["ffn", "queryHeads", "kvGroups"] as const;
-
-/** Scores of one layer as named arrays, for `MethodContext.remember`. */
-export function packScores(
-  estimator: string,
-  layer: number,
-  scores: LayerScores,
-): Record<string, { shape: number[]; data: Float32Array }> {
-  return Object.fromEntries(STORED_UNITS.map((unit) => [storedName(estimator, layer, unit), {
-    shape: [scores[unit].length],
-    data: Float32Array.from(scores[unit]),
-  }]));
-}
-
-/** The scores of all layers out of {@linkcode packScores}. */
-export function unpackScores(
-  estimator: string,
-  config: DecoderConfig,
-  statistics: Record<string, { data: Float32Array }>,
-): LayerScores[] {
-  return config.layers.map((_, l) =>
-    Object.fromEntries(
-      STORED_UNITS.map((unit) => [unit, Float64Array.from(entry(statistics, storedName(estimator, l, unit)).data)]),
-    ) as unknown as LayerScores
-  );
+  return layerWeights(model, WRITING_NAMES, reduce);
 }

@@ -1,73 +1,64 @@
-/** What each unit costs when it goes and nothing stands in for it, as optimal brain damage has it (LeCun, Denker and Solla
+/** The cost of each unit when it is removed and the others stay as they are: optimal brain damage (LeCun, Denker and Solla
  * 1990, "Optimal Brain Damage").
  *
  * Removing the columns u of a unit from a map W [in, out] costs `tr(E_uu A_uu)`, E = W S W^T, A the second moment of the map's
- * inputs. S = I gives the squared error of the block's output, S the second moment of the loss's gradient there (K-FAC,
- * `curvature.ts`) the loss to second order, up to one factor for all units: the diagonal of the curvature of the units'
- * masks, from as many samples as there are calibration tokens.
+ * inputs. S = I gives the squared error of the block's output. With S the second moment of the loss's gradient there (K-FAC,
+ * `curvature.ts`) it is the loss to second order, up to one factor for all units: the diagonal of the curvature of the units'
+ * masks.
  *
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { giveWay } from "../../core/engine/give_way.ts";
-import { at, entry } from "../../core/util/indexing.ts";
-import { denseMatrix } from "../../core/engine/matrix.ts";
-import { WRITING_NAMES } from "../../models/config.ts";
-import { unitCount, UNITS } from "../../models/units.ts";
-import { UNIT_TYPES } from "../../core/schema/schema.ts";
-import type { MethodContext, Statistics } from "../define.ts";
-import { curvatureNames, factorMatrix, inputFactors, slopeFactors } from "./curvature.ts";
+import { matMul2d } from "../../core/engine/ops.ts";
+import { at } from "../../core/util/indexing.ts";
+import type { MethodContext } from "../define.ts";
+import { eachLayerFactors, type MapFactors, type RemovalError } from "./curvature.ts";
 import { diagonalBlocks } from "./inverse.ts";
-import { type RemovalError, unitEnergies } from "./removal_order.ts";
 import type { LayerScores } from "./scoring.ts";
+import { rememberLayers } from "./stored.ts";
 
-const costName = (layer: number, type: keyof LayerScores) => `${layer}.${type}.cost`;
-
-/** The cost of every unit alone, the same for all methods and levels of a run: [F], [H] and [G] of every layer. */
-export async function unitCosts(context: MethodContext<unknown>, error: RemovalError): Promise<LayerScores[]> {
-  const { model, remember, signal } = context;
-  const { layers } = model.config;
-  const stored = await remember(`costs of units alone, ${error} error`, async () => {
-    const a = await inputFactors(context);
-    const s = error === "kfac" ? await slopeFactors(context) : null;
-    const costs: Statistics = {};
-    for (const [l, shape] of layers.entries()) {
-      await giveWay(signal);
-      for (const site of WRITING_NAMES) {
-        const weight = denseMatrix(at(model.layers, l)[site].weight);
-        const moment = factorMatrix(a, curvatureNames.inputs(l, site));
-        const slopes = s && factorMatrix(s, curvatureNames.slopes(l, site));
-        try {
-          for (const type of UNIT_TYPES.filter((type) => (type === "ffn") === (site === "down"))) {
-            const data = await costsAt({ weight, moment, slopes }, unitCount(shape, type));
-            costs[costName(l, UNITS[type].mask)] = { shape: [data.length], data };
-          }
-        } finally {
-          tf.dispose([weight, moment, ...slopes ? [slopes] : []]);
-        }
-      }
-    }
-    return costs;
-  });
-  return layers.map((_, l) => {
-    const read = (type: keyof LayerScores) => Float64Array.from(entry(stored, costName(l, type)).data);
-    return { ffn: read("ffn"), queryHeads: read("queryHeads"), kvGroups: read("kvGroups") };
-  });
+/** The cost of every unit alone, the same for all methods and levels of a run. */
+export function unitCosts(context: MethodContext<unknown>, error: RemovalError): Promise<LayerScores[]> {
+  const { config: { layers, headSize } } = context.model;
+  return rememberLayers(
+    context,
+    `costs of units alone, ${error} error`,
+    () =>
+      eachLayerFactors(context, error, async ({ output, down }, l) => ({
+        ffn: await costsAlone(down, 1),
+        queryHeads: await costsAlone(output, headSize),
+        kvGroups: await costsAlone(output, headSize * at(layers, l).queryHeadsPerGroup),
+      })),
+  );
 }
 
-/** `tr(E_uu A_uu)` of so many units, which share the inputs of a map equally: [units]. */
-async function costsAt(
-  { weight, moment, slopes }: { weight: tf.Tensor2D; moment: tf.Tensor2D; slopes: tf.Tensor2D | null },
-  units: number,
-): Promise<Float32Array> {
-  const size = moment.shape[0] / units;
-  const energies = await unitEnergies(weight, slopes, size);
-  const moments = await diagonalBlocks(moment, size);
-  const sums = new Float64Array(units);
+/** `tr(E_uu A_uu)` of every unit, which is `size` columns in a row: [in / size]. */
+async function costsAlone(factors: MapFactors, size: number): Promise<Float64Array> {
+  const energies = await unitEnergies(factors, size);
+  const moments = await diagonalBlocks(factors.a, size);
+  const sums = new Float64Array(factors.a.shape[0] / size);
   for (const [i, energy] of energies.entries()) {
     const unit = Math.floor(i / (size * size));
     sums[unit] = at(sums, unit) + energy * at(moments, i);
   }
   // Rounding may leave a unit that does nothing just below 0.
-  return Float32Array.from(sums, (cost) => Math.max(cost, 0));
+  return sums.map((cost) => Math.max(cost, 0));
+}
+
+/** E_uu of every unit: [units, size, size]. */
+export async function unitEnergies({ weight, slopes }: MapFactors, size: number): Promise<Float32Array> {
+  const [inputs, outputs] = weight.shape;
+  const energies = tf.tidy(() => {
+    const weighted = slopes ? matMul2d(weight, slopes) : weight;
+    if (size === 1) return tf.sum(tf.mul(weighted, weight), 1);
+    const rows = (m: tf.Tensor, u: number) => tf.slice(m as tf.Tensor2D, [u * size, 0], [size, outputs]);
+    return tf.stack(
+      Array.from({ length: inputs / size }, (_, u) => matMul2d(rows(weighted, u), rows(weight, u), false, true)),
+    );
+  });
+  try {
+    return await energies.data() as Float32Array;
+  } finally {
+    energies.dispose();
+  }
 }

@@ -31,27 +31,22 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { denseMatrix } from "../../core/engine/matrix.ts";
 import { z } from "zod";
-import { at } from "../../core/util/indexing.ts";
-import { type DecoderConfig, LINEAR_NAMES, type LinearName, writesResidual } from "../../models/config.ts";
+import { at, entry } from "../../core/util/indexing.ts";
+import { type DecoderConfig, LINEAR_NAMES, type LinearName } from "../../models/config.ts";
 import { type LayerShape, queryHeads } from "../../models/units.ts";
 import { disposeModel } from "../../models/device.ts";
 import { densePlan, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
-import { defineMethod, type Method, type MethodContext, type Statistics } from "../define.ts";
+import { defineMethod, type Method, type MethodContext } from "../define.ts";
 import { calibrationBatches } from "../_shared/calibration.ts";
 import { readFlat } from "../../core/engine/ops.ts";
 import { layerCount, layerRange } from "../_shared/layer_range.ts";
-import {
-  forEachLayerGradient,
-  type GradientAverage,
-  type LayerGradientOptions,
-  type LayerGradients,
-} from "./layer_gradients.ts";
+import { forEachLayerGradient, type LayerGradients } from "./layer_gradients.ts";
 import { globalWidths, keepWidths, type LayerRange, twoTierWidths } from "../_shared/selection.ts";
-import { type LayerScores, packScores, scoresOfGroups, slotSums, unpackScores } from "../_shared/scoring.ts";
+import { type LayerScores, scoresOfGroups, slotSums } from "../_shared/scoring.ts";
+import { rememberLayers } from "../_shared/stored.ts";
 
 const keptCount = layerCount.nullable().default(null);
 const options = z.strictObject({
@@ -70,83 +65,49 @@ const options = z.strictObject({
 type LlmPrunerOptions = z.infer<typeof options>;
 type Estimator = LlmPrunerOptions["estimator"];
 
-const FFN_NAMES: readonly LinearName[] = ["gate", "up", "down"];
-
-/** A weight W with the gradients that an estimator reads, all `[in, out]`: G of the mean loss, F the mean square of the
- * windows'. */
+/** A weight W with its gradients, all `[in, out]`: G of the mean loss, F the mean square of the windows'. */
 interface Terms {
   w: tf.Tensor;
-  g: () => tf.Tensor;
+  g: tf.Tensor;
   f: () => tf.Tensor;
 }
 
 /** What an estimator makes of a weight and its gradients: [slots]. */
-const slotScore: Record<Estimator, (name: LinearName, terms: Terms) => tf.Tensor> = {
-  "vector": (name, { w, g }) => tf.abs(slotSums(name, tf.mul(w, g()))),
-  "element-1": (name, { w, g }) => slotSums(name, tf.abs(tf.mul(w, g()))),
+const slotScores: Record<Estimator, (name: LinearName, terms: Terms) => tf.Tensor> = {
+  "vector": (name, { w, g }) => tf.abs(slotSums(name, tf.mul(w, g))),
+  "element-1": (name, { w, g }) => slotSums(name, tf.abs(tf.mul(w, g))),
   "element-2": (name, { w, f }) => slotSums(name, tf.mul(tf.square(w), f())),
-  "mix": (name, { w, g, f }) => slotSums(name, tf.abs(tf.sub(tf.mul(w, g()), tf.mul(tf.mul(tf.square(w), f()), 0.5)))),
+  "mix": (name, { w, g, f }) => slotSums(name, tf.abs(tf.sub(tf.mul(w, g), tf.mul(tf.mul(tf.square(w), f()), 0.5)))),
 };
 
-/** Estimators that come from one backward pass are computed and kept together. */
-const FAMILY: Record<Estimator, { estimators: Estimator[]; average: GradientAverage }> = {
-  "vector": { estimators: ["vector", "element-1"], average: "mean" },
-  "element-1": { estimators: ["vector", "element-1"], average: "mean" },
-  "element-2": { estimators: ["element-2"], average: "mean-square" },
-  "mix": { estimators: ["mix"], average: "both" },
-};
-
-const given = (name: LinearName, gradients: LayerGradients) => () => {
-  const tensor = gradients[name];
-  if (!tensor) throw new RangeError(`There is no gradient of ${name}`);
-  return tensor;
-};
-
-/** Unit scores of every layer for the family of `estimator`: f32, see `packScores`. Units that no asked type needs are
- * scored 0. */
-async function taylorStatistics(
-  { model, calibration, target, report, signal }: MethodContext<unknown>,
+/** Scores of every layer's units by an estimator. */
+async function taylorScores(
+  { model, calibration, report, signal }: MethodContext<unknown>,
   estimator: Estimator,
-): Promise<Statistics> {
+): Promise<LayerScores[]> {
   const { layers, headSize } = model.config;
-  const { estimators, average } = FAMILY[estimator];
-  const isAsked = (name: LinearName) =>
-    FFN_NAMES.includes(name) ? target.units.includes("ffn") : target.units.some((unit) => unit !== "ffn");
-  const names = LINEAR_NAMES.filter(isAsked);
-  const statistics: Statistics = {};
-  const visit: LayerGradientOptions["visit"] = async (l, { mean, meanSquare }) => {
-    const layer = at(model.layers, l);
-    const scored = estimators.flatMap((own) => names.map((name) => ({ own, name })));
-    const tensors = scored.map(({ own, name }) =>
-      tf.tidy(() =>
-        slotScore[own](name, { w: denseMatrix(layer[name].weight), g: given(name, mean), f: given(name, meanSquare) })
-      )
+  const scores: LayerScores[] = [];
+  const squares = estimator === "element-2" || estimator === "mix";
+  // Squares are means over windows, so a batch has one.
+  const batches = calibrationBatches(calibration, squares ? { tokensAtOnce: 1 } : {});
+  const visit = async (l: number, { weight, mean, meanSquare }: LayerGradients) => {
+    const slots = LINEAR_NAMES.map((name) =>
+      tf.tidy(() => {
+        const terms = { w: weight[name], g: mean[name], f: () => entry(meanSquare, name) };
+        return slotScores[estimator](name, terms);
+      })
     );
-    const values = await readFlat(tensors, `Taylor scores of layer ${l}`);
-    for (const own of estimators) {
-      const slots = Object.fromEntries(LINEAR_NAMES.map((name): [LinearName, Float32Array] => {
-        const [inputs, outputs] = layer[name].weight.shape;
-        const found = values[scored.findIndex((entry) => entry.own === own && entry.name === name)];
-        return [name, found ?? new Float32Array(writesResidual(name) ? inputs : outputs)];
-      })) as Record<LinearName, Float32Array>;
-      Object.assign(statistics, packScores(own, l, scoresOfGroups(slots, at(layers, l), headSize)));
-    }
+    const values = await readFlat(slots, `Taylor scores of layer ${l}`);
+    const named = Object.fromEntries(LINEAR_NAMES.map((name, i) => [name, at(values, i)]));
+    scores[l] = scoresOfGroups(named as Record<LinearName, Float32Array>, at(layers, l), headSize);
   };
-  const batches = calibrationBatches(calibration, average === "mean" ? {} : { tokensAtOnce: 1 });
-  await forEachLayerGradient({ model, batches, names, average, visit, report, signal });
-  return statistics;
+  await forEachLayerGradient({ model, batches, squares, visit, report, signal });
+  return scores;
 }
 
-/** Scores of the dense model's units; those of one budget serve every other. */
-async function denseScores(context: MethodContext<unknown>, estimator: Estimator): Promise<LayerScores[]> {
-  const { units } = context.target;
-  const parts = [
-    ...units.includes("ffn") ? ["ffn"] : [],
-    ...units.some((unit) => unit !== "ffn") ? ["attention"] : [],
-  ];
-  const key = `taylor ${FAMILY[estimator].estimators.join(" ")} of ${parts.join(" ")}`;
-  const statistics = await context.remember(key, () => taylorStatistics(context, estimator));
-  return unpackScores(estimator, context.model.config, statistics);
+/** Scores of the dense model's units, the same for every budget. */
+export function denseScores(context: MethodContext<unknown>, estimator: Estimator): Promise<LayerScores[]> {
+  return rememberLayers(context, `taylor ${estimator}`, () => taylorScores(context, estimator));
 }
 
 /** Scores of the units of `plan`, from the model cut to them; minus infinity for the others. */
@@ -158,13 +119,13 @@ async function scoresBehind(
   const { model } = context;
   const cut = pruneModel(model, plan);
   try {
-    const statistics = await taylorStatistics({ ...context, model: cut }, estimator);
+    const scores = await taylorScores({ ...context, model: cut }, estimator);
     const spread = (count: number, kept: readonly number[], own: Float64Array) => {
-      const scores = new Float64Array(count).fill(-Infinity);
-      for (const [i, unit] of kept.entries()) scores[unit] = at(own, i);
-      return scores;
+      const all = new Float64Array(count).fill(-Infinity);
+      for (const [i, unit] of kept.entries()) all[unit] = at(own, i);
+      return all;
     };
-    return unpackScores(estimator, cut.config, statistics).map((own, l) => {
+    return scores.map((own, l) => {
       const [shape, kept] = [at(model.config.layers, l), at(plan.layers, l)];
       return {
         ffn: spread(shape.ffnChannels, kept.ffnChannels, own.ffn),

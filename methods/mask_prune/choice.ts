@@ -192,7 +192,7 @@ export async function leastLossMasks(curvature: tf.Tensor2D, kept: readonly numb
   const ridged = tf.tidy(() =>
     tf.add(inner, tf.mul(tf.eye(kept.length), tf.reshape(tf.tensor1d(diagonal.map((x) => MASK_RIDGE * x)), [-1, 1])))
   ) as tf.Tensor2D;
-  const inverse = await invert(ridged, Math.max(MASK_RIDGE * mean, 1e-30));
+  const { inverse } = await invert(ridged, Math.max(MASK_RIDGE * mean, 1e-30));
   const values = tf.tidy(() => tf.add(1, tf.reshape(matMul2d(inverse, slope), [-1])));
   try {
     return await values.data() as Float32Array;

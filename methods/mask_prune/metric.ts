@@ -22,7 +22,7 @@ import type { DecoderModel } from "../../models/device.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { type HostMasks, uploadMasks } from "../../models/training/student.ts";
 import type { MethodContext, Statistics } from "../define.ts";
-import { inputStatistics } from "../_shared/calibration.ts";
+import { inputStatistics, type LayerStatistics } from "../_shared/calibration.ts";
 import { type RemovalOrder, removalOrders } from "../_shared/removal_order.ts";
 import { columnScores } from "../_shared/column_metrics.ts";
 import { CROSS_ENTROPY } from "../_shared/loss_slope.ts";
@@ -219,7 +219,11 @@ export async function calibratedMetrics(
   );
 }
 
-async function wandaScores(model: DecoderModel, { layers, headSize }: DecoderConfig, statistics: Statistics) {
+async function wandaScores(
+  model: DecoderModel,
+  { layers, headSize }: DecoderConfig,
+  statistics: readonly LayerStatistics[],
+) {
   const columns = await columnScores(model, statistics, "WIFN");
   return layers.map((shape, l) => scoresOfColumns({ ...at(columns, l), shape, headSize }));
 }

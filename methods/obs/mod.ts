@@ -61,7 +61,7 @@ export const obs: Method<typeof options> = defineMethod({
       : incrementalWidths(config, target, options.firstRatio);
     const scores = options.criterion === "damage"
       ? await unitCosts(context as MethodContext<unknown>, options.error)
-      : orderScores(await removalOrders(context as MethodContext<unknown>, options.error));
+      : (await removalOrders(context as MethodContext<unknown>, options.error)).map(orderScores);
     return { plan: keepWidths(scores, widths) };
   },
 });

@@ -4,7 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { trainingSchema } from "../../core/schema/schema.ts";
-import { invertSmall } from "../../methods/_shared/inverse.ts";
+import { inverseOf } from "../support/dense.ts";
 import { unitAxes } from "../../methods/_shared/learned_units.ts";
 import { damageOf, referenceOf, surpriseOf } from "../../methods/mask_prune/distance.ts";
 import { REPAIR_RATIO } from "../../methods/mask_prune/settle.ts";
@@ -35,7 +35,7 @@ testOnEngines("leastLossMasks() solves for the masks that stay, and they cost le
   const mean = kept.reduce((sum, i) => sum + entryOf(i, i), 0) / kept.length;
   const damping = (i: number) => 1e-2 * entryOf(i, i) + 1e-2 * mean;
   const inner = kept.flatMap((i) => kept.map((j) => entryOf(i, j) + (i === j ? damping(i) : 0)));
-  const inverse = invertSmall(inner, kept.length);
+  const inverse = inverseOf(inner, kept.length);
   const slope = kept.map((i) => removed.reduce((sum, j) => sum + entryOf(i, j), 0));
   const expected = kept.map((_, i) => 1 + slope.reduce((sum, b, j) => sum + at(inverse, i * kept.length + j) * b, 0));
   const device = tf.tensor2d(Float32Array.from(q), [n, n]);
@@ -100,7 +100,7 @@ testOnEngines("surpriseOf() is the cross entropy less the entropy of the predict
 Deno.test("selectionMetric() keeps the order of removal, and training can change it", () => {
   const order = Int32Array.of(2, 0, 3, 1);
   // The cost of the third to go is below that of the second: its rival was gone by then.
-  const metric = createMetric([1, 1, 1, 1], [4, 3, 2, 1], { order, cost: Float64Array.of(1, 3, 2, 8) });
+  const metric = createMetric([1, 1, 1, 1], [4, 3, 2, 1], { order, cost: Float64Array.of(1, 3, 2, 8), raises: 0 });
   const ranked = () => {
     const h = selectionMetric(metric);
     return [0, 1, 2, 3].sort((a, b) => at(h, a) - at(h, b));
@@ -113,7 +113,7 @@ Deno.test("selectionMetric() keeps the order of removal, and training can change
 
 Deno.test("selectionMetric() with half of redundancy is the geometric mean of both metrics", () => {
   const order = Int32Array.of(2, 0, 1);
-  const metric = createMetric([4, 1, 2], [3, 1, 2], { order, cost: Float64Array.of(2, 4, 8) });
+  const metric = createMetric([4, 1, 2], [3, 1, 2], { order, cost: Float64Array.of(2, 4, 8), raises: 0 });
   const h = (redundancy: number) => selectionMetric({ ...metric, redundancy });
   const [alone, full] = [h(0), h(1)];
   // Medians are 2, 2 and 4.

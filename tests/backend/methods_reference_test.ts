@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import { calibrationBatches, inputStatisticNames, inputStatistics } from "../../methods/_shared/calibration.ts";
+import { calibrationBatches, inputStatistics } from "../../methods/_shared/calibration.ts";
 import { COLUMN_METRICS, columnScores } from "../../methods/_shared/column_metrics.ts";
 import { tensorNames, type WeightSource } from "../../models/config.ts";
 import { keptParameters } from "../../models/count.ts";
@@ -52,13 +52,13 @@ testOnEngines("inputStatistics() equals mean and variance over all tokens of win
       for (const [layer, site] of SITES) {
         const columns = inputs.get(`${layer}.${site}`)!;
         assertClose(
-          known(statistics[inputStatisticNames.mean(layer, site)]).data,
+          at(statistics, layer)[site].mean,
           columns.map(mean),
           {},
           `mean ${layer} ${site}`,
         );
         assertClose(
-          known(statistics[inputStatisticNames.variance(layer, site)]).data,
+          at(statistics, layer)[site].variance,
           columns.map(variance),
           { atol: 1e-6, rtol: 1e-4 },
           `variance ${layer} ${site}`,
@@ -88,8 +88,12 @@ testOnEngines(
             }
             return fluctuation;
           });
-          const { data } = known(statistics[inputStatisticNames.fluctuation(layer, site)]);
-          assertClose(data, expected, { atol: 1e-6, rtol: 1e-4 }, `fluctuation ${layer} ${site}`);
+          assertClose(
+            at(statistics, layer)[site].fluctuation,
+            expected,
+            { atol: 1e-6, rtol: 1e-4 },
+            `fluctuation ${layer} ${site}`,
+          );
         }
       });
     }

@@ -1,6 +1,7 @@
 /** Removal by optimal brain surgeon against dense references in f64 and planted problems. */
 import * as tf from "@tensorflow/tfjs";
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { NumericError } from "../../core/util/errors.ts";
 import { at, entry } from "../../core/util/indexing.ts";
 import { createRng, type Rng } from "../../core/util/rng.ts";
 import { curvatureNames, inputFactors, slopeFactors } from "../../methods/_shared/curvature.ts";
@@ -10,28 +11,13 @@ import { obs } from "../../methods/obs/mod.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
 import type { DecoderModel } from "../../models/device.ts";
 import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
+import { identity, inverseOf, product, transposed } from "../support/dense.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
 
 /** A random [rows, columns] matrix, row-major, in f64. */
 const draw = (rng: Rng, rows: number, columns: number) =>
   Float64Array.from({ length: rows * columns }, () => rng.normal());
-
-/** a b with a [n, k] and b [k, m]. */
-function product(a: ArrayLike<number>, b: ArrayLike<number>, [n, k, m]: [number, number, number]): Float64Array {
-  const result = new Float64Array(n * m);
-  for (let i = 0; i < n; i++) {
-    for (let j = 0; j < m; j++) {
-      let sum = 0;
-      for (let l = 0; l < k; l++) sum += at(a, i * k + l) * at(b, l * m + j);
-      result[i * m + j] = sum;
-    }
-  }
-  return result;
-}
-
-const transposed = (a: ArrayLike<number>, [n, m]: [number, number]) =>
-  Float64Array.from({ length: n * m }, (_, i) => at(a, (i % n) * m + Math.floor(i / n)));
 
 /** x^T x / rows of x [rows, n]: [n, n]. */
 const second = (x: Float64Array, rows: number, n: number) =>
@@ -46,13 +32,13 @@ function costOfRemoval(
   { before, unit, size }: { before: number[]; unit: number; size: number },
 ): number {
   const columns = before.flatMap((u) => Array.from({ length: size }, (_, k) => u * size + k));
-  const inverse = invertSmall(columns.flatMap((i) => columns.map((j) => at(a, i * n + j))), columns.length);
+  const inverse = inverseOf(columns.flatMap((i) => columns.map((j) => at(a, i * n + j))), columns.length);
   const start = before.indexOf(unit) * size;
   const block = Array.from(
     { length: size * size },
     (_, i) => at(inverse, (start + Math.floor(i / size)) * columns.length + start + i % size),
   );
-  const inner = invertSmall(block, size);
+  const inner = inverseOf(block, size);
   let cost = 0;
   for (let i = 0; i < size; i++) {
     for (let j = 0; j < size; j++) {
@@ -67,12 +53,32 @@ testOnEngines("invert() gives the inverse of a matrix of several blocks with a w
   const n = 300;
   const x = draw(rng, 400, n).map((value, i) => value * (1 + 30 * Math.exp(-(i % n) / 8)));
   const a = second(x, 400, n);
-  const expected = invertSmall(a.map((value, i) => i % (n + 1) === 0 ? value + 0.1 : value), n);
   const device = tf.tensor2d(Float32Array.from(a), [n, n]);
-  const inverse = await invert(device, 0.1);
-  const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  assertClose(await inverse.data(), expected, { atol: 1e-3 * largest, rtol: 0 });
+  const { inverse, ridge, raises } = await invert(device, 0.1);
+  assertEquals([ridge, raises], [0.1, 0]);
+  const damped = a.map((value, i) => i % (n + 1) === 0 ? value + 0.1 : value);
+  assertClose(product(damped, await inverse.data(), [n, n, n]), identity(n), { atol: 1e-2, rtol: 0 });
   tf.dispose([device, inverse]);
+});
+
+testOnEngines("invert() raises the ridge of a matrix that is not positive definite, and refuses NaN", async () => {
+  // Eigenvalues 3 and -1: a ridge of 10 is the first of 0.1, 1, 10 that makes both positive.
+  const indefinite = [1, 2, 2, 1];
+  const device = tf.tensor2d(indefinite, [2, 2]);
+  const { inverse, ridge, raises } = await invert(device, 0.1);
+  assertEquals([ridge, raises], [10, 2]);
+  assertClose(product([11, 2, 2, 11], await inverse.data(), [2, 2, 2]), identity(2));
+  const broken = tf.tensor2d([1, NaN, NaN, 1], [2, 2]);
+  await assertRejects(() => invert(broken, 0.1, "Gram matrix of layer 3"), NumericError, "Gram matrix of layer 3");
+  tf.dispose([device, inverse, broken]);
+});
+
+Deno.test("invertSmall() gives null where a pivot is not positive or has no digit left", () => {
+  for (const matrix of [[1, 2, 2, 1], [0, 0, 0, 1], [1, NaN, NaN, 1], [1, 1, 1, 1 + 1e-9]]) {
+    assertEquals(invertSmall(matrix, 2), null, `${matrix}`);
+  }
+  const matrix = [4, 2, 1, 2, 5, 3, 1, 3, 6];
+  assertClose(product(matrix, invertSmall(matrix, 3)!, [3, 3, 3]), identity(3), { atol: 1e-12, rtol: 0 });
 });
 
 testOnEngines("diagonalBlocks() reads the blocks of a matrix", async () => {
@@ -91,8 +97,7 @@ testOnEngines("removalOrder() is the greedy order of a dense reference that inve
     const a = second(draw(rng, 20, n), 20, n);
     const w = draw(rng, n, out);
     const s = second(draw(rng, 9, out), 9, out);
-    const identity = Float64Array.from({ length: out * out }, (_, i) => i % (out + 1) === 0 ? 1 : 0);
-    const ws = product(w, weighted ? s : identity, [n, out, out]);
+    const ws = product(w, weighted ? s : identity(out), [n, out, out]);
     const energy = product(ws, transposed(w, [n, out]), [n, out, n]);
     const ridge = 1e-2 * Array.from({ length: n }, (_, i) => at(a, i * n + i)).reduce((x, y) => x + y, 0) / n;
     const damped = a.map((value, i) => i % (n + 1) === 0 ? value + ridge : value);
@@ -110,7 +115,7 @@ testOnEngines("removalOrder() is the greedy order of a dense reference that inve
       weight: tf.tensor2d(Float32Array.from(w), [n, out]),
       slopes: weighted ? tf.tensor2d(Float32Array.from(s), [out, out]) : null,
     };
-    const found = await removalOrder({ ...tensors, size });
+    const found = await removalOrder(tensors, { size });
     assertEquals(Array.from(found.order), order, `size ${size}, weighted ${weighted}`);
     assertClose(found.cost, cost, { rtol: 1e-3, atol: 1e-4 });
     tf.dispose([tensors.a, tensors.weight, ...tensors.slopes ? [tensors.slopes] : []]);
@@ -130,10 +135,42 @@ testOnEngines("removalOrder() takes one of each pair of twins before any unit th
   });
   const a = tf.tensor2d(Float32Array.from(second(x, rows, n)), [n, n]);
   const weight = tf.tensor2d(Float32Array.from(draw(rng, n, out)), [n, out]);
-  const { order } = await removalOrder({ a, weight, slopes: null, size: 1 });
+  const { order } = await removalOrder({ a, weight, slopes: null }, { size: 1 });
   const first = Array.from(order.slice(0, pairs), (unit) => unit % pairs).sort();
   assertEquals(first, [0, 1, 2, 3, 4, 5], "one of each pair must go first");
   assert(Array.from(order.slice(0, pairs)).every((unit) => unit < 2 * pairs));
+  tf.dispose([a, weight]);
+});
+
+testOnEngines(
+  "removalOrder() of moments that rounding made indefinite has costs that are positive numbers",
+  async () => {
+    // Heads of 3 columns that are nearly copies of each other: the second moment has rank 1 for each head.
+    const rng = createRng(4, "copies");
+    const [rows, heads, size] = [40, 4, 3];
+    const n = heads * size;
+    const base = draw(rng, rows, heads);
+    const x = Float64Array.from(
+      { length: rows * n },
+      (_, i) => 1e3 * at(base, Math.floor(i / n) * heads + Math.floor(i % n / size)),
+    );
+    // Off the diagonal it is too large by a thousandth of the diagonal's ridge.
+    const moment = second(x, rows, n).map((value, i) => i % (n + 1) === 0 ? value : value * 1.02);
+    const a = tf.tensor2d(Float32Array.from(moment), [n, n]);
+    const weight = tf.tensor2d(Float32Array.from(draw(rng, n, 5)), [n, 5]);
+    const { order, cost, raises } = await removalOrder({ a, weight, slopes: null }, { size });
+    assertEquals([...order].sort(), [0, 1, 2, 3]);
+    assert(raises > 0, "the ridge was never raised, so nothing was tested");
+    assert(cost.every((value) => value > 0 && Number.isFinite(value)), `${cost}`);
+    tf.dispose([a, weight]);
+  },
+);
+
+testOnEngines("removalOrder() names the units whose statistics are not numbers", async () => {
+  const a = tf.tensor2d([1, NaN, NaN, 1], [2, 2]);
+  const weight = tf.ones([2, 2]) as tf.Tensor2D;
+  const run = () => removalOrder({ a, weight, slopes: null }, { size: 1, what: "FFN channels of layer 2" });
+  await assertRejects(run, NumericError, "inputs of FFN channels of layer 2");
   tf.dispose([a, weight]);
 });
 
@@ -145,8 +182,8 @@ testOnEngines(
     // Units 0 and 1 write much into a direction of no slope, 2 and 3 little into one that the loss feels.
     const weight = tf.tensor2d([[9, 0], [8, 0], [0, 1], [0, 2]]);
     const slopes = tf.tensor2d([[0, 0], [0, 1]]);
-    const plain = await removalOrder({ a, weight, slopes: null, size: 1 });
-    const felt = await removalOrder({ a, weight, slopes, size: 1 });
+    const plain = await removalOrder({ a, weight, slopes: null }, { size: 1 });
+    const felt = await removalOrder({ a, weight, slopes }, { size: 1 });
     assertEquals(Array.from(plain.order), [2, 3, 1, 0]);
     assertEquals(Array.from(felt.order), [0, 1, 2, 3]);
     tf.dispose([a, weight, slopes]);

@@ -2,9 +2,8 @@
 import { assert } from "@std/assert";
 import { at, entry } from "../../core/util/indexing.ts";
 import { denseMatrix } from "../../core/engine/matrix.ts";
-import { curvatureNames } from "../../methods/_shared/curvature.ts";
+import { curvatureNames, type RemovalError } from "../../methods/_shared/curvature.ts";
 import { unitCosts } from "../../methods/_shared/unit_costs.ts";
-import type { RemovalError } from "../../methods/_shared/removal_order.ts";
 import type { Statistics } from "../../methods/define.ts";
 import type { DecoderModel } from "../../models/device.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
