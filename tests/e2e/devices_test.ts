@@ -1,15 +1,16 @@
 /** Devices: one GPU for each cell, devices that are not there, and a set-up for CUDA without it. */
-import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { localExecutor } from "../../benchmarks/sweep/local_executor.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
 import { checkGpus, prepareRun } from "../../benchmarks/configuration/prepare.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import type { CellRecord } from "../../core/schema/schema.ts";
-import { bench, finish, sweepTest } from "../support/bench_process.ts";
+import { finish, refused } from "../support/bench_process.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 
-sweepTest("cells at once have a GPU each, which their records name", async (out) => {
+folderTest("cells at once have a GPU each, which their records name", async (out) => {
   const values = { methods: [{ id: "random" }], sparsity: [0.2, 0.3, 0.4], engine: "wasm", jobs: 2, out };
   const config = resolveConfig([{ values, where: () => "test" }]);
   const run = { ...await prepareRun(config, () => {}), gpus: ["GPU-a", "GPU-b"] };
@@ -37,14 +38,10 @@ Deno.test("checkGpus() wants a GPU for every cell at once", () => {
   assertThrows(() => checkGpus(2, 0), UsageError, "nvidia-smi does not say which there are");
 });
 
-sweepTest("a device and an arithmetic that the engine does not have are refused before any cell", async (out) => {
+folderTest("a device and an arithmetic that the engine does not have are refused before any cell", async (out) => {
   const common = ["run", "--preset", "smoke", "--out", out, "--engine", "wasm"];
-  const device = await finish(bench(...common, "--device", "cuda"));
-  assertEquals(device.code, 2);
-  assertStringIncludes(device.stderr, 'Engine "wasm" runs on the CPU and not on "cuda": leave out --device');
-  const fast = await finish(bench(...common, "--arithmetic", "fast"));
-  assertEquals(fast.code, 2);
-  assertStringIncludes(fast.stderr, 'Engine "wasm" has no fast arithmetic');
+  await refused('Engine "wasm" runs on the CPU and not on "cuda": leave out --device', ...common, "--device", "cuda");
+  await refused('Engine "wasm" has no fast arithmetic', ...common, "--arithmetic", "fast");
   assertEquals([...Deno.readDirSync(out)], []);
 });
 

@@ -1,33 +1,19 @@
 /** Models that were pruned elsewhere, beside a run's: an export of the run itself stands for one, whose numbers are known. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { askedRecords } from "../../benchmarks/records/run_file.ts";
 import { runPaths } from "../../benchmarks/records/store.ts";
 import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
-import { bench, finish, sweepTest } from "../support/bench_process.ts";
+import { doneCells as done, refused, succeed } from "../support/bench_process.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
-async function succeed(...args: string[]): Promise<string> {
-  const { code, stderr } = await finish(bench(...args));
-  assertEquals(code, 0, stderr);
-  return stderr;
-}
-
-async function refused(problem: string, ...args: string[]): Promise<void> {
-  const { code, stderr } = await finish(bench("eval", ...args));
-  assertEquals([code, stderr.trim().split("\n").length], [2, 1], stderr);
-  assertStringIncludes(stderr, problem);
-}
-
-const done = (out: string) =>
-  askedRecords(out).records.filter((record): record is DoneRecord => record.state === "done");
 const scores = ({ perplexity, tasks }: DoneRecord) => ({
   nll: perplexity.map(({ windowNll }) => windowNll),
   outcomes: tasks.map(({ task, outcomes }) => [task, outcomes]),
 });
 
-sweepTest(
-  "bench eval --model puts a model that was pruned elsewhere beside a run's rows, or its dense model's",
+folderTest(
+  "bench eval --model puts a model that was pruned elsewhere beside a run, or its dense model",
   async (out) => {
     const [run, alone, folder] = [join(out, "run"), join(out, "alone"), join(out, "elsewhere")];
     const measured = ["--perplexity", "tiny-world:a:64:2", "--tasks", "tiny-facts", "--limit", "4", "--no-throughput"];
@@ -47,7 +33,7 @@ sweepTest(
     assertStringIncludes(report, "elsewhere, sha256 ");
 
     // Further measurements reach it as any cell, and it can be exported.
-    assertStringIncludes(await succeed("eval", run, "--tasks", "tiny-agreement"), "3 cells done");
+    assertStringIncludes((await succeed("eval", run, "--tasks", "tiny-agreement")).stderr, "3 cells done");
     assertEquals(done(run).map(({ tasks }) => tasks.length), [2, 2, 2]);
     const again = join(out, "again");
     await succeed("export", "found", "--run", run, "--format", "hf", "--to", again);
@@ -68,12 +54,14 @@ sweepTest(
     };
     Deno.writeTextFileSync(timed, JSON.stringify(values));
     await succeed("run", "--config", timed, "--out", alone);
-    assertEquals(done(alone).map(({ throughput }) => throughput.map(({ name }) => name)), [["pp8", "tg2"], [
+    assertEquals(done(alone).flatMap(({ throughput }) => throughput.map(({ name }) => name)), [
       "pp8",
       "tg2",
-    ]]);
+      "pp8",
+      "tg2",
+    ]);
 
-    await refused('label "found" is taken', ...there.with(1, "tiny"), "--label", "found");
-    await refused("--dense must be given", "--model", folder, "--label", "found", "--out", join(out, "x"));
+    await refused('label "found" is taken', "eval", ...there.with(1, "tiny"), "--label", "found");
+    await refused("--dense must be given", "eval", "--model", folder, "--label", "found", "--out", join(out, "x"));
   },
 );

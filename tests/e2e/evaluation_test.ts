@@ -3,20 +3,12 @@ import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
-import { bench, finish } from "../support/bench_process.ts";
+import { refused, succeed } from "../support/bench_process.ts";
 import { known, take } from "../support/values.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const FIXTURES = join(import.meta.dirname!, "../../datasets/fixtures");
 const DENSE = "run --model tiny --engine wasm --methods random --sparsity 0 --no-throughput".split(" ");
-
-async function inFolder(test: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 /** The only record in `out`, and the files of its cell for readers of lm-evaluation-harness's format. */
 function onlyCell(out: string) {
@@ -29,8 +21,9 @@ function onlyCell(out: string) {
   return { record, files: files.map((name) => ({ name, text: Deno.readTextFileSync(join(folder, name)) })) };
 }
 
-Deno.test("bench run --log-samples writes results and samples, few-shot examples in the prompts, and continuations", () =>
-  inFolder(async (folder) => {
+folderTest(
+  "bench run --log-samples writes results and samples, few-shot examples in the prompts, and continuations",
+  async (folder) => {
     const data = join(folder, "data");
     Deno.mkdirSync(data);
     Deno.copyFileSync(join(FIXTURES, "wikitext-test.jsonl"), join(data, "wikitext-test.jsonl"));
@@ -38,22 +31,10 @@ Deno.test("bench run --log-samples writes results and samples, few-shot examples
       Deno.copyFileSync(join(FIXTURES, "arc_easy.jsonl"), join(data, `${name}.jsonl`));
     }
     const out = join(folder, "out");
-    const flags = [
-      ...DENSE,
-      "--tasks",
-      "arc_easy",
-      "--perplexity",
-      "wikitext:c:64",
-      "--data",
-      data,
-      "--num-fewshot",
-      "2",
-      "--log-samples",
-    ];
+    const measured = "--tasks arc_easy --perplexity wikitext:c:64 --num-fewshot 2 --log-samples".split(" ");
     const prompts = ["The cat", "One, two"];
     const generate = [...prompts.flatMap((prompt) => ["--generate", prompt]), "--generate-tokens", "4"];
-    const { code, stderr } = await finish(bench(...flags, ...generate, "--out", out));
-    assertEquals(code, 0, stderr);
+    await succeed(...DENSE, ...measured, "--data", data, ...generate, "--out", out);
     const { record, files } = onlyCell(out);
     assertEquals(files.length, 3);
     const [results, samples, documents] = take(files, 3);
@@ -78,30 +59,27 @@ Deno.test("bench run --log-samples writes results and samples, few-shot examples
 
     assertEquals(record.generations?.map(({ prompt }) => prompt), prompts);
     for (const { text } of record.generations!) assert(text.length > 0);
-  }));
+  },
+);
 
-Deno.test("bench run writes results without samples unless asked, and says which cells lack them later", () =>
-  inFolder(async (out) => {
+folderTest(
+  "bench run writes results without samples unless asked, and says which cells lack them later",
+  async (out) => {
     const flags = [...DENSE, "--tasks", "tiny-facts", "--limit", "5", "--out", out];
-    assertEquals((await finish(bench(...flags))).code, 0);
+    await succeed(...flags);
     const { record, files } = onlyCell(out);
     assertEquals(files.length, 1);
     assertEquals(JSON.parse(at(files, 0).text).pruning.id, record.id);
-    const { code, stderr } = await finish(bench(...flags, "--log-samples"));
-    assertEquals(code, 0);
+    const { stderr } = await succeed(...flags, "--log-samples");
     assertStringIncludes(stderr, "1 finished cells have no samples files");
-  }));
+  },
+);
 
-Deno.test("bench run refuses few-shot examples without a training split, and more tokens than positions", () =>
-  inFolder(async (out) => {
-    for (
-      const [flags, message] of [
-        [["--tasks", "tiny-facts", "--num-fewshot", "2"], 'Task "tiny-facts" has no training split'],
-        [["--generate", "a", "--generate-tokens", "100000"], "generateTokens must be less than the"],
-      ] as const
-    ) {
-      const { code, stderr } = await finish(bench(...DENSE, ...flags, "--out", out));
-      assertEquals(code, 2);
-      assertStringIncludes(stderr, message);
-    }
-  }));
+folderTest(
+  "bench run refuses few-shot examples without a training split, and more tokens than positions",
+  async (out) => {
+    const refuse = (problem: string, flags: string) => refused(problem, ...DENSE, ...flags.split(" "), "--out", out);
+    await refuse('Task "tiny-facts" has no training split', "--tasks tiny-facts --num-fewshot 2");
+    await refuse("generateTokens must be less than the", "--generate a --generate-tokens 100000");
+  },
+);

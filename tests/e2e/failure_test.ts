@@ -6,8 +6,8 @@ import { at } from "../../core/util/indexing.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { openSafetensorsFolder, writeSafetensors } from "../../core/formats/safetensors.ts";
-import type { FailedRecord } from "../../core/schema/schema.ts";
-import { bench, benchWith, finish, killCell, sweepTest, watch } from "../support/bench_process.ts";
+import { bench, benchWith, finish, killCell, succeed, watch } from "../support/bench_process.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 
 /** Two cells, one after the other: the dense model and `random`. */
@@ -19,33 +19,34 @@ const run = (out: string, ...flags: string[]) => [
 const kinds = (out: string) =>
   readRecords(out).records.map((record) => record.state === "failed" ? record.failure.kind : record.state);
 
-function failures(out: string): FailedRecord["failure"][] {
-  return readRecords(out).records.flatMap((record) => record.state === "failed" ? [record.failure] : []);
-}
+const failures = (out: string) =>
+  readRecords(out).records.flatMap((record) => record.state === "failed" ? [record.failure] : []);
 
-sweepTest("a killed cell is out of memory, a crashed one a crash, and --retry takes the ones it names", async (out) => {
-  // A failed check of a native library aborts.
-  const signals = ["KILL", "ABRT"];
-  const status = await watch(run(out), (event) => {
-    if (event.event === "cell-phase" && event.phase === "loading") killCell(out, signals.shift()!);
-  });
-  assertEquals(status.code, 1);
-  assertEquals(kinds(out), ["out-of-memory", "crash"]);
-  const [killed, crashed] = take(failures(out), 2);
-  assertStringIncludes(killed.message, "run fewer cells at once");
-  assertStringIncludes(crashed.message, "--retry crash");
+folderTest(
+  "a killed cell is out of memory, a crashed one a crash, and --retry takes the ones it names",
+  async (out) => {
+    // A failed check of a native library aborts.
+    const signals = ["KILL", "ABRT"];
+    const status = await watch(run(out), (event) => {
+      if (event.event === "cell-phase" && event.phase === "loading") killCell(out, signals.shift()!);
+    });
+    assertEquals(status.code, 1);
+    assertEquals(kinds(out), ["out-of-memory", "crash"]);
+    const [killed, crashed] = take(failures(out), 2);
+    assertStringIncludes(killed.message, "run fewer cells at once");
+    assertStringIncludes(crashed.message, "--retry crash");
 
-  const kept = await finish(bench(...run(out, "--retry", "oom")));
-  assertEquals(kept.code, 1, kept.stderr);
-  assertStringIncludes(kept.stderr, "1 failed before and run again, 1 failed before and stay so");
-  assertEquals(kinds(out), ["done", "crash"]);
+    const kept = await finish(bench(...run(out, "--retry", "oom")));
+    assertEquals(kept.code, 1, kept.stderr);
+    assertStringIncludes(kept.stderr, "1 failed before and run again, 1 failed before and stay so");
+    assertEquals(kinds(out), ["done", "crash"]);
 
-  const all = await finish(bench(...run(out)));
-  assertEquals(all.code, 0, all.stderr);
-  assertEquals(kinds(out), ["done", "done"]);
-});
+    await succeed(...run(out));
+    assertEquals(kinds(out), ["done", "done"]);
+  },
+);
 
-sweepTest("--timeout ends a cell that takes longer", async (out) => {
+folderTest("--timeout ends a cell that takes longer", async (out) => {
   // Less than any process takes to start.
   const { code, stderr } = await finish(bench(...run(out, "--timeout", "0.05")));
   assertEquals(code, 1, stderr);
@@ -55,7 +56,7 @@ sweepTest("--timeout ends a cell that takes longer", async (out) => {
   assertEquals(kept, 1);
 });
 
-sweepTest("--timeout ends a cell behind a launcher", async (out) => {
+folderTest("--timeout ends a cell behind a launcher", async (out) => {
   const programs = join(out, "bin");
   Deno.mkdirSync(programs);
   Deno.writeTextFileSync(join(programs, "deno"), `#!/bin/sh\n'${Deno.execPath()}' "$@"\nexit $?\n`, { mode: 0o755 });
@@ -64,7 +65,7 @@ sweepTest("--timeout ends a cell behind a launcher", async (out) => {
   assertEquals(kinds(out), ["timeout", "timeout"]);
 });
 
-sweepTest("NaN weights give a failure of class numeric", async (out) => {
+folderTest("NaN weights give a failure of class numeric", async (out) => {
   const model = join(out, "model");
   Deno.mkdirSync(model);
   for (const { name } of Deno.readDirSync(join(ROOT, "models/tiny"))) {
@@ -83,8 +84,8 @@ sweepTest("NaN weights give a failure of class numeric", async (out) => {
   assertStringIncludes(at(failures(join(out, "run")), 0).message, "NaN");
 });
 
-sweepTest("a cell whose data is gone says what to fetch", async (out) => {
-  assertEquals((await finish(bench(...run(out)))).code, 0);
+folderTest("a cell whose data is gone says what to fetch", async (out) => {
+  await succeed(...run(out));
   const dense = at(readRecords(out).records, 0);
   const job = join(out, "jobs/missing.json");
   const cell = { ...dense.cell, tasks: ["piqa"] };
@@ -113,7 +114,7 @@ function mountSmall(folder: string, size: string): boolean {
   }
 }
 
-sweepTest("a full disk stops the run with a message, loses no record, and the run goes on with space", async (out) => {
+folderTest("a full disk stops the run with a message, loses no record, and the run goes on with space", async (out) => {
   const disk = join(out, "disk");
   Deno.mkdirSync(disk);
   if (!mountSmall(disk, "600k")) {
@@ -121,7 +122,7 @@ sweepTest("a full disk stops the run with a message, loses no record, and the ru
     return;
   }
   try {
-    assertEquals((await finish(bench(...run(disk, "--sparsity", "0")))).code, 0);
+    await succeed(...run(disk, "--sparsity", "0"));
     const before = readRecords(disk).records;
     const filler = join(disk, "filler");
     try {
@@ -135,8 +136,7 @@ sweepTest("a full disk stops the run with a message, loses no record, and the ru
     assertStringIncludes(full.stderr, "free some space");
     assertEquals(readRecords(disk), { records: before, problems: [] });
     Deno.removeSync(filler);
-    const again = await finish(bench(...run(disk, "--sparsity", "0.25,0.5", "--retry", "disk-full")));
-    assertEquals(again.code, 0, again.stderr);
+    await succeed(...run(disk, "--sparsity", "0.25,0.5", "--retry", "disk-full"));
     assertEquals(kinds(disk), ["done", "done", "done"]);
     assert(readRecords(disk).records.some(({ id }) => id === at(before, 0).id));
   } finally {

@@ -1,7 +1,8 @@
 /** The documentation's examples of using the project as a library, run as they stand there. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { finish, sweepTest } from "../support/bench_process.ts";
+import { finish } from "../support/bench_process.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 import { take } from "../support/values.ts";
 
@@ -12,7 +13,7 @@ function run(folder: string, args: string[]) {
   return finish(new Deno.Command("deno", { args, cwd: folder, stdout: "piped", stderr: "piped" }).spawn());
 }
 
-sweepTest("the documentation's sweep runs and writes a report", async (out) => {
+folderTest("the documentation's sweep runs and writes a report", async (out) => {
   const [, rights] = take(/`deno run (.*) mine\.ts`/.exec(guide) ?? [], 2);
   assert(SWEEP.includes(`"results/library"`), "the example has another folder");
   Deno.writeTextFileSync(join(out, "mine.ts"), SWEEP.replace(`"results/library"`, JSON.stringify(`${out}/run`)));
@@ -23,7 +24,7 @@ sweepTest("the documentation's sweep runs and writes a report", async (out) => {
   assert(Deno.statSync(`${out}/run/report/report.html`).size > 0);
 });
 
-sweepTest(
+folderTest(
   "the documentation's steps run from a folder outside the repository, and save a model that loads",
   async (out) => {
     assertEquals(STEPS, Deno.readTextFileSync(join(ROOT, "docs/examples/steps.ts")));

@@ -3,7 +3,8 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { parse } from "yaml";
 import { readRecords } from "../../benchmarks/records/store.ts";
-import { benchWith, finish, sweepTest } from "../support/bench_process.ts";
+import { benchWith, finish } from "../support/bench_process.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 
 /** Commands of `deno.json`, by task. */
@@ -38,7 +39,7 @@ Deno.test("every task names its rights, and those of bench hold no network and n
   assertEquals(bench.filter((flag) => flag.startsWith("--allow-run")), ["--allow-run=deno,git"]);
 });
 
-sweepTest("bench run works with the network denied", async (out) => {
+folderTest("bench run works with the network denied", async (out) => {
   const rights = [...flags(taskCommands().get("bench")!).filter((flag) => flag !== "--no-prompt"), "--deny-net"];
   const { code, stderr } = await finish(
     benchWith({ rights }, "run", "--preset", "smoke", "--engine", "wasm", "--no-throughput", "--out", out),

@@ -3,17 +3,16 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { compareRecords } from "../../benchmarks/commands/reproduce.ts";
 import { readRecords, recordPath, writeRecord } from "../../benchmarks/records/store.ts";
-import { bench, finish, sweepTest } from "../support/bench_process.ts";
+import { bench, finish, succeed } from "../support/bench_process.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 import { known } from "../support/values.ts";
 
-sweepTest("bench reproduce gives the same plan and the same numbers on wasm", async (out) => {
+folderTest("bench reproduce gives the same plan and the same numbers on wasm", async (out) => {
   const flags = ["--preset", "smoke", "--engine", "wasm", "--no-throughput", "--methods", "wanda-sp", "--out", out];
-  const run = await finish(bench("run", ...flags));
-  assertEquals(run.code, 0, run.stderr);
+  await succeed("run", ...flags);
   const record = at(readRecords(out).records, 1);
   assert(record.state === "done");
-  const { code, stdout, stderr } = await finish(bench("reproduce", recordPath(out, record)));
-  assertEquals(code, 0, stdout + stderr);
+  const { stdout } = await succeed("reproduce", recordPath(out, record));
   assertStringIncludes(stdout, "same, bit for bit: dense weights, plan, size, perplexity tiny-world, tiny-facts");
 
   assertEquals(at(record.perplexity, 0).batchTokens, 512);
@@ -53,23 +52,16 @@ sweepTest("bench reproduce gives the same plan and the same numbers on wasm", as
   ]);
 });
 
-sweepTest("bench reproduce compares a cell that was measured further by what its cell asks for", async (out) => {
+folderTest("bench reproduce compares a cell that was measured further by what its cell asks for", async (out) => {
   const flags = "--methods random --sparsity 0.5 --engine wasm --no-throughput --perplexity tiny-world:a:64:4".split(
     " ",
   );
-  for (
-    const args of [
-      ["run", ...flags, "--tasks", "tiny-facts,tiny-agreement", "--limit", "6", "--out", out],
-      ["run", ...flags, "--tasks", "tiny-agreement,tiny-facts", "--limit", "4", "--out", out],
-    ]
-  ) {
-    const { code, stderr } = await finish(bench(...args));
-    assertEquals(code, 0, stderr);
+  for (const [tasks, limit] of [["tiny-facts,tiny-agreement", "6"], ["tiny-agreement,tiny-facts", "4"]] as const) {
+    await succeed("run", ...flags, "--tasks", tasks, "--limit", limit, "--out", out);
   }
   const record = at(readRecords(out).records, 1);
   assertEquals(record.state === "done" && record.tasks.length, 4);
-  const { code, stdout, stderr } = await finish(bench("reproduce", recordPath(out, record)));
-  assertEquals(code, 0, stdout + stderr);
+  const { stdout } = await succeed("reproduce", recordPath(out, record));
   const same = "same, bit for bit: dense weights, plan, size, perplexity tiny-world, tiny-agreement, tiny-facts";
   assertStringIncludes(stdout, same);
 });

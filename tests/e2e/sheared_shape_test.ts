@@ -10,7 +10,8 @@ import { disposeModel, uploadModel } from "../../models/device.ts";
 import { logits } from "../../models/vocabulary.ts";
 import { openModel } from "../../models/load.ts";
 import type { WeightSource } from "../../models/config.ts";
-import { bench, finish, sweepTest } from "../support/bench_process.ts";
+import { refused, succeed } from "../support/bench_process.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const SHAPE = "sheared:targetHidden=96,targetLayers=3,targetHeads=6,targetFfn=256";
 const FLAGS = [
@@ -29,11 +30,8 @@ async function logitsOf(source: WeightSource): Promise<Float32Array> {
   return values;
 }
 
-sweepTest("bench run prunes the bundled model to a shape of Sheared LLaMA's kind, and exports it", async (out) => {
-  const run = await finish(
-    bench("run", "--methods", SHAPE, "--sparsity", "0.6", ...FLAGS, "--keep-weights", "--out", out),
-  );
-  assertEquals(run.code, 0, run.stderr);
+folderTest("bench run prunes the bundled model to a shape of Sheared LLaMA's kind, and exports it", async (out) => {
+  await succeed("run", "--methods", SHAPE, "--sparsity", "0.6", ...FLAGS, "--keep-weights", "--out", out);
   const { records } = readRecords(out);
   const record = records.find(({ cell }) => cell.method !== null)!;
   assert(record.state === "done" && record.storedWeights);
@@ -46,11 +44,9 @@ sweepTest("bench run prunes the bundled model to a shape of Sheared LLaMA's kind
   const report = Deno.readTextFileSync(join(runPaths(out).report, "comparison.md"));
   assertStringIncludes(report, "sheared at 60 % asked has 3 of 4 layers and a hidden size of 96 (dense 128).");
 
-  const validated = await finish(bench("validate", out));
-  assertEquals(validated.code, 0, validated.stderr);
+  await succeed("validate", out);
   const to = join(out, "exported");
-  const exported = await finish(bench("export", "sheared", "--run", out, "--format", "hf", "--to", to));
-  assertEquals(exported.code, 0, exported.stderr);
+  await succeed("export", "sheared", "--run", out, "--format", "hf", "--to", to);
   await startEngine("wasm");
   const { source: dense } = await openModel("tiny");
   const stored = openStoredWeights(out, { ...record, storedWeights: record.storedWeights }, dense);
@@ -60,12 +56,8 @@ sweepTest("bench run prunes the bundled model to a shape of Sheared LLaMA's kind
   for (const each of [source, stored, dense]) each.close();
 });
 
-sweepTest("bench run refuses a shape that is over the budget before the first cell", async (out) => {
-  const { code, stderr } = await finish(bench("run", "--methods", SHAPE, "--sparsity", "0.7", ...FLAGS, "--out", out));
-  assertEquals(code, 2);
-  assertStringIncludes(
-    stderr,
-    "keeps 331776 of 851968 prunable parameters, sparsity 0.7 allows 255590: give a smaller",
-  );
+folderTest("bench run refuses a shape that is over the budget before the first cell", async (out) => {
+  const problem = "keeps 331776 of 851968 prunable parameters, sparsity 0.7 allows 255590: give a smaller";
+  await refused(problem, "run", "--methods", SHAPE, "--sparsity", "0.7", ...FLAGS, "--out", out);
   assertEquals([...Deno.readDirSync(out)], []);
 });

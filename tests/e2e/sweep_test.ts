@@ -5,10 +5,12 @@ import { at } from "../../core/util/indexing.ts";
 import { take } from "../support/values.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import type { CellRecord } from "../../core/schema/schema.ts";
-import { bench, finish, sweepTest, watch } from "../support/bench_process.ts";
+import { bench, finish, refused, succeed, watch } from "../support/bench_process.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 /** Cells of the preset `smoke`: dense and two methods. */
 const CELLS = 3;
+const RUN = ["run", "--preset", "smoke", "--out"];
 
 /** Starts the smoke sweep, sends `signal` at the first event that `when` accepts, and waits for the end. */
 async function interrupted(
@@ -17,7 +19,7 @@ async function interrupted(
   when: (event: Record<string, unknown>) => boolean,
 ): Promise<Deno.CommandStatus> {
   let sent = false;
-  const status = await watch(["run", "--preset", "smoke", "--out", out], (event, child) => {
+  const status = await watch([...RUN, out], (event, child) => {
     if (sent || !when(event)) return;
     sent = true;
     child.kill(signal);
@@ -47,9 +49,15 @@ function assertComplete(out: string): CellRecord[] {
   return records;
 }
 
-sweepTest("bench run measures every cell, writes the report, and has nothing to do the second time", async (out) => {
-  const first = await finish(bench("run", "--preset", "smoke", "--out", out));
-  assertEquals(first.code, 0, first.stderr);
+/** The run goes on to its end, with the records that it had before. */
+async function assertGoesOn(out: string, before: CellRecord[]): Promise<void> {
+  await succeed(...RUN, out);
+  const after = assertComplete(out);
+  for (const record of before) assertEquals(after.filter(({ id }) => id === record.id).map(scored), [scored(record)]);
+}
+
+folderTest("bench run measures every cell, writes the report, and has nothing to do the second time", async (out) => {
+  const first = await succeed(...RUN, out);
   assertStringIncludes(first.stderr, `${CELLS} cells done, 0 failed`);
   const records = assertComplete(out);
   for (const record of records) {
@@ -59,47 +67,38 @@ sweepTest("bench run measures every cell, writes the report, and has nothing to 
   }
   assert([...Deno.readDirSync(runPaths(out).report)].length > 0);
 
-  const second = await finish(bench("run", "--preset", "smoke", "--out", out));
-  assertEquals(second.code, 0, second.stderr);
+  const second = await succeed(...RUN, out);
   assertStringIncludes(second.stderr, `${CELLS} finished already`);
   assertEquals(assertComplete(out), records);
   assertEquals(second.stdout, first.stdout);
 });
 
-sweepTest("bench run goes on after kill -9 without losing or repeating a cell", async (out) => {
+folderTest("bench run goes on after kill -9 without losing or repeating a cell", async (out) => {
   await interrupted(out, "SIGKILL", cellDone);
   const before = readRecords(out).records;
   assert(before.length >= 1 && before.length < CELLS, `${before.length} records before the kill`);
-  const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
-  assertEquals(code, 0, stderr);
-  const after = assertComplete(out);
-  for (const record of before) assertEquals(after.filter(({ id }) => id === record.id).map(scored), [scored(record)]);
+  await assertGoesOn(out, before);
 });
 
-sweepTest("bench run goes on after kill -9 in the middle of the first cells", async (out) => {
+folderTest("bench run goes on after kill -9 in the middle of the first cells", async (out) => {
   for (const moment of ["loading", "tiny-facts"]) await interrupted(out, "SIGKILL", phase(moment));
-  const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
-  assertEquals(code, 0, stderr);
-  assertComplete(out);
+  await assertGoesOn(out, []);
 });
 
-sweepTest("bench run stops at Ctrl-C with exit code 130, no failed record, and goes on", async (out) => {
+folderTest("bench run stops at Ctrl-C with exit code 130, no failed record, and goes on", async (out) => {
   const { code, signal } = await interrupted(out, "SIGINT", cellDone);
   assertEquals([code, signal], [130, null]);
   const before = readRecords(out).records;
   assertEquals(before.filter(({ state }) => state === "failed"), []);
-  const { code: again, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
-  assertEquals(again, 0, stderr);
-  const after = assertComplete(out);
-  for (const record of before) assertEquals(after.filter(({ id }) => id === record.id).map(scored), [scored(record)]);
+  await assertGoesOn(out, before);
 });
 
-sweepTest(
+folderTest(
   "throughput comes last and alone, models of one shape share it, and Ctrl-C before it loses nothing",
   async (out) => {
     const events: string[] = [];
     let sent = false;
-    const status = await watch(["run", "--preset", "smoke", "--out", out], (event, child) => {
+    const status = await watch([...RUN, out], (event, child) => {
       events.push(String(event.event));
       if (event.event !== "cell-phase" || event.phase !== "throughput" || sent) return;
       sent = true;
@@ -111,8 +110,7 @@ sweepTest(
     const before = assertComplete(out);
     assertEquals(before.map((record) => record.state === "done" && record.throughput.length), [0, 0, 0]);
 
-    const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
-    assertEquals(code, 0, stderr);
+    const { stderr } = await succeed(...RUN, out);
     assertStringIncludes(stderr, `${CELLS} finished already`);
     assertStringIncludes(stderr, "2 models are timed, one at a time");
     const after = assertComplete(out);
@@ -140,11 +138,11 @@ sweepTest(
   },
 );
 
-sweepTest("bench run records a cell that cannot be done, does the others, and tries again", async (out) => {
+folderTest("bench run records a cell that cannot be done, does the others, and tries again", async (out) => {
   // A rate that no training survives.
   const training = ["--training", "steps=3,learningRate=1e30,clipNorm=1e30"];
   const what = ["--methods", "random,mask-prune", "--sparsity", "0.5", ...training];
-  const flags = ["run", "--preset", "smoke", ...what, "--out", out];
+  const flags = [...RUN, out, ...what];
   for (const retried of ["", ", 1 failed before and run again"]) {
     const { code, stderr } = await finish(bench(...flags));
     assertEquals(code, 1, stderr);
@@ -157,37 +155,29 @@ sweepTest("bench run records a cell that cannot be done, does the others, and tr
   }
 });
 
-sweepTest("bench run refuses a level out of reach before the first cell", async (out) => {
-  const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--sparsity", "0.5,0.999", "--out", out));
-  assertEquals(code, 2, stderr);
-  assertStringIncludes(stderr, "Sparsity 0.999 cannot be reached");
+folderTest("bench run refuses a level out of reach before the first cell", async (out) => {
+  await refused("Sparsity 0.999 cannot be reached", ...RUN, out, "--sparsity", "0.5,0.999");
   assertThrows(() => readRecords(out));
 });
 
-sweepTest("bench run sets an unreadable record aside and measures its cell again", async (out) => {
-  assertEquals((await finish(bench("run", "--preset", "smoke", "--out", out))).code, 0);
+folderTest("bench run sets an unreadable record aside and measures its cell again", async (out) => {
+  await succeed(...RUN, out);
   const record = at(assertComplete(out), 0);
   const path = join(runPaths(out).records, `dense-${record.id}.json.gz`);
   Deno.writeFileSync(path, Deno.readFileSync(path).subarray(0, 100));
-  const { code, stderr } = await finish(bench("run", "--preset", "smoke", "--out", out));
-  assertEquals(code, 0, stderr);
+  const { stderr } = await succeed(...RUN, out);
   assertStringIncludes(stderr, `kept as ${path}.bad`);
   assertEquals(readRecords(out).records.length, CELLS);
   assertEquals(Deno.readFileSync(`${path}.bad`).length, 100);
 });
 
-sweepTest(
-  "bench run adds methods and examples to a folder, and measures only what is missing",
-  async (out) => {
-    const flags = ["run", "--preset", "smoke", "--out", out, "--methods", "random", "--sparsity"];
-    assertEquals((await finish(bench(...flags, "0"))).code, 0);
-    const added = await finish(bench(...flags, "0.5"));
-    assertEquals(added.code, 0, added.stderr);
-    assertStringIncludes(added.stderr, "2 cells into");
-    assertStringIncludes(added.stderr, "1 finished already");
-    const grown = await finish(bench(...flags, "0.5", "--limit", "5"));
-    assertEquals(grown.code, 0, grown.stderr);
-    const again = await finish(bench(...flags, "0.5", "--limit", "5"));
-    assertStringIncludes(again.stderr, "2 finished already");
-  },
-);
+folderTest("bench run adds methods and examples to a folder, and measures only what is missing", async (out) => {
+  const flags = [...RUN, out, "--methods", "random", "--sparsity"];
+  await succeed(...flags, "0");
+  const added = await succeed(...flags, "0.5");
+  assertStringIncludes(added.stderr, "2 cells into");
+  assertStringIncludes(added.stderr, "1 finished already");
+  await succeed(...flags, "0.5", "--limit", "5");
+  const again = await succeed(...flags, "0.5", "--limit", "5");
+  assertStringIncludes(again.stderr, "2 finished already");
+});

@@ -1,10 +1,12 @@
 /** Task files of lm-evaluation-harness in whole runs. */
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { askedRecords } from "../../benchmarks/records/run_file.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
-import { bench, finish, sweepTest } from "../support/bench_process.ts";
+import { folderTest } from "../support/weights_fixture.ts";
+import { doneCells, refused, succeed } from "../support/bench_process.ts";
+import { take } from "../support/values.ts";
 
 const FACTS = fileURLToPath(new URL("../../datasets/tiny_world/data/facts.jsonl", import.meta.url));
 const RUN = "run --model tiny --engine wasm --methods random --sparsity 0 --no-throughput --limit 12".split(" ");
@@ -47,21 +49,23 @@ function writeFiles(folder: string, files: Record<string, string> = FILES): void
   for (const [name, text] of Object.entries(files)) Deno.writeTextFileSync(join(folder, name), text);
 }
 
-sweepTest(
+/** The only record, finished. */
+function onlyRecord(out: string): DoneRecord {
+  const { records: [record] } = readRecords(out);
+  assert(record?.state === "done");
+  return record;
+}
+
+folderTest(
   "--task-file runs tasks of all types and groups; what a file says is part of the measurement",
   async (root) => {
     const [tasks, out] = [join(root, "tasks"), join(root, "out")];
     writeFiles(tasks);
     const run = (...flags: string[]) =>
-      finish(
-        bench(...RUN, "--task-file", tasks, "--tasks", "both,last,whole", "--log-samples", "--out", out, ...flags),
-      );
-    const first = await run();
-    assertEquals(first.code, 0, first.stderr);
-    const { records: [record] } = readRecords(out);
-    assert(record?.state === "done");
-    const [facts, own, last, whole] = record.tasks;
-    assert(facts && own && last && whole);
+      succeed(...RUN, "--task-file", tasks, "--tasks", "both,last,whole", "--log-samples", "--out", out, ...flags);
+    await run();
+    const record = onlyRecord(out);
+    const [facts, own, last, whole] = take(record.tasks, 4);
     assertEquals([facts.task, own.task, last.task, whole.task], ["facts", "tiny-facts", "last", "whole"]);
     // The same task by this program's own definition.
     assertEquals([facts.metrics, facts.outcomes, facts.chance], [own.metrics, own.outcomes, own.chance]);
@@ -99,10 +103,8 @@ sweepTest(
       ...FILES,
       "last.yaml": FILES["last.yaml"].replace("task: last", "task: last\ndescription: x"),
     });
-    const edited = await run();
-    assertEquals(edited.code, 0, edited.stderr);
-    const { records: [again] } = readRecords(out);
-    assert(again?.state === "done");
+    await run();
+    const again = onlyRecord(out);
     // The model is the same, the task is not: it is measured again.
     assertEquals(again.id, record.id);
     const definitions = again.tasks.filter(({ task }) => task === "last").map(({ definition }) => definition?.sha256);
@@ -111,24 +113,21 @@ sweepTest(
 
     // Each set of files for lm-evaluation-harness's readers holds the results of one limit.
     const known = new Set([...Deno.readDirSync(lmEval)].map(({ name }) => name));
-    assertEquals((await run("--tasks", "last", "--limit", "2")).code, 0);
+    await run("--tasks", "last", "--limit", "2");
     const [file = ""] = [...Deno.readDirSync(lmEval)].map(({ name }) => name)
       .filter((name) => name.startsWith("results_") && !known.has(name));
     const written = JSON.parse(Deno.readTextFileSync(join(lmEval, file)));
     assertEquals(written["n-samples"], { last: { original: last.samples.original, effective: 2 } });
     // So does each group, also one that is asked for when its tasks were measured already.
-    const groupsOf = () =>
-      askedRecords(out).records.flatMap((one) =>
-        one.state === "done" ? [one.groups?.map(({ metrics }) => metrics)] : []
-      );
+    const groupsOf = () => doneCells(out).map(({ groups }) => groups?.map(({ metrics }) => metrics));
     assertEquals(groupsOf(), [undefined]);
-    assertEquals((await run("--tasks", "both", "--limit", "2")).code, 0);
+    await run("--tasks", "both", "--limit", "2");
     assertStringIncludes((await run()).stderr, "1 finished already");
     assertEquals(groupsOf(), [record.groups?.map(({ metrics }) => metrics)]);
   },
 );
 
-sweepTest("results of tasks whose files say how many examples the prompt has are found again", async (root) => {
+folderTest("results of tasks whose files say how many examples the prompt has are found again", async (root) => {
   const own = "include: facts.yaml\nfewshot_split: test\nfewshot_config: {sampler: first_n}\n";
   writeFiles(root, {
     ...FILES,
@@ -141,28 +140,23 @@ sweepTest("results of tasks whose files say how many examples the prompt has are
   ];
   for (const [i, { flags, shots }] of cases.entries()) {
     const out = join(root, `out ${i}`);
-    const run = () => finish(bench(...RUN, "--limit", "2", "--task-file", root, ...flags, "--out", out));
-    assertEquals((await run()).code, 0);
-    const asked = () => askedRecords(out).records.flatMap((record) => record.state === "done" ? record.tasks : []);
+    const run = () => succeed(...RUN, "--limit", "2", "--task-file", root, ...flags, "--out", out);
+    await run();
+    const asked = () => doneCells(out).flatMap(({ tasks }) => tasks);
     assertEquals(asked().map(({ numFewshot }) => numFewshot), shots);
     assertStringIncludes((await run()).stderr, "1 finished already");
     assertEquals(asked().length, shots.length);
   }
 });
 
-sweepTest("a Python function, missing data and an unknown task are refused before the first cell", async (root) => {
+folderTest("a Python function, missing data and an unknown task are refused before the first cell", async (root) => {
   writeFiles(root);
   const hook = join(root, "hook.yaml");
   Deno.writeTextFileSync(hook, `include: facts.yaml\ntask: hook\nprocess_docs: !function utils.process\n`);
   const out = join(root, "out");
-  const refused = async (...args: string[]) => {
-    const { code, stderr } = await finish(bench(...RUN, ...args, "--out", out));
-    assertEquals(code, 2, stderr);
-    assertEquals(stderr.trimEnd().split("\n").length, 1, stderr);
-    return stderr;
-  };
-  assertStringIncludes(await refused("--task-file", hook), "process_docs is the Python function utils.process");
-  assertStringIncludes(await refused("--task-file", join(dirname(hook), "facts.yaml"), "--tasks", "fatcs"), '"fatcs"');
+  const refuse = (problem: string, ...args: string[]) => refused(problem, ...RUN, ...args, "--out", out);
+  await refuse("process_docs is the Python function utils.process", "--task-file", hook);
+  await refuse('"fatcs"', "--task-file", join(root, "facts.yaml"), "--tasks", "fatcs");
   Deno.removeSync(join(root, "data/facts.jsonl"));
-  assertStringIncludes(await refused("--task-file", join(root, "facts.yaml")), "data/facts.jsonl");
+  await refuse("data/facts.jsonl", "--task-file", join(root, "facts.yaml"));
 });

@@ -1,8 +1,9 @@
 /** `bench` as a process, for tests of whole runs. */
-import { assert } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { ROOT } from "../../core/util/user_folder.ts";
-import { withFolder } from "./weights_fixture.ts";
+import { askedRecords } from "../../benchmarks/records/run_file.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 
 const RIGHTS = ["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-ffi", "--allow-run=deno,git"];
 
@@ -42,6 +43,24 @@ export async function finish(child: Deno.ChildProcess): Promise<{ code: number; 
   return { code, stdout: text(stdout), stderr: text(stderr) };
 }
 
+/** Runs `bench`, which must end with code 0. */
+export async function succeed(...args: string[]): Promise<{ stdout: string; stderr: string }> {
+  const { code, stdout, stderr } = await finish(bench(...args));
+  assertEquals(code, 0, stdout + stderr);
+  return { stdout, stderr };
+}
+
+/** Runs `bench`, which must refuse its arguments in one sentence that holds `problem`. */
+export async function refused(problem: string, ...args: string[]): Promise<void> {
+  const { code, stderr } = await finish(bench(...args));
+  assertEquals([code, stderr.trimEnd().split("\n").length], [2, 1], stderr);
+  assertStringIncludes(stderr, problem);
+}
+
+/** The finished cells that the run in `out` asks for. */
+export const doneCells = (out: string): DoneRecord[] =>
+  askedRecords(out).records.filter((record): record is DoneRecord => record.state === "done");
+
 /** Runs `bench` with `--json` and shows each event to `onEvent` as it comes. */
 export async function watch(
   args: string[],
@@ -56,11 +75,6 @@ export async function watch(
   }
   await child.stdout.cancel();
   return await child.status;
-}
-
-/** A test with a folder of its own for a run. */
-export function sweepTest(name: string, test: (out: string) => Promise<void>): void {
-  Deno.test(name, () => withFolder(test));
 }
 
 /** Sends a signal to the process of the cell that runs in `out`. The pattern goes through standard input, so that the

@@ -185,12 +185,19 @@ export function writeFolder(folder: string, config: DecoderConfig, tensors: Map<
   });
 }
 
-/** Runs `test` with a folder that is deleted afterwards. */
-export async function withFolder(test: (folder: string) => void | Promise<void>): Promise<void> {
-  const folder = Deno.makeTempDirSync();
-  try {
-    await test(folder);
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
-  }
+/** A folder that is removed at the end of the block: `using temp = tempFolder()`. */
+export function tempFolder(): Disposable & { path: string } {
+  const path = Deno.makeTempDirSync();
+  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
+}
+
+/** Runs `test` with a folder that is removed afterwards. */
+export async function withFolder(test: (folder: string) => unknown): Promise<void> {
+  using temp = tempFolder();
+  await test(temp.path);
+}
+
+/** A test with a folder of its own. */
+export function folderTest(name: string, test: (folder: string) => unknown): void {
+  Deno.test(name, () => withFolder(test));
 }
