@@ -48,7 +48,12 @@ export function configSources(flags: Flags): { sources: ConfigSource[] } & RunMa
 
 async function runSources(flags: Flags): Promise<number> {
   const { sources, ...manner } = configSources(flags);
-  return await runConfig(resolveConfig(sources), manner, tableWidth(textFlag(flags, "width")));
+  const config = resolveConfig(sources);
+  const { perplexity, tasks, generate, throughput, keepWeights } = config;
+  if (perplexity.length + tasks.length + generate.length === 0 && !throughput && keepWeights !== true) {
+    throw new UsageError("The run would measure nothing: give --perplexity, --tasks, --generate or --throughput");
+  }
+  return await runConfig(config, manner, tableWidth(textFlag(flags, "width")));
 }
 
 /** Runs a configuration and writes its report, its tables `width` columns wide. Returns the exit code. */

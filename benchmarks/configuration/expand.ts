@@ -5,6 +5,7 @@
 import type { FoundCheckpoint } from "./checkpoints.ts";
 import { canonicalJson, type NamedCell, sha256OfJson } from "../../core/schema/cell_names.ts";
 import { at } from "../../core/util/indexing.ts";
+import { getMethod } from "../../methods/mod.ts";
 import { movePaths } from "./paths.ts";
 import {
   type Cell,
@@ -14,6 +15,15 @@ import {
   type RunConfig,
   trainingSchema,
 } from "../../core/schema/schema.ts";
+
+/** A perplexity measurement with its window length. */
+export type PerplexityChoice = Cell["perplexity"][number];
+
+/** A configuration with everything filled in that depends on model and data. */
+export type ReadyConfig = Omit<RunConfig, "calibration" | "perplexity"> & {
+  calibration: Cell["calibration"];
+  perplexity: PerplexityChoice[];
+};
 
 /** Contents behind the names in a cell: weights and data are known by their bytes, not by where they lie. */
 export interface Fingerprint {
@@ -92,63 +102,65 @@ export function learningOf(
   };
 }
 
-/** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once, and for the
- * first seed alone where nothing is drawn. A level of 0 is the dense model. */
+/** Options of a method that are not its defaults, by name. */
+function changedOptions({ id, options }: RunConfig["methods"][number]): string[] {
+  const defaults = getMethod(id).options.parse({}) as Record<string, unknown>;
+  const isChanged = (name: string) => canonicalJson(options[name] ?? null) !== canonicalJson(defaults[name] ?? null);
+  return Object.keys(options).filter(isChanged);
+}
+
+/** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once. If nothing is
+ * drawn, only the first seed counts. A level of 0 is the dense model. */
 export function expandCells(
-  config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> },
-  { engine, fingerprint, checkpoints = [], needsCalibration, needsSeed, learns, changedOptions, methodFile }: {
+  config: ReadyConfig,
+  { engine, fingerprint, checkpoints = [], fileOf }: {
     engine: EngineName;
     fingerprint: Fingerprint;
     /** Models of the run that were pruned elsewhere. */
     checkpoints?: readonly FoundCheckpoint[];
-    needsCalibration: (method: string) => boolean;
-    /** Whether a method's choice depends on the seed where it is neither calibrated nor trained. */
-    needsSeed: (method: string) => boolean;
-    /** Names of the options that are not the method's defaults. */
-    changedOptions: (method: Cell["method"] & object) => string[];
-    learns: (method: string) => boolean;
-    /** The file that a method of the user's own comes from. */
-    methodFile?: (method: string) => MethodFile | undefined;
+    /** Files that methods of the user's own come from, by method. */
+    fileOf?: ReadonlyMap<string, MethodFile>;
   },
 ): NamedCell[] {
+  const { model, units, ffnMultiple, calibration, perplexity, tasks, limit, numFewshot, throughput, seeds } = config;
   const common = {
-    model: config.model,
-    engine,
-    units: config.units,
-    ffnMultiple: config.ffnMultiple,
-    calibration: config.calibration,
+    ...{ model, engine, units, ffnMultiple, calibration },
     ...config.weights === "stored" && { weights: config.weights },
     ...config.arithmetic === "fast" && { arithmetic: config.arithmetic },
-    perplexity: config.perplexity,
-    tasks: config.tasks,
-    ...(config.limit === undefined ? {} : { limit: config.limit }),
-    ...config.numFewshot > 0 && config.tasks.length > 0 && { numFewshot: config.numFewshot },
-    ...config.requestEncoding === "llm-pruner" && config.tasks.length > 0 &&
-      { requestEncoding: config.requestEncoding },
+    ...{ perplexity, tasks },
+    ...limit !== undefined && { limit },
+    ...numFewshot > 0 && tasks.length > 0 && { numFewshot },
+    ...config.requestEncoding === "llm-pruner" && tasks.length > 0 && { requestEncoding: config.requestEncoding },
     ...config.generate.length > 0 && { generations: { prompts: config.generate, tokens: config.generateTokens } },
-    ...(config.throughput === undefined ? {} : { throughput: config.throughput }),
+    ...throughput !== undefined && { throughput },
   };
-  const cells: Cell[] = [{ ...common, method: null, sparsity: 0, seed: at(config.seeds, 0) }];
+  const named = new Map<string, NamedCell>();
+  const add = (cell: Cell, calibrated: boolean) => {
+    const id = cellId(cell, fingerprint, { calibrated });
+    if (!named.has(id)) named.set(id, { id, cell });
+  };
+  const first = at(seeds, 0);
+  add({ ...common, method: null, sparsity: 0, seed: first }, false);
   for (const choice of config.methods) {
-    const method = { ...choice, changed: changedOptions(choice) };
-    const file = methodFile?.(method.id);
-    const learning = learningOf(config, learns(method.id));
-    const isDrawn = needsSeed(method.id) || needsCalibration(method.id) || Object.keys(learning).length > 0;
-    const own = { ...common, ...learning, ...file && { methodFile: file }, method };
+    const { needs, kind } = getMethod(choice.id);
+    const learning = learningOf(config, kind === "learned");
+    const file = fileOf?.get(choice.id);
+    const own = {
+      ...common,
+      ...learning,
+      ...file && { methodFile: file },
+      method: { ...choice, changed: changedOptions(choice) },
+    };
+    const isDrawn = (needs.seed ?? true) || needs.calibration || Object.keys(learning).length > 0;
     for (const sparsity of config.sparsity.filter((level) => level > 0)) {
-      cells.push(...(isDrawn ? config.seeds : config.seeds.slice(0, 1)).map((seed) => ({ ...own, sparsity, seed })));
+      for (const seed of isDrawn ? seeds : [first]) {
+        add({ ...own, sparsity, seed }, needs.calibration || learning.compensate !== undefined);
+      }
     }
   }
   for (const { label, path, sha256, sparsity } of checkpoints) {
     const method = { id: label, options: {}, changed: [] };
-    cells.push({ ...common, method, checkpoint: { path, sha256 }, sparsity, seed: at(config.seeds, 0) });
-  }
-  const named = new Map<string, NamedCell>();
-  for (const cell of cells) {
-    const calibrated = cell.method !== null && cell.checkpoint === undefined &&
-      (needsCalibration(cell.method.id) || cell.compensate !== undefined);
-    const id = cellId(cell, fingerprint, { calibrated });
-    if (!named.has(id)) named.set(id, { id, cell });
+    add({ ...common, method, checkpoint: { path, sha256 }, sparsity, seed: first }, false);
   }
   return [...named.values()];
 }

@@ -3,7 +3,7 @@
  * @module
  */
 import { SETUP_COMMAND } from "../../core/engine/engine.ts";
-import { UsageError } from "../../core/util/errors.ts";
+import { MissingDataError, UsageError } from "../../core/util/errors.ts";
 import {
   calibrationSchema,
   type DatasetUse,
@@ -11,23 +11,29 @@ import {
   type MethodFile,
   type RunConfig,
 } from "../../core/schema/schema.ts";
+import type { NamedCell } from "../../core/schema/cell_names.ts";
+import { encodeForWindows, type Tokenizer } from "../../core/formats/tokenizer.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import type { TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, selectTasks, type TaskGroup } from "../../datasets/lm_eval/task_files.ts";
-import { addFileTasks, anyTask, corpora, getCorpus, tasks } from "../../datasets/mod.ts";
+import { addFileTasks, anyTask, getCorpus, tasks } from "../../datasets/mod.ts";
 import { SELF_SETTINGS, SELF_TEXT } from "../../datasets/self_text.ts";
 import { isFileName } from "../../datasets/text_file.ts";
-import type { RunSettings } from "../../methods/define.ts";
-import { getMethod, parseOptions } from "../../methods/mod.ts";
+import { getMethod } from "../../methods/mod.ts";
 import type { DecoderConfig, WeightSource } from "../../models/config.ts";
 import { usualForm, type WeightForm } from "../../models/device.ts";
 import { isShapeOnly, openModel, readShape } from "../../models/load.ts";
-import { resolveTarget } from "../../models/target.ts";
-import { canonicalJson, type NamedCell } from "../../core/schema/cell_names.ts";
-import { findCheckpoints } from "./checkpoints.ts";
+import { checkAgainstModel, checkGpus, checkSettings, resolveNames } from "./checks.ts";
+import { findCheckpoints, type FoundCheckpoint } from "./checkpoints.ts";
+import {
+  calibrationUse,
+  expandCells,
+  type Fingerprint,
+  type PerplexityChoice,
+  type ReadyConfig,
+  trainingUse,
+} from "./expand.ts";
 import { trainingParts } from "../pipeline/calibrate.ts";
-import { calibrationUse, expandCells, type Fingerprint, learningOf, trainingUse } from "./expand.ts";
-import { resolveNames } from "./resolve.ts";
 import type { Wanted } from "../records/measured.ts";
 import { readRunFile } from "../records/run_file.ts";
 import { probeEngine } from "./engine_probe.ts";
@@ -35,7 +41,7 @@ import { loadMethodFile } from "./method_file.ts";
 
 /** A run, ready to go. */
 export interface PreparedRun {
-  config: RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
+  config: ReadyConfig;
   engine: EngineName;
   /** What the engine must run on in every cell; whatever there is when absent. */
   device?: string;
@@ -56,78 +62,14 @@ export function wantedOf({ config: { keepWeights }, fingerprint }: PreparedRun):
   return { hashes: fingerprint.data, ...keepWeights !== undefined && { keepWeights } };
 }
 
-/** Most tokens of text that a cell may be asked to hold, as 32-bit integers. */
-const MOST_TOKENS = 2 ** 30;
-
-/** Windows of more tokens than the model has positions, and more of them than fit into memory.
- * @throws {UsageError} that names the setting. */
-function checkLengths(
-  { perplexity, calibration, training, throughput }: PreparedRun["config"],
-  positions: number,
-): void {
-  const lengths: [what: string, tokens: number | undefined][] = [
-    ...perplexity.map(({ corpus, protocol, windowTokens }): [string, number] => [
-      `windowTokens of perplexity ${corpus} (${corpus}:${protocol}:${positions} gives others)`,
-      windowTokens,
-    ]),
-    ["calibration.tokens", calibration.tokens],
-    ["training.tokens", training?.tokens],
-    ["throughput.prefillTokens", throughput?.prefillTokens],
-    ["throughput.decodeTokens", throughput?.decodeTokens],
-  ];
-  const [what, tokens] = lengths.find(([, tokens = 0]) => tokens > positions) ?? [];
-  if (what !== undefined) {
-    throw new UsageError(`${what} must be at most the ${positions} positions of the model: current ${tokens}`);
-  }
-  const trained = training ? training.steps * training.batch * training.tokens : 0;
-  const counts = {
-    "calibration sequences x tokens": calibration.sequences * calibration.tokens,
-    "training steps x batch x tokens": trained,
-  };
-  const [large, count] = Object.entries(counts).find(([, count]) => count > MOST_TOKENS) ?? [];
-  if (large !== undefined) throw new UsageError(`${large} must be at most ${MOST_TOKENS}: current ${count}`);
-}
-
-/** How {@linkcode prepareRun} prepares. */
-export interface PrepareOptions {
-  /** Cells run on other machines, so that this one need not have their device. */
-  elsewhere?: boolean;
-  /** Nothing will run: of the model its shape is enough, and a folder without weights will do. */
-  planned?: boolean;
-}
-
-/** Where weights come from, as far as a run must know before it. */
-type Origin = Pick<WeightSource["origin"], "dtypes" | "sha256">;
-
-/** The model's shape, what names its contents, which are nothing where it has no weights, and the checkpoints beside it. */
-async function openDense(
-  { model: path, checkpoints: paths = [], sparsity }: Pick<RunConfig, "model" | "checkpoints" | "sparsity">,
-  planned: boolean,
-): Promise<{
-  model: DecoderConfig;
-  origin: Origin;
-  tokenizer: string;
-  checkpoints: Awaited<ReturnType<typeof findCheckpoints>>;
-}> {
-  if (planned && paths.length === 0 && isShapeOnly(path)) {
-    return { model: readShape(path), origin: { dtypes: [], sha256: "" }, tokenizer: "", checkpoints: [] };
-  }
-  const opened = await openModel(path);
-  const { source, tokenizer } = opened;
-  try {
-    const checkpoints = await findCheckpoints(paths, opened, sparsity);
-    const { dtypes, sha256 } = source.origin;
-    return { model: source.config, origin: { dtypes, sha256 }, tokenizer: tokenizer.sha256, checkpoints };
-  } finally {
-    source.close();
-  }
-}
-
-/** Checks everything that can be checked before the first cell: names, engine, checkpoint, data. */
+/** Prepares a run: checks names, engine, model and data, and names its cells. With `elsewhere` cells run on other machines,
+ * and this one need not have their device. With `planned` nothing will run, and the model's shape is enough.
+ * @throws {UsageError} that says what to change.
+ * @throws {EngineError} when the engine that was asked for does not start. */
 export async function prepareRun(
   asked: RunConfig,
   note: (message: string) => void,
-  { elsewhere = false, planned = false }: PrepareOptions = {},
+  { elsewhere = false, planned = false }: { elsewhere?: boolean; planned?: boolean } = {},
 ): Promise<PreparedRun> {
   const { config: withMethods, fileOf } = await loadMethodFiles(asked);
   const { definitions: taskDefinitions, groups: taskGroups, tasks: selected } = selectTasks(
@@ -136,32 +78,21 @@ export async function prepareRun(
     [...tasks.keys()],
   );
   addFileTasks(taskDefinitions);
-  const resolved = resolveNames({ ...withMethods, tasks: selected }, {
-    parseOptions: (id, options) => parseOptions(getMethod(id), options) as Record<string, unknown>,
-    tasks: selected,
-    corpora: [...corpora.keys()],
-  });
-  const checked = { ...resolved, calibration: resolved.calibration ?? defaultCalibration(resolved) };
-  checkDomains(checked);
-  checkLosses(checked);
-  checkLayerwise(checked);
+  const named = resolveNames({ ...withMethods, tasks: selected }, selected);
+  const checked = { ...named, calibration: named.calibration ?? defaultCalibration(named) };
+  checkSettings(checked);
   const { engine, decoderOps, ...devices } = await chooseEngine(checked, note, elsewhere);
-  const { model, origin, tokenizer, checkpoints } = await openDense(checked, planned);
-  const { maxPositions } = model;
-  const config = { ...checked, weights: chooseForm(checked, { engine, decoderOps }, origin) };
-  checkLengths(config, maxPositions);
-  checkLevels(config, model);
-  if (config.generate.length > 0 && config.generateTokens >= maxPositions) {
-    throw new UsageError(
-      `generateTokens must be less than the ${maxPositions} positions of the model: current ${config.generateTokens} ` +
-        "(--generate-tokens gives it)",
-    );
-  }
-  const fingerprint = { weights: origin.sha256, tokenizer, data: await hashData(config) };
-  const methodFile = (method: string) => fileOf.get(method);
-  const registry = { needsCalibration, needsSeed, learns, changedOptions, methodFile };
-  const cells = expandCells(config, { engine, fingerprint, checkpoints, ...registry });
-  return { config, engine, ...devices, fingerprint, cells, model, taskDefinitions, taskGroups };
+  const dense = await openDense(checked, planned);
+  const config: ReadyConfig = {
+    ...checked,
+    perplexity: await withWindows(checked.perplexity, dense),
+    weights: chooseForm(checked, { engine, decoderOps }, dense.origin),
+  };
+  checkAgainstModel(config, dense.model);
+  const data = await hashData(config, asked.calibration === undefined);
+  const fingerprint = { weights: dense.origin.sha256, tokenizer: dense.tokenizer?.sha256 ?? "", data };
+  const cells = expandCells(config, { engine, fingerprint, checkpoints: dense.checkpoints, fileOf });
+  return { config, engine, ...devices, fingerprint, cells, model: dense.model, taskDefinitions, taskGroups };
 }
 
 /** Loads the method files of a run. All methods of a file join those that the run names, unless it names some of them. */
@@ -177,91 +108,102 @@ async function loadMethodFiles(asked: RunConfig): Promise<{ config: RunConfig; f
   return { config: { ...asked, methods: [...asked.methods, ...added] }, fileOf };
 }
 
-const needsCalibration = (method: string) => getMethod(method).needs.calibration;
-const needsSeed = (method: string) => getMethod(method).needs.seed ?? true;
-const changedOptions = ({ id, options }: RunConfig["methods"][number]) => {
-  const defaults = getMethod(id).options.parse({}) as Record<string, unknown>;
-  return Object.keys(options).filter((name) =>
-    canonicalJson(options[name] ?? null) !== canonicalJson(defaults[name] ?? null)
-  );
-};
-const learns = (method: string) => getMethod(method).kind === "learned";
-
-/** The bundled model's own corpus; for others the first of the scored corpora that has a split for it, which files of the
- * user's have not, else the one that papers use most. */
-function defaultCalibration({ model, perplexity }: RunConfig): NonNullable<RunConfig["calibration"]> {
+/** The bundled model's own corpus; for others the first scored corpus that has a calibration split, else WikiText-2. */
+function defaultCalibration({ model, perplexity }: RunConfig): ReadyConfig["calibration"] {
   const named = perplexity.find(({ corpus }) => !isFileName(corpus))?.corpus ?? "wikitext2";
-  const corpus = model === "tiny" ? "tiny-world" : named;
-  return calibrationSchema.parse({ corpus });
+  return calibrationSchema.parse({ corpus: model === "tiny" ? "tiny-world" : named });
 }
 
-type Levels = Pick<RunConfig, "sparsity" | "units" | "ffnMultiple" | "methods"> & RunSettings;
+/** Finds out before any cell whether the engine starts, and on what. What ran on a GPU must not continue without one, so
+ * every cell is told the device. */
+async function chooseEngine(
+  { engine: asked, device, arithmetic, jobs }: RunConfig,
+  note: (message: string) => void,
+  elsewhere: boolean,
+): Promise<Pick<PreparedRun, "engine" | "device" | "gpus"> & { decoderOps?: boolean }> {
+  const { name: engine, note: why, gpus, decoderOps } = await probeEngine(
+    asked,
+    elsewhere ? {} : { device, arithmetic },
+  );
+  if (why?.includes("is not set up")) {
+    note(`The native engine is not set up, so the slower "${engine}" runs: \`${SETUP_COMMAND}\` sets it up`);
+  } else if (why !== undefined) note(`Engine "${engine}": ${why}`);
+  if (elsewhere) return { engine, ...device !== undefined && { device } };
+  if (gpus) checkGpus(jobs, gpus.length);
+  const used = gpus ? "cuda" : device;
+  return { engine, decoderOps, ...used !== undefined && { device: used }, ...gpus && { gpus } };
+}
 
-/** Refuses levels that the units of the run cannot reach on this model, and options that a method cannot keep there.
- * @throws {UsageError} that names the level or the method. */
-export function checkLevels({ sparsity, units, ffnMultiple, methods, ...run }: Levels, model: DecoderConfig): void {
-  for (const level of new Set(sparsity.filter((level) => level > 0))) {
-    const target = resolveTarget(model, { sparsity: level, units, ffnMultiple });
-    for (const { id, options } of methods) {
-      try {
-        getMethod(id).check?.(model, target, options, run);
-      } catch (error) {
-        throw error instanceof UsageError ? new UsageError(`Method "${id}": ${error.message}`) : error;
-      }
+/** The dense model, as far as a run must know it before its cells. */
+interface DenseModel {
+  model: DecoderConfig;
+  /** Nothing where there are no weights. */
+  origin: Pick<WeightSource["origin"], "dtypes" | "sha256">;
+  tokenizer?: Tokenizer;
+  checkpoints: FoundCheckpoint[];
+}
+
+async function openDense(
+  { model: path, checkpoints: paths = [], sparsity }: RunConfig,
+  planned: boolean,
+): Promise<DenseModel> {
+  if (planned && paths.length === 0 && isShapeOnly(path)) {
+    return { model: readShape(path), origin: { dtypes: [], sha256: "" }, checkpoints: [] };
+  }
+  const opened = await openModel(path);
+  const { source, tokenizer } = opened;
+  try {
+    const checkpoints = await findCheckpoints(paths, opened, sparsity);
+    const { dtypes, sha256 } = source.origin;
+    return { model: source.config, origin: { dtypes, sha256 }, tokenizer, checkpoints };
+  } finally {
+    source.close();
+  }
+}
+
+/** Window length where none is given and model and text have more. */
+const USUAL_WINDOW = 1024;
+
+/** Perplexity measurements with a window length each: at most what the model has positions and a file of the user's tokens.
+ * @throws {UsageError} when a file has fewer tokens than one window. */
+async function withWindows(
+  perplexity: RunConfig["perplexity"],
+  { model: { maxPositions }, tokenizer }: DenseModel,
+): Promise<PerplexityChoice[]> {
+  const usual = Math.min(USUAL_WINDOW, maxPositions);
+  return await Promise.all(perplexity.map(async (choice) => {
+    const { corpus, protocol, windowTokens: asked } = choice;
+    const needed = asked ?? usual;
+    const isCut = isFileName(corpus) && protocol !== "c" && tokenizer !== undefined;
+    const tokens = isCut ? await countTokens(corpus, tokenizer, needed) : Infinity;
+    if (tokens < (asked ?? 2)) {
+      throw new UsageError(
+        `"${corpus}" has ${tokens} tokens, fewer than one window of ${asked ?? 2}: ` +
+          `give more text, or shorter windows as ${corpus}:${protocol}:LENGTH`,
+      );
     }
-  }
+    return { ...choice, windowTokens: Math.min(needed, tokens) };
+  }));
 }
 
-/** What trains has a loss, as its method trains.
- * @throws {UsageError} otherwise. */
-export function checkLosses(config: RunConfig): void {
-  for (const { id, options } of config.methods) {
-    const { training } = learningOf(config, learns(id));
-    if (!training) continue;
-    const { crossEntropy, distillation, hidden } = getMethod(id).trainsWith?.(training, options) ?? training;
-    if (crossEntropy + distillation + hidden > 0) continue;
-    throw new UsageError(
-      `Method "${id}" would learn nothing, since the weights crossEntropy, distillation and hidden of its loss are 0: set ` +
-        "one of them above 0 by --training",
-    );
-  }
+/** Tokens of the windows that a file gives, counted up to `enough`. */
+async function countTokens(corpus: string, tokenizer: Tokenizer, enough: number): Promise<number> {
+  const source = getCorpus(corpus);
+  const { texts } = await loadCorpus(source, {});
+  const text = texts.join(source.joiner);
+  const count = (part: string) => encodeForWindows(tokenizer, part).length + tokenizer.windowStart.length;
+  // Whole books take long to encode, and their beginning says enough.
+  const beginning = count(text.slice(0, 16 * enough));
+  return beginning >= enough ? beginning : count(text);
 }
 
-/** Domains replace the corpus, and there is something to choose between.
- * @throws {UsageError} otherwise. */
-function checkDomains({ training }: RunConfig): void {
-  const { domains, corpus } = training ?? {};
-  if (!domains) return;
-  const count = Object.keys(domains).length;
-  if (count < 2) throw new UsageError(`training.domains must name two corpora or more: current ${count}`);
-  if (corpus !== undefined) {
-    throw new UsageError(`training.corpus and training.domains exclude each other: leave out corpus=${corpus}`);
-  }
-}
-
-/** One layer at a time gives activations and weights, but no gradients.
- * @throws {UsageError} when a method, recovery or compensation needs all layers at once. */
-function checkLayerwise({ layerwise, methods, recover, compensate, calibration }: RunConfig): void {
-  if (!layerwise) return;
-  const whole = methods.find(({ id }) => !getMethod(id).layerwise);
-  const needsAll = [
-    whole && `method ${whole.id}`,
-    recover === "lora" && "--recover lora",
-    compensate === "least-squares" && "--compensate least-squares",
-    calibration?.corpus === SELF_TEXT && "--calibration self",
-  ].find((what) => what);
-  if (needsAll) {
-    throw new UsageError(`--layerwise holds one layer at a time, ${needsAll} needs all: leave one of them out`);
-  }
-}
-
-/** How matrices are held: as asked, else as before in a folder that holds a run, else as the file and the engine suggest; in
- * f32 where cells run elsewhere and nobody knows what their engine can.
+/** How matrices are held: as asked, else as before in a folder that holds a run, else as the file and the engine suggest.
+ * Cells that run elsewhere hold f32: nobody knows what their engine can.
  * @throws {UsageError} when 16 bits are asked of an engine that has f32 only. */
 function chooseForm(
   { weights, out, arithmetic }: RunConfig,
   { engine, decoderOps }: { engine: EngineName; decoderOps?: boolean },
-  origin: Origin,
+  origin: DenseModel["origin"],
 ): WeightForm {
   if (weights === "f32" && arithmetic === "fast" && decoderOps) {
     throw new UsageError("Arithmetic fast holds weights in bfloat16 on a CPU: leave --weights f32 or --arithmetic out");
@@ -278,39 +220,34 @@ function chooseForm(
     : usualForm({ origin }, { decoderOps: decoderOps ?? false, arithmetic });
 }
 
-/** Every cell at once has a GPU of its own.
- * @throws {UsageError} when there are too few, or nobody knows how many. */
-export function checkGpus(jobs: number, gpus: number): void {
-  if (jobs <= Math.max(1, gpus)) return;
-  throw new UsageError(
-    gpus === 0
-      ? `${jobs} cells at once need a GPU each, and nvidia-smi does not say which there are: leave --jobs out`
-      : `${jobs} cells at once need a GPU each, and ${gpus} may be used: give --jobs ${gpus}`,
-  );
-}
-
-/** Finds out before any cell whether the engine starts, and on what. What ran on a GPU must not go on without one, so every
- * cell is told of it. */
-async function chooseEngine(
-  { engine: asked, device, arithmetic, jobs }: RunConfig,
-  note: (message: string) => void,
-  elsewhere: boolean,
-): Promise<Pick<PreparedRun, "engine" | "device" | "gpus"> & { decoderOps?: boolean }> {
-  const { name: engine, note: why, gpus, decoderOps } = await probeEngine(
-    asked,
-    elsewhere ? {} : { device, arithmetic },
-  );
-  if (why !== undefined) note(engineNote(engine, why));
-  if (elsewhere) return { engine, ...device !== undefined && { device } };
-  if (gpus) checkGpus(jobs, gpus.length);
-  const used = gpus ? "cuda" : device;
-  return { engine, decoderOps, ...used !== undefined && { device: used }, ...gpus && { gpus } };
-}
-
-/** What a user should know about the engine that `auto` took. */
-function engineNote(name: EngineName, note: string): string {
-  if (!note.includes("is not set up")) return `Engine "${name}": ${note}`;
-  return `The native engine is not set up: "${name}" runs instead, several times slower; \`${SETUP_COMMAND}\` sets it up`;
+/** Hash of each data set that the run reads, by what it is used for. */
+async function hashData(config: ReadyConfig, calibratesByDefault: boolean): Promise<Record<string, string>> {
+  const { data, calibration, methods, compensate, perplexity } = config;
+  const uses: Record<string, Pick<DatasetUse, "sha256">> = {};
+  if (compensate === "least-squares" || methods.some(({ id }) => getMethod(id).needs.calibration)) {
+    try {
+      uses[calibrationUse(config)] = await learnedData(calibration.corpus, data);
+    } catch (error) {
+      if (!calibratesByDefault || !(error instanceof MissingDataError)) throw error;
+      throw new UsageError(
+        `No calibration data: "${calibration.corpus}", the default, was not found. Give --calibration file:TEXT (text ` +
+          `that is not scored), --calibration self, or run \`deno task bench fetch ${calibration.corpus}\``,
+      );
+    }
+  }
+  const trains = config.recover !== undefined && config.recover !== "none";
+  if (trains || methods.some(({ id }) => getMethod(id).kind === "learned")) {
+    for (const { corpus } of trainingParts(config.training, calibration.corpus)) {
+      uses[trainingUse(corpus)] = await learnedData(corpus, data);
+    }
+  }
+  for (const { corpus, split } of perplexity) {
+    const { dataset } = await loadCorpus(getCorpus(corpus), { data, split });
+    uses[`perplexity ${corpus}/${dataset.split}`] = dataset;
+  }
+  const hashes = Object.fromEntries(Object.entries(uses).map(([use, { sha256 }]) => [use, sha256]));
+  for (const id of config.tasks) Object.assign(hashes, await hashTask(id, config));
+  return hashes;
 }
 
 /** What is calibrated or trained on. Text of the model itself is known by the model and by how it is sampled. */
@@ -319,31 +256,20 @@ async function learnedData(name: string, data?: string): Promise<Pick<DatasetUse
   return (await loadCorpus(getCorpus(name), { data, split: "calibration" })).dataset;
 }
 
-async function hashData(config: PreparedRun["config"]): Promise<Record<string, string>> {
-  const { data } = config;
-  const uses: Record<string, Pick<DatasetUse, "sha256">> = {};
-  if (config.compensate === "least-squares" || config.methods.some(({ id }) => needsCalibration(id))) {
-    uses[calibrationUse(config)] = await learnedData(config.calibration.corpus, data);
+async function hashTask(
+  id: string,
+  { data, limit, numFewshot: fewshot }: ReadyConfig,
+): Promise<Record<string, string>> {
+  const task = anyTask(id);
+  if (!("definition" in task)) {
+    const { dataset, fewshotDataset } = await loadTask(task, { data, limit: 1, fewshot });
+    return { [`task ${id}`]: dataset.sha256, ...fewshotDataset && { [`few-shot ${id}`]: fewshotDataset.sha256 } };
   }
-  if (config.recover === "lora" || config.methods.some(({ id }) => learns(id))) {
-    for (const { corpus } of trainingParts(config.training, config.calibration.corpus)) {
-      uses[trainingUse(corpus)] = await learnedData(corpus, data);
-    }
-  }
-  for (const { corpus, split } of config.perplexity) {
-    const { dataset } = await loadCorpus(getCorpus(corpus), { data, split });
-    uses[`perplexity ${corpus}/${dataset.split}`] = dataset;
-  }
-  const hashes: Record<string, string> = {};
-  for (const id of config.tasks) {
-    const task = anyTask(id);
-    const definition = "definition" in task ? definitionHash(task.definition) : undefined;
-    // Every example of a task file is built here, so that what does not fit is refused before the first cell.
-    const limit = definition === undefined ? 1 : config.limit;
-    const { dataset, fewshotDataset, numFewshot } = await loadTask(task, { data, limit, fewshot: config.numFewshot });
-    hashes[`task ${id}`] = [dataset.sha256, ...definition === undefined ? [] : [definition]].join(" ");
-    if (definition !== undefined) hashes[`shots ${id}`] = String(numFewshot);
-    if (fewshotDataset) uses[`few-shot ${id}`] = fewshotDataset;
-  }
-  return { ...Object.fromEntries(Object.entries(uses).map(([use, { sha256 }]) => [use, sha256])), ...hashes };
+  // Every example of a task file is built here, so that what does not fit is refused before the first cell.
+  const { dataset, fewshotDataset, numFewshot } = await loadTask(task, { data, limit, fewshot });
+  return {
+    [`task ${id}`]: [dataset.sha256, definitionHash(task.definition)].join(" "),
+    [`shots ${id}`]: String(numFewshot),
+    ...fewshotDataset && { [`few-shot ${id}`]: fewshotDataset.sha256 },
+  };
 }

@@ -3,10 +3,8 @@
  * @module
  */
 import { isMap, LineCounter, parseDocument } from "yaml";
-import { FileFormatError, unknownName, UsageError } from "../../core/util/errors.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
-import { SELF_TEXT } from "../../datasets/self_text.ts";
-import { isFileName } from "../../datasets/text_file.ts";
 import { describeIssue } from "../../core/util/issues.ts";
 import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { type ConfigSource, flagName } from "./flags.ts";
@@ -99,30 +97,4 @@ export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
     return `${problem} (--${flagName(String(issue.path[0]))} gives it)`;
   });
   throw new UsageError(problems.join("\n"));
-}
-
-/** What the names in a configuration may refer to. */
-export interface KnownNames {
-  /** Options of a method with their defaults filled in.
-   * @throws {UsageError} on an unknown method or a wrong option. */
-  parseOptions(id: string, options: Record<string, unknown>): Record<string, unknown>;
-  tasks: readonly string[];
-  corpora: readonly string[];
-}
-
-/** Checks every name, and fills in the defaults of the methods' options, so that a cell names all that decides it.
- * @throws {UsageError} on an unknown name or a wrong option. */
-export function resolveNames(config: RunConfig, known: KnownNames): RunConfig {
-  const check = (kind: string, name: string, names: readonly string[]) => {
-    if (!names.includes(name)) throw unknownName(kind, name, names);
-  };
-  for (const task of config.tasks) check("task", task, known.tasks);
-  const { calibration, training } = config;
-  for (const { corpus } of config.perplexity) if (!isFileName(corpus)) check("corpus", corpus, known.corpora);
-  const learned = [calibration?.corpus, training?.corpus, ...Object.keys(training?.domains ?? {})];
-  for (const name of learned) {
-    if (name !== undefined && !isFileName(name)) check("corpus", name, [...known.corpora, SELF_TEXT]);
-  }
-  const methods = config.methods.map(({ id, options }) => ({ id, options: known.parseOptions(id, options) }));
-  return { ...config, methods };
 }

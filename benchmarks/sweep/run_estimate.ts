@@ -11,6 +11,7 @@ import { anyTask, getCorpus } from "../../datasets/mod.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { type CellCost, cellCost, type EvaluationTokens } from "../cells/cell_cost.ts";
 import { type PreparedRun, prepareRun, wantedOf } from "../configuration/prepare.ts";
+import type { ReadyConfig } from "../configuration/expand.ts";
 import { trainingParts } from "../pipeline/calibrate.ts";
 import { isComplete } from "../records/measured.ts";
 import { doneRecord } from "../records/store.ts";
@@ -103,7 +104,7 @@ function charactersOf({ prefix = "", choices }: Example): number {
 
 /** What the measurements read, counted in characters. */
 async function evaluationOf(
-  { perplexity, tasks, limit, numFewshot, data: folder }: RunConfig,
+  { perplexity, tasks, limit, numFewshot, data: folder }: ReadyConfig,
 ): Promise<{ tokens: EvaluationTokens; data: ReadData[] }> {
   const read: EvaluationTokens = { windows: 0, tasks: 0 };
   const data: ReadData[] = [];

@@ -145,9 +145,11 @@ export const runConfigSchema = z.strictObject({
     "matrices on the device: f32, or stored, with those of f16 and bf16 files in 16 bits and products in f32, which is the " +
       "default for such files on tensorflow on the CPU, the engine that can",
   ),
-  perplexity: listOf(perplexityChoiceSchema).default([]).describe(
-    "perplexity measurements; corpora: see `bench ls tasks`",
-  ),
+  perplexity: listOf(perplexityChoiceSchema.extend({
+    windowTokens: perplexityChoiceSchema.shape.windowTokens.unwrap().optional().describe(
+      "window length L in tokens (default: 1024, or what the model and a file have)",
+    ),
+  })).default([]).describe("perplexity measurements; corpora: see `bench ls tasks`"),
   tasks: listOf(z.string()).default([]).describe("tasks, see `bench ls tasks`, and groups and tags of task files"),
   taskFile: listOf(z.string(), 1).optional().describe(
     "task files of lm-evaluation-harness, and folders of them, whose tasks join the others; see docs/tasks-and-data.md",

@@ -3,7 +3,8 @@ import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { localExecutor } from "../../benchmarks/sweep/local_executor.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
-import { checkGpus, prepareRun } from "../../benchmarks/configuration/prepare.ts";
+import { checkGpus } from "../../benchmarks/configuration/checks.ts";
+import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import type { CellRecord } from "../../core/schema/schema.ts";
 import { finish, refused } from "../support/bench_process.ts";
@@ -34,7 +35,7 @@ folderTest("cells at once have a GPU each, which their records name", async (out
 Deno.test("checkGpus() wants a GPU for every cell at once", () => {
   checkGpus(1, 0);
   checkGpus(2, 2);
-  assertThrows(() => checkGpus(4, 2), UsageError, "4 cells at once need a GPU each, and 2 may be used: give --jobs 2");
+  assertThrows(() => checkGpus(4, 2), UsageError, "--jobs 4 needs a GPU for each cell, but there are 2: give --jobs 2");
   assertThrows(() => checkGpus(2, 0), UsageError, "nvidia-smi does not say which there are");
 });
 

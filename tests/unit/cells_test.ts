@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
+import { cellId, expandCells, type Fingerprint, type ReadyConfig } from "../../benchmarks/configuration/expand.ts";
 import { trainingParts } from "../../benchmarks/pipeline/calibrate.ts";
-import { cellId, expandCells, type Fingerprint } from "../../benchmarks/configuration/expand.ts";
 import {
   type Cell,
   cellSchema,
@@ -17,28 +17,20 @@ const FINGERPRINT: Fingerprint = {
   data: { "calibration c4": "cc", "perplexity c4": "dd", "task arc_easy": "ee" },
 };
 
-const RUN = {
-  engine: "wasm",
-  fingerprint: FINGERPRINT,
-  needsCalibration: (id: string) => id === "flap",
-  needsSeed: (id: string) => id !== "magnitude",
-  learns: (id: string) => id === "mask-prune",
-  changedOptions: () => [],
-} as const;
+const RUN = { engine: "wasm", fingerprint: FINGERPRINT } as const;
 
-type Ready = RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
-const config = (changes: Partial<RunConfig> = {}): Ready =>
+const config = (changes: Partial<RunConfig> = {}): ReadyConfig =>
   runConfigSchema.parse({
     model: "a.gguf",
-    methods: [{ id: "random" }, { id: "flap", options: { bias: true } }],
+    methods: [{ id: "random" }, { id: "flap", options: { biasCompensation: false } }],
     sparsity: [0.25, 0.5],
     seeds: [0, 1],
     calibration: { corpus: "c4" },
-    perplexity: [{ corpus: "c4" }],
+    perplexity: [{ corpus: "c4", windowTokens: 1024 }],
     tasks: ["arc_easy"],
     out: "x",
     ...changes,
-  }) as Ready;
+  }) as ReadyConfig;
 const ids = (changes: Partial<RunConfig> = {}, fingerprint = FINGERPRINT) =>
   expandCells(config(changes), { ...RUN, fingerprint }).map(({ id }) => id);
 
@@ -188,7 +180,8 @@ Deno.test("cellId() tells domains of equal base names apart by their contents, a
       seeds: [0],
       training: trainingSchema.parse({ domains: parts }),
     });
-    return at(expandCells(run, { ...RUN, fingerprint: { ...FINGERPRINT, data } }), 1).id;
+    const fingerprint = { ...FINGERPRINT, data };
+    return cellId(at(expandCells(run, { ...RUN, fingerprint }), 1).cell, fingerprint, { calibrated: false });
   };
   const [a, b] = ["file:da/x.txt", "file:db/x.txt"];
   const both = id({ [a]: [1, "11"], [b]: [2, "22"] });

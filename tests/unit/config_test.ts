@@ -2,7 +2,8 @@ import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows }
 import { z } from "zod";
 import { parseMethods } from "../../benchmarks/configuration/short_forms.ts";
 import { flagName, flagOptions, FLAGS, flagSource, parseStrictly } from "../../benchmarks/configuration/flags.ts";
-import { resolveConfig, resolveNames, yamlSource } from "../../benchmarks/configuration/resolve.ts";
+import { resolveNames } from "../../benchmarks/configuration/checks.ts";
+import { resolveConfig, yamlSource } from "../../benchmarks/configuration/resolve.ts";
 import { run } from "../../benchmarks/commands/run.ts";
 import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
@@ -31,7 +32,7 @@ Deno.test("parseFlags() understands the command of the README", () => {
   );
   assertEquals(config.methods.map((method) => method.id), ["random", "magnitude", "wanda-sp"]);
   assertEquals(config.sparsity, [0.2, 0.4]);
-  assertEquals(config.perplexity, [{ corpus: "wikitext2", protocol: "a", windowTokens: 1024 }]);
+  assertEquals(config.perplexity, [{ corpus: "wikitext2", protocol: "a" }]);
   assertEquals(config.tasks, ["arc_easy", "openbookqa"]);
   assertEquals(config.limit, 200);
   assertEquals(config.engine, "tensorflow");
@@ -209,27 +210,20 @@ Deno.test("yamlSource() refuses a file that grows without limit when its aliases
   assertThrows(() => yamlSource(bomb.join("\n"), "bomb.yaml"), FileFormatError, "bomb.yaml");
 });
 
-const KNOWN = {
-  parseOptions: (id: string, options: Record<string, unknown>) => {
-    if (id !== "flap") throw new UsageError(`Unknown method "${id}"`);
-    return { bias: false, ...options };
-  },
-  tasks: ["arc_easy"],
-  corpora: ["wikitext2"],
-};
-
 Deno.test("resolveNames() fills in defaults of options and refuses unknown names", () => {
   const config = (...args: string[]) => fromFlags("--sparsity", "0.5", "--out", "x", ...args);
-  assertEquals(resolveNames(config("--methods", "flap,flap:bias=true"), KNOWN).methods, [
-    { id: "flap", options: { bias: false } },
-    { id: "flap", options: { bias: true } },
+  const { methods } = resolveNames(config("--methods", "flap,flap:biasCompensation=false"), []);
+  assertEquals(methods.map(({ id, options }) => [id, options.biasCompensation, typeof options.structure]), [
+    ["flap", true, "string"],
+    ["flap", false, "string"],
   ]);
   const refused = (text: string, ...args: string[]) =>
-    assertThrows(() => resolveNames(config(...args), KNOWN), UsageError, text);
-  refused('Unknown method "flop"', "--methods", "flop");
-  refused('Unknown task "arc_eazy". Did you mean "arc_easy"?', "--methods", "flap", "--tasks", "arc_eazy");
-  refused('Unknown corpus "wikitext3"', "--methods", "flap", "--perplexity", "wikitext3");
-  refused('Unknown corpus "c5"', "--methods", "flap", "--calibration", "c5");
+    assertThrows(() => resolveNames(config("--methods", ...args), ["arc_easy"]), UsageError, text);
+  refused('Unknown method "flop"', "flop");
+  refused('Unknown task "arc_eazy". Did you mean "arc_easy"?', "flap", "--tasks", "arc_eazy");
+  refused('Unknown corpus "wikitext3"', "flap", "--perplexity", "wikitext3");
+  refused('Unknown corpus "c5"', "flap", "--calibration", "c5");
+  refused('Unknown corpus "self"', "flap", "--perplexity", "self");
 });
 
 Deno.test("every shipped preset is a sound configuration with a first line that says what it is for", () => {

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { checkLevels, checkLosses } from "../../benchmarks/configuration/prepare.ts";
+import { checkLevels, checkLosses } from "../../benchmarks/configuration/checks.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
@@ -94,11 +94,11 @@ Deno.test("checkLosses() refuses training without a loss, as the method trains",
         ...{ out: "unused", sparsity: [0.5], recover, training },
       }));
   const none = { crossEntropy: 0, distillation: 0 };
-  assertThrows(losses("flap", {}, none), UsageError, 'Method "flap" would learn nothing');
+  assertThrows(losses("flap", {}, none), UsageError, 'Method "flap" has nothing to train on');
   assertThrows(
     losses("mask-prune", { distillation: false }, { ...none, hidden: 1 }),
     UsageError,
-    "would learn nothing",
+    "has nothing to train on",
   );
   losses("flap", {}, none, "none")();
   losses("flap", {}, { ...none, hidden: 1 })();

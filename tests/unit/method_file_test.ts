@@ -2,11 +2,11 @@ import { assert, assertEquals, assertMatch, assertNotEquals, assertRejects, asse
 import { join } from "node:path";
 import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
-import { expandCells } from "../../benchmarks/configuration/expand.ts";
+import { expandCells, type ReadyConfig } from "../../benchmarks/configuration/expand.ts";
 import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
 import { loadMethodFile, reloadMethodFile } from "../../benchmarks/configuration/method_file.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
+import { runConfigSchema } from "../../core/schema/schema.ts";
 import { getMethod } from "../../methods/mod.ts";
 
 const ROOT = join(import.meta.dirname!, "../..");
@@ -84,20 +84,16 @@ folderTest("prepareRun() takes all methods of a file, or those that the run name
 
 Deno.test("expandCells() names the file of a method; its contents decide the id, its path does not", () => {
   const config = runConfigSchema.parse({
-    methods: [{ id: "random" }, { id: "mine" }],
+    methods: [{ id: "random" }, { id: "magnitude" }],
     sparsity: [0.5],
     calibration: { corpus: "c4" },
     out: "x",
-  }) as RunConfig & { calibration: NonNullable<RunConfig["calibration"]> };
+  }) as ReadyConfig;
   const cells = (path: string, sha256: string) =>
     expandCells(config, {
       engine: "wasm",
       fingerprint: { weights: "aa", tokenizer: "bb", data: {} },
-      needsCalibration: () => false,
-      needsSeed: () => true,
-      learns: () => false,
-      changedOptions: () => [],
-      methodFile: (id) => id === "mine" ? { path, sha256, imports: [] } : undefined,
+      fileOf: new Map([["magnitude", { path, sha256, imports: [] }]]),
     });
   const [dense, random, mine] = take(cells("a.ts", "11"), 3);
   assertEquals([dense, random].map(({ cell }) => cell.methodFile), [undefined, undefined]);

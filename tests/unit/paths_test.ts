@@ -70,7 +70,10 @@ Deno.test("bench takes paths from where the user stands, those in a file from it
   try {
     writeRecord(join(folder, "run"), doneRecord());
     Deno.mkdirSync(join(folder, "here/sub"), { recursive: true });
-    Deno.writeTextFileSync(join(folder, "here/sub/mine.yaml"), "model: nowhere.gguf\nmethods: random\nsparsity: 0.5\n");
+    Deno.writeTextFileSync(
+      join(folder, "here/sub/mine.yaml"),
+      "model: nowhere.gguf\nmethods: random\nsparsity: 0.5\ntasks: piqa\n",
+    );
     const bench = (...args: string[]) => finish(benchWith({ folder: join(folder, "here") }, ...args));
     const report = await bench("report", "../run");
     assertEquals(report.code, 0, report.stderr);

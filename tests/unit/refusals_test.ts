@@ -9,9 +9,10 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
   const folder = Deno.makeTempDirSync();
   const file = join(folder, "file");
   Deno.writeTextFileSync(file, "");
-  const [model, text] = [join(folder, "model"), join(folder, "scored.txt")];
-  writeModelFolder(model, exportToy({ maxPositions: 256 }), byteLevelDefinition());
-  Deno.writeTextFileSync(text, "Once upon a time there was a bird. ".repeat(99));
+  const [model, text, short] = ["model", "scored.txt", "short.txt"].map((name) => join(folder, name));
+  writeModelFolder(model!, exportToy({ maxPositions: 256 }), byteLevelDefinition());
+  Deno.writeTextFileSync(short!, "Once upon a time");
+  Deno.writeTextFileSync(text!, "Once upon a time there was a bird. ".repeat(99));
   const method = (id: string, options = {}) => ({ methods: [{ id, options }] });
   const smallest: Omit<RunConfigInput, "out"> = { engine: "wasm", ...method("random"), sparsity: [0.5] };
   const cases: [config: Partial<RunConfigInput>, says: string][] = [
@@ -37,8 +38,10 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
     [{
       ...method("wanda-sp"),
       model,
-      perplexity: [{ corpus: `file:${text}`, windowTokens: 8 }],
-    }, "wikitext2"],
+      perplexity: [{ corpus: `file:${text}` }],
+    }, '"wikitext2", the default, was not found. Give --calibration file:TEXT'],
+    [{ perplexity: [{ corpus: `file:${short}`, windowTokens: 64 }] }, "fewer than one window of 64"],
+    [{ perplexity: [{ corpus: `file:${file}` }] }, "file"],
     [{ out: join(file, "run") }, "cannot be written"],
     [{ out: "/proc/run" }, "cannot be written"],
   ];
@@ -54,7 +57,7 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
       assert(!error.message.includes("\n"), error.message);
     }
     const left = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
-    assertEquals(left, ["file", "model", "scored.txt"]);
+    assertEquals(left, ["file", "model", "scored.txt", "short.txt"]);
   } finally {
     if (before === undefined) Deno.env.delete("HF_HOME");
     else Deno.env.set("HF_HOME", before);

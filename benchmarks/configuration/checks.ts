@@ -1,0 +1,148 @@
+/** What a run is refused for before its first cell.
+ *
+ * @module
+ */
+import { unknownName, UsageError } from "../../core/util/errors.ts";
+import type { RunConfig } from "../../core/schema/schema.ts";
+import { corpora } from "../../datasets/mod.ts";
+import { SELF_TEXT } from "../../datasets/self_text.ts";
+import { isFileName } from "../../datasets/text_file.ts";
+import type { RunSettings } from "../../methods/define.ts";
+import { getMethod, parseOptions } from "../../methods/mod.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import { resolveTarget } from "../../models/target.ts";
+import { learningOf, type ReadyConfig } from "./expand.ts";
+
+/** Most tokens of text that a cell may be asked to hold, as 32-bit integers. */
+const MOST_TOKENS = 2 ** 30;
+
+/** Checks every name, and fills in the defaults of the methods' options, so that a cell names all that decides it.
+ * `taskNames` are those that the run may use.
+ * @throws {UsageError} on an unknown name or a wrong option. */
+export function resolveNames(config: RunConfig, taskNames: readonly string[]): RunConfig {
+  for (const task of config.tasks) if (!taskNames.includes(task)) throw unknownName("task", task, taskNames);
+  const { calibration, training, perplexity } = config;
+  const learned = [calibration?.corpus, training?.corpus, ...Object.keys(training?.domains ?? {})]
+    .filter((name) => name !== undefined);
+  const checkCorpora = (names: readonly string[], known: readonly string[]) => {
+    const unknown = names.find((name) => !isFileName(name) && !known.includes(name));
+    if (unknown !== undefined) throw unknownName("corpus", unknown, known);
+  };
+  checkCorpora(perplexity.map(({ corpus }) => corpus), [...corpora.keys()]);
+  checkCorpora(learned, [...corpora.keys(), SELF_TEXT]);
+  const methods = config.methods.map(({ id, options }) => ({
+    id,
+    options: parseOptions(getMethod(id), options) as Record<string, unknown>,
+  }));
+  return { ...config, methods };
+}
+
+/** Checks what needs no model: domains, losses, and whether everything can go by layers.
+ * @throws {UsageError} that says which settings contradict each other. */
+export function checkSettings(config: RunConfig): void {
+  checkDomains(config.training);
+  checkLosses(config);
+  checkLayerwise(config);
+}
+
+function checkDomains({ domains, corpus }: NonNullable<RunConfig["training"]> | Record<string, undefined> = {}): void {
+  if (!domains) return;
+  const count = Object.keys(domains).length;
+  if (count < 2) throw new UsageError(`training.domains must name two corpora or more: current ${count}`);
+  if (corpus !== undefined) {
+    throw new UsageError(`training.corpus and training.domains exclude each other: leave out corpus=${corpus}`);
+  }
+}
+
+/** Checks that what trains has a loss, as its method trains.
+ * @throws {UsageError} otherwise. */
+export function checkLosses(config: RunConfig): void {
+  for (const { id, options } of config.methods) {
+    const method = getMethod(id);
+    const { training } = learningOf(config, method.kind === "learned");
+    if (!training) continue;
+    const { crossEntropy, distillation, hidden } = method.trainsWith?.(training, options) ?? training;
+    if (crossEntropy + distillation + hidden > 0) continue;
+    throw new UsageError(
+      `Method "${id}" has nothing to train on: its loss weights crossEntropy, distillation and hidden are all 0. ` +
+        "Set one with --training",
+    );
+  }
+}
+
+/** One layer at a time gives activations and weights, but no gradients. */
+function checkLayerwise({ layerwise, methods, recover, compensate, calibration }: RunConfig): void {
+  if (!layerwise) return;
+  const whole = methods.find(({ id }) => !getMethod(id).layerwise);
+  const needsAll = [
+    whole && `method ${whole.id}`,
+    recover !== undefined && recover !== "none" && `--recover ${recover}`,
+    compensate === "least-squares" && "--compensate least-squares",
+    calibration?.corpus === SELF_TEXT && "--calibration self",
+  ].find((what) => what);
+  if (needsAll) {
+    throw new UsageError(`--layerwise holds one layer at a time, but ${needsAll} needs all: leave one of them out`);
+  }
+}
+
+/** Checks lengths, counts and levels against the model.
+ * @throws {UsageError} that names the setting. */
+export function checkAgainstModel(config: ReadyConfig, model: DecoderConfig): void {
+  const { maxPositions: positions } = model;
+  const { perplexity, calibration, training, throughput, generate, generateTokens } = config;
+  const lengths: [what: string, tokens: number | undefined][] = [
+    ...perplexity.map(({ corpus, protocol, windowTokens }): [string, number] => [
+      `windowTokens of perplexity ${corpus} (write ${corpus}:${protocol}:${positions})`,
+      windowTokens,
+    ]),
+    ["calibration.tokens", calibration.tokens],
+    ["training.tokens", training?.tokens],
+    ["throughput.prefillTokens", throughput?.prefillTokens],
+    ["throughput.decodeTokens", throughput?.decodeTokens],
+  ];
+  const [what, tokens] = lengths.find(([, tokens = 0]) => tokens > positions) ?? [];
+  if (what !== undefined) {
+    throw new UsageError(`${what} must be at most the ${positions} positions of the model: current ${tokens}`);
+  }
+  if (generate.length > 0 && generateTokens >= positions) {
+    throw new UsageError(
+      `generateTokens must be less than the ${positions} positions of the model: current ${generateTokens}. ` +
+        "Set it with --generate-tokens",
+    );
+  }
+  const counts = {
+    "calibration sequences x tokens": calibration.sequences * calibration.tokens,
+    "training steps x batch x tokens": training ? training.steps * training.batch * training.tokens : 0,
+  };
+  const [large, count] = Object.entries(counts).find(([, count]) => count > MOST_TOKENS) ?? [];
+  if (large !== undefined) throw new UsageError(`${large} must be at most ${MOST_TOKENS}: current ${count}`);
+  checkLevels(config, model);
+}
+
+type Levels = Pick<RunConfig, "sparsity" | "units" | "ffnMultiple" | "methods"> & RunSettings;
+
+/** Checks that the units of the run can reach its levels on this model, and that each method can keep its options there.
+ * @throws {UsageError} that names the level or the method. */
+export function checkLevels({ sparsity, units, ffnMultiple, methods, ...run }: Levels, model: DecoderConfig): void {
+  for (const level of new Set(sparsity.filter((level) => level > 0))) {
+    const target = resolveTarget(model, { sparsity: level, units, ffnMultiple });
+    for (const { id, options } of methods) {
+      try {
+        getMethod(id).check?.(model, target, options, run);
+      } catch (error) {
+        throw error instanceof UsageError ? new UsageError(`Method "${id}": ${error.message}`) : error;
+      }
+    }
+  }
+}
+
+/** Checks that every cell at once has a GPU of its own.
+ * @throws {UsageError} when there are too few, or nobody knows how many. */
+export function checkGpus(jobs: number, gpus: number): void {
+  if (jobs <= Math.max(1, gpus)) return;
+  throw new UsageError(
+    gpus === 0
+      ? `--jobs ${jobs} needs a GPU for each cell, but nvidia-smi does not list any: leave --jobs out`
+      : `--jobs ${jobs} needs a GPU for each cell, but there are ${gpus}: give --jobs ${gpus}`,
+  );
+}
