@@ -92,6 +92,8 @@ export interface Task<Schema extends z.ZodType = z.ZodType> extends DataSource {
   /** Reported metrics. `acc`: highest log-likelihood; `acc_norm`: highest log-likelihood per character (code point).
    * `acc_bytes`, per UTF-8 byte, is reported wherever `acc_norm` is. */
   metrics: readonly ("acc" | "acc_norm")[];
+  /** The metric that stands for the task in tables and means, as in LLM-Pruner's tables; `acc` when absent. */
+  primaryMetric?: "acc_norm";
 }
 
 /** A task that a file defines; see `lm_eval/`. It reads its own data. */

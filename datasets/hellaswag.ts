@@ -36,4 +36,5 @@ export const hellaswag: Task = defineTask({
     gold,
   }),
   metrics: ["acc", "acc_norm"],
+  primaryMetric: "acc_norm",
 });

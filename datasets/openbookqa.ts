@@ -18,4 +18,5 @@ export const openbookqa: Task = defineTask({
     gold: answerIndex(choices, stripStart(answerKey)),
   }),
   metrics: ["acc", "acc_norm"],
+  primaryMetric: "acc_norm",
 });

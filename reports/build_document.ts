@@ -18,7 +18,7 @@ import { glance } from "./findings.ts";
 import { legend, type TableId, tableNotes } from "./notes.ts";
 import { placeWords, protocol, protocolCaption, protocolTitle } from "./protocol.ts";
 import { reproductionGrid } from "./reproduction.ts";
-import { buildSections, type Section } from "./rows.ts";
+import { buildSections, type Definitions, type Section } from "./rows.ts";
 import type { Fact } from "./settings.ts";
 import { type Ranking, rankings } from "./significance.ts";
 import { buildCostTable, buildQualityTable, buildSizeTable, buildTaskTable, type Table } from "./table.ts";
@@ -93,8 +93,12 @@ function buildDocumentSection(section: Section, prefix: string): DocumentSection
 
 /** Builds the report of a run. Everything comes from `records` alone.
  * @param title What the run is called. */
-export function buildDocument(records: CellRecord[], title: string): ReportDocument {
-  const sections = buildSections(records);
+export function buildDocument(
+  records: readonly CellRecord[],
+  title: string,
+  definitions: Definitions,
+): ReportDocument {
+  const sections = buildSections(records, definitions);
   const ways = [...new Set(sections.map(protocolTitle))].filter((way) => way !== "");
   return {
     title: ways.length === 1 ? `${title}: ${ways.join("")}` : title,

@@ -6,7 +6,7 @@ import { at } from "../core/util/indexing.ts";
 import { FONT } from "./draw.ts";
 import { level, unique } from "./format.ts";
 import { qualityText } from "./findings.ts";
-import { NEUTRAL, rowColours } from "./palette.ts";
+import { NEUTRAL } from "./palette.ts";
 import type { Column } from "./measurements.ts";
 import { boundsOf, type Estimate, hasRuns, isDense, type Row, type Section } from "./rows.ts";
 import { meanOf } from "./table.ts";
@@ -157,15 +157,12 @@ export interface Line {
   rows: Row[];
 }
 
-/** The methods of `rows`, with the colours that they have in the whole section. */
-export function linesOf(section: Section, rows: readonly Row[]): Line[] {
-  const colours = rowColours(section);
-  return [...Map.groupBy(rows, ({ variant }) => variant)].flatMap(([variant, own]) => {
-    const [first] = own;
-    if (first === undefined) return [];
-    return [{ variant, label: first.label, colour: colours.get(variant) ?? NEUTRAL.dense, rows: own }];
+/** The methods of `rows`. */
+export const linesOf = (rows: readonly Row[]): Line[] =>
+  [...Map.groupBy(rows, ({ variant }) => variant)].map(([variant, own]) => {
+    const { label, colour } = at(own, 0);
+    return { variant, label, colour, rows: own };
   });
-}
 
 /** Colour per method, as a scale. */
 export const colourScale = (lines: readonly Line[]): { domain: string[]; range: string[] } => ({

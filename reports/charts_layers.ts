@@ -32,7 +32,7 @@ const widthsOf = ({ runs }: Row, widthOf: WidthOf): number[] =>
 /** Kept widths of the methods whose layers differ, one panel per method and one line per level; null where every method
  * has equal widths: these are one number, which the tables hold. */
 function keptWidths(section: Section, unit: string, name: string, widthOf: WidthOf): Chart | null {
-  const lines = linesOf(section, pruned(section)).filter(({ rows }) =>
+  const lines = linesOf(pruned(section)).filter(({ rows }) =>
     rows.some((row) => unique(widthsOf(row, widthOf)).length > 1)
   );
   const values = lines.flatMap(({ label, rows }) =>

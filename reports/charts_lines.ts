@@ -251,7 +251,7 @@ export function qualityAgainstSize(section: Section, column: Column, size: SizeA
   const furthest = points.map(({ row }) => size.valueOf(row) - start)
     .reduce((far, own) => Math.abs(own) > Math.abs(far) ? own : far, 0);
   const ends: [number, number] = [start, start + (furthest * 1.06 || 1)];
-  const lines = linesOf(section, points.map(({ row }) => row));
+  const lines = linesOf(points.map(({ row }) => row));
   const title = `${column.kind === "perplexity" ? "Perplexity" : "Accuracy"} against ${size.name}`;
   const isCut = scale.log && estimates.some(({ value }) => value > scale.domain[1]);
   const notes = [

@@ -83,11 +83,11 @@ function roomy(values: number[], log = false): [number, number] {
 }
 
 /** Bars and points: colour by method, shape by level, hollow where widths differ between layers. */
-function scatterLayers(section: Section, rows: Row[], points: ScatterPoint[], x: Spec, y: Spec): Spec[] {
+function scatterLayers(rows: Row[], points: ScatterPoint[], x: Spec, y: Spec): Spec[] {
   const color = {
     field: "method",
     type: "nominal",
-    scale: colourScale(linesOf(section, rows)),
+    scale: colourScale(linesOf(rows)),
     legend: { title: "method", symbolType: "circle", symbolOpacity: 1, symbolStrokeWidth: 2 },
   };
   const muted = { symbolFillColor: NEUTRAL.muted, symbolStrokeColor: NEUTRAL.muted };
@@ -158,7 +158,7 @@ export function qualityAgainstSpeed(section: Section, quality: Column, speed: Co
   );
   const layers = [
     front,
-    ...scatterLayers(section, rows, points, x, y),
+    ...scatterLayers(rows, points, x, y),
     ...references.flatMap((reference) => densePoint(x, y, reference)),
   ];
   return {
@@ -207,7 +207,7 @@ export function speedUpAgainstMacs(section: Section, speed: Column, name: string
   );
   const layers = [
     diagonal,
-    ...scatterLayers(section, timed.map(({ row }) => row), points, x, y),
+    ...scatterLayers(timed.map(({ row }) => row), points, x, y),
     ...densePoint(x, y, { x: 1, y: 1, description: "dense" }),
   ];
   return { name, title, spec: (width) => shell(title, subtitle, width, { layer: layers }) };

@@ -110,7 +110,7 @@ export function trainingCurves(section: Section): Chart | null {
         color: {
           field: "method",
           type: "nominal",
-          scale: colourScale(linesOf(section, rows)),
+          scale: colourScale(linesOf(rows)),
           legend: { title: "method", symbolType: "stroke" },
         },
         strokeDash: nominal("level", levels, DASHES, { title: "asked sparsity", symbolStrokeColor: NEUTRAL.muted }),

@@ -2,20 +2,13 @@
  *
  * @module
  */
-import type { CellRecord } from "../core/schema/schema.ts";
 import type { Block } from "./document.ts";
 import { valueText } from "./findings.ts";
 import { pValue } from "./format.ts";
 import { toMarkdown } from "./markdown.ts";
 import { differences, findPairs, type Pair, pairRows, rowName, unpaired } from "./pairs.ts";
-import { buildSections } from "./rows.ts";
+import type { Section } from "./rows.ts";
 import { ALPHA, clearSign, type Comparison, corrected, PAIRED_TESTS } from "./significance.ts";
-
-/** Options of {@linkcode compareRuns}. */
-export interface CompareOptions {
-  /** What the two runs are called. */
-  names?: [string, string];
-}
 
 const plainValue = ({ column }: Pair, row: Pair["a"]): string =>
   column.kind === "throughput" ? row.values.get(column.key)?.value.toPrecision(4) ?? "–" : valueText(column, row);
@@ -60,13 +53,13 @@ const NOTES = [
 
 /** What run B changes against run A: first the settings that differ, then every result on the same data that both have,
  * with the interval and the p value of one paired test, corrected by Holm over the whole table.
+ * @param names What the two runs are called.
  * @returns Markdown. */
 export function compareRuns(
-  recordsA: CellRecord[],
-  recordsB: CellRecord[],
-  { names: [nameA, nameB] = ["A", "B"] }: CompareOptions = {},
+  sectionsA: readonly Section[],
+  sectionsB: readonly Section[],
+  [nameA, nameB]: readonly [string, string],
 ): string {
-  const [sectionsA, sectionsB] = [buildSections(recordsA), buildSections(recordsB)];
   const rows = pairRows(sectionsA, sectionsB);
   const found = differences(rows);
   const body = tested(findPairs(rows)).map(({ pair, test }) => [

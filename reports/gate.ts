@@ -2,12 +2,11 @@
  *
  * @module
  */
-import type { CellRecord } from "../core/schema/schema.ts";
 import { mean } from "../core/util/stats.ts";
 import { listed, pValue } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { findPairs, type Pair, pairRows, rowName, type RowPair, unpaired } from "./pairs.ts";
-import { buildSections } from "./rows.ts";
+import type { Section } from "./rows.ts";
 
 const OPERATORS = [">", "<", ">=", "<="] as const;
 
@@ -104,11 +103,10 @@ function lostResults(rows: readonly RowPair[], conditions: readonly Condition[])
  * cell, and a result or a seed of it that a condition is about.
  * @throws {SyntaxError} when a condition names nothing that both runs have. */
 export function closedGates(
-  recordsA: CellRecord[],
-  recordsB: CellRecord[],
+  sectionsA: readonly Section[],
+  sectionsB: readonly Section[],
   conditions: readonly Condition[],
 ): string[] {
-  const [sectionsA, sectionsB] = [buildSections(recordsA), buildSections(recordsB)];
   const rows = pairRows(sectionsA, sectionsB);
   const pairs = findPairs(rows);
   const found = conditions.flatMap((condition) => {

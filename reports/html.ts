@@ -5,8 +5,7 @@
 import { html, raw } from "hono/html";
 import type { Block, FactsBlock, GlanceBlock, GridBlock, ReportDocument, TableBlock } from "./document.ts";
 import { SCRIPT, STYLE } from "./html_assets.ts";
-import { rowColours } from "./palette.ts";
-import { isDense, type Section } from "./rows.ts";
+import { isDense } from "./rows.ts";
 import { failureText, levelGroups, type TableCell, type TableColumn, type TableRow } from "./table.ts";
 
 /** A figure for wide and for narrow screens, as SVG. */
@@ -64,11 +63,11 @@ const paired = (columns: readonly TableColumn[], { cells }: TableRow) =>
     return cell === undefined ? [] : [{ column, cell }];
   });
 
-function tableRow(columns: TableColumn[], own: TableRow, first: boolean, colours: ReadonlyMap<string, string>): Markup {
+function tableRow(columns: TableColumn[], own: TableRow, first: boolean): Markup {
   const { row, kind } = own;
-  const colour = colours.get(row.variant);
+  const style = isDense(row) ? "" : raw(` style="background:${row.colour}"`);
   const swatch = html`
-    <span class="swatch" ${colour === undefined ? "" : raw(` style="background:${colour}"`)}></span>
+    <span class="swatch" ${style}></span>
   `;
   const name = html`<td data-sort="${row.label}">${swatch}<span class="name">${row.label}</span></td>`;
   const [, asked, ...others] = paired(columns, own);
@@ -79,18 +78,17 @@ function tableRow(columns: TableColumn[], own: TableRow, first: boolean, colours
   return html`<tr class="${first ? "first" : ""}">${name}${asked === undefined ? "" : valueOf(asked)}${rest}</tr>`;
 }
 
-function tableMarkup({ id, table: { columns, rows }, caption, legend, notes }: TableBlock, section: Section): Markup {
+function tableMarkup({ id, table: { columns, rows }, caption, legend, notes }: TableBlock): Markup {
   const heads = columns.map(({ header, detail, numeric, better }) => {
     const arrow = better === null ? "" : better === "higher" ? "\u00a0↑" : "\u00a0↓";
     return html`<th scope="col" class="${numeric ? "" : "text"}"><button type="button"><span>${header}${arrow}</span>${
       detail === "" ? "" : detail.split(", ").map((part) => html`<small>${part}</small>`)
     }</button></th>`;
   });
-  const colours = rowColours(section);
   // A body per level: a page break comes between them.
   const bodies = levelGroups({ columns, rows }).map((group) =>
     html`<tbody${group.some(({ row }) => isDense(row)) ? raw(' class="dense"') : ""}>${
-      group.map((row, i) => tableRow(columns, row, i === 0, colours))
+      group.map((row, i) => tableRow(columns, row, i === 0))
     }</tbody>`
   );
   return html`
@@ -170,7 +168,7 @@ function figureMarkup(title: string, { wide, narrow }: DrawnChart): Markup {
   `;
 }
 
-function blockMarkup(block: Block, section: Section, drawings: Drawings): Markup {
+function blockMarkup(block: Block, drawings: Drawings): Markup {
   switch (block.kind) {
     case "line":
       return html`<p class="meta">${block.text}</p>`;
@@ -182,8 +180,8 @@ function blockMarkup(block: Block, section: Section, drawings: Drawings): Markup
       return glanceCards(block);
     case "table":
       return block.id === "tasks"
-        ? html`<details class="card"><summary>${block.title}</summary>${tableMarkup(block, section)}</details>`
-        : html`<h3>${block.title}</h3>${tableMarkup(block, section)}`;
+        ? html`<details class="card"><summary>${block.title}</summary>${tableMarkup(block)}</details>`
+        : html`<h3>${block.title}</h3>${tableMarkup(block)}`;
     case "grid":
       return gridMarkup(block);
     case "figures": {
@@ -204,10 +202,10 @@ function blockMarkup(block: Block, section: Section, drawings: Drawings): Markup
 export async function toHtml({ title, sections }: ReportDocument, drawings: Drawings): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(SCRIPT)));
   const policy = `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${digest.toBase64()}'`;
-  const parts = sections.map(({ title, results, blocks }) =>
+  const parts = sections.map(({ title, blocks }) =>
     html`<section>
 <h2>${title}</h2>
-${blocks.map((block) => blockMarkup(block, results, drawings))}
+${blocks.map((block) => blockMarkup(block, drawings))}
 </section>`
   );
   const page = await html`

@@ -42,13 +42,12 @@ export interface Column {
   chance: number | null;
 }
 
-const NORMALISED = new Set(["hellaswag", "arc_challenge", "openbookqa"]);
+/** The metric that stands for a task in tables and means, by task id. */
+type PrimaryMetrics = ReadonlyMap<string, string>;
 
-/** The metric that stands for a task in the table and in the mean accuracy. */
-export function primaryMetric(task: TaskResult): string {
-  const names = Object.keys(task.metrics);
-  const wanted = NORMALISED.has(task.task) ? "acc_norm" : "acc";
-  return [wanted, "acc"].find((name) => names.includes(name)) ?? names[0] ?? wanted;
+function primaryMetric({ task, metrics }: TaskResult, primaryMetrics: PrimaryMetrics): string {
+  const names = Object.keys(metrics);
+  return [primaryMetrics.get(task), "acc", names[0]].find((name) => name && names.includes(name)) ?? "acc";
 }
 
 /** One result of one run, with the column it belongs to. */
@@ -165,9 +164,9 @@ export function taskIdentity(result: TaskResult): unknown[] {
   return [task, version, dataset.sha256, dataset.split, numFewshot, bosPolicy, samples.effective, ...file];
 }
 
-function taskMeasurements(result: TaskResult): Measurement[] {
+function taskMeasurements(result: TaskResult, primaryMetrics: PrimaryMetrics): Measurement[] {
   const { samples } = result;
-  const primary = primaryMetric(result);
+  const primary = primaryMetric(result, primaryMetrics);
   return Object.entries(result.metrics).map(([metric, { value, stderr, higherIsBetter }]) => ({
     column: {
       key: JSON.stringify(["task", ...taskIdentity(result), metric]),
@@ -199,17 +198,18 @@ function outcomeNumbers({ outcomes }: TaskResult, metric: string): number[] | un
 }
 
 /** Plain mean of the primary metrics of one record's tasks; its standard error takes the tasks as independent. */
-function meanAccuracyMeasurement(all: TaskResult[]): Measurement[] {
-  const tasks = all.filter((task) => primaryMetric(task).startsWith("acc"));
+function meanAccuracyMeasurement(all: TaskResult[], primaryMetrics: PrimaryMetrics): Measurement[] {
+  const primaryOf = (task: TaskResult) => primaryMetric(task, primaryMetrics);
+  const tasks = all.filter((task) => primaryOf(task).startsWith("acc"));
   if (tasks.length < 2) return [];
   const sorted = [...tasks].sort((a, b) => a.task < b.task ? -1 : 1);
-  const metrics = sorted.flatMap((task) => task.metrics[primaryMetric(task)] ?? []);
+  const metrics = sorted.flatMap((task) => task.metrics[primaryOf(task)] ?? []);
   if (metrics.length < sorted.length) return [];
   const limited = sorted.some(({ samples }) => samples.effective < samples.original);
   const variances = metrics.map(({ stderr }) => stderr === null ? null : stderr ** 2);
   const known = variances.filter((variance) => variance !== null);
   const outcomes = sorted.flatMap((task) => {
-    const own = outcomeNumbers(task, primaryMetric(task));
+    const own = outcomeNumbers(task, primaryOf(task));
     return own === undefined ? [] : [own];
   });
   const examples = outcomes.reduce((sum, own) => sum + own.length, 0);
@@ -223,7 +223,7 @@ function meanAccuracyMeasurement(all: TaskResult[]): Measurement[] {
       count: `${sorted.length} tasks${limited ? ", limited" : ""}`,
       limited,
       tasks: sorted.map(({ task }) => task),
-      protocol: `plain mean of ${listed(sorted.map((task) => `${task.task} ${primaryMetric(task)}`), "and")}`,
+      protocol: `plain mean of ${listed(sorted.map((task) => `${task.task} ${primaryOf(task)}`), "and")}`,
       higherIsBetter: true,
       isFraction: true,
       primary: true,
@@ -306,12 +306,12 @@ function groupMeasurements({ groups = [], tasks: results }: DoneRecord): Measure
 }
 
 /** Everything one run measured. */
-export function measurements(record: DoneRecord): Measurement[] {
+export function measurements(record: DoneRecord, primaryMetrics: PrimaryMetrics): Measurement[] {
   return [
     ...throughputMeasurements(record),
     ...record.perplexity.map(perplexityMeasurement),
-    ...record.tasks.flatMap(taskMeasurements),
+    ...record.tasks.flatMap((result) => taskMeasurements(result, primaryMetrics)),
     ...groupMeasurements(record),
-    ...meanAccuracyMeasurement(record.tasks),
+    ...meanAccuracyMeasurement(record.tasks, primaryMetrics),
   ];
 }

@@ -2,8 +2,7 @@
  *
  * @module
  */
-import type { CellRecord } from "../core/schema/schema.ts";
-import { buildSections, hasRuns, isDense, type Section } from "./rows.ts";
+import { hasRuns, isDense, type Section } from "./rows.ts";
 import { wrapLine } from "./terminal.ts";
 
 /** Where a run and its report lie, as paths that work where the user stands. */
@@ -37,8 +36,8 @@ function nextSteps(sections: readonly Section[], { run, report }: Places): [comm
 }
 
 /** What to do after a run, one command a line with what it gives below where both do not fit. */
-export function renderNextSteps(records: CellRecord[], places: Places, { width }: { width: number }): string {
-  const steps = nextSteps(buildSections(records), places);
+export function renderNextSteps(sections: readonly Section[], places: Places, width: number): string {
+  const steps = nextSteps(sections, places);
   const longest = Math.max(...steps.map(([command]) => command.length));
   const lines = steps.map(([command, gives]) =>
     longest + gives.length + 4 <= width

@@ -16,7 +16,15 @@ import {
 import { mean, sampleSd, studentT95 } from "../core/util/stats.ts";
 import { baseName, level } from "./format.ts";
 import { type Column, type Measurement, measurements, withFolders } from "./measurements.ts";
-import { methodRank } from "./palette.ts";
+import { colours, type Display, NEUTRAL } from "./palette.ts";
+
+/** What the definitions of methods and tasks say, which reports do not import. */
+export interface Definitions {
+  /** By method id; methods without one come last, in spare colours. */
+  displays: ReadonlyMap<string, Display>;
+  /** The metric that stands for a task in tables and means, by task id; `acc` when absent. */
+  primaryMetrics: ReadonlyMap<string, string>;
+}
 
 /** A value with its spread. */
 export interface Estimate {
@@ -45,6 +53,8 @@ export interface Row {
   variant: string;
   /** What people call it; unique among the variants of its section. */
   label: string;
+  /** In figures and tables; that of its variant. */
+  colour: string;
   /** null: the dense model. */
   methodId: string | null;
   /** Asked fraction of the prunable parameters to remove. */
@@ -162,13 +172,14 @@ export const levelWords = (asked: number, rows: readonly Row[]): string =>
 
 function buildRow(
   { key, variant, label, cell, records }: Pick<Row, "key" | "variant" | "label" | "cell"> & { records: CellRecord[] },
+  { primaryMetrics }: Definitions,
 ): { row: Row; columns: Column[] } {
   const runs = records.filter((record) => record.state === "done")
     .sort((a, b) => a.cell.seed - b.cell.seed || (a.startedAt < b.startedAt ? -1 : 1));
   // Of two runs with the same seed that measured the same thing, the later one counts.
   const found = new Map<string, { column: Column; perSeed: Map<number, Measurement> }>();
   for (const run of runs) {
-    for (const measurement of measurements(run)) {
+    for (const measurement of measurements(run, primaryMetrics)) {
       const entry = found.get(measurement.column.key) ?? { column: measurement.column, perSeed: new Map() };
       entry.perSeed.set(run.cell.seed, measurement);
       found.set(measurement.column.key, entry);
@@ -183,6 +194,7 @@ function buildRow(
     key,
     variant,
     label,
+    colour: NEUTRAL.dense,
     cell,
     methodId: method?.id ?? null,
     asked: method === null ? 0 : sparsity,
@@ -225,15 +237,19 @@ function groupRows(records: CellRecord[]): Parameters<typeof buildRow>[0][] {
   });
 }
 
-function buildSection(first: CellRecord, others: CellRecord[]): Section {
+function buildSection(first: CellRecord, others: CellRecord[], definitions: Definitions): Section {
   const records = [first, ...others];
-  const built = groupRows(records).map(buildRow);
+  const built = groupRows(records).map((group) => buildRow(group, definitions));
   const columns = new Map<string, Column>();
   for (const { columns: own } of built) for (const column of own) columns.set(column.key, column);
+  const { displays } = definitions;
+  const orderOf = ({ methodId }: Row) => displays.get(methodId ?? "")?.order ?? Number.MAX_SAFE_INTEGER;
   const rows = built.map(({ row }) => row).sort((a, b) =>
     Number(a.methodId !== null) - Number(b.methodId !== null) || a.asked - b.asked ||
-    methodRank(a.methodId ?? "") - methodRank(b.methodId ?? "") || (a.label < b.label ? -1 : 1)
+    orderOf(a) - orderOf(b) || (a.label < b.label ? -1 : 1)
   );
+  const colourOf = colours(rows, displays);
+  for (const row of rows) row.colour = colourOf.get(row.variant) ?? NEUTRAL.dense;
   const dense = rows.find(isDense);
   for (const row of rows) {
     for (const [key, own] of row.values) {
@@ -261,7 +277,7 @@ function buildSection(first: CellRecord, others: CellRecord[]): Section {
 }
 
 /** Sections of a run's records, in order of model, engine and arithmetic, whose failed cells join them. Records of one model whose weights differ by hash are never put into one section. */
-export function buildSections(records: CellRecord[]): Section[] {
+export function buildSections(records: readonly CellRecord[], definitions: Definitions): Section[] {
   const places = Map.groupBy(
     records,
     ({ cell }) => canonicalJson([cell.model, cell.engine, cell.arithmetic ?? "exact"]),
@@ -275,7 +291,7 @@ export function buildSections(records: CellRecord[]): Section[] {
     const groups: CellRecord[][] = [...bySha].sort(([a], [b]) => a < b ? -1 : 1).map(([, group]) => group);
     const [start = [], ...rest] = groups;
     return [[...start, ...failed], ...rest].flatMap(([first, ...others]) =>
-      first === undefined ? [] : [buildSection(first, others)]
+      first === undefined ? [] : [buildSection(first, others, definitions)]
     );
   });
 }

@@ -4,9 +4,7 @@
  * @module
  */
 import { styleText } from "node:util";
-import type { CellRecord } from "../core/schema/schema.ts";
-import { buildDocument } from "./build_document.ts";
-import type { Block, FactsBlock, GlanceBlock, TableBlock } from "./document.ts";
+import type { Block, FactsBlock, GlanceBlock, ReportDocument, TableBlock } from "./document.ts";
 import { prunedWords } from "./findings.ts";
 import { isDense, levelWords, type Section } from "./rows.ts";
 import { failureText, levelGroups, type TableCell, type TableColumn, type TableRow } from "./table.ts";
@@ -170,16 +168,15 @@ function blockText(block: Block, pen: Pen): string[] {
   return [];
 }
 
-/** The comparison of a run's records as text for a terminal.
+/** A report as text for a terminal.
  * @returns Lines of at most `width` characters where the method column allows it, ending with a line break. */
-export function renderTable(records: CellRecord[], { width, colour }: TerminalOptions): string {
-  if (records.length === 0) return "No records.\n";
+export function toTerminal({ sections }: ReportDocument, { width, colour }: TerminalOptions): string {
   const coloured = colour ?? (Deno.stdout.isTerminal() && !Deno.noColor);
   const pen: Pen = {
     width,
     style: (format, text) => coloured ? styleText(format, text, { validateStream: false }) : text,
   };
-  return buildDocument(records, "").sections.map(({ title, results, blocks }) =>
+  return sections.map(({ title, results, blocks }) =>
     [
       pen.style("bold", wrapLine(title, width, "  ")),
       ...blocks.flatMap((block) => blockText(block, pen)),

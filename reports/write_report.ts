@@ -1,12 +1,10 @@
-/** Records in, files out: the one entry that writes a report.
+/** A report's files.
  *
  * @module
  */
 import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import type { CellRecord } from "../core/schema/schema.ts";
 import { writeWhole } from "../core/util/write_file.ts";
-import { buildDocument } from "./build_document.ts";
 import { NARROW, WIDE } from "./chart_style.ts";
 import { reproductionCsv, toCsv } from "./csv.ts";
 import { toPng, toSvg } from "./draw.ts";
@@ -14,12 +12,6 @@ import type { ReportDocument } from "./document.ts";
 import { type DrawnChart, toHtml } from "./html.ts";
 import { toLatex } from "./latex.ts";
 import { toMarkdown } from "./markdown.ts";
-
-/** Options of {@linkcode writeReport}. */
-export interface ReportOptions {
-  /** Heading of the Markdown and HTML reports. */
-  title: string;
-}
 
 /** Every figure of a document. */
 const chartsOf = ({ sections }: ReportDocument) =>
@@ -44,17 +36,10 @@ function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
 
 /** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, `reproduction.csv` where the run is set beside a published
  * table, and every figure as `NAME.vl.json`, `NAME.svg` and `NAME.png` into `outFolder`, which is made where it is missing.
- * Everything comes from `records` alone. A folder `report` beside a run's `run.json` keeps none of these from an earlier
+ * A folder `report` beside a run's `run.json` keeps none of these from an earlier
  * report.
- * @returns Paths of the files written.
- * @throws {RangeError} when there are no records. */
-export async function writeReport(
-  records: CellRecord[],
-  outFolder: string,
-  { title }: ReportOptions,
-): Promise<string[]> {
-  if (records.length === 0) throw new RangeError("A report needs at least one record: current 0");
-  const document = buildDocument(records, title);
+ * @returns Paths of the files written. */
+export async function writeFiles(document: ReportDocument, outFolder: string): Promise<string[]> {
   const files: [name: string, content: string | Uint8Array][] = [];
   const drawings = new Map<string, DrawnChart>();
   for (const { name, spec } of chartsOf(document)) {

@@ -24,15 +24,16 @@ Exit codes: 0 no condition holds, 1 one holds, 2 a condition cannot be read or n
 /** Prints the comparison of two runs. Returns 1 when a condition of `failIf` holds, else 0.
  * @throws {UsageError} when a folder holds no run, or a condition cannot be read. */
 export async function compareFolders(dir: string, other: string, failIf?: string): Promise<number> {
-  const [{ compareRuns }, { closedGates, parseConditions }] = await Promise.all([
+  const [{ sectionsOf }, { compareRuns }, { closedGates, parseConditions }] = await Promise.all([
+    import("./reports.ts"),
     import("../../reports/compare.ts"),
     import("../../reports/gate.ts"),
   ]);
   try {
     const conditions = failIf === undefined ? [] : parseConditions(failIf);
-    const [before, after] = [recordsToReport(dir), recordsToReport(other)];
+    const [before, after] = [sectionsOf(recordsToReport(dir)), sectionsOf(recordsToReport(other))];
     const closed = conditions.length > 0 ? closedGates(before, after, conditions) : [];
-    console.log(compareRuns(before, after, { names: [dir, other] }));
+    console.log(compareRuns(before, after, [dir, other]));
     for (const reason of closed) console.error(reason);
     return closed.length > 0 ? 1 : 0;
   } catch (error) {

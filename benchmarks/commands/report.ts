@@ -30,17 +30,21 @@ export async function showReport(
   { title, to, width, note }: { title: string; to: string; width: number; note?: (message: string) => void },
 ): Promise<void> {
   const records = recordsToReport(dir, note);
-  const [{ renderNextSteps }, { renderTable }, { writeReport }] = await Promise.all([
+  const [{ reportOf }, { renderNextSteps }, { toTerminal }, { writeFiles }] = await Promise.all([
+    import("./reports.ts"),
     import("../../reports/next_steps.ts"),
     import("../../reports/terminal.ts"),
     import("../../reports/write_report.ts"),
   ]);
-  console.log(renderTable(records, { width }));
-  const written = await writeReport(records, to, { title });
+  const document = reportOf(records, title);
+  console.log(toTerminal(document, { width }));
+  const written = await writeFiles(document, to);
   const figures = written.filter((path: string) => FIGURE.test(path));
   for (const path of written) if (!figures.includes(path)) console.log(path);
   console.log(`${figures.length} figure files in ${to}\n`);
-  console.log(renderNextSteps(records, { run: dir, report: to }, { width }).trimEnd());
+  console.log(
+    renderNextSteps(document.sections.map(({ results }) => results), { run: dir, report: to }, width).trimEnd(),
+  );
 }
 
 function runName(dir: string): string {

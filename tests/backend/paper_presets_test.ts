@@ -17,8 +17,7 @@ import { disposeModel, uploadModel } from "../../models/device.ts";
 import { toySource } from "../support/toy.ts";
 import { PAPER_TABLE } from "../../reports/paper/tables.ts";
 import { isSameExperiment, type PublishedRow, publishedRows, reproduction } from "../../reports/reproduction.ts";
-import { buildSections } from "../../reports/rows.ts";
-import { writeReport } from "../../reports/write_report.ts";
+import { sectionsOf, writeReport } from "../../benchmarks/commands/reports.ts";
 import { randomTensors, smallConfig, writeFolder } from "../support/weights_fixture.ts";
 import { methodContext, toyWindows } from "../support/method_context.ts";
 import { known } from "../support/values.ts";
@@ -168,7 +167,7 @@ Deno.test("a run of a paper's preset is set beside the paper, and labelled where
     };
     const { records } = await runSweep(preset("paper/flap", changes));
     assertEquals(records.map(({ state }) => state), ["done", "done"]);
-    const found = reproduction(at(buildSections(records), 0))!;
+    const found = reproduction(at(sectionsOf(records), 0))!;
     assertEquals(found.rows.map(({ label }) => label), ["FLAP"]);
     assertEquals(found.missing.length, 5);
     const flap = at(found.rows, 0).values;

@@ -7,7 +7,7 @@ import { inflateSync } from "node:zlib";
 import { known, take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
-import { writeReport } from "../../reports/write_report.ts";
+import { writeReport } from "../../benchmarks/commands/reports.ts";
 import { sweepRecords } from "../support/reports_fixture.ts";
 import { type Page, withPage } from "../support/chromium.ts";
 

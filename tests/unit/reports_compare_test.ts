@@ -1,14 +1,18 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
-import { type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
+import { type CellRecord, type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
+import { sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { compareRuns } from "../../reports/compare.ts";
 import { doneRecord, smallRecords } from "../support/reports_fixture.ts";
+
+const compared = (a: CellRecord[], b: CellRecord[], names: [string, string] = ["A", "B"]) =>
+  compareRuns(sectionsOf(a), sectionsOf(b), names);
 
 const lineOf = (text: string, ...parts: string[]) =>
   text.split("\n").find((line) => parts.every((part) => line.includes(part)))!;
 
 Deno.test("compareRuns() of a run with itself finds no difference", () => {
-  const text = compareRuns(smallRecords(), smallRecords());
+  const text = compared(smallRecords(), smallRecords());
   const lines = text.split("\n").filter((line) => line.includes(" on tensorflow"));
   // 4 rows with results, each with pp512, tg128, wikitext2, two tasks and their mean.
   assertEquals(lines.length, 4 * 6);
@@ -25,9 +29,9 @@ Deno.test("compareRuns() says by how much perplexity and accuracy changed, with 
   at(after.perplexity, 0).windowNll = at(after.perplexity, 0).windowNll.map((nll, i) =>
     nll + Math.log(factor) + 0.001 * (i % 2)
   );
-  const text = compareRuns([before], [after], { names: ["old", "new"] });
+  const text = compared([before], [after], ["old", "new"]);
   assertMatch(lineOf(text, "wikitext2"), /-9\.9\d % \\\[-9\.9\d, -9\.9\d\\\] \| p\u00a0&lt;\u00a00\.001 \| better \|/);
-  const back = compareRuns([after], [before]);
+  const back = compared([after], [before]);
   assertMatch(lineOf(back, "wikitext2"), /\+11\.0\d % \\\[\+11\.0\d, \+11\.0\d\\\] .* \| worse \|/);
 });
 
@@ -50,10 +54,10 @@ Deno.test("compareRuns() tests perplexity by documents by their words, as the co
   const [before, after] = [record(0, 0), record(0.1, -0.1)];
   // By words 0.1 (1000 - 190) / 1190 nats more; with every document alike it would be 0.09 less.
   const change = (100 * Math.expm1(0.1 * 810 / 1190)).toFixed(2);
-  assertMatch(lineOf(compareRuns([before], [after]), "wikitext2"), new RegExp(`\\+${change} % `));
+  assertMatch(lineOf(compared([before], [after]), "wikitext2"), new RegExp(`\\+${change} % `));
   // Without the words there is no test.
   at(after.perplexity, 0).documentWords = undefined;
-  assertMatch(lineOf(compareRuns([before], [after]), "wikitext2"), /\| – \| *\| *\|$/);
+  assertMatch(lineOf(compared([before], [after]), "wikitext2"), /\| – \| *\| *\|$/);
 });
 
 Deno.test("compareRuns() compares nothing that was measured on other data, and names rows of one run only", () => {
@@ -62,7 +66,7 @@ Deno.test("compareRuns() compares nothing that was measured on other data, and n
     doneRecord({ windows: 20, throughput: false, tasks: [] }),
     doneRecord({ method: "flap", sparsity: 0.2, throughput: false, tasks: [] }),
   ];
-  const text = compareRuns(a, b);
+  const text = compared(a, b);
   assertStringIncludes(text, "no result on the same data in common");
   assertStringIncludes(text, "Only in B: SmolLM2-135M.gguf on tensorflow: flap at 20 %.");
 });
@@ -79,6 +83,6 @@ Deno.test("compareRuns() names every setting that decides the numbers", () => {
   for (const [change, words] of changes) {
     const after = doneRecord(cell);
     after.cell = { ...after.cell, ...change };
-    assertStringIncludes(compareRuns([doneRecord(cell)], [after]), words);
+    assertStringIncludes(compared([doneRecord(cell)], [after]), words);
   }
 });

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
+import { sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { closedGates, parseConditions } from "../../reports/gate.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
 import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
@@ -27,7 +28,7 @@ function changed(factor: number, points = 0): DoneRecord {
   return record;
 }
 const gates = (text: string, before: DoneRecord[], after: (DoneRecord | ReturnType<typeof failedRecord>)[]) =>
-  closedGates(before, after, parseConditions(text));
+  closedGates(sectionsOf(before), sectionsOf(after), parseConditions(text));
 
 Deno.test("closedGates() holds a condition exactly where the change passes the limit", () => {
   const before = [doneRecord(cell)];

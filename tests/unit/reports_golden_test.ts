@@ -1,12 +1,11 @@
-import { buildDocument } from "../../reports/build_document.ts";
+import { renderTable, reportOf } from "../../benchmarks/commands/reports.ts";
 import { WIDE } from "../../reports/chart_style.ts";
 import { toSvg } from "../../reports/draw.ts";
 import { toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
-import { renderTable } from "../../reports/terminal.ts";
 import { assertGolden, smallRecords } from "../support/reports_fixture.ts";
 
-const report = buildDocument(smallRecords(), "Golden run");
+const report = reportOf(smallRecords(), "Golden run");
 const charts = report.sections.flatMap(({ blocks }) =>
   blocks.flatMap((block) => block.kind === "figures" ? block.charts : [])
 );

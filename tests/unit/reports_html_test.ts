@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { writeReport } from "../../reports/write_report.ts";
+import { writeReport } from "../../benchmarks/commands/reports.ts";
 import { doneRecord, failedRecord, smallRecords } from "../support/reports_fixture.ts";
 
 async function inFolder<T>(body: (folder: string) => Promise<T>): Promise<T> {

@@ -1,9 +1,9 @@
 /** What every format must say besides the numbers: the protocol, the cost, and which speed-ups are in doubt. */
 import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
-import { type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
+import { type CellRecord, type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
 import { summarise } from "../../benchmarks/timing/throughput.ts";
-import { buildDocument } from "../../reports/build_document.ts";
+import { renderTable, reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { compareRuns } from "../../reports/compare.ts";
 import { toCsv } from "../../reports/csv.ts";
 import { glance, prunedWords } from "../../reports/findings.ts";
@@ -11,12 +11,13 @@ import { toHtml } from "../../reports/html.ts";
 import { toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
 import { reproduction } from "../../reports/reproduction.ts";
-import { buildSections } from "../../reports/rows.ts";
 import { doubts } from "../../reports/speed.ts";
 import { buildCostTable } from "../../reports/table.ts";
 import { renderNextSteps } from "../../reports/next_steps.ts";
-import { renderTable } from "../../reports/terminal.ts";
 import { doneRecord, failedRecord, type FakeCell, smallRecords } from "../support/reports_fixture.ts";
+
+const compared = (a: CellRecord[], b: CellRecord[], names: [string, string] = ["A", "B"]) =>
+  compareRuns(sectionsOf(a), sectionsOf(b), names);
 
 const TRAINING = trainingSchema.parse({ steps: 5, batch: 1, tokens: 64, learningRate: 0.002, rank: 4 });
 
@@ -48,7 +49,7 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
   const gradual = recovered({ method: "sheared", sparsity: 0.2, damage: 0.3 });
   const falling = { ...row, hidden: 0, budget: 0.9 };
   gradual.training = [{ stage: "learning", steps: 5, tokens: 320, seconds: 1, curve: [falling] }];
-  const facts = buildDocument([doneRecord(), plain, own, gradual], "Run").sections[0]?.blocks.find(({ kind }) =>
+  const facts = reportOf([doneRecord(), plain, own, gradual], "Run").sections[0]?.blocks.find(({ kind }) =>
     kind === "facts"
   );
   assert(facts?.kind === "facts");
@@ -69,7 +70,7 @@ Deno.test("labels that hold commas are set apart, and a method has its level whe
       ...["on", "off"].map((uniform) => recovered({ method: "flap", options: { uniform, x: 1 }, sparsity })),
     ];
   });
-  const { blocks, results } = at(buildDocument([doneRecord(), ...records], "Run").sections, 0);
+  const { blocks, results } = at(reportOf([doneRecord(), ...records], "Run").sections, 0);
   assertStringIncludes(prunedWords(results), "flap, uniform off; flap, uniform on; and sheared pruned");
   const [facts] = blocks.filter((block) => block.kind === "facts");
   const training = facts?.facts.find(({ name }) => name === "training")?.text ?? "";
@@ -80,7 +81,7 @@ Deno.test("labels that hold commas are set apart, and a method has its level whe
 });
 
 Deno.test("every format states recovery, training, calibration, units, seeds, arithmetic and engine", async () => {
-  const document = buildDocument(recoveredRun(), "Run");
+  const document = reportOf(recoveredRun(), "Run");
   const texts = {
     markdown: toMarkdown(document),
     html: await toHtml(document, new Map()),
@@ -112,7 +113,7 @@ Deno.test("every format states recovery, training, calibration, units, seeds, ar
 
 Deno.test("titles differ where protocols do", () => {
   const title = (records: DoneRecord[]) => {
-    const { title, sections } = buildDocument(records, "Run");
+    const { title, sections } = reportOf(records, "Run");
     return [title, at(sections, 0).title];
   };
   const compensated = recoveredRun().map((record) => ({
@@ -134,27 +135,27 @@ Deno.test("buildCostTable() has pruning, learning and evaluation apart, and sums
   });
   const failed = failedRecord({ method: "flap", sparsity: 0.2, seed: 2 });
   const cell = { ...failed.cell, recover: "lora" as const, training: TRAINING };
-  const section = at(buildSections([...records, { ...failed, cell, seconds: 900 }]), 0);
+  const section = at(sectionsOf([...records, { ...failed, cell, seconds: 900 }]), 0);
   const { columns, rows } = buildCostTable(section);
   const values = Object.fromEntries(columns.map(({ id }, i) => [id, at(at(rows, 0).cells, i).sort]));
   assertAlmostEquals(Number(values["prune-seconds"]), 10);
   assertAlmostEquals(Number(values["learn-seconds"]), 30);
   assertAlmostEquals(Number(values["evaluate-seconds"]), 20.5);
   assertAlmostEquals(Number(values["device-hours"]), (1800 + 1800 + 900) / 3600);
-  const text = toMarkdown(buildDocument(records, "Run"));
+  const text = toMarkdown(reportOf(records, "Run"));
   assertStringIncludes(text, "Peak memory: resident set of the process.");
 });
 
 Deno.test("compareRuns() says first which settings differ, and its intervals and p values agree", () => {
   const before = [doneRecord(), doneRecord({ method: "flap", sparsity: 0.2, damage: 0.5 })];
   const after = [doneRecord(), recovered({ method: "flap", sparsity: 0.2, damage: 0.3 })];
-  const text = compareRuns(before, after, { names: ["old", "new"] });
+  const text = compared(before, after, ["old", "new"]);
   const lines = text.split("\n");
   const first = lines.findIndex((line) => line.startsWith("### Settings that differ, old → new"));
   assert(first > 0 && first < lines.findIndex((line) => line.startsWith("| cell")));
   assertMatch(text, /- recovery: none → LoRA adapters.* \(flap\)/);
   assertMatch(text, /- training: none → 5 steps of 1 × 64 tokens of wikitext2.* \(flap\)/);
-  assertStringIncludes(compareRuns(before, before), "No setting differs");
+  assertStringIncludes(compared(before, before), "No setting differs");
   const rows = lines.flatMap((line) => {
     const [, low, high, relation, p] = /\[(-?[\d.]+|\+[\d.]+), ([+-]?[\d.]+)\\?\].*p\u00a0(=|&lt;)\u00a0([\d.]+)/
       .exec(line.replaceAll("\\[", "[")) ?? [];
@@ -173,7 +174,7 @@ Deno.test("doubts() marks speed-ups within their error of 1, and unequal ones of
     return record;
   };
   const marks = (...records: DoneRecord[]) => {
-    const section = at(buildSections(records), 0);
+    const section = at(sectionsOf(records), 0);
     const column = section.columns.find(({ kind }) => kind === "throughput")!;
     const { topics, lines } = glance(section, []);
     return {
@@ -194,7 +195,7 @@ Deno.test("doubts() marks speed-ups within their error of 1, and unequal ones of
     doubts: { flap: "no difference" },
     shown: "pp512: not measured well enough",
   });
-  const markdown = toMarkdown(buildDocument([dense, timed("flap", 103, 4)], "Run"));
+  const markdown = toMarkdown(reportOf([dense, timed("flap", 103, 4)], "Run"));
   assertMatch(markdown, /1\.03 ± 0\.04\u00a0\?/);
   assertStringIncludes(markdown, "? speed-up in doubt: 1 lies within its error.");
 });
@@ -211,7 +212,7 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   flap.throughput = [result];
   random.throughput = [{ ...result, sharedFrom: flap.id }];
   const second = { ...random, cell: { ...random.cell, seed: 1 }, id: "random-of-another-seed" };
-  const section = at(buildSections([dense, flap, random, second]), 0);
+  const section = at(sectionsOf([dense, flap, random, second]), 0);
   const key = at(section.columns, 0).key;
   const logs = [2, 2.1, 1.9].map(Math.log);
   const center = (at(logs, 0) + at(logs, 1) + at(logs, 2)) / 3;
@@ -227,7 +228,7 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
     assertAlmostEquals(high, Math.exp(center + half), 1e-12);
   }
   assertEquals(doubts(section, at(section.columns, 0)).size, 0);
-  const markdown = toMarkdown(buildDocument([dense, flap, random], "Run"));
+  const markdown = toMarkdown(reportOf([dense, flap, random], "Run"));
   assertStringIncludes(markdown, "repeats alternate with the dense model's");
   assertStringIncludes(markdown, "Other programs kept up to 0.8 processor cores busy while throughput was measured");
   assertStringIncludes(
@@ -236,7 +237,7 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   );
   // An interval that holds 1 is marked, however small its mean's distance from another is.
   flap.throughput = [{ ...result, samplesMs: [60, 100, 500] }];
-  const wide = at(buildSections([dense, flap]), 0);
+  const wide = at(sectionsOf([dense, flap]), 0);
   assertEquals([...doubts(wide, at(wide.columns, 0)).values()], ["no difference"]);
 });
 
@@ -253,7 +254,7 @@ function alternated(ratios: number[], method = "flap"): DoneRecord[] {
 Deno.test("every format gives both ends of a speed-up's interval, which are not equally far away; ? where 1 is between them", async () => {
   // Half of [1.13, 2.80] taken from 1.78 is less than 1, which the interval leaves out.
   const records = alternated([-0.183, 0, 0.183].map((log) => 1.78 * Math.exp(log)));
-  const document = buildDocument(records, "Run");
+  const document = reportOf(records, "Run");
   const section = at(document.sections, 0).results;
   assertEquals(doubts(section, at(section.columns, 0)).size, 0);
   assertStringIncludes(toMarkdown(document), "| 1.78 \\[1.13, 2.80\\] |");
@@ -266,7 +267,7 @@ Deno.test("every format gives both ends of a speed-up's interval, which are not 
   const fields = line.split(",").slice(-header.split(",").length);
   assertEquals(places.map((place) => Number(at(fields, place)).toFixed(2)), ["1.13", "2.80"]);
   // Equally far from 1 in logarithms, an interval holds 1 where its mean alone seems safe.
-  const doubtful = at(buildSections(alternated([1.1, 1.9])), 0);
+  const doubtful = at(sectionsOf(alternated([1.1, 1.9])), 0);
   assertEquals([...doubts(doubtful, at(doubtful.columns, 0)).values()], ["no difference"]);
 });
 
@@ -277,7 +278,7 @@ Deno.test("throughput stands under the machine that timed it, not the one that s
   here.throughput = [{ ...result, machine: { engine, library, device, cpu } }];
   there.throughput = [{ ...result, machine: { engine, library, device, cpu: "another processor" } }];
   const protocols = (records: DoneRecord[]) =>
-    at(buildSections(records), 0).columns.filter(({ kind }) => kind === "throughput").map(({ protocol }) => protocol);
+    at(sectionsOf(records), 0).columns.filter(({ kind }) => kind === "throughput").map(({ protocol }) => protocol);
   assertEquals(protocols([here, { ...there, throughput: here.throughput }]).length, 1);
   const [first, second] = protocols([here, there]);
   assertStringIncludes(first!, cpu);
@@ -304,15 +305,15 @@ Deno.test("renderTable() explains the signs that it shows, and what was pruned; 
   assert(!/clear/.test(alone));
   const places = { run: "results/x", report: "results/x/report" };
   const named = smallRecords().map((record) => ({ ...record, id: "0123456789abcdef" }));
-  const next = renderNextSteps(named, places, { width: 70 });
+  const next = renderNextSteps(sectionsOf(named), places, 70);
   for (const line of next.split("\n")) assert(line.length <= 70, line);
   assertStringIncludes(next, "results/x/report/report.html");
   assertStringIncludes(next, "deno task bench export 0123456789abcdef --run results/x --format hf");
-  const spaced = renderNextSteps(smallRecords(), { run: "results/It's my own", report: "a b/report" }, { width: 60 });
+  const spaced = renderNextSteps(sectionsOf(smallRecords()), { run: "results/It's my own", report: "a b/report" }, 60);
   assertStringIncludes(spaced, ` --run 'results/It'\\''s my own' --format hf`);
   assertStringIncludes(spaced, "'a b/report/report.html'");
   assert(!next.includes("--model PATH"));
-  assertStringIncludes(renderNextSteps([doneRecord({ model: "tiny" })], places, { width: 60 }), "--model PATH");
+  assertStringIncludes(renderNextSteps(sectionsOf([doneRecord({ model: "tiny" })]), places, 60), "--model PATH");
 });
 
 /** A model that was pruned elsewhere: 15 % of it are gone. */
@@ -326,7 +327,7 @@ Deno.test("of a model that was pruned elsewhere reports say what it lacks, and o
   const failed = failedRecord({ method: "magnitude", sparsity: 0.5 });
   const [dense, theirs] = [doneRecord(), elsewhere(0.1499)];
   const lacks = "theirs, pruned elsewhere, lacks 14.99 % of the prunable parameters of SmolLM2-135M.gguf.";
-  const words = (...records: (DoneRecord | typeof failed)[]) => prunedWords(at(buildSections(records), 0));
+  const words = (...records: (DoneRecord | typeof failed)[]) => prunedWords(at(sectionsOf(records), 0));
   assertEquals(words(dense, theirs), lacks);
   assertEquals([words(dense), words(dense, failed)], ["", ""]);
   assertEquals(
@@ -334,21 +335,21 @@ Deno.test("of a model that was pruned elsewhere reports say what it lacks, and o
     `flap pruned SmolLM2-135M.gguf (134.5M parameters) by 20 %. ${lacks}`,
   );
   for (const records of [[dense, theirs], [dense, elsewhere(0.2), doneRecord({ method: "flap", sparsity: 0.2 })]]) {
-    const document = buildDocument(records, "Run");
+    const document = reportOf(records, "Run");
     const texts = [toMarkdown(document), toLatex(document), renderTable(records, { width: 120, colour: false })];
     for (const text of texts) assert(!/14\.99 (\\)?% asked/.test(text));
     assertMatch(at(texts, 0), /^\| theirs \| – \| 15\.0/m);
   }
   assertStringIncludes(renderTable([dense, theirs], { width: 120, colour: false }), "── 14.99 % removed ──");
   const places = { run: "results/x", report: "results/x/report" };
-  assert(!renderNextSteps([dense, theirs], places, { width: 60 }).includes("export"));
+  assert(!renderNextSteps(sectionsOf([dense, theirs]), places, 60).includes("export"));
 });
 
 Deno.test("a published perplexity stands beside ours per token in windows of its length, not beside one per word", () => {
   const beside = (changes: Partial<DoneRecord["perplexity"][number]>) => {
     const dense = { ...doneRecord(), paper: "llm-pruner-20" as const };
     dense.perplexity = dense.perplexity.map((result) => ({ ...result, windowTokens: 128, ...changes }));
-    const { rows } = reproduction(at(buildSections([dense]), 0))!;
+    const { rows } = reproduction(at(sectionsOf([dense]), 0))!;
     return at(rows, 0).values.find(({ measure }) => measure === "ppl:wikitext2:128")?.ours?.value;
   };
   const { perplexity } = at(doneRecord().perplexity, 0);

@@ -1,10 +1,9 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
-import { primaryMetric } from "../../reports/measurements.ts";
-import { buildDocument } from "../../reports/build_document.ts";
+import { reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { protocol } from "../../reports/protocol.ts";
-import { buildSections, type Row, type Section } from "../../reports/rows.ts";
+import type { Row, Section } from "../../reports/rows.ts";
 import { doneRecord, failedRecord, sweepRecords } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
 
@@ -13,8 +12,8 @@ const rowOf = (section: Section, label: string, asked: number): Row =>
 const columnOf = (section: Section, name: string, metric?: string) =>
   section.columns.find((column) => column.name === name && (metric === undefined || column.metric === metric))!;
 
-Deno.test("buildSections() puts dense first, then levels in order, then simple baselines before learned masks", () => {
-  const section = at(buildSections(sweepRecords().toReversed()), 0);
+Deno.test("sectionsOf() puts dense first, then levels in order, then simple baselines before learned masks", () => {
+  const section = at(sectionsOf(sweepRecords().toReversed()), 0);
   assertEquals(section.rows.map(({ label, asked }) => `${label} ${asked}`), [
     "dense 0",
     ...["random", "magnitude", "wanda-sp", "llm-pruner", "flap", "mask-prune"].map((label) => `${label} 0.2`),
@@ -22,23 +21,23 @@ Deno.test("buildSections() puts dense first, then levels in order, then simple b
   ]);
 });
 
-Deno.test("buildSections() gives mean and sample standard deviation over seeds, standard error for one seed", () => {
+Deno.test("sectionsOf() gives mean and sample standard deviation over seeds, standard error for one seed", () => {
   const records = [1, 2, 4].map((value, seed) => {
     const record = doneRecord({ method: "flap", sparsity: 0.2, seed });
     return { ...record, perplexity: [{ ...at(record.perplexity, 0), perplexity: value, perplexityStderr: 0.5 }] };
   });
-  const several = at(buildSections(records), 0);
+  const several = at(sectionsOf(records), 0);
   const key = columnOf(several, "wikitext2").key;
   const { value, spread, spreadOf, n } = at(several.rows, 0).values.get(key)!;
   assertAlmostEquals(value, 7 / 3);
   assertAlmostEquals(spread!, Math.sqrt((16 + 1 + 25) / 9 / 2));
   assertEquals([spreadOf, n], ["seeds", 3]);
 
-  const one = at(at(buildSections(records.slice(0, 1)), 0).rows, 0).values.get(key);
+  const one = at(at(sectionsOf(records.slice(0, 1)), 0).rows, 0).values.get(key);
   assertEquals(one, { value: 1, spread: 0.5, spreadOf: "stderr", n: 1 });
 });
 
-Deno.test("buildSections() pools the timed repeats of all seeds as if they were one sample", () => {
+Deno.test("sectionsOf() pools the timed repeats of all seeds as if they were one sample", () => {
   const samples = [[10, 12], [13, 14, 18]];
   const records = samples.map((rates, seed) => {
     const record = doneRecord({ method: "flap", sparsity: 0.2, seed });
@@ -47,7 +46,7 @@ Deno.test("buildSections() pools the timed repeats of all seeds as if they were 
     const result = { name: "pp512", batch: 1, tokensPerS: { mean, sd }, samplesMs: rates.map((rate) => 1e3 / rate) };
     return { ...record, throughput: [result] };
   });
-  const section = at(buildSections(records), 0);
+  const section = at(sectionsOf(records), 0);
   const pooled = at(section.rows, 0).values.get(columnOf(section, "pp512").key)!;
   const mean = 67 / 5;
   const all = samples.flat();
@@ -56,7 +55,7 @@ Deno.test("buildSections() pools the timed repeats of all seeds as if they were 
   assertEquals([pooled.spreadOf, pooled.n], ["repeats", 5]);
 });
 
-Deno.test("buildSections() never mixes results of other data, limits or protocols in one column", () => {
+Deno.test("sectionsOf() never mixes results of other data, limits or protocols in one column", () => {
   const base = doneRecord({ method: "flap", sparsity: 0.2 });
   const otherData = {
     ...at(base.perplexity, 0),
@@ -70,22 +69,22 @@ Deno.test("buildSections() never mixes results of other data, limits or protocol
       perplexity: [{ ...at(base.perplexity, 0), protocol: "b" as const }],
     },
   ];
-  const section = at(buildSections([base, ...others]), 0);
+  const section = at(sectionsOf([base, ...others]), 0);
   const columns = section.columns.filter(({ kind }) => kind === "perplexity");
   assertEquals(columns.length, 4);
   for (const row of section.rows) assertEquals(columns.filter(({ key }) => row.values.has(key)).length, 1);
 
-  const tasks = at(buildSections([base, doneRecord({ method: "random", sparsity: 0.2, examples: 100 })]), 0);
+  const tasks = at(sectionsOf([base, doneRecord({ method: "random", sparsity: 0.2, examples: 100 })]), 0);
   const means = tasks.columns.filter(({ kind }) => kind === "mean-accuracy");
   assertEquals(means.length, 2);
   assert(means.every(({ limited }) => limited));
 });
 
-Deno.test("buildSections() separates models by the hash of their weights, and engines", () => {
+Deno.test("sectionsOf() separates models by the hash of their weights, and engines", () => {
   const base = doneRecord();
   const other = { ...base, weights: { ...base.weights, sha256: "1".repeat(64) } };
   const engine = doneRecord({ engine: "wasm" });
-  const sections = buildSections([base, other, engine, failedRecord({ method: "flap", sparsity: 0.2 })]);
+  const sections = sectionsOf([base, other, engine, failedRecord({ method: "flap", sparsity: 0.2 })]);
   assertEquals(sections.map((section) => [section.engine, section.weightsSha256?.[0], section.rows.length]), [
     ["tensorflow", "1", 2],
     ["tensorflow", "e", 1],
@@ -93,25 +92,25 @@ Deno.test("buildSections() separates models by the hash of their weights, and en
   ]);
 });
 
-Deno.test("buildSections() never puts fast and exact arithmetic into one table, and titles and protocol say which", () => {
+Deno.test("sectionsOf() never puts fast and exact arithmetic into one table, and titles and protocol say which", () => {
   const exact = doneRecord();
   const fast = doneRecord();
   fast.cell.arithmetic = "fast";
   fast.environment = { ...fast.environment, device: "cuda (Test GPU)", arithmetic: "fast" };
-  const sections = buildSections([fast, exact]);
+  const sections = sectionsOf([fast, exact]);
   assertEquals(sections.map(({ arithmetic, rows }) => [arithmetic, rows.length]), [["exact", 1], ["fast", 1]]);
   const words = (records: DoneRecord[]) =>
-    buildSections(records).map((section) => protocol(section).find(({ name }) => name === "arithmetic")?.text);
+    sectionsOf(records).map((section) => protocol(section).find(({ name }) => name === "arithmetic")?.text);
   assertEquals(words([fast, exact]), ["f32", "reduced-precision products (TF32 on CUDA, bfloat16 on CPUs), f32 sums"]);
-  assertEquals(buildDocument([fast, exact], "Run").sections.map(({ title }) => /in fast arithmetic/.test(title)), [
+  assertEquals(reportOf([fast, exact], "Run").sections.map(({ title }) => /in fast arithmetic/.test(title)), [
     false,
     true,
   ]);
 });
 
-Deno.test("buildSections() keeps failed cells as rows, and beside finished seeds of the same row", () => {
+Deno.test("sectionsOf() keeps failed cells as rows, and beside finished seeds of the same row", () => {
   const section = at(
-    buildSections([
+    sectionsOf([
       doneRecord({ method: "flap", sparsity: 0.2, seed: 0 }),
       failedRecord({ method: "flap", sparsity: 0.2, seed: 1 }),
       failedRecord({ method: "random", sparsity: 0.2 }),
@@ -122,9 +121,9 @@ Deno.test("buildSections() keeps failed cells as rows, and beside finished seeds
   assertEquals([rowOf(section, "random", 0.2).runs.length, rowOf(section, "random", 0.2).failures.length], [0, 1]);
 });
 
-Deno.test("buildSections() names the options that differ where a method occurs with several", () => {
+Deno.test("sectionsOf() names the options that differ where a method occurs with several", () => {
   const section = at(
-    buildSections([
+    sectionsOf([
       doneRecord({ method: "llm-pruner", options: { score: "vector", range: [4, 30] }, sparsity: 0.2 }),
       doneRecord({ method: "llm-pruner", options: { score: "element-1", range: [4, 30] }, sparsity: 0.2 }),
       doneRecord({ method: "flap", options: { structure: "AL-AM" }, sparsity: 0.2 }),
@@ -139,21 +138,21 @@ Deno.test("buildSections() names the options that differ where a method occurs w
   const ablations = [{}, { structure: "UL-UM" }, { bias: "none" }].map((options) =>
     doneRecord({ method: "flap", options: { structure: "AL-AM", bias: "some", ...options }, sparsity: 0.2 })
   );
-  assertEquals(at(buildSections(ablations), 0).rows.map(({ label }) => label).sort(), [
+  assertEquals(at(sectionsOf(ablations), 0).rows.map(({ label }) => label).sort(), [
     "flap",
     "flap, bias none",
     "flap, structure UL-UM",
   ]);
   const other = doneRecord({ method: "flap", sparsity: 0.2 });
   other.cell = { ...other.cell, calibration: { ...other.cell.calibration, sequences: 8 } };
-  const calibrated = at(buildSections([doneRecord({ method: "flap", sparsity: 0.2 }), other]), 0);
+  const calibrated = at(sectionsOf([doneRecord({ method: "flap", sparsity: 0.2 }), other]), 0);
   assertEquals(calibrated.rows.map(({ label }) => label), ["flap", "flap, calibration sequences 8"]);
   // A row is found by what it is, in whatever run it stands.
-  const alone = at(at(buildSections([other]), 0).rows, 0);
+  const alone = at(at(sectionsOf([other]), 0).rows, 0);
   assertEquals([alone.label, alone.key], ["flap", at(calibrated.rows, 1).key]);
 });
 
-Deno.test("buildSections() names text files alike, and with the folders that tell files of one name apart", () => {
+Deno.test("sectionsOf() names text files alike, and with the folders that tell files of one name apart", () => {
   const names = (...corpora: string[]) => {
     const record = doneRecord({ throughput: false, tasks: [] });
     const [first] = record.perplexity;
@@ -163,7 +162,7 @@ Deno.test("buildSections() names text files alike, and with the folders that tel
       corpus,
       dataset: { ...first.dataset, sha256: String(i).repeat(64) },
     }));
-    const { columns } = at(buildSections([record]), 0);
+    const { columns } = at(sectionsOf([record]), 0);
     for (const { name, slug } of columns) assertEquals(slug, `${name.replace("/", "_").replace("/", "_")}_a1024_n40`);
     return columns.map(({ name }) => name);
   };
@@ -177,40 +176,40 @@ Deno.test("buildSections() names text files alike, and with the folders that tel
   assertEquals(names("wikitext2", "file:my/wikitext2"), ["wikitext2", "my/wikitext2"]);
 });
 
-Deno.test("buildSections() says of word perplexities that they are such, and whether all documents were read", () => {
+Deno.test("sectionsOf() says of word perplexities that they are such, and whether all documents were read", () => {
   const base = doneRecord();
   const documents = (maxWindows?: number) => ({
     ...base,
     perplexity: [{ ...at(base.perplexity, 0), protocol: "c" as const, perplexityStderr: null, maxWindows }],
   });
-  const all = at(buildSections([documents()]), 0);
+  const all = at(sectionsOf([documents()]), 0);
   assertEquals([columnOf(all, "wikitext2").metric, columnOf(all, "wikitext2").count], [
     "word perplexity",
     "n=40 documents",
   ]);
   assertEquals(columnOf(all, "wikitext2").limited, false);
-  const some = at(buildSections([documents(40)]), 0);
+  const some = at(sectionsOf([documents(40)]), 0);
   assertEquals(columnOf(some, "wikitext2").count, "n=first 40 documents");
   assertEquals(columnOf(some, "wikitext2").limited, true);
 });
 
-Deno.test("buildSections() takes the later of two runs with one seed that measured the same thing", () => {
+Deno.test("sectionsOf() takes the later of two runs with one seed that measured the same thing", () => {
   const early = doneRecord({ method: "flap", sparsity: 0.2 });
   const late = { ...early, startedAt: "2027-01-01T00:00:00.000Z" };
   late.perplexity = [{ ...at(early.perplexity, 0), perplexity: 99 }];
   for (const records of [[early, late], [late, early]]) {
-    const section = at(buildSections(records), 0);
+    const section = at(sectionsOf(records), 0);
     const estimate = at(section.rows, 0).values.get(columnOf(section, "wikitext2").key)!;
     assertEquals([estimate.value, estimate.n], [99, 1]);
   }
 });
 
-Deno.test("buildSections() compares throughput with dense on the same machine only", () => {
+Deno.test("sectionsOf() compares throughput with dense on the same machine only", () => {
   const dense = doneRecord();
   const here = doneRecord({ method: "flap", sparsity: 0.2 });
   const there = doneRecord({ method: "random", sparsity: 0.2 });
   there.environment.cpu = "Another CPU";
-  const section = at(buildSections([dense, here, there]), 0);
+  const section = at(sectionsOf([dense, here, there]), 0);
   const pp = section.columns.find(({ name, protocol }) => name === "pp512" && protocol.includes("Example CPU"))!;
   const expected = at(here.throughput, 0).tokensPerS.mean / at(dense.throughput, 0).tokensPerS.mean;
   assertAlmostEquals(rowOf(section, "flap", 0.2).speedUps.get(pp.key)!.value, expected, 1e-12);
@@ -218,12 +217,13 @@ Deno.test("buildSections() compares throughput with dense on the same machine on
   assertEquals(rowOf(section, "random", 0.2).values.has(pp.key), false);
 });
 
-Deno.test("buildSections() takes the mean accuracy over acc or acc_norm as LLM-Pruner's tables do", () => {
+Deno.test("sectionsOf() takes the mean accuracy over acc or acc_norm as LLM-Pruner's tables do", () => {
   const record = doneRecord();
   const value = (task: string, metric: string) =>
     known(record.tasks.find((own) => own.task === task)!.metrics[metric]).value;
-  assertEquals(record.tasks.map(primaryMetric), ["acc", "acc_norm"]);
-  const section = at(buildSections([record]), 0);
+  const section = at(sectionsOf([record]), 0);
+  const primary = section.columns.filter(({ kind, primary }) => kind === "task" && primary);
+  assertEquals(primary.map(({ metric }) => metric), ["acc", "acc_norm"]);
   const column = section.columns.find(({ kind }) => kind === "mean-accuracy")!;
   const estimate = at(section.rows, 0).values.get(column.key)!;
   assertAlmostEquals(estimate.value, (value("arc_easy", "acc") + value("openbookqa", "acc_norm")) / 2, 1e-12);
@@ -234,6 +234,6 @@ Deno.test("buildSections() takes the mean accuracy over acc or acc_norm as LLM-P
   assertEquals(column.chance, 0.25);
 });
 
-Deno.test("buildSections() shows of a path its last part only", () => {
-  assertEquals(at(buildSections([doneRecord({ model: "/secret/place/model.gguf" })]), 0).model, "model.gguf");
+Deno.test("sectionsOf() shows of a path its last part only", () => {
+  assertEquals(at(sectionsOf([doneRecord({ model: "/secret/place/model.gguf" })]), 0).model, "model.gguf");
 });

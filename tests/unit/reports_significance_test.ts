@@ -3,7 +3,8 @@ import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { mcnemarExact } from "../../core/util/stats.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
-import { buildSections, type Section } from "../../reports/rows.ts";
+import { sectionsOf } from "../../benchmarks/commands/reports.ts";
+import type { Section } from "../../reports/rows.ts";
 import {
   clearSign,
   type Comparison,
@@ -33,7 +34,7 @@ Deno.test("rankings() tests one-seed tasks by McNemar, corrected by Holm over th
   const near = "1".repeat(58) + "0".repeat(42);
   const far = "1".repeat(30) + "0".repeat(70);
   const section = at(
-    buildSections([
+    sectionsOf([
       withOutcomes("flap", best),
       withOutcomes("random", far),
       withOutcomes("wanda-sp", near),
@@ -56,15 +57,15 @@ Deno.test("standings() stars the best only when it is clearly better than every 
   const best = "1".repeat(80) + "0".repeat(20);
   const low = "1".repeat(30) + "0".repeat(70);
   const low2 = "0".repeat(70) + "1".repeat(30);
-  const clear = buildSections([
+  const clear = sectionsOf([
     withOutcomes("flap", best),
     withOutcomes("random", low),
     withOutcomes("wanda-sp", low2),
   ]);
   assertEquals(signs(find(at(clear, 0), "arc_easy")), ["flap 1 *", "random 2", "wanda-sp 2"]);
-  const tie = buildSections([withOutcomes("flap", best), withOutcomes("random", best)]);
+  const tie = sectionsOf([withOutcomes("flap", best), withOutcomes("random", best)]);
   assertEquals(signs(find(at(tie, 0), "arc_easy")), ["random 1", "flap 1 ≈"]);
-  const alone = buildSections([withOutcomes("flap", best)]);
+  const alone = sectionsOf([withOutcomes("flap", best)]);
   assertEquals(signs(find(at(alone, 0), "arc_easy")), []);
 });
 
@@ -77,10 +78,10 @@ Deno.test("rankings() compares perplexities window by window: a small lead in ev
     record.perplexity = [{ ...at(base.perplexity, 0), windowNll, nllPerToken: mean, perplexity: Math.exp(mean) }];
     return record;
   };
-  const small = find(at(buildSections([base, shift("random", (i) => 0.02 + 0.001 * (i % 3))]), 0), "wikitext2");
+  const small = find(at(sectionsOf([base, shift("random", (i) => 0.02 + 0.001 * (i % 3))]), 0), "wikitext2");
   assertEquals(signs(small), ["flap 1 *", "random 2"]);
   const noisy = find(
-    at(buildSections([base, shift("random", (i) => 0.02 + (i % 2 === 0 ? 0.5 : -0.5))]), 0),
+    at(sectionsOf([base, shift("random", (i) => 0.02 + (i % 2 === 0 ? 0.5 : -0.5))]), 0),
     "wikitext2",
   );
   assertEquals(signs(noisy), ["flap 1", "random 2 ≈"]);
@@ -89,17 +90,17 @@ Deno.test("rankings() compares perplexities window by window: a small lead in ev
 });
 
 Deno.test("rankings() does not rank throughput and does not test rows with other data", () => {
-  const section = at(buildSections(sweepRecords()), 0);
+  const section = at(sectionsOf(sweepRecords()), 0);
   assert(rankings(section).every(({ column }) => column.kind !== "throughput"));
   const short = doneRecord({ method: "random", sparsity: 0.2, windows: 20 });
-  const ranked = rankings(at(buildSections([doneRecord({ method: "flap", sparsity: 0.2 }), short]), 0))
+  const ranked = rankings(at(sectionsOf([doneRecord({ method: "flap", sparsity: 0.2 }), short]), 0))
     .filter(({ column }) => column.kind === "perplexity");
   assertEquals(ranked.map(({ rows, comparisons }) => [rows.length, comparisons.size]), [[1, 0], [1, 0]]);
 });
 
 Deno.test("rankings() calls no lead clear on four windows, however large", () => {
   const section = at(
-    buildSections([
+    sectionsOf([
       doneRecord({ method: "flap", sparsity: 0.2, windows: 4 }),
       doneRecord({ method: "random", sparsity: 0.2, windows: 4, damage: 3 }),
     ]),
@@ -116,7 +117,7 @@ Deno.test("seedCount() counts the shared seeds with which the first row is bette
     return { ...record, id: `${method} ${seed}`, cell: { ...record.cell, seed } };
   };
   const section = at(
-    buildSections([
+    sectionsOf([
       ...[7, 5, 8].map((right, seed) => withSeed("flap", seed, right)),
       ...[6, 6, 6, 9].map((right, seed) => withSeed("random", seed, right)),
       withSeed("wanda-sp", 0, 5),

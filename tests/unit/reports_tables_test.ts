@@ -1,21 +1,19 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { buildDocument } from "../../reports/build_document.ts";
+import { renderTable, reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { toCsv } from "../../reports/csv.ts";
 import { configurationFacts, generations } from "../../reports/facts.ts";
 import { glance } from "../../reports/findings.ts";
 import { count, level, listed, mebibytes, operations, percent, withSpread } from "../../reports/format.ts";
 import { escapeLatex, toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
-import { buildSections } from "../../reports/rows.ts";
 import { rankings } from "../../reports/significance.ts";
-import { renderTable } from "../../reports/terminal.ts";
 import { warnings } from "../../reports/warnings.ts";
 import type { CellRecord, DatasetUse } from "../../core/schema/schema.ts";
 import { doneRecord, failedRecord, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 
-const report = (records: CellRecord[]) => buildDocument(records, "t");
+const report = (records: CellRecord[]) => reportOf(records, "t");
 
 /** RFC 4180, written apart from the writer. */
 function parseCsv(text: string): string[][] {
@@ -86,7 +84,7 @@ Deno.test("toCsv() parses back, quotes what needs it and keeps full precision", 
 Deno.test("toMarkdown() keeps text of records from being read as markup", () => {
   const hostile = "<script>alert(1)</script> | [x](http://a) `b` **c**";
   const records = [doneRecord({ model: "a|b<i>.gguf" }), failedRecord({ model: "a|b<i>.gguf" }, hostile)];
-  const text = toMarkdown(buildDocument(records, hostile));
+  const text = toMarkdown(reportOf(records, hostile));
   assert(!text.includes("<script") && !text.includes("<i>") && !text.includes("[x]("));
   assertStringIncludes(text, "a\\|b&lt;i&gt;.gguf");
   assertStringIncludes(text, "&lt;script&gt;");
@@ -150,7 +148,7 @@ Deno.test("renderTable() marks the best in bold with colours on, and no record c
 });
 
 Deno.test("glance() names the winner of each level and says whether its lead is clear", () => {
-  const section = at(buildSections(sweepRecords()), 0);
+  const section = at(sectionsOf(sweepRecords()), 0);
   const { topics, lines } = glance(section, rankings(section));
   assertStringIncludes(at(topics, 0), "Lowest perplexity, wikitext2 (dense 16.");
   assertEquals(lines.map(({ level }) => level), ["20 % asked", "40 % asked"]);
@@ -167,7 +165,7 @@ Deno.test("warnings() names text that was scored and calibrated or trained on", 
   const [scored] = record.perplexity;
   assert(scored);
   const words = (dataset: DatasetUse) =>
-    warnings(at(buildSections([{ ...record, calibrationData: dataset }]), 0)).filter((text) =>
+    warnings(at(sectionsOf([{ ...record, calibrationData: dataset }]), 0)).filter((text) =>
       text.includes("scored here")
     );
   assertMatch(words(scored.dataset).join(), /text that is scored here: wikitext2\./);
@@ -176,7 +174,7 @@ Deno.test("warnings() names text that was scored and calibrated or trained on", 
 });
 
 Deno.test("warnings() says what limits the comparison", () => {
-  const all = (records: CellRecord[]) => warnings(at(buildSections(records), 0)).join("\n");
+  const all = (records: CellRecord[]) => warnings(at(sectionsOf(records), 0)).join("\n");
   assertStringIncludes(all(sweepRecords()), "wikitext2 (L=1024, n=40 of 335), arc_easy (n=200 of 2376)");
   assertStringIncludes(all(sweepRecords()), "1 cell failed: magnitude at 40 %, seed 0.");
   assertStringIncludes(all([doneRecord({ model: "tiny" })]), "tiny demonstration model");
@@ -201,7 +199,7 @@ Deno.test("warnings() says what limits the comparison", () => {
   const full = doneRecord({ windows: 335 });
   full.tasks = [];
   at(full.perplexity, 0).maxWindows = undefined;
-  assertEquals(warnings(at(buildSections([full]), 0)), []);
+  assertEquals(warnings(at(sectionsOf([full]), 0)), []);
   const trained = (method: string, tokens: number) => {
     const record = doneRecord({ method, sparsity: 0.2, damage: 0.5 });
     if (tokens > 0) record.training = [{ stage: "recovery", steps: 1, tokens, seconds: 1, curve: [] }];
@@ -228,7 +226,7 @@ Deno.test("reports of nothing but failures, or of the dense model alone, are wri
 Deno.test("configurationFacts() names the file that a method comes from, and its hash", () => {
   const record = doneRecord({ method: "mine", sparsity: 0.2, damage: 0.5 });
   record.cell.methodFile = { path: "/home/me/mine.ts", sha256: "ab".repeat(32), imports: [] };
-  const facts = configurationFacts(at(buildSections([record]), 0));
+  const facts = configurationFacts(at(sectionsOf([record]), 0));
   assertEquals(facts.find(({ name }) => name === "mine")?.text, "no options; from mine.ts, sha256 abababababab");
 });
 
@@ -237,7 +235,7 @@ Deno.test("generations() puts what each model wrote under its prompt, the dense 
   dense.generations = [{ prompt: "The dog", text: " ran home." }, { prompt: "A cat", text: " slept." }];
   pruned.generations = [{ prompt: "The dog", text: " ran ran <b>." }];
   const records = [pruned, dense];
-  assertEquals(generations(at(buildSections(records), 0)), [
+  assertEquals(generations(at(sectionsOf(records), 0)), [
     {
       prompt: "The dog",
       texts: [{ name: "dense", text: " ran home." }, { name: "flap, 20 %", text: " ran ran <b>." }],
