@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FileFormatError, UsageError } from "../core/util/errors.ts";
 import { kindOfPath } from "../core/util/paths.ts";
-import { readJsonObject, sha256OfFiles } from "../core/formats/ranged_file.ts";
+import { type KnownHash, readJsonObject, sha256OfFiles } from "../core/formats/ranged_file.ts";
 import { FLOAT_DTYPES, openSafetensorsFolder } from "../core/formats/safetensors.ts";
 import {
   createTokenizer,
@@ -51,9 +51,10 @@ function kindOf(path: string): ReturnType<typeof kindOfPath> {
  *
  * @param folder with the files
  * @param path what the user called it, for the record
+ * @param known checksum that was computed before
  * @throws {UsageError} when the folder lacks a file, or the model is not a supported one.
  * @throws {FileFormatError} when a file is damaged, or the tensors do not fit the configuration. */
-export function openFolderModel(folder: string, path: string = folder): WeightSource {
+export function openFolderModel(folder: string, path: string = folder, known?: KnownHash): WeightSource {
   const configPath = join(folder, "config.json");
   if (kindOf(configPath) === null) throw new UsageError(`${folder}: has no config.json, so it is not a model folder`);
   const config = fromHfConfig(readJsonObject(configPath), configPath);
@@ -85,7 +86,7 @@ export function openFolderModel(folder: string, path: string = folder): WeightSo
         dtypes: [...dtypes].sort(),
         sizeBytes: checkpoint.sizeBytes,
         get sha256() {
-          return sha256 ??= sha256OfFiles([configPath, ...checkpoint.paths]);
+          return sha256 ??= sha256OfFiles([configPath, ...checkpoint.paths], known);
         },
       },
       read: (name) => {
@@ -123,7 +124,10 @@ export function isShapeOnly(path: string): boolean {
 }
 
 /** The weights, and the definition of the tokenizer with the file it is from. */
-function openParts(path: string): { source: WeightSource; definition: TokenizerDefinition; definedIn: string } {
+function openParts(
+  path: string,
+  known?: KnownHash,
+): { source: WeightSource; definition: TokenizerDefinition; definedIn: string } {
   const isTiny = path === "tiny";
   const place = isTiny ? tinyFolder() : path;
   const kind = kindOf(place);
@@ -135,7 +139,7 @@ function openParts(path: string): { source: WeightSource; definition: TokenizerD
     );
   }
   if (kind === "folder") {
-    const source = openFolderModel(place, path);
+    const source = openFolderModel(place, path, known);
     try {
       return { source, definition: readTokenizerDefinition(place), definedIn: join(place, "tokenizer.json") };
     } catch (error) {
@@ -146,7 +150,7 @@ function openParts(path: string): { source: WeightSource; definition: TokenizerD
   if (path.endsWith(".safetensors")) {
     throw new UsageError(`${path}: a model is the folder with config.json and tokenizer.json: give the folder's path`);
   }
-  const { source, file } = openGgufModel(path);
+  const { source, file } = openGgufModel(path, known);
   try {
     return { source, definition: ggufTokenizerDefinition(file), definedIn: path };
   } catch (error) {
@@ -167,11 +171,12 @@ const tokenizerOptions = ({ vocabSize, bosTokenId, eosTokenId, needsBos }: Decod
  * (`source.origin.sha256`) is computed when first looked at.
  *
  * @param path a Hugging Face folder, a `.gguf` file, or `tiny` for the bundled model
+ * @param known checksum that was computed before
  * @throws {UsageError} when there is no such model, or something about it is not supported, by its name.
  * @throws {FileFormatError} when a file is damaged or contradicts itself. */
-export function openModel(path: string): Promise<OpenedModel> {
+export function openModel(path: string, known?: KnownHash): Promise<OpenedModel> {
   return Promise.try(() => {
-    const { source, definition, definedIn } = openParts(path);
+    const { source, definition, definedIn } = openParts(path, known);
     try {
       const tokenizer = createTokenizer(definition, definedIn, tokenizerOptions(source.config));
       return { source, tokenizer, tokenizerDefinition: definition };

@@ -5,7 +5,7 @@
 import { at } from "../core/util/indexing.ts";
 import { FileFormatError, UsageError } from "../core/util/errors.ts";
 import { type GgufFile, openGguf } from "../core/formats/gguf.ts";
-import { sha256OfFiles } from "../core/formats/ranged_file.ts";
+import { type KnownHash, sha256OfFiles } from "../core/formats/ranged_file.ts";
 import { checkTensors } from "./check_tensors.ts";
 import {
   type DecoderConfig,
@@ -251,7 +251,7 @@ function readHuggingFaceTensor(file: GgufFile, config: DecoderConfig, name: stri
 /** Opens the model in a GGUF file. The caller closes it.
  * @throws {UsageError} when it is not a supported model.
  * @throws {FileFormatError} when the file is damaged, or its tensors do not fit its configuration. */
-export function openGgufModel(path: string): { source: WeightSource; file: GgufFile } {
+export function openGgufModel(path: string, known?: KnownHash): { source: WeightSource; file: GgufFile } {
   const file = openGguf(path);
   try {
     const config = ggufConfig(file);
@@ -273,7 +273,7 @@ export function openGgufModel(path: string): { source: WeightSource; file: GgufF
           dtypes: [...new Set([...file.tensors.values()].map(({ type }) => type))].sort(),
           sizeBytes: file.sizeBytes,
           get sha256() {
-            return sha256 ??= sha256OfFiles([path]);
+            return sha256 ??= sha256OfFiles([path], known);
           },
         },
         read: (name) => readHuggingFaceTensor(file, config, name, names.get(name)),

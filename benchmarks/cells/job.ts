@@ -11,6 +11,8 @@ export const cellJobSchema = z.strictObject({
   id: z.string(),
   cell: cellSchema,
   out: z.string().describe("the run's folder"),
+  weights: z.strictObject({ sha256: z.string(), atMs: z.number() }).optional()
+    .describe("hash of the model, and when the run took it"),
   data: z.string().optional().describe("folder with data sets"),
   taskDefinitions: z.array(z.strictObject({ path: z.string(), config: z.record(z.string(), z.unknown()) })).optional()
     .describe("tasks of the cell that files define"),

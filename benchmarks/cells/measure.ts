@@ -44,6 +44,7 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
     device: job.device,
     arithmetic: cell.arithmetic,
     weights: cell.weights ?? "f32",
+    hash: job.weights,
     layerwise: job.layerwise === true && cell.method !== null && !before,
   });
   const engine = currentEngine();

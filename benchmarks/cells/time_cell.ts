@@ -33,7 +33,7 @@ import { keptModel, type RebuildHost } from "./rebuild.ts";
  * @throws {UsageError} when the model cannot be opened, or has fewer positions than are asked for.
  * @throws {EngineError} when the engine does not start or the device fails. */
 export async function timeCell(
-  { cell, out, device, layerwise }: Pick<CellJob, "cell" | "out" | "device" | "layerwise">,
+  { cell, out, weights, device, layerwise }: Pick<CellJob, "cell" | "out" | "weights" | "device" | "layerwise">,
   host: RebuildHost,
   before: DoneRecord,
 ): Promise<Measured> {
@@ -45,6 +45,7 @@ export async function timeCell(
     device,
     arithmetic: cell.arithmetic,
     weights: cell.weights ?? "f32",
+    hash: weights,
     layerwise: inLayers,
   });
   const model = cell.method === null || cell.checkpoint

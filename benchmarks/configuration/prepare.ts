@@ -51,6 +51,8 @@ export interface PreparedRun {
   cells: NamedCell[];
   /** Shape of the dense model. */
   model: DecoderConfig;
+  /** When the weights were hashed, milliseconds since 1970. */
+  preparedAtMs: number;
   /** Tasks of the run that files define. */
   taskDefinitions: TaskDefinition[];
   /** Groups of its tasks. */
@@ -71,6 +73,7 @@ export async function prepareRun(
   note: (message: string) => void,
   { elsewhere = false, planned = false }: { elsewhere?: boolean; planned?: boolean } = {},
 ): Promise<PreparedRun> {
+  const preparedAtMs = Date.now();
   const { config: withMethods, fileOf } = await loadMethodFiles(asked);
   const { definitions: taskDefinitions, groups: taskGroups, tasks: selected } = selectTasks(
     withMethods.taskFile ?? [],
@@ -92,7 +95,10 @@ export async function prepareRun(
   const data = await hashData(config, asked.calibration === undefined);
   const fingerprint = { weights: dense.origin.sha256, tokenizer: dense.tokenizer?.sha256 ?? "", data };
   const cells = expandCells(config, { engine, fingerprint, checkpoints: dense.checkpoints, fileOf });
-  return { config, engine, ...devices, fingerprint, cells, model: dense.model, taskDefinitions, taskGroups };
+  return {
+    ...{ config, engine, ...devices, fingerprint, preparedAtMs, cells },
+    ...{ model: dense.model, taskDefinitions, taskGroups },
+  };
 }
 
 /** Loads the method files of a run. All methods of a file join those that the run names, unless it names some of them. */

@@ -3,6 +3,7 @@
  * @module
  */
 import { currentEngine, type EngineOptions, startBestEngine, startEngine } from "../../core/engine/engine.ts";
+import type { KnownHash } from "../../core/formats/ranged_file.ts";
 import type { FloatDtype } from "../../core/formats/safetensors.ts";
 import type { Tokenizer, TokenizerDefinition } from "../../core/formats/tokenizer.ts";
 import type { EngineName } from "../../core/schema/schema.ts";
@@ -34,6 +35,8 @@ export interface LoadOptions extends EngineOptions {
   engine?: EngineName;
   /** As stored by default where the checkpoint has 16-bit numbers and the engine holds them, else f32. */
   weights?: WeightForm;
+  /** Checksum of the checkpoint that was computed before. */
+  hash?: KnownHash;
   /** Whether one layer at a time is on the device while the model is pruned. */
   layerwise?: boolean;
 }
@@ -44,11 +47,11 @@ export interface LoadOptions extends EngineOptions {
  * @throws {EngineError} when the engine does not start, or has no such device or arithmetic. */
 export async function load(
   path: string,
-  { engine, weights, layerwise = false, ...options }: LoadOptions = {},
+  { engine, weights, hash, layerwise = false, ...options }: LoadOptions = {},
 ): Promise<LoadedModel> {
   if (engine === undefined) await startBestEngine(options);
   else await startEngine(engine, options);
-  const { source, tokenizer, tokenizerDefinition } = await openModel(path);
+  const { source, tokenizer, tokenizerDefinition } = await openModel(path, hash);
   const form = weights ?? usualForm(source, currentEngine());
   try {
     const model = await (layerwise ? openLayerwise : uploadModel)(source, form);

@@ -53,6 +53,7 @@ export function cellJob({ run, commit }: ExecutorContext, named: NamedCell, coor
   return {
     ...named,
     out,
+    weights: { sha256: run.fingerprint.weights, atMs: run.preparedAtMs },
     ...(data === undefined ? {} : { data }),
     ...(keepWeights === undefined ? {} : { keepWeights }),
     ...(paper === undefined ? {} : { paper }),

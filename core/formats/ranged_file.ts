@@ -178,9 +178,25 @@ export function readJsonObject(path: string): Record<string, unknown> {
 
 const HASH_CHUNK_BYTES = 4 * 1024 * 1024;
 
-/** SHA-256, hex, of the files' bytes one after the other: what `cat PATHS | sha256sum` prints.
+/** A hash of files that was taken before. */
+export interface KnownHash {
+  /** Hex. */
+  sha256: string;
+  /** When hashing began, milliseconds since 1970. */
+  atMs: number;
+}
+
+/** Whether nothing was written to a file, and nothing put in its place, since `atMs`. */
+function isUnchanged(path: string, atMs: number): boolean {
+  const { mtime, ctime } = Deno.statSync(path);
+  return [mtime, ctime].every((time) => time !== null && time.getTime() < atMs);
+}
+
+/** SHA-256, hex, of the files' bytes one after the other: what `cat PATHS | sha256sum` prints. The `known` one is taken
+ * over if the files are unchanged since.
  * @throws {UsageError} when a file cannot be opened. */
-export function sha256OfFiles(paths: readonly string[]): string {
+export function sha256OfFiles(paths: readonly string[], known?: KnownHash): string {
+  if (known && paths.every((path) => isUnchanged(path, known.atMs))) return known.sha256;
   const hash = createHash("sha256");
   const chunk = new Uint8Array(HASH_CHUNK_BYTES);
   for (const path of paths) {

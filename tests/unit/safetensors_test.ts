@@ -256,7 +256,12 @@ Deno.test("sha256OfFiles() is the checksum of the files one after the other", as
     Deno.writeTextFileSync(`${folder}/b`, "c");
     // The SHA-256 of "abc" in FIPS 180-2.
     const abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    assertEquals(sha256OfFiles([`${folder}/a`, `${folder}/b`]), abc);
+    const paths = [`${folder}/a`, `${folder}/b`];
+    assertEquals(sha256OfFiles(paths), abc);
+    // A known hash holds as long as no file is newer.
+    const changedMs = Math.max(...paths.map((path) => Deno.statSync(path).ctime!.getTime()));
+    assertEquals(sha256OfFiles(paths, { sha256: "known", atMs: changedMs + 1 }), "known");
+    assertEquals(sha256OfFiles(paths, { sha256: "known", atMs: changedMs }), abc);
   });
 });
 
