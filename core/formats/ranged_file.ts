@@ -189,7 +189,9 @@ export interface KnownHash {
 /** Whether nothing was written to a file, and nothing put in its place, since `atMs`. */
 function isUnchanged(path: string, atMs: number): boolean {
   const { mtime, ctime } = Deno.statSync(path);
-  return [mtime, ctime].every((time) => time !== null && time.getTime() < atMs);
+  if (mtime === null || ctime === null) return false;
+  // Deno cuts the time of a change to whole seconds.
+  return Math.max(mtime.getTime(), ctime.getTime() + 1000) < atMs;
 }
 
 /** SHA-256, hex, of the files' bytes one after the other: what `cat PATHS | sha256sum` prints. The `known` one is taken
