@@ -1,16 +1,16 @@
 /** What every registered method must hold, on every engine that starts. A method is tested by being registered. */
 import * as tf from "@tensorflow/tfjs";
-import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, AssertionError, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import type { Engine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import { ENGINE_NAMES, type EngineName, trainingSchema, type UnitType } from "../../core/schema/schema.ts";
+import { ENGINE_NAMES, type EngineName, trainingSchema, UNIT_TYPES, type UnitType } from "../../core/schema/schema.ts";
 import type { LearningContext, Method, PruneResult, Statistics } from "../../methods/define.ts";
 import { parseOptions } from "../../methods/mod.ts";
-import { type DecoderConfig, isLayerwiseUniform } from "../../models/config.ts";
-import type { LayerPlan, LayerShape } from "../../models/units.ts";
+import type { DecoderConfig } from "../../models/config.ts";
+import { type LayerPlan, type LayerShape, UNITS, widthOf } from "../../models/units.ts";
 import { keptParameters, layerParameters } from "../../models/count.ts";
 import { forward } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel } from "../../models/device.ts";
@@ -97,8 +97,40 @@ interface Case extends Omit<ContextOptions<unknown>, "model"> {
   options: Record<string, unknown>;
 }
 
-const titleOf = ({ options, units, sparsity }: Case, model: string) =>
-  `${JSON.stringify(options)}, ${model}, ${units.join(" ")}, ${sparsity}`;
+/** The run in the words of the command line, such as `flap:structure=UL-UM on the grouped model, sparsity 0.5 of ffn`. */
+function titleOf({ method, options, units, sparsity }: Case, model: string): string {
+  const defaults = at(optionVariants(method), 0);
+  const changed = Object.entries(options).filter(([name, value]) => value !== defaults[name]);
+  const own = changed.map(([name, value]) => `${name}=${value}`).join(",");
+  return `${method.id}${own && ":"}${own} on the ${model} model, sparsity ${sparsity} of ${units.join(", ")}`;
+}
+
+/** The first thing in which two plans differ, in a sentence; undefined if nothing. */
+function difference(plan: PrunePlan, other: PrunePlan, names: [string, string]): string | undefined {
+  for (const [l, layer] of plan.layers.entries()) {
+    for (const type of UNIT_TYPES) {
+      const { noun, plan: name } = UNITS[type];
+      const [a, b] = [new Set(layer[name]), new Set(other.layers[l]?.[name])];
+      if (a.symmetricDifference(b).size === 0) continue;
+      const alone = (own: Set<number>, others: Set<number>) => [...own.difference(others)].join(", ") || "none besides";
+      return `in layer ${l}, ${names[0]} keeps ${a.size} ${noun} (${alone(a, b)}) and ${names[1]} ${b.size} (${
+        alone(b, a)
+      })`;
+    }
+  }
+  return plan.layers.length === other.layers.length ? undefined : `${names.join(" and ")} differ in their layers`;
+}
+
+function fail(message: string): never {
+  throw new AssertionError({ message });
+}
+
+/** Fails if two plans differ. */
+function assertSamePlan(title: string, plan: PrunePlan, other: PrunePlan, names: [string, string]): void {
+  const found = difference(plan, other, names);
+  if (found) fail(`${title}: ${found}`);
+  assertEquals(plan, other, title);
+}
 
 const prune = (model: DecoderModel, { method, ...given }: Case): Promise<PruneResult> =>
   method.prune(methodContext({
@@ -141,34 +173,57 @@ async function probeLogits(model: DecoderModel, masks?: LayerMasks[], hidden?: H
 }
 
 /** Same logits, to 1e-4 of the largest. */
-function assertSameLogits(actual: Float32Array, expected: Float32Array, what: string): void {
+function assertSameLogits(actual: Float32Array, expected: Float32Array, title: string, claim: string): void {
   const largest = expected.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
-  assertClose(actual, expected, { atol: 1e-4 * largest, rtol: 0 }, `logits of ${what}`);
+  assertClose(actual, expected, { atol: 1e-4 * largest, rtol: 0 }, `${title}: ${claim}, but their logits`);
+}
+
+/** The configuration of the model that a plan leaves. */
+function leftBy(config: DecoderConfig, plan: PrunePlan, title: string): DecoderConfig {
+  try {
+    return plannedConfig(config, plan);
+  } catch (error) {
+    return fail(`${title}: the plan is not valid. ${(error as Error).message}`);
+  }
 }
 
 /** One more unit of the cheapest kind in every layer, or one more layer, would exceed the budget. */
-function assertMeetsBudget(config: DecoderConfig, left: DecoderConfig, given: Case, what: string): void {
+function assertMeetsBudget(config: DecoderConfig, left: DecoderConfig, given: Case, title: string): void {
   const { method, units, sparsity } = given;
   const { budgetParameters } = resolveTarget(config, { sparsity, units });
-  const slack = budgetParameters - keptParameters(left);
-  const oneUnit = method.granularity === "layer"
+  const parameters = keptParameters(left);
+  const slack = budgetParameters - parameters;
+  const step = method.granularity === "layer"
     ? Math.max(...config.layers.map((shape) => layerParameters(config, shape)))
-    : left.layers.reduce(
-      (sum, _, l) => sum + Math.min(...units.map((u) => unitCost(config, l, u).parameters)),
-      0,
+    : left.layers.reduce((sum, _, l) => sum + Math.min(...units.map((u) => unitCost(config, l, u).parameters)), 0);
+  if (slack < 0) fail(`${title}: ${parameters} parameters stay, ${-slack} more than the budget of ${budgetParameters}`);
+  if (slack < step) return;
+  const least = method.granularity === "layer" ? "a layer" : "the cheapest unit in every layer";
+  fail(`${title}: ${slack} parameters of the budget are unused, though ${least} takes only ${step}`);
+}
+
+/** Every layer has the same widths. */
+function assertUniform({ layers }: DecoderConfig, title: string): void {
+  for (const type of UNIT_TYPES) {
+    const widths = layers.map((shape) => widthOf(shape, type));
+    const l = widths.findIndex((width) => width !== widths[0]);
+    if (l < 0) continue;
+    const { widthNoun } = UNITS[type];
+    fail(
+      `${title}: uniformLayers is true, but layer 0 keeps ${widths[0]} ${widthNoun} and layer ${l} keeps ${widths[l]}`,
     );
-  assert(slack >= 0, `${what}: the budget of ${budgetParameters} is exceeded by ${-slack}`);
-  assert(slack < oneUnit, `${what}: ${slack} parameters of the budget are unused: must be less than ${oneUnit}`);
+  }
 }
 
 /** The masked dense model and the model that was cut must compute the same. */
-async function assertMaskedEqualsPruned(model: DecoderModel, { plan, replaced }: PruneResult, what: string) {
+async function assertMaskedEqualsPruned(model: DecoderModel, { plan, replaced }: PruneResult, title: string) {
   const masks = planToMasks(model.config, plan);
   const hidden = planToHidden(model.config, plan);
   const whole = pruneModel(model, densePlan(model.config), replaced);
   const small = pruneModel(model, plan, replaced);
   try {
-    assertSameLogits(await probeLogits(small), await probeLogits(whole, masks, hidden), what);
+    const claim = "the cut model must compute what the masked dense model computes";
+    assertSameLogits(await probeLogits(small), await probeLogits(whole, masks, hidden), title, claim);
   } finally {
     disposeModel(whole);
     disposeModel(small);
@@ -177,33 +232,37 @@ async function assertMaskedEqualsPruned(model: DecoderModel, { plan, replaced }:
   }
 }
 
-/** Kept and removed units of one kind, with those that do nothing. */
-interface Kind {
-  total: number[];
+const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i);
+
+/** Units of one type that compete with each other, and those of them that do nothing. */
+interface Rivals {
+  noun: string;
+  all: number[];
   kept: number[];
   dead: number[];
 }
 
-function kindsOf(layer: LayerPlan, dead: DeadUnits, shape: LayerShape): Kind[] {
-  const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i);
+function rivalsOf(layer: LayerPlan, dead: DeadUnits, shape: LayerShape): Rivals[] {
   const { kvGroups, queryHeadsPerGroup: perGroup, ffnChannels } = shape;
-  const inGroup = layer.kvGroups.map((group) => range(group * perGroup, (group + 1) * perGroup));
+  const heads = layer.kvGroups.map((group) => range(group * perGroup, (group + 1) * perGroup));
   return [
-    { total: range(0, ffnChannels), kept: layer.ffnChannels, dead: dead.ffn ?? [] },
-    { total: range(0, kvGroups), kept: layer.kvGroups, dead: dead.kvGroups ?? [] },
-    ...inGroup.map((total) => ({ total, kept: layer.queryHeads, dead: dead.queryHeads ?? [] })),
+    { noun: UNITS.ffn.noun, all: range(0, ffnChannels), kept: layer.ffnChannels, dead: dead.ffn ?? [] },
+    { noun: UNITS["kv-groups"].noun, all: range(0, kvGroups), kept: layer.kvGroups, dead: dead.kvGroups ?? [] },
+    ...heads.map((all) => (
+      { noun: UNITS["query-heads"].noun, all, kept: layer.queryHeads, dead: dead.queryHeads ?? [] }
+    )),
   ];
 }
 
-/** No live unit goes while a dead one of its kind stays. Returns how many dead units went. */
-function assertDeadGoFirst({ total, kept, dead }: Kind, what: string): number {
-  const deadHere = dead.filter((unit) => total.includes(unit));
-  const goneDead = deadHere.filter((unit) => !kept.includes(unit));
-  const goneLive = total.filter((unit) => !kept.includes(unit) && !dead.includes(unit));
-  assert(
-    goneLive.length === 0 || goneDead.length === deadHere.length,
-    `${what}: live units ${goneLive} went while dead ones ${deadHere.filter((unit) => kept.includes(unit))} stayed`,
-  );
+/** No live unit goes while a dead one of its kind stays. Returns the number of dead units that went. */
+function assertDeadGoFirst({ noun, all, kept, dead }: Rivals, title: string): number {
+  const [goneDead, keptDead] = [false, true].map((stays) =>
+    all.filter((unit) => dead.includes(unit) && kept.includes(unit) === stays)
+  ) as [number[], number[]];
+  const goneLive = all.filter((unit) => !kept.includes(unit) && !dead.includes(unit));
+  if (goneLive.length > 0 && keptDead.length > 0) {
+    fail(`${title}: the ${noun} ${keptDead} do nothing and stay, while ${goneLive}, which do something, went`);
+  }
   return goneDead.length;
 }
 
@@ -218,12 +277,12 @@ for (const method of methods) {
   testOn("sparsity 0 keeps everything and leaves the logits as they are", async (engine) => {
     await forEachCase(method, engine, [0], async (model, given, title) => {
       const { plan, replaced } = await prune(model, given);
-      assertEquals(plan, densePlan(model.config), title);
-      // The whole plan and the dense model's tensors make the dense model.
+      assertSamePlan(title, plan, densePlan(model.config), ["the plan", "the dense model"]);
       if (Object.keys(replaced ?? {}).length === 0) return;
       const same = pruneModel(model, plan, replaced);
       try {
-        assertSameLogits(await probeLogits(same), await probeLogits(model), title);
+        const claim = "the replaced tensors must leave the dense model as it is";
+        assertSameLogits(await probeLogits(same), await probeLogits(model), title, claim);
       } finally {
         disposeModel(same);
       }
@@ -233,24 +292,24 @@ for (const method of methods) {
   testOn("meets the budget with a valid plan, and masking equals cutting", async (engine) => {
     await forEachCase(method, engine, LEVELS, async (model, given, title) => {
       const result = await prune(model, given);
-      // Throws unless indices ascend, are unique and in range, and heads belong to kept groups.
-      const left = plannedConfig(model.config, result.plan);
+      const left = leftBy(model.config, result.plan, title);
       assertMeetsBudget(model.config, left, given, title);
-      if (method.uniformLayers(given.options)) {
-        assert(isLayerwiseUniform(left), `${title}: widths differ between layers`);
-      }
+      if (method.uniformLayers(given.options)) assertUniform(left, title);
       await assertMaskedEqualsPruned(model, result, title);
     });
   });
 
   testOn("the same seed gives the same plan", async () => {
-    const { shape, units: choices } = at(Object.values(models), 0);
-    const units = at(choices, 0);
-    await withToy({ layers: layersOf(shape) }, async (model) => {
-      const options = at(optionVariants(method), 0);
+    await withToy({ layers: layersOf(MULTI_HEAD) }, async (model) => {
+      const given: Case = {
+        method,
+        options: at(optionVariants(method), 0),
+        units: ["ffn", "kv-groups"],
+        sparsity: 0.5,
+      };
       // No statistics are shared: the plan must not depend on who computed them.
-      const once = async () => (await prune(model, { method, options, units, sparsity: 0.5, seed: 3 })).plan;
-      assertEquals(await once(), await once());
+      const [one, two] = [await prune(model, { ...given, seed: 3 }), await prune(model, { ...given, seed: 3 })];
+      assertSamePlan(`${titleOf(given, "multi-head")}, seed 3`, one.plan, two.plan, ["one run", "another"]);
     });
   });
 
@@ -259,9 +318,9 @@ for (const method of methods) {
     testOn("every engine gives the same plan", async (engine) => {
       await forEachCase(method, engine, LEVELS, async (model, given, title) => {
         const { plan } = await prune(model, given);
-        const first = firstPlans.get(`${id} ${title}`);
-        if (first) assertEquals(plan, first.plan, `${title}: differs from ${first.engine}`);
-        else firstPlans.set(`${id} ${title}`, { engine: engine.name, plan });
+        const first = firstPlans.get(title);
+        if (first) assertSamePlan(title, plan, first.plan, [engine.name, first.engine]);
+        else firstPlans.set(title, { engine: engine.name, plan });
       });
     });
   }
@@ -269,26 +328,22 @@ for (const method of methods) {
   if (method.granularity === "layer") {
     testOn("layers that do nothing go first", async (engine) => {
       for (const [name, { shape, units }] of Object.entries(models)) {
-        const all = (n: number) => Array.from({ length: n }, (_, i) => i);
-        const gone = [1, 2, 4];
-        const dead = gone.map((layer): DeadUnits => ({
-          layer,
-          ffn: all(shape.ffnChannels),
-          kvGroups: all(shape.kvGroups),
-        }));
+        const [ffn, kvGroups] = [range(0, shape.ffnChannels), range(0, shape.kvGroups)];
+        const dead = [1, 2, 4].map((layer): DeadUnits => ({ layer, ffn, kvGroups }));
         await withToy({ layers: layersOf(shape), dead }, async (model) => {
           for (const options of optionVariants(method, isThorough(method, engine))) {
-            const { plan } = await prune(model, { method, options, units: at(units, 0), sparsity: 0.5 });
-            assertEquals(keptLayers(plan), [0, 3, 5], name);
+            const given: Case = { method, options, units: at(units, 0), sparsity: 0.5 };
+            const kept = keptLayers((await prune(model, given)).plan);
+            const title = titleOf(given, name);
+            assertEquals(kept, [0, 3, 5], `${title}: layers 1, 2 and 4 do nothing and must go, but ${kept} stay`);
           }
         });
       }
     });
   } else if (id !== "random") {
     testOn("units that do nothing go first", async (engine) => {
-      for (const [name, { shape, units: choices }] of Object.entries(models)) {
-        const units = at(choices, 0);
-        const dead = Array.from({ length: LAYERS }, (_, layer): DeadUnits => ({
+      for (const [name, { shape, units }] of Object.entries(models)) {
+        const dead = range(0, LAYERS).map((layer): DeadUnits => ({
           layer,
           ffn: [layer, 20 + layer, 40, 41, 60 + 2 * layer],
           ...name === "grouped" ? { queryHeads: [layer % 2, 2 + (layer + 1) % 2] } : { kvGroups: [layer % 4] },
@@ -296,15 +351,15 @@ for (const method of methods) {
         await withToy({ layers: layersOf(shape), dead }, async (model) => {
           const cache = cacheFor(engine.name, name, "dead");
           for (const options of optionVariants(method, isThorough(method, engine))) {
-            const given = { method, options, units, sparsity: 0.5, cache };
+            const given = { method, options, units: at(units, 0), sparsity: 0.5, cache };
             const { plan } = await prune(model, given);
             let gone = 0;
-            plan.layers.forEach((layer, l) => {
-              for (const kind of kindsOf(layer, at(dead, l), shape)) {
-                gone += assertDeadGoFirst(kind, `${titleOf(given, name)}, layer ${l}`);
+            for (const [l, layer] of plan.layers.entries()) {
+              for (const rivals of rivalsOf(layer, at(dead, l), shape)) {
+                gone += assertDeadGoFirst(rivals, `${titleOf(given, name)}, layer ${l}`);
               }
-            });
-            assert(gone > 0, `${titleOf(given, name)}: no dead unit was removed`);
+            }
+            assert(gone > 0, `${titleOf(given, name)}: all units that do nothing stay`);
           }
         });
       }
@@ -329,7 +384,9 @@ for (const method of methods) {
         };
         const all = await abortAt(Infinity);
         for (const last of new Set([1, Math.floor(all / 2), all - 1])) {
-          await assertRejects(() => abortAt(last), DOMException, "abort");
+          const message =
+            `${id}: an abort at report ${last} of ${all} must stop it. Check context.signal between batches`;
+          await assertRejects(() => abortAt(last), DOMException, "abort", message);
         }
       });
     });
@@ -353,16 +410,21 @@ for (const method of methods) {
 
   Deno.test(`${id}: says what it does, where it is described, and its shapes`, async () => {
     const isOwnWork = ownFiles.has(id) && method.source === "this work";
-    if (!isOwnWork) assertMatch(method.source, /arXiv:\d{4}\.\d{5}/);
-    assert(method.summary.length > 0 && !method.summary.endsWith("."), "the summary must be one phrase");
+    const names = (text: string, what: string) => {
+      if (!isOwnWork) {
+        assertMatch(text, /arXiv:\d{4}\.\d{5}/, `${id}: ${what} must name a paper, as in arXiv:2306.11695`);
+      }
+    };
+    names(method.source, "source");
+    assert(method.summary.length > 0 && !method.summary.endsWith("."), `${id}: the summary must be one phrase`);
     const { shape } = method.options as unknown as { shape: Record<string, { description?: string }> };
     for (const [name, { description }] of Object.entries(shape)) {
-      assert(description !== undefined, `option "${name}" has no description`);
+      assert(description !== undefined, `${id}: option "${name}" has no description`);
     }
     const docstring = at((await Deno.readTextFile(ownFiles.get(id) ?? shippedFile(id))).split("*/"), 0);
-    if (!isOwnWork) assertMatch(docstring, /arXiv:\d{4}\.\d{5}/);
-    assertMatch(docstring, /Shapes/);
-    assertMatch(docstring, /Cost/);
-    assertMatch(docstring, /Deviations/);
+    names(docstring, "the first comment of the file");
+    for (const word of ["Shapes", "Cost", "Deviations"]) {
+      assert(docstring.includes(word), `${id}: the first comment of the file has no part "${word}"`);
+    }
   });
 }
