@@ -1,7 +1,7 @@
 import { type Corpus, defineCorpus } from "./define.ts";
 
-/** BookCorpus, one sentence a record: what LLM-Pruner is calibrated on. Only sentences that are long enough count, about
- * one in a hundred for windows of 64 tokens.
+/** BookCorpus, one sentence a record: what LLM-Pruner is calibrated on. Only sentences that are long enough count,
+ * about one in a hundred for windows of 64 tokens.
  *
  * Deviations: the first million records, where the original draws from all 74 million. */
 export const bookcorpus: Corpus = defineCorpus({

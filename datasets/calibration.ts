@@ -27,8 +27,9 @@ export interface CalibrationOptions {
   sequences: number;
   /** Length of a window in tokens. */
   tokens: number;
-  /** `places` by default: random places, SparseGPT's procedure. `distinct-rows`: one window from each of different records
-   * that have at least as many tokens, each encoded alone, as LLM-Pruner's loader draws (horseee/LLM-Pruner 128a07d). */
+  /** `places` by default: random places, SparseGPT's procedure. `distinct-rows`: one window from each of different
+   * records that have at least as many tokens, each encoded alone, as LLM-Pruner's loader draws (horseee/LLM-Pruner
+   * 128a07d). */
   draw?: "places" | "distinct-rows";
   /** Seed of the places. */
   seed: number;
@@ -62,9 +63,9 @@ function fromDistinctRows(
   return windows;
 }
 
-/** Draws calibration windows, each i32 `[tokens]` with what must stand in front, with SparseGPT's procedure: random places
- * of the joined training text, or, where the corpus has no calibration joiner, of random records that are longer than a
- * window.
+/** Draws calibration windows, each i32 `[tokens]` with what must stand in front, with SparseGPT's procedure: random
+ * places of the joined training text, or, where the corpus has no calibration joiner, of random records that are longer
+ * than a window.
  * @throws {UsageError} when the text is shorter than a window. */
 export async function drawCalibration(
   { corpus, tokenizer, sequences, tokens, draw, seed, data, part = [0, 1], stream = "calibration" }: CalibrationOptions,

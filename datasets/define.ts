@@ -32,15 +32,15 @@ export interface DataSource {
   folder?: URL;
 }
 
-/** What is asked of a model, as lm-evaluation-harness names it: which of several texts is the most probable, how probable
- * a text is after another, how probable a whole text is. */
+/** What is asked of a model, as lm-evaluation-harness names it: which of several texts is the most probable, how
+ * probable a text is after another, how probable a whole text is. */
 export const OUTPUT_TYPES = ["multiple_choice", "loglikelihood", "loglikelihood_rolling"] as const;
 /** What is asked of a model. */
 export type OutputType = (typeof OUTPUT_TYPES)[number];
 
-/** A metric of a task. `acc`: highest log-likelihood; `acc_norm`, `acc_bytes`: per character (code point), per UTF-8 byte. For
- * one text, `acc` says whether it is the most probable; the others are exp of the mean loss per text, word or byte, and
- * bits per byte. */
+/** A metric of a task. `acc`: highest log-likelihood; `acc_norm`, `acc_bytes`: per character (code point), per UTF-8
+ * byte. For one text, `acc` says whether it is the most probable; the others are exp of the mean loss per text, word or
+ * byte, and bits per byte. */
 export type MetricName =
   | "acc"
   | "acc_norm"
@@ -102,7 +102,8 @@ export interface FileTask extends Pick<Task, "id" | "summary" | "source" | "lice
   metrics: readonly MetricName[];
   /** Its definition. */
   definition: TaskDefinition;
-  /** Where its data are on the Hub, if they are, and the splits that it reads: the scored one, and that of solved examples. */
+  /** Where its data are on the Hub, if they are, and the splits that it reads: the scored one, and that of solved
+   * examples. */
   hub?: HubSource;
   splits: string[];
   /** Examples of the scored split with solved ones before them: so many, or as many as the file says.

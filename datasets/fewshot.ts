@@ -1,6 +1,6 @@
-/** Examples in the prompt, drawn as lm-evaluation-harness's default sampler draws them: for each scored example anew, with
- * Python's generator and the harness's seed, from the training split. So the choices of one example share the whole
- * prompt, but prompts of two examples share nothing.
+/** Examples in the prompt, drawn as lm-evaluation-harness's default sampler draws them: for each scored example anew,
+ * with Python's generator and the harness's seed, from the training split. So the choices of one example share the
+ * whole prompt, but prompts of two examples share nothing.
  *
  * @module
  */

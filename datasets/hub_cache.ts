@@ -1,5 +1,5 @@
-/** Data sets in the Hugging Face cache, which Python's libraries share: where it is, and which files of a repository hold
- * a split. Nothing here uses the network; see `hub_fetch.ts`.
+/** Data sets in the Hugging Face cache, which Python's libraries share: where it is, and which files of a repository
+ * hold a split. Nothing here uses the network; see `hub_fetch.ts`.
  *
  * @module
  */
@@ -60,9 +60,9 @@ const DATA_FILE = /\.(parquet|jsonl|json|jsonl\.gz|json\.gz)$/;
 
 /** Those of a repository's files that hold `split`, in order; empty when there are none.
  *
- * A file of one of the names `exact` comes first. Otherwise the rule of Python's `datasets`: with a configuration, files
- * in the folder of that name; the split's name in a folder's or a file's name, between other characters than letters
- * and digits. Parquet is taken before JSON Lines. */
+ * A file of one of the names `exact` comes first. Otherwise the rule of Python's `datasets`: with a configuration,
+ * files in the folder of that name; the split's name in a folder's or a file's name, between other characters than
+ * letters and digits. Parquet is taken before JSON Lines. */
 export function selectSplit(
   files: readonly string[],
   { config, split, exact }: { config?: string; split: string; exact: readonly string[] },

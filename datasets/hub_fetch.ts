@@ -1,6 +1,6 @@
-/** Downloads splits of data sets from the Hugging Face Hub into the cache that Python's libraries share, in their layout:
- * `blobs/<hash>`, `snapshots/<commit>/<path>` as links to them, and `refs/<branch>`. Every file's checksum is compared
- * with the Hub's; a file with another one is removed.
+/** Downloads splits of data sets from the Hugging Face Hub into the cache that Python's libraries share, in their
+ * layout: `blobs/<hash>`, `snapshots/<commit>/<path>` as links to them, and `refs/<branch>`. Every file's checksum is
+ * compared with the Hub's; a file with another one is removed.
  *
  * @module
  */
@@ -137,8 +137,8 @@ async function inTurn<T>(repository: string, work: () => Promise<T>): Promise<T>
  *
  * Without a pinned revision the commit that the branch has today is taken; it is remembered under `refs`, so that later
  * runs read the same.
- * @throws {UsageError} when the data set, the revision or the split does not exist or may not be read, the Hub cannot be
- * reached, or `HF_HUB_OFFLINE` is set and the cache lacks the split.
+ * @throws {UsageError} when the data set, the revision or the split does not exist or may not be read, the Hub cannot
+ *   be reached, or `HF_HUB_OFFLINE` is set and the cache lacks the split.
  * @throws {FileFormatError} when a file's checksum stays wrong. */
 export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise<HubFiles> {
   const { split, exact, settings, report } = options;

@@ -53,8 +53,8 @@ const withParquet = (names: readonly string[]) =>
   names.flatMap((name) => name.endsWith(".jsonl") ? [name, name.replace(/jsonl$/, "parquet")] : [name]);
 
 /** Finds a split: in the data set's own folder, in the user's, then in the Hugging Face cache, where `hubSplit` is the
- * split's name on the Hub (absent: it has none there). `names`: what the file may be called. `fetched`: what `bench fetch`
- * calls it, the data set's id unless given.
+ * split's name on the Hub (absent: it has none there). `names`: what the file may be called. `fetched`: what `bench
+ * fetch` calls it, the data set's id unless given.
  * @throws {MissingDataError} that says what was looked for and how to get it. */
 function findSplit(
   source: DataSource,
@@ -112,8 +112,8 @@ async function readExamples<Schema extends z.ZodType>(
 }
 
 /** Reads the scored split of `task` from its own folder, from the folder `data`, or from the Hugging Face cache. Every
- * record is checked, also those after `limit`. With `fewshot`, so many solved examples of the training split stand before
- * each context; see `fewshot.ts`.
+ * record is checked, also those after `limit`. With `fewshot`, so many solved examples of the training split stand
+ * before each context; see `fewshot.ts`.
  * @throws {UsageError} when no file is found, or a record is malformed (with file, line and field). */
 export async function loadTask(
   task: AnyTask,

@@ -60,7 +60,8 @@ const mostValues = (bytes: number) => 4 * 1024 * 1024 + 8 * bytes;
 /** Most bytes that a page may claim to unpack to: gzip packs at most 1032 to 1. */
 const mostUnpackedBytes = (packedBytes: number) => 16 * 1024 * 1024 + 1100 * packedBytes;
 
-/** The library trusts the counts of a file and allocates for them, so they are compared with the bytes they describe. */
+/** The library trusts the counts of a file and allocates for them, so they are compared with the bytes they
+ * describe. */
 function checkClaim(what: string, claimed: number, most: number): void {
   if (!(claimed >= 0 && claimed <= most)) throw new RangeError(`${what} claims ${claimed}: must be 0 to ${most}`);
 }

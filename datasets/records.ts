@@ -128,8 +128,8 @@ function readError(path: string, error: unknown): FileFormatError {
 }
 
 /** Reads and checks the records of a Parquet file (`.parquet`), a JSON Lines file (`.jsonl`, `.json`, each also `.gz`)
- * or, with `textField`, of a plain text file; of several files one after the other. Empty lines of JSON Lines are passed
- * over.
+ * or, with `textField`, of a plain text file; of several files one after the other. Empty lines of JSON Lines are
+ * passed over.
  * @throws {FileFormatError} naming file, line and field when something else stands there. */
 export async function readRecords<Schema extends z.ZodType>(
   paths: string | readonly string[],

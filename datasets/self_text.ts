@@ -1,4 +1,5 @@
-/** The name and the settings of text of the dense model itself, which is calibrated and trained on where no data are at hand.
+/** The name and the settings of text of the dense model itself, which is calibrated and trained on where no data are at
+ * hand.
  *
  * @module
  */

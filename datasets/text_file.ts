@@ -1,5 +1,5 @@
-/** Any text of the user's as a corpus: `file:PATH`, or `file:PATH#FIELD` where the records' text is in a field of another name
- * than `text`.
+/** Any text of the user's as a corpus: `file:PATH`, or `file:PATH#FIELD` where the records' text is in a field of
+ * another name than `text`.
  *
  * @module
  */
@@ -16,8 +16,8 @@ export function isFileName(name: string): boolean {
   return name.startsWith(PREFIX);
 }
 
-/** The corpus in a file. Plain text is one document, line by line as it stands; of JSON Lines (`.jsonl`, `.json`, each also
- * `.gz`) and Parquet each record is one, and an empty line stands between two. Calibration draws from all of it.
+/** The corpus in a file. Plain text is one document, line by line as it stands; of JSON Lines (`.jsonl`, `.json`, each
+ * also `.gz`) and Parquet each record is one, and an empty line stands between two. Calibration draws from all of it.
  * @throws {MissingDataError} when there is no such file. */
 export function fileCorpus(name: string): Corpus {
   const [, place = "", field = "text"] = /^file:(.*?)(?:#([^#/]+))?$/s.exec(name) ?? [];

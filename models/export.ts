@@ -1,5 +1,5 @@
-/** Writes a checkpoint as a Hugging Face folder that transformers loads as a model of its family, or of the one that stands
- * in for it (see `toHfConfig`).
+/** Writes a checkpoint as a Hugging Face folder that transformers loads as a model of its family, or of the one that
+ * stands in for it (see `toHfConfig`).
  *
  * @module
  */
@@ -125,8 +125,8 @@ function writeWeights(folder: string, source: WeightSource, dtype: FloatDtype, m
 /** Writes `config.json`, safetensors (sharded with an index above a size), the tokenizer's files and
  * `generation_config.json`, whole or not at all. At most one tensor is held in memory. Where only some maps of a block
  * have a bias, zero biases are added, since `config.json` cannot say less.
- * @throws {UsageError} when layers have unequal widths, the family's `config.json` cannot say what the model is, or a value does
- *   not fit the storage type. */
+ * @throws {UsageError} when layers have unequal widths, the family's `config.json` cannot say what the model is, or a
+ *   value does not fit the storage type. */
 export function exportHfFolder(source: WeightSource, options: HfExportOptions): void {
   if (!(options.dtype in TORCH_NAMES)) throw unknownName("dtype", options.dtype, Object.keys(TORCH_NAMES));
   const { to, dtype, maxShardBytes = DEFAULT_SHARD_BYTES, tokenizer, files = {} } = options;

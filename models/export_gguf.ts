@@ -110,9 +110,10 @@ export function f16Fallbacks(config: DecoderConfig, type: StoredType): string[] 
   );
 }
 
-/** Writes weights, configuration and tokenizer into one file, whole or not at all. At most one tensor is held in memory.
- * @throws {UsageError} when layers have unequal widths, llama.cpp cannot say what the model is, or a value does not fit the
- * storage type. */
+/** Writes weights, configuration and tokenizer into one file, whole or not at all. At most one tensor is held in
+ * memory.
+ * @throws {UsageError} when layers have unequal widths, llama.cpp cannot say what the model is, or a value does not fit
+ *   the storage type. */
 export function exportGguf(source: WeightSource, options: GgufExportOptions): void {
   const { config } = source;
   requireUniform(config);

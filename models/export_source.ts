@@ -132,8 +132,8 @@ export function paddedSource(source: WeightSource): WeightSource {
   };
 }
 
-/** Adds zero biases where only some maps of a block have one and the family's `config.json` knows a bias for all maps of
- * the attention, or of the FFN, or for none. */
+/** Adds zero biases where only some maps of a block have one and the family's `config.json` knows a bias for all maps
+ * of the attention, or of the FFN, or for none. */
 export function completedBiases(source: WeightSource): WeightSource {
   const { config } = source;
   const { hf } = hfFamilyOf(config).family;

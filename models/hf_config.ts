@@ -145,8 +145,8 @@ function biasFlags({ hf, title }: Family, { biases }: DecoderConfig): Record<str
 
 /** The `config.json` that makes transformers load the checkpoint as its own family, or as the one that stands in for it
  * (see `Family.standIn`); the inverse of {@linkcode fromHfConfig}.
- * @throws {UsageError} when none describes the model: layers of unequal widths, biases that it has no keys for, or what the
- *   family's file names. */
+ * @throws {UsageError} when none describes the model: layers of unequal widths, biases that it has no keys for, or what
+ *   the family's file names. */
 export function toHfConfig(config: DecoderConfig): Record<string, unknown> {
   const { family } = hfFamilyOf(config);
   const { hf, title } = family;

@@ -65,8 +65,8 @@ export function ggufTensorNames(config: DecoderConfig): Map<string, string> {
   return names;
 }
 
-/** Where row `row` of a query or key weight in a GGUF file belongs in a Hugging Face checkpoint. Within a head, GGUF has
- * the two rows of rotary pair i next to each other (2 i, 2 i + 1), Hugging Face half a head apart (i, i + K / 2);
+/** Where row `row` of a query or key weight in a GGUF file belongs in a Hugging Face checkpoint. Within a head, GGUF
+ * has the two rows of rotary pair i next to each other (2 i, 2 i + 1), Hugging Face half a head apart (i, i + K / 2);
  * llama.cpp's `convert_hf_to_gguf.py` permutes them. */
 export function huggingFaceRow(row: number, headSize: number): number {
   const inHead = row % headSize;

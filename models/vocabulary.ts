@@ -25,8 +25,8 @@ export function vocabularyRows(vocabSize: number): number {
   return Math.max(16, Math.min(512, Math.floor((1 << 23) / vocabSize)));
 }
 
-/** Puts a [V, D] matrix on the device in as few and as equal parts as the engine's limit allows: [V_i, D], or [D, V_i] when
- * `transposed`; in 16 bits when `isStored` and these hold it. */
+/** Puts a [V, D] matrix on the device in as few and as equal parts as the engine's limit allows: [V_i, D], or [D, V_i]
+ * when `transposed`; in 16 bits when `isStored` and these hold it. */
 export function uploadVocabulary({ shape, data }: HostTensor, transposed: boolean, isStored = false): Matrix[] {
   const [v, width] = [at(shape, 0), at(shape, 1)];
   const most = Math.max(1, Math.floor(currentEngine().maxTensorBytes / (width * data.BYTES_PER_ELEMENT)));

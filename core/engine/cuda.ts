@@ -69,8 +69,8 @@ export function listCudaDevices(uuid?: string): CudaDevice[] {
   return parseCudaDevices(stdout);
 }
 
-/** The devices that `CUDA_VISIBLE_DEVICES` = `visible` allows, in its order. Numbers are those of `nvidia-smi`, names may
- * be prefixes. As in CUDA, the list ends at the first entry that names no GPU. */
+/** The devices that `CUDA_VISIBLE_DEVICES` = `visible` allows, in its order. Numbers are those of `nvidia-smi`, names
+ * may be prefixes. As in CUDA, the list ends at the first entry that names no GPU. */
 export function visibleDevices(devices: readonly CudaDevice[], visible: string | undefined): CudaDevice[] {
   if (visible === undefined) return [...devices];
   const found: CudaDevice[] = [];

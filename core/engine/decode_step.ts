@@ -1,8 +1,8 @@
-/** One decoder layer for one new position of each sequence as a single operation that writes the cache in place; only on
- * engines with `decoderOps`.
+/** One decoder layer for one new position of each sequence as a single operation that writes the cache in place; only
+ * on engines with `decoderOps`.
  *
- * Shape legend: B sequences, D width, G key/value groups, R query heads in each, K head size, F FFN channels, C capacity of
- * the cache in positions.
+ * Shape legend: B sequences, D width, G key/value groups, R query heads in each, K head size, F FFN channels, C
+ * capacity of the cache in positions.
  *
  * @module
  */
@@ -61,7 +61,8 @@ export interface StepState {
   /** cos and sin of the position's angles, both halves: K values, or equal rows of K. */
   cos: tf.Tensor;
   sin: tf.Tensor;
-  /** [B, G, C, K] each; the new keys and values are written to position `held`. The tensors' data must not be shared. */
+  /** [B, G, C, K] each; the new keys and values are written to position `held`. The tensors' data must not be
+   * shared. */
   cache: KeyValues;
   /** i32 [1]: occupied positions, less than C. */
   held: tf.Tensor1D;

@@ -37,8 +37,8 @@ export function memoryWords({ place, totalBytes, freeBytes }: DeviceMemory): str
 /** Memory of the process.
  *
  * The peak is the operating system's record (`getrusage`), so no moment is missed. On Linux the record begins with the
- * resident set of the process that launched this one: start cells from a small process. Without such a record, the peak is
- * the current resident set and named so. */
+ * resident set of the process that launched this one: start cells from a small process. Without such a record, the peak
+ * is the current resident set and named so. */
 export const hostMemory: DeviceMemory = {
   place: "the machine",
   totalBytes: () => Deno.systemMemoryInfo().total,
@@ -51,8 +51,8 @@ export const hostMemory: DeviceMemory = {
   },
 };
 
-/** Memory of a GPU as `ask` reports it (default `nvidia-smi`). TensorFlow never returns memory, so its use at the end is
- * its peak. `device` is the GPU before TensorFlow started: memory of other processes at that time is not counted. */
+/** Memory of a GPU as `ask` reports it (default `nvidia-smi`). TensorFlow never returns memory, so its use at the end
+ * is its peak. `device` is the GPU before TensorFlow started: memory of other processes at that time is not counted. */
 export function cudaMemory(
   device: CudaDevice,
   ask: () => CudaDevice = () => at(listCudaDevices(device.uuid), 0),
@@ -80,8 +80,9 @@ export function cudaMemory(
   };
 }
 
-/** Memory of a WebGPU adapter. An adapter reports its largest buffer and not its memory, so a batch may take four of the
- * largest buffers, and at most the machine's free memory. `allocatedBytes`: buffers of TensorFlow.js, which it reuses. */
+/** Memory of a WebGPU adapter. An adapter reports its largest buffer and not its memory, so a batch may take four of
+ * the largest buffers, and at most the machine's free memory. `allocatedBytes`: buffers of TensorFlow.js, which it
+ * reuses. */
 export function adapterMemory(name: string, maxTensorBytes: number, allocatedBytes: () => number): DeviceMemory {
   const most = 4 * maxTensorBytes;
   return {

@@ -185,8 +185,8 @@ function setEnvironment(device: string | undefined, arithmetic: EngineOptions["a
   else Deno.env.set("NVIDIA_TF32_OVERRIDE", "0");
 }
 
-/** The first GPU that this process may use. The others are hidden, since TensorFlow would hold memory on each. Nothing if
- * there is none, or if `nvidia-smi` cannot be asked. */
+/** The first GPU that this process may use. The others are hidden, since TensorFlow would hold memory on each. Nothing
+ * if there is none, or if `nvidia-smi` cannot be asked. */
 function chooseGpu(): { gpu?: CudaDevice } {
   let gpu: CudaDevice | undefined;
   try {
@@ -307,8 +307,8 @@ async function selfTest(name: EngineName): Promise<void> {
   }
 }
 
-/** Whether products keep what f32 holds of their factors: 1 + 2^-12 is 1 in TF32 and in bf16. The matrices are large enough
- * for the units of a GPU that round. */
+/** Whether products keep what f32 holds of their factors: 1 + 2^-12 is 1 in TF32 and in bf16. The matrices are large
+ * enough for the units of a GPU that round. */
 export async function keepsFactors(product: (a: tf.Tensor2D, b: tf.Tensor2D) => tf.Tensor): Promise<boolean> {
   const size = 128;
   const factor = 1 + 2 ** -12;

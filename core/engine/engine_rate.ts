@@ -4,7 +4,8 @@
  */
 import * as tf from "@tensorflow/tfjs";
 
-/** Multiply-adds, counted as two, that the started engine does per second: the best of some products of two matrices. */
+/** Multiply-adds, counted as two, that the started engine does per second: the best of some products of two
+ * matrices. */
 export async function measureRate(): Promise<number> {
   const [size, tries] = [512, 8];
   const matrix = tf.randomNormal([size, size]) as tf.Tensor2D;

@@ -59,8 +59,8 @@ export function storedForm(w: Matrix): { tensor: tf.Tensor2D; format: number; co
   return { tensor: w, format: 0, columns };
 }
 
-/** The matrix in 16 bits, [rows, columns], or [columns, rows] if `transposed`. In fast arithmetic numbers are rounded to
- * bfloat16, otherwise they are exact. Null if neither format holds all of them exactly. */
+/** The matrix in 16 bits, [rows, columns], or [columns, rows] if `transposed`. In fast arithmetic numbers are rounded
+ * to bfloat16, otherwise they are exact. Null if neither format holds all of them exactly. */
 export function packMatrix(w: tf.Tensor2D, transposed = false): PackedMatrix | null {
   const [rows, columns] = w.shape;
   const isRounded = currentEngine().arithmetic === "fast";

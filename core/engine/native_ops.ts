@@ -11,8 +11,8 @@ let hasBf16 = false;
 /** Required result of a library's `maskprune_interface()`. */
 const INTERFACE = 3;
 
-/** Loads the compiled operations into this process; they use `threads` threads. `bf16Products`: whether they have products
- * of bfloat16, which need AVX512-BF16.
+/** Loads the compiled operations into this process; they use `threads` threads. `bf16Products`: whether they have
+ * products of bfloat16, which need AVX512-BF16.
  * @throws {Error} when the file is missing, does not load, or was compiled from other sources. */
 export function loadDecoderOps(path: string, threads: number): { bf16Products: boolean } {
   if (cpuThreads === 0) {

@@ -1,5 +1,5 @@
-/** The operations of a decoder with gradients of their own. Each engine gets its fastest form, cheap intermediate results
- * are computed again in the backward pass, and frozen weights cost no gradient.
+/** The operations of a decoder with gradients of their own. Each engine gets its fastest form, cheap intermediate
+ * results are computed again in the backward pass, and frozen weights cost no gradient.
  *
  * Shape legend: N rows (B T flattened), D width, F FFN channels, V vocabulary. All tensors are f32.
  *
@@ -15,12 +15,12 @@ import { decoderOp, nativeOp } from "./native_ops.ts";
 type Inputs = Record<string, tf.Tensor>;
 type Gradients<I extends Inputs> = { [name in keyof I]: () => tf.Tensor };
 
-/** An operation with a gradient per input, each computed only when needed upstream. `forward` returns the result and the
- * tensors that the gradients are computed from.
+/** An operation with a gradient per input, each computed only when needed upstream. `forward` returns the result and
+ * the tensors that the gradients are computed from.
  *
  * `tf.customGrad` computes the gradients of all inputs whenever one is needed, which would add the gradient of every
- * frozen weight to a mask's. The engine method below it takes one function per input; it is marked private in the
- * type declarations of TensorFlow.js 4.22.0, its last release. */
+ * frozen weight to a mask's. The engine method below it takes one function per input; it is marked private in the type
+ * declarations of TensorFlow.js 4.22.0, its last release. */
 export function withGradient<I extends Inputs, const S extends readonly (tf.Tensor | undefined)[]>(
   inputs: I,
   forward: () => { out: tf.Tensor; saved: S },

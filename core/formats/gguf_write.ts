@@ -1,7 +1,7 @@
 /** Writes GGUF files, version 3.
  *
- * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: metadata, tensor list, then the tensors, each from a
- * multiple of 32 bytes on.
+ * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: metadata, tensor list, then the tensors, each from
+ * a multiple of 32 bytes on.
  *
  * @module
  */

@@ -35,8 +35,8 @@ function encodeF16(values: Float32Array, name: string): Uint8Array<ArrayBuffer> 
   return new Uint8Array(out.buffer);
 }
 
-/** Blocks of 32: scale d = max|x| / 127 as f16, then round(x / d) as i8, halves away from zero. The arithmetic is in f32
- * as in ggml (`quantize_row_q8_0_ref`), so the bytes are the same. */
+/** Blocks of 32: scale d = max|x| / 127 as f16, then round(x / d) as i8, halves away from zero. The arithmetic is in
+ * f32 as in ggml (`quantize_row_q8_0_ref`), so the bytes are the same. */
 function encodeQ80(values: Float32Array, name: string): Uint8Array<ArrayBuffer> {
   const { blockValues, blockBytes } = BLOCK_FORMATS.Q8_0;
   const blocks = values.length / blockValues;

@@ -14,8 +14,9 @@ export interface RangedFile {
   /** Fills `target` with the bytes from `offset` on.
    * @throws {FileFormatError} when the file ends before `target` is full. */
   readInto(offset: number, target: Uint8Array): void;
-  /** Reads a range beside what this thread does, for {@linkcode RangedFile.taken}, and resolves when that is over. Two ranges
-   * are held: the one that is taken next and the one after it. What cannot be read is left to `readInto`, which says why. */
+  /** Reads a range beside what this thread does, for {@linkcode RangedFile.taken}, and resolves when that is over. Two
+   * ranges are held: the one that is taken next and the one after it. What cannot be read is left to `readInto`, which
+   * says why. */
   prefetch(offset: number, sizeBytes: number): Promise<void>;
   /** The bytes that `prefetch` brought of exactly this range, the caller's from now on; null when there are none. */
   taken(offset: number, sizeBytes: number): Uint8Array<ArrayBuffer> | null;
@@ -35,7 +36,8 @@ function openProblem(path: string, error: unknown): UsageError {
 /** Ranges of a file that are held. */
 const RANGES_AHEAD = 2;
 
-/** The part of a file that reads ahead: on a thread of Deno's, through a handle of its own, since a handle has one place. */
+/** The part of a file that reads ahead: on a thread of Deno's, through a handle of its own, since a handle has one
+ * place. */
 function readerAhead(
   path: string,
   { dev, ino }: Pick<Deno.FileInfo, "dev" | "ino">,

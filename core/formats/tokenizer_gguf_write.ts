@@ -1,4 +1,5 @@
-/** A tokenizer as GGUF metadata: the inverse of `tokenizer_gguf.ts`. A tokenizer that GGUF cannot say exactly is refused.
+/** A tokenizer as GGUF metadata: the inverse of `tokenizer_gguf.ts`. A tokenizer that GGUF cannot say exactly is
+ * refused.
  *
  * @module
  */
@@ -101,8 +102,8 @@ function tokenList({ json, vocabulary }: PreparedTokenizer, vocabSize: number): 
   return { tokens, types };
 }
 
-/** Metadata `tokenizer.*` that make llama.cpp give the ids of a tokenizer: byte-level BPE with one of the splitting steps
- * that `tokenizer_gguf.ts` knows, or SentencePiece BPE with byte fallback.
+/** Metadata `tokenizer.*` that make llama.cpp give the ids of a tokenizer: byte-level BPE with one of the splitting
+ * steps that `tokenizer_gguf.ts` knows, or SentencePiece BPE with byte fallback.
  *
  * @param definition content of the tokenizer's files
  * @param tokenizer made of it

@@ -4,8 +4,8 @@
  */
 import { join } from "node:path";
 
-/** Arguments of `deno` that run `script`: it may read, see the environment and the machine, write in `write`, load native
- * code where `ffi` is set, and run `program`. No network; packages must be there already. */
+/** Arguments of `deno` that run `script`: it may read, see the environment and the machine, write in `write`, load
+ * native code where `ffi` is set, and run `program`. No network; packages must be there already. */
 export function denoRun(
   { script, args, ffi, write, program }: {
     script: string;

@@ -122,8 +122,8 @@ function flippedSums(values: readonly number[], { seed, resamples = MOST_PATTERN
   return { sums, signs, isExact };
 }
 
-/** Paired permutation test (sign flips) of a zero mean difference `a - b`: exact where all patterns are few, else by random
- * ones. Its interval holds every shift of the differences that the test with the same patterns does not reject.
+/** Paired permutation test (sign flips) of a zero mean difference `a - b`: exact where all patterns are few, else by
+ * random ones. Its interval holds every shift of the differences that the test with the same patterns does not reject.
  * @throws {RangeError} when the two differ in length or are empty. */
 export function signFlipTest(a: readonly number[], b: readonly number[], options: SignFlipOptions): PairedTest {
   const values = differences(a, b);
@@ -229,8 +229,8 @@ export function mcnemarTest(onlyFirst: number, onlySecond: number, examples: num
 }
 
 /** Holm's step-down correction (Holm 1979), in the order given, with the level of each test: `p` is adjusted, and the
- * interval of a test at level `alpha` leaves out 0 exactly where its adjusted p value is below `familyAlpha`. Tests after
- * the first one that is not rejected get that one's level. */
+ * interval of a test at level `alpha` leaves out 0 exactly where its adjusted p value is below `familyAlpha`. Tests
+ * after the first one that is not rejected get that one's level. */
 export function holmLevels(pValues: readonly number[], familyAlpha: number): { p: number; alpha: number }[] {
   const order = pValues.map((p, i) => ({ p, i })).sort((a, b) => a.p - b.p);
   const result = pValues.map(() => ({ p: 1, alpha: familyAlpha }));

@@ -1,8 +1,8 @@
 /** Templates of task files, rendered as Jinja2 renders them with `StrictUndefined` and `keep_trailing_newline`.
  *
- * The library is made for chat templates. Where its values differ from Python's in a template of a task (`None`, lists as
- * text, white space, characters outside the basic plane, methods of strings, fields that a record lacks), this module
- * evaluates the node itself; everything else is the library's.
+ * The library is made for chat templates. Where its values differ from Python's in a template of a task (`None`, lists
+ * as text, white space, characters outside the basic plane, methods of strings, fields that a record lacks), this
+ * module evaluates the node itself; everything else is the library's.
  *
  * @module
  */
@@ -12,7 +12,8 @@ import { codePoints, FILTERS, STRING_METHODS } from "./python_methods.ts";
 
 type Statement = Parameters<Interpreter["evaluate"]>[0];
 
-/** A node of the library's syntax tree, or one of ours: `Output`, an expression whose text is put out, and `Constant`. */
+/** A node of the library's syntax tree, or one of ours: `Output`, an expression whose text is put out, and
+ * `Constant`. */
 interface Node {
   type: string;
   [part: string]: unknown;

@@ -155,8 +155,8 @@ function multipleChoice(
 }
 
 /** The examples of a task, in the order of `records`, with `count` solved ones of `pool` before each.
- * @throws {RangeError} with the index of the record where a template or a value does not fit, and where no record has an
- *   answer among its choices.
+ * @throws {RangeError} with the index of the record where a template or a value does not fit, and where no record has
+ *   an answer among its choices.
  * @throws {UsageError} when the pool is too small. */
 export function buildExamples(
   config: TaskConfig,

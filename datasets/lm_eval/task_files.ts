@@ -192,8 +192,8 @@ function plain(config: RawConfig): RawConfig {
 
 /** Which tasks are meant by files and names.
  *
- * The tasks of a file that is given join those that are named. Of a folder's, those run that `names` names, as tasks, groups
- * or tags; all of them, when it names none.
+ * The tasks of a file that is given join those that are named. Of a folder's, those run that `names` names, as tasks,
+ * groups or tags; all of them, when it names none.
  * @throws {UsageError} when a file cannot be read, a name is unknown, or a task asks for what is not supported. */
 export function selectTasks(
   paths: readonly string[],
@@ -215,7 +215,8 @@ export function selectTasks(
   };
 }
 
-/** SHA-256 of what a task file says, with its includes and what a group changes, hex. The file's place does not count. */
+/** SHA-256 of what a task file says, with its includes and what a group changes, hex. The file's place does not
+ * count. */
 export function definitionHash({ config }: TaskDefinition): string {
   return createHash("sha256").update(JSON.stringify(config)).digest("hex");
 }

@@ -8,8 +8,8 @@ import { CONFIG_LIMITS, type HfMembers } from "./hf_members.ts";
 import { queryHeads } from "../units.ts";
 import { windowed } from "./windows.ts";
 
-/** The window of Qwen's `config.json`, off unless `use_sliding_window` is set: on layers from `max_window_layers` on, or
- * those that `layer_types` names. */
+/** The window of Qwen's `config.json`, off unless `use_sliding_window` is set: on layers from `max_window_layers` on,
+ * or those that `layer_types` names. */
 export function readQwenWindow(members: HfMembers, common: DecoderConfig): Partial<DecoderConfig> {
   if (!members.flag("use_sliding_window")) return {};
   const isType = (type: unknown): type is string => type === "sliding_attention" || type === "full_attention";
@@ -35,7 +35,8 @@ export function writeQwenWindow({ attention, layers }: DecoderConfig): Record<st
 export const withoutWindow = (config: DecoderConfig): string | undefined =>
   isPlain(config) ? undefined : "windows of attention";
 
-/** What llama.cpp cannot say of Qwen2: it takes the head size from the width and the number of heads, and reads no other. */
+/** What llama.cpp cannot say of Qwen2: it takes the head size from the width and the number of heads, and reads no
+ * other. */
 function refusal(config: DecoderConfig): string | undefined {
   const narrower = config.layers.some((shape) => queryHeads(shape) * config.headSize !== config.width);
   return withoutWindow(config) ?? (narrower ? "heads whose sizes do not add up to the width" : undefined);
