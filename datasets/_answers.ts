@@ -1,4 +1,4 @@
-/** The answer format of ARC and OpenBookQA: texts with labels, and the label of the right one.
+/** The answer format of ARC and OpenBookQA: texts with labels, and the label of the right answer.
  *
  * @module
  */

@@ -1,9 +1,9 @@
 import { type Corpus, defineCorpus } from "./define.ts";
 
-/** BookCorpus, one sentence a record: what LLM-Pruner is calibrated on. Only sentences that are long enough count,
- * about one in a hundred for windows of 64 tokens.
+/** BookCorpus, one sentence a record: LLM-Pruner's calibration text. Only long enough sentences are used, about one in
+ * a hundred for windows of 64 tokens.
  *
- * Deviations: the first million records, where the original draws from all 74 million. */
+ * Deviations: the first million records; the original draws from all 74 million. */
 export const bookcorpus: Corpus = defineCorpus({
   id: "bookcorpus",
   summary: "BookCorpus: sentences of unpublished novels, the first million; for calibration",

@@ -1,4 +1,4 @@
-/** Calibration windows: token sequences drawn from a corpus, the same for every method of a comparison.
+/** Calibration windows: token sequences from a corpus, the same for every method of a comparison.
  *
  * @module
  */
@@ -17,7 +17,7 @@ export interface DrawnWindows {
   dataset: DatasetUse;
 }
 
-/** What to draw. */
+/** Arguments of {@linkcode drawCalibration}. */
 export interface CalibrationOptions {
   /** Corpus whose calibration split is used. */
   corpus: Corpus;
@@ -27,22 +27,21 @@ export interface CalibrationOptions {
   sequences: number;
   /** Length of a window in tokens. */
   tokens: number;
-  /** `places` by default: random places, SparseGPT's procedure. `distinct-rows`: one window from each of different
-   * records that have at least as many tokens, each encoded alone, as LLM-Pruner's loader draws (horseee/LLM-Pruner
-   * 128a07d). */
+  /** `places` (default): random places, SparseGPT's procedure. `distinct-rows`: one window from each of several records
+   * that are long enough, each encoded alone, as in LLM-Pruner's loader (horseee/LLM-Pruner 128a07d). */
   draw?: "places" | "distinct-rows";
   /** Seed of the places. */
   seed: number;
   /** Folder with data sets. */
   data?: string;
-  /** Where the records begin and end from which windows come, as parts of all records; all by default. */
+  /** Part of the records that windows come from; default all. */
   part?: readonly [from: number, to: number];
-  /** Random stream: windows of another one are drawn apart. It says what the text is for, then which corpus it is where
-   * there are several; `calibration` by default. */
+  /** Random stream, independent of others. It names the purpose of the text, and the corpus if there are several;
+   * default `calibration`. */
   stream?: string;
 }
 
-/** One window from each of `sequences` records, at a random place; fewer where too few records are long enough. */
+/** One window from each of `sequences` records, at a random place; fewer if too few records are long enough. */
 function fromDistinctRows(
   texts: readonly string[],
   tokenizer: Tokenizer,
@@ -63,9 +62,8 @@ function fromDistinctRows(
   return windows;
 }
 
-/** Draws calibration windows, each i32 `[tokens]` with what must stand in front, with SparseGPT's procedure: random
- * places of the joined training text, or, where the corpus has no calibration joiner, of random records that are longer
- * than a window.
+/** Draws calibration windows, each i32 `[tokens]`, by SparseGPT's procedure: at random places of the joined training
+ * text. Without a calibration joiner, each window comes from a random record that is longer than the window.
  * @throws {UsageError} when the text is shorter than a window. */
 export async function drawCalibration(
   { corpus, tokenizer, sequences, tokens, draw, seed, data, part = [0, 1], stream = "calibration" }: CalibrationOptions,
@@ -74,20 +72,20 @@ export async function drawCalibration(
   const texts = all.slice(...part.map((share) => Math.round(share * all.length)));
   const rng = createRng(seed, stream);
   const own = textTokens(tokenizer, tokens);
-  // A window at a random place, as in SparseGPT: the last possible start is left out there too.
+  // As in SparseGPT, the last possible start is excluded.
   const slice = (ids: readonly number[]) =>
     cutWindow(tokenizer, ids, rng.integer(Math.max(1, ids.length - own)), tokens);
   const tooShort = () =>
     new UsageError(
       `The ${stream.replace(` ${corpus.id}`, "")} text of "${corpus.id}" (${dataset.source}, ${texts.length} of ` +
-        `${counted(all.length, "record")}) has no ${tokens} tokens in one piece: use shorter windows or more text`,
+        `${counted(all.length, "record")}) has no window of ${tokens} tokens: use shorter windows or more text`,
     );
   if (draw === "distinct-rows") {
     const windows = fromDistinctRows(texts, tokenizer, { sequences, tokens }, rng);
     if (windows.length === sequences) return { windows, dataset };
     throw new UsageError(
       `The calibration text of "${corpus.id}" (${dataset.source}) has ${windows.length} records of ${tokens} tokens ` +
-        `or more, ${sequences} distinct rows are asked for: use fewer or shorter windows, or more text`,
+        `or more, and distinct-rows needs ${sequences}: use fewer or shorter windows, or more text`,
     );
   }
   if (corpus.calibrationJoiner !== undefined) {

@@ -1,5 +1,5 @@
-/** What a data set is: a multiple-choice task or a text corpus. Each is one short file with its source, licence, record
- * format and the text that a model sees.
+/** Data sets: multiple-choice tasks and text corpora. Each is one short file with its source, licence, record format
+ * and the text that a model sees.
  *
  * @module
  */
@@ -16,31 +16,31 @@ export interface HubSource {
   revision?: string;
 }
 
-/** What tasks and corpora have in common. Exactly one of `hub` and `folder` is given. */
+/** The common part of tasks and corpora. Exactly one of `hub` and `folder` is set. */
 export interface DataSource {
   /** Lower-case words joined by `_` or `-`; unique in the registry. */
   id: string;
   /** One sentence for `bench ls tasks`. */
   summary: string;
-  /** Where the data set is described: authors, year, arXiv id. */
+  /** Reference: authors, year, arXiv id. */
   source: string;
-  /** Licence as its data card or repository states it. */
+  /** Licence according to the data card or repository. */
   licence: string;
-  /** For data that the user brings: where it comes from. */
+  /** Data that the user downloads: their place on the Hub. */
   hub?: HubSource;
-  /** For data that ship with the project: their folder. */
+  /** Data that ship with the project: their folder. */
   folder?: URL;
 }
 
-/** What is asked of a model, as lm-evaluation-harness names it: which of several texts is the most probable, how
- * probable a text is after another, how probable a whole text is. */
+/** Kinds of tasks, by their names in lm-evaluation-harness: the most probable of several texts, the probability of a
+ * text after another, the probability of a whole text. */
 export const OUTPUT_TYPES = ["multiple_choice", "loglikelihood", "loglikelihood_rolling"] as const;
-/** What is asked of a model. */
+/** A kind of task. */
 export type OutputType = (typeof OUTPUT_TYPES)[number];
 
 /** A metric of a task. `acc`: highest log-likelihood; `acc_norm`, `acc_bytes`: per character (code point), per UTF-8
- * byte. For one text, `acc` says whether it is the most probable; the others are exp of the mean loss per text, word or
- * byte, and bits per byte. */
+ * byte. For one text, `acc` says whether it is the most probable continuation. The others are exp of the mean loss per
+ * text, word or byte, and bits per byte. */
 export type MetricName =
   | "acc"
   | "acc_norm"
@@ -52,25 +52,25 @@ export type MetricName =
 
 /** One answer of an example, as the model sees it. */
 export interface Choice {
-  /** What the continuation is conditioned on. */
+  /** Text before the continuation. */
   context: string;
-  /** What is scored; begins with the delimiter, one space. */
+  /** The scored text; begins with the delimiter, one space. */
   continuation: string;
   /** The answer without delimiter: its length normalises `acc_norm` and `acc_bytes`. */
   text: string;
 }
 
-/** An example of a task. Where a text alone is scored, it is the only choice. */
+/** An example of a task. If a text alone is scored, it is the only choice. */
 export interface Example {
-  /** What stands before the context of each choice: solved examples. Nothing when absent. */
+  /** Solved examples before the context of each choice; none when absent. */
   prefix?: string;
   /** At least two of a multiple-choice task. */
   choices: Choice[];
-  /** Index of the right choice; −1 where none is. */
+  /** Index of the right choice; −1 if none is. */
   gold: number;
-  /** Indices of the right choices, where there are several. */
+  /** Indices of the right choices, if there are several. */
   golds?: number[];
-  /** What logs call the target, where that is not the index of the right choice. */
+  /** The target in logs, if it is not the index of the right choice. */
   target?: string;
 }
 
@@ -80,42 +80,42 @@ export interface Task<Schema extends z.ZodType = z.ZodType> extends DataSource {
   version: number;
   /** The scored split. */
   split: string;
-  /** Names that the split's file may have in a data folder; the first one present is read. */
+  /** Possible names of the split's file in a data folder; the first one present is read. */
   files: readonly string[];
-  /** Format of one record; fields that are not used may be missing or of any type. */
+  /** Format of one record; unused fields may be missing or of any type. */
   record: Schema;
   /** The example of one record.
-   * @throws {RangeError} when the fields do not fit together, such as an answer key that no choice has. */
+   * @throws {RangeError} when the fields contradict each other, such as an answer key without a choice. */
   toExample(record: z.infer<Schema>): Example;
-  /** Fields that lm-evaluation-harness adds to the record before it logs it; none when absent. */
+  /** Fields that lm-evaluation-harness adds to the logged record; none when absent. */
   addedFields?(example: Example): Record<string, unknown>;
   /** Reported metrics. `acc`: highest log-likelihood; `acc_norm`: highest log-likelihood per character (code point).
-   * `acc_bytes`, per UTF-8 byte, is reported wherever `acc_norm` is. */
+   * `acc_bytes`, per UTF-8 byte, is reported together with `acc_norm`. */
   metrics: readonly ("acc" | "acc_norm")[];
   /** The metric that stands for the task in tables and means, as in LLM-Pruner's tables; `acc` when absent. */
   primaryMetric?: "acc_norm";
 }
 
-/** A task that a file defines; see `lm_eval/`. It reads its own data. */
+/** A task defined by a file; see `lm_eval/`. It reads its own data. */
 export interface FileTask extends Pick<Task, "id" | "summary" | "source" | "licence" | "version"> {
   outputType: OutputType;
   metrics: readonly MetricName[];
   /** Its definition. */
   definition: TaskDefinition;
-  /** Where its data are on the Hub, if they are, and the splits that it reads: the scored one, and that of solved
-   * examples. */
+  /** Its data on the Hub, if they are there. */
   hub?: HubSource;
+  /** The scored split, and that of solved examples. */
   splits: string[];
-  /** Examples of the scored split with solved ones before them: so many, or as many as the file says.
+  /** Examples of the scored split after `fewshot` solved ones (default: the file's number).
    * @throws {UsageError} when data are missing, or a template does not fit a record. */
   load(options: { data?: string; cache?: string; limit?: number; fewshot?: number }): Promise<LoadedTask>;
 }
 
-/** A task's definition, as a file gives it. */
+/** A task's definition in a file. */
 export interface TaskDefinition {
   /** The file. */
   path: string;
-  /** Its keys, with includes and what a group changes. */
+  /** Its keys, with includes and the overrides of a group. */
   config: Record<string, unknown>;
 }
 
@@ -126,50 +126,50 @@ export type AnyTask = Task | FileTask;
 export interface LoadedTask {
   /** The examples to score: all, or the first `limit`. */
   examples: Example[];
-  /** Their records as they stand in the file, for result files that quote them. */
+  /** Their unchanged records, for result files that quote them. */
   records: unknown[];
   /** Examples in the whole split. */
   total: number;
   /** Solved examples in each prompt. */
   numFewshot: number;
-  /** Where they come from, for records of results. */
+  /** Origin, for records of results. */
   dataset: DatasetUse;
-  /** Where the examples in the prompts come from, if there are any. */
+  /** Origin of the examples in the prompts, if there are any. */
   fewshotDataset?: DatasetUse;
 }
 
-/** A text corpus: records of text that are joined for perplexity and calibration. */
+/** A text corpus: records of text, joined for perplexity and calibration. */
 export interface Corpus extends DataSource {
   /** The record's field that holds the text. */
   textField: string;
-  /** Splits with the names that their file may have in a data folder; the first one present is read.
+  /** Splits with the possible names of their file in a data folder; the first one present is read.
    * JSON Lines (`.jsonl`, `.json`, each also `.gz`) or plain text, one record per line. */
   splits: Record<string, readonly string[]>;
-  /** Names of files that hold the corpus in one piece. Where a split has no file of its own, it is cut from this one:
-   * see {@linkcode PARTS}. */
+  /** Names of files with the whole corpus. A split without a file of its own is cut from this one: see
+   * {@linkcode PARTS}. */
   wholeFiles: readonly string[];
-  /** Split measured when none is named. */
+  /** Split that is measured by default. */
   evaluationSplit: string;
-  /** Split that calibration windows are drawn from. */
+  /** Split of the calibration windows. */
   calibrationSplit: string;
-  /** What stands between two records in protocols (a) and (b); absent when these are not defined for the corpus. */
+  /** Text between two records in protocols (a) and (b); absent if these are not defined for the corpus. */
   joiner?: string;
-  /** What stands between two records of the calibration text; absent when each window comes from one record. */
+  /** Text between two records of the calibration text; absent if each window comes from one record. */
   calibrationJoiner?: string;
   /** Only the first records are read. */
   maxRecords?: number;
   /** Only the first windows are scored. */
   maxWindows?: number;
-  /** Whether a record begins an article, so that a file may be cut before it; absent: before every record. */
+  /** Whether a record begins an article, before which a file may be cut; absent: before every record. */
   startsArticle?(text: string): boolean;
-  /** The documents of protocol (c) in raw form; absent when the protocol is not defined for the corpus. */
+  /** The raw documents of protocol (c); absent if the protocol is not defined for the corpus. */
   documents?(texts: readonly string[]): string[];
   /** A document as the model sees it in protocol (c). */
   detokenise?(document: string): string;
 }
 
-/** Shares of a corpus's only file that stand in for splits without a file: calibration and evaluation never overlap,
- * unless `all` is asked for. Cuts are moved to the nearest beginning of an article. */
+/** Shares of a corpus's only file that replace splits without a file. Calibration and evaluation do not overlap, except
+ * with `all`. Cuts are moved to the nearest beginning of an article. */
 export const PARTS: Record<string, readonly [from: number, to: number]> = {
   all: [0, 1],
   calibration: [0, 0.8],
@@ -181,11 +181,10 @@ function checkSource(kind: string, { id, hub, folder }: DataSource): void {
   if (!/^[a-z][a-z0-9]*([_-][a-z0-9]+)*$/.test(id)) {
     throw new TypeError(`${kind} id must be lower-case words joined by _ or -: current "${id}"`);
   }
-  if (!hub === !folder) throw new TypeError(`${kind} "${id}" must have either a hub source or a folder`);
+  if (!hub === !folder) throw new TypeError(`${kind} "${id}" must have a hub source or a folder, and not both`);
 }
 
-/** Checks a task's definition and returns it with its record type. `files` defaults to `<id>-<split>.jsonl`, then
- * `<id>.jsonl`.
+/** Checks a task's definition. `files` defaults to `<id>-<split>.jsonl`, then `<id>.jsonl`.
  * @throws {TypeError} when the id is malformed, or the data have no or two places. */
 export function defineTask<Schema extends z.ZodType>(
   task: Omit<Task<Schema>, "files"> & { files?: readonly string[] },

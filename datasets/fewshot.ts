@@ -1,6 +1,6 @@
-/** Examples in the prompt, drawn as lm-evaluation-harness's default sampler draws them: for each scored example anew,
- * with Python's generator and the harness's seed, from the training split. So the choices of one example share the
- * whole prompt, but prompts of two examples share nothing.
+/** Solved examples in the prompt, drawn like lm-evaluation-harness's default sampler: anew for each scored example,
+ * with Python's generator and the harness's seed, from the training split. The choices of one example share the whole
+ * prompt; prompts of two examples share nothing.
  *
  * @module
  */
@@ -11,34 +11,34 @@ import type { Example } from "./define.ts";
 
 /** The harness's default `--seed` for few-shot examples. */
 export const FEWSHOT_SEED = 1234;
-/** The split that they are drawn from. */
+/** The split of the solved examples. */
 export const FEWSHOT_SPLIT = "train";
-/** What stands between two examples. */
+/** Text between two examples. */
 const DELIMITER = "\n\n";
 
-/** Names of the file of the task `id` that they are drawn from, in a folder of the user. */
+/** Possible names of the file with solved examples of the task `id`, in a folder of the user. */
 export function fewshotFiles(id: string): string[] {
   return [`${id}-train.jsonl`];
 }
 
 /** An example and its record. */
-export interface ExampleWithRecord {
+interface ExampleWithRecord {
   example: Example;
   record: unknown;
 }
 
-/** An example with its right answer, as it stands in a prompt. */
+/** An example with its right answer, as text of a prompt. */
 function solved({ choices, gold }: Example): string {
   const { context, continuation } = at(choices, gold);
   return context + continuation + DELIMITER;
 }
 
 /** How examples are drawn. */
-export interface DrawOptions {
+interface DrawOptions {
   /** How many. */
   count: number;
-  /** Whether a record that is in the pool itself is left out, which the harness does where the pool may be the scored
-   * split; one more is drawn then. */
+  /** Whether a record's own example in the pool is excluded, and one more is drawn: the harness's rule if the pool may
+   * be the scored split. */
   excludes: boolean;
   /** `first_n`: the first of the pool, the same for every record. */
   sampler?: "default" | "first_n";
@@ -54,7 +54,7 @@ export function drawFewshot(
 ): number[][] {
   const needed = count + (excludes ? 1 : 0);
   if (pool.length < needed) {
-    throw new UsageError(`${count} examples in the prompt need ${needed} to draw from: current ${pool.length}`);
+    throw new UsageError(`${count} examples in the prompt need a pool of ${needed}: current ${pool.length}`);
   }
   const random = createPythonRandom(seed);
   const all = [...pool.keys()];
@@ -66,7 +66,7 @@ export function drawFewshot(
     if (drawn.length === count) return drawn;
     const others = all.filter(isOther);
     if (others.length < count) {
-      throw new UsageError(`${count} examples in the prompt need as many others: current ${others.length}`);
+      throw new UsageError(`${count} examples in the prompt need as many different ones: current ${others.length}`);
     }
     return random.sample(others.length, count).map((index) => at(others, index));
   });

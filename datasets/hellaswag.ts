@@ -3,8 +3,8 @@ import { at } from "../core/util/indexing.ts";
 import { capitalize, replaceEach, strip } from "../core/util/python_text.ts";
 import { choicesAfter, defineTask, type Task } from "./define.ts";
 
-/** HellaSwag's text without WikiHow's markup. White space is stripped first, so that a removed mark may leave a space
- * at either end; two spaces become one once, so that three leave two. Both are lm-evaluation-harness's behaviour. */
+/** HellaSwag's text without WikiHow's markup. As in lm-evaluation-harness, white space is stripped first, so a removed
+ * mark may leave a space at either end. Each two spaces become one once, so three leave two. */
 function clean(text: string): string {
   const sentences = replaceEach(strip(text), " [title]", ". ");
   return replaceEach(sentences.replace(/\[[^\n]*?\]/g, ""), "  ", " ");

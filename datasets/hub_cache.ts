@@ -1,18 +1,18 @@
-/** Data sets in the Hugging Face cache, which Python's libraries share: where it is, and which files of a repository
- * hold a split. Nothing here uses the network; see `hub_fetch.ts`.
+/** Data sets in the Hugging Face cache, shared with Python's libraries: its place, and the files of a split. Nothing
+ * here uses the network; see `hub_fetch.ts`.
  *
  * @module
  */
 import { join } from "node:path";
 import type { HubSource } from "./define.ts";
 
-/** The variables that Python's libraries follow. */
+/** Settings from the variables of Python's libraries. */
 export interface HubSettings {
   /** Folder of the cache: `HF_HUB_CACHE`, `HF_HOME/hub`, or `huggingface/hub` in the user's cache folder. */
   cache: string;
   /** `HF_ENDPOINT`. */
   endpoint: string;
-  /** `HF_HUB_OFFLINE`: nothing is downloaded. */
+  /** `HF_HUB_OFFLINE`: no downloads. */
   isOffline: boolean;
   /** `HF_TOKEN`. */
   token?: string;
@@ -32,24 +32,24 @@ export function hubSettings(env: (name: string) => string | undefined = Deno.env
   };
 }
 
-/** A split that is on this machine. */
+/** A split on this machine. */
 export interface HubFiles {
   /** Full paths, in the order of the records. */
   paths: string[];
   /** Paths in the repository. */
   names: string[];
-  /** Commit that they belong to. */
+  /** Commit of the files. */
   revision: string;
 }
 
-/** Branches that are looked at, in this order, where a data set names no commit: the data as their authors put them,
- * then the Hub's own conversion to Parquet, for data sets that come as a program. */
+/** Branches that are searched in this order if a data set names no commit: the authors' files, then the Hub's
+ * conversion to Parquet for data sets that come as a program. */
 export const DEFAULT_REVISIONS = ["main", "refs/convert/parquet"] as const;
 
 /** A commit's full name. */
 export const COMMIT = /^[0-9a-f]{40}$/;
 
-/** What people call the splits in names of files. */
+/** Words for the splits in names of files. */
 const SPLIT_WORDS: Record<string, string> = {
   train: "train|training",
   validation: "validation|valid|val|dev",
@@ -58,11 +58,11 @@ const SPLIT_WORDS: Record<string, string> = {
 
 const DATA_FILE = /\.(parquet|jsonl|json|jsonl\.gz|json\.gz)$/;
 
-/** Those of a repository's files that hold `split`, in order; empty when there are none.
+/** The files of `split` in a repository, in order; empty if there are none.
  *
- * A file of one of the names `exact` comes first. Otherwise the rule of Python's `datasets`: with a configuration,
- * files in the folder of that name; the split's name in a folder's or a file's name, between other characters than
- * letters and digits. Parquet is taken before JSON Lines. */
+ * A file with one of the names `exact` is preferred. Otherwise the rule of Python's `datasets` holds: with a
+ * configuration, files in the folder of that name; the split's name as a separate word in a folder's or a file's name.
+ * Parquet is preferred to JSON Lines. */
 export function selectSplit(
   files: readonly string[],
   { config, split, exact }: { config?: string; split: string; exact: readonly string[] },
@@ -97,7 +97,7 @@ export function listFiles(folder: string, prefix = ""): string[] {
   );
 }
 
-/** The commit that the cache has for a branch or tag. */
+/** The cached commit of a branch or tag. */
 function cachedCommit(repository: string, revision: string): string | undefined {
   if (COMMIT.test(revision)) return revision;
   try {
@@ -108,7 +108,7 @@ function cachedCommit(repository: string, revision: string): string | undefined 
   }
 }
 
-/** A split of `hub` as the cache has it, or undefined. `exact`: see {@linkcode selectSplit}. */
+/** A split of `hub` in the cache, or undefined. `exact`: see {@linkcode selectSplit}. */
 export function cachedSplit(
   hub: HubSource,
   { split, exact, cache }: { split: string; exact: readonly string[]; cache: string },
@@ -127,7 +127,7 @@ export function cachedSplit(
   return undefined;
 }
 
-/** The file `name` of the data set `repo`, if the cache has it. */
+/** The cached file `name` of the data set `repo`, if there is one. */
 export function cachedFile(repo: string, name: string, cache: string): string | undefined {
   const repository = repositoryFolder(cache, repo);
   for (const revision of DEFAULT_REVISIONS) {
@@ -138,7 +138,7 @@ export function cachedFile(repo: string, name: string, cache: string): string | 
   return undefined;
 }
 
-/** How many files the names say that there are (`test-00000-of-00002.parquet`): a cache may lack some. */
+/** Number of files according to their names (`test-00000-of-00002.parquet`): a cache may lack some. */
 function shardCount(names: readonly string[]): number | undefined {
   const totals = names.map((name) => /-\d{5}-of-(\d{5})\.parquet$/.exec(name)?.[1]);
   return totals[0] === undefined ? undefined : Number(totals[0]);

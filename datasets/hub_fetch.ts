@@ -21,7 +21,7 @@ import {
 } from "./hub_cache.ts";
 
 /** What to fetch, and how. */
-export interface FetchOptions {
+interface FetchOptions {
   split: string;
   /** Names of files that are preferred to all others; see `selectSplit`. */
   exact: readonly string[];
@@ -35,7 +35,7 @@ export interface FetchOptions {
 /** How often a file is tried. */
 const ATTEMPTS = 3;
 
-/** What a call to the Hub needs. */
+/** Arguments of every call to the Hub. */
 interface Access {
   hubUrl: string;
   accessToken?: string;
@@ -48,7 +48,7 @@ function explain(repo: string, endpoint: string, error: unknown): Error {
     const { statusCode } = error;
     if (statusCode === 401 || statusCode === 403) {
       return new UsageError(
-        `"${repo}" on ${endpoint} may not be read (${statusCode}): accept its terms there if it has any, and set HF_TOKEN`,
+        `"${repo}" on ${endpoint} may not be read (${statusCode}): accept its terms there, and set HF_TOKEN`,
       );
     }
     if (statusCode === 404) {
@@ -133,10 +133,10 @@ async function inTurn<T>(repository: string, work: () => Promise<T>): Promise<T>
   return await work();
 }
 
-/** Fetches a split of `hub` into the cache, unless it is there, and gives its files.
+/** Downloads a split of `hub` into the cache, unless it is there, and returns its files.
  *
- * Without a pinned revision the commit that the branch has today is taken; it is remembered under `refs`, so that later
- * runs read the same.
+ * Without a pinned revision the branch's current commit is used. It is kept under `refs`, so that later runs read the
+ * same.
  * @throws {UsageError} when the data set, the revision or the split does not exist or may not be read, the Hub cannot
  *   be reached, or `HF_HUB_OFFLINE` is set and the cache lacks the split.
  * @throws {FileFormatError} when a file's checksum stays wrong. */
@@ -147,7 +147,7 @@ export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise
   if (cached) return cached;
   if (isOffline) {
     throw new UsageError(
-      `"${hub.repo}" (${split}) is not in the cache "${cache}", and HF_HUB_OFFLINE forbids fetching it`,
+      `"${hub.repo}" (${split}) is not in the cache "${cache}", and HF_HUB_OFFLINE forbids its download`,
     );
   }
   if (token !== undefined && !token.startsWith("hf_")) {

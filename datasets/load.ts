@@ -1,4 +1,4 @@
-/** Finds the file of a data set and reads it: examples of a task, texts of a corpus.
+/** Finds and reads the files of a data set: examples of a task, texts of a corpus.
  *
  * @module
  */
@@ -22,25 +22,25 @@ import { cachedSplit, hubSettings } from "./hub_cache.ts";
 import { readRecords } from "./records.ts";
 
 /** A corpus's texts in the order of the file. */
-export interface LoadedCorpus {
+interface LoadedCorpus {
   /** One text per record. */
   texts: string[];
-  /** Where they come from, for records of results. */
+  /** Origin, for records of results. */
   dataset: DatasetUse;
 }
 
 /** Where to look for data sets. */
-export interface DataPlaces {
-  /** Folder of the user, which comes first. */
+interface DataPlaces {
+  /** Folder of the user; searched first. */
   data?: string;
-  /** Hugging Face cache; that of the environment by default. */
+  /** Hugging Face cache; default that of the environment. */
   cache?: string;
 }
 
 /** The files of a split. */
 interface FoundSplit {
   paths: string[];
-  /** How a record names them. */
+  /** Their names in records of results. */
   source: string;
   /** Commit on the Hub; null for files of the user or of the project. */
   revision: string | null;
@@ -48,13 +48,13 @@ interface FoundSplit {
 
 const baseName = (path: string) => path.slice(path.lastIndexOf("/") + 1);
 
-/** Names of files with their Parquet counterparts. */
+/** Names of files, and of their Parquet versions. */
 const withParquet = (names: readonly string[]) =>
   names.flatMap((name) => name.endsWith(".jsonl") ? [name, name.replace(/jsonl$/, "parquet")] : [name]);
 
-/** Finds a split: in the data set's own folder, in the user's, then in the Hugging Face cache, where `hubSplit` is the
- * split's name on the Hub (absent: it has none there). `names`: what the file may be called. `fetched`: what `bench
- * fetch` calls it, the data set's id unless given.
+/** Finds a split in the data set's own folder, in the user's, then in the Hugging Face cache. `hubSplit`: the split's
+ * name on the Hub, if it is there. `names`: possible names of the file. `fetched`: its name for `bench fetch`, default
+ * the data set's id.
  * @throws {MissingDataError} that says what was looked for and how to get it. */
 function findSplit(
   source: DataSource,
@@ -82,8 +82,10 @@ function findSplit(
   }
   const place = source.folder ? " in its folder" : data === undefined ? "" : ` in "${data}"`;
   const advice = hub
-    ? `; \`bench fetch ${fetched}\` gets it from Hugging Face (${hub.repo}${hub.config ? `, ${hub.config}` : ""}), ` +
-      "or give --data a folder that holds it"
+    ? `; \`bench fetch ${fetched}\` downloads it from Hugging Face (${hub.repo}${
+      hub.config ? `, ${hub.config}` : ""
+    }), ` +
+      "or give --data a folder with it"
     : "";
   throw new MissingDataError(
     `The ${split} split of "${source.id}" was not found${place}: looked for ${candidates.join(", ")}${advice}`,
@@ -112,8 +114,8 @@ async function readExamples<Schema extends z.ZodType>(
 }
 
 /** Reads the scored split of `task` from its own folder, from the folder `data`, or from the Hugging Face cache. Every
- * record is checked, also those after `limit`. With `fewshot`, so many solved examples of the training split stand
- * before each context; see `fewshot.ts`.
+ * record is checked, also those after `limit`. `fewshot`: solved examples of the training split before each context;
+ * see `fewshot.ts`.
  * @throws {UsageError} when no file is found, or a record is malformed (with file, line and field). */
 export async function loadTask(
   task: AnyTask,
@@ -133,7 +135,7 @@ export async function loadTask(
   if (fewshot === 0) return loaded;
   if (task.folder) {
     throw new UsageError(
-      `Task "${task.id}" has no training split to draw ${fewshot} examples from: leave it out, or use none (0)`,
+      `Task "${task.id}" has no training split to draw ${fewshot} examples from: use no examples (0)`,
     );
   }
   const foundTrain = findSplit(task, places, {
@@ -152,7 +154,7 @@ export async function loadTask(
   };
 }
 
-/** Index of the record nearest to `share` of all before which the file may be cut. */
+/** Index of the record nearest to `share` of all where the file may be cut. */
 function cutAt(corpus: Corpus, texts: readonly string[], share: number): number {
   const wanted = Math.round(share * texts.length);
   const mayCut = (i: number) => i === 0 || i === texts.length || (corpus.startsArticle?.(at(texts, i)) ?? true);
@@ -166,9 +168,9 @@ function cutAt(corpus: Corpus, texts: readonly string[], share: number): number 
 
 /** Reads `split` of `corpus` from its own folder, from the folder `data`, or from the Hugging Face cache.
  *
- * `split` names one of the corpus's splits, or `calibration` (the split that calibration is drawn from), or `all` (a
- * file that holds the corpus in one piece). A split without a file of its own is cut from such a file: see
- * {@linkcode PARTS}; the record's `source` then names the lines.
+ * `split` is one of the corpus's splits, `calibration` (its calibration split), or `all` (a file with the whole
+ * corpus). A split without a file of its own is cut from the whole file: see {@linkcode PARTS}. The record's `source`
+ * then names the lines.
  * @throws {UsageError} when the split is unknown, no file is found, or a record is malformed. */
 export async function loadCorpus(
   corpus: Corpus,
@@ -198,7 +200,7 @@ export async function loadCorpus(
   if (from === to) {
     throw new FileFormatError(
       found.paths.join(", "),
-      `has too few articles to cut the split "${split}" from: give --data its own file`,
+      `has too few articles for the split "${split}": give --data a file of that split`,
     );
   }
   const source = `${found.source}, lines ${at(records, from).line}-${at(records, to - 1).line}`;

@@ -55,8 +55,8 @@ export const corpora: ReadonlyMap<string, Corpus> = byId<Corpus>("corpus", [
 
 const fileTasks = new Map<string, FileTask>();
 
-/** Makes tasks that files define known; one with the id of another replaces it.
- * @throws {FileFormatError} when one asks for what is not supported. */
+/** Registers tasks defined by files; one replaces an earlier one with its id.
+ * @throws {FileFormatError} when one needs an unsupported feature. */
 export function addFileTasks(definitions: readonly TaskDefinition[]): void {
   for (const definition of definitions) {
     const task = fileTask(definition);
@@ -64,16 +64,16 @@ export function addFileTasks(definitions: readonly TaskDefinition[]): void {
   }
 }
 
-/** The task that a file defines as `id`. */
+/** The task `id` of a file. */
 export const findFileTask = (id: string): FileTask | undefined => fileTasks.get(id);
 
-/** The task `id`: one that a file defines, or one of this program.
+/** The task `id` of a file or of this program.
  * @throws {UsageError} when there is none, with the nearest name. */
 export function anyTask(id: string): AnyTask {
   return fileTasks.get(id) ?? getTask(id);
 }
 
-/** The task of this program with the id `id`.
+/** The task `id` of this program.
  * @throws {UsageError} when there is none, with the nearest name. */
 export function getTask(id: string): Task {
   const task = tasks.get(id);

@@ -1,12 +1,12 @@
-/** Reads Parquet files as the records that a JSON Lines file of the same data would hold.
+/** Reads Parquet files as the records of a JSON Lines file with the same data.
  *
  * @module
  */
 import { zstdDecompressSync } from "node:zlib";
 import type { AsyncBuffer, Compressors, FileMetaData } from "hyparquet";
 
-/** Bytes `start` to `end` of a file of `byteLength`; negative places count from its end.
- * @throws {RangeError} when the file does not have them. */
+/** Bytes `start` to `end` of a file of `byteLength`; negative numbers count from its end.
+ * @throws {RangeError} when they are not in the file. */
 function readRange(file: Deno.FsFile, byteLength: number, start: number, end: number): ArrayBuffer {
   const [from, to] = [start < 0 ? byteLength + start : start, end < 0 ? byteLength + end : end];
   if (!(0 <= from && from <= to && to <= byteLength)) {
@@ -22,7 +22,7 @@ function readRange(file: Deno.FsFile, byteLength: number, start: number, end: nu
   return bytes.buffer;
 }
 
-/** A file as the library wants it. Reads are synchronous: the library asks for several ranges at once, and they share
+/** A file as the library needs it. Reads are synchronous: the library requests several ranges at once, and they share
  * one file position. */
 function fileBuffer(file: Deno.FsFile): AsyncBuffer {
   const byteLength = file.statSync().size;
@@ -30,15 +30,15 @@ function fileBuffer(file: Deno.FsFile): AsyncBuffer {
     byteLength,
     slice: (start, end = byteLength) => {
       const read = Promise.try(readRange, file, byteLength, start, end);
-      // The library drops what it no longer needs; a rejection that nobody waits for would end the process. For the same
-      // reason nothing is thrown here: the columns it has begun would be dropped.
+      // The library drops ranges that it no longer needs, and an unhandled rejection would end the process. Throwing here
+      // would make it drop columns in progress.
       read.catch(() => {});
       return read;
     },
   };
 }
 
-/** Values as JSON has them: 64-bit integers as numbers, dates as text. */
+/** Values as JSON: 64-bit integers as numbers, dates as text. */
 function toJsonValue(value: unknown): unknown {
   if (typeof value === "bigint") {
     const number = Number(value);
@@ -125,8 +125,7 @@ function guarded(compressors: Compressors): Compressors {
   );
 }
 
-/** Keeps errors of columns that the library has dropped from ending the process while `read` runs. The first error is
- * thrown in any case. */
+/** Keeps errors of dropped columns from ending the process while `read` runs. The first error is thrown in any case. */
 async function withoutDropped<T>(read: () => Promise<T>): Promise<T> {
   const drop = (event: PromiseRejectionEvent) => {
     if (/hyparquet|fzstd/.test((event.reason as Error | undefined)?.stack ?? "")) event.preventDefault();

@@ -1,4 +1,4 @@
-/** Reads the records of a file: the only way in for data sets.
+/** Reads the records of data files.
  *
  * @module
  */
@@ -7,22 +7,22 @@ import { FileFormatError } from "../core/util/errors.ts";
 import { sha256OfFiles } from "../core/formats/ranged_file.ts";
 import { readParquetRows } from "./parquet.ts";
 
-/** Longest line that is read, in UTF-16 code units. The longest documents of C4 have about 1 M; a longer "line" is a
- * file of another format. */
-export const MAX_LINE_LENGTH = 16 * 1024 * 1024;
+/** Longest line that is read, in UTF-16 code units. The longest documents of C4 have about 1 M; longer "lines" are
+ * files of another format. */
+const MAX_LINE_LENGTH = 16 * 1024 * 1024;
 
-/** One record and where it stands. */
-export interface DataRecord<T> {
+/** One record and its place. */
+interface DataRecord<T> {
   /** Line (or row) in its file, from 1. */
   line: number;
   /** The record, checked. */
   value: T;
-  /** The record as it stands in the file, with its fields in their order. */
+  /** The unchanged record, with its fields in their order. */
   raw: unknown;
 }
 
-/** What a file, or several that belong together, hold. */
-export interface RecordFile<T> {
+/** Records of one or more files. */
+interface RecordFile<T> {
   /** Records in the order of the files. */
   records: DataRecord<T>[];
   /** SHA-256 of the files' bytes, hex. */
@@ -30,11 +30,11 @@ export interface RecordFile<T> {
 }
 
 /** How to read a file. */
-export interface ReadOptions<Schema extends z.ZodType> {
+interface ReadOptions<Schema extends z.ZodType> {
   /** Format of a record. */
   record: Schema;
-  /** Reads a plain text file as one record per line, `{ [textField]: line }`, without its line end; what follows the
-   * last line end is a record too, so that joining with line ends gives the file back. Without it a text file is
+  /** Reads a plain text file as one record per line, `{ [textField]: line }`, without its line end. The text after the
+   * last line end is a record too, so that joining with line ends gives the file. Without this option text files are
    * refused. */
   textField?: string;
   /** Stops after the first records; the hash is that of the whole files. */
@@ -96,7 +96,7 @@ async function* rawRecords(
   if (!isJson && textField === undefined) {
     throw new FileFormatError(
       path,
-      "must be Parquet or JSON Lines: its name must end in .parquet, .jsonl, .json, .jsonl.gz or .json.gz",
+      "must be Parquet or JSON Lines, with a name that ends in .parquet, .jsonl, .json, .jsonl.gz or .json.gz",
     );
   }
   let line = 0;
@@ -116,7 +116,7 @@ async function* rawRecords(
   if (Array.isArray(items)) { for (const [i, item] of items.entries()) yield [i + 1, item]; }
 }
 
-/** What went wrong with a file, said of the file. */
+/** An error that names the file. */
 function readError(path: string, error: unknown): FileFormatError {
   if (error instanceof FileFormatError) return error;
   const { message } = error as Error;
@@ -129,7 +129,7 @@ function readError(path: string, error: unknown): FileFormatError {
 
 /** Reads and checks the records of a Parquet file (`.parquet`), a JSON Lines file (`.jsonl`, `.json`, each also `.gz`)
  * or, with `textField`, of a plain text file; of several files one after the other. Empty lines of JSON Lines are
- * passed over.
+ * skipped.
  * @throws {FileFormatError} naming file, line and field when something else stands there. */
 export async function readRecords<Schema extends z.ZodType>(
   paths: string | readonly string[],

@@ -1,5 +1,5 @@
-/** Any text of the user's as a corpus: `file:PATH`, or `file:PATH#FIELD` where the records' text is in a field of
- * another name than `text`.
+/** A user's text file as a corpus: `file:PATH`, or `file:PATH#FIELD` if the records' text is in another field than
+ * `text`.
  *
  * @module
  */
@@ -11,13 +11,13 @@ import type { Corpus } from "./define.ts";
 
 const PREFIX = "file:";
 
-/** Whether a corpus's name is that of a file. */
+/** Whether a corpus's name means a file. */
 export function isFileName(name: string): boolean {
   return name.startsWith(PREFIX);
 }
 
-/** The corpus in a file. Plain text is one document, line by line as it stands; of JSON Lines (`.jsonl`, `.json`, each
- * also `.gz`) and Parquet each record is one, and an empty line stands between two. Calibration draws from all of it.
+/** The corpus in a file. Plain text is one document. In JSON Lines (`.jsonl`, `.json`, each also `.gz`) and Parquet
+ * each record is a document, and an empty line separates two. Calibration draws from all of it.
  * @throws {MissingDataError} when there is no such file. */
 export function fileCorpus(name: string): Corpus {
   const [, place = "", field = "text"] = /^file:(.*?)(?:#([^#/]+))?$/s.exec(name) ?? [];

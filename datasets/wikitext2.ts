@@ -11,15 +11,15 @@ function isTitle(line: string): boolean {
   return text.startsWith("= ") && text.endsWith(" =");
 }
 
-/** The raw file that records come from: lines of a text file, or rows of the Hub, which keep their line feed and where
- * an empty row stands for a blank line, a space and a line feed. */
+/** The raw file of the records: lines of a text file, or rows of the Hub, which keep their line feed. An empty row of
+ * the Hub is a blank line: a space and a line feed. */
 function rawText(lines: readonly string[]): string {
   if (!lines.some((line) => line.endsWith("\n"))) return lines.join("\n");
   return lines.map((row) => row === "" ? " \n" : row).join("");
 }
 
 /** Articles of line-level records, as `EleutherAI/wikitext_document_level` makes them from the raw file. */
-export function wikitextPages(lines: readonly string[]): string[] {
+function wikitextPages(lines: readonly string[]): string[] {
   let page: string[] = [];
   const pages = [page];
   for (const line of rawText(lines).split("\n")) {
@@ -30,13 +30,13 @@ export function wikitextPages(lines: readonly string[]): string[] {
   return strip(texts[0] ?? "") === "" ? texts.slice(1) : texts;
 }
 
-/** The brackets and quotes whose inner margins are dropped: opening, closing. */
+/** Brackets and quotes that lose their inner spaces: opening, closing. */
 const PAIRS = ([["\\(", "\\)"], ["\\[", "\\]"], ["{", "}"], ['"', '"'], ["'", "'"]] as const).map(([open, close]) =>
   new RegExp(`(${open})[${PYTHON_SPACE}]*([^${close}]*?)[${PYTHON_SPACE}]*(${close})`, "g")
 );
 
-/** WikiText in ordinary typography, rule by rule as lm-evaluation-harness's `wikitext_detokenizer`, whose second rule
- * is a slip that practically never applies. */
+/** WikiText in ordinary typography, rule by rule as in lm-evaluation-harness's `wikitext_detokenizer`. Its second rule
+ * is a slip and hardly ever applies. */
 export function wikitextDetokenise(text: string): string {
   text = replaceEach(text, "s '", "s'");
   text = text.replace(/\/' [0-9]\//g, () => "/'[0-9]/");

@@ -2,8 +2,8 @@ import { z } from "zod";
 import { strip } from "../core/util/python_text.ts";
 import { defineTask, type Task } from "./define.ts";
 
-/** WinoGrande, scored partially: each option fills the blank of its own context, and the rest of the sentence, the same
- * for both, is what is scored. */
+/** WinoGrande, partially scored: each option fills the blank of its own context. The rest of the sentence, the same for
+ * both, is scored. */
 export const winogrande: Task = defineTask({
   id: "winogrande",
   version: 1,

@@ -8,37 +8,31 @@ import { z } from "zod";
 import { FileFormatError, unknownName, UsageError } from "../../core/util/errors.ts";
 import { type MetricName, OUTPUT_TYPES } from "../define.ts";
 
-/** A Python function that a file names; the harness would run it, this program cannot. */
-export class PythonHook {
-  readonly name: string;
-  constructor(name: string) {
-    this.name = name;
-  }
+/** A Python function named in a file. The harness would run it; this program cannot. */
+class PythonHook {
+  constructor(readonly name: string) {}
 }
 
 /** A file's keys, its includes merged in. */
 export type RawConfig = Record<string, unknown>;
 
-/** Files that include each other, at most. */
-const DEEPEST_INCLUDE = 16;
-/** A task file has some kilobytes. */
-const MOST_BYTES = 4 * 1024 * 1024;
+/** Longest task file in bytes; usual ones have some kilobytes. */
+const MAX_BYTES = 4 * 1024 * 1024;
 
 function parseYaml(path: string): RawConfig {
   let text: string;
   try {
-    if (Deno.statSync(path).size > MOST_BYTES) {
-      throw new FileFormatError(path, `is no task file: over ${MOST_BYTES} bytes`);
-    }
+    const { size } = Deno.statSync(path);
+    if (size > MAX_BYTES) throw new FileFormatError(path, `has ${size} bytes: task files have at most ${MAX_BYTES}`);
     text = Deno.readTextFileSync(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) throw new UsageError(`The task file "${path}" does not exist`);
     throw error instanceof UsageError ? error : new FileFormatError(path, (error as Error).message);
   }
   const document = parseDocument(text, {
-    // PyYAML's version: `yes` and `no` without quotes are booleans.
+    // The version of PyYAML: `yes` and `no` without quotes are booleans.
     version: "1.1",
-    // Of equal keys PyYAML takes the last.
+    // PyYAML takes the last of equal keys.
     uniqueKeys: false,
     prettyErrors: false,
     logLevel: "silent",
@@ -58,10 +52,10 @@ function parseYaml(path: string): RawConfig {
   return { ...values };
 }
 
-/** Reads a file with what it includes: keys of the file itself win, then those of later includes.
+/** Reads a file with its includes. Keys of the file itself win, then those of later includes.
  * @throws {UsageError} when a file is missing, is not YAML, or includes itself. */
 export function readConfig(path: string, including: readonly string[] = []): RawConfig {
-  if (including.includes(path) || including.length >= DEEPEST_INCLUDE) {
+  if (including.includes(path)) {
     throw new FileFormatError(path, `includes itself: ${[...including, path].join(", ")}`);
   }
   const { include, ...own } = parseYaml(path);
@@ -77,7 +71,7 @@ export function readConfig(path: string, including: readonly string[] = []): Raw
   return Object.assign(merged, own);
 }
 
-/** Metrics by output type: those that the harness reports where a file lists none, and all that are supported here. */
+/** Metrics by output type: the harness's defaults, and all that are supported here. */
 const METRICS = {
   multiple_choice: { usual: ["acc", "acc_norm"], all: ["acc", "acc_norm", "acc_bytes"] },
   loglikelihood: { usual: ["perplexity", "acc"], all: ["perplexity", "acc"] },
@@ -86,7 +80,7 @@ const METRICS = {
     all: ["word_perplexity", "byte_perplexity", "bits_per_byte"],
   },
 } as const;
-/** The only aggregation of each metric that is computed. */
+/** The supported aggregation of each metric. */
 export const AGGREGATIONS: Readonly<Record<MetricName, string>> = {
   acc: "mean",
   acc_norm: "mean",
@@ -113,7 +107,7 @@ const count = z.number().int().nonnegative();
 const absent = z.union([z.null(), z.literal(false)]);
 const dataFiles = z.union([z.string(), z.array(z.string())]);
 
-/** What a task file may hold; keys that only matter to the harness itself are of any type. */
+/** Keys of a task file. Keys that matter only to the harness itself may have any value. */
 const taskSchema = z.strictObject({
   task: z.string().regex(/^[\w.:+-]+$/, "must consist of letters, digits and . _ : + -"),
   task_alias: z.string().nullish(),
@@ -162,10 +156,10 @@ const taskSchema = z.strictObject({
 /** The checked configuration of a task. */
 export type TaskConfig = Omit<z.infer<typeof taskSchema>, "metric_list"> & { metrics: MetricName[] };
 
-/** Keys whose value decides nothing here, so that a Python function may stand there. */
+/** Unused keys, which may hold a Python function. */
 const UNUSED = ["doc_to_decontamination_query", "metadata", "should_decontaminate", "generation_kwargs"];
 
-/** First Python function below `value`, with the keys that lead to it. */
+/** The first Python function in `value`, and the keys that lead to it. */
 function findHook(value: unknown, keys: readonly string[] = []): { key: string; hook: PythonHook } | undefined {
   if (value instanceof PythonHook) return { key: keys.join("."), hook: value };
   if (typeof value !== "object" || value === null) return undefined;
@@ -175,16 +169,16 @@ function findHook(value: unknown, keys: readonly string[] = []): { key: string; 
   }
 }
 
-/** What to say of keys that ask for more than is supported. */
+/** Messages for keys that are not supported. */
 const REFUSALS: Readonly<Record<string, string>> = {
   filter_list: "filters are not supported",
-  process_docs: "records cannot be processed: bring them in the form that the templates need",
-  process_results: "metrics of its own are not supported",
-  use_prompt: "prompts of promptsource are not supported",
+  process_docs: "records cannot be processed: prepare them for the templates",
+  process_results: "custom metrics are not supported",
+  use_prompt: "promptsource prompts are not supported",
   gen_prefix: "a generation prefix is not supported",
-  custom_dataset: "data sets that a program makes are not supported",
+  custom_dataset: "data sets made by a program are not supported",
   doc_to_image: "images are not supported",
-  doc_to_audio: "sound is not supported",
+  doc_to_audio: "audio is not supported",
   unsafe_code: "tasks that run code are not supported",
   repeats: "each request is scored once: repeats must be 1",
   class: "tasks written in Python are not supported",
@@ -202,7 +196,7 @@ function metricsOf(path: string, { output_type: type, metric_list: listed }: z.i
     if (aggregation && aggregation !== AGGREGATIONS[name]) {
       throw new FileFormatError(
         path,
-        `the aggregation "${aggregation}" of ${name} is not supported: it must be ${AGGREGATIONS[name]}`,
+        `the aggregation "${aggregation}" of ${name} is not supported: must be ${AGGREGATIONS[name]}`,
       );
     }
     if (typeof higher === "boolean" && higher !== name.startsWith("acc")) {
@@ -213,8 +207,8 @@ function metricsOf(path: string, { output_type: type, metric_list: listed }: z.i
 }
 
 /** Checks the configuration of a task.
- * @throws {FileFormatError} that names the file, the key and what is wrong: a Python function, a filter, generation, an
- * unknown key, or a value that does not fit. */
+ * @throws {FileFormatError} that names file, key and problem: a Python function, a filter, generation, an unknown key,
+ *   or a wrong value. */
 export function checkTask(path: string, raw: RawConfig): TaskConfig {
   const refuse = (problem: string) => new FileFormatError(path, problem);
   const { class: own } = raw;
@@ -262,7 +256,7 @@ const aggregate = z.strictObject({
   filter_list: z.union([z.string(), z.array(z.string())]).nullish(),
 });
 
-/** What a group file may hold besides overrides of its tasks. */
+/** Keys of a group file besides overrides of its tasks. */
 const groupSchema = z.object({
   group: z.string().min(1),
   group_alias: z.string().nullish(),
@@ -274,11 +268,11 @@ const groupSchema = z.object({
     .transform((list) => list ?? []),
   metadata: z.unknown().optional(),
 });
-/** The checked configuration of a group, and what it changes in its tasks. */
+/** The checked configuration of a group, and its overrides of its tasks. */
 export type GroupConfig = z.infer<typeof groupSchema> & { overrides: RawConfig };
 
 /** Checks the configuration of a group.
- * @throws {FileFormatError} that names the file, the key and what is wrong. */
+ * @throws {FileFormatError} that names file, key and problem. */
 export function checkGroup(path: string, raw: RawConfig): GroupConfig {
   const parsed = groupSchema.safeParse(raw);
   if (!parsed.success) throw new FileFormatError(path, explainIssue(parsed.error.issues[0], raw));

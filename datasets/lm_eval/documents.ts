@@ -25,7 +25,7 @@ interface Found {
   revision: string | null;
 }
 
-/** Formats that `dataset_path` may name in place of a data set. */
+/** Formats that `dataset_path` may name instead of a data set. */
 const FORMATS = ["json", "parquet", "text"];
 const LICENCE = "see the data set's card";
 const ENDINGS = [".jsonl", ".parquet", ".jsonl.gz", ".json"];
@@ -42,7 +42,7 @@ function dataFiles({ dataset_kwargs: kwargs }: TaskConfig, split: string): strin
 /** `hf://datasets/OWNER/NAME/PATH` -> repository and path. */
 const HUB_FILE = /^hf:\/\/datasets\/([^/]+\/[^/@]+)(?:@[^/]+)?\/(.+)$/;
 
-/** Where the records are on the Hub; undefined where files or a folder hold them. */
+/** The data set on the Hub; undefined if files or a folder hold the records. */
 export function hubOf(
   { dataset_path: repo, dataset_name: subset, dataset_kwargs: kwargs }: TaskConfig,
 ): HubSource | undefined {
@@ -63,11 +63,11 @@ function locate(
   const isLocal = isLocalPath(name);
   const files = dataFiles(config, split);
   if (FORMATS.includes(name) || files) {
-    if (!files) throw refuse(`dataset_kwargs.data_files names no file of the split "${split}"`);
+    if (!files) throw refuse(`dataset_kwargs.data_files has no file of the split "${split}"`);
     const found = files.map((file) => {
       const [, repo, inner] = HUB_FILE.exec(file) ?? [];
       if (repo !== undefined && inner !== undefined) return cachedFile(repo, inner, cache);
-      if (/^\w+:\/\//.test(file)) throw refuse(`"${file}" is not on this machine: fetch it and name the file`);
+      if (/^\w+:\/\//.test(file)) throw refuse(`"${file}" is not on this machine: download it and name the file`);
       const base = FORMATS.includes(name) || !isLocal ? dirname(path) : join(dirname(path), name);
       const full = isAbsolute(file) ? file : join(base, file);
       if (!isFile(full)) throw new MissingDataError(`${path}: the data file "${full}" does not exist`);
@@ -86,7 +86,7 @@ function locate(
     { ...cached, source: cached.names.map((file) => `${name}/${file}`).join(", ") };
 }
 
-/** The split's files: the user's `TASK-SPLIT.jsonl` or `.parquet` first, then what the task file names.
+/** The split's files: the user's `TASK-SPLIT.jsonl` or `.parquet` first, then those of the task file.
  * @throws {MissingDataError} that says what was looked for and how to get it. */
 function findFiles(path: string, config: TaskConfig, split: string, places: Places): Found {
   const { task, dataset_path: name } = config;
@@ -97,22 +97,22 @@ function findFiles(path: string, config: TaskConfig, split: string, places: Plac
   const found = locate(path, config, split, places);
   if (found && found.paths.length > 0) return found;
   const way = hubOf(config)
-    ? `or fetch it into the Hub's cache: bench fetch ${path}`
-    : "or download the files that it names into the Hub's cache: hf download";
+    ? `download it with bench fetch ${path}`
+    : "download its files into the Hub's cache with hf download";
   throw new MissingDataError(
-    `The split "${split}" of "${name}", which the task "${task}" (${path}) reads, is not on this machine: give --data a ` +
-      `folder with ${task}-${split}.jsonl or .parquet, ${way}`,
+    `The split "${split}" of "${name}" for the task "${task}" (${path}) is not on this machine: ${way}, ` +
+      `or give --data a folder with ${task}-${split}.jsonl or .parquet`,
   );
 }
 
-/** Rows of a table: what a record lacks and another has is null. */
+/** Rows with the columns of all rows; missing values are null. */
 function withAllColumns(rows: readonly DataRow[]): DataRow[] {
   const columns = new Set(rows.flatMap((row) => Object.keys(row)));
   const empty = Object.fromEntries([...columns].map((column) => [column, null]));
   return rows.map((row) => Object.keys(row).length === columns.size ? row : { ...empty, ...row });
 }
 
-/** Records of a split with all columns of a table: what the harness's data sets have. */
+/** Records of a split with all columns, as in the harness. */
 export async function readSplit(
   path: string,
   config: TaskConfig,
@@ -127,7 +127,7 @@ export async function readSplit(
     ...isText && { textField: "text" },
   });
   const rows = withAllColumns(records.map(({ value }): DataRow => value));
-  // What follows the last line end is no line.
+  // The text after the last line end is not a line.
   if (isText && rows.at(-1)?.text === "") rows.pop();
   const { source, revision } = found;
   return { records: rows, dataset: { id: config.task, split, source, revision, licence: LICENCE, sha256 } };

@@ -1,8 +1,8 @@
-/** Templates of task files, rendered as Jinja2 renders them with `StrictUndefined` and `keep_trailing_newline`.
+/** Templates of task files, rendered as by Jinja2 with `StrictUndefined` and `keep_trailing_newline`.
  *
- * The library is made for chat templates. Where its values differ from Python's in a template of a task (`None`, lists
- * as text, white space, characters outside the basic plane, methods of strings, fields that a record lacks), this
- * module evaluates the node itself; everything else is the library's.
+ * The library is made for chat templates. In templates of tasks its values differ from Python's for `None`, lists as
+ * text, white space, characters outside the basic plane, string methods and missing fields. This module evaluates these
+ * nodes itself and leaves all others to the library.
  *
  * @module
  */
@@ -12,8 +12,7 @@ import { codePoints, FILTERS, STRING_METHODS } from "./python_methods.ts";
 
 type Statement = Parameters<Interpreter["evaluate"]>[0];
 
-/** A node of the library's syntax tree, or one of ours: `Output`, an expression whose text is put out, and
- * `Constant`. */
+/** A node of the library's syntax tree, or one of ours: `Constant`, and `Output` for an expression that is printed. */
 interface Node {
   type: string;
   [part: string]: unknown;
@@ -27,7 +26,7 @@ const asStatement = (node: Node): Statement => node as unknown as Statement;
 
 /** Parts of statements that are lists of statements. */
 const BLOCKS = ["body", "alternate", "defaultBlock"];
-/** What puts out nothing, or text of its own. */
+/** Statements that print nothing, or their own text. */
 const STATEMENTS = new Set([
   "Set",
   "If",
@@ -41,7 +40,7 @@ const STATEMENTS = new Set([
   "StringLiteral",
 ]);
 
-/** The statements with each expression among them wrapped, at every depth. */
+/** The statements with each expression in an `Output`, at every depth. */
 function withOutputs(statements: readonly Node[]): Node[] {
   return statements.map((node) => {
     if (!STATEMENTS.has(node.type)) return { type: "Output", expression: node };
@@ -50,12 +49,12 @@ function withOutputs(statements: readonly Node[]): Node[] {
   });
 }
 
-/** A JavaScript value as the library holds it. */
+/** A JavaScript value as a value of the library. */
 export function toRuntime(value: unknown): RuntimeValue {
   return new Environment().set("value", value);
 }
 
-/** Names that are not fields. */
+/** Names besides fields. */
 function globals(): Environment {
   const environment = new Environment();
   for (const [name, value] of Object.entries({ true: true, false: false, none: null })) {
@@ -75,7 +74,7 @@ const MOST_STEPS = 100_000;
 const GLOBALS = globals();
 
 class PythonInterpreter extends Interpreter {
-  /** Above 0 while what is not there is asked for (`is defined`, `default`). */
+  /** Above 0 while undefined values are allowed (`is defined`, `default`). */
   private lenient = 0;
 
   override evaluate(statement: Statement, environment: Environment): RuntimeValue {
@@ -119,10 +118,10 @@ class PythonInterpreter extends Interpreter {
     const value = this.ofCharacters(node, environment) ?? super.evaluate(asStatement(node), environment);
     if (value.type !== "UndefinedValue" || this.lenient > 0) return value;
     const name = nameOf(node.type === "Identifier" ? node : node.property);
-    throw new RangeError(name === "" ? "a place is asked for that a list does not have" : `"${name}" is not defined`);
+    throw new RangeError(name === "" ? "an index is beyond the end of its list" : `"${name}" is not defined`);
   }
 
-  /** Indexing and slicing of a string with characters that JavaScript counts twice. */
+  /** Indexing and slicing by characters in strings with surrogate pairs, which JavaScript counts twice. */
   private ofCharacters(node: Node, environment: Environment): RuntimeValue | undefined {
     if (node.computed !== true) return undefined;
     const object = this.part(node.object, environment);
@@ -135,7 +134,7 @@ class PythonInterpreter extends Interpreter {
     return Array.isArray(value.value) ? toRuntime(value.value.map(pythonText).join("")) : value;
   }
 
-  /** A method of a string or a list, as Python has it. */
+  /** A method of a string or a list with Python's meaning. */
   private call(node: Node, environment: Environment): RuntimeValue | undefined {
     const callee = asNode(node.callee);
     if (callee.type !== "MemberExpression" || callee.computed === true) return undefined;
@@ -169,20 +168,20 @@ class PythonInterpreter extends Interpreter {
     if (operator === "~") return toRuntime(pythonText(left) + pythonText(right));
     if (operator !== "%") return toRuntime(pythonEqual(left, right) === (operator === "=="));
     if (left.type !== "IntegerValue" || right.type !== "IntegerValue") return undefined;
-    // The sign of Python's remainder is the divisor's.
+    // Python's remainder has the sign of the divisor.
     const [a, b] = [Number(left.value), Number(right.value)];
     return toRuntime(((a % b) + b) % b);
   }
 }
 
-/** Name of an identifier, or of what is called; empty where there is none. */
+/** Name of an identifier or a callee; empty if there is none. */
 function nameOf(value: unknown): string {
   const node = asNode(value);
   if (node.type === "CallExpression") return nameOf(node.callee);
   return node.type === "Identifier" ? String(node.value) : "";
 }
 
-/** What a template gives for a record. */
+/** A template's result for a record. */
 export interface Rendered {
   /** The text. */
   text: string;
@@ -191,14 +190,14 @@ export interface Rendered {
   value?: unknown;
 }
 
-/** A template, ready to be rendered. */
-export interface Template {
-  /** @throws {RangeError} when the record lacks what the template names, or a value does not fit. */
+/** A parsed template. */
+interface Template {
+  /** @throws {RangeError} when the record lacks a field of the template, or a value does not fit. */
   render(record: Readonly<Record<string, unknown>>): Rendered;
 }
 
-/** Reads a template.
- * @throws {RangeError} when it is not Jinja, or uses what is not supported. */
+/** Parses a template.
+ * @throws {RangeError} when it is not Jinja, or needs an unsupported feature. */
 export function parseTemplate(source: string): Template {
   const text = source.replace(/\r\n?/g, "\n");
   const explain = (error: unknown): never => {
@@ -206,7 +205,7 @@ export function parseTemplate(source: string): Template {
   };
   let statements: Node[];
   try {
-    // The library drops one line end at the end, which Jinja2 is told to keep.
+    // The library drops one final line end; the harness has Jinja2 keep it.
     statements = withOutputs(asNodes(parse(tokenize(text.endsWith("\n") ? `${text}\n` : text)).body));
   } catch (error) {
     return explain(error);
@@ -233,13 +232,13 @@ export function parseTemplate(source: string): Template {
   };
 }
 
-/** Kinds of nodes that Python's literals consist of. */
+/** Nodes of Python's literals. */
 const LITERALS = ["StringLiteral", "IntegerLiteral", "FloatLiteral", "ArrayLiteral", "TupleLiteral", "UnaryExpression"];
 
-/** Python's `literal_eval`, for texts and numbers and lists of them: what `text` says in Python's notation.
- * @throws {RangeError} when it says something else. */
+/** Python's `literal_eval` for strings, numbers and lists of them.
+ * @throws {RangeError} when `text` is anything else. */
 export function parseLiteral(text: string): unknown {
-  const refuse = () => new RangeError(`${JSON.stringify(text)} is no list in Python's notation`);
+  const refuse = () => new RangeError(`${JSON.stringify(text)} is not a list in Python's notation`);
   let body: Node[];
   try {
     body = asNodes(parse(tokenize(`{{${text.trim()}}}`)).body);

@@ -1,4 +1,4 @@
-/** From records to what a model is asked, as lm-evaluation-harness 0.4.13 (`api/task.py`) builds it.
+/** From records to prompts, as in lm-evaluation-harness 0.4.13 (`api/task.py`).
  *
  * @module
  */
@@ -12,14 +12,14 @@ import { pythonText } from "./python_values.ts";
 /** A record of a data set. */
 export type DataRow = Readonly<Record<string, unknown>>;
 
-/** `str(value)` of a value of a record. */
+/** `str(value)` of a record's value. */
 const textOf = (value: unknown): string => pythonText(toRuntime(value));
 
-/** What a task asks of one record. */
+/** Readers of a record's parts. */
 interface Formats {
   text(record: DataRow): unknown;
   target(record: DataRow): unknown;
-  /** Undefined where the task has none. */
+  /** Undefined if the task has none. */
   choices?(record: DataRow): string[];
 }
 
@@ -97,7 +97,7 @@ function formatsOf(
   };
 }
 
-/** Index of an answer among `count`: −1 for one that does not exist, which no answer equals. */
+/** Index of the right answer; −1 if it is not among the choices. */
 function goldIndex(gold: unknown, choices: readonly string[]): number {
   if (typeof gold === "string") return choices.indexOf(gold);
   const index = Number(gold);
@@ -112,7 +112,7 @@ function expectText(value: unknown, key: string): string {
   throw new RangeError(`${key} must give a text: current ${JSON.stringify(value)?.slice(0, 80)}`);
 }
 
-/** A record with its answer, as it stands in the prompt. `isInput`: the choices stand in the text. */
+/** A record with its answer, as a solved example of the prompt. `isInput`: the choices are contexts. */
 function solved(
   record: DataRow,
   { text, target, choices }: Formats,
@@ -130,7 +130,7 @@ function solved(
   return question + between + expectText(shown, "doc_to_target") + after;
 }
 
-/** What a multiple-choice task asks of a record. */
+/** The example of a multiple-choice task. */
 function multipleChoice(
   record: DataRow,
   { text, target, choices }: Formats,
@@ -155,8 +155,8 @@ function multipleChoice(
 }
 
 /** The examples of a task, in the order of `records`, with `count` solved ones of `pool` before each.
- * @throws {RangeError} with the index of the record where a template or a value does not fit, and where no record has
- *   an answer among its choices.
+ * @throws {RangeError} with the record's number when a template or a value does not fit, and when no record has an
+ *   answer among its choices.
  * @throws {UsageError} when the pool is too small. */
 export function buildExamples(
   config: TaskConfig,
@@ -209,7 +209,7 @@ export function buildExamples(
   return examples;
 }
 
-/** The split that solved examples are said to come from; null when none is named. */
+/** The configured split of solved examples; null if there is none. */
 export function fewshotSplit({ fewshot_config: own, fewshot_split: split }: TaskConfig): string | null {
   return own && own.split !== undefined ? own.split ?? null : split ?? null;
 }

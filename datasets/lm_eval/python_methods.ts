@@ -1,4 +1,4 @@
-/** Methods of strings and filters of templates, where the library's differ from Python's.
+/** String methods and filters of templates, if the library's differ from Python's.
  *
  * @module
  */
@@ -6,16 +6,14 @@ import { capitalize, codePointLength, PYTHON_SPACE, strip, stripEnd, stripStart 
 import { pythonText, type RuntimeValue } from "./python_values.ts";
 
 /** Characters of a text; JavaScript counts some twice. */
-export function codePoints(text: string): string[] {
-  return [...text];
-}
+export const codePoints = (text: string): string[] => [...text];
 
 function textArgument(name: string, value: RuntimeValue | undefined): string {
   if (value?.type === "StringValue") return String(value.value);
-  throw new RangeError(`${name}() takes a text`);
+  throw new RangeError(`${name}() needs a text`);
 }
 
-/** `strip`, `lstrip` or `rstrip` with the characters to take away. */
+/** `strip`, `lstrip` or `rstrip` with the characters to remove. */
 function stripCharacters(text: string, characters: string, start: boolean, end: boolean): string {
   const set = new Set(codePoints(characters));
   const own = codePoints(text);
@@ -40,12 +38,12 @@ const SPACES = new RegExp(`[${PYTHON_SPACE}]+`);
 const split: Method = (text, [separator, most]) => {
   const limit = most === undefined ? Infinity : Number(most.value);
   if (separator === undefined || separator.type === "NullValue") {
-    if (most !== undefined) throw new RangeError("split() takes no second argument without a separator here");
+    if (most !== undefined) throw new RangeError("split() with a limit needs a separator here");
     const stripped = strip(text);
     return stripped === "" ? [] : stripped.split(SPACES);
   }
   const mark = textArgument("split", separator);
-  if (mark === "") throw new RangeError("split() takes no empty separator");
+  if (mark === "") throw new RangeError("split() needs a separator that is not empty");
   const parts = text.split(mark);
   if (!(limit >= 0) || parts.length - 1 <= limit) return parts;
   return [...parts.slice(0, limit), parts.slice(limit).join(mark)];
@@ -65,7 +63,7 @@ export const STRING_METHODS: Readonly<Record<string, Method | undefined>> = {
   split,
   capitalize: (text) => capitalize(text),
   join: (text, [items]) => {
-    if (!Array.isArray(items?.value)) throw new RangeError("join() takes a list");
+    if (!Array.isArray(items?.value)) throw new RangeError("join() needs a list");
     return items.value.map((item: RuntimeValue) => textArgument("join", item)).join(text);
   },
   find: (text, [part]) => place(text, textArgument("find", part)),
@@ -83,7 +81,7 @@ type Filter = (
   toRuntime: (value: unknown) => RuntimeValue,
 ) => RuntimeValue | undefined;
 
-/** Filters by name; what one gives up on (undefined) is left to the library. */
+/** Filters by name; for undefined results the library's own filter is used. */
 export const FILTERS: Readonly<Record<string, Filter | undefined>> = {
   __proto__: null as never,
   string: (value, _args, toRuntime) => toRuntime(pythonText(value)),

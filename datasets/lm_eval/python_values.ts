@@ -1,14 +1,14 @@
-/** Values of templates as Python writes them.
+/** Values of templates in Python's notation.
  *
  * @module
  */
 import type { Interpreter } from "@huggingface/jinja";
 import { floatRepr } from "../../core/util/python_text.ts";
 
-/** A value while a template is rendered. */
+/** A value of the template library. */
 export type RuntimeValue = ReturnType<Interpreter["evaluate"]>;
 
-/** Characters that `repr` does not print as they are. */
+/** Characters that `repr` escapes. */
 const UNPRINTABLE = /[\p{C}\p{Z}]/gu;
 const ESCAPES: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t", " ": " " };
 
@@ -21,7 +21,7 @@ function escapeUnprintable(character: string): string {
 }
 
 /** `repr(text)` of a string. */
-export function stringRepr(text: string): string {
+function stringRepr(text: string): string {
   const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
   const escaped = text.replaceAll("\\", "\\\\").replaceAll(quote, `\\${quote}`).replace(UNPRINTABLE, escapeUnprintable);
   return quote + escaped + quote;
@@ -29,7 +29,7 @@ export function stringRepr(text: string): string {
 
 /** `repr(value)` in Python.
  * @throws {RangeError} for values that no record holds, such as functions. */
-export function pythonRepr(value: RuntimeValue): string {
+function pythonRepr(value: RuntimeValue): string {
   switch (value.type) {
     case "StringValue":
       return stringRepr(String(value.value));
@@ -54,7 +54,7 @@ export function pythonText(value: RuntimeValue): string {
   return value.type === "StringValue" ? String(value.value) : pythonRepr(value);
 }
 
-/** The value as a JSON file would hold it. */
+/** The value as JSON. */
 export function toJson(value: RuntimeValue): unknown {
   if (Array.isArray(value.value)) return value.value.map(toJson);
   if (value.value instanceof Map) {
@@ -63,7 +63,7 @@ export function toJson(value: RuntimeValue): unknown {
   return value.value ?? null;
 }
 
-/** Whether both are equal in Python: by value, at any depth; `True` is 1. */
+/** Equality in Python: by value, at any depth; `True` is 1. */
 export function pythonEqual(a: RuntimeValue, b: RuntimeValue): boolean {
   const plain = ({ value }: RuntimeValue) => typeof value === "boolean" ? Number(value) : value;
   const [x, y] = [plain(a), plain(b)];

@@ -1,5 +1,5 @@
-/** Task files of lm-evaluation-harness as tasks of this program: which tasks a set of files and names means, with the
- * groups that aggregate them.
+/** Task files of lm-evaluation-harness as tasks of this program: the tasks that files and names select, and the groups
+ * that aggregate them.
  *
  * @module
  */
@@ -13,35 +13,35 @@ import { hubOf, readSplit } from "./documents.ts";
 import { buildExamples, type DataRow, fewshotSplit } from "./prompts.ts";
 
 /** A metric of a group. */
-export interface GroupMetric {
+interface GroupMetric {
   metric: string;
-  /** Whether tasks count by their number of examples; otherwise all count alike. */
+  /** Whether tasks are weighted by their number of examples; otherwise all have the same weight. */
   weightBySize: boolean;
 }
 
 /** Tasks whose metrics are aggregated. */
 export interface TaskGroup {
   group: string;
-  /** Ids of the tasks, those of groups inside included. */
+  /** Ids of the tasks, including those of nested groups. */
   tasks: string[];
-  /** None: the group only collects tasks. */
+  /** Empty if the group only collects tasks. */
   metrics: GroupMetric[];
 }
 
-/** What files and names mean. */
-export interface TaskSelection {
+/** The tasks that files and names select. */
+interface TaskSelection {
   /** Ids of all tasks to score, in order. */
   tasks: string[];
-  /** The definitions of those among them that files define. */
+  /** Definitions of the tasks that come from files. */
   definitions: TaskDefinition[];
   groups: TaskGroup[];
 }
 
-/** A file's task or group, not checked yet. */
+/** A file's unchecked task or group. */
 interface Entry {
   path: string;
   raw: RawConfig;
-  /** Whether its file was named itself, and not found in a folder. */
+  /** Whether the file itself was named, and not its folder. */
   isNamed: boolean;
 }
 
@@ -69,7 +69,7 @@ function isFolder(path: string): boolean {
   return kind === "folder";
 }
 
-/** Reads files and folders. In a folder, files that define nothing (parts to include) are passed over. */
+/** Reads files and folders. In a folder, files that define nothing (parts to include) are skipped. */
 function indexFiles(paths: readonly string[]): Index {
   const index: Index = { tasks: new Map(), groups: new Map(), tags: new Map() };
   const add = (path: string, isNamed: boolean) => {
@@ -82,7 +82,7 @@ function indexFiles(paths: readonly string[]): Index {
     }
     const other = index[kind].get(name);
     if (other && other.path !== path) {
-      throw new UsageError(`Two task files define "${name}": ${other.path} and ${path}; give one of them`);
+      throw new UsageError(`Two task files define "${name}": ${other.path} and ${path}; use one of them`);
     }
     index[kind].set(name, { path, raw, isNamed: isNamed || other?.isNamed === true });
     if (kind === "groups" || other) return;
@@ -96,13 +96,13 @@ function indexFiles(paths: readonly string[]): Index {
       continue;
     }
     const files = yamlFiles(path);
-    if (files.length === 0) throw new UsageError(`The folder "${path}" holds no task file: give one with .yaml files`);
+    if (files.length === 0) throw new UsageError(`The folder "${path}" has no task file: name one with .yaml files`);
     for (const file of files) add(file, false);
   }
   return index;
 }
 
-/** Collects what is selected, in order and each once. */
+/** Collects the selected tasks, in order and each once. */
 class Selection {
   readonly tasks: string[] = [];
   readonly definitions = new Map<string, TaskDefinition>();
@@ -110,8 +110,8 @@ class Selection {
 
   constructor(readonly index: Index, readonly builtIn: readonly string[]) {}
 
-  /** Adds what `name` means; returns the ids of its tasks.
-   * @throws {UsageError} when nothing has that name. */
+  /** Adds the task, group or tag `name`; returns the ids of its tasks.
+   * @throws {UsageError} when the name is unknown. */
   add(name: string, overrides: RawConfig = {}, inside: readonly string[] = []): string[] {
     const { index } = this;
     const task = index.tasks.get(name);
@@ -139,7 +139,7 @@ class Selection {
     const other = this.definitions.get(task);
     const own = plain(config);
     if (other && JSON.stringify(other.config) !== JSON.stringify(own)) {
-      throw new UsageError(`The task "${task}" is asked for in two ways (${path}): give one of them another name`);
+      throw new UsageError(`The task "${task}" is selected with two configurations (${path}): rename one of them`);
     }
     this.definitions.set(task, { path, config: own });
     return this.push(task);
@@ -157,7 +157,11 @@ class Selection {
     const merged = { ...group.overrides, ...overrides };
     const within = [...inside, name];
     const tasks = group.task.flatMap((member) => this.addMember(member, { name, path, merged, within }));
-    this.groups.set(name, { group: name, tasks: [...new Set(tasks)], metrics: groupMetrics(group) });
+    const metrics = group.aggregate_metric_list.map(({ metric, weight_by_size }) => ({
+      metric,
+      weightBySize: weight_by_size,
+    }));
+    this.groups.set(name, { group: name, tasks: [...new Set(tasks)], metrics });
     return tasks;
   }
 
@@ -180,20 +184,16 @@ class Selection {
   }
 }
 
-function groupMetrics({ aggregate_metric_list: list }: GroupConfig): GroupMetric[] {
-  return list.map(({ metric, weight_by_size: weightBySize }) => ({ metric, weightBySize }));
-}
-
-/** The configuration as JSON has it: what only the harness uses may be a Python function, and is left out. */
+/** The configuration as JSON, without keys that only the harness uses: they may hold Python functions. */
 function plain(config: RawConfig): RawConfig {
   const { doc_to_decontamination_query: _query, generation_kwargs: _generation, ...used } = config;
   return JSON.parse(JSON.stringify(used));
 }
 
-/** Which tasks are meant by files and names.
+/** The tasks that files, folders and names select.
  *
- * The tasks of a file that is given join those that are named. Of a folder's, those run that `names` names, as tasks,
- * groups or tags; all of them, when it names none.
+ * Tasks of a named file are added to `names`. Of a folder, `names` selects tasks, groups or tags; without any such
+ * name, all are selected.
  * @throws {UsageError} when a file cannot be read, a name is unknown, or a task asks for what is not supported. */
 export function selectTasks(
   paths: readonly string[],
@@ -215,8 +215,8 @@ export function selectTasks(
   };
 }
 
-/** SHA-256 of what a task file says, with its includes and what a group changes, hex. The file's place does not
- * count. */
+/** SHA-256 of a task's configuration with its includes and its group's overrides, hex. The file's path does not
+ * matter. */
 export function definitionHash({ config }: TaskDefinition): string {
   return createHash("sha256").update(JSON.stringify(config)).digest("hex");
 }
@@ -235,7 +235,7 @@ async function loadFileTask(
   const split = config.test_split || config.validation_split || "";
   const { records, dataset } = await readSplit(path, config, split, places);
   const isRolling = config.output_type === "loglikelihood_rolling";
-  // As in the harness, a task that says 0 stays without.
+  // As in the harness, 0 in the task file cannot be overridden.
   const count = isRolling || config.num_fewshot === 0 ? 0 : fewshot > 0 ? fewshot : config.num_fewshot ?? 0;
   const shown = records.slice(0, limit);
   const pool = count === 0 ? undefined : await fewshotPool(path, config, places);
@@ -264,7 +264,7 @@ async function fewshotPool(
   return await readSplit(path, config, split, places);
 }
 
-/** The split that solved examples are drawn from; null where the task file holds them itself. */
+/** The split of the solved examples; null if the task file holds them itself. */
 function poolSplit(config: TaskConfig): string | null {
   const { training_split: train, validation_split: validation, test_split: test } = config;
   const named = fewshotSplit(config);
@@ -273,7 +273,7 @@ function poolSplit(config: TaskConfig): string | null {
 }
 
 /** The task of a definition.
- * @throws {FileFormatError} when it asks for what is not supported. */
+ * @throws {FileFormatError} when it needs an unsupported feature. */
 export function fileTask(definition: TaskDefinition): FileTask {
   const { path } = definition;
   const config = checkTask(path, definition.config);

@@ -65,12 +65,12 @@ Deno.test("drawCalibration() opens every window where the model needs it, at the
 
 Deno.test("drawCalibration() refuses text that is shorter than a window", async () => {
   for (const [id, field] of [["ptb-test-space", "sentence"], ["c4", "text"]] as const) {
-    await assertRejects(() => draw(id, field, ["a b c"], { tokens: 9 }), UsageError, "has no 9 tokens in one piece");
+    await assertRejects(() => draw(id, field, ["a b c"], { tokens: 9 }), UsageError, "has no window of 9 tokens");
   }
   await assertRejects(
     () => draw("c4", "text", [words("a", 9)], { tokens: 5, part: [0.95, 1], stream: "held out c4" }),
     UsageError,
-    'The held out text of "c4" (c4-train.jsonl, 0 of 1 record) has no 5 tokens in one piece: use shorter windows',
+    'The held out text of "c4" (c4-train.jsonl, 0 of 1 record) has no window of 5 tokens: use shorter windows',
   );
 });
 
@@ -94,6 +94,6 @@ Deno.test("drawCalibration() takes one window from each of different records tha
   await assertRejects(
     () => draw("bookcorpus", "text", records, { sequences: 4, draw: "distinct-rows" }),
     UsageError,
-    'The calibration text of "bookcorpus" (bookcorpus-train.jsonl) has 3 records of 5 tokens or more, 4 distinct rows',
+    'The calibration text of "bookcorpus" (bookcorpus-train.jsonl) has 3 records of 5 tokens or more, and distinct-rows needs 4',
   );
 });

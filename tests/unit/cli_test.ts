@@ -352,7 +352,7 @@ Deno.test("bench refuses flags and values that would have no effect, or fail in 
     const refused: [args: string[], reason: string][] = [
       [["eval", run, "--out", empty, "--tasks", "tiny-facts"], `leave --out ${empty} out`],
       [["report", run, run, "--to", empty], "--to is of the report of one run"],
-      [["run", "--preset", "smoke", "--task-file", empty, "--tasks", "x", "--dry-run"], "holds no task file"],
+      [["run", "--preset", "smoke", "--task-file", empty, "--tasks", "x", "--dry-run"], "has no task file"],
       [["run", "--preset", "smoke", "--perplexity", "tiny-world:a:1:4", "--dry-run"], "windowTokens"],
       [["run", "--preset", "smoke", "--calibration", "tiny-world:8:1", "--dry-run"], "calibration"],
     ];

@@ -144,6 +144,6 @@ Deno.test("byId() refuses a second entry of the same name", () => {
 Deno.test("defineTask() and defineCorpus() refuse malformed definitions", () => {
   const task = getTask("boolq");
   assertThrows(() => defineTask({ ...task, id: "Bool Q" }), TypeError, "lower-case words");
-  assertThrows(() => defineTask({ ...task, hub: undefined }), TypeError, "either a hub source or a folder");
+  assertThrows(() => defineTask({ ...task, hub: undefined }), TypeError, "a hub source or a folder");
   assertThrows(() => defineCorpus({ ...getCorpus("c4"), evaluationSplit: "test" }), TypeError, 'no split "test"');
 });

@@ -41,12 +41,12 @@ Deno.test("withFewshot() refuses a pool that is too small", () => {
   assertThrows(
     () => withFewshot(pool.slice(0, 1), pool.slice(0, 2), { count: 3, excludes: false }),
     UsageError,
-    "need 3",
+    "need a pool of 3",
   );
   assertThrows(
     () => withFewshot(pool.slice(0, 1), pool.slice(0, 3), { count: 3, excludes: true }),
     UsageError,
-    "need 4",
+    "need a pool of 4",
   );
   const same = Array.from({ length: 3 }, () => at(pool, 0));
   assertThrows(() => withFewshot(pool.slice(0, 1), same, { count: 1, excludes: true }), UsageError, "current 0");
@@ -77,7 +77,7 @@ Deno.test("measureTask() puts solved examples of the training split before the c
       () => loadTask(getTask("openbookqa"), { data, fewshot: 1, cache: data }),
       UsageError,
       'The train split of "openbookqa" was not found in "' + data + '": looked for openbookqa-train.jsonl, ' +
-        "openbookqa-train.parquet; `bench fetch openbookqa/train` gets it",
+        "openbookqa-train.parquet; `bench fetch openbookqa/train` downloads it",
     );
     await assertRejects(() => loadTask(getTask("tiny-facts"), { fewshot: 1 }), UsageError, "no training split");
   } finally {

@@ -26,7 +26,7 @@ Deno.test("what Jinja2 refuses is refused, and what is not supported by name", (
   for (const template of ["{{missing}}", "{{choices.missing}}", "{% if missing %}a{% endif %}"]) {
     assertThrows(render(template), RangeError, '"missing" is not defined');
   }
-  assertThrows(render("{{opts[7]}}"), RangeError, "a place is asked for that a list does not have");
+  assertThrows(render("{{opts[7]}}"), RangeError, "an index is beyond the end of its list");
   assertThrows(render("a{{n"), RangeError, "a{{n");
   assertThrows(render("{{text|regex_replace('a', 'b')}}"), RangeError, "regex_replace");
   assertThrows(render("{{text.zfill(3)}}"), RangeError, '"zfill"');

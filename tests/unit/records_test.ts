@@ -95,7 +95,7 @@ Deno.test("loadTask() refuses records whose fields do not fit together", async (
 Deno.test("loadTask() says what file is wanted when there is none", async () => {
   await inFolder({}, async (folder) => {
     const load = (data?: string) => loadTask(getTask("piqa"), { data, cache: folder });
-    await assertRejects(load, UsageError, "`bench fetch piqa` gets it from Hugging Face (baber/piqa)");
+    await assertRejects(load, UsageError, "`bench fetch piqa` downloads it from Hugging Face (baber/piqa)");
     await assertRejects(() => load(folder), UsageError, "looked for piqa-validation.jsonl, piqa-validation.parquet");
   });
 });
