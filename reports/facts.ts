@@ -3,7 +3,7 @@
  * @module
  */
 import { filesWords } from "../core/schema/cell_names.ts";
-import { phaseWords } from "../core/schema/phases.ts";
+import { phaseWords } from "../core/schema/failure.ts";
 import type { DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { count, level, unique } from "./format.ts";

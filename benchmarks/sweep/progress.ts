@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { phaseWords } from "../../core/schema/phases.ts";
+import { phaseWords } from "../../core/schema/failure.ts";
 import { counted } from "../../core/util/words.ts";
 
 /** Something that happened during a run. */

@@ -10,10 +10,9 @@ import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
-import { classifyExit, type Failure, TIMEOUT_EXIT, timeoutFailure } from "../../core/schema/failure.ts";
+import { classifyExit, type Failure, lastPhase, TIMEOUT_EXIT, timeoutFailure } from "../../core/schema/failure.ts";
 import { arrayScript, checkSlurmOptions, endedBySlurm, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
 import { parseEvent } from "../cells/job.ts";
-import { lastPhase } from "../../core/schema/phases.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { isSubmission, readRecord, recordPath, runPaths, toJson } from "../records/store.ts";
 

@@ -1,28 +1,76 @@
-/** Failures as data: what went wrong with a cell, in the classes of a record.
+/** Failures as data: what went wrong with a cell, by class, and what to do about it.
  *
  * @module
  */
 import { EngineError, MissingDataError, NumericError, unknownName, UsageError } from "../util/errors.ts";
-import { lessMemory, lessTime } from "./phases.ts";
 import { type FailedRecord, FAILURE_KINDS, type FailureKind } from "./schema.ts";
 
 /** Why a cell failed. */
 export type Failure = FailedRecord["failure"];
 
-/** Messages with which a GPU or TensorFlow's allocator say that memory ran out. */
+/** How a GPU or TensorFlow's allocator say that memory ran out. */
 const DEVICE_FULL = /OOM when allocating|RESOURCE_EXHAUSTED|CUDA_ERROR_OUT_OF_MEMORY/i;
-/** Messages with which JavaScript and WebAssembly say that memory ran out. */
+/** How JavaScript and WebAssembly say it. */
 const PROCESS_FULL =
-  /out of memory|allocation failed|failed to allocate|bad_alloc|\bOOM\b|ENOMEM|memory access out of bounds|Cannot enlarge memory/i;
+  /out of memory|allocation failed|failed to allocate|bad_alloc|\bOOM\b|ENOMEM|Cannot enlarge memory/i;
 const DISK_FULL = /No space left on device|\bENOSPC\b|Disk quota exceeded|\bEDQUOT\b/i;
+/** WebAssembly that reads or jumps where it must not: a fault of the library. */
+const CRASHED = /memory access out of bounds|table index is out of bounds|unreachable executed/i;
 
 /** Exit code of `timeout` of GNU coreutils when it ended its command. */
 export const TIMEOUT_EXIT = 124;
+
+const wordsOf = (error: unknown): string => error instanceof Error ? error.message : String(error);
 
 /** Whether `error` says that a disk or a quota is full. */
 export function isDiskFull(error: unknown): boolean {
   return error instanceof Error && DISK_FULL.test(error.message);
 }
+
+/** Whether an exception says that memory ran out. */
+export function isOutOfMemory(error: unknown): boolean {
+  return DEVICE_FULL.test(wordsOf(error)) || PROCESS_FULL.test(wordsOf(error));
+}
+
+/** What makes a part of a cell take less memory, and less time. */
+interface Advice {
+  memory: string;
+  time: string;
+}
+
+const EVALUATION: Advice = {
+  memory: "run fewer cells at once, score shorter windows (--perplexity wikitext2:a:512)",
+  time: "give a longer --timeout, fewer examples (--limit) or fewer windows",
+};
+/** By how the phase of a cell begins; that of an evaluation is a corpus or a task. */
+const ADVICE: readonly [begin: RegExp, advice: Advice][] = [
+  [/^loading\b/, {
+    memory: "run fewer cells at once, keep the matrices of f16 and bf16 files in 16 bits (--weights stored)",
+    time: "give a longer --timeout",
+  }],
+  [/^(pruning|text of the model)\b/, {
+    memory: "run fewer cells at once, calibrate on fewer or shorter windows (--calibration CORPUS:32:128), prune " +
+      "--layerwise where the method can",
+    time: "give a longer --timeout, or calibrate on fewer windows",
+  }],
+  [/^(learning|recovery)\b/, {
+    memory: "run fewer cells at once, set `training` microBatch=1 or fewer tokens",
+    time: "give a longer --timeout, or fewer `training` steps; the same command resumes from the last snapshot",
+  }],
+  [/^throughput\b/, {
+    memory: "time fewer tokens or a smaller batch (`throughput` prefillTokens, batch)",
+    time: "give a longer --timeout, or time fewer tokens (`throughput` decodeTokens, repeats)",
+  }],
+];
+
+function adviceOn(phase: string | undefined): Advice {
+  if (phase === undefined) {
+    return { ...EVALUATION, memory: "run fewer cells at once, set `training` microBatch=1" };
+  }
+  return ADVICE.find(([begin]) => begin.test(phase))?.[1] ?? EVALUATION;
+}
+
+const lessMemory = (phase: string | undefined) => `${adviceOn(phase).memory}, or use a smaller model`;
 
 /** What is known of a failure besides its own words. */
 export interface Circumstances {
@@ -32,45 +80,29 @@ export interface Circumstances {
   memory?: string;
 }
 
-/** The class of a message, where the words alone give it, and the message with what to do. */
-function classifyWords(text: string, { phase, memory }: Circumstances): Pick<Failure, "kind" | "message"> | undefined {
+type Classified = Pick<Failure, "kind" | "message">;
+
+/** The class of a message, if the words alone give it, and the message with what to do. */
+function classifyWords(text: string, { phase, memory }: Circumstances): Classified | undefined {
   if (DISK_FULL.test(text)) {
     return { kind: "disk-full", message: `The disk of the run's folder is full: free some space (${text})` };
   }
   if (DEVICE_FULL.test(text)) {
-    return {
-      kind: "out-of-memory",
-      message: `The device's memory is full${memory ? ` (${memory})` : ""}: ${lessMemory(phase)} (${text})`,
-    };
+    const size = memory ? ` (${memory})` : "";
+    return { kind: "out-of-memory", message: `The device's memory is full${size}: ${lessMemory(phase)} (${text})` };
   }
   if (PROCESS_FULL.test(text)) {
-    return {
-      kind: "out-of-memory",
-      message:
-        `The memory of the cell's process is full: ${lessMemory(phase)}; the tensorflow engine has no limit of 4 GB ` +
-        `(${text})`,
-    };
+    const message =
+      `The memory of the cell's process is full: ${lessMemory(phase)}; the tensorflow engine has no limit ` +
+      `of 4 GB (${text})`;
+    return { kind: "out-of-memory", message };
   }
+  if (CRASHED.test(text)) return { kind: "crash", message: `The engine crashed: use another --engine (${text})` };
   return undefined;
 }
 
-/** Whether an exception says that memory ran out. */
-export function isOutOfMemory(error: unknown): boolean {
-  const message = error instanceof Error ? error.message : String(error);
-  return DEVICE_FULL.test(message) || PROCESS_FULL.test(message);
-}
-
-/** The class and the message of an exception, with what was going on. */
-export function classifyError(
-  error: unknown,
-  circumstances: Circumstances = {},
-): Pick<Failure, "kind" | "message" | "phase"> {
-  const { phase } = circumstances;
-  return { ...classOfError(error, circumstances), ...phase !== undefined && { phase } };
-}
-
-function classOfError(error: unknown, circumstances: Circumstances): Pick<Failure, "kind" | "message"> {
-  const message = error instanceof Error ? error.message : String(error);
+function classOfError(error: unknown, circumstances: Circumstances): Classified {
+  const message = wordsOf(error);
   if (error instanceof MissingDataError) return { kind: "missing-data", message };
   if (error instanceof UsageError) return { kind: "usage", message };
   if (error instanceof NumericError) {
@@ -82,41 +114,53 @@ function classOfError(error: unknown, circumstances: Circumstances): Pick<Failur
   return { kind: "error", message: error instanceof Error ? `${error.name}: ${message}` : message };
 }
 
+const during = (phase: string | undefined) => phase === undefined ? {} : { phase };
+
+/** The class and the message of an exception. */
+export function classifyError(
+  error: unknown,
+  circumstances: Circumstances = {},
+): Pick<Failure, "kind" | "message" | "phase"> {
+  return { ...classOfError(error, circumstances), ...during(circumstances.phase) };
+}
+
 /** The failure of a cell that reached the limit of `--timeout`. */
 export function timeoutFailure(limitS: number, phase?: string): Failure {
-  return {
-    kind: "timeout",
-    message: `The cell was ended after ${limitS} s: ${lessTime(phase)}`,
-    exitCode: null,
-    ...phase !== undefined && { phase },
-  };
+  const message = `The cell was ended after ${limitS} s: ${adviceOn(phase).time}`;
+  return { kind: "timeout", message, exitCode: null, ...during(phase) };
 }
 
-/** How a process ended, as far as it is known. */
-export type ProcessEnd = Pick<Deno.CommandStatus, "code" | "signal">;
-
-/** The class and the message of a process that ended without a record; `stderr` is the end of what it printed, `phase` what
- * it was doing. */
-export function classifyExit(status: ProcessEnd, stderr: string, phase?: string): Failure {
-  return { ...classOfExit(status, stderr, phase), ...phase !== undefined && { phase } };
-}
-
-function classOfExit(status: ProcessEnd, stderr: string, phase: string | undefined): Failure {
-  const how = status.signal ? `was ended by ${status.signal}` : `ended with exit code ${status.code}`;
+/** The class and the message of a process that ended without a record; `stderr` is the end of its output, `phase` what it
+ * was doing. */
+export function classifyExit(
+  { signal, code: exitCode }: Pick<Deno.CommandStatus, "code" | "signal">,
+  stderr: string,
+  phase?: string,
+): Failure {
+  const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`;
   const tail = stderr.trim();
   const said = tail === "" ? "" : `; it said: ${tail}`;
-  const exitCode = status.code;
-  // Nothing but the kernel (or a person) sends SIGKILL; a JavaScript heap that is full says so before it aborts.
-  if (status.signal === "SIGKILL") {
-    const message = `The cell's process ${how}, as the kernel does when the machine's memory is full: ${
-      lessMemory(phase)
-    }${said}`;
-    return { kind: "out-of-memory", message, exitCode };
-  }
-  const known = classifyWords(tail, { phase });
-  if (known) return { ...known, exitCode };
   const advice = "run it again with --retry crash, or with another --engine";
-  return { kind: "crash", message: `The cell's process ${how}: ${advice}${said}`, exitCode };
+  const crash: Classified = { kind: "crash", message: `The cell's process ${how}: ${advice}${said}` };
+  // Nothing but the kernel (or a person) sends SIGKILL; a JavaScript heap that is full says so before it aborts.
+  const killed: Classified = {
+    kind: "out-of-memory",
+    message: `The cell's process ${how}, as the kernel does when the machine's memory is full: ${
+      lessMemory(phase)
+    }${said}`,
+  };
+  const classified = signal === "SIGKILL" ? killed : classifyWords(tail, { phase }) ?? crash;
+  return { ...classified, exitCode, ...during(phase) };
+}
+
+/** `learning: step 41 of 60, loss 3.2` -> `during learning, step 41 of 60`. */
+export function phaseWords(phase: string): string {
+  return `during ${phase.split(", ", 1)[0]?.replace(": ", ", ")}`;
+}
+
+/** The last phase in the text of a cell's log; undefined where there is none. */
+export function lastPhase(log: string): string | undefined {
+  return [...log.matchAll(/^\d{4}-\d\d-\d\dT[\d:.]+Z (.+)$/gm)].at(-1)?.[1];
 }
 
 /** The classes that `--retry` names: `oom` is short for `out-of-memory`; `all` and `none` stand alone.

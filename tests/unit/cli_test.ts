@@ -5,8 +5,15 @@ import { configSources, run } from "../../benchmarks/commands/run.ts";
 import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { COMMANDS } from "../../benchmarks/commands/mod.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
-import { classifyError, classifyExit, parseRetry, timeoutFailure } from "../../core/schema/failure.ts";
-import { lastPhase, phaseWords } from "../../core/schema/phases.ts";
+import {
+  classifyError,
+  classifyExit,
+  isOutOfMemory,
+  lastPhase,
+  parseRetry,
+  phaseWords,
+  timeoutFailure,
+} from "../../core/schema/failure.ts";
 import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks/sweep/progress.ts";
 import { EngineError, MissingDataError, NumericError, UsageError } from "../../core/util/errors.ts";
 import { FAILURE_KINDS, trainingSchema } from "../../core/schema/schema.ts";
@@ -158,6 +165,8 @@ Deno.test("classifyError() tells usage, numbers, engines and memory apart", () =
   assertEquals(classifyError(new EngineError("a")), { kind: "engine", message: "a" });
   assertEquals(classifyError(new EngineError("OOM when allocating tensor")).kind, "out-of-memory");
   assertEquals(classifyError(new RangeError("Array buffer allocation failed")).kind, "out-of-memory");
+  const fault = new WebAssembly.RuntimeError("memory access out of bounds");
+  assertEquals([classifyError(fault).kind, isOutOfMemory(fault)], ["crash", false]);
   assertEquals(classifyError(new TypeError("a")), { kind: "error", message: "TypeError: a" });
   assertEquals(classifyError("a"), { kind: "error", message: "a" });
 });
