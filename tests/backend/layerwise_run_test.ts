@@ -27,10 +27,7 @@ Deno.test({
     const results: unknown[] = [];
     for (const layerwise of [true, false]) {
       await withFolder(async (out) => {
-        const host = {
-          report: () => {},
-          signal: new AbortController().signal,
-        };
+        const host = { report: () => {}, signal: new AbortController().signal };
         const measured = await measureCell({ ...at(cells, 1), out, commit: null, layerwise }, host);
         const { plan, size, tasks, calibrationData, weights } = measured;
         const scores = tasks.map(({ seconds: _, ...result }) => result);

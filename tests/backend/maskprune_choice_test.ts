@@ -91,9 +91,7 @@ testOnEngines("surpriseOf() is the cross entropy less the entropy of the predict
     }
     assertClose([await surpriseOf(methodContext({ model, calibration: windows, sparsity: 0.2, options: {} }))], [
       sum / 138,
-    ], {
-      atol: 1e-5,
-    });
+    ], { atol: 1e-5 });
   });
 });
 

@@ -204,10 +204,7 @@ const EXPECTED: Record<string, { shape: string; whole: number }> = {
 };
 
 /** What a cell is measured in: this process, so that none is started for each of them. */
-const HOST = {
-  report: () => {},
-  signal: new AbortController().signal,
-};
+const HOST = { report: () => {}, signal: new AbortController().signal };
 
 for (const name of paperPresets) {
   const test = () =>

@@ -19,9 +19,7 @@ const openbookqa: HubSource = { repo: "allenai/openbookqa", config: "main" };
 
 const repositories = {
   "allenai/openbookqa": {
-    branches: {
-      main: { "README.md": lines, "main/train-00000-of-00001.parquet": lines, [NAME]: parquet },
-    },
+    branches: { main: { "README.md": lines, "main/train-00000-of-00001.parquet": lines, [NAME]: parquet } },
   },
   // Comes as a program: only the Hub's conversion has data.
   "baber/piqa": {

@@ -11,6 +11,7 @@ import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
 import { fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { readRecords } from "../../datasets/records.ts";
 import { expectedTensors } from "../../models/config.ts";
+import { CONFIG_LIMITS } from "../../models/families/hf_members.ts";
 import { openModel } from "../../models/load.ts";
 import { rebuildTensors } from "../../models/training/rebuild.ts";
 import { PLANS } from "./export_fixture.ts";
@@ -115,8 +116,11 @@ function jsonChanged(text: string, changes: readonly JsonChange[]): string {
 async function useModel(path: string): Promise<void> {
   const { source, tokenizer } = await openModel(path);
   try {
-    assert(tokenizer.encode("abc the hat").every((id) => Number.isInteger(id)));
-    for (const name of expectedTensors(source.config).keys()) source.read(name);
+    assert(source.config.layers.length <= CONFIG_LIMITS.layers);
+    assert(tokenizer.encode("abc the hat").every((id) => Number.isInteger(id) && id < source.config.vocabSize));
+    for (const [name, shape] of expectedTensors(source.config)) {
+      assertEquals(source.read(name).data.length, shape.reduce((product, size) => product * size, 1));
+    }
   } finally {
     source.close();
   }
@@ -179,12 +183,7 @@ async function writeTargets(root: string): Promise<Target[]> {
   const gzip = new Blob([text]).stream().pipeThrough(new CompressionStream("gzip"));
   Deno.writeFileSync(packed, await new Response(gzip).bytes());
   for (const path of [plain, packed]) {
-    targets.push({
-      name: "JSON Lines",
-      path,
-      isJson: false,
-      use: () => useRecords(path),
-    });
+    targets.push({ name: "JSON Lines", path, isJson: false, use: () => useRecords(path) });
   }
   targets.push(storedAdapters(root));
   const task = join(root, "task.yaml");

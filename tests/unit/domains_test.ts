@@ -112,9 +112,7 @@ Deno.test("trainingData() fills the windows from the domains by their parts and 
       assert(windows.every((ids) => !text(ids).includes("held")));
     }
     assertEquals((await draw(0, parts)).windows, windows);
-    assert(
-      (await draw(1, parts)).windows.some((ids, i) => text(ids) !== text(at(windows, i))),
-    );
+    assert((await draw(1, parts)).windows.some((ids, i) => text(ids) !== text(at(windows, i))));
 
     const plain = await draw(0);
     assertEquals([plain.domains, plain.datasets.map(({ id }) => id)], [undefined, ["c4"]]);

@@ -48,9 +48,7 @@ Deno.test("loadTask() and loadCorpus() take Parquet files of a data folder", asy
   const { doc_hash } = at(lmEvalSamples(getTask("openbookqa"), scored), 0);
   assertEquals(doc_hash, "af421576b2e4953c7e9555f218b826a0bc519096eb0d76521f0f4f041cbeb22d");
   const [parquet, jsonl] = take(
-    await Promise.all(
-      [golden, fixtures].map((data) => loadCorpus(getCorpus("wikitext2"), { data })),
-    ),
+    await Promise.all([golden, fixtures].map((data) => loadCorpus(getCorpus("wikitext2"), { data }))),
     2,
   );
   assertEquals(parquet.texts, jsonl.texts);

@@ -94,10 +94,7 @@ Deno.test("plannedConfig() leaves out layers that keep nothing, and hidden dimen
 Deno.test("composePlans() and relativePlan() number layers and hidden dimensions anew", () => {
   const kept: LayerPlan = { kvGroups: [0, 2], queryHeads: [1, 4], ffnChannels: [0, 3, 4] };
   const outer = { layers: [GONE, kept, kept], hidden: [1, 4, 6, 7] };
-  const inner = {
-    layers: [GONE, { kvGroups: [1], queryHeads: [1], ffnChannels: [0, 2] }],
-    hidden: [0, 3],
-  };
+  const inner = { layers: [GONE, { kvGroups: [1], queryHeads: [1], ffnChannels: [0, 2] }], hidden: [0, 3] };
   const both = {
     layers: [GONE, GONE, { kvGroups: [2], queryHeads: [4], ffnChannels: [0, 4] }],
     hidden: [1, 7],

@@ -34,11 +34,7 @@ Deno.test("rankings() tests one-seed tasks by McNemar, corrected by Holm over th
   const near = "1".repeat(58) + "0".repeat(42);
   const far = "1".repeat(30) + "0".repeat(70);
   const section = at(
-    sectionsOf([
-      withOutcomes("flap", best),
-      withOutcomes("random", far),
-      withOutcomes("wanda-sp", near),
-    ]),
+    sectionsOf([withOutcomes("flap", best), withOutcomes("random", far), withOutcomes("wanda-sp", near)]),
     0,
   );
   const ranking = find(section, "arc_easy");
