@@ -26,7 +26,10 @@ function nextSteps(sections: readonly Section[], { run, report }: Places): [comm
     ] as [string, string]],
     ...sections.some(({ demonstration }) => demonstration)
       ? [
-        ["deno task bench run --model PATH", "the same with your model: a Hugging Face folder or a .gguf file"] as [
+        [
+          "deno task bench run --model PATH --methods wanda-sp,flap --sparsity 0.2 --perplexity file:TEXT --calibration self",
+          "the same with your model: a Hugging Face folder or a .gguf file",
+        ] as [
           string,
           string,
         ],

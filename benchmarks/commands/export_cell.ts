@@ -25,11 +25,12 @@ import { modelSize, totalParameters } from "../../models/count.ts";
 import { differingWidths, exportHfFolder } from "../../models/export.ts";
 import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../../models/export_source.ts";
-import { hfFamilyOf } from "../../models/families/mod.ts";
+import { familyOf, hfFamilyOf } from "../../models/families/mod.ts";
 import { disposeModel, uploadModel } from "../../models/device.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { hostTensor } from "../../models/surgery.ts";
 import { checkSource, keptModel, openCheckpoint } from "../cells/rebuild.ts";
+import { kindOfPath } from "../../core/util/paths.ts";
 import { cellName } from "../../core/schema/cell_names.ts";
 import { type ExportFormat, exportTitle, modelCard } from "./model_card.ts";
 import { storedPath } from "../records/run_file.ts";
@@ -70,8 +71,8 @@ const COMPANION =
 const EXPORTED =
   /^(config|tokenizer|tokenizer_config|maskprune)\.json$|^model.*\.safetensors(\.index\.json)?$|^README\.md$/;
 
-/** Weights of the cell: those that the run in `out` stored, the dense ones without the removed units, or those that it makes
- * again on an engine: the record's, or where that does not start `otherEngine`.
+/** Weights of the cell: stored ones, the dense ones without the removed units, or rebuilt ones. `otherEngine` is what rebuilt
+ * them, if the record's engine does not start.
  * @throws {UsageError} when the run changed weights and kept nothing of them, or the model is another one now.
  * @throws {FileFormatError} when what was kept is not what the record names. */
 async function cellSource(
@@ -89,18 +90,15 @@ async function cellSource(
     return { measured: await rebuiltSource(out, record, source), otherEngine };
   }
   const pruned = prunedSource(source, plan);
-  const isChanged = record.changedWeights ||
-    modelSize(pruned.config, source.config).parameters !== record.size.parameters;
-  if (isChanged) {
-    throw new UsageError(
-      `Cell "${cellName(record)}" has weights that its method changed, and the run kept nothing of them: ` +
-        "`bench eval DIR --keep-weights` makes and stores them again",
-    );
-  }
-  return { measured: pruned };
+  const { parameters } = modelSize(pruned.config, source.config);
+  if (!record.changedWeights && parameters === record.size.parameters) return { measured: pruned };
+  throw new UsageError(
+    `Cell "${cellName(record)}" has weights that its method changed, and the run did not keep them: ` +
+      "`bench eval DIR --keep-weights` rebuilds and stores them",
+  );
 }
 
-/** Starts the engine of a record in its arithmetic, or where that does not start the best one, whose name is returned. */
+/** Starts the engine of a record in its arithmetic. If it does not start, starts the best one and returns its name. */
 async function startRecorded({ cell, environment }: DoneRecord): Promise<EngineName | undefined> {
   try {
     await startEngine(environment.engine, { arithmetic: cell.arithmetic });
@@ -111,7 +109,7 @@ async function startRecorded({ cell, environment }: DoneRecord): Promise<EngineN
   }
 }
 
-/** The cell's tensors in host memory, made again from what the run kept. */
+/** The cell's tensors in host memory, rebuilt from what the run kept. */
 async function rebuiltSource(out: string, record: DoneRecord, source: WeightSource): Promise<WeightSource> {
   const dense = await uploadModel(source, record.cell.weights);
   const host = { report: () => {}, signal: new AbortController().signal };
@@ -123,7 +121,7 @@ async function rebuiltSource(out: string, record: DoneRecord, source: WeightSour
   return { ...memorySource(config, tensors), origin: { ...source.origin, dtypes: ["F32"] } };
 }
 
-/** Whether half precision holds the weights of `record` exactly. */
+/** The half precision that holds a record's weights exactly. */
 function halfType({ cell, weights, storedWeights, rebuild }: DoneRecord, format: ExportFormat): StoredType | undefined {
   if (cell.checkpoint ?? storedWeights ?? rebuild) return undefined;
   // GGUF keeps norms and biases in F32 whatever the matrices are.
@@ -131,8 +129,7 @@ function halfType({ cell, weights, storedWeights, rebuild }: DoneRecord, format:
   return types.length === 1 && (types[0] === "F16" || types[0] === "BF16") ? types[0] : undefined;
 }
 
-/** The smallest storage type that keeps the weights that were measured: the original's where that is F16 or BF16, else
- * F32. */
+/** The smallest storage type that keeps the measured weights: the original's F16 or BF16, else F32. */
 export function defaultType(record: DoneRecord, format: ExportFormat): StoredType {
   return halfType(record, format) ?? "F32";
 }
@@ -140,49 +137,41 @@ export function defaultType(record: DoneRecord, format: ExportFormat): StoredTyp
 /** Refuses to replace what is not an export.
  * @throws {UsageError} when there is something else at `to`. */
 function checkReplaceable(to: string, format: ExportFormat): void {
-  const refuse = (reason = `is no ${format} export`): never => {
+  const kind = kindOfPath(to);
+  if (kind === null) return;
+  const refuse = (reason: string): never => {
     throw new UsageError(`"${to}" exists and ${reason}: remove it or choose another --to`);
   };
-  let stat: Deno.FileInfo;
-  try {
-    stat = Deno.statSync(to);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return;
-    throw error;
-  }
   if (format === "hf") {
-    if (!stat.isDirectory) refuse();
-    const names = [...Deno.readDirSync(to)].map((entry) => entry.name);
-    if (names.length > 0 && !names.includes(RECORD_FILE)) refuse();
+    const names = kind === "folder" ? [...Deno.readDirSync(to)].map(({ name }) => name) : ["a file"];
+    if (names.length > 0 && !names.includes(RECORD_FILE)) refuse("is not an hf export");
     const foreign = names.find((name) => !EXPORTED.test(name) && !COMPANION.test(name));
     if (foreign !== undefined) refuse(`has "${foreign}", which no export wrote`);
-    return;
-  }
-  if (!stat.isFile) refuse();
+  } else if (kind !== "file" || !isGgufExport(to)) refuse("is not a gguf export");
+}
+
+function isGgufExport(path: string): boolean {
   try {
-    const file = openGguf(to);
-    const isExport = file.metadata.has(CELL_KEY);
-    file.close();
-    if (isExport) return;
+    const file = openGguf(path);
+    try {
+      return file.metadata.has(CELL_KEY);
+    } finally {
+      file.close();
+    }
   } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
+    if (error instanceof UsageError) return false;
+    throw error;
   }
-  refuse();
 }
 
 /** Where the dense model lies. */
 const densePath = ({ model, out, record }: ExportOptions): string => model ?? storedPath(out, record.cell.model);
 
-/** The companions in the model's folder, if it is one. */
+/** The companions in the model's folder; none of a GGUF file or the bundled model. */
 function companionFiles(path: string): Record<string, Uint8Array> {
-  let entries: Deno.DirEntry[];
-  try {
-    entries = [...Deno.readDirSync(path)];
-  } catch {
-    return {}; // A GGUF file, or the bundled model.
-  }
-  const names = entries.filter(({ name, isDirectory }) => !isDirectory && COMPANION.test(name)).map(({ name }) => name);
-  return Object.fromEntries(names.map((name) => [name, Deno.readFileSync(join(path, name))]));
+  if (kindOfPath(path) !== "folder") return {};
+  const names = [...Deno.readDirSync(path)].filter(({ name, isDirectory }) => !isDirectory && COMPANION.test(name));
+  return Object.fromEntries(names.map(({ name }) => [name, Deno.readFileSync(join(path, name))]));
 }
 
 /** The tokenizer's definition with the chat template that newer folders keep in a file of its own. */
@@ -198,12 +187,9 @@ function uniform(source: WeightSource, { record, pad = false }: ExportOptions): 
   if (pad) return padded;
   const [own, filled] = [source, padded].map(({ config }) => (totalParameters(config) / 1e6).toFixed(1));
   throw new UsageError(
-    `Cell "${cellName(record)}" has layers of unequal widths (${
-      differingWidths(source.config)
-    }), which neither a Llama ` +
-      "config.json nor llama.cpp can say: run a method with equal widths in every layer (`bench ls methods` names the " +
-      `options), or give --pad, which fills layers up with zeros: the same outputs, ${filled} M parameters instead of ` +
-      `${own} M`,
+    `Cannot export "${cellName(record)}": its layers have unequal widths (${differingWidths(source.config)}), which ` +
+      "config.json and llama.cpp do not allow. Give --pad to fill them with zeros (same outputs, " +
+      `${filled} M parameters instead of ${own} M), or use a method with equal widths (\`bench ls methods\`)`,
   );
 }
 
@@ -243,9 +229,9 @@ function writeGgufFile(
   });
 }
 
-/** Exports a cell's model, whole or not at all; an earlier export under the same path is replaced. Without
- * adapters to fold in it needs no engine and holds one tensor at a time.
- * @returns remarks for the user
+/** Exports a cell's model, whole or not at all; an earlier export under the same path is replaced. Without adapters to fold
+ * in it needs no engine and holds one tensor at a time.
+ * @returns remarks for the user, a sentence each
  * @throws {UsageError} when the cell's weights are not stored, the model has changed, its layers are unequal, the tokenizer
  *   or the storage type do not fit the format, or the path is taken or cannot be written. */
 export async function exportCell(options: ExportOptions): Promise<string[]> {
@@ -258,39 +244,25 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     measured = made.measured;
     const source = uniform(measured, options);
     const padded = source !== measured;
-    const fallbacks = format === "gguf" ? f16Fallbacks(source.config, type).length : 0;
-    const isMistral = format === "hf" && hfFamilyOf(source.config).reason !== undefined;
-    const isWhole = type === "F32" || type === halfType(record, format);
+    const isRounded = type !== "F32" && type !== halfType(record, format);
+    const remarks = [
+      ...made.otherEngine === undefined ? [] : [
+        `The weights were rebuilt on the engine ${made.otherEngine} and measured on ${record.environment.engine}: they ` +
+        "differ by rounding",
+      ],
+      ...isRounded ? [`The weights are rounded to ${type}: the numbers were measured before`] : [],
+      ...formatRemarks(source, format, type),
+    ];
     const card = modelCard({
-      record,
-      dense,
-      format,
-      type,
-      isExact: isWhole && made.otherEngine === undefined,
-      isMistral,
-      fallbacks,
+      ...{ record, dense, format, type, remarks },
+      family: familyOf(source.config),
+      isExact: !isRounded && made.otherEngine === undefined,
       ...padded && { paddedParameters: totalParameters(source.config) },
     });
     Deno.mkdirSync(dirname(to), { recursive: true });
     if (format === "hf") writeHf(source, opened, options, asFloat(type), padded, card);
     else writeGgufFile(source, opened, options, type, card);
-    return [
-      ...made.otherEngine === undefined ? [] : [
-        `The weights were made again on the engine ${made.otherEngine}, and measured on ${record.environment.engine}: equal ` +
-        "but for rounding",
-      ],
-      ...isMistral
-        ? [
-          `config.json says Mistral without a sliding window, which computes the same: transformers accepts a Llama only if ` +
-          `its heads (${queryHeads(at(source.config.layers, 0))}) divide its width (${source.config.width})`,
-        ]
-        : [],
-      ...isWhole ? [] : [`The weights are rounded to ${type}: the record's numbers hold for f32`],
-      ...fallbacks === 0 ? [] : [
-        `${fallbacks} matrices are stored as F16: their rows are not multiples of Q8_0's 32 values ` +
-        "(a run with --ffn-multiple 32 avoids that)",
-      ],
-    ];
+    return remarks;
   } catch (error) {
     // Errors of the operating system have a code.
     if (!(error instanceof Error && "code" in error && typeof error.code === "string")) throw error;
@@ -301,8 +273,26 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
   }
 }
 
+/** What the format makes of a model. */
+function formatRemarks({ config }: WeightSource, format: ExportFormat, type: StoredType): string[] {
+  if (format === "hf") {
+    if (hfFamilyOf(config).reason === undefined) return [];
+    const heads = queryHeads(at(config.layers, 0));
+    return [
+      "config.json says Mistral without a sliding window, which computes the same: transformers accepts a Llama only if " +
+      `its heads (${heads}) divide its width (${config.width})`,
+    ];
+  }
+  const fallbacks = f16Fallbacks(config, type).length;
+  if (fallbacks === 0) return [];
+  return [
+    `${fallbacks} matrices are stored as F16: their rows are not multiples of Q8_0's 32 values (--ffn-multiple 32 avoids ` +
+    "that)",
+  ];
+}
+
 function asFloat(type: StoredType): FloatDtype {
   const found = FLOAT_DTYPES.find((dtype) => dtype === type);
-  if (!found) throw new UsageError(`--dtype ${type.toLowerCase()} is for --format gguf: hf takes f32, f16 or bf16`);
+  if (!found) throw new UsageError(`--dtype ${type.toLowerCase()} is for --format gguf: hf takes f32, f16 and bf16`);
   return found;
 }

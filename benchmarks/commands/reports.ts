@@ -11,7 +11,8 @@ import { buildSections, type Definitions, type Section } from "../../reports/row
 import { type TerminalOptions, toTerminal } from "../../reports/terminal.ts";
 import { writeFiles } from "../../reports/write_report.ts";
 
-const definitions = (): Definitions => ({
+/** Colours and order of methods, and the primary metric of each task. */
+export const definitions = (): Definitions => ({
   displays: new Map(listMethods().flatMap(({ id, display }) => display ? [[id, display]] : [])),
   primaryMetrics: new Map(
     [...tasks.values()].flatMap(({ id, primaryMetric }) => primaryMetric ? [[id, primaryMetric]] : []),
