@@ -107,35 +107,13 @@ const USUAL: ReadonlyMap<string, string> = new Map([
     .filter(([name]) => name !== "calibration.corpus").map(([name, { value }]) => [name, value] as const),
 ]);
 
-/** The variant that differs from the others in fewest settings; none where several do so alike. */
-function centre(variants: readonly Map<string, Setting>[]): Map<string, Setting> | undefined {
-  const distance = (a: Map<string, Setting>, b: Map<string, Setting>) =>
-    new Set([...a.keys(), ...b.keys()].filter((name) => a.get(name)?.value !== b.get(name)?.value)).size;
-  const ranked = variants.map((variant) => ({
-    variant,
-    sum: variants.reduce((sum, other) => sum + distance(variant, other), 0),
-  })).sort((a, b) => a.sum - b.sum);
-  const [first, second] = ranked;
-  return second === undefined || first === undefined || first.sum < second.sum ? first?.variant : undefined;
-}
-
-/** The value of each differing setting that needs no mention among the `cells` of one method, which have these `variants`:
- * the default where it is known, else that of the variant in the middle. */
-function unmentioned(cells: readonly Cell[], variants: readonly Map<string, Setting>[]): Map<string, string> {
-  const values = new Map([...centre(variants) ?? []].map(([name, { value }]) => [name, value]));
-  for (const [name, value] of USUAL) {
-    if (variants.some((variant) => variant.get(name)?.value === value)) values.set(name, value);
-  }
-  if (cells.every(({ method }) => method?.changed !== undefined)) {
-    // Where defaults are known, nothing else goes without saying.
-    for (const name of [...values.keys()]) if (name.startsWith("option ")) values.delete(name);
-  }
+/** The value of each setting that needs no mention among `cells` of one method: its default, where that is known. */
+function defaultsOf(cells: readonly Cell[]): Map<string, string> {
+  const values = new Map(USUAL);
   for (const { method } of cells) {
     const { options = {}, changed } = method ?? {};
-    if (changed === undefined) continue;
     for (const [name, value] of Object.entries(options)) {
-      if (changed.includes(name)) continue;
-      values.set(`option ${name}`, canonicalJson(value));
+      if (changed?.includes(name) === false) values.set(`option ${name}`, canonicalJson(value));
     }
   }
   return values;
@@ -144,7 +122,7 @@ function unmentioned(cells: readonly Cell[], variants: readonly Map<string, Sett
 function labelsOfMethod(id: string, cells: readonly Cell[]): Map<Cell, string> {
   const settings = new Map(cells.map((cell) => [cell, settingsOf(cell)]));
   const variants = [...new Map([...settings.values()].map((one) => [canonicalJson([...one]), one])).values()];
-  const usual = unmentioned(cells, variants);
+  const usual = defaultsOf(cells);
   const names = new Set(variants.flatMap((variant) => [...variant.keys()]));
   const differing = [...names].filter((name) => {
     // What trains is told by other settings; how it trains is compared among those that do.

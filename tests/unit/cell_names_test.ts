@@ -86,16 +86,13 @@ Deno.test("labelCells() gives the default the plain name, also where another var
   assertEquals(labelCells([cell("flap", { a: 1 }), cell("flap", { a: 2 })]), ["flap, a 1", "flap, a 2"]);
 });
 
-Deno.test("labelCells() of older records, whose defaults are unknown, takes the variant in the middle for plain", () => {
+Deno.test("labelCells() of records that do not know the defaults names all that differs", () => {
   const old = (options: Record<string, unknown>) => cell("mask-prune", options, {}, { isOld: true });
-  assertEquals(labelCells([{ a: 1 }, { split: "fixed" }, {}, { b: 1 }, { regrowth: false }].map(old)), [
-    "mask-prune, a 1",
-    "mask-prune, split fixed",
-    "mask-prune",
-    "mask-prune, b 1",
-    "mask-prune, regrowth off",
+  assertEquals(labelCells([{}, { a: 1 }, { a: 1, b: 1 }].map(old)), [
+    "mask-prune, a 0, b 0",
+    "mask-prune, a 1, b 0",
+    "mask-prune, a 1, b 1",
   ]);
-  assertEquals(labelCells([{}, { a: 1 }].map(old)), ["mask-prune, a 0", "mask-prune, a 1"]);
 });
 
 Deno.test("labelCells() names what was calibrated and trained on where it differs, and only then", () => {

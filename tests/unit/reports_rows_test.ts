@@ -135,9 +135,11 @@ Deno.test("sectionsOf() names the options that differ where a method occurs with
     "llm-pruner, score vector",
     "flap",
   ]);
-  const ablations = [{}, { structure: "UL-UM" }, { bias: "none" }].map((options) =>
-    doneRecord({ method: "flap", options: { structure: "AL-AM", bias: "some", ...options }, sparsity: 0.2 })
-  );
+  const ablations = [{}, { structure: "UL-UM" }, { bias: "none" }].map((changes) => {
+    const options = { structure: "AL-AM", bias: "some", ...changes };
+    const record = doneRecord({ method: "flap", options, sparsity: 0.2 });
+    return { ...record, cell: { ...record.cell, method: { id: "flap", options, changed: Object.keys(changes) } } };
+  });
   assertEquals(at(sectionsOf(ablations), 0).rows.map(({ label }) => label).sort(), [
     "flap",
     "flap, bias none",
