@@ -96,19 +96,6 @@ export async function greedyTokens(
   }
 }
 
-/** A token and how probable it is in its place. */
-export interface TokenLogProb {
-  id: number;
-  /** Natural logarithm of its probability in the whole vocabulary, whatever the temperature. */
-  logProb: number;
-}
-
-/** A generated token. */
-export interface GeneratedToken extends TokenLogProb {
-  /** The most probable tokens of its place, the best first. */
-  top: TokenLogProb[];
-}
-
 /** How to choose tokens. */
 export interface GenerationOptions {
   /** Most tokens to generate after each prompt. */
@@ -122,26 +109,10 @@ export interface GenerationOptions {
   seed?: number;
   /** Names of the prompts' streams, for prompts that are equal and must not be continued alike. */
   streams?: readonly string[];
-  /** How many of the most probable tokens to report for each generated one; 0 by default. */
-  top?: number;
   /** Asked after each token, the prompt not included: whether the row ends here. */
   isDone?(prompt: number, ids: readonly number[]): boolean;
   /** Stops between two tokens. */
   signal?: AbortSignal;
-}
-
-/** The `count` highest values, the best first; of equal ones the lower index. */
-function highest(values: Float32Array, count: number): number[] {
-  const best: number[] = [];
-  let least = -Infinity;
-  values.forEach((value, i) => {
-    if (best.length === count && !(value > least)) return;
-    const place = best.findIndex((other) => value > at(values, other));
-    best.splice(place < 0 ? best.length : place, 0, i);
-    if (best.length > count) best.pop();
-    least = at(values, at(best, best.length - 1));
-  });
-  return best;
 }
 
 /** Draws an index with probability proportional to exp(logit / temperature), from the nucleus of mass `topP` (Holtzman
@@ -168,19 +139,16 @@ export function sampleToken(
   return ids.find((id) => (rest -= at(weights, id)) < 0) ?? at(ids, ids.length - 1);
 }
 
+/** The next token of a row.
+ * @throws {NumericError} when a logit is not a number or all are infinite. */
 function chooseToken(
   logits: Float32Array,
-  { temperature = 0, topP = 1, top = 0 }: GenerationOptions,
+  { temperature = 0, topP = 1 }: GenerationOptions,
   uniform: () => number,
-): GeneratedToken {
-  const best = highest(logits, Math.max(1, top));
-  const first = at(best, 0);
-  const max = at(logits, first);
-  const logSum = Math.log(logits.reduce((sum, value) => sum + Math.exp(value - max), 0)) + max;
-  if (!Number.isFinite(logSum)) throw new NumericError(`The model gives ${logSum} as the sum of its next-token scores`);
-  const token = (id: number): TokenLogProb => ({ id, logProb: at(logits, id) - logSum });
-  const id = temperature === 0 ? first : sampleToken(logits, { temperature, topP }, uniform);
-  return { ...token(id), top: best.slice(0, top).map(token) };
+): number {
+  const max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  if (!Number.isFinite(max)) throw new NumericError(`The model gives ${max} as its largest next-token score`);
+  return temperature === 0 ? logits.indexOf(max) : sampleToken(logits, { temperature, topP }, uniform);
 }
 
 /** Cached positions of a batch, all rows together: bounds its memory. */
@@ -201,10 +169,10 @@ async function generateBatch(
   prompts: readonly (readonly number[])[],
   indices: readonly number[],
   options: GenerationOptions,
-): Promise<GeneratedToken[][]> {
+): Promise<number[][]> {
   const { maxTokens, seed = 0, isDone, signal } = options;
   const { vocabSize } = model.config;
-  const rows = indices.map((): GeneratedToken[] => []);
+  const rows = indices.map((): number[] => []);
   const open = new Set(rows.keys());
   const streams = indices.map((index) => createRng(seed, options.streams?.[index] ?? "generate"));
   let tokens = Int32Array.from(indices.flatMap((index) => at(prompts, index)));
@@ -219,12 +187,12 @@ async function generateBatch(
       currentEngine().check();
       for (const row of open) {
         const own = scores.subarray(row * vocabSize, (row + 1) * vocabSize);
-        const tokens = at(rows, row);
-        tokens.push(chooseToken(own, options, at(streams, row).uniform));
-        if (isDone?.(at(indices, row), tokens.map(({ id }) => id))) open.delete(row);
+        const ids = at(rows, row);
+        ids.push(chooseToken(own, options, at(streams, row).uniform));
+        if (isDone?.(at(indices, row), ids)) open.delete(row);
       }
       // Rows that have ended go along with their last token until all have.
-      tokens = Int32Array.from(rows, (row) => at(row, row.length - 1).id);
+      tokens = Int32Array.from(rows, (ids) => at(ids, ids.length - 1));
     }
     return rows;
   } finally {
@@ -232,14 +200,14 @@ async function generateBatch(
   }
 }
 
-/** Generates up to `maxTokens` tokens after each prompt. Prompts of equal length share a batch.
+/** Generates up to `maxTokens` token ids after each prompt. Prompts of equal length share a batch.
  * @throws {RangeError} when a prompt is empty, or it and its continuation exceed the model's positions.
  * @throws {NumericError} when the model's output is not finite. */
 export async function generateTokens(
   model: DecoderModel,
   prompts: readonly (readonly number[])[],
   options: GenerationOptions,
-): Promise<GeneratedToken[][]> {
+): Promise<number[][]> {
   const { maxPositions } = model.config;
   for (const { length } of prompts) {
     // The last token is never an input.
@@ -250,7 +218,7 @@ export async function generateTokens(
       );
     }
   }
-  const results: GeneratedToken[][] = prompts.map(() => []);
+  const results: number[][] = prompts.map(() => []);
   for (const indices of batchesOf(prompts, options.maxTokens)) {
     const generated = await generateBatch(model, prompts, indices, options);
     indices.forEach((index, i) => results[index] = at(generated, i));

@@ -8,7 +8,7 @@ import { currentEngine } from "../core/engine/engine.ts";
 import type { DecoderConfig } from "./config.ts";
 import { queryHeads } from "./units.ts";
 import type { EngineName } from "../core/schema/schema.ts";
-import { type GeneratedToken, generateTokens, type GenerationOptions } from "./generate.ts";
+import { generateTokens, type GenerationOptions } from "./generate.ts";
 import { forward, targetLogProbs } from "./decoder.ts";
 import type { DecoderModel } from "./device.ts";
 import type { ForwardOptions, TokenBatch } from "./layers.ts";
@@ -45,7 +45,7 @@ export interface ScoringModel {
    * @throws {NumericError} on NaN or infinity. */
   score(batch: TokenBatch, targets: ScoredTargets): Promise<TargetScores>;
   /** See {@linkcode generateTokens}. */
-  generate(prompts: readonly (readonly number[])[], options: GenerationOptions): Promise<GeneratedToken[][]>;
+  generate(prompts: readonly (readonly number[])[], options: GenerationOptions): Promise<number[][]>;
 }
 
 /** Tokens of a batch, padding included, within 5 % of the fastest on each engine: docs/speed.md. */

@@ -3,7 +3,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { at, lookUp } from "../core/util/indexing.ts";
+import { at } from "../core/util/indexing.ts";
 import { denseMatrix, inFormOf, type Matrix, PackedMatrix, sharedMatrix } from "../core/engine/matrix.ts";
 import {
   type DecoderConfig,
@@ -222,35 +222,4 @@ export async function pruneByLayers(
   const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
   const layers = await eachLayer(model, (layer, l) => isRemoved(at(plan.layers, l)) ? null : cutLayer(layer, l));
   return { config, layers: layers.filter((layer) => layer !== null), ...cutRest(model) };
-}
-
-/** Weights and biases of the linear maps by Hugging Face name, in host memory: what pruning and training change. */
-export async function linearTensors(model: DecoderModel): Promise<Map<string, HostTensor>> {
-  const tensors = new Map<string, HostTensor>();
-  for (const [l, layer] of model.layers.entries()) {
-    for (const name of LINEAR_NAMES) {
-      const names = [tensorNames.weight(l, name), ...layer[name].bias ? [tensorNames.bias(l, name)] : []];
-      for (const each of names) tensors.set(each, await hostTensor(model, each));
-    }
-  }
-  return tensors;
-}
-
-/** Puts tensors of {@linkcode linearTensors}, of a model of the same widths, in the place of the model's own, which are
- * freed. The record that is returned replaces `model`. */
-export function replaceLinears(model: DecoderModel, tensors: ReadonlyMap<string, HostTensor>): DecoderModel {
-  model.layers.forEach((layer, l) => {
-    for (const name of LINEAR_NAMES) {
-      const { shape, data } = lookUp(tensors, tensorNames.weight(l, name));
-      const bias = tensors.get(tensorNames.bias(l, name));
-      layer[name].weight.dispose();
-      layer[name].bias?.dispose();
-      layer[name] = {
-        weight: tf.tidy(() => tf.transpose(tf.tensor2d(data, shape as [number, number]))),
-        ...bias && { bias: tf.tensor1d(bias.data) },
-      };
-    }
-  });
-  const biases = LINEAR_NAMES.filter((name) => tensors.has(tensorNames.bias(0, name)));
-  return { ...model, config: { ...model.config, biases } };
 }

@@ -5,7 +5,7 @@
 import type { FoundCheckpoint } from "./checkpoints.ts";
 import { canonicalJson, type NamedCell, sha256OfJson } from "../../core/schema/cell_names.ts";
 import { at } from "../../core/util/indexing.ts";
-import { getMethod } from "../../methods/mod.ts";
+import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { movePaths } from "./paths.ts";
 import {
   type Cell,
@@ -104,7 +104,7 @@ export function learningOf(
 
 /** Options of a method that are not its defaults, by name. */
 function changedOptions({ id, options }: RunConfig["methods"][number]): string[] {
-  const defaults = getMethod(id).options.parse({}) as Record<string, unknown>;
+  const defaults = parseOptions(getMethod(id), {}) as Record<string, unknown>;
   const isChanged = (name: string) => canonicalJson(options[name] ?? null) !== canonicalJson(defaults[name] ?? null);
   return Object.keys(options).filter(isChanged);
 }

@@ -4,7 +4,7 @@
  */
 import { at } from "../../core/util/indexing.ts";
 import type { Tokenizer } from "../../core/formats/tokenizer.ts";
-import type { GeneratedToken, GenerationOptions } from "../../models/generate.ts";
+import type { GenerationOptions } from "../../models/generate.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 
 /** How to continue texts. */
@@ -18,7 +18,7 @@ export interface GeneratedText {
   /** Without the prompt, the stop string and what follows it. */
   text: string;
   /** Every token that was generated, also that which ended the text. */
-  tokens: GeneratedToken[];
+  tokens: number[];
   /** `length`: `maxTokens` were generated and nothing ended the text. */
   finishReason: "stop" | "length";
 }
@@ -59,14 +59,13 @@ export async function generateTexts(
       isEnd(at(ids, ids.length - 1)) ||
       stops.length > 0 && stopAt(textAfter(tokenizer, at(prompts, prompt), ids), stops) >= 0,
   });
-  return generated.map((tokens, prompt): GeneratedText => {
-    const ids = tokens.map(({ id }) => id);
+  return generated.map((ids, prompt): GeneratedText => {
     const end = ids.findIndex(isEnd);
     const text = textAfter(tokenizer, at(prompts, prompt), end < 0 ? ids : ids.slice(0, end));
     const cut = stopAt(text, stops);
     return {
       text: cut < 0 ? text : text.slice(0, cut),
-      tokens,
+      tokens: ids,
       finishReason: end < 0 && cut < 0 ? "length" : "stop",
     };
   });

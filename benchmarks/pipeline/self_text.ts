@@ -56,7 +56,7 @@ export async function selfText(
           signal,
         });
         for (const [i, row] of generated.entries()) {
-          data.set(cutWindow(tokenizer, row.map(({ id }) => id), 0, tokens), (first + i) * tokens);
+          data.set(cutWindow(tokenizer, row, 0, tokens), (first + i) * tokens);
         }
       }
       return { ids: { shape: [sequences, tokens], data } };

@@ -94,17 +94,13 @@ export function fakeModel(
       });
       return Promise.resolve({ logProbs, isGreedy });
     },
-    generate: (prompts, { maxTokens, top = 0, isDone }) => {
+    generate: (prompts, { maxTokens, isDone }) => {
       const rows = prompts.map((prompt, row) => {
         const ids: number[] = [];
         while (ids.length < maxTokens && !(ids.length > 0 && isDone?.(row, ids))) {
           ids.push(fakeNext([...prompt, ...ids]));
         }
-        return ids.map((id) => ({
-          id,
-          logProb: -0.5,
-          top: Array.from({ length: top }, (_, k) => ({ id: id + k, logProb: -0.5 - k })),
-        }));
+        return ids;
       });
       return Promise.resolve(rows);
     },
