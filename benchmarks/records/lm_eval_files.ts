@@ -31,65 +31,20 @@ export function sanitizeModelName(name: string): string {
   return name.replace(/["<>:/|\\?*[\]]+/g, "__");
 }
 
-/** What a results file says of one task, spread over its keys. */
-interface TaskEntry {
-  name: string;
-  metrics: Record<string, number | "N/A">;
-  samples: { original: number; effective: number };
-  higherIsBetter: Record<string, boolean>;
-  version: number | null;
-  numFewshot: number;
-  config: Record<string, unknown>;
-}
+/** What a results file says of a task, with the names of a task's result. */
+type TaskEntry =
+  & Pick<TaskResult, "task" | "numFewshot" | "metrics" | "samples" | "dataset" | "definition">
+  & { version: number | null };
 
-function metricValues(metrics: readonly [name: string, value: number, stderr: number | null][]) {
-  return Object.fromEntries(metrics.flatMap(([name, value, stderr]): [string, number | "N/A"][] => [
-    [`${name},none`, value],
-    [`${name}_stderr,none`, stderr ?? "N/A"],
-  ]));
-}
+type Metrics = Record<string, { value: number; stderr: number | null }>;
 
-/** What all tasks' configurations have in common; templates are functions of this project and are not quoted. Of the task of
- * a file it is what the file says. */
-function taskConfig(
-  { name, version, numFewshot, outputType, dataset, isFileTask = false, metrics, higherIsBetter }:
-    & Pick<TaskEntry, "name" | "version" | "numFewshot">
-    & {
-      outputType: string;
-      dataset: TaskResult["dataset"];
-      isFileTask?: boolean;
-      metrics: string[];
-      higherIsBetter: Record<string, boolean>;
-    },
-): Record<string, unknown> {
-  const hub = tasks.get(name)?.hub;
-  const given = {
-    unsafe_code: false,
-    description: "",
-    target_delimiter: " ",
-    fewshot_delimiter: "\n\n",
-    fewshot_config: { sampler: "default" },
-    output_type: outputType,
-    repeats: 1,
-    should_decontaminate: false,
-  };
-  const own = isFileTask ? findFileTask(name)?.definition.config : undefined;
-  if (own) return { ...given, ...own, num_fewshot: numFewshot, metadata: { version } };
-  return {
-    ...given,
-    task: name,
-    dataset_path: hub?.repo ?? dataset.source,
-    ...hub?.config === undefined ? {} : { dataset_name: hub.config },
-    [dataset.split === "validation" ? "validation_split" : "test_split"]: dataset.split,
-    num_fewshot: numFewshot,
-    metric_list: metrics.map((metric) => ({
-      metric,
-      aggregation: metric in AGGREGATIONS ? AGGREGATIONS[metric as MetricName] : "mean",
-      higher_is_better: higherIsBetter[metric] ?? true,
-    })),
-    metadata: { version },
-  };
-}
+const metricValues = (metrics: Metrics): Record<string, number | "N/A"> =>
+  Object.fromEntries(
+    Object.entries(metrics).flatMap(([name, { value, stderr }]): [string, number | "N/A"][] => [
+      [`${name},none`, value],
+      [`${name}_stderr,none`, stderr ?? "N/A"],
+    ]),
+  );
 
 /** The output type that a task's metrics belong to. */
 function outputTypeOf(metrics: readonly string[]): OutputType {
@@ -97,54 +52,54 @@ function outputTypeOf(metrics: readonly string[]): OutputType {
   return metrics.some((metric) => /_perplexity$|^bits/.test(metric)) ? "loglikelihood_rolling" : "multiple_choice";
 }
 
-function taskEntry({ task: name, version, numFewshot, metrics, samples, dataset, definition }: TaskResult): TaskEntry {
-  const entries = Object.entries(metrics);
-  const better = Object.fromEntries(entries.map(([metric, { higherIsBetter }]) => [metric, higherIsBetter]));
+/** A task's configuration. Templates are functions of this project and are not quoted; of the task of a file it is what the
+ * file says. */
+function taskConfig({ task, version, numFewshot, dataset, definition, metrics }: TaskEntry): Record<string, unknown> {
+  const hub = tasks.get(task)?.hub;
+  const given = {
+    unsafe_code: false,
+    description: "",
+    target_delimiter: " ",
+    fewshot_delimiter: "\n\n",
+    fewshot_config: { sampler: "default" },
+    output_type: outputTypeOf(Object.keys(metrics)),
+    repeats: 1,
+    should_decontaminate: false,
+  };
+  const own = definition && findFileTask(task)?.definition.config;
+  if (own) return { ...given, ...own, num_fewshot: numFewshot, metadata: { version } };
   return {
-    name,
-    metrics: metricValues(entries.map(([metric, { value, stderr }]) => [metric, value, stderr])),
-    samples,
-    higherIsBetter: better,
-    version,
-    numFewshot,
-    config: taskConfig({
-      name,
-      version,
-      numFewshot,
-      outputType: outputTypeOf(Object.keys(metrics)),
-      dataset,
-      isFileTask: definition !== undefined,
-      metrics: Object.keys(metrics),
-      higherIsBetter: better,
-    }),
+    ...given,
+    task,
+    dataset_path: hub?.repo ?? dataset.source,
+    ...hub?.config === undefined ? {} : { dataset_name: hub.config },
+    [dataset.split === "validation" ? "validation_split" : "test_split"]: dataset.split,
+    num_fewshot: numFewshot,
+    metric_list: Object.entries(metrics).map(([metric, { higherIsBetter }]) => ({
+      metric,
+      aggregation: metric in AGGREGATIONS ? AGGREGATIONS[metric as MetricName] : "mean",
+      higher_is_better: higherIsBetter,
+    })),
+    metadata: { version },
   };
 }
 
 const isRolling = ({ protocol }: PerplexityResult) => protocol === "c";
 
 /** Protocol (c), which is the harness's own; the two others have no task there. */
-function rollingEntry({ corpus: name, documents, windows, dataset }: PerplexityResult): TaskEntry {
+function rollingEntry({ corpus, documents, windows, dataset }: PerplexityResult): TaskEntry {
   const { wordPerplexity, bytePerplexity, bitsPerByte } = documents!;
   const values = { word_perplexity: wordPerplexity, byte_perplexity: bytePerplexity, bits_per_byte: bitsPerByte };
-  const metrics = Object.keys(values);
-  const version = CORPUS_VERSIONS[name] ?? null;
-  const better = Object.fromEntries(metrics.map((metric) => [metric, false]));
+  const metrics = Object.entries(values).map(([metric, value]) =>
+    [metric, { value, stderr: null, higherIsBetter: false }] as const
+  );
   return {
-    name,
-    metrics: metricValues(Object.entries(values).map(([metric, value]) => [metric, value, null])),
-    samples: { original: windows, effective: windows },
-    higherIsBetter: better,
-    version,
+    task: corpus,
+    version: CORPUS_VERSIONS[corpus] ?? null,
+    dataset,
     numFewshot: 0,
-    config: taskConfig({
-      name,
-      version,
-      numFewshot: 0,
-      outputType: "loglikelihood_rolling",
-      dataset,
-      metrics,
-      higherIsBetter: better,
-    }),
+    samples: { original: windows, effective: windows },
+    metrics: Object.fromEntries(metrics),
   };
 }
 
@@ -175,7 +130,7 @@ function pruningEntry(record: DoneRecord): Record<string, unknown> {
 }
 
 const byName = <Value>(entries: readonly TaskEntry[], value: (entry: TaskEntry) => Value): Record<string, Value> =>
-  Object.fromEntries(entries.map((entry) => [entry.name, value(entry)]));
+  Object.fromEntries(entries.map((entry) => [entry.task, value(entry)]));
 
 /** What lm-evaluation-harness was told, in its words. */
 function runConfig(record: DoneRecord, entries: readonly TaskEntry[]): Record<string, unknown> {
@@ -212,44 +167,35 @@ export function lmEvalResults(
   record: DoneRecord,
   { taskHashes = {} }: { taskHashes?: Record<string, string> } = {},
 ): Record<string, unknown> {
-  const { environment, groups = [] } = record;
-  const entries = [
-    ...record.tasks.map(taskEntry),
-    ...record.perplexity.filter(isRolling).map(rollingEntry),
-  ];
-  const sorted = entries.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  const { environment: { commit, library, device, deno, os, cpu }, groups = [] } = record;
+  const entries: TaskEntry[] = [...record.tasks, ...record.perplexity.filter(isRolling).map(rollingEntry)];
+  const sorted = entries.toSorted((a, b) => (a.task < b.task ? -1 : 1));
   const name = cellName(record);
   return {
-    results: byName(entries, ({ name, metrics, samples }) => ({
-      name,
-      alias: name,
+    results: byName(entries, ({ task, metrics, samples }) => ({
+      name: task,
+      alias: task,
       sample_len: samples.effective,
-      ...metrics,
+      ...metricValues(metrics),
     })),
     ...groups.length > 0 && {
-      groups: Object.fromEntries(groups.map(({ group, metrics }) => [group, {
-        name: group,
-        alias: group,
-        ...metricValues(Object.entries(metrics).map(([metric, { value, stderr }]) => [metric, value, stderr])),
-      }])),
+      groups: Object.fromEntries(
+        groups.map(({ group, metrics }) => [group, { name: group, alias: group, ...metricValues(metrics) }]),
+      ),
     },
     group_subtasks: Object.fromEntries(groups.map(({ group, tasks }) => [group, tasks])),
-    configs: byName(sorted, ({ config }) => config),
+    configs: byName(sorted, taskConfig),
     versions: byName(sorted, ({ version }) => version),
     "n-shot": byName(sorted, ({ numFewshot }) => numFewshot),
-    higher_is_better: byName(sorted, ({ higherIsBetter }) => higherIsBetter),
+    higher_is_better: byName(
+      sorted,
+      ({ metrics }) => Object.fromEntries(Object.entries(metrics).map(([name, one]) => [name, one.higherIsBetter])),
+    ),
     "n-samples": byName(entries, ({ samples: { original, effective } }) => ({ original, effective })),
     config: runConfig(record, entries),
-    git_hash: environment.commit,
+    git_hash: commit,
     date: Date.parse(record.startedAt) / 1000,
-    pretty_env_info: [
-      environment.library,
-      environment.device,
-      `Deno ${environment.deno}`,
-      environment.os,
-      environment.cpu,
-    ]
-      .join("\n"),
+    pretty_env_info: [library, device, `Deno ${deno}`, os, cpu].join("\n"),
     transformers_version: "N/A",
     lm_eval_version: "N/A",
     upper_git_hash: null,
