@@ -13,7 +13,7 @@ import { at } from "../core/util/indexing.ts";
 import { type DecoderConfig, LINEAR_NAMES, type Rope } from "./config.ts";
 import { checkBatch } from "./decoder.ts";
 import type { DecoderModel } from "./device.ts";
-import { createCachedPass, disposePass, embed, finalHidden, perKind, runLayers } from "./layers.ts";
+import { createCachedPass, disposePass, embed, finalStates, perKind, runLayers } from "./layers.ts";
 import { rotaryFrequencies } from "./rope.ts";
 import type { TokenIds } from "./vocabulary.ts";
 
@@ -55,7 +55,7 @@ export function extend(model: DecoderModel, tokens: TokenIds, batch: number, cac
         grown.push({ keys: tf.keep(keys), values: tf.keep(values) });
       },
     };
-    return finalHidden(model, runLayers(model, embed(model, tokens), pass, { cache: layerCache }));
+    return finalStates(model, runLayers(model, embed(model, tokens), pass, { cache: layerCache }));
   });
   disposePass(pass);
   if (cache) disposeCache(cache);
@@ -94,7 +94,7 @@ function step(model: DecoderModel, tokens: TokenIds, cache: KvCache): Extension 
       const shape = { ...at(config.layers, l), ...scales, activation, window };
       return decodeStep(x, layer, shape, { ...angles, cache: at(cache.layers, l), held, nothing });
     }, embed(model, tokens));
-    return finalHidden(model, last);
+    return finalStates(model, last);
   });
   return { states, cache: { ...cache, length: cache.length + 1, held: held.map((count) => count + 1) } };
 }

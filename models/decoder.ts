@@ -12,7 +12,7 @@ import { at } from "../core/util/indexing.ts";
 import { softmaxCrossEntropy } from "../core/engine/ops.ts";
 import type { DecoderConfig } from "./config.ts";
 import type { DecoderModel } from "./device.ts";
-import { createPass, embed, finalHidden, type ForwardOptions, runLayers, type TokenBatch } from "./layers.ts";
+import { createPass, embed, finalStates, type ForwardOptions, runLayers, type TokenBatch } from "./layers.ts";
 import { logits, vocabularyRows } from "./vocabulary.ts";
 
 /** Hidden states for the output projection: [B T, D]. Rows of padding hold values that mean nothing.
@@ -23,7 +23,7 @@ export function forward(model: DecoderModel, input: TokenBatch, options: Forward
     // Whatever throws, such as a device without memory, the pass is freed with everything else.
     const pass = createPass(model.config, input);
     const x = runLayers(model, embed(model, input.tokens, options.hidden), pass, options);
-    return finalHidden(model, x, options.hidden);
+    return finalStates(model, x, options.hidden);
   });
 }
 
@@ -44,12 +44,12 @@ export function checkBatch(config: DecoderConfig, { tokens, batch, length, posit
 
 /** Natural-log probability of one target per row, and whether it is the most probable token.
  *
- * hidden [N, D], targets [N]. The vocabulary projection runs over at most `rowsAtOnce` rows at a time, so that memory
+ * states [N, D], targets [N]. The vocabulary projection runs over at most `rowsAtOnce` rows at a time, so that memory
  * stays flat; nothing of size [N, V] is kept.
  * @throws {NumericError} on NaN or infinite logits. */
 export async function targetLogProbs(
   model: DecoderModel,
-  hidden: tf.Tensor2D,
+  states: tf.Tensor2D,
   targets: Int32Array,
   { rowsAtOnce = Math.min(256, 2 * vocabularyRows(model.config.vocabSize)), greedy = true }: {
     rowsAtOnce?: number;
@@ -62,7 +62,7 @@ export async function targetLogProbs(
   for (let start = 0; start < n; start += rowsAtOnce) {
     const rows = Math.min(rowsAtOnce, n - start);
     chunks.push(tf.tidy(() => {
-      const scores = logits(model, tf.slice(hidden, [start, 0], [rows, -1]));
+      const scores = logits(model, tf.slice(states, [start, 0], [rows, -1]));
       const target = tf.tensor1d(targets.subarray(start, start + rows), "int32");
       const { losses } = softmaxCrossEntropy(scores, target);
       if (!greedy) return [losses as tf.Tensor1D];

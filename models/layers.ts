@@ -57,39 +57,36 @@ export interface PassContext {
 }
 
 /** Added to the scores of tokens that are not seen. */
-const HIDDEN = -1e9;
+const UNSEEN = -1e9;
 
-/** Additive attention mask of a batch: [1, 1, T, T] when every row is plainly causal, else [B, 1, T, T]. A token sees
- * positions less than `window` before its own. */
+/** Additive attention mask [rows, 1, T, S]: 0 where a query sees a key. */
 function attentionMask(
-  { batch, length, segments }: BatchLayout,
-  positions: Int32Array,
-  window: number,
+  [rows, queries, keys]: [number, number, number],
+  sees: (row: number, query: number, key: number) => boolean,
 ): tf.Tensor4D {
-  const rows = segments || window < Infinity ? batch : 1;
-  const mask = new Float32Array(rows * length * length);
-  for (let b = 0; b < rows; b++) {
-    for (let j = 0; j < length; j++) {
-      const query = b * length + j;
-      const branch = segments?.[query] ?? 0;
-      for (let i = 0; i < length; i++) {
-        const key = b * length + i;
-        const other = segments?.[key] ?? 0;
-        const isFar = window < Infinity && at(positions, query) - at(positions, key) >= window;
-        if (i > j || isFar || (other !== 0 && other !== branch)) mask[query * length + i] = HIDDEN;
-      }
+  const mask = new Float32Array(rows * queries * keys);
+  let place = 0;
+  for (let row = 0; row < rows; row++) {
+    for (let query = 0; query < queries; query++) {
+      for (let key = 0; key < keys; key++) mask[place++] = sees(row, query, key) ? 0 : UNSEEN;
     }
   }
-  return tf.tensor4d(mask, [rows, 1, length, length]);
+  return tf.tensor4d(mask, [rows, 1, queries, keys]);
 }
 
-/** Who sees whom, in the form that the engine takes. */
-function visibility(input: BatchLayout, positions: Int32Array, window: number): Pick<LayerPass, "mask" | "segments"> {
-  if (!currentEngine().decoderOps || window < Infinity) return { mask: attentionMask(input, positions, window) };
-  return { mask: null, segments: tf.tensor1d(input.segments ?? new Int32Array(), "int32") };
+/** Mask of a batch: one for all rows if every row is plainly causal. A token sees positions less than `window` before its
+ * own. */
+function batchMask({ batch, length, segments }: BatchLayout, positions: Int32Array, window: number): tf.Tensor4D {
+  const rows = segments || window < Infinity ? batch : 1;
+  return attentionMask([rows, length, length], (row, j, i) => {
+    const [query, key] = [row * length + j, row * length + i];
+    const branch = segments?.[key] ?? 0;
+    return i <= j && at(positions, query) - at(positions, key) < window &&
+      (branch === 0 || branch === segments?.[query]);
+  });
 }
 
-/** The window of a layer where it hides anything of positions up to `last`; else none. */
+/** The window of a layer, or `Infinity` if it hides no position up to `last`. */
 const bindingWindow = ({ window }: LayerAttention, last: number) =>
   window !== null && window <= last ? window : Infinity;
 
@@ -107,18 +104,23 @@ export function perKind<T>(config: DecoderConfig, make: (kind: LayerAttention, l
 
 /** Makes what all layers of a pass share; free it with {@linkcode disposePass}. */
 export function createPass(config: DecoderConfig, input: BatchLayout): PassContext {
-  const { batch, length } = input;
+  const { batch, length, segments } = input;
   const positions = input.positions ?? Int32Array.from({ length: batch * length }, (_, i) => i % length);
   const last = positions.reduce((max, position) => Math.max(max, position), 0);
-  const layers = perKind(config, (kind) => ({
-    tables: rotaryTables(config.headSize, kind.rope, positions),
-    ...visibility(input, positions, bindingWindow(kind, last)),
-  }));
+  const layers = perKind(config, (kind): LayerPass => {
+    const tables = rotaryTables(config.headSize, kind.rope, positions);
+    const window = bindingWindow(kind, last);
+    if (!currentEngine().decoderOps || window < Infinity) {
+      return { tables, mask: batchMask(input, positions, window) };
+    }
+    // The engine's own attention takes segments in place of a mask.
+    return { tables, mask: null, segments: tf.tensor1d(segments ?? new Int32Array(), "int32") };
+  });
   return { config, batch, layers };
 }
 
 /** Positions that a layer's cache holds when `past` came before. */
-export function heldPositions({ window }: LayerAttention, past: number): number {
+function heldPositions({ window }: LayerAttention, past: number): number {
   return window === null ? past : Math.min(past, window - 1);
 }
 
@@ -127,25 +129,16 @@ export function createCachedPass(config: DecoderConfig, tokens: BatchLayout, pas
   const { batch, length } = tokens;
   if (past === 0 && length > 1) return createPass(config, tokens);
   const positions = Int32Array.from({ length: batch * length }, (_, i) => past + (i % length));
-  const layers = perKind(config, (kind) => ({
-    tables: rotaryTables(config.headSize, kind.rope, positions),
+  const layers = perKind(config, (kind): LayerPass => {
+    const tables = rotaryTables(config.headSize, kind.rope, positions);
     // One new token sees everything that is held.
-    ...length === 1
-      ? { mask: null, turn: turnMatrices(config.headSize, kind.rope, past) }
-      : { mask: continuedMask(length, heldPositions(kind, past), kind.window ?? Infinity) },
-  }));
+    if (length === 1) return { tables, mask: null, turn: turnMatrices(config.headSize, kind.rope, past) };
+    const held = heldPositions(kind, past);
+    const window = kind.window ?? Infinity;
+    const sees = (_row: number, j: number, i: number) => i <= held + j && held + j - i < window;
+    return { tables, mask: attentionMask([1, length, held + length], sees) };
+  });
   return { config, batch, layers };
-}
-
-/** Mask of T new positions after `held` earlier ones: [1, 1, T, held + T]. */
-function continuedMask(t: number, held: number, window: number): tf.Tensor4D {
-  const s = held + t;
-  const mask = new Float32Array(t * s);
-  for (let j = 0; j < t; j++) {
-    mask.fill(HIDDEN, j * s + held + j + 1, (j + 1) * s);
-    if (held + j >= window) mask.fill(HIDDEN, j * s, j * s + held + j - window + 1);
-  }
-  return tf.tensor4d(mask, [1, 1, t, s]);
 }
 
 /** Frees the tensors of a pass. */
@@ -170,7 +163,7 @@ export function embed(model: DecoderModel, tokens: TokenIds, hidden?: HiddenMask
 
 /** What goes to the output projection: x [N, D] after the last layer -> [N, D], normed, and scaled where the model scales
  * its logits. */
-export function finalHidden(model: DecoderModel, x: tf.Tensor2D, hidden?: HiddenMask): tf.Tensor2D {
+export function finalStates(model: DecoderModel, x: tf.Tensor2D, hidden?: HiddenMask): tf.Tensor2D {
   const { normEpsilon, logitScale = 1 } = model.config;
   const normed = hiddenNorm(x, model.finalNorm, normEpsilon, hidden);
   return logitScale === 1 ? normed : tf.mul(normed, logitScale);
@@ -194,7 +187,7 @@ export interface LayerRun extends ForwardOptions {
 
 /** Hidden states x [N, D] through the layers of a model -> [N, D]; `x` is freed, unless `each` is given. */
 export function runLayers(
-  model: Pick<DecoderModel, "layers">,
+  model: DecoderModel,
   x: tf.Tensor2D,
   pass: PassContext,
   run: LayerRun = {},

@@ -11,7 +11,8 @@ import type { EngineName } from "../core/schema/schema.ts";
 import { generateTokens, type GenerationOptions } from "./generate.ts";
 import { forward, targetLogProbs } from "./decoder.ts";
 import type { DecoderModel } from "./device.ts";
-import type { ForwardOptions, TokenBatch } from "./layers.ts";
+import type { TokenBatch } from "./layers.ts";
+import type { LayerMasks } from "./masks.ts";
 
 /** Where a batch is scored: entry i asks how probable token `ids[i]` is right after the token at row `rows[i]`. */
 export interface ScoredTargets {
@@ -62,7 +63,7 @@ export function bytesPerToken({ width, headSize, layers }: DecoderConfig): numbe
 }
 
 /** `model` for scoring and generating, with masks if given. Only scored rows go through the vocabulary projection. */
-export function scoringModel(model: DecoderModel, options: Pick<ForwardOptions, "masks"> = {}): ScoringModel {
+export function scoringModel(model: DecoderModel, { masks }: { masks?: LayerMasks[] } = {}): ScoringModel {
   const { vocabSize, maxPositions } = model.config;
   return {
     vocabSize,
@@ -71,7 +72,7 @@ export function scoringModel(model: DecoderModel, options: Pick<ForwardOptions, 
     bytesPerToken: bytesPerToken(model.config),
     freeBytes: () => currentEngine().memory.freeBytes(),
     score: async (batch, { rows, ids }) => {
-      const scored = tf.tidy(() => tf.gather(forward(model, batch, options), tf.tensor1d(rows, "int32")));
+      const scored = tf.tidy(() => tf.gather(forward(model, batch, { masks }), tf.tensor1d(rows, "int32")));
       try {
         return await targetLogProbs(model, scored, ids);
       } finally {
@@ -79,7 +80,7 @@ export function scoringModel(model: DecoderModel, options: Pick<ForwardOptions, 
       }
     },
     generate: async (prompts, generation) => {
-      if (options.masks) throw new RangeError("Generation takes no masks: prune the model first");
+      if (masks) throw new RangeError("Generation takes no masks: prune the model first");
       return await generateTokens(model, prompts, generation);
     },
   };

@@ -5,7 +5,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { at } from "../../core/util/indexing.ts";
 import type { DecoderModel, DeviceLayer } from "../../models/device.ts";
-import { embed, finalHidden, type PassContext, runLayers, type TokenBatch } from "../../models/layers.ts";
+import { embed, finalStates, type PassContext, runLayers, type TokenBatch } from "../../models/layers.ts";
 import { nextTokens, scoredRows } from "../../models/training/batches.ts";
 import { type LossWeights, vocabularyLoss } from "../../models/training/loss.ts";
 
@@ -17,7 +17,7 @@ export const CROSS_ENTROPY: LossWeights = { crossEntropy: 1, distillation: 0, te
 function lossSlope(model: DecoderModel, x: tf.Tensor2D, batch: TokenBatch, scale = 1): tf.Tensor2D {
   let terms: tf.Tensor | undefined;
   const loss = (x: tf.Tensor) => {
-    const hidden = finalHidden(model, scoredRows(x as tf.Tensor2D, batch));
+    const hidden = finalStates(model, scoredRows(x as tf.Tensor2D, batch));
     const onTerms = (sums: tf.Tensor) => terms = sums;
     return vocabularyLoss(model, hidden, { ids: nextTokens(batch) }, { weights: CROSS_ENTROPY, scale, onTerms });
   };

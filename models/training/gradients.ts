@@ -10,7 +10,7 @@ import {
   createPass,
   disposePass,
   embed,
-  finalHidden,
+  finalStates,
   type PassContext,
   runLayers,
   type TokenBatch,
@@ -99,7 +99,7 @@ function microGradients(
       hidden: hiddenMask,
       ...states.length > 0 && { each: (state) => student.push(state) },
     });
-    const hidden = finalHidden(model, scoredRows(x, batch), hiddenMask);
+    const hidden = finalStates(model, scoredRows(x, batch), hiddenMask);
     const vocabulary = vocabularyLoss(model, hidden, { ids: nextTokens(batch), teacher: targets }, {
       weights,
       scale: 1 / allRows,
