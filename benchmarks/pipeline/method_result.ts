@@ -3,20 +3,23 @@
  *
  * @module
  */
+import { z } from "zod";
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
+import { describeIssue } from "../../core/util/issues.ts";
 import type { Method, MethodContext, PruneResult } from "../../methods/define.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { keptParameters, layerParameters } from "../../models/count.ts";
 import { keptLayers, plannedConfig, type PrunePlan } from "../../models/plan.ts";
-import { UNIT_TYPES } from "../../core/schema/schema.ts";
+import { planSchema, UNIT_TYPES } from "../../core/schema/schema.ts";
 import type { BudgetTarget } from "../../models/target.ts";
-import { UNITS, widened, widthOf } from "../../models/units.ts";
+import { widened, widthOf } from "../../models/units.ts";
 
-/** What a method that was written without types may have returned. */
-type Loose<T> = T extends number | string | Float32Array ? T | undefined
-  : T extends (infer Item)[] ? Loose<Item>[] | undefined
-  : { [Key in keyof T]?: Loose<T[Key]> } | undefined;
+/** What a method must return; it may be written without types. */
+const resultSchema = z.object({
+  plan: planSchema,
+  replaced: z.record(z.string(), z.object({ shape: z.array(z.number()), data: z.instanceof(Float32Array) })).optional(),
+});
 
 /** Runs a method and checks what it returns.
  * @throws {UsageError} that names the method and the layer when the plan is missing, incomplete or does not fit the model.
@@ -29,8 +32,7 @@ export async function runMethod(method: Method, context: MethodContext<unknown>)
   } catch (error) {
     throw named(method.id, error);
   }
-  checkPlan(method.id, result?.plan, context.model.config);
-  checkTensors(method.id, result.replaced ?? {});
+  checkResult(method.id, result, context.model.config);
   return result;
 }
 
@@ -41,48 +43,24 @@ function named(id: string, error: unknown): unknown {
   return Class ? new Class(`Method "${id}": ${error.message}`, { cause: error }) : error;
 }
 
-function checkPlan(id: string, plan: Loose<PrunePlan>, config: DecoderConfig): asserts plan is PrunePlan {
-  if (plan === undefined || plan === null) {
-    throw new UsageError(`Method "${id}" returned no plan: prune() must give { plan }`);
-  }
-  const { layers } = plan;
-  if (!Array.isArray(layers)) {
-    throw new UsageError(`Method "${id}" returned ${String(layers)} as plan.layers: must be one entry per layer`);
-  }
-  for (let l = 0; l < layers.length; l++) {
-    const layer = layers[l];
-    if (layer === undefined || layer === null) {
-      throw new UsageError(`Method "${id}" returned ${layer} as the plan of layer ${l}: must name the kept units`);
-    }
-    for (const type of UNIT_TYPES) {
-      const kept = layer[UNITS[type].plan];
-      if (Array.isArray(kept)) continue;
-      throw new UsageError(
-        `Method "${id}" returned ${String(kept)} as the kept ${
-          UNITS[type].noun
-        } of layer ${l}: must be a list of numbers`,
-      );
-    }
+function checkResult(id: string, result: PruneResult, config: DecoderConfig): void {
+  const parsed = resultSchema.safeParse(result ?? {});
+  if (!parsed.success) {
+    const problem = describeIssue(at(parsed.error.issues, 0), result ?? {}, () => []);
+    throw new UsageError(`Method "${id}" returned what is no plan and tensors: ${problem}`);
   }
   try {
-    plannedConfig(config, plan as PrunePlan);
+    plannedConfig(config, parsed.data.plan);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw new UsageError(`Method "${id}" returned a plan that does not fit the model: ${error.message}`);
   }
-}
-
-function checkTensors(id: string, replaced: Loose<NonNullable<PruneResult["replaced"]>>): void {
-  for (const [name, tensor] of Object.entries(replaced ?? {})) {
-    if (!tensor?.data || !tensor.shape) {
-      throw new UsageError(`Method "${id}" replaced tensor "${name}" by ${String(tensor)}: must be { shape, data }`);
-    }
-    const bad = tensor.data.findIndex((value) => !Number.isFinite(value));
-    if (bad >= 0) {
-      throw new NumericError(
-        `Method "${id}" replaced tensor "${name}" by values that are not finite: value ${bad} is ${tensor.data[bad]}`,
-      );
-    }
+  for (const [name, { data }] of Object.entries(parsed.data.replaced ?? {})) {
+    const bad = data.findIndex((value) => !Number.isFinite(value));
+    if (bad < 0) continue;
+    throw new NumericError(
+      `Method "${id}" replaced tensor "${name}" by values that are not finite: value ${bad} is ${data[bad]}`,
+    );
   }
 }
 

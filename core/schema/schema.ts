@@ -277,7 +277,8 @@ export const storedWeightsSchema = z.strictObject(storedFile);
 /** Weights kept beside a record. */
 export type StoredWeights = z.infer<typeof storedWeightsSchema>;
 
-const planSchema = z.strictObject({
+/** Which units stay. */
+export const planSchema = z.strictObject({
   layers: z.array(z.strictObject({
     kvGroups: z.array(z.number()),
     queryHeads: z.array(z.number()),

@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { z } from "zod";
 import { checkBudget, runMethod } from "../../benchmarks/pipeline/method_result.ts";
 import { NumericError, UsageError } from "../../core/util/errors.ts";
@@ -38,22 +38,29 @@ Deno.test("runMethod() names the method and the layer of what is undefined or do
   const whole = densePlan(dense);
   const layer = at(whole.layers, 0);
   const cases: [returned: unknown, message: string][] = [
-    [undefined, 'Method "careless" returned no plan'],
-    [{}, 'Method "careless" returned no plan'],
-    [{ plan: {} }, 'Method "careless" returned undefined as plan.layers'],
-    [{ plan: { layers: [layer, undefined, layer] } }, 'Method "careless" returned undefined as the plan of layer 1'],
+    [undefined, "plan must be an object: missing"],
+    [{}, "plan must be an object: missing"],
+    [{ plan: {} }, "plan.layers must be an array: missing"],
+    [{ plan: { layers: [layer, undefined, layer] } }, "plan.layers[1] must be an object: missing"],
     [
-      { plan: { layers: [layer, layer, { ...layer, ffnChannels: undefined }] } },
-      'Method "careless" returned undefined as the kept FFN channels of layer 2',
+      { plan: { layers: [{ ...layer, ffnChannels: undefined }] } },
+      "plan.layers[0].ffnChannels must be an array: missing",
     ],
     [
-      { plan: { layers: [layer, { ...layer, ffnChannels: [0, NaN] }, layer] } },
-      'Method "careless" returned a plan that does not fit the model: Kept FFN channels of layer 1 must be integers',
+      { plan: { layers: [layer, { ...layer, ffnChannels: [0, NaN] }] } },
+      "plan.layers[1].ffnChannels[1] must be a number",
     ],
-    [{ plan: { layers: [layer] } }, 'Method "careless" returned a plan that does not fit the model'],
-    [{ plan: whole, replaced: { "a.weight": undefined } }, 'replaced tensor "a.weight" by undefined'],
+    [
+      { plan: { layers: [layer, { ...layer, ffnChannels: [0.5] }, layer] } },
+      "returned a plan that does not fit the model: Kept FFN channels of layer 1 must be integers",
+    ],
+    [{ plan: { layers: [layer] } }, "returned a plan that does not fit the model"],
+    [{ plan: whole, replaced: { "a.weight": undefined } }, "replaced.a.weight must be an object: missing"],
   ];
-  for (const [returned, message] of cases) await assertRejects(() => run(() => returned), UsageError, message);
+  for (const [returned, message] of cases) {
+    const { message: said } = await assertRejects(() => run(() => returned), UsageError, message);
+    assertStringIncludes(said, 'Method "careless" returned');
+  }
   const data = Float32Array.of(1, NaN);
   await assertRejects(
     () => run(() => ({ plan: whole, replaced: { "model.layers.1.mlp.down_proj.bias": { shape: [2], data } } })),
