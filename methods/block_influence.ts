@@ -1,9 +1,9 @@
-/** Whole layers go: those that turn the residual stream the least.
+/** Removes whole layers: those that turn the residual stream the least.
  *
  * Paper: ShortGPT (Men et al. 2024, arXiv:2403.03853), equation 1: block influence `BI_l = 1 - E[cos(x_l, x_l+1)]`.
  * Shapes: x_l f32 [N, D], the hidden states of N calibration tokens before layer l of the dense model; one influence a
- * layer. The layers of lowest influence go until the budget is met. Cost: one forward pass. Deviations: none; a layer is
- * the unit here, so a level is met within one layer and the unit types of the run say only what the budget counts.
+ * layer. The layers of lowest influence are removed until the budget is met. Cost: one forward pass. Deviations: none.
+ * The unit is a layer, so a level is met within one layer. The unit types of a run only say what the budget counts.
  *
  * @module
  */
@@ -15,7 +15,7 @@ import { layerParameters } from "../models/count.ts";
 import { densePlan, planWithoutLayers } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
 import { layersByInfluence } from "./_shared/layer_influence.ts";
-import { defineMethod, type Method, type MethodContext } from "./define.ts";
+import { defineMethod, type Method } from "./define.ts";
 
 const options = z.strictObject({});
 
@@ -36,13 +36,13 @@ export const blockInfluence: Method<typeof options> = defineMethod({
   async prune(context) {
     const { model: { config }, target } = context;
     if (target.sparsity === 0) return { plan: densePlan(config) };
-    const ranked = await layersByInfluence(context as MethodContext<unknown>);
+    const ranked = await layersByInfluence(context);
     return { plan: planWithoutLayers(config, layersToRemove(config, target, ranked)) };
   },
 });
 
-/** The first of `ranked` whose removal meets the budget.
- * @throws {UsageError} when none would stay. */
+/** The first layers of `ranked` whose removal meets the budget.
+ * @throws {UsageError} when no layer would stay. */
 function layersToRemove(config: DecoderConfig, target: BudgetTarget, ranked: Iterable<number>): number[] {
   let parameters = config.layers.reduce((sum, shape) => sum + layerParameters(config, shape), 0);
   const removed: number[] = [];
@@ -53,7 +53,7 @@ function layersToRemove(config: DecoderConfig, target: BudgetTarget, ranked: Ite
   }
   if (removed.length === config.layers.length) {
     throw new UsageError(
-      `block-influence: sparsity ${target.sparsity} takes all ${removed.length} layers, since it removes whole ones: ` +
+      `block-influence removes whole layers, and sparsity ${target.sparsity} takes all ${removed.length}: ` +
         `ask for at most ${(Math.floor(100 * (removed.length - 1) / removed.length) / 100).toFixed(2)}`,
     );
   }

@@ -1,28 +1,30 @@
-/** FLAP: units whose output hardly fluctuates go, since a constant can stand in for them.
+/** FLAP: units with outputs that hardly fluctuate are removed, since a constant can replace them.
  *
  * Paper: An et al. 2023, arXiv:2312.11983, section 3: fluctuation metric (WIFV), adaptive structure search, bias
  * compensation.
  *
- * Shapes: for each input column j of the output and down projections W `[out, in]`, the metric is v_j sum_i W_ij^2
- * (WIFV), v_j (IFV) or mean_i |W_ij| sqrt(a_j) (WIFN), with v_j the variance (see below) and a_j the mean square of x_j over
- * calibration tokens of the dense model: [L][H K] and [L][F]. Metrics of the output projection are squared first, as in
- * the authors' code. Uniform structures score a head by the sum over its K columns; adaptive ones standardise
- * (x - mean) / sd over the columns of a layer and module and score a head by the mean.
+ * Shapes: for each input column j of the output and down projections W `[out, in]`, the metric is `v_j sum_i W_ij^2`
+ * (WIFV), `v_j` (IFV) or `mean_i |W_ij| sqrt(a_j)` (WIFN). v_j is the variance of x_j over calibration tokens of the
+ * dense model (see below) and a_j its mean square: [L][H K] and [L][F]. Metrics of the output projection are squared
+ * first, as in the authors' code. Uniform structures score a head by the sum over its K columns. Adaptive ones
+ * standardise `(x - mean) / sd` over the columns of a layer and module and score a head by the mean.
  *
- * Structures: `UL-UM` every layer and module at the asked ratio; `UL-MM` every layer alike, attention at
- * `attentionRatio`; `AL-MM` the attention units of the whole model in one ranking, and the channels in another; `AL-AM`
- * heads and channels of all layers in one ranking (the paper's default).
+ * Structures:
+ * - `UL-UM`: every layer and module at the asked ratio;
+ * - `UL-MM`: every layer alike, attention at `attentionRatio`;
+ * - `AL-MM`: the attention units of the whole model in one ranking, and the channels in another;
+ * - `AL-AM`: heads and channels of all layers in one ranking (the paper's default).
  *
- * Variance: `running` is the authors' update around a running mean, in which the first window does not count; `exact` the
- * paper's, around the mean of all tokens. A key/value group's score is the sum of its heads' in the uniform structures and
- * their mean in the adaptive ones (the authors have no grouped queries).
+ * Variance: `running` is the update of the authors' code around a running mean, in which the first window does not
+ * count. `exact` is the paper's, around the mean of all tokens. The score of a key/value group is the sum of its heads'
+ * in the uniform structures and their mean in the adaptive ones (the authors have no grouped queries).
  *
- * Bias compensation is on, as the authors have it: it adds a bias to the output and down maps of every layer, so that the
- * result is no plain LLaMA. `biasCompensation=false` leaves it out, which is another method than the published one.
+ * Bias compensation adds a bias to the output and down maps of every layer, as published, so that the result is not a
+ * plain LLaMA. `biasCompensation=false` is another method than the published one.
  *
- * Cost: one forward pass over calibration. Deviations from the authors' code: in every structure the channels fill the
- * parameter budget, which the code meets only roughly; without `attentionRatio`, `UL-MM` equals `UL-UM`; one unit of each
- * type stays in every layer.
+ * Cost: one forward pass over calibration. Deviations from the authors' code: channels fill the parameter budget in every
+ * structure, while the code meets it roughly; without `attentionRatio`, `UL-MM` equals `UL-UM`; one unit of each type
+ * stays in every layer.
  *
  * @module
  */

@@ -1,19 +1,19 @@
-/** Structured Wanda: a unit is worth the size of its outgoing weights times the size of what flows through them.
+/** Structured Wanda: a unit's score is the size of its outgoing weights times the size of its activations.
  *
- * Papers: Sun et al. 2023, arXiv:2306.11695, eq. 1 (|W_ij| ||X_j||); structured form ("Wanda-sp") from An et al. 2023,
- * arXiv:2312.11983, section 4, and the authors' code (CASIA-IVA-Lab/FLAP 3bb57db).
+ * Papers: Sun et al. 2023, arXiv:2306.11695, eq. 1 (|W_ij| ||X_j||). The structured form ("Wanda-sp") is from An et al.
+ * 2023, arXiv:2312.11983, section 4, and the authors' code (CASIA-IVA-Lab/FLAP 3bb57db).
  *
- * Shapes: for each input column j of the output and down projections W `[out, in]`, m_j = mean_i |W_ij| sqrt(a_j) with
+ * Shapes: for each input column j of the output and down projections W `[out, in]`, `m_j = mean_i |W_ij| sqrt(a_j)` with
  * a_j the mean square of x_j over calibration tokens: [L][H K] and [L][F]. A head's score is the sum over its K columns,
  * a key/value group's the sum over its heads.
  *
- * Statistics: `prefix` feeds each layer with the outputs of the layers already pruned, as the authors' code does; `dense`
+ * Statistics: `prefix` feeds each layer with the outputs of the layers already pruned, as the authors' code does. `dense`
  * takes those of the dense model, so that one pass serves every sparsity.
  *
- * Cost: one forward pass over calibration (dense), or two at each sparsity (prefix). Deviations from the authors' code: a_j
- * is a mean over tokens, not a sum over the tokens of a sequence (a factor common to all units); widths meet a parameter
- * budget, where the code removes the same rounded fraction of heads and of channels (LLaMA-7B at 20 %: 26 heads and 8807
- * channels stay, which is a sparsity of 0.1958).
+ * Cost: one forward pass over calibration (dense), or two at each sparsity (prefix). Deviations from the authors' code:
+ * a_j is a mean over tokens instead of a sum over the tokens of a sequence (a factor common to all units). Widths meet a
+ * parameter budget, while the code removes the same rounded fraction of heads and of channels (LLaMA-7B at 20 %: 26 heads
+ * and 8807 channels stay, a sparsity of 0.1958).
  *
  * @module
  */
@@ -30,11 +30,11 @@ import { scoresOfColumns } from "./_shared/scoring.ts";
 
 const options = z.strictObject({
   statistics: z.enum(["prefix", "dense"]).default("prefix").describe(
-    "prefix: of each layer behind the layers already pruned, as published; dense: of the dense model, once for all levels",
+    "prefix: each layer after the layers already pruned, as published; dense: the dense model, once for all levels",
   ),
 });
 
-/** Zeros where units go. */
+/** Zeros for removed units. */
 function masksOf(kept: LayerPlan, shape: LayerShape): LayerMasks {
   const mask = (count: number, units: readonly number[]) => {
     const values = new Float32Array(count);
@@ -44,7 +44,7 @@ function masksOf(kept: LayerPlan, shape: LayerShape): LayerMasks {
   return { queryHeads: mask(queryHeads(shape), kept.queryHeads), ffn: mask(shape.ffnChannels, kept.ffnChannels) };
 }
 
-/** The plan of every layer, each scored behind the layers before it as they are left. */
+/** The plan of every layer, scored on the outputs of the pruned layers before it. */
 async function prefixPlan(context: MethodContext<unknown>): Promise<LayerPlan[]> {
   const { model, target } = context;
   const { layers, headSize } = model.config;

@@ -9,13 +9,14 @@
  *
  * @module
  */
+import * as tf from "@tensorflow/tfjs";
+import { matMul2d } from "../../core/engine/ops.ts";
 import { at } from "../../core/util/indexing.ts";
 import type { MethodContext } from "../define.ts";
 import { eachLayerFactors, type MapFactors, type RemovalError } from "./curvature.ts";
 import { type DampedInverse, diagonalBlocks, invert, invertSmall, removeFromInverse, submatrix } from "./inverse.ts";
 import type { LayerScores } from "./scoring.ts";
 import { rememberLayers } from "./stored.ts";
-import { unitEnergies } from "./unit_costs.ts";
 
 /** Added to A's diagonal, as a fraction of its mean: calibration data determine no more. */
 const DAMPING = 1e-2;
@@ -106,6 +107,24 @@ export async function removalOrder(
     current.inverse.dispose();
   }
   return { order: Int32Array.from(order), cost: Float64Array.from(cost), raises };
+}
+
+/** E_uu of every unit: [units, size, size]. */
+async function unitEnergies({ weight, slopes }: MapFactors, size: number): Promise<Float32Array> {
+  const [inputs, outputs] = weight.shape;
+  const energies = tf.tidy(() => {
+    const weighted = slopes ? matMul2d(weight, slopes) : weight;
+    if (size === 1) return tf.sum(tf.mul(weighted, weight), 1);
+    const rows = (m: tf.Tensor, u: number) => tf.slice(m as tf.Tensor2D, [u * size, 0], [size, outputs]);
+    return tf.stack(
+      Array.from({ length: inputs / size }, (_, u) => matMul2d(rows(weighted, u), rows(weight, u), false, true)),
+    );
+  });
+  try {
+    return await energies.data() as Float32Array;
+  } finally {
+    energies.dispose();
+  }
 }
 
 /** Places of the `count` lowest costs in each run of `run` units, lowest first; among equals the first. */

@@ -1,16 +1,18 @@
-/** Optimal brain surgeon for structures: units go one after the other, cheapest first, and after each removal the costs of
- * the others are those of the model without it.
+/** Optimal brain surgeon for structures: the cheapest unit is removed, then the costs of the others are computed anew.
  *
  * Papers: ZipLM (Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089) and SlimGPT (Ling et al. 2024, arXiv:2412.18110),
- * with their squared error of the block's output (`error: plain`), or weighted by what the loss feels (`error: kfac`: the
- * error is this project's choice, not those papers'). Shapes: A = mean of a a^T over the inputs a of the output or down
- * map, f32 [H K, H K] or [F, F]; S = mean of g g^T over the gradients g of the loss at its output, f32 [D, D]. Cost: one
- * forward pass over the calibration data, for `kfac` one backward pass as well, and O(F^3) a layer, once for all levels.
- * Deviations: the widths of `layers: incremental` follow SlimGPT's rule of a logarithmic rise, with a first ratio that is
- * an option and a last one that the budget gives; the weights that are left change only where
- * the run compensates (`--compensate least-squares`, which is what both papers do), so that every method has it or none;
- * statistics are the dense model's, not those of the layers pruned before. `criterion: damage` leaves the surgeon out: units
- * are judged alone (LeCun, Denker and Solla 1990), which `error: kfac` makes the diagonal of the curvature of their masks.
+ * with their squared error of the block's output (`error: plain`). `error: kfac` weighs that error by its effect on the
+ * loss: this project's choice, not those papers'.
+ *
+ * Shapes: A = mean of a a^T over the inputs a of the output or down map, f32 [H K, H K] or [F, F]; S = mean of g g^T over
+ * the gradients g of the loss at its output, f32 [D, D].
+ *
+ * Cost: one forward pass over the calibration data, for `kfac` one backward pass as well, and O(F^3) a layer, once for
+ * all levels.
+ *
+ * Deviations: the remaining weights change only if the run compensates (`--compensate least-squares`, as both papers do).
+ * Statistics are the dense model's, not those of the layers pruned before. The widths of `layers: incremental` follow
+ * SlimGPT's logarithmic rise; the first ratio is an option and the budget gives the last.
  *
  * @module
  */
@@ -20,24 +22,19 @@ import type { LayerShape } from "../../models/units.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type BudgetTarget, largestSparsity, resolveTarget } from "../../models/target.ts";
 import { keptParameters } from "../../models/count.ts";
-import { defineMethod, type Method, type MethodContext } from "../define.ts";
+import { defineMethod, type Method } from "../define.ts";
 import { orderScores, removalOrders } from "../_shared/removal_order.ts";
 import { keepWidths } from "../_shared/selection.ts";
-import { unitCosts } from "../_shared/unit_costs.ts";
 
 const options = z.strictObject({
   error: z.enum(["plain", "kfac"]).default("plain").describe(
-    "what a removal costs: the squared error of the block's output (the papers'), or that error weighted by the loss's gradient",
-  ),
-  criterion: z.enum(["surgeon", "damage"]).optional().describe(
-    "surgeon, or absent: the units that stay make up for one that goes (optimal brain surgeon); damage: each is judged alone, as in " +
-      "optimal brain damage",
+    "cost of a removal: plain, the squared error of the block's output (the papers'); kfac, weighted by the loss's gradient",
   ),
   layers: z.enum(["uniform", "incremental"]).default("uniform").describe(
-    "widths: the same in every layer, or more removed in later layers (SlimGPT's incremental ratio: a logarithmic rise)",
+    "widths: uniform, the same in every layer; incremental, more removed in later layers (SlimGPT: a logarithmic rise)",
   ),
   firstRatio: z.number().min(0).max(1).default(0.5).describe(
-    "incremental: removed in the first layer, as a part of what all layers lose in the mean",
+    "incremental: ratio of the first layer, as a part of the mean ratio of all layers",
   ),
 });
 
@@ -59,16 +56,14 @@ export const obs: Method<typeof options> = defineMethod({
     const widths = options.layers === "uniform"
       ? target.uniform
       : incrementalWidths(config, target, options.firstRatio);
-    const scores = options.criterion === "damage"
-      ? await unitCosts(context as MethodContext<unknown>, options.error)
-      : (await removalOrders(context as MethodContext<unknown>, options.error)).map(orderScores);
-    return { plan: keepWidths(scores, widths) };
+    const orders = await removalOrders(context, options.error);
+    return { plan: keepWidths(orders.map(orderScores), widths) };
   },
 });
 
 /** Widths that shrink from layer to layer: layer i of n loses `r_0 + (r_n-1 - r_0) log(i + 1) / log(n)` of its weights
- * (SlimGPT's incremental pruning ratio), r_0 given and r_n-1 such that the budget is met: as large a mean ratio as is needed.
- * A layer keeps one unit of each type.
+ * (SlimGPT's incremental pruning ratio). r_0 is given and r_n-1 is the smallest that meets the budget. A layer keeps one
+ * unit of each type.
  * @throws {UsageError} when later layers cannot make up for the first. */
 export function incrementalWidths(config: DecoderConfig, target: BudgetTarget, firstRatio: number): LayerShape[] {
   const { sparsity, units, ffnMultiple, budgetParameters } = target;
