@@ -1,25 +1,25 @@
-/** Compares the tensors of a checkpoint with those its configuration asks for.
+/** Compares the tensors of a checkpoint with its configuration.
  *
  * @module
  */
 import { FileFormatError } from "../core/util/errors.ts";
 import { type DecoderConfig, expectedTensors } from "./config.ts";
 
-/** What a checkpoint has, in its own naming. */
-export interface FoundTensors {
-  /** Named in messages. */
+/** Tensors of a checkpoint under its own names. */
+interface FoundTensors {
+  /** Path, for messages. */
   path: string;
   /** Shape by stored name. */
   shapes: Map<string, readonly number[]>;
   /** Stored name of a Hugging Face name. */
   storedName(name: string): string;
-  /** Whether an additional tensor carries nothing the model needs. */
+  /** Whether an additional tensor may be ignored. */
   isHarmless(storedName: string): boolean;
 }
 
-/** Checks that every tensor of `config` is there with its shape, and that nothing else is: a tensor without a place
- * (such as a bias the configuration does not mention) means that the model would compute something else.
- * @throws {FileFormatError} that names the first tensor that is missing, misshapen, or without a place. */
+/** Checks that every tensor of `config` is there with its shape, and that there are no others. An additional tensor,
+ * such as a bias outside the configuration, means that the model computes something else.
+ * @throws {FileFormatError} that names the first missing, misshapen or additional tensor. */
 export function checkTensors(config: DecoderConfig, found: FoundTensors): void {
   const { path, shapes, storedName, isHarmless } = found;
   const unexpected = new Set(shapes.keys());
@@ -37,7 +37,7 @@ export function checkTensors(config: DecoderConfig, found: FoundTensors): void {
   }
   for (const name of unexpected) {
     if (!isHarmless(name)) {
-      throw new FileFormatError(path, `has the tensor "${name}", for which this configuration has no place`);
+      throw new FileFormatError(path, `has the tensor "${name}", which is not part of its configuration`);
     }
   }
 }

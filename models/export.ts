@@ -1,5 +1,5 @@
-/** Writes a checkpoint as a Hugging Face folder that transformers loads as a model of its family, or of the one that
- * stands in for it (see `toHfConfig`).
+/** Writes a checkpoint as a Hugging Face folder that transformers loads as a model of its family or a stand-in (see
+ * `toHfConfig`).
  *
  * @module
  */
@@ -19,27 +19,27 @@ import { toHfConfig } from "./hf_config.ts";
 import { queryHeads, UNITS, widthOf } from "./units.ts";
 import { UNIT_TYPES } from "../core/schema/schema.ts";
 
-/** Largest safetensors file in bytes, unless told otherwise. */
-export const DEFAULT_SHARD_BYTES = 5e9;
+/** Default size limit of a safetensors file in bytes. */
+const DEFAULT_SHARD_BYTES = 5e9;
 
-/** What {@linkcode exportHfFolder} writes besides the weights. */
-export interface HfExportOptions {
-  /** Folder; what is there is replaced. The folder around it must exist. */
+/** Options of {@linkcode exportHfFolder}. */
+interface HfExportOptions {
+  /** Folder, which is replaced. Its parent must exist. */
   to: string;
   /** Storage type of all tensors. */
   dtype: FloatDtype;
-  /** Weights are split into files of at most this many bytes, as far as single tensors allow. */
+  /** Size limit of a weight file in bytes; a larger tensor gets its own file. */
   maxShardBytes?: number;
   /** Content of `tokenizer.json` and `tokenizer_config.json`. */
   tokenizer: TokenizerDefinition;
-  /** Content of other files, by name, such as `README.md`. `generation_config.json` is made of the configuration unless
-   * it is among them. */
+  /** Content of other files by name, such as `README.md`. By default `generation_config.json` is made of the
+   * configuration. */
   files?: Record<string, string | Uint8Array>;
 }
 
 const TORCH_NAMES: Record<FloatDtype, string> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
 
-/** The widths that differ between layers, as text: `FFN channels 9 to 20`. Empty for a uniform model. */
+/** Widths that differ between layers, as text: `FFN channels 9 to 20`. Empty for a uniform model. */
 export function differingWidths({ layers }: DecoderConfig): string {
   return UNIT_TYPES.toReversed().flatMap((type) => {
     const widths = layers.map((shape) => widthOf(shape, type));
@@ -48,29 +48,27 @@ export function differingWidths({ layers }: DecoderConfig): string {
   }).join(", ");
 }
 
-/** Refuses what no plain checkpoint can say.
+/** Refuses models that no plain checkpoint can describe.
  * @throws {UsageError} when layers have unequal widths, with the widths. */
 export function requireUniform(config: DecoderConfig): void {
   if (isLayerwiseUniform(config)) return;
   throw new UsageError(
-    `Layers have unequal widths (${differingWidths(config)}), which a plain checkpoint cannot say: ` +
+    `Layers have unequal widths (${differingWidths(config)}), which a plain checkpoint cannot describe: ` +
       "choose a structure with equal widths, or pad to the widest layer",
   );
 }
 
-/** Refuses what transformers does not load. */
+/** Refuses models that transformers does not load. */
 function requireLoadable(config: DecoderConfig): void {
   const { hf, title } = hfFamilyOf(config).family;
   if (!hf.headsDivideWidth || headsDivideWidth(config)) return;
   throw new UsageError(
-    `transformers accepts such a ${title} only if the heads divide the width: ${
-      queryHeads(at(config.layers, 0))
-    } heads, ` +
-      `width ${config.width}; keep a number of heads that does`,
+    `transformers accepts ${title} only if the number of heads divides the width: current ` +
+      `${queryHeads(at(config.layers, 0))} heads, width ${config.width}`,
   );
 }
 
-/** Tensors of each file, in order: as many as fit. A tensor above the limit gets a file of its own. */
+/** Tensors of each file, in order, up to the limit. A larger tensor gets its own file. */
 export function planShards(
   shapes: ReadonlyMap<string, number[]>,
   dtype: FloatDtype,
@@ -122,10 +120,10 @@ function writeWeights(folder: string, source: WeightSource, dtype: FloatDtype, m
   Deno.writeTextFileSync(join(folder, "model.safetensors.index.json"), json(index));
 }
 
-/** Writes `config.json`, safetensors (sharded with an index above a size), the tokenizer's files and
- * `generation_config.json`, whole or not at all. At most one tensor is held in memory. Where only some maps of a block
- * have a bias, zero biases are added, since `config.json` cannot say less.
- * @throws {UsageError} when layers have unequal widths, the family's `config.json` cannot say what the model is, or a
+/** Writes `config.json`, safetensors (above a size sharded with an index), the tokenizer's files and
+ * `generation_config.json`, whole or not at all. At most one tensor is in memory. If only some maps of a block have a
+ * bias, the others get zero biases, since `config.json` has one key for all.
+ * @throws {UsageError} when layers have unequal widths, the family's `config.json` cannot describe the model, or a
  *   value does not fit the storage type. */
 export function exportHfFolder(source: WeightSource, options: HfExportOptions): void {
   if (!(options.dtype in TORCH_NAMES)) throw unknownName("dtype", options.dtype, Object.keys(TORCH_NAMES));

@@ -15,9 +15,9 @@ import { familyOf } from "./families/mod.ts";
 import { ggufTensorNames, ggufYarn, huggingFaceRow, ROPE_FACTORS } from "./load_gguf.ts";
 import { frequencyDivisors } from "./rope.ts";
 
-/** What {@linkcode exportGguf} writes besides the weights. */
-export interface GgufExportOptions {
-  /** File; what is there is replaced. The folder around it must exist. */
+/** Options of {@linkcode exportGguf}. */
+interface GgufExportOptions {
+  /** File, which is replaced. Its folder must exist. */
   to: string;
   /** Storage type of the matrices; norms and biases are always F32. */
   type: StoredType;
@@ -30,8 +30,8 @@ export interface GgufExportOptions {
 /** llama.cpp's number for "mostly this type" (`llama_ftype`). */
 const FILE_TYPES: Record<StoredType, number> = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 };
 
-/** RoPE scaling as metadata; that of `llama3` is a tensor instead.
- * @throws {UsageError} for a scaling that llama.cpp cannot say. */
+/** RoPE scaling as metadata; `llama3` scaling is a tensor.
+ * @throws {UsageError} for a scaling that llama.cpp does not have. */
 function scalingMetadata({ ropeScaling: scaling }: DecoderConfig): [string, GgufEntry][] {
   if (!scaling || scaling.type === "llama3") return [];
   const { type, factor } = scaling;
@@ -44,7 +44,7 @@ function scalingMetadata({ ropeScaling: scaling }: DecoderConfig): [string, Gguf
       ["rope.scaling.original_context_length", { u32: originalMaxPositions }],
     ];
   }
-  throw new UsageError(`llama.cpp cannot say this ${type} scaling of RoPE: export to --format hf`);
+  throw new UsageError(`A GGUF file cannot describe this ${type} scaling of RoPE: export to --format hf`);
 }
 
 function modelMetadata(config: DecoderConfig, type: StoredType): Map<string, GgufEntry> {
@@ -58,7 +58,7 @@ function modelMetadata(config: DecoderConfig, type: StoredType): Map<string, Ggu
     ["feed_forward_length", { u32: shape.ffnChannels }],
     ["attention.head_count", { u32: queryHeads(shape) }],
     ["attention.head_count_kv", { u32: shape.kvGroups }],
-    // Said outright, since llama.cpp otherwise takes width / heads, which pruning makes wrong.
+    // llama.cpp's default is width / heads, which is wrong after pruning.
     ["attention.key_length", { u32: config.headSize }],
     ["attention.value_length", { u32: config.headSize }],
     ["attention.layer_norm_rms_epsilon", { f32: config.normEpsilon }],
@@ -76,16 +76,16 @@ function modelMetadata(config: DecoderConfig, type: StoredType): Map<string, Ggu
   ]);
 }
 
-/** Refuses what a GGUF file of the model's family cannot say.
- * @throws {UsageError} with what that is. */
-function requireSayable(config: DecoderConfig): void {
+/** Refuses models that a GGUF file of their family cannot describe.
+ * @throws {UsageError} with the reason. */
+function requireDescribable(config: DecoderConfig): void {
   const { gguf, title } = familyOf(config);
   const extra = config.biases.filter((name) => !gguf.biases.includes(name));
   const refused = gguf.refusal?.(config) ?? (extra.length > 0 ? `biases of ${extra.join(", ")}` : undefined);
-  if (refused) throw new UsageError(`A GGUF file of ${title} cannot say ${refused}: export to --format hf`);
+  if (refused) throw new UsageError(`A GGUF file of ${title} cannot describe ${refused}: export to --format hf`);
 }
 
-/** Rows of a query or key weight or bias in the order of GGUF: the inverse of what reading does. */
+/** Rows of a query or key weight or bias in GGUF's order: the inverse of reading. */
 function permuted({ shape, data }: HostTensor, headSize: number): Float32Array {
   const [rows = 0, columns = 1] = shape;
   const out = new Float32Array(data.length);
@@ -96,13 +96,13 @@ function permuted({ shape, data }: HostTensor, headSize: number): Float32Array {
   return out;
 }
 
-/** A matrix whose rows are not whole blocks cannot be quantised; llama.cpp's own tools store it as F16 too. */
+/** A matrix without whole blocks in its rows cannot be quantised; like llama.cpp's tools, it is stored as F16. */
 function typeOf(shape: readonly number[], type: StoredType): StoredType {
   if (shape.length < 2) return "F32";
   return (shape.at(-1) ?? 0) % BLOCK_FORMATS[type].blockValues === 0 ? type : "F16";
 }
 
-/** GGUF names of the matrices that are stored as F16 because their rows are not multiples of Q8_0's 32 values. */
+/** GGUF names of matrices stored as F16 because their rows are not multiples of Q8_0's 32 values. */
 export function f16Fallbacks(config: DecoderConfig, type: StoredType): string[] {
   const stored = ggufTensorNames(config);
   return [...expectedTensors(config)].flatMap(([name, shape]) =>
@@ -110,14 +110,13 @@ export function f16Fallbacks(config: DecoderConfig, type: StoredType): string[] 
   );
 }
 
-/** Writes weights, configuration and tokenizer into one file, whole or not at all. At most one tensor is held in
- * memory.
- * @throws {UsageError} when layers have unequal widths, llama.cpp cannot say what the model is, or a value does not fit
+/** Writes weights, configuration and tokenizer into one file, whole or not at all. At most one tensor is in memory.
+ * @throws {UsageError} when layers have unequal widths, a GGUF file cannot describe the model, or a value does not fit
  *   the storage type. */
 export function exportGguf(source: WeightSource, options: GgufExportOptions): void {
   const { config } = source;
   requireUniform(config);
-  requireSayable(config);
+  requireDescribable(config);
   const { to, type, tokenizer, metadata = new Map() } = options;
   const stored = ggufTensorNames(config);
   const tensors = new Map<string, { type: StoredType; shape: number[] }>();

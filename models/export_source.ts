@@ -1,5 +1,5 @@
-/** Checkpoints made of other checkpoints on their way out: units cut off, layers filled up with zeros. Tensors are made
- * one at a time, in host memory, when they are read.
+/** Checkpoints derived from other checkpoints for export: pruned, or padded with zeros. Tensors are made one at a time,
+ * in host memory, when they are read.
  *
  * @module
  */
@@ -24,7 +24,7 @@ import { hfFamilyOf } from "./families/mod.ts";
 import { keptOfLinear } from "./surgery.ts";
 import { type LayerShape, layerShape, widthOf } from "./units.ts";
 
-/** Where a linear map's weight or bias stands: what an export changes. */
+/** A linear map's weight or bias, which an export changes. */
 interface LinearTensor {
   layer: number;
   linear: LinearName;
@@ -43,7 +43,7 @@ function linearTensors(config: DecoderConfig): Map<string, LinearTensor> {
   return found;
 }
 
-/** The checkpoint that has the units of `plan` alone: the same weights as `pruneModel`'s, without a device.
+/** The checkpoint with the units of `plan`: the weights of `pruneModel`, without a device.
  * @throws {RangeError} when the plan does not fit the model. */
 export function prunedSource(source: WeightSource, plan: PrunePlan): WeightSource {
   const config = plannedConfig(source.config, plan);
@@ -88,11 +88,11 @@ export function prunedSource(source: WeightSource, plan: PrunePlan): WeightSourc
 }
 
 /** Largest width of each kind over the layers. */
-export function widestLayer({ layers }: DecoderConfig): LayerShape {
+function widestLayer({ layers }: DecoderConfig): LayerShape {
   return layerShape((type) => layers.reduce((max, shape) => Math.max(max, widthOf(shape, type)), 0));
 }
 
-/** Where each row of a layer's units stands among the rows of a wider one: query heads stay with their group. */
+/** Place of each row of a layer's units in a wider layer: query heads stay with their group. */
 function placesIn(shape: LayerShape, wide: LayerShape, linear: LinearName, headSize: number): number[] {
   const place = (row: number): number => {
     const head = Math.floor(row / headSize);
@@ -109,8 +109,8 @@ function placesIn(shape: LayerShape, wide: LayerShape, linear: LinearName, headS
   return Array.from({ length: count }, (_, row) => moves ? place(row) : row);
 }
 
-/** Fills up every layer to the widest one with units of zeros, which change no output: a zero channel is multiplied by
- * zero columns of the down map, a zero head by zero columns of the output map. The result is layer-wise uniform. */
+/** Pads every layer to the widest one with zero units, which do not change the output: a zero channel meets zero
+ * columns of the down map, a zero head zero columns of the output map. The result is layer-wise uniform. */
 export function paddedSource(source: WeightSource): WeightSource {
   const wide = widestLayer(source.config);
   const config: DecoderConfig = { ...source.config, layers: source.config.layers.map(() => wide) };
@@ -132,8 +132,8 @@ export function paddedSource(source: WeightSource): WeightSource {
   };
 }
 
-/** Adds zero biases where only some maps of a block have one and the family's `config.json` knows a bias for all maps
- * of the attention, or of the FFN, or for none. */
+/** Adds zero biases if only some maps of a block have one, and the family's `config.json` has one key for all maps of
+ * the attention or the FFN. */
 export function completedBiases(source: WeightSource): WeightSource {
   const { config } = source;
   const { hf } = hfFamilyOf(config).family;

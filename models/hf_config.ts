@@ -1,4 +1,4 @@
-/** `config.json` of Hugging Face folders: to and from the project's own configuration.
+/** `config.json` of Hugging Face folders, from and to the project's configuration.
  *
  * @module
  */
@@ -7,10 +7,9 @@ import { at } from "../core/util/indexing.ts";
 import { type DecoderConfig, isLayerwiseUniform, type LinearName } from "./config.ts";
 import { type LayerShape, queryHeads } from "./units.ts";
 import { BIAS_KEYS, type Family } from "./families/family.ts";
-import { CONFIG_LIMITS, type HfMembers, hfMembers, readRope, ropeToHf } from "./families/hf_members.ts";
+import { type HfMembers, hfMembers, readRope, ropeToHf } from "./families/hf_members.ts";
+import { MAX_LAYERS } from "./families/members.ts";
 import { FAMILIES, hfFamilyOf, namedFamily } from "./families/mod.ts";
-
-export { CONFIG_LIMITS };
 
 /** A token id, the first of a list, or null. */
 function readTokenId(members: HfMembers, key: string, vocabSize: number): number | null {
@@ -29,7 +28,7 @@ function readTokenId(members: HfMembers, key: string, vocabSize: number): number
 const quoted = (names: readonly string[]) =>
   names.map((name) => `"${name}"`).join(", ").replace(/, ([^,]*)$/, " or $1");
 
-/** The family of a `config.json`; refuses other models by the name of what differs. */
+/** The family of a `config.json`; refuses other models and names the difference. */
 function findFamily(members: HfMembers): Family {
   const { path } = members;
   const modelType = members.value("model_type");
@@ -68,7 +67,7 @@ function readBiases({ hf }: Family, members: HfMembers): LinearName[] {
 }
 
 function readShape(members: HfMembers, { defaults = {} }: Family["hf"], heads: number): LayerShape {
-  const kvGroups = members.integer("num_key_value_heads", CONFIG_LIMITS.width, defaults.kvHeads ?? heads);
+  const kvGroups = members.integer("num_key_value_heads", defaults.kvHeads ?? heads);
   if (heads % kvGroups !== 0) {
     throw new FileFormatError(
       members.path,
@@ -78,30 +77,29 @@ function readShape(members: HfMembers, { defaults = {} }: Family["hf"], heads: n
   return {
     kvGroups,
     queryHeadsPerGroup: heads / kvGroups,
-    ffnChannels: members.integer("intermediate_size", CONFIG_LIMITS.width),
+    ffnChannels: members.integer("intermediate_size"),
   };
 }
 
-/** Reads the configuration of a checkpoint. What is missing is what transformers takes for the family.
+/** Reads the configuration of a checkpoint. Missing values are transformers' defaults for the family.
  *
  * @param json the parsed `config.json`
  * @param path of the file, for messages
  * @throws {UsageError} for another model type, architecture, activation, RoPE type or quantization, by its name.
- * @throws {FileFormatError} when a value is missing, of the wrong type, or beyond {@linkcode CONFIG_LIMITS}. */
+ * @throws {FileFormatError} when a value is missing, of the wrong type, or too large. */
 export function fromHfConfig(json: Record<string, unknown>, path: string): DecoderConfig {
   const members = hfMembers(json, path);
   const family = findFamily(members);
   const { defaults = {} } = family.hf;
-  const vocabSize = members.integer("vocab_size", CONFIG_LIMITS.vocabulary);
-  const width = members.integer("hidden_size", CONFIG_LIMITS.width);
-  const heads = members.integer("num_attention_heads", CONFIG_LIMITS.width);
+  const vocabSize = members.integer("vocab_size");
+  const width = members.integer("hidden_size");
+  const heads = members.integer("num_attention_heads");
   const shape = readShape(members, family.hf, heads);
-  const headSize = members.integer("head_dim", CONFIG_LIMITS.width, defaults.headSize ?? width / heads);
+  const headSize = members.integer("head_dim", defaults.headSize ?? width / heads);
   if (headSize % 2 !== 0) throw new FileFormatError(path, `the head size is ${headSize}: must be even for RoPE`);
-  const layers = members.integer("num_hidden_layers", CONFIG_LIMITS.layers);
+  const layers = members.integer("num_hidden_layers", undefined, MAX_LAYERS);
   const maxPositions = members.integer(
     "max_position_embeddings",
-    CONFIG_LIMITS.positions,
     defaults.maxPositions ?? 2048,
   );
   members.only("partial_rotary_factor", [1]);
@@ -127,7 +125,7 @@ export function fromHfConfig(json: Record<string, unknown>, path: string): Decod
 }
 
 /** The bias keys of `config`.
- * @throws {UsageError} when only some maps of a block have a bias, or ones that the family has none of. */
+ * @throws {UsageError} when only some maps of a block have a bias, or maps without one in the family. */
 function biasFlags({ hf, title }: Family, { biases }: DecoderConfig): Record<string, boolean> {
   const said = hf.biases.flatMap((name): readonly LinearName[] => {
     if (!isBiasKey(name)) return [name];
@@ -135,7 +133,7 @@ function biasFlags({ hf, title }: Family, { biases }: DecoderConfig): Record<str
   });
   if (biases.some((name) => !said.includes(name)) || said.some((name) => !biases.includes(name))) {
     throw new UsageError(
-      `Only ${biases.join(", ") || "none of the maps"} have a bias, which a ${title} config.json cannot say: ` +
+      `Only ${biases.join(", ") || "none of the maps"} have a bias, which a ${title} config.json cannot describe: ` +
         "prune without added biases",
     );
   }
@@ -143,18 +141,20 @@ function biasFlags({ hf, title }: Family, { biases }: DecoderConfig): Record<str
   return Object.fromEntries(flags.map((name) => [name, BIAS_KEYS[name].every((map) => biases.includes(map))]));
 }
 
-/** The `config.json` that makes transformers load the checkpoint as its own family, or as the one that stands in for it
- * (see `Family.standIn`); the inverse of {@linkcode fromHfConfig}.
- * @throws {UsageError} when none describes the model: layers of unequal widths, biases that it has no keys for, or what
- *   the family's file names. */
+/** The `config.json` with which transformers loads the checkpoint as its family or a stand-in (see `Family.standIn`);
+ * the inverse of {@linkcode fromHfConfig}.
+ * @throws {UsageError} when it cannot describe the model: layers of unequal widths, biases without a key, or the
+ *   family's own reasons. */
 export function toHfConfig(config: DecoderConfig): Record<string, unknown> {
   const { family } = hfFamilyOf(config);
   const { hf, title } = family;
   if (!isLayerwiseUniform(config)) {
-    throw new UsageError(`Layers have unequal widths, which a ${title} config.json cannot say: use uniform widths`);
+    throw new UsageError(
+      `Layers have unequal widths, which a ${title} config.json cannot describe: use uniform widths`,
+    );
   }
   const refused = hf.refusal?.(config);
-  if (refused) throw new UsageError(`A ${title} config.json cannot say ${refused}`);
+  if (refused) throw new UsageError(`A ${title} config.json cannot describe ${refused}`);
   const shape = at(config.layers, 0);
   const { key, name } = hf.activation ?? { key: "hidden_act", name: "silu" };
   return {

@@ -22,8 +22,9 @@ export function takeColumns(values: Float32Array, columns: number, kept: readonl
   return taken;
 }
 
-/** The inverse of taking rows and columns: puts those of a smaller matrix back where they came from in `[rows, columns]`,
- * all of them where nothing says which; zeros elsewhere. A matrix of that size comes back as it is. */
+/** The inverse of taking rows and columns: puts the rows and columns of a smaller matrix at their places in
+ * `[rows, columns]`, with zeros elsewhere. By default all rows or columns were kept. A matrix of that size is returned
+ * unchanged. */
 export function spread(
   values: Float32Array,
   [rows, columns]: [number, number],

@@ -29,15 +29,15 @@ export interface OpenedModel {
   source: WeightSource;
   /** Text to ids and back; every id is below the model's vocabulary size. */
   tokenizer: Tokenizer;
-  /** What the tokenizer was made of, for writing it to another folder. */
+  /** The tokenizer's definition, for writing it to another folder. */
   tokenizerDefinition: TokenizerDefinition;
 }
 
 /** Folder of the bundled model. */
 const tinyFolder = () => fileURLToPath(new URL("./tiny", import.meta.url));
 
-/** Kind of the thing at `path`, or null when there is none.
- * @throws {UsageError} when it may not be read. */
+/** Whether `path` is a file or a folder; null if there is nothing.
+ * @throws {UsageError} when access is denied. */
 function kindOf(path: string): ReturnType<typeof kindOfPath> {
   try {
     return kindOfPath(path);
@@ -46,11 +46,11 @@ function kindOf(path: string): ReturnType<typeof kindOfPath> {
   }
 }
 
-/** Opens the weights of a Hugging Face folder: `config.json` and safetensors, sharded or not. The checksum is that of
- * `config.json` followed by the safetensors files in name order.
+/** Opens the weights of a Hugging Face folder: `config.json` and safetensors, sharded or not. The checksum covers
+ * `config.json` and then the safetensors files in name order.
  *
  * @param folder with the files
- * @param path what the user called it, for the record
+ * @param path the user's name for it, for records
  * @param known checksum that was computed before
  * @throws {UsageError} when the folder lacks a file, or the model is not a supported one.
  * @throws {FileFormatError} when a file is damaged, or the tensors do not fit the configuration. */
@@ -66,7 +66,7 @@ export function openFolderModel(folder: string, path: string = folder, known?: K
       path: folder,
       shapes,
       storedName: tensors.stored,
-      // Old checkpoints carry the rotary frequencies, and tied ones may carry the head a second time.
+      // Old checkpoints contain the rotary frequencies, and tied ones may contain the head again.
       isHarmless: (name) => name.endsWith(".rotary_emb.inv_freq") || config.tiedHead && name === tensorNames.head,
     });
     const dtypes = new Set<string>();
@@ -103,7 +103,7 @@ export function openFolderModel(folder: string, path: string = folder, known?: K
   }
 }
 
-/** The shape of a model, for which a folder with `config.json` and no weights is enough.
+/** The shape of a model; `config.json` without weights is enough.
  * @throws {UsageError} when there is no such model, or it is not supported.
  * @throws {FileFormatError} when its file is damaged. */
 export function readShape(path: string): DecoderConfig {
@@ -117,13 +117,13 @@ export function readShape(path: string): DecoderConfig {
   return source.config;
 }
 
-/** Whether a model folder has a shape and no weights. */
+/** Whether a model folder has `config.json` and no weights. */
 export function isShapeOnly(path: string): boolean {
   if (path === "tiny" || kindOf(path) !== "folder" || kindOf(join(path, "config.json")) === null) return false;
   return ![...Deno.readDirSync(path)].some(({ name }) => name.endsWith(".safetensors"));
 }
 
-/** The weights, and the definition of the tokenizer with the file it is from. */
+/** The weights, and the tokenizer's definition with its file. */
 function openParts(
   path: string,
   known?: KnownHash,
@@ -148,7 +148,7 @@ function openParts(
     }
   }
   if (path.endsWith(".safetensors")) {
-    throw new UsageError(`${path}: a model is the folder with config.json and tokenizer.json: give the folder's path`);
+    throw new UsageError(`${path}: a model is a folder with config.json and tokenizer.json: use the folder's path`);
   }
   const { source, file } = openGgufModel(path, known);
   try {
@@ -167,12 +167,12 @@ const tokenizerOptions = ({ vocabSize, bosTokenId, eosTokenId, needsBos }: Decod
   opensWindows: needsBos,
 });
 
-/** Opens a model and its tokenizer. Headers are checked completely; weights are read when asked for, and the checksum
- * (`source.origin.sha256`) is computed when first looked at.
+/** Opens a model and its tokenizer. Headers are checked completely. Weights are read on demand, and the checksum
+ * (`source.origin.sha256`) is computed on its first use.
  *
  * @param path a Hugging Face folder, a `.gguf` file, or `tiny` for the bundled model
  * @param known checksum that was computed before
- * @throws {UsageError} when there is no such model, or something about it is not supported, by its name.
+ * @throws {UsageError} when there is no such model, or it has an unsupported feature, with its name.
  * @throws {FileFormatError} when a file is damaged or contradicts itself. */
 export function openModel(path: string, known?: KnownHash): Promise<OpenedModel> {
   return Promise.try(() => {

@@ -19,8 +19,7 @@ import {
   type WeightSource,
 } from "./config.ts";
 import type { Family, GgufMembers } from "./families/family.ts";
-import { CONFIG_LIMITS } from "./families/hf_members.ts";
-import { checkedMembers } from "./families/members.ts";
+import { checkedMembers, MAX_LAYERS } from "./families/members.ts";
 import { FAMILIES, familyOf, namedFamily } from "./families/mod.ts";
 import { frequencyDivisors } from "./rope.ts";
 
@@ -65,15 +64,15 @@ export function ggufTensorNames(config: DecoderConfig): Map<string, string> {
   return names;
 }
 
-/** Where row `row` of a query or key weight in a GGUF file belongs in a Hugging Face checkpoint. Within a head, GGUF
- * has the two rows of rotary pair i next to each other (2 i, 2 i + 1), Hugging Face half a head apart (i, i + K / 2);
+/** Row in a Hugging Face checkpoint of row `row` of a query or key weight in a GGUF file. Within a head, the two rows
+ * of rotary pair i are adjacent in GGUF (2 i, 2 i + 1), and half a head apart in Hugging Face (i, i + K / 2):
  * llama.cpp's `convert_hf_to_gguf.py` permutes them. */
 export function huggingFaceRow(row: number, headSize: number): number {
   const inHead = row % headSize;
   return row - inHead + (inHead >> 1) + (inHead & 1) * (headSize >> 1);
 }
 
-/** The shortest decimal number with the same f32 value, so that 1e-5 stored as f32 is 1e-5 again. */
+/** The shortest decimal number with the same f32 value: 1e-5 stored as f32 is 1e-5 again. */
 function shortest(value: number): number {
   for (let digits = 6; digits < 9; digits++) {
     const candidate = Number(value.toPrecision(digits));
@@ -82,7 +81,7 @@ function shortest(value: number): number {
   return value;
 }
 
-/** Access to the metadata under the architecture's name. */
+/** Typed access to the metadata under the architecture's name. */
 function membersOf(file: GgufFile, architecture: string): GgufMembers {
   const value = (key: string) => file.metadata.get(`${architecture}.${key}`);
   const fail = (key: string, must: string): never => {
@@ -98,13 +97,13 @@ function membersOf(file: GgufFile, architecture: string): GgufMembers {
   };
 }
 
-/** Finds the `llama3` settings behind a file's frequency factors. The file has only the factors; those of Llama 3.1 to
- * 3.3 all come from the frequency factors 1 and 4 and 8,192 original positions, so anything else is refused. */
+/** The `llama3` settings of a file's frequency factors. The file has only the factors. Those of Llama 3.1 to 3.3 come
+ * from the frequency factors 1 and 4 and 8,192 original positions, so all others are refused. */
 function scalingFromFactors(file: GgufFile, headSize: number, ropeBase: number): RopeScaling {
   const { shape, data } = file.read(ROPE_FACTORS);
   const fail = (): never => {
     throw new UsageError(
-      `${file.path}: the frequencies in "${ROPE_FACTORS}" are not those of Llama 3.1: not supported`,
+      `${file.path}: the frequencies in "${ROPE_FACTORS}" are not those of Llama 3.1, the only supported ones`,
     );
   };
   if (shape.length !== 1 || shape[0] !== headSize / 2) return fail();
@@ -116,11 +115,11 @@ function scalingFromFactors(file: GgufFile, headSize: number, ropeBase: number):
     originalMaxPositions: 8192,
   } as const;
   const expected = frequencyDivisors(headSize, { base: ropeBase, scaling });
-  // The converter computes in f32.
+  // The converter computed in f32.
   return data.every((value, i) => Math.abs(value - at(expected, i)) <= 1e-3 * at(expected, i)) ? scaling : fail();
 }
 
-/** YaRN as llama.cpp computes it: nothing but factor and original positions is in the file. */
+/** YaRN as in llama.cpp: the file has only the factor and the original positions. */
 export function ggufYarn(factor: number, originalMaxPositions: number): RopeScaling {
   const magnitude = factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1;
   return { type: "yarn", factor, originalMaxPositions, betaFast: 32, betaSlow: 1, truncate: true, magnitude };
@@ -137,11 +136,11 @@ function readScaling(
     throw new UsageError(`${file.path}: RoPE scaling "${type}" is not supported: must be none, linear or yarn`);
   }
   if (file.tensors.has(ROPE_FACTORS)) return scalingFromFactors(file, headSize, ropeBase);
-  // Files from before 2024 have "rope.scale_linear" instead.
+  // Files from before 2024 have "rope.scale_linear".
   const legacy = members.number("rope.scale_linear", 1);
   if (type === "linear") return { type, factor: members.number("rope.scaling.factor", legacy) };
   if (type === "yarn") {
-    const originalMaxPositions = members.integer("rope.scaling.original_context_length", CONFIG_LIMITS.positions);
+    const originalMaxPositions = members.integer("rope.scaling.original_context_length");
     return ggufYarn(members.number("rope.scaling.factor"), originalMaxPositions);
   }
   return legacy === 1 ? undefined : { type: "linear", factor: legacy };
@@ -158,14 +157,14 @@ function readHeads(
   members: GgufMembers,
   width: number,
 ): { kvGroups: number; queryHeadsPerGroup: number; headSize: number } {
-  const heads = members.integer("attention.head_count", CONFIG_LIMITS.width);
-  const kvGroups = members.integer("attention.head_count_kv", CONFIG_LIMITS.width, heads);
+  const heads = members.integer("attention.head_count");
+  const kvGroups = members.integer("attention.head_count_kv", heads);
   if (heads % kvGroups !== 0) {
     throw new FileFormatError(file.path, `has ${heads} query heads: must be a multiple of its ${kvGroups} KV heads`);
   }
-  const headSize = members.integer("attention.key_length", CONFIG_LIMITS.width, width / heads);
+  const headSize = members.integer("attention.key_length", width / heads);
   for (const key of ["attention.value_length", "rope.dimension_count"]) {
-    const size = members.integer(key, CONFIG_LIMITS.width, headSize);
+    const size = members.integer(key, headSize);
     if (size !== headSize) {
       throw new UsageError(
         `${file.path}: "${members.name(key)}" ${size} differs from the head size ${headSize}: not supported`,
@@ -176,7 +175,7 @@ function readHeads(
   return { kvGroups, queryHeadsPerGroup: heads / kvGroups, headSize };
 }
 
-/** The family whose models a GGUF file of this architecture holds. */
+/** The family of the file's architecture. */
 function findFamily(file: GgufFile): Family {
   const architecture = file.metadata.get("general.architecture");
   const family = FAMILIES.find(({ gguf }) => gguf.architecture === architecture);
@@ -187,9 +186,9 @@ function findFamily(file: GgufFile): Family {
 }
 
 /** Configuration of the model in a GGUF file.
- * @throws {UsageError} for another architecture, experts, or a RoPE scaling that is not supported, by its name.
- * @throws {FileFormatError} when the metadata are incomplete or beyond a limit. */
-export function ggufConfig(file: GgufFile): DecoderConfig {
+ * @throws {UsageError} for an unsupported architecture, RoPE scaling, or experts.
+ * @throws {FileFormatError} when the metadata are incomplete or too large. */
+function ggufConfig(file: GgufFile): DecoderConfig {
   const family = findFamily(file);
   const { architecture } = family.gguf;
   const members = membersOf(file, architecture);
@@ -204,17 +203,14 @@ export function ggufConfig(file: GgufFile): DecoderConfig {
   if (vocabSize === undefined || columns === undefined || others.length > 0) {
     throw new FileFormatError(file.path, `has no matrix "token_embd.weight"`);
   }
-  if (vocabSize > CONFIG_LIMITS.vocabulary) {
-    throw new FileFormatError(file.path, `has ${vocabSize} tokens: at most ${CONFIG_LIMITS.vocabulary} accepted`);
-  }
-  const width = members.integer("embedding_length", CONFIG_LIMITS.width);
+  const width = members.integer("embedding_length");
   const { kvGroups, queryHeadsPerGroup, headSize } = readHeads(file, members, width);
   const shape = {
     kvGroups,
     queryHeadsPerGroup,
-    ffnChannels: members.integer("feed_forward_length", CONFIG_LIMITS.width),
+    ffnChannels: members.integer("feed_forward_length"),
   };
-  const layers = members.integer("block_count", CONFIG_LIMITS.layers);
+  const layers = members.integer("block_count", undefined, MAX_LAYERS);
   const ropeBase = members.number("rope.freq_base", 10000);
   const ropeScaling = readScaling(file, members, headSize, ropeBase);
   const common: DecoderConfig = {
@@ -228,14 +224,14 @@ export function ggufConfig(file: GgufFile): DecoderConfig {
     ropeBase,
     ...ropeScaling && { ropeScaling },
     normEpsilon: members.number("attention.layer_norm_rms_epsilon"),
-    maxPositions: members.integer("context_length", CONFIG_LIMITS.positions),
+    maxPositions: members.integer("context_length"),
     bosTokenId: tokenId(file, "bos_token_id", vocabSize),
     eosTokenId: tokenId(file, "eos_token_id", vocabSize),
   };
   return { ...common, ...family.gguf.read?.(members, common) };
 }
 
-/** Reads the tensor stored as `stored`, with query and key rows in the order of Hugging Face. */
+/** Reads the tensor stored as `stored`, with query and key rows in Hugging Face's order. */
 function readHuggingFaceTensor(file: GgufFile, config: DecoderConfig, name: string, stored?: string): HostTensor {
   if (stored === undefined || !file.tensors.has(stored)) throw new UsageError(`${file.path}: has no tensor "${name}"`);
   const place = (row: number) => huggingFaceRow(row, config.headSize);
@@ -249,7 +245,7 @@ function readHuggingFaceTensor(file: GgufFile, config: DecoderConfig, name: stri
 }
 
 /** Opens the model in a GGUF file. The caller closes it.
- * @throws {UsageError} when it is not a supported model.
+ * @throws {UsageError} when the model is not supported.
  * @throws {FileFormatError} when the file is damaged, or its tensors do not fit its configuration. */
 export function openGgufModel(path: string, known?: KnownHash): { source: WeightSource; file: GgufFile } {
   const file = openGguf(path);

@@ -1,5 +1,5 @@
-/** The embedding and the output projection: the two matrices with a row per token, which are held as several tensors of
- * consecutive tokens where one would be over the engine's buffer limit.
+/** The embedding and the output projection, the two matrices with a row per token. If one is larger than the engine's
+ * largest tensor, it is split into parts of consecutive tokens.
  *
  * Shape legend: N rows, D width, V vocabulary; V_i tokens in the i-th part.
  *
@@ -12,7 +12,7 @@ import { type Matrix, matrixRows, PackedMatrix, packMatrix } from "../core/engin
 import { linear, linearTransposed, matrixProduct } from "../core/engine/ops.ts";
 import type { HostTensor } from "./config.ts";
 
-/** The embedding, and the output projection unless it is the embedding transposed. */
+/** The embedding, and the output projection unless it is tied. */
 export interface Vocabulary {
   /** [V_i, D] each. */
   embedding: Matrix[];
@@ -20,13 +20,13 @@ export interface Vocabulary {
   head: Matrix[] | null;
 }
 
-/** Rows that go through the vocabulary at once in training: about 32 MB of logits. */
+/** Rows of a block of logits in training: about 32 MB. */
 export function vocabularyRows(vocabSize: number): number {
   return Math.max(16, Math.min(512, Math.floor((1 << 23) / vocabSize)));
 }
 
-/** Puts a [V, D] matrix on the device in as few and as equal parts as the engine's limit allows: [V_i, D], or [D, V_i]
- * when `transposed`; in 16 bits when `isStored` and these hold it. */
+/** Puts a [V, D] matrix on the device in the fewest equal parts that the engine's limit allows: [V_i, D], or [D, V_i]
+ * if `transposed`; in 16 bits if `isStored` and they hold it exactly. */
 export function uploadVocabulary({ shape, data }: HostTensor, transposed: boolean, isStored = false): Matrix[] {
   const [v, width] = [at(shape, 0), at(shape, 1)];
   const most = Math.max(1, Math.floor(currentEngine().maxTensorBytes / (width * data.BYTES_PER_ELEMENT)));
@@ -48,7 +48,7 @@ function partStarts(parts: readonly Matrix[]): number[] {
   return parts.map(({ shape: [size] }) => (start += size) - size);
 }
 
-/** Token ids [N], i32: in host memory, or on the device as the last step left them. */
+/** Token ids [N], i32: in host memory, or on the device after the last step. */
 export type TokenIds = Int32Array | tf.Tensor1D;
 
 /** Rows of the embedding: token ids [N] -> [N, D].
@@ -84,7 +84,7 @@ export function logits({ embedding, head }: Vocabulary, hidden: tf.Tensor2D): tf
   return (head ?? embedding).length === 1 ? at(scores(), 0) : tf.tidy(() => tf.concat2d(scores(), 1));
 }
 
-/** The output projection as the gradient of the loss uses it; free it when done. */
+/** The output projection for the gradient of the loss; free it when done. */
 export interface HeadTable {
   /** Gradient of the logits to that of the hidden states: [R, V] -> [R, D]. */
   product(gradient: tf.Tensor2D): tf.Tensor2D;
@@ -96,7 +96,7 @@ export interface HeadTable {
 /** The output projection with a token's weights in a row. */
 export function headTable({ embedding, head }: Vocabulary): HeadTable {
   const isHead = head !== null;
-  // In f32 the head is turned once; 16 bits are read either way.
+  // In f32 the head is transposed once; 16-bit matrices are read either way.
   const parts = (head ?? embedding).map((part) =>
     isHead && !(part instanceof PackedMatrix) ? tf.transpose(part) : part
   );

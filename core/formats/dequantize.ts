@@ -1,4 +1,4 @@
-/** Stored number formats to f32: half precisions and the block formats of GGUF.
+/** Stored number formats to f32: half precision and the block formats of GGUF.
  *
  * A block format stores `blockValues` weights in `blockBytes` bytes: one or more f16 scales and small integers. Layouts
  * follow ggml (`ggml-common.h`, `ggml-quants.c`); the arithmetic is exact in f64 up to one rounding to f32, so results
@@ -9,20 +9,20 @@
 
 import type { RangedFile } from "./ranged_file.ts";
 
-/** A tensor type of GGUF that can be read. */
+/** A readable tensor type of GGUF. */
 export type GgmlType = "F32" | "F16" | "BF16" | "Q4_0" | "Q4_1" | "Q5_0" | "Q5_1" | "Q8_0" | "Q4_K" | "Q6_K";
 
 /** Converts `count` blocks from byte `at` of `bytes` to f32 at `start` of `out`. */
-export type BlockDecoder = (bytes: Uint8Array, at: number, count: number, out: Float32Array, start: number) => void;
+type BlockDecoder = (bytes: Uint8Array, at: number, count: number, out: Float32Array, start: number) => void;
 
-/** As {@linkcode BlockDecoder}, of bytes behind a view: its reads are checked, and as fast as an index. */
+/** A {@linkcode BlockDecoder} of a view, whose reads are checked and as fast as an index. */
 type ViewDecoder = (bytes: DataView, at: number, count: number, out: Float32Array, start: number) => void;
 
 const viewed = (decode: ViewDecoder): BlockDecoder => (bytes, at, count, out, start) =>
   decode(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), at, count, out, start);
 
-/** How a tensor type is stored. */
-export interface BlockFormat {
+/** Storage of a tensor type. */
+interface BlockFormat {
   /** Weights in one block; 1 for plain numbers. */
   blockValues: number;
   /** Bytes of one block. */
@@ -33,7 +33,7 @@ export interface BlockFormat {
 
 let f16Table: Float32Array | undefined;
 
-/** f32 value of every f16 bit pattern, `[65536]`. A table is several times faster than converting bit by bit. */
+/** f32 value of every f16 bit pattern, `[65536]`. A table is several times faster than conversion bit by bit. */
 export function halfToFloat(): Float32Array {
   f16Table ??= Float32Array.from(new Float16Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer));
   return f16Table;
@@ -165,7 +165,7 @@ const decodeQ6K: ViewDecoder = (bytes, at, count, out, start) => {
   }
 };
 
-/** Every tensor type that can be read. */
+/** All readable tensor types. */
 export const BLOCK_FORMATS: Record<GgmlType, BlockFormat> = {
   F32: { blockValues: 1, blockBytes: 4, decode: decodeF32 },
   F16: { blockValues: 1, blockBytes: 2, decode: viewed(decodeF16) },

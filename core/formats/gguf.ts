@@ -49,7 +49,7 @@ export interface GgufFile {
    * dimension's vectors); without it rows keep their place.
    * @throws {RangeError} when no tensor has that name. */
   read(name: string, placeRow?: (row: number) => number): { shape: number[]; data: Float32Array };
-  /** Reads a tensor's bytes beside what this thread does; see {@linkcode RangedFile.prefetch}. */
+  /** Reads a tensor's bytes in another thread; see {@linkcode RangedFile.prefetch}. */
   prefetch(name: string): Promise<void>;
   /** Closes the file. */
   close(): void;

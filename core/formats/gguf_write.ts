@@ -26,7 +26,7 @@ export interface GgufContent {
   metadata: ReadonlyMap<string, GgufEntry>;
   /** Storage type and shape (row-major, outermost first) of every tensor, in the order of the file. */
   tensors: ReadonlyMap<string, { type: StoredType; shape: readonly number[] }>;
-  /** Gives a tensor's values; called once per tensor, in order, so that only one need be in memory. */
+  /** Returns a tensor's values; called once per tensor, in order, so that only one is in memory. */
   read(name: string): Float32Array;
 }
 

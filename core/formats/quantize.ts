@@ -1,13 +1,13 @@
-/** f32 to stored number formats: the inverse of `dequantize.ts` for the formats that are written.
+/** f32 to stored number formats: the inverse of `dequantize.ts` for writable formats.
  *
  * @module
  */
 import { BLOCK_FORMATS } from "./dequantize.ts";
 import { UsageError } from "../util/errors.ts";
 
-/** Formats that can be written. */
+/** Writable formats. */
 export const STORED_TYPES = ["F32", "F16", "BF16", "Q8_0"] as const;
-/** A format that can be written. */
+/** A writable format. */
 export type StoredType = (typeof STORED_TYPES)[number];
 
 function encodeF32(values: Float32Array): Uint8Array<ArrayBuffer> {
@@ -48,13 +48,13 @@ function encodeQ80(values: Float32Array, name: string): Uint8Array<ArrayBuffer> 
     let largest = 0;
     for (const weight of weights) {
       const size = Math.abs(weight);
-      // NaN is not greater than anything, so it must be asked for.
+      // Comparisons with NaN are false, so it is tested separately.
       if (size > largest || size !== size) largest = size;
     }
     const d = Math.fround(largest / 127);
     scale[0] = d;
     if (!Number.isFinite(scale[0])) {
-      throw new UsageError(`Tensor "${name}" holds ${largest}, which Q8_0 cannot scale: write BF16 or F32`);
+      throw new UsageError(`Tensor "${name}" holds ${largest}, which is beyond Q8_0's range: write BF16 or F32`);
     }
     const inverse = d === 0 ? 0 : Math.fround(1 / d);
     const at = block * blockBytes;
@@ -88,7 +88,7 @@ export function encodeValues(type: StoredType, values: Float32Array, name: strin
   return ENCODERS[type](values, name);
 }
 
-/** Bytes that `count` values take in storage type `type`. */
+/** Bytes of `count` values in storage type `type`. */
 export function storedBytes(type: StoredType, count: number): number {
   const { blockValues, blockBytes } = BLOCK_FORMATS[type];
   return count / blockValues * blockBytes;

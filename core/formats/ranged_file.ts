@@ -1,4 +1,4 @@
-/** Files read range by range, so that a checkpoint is never held in memory as a whole.
+/** Files read range by range: a checkpoint is never in memory as a whole.
  *
  * @module
  */
@@ -9,22 +9,21 @@ import { FileFormatError, UsageError } from "../util/errors.ts";
 export interface RangedFile {
   /** Path as given. */
   path: string;
-  /** Size when it was opened. */
+  /** Size at the time of opening. */
   sizeBytes: number;
-  /** Fills `target` with the bytes from `offset` on.
+  /** Fills `target` with the bytes from `offset`.
    * @throws {FileFormatError} when the file ends before `target` is full. */
   readInto(offset: number, target: Uint8Array): void;
-  /** Reads a range beside what this thread does, for {@linkcode RangedFile.taken}, and resolves when that is over. Two
-   * ranges are held: the one that is taken next and the one after it. What cannot be read is left to `readInto`, which
-   * says why. */
+  /** Reads a range in another thread, for {@linkcode RangedFile.taken}. The last two ranges are kept. Errors are left
+   * to `readInto`. */
   prefetch(offset: number, sizeBytes: number): Promise<void>;
-  /** The bytes that `prefetch` brought of exactly this range, the caller's from now on; null when there are none. */
+  /** The prefetched bytes of exactly this range, now owned by the caller; null if there are none. */
   taken(offset: number, sizeBytes: number): Uint8Array<ArrayBuffer> | null;
   /** Closes the file; a second call does nothing. */
   close(): void;
 }
 
-/** The sentence for a file that cannot be opened. */
+/** The error for a file that cannot be opened. */
 function openProblem(path: string, error: unknown): UsageError {
   if (error instanceof Deno.errors.NotFound) return new UsageError(`${path}: there is no such file or folder`);
   if (error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable) {
@@ -33,11 +32,10 @@ function openProblem(path: string, error: unknown): UsageError {
   return new UsageError(`${path}: cannot be opened (${error instanceof Error ? error.message : String(error)})`);
 }
 
-/** Ranges of a file that are held. */
+/** Prefetched ranges that are kept. */
 const RANGES_AHEAD = 2;
 
-/** The part of a file that reads ahead: on a thread of Deno's, through a handle of its own, since a handle has one
- * place. */
+/** The prefetching part of a file. It has its own handle, since a handle has one position. */
 function readerAhead(
   path: string,
   { dev, ino }: Pick<Deno.FileInfo, "dev" | "ino">,
@@ -51,7 +49,7 @@ function readerAhead(
       if (!isOpen) return;
       file ??= Deno.openSync(path, { read: true });
       const found = file.statSync();
-      // Another file may have taken the name since.
+      // The path may be another file by now.
       if (found.dev !== dev || found.ino !== ino) return;
       file.seekSync(offset, Deno.SeekMode.Start);
       const bytes = new Uint8Array(sizeBytes);
@@ -65,12 +63,12 @@ function readerAhead(
       if (held.size === RANGES_AHEAD && oldest !== undefined) held.delete(oldest);
       held.set(offset, bytes);
     } catch {
-      // Said by readInto().
+      // readInto() reports it.
     }
   }
   return {
     prefetch: (offset, sizeBytes) => {
-      // Nothing in flight: the read begins before this returns, so that the thread may compute from here on.
+      // Without a read in progress, this one begins before the function returns.
       const own = last ? last.then(() => load(offset, sizeBytes)) : load(offset, sizeBytes);
       last = own;
       return own.finally(() => {
@@ -98,7 +96,7 @@ export function openRanged(path: string): RangedFile {
   let file: Deno.FsFile;
   let opened: Deno.FileInfo;
   try {
-    // Opening a pipe would wait for a writer for ever, so the kind is checked first.
+    // Opening a pipe would block until there is a writer.
     if (!Deno.statSync(path).isFile) throw new UsageError(`${path}: must be a regular file`);
     file = Deno.openSync(path, { read: true });
     opened = file.statSync();
@@ -196,7 +194,7 @@ function isUnchanged(path: string, atMs: number): boolean {
   return Math.max(mtime.getTime(), ctime.getTime() + 1000) < atMs;
 }
 
-/** SHA-256, hex, of the files' bytes one after the other: what `cat PATHS | sha256sum` prints. The `known` one is taken
+/** SHA-256, hex, of the files' concatenated bytes, as `cat PATHS | sha256sum` prints. The `known` one is taken
  * over if the files are unchanged since.
  * @throws {UsageError} when a file cannot be opened. */
 export function sha256OfFiles(paths: readonly string[], known?: KnownHash): string {

@@ -13,9 +13,9 @@ import { encodeValues } from "./quantize.ts";
 import { listFolder, openRanged, type RangedFile, readJsonObject, readJsonRange } from "./ranged_file.ts";
 import { type Append, writeWhole } from "../util/write_file.ts";
 
-/** Storage types that can be read and written. */
+/** Readable and writable storage types. */
 export const FLOAT_DTYPES = ["F32", "F16", "BF16"] as const;
-/** A storage type that can be read and written. */
+/** A readable and writable storage type. */
 export type FloatDtype = (typeof FLOAT_DTYPES)[number];
 
 const isFloat = (dtype: string): dtype is FloatDtype => (FLOAT_DTYPES as readonly string[]).includes(dtype);
@@ -43,7 +43,7 @@ export interface SafetensorsCheckpoint {
    * @throws {RangeError} when no tensor has that name.
    * @throws {FileFormatError} when its storage type is not one of {@linkcode FLOAT_DTYPES}. */
   read(name: string): { shape: number[]; data: Float32Array };
-  /** Reads a tensor's bytes beside what this thread does; see {@linkcode RangedFile.prefetch}. */
+  /** Reads a tensor's bytes in another thread; see {@linkcode RangedFile.prefetch}. */
   prefetch(name: string): Promise<void>;
   /** Closes the files. */
   close(): void;
@@ -200,15 +200,15 @@ export function openSafetensorsFolder(folder: string): SafetensorsCheckpoint {
 /** Values encoded at once when writing. */
 const CHUNK_VALUES = 256 * 1024;
 
-/** What {@linkcode writeSafetensors} writes. */
-export interface SafetensorsContent {
+/** Content of a safetensors file. */
+interface SafetensorsContent {
   /** Shape of every tensor, in the order of the file. */
   shapes: Map<string, number[]>;
-  /** Gives a tensor's values; called once per tensor, in order, so that only one need be in memory. */
+  /** Returns a tensor's values; called once per tensor, in order, so that only one is in memory. */
   read(name: string): Float32Array;
   /** Storage type of all tensors. */
   dtype: FloatDtype;
-  /** Free text entries; `format: "pt"` is added, which PyTorch readers ask for. */
+  /** Text entries; `format: "pt"` is added, which PyTorch readers need. */
   metadata?: Record<string, string>;
 }
 

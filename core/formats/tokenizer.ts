@@ -11,10 +11,10 @@ import { type JsonObject, MAX_VOCABULARY, prepareForLibrary } from "./tokenizer_
 
 /** A tokenizer of a model folder or GGUF file. */
 export interface Tokenizer {
-  /** Token ids of `text`. With `specialTokens` (default true) the tokenizer's own default is followed, which for some
-   * models puts the beginning-of-sequence token first. */
+  /** Token ids of `text`. With `specialTokens` (default true) the tokenizer's default special tokens are added, such as
+   * the beginning-of-sequence token of some models. */
   encode(text: string, options?: { specialTokens?: boolean }): number[];
-  /** Text of `ids`; special tokens are left out. */
+  /** Text of `ids` without special tokens. */
   decode(ids: readonly number[]): string;
   /** The token's own text, special tokens included: the vocabulary's entry, such as `Ġthe` or `<|im_end|>`. */
   tokenText(id: number): string;
@@ -33,8 +33,7 @@ export interface Tokenizer {
   sha256: string;
 }
 
-/** A tokenizer as Hugging Face folders store it. Writing both objects with `JSON.stringify` gives a folder that other
- * tools load. */
+/** A tokenizer's definition in a Hugging Face folder. Other tools load both objects written with `JSON.stringify`. */
 export interface TokenizerDefinition {
   /** Content of `tokenizer.json`. */
   tokenizer: JsonObject;
@@ -84,7 +83,7 @@ function configuredId(
   return typeof text === "string" ? vocabulary.get(text) ?? fallback : fallback;
 }
 
-/** Makes byte fallback keep byte order marks inside a text, as the reference does. */
+/** Makes byte fallback keep byte order marks in a text, like the reference. */
 function keepByteOrderMarks(decoder: unknown): void {
   if (typeof decoder !== "function") return; // The library's steps are callable.
   if ("text_decoder" in decoder) decoder.text_decoder = new TextDecoder("utf-8", { ignoreBOM: true });
@@ -116,12 +115,12 @@ function surroundings(
   return { prefix, suffix };
 }
 
-/** Makes a tokenizer of its definition.
+/** Creates a tokenizer from its definition.
  *
  * @param definition content of the two files
  * @param path named in messages
  * @throws {FileFormatError} when the definition is malformed.
- * @throws {UsageError} when it has a step that cannot be followed exactly, by its name. */
+ * @throws {UsageError} when it has an unsupported step, with its name. */
 export function createTokenizer(
   definition: TokenizerDefinition,
   path: string,
@@ -153,7 +152,7 @@ export function createTokenizer(
     encode: (text, { specialTokens = true } = {}) => {
       const { ids } = library.encode(text, { add_special_tokens: false });
       if (ids.includes(undefined as unknown as number)) {
-        throw new UsageError(`${path}: the tokenizer has neither a token nor an unknown token for a part of the text`);
+        throw new UsageError(`${path}: the tokenizer has no token for part of the text, and no unknown token`);
       }
       return specialTokens ? [...prefix, ...ids, ...suffix] : ids;
     },

@@ -1,4 +1,4 @@
-/** The tokenizer in a GGUF file's metadata, as the `tokenizer.json` that gives the same ids.
+/** The tokenizer in a GGUF file's metadata, as a `tokenizer.json` with the same ids.
  *
  * @module
  */
@@ -19,8 +19,8 @@ const byteLevel = (useRegex: boolean) => ({
 });
 const sequence = (...pretokenizers: JsonObject[]): JsonObject => ({ type: "Sequence", pretokenizers });
 
-/** Splitting step of each supported `tokenizer.ggml.pre`: as in the models' own `tokenizer.json`; `default` as in
- * llama.cpp (`llama-vocab.cpp`). */
+/** Splitting step of each supported `tokenizer.ggml.pre`, from the models' `tokenizer.json`; `default` from llama.cpp
+ * (`llama-vocab.cpp`). */
 export const PRE_TOKENIZERS: Record<string, JsonObject> = {
   "llama-bpe": sequence(
     isolate(
@@ -96,7 +96,7 @@ function readVocabulary(file: GgufMetadata, isSentencePiece: boolean): Vocabular
     idOf,
     merges: strings("merges"),
     scores: numbers("scores"),
-    // SentencePiece's usual ids, which llama.cpp assumes too; byte-level vocabularies have none.
+    // SentencePiece's usual ids are llama.cpp's defaults too; byte-level vocabularies have none.
     bosId: tokenId("bos", isSentencePiece ? 1 : null),
     eosId: tokenId("eos", isSentencePiece ? 2 : null),
     unknownId: tokenId("unknown", isSentencePiece ? 0 : null),
@@ -104,7 +104,7 @@ function readVocabulary(file: GgufMetadata, isSentencePiece: boolean): Vocabular
   };
 }
 
-/** Tokens that are cut out of the text before anything else. */
+/** Tokens that are found in the text before all other steps. */
 function addedTokens({ tokens, types }: Vocabulary): JsonObject[] {
   const added: JsonObject[] = [];
   tokens.forEach((content, id) => {
@@ -116,7 +116,7 @@ function addedTokens({ tokens, types }: Vocabulary): JsonObject[] {
   return added;
 }
 
-/** Merges of a SentencePiece BPE model from its scores: every way to make a token of two others, best token first.
+/** Merges of a SentencePiece BPE model from its scores: every split of a token into two others, best token first.
  * SentencePiece merges the pair whose result has the highest score; ties are ordered as in transformers'
  * `convert_slow_tokenizer.generate_merges`. */
 function mergesFromScores({ tokens, types, idOf }: Vocabulary, scores: ArrayLike<number>): [string, string][] {
@@ -144,18 +144,18 @@ function mergesFromScores({ tokens, types, idOf }: Vocabulary, scores: ArrayLike
     .map(({ left, right }) => [left, right]);
 }
 
-/** Merges as pairs; a token of a byte-level vocabulary holds no space. */
+/** Merges as pairs; tokens of byte-level vocabularies have no spaces. */
 function splitMerges(merges: string[], path: string): [string, string][] {
   return merges.map((merge) => {
     const at = merge.indexOf(" ", 1);
     if (at < 0) {
-      throw new FileFormatError(path, `merge ${JSON.stringify(merge)} must be two tokens with a space between`);
+      throw new FileFormatError(path, `merge ${JSON.stringify(merge)} must be two tokens separated by a space`);
     }
     return [merge.slice(0, at), merge.slice(at + 1)];
   });
 }
 
-/** A post-processor that puts BOS first and EOS last, as asked. */
+/** A post-processor that adds BOS, EOS or both. */
 function template(bos: { token: string; id: number } | null, eos: { token: string; id: number } | null): JsonObject {
   const special = (token: { token: string } | null, typeId: number) =>
     token ? [{ SpecialToken: { id: token.token, type_id: typeId } }] : [];
@@ -239,8 +239,8 @@ function sentencePieceModel(vocabulary: Vocabulary, file: GgufMetadata): JsonObj
 
 /** The definition of a GGUF file's tokenizer: byte-level BPE (`gpt2`, with the pre-tokenizers `llama-bpe`, `smollm`,
  * `gpt-2`, `default`) or SentencePiece BPE with byte fallback (`llama`).
- * @throws {UsageError} for another tokenizer model or pre-tokenizer, by its name.
- * @throws {FileFormatError} when the metadata are incomplete or contradict each other. */
+ * @throws {UsageError} for an unsupported tokenizer model or pre-tokenizer, with its name.
+ * @throws {FileFormatError} when the metadata are incomplete or contradictory. */
 export function ggufTokenizerDefinition(file: GgufMetadata): TokenizerDefinition {
   const { metadata, path } = file;
   const kind = metadata.get("tokenizer.ggml.model");

@@ -1,4 +1,4 @@
-/** A tokenizer as GGUF metadata: the inverse of `tokenizer_gguf.ts`. A tokenizer that GGUF cannot say exactly is
+/** A tokenizer as GGUF metadata: the inverse of `tokenizer_gguf.ts`. A tokenizer that GGUF cannot describe exactly is
  * refused.
  *
  * @module
@@ -10,19 +10,19 @@ import type { Tokenizer, TokenizerDefinition } from "./tokenizer.ts";
 import { ggufTokenizerDefinition, PRE_TOKENIZERS, TOKEN_TYPE } from "./tokenizer_gguf.ts";
 import { type JsonObject, type PreparedTokenizer, prepareForLibrary, SPACE_MARK } from "./tokenizer_library.ts";
 
-/** Named in messages. */
+/** Name in messages. */
 const WHAT = "the tokenizer";
 
 function refuse(problem: string): never {
   throw new UsageError(
-    `The tokenizer ${problem}, which GGUF cannot say exactly: ` +
+    `The tokenizer ${problem}, which GGUF cannot describe exactly: ` +
       "export a Hugging Face folder and convert it with llama.cpp's convert_hf_to_gguf.py",
   );
 }
 
 const asObject = (value: unknown): JsonObject => typeof value === "object" && value !== null ? value as JsonObject : {};
 
-/** Splitting steps in the one form that the library is given. */
+/** Splitting steps in the library's form. */
 function preparedSteps(preTokenizer: unknown): string {
   const model = { type: "BPE", vocab: { a: 0 }, merges: [] };
   return JSON.stringify(prepareForLibrary({ pre_tokenizer: preTokenizer, model }, WHAT, 1).json.pre_tokenizer);
@@ -34,14 +34,14 @@ function preName({ json }: PreparedTokenizer, { tokenizer }: TokenizerDefinition
   const steps = preparedSteps(tokenizer.pre_tokenizer);
   const ignoresMerges = asObject(json.model).ignore_merges === true;
   for (const [name, preTokenizer] of Object.entries(PRE_TOKENIZERS)) {
-    // llama.cpp ties this setting to the name.
+    // In llama.cpp this setting depends on the name.
     if (preparedSteps(preTokenizer) === steps && ignoresMerges === (name === "llama-bpe")) return name;
   }
   return refuse(`splits text in another way than ${Object.keys(PRE_TOKENIZERS).join(", ")}`);
 }
 
-/** Whether a SentencePiece tokenizer puts a space before the text. The step is a normalizer in older files and a
- * `Metaspace` in newer ones. */
+/** Whether a SentencePiece tokenizer puts a space before the text: a normalizer in older files, a `Metaspace` in newer
+ * ones. */
 function addsSpacePrefix({ tokenizer: { normalizer, pre_tokenizer: preTokenizer } }: TokenizerDefinition): boolean {
   const marks = { type: "Replace", pattern: { String: " " }, content: SPACE_MARK };
   const matches = (steps: JsonObject[]) => {
@@ -58,8 +58,8 @@ function addsSpacePrefix({ tokenizer: { normalizer, pre_tokenizer: preTokenizer 
   return refuse("prepares text in another way than SentencePiece");
 }
 
-/** Score of every token of a SentencePiece vocabulary: minus the rank at which merges make it, so that better means
- * earlier. Tokens that no merge makes come last; single characters and bytes, which need no score, among them. */
+/** Score of every token of a SentencePiece vocabulary: minus the rank of its merge, so that better means earlier.
+ * Tokens without a merge, such as single characters and bytes, come last. */
 function scoresFromMerges(merges: [string, string][], tokens: readonly string[]): Float32Array {
   const ranks = new Map<string, number>();
   for (const [left, right] of merges) if (!ranks.has(left + right)) ranks.set(left + right, ranks.size);
@@ -68,7 +68,8 @@ function scoresFromMerges(merges: [string, string][], tokens: readonly string[])
 
 const readMerges = (prepared: PreparedTokenizer) => asObject(prepared.json.model).merges as [string, string][];
 
-/** llama.cpp merges any two tokens whose join is a token, the best score first; that must be what the merges say. */
+/** Checks that the scores give the same merges: llama.cpp merges any two tokens whose join is a token, best score
+ * first. */
 function checkScores(metadata: Map<string, GgufEntry>, merges: [string, string][]): void {
   const values = new Map([...metadata].map(([key, entry]): [string, GgufValue] => {
     const value = Object.values(entry)[0] as GgufValue;
@@ -84,7 +85,7 @@ function checkScores(metadata: Map<string, GgufEntry>, merges: [string, string][
   }
 }
 
-/** Text and llama.cpp's type of every id below `vocabSize`. */
+/** Text and llama.cpp type of every id below `vocabSize`. */
 function tokenList({ json, vocabulary }: PreparedTokenizer, vocabSize: number): { tokens: string[]; types: number[] } {
   const model = asObject(json.model);
   const tokens: string[] = Array.from({ length: vocabSize }, (_, id) => `[PAD${id}]`);
@@ -102,13 +103,13 @@ function tokenList({ json, vocabulary }: PreparedTokenizer, vocabSize: number): 
   return { tokens, types };
 }
 
-/** Metadata `tokenizer.*` that make llama.cpp give the ids of a tokenizer: byte-level BPE with one of the splitting
- * steps that `tokenizer_gguf.ts` knows, or SentencePiece BPE with byte fallback.
+/** Metadata `tokenizer.*` for which llama.cpp gives the tokenizer's ids: byte-level BPE with a splitting step of
+ * `tokenizer_gguf.ts`, or SentencePiece BPE with byte fallback.
  *
  * @param definition content of the tokenizer's files
- * @param tokenizer made of it
+ * @param tokenizer made from it
  * @param vocabSize V of the model; ids without a token become unused ones
- * @throws {UsageError} when GGUF cannot say the tokenizer exactly, with what can be done. */
+ * @throws {UsageError} when GGUF cannot describe the tokenizer exactly, with a way out. */
 export function ggufTokenizerMetadata(
   definition: TokenizerDefinition,
   tokenizer: Tokenizer,
@@ -144,7 +145,7 @@ export function ggufTokenizerMetadata(
     metadata.set("tokenizer.ggml.merges", { texts: merges.map(([left, right]) => `${left} ${right}`) });
   }
   metadata.set("tokenizer.ggml.add_bos_token", { bool: addsBos });
-  // An empty text gives what is put around every text.
+  // The ids of an empty text are those around every text.
   metadata.set("tokenizer.ggml.add_eos_token", { bool: tokenizer.encode("").length > (addsBos ? 1 : 0) });
   const template = definition.config.chat_template;
   if (typeof template === "string") metadata.set("tokenizer.chat_template", { text: template });

@@ -30,7 +30,7 @@ const isTokenId = (value: unknown): value is number =>
 
 const escapePattern = (text: string) => text.replace(/[\\^$.*+?()[\]{}|\/-]/g, "\\$&");
 
-/** A step that cuts out every match of `pattern` as a piece of its own. */
+/** A step that makes every match of `pattern` a separate piece. */
 export function isolate(pattern: string): JsonObject {
   return { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false };
 }
@@ -65,7 +65,7 @@ function patternOf(step: JsonObject, context: Context): string {
   return context.fail(`a ${step.type} step has no pattern`);
 }
 
-/** A `Split` step with exact semantics in the library: a regular expression, isolated or removed. */
+/** A `Split` step that the library follows exactly: a regular expression, isolated or removed. */
 function rewriteSplit(step: JsonObject, context: Context): JsonObject[] {
   const source = patternOf(step, context);
   if (step.behavior === "Isolated") return [isolate(source)];
@@ -73,8 +73,8 @@ function rewriteSplit(step: JsonObject, context: Context): JsonObject[] {
   return context.refuse(`Split with behavior ${JSON.stringify(step.behavior)}`);
 }
 
-/** `ByteLevel` as an explicit prefix, an explicit split, and the byte mapping alone: the library's own pattern takes
- * `\s` in the sense of JavaScript, which differs from Unicode's on U+0085 and U+FEFF. */
+/** `ByteLevel` as a separate prefix, split and byte mapping: the library's own pattern uses JavaScript's `\s`, which
+ * differs from Unicode's for U+0085 and U+FEFF. */
 function rewriteByteLevel(step: JsonObject): JsonObject[] {
   const prefix = { type: "Replace", pattern: { Regex: "\\A(?=[^ ])" }, content: " " };
   return [
@@ -84,7 +84,7 @@ function rewriteByteLevel(step: JsonObject): JsonObject[] {
   ];
 }
 
-/** `Metaspace` with its splitting, which the library leaves out. */
+/** `Metaspace` with its split, which the library omits. */
 function rewriteMetaspace(step: JsonObject): JsonObject[] {
   const mark = typeof step.replacement === "string" ? step.replacement : SPACE_MARK;
   const scheme = step.prepend_scheme ?? (step.add_prefix_space === false ? "never" : "always");
@@ -108,7 +108,7 @@ function rewritePreTokenizer(step: unknown, context: Context, depth = 0): JsonOb
       return rewriteMetaspace(step);
     case "Split":
       return rewriteSplit(step, context);
-    // The reference means every number character of Unicode, the library only 0 to 9.
+    // All Unicode numbers in the reference, only 0 to 9 in the library.
     case "Digits":
       return [isolate(step.individual_digits === true ? "\\p{N}" : "\\p{N}+")];
     case "Punctuation":
@@ -199,7 +199,7 @@ function readMerges(model: JsonObject, context: Context): [string, string][] {
   });
 }
 
-/** Token -> id of the model, checked. */
+/** The model's checked token -> id. */
 function readVocabulary(model: JsonObject, context: Context): Map<string, number> {
   const { vocab } = model;
   const vocabulary = new Map<string, number>();
@@ -231,16 +231,16 @@ function checkModel(model: JsonObject, context: Context): void {
   if (!isAbsentOr(isTokenId, model.unk_id)) context.fail(`"model.unk_id" must be a token id or null`);
 }
 
-/** Whether no token can reach over a boundary between another character and a following space mark. Then cutting the
- * text at all such places changes no id: a BPE merge across the boundary would need a left token that ends before it
- * and a right token that begins with the mark, and no Unigram piece or whole-word match contains it. */
+/** Whether no token crosses a boundary between another character and a space mark. Then splitting the text at all such
+ * boundaries changes no id: a BPE merge across one would need a left token that ends before it and a right token that
+ * begins with the mark, and no Unigram piece or whole-word match contains it. */
 function cutsAreSafe(vocabulary: Iterable<string>, merges: [string, string][]): boolean {
   const crosses = new RegExp(`[^${SPACE_MARK}]${SPACE_MARK}`, "u");
   for (const token of vocabulary) if (crosses.test(token)) return false;
   return merges.every(([left, right]) => left.endsWith(SPACE_MARK) || !right.startsWith(SPACE_MARK));
 }
 
-/** Added tokens, checked. Those at or beyond `vocabularyLimit` are left out: the model has no embedding for them. */
+/** Checked added tokens, without those at or beyond `vocabularyLimit`: the model has no embedding for them. */
 function readAddedTokens(json: JsonObject, vocabularyLimit: number, context: Context): JsonObject[] {
   const list = json.added_tokens ?? [];
   if (!Array.isArray(list)) return context.fail(`"added_tokens" must be a list`);
@@ -253,7 +253,7 @@ function readAddedTokens(json: JsonObject, vocabularyLimit: number, context: Con
   });
 }
 
-/** The decoder; the library's `Metaspace` always drops a leading space. */
+/** The decoder. The library's `Metaspace` always drops a leading space. */
 function rewriteDecoder(decoder: unknown): unknown {
   if (!isObject(decoder) || decoder.type !== "Metaspace" || decoder.prepend_scheme !== "never") return decoder ?? null;
   return { type: "Replace", pattern: { String: decoder.replacement ?? SPACE_MARK }, content: " " };
@@ -273,7 +273,7 @@ export interface PreparedTokenizer {
  * @param path of the file, for messages
  * @param vocabularyLimit V of the model: a larger id in the vocabulary is an error
  * @throws {FileFormatError} when it is malformed or has ids beyond the limit.
- * @throws {UsageError} when it has a step that cannot be followed exactly, by its name. */
+ * @throws {UsageError} when the library cannot follow a step exactly, with its name. */
 export function prepareForLibrary(json: JsonObject, path: string, vocabularyLimit: number): PreparedTokenizer {
   const context = contextOf(path);
   const model = isObject(json.model) ? { type: "BPE", ...json.model } : context.fail(`has no "model"`);

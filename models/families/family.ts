@@ -1,5 +1,5 @@
-/** What a family of models is: how its files say what {@linkcode DecoderConfig} says. What its models compute is in the
- * configuration alone.
+/** A family of models: how its files describe a {@linkcode DecoderConfig}. The configuration alone decides what its
+ * models compute.
  *
  * @module
  */
@@ -14,72 +14,72 @@ export interface GgufMembers extends Members {
   name(key: string): string;
 }
 
-/** Linear maps of a block that have a bias together, by the key of `config.json` that says so. */
+/** Linear maps of a block that have biases together, by their key in `config.json`. */
 export const BIAS_KEYS = {
   attention_bias: ["query", "key", "value", "output"],
   mlp_bias: ["gate", "up", "down"],
 } as const satisfies Record<string, readonly LinearName[]>;
 
-/** Configuration beyond what all families have; it replaces what is there. */
+/** A family's additions to the common configuration, or replacements. */
 export type FamilyConfig = Partial<DecoderConfig>;
 
 /** A family's Hugging Face folders. */
-export interface HfFormat {
+interface HfFormat {
   modelType: string;
   architecture: string;
-  /** Maps with a bias: always these, or those of the keys that are set. */
+  /** Maps with a bias: always these, or those whose keys are set. */
   biases: readonly LinearName[] | readonly (keyof typeof BIAS_KEYS)[];
-  /** What transformers takes for keys that are missing, where that is not Llama's. */
+  /** Defaults of transformers for missing keys, if different from Llama's. */
   defaults?: { kvHeads?: number; headSize?: number; maxPositions?: number; tiedHead?: boolean; ropeBase?: number };
-  /** Where the activation is said, and the name that stands for the family's. */
+  /** Key of the activation, and the required name. */
   activation?: { key: string; name: string };
-  /** Names of norms below `model.layers.N`, where unlike a plain checkpoint's. */
+  /** Names of norms below `model.layers.N`, if different from a plain checkpoint's. */
   norms?: Partial<Record<NormName, string>>;
-  /** Norm weights in the file are this much less than the gain; 0 when absent. */
+  /** Difference of the gain and the norm weights in the file; 0 when absent. */
   normOffset?: number;
-  /** Reads what the family says besides. `common` has what all say.
-   * @throws {UsageError} for what is not supported. */
+  /** Reads the family's additions to `common`.
+   * @throws {UsageError} for an unsupported feature. */
   read?(members: HfMembers, common: DecoderConfig): FamilyConfig;
-  /** The keys that {@linkcode read} reads. */
+  /** Writes the keys of {@linkcode read}. */
   write?(config: DecoderConfig): Record<string, unknown>;
-  /** Why the family's `config.json` cannot say this, as the end of a sentence. */
+  /** What the family's `config.json` cannot describe, as the end of a sentence. */
   refusal?(config: DecoderConfig): string | undefined;
-  /** Whether transformers wants the heads to divide the width, although an explicit head size makes that needless. */
+  /** Whether transformers requires the heads to divide the width, even with an explicit head size. */
   headsDivideWidth?: boolean;
 }
 
 /** A family's GGUF files. */
-export interface GgufFormat {
+interface GgufFormat {
   architecture: string;
-  /** Whether rows of query and key are stored with those of a rotary pair next to each other. */
+  /** Whether the two rows of a rotary pair of query and key are adjacent in the file. */
   pairsRows: boolean;
-  /** Maps that llama.cpp reads a bias of. */
+  /** Maps whose bias llama.cpp reads. */
   biases: readonly LinearName[];
   read?(members: GgufMembers, common: DecoderConfig): FamilyConfig;
-  /** Metadata besides what all have, without the architecture's prefix. */
+  /** The family's additional metadata, without the architecture's prefix. */
   write?(config: DecoderConfig): Record<string, GgufEntry>;
   refusal?(config: DecoderConfig): string | undefined;
 }
 
 /** A family of models. */
 export interface Family {
-  /** In {@linkcode DecoderConfig.family}. */
+  /** Value of {@linkcode DecoderConfig.family}. */
   id: string;
-  /** What messages and documentation call it. */
+  /** Name in messages and documentation. */
   title: string;
   hf: HfFormat;
   gguf: GgufFormat;
-  /** The family whose `config.json` says what this one's cannot, with the reason. */
+  /** The family whose `config.json` describes a model that this one's cannot, with the reason. */
   standIn?(config: DecoderConfig): { family: Family; reason: string } | undefined;
 }
 
 /** Every linear map. */
 export const ALL_BIASES: readonly LinearName[] = [...BIAS_KEYS.attention_bias, ...BIAS_KEYS.mlp_bias];
 
-/** Whether all layers see positions alike, by plain frequencies and without a window. */
+/** Whether all layers have the same plain frequencies and no window. */
 export const isPlain = ({ attention }: DecoderConfig): boolean => attention === undefined;
 
-/** Whether transformers accepts so many heads where it wants them to divide the width. */
+/** Whether the heads divide the width, which transformers requires for some families. */
 export function headsDivideWidth({ layers: [shape], width }: DecoderConfig): boolean {
   return shape === undefined || width % (shape.kvGroups * shape.queryHeadsPerGroup) === 0;
 }

@@ -1,11 +1,11 @@
-/** Gemma 3, text: norms around both blocks and of heads, GELU, scaled embeddings, and five layers with a window and
- * frequencies of their own to one without.
+/** Gemma 3, text: norms around both blocks and of heads, GELU, scaled embeddings. Of six layers five have a window and
+ * other frequencies.
  *
  * @module
  */
 import { type DecoderConfig, type LayerAttention, layerAttention } from "../config.ts";
 import { type Family, type FamilyConfig } from "./family.ts";
-import { CONFIG_LIMITS, readRope, ropeToHf } from "./hf_members.ts";
+import { readRope, ropeToHf } from "./hf_members.ts";
 
 const LOCAL_BASE = 10_000;
 const GLOBAL_BASE = 1e6;
@@ -22,7 +22,7 @@ function family(
   return {
     headNorms: true,
     outputNorms: true,
-    // As lm-evaluation-harness does for this family whatever the tokenizer says: perplexity more than doubles without.
+    // lm-evaluation-harness always adds it for this family: without it perplexity more than doubles.
     needsBos: true,
     activation: "gelu-tanh",
     embeddingScale: Math.sqrt(common.width),
@@ -31,7 +31,7 @@ function family(
   };
 }
 
-/** Why no file of the family says this. */
+/** Why no file format of the family can describe this model. */
 function refusal(config: DecoderConfig): string | undefined {
   const { width, embeddingScale = 1, attention = [] } = config;
   if (embeddingScale !== Math.sqrt(width)) {
@@ -68,12 +68,12 @@ export const GEMMA3: Family = {
       members.only("use_bidirectional_attention", [false]);
       const isType = (type: unknown): type is string => type === LOCAL || type === GLOBAL;
       const types = members.list("layer_types", common.layers.length, isType, `"${LOCAL}" or "${GLOBAL}"`);
-      const every = members.integer("sliding_window_pattern", CONFIG_LIMITS.layers, EVERY);
+      const every = members.integer("sliding_window_pattern", EVERY);
       const parameters = members.object("rope_parameters");
       const own = { base: members.number("rope_local_base_freq", LOCAL_BASE), maxPositions: common.maxPositions };
       const local: LayerAttention = {
         rope: readRope(parameters.object(LOCAL), own),
-        window: Math.max(2, members.integer("sliding_window", CONFIG_LIMITS.positions, 4096)),
+        window: Math.max(2, members.integer("sliding_window", 4096)),
       };
       const nested = parameters.value(GLOBAL) === undefined ? "rope_scaling" : "rope_parameters";
       const rope = nested === "rope_scaling" ? members.object(nested) : parameters.object(GLOBAL);
@@ -112,9 +112,9 @@ export const GEMMA3: Family = {
     biases: [],
     read: (members, common) => {
       const rope = { base: members.number("rope.freq_base_swa", LOCAL_BASE) };
-      const window = Math.max(2, members.integer("attention.sliding_window", CONFIG_LIMITS.positions));
+      const window = Math.max(2, members.integer("attention.sliding_window"));
       const attention = common.layers.map((_, l) => isGlobal(l) ? layerAttention(common, l) : { rope, window });
-      // The largest of the family has another scale, which the file does not say.
+      // The largest model of the family has another scale, which is not in the file.
       const isLargest = common.layers.length === 62;
       const [shape] = common.layers;
       const heads = (shape?.kvGroups ?? 0) * (shape?.queryHeadsPerGroup ?? 0);

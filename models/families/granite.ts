@@ -5,7 +5,7 @@
 import type { DecoderConfig } from "../config.ts";
 import type { Family, FamilyConfig } from "./family.ts";
 
-/** Factors of 1 are left out, and so is the usual one of attention. */
+/** Omits factors of 1, and the usual one of attention. */
 function factors(
   { headSize }: DecoderConfig,
   { embedding, attention, residual, logits }: {
@@ -19,14 +19,14 @@ function factors(
     ...embedding !== 1 && { embeddingScale: embedding },
     ...attention !== 1 / Math.sqrt(headSize) && { attentionScale: attention },
     ...residual !== 1 && { residualScale: residual },
-    // The file says what logits are divided by.
+    // The file has the divisor of the logits.
     ...logits !== 1 && { logitScale: 1 / logits },
   };
 }
 
 const attentionOf = ({ attentionScale, headSize }: DecoderConfig) => attentionScale ?? 1 / Math.sqrt(headSize);
 
-/** Rounds away what dividing twice adds. */
+/** Rounds away the error of dividing twice. */
 const divisorOf = ({ logitScale = 1 }: DecoderConfig) => Number((1 / logitScale).toPrecision(15));
 
 /** See the module. */

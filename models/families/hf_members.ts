@@ -6,27 +6,18 @@ import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import type { Rope, RopeScaling } from "../config.ts";
 import { checkedMembers, type Members } from "./members.ts";
 
-/** Limits on what a configuration may claim; far above every published model. */
-export const CONFIG_LIMITS = {
-  layers: 1024,
-  /** Hidden size, FFN channels, heads, head size. */
-  width: 1 << 20,
-  vocabulary: 1 << 22,
-  positions: 1 << 30,
-} as const;
-
 /** Members of a JSON object; the messages name file and key. Null counts as missing. */
 export interface HfMembers extends Members {
-  /** Of the file, for messages. */
+  /** Path of the file, for messages. */
   path: string;
   value(key: string): unknown;
-  /** Whether the key is there, be it null. */
+  /** Whether the key is there, also with null. */
   has(key: string): boolean;
-  /** The members of an object in here; none when it is missing. */
+  /** The members of a nested object; none if it is missing. */
   object(key: string): HfMembers;
-  /** A list with at least `length` entries, of which these are given; undefined when it is missing. */
+  /** The first `length` entries of a list; undefined if it is missing. */
   list<T>(key: string, length: number, isEntry: (entry: unknown) => entry is T, must: string): T[] | undefined;
-  /** Refuses what is set to something else than one of `allowed`, by its name. */
+  /** Refuses other values than `allowed`. */
   only(key: string, allowed: readonly unknown[]): void;
 }
 
@@ -76,7 +67,7 @@ function yarnScaling(rope: HfMembers): RopeScaling {
   return {
     type: "yarn",
     factor,
-    originalMaxPositions: rope.integer("original_max_position_embeddings", CONFIG_LIMITS.positions),
+    originalMaxPositions: rope.integer("original_max_position_embeddings"),
     betaFast: rope.number("beta_fast", 32),
     betaSlow: rope.number("beta_slow", 1),
     truncate: rope.flag("truncate", true),
@@ -84,8 +75,8 @@ function yarnScaling(rope: HfMembers): RopeScaling {
   };
 }
 
-/** RoPE settings from `rope`: `rope_scaling` or `rope_parameters` (transformers 5), where `rope_theta` may be, too.
- * @param fallback base where none is given
+/** RoPE settings from `rope`: `rope_scaling`, or `rope_parameters` (transformers 5), which may have `rope_theta` too.
+ * @param fallback base if none is given
  * @throws {UsageError} for a type that is not supported. */
 export function readRope(
   rope: HfMembers,
@@ -112,7 +103,7 @@ export function readRope(
         factor: rope.number("factor"),
         lowFrequencyFactor: rope.number("low_freq_factor"),
         highFrequencyFactor: rope.number("high_freq_factor"),
-        originalMaxPositions: rope.integer("original_max_position_embeddings", CONFIG_LIMITS.positions),
+        originalMaxPositions: rope.integer("original_max_position_embeddings"),
       };
       if (scaling.highFrequencyFactor <= scaling.lowFrequencyFactor) {
         throw new FileFormatError(rope.path, `"high_freq_factor" of RoPE must be greater than "low_freq_factor"`);
@@ -127,7 +118,7 @@ export function readRope(
   );
 }
 
-/** A scaling as `rope_scaling` has it; null for none. */
+/** The value of `rope_scaling`; null for no scaling. */
 export function ropeToHf(scaling: RopeScaling | undefined): Record<string, unknown> | null {
   if (!scaling) return null;
   const { type: rope_type, factor } = scaling;

@@ -1,4 +1,4 @@
-/** Tensors of Hugging Face checkpoints by the project's names.
+/** Tensors of Hugging Face checkpoints under the project's names.
  *
  * @module
  */
@@ -6,12 +6,12 @@ import { type DecoderConfig, type HostTensor, layerNorms, tensorNames } from "..
 import type { Family } from "./family.ts";
 
 /** How a family stores a model's tensors. */
-export interface HfTensors {
+interface HfTensors {
   /** Name in the checkpoint. */
   stored(name: string): string;
-  /** A tensor of the checkpoint as the project has it. */
+  /** The project's tensor, from that of the checkpoint. */
   read(name: string, tensor: HostTensor): HostTensor;
-  /** The values that the checkpoint has of a tensor. */
+  /** The checkpoint's values, from those of the project. */
   write(name: string, data: Float32Array): Float32Array;
 }
 

@@ -1,4 +1,4 @@
-/** Llama 1 to 3, and all that calls itself so: the plain decoder.
+/** Llama 1 to 3, and other models of that type: the plain decoder.
  *
  * @module
  */

@@ -1,10 +1,9 @@
-/** Mistral 7B: Llama without biases, and a window in the first version.
+/** Mistral 7B: Llama without biases; the first version has a window.
  *
  * @module
  */
 import type { DecoderConfig } from "../config.ts";
 import { type Family, isPlain } from "./family.ts";
-import { CONFIG_LIMITS } from "./hf_members.ts";
 import { oneWindow, windowed } from "./windows.ts";
 
 /** See the module. */
@@ -19,12 +18,12 @@ export const MISTRAL: Family = {
     read: (members, common) => {
       // A missing key is 4096 in transformers, null is none.
       if (members.value("sliding_window") === undefined && members.has("sliding_window")) return {};
-      return windowed(common, members.integer("sliding_window", CONFIG_LIMITS.positions, 4096));
+      return windowed(common, members.integer("sliding_window", 4096));
     },
     write: (config) => ({ sliding_window: oneWindow(config) ?? null }),
     refusal: (config: DecoderConfig) =>
       isPlain(config) || oneWindow(config) !== undefined ? undefined : "layers that see positions differently",
   },
-  // llama.cpp knows Mistral as Llama: it computes without the window.
+  // llama.cpp loads Mistral as Llama, without the window.
   gguf: { architecture: "llama", pairsRows: true, biases: [] },
 };

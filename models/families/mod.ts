@@ -1,4 +1,4 @@
-/** The families of models. A new one is a file here and a line below.
+/** The families of models. A new one is a file in this folder and a line below.
  *
  * @module
  */
@@ -12,28 +12,27 @@ import { QWEN2 } from "./qwen2.ts";
 import { QWEN3 } from "./qwen3.ts";
 import { SMOLLM3 } from "./smollm3.ts";
 
-export type { Family } from "./family.ts";
-
 /** All of them, the plain decoder first. */
 export const FAMILIES: readonly Family[] = [LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, GRANITE, GEMMA3];
 
-/** The family of a model; that of the plain decoder where the configuration names none. */
+/** The family of a model; the plain decoder's if the configuration names none. */
 export function familyOf({ family = LLAMA.id }: DecoderConfig): Family {
   const found = FAMILIES.find(({ id }) => id === family);
-  if (!found) throw new RangeError(`There is no family of models "${family}": must be ${familyNames().join(", ")}`);
+  if (!found) {
+    throw new RangeError(
+      `There is no family of models "${family}": must be ${FAMILIES.map(({ id }) => id).join(", ")}`,
+    );
+  }
   return found;
 }
 
-/** The family as a configuration has it: nothing for that of the plain decoder. */
+/** The family's entry in a configuration: none for the plain decoder. */
 export function namedFamily({ id }: Family): Pick<DecoderConfig, "family"> {
   return id === LLAMA.id ? {} : { family: id };
 }
 
-/** Whose `config.json` a model gets, and why where that is not its own family's. */
+/** The family whose `config.json` a model gets, with the reason if it is not its own. */
 export function hfFamilyOf(config: DecoderConfig): { family: Family; reason?: string } {
   const family = familyOf(config);
   return family.standIn?.(config) ?? { family };
 }
-
-/** Their ids. */
-export const familyNames = (): string[] => FAMILIES.map(({ id }) => id);

@@ -4,7 +4,7 @@
  */
 import type { DecoderConfig } from "../config.ts";
 import { type Family, isPlain } from "./family.ts";
-import { CONFIG_LIMITS, type HfMembers } from "./hf_members.ts";
+import type { HfMembers } from "./hf_members.ts";
 import { queryHeads } from "../units.ts";
 import { windowed } from "./windows.ts";
 
@@ -14,8 +14,8 @@ export function readQwenWindow(members: HfMembers, common: DecoderConfig): Parti
   if (!members.flag("use_sliding_window")) return {};
   const isType = (type: unknown): type is string => type === "sliding_attention" || type === "full_attention";
   const types = members.list("layer_types", common.layers.length, isType, `"full_attention" or "sliding_attention"`);
-  const first = members.integer("max_window_layers", CONFIG_LIMITS.positions, 28);
-  const window = members.integer("sliding_window", CONFIG_LIMITS.positions, 4096);
+  const first = members.integer("max_window_layers", 28);
+  const window = members.integer("sliding_window", 4096);
   return windowed(common, window, (l) => types ? types[l] === "sliding_attention" : l >= first);
 }
 
@@ -31,12 +31,12 @@ export function writeQwenWindow({ attention, layers }: DecoderConfig): Record<st
   };
 }
 
-/** What llama.cpp cannot say of Qwen. */
+/** Properties of a Qwen model that its GGUF file cannot describe. */
 export const withoutWindow = (config: DecoderConfig): string | undefined =>
   isPlain(config) ? undefined : "windows of attention";
 
-/** What llama.cpp cannot say of Qwen2: it takes the head size from the width and the number of heads, and reads no
- * other. */
+/** Properties of a Qwen2 model that its GGUF file cannot describe: llama.cpp computes the head size from the width and
+ * reads no other. */
 function refusal(config: DecoderConfig): string | undefined {
   const narrower = config.layers.some((shape) => queryHeads(shape) * config.headSize !== config.width);
   return withoutWindow(config) ?? (narrower ? "heads whose sizes do not add up to the width" : undefined);

@@ -1,10 +1,9 @@
-/** SmolLM3: Llama with layers that know no positions, every fourth unless said otherwise.
+/** SmolLM3: Llama with layers without positions, by default every fourth.
  *
  * @module
  */
 import { type DecoderConfig, type LayerAttention, layerAttention } from "../config.ts";
 import type { Family } from "./family.ts";
-import { CONFIG_LIMITS } from "./hf_members.ts";
 
 const EVERY = 4;
 
@@ -26,7 +25,7 @@ export const SMOLLM3: Family = {
       members.only("use_sliding_window", [false]);
       const isFlag = (flag: unknown): flag is 0 | 1 => flag === 0 || flag === 1;
       const flags = members.list("no_rope_layers", common.layers.length, isFlag, "0 or 1");
-      const every = everyOther(members.integer("no_rope_layer_interval", CONFIG_LIMITS.layers, EVERY));
+      const every = everyOther(members.integer("no_rope_layer_interval", EVERY));
       return { attention: turned(common, flags ? (l) => flags[l] === 1 : every) };
     },
     write: ({ attention, layers }) => ({

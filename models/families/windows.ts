@@ -1,4 +1,4 @@
-/** Windows of attention, for families that have them.
+/** Attention windows, for families with windows.
  *
  * @module
  */
@@ -21,7 +21,7 @@ export function windowed(
   };
 }
 
-/** The window that all layers have; undefined where they have none, or not the same. */
+/** The common window of all layers; undefined if they have none, or different ones. */
 export function oneWindow({ attention }: DecoderConfig): number | undefined {
   const windows = new Set(attention?.map(({ window }) => window));
   const [window] = windows;

@@ -126,7 +126,7 @@ testOnEngines(
           exportGguf(small, { to: `${folder}/model.gguf`, type: "F32", tokenizer: new Map() });
         } catch (error) {
           // Said by name: see the test of refusals.
-          if (error instanceof UsageError && error.message.includes("cannot say")) continue;
+          if (error instanceof UsageError && error.message.includes("cannot describe")) continue;
           throw error;
         }
         const { source: stored } = openGgufModel(`${folder}/model.gguf`);
@@ -199,16 +199,16 @@ testOnEngines("masks of layers and hidden dimensions fold into the weights of ev
   }
 });
 
-Deno.test("exports refuse by name what a family's files cannot say", () => {
+Deno.test("exports refuse by name what a family's files cannot describe", () => {
   const to = "never-written";
   const options = { to, type: "F32", tokenizer: new Map() } as const;
   const refuses = (name: string, message: string) =>
     assertThrows(() => exportGguf(sourceOf(name), options), UsageError, message);
-  refuses("qwen2, multi-head, window", "A GGUF file of Qwen2, Qwen2.5 cannot say windows of attention");
-  refuses("qwen2", "A GGUF file of Qwen2, Qwen2.5 cannot say heads whose sizes do not add up to the width");
-  refuses("smollm3, multi-head, untied", "cannot say layers without positions other than every 4th");
-  refuses("gemma3, multi-head, untied", "cannot say a scale of attention");
-  refuses("llama, dynamic", "llama.cpp cannot say this dynamic scaling");
+  refuses("qwen2, multi-head, window", "A GGUF file of Qwen2, Qwen2.5 cannot describe windows of attention");
+  refuses("qwen2", "A GGUF file of Qwen2, Qwen2.5 cannot describe heads whose sizes do not add up to the width");
+  refuses("smollm3, multi-head, untied", "cannot describe layers without positions other than every 4th");
+  refuses("gemma3, multi-head, untied", "cannot describe a scale of attention");
+  refuses("llama, dynamic", "A GGUF file cannot describe this dynamic scaling");
   const biased = toySource({ ...familyConfig("qwen2"), biases: ["output", "down"] });
   const tokenizer = byteLevelDefinition();
   assertThrows(

@@ -11,7 +11,7 @@ import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
 import { fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
 import { readRecords } from "../../datasets/records.ts";
 import { expectedTensors } from "../../models/config.ts";
-import { CONFIG_LIMITS } from "../../models/families/hf_members.ts";
+import { MAX_LAYERS } from "../../models/families/members.ts";
 import { openModel } from "../../models/load.ts";
 import { rebuildTensors } from "../../models/training/rebuild.ts";
 import { PLANS } from "./export_fixture.ts";
@@ -116,7 +116,7 @@ function jsonChanged(text: string, changes: readonly JsonChange[]): string {
 async function useModel(path: string): Promise<void> {
   const { source, tokenizer } = await openModel(path);
   try {
-    assert(source.config.layers.length <= CONFIG_LIMITS.layers);
+    assert(source.config.layers.length <= MAX_LAYERS);
     assert(tokenizer.encode("abc the hat").every((id) => Number.isInteger(id) && id < source.config.vocabSize));
     for (const [name, shape] of expectedTensors(source.config)) {
       assertEquals(source.read(name).data.length, shape.reduce((product, size) => product * size, 1));

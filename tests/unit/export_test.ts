@@ -176,7 +176,7 @@ Deno.test("exportHfFolder() and exportGguf() refuse unequal widths and leave an 
     assertThrows(() => writeGgufOf(`${folder}/a.gguf`, source, tokenizer), UsageError, message);
     const biased = exportToy({ biases: ["down"] });
     const attempt = () => exportHfFolder(biased, { to: `${folder}/hf`, dtype: "F32", tokenizer });
-    assertThrows(attempt, UsageError, "only if the heads divide the width: 6 heads, width 32");
+    assertThrows(attempt, UsageError, "only if the number of heads divides the width: current 6 heads, width 32");
     const toy = exportToy();
     const last = { shape: [300, 32], data: new Float32Array(300 * 32).fill(1e9) };
     const large = { ...toy, read: (name: string) => name === tensorNames.head ? last : toy.read(name) };
@@ -298,7 +298,7 @@ Deno.test("ggufTokenizerMetadata() knows the newer way to put a space first", ()
   assertEquals(readBack(changed, 280).values.get("tokenizer.ggml.add_space_prefix"), true);
 });
 
-Deno.test("ggufTokenizerMetadata() refuses what GGUF cannot say, and says what to do", () => {
+Deno.test("ggufTokenizerMetadata() refuses what GGUF cannot describe, and says what to do", () => {
   const change = (definition: TokenizerDefinition, changes: Record<string, unknown>, model = {}) => ({
     ...definition,
     tokenizer: {

@@ -95,7 +95,7 @@ Deno.test("openModel() compares a folder's tensors with its configuration", asyn
     );
     writeFolder(folder, biased, randomTensors(biased));
     write("config.json", toHfConfig(config));
-    await assertRejects(() => openModel(folder), FileFormatError, `for which this configuration has no place`);
+    await assertRejects(() => openModel(folder), FileFormatError, `which is not part of its configuration`);
   });
 });
 
@@ -105,7 +105,7 @@ Deno.test("openModel() says what a path lacks to be a model", async () => {
     await assertRejects(() => openModel(folder), UsageError, "has no config.json");
     const config = smallConfig();
     writeFolder(folder, config, randomTensors(config));
-    await assertRejects(() => openModel(`${folder}/model.safetensors`), UsageError, "give the folder's path");
+    await assertRejects(() => openModel(`${folder}/model.safetensors`), UsageError, "use the folder's path");
     await assertRejects(() => openModel(`${folder}/config.json`), FileFormatError, `does not begin with "GGUF"`);
     Deno.removeSync(`${folder}/tokenizer.json`);
     await assertRejects(() => openModel(folder), UsageError, "has no tokenizer.json");
@@ -212,7 +212,7 @@ Deno.test("openModel() names what it does not support in a GGUF file, and what d
       [{ "llama.feed_forward_length": { u32: 7 } }, tensors, "the configuration needs [7, 8]"],
       [{}, withoutUp, `has no tensor "blk.1.ffn_up.weight"`],
       [{}, {}, `has no matrix "token_embd.weight"`],
-      [{}, { ...tensors, "blk.0.post_norm.weight": norm }, "for which this configuration has no place"],
+      [{}, { ...tensors, "blk.0.post_norm.weight": norm }, "which is not part of its configuration"],
       [{ "tokenizer.ggml.model": { text: "bert" } }, tensors, `tokenizer model "bert" is not supported`],
     ];
     for (const [metadata, stored, message] of cases) {

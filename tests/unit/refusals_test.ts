@@ -24,7 +24,7 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
     [{ throughput: { decodeTokens: 600 } }, "throughput.decodeTokens must be at most the 512 positions"],
     [{ generate: ["Once"], generateTokens: 512 }, "generateTokens must be less than the 512 positions"],
     [{ ...method("sheared"), training: { tokens: 600 } }, "training.tokens must be at most the 512 positions"],
-    [{ tasks: ["piqa"], data: folder }, "`bench fetch piqa` gets it"],
+    [{ tasks: ["piqa"], data: folder }, "`bench fetch piqa` downloads it"],
     [{ tasks: ["piqqa"] }, 'Unknown task "piqqa". Did you mean "piqa"? Known: '],
     [{ perplexity: [{ corpus: `file:${folder}/no.txt`, windowTokens: 8 }] }, "no.txt"],
     [method("flap", { metric: "none" }), 'Method "flap": metric must be one of'],
