@@ -11,8 +11,7 @@ import { pruneByLayers } from "../../models/surgery.ts";
 import { rebuildModel } from "../../models/training/rebuild.ts";
 import { compensate } from "../pipeline/prune.ts";
 import { storedPath } from "../records/run_file.ts";
-import { openRebuild } from "../records/rebuild_file.ts";
-import { openStoredWeights } from "../records/stored_weights.ts";
+import { openRebuild, openStoredWeights } from "../records/kept_weights.ts";
 
 /** What tells of progress, and stops. */
 export interface RebuildHost {

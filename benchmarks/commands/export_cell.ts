@@ -34,7 +34,7 @@ import { kindOfPath } from "../../core/util/paths.ts";
 import { cellName } from "../../core/schema/cell_names.ts";
 import { type ExportFormat, exportTitle, modelCard } from "./model_card.ts";
 import { storedPath } from "../records/run_file.ts";
-import { openStoredWeights } from "../records/stored_weights.ts";
+import { openStoredWeights } from "../records/kept_weights.ts";
 
 /** What to export, and how. */
 export interface ExportOptions {

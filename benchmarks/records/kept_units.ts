@@ -12,15 +12,14 @@ const MOST_DIGITS = 2 ** 18;
 /** The text of a list; the empty one for no unit.
  * @throws {TypeError} when the indices are no whole numbers that ascend from 0 on. */
 export function packUnits(units: readonly number[]): string {
-  const digits: number[] = [];
+  let bits = 0n;
   units.forEach((unit, i) => {
     if (!Number.isInteger(unit) || unit <= (i === 0 ? -1 : at(units, i - 1)) || unit >= 4 * MOST_DIGITS) {
       throw new TypeError(`Kept units must be whole numbers that ascend, below ${4 * MOST_DIGITS}; ${unit} is at ${i}`);
     }
-    while (digits.length <= unit >> 2) digits.push(0);
-    digits[unit >> 2] = at(digits, unit >> 2) | 1 << (unit & 3);
+    bits |= 1n << BigInt(unit);
   });
-  return digits.reverse().map((digit) => digit.toString(16)).join("");
+  return bits === 0n ? "" : bits.toString(16);
 }
 
 /** The list of a text; undefined when it is none of {@linkcode packUnits}. */
@@ -31,29 +30,24 @@ export function unpackUnits(text: string): number[] | undefined {
   );
 }
 
-type Change = (value: unknown) => unknown;
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
 
-/** `value` with the fields that have a change changed, if it is an object. */
-function fields(value: unknown, changes: ReadonlyMap<string, Change>): unknown {
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, changes.get(key)?.(inner) ?? inner]));
-}
-
-/** A record with `change` made to every list of units of its plans: in `plan` itself and in the stages of `rebuild`. */
-function inPlans(record: object, change: Change): object {
-  const each = (change: Change): Change => (value) => Array.isArray(value) ? value.map(change) : value;
-  const named = (changes: Record<string, Change>): Change => (value) => fields(value, new Map(Object.entries(changes)));
-  const layer = named({ kvGroups: change, queryHeads: change, ffnChannels: change });
-  const plan = named({ layers: each(layer), hidden: change });
-  return named({ plan, rebuild: named({ stages: each(named({ plan })) }) })(record) as object;
+/** A record with `change` made to every list of units of its plan. What is no plan stays, for the schema to tell. */
+function inPlan(record: object, change: (units: unknown) => unknown): object {
+  const { plan } = record as Record<string, unknown>;
+  if (!isObject(plan) || !Array.isArray(plan.layers)) return record;
+  const layers = plan.layers.map((layer: unknown) =>
+    isObject(layer) ? Object.fromEntries(Object.entries(layer).map(([type, units]) => [type, change(units)])) : layer
+  );
+  return { ...record, plan: { ...plan, layers, ..."hidden" in plan && { hidden: change(plan.hidden) } } };
 }
 
 /** A record as it is stored: every list of kept units is a text. */
 export function withPackedUnits(record: object): object {
-  return inPlans(record, (units) => packUnits(units as number[]));
+  return inPlan(record, (units) => Array.isArray(units) ? packUnits(units) : units);
 }
 
-/** A stored record with lists again. What is no list's text stays as it is, for the schema to tell. */
+/** A stored record with lists again. */
 export function withUnpackedUnits(record: object): object {
-  return inPlans(record, (text) => typeof text === "string" ? unpackUnits(text) ?? text : text);
+  return inPlan(record, (text) => typeof text === "string" ? unpackUnits(text) ?? text : text);
 }

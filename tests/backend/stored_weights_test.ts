@@ -3,7 +3,7 @@ import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { exportCell } from "../../benchmarks/commands/export_cell.ts";
 import { writeRecord } from "../../benchmarks/records/store.ts";
-import { openStoredWeights, storeWeights } from "../../benchmarks/records/stored_weights.ts";
+import { openStoredWeights, storeWeights } from "../../benchmarks/records/kept_weights.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
 import { expectedTensors, tensorNames } from "../../models/config.ts";

@@ -3,7 +3,7 @@ import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
-import { openStoredWeights } from "../../benchmarks/records/stored_weights.ts";
+import { openStoredWeights } from "../../benchmarks/records/kept_weights.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import { forward } from "../../models/decoder.ts";
 import { disposeModel, uploadModel } from "../../models/device.ts";

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { join } from "node:path";
 import { z } from "zod";
 import { at } from "../../core/util/indexing.ts";
-import { openRebuild, storeRebuild } from "../../benchmarks/records/rebuild_file.ts";
+import { openRebuild, storeRebuild } from "../../benchmarks/records/kept_weights.ts";
 import { runPaths } from "../../benchmarks/records/store.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { sha256OfFiles } from "../../core/formats/ranged_file.ts";

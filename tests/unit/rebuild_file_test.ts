@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { join } from "node:path";
-import { openRebuild, storeRebuild } from "../../benchmarks/records/rebuild_file.ts";
+import { openRebuild, storeRebuild } from "../../benchmarks/records/kept_weights.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { sha256OfFiles } from "../../core/formats/ranged_file.ts";

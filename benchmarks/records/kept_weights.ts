@@ -1,0 +1,156 @@
+/** What a run keeps of a cell's model beside its record: all weights, or what makes the model again. The latter is adapters,
+ * kept masks and the windows of compensation, a few per cent of the weights. The units that stay are in the record.
+ *
+ * @module
+ */
+import { basename, join } from "node:path";
+import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
+import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
+import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
+import type { DoneRecord, StoredRebuild, StoredWeights } from "../../core/schema/schema.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
+import { at, lookUp } from "../../core/util/indexing.ts";
+import { checkTensors } from "../../models/check_tensors.ts";
+import {
+  type DecoderConfig,
+  expectedTensors,
+  type HostTensor,
+  LINEAR_NAMES,
+  tensorNames,
+  type WeightSource,
+} from "../../models/config.ts";
+import type { DecoderModel } from "../../models/device.ts";
+import { plannedConfig } from "../../models/plan.ts";
+import { hostTensor } from "../../models/surgery.ts";
+import { type Rebuild, rebuildOf, rebuildTensors } from "../../models/training/rebuild.ts";
+import { runPaths } from "./store.ts";
+
+/** Writes tensors as f32 to `weights/NAME.ENDING` in the run's folder, whole or not at all. */
+function store(
+  out: string,
+  named: NamedCell,
+  ending: string,
+  tensors: ReadonlyMap<string, HostTensor>,
+): StoredWeights {
+  const folder = runPaths(out).weights;
+  Deno.mkdirSync(folder, { recursive: true });
+  const file = `${cellName(named)}.${ending}`;
+  const path = join(folder, file);
+  writeSafetensors(path, {
+    shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
+    read: (name) => lookUp(tensors, name).data,
+    dtype: "F32",
+    metadata: { cell: named.id },
+  });
+  return { file, sizeBytes: Deno.statSync(path).size, sha256: sha256OfFiles([path]) };
+}
+
+/** Path of a file of {@linkcode store}.
+ * @throws {UsageError} when the file is missing.
+ * @throws {FileFormatError} when it is not the one that the record names. */
+function pathOf(out: string, { file, sha256: named }: StoredWeights): string {
+  const path = join(runPaths(out).weights, basename(file));
+  const sha256 = sha256OfFiles([path]);
+  if (sha256 === named) return path;
+  throw new FileFormatError(
+    path,
+    `has the SHA-256 ${sha256}, the record names ${named}: run the cell again in another folder`,
+  );
+}
+
+/** Keeps every tensor of a pruned model. All are in host memory at once. */
+export async function storeWeights(out: string, named: NamedCell, model: DecoderModel): Promise<StoredWeights> {
+  const tensors = new Map<string, HostTensor>();
+  for (const name of expectedTensors(model.config).keys()) tensors.set(name, await hostTensor(model, name));
+  return store(out, named, "safetensors", tensors);
+}
+
+/** The model of a record whose weights were kept: `source`, the dense one, narrowed by the record's plan, with the tensors
+ * of the file. Closing it leaves `source` open.
+ * @throws {UsageError} when the file is missing.
+ * @throws {FileFormatError} when it is not the file that the record names. */
+export function openStoredWeights(
+  out: string,
+  { storedWeights, plan }: DoneRecord & { storedWeights: StoredWeights },
+  source: WeightSource,
+): WeightSource {
+  const path = pathOf(out, storedWeights);
+  const file = openSafetensors(path);
+  try {
+    const biases = LINEAR_NAMES.filter((name) => file.tensors.has(tensorNames.bias(0, name)));
+    const config: DecoderConfig = { ...plannedConfig(source.config, plan), biases };
+    const shapes = new Map([...file.tensors].map(([name, { shape }]) => [name, shape]));
+    checkTensors(config, { path, shapes, storedName: (name) => name, isHarmless: () => false });
+    return {
+      config,
+      origin: { ...source.origin, dtypes: ["F32"] },
+      read: (name) => {
+        if (!file.tensors.has(name)) throw new UsageError(`${path}: has no tensor "${name}"`);
+        return file.read(name);
+      },
+      close: () => file.close(),
+    };
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+/** Name of the calibration windows, [sequences, tokens], token ids as f32, which holds them exactly. */
+const WINDOWS = "windows";
+
+/** Keeps what makes a model again. */
+export function storeRebuild(out: string, named: NamedCell, rebuild: Rebuild): StoredRebuild {
+  const tensors = rebuildTensors(rebuild);
+  const { windows, learned, recovered } = rebuild;
+  const [first] = windows;
+  if (first) {
+    const data = Float32Array.from(windows.flatMap((ids) => [...ids]));
+    tensors.set(WINDOWS, { shape: [windows.length, first.length], data });
+  }
+  const stage = {
+    compensated: windows.length > 0,
+    ...learned && { learned: learned.scale },
+    ...recovered && { recovered: recovered.scale },
+  };
+  return { ...store(out, named, "rebuild.safetensors", tensors), stages: [stage] };
+}
+
+/** What {@linkcode storeRebuild} kept for a record of a cell of a model of shape `dense`.
+ * @throws {UsageError} when the file is missing.
+ * @throws {FileFormatError} when it is not the file that the record names, or does not fit model and plan. */
+export function openRebuild(
+  out: string,
+  { rebuild, plan }: Pick<DoneRecord, "plan"> & { rebuild: StoredRebuild },
+  dense: DecoderConfig,
+): Rebuild {
+  const path = pathOf(out, rebuild);
+  const file = openSafetensors(path);
+  try {
+    const tensors = new Map([...file.tensors.keys()].map((name) => [name, file.read(name)]));
+    const windows = windowsOf(tensors, dense.vocabSize);
+    const { compensated, learned, recovered } = at(rebuild.stages, 0);
+    if (compensated !== windows.length > 0) {
+      throw new RangeError("windows must be there where least squares corrected maps, and only there");
+    }
+    return rebuildOf({ plan, windows, learned, recovered }, tensors, dense);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new FileFormatError(path, `does not fit the model: ${error.message}; run the cell again in another folder`);
+  } finally {
+    file.close();
+  }
+}
+
+/** Takes the windows out of `tensors`. */
+function windowsOf(tensors: Map<string, HostTensor>, vocabSize: number): Int32Array[] {
+  const found = tensors.get(WINDOWS);
+  if (!found) return [];
+  tensors.delete(WINDOWS);
+  const { shape: [rows = 0, tokens = 0, ...more], data } = found;
+  const isId = (id: number) => Number.isInteger(id) && id >= 0 && id < vocabSize;
+  if (tokens === 0 || more.length > 0 || data.length === 0 || !data.every(isId)) {
+    throw new RangeError(`windows must be token ids below ${vocabSize} in rows`);
+  }
+  return Array.from({ length: rows }, (_, i) => Int32Array.from(data.subarray(i * tokens, (i + 1) * tokens)));
+}
