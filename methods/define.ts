@@ -72,6 +72,8 @@ export interface PruneResult {
   replaced?: Statistics;
   /** What a method that learns did. */
   training?: TrainingReport[];
+  /** Times that rounding made an inverse indefinite, so that more was added to a diagonal; absent when never. */
+  raisedRidges?: number;
   /** What `replaced` was folded from, if that is all it holds: with it the model is kept in a few per cent of its size. */
   parts?: TrainedParts;
 }

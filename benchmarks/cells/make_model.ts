@@ -24,7 +24,7 @@ import { isKept, keptModel, openCheckpoint, type RebuildHost } from "./rebuild.t
 /** The part of a record that says how its model came about. */
 export type MadeFacts = Pick<
   DoneRecord,
-  "plan" | "calibrationData" | "training" | "trainingData" | "trainingDomains" | "changedWeights"
+  "plan" | "calibrationData" | "training" | "trainingData" | "trainingDomains" | "changedWeights" | "raisedRidges"
 >;
 
 /** A cell's model. */
@@ -107,6 +107,7 @@ async function prunedModel(
       ...pruned.training.length > 0 && { training: pruned.training },
       ...training && readFacts(training),
       changedWeights: pruned.changed,
+      ...pruned.raisedRidges && { raisedRidges: pruned.raisedRidges },
     },
   };
 }
@@ -127,8 +128,8 @@ export async function makeAgain(
   host: RebuildHost,
   clock: PhaseClock,
 ): Promise<MadeModel> {
-  const { plan, calibrationData, training, trainingData, trainingDomains, changedWeights } = before;
-  const facts = { plan, calibrationData, training, trainingData, trainingDomains, changedWeights };
+  const { plan, calibrationData, training, trainingData, trainingDomains, changedWeights, raisedRidges } = before;
+  const facts = { plan, calibrationData, training, trainingData, trainingDomains, changedWeights, raisedRidges };
   if (isKept(before)) {
     return {
       model: await keptModel(job.out, before, { dense: dense.model, source: dense.source }, host),

@@ -30,6 +30,8 @@ export interface PrunedModel extends LoadedModel {
   sparsity: number;
   /** Stages of learning and recovery, in order. */
   training: TrainingReport[];
+  /** Times that the method raised the ridge of an inverse; absent when never. */
+  raisedRidges?: number;
   /** Whether weights that stayed are others than the dense model's. */
   changed: boolean;
   /** What makes the model again from the dense one; null where that is no less than its weights. */
@@ -81,7 +83,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     checkpoint: given.snapshots,
     ...given.compensate && { compensate: compensated },
   };
-  const { plan, replaced = {}, parts, training: reports = [] } = await runMethod(method, {
+  const { plan, replaced = {}, parts, raisedRidges, training: reports = [] } = await runMethod(method, {
     model: dense.model,
     calibration,
     options,
@@ -103,6 +105,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     plan,
     sparsity: modelSize(model.config, config).sparsityOfPrunable,
     training: reports,
+    ...raisedRidges && { raisedRidges },
     changed: isLearned || Object.keys(tensors).length > 0,
     rebuild: areVectors(own) ? rebuild : null,
   };

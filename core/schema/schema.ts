@@ -317,6 +317,9 @@ export const doneRecordSchema = z.object({
   size: sizeSchema,
   denseSize: sizeSchema,
   plan: planSchema,
+  raisedRidges: z.number().int().min(1).optional().describe(
+    "times that rounding made an inverse indefinite, so that the method added more to a diagonal",
+  ),
   changedWeights: z.boolean().describe("whether weights are others than the dense model's, besides the removed ones"),
   rebuild: storedRebuildSchema.optional().describe("present when the cell changed weights, and training left it"),
   storedWeights: storedWeightsSchema.optional().describe("every tensor; present when the cell changed and kept them"),

@@ -194,7 +194,8 @@ export async function removalOrders(context: MethodContext<unknown>, error: Remo
           "queryHeads.raises": [queryHeads.raises],
           "kvGroups.order": kvGroups.order,
           "kvGroups.cost": kvGroups.cost,
-          "kvGroups.raises": [kvGroups.raises],
+          // Counted once.
+          "kvGroups.raises": [perGroup === 1 ? 0 : kvGroups.raises],
         };
       }),
   );

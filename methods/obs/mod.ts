@@ -57,7 +57,8 @@ export const obs: Method<typeof options> = defineMethod({
       ? target.uniform
       : incrementalWidths(config, target, options.firstRatio);
     const orders = await removalOrders(context, options.error);
-    return { plan: keepWidths(orders.map(orderScores), widths) };
+    const raisedRidges = orders.flatMap((layer) => Object.values(layer)).reduce((sum, { raises }) => sum + raises, 0);
+    return { plan: keepWidths(orders.map(orderScores), widths), ...raisedRidges > 0 && { raisedRidges } };
   },
 });
 
