@@ -1,8 +1,7 @@
 /** The same file in our engine and in llama.cpp, timed in turns.
  *
- * A round times the dense model by ours and by llama.cpp, then the other model by llama.cpp and by ours; the next round goes
- * backwards. So a machine that grows slower meanwhile slows all four, and whatever is compared (two engines on one model,
- * two models in one engine) is compared within a round.
+ * A round times the dense model by ours and by llama.cpp, then the other model by llama.cpp and by ours. The next round goes
+ * backwards. A drift of the machine meets all four, and engines and models are compared within a round.
  *
  * @module
  */
@@ -102,29 +101,23 @@ export async function closeSides({ ours, llamaCpp }: Sides): Promise<void> {
   await llamaCpp.close();
 }
 
-/** Times prefill, then decode, of `model`, in turns with `dense` where that is given: one untimed round, then `repeats` rounds
- * in the order dense ours, dense llama.cpp, llama.cpp, ours, and backwards. */
+/** Times prefill, then decode, of `model`, in turns with `dense` if that is given: an untimed round, then `repeats` rounds. */
 export async function timeSides(
   model: Sides,
   dense: Sides | undefined,
   { prefillTokens, decodeTokens, repeats }: TurnChoice,
 ): Promise<TurnResult[]> {
-  const time = async (name: string, tokens: number, kind: keyof Passes): Promise<TurnResult> => {
-    if (dense === undefined) {
-      const samples = await timeInTurns(repeats, [model.ours[kind], model.llamaCpp[kind]]);
-      return { name, tokens, model: { oursMs: at(samples, 0), llamaCppMs: at(samples, 1) } };
-    }
-    const order = [dense.ours, dense.llamaCpp, model.llamaCpp, model.ours];
-    const samples = await timeInTurns(repeats, order.map((side) => side[kind]));
-    return {
-      name,
-      tokens,
-      model: { oursMs: at(samples, 3), llamaCppMs: at(samples, 2) },
-      dense: { oursMs: at(samples, 0), llamaCppMs: at(samples, 1) },
-    };
+  const order = dense ? [dense.ours, dense.llamaCpp, model.llamaCpp, model.ours] : [model.ours, model.llamaCpp];
+  const timed = async (name: string, tokens: number, kind: keyof Passes): Promise<TurnResult> => {
+    const samplesMs = await timeInTurns(repeats, order.map((side) => side[kind]));
+    const of = ({ ours, llamaCpp }: Sides): EngineSamples => ({
+      oursMs: at(samplesMs, order.indexOf(ours)),
+      llamaCppMs: at(samplesMs, order.indexOf(llamaCpp)),
+    });
+    return { name, tokens, model: of(model), ...dense && { dense: of(dense) } };
   };
   return [
-    await time(`pp${prefillTokens}`, prefillTokens, "prefill"),
-    await time(`tg${decodeTokens}`, decodeTokens, "decode"),
+    await timed(`pp${prefillTokens}`, prefillTokens, "prefill"),
+    await timed(`tg${decodeTokens}`, decodeTokens, "decode"),
   ];
 }

@@ -5,7 +5,8 @@ import { at } from "../../core/util/indexing.ts";
 import { packBatches } from "../../benchmarks/evaluation/packing.ts";
 import type { ScoredSequence } from "../../benchmarks/evaluation/requests.ts";
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
-import { measureThroughput } from "../../benchmarks/timing/throughput.ts";
+import { time } from "../../benchmarks/pipeline/time.ts";
+import { currentEngine } from "../../core/engine/engine.ts";
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import type { DecoderModel } from "../../models/device.ts";
@@ -121,20 +122,24 @@ testOnEngines(
 );
 
 testOnEngines(
-  "measureThroughput() keeps the raw samples of prefill and decode apart",
+  "time() keeps the raw samples of prefill and decode apart",
   () =>
     withModel(async (model) => {
       const choice = { prefillTokens: 16, decodeTokens: 3, batch: 2, repeats: 2 };
-      const [prefill, decode] = take(await measureThroughput(model, choice, { dense: model, threads: 3 }), 2);
+      const [prefill, decode] = take(await time({ model }, { ...choice, dense: { model } }), 2);
       assertEquals([prefill.name, decode.name, prefill.batch], ["pp16", "tg3", 2]);
       for (const [result, tokens] of [[prefill, 16], [decode, 3]] as const) {
-        assertEquals([result.samplesMs.length, result.denseSamplesMs?.length, result.threads], [2, 2, 3]);
+        assertEquals([result.samplesMs.length, result.denseSamplesMs?.length, result.threads], [
+          2,
+          2,
+          currentEngine().threads,
+        ]);
         const rates = result.samplesMs.map((ms) => 1000 * 2 * tokens / ms);
         assertClose([result.tokensPerS.mean], [(at(rates, 0) + at(rates, 1)) / 2], { rtol: 1e-9 });
         assertClose([result.tokensPerS.sd], [Math.abs(at(rates, 0) - at(rates, 1)) / Math.SQRT2], { rtol: 1e-6 });
       }
       await assertRejects(
-        () => measureThroughput(model, { ...choice, prefillTokens: 257 }),
+        () => time({ model }, { ...choice, prefillTokens: 257 }),
         UsageError,
         "256 positions",
       );
