@@ -108,34 +108,32 @@ function cachedCommit(repository: string, revision: string): string | undefined 
   }
 }
 
+/** Folders of the cached commits of a data set: of `revision`, or of the default branches. */
+function cachedSnapshots({ repo, revision }: HubSource, cache: string): { folder: string; commit: string }[] {
+  const repository = repositoryFolder(cache, repo);
+  return (revision ? [revision] : DEFAULT_REVISIONS).flatMap((name) => {
+    const commit = cachedCommit(repository, name);
+    return commit === undefined ? [] : [{ folder: join(repository, "snapshots", commit), commit }];
+  });
+}
+
 /** A split of `hub` in the cache, or undefined. `exact`: see {@linkcode selectSplit}. */
 export function cachedSplit(
   hub: HubSource,
   { split, exact, cache }: { split: string; exact: readonly string[]; cache: string },
 ): HubFiles | undefined {
-  const repository = repositoryFolder(cache, hub.repo);
-  for (const revision of hub.revision ? [hub.revision] : DEFAULT_REVISIONS) {
-    const commit = cachedCommit(repository, revision);
-    if (commit === undefined) continue;
-    const snapshot = join(repository, "snapshots", commit);
-    const names = selectSplit(listFiles(snapshot), { config: hub.config, split, exact });
-    if (names.length === 0) continue;
-    const total = shardCount(names);
-    if (total !== undefined && total !== names.length) continue;
-    return { paths: names.map((name) => join(snapshot, name)), names, revision: commit };
+  for (const { folder, commit } of cachedSnapshots(hub, cache)) {
+    const names = selectSplit(listFiles(folder), { config: hub.config, split, exact });
+    if (names.length === 0 || (shardCount(names) ?? names.length) !== names.length) continue;
+    return { paths: names.map((name) => join(folder, name)), names, revision: commit };
   }
   return undefined;
 }
 
 /** The cached file `name` of the data set `repo`, if there is one. */
 export function cachedFile(repo: string, name: string, cache: string): string | undefined {
-  const repository = repositoryFolder(cache, repo);
-  for (const revision of DEFAULT_REVISIONS) {
-    const commit = cachedCommit(repository, revision);
-    const path = commit && join(repository, "snapshots", commit, name);
-    if (path && listFiles(join(repository, "snapshots", commit)).includes(name)) return path;
-  }
-  return undefined;
+  const snapshot = cachedSnapshots({ repo }, cache).find(({ folder }) => listFiles(folder).includes(name));
+  return snapshot && join(snapshot.folder, name);
 }
 
 /** Number of files according to their names (`test-00000-of-00002.parquet`): a cache may lack some. */

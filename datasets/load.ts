@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { FileFormatError, MissingDataError, UsageError } from "../core/util/errors.ts";
@@ -30,7 +31,7 @@ interface LoadedCorpus {
 }
 
 /** Where to look for data sets. */
-interface DataPlaces {
+export interface DataPlaces {
   /** Folder of the user; searched first. */
   data?: string;
   /** Hugging Face cache; default that of the environment. */
@@ -38,7 +39,7 @@ interface DataPlaces {
 }
 
 /** The files of a split. */
-interface FoundSplit {
+export interface FoundSplit {
   paths: string[];
   /** Their names in records of results. */
   source: string;
@@ -46,49 +47,45 @@ interface FoundSplit {
   revision: string | null;
 }
 
-const baseName = (path: string) => path.slice(path.lastIndexOf("/") + 1);
-
 /** Names of files, and of their Parquet versions. */
 const withParquet = (names: readonly string[]) =>
   names.flatMap((name) => name.endsWith(".jsonl") ? [name, name.replace(/jsonl$/, "parquet")] : [name]);
+
+/** The first file of `folder` with one of `names`, or with that name as Parquet. */
+export function fileIn(folder: string | undefined, names: readonly string[]): FoundSplit | undefined {
+  if (folder === undefined) return undefined;
+  const path = withParquet(names).map((name) => join(folder, name)).find(isFile);
+  return path === undefined ? undefined : { paths: [path], source: basename(path), revision: null };
+}
 
 /** Finds a split in the data set's own folder, in the user's, then in the Hugging Face cache. `hubSplit`: the split's
  * name on the Hub, if it is there. `names`: possible names of the file. `fetched`: its name for `bench fetch`, default
  * the data set's id.
  * @throws {MissingDataError} that says what was looked for and how to get it. */
-function findSplit(
-  source: DataSource,
+export function findSplit(
+  { id, folder, hub }: Pick<DataSource, "id" | "folder" | "hub">,
   { data, cache = hubSettings().cache }: DataPlaces,
-  { split, names, hubSplit, fetched = source.id }: {
+  { split, names, hubSplit, fetched = id }: {
     split: string;
     names: readonly string[];
     hubSplit?: string;
     fetched?: string;
   },
 ): FoundSplit {
-  const folder = source.folder ? fileURLToPath(source.folder) : data;
-  const candidates = withParquet(names);
-  const path = folder === undefined
-    ? undefined
-    : candidates.map((name) => `${folder.replace(/\/+$/, "")}/${name}`).find(isFile);
-  if (path !== undefined) return { paths: [path], source: baseName(path), revision: null };
-  const { hub } = source;
-  if (hub && hubSplit !== undefined) {
-    const cached = cachedSplit(hub, { split: hubSplit, exact: names, cache });
-    if (cached) {
-      const { paths, names, revision } = cached;
-      return { paths, source: names.map((name) => `${hub.repo}/${name}`).join(", "), revision };
-    }
+  const found = fileIn(folder ? fileURLToPath(folder) : data, names);
+  if (found) return found;
+  const cached = hub && hubSplit !== undefined && cachedSplit(hub, { split: hubSplit, exact: names, cache });
+  if (cached) {
+    const { paths, names, revision } = cached;
+    return { paths, source: names.map((name) => `${hub.repo}/${name}`).join(", "), revision };
   }
-  const place = source.folder ? " in its folder" : data === undefined ? "" : ` in "${data}"`;
+  const place = folder ? " in its folder" : data === undefined ? "" : ` in "${data}"`;
   const advice = hub
-    ? `; \`bench fetch ${fetched}\` downloads it from Hugging Face (${hub.repo}${
-      hub.config ? `, ${hub.config}` : ""
-    }), ` +
-      "or give --data a folder with it"
+    ? `; \`bench fetch ${fetched}\` downloads it from Hugging Face ` +
+      `(${hub.repo}${hub.config ? `, ${hub.config}` : ""}), or give --data a folder with it`
     : "";
   throw new MissingDataError(
-    `The ${split} split of "${source.id}" was not found${place}: looked for ${candidates.join(", ")}${advice}`,
+    `The ${split} split of "${id}" was not found${place}: looked for ${withParquet(names).join(", ")}${advice}`,
   );
 }
 

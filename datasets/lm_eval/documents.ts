@@ -8,27 +8,15 @@ import { FileFormatError, MissingDataError } from "../../core/util/errors.ts";
 import { isFile } from "../../core/util/paths.ts";
 import type { DatasetUse } from "../../core/schema/schema.ts";
 import type { HubSource } from "../define.ts";
-import { cachedFile, cachedSplit, hubSettings, listFiles, selectSplit } from "../hub_cache.ts";
+import { cachedFile, hubSettings, listFiles, selectSplit } from "../hub_cache.ts";
+import { type DataPlaces, fileIn, findSplit, type FoundSplit } from "../load.ts";
 import { readRecords } from "../records.ts";
 import type { TaskConfig } from "./config.ts";
 import type { DataRow } from "./prompts.ts";
 
-/** Where to look for data sets. */
-interface Places {
-  data?: string;
-  cache?: string;
-}
-
-interface Found {
-  paths: string[];
-  source: string;
-  revision: string | null;
-}
-
 /** Formats that `dataset_path` may name instead of a data set. */
 const FORMATS = ["json", "parquet", "text"];
 const LICENCE = "see the data set's card";
-const ENDINGS = [".jsonl", ".parquet", ".jsonl.gz", ".json"];
 
 /** `data_files` of one split. */
 function dataFiles({ dataset_kwargs: kwargs }: TaskConfig, split: string): string[] | undefined {
@@ -52,56 +40,49 @@ export function hubOf(
 
 const isLocalPath = (path: string) => isAbsolute(path) || /^\.\.?(\/|$)/.test(path);
 
-function locate(
-  path: string,
-  config: TaskConfig,
-  split: string,
-  { cache = hubSettings().cache }: Places,
-): Found | undefined {
-  const { dataset_path: name, dataset_name: subset } = config;
+/** The files that `data_files` names; undefined if the cache lacks one. */
+function namedFiles(path: string, config: TaskConfig, split: string, cache: string): FoundSplit | undefined {
+  const { dataset_path: name } = config;
   const refuse = (problem: string) => new FileFormatError(path, problem);
-  const isLocal = isLocalPath(name);
   const files = dataFiles(config, split);
-  if (FORMATS.includes(name) || files) {
-    if (!files) throw refuse(`dataset_kwargs.data_files has no file of the split "${split}"`);
-    const found = files.map((file) => {
-      const [, repo, inner] = HUB_FILE.exec(file) ?? [];
-      if (repo !== undefined && inner !== undefined) return cachedFile(repo, inner, cache);
-      if (/^\w+:\/\//.test(file)) throw refuse(`"${file}" is not on this machine: download it and name the file`);
-      const base = FORMATS.includes(name) || !isLocal ? dirname(path) : join(dirname(path), name);
-      const full = isAbsolute(file) ? file : join(base, file);
-      if (!isFile(full)) throw new MissingDataError(`${path}: the data file "${full}" does not exist`);
-      return full;
-    });
-    const present = found.filter((file) => file !== undefined);
-    return present.length < found.length ? undefined : { paths: present, source: files.join(", "), revision: null };
-  }
-  if (isLocal) {
-    const folder = isAbsolute(name) ? name : join(dirname(path), name);
-    const names = selectSplit(listFiles(folder), { ...subset && { config: String(subset) }, split, exact: [] });
-    return { paths: names.map((file) => join(folder, file)), source: names.join(", "), revision: null };
-  }
-  const cached = cachedSplit({ repo: name, ...subset && { config: String(subset) } }, { split, exact: [], cache });
-  return cached &&
-    { ...cached, source: cached.names.map((file) => `${name}/${file}`).join(", ") };
+  if (!files) throw refuse(`dataset_kwargs.data_files has no file of the split "${split}"`);
+  const base = FORMATS.includes(name) || !isLocalPath(name) ? dirname(path) : join(dirname(path), name);
+  const paths = files.flatMap((file) => {
+    const [, repo, inner] = HUB_FILE.exec(file) ?? [];
+    if (repo !== undefined && inner !== undefined) return cachedFile(repo, inner, cache) ?? [];
+    if (/^\w+:\/\//.test(file)) throw refuse(`"${file}" is not on this machine: download it and name the file`);
+    const full = isAbsolute(file) ? file : join(base, file);
+    if (!isFile(full)) throw new MissingDataError(`${path}: the data file "${full}" does not exist`);
+    return full;
+  });
+  return paths.length < files.length ? undefined : { paths, source: files.join(", "), revision: null };
+}
+
+/** The split's files in a local folder; undefined if there are none. */
+function folderFiles(path: string, config: TaskConfig, split: string): FoundSplit | undefined {
+  const { dataset_path: name, dataset_name: subset } = config;
+  const folder = isAbsolute(name) ? name : join(dirname(path), name);
+  const names = selectSplit(listFiles(folder), { ...subset && { config: String(subset) }, split, exact: [] });
+  if (names.length === 0) return undefined;
+  return { paths: names.map((file) => join(folder, file)), source: names.join(", "), revision: null };
 }
 
 /** The split's files: the user's `TASK-SPLIT.jsonl` or `.parquet` first, then those of the task file.
  * @throws {MissingDataError} that says what was looked for and how to get it. */
-function findFiles(path: string, config: TaskConfig, split: string, places: Places): Found {
-  const { task, dataset_path: name } = config;
-  const own = places.data === undefined
-    ? undefined
-    : ENDINGS.map((ending) => join(places.data ?? "", `${task}-${split}${ending}`)).find(isFile);
-  if (own !== undefined) return { paths: [own], source: own.slice(own.lastIndexOf("/") + 1), revision: null };
-  const found = locate(path, config, split, places);
-  if (found && found.paths.length > 0) return found;
-  const way = hubOf(config)
-    ? `download it with bench fetch ${path}`
-    : "download its files into the Hub's cache with hf download";
+function findFiles(path: string, config: TaskConfig, split: string, places: DataPlaces): FoundSplit {
+  const { task, dataset_path: name, dataset_kwargs: kwargs } = config;
+  const names = [".jsonl", ".jsonl.gz", ".json"].map((ending) => `${task}-${split}${ending}`);
+  const hub = hubOf(config);
+  if (hub) return findSplit({ id: task, hub }, places, { split, names, hubSplit: split, fetched: path });
+  const { data, cache = hubSettings().cache } = places;
+  const found = fileIn(data, names) ??
+    (FORMATS.includes(name) || kwargs?.data_files
+      ? namedFiles(path, config, split, cache)
+      : folderFiles(path, config, split));
+  if (found) return found;
   throw new MissingDataError(
-    `The split "${split}" of "${name}" for the task "${task}" (${path}) is not on this machine: ${way}, ` +
-      `or give --data a folder with ${task}-${split}.jsonl or .parquet`,
+    `The split "${split}" of "${name}" for the task "${task}" (${path}) is not on this machine: download its files ` +
+      `into the Hub's cache with hf download, or give --data a folder with ${task}-${split}.jsonl or .parquet`,
   );
 }
 
@@ -117,7 +98,7 @@ export async function readSplit(
   path: string,
   config: TaskConfig,
   split: string,
-  places: Places,
+  places: DataPlaces,
 ): Promise<{ records: DataRow[]; dataset: DatasetUse }> {
   if (/[[\]+]/.test(split)) throw new FileFormatError(path, `parts of a split are not supported: current "${split}"`);
   const found = findFiles(path, config, split, places);
