@@ -74,7 +74,8 @@ export interface PruneResult {
   training?: TrainingReport[];
   /** Times that rounding made an inverse indefinite, so that more was added to a diagonal; absent when never. */
   raisedRidges?: number;
-  /** What `replaced` was folded from, if that is all it holds: with it the model is kept in a few per cent of its size. */
+  /** What `replaced` was folded from, if that is all it holds: with it the model is kept in a few per cent of its
+   * size. */
   parts?: TrainedParts;
 }
 
@@ -108,11 +109,12 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   needs: {
     /** Whether `calibration` is filled. */
     calibration: boolean;
-    /** Whether the choice depends on the seed besides; where nothing is drawn, a run has one cell for all seeds. True when
-     * absent. */
+    /** Whether the choice depends on the seed besides; where nothing is drawn, a run has one cell for all seeds. True
+     * when absent. */
     seed?: boolean;
   };
-  /** What it removes: units of the run's types, where absent, or whole layers, so that a budget is met within one layer. */
+  /** What it removes: units of the run's types, where absent, or whole layers, so that a budget is met within one
+   * layer. */
   granularity?: "layer";
   /** Whether it reads the model's layers through `eachLayer` and the shared statistics alone, so that `--layerwise` can
    * hold one at a time. */
@@ -121,10 +123,11 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   options: Schema;
   /** Whether these options always give equal widths in every layer. */
   uniformLayers(options: z.infer<Schema>): boolean;
-  /** Whether these options give the method a target of its own, such as a shape or a time, by which it may remove more than
-   * the budget of parameters asks for. All others meet the budget to one unit, or their cell is refused. */
+  /** Whether these options give the method a target of its own, such as a shape or a time, by which it may remove more
+   * than the budget of parameters asks for. All others meet the budget to one unit, or their cell is refused. */
   ownTarget?(options: z.infer<Schema>): boolean;
-  /** Option sets besides the defaults that search in another way; the conformance tests of methods that learn run them. */
+  /** Option sets besides the defaults that search in another way; the conformance tests of methods that learn run
+   * them. */
   variants?: readonly MethodVariant<z.input<Schema>>[];
   /** How it trains with a run's settings, where it does not take them as they are: the same tokens in other steps, or a
    * loss of its own. Plans and reports count what this returns. */

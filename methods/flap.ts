@@ -22,9 +22,9 @@
  * Bias compensation adds a bias to the output and down maps of every layer, as published, so that the result is not a
  * plain LLaMA. `biasCompensation=false` is another method than the published one.
  *
- * Cost: one forward pass over calibration. Deviations from the authors' code: channels fill the parameter budget in every
- * structure, while the code meets it roughly; without `attentionRatio`, `UL-MM` equals `UL-UM`; one unit of each type
- * stays in every layer.
+ * Cost: one forward pass over calibration. Deviations from the authors' code: channels fill the parameter budget in
+ * every structure, while the code meets it roughly; without `attentionRatio`, `UL-MM` equals `UL-UM`; one unit of each
+ * type stays in every layer.
  *
  * @module
  */
@@ -136,8 +136,8 @@ function widths(
   }
 }
 
-/** Biases W_removed mean(x_removed) of the output and down projections (section 3.3), f32 [D] each, for every layer of a
- * projection that loses a column anywhere. */
+/** Biases W_removed mean(x_removed) of the output and down projections (section 3.3), f32 [D] each, for every layer of
+ * a projection that loses a column anywhere. */
 export async function compensation(
   model: DecoderModel,
   plan: PrunePlan,

@@ -1,10 +1,10 @@
 /** Random pruning: the lower bound for every other method.
  *
- * Paper: the "Random" rows of Ma et al. 2023, arXiv:2305.11627 (LLM-Pruner), table 1.
- * Shapes: one uniform score in [0, 1) per unit, ffn [L][F], query heads [L][H], key/value groups [L][G]; higher is kept.
- * Cost: none. Deviations from the authors' code: one number per unit, where it draws one per row and sums them. Either
- * way all choices of the units of a layer are equally likely. Every layer has the same width unless `keepFirst` and
- * `keepLast` leave some whole, as in the paper's tables.
+ * Paper: the "Random" rows of Ma et al. 2023, arXiv:2305.11627 (LLM-Pruner), table 1. Shapes: one uniform score in [0,
+ * 1) per unit, ffn [L][F], query heads [L][H], key/value groups [L][G]; higher is kept. Cost: none. Deviations from the
+ * authors' code: one number per unit, where it draws one per row and sums them. Either way all choices of the units of
+ * a layer are equally likely. Every layer has the same width unless `keepFirst` and `keepLast` leave some whole, as in
+ * the paper's tables.
  *
  * @module
  */

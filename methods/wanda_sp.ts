@@ -3,17 +3,17 @@
  * Papers: Sun et al. 2023, arXiv:2306.11695, eq. 1 (|W_ij| ||X_j||). The structured form ("Wanda-sp") is from An et al.
  * 2023, arXiv:2312.11983, section 4, and the authors' code (CASIA-IVA-Lab/FLAP 3bb57db).
  *
- * Shapes: for each input column j of the output and down projections W `[out, in]`, `m_j = mean_i |W_ij| sqrt(a_j)` with
- * a_j the mean square of x_j over calibration tokens: [L][H K] and [L][F]. A head's score is the sum over its K columns,
- * a key/value group's the sum over its heads.
+ * Shapes: for each input column j of the output and down projections W `[out, in]`, `m_j = mean_i |W_ij| sqrt(a_j)`
+ * with a_j the mean square of x_j over calibration tokens: [L][H K] and [L][F]. A head's score is the sum over its K
+ * columns, a key/value group's the sum over its heads.
  *
- * Statistics: `prefix` feeds each layer with the outputs of the layers already pruned, as the authors' code does. `dense`
- * takes those of the dense model, so that one pass serves every sparsity.
+ * Statistics: `prefix` feeds each layer with the outputs of the layers already pruned, as the authors' code does.
+ * `dense` takes those of the dense model, so that one pass serves every sparsity.
  *
  * Cost: one forward pass over calibration (dense), or two at each sparsity (prefix). Deviations from the authors' code:
- * a_j is a mean over tokens instead of a sum over the tokens of a sequence (a factor common to all units). Widths meet a
- * parameter budget, while the code removes the same rounded fraction of heads and of channels (LLaMA-7B at 20 %: 26 heads
- * and 8807 channels stay, a sparsity of 0.1958).
+ * a_j is a mean over tokens instead of a sum over the tokens of a sequence (a factor common to all units). Widths meet
+ * a parameter budget, while the code removes the same rounded fraction of heads and of channels (LLaMA-7B at 20 %: 26
+ * heads and 8807 channels stay, a sparsity of 0.1958).
  *
  * @module
  */

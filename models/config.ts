@@ -72,8 +72,8 @@ export type LinearName = (typeof LINEAR_NAMES)[number];
 /** The linear maps that write to the residual stream. */
 export const WRITING_NAMES = ["output", "down"] as const;
 
-/** Whether a linear map writes to the residual stream. Its inputs, the columns of its weight, are then what the units of
- * its layer put out; of the other maps the outputs, the rows, are the units'. */
+/** Whether a linear map writes to the residual stream. Its inputs, the columns of its weight, are then what the units
+ * of its layer put out; of the other maps the outputs, the rows, are the units'. */
 export function writesResidual(name: LinearName): boolean {
   return WRITING_NAMES.some((writing) => writing === name);
 }
@@ -190,8 +190,8 @@ const HF_NORM: Record<NormName, string> = {
   keyNorm: "self_attn.k_norm",
 };
 
-/** The names of tensors used inside the project: those of a plain Hugging Face checkpoint, and two of the project's own for
- * norms that it lacks. Where the checkpoints of a family say otherwise, its file in `families/` has their names. */
+/** The names of tensors used inside the project: those of a plain Hugging Face checkpoint, and two of the project's own
+ * for norms that it lacks. Where the checkpoints of a family say otherwise, its file in `families/` has their names. */
 export const tensorNames = {
   embedding: "model.embed_tokens.weight",
   finalNorm: "model.norm.weight",
@@ -246,7 +246,8 @@ export interface WeightSource {
   /** Reads one tensor by its Hugging Face name (see {@linkcode tensorNames}), dequantised to f32.
    * @throws {UsageError} when the checkpoint lacks it. */
   read(name: string): HostTensor;
-  /** Brings the stored bytes of a tensor that is read soon while this thread computes; absent where there is no file. */
+  /** Brings the stored bytes of a tensor that is read soon while this thread computes; absent where there is no
+   * file. */
   prefetch?(name: string): Promise<void>;
   close(): void;
 }

@@ -37,8 +37,8 @@ export interface Extension {
 /** Places that a cache grows by at least. */
 const ROOM = 64;
 
-/** Runs B rows of T new tokens after those in `cache` (null: none). The old cache is freed. All rows have the same length.
- * No gradient. */
+/** Runs B rows of T new tokens after those in `cache` (null: none). The old cache is freed. All rows have the same
+ * length. No gradient. */
 export function extend(model: DecoderModel, tokens: TokenIds, batch: number, cache: KvCache | null): Extension {
   const { config } = model;
   const length = (tokens instanceof Int32Array ? tokens.length : tokens.size) / batch;
@@ -67,8 +67,8 @@ export function disposeCache(cache: KvCache): void {
   for (const { keys, values } of cache.layers) tf.dispose([keys, values]);
 }
 
-/** Whether a decoder layer can run as a single operation that writes its cache in place: the engine has it, there are no
- * adapters, the weights of a layer are in one form, and sequences are few. */
+/** Whether a decoder layer can run as a single operation that writes its cache in place: the engine has it, there are
+ * no adapters, the weights of a layer are in one form, and sequences are few. */
 export function canStep(model: DecoderModel, batch: number): boolean {
   return currentEngine().decoderOps && batch <= FEW_ROWS && !model.readLayer &&
     model.layers.every((layer) => isOneForm(layer) && LINEAR_NAMES.every((name) => !layer[name].lora));
@@ -128,7 +128,8 @@ function replace(cache: KvCache, layer: number, change: (x: tf.Tensor4D) => tf.T
   tf.dispose([keys, values]);
 }
 
-/** Gives every layer room for one more position, half as much again as it holds. Returns the positions held per layer. */
+/** Gives every layer room for one more position, half as much again as it holds. Returns the positions held per
+ * layer. */
 function makeRoom(cache: KvCache): number[] {
   const held = cache.held ?? cache.layers.map(({ keys }) => keys.shape[2]);
   for (const [l, count] of held.entries()) {

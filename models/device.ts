@@ -58,7 +58,8 @@ const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[n
 /** How weights are held: in f32, or matrices in 16 bits (see `core/engine/matrix.ts`). */
 export type WeightForm = "f32" | "stored";
 
-/** The form that needs no mention: 16 bits where the engine can hold them and the checkpoint or fast arithmetic has them. */
+/** The form that needs no mention: 16 bits where the engine can hold them and the checkpoint or fast arithmetic has
+ * them. */
 export function usualForm(
   { origin }: { origin: Pick<WeightSource["origin"], "dtypes"> },
   { decoderOps, arithmetic }: Pick<Engine, "decoderOps" | "arithmetic">,
@@ -70,7 +71,8 @@ export function usualForm(
 /** Bytes read after which host copies are collected. */
 const COLLECT_BYTES = 2 ** 24;
 
-/** Values of a tensor from which its bytes are read ahead: for fewer, waiting for another thread takes longer than reading. */
+/** Values of a tensor from which its bytes are read ahead: for fewer, waiting for another thread takes longer than
+ * reading. */
 const AHEAD_VALUES = 2 ** 18;
 
 /** Names of a layer's tensors in the order in which they are uploaded. */
@@ -82,8 +84,8 @@ const layerTensors = (config: DecoderConfig, l: number): string[] => [
   ...layerNorms(config).map(([name]) => tensorNames.norm(l, name)),
 ];
 
-/** Names of a model's tensors in the order in which they are uploaded: the largest first, since what their transposition
- * takes besides is freed before the layers are there. */
+/** Names of a model's tensors in the order in which they are uploaded: the largest first, since what their
+ * transposition takes besides is freed before the layers are there. */
 export function uploadOrder(config: DecoderConfig): string[] {
   return [
     ...config.tiedHead ? [] : [tensorNames.head],
@@ -93,8 +95,8 @@ export function uploadOrder(config: DecoderConfig): string[] {
   ];
 }
 
-/** Reads tensors: while the one that was read goes to the device, the stored bytes of the next large one come from the file.
- * Host copies are collected now and then. */
+/** Reads tensors: while the one that was read goes to the device, the stored bytes of the next large one come from the
+ * file. Host copies are collected now and then. */
 function readerInOrder(source: WeightSource, aheadValues: number): (name: string) => Promise<HostTensor> {
   const shapes = expectedTensors(source.config);
   const isLarge = (name: string) => (shapes.get(name) ?? []).reduce((size, own) => size * own, 1) >= aheadValues;
@@ -119,8 +121,9 @@ function readerInOrder(source: WeightSource, aheadValues: number): (name: string
   };
 }
 
-/** Puts tensors of `source` on the device; of at most one tensor there is a host copy, and of at most one more the stored
- * bytes, those of tensors with `aheadValues` values or more. Embedding and output projection are split where they are over the engine's limit for a tensor.
+/** Puts tensors of `source` on the device; of at most one tensor there is a host copy, and of at most one more the
+ * stored bytes, those of tensors with `aheadValues` values or more. Embedding and output projection are split where
+ * they are over the engine's limit for a tensor.
  * @throws {RangeError} when another tensor is over that limit.
  * @throws {EngineError} when the device reported an error, or the engine holds f32 only. */
 export function createUploader(
@@ -212,8 +215,8 @@ const heldOfModel = (model: DecoderModel): (tf.Tensor | PackedMatrix)[] => [
   ...model.readLayer ? [] : model.layers.flatMap(heldOfLayer),
 ];
 
-/** Bytes that the model's weights take on the device, adapters not counted; those of layers that are read one at a time are
- * not there. */
+/** Bytes that the model's weights take on the device, adapters not counted; those of layers that are read one at a time
+ * are not there. */
 export const modelBytes = (model: DecoderModel): number =>
   heldOfModel(model).reduce((sum, part) => sum + heldBytes(part), 0);
 

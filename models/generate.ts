@@ -60,9 +60,9 @@ export async function greedyStep(
   }
 }
 
-/** Continues each row by its `steps` most probable tokens, starting with `first`, i32 [B], after those in `cache` (null: none;
- * it is freed): i32 [steps B], step by step, and the cache with all but the last of them. The ids stay on the device until
- * the end where the embedding is in one part. */
+/** Continues each row by its `steps` most probable tokens, starting with `first`, i32 [B], after those in `cache`
+ * (null: none; it is freed): i32 [steps B], step by step, and the cache with all but the last of them. The ids stay on
+ * the device until the end where the embedding is in one part. */
 export async function greedyTokens(
   model: DecoderModel,
   first: Int32Array,

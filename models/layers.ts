@@ -74,8 +74,8 @@ function attentionMask(
   return tf.tensor4d(mask, [rows, 1, queries, keys]);
 }
 
-/** Mask of a batch: one for all rows if every row is plainly causal. A token sees positions less than `window` before its
- * own. */
+/** Mask of a batch: one for all rows if every row is plainly causal. A token sees positions less than `window` before
+ * its own. */
 function batchMask({ batch, length, segments }: BatchLayout, positions: Int32Array, window: number): tf.Tensor4D {
   const rows = segments || window < Infinity ? batch : 1;
   return attentionMask([rows, length, length], (row, j, i) => {
@@ -161,8 +161,8 @@ export function embed(model: DecoderModel, tokens: TokenIds, hidden?: HiddenMask
   });
 }
 
-/** What goes to the output projection: x [N, D] after the last layer -> [N, D], normed, and scaled where the model scales
- * its logits. */
+/** What goes to the output projection: x [N, D] after the last layer -> [N, D], normed, and scaled where the model
+ * scales its logits. */
 export function finalStates(model: DecoderModel, x: tf.Tensor2D, hidden?: HiddenMask): tf.Tensor2D {
   const { normEpsilon, logitScale = 1 } = model.config;
   const normed = hiddenNorm(x, model.finalNorm, normEpsilon, hidden);

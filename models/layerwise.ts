@@ -50,8 +50,9 @@ export interface LayerRunOptions extends Pick<ForwardOptions, "observe"> {
 /** Runs batch `i` through the layer that is visited. The last run of a batch gives the input of the next layer. */
 export type RunBatch = (i: number, options: LayerRunOptions) => Promise<void>;
 
-/** Runs batches through one layer after the other, with the numbers of `forward` for each batch: `visit` runs each batch
- * once, or again if `keepInputs` is set. Between layers the hidden states, [B T, D] of each batch, are in host memory. */
+/** Runs batches through one layer after the other, with the numbers of `forward` for each batch: `visit` runs each
+ * batch once, or again if `keepInputs` is set. Between layers the hidden states, [B T, D] of each batch, are in host
+ * memory. */
 export async function forwardByLayers(
   model: DecoderModel,
   batches: readonly TokenBatch[],

@@ -27,8 +27,8 @@ function byWavelength(frequency: number, scaling: Scaled<"llama3">): number {
   return (1 - smooth) * frequency / factor + smooth * frequency;
 }
 
-/** YaRN (Peng et al. 2023, arXiv:2309.00071): pairs that turn often stay, those that turn seldom are divided by the factor,
- * with a ramp over the pairs between. */
+/** YaRN (Peng et al. 2023, arXiv:2309.00071): pairs that turn often stay, those that turn seldom are divided by the
+ * factor, with a ramp over the pairs between. */
 function yarn(plain: Float64Array, base: number, scaling: Scaled<"yarn">): Float64Array {
   const { factor, originalMaxPositions, betaFast, betaSlow, truncate } = scaling;
   const pairs = plain.length;

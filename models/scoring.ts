@@ -53,7 +53,8 @@ export interface ScoringModel {
 export const FAST_TOKENS: Record<EngineName, number> = { wasm: 512, cpu: 512, tensorflow: 2048, webgpu: 2048 };
 
 /** Floats of a token that live at once: the residual stream, its norm and what is added to it; query, key, value and
- * what attention makes of them; three copies of the scores of a block of queries; gate, up and two of their products. */
+ * what attention makes of them; three copies of the scores of a block of queries; gate, up and two of their
+ * products. */
 export function bytesPerToken({ width, headSize, layers }: DecoderConfig): number {
   const floats = layers.map((layer) => {
     const heads = queryHeads(layer);

@@ -213,7 +213,8 @@ export function pruneModel(
   return { config, layers: keptLayers(plan).map((l) => cutLayer(at(model.layers, l), l)), ...cutRest(model) };
 }
 
-/** {@linkcode pruneModel} for a model whose layers may be read one at a time: one dense layer is held besides the result. */
+/** {@linkcode pruneModel} for a model whose layers may be read one at a time: one dense layer is held besides the
+ * result. */
 export async function pruneByLayers(
   model: DecoderModel,
   plan: PrunePlan,

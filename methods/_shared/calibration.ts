@@ -66,8 +66,8 @@ class Moments {
     this.#fluctuation = new Float64Array(columns);
   }
 
-  /** Adds a window of `tokens` tokens with these means and centred sums of squares. The variance is that of Chan, Golub and
-   * LeVeque 1983, eq. 1.5: exact, while `mean(x^2) - mean(x)^2` loses all digits on units with a large mean. */
+  /** Adds a window of `tokens` tokens with these means and centred sums of squares. The variance is that of Chan, Golub
+   * and LeVeque 1983, eq. 1.5: exact, while `mean(x^2) - mean(x)^2` loses all digits on units with a large mean. */
   add(tokens: number, means: Float32Array, squares: Float32Array): void {
     const before = this.#tokens;
     const all = before + tokens;
@@ -101,7 +101,8 @@ function windowMoments(x: tf.Tensor2D, batch: number): tf.Tensor2D {
   return tf.tidy(() => {
     const [n, columns] = x.shape;
     const length = n / batch;
-    // Row b is 1 on the tokens of window b. Products of matrices are faster than reductions, and batched ones copy on wasm.
+    // Row b is 1 on the tokens of window b. Products of matrices are faster than reductions, and batched ones copy on
+    // wasm.
     const windows = new Float32Array(batch * n);
     for (let b = 0; b < batch; b++) windows.fill(1, b * n + b * length, b * n + (b + 1) * length);
     const sums = tf.tensor2d(windows, [batch, n]);
@@ -119,13 +120,13 @@ function addBatch(total: Moments, values: Float32Array, { batch, length }: Token
   for (let b = 0; b < batch; b++) total.add(length, row(b), row(batch + b));
 }
 
-/** Statistics over all calibration tokens of every input of the output and down projections of the dense model: one forward
- * pass, kept for all methods and levels. One object per layer.
+/** Statistics over all calibration tokens of every input of the output and down projections of the dense model: one
+ * forward pass, kept for all methods and levels. One object per layer.
  *
- * The fluctuation is `v_m = v_{m-1} (m - 1) / m + (mean over the tokens of window m of (x - r_m)^2) / (m + 1)` with v_0 = 0
- * and r_m the mean of the means of windows 0 to m: the update of FLAP's authors (CASIA-IVA-Lab/FLAP 3bb57db,
- * `BiasGPT.add_batch`), in which the first window does not count. Theirs sums over the tokens, a factor common to all units
- * of windows of one length. */
+ * The fluctuation is `v_m = v_{m-1} (m - 1) / m + (mean over the tokens of window m of (x - r_m)^2) / (m + 1)` with v_0
+ * = 0 and r_m the mean of the means of windows 0 to m: the update of FLAP's authors (CASIA-IVA-Lab/FLAP 3bb57db,
+ * `BiasGPT.add_batch`), in which the first window does not count. Theirs sums over the tokens, a factor common to all
+ * units of windows of one length. */
 export async function inputStatistics(context: MethodContext<unknown>): Promise<LayerStatistics[]> {
   const stored = await rememberLayers(context, "input statistics by window", async () => {
     const layers = await statisticsByLayers(context);
@@ -148,8 +149,8 @@ export async function inputStatistics(context: MethodContext<unknown>): Promise<
   });
 }
 
-/** The statistics of {@linkcode inputStatistics}, one layer after the other. `narrow` gets the statistics of a layer: the
- * layers after it see that layer's outputs under the masks that it returns. The masks are freed. */
+/** The statistics of {@linkcode inputStatistics}, one layer after the other. `narrow` gets the statistics of a layer:
+ * the layers after it see that layer's outputs under the masks that it returns. The masks are freed. */
 export async function statisticsByLayers(
   { model, calibration, report, signal }: MethodContext<unknown>,
   narrow?: (layer: number, statistics: LayerStatistics) => LayerMasks,

@@ -9,9 +9,8 @@ import { at } from "../../core/util/indexing.ts";
 import type { LayerStatistics } from "./calibration.ts";
 import { type SiteColumns, siteWeights } from "./scoring.ts";
 
-/** Metrics of a column j of a checkpoint's W `[out, in]` with input x_j:
- * `WIFN` mean_i |W_ij| sqrt(mean x_j^2); `IFV` var x_j; `WIFV` var x_j sum_i W_ij^2, with the variance, or FLAP's fluctuation
- * in its place. */
+/** Metrics of a column j of a checkpoint's W `[out, in]` with input x_j: `WIFN` mean_i |W_ij| sqrt(mean x_j^2); `IFV`
+ * var x_j; `WIFV` var x_j sum_i W_ij^2, with the variance, or FLAP's fluctuation in its place. */
 export const COLUMN_METRICS = ["WIFV", "WIFN", "IFV"] as const;
 /** One of {@linkcode COLUMN_METRICS}. */
 export type ColumnMetric = (typeof COLUMN_METRICS)[number];
@@ -19,8 +18,8 @@ export type ColumnMetric = (typeof COLUMN_METRICS)[number];
 /** f64 [H K] and [F] of one layer. */
 export type LayerColumns = Record<ObservedSite, Float64Array>;
 
-/** Of every layer, the factor of `metric` that comes from each column's weights: mean_i |W_ij| for WIFN, sum_i W_ij^2 for the
- * others. */
+/** Of every layer, the factor of `metric` that comes from each column's weights: mean_i |W_ij| for WIFN, sum_i W_ij^2
+ * for the others. */
 export function columnWeights(model: DecoderModel, metric: ColumnMetric): Promise<SiteColumns[]> {
   return siteWeights(
     model,

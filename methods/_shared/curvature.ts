@@ -1,8 +1,8 @@
 /** The two Kronecker factors of the curvature of the output and down maps (K-FAC: Martens and Grosse 2015,
  * arXiv:1503.05671): how the outputs of units vary together, and which directions of a block's output change the loss.
  *
- * For a map with input a and output y: A = mean of a a^T and S = mean of g g^T over calibration tokens, g the gradient of
- * a sequence's summed cross entropy to y. A change D of the map then costs about `tr(S D^T A D)` (D [in, out]).
+ * For a map with input a and output y: A = mean of a a^T and S = mean of g g^T over calibration tokens, g the gradient
+ * of a sequence's summed cross entropy to y. A change D of the map then costs about `tr(S D^T A D)` (D [in, out]).
  *
  * @module
  */
@@ -74,8 +74,8 @@ export function slopeFactors(context: MethodContext<unknown>): Promise<Statistic
   });
 }
 
-/** The layer with `added`, [N, D], on what each of {@linkcode WRITING_NAMES} puts out. An addend has the gradient of the
- * output, token by token. */
+/** The layer with `added`, [N, D], on what each of {@linkcode WRITING_NAMES} puts out. An addend has the gradient of
+ * the output, token by token. */
 function withAdded(layer: DeviceLayer, added: readonly tf.Tensor[]): DeviceLayer {
   const open = WRITING_NAMES.map((site, i) => {
     const { bias } = layer[site];
@@ -85,8 +85,8 @@ function withAdded(layer: DeviceLayer, added: readonly tf.Tensor[]): DeviceLayer
   return { ...layer, ...Object.fromEntries(open) };
 }
 
-/** Hands `visit` the gradients of the outputs of the output and down maps, [N, D], last layer first. They are freed after the
- * call. */
+/** Hands `visit` the gradients of the outputs of the output and down maps, [N, D], last layer first. They are freed
+ * after the call. */
 function backThrough(
   model: DecoderModel,
   batch: TokenBatch,

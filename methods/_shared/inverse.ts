@@ -10,8 +10,8 @@ import { at } from "../../core/util/indexing.ts";
 /** A pivot below this part of its diagonal entry has no digit left in f32. */
 const SMALLEST_PIVOT = 2 ** -23;
 
-/** Inverse of a symmetric positive definite [n, n] matrix by Gauss and Jordan, in f64; a new array. Null when a pivot shows
- * that rounding has made the matrix indefinite, or that an entry is not a number. */
+/** Inverse of a symmetric positive definite [n, n] matrix by Gauss and Jordan, in f64; a new array. Null when a pivot
+ * shows that rounding has made the matrix indefinite, or that an entry is not a number. */
 export function invertSmall(matrix: ArrayLike<number>, n: number): Float64Array | null {
   const m = Float64Array.from(matrix);
   for (let k = 0; k < n; k++) {
@@ -69,8 +69,8 @@ export interface DampedInverse {
   raises: number;
 }
 
-/** Inverse of `a + ridge I`, a [n, n] symmetric positive semi-definite. When rounding makes a pivot negative, the ridge is
- * raised and the inverse is taken again.
+/** Inverse of `a + ridge I`, a [n, n] symmetric positive semi-definite. When rounding makes a pivot negative, the ridge
+ * is raised and the inverse is taken again.
  * @throws {NumericError} when `a` has an entry that is not a number; `what` names the matrix. */
 export async function invert(a: tf.Tensor2D, ridge: number, what = "matrix"): Promise<DampedInverse> {
   for (let raises = 0; raises <= MOST_RAISES; raises++) {

@@ -37,8 +37,8 @@ export interface Trail {
   dy: tf.Tensor2D;
 }
 
-/** The forward pass of a batch: its trail at the last layer, with the gradient of `scale` times the summed cross entropy. Free
- * it with {@linkcode disposeTrail}. */
+/** The forward pass of a batch: its trail at the last layer, with the gradient of `scale` times the summed cross
+ * entropy. Free it with {@linkcode disposeTrail}. */
 export function layTrail(model: DecoderModel, batch: TokenBatch, pass: PassContext, scale = 1): Trail {
   const x = embed(model, batch.tokens);
   const inputs = [x];
@@ -58,8 +58,8 @@ export function disposeTrail({ inputs, dy }: Trail): void {
   tf.dispose([...inputs, dy]);
 }
 
-/** Takes a trail back through layer `l`, which is computed again from its input. `variables` stand in for tensors of the
- * layer as `withVariables` says; their gradients are returned, and are the caller's to free. */
+/** Takes a trail back through layer `l`, which is computed again from its input. `variables` stand in for tensors of
+ * the layer as `withVariables` says; their gradients are returned, and are the caller's to free. */
 export function layerBack(
   model: DecoderModel,
   l: number,

@@ -1,11 +1,11 @@
-/** The order in which units are removed at the least cost: greedy removal by optimal brain surgeon. The inverse Gram matrix is
- * updated after each removal, so that a unit that others can replace goes before one that nothing replaces.
+/** The order in which units are removed at the least cost: greedy removal by optimal brain surgeon. The inverse Gram
+ * matrix is updated after each removal, so that a unit that others can replace goes before one that nothing replaces.
  *
- * With A the damped second moment of a map's inputs, removing the columns u of a unit while the columns that are left make up
- * for them costs `tr(E_uu ([A^-1]_uu)^-1)`, E = W S W^T (W [in, out]). S = I is the squared error of the block's output (ZipLM:
- * Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089, eq. 2; SlimGPT: Ling et al. 2024, arXiv:2412.18110). S the second
- * moment of the loss's gradient there weighs each direction by its effect on the loss (K-FAC). After each removal A^-1 is
- * that of what is left.
+ * With A the damped second moment of a map's inputs, removing the columns u of a unit while the columns that are left
+ * make up for them costs `tr(E_uu ([A^-1]_uu)^-1)`, E = W S W^T (W [in, out]). S = I is the squared error of the
+ * block's output (ZipLM: Kurtic, Frantar and Alistarh 2023, arXiv:2302.04089, eq. 2; SlimGPT: Ling et al. 2024,
+ * arXiv:2412.18110). S the second moment of the loss's gradient there weighs each direction by its effect on the loss
+ * (K-FAC). After each removal A^-1 is that of what is left.
  *
  * @module
  */
@@ -139,7 +139,8 @@ function cheapest(left: readonly number[], costs: readonly number[], count: numb
   });
 }
 
-/** `tr(E_uu ([A^-1]_uu)^-1)` of each unit that is left, from the diagonal blocks of A^-1; null when one is indefinite. */
+/** `tr(E_uu ([A^-1]_uu)^-1)` of each unit that is left, from the diagonal blocks of A^-1; null when one is
+ * indefinite. */
 function removalCosts(
   blocks: Float32Array,
   energy: Float32Array,
@@ -166,8 +167,8 @@ function removalCosts(
 /** The three orders of one layer. */
 export type LayerOrders = Record<keyof LayerScores, RemovalOrder>;
 
-/** The removal orders of every layer, the same for all methods and levels of a run. Cost: O(F^3) for A^-1 and as much for
- * its updates, layer by layer; two matrices [F, F] are on the device at once. */
+/** The removal orders of every layer, the same for all methods and levels of a run. Cost: O(F^3) for A^-1 and as much
+ * for its updates, layer by layer; two matrices [F, F] are on the device at once. */
 export async function removalOrders(context: MethodContext<unknown>, error: RemovalError): Promise<LayerOrders[]> {
   const { config: { layers, headSize } } = context.model;
   const stored = await rememberLayers(

@@ -104,9 +104,9 @@ interface Removal {
 
 const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
 
-/** The removals that one layer allows, lowest score first in each type; the last units of a type stay. Runs of a type keep
- * equal numbers of units, so a step takes the j-th lowest unit of every run; of FFN channels, `multiple` steps at once.
- * Units that are gone already score minus infinity; a run that is gone altogether says nothing of the others. */
+/** The removals that one layer allows, lowest score first in each type; the last units of a type stay. Runs of a type
+ * keep equal numbers of units, so a step takes the j-th lowest unit of every run; of FFN channels, `multiple` steps at
+ * once. Units that are gone already score minus infinity; a run that is gone altogether says nothing of the others. */
 function removalsOfLayer(layer: number, scores: LayerScores, units: readonly UnitType[], multiple: number): Removal[] {
   const kvGroups = scores.kvGroups.length;
   const shape = { kvGroups, queryHeadsPerGroup: scores.queryHeads.length / kvGroups, ffnChannels: scores.ffn.length };
@@ -141,9 +141,9 @@ function change(config: DecoderConfig, widths: Widths, removal: Removal, sign: 1
   widths.parameters += layerParameters(config, after) - layerParameters(config, before);
 }
 
-/** Removes what scores minus infinity, and then in ascending order of score until at most `budget` weights are left. When
- * the last step took an attention unit, which is worth many channels, the channels removed just before it come back as
- * far as they fit, so that methods are compared at the same size. */
+/** Removes what scores minus infinity, and then in ascending order of score until at most `budget` weights are left.
+ * When the last step took an attention unit, which is worth many channels, the channels removed just before it come
+ * back as far as they fit, so that methods are compared at the same size. */
 function removeLowest(config: DecoderConfig, widths: Widths, removals: Removal[], budget: number): void {
   const done: Removal[] = [];
   // A stable sort: equal scores, infinite ones too, go in the order of layers.
@@ -164,8 +164,8 @@ function removeLowest(config: DecoderConfig, widths: Widths, removals: Removal[]
 
 /** Widths from one ranking over layers.
  *
- * `pool: "all"`: attention units and FFN channels in one ranking. `pool: "type"`: each type has its own, attention units
- * go until the attention of `attention` (the uniform widths when absent) is left, FFN channels fill the budget.
+ * `pool: "all"`: attention units and FFN channels in one ranking. `pool: "type"`: each type has its own, attention
+ * units go until the attention of `attention` (the uniform widths when absent) is left, FFN channels fill the budget.
  * Scores are compared raw; ties go to the earlier layer. One unit of each type stays in every layer.
  * @throws {UsageError} when the layers of `range` cannot lose enough. */
 export function globalWidths(

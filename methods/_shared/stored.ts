@@ -5,7 +5,8 @@
 import { at } from "../../core/util/indexing.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 
-/** One object of named vectors for each layer: those kept under `key`, else what `compute` gives. They are kept in f32. */
+/** One object of named vectors for each layer: those kept under `key`, else what `compute` gives. They are kept in
+ * f32. */
 export async function rememberLayers<Name extends string>(
   { model, remember }: MethodContext<unknown>,
   key: string,

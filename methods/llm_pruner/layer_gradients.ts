@@ -1,7 +1,7 @@
 /** Gradients of the language-model loss with respect to the linear maps, one layer at a time.
  *
- * A forward pass keeps the input of every layer. The backward pass computes each layer again from its input and hands over
- * that layer's weight gradients before it goes on to the one below. Held are the layer inputs (L N D numbers for N
+ * A forward pass keeps the input of every layer. The backward pass computes each layer again from its input and hands
+ * over that layer's weight gradients before it goes on to the one below. Held are the layer inputs (L N D numbers for N
  * calibration tokens) and the weight gradients of one layer.
  *
  * @module
@@ -60,8 +60,8 @@ function addTo(sums: tf.Tensor[], terms: readonly tf.Tensor[], map: (term: tf.Te
 
 /** Hands the gradients of the causal language-model loss to `visit`, layer by layer.
  *
- * Cost: about four forward passes (the layers twice, their input and weight gradients), and the vocabulary projection with
- * its gradient. */
+ * Cost: about four forward passes (the layers twice, their input and weight gradients), and the vocabulary projection
+ * with its gradient. */
 export async function forEachLayerGradient(options: LayerGradientOptions): Promise<void> {
   const { model, batches, squares, visit, report, signal } = options;
   const scored = ({ batch, length }: TokenBatch) => batch * (length - 1);

@@ -8,7 +8,8 @@
  * - `element-1` a_s = sum_k |W_sk G_sk|
  * - `element-2` a_s = sum_k W_sk^2 F_sk, F the mean over calibration windows of the squared gradient of a window's loss
  *   (eq. 5 without its first-order part)
- * - `mix`       a_s = sum_k |W_sk G_sk - W_sk^2 F_sk / 2| (eq. 5, "param_mix"): W G is small, so it ranks like `element-1`
+ * - `mix`       a_s = sum_k |W_sk G_sk - W_sk^2 F_sk / 2| (eq. 5, "param_mix"): W G is small, so it ranks like
+ *   `element-1`
  *
  * G is the gradient of the mean next-token cross entropy over all calibration tokens. A unit's score is the sum of its
  * slots over all matrices that lose them: ffn [L][F], query heads [L][H], key/value groups [L][G].
@@ -20,13 +21,14 @@
  * `iterativeSteps` K: step i of K prunes to i / K of the sparsity, with scores of the model as the step before left it;
  * to less where the widths of i / K are narrower than those of a later step, so that no unit comes back.
  *
- * Cost: about four forward passes over calibration for each step; memory for the input of every layer and the gradients of one.
- * Deviations from the authors' code: calibration data is what the harness gives to every method (theirs: 10 windows of
- * 64 tokens of BookCorpus, drawn anew for each of several steps; `--calibration bookcorpus:10:64:distinct-rows` draws as
- * they do, once); members of a group are summed, their default; the widths meet a parameter budget, where the code takes a fraction of the groups, and
- * `global` therefore cuts to the last channel; with grouped queries the code credits a key/value head with query heads
- * of other groups, here each group is scored by the heads that go with it; one unit of each type stays in every layer;
- * no recovery training. Channel mode (pruning the hidden size) is not offered.
+ * Cost: about four forward passes over calibration for each step; memory for the input of every layer and the gradients
+ * of one. Deviations from the authors' code: calibration data is what the harness gives to every method (theirs: 10
+ * windows of 64 tokens of BookCorpus, drawn anew for each of several steps; `--calibration
+ * bookcorpus:10:64:distinct-rows` draws as they do, once); members of a group are summed, their default; the widths
+ * meet a parameter budget, where the code takes a fraction of the groups, and `global` therefore cuts to the last
+ * channel; with grouped queries the code credits a key/value head with query heads of other groups, here each group is
+ * scored by the heads that go with it; one unit of each type stays in every layer; no recovery training. Channel mode
+ * (pruning the hidden size) is not offered.
  *
  * @module
  */

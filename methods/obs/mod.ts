@@ -4,15 +4,15 @@
  * with their squared error of the block's output (`error: plain`). `error: kfac` weighs that error by its effect on the
  * loss: this project's choice, not those papers'.
  *
- * Shapes: A = mean of a a^T over the inputs a of the output or down map, f32 [H K, H K] or [F, F]; S = mean of g g^T over
- * the gradients g of the loss at its output, f32 [D, D].
+ * Shapes: A = mean of a a^T over the inputs a of the output or down map, f32 [H K, H K] or [F, F]; S = mean of g g^T
+ * over the gradients g of the loss at its output, f32 [D, D].
  *
  * Cost: one forward pass over the calibration data, for `kfac` one backward pass as well, and O(F^3) a layer, once for
  * all levels.
  *
- * Deviations: the remaining weights change only if the run compensates (`--compensate least-squares`, as both papers do).
- * Statistics are the dense model's, not those of the layers pruned before. The widths of `layers: incremental` follow
- * SlimGPT's logarithmic rise; the first ratio is an option and the budget gives the last.
+ * Deviations: the remaining weights change only if the run compensates (`--compensate least-squares`, as both papers
+ * do). Statistics are the dense model's, not those of the layers pruned before. The widths of `layers: incremental`
+ * follow SlimGPT's logarithmic rise; the first ratio is an option and the budget gives the last.
  *
  * @module
  */
@@ -28,7 +28,7 @@ import { keepWidths } from "../_shared/selection.ts";
 
 const options = z.strictObject({
   error: z.enum(["plain", "kfac"]).default("plain").describe(
-    "cost of a removal: plain, the squared error of the block's output (the papers'); kfac, weighted by the loss's gradient",
+    "cost of a removal: plain, the squared error of the block's output; kfac, weighted by the gradient of the loss",
   ),
   layers: z.enum(["uniform", "incremental"]).default("uniform").describe(
     "widths: uniform, the same in every layer; incremental, more removed in later layers (SlimGPT: a logarithmic rise)",
@@ -63,8 +63,8 @@ export const obs: Method<typeof options> = defineMethod({
 });
 
 /** Widths that shrink from layer to layer: layer i of n loses `r_0 + (r_n-1 - r_0) log(i + 1) / log(n)` of its weights
- * (SlimGPT's incremental pruning ratio). r_0 is given and r_n-1 is the smallest that meets the budget. A layer keeps one
- * unit of each type.
+ * (SlimGPT's incremental pruning ratio). r_0 is given and r_n-1 is the smallest that meets the budget. A layer keeps
+ * one unit of each type.
  * @throws {UsageError} when later layers cannot make up for the first. */
 export function incrementalWidths(config: DecoderConfig, target: BudgetTarget, firstRatio: number): LayerShape[] {
   const { sparsity, units, ffnMultiple, budgetParameters } = target;

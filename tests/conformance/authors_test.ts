@@ -1,7 +1,7 @@
 /** The baselines beside their authors' code on the bundled model: scores, kept units and biases, on every engine.
  *
- * `tests/golden/authors-tiny.json` holds what the authors' repositories printed, and `authors-tiny-short.json` the same on
- * 128 of its 4,096 tokens, for engines that are slow; docs/baselines.md says what differs by definition.
+ * `tests/golden/authors-tiny.json` holds what the authors' repositories printed, and `authors-tiny-short.json` the same
+ * on 128 of its 4,096 tokens, for engines that are slow; docs/baselines.md says what differs by definition.
  *
  * @module
  */

@@ -1,5 +1,5 @@
-/** What methods that work layer by layer must hold, on every engine that starts: the results of the whole model, with one
- * layer on the device. */
+/** What methods that work layer by layer must hold, on every engine that starts: the results of the whole model, with
+ * one layer on the device. */
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { UsageError } from "../../core/util/errors.ts";

@@ -97,7 +97,8 @@ interface Case extends Omit<ContextOptions<unknown>, "model"> {
   options: Record<string, unknown>;
 }
 
-/** The run in the words of the command line, such as `flap:structure=UL-UM on the grouped model, sparsity 0.5 of ffn`. */
+/** The run in the words of the command line, such as `flap:structure=UL-UM on the grouped model, sparsity 0.5 of
+ * ffn`. */
 function titleOf({ method, options, units, sparsity }: Case, model: string): string {
   const defaults = at(optionVariants(method), 0);
   const changed = Object.entries(options).filter(([name, value]) => value !== defaults[name]);
