@@ -50,8 +50,7 @@ function cells({ name, tokens, model, dense }: TurnResult): string[] {
 }
 
 /** The comparison as a Markdown table, a line for every model and result: tokens/s in our engine and in llama.cpp (mean ±
- * sample sd), ours over llama.cpp's (median of the rounds, least to most), and the speed-up over the dense model in each
- * (median of the rounds). */
+ * sample sd), their ratio (median, least and most of the rounds), and the speed-up over the dense model in each (median). */
 export function throughputTable(models: readonly TimedModel[]): string {
   const lines = models.flatMap(({ label, results }) => results.map((result) => [label, ...cells(result)]));
   const line = (parts: string[]) => `| ${parts.join(" | ")} |`;

@@ -7,37 +7,33 @@ import { type Engine, startBestEngine, startEngine } from "../../core/engine/eng
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { STORED_TYPES, type StoredType } from "../../core/formats/quantize.ts";
-import { type DoneRecord, type EngineName, throughputChoiceSchema } from "../../core/schema/schema.ts";
+import { type DoneRecord, throughputChoiceSchema } from "../../core/schema/schema.ts";
 import { cellLabels } from "../../core/schema/cell_names.ts";
 import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
 import { counted } from "../../core/util/words.ts";
+import { writeAtomically } from "../../core/util/write_file.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
 import { openModel } from "../../models/load.ts";
-import { choiceOf, countFlag, type Flags, textFlag } from "./command.ts";
-import { exportCell } from "./export_cell.ts";
-import { throughputTable, type TimedModel } from "./turns_table.ts";
 import { checkSource } from "../cells/rebuild.ts";
-import { startLlamaCpp } from "../timing/llama_cpp.ts";
-import type { Peer } from "../timing/peer_process.ts";
-import { writeAtomically } from "../../core/util/write_file.ts";
 import { storedPath } from "../records/run_file.ts";
 import { readRecords, runPaths, toJson } from "../records/store.ts";
 import { closeSides, openSides, type Sides, timeSides, type TurnChoice } from "../timing/engine_turns.ts";
+import { startLlamaCpp } from "../timing/llama_cpp.ts";
+import type { Peer } from "../timing/peer_process.ts";
+import { choiceOf, countFlag, type Flags, textFlag } from "./command.ts";
+import { exportCell } from "./export_cell.ts";
+import { throughputTable, type TimedModel } from "./turns_table.ts";
 
-/** What both engines need, while they run. */
+/** Both engines while they run, and a folder for files. */
 interface Session {
   engine: Engine;
   peer: Peer;
   choice: TurnChoice;
-  /** For files; removed in the end. */
   folder: string;
 }
 
-/** A model of a run that was timed. */
-interface TimedCell extends TimedModel {
-  /** The cell's; absent where the run has no dense cell. */
-  id?: string;
-}
+/** A model of a run that was timed; without an id the run has no dense cell. */
+type TimedCell = TimedModel & { id?: string };
 
 /** Starts our engine, then llama.cpp, and ends what can be ended after `use`. */
 async function withSession<T>(
@@ -79,15 +75,6 @@ async function writeWhole(path: string, to: string, type: StoredType, record?: D
   }
 }
 
-/** Starts the engine of a run on the CPU, where llama.cpp runs.
- * @throws {UsageError} when it has none. */
-function startOnCpu(name: EngineName): Promise<Engine> {
-  if (name !== "webgpu") return startEngine(name, { device: "cpu" });
-  throw new UsageError(
-    'The run is on "webgpu", a GPU\'s engine, and llama.cpp is timed on the CPU: make the run with --engine tensorflow',
-  );
-}
-
 function choiceFrom(flags: Flags, asked: unknown): TurnChoice {
   const { prefillTokens, decodeTokens, repeats } = throughputChoiceSchema.parse(asked ?? {});
   return {
@@ -112,67 +99,56 @@ function print(models: readonly TimedModel[], { engine, peer, choice }: Session,
   );
 }
 
-/** Times cells one after the other, the dense model beside each; what cannot be timed is named and left out. */
-async function timePruned(
-  cells: readonly { record: DoneRecord; label: string }[],
-  dense: Sides,
-  session: Session,
-  { dir, type, model }: { dir: string; type: StoredType; model?: string },
-): Promise<TimedCell[]> {
-  const timed: TimedCell[] = [];
-  const to = join(session.folder, "cell.gguf");
-  for (const { record, label } of cells) {
-    console.error(`${label}, ours and llama.cpp in turns`);
-    try {
-      await exportCell({ record, out: dir, format: "gguf", to, type, ...model === undefined ? {} : { model } });
-      const results = await withSides(to, session, (sides) => timeSides(sides, dense, session.choice));
-      timed.push({ id: record.id, label, results });
-    } catch (error) {
-      if (!(error instanceof UsageError)) throw error;
-      console.error(`  left out: ${error.message}`);
-    }
-  }
-  return timed;
-}
-
-/** Times the dense model and every finished cell of the run in `dir`, prints the table and keeps the raw samples.
+/** Times the dense model and every finished cell of the run in `dir`, prints the table and keeps the raw samples. A cell that
+ * cannot be timed is named and left out.
  * @throws {UsageError} when nothing can be timed.
  * @throws {EngineError} when the run's engine does not start. */
-export async function timeCells(dir: string, flags: Flags): Promise<number> {
-  const { records } = readRecords(dir);
-  const done = records.filter((record) => record.state === "done");
+export async function timeCells(dir: string, flags: Flags): Promise<void> {
+  const done = readRecords(dir).records.filter((record) => record.state === "done");
   if (done.length === 0) throw new UsageError(`"${dir}" holds no finished cell`);
   const first = at(done, 0);
+  const { engine: name } = first.environment;
+  if (name === "webgpu") {
+    throw new UsageError("Cannot time a run on webgpu: llama.cpp is timed on the CPU. Run it with --engine tensorflow");
+  }
   const type = typeFrom(flags) ?? "F32";
   const model = textFlag(flags, "model");
   const choice = choiceFrom(flags, first.cell.throughput);
   const labels = cellLabels(done);
-  const cells = done.map((record) => ({ record, label: labels.get(record.id)! }));
-  const own = cells.find(({ record }) => record.cell.method === null);
-  const pruned = cells.filter(({ record }) => record.cell.method !== null);
-  await withSession(() => startOnCpu(first.environment.engine), choice, async (session) => {
-    const file = join(session.folder, "dense.gguf");
-    await writeWhole(model ?? storedPath(dir, first.cell.model), file, type, first);
-    const timed = await withSides(file, session, async (dense): Promise<TimedCell[]> => {
-      const label = own?.label ?? "dense";
-      console.error(`${label}, ours and llama.cpp in turns`);
-      const results = await timeSides(dense, undefined, choice);
-      return [
-        { id: own?.record.id, label, results },
-        ...await timePruned(pruned, dense, session, { dir, type, model }),
-      ];
+  const isDense = ({ cell }: DoneRecord) => cell.method === null;
+  await withSession(() => startEngine(name, { device: "cpu" }), choice, async (session) => {
+    const denseFile = join(session.folder, "dense.gguf");
+    await writeWhole(model ?? storedPath(dir, first.cell.model), denseFile, type, first);
+    const timed: TimedCell[] = [];
+    await withSides(denseFile, session, async (dense) => {
+      const own = done.find(isDense)?.id;
+      const label = own === undefined ? "dense" : labels.get(own) ?? own;
+      console.error(label);
+      timed.push({ id: own, label, results: await timeSides(dense, undefined, choice) });
+      const to = join(session.folder, "cell.gguf");
+      for (const record of done.filter((record) => !isDense(record))) {
+        const label = labels.get(record.id) ?? record.id;
+        console.error(label);
+        try {
+          await exportCell({ record, out: dir, format: "gguf", to, type, model });
+          const results = await withSides(to, session, (sides) => timeSides(sides, dense, choice));
+          timed.push({ id: record.id, label, results });
+        } catch (error) {
+          if (!(error instanceof UsageError)) throw error;
+          console.error(`  left out: ${error.message}`);
+        }
+      }
     });
     const { engine: { name: engine, library, device, threads }, peer } = session;
     const settings = { ours: { engine, library, device }, llamaCpp: peer.versions, ...choice, type, threads };
     writeAtomically(runPaths(dir).llamaCpp, toJson({ ...settings, cells: timed }));
     print(timed, session, type);
   });
-  return 0;
 }
 
 /** Times the model at `path` alone, and prints the table. A GGUF file is taken as it is unless `--dtype` is given.
  * @throws {UsageError} when it cannot be timed. */
-export async function timeModel(path: string, flags: Flags): Promise<number> {
+export async function timeModel(path: string, flags: Flags): Promise<void> {
   const choice = choiceFrom(flags, undefined);
   const given = typeFrom(flags);
   const asItIs = given === undefined && path.endsWith(".gguf");
@@ -183,5 +159,4 @@ export async function timeModel(path: string, flags: Flags): Promise<number> {
     const results = await withSides(file, session, (sides) => timeSides(sides, undefined, choice));
     print([{ label: basename(path), results }], session, asItIs ? "the file as it is" : type);
   });
-  return 0;
 }
