@@ -15,8 +15,8 @@ function version(): string {
   return /"version":\s*"([^"]+)"/.exec(text)?.[1] ?? "unknown";
 }
 
-/** Whether the operating system refused a path: a file where a folder must be, a name too long, a loop of links. Its errors
- * have a code such as `ELOOP`; rights that this process does not have are told by their class. */
+/** Whether the operating system refused a path: a file instead of a folder, a name too long, a loop of links. Its errors
+ * have a code such as `ELOOP`; missing rights are told by their class. */
 const isWrongPath = (error: unknown): error is Error =>
   error instanceof Error &&
   (error instanceof Deno.errors.NotCapable || "code" in error && /^E[A-Z0-9]+$/.test(String(error.code)));
@@ -26,7 +26,7 @@ function commandOf(name: string): Command {
   const command = COMMANDS.get(name);
   if (command) return command;
   throw name.startsWith("-")
-    ? new UsageError(`A command must come before "${name}", such as \`bench run ${name}\`: see \`bench --help\``)
+    ? new UsageError(`No command before "${name}": write \`bench run ${name}\`, or see \`bench --help\``)
     : unknownName("command", name, [...COMMANDS.keys()]);
 }
 
@@ -52,11 +52,11 @@ export async function main(args: string[]): Promise<number> {
       return 0;
     }
     if (isDiskFull(error)) {
-      console.error(`The disk is full: free some space, the same command goes on (${(error as Error).message})`);
+      console.error(`The disk is full (${(error as Error).message}): free some space, then repeat the command`);
       return 1;
     }
     if (isWrongPath(error)) {
-      console.error(`A path cannot be used as it is (${error.message}): give another one`);
+      console.error(`Cannot use a path (${error.message}): give another one`);
       return 2;
     }
     if (!(error instanceof UsageError || error instanceof EngineError)) throw error;

@@ -8,7 +8,7 @@ import type { StrictOptions } from "../configuration/flags.ts";
 /** Flags and positional arguments as they were given. */
 export type Flags = Record<string, unknown> & { _: string[] };
 
-/** A command. What it needs besides flags is imported when it runs, so that help and wrong use are answered at once. */
+/** A command. It imports what it needs when it runs, so that help and wrong use are answered at once. */
 export interface Command {
   /** Arguments for the list of commands: `DIR --engine llama.cpp`. */
   usage: string;
@@ -16,7 +16,7 @@ export interface Command {
   summary: string;
   /** What `bench help NAME` prints. */
   help(): string;
-  /** The flags it knows, and how many positional arguments. */
+  /** Its flags, and how many positional arguments it takes. */
   flags: StrictOptions;
   /** Does it. `args` are the arguments as they were given. Returns the exit code.
    * @throws {UsageError} on a wrong argument. */

@@ -6,24 +6,24 @@ import { UsageError } from "../../core/util/errors.ts";
 import { type Command, textFlag } from "./command.ts";
 import { recordsToReport } from "./records_to_report.ts";
 
-const HELP = `Compares two runs cell by cell, as Markdown: results on the same data, with paired tests.
+const HELP =
+  `Compares two runs cell by cell, as Markdown. Only results on the same data are compared, with paired tests.
 
 Usage: deno task bench compare DIR OTHER [--fail-if EXPR]
 
 Flags:
-  --fail-if EXPR   conditions on what OTHER changes, separated by commas: "perplexity > +2%, acc < -1"
+  --fail-if EXPR   conditions on the change from DIR to OTHER, separated by commas: "perplexity > +2%, acc < -1"
 
-A condition is NAME, one of < > <= >=, and a change: with % relative to DIR, without it in the result's own unit (points
-for accuracies). NAME is perplexity, acc (every task), mean (mean accuracy), speed (tokens per second), or the name of a
-corpus, task or throughput test. Changes are those of the means over the seeds that both have. What DIR has and OTHER
-lacks counts as a condition that holds: a cell, and a result on the same data, or a seed of it, that a condition is
-about.
+A condition is NAME, one of < > <= >=, and a change. With %, the change is relative to DIR; without, it is in the result's
+own unit (points for accuracies). NAME is perplexity, acc (every task), mean (mean accuracy), speed (tokens per second),
+or a corpus, task or throughput test. Means are taken over the seeds that both runs have. A cell, result or seed that DIR
+has and OTHER lacks counts as a condition that holds.
 
-Exit codes: 0 no condition holds, 1 one holds, 2 a condition cannot be read or names nothing that both runs have`;
+Exit codes: 0 no condition holds, 1 one holds, 2 a condition is wrong or names nothing that both runs have`;
 
 /** Prints the comparison of two runs. Returns 1 when a condition of `failIf` holds, else 0.
  * @throws {UsageError} when a folder holds no run, or a condition cannot be read. */
-export async function compareFolders(dir: string, other: string, failIf?: string): Promise<number> {
+async function compareFolders(dir: string, other: string, failIf?: string): Promise<number> {
   const [{ sectionsOf }, { compareRuns }, { closedGates, parseConditions }] = await Promise.all([
     import("./reports.ts"),
     import("../../reports/compare.ts"),
@@ -50,7 +50,7 @@ export const compare: Command = {
   run: async (flags) => {
     const [dir, other] = flags._;
     if (dir === undefined || other === undefined) {
-      throw new UsageError("The folders of two runs must be given: bench compare DIR OTHER");
+      throw new UsageError("Two runs are needed: bench compare DIR OTHER");
     }
     return await compareFolders(dir, other, textFlag(flags, "fail-if"));
   },

@@ -25,7 +25,7 @@ const KEYS = [
 const JOINED = ["perplexity", "tasks", "taskFile", "generate", "checkpoints"] as const;
 
 const help = () =>
-  `Measures finished cells further without training any again, or a model that was pruned elsewhere beside them.
+  `Adds measurements to the finished cells of a run, without pruning again. Or adds a model that was pruned elsewhere.
 
 Usage: deno task bench eval DIR [FLAGS]
        deno task bench eval --model PATH --dense PATH --label NAME --out DIR [FLAGS]
@@ -33,18 +33,20 @@ Usage: deno task bench eval DIR [FLAGS]
 Flags:
 ${
     columns([
-      ["--label NAME", "what the model at --model is called; it must be a narrower version of the dense one"],
-      ["--dense PATH", "the model that it was made of (default: that of the run in --out)"],
+      ["--label NAME", "name of the model at --model, a pruned version of the dense one"],
+      ["--dense PATH", "the dense model (default: that of the run in --out)"],
       ...flagRows(KEYS, { withDefaults: false }),
       ...MANNER_ROWS,
     ])
   }
 
-Tasks, corpora and prompts join those of the run; other values replace the run's, which are the defaults. What has been measured is not measured
-again; --keep-weights stores the merged weights of cells that changed some. What is no longer asked for stays in the
-records and leaves the report. Exit codes: those of \`bench run\``;
+Tasks, corpora and prompts are added to the run's. Other flags override it. Existing results are reused. Results that are
+no longer requested are kept in the records but hidden from the report. --keep-weights stores the merged weights of
+changed cells.
 
-/** What a folder without a run asks of a model and its dense one. */
+Exit codes: those of \`bench run\``;
+
+/** What is measured of a foreign checkpoint in a new folder. */
 const EMPTY = { methods: [], sparsity: [0], throughput: {} };
 
 /** What the flags say, with a model that was pruned elsewhere as one of the run's `checkpoints`.
@@ -54,17 +56,17 @@ function givenValues(
   { label, dense, kept }: { label?: string; dense?: string; kept?: Partial<RunConfig> },
 ): Record<string, unknown> {
   if (label === undefined) {
-    if (dense !== undefined) throw new UsageError("--dense needs --label, the name of the model at --model");
+    if (dense !== undefined) throw new UsageError("--dense needs --label NAME, the name of the model at --model");
     return values;
   }
   const { model, ...others } = values;
-  if (typeof model !== "string") throw new UsageError("--model must be given: the model that --label names");
+  if (typeof model !== "string") throw new UsageError("--label needs --model PATH, the model that it names");
   if (dense === undefined && kept === undefined) {
-    throw new UsageError("--dense must be given: the model that the one at --model was made of");
+    throw new UsageError("No dense model given: add --dense PATH, the model that --model was pruned from");
   }
   const known = kept?.checkpoints?.find((one) => one.label === label);
   if (known && known.model !== model) {
-    throw new UsageError(`The label "${label}" is taken, by the model at "${known.model}": choose another one`);
+    throw new UsageError(`The label "${label}" is already used for "${known.model}": choose another one`);
   }
   return {
     ...others,
@@ -86,12 +88,12 @@ async function measureFurther(flags: Flags): Promise<number> {
   const [label, dense] = ["label", "dense"].map((name) => textFlag(flags, name));
   const [named, out] = [flags._[0], textFlag(flags, "out")];
   const dir = named ?? out;
-  if (dir === undefined) throw new UsageError("The folder of a run must be given: bench eval DIR --tasks LIST");
+  if (dir === undefined) throw new UsageError("No run given: bench eval DIR --tasks LIST");
   if (named !== undefined && out !== undefined && resolve(named) !== resolve(out)) {
-    throw new UsageError(`Results stay in the run's folder "${named}": leave --out ${out} out`);
+    throw new UsageError(`Results go into the run's folder "${named}": leave --out ${out} out`);
   }
   const stored = readRunFile(dir);
-  if (!stored && label === undefined) throw new UsageError(`"${dir}" holds no run: there is no run.json in it`);
+  if (!stored && label === undefined) throw new UsageError(`"${dir}" holds no run: it has no run.json`);
   const given = flagSource(flags);
   const kept = stored && movePaths(stored.config, (path) => storedPath(dir, path)) as Partial<RunConfig>;
   const values = givenValues(given, { label, dense, kept });
@@ -110,7 +112,7 @@ async function measureFurther(flags: Flags): Promise<number> {
 /** `bench eval`. */
 export const evaluate: Command = {
   usage: "DIR [--tasks LIST] [--perplexity LIST] [FLAGS]",
-  summary: "measure the cells of a finished run further, or a model pruned elsewhere",
+  summary: "add measurements to a finished run, or a model that was pruned elsewhere",
   help,
   flags: flagOptions({
     keys: KEYS,

@@ -13,31 +13,32 @@ import { folderOfRecord, readDone, readRecords, recordPath, runPaths } from "../
 import { EXPORT_FORMATS } from "./model_card.ts";
 import { choiceOf, type Command, type Flags, textFlag } from "./command.ts";
 
-const HELP = `Writes the model of a finished cell for other engines: the dense weights with the cell's units cut out.
+const HELP = `Writes the pruned model of a finished cell for other programs.
 
 Usage: deno task bench export CELL --format hf|gguf [FLAGS]
 
-CELL is a record's file (DIR/records/NAME.json.gz), or with --run DIR its name, its id, or the beginning of either.
+CELL is a record's file (DIR/records/NAME.json.gz). With --run DIR it is the name or id of a cell, or the first
+characters of either.
 
 Formats:
-  hf      a folder that transformers loads as a plain LlamaForCausalLM (MistralForCausalLM, the same computation, where
-          the heads do not divide the width): config.json, safetensors, tokenizer, a card with the record's numbers, and
-          the record itself (maskprune.json)
+  hf      a folder that transformers loads as the original's family: config.json, safetensors, tokenizer, a model card,
+          and the record (maskprune.json)
   gguf    a file that llama.cpp loads, tokenizer included
 
 Flags:
   --format NAME           hf or gguf
-  --run DIR               folder of the run that CELL is in
-  --to PATH               folder or file (default: exports/NAME in the run's folder); only an earlier export is replaced
-  --dtype TYPE            f32, f16, bf16; q8_0 for gguf (default: the original's f16 or bf16, else f32: nothing is rounded)
-  --pad                   fill layers of unequal widths up to the widest with zeros: same outputs, larger file
-  --max-shard-size SIZE   largest safetensors file, such as 500MB or 5GB (default: 5GB)
-  --model PATH            the dense model, if it lies elsewhere than when the run was made
+  --run DIR               folder of the run
+  --to PATH               folder or file (default: exports/NAME in the run's folder); it may replace an earlier export
+  --dtype TYPE            f32, f16, bf16; q8_0 for gguf (default: the original's 16-bit type, else f32: no rounding)
+  --pad                   pad layers of unequal width with zeros to the widest: same outputs, larger file
+  --max-shard-size SIZE   largest safetensors file, such as 500MB (default: 5GB)
+  --model PATH            the dense model (default: the path in the record)
 
-Weights that a cell changed (learned masks, recovery, compensation) are made again from what its run kept, on the run's
-engine. Exit codes: 0 done, 2 it cannot be done`;
+Weights that a cell changed are rebuilt from what its run kept, on the run's engine.
 
-/** The other records of a run, as far as they can be read; they only add to the card. */
+Exit codes: 0 done, 2 it cannot be done`;
+
+/** The other records of a run, which only add to the card; none if they cannot be read. */
 function siblings(out: string): CellRecord[] {
   try {
     return readRecords(out).records;
@@ -47,8 +48,8 @@ function siblings(out: string): CellRecord[] {
   }
 }
 
-/** The record that `cell` names, and the folder of its run.
- * @throws {UsageError} when none or several match, with the names there are, or the cell failed. */
+/** The record that `cell` names, the folder of its run, and the run's other records.
+ * @throws {UsageError} when none or several match, or the cell failed. */
 function findRecord(cell: string, run?: string): { record: DoneRecord; out: string; others: CellRecord[] } {
   if (run === undefined && isFile(cell)) {
     const out = folderOfRecord(cell);
@@ -56,7 +57,7 @@ function findRecord(cell: string, run?: string): { record: DoneRecord; out: stri
     return { record, out, others: resolve(runPaths(out).records) === dirname(resolve(cell)) ? siblings(out) : [] };
   }
   if (run === undefined) {
-    throw new UsageError(`"${cell}" is no record's file: give the path of one, or --run DIR with its name or id`);
+    throw new UsageError(`"${cell}" is not a record's file: give the path of one, or add --run DIR`);
   }
   const { records } = readRecords(run);
   const found = records.filter((record) => cellName(record).startsWith(cell) || record.id.startsWith(cell));
@@ -78,13 +79,13 @@ function parseSize(text: string): number {
   return bytes;
 }
 
-/** Writes the model and prints its path on standard output. */
+/** Writes the model, and prints its path on standard output. */
 async function exportNamed(flags: Flags): Promise<number> {
   const { defaultType, exportCell } = await import("./export_cell.ts");
   const [cell] = flags._;
-  if (cell === undefined) throw new UsageError("A cell must be given: bench export CELL --format hf|gguf, see --help");
+  if (cell === undefined) throw new UsageError("No cell given: bench export CELL --format hf|gguf");
   const wanted = textFlag(flags, "format");
-  if (wanted === undefined) throw new UsageError(`--format must be given: ${EXPORT_FORMATS.join(" or ")}`);
+  if (wanted === undefined) throw new UsageError(`No format given: --format ${EXPORT_FORMATS.join(" or ")}`);
   const format = choiceOf("format", wanted, EXPORT_FORMATS);
   const dtype = textFlag(flags, "dtype");
   const shardSize = textFlag(flags, "max-shard-size");

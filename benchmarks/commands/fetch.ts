@@ -1,7 +1,7 @@
-/** `bench fetch`: brings data sets from the Hugging Face Hub into the cache that Python's libraries share. Every other
+/** `bench fetch`: downloads data sets from the Hugging Face Hub into the cache that Python's libraries share. Every other
  * command works without the network.
  *
- * The command starts a process of its own, which may use the network; as a program this file is that process.
+ * The command starts this file as a process of its own, which may use the network.
  *
  * @module
  */
@@ -17,14 +17,13 @@ import { parseStrictly } from "../configuration/flags.ts";
 import type { Command } from "./command.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
 
-const HELP = `Fetches data sets from the Hugging Face Hub into the cache that Python's libraries share.
+const HELP = `Downloads data sets from the Hugging Face Hub into the cache that Python's libraries share.
 
 Usage: deno task bench fetch NAME[/SPLIT]...
 
-NAME is a task or a corpus, see \`bench ls tasks\`, or a task file (PATH.yaml), whose splits are fetched. Without SPLIT a
-task's scored split is fetched, and of a corpus the splits for evaluation and for calibration; NAME/train holds a task's
-few-shot examples. What is in the cache already is not fetched again, so that a run reads the same commit as the one
-before.
+NAME is a task or corpus (\`bench ls tasks\`) or a task file (PATH.yaml). Without SPLIT, the scored split of a task is
+downloaded, and the evaluation and calibration splits of a corpus. NAME/train holds a task's few-shot examples. Files in
+the cache are not downloaded again, so that later runs read the same commit.
 
 Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, as for Python`;
 
@@ -32,15 +31,15 @@ Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, as fo
 export interface WantedSplit {
   source: DataSource;
   split: string;
-  /** Names of files that are taken before all others. */
+  /** Names of files that are preferred. */
   exact: readonly string[];
 }
 
-/** The splits that the tasks of a task file read, solved examples included. */
+/** The splits that a task file reads, few-shot examples included. */
 function splitsOfFile(path: string): WantedSplit[] {
   const { definitions } = selectTasks([path], []);
   return definitions.map(fileTask).flatMap((task) => {
-    if (!task.hub) throw new UsageError(`"${task.id}" (${path}) reads files of its own: there is nothing to fetch`);
+    if (!task.hub) throw new UsageError(`"${task.id}" (${path}) reads local files: there is nothing to download`);
     return [...new Set(task.splits)].map((split) => ({ source: task, split, exact: [] }));
   });
 }
@@ -48,14 +47,14 @@ function splitsOfFile(path: string): WantedSplit[] {
 /** What the arguments ask for.
  * @throws {UsageError} on an unknown name or split, or a data set that is not on the Hub. */
 export function wantedSplits(names: readonly string[]): WantedSplit[] {
-  if (names.length === 0) throw new UsageError("A task or a corpus must be given: bench fetch NAME[/SPLIT]...");
+  if (names.length === 0) throw new UsageError("No task or corpus given: bench fetch NAME[/SPLIT]...");
   return names.flatMap((name): WantedSplit[] => {
     if (/\.ya?ml$/.test(name)) return splitsOfFile(name);
     const [id = "", split] = name.split("/");
     const isTask = tasks.has(id);
     if (!isTask && !corpora.has(id)) throw unknownName("task or corpus", id, [...tasks.keys(), ...corpora.keys()]);
     const source = isTask ? getTask(id) : getCorpus(id);
-    if (!source.hub) throw new UsageError(`"${id}" ships with this project: there is nothing to fetch`);
+    if (!source.hub) throw new UsageError(`"${id}" comes with this program: there is nothing to download`);
     if (isTask) {
       const task = getTask(id);
       if (split === FEWSHOT_SPLIT) return [{ source, split, exact: fewshotFiles(id) }];
@@ -78,7 +77,7 @@ export function wantedSplits(names: readonly string[]): WantedSplit[] {
 /** `bench fetch`. */
 export const fetchCommand: Command = {
   usage: "NAME...",
-  summary: "bring data sets from the Hugging Face Hub into the cache",
+  summary: "download data sets from the Hugging Face Hub",
   help: () => HELP,
   flags: { positional: Infinity },
   run: async ({ _: names }, args) => {

@@ -29,8 +29,8 @@ export function columns(rows: readonly (readonly [left: string, right: string])[
   return lines.join("\n");
 }
 
-/** A row for each key of a run's configuration: its flag, and what the schema says; without defaults where those of another
- * run count. */
+/** A row for each key of a run's configuration: its flag, and what the schema says; without defaults if another run gives
+ * them. */
 export function flagRows(
   keys: readonly (keyof RunConfig)[],
   { withDefaults = true }: { withDefaults?: boolean } = {},
@@ -52,7 +52,7 @@ Usage: deno task bench [COMMAND] [FLAGS]
 
 Commands:
 ${columns([["(none)", "run the preset `default` on the bundled model"], ...rows])}
-  help COMMAND, COMMAND --help      flags of a command
+  help COMMAND, COMMAND --help      show the flags of a command
 
 Flags:
   -h, --help                          show this

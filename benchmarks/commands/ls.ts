@@ -1,4 +1,4 @@
-/** `bench ls`: what there is, as text.
+/** `bench ls`: methods, training keys, tasks, presets and engines as text.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { ENGINE_NAMES, trainingSchema } from "../../core/schema/schema.ts";
 import type { Command } from "./command.ts";
 
 /** Folder of the shipped configurations. */
-export const PRESETS = join(import.meta.dirname!, "../presets");
+const PRESETS = join(import.meta.dirname!, "../presets");
 
 /** Names of the shipped configurations; those of papers' tables begin with `paper/`. */
 export function presetNames(): string[] {
@@ -49,7 +49,8 @@ const LISTS: Record<string, () => string | Promise<string>> = {
     ).join("\n\n");
   },
   training: () =>
-    ["Keys of --training KEY=VALUE,… and of `training` in a file:", ...optionLines(trainingSchema, "  ")].join("\n"),
+    ["Keys of --training KEY=VALUE,… and of `training` in a configuration file:", ...optionLines(trainingSchema, "  ")]
+      .join("\n"),
   tasks: async () => {
     const { corpora, tasks } = await import("../../datasets/mod.ts");
     const listed = (
@@ -95,26 +96,26 @@ function innermost(schema: z.ZodType): z.ZodType {
 /** The list `what` as text.
  * @throws {UsageError} when there is no such list. */
 export async function listText(what: string | undefined): Promise<string> {
-  if (what === undefined) throw new UsageError(`What to list must be given: ${Object.keys(LISTS).join(", ")}`);
+  if (what === undefined) throw new UsageError(`Nothing to list given: ${Object.keys(LISTS).join(", ")}`);
   const list = LISTS[what];
   if (!list) throw unknownName("list", what, Object.keys(LISTS));
   return await list();
 }
 
-const HELP = `Lists what there is.
+const HELP = `Lists methods, training keys, tasks, presets or engines.
 
 Usage: deno task bench ls methods|training|tasks|presets|engines
 
   methods    pruning methods with their options, defaults and sources
-  training   keys of --training, their defaults and meaning
+  training   keys of --training with their defaults
   tasks      multiple-choice tasks and text corpora, with the files they are read from
-  presets    shipped configurations for \`bench run --preset\`
-  engines    engines, and for each whether it starts here and why not`;
+  presets    configurations for \`bench run --preset\`
+  engines    engines, and whether each starts on this machine`;
 
 /** `bench ls`. */
 export const ls: Command = {
   usage: "methods|training|tasks|presets|engines",
-  summary: "list what there is",
+  summary: "list methods, training keys, tasks, presets or engines",
   help: () => HELP,
   flags: { positional: 1 },
   run: async ({ _: [what] }) => {

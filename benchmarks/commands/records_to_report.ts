@@ -9,19 +9,19 @@ import { askedRecords } from "../records/run_file.ts";
 /** Names of cells in a note. */
 const SHOWN_NAMES = 5;
 
-/** Records that the run in `folder` asks for. `note` is told of files that cannot be read, of records that it
- * does not ask for, and of cells and results that are not there yet; standard error when absent.
- * @throws {UsageError} when none is left. */
+/** Records of the run in `folder`. `note` is told of files that cannot be read, of records that do not belong to the run, and of
+ * cells and results that are missing; standard error when absent.
+ * @throws {UsageError} when there is no record. */
 export function recordsToReport(folder: string, note: (message: string) => void = console.error): CellRecord[] {
   const { records, problems, others, missing, incomplete } = askedRecords(folder);
   for (const { message } of problems) note(message);
-  const left = othersNote(folder, others);
-  if (left !== undefined) note(left);
-  const goesOn = "the same `bench run` goes on";
-  if (missing.length > 0) note(`Without a record yet: ${firstNames(missing)}; ${goesOn}`);
-  if (incomplete.length > 0) {
-    note(`Without some of the results that the run asks for: ${firstNames(incomplete)}; ${goesOn}`);
+  if (others > 0) {
+    const words = others === 1 ? "1 record belongs to a cell" : `${others} records belong to cells`;
+    note(`${words} that the run in "${folder}" does not include: left out of the report`);
   }
+  const resume = "`bench run` with the same flags resumes";
+  if (missing.length > 0) note(`Not finished: ${firstNames(missing)}; ${resume}`);
+  if (incomplete.length > 0) note(`Some results are missing: ${firstNames(incomplete)}; ${resume}`);
   if (records.length === 0) throw new UsageError(`"${folder}" holds no finished cell yet`);
   return records;
 }
@@ -30,13 +30,4 @@ export function recordsToReport(folder: string, note: (message: string) => void 
 function firstNames(labels: readonly string[]): string {
   const more = labels.length - SHOWN_NAMES;
   return labels.slice(0, SHOWN_NAMES).join(", ") + (more > 0 ? ` and ${more} more` : "");
-}
-
-/** Says that `others` records of the folder `out` are in no report of its run; undefined where there are none. */
-function othersNote(out: string, others: number): string | undefined {
-  if (others === 0) return undefined;
-  const [what, them] = others === 1
-    ? ["1 record of another cell stays", "it"]
-    : [`${others} records of other cells stay`, "them"];
-  return `${what} in "${out}" and out of its reports: its run does not ask for ${them}`;
 }

@@ -5,25 +5,23 @@
 import { UsageError } from "../../core/util/errors.ts";
 import { runPaths } from "../records/store.ts";
 import { type Command, textFlag } from "./command.ts";
-import { compareFolders } from "./compare.ts";
 import { recordsToReport } from "./records_to_report.ts";
 import { tableWidth } from "./table_width.ts";
 
 /** Files of figures, which are too many to name. */
 const FIGURE = /\.(svg|png|vl\.json)$/;
 
-const HELP = `Writes tables, charts and the HTML page from the records in DIR, which is left as it is otherwise.
+const HELP = `Writes tables, charts and the HTML page of a run from its records. Nothing is measured.
 
-Usage: deno task bench report DIR [--title TITLE] [--to FOLDER]
-       deno task bench report DIR OTHER    compares two runs cell by cell, as Markdown
+Usage: deno task bench report DIR [FLAGS]
 
 Flags:
   --title TITLE    title of the report (default: the run's name)
   --to FOLDER      folder for the report (default: DIR/report)
-  --width N        columns of the tables (default: COLUMNS, else the terminal's, else 120)`;
+  --width N        width of the tables in characters (default: COLUMNS, else the terminal's, else 120)`;
 
-/** Prints the tables of the run in `dir`, `width` columns wide, writes its report to the folder `to`, and says what can be
- * done next. `note` is told what is left out; standard error when absent.
+/** Prints the tables of the run in `dir`, writes its report to the folder `to`, and prints the next steps. Tables are `width`
+ * characters wide. `note` is told what is left out; standard error when absent.
  * @throws {UsageError} when the folder holds no record. */
 export async function showReport(
   dir: string,
@@ -58,17 +56,12 @@ function runName(dir: string): string {
 /** `bench report`. */
 export const report: Command = {
   usage: "DIR",
-  summary: "write the report again from the records in DIR",
+  summary: "write the report of a run again from its records",
   help: () => HELP,
-  flags: { string: ["title", "to", "width"], positional: 2 },
+  flags: { string: ["title", "to", "width"], positional: 1 },
   run: async (flags) => {
-    const [dir, other] = flags._;
-    if (dir === undefined) throw new UsageError("The folder of a run must be given: bench report DIR");
-    if (other !== undefined) {
-      const unused = ["title", "to", "width"].find((name) => textFlag(flags, name) !== undefined);
-      if (unused !== undefined) throw new UsageError(`--${unused} is of the report of one run: leave it out`);
-      return await compareFolders(dir, other);
-    }
+    const [dir] = flags._;
+    if (dir === undefined) throw new UsageError("No run given: bench report DIR");
     await showReport(dir, {
       title: textFlag(flags, "title") ?? runName(dir),
       to: textFlag(flags, "to") ?? runPaths(dir).report,

@@ -19,14 +19,14 @@ import { tableWidth } from "./table_width.ts";
 
 /** Exit code of a run that Ctrl-C stopped: 128 + SIGINT. */
 const INTERRUPTED = 130;
-/** Signals within so many milliseconds are one. */
+/** Signals within this time count as one. */
 const SAME_SIGNAL_MS = 1000;
 
 function readText(path: string): string {
   try {
     return Deno.readTextFileSync(path);
   } catch (error) {
-    throw new UsageError(`"${path}" cannot be read: ${(error as Error).message}`);
+    throw new UsageError(`Cannot read "${path}": ${(error as Error).message}`);
   }
 }
 
@@ -41,7 +41,7 @@ export function configSources(flags: Flags): { sources: ConfigSource[] } & RunMa
   const base: ConfigSource = path === undefined
     ? { values: { throughput: {} }, where: () => "--throughput" }
     : yamlSource(readText(path), path);
-  // Paths in a file of the user's are taken from its folder, those of a preset from where the user stands.
+  // Paths in a user's file start at its folder, those of a preset at the user's folder.
   if (config !== undefined) base.values = movePaths(base.values, fromFolder(dirname(config)));
   return { sources: [base, flagSource(flags)], ...runManner(flags) };
 }
@@ -76,7 +76,7 @@ export async function runConfig(
       controller.abort();
       return;
     }
-    // A terminal's signal comes from the terminal and from the task runner: the second one of them is no second wish.
+    // One Ctrl-C arrives twice: from the terminal and from the task runner.
     if (performance.now() - stoppedMs > SAME_SIGNAL_MS) Deno.exit(INTERRUPTED);
   };
   Deno.addSignalListener("SIGINT", stop);
@@ -91,32 +91,33 @@ export async function runConfig(
 }
 
 function runHelp(): string {
-  return `Runs a sweep: the dense model and every method at every level, one process per cell. Finished cells are skipped, so
-the same command goes on where a stopped run ended; failed cells run again, or those alone that --retry names.
+  return `Runs a sweep: the dense model, and every method at every level, each in its own process (a cell). Run the same
+command again to resume: finished cells are skipped, failed cells are retried.
 
 Usage: deno task bench run [--preset NAME | --config FILE] [FLAGS]
 
 Flags:
 ${
     columns([
-      ["--preset NAME", "shipped configuration, see `bench ls presets`"],
+      ["--preset NAME", "a configuration that comes with the program, see `bench ls presets`"],
       [
         "--config FILE",
-        "YAML configuration with the keys below in camelCase, paths from its folder; flags override it",
+        "a YAML file with the keys below in camelCase; its paths start at its folder, flags override it",
       ],
       ...flagRows(KEYS),
       ...MANNER_ROWS,
     ])
   }
 
-Lists are separated by commas. Options of a method follow a colon: --methods random,flap:structure=UL-UM,biasCompensation=true
-Without a preset or a file, throughput is measured unless --no-throughput is given, and \`out\` is results/NAME.`;
+Lists are separated by commas. Options of a method follow a colon:
+  --methods random,flap:structure=UL-UM,biasCompensation=true
+Without --preset or --config, throughput is measured too; --no-throughput turns it off. --out defaults to results/NAME.`;
 }
 
 /** `bench run`. */
 export const run: Command = {
   usage: "[--preset NAME | --config FILE] [FLAGS]",
-  summary: "run a sweep, or go on with one, and write its report",
+  summary: "run or resume a sweep and write its report",
   help: runHelp,
   flags: flagOptions({ string: ["preset", "config", "width", ...RUN_FLAGS], boolean: RUN_SWITCHES }),
   run: runSources,

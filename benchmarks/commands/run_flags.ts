@@ -16,25 +16,22 @@ export const RUN_SWITCHES = ["json", "dry-run"];
 
 /** What help says of them. */
 export const MANNER_ROWS: readonly [left: string, right: string][] = [
-  ["--timeout SECONDS", "longest time of a cell; a cell that reaches it is ended and recorded as failed"],
-  [
-    "--retry CLASSES",
-    `failed cells that run again: ${["oom", ...FAILURE_KINDS].join(", ")}, none (default: all)`,
-  ],
-  ["--executor NAME", "local: processes of this machine; slurm: tasks of a job array (default: local)"],
-  ["--partition P, --gres R, --time T", "with slurm: what a cell asks for"],
+  ["--timeout SECONDS", "time limit of a cell; a cell that exceeds it is stopped and recorded as failed"],
+  ["--retry CLASSES", `failed cells to retry: ${["oom", ...FAILURE_KINDS].join(", ")}, none (default: all)`],
+  ["--executor NAME", "local: processes on this machine; slurm: a job array (default: local)"],
+  ["--partition P, --gres R, --time T", "with slurm: resources of a cell"],
   ["--max-parallel N", "with slurm: cells at once"],
-  ["--sbatch OPTIONS", 'with slurm: further options, such as "mem=64G exclusive"'],
+  ["--sbatch OPTIONS", 'with slurm: further options of sbatch, such as "mem=64G exclusive"'],
   [
     "--dry-run",
-    "start nothing: show cells, data, memory, operations and time, and with slurm the script; of the model config.json is enough",
+    "start nothing: show cells, data, memory and time, and with slurm the script; a model's config.json is enough",
   ],
-  ["--on DEVICE", `with --dry-run: ${Object.keys(DEVICES).join(", ")} in place of this machine`],
-  ["--json", "progress as one JSON event per line"],
-  ["--width N", "columns of the tables at the end (default: COLUMNS, else the terminal's, else 120)"],
+  ["--on DEVICE", `with --dry-run: ${Object.keys(DEVICES).join(", ")} instead of this machine`],
+  ["--json", "print progress as one JSON event per line"],
+  ["--width N", "width of the tables in characters (default: COLUMNS, else the terminal's, else 120)"],
 ];
 
-/** How cells are run. */
+/** How the cells of a run are executed. */
 export interface RunManner {
   json: boolean;
   timeoutS?: number;

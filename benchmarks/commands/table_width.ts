@@ -1,17 +1,17 @@
-/** How wide tables on standard output may be.
+/** Width of tables on standard output.
  *
  * @module
  */
 import { UsageError } from "../../core/util/errors.ts";
 
-/** Width where standard output is not a terminal and nobody says another one. */
+/** Width if standard output is not a terminal. */
 const DEFAULT_WIDTH = 120;
-/** Least width: a label, a number and the gap between them. */
+/** Room for a label and a number. */
 const LEAST_WIDTH = 40;
-/** Greatest width: more than any table has. */
+/** More than any table needs. */
 const MOST_WIDTH = 10_000;
 
-/** Columns for tables: those of `--width`, else of the variable COLUMNS, else of the terminal.
+/** Width in characters: that of `--width`, else of the variable COLUMNS, else of the terminal.
  * @throws {UsageError} when `asked` is no whole number from 40 to 10,000. */
 export function tableWidth(
   asked: string | undefined,

@@ -21,11 +21,11 @@ type Key = keyof RunConfig;
 
 /** How a key of the configuration is written on the command line. */
 export interface Flag {
-  /** What the value looks like, for `--help`; `null` for a switch (`--throughput`, `--no-throughput`). */
+  /** The value in `--help`; `null` for a switch (`--throughput`, `--no-throughput`). */
   value: string | null;
-  /** The value as the schema wants it; a value that does not fit is left for the schema to refuse. */
+  /** The value for the schema, which refuses what does not fit. */
   parse(text: string): unknown;
-  /** Value of a switch that is turned off; absent, as if the key were not there, unless given. */
+  /** Value of a switch that is turned off; none if absent. */
   off?: unknown;
   /** Whether the flag may be given several times: the values are a list. */
   many?: boolean;
@@ -151,7 +151,7 @@ export function flagSource(args: Record<string, unknown>): ConfigSource {
   return { values, where: ([key]) => `--${flagName(String(key))}` };
 }
 
-/** Joins negative numbers to the flags that they follow, which would be taken for flags themselves. */
+/** Joins negative numbers to the flags before them: alone they look like flags. */
 function joinNumbers(argv: readonly string[], string: readonly string[]): string[] {
   return argv.reduce<string[]>((joined, arg) => {
     const last = joined.at(-1);
@@ -160,7 +160,7 @@ function joinNumbers(argv: readonly string[], string: readonly string[]): string
   }, []);
 }
 
-/** `parseArgs`, but what no option names is an error.
+/** `parseArgs` that refuses unknown flags and arguments.
  * @throws {UsageError} on an unknown flag or a positional argument. */
 export function parseStrictly(
   argv: string[],
@@ -177,7 +177,7 @@ export function parseStrictly(
     default: options.default ?? {},
     unknown: (arg: string, key?: string) => {
       if (key === undefined) {
-        if (++seen > positional) throw new UsageError(`"${arg}" is one argument too many: see --help`);
+        if (++seen > positional) throw new UsageError(`Unexpected argument "${arg}": see --help`);
         return true;
       }
       const known = [...string, ...boolean, ...negatable.map((name) => `no-${name}`), "help"];
@@ -189,5 +189,5 @@ export function parseStrictly(
   return args;
 }
 
-/** Thrown when `--help` was given: whoever knows the command prints its help. */
+/** Thrown when `--help` was given. */
 export class HelpRequest extends Error {}

@@ -62,6 +62,6 @@ folderTest(
     ]);
 
     await refused('label "found" is taken', "eval", ...there.with(1, "tiny"), "--label", "found");
-    await refused("--dense must be given", "eval", "--model", folder, "--label", "found", "--out", join(out, "x"));
+    await refused("No dense model given", "eval", "--model", folder, "--label", "found", "--out", join(out, "x"));
   },
 );

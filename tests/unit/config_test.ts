@@ -104,7 +104,7 @@ Deno.test("parseFlags() refuses unknown flags, missing values and stray words", 
   assertThrows(() => parseFlags(["--no-tasks"]), UsageError, 'Unknown flag "--no-tasks"');
   assertThrows(() => parseFlags(["--limit", "--out", "x"]), UsageError, "--limit needs a value: N");
   assertThrows(() => parseFlags(["--out"]), UsageError, "--out needs a value");
-  assertThrows(() => parseFlags(["tiny"]), UsageError, '"tiny" is one argument too many');
+  assertThrows(() => parseFlags(["tiny"]), UsageError, 'Unexpected argument "tiny"');
 });
 
 Deno.test("resolveConfig() names the flag, the limit and the value", () => {

@@ -282,15 +282,15 @@ Deno.test("exportCommand() names what is wrong with its arguments", async () => 
     const { path } = store(PLANS.uniform, "flap");
     store(PLANS.unequal, "flap", { id: "b".repeat(16) });
     const cases: [string[], string][] = [
-      [[], "A cell must be given"],
-      [[path], "--format must be given: hf or gguf"],
+      [[], "No cell given"],
+      [[path], "No format given: --format hf or gguf"],
       [[path, "--format", "onnx"], `--format must be one of hf, gguf: current "onnx"`],
       [[path, "--format", "hf", "--dtype", "int4"], `--dtype must be one of f32, f16, bf16, q8_0: current "int4"`],
       [[path, "--format", "hf", "--dtype", "q8_0"], "--dtype q8_0 is for --format gguf"],
       [[path, "--format", "hf", "--max-shard-size", "big"], `--max-shard-size must be a size such as 500MB`],
       [[path, "--format", "hf", "--to"], "--to needs a value"],
       [[path, "--format", "hf", "--padd"], `Did you mean "--pad"?`],
-      [["nothing", "--format", "hf"], `"nothing" is no record's file`],
+      [["nothing", "--format", "hf"], `"nothing" is not a record's file`],
       [["nothing", "--run", out, "--format", "hf"], `No cell in "${out}" begins with "nothing"`],
       [["flap", "--run", out, "--format", "hf"], `"flap" fits several cells`],
       [[path, "--format", "hf", "--to", join(path, "x")], "cannot be written"],

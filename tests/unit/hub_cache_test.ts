@@ -95,9 +95,9 @@ Deno.test("wantedSplits() reads names with splits and refuses what cannot be fet
     "wikitext2/train",
     "c4/validation",
   ]);
-  assertThrows(() => wantedSplits([]), UsageError, "must be given");
+  assertThrows(() => wantedSplits([]), UsageError, "No task or corpus given");
   assertThrows(() => wantedSplits(["arc_esay"]), UsageError, 'Did you mean "arc_easy"?');
-  assertThrows(() => wantedSplits(["tiny-facts"]), UsageError, "ships with this project");
+  assertThrows(() => wantedSplits(["tiny-facts"]), UsageError, "comes with this program");
   assertThrows(() => wantedSplits(["wikitext2/dev"]), UsageError, "use one of train");
   assertThrows(() => wantedSplits(["piqa/test"]), UsageError, "scored on its validation split");
 });

@@ -99,8 +99,8 @@ Deno.test("recordsToReport() names cells without a record, and those that lack r
     const notes: string[] = [];
     assertEquals(recordsToReport(out, (note) => notes.push(note)).length, 2);
     assertEquals(notes, [
-      "Without a record yet: wanda-sp 20 %, magnitude 20 %; the same `bench run` goes on",
-      "Without some of the results that the run asks for: random 20 %; the same `bench run` goes on",
+      "Not finished: wanda-sp 20 %, magnitude 20 %; `bench run` with the same flags resumes",
+      "Some results are missing: random 20 %; `bench run` with the same flags resumes",
     ]);
     assertEquals(validateFolder(out).missing, ["wanda-sp 20 %", "magnitude 20 %"]);
   }));
