@@ -1,4 +1,4 @@
-/** Calibration statistics on disk, so that the levels of a sweep share them.
+/** Calibration statistics on disk, shared by the levels of a sweep.
  *
  * @module
  */
@@ -11,10 +11,10 @@ import type { Statistics } from "../../methods/define.ts";
 import { sha256OfJson } from "../../core/schema/cell_names.ts";
 import { sha256OfWindows } from "../../models/training/teacher.ts";
 
-/** Statistics of another version are computed again. */
+/** Statistics of other versions are not read. */
 const STATISTICS_VERSION = 4;
 
-/** What statistics depend on besides their key. */
+/** Everything that statistics depend on besides their key. */
 export interface CacheScope {
   /** SHA-256 of the weights, hex. */
   weights: string;
@@ -22,7 +22,7 @@ export interface CacheScope {
   seed: number;
   /** Calibration windows, token ids. */
   calibration: readonly Int32Array[];
-  /** SHA-256 of the method's file, hex, if it is the user's own. */
+  /** SHA-256 of a user's method file, hex. */
   methodFile?: string;
 }
 
@@ -36,14 +36,14 @@ function readStatistics(path: string): Statistics | undefined {
       file.close();
     }
   } catch (error) {
-    // A cache may be made again.
+    // Damaged statistics are computed again.
     if (error instanceof FileFormatError) return undefined;
     throw error;
   }
 }
 
-/** A `remember` function for methods that keeps statistics in `folder`. Processes that ask for the same statistics at
- * the same time compute them once: the others wait, in `waiting`. */
+/** A `remember` function that keeps statistics in `folder`. If several processes ask for the same ones at the same time, one
+ * computes them and the others wait, within `waiting`. */
 export function createCache(
   folder: string,
   { weights, engine, seed, calibration, methodFile }: CacheScope,

@@ -1,4 +1,4 @@
-/** Machine and versions behind a record.
+/** Machine and versions of a record.
  *
  * @module
  */
@@ -27,7 +27,7 @@ export function describeEnvironment(engine: Engine, commit: string | null): Envi
   };
 }
 
-/** The environments of a record that is measured here, too: the first stays the record's. */
+/** The environments of a record that is measured further here: the first stays the record's. */
 export function environmentsWith(
   here: Environment,
   before?: Pick<DoneRecord, "environment" | "laterEnvironments">,
@@ -39,8 +39,8 @@ export function environmentsWith(
   return { environment, ...later.length > 0 && { laterEnvironments: later } };
 }
 
-/** Git commit of the harness, with `-dirty` when tracked files other than stored results differ; `null` outside a
- * repository or without git. */
+/** Git commit of the harness, with `-dirty` if tracked files other than stored results differ; null without git or outside
+ * a repository. */
 export function harnessCommit(): string | null {
   const git = (...args: string[]): string | null => {
     try {

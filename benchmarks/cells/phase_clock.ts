@@ -1,4 +1,4 @@
-/** Where the seconds of a cell go: at any moment to one phase, so that the phases add up to the whole.
+/** Seconds of a cell by phase. Every moment belongs to one phase, so that the phases add up to the whole.
  *
  * @module
  */
@@ -6,20 +6,20 @@ import type { DoneRecord } from "../../core/schema/schema.ts";
 
 /** Seconds by phase, as in a record. */
 export type Timings = DoneRecord["timings"];
-/** A phase that is timed; learning is told by the training itself. */
+/** A phase that is timed. */
 export type Phase = "loadS" | "pruneS" | "learnS" | "evaluateS" | "throughputS" | "waitS";
 
-/** A clock that runs from its making on. */
+/** A running clock. */
 export interface PhaseClock {
   /** Counts for `phase` from now on. */
   enter(phase: Phase): void;
-  /** Counts for `phase` while `work` goes on, then again for what it was before. */
+  /** Counts for `phase` during `work`, then again for the phase before. */
   during<T>(phase: Phase, work: () => Promise<T>): Promise<T>;
   /** Seconds of each phase until now. */
   seconds(): Record<Phase, number>;
 }
 
-/** A clock that counts for `phase` at first. `nowMs` is the time in milliseconds. */
+/** A clock that counts for `phase` first. `nowMs` is the time in milliseconds. */
 export function createPhaseClock(phase: Phase, nowMs: () => number = () => performance.now()): PhaseClock {
   const total: Record<Phase, number> = { loadS: 0, pruneS: 0, learnS: 0, evaluateS: 0, throughputS: 0, waitS: 0 };
   let current = phase;
@@ -47,16 +47,16 @@ export function createPhaseClock(phase: Phase, nowMs: () => number = () => perfo
   };
 }
 
-/** The timings of a record: those of its earlier measurements and these together. Seconds that `training` says of itself
- * are learning and not pruning. */
+/** The timings of a record, with those of its earlier measurements. Seconds that `training` reports are learning and not
+ * pruning. */
 export function timingsOf(
   spent: Record<Phase, number>,
   training: DoneRecord["training"] = [],
   before?: Timings,
 ): Timings {
-  const told = training.reduce((sum, { seconds }) => sum + seconds, 0);
-  // A training that goes on from a snapshot counts what an earlier process did as well.
-  const inPruning = before ? 0 : Math.min(spent.pruneS, Math.max(0, told - spent.learnS));
+  const reported = training.reduce((sum, { seconds }) => sum + seconds, 0);
+  // A training that resumed from a snapshot reports the seconds of an earlier process as well.
+  const inPruning = before ? 0 : Math.min(spent.pruneS, Math.max(0, reported - spent.learnS));
   const learnS = spent.learnS + inPruning;
   return {
     loadS: (before?.loadS ?? 0) + spent.loadS,

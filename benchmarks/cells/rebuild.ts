@@ -1,4 +1,4 @@
-/** The model of a finished cell, made again from what the run keeps.
+/** The model of a finished cell, from what its run keeps.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import { compensate } from "../pipeline/prune.ts";
 import { storedPath } from "../records/run_file.ts";
 import { openRebuild, openStoredWeights } from "../records/kept_weights.ts";
 
-/** What tells of progress, and stops. */
+/** Progress and how to stop. */
 export interface RebuildHost {
   report(message: string): void;
   signal: AbortSignal;
@@ -25,8 +25,8 @@ export function isKept({ cell, changedWeights, rebuild, storedWeights }: DoneRec
     (rebuild ?? storedWeights) !== undefined;
 }
 
-/** Opens the model of a cell of the run in `out` that was pruned elsewhere.
- * @throws {UsageError} when it cannot be read, or is not the one that the cell names. */
+/** Opens the pruned checkpoint of a cell of the run in `out`.
+ * @throws {UsageError} when it cannot be read, or has another checksum than the cell names. */
 export async function openCheckpoint(
   out: string,
   { path, sha256 }: NonNullable<Cell["checkpoint"]>,
@@ -35,20 +35,18 @@ export async function openCheckpoint(
   const { origin } = source;
   if (origin.sha256 === sha256) return source;
   source.close();
-  throw new UsageError(`"${path}" has the SHA-256 ${origin.sha256}, not ${sha256} as in the run: it was changed since`);
+  throw new UsageError(`"${path}" was changed since the run: its SHA-256 is ${origin.sha256}, not ${sha256}`);
 }
 
-/** The dense model that a record's cell was made of.
- * @throws {UsageError} when `source` is another one. */
+/** @throws {UsageError} when `source` is not the dense model of the record. */
 export function checkSource({ weights }: DoneRecord, { origin: { path, sha256 } }: WeightSource): void {
   if (sha256 === weights.sha256) return;
   throw new UsageError(
-    `The model at "${path}" has the SHA-256 ${sha256}, but the cell was made of ${weights.sha256}: give the path of that ` +
-      "one with --model",
+    `The model at "${path}" has the SHA-256 ${sha256}, the cell's has ${weights.sha256}: give its path with --model`,
   );
 }
 
-/** The model of a record for which {@linkcode isKept} holds; `dense` itself where nothing was pruned. `dense` was loaded from
+/** The model of a record for which {@linkcode isKept} holds; `dense` itself if nothing was pruned. `dense` was loaded from
  * `source` and stays as it is.
  * @throws {UsageError} when a file is missing.
  * @throws {FileFormatError} when a file is not the one that the record names. */

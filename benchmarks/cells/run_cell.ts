@@ -1,24 +1,24 @@
-/** Measures one cell in a process of its own: `run_cell.ts JOB.json`. The record is written here, whole or not at all;
- * standard output carries one JSON event per line. Throughput is timed by a process that has nothing else to do: of a
- * record that lacks other measurements as well, those come first, and the sweep asks again.
+/** Measures one cell in a process of its own: `run_cell.ts JOB.json`. The record is written here, whole or not at all.
+ * Standard output carries one JSON event per line. Throughput is timed by a process that has nothing else to do: if a record
+ * lacks other measurements as well, those come first, and the sweep asks again.
  *
- * Exit codes: 0 the record was written (also that of a failed cell), or why a finished cell was not measured further was
- * told; 2 neither could be done.
+ * Exit codes: 0 the record was written (also of a failed cell), or the parent was told why a finished cell was not measured
+ * further; 2 neither could be done.
  *
  * @module
  */
 import { deviceMemoryWords } from "../../core/engine/engine.ts";
-import { UsageError } from "../../core/util/errors.ts";
-import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
-import { anyTask, getCorpus } from "../../datasets/mod.ts";
 import { classifyError, isDiskFull } from "../../core/schema/failure.ts";
-import { type CellHost, measureCell } from "./measure.ts";
-import { type CellEvent, cellJobSchema } from "./job.ts";
-import { timeCell } from "./time_cell.ts";
+import { type DoneRecord, type FailedRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { anyTask, getCorpus } from "../../datasets/mod.ts";
 import { type CellSamples, writeLmEvalFiles } from "../records/lm_eval_files.ts";
 import { lmEvalDocuments, type LmEvalSample, lmEvalSamples } from "../records/lm_eval_samples.ts";
 import { askedResults, isComplete, missingMeasurements, withoutThroughput } from "../records/measured.ts";
 import { doneRecord, runPaths, writeRecord } from "../records/store.ts";
+import { type CellEvent, type CellJob, cellJobSchema } from "./job.ts";
+import { type CellHost, measureCell } from "./measure.ts";
+import { timeCell } from "./time_cell.ts";
 
 /** Tells the parent. A parent that is gone ends the process: that nobody listens is no failure of the cell. */
 function tell(event: CellEvent): void {
@@ -30,7 +30,7 @@ function tell(event: CellEvent): void {
   }
 }
 
-/** What this cell does. */
+/** What the cell is doing. */
 let current: string | undefined;
 
 function report(phase: string): void {
@@ -60,59 +60,52 @@ function endWithParent(): void {
   })();
 }
 
+/** Runs the pipeline for what `before`, the cell's record, lacks, and writes the record. */
+async function recordCell(job: CellJob, before: DoneRecord | undefined): Promise<void> {
+  // The clock of phases: the system's own may be set while a cell runs.
+  const startMs = performance.now();
+  const { id, cell, paper, out, hashes } = job;
+  const startedAt = new Date().toISOString();
+  const head = { schemaVersion: SCHEMA_VERSION, id, cell, ...paper && { paper }, startedAt } as const;
+  const seconds = () => (before?.seconds ?? 0) + (performance.now() - startMs) / 1000;
+  const samples = new Map<string, LmEvalSample[]>();
+  const host: CellHost = {
+    report,
+    signal: new AbortController().signal,
+    ...job.logSamples && {
+      onScored: (task, scored) => void samples.set(task, lmEvalSamples(anyTask(task), scored)),
+      onDocuments: (corpus, scored) => void samples.set(corpus, lmEvalDocuments(getCorpus(corpus).textField, scored)),
+    },
+  };
+  try {
+    const own = { ...job, cell: before ? missingMeasurements(cell, before, hashes) : cell };
+    const lacksTimes = before !== undefined && isComplete(withoutThroughput(cell), before, job);
+    const measured = lacksTimes ? await timeCell(own, host, before) : await measureCell(own, host, before);
+    const record: DoneRecord = { ...measured, ...head, seconds: seconds(), state: "done" };
+    const asked = askedResults(record, cell, hashes, job.taskGroups ?? []);
+    writeLmEval(out, { ...asked, throughput: record.throughput }, samples);
+    writeRecord(out, record);
+  } catch (error) {
+    console.error(error);
+    const failure = { ...classifyError(error, { phase: current, memory: deviceMemoryWords() }), exitCode: null };
+    // A measurement that fails does not cost the earlier ones.
+    if (before) return tell({ event: "failed", failure });
+    const failed: FailedRecord = { ...head, seconds: seconds(), state: "failed", failure };
+    writeRecord(out, failed);
+  }
+  tell({ event: "recorded" });
+}
+
 async function main(path: string): Promise<void> {
   const file = await Deno.open(path, { read: true, write: true });
   const job = cellJobSchema.parse(JSON.parse(Deno.readTextFileSync(path)));
   // The end of the run ends this process also while it waits.
   if (job.coordinated) endWithParent();
-  // One process per cell, even when a run was killed and its last cells have not noticed yet.
+  // One process per cell, even if cells of a run that was killed still run.
   await file.lock(true);
   const before = doneRecord(job.out, job);
-  const missing = before ? missingMeasurements(job.cell, before, job.hashes) : job.cell;
-  if (before && isComplete(job.cell, before, job)) {
-    tell({ event: "recorded" });
-    return;
-  }
-  const startedAt = new Date();
-  // Of the clock that phases are timed by: the other may be set while a cell runs.
-  const startMs = performance.now();
-  const head = {
-    schemaVersion: SCHEMA_VERSION,
-    id: job.id,
-    cell: job.cell,
-    ...job.paper && { paper: job.paper },
-    startedAt: startedAt.toISOString(),
-  } as const;
-  const samples = new Map<string, LmEvalSample[]>();
-  try {
-    const host: CellHost = {
-      report,
-      onScored: (task, scored) => {
-        if (job.logSamples) samples.set(task, lmEvalSamples(anyTask(task), scored));
-      },
-      onDocuments: (corpus, scored) => {
-        if (job.logSamples) samples.set(corpus, lmEvalDocuments(getCorpus(corpus).textField, scored));
-      },
-      signal: new AbortController().signal,
-    };
-    const own = { ...job, cell: missing };
-    const timed = before && isComplete(withoutThroughput(job.cell), before, job) ? before : undefined;
-    const measured = timed ? await timeCell(own, host, timed) : await measureCell(own, host, before);
-    const seconds = (before?.seconds ?? 0) + (performance.now() - startMs) / 1000;
-    const record: DoneRecord = { ...measured, ...head, seconds, state: "done" };
-    const asked = askedResults(record, job.cell, job.hashes, job.taskGroups ?? []);
-    writeLmEval(job.out, { ...asked, throughput: record.throughput }, samples);
-    writeRecord(job.out, record);
-  } catch (error) {
-    console.error(error);
-    const failure = { ...classifyError(error, { phase: current, memory: deviceMemoryWords() }), exitCode: null };
-    // What was measured before is not lost to a measurement that fails.
-    if (before) return tell({ event: "failed", failure });
-    const seconds = (performance.now() - startMs) / 1000;
-    const failed: FailedRecord = { ...head, seconds, state: "failed", failure };
-    writeRecord(job.out, failed);
-  }
-  tell({ event: "recorded" });
+  if (before && isComplete(job.cell, before, job)) return tell({ event: "recorded" });
+  await recordCell(job, before);
 }
 
 if (import.meta.main) {

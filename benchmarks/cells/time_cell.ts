@@ -1,5 +1,5 @@
-/** Times the model of a finished cell, dense and pruned in turns. Speed is a matter of shapes and not of values, so the
- * dense weights are cut by the record's plan, and nothing is pruned or trained for it.
+/** Times the model of a finished cell, dense and pruned in turns. Speed depends on shapes and not on values, so the dense
+ * weights are cut by the record's plan, and nothing is trained.
  *
  * @module
  */
@@ -28,8 +28,8 @@ import type { Measured } from "./measure.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
 import { keptModel, type RebuildHost } from "./rebuild.ts";
 
-/** The record's results with the throughput of its model, after `cell.throughput`. With `layerwise` the dense model is never
- * whole on the device, and the repeats do not alternate.
+/** The record's results with the throughput that its cell asks for. With `layerwise` the dense model is never whole on the
+ * device, and the repeats do not alternate.
  * @throws {UsageError} when the model cannot be opened, or has fewer positions than are asked for.
  * @throws {EngineError} when the engine does not start or the device fails. */
 export async function timeCell(
@@ -82,7 +82,7 @@ async function modelOfShape(dense: DecoderModel, record: DoneRecord): Promise<De
     throw new RangeError(`The record's model has ${size.parameters} parameters: its plan gives another shape`);
   }
   if (cell.weights !== "stored" || !changedWeights) return model;
-  // What was trained or corrected no longer fits into 16 bits.
+  // Trained or corrected matrices no longer fit into 16 bits.
   const changed: readonly LinearName[] = cell.training ? LINEAR_NAMES : biases.length > 0 ? [] : WRITING_NAMES;
   for (const layer of model.layers) {
     for (const name of changed) {
@@ -94,8 +94,8 @@ async function modelOfShape(dense: DecoderModel, record: DoneRecord): Promise<De
   return model;
 }
 
-/** Linear maps to which the method added a bias: a record says how many parameters its model has, and methods add biases to
- * the output map and the down map, to those first of which inputs are removed. */
+/** Linear maps to which the method added a bias. A record gives the number of parameters, and methods add biases to the
+ * output and down maps, first to those that lost inputs. */
 export function addedBiases(
   dense: DecoderConfig,
   { plan, size }: { plan: PrunePlan; size: { parameters: number } },
