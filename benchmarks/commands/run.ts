@@ -49,8 +49,8 @@ export function configSources(flags: Flags): { sources: ConfigSource[] } & RunMa
 async function runSources(flags: Flags): Promise<number> {
   const { sources, ...manner } = configSources(flags);
   const config = resolveConfig(sources);
-  const { perplexity, tasks, generate, throughput, keepWeights } = config;
-  if (perplexity.length + tasks.length + generate.length === 0 && !throughput && keepWeights !== true) {
+  const { perplexity, tasks, taskFile = [], generate, throughput, keepWeights } = config;
+  if ([...perplexity, ...tasks, ...taskFile, ...generate].length === 0 && !throughput && keepWeights !== true) {
     throw new UsageError("The run would measure nothing: give --perplexity, --tasks, --generate or --throughput");
   }
   return await runConfig(config, manner, tableWidth(textFlag(flags, "width")));
