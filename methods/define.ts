@@ -1,4 +1,5 @@
-/** What a pruning method is: options, needs, and a function from model, calibration data and budget to a plan.
+/** The definition of a pruning method: options, needs, and a function from model, calibration data and budget to a
+ * plan.
  *
  * @module
  */
@@ -17,25 +18,25 @@ import type { StudentOptions } from "../models/training/student.ts";
 /** Named f32 arrays, such as one score vector per layer. */
 export type Statistics = Record<string, HostTensor>;
 
-/** What a method that learns reads besides calibration data. */
+/** The data of a method that learns, besides calibration data. */
 export interface LearningContext {
   /** Steps, rates and loss; the same as for the recovery of other methods. */
   options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: Int32Array[];
-  /** What `windows` were drawn from, where the data are of several domains; each can fill all steps alone. */
+  /** The domains that `windows` were drawn from, if there are several; each can fill all steps alone. */
   domains?: Domain[];
-  /** The model to distil from, where `model` is not the dense one: it was pruned before. */
+  /** The dense model to distil from; absent when it is `model`. */
   teacher?: DecoderModel;
-  /** For each layer of `model`, the teacher's whose hidden states it is compared with, where layers went before. */
+  /** For each layer of `model`, the teacher's layer that it is compared with; absent when they are the same. */
   teacherLayers?: readonly number[];
-  /** Where to keep snapshots; without it a stopped run begins again. */
+  /** Place of the snapshots; without it a stopped run begins again. */
   checkpoint?: SnapshotPlace;
   /** Tensors that make up for the units a plan removes, at dense shape; called once, when the structure is fixed. */
   compensate?(plan: PrunePlan): Promise<Statistics>;
 }
 
-/** What a method is given. */
+/** The input of a method. */
 export interface MethodContext<Options> {
   /** The dense model on the device. Its tensors must not be changed or disposed. */
   model: DecoderModel;
@@ -63,14 +64,14 @@ export interface MethodContext<Options> {
 /** What {@linkcode Method.check} sees of a run besides the budget. */
 export type RunSettings = Pick<RunConfig, "training"> & Partial<Pick<RunConfig, "compensate">>;
 
-/** What a method returns. */
+/** The result of a method. */
 export interface PruneResult {
   /** Kept units. */
   plan: PrunePlan;
   /** Tensors that replace the dense model's before units are cut out, by Hugging Face name and at dense shape.
    * Biases may be added this way (`…o_proj.bias`), which makes the result something other than a plain LLaMA. */
   replaced?: Statistics;
-  /** What a method that learns did. */
+  /** Reports of a method that learns. */
   training?: TrainingReport[];
   /** Times that rounding made an inverse indefinite, so that more was added to a diagonal; absent when never. */
   raisedRidges?: number;
@@ -79,7 +80,7 @@ export interface PruneResult {
   parts?: TrainedParts;
 }
 
-/** A way of running a method that its tests cover besides the defaults. */
+/** Options that tests cover besides the defaults. */
 export interface MethodVariant<Options> {
   /** What differs from the defaults. */
   options: Options;

@@ -1,4 +1,4 @@
-/** What a LLaMA-family decoder is: its configuration, the names of its tensors, and where weights come from.
+/** A LLaMA-family decoder: its configuration, the names of its tensors, and the source of its weights.
  *
  * Shape legend of the project: B batch, T tokens, D width (hidden size), H query heads, G key/value groups,
  * R query heads per group (H = G R), K head size, F FFN channels, V vocabulary, L layers.
@@ -19,9 +19,9 @@ export type RopeScaling =
     type: "yarn";
     factor: number;
     originalMaxPositions: number;
-    /** Turns over the original positions above which a pair stays. */
+    /** A pair that makes more turns than this over the original positions is not scaled. */
     betaFast: number;
-    /** Turns below which a pair is divided by the factor. */
+    /** A pair that makes fewer turns than this is divided by the factor. */
     betaSlow: number;
     /** Whether the ramp between the two begins and ends at whole pairs. */
     truncate: boolean;
@@ -72,16 +72,16 @@ export type LinearName = (typeof LINEAR_NAMES)[number];
 /** The linear maps that write to the residual stream. */
 export const WRITING_NAMES = ["output", "down"] as const;
 
-/** Whether a linear map writes to the residual stream. Its inputs, the columns of its weight, are then what the units
- * of its layer put out; of the other maps the outputs, the rows, are the units'. */
+/** Whether a linear map writes to the residual stream. The units of a layer are the inputs of such a map (columns of
+ * its weight `[out, in]`) and the outputs of the other maps (rows). */
 export function writesResidual(name: LinearName): boolean {
   return WRITING_NAMES.some((writing) => writing === name);
 }
 
-/** A decoder: RMSNorm, RoPE, grouped-query attention and a gated FFN. What is optional differs between families, and is
+/** A decoder: RMSNorm, RoPE, grouped-query attention and a gated FFN. Optional fields differ between families and are
  * absent in a plain LLaMA. */
 export interface DecoderConfig {
-  /** Whose files it came from and goes to; see `families/`. */
+  /** Family whose file formats it is read from and written to; see `families/`. */
   family?: string;
   /** V. */
   vocabSize: number;
@@ -99,11 +99,11 @@ export interface DecoderConfig {
   ropeBase: number;
   /** Rotary frequency scaling, if any. */
   ropeScaling?: RopeScaling;
-  /** How each layer sees positions, where that is not all by the frequencies above and without a window. */
+  /** How each layer sees positions; when absent, all use the frequencies above and no window. */
   attention?: LayerAttention[];
   /** Whether heads of queries and keys are normed. */
   headNorms?: boolean;
-  /** Whether what a block writes is normed before it is added. */
+  /** Whether the output of a block is normed before it is added. */
   outputNorms?: boolean;
   /** SiLU when absent. */
   activation?: Activation;
@@ -111,17 +111,17 @@ export interface DecoderConfig {
   embeddingScale?: number;
   /** Factor on the scores of attention, in place of `1 / sqrt(K)`. */
   attentionScale?: number;
-  /** Factor on what a block adds. */
+  /** Factor on the output of a block. */
   residualScale?: number;
   /** Factor on logits. */
   logitScale?: number;
   /** Added to the mean square in RMSNorm. */
   normEpsilon: number;
-  /** Longest sequence the model was made for, in tokens. */
+  /** Longest sequence that the model was made for, in tokens. */
   maxPositions: number;
   /** Id of the beginning-of-sequence token, if the model has one. */
   bosTokenId: number | null;
-  /** Whether the model is at a loss in a sequence that does not begin with that token. */
+  /** Whether the model fails on sequences that do not begin with that token. */
   needsBos?: boolean;
   /** Id of the end-of-sequence token, if the model has one. */
   eosTokenId: number | null;
@@ -190,8 +190,8 @@ const HF_NORM: Record<NormName, string> = {
   keyNorm: "self_attn.k_norm",
 };
 
-/** The names of tensors used inside the project: those of a plain Hugging Face checkpoint, and two of the project's own
- * for norms that it lacks. Where the checkpoints of a family say otherwise, its file in `families/` has their names. */
+/** Names of tensors inside the project: those of a plain Hugging Face checkpoint, and two of our own for norms that it
+ * lacks. If the checkpoints of a family use other names, its file in `families/` has them. */
 export const tensorNames = {
   embedding: "model.embed_tokens.weight",
   finalNorm: "model.norm.weight",
@@ -225,11 +225,11 @@ export function expectedTensors(config: DecoderConfig): Map<string, number[]> {
 export interface HostTensor {
   /** Sizes of the axes. */
   shape: number[];
-  /** As many values as the sizes multiply to. */
+  /** The product of the sizes is its length. */
   data: Float32Array;
 }
 
-/** A checkpoint that is read tensor by tensor, so that no more than one host copy of one tensor exists at a time. */
+/** A checkpoint that is read tensor by tensor, so that at most one tensor has a host copy. */
 export interface WeightSource {
   config: DecoderConfig;
   /** Where the weights come from, for the record. */
@@ -246,13 +246,12 @@ export interface WeightSource {
   /** Reads one tensor by its Hugging Face name (see {@linkcode tensorNames}), dequantised to f32.
    * @throws {UsageError} when the checkpoint lacks it. */
   read(name: string): HostTensor;
-  /** Brings the stored bytes of a tensor that is read soon while this thread computes; absent where there is no
-   * file. */
+  /** Reads the stored bytes of a tensor in another thread; absent without a file. */
   prefetch?(name: string): Promise<void>;
   close(): void;
 }
 
-/** A checkpoint held in memory, such as a test's or a freshly trained one. */
+/** A checkpoint in memory. */
 export function memorySource(config: DecoderConfig, tensors: Map<string, HostTensor>, path = "memory"): WeightSource {
   let sizeBytes = 0;
   for (const tensor of tensors.values()) sizeBytes += tensor.data.byteLength;

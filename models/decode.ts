@@ -1,4 +1,4 @@
-/** Decoding: the forward pass over new tokens with the keys and values of those before them.
+/** Decoding: the forward pass over new tokens with the keys and values of earlier ones.
  *
  * Shape legend as in `decoder.ts`; C positions that a cache has room for.
  *
@@ -99,7 +99,7 @@ function step(model: DecoderModel, tokens: TokenIds, cache: KvCache): Extension 
   return { states, cache: { ...cache, length: cache.length + 1, held: held.map((count) => count + 1) } };
 }
 
-/** cos and sin of the angles at a position: [K]; undefined where nothing is turned. */
+/** cos and sin of the angles at a position: [K]; undefined without rotation. */
 function angles(headSize: number, rope: Rope | null, position: number): Pick<StepState, "cos" | "sin"> | undefined {
   if (!rope) return undefined;
   const { frequencies, magnitude } = rotaryFrequencies(headSize, rope, position + 1);
@@ -121,7 +121,7 @@ function emptyCache({ layers, headSize }: DecoderConfig, batch: number): KvCache
   };
 }
 
-/** Puts other tensors in the place of a cache's. */
+/** Replaces the tensors of one layer in a cache. */
 function replace(cache: KvCache, layer: number, change: (x: tf.Tensor4D) => tf.Tensor4D): void {
   const { keys, values } = at(cache.layers, layer);
   cache.layers[layer] = { keys: change(keys), values: change(values) };

@@ -15,12 +15,12 @@ import type { DecoderModel } from "./device.ts";
 import { createPass, embed, finalStates, type ForwardOptions, runLayers, type TokenBatch } from "./layers.ts";
 import { logits, vocabularyRows } from "./vocabulary.ts";
 
-/** Hidden states for the output projection: [B T, D]. Rows of padding hold values that mean nothing.
+/** Hidden states for the output projection: [B T, D]. Rows of padding have arbitrary values.
  * @throws {RangeError} when the batch does not fit the model. */
 export function forward(model: DecoderModel, input: TokenBatch, options: ForwardOptions = {}): tf.Tensor2D {
   checkBatch(model.config, input);
   return tf.tidy(() => {
-    // Whatever throws, such as a device without memory, the pass is freed with everything else.
+    // Made inside of tidy, so that the pass is freed if anything throws.
     const pass = createPass(model.config, input);
     const x = runLayers(model, embed(model, input.tokens, options.hidden), pass, options);
     return finalStates(model, x, options.hidden);
@@ -44,8 +44,8 @@ export function checkBatch(config: DecoderConfig, { tokens, batch, length, posit
 
 /** Natural-log probability of one target per row, and whether it is the most probable token.
  *
- * states [N, D], targets [N]. The vocabulary projection runs over at most `rowsAtOnce` rows at a time, so that memory
- * stays flat; nothing of size [N, V] is kept.
+ * states [N, D], targets [N]. The vocabulary projection runs over at most `rowsAtOnce` rows at a time, so
+ * that memory stays flat.
  * @throws {NumericError} on NaN or infinite logits. */
 export async function targetLogProbs(
   model: DecoderModel,
@@ -69,9 +69,9 @@ export async function targetLogProbs(
       return [losses as tf.Tensor1D, tf.cast(tf.equal(tf.argMax(scores, 1), target), "float32") as tf.Tensor1D];
     }));
   }
-  // The device goes from chunk to chunk without waiting for the host.
+  // One read for all chunks: the device does not wait for the host between them.
   const joined = tf.tidy(() => tf.concat1d([0, 1].flatMap((i) => chunks.flatMap((chunk) => chunk[i] ?? []))));
-  // Reading stops the host on some engines until the device is done; the caller may work until then.
+  // On some engines reading blocks the host until the device is done; the caller may work until then.
   await Promise.resolve();
   const values = await joined.data();
   tf.dispose([joined, ...chunks.flat()]);

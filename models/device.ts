@@ -1,5 +1,5 @@
-/** A decoder's tensors on the device: where they go, how they get there, and how they are freed. Shape legend as in
- * `decoder.ts`. Weights on the device are `[in, out]`, in f32 unless asked for as they are stored; all else is f32.
+/** A decoder's tensors on the device: how they are uploaded and freed. Shape legend as in `decoder.ts`. Weights on the
+ * device are `[in, out]`, in f32 or in 16 bits; all other tensors are f32.
  *
  * @module
  */
@@ -49,7 +49,7 @@ export interface DecoderModel extends Vocabulary {
   layers: DeviceLayer[];
   /** [D]. */
   finalNorm: tf.Tensor1D;
-  /** In place of `layers`, where they are read one at a time (see `layerwise.ts`): the receiver frees the layer. */
+  /** In place of `layers` if they are read one at a time (see `layerwise.ts`); the caller frees the layer. */
   readLayer?(layer: number): Promise<DeviceLayer>;
 }
 
@@ -58,8 +58,7 @@ const deviceLinears = (layer: DeviceLayer) => LINEAR_NAMES.map((name) => layer[n
 /** How weights are held: in f32, or matrices in 16 bits (see `core/engine/matrix.ts`). */
 export type WeightForm = "f32" | "stored";
 
-/** The form that needs no mention: 16 bits where the engine can hold them and the checkpoint or fast arithmetic has
- * them. */
+/** The default form: 16 bits if the engine can hold them and the checkpoint or the arithmetic has them. */
 export function usualForm(
   { origin }: { origin: Pick<WeightSource["origin"], "dtypes"> },
   { decoderOps, arithmetic }: Pick<Engine, "decoderOps" | "arithmetic">,
@@ -68,14 +67,14 @@ export function usualForm(
   return decoderOps && (hasHalf || arithmetic === "fast") ? "stored" : "f32";
 }
 
-/** Bytes read after which host copies are collected. */
+/** After this number of bytes read, host copies are collected. */
 const COLLECT_BYTES = 2 ** 24;
 
-/** Values of a tensor from which its bytes are read ahead: for fewer, waiting for another thread takes longer than
- * reading. */
+/** Tensors with at least this number of values are read ahead: for smaller ones, waiting for another thread takes
+ * longer than reading. */
 const AHEAD_VALUES = 2 ** 18;
 
-/** Names of a layer's tensors in the order in which they are uploaded. */
+/** Names of a layer's tensors in the order of upload. */
 const layerTensors = (config: DecoderConfig, l: number): string[] => [
   ...LINEAR_NAMES.flatMap((name) => [
     tensorNames.weight(l, name),
@@ -84,8 +83,8 @@ const layerTensors = (config: DecoderConfig, l: number): string[] => [
   ...layerNorms(config).map(([name]) => tensorNames.norm(l, name)),
 ];
 
-/** Names of a model's tensors in the order in which they are uploaded: the largest first, since what their
- * transposition takes besides is freed before the layers are there. */
+/** Names of a model's tensors in the order of upload: the largest first, so that the memory of their transposition is
+ * free again for the layers. */
 export function uploadOrder(config: DecoderConfig): string[] {
   return [
     ...config.tiedHead ? [] : [tensorNames.head],
@@ -95,8 +94,8 @@ export function uploadOrder(config: DecoderConfig): string[] {
   ];
 }
 
-/** Reads tensors: while the one that was read goes to the device, the stored bytes of the next large one come from the
- * file. Host copies are collected now and then. */
+/** Reads tensors. While one goes to the device, the stored bytes of the next large one are read from the file. Host
+ * copies are collected now and then. */
 function readerInOrder(source: WeightSource, aheadValues: number): (name: string) => Promise<HostTensor> {
   const shapes = expectedTensors(source.config);
   const isLarge = (name: string) => (shapes.get(name) ?? []).reduce((size, own) => size * own, 1) >= aheadValues;
@@ -121,9 +120,9 @@ function readerInOrder(source: WeightSource, aheadValues: number): (name: string
   };
 }
 
-/** Puts tensors of `source` on the device; of at most one tensor there is a host copy, and of at most one more the
- * stored bytes, those of tensors with `aheadValues` values or more. Embedding and output projection are split where
- * they are over the engine's limit for a tensor.
+/** Puts tensors of `source` on the device. The host holds a copy of at most one tensor, and the stored bytes of at most
+ * one more with `aheadValues` values or more. Embedding and output projection are split if they exceed the engine's
+ * limit for a tensor.
  * @throws {RangeError} when another tensor is over that limit.
  * @throws {EngineError} when the device reported an error, or the engine holds f32 only. */
 export function createUploader(
@@ -207,7 +206,7 @@ const heldOfLayer = (layer: DeviceLayer): (tf.Tensor | PackedMatrix)[] => [
   ...deviceLinears(layer).flatMap(({ weight, bias }) => [weight, ...bias ? [bias] : []]),
 ];
 
-/** Weights on the device; layers that are read one at a time are not there. */
+/** Weights on the device, without layers that are read one at a time. */
 const heldOfModel = (model: DecoderModel): (tf.Tensor | PackedMatrix)[] => [
   ...model.embedding,
   model.finalNorm,
@@ -215,8 +214,7 @@ const heldOfModel = (model: DecoderModel): (tf.Tensor | PackedMatrix)[] => [
   ...model.readLayer ? [] : model.layers.flatMap(heldOfLayer),
 ];
 
-/** Bytes that the model's weights take on the device, adapters not counted; those of layers that are read one at a time
- * are not there. */
+/** Bytes of the model's weights on the device, without adapters and layers that are read one at a time. */
 export const modelBytes = (model: DecoderModel): number =>
   heldOfModel(model).reduce((sum, part) => sum + heldBytes(part), 0);
 

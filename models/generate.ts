@@ -61,8 +61,8 @@ export async function greedyStep(
 }
 
 /** Continues each row by its `steps` most probable tokens, starting with `first`, i32 [B], after those in `cache`
- * (null: none; it is freed): i32 [steps B], step by step, and the cache with all but the last of them. The ids stay on
- * the device until the end where the embedding is in one part. */
+ * (null: none; it is freed). Returns i32 [steps B], step by step, and the cache with all but the last of them. The ids
+ * stay on the device until the end if the embedding is in one part. */
 export async function greedyTokens(
   model: DecoderModel,
   first: Int32Array,
@@ -104,12 +104,11 @@ export interface GenerationOptions {
   temperature?: number;
   /** Draws from the fewest tokens that together have at least this probability; 1 by default. */
   topP?: number;
-  /** Seed of the draws; every prompt has its own stream of this seed, so that it does not matter what else is in the
-   * batch. */
+  /** Seed of the draws. Every prompt has its own stream, so that its tokens do not depend on the batch. */
   seed?: number;
-  /** Names of the prompts' streams, for prompts that are equal and must not be continued alike. */
+  /** Names of the prompts' streams, to continue equal prompts in different ways. */
   streams?: readonly string[];
-  /** Asked after each token, the prompt not included: whether the row ends here. */
+  /** Whether a row ends after these ids, the prompt not included. */
   isDone?(prompt: number, ids: readonly number[]): boolean;
   /** Stops between two tokens. */
   signal?: AbortSignal;

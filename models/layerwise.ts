@@ -10,8 +10,8 @@ import type { LayerMasks } from "./masks.ts";
 import { createPass, embed, type ForwardOptions, runLayers, type TokenBatch } from "./layers.ts";
 import { at, lookUp } from "../core/util/indexing.ts";
 
-/** Puts everything but the decoder layers on the device. The layers are there in {@linkcode eachLayer} alone, and
- * `source` must stay open for it. Free the model with `disposeModel`. */
+/** Puts everything but the decoder layers on the device. Only {@linkcode eachLayer} reads the layers, so `source` must
+ * stay open for it. Free the model with `disposeModel`. */
 export async function openLayerwise(source: WeightSource, weights?: WeightForm): Promise<DecoderModel> {
   const { rest, layer } = createUploader(source, weights);
   return {
@@ -24,7 +24,7 @@ export async function openLayerwise(source: WeightSource, weights?: WeightForm):
   };
 }
 
-/** What `visit` gives for each layer in turn. A layer that was read for this is freed after its visit. */
+/** The results of `visit` for each layer in turn. A layer that is read from the checkpoint is freed after its visit. */
 export async function eachLayer<T>(
   model: DecoderModel,
   visit: (layer: DeviceLayer, l: number) => T | Promise<T>,

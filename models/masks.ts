@@ -8,9 +8,9 @@ import * as tf from "@tensorflow/tfjs";
 import { rmsNorm } from "../core/engine/ops.ts";
 import type { LayerShape } from "./units.ts";
 
-/** Masks of one layer; each multiplies what its units write, so a zero removes the unit exactly. */
+/** Masks of one layer. Each multiplies the output of its units, so a zero removes the unit exactly. */
 export interface LayerMasks {
-  /** [1]: multiplies what the attention and the FFN block write; a zero removes the layer. */
+  /** [1]: multiplies the output of the attention and the FFN block; a zero removes the layer. */
   layer?: tf.Tensor1D;
   /** [H]: multiplies the output of each query head, before the output projection. */
   queryHeads?: tf.Tensor1D;
@@ -47,8 +47,8 @@ export function maskHeads(
 
 /** RMSNorm of a residual stream under a hidden mask: x [N, D], 0 where the mask is, gain [D] -> [N, D].
  *
- * With n of D dimensions open, their mean square is D / n times that over all. This factor goes to the gain and to
- * epsilon, so that the operation is the same one. */
+ * With n of D dimensions open, their mean square is D / n times the one over all. This factor goes to the gain and to
+ * epsilon, so that the same operation is used. */
 export function hiddenNorm(x: tf.Tensor2D, gain: tf.Tensor1D, epsilon: number, hidden?: HiddenMask): tf.Tensor2D {
   if (!hidden) return rmsNorm(x, gain, epsilon);
   // A draw with nothing open gives zeros, not 0 / 0.
@@ -56,7 +56,7 @@ export function hiddenNorm(x: tf.Tensor2D, gain: tf.Tensor1D, epsilon: number, h
   return rmsNorm(x, tf.mul(gain, tf.mul(hidden.mask, Math.sqrt(share))), epsilon * share);
 }
 
-/** What a block writes, [N, D], under the masks of its layer and of the hidden dimensions. */
+/** The output of a block, [N, D], under the masks of its layer and of the hidden dimensions. */
 export function maskBlock(written: tf.Tensor2D, layer?: tf.Tensor1D, hidden?: HiddenMask): tf.Tensor2D {
   if (!layer && !hidden) return written;
   return tf.mul(written, layer && hidden ? tf.mul(hidden.mask, layer) : layer ?? hidden!.mask);

@@ -15,7 +15,7 @@ export interface PrunePlan {
   hidden?: number[];
 }
 
-/** Whether the whole layer goes. */
+/** Whether the whole layer is removed. */
 export function isRemoved(layer: LayerPlan): boolean {
   return UNIT_TYPES.every((type) => layer[UNITS[type].plan].length === 0);
 }
@@ -25,8 +25,8 @@ export function keptLayers({ layers }: PrunePlan): number[] {
   return layers.flatMap((layer, l) => isRemoved(layer) ? [] : [l]);
 }
 
-/** For each layer that stays, the layer of the dense model whose output it stands in for: what the next one that stays
- * reads in the dense model, and the last layer's output for the last. */
+/** For each layer that stays, the layer of the dense model whose output it replaces: the layer before the next one that
+ * stays, or the last layer. */
 export function counterparts(plan: PrunePlan): number[] {
   const kept = keptLayers(plan);
   return kept.map((_, i) => (kept[i + 1] ?? plan.layers.length) - 1);
@@ -41,7 +41,7 @@ export function densePlan(config: DecoderConfig): PrunePlan {
   };
 }
 
-/** The plan that keeps all of every layer but those of `removed`. */
+/** The plan that removes the layers `removed` and keeps all others whole. */
 export function planWithoutLayers(config: DecoderConfig, removed: Iterable<number>): PrunePlan {
   const plan = densePlan(config);
   for (const l of removed) plan.layers[l] = layerPlan(() => []);
@@ -51,7 +51,7 @@ export function planWithoutLayers(config: DecoderConfig, removed: Iterable<numbe
 /** The entries of `values` at `indices`. */
 const pick = (values: readonly number[], indices: readonly number[]) => indices.map((i) => at(values, i));
 
-/** The plan for the dense model that keeps what `inner` keeps of the model that `outer` leaves. */
+/** Applies `inner`, a plan for the model that `outer` leaves: one plan for the dense model. */
 export function composePlans(outer: PrunePlan, inner: PrunePlan): PrunePlan {
   const place = new Map(keptLayers(outer).map((l, i) => [l, i]));
   const hidden = outer.hidden && inner.hidden ? pick(outer.hidden, inner.hidden) : inner.hidden ?? outer.hidden;
@@ -65,8 +65,8 @@ export function composePlans(outer: PrunePlan, inner: PrunePlan): PrunePlan {
   };
 }
 
-/** The plan for the model that `outer` leaves that keeps what `plan`, for the dense model, keeps: the inverse of
- * {@linkcode composePlans}. Everything that `plan` keeps must be in `outer`. */
+/** The inverse of {@linkcode composePlans}: turns `plan`, for the dense model, into one for the model that `outer`
+ * leaves. `outer` must keep all that `plan` keeps. */
 export function relativePlan(outer: PrunePlan, plan: PrunePlan): PrunePlan {
   const places = (kept: readonly number[], wanted: readonly number[]) => {
     const place = new Map(kept.map((unit, i) => [unit, i]));

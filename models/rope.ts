@@ -7,17 +7,18 @@ import type { AttentionLayout, RotaryTables } from "../core/engine/attention.ts"
 import { at } from "../core/util/indexing.ts";
 import type { Rope, RopeScaling } from "./config.ts";
 
-/** Rotary frequencies of a head of size K, and the factor on what is turned. */
+/** Rotary frequencies of a head of size K, and the factor on queries and keys. */
 export interface RotaryFrequencies {
-  /** Radians per position: f64 [K / 2]; all 0 where nothing is turned. */
+  /** Radians per position: f64 [K / 2]; all 0 without rotation. */
   frequencies: Float64Array;
-  /** Factor on cosines and sines; 1 but for YaRN. */
+  /** Factor on cosines and sines; 1 except for YaRN. */
   magnitude: number;
 }
 
 type Scaled<Type extends RopeScaling["type"]> = RopeScaling & { type: Type };
 
-/** Llama 3.1: long wavelengths are divided by the factor, short ones stay, those between are blended. */
+/** Llama 3.1: frequencies of long wavelengths are divided by the factor, those of short ones stay, others are
+ * blended. */
 function byWavelength(frequency: number, scaling: Scaled<"llama3">): number {
   const { factor, lowFrequencyFactor, highFrequencyFactor, originalMaxPositions } = scaling;
   const wavelength = 2 * Math.PI / frequency;
@@ -27,8 +28,8 @@ function byWavelength(frequency: number, scaling: Scaled<"llama3">): number {
   return (1 - smooth) * frequency / factor + smooth * frequency;
 }
 
-/** YaRN (Peng et al. 2023, arXiv:2309.00071): pairs that turn often stay, those that turn seldom are divided by the
- * factor, with a ramp over the pairs between. */
+/** YaRN (Peng et al. 2023, arXiv:2309.00071): frequencies of pairs that turn often stay, those of pairs that turn
+ * seldom are divided by the factor, with a ramp between. */
 function yarn(plain: Float64Array, base: number, scaling: Scaled<"yarn">): Float64Array {
   const { factor, originalMaxPositions, betaFast, betaSlow, truncate } = scaling;
   const pairs = plain.length;
@@ -61,7 +62,7 @@ export function rotaryFrequencies(headSize: number, rope: Rope | null, length = 
     case "llama3":
       return { frequencies: plain.map((frequency) => byWavelength(frequency, scaling)), magnitude: 1 };
     case "dynamic": {
-      // The base grows with the sequence once that is longer than what the model was made for.
+      // The base grows with sequences that are longer than the original positions.
       const { factor, originalMaxPositions } = scaling;
       const stretch = factor * Math.max(length, originalMaxPositions) / originalMaxPositions - (factor - 1);
       return { frequencies: plainAt(rope.base * stretch ** (headSize / (headSize - 2))), magnitude: 1 };
@@ -71,7 +72,7 @@ export function rotaryFrequencies(headSize: number, rope: Rope | null, length = 
   }
 }
 
-/** What scaling divides each rotary frequency by, f32 [K / 2]: what GGUF files hold of `llama3` scaling. */
+/** The divisor of each rotary frequency, f32 [K / 2], as GGUF files store `llama3` scaling. */
 export function frequencyDivisors(headSize: number, rope: Rope): Float32Array {
   const plain = rotaryFrequencies(headSize, { base: rope.base }).frequencies;
   const { frequencies } = rotaryFrequencies(headSize, rope);

@@ -1,4 +1,4 @@
-/** What scoring and generating text needs of a model, and no more. Tests put a fake in its place.
+/** The interface of a model for scoring and generating text. Tests use a fake one.
  *
  * @module
  */
@@ -38,9 +38,9 @@ export interface ScoringModel {
   maxPositions: number;
   /** Tokens of a batch that are fast on its engine. */
   fastTokens: number;
-  /** About what a token of a batch takes on the device while the widest layer is computed. */
+  /** Approximate bytes of a token on the device while the widest layer is computed. */
   bytesPerToken: number;
-  /** What its device has free now, in bytes. */
+  /** Free bytes on its device. */
   freeBytes(): number;
   /** Natural-log probability of each target, and whether it is the most probable token there.
    * @throws {NumericError} on NaN or infinity. */
@@ -52,9 +52,8 @@ export interface ScoringModel {
 /** Tokens of a batch, padding included, within 5 % of the fastest on each engine: docs/speed.md. */
 export const FAST_TOKENS: Record<EngineName, number> = { wasm: 512, cpu: 512, tensorflow: 2048, webgpu: 2048 };
 
-/** Floats of a token that live at once: the residual stream, its norm and what is added to it; query, key, value and
- * what attention makes of them; three copies of the scores of a block of queries; gate, up and two of their
- * products. */
+/** Bytes of a token that live at once: the residual stream, its norm and the addend; query, key, value and the output
+ * of attention; three copies of the scores of a block of queries; gate, up and two of their products. */
 export function bytesPerToken({ width, headSize, layers }: DecoderConfig): number {
   const floats = layers.map((layer) => {
     const heads = queryHeads(layer);

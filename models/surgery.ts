@@ -23,7 +23,7 @@ import { isRemoved, keptLayers, plannedConfig, type PrunePlan } from "./plan.ts"
 import type { LayerPlan } from "./units.ts";
 import { uploadVocabulary } from "./vocabulary.ts";
 
-/** Where a tensor of the checkpoint lives on the device. */
+/** The place of a checkpoint's tensor on the device. */
 interface Located {
   /** One tensor, or consecutive rows of the checkpoint's (see `vocabulary.ts`). */
   parts: (tf.Tensor | PackedMatrix)[];
@@ -86,14 +86,14 @@ export async function hostTensor(model: DecoderModel, name: string): Promise<Hos
   }
 }
 
-/** Kept inputs and outputs of a linear map; undefined where all are kept for certain. */
+/** Kept inputs and outputs of a linear map; undefined when all are kept. */
 export interface KeptOfLinear {
   inputs?: readonly number[];
   outputs?: readonly number[];
 }
 
-/** What `plan` keeps of linear map `name` of a layer of the dense model: one side is the hidden dimensions, the other
- * the layer's units. */
+/** The inputs and outputs that `plan` keeps of a linear map of the dense model: one side is the hidden dimensions, the
+ * other the layer's units. */
 export function keptOfLinear(plan: PrunePlan, layer: number, name: LinearName, headSize: number): KeptOfLinear {
   const units = keptIndices(at(plan.layers, layer), name, headSize);
   const { hidden } = plan;
@@ -118,8 +118,8 @@ export function keptIndices(plan: LayerPlan, name: LinearName, headSize: number)
   }
 }
 
-/** The kept rows (axis 0) or columns (axis 1) of `x`, ascending; shares memory with `x` when all are kept, as they are
- * where `kept` is absent. */
+/** The kept rows (axis 0) or columns (axis 1) of `x`, ascending; all without `kept`. Shares memory with `x` when all
+ * are kept. */
 function take<T extends tf.Tensor>(x: T, kept: readonly number[] | undefined, axis: number): T {
   if (!kept || kept.length === x.shape[axis]) return tf.clone(x);
   return tf.gather(x, tf.tensor1d([...kept], "int32"), axis);
@@ -144,7 +144,7 @@ function checkReplaced(dense: DecoderConfig, replaced: Record<string, HostTensor
   }
 }
 
-/** Cuts the units of `plan` out of layer after layer, and gives the configuration of what is left. */
+/** Functions that cut a model to `plan` part by part, and the configuration of the result. */
 function createCutter(dense: DecoderConfig, plan: PrunePlan, replaced: Record<string, HostTensor>) {
   const biases = biasesAfter(dense, replaced);
   const config: DecoderConfig = { ...plannedConfig(dense, plan), biases };
@@ -209,12 +209,11 @@ export function pruneModel(
   replaced: Record<string, HostTensor> = {},
 ): DecoderModel {
   const { config, cutLayer, cutRest } = createCutter(model.config, plan, replaced);
-  // Layer by layer, so that merged or replaced dense weights of one layer only are held besides the result.
+  // Layer by layer, so that only one layer has merged or replaced dense weights besides the result.
   return { config, layers: keptLayers(plan).map((l) => cutLayer(at(model.layers, l), l)), ...cutRest(model) };
 }
 
-/** {@linkcode pruneModel} for a model whose layers may be read one at a time: one dense layer is held besides the
- * result. */
+/** {@linkcode pruneModel} for a model whose layers may be read one at a time. */
 export async function pruneByLayers(
   model: DecoderModel,
   plan: PrunePlan,

@@ -1,4 +1,4 @@
-/** The budget of one cell: how much may stay, and the uniform widths that meet it.
+/** The budget of one cell: the parameters that may stay, and the uniform widths that meet it.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { LayerShape } from "./units.ts";
 import { keptParameters, layerParameters } from "./count.ts";
 import { UNIT_TYPES, type UnitType } from "../core/schema/schema.ts";
 
-/** What every method of a comparison must meet. Made by the harness from the sparsity level; see `resolveTarget`. */
+/** The budget that every method of a comparison must meet, from the sparsity level; see `resolveTarget`. */
 export interface BudgetTarget {
   /** Asked fraction of the prunable parameters to remove, in [0, 1). */
   sparsity: number;
@@ -26,7 +26,7 @@ export interface BudgetTarget {
   uniform: LayerShape[];
 }
 
-/** floor() that takes 28.999999999999996 (100 * 0.29) for 29. */
+/** floor() that treats 28.999999999999996 (100 * 0.29) as 29. */
 const floor = (x: number) => Math.floor(x + 1e-6);
 
 /** Attention widths that `units` allow, the largest first. */
@@ -43,8 +43,8 @@ function attentionChoices(dense: LayerShape, units: readonly UnitType[]): LayerS
   return choices.sort((a, b) => weight(b) - weight(a) || b.kvGroups - a.kvGroups);
 }
 
-/** Attention widths after removing the fraction `sparsity`, rounded down: groups first, then query heads until as many
- * heads are gone as the fraction asks for. */
+/** Attention widths after removing the fraction `sparsity`, rounded down: groups first, then query heads until that
+ * fraction of heads is removed. */
 export function attentionAtRatio(dense: LayerShape, units: readonly UnitType[], sparsity: number): LayerShape {
   const { kvGroups, queryHeadsPerGroup } = dense;
   const groups = units.includes("kv-groups") ? Math.max(1, kvGroups - floor(sparsity * kvGroups)) : kvGroups;
@@ -75,7 +75,7 @@ function uniformShape(
   return null;
 }
 
-/** Largest fraction of the prunable parameters that can go while every layer keeps one unit of each type. */
+/** Largest fraction of the prunable parameters that can be removed if every layer keeps one unit of each type. */
 export function largestSparsity(config: DecoderConfig, units: readonly UnitType[], ffnMultiple: number): number {
   const dense = at(config.layers, 0);
   const attention = attentionChoices(dense, units).at(-1)!;
@@ -83,7 +83,7 @@ export function largestSparsity(config: DecoderConfig, units: readonly UnitType[
   return 1 - layerParameters(config, { ...attention, ffnChannels }) / layerParameters(config, dense);
 }
 
-/** The budget of `target`, made for the dense model, as seen from `narrower`, which was pruned before.
+/** The budget of `target`, made for the dense model, for `narrower`, which was pruned before.
  * @throws {UsageError} as {@linkcode resolveTarget}. */
 export function targetFrom(narrower: DecoderConfig, target: BudgetTarget): BudgetTarget {
   const { units, ffnMultiple, budgetParameters } = target;

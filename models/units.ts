@@ -1,4 +1,4 @@
-/** What can be removed from a decoder layer: one entry for each type of unit. Shape legend as in `config.ts`.
+/** The types of units that can be removed from a decoder layer. Shape legend as in `config.ts`.
  *
  * @module
  */
@@ -26,9 +26,9 @@ export interface LayerPlan {
 
 /** One type of unit. */
 interface UnitDefinition {
-  /** What messages call it. */
+  /** Name in messages. */
   noun: string;
-  /** What messages call its width. */
+  /** Name of its width in messages. */
   widthNoun: string;
   /** Its width in a {@linkcode LayerShape}. */
   width: keyof LayerShape;
@@ -74,12 +74,12 @@ export function queryHeads(shape: LayerShape): number {
   return shape.kvGroups * shape.queryHeadsPerGroup;
 }
 
-/** What a layer's width on the axis of `type` counts. */
+/** A layer's width on the axis of `type`. */
 export function widthOf(shape: LayerShape, type: UnitType): number {
   return shape[UNITS[type].width];
 }
 
-/** The units of `type` in a layer. */
+/** Number of units of `type` in a layer. */
 export function unitCount(shape: LayerShape, type: UnitType): number {
   return widthOf(shape, type) * UNITS[type].runs(shape);
 }
