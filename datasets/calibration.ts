@@ -34,8 +34,6 @@ export interface CalibrationOptions {
   seed: number;
   /** Folder with data sets. */
   data?: string;
-  /** Part of the records that windows come from; default all. */
-  part?: readonly [from: number, to: number];
   /** Random stream, independent of others. It names the purpose of the text, and the corpus if there are several;
    * default `calibration`. */
   stream?: string;
@@ -66,10 +64,9 @@ function fromDistinctRows(
  * text. Without a calibration joiner, each window comes from a random record that is longer than the window.
  * @throws {UsageError} when the text is shorter than a window. */
 export async function drawCalibration(
-  { corpus, tokenizer, sequences, tokens, draw, seed, data, part = [0, 1], stream = "calibration" }: CalibrationOptions,
+  { corpus, tokenizer, sequences, tokens, draw, seed, data, stream = "calibration" }: CalibrationOptions,
 ): Promise<DrawnWindows> {
-  const { texts: all, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
-  const texts = all.slice(...part.map((share) => Math.round(share * all.length)));
+  const { texts, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
   const rng = createRng(seed, stream);
   const own = textTokens(tokenizer, tokens);
   // As in SparseGPT, the last possible start is excluded.
@@ -77,8 +74,8 @@ export async function drawCalibration(
     cutWindow(tokenizer, ids, rng.integer(Math.max(1, ids.length - own)), tokens);
   const tooShort = () =>
     new UsageError(
-      `The ${stream.replace(` ${corpus.id}`, "")} text of "${corpus.id}" (${dataset.source}, ${texts.length} of ` +
-        `${counted(all.length, "record")}) has no window of ${tokens} tokens: use shorter windows or more text`,
+      `The ${stream.replace(` ${corpus.id}`, "")} text of "${corpus.id}" (${dataset.source}, ` +
+        `${counted(texts.length, "record")}) has no window of ${tokens} tokens: use shorter windows or more text`,
     );
   if (draw === "distinct-rows") {
     const windows = fromDistinctRows(texts, tokenizer, { sequences, tokens }, rng);

@@ -5,13 +5,12 @@
  */
 import type { z } from "zod";
 import type { Rng } from "../core/util/rng.ts";
-import type { RunConfig, TrainingOptions, TrainingReport } from "../core/schema/schema.ts";
+import type { RunConfig, TrainingReport } from "../core/schema/schema.ts";
 import type { DecoderConfig, HostTensor } from "../models/config.ts";
 import type { DecoderModel } from "../models/device.ts";
 import type { PrunePlan } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
 import type { SnapshotPlace } from "../models/training/snapshot.ts";
-import type { Domain } from "../models/training/domains.ts";
 import type { TrainedParts } from "../models/training/rebuild.ts";
 import type { StudentOptions } from "../models/training/student.ts";
 
@@ -20,16 +19,10 @@ export type Statistics = Record<string, HostTensor>;
 
 /** The data of a method that learns, besides calibration data. */
 export interface LearningContext {
-  /** Steps, rates and loss; the same as for the recovery of other methods. */
+  /** Steps, rates, loss and what trains: the run's, the same as for the recovery of other methods. */
   options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: Int32Array[];
-  /** The domains that `windows` were drawn from, if there are several; each can fill all steps alone. */
-  domains?: Domain[];
-  /** The dense model to distil from; absent when it is `model`. */
-  teacher?: DecoderModel;
-  /** For each layer of `model`, the teacher's layer that it is compared with; absent when they are the same. */
-  teacherLayers?: readonly number[];
   /** Place of the snapshots; without it a stopped run begins again. */
   checkpoint?: SnapshotPlace;
   /** Tensors that make up for the units a plan removes, at dense shape; called once, when the structure is fixed. */
@@ -75,9 +68,8 @@ export interface PruneResult {
   training?: TrainingReport[];
   /** Times that rounding made an inverse indefinite, so that more was added to a diagonal; absent when never. */
   raisedRidges?: number;
-  /** What `replaced` was folded from, if that is all it holds: with it the model is kept in a few per cent of its
-   * size. */
-  parts?: TrainedParts;
+  /** What was trained besides the choice, at the widths of the plan: it is folded in after the cut. */
+  trained?: TrainedParts;
 }
 
 /** Options that tests cover besides the defaults. */
@@ -130,9 +122,6 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   /** Option sets besides the defaults that search in another way; the conformance tests of methods that learn run
    * them. */
   variants?: readonly MethodVariant<z.input<Schema>>[];
-  /** How it trains with a run's settings, where it does not take them as they are: the same tokens in other steps, or a
-   * loss of its own. Plans and reports count what this returns. */
-  trainsWith?(training: TrainingOptions, options: z.infer<Schema>): TrainingOptions;
   /** Called before the first cell of a run, at each level: refuses what no scores are needed to see.
    * @throws {UsageError} when the options do not fit the model or the run, or cannot meet the budget on it. */
   check?(config: DecoderConfig, target: BudgetTarget, options: z.infer<Schema>, run: RunSettings): void;

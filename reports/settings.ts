@@ -37,7 +37,8 @@ export const UNIT_WORDS: Record<RemovedType, string> = {
 /** What trains besides the cut. `data`: in CSV; `title`: what the model is recovered by. */
 const RECOVERY = {
   none: { data: "none", title: "", text: "none" },
-  lora: { data: "LoRA", title: "LoRA recovery", text: "LoRA adapters, trained after pruning and merged" },
+  scales: { data: "scales", title: "trained scales", text: "one scale per kept unit, weights frozen" },
+  lora: { data: "LoRA", title: "LoRA recovery", text: "LoRA adapters and one scale per kept unit, merged" },
   learned: { data: "learned", title: "learned masks", text: "masks and LoRA adapters, trained together" },
 } as const;
 const COMPENSATION = {

@@ -94,8 +94,7 @@ export function cellCost(
   { method, tokens, layerwise = false }: { method: Method | null; tokens: EvaluationTokens; layerwise?: boolean },
 ): CellCost {
   const left = leftShape(dense, cell);
-  const { compensate, weights, calibration } = cell;
-  const training = trainingOf(cell, method);
+  const { compensate, weights, calibration, training, recover } = cell;
   const readsData = method !== null && (method.needs.calibration || compensate !== undefined);
   const trained = method?.kind === "learned" ? dense : left;
   // A pruned model shares embedding, head and final norm with the dense one.
@@ -103,7 +102,7 @@ export function cellCost(
     weightBytes({ ...dense, layers }, weights) - weightBytes({ ...dense, layers: [] }, weights);
   const notHeld = layerwise ? ofLayers(dense.layers.slice(1)) : 0;
   const held = method === null ? weightBytes(dense, weights) : weightBytes(dense, weights) - notHeld +
-    ofLayers(left.layers) + (training ? adapterBytes(trained, training.rank) : 0);
+    ofLayers(left.layers) + (training && recover === "lora" ? adapterBytes(trained, training.rank) : 0);
   const calibrationTokens = Math.min(calibration.sequences * calibration.tokens, CALIBRATION_TOKENS);
   const stepTokens = training ? (training.microBatch ?? training.batch) * training.tokens : 0;
   const activations = Math.max(
@@ -123,10 +122,6 @@ export function cellCost(
     ]),
   };
 }
-
-/** A cell's training as its method does it. */
-const trainingOf = ({ training, method: chosen }: Cell, method: Method | null): Cell["training"] =>
-  training && chosen && method?.trainsWith ? method.trainsWith(training, chosen.options) : training;
 
 /** A step is one pass forward and one back to the inputs, and a pass of the dense model for each of distillation and the
  * loss of hidden states. */

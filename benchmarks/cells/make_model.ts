@@ -5,13 +5,13 @@
 import { join } from "node:path";
 import { currentEngine } from "../../core/engine/engine.ts";
 import { canonicalJson, sha256OfJson } from "../../core/schema/cell_names.ts";
-import { type DatasetUse, type DoneRecord, pruningOf } from "../../core/schema/schema.ts";
+import { type DoneRecord, pruningOf } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { uploadModel } from "../../models/device.ts";
 import { densePlan } from "../../models/plan.ts";
 import { reloadMethodFile } from "../configuration/method_file.ts";
-import { calibrate, trainingData } from "../pipeline/calibrate.ts";
+import { calibrate, type TrainingData, trainingData } from "../pipeline/calibrate.ts";
 import type { LoadedModel } from "../pipeline/load.ts";
 import { prune, type PrunedModel } from "../pipeline/prune.ts";
 import { recover } from "../pipeline/recover.ts";
@@ -75,7 +75,9 @@ async function prunedModel(
   const calibration = needs.calibration || compensate
     ? await calibrate(dense, { ...cell.calibration, ...text })
     : undefined;
-  const training = cell.training && await trainingData(dense, cell.training, { corpus, ...text });
+  const { recover: trains = "none" } = cell;
+  const training = cell.training &&
+    await trainingData(dense, { ...cell.training, recover: trains }, { corpus, ...text });
   report("pruning");
   const calibrated = { ...scope, calibration: calibration?.windows ?? [], methodFile: methodFile?.sha256 };
   const step = {
@@ -114,9 +116,9 @@ async function prunedModel(
 
 /** What a training read, as records have it. */
 function readFacts(
-  { domains, datasets }: { domains?: unknown; datasets: DatasetUse[] },
+  { options, datasets }: TrainingData,
 ): Pick<DoneRecord, "trainingData" | "trainingDomains"> {
-  return domains ? { trainingDomains: datasets } : { trainingData: datasets[0] };
+  return options.domains ? { trainingDomains: datasets } : { trainingData: datasets[0] };
 }
 
 /** The model of a record as the run kept it, or pruned again from what training left in the folder of statistics.

@@ -54,14 +54,13 @@ function checkDomains({ domains, corpus }: NonNullable<RunConfig["training"]> | 
   }
 }
 
-/** Checks that what trains has a loss, as its method trains.
+/** Checks that what trains has a loss.
  * @throws {UsageError} otherwise. */
 export function checkLosses(config: RunConfig): void {
-  for (const { id, options } of config.methods) {
-    const method = getMethod(id);
-    const { training } = learningOf(config, method.kind === "learned");
+  for (const { id } of config.methods) {
+    const { training } = learningOf(config, getMethod(id).kind === "learned");
     if (!training) continue;
-    const { crossEntropy, distillation, hidden } = method.trainsWith?.(training, options) ?? training;
+    const { crossEntropy, distillation, hidden } = training;
     if (crossEntropy + distillation + hidden > 0) continue;
     throw new UsageError(
       `Method "${id}" has nothing to train on: its loss weights crossEntropy, distillation and hidden are all 0. ` +

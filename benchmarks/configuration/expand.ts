@@ -89,14 +89,14 @@ export function trainingUse(corpus: string): string {
 
 type Learning = Pick<Cell, "recover" | "compensate" | "training">;
 
-/** What a run adds to a cell of `method` after pruning. Learned methods train in any case; others when they recover. */
+/** What a run adds to a cell besides its method. Learned methods train in any case, the others if the run recovers. */
 export function learningOf(
   { recover, compensate, training }: Pick<RunConfig, keyof Learning>,
   learned: boolean,
 ): Learning {
-  const recovers = !learned && recover === "lora";
+  const recovers = recover !== undefined && recover !== "none";
   return {
-    ...recovers && { recover: "lora" },
+    ...recovers && { recover },
     ...compensate === "least-squares" && { compensate },
     ...(learned || recovers) && { training: training ?? trainingSchema.parse({}) },
   };

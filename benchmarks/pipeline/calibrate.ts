@@ -9,8 +9,9 @@ import { describeIssue } from "../../core/util/issues.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { drawCalibration, type DrawnWindows } from "../../datasets/calibration.ts";
 import { getCorpus } from "../../datasets/mod.ts";
+import { type Domain, mixWindows } from "../../datasets/mixture.ts";
 import { SELF_TEXT } from "../../datasets/self_text.ts";
-import { createMix, type Domain, drawWindows } from "../../models/training/domains.ts";
+import type { StudentOptions } from "../../models/training/student.ts";
 import type { LoadedModel } from "./load.ts";
 import { selfText } from "./self_text.ts";
 import type { StepOptions } from "./step.ts";
@@ -35,16 +36,14 @@ export interface CalibrationOptions extends TextOptions {
   draw?: "places" | "distinct-rows";
   /** Windows of another stream are drawn apart. */
   stream?: string;
-  /** Where the records begin and end from which windows come, as parts of all records. */
-  part?: readonly [from: number, to: number];
 }
 
 /** Windows at seeded places of a corpus, each i32 `[tokens]`: 128 of 128 tokens unless told otherwise.
  * @throws {UsageError} when the corpus is unknown, its data are missing, or the text is too short. */
 export async function calibrate(
   loaded: LoadedModel,
-  { corpus = "tiny-world", sequences = 128, tokens = 128, draw, seed = 0, data, stream, part, ...step }:
-    CalibrationOptions = {},
+  { corpus = "tiny-world", sequences = 128, tokens = 128, draw, seed = 0, data, stream, ...step }: CalibrationOptions =
+    {},
 ): Promise<DrawnWindows> {
   for (const [name, count] of Object.entries({ sequences, tokens })) {
     if (Number.isInteger(count) && count > 0) continue;
@@ -61,7 +60,6 @@ export async function calibrate(
       seed,
       data,
       stream,
-      part,
     });
   }
   if (draw === "distinct-rows") {
@@ -70,23 +68,19 @@ export async function calibrate(
   return await selfText(loaded, { sequences, tokens, seed, stream: stream ?? "calibration" }, step);
 }
 
-/** Settings of a training, as in a run's `training`: `steps`, `batch`, `tokens`, `learningRate` and others. */
-export type TrainingInput = Partial<TrainingOptions>;
+/** Settings of a training, as in a run's `training` (`steps`, `batch`, `tokens`, `learningRate` and others), and what
+ * trains: adapters and scales (`lora`, the default), scales alone, or, with methods that learn, `none`. */
+export type TrainingInput = Partial<StudentOptions>;
 
 /** What a training reads. */
 export interface TrainingData {
   /** Settings with their defaults. */
-  options: TrainingOptions;
+  options: StudentOptions;
   /** `steps * batch` windows in order; the same for every method of a comparison. */
   windows: Int32Array[];
-  /** What the windows were drawn from, where it is several corpora. */
-  domains?: Domain[];
   /** Data sets that were read: of each domain, or one. */
   datasets: DatasetUse[];
 }
-
-/** Part of a domain's records, the last ones, that nothing is trained on, and windows that are drawn from them. */
-const [HELD_OUT, HELD_OUT_WINDOWS] = [0.05, 8];
 
 /** Windows for a training, drawn apart from the calibration windows. With `domains` each window draws its corpus by their
  * parts.
@@ -107,16 +101,13 @@ export async function trainingData(
   const domains: Domain[] = [];
   const datasets: DatasetUse[] = [];
   for (const { corpus: name, part: weight } of trainingParts(options, corpus)) {
-    const own = { ...text, corpus: name, tokens };
-    const train = { sequences, part: [0, 1 - HELD_OUT], stream: `training ${name}` } as const;
-    const rest = { sequences: HELD_OUT_WINDOWS, part: [1 - HELD_OUT, 1], stream: `held out ${name}` } as const;
-    const { windows, dataset } = await calibrate(loaded, { ...own, ...train });
-    const { windows: heldOut } = await calibrate(loaded, { ...own, ...rest });
-    domains.push({ name, weight, windows, heldOut });
+    const own = { ...text, corpus: name, tokens, sequences, stream: `training ${name}` };
+    const { windows, dataset } = await calibrate(loaded, own);
+    domains.push({ name, weight, windows });
     datasets.push(dataset);
   }
   const rng = createRng(text.seed ?? 0, "training domains");
-  return { options, windows: drawWindows(createMix(domains), domains, sequences, rng), domains, datasets };
+  return { options, windows: mixWindows(domains, sequences, rng), datasets };
 }
 
 /** Corpora that are trained on, by name, and their parts of the windows, which sum to 1; `corpus` where none is named. */
@@ -130,9 +121,9 @@ export function trainingParts(
 }
 
 /** @throws {UsageError} that names the first setting that does not fit. */
-function parseTraining(training: TrainingInput): TrainingOptions {
+function parseTraining({ recover = "lora", ...training }: TrainingInput): StudentOptions {
   const parsed = trainingSchema.safeParse(training);
-  if (parsed.success) return parsed.data;
+  if (parsed.success) return { ...parsed.data, recover };
   const issue = at(parsed.error.issues, 0);
   throw new UsageError(`training: ${describeIssue(issue, training, () => Object.keys(trainingSchema.shape))}`);
 }

@@ -14,7 +14,7 @@ import type { PrunePlan } from "../../models/plan.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { compensate as leastSquares, gramMatrices } from "../../models/training/least_squares.ts";
-import { areVectors, type Rebuild } from "../../models/training/rebuild.ts";
+import { areVectors, foldParts, type Rebuild } from "../../models/training/rebuild.ts";
 import type { SnapshotPlace } from "../../models/training/snapshot.ts";
 import type { UnitType } from "../../core/schema/schema.ts";
 import type { TrainingData } from "./calibrate.ts";
@@ -79,11 +79,12 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   const compensated = (plan: PrunePlan, replaced?: Statistics) =>
     compensate(dense, { plan, replaced, windows: calibration, ...step });
   const learning = isLearned && training && {
-    ...training,
+    options: training.options,
+    windows: training.windows,
     checkpoint: given.snapshots,
     ...given.compensate && { compensate: compensated },
   };
-  const { plan, replaced = {}, parts, raisedRidges, training: reports = [] } = await runMethod(method, {
+  const { plan, replaced = {}, trained, raisedRidges, training: reports = [] } = await runMethod(method, {
     model: dense.model,
     calibration,
     options,
@@ -95,10 +96,11 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   });
   const tensors = given.compensate && !isLearned ? await compensated(plan, replaced) : replaced;
   const model = await pruneByLayers(dense.model, plan, tensors);
+  if (trained) foldParts(model, trained);
   checkBudget(method, options, { dense: config, left: model.config, plan, target });
-  const own = parts ? {} : replaced;
-  const isCompensated = given.compensate !== undefined && (!isLearned || parts !== undefined);
-  const rebuild = { plan, replaced: own, windows: isCompensated ? calibration : [], ...parts && { learned: parts } };
+  // What a learned method replaced where the run compensates is of least squares, which are computed again.
+  const own = given.compensate && isLearned ? {} : replaced;
+  const rebuild = { plan, replaced: own, windows: given.compensate ? calibration : [], ...trained && { trained } };
   return {
     ...dense,
     model,
@@ -106,7 +108,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     sparsity: modelSize(model.config, config).sparsityOfPrunable,
     training: reports,
     ...raisedRidges && { raisedRidges },
-    changed: isLearned || Object.keys(tensors).length > 0,
+    changed: trained !== undefined || Object.keys(tensors).length > 0,
     rebuild: areVectors(own) ? rebuild : null,
   };
 }

@@ -1,4 +1,4 @@
-/** Recovery of a pruned model: adapters are trained towards the dense one and folded in.
+/** Recovery of a pruned model: adapters and scales, or scales alone, are trained and folded in.
  *
  * @module
  */
@@ -52,6 +52,6 @@ export async function recover(
     ...pruned,
     training: [...pruned.training, report],
     changed: true,
-    rebuild: pruned.rebuild && { ...pruned.rebuild, ...parts && { recovered: parts } },
+    rebuild: pruned.rebuild && { ...pruned.rebuild, trained: parts },
   };
 }

@@ -102,17 +102,13 @@ const WINDOWS = "windows";
 /** Keeps what makes a model again. */
 export function storeRebuild(out: string, named: NamedCell, rebuild: Rebuild): StoredRebuild {
   const tensors = rebuildTensors(rebuild);
-  const { windows, learned, recovered } = rebuild;
+  const { windows, trained } = rebuild;
   const [first] = windows;
   if (first) {
     const data = Float32Array.from(windows.flatMap((ids) => [...ids]));
     tensors.set(WINDOWS, { shape: [windows.length, first.length], data });
   }
-  const stage = {
-    compensated: windows.length > 0,
-    ...learned && { learned: learned.scale },
-    ...recovered && { recovered: recovered.scale },
-  };
+  const stage = { compensated: windows.length > 0, ...trained && { scale: trained.scale } };
   return { ...store(out, named, "rebuild.safetensors", tensors), stages: [stage] };
 }
 
@@ -129,11 +125,11 @@ export function openRebuild(
   try {
     const tensors = new Map([...file.tensors.keys()].map((name) => [name, file.read(name)]));
     const windows = windowsOf(tensors, dense.vocabSize);
-    const { compensated, learned, recovered } = at(rebuild.stages, 0);
+    const { compensated, scale } = at(rebuild.stages, 0);
     if (compensated !== windows.length > 0) {
       throw new RangeError("windows must be there where least squares corrected maps, and only there");
     }
-    return rebuildOf({ plan, windows, learned, recovered }, tensors, dense);
+    return rebuildOf({ plan, windows, scale }, tensors, dense);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw new FileFormatError(path, `does not fit the model: ${error.message}; run the cell again in another folder`);

@@ -13,7 +13,7 @@ import {
   throughputChoiceSchema,
   throughputResultSchema,
 } from "./schema_measurements.ts";
-import { trainingReportSchema, trainingSchema, UNIT_TYPES } from "./schema_training.ts";
+import { RECOVERIES, trainingReportSchema, trainingSchema, UNIT_TYPES } from "./schema_training.ts";
 
 export * from "./schema_measurements.ts";
 export * from "./schema_training.ts";
@@ -131,8 +131,8 @@ export const runConfigSchema = z.strictObject({
   ),
   ffnMultiple: positiveInt.default(1).describe("FFN widths are multiples of this"),
   calibration: calibrationSchema.optional().describe("defaults to the model's own corpus"),
-  recover: z.enum(["none", "lora"]).optional().describe(
-    "recovery of one-shot methods: with lora they train as long and on the same data as learned methods do",
+  recover: z.enum(RECOVERIES).optional().describe(
+    "what trains, for every method alike: none; scales: one number per kept unit, weights frozen; lora: adapters and scales",
   ),
   compensate: z.enum(["none", "least-squares"]).optional().describe(
     "least-squares: output and down maps make up for removed units, for every method alike, before recovery",
@@ -200,9 +200,9 @@ export const cellSchema = z.strictObject({
   units: z.array(unitType),
   ffnMultiple: positiveInt,
   calibration: calibrationSchema,
-  recover: z.literal("lora").optional(),
+  recover: z.enum(["scales", "lora"]).optional().describe("absent: a learned method learns its choice alone"),
   compensate: z.literal("least-squares").optional(),
-  training: trainingSchema.optional().describe("present when the method learns or the model is recovered"),
+  training: trainingSchema.optional().describe("present when the method learns or anything is trained"),
   weights: z.literal("stored").optional().describe("matrices in 16 bits on the device; in f32 when absent"),
   arithmetic: z.literal("fast").optional().describe(
     "factors of products in TF32 (CUDA) or bfloat16 (CPU); in f32 when absent",
@@ -290,10 +290,9 @@ export const planSchema = z.strictObject({
 /** What makes a cell's model again from the dense one: the tensors are in the file. */
 export const storedRebuildSchema = z.strictObject({
   ...storedFile,
-  stages: z.array(z.strictObject({
+  stages: z.array(z.object({
     compensated: z.boolean().describe("least squares corrected maps, on the calibration windows in the file"),
-    learned: z.number().optional().describe("scale of the adapters that were trained with the cut"),
-    recovered: z.number().optional().describe("scale of the adapters that were trained after the cut"),
+    scale: z.number().optional().describe("of the adapters, 0 where scales alone were trained; absent: nothing was"),
   })).length(1),
 });
 /** What makes a cell's model again from the dense one. */

@@ -17,24 +17,30 @@ export type RemovedType = (typeof REMOVED_TYPES)[number];
 const fraction = z.number().min(0).lt(1);
 const positiveInt = z.number().int().positive();
 
-/** What learns and how, the same for learned masks and for the recovery of any pruned model. */
+/** What recovery trains: nothing; one scale per kept unit, weights frozen; or LoRA adapters and scales. */
+export const RECOVERIES = ["none", "scales", "lora"] as const;
+/** One of {@linkcode RECOVERIES}. */
+export type Recovery = (typeof RECOVERIES)[number];
+
+/** How training goes, the same for learned methods and for the recovery of all others. */
 export const trainingSchema = z.strictObject({
   corpus: z.string().optional().describe(
     "corpus whose calibration split is learned from, file:PATH, or self (text of the dense model); defaults to calibration's",
   ),
   domains: z.record(z.string(), z.number().positive()).optional().describe("corpora instead of one, and their parts"),
-  steps: positiveInt.default(100).describe("optimiser steps, learning and recovery together"),
+  steps: positiveInt.default(100).describe("optimiser steps; a learned method learns its choice in the first of them"),
   batch: positiveInt.default(2).describe("windows in a step"),
   tokens: z.number().int().min(2).default(256).describe("window length in tokens"),
   microBatch: positiveInt.optional().describe(
     "windows on the device at once; all when absent. The hidden-state term is the mean over such parts",
   ),
-  rank: z.number().int().nonnegative().default(8).describe("rank of the LoRA adapters on all linear maps; 0: none"),
+  rank: positiveInt.default(8).describe("rank of the LoRA adapters on all linear maps"),
   alpha: z.number().positive().default(16).describe("adapters are scaled by alpha / rank"),
   learningRate: z.number().positive().default(5e-3).describe("peak rate of the adapters (AdamW, betas 0.9 and 0.99)"),
-  warmup: fraction.default(0.06).describe("part of the steps over which the rate rises; a cosine follows"),
-  finalRate: z.number().min(0).max(1).default(0.1).describe("rate at the end as a fraction of the peak"),
-  clipNorm: z.number().positive().default(1).describe("largest global norm of the adapters' gradient"),
+  scaleRate: z.number().positive().default(0.02).describe("peak rate of the scales (AdamW, betas 0.9 and 0.99)"),
+  warmup: fraction.default(0.06).describe("part of the steps over which the rates rise; a cosine follows"),
+  finalRate: z.number().min(0).max(1).default(0.1).describe("rates at the end as a fraction of the peak"),
+  clipNorm: z.number().positive().default(1).describe("largest global norm of the gradient of adapters and scales"),
   crossEntropy: z.number().min(0).default(0.5).describe("weight of the cross entropy with the next token"),
   distillation: z.number().min(0).default(0.5).describe("weight of KL(dense model || student)"),
   temperature: z.number().positive().default(1).describe("softens both distributions of the KL"),
@@ -53,7 +59,7 @@ export const curveRowSchema = z.strictObject({
   crossEntropy: z.number().describe("nats per token"),
   distillation: z.number().describe("nats per token"),
   hidden: z.number().describe("relative squared error"),
-  gradientNorm: z.number().describe("of the adapters, before clipping"),
+  gradientNorm: z.number().describe("of adapters and scales, before clipping"),
   seconds: z.number().describe("since the stage began"),
   memoryBytes: z.number().describe("resident memory"),
   budget: z.number().optional().describe("fraction of the resource that may stay"),
@@ -64,7 +70,6 @@ export const curveRowSchema = z.strictObject({
   duals: z.record(z.string(), z.number()).optional(),
   swaps: z.number().optional().describe("units that came back in this step"),
   residual: z.number().optional().describe("largest bottom-k of a layer as a fraction of its importance"),
-  domains: z.record(z.string(), z.number()).optional().describe("parts of the windows by domain, where they change"),
 });
 /** One step of training. */
 export type CurveRow = z.infer<typeof curveRowSchema>;

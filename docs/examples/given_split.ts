@@ -1,30 +1,19 @@
-/** MaskPrune with a split between attention and FFN that is given, to set beside the one that it finds: a variant of a
- * shipped method in a file of its own.
+/** MaskPrune with a split between attention and FFN that is given: a variant of a shipped method in a file of its own.
  *
  * Paper: Qin et al. 2025, arXiv:2502.14008, as `methods/mask_prune/mod.ts` has it.
  *
  * Shapes: every layer keeps the given number of key/value groups with all their query heads, and as many FFN channels as
  * the budget has room for.
  *
- * Cost: that of `mask-prune`. Deviations: the split is a constant; the other options are what `mask-prune` decides on the
- * bundled model.
+ * Cost: that of `mask-prune`. Deviations: the split is a constant.
  *
  * @module
  */
 import { at, defineMethod, type Method, UsageError } from "@maskprune/bench/method";
 import { z } from "zod";
-import { removedUnits, unitAxes } from "../../methods/_shared/learned_units.ts";
 import { maskPrune } from "../../methods/mask_prune/mod.ts";
-import { options as ownOptions } from "../../methods/mask_prune/options.ts";
-import { budgetResource, finalShapes } from "../../methods/mask_prune/widths.ts";
-
-const PRESET = ownOptions.parse({
-  redundancy: "full",
-  course: "at-once",
-  updates: "window",
-  hidden: 5,
-  split: "fixed",
-});
+import { keptParameters } from "../../models/count.ts";
+import { targetFrom } from "../../models/target.ts";
 
 /** MaskPrune at a given split. */
 export const givenSplit: Method = defineMethod({
@@ -37,21 +26,21 @@ export const givenSplit: Method = defineMethod({
     kvGroups: z.number().int().min(1).optional().describe("of every layer; absent: the budget's own ratio"),
   }),
   uniformLayers: () => true,
-  trainsWith: (training) => maskPrune.trainsWith!(training, PRESET),
   async prune(context) {
     const { model: { config }, options, target } = context;
     const dense = at(config.layers, 0);
-    const axes = unitAxes(config, target.units);
     const kvGroups = options.kvGroups ?? at(target.uniform, 0).kvGroups;
-    const removed = removedUnits(dense, { ...dense, kvGroups }, axes).map((count) => config.layers.map(() => count));
-    const resource = budgetResource(config, target, "parameters");
-    const uniform = kvGroups > dense.kvGroups ? null : finalShapes({ config, axes, removed, resource, target }, true);
-    // A split that the budget does not allow comes back as another one.
-    if (!uniform || at(uniform, 0).kvGroups !== kvGroups) {
-      throw new UsageError(
-        `kvGroups=${kvGroups} must be at most the model's ${dense.kvGroups} and leave FFN channels in the budget`,
-      );
+    const narrower = { ...config, layers: config.layers.map((shape) => ({ ...shape, kvGroups })) };
+    if (kvGroups > dense.kvGroups) {
+      throw new UsageError(`kvGroups must be at most the model's ${dense.kvGroups}: current ${kvGroups}`);
     }
-    return await maskPrune.prune({ ...context, options: PRESET, target: { ...target, uniform } });
+    const { uniform } = keptParameters(narrower) <= target.budgetParameters
+      ? { uniform: narrower.layers }
+      : targetFrom(narrower, { ...target, units: ["ffn"] });
+    return await maskPrune.prune({
+      ...context,
+      options: maskPrune.options.parse({}),
+      target: { ...target, uniform },
+    });
   },
 });

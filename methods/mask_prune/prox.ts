@@ -1,7 +1,6 @@
-/** The sparsity term of MaskPrune: bottom-k, its slope in the width, and its proximal operator.
+/** The sparsity term of MaskPrune: bottom-s and its proximal operator. Plain arrays; nothing here knows of models.
  *
- * bottom_k(m) is the sum of the k smallest h m^2 (squared bottom-(k,2) norm; h = 1 in the paper's form): exactly 0 when
- * at least k entries are 0. Plain arrays; nothing here knows of models.
+ * bottom_s(m) is the sum of the s smallest m^2 (squared bottom-(s,2) norm): exactly 0 when at least s entries are 0.
  *
  * Papers: Qin et al. 2025, arXiv:2502.14008; Yuan et al. 2021, "UMEC" (ICLR 2021), for the bottom-(s,2) norm.
  *
@@ -9,21 +8,23 @@
  */
 import { at } from "../../core/util/indexing.ts";
 
-/** h m^2 of each entry; `metric` is h, 1 when absent. */
-export function weighted(values: ArrayLike<number>, metric?: ArrayLike<number>): Float64Array {
-  return Float64Array.from(values, (m, i) => (metric ? at(metric, i) : 1) * m * m);
+/** Sum of m^2 over the units `closed`, as a fraction of the sum over all; 0 where all are 0. */
+export function bottomShare(values: ArrayLike<number>, closed: Iterable<number>): number {
+  let [bottom, all] = [0, 0];
+  for (const unit of closed) bottom += at(values, unit) ** 2;
+  for (let i = 0; i < values.length; i++) all += at(values, i) ** 2;
+  return all === 0 ? 0 : bottom / all;
 }
 
-/** Slope of bottom_k at a whole `k`, to the right: the (k + 1)-th smallest h m^2, the largest when there is none. */
-export function bottomKSlope(values: ArrayLike<number>, k: number, metric?: ArrayLike<number>): number {
-  const sorted = weighted(values, metric).sort();
-  return at(sorted, Math.min(k, sorted.length - 1));
+/** Slope of bottom_s at a whole s, to the right: the (s + 1)-th smallest m^2, the largest when there is none. */
+export function bottomSlope(values: ArrayLike<number>, s: number): number {
+  const squares = Float64Array.from(values, (m) => m * m).sort();
+  return at(squares, Math.min(s, squares.length - 1));
 }
 
-/** Divides the `chosen` entries by `1 + 2 strength`: the proximal step once the k entries are known. A new array. */
-export function shrink(values: Float32Array, chosen: Iterable<number>, strength: number): Float32Array {
+/** The proximal step of `y bottom_s` for the `closed` s entries: they are divided by `1 + 2 y`. A new array. */
+export function shrink(values: Float32Array, closed: Iterable<number>, y: number): Float32Array {
   const result = values.slice();
-  const factor = 1 / (1 + 2 * strength);
-  for (const i of chosen) result[i] = at(values, i) * factor;
+  for (const unit of closed) result[unit] = at(values, unit) / (1 + 2 * y);
   return result;
 }

@@ -7,19 +7,19 @@
  * target of layers and hidden size; one pair of multipliers for each, shared by all layers, which is what makes the layers
  * equally wide. The target shape is that of the budget, the same for all methods, unless options name another.
  *
- * One step: draw masks, gradient of the loss to masks and adapters, the masks' by the chain rule to log-alpha plus the
- * Lagrangian's; Adam on all three with the rate of log-alphas and multipliers far above that of weights, the multipliers
- * ascending. The target sparsity rises over the first part of the pruning steps. Then the deterministic masks of the
- * target shape are folded in, the rest is cut out, and the remaining steps train what is left.
+ * One step:
+ *   1. draw masks z from the hard-concrete distribution of log-alpha; the gradient of the loss moves what the run trains
+ *   2. log-alpha goes down by Adam: gradient to z by the chain rule, plus that of the Lagrangian
+ *   3. lambda1, lambda2 go up by Adam on `lambda1 (s - t) + lambda2 (s - t)^2`, s the expected sparsity, t the target
+ * The target rises over the first part of the steps. Then the units with the smallest log-alpha are cut out, and the
+ * remaining steps train what is left. The deterministic masks of kept units are folded in if the run trains scales.
  *
- * Cost: `steps` forward and backward passes; with `domainSteps` also a forward pass of the held-out windows at each
- * update. Deviations: adapters learn in place of all weights unless `weights` says otherwise, embedding and norms
- * never, with the loss shared by all methods (the authors train on cross entropy); layers and hidden size have masks only
- * where options name a target, as all methods of a comparison keep depth and width; the mask of the hidden size is not
- * folded into the output projection besides the final norm, which would count it twice; masks of heads sit on key/value
- * groups where there are groups; warm-ups scale with the steps; log-alphas are not clipped with the weights; batches
- * are loaded dynamically (section 3.2) only with `domainSteps`, the authors' being 50 of 3200, and the losses to reach
- * are the dense model's. The authors' rate of the multipliers is 1 and their target rises over a fifth of 3200 steps:
+ * Cost: `steps` forward and backward passes. Deviations: the run's `recover` says what trains besides masks, with the loss
+ * shared by all methods (the authors train all weights on cross entropy); layers and hidden size have masks only where
+ * options name a target, as all methods of a comparison keep depth and width; the mask of the hidden size is not folded into
+ * the output projection besides the final norm, which would count it twice; masks of heads sit on key/value groups where
+ * there are groups; warm-ups scale with the steps; log-alphas are not clipped with the weights; batches are not loaded
+ * dynamically (section 3.2). The authors' rate of the multipliers is 1 and their target rises over a fifth of 3200 steps:
  * in a hundred steps or fewer the multipliers then close three masks where one was asked for, so the defaults here are
  * 0.1 and a half.
  *
@@ -28,24 +28,16 @@
 import { z } from "zod";
 import { UsageError } from "../../core/util/errors.ts";
 import { at, lookUp } from "../../core/util/indexing.ts";
-import type { HostTensor } from "../../models/config.ts";
+import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { densePlan, keptLayers } from "../../models/plan.ts";
+import { UNITS } from "../../models/units.ts";
 import { createMoments, type Moments, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
-import {
-  type DomainLoading,
-  endRun,
-  keepSnapshot,
-  nextStep,
-  noteStep,
-  type TrainingRun,
-} from "../../models/training/run.ts";
-import type { ModelMasks } from "../../models/training/student.ts";
-import { MASK_RULE, resumeFrozen, startLearning, trainFrozen } from "../_shared/learned_run.ts";
-import { keptOf, planOfRemoved } from "../_shared/learned_units.ts";
+import { type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../../models/training/run.ts";
+import { freezeStep, learn, type Structure } from "../_shared/learned_run.ts";
+import { planOfGates } from "../_shared/learned_units.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
 import {
   clampLogAlpha,
-  expectedSparsity,
   HARD_CONCRETE,
   lagrangian,
   type Multipliers,
@@ -55,17 +47,14 @@ import {
 } from "./hard_concrete.ts";
 import {
   expectedParameters,
-  fromModelMasks,
-  maskAxes,
-  type MaskAxis,
-  removedOn,
-  rowLengths,
+  type MaskedPart,
+  maskedParts,
+  rowsOf,
   targetConfig,
   targetWords,
   toModelMasks,
-  unitAxesOf,
 } from "./shape.ts";
-import { defineMethod, type Method, type MethodContext, type PruneResult } from "../define.ts";
+import { defineMethod, type Method, type MethodContext } from "../define.ts";
 
 const count = z.number().int().positive().optional();
 
@@ -74,17 +63,12 @@ const options = z.strictObject({
   targetLayers: count.describe("layers to prune to; absent: all stay"),
   targetHeads: count.describe("query heads of every layer to prune to; absent: as many as the budget allows"),
   targetFfn: count.describe("FFN channels of every layer to prune to; absent: as many as the budget allows"),
-  pruneSteps: z.number().gt(0).max(1).default(0.5).describe("part of the steps that learn masks; the rest recovers"),
+  pruneSteps: z.number().gt(0).max(1).default(0.5).describe(
+    "part of the steps that learn masks; the rest trains what is left",
+  ),
   maskRate: z.number().positive().default(1).describe("Adam's peak rate of log-alphas"),
   multiplierRate: z.number().positive().default(0.1).describe("Adam's peak rate of the multipliers, which ascend"),
-  weights: z.enum(["adapters", "all"]).default("adapters").describe(
-    "what learns besides masks: adapters, as with every other method, or all linear maps, as the authors have it",
-  ),
-  weightRate: z.number().positive().default(1e-4).describe("AdamW's peak rate of the linear maps when all learn"),
   warmup: z.number().min(0).max(1).default(0.5).describe("part of the pruning steps over which the target rises"),
-  domainSteps: z.number().int().positive().optional().describe(
-    "dynamic batch loading: steps from one update of the weights of `training.domains` to the next; absent: they stay",
-  ),
 });
 type Options = z.infer<typeof options>;
 
@@ -99,30 +83,14 @@ export const sheared: Method<typeof options> = defineMethod({
   options,
   uniformLayers: () => true,
   ownTarget: (options) => targetWords(options) !== "",
-  variants: [{ options: { weights: "all" } }],
   check(config, target, options, { training }) {
-    requireDomains(options, training?.domains);
     targetConfig(config, target, options);
     refuseHiddenLoss(options, training?.hidden ?? 0);
   },
   async prune(context) {
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
     refuseHiddenLoss(context.options, context.learning?.options.hidden ?? 0);
-    const { run, found } = await startLearning(
-      withWeights(context) as MethodContext<unknown>,
-      "sheared",
-      loadingOf(context),
-    );
-    try {
-      const frozen = found && resumeFrozen(context.learning!, run, found, 0);
-      if (frozen) return await frozen;
-      found?.restore();
-      const state = found ? unpackState(found.values as PlainState, found.arrays) : createState(context);
-      await learnMasks(context, run, state);
-      return await finish(context, run, state);
-    } finally {
-      endRun(run);
-    }
+    return await learn(context as MethodContext<unknown>, "sheared", (run, found) => fit(context, run, found));
   },
 });
 
@@ -136,241 +104,161 @@ function refuseHiddenLoss({ targetHidden, targetLayers }: Options, weight: numbe
   );
 }
 
-/** The context in which what `weights` names learns.
- * @throws {UsageError} when compensation would change weights that learn. */
-function withWeights(context: MethodContext<Options>): MethodContext<Options> {
-  const { learning, options: { weights, weightRate } } = context;
-  if (weights === "adapters" || !learning) return context;
-  if (learning.compensate) {
-    throw new UsageError(
-      "sheared: weights=all leaves nothing to compensate: give --compensate none or weights=adapters",
-    );
-  }
-  const options = { ...learning.options, allWeights: true, learningRate: weightRate };
-  return { ...context, learning: { ...learning, options } };
+/** Adam of log-alphas and multipliers. */
+const RULE = { betas: [0.9, 0.95] as [number, number] };
+
+/** One row of masks. */
+interface Row {
+  logAlpha: Float32Array;
+  moments: Moments;
 }
 
-/** Weights of domains can only move where there are domains.
- * @throws {UsageError} when there are none. */
-function requireDomains({ domainSteps }: Options, domains: object | undefined): void {
-  if (domainSteps === undefined || domains) return;
-  throw new UsageError(
-    `domainSteps=${domainSteps} needs domains: give --training domains.CORPUS=PART for two or more, or leave it out`,
-  );
+/** Masks of one type with their multipliers. */
+interface Granularity extends Omit<MaskedPart, "rows"> {
+  /** One for each layer, or one of the whole model. */
+  rows: Row[];
+  multipliers: Multipliers;
+  /** Of lambda1 and lambda2. */
+  moments: Moments;
 }
 
-/** How domains are loaded; undefined where their weights stay.
- * @throws {UsageError} when there are no domains. */
-function loadingOf({ learning, options, rng }: MethodContext<Options>): DomainLoading | undefined {
-  requireDomains(options, learning?.domains);
-  const { domainSteps: everySteps } = options;
-  return everySteps !== undefined && learning?.domains ? { domains: learning.domains, everySteps, rng } : undefined;
-}
-
-/** Log-alphas and multipliers; arrays are [axis][row], a row per layer or one of the whole model. */
-interface State {
-  axes: MaskAxis[];
-  logAlpha: Float32Array[][];
-  moments: Moments[][];
-  /** [axis]. */
-  multipliers: Multipliers[];
-  /** Of lambda1 and lambda2: [axis], each of length 2. */
-  multiplierMoments: Moments[];
-}
-
-type PlainState = Pick<State, "axes"> & { rows: number[] };
-
-function createState({ model: { config }, target, options, rng }: MethodContext<Options>): State {
-  const axes = maskAxes(config, target.units, options);
+function createGranularities({ model: { config }, target, options, rng }: MethodContext<Options>): Granularity[] {
   const draws = rng("log-alpha");
   const { initialMean, initialDeviation } = HARD_CONCRETE;
-  const logAlpha = axes.map((axis) =>
-    rowLengths(axis, config).map((length) =>
-      Float32Array.from({ length }, () => initialMean + initialDeviation * draws.normal())
-    )
-  );
-  return {
-    axes,
-    logAlpha,
-    moments: logAlpha.map((axis) => axis.map(({ length }) => createMoments(length))),
-    multipliers: axes.map(() => ({ linear: 0, quadratic: 0 })),
-    multiplierMoments: axes.map(() => createMoments(2)),
-  };
+  return maskedParts(config, target, options).map((part) => ({
+    ...part,
+    rows: part.rows.map((length) => ({
+      logAlpha: Float32Array.from({ length }, () => initialMean + initialDeviation * draws.normal()),
+      moments: createMoments(length),
+    })),
+    multipliers: { linear: 0, quadratic: 0 },
+    moments: createMoments(2),
+  }));
 }
 
-/** Units of each axis that the target shape removes: [axis]. */
-function targetRemoved(
-  { model: { config }, target, options }: MethodContext<Options>,
-  axes: readonly MaskAxis[],
-): number[] {
-  return removedOn(config, targetConfig(config, target, options), axes);
-}
-
-async function learnMasks(context: MethodContext<Options>, run: TrainingRun, state: State): Promise<void> {
-  const { options, model: { config } } = context;
-  const { axes } = state;
-  const steps = Math.max(1, Math.round(options.pruneSteps * run.given.options.steps));
-  const removed = targetRemoved(context, axes);
-  const final = axes.map(({ units }, a) => at(removed, a) / units);
+/** Learns masks towards the target shape, and which units, layers and hidden dimensions have it. */
+async function fit(context: MethodContext<Options>, run: TrainingRun, found: FoundRun | null): Promise<Structure> {
+  const { options, model: { config }, target } = context;
+  const parts = createGranularities(context);
+  if (found) {
+    found.restore();
+    unpack(parts, found.arrays);
+  }
+  const steps = freezeStep(run, options.pruneSteps);
+  const schedule = { warmupSteps: Math.round(0.1 * steps), totalSteps: steps, finalFraction: 0.1 };
+  const layers = config.layers.length;
   while (run.step < steps) {
     const step = run.step;
-    state.logAlpha = state.logAlpha.map((axis) => axis.map(clampLogAlpha));
+    clampAll(parts);
     const noise = context.rng(`noise ${step}`);
-    const draws = state.logAlpha.map((axis) => axis.map((a) => sampleMasks(a, noise)));
-    const drawn = draws.map((axis) => axis.map(({ masks }) => masks));
-    const result = await nextStep(
-      run,
-      toModelMasks(axes, drawn, config.layers.length),
-      () => currentMasks(state, config.layers.length),
-    );
+    const drawn = parts.map(({ type, rows }) => ({ type, draws: rows.map((row) => sampleMasks(row.logAlpha, noise)) }));
+    const masks = toModelMasks(drawn.map(({ type, draws }) => ({ type, rows: draws.map((d) => d.masks) })), layers);
+    const result = await nextStep(run, masks);
+    const gradients = { masks: result.maskGradients, hidden: result.hiddenGradient };
     const rise = Math.min(1, (step + 1) / Math.max(1, options.warmup * steps));
-    const slopes = draws.map((axis) => axis.map((draw) => draw.slopes));
-    const gaps = stepState(state, {
-      gradients: fromModelMasks(axes, { masks: result.maskGradients, hidden: result.hiddenGradient }),
-      slopes,
-      targets: final.map((t) => t * rise),
-      factor: scheduleFactor(
-        { warmupSteps: Math.round(0.1 * steps), totalSteps: steps, finalFraction: 0.1 },
-        step,
-      ),
-      step,
-      options,
+    const factor = scheduleFactor(schedule, step);
+    const gaps = parts.map((part, p) => {
+      const { rows, multipliers: { linear, quadratic } } = part;
+      const term = lagrangian(rows.map(({ logAlpha }) => logAlpha), rise * part.removed / part.units, part.multipliers);
+      const ofMasks = rowsOf(part.type, gradients);
+      rows.forEach((row, l) => {
+        const [slope, pull] = [at(at(drawn, p).draws, l).slopes, at(term.slopes, l)];
+        const gradient = at(ofMasks, l).map((g, i) => g * at(slope, i) + at(pull, i));
+        const rate = factor * options.maskRate;
+        row.logAlpha = stepValues(row.logAlpha, gradient, row.moments, { rule: RULE, rate, step });
+      });
+      const ascent = Float32Array.of(-term.multipliers.linear, -term.multipliers.quadratic);
+      const rate = factor * options.multiplierRate;
+      const raised = stepValues(Float32Array.of(linear, quadratic), ascent, part.moments, { rule: RULE, rate, step });
+      part.multipliers = { linear: at(raised, 0), quadratic: at(raised, 1) };
+      return term.gap;
     });
-    const share = context.target.budgetParameters / context.target.prunableParameters;
     noteStep(run, result, {
-      budget: 1 - rise * (1 - share),
-      retained: expectedParameters(config, axes, openOf(state)) / context.target.prunableParameters,
-      removed: Object.fromEntries(axes.map(({ type, units }, a) => [type, units * expectedOf(state, a)])),
-      duals: Object.fromEntries(axes.flatMap(({ type }, a) => [
-        [`lambda1 ${type}`, at(state.multipliers, a).linear],
-        [`lambda2 ${type}`, at(state.multipliers, a).quadratic],
+      budget: 1 - rise * (1 - target.budgetParameters / target.prunableParameters),
+      retained: expectedParameters(config, openMasks(parts, layers)) / target.prunableParameters,
+      removed: Object.fromEntries(parts.map((part) => [part.type, part.units * expectedSparsityOf(part)])),
+      duals: Object.fromEntries(parts.flatMap(({ type, multipliers: { linear, quadratic } }) => [
+        [`lambda1 ${type}`, linear],
+        [`lambda2 ${type}`, quadratic],
       ])),
       residual: Math.max(...gaps),
     });
-    await keepSnapshot(run, () => ({ values: plainState(state), arrays: packState(state) }));
+    await keepSnapshot(run, () => ({ values: null, arrays: pack(parts) }));
   }
-  state.logAlpha = state.logAlpha.map((axis) => axis.map(clampLogAlpha));
+  clampAll(parts);
+  return structureOf(config, parts);
 }
 
-/** Deterministic masks of the present shape: as many of the smallest as are expected to be closed are 0, the others soft. */
-function currentMasks({ axes, logAlpha }: State, layers: number): ModelMasks {
-  const rows = logAlpha.map((axis) =>
-    axis.map((values) => {
-      const closed = smallestInSegments(values, Math.round(expectedSparsity(values) * values.length), 1);
-      const masks = values.map(softMask);
-      for (const unit of closed) masks[unit] = 0;
-      return masks;
-    })
+function clampAll(parts: readonly Granularity[]): void {
+  for (const { rows } of parts) for (const row of rows) row.logAlpha = clampLogAlpha(row.logAlpha);
+}
+
+/** Probabilities that masks are open. */
+const openMasks = (parts: readonly Granularity[], layers: number) =>
+  toModelMasks(
+    parts.map(({ type, rows }) => ({
+      type,
+      rows: rows.map(({ logAlpha }) => clampLogAlpha(logAlpha).map(openProbability)),
+    })),
+    layers,
   );
-  return toModelMasks(axes, rows, layers);
-}
 
-/** Probabilities that masks are open: [axis][row]. */
-function openOf({ logAlpha }: State): Float32Array[][] {
-  return logAlpha.map((axis) => axis.map((values) => clampLogAlpha(values).map(openProbability)));
-}
-
-function expectedOf({ logAlpha }: State, a: number): number {
-  return lagrangian(at(logAlpha, a).map(clampLogAlpha), 0, { linear: 0, quadratic: 0 }).multipliers.linear;
-}
-
-/** One Adam step on log-alphas (down) and multipliers (up); gives the largest gap to the target on each axis. */
-function stepState(
-  state: State,
-  { gradients, slopes, targets, factor, step, options }: {
-    gradients: Float32Array[][];
-    slopes: Float32Array[][];
-    targets: number[];
-    factor: number;
-    step: number;
-    options: Options;
-  },
-): number[] {
-  const { axes, logAlpha, moments, multipliers, multiplierMoments } = state;
-  return axes.map((_, a) => {
-    const [rows, { linear, quadratic }] = [at(logAlpha, a), at(multipliers, a)];
-    const term = lagrangian(rows, at(targets, a), { linear, quadratic });
-    logAlpha[a] = rows.map((values, l) => {
-      const [slope, pull] = [at(at(slopes, a), l), at(term.slopes, l)];
-      const gradient = at(at(gradients, a), l).map((g, i) => g * at(slope, i) + at(pull, i));
-      return stepValues(values, gradient, at(at(moments, a), l), {
-        rule: MASK_RULE,
-        rate: factor * options.maskRate,
-        step,
-      });
-    });
-    const ascent = Float32Array.of(-term.multipliers.linear, -term.multipliers.quadratic);
-    const raised = stepValues(Float32Array.of(linear, quadratic), ascent, at(multiplierMoments, a), {
-      rule: MASK_RULE,
-      rate: factor * options.multiplierRate,
-      step,
-    });
-    multipliers[a] = { linear: at(raised, 0), quadratic: at(raised, 1) };
-    return term.gap;
-  });
-}
+/** Mean over rows of the expected sparsity. */
+const expectedSparsityOf = ({ rows }: Granularity): number =>
+  lagrangian(rows.map(({ logAlpha }) => clampLogAlpha(logAlpha)), 0, { linear: 0, quadratic: 0 }).multipliers.linear;
 
 /** Drops the masks with the smallest log-alpha down to the target shape; the others keep their soft value. */
-function finish(context: MethodContext<Options>, run: TrainingRun, { axes, logAlpha }: State): Promise<PruneResult> {
-  const { model: { config } } = context;
-  const counts = targetRemoved(context, axes);
-  const gone = logAlpha.map((axis, a) =>
-    axis.map((values) => new Set(smallestInSegments(values, at(counts, a), at(axes, a).segments)))
-  );
-  const units = unitAxesOf(axes);
-  // The only row of an axis of the whole model.
-  const rowOf = <T>(type: "layer" | "hidden", rows: readonly T[][]) =>
-    rows[axes.findIndex((axis) => axis.type === type)]?.[0];
-  const layers = rowOf("layer", logAlpha);
-  const hidden = rowOf("hidden", logAlpha);
-  const goneHidden = rowOf("hidden", gone) ?? new Set();
-  const plan = planOfRemoved(config, units, (a, l, unit) => at(at(gone, a), l).has(unit));
-  for (const l of rowOf("layer", gone) ?? []) plan.layers[l] = { kvGroups: [], queryHeads: [], ffnChannels: [] };
-  if (hidden && goneHidden.size > 0) plan.hidden = [...hidden.keys()].filter((i) => !goneHidden.has(i));
-  const inLayers = keptOf(plan, units, (a, l, unit) => softMask(at(at(at(logAlpha, a), l), unit)));
-  const masks = keptLayers(plan).map((l) => ({
-    ...at(inLayers, l),
-    ...layers && { layer: Float32Array.of(softMask(at(layers, l))) },
+function structureOf(config: DecoderConfig, parts: readonly Granularity[]): Structure {
+  const finals = parts.map(({ type, rows, removed, segments }) => ({
+    type,
+    rows: rows.map(({ logAlpha }) => {
+      const values = logAlpha.map(softMask);
+      for (const unit of smallestInSegments(logAlpha, removed, segments)) values[unit] = 0;
+      return values;
+    }),
   }));
-  const ofHidden = hidden?.filter((_, i) => !goneHidden.has(i)).map(softMask);
-  return trainFrozen(context.learning!, run, { plan, masks, hidden: ofHidden, maskRate: 0 });
+  const { masks = [], hidden } = toModelMasks(finals, config.layers.length);
+  const plan = planOfGates(config, masks);
+  masks.forEach(({ layer }, l) => {
+    if (layer?.[0] === 0) plan.layers[l] = { kvGroups: [], queryHeads: [], ffnChannels: [] };
+  });
+  if (hidden?.includes(0)) plan.hidden = [...hidden.keys()].filter((i) => hidden[i] !== 0);
+  const kept = keptLayers(plan).map((l) => {
+    const values = { ...at(masks, l) };
+    for (const { type } of parts) {
+      if (type === "layer" || type === "hidden") continue;
+      values[type] = Float32Array.from(at(plan.layers, l)[UNITS[type].plan], (unit) => at(values[type]!, unit));
+    }
+    return values;
+  });
+  return { plan, masks: kept, ...hidden && { hidden: hidden.filter((value) => value !== 0) } };
 }
 
-function plainState({ axes, logAlpha }: State): PlainState {
-  return { axes, rows: logAlpha.map(({ length }) => length) };
-}
-
-function packState({ axes, logAlpha, moments, multipliers, multiplierMoments }: State): Map<string, HostTensor> {
+function pack(parts: readonly Granularity[]): Map<string, HostTensor> {
   const arrays = new Map<string, HostTensor>();
   const put = (name: string, data: Float32Array) => arrays.set(`state/${name}`, { shape: [data.length], data });
-  axes.forEach(({ type }, a) => {
-    const { linear, quadratic } = at(multipliers, a);
+  for (const { type, rows, multipliers: { linear, quadratic }, moments } of parts) {
     put(`${type}/multipliers`, Float32Array.of(linear, quadratic));
-    const { first, second } = at(multiplierMoments, a);
-    put(`${type}/first`, first);
-    put(`${type}/second`, second);
-    at(logAlpha, a).forEach((values, l) => {
-      const own = at(at(moments, a), l);
-      put(`${type}/${l}/log-alpha`, values);
-      put(`${type}/${l}/first`, own.first);
-      put(`${type}/${l}/second`, own.second);
+    put(`${type}/first`, moments.first);
+    put(`${type}/second`, moments.second);
+    rows.forEach(({ logAlpha, moments: { first, second } }, l) => {
+      put(`${type}/${l}/log-alpha`, logAlpha);
+      put(`${type}/${l}/first`, first);
+      put(`${type}/${l}/second`, second);
     });
-  });
+  }
   return arrays;
 }
 
-function unpackState({ axes, rows }: PlainState, arrays: Map<string, HostTensor>): State {
+function unpack(parts: readonly Granularity[], arrays: Map<string, HostTensor>): void {
   const read = (name: string) => lookUp(arrays, `state/${name}`).data;
-  const each = <T>(make: (prefix: string) => T) =>
-    axes.map(({ type }, a) => Array.from({ length: at(rows, a) }, (_, l) => make(`${type}/${l}`)));
-  return {
-    axes,
-    logAlpha: each((prefix) => read(`${prefix}/log-alpha`)),
-    moments: each((prefix) => ({ first: read(`${prefix}/first`), second: read(`${prefix}/second`) })),
-    multipliers: axes.map(({ type }) => {
-      const pair = read(`${type}/multipliers`);
-      return { linear: at(pair, 0), quadratic: at(pair, 1) };
-    }),
-    multiplierMoments: axes.map(({ type }) => ({ first: read(`${type}/first`), second: read(`${type}/second`) })),
-  };
+  for (const part of parts) {
+    const [linear = 0, quadratic = 0] = read(`${part.type}/multipliers`);
+    part.multipliers = { linear, quadratic };
+    part.moments = { first: read(`${part.type}/first`), second: read(`${part.type}/second`) };
+    part.rows = part.rows.map((_, l) => ({
+      logAlpha: read(`${part.type}/${l}/log-alpha`),
+      moments: { first: read(`${part.type}/${l}/first`), second: read(`${part.type}/${l}/second`) },
+    }));
+  }
 }

@@ -9,13 +9,13 @@
  */
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
-import type { RemovedType, UnitType } from "../../core/schema/schema.ts";
+import type { RemovedType } from "../../core/schema/schema.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import { type LayerShape, queryHeads } from "../../models/units.ts";
+import { type LayerShape, queryHeads, unitCount } from "../../models/units.ts";
 import { attentionAtRatio, type BudgetTarget, targetFrom } from "../../models/target.ts";
 import { keptParameters } from "../../models/count.ts";
-import type { ModelMasks } from "../../models/training/student.ts";
-import { maskLength, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
+import type { HostMasks, ModelMasks } from "../../models/training/student.ts";
+import { removedUnits, unitAxes } from "../_shared/learned_units.ts";
 
 /** A target shape; what is absent is left to the budget (heads and channels) or stays whole (hidden size and layers). */
 export interface TargetOptions {
@@ -107,72 +107,73 @@ export function targetConfig(config: DecoderConfig, target: BudgetTarget, option
 
 /** What has masks: a unit type with a row of masks in every layer, or layers or hidden dimensions with one row of masks in
  * the whole model. */
-export interface MaskAxis extends Omit<UnitAxis, "type"> {
+export interface MaskedPart {
   /** What is removed. */
   type: RemovedType;
+  /** n: what a width counts. */
+  units: number;
+  /** Equal runs of a row that lose the same number each. */
+  segments: number;
+  /** How many of `units` go: of every layer, or of the model. */
+  removed: number;
+  /** Entries of each row. */
+  rows: number[];
 }
 
-/** What has masks: the unit types of the run, then layers and hidden dimensions where a target names them. */
-export function maskAxes(config: DecoderConfig, units: readonly UnitType[], options: TargetOptions): MaskAxis[] {
-  const { targetLayers, targetHidden } = options;
+/** What has masks on the way to the target shape: the unit types of the run, then layers and hidden dimensions where the
+ * options name a target. */
+export function maskedParts(config: DecoderConfig, target: BudgetTarget, options: TargetOptions): MaskedPart[] {
+  const goal = targetConfig(config, target, options);
+  const [dense, kept] = [at(config.layers, 0), at(goal.layers, 0)];
+  const { length } = config.layers;
   return [
-    ...unitAxes(config, units),
-    ...targetLayers === undefined ? [] : [{ type: "layer" as const, units: config.layers.length, segments: 1 }],
-    ...targetHidden === undefined ? [] : [{ type: "hidden" as const, units: config.width, segments: 1 }],
+    ...unitAxes(config, target.units).map((axis) => ({
+      ...axis,
+      removed: removedUnits(dense, kept, axis.type),
+      rows: config.layers.map((shape) => unitCount(shape, axis.type)),
+    })),
+    ...options.targetLayers === undefined
+      ? []
+      : [{ type: "layer" as const, units: length, segments: 1, removed: length - goal.layers.length, rows: [length] }],
+    ...options.targetHidden === undefined ? [] : [{
+      type: "hidden" as const,
+      units: config.width,
+      segments: 1,
+      removed: config.width - goal.width,
+      rows: [config.width],
+    }],
   ];
 }
 
-/** The axes of unit types; they come first. */
-export function unitAxesOf(axes: readonly MaskAxis[]): UnitAxis[] {
-  return axes.filter((axis): axis is UnitAxis => axis.type !== "layer" && axis.type !== "hidden");
+/** Rows of values as masks of a model of so many layers. */
+export function toModelMasks(
+  parts: readonly { type: RemovedType; rows: readonly Float32Array[] }[],
+  layers: number,
+): ModelMasks {
+  const masks = Array.from({ length: layers }, (): HostMasks => ({}));
+  let hidden: Float32Array | undefined;
+  for (const { type, rows } of parts) {
+    if (type === "hidden") hidden = rows[0];
+    else {
+      masks.forEach((layer, l) => {
+        layer[type] = type === "layer" ? at(rows, 0).slice(l, l + 1) : at(rows, l);
+      });
+    }
+  }
+  return { masks, ...hidden && { hidden } };
 }
 
-/** Entries of each row of masks on an axis. */
-export function rowLengths(axis: MaskAxis, config: DecoderConfig): number[] {
-  const [unit] = unitAxesOf([axis]);
-  return unit ? config.layers.map((shape) => maskLength(unit, shape)) : [axis.units];
+/** The rows of one part, as {@linkcode toModelMasks} has them. */
+export function rowsOf(type: RemovedType, { masks = [], hidden }: ModelMasks): Float32Array[] {
+  if (type === "hidden") return [hidden!];
+  if (type === "layer") return [Float32Array.from(masks, ({ layer }) => at(layer ?? [], 0))];
+  return masks.map((layer) => layer[type]!);
 }
 
-/** How many units, as `units` of an axis counts them, go on each axis on the way to `goal`: of every layer, or of the
- * model. */
-export function removedOn(config: DecoderConfig, goal: DecoderConfig, axes: readonly MaskAxis[]): number[] {
-  return axes.map((axis) => {
-    if (axis.type === "layer") return config.layers.length - goal.layers.length;
-    if (axis.type === "hidden") return config.width - goal.width;
-    return at(removedUnits(at(config.layers, 0), at(goal.layers, 0), unitAxesOf([axis])), 0);
-  });
-}
-
-/** Rows of values, [axis][row], as masks of the model. */
-export function toModelMasks(axes: readonly MaskAxis[], rows: readonly Float32Array[][], layers: number): ModelMasks {
-  const hidden = axes.findIndex(({ type }) => type === "hidden");
-  const masks = Array.from({ length: layers }, (_, l) =>
-    Object.fromEntries(axes.flatMap(({ type }, a) => {
-      if (type === "hidden") return [];
-      const own = at(rows, a);
-      return [[type, type === "layer" ? at(own, 0).slice(l, l + 1) : at(own, l)]];
-    })));
-  return { masks, ...hidden >= 0 && { hidden: at(at(rows, hidden), 0) } };
-}
-
-/** The inverse of {@linkcode toModelMasks}. */
-export function fromModelMasks(axes: readonly MaskAxis[], { masks = [], hidden }: ModelMasks): Float32Array[][] {
-  return axes.map(({ type }) => {
-    if (type === "hidden") return [hidden!];
-    if (type === "layer") return [Float32Array.from(masks, ({ layer }) => at(layer ?? [], 0))];
-    return masks.map((layer) => layer[type]!);
-  });
-}
-
-/** Prunable parameters expected to stay, from the probabilities [axis][row] that masks are open:
+/** Prunable parameters expected to stay, from the probabilities that masks are open:
  * `sum_l p_l (2 K (sum_h p_h + sum_g p_g) + 3 sum_c p_c) sum_j p_j`, where a query head needs its group as well. */
-export function expectedParameters(
-  config: DecoderConfig,
-  axes: readonly MaskAxis[],
-  open: readonly Float32Array[][],
-): number {
+export function expectedParameters(config: DecoderConfig, { masks = [], hidden }: ModelMasks): number {
   const sum = (values: ArrayLike<number>) => Array.from(values).reduce((total, value) => total + value, 0);
-  const { masks = [], hidden } = toModelMasks(axes, open, config.layers.length);
   const inLayers = config.layers.map((shape, l) => {
     const { layer, ffn, "query-heads": heads, "kv-groups": groups } = at(masks, l);
     const perHead = Array.from(

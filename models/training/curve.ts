@@ -11,7 +11,7 @@ const ROWS = 5000;
 
 /** What a step adds to its row besides loss and time. */
 export type StepNotes = Partial<
-  Pick<CurveRow, "budget" | "retained" | "removed" | "duals" | "swaps" | "residual" | "domains">
+  Pick<CurveRow, "budget" | "retained" | "removed" | "duals" | "swaps" | "residual">
 >;
 
 /** A growing curve. */
@@ -39,7 +39,7 @@ export function createCurve(earlier: CurveRow[] = []): Curve {
   return {
     rows,
     seconds,
-    add: (step, { terms, gradientNorm }, { budget, retained, removed, duals, swaps, residual, domains } = {}) => {
+    add: (step, { terms, gradientNorm }, { budget, retained, removed, duals, swaps, residual } = {}) => {
       const row: CurveRow = {
         step,
         loss: short(terms.total),
@@ -55,7 +55,6 @@ export function createCurve(earlier: CurveRow[] = []): Curve {
         ...duals && { duals: shortAll(duals) },
         ...swaps !== undefined && { swaps },
         ...residual !== undefined && { residual: short(residual) },
-        ...domains && { domains: shortAll(domains) },
       };
       rows.push(row);
       return row;

@@ -29,6 +29,8 @@ export interface BatchGradientOptions {
   model: DecoderModel;
   /** Masks per layer. */
   masks?: LayerMasks[];
+  /** Factors of the masks, layer by layer; what has no mask is multiplied by its factor alone. */
+  scales?: readonly LayerMasks[];
   /** Mask of the hidden dimensions. */
   hidden?: HiddenMask;
   /** Token windows of one length. */
@@ -41,7 +43,7 @@ export interface BatchGradientOptions {
   teacherLayers?: readonly number[];
   /** Weights of the loss terms. */
   weights: LossWeights;
-  /** Tensors that get a gradient, each used by `model`, `masks` or `hidden`. */
+  /** Tensors that get a gradient, each used by `model`, `masks`, `scales` or `hidden`. */
   variables: readonly tf.Tensor[];
   /** Windows at once; all when absent. The gradient is the same up to rounding, but for the hidden-state term: that one is
    * relative to the states of the windows at once, and the mean of such parts. */
@@ -82,9 +84,21 @@ function hiddenError(student: tf.Tensor2D[], teacher: tf.Tensor2D[]): tf.Scalar 
   return tf.div(tf.addN(errors), errors.length);
 }
 
+/** Masks times scales, for each layer. */
+function scaled(masks: LayerMasks[] | undefined, scales: readonly LayerMasks[]): LayerMasks[] {
+  return scales.map((own, l) => {
+    const layer: LayerMasks = { ...masks?.[l] };
+    for (const field of ["queryHeads", "ffn"] as const) {
+      const [mask, scale] = [layer[field], own[field]];
+      if (scale) layer[field] = mask ? tf.mul(mask, scale) : scale;
+    }
+    return layer;
+  });
+}
+
 /** One micro-batch: sums of CE and KL over rows and mean hidden error, [3], and gradients of its share of the loss. */
 function microGradients(
-  { model, masks, hidden: hiddenMask, teacher, teacherLayers, weights, variables }: BatchGradientOptions,
+  { model, masks, scales, hidden: hiddenMask, teacher, teacherLayers, weights, variables }: BatchGradientOptions,
   { batch, targets, allRows }: { batch: TokenBatch; targets?: TeacherTargets; allRows: number },
 ): { sums: tf.Tensor1D; gradients: tf.Tensor[] } {
   const pass = createPass(model.config, batch);
@@ -95,7 +109,7 @@ function microGradients(
   const loss = () => {
     const student: tf.Tensor2D[] = [];
     const x = runLayers(model, embed(model, batch.tokens, hiddenMask), pass, {
-      masks,
+      masks: scales ? scaled(masks, scales) : masks,
       hidden: hiddenMask,
       ...states.length > 0 && { each: (state) => student.push(state) },
     });

@@ -1,22 +1,23 @@
-/** What learns of a decoder while its base stays frozen: low-rank adapters on the linear maps (LoRA: Hu et al. 2021,
- * arXiv:2106.09685), or copies of the linear maps themselves.
+/** What trains of a decoder while its weights stay frozen: low-rank adapters on the linear maps (LoRA: Hu et al. 2021,
+ * arXiv:2106.09685), and scales, one number per FFN channel and query head.
  *
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { denseMatrix } from "../../core/engine/matrix.ts";
 import type { Rng } from "../../core/util/rng.ts";
 import { type DecoderConfig, LINEAR_NAMES, type LinearName, linearShape } from "../config.ts";
+import type { UnitType } from "../../core/schema/schema.ts";
 import type { DecoderModel, DeviceLayer } from "../device.ts";
+import { unitCount } from "../units.ts";
 
-/** Adapters of a model: `scale (x down) up` is added to every adapted map, or the map is replaced. Free them with
+/** Adapters of a model: `scale (x down) up` is added to every adapted map. Free them with
  * {@linkcode disposeAdapters}. */
 export interface Adapters {
   /** r; 0 without low-rank updates. */
   rank: number;
   /** Factor of the update: alpha / r. */
   scale: number;
-  /** Trained tensors by {@linkcode adapterName}: down [in, r], up [r, out]; weight [in, out]. */
+  /** Trained tensors by {@linkcode adapterName}: down [in, r], up [r, out]. */
   parameters: Record<string, tf.Variable>;
 }
 
@@ -31,7 +32,7 @@ export interface AdapterOptions {
 }
 
 /** Name of one trained tensor. */
-export function adapterName(layer: number, name: LinearName, part: "down" | "up" | "weight"): string {
+export function adapterName(layer: number, name: LinearName, part: "down" | "up"): string {
   return `lora.${layer}.${name}.${part}`;
 }
 
@@ -50,15 +51,23 @@ export function createAdapters(config: DecoderConfig, { rank, alpha, rng }: Adap
   return { rank, scale: alpha / rank, parameters };
 }
 
-/** Copies of all linear maps of `model` that learn in their place. Embedding and norms stay as they are. */
-export function createWeights(model: DecoderModel): Adapters {
-  const parameters: Record<string, tf.Variable> = {};
-  model.layers.forEach((layer, l) => {
-    for (const name of LINEAR_NAMES) {
-      parameters[adapterName(l, name, "weight")] = tf.tidy(() => tf.variable(denseMatrix(layer[name].weight)));
+/** Unit types that have scales. */
+export const SCALED_TYPES = ["ffn", "query-heads"] as const satisfies UnitType[];
+
+/** Name of the scales of one layer and unit type. */
+export function scaleName(layer: number, type: UnitType): string {
+  return `scale.${layer}.${type}`;
+}
+
+/** New scales by {@linkcode scaleName}, all 1: [F] and [H] of every layer. */
+export function createScales({ layers }: DecoderConfig): Record<string, tf.Variable> {
+  const scales: Record<string, tf.Variable> = {};
+  layers.forEach((shape, l) => {
+    for (const type of SCALED_TYPES) {
+      scales[scaleName(l, type)] = tf.tidy(() => tf.variable(tf.ones([unitCount(shape, type)])));
     }
   });
-  return { rank: 0, scale: 0, parameters };
+  return scales;
 }
 
 /** `model` with the adapters on: a new record that shares every tensor, so that `model` itself stays as it is. */
@@ -66,8 +75,6 @@ export function withAdapters(model: DecoderModel, { parameters, scale }: Adapter
   const layers = model.layers.map((dense, l) => {
     const layer: DeviceLayer = { ...dense };
     for (const name of LINEAR_NAMES) {
-      const weight = parameters[adapterName(l, name, "weight")];
-      if (weight) layer[name] = { ...dense[name], weight: weight as tf.Variable<tf.Rank.R2> };
       const down = parameters[adapterName(l, name, "down")];
       if (!down) continue;
       const up = parameters[adapterName(l, name, "up")];

@@ -12,17 +12,17 @@ import {
   linearShape,
   tensorNames,
 } from "../config.ts";
-import { type DecoderModel, disposeModel } from "../device.ts";
+import type { DecoderModel } from "../device.ts";
 import { plannedConfig, type PrunePlan } from "../plan.ts";
 import { UNIT_TYPES } from "../../core/schema/schema.ts";
-import { pruneByLayers, pruneModel } from "../surgery.ts";
+import { pruneByLayers } from "../surgery.ts";
 import { unitCount } from "../units.ts";
 import { adapterName, type Adapters, disposeAdapters, withAdapters } from "./lora.ts";
-import { mergedTensors, mergeInto } from "./merge.ts";
+import { foldTrained } from "./merge.ts";
 import { readTensors } from "./optimizer.ts";
-import type { HostMasks, MaskType, ModelMasks } from "./student.ts";
+import { type HostMasks, type MaskType, type ModelMasks, scaledMasks, type Student } from "./student.ts";
 
-/** What training left, before it was folded into weights. */
+/** What training left, before it was folded into weights: adapters, and masks times scales. */
 export interface TrainedParts extends ModelMasks {
   /** Factor of the low-rank updates: alpha / r. */
   scale: number;
@@ -38,25 +38,20 @@ export interface Rebuild {
   replaced: Record<string, HostTensor>;
   /** Calibration windows of least squares, token ids i32 [T] each; none where nothing was compensated. */
   windows: Int32Array[];
-  /** Trained together with the cut: adapters and kept masks. */
-  learned?: TrainedParts;
-  /** Trained after the cut. */
-  recovered?: TrainedParts;
+  /** What was trained with the cut, or after it; undefined where nothing was. */
+  trained?: TrainedParts;
 }
 
-/** Adapters in host memory; undefined where whole weights were trained, which are no smaller than the model. */
-export async function trainedParts(
-  { rank, scale, parameters }: Adapters,
-  masks: ModelMasks = {},
-): Promise<TrainedParts | undefined> {
-  const names = Object.keys(parameters);
-  if (names.length > 0 && rank === 0) return undefined;
+/** What a student trained, in host memory; scales are part of the masks. */
+export async function trainedParts(student: Student, { masks, hidden }: ModelMasks = {}): Promise<TrainedParts> {
+  const { scale, parameters } = student.adapters;
   const values = await readTensors(Object.values(parameters));
   const adapters = Object.entries(parameters).map(([name, { shape }], i): [string, HostTensor] => [
     name,
     { shape: [...shape], data: at(values, i) },
   ]);
-  return { scale, adapters: Object.fromEntries(adapters), ...masks };
+  const all = await scaledMasks(student, masks);
+  return { scale, adapters: Object.fromEntries(adapters), masks: all, ...hidden && { hidden } };
 }
 
 /** Whether all tensors are vectors, which weigh nothing beside the matrices. */
@@ -64,75 +59,53 @@ export function areVectors(tensors: Record<string, HostTensor>): boolean {
   return Object.values(tensors).every(({ shape }) => shape.length === 1);
 }
 
-/** Does `use` with the adapters on `model`. */
-async function withParts<T>(
-  model: DecoderModel,
-  { adapters, scale }: TrainedParts,
-  use: (trained: DecoderModel) => T | Promise<T>,
-): Promise<T> {
+/** The pruned model again: the operations of its training on the same values. `base`, the dense model, stays as it is.
+ * `compensate` gives the tensors of least squares. Free the result with `disposeModel`.
+ * @throws {RangeError} when the parts do not fit the model. */
+export async function rebuildModel(
+  base: DecoderModel,
+  { plan, replaced, windows, trained }: Rebuild,
+  compensate: (plan: PrunePlan, replaced: Record<string, HostTensor>) => Promise<Record<string, HostTensor>>,
+): Promise<DecoderModel> {
+  const model = await pruneByLayers(base, plan, windows.length > 0 ? await compensate(plan, replaced) : replaced);
+  if (trained) foldParts(model, trained);
+  return model;
+}
+
+/** Folds what was trained into the weights of `model`, which is changed. */
+export function foldParts(model: DecoderModel, trained: TrainedParts): void {
+  const { adapters, scale } = trained;
   const parameters: Record<string, tf.Variable> = {};
   for (const [name, { shape, data }] of Object.entries(adapters)) {
     parameters[name] = tf.tidy(() => tf.variable(tf.tensor(data, shape)));
   }
   const put: Adapters = { rank: Object.values(adapters)[0]?.shape.at(-1) ?? 0, scale, parameters };
   try {
-    return await use(withAdapters(model, put));
+    foldTrained(model, withAdapters(model, put), trained);
   } finally {
     disposeAdapters(put);
   }
 }
 
-/** The pruned model again: the operations of its training on the same values. `base`, the dense model, stays as it is.
- * `compensate` gives the tensors of least squares. Free the result with `disposeModel`.
- * @throws {RangeError} when the parts do not fit the model. */
-export async function rebuildModel(
-  base: DecoderModel,
-  { plan, replaced, windows, learned, recovered }: Rebuild,
-  compensate: (plan: PrunePlan, replaced: Record<string, HostTensor>) => Promise<Record<string, HostTensor>>,
-): Promise<DecoderModel> {
-  let tensors = windows.length > 0 ? await compensate(plan, replaced) : replaced;
-  if (learned) {
-    const compact = pruneModel(base, plan, tensors);
-    const { masks, hidden } = learned;
-    try {
-      const merged = await withParts(
-        compact,
-        learned,
-        (model) => mergedTensors(model, { plan, dense: base.config, masks, hidden }),
-      );
-      tensors = { ...tensors, ...merged };
-    } finally {
-      disposeModel(compact);
-    }
-  }
-  const model = await pruneByLayers(base, plan, tensors);
-  if (recovered) await withParts(model, recovered, (trained) => mergeInto(model, trained));
-  return model;
-}
-
-/** The tensors of a rebuild by name: `replaced/…`, `learned/…`, `recovered/…`, `masks/LAYER/TYPE`, `hidden`. */
-export function rebuildTensors({ replaced, learned, recovered }: Rebuild): Map<string, HostTensor> {
+/** The tensors of a rebuild by name: `replaced/…`, `trained/…`, `masks/LAYER/TYPE`, `hidden`. */
+export function rebuildTensors({ replaced, trained }: Rebuild): Map<string, HostTensor> {
   const tensors = new Map<string, HostTensor>();
   const vector = (data: Float32Array): HostTensor => ({ shape: [data.length], data });
-  const groups = { replaced, learned: learned?.adapters ?? {}, recovered: recovered?.adapters ?? {} };
-  for (const [group, own] of Object.entries(groups)) {
+  for (const [group, own] of Object.entries({ replaced, trained: trained?.adapters ?? {} })) {
     for (const [name, tensor] of Object.entries(own)) tensors.set(`${group}/${name}`, tensor);
   }
-  for (const [l, masks] of (learned?.masks ?? []).entries()) {
+  for (const [l, masks] of (trained?.masks ?? []).entries()) {
     for (const [type, values] of Object.entries(masks)) tensors.set(`masks/${l}/${type}`, vector(values));
   }
-  if (learned?.hidden) tensors.set("hidden", vector(learned.hidden));
+  if (trained?.hidden) tensors.set("hidden", vector(trained.hidden));
   return tensors;
 }
 
-/** The rebuild that {@linkcode rebuildTensors} was made of, for a model of shape `dense`.
+/** The rebuild that {@linkcode rebuildTensors} was made of, for a model of shape `dense`; `scale` is that of the adapters,
+ * 0 where there are none, undefined where nothing was trained.
  * @throws {RangeError} that names what does not fit. */
 export function rebuildOf(
-  { plan, windows, learned, recovered }: Pick<Rebuild, "plan" | "windows"> & {
-    /** Scales of the adapters, where there are any. */
-    learned?: number;
-    recovered?: number;
-  },
+  { plan, windows, scale }: Pick<Rebuild, "plan" | "windows"> & { scale?: number },
   tensors: ReadonlyMap<string, HostTensor>,
   dense: DecoderConfig,
 ): Rebuild {
@@ -150,13 +123,11 @@ export function rebuildOf(
     const tensor = shape.length === 1 ? take(`replaced/${name}`, shape) : undefined;
     if (tensor) rebuild.replaced[name] = tensor;
   }
-  const adaptersOf = (group: string) => takeAdapters(group, compact, take, (name) => tensors.get(name)?.shape);
-  if (learned !== undefined) {
+  if (scale !== undefined) {
     const hidden = take("hidden", [compact.width])?.data;
-    const masks = takeMasks(compact, take);
-    rebuild.learned = { scale: learned, adapters: adaptersOf("learned"), masks, ...hidden && { hidden } };
+    const adapters = takeAdapters(compact, take, (name) => tensors.get(name)?.shape);
+    rebuild.trained = { scale, adapters, masks: takeMasks(compact, take), ...hidden && { hidden } };
   }
-  if (recovered !== undefined) rebuild.recovered = { scale: recovered, adapters: adaptersOf("recovered") };
   const [stray] = left;
   if (stray !== undefined) throw new RangeError(`tensor "${stray}" does not belong to it`);
   return rebuild;
@@ -171,7 +142,6 @@ function checkTensor(name: string, { shape, data }: HostTensor, wanted: readonly
 
 /** Adapters at the widths of `config`: of a map both matrices or none, and one rank for all. */
 function takeAdapters(
-  group: string,
   config: DecoderConfig,
   take: Take,
   shapeOf: (name: string) => readonly number[] | undefined,
@@ -182,9 +152,9 @@ function takeAdapters(
     for (const name of LINEAR_NAMES) {
       const [output, input] = linearShape(config, layer, name);
       const [down, up] = [adapterName(l, name, "down"), adapterName(l, name, "up")];
-      rank ??= shapeOf(`${group}/${down}`)?.at(-1);
-      const first = take(`${group}/${down}`, [input, rank ?? 0]);
-      const second = take(`${group}/${up}`, [rank ?? 0, output]);
+      rank ??= shapeOf(`trained/${down}`)?.at(-1);
+      const first = take(`trained/${down}`, [input, rank ?? 0]);
+      const second = take(`trained/${up}`, [rank ?? 0, output]);
       if (!first !== !second) throw new RangeError(`the adapter of ${tensorNames.weight(l, name)} is half there`);
       if (!first || !second) continue;
       adapters[down] = first;

@@ -1,35 +1,34 @@
-/** Recovery of a pruned model: the same adapters, loss, data and tokens as learned masks get, so that any method can be
+/** Recovery of a pruned model: the same adapters, scales, loss, data and tokens as learned methods get, so that any method can be
  * compared with them at equal cost (Ma et al. 2023, arXiv:2305.11627, section 3.3, for recovery by LoRA).
  *
  * @module
  */
 import type { TrainingReport } from "../../core/schema/schema.ts";
-import { mergeInto } from "./merge.ts";
 import { endRun, finishRun, keepSnapshot, nextStep, noteStep, type RunOptions, startRun } from "./run.ts";
-import { type TrainedParts, trainedParts } from "./rebuild.ts";
+import { foldParts, type TrainedParts, trainedParts } from "./rebuild.ts";
 
 /** What recovery gives besides the model. */
-export interface Recovery {
+export interface Recovered {
   report: TrainingReport;
   /** What was folded in. */
-  parts?: TrainedParts;
+  parts: TrainedParts;
 }
 
-/** Trains adapters on `base`, a pruned model, against the dense `teacher`, and folds them into its weights, which are
- * replaced. Nothing but `base` changes.
+/** Trains adapters or scales, as the options say, on `base`, a pruned model, against the dense `teacher`, and folds them
+ * into its weights, which are replaced. Nothing but `base` changes.
  * @throws {UsageError} when the windows do not fit the options.
  * @throws {NumericError} when the loss is not finite. */
-export async function recoverModel(options: RunOptions): Promise<Recovery> {
+export async function recoverModel(options: RunOptions): Promise<Recovered> {
   const { run, found } = await startRun(options);
   try {
     found?.restore();
-    while (run.step < options.options.steps && options.options.rank > 0) {
+    while (run.step < options.options.steps) {
       noteStep(run, await nextStep(run));
       await keepSnapshot(run, () => ({ values: null, arrays: new Map() }));
     }
-    const parts = await trainedParts(run.student.adapters);
-    mergeInto(options.base, run.student.model);
-    return { report: finishRun(run, "recovery"), ...parts && { parts } };
+    const parts = await trainedParts(run.student);
+    foldParts(options.base, parts);
+    return { report: finishRun(run, "recovery"), parts };
   } finally {
     endRun(run);
   }

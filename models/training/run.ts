@@ -12,7 +12,6 @@ import type { HostTensor } from "../config.ts";
 import type { DecoderModel } from "../device.ts";
 import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot, type SnapshotPlace } from "./snapshot.ts";
 import { createCurve, type Curve, type StepNotes, trainingReport } from "./curve.ts";
-import { createMix, type Domain, type DomainMix, drawWindows, heldOutLosses, updateWeights } from "./domains.ts";
 import { fetchMoments } from "./device_optimizer.ts";
 import { exportOptimizer, importOptimizer, readTensors, writeVariable } from "./optimizer.ts";
 import {
@@ -23,22 +22,13 @@ import {
   type Student,
   type StudentOptions,
   studentStep,
+  trainedTensors,
 } from "./student.ts";
-import { hashWindows, onlineTeacher, openTeacher, type TeacherFeed, type TeacherSource } from "./teacher.ts";
-
-/** How windows are drawn from domains while a run learns. */
-export interface DomainLoading {
-  /** At least two. */
-  domains: readonly Domain[];
-  /** Steps from one update of their weights to the next. */
-  everySteps: number;
-  /** The random stream `name`. */
-  rng(name: string): Rng;
-}
+import { hashWindows, openTeacher, type TeacherFeed, type TeacherSource } from "./teacher.ts";
 
 /** What {@linkcode startRun} is given. */
 export interface RunOptions {
-  /** The model whose adapters learn; its weights stay. */
+  /** The model on which adapters and scales train; its weights stay. */
   base: DecoderModel;
   /** The dense model. */
   teacher: DecoderModel;
@@ -48,8 +38,6 @@ export interface RunOptions {
   options: StudentOptions;
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: readonly Int32Array[];
-  /** Windows come from here instead. */
-  loading?: DomainLoading;
   /** Draws the adapters. */
   rng: Rng;
   /** Names the run: a snapshot of a run with another key is not used. */
@@ -70,10 +58,8 @@ export interface TrainingRun {
   given: RunOptions;
   /** Targets of distillation; null without it. */
   feed: TeacherFeed | null;
-  /** What learns; a method may put a smaller one in its place. */
+  /** What learns; after the cut a smaller one. */
   student: Student;
-  /** Where the drawing from domains is; null without them. */
-  mix: DomainMix | null;
   /** Loss and notes so far. */
   curve: Curve;
   /** Steps done. */
@@ -94,15 +80,13 @@ export interface FoundRun extends OwnState {
   restore(): void;
 }
 
-function checkWindows({ options: { steps, batch, tokens }, windows, loading }: RunOptions): void {
+function checkWindows({ options: { steps, batch, tokens }, windows }: RunOptions): void {
   const needed = steps * batch;
-  for (const given of [windows, ...(loading?.domains ?? []).map((domain) => domain.windows)]) {
-    if (given.length < needed) {
-      throw new UsageError(`Training needs ${needed} windows (steps x batch): current ${given.length}`);
-    }
-    const wrong = given.find(({ length }) => length !== tokens);
-    if (wrong) throw new UsageError(`Training windows must have ${tokens} tokens: current ${wrong.length}`);
+  if (windows.length < needed) {
+    throw new UsageError(`Training needs ${needed} windows (steps x batch): current ${windows.length}`);
   }
+  const wrong = windows.find(({ length }) => length !== tokens);
+  if (wrong) throw new UsageError(`Training windows must have ${tokens} tokens: current ${wrong.length}`);
 }
 
 /** Hidden states are compared layer by layer.
@@ -118,97 +102,60 @@ function checkLayers({ base, teacher, teacherLayers, options: { hidden } }: RunO
 /** Starts a run; `found` is the snapshot of one that was stopped, if there is one.
  * @throws {UsageError} when the windows do not fit the options. */
 export async function startRun(given: RunOptions): Promise<{ run: TrainingRun; found: FoundRun | null }> {
-  const { base, teacher, options, loading, rng, checkpoint } = given;
+  const { base, options, rng, checkpoint } = given;
   checkWindows(given);
   checkLayers(given);
   const key = runKey(given);
   const snapshot = checkpoint ? loadSnapshot(checkpoint.folder, key) : null;
-  const stored = snapshot?.state as { own: unknown; curve: CurveRow[]; mix: DomainMix | null } | undefined;
-  const mix = loading ? stored?.mix ?? createMix(loading.domains, await heldOutLosses(teacher, loading.domains)) : null;
+  const stored = snapshot?.state as { own: unknown; curve: CurveRow[] } | undefined;
   const isOver = snapshot?.step === options.steps;
   const feed = options.distillation > 0 && !isOver ? await openFeed(given) : null;
   const student = createStudent(base, options, rng);
-  const run: TrainingRun = { given, feed, student, mix, curve: createCurve(stored?.curve), step: 0 };
+  const run: TrainingRun = { given, feed, student, curve: createCurve(stored?.curve), step: 0 };
   if (!snapshot) return { run, found: null };
   given.report(`goes on from step ${snapshot.step}`);
   return { run, found: { values: stored!.own, arrays: snapshot.tensors, restore: () => restoreRun(run, snapshot) } };
 }
 
-/** Targets of windows in a known order are kept; which ones domains give shows only in the run. */
-function openFeed({ teacher, options, windows, loading, remember, report, signal }: RunOptions): Promise<TeacherFeed> {
+function openFeed({ teacher, options, windows, remember, report, signal }: RunOptions): Promise<TeacherFeed> {
   const kept = { topK: options.teacherTokens, temperature: options.temperature };
-  if (loading) return Promise.resolve(onlineTeacher(teacher, kept));
   const read = windows.slice(0, options.steps * options.batch);
   return openTeacher({ model: teacher, windows: read, options: kept, remember, report, signal });
 }
 
-function runKey({ key, options, windows, loading }: RunOptions): string {
-  const domains = loading?.domains.map(({ windows, heldOut, ...domain }) => ({
-    ...domain,
-    windows: hashWindows([...windows, ...heldOut]),
-  }));
-  return JSON.stringify({
-    key,
-    options,
-    windows: hashWindows(windows),
-    ...loading && { domains, everySteps: loading.everySteps },
-  });
-}
+const runKey = ({ key, options, windows }: RunOptions): string =>
+  JSON.stringify({ key, options, windows: hashWindows(windows) });
 
 function restoreRun(run: TrainingRun, { step, tensors }: Snapshot): void {
-  const { adapters, optimizer } = run.student;
-  for (const [name, variable] of Object.entries(adapters.parameters)) {
-    writeVariable(variable, lookUp(tensors, `adapters/${name}`).data);
+  for (const [name, variable] of Object.entries(trainedTensors(run.student))) {
+    writeVariable(variable, lookUp(tensors, `trained/${name}`).data);
   }
   const moments = new Map(
     [...tensors].filter(([name]) => name.startsWith("moments/"))
       .map(([name, tensor]) => [name.slice("moments/".length), tensor]),
   );
-  if (step < run.given.options.steps) importOptimizer(optimizer, { step, tensors: moments });
+  if (step < run.given.options.steps) importOptimizer(run.student.optimizer, { step, tensors: moments });
   run.step = step;
 }
 
-/** Whether what a run leaves is kept: adapters are small, whole weights are not. */
-function keepsLast({ given: { checkpoint }, student: { adapters } }: TrainingRun): boolean {
-  return checkpoint?.keepsLast === true && adapters.rank > 0;
-}
-
-/** Writes a snapshot when one is due; `own` is asked only then. */
+/** Writes a snapshot when one is due; `own` is asked only then. That of the last step has no moments. */
 export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promise<void> {
   const place = run.given.checkpoint;
-  const isLast = run.step === run.given.options.steps && keepsLast(run);
+  const isLast = run.step === run.given.options.steps && place?.keepsLast === true;
   if (!place || (run.step % place.everySteps !== 0 && !isLast)) return;
   const { values, arrays } = own();
   const tensors = new Map(arrays);
-  const { adapters, optimizer } = run.student;
-  const data = await readTensors(Object.values(adapters.parameters));
-  Object.entries(adapters.parameters).forEach(([name, { shape }], i) =>
-    tensors.set(`adapters/${name}`, { shape: [...shape], data: at(data, i) })
+  const trained = trainedTensors(run.student);
+  const data = await readTensors(Object.values(trained));
+  Object.entries(trained).forEach(([name, { shape }], i) =>
+    tensors.set(`trained/${name}`, { shape: [...shape], data: at(data, i) })
   );
   if (!isLast) {
-    await fetchMoments(optimizer);
-    for (const [name, tensor] of exportOptimizer(optimizer).tensors) tensors.set(`moments/${name}`, tensor);
+    await fetchMoments(run.student.optimizer);
+    for (const [name, tensor] of exportOptimizer(run.student.optimizer).tensors) tensors.set(`moments/${name}`, tensor);
   }
-  saveSnapshot(place.folder, {
-    key: runKey(run.given),
-    step: run.step,
-    state: { own: values, curve: run.curve.rows, mix: run.mix },
-    tensors,
-  });
-}
-
-/** The windows of the step to come. Where domains are loaded and an update is due, the loss of the student with
- * `masks()` on their held-out windows moves their weights first. */
-async function nextWindows(run: TrainingRun, masks: () => ModelMasks): Promise<readonly Int32Array[]> {
-  const { given: { options: { batch }, windows, loading, report }, student, mix, step } = run;
-  if (!loading || !mix) return windows.slice(step * batch, (step + 1) * batch);
-  const { domains, everySteps, rng } = loading;
-  if (step > 0 && step % everySteps === 0) {
-    const losses = await heldOutLosses(student.model, domains, masks());
-    mix.weights = updateWeights(mix.weights, losses, mix.references);
-    report(`domains ${domains.map(({ name }, i) => `${name} ${at(mix.weights, i).toFixed(3)}`).join(", ")}`);
-  }
-  return drawWindows(mix, domains, batch, rng(`windows ${step}`));
+  const state = { own: values, curve: run.curve.rows };
+  saveSnapshot(place.folder, { key: runKey(run.given), step: run.step, state, tensors });
 }
 
 /** Weight of the hidden-state error in step `step` of `steps`, from 0: it falls in a line from `hidden` to 0 after the last
@@ -216,16 +163,11 @@ async function nextWindows(run: TrainingRun, masks: () => ModelMasks): Promise<r
 const hiddenWeight = ({ hidden, steps }: Pick<StudentOptions, "hidden" | "steps">, step: number): number =>
   hidden * (1 - step / steps);
 
-/** One step on the next batch: adapters move, masks get gradients. `evaluated` gives the masks with which domains are
- * evaluated, where they are others. */
-export async function nextStep(
-  run: TrainingRun,
-  masks: ModelMasks = {},
-  evaluated: () => ModelMasks = () => masks,
-): Promise<StepResult> {
-  const { given: { options, teacher, teacherLayers, signal }, feed, student, step } = run;
+/** One step on the next batch: adapters and scales move, masks get gradients. */
+export async function nextStep(run: TrainingRun, masks: ModelMasks = {}): Promise<StepResult> {
+  const { given: { options, teacher, teacherLayers, windows: all, signal }, feed, student, step } = run;
   await giveWay(signal);
-  const windows = await nextWindows(run, evaluated);
+  const windows = all.slice(step * options.batch, (step + 1) * options.batch);
   const result = await studentStep(student, {
     windows,
     targets: feed ? await feed(step * options.batch, windows) : undefined,
@@ -240,10 +182,7 @@ export async function nextStep(
 
 /** Adds a step's row to the curve and says where the run is. */
 export function noteStep(run: TrainingRun, result: StepResult, notes?: StepNotes): void {
-  const { given: { loading }, mix } = run;
-  const domains = loading && mix &&
-    Object.fromEntries(loading.domains.map(({ name }, i) => [name, at(mix.weights, i)]));
-  const row = run.curve.add(run.step, result, { ...notes, ...domains && { domains } });
+  const row = run.curve.add(run.step, result, notes);
   const widths = Object.entries(row.removed ?? {}).map(([type, count]) => `${type} -${Math.round(count * 10) / 10}`);
   const budget = row.budget === undefined ? [] : [`budget ${row.budget.toFixed(3)}`];
   const parts = [`step ${run.step} of ${run.given.options.steps}`, `loss ${row.loss.toFixed(3)}`, ...budget, ...widths];
@@ -253,7 +192,7 @@ export function noteStep(run: TrainingRun, result: StepResult, notes?: StepNotes
 /** The report of a run that ended; its snapshots are removed, but for the last one where that is kept. */
 export function finishRun(run: TrainingRun, stage: TrainingReport["stage"]): TrainingReport {
   const { given: { options: { batch, tokens }, checkpoint }, curve, step } = run;
-  if (checkpoint && !keepsLast(run)) removeSnapshots(checkpoint.folder);
+  if (checkpoint && !checkpoint.keepsLast) removeSnapshots(checkpoint.folder);
   return trainingReport(stage, curve, { steps: step, tokens: step * batch * tokens });
 }
 

@@ -1,5 +1,5 @@
-/** A frozen model with trained adapters, and one optimiser step of it on a batch. Masks, where a method has them, are
- * handed in as plain arrays and their gradients come back the same way.
+/** A frozen model with trained adapters and scales, and one optimiser step of them on a batch. Masks, where a method has
+ * them, are handed in as plain arrays and their gradients come back the same way.
  *
  * @module
  */
@@ -7,7 +7,7 @@ import { at, lookUp } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
 import { currentEngine } from "../../core/engine/engine.ts";
 import type { Rng } from "../../core/util/rng.ts";
-import type { TrainingOptions, UnitType } from "../../core/schema/schema.ts";
+import type { Recovery, TrainingOptions, UnitType } from "../../core/schema/schema.ts";
 import { type DecoderConfig, LINEAR_NAMES } from "../config.ts";
 import type { DecoderModel } from "../device.ts";
 import { takeColumns, takeRows } from "../host_matrix.ts";
@@ -17,15 +17,32 @@ import { keptOfLinear } from "../surgery.ts";
 import { UNITS } from "../units.ts";
 import { fetchMoments, forgetDevice, stepOnDevice } from "./device_optimizer.ts";
 import { type BatchGradientOptions, batchGradients, deviceGradients } from "./gradients.ts";
-import { adapterName, type Adapters, createAdapters, createWeights, disposeAdapters, withAdapters } from "./lora.ts";
+import {
+  adapterName,
+  type Adapters,
+  createAdapters,
+  createScales,
+  disposeAdapters,
+  SCALED_TYPES,
+  scaleName,
+  withAdapters,
+} from "./lora.ts";
 import type { LossTerms } from "./loss.ts";
-import { checkNorm, createOptimizer, type Moments, type Optimizer, readTensors, stepParameters } from "./optimizer.ts";
+import {
+  checkNorm,
+  createOptimizer,
+  type Moments,
+  type Optimizer,
+  type ParameterGroup,
+  readTensors,
+  stepParameters,
+} from "./optimizer.ts";
 import type { TeacherTargets } from "./teacher.ts";
 
-/** How a student learns. */
+/** How a student learns: a run's `training`, and its `recover`. */
 export interface StudentOptions extends TrainingOptions {
-  /** The linear maps themselves learn, at `learningRate`, in place of adapters. */
-  allWeights?: boolean;
+  /** What trains. */
+  recover: Recovery;
 }
 
 /** What a layer may have a mask for: its units, or `layer`, itself as a whole. */
@@ -51,51 +68,59 @@ export interface Student {
   base: DecoderModel;
   /** `base` with the adapters on. */
   model: DecoderModel;
-  /** Trained tensors; none when the rank is 0. */
+  /** Trained tensors of `recover: lora`; else none. */
   adapters: Adapters;
-  /** Of the adapters. */
+  /** Trained tensors by `scaleName`, [units] each; none with `recover: none`. */
+  scales: Record<string, tf.Variable>;
+  /** Of adapters and scales. */
   optimizer: Optimizer;
-  /** Whether adapters and moments stay on the device; as the engine is faster unless set. */
+  /** Whether what trains and its moments stay on the device; as the engine is faster unless set. */
   stepsOnDevice: boolean;
 }
 
-/** AdamW over the adapters: warm-up, then cosine. */
-function adapterOptimizer(adapters: Adapters, options: TrainingOptions): Optimizer {
-  const { steps, warmup, finalRate, learningRate, clipNorm } = options;
-  return createOptimizer({
-    clipNorm,
-    groups: [{
-      name: "adapters",
-      rule: { betas: [0.9, 0.99] },
-      learningRate,
-      schedule: {
-        warmupSteps: Math.round(warmup * steps),
-        totalSteps: steps,
-        finalFraction: finalRate,
-      },
-      parameters: adapters.parameters,
-    }],
+/** AdamW over adapters and scales: warm-up, then cosine. */
+function studentOptimizer(
+  { parameters: adapters }: Adapters,
+  scales: Student["scales"],
+  { steps, warmup, finalRate, learningRate, scaleRate, clipNorm }: TrainingOptions,
+): Optimizer {
+  const group = (name: string, learningRate: number, parameters: ParameterGroup["parameters"]): ParameterGroup => ({
+    name,
+    rule: { betas: [0.9, 0.99] },
+    learningRate,
+    schedule: { warmupSteps: Math.round(warmup * steps), totalSteps: steps, finalFraction: finalRate },
+    parameters,
   });
+  const groups = [group("adapters", learningRate, adapters), group("scales", scaleRate, scales)];
+  return createOptimizer({ clipNorm, groups: groups.filter(({ parameters }) => Object.keys(parameters).length > 0) });
 }
 
-/** A student of `base` with new adapters, which change nothing yet. */
+/** A student of `base` with new adapters and scales, which change nothing yet. */
 export function createStudent(base: DecoderModel, options: StudentOptions, rng: Rng): Student {
-  const { rank, alpha, allWeights = false } = options;
-  const none: Adapters = { rank: 0, scale: 0, parameters: {} };
-  const low = () => rank > 0 ? createAdapters(base.config, { rank, alpha, rng }) : none;
-  const adapters = allWeights ? createWeights(base) : low();
+  const { rank, alpha, recover } = options;
+  const adapters = recover === "lora"
+    ? createAdapters(base.config, { rank, alpha, rng })
+    : { rank: 0, scale: 0, parameters: {} };
+  const scales = recover === "none" ? {} : createScales(base.config);
   return {
     base,
     model: withAdapters(base, adapters),
     adapters,
-    optimizer: adapterOptimizer(adapters, options),
+    scales,
+    optimizer: studentOptimizer(adapters, scales, options),
     stepsOnDevice: currentEngine().stepsOnDevice,
   };
 }
 
-/** Frees the adapters and their moments. */
-export function disposeStudent({ adapters, optimizer }: Student): void {
+/** Everything that trains, by name. */
+export function trainedTensors({ adapters, scales }: Student): Record<string, tf.Variable> {
+  return { ...adapters.parameters, ...scales };
+}
+
+/** Frees what trains and its moments. */
+export function disposeStudent({ adapters, scales, optimizer }: Student): void {
   disposeAdapters(adapters);
+  tf.dispose(Object.values(scales));
   forgetDevice(optimizer);
 }
 
@@ -121,7 +146,7 @@ export interface StepResult {
   maskGradients: HostMasks[];
   /** Gradient of the mask of the hidden dimensions, if there is one: [D]. */
   hiddenGradient?: Float32Array;
-  /** Global norm of the adapters' gradient before clipping. */
+  /** Global norm of the gradient of adapters and scales before clipping. */
   gradientNorm: number;
 }
 
@@ -139,9 +164,8 @@ export function uploadHidden(values: Float32Array | undefined): HiddenMask | und
   return values && { mask: tf.tensor1d(values), open: values.filter((value) => value !== 0).length };
 }
 
-/** Moves the adapters without reading or writing them: gives what of the gradients is read, those of the masks, and the
- * norm of the others.
- * @throws {NumericError} when that is not finite; the adapters have not moved then. */
+/** Moves what trains without reading or writing it: gives the gradients of the masks, and the norm of the others.
+ * @throws {NumericError} when the norm is not finite; nothing has moved then. */
 async function moveOnDevice(
   { optimizer }: Student,
   work: BatchGradientOptions,
@@ -157,7 +181,15 @@ async function moveOnDevice(
   return { terms, gradients, move: norm };
 }
 
-/** Gradients of a batch; moves the adapters and leaves the masks to the caller. */
+/** The scales as masks, layer by layer; undefined without scales. */
+function scaleMasks({ base, scales }: Student): LayerMasks[] | undefined {
+  if (Object.keys(scales).length === 0) return undefined;
+  return base.config.layers.map((_, l) =>
+    Object.fromEntries(SCALED_TYPES.map((type) => [maskField(type), scales[scaleName(l, type)]]))
+  );
+}
+
+/** Gradients of a batch; moves adapters and scales and leaves the masks to the caller. */
 export async function studentStep(student: Student, step: StudentStep): Promise<StepResult> {
   const { windows, targets, teacher, teacherLayers, masks = [], options } = step;
   const layerMasks = uploadMasks(masks);
@@ -166,11 +198,13 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
     ...layerMasks.flatMap((layer) => Object.values(layer) as tf.Tensor1D[]),
     ...hidden ? [hidden.mask] : [],
   ];
-  const names = Object.keys(student.adapters.parameters);
+  const trained = trainedTensors(student);
+  const names = Object.keys(trained);
   try {
     const work: BatchGradientOptions = {
       model: student.model,
       masks: masks.length > 0 ? layerMasks : undefined,
+      scales: scaleMasks(student),
       hidden,
       windows,
       targets,
@@ -178,7 +212,7 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
       teacherLayers,
       weights: options,
       microBatch: options.microBatch,
-      variables: [...maskTensors, ...Object.values(student.adapters.parameters)],
+      variables: [...maskTensors, ...Object.values(trained)],
     };
     const onDevice = student.stepsOnDevice && names.length > 0;
     const { terms, gradients, move } = onDevice
@@ -198,7 +232,23 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
   }
 }
 
-/** The student of `compact`, which is `student.base` after cutting by `plan`: adapters and their moments lose the rows
+/** Masks of the units times the student's scales: what merging folds into weights. */
+export async function scaledMasks({ base, scales }: Student, masks: readonly HostMasks[] = []): Promise<HostMasks[]> {
+  const values = new Map<string, Float32Array>();
+  const data = await readTensors(Object.values(scales));
+  Object.keys(scales).forEach((name, i) => values.set(name, at(data, i)));
+  if (values.size === 0) return [...masks];
+  return base.config.layers.map((_, l) => {
+    const own = masks[l] ?? {};
+    const scaled = SCALED_TYPES.map((type) => {
+      const mask = own[type];
+      return [type, lookUp(values, scaleName(l, type)).map((value, i) => value * (mask ? at(mask, i) : 1))];
+    });
+    return { ...own, ...Object.fromEntries(scaled) };
+  });
+}
+
+/** The student of `compact`, which is `student.base` after cutting by `plan`: what trains and its moments lose the rows
  * and columns of what went, and learning goes on where it was. The old student is freed. */
 export async function cutStudent(
   student: Student,
@@ -209,38 +259,41 @@ export async function cutStudent(
     options: TrainingOptions;
   },
 ): Promise<Student> {
-  const { adapters, optimizer, stepsOnDevice } = student;
+  const { adapters: { rank, scale }, optimizer, stepsOnDevice } = student;
   await fetchMoments(optimizer);
-  const { rank } = adapters;
-  const names = Object.keys(adapters.parameters);
-  const values = new Map((await readTensors(Object.values(adapters.parameters))).map((data, i) => [names[i], data]));
+  const trained = trainedTensors(student);
+  const data = await readTensors(Object.values(trained));
+  const values = new Map(Object.keys(trained).map((name, i) => [name, at(data, i)]));
   const parameters: Record<string, tf.Variable> = {};
+  const scales: Record<string, tf.Variable> = {};
   const moments = new Map<string, Moments>();
+  const move = (from: string, to: string, shape: number[], cut: (x: Float32Array) => Float32Array) => {
+    const value = values.get(from);
+    if (!value) return {};
+    const { first, second } = lookUp(optimizer.moments, from);
+    moments.set(to, { first: cut(first), second: cut(second) });
+    return { [to]: tf.tidy(() => tf.variable(tf.tensor(cut(value), shape))) };
+  };
   for (const [l, from] of keptLayers(plan).entries()) {
     for (const name of LINEAR_NAMES) {
       const { inputs, outputs } = keptOfLinear(plan, from, name, config.headSize);
-      const dense = at(student.model.layers, from)[name].weight.shape;
+      const width = at(student.model.layers, from)[name].weight.shape[1];
       const [rows, columns] = at(compact.layers, l)[name].weight.shape;
-      for (const part of ["down", "up", "weight"] as const) {
-        const old = adapterName(from, name, part);
-        const data = values.get(old);
-        if (!data) continue;
-        const cut = (x: Float32Array) => {
-          const taken = part !== "up" && inputs ? takeRows(x, part === "down" ? rank : dense[1], inputs) : x.slice();
-          return part !== "down" && outputs ? takeColumns(taken, dense[1], outputs) : taken;
-        };
-        const shape: [number, number] = [part === "up" ? rank : rows, part === "down" ? rank : columns];
-        const key = adapterName(l, name, part);
-        parameters[key] = tf.tidy(() => tf.variable(tf.tensor2d(cut(data), shape)));
-        const { first, second } = lookUp(optimizer.moments, old);
-        moments.set(key, { first: cut(first), second: cut(second) });
-      }
+      const down = (x: Float32Array) => inputs ? takeRows(x, rank, inputs) : x.slice();
+      const up = (x: Float32Array) => outputs ? takeColumns(x, width, outputs) : x.slice();
+      const place = (part: "down" | "up") => [adapterName(from, name, part), adapterName(l, name, part)] as const;
+      Object.assign(parameters, move(...place("down"), [rows, rank], down), move(...place("up"), [rank, columns], up));
+    }
+    for (const type of SCALED_TYPES) {
+      const kept = at(plan.layers, from)[UNITS[type].plan];
+      const cut = (x: Float32Array) => Float32Array.from(kept, (unit) => at(x, unit));
+      Object.assign(scales, move(scaleName(from, type), scaleName(l, type), [kept.length], cut));
     }
   }
-  const smaller: Adapters = { rank, scale: adapters.scale, parameters };
-  const fresh = adapterOptimizer(smaller, options);
+  const adapters: Adapters = { rank, scale, parameters };
+  const fresh = studentOptimizer(adapters, scales, options);
   fresh.step = optimizer.step;
   fresh.moments = moments;
   disposeStudent(student);
-  return { base: compact, model: withAdapters(compact, smaller), adapters: smaller, optimizer: fresh, stepsOnDevice };
+  return { base: compact, model: withAdapters(compact, adapters), adapters, scales, optimizer: fresh, stepsOnDevice };
 }

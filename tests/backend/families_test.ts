@@ -16,7 +16,8 @@ import { openFolderModel } from "../../models/load.ts";
 import { openGgufModel } from "../../models/load_gguf.ts";
 import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
-import { mergedTensors } from "../../models/training/merge.ts";
+import { densePlan } from "../../models/plan.ts";
+import { foldTrained } from "../../models/training/merge.ts";
 import { uploadMasks } from "../../models/training/student.ts";
 import { unitCount } from "../../models/units.ts";
 import { assertClose, flat, testOnEngines } from "../support/engines.ts";
@@ -184,14 +185,8 @@ testOnEngines("masks of layers and hidden dimensions fold into the weights of ev
     const pass = { masks, hidden: { mask, open: config.width } };
     const expected = forward(dense, { tokens, batch: 1, length: tokens.length }, pass);
     const scores = logits(dense, expected);
-    const plan = {
-      layers: config.layers.map((shape) => ({
-        kvGroups: Array.from({ length: shape.kvGroups }, (_, i) => i),
-        queryHeads: Array.from({ length: unitCount(shape, "query-heads") }, (_, i) => i),
-        ffnChannels: Array.from({ length: shape.ffnChannels }, (_, i) => i),
-      })),
-    };
-    const merged = pruneModel(dense, plan, await mergedTensors(dense, { plan, dense: config, masks: host, hidden }));
+    const merged = pruneModel(dense, densePlan(config));
+    foldTrained(merged, dense, { masks: host, hidden });
     assertClose(await scoresOf(merged, tokens), await scores.data(), { atol: 1e-4 }, name);
     tf.dispose([expected, scores, mask, ...masks.flatMap((each) => Object.values(each) as tf.Tensor[])]);
     disposeModel(merged);

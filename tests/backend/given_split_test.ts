@@ -1,12 +1,11 @@
 /** The documentation's example of a variant of a shipped method. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { UsageError } from "../../core/util/errors.ts";
-import { trainingSchema } from "../../core/schema/schema.ts";
 import { givenSplit } from "../../docs/examples/given_split.ts";
 import { keptParameters } from "../../models/count.ts";
 import { plannedShapes } from "../../models/plan.ts";
 import { testOnEngines } from "../support/engines.ts";
-import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
+import { learningOptions, methodContext, toyWindows, withToy } from "../support/method_context.ts";
 
 testOnEngines("given-split keeps the given groups in every layer and fills the budget with channels", async () => {
   const layers = [0, 1].map(() => ({ kvGroups: 3, queryHeadsPerGroup: 1, ffnChannels: 40 }));
@@ -17,7 +16,7 @@ testOnEngines("given-split keeps the given groups in every layer and fills the b
         options: givenSplit.options.parse({ kvGroups }),
         calibration: toyWindows(3, 9),
         learning: {
-          options: trainingSchema.parse({ steps: 2, batch: 1, tokens: 9, rank: 2 }),
+          options: learningOptions({ steps: 2, batch: 1, tokens: 9, rank: 2 }),
           windows: toyWindows(2, 9),
         },
         sparsity: 0.3,

@@ -3,7 +3,6 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { trainingSchema } from "../../core/schema/schema.ts";
 import { expectedTensors, memorySource, type WeightSource } from "../../models/config.ts";
 import { disposeModel, uploadModel } from "../../models/device.ts";
 import { counterparts, densePlan, keptLayers, planWithoutLayers, type PrunePlan } from "../../models/plan.ts";
@@ -11,7 +10,7 @@ import { pruneModel } from "../../models/surgery.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { endRun, nextStep, startRun } from "../../models/training/run.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
-import { toyWindows } from "../support/method_context.ts";
+import { learningOptions, toyWindows } from "../support/method_context.ts";
 import { type Matrix, referenceForward } from "../support/reference.ts";
 import { toySource } from "../support/toy.ts";
 
@@ -73,7 +72,7 @@ testOnEngines("the hidden-state term of a shallower model compares what the next
   const { terms } = await batchGradients({ ...options, variables: [shallow.finalNorm], weights, microBatch: 1 });
   assertClose([terms.hidden], [errors.reduce((sum, error) => sum + error, 0) / errors.length], { rtol: 1e-4 });
 
-  const training = trainingSchema.parse({ steps: 1, batch: 2, tokens: 9, rank: 2, distillation: 0, hidden: 5 });
+  const training = learningOptions({ steps: 1, batch: 2, tokens: 9, rank: 2, distillation: 0, hidden: 5 });
   const given = { base: shallow, teacher: model, options: training, windows, rng: createRng(0, "a"), key: "" };
   await assertRejects(
     () => startRun({ ...given, report: () => {}, signal: new AbortController().signal }),
@@ -87,7 +86,7 @@ testOnEngines("the weight of the hidden-state term falls in a line to nothing af
   const model = await uploadModel(source);
   const narrow = pruneModel(model, planOfChannels());
   const windows = toyWindows(4, 9);
-  const training = trainingSchema.parse({ steps: 4, batch: 1, tokens: 9, rank: 2, distillation: 0, hidden: 8 });
+  const training = learningOptions({ steps: 4, batch: 1, tokens: 9, rank: 2, distillation: 0, hidden: 8 });
   const given = { base: narrow, teacher: model, options: training, windows, rng: createRng(0, "a"), key: "" };
   const { run } = await startRun({ ...given, report: () => {}, signal: new AbortController().signal });
   const weights: number[] = [];

@@ -35,16 +35,24 @@ const WAYS: Record<string, Record<string, unknown>> = {
     units: ["kv-groups"],
     compensate: "least-squares",
   },
-  "masks without adapters": { methods: [{ id: "mask-prune", options: { adapters: false } }], sparsity: [0.4] },
+  "scales alone": { methods: [{ id: "mask-prune" }], sparsity: [0.4], recover: "scales" },
+  "scales of a recovery": { methods: [{ id: "wanda-sp" }], sparsity: [0.4], recover: "scales" },
   "least squares where nothing else changes weights": {
-    methods: [{ id: "mask-prune", options: { adapters: false, masks: "hard" } }],
+    methods: [{ id: "mask-prune" }],
     sparsity: [0.1],
     units: ["kv-groups"],
+    compensate: "least-squares",
+  },
+  "least squares, adapters and scales": {
+    methods: [{ id: "mask-prune" }],
+    sparsity: [0.3],
+    recover: "lora",
     compensate: "least-squares",
   },
   "masks of layers and hidden dimensions": {
     methods: [{ id: "sheared", options: { targetHidden: 96, targetLayers: 3, targetHeads: 6, targetFfn: 256 } }],
     sparsity: [0.6],
+    recover: "lora",
   },
 };
 

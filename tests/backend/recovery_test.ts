@@ -3,7 +3,6 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/as
 import { at } from "../../core/util/indexing.ts";
 import { NumericError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { trainingSchema } from "../../core/schema/schema.ts";
 import { forward } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import { logits } from "../../models/vocabulary.ts";
@@ -21,7 +20,7 @@ import {
 } from "../../models/training/optimizer.ts";
 import { recoverModel } from "../../models/training/recover.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
-import { toyWindows } from "../support/method_context.ts";
+import { learningOptions, toyWindows } from "../support/method_context.ts";
 
 async function logitsOf(model: DecoderModel): Promise<Float32Array> {
   const batch = windowBatch(toyWindows(2, 9));
@@ -96,7 +95,7 @@ testOnEngines("recoverModel() lowers the loss of a pruned model, whose logits th
     })),
   };
   const model = pruneModel(dense, plan);
-  const options = trainingSchema.parse({ steps: 12, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
+  const options = learningOptions({ steps: 12, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
   const { report } = await recoverModel({
     base: model,
     teacher: dense,

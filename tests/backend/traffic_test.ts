@@ -4,7 +4,6 @@ import * as tf from "@tensorflow/tfjs";
 import { at } from "../../core/util/indexing.ts";
 import { NumericError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { trainingSchema } from "../../core/schema/schema.ts";
 import { packBatches } from "../../benchmarks/evaluation/packing.ts";
 import { disposeModel, uploadModel } from "../../models/device.ts";
 import { scoringModel } from "../../models/scoring.ts";
@@ -17,7 +16,7 @@ import {
 } from "../../models/training/optimizer.ts";
 import { createStudent, disposeStudent, type HostMasks, studentStep } from "../../models/training/student.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
-import { toyWindows } from "../support/method_context.ts";
+import { learningOptions, toyWindows } from "../support/method_context.ts";
 import { toySource } from "../support/toy.ts";
 import { countTraffic } from "../support/traffic.ts";
 
@@ -52,7 +51,7 @@ testOnEngines("scoring a batch reads once, however many rows go through the voca
   disposeModel(model);
 });
 
-const OPTIONS = trainingSchema.parse({
+const OPTIONS = learningOptions({
   rank: 2,
   alpha: 4,
   steps: 6,

@@ -2,7 +2,6 @@ import * as tf from "@tensorflow/tfjs";
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { trainingSchema } from "../../core/schema/schema.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { forward } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
@@ -16,22 +15,24 @@ import { batchGradients } from "../../models/training/gradients.ts";
 import { adapterName, createAdapters, disposeAdapters, withAdapters } from "../../models/training/lora.ts";
 import { nextTokens, windowBatch } from "../../models/training/batches.ts";
 import type { LossWeights } from "../../models/training/loss.ts";
-import { mergedTensors } from "../../models/training/merge.ts";
+import { foldTrained } from "../../models/training/merge.ts";
 import {
   createStudent,
   cutStudent,
   disposeStudent,
   type HostMasks,
   type ModelMasks,
+  scaledMasks,
   studentStep,
   uploadHidden,
   uploadMasks,
 } from "../../models/training/student.ts";
+import { planOfGates } from "../../methods/_shared/learned_units.ts";
+import { foldParts, trainedParts } from "../../models/training/rebuild.ts";
 import { teacherTargets } from "../../models/training/teacher.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
-import { toyWindows } from "../support/method_context.ts";
+import { learningOptions, toyWindows } from "../support/method_context.ts";
 import { known } from "../support/values.ts";
-import { planToMasks } from "../support/plan_masks.ts";
 
 const WEIGHTS: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1, hidden: 0 };
 
@@ -241,7 +242,7 @@ async function logitsOf(
   return values;
 }
 
-testOnEngines("mergedTensors() and cutStudent() keep what the masked model computes", async () => {
+testOnEngines("foldTrained() and cutStudent() keep what the masked model computes", async () => {
   const { teacher, adapters, masks, model, free } = await student(4);
   const values = await Promise.all(masks.map(async ({ ffn, queryHeads, kvGroups }) => ({
     "ffn": await ffn.data() as Float32Array,
@@ -263,20 +264,20 @@ testOnEngines("mergedTensors() and cutStudent() keep what the masked model compu
   const expected = await logitsOf(model, wide);
   const atol = 1e-4 * Math.max(...expected.map(Math.abs));
 
-  const options = trainingSchema.parse({ rank: 3, alpha: 6, steps: 4, batch: 2, tokens: 8 });
+  const options = learningOptions({ rank: 3, alpha: 6, steps: 4, batch: 2, tokens: 8 });
   const parameters = Object.fromEntries(
     Object.entries(adapters.parameters).map(([name, variable]) => [name, tf.tidy(() => tf.variable(variable.clone()))]),
   );
   const own = { ...adapters, parameters };
   const fresh = createStudent(teacher, options, createRng(0, "unused"));
   disposeStudent(fresh);
-  const before = { ...fresh, adapters: own, model: withAdapters(teacher, own) };
+  const before = { ...fresh, scales: {}, adapters: own, model: withAdapters(teacher, own) };
   const compact = pruneModel(teacher, PLAN);
   const cut = await cutStudent(before, { compact, plan: PLAN, config: teacher.config, options });
   assertClose(await logitsOf(cut.model, narrow), expected, { atol, rtol: 0 }, "logits of the cut student");
 
-  const replaced = await mergedTensors(cut.model, { plan: PLAN, dense: teacher.config, masks: kept });
-  const merged = pruneModel(teacher, PLAN, replaced);
+  const merged = pruneModel(teacher, PLAN);
+  foldTrained(merged, cut.model, { masks: kept });
   assertClose(await logitsOf(merged), expected, { atol, rtol: 0 }, "logits of the merged model");
   disposeStudent(cut);
   tf.dispose([...wide, ...narrow].flatMap((layer) => Object.values(layer) as tf.Tensor[]));
@@ -284,22 +285,34 @@ testOnEngines("mergedTensors() and cutStudent() keep what the masked model compu
   free();
 });
 
-testOnEngines("a student whose linear maps learn can be cut and merged without a change of its output", async () => {
-  const base = await uploadModel(toySource({ seed: 3, layers: [GROUPED, GROUPED] }));
-  const options = { ...trainingSchema.parse({ steps: 4, batch: 2, tokens: 8, distillation: 0 }), allWeights: true };
-  const before = createStudent(base, options, createRng(0, "unused"));
-  await studentStep(before, { windows: toyWindows(2, 8), options });
-  const zeroed = planToMasks(base.config, PLAN);
-  const expected = await logitsOf(before.model, zeroed);
-  const atol = 1e-4 * Math.max(...expected.map(Math.abs));
-  const compact = pruneModel(base, PLAN);
-  const cut = await cutStudent(before, { compact, plan: PLAN, config: base.config, options });
-  assertClose(await logitsOf(cut.model), expected, { atol, rtol: 0 }, "logits of the cut student");
-  const merged = pruneModel(base, PLAN, await mergedTensors(cut.model, { plan: PLAN, dense: base.config }));
-  assertClose(await logitsOf(merged), expected, { atol, rtol: 0 }, "logits of the merged model");
-  disposeStudent(cut);
-  tf.dispose(zeroed.flatMap((layer) => Object.values(layer)));
-  for (const model of [base, compact, merged]) disposeModel(model);
+testOnEngines("scales train with frozen weights, are cut with their units, and fold into the weights", async () => {
+  for (const recover of ["scales", "lora"] as const) {
+    const base = await uploadModel(toySource({ seed: 3, layers: [GROUPED, GROUPED] }));
+    const options = learningOptions({ steps: 4, batch: 2, tokens: 8, distillation: 0, rank: 2, recover });
+    const before = createStudent(base, options, createRng(0, "unused"));
+    assertEquals(Object.keys(before.adapters.parameters).length > 0, recover === "lora");
+    const gates = base.config.layers.map(({ ffnChannels }, l): HostMasks => ({
+      ffn: Float32Array.from({ length: ffnChannels }, (_, i) => at(PLAN.layers, l).ffnChannels.includes(i) ? 1 : 0),
+    }));
+    const { maskGradients } = await studentStep(before, { windows: toyWindows(2, 8), masks: gates, options });
+    assert(maskGradients.every(({ ffn }) => ffn!.every((g) => g !== 0)), "closed units have gradients as well");
+    const scales = await scaledMasks(before);
+    scales.forEach(({ ffn }, l) =>
+      // Closed units get no gradient.
+      ffn!.forEach((value, i) => assertEquals(value !== 1, at(PLAN.layers, l).ffnChannels.includes(i)))
+    );
+    const plan = planOfGates(base.config, gates);
+    const wide = uploadMasks(await scaledMasks(before, gates));
+    const expected = await logitsOf(before.model, wide);
+    const tolerance = { atol: 1e-4 * Math.max(...expected.map(Math.abs)), rtol: 0 };
+    const compact = pruneModel(base, plan);
+    const cut = await cutStudent(before, { compact, plan, config: base.config, options });
+    foldParts(compact, await trainedParts(cut));
+    assertClose(await logitsOf(compact), expected, tolerance, `logits of the folded model, ${recover}`);
+    disposeStudent(cut);
+    tf.dispose(wide.flatMap((layer) => Object.values(layer) as tf.Tensor[]));
+    for (const model of [compact, base]) disposeModel(model);
+  }
 });
 
 /** Layer 1 and a quarter of the hidden dimensions go, besides channels of the other layers. */
@@ -358,27 +371,22 @@ testOnEngines("masks of layers and hidden dimensions are cut and folded in witho
     { layers },
     { layers, tiedHead: false, biases: ["query", "output", "up", "down"] },
   ];
-  for (const [variant, allWeights] of variants.flatMap((each) => [[each, false], [each, true]] as const)) {
+  for (const variant of variants) {
     const { teacher, masks, hidden, free } = await student(6, variant);
     const { wide, narrow } = await wholeMasks(masks, hidden.mask);
-    const options = {
-      ...trainingSchema.parse({ rank: 3, alpha: 6, steps: 4, batch: 2, tokens: 8, distillation: 0 }),
-      allWeights,
-    };
+    const options = learningOptions({ rank: 3, alpha: 6, steps: 4, batch: 2, tokens: 8, distillation: 0 });
     const before = createStudent(teacher, options, createRng(1, "adapters"));
     const step = await studentStep(before, { windows: toyWindows(2, 8), ...wide, options });
     assertEquals(step.hiddenGradient!.length, 32);
     assert(step.maskGradients.every(({ layer }) => layer!.length === 1 && layer![0] !== 0));
-    const expected = await maskedLogits(before.model, wide);
+    const expected = await maskedLogits(before.model, { ...wide, masks: await scaledMasks(before, wide.masks) });
     const tolerance = { atol: 1e-4 * Math.max(...expected.map(Math.abs)), rtol: 0 };
     const compact = pruneModel(teacher, plan);
     const cut = await cutStudent(before, { compact, plan, config: teacher.config, options });
-    assertClose(await maskedLogits(cut.model, narrow), expected, tolerance, "logits of the cut student");
-    const replaced = await mergedTensors(cut.model, { plan, dense: teacher.config, ...narrow });
-    const merged = pruneModel(teacher, plan, replaced);
-    assertClose(await maskedLogits(merged, {}), expected, tolerance, "logits of the merged model");
+    foldParts(compact, await trainedParts(cut, narrow));
+    assertClose(await maskedLogits(compact, {}), expected, tolerance, "logits of the merged model");
     disposeStudent(cut);
-    for (const model of [compact, merged]) disposeModel(model);
+    disposeModel(compact);
     free();
   }
 });

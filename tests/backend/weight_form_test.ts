@@ -7,7 +7,7 @@ import { EngineError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { PackedMatrix } from "../../core/engine/matrix.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { runConfigSchema, trainingSchema } from "../../core/schema/schema.ts";
+import { runConfigSchema } from "../../core/schema/schema.ts";
 import { listMethods, parseOptions } from "../../methods/mod.ts";
 import {
   type DecoderConfig,
@@ -27,7 +27,7 @@ import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
 import { recoverModel } from "../../models/training/recover.ts";
 import { assertClose, testOnEngines, testOwnOperations } from "../support/engines.ts";
-import { methodContext, toyWindows } from "../support/method_context.ts";
+import { learningOptions, methodContext, toyWindows } from "../support/method_context.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { asStored } from "../support/weights_fixture.ts";
 
@@ -99,7 +99,7 @@ testOwnOperations("layers that are read one at a time are in 16 bits too", async
 
 testOwnOperations("adapters learn on weights as stored as on f32 weights, and are folded into f32", async () => {
   const source = roundedSource("BF16", true);
-  const options = trainingSchema.parse({ steps: 6, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
+  const options = learningOptions({ steps: 6, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
   const trained: Float32Array[] = [];
   for (const weights of ["f32", "stored"] as const) {
     const teacher = await uploadModel(source, weights);
@@ -139,7 +139,7 @@ const DEEP = { layers: Array.from({ length: 6 }, () => ({ kvGroups: 4, queryHead
 testOwnOperations("every method chooses the same units of weights as stored, layer by layer too", async () => {
   const source = roundedSource("BF16", true, DEEP);
   const learning = {
-    options: trainingSchema.parse({ steps: 6, batch: 1, tokens: 16, rank: 2, alpha: 4 }),
+    options: learningOptions({ steps: 6, batch: 1, tokens: 16, rank: 2, alpha: 4 }),
     windows: toyWindows(6, 16),
   };
   const given = { calibration: toyWindows(6, 16), learning };

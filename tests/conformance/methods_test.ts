@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import type { Engine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import { ENGINE_NAMES, type EngineName, trainingSchema, UNIT_TYPES, type UnitType } from "../../core/schema/schema.ts";
+import { ENGINE_NAMES, type EngineName, UNIT_TYPES, type UnitType } from "../../core/schema/schema.ts";
 import type { LearningContext, Method, PruneResult, Statistics } from "../../methods/define.ts";
 import { parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
@@ -22,7 +22,7 @@ import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";
 import { type DeadUnits, toyTokens } from "../support/toy.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
-import { type ContextOptions, methodContext, toyWindows, withToy } from "../support/method_context.ts";
+import { type ContextOptions, learningOptions, methodContext, toyWindows, withToy } from "../support/method_context.ts";
 import { testedMethods } from "../support/own_methods.ts";
 import { planToHidden, planToMasks } from "../support/plan_masks.ts";
 
@@ -43,7 +43,7 @@ const probe = { tokens: toyTokens({ count: 40, seed: 9 }), batch: 2, length: 20 
 
 /** A short training, for methods that learn: enough for what every method must hold, not for good masks. */
 const learning: LearningContext = {
-  options: trainingSchema.parse({ steps: 12, batch: 1, tokens: 16, rank: 2, alpha: 4 }),
+  options: learningOptions({ steps: 12, batch: 1, tokens: 16, rank: 2, alpha: 4 }),
   windows: toyWindows(12, 16),
 };
 

@@ -2,18 +2,23 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import { type EngineName, trainingSchema } from "../../core/schema/schema.ts";
+import { type EngineName } from "../../core/schema/schema.ts";
 import type { PruneResult } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { LayerShape } from "../../models/units.ts";
 import { keptParameters } from "../../models/count.ts";
 import { type DecoderModel, disposeModel } from "../../models/device.ts";
 import { isRemoved, keptLayers } from "../../models/plan.ts";
-import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { testOnEngines } from "../support/engines.ts";
-import { type ContextOptions, methodContext, toyWindows, withToy } from "../support/method_context.ts";
-import { known } from "../support/values.ts";
+import {
+  type ContextOptions,
+  learningOptions,
+  methodContext,
+  modelOf,
+  toyWindows,
+  withToy,
+} from "../support/method_context.ts";
 
 /** Software WebGPU and plain JavaScript take many times as long. */
 const SLOW: readonly EngineName[] = ["webgpu", "cpu"];
@@ -21,7 +26,7 @@ const SHAPE: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 
 const LAYERS = [SHAPE, SHAPE, SHAPE];
 const TARGET = { targetHidden: 24, targetLayers: 2, targetHeads: 3, targetFfn: 12 };
 const STEPS = 24;
-const training = trainingSchema.parse({ steps: STEPS, batch: 2, tokens: 12, rank: 2, alpha: 4, teacherTokens: 8 });
+const training = learningOptions({ steps: STEPS, batch: 2, tokens: 12, rank: 2, alpha: 4, teacherTokens: 8 });
 const windows = toyWindows(2 * STEPS, 12);
 const method = getMethod("sheared");
 
@@ -60,18 +65,19 @@ testOnEngines("sheared: removes exactly the planted layer and the planted hidden
   });
 });
 
-testOnEngines("sheared: prunes to the shape, within the budget, whatever learns besides masks", async () => {
+testOnEngines("sheared: prunes to the shape, within the budget", async () => {
   const variants: [Record<string, unknown>, Parameters<typeof withToy>[0]][] = [
     [{ ...TARGET }, {}],
-    [{ ...TARGET, weights: "all" }, { tiedHead: false, biases: ["query", "output", "down"] }],
+    [{ ...TARGET }, { tiedHead: false, biases: ["query", "output", "down"] }],
     [{ targetHidden: 20 }, {}],
     [{ targetLayers: 1, targetHidden: 32 }, { tiedHead: false }],
   ];
   for (const [options, toy] of variants) {
     await withToy({ ...toy, layers: LAYERS }, async (model) => {
-      const { plan, replaced } = await prune(model, options);
+      const result = await prune(model, options);
+      const { plan } = result;
       const { targetHidden = 32, targetLayers = 3 } = options;
-      const small = pruneModel(model, plan, replaced);
+      const small = modelOf(model, result);
       const { width, layers } = small.config;
       disposeModel(small);
       assertEquals([width, layers.length], [targetHidden, targetLayers]);
@@ -86,48 +92,32 @@ testOnEngines("sheared: prunes to the shape, within the budget, whatever learns 
 
 testOnEngines("sheared: a run towards a shape that was stopped goes on to the same result", async () => {
   await withToy({ layers: LAYERS }, async (model) => {
-    for (const weights of ["adapters", "all"]) {
-      const whole = await prune(model, { ...TARGET, weights });
-      // Before and after masks are fixed.
-      for (const stopAt of [7, 20]) {
-        const folder = await Deno.makeTempDir();
-        const controller = new AbortController();
-        const learning = { options: training, windows, checkpoint: { folder: `${folder}/run`, everySteps: 3 } };
-        const report = (message: string) => {
-          if (message.startsWith(`step ${stopAt} `)) controller.abort();
-        };
-        const stopped = prune(model, { ...TARGET, weights }, { learning, signal: controller.signal, report });
-        await assertRejects(() => stopped, DOMException, "abort");
-        const again = await prune(model, { ...TARGET, weights }, { learning });
-        assertEquals([again.plan, again.replaced], [whole.plan, whole.replaced]);
-        await Deno.remove(folder, { recursive: true });
-      }
+    const whole = await prune(model, { ...TARGET });
+    // Before and after masks are fixed.
+    for (const stopAt of [7, 20]) {
+      const folder = await Deno.makeTempDir();
+      const controller = new AbortController();
+      const learning = { options: training, windows, checkpoint: { folder: `${folder}/run`, everySteps: 3 } };
+      const report = (message: string) => {
+        if (message.startsWith(`step ${stopAt} `)) controller.abort();
+      };
+      const stopped = prune(model, { ...TARGET }, { learning, signal: controller.signal, report });
+      await assertRejects(() => stopped, DOMException, "abort");
+      const again = await prune(model, { ...TARGET }, { learning });
+      assertEquals([again.plan, again.trained], [whole.plan, whole.trained]);
+      await Deno.remove(folder, { recursive: true });
     }
   });
 }, { except: SLOW });
 
-testOnEngines(
-  "sheared: domains are evaluated under the masks of a shape, and hidden states are not compared",
-  async () => {
-    await withToy({ layers: LAYERS }, async (model) => {
-      const domains = ["a", "b"].map((name, i) => ({
-        name,
-        weight: 0.5,
-        windows,
-        heldOut: toyWindows(4, 12).slice(2 * i, 2 * i + 2),
-      }));
-      const { training: reports } = await prune(model, { ...TARGET, domainSteps: 4 }, {
-        learning: { options: training, windows, domains },
-      });
-      assert(at(reports!, 0).curve.every(({ domains }) => Math.abs(known(domains?.a) + known(domains?.b) - 1) < 1e-5));
-      const compared = { options: { ...training, hidden: 0.1 }, windows };
-      await assertRejects(
-        () => prune(model, { targetLayers: 2 }, { learning: compared }),
-        UsageError,
-        "training.hidden=0.1 compares hidden states of every layer with the dense model's, which targetLayers=2 removes",
-      );
-      await prune(model, { targetHeads: 2, targetFfn: 12 }, { learning: compared });
-    });
-  },
-  { except: SLOW },
-);
+testOnEngines("sheared: hidden states are not compared with those of layers and dimensions that are gone", async () => {
+  await withToy({ layers: LAYERS }, async (model) => {
+    const compared = { options: { ...training, hidden: 0.1 }, windows };
+    await assertRejects(
+      () => prune(model, { targetLayers: 2 }, { learning: compared }),
+      UsageError,
+      "training.hidden=0.1 compares hidden states of every layer with the dense model's, which targetLayers=2 removes",
+    );
+    await prune(model, { targetHeads: 2, targetFfn: 12 }, { learning: compared });
+  });
+}, { except: SLOW });

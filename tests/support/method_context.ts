@@ -3,11 +3,15 @@
  * @module
  */
 import { createRng } from "../../core/util/rng.ts";
-import type { LearningContext, MethodContext, Statistics } from "../../methods/define.ts";
+import { trainingSchema } from "../../core/schema/schema.ts";
+import type { LearningContext, MethodContext, PruneResult, Statistics } from "../../methods/define.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import type { WeightSource } from "../../models/config.ts";
 import type { UnitType } from "../../core/schema/schema.ts";
+import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
+import { foldParts } from "../../models/training/rebuild.ts";
+import type { StudentOptions } from "../../models/training/student.ts";
 import { toySource, toyTokens } from "./toy.ts";
 
 /** Options of {@linkcode methodContext}. */
@@ -50,6 +54,18 @@ export function methodContext<Options>(given: ContextOptions<Options>): MethodCo
       return computed;
     },
   };
+}
+
+/** Settings of a training in which adapters and scales learn, unless said otherwise. */
+export function learningOptions({ recover = "lora", ...given }: Partial<StudentOptions>): StudentOptions {
+  return { ...trainingSchema.parse(given), recover };
+}
+
+/** The model that a method's result makes. */
+export function modelOf(dense: DecoderModel, { plan, replaced, trained }: PruneResult): DecoderModel {
+  const model = pruneModel(dense, plan, replaced);
+  if (trained) foldParts(model, trained);
+  return model;
 }
 
 /** `count` windows of `length` tokens of the toy stream. */

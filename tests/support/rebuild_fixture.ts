@@ -56,7 +56,7 @@ const compact = plannedConfig(REBUILT_FROM, PLANS.uniform);
 export const REBUILD: Rebuild = {
   plan: PLANS.uniform,
   replaced: {},
-  learned: {
+  trained: {
     ...adaptersOf(compact, 2),
     masks: compact.layers.map(({ ffnChannels }) => ({ ffn: waves(ffnChannels).data })),
   },

@@ -68,9 +68,9 @@ Deno.test("drawCalibration() refuses text that is shorter than a window", async 
     await assertRejects(() => draw(id, field, ["a b c"], { tokens: 9 }), UsageError, "has no window of 9 tokens");
   }
   await assertRejects(
-    () => draw("c4", "text", [words("a", 9)], { tokens: 5, part: [0.95, 1], stream: "held out c4" }),
+    () => draw("c4", "text", [words("a", 3)], { tokens: 5, stream: "training c4" }),
     UsageError,
-    'The held out text of "c4" (c4-train.jsonl, 0 of 1 record) has no window of 5 tokens: use shorter windows',
+    'The training text of "c4" (c4-train.jsonl, 1 record) has no window of 5 tokens: use shorter windows',
   );
 });
 

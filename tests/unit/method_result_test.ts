@@ -119,6 +119,4 @@ Deno.test("checkBudget() lets a method with a target of its own remove more", ()
   const sheared = getMethod("sheared");
   assertThrows(() => check(plan, 0.3, { method: sheared, options: parseOptions(sheared, {}) }), UsageError, "sheared");
   check(plan, 0.3, { method: sheared, options: parseOptions(sheared, { targetFfn: 4 }) });
-  const maskPrune = getMethod("mask-prune");
-  check(plan, 0.3, { method: maskPrune, options: parseOptions(maskPrune, { resource: "macs" }) });
 });

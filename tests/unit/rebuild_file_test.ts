@@ -18,17 +18,17 @@ import { withFolder } from "../support/weights_fixture.ts";
 Deno.test("openRebuild() gives what storeRebuild() kept", async () => {
   await withFolder((out) => {
     const rebuild = storeRebuild(out, REBUILT, REBUILD);
-    assertEquals(rebuild.stages, [{ compensated: true, learned: 2 }]);
+    assertEquals(rebuild.stages, [{ compensated: true, scale: 2 }]);
     assertEquals(openRebuild(out, { rebuild, plan: PLANS.uniform }, REBUILT_FROM), REBUILD);
 
-    const recovered: Rebuild = {
+    const kept: Rebuild = {
       plan: PLANS.uniform,
       windows: [],
       replaced: { "model.norm.weight": waves(REBUILT_FROM.width) },
-      recovered: adaptersOf(plannedConfig(REBUILT_FROM, PLANS.uniform), 3),
+      trained: { ...adaptersOf(plannedConfig(REBUILT_FROM, PLANS.uniform), 3), masks: [{}, {}] },
     };
-    const stored = storeRebuild(out, REBUILT, recovered);
-    assertEquals(openRebuild(out, { rebuild: stored, plan: PLANS.uniform }, REBUILT_FROM), recovered);
+    const stored = storeRebuild(out, REBUILT, kept);
+    assertEquals(openRebuild(out, { rebuild: stored, plan: PLANS.uniform }, REBUILT_FROM), kept);
   });
 });
 
@@ -49,12 +49,12 @@ Deno.test("openRebuild() refuses a file that is missing, damaged, or of another 
       ...REBUILT_FROM,
       layers: [...REBUILT_FROM.layers, at(REBUILT_FROM.layers, 0)],
     });
-    refused('tensor "learned/lora.0.query.down" has [32,2], not [16,2]', record, { ...REBUILT_FROM, width: 16 });
+    refused('tensor "trained/lora.0.query.down" has [32,2], not [16,2]', record, { ...REBUILT_FROM, width: 16 });
     refused("token ids below 299", record, { ...REBUILT_FROM, vocabSize: 299 });
     refused("does not belong to it", { ...record, rebuild: { ...rebuild, stages: [{ compensated: true }] } });
     refused("windows must be there", {
       ...record,
-      rebuild: { ...rebuild, stages: [{ compensated: false, learned: 2 }] },
+      rebuild: { ...rebuild, stages: [{ compensated: false, scale: 2 }] },
     });
 
     const file = openSafetensors(path);
@@ -70,7 +70,7 @@ Deno.test("openRebuild() refuses a file that is missing, damaged, or of another 
       });
       return { ...rebuild, sha256: sha256OfFiles([path]) };
     };
-    const without = rewritten((tensors) => tensors.delete("learned/lora.1.down.up"));
+    const without = rewritten((tensors) => tensors.delete("trained/lora.1.down.up"));
     refused("the adapter of model.layers.1.mlp.down_proj.weight is half there", { ...record, rebuild: without });
     const infinite = rewritten((tensors) => {
       tensors.set("masks/1/ffn", { shape: [7], data: new Float32Array(7).fill(NaN) });
@@ -97,8 +97,8 @@ Deno.test("at rank 8 a model of SmolLM2-135M's widths is kept in 6 % of its f32 
   const masks = config.layers.map(({ ffnChannels }) => ({ ffn: waves(ffnChannels).data }));
   const windows = Array.from({ length: 128 }, () => new Int32Array(128).fill(49_151));
   await withFolder((out) => {
-    const learned = { ...adaptersOf(config, 8), masks };
-    const { sizeBytes } = storeRebuild(out, REBUILT, { plan, replaced: {}, windows, learned });
+    const trained = { ...adaptersOf(config, 8), masks };
+    const { sizeBytes } = storeRebuild(out, REBUILT, { plan, replaced: {}, windows, trained });
     assert(sizeBytes <= 0.06 * 4 * totalParameters(config), `${sizeBytes} bytes`);
   });
 });

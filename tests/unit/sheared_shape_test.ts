@@ -3,10 +3,8 @@ import { at } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import {
   expectedParameters,
-  fromModelMasks,
-  maskAxes,
-  removedOn,
-  rowLengths,
+  maskedParts,
+  rowsOf,
   targetConfig,
   type TargetOptions,
   toModelMasks,
@@ -102,42 +100,43 @@ Deno.test("targetConfig() refuses shapes with value, limit and a way out", () =>
   refuses("and kv-groups cannot make up for it", { targetFfn: 40 }, { sparsity: 0.7 });
 });
 
-Deno.test("maskAxes() have masks where units or targets are named, and go over to masks of the model and back", () => {
-  const types = (options: TargetOptions) => maskAxes(GROUPED, ["ffn", "kv-groups"], options).map(({ type }) => type);
-  assertEquals(types({ targetFfn: 8 }), ["kv-groups", "ffn"]);
-  const options = { targetLayers: 2, targetHidden: 16, targetHeads: 6, targetFfn: 10 };
-  assertEquals(types(options), ["kv-groups", "ffn", "layer", "hidden"]);
-  const axes = maskAxes(GROUPED, ["ffn", "kv-groups"], options);
-  assertEquals(removedOn(GROUPED, shapeOf(options), axes), [2, 30, 1, 16]);
-  assertEquals(axes.map((axis) => rowLengths(axis, GROUPED)), [[4, 4, 4], [40, 40, 40], [3], [32]]);
+Deno.test("maskedParts() are what units and targets name, and go over to masks of the model and back", () => {
+  const target = resolveTarget(GROUPED, { sparsity: 0.4, units: ["ffn", "kv-groups"] });
+  const partsOf = (options: TargetOptions) => maskedParts(GROUPED, target, options);
+  assertEquals(partsOf({ targetFfn: 8 }).map(({ type }) => type), ["kv-groups", "ffn"]);
+  const parts = partsOf({ targetLayers: 2, targetHidden: 16, targetHeads: 6, targetFfn: 10 });
+  assertEquals(parts.map(({ type, removed, rows }) => [type, removed, rows]), [
+    ["kv-groups", 2, [4, 4, 4]],
+    ["ffn", 30, [40, 40, 40]],
+    ["layer", 1, [3]],
+    ["hidden", 16, [32]],
+  ]);
   let next = 0;
-  const rows = axes.map((axis) =>
-    rowLengths(axis, GROUPED).map((length) => Float32Array.from({ length }, () => next++))
-  );
-  const masks = toModelMasks(axes, rows, 3);
-  assertEquals(masks.masks!.map(({ layer }) => layer), [...at(at(rows, 2), 0)].map((value) => Float32Array.of(value)));
-  assertEquals(at(masks.masks!, 1)["kv-groups"], at(rows, 0)[1]);
-  assertEquals(masks.hidden, at(rows, 3)[0]);
-  assertEquals(fromModelMasks(axes, masks), rows);
+  const filled = parts.map(({ type, rows }) => ({
+    type,
+    rows: rows.map((length) => Float32Array.from({ length }, () => next++)),
+  }));
+  const masks = toModelMasks(filled, 3);
+  assertEquals(masks.masks!.map(({ layer }) => layer), [...at(at(filled, 2).rows, 0)].map((x) => Float32Array.of(x)));
+  assertEquals(at(masks.masks!, 1)["kv-groups"], at(filled, 0).rows[1]);
+  assertEquals(masks.hidden, at(filled, 3).rows[0]);
+  for (const { type, rows } of filled) assertEquals(rowsOf(type, masks), rows);
 });
 
 Deno.test("expectedParameters() multiplies probabilities of layer, unit and hidden dimension", () => {
   const shape = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 3 };
   const config = toyConfig({ width: 4, headSize: 2, layers: [shape, shape] });
-  const axes = maskAxes(config, ["ffn", "kv-groups", "query-heads"], { targetLayers: 1, targetHidden: 2 });
+  const row = (...values: number[]) => Float32Array.from(values);
   const open = {
-    "kv-groups": [[0.5, 1], [1, 1]],
-    "query-heads": [[1, 0.25, 1, 1], [1, 0, 0.5, 0.5]],
-    "ffn": [[1, 0.5, 0], [0.25, 0.25, 0.25]],
-    "layer": [[0.5, 1]],
-    "hidden": [[1, 0.5, 0.5, 0]],
+    masks: [
+      { "kv-groups": row(0.5, 1), "query-heads": row(1, 0.25, 1, 1), "ffn": row(1, 0.5, 0), "layer": row(0.5) },
+      { "kv-groups": row(1, 1), "query-heads": row(1, 0, 0.5, 0.5), "ffn": row(0.25, 0.25, 0.25), "layer": row(1) },
+    ],
+    hidden: row(1, 0.5, 0.5, 0),
   };
-  const rows = axes.map(({ type }) => open[type].map((row) => Float32Array.from(row)));
   // Heads 0.5, 0.125, 1, 1 and groups 0.5, 1; then heads 1, 0, 0.5, 0.5 and both groups. Two maps each, head size 2.
   const first = 0.5 * (2 * 2 * (2.625 + 1.5) + 3 * 1.5);
   const second = 1 * (2 * 2 * (2 + 2) + 3 * 0.75);
-  assertAlmostEquals(expectedParameters(config, axes, rows), (first + second) * 2, 1e-12);
-  const all = axes.map((axis) => rowLengths(axis, config).map((length) => new Float32Array(length).fill(1)));
-  assertEquals(expectedParameters(config, axes, all), keptParameters(config));
-  assertEquals(expectedParameters(config, [], []), keptParameters(config));
+  assertAlmostEquals(expectedParameters(config, open), (first + second) * 2, 1e-12);
+  assertEquals(expectedParameters(config, { masks: [{}, {}] }), keptParameters(config));
 });

@@ -191,7 +191,10 @@ async function ourSide(
   const enter = () => startEngine("tensorflow", { arithmetic });
   const engine = await enter();
   const model = await uploadModel(source, usualForm(source, engine));
-  const student = createStudent(model, options, createRng(0, "adapters"));
+  const { optimizer, ...rest } = createStudent(model, { ...options, recover: "lora" }, createRng(0, "adapters"));
+  // The peer trains adapters alone.
+  const groups = optimizer.groups.filter(({ name }) => name === "adapters");
+  const student: Student = { ...rest, scales: {}, optimizer: { ...optimizer, groups } };
   const batches = given ?? await makeBatches(model, options);
   const step = ours(student, batches, options);
   const peakBytes = () => Promise.resolve(hostMemory.peak().bytes);
