@@ -4,9 +4,10 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import v8 from "node:v8";
+import vm from "node:vm";
 import { currentEngine, type Engine } from "../core/engine/engine.ts";
 import { EngineError } from "../core/util/errors.ts";
-import { collectGarbage } from "../core/engine/garbage.ts";
 import { denseMatrix, heldBytes, type Matrix, PackedMatrix, packMatrix } from "../core/engine/matrix.ts";
 import { linear, linearLowRank, matMul2d } from "../core/engine/ops.ts";
 import {
@@ -65,6 +66,18 @@ export function usualForm(
 ): WeightForm {
   const hasHalf = origin.dtypes.some((dtype) => dtype === "F16" || dtype === "BF16");
   return decoderOps && (hasHalf || arithmetic === "fast") ? "stored" : "f32";
+}
+
+let collect: (() => void) | undefined;
+
+/** Frees unreachable host arrays. The collector counts only their small handles, so gigabytes of uploaded weights would
+ * pile up before it starts by itself. */
+function collectGarbage(): void {
+  if (!collect) {
+    v8.setFlagsFromString("--expose-gc");
+    collect = vm.runInNewContext("gc") as () => void;
+  }
+  collect();
 }
 
 /** After this number of bytes read, host copies are collected. */

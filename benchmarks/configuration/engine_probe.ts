@@ -7,11 +7,10 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { listCudaDevices, NVIDIA_SMI, visibleDevices, visibleSetting } from "../../core/engine/cuda.ts";
-import { type EngineOptions, startBestEngine, startEngine } from "../../core/engine/engine.ts";
+import { type EngineOptions, measureRate, startBestEngine, startEngine } from "../../core/engine/engine.ts";
 import { EngineError } from "../../core/util/errors.ts";
 import { ENGINE_NAMES, type RunConfig } from "../../core/schema/schema.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
-import { measureRate } from "../../core/engine/engine_rate.ts";
 
 const engineSchema = z.strictObject({
   name: z.enum(ENGINE_NAMES).describe("never `auto`"),

@@ -18,26 +18,16 @@ interface StepLinear {
   bias?: tf.Tensor1D;
 }
 
-/** Weights of a layer. Absent norms are skipped. */
-export interface StepLayer {
-  query: StepLinear;
-  key: StepLinear;
-  value: StepLinear;
-  output: StepLinear;
-  gate: StepLinear;
-  up: StepLinear;
-  down: StepLinear;
-  /** [D]. */
+type LinearName = "query" | "key" | "value" | "output" | "gate" | "up" | "down";
+
+/** Weights of a layer. Absent norms are skipped. Norms of heads (`queryNorm`, `keyNorm`) are [K], others [D]. */
+export interface StepLayer extends Record<LinearName, StepLinear> {
   attentionNorm: tf.Tensor1D;
-  /** [D]. */
   ffnNorm: tf.Tensor1D;
-  /** [K], of each head before the rotation. */
+  /** Before the rotation. */
   queryNorm?: tf.Tensor1D;
-  /** [K]. */
   keyNorm?: tf.Tensor1D;
-  /** [D], of the attention's output. */
   attentionOutputNorm?: tf.Tensor1D;
-  /** [D], of the FFN's output. */
   ffnOutputNorm?: tf.Tensor1D;
 }
 
@@ -71,12 +61,9 @@ export interface StepState {
 }
 
 /** Whether the weights of a layer are in one form. */
-export function isOneForm(
-  { query, ...layer }: Pick<StepLayer, "query" | "key" | "value" | "output" | "gate" | "up" | "down">,
-): boolean {
+export function isOneForm({ query, key, value, output, gate, up, down }: Record<LinearName, StepLinear>): boolean {
   const { format } = storedForm(query.weight);
-  return [layer.key, layer.value, layer.output, layer.gate, layer.up, layer.down]
-    .every(({ weight }) => storedForm(weight).format === format);
+  return [key, value, output, gate, up, down].every(({ weight }) => storedForm(weight).format === format);
 }
 
 /** x [B, D] through a layer -> [B, D].

@@ -366,3 +366,19 @@ export async function startBestEngine(options: EngineOptions = {}): Promise<{ en
     return { engine: await startEngine("wasm", options), note: (error as Error).message };
   }
 }
+
+/** Multiply-adds per second of the started engine, counted as two: the best of several matrix products. */
+export async function measureRate(): Promise<number> {
+  const [size, tries] = [512, 8];
+  const matrix = tf.randomNormal([size, size]) as tf.Tensor2D;
+  let bestMs = Infinity;
+  for (let i = 0; i <= tries; i++) {
+    const start = performance.now();
+    const product = tf.matMul(matrix, matrix);
+    await product.data();
+    product.dispose();
+    if (i > 0) bestMs = Math.min(bestMs, performance.now() - start);
+  }
+  matrix.dispose();
+  return 2 * size ** 3 / (bestMs / 1000);
+}
