@@ -10,7 +10,7 @@ import { testOnEngines } from "../support/engines.ts";
 import { methodContext } from "../support/method_context.ts";
 import { type Matrix, referenceForward } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
-import { withModel } from "../support/methods_reference.ts";
+import { onDevice } from "../support/device_models.ts";
 
 const method = getMethod("block-influence");
 const options = parseOptions(method, {});
@@ -47,14 +47,13 @@ function referenceInfluence(): number[] {
 testOnEngines("block-influence removes the layers of least influence, computed token by token", async () => {
   const influence = referenceInfluence();
   const ranked = [...influence.keys()].sort((x, y) => at(influence, x) - at(influence, y));
-  await withModel(source, async (model) => {
-    for (const [sparsity, layers] of [[0.2, 1], [0.35, 2], [0.6, 3], [0.7, 4]] as const) {
-      const context = methodContext({ model, options, calibration: windows, units: ["ffn", "kv-groups"], sparsity });
-      const { plan } = await method.prune(context);
-      assertEquals(keptLayers(plan), ranked.slice(layers).sort((x, y) => x - y), `${sparsity}`);
-      assert(keptParameters(plannedConfig(model.config, plan)) <= context.target.budgetParameters);
-    }
-  });
+  using model = await onDevice(source);
+  for (const [sparsity, layers] of [[0.2, 1], [0.35, 2], [0.6, 3], [0.7, 4]] as const) {
+    const context = methodContext({ model, options, calibration: windows, units: ["ffn", "kv-groups"], sparsity });
+    const { plan } = await method.prune(context);
+    assertEquals(keptLayers(plan), ranked.slice(layers).sort((x, y) => x - y), `${sparsity}`);
+    assert(keptParameters(plannedConfig(model.config, plan)) <= context.target.budgetParameters);
+  }
 });
 
 Deno.test("block-influence refuses a level that takes every layer, before anything runs", () => {

@@ -4,16 +4,17 @@ import { known, take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { NumericError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { type DecoderConfig, memorySource, tensorNames, type WeightSource } from "../../models/config.ts";
+import { type DecoderConfig, memorySource, tensorNames } from "../../models/config.ts";
 import { queryHeads } from "../../models/units.ts";
 import { disposeCache, extend, type Extension, type KvCache } from "../../models/decode.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
-import { applyLinear, type DecoderModel, disposeModel, mergedWeight, uploadModel } from "../../models/device.ts";
+import { applyLinear, mergedWeight } from "../../models/device.ts";
 import { logits } from "../../models/vocabulary.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { referenceForward, referenceLogProbs, type ReferenceMasks } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { assertClose, flat, testOnEngines } from "../support/engines.ts";
+import { onDevice } from "../support/device_models.ts";
 
 const GROUPED = [
   { kvGroups: 2, queryHeadsPerGroup: 3, ffnChannels: 20 },
@@ -36,15 +37,6 @@ const VARIANTS: Record<string, Partial<DecoderConfig>> = {
   },
 };
 
-async function withModel(source: WeightSource, run: (model: DecoderModel) => void | Promise<void>): Promise<void> {
-  const model = await uploadModel(source);
-  try {
-    await run(model);
-  } finally {
-    disposeModel(model);
-  }
-}
-
 /** Values of a tensor, which is freed. */
 async function read(tensor: tf.Tensor): Promise<Float32Array> {
   const values = await tensor.data<"float32">();
@@ -60,12 +52,11 @@ testOnEngines("forward() equals the plain-array twin", async () => {
     const source = toySource({ ...config, seed: 1 });
     const tokens = toyTokens({ count: 23 });
     const expected = referenceForward(source, tokens);
-    await withModel(source, async (model) => {
-      const hidden = forward(model, { tokens, batch: 1, length: tokens.length });
-      const scores = await read(logits(model, hidden));
-      assertClose(await read(hidden), flat(expected.hidden), {}, `hidden states with ${variant}`);
-      assertClose(scores, flat(expected.logits), {}, `logits with ${variant}`);
-    });
+    using model = await onDevice(source);
+    const hidden = forward(model, { tokens, batch: 1, length: tokens.length });
+    const scores = await read(logits(model, hidden));
+    assertClose(await read(hidden), flat(expected.hidden), {}, `hidden states with ${variant}`);
+    assertClose(scores, flat(expected.logits), {}, `logits with ${variant}`);
   }
 });
 
@@ -73,9 +64,8 @@ testOnEngines("forward() equals the twin on a sequence longer than one block of 
   const source = toySource({ layers: GROUPED });
   const tokens = toyTokens({ count: 150 });
   const { hidden } = referenceForward(source, tokens);
-  await withModel(source, async (model) => {
-    assertClose(await read(forward(model, { tokens, batch: 1, length: 150 })), flat(hidden));
-  });
+  using model = await onDevice(source);
+  assertClose(await read(forward(model, { tokens, batch: 1, length: 150 })), flat(hidden));
 });
 
 testOnEngines("forward() gives each row of a padded batch what it gives the row alone", async () => {
@@ -84,12 +74,11 @@ testOnEngines("forward() gives each row of a padded batch what it gives the row 
   const length = 14;
   const tokens = new Int32Array(3 * length);
   sequences.forEach((sequence, b) => tokens.set(sequence, b * length));
-  await withModel(source, async (model) => {
-    const hidden = await read(forward(model, { tokens, batch: 3, length }));
-    sequences.forEach((sequence, b) => {
-      const expected = flat(referenceForward(source, sequence).hidden);
-      assertClose(rows(hidden, 32, b * length, b * length + sequence.length), expected, {}, `row ${b}`);
-    });
+  using model = await onDevice(source);
+  const hidden = await read(forward(model, { tokens, batch: 3, length }));
+  sequences.forEach((sequence, b) => {
+    const expected = flat(referenceForward(source, sequence).hidden);
+    assertClose(rows(hidden, 32, b * length, b * length + sequence.length), expected, {}, `row ${b}`);
   });
 });
 
@@ -115,16 +104,15 @@ testOnEngines("forward() gives each branch of a prefix tree what it gives prefix
       at += count;
     });
   });
-  await withModel(source, async (model) => {
-    const hidden = await read(forward(model, { tokens, batch: trees.length, length, positions, segments }));
-    for (const { at, sequence, own } of checks) {
-      const alone = referenceForward(source, sequence).hidden.slice(-own);
-      assertClose(rows(hidden, 32, at, at + own), flat(alone), {}, `tokens from ${at}`);
-    }
-    const row = { positions: positions.subarray(0, length), segments: segments.subarray(0, length) };
-    const twin = referenceForward(source, tokens.subarray(0, length), row);
-    assertClose(rows(hidden, 32, 0, length), flat(twin.hidden), {}, "the twin's tree");
-  });
+  using model = await onDevice(source);
+  const hidden = await read(forward(model, { tokens, batch: trees.length, length, positions, segments }));
+  for (const { at, sequence, own } of checks) {
+    const alone = referenceForward(source, sequence).hidden.slice(-own);
+    assertClose(rows(hidden, 32, at, at + own), flat(alone), {}, `tokens from ${at}`);
+  }
+  const row = { positions: positions.subarray(0, length), segments: segments.subarray(0, length) };
+  const twin = referenceForward(source, tokens.subarray(0, length), row);
+  assertClose(rows(hidden, 32, 0, length), flat(twin.hidden), {}, "the twin's tree");
 });
 
 testOnEngines("forward() multiplies what units write by their masks", async () => {
@@ -139,50 +127,47 @@ testOnEngines("forward() multiplies what units write by their masks", async () =
   // The second layer has one mask only, so that absent ones are seen to do nothing.
   plain[1] = { kvGroups: at(plain, 1).kvGroups };
   const tokens = toyTokens({ count: 11 });
-  await withModel(source, async (model) => {
-    const masks = plain.map((layer) =>
-      Object.fromEntries(Object.entries(layer).map(([name, values]) => [name, tf.tensor1d(values)])) as LayerMasks
-    );
-    const hidden = await read(forward(model, { tokens, batch: 1, length: 11 }, { masks }));
-    tf.dispose(masks as unknown as tf.TensorContainer);
-    assertClose(hidden, flat(referenceForward(source, tokens, { masks: plain }).hidden));
-  });
+  using model = await onDevice(source);
+  const masks = plain.map((layer) =>
+    Object.fromEntries(Object.entries(layer).map(([name, values]) => [name, tf.tensor1d(values)])) as LayerMasks
+  );
+  const hidden = await read(forward(model, { tokens, batch: 1, length: 11 }, { masks }));
+  tf.dispose(masks as unknown as tf.TensorContainer);
+  assertClose(hidden, flat(referenceForward(source, tokens, { masks: plain }).hidden));
 });
 
 testOnEngines("forward() shows observers the inputs of output and down projections", async () => {
   const source = toySource({ layers: GROUPED });
   const tokens = toyTokens({ count: 5 });
   const seen: { site: string; values: tf.Tensor2D }[] = [];
-  await withModel(source, async (model) => {
-    const ffn = tf.tensor1d(Array.from({ length: 20 }, (_, f) => f === 3 ? 0 : 1));
-    const hidden = forward(model, { tokens, batch: 1, length: 5 }, {
-      masks: [{ ffn }, {}],
-      observe: (layer, site, input) => seen.push({ site: `${layer} ${site}`, values: tf.keep(tf.clone(input)) }),
-    });
-    tf.dispose([hidden, ffn]);
-    assertEquals(seen.map(({ site, values }) => [site, values.shape.join("x")]), [
-      ["0 output", "5x48"],
-      ["0 down", "5x20"],
-      ["1 output", "5x48"],
-      ["1 down", "5x9"],
-    ]);
-    const masked = await read(tf.tidy(() => tf.sum(tf.abs(at(seen, 1).values), 0)));
-    assertEquals(masked.findIndex((value) => value === 0), 3);
-    tf.dispose(seen.map(({ values }) => values));
+  using model = await onDevice(source);
+  const ffn = tf.tensor1d(Array.from({ length: 20 }, (_, f) => f === 3 ? 0 : 1));
+  const hidden = forward(model, { tokens, batch: 1, length: 5 }, {
+    masks: [{ ffn }, {}],
+    observe: (layer, site, input) => seen.push({ site: `${layer} ${site}`, values: tf.keep(tf.clone(input)) }),
   });
+  tf.dispose([hidden, ffn]);
+  assertEquals(seen.map(({ site, values }) => [site, values.shape.join("x")]), [
+    ["0 output", "5x48"],
+    ["0 down", "5x20"],
+    ["1 output", "5x48"],
+    ["1 down", "5x9"],
+  ]);
+  const masked = await read(tf.tidy(() => tf.sum(tf.abs(at(seen, 1).values), 0)));
+  assertEquals(masked.findIndex((value) => value === 0), 3);
+  tf.dispose(seen.map(({ values }) => values));
 });
 
 testOnEngines("forward() refuses tokens and arrays that do not fit", async () => {
-  await withModel(toySource(), (model) => {
-    assertThrows(() => forward(model, { tokens: Int32Array.of(3, 61), batch: 1, length: 2 }), RangeError, "[0, 61)");
-    assertThrows(() => forward(model, { tokens: Int32Array.of(3, -1), batch: 1, length: 2 }), RangeError, "-1");
-    assertThrows(() => forward(model, { tokens: Int32Array.of(3), batch: 1, length: 2 }), RangeError, "2 tokens");
-    assertThrows(
-      () => forward(model, { tokens: Int32Array.of(3, 4), batch: 1, length: 2, positions: Int32Array.of(0) }),
-      RangeError,
-      "2 positions",
-    );
-  });
+  using model = await onDevice(toySource());
+  assertThrows(() => forward(model, { tokens: Int32Array.of(3, 61), batch: 1, length: 2 }), RangeError, "[0, 61)");
+  assertThrows(() => forward(model, { tokens: Int32Array.of(3, -1), batch: 1, length: 2 }), RangeError, "-1");
+  assertThrows(() => forward(model, { tokens: Int32Array.of(3), batch: 1, length: 2 }), RangeError, "2 tokens");
+  assertThrows(
+    () => forward(model, { tokens: Int32Array.of(3, 4), batch: 1, length: 2, positions: Int32Array.of(0) }),
+    RangeError,
+    "2 positions",
+  );
 });
 
 testOnEngines("extend() equals forward() of the whole sequence, however it is cut", async () => {
@@ -192,25 +177,24 @@ testOnEngines("extend() equals forward() of the whole sequence, however it is cu
     const source = toySource(config);
     const total = 141;
     const sequences = [toyTokens({ count: total, seed: 1 }), toyTokens({ count: total, seed: 2 })];
-    await withModel(source, async (model) => {
-      const whole = await read(
-        forward(model, { tokens: Int32Array.from(sequences.flatMap((s) => [...s])), batch: 2, length: total }),
-      );
-      let cache: KvCache | null = null;
-      for (const step of [5, 1, 1, 130, 4]) {
-        const from: number = cache?.length ?? 0;
-        const part = Int32Array.from(sequences.flatMap((sequence) => [...sequence.subarray(from, from + step)]));
-        const grown: Extension = extend(model, part, 2, cache);
-        cache = grown.cache;
-        const hidden = await read(grown.states);
-        for (const b of [0, 1]) {
-          const expected = rows(whole, 32, b * total + from, b * total + from + step);
-          assertClose(rows(hidden, 32, b * step, (b + 1) * step), expected, {}, `row ${b}, ${step} from ${from}`);
-        }
+    using model = await onDevice(source);
+    const whole = await read(
+      forward(model, { tokens: Int32Array.from(sequences.flatMap((s) => [...s])), batch: 2, length: total }),
+    );
+    let cache: KvCache | null = null;
+    for (const step of [5, 1, 1, 130, 4]) {
+      const from: number = cache?.length ?? 0;
+      const part = Int32Array.from(sequences.flatMap((sequence) => [...sequence.subarray(from, from + step)]));
+      const grown: Extension = extend(model, part, 2, cache);
+      cache = grown.cache;
+      const hidden = await read(grown.states);
+      for (const b of [0, 1]) {
+        const expected = rows(whole, 32, b * total + from, b * total + from + step);
+        assertClose(rows(hidden, 32, b * step, (b + 1) * step), expected, {}, `row ${b}, ${step} from ${from}`);
       }
-      assertEquals(cache?.length, total);
-      disposeCache(cache!);
-    });
+    }
+    assertEquals(cache?.length, total);
+    disposeCache(cache!);
   }
 });
 
@@ -222,16 +206,15 @@ testOnEngines("targetLogProbs() equals the twin and marks the most probable toke
     const best = scores.map((row) => row.indexOf(row.reduce((a, b) => Math.max(a, b))));
     // Every third target is the most probable token.
     const targets = tokens.slice(1).map((id, n) => n % 3 === 0 ? at(best, n) : id);
-    await withModel(source, async (model) => {
-      const hidden = forward(model, { tokens: tokens.slice(0, 19), batch: 1, length: 19 });
-      const scored = await targetLogProbs(model, hidden, targets, { rowsAtOnce: 7 });
-      const unmarked = await targetLogProbs(model, hidden, targets, { greedy: false });
-      hidden.dispose();
-      assertClose(scored.logProbs, referenceLogProbs(scores, targets));
-      assertEquals(scored.isGreedy, [...targets].map((id, n) => id === best[n]));
-      assertClose(unmarked.logProbs, scored.logProbs);
-      assertEquals(unmarked.isGreedy, []);
-    });
+    using model = await onDevice(source);
+    const hidden = forward(model, { tokens: tokens.slice(0, 19), batch: 1, length: 19 });
+    const scored = await targetLogProbs(model, hidden, targets, { rowsAtOnce: 7 });
+    const unmarked = await targetLogProbs(model, hidden, targets, { greedy: false });
+    hidden.dispose();
+    assertClose(scored.logProbs, referenceLogProbs(scores, targets));
+    assertEquals(scored.isGreedy, [...targets].map((id, n) => id === best[n]));
+    assertClose(unmarked.logProbs, scored.logProbs);
+    assertEquals(unmarked.isGreedy, []);
   }
 });
 
@@ -242,57 +225,12 @@ testOnEngines("targetLogProbs() throws on NaN and frees its tensors", async () =
     const tensor = readToy(name);
     return name === tensorNames.finalNorm ? { ...tensor, data: tensor.data.map(() => NaN) } : tensor;
   };
-  await withModel(broken, async (model) => {
-    const tokens = toyTokens({ count: 4 });
-    const hidden = forward(model, { tokens, batch: 1, length: 4 });
-    const error = await assertRejects(() => targetLogProbs(model, hidden, tokens), NumericError);
-    assert(error.message.includes(`token ${tokens[0]}`), error.message);
-    hidden.dispose();
-  });
-});
-
-testOnEngines("gradients of masks equal central differences of the twin", async () => {
-  const source = toySource({
-    layers: [{ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 6 }, at(GROUPED, 1)],
-    seed: 2,
-  });
-  const tokens = toyTokens({ count: 13 });
-  const targets = tokens.slice(1);
-  const input = tokens.slice(0, 12);
-  const sizes = source.config.layers.flatMap((s) => [queryHeads(s), s.kvGroups, s.ffnChannels]);
-  const rng = createRng(1, "mask point");
-  const point = sizes.map((length) => Float64Array.from({ length }, () => Math.fround(1 + 0.2 * rng.normal())));
-  const perLayer = <T>(flatMasks: readonly T[]) =>
-    source.config.layers.map((_, l) => ({
-      queryHeads: flatMasks[3 * l],
-      kvGroups: flatMasks[3 * l + 1],
-      ffn: flatMasks[3 * l + 2],
-    }));
-  const twinLoss = (masks: Float64Array[]) => {
-    const { logits } = referenceForward(source, input, { masks: perLayer(masks) });
-    return -referenceLogProbs(logits, targets).reduce((a, b) => a + b) / targets.length;
-  };
-  const expected = point.map((mask, m) =>
-    mask.map((value, i) => {
-      const at = (x: number) => twinLoss(point.map((other, n) => n === m ? other.with(i, x) : other));
-      return (at(value + 1e-4) - at(value - 1e-4)) / 2e-4;
-    })
-  );
-  await withModel(source, async (model) => {
-    const gradients = tf.tidy(() => {
-      const oneHot = tf.oneHot(tf.tensor1d(targets, "int32"), 61);
-      const loss = (...masks: tf.Tensor[]) => {
-        const hidden = forward(model, { tokens: input, batch: 1, length: 12 }, {
-          masks: perLayer(masks as tf.Tensor1D[]),
-        });
-        return tf.neg(tf.mean(tf.sum(tf.mul(tf.logSoftmax(logits(model, hidden)), oneHot), 1)));
-      };
-      return tf.grads(loss)(point.map((mask) => tf.tensor1d(Float32Array.from(mask))));
-    });
-    for (const [m, gradient] of gradients.entries()) {
-      assertClose(await read(gradient), at(expected, m), { atol: 2e-5, rtol: 1e-3 }, `gradient of mask ${m}`);
-    }
-  });
+  using model = await onDevice(broken);
+  const tokens = toyTokens({ count: 4 });
+  const hidden = forward(model, { tokens, batch: 1, length: 4 });
+  const error = await assertRejects(() => targetLogProbs(model, hidden, tokens), NumericError);
+  assert(error.message.includes(`token ${tokens[0]}`), error.message);
+  hidden.dispose();
 });
 
 testOnEngines("mergedWeight() folds a low-rank update that applyLinear() adds", async () => {

@@ -1,4 +1,3 @@
-import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { createTokenizer } from "../../core/formats/tokenizer.ts";
@@ -6,32 +5,21 @@ import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.t
 import { expectedTensors, type WeightSource } from "../../models/config.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
-import { paddedSource, prunedSource } from "../../models/export_source.ts";
-import { forward } from "../../models/decoder.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
-import { logits } from "../../models/vocabulary.ts";
+import { prunedSource } from "../../models/export_source.ts";
 import { openModel } from "../../models/load.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { toyTokens } from "../support/toy.ts";
 import { byteLevelDefinition, exportToy, PLANS } from "../support/export_fixture.ts";
 import { withFolder } from "../support/weights_fixture.ts";
-import { assertClose, testOnEngines } from "../support/engines.ts";
+import { testOnEngines } from "../support/engines.ts";
+import { freed, logitsOf, onDevice } from "../support/device_models.ts";
 
 const TOKENS = toyTokens({ count: 17 });
 
-async function modelLogits(model: DecoderModel): Promise<Float32Array> {
-  const scores = tf.tidy(() => logits(model, forward(model, { tokens: TOKENS, batch: 1, length: 17 })));
-  const values = await scores.data<"float32">();
-  scores.dispose();
-  return values;
-}
-
 async function sourceLogits(source: WeightSource): Promise<Float32Array> {
-  const model = await uploadModel(source);
+  using model = await onDevice(source);
   source.close();
-  const values = await modelLogits(model);
-  disposeModel(model);
-  return values;
+  return await logitsOf(model, TOKENS);
 }
 
 /** Logits of what an export reads back as. */
@@ -53,15 +41,13 @@ testOnEngines(
     for (const [options, plan] of variants.flatMap((each) => plans.map((plan) => [each, plan] as const))) {
       // 6 heads of 8 before, 2 or 4 after: H K is 48 and 16 or 32, never the width 64 or 20.
       const source = exportToy({ width: 64, ...options });
-      const dense = await uploadModel(source);
-      const model = pruneModel(dense, plan);
-      const expected = await modelLogits(model);
+      using dense = await onDevice(source);
+      using model = freed(pruneModel(dense, plan));
+      const expected = await logitsOf(model, TOKENS);
       const pruned = prunedSource(source, plan);
       for (const name of expectedTensors(pruned.config).keys()) {
         assertEquals(pruned.read(name), await hostTensor(model, name), name);
       }
-      disposeModel(dense);
-      disposeModel(model);
       await withFolder(async (folder) => {
         const definition = byteLevelDefinition();
         exportHfFolder(pruned, { to: `${folder}/hf`, dtype: "F32", tokenizer: definition, maxShardBytes: 50_000 });
@@ -77,13 +63,3 @@ testOnEngines(
     }
   },
 );
-
-testOnEngines("paddedSource() gives the logits of the model with unequal layers", async () => {
-  const source = exportToy({ biases: ["query", "down"] });
-  const dense = await uploadModel(source);
-  const model = pruneModel(dense, PLANS.unequal);
-  const expected = await modelLogits(model);
-  disposeModel(dense);
-  disposeModel(model);
-  assertClose(await sourceLogits(paddedSource(prunedSource(source, PLANS.unequal))), expected, {}, "logits");
-});

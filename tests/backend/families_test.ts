@@ -5,7 +5,7 @@ import { at } from "../../core/util/indexing.ts";
 import { isLayerwiseUniform, type WeightSource } from "../../models/config.ts";
 import { disposeCache, extend } from "../../models/decode.ts";
 import { forward } from "../../models/decoder.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import { type DecoderModel } from "../../models/device.ts";
 import { logits } from "../../models/vocabulary.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
@@ -26,6 +26,8 @@ import { FAMILY_CONFIGS, familyConfig, randomPlan } from "../../tools/checks/sma
 import { referenceForward } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { planToMasks } from "../support/plan_masks.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
+import { freed, onDevice } from "../support/device_models.ts";
 
 const NAMES = Object.keys(FAMILY_CONFIGS);
 
@@ -50,9 +52,8 @@ testOnEngines(
       const source = sourceOf(name);
       const tokens = toyTokens({ count: 33 });
       const expected = referenceForward(source, tokens);
-      const model = await uploadModel(source);
+      using model = await onDevice(source);
       assertClose(await scoresOf(model, tokens), flat(expected.logits), { atol: 1e-4 }, `logits of ${name}`);
-      disposeModel(model);
     }
   },
 );
@@ -62,7 +63,7 @@ testOnEngines("decoding step by step equals one pass for every family", async ()
   // Keys of earlier steps are turned for the length that there was, which is how dynamic RoPE is defined.
   for (const name of NAMES.filter((name) => !name.includes("dynamic"))) {
     const tokens = toyTokens({ count: 21 });
-    const model = await uploadModel(sourceOf(name));
+    using model = await onDevice(sourceOf(name));
     const before = tf.memory().numTensors;
     const whole = forward(model, { tokens, batch: 1, length: tokens.length });
     const expected = await whole.data<"float32">();
@@ -80,65 +81,55 @@ testOnEngines("decoding step by step equals one pass for every family", async ()
     }
     if (cache) disposeCache(cache);
     assertEquals(tf.memory().numTensors, before, name);
-    disposeModel(model);
   }
 });
 
 testOnEngines(
   "masked, pruned, pruned layer by layer, and exported models compute the same for every family",
   async () => {
-    const folder = Deno.makeTempDirSync();
-    try {
-      for (const name of NAMES) {
-        const source = sourceOf(name);
-        const plan = randomPlan(source.config);
-        const tokens = toyTokens({ count: 25 });
-        const dense = await uploadModel(source);
-        const masks = planToMasks(source.config, plan);
-        const masked = forward(dense, { tokens, batch: 1, length: tokens.length }, { masks });
-        const expected = await masked.data<"float32">();
-        tf.dispose([masked, ...masks.flatMap((layer) => Object.values(layer))]);
-        const compare = async (model: DecoderModel, how: string) => {
-          const hidden = forward(model, { tokens, batch: 1, length: tokens.length });
-          assertClose(await hidden.data(), expected, { atol: 1e-4 }, `${name}, ${how}`);
-          hidden.dispose();
-        };
-        const pruned = pruneModel(dense, plan);
-        await compare(pruned, "pruned");
-        disposeModel(pruned);
-        disposeModel(dense);
-        const open = await openLayerwise(source);
-        const byLayers = await pruneByLayers(open, plan);
-        await compare(byLayers, "pruned layer by layer");
-        disposeModel(byLayers);
-        disposeModel(open);
+    using temp = tempFolder();
+    const folder = temp.path;
+    for (const name of NAMES) {
+      const source = sourceOf(name);
+      const plan = randomPlan(source.config);
+      const tokens = toyTokens({ count: 25 });
+      using dense = await onDevice(source);
+      const masks = planToMasks(source.config, plan);
+      const masked = forward(dense, { tokens, batch: 1, length: tokens.length }, { masks });
+      const expected = await masked.data<"float32">();
+      tf.dispose([masked, ...masks.flatMap((layer) => Object.values(layer))]);
+      const compare = async (model: DecoderModel, how: string) => {
+        const hidden = forward(model, { tokens, batch: 1, length: tokens.length });
+        assertClose(await hidden.data(), expected, { atol: 1e-4 }, `${name}, ${how}`);
+        hidden.dispose();
+      };
+      using pruned = freed(pruneModel(dense, plan));
+      await compare(pruned, "pruned");
+      using open = freed(await openLayerwise(source));
+      using byLayers = freed(await pruneByLayers(open, plan));
+      await compare(byLayers, "pruned layer by layer");
 
-        const small = prunedSource(source, plan);
-        assert(isLayerwiseUniform(small.config));
-        const tokenizer = byteLevelDefinition();
-        exportHfFolder(small, { to: `${folder}/hf`, dtype: "F32", tokenizer, maxShardBytes: 5000 });
-        const back = openFolderModel(`${folder}/hf`);
-        const fromFolder = await uploadModel(back);
-        await compare(fromFolder, "exported to a folder");
-        disposeModel(fromFolder);
-        back.close();
+      const small = prunedSource(source, plan);
+      assert(isLayerwiseUniform(small.config));
+      const tokenizer = byteLevelDefinition();
+      exportHfFolder(small, { to: `${folder}/hf`, dtype: "F32", tokenizer, maxShardBytes: 5000 });
+      const back = openFolderModel(`${folder}/hf`);
+      using fromFolder = await onDevice(back);
+      await compare(fromFolder, "exported to a folder");
+      back.close();
 
-        try {
-          exportGguf(small, { to: `${folder}/model.gguf`, type: "F32", tokenizer: new Map() });
-        } catch (error) {
-          // Said by name: see the test of refusals.
-          if (error instanceof UsageError && error.message.includes("cannot describe")) continue;
-          throw error;
-        }
-        const { source: stored } = openGgufModel(`${folder}/model.gguf`);
-        const fromGguf = await uploadModel(stored);
-        // GGUF holds epsilon and factors in f32, and says Mistral as Llama, which computes without its window.
-        if (name !== "mistral, window") await compare(fromGguf, "exported to GGUF");
-        disposeModel(fromGguf);
-        stored.close();
+      try {
+        exportGguf(small, { to: `${folder}/model.gguf`, type: "F32", tokenizer: new Map() });
+      } catch (error) {
+        // Said by name: see the test of refusals.
+        if (error instanceof UsageError && error.message.includes("cannot describe")) continue;
+        throw error;
       }
-    } finally {
-      Deno.removeSync(folder, { recursive: true });
+      const { source: stored } = openGgufModel(`${folder}/model.gguf`);
+      using fromGguf = await onDevice(stored);
+      // GGUF holds epsilon and factors in f32, and says Mistral as Llama, which computes without its window.
+      if (name !== "mistral, window") await compare(fromGguf, "exported to GGUF");
+      stored.close();
     }
   },
 );
@@ -146,7 +137,7 @@ testOnEngines(
 testOnEngines("mask gradients equal differences of the loss for every family", async () => {
   const weights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };
   for (const name of NAMES) {
-    const model = await uploadModel(sourceOf(name));
+    using model = await onDevice(sourceOf(name));
     const window = toyTokens({ count: 17 });
     const { layers } = model.config;
     const lossAt = async (layer: number, type: "ffn" | "query-heads", unit: number, value: number) => {
@@ -168,7 +159,6 @@ testOnEngines("mask gradients equal differences of the loss for every family", a
       const difference = (high.loss - low.loss) / (2 * step);
       assertClose([slope], [difference], { atol: 2e-4, rtol: 0.03 }, `${name}, layer ${layer}, ${type} ${unit}`);
     }
-    disposeModel(model);
   }
 });
 
@@ -177,7 +167,7 @@ testOnEngines("masks of layers and hidden dimensions fold into the weights of ev
     const source = sourceOf(name);
     const { config } = source;
     const tokens = toyTokens({ count: 13 });
-    const dense = await uploadModel(source);
+    using dense = await onDevice(source);
     const host = config.layers.map((_, l) => ({ layer: Float32Array.of(l === 1 ? 0.5 : 1) }));
     const hidden = Float32Array.from({ length: config.width }, (_, i) => i % 5 === 0 ? 0.75 : 1);
     const masks = uploadMasks(host);
@@ -185,12 +175,10 @@ testOnEngines("masks of layers and hidden dimensions fold into the weights of ev
     const pass = { masks, hidden: { mask, open: config.width } };
     const expected = forward(dense, { tokens, batch: 1, length: tokens.length }, pass);
     const scores = logits(dense, expected);
-    const merged = pruneModel(dense, densePlan(config));
+    using merged = freed(pruneModel(dense, densePlan(config)));
     foldTrained(merged, dense, { masks: host, hidden });
     assertClose(await scoresOf(merged, tokens), await scores.data(), { atol: 1e-4 }, name);
     tf.dispose([expected, scores, mask, ...masks.flatMap((each) => Object.values(each) as tf.Tensor[])]);
-    disposeModel(merged);
-    disposeModel(dense);
   }
 });
 

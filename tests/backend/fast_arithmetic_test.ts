@@ -5,11 +5,12 @@ import { startEngine } from "../../core/engine/engine.ts";
 import { FEW_ROWS, packMatrix, storedProduct } from "../../core/engine/matrix.ts";
 import { at } from "../../core/util/indexing.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { disposeModel, uploadModel, usualForm } from "../../models/device.ts";
+import { usualForm } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { queryHeads } from "../../models/units.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
 import { assertClose, startable } from "../support/engines.ts";
+import { onDevice } from "../support/device_models.ts";
 
 const has = startable.includes("tensorflow");
 const missing = has ? (await startEngine("tensorflow")).whyNotFast : "the engine tensorflow does not start";
@@ -76,7 +77,7 @@ testFast("fast arithmetic gives the loss within 0.5 % and gradients of masks wit
   for (const arithmetic of ["exact", "fast"] as const) {
     const engine = await startEngine("tensorflow", { arithmetic });
     const { source } = await openModel("tiny");
-    const model = await uploadModel(source, usualForm(source, engine));
+    using model = await onDevice(source, usualForm(source, engine));
     source.close();
     const masks = model.config.layers.map((layer) => ({
       queryHeads: tf.ones([queryHeads(layer)]) as tf.Tensor1D,
@@ -88,7 +89,6 @@ testFast("fast arithmetic gives the loss within 0.5 % and gradients of masks wit
     const { terms, gradients } = await batchGradients({ model, masks, windows: [tokens], weights, variables });
     found.push({ loss: terms.crossEntropy, slopes: gradients.flatMap((gradient) => [...gradient]) });
     tf.dispose(variables);
-    disposeModel(model);
   }
   const [exact, fast] = [at(found, 0), at(found, 1)];
   assert(Math.abs(fast.loss / exact.loss - 1) < 5e-3, `loss ${fast.loss} must be near ${exact.loss}`);

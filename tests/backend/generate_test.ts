@@ -9,7 +9,7 @@ import { logits } from "../../models/vocabulary.ts";
 import { referenceForward } from "../support/reference.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { testOnEngines } from "../support/engines.ts";
-import { withSource } from "../support/method_context.ts";
+import { onDevice } from "../support/device_models.ts";
 
 const source = toySource({
   seed: 8,
@@ -21,8 +21,6 @@ const source = toySource({
 });
 /** Prompts of three lengths, two of them equal. */
 const prompts = [5, 2, 5, 9].map((count, seed) => [...toyTokens({ count, seed })]);
-
-const withModel = (run: (model: DecoderModel) => Promise<void>) => withSource(source, run);
 
 /** The most probable tokens after `ids`, each from a forward pass over everything before it. */
 async function repeatedForward(model: DecoderModel, ids: number[], count: number): Promise<number[]> {
@@ -40,73 +38,67 @@ async function repeatedForward(model: DecoderModel, ids: number[], count: number
 
 testOnEngines(
   "generateTokens() takes the best token of a forward pass per token, and of the plain-array model",
-  () =>
-    withModel(async (model) => {
-      const generated = await generateTokens(model, prompts, { maxTokens: 6 });
-      for (const [i, ids] of generated.entries()) {
-        assertEquals(ids, await repeatedForward(model, at(prompts, i), 6));
-        const { logits } = referenceForward(source, [...at(prompts, i), ...ids.slice(0, -1)]);
-        assertEquals(ids, logits.slice(-6).map((scores) => scores.indexOf(Math.max(...scores))));
-      }
-    }),
-);
-
-testOnEngines(
-  "generateTokens() draws the same tokens from a seed whatever else is in the batch",
-  () =>
-    withModel(async (model) => {
-      const draw = (given: number[][], seed: number) =>
-        generateTokens(model, given, { maxTokens: 8, temperature: 1.5, topP: 0.95, seed });
-      const prompt = at(prompts, 2);
-      const alone = await draw([prompt], 4);
-      assertEquals(alone, [at(await draw(prompts, 4), 2)]);
-      const others = await Promise.all([5, 6, 7].map((seed) => draw([prompt], seed)));
-      assert(others.some((ids) => `${ids}` !== `${alone}`), "another seed must draw other tokens");
-    }),
-);
-
-testOnEngines("generateTokens() ends rows one by one and stops when aborted", () =>
-  withModel(async (model) => {
-    const full = await generateTokens(model, prompts, { maxTokens: 6 });
-    const ended = await generateTokens(model, prompts, { maxTokens: 6, isDone: (prompt, ids) => ids.length > prompt });
-    assertEquals(ended.map((tokens) => tokens.length), [1, 2, 3, 4]);
-    assertEquals(ended, full.map((tokens, i) => tokens.slice(0, i + 1)));
-    const controller = new AbortController();
-    const options = { maxTokens: 6, signal: controller.signal, isDone: () => (controller.abort(), false) };
-    await assertRejects(() => generateTokens(model, prompts, options), DOMException);
-  }));
-
-testOnEngines("generateTokens() uses the last position and refuses one more", () =>
-  withModel(async (model) => {
-    const prompt = [...toyTokens({ count: 24 })];
-    const next = at(at(await generateTokens(model, [prompt], { maxTokens: 1 }), 0), 0);
-    assertEquals([next], await repeatedForward(model, prompt, 1));
-    await assertRejects(() => generateTokens(model, [prompt], { maxTokens: 2 }), RangeError, "at most 25");
-    await assertRejects(() => generateTokens(model, [[]], { maxTokens: 2 }), RangeError, "must have a token");
-  }));
-
-testOnEngines("generateTokens() refuses a model whose output is not finite", () =>
-  withModel(async (model) => {
-    const finalNorm = tf.mul(model.finalNorm, NaN) as tf.Tensor1D;
-    try {
-      await assertRejects(() => generateTokens({ ...model, finalNorm }, prompts, { maxTokens: 2 }), NumericError);
-    } finally {
-      finalNorm.dispose();
+  async () => {
+    using model = await onDevice(source);
+    const generated = await generateTokens(model, prompts, { maxTokens: 6 });
+    for (const [i, ids] of generated.entries()) {
+      assertEquals(ids, await repeatedForward(model, at(prompts, i), 6));
+      const { logits } = referenceForward(source, [...at(prompts, i), ...ids.slice(0, -1)]);
+      assertEquals(ids, logits.slice(-6).map((scores) => scores.indexOf(Math.max(...scores))));
     }
-  }));
-
-testOnEngines(
-  "generateTokens() continues equal prompts by their streams, whatever else is in the batch",
-  () =>
-    withModel(async (model) => {
-      const sample = async (streams: string[]) => {
-        const options = { maxTokens: 12, temperature: 1, topP: 0.95, seed: 3, streams };
-        const rows = await generateTokens(model, streams.map(() => [1]), options);
-        return rows.map((ids) => ids.join());
-      };
-      const [a, b, again] = await sample(["a", "b", "a"]);
-      assertEquals(a, again);
-      assert(a !== b, "streams of other names must differ");
-      assertEquals(await sample(["b"]), [b]);
-    }),
+  },
 );
+
+testOnEngines("generateTokens() draws the same tokens from a seed whatever else is in the batch", async () => {
+  using model = await onDevice(source);
+  const draw = (given: number[][], seed: number) =>
+    generateTokens(model, given, { maxTokens: 8, temperature: 1.5, topP: 0.95, seed });
+  const prompt = at(prompts, 2);
+  const alone = await draw([prompt], 4);
+  assertEquals(alone, [at(await draw(prompts, 4), 2)]);
+  const others = await Promise.all([5, 6, 7].map((seed) => draw([prompt], seed)));
+  assert(others.some((ids) => `${ids}` !== `${alone}`), "another seed must draw other tokens");
+});
+
+testOnEngines("generateTokens() ends rows one by one and stops when aborted", async () => {
+  using model = await onDevice(source);
+  const full = await generateTokens(model, prompts, { maxTokens: 6 });
+  const ended = await generateTokens(model, prompts, { maxTokens: 6, isDone: (prompt, ids) => ids.length > prompt });
+  assertEquals(ended.map((tokens) => tokens.length), [1, 2, 3, 4]);
+  assertEquals(ended, full.map((tokens, i) => tokens.slice(0, i + 1)));
+  const controller = new AbortController();
+  const options = { maxTokens: 6, signal: controller.signal, isDone: () => (controller.abort(), false) };
+  await assertRejects(() => generateTokens(model, prompts, options), DOMException);
+});
+
+testOnEngines("generateTokens() uses the last position and refuses one more", async () => {
+  using model = await onDevice(source);
+  const prompt = [...toyTokens({ count: 24 })];
+  const next = at(at(await generateTokens(model, [prompt], { maxTokens: 1 }), 0), 0);
+  assertEquals([next], await repeatedForward(model, prompt, 1));
+  await assertRejects(() => generateTokens(model, [prompt], { maxTokens: 2 }), RangeError, "at most 25");
+  await assertRejects(() => generateTokens(model, [[]], { maxTokens: 2 }), RangeError, "must have a token");
+});
+
+testOnEngines("generateTokens() refuses a model whose output is not finite", async () => {
+  using model = await onDevice(source);
+  const finalNorm = tf.mul(model.finalNorm, NaN) as tf.Tensor1D;
+  try {
+    await assertRejects(() => generateTokens({ ...model, finalNorm }, prompts, { maxTokens: 2 }), NumericError);
+  } finally {
+    finalNorm.dispose();
+  }
+});
+
+testOnEngines("generateTokens() continues equal prompts by their streams, whatever else is in the batch", async () => {
+  using model = await onDevice(source);
+  const sample = async (streams: string[]) => {
+    const options = { maxTokens: 12, temperature: 1, topP: 0.95, seed: 3, streams };
+    const rows = await generateTokens(model, streams.map(() => [1]), options);
+    return rows.map((ids) => ids.join());
+  };
+  const [a, b, again] = await sample(["a", "b", "a"]);
+  assertEquals(a, again);
+  assert(a !== b, "streams of other names must differ");
+  assertEquals(await sample(["b"]), [b]);
+});

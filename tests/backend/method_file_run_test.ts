@@ -3,12 +3,13 @@ import { assert, assertEquals, assertNotEquals, assertStringIncludes } from "@st
 import { join } from "node:path";
 import { take } from "../support/values.ts";
 import { runSweep, type SweepResult } from "../../benchmarks/sweep/sweep.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const EXAMPLE = join(import.meta.dirname!, "../../docs/examples/contribution.ts");
 
-Deno.test("runSweep() runs a method of a file, names the file, and runs it again when the file changed", async () => {
-  const folder = Deno.makeTempDirSync();
-  try {
+folderTest(
+  "runSweep() runs a method of a file, names the file, and runs it again when the file changed",
+  async (folder) => {
     const path = join(folder, "mine.ts");
     const begin = "async prune(context) {";
     const remembering = (value: string) =>
@@ -41,7 +42,5 @@ Deno.test("runSweep() runs a method of a file, names the file, and runs it again
     assertNotEquals(failed.id, record.id);
     assert(failed.state === "failed");
     assertStringIncludes(failed.failure.message, "anew is not defined");
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
-  }
-});
+  },
+);

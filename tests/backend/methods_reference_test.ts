@@ -23,9 +23,9 @@ import {
   sum,
   weightOf,
   windows,
-  withModel,
 } from "../support/methods_reference.ts";
 import { known } from "../support/values.ts";
+import { onDevice } from "../support/device_models.ts";
 
 /** Every row of the output and down projections' inputs: `${layer}.${site}` -> columns of N values. */
 function referenceInputs(source: WeightSource): Map<string, Float64Array[]> {
@@ -47,24 +47,23 @@ const SITES = [[0, "output"], [0, "down"], [1, "output"], [1, "down"]] as const;
 testOnEngines("inputStatistics() equals mean and variance over all tokens of windows of unequal length", async () => {
   for (const source of Object.values(sources)) {
     const inputs = referenceInputs(source);
-    await withModel(source, async (model) => {
-      const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
-      for (const [layer, site] of SITES) {
-        const columns = inputs.get(`${layer}.${site}`)!;
-        assertClose(
-          at(statistics, layer)[site].mean,
-          columns.map(mean),
-          {},
-          `mean ${layer} ${site}`,
-        );
-        assertClose(
-          at(statistics, layer)[site].variance,
-          columns.map(variance),
-          { atol: 1e-6, rtol: 1e-4 },
-          `variance ${layer} ${site}`,
-        );
-      }
-    });
+    using model = await onDevice(source);
+    const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
+    for (const [layer, site] of SITES) {
+      const columns = inputs.get(`${layer}.${site}`)!;
+      assertClose(
+        at(statistics, layer)[site].mean,
+        columns.map(mean),
+        {},
+        `mean ${layer} ${site}`,
+      );
+      assertClose(
+        at(statistics, layer)[site].variance,
+        columns.map(variance),
+        { atol: 1e-6, rtol: 1e-4 },
+        `variance ${layer} ${site}`,
+      );
+    }
   }
 });
 
@@ -73,29 +72,28 @@ testOnEngines(
   async () => {
     for (const source of Object.values(sources)) {
       const inputs = referenceInputs(source);
-      await withModel(source, async (model) => {
-        const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
-        for (const [layer, site] of SITES) {
-          const expected = inputs.get(`${layer}.${site}`)!.map((column) => {
-            const means: number[] = [];
-            let [start, fluctuation] = [0, 0];
-            for (const [m, { length }] of windows.entries()) {
-              const own = Array.from(column.slice(start, start += length));
-              means.push(mean(own));
-              if (m === 0) continue;
-              const around = mean(own.map((x) => (x - mean(means)) ** 2));
-              fluctuation = fluctuation * (m - 1) / m + around / (m + 1);
-            }
-            return fluctuation;
-          });
-          assertClose(
-            at(statistics, layer)[site].fluctuation,
-            expected,
-            { atol: 1e-6, rtol: 1e-4 },
-            `fluctuation ${layer} ${site}`,
-          );
-        }
-      });
+      using model = await onDevice(source);
+      const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
+      for (const [layer, site] of SITES) {
+        const expected = inputs.get(`${layer}.${site}`)!.map((column) => {
+          const means: number[] = [];
+          let [start, fluctuation] = [0, 0];
+          for (const [m, { length }] of windows.entries()) {
+            const own = Array.from(column.slice(start, start += length));
+            means.push(mean(own));
+            if (m === 0) continue;
+            const around = mean(own.map((x) => (x - mean(means)) ** 2));
+            fluctuation = fluctuation * (m - 1) / m + around / (m + 1);
+          }
+          return fluctuation;
+        });
+        assertClose(
+          at(statistics, layer)[site].fluctuation,
+          expected,
+          { atol: 1e-6, rtol: 1e-4 },
+          `fluctuation ${layer} ${site}`,
+        );
+      }
     }
   },
 );
@@ -117,22 +115,21 @@ function referenceColumns(source: WeightSource, metric: keyof typeof referenceMe
 
 testOnEngines("columnScores() equals the metrics worked out in plain arrays", async () => {
   for (const source of Object.values(sources)) {
-    await withModel(source, async (model) => {
-      const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
-      for (const metric of COLUMN_METRICS) {
-        const expected = referenceColumns(source, metric);
-        const actual = await columnScores(model, statistics, metric);
-        for (const [layer, site] of SITES) {
-          const tolerance = { atol: 1e-7, rtol: 1e-4 };
-          assertClose(
-            at(actual, layer)[site],
-            at(expected, layer)[site],
-            tolerance,
-            `${metric} of layer ${layer} ${site}`,
-          );
-        }
+    using model = await onDevice(source);
+    const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
+    for (const metric of COLUMN_METRICS) {
+      const expected = referenceColumns(source, metric);
+      const actual = await columnScores(model, statistics, metric);
+      for (const [layer, site] of SITES) {
+        const tolerance = { atol: 1e-7, rtol: 1e-4 };
+        assertClose(
+          at(actual, layer)[site],
+          at(expected, layer)[site],
+          tolerance,
+          `${metric} of layer ${layer} ${site}`,
+        );
       }
-    });
+    }
   }
 });
 
@@ -169,42 +166,41 @@ testOnEngines("flap AL-AM cuts one ranking of standardised scores at the budget"
       ...standardise(down).map((score, index) => ({ l, type: "ffnChannels" as const, index, score, cost: 3 * width })),
     ]);
     const method = getMethod("flap");
-    await withModel(source, async (model) => {
-      for (const sparsity of LEVELS) {
-        const context = methodContext({
-          model,
-          options: parseOptions(method, { variance: "exact" }),
-          calibration: windows,
-          sparsity,
-        });
-        const { plan } = await method.prune(context);
-        const { budgetParameters } = context.target;
-        // By hand: drop the lowest unit, but never the last of its kind in a layer, until the budget holds; then give
-        // back dropped channels, the best first, while they fit.
-        const kept = new Set(units);
-        const dropped: typeof units = [];
-        const size = () => sum([...kept].map(({ cost }) => cost));
-        for (const unit of [...units].sort((a, b) => a.score - b.score)) {
-          if (size() <= budgetParameters) break;
-          if ([...kept].filter(({ l, type }) => l === unit.l && type === unit.type).length === 1) continue;
-          kept.delete(unit);
-          dropped.unshift(unit);
-        }
-        for (const unit of dropped.filter(({ type }) => type === "ffnChannels")) {
-          if (size() + unit.cost <= budgetParameters) kept.add(unit);
-        }
-        const expected = source.config.layers.map((_, l) => {
-          const of = (type: string) =>
-            [...kept].filter((unit) => unit.l === l && unit.type === type).map(({ index }) => index)
-              .sort((a, b) => a - b);
-          return { kvGroups: of("kvGroups"), ffnChannels: of("ffnChannels") };
-        });
-        const actual = plan.layers.map(({ kvGroups, ffnChannels }) => ({ kvGroups, ffnChannels }));
-        assertEquals(actual, expected, `at ${sparsity}`);
-        const slack = budgetParameters - keptParameters(source.config, plannedShapes(source.config, plan));
-        assert(slack >= 0 && slack < 3 * width, `slack of ${slack} at ${sparsity}`);
+    using model = await onDevice(source);
+    for (const sparsity of LEVELS) {
+      const context = methodContext({
+        model,
+        options: parseOptions(method, { variance: "exact" }),
+        calibration: windows,
+        sparsity,
+      });
+      const { plan } = await method.prune(context);
+      const { budgetParameters } = context.target;
+      // By hand: drop the lowest unit, but never the last of its kind in a layer, until the budget holds; then give
+      // back dropped channels, the best first, while they fit.
+      const kept = new Set(units);
+      const dropped: typeof units = [];
+      const size = () => sum([...kept].map(({ cost }) => cost));
+      for (const unit of [...units].sort((a, b) => a.score - b.score)) {
+        if (size() <= budgetParameters) break;
+        if ([...kept].filter(({ l, type }) => l === unit.l && type === unit.type).length === 1) continue;
+        kept.delete(unit);
+        dropped.unshift(unit);
       }
-    });
+      for (const unit of dropped.filter(({ type }) => type === "ffnChannels")) {
+        if (size() + unit.cost <= budgetParameters) kept.add(unit);
+      }
+      const expected = source.config.layers.map((_, l) => {
+        const of = (type: string) =>
+          [...kept].filter((unit) => unit.l === l && unit.type === type).map(({ index }) => index)
+            .sort((a, b) => a - b);
+        return { kvGroups: of("kvGroups"), ffnChannels: of("ffnChannels") };
+      });
+      const actual = plan.layers.map(({ kvGroups, ffnChannels }) => ({ kvGroups, ffnChannels }));
+      assertEquals(actual, expected, `at ${sparsity}`);
+      const slack = budgetParameters - keptParameters(source.config, plannedShapes(source.config, plan));
+      assert(slack >= 0 && slack < 3 * width, `slack of ${slack} at ${sparsity}`);
+    }
   }
 });
 
@@ -212,27 +208,26 @@ testOnEngines("flap's bias compensation adds W_removed mean(x_removed)", async (
   const method = getMethod("flap");
   for (const source of Object.values(sources)) {
     const inputs = referenceInputs(source);
-    await withModel(source, async (model) => {
-      const { plan, replaced } = await method.prune(methodContext({
-        model,
-        options: parseOptions(method, { structure: "UL-UM", biasCompensation: true }),
-        calibration: windows,
-        sparsity: 0.5,
-      }));
-      for (const [layer, site] of SITES) {
-        const { queryHeads: heads, ffnChannels } = at(plan.layers, layer);
-        const stays = (j: number) =>
-          site === "down" ? ffnChannels.includes(j) : heads.includes(Math.floor(j / source.config.headSize));
-        const means = inputs.get(`${layer}.${site}`)!.map((column, j) => stays(j) ? 0 : mean(column));
-        const expected = weightOf(source, layer, site).map((row) => sum(row.map((w, j) => w * at(means, j))));
-        assertClose(
-          known(replaced?.[tensorNames.bias(layer, site)]).data,
-          expected,
-          {},
-          `bias of layer ${layer} ${site}`,
-        );
-      }
-    });
+    using model = await onDevice(source);
+    const { plan, replaced } = await method.prune(methodContext({
+      model,
+      options: parseOptions(method, { structure: "UL-UM", biasCompensation: true }),
+      calibration: windows,
+      sparsity: 0.5,
+    }));
+    for (const [layer, site] of SITES) {
+      const { queryHeads: heads, ffnChannels } = at(plan.layers, layer);
+      const stays = (j: number) =>
+        site === "down" ? ffnChannels.includes(j) : heads.includes(Math.floor(j / source.config.headSize));
+      const means = inputs.get(`${layer}.${site}`)!.map((column, j) => stays(j) ? 0 : mean(column));
+      const expected = weightOf(source, layer, site).map((row) => sum(row.map((w, j) => w * at(means, j))));
+      assertClose(
+        known(replaced?.[tensorNames.bias(layer, site)]).data,
+        expected,
+        {},
+        `bias of layer ${layer} ${site}`,
+      );
+    }
   }
 });
 

@@ -26,10 +26,10 @@ import {
   weightOf,
   WINDOW_LENGTHS,
   windows,
-  withModel,
 } from "../support/methods_reference.ts";
 import { known } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
+import { onDevice } from "../support/device_models.ts";
 
 /** The same weights in double precision, so that differences of 1e-6 mean something. */
 function inDoublePrecision({ config, read }: WeightSource): { source: WeightSource; tensors: Map<string, HostTensor> } {
@@ -120,23 +120,22 @@ const taylorReferences = Object.fromEntries(
 
 testOnEngines("llm-pruner's scores equal those from finite differences of the plain-array twin", async () => {
   for (const [name, source] of Object.entries(sources)) {
-    await withModel(source, async (model) => {
-      const context = methodContext({ model, options: {}, calibration: windows });
-      for (const estimator of ESTIMATORS) {
-        const reference = known(known(taylorReferences[name])[estimator]);
-        const found = await denseScores(context, estimator);
-        reference.forEach(({ heads, groups, channels }, l) => {
-          const expected = { ffn: channels, queryHeads: heads, kvGroups: groups };
-          for (const unit of ["ffn", "queryHeads", "kvGroups"] as const) {
-            const scores = expected[unit];
-            // Relative to the largest score of the layer: small ones are differences of large terms.
-            const atol = 2e-4 * Math.max(...scores);
-            const what = `${estimator} of layer ${l} ${unit}, ${name}`;
-            assertClose(at(found, l)[unit], scores, { atol, rtol: 1e-3 }, what);
-          }
-        });
-      }
-    });
+    using model = await onDevice(source);
+    const context = methodContext({ model, options: {}, calibration: windows });
+    for (const estimator of ESTIMATORS) {
+      const reference = known(known(taylorReferences[name])[estimator]);
+      const found = await denseScores(context, estimator);
+      reference.forEach(({ heads, groups, channels }, l) => {
+        const expected = { ffn: channels, queryHeads: heads, kvGroups: groups };
+        for (const unit of ["ffn", "queryHeads", "kvGroups"] as const) {
+          const scores = expected[unit];
+          // Relative to the largest score of the layer: small ones are differences of large terms.
+          const atol = 2e-4 * Math.max(...scores);
+          const what = `${estimator} of layer ${l} ${unit}, ${name}`;
+          assertClose(at(found, l)[unit], scores, { atol, rtol: 1e-3 }, what);
+        }
+      });
+    }
   }
 });
 
@@ -152,24 +151,23 @@ testOnEngines("llm-pruner in steps scores the model that the step before left", 
   const method = getMethod("llm-pruner");
   const units = ["ffn"] as const;
   for (const source of Object.values(sources)) {
-    await withModel(source, async (model) => {
-      const prune = (on: DecoderModel, sparsity: number, iterativeSteps: number) => {
-        const options = parseOptions(method, { structure: "uniform", iterativeSteps });
-        return method.prune(methodContext({ model: on, options, calibration: windows, sparsity, units }));
-      };
-      const sparsity = 0.4;
-      const { plan } = await prune(model, sparsity, 2);
-      // By hand: half of the way, and from the cut model on to the same budget.
-      const { plan: half } = await prune(model, sparsity / 2, 1);
-      const cut = pruneModel(model, half);
-      try {
-        const left = keptParameters(model.config, plannedShapes(model.config, plan));
-        const { plan: rest } = await prune(cut, 1 - left / keptParameters(cut.config), 1);
-        assertEquals(plan, composePlans(half, rest));
-        assert(half.layers.every(({ ffnChannels }, l) => ffnChannels.length > at(plan.layers, l).ffnChannels.length));
-      } finally {
-        disposeModel(cut);
-      }
-    });
+    using model = await onDevice(source);
+    const prune = (on: DecoderModel, sparsity: number, iterativeSteps: number) => {
+      const options = parseOptions(method, { structure: "uniform", iterativeSteps });
+      return method.prune(methodContext({ model: on, options, calibration: windows, sparsity, units }));
+    };
+    const sparsity = 0.4;
+    const { plan } = await prune(model, sparsity, 2);
+    // By hand: half of the way, and from the cut model on to the same budget.
+    const { plan: half } = await prune(model, sparsity / 2, 1);
+    const cut = pruneModel(model, half);
+    try {
+      const left = keptParameters(model.config, plannedShapes(model.config, plan));
+      const { plan: rest } = await prune(cut, 1 - left / keptParameters(cut.config), 1);
+      assertEquals(plan, composePlans(half, rest));
+      assert(half.layers.every(({ ffnChannels }, l) => ffnChannels.length > at(plan.layers, l).ffnChannels.length));
+    } finally {
+      disposeModel(cut);
+    }
   }
 });

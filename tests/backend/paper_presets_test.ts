@@ -13,38 +13,35 @@ import { UsageError } from "../../core/util/errors.ts";
 import { type Cell, PAPER_TABLES, type PaperTableId, type RunConfig } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import { disposeModel, uploadModel } from "../../models/device.ts";
 import { toySource } from "../support/toy.ts";
 import { PAPER_TABLE } from "../../reports/paper/tables.ts";
 import { isSameExperiment, type PublishedRow, publishedRows, reproduction } from "../../reports/reproduction.ts";
 import { sectionsOf, writeReport } from "../../benchmarks/commands/reports.ts";
-import { randomTensors, smallConfig, writeFolder } from "../support/weights_fixture.ts";
+import { randomTensors, smallConfig, tempFolder, writeFolder } from "../support/weights_fixture.ts";
 import { methodContext, toyWindows } from "../support/method_context.ts";
 import { known } from "../support/values.ts";
+import { onDevice } from "../support/device_models.ts";
 
 const DATASETS = join(import.meta.dirname!, "../../datasets");
 
 /** A data folder: the tasks' invented records, and corpora under the papers' names with text of the bundled world. */
 async function withData(test: (data: string) => Promise<void>): Promise<void> {
-  const folder = Deno.makeTempDirSync();
-  try {
-    for (const { name } of Deno.readDirSync(join(DATASETS, "fixtures"))) {
-      Deno.copyFileSync(join(DATASETS, "fixtures", name), join(folder, name));
-    }
-    const texts = Deno.readTextFileSync(join(DATASETS, "tiny_world/data/test.jsonl")).trim().split("\n")
-      .map((line) => JSON.parse(line).text as string);
-    const passages = Array.from({ length: 20 }, (_, i) => texts.slice(20 * i, 20 * i + 20).join(" "));
-    const fields = { wikitext2: "text", ptb: "sentence", c4: "text", bookcorpus: "text" };
-    for (const [corpus, field] of Object.entries(fields)) {
-      const lines = passages.map((text) => JSON.stringify({ [field]: text })).join("\n");
-      for (const split of ["train", "validation", "test"]) {
-        Deno.writeTextFileSync(join(folder, `${corpus}-${split}.jsonl`), lines);
-      }
-    }
-    await test(folder);
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
+  using temp = tempFolder();
+  const folder = temp.path;
+  for (const { name } of Deno.readDirSync(join(DATASETS, "fixtures"))) {
+    Deno.copyFileSync(join(DATASETS, "fixtures", name), join(folder, name));
   }
+  const texts = Deno.readTextFileSync(join(DATASETS, "tiny_world/data/test.jsonl")).trim().split("\n")
+    .map((line) => JSON.parse(line).text as string);
+  const passages = Array.from({ length: 20 }, (_, i) => texts.slice(20 * i, 20 * i + 20).join(" "));
+  const fields = { wikitext2: "text", ptb: "sentence", c4: "text", bookcorpus: "text" };
+  for (const [corpus, field] of Object.entries(fields)) {
+    const lines = passages.map((text) => JSON.stringify({ [field]: text })).join("\n");
+    for (const split of ["train", "validation", "test"]) {
+      Deno.writeTextFileSync(join(folder, `${corpus}-${split}.jsonl`), lines);
+    }
+  }
+  await test(folder);
 }
 
 const preset = (name: string, changes: Partial<RunConfig>): RunConfig =>
@@ -265,7 +262,7 @@ Deno.test({
   fn: async () => {
     await startEngine("wasm");
     const shape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
-    const model = await uploadModel(toySource({ layers: Array.from({ length: 8 }, () => ({ ...shape })) }));
+    using model = await onDevice(toySource({ layers: Array.from({ length: 8 }, () => ({ ...shape })) }));
     const method = getMethod("llm-pruner");
     const wholeLayers = async (raw: Record<string, unknown>) => {
       const options = parseOptions(method, raw);
@@ -273,15 +270,11 @@ Deno.test({
       const { plan } = await method.prune(context);
       return plan.layers.flatMap(({ ffnChannels }, l) => ffnChannels.length === shape.ffnChannels ? [l] : []);
     };
-    try {
-      assertEquals(await wholeLayers({ keepFirst: 2, keepLast: 1 }), [0, 1, 7]);
-      assertEquals(await wholeLayers({ keepFirst: 0.25, keepLast: 0.125 }), [0, 1, 7]);
-      assertEquals(await wholeLayers({ keepFirst: 0, keepLast: 0 }), []);
-      for (const wrong of [-1, 1.5]) {
-        assertThrows(() => parseOptions(method, { keepFirst: wrong }), UsageError, "keepFirst");
-      }
-    } finally {
-      disposeModel(model);
+    assertEquals(await wholeLayers({ keepFirst: 2, keepLast: 1 }), [0, 1, 7]);
+    assertEquals(await wholeLayers({ keepFirst: 0.25, keepLast: 0.125 }), [0, 1, 7]);
+    assertEquals(await wholeLayers({ keepFirst: 0, keepLast: 0 }), []);
+    for (const wrong of [-1, 1.5]) {
+      assertThrows(() => parseOptions(method, { keepFirst: wrong }), UsageError, "keepFirst");
     }
   },
 });

@@ -3,9 +3,7 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/as
 import { at } from "../../core/util/indexing.ts";
 import { NumericError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { forward } from "../../models/decoder.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
-import { logits } from "../../models/vocabulary.ts";
+import { type DecoderModel, disposeModel } from "../../models/device.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { toySource } from "../support/toy.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
@@ -21,14 +19,7 @@ import {
 import { recoverModel } from "../../models/training/recover.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { learningOptions, toyWindows } from "../support/method_context.ts";
-
-async function logitsOf(model: DecoderModel): Promise<Float32Array> {
-  const batch = windowBatch(toyWindows(2, 9));
-  const scores = tf.tidy(() => logits(model, forward(model, batch)));
-  const values = await scores.data() as Float32Array;
-  scores.dispose();
-  return values;
-}
+import { freed, logitsOf, onDevice } from "../support/device_models.ts";
 
 testOnEngines(
   "applyGradients() leads to the minimum; its state can be restored",
@@ -86,7 +77,7 @@ testOnEngines(
 );
 
 testOnEngines("recoverModel() lowers the loss of a pruned model, whose logits then need no adapters", async () => {
-  const dense = await uploadModel(toySource({ seed: 2 }));
+  using dense = await onDevice(toySource({ seed: 2 }));
   const plan = {
     layers: dense.config.layers.map(() => ({
       kvGroups: [0, 1, 3],
@@ -94,7 +85,7 @@ testOnEngines("recoverModel() lowers the loss of a pruned model, whose logits th
       ffnChannels: [0, 2, 4, 6, 8],
     })),
   };
-  const model = pruneModel(dense, plan);
+  using model = freed(pruneModel(dense, plan));
   const options = learningOptions({ steps: 12, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
   const { report } = await recoverModel({
     base: model,
@@ -118,8 +109,6 @@ testOnEngines("recoverModel() lowers the loss of a pruned model, whose logits th
     variables: [model.finalNorm],
   });
   assert(terms.crossEntropy < at(report.curve, 0).crossEntropy);
-  disposeModel(model);
-  disposeModel(dense);
 });
 
 testOnEngines("leastSquaresGain() solves the regularised normal equations", async () => {
@@ -159,7 +148,7 @@ testOnEngines("leastSquaresGain() solves the regularised normal equations", asyn
 });
 
 testOnEngines("compensate() brings the pruned model's output nearer to the dense one's", async () => {
-  const dense = await uploadModel(toySource({ seed: 6 }));
+  using dense = await onDevice(toySource({ seed: 6 }));
   const plan = {
     layers: dense.config.layers.map(() => ({
       kvGroups: [0, 1, 2],
@@ -172,14 +161,13 @@ testOnEngines("compensate() brings the pruned model's output nearer to the dense
   const gram = await gramMatrices(dense, windows, { report: () => {}, signal });
   const replaced = await compensate(dense, plan, { gram, report: () => {}, signal });
   assertEquals(Object.keys(replaced).length, 4);
-  const expected = await logitsOf(dense);
+  const expected = await logitsOf(dense, windowBatch(toyWindows(2, 9)));
   const distance = async (model: DecoderModel) => {
-    const values = await logitsOf(model);
+    const values = await logitsOf(model, windowBatch(toyWindows(2, 9)));
     disposeModel(model);
     return Math.hypot(...values.map((x, i) => x - at(expected, i)));
   };
   const plain = await distance(pruneModel(dense, plan));
   const better = await distance(pruneModel(dense, plan, replaced));
   assert(better < 0.9 * plain, `${plain} without, ${better} with compensation`);
-  disposeModel(dense);
 });

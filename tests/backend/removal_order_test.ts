@@ -13,7 +13,9 @@ import type { DecoderModel } from "../../models/device.ts";
 import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { identity, inverseOf, product, transposed } from "../support/dense.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
-import { methodContext, toyWindows, withToy } from "../support/method_context.ts";
+import { methodContext, toyWindows } from "../support/method_context.ts";
+import { onDevice } from "../support/device_models.ts";
+import { toySource } from "../support/toy.ts";
 
 /** A random [rows, columns] matrix, row-major, in f64. */
 const draw = (rng: Rng, rows: number, columns: number) =>
@@ -204,57 +206,54 @@ testOnEngines(
   async () => {
     // Of two tokens only the first is scored, and in the last layer nothing of the second reaches it.
     const window = at(toyWindows(1, 2), 0);
-    await withToy({}, async (model) => {
-      const last = model.layers.length - 1;
-      const factors = await slopeFactors(methodContext({ model, options: {}, calibration: [window] }));
-      const { width } = model.config;
-      for (const [site, map] of [["output", "output"], ["down", "down"]] as const) {
-        const slope: number[] = [];
-        const step = 0.02;
-        for (let i = 0; i < width; i++) {
-          const losses: number[] = [];
-          for (const sign of [1, -1]) {
-            const bias = tf.tensor1d(Float32Array.from({ length: width }, (_, j) => i === j ? sign * step : 0));
-            const layers = model.layers.map((layer, l) =>
-              l === last ? { ...layer, [map]: { ...layer[map], bias } } : layer
-            );
-            losses.push(await summedLoss({ ...model, layers }, window));
-            bias.dispose();
-          }
-          slope.push((at(losses, 0) - at(losses, 1)) / (2 * step));
+    using model = await onDevice(toySource({}));
+    const last = model.layers.length - 1;
+    const factors = await slopeFactors(methodContext({ model, options: {}, calibration: [window] }));
+    const { width } = model.config;
+    for (const [site, map] of [["output", "output"], ["down", "down"]] as const) {
+      const slope: number[] = [];
+      const step = 0.02;
+      for (let i = 0; i < width; i++) {
+        const losses: number[] = [];
+        for (const sign of [1, -1]) {
+          const bias = tf.tensor1d(Float32Array.from({ length: width }, (_, j) => i === j ? sign * step : 0));
+          const layers = model.layers.map((layer, l) =>
+            l === last ? { ...layer, [map]: { ...layer[map], bias } } : layer
+          );
+          losses.push(await summedLoss({ ...model, layers }, window));
+          bias.dispose();
         }
-        const expected = slope.flatMap((x) => slope.map((y) => x * y / 2));
-        const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-        const { data } = entry(factors, curvatureNames.slopes(last, site));
-        assertClose(data, expected, { atol: 5e-3 * largest, rtol: 0 }, site);
+        slope.push((at(losses, 0) - at(losses, 1)) / (2 * step));
       }
-    });
+      const expected = slope.flatMap((x) => slope.map((y) => x * y / 2));
+      const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+      const { data } = entry(factors, curvatureNames.slopes(last, site));
+      assertClose(data, expected, { atol: 5e-3 * largest, rtol: 0 }, site);
+    }
   },
 );
 
 testOnEngines("obs removes exactly the planted dead channels, heads and groups, with either error", async () => {
   const layers = [0, 1].map(() => ({ kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 }));
   const dead = [0, 1].map((layer) => ({ layer, ffn: [1, 5, 6, 11, 17, 20], kvGroups: [layer + 1] }));
-  await withToy({ layers, dead, deadScale: 1e-3 }, async (model) => {
-    for (const error of ["plain", "kfac"] as const) {
-      const options = obs.options.parse({ error });
-      const context = methodContext({ model, options, calibration: toyWindows(6, 16), sparsity: 0.25 });
-      const { plan } = await obs.prune(context);
-      for (const { layer, ffn, kvGroups } of dead) {
-        const kept = at(plan.layers, layer);
-        assertEquals(kept.ffnChannels.filter((unit) => ffn.includes(unit)), [], `${error}: dead channels`);
-        assertEquals(kept.kvGroups.filter((unit) => kvGroups.includes(unit)), [], `${error}: dead groups`);
-      }
+  using model = await onDevice(toySource({ layers, dead, deadScale: 1e-3 }));
+  for (const error of ["plain", "kfac"] as const) {
+    const options = obs.options.parse({ error });
+    const context = methodContext({ model, options, calibration: toyWindows(6, 16), sparsity: 0.25 });
+    const { plan } = await obs.prune(context);
+    for (const { layer, ffn, kvGroups } of dead) {
+      const kept = at(plan.layers, layer);
+      assertEquals(kept.ffnChannels.filter((unit) => ffn.includes(unit)), [], `${error}: dead channels`);
+      assertEquals(kept.kvGroups.filter((unit) => kvGroups.includes(unit)), [], `${error}: dead groups`);
     }
-  });
+  }
 });
 
 testOnEngines("obs reads the statistics that compensation reads, once", async () => {
-  await withToy({}, async (model) => {
-    const cache = new Map();
-    const context = methodContext({ model, options: obs.options.parse({}), calibration: toyWindows(4, 16), cache });
-    await obs.prune(context);
-    assertEquals([...cache.keys()], ["gram matrices", "removal orders, plain error"]);
-    assertEquals(await inputFactors(context), cache.get("gram matrices"));
-  });
+  using model = await onDevice(toySource({}));
+  const cache = new Map();
+  const context = methodContext({ model, options: obs.options.parse({}), calibration: toyWindows(4, 16), cache });
+  await obs.prune(context);
+  assertEquals([...cache.keys()], ["gram matrices", "removal orders, plain error"]);
+  assertEquals(await inputFactors(context), cache.get("gram matrices"));
 });

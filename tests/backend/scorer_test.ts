@@ -9,15 +9,12 @@ import { time } from "../../benchmarks/pipeline/time.ts";
 import { currentEngine } from "../../core/engine/engine.ts";
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
-import type { DecoderModel } from "../../models/device.ts";
-import { greedyStep } from "../../models/generate.ts";
-import { disposeCache } from "../../models/decode.ts";
 import { referenceForward, referenceLogProbs } from "../support/reference.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
-import { withSource } from "../support/method_context.ts";
+import { onDevice } from "../support/device_models.ts";
 
 const source = toySource({
   seed: 5,
@@ -26,8 +23,6 @@ const source = toySource({
     { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 12 },
   ],
 });
-
-const withModel = (run: (model: DecoderModel) => Promise<void>) => withSource(source, run);
 
 /** Examples with a context and a few choices each, of very different lengths. */
 function examples(): ScoredSequence[] {
@@ -47,101 +42,70 @@ function expected({ ids, scored }: ScoredSequence): number[] {
   return [...referenceLogProbs(logits, ids.slice(1)).slice(-scored)];
 }
 
-testOnEngines("scores do not depend on batching and equal the plain-array model's", () =>
-  withModel(async (model) => {
-    const sequences = examples();
-    const reference = sequences.flatMap(expected);
-    const scorings: number[][] = [];
-    for (const batchTokens of [1, 24, 100, 4096]) {
-      const got: number[][] = sequences.map(() => []);
-      for (const { batch, targets, owners } of packBatches(sequences, batchTokens)) {
-        const { logProbs } = await scoringModel(model).score(batch, targets);
-        owners.forEach((owner, i) => at(got, owner).push(at(logProbs, i)));
-      }
-      scorings.push(got.flat());
+testOnEngines("scores do not depend on batching and equal the plain-array model's", async () => {
+  using model = await onDevice(source);
+  const sequences = examples();
+  const reference = sequences.flatMap(expected);
+  const scorings: number[][] = [];
+  for (const batchTokens of [1, 24, 100, 4096]) {
+    const got: number[][] = sequences.map(() => []);
+    for (const { batch, targets, owners } of packBatches(sequences, batchTokens)) {
+      const { logProbs } = await scoringModel(model).score(batch, targets);
+      owners.forEach((owner, i) => at(got, owner).push(at(logProbs, i)));
     }
-    for (const scoring of scorings) {
-      assertClose(scoring, at(scorings, 0), { atol: 1e-5, rtol: 0 }, "scores of another batching");
-      assertClose(scoring, reference, { atol: 1e-4, rtol: 0 }, "scores");
-    }
-  }));
+    scorings.push(got.flat());
+  }
+  for (const scoring of scorings) {
+    assertClose(scoring, at(scorings, 0), { atol: 1e-5, rtol: 0 }, "scores of another batching");
+    assertClose(scoring, reference, { atol: 1e-4, rtol: 0 }, "scores");
+  }
+});
 
-testOnEngines("loglikelihood() says which continuations are greedy", () =>
-  withModel(async (model) => {
-    const tokenizer = fakeTokenizer();
-    const context = "a b c";
-    const ids = tokenizer.encode(context);
-    for (let i = 0; i < 61; i++) tokenizer.encode(` w${i}`);
-    const { logits } = referenceForward(source, ids);
-    const last = [...at(logits, ids.length - 1)];
-    const best = last.indexOf(Math.max(...last));
-    const words = Array.from({ length: 61 }, (_, id) => id).filter((id) => tokenizer.tokenText(id).startsWith(" w"));
-    const scores = await createScorer(scoringModel(model), tokenizer)
-      .loglikelihood(words.map((id) => ({ context, continuation: tokenizer.tokenText(id) })));
-    assertEquals(scores.map(({ isGreedy }) => isGreedy), words.map((id) => id === best));
-    assert(words.includes(best), "the most probable token must be among the continuations");
-  }));
+testOnEngines("loglikelihood() says which continuations are greedy", async () => {
+  using model = await onDevice(source);
+  const tokenizer = fakeTokenizer();
+  const context = "a b c";
+  const ids = tokenizer.encode(context);
+  for (let i = 0; i < 61; i++) tokenizer.encode(` w${i}`);
+  const { logits } = referenceForward(source, ids);
+  const last = [...at(logits, ids.length - 1)];
+  const best = last.indexOf(Math.max(...last));
+  const words = Array.from({ length: 61 }, (_, id) => id).filter((id) => tokenizer.tokenText(id).startsWith(" w"));
+  const scores = await createScorer(scoringModel(model), tokenizer)
+    .loglikelihood(words.map((id) => ({ context, continuation: tokenizer.tokenText(id) })));
+  assertEquals(scores.map(({ isGreedy }) => isGreedy), words.map((id) => id === best));
+  assert(words.includes(best), "the most probable token must be among the continuations");
+});
 
-testOnEngines("createScorer() refuses a model whose output is not finite", () =>
-  withModel(async (model) => {
-    const finalNorm = tf.mul(model.finalNorm, NaN) as tf.Tensor1D;
-    try {
-      const scorer = createScorer(scoringModel({ ...model, finalNorm }), fakeTokenizer());
-      await assertRejects(() => scorer.loglikelihood([{ ids: [1, 2, 3], scored: 2 }]), NumericError, "NaN");
-    } finally {
-      finalNorm.dispose();
-    }
-  }));
+testOnEngines("createScorer() refuses a model whose output is not finite", async () => {
+  using model = await onDevice(source);
+  const finalNorm = tf.mul(model.finalNorm, NaN) as tf.Tensor1D;
+  try {
+    const scorer = createScorer(scoringModel({ ...model, finalNorm }), fakeTokenizer());
+    await assertRejects(() => scorer.loglikelihood([{ ids: [1, 2, 3], scored: 2 }]), NumericError, "NaN");
+  } finally {
+    finalNorm.dispose();
+  }
+});
 
-testOnEngines(
-  "greedyStep() continues with the most probable token, prefill and decode alike",
-  () =>
-    withModel(async (model) => {
-      const prompt = toyTokens({ count: 6, seed: 9 });
-      const rows = [[...prompt.slice(0, 3)], [...prompt.slice(3)]];
-      let tokens = prompt;
-      let cache = null;
-      for (let i = 0; i < 4; i++) {
-        const step = await greedyStep(model, tokens, 2, cache);
-        for (const [row, ids] of rows.entries()) {
-          const { logits } = referenceForward(source, ids);
-          const last = at(logits, ids.length - 1);
-          // Two tokens may be equally probable in f32: the chosen one must be at the top within rounding.
-          assertClose(
-            [at(last, at(step.next, row))],
-            [Math.max(...last)],
-            { atol: 1e-4, rtol: 0 },
-            "logit of the chosen token",
-          );
-          ids.push(at(step.next, row));
-        }
-        [tokens, cache] = [step.next, step.cache];
-      }
-      disposeCache(cache!);
-    }),
-);
-
-testOnEngines(
-  "time() keeps the raw samples of prefill and decode apart",
-  () =>
-    withModel(async (model) => {
-      const choice = { prefillTokens: 16, decodeTokens: 3, batch: 2, repeats: 2 };
-      const [prefill, decode] = take(await time({ model }, { ...choice, dense: { model } }), 2);
-      assertEquals([prefill.name, decode.name, prefill.batch], ["pp16", "tg3", 2]);
-      for (const [result, tokens] of [[prefill, 16], [decode, 3]] as const) {
-        assertEquals([result.samplesMs.length, result.denseSamplesMs?.length, result.threads], [
-          2,
-          2,
-          currentEngine().threads,
-        ]);
-        const rates = result.samplesMs.map((ms) => 1000 * 2 * tokens / ms);
-        assertClose([result.tokensPerS.mean], [(at(rates, 0) + at(rates, 1)) / 2], { rtol: 1e-9 });
-        assertClose([result.tokensPerS.sd], [Math.abs(at(rates, 0) - at(rates, 1)) / Math.SQRT2], { rtol: 1e-6 });
-      }
-      await assertRejects(
-        () => time({ model }, { ...choice, prefillTokens: 257 }),
-        UsageError,
-        "256 positions",
-      );
-    }),
-);
+testOnEngines("time() keeps the raw samples of prefill and decode apart", async () => {
+  using model = await onDevice(source);
+  const choice = { prefillTokens: 16, decodeTokens: 3, batch: 2, repeats: 2 };
+  const [prefill, decode] = take(await time({ model }, { ...choice, dense: { model } }), 2);
+  assertEquals([prefill.name, decode.name, prefill.batch], ["pp16", "tg3", 2]);
+  for (const [result, tokens] of [[prefill, 16], [decode, 3]] as const) {
+    assertEquals([result.samplesMs.length, result.denseSamplesMs?.length, result.threads], [
+      2,
+      2,
+      currentEngine().threads,
+    ]);
+    const rates = result.samplesMs.map((ms) => 1000 * 2 * tokens / ms);
+    assertClose([result.tokensPerS.mean], [(at(rates, 0) + at(rates, 1)) / 2], { rtol: 1e-9 });
+    assertClose([result.tokensPerS.sd], [Math.abs(at(rates, 0) - at(rates, 1)) / Math.SQRT2], { rtol: 1e-6 });
+  }
+  await assertRejects(
+    () => time({ model }, { ...choice, prefillTokens: 257 }),
+    UsageError,
+    "256 positions",
+  );
+});

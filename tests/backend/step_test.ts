@@ -4,12 +4,13 @@ import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { canStep, disposeCache, extend, type Extension, type KvCache } from "../../models/decode.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import { type DecoderModel } from "../../models/device.ts";
 import { logits } from "../../models/vocabulary.ts";
 import { generateTokens, greedyStep, greedyTokens } from "../../models/generate.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyConfig, toySource, toyTokens } from "../support/toy.ts";
 import { countTraffic } from "../support/traffic.ts";
+import { onDevice } from "../support/device_models.ts";
 
 const ROPE = { base: 10_000 };
 
@@ -52,7 +53,7 @@ async function steppedLogProbs(model: DecoderModel, ids: Int32Array): Promise<nu
 
 for (const [name, config] of Object.entries(CONFIGS)) {
   testOnEngines(`decoding gives what scoring gives: ${name}`, async (engine) => {
-    const model = await uploadModel(toySource({ ...config, seed: 3 }));
+    using model = await onDevice(toySource({ ...config, seed: 3 }));
     assertEquals(canStep(model, 1), engine.decoderOps);
     const prompts = [toyTokens({ count: 9, seed: 1 }), toyTokens({ count: 9, seed: 2 })];
     const steps = 70;
@@ -72,12 +73,11 @@ for (const [name, config] of Object.entries(CONFIGS)) {
       assertClose(await steppedLogProbs(model, sequence), logProbs, { atol: 1e-4, rtol: 0 });
     }
     disposeCache(cache);
-    disposeModel(model);
   });
 }
 
 testOnEngines("decoding N tokens reads once, and steps through a layer in one operation", async (engine) => {
-  const model = await uploadModel(toySource({ layers: Array(4).fill(at(toyConfig().layers, 0)) }));
+  using model = await onDevice(toySource({ layers: Array(4).fill(at(toyConfig().layers, 0)) }));
   const first = Int32Array.of(1, 2);
   const decode = (steps: number) =>
     countTraffic(async () => {
@@ -92,11 +92,10 @@ testOnEngines("decoding N tokens reads once, and steps through a layer in one op
   assert(perToken <= (engine.decoderOps ? layers + 6 : 60 * layers + 20), `${perToken} operations a token`);
   // The angles, the place, and what TensorFlow.js writes for axes; nothing that grows with the layers.
   if (engine.decoderOps) assert((long.writes - short.writes) / 20 <= 6, `${(long.writes - short.writes) / 20} writes`);
-  disposeModel(model);
 });
 
 testOnEngines("a cache that was stepped through continues with several tokens at once", async () => {
-  const model = await uploadModel(toySource({ seed: 5 }));
+  using model = await onDevice(toySource({ seed: 5 }));
   const ids = toyTokens({ count: 12, seed: 4 });
   let cache: KvCache | null = null;
   for (const [from, to] of [[0, 1], [1, 2], [2, 9], [9, 10], [10, 12]] as const) {
@@ -109,5 +108,4 @@ testOnEngines("a cache that was stepped through continues with several tokens at
     tf.dispose([grown.states, whole, part]);
   }
   if (cache) disposeCache(cache);
-  disposeModel(model);
 });

@@ -1,4 +1,3 @@
-import * as tf from "@tensorflow/tfjs";
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { exportCell } from "../../benchmarks/commands/export_cell.ts";
@@ -7,9 +6,7 @@ import { openStoredWeights, storeWeights } from "../../benchmarks/records/kept_w
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
 import { expectedTensors, tensorNames } from "../../models/config.ts";
-import { forward } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
-import { logits } from "../../models/vocabulary.ts";
 import { openFolderModel, openModel } from "../../models/load.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { hostTensor, pruneModel } from "../../models/surgery.ts";
@@ -18,15 +15,9 @@ import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } fro
 import { withFolder } from "../support/weights_fixture.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { at } from "../../core/util/indexing.ts";
+import { logitsOf, onDevice } from "../support/device_models.ts";
 
 const TOKENS = toyTokens({ count: 11 });
-
-async function logitsOf(model: DecoderModel): Promise<Float32Array> {
-  const scores = tf.tidy(() => logits(model, forward(model, { tokens: TOKENS, batch: 1, length: TOKENS.length })));
-  const values = await scores.data<"float32">();
-  scores.dispose();
-  return values;
-}
 
 interface Stored {
   out: string;
@@ -83,11 +74,10 @@ testOnEngines("stored weights keep biases that a method added", async () => {
   await inRun(true, async ({ out, record, model }) => {
     const source = openFolderModel(record.cell.model);
     const stored = openStoredWeights(out, record, source);
-    const again = await uploadModel(stored);
+    using again = await onDevice(stored);
     assertEquals(again.config.biases, ["output"]);
-    assertClose(await logitsOf(again), await logitsOf(model), { atol: 0, rtol: 0 });
+    assertClose(await logitsOf(again, TOKENS), await logitsOf(model, TOKENS), { atol: 0, rtol: 0 });
     for (const each of [stored, source]) each.close();
-    disposeModel(again);
   });
 }, { except: ["webgpu"] });
 

@@ -12,15 +12,14 @@ import {
   type WeightSource,
 } from "../../models/config.ts";
 import { queryHeads } from "../../models/units.ts";
-import { forward } from "../../models/decoder.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
-import { logits } from "../../models/vocabulary.ts";
-import { densePlan, isRemoved, plannedConfig, plannedShapes, type PrunePlan } from "../../models/plan.ts";
+import { disposeModel } from "../../models/device.ts";
+import { densePlan, isRemoved, plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { referenceForward } from "../support/reference.ts";
 import { hostTensor, pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { assertClose, flat, testOnEngines } from "../support/engines.ts";
 import { planToHidden, planToMasks } from "../support/plan_masks.ts";
+import { freed, logitsOf, onDevice } from "../support/device_models.ts";
 
 const GROUPED = [
   { kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: 20 },
@@ -44,13 +43,6 @@ function somePlan(config: DecoderConfig, seed: number): PrunePlan {
       };
     }),
   };
-}
-
-async function modelLogits(model: DecoderModel, options: Parameters<typeof forward>[2] = {}): Promise<Float32Array> {
-  const scores = tf.tidy(() => logits(model, forward(model, { tokens: TOKENS, batch: 1, length: 17 }, options)));
-  const values = await scores.data<"float32">();
-  scores.dispose();
-  return values;
 }
 
 /** {@linkcode somePlan} that also removes layer 1 and a third of the hidden dimensions. */
@@ -85,36 +77,15 @@ const VARIANTS: Record<string, Partial<DecoderConfig>> = {
   },
 };
 
-testOnEngines("pruneModel() gives the logits of the masked model and of the masked twin", async () => {
-  for (const [variant, options] of Object.entries(VARIANTS)) {
-    const source = toySource({ ...options, seed: 6 });
-    const plan = somePlan(source.config, 1);
-    const dense = await uploadModel(source);
-    const masks = planToMasks(source.config, plan);
-    const masked = await modelLogits(dense, { masks });
-    tf.dispose(masks as unknown as tf.TensorContainer);
-    const small = pruneModel(dense, plan);
-    disposeModel(dense);
-    assertEquals(small.config.layers, plannedShapes(source.config, plan));
-    for (const [name, shape] of expectedTensors(small.config)) {
-      assertEquals((await hostTensor(small, name)).shape, shape, name);
-    }
-    const pruned = await modelLogits(small);
-    disposeModel(small);
-    assertClose(pruned, masked, {}, `logits with ${variant}`);
-    assertClose(pruned, twinLogits(source, plan), {}, `logits with ${variant} against the twin`);
-  }
-});
-
 testOnEngines("pruneModel() removes layers and hidden dimensions as masks do", async () => {
   const layers = [...GROUPED, at(GROUPED, 0)];
   for (const [variant, options] of Object.entries(VARIANTS)) {
     const source = toySource({ ...options, seed: 8, layers });
     const plan = wholePlan(source.config, 1);
-    const dense = await uploadModel(source);
+    using dense = await onDevice(source);
     const masks = planToMasks(source.config, plan);
     const hidden = planToHidden(source.config, plan);
-    const masked = await modelLogits(dense, { masks, hidden });
+    const masked = await logitsOf(dense, TOKENS, { masks, hidden });
     tf.dispose([hidden!.mask, masks as unknown as tf.TensorContainer]);
     assertClose(masked, twinLogits(source, plan), {}, `logits of the masked model with ${variant} against the twin`);
     for (const small of [pruneModel(dense, plan), await pruneByLayers(dense, plan)]) {
@@ -123,10 +94,9 @@ testOnEngines("pruneModel() removes layers and hidden dimensions as masks do", a
       for (const [name, shape] of expectedTensors(small.config)) {
         assertEquals((await hostTensor(small, name)).shape, shape, name);
       }
-      assertClose(await modelLogits(small), masked, {}, `logits with ${variant}`);
+      assertClose(await logitsOf(small, TOKENS), masked, {}, `logits with ${variant}`);
       disposeModel(small);
     }
-    disposeModel(dense);
   }
 });
 
@@ -134,26 +104,23 @@ testOnEngines("masks of layers and hidden dimensions that are neither 0 nor 1 do
   const source = toySource({ ...VARIANTS["an untied head and all biases"], seed: 2 });
   const rng = createRng(3, "soft");
   const soft = Array.from({ length: source.config.width }, (_, i) => i % 5 === 0 ? 0 : rng.uniform());
-  const dense = await uploadModel(source);
+  using dense = await onDevice(source);
   const hidden = { mask: tf.tensor1d(soft), open: soft.filter((value) => value !== 0).length };
   const masks = [0.25, 0.75].map((value) => ({ layer: tf.tensor1d([value]) }));
-  const actual = await modelLogits(dense, { hidden, masks });
+  const actual = await logitsOf(dense, TOKENS, { hidden, masks });
   tf.dispose([hidden.mask, ...masks.map(({ layer }) => layer)]);
-  disposeModel(dense);
   const twin = referenceForward(source, TOKENS, { hidden: soft, masks: [{ layer: 0.25 }, { layer: 0.75 }] });
   assertClose(actual, flat(twin.logits));
 });
 
 testOnEngines("pruneModel() with the dense plan changes nothing, and the two models live apart", async () => {
   const source = toySource({ layers: GROUPED, tiedHead: false });
-  const dense = await uploadModel(source);
-  const before = await modelLogits(dense);
-  const copy = pruneModel(dense, densePlan(source.config));
+  using dense = await onDevice(source);
+  const before = await logitsOf(dense, TOKENS);
+  using copy = freed(pruneModel(dense, densePlan(source.config)));
   assertEquals(copy.config, source.config);
-  assertClose(await modelLogits(copy), before, { atol: 0, rtol: 0 });
-  disposeModel(copy);
-  assertClose(await modelLogits(dense), before, { atol: 0, rtol: 0 });
-  disposeModel(dense);
+  assertClose(await logitsOf(copy, TOKENS), before, { atol: 0, rtol: 0 });
+  assertClose(await logitsOf(dense, TOKENS), before, { atol: 0, rtol: 0 });
 });
 
 testOnEngines("pruneModel() puts replaced tensors and added biases in place before it cuts", async () => {
@@ -183,20 +150,18 @@ testOnEngines("pruneModel() puts replaced tensors and added biases in place befo
           (name.endsWith(".bias") ? { shape, data: new Float32Array(at(shape, 0)) } : source.read(name)),
       ])),
     );
-    const dense = await uploadModel(source);
+    using dense = await onDevice(source);
     for (const plan of [somePlan(source.config, 2), wholePlan(source.config, 2)]) {
-      const small = pruneModel(dense, plan, replaced);
+      using small = freed(pruneModel(dense, plan, replaced));
       assertEquals(small.config.biases, biases);
-      assertClose(await modelLogits(small), twinLogits(expected, plan));
-      disposeModel(small);
+      assertClose(await logitsOf(small, TOKENS), twinLogits(expected, plan));
     }
-    disposeModel(dense);
   }
 });
 
 testOnEngines("pruneModel() folds low-rank updates in", async () => {
   const source = toySource({ layers: GROUPED });
-  const dense = await uploadModel(source);
+  using dense = await onDevice(source);
   const { query, down } = at(dense.layers, 1);
   const lora = ({ weight: { shape: [input, out] } }: typeof query) => ({
     down: tf.randomNormal([input, 2], 0, 0.3, "float32", 1) as tf.Tensor2D,
@@ -206,45 +171,39 @@ testOnEngines("pruneModel() folds low-rank updates in", async () => {
   [query.lora, down.lora] = [lora(query), lora(down)];
   const plan = somePlan(source.config, 3);
   const masks = planToMasks(source.config, plan);
-  const masked = await modelLogits(dense, { masks });
-  const small = pruneModel(dense, plan);
+  const masked = await logitsOf(dense, TOKENS, { masks });
+  using small = freed(pruneModel(dense, plan));
   tf.dispose(masks as unknown as tf.TensorContainer);
   tf.dispose([query.lora.down, query.lora.up, down.lora.down, down.lora.up]);
-  disposeModel(dense);
-  assertClose(await modelLogits(small), masked);
-  disposeModel(small);
+  assertClose(await logitsOf(small, TOKENS), masked);
 });
 
 testOnEngines("hostTensor() reads back what was uploaded", async () => {
   for (const options of Object.values(VARIANTS)) {
     const source = toySource(options);
-    const model = await uploadModel(source);
+    using model = await onDevice(source);
     for (const name of expectedTensors(source.config).keys()) {
       const { shape, data } = await hostTensor(model, name);
       assertEquals(shape, source.read(name).shape, name);
       assertClose(data, source.read(name).data, { atol: 0, rtol: 0 }, name);
     }
-    disposeModel(model);
   }
 });
 
 testOnEngines("hostTensor() reads a pruned model back whole", async () => {
   const source = toySource({ layers: GROUPED });
-  const dense = await uploadModel(source);
-  const small = pruneModel(dense, somePlan(source.config, 4));
-  disposeModel(dense);
+  using dense = await onDevice(source);
+  using small = freed(pruneModel(dense, somePlan(source.config, 4)));
   const tensors = new Map<string, HostTensor>();
   for (const name of expectedTensors(small.config).keys()) tensors.set(name, await hostTensor(small, name));
-  const before = await modelLogits(small);
-  disposeModel(small);
-  const again = await uploadModel(memorySource(small.config, tensors));
-  assertClose(await modelLogits(again), before, { atol: 0, rtol: 0 });
-  disposeModel(again);
+  const before = await logitsOf(small, TOKENS);
+  using again = await onDevice(memorySource(small.config, tensors));
+  assertClose(await logitsOf(again, TOKENS), before, { atol: 0, rtol: 0 });
 });
 
 testOnEngines("pruneModel() and hostTensor() refuse what does not fit", async () => {
   const source = toySource();
-  const model = await uploadModel(source);
+  using model = await onDevice(source);
   const plan = densePlan(source.config);
   const weight = tensorNames.weight(0, "down");
   assertThrows(() => pruneModel(model, { layers: [at(plan.layers, 0)] }), RangeError, "2 layers");
@@ -259,5 +218,4 @@ testOnEngines("pruneModel() and hostTensor() refuse what does not fit", async ()
     'no tensor named "model.layers.7.mlp.down_proj.weight"',
   );
   await assertRejects(() => hostTensor(model, tensorNames.head), RangeError, "lm_head.weight");
-  disposeModel(model);
 });

@@ -33,6 +33,7 @@ import { teacherTargets } from "../../models/training/teacher.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { learningOptions, toyWindows } from "../support/method_context.ts";
 import { known } from "../support/values.ts";
+import { freed, onDevice } from "../support/device_models.ts";
 
 const WEIGHTS: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1, hidden: 0 };
 
@@ -211,7 +212,7 @@ testOnEngines("batchGradients() gives the full batch's gradient from micro-batch
 });
 
 testOnEngines("withAdapters() leaves the model's output alone until the adapters learn", async () => {
-  const model = await uploadModel(toySource());
+  using model = await onDevice(toySource());
   const adapters = createAdapters(model.config, { rank: 2, alpha: 4, rng: createRng(0, "adapters") });
   const batch = windowBatch(toyWindows(1, 6));
   const [plain, adapted] = [forward(model, batch), forward(withAdapters(model, adapters), batch)];
@@ -219,7 +220,6 @@ testOnEngines("withAdapters() leaves the model's output alone until the adapters
   assertEquals(at(model.layers, 0).query.lora, undefined);
   tf.dispose([plain, adapted]);
   disposeAdapters(adapters);
-  disposeModel(model);
 });
 
 /** Half of the channels and heads of every layer stay. */
@@ -381,12 +381,11 @@ testOnEngines("masks of layers and hidden dimensions are cut and folded in witho
     assert(step.maskGradients.every(({ layer }) => layer!.length === 1 && layer![0] !== 0));
     const expected = await maskedLogits(before.model, { ...wide, masks: await scaledMasks(before, wide.masks) });
     const tolerance = { atol: 1e-4 * Math.max(...expected.map(Math.abs)), rtol: 0 };
-    const compact = pruneModel(teacher, plan);
+    using compact = freed(pruneModel(teacher, plan));
     const cut = await cutStudent(before, { compact, plan, config: teacher.config, options });
     foldParts(compact, await trainedParts(cut, narrow));
     assertClose(await maskedLogits(compact, {}), expected, tolerance, "logits of the merged model");
     disposeStudent(cut);
-    disposeModel(compact);
     free();
   }
 });

@@ -17,6 +17,7 @@ import { nextTokens, windowBatch } from "../../models/training/batches.ts";
 import { teacherTargets } from "../../models/training/teacher.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyWindows } from "../support/method_context.ts";
+import { onDevice } from "../support/device_models.ts";
 
 /** The largest linear map of the toy model, 32 x 32; the vocabulary of 61 x 32 takes 7808 bytes. */
 const LIMIT_BYTES = 4096;
@@ -29,15 +30,13 @@ async function bothWays(
 ): Promise<void> {
   for (const [variant, config] of Object.entries(VARIANTS)) {
     const source = toySource({ ...config, seed: 4 });
-    const whole = await uploadModel(source);
+    using whole = await onDevice(source);
     engine.maxTensorBytes = LIMIT_BYTES;
-    const split = await uploadModel(source);
+    using split = await onDevice(source);
     assertEquals([whole, split].map(({ embedding }) => embedding.map(({ shape }) => shape[0])), [[61], [31, 30]]);
     assertEquals(split.head?.map(({ shape }) => shape), config.tiedHead === false ? [[32, 31], [32, 30]] : undefined);
     await run(whole, split, variant);
     engine.maxTensorBytes = Infinity;
-    disposeModel(whole);
-    disposeModel(split);
   }
 }
 

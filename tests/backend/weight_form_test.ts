@@ -29,7 +29,8 @@ import { recoverModel } from "../../models/training/recover.ts";
 import { assertClose, testOnEngines, testOwnOperations } from "../support/engines.ts";
 import { learningOptions, methodContext, toyWindows } from "../support/method_context.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
-import { asStored } from "../support/weights_fixture.ts";
+import { asStored, tempFolder } from "../support/weights_fixture.ts";
+import { freed, onDevice } from "../support/device_models.ts";
 
 /** The toy with every number rounded to what `form` holds. */
 function roundedSource(form: "F16" | "BF16", tiedHead: boolean, shape: Partial<DecoderConfig> = {}): WeightSource {
@@ -91,10 +92,9 @@ testOnEngines("weights as stored give the log-likelihoods, generations and pruni
 });
 
 testOwnOperations("layers that are read one at a time are in 16 bits too", async () => {
-  const model = await openLayerwise(roundedSource("BF16", true), "stored");
+  using model = freed(await openLayerwise(roundedSource("BF16", true), "stored"));
   const packed = await eachLayer(model, (layer) => layer.up.weight instanceof PackedMatrix);
   assertEquals(packed, [true, true]);
-  disposeModel(model);
 });
 
 testOwnOperations("adapters learn on weights as stored as on f32 weights, and are folded into f32", async () => {
@@ -102,8 +102,8 @@ testOwnOperations("adapters learn on weights as stored as on f32 weights, and ar
   const options = learningOptions({ steps: 6, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
   const trained: Float32Array[] = [];
   for (const weights of ["f32", "stored"] as const) {
-    const teacher = await uploadModel(source, weights);
-    const base = pruneModel(teacher, PLAN);
+    using teacher = await onDevice(source, weights);
+    using base = freed(pruneModel(teacher, PLAN));
     await recoverModel({
       base,
       teacher,
@@ -116,8 +116,6 @@ testOwnOperations("adapters learn on weights as stored as on f32 weights, and ar
     });
     trained.push(await scores(base));
     assert(base.layers.every((layer) => layer.up.weight instanceof tf.Tensor));
-    disposeModel(base);
-    disposeModel(teacher);
   }
   const [plain, stored] = trained;
   assert(plain && stored);
@@ -125,12 +123,11 @@ testOwnOperations("adapters learn on weights as stored as on f32 weights, and ar
 });
 
 testOwnOperations("matrices that 16 bits do not hold stay in f32", async () => {
-  const model = await uploadModel(toySource({ seed: 2 }), "stored");
+  using model = await onDevice(toySource({ seed: 2 }), "stored");
   for (const weight of matrices(model)) assert(weight instanceof tf.Tensor);
   const hidden = forward(model, { tokens: Int32Array.of(1, 2), batch: 1, length: 2 });
   assertEquals(hidden.shape, [2, 32]);
   hidden.dispose();
-  disposeModel(model);
 });
 
 /** Wide enough for methods that leave the first or last layers whole. */
@@ -161,10 +158,9 @@ testOwnOperations("least squares corrects weights as stored like f32 weights", a
   const quiet = { report: () => {}, signal: new AbortController().signal };
   const corrected: Record<string, HostTensor>[] = [];
   for (const weights of ["f32", "stored"] as const) {
-    const model = await uploadModel(source, weights);
+    using model = await onDevice(source, weights);
     const gram = await gramMatrices(model, toyWindows(4, 16), quiet);
     corrected.push(await compensate(model, PLAN, { gram, ...quiet }));
-    disposeModel(model);
   }
   const [plain, stored] = corrected;
   assert(plain && stored);
@@ -175,28 +171,25 @@ testOwnOperations("least squares corrects weights as stored like f32 weights", a
 });
 
 testOnEngines("a run holds 16-bit files as stored where the engine can, and goes on as it began", async (engine) => {
-  const out = Deno.makeTempDirSync();
+  using temp = tempFolder();
+  const out = temp.path;
   const prepare = (values: Record<string, unknown> = {}) =>
     prepareRun(
       runConfigSchema.parse({ engine: engine.name, methods: [{ id: "random" }], sparsity: [0.25], out, ...values }),
       () => {},
     );
-  try {
-    const run = await prepare();
-    const usual = engine.decoderOps ? "stored" : "f32";
-    assertEquals([run.config.weights, at(run.cells, 1).cell.weights ?? "f32"], [usual, usual]);
-    const { cells } = await prepare({ weights: "f32" });
-    assertEquals(at(cells, 1).cell.weights, undefined);
-    if (!engine.decoderOps) {
-      await assertRejects(() => prepare({ weights: "stored" }), UsageError, "holds weights in f32 only");
-      return;
-    }
-    // A folder of an earlier version, which knew f32 alone, does not say so.
-    writeRunFile({ ...run, config: { ...run.config, weights: undefined } });
-    assertEquals((await prepare()).config.weights, "f32");
-    writeRunFile(run);
-    assertEquals((await prepare()).config.weights, "stored");
-  } finally {
-    Deno.removeSync(out, { recursive: true });
+  const run = await prepare();
+  const usual = engine.decoderOps ? "stored" : "f32";
+  assertEquals([run.config.weights, at(run.cells, 1).cell.weights ?? "f32"], [usual, usual]);
+  const { cells } = await prepare({ weights: "f32" });
+  assertEquals(at(cells, 1).cell.weights, undefined);
+  if (!engine.decoderOps) {
+    await assertRejects(() => prepare({ weights: "stored" }), UsageError, "holds weights in f32 only");
+    return;
   }
+  // A folder of an earlier version, which knew f32 alone, does not say so.
+  writeRunFile({ ...run, config: { ...run.config, weights: undefined } });
+  assertEquals((await prepare()).config.weights, "f32");
+  writeRunFile(run);
+  assertEquals((await prepare()).config.weights, "stored");
 }, { except: ["webgpu", "cpu"] });

@@ -10,6 +10,7 @@ import { readRecords } from "../../benchmarks/records/store.ts";
 import { writeReport } from "../../benchmarks/commands/reports.ts";
 import { sweepRecords } from "../support/reports_fixture.ts";
 import { type Page, withPage } from "../support/chromium.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 const WIDTHS = [360, 1400];
 const ROOT = join(import.meta.dirname!, "../..");
@@ -75,17 +76,14 @@ const sortKeys = (page: Page) =>
       .map((row) => row.cells[2].dataset.sort).filter((key) => key).map(Number))`);
 
 async function withReports(test: (page: Page, pages: Record<string, string>) => Promise<void>): Promise<void> {
-  const folder = Deno.makeTempDirSync();
-  try {
-    const pages: Record<string, string> = {};
-    for (const [name, records] of Object.entries(REPORTS)) {
-      await writeReport(records, join(folder, name), { title: `Report ${name}` });
-      pages[name] = join(folder, name, "report.html");
-    }
-    await withPage((page) => test(page, pages));
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
+  using temp = tempFolder();
+  const folder = temp.path;
+  const pages: Record<string, string> = {};
+  for (const [name, records] of Object.entries(REPORTS)) {
+    await writeReport(records, join(folder, name), { title: `Report ${name}` });
+    pages[name] = join(folder, name, "report.html");
   }
+  await withPage((page) => test(page, pages));
 }
 
 Deno.test("the HTML report works in a browser", async (t) => {

@@ -17,13 +17,14 @@ import { inputStatistics } from "../../methods/_shared/calibration.ts";
 import { type ColumnMetric, columnScores, type Spread } from "../../methods/_shared/column_metrics.ts";
 import { type LayerScores, scoresOfGroups, weightSlots } from "../../methods/_shared/scoring.ts";
 import { tensorNames } from "../../models/config.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import { type DecoderModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import long from "../golden/authors-tiny.json" with { type: "json" };
 import short from "../golden/authors-tiny-short.json" with { type: "json" };
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { methodContext } from "../support/method_context.ts";
+import { onDevice } from "../support/device_models.ts";
 
 /** What the authors' code printed. */
 type Golden = Pick<typeof short, "windows" | "scores" | "columns" | "biases"> & {
@@ -42,7 +43,7 @@ async function withTiny(
 ): Promise<void> {
   const calibration = windowsOf(golden);
   const { source } = await openModel("tiny");
-  const model = await uploadModel(source);
+  using model = await onDevice(source);
   source.close();
   const cache = new Map<string, Statistics>();
   const prune: Prune = async (id, sparsity, raw) => {
@@ -51,11 +52,7 @@ async function withTiny(
       methodContext({ model, calibration, cache, sparsity, options: parseOptions(method, raw) }),
     );
   };
-  try {
-    await test(model, prune, cache);
-  } finally {
-    disposeModel(model);
-  }
+  await test(model, prune, cache);
 }
 
 type Prune = (

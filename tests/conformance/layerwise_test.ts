@@ -7,13 +7,13 @@ import type { Method, Statistics } from "../../methods/define.ts";
 import { parseOptions } from "../../methods/mod.ts";
 import { forward } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
-import { logits } from "../../models/vocabulary.ts";
 import { openLayerwise } from "../../models/layerwise.ts";
 import { pruneByLayers, pruneModel } from "../../models/surgery.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { testOnEngines } from "../support/engines.ts";
 import { methodContext, toyWindows } from "../support/method_context.ts";
 import { testedMethods } from "../support/own_methods.ts";
+import { freed, logitsOf } from "../support/device_models.ts";
 
 const { methods } = await testedMethods();
 
@@ -40,20 +40,13 @@ async function watched(): Promise<{ model: DecoderModel; heldBytes: number[] }> 
   return { model, heldBytes };
 }
 
-async function logitsOf(model: DecoderModel): Promise<Float32Array> {
-  const scores = tf.tidy(() => logits(model, forward(model, probe)));
-  const values = await scores.data<"float32">();
-  scores.dispose();
-  return values;
-}
-
 async function checkVariant(method: Method, options: unknown): Promise<void> {
   const caches = [new Map<string, Statistics>(), new Map<string, Statistics>()];
   const given = { options, calibration: method.needs.calibration ? calibration : [], sparsity: 0.4 };
   const whole = await uploadModel(source);
   const expected = await method.prune(methodContext({ ...given, model: whole, cache: caches[0] }));
   const pruned = pruneModel(whole, expected.plan, expected.replaced);
-  const expectedLogits = await logitsOf(pruned);
+  const expectedLogits = await logitsOf(pruned, probe);
   [whole, pruned].forEach(disposeModel);
 
   const { model, heldBytes } = await watched();
@@ -64,10 +57,9 @@ async function checkVariant(method: Method, options: unknown): Promise<void> {
   assertEquals(heldBytes, heldBytes.map(() => restBytes), "something is held besides one layer");
   assertEquals(heldBytes.length % LAYERS.length, 0);
   assert(heldBytes.length > 0 || method.id === "random", "no layer was read");
-  const cut = await pruneByLayers(model, actual.plan, actual.replaced);
+  using cut = freed(await pruneByLayers(model, actual.plan, actual.replaced));
   disposeModel(model);
-  assertEquals(await logitsOf(cut), expectedLogits);
-  disposeModel(cut);
+  assertEquals(await logitsOf(cut, probe), expectedLogits);
 }
 
 for (const method of methods.filter(({ layerwise }) => layerwise)) {
@@ -79,7 +71,6 @@ for (const method of methods.filter(({ layerwise }) => layerwise)) {
 }
 
 testOnEngines("a model that is read layer by layer has no layers for a whole pass", async () => {
-  const model = await openLayerwise(source);
+  using model = freed(await openLayerwise(source));
   assertThrows(() => tf.tidy(() => forward(model, probe)), UsageError, "leave --layerwise out");
-  disposeModel(model);
 });

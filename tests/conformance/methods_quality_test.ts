@@ -7,13 +7,14 @@ import { getCorpus } from "../../datasets/mod.ts";
 import type { Method, Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import { type DecoderModel, disposeModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { startable } from "../support/engines.ts";
 import { methodContext } from "../support/method_context.ts";
 import { testedMethods } from "../support/own_methods.ts";
+import { onDevice } from "../support/device_models.ts";
 
 const SPARSITY = 0.3;
 const RANDOM_SEEDS = [0, 1, 2];
@@ -48,7 +49,7 @@ Deno.test({
       { length: HELD_OUT.windows },
       (_, i) => ids.slice(i * HELD_OUT.tokens, (i + 1) * HELD_OUT.tokens),
     );
-    const model = await uploadModel(source);
+    using model = await onDevice(source);
     source.close();
     const cache = new Map<string, Statistics>();
     const lossAfter = async (method: Method, seed: number) => {
@@ -62,18 +63,14 @@ Deno.test({
         disposeModel(small);
       }
     };
-    try {
-      let best = Infinity;
-      for (const seed of RANDOM_SEEDS) best = Math.min(best, await lossAfter(getMethod("random"), seed));
-      // Methods that learn would have to train first; magnitude may lose against chance, as published for LLaMA-7B
-      // (LLM-Pruner's table 1: L2 582.41, random 27.51).
-      const informed = methods.filter(({ kind, needs }) => kind === "one-shot" && needs.calibration);
-      for (const method of informed) {
-        const loss = await lossAfter(method, 0);
-        assert(loss < best, `${method.id} gives ${loss} nats a token: must be less than random pruning, ${best}`);
-      }
-    } finally {
-      disposeModel(model);
+    let best = Infinity;
+    for (const seed of RANDOM_SEEDS) best = Math.min(best, await lossAfter(getMethod("random"), seed));
+    // Methods that learn would have to train first; magnitude may lose against chance, as published for LLaMA-7B
+    // (LLM-Pruner's table 1: L2 582.41, random 27.51).
+    const informed = methods.filter(({ kind, needs }) => kind === "one-shot" && needs.calibration);
+    for (const method of informed) {
+      const loss = await lossAfter(method, 0);
+      assert(loss < best, `${method.id} gives ${loss} nats a token: must be less than random pruning, ${best}`);
     }
   },
 });

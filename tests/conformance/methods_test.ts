@@ -20,11 +20,12 @@ import { densePlan, keptLayers, plannedConfig, type PrunePlan } from "../../mode
 import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";
-import { type DeadUnits, toyTokens } from "../support/toy.ts";
+import { type DeadUnits, toySource, toyTokens } from "../support/toy.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
-import { type ContextOptions, learningOptions, methodContext, toyWindows, withToy } from "../support/method_context.ts";
+import { type ContextOptions, learningOptions, methodContext, toyWindows } from "../support/method_context.ts";
 import { testedMethods } from "../support/own_methods.ts";
 import { planToHidden, planToMasks } from "../support/plan_masks.ts";
+import { onDevice } from "../support/device_models.ts";
 
 const { methods, fileOf: ownFiles } = await testedMethods();
 
@@ -151,16 +152,15 @@ async function forEachCase(
   const thorough = isThorough(method, engine);
   for (const [name, { shape, units }] of Object.entries(models)) {
     const cache = cacheFor(engine.name, name);
-    await withToy({ layers: layersOf(shape) }, async (model) => {
-      for (const options of optionVariants(method, thorough)) {
-        for (const chosen of thorough ? units : units.slice(0, 1)) {
-          for (const sparsity of thorough ? levels : levels.slice(-1)) {
-            const given = { method, options, units: chosen, sparsity, cache };
-            await check(model, given, titleOf(given, name));
-          }
+    using model = await onDevice(toySource({ layers: layersOf(shape) }));
+    for (const options of optionVariants(method, thorough)) {
+      for (const chosen of thorough ? units : units.slice(0, 1)) {
+        for (const sparsity of thorough ? levels : levels.slice(-1)) {
+          const given = { method, options, units: chosen, sparsity, cache };
+          await check(model, given, titleOf(given, name));
         }
       }
-    });
+    }
   }
 }
 
@@ -301,17 +301,16 @@ for (const method of methods) {
   });
 
   testOn("the same seed gives the same plan", async () => {
-    await withToy({ layers: layersOf(MULTI_HEAD) }, async (model) => {
-      const given: Case = {
-        method,
-        options: at(optionVariants(method), 0),
-        units: ["ffn", "kv-groups"],
-        sparsity: 0.5,
-      };
-      // No statistics are shared: the plan must not depend on who computed them.
-      const [one, two] = [await prune(model, { ...given, seed: 3 }), await prune(model, { ...given, seed: 3 })];
-      assertSamePlan(`${titleOf(given, "multi-head")}, seed 3`, one.plan, two.plan, ["one run", "another"]);
-    });
+    using model = await onDevice(toySource({ layers: layersOf(MULTI_HEAD) }));
+    const given: Case = {
+      method,
+      options: at(optionVariants(method), 0),
+      units: ["ffn", "kv-groups"],
+      sparsity: 0.5,
+    };
+    // No statistics are shared: the plan must not depend on who computed them.
+    const [one, two] = [await prune(model, { ...given, seed: 3 }), await prune(model, { ...given, seed: 3 })];
+    assertSamePlan(`${titleOf(given, "multi-head")}, seed 3`, one.plan, two.plan, ["one run", "another"]);
   });
 
   // Rounding errors grow in training, so plans of methods that learn may differ between engines.
@@ -331,14 +330,13 @@ for (const method of methods) {
       for (const [name, { shape, units }] of Object.entries(models)) {
         const [ffn, kvGroups] = [range(0, shape.ffnChannels), range(0, shape.kvGroups)];
         const dead = [1, 2, 4].map((layer): DeadUnits => ({ layer, ffn, kvGroups }));
-        await withToy({ layers: layersOf(shape), dead }, async (model) => {
-          for (const options of optionVariants(method, isThorough(method, engine))) {
-            const given: Case = { method, options, units: at(units, 0), sparsity: 0.5 };
-            const kept = keptLayers((await prune(model, given)).plan);
-            const title = titleOf(given, name);
-            assertEquals(kept, [0, 3, 5], `${title}: layers 1, 2 and 4 do nothing and must go, but ${kept} stay`);
-          }
-        });
+        using model = await onDevice(toySource({ layers: layersOf(shape), dead }));
+        for (const options of optionVariants(method, isThorough(method, engine))) {
+          const given: Case = { method, options, units: at(units, 0), sparsity: 0.5 };
+          const kept = keptLayers((await prune(model, given)).plan);
+          const title = titleOf(given, name);
+          assertEquals(kept, [0, 3, 5], `${title}: layers 1, 2 and 4 do nothing and must go, but ${kept} stay`);
+        }
       }
     });
   } else if (id !== "random") {
@@ -349,20 +347,19 @@ for (const method of methods) {
           ffn: [layer, 20 + layer, 40, 41, 60 + 2 * layer],
           ...name === "grouped" ? { queryHeads: [layer % 2, 2 + (layer + 1) % 2] } : { kvGroups: [layer % 4] },
         }));
-        await withToy({ layers: layersOf(shape), dead }, async (model) => {
-          const cache = cacheFor(engine.name, name, "dead");
-          for (const options of optionVariants(method, isThorough(method, engine))) {
-            const given = { method, options, units: at(units, 0), sparsity: 0.5, cache };
-            const { plan } = await prune(model, given);
-            let gone = 0;
-            for (const [l, layer] of plan.layers.entries()) {
-              for (const rivals of rivalsOf(layer, at(dead, l), shape)) {
-                gone += assertDeadGoFirst(rivals, `${titleOf(given, name)}, layer ${l}`);
-              }
+        using model = await onDevice(toySource({ layers: layersOf(shape), dead }));
+        const cache = cacheFor(engine.name, name, "dead");
+        for (const options of optionVariants(method, isThorough(method, engine))) {
+          const given = { method, options, units: at(units, 0), sparsity: 0.5, cache };
+          const { plan } = await prune(model, given);
+          let gone = 0;
+          for (const [l, layer] of plan.layers.entries()) {
+            for (const rivals of rivalsOf(layer, at(dead, l), shape)) {
+              gone += assertDeadGoFirst(rivals, `${titleOf(given, name)}, layer ${l}`);
             }
-            assert(gone > 0, `${titleOf(given, name)}: all units that do nothing stay`);
           }
-        });
+          assert(gone > 0, `${titleOf(given, name)}: all units that do nothing stay`);
+        }
       }
     });
   }
@@ -372,34 +369,32 @@ for (const method of methods) {
       const options = at(optionVariants(method), 0);
       // Windows of unequal length make several batches, so that there is something to stop between.
       const windows = [12, 13, 14, 15, 16].map((count) => toyTokens({ count, seed: count }));
-      await withToy({ layers: layersOf(MULTI_HEAD) }, async (model) => {
-        const abortAt = async (last: number): Promise<number> => {
-          const controller = new AbortController();
-          let reports = 0;
-          const report = () => {
-            if (++reports === last) controller.abort();
-          };
-          const given: Case = { method, options, units: ["ffn", "kv-groups"], sparsity: 0.25 };
-          await prune(model, { ...given, calibration: windows, report, signal: controller.signal });
-          return reports;
+      using model = await onDevice(toySource({ layers: layersOf(MULTI_HEAD) }));
+      const abortAt = async (last: number): Promise<number> => {
+        const controller = new AbortController();
+        let reports = 0;
+        const report = () => {
+          if (++reports === last) controller.abort();
         };
-        const all = await abortAt(Infinity);
-        for (const last of new Set([1, Math.floor(all / 2), all - 1])) {
-          const message =
-            `${id}: an abort at report ${last} of ${all} must stop it. Check context.signal between batches`;
-          await assertRejects(() => abortAt(last), DOMException, "abort", message);
-        }
-      });
+        const given: Case = { method, options, units: ["ffn", "kv-groups"], sparsity: 0.25 };
+        await prune(model, { ...given, calibration: windows, report, signal: controller.signal });
+        return reports;
+      };
+      const all = await abortAt(Infinity);
+      for (const last of new Set([1, Math.floor(all / 2), all - 1])) {
+        const message =
+          `${id}: an abort at report ${last} of ${all} must stop it. Check context.signal between batches`;
+        await assertRejects(() => abortAt(last), DOMException, "abort", message);
+      }
     });
   }
 
   if (needs.calibration) {
     testOn("refuses to work without calibration data", async () => {
       const options = at(optionVariants(method), 0);
-      await withToy({ layers: layersOf(MULTI_HEAD) }, async (model) => {
-        const given: Case = { method, options, units: ["ffn"], sparsity: 0.25, calibration: [] };
-        await assertRejects(() => prune(model, given), UsageError, "calibration");
-      });
+      using model = await onDevice(toySource({ layers: layersOf(MULTI_HEAD) }));
+      const given: Case = { method, options, units: ["ffn"], sparsity: 0.25, calibration: [] };
+      await assertRejects(() => prune(model, given), UsageError, "calibration");
     });
   }
 

@@ -19,6 +19,8 @@ import {
   toyWindows,
   withToy,
 } from "../support/method_context.ts";
+import { toySource } from "../support/toy.ts";
+import { onDevice } from "../support/device_models.ts";
 
 /** Software WebGPU and plain JavaScript take many times as long. */
 const SLOW: readonly EngineName[] = ["webgpu", "cpu"];
@@ -46,23 +48,22 @@ const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 testOnEngines("sheared: removes exactly the planted layer and the planted hidden dimensions", async () => {
   const deadHidden = range(8).map((i) => 4 * i + 1);
   const dead = [{ layer: 1, ffn: range(24), kvGroups: range(4) }];
-  await withToy({ seed: 5, layers: LAYERS, dead, deadHidden }, async (model) => {
-    // The dense model is not trained, so that only agreement with it tells what counts.
-    const options = { ...training, steps: 60, crossEntropy: 0, distillation: 1 };
-    const { plan, training: reports } = await prune(model, { targetHidden: 24, targetLayers: 2 }, {
-      learning: { options, windows: toyWindows(120, 12) },
-    });
-    assertEquals(keptLayers(plan), [0, 2]);
-    assertEquals(range(32).filter((i) => !plan.hidden!.includes(i)), deadHidden);
-    // What is expected to stay falls from all to the shape; log-alphas are bounded, so that neither is met exactly.
-    const curve = at(reports!, 0).curve;
-    assert(
-      at(curve, 0).retained! > 0.98 && Math.abs(at(curve, 29).retained! - 0.5) < 0.05,
-      `${at(curve, 29).retained}`,
-    );
-    assertEquals(curve.at(-1)!.removed, { "layer": 1, "hidden": 8 });
-    assertEquals(Object.keys(at(curve, 0).duals!).filter((name) => /layer|hidden/.test(name)).length, 4);
+  using model = await onDevice(toySource({ seed: 5, layers: LAYERS, dead, deadHidden }));
+  // The dense model is not trained, so that only agreement with it tells what counts.
+  const options = { ...training, steps: 60, crossEntropy: 0, distillation: 1 };
+  const { plan, training: reports } = await prune(model, { targetHidden: 24, targetLayers: 2 }, {
+    learning: { options, windows: toyWindows(120, 12) },
   });
+  assertEquals(keptLayers(plan), [0, 2]);
+  assertEquals(range(32).filter((i) => !plan.hidden!.includes(i)), deadHidden);
+  // What is expected to stay falls from all to the shape; log-alphas are bounded, so that neither is met exactly.
+  const curve = at(reports!, 0).curve;
+  assert(
+    at(curve, 0).retained! > 0.98 && Math.abs(at(curve, 29).retained! - 0.5) < 0.05,
+    `${at(curve, 29).retained}`,
+  );
+  assertEquals(curve.at(-1)!.removed, { "layer": 1, "hidden": 8 });
+  assertEquals(Object.keys(at(curve, 0).duals!).filter((name) => /layer|hidden/.test(name)).length, 4);
 });
 
 testOnEngines("sheared: prunes to the shape, within the budget", async () => {
@@ -73,51 +74,48 @@ testOnEngines("sheared: prunes to the shape, within the budget", async () => {
     [{ targetLayers: 1, targetHidden: 32 }, { tiedHead: false }],
   ];
   for (const [options, toy] of variants) {
-    await withToy({ ...toy, layers: LAYERS }, async (model) => {
-      const result = await prune(model, options);
-      const { plan } = result;
-      const { targetHidden = 32, targetLayers = 3 } = options;
-      const small = modelOf(model, result);
-      const { width, layers } = small.config;
-      disposeModel(small);
-      assertEquals([width, layers.length], [targetHidden, targetLayers]);
-      if (options.targetFfn) assertEquals(layers[0], { kvGroups: 3, queryHeadsPerGroup: 1, ffnChannels: 12 });
-      assertEquals(plan.hidden === undefined, targetHidden === 32);
-      assertEquals(plan.layers.filter(isRemoved).length, 3 - Number(targetLayers));
-      const { budgetParameters } = resolveTarget(model.config, { sparsity: 0.5, units: ["ffn", "kv-groups"] });
-      assert(keptParameters(small.config) <= budgetParameters);
-    });
+    using model = await onDevice(toySource({ ...toy, layers: LAYERS }));
+    const result = await prune(model, options);
+    const { plan } = result;
+    const { targetHidden = 32, targetLayers = 3 } = options;
+    const small = modelOf(model, result);
+    const { width, layers } = small.config;
+    disposeModel(small);
+    assertEquals([width, layers.length], [targetHidden, targetLayers]);
+    if (options.targetFfn) assertEquals(layers[0], { kvGroups: 3, queryHeadsPerGroup: 1, ffnChannels: 12 });
+    assertEquals(plan.hidden === undefined, targetHidden === 32);
+    assertEquals(plan.layers.filter(isRemoved).length, 3 - Number(targetLayers));
+    const { budgetParameters } = resolveTarget(model.config, { sparsity: 0.5, units: ["ffn", "kv-groups"] });
+    assert(keptParameters(small.config) <= budgetParameters);
   }
 }, { except: SLOW });
 
 testOnEngines("sheared: a run towards a shape that was stopped goes on to the same result", async () => {
-  await withToy({ layers: LAYERS }, async (model) => {
-    const whole = await prune(model, { ...TARGET });
-    // Before and after masks are fixed.
-    for (const stopAt of [7, 20]) {
-      const folder = await Deno.makeTempDir();
-      const controller = new AbortController();
-      const learning = { options: training, windows, checkpoint: { folder: `${folder}/run`, everySteps: 3 } };
-      const report = (message: string) => {
-        if (message.startsWith(`step ${stopAt} `)) controller.abort();
-      };
-      const stopped = prune(model, { ...TARGET }, { learning, signal: controller.signal, report });
-      await assertRejects(() => stopped, DOMException, "abort");
-      const again = await prune(model, { ...TARGET }, { learning });
-      assertEquals([again.plan, again.trained], [whole.plan, whole.trained]);
-      await Deno.remove(folder, { recursive: true });
-    }
-  });
+  using model = await onDevice(toySource({ layers: LAYERS }));
+  const whole = await prune(model, { ...TARGET });
+  // Before and after masks are fixed.
+  for (const stopAt of [7, 20]) {
+    const folder = await Deno.makeTempDir();
+    const controller = new AbortController();
+    const learning = { options: training, windows, checkpoint: { folder: `${folder}/run`, everySteps: 3 } };
+    const report = (message: string) => {
+      if (message.startsWith(`step ${stopAt} `)) controller.abort();
+    };
+    const stopped = prune(model, { ...TARGET }, { learning, signal: controller.signal, report });
+    await assertRejects(() => stopped, DOMException, "abort");
+    const again = await prune(model, { ...TARGET }, { learning });
+    assertEquals([again.plan, again.trained], [whole.plan, whole.trained]);
+    await Deno.remove(folder, { recursive: true });
+  }
 }, { except: SLOW });
 
 testOnEngines("sheared: hidden states are not compared with those of layers and dimensions that are gone", async () => {
-  await withToy({ layers: LAYERS }, async (model) => {
-    const compared = { options: { ...training, hidden: 0.1 }, windows };
-    await assertRejects(
-      () => prune(model, { targetLayers: 2 }, { learning: compared }),
-      UsageError,
-      "training.hidden=0.1 compares hidden states of every layer with the dense model's, which targetLayers=2 removes",
-    );
-    await prune(model, { targetHeads: 2, targetFfn: 12 }, { learning: compared });
-  });
+  using model = await onDevice(toySource({ layers: LAYERS }));
+  const compared = { options: { ...training, hidden: 0.1 }, windows };
+  await assertRejects(
+    () => prune(model, { targetLayers: 2 }, { learning: compared }),
+    UsageError,
+    "training.hidden=0.1 compares hidden states of every layer with the dense model's, which targetLayers=2 removes",
+  );
+  await prune(model, { targetHeads: 2, targetFfn: 12 }, { learning: compared });
 }, { except: SLOW });

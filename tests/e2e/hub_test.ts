@@ -11,6 +11,7 @@ import { fetchSplit } from "../../datasets/hub_fetch.ts";
 import { loadTask } from "../../datasets/load.ts";
 import { getTask } from "../../datasets/mod.ts";
 import { commitOf, type FakeHub, startHub, TOKEN } from "../support/hub_server.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 const parquet = await Deno.readFile(new URL("../golden/parquet/openbookqa.parquet", import.meta.url));
 const lines = await Deno.readFile(new URL("../../datasets/fixtures/piqa.jsonl", import.meta.url));
@@ -31,7 +32,8 @@ const repositories = {
 
 async function withHub(run: (hub: FakeHub, fetch: Fetch, cache: string) => Promise<void>): Promise<void> {
   await using hub = startHub(repositories);
-  const cache = await Deno.makeTempDir();
+  using temp = tempFolder();
+  const cache = temp.path;
   const fetch: Fetch = (source, { split = "test", isOffline = false, token } = {}) =>
     fetchSplit(source, {
       split,
@@ -39,11 +41,7 @@ async function withHub(run: (hub: FakeHub, fetch: Fetch, cache: string) => Promi
       settings: { cache, endpoint: hub.endpoint, isOffline, ...token === undefined ? {} : { token } },
       retryMs: 1,
     });
-  try {
-    await run(hub, fetch, cache);
-  } finally {
-    await Deno.remove(cache, { recursive: true });
-  }
+  await run(hub, fetch, cache);
 }
 
 type Fetch = (

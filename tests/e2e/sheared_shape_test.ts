@@ -1,17 +1,14 @@
 /** Sheared LLaMA's own shape through the command line: pruned, measured, exported and read again. */
-import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { readRecords, runPaths } from "../../benchmarks/records/store.ts";
 import { openStoredWeights } from "../../benchmarks/records/kept_weights.ts";
 import { startEngine } from "../../core/engine/engine.ts";
-import { forward } from "../../models/decoder.ts";
-import { disposeModel, uploadModel } from "../../models/device.ts";
-import { logits } from "../../models/vocabulary.ts";
 import { openModel } from "../../models/load.ts";
 import type { WeightSource } from "../../models/config.ts";
 import { refused, succeed } from "../support/bench_process.ts";
 import { folderTest } from "../support/weights_fixture.ts";
+import { logitsOf, onDevice } from "../support/device_models.ts";
 
 const SHAPE = "sheared:targetHidden=96,targetLayers=3,targetHeads=6,targetFfn=256";
 const FLAGS = [
@@ -20,14 +17,9 @@ const FLAGS = [
 ];
 
 /** Logits of a few tokens. */
-async function logitsOf(source: WeightSource): Promise<Float32Array> {
-  const model = await uploadModel(source);
-  const tokens = Int32Array.from({ length: 12 }, (_, i) => 37 * i % source.config.vocabSize);
-  const scores = tf.tidy(() => logits(model, forward(model, { tokens, batch: 1, length: 12 })));
-  const values = await scores.data<"float32">();
-  scores.dispose();
-  disposeModel(model);
-  return values;
+async function sourceLogits(source: WeightSource): Promise<Float32Array> {
+  using model = await onDevice(source);
+  return await logitsOf(model, Int32Array.from({ length: 12 }, (_, i) => 37 * i % source.config.vocabSize));
 }
 
 folderTest("bench run prunes the bundled model to a shape of Sheared LLaMA's kind, and exports it", async (out) => {
@@ -52,7 +44,7 @@ folderTest("bench run prunes the bundled model to a shape of Sheared LLaMA's kin
   const stored = openStoredWeights(out, { ...record, storedWeights: record.storedWeights }, dense);
   const { source } = await openModel(to);
   assertEquals([source.config.width, source.config.headSize, source.config.layers], [96, 16, size.layers]);
-  assertEquals(await logitsOf(source), await logitsOf(stored));
+  assertEquals(await sourceLogits(source), await sourceLogits(stored));
   for (const each of [source, stored, dense]) each.close();
 });
 

@@ -10,11 +10,12 @@ import { join } from "node:path";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
 import { tokenLogProbs } from "../support/token_log_probs.ts";
 import { startEngine } from "../../core/engine/engine.ts";
-import { disposeModel, uploadModel, usualForm } from "../../models/device.ts";
+import { uploadModel, usualForm } from "../../models/device.ts";
 import { forward } from "../../models/decoder.ts";
 import { openModel } from "../../models/load.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { logits } from "../../models/vocabulary.ts";
+import { onDevice } from "../support/device_models.ts";
 
 /** Nats by which a log-probability may differ from transformers'. */
 const TOLERANCE_NATS = 5e-4;
@@ -34,8 +35,8 @@ const golden: Golden = JSON.parse(
 
 const { whyNotFast } = await startEngine("tensorflow");
 const { source, tokenizer } = await openModel(path);
-const onDevice = await uploadModel(source);
-const model = scoringModel(onDevice);
+const decoder = await uploadModel(source);
+const model = scoringModel(decoder);
 const scorer = createScorer(model, tokenizer);
 source.close();
 
@@ -65,8 +66,8 @@ Deno.test({
       assert(gaps.every((gap) => gap <= TOLERANCE_NATS), `a log-probability differs by ${Math.max(...gaps)} nats`);
       const best = tf.tidy(() => {
         const { length } = ids;
-        const states = forward(onDevice, { tokens: Int32Array.from(ids), batch: 1, length });
-        return tf.topk(logits(onDevice, tf.slice(states, [length - 1, 0], [1, -1])), 5).indices;
+        const states = forward(decoder, { tokens: Int32Array.from(ids), batch: 1, length });
+        return tf.topk(logits(decoder, tf.slice(states, [length - 1, 0], [1, -1])), 5).indices;
       });
       assertEquals(Array.from(await best.data()), top5.map(([id]) => id));
       best.dispose();
@@ -108,12 +109,11 @@ Deno.test({
     const engine = await startEngine("tensorflow", { arithmetic: "fast" });
     try {
       const { source } = await openModel(path);
-      const rounded = await uploadModel(source, usualForm(source, engine));
+      using rounded = await onDevice(source, usualForm(source, engine));
       source.close();
       const perplexity = await windowsPerplexity(createScorer(scoringModel(rounded), tokenizer));
       const { ppl } = golden.perplexity;
       assert(Math.abs(perplexity / ppl - 1) <= 5e-3, `Perplexity must be near ${ppl}: current ${perplexity}`);
-      disposeModel(rounded);
     } finally {
       await startEngine("tensorflow");
     }

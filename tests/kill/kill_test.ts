@@ -7,6 +7,7 @@ import { createRng, type Rng } from "../../core/util/rng.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
 import { bench, benchWith, finish, killCell } from "../support/bench_process.ts";
 import { known } from "../support/values.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 const KILLS = 50;
 /** A kill comes after a random number of events, at most this part of what an undisturbed run tells; most hit the learning
@@ -131,36 +132,33 @@ async function assertEndsAs(out: string, expected: ReturnType<typeof outcomes>):
 Deno.test(`a run that is killed ${KILLS} times ends as one that is not`, async () => {
   const seed = Date.now() % 1e9;
   const random = createRng(seed, "kill");
-  const root = Deno.makeTempDirSync();
+  using temp = tempFolder();
+  const root = temp.path;
   const kills = Object.fromEntries(Object.keys(killers).map((name) => [name, 0]));
   let rounds = 0;
   let resumed = 0;
-  try {
-    const reference = join(root, "reference");
-    const { told } = await runAndKill(reference, { events: Infinity, random, kill: () => {} });
-    const expected = outcomes(readRecords(reference).records);
-    assertEquals(expected.length, CELLS);
+  const reference = join(root, "reference");
+  const { told } = await runAndKill(reference, { events: Infinity, random, kill: () => {} });
+  const expected = outcomes(readRecords(reference).records);
+  assertEquals(expected.length, CELLS);
 
-    let out = join(root, `${rounds}`);
-    let finished = new Map<string, string>();
-    for (let killed = 0; killed < KILLS;) {
-      const name = random.pick(Object.keys(killers));
-      const events = random.integer(Math.floor(LATEST * told));
-      const end = await runAndKill(out, { events, random, kill: (child) => known(killers[name])(child, out) });
-      if (end.killed) {
-        kills[name] = known(kills[name]) + 1;
-        killed++;
-        if (hasSnapshot(out)) resumed++;
-      }
-      if (assertNothingLost(out, finished) === CELLS || killed === KILLS) {
-        await assertEndsAs(out, expected);
-        assertNothingLost(out, finished);
-        out = join(root, `${++rounds}`);
-        finished = new Map();
-      }
+  let out = join(root, `${rounds}`);
+  let finished = new Map<string, string>();
+  for (let killed = 0; killed < KILLS;) {
+    const name = random.pick(Object.keys(killers));
+    const events = random.integer(Math.floor(LATEST * told));
+    const end = await runAndKill(out, { events, random, kill: (child) => known(killers[name])(child, out) });
+    if (end.killed) {
+      kills[name] = known(kills[name]) + 1;
+      killed++;
+      if (hasSnapshot(out)) resumed++;
     }
-  } finally {
-    Deno.removeSync(root, { recursive: true });
+    if (assertNothingLost(out, finished) === CELLS || killed === KILLS) {
+      await assertEndsAs(out, expected);
+      assertNothingLost(out, finished);
+      out = join(root, `${++rounds}`);
+      finished = new Map();
+    }
   }
   const ways = Object.entries(kills).map(([name, count]) => `${count} ${name}`).join(", ");
   console.log(`${KILLS} kills survived (${ways}) in ${rounds} runs; ${resumed} left a snapshot; seed ${seed}`);

@@ -12,8 +12,9 @@ import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { tokenLogProbs } from "../support/token_log_probs.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import { openModel } from "../../models/load.ts";
-import { disposeModel, uploadModel, usualForm } from "../../models/device.ts";
+import { uploadModel, usualForm } from "../../models/device.ts";
 import { scoringModel } from "../../models/scoring.ts";
+import { onDevice } from "../support/device_models.ts";
 
 /** Nats by which a log-probability may differ from transformers'. */
 const TOLERANCE_NATS = 1e-3;
@@ -90,12 +91,11 @@ Deno.test({
     const engine = await startEngine("tensorflow", { arithmetic: "fast" });
     try {
       const { source } = await openModel(path);
-      const rounded = await uploadModel(source, usualForm(source, engine));
+      using rounded = await onDevice(source, usualForm(source, engine));
       source.close();
       const choice = { corpus: "wikitext2", split: "all", protocol: "a", windowTokens: 1024, maxWindows: 20 } as const;
       const { perplexity } = await measurePerplexity(createScorer(scoringModel(rounded), tokenizer), choice, { data });
       assert(Math.abs(perplexity / 16.756 - 1) <= 5e-3, `Perplexity must be near 16.756: current ${perplexity}`);
-      disposeModel(rounded);
     } finally {
       await startEngine("tensorflow");
     }

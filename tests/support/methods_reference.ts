@@ -8,11 +8,11 @@ import type { Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { type HostTensor, type LinearName, tensorNames, type WeightSource } from "../../models/config.ts";
 import { type LayerPlan, queryHeads } from "../../models/units.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import type { UnitType } from "../../core/schema/schema.ts";
 import { toySource, toyTokens } from "./toy.ts";
 import { methodContext } from "./method_context.ts";
 import { take } from "./values.ts";
+import { onDevice } from "./device_models.ts";
 
 // Shapes of the smallest models that have everything: D 8, K 4, V 13, two layers of F 16, with two query heads in each
 // of two groups, or three heads of their own.
@@ -32,16 +32,6 @@ export const sources = Object.fromEntries(
 export const WINDOW_LENGTHS = [7, 7, 5];
 /** Calibration windows. */
 export const windows = WINDOW_LENGTHS.map((count, seed) => toyTokens({ count, vocabSize: TINY.vocabSize, seed }));
-
-/** Runs `run` with `source` on the device. */
-export async function withModel(source: WeightSource, run: (model: DecoderModel) => Promise<void>): Promise<void> {
-  const model = await uploadModel(source);
-  try {
-    await run(model);
-  } finally {
-    disposeModel(model);
-  }
-}
 
 /** Weight `[out, in]` as rows. */
 function rowsOf({ shape, data }: HostTensor): Float64Array[] {
@@ -102,17 +92,16 @@ export async function checkUniform(
 ): Promise<void> {
   const method = getMethod(id);
   const parsed = parseOptions(method, options);
-  await withModel(source, async (model) => {
-    const cache = new Map<string, Statistics>();
-    for (const units of UNIT_CHOICES) {
-      for (const sparsity of LEVELS) {
-        const context = methodContext({ model, options: parsed, calibration: windows, units, sparsity, cache });
-        const { plan } = await method.prune(context);
-        const expected = reference.map((scores, l) => bestPlan(scores, at(context.target.uniform, l)));
-        assertEquals(plan.layers, expected, `${id} ${JSON.stringify(options)} at ${sparsity} of ${units}`);
-      }
+  using model = await onDevice(source);
+  const cache = new Map<string, Statistics>();
+  for (const units of UNIT_CHOICES) {
+    for (const sparsity of LEVELS) {
+      const context = methodContext({ model, options: parsed, calibration: windows, units, sparsity, cache });
+      const { plan } = await method.prune(context);
+      const expected = reference.map((scores, l) => bestPlan(scores, at(context.target.uniform, l)));
+      assertEquals(plan.layers, expected, `${id} ${JSON.stringify(options)} at ${sparsity} of ${units}`);
     }
-  });
+  }
 }
 
 /** Sums of column scores over heads and groups. */

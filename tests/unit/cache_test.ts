@@ -2,6 +2,7 @@ import { assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { type CacheScope, createCache } from "../../benchmarks/cells/cache.ts";
 import type { Statistics } from "../../methods/define.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 const SCOPE: CacheScope = { weights: "aa", engine: "wasm", seed: 0, calibration: [Int32Array.of(1, 2, 3)] };
 const STATISTICS: Statistics = {
@@ -11,17 +12,14 @@ const STATISTICS: Statistics = {
 
 function inFolder(name: string, test: (folder: string, computed: () => number) => Promise<void>): void {
   Deno.test(name, async () => {
-    const folder = Deno.makeTempDirSync();
+    using temp = tempFolder();
+    const folder = temp.path;
     let calls = 0;
     compute = () => {
       calls++;
       return Promise.resolve(STATISTICS);
     };
-    try {
-      await test(folder, () => calls);
-    } finally {
-      Deno.removeSync(folder, { recursive: true });
-    }
+    await test(folder, () => calls);
   });
 }
 

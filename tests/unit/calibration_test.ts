@@ -5,6 +5,7 @@ import { type CalibrationOptions, drawCalibration } from "../../datasets/calibra
 import { getCorpus } from "../../datasets/mod.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";
 import { known } from "../support/values.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 const words = (prefix: string, count: number) => Array.from({ length: count }, (_, i) => `${prefix}${i}`).join(" ");
 
@@ -15,17 +16,14 @@ async function draw(
   records: string[],
   { windowStart, ...some }: Partial<CalibrationOptions> & { windowStart?: number[] } = {},
 ) {
-  const data = await Deno.makeTempDir();
-  try {
-    const file = at(known(getCorpus(id).splits.train), 0);
-    await Deno.writeTextFile(`${data}/${file}`, records.map((text) => JSON.stringify({ [field]: text })).join("\n"));
-    const tokenizer = fakeTokenizer({ windowStart });
-    const options = { sequences: 20, tokens: 5, seed: 0, ...some };
-    const { windows, dataset } = await drawCalibration({ corpus: getCorpus(id), tokenizer, data, ...options });
-    return { texts: windows.map((ids) => tokenizer.decode([...ids])), windows, dataset };
-  } finally {
-    await Deno.remove(data, { recursive: true });
-  }
+  using temp = tempFolder();
+  const data = temp.path;
+  const file = at(known(getCorpus(id).splits.train), 0);
+  await Deno.writeTextFile(`${data}/${file}`, records.map((text) => JSON.stringify({ [field]: text })).join("\n"));
+  const tokenizer = fakeTokenizer({ windowStart });
+  const options = { sequences: 20, tokens: 5, seed: 0, ...some };
+  const { windows, dataset } = await drawCalibration({ corpus: getCorpus(id), tokenizer, data, ...options });
+  return { texts: windows.map((ids) => tokenizer.decode([...ids])), windows, dataset };
 }
 
 Deno.test("drawCalibration() takes windows of the joined training text, the same for the same seed", async () => {

@@ -19,6 +19,7 @@ import { EngineError, MissingDataError, NumericError, UsageError } from "../../c
 import { FAILURE_KINDS, trainingSchema } from "../../core/schema/schema.ts";
 import { at } from "../../core/util/indexing.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 /** Exit code and output of a command run in this process. */
 async function bench(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
@@ -74,29 +75,26 @@ Deno.test("bench help COMMAND and COMMAND --help print that command's own help",
 
 Deno.test("bench compare names the records of a folder that its run does not ask for", async () => {
   const published = join(ROOT, "results/smollm2-135m-600-steps");
-  const folder = Deno.makeTempDirSync();
-  try {
-    Deno.mkdirSync(join(folder, "records"));
-    for (const { name } of Deno.readDirSync(join(published, "records"))) {
-      Deno.copyFileSync(join(published, "records", name), join(folder, "records", name));
-    }
-    const run = JSON.parse(Deno.readTextFileSync(join(published, "run.json")));
-    run.cells.pop();
-    Deno.writeTextFileSync(join(folder, "run.json"), JSON.stringify(run));
-    const { code, stderr } = await bench("compare", published, folder);
-    assertEquals(code, 0);
-    assertEquals(
-      stderr,
-      `1 record belongs to a cell that the run in "${folder}" does not include: left out of the report\n`,
-    );
-    run.cells = [];
-    Deno.writeTextFileSync(join(folder, "run.json"), JSON.stringify(run));
-    const none = await bench("report", folder);
-    assertEquals(none.code, 2);
-    assertStringIncludes(none.stderr, "3 records belong to cells");
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
+  using temp = tempFolder();
+  const folder = temp.path;
+  Deno.mkdirSync(join(folder, "records"));
+  for (const { name } of Deno.readDirSync(join(published, "records"))) {
+    Deno.copyFileSync(join(published, "records", name), join(folder, "records", name));
   }
+  const run = JSON.parse(Deno.readTextFileSync(join(published, "run.json")));
+  run.cells.pop();
+  Deno.writeTextFileSync(join(folder, "run.json"), JSON.stringify(run));
+  const { code, stderr } = await bench("compare", published, folder);
+  assertEquals(code, 0);
+  assertEquals(
+    stderr,
+    `1 record belongs to a cell that the run in "${folder}" does not include: left out of the report\n`,
+  );
+  run.cells = [];
+  Deno.writeTextFileSync(join(folder, "run.json"), JSON.stringify(run));
+  const none = await bench("report", folder);
+  assertEquals(none.code, 2);
+  assertStringIncludes(none.stderr, "3 records belong to cells");
 });
 
 Deno.test("bench answers wrong use with one message and exit code 2", async () => {
@@ -356,21 +354,18 @@ Deno.test("bench answers a path of the wrong kind in one sentence with exit code
 
 Deno.test("bench refuses flags and values that would have no effect, or fail in every cell", async () => {
   const run = join(ROOT, "results/tiny");
-  const empty = Deno.makeTempDirSync();
-  try {
-    const refused: [args: string[], reason: string][] = [
-      [["eval", run, "--out", empty, "--tasks", "tiny-facts"], `leave --out ${empty} out`],
-      [["run", "--preset", "smoke", "--task-file", empty, "--tasks", "x", "--dry-run"], "has no task file"],
-      [["run", "--preset", "smoke", "--perplexity", "tiny-world:a:1:4", "--dry-run"], "windowTokens"],
-      [["run", "--preset", "smoke", "--calibration", "tiny-world:8:1", "--dry-run"], "calibration"],
-    ];
-    for (const [args, reason] of refused) {
-      const { code, stderr } = await bench(...args);
-      assertEquals(code, 2, args.join(" "));
-      assertStringIncludes(stderr, reason);
-    }
-    assertEquals([...Deno.readDirSync(empty)], []);
-  } finally {
-    Deno.removeSync(empty, { recursive: true });
+  using temp = tempFolder();
+  const empty = temp.path;
+  const refused: [args: string[], reason: string][] = [
+    [["eval", run, "--out", empty, "--tasks", "tiny-facts"], `leave --out ${empty} out`],
+    [["run", "--preset", "smoke", "--task-file", empty, "--tasks", "x", "--dry-run"], "has no task file"],
+    [["run", "--preset", "smoke", "--perplexity", "tiny-world:a:1:4", "--dry-run"], "windowTokens"],
+    [["run", "--preset", "smoke", "--calibration", "tiny-world:8:1", "--dry-run"], "calibration"],
+  ];
+  for (const [args, reason] of refused) {
+    const { code, stderr } = await bench(...args);
+    assertEquals(code, 2, args.join(" "));
+    assertStringIncludes(stderr, reason);
   }
+  assertEquals([...Deno.readDirSync(empty)], []);
 });

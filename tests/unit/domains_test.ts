@@ -9,6 +9,7 @@ import { UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { type Domain, mixWindows } from "../../datasets/mixture.ts";
 import { fakeTokenizer } from "../support/scoring_fakes.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const domainsOf = (weights: number[], count: number): Domain[] =>
   weights.map((weight, d) => ({
@@ -38,41 +39,36 @@ Deno.test("mixWindows() takes the last domain where rounding leaves something, a
   assertThrows(() => mixWindows(domains, 2, always), RangeError, 'Domain "d1" has only 1 windows');
 });
 
-Deno.test("trainingData() fills the windows from the domains by their parts", async () => {
-  const data = await Deno.makeTempDir();
-  try {
-    const records = (prefix: string, field: string) =>
-      Array.from({ length: 200 }, (_, i) =>
-        JSON.stringify({
-          [field]: Array.from({ length: 12 }, (_, j) => `${prefix}train${i}x${j}`).join(" "),
-        })).join("\n");
-    await Deno.writeTextFile(`${data}/c4-train.jsonl`, records("c", "text"));
-    await Deno.writeTextFile(`${data}/ptb-train.jsonl`, records("p", "sentence"));
-    const tokenizer = fakeTokenizer();
-    const draw = (seed: number, domains?: Record<string, number>) =>
-      trainingData({ tokenizer } as LoadedModel, { steps: 100, batch: 2, tokens: 6, domains }, {
-        corpus: "c4",
-        seed,
-        data,
-      });
-    const text = (ids: Int32Array) => tokenizer.decode([...ids]);
-    const parts = { "ptb-test-space": 1, c4: 3 };
-    const { windows, datasets } = await draw(0, parts);
-    assertEquals(datasets.map(({ id, source }) => [id, source]), [
-      ["c4", "c4-train.jsonl"],
-      ["ptb-test-space", "ptb-train.jsonl"],
-    ]);
-    assertEquals(windows.length, 200);
-    const fromC4 = windows.filter((ids) => text(ids).includes("ctrain")).length;
-    assertAlmostEquals(fromC4 / 200, 0.75, 4 * Math.sqrt(0.75 * 0.25 / 200));
-    assertEquals(windows.filter((ids) => text(ids).includes("ptrain")).length, 200 - fromC4);
-    assertEquals((await draw(0, parts)).windows, windows);
-    assert((await draw(1, parts)).windows.some((ids, i) => text(ids) !== text(at(windows, i))));
+folderTest("trainingData() fills the windows from the domains by their parts", async (data) => {
+  const records = (prefix: string, field: string) =>
+    Array.from({ length: 200 }, (_, i) =>
+      JSON.stringify({
+        [field]: Array.from({ length: 12 }, (_, j) => `${prefix}train${i}x${j}`).join(" "),
+      })).join("\n");
+  await Deno.writeTextFile(`${data}/c4-train.jsonl`, records("c", "text"));
+  await Deno.writeTextFile(`${data}/ptb-train.jsonl`, records("p", "sentence"));
+  const tokenizer = fakeTokenizer();
+  const draw = (seed: number, domains?: Record<string, number>) =>
+    trainingData({ tokenizer } as LoadedModel, { steps: 100, batch: 2, tokens: 6, domains }, {
+      corpus: "c4",
+      seed,
+      data,
+    });
+  const text = (ids: Int32Array) => tokenizer.decode([...ids]);
+  const parts = { "ptb-test-space": 1, c4: 3 };
+  const { windows, datasets } = await draw(0, parts);
+  assertEquals(datasets.map(({ id, source }) => [id, source]), [
+    ["c4", "c4-train.jsonl"],
+    ["ptb-test-space", "ptb-train.jsonl"],
+  ]);
+  assertEquals(windows.length, 200);
+  const fromC4 = windows.filter((ids) => text(ids).includes("ctrain")).length;
+  assertAlmostEquals(fromC4 / 200, 0.75, 4 * Math.sqrt(0.75 * 0.25 / 200));
+  assertEquals(windows.filter((ids) => text(ids).includes("ptrain")).length, 200 - fromC4);
+  assertEquals((await draw(0, parts)).windows, windows);
+  assert((await draw(1, parts)).windows.some((ids, i) => text(ids) !== text(at(windows, i))));
 
-    assertEquals((await draw(0)).datasets.map(({ id }) => id), ["c4"]);
-  } finally {
-    await Deno.remove(data, { recursive: true });
-  }
+  assertEquals((await draw(0)).datasets.map(({ id }) => id), ["c4"]);
 });
 
 Deno.test("prepareRun() refuses domains that cannot be loaded before anything runs", async () => {

@@ -25,7 +25,7 @@ import { isRemoved, type PrunePlan } from "../../models/plan.ts";
 import { referenceForward } from "../support/reference.ts";
 import { toyTokens } from "../support/toy.ts";
 import { byteLevelDefinition, exportToy, PLANS, sentencePieceDefinition } from "../support/export_fixture.ts";
-import { withFolder } from "../support/weights_fixture.ts";
+import { folderTest, withFolder } from "../support/weights_fixture.ts";
 
 const TOKENS = toyTokens({ count: 9 });
 const TEXTS = ["the cat sat", " and 12 hats", "<s>Grüße\n\n"];
@@ -330,17 +330,12 @@ Deno.test("ggufTokenizerMetadata() refuses what GGUF cannot describe, and says w
   }
 });
 
-Deno.test("save() replaces nothing but an empty folder", async () => {
-  const folder = Deno.makeTempDirSync();
-  try {
-    const notes = join(folder, "notes.txt");
-    Deno.writeTextFileSync(notes, "precious");
-    for (const place of [folder, notes]) {
-      const attempt = () => save({} as LoadedModel, place);
-      await assertRejects(attempt, UsageError, `"${place}" exists and is no empty folder`);
-    }
-    assertEquals(Deno.readTextFileSync(notes), "precious");
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
+folderTest("save() replaces nothing but an empty folder", async (folder) => {
+  const notes = join(folder, "notes.txt");
+  Deno.writeTextFileSync(notes, "precious");
+  for (const place of [folder, notes]) {
+    const attempt = () => save({} as LoadedModel, place);
+    await assertRejects(attempt, UsageError, `"${place}" exists and is no empty folder`);
   }
+  assertEquals(Deno.readTextFileSync(notes), "precious");
 });

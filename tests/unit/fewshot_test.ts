@@ -11,6 +11,7 @@ import { withFewshot } from "../../datasets/fewshot.ts";
 import { loadTask } from "../../datasets/load.ts";
 import { getTask } from "../../datasets/mod.ts";
 import { fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const fixtures = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
 
@@ -52,35 +53,30 @@ Deno.test("withFewshot() refuses a pool that is too small", () => {
   assertThrows(() => withFewshot(pool.slice(0, 1), same, { count: 1, excludes: true }), UsageError, "current 0");
 });
 
-Deno.test("measureTask() puts solved examples of the training split before the context", async () => {
-  const data = await Deno.makeTempDir();
-  try {
-    for (const name of ["winogrande", "openbookqa"]) {
-      await Deno.copyFile(join(fixtures, `${name}.jsonl`), join(data, `${name}.jsonl`));
-    }
-    const train = (await Deno.readTextFile(join(fixtures, "winogrande.jsonl"))).split("\n")[1];
-    const another = { sentence: "Li fed _ twice.", option1: "Mo", option2: "Ed", answer: "1" };
-    await Deno.writeTextFile(join(data, "winogrande-train.jsonl"), `${train}\n${JSON.stringify(another)}\n`);
-    const contexts: string[] = [];
-    const scorer: Scorer = {
-      ...createScorer(fakeModel(), fakeTokenizer()),
-      loglikelihood: (requests) => {
-        contexts.push(...requests.map((request) => "context" in request ? request.context : ""));
-        return Promise.resolve(requests.map(() => ({ logLikelihood: -1, isGreedy: false })));
-      },
-    };
-    const { result } = await measureTask(scorer, "winogrande", { data, fewshot: 1 });
-    assertEquals([result.numFewshot, result.fewshotDataset?.source], [1, "winogrande-train.jsonl"]);
-    // The second example is itself in the pool: only the other one is left for it.
-    assertEquals(contexts[2], "Li fed Mo twice.\n\nAna thanked Bea for the lift since Ana");
-    await assertRejects(
-      () => loadTask(getTask("openbookqa"), { data, fewshot: 1, cache: data }),
-      UsageError,
-      'The train split of "openbookqa" was not found in "' + data + '": looked for openbookqa-train.jsonl, ' +
-        "openbookqa-train.parquet; `bench fetch openbookqa/train` downloads it",
-    );
-    await assertRejects(() => loadTask(getTask("tiny-facts"), { fewshot: 1 }), UsageError, "no training split");
-  } finally {
-    await Deno.remove(data, { recursive: true });
+folderTest("measureTask() puts solved examples of the training split before the context", async (data) => {
+  for (const name of ["winogrande", "openbookqa"]) {
+    await Deno.copyFile(join(fixtures, `${name}.jsonl`), join(data, `${name}.jsonl`));
   }
+  const train = (await Deno.readTextFile(join(fixtures, "winogrande.jsonl"))).split("\n")[1];
+  const another = { sentence: "Li fed _ twice.", option1: "Mo", option2: "Ed", answer: "1" };
+  await Deno.writeTextFile(join(data, "winogrande-train.jsonl"), `${train}\n${JSON.stringify(another)}\n`);
+  const contexts: string[] = [];
+  const scorer: Scorer = {
+    ...createScorer(fakeModel(), fakeTokenizer()),
+    loglikelihood: (requests) => {
+      contexts.push(...requests.map((request) => "context" in request ? request.context : ""));
+      return Promise.resolve(requests.map(() => ({ logLikelihood: -1, isGreedy: false })));
+    },
+  };
+  const { result } = await measureTask(scorer, "winogrande", { data, fewshot: 1 });
+  assertEquals([result.numFewshot, result.fewshotDataset?.source], [1, "winogrande-train.jsonl"]);
+  // The second example is itself in the pool: only the other one is left for it.
+  assertEquals(contexts[2], "Li fed Mo twice.\n\nAna thanked Bea for the lift since Ana");
+  await assertRejects(
+    () => loadTask(getTask("openbookqa"), { data, fewshot: 1, cache: data }),
+    UsageError,
+    'The train split of "openbookqa" was not found in "' + data + '": looked for openbookqa-train.jsonl, ' +
+      "openbookqa-train.parquet; `bench fetch openbookqa/train` downloads it",
+  );
+  await assertRejects(() => loadTask(getTask("tiny-facts"), { fewshot: 1 }), UsageError, "no training split");
 });

@@ -4,6 +4,7 @@ import { UsageError } from "../../core/util/errors.ts";
 import { cachedSplit, hubSettings, selectSplit } from "../../datasets/hub_cache.ts";
 import { loadTask } from "../../datasets/load.ts";
 import { getTask } from "../../datasets/mod.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const settings = (env: Record<string, string>) => hubSettings((name) => env[name]);
 
@@ -49,41 +50,36 @@ Deno.test("selectSplit() finds a split in the layouts that repositories have", (
 
 const commit = "c".repeat(40);
 
-Deno.test("cachedSplit() and loadTask() read what Python's libraries left in the cache", async () => {
-  const cache = await Deno.makeTempDir();
-  try {
-    const repository = `${cache}/datasets--allenai--openbookqa`;
-    const snapshot = `${repository}/snapshots/${commit}/main`;
-    for (const folder of [snapshot, `${repository}/refs`, `${repository}/blobs`]) {
-      await Deno.mkdir(folder, { recursive: true });
-    }
-    const hub = { repo: "allenai/openbookqa", config: "main" };
-    const find = () => cachedSplit(hub, { split: "test", exact: [], cache });
-    const golden = new URL("../golden/parquet/openbookqa.parquet", import.meta.url);
-    await Deno.copyFile(golden, `${repository}/blobs/abc`);
-    await Deno.symlink("../../../blobs/abc", `${snapshot}/test-00000-of-00001.parquet`);
-    // Without a branch that names the commit nothing is known of it.
-    assertEquals(find(), undefined);
-    await Deno.writeTextFile(`${repository}/refs/main`, commit);
-    assertEquals(find(), {
-      paths: [`${snapshot}/test-00000-of-00001.parquet`],
-      names: ["main/test-00000-of-00001.parquet"],
-      revision: commit,
-    });
-    assertEquals(cachedSplit({ ...hub, revision: commit }, { split: "test", exact: [], cache })?.revision, commit);
-    assertEquals(cachedSplit({ ...hub, revision: "d".repeat(40) }, { split: "test", exact: [], cache }), undefined);
-    const { examples, dataset } = await loadTask(getTask("openbookqa"), { cache });
-    assertEquals(examples.length, 3);
-    assertEquals([dataset.source, dataset.revision], [
-      "allenai/openbookqa/main/test-00000-of-00001.parquet",
-      commit,
-    ]);
-    // Half of a split is none.
-    await Deno.rename(`${snapshot}/test-00000-of-00001.parquet`, `${snapshot}/test-00000-of-00002.parquet`);
-    assertEquals(find(), undefined);
-  } finally {
-    await Deno.remove(cache, { recursive: true });
+folderTest("cachedSplit() and loadTask() read what Python's libraries left in the cache", async (cache) => {
+  const repository = `${cache}/datasets--allenai--openbookqa`;
+  const snapshot = `${repository}/snapshots/${commit}/main`;
+  for (const folder of [snapshot, `${repository}/refs`, `${repository}/blobs`]) {
+    await Deno.mkdir(folder, { recursive: true });
   }
+  const hub = { repo: "allenai/openbookqa", config: "main" };
+  const find = () => cachedSplit(hub, { split: "test", exact: [], cache });
+  const golden = new URL("../golden/parquet/openbookqa.parquet", import.meta.url);
+  await Deno.copyFile(golden, `${repository}/blobs/abc`);
+  await Deno.symlink("../../../blobs/abc", `${snapshot}/test-00000-of-00001.parquet`);
+  // Without a branch that names the commit nothing is known of it.
+  assertEquals(find(), undefined);
+  await Deno.writeTextFile(`${repository}/refs/main`, commit);
+  assertEquals(find(), {
+    paths: [`${snapshot}/test-00000-of-00001.parquet`],
+    names: ["main/test-00000-of-00001.parquet"],
+    revision: commit,
+  });
+  assertEquals(cachedSplit({ ...hub, revision: commit }, { split: "test", exact: [], cache })?.revision, commit);
+  assertEquals(cachedSplit({ ...hub, revision: "d".repeat(40) }, { split: "test", exact: [], cache }), undefined);
+  const { examples, dataset } = await loadTask(getTask("openbookqa"), { cache });
+  assertEquals(examples.length, 3);
+  assertEquals([dataset.source, dataset.revision], [
+    "allenai/openbookqa/main/test-00000-of-00001.parquet",
+    commit,
+  ]);
+  // Half of a split is none.
+  await Deno.rename(`${snapshot}/test-00000-of-00001.parquet`, `${snapshot}/test-00000-of-00002.parquet`);
+  assertEquals(find(), undefined);
 });
 
 Deno.test("wantedSplits() reads names with splits and refuses what cannot be fetched", () => {

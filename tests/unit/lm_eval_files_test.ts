@@ -15,6 +15,7 @@ import type { DoneRecord } from "../../core/schema/schema.ts";
 import { getTask } from "../../datasets/mod.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
 import { fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const data = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
 
@@ -183,22 +184,17 @@ Deno.test("lmEvalResults() has the keys of a results file in their order, and ou
   assertEquals((results.pruning.perplexity as unknown[]).length, 2);
 });
 
-Deno.test("writeLmEvalFiles() writes results and samples of a cell side by side", async () => {
-  const folder = await Deno.makeTempDir();
-  try {
-    const done = await record();
-    const { scored } = await measure("openbookqa", [], 2);
-    const lines = lmEvalSamples(getTask("openbookqa"), scored);
-    const written = writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]]));
-    assertEquals(written.length, 2);
-    const [results, samples] = take(written, 2);
-    assertMatch(results, /\/flap-0\.25-s3-[^/]+\/results_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}\.json$/);
-    assertEquals(samples, results.replace("results_", "samples_openbookqa_").replace(/json$/, "jsonl"));
-    const stored = (await Deno.readTextFile(samples)).trimEnd().split("\n").map((line) => JSON.parse(line));
-    assertEquals(stored, lines);
-    assertEquals(JSON.parse(await Deno.readTextFile(results)).task_hashes, { openbookqa: samplesHash(lines) });
-    assertEquals(writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]])), [results, samples]);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+folderTest("writeLmEvalFiles() writes results and samples of a cell side by side", async (folder) => {
+  const done = await record();
+  const { scored } = await measure("openbookqa", [], 2);
+  const lines = lmEvalSamples(getTask("openbookqa"), scored);
+  const written = writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]]));
+  assertEquals(written.length, 2);
+  const [results, samples] = take(written, 2);
+  assertMatch(results, /\/flap-0\.25-s3-[^/]+\/results_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}\.json$/);
+  assertEquals(samples, results.replace("results_", "samples_openbookqa_").replace(/json$/, "jsonl"));
+  const stored = (await Deno.readTextFile(samples)).trimEnd().split("\n").map((line) => JSON.parse(line));
+  assertEquals(stored, lines);
+  assertEquals(JSON.parse(await Deno.readTextFile(results)).task_hashes, { openbookqa: samplesHash(lines) });
+  assertEquals(writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]])), [results, samples]);
 });

@@ -6,19 +6,17 @@ import { FileFormatError, MissingDataError, UsageError } from "../../core/util/e
 import type { TaskResult } from "../../core/schema/schema.ts";
 import type { FileTask, TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 /** A folder with files by name, removed after `use`. */
 async function withFiles(files: Record<string, string>, use: (folder: string) => unknown): Promise<void> {
-  const folder = Deno.makeTempDirSync();
-  try {
-    for (const [name, text] of Object.entries(files)) {
-      Deno.mkdirSync(join(folder, name, ".."), { recursive: true });
-      Deno.writeTextFileSync(join(folder, name), text);
-    }
-    await use(folder);
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
+  using temp = tempFolder();
+  const folder = temp.path;
+  for (const [name, text] of Object.entries(files)) {
+    Deno.mkdirSync(join(folder, name, ".."), { recursive: true });
+    Deno.writeTextFileSync(join(folder, name), text);
   }
+  await use(folder);
 }
 
 const lines = (rows: unknown[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");

@@ -8,6 +8,7 @@ import { loadMethodFile, reloadMethodFile } from "../../benchmarks/configuration
 import { UsageError } from "../../core/util/errors.ts";
 import { runConfigSchema } from "../../core/schema/schema.ts";
 import { getMethod } from "../../methods/mod.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 const ROOT = join(import.meta.dirname!, "../..");
 
@@ -24,15 +25,12 @@ export const mine = defineMethod({
 
 function folderTest(name: string, test: (write: (name: string, text: string) => string) => Promise<void>): void {
   Deno.test(name, async () => {
-    const folder = Deno.makeTempDirSync();
-    try {
-      await test((name, text) => {
-        Deno.writeTextFileSync(join(folder, name), text);
-        return join(folder, name);
-      });
-    } finally {
-      Deno.removeSync(folder, { recursive: true });
-    }
+    using temp = tempFolder();
+    const folder = temp.path;
+    await test((name, text) => {
+      Deno.writeTextFileSync(join(folder, name), text);
+      return join(folder, name);
+    });
   });
 }
 

@@ -9,6 +9,7 @@ import { FileFormatError } from "../../core/util/errors.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { getCorpus, getTask } from "../../datasets/mod.ts";
 import { readRecords } from "../../datasets/records.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 const golden = fileURLToPath(new URL("../golden/parquet", import.meta.url));
 const fixtures = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
@@ -56,42 +57,39 @@ Deno.test("loadTask() and loadCorpus() take Parquet files of a data folder", asy
 
 Deno.test("readRecords() refuses damaged Parquet files", async () => {
   const whole = await Deno.readFile(`${golden}/openbookqa.parquet`);
-  const folder = await Deno.makeTempDir();
+  using temp = tempFolder();
+  const folder = temp.path;
   const path = `${folder}/x.parquet`;
-  try {
-    const read = async (bytes: Uint8Array) => {
-      await Deno.writeFile(path, bytes);
-      return await readRecords(path, { record: anyRecord });
-    };
-    for (const size of [0, 3, 100, whole.length - 1]) {
-      await assertRejects(() => read(whole.slice(0, size)), FileFormatError, "cannot be read as Parquet");
-    }
-    // This one gives a column -3 children, on which the library alone does not end.
-    const endless = whole.slice();
-    endless[1034] = (endless[1034] ?? 0) ^ 1;
-    await assertRejects(() => read(endless), FileFormatError, "cannot be read as Parquet");
-    // A Zstandard frame that claims 640 MB: a single segment (descriptor 0xa0) whose size takes the four bytes after it.
-    const greedy = await Deno.readFile(`${golden}/boolq.parquet`);
-    const frame = greedy.findIndex((_, i) => [0x28, 0xb5, 0x2f, 0xfd].every((byte, j) => greedy[i + j] === byte));
-    greedy.set([0xa0, 0, 0, 0, 40], frame + 4);
-    const before = Deno.memoryUsage().external;
-    await assertRejects(() => read(greedy), FileFormatError, "cannot be read as Parquet");
-    const added = Deno.memoryUsage().external - before;
-    assert(added < 64 * 1024 * 1024, `must take less than 64 MiB: current ${added} bytes`);
-    // A changed byte gives other records or an error that names the file, never anything else.
-    await fc.assert(
-      fc.asyncProperty(fc.nat(whole.length - 1), fc.integer({ min: 1, max: 255 }), async (place, change) => {
-        const bytes = whole.slice();
-        bytes[place] = at(bytes, place) ^ change;
-        try {
-          await read(bytes);
-        } catch (error) {
-          assert(error instanceof FileFormatError, `must be a FileFormatError: current ${error}`);
-        }
-      }),
-      { numRuns: 300 },
-    );
-  } finally {
-    await Deno.remove(folder, { recursive: true });
+  const read = async (bytes: Uint8Array) => {
+    await Deno.writeFile(path, bytes);
+    return await readRecords(path, { record: anyRecord });
+  };
+  for (const size of [0, 3, 100, whole.length - 1]) {
+    await assertRejects(() => read(whole.slice(0, size)), FileFormatError, "cannot be read as Parquet");
   }
+  // This one gives a column -3 children, on which the library alone does not end.
+  const endless = whole.slice();
+  endless[1034] = (endless[1034] ?? 0) ^ 1;
+  await assertRejects(() => read(endless), FileFormatError, "cannot be read as Parquet");
+  // A Zstandard frame that claims 640 MB: a single segment (descriptor 0xa0) whose size takes the four bytes after it.
+  const greedy = await Deno.readFile(`${golden}/boolq.parquet`);
+  const frame = greedy.findIndex((_, i) => [0x28, 0xb5, 0x2f, 0xfd].every((byte, j) => greedy[i + j] === byte));
+  greedy.set([0xa0, 0, 0, 0, 40], frame + 4);
+  const before = Deno.memoryUsage().external;
+  await assertRejects(() => read(greedy), FileFormatError, "cannot be read as Parquet");
+  const added = Deno.memoryUsage().external - before;
+  assert(added < 64 * 1024 * 1024, `must take less than 64 MiB: current ${added} bytes`);
+  // A changed byte gives other records or an error that names the file, never anything else.
+  await fc.assert(
+    fc.asyncProperty(fc.nat(whole.length - 1), fc.integer({ min: 1, max: 255 }), async (place, change) => {
+      const bytes = whole.slice();
+      bytes[place] = at(bytes, place) ^ change;
+      try {
+        await read(bytes);
+      } catch (error) {
+        assert(error instanceof FileFormatError, `must be a FileFormatError: current ${error}`);
+      }
+    }),
+    { numRuns: 300 },
+  );
 });

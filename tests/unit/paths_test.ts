@@ -6,6 +6,7 @@ import { writeRecord } from "../../benchmarks/records/store.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 import { benchWith, finish } from "../support/bench_process.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 Deno.test("movePaths() moves every path of a configuration, and nothing else", () => {
   const values = {
@@ -65,9 +66,9 @@ Deno.test("storedPath() finds what a run names from the folder in which it was s
   }
 });
 
-Deno.test("bench takes paths from where the user stands, those in a file from its folder, and prints what works there", async () => {
-  const folder = Deno.makeTempDirSync();
-  try {
+folderTest(
+  "bench takes paths from where the user stands, those in a file from its folder, and prints what works there",
+  async (folder) => {
     writeRecord(join(folder, "run"), doneRecord());
     Deno.mkdirSync(join(folder, "here/sub"), { recursive: true });
     Deno.writeTextFileSync(
@@ -82,7 +83,5 @@ Deno.test("bench takes paths from where the user stands, those in a file from it
     const run = await bench("run", "--config", "sub/mine.yaml", "--engine", "wasm", "--out", "out");
     assertEquals(run.code, 2);
     assertStringIncludes(run.stderr, "sub/nowhere.gguf: there is no such model");
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
-  }
-});
+  },
+);

@@ -5,6 +5,7 @@ import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { getCorpus, getTask } from "../../datasets/mod.ts";
 import { readRecords } from "../../datasets/records.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 const record = z.looseObject({ text: z.string() });
 
@@ -13,16 +14,13 @@ async function inFolder(
   files: Record<string, string | Uint8Array<ArrayBuffer>>,
   run: (folder: string) => Promise<void>,
 ): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    for (const [name, content] of Object.entries(files)) {
-      const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
-      await Deno.writeFile(`${folder}/${name}`, bytes);
-    }
-    await run(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
+  using temp = tempFolder();
+  const folder = temp.path;
+  for (const [name, content] of Object.entries(files)) {
+    const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+    await Deno.writeFile(`${folder}/${name}`, bytes);
   }
+  await run(folder);
 }
 
 Deno.test("readRecords() reads JSON Lines with any line end, and hashes the bytes", async () => {

@@ -1,14 +1,12 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { writeReport } from "../../benchmarks/commands/reports.ts";
 import { doneRecord, failedRecord, smallRecords } from "../support/reports_fixture.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 async function inFolder<T>(body: (folder: string) => Promise<T>): Promise<T> {
-  const folder = await Deno.makeTempDir();
-  try {
-    return await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
+  using temp = tempFolder();
+  const folder = temp.path;
+  return await body(folder);
 }
 
 const page = (records: Parameters<typeof writeReport>[0], title: string) =>

@@ -22,6 +22,7 @@ import { ROOT } from "../../core/util/user_folder.ts";
 import { bench, finish } from "../support/bench_process.ts";
 import { toyConfig } from "../support/toy.ts";
 import { take } from "../support/values.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 const quiet = () => {};
 
@@ -37,24 +38,21 @@ const LLAMA_7B = toyConfig({
 });
 
 async function estimateOf(values: Partial<Record<keyof RunConfig, unknown>>) {
-  const folder = Deno.makeTempDirSync();
-  try {
-    Deno.writeTextFileSync(join(folder, "config.json"), JSON.stringify(toHfConfig(LLAMA_7B)));
-    const config = runConfigSchema.parse({
-      model: folder,
-      engine: "wasm",
-      methods: [{ id: "random" }],
-      sparsity: [0.2],
-      calibration: { corpus: "tiny-world", sequences: 8, tokens: 128 },
-      out: join(folder, "out"),
-      ...values,
-    });
-    const estimate = await estimateRun(config, quiet, { elsewhere: true });
-    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["config.json"], "an estimate writes nothing");
-    return estimate;
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
-  }
+  using temp = tempFolder();
+  const folder = temp.path;
+  Deno.writeTextFileSync(join(folder, "config.json"), JSON.stringify(toHfConfig(LLAMA_7B)));
+  const config = runConfigSchema.parse({
+    model: folder,
+    engine: "wasm",
+    methods: [{ id: "random" }],
+    sparsity: [0.2],
+    calibration: { corpus: "tiny-world", sequences: 8, tokens: 128 },
+    out: join(folder, "out"),
+    ...values,
+  });
+  const estimate = await estimateRun(config, quiet, { elsewhere: true });
+  assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["config.json"], "an estimate writes nothing");
+  return estimate;
 }
 
 Deno.test("estimateRun() counts LLaMA-7B from its config.json as published, and what a cell holds", async () => {

@@ -7,100 +7,95 @@ import { writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type Cell, type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
-import { withFolder } from "../support/weights_fixture.ts";
+import { folderTest, tempFolder } from "../support/weights_fixture.ts";
 
 Deno.test("writeRunFile() keeps runs of other weights, engines or arithmetic out of a folder", () => {
-  const out = Deno.makeTempDirSync();
-  try {
-    const fingerprint = { weights: "a", tokenizer: "b", data: {} };
-    const config = (arithmetic: RunConfig["arithmetic"]) =>
-      runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.5, out, arithmetic });
-    const run = { config: config("exact"), engine: "tensorflow", fingerprint, cells: [] };
-    writeRunFile(run);
-    writeRunFile({ ...run, config: { ...run.config, device: "cuda" } });
-    const refused: [other: Partial<typeof run>, what: string][] = [
-      [{ config: config("fast") }, "other arithmetic"],
-      [
-        { engine: "wasm" },
-        "other engine (tensorflow, now wasm), whose numbers cannot stand beside these: choose another --out, or --engine tensorflow",
-      ],
-      [{ fingerprint: { ...fingerprint, weights: "c" } }, "other weights"],
-    ];
-    for (const [other, what] of refused) {
-      assertThrows(() => writeRunFile({ ...run, ...other }), UsageError, what);
-    }
-  } finally {
-    Deno.removeSync(out, { recursive: true });
+  using temp = tempFolder();
+  const out = temp.path;
+  const fingerprint = { weights: "a", tokenizer: "b", data: {} };
+  const config = (arithmetic: RunConfig["arithmetic"]) =>
+    runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.5, out, arithmetic });
+  const run = { config: config("exact"), engine: "tensorflow", fingerprint, cells: [] };
+  writeRunFile(run);
+  writeRunFile({ ...run, config: { ...run.config, device: "cuda" } });
+  const refused: [other: Partial<typeof run>, what: string][] = [
+    [{ config: config("fast") }, "other arithmetic"],
+    [
+      { engine: "wasm" },
+      "other engine (tensorflow, now wasm), whose numbers cannot stand beside these: choose another --out, or --engine tensorflow",
+    ],
+    [{ fingerprint: { ...fingerprint, weights: "c" } }, "other weights"],
+  ];
+  for (const [other, what] of refused) {
+    assertThrows(() => writeRunFile({ ...run, ...other }), UsageError, what);
   }
 });
 
-Deno.test("askedRecords() gives the cells as asked, and groups over exactly the results that are asked for", () =>
-  withFolder((out) => {
-    const [few, all] = [doneRecord({ examples: 20 }), doneRecord({ examples: 200 })];
-    const group = {
-      group: "both",
-      tasks: ["arc_easy", "openbookqa"],
-      metrics: [{ metric: "acc", weightBySize: true }],
-    };
-    const data = Object.fromEntries(all.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]));
-    const generations = { prompts: ["Once"], tokens: 4 };
-    const record = {
-      ...all,
-      cell: { ...all.cell, generations },
-      generations: [{ prompt: "Once", text: " upon" }],
-      tasks: [...few.tasks, ...all.tasks],
-      groups: [aggregateGroup(group, all.tasks)],
-    };
-    const failed = failedRecord({ method: "flap", sparsity: 0.2 });
-    writeRecord(out, record);
-    writeRecord(out, failed);
-    const asked = (changes: Partial<Cell>, taskGroups: typeof group[] | undefined) => {
-      const cells = [record, failed].map(({ id, cell }) => ({ id, cell: { ...cell, ...changes } }));
-      const config = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, out });
-      const fingerprint = { weights: "a", tokenizer: "b", data };
-      writeRunFile({ config, engine: "tensorflow", fingerprint, cells, ...taskGroups && { taskGroups } });
-      const { records } = askedRecords(out);
-      assertEquals(records.map(({ cell }) => cell), cells.map(({ cell }) => cell));
-      return records.flatMap((one) => one.state === "done" ? [one] : []);
-    };
-    const elsewhere = { model: "elsewhere/SmolLM2-135M.gguf" };
-    for (const groups of [[group], undefined]) {
-      assertEquals(asked({ ...elsewhere, limit: 20 }, groups).map((one) => one.groups), [[
-        aggregateGroup(group, few.tasks),
-      ]]);
-      assertEquals(asked({ limit: 200 }, groups).map((one) => one.groups), [record.groups]);
-      assertEquals(asked({ tasks: ["openbookqa"] }, groups).map((one) => one.groups), [undefined]);
-    }
-    const later = { ...group, group: "all" };
-    assertEquals(asked({}, [later]).map((one) => one.groups), [[aggregateGroup(later, all.tasks)]]);
-    assertEquals(asked({}, []).map((one) => one.groups), [undefined]);
-    assertEquals(asked({}, []).map((one) => one.generations), [record.generations]);
-    assertEquals(asked({ generations: { ...generations, tokens: 8 } }, []).map((one) => one.generations), [undefined]);
-  }));
-
-Deno.test("recordsToReport() names cells without a record, and those that lack results", () =>
-  withFolder((out) => {
-    const [whole, part] = [
-      doneRecord({ method: "flap", sparsity: 0.2 }),
-      doneRecord({ method: "random", sparsity: 0.2 }),
-    ];
-    const cells = ["wanda-sp", "magnitude"].map((method) => doneRecord({ method, sparsity: 0.2 }))
-      .concat([whole, { ...part, cell: { ...part.cell, tasks: [...part.cell.tasks, "piqa"] } }])
-      .map(({ id, cell }) => ({ id, cell }));
+folderTest("askedRecords() gives the cells as asked, and groups over exactly the results that are asked for", (out) => {
+  const [few, all] = [doneRecord({ examples: 20 }), doneRecord({ examples: 200 })];
+  const group = {
+    group: "both",
+    tasks: ["arc_easy", "openbookqa"],
+    metrics: [{ metric: "acc", weightBySize: true }],
+  };
+  const data = Object.fromEntries(all.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]));
+  const generations = { prompts: ["Once"], tokens: 4 };
+  const record = {
+    ...all,
+    cell: { ...all.cell, generations },
+    generations: [{ prompt: "Once", text: " upon" }],
+    tasks: [...few.tasks, ...all.tasks],
+    groups: [aggregateGroup(group, all.tasks)],
+  };
+  const failed = failedRecord({ method: "flap", sparsity: 0.2 });
+  writeRecord(out, record);
+  writeRecord(out, failed);
+  const asked = (changes: Partial<Cell>, taskGroups: typeof group[] | undefined) => {
+    const cells = [record, failed].map(({ id, cell }) => ({ id, cell: { ...cell, ...changes } }));
     const config = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, out });
-    const data = Object.fromEntries([
-      ...whole.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]),
-      ...whole.perplexity.map(({ corpus, dataset }) => [`perplexity ${corpus}/${dataset.split}`, dataset.sha256]),
-    ]);
-    writeRunFile({ config, engine: "tensorflow", fingerprint: { weights: "a", tokenizer: "b", data }, cells });
-    for (const record of [whole, part]) writeRecord(out, record);
-    const { missing, incomplete, others } = askedRecords(out);
-    assertEquals([missing, incomplete, others], [["wanda-sp 20 %", "magnitude 20 %"], ["random 20 %"], 0]);
-    const notes: string[] = [];
-    assertEquals(recordsToReport(out, (note) => notes.push(note)).length, 2);
-    assertEquals(notes, [
-      "Not finished: wanda-sp 20 %, magnitude 20 %; `bench run` with the same flags resumes",
-      "Some results are missing: random 20 %; `bench run` with the same flags resumes",
-    ]);
-    assertEquals(validateFolder(out).missing, ["wanda-sp 20 %", "magnitude 20 %"]);
-  }));
+    const fingerprint = { weights: "a", tokenizer: "b", data };
+    writeRunFile({ config, engine: "tensorflow", fingerprint, cells, ...taskGroups && { taskGroups } });
+    const { records } = askedRecords(out);
+    assertEquals(records.map(({ cell }) => cell), cells.map(({ cell }) => cell));
+    return records.flatMap((one) => one.state === "done" ? [one] : []);
+  };
+  const elsewhere = { model: "elsewhere/SmolLM2-135M.gguf" };
+  for (const groups of [[group], undefined]) {
+    assertEquals(asked({ ...elsewhere, limit: 20 }, groups).map((one) => one.groups), [[
+      aggregateGroup(group, few.tasks),
+    ]]);
+    assertEquals(asked({ limit: 200 }, groups).map((one) => one.groups), [record.groups]);
+    assertEquals(asked({ tasks: ["openbookqa"] }, groups).map((one) => one.groups), [undefined]);
+  }
+  const later = { ...group, group: "all" };
+  assertEquals(asked({}, [later]).map((one) => one.groups), [[aggregateGroup(later, all.tasks)]]);
+  assertEquals(asked({}, []).map((one) => one.groups), [undefined]);
+  assertEquals(asked({}, []).map((one) => one.generations), [record.generations]);
+  assertEquals(asked({ generations: { ...generations, tokens: 8 } }, []).map((one) => one.generations), [undefined]);
+});
+
+folderTest("recordsToReport() names cells without a record, and those that lack results", (out) => {
+  const [whole, part] = [
+    doneRecord({ method: "flap", sparsity: 0.2 }),
+    doneRecord({ method: "random", sparsity: 0.2 }),
+  ];
+  const cells = ["wanda-sp", "magnitude"].map((method) => doneRecord({ method, sparsity: 0.2 }))
+    .concat([whole, { ...part, cell: { ...part.cell, tasks: [...part.cell.tasks, "piqa"] } }])
+    .map(({ id, cell }) => ({ id, cell }));
+  const config = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, out });
+  const data = Object.fromEntries([
+    ...whole.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]),
+    ...whole.perplexity.map(({ corpus, dataset }) => [`perplexity ${corpus}/${dataset.split}`, dataset.sha256]),
+  ]);
+  writeRunFile({ config, engine: "tensorflow", fingerprint: { weights: "a", tokenizer: "b", data }, cells });
+  for (const record of [whole, part]) writeRecord(out, record);
+  const { missing, incomplete, others } = askedRecords(out);
+  assertEquals([missing, incomplete, others], [["wanda-sp 20 %", "magnitude 20 %"], ["random 20 %"], 0]);
+  const notes: string[] = [];
+  assertEquals(recordsToReport(out, (note) => notes.push(note)).length, 2);
+  assertEquals(notes, [
+    "Not finished: wanda-sp 20 %, magnitude 20 %; `bench run` with the same flags resumes",
+    "Some results are missing: random 20 %; `bench run` with the same flags resumes",
+  ]);
+  assertEquals(validateFolder(out).missing, ["wanda-sp 20 %", "magnitude 20 %"]);
+});

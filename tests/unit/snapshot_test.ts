@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot } from "../../models/training/snapshot.ts";
 import { createCurve, trainingReport } from "../../models/training/curve.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const snapshot = (step: number, key = "run"): Snapshot => ({
   key,
@@ -11,48 +12,40 @@ const snapshot = (step: number, key = "run"): Snapshot => ({
   tensors: new Map([["mask", { shape: [2, 2], data: Float32Array.of(step, 1.5, -0, 1e-30) }]]),
 });
 
-async function inFolder(run: (folder: string) => void): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    run(join(folder, "run"));
-  } finally {
-    await Deno.remove(folder, { recursive: true });
+const runTest = (name: string, test: (folder: string) => unknown) =>
+  folderTest(name, (folder) => test(join(folder, "run")));
+
+runTest("loadSnapshot() gives back what saveSnapshot() wrote, the last one", (folder) => {
+  assertEquals(loadSnapshot(folder, "run"), null);
+  for (const step of [3, 6]) saveSnapshot(folder, snapshot(step));
+  assertEquals(loadSnapshot(folder, "run"), snapshot(6));
+  assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), ["latest.json", "step-6.safetensors"]);
+});
+
+runTest("loadSnapshot() does not take the snapshot of another run", (folder) => {
+  saveSnapshot(folder, snapshot(3, "other seed"));
+  assertEquals(loadSnapshot(folder, "run"), null);
+});
+
+runTest("loadSnapshot() begins again where a file was damaged or is missing", (folder) => {
+  const [index, arrays] = [join(folder, "latest.json"), join(folder, "step-3.safetensors")];
+  const damage: (() => void)[] = [
+    () => Deno.writeTextFileSync(index, Deno.readTextFileSync(index).slice(0, 20)),
+    () => Deno.truncateSync(arrays, 30),
+    () => Deno.removeSync(arrays),
+    () => Deno.writeTextFileSync(index, `{"key":"run","step":3,"file":"../step-3.safetensors","state":null}`),
+    () => Deno.writeTextFileSync(index, "null"),
+  ];
+  for (const harm of damage) {
+    saveSnapshot(folder, snapshot(3));
+    harm();
+    assertEquals(loadSnapshot(folder, "run"), null);
   }
-}
+});
 
-Deno.test("loadSnapshot() gives back what saveSnapshot() wrote, the last one", () =>
-  inFolder((folder) => {
-    assertEquals(loadSnapshot(folder, "run"), null);
-    for (const step of [3, 6]) saveSnapshot(folder, snapshot(step));
-    assertEquals(loadSnapshot(folder, "run"), snapshot(6));
-    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), ["latest.json", "step-6.safetensors"]);
-  }));
-
-Deno.test("loadSnapshot() does not take the snapshot of another run", () =>
-  inFolder((folder) => {
-    saveSnapshot(folder, snapshot(3, "other seed"));
-    assertEquals(loadSnapshot(folder, "run"), null);
-  }));
-
-Deno.test("loadSnapshot() begins again where a file was damaged or is missing", () =>
-  inFolder((folder) => {
-    const [index, arrays] = [join(folder, "latest.json"), join(folder, "step-3.safetensors")];
-    const damage: (() => void)[] = [
-      () => Deno.writeTextFileSync(index, Deno.readTextFileSync(index).slice(0, 20)),
-      () => Deno.truncateSync(arrays, 30),
-      () => Deno.removeSync(arrays),
-      () => Deno.writeTextFileSync(index, `{"key":"run","step":3,"file":"../step-3.safetensors","state":null}`),
-      () => Deno.writeTextFileSync(index, "null"),
-    ];
-    for (const harm of damage) {
-      saveSnapshot(folder, snapshot(3));
-      harm();
-      assertEquals(loadSnapshot(folder, "run"), null);
-    }
-  }));
-
-Deno.test("saveSnapshot() leaves the last whole snapshot in place when the process ends before the index is renamed", () =>
-  inFolder((folder) => {
+runTest(
+  "saveSnapshot() leaves the last whole snapshot in place when the process ends before the index is renamed",
+  (folder) => {
     saveSnapshot(folder, snapshot(3));
     const index = Deno.readTextFileSync(join(folder, "latest.json"));
     const arrays = Deno.readFileSync(join(folder, "step-3.safetensors"));
@@ -64,7 +57,8 @@ Deno.test("saveSnapshot() leaves the last whole snapshot in place when the proce
     removeSnapshots(folder);
     removeSnapshots(folder);
     assertEquals(loadSnapshot(folder, "run"), null);
-  }));
+  },
+);
 
 Deno.test("trainingReport() keeps every row up to 5000, and of more the first and the last", () => {
   const curve = createCurve();

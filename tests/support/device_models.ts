@@ -1,0 +1,32 @@
+/** Models on the device that are freed at the end of a block, and what they compute.
+ *
+ * @module
+ */
+import * as tf from "@tensorflow/tfjs";
+import { forward } from "../../models/decoder.ts";
+import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import type { TokenBatch } from "../../models/layers.ts";
+import { logits } from "../../models/vocabulary.ts";
+
+/** The model, freed at the end of the block: `using small = freed(pruneModel(dense, plan))`. */
+export function freed(model: DecoderModel): DecoderModel & Disposable {
+  return Object.assign(model, { [Symbol.dispose]: () => disposeModel(model) });
+}
+
+/** The model of `source` on the device: `using model = await onDevice(source)`. */
+export async function onDevice(...source: Parameters<typeof uploadModel>): Promise<DecoderModel & Disposable> {
+  return freed(await uploadModel(...source));
+}
+
+/** Logits of a batch or of one sequence, [B T V], with masks as `forward()` takes them. */
+export async function logitsOf(
+  model: DecoderModel,
+  given: Int32Array | TokenBatch,
+  pass: Parameters<typeof forward>[2] = {},
+): Promise<Float32Array> {
+  const batch = given instanceof Int32Array ? { tokens: given, batch: 1, length: given.length } : given;
+  const scores = tf.tidy(() => logits(model, forward(model, batch, pass)));
+  const values = await scores.data<"float32">();
+  scores.dispose();
+  return values;
+}
