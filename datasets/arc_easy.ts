@@ -1,4 +1,4 @@
-/** ARC-Easy, and what it shares with ARC-Challenge.
+/** ARC-Easy, and its common part with ARC-Challenge.
  *
  * @module
  */

@@ -5,7 +5,7 @@ import { wikitextDetokenise } from "./wikitext2.ts";
  * 256 windows; calibration windows each come from one record of the first training shard that is long enough.
  * Protocol (c) detokenises as for WikiText, as the task `c4` of lm-evaluation-harness does.
  *
- * Deviations: calibration draws from the first 1100 records of its shard and protocol (c) scores 1100 documents, where
+ * Deviations: calibration draws from the first 1100 records of its shard and protocol (c) scores 1100 documents;
  * the originals read whole shards. */
 export const c4: Corpus = defineCorpus({
   id: "c4",

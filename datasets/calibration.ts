@@ -11,7 +11,7 @@ import { cutWindow, encodeForWindows, textTokens, type Tokenizer } from "../core
 import type { Corpus } from "./define.ts";
 import { loadCorpus } from "./load.ts";
 
-/** Windows, i32 [tokens] each, and what they were drawn from. */
+/** Windows, i32 [tokens] each, and their data set. */
 export interface DrawnWindows {
   windows: Int32Array[];
   dataset: DatasetUse;

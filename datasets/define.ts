@@ -92,7 +92,7 @@ export interface Task<Schema extends z.ZodType = z.ZodType> extends DataSource {
   /** Reported metrics. `acc`: highest log-likelihood; `acc_norm`: highest log-likelihood per character (code point).
    * `acc_bytes`, per UTF-8 byte, is reported together with `acc_norm`. */
   metrics: readonly ("acc" | "acc_norm")[];
-  /** The metric that stands for the task in tables and means, as in LLM-Pruner's tables; `acc` when absent. */
+  /** The task's metric in tables and means, as in LLM-Pruner's tables; default `acc`. */
   primaryMetric?: "acc_norm";
 }
 

@@ -28,7 +28,7 @@ interface FetchOptions {
   settings: HubSettings;
   /** Wait before the second attempt, doubled for the third; 1000 unless given. */
   retryMs?: number;
-  /** Called with what is done. */
+  /** Called with progress messages. */
   report?(message: string): void;
 }
 

@@ -30,8 +30,8 @@ function fileBuffer(file: Deno.FsFile): AsyncBuffer {
     byteLength,
     slice: (start, end = byteLength) => {
       const read = Promise.try(readRange, file, byteLength, start, end);
-      // The library drops ranges that it no longer needs, and an unhandled rejection would end the process. Throwing here
-      // would make it drop columns in progress.
+      // The library drops ranges that it no longer needs, and an unhandled rejection would end the process. Throwing
+      // here would make it drop columns in progress.
       read.catch(() => {});
       return read;
     },
@@ -55,7 +55,7 @@ function toJsonValue(value: unknown): unknown {
   return value;
 }
 
-/** Most values that so many bytes may claim: eight in a byte (one bit each), and a long run of equal ones besides. */
+/** Most values that `bytes` may claim: eight per byte (one bit each), and a long run of equal values. */
 const mostValues = (bytes: number) => 4 * 1024 * 1024 + 8 * bytes;
 /** Most bytes that a page may claim to unpack to: gzip packs at most 1032 to 1. */
 const mostUnpackedBytes = (packedBytes: number) => 16 * 1024 * 1024 + 1100 * packedBytes;
@@ -143,7 +143,7 @@ async function withoutDropped<T>(read: () => Promise<T>): Promise<T> {
 }
 
 /** The first `maxRows` rows of a Parquet file, with the columns in the order of its schema.
- * @throws {Error} when it is damaged or uses what is not supported. */
+ * @throws {Error} when it is damaged or needs an unsupported feature. */
 export async function readParquetRows(path: string, maxRows: number = Infinity): Promise<Record<string, unknown>[]> {
   const [{ parquetMetadataAsync, parquetReadObjects }, { compressors }, { deserializeTCompactProtocol: readStruct }] =
     await Promise.all([

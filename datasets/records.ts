@@ -130,7 +130,7 @@ function readError(path: string, error: unknown): FileFormatError {
 /** Reads and checks the records of a Parquet file (`.parquet`), a JSON Lines file (`.jsonl`, `.json`, each also `.gz`)
  * or, with `textField`, of a plain text file; of several files one after the other. Empty lines of JSON Lines are
  * skipped.
- * @throws {FileFormatError} naming file, line and field when something else stands there. */
+ * @throws {FileFormatError} that names file, line and field when a record does not fit. */
 export async function readRecords<Schema extends z.ZodType>(
   paths: string | readonly string[],
   { record, textField, maxRecords = Infinity }: ReadOptions<Schema>,

@@ -1,4 +1,4 @@
-/** Scaled dot-product attention with grouped queries and rotary positions, with a gradient of its own.
+/** Scaled dot-product attention with grouped queries and rotary positions, and its own gradient.
  *
  * Shape legend: B batch, N rows (B T flattened), H query heads, G key/value groups, R = H / G, K head size,
  * T query positions, S key positions. All tensors are f32.
@@ -44,7 +44,7 @@ export interface AttentionLayout {
   /** K. */
   headSize: number;
   tables: RotaryTables;
-  /** Added to the scores, 0 where visible and a large negative number where not: [B or 1, 1, T, S].
+  /** Added to the scores: 0 for visible keys and a large negative number for others, [B or 1, 1, T, S].
    * Null: everything is visible, unless `segments` is given. */
   mask: tf.Tensor4D | null;
   /** Replaces the mask on engines with `decoderOps`: token j sees token i <= j of its row iff i is in segment 0 or in

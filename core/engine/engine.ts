@@ -179,14 +179,14 @@ function setEnvironment(device: string | undefined, arithmetic: EngineOptions["a
   if (device === "cpu") Deno.env.set("CUDA_VISIBLE_DEVICES", "-1");
   // Otherwise TensorFlow allocates nearly all of a GPU at once, and its need cannot be measured.
   Deno.env.set("TF_FORCE_GPU_ALLOW_GROWTH", "true");
-  // TensorFlow rounds the factors of f32 products to TF32 on GPUs since Ampere, and its C interface has no switch for it;
-  // NVIDIA's libraries follow this variable whatever a program asks of them.
+  // TensorFlow rounds the factors of f32 products to TF32 on GPUs since Ampere, and its C interface has no switch for
+  // it; NVIDIA's libraries follow this variable whatever a program asks of them.
   if (arithmetic === "fast") Deno.env.delete("NVIDIA_TF32_OVERRIDE");
   else Deno.env.set("NVIDIA_TF32_OVERRIDE", "0");
 }
 
-/** The first GPU that this process may use. The others are hidden, since TensorFlow would hold memory on each. Nothing
- * if there is none, or if `nvidia-smi` cannot be asked. */
+/** The first GPU that this process may use. The others are hidden, since TensorFlow would hold memory on each. None if
+ * there is none, or if `nvidia-smi` fails. */
 function chooseGpu(): { gpu?: CudaDevice } {
   let gpu: CudaDevice | undefined;
   try {
@@ -204,7 +204,7 @@ function whyNotOnCuda(): string {
   if (missing !== null) return missing;
   return hasCudaBuild() === false
     ? `this TensorFlow was built without CUDA, run \`${SETUP_COMMAND} --cuda\``
-    : `TensorFlow could not load CUDA's libraries, run \`${SETUP_COMMAND} --cuda\` (TF_CPP_MIN_LOG_LEVEL=0 shows which)`;
+    : `TensorFlow cannot load CUDA's libraries, run \`${SETUP_COMMAND} --cuda\` (TF_CPP_MIN_LOG_LEVEL=0 shows which)`;
 }
 
 /** Loads the decoder's operations if set-up built them. */

@@ -89,7 +89,7 @@ export function denseMatrix(w: Matrix): tf.Tensor2D {
 }
 
 /** `x w`, x [N, in] and w [in, out] -> [N, out], or `x wᵀ`, w [out, in], if `transposed`. For 16-bit matrices, small
- * ones, and few rows, where it reads the matrix at the speed of memory. No gradient of its own. */
+ * ones, and few rows, where it reads the matrix at the speed of memory. Without a gradient. */
 export function storedProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf.Tensor2D {
   const { tensor, format, columns } = storedForm(w);
   return decoderOp("Product", [x, tensor], 1, {

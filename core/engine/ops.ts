@@ -42,7 +42,7 @@ export function withGradient<I extends Inputs, const S extends readonly (tf.Tens
 }
 
 /** `a b` of two matrices, either one transposed. On wasm a product with a transposed operand runs in a loop about 20
- * times slower, so the operand is transposed first. No gradient of its own. */
+ * times slower, so the operand is transposed first. Without a gradient. */
 export function matMul2d(a: tf.Tensor2D, b: tf.Tensor2D, transposeA = false, transposeB = false): tf.Tensor2D {
   if (!currentEngine().needsPlainProducts) return tf.matMul(a, b, transposeA, transposeB);
   return tf.matMul(transposeA ? tf.transpose(a) : a, transposeB ? tf.transpose(b) : b);
@@ -61,7 +61,7 @@ function wasmMatrices(x: tf.Tensor3D): tf.Tensor2D[] {
 }
 
 /** Products of `n` pairs of matrices: `a` is [n, ...], `b` is [n, ...]. On wasm products of two batched operands run in
- * the slow loop too, so the pairs are multiplied one by one. No gradient of its own. */
+ * the slow loop too, so the pairs are multiplied one by one. Without a gradient. */
 export function batchMatMul(a: tf.Tensor3D, b: tf.Tensor3D, transposeA = false, transposeB = false): tf.Tensor3D {
   if (!currentEngine().needsPlainProducts) return tf.matMul(a, b, transposeA, transposeB);
   const rowsA = wasmMatrices(transposeA ? tf.transpose(a, [0, 2, 1]) : a);
@@ -69,7 +69,7 @@ export function batchMatMul(a: tf.Tensor3D, b: tf.Tensor3D, transposeA = false, 
   return tf.stack(rowsA.map((rows, i) => tf.matMul(rows, at(rowsB, i)))) as tf.Tensor3D;
 }
 
-/** `x w`, or `x wᵀ` if `transposed`, in the engine's fastest form. No gradient of its own. */
+/** `x w`, or `x wᵀ` if `transposed`, in the engine's fastest form. Without a gradient. */
 export function matrixProduct(x: tf.Tensor2D, w: Matrix, transposed = false): tf.Tensor2D {
   if (w instanceof PackedMatrix) return storedProduct(x, w, transposed);
   const isOwn = currentEngine().decoderOps && isOwnProductFaster(x.shape[0], w);
@@ -239,7 +239,7 @@ export function gatedUnit(
 }
 
 /** Cross entropy of each row against one target: logits [N, V], targets i32 [N] -> losses [N] in nats and, in the same
- * pass, the gradient softmax(logits) - onehot(targets) [N, V]. No gradient of its own. */
+ * pass, the gradient softmax(logits) - onehot(targets) [N, V]. Without a gradient. */
 export function softmaxCrossEntropy(
   logits: tf.Tensor2D,
   targets: tf.Tensor1D,

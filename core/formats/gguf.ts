@@ -101,7 +101,7 @@ class HeaderReader {
     return Number(this.take(8, what).getBigUint64(0, true));
   }
 
-  /** The number of things that take at least `bytesEach` bytes in what is left. */
+  /** A number of items of at least `bytesEach` bytes each; they must fit the rest of the file. */
   count(what: string, bytesEach: number): number {
     const count = this.u64(`number of ${what}`);
     const left = this.file.sizeBytes - this.position;

@@ -41,7 +41,7 @@ export interface TokenizerDefinition {
   config: JsonObject;
 }
 
-/** The model's tokens, for what the tokenizer's own configuration leaves open. */
+/** The model's tokens, used if the tokenizer's own configuration does not name them. */
 interface TokenizerOptions {
   /** V: ids must be below it. */
   vocabSize?: number;

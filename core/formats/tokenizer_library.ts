@@ -19,7 +19,7 @@ const MAX_DEPTH = 8;
 /** GPT-2's splitting pattern, which `ByteLevel` applies unless told otherwise. */
 const GPT2_PATTERN = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/** The mark that stands for a space in SentencePiece vocabularies. */
+/** The space mark of SentencePiece vocabularies. */
 export const SPACE_MARK = "\u2581";
 
 const isObject = (value: unknown): value is JsonObject =>

@@ -4,8 +4,8 @@
  */
 import { join } from "node:path";
 
-/** Arguments of `deno` that run `script`: it may read, see the environment and the machine, write in `write`, load
- * native code where `ffi` is set, and run `program`. No network; packages must be there already. */
+/** Arguments of `deno` that run `script`. It may read files, the environment and system information, write in `write`,
+ * load native code if `ffi`, and run `program`. It has no network; packages must be installed. */
 export function denoRun(
   { script, args, ffi, write, program }: {
     script: string;

@@ -18,7 +18,7 @@ export function describeIssue(
     "",
   );
   const value = issue.path.reduce<unknown>(
-    // One item may stand for a list.
+    // A single item is accepted as a list.
     (at, part) =>
       typeof part === "number" && !Array.isArray(at) ? at : (at as Record<PropertyKey, unknown> | undefined)?.[part],
     values,

@@ -40,13 +40,13 @@ export function replaceEach(text: string, from: string, to: string): string {
 
 /** `text.capitalize()`: the first character in title case and all others in lower case.
  *
- * JavaScript has no title case, so the few characters where it differs from upper case (Latin digraphs such as
+ * JavaScript has no title case, so the few characters whose title and upper case differ (Latin digraphs such as
  * U+01C4, Georgian, Greek with iota subscript) are given their upper case. */
 export function capitalize(text: string): string {
   const [first] = text;
   if (first === undefined) return "";
   const [head, ...tail] = first.toUpperCase();
-  // The whole string is lowered at once: a final sigma depends on what stands before it.
+  // The whole string is lowered at once: the form of a final sigma depends on the letter before it.
   const lowered = text.toLowerCase().slice(first.toLowerCase().length);
   return head + tail.join("").toLowerCase() + lowered;
 }

@@ -30,8 +30,9 @@ export function standardError(values: readonly number[]): number | null {
   return values.length < 2 ? null : sampleSd(values) / Math.sqrt(values.length);
 }
 
-/** 97.5 % quantile of Student's t distribution with `df` degrees of freedom, within 0.003: the mean of df + 1 values lies
- * within so many standard errors in 95 % of samples. From a table up to 5, above by the expansion of Fisher and Cornish 1960.
+/** 97.5 % quantile of Student's t distribution with `df` degrees of freedom, within 0.003. In 95 % of samples the mean of
+ * df + 1 values lies within this number of standard errors. From a table up to 5, above by the expansion of Fisher and
+ * Cornish 1960.
  *
  * @example
  * ```ts
@@ -51,7 +52,7 @@ export function studentT95(df: number): number {
 export interface SignFlipOptions {
   /** Seed of the random stream; the same seed gives the same result. */
   seed: number;
-  /** Random sign patterns where all are more than {@linkcode MOST_PATTERNS}. */
+  /** Number of random sign patterns, if there are more than {@linkcode MOST_PATTERNS} in all. */
   resamples?: number;
 }
 
@@ -63,8 +64,8 @@ export interface PairedTest {
   p: number;
   /** Whether `p` is the least that the random patterns can give: the true one may be smaller. */
   isFloor: boolean;
-  /** All mean differences that the same test would not reject at level `alpha`: it leaves out 0 exactly where
-   * `p < alpha`. Unbounded where the test cannot reject anything at this level. */
+  /** All mean differences that the same test does not reject at level `alpha`: 0 is outside exactly if `p < alpha`.
+   * Unbounded where the test cannot reject anything at this level. */
   interval(alpha: number): { low: number; high: number };
 }
 
@@ -78,7 +79,7 @@ function differences(a: readonly number[], b: readonly number[]): number[] {
   return a.map((value, i) => value - at(b, i));
 }
 
-/** Where `holds` stops, between `inside`, where it holds, and `outside`, where it does not: bisection. */
+/** The edge between `inside`, where `holds` is true, and `outside`, where it is false, by bisection. */
 function edge(inside: number, outside: number, holds: (x: number) => boolean): number {
   let [yes, no] = [inside, outside];
   for (let i = 0; i < 60; i++) {
@@ -122,8 +123,9 @@ function flippedSums(values: readonly number[], { seed, resamples = MOST_PATTERN
   return { sums, signs, isExact };
 }
 
-/** Paired permutation test (sign flips) of a zero mean difference `a - b`: exact where all patterns are few, else by
- * random ones. Its interval holds every shift of the differences that the test with the same patterns does not reject.
+/** Paired permutation test (sign flips) of a zero mean difference `a - b`: exact for few patterns, otherwise with
+ * random ones. Its interval contains every shift of the differences that the test with the same patterns does not
+ * reject.
  * @throws {RangeError} when the two differ in length or are empty. */
 export function signFlipTest(a: readonly number[], b: readonly number[], options: SignFlipOptions): PairedTest {
   const values = differences(a, b);
@@ -133,7 +135,7 @@ export function signFlipTest(a: readonly number[], b: readonly number[], options
   const own = isExact ? 0 : 1;
   const total = values.reduce((sum, value) => sum + value, 0);
   const centre = total / values.length;
-  /** Patterns that are at least as extreme as the observed one where the mean difference is `shift`. */
+  /** Patterns at least as extreme as the observed one, for the mean difference `shift`. */
   const extremeAt = (shift: number): number => {
     const observed = Math.abs(total - shift * values.length) * (1 - 1e-12);
     let extreme = own;
@@ -214,7 +216,7 @@ export function mcnemarTest(onlyFirst: number, onlySecond: number, examples: num
     isFloor: false,
     interval: (alpha) => {
       if (n === 0) {
-        // As many pairs without a discordant one are seen with probability alpha where this share of all is discordant.
+        // With this share of discordant pairs, a sample without any has probability alpha.
         const most = 1 - alpha ** (1 / examples);
         return { low: -most, high: most };
       }
@@ -229,7 +231,7 @@ export function mcnemarTest(onlyFirst: number, onlySecond: number, examples: num
 }
 
 /** Holm's step-down correction (Holm 1979), in the order given, with the level of each test: `p` is adjusted, and the
- * interval of a test at level `alpha` leaves out 0 exactly where its adjusted p value is below `familyAlpha`. Tests
+ * interval of a test at level `alpha` excludes 0 exactly if its adjusted p value is below `familyAlpha`. Tests
  * after the first one that is not rejected get that one's level. */
 export function holmLevels(pValues: readonly number[], familyAlpha: number): { p: number; alpha: number }[] {
   const order = pValues.map((p, i) => ({ p, i })).sort((a, b) => a.p - b.p);

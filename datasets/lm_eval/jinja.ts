@@ -185,8 +185,7 @@ function nameOf(value: unknown): string {
 export interface Rendered {
   /** The text. */
   text: string;
-  /** The value that Python's `literal_eval` makes of the text, where the template is a single expression that gives
-   * something else than text. */
+  /** The value of `literal_eval` for the text, if the template is a single expression and its value is not text. */
   value?: unknown;
 }
 

@@ -194,7 +194,7 @@ function plain(config: RawConfig): RawConfig {
  *
  * Tasks of a named file are added to `names`. Of a folder, `names` selects tasks, groups or tags; without any such
  * name, all are selected.
- * @throws {UsageError} when a file cannot be read, a name is unknown, or a task asks for what is not supported. */
+ * @throws {UsageError} when a file cannot be read, a name is unknown, or a task needs an unsupported feature. */
 export function selectTasks(
   paths: readonly string[],
   names: readonly string[],

@@ -16,7 +16,7 @@ export const MISTRAL: Family = {
     biases: [],
     defaults: { kvHeads: 8, maxPositions: 131072 },
     read: (members, common) => {
-      // A missing key is 4096 in transformers, null is none.
+      // In transformers a missing key means 4096, and null no window.
       if (members.value("sliding_window") === undefined && members.has("sliding_window")) return {};
       return windowed(common, members.integer("sliding_window", 4096));
     },

@@ -1,4 +1,4 @@
-/** Qwen3, dense: norms of query and key heads, and a head size of its own.
+/** Qwen3, dense: norms of query and key heads, and its own head size.
  *
  * @module
  */

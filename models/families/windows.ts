@@ -5,8 +5,8 @@
 import { type DecoderConfig, layerAttention } from "../config.ts";
 import type { FamilyConfig } from "./family.ts";
 
-/** The configuration with a window on the layers for which `has(layer)`; nothing where that is none, or where the
- * window holds every position that the model was made for. */
+/** The configuration with a window on the layers with `has(layer)`; none if there are no such layers, or if the window
+ * contains all positions of the model. */
 export function windowed(
   config: DecoderConfig,
   window: number,
