@@ -17,7 +17,7 @@ import {
 import { glance } from "./findings.ts";
 import { legend, type TableId, tableNotes } from "./notes.ts";
 import { placeWords, protocol, protocolCaption, protocolTitle } from "./protocol.ts";
-import { reproductionGrid } from "./reproduction.ts";
+import { besidePaperGrid } from "./beside_paper.ts";
 import { buildSections, type Definitions, type Section } from "./rows.ts";
 import type { Fact } from "./settings.ts";
 import { type Ranking, rankings } from "./significance.ts";
@@ -71,7 +71,7 @@ function buildDocumentSection(section: Section, prefix: string): DocumentSection
     ...found.lines.length === 0 || found.topics.length === 0 ? [] : [{ kind: "glance" as const, glance: found }],
     ...figures(`Quality against ${isTimed(section) ? "speed and " : ""}size`, lead),
     ...quality,
-    ...reproductionGrid(section),
+    ...besidePaperGrid(section),
     ...size,
     ...cost,
     ...figures("Charts", rest),

@@ -8,12 +8,9 @@ import type { DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { count, level, unique } from "./format.ts";
 import { isDense, type Section } from "./rows.ts";
-import { type Fact, fileWords, optionText } from "./settings.ts";
+import { environmentOf, type Fact, fileWords, optionsOf } from "./settings.ts";
 
 const runsOf = ({ rows }: Section): DoneRecord[] => rows.flatMap(({ runs }) => runs);
-
-const machineWords = ({ environment: { device, threads, cpu } }: DoneRecord) =>
-  `${device}, ${counted(threads, "thread")}, ${cpu}`;
 
 /** Size of the model, number of cells and seeds in one line. */
 export function contextWords(section: Section): string {
@@ -21,7 +18,6 @@ export function contextWords(section: Section): string {
   const failed = section.rows.reduce((sum, { failures }) => sum + failures.length, 0);
   return [
     ...runs.slice(0, 1).map(({ denseSize }) => `${count(denseSize.parameters)} parameters`),
-    ...unique(runs.map(machineWords)),
     `${counted(runs.length, "finished cell")}${failed > 0 ? `, ${failed} failed` : ""}`,
     ...section.weightsSha256 === null ? [] : [`weights sha256 ${section.weightsSha256.slice(0, 12)}`],
   ].join(" · ");
@@ -45,29 +41,23 @@ export function measureFacts({ columns }: Section): Fact[] {
   return [...new Map(facts.map((fact) => [`${fact.name} ${fact.text}`, fact])).values()];
 }
 
-/** Machine, libraries and inputs behind a section. */
+/** Machine, versions and inputs behind a section. */
 export function environmentFacts(section: Section): Fact[] {
-  const facts: [string, (run: DoneRecord) => string][] = [
-    ["engine", ({ environment }) => environment.engine],
-    ["library", ({ environment }) => environment.library],
-    ["device", ({ environment: { device, threads } }) => `${device}, ${counted(threads, "thread")}`],
-    ["processor", ({ environment: { cpu, os } }) => `${cpu}, ${os}`],
-    ["Deno", ({ environment }) => environment.deno],
-    ["harness commit", ({ environment }) => environment.commit ?? "unknown"],
-    ["weights", ({ weights }) => `${weights.format}, ${weights.dtypes.join(" + ")}, sha256 ${weights.sha256}`],
-  ];
-  const runs = runsOf(section);
-  return facts.flatMap(([name, pick]) => unique(runs.map(pick)).map((text) => ({ name, text })));
+  const facts = runsOf(section).flatMap(environmentOf);
+  return [...Map.groupBy(facts, ({ name }) => name)].map(([name, own]) => ({
+    name,
+    text: unique(own.map(({ text }) => text)).join("; "),
+  }));
 }
 
 /** Options of every method, one fact per variant. */
 export function configurationFacts({ rows }: Section): Fact[] {
   const variants = new Map(rows.filter((row) => !isDense(row)).map((row) => [row.variant, row]));
-  return [...variants.values()].map(({ label, cell: { method, methodFile, checkpoint } }) => {
+  return [...variants.values()].map((row) => {
+    const { label, cell: { methodFile, checkpoint } } = row;
     if (checkpoint) return { name: label, text: `pruned elsewhere: ${fileWords(checkpoint)}` };
-    const options = Object.entries(method?.options ?? {}).map(([name, value]) => `${name}: ${optionText(value)}`);
-    const file = methodFile ? [`from ${fileWords(methodFile)}`] : [];
-    return { name: label, text: [options.join(", ") || "no options", ...file].join("; ") };
+    const options = optionsOf(row).map(({ name, text }) => `${name}: ${text}`).join(", ");
+    return { name: label, text: (options || "no options") + (methodFile ? `; from ${fileWords(methodFile)}` : "") };
   });
 }
 

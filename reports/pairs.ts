@@ -2,13 +2,12 @@
  *
  * @module
  */
-import { level, listed } from "./format.ts";
+import { level, listed, unique } from "./format.ts";
 import type { Column } from "./measurements.ts";
 import { placeWords } from "./protocol.ts";
 import { hasRuns, type Row, type Section } from "./rows.ts";
-import { type Fact, settingsOf } from "./settings.ts";
+import { environmentOf, type Fact, optionsOf, settingsOf } from "./settings.ts";
 import { pairedTest, type RawTest } from "./significance.ts";
-import { counted } from "../core/util/words.ts";
 
 /** A row of run A and the row of run B that it is compared with. */
 export interface RowPair {
@@ -34,8 +33,12 @@ const finished = (sections: readonly Section[]) =>
 
 const isSameModel = (a: Section, b: Section) => a.weightsSha256 === b.weightsSha256 || a.model === b.model;
 
-/** Settings by name. */
-const settings = (row: Row): Map<string, string> => new Map(settingsOf(row).map(({ name, text }) => [name, text]));
+/** Settings by name, options of the method included. */
+const settings = (row: Row): Map<string, string> =>
+  new Map(
+    [...settingsOf(row), ...optionsOf(row).map(({ name, text }) => ({ name: `option ${name}`, text }))]
+      .filter(({ text }) => text !== "").map(({ name, text }) => [name, text]),
+  );
 
 /** How many settings agree less how many differ. */
 function agreement(a: Row, b: Row): number {
@@ -78,37 +81,27 @@ export function unpaired(sections: readonly Section[], pairs: readonly RowPair[]
   return finished(sections).filter(({ row }) => !taken.has(row)).map(({ section, row }) => rowName(section, row));
 }
 
-/** Machine and versions behind a row, by name. */
-function environment({ runs }: Row): Fact[] {
-  const all = (pick: (run: Row["runs"][number]) => string) => [...new Set(runs.map(pick))].join(" and ");
-  return [
-    { name: "seeds", text: all(({ cell }) => String(cell.seed)) },
-    { name: "weights", text: all(({ weights }) => `sha256 ${weights.sha256.slice(0, 12)}`) },
-    { name: "library", text: all(({ environment }) => environment.library) },
-    {
-      name: "device",
-      text: all(({ environment: { device, threads, cpu } }) => `${device}, ${counted(threads, "thread")}, ${cpu}`),
-    },
-    { name: "harness commit", text: all(({ environment }) => (environment.commit ?? "unknown").slice(0, 12)) },
-  ];
+/** Seeds, machine and versions behind a row, by name. */
+function environment({ runs }: Row): Map<string, string> {
+  const facts = runs.flatMap((run) => [{ name: "seeds", text: String(run.cell.seed) }, ...environmentOf(run)]);
+  return new Map([...Map.groupBy(facts, ({ name }) => name)].map(([name, own]) => [
+    name,
+    unique(own.map(({ text }) => text)).join(" and "),
+  ]));
 }
 
 /** Every setting in which rows of a pair differ, one fact per setting: `none → LoRA (flap, wanda-sp)`. */
 export function differences(pairs: readonly RowPair[]): Fact[] {
   const changes = pairs.flatMap(({ a, b }) => {
-    const [own, theirs] = [a, b].map((row) =>
-      new Map([...settingsOf(row), ...environment(row)].map(({ name, text }) => [name, text]))
-    );
-    const names = [...new Set([...own?.keys() ?? [], ...theirs?.keys() ?? []])];
-    return names.flatMap((name) => {
-      const [before = "absent", after = "absent"] = [own?.get(name), theirs?.get(name)];
+    const [own, theirs] = [new Map([...settings(a), ...environment(a)]), new Map([...settings(b), ...environment(b)])];
+    return unique([...own.keys(), ...theirs.keys()]).flatMap((name) => {
+      const [before = "absent", after = "absent"] = [own.get(name), theirs.get(name)];
       return before === after ? [] : [{ name, change: `${before} → ${after}`, label: a.label }];
     });
   });
   return [...Map.groupBy(changes, ({ name }) => name)].map(([name, own]) => {
     const texts = [...Map.groupBy(own, ({ change }) => change)].map(([change, same]) => {
-      const labels = [...new Set(same.map(({ label }) => label))];
-      return same.length === pairs.length ? change : `${change} (${listed(labels)})`;
+      return same.length === pairs.length ? change : `${change} (${listed(unique(same.map(({ label }) => label)))})`;
     });
     return { name, text: texts.join("; ") };
   });

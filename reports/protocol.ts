@@ -4,13 +4,11 @@
  */
 import { settingWords } from "../core/schema/cell_names.ts";
 import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
-import { counted } from "../core/util/words.ts";
 import { capitalised, level, listed, sourceName, unique } from "./format.ts";
 import { isDense, type Row, type Section } from "./rows.ts";
 import {
-  applies,
   compensationOf,
-  type DataValue,
+  environmentOf,
   type Fact,
   fileWords,
   recoveryOf,
@@ -60,9 +58,6 @@ const seedsOf = (rows: readonly Row[]): string =>
   unique(rows.flatMap(({ runs, failures }) => [...runs, ...failures]).map(({ cell }) => cell.seed))
     .sort((a, b) => a - b).join(", ");
 
-const machineWords = ({ environment: { device, threads, cpu, engine, library } }: DoneRecord) =>
-  `${engine} (${library}), ${device}, ${counted(threads, "thread")}, ${cpu}`;
-
 /** The protocol block: what stands first in every format. */
 export function protocol(section: Section): Fact[] {
   const runs = section.rows.flatMap((row) => row.runs);
@@ -75,7 +70,10 @@ export function protocol(section: Section): Fact[] {
   const elsewhere = section.rows.flatMap(({ label, cell: { checkpoint } }) =>
     checkpoint ? [`${label} (${fileWords(checkpoint)})`] : []
   );
-  const machines = unique(runs.map(machineWords));
+  const machines = unique(runs.map((run) => {
+    const [engine, library, device] = environmentOf(run).map(({ text }) => text);
+    return `${engine} (${library}), ${device}`;
+  }));
   return [
     ...told,
     ...optionFacts(pruned),
@@ -132,20 +130,4 @@ export function protocolCaption(section: Section): string {
     ...seeds === "" ? [] : [`Seeds: ${seeds}`],
     `Engine: ${section.engine}`,
   ].map((text) => `${text}.`).join(" ");
-}
-
-/** The protocol of one row, as columns of a table of data. */
-export function protocolColumns({ cell, runs }: Row): [name: string, value: DataValue][] {
-  const environment = runs[0]?.environment;
-  return [
-    ...SETTINGS.flatMap((setting) =>
-      Object.entries(setting.data ?? {}).map(([name, pick]): [string, DataValue] => [
-        name,
-        applies(setting, cell) ? pick({ cell, runs }) : undefined,
-      ])
-    ),
-    ["library", environment?.library],
-    ["device", environment?.device],
-    ["threads", environment?.threads],
-  ];
 }

@@ -15,7 +15,8 @@ import { getMethod, parseOptions } from "../../methods/mod.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { toySource } from "../support/toy.ts";
 import { PAPER_TABLE } from "../../reports/paper/tables.ts";
-import { isSameExperiment, type PublishedRow, publishedRows, reproduction } from "../../reports/reproduction.ts";
+import { besidePaper } from "../../reports/beside_paper.ts";
+import { isSameExperiment, type PublishedRow, publishedRows } from "../../reports/paper/published.ts";
 import { sectionsOf, writeReport } from "../../benchmarks/commands/reports.ts";
 import { randomTensors, smallConfig, tempFolder, writeFolder } from "../support/weights_fixture.ts";
 import { methodContext, toyWindows } from "../support/method_context.ts";
@@ -164,8 +165,8 @@ Deno.test("a run of a paper's preset is set beside the paper, and labelled where
     };
     const { records } = await runSweep(preset("paper/flap", changes));
     assertEquals(records.map(({ state }) => state), ["done", "done"]);
-    const found = reproduction(at(sectionsOf(records), 0))!;
-    assertEquals(found.rows.map(({ label }) => label), ["FLAP"]);
+    const found = besidePaper(at(sectionsOf(records), 0))!;
+    assertEquals(found.rows.map(({ published }) => published.label), ["FLAP"]);
     assertEquals(found.missing.length, 5);
     const flap = at(found.rows, 0).values;
     assertEquals(flap.map(({ theirs }) => theirs), [14.62, 69.63, 76.82, 71.2, 68.35, 69.91, 39.25, 39.4, 62.08]);
@@ -178,7 +179,7 @@ Deno.test("a run of a paper's preset is set beside the paper, and labelled where
     assertStringIncludes(found.notThePapers.join(), "only a part of the data was scored");
 
     const written = await writeReport(records, join(out, "report"), { title: "Run" });
-    const csv = Deno.readTextFileSync(written.find((path) => path.endsWith("reproduction.csv"))!);
+    const csv = Deno.readTextFileSync(written.find((path) => path.endsWith("beside-paper.csv"))!);
     assertEquals(csv.trim().split("\r\n").length, 1 + 9);
     for (const file of ["comparison.md", "report.html"]) {
       const text = Deno.readTextFileSync(written.find((path) => path.endsWith(file))!);

@@ -12,7 +12,7 @@ import type { DecoderConfig } from "../../models/config.ts";
 import type { LayerShape } from "../../models/units.ts";
 import { keptParameters, modelSize } from "../../models/count.ts";
 import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
-import { publishedRows } from "../../reports/reproduction.ts";
+import { publishedRows } from "../../reports/paper/published.ts";
 import { smallConfig } from "../support/weights_fixture.ts";
 
 /** LLaMA-7B and Llama-2-7B, which have one shape. */

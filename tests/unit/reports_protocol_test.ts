@@ -10,7 +10,7 @@ import { glance, prunedWords } from "../../reports/findings.ts";
 import { toHtml } from "../../reports/html.ts";
 import { toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
-import { reproduction } from "../../reports/reproduction.ts";
+import { besidePaper } from "../../reports/beside_paper.ts";
 import { doubts } from "../../reports/speed.ts";
 import { buildCostTable } from "../../reports/table.ts";
 import { renderNextSteps } from "../../reports/next_steps.ts";
@@ -349,7 +349,7 @@ Deno.test("a published perplexity stands beside ours per token in windows of its
   const beside = (changes: Partial<DoneRecord["perplexity"][number]>) => {
     const dense = { ...doneRecord(), paper: "llm-pruner-20" as const };
     dense.perplexity = dense.perplexity.map((result) => ({ ...result, windowTokens: 128, ...changes }));
-    const { rows } = reproduction(at(sectionsOf([dense]), 0))!;
+    const { rows } = besidePaper(at(sectionsOf([dense]), 0))!;
     return at(rows, 0).values.find(({ measure }) => measure === "ppl:wikitext2:128")?.ours?.value;
   };
   const { perplexity } = at(doneRecord().perplexity, 0);
