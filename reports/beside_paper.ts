@@ -3,14 +3,13 @@
  * @module
  */
 import type { PaperTableId } from "../core/schema/schema.ts";
-import type { GridBlock } from "./document.ts";
-import { level, unique, withSpread } from "./format.ts";
-import type { Column } from "./measurements.ts";
+import { type TableBlock, textTable } from "./document.ts";
+import { level, NO_VALUE, unique, withSpread } from "./format.ts";
+import type { Column } from "./columns.ts";
 import { isSameExperiment, type PublishedRow, publishedRows } from "./paper/published.ts";
 import { PAPER_TABLE } from "./paper/tables.ts";
 import { protocolCaption } from "./protocol.ts";
-import { type Estimate, hasRuns, type Row, type Section } from "./rows.ts";
-import { NO_VALUE } from "./table.ts";
+import { type Estimate, hasRuns, type Row, type Section } from "./sections.ts";
 
 /** One number of the paper beside ours. */
 export interface PairedValue {
@@ -134,19 +133,20 @@ function valueLines({ measure, ours, theirs, difference }: PairedValue): string[
 }
 
 /** The published table beside a section's rows as a block; none where the run is set beside no table. */
-export function besidePaperGrid(section: Section): GridBlock[] {
+export function besidePaperTable(section: Section): TableBlock[] {
   const found = besidePaper(section);
   if (found === null) return [];
+  const rows = found.rows.map(({ published, row, values }) => [
+    [published.label, row.asked > 0 ? `${row.label} at ${level(row.asked)}` : row.label],
+    ...values.map(valueLines),
+  ]);
   return [{
-    kind: "grid",
+    kind: "table",
+    id: "paper",
     title: `Beside the paper: ${found.title}`,
     caption: protocolCaption(section),
-    header: [["in the paper", "ours"], ...found.measures.map(measureWords)],
-    numeric: [false, ...found.measures.map(() => true)],
-    rows: found.rows.map(({ published, row, values }) => [
-      [published.label, row.asked > 0 ? `${row.label} at ${level(row.asked)}` : row.label],
-      ...values.map(valueLines),
-    ]),
+    ...textTable([["in the paper", "ours"], ...found.measures.map(measureWords)], (column) => column > 0, rows),
+    legend: [],
     notes: notes(found),
   }];
 }

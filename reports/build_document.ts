@@ -3,9 +3,9 @@
  * @module
  */
 import type { CellRecord } from "../core/schema/schema.ts";
+import { besidePaperTable } from "./beside_paper.ts";
 import type { Chart } from "./chart_style.ts";
 import { buildCharts } from "./charts.ts";
-import type { Block, DocumentSection, FactsBlock, FiguresBlock, ReportDocument, TableBlock } from "./document.ts";
 import {
   configurationFacts,
   contextWords,
@@ -13,82 +13,61 @@ import {
   failureFacts,
   generations,
   measureFacts,
-} from "./facts.ts";
+} from "./details.ts";
+import type { Block, ReportDocument, ResultTableId } from "./document.ts";
 import { glance } from "./findings.ts";
-import { legend, type TableId, tableNotes } from "./notes.ts";
+import { unique } from "./format.ts";
+import { legend, tableNotes } from "./notes.ts";
 import { placeWords, protocol, protocolCaption, protocolTitle } from "./protocol.ts";
-import { besidePaperGrid } from "./beside_paper.ts";
-import { buildSections, type Definitions, type Section } from "./rows.ts";
+import { resultTable } from "./result_tables.ts";
+import { buildSections, type Definitions, type Section } from "./sections.ts";
 import type { Fact } from "./settings.ts";
 import { type Ranking, rankings } from "./significance.ts";
-import { buildCostTable, buildQualityTable, buildSizeTable, buildTaskTable, type Table } from "./table.ts";
 import { warnings } from "./warnings.ts";
 
-function tableBlocks(section: Section, ranks: Ranking[]): Record<TableId, TableBlock[]> {
-  const caption = protocolCaption(section);
-  const block = (id: TableId, title: string, table: Table | null): TableBlock[] =>
-    table === null ? [] : [{
-      kind: "table",
-      id,
-      title,
-      shortCaption: `${title} of ${sectionTitle(section)}`,
-      caption,
-      table,
-      legend: legend(id, table, section),
-      notes: tableNotes(id, section, table),
-    }];
-  const hasMore = section.columns.some(({ primary }) => !primary);
-  return {
-    quality: block("quality", "Quality", buildQualityTable(section, ranks)),
-    size: block("size", "Size and speed", buildSizeTable(section)),
-    cost: block("cost", "Cost", buildCostTable(section)),
-    tasks: block("tasks", "All metrics of the tasks", hasMore ? buildTaskTable(section, ranks) : null),
-  };
+function tableBlock(section: Section, ranks: Ranking[], id: ResultTableId, title: string): Block[] {
+  const table = resultTable(id, section, ranks);
+  if (table === null) return [];
+  const notes = tableNotes(id, section, table.rows);
+  return [{
+    ...{ kind: "table", id, title, caption: protocolCaption(section), ...table },
+    legend: legend(id, table.rows, section),
+    notes,
+  }];
 }
 
-const factsBlock = (id: FactsBlock["id"], title: string, facts: Fact[]): FactsBlock[] =>
-  facts.length === 0 ? [] : [{ kind: "facts", id, title, facts }];
+const details = (title: string, facts: Fact[]): Block[] =>
+  facts.length === 0 ? [] : [{ kind: "facts", isOpen: false, title, facts }];
+const figures = (title: string, charts: Chart[]): Block[] =>
+  charts.length === 0 ? [] : [{ kind: "figures", title, charts }];
 
 /** Model and engine, and what was done besides cutting: runs that differ in this have other titles. */
-function sectionTitle(section: Section): string {
-  const how = protocolTitle(section);
-  return `${section.model} on ${placeWords(section)}${how === "" ? "" : `, ${how}`}`;
-}
+const sectionTitle = (section: Section): string =>
+  [`${section.model} on ${placeWords(section)}`, protocolTitle(section)].filter((text) => text !== "").join(", ");
 
-const isTimed = ({ columns }: Section) => columns.some(({ kind }) => kind === "throughput");
-
-function buildDocumentSection(section: Section, prefix: string): DocumentSection {
+function blocksOf(section: Section, prefix: string): Block[] {
   const ranks = rankings(section);
-  const { quality, size, cost, tasks } = tableBlocks(section, ranks);
   const { lead, rest } = buildCharts(section, prefix);
-  const figures = (title: string, charts: Chart[]): FiguresBlock[] =>
-    charts.length === 0 ? [] : [{ kind: "figures", title, charts }];
   const found = glance(section, ranks);
-  const blocks: Block[] = [
+  const isTimed = section.columns.some(({ kind }) => kind === "throughput");
+  return [
     { kind: "line", text: contextWords(section) },
-    ...factsBlock("protocol", "Protocol", protocol(section)),
+    { kind: "facts", isOpen: true, title: "Protocol", facts: protocol(section) },
     { kind: "warnings", texts: warnings(section) },
-    ...found.lines.length === 0 || found.topics.length === 0 ? [] : [{ kind: "glance" as const, glance: found }],
-    ...figures(`Quality against ${isTimed(section) ? "speed and " : ""}size`, lead),
-    ...quality,
-    ...besidePaperGrid(section),
-    ...size,
-    ...cost,
+    ...found.lines.length === 0 || found.topics.length === 0 ? [] : [found],
+    ...figures(`Quality against ${isTimed ? "speed and " : ""}size`, lead),
+    ...tableBlock(section, ranks, "quality", "Quality"),
+    ...besidePaperTable(section),
+    ...tableBlock(section, ranks, "size", "Size and speed"),
+    ...tableBlock(section, ranks, "cost", "Cost"),
     ...figures("Charts", rest),
-    ...tasks,
-    ...generations(section).flatMap(({ prompt, texts }) =>
-      factsBlock(
-        "generations",
-        `What the models write after “${prompt}”`,
-        texts,
-      )
-    ),
-    ...factsBlock("failures", "Failed cells", failureFacts(section)),
-    ...factsBlock("measures", "Measurements and data", measureFacts(section)),
-    ...factsBlock("configuration", "Options of the methods", configurationFacts(section)),
-    ...factsBlock("environment", "Environment", environmentFacts(section)),
+    ...tableBlock(section, ranks, "tasks", "All metrics of the tasks"),
+    ...generations(section).flatMap(({ prompt, texts }) => details(`What the models write after “${prompt}”`, texts)),
+    ...details("Failed cells", failureFacts(section)),
+    ...details("Measurements and data", measureFacts(section)),
+    ...details("Options of the methods", configurationFacts(section)),
+    ...details("Environment", environmentFacts(section)),
   ];
-  return { title: sectionTitle(section), results: section, blocks };
 }
 
 /** Builds the report of a run. Everything comes from `records` alone.
@@ -99,11 +78,13 @@ export function buildDocument(
   definitions: Definitions,
 ): ReportDocument {
   const sections = buildSections(records, definitions);
-  const ways = [...new Set(sections.map(protocolTitle))].filter((way) => way !== "");
+  const ways = unique(sections.map(protocolTitle)).filter((way) => way !== "");
   return {
     title: ways.length === 1 ? `${title}: ${ways.join("")}` : title,
-    sections: sections.map((section, i) =>
-      buildDocumentSection(section, sections.length > 1 ? `${i + 1}-${section.model}-${section.engine}-` : "")
-    ),
+    sections: sections.map((section, i) => ({
+      title: sectionTitle(section),
+      results: section,
+      blocks: blocksOf(section, sections.length > 1 ? `${i + 1}-${section.model}-${section.engine}-` : ""),
+    })),
   };
 }

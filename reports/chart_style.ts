@@ -7,9 +7,9 @@ import { FONT } from "./draw.ts";
 import { level, unique } from "./format.ts";
 import { qualityText } from "./findings.ts";
 import { NEUTRAL } from "./palette.ts";
-import type { Column } from "./measurements.ts";
-import { boundsOf, type Estimate, hasRuns, isDense, type Row, type Section } from "./rows.ts";
-import { meanOf } from "./table.ts";
+import type { Column } from "./columns.ts";
+import { boundsOf, type Estimate, hasRuns, isDense, type Row, type Section } from "./sections.ts";
+import { meanOf } from "./result_tables.ts";
 
 /** A Vega-Lite specification. */
 export type Spec = Record<string, unknown>;

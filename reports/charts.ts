@@ -9,8 +9,8 @@ import { qualityAgainstSpeed, speedUpAgainstMacs } from "./charts_scatter.ts";
 import { trainingCurves } from "./charts_training.ts";
 import { widthCharts } from "./charts_layers.ts";
 import { headlineColumns } from "./findings.ts";
-import type { Column } from "./measurements.ts";
-import type { Section } from "./rows.ts";
+import type { Column } from "./columns.ts";
+import type { Section } from "./sections.ts";
 
 /** Figures of a section. */
 export interface Charts {

@@ -6,7 +6,7 @@ import { at } from "../core/util/indexing.ts";
 import { axis, type Chart, facets, linesOf, nameOf, nominal, pruned, subject, WIDE } from "./chart_style.ts";
 import { level, unique } from "./format.ts";
 import { LEVEL_COLOURS } from "./palette.ts";
-import type { Row, Section } from "./rows.ts";
+import type { Row, Section } from "./sections.ts";
 import { UNIT_WORDS } from "./settings.ts";
 
 type Run = Row["runs"][number];

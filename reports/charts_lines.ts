@@ -23,9 +23,9 @@ import {
   subject,
 } from "./chart_style.ts";
 import { NEUTRAL } from "./palette.ts";
-import type { Column } from "./measurements.ts";
-import type { Estimate, Row, Section } from "./rows.ts";
-import { meanOf } from "./table.ts";
+import type { Column } from "./columns.ts";
+import type { Estimate, Row, Section } from "./sections.ts";
+import { meanOf } from "./result_tables.ts";
 
 const LABEL_GAP = 15;
 

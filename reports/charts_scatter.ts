@@ -21,10 +21,10 @@ import {
   subject,
 } from "./chart_style.ts";
 import { level, unique } from "./format.ts";
-import type { Column } from "./measurements.ts";
+import type { Column } from "./columns.ts";
 import { NEUTRAL } from "./palette.ts";
-import { boundsOf, type Estimate, type Row, type Section } from "./rows.ts";
-import { meanOf } from "./table.ts";
+import { boundsOf, type Estimate, type Row, type Section } from "./sections.ts";
+import { meanOf } from "./result_tables.ts";
 
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
 

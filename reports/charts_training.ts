@@ -20,7 +20,7 @@ import {
 import { level, unique } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
 import { UNIT_WORDS } from "./settings.ts";
-import type { Row, Section } from "./rows.ts";
+import type { Row, Section } from "./sections.ts";
 
 /** A quantity of a step; null where the step does not have it. */
 interface Panel {

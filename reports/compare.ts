@@ -2,12 +2,12 @@
  *
  * @module
  */
-import type { Block } from "./document.ts";
+import { type Block, textTable } from "./document.ts";
 import { valueText } from "./findings.ts";
 import { pValue } from "./format.ts";
 import { toMarkdown } from "./markdown.ts";
 import { differences, findPairs, type Pair, pairRows, rowName, unpaired } from "./pairs.ts";
-import type { Section } from "./rows.ts";
+import type { Section } from "./sections.ts";
 import { ALPHA, clearSign, type Comparison, corrected, PAIRED_TESTS } from "./significance.ts";
 
 const plainValue = ({ column }: Pair, row: Pair["a"]): string =>
@@ -77,14 +77,14 @@ export function compareRuns(
   const blocks: Block[] = [
     found.length === 0
       ? { kind: "line", text: "No setting differs between the cells that both runs have." }
-      : { kind: "facts", id: "differences", title: `Settings that differ, ${nameA} → ${nameB}`, facts: found },
+      : { kind: "facts", isOpen: true, title: `Settings that differ, ${nameA} → ${nameB}`, facts: found },
     body.length === 0 ? { kind: "line", text: "The two runs have no result on the same data in common." } : {
-      kind: "grid",
+      kind: "table",
+      id: "comparison",
       title: "Results on the same data",
       caption: "",
-      header: header.map((text) => [text]),
-      numeric: [false, false, true, true, true, true, false],
-      rows: body,
+      ...textTable(header.map((text) => [text]), (column) => column > 1 && column < 6, body),
+      legend: [],
       notes: NOTES,
     },
     ...only(nameA, unpaired(sectionsA, rows)),

@@ -5,9 +5,9 @@
 import type { ReportDocument } from "./document.ts";
 import { besidePaper } from "./beside_paper.ts";
 import { protocolCaption } from "./protocol.ts";
-import { type Estimate, hasRuns, type Row, type Section } from "./rows.ts";
+import { type Estimate, hasRuns, type Row, type Section } from "./sections.ts";
 import { settingsOf, trainingDone } from "./settings.ts";
-import { deviceHours, meanOf } from "./table.ts";
+import { deviceHours, meanOf } from "./result_tables.ts";
 
 type Value = string | number | boolean | null | undefined;
 /** The values of a line by column. */

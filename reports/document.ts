@@ -1,89 +1,123 @@
-/** A report as data: sections of blocks, built once. Markdown, HTML, LaTeX, CSV and the terminal are renderers of it,
- * and add nothing to what it says.
+/** A report as data: sections of blocks, built once. Markdown, HTML, LaTeX, CSV and the terminal are renderers of it, and
+ * add nothing to what it says.
  *
  * @module
  */
 import type { Chart } from "./chart_style.ts";
-import type { Glance } from "./findings.ts";
+import type { Section } from "./sections.ts";
 import type { Fact } from "./settings.ts";
-import type { TableId } from "./notes.ts";
-import type { Section } from "./rows.ts";
-import type { Table } from "./table.ts";
 
-/** A line of text under the title. */
-export interface LineBlock {
-  kind: "line";
-  text: string;
-}
-
-/** What a reader must know before trusting the numbers. */
-export interface WarningsBlock {
-  kind: "warnings";
-  texts: string[];
-}
-
-/** Names and texts. */
-export interface FactsBlock {
-  kind: "facts";
-  /** `protocol` stands open in every format; others are details. */
-  id: "protocol" | "generations" | "failures" | "measures" | "configuration" | "environment" | "differences";
+/** A column of a table. */
+export interface TableColumn {
+  /** `method`, `asked`, `uniform` ..., the key of a measured column, or that of a speed-up. */
+  id: string;
+  header: string;
+  /** Below the header: unit, number of examples, separated by commas. */
+  detail: string;
+  /** Whether to align at the right. */
+  numeric: boolean;
+  /** Direction of merit, if any. */
+  better: "higher" | "lower" | null;
+  /** What goes first when the width is short: 0 stays, higher numbers go earlier. */
+  priority: number;
+  /** What the column is called where its two lines are one text. */
   title: string;
-  facts: Fact[];
 }
 
-/** The winners. */
-export interface GlanceBlock {
-  kind: "glance";
-  glance: Glance;
+/** A cell of a table. */
+export interface TableCell {
+  text: string;
+  /** ` ± 0.4` over seeds or repeats, ` (0.4)` for the standard error of one run, ` [1.1, 2.8]` for a 95 % interval, or
+   * nothing. */
+  spread: string;
+  /** 1 best, 2 second best of its level, 0 any other. */
+  place: 0 | 1 | 2;
+  /** `*`: clearly better than every other of its level; `≈`: not clearly worse than the best; `?`: in doubt. */
+  sign: "*" | "≈" | "?" | "";
+  /** What to sort by: a number, or a text; null where the row has no value. */
+  sort: number | string | null;
+  /** Further lines. */
+  below: string[];
 }
 
-/** A table of results. */
+/** A row of a table. */
+export interface TableRow {
+  /** Level in words; empty for the dense model. */
+  group: string;
+  /** The method's in figures; null for rows of texts. */
+  colour: string | null;
+  /** Why nothing but method and level is known: kinds of failures, and their messages, too. */
+  failed: { kinds: string; text: string } | null;
+  /** As many as the table has columns. */
+  cells: TableCell[];
+}
+
+/** Rows in their groups, in order. */
+export const groupsOf = (
+  rows: readonly TableRow[],
+): TableRow[][] => [...Map.groupBy(rows, ({ group }) => group).values()];
+
+/** Tables of results, each with notes of its own. */
+export type ResultTableId = "quality" | "size" | "cost" | "tasks";
+
+/** A table. */
 export interface TableBlock {
   kind: "table";
-  id: TableId;
+  id: ResultTableId | "paper" | "comparison";
   title: string;
-  /** A few words, for lists of tables. */
-  shortCaption: string;
-  /** One sentence: under which protocol the table holds. */
+  /** Under which protocol the table holds. */
   caption: string;
-  table: Table;
+  columns: TableColumn[];
+  rows: TableRow[];
   /** Meaning of the signs in it. */
   legend: string[];
   notes: string[];
 }
 
-/** A table of texts; every cell has one line or more. */
-export interface GridBlock {
-  kind: "grid";
-  title: string;
-  caption: string;
-  header: string[][];
-  /** Which columns are numbers, aligned at the right. */
-  numeric: boolean[];
-  rows: string[][][];
-  notes: string[];
+/** The winner of one level by one column. */
+export interface Finding {
+  /** Label of the winner; empty where a range stands for all methods. */
+  best: string;
+  /** Its value. */
+  value: string;
+  /** How sure the lead is. */
+  verdict: string;
 }
 
-/** Figures, as specifications. */
-export interface FiguresBlock {
-  kind: "figures";
-  title: string;
-  charts: Chart[];
+/** The winners in a grid: one line per level, one column per topic. */
+export interface GlanceBlock {
+  kind: "glance";
+  /** What was pruned, how far. */
+  pruned: string;
+  topics: string[];
+  /** `level` in words: `20 % asked`. */
+  lines: { level: string; findings: (Finding | null)[] }[];
+  /** What "clear" means, where it is said. */
+  note: string;
 }
 
-/** A part of a section. */
-export type Block = LineBlock | WarningsBlock | FactsBlock | GlanceBlock | TableBlock | GridBlock | FiguresBlock;
+/** Names and texts. */
+export interface FactsBlock {
+  kind: "facts";
+  /** Whether it stands open in every format; others are details. */
+  isOpen: boolean;
+  title: string;
+  facts: Fact[];
+}
+
+/** A part of a section: a line under the title, warnings, facts, findings, a table, or figures as specifications. */
+export type Block =
+  | { kind: "line"; text: string }
+  | { kind: "warnings"; texts: string[] }
+  | FactsBlock
+  | GlanceBlock
+  | TableBlock
+  | { kind: "figures"; title: string; charts: Chart[] };
 
 /** A title and what is under it. */
 export interface BlockSection {
   title: string;
   blocks: Block[];
-}
-
-/** What a report says of one model on one engine. */
-export interface DocumentSection extends BlockSection {
-  /** The rows behind the blocks, for tables of data. */
-  results: Section;
 }
 
 /** A text with a title. */
@@ -92,5 +126,39 @@ export interface BlockDocument<S extends BlockSection = BlockSection> {
   sections: S[];
 }
 
-/** The report of a run. */
-export type ReportDocument = BlockDocument<DocumentSection>;
+/** The report of a run: a section for each model, engine and arithmetic, with the rows behind it for tables of data. */
+export type ReportDocument = BlockDocument<BlockSection & { results: Section }>;
+
+/** A cell that is a text alone. */
+export const textCell = (text: string, sort: TableCell["sort"] = null, below: string[] = []): TableCell => ({
+  text,
+  spread: "",
+  place: 0,
+  sign: "",
+  sort,
+  below,
+});
+
+/** Columns and rows of texts; the first line of a header or cell stands above its others.
+ * @param numeric Columns to align at the right. */
+export const textTable = (
+  header: string[][],
+  numeric: (column: number) => boolean,
+  rows: string[][][],
+): Pick<TableBlock, "columns" | "rows"> => ({
+  columns: header.map(([first = "", ...others], i) => ({
+    id: first,
+    header: first,
+    detail: others.join(", "),
+    numeric: numeric(i),
+    better: null,
+    priority: 0,
+    title: first,
+  })),
+  rows: rows.map((cells) => ({
+    group: "all",
+    colour: null,
+    failed: null,
+    cells: cells.map(([first = "", ...others]) => textCell(first, first, others.filter((text) => text !== ""))),
+  })),
+});

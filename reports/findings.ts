@@ -3,30 +3,12 @@
  * @module
  */
 import { count, level, listed, percent, pValue, unique, withSpread } from "./format.ts";
-import type { Column } from "./measurements.ts";
-import { hasRuns, isDense, levelWords, type Row, type Section } from "./rows.ts";
+import type { Column } from "./columns.ts";
+import type { Finding, GlanceBlock } from "./document.ts";
+import { hasRuns, isDense, levelWords, type Row, type Section } from "./sections.ts";
 import { CLEAR, type Comparison, isClear, type Ranking } from "./significance.ts";
 import { doubts } from "./speed.ts";
-import { meanOf } from "./table.ts";
-
-/** The winner of one level by one column. */
-export interface Finding {
-  /** Label of the winner; empty where a range stands for all methods. */
-  best: string;
-  /** Its value. */
-  value: string;
-  /** How sure the lead is. */
-  verdict: string;
-}
-
-/** The winners in a grid: one line per level, one column per topic. */
-export interface Glance {
-  topics: string[];
-  /** `level` in words: `20 % asked`. */
-  lines: { level: string; findings: (Finding | null)[] }[];
-  /** What "clear" means, where it is said. */
-  note: string;
-}
+import { meanOf } from "./result_tables.ts";
 
 /** A value of a quality column as the tables show it. */
 export function qualityText(column: Column, value: number): string {
@@ -108,7 +90,7 @@ export function prunedWords({ rows, model }: Section): string {
 }
 
 /** The answer in one look. */
-export function glance(section: Section, ranks: Ranking[]): Glance {
+export function glance(section: Section, ranks: Ranking[]): GlanceBlock {
   const dense = section.rows.find((row) => isDense(row) && hasRuns(row));
   const columns = headlineColumns(section);
   const several = columns.length > new Set(columns.map(({ name }) => name)).size;
@@ -134,6 +116,8 @@ export function glance(section: Section, ranks: Ranking[]): Glance {
   }));
   const isSaid = lines.some(({ findings }) => findings.some((one) => one?.verdict.includes("clear")));
   return {
+    kind: "glance",
+    pruned: prunedWords(section),
     topics: [...columns.map(topic), ...(speeds.length > 0 ? ["Speed-up over dense"] : [])],
     lines,
     note: isSaid ? CLEAR : "",

@@ -33,6 +33,9 @@ export function level(fraction: number): string {
   return `${Number((100 * fraction).toFixed(2))} %`;
 }
 
+/** Shown where there is no result. */
+export const NO_VALUE = "–";
+
 /** Distinct values, in their order. */
 export const unique = <T>(values: readonly T[]): T[] => [...new Set(values)];
 

@@ -4,9 +4,9 @@
  */
 import { mean } from "../core/util/stats.ts";
 import { listed, pValue } from "./format.ts";
-import type { Column } from "./measurements.ts";
+import type { Column } from "./columns.ts";
 import { findPairs, type Pair, pairRows, rowName, type RowPair, unpaired } from "./pairs.ts";
-import type { Section } from "./rows.ts";
+import type { Section } from "./sections.ts";
 
 const OPERATORS = [">", "<", ">=", "<="] as const;
 

@@ -3,10 +3,19 @@
  * @module
  */
 import { html, raw } from "hono/html";
-import type { Block, FactsBlock, GlanceBlock, GridBlock, ReportDocument, TableBlock } from "./document.ts";
+import {
+  type Block,
+  type FactsBlock,
+  type GlanceBlock,
+  groupsOf,
+  type ReportDocument,
+  type TableBlock,
+  type TableCell,
+  type TableColumn,
+  type TableRow,
+} from "./document.ts";
 import { SCRIPT, STYLE } from "./html_assets.ts";
-import { isDense } from "./rows.ts";
-import { failureText, levelGroups, type TableCell, type TableColumn, type TableRow } from "./table.ts";
+import { NEUTRAL } from "./palette.ts";
 
 /** A figure for wide and for narrow screens, as SVG. */
 export interface DrawnChart {
@@ -23,9 +32,9 @@ type Markup = ReturnType<typeof html>;
 /** Numbers stay with their units. */
 const unbroken = (text: string) => text.replace(/ (%|×)/g, "\u00a0$1");
 
-function glanceCards({ glance: { topics, lines, note } }: GlanceBlock): Markup {
-  const cards = lines.map((line) => {
-    const entries = line.findings.map((found, i) =>
+function glanceCards({ topics, lines, note }: GlanceBlock): Markup {
+  const cards = lines.map(({ level, findings }) => {
+    const entries = findings.map((found, i) =>
       found === null ? html`` : html`
         <dt>${topics[i] ?? ""}</dt>
         <dd>${found.best === "" ? "" : html`
@@ -37,7 +46,7 @@ function glanceCards({ glance: { topics, lines, note } }: GlanceBlock): Markup {
     );
     return html`
       <div class="card level">
-        <h3>${line.level}</h3>
+        <h3>${level}</h3>
         <dl>${entries}</dl>
       </div>
     `;
@@ -48,66 +57,61 @@ function glanceCards({ glance: { topics, lines, note } }: GlanceBlock): Markup {
   `;
 }
 
-function valueCell({ text, spread, place, sign, sort }: TableCell, { numeric }: TableColumn): Markup {
+const smallLines = (texts: string[]) => texts.map((text) => html`<small>${text}</small>`);
+
+function valueCell({ text, spread, place, sign, sort, below }: TableCell, { numeric }: TableColumn): Markup {
   const classes = [numeric ? "" : "text", ["", "best", "second"][place]].join(" ").trim();
   const value = place === 1 ? html`<b>${text}</b>` : place === 2 ? html`<u>${text}</u>` : text;
   const small = spread === "" ? "" : html`<span class="spread">${spread}</span>`;
   const mark = sign === "" ? "" : html`<span class="sign">${sign}</span>`;
-  return html`<td class="${classes}" data-sort="${sort ?? ""}">${value}${small}${mark}</td>`;
+  return html`<td class="${classes}" data-sort="${sort ?? ""}">${value}${small}${mark}${smallLines(below)}</td>`;
 }
 
-/** A table's columns with the cells of a row. */
-const paired = (columns: readonly TableColumn[], { cells }: TableRow) =>
-  columns.flatMap((column, i) => {
-    const cell = cells[i];
-    return cell === undefined ? [] : [{ column, cell }];
-  });
-
-function tableRow(columns: TableColumn[], own: TableRow, first: boolean): Markup {
-  const { row, kind } = own;
-  const style = isDense(row) ? "" : raw(` style="background:${row.colour}"`);
-  const swatch = html`
+function tableRow(columns: TableColumn[], { cells, colour, failed }: TableRow, isFirst: boolean): Markup {
+  const [name, ...others] = cells;
+  const style = colour === NEUTRAL.dense ? "" : raw(` style="background:${colour}"`);
+  const swatch = colour === null ? "" : html`
     <span class="swatch" ${style}></span>
   `;
-  const name = html`<td data-sort="${row.label}">${swatch}<span class="name">${row.label}</span></td>`;
-  const [, asked, ...others] = paired(columns, own);
-  const valueOf = ({ column, cell }: { column: TableColumn; cell: TableCell }) => valueCell(cell, column);
-  const rest = kind === "failed"
-    ? html`<td class="failed" colspan="${others.length}">${failureText(row)}</td>`
-    : others.map(valueOf);
-  return html`<tr class="${first ? "first" : ""}">${name}${asked === undefined ? "" : valueOf(asked)}${rest}</tr>`;
+  const label = html`<span class="name">${name?.text}${smallLines(name?.below ?? [])}</span>`;
+  const known = failed ? others.slice(0, 1) : others;
+  const rest = failed ? html`<td class="failed" colspan="${others.length - 1}">${failed.text}</td>` : "";
+  return html`<tr class="${isFirst ? "first" : ""}"><td data-sort="${name?.text}">${swatch}${label}</td>${
+    known.map((cell, i) => valueCell(cell, columns[i + 1]!))
+  }${rest}</tr>`;
 }
 
-function tableMarkup({ id, table: { columns, rows }, caption, legend, notes }: TableBlock): Markup {
-  const heads = columns.map(({ header, detail, numeric, better }) => {
-    const arrow = better === null ? "" : better === "higher" ? "\u00a0↑" : "\u00a0↓";
-    return html`<th scope="col" class="${numeric ? "" : "text"}"><button type="button"><span>${header}${arrow}</span>${
-      detail === "" ? "" : detail.split(", ").map((part) => html`<small>${part}</small>`)
-    }</button></th>`;
-  });
+const ARROW = { higher: "\u00a0↑", lower: "\u00a0↓" };
+
+function tableMarkup({ id, title, columns, rows, caption, legend, notes }: TableBlock): Markup {
+  const heads = columns.map(({ header, detail, numeric, better }) =>
+    html`<th scope="col" class="${numeric ? "" : "text"}"><button type="button"><span>${header}${
+      better ? ARROW[better] : ""
+    }</span>${detail === "" ? "" : smallLines(detail.split(", "))}</button></th>`
+  );
   // A body per level: a page break comes between them.
-  const bodies = levelGroups({ columns, rows }).map((group) =>
-    html`<tbody${group.some(({ row }) => isDense(row)) ? raw(' class="dense"') : ""}>${
+  const bodies = groupsOf(rows).map((group) =>
+    html`<tbody${group[0]?.group === "" ? raw(' class="dense"') : ""}>${
       group.map((row, i) => tableRow(columns, row, i === 0))
     }</tbody>`
   );
+  const texts = [...legend, ...notes];
   return html`
-    <div class="card scroll" tabindex="0" role="region" aria-label="comparison table">
+    <div class="card scroll" tabindex="0" role="region" aria-label="${title}">
       <table class="sortable ${id}">
         <thead>
           <tr>${heads}</tr>
         </thead>
         ${bodies}
       </table>
-    </div><p class="caption">${caption}</p>${notesMarkup([...legend, ...notes])}
+    </div>
+    <p class="caption">${caption}</p>
+    <ul class="notes">${texts.map((text) => html`<li>${text}</li>`)}</ul>
   `;
 }
 
-const notesMarkup = (texts: string[]): Markup =>
-  texts.length === 0 ? html`` : html`<ul class="notes">${texts.map((text) => html`<li>${text}</li>`)}</ul>`;
-
-function factList({ facts }: FactsBlock): Markup {
-  return html`<dl>${
+function factsMarkup({ isOpen, title, facts }: FactsBlock): Markup {
+  const list = html`<dl>${
     facts.map(({ name, text }) =>
       html`
         <dt>${name}</dt>
@@ -115,47 +119,12 @@ function factList({ facts }: FactsBlock): Markup {
       `
     )
   }</dl>`;
-}
-
-function factsMarkup(block: FactsBlock): Markup {
-  if (block.id === "protocol") {
-    return html`
-      <h3>${block.title}</h3>
-      <div class="card facts">${factList(block)}</div>
-    `;
-  }
-  return html`
-    <details class="card facts">
-      <summary>${block.title}</summary>
-      ${factList(block)}
-    </details>
-  `;
-}
-
-/** The first line of a cell, and the others smaller below it. */
-const stacked = ([first = "", ...others]: string[]): Markup =>
-  html`${first}${others.filter((text) => text !== "").map((text) => html`<small>${text}</small>`)}`;
-
-function gridMarkup({ title, caption, header, numeric, rows, notes }: GridBlock): Markup {
-  const name = (i: number) => numeric[i] ? "" : "text";
-  const heads = header.map((cell, i) => html`<th scope="col" class="${name(i)}">${stacked(cell)}</th>`);
-  const body = rows.map((row) => {
-    const cells = row.map((cell, i) =>
-      html`<td class="${name(i)}">${i === 0 ? html`<span class="name">${stacked(cell)}</span>` : stacked(cell)}</td>`
-    );
-    return html`<tr>${cells}</tr>`;
-  });
-  return html`
-    <h3>${title}</h3>
-    <div class="card scroll" tabindex="0" role="region" aria-label="${title}">
-      <table class="pairs">
-        <thead>
-          <tr>${heads}</tr>
-        </thead>
-        <tbody>${body}</tbody>
-      </table>
-    </div>${caption === "" ? "" : html`<p class="caption">${caption}</p>`}${notesMarkup(notes)}
-  `;
+  return isOpen
+    ? html`
+      <h3>${title}</h3>
+      <div class="card facts">${list}</div>
+    `
+    : html`<details class="card facts"><summary>${title}</summary>${list}</details>`;
 }
 
 function figureMarkup(title: string, { wide, narrow }: DrawnChart): Markup {
@@ -182,8 +151,6 @@ function blockMarkup(block: Block, drawings: Drawings): Markup {
       return block.id === "tasks"
         ? html`<details class="card"><summary>${block.title}</summary>${tableMarkup(block)}</details>`
         : html`<h3>${block.title}</h3>${tableMarkup(block)}`;
-    case "grid":
-      return gridMarkup(block);
     case "figures": {
       const drawn = block.charts.flatMap(({ name, title }) => {
         const own = drawings.get(name);

@@ -44,7 +44,7 @@ table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums;
 th,td{padding:6px 10px;white-space:nowrap;text-align:right;border-bottom:1px solid var(--grid)}
 th{vertical-align:bottom;font-weight:600;border-bottom:1px solid var(--line)}
 th.text,td.text{text-align:left}
-th small,.pairs td small{display:block;font-weight:400;color:var(--muted);font-size:11.5px}
+th small,td small{display:block;font-weight:400;color:var(--muted);font-size:11.5px}
 th:first-child,td:first-child{position:sticky;left:0;background:var(--card);z-index:1;text-align:left}
 th button{all:unset;cursor:pointer;display:block;width:100%}
 th button:hover{color:var(--accent)}th button:focus-visible{outline:2px solid var(--accent);outline-offset:2px;border-radius:3px}

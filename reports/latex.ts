@@ -2,8 +2,7 @@
  *
  * @module
  */
-import type { FactsBlock, ReportDocument, TableBlock } from "./document.ts";
-import { failureKinds, levelGroups, type TableCell, type TableRow } from "./table.ts";
+import { groupsOf, type ReportDocument, type TableBlock, type TableCell, type TableRow } from "./document.ts";
 
 const SPECIAL: Record<string, string> = {
   "\\": "\\textbackslash{}",
@@ -44,26 +43,18 @@ function cellText({ text, spread, place, sign }: TableCell): string {
 }
 
 /** A failed row says so over the whole width. */
-function rowCells({ kind, row, cells }: TableRow): string[] {
-  if (kind !== "failed") return cells.map(cellText);
+function rowCells({ failed, cells }: TableRow): string[] {
+  if (failed === null) return cells.map(cellText);
   return [
     ...cells.slice(0, 2).map(cellText),
-    `\\multicolumn{${cells.length - 2}}{l}{${escapeLatex(failureKinds(row))}}`,
+    `\\multicolumn{${cells.length - 2}}{l}{${escapeLatex(failed.kinds)}}`,
   ];
 }
 
 const line = (cells: string[]) => `    ${cells.join(" & ")} \\\\`;
 
 /** A table with its caption above and its notes below. */
-function float(
-  { caption, label, columns, body, notes }: {
-    caption: string;
-    label: string;
-    columns: string;
-    body: string[];
-    notes: string[];
-  },
-): string {
+function float(caption: string, label: string, columns: string, body: string[], notes: string[]): string {
   return [
     "\\begin{table*}[t]",
     "  \\centering",
@@ -82,33 +73,14 @@ function float(
   ].join("\n");
 }
 
-function tableText(
-  { id, shortCaption, caption, table, legend, notes }: TableBlock,
-  warnings: string[],
-  suffix: string,
-): string {
-  const arrow = { higher: " $\\uparrow$", lower: " $\\downarrow$" };
-  const heads = table.columns.map(({ header, better }) => escapeLatex(header) + (better ? arrow[better] : ""));
-  const details = table.columns.map(({ detail }) => detail === "" ? "" : `{\\scriptsize ${escapeLatex(detail)}}`);
-  const groups = levelGroups(table).map((rows) => rows.map((row) => line(rowCells(row))).join("\n"));
-  return float({
-    caption: `${shortCaption}.`,
-    label: `${id}${suffix}`,
-    columns: table.columns.map(({ numeric }) => numeric ? "r" : "l").join(""),
-    body: [line(heads), line(details), "    \\midrule", groups.join("\n    \\midrule\n")],
-    notes: [caption, ...warnings, ...legend, ...notes],
-  });
-}
+const ARROW = { higher: " $\\uparrow$", lower: " $\\downarrow$" };
 
-/** A table of two columns whose second one breaks its lines. */
-const factsText = ({ title, facts }: FactsBlock, of: string, suffix: string): string =>
-  float({
-    caption: `${title} of ${of}.`,
-    label: `protocol${suffix}`,
-    columns: "lp{0.8\\textwidth}",
-    body: facts.map(({ name, text }) => line([escapeLatex(name), escapeLatex(text)])),
-    notes: [],
-  });
+function tableText({ columns, rows }: TableBlock): string[] {
+  const heads = columns.map(({ header, better }) => escapeLatex(header) + (better ? ARROW[better] : ""));
+  const details = columns.map(({ detail }) => detail === "" ? "" : `{\\scriptsize ${escapeLatex(detail)}}`);
+  const groups = groupsOf(rows).map((own) => own.map((row) => line(rowCells(row))).join("\n"));
+  return [line(heads), line(details), "    \\midrule", groups.join("\n    \\midrule\n")];
+}
 
 /** Tables of every section. Needs the packages booktabs and graphicx. */
 export function toLatex({ sections }: ReportDocument): string {
@@ -116,9 +88,14 @@ export function toLatex({ sections }: ReportDocument): string {
     const suffix = sections.length > 1 ? `-${i + 1}` : "";
     const warnings = blocks.flatMap((block) => block.kind === "warnings" ? block.texts : []);
     return blocks.flatMap((block) => {
-      if (block.kind === "facts" && block.id === "protocol") return [factsText(block, title, suffix)];
-      if (block.kind !== "table" || block.id === "tasks") return [];
-      return [tableText(block, block.id === "quality" ? warnings : [], suffix)];
+      if (block.kind === "facts" && block.isOpen) {
+        const body = block.facts.map(({ name, text }) => line([escapeLatex(name), escapeLatex(text)]));
+        return [float(`${block.title} of ${title}.`, `protocol${suffix}`, "lp{0.8\\textwidth}", body, [])];
+      }
+      if (block.kind !== "table" || !["quality", "size", "cost"].includes(block.id)) return [];
+      const notes = [block.caption, ...block.id === "quality" ? warnings : [], ...block.legend, ...block.notes];
+      const columns = block.columns.map(({ numeric }) => numeric ? "r" : "l").join("");
+      return [float(`${block.title} of ${title}.`, block.id + suffix, columns, tableText(block), notes)];
     });
   });
   return ["% Needs \\usepackage{booktabs} and \\usepackage{graphicx}.", ...tables].join("\n\n") + "\n";

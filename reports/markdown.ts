@@ -2,8 +2,7 @@
  *
  * @module
  */
-import type { Block, BlockDocument, FactsBlock, GlanceBlock, GridBlock, TableBlock } from "./document.ts";
-import { failureKinds, type TableCell, type TableRow } from "./table.ts";
+import type { Block, BlockDocument, FactsBlock, GlanceBlock, TableBlock, TableCell, TableRow } from "./document.ts";
 
 /** Text from a record, harmless inside a Markdown table, line or HTML. */
 export function escapeMarkdown(text: string): string {
@@ -11,11 +10,10 @@ export function escapeMarkdown(text: string): string {
     .replace(/[\\`*_[\]|]/g, "\\$&");
 }
 
-function cellText({ text, spread, place, sign }: TableCell): string {
-  const value = escapeMarkdown(text);
-  const marked = place === 1 ? `**${value}**` : place === 2 ? `<u>${value}</u>` : value;
-  return marked + escapeMarkdown(spread) + (sign === "" ? "" : `\u00a0${escapeMarkdown(sign)}`);
-}
+const heading = (title: string): string[] => title === "" ? [] : [`### ${escapeMarkdown(title)}`, ""];
+const paragraph = (text: string): string[] => text === "" ? [] : [escapeMarkdown(text), ""];
+const list = (texts: string[]): string[] =>
+  texts.length === 0 ? [] : [...texts.map((text) => `- ${escapeMarkdown(text)}`), ""];
 
 /** A table in Markdown; cells must be escaped already. */
 function tableLines(header: string[], numeric: boolean[], body: string[][]): string[] {
@@ -23,82 +21,65 @@ function tableLines(header: string[], numeric: boolean[], body: string[][]): str
   return [line(header), line(numeric.map((right) => right ? "---:" : "---")), ...body.map(line), ""];
 }
 
-/** A failed row says so in the first column after its name. */
-function rowTexts({ kind, row, cells }: TableRow): string[] {
-  const texts = cells.map(cellText);
-  return kind === "failed" ? texts.with(2, escapeMarkdown(failureKinds(row))) : texts;
+function cellText({ text, spread, place, sign, below }: TableCell): string {
+  const value = escapeMarkdown(text);
+  const marked = place === 1 ? `**${value}**` : place === 2 ? `<u>${value}</u>` : value;
+  const first = marked + escapeMarkdown(spread) + (sign === "" ? "" : `\u00a0${escapeMarkdown(sign)}`);
+  return [first, ...below.map(escapeMarkdown)].join("<br>");
 }
 
-const noteLines = (notes: string[]) =>
-  notes.length === 0 ? [] : [...notes.map((text) => `- ${escapeMarkdown(text)}`), ""];
+/** A failed row says so in the first column after its name and level. */
+function rowTexts({ failed, cells }: TableRow): string[] {
+  const texts = cells.map(cellText);
+  return failed ? texts.with(2, escapeMarkdown(failed.kinds)) : texts;
+}
 
-function comparisonLines({ title, caption, table: { columns, rows }, legend, notes }: TableBlock): string[] {
+function tableText({ title, caption, columns, rows, legend, notes }: TableBlock): string[] {
   const header = columns.map(({ header, detail, better }) => {
     const arrow = better === "higher" ? " ↑" : better === "lower" ? " ↓" : "";
     return escapeMarkdown(header) + arrow + (detail === "" ? "" : `<br>${escapeMarkdown(detail)}`);
   });
   return [
-    `### ${escapeMarkdown(title)}`,
-    "",
+    ...heading(title),
     ...tableLines(header, columns.map(({ numeric }) => numeric), rows.map(rowTexts)),
-    escapeMarkdown(caption),
-    "",
-    ...noteLines([...legend, ...notes]),
+    ...paragraph(caption),
+    ...list([...legend, ...notes]),
   ];
 }
 
-function glanceLines({ glance: { topics, lines, note } }: GlanceBlock): string[] {
+function glanceText({ topics, lines, note }: GlanceBlock): string[] {
   const body = lines.map(({ level, findings }) => [
     level,
     ...findings.map((found) => {
       if (found === null) return "–";
-      const winner = found.best === "" ? "" : `**${escapeMarkdown(found.best)}** `;
-      return winner + escapeMarkdown(found.value) +
-        (found.verdict === "" ? "" : `<br>${escapeMarkdown(found.verdict)}`);
+      const best = found.best === "" ? "" : `**${escapeMarkdown(found.best)}** `;
+      return best + escapeMarkdown(found.value) + (found.verdict === "" ? "" : `<br>${escapeMarkdown(found.verdict)}`);
     }),
   ]);
-  return [
-    ...tableLines(["level", ...topics.map(escapeMarkdown)], ["", ...topics].map(() => false), body),
-    escapeMarkdown(note),
-    "",
-  ];
+  const header = ["level", ...topics.map(escapeMarkdown)];
+  return [...tableLines(header, header.map(() => false), body), ...paragraph(note)];
 }
 
-function gridLines({ title, caption, header, numeric, rows, notes }: GridBlock): string[] {
-  const cell = (lines: string[]) => lines.filter((line) => line !== "").map(escapeMarkdown).join("<br>");
-  return [
-    ...title === "" ? [] : [`### ${escapeMarkdown(title)}`, ""],
-    ...tableLines(header.map(cell), numeric, rows.map((row) => row.map(cell))),
-    ...caption === "" ? [] : [escapeMarkdown(caption), ""],
-    ...noteLines(notes),
-  ];
-}
-
-const factLines = ({ title, facts }: FactsBlock): string[] => [
-  `### ${escapeMarkdown(title)}`,
-  "",
-  ...facts.map(({ name, text }) => `- ${escapeMarkdown(name)}: ${escapeMarkdown(text)}`),
-  "",
+const factsText = ({ title, facts }: FactsBlock): string[] => [
+  ...heading(title),
+  ...list(facts.map(({ name, text }) => `${name}: ${text}`)),
 ];
 
-function blockLines(block: Block): string[] {
+function blockText(block: Block): string[] {
   switch (block.kind) {
     case "line":
-      return [escapeMarkdown(block.text), ""];
+      return paragraph(block.text);
     case "warnings":
       return [...block.texts.flatMap((text) => [`> ${escapeMarkdown(text)}`, ">"]).slice(0, -1), ""];
     case "facts":
-      return factLines(block);
+      return factsText(block);
     case "glance":
-      return glanceLines(block);
+      return glanceText(block);
     case "table":
-      return comparisonLines(block);
-    case "grid":
-      return gridLines(block);
+      return tableText(block);
     case "figures":
       return [
-        `### ${escapeMarkdown(block.title)}`,
-        "",
+        ...heading(block.title),
         ...block.charts.flatMap(({ name, title }) => [`![${escapeMarkdown(title)}](${name}.svg)`, ""]),
       ];
   }
@@ -108,7 +89,7 @@ function blockLines(block: Block): string[] {
 export function toMarkdown({ title, sections }: BlockDocument): string {
   const parts = sections.flatMap(({ title, blocks }) => [
     ...title === "" ? [] : [`## ${escapeMarkdown(title)}`, ""],
-    ...blocks.flatMap(blockLines),
+    ...blocks.flatMap(blockText),
   ]);
   return [`# ${escapeMarkdown(title)}`, "", ...parts].join("\n").replace(/\n{3,}/g, "\n\n").trimEnd() + "\n";
 }

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { hasRuns, isDense, type Section } from "./rows.ts";
+import { hasRuns, isDense, type Section } from "./sections.ts";
 import { wrapLine } from "./terminal.ts";
 
 /** Where a run and its report lie, as paths that work where the user stands. */

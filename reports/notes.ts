@@ -3,14 +3,12 @@
  * @module
  */
 import type { DoneRecord } from "../core/schema/schema.ts";
+import type { ResultTableId, TableCell, TableRow } from "./document.ts";
 import { unique } from "./format.ts";
-import { isDense, type Section } from "./rows.ts";
+import { isDense, type Section } from "./sections.ts";
 import { ALPHA, CLEAR, PAIRED_TESTS } from "./significance.ts";
 import { type Doubt, doubts } from "./speed.ts";
-import { deviceHours, type Table, type TableCell } from "./table.ts";
-
-/** Tables that have notes of their own. */
-export type TableId = "quality" | "size" | "cost" | "tasks";
+import { deviceHours } from "./result_tables.ts";
 
 const DOUBT_WORDS: Record<Doubt, string> = {
   "no difference": "1 lies within its error",
@@ -25,7 +23,7 @@ function doubtWords(section: Section): string {
 }
 
 /** Meaning of the signs that a table really has. */
-export function legend(id: TableId, { rows }: Table, section: Section): string[] {
+export function legend(id: ResultTableId, rows: readonly TableRow[], section: Section): string[] {
   const cells = rows.flatMap((row) => row.cells);
   const has = (test: (cell: TableCell) => boolean) => cells.some(test);
   const signs: [shown: boolean, text: string][] = [
@@ -44,7 +42,7 @@ export function legend(id: TableId, { rows }: Table, section: Section): string[]
 
 const runsOf = ({ rows }: Section): DoneRecord[] => rows.flatMap(({ runs }) => runs);
 
-function qualityNotes(section: Section, { rows }: Table): string[] {
+function qualityNotes(section: Section, rows: readonly TableRow[]): string[] {
   const seeds = unique(runsOf(section).map(({ cell }) => cell.seed));
   const means = section.columns.filter(({ kind }) => kind === "mean-accuracy");
   return [
@@ -94,10 +92,10 @@ function costNotes(section: Section): string[] {
 }
 
 /** How to read a table. */
-export function tableNotes(id: TableId, section: Section, table: Table): string[] {
+export function tableNotes(id: ResultTableId, section: Section, rows: readonly TableRow[]): string[] {
   switch (id) {
     case "quality":
-      return qualityNotes(section, table);
+      return qualityNotes(section, rows);
     case "size":
       return [
         "MACs: multiply-accumulates of one sequence of 64 tokens, counted as by LLM-Pruner.",

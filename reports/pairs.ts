@@ -3,9 +3,9 @@
  * @module
  */
 import { level, listed, unique } from "./format.ts";
-import type { Column } from "./measurements.ts";
+import type { Column } from "./columns.ts";
 import { placeWords } from "./protocol.ts";
-import { hasRuns, type Row, type Section } from "./rows.ts";
+import { hasRuns, type Row, type Section } from "./sections.ts";
 import { environmentOf, type Fact, optionsOf, settingsOf } from "./settings.ts";
 import { pairedTest, type RawTest } from "./significance.ts";
 

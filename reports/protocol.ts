@@ -5,7 +5,7 @@
 import { settingWords } from "../core/schema/cell_names.ts";
 import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
 import { capitalised, level, listed, sourceName, unique } from "./format.ts";
-import { isDense, type Row, type Section } from "./rows.ts";
+import { isDense, type Row, type Section } from "./sections.ts";
 import {
   compensationOf,
   environmentOf,

@@ -7,8 +7,8 @@
  */
 import { at } from "../core/util/indexing.ts";
 import { holmLevels, mcnemarTest, type PairedTest, signFlipTest } from "../core/util/stats.ts";
-import type { Column } from "./measurements.ts";
-import { isDense, type Row, type Section } from "./rows.ts";
+import type { Column } from "./columns.ts";
+import { isDense, type Row, type Section } from "./sections.ts";
 
 /** Corrected p values below this count as significant; intervals of a table hold together with one minus this. */
 export const ALPHA = 0.05;

@@ -4,8 +4,8 @@
  */
 import { canonicalJson } from "../core/schema/cell_names.ts";
 import { level, listed } from "./format.ts";
-import type { Column } from "./measurements.ts";
-import { boundsOf, type Estimate, isDense, type Row, type Section } from "./rows.ts";
+import type { Column } from "./columns.ts";
+import { boundsOf, type Estimate, isDense, type Row, type Section } from "./sections.ts";
 
 /** Why a speed-up is not to be relied upon: 1 lies within its error; models of the same shape, which do the same work,
  * differ by more than theirs; or its interval is {@linkcode MOST_WIDTH} or more wide. */

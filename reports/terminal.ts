@@ -1,13 +1,18 @@
-/** The report for a terminal: protocol, warnings, aligned tables grouped by level, and what was found, never wider than
- * asked.
+/** The report for a terminal: protocol, warnings, aligned tables grouped by level, and what was found.
  *
  * @module
  */
 import { styleText } from "node:util";
-import type { Block, FactsBlock, GlanceBlock, ReportDocument, TableBlock } from "./document.ts";
-import { prunedWords } from "./findings.ts";
-import { isDense, levelWords, type Section } from "./rows.ts";
-import { failureText, levelGroups, type TableCell, type TableColumn, type TableRow } from "./table.ts";
+import {
+  type Block,
+  type FactsBlock,
+  type GlanceBlock,
+  groupsOf,
+  type ReportDocument,
+  type TableBlock,
+  type TableCell,
+  type TableRow,
+} from "./document.ts";
 
 /** How to draw a report. */
 export interface TerminalOptions {
@@ -37,40 +42,6 @@ const MOST_LABEL = 34;
 const cellWords = ({ text, spread, sign }: TableCell) =>
   shorten(harmless(text + spread + (sign === "" ? "" : ` ${sign}`)), MOST_LABEL);
 
-/** A column with its cells, one per row of the table. */
-interface Strip {
-  column: TableColumn;
-  width: number;
-  cells: Map<TableRow, TableCell>;
-}
-
-/** What a failed row shows: its message takes the place of its values. */
-const FAILED_COLUMNS: string[] = ["method", "asked"];
-
-function strips({ table: { columns, rows } }: TableBlock): Strip[] {
-  return columns.map((column, i) => {
-    const cells = new Map(rows.flatMap((row) => {
-      const cell = row.cells[i];
-      return cell === undefined ? [] : [[row, cell] as const];
-    }));
-    const shown = [...cells].filter(([{ kind }]) => kind !== "failed" || FAILED_COLUMNS.includes(column.id));
-    const texts = [column.header, column.detail, ...shown.map(([, cell]) => cellWords(cell))];
-    return { column, width: Math.max(...texts.map((text) => text.length)), cells };
-  });
-}
-
-/** The columns that fit, less important ones left out first. The level stands in the rules between the groups. */
-function fitting(all: Strip[], width: number): Strip[] {
-  const kept = all.filter(({ column }) => column.id !== "asked");
-  const total = () => kept.reduce((sum, strip) => sum + strip.width, 0) + GAP.length * (kept.length - 1);
-  while (total() > width) {
-    const least = Math.max(...kept.map(({ column }) => column.priority));
-    if (least === 0) break;
-    kept.splice(kept.findLastIndex(({ column }) => column.priority === least), 1);
-  }
-  return kept;
-}
-
 /** Breaks `text` into lines of at most `width` characters, those after the first indented. */
 export function wrapLine(text: string, width: number, indent: string): string {
   const lines: string[] = [];
@@ -85,64 +56,71 @@ export function wrapLine(text: string, width: number, indent: string): string {
   return [...lines, last].join("\n");
 }
 
-const pad = (text: string, { column, width }: Strip) => column.numeric ? text.padStart(width) : text.padEnd(width);
-
-function rowText(row: TableRow, shown: Strip[], { width, style }: Pen): string {
-  const texts = shown.flatMap((strip) => {
-    const cell = strip.cells.get(row);
-    return cell === undefined ? [] : [{ text: pad(cellWords(cell), strip), best: cell.place === 1 }];
+/** Widths of a table's columns; a failed row's message takes the place of its values. */
+const widthsOf = ({ columns, rows }: TableBlock): number[] =>
+  columns.map(({ header, detail }, i) => {
+    const cells = rows.flatMap(({ failed, cells }) => failed && i > 1 ? [] : cells.slice(i, i + 1));
+    return Math.max(...[header, detail, ...cells.map(cellWords)].map((text) => text.length));
   });
-  if (row.kind === "failed") {
-    const [name = { text: "" }] = texts;
-    const room = Math.max(10, width - name.text.length - GAP.length);
-    return name.text + GAP + style("red", shorten(harmless(failureText(row.row)), room));
+
+/** Places of the columns that fit, less important ones left out first. The level stands in the rules between the groups. */
+function fitting({ columns }: TableBlock, widths: readonly number[], width: number): number[] {
+  const kept = columns.flatMap(({ id }, i) => id === "asked" ? [] : [i]);
+  const total = () => kept.reduce((sum, i) => sum + widths[i]!, 0) + GAP.length * (kept.length - 1);
+  while (total() > width) {
+    const least = Math.max(...kept.map((i) => columns[i]!.priority));
+    if (least === 0) break;
+    kept.splice(kept.findLastIndex((i) => columns[i]!.priority === least), 1);
   }
-  return texts.map(({ text, best }) => best ? style(["bold", "green"], text) : text).join(GAP).trimEnd();
+  return kept;
 }
 
-function tableText(block: TableBlock, pen: Pen): string[] {
-  const { width, style } = pen;
-  const all = strips(block);
-  const shown = fitting(all, width);
-  const heads = (pick: (column: TableColumn) => string) =>
-    shown.map((strip) => pad(pick(strip.column), strip)).join(GAP).trimEnd();
+function tableText(block: TableBlock, { width, style }: Pen): string[] {
+  const { columns, rows } = block;
+  const widths = widthsOf(block);
+  const shown = fitting(block, widths, width);
+  const line = (words: (column: number) => string, mark = (text: string, _column: number) => text) =>
+    shown.map((i) => {
+      const text = words(i);
+      return mark(columns[i]!.numeric ? text.padStart(widths[i]!) : text.padEnd(widths[i]!), i);
+    }).join(GAP).trimEnd();
   const rule = (name: string) => style("dim", name === "" ? "─".repeat(width) : `── ${name} `.padEnd(width, "─"));
-  const left = all.filter((strip) => !shown.includes(strip) && strip.column.id !== "asked")
-    .map(({ column }) => column.title);
+  const rowText = ({ cells, failed }: TableRow) => {
+    if (failed) {
+      const name = cellWords(cells[0]!).padEnd(widths[0]!);
+      const room = Math.max(10, width - name.length - GAP.length);
+      return name + GAP + style("red", shorten(harmless(failed.text), room));
+    }
+    return line(
+      (i) => cellWords(cells[i]!),
+      (text, i) => cells[i]!.place === 1 ? style(["bold", "green"], text) : text,
+    );
+  };
+  const left = columns.filter(({ id }, i) => id !== "asked" && !shown.includes(i)).map(({ title }) => title);
+  const notes = [
+    ...block.legend,
+    ...left.length > 0 ? [`Not shown at this width: ${left.join("; ")}. --width N shows more.`] : [],
+  ];
   return [
     "",
     style("bold", block.title),
-    style("bold", heads(({ header }) => header)),
-    style("dim", heads(({ detail }) => detail)),
-    ...levelGroups(block.table).flatMap((rows) => {
-      const [first] = rows;
-      const name = first === undefined || isDense(first.row)
-        ? ""
-        : levelWords(first.row.asked, rows.map(({ row }) => row));
-      return [rule(name), ...rows.map((row) => rowText(row, shown, pen))];
-    }),
+    style("bold", line((i) => columns[i]!.header)),
+    style("dim", line((i) => columns[i]!.detail)),
+    ...groupsOf(rows).flatMap((own) => [rule(own[0]?.group ?? ""), ...own.map(rowText)]),
     rule(""),
-    ...block.legend.map((text) => style("dim", wrapLine(text, width, "  "))),
-    ...(left.length > 0
-      ? [style("dim", wrapLine(`Not shown at this width: ${left.join("; ")}. --width N shows more.`, width, "  "))]
-      : []),
+    ...notes.map((text) => style("dim", wrapLine(text, width, "  "))),
   ];
 }
 
-function glanceText(
-  { glance: { topics, lines, note } }: GlanceBlock,
-  section: Section,
-  { width, style }: Pen,
-): string[] {
+function glanceText({ pruned, topics, lines, note }: GlanceBlock, { width, style }: Pen): string[] {
   const found = lines.flatMap(({ level, findings }) =>
     findings.flatMap((own, i) => {
       if (own === null) return [];
-      const winner = own.best === "" ? "" : `${own.best} `;
-      const verdict = own.verdict === "" ? "" : `; ${own.verdict}`;
-      return [`${level}: ${topics[i] ?? ""}: ${winner}${own.value}${verdict}.`];
+      const best = own.best === "" ? "" : `${own.best} `;
+      return [`${level}: ${topics[i]}: ${best}${own.value}${own.verdict === "" ? "" : `; ${own.verdict}`}.`];
     })
   );
-  const texts = [prunedWords(section), ...found, note].filter((text) => text !== "");
+  const texts = [pruned, ...found, note].filter((text) => text !== "");
   return ["", style("bold", "Found"), ...texts.map((text) => wrapLine(text, width, "  "))];
 }
 
@@ -155,17 +133,16 @@ function factsText({ title, facts }: FactsBlock, { width, style }: Pen): string[
 }
 
 /** Tables of a terminal: quality and cost, and that of sizes where speed was measured. */
-const isShown = ({ id, table }: TableBlock): boolean =>
-  id === "quality" || id === "cost" || (id === "size" && table.columns.some(({ better }) => better !== null));
+const isShown = ({ id, columns }: TableBlock): boolean =>
+  id === "quality" || id === "cost" || id === "size" && columns.some(({ better }) => better !== null);
 
 /** Blocks of a terminal: what fits there and answers who won. Details and figures are in the files. */
 function blockText(block: Block, pen: Pen): string[] {
   const { width, style } = pen;
   if (block.kind === "line") return [style("dim", wrapLine(block.text, width, "  "))];
-  if (block.kind === "facts" && block.id === "protocol") return factsText(block, pen);
+  if (block.kind === "facts" && block.isOpen) return factsText(block, pen);
   if (block.kind === "warnings") return block.texts.map((text) => style("yellow", wrapLine(`! ${text}`, width, "  ")));
-  if (block.kind === "table" && isShown(block)) return tableText(block, pen);
-  return [];
+  return block.kind === "table" && isShown(block) ? tableText(block, pen) : [];
 }
 
 /** A report as text for a terminal.
@@ -176,12 +153,12 @@ export function toTerminal({ sections }: ReportDocument, { width, colour }: Term
     width,
     style: (format, text) => coloured ? styleText(format, text, { validateStream: false }) : text,
   };
-  return sections.map(({ title, results, blocks }) =>
+  return sections.map(({ title, blocks }) =>
     [
       pen.style("bold", wrapLine(title, width, "  ")),
       ...blocks.flatMap((block) => blockText(block, pen)),
       // What was found stands where the eye ends.
-      ...blocks.flatMap((block) => block.kind === "glance" ? glanceText(block, results, pen) : []),
+      ...blocks.flatMap((block) => block.kind === "glance" ? glanceText(block, pen) : []),
     ].join("\n")
   ).join("\n\n") + "\n";
 }

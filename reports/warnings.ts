@@ -6,10 +6,10 @@ import { corpusLabel } from "../core/schema/cell_names.ts";
 import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { count, level, listed, percent, unique } from "./format.ts";
-import { hasRuns, isDense, type Row, type Section } from "./rows.ts";
+import { hasRuns, isDense, type Row, type Section } from "./sections.ts";
 import { amountWords, trainingAsked, trainingDone } from "./settings.ts";
 import { speedWarnings } from "./speed.ts";
-import { meanOf } from "./table.ts";
+import { meanOf } from "./result_tables.ts";
 
 const runsOf = ({ rows }: Section): DoneRecord[] => rows.flatMap(({ runs }) => runs);
 const prunedRows = ({ rows }: Section): Row[] => rows.filter((row) => !isDense(row) && hasRuns(row));

@@ -6,7 +6,7 @@ import type { StoredType } from "../../core/formats/quantize.ts";
 import type { DoneRecord, ModelSize } from "../../core/schema/schema.ts";
 import { baseName, capitalised, count, level, listed, percent, withSpread } from "../../reports/format.ts";
 import type { Family } from "../../models/families/family.ts";
-import { type Column, type Measurement, measurements } from "../../reports/measurements.ts";
+import { type Column, type Measurement, measurements } from "../../reports/columns.ts";
 import { settingsOf } from "../../reports/settings.ts";
 import { definitions } from "./reports.ts";
 

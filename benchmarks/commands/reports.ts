@@ -7,7 +7,7 @@ import { tasks } from "../../datasets/mod.ts";
 import { listMethods } from "../../methods/mod.ts";
 import { buildDocument } from "../../reports/build_document.ts";
 import type { ReportDocument } from "../../reports/document.ts";
-import { buildSections, type Definitions, type Section } from "../../reports/rows.ts";
+import { buildSections, type Definitions, type Section } from "../../reports/sections.ts";
 import { type TerminalOptions, toTerminal } from "../../reports/terminal.ts";
 import { writeFiles } from "../../reports/write_report.ts";
 

@@ -9,7 +9,7 @@ import { toPng, toSvg } from "../../reports/draw.ts";
 import { listMethods } from "../../methods/mod.ts";
 import { colours } from "../../reports/palette.ts";
 import { sectionsOf } from "../../benchmarks/commands/reports.ts";
-import type { Section } from "../../reports/rows.ts";
+import type { Section } from "../../reports/sections.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
 import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
 

@@ -12,7 +12,7 @@ import { toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
 import { besidePaper } from "../../reports/beside_paper.ts";
 import { doubts } from "../../reports/speed.ts";
-import { buildCostTable } from "../../reports/table.ts";
+import { resultTable } from "../../reports/result_tables.ts";
 import { renderNextSteps } from "../../reports/next_steps.ts";
 import { doneRecord, failedRecord, type FakeCell, smallRecords } from "../support/reports_fixture.ts";
 
@@ -127,7 +127,7 @@ Deno.test("titles differ where protocols do", () => {
   assertEquals(at(titles, 2)[0], "Run: without recovery");
 });
 
-Deno.test("buildCostTable() has pruning, learning and evaluation apart, and sums the hours of all seeds, failed ones too", () => {
+Deno.test("resultTable() has pruning, learning and evaluation apart, and sums the hours of all seeds, failed ones too", () => {
   const records = [0, 1].map((seed) => {
     const record = recovered({ method: "flap", sparsity: 0.2, seed }, 30);
     record.timings = { ...record.timings, pruneS: 10, learnS: 30, evaluateS: 20 + seed };
@@ -136,7 +136,7 @@ Deno.test("buildCostTable() has pruning, learning and evaluation apart, and sums
   const failed = failedRecord({ method: "flap", sparsity: 0.2, seed: 2 });
   const cell = { ...failed.cell, recover: "lora" as const, training: TRAINING };
   const section = at(sectionsOf([...records, { ...failed, cell, seconds: 900 }]), 0);
-  const { columns, rows } = buildCostTable(section);
+  const { columns, rows } = resultTable("cost", section, [])!;
   const values = Object.fromEntries(columns.map(({ id }, i) => [id, at(at(rows, 0).cells, i).sort]));
   assertAlmostEquals(Number(values["prune-seconds"]), 10);
   assertAlmostEquals(Number(values["learn-seconds"]), 30);

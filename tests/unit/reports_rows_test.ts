@@ -3,7 +3,7 @@ import { at } from "../../core/util/indexing.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
 import { reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { protocol } from "../../reports/protocol.ts";
-import type { Row, Section } from "../../reports/rows.ts";
+import type { Row, Section } from "../../reports/sections.ts";
 import { doneRecord, failedRecord, sweepRecords } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
 

@@ -4,7 +4,7 @@ import { at } from "../../core/util/indexing.ts";
 import { mcnemarExact } from "../../core/util/stats.ts";
 import type { DoneRecord } from "../../core/schema/schema.ts";
 import { sectionsOf } from "../../benchmarks/commands/reports.ts";
-import type { Section } from "../../reports/rows.ts";
+import type { Section } from "../../reports/sections.ts";
 import {
   clearSign,
   type Comparison,

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { renderTable, reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { toCsv } from "../../reports/csv.ts";
-import { configurationFacts, generations } from "../../reports/facts.ts";
+import { configurationFacts, generations } from "../../reports/details.ts";
 import { glance } from "../../reports/findings.ts";
 import { count, level, listed, mebibytes, operations, percent, withSpread } from "../../reports/format.ts";
 import { escapeLatex, toLatex } from "../../reports/latex.ts";

@@ -10,28 +10,22 @@ import { mean } from "../core/util/stats.ts";
 import { counted } from "../core/util/words.ts";
 import { listed, sourceName } from "./format.ts";
 
-/** What a column holds. `higherIsBetter` is null where neither direction is a merit of the method. */
+/** What a column holds. */
 export interface Column {
   /** Equal for results that may be compared, and for no others. */
   key: string;
   kind: "perplexity" | "task" | "mean-accuracy" | "throughput";
   /** Corpus, task or throughput test. */
   name: string;
-  /** Corpus of a perplexity as the run names it. */
-  corpus?: string;
   /** `perplexity`, `acc`, `acc_norm`, `tokens/s`. */
   metric: string;
   /** Name for CSV headers, without the unit of throughput; not always unique. */
   slug: string;
   /** Window length, number of examples or windows, and of how many, in words: `n=200 of 2376`. */
   count: string;
-  /** Window length of a perplexity, in tokens. */
-  windowTokens?: number;
-  /** Tasks of a mean accuracy. */
-  tasks?: readonly string[];
   /** Whether only a part of the data was scored. */
   limited: boolean;
-  /** The protocol in words, for the notes. */
+  /** The protocol in words, for the details. */
   protocol: string;
   higherIsBetter: boolean;
   /** Whether the column stands in the main table; other metrics of a task are in the CSV and the full table. */
@@ -40,6 +34,12 @@ export interface Column {
   isFraction: boolean;
   /** Expected value of a guess, for accuracies. */
   chance: number | null;
+  /** Corpus of a perplexity as the run names it. */
+  corpus?: string;
+  /** Window length of a perplexity, in tokens. */
+  windowTokens?: number;
+  /** Tasks of a mean accuracy. */
+  tasks?: readonly string[];
 }
 
 /** The metric that stands for a task in tables and means, by task id. */

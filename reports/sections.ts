@@ -15,7 +15,7 @@ import {
 } from "../core/schema/schema.ts";
 import { mean, sampleSd, studentT95 } from "../core/util/stats.ts";
 import { baseName, level } from "./format.ts";
-import { type Column, type Measurement, measurements, withFolders } from "./measurements.ts";
+import { type Column, type Measurement, measurements, withFolders } from "./columns.ts";
 import { colours, type Display, NEUTRAL } from "./palette.ts";
 
 /** What the definitions of methods and tasks say, which reports do not import. */

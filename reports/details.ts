@@ -7,7 +7,7 @@ import { phaseWords } from "../core/schema/failure.ts";
 import type { DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { count, level, unique } from "./format.ts";
-import { isDense, type Section } from "./rows.ts";
+import { isDense, type Section } from "./sections.ts";
 import { environmentOf, type Fact, fileWords, optionsOf } from "./settings.ts";
 
 const runsOf = ({ rows }: Section): DoneRecord[] => rows.flatMap(({ runs }) => runs);

@@ -1,0 +1,186 @@
+/** The tables of results: what each cell says. Columns are in LLM-Pruner's order: ratio, parameters, MACs, memory,
+ * throughput, speed-up, perplexity, tasks, average.
+ *
+ * @module
+ */
+import { mean } from "../core/util/stats.ts";
+import type { Column } from "./columns.ts";
+import { type ResultTableId, type TableBlock, type TableCell, type TableColumn, textCell } from "./document.ts";
+import { count, level, mebibytes, NO_VALUE, operations, percent, seconds, unique, withSpread } from "./format.ts";
+import { type Estimate, hasRuns, isDense, levelWords, type Row, type Section } from "./sections.ts";
+import { type Ranking, standings } from "./significance.ts";
+import { doubts } from "./speed.ts";
+
+/** Columns and rows of a table. */
+type Table = Pick<TableBlock, "columns" | "rows">;
+
+/** A column with one cell per row. */
+interface Strip extends TableColumn {
+  cell(row: Row): TableCell;
+}
+
+/** A strip of texts; what is not given is that of a number without merit. */
+const strip = (
+  [id, header, detail, priority]: [string, string, string, number],
+  cell: Strip["cell"],
+  options: Partial<TableColumn> = {},
+): Strip => ({ id, header, detail, priority, numeric: true, better: null, title: header, cell, ...options });
+
+/** Mean over a row's finished runs. */
+export const meanOf = (row: Row, pick: (run: Row["runs"][number]) => number): number => mean(row.runs.map(pick));
+
+/** A strip of means over a row's runs. */
+const meanStrip = (
+  head: [string, string, string, number],
+  pick: (run: Row["runs"][number]) => number,
+  words: (value: number) => string,
+): Strip => strip(head, (row) => textCell(words(meanOf(row, pick)), meanOf(row, pick)));
+
+function measured(estimate: Estimate | undefined, scale: number, digits: [number, number]): TableCell {
+  if (estimate === undefined) return textCell(NO_VALUE);
+  const { value, spread, interval, spreadOf } = estimate;
+  const show = (x: number) => withSpread(value * scale, x * scale, ...digits).spread;
+  const error = spread === null ? "" : spreadOf === "stderr" ? ` (${show(spread)})` : ` ± ${show(spread)}`;
+  const words = interval ? ` [${interval.map(show).join(", ")}]` : error;
+  return { ...textCell(withSpread(value * scale, null, ...digits).text, value), spread: words };
+}
+
+/** `yes`: equal widths in every layer; biases make it something other than a plain LLaMA all the same. */
+function uniformWords({ runs }: Row): string {
+  if (!runs.every(({ size }) => size.layerwiseUniform)) return "no";
+  return runs.every(({ size }) => size.plainLlama) ? "yes" : "yes, biases";
+}
+
+const METHOD = strip(["method", "method", "", 0], ({ label }) => textCell(label, label), { numeric: false });
+const ASKED = strip(
+  ["asked", "asked", "of prunable", 0],
+  (row) => textCell(isDense(row) || row.cell.checkpoint ? NO_VALUE : level(row.asked), row.asked),
+);
+const REMOVED = strip(["realised", "removed, %", "prunable / model", 1], (row) => {
+  const prunable = meanOf(row, ({ size }) => size.sparsityOfPrunable);
+  return textCell(`${percent(prunable)} / ${percent(meanOf(row, ({ size }) => size.sparsityOfModel))}`, prunable);
+});
+const UNIFORM = strip(
+  ["uniform", "uniform", "layers", 7],
+  (row) => textCell(uniformWords(row), uniformWords(row)),
+  { numeric: false },
+);
+const SIZES = [
+  meanStrip(["parameters", "params", "", 4], ({ size }) => size.parameters, (value) => count(Math.round(value))),
+  meanStrip(["macs", "MACs", "64 tokens", 8], ({ size }) => size.macs64, operations),
+  meanStrip(["weights", "weights", "MiB", 9], ({ size }) => size.weightBytes, mebibytes),
+];
+
+function speedStrips(section: Section, column: Column, isFirst: boolean): Strip[] {
+  const { key, name } = column;
+  const rate = strip([key, name, "tokens/s", 6], ({ values }) => measured(values.get(key), 1, [4, 2]), {
+    better: "higher",
+  });
+  if (!section.rows.some((row) => isDense(row) && hasRuns(row))) return [rate];
+  const doubtful = doubts(section, column);
+  const speedUp = strip([`speed-up ${key}`, "speed-up", `${name}, × dense`, isFirst ? 2 : 3], (row) => ({
+    ...measured(row.speedUps.get(key), 1, [3, 2]),
+    ...doubtful.has(row) && { sign: "?" as const },
+  }), { better: "higher", title: `speed-up ${name}` });
+  return [rate, speedUp];
+}
+
+function qualityUnit({ kind, metric, isFraction }: Column): string {
+  if (kind === "perplexity") return metric.replace("perplexity", "ppl");
+  return kind === "task" ? `${metric}${isFraction ? " %" : ""}` : "%";
+}
+
+/** @param isHeadline Whether the run is about this column: its first perplexity, and its mean or only accuracy. */
+function qualityStrip(column: Column, ranks: Ranking[], isHeadline = false): Strip {
+  const { key, kind, name, count, isFraction, higherIsBetter } = column;
+  const standing = new Map(ranks.filter((rank) => rank.column === column).flatMap((rank) => [...standings(rank)]));
+  const priority = isHeadline ? 1 : kind === "perplexity" ? 4 : 5;
+  const header = kind === "mean-accuracy" ? "mean acc." : name;
+  return strip([key, header, `${qualityUnit(column)}, ${count}`, priority], (row) => ({
+    ...isFraction ? measured(row.values.get(key), 100, [3, 1]) : measured(row.values.get(key), 1, [4, 2]),
+    ...standing.get(row),
+  }), { better: higherIsBetter ? "higher" : "lower" });
+}
+
+const SEEDS = strip(["seeds", "seeds", "", 7], ({ seeds, failures }) => {
+  const failed = new Set(failures.map(({ cell }) => cell.seed)).difference(new Set(seeds)).size;
+  return textCell(failed > 0 ? `${seeds.length} of ${seeds.length + failed}` : String(seeds.length), seeds.length);
+});
+
+const hasSeveralSeeds = ({ rows }: Section) =>
+  rows.some(({ seeds, failures, runs }) => seeds.length > 1 || failures.length > 0 && runs.length > 0);
+
+/** Method and level come first in every table: a failed row has nothing but these. */
+function assemble({ rows }: Section, rest: Strip[]): Table {
+  const strips = [METHOD, ASKED, ...rest];
+  const groups = Map.groupBy(rows.filter((row) => !isDense(row)), ({ asked }) => asked);
+  return {
+    columns: strips.map(({ cell: _, ...column }) => column),
+    rows: rows.map((row) => {
+      const texts = (pick: (failure: Row["failures"][number]["failure"]) => string, gap: string) =>
+        `failed: ${unique(row.failures.map(({ failure }) => pick(failure))).join(gap)}`;
+      return {
+        group: isDense(row) ? "" : levelWords(row.asked, groups.get(row.asked) ?? []),
+        colour: row.colour,
+        failed: hasRuns(row)
+          ? null
+          : { kinds: texts(({ kind }) => kind, ", "), text: texts(({ kind, message }) => `${kind}: ${message}`, "; ") },
+        cells: strips.map((one, i) => hasRuns(row) || i < 2 ? one.cell(row) : textCell(NO_VALUE)),
+      };
+    }),
+  };
+}
+
+/** Hours that a row's cells held their device, failed ones too. */
+export const deviceHours = ({ runs, failures }: Row): number =>
+  [...runs, ...failures].reduce((sum, record) => sum + record.seconds / 3600, 0);
+
+/** Memory of the process, unless every record says that it is a device's; the notes give each record's own words. */
+const peakName = ({ rows }: Section): string =>
+  rows.flatMap(({ runs }) => runs).every(({ memory }) => /^(GPU memory|buffers of)/.test(memory.measure))
+    ? "peak device memory"
+    : "peak memory";
+
+/** The strips of each table after method and level; none where a table would hold nothing. */
+const STRIPS: Record<ResultTableId, (section: Section, ranks: Ranking[]) => Strip[]> = {
+  // Perplexity, tasks and mean accuracy.
+  quality: (section, ranks) => {
+    const columns = section.columns.filter(({ kind, primary }) => kind !== "throughput" && primary);
+    const accuracies = columns.filter(({ kind }) => kind !== "perplexity");
+    const headline = [
+      columns.find(({ kind }) => kind === "perplexity"),
+      accuracies.find(({ kind }) => kind === "mean-accuracy") ?? accuracies[0],
+    ];
+    if (columns.length === 0) return [];
+    return [
+      REMOVED,
+      ...columns.map((column) => qualityStrip(column, ranks, headline.includes(column))),
+      ...hasSeveralSeeds(section) ? [SEEDS] : [],
+    ];
+  },
+  size: (section) => {
+    const speeds = section.columns.filter(({ kind }) => kind === "throughput");
+    return [REMOVED, ...SIZES, ...speeds.flatMap((column, i) => speedStrips(section, column, i === 0)), UNIFORM];
+  },
+  cost: (section) => [
+    meanStrip(["prune-seconds", "pruning", "s", 1], ({ timings }) => timings.pruneS, seconds),
+    meanStrip(["learn-seconds", "learning", "s", 1], ({ timings }) => timings.learnS, seconds),
+    meanStrip(["evaluate-seconds", "evaluation", "s", 2], ({ timings }) => timings.evaluateS, seconds),
+    strip(
+      ["device-hours", "device-hours", "all seeds", 2],
+      (row) => textCell(deviceHours(row).toFixed(3), deviceHours(row)),
+    ),
+    meanStrip(["peak", peakName(section), "MiB", 3], ({ memory }) => memory.peakBytes, mebibytes),
+  ],
+  // Every metric of every task, also those that do not count for the mean accuracy.
+  tasks: ({ columns }, ranks) =>
+    columns.every(({ primary }) => primary)
+      ? []
+      : [REMOVED, ...columns.filter(({ kind }) => kind === "task").map((column) => qualityStrip(column, ranks))],
+};
+
+/** A table of results; null where it would hold nothing. */
+export function resultTable(id: ResultTableId, section: Section, ranks: Ranking[]): Table | null {
+  const strips = STRIPS[id](section, ranks);
+  return strips.length === 0 ? null : assemble(section, strips);
+}
