@@ -6,7 +6,7 @@ import type { ReportDocument } from "./document.ts";
 import { besidePaper } from "./beside_paper.ts";
 import { protocolCaption } from "./protocol.ts";
 import { type Estimate, hasRuns, type Row, type Section } from "./sections.ts";
-import { settingsOf, trainingDone } from "./settings.ts";
+import { SETTINGS, settingText, trainingDone } from "./settings.ts";
 import { deviceHours, meanOf } from "./result_tables.ts";
 
 type Value = string | number | boolean | null | undefined;
@@ -38,7 +38,7 @@ const head = (row: Row, { model, weightsSha256, engine }: Section): Line => ({
 });
 
 const protocolOf = (row: Row): Line => ({
-  ...Object.fromEntries(settingsOf(row).map(({ name, text }) => [name.replaceAll(" ", "_"), text])),
+  ...Object.fromEntries(SETTINGS.map((setting) => [setting.name.replaceAll(" ", "_"), settingText(setting, row)])),
   training_steps: row.cell.training && row.runs[0] && trainingDone(row.runs[0]).steps,
   training_tokens: row.cell.training && row.runs[0] && trainingDone(row.runs[0]).tokens,
   library: row.runs[0]?.environment.library,

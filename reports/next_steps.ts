@@ -14,28 +14,20 @@ export interface Places {
 /** A path as a shell reads it. */
 const quoted = (path: string): string => /^[\w./:@%+=,-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
 
+/** A run on a model and text of one's own. */
+const OWN_RUN =
+  "deno task bench run --model PATH --methods wanda-sp,flap --sparsity 0.2 --perplexity file:TEXT --calibration self";
+
 /** Each command with what it gives. */
 function nextSteps(sections: readonly Section[], { run, report }: Places): [command: string, gives: string][] {
-  const pruned = sections.flatMap(({ rows }) => rows.filter((row) => !isDense(row) && hasRuns(row)));
-  const own = pruned.find(({ cell }) => cell.checkpoint === undefined)?.runs[0];
-  return [
-    [`open ${quoted(`${report}/report.html`)}`, "the whole report, with charts"],
-    ...own === undefined ? [] : [[
-      `deno task bench export ${own.id} --run ${quoted(run)} --format hf`,
-      "a pruned model for transformers",
-    ] as [string, string]],
-    ...sections.some(({ demonstration }) => demonstration)
-      ? [
-        [
-          "deno task bench run --model PATH --methods wanda-sp,flap --sparsity 0.2 --perplexity file:TEXT --calibration self",
-          "the same with your model: a Hugging Face folder or a .gguf file",
-        ] as [
-          string,
-          string,
-        ],
-      ]
-      : [],
+  const own = sections.flatMap(({ rows }) => rows)
+    .find((row) => !isDense(row) && hasRuns(row) && row.cell.checkpoint === undefined)?.runs[0];
+  const steps: [command: string | undefined, gives: string][] = [
+    [quoted(`${report}/report.html`), "the whole report, with charts, for a browser"],
+    [own && `deno task bench export ${own.id} --run ${quoted(run)} --format hf`, "a pruned model for transformers"],
+    [sections.some(({ demonstration }) => demonstration) ? OWN_RUN : undefined, "the same with a model of yours"],
   ];
+  return steps.flatMap(([command, gives]) => command === undefined ? [] : [[command, gives]]);
 }
 
 /** What to do after a run, one command a line with what it gives below where both do not fit. */

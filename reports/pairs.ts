@@ -6,7 +6,7 @@ import { level, listed, unique } from "./format.ts";
 import type { Column } from "./columns.ts";
 import { placeWords } from "./protocol.ts";
 import { hasRuns, type Row, type Section } from "./sections.ts";
-import { environmentOf, type Fact, optionsOf, settingsOf } from "./settings.ts";
+import { environmentOf, type Fact, settingsOf } from "./settings.ts";
 import { pairedTest, type RawTest } from "./significance.ts";
 
 /** A row of run A and the row of run B that it is compared with. */
@@ -33,12 +33,8 @@ const finished = (sections: readonly Section[]) =>
 
 const isSameModel = (a: Section, b: Section) => a.weightsSha256 === b.weightsSha256 || a.model === b.model;
 
-/** Settings by name, options of the method included. */
-const settings = (row: Row): Map<string, string> =>
-  new Map(
-    [...settingsOf(row), ...optionsOf(row).map(({ name, text }) => ({ name: `option ${name}`, text }))]
-      .filter(({ text }) => text !== "").map(({ name, text }) => [name, text]),
-  );
+/** Settings by name. */
+const settings = (row: Row): Map<string, string> => new Map(settingsOf(row).map(({ name, text }) => [name, text]));
 
 /** How many settings agree less how many differ. */
 function agreement(a: Row, b: Row): number {

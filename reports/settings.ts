@@ -192,16 +192,12 @@ export const SETTINGS: readonly Setting[] = [
   { name: "request encoding", of: "all", text: ofTasks(({ requestEncoding = "lm-eval" }) => requestEncoding) },
 ];
 
-/** Whether a cell has a setting. */
-const applies = ({ of }: Setting, { method, checkpoint }: Cell): boolean =>
-  of === "all" || method !== null && (checkpoint !== undefined) === (of === "elsewhere");
-
-/** A cell's settings by name, in words; empty where the cell does not have one. */
-export const settingsOf = (subject: Subject): Fact[] =>
-  SETTINGS.map((setting) => ({
-    name: setting.name,
-    text: applies(setting, subject.cell) ? setting.text(subject) : "",
-  }));
+/** A setting of a cell in words; empty where the cell does not have it. */
+export function settingText({ of, text }: Setting, subject: Subject): string {
+  const { method, checkpoint } = subject.cell;
+  const applies = of === "all" || method !== null && (checkpoint !== undefined) === (of === "elsewhere");
+  return applies ? text(subject) : "";
+}
 
 /** Options of a cell's method. */
 export const optionsOf = ({ cell: { checkpoint, method } }: Subject): Fact[] =>
@@ -209,6 +205,13 @@ export const optionsOf = ({ cell: { checkpoint, method } }: Subject): Fact[] =>
     name,
     text: typeof value === "string" ? value : JSON.stringify(value),
   }));
+
+/** Every setting that a cell has, in words, options of its method included: what comparisons and cards list. */
+export const settingsOf = (subject: Subject): Fact[] =>
+  [
+    ...SETTINGS.map((setting) => ({ name: setting.name, text: settingText(setting, subject) })),
+    ...optionsOf(subject).map(({ name, text }) => ({ name: `option ${name}`, text })),
+  ].filter(({ text }) => text !== "");
 
 /** Machine, versions and inputs of a run. */
 export function environmentOf({ environment, weights }: DoneRecord): Fact[] {
