@@ -4,7 +4,6 @@
  */
 import type { CellRecord } from "../core/schema/schema.ts";
 import { besidePaperTable } from "./beside_paper.ts";
-import type { Chart } from "./chart_style.ts";
 import { buildCharts } from "./charts.ts";
 import {
   configurationFacts,
@@ -14,7 +13,7 @@ import {
   generations,
   measureFacts,
 } from "./details.ts";
-import type { Block, ReportDocument, ResultTableId } from "./document.ts";
+import type { Block, Chart, ReportDocument, ResultTableId } from "./document.ts";
 import { glance } from "./findings.ts";
 import { unique } from "./format.ts";
 import { legend, tableNotes } from "./notes.ts";

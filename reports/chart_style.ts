@@ -5,23 +5,11 @@
 import { at } from "../core/util/indexing.ts";
 import { FONT } from "./draw.ts";
 import { level, unique } from "./format.ts";
-import { qualityText } from "./findings.ts";
 import { NEUTRAL } from "./palette.ts";
-import type { Column } from "./columns.ts";
+import { type Column, qualityText } from "./columns.ts";
+import type { Spec } from "./document.ts";
 import { boundsOf, type Estimate, hasRuns, isDense, type Row, type Section } from "./sections.ts";
 import { meanOf } from "./result_tables.ts";
-
-/** A Vega-Lite specification. */
-export type Spec = Record<string, unknown>;
-
-/** A figure. */
-export interface Chart {
-  /** File name without extension. */
-  name: string;
-  title: string;
-  /** The specification for a plot area about `width` pixels wide, labels and legends not counted. */
-  spec(width: number): Spec;
-}
 
 /** Plot width of the files and of wide screens. */
 export const WIDE = 400;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Chart } from "./chart_style.ts";
+import type { Chart } from "./document.ts";
 import { PARAMETERS, qualityAgainstSize, SPARSITY } from "./charts_lines.ts";
 import { qualityAgainstSpeed, speedUpAgainstMacs } from "./charts_scatter.ts";
 import { trainingCurves } from "./charts_training.ts";

@@ -3,7 +3,8 @@
  * @module
  */
 import { at } from "../core/util/indexing.ts";
-import { axis, type Chart, facets, linesOf, nameOf, nominal, pruned, subject, WIDE } from "./chart_style.ts";
+import { axis, facets, linesOf, nameOf, nominal, pruned, subject, WIDE } from "./chart_style.ts";
+import type { Chart } from "./document.ts";
 import { level, unique } from "./format.ts";
 import { LEVEL_COLOURS } from "./palette.ts";
 import type { Row, Section } from "./sections.ts";

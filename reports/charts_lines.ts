@@ -7,7 +7,6 @@ import { monotone } from "../core/util/stats.ts";
 import {
   axis,
   barWords,
-  type Chart,
   denseRow,
   describe,
   HEIGHT,
@@ -19,9 +18,9 @@ import {
   removed,
   scaleOf,
   shell,
-  type Spec,
   subject,
 } from "./chart_style.ts";
+import type { Chart, Spec } from "./document.ts";
 import { NEUTRAL } from "./palette.ts";
 import type { Column } from "./columns.ts";
 import type { Estimate, Row, Section } from "./sections.ts";

@@ -5,7 +5,6 @@
 import {
   axis,
   barWords,
-  type Chart,
   colourScale,
   denseRow,
   describe,
@@ -17,9 +16,9 @@ import {
   qualityTitle,
   scaleOf,
   shell,
-  type Spec,
   subject,
 } from "./chart_style.ts";
+import type { Chart, Spec } from "./document.ts";
 import { level, unique } from "./format.ts";
 import type { Column } from "./columns.ts";
 import { NEUTRAL } from "./palette.ts";

@@ -4,19 +4,8 @@
  */
 import type { CurveRow, RemovedType } from "../core/schema/schema.ts";
 import { evenlySpaced } from "../core/util/stats.ts";
-import {
-  axis,
-  type Chart,
-  colourScale,
-  facets,
-  linesOf,
-  nameOf,
-  nominal,
-  pruned,
-  type Spec,
-  subject,
-  WIDE,
-} from "./chart_style.ts";
+import { axis, colourScale, facets, linesOf, nameOf, nominal, pruned, subject, WIDE } from "./chart_style.ts";
+import type { Chart, Spec } from "./document.ts";
 import { level, unique } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
 import { UNIT_WORDS } from "./settings.ts";

@@ -8,7 +8,7 @@ import { at } from "../core/util/indexing.ts";
 import type { DoneRecord, PerplexityResult, TaskResult, ThroughputResult } from "../core/schema/schema.ts";
 import { mean } from "../core/util/stats.ts";
 import { counted } from "../core/util/words.ts";
-import { listed, sourceName } from "./format.ts";
+import { listed, percent, sourceName, withSpread } from "./format.ts";
 
 /** What a column holds. */
 export interface Column {
@@ -40,6 +40,11 @@ export interface Column {
   windowTokens?: number;
   /** Tasks of a mean accuracy. */
   tasks?: readonly string[];
+}
+
+/** A value of a quality column as the tables show it. */
+export function qualityText(column: Column, value: number): string {
+  return column.isFraction ? `${percent(value)} %` : withSpread(value, null, 4, 2).text;
 }
 
 /** The metric that stands for a task in tables and means, by task id. */

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import type { Chart } from "./chart_style.ts";
 import type { Section } from "./sections.ts";
 import type { Fact } from "./settings.ts";
 
@@ -103,6 +102,18 @@ export interface FactsBlock {
   isOpen: boolean;
   title: string;
   facts: Fact[];
+}
+
+/** A Vega-Lite specification. */
+export type Spec = Record<string, unknown>;
+
+/** A figure. */
+export interface Chart {
+  /** File name without extension. */
+  name: string;
+  title: string;
+  /** The specification for a plot area about `width` pixels wide, labels and legends not counted. */
+  spec(width: number): Spec;
 }
 
 /** A part of a section: a line under the title, warnings, facts, findings, a table, or figures as specifications. */

@@ -2,18 +2,13 @@
  *
  * @module
  */
-import { count, level, listed, percent, pValue, unique, withSpread } from "./format.ts";
-import type { Column } from "./columns.ts";
+import { count, level, listed, pValue, unique } from "./format.ts";
+import { type Column, qualityText } from "./columns.ts";
 import type { Finding, GlanceBlock } from "./document.ts";
 import { hasRuns, isDense, levelWords, type Row, type Section } from "./sections.ts";
 import { CLEAR, type Comparison, isClear, type Ranking } from "./significance.ts";
 import { doubts } from "./speed.ts";
 import { meanOf } from "./result_tables.ts";
-
-/** A value of a quality column as the tables show it. */
-export function qualityText(column: Column, value: number): string {
-  return column.isFraction ? `${percent(value)} %` : withSpread(value, null, 4, 2).text;
-}
 
 /** The value of a row by a column, as text. */
 export const valueText = (column: Column, row: Row): string => {

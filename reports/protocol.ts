@@ -106,7 +106,7 @@ export function protocolTitle(section: Section): string {
   // Recovered runs are named by their recovery; learned masks are in it.
   const kinds = recovered.includes("LoRA recovery") ? recovered.filter((kind) => kind !== "learned masks") : recovered;
   const steps = distinct(section, stepWords).filter((text) => text !== "");
-  const recovery = withWords(kinds, steps.length === 0 ? "" : ` (${steps.join(" or ")})`);
+  const recovery = withWords(kinds, steps.length === 1 ? ` (${steps[0]})` : "");
   const compensation = withWords(distinct(section, (subject) => compensationOf(subject).title));
   return [recovery || "without recovery", compensation].filter((text) => text !== "").join(", ");
 }

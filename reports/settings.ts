@@ -28,15 +28,19 @@ export const UNIT_WORDS: Record<RemovedType, string> = {
   "hidden": "hidden dimensions",
 };
 
-/** What changes kept weights: in words, and in titles. */
+/** What changes kept weights: in words, in captions, and in titles. */
 const RECOVERY = {
-  none: { text: "none", title: "" },
-  lora: { text: "LoRA adapters, trained after pruning and merged", title: "LoRA recovery" },
-  learned: { text: "masks and LoRA adapters, trained together", title: "learned masks" },
+  none: { text: "none", caption: "none", title: "" },
+  lora: { text: "LoRA adapters, trained after pruning and merged", caption: "LoRA", title: "LoRA recovery" },
+  learned: { text: "masks and LoRA adapters, trained together", caption: "learned masks", title: "learned masks" },
 };
 const COMPENSATION = {
-  "none": { text: "none", title: "" },
-  "least-squares": { text: "least squares on output and down maps", title: "least-squares compensation" },
+  "none": { text: "none", caption: "none", title: "" },
+  "least-squares": {
+    text: "least squares on output and down maps",
+    caption: "least squares",
+    title: "least-squares compensation",
+  },
 };
 const ARITHMETIC = { exact: "f32", fast: "reduced-precision products (TF32 on CUDA, bfloat16 on CPUs), f32 sums" };
 
@@ -152,13 +156,13 @@ export const SETTINGS: readonly Setting[] = [
     name: "recovery",
     of: "pruned",
     text: (subject) => recoveryOf(subject).text,
-    caption: (subject) => recoveryOf(subject).title || "none",
+    caption: (subject) => recoveryOf(subject).caption,
   },
   {
     name: "compensation",
     of: "pruned",
     text: (subject) => compensationOf(subject).text,
-    caption: ({ cell }) => cell.compensate ?? "none",
+    caption: (subject) => compensationOf(subject).caption,
   },
   {
     name: "training",

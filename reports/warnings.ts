@@ -66,18 +66,18 @@ function depthWords(section: Section): string[] {
 function ownTrainingWords(section: Section): string[] {
   return prunedRows(section).flatMap(({ label, asked, cell: { training }, runs }) => {
     if (training === undefined) return [];
-    const own = trainingAsked(training);
-    const others = runs.filter((run) => run.training !== undefined).flatMap((run) => {
-      const done = trainingDone(run);
-      const isLonger = done.steps !== own.steps || done.tokens !== own.tokens;
-      const hasHidden = training.hidden === 0 && run.training!.some(({ curve }) => curve.some((row) => row.hidden > 0));
-      if (!isLonger && !hasHidden) return [];
-      return [(isLonger ? amountWords(done) : "the same steps") + (hasHidden ? " with hidden states in the loss" : "")];
+    const own = amountWords(trainingAsked(training));
+    const others = runs.flatMap((run) => {
+      const amount = amountWords(trainingDone(run));
+      const rows = run.training?.flatMap(({ curve }) => curve) ?? [];
+      return [
+        ...run.training && amount !== own ? [`${amount} instead of ${own}`] : [],
+        ...training.hidden === 0 && rows.some(({ hidden }) => hidden > 0) ? ["hidden states in the loss"] : [],
+      ];
     });
-    if (others.length === 0) return [];
-    return [
-      `${label} at ${level(asked)} did not train as the run asks: ${unique(others).join(" or ")}, ` +
-      `instead of ${amountWords(own)}. Its difference from other methods may come from its training.`,
+    return others.length === 0 ? [] : [
+      `${label} at ${level(asked)} was not trained as the run asks: ${unique(others).join("; ")}. ` +
+      "Differences from other methods may come from that.",
     ];
   });
 }

@@ -12,6 +12,7 @@ import { toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
 import { besidePaper } from "../../reports/beside_paper.ts";
 import { doubts } from "../../reports/speed.ts";
+import { warnings } from "../../reports/warnings.ts";
 import { resultTable } from "../../reports/result_tables.ts";
 import { renderNextSteps } from "../../reports/next_steps.ts";
 import { doneRecord, failedRecord, type FakeCell, smallRecords } from "../support/reports_fixture.ts";
@@ -59,6 +60,13 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
     "5 steps of 1 × 64 tokens of wikitext2 (flap, sheared); 10 steps, 320 tokens of wikitext2 (mask-prune)",
   );
   assertEquals(text("options"), "mask-prune: masks hard");
+  const warned = (records: DoneRecord[]) =>
+    warnings(at(sectionsOf(records), 0)).filter((text) => text.includes("as the run asks"));
+  assertEquals(warned([doneRecord(), plain, gradual]), []);
+  assertEquals(warned([doneRecord(), plain, own]), [
+    "mask-prune at 20 % was not trained as the run asks: 10 steps, 320 tokens instead of 5 steps, 320 tokens; hidden " +
+    "states in the loss. Differences from other methods may come from that.",
+  ]);
 });
 
 Deno.test("labels that hold commas are set apart, and a method has its level where it read other amounts at others", () => {
@@ -239,6 +247,28 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   flap.throughput = [{ ...result, samplesMs: [60, 100, 500] }];
   const wide = at(sectionsOf([dense, flap]), 0);
   assertEquals([...doubts(wide, at(wide.columns, 0)).values()], ["no difference"]);
+});
+
+Deno.test("speeds that cannot be measured so are marked, or warned of", () => {
+  const words = (records: DoneRecord[]) => {
+    const section = at(sectionsOf(records), 0);
+    const marks = [...doubts(section, at(section.columns, 0)).values()];
+    return { marks, warned: warnings(section).filter((text) => text.startsWith("pp512")) };
+  };
+  const again = "Time them again on a quiet machine.";
+  // 4 [1.7, 9.5]: above 1, and of no use.
+  const wide = alternated([-0.35, 0, 0.35].map((log) => 4 * Math.exp(log)));
+  assertEquals(words(wide), {
+    marks: ["wide"],
+    warned: [`pp512: speed-ups with intervals wider than a factor of 4: flap at 20 %. ${again}`],
+  });
+  const drifting = alternated([1.5, 1.5, 1.51]);
+  drifting[1]!.throughput[0]!.tokensPerS.mean *= 1.6;
+  assertEquals(words(drifting).warned, [`pp512: speed-up and tokens/s disagree: flap at 20 %. ${again}`]);
+  const uneven = alternated([1.5, 1.5, 1.51]);
+  uneven[0]!.throughput[0]!.samplesMs = [90, 91, 92];
+  assertStringIncludes(words(uneven).warned.join(), "pp512: the dense model over itself is 1.10, not 1.");
+  assertEquals(words(alternated([1.5, 1.5, 1.51])), { marks: [], warned: [] });
 });
 
 /** Dense and a pruned model, timed in turns, with these speed-ups of neighbours. */

@@ -195,6 +195,21 @@ Deno.test("sectionsOf() says of word perplexities that they are such, and whethe
   assertEquals(columnOf(some, "wikitext2").limited, true);
 });
 
+Deno.test("sectionsOf() counts the windows of a text whose windows begin with other tokens", () => {
+  const record = doneRecord();
+  // 511 tokens of the text and one in front: 44 windows, where 512 a window would give 43.
+  record.perplexity = record.perplexity.map((result) => ({
+    ...result,
+    windowTokens: 512,
+    windows: 20,
+    maxWindows: 20,
+    tokens: 44 * 511,
+    droppedTokens: 24 * 511,
+  }));
+  const column = at(sectionsOf([record]), 0).columns.find(({ kind }) => kind === "perplexity")!;
+  assertEquals(column.count, "L=512, n=20 of 44");
+});
+
 Deno.test("sectionsOf() takes the later of two runs with one seed that measured the same thing", () => {
   const early = doneRecord({ method: "flap", sparsity: 0.2 });
   const late = { ...early, startedAt: "2027-01-01T00:00:00.000Z" };

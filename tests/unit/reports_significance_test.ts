@@ -65,6 +65,28 @@ Deno.test("standings() stars the best only when it is clearly better than every 
   assertEquals(signs(find(at(alone, 0), "arc_easy")), []);
 });
 
+Deno.test("rankings() tests no identical rows, and corrects the others as if they were not there", () => {
+  const base = doneRecord({ method: "flap", sparsity: 0.2 });
+  const other = (method: string, nats: (i: number) => number) => {
+    const record = doneRecord({ method, sparsity: 0.2 });
+    const [result] = base.perplexity;
+    const windowNll = result!.windowNll.map((nll, i) => nll + nats(i));
+    record.perplexity = [{ ...result!, windowNll, perplexity: result!.perplexity * Math.exp(nats(0)) }];
+    return record;
+  };
+  const p = (records: DoneRecord[], method: string) => {
+    const { rows, comparisons } = find(at(sectionsOf(records), 0), "wikitext2");
+    const { test, p } = comparisons.get(rows.find(({ methodId }) => methodId === method)!)!;
+    return { test, p };
+  };
+  const noisy = other("random", (i) => i === 0 ? 0.1 : i % 3 === 0 ? -0.05 : 0.05);
+  const copies = ["magnitude", "wanda-sp"].map((method) => other(method, () => 0));
+  const alone = p([base, noisy], "random");
+  assertEquals(p([base, noisy, ...copies], "random"), alone);
+  // The first of three equal rows is the best.
+  assertEquals(p([base, noisy, ...copies], "flap"), { test: "identical", p: 1 });
+});
+
 Deno.test("rankings() compares perplexities window by window: a small lead in every window is clear", () => {
   const base = doneRecord({ method: "flap", sparsity: 0.2 });
   const shift = (method: string, nats: (i: number) => number): DoneRecord => {

@@ -3,7 +3,7 @@ import { renderTable, reportOf, sectionsOf } from "../../benchmarks/commands/rep
 import { toCsv } from "../../reports/csv.ts";
 import { configurationFacts, generations } from "../../reports/details.ts";
 import { glance } from "../../reports/findings.ts";
-import { count, level, listed, mebibytes, operations, percent, withSpread } from "../../reports/format.ts";
+import { count, level, listed, mebibytes, operations, percent, pValue, withSpread } from "../../reports/format.ts";
 import { escapeLatex, toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
 import { rankings } from "../../reports/significance.ts";
@@ -62,6 +62,8 @@ Deno.test("format functions show numbers as papers do", () => {
     "a, x",
   ]);
   assertEquals([mebibytes(538060032), mebibytes(2 ** 20)], ["513", "1.00"]);
+  const p = (p: number, isFloor = false) => pValue({ p, isFloor }).replaceAll("\u00a0", " ");
+  assertEquals([p(0.0123), p(0.0042, true), p(0.0002, true)], ["p = 0.012", "p ≤ 0.004", "p < 0.001"]);
 });
 
 Deno.test("toCsv() parses back, quotes what needs it and keeps full precision", () => {

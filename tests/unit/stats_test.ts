@@ -72,12 +72,25 @@ Deno.test("signFlipTest() gives the interval of all patterns by brute force", ()
   };
   const grid = Array.from({ length: 4001 }, (_, i) => -1 + i / 2000).filter((shift) => p(shift) >= 0.1);
   const zero = values.map(() => 0);
-  const { mean: centre, p: own, interval } = signFlipTest(values, zero, { seed: 1, resamples: 60_000 });
+  const { mean: centre, p: own, isFloor, interval } = signFlipTest(values, zero, { seed: 1 });
   assertAlmostEquals(centre, 2.7 / 8, 1e-12);
-  assertAlmostEquals(own, p(0), 0.01);
+  assertAlmostEquals(own, p(0), 1e-12);
+  assertEquals(isFloor, false);
   const { low, high } = interval(0.1);
   assertAlmostEquals(low, at(grid, 0), 0.02);
   assertAlmostEquals(high, grid.at(-1)!, 0.02);
+});
+
+Deno.test("signFlipTest() draws 100,000 patterns where they are more, and says where none is as extreme", () => {
+  const lead = Array.from({ length: 40 }, (_, i) => 1 + 0.01 * i);
+  const zero = lead.map(() => 0);
+  const least = signFlipTest(lead, zero, { seed: 0 });
+  assertEquals([least.p, least.isFloor], [1 / 100_001, true]);
+  // A sum of signs: the exact p value is the two-sided binomial tail.
+  const wins = zero.map((_, i) => i < 27 ? 1 : -1);
+  const common = signFlipTest(wins, zero, { seed: 0 });
+  assertAlmostEquals(common.p, mcnemarExact(27, 13), 0.002);
+  assertEquals(common.isFloor, false);
 });
 
 Deno.test("a paired test's interval leaves out 0 exactly where its p value is below the level", () => {
