@@ -103,8 +103,8 @@ function withWords(kinds: readonly string[], amount = ""): string {
 export function protocolTitle(section: Section): string {
   if (prunedRows(section).length === 0) return "";
   const recovered = distinct(section, (subject) => recoveryOf(subject).title);
-  // Recovered runs are named by their recovery; learned masks are in it.
-  const kinds = recovered.includes("LoRA recovery") ? recovered.filter((kind) => kind !== "learned masks") : recovered;
+  // Where the choice alone is learned, nothing else is trained.
+  const kinds = recovered.includes("learned choice") ? recovered.filter((kind) => kind !== "") : recovered;
   const steps = distinct(section, stepWords).filter((text) => text !== "");
   const recovery = withWords(kinds, steps.length === 1 ? ` (${steps[0]})` : "");
   const compensation = withWords(distinct(section, (subject) => compensationOf(subject).title));

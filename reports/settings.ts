@@ -31,8 +31,9 @@ export const UNIT_WORDS: Record<RemovedType, string> = {
 /** What changes kept weights: in words, in captions, and in titles. */
 const RECOVERY = {
   none: { text: "none", caption: "none", title: "" },
-  lora: { text: "LoRA adapters, trained after pruning and merged", caption: "LoRA", title: "LoRA recovery" },
-  learned: { text: "masks and LoRA adapters, trained together", caption: "learned masks", title: "learned masks" },
+  scales: { text: "one scale per kept unit, weights frozen", caption: "scales", title: "trained scales" },
+  lora: { text: "LoRA adapters and one scale per kept unit, merged", caption: "LoRA", title: "LoRA recovery" },
+  choice: { text: "none, but a choice of units that is learned", caption: "none", title: "learned choice" },
 };
 const COMPENSATION = {
   "none": { text: "none", caption: "none", title: "" },
@@ -49,7 +50,7 @@ type Change = typeof RECOVERY.none;
 
 /** How kept weights were trained. */
 export const recoveryOf = ({ cell: { recover, training } }: Subject): Change =>
-  RECOVERY[recover ?? (training ? "learned" : "none")];
+  RECOVERY[recover ?? (training ? "choice" : "none")];
 /** How kept weights were corrected without training. */
 export const compensationOf = ({ cell }: Subject): Change => COMPENSATION[cell.compensate ?? "none"];
 
@@ -95,19 +96,31 @@ function trainingWords(subject: Subject): string {
   return `${stepWords(subject)} of ${corpora}`;
 }
 
-function optimiserWords({ learningRate, warmup, finalRate, ...options }: TrainingOptions): string {
-  const others = (["clipNorm", "microBatch", "teacherTokens"] as const).filter((name) => options[name] !== undefined)
-    .map((name) => settingWords(name, options[name]));
-  return [
-    `AdamW, rate ${number(learningRate)}, warm-up ${percent(warmup)}, cosine to ${percent(finalRate)}`,
-    ...others,
-  ].join(", ");
+/** Rates of what is trained. */
+function rateWords({ cell: { recover, training } }: Subject): string {
+  const rates: [isTrained: boolean, text: string][] = training === undefined ? [] : [
+    [recover === "lora", `${number(training.learningRate)} (adapters)`],
+    [recover !== undefined, `${number(training.scaleRate)} (scales)`],
+  ];
+  const texts = rates.flatMap(([isTrained, text]) => isTrained ? [text] : []);
+  return texts.length === 0 ? "" : `rate ${texts.join(", ")}`;
 }
 
-const adapterWords = ({ rank, alpha }: TrainingOptions) =>
-  rank === 0 ? "none" : `LoRA rank ${rank}, alpha ${number(alpha)}`;
+function optimiserWords(subject: Subject): string {
+  const { training } = subject.cell;
+  if (training === undefined) return "";
+  const others = (["clipNorm", "microBatch", "teacherTokens"] as const).filter((name) => training[name] !== undefined)
+    .map((name) => settingWords(name, training[name]));
+  const shape = `warm-up ${percent(training.warmup)}, cosine to ${percent(training.finalRate)}`;
+  return ["AdamW", rateWords(subject), shape, ...others].filter((text) => text !== "").join(", ");
+}
 
-function lossWords({ crossEntropy, distillation, temperature, hidden }: TrainingOptions): string {
+const adapterWords = ({ cell: { recover, training } }: Subject): string =>
+  training === undefined || recover !== "lora" ? "" : `LoRA rank ${training.rank}, alpha ${number(training.alpha)}`;
+
+function lossWords({ cell: { training } }: Subject): string {
+  if (training === undefined) return "";
+  const { crossEntropy, distillation, temperature, hidden } = training;
   const terms: [weight: number, name: string][] = [
     [crossEntropy, "cross entropy"],
     [distillation, `distillation${temperature === 1 ? "" : ` at temperature ${number(temperature)}`}`],
@@ -132,9 +145,6 @@ const arithmeticWords = ({ cell: { arithmetic, weights } }: Subject): string =>
 export const fileWords = ({ path, sha256 }: { path: string; sha256: string }): string =>
   `${baseName(path)}, sha256 ${sha256.slice(0, 12)}`;
 
-/** Words of a training; empty without one. */
-const ofTraining = (words: (training: TrainingOptions) => string) => ({ cell: { training } }: Subject): string =>
-  training === undefined ? "" : words(training);
 /** Words of tasks; empty without one. */
 const ofTasks = (words: (cell: Cell) => string) => ({ cell }: Subject): string =>
   cell.tasks.length === 0 ? "" : words(cell);
@@ -173,11 +183,11 @@ export const SETTINGS: readonly Setting[] = [
   {
     name: "optimiser",
     of: "pruned",
-    text: ofTraining(optimiserWords),
-    caption: ofTraining(({ learningRate }) => `rate ${number(learningRate)}`),
+    text: optimiserWords,
+    caption: rateWords,
   },
-  { name: "adapters", of: "pruned", text: ofTraining(adapterWords), caption: ofTraining(adapterWords) },
-  { name: "loss", of: "pruned", text: ofTraining(lossWords), caption: ofTraining(lossWords) },
+  { name: "adapters", of: "pruned", text: adapterWords, caption: adapterWords },
+  { name: "loss", of: "pruned", text: lossWords, caption: lossWords },
   { name: "calibration", of: "pruned", text: calibrationWords, caption: calibrationWords },
   { name: "units", of: "pruned", text: unitWords, caption: unitWords },
   { name: "method file", of: "pruned", text: ({ cell: { methodFile } }) => methodFile ? fileWords(methodFile) : "" },

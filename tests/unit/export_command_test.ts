@@ -133,7 +133,7 @@ Deno.test("modelCard() says how a model was trained, and in which arithmetic it 
   const training = trainingSchema.parse({ steps: 5 });
   record.cell = { ...record.cell, recover: "lora", compensate: "least-squares", training, arithmetic: "fast" };
   const card = modelCard({ ...CARD, record, isExact: false });
-  assertStringIncludes(card, "- Recovery: LoRA adapters, trained after pruning and merged.");
+  assertStringIncludes(card, "- Recovery: LoRA adapters and one scale per kept unit, merged.");
   assertStringIncludes(card, "- Compensation: least squares on output and down maps.");
   assertStringIncludes(card, "- Training: 5 steps of");
   assertStringIncludes(card, "- Arithmetic: reduced-precision products");
