@@ -42,8 +42,8 @@ function readStatistics(path: string): Statistics | undefined {
   }
 }
 
-/** A `remember` function that keeps statistics in `folder`. If several processes ask for the same ones at the same time, one
- * computes them and the others wait, within `waiting`. */
+/** A `remember` function that keeps statistics in `folder`. If several processes ask for the same ones at the same
+ * time, one computes them and the others wait, within `waiting`. */
 export function createCache(
   folder: string,
   { weights, engine, seed, calibration, methodFile }: CacheScope,

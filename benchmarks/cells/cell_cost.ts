@@ -58,8 +58,8 @@ export function scoringBytes(config: DecoderConfig, tokens: number): number {
   return tokens * bytesPerToken(config) + 3 * F32 * rows * vocabSize;
 }
 
-/** Bytes that a training step keeps for its gradient: of every layer the outputs of its linear maps with adapter and sum
- * (three of each), norms and residual streams (5 D), the activation and its product (2 F); some rows of logits. */
+/** Bytes that a training step keeps for its gradient: of every layer the outputs of its linear maps with adapter and
+ * sum (three of each), norms and residual streams (5 D), the activation and its product (2 F); some rows of logits. */
 export function trainingBytes(config: DecoderConfig, tokens: number): number {
   const { width, headSize, vocabSize } = config;
   const floats = config.layers.map((shape) => {
@@ -123,8 +123,8 @@ export function cellCost(
   };
 }
 
-/** A step is one pass forward and one back to the inputs, and a pass of the dense model for each of distillation and the
- * loss of hidden states. */
+/** A step is one pass forward and one back to the inputs, and a pass of the dense model for each of distillation and
+ * the loss of hidden states. */
 function trainingMacs(
   { steps, batch, tokens, distillation, hidden }: NonNullable<Cell["training"]>,
   { dense, trained }: { dense: DecoderConfig; trained: DecoderConfig },

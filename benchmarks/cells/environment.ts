@@ -39,8 +39,8 @@ export function environmentsWith(
   return { environment, ...later.length > 0 && { laterEnvironments: later } };
 }
 
-/** Git commit of the harness, with `-dirty` if tracked files other than stored results differ; null without git or outside
- * a repository. */
+/** Git commit of the harness, with `-dirty` if tracked files other than stored results differ; null without git or
+ * outside a repository. */
 export function harnessCommit(): string | null {
   const git = (...args: string[]): string | null => {
     try {

@@ -47,8 +47,8 @@ export function createPhaseClock(phase: Phase, nowMs: () => number = () => perfo
   };
 }
 
-/** The timings of a record, with those of its earlier measurements. Seconds that `training` reports are learning and not
- * pruning. */
+/** The timings of a record, with those of its earlier measurements. Seconds that `training` reports are learning and
+ * not pruning. */
 export function timingsOf(
   spent: Record<Phase, number>,
   training: DoneRecord["training"] = [],

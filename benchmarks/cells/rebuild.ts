@@ -38,7 +38,8 @@ export async function openCheckpoint(
   throw new UsageError(`"${path}" was changed since the run: its SHA-256 is ${origin.sha256}, not ${sha256}`);
 }
 
-/** @throws {UsageError} when `source` is not the dense model of the record. */
+/** Checks that `source` is the dense model of the record.
+ * @throws {UsageError} otherwise. */
 export function checkSource({ weights }: DoneRecord, { origin: { path, sha256 } }: WeightSource): void {
   if (sha256 === weights.sha256) return;
   throw new UsageError(
@@ -46,8 +47,8 @@ export function checkSource({ weights }: DoneRecord, { origin: { path, sha256 } 
   );
 }
 
-/** The model of a record for which {@linkcode isKept} holds; `dense` itself if nothing was pruned. `dense` was loaded from
- * `source` and stays as it is.
+/** The model of a record for which {@linkcode isKept} holds; `dense` itself if nothing was pruned. `dense` was loaded
+ * from `source` and stays as it is.
  * @throws {UsageError} when a file is missing.
  * @throws {FileFormatError} when a file is not the one that the record names. */
 export async function keptModel(

@@ -1,9 +1,9 @@
 /** Measures one cell in a process of its own: `run_cell.ts JOB.json`. The record is written here, whole or not at all.
- * Standard output carries one JSON event per line. Throughput is timed by a process that has nothing else to do: if a record
- * lacks other measurements as well, those come first, and the sweep asks again.
+ * Standard output carries one JSON event per line. Throughput is timed by a process that has nothing else to do: if a
+ * record lacks other measurements as well, those come first, and the sweep asks again.
  *
- * Exit codes: 0 the record was written (also of a failed cell), or the parent was told why a finished cell was not measured
- * further; 2 neither could be done.
+ * Exit codes: 0 the record was written (also of a failed cell), or the parent was told why a finished cell was not
+ * measured further; 2 neither could be done.
  *
  * @module
  */
@@ -39,8 +39,8 @@ function report(phase: string): void {
   console.error(`${new Date().toISOString()} ${phase}`);
 }
 
-/** Writes the results as lm-evaluation-harness does, before the record, so that a finished cell has them. A full disk does
- * not cost the measured numbers. */
+/** Writes the results as lm-evaluation-harness does, before the record, so that a finished cell has them. A full disk
+ * does not cost the measured numbers. */
 function writeLmEval(out: string, record: DoneRecord, samples: CellSamples): void {
   try {
     writeLmEvalFiles(runPaths(out).lmEval, record, samples);

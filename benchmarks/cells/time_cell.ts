@@ -1,5 +1,5 @@
-/** Times the model of a finished cell, dense and pruned in turns. Speed depends on shapes and not on values, so the dense
- * weights are cut by the record's plan, and nothing is trained.
+/** Times the model of a finished cell, dense and pruned in turns. Speed depends on shapes and not on values, so the
+ * dense weights are cut by the record's plan, and nothing is trained.
  *
  * @module
  */
@@ -28,8 +28,8 @@ import type { Measured } from "./measure.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
 import { keptModel, type RebuildHost } from "./rebuild.ts";
 
-/** The record's results with the throughput that its cell asks for. With `layerwise` the dense model is never whole on the
- * device, and the repeats do not alternate.
+/** The record's results with the throughput that its cell asks for. With `layerwise` the dense model is never whole on
+ * the device, and the repeats do not alternate.
  * @throws {UsageError} when the model cannot be opened, or has fewer positions than are asked for.
  * @throws {EngineError} when the engine does not start or the device fails. */
 export async function timeCell(

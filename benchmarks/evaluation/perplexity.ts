@@ -67,8 +67,8 @@ type Measured = Pick<
   | "bosPolicy"
 >;
 
-/** Windows of `length` ids, those that stand in front of each included, without overlap; what is left over at the end is
- * dropped. */
+/** Windows of `length` ids, those that stand in front of each included, without overlap; what is left over at the end
+ * is dropped. */
 export function cutWindows(
   tokenizer: Tokenizer,
   ids: readonly number[],
@@ -185,7 +185,7 @@ export async function measurePerplexity(
   const corpus = getCorpus(choice.corpus);
   if (choice.windowTokens > scorer.maxTokens) {
     throw new UsageError(
-      `Windows of ${choice.windowTokens} tokens exceed the model's ${scorer.maxTokens} positions: use fewer windowTokens`,
+      `Windows of ${choice.windowTokens} tokens exceed the model's ${scorer.maxTokens} positions: use shorter ones`,
     );
   }
   const { texts, dataset }: { texts: string[]; dataset: DatasetUse } = await loadCorpus(corpus, {

@@ -1,5 +1,5 @@
-/** A model and its tokenizer, as tasks and corpora see them: the three requests of lm-evaluation-harness. Scores depend on
- * the batches only through rounding.
+/** A model and its tokenizer, as tasks and corpora see them: the three requests of lm-evaluation-harness. Scores depend
+ * on the batches only through rounding.
  *
  * @module
  */

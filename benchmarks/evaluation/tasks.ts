@@ -1,5 +1,5 @@
-/** Scores of tasks from log-likelihoods, as lm-evaluation-harness measures them: multiple-choice accuracy, the probability
- * of a text after another, and of whole texts.
+/** Scores of tasks from log-likelihoods, as lm-evaluation-harness measures them: multiple-choice accuracy, the
+ * probability of a text after another, and of whole texts.
  *
  * @module
  */
@@ -97,8 +97,8 @@ export function exampleMetric(
   return count ? [logLikelihood, count(at(scored.example.choices, 0).text)] : logLikelihood;
 }
 
-/** A metric over all examples. Perplexities of texts have the standard error of the mean loss, by the delta method, where the
- * harness draws bootstrap samples; those of whole texts have none, as there. */
+/** A metric over all examples. Perplexities of texts have the standard error of the mean loss, by the delta method,
+ * where the harness draws bootstrap samples; those of whole texts have none, as there. */
 function totalMetric(metric: MetricName, type: OutputType, scored: readonly ScoredExample[]): TaskMetric {
   const parts = scored.map((one) => exampleMetric(metric, type, one));
   if (metric.startsWith("acc")) {

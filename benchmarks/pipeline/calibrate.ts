@@ -82,8 +82,8 @@ export interface TrainingData {
   datasets: DatasetUse[];
 }
 
-/** Windows for a training, drawn apart from the calibration windows. With `domains` each window draws its corpus by their
- * parts.
+/** Windows for a training, drawn apart from the calibration windows. With `domains` each window draws its corpus by
+ * their parts.
  * @throws {UsageError} when a setting does not fit, a corpus is unknown, or its data are missing or too short. */
 export async function trainingData(
   loaded: LoadedModel,
@@ -110,7 +110,8 @@ export async function trainingData(
   return { options, windows: mixWindows(domains, sequences, rng), datasets };
 }
 
-/** Corpora that are trained on, by name, and their parts of the windows, which sum to 1; `corpus` where none is named. */
+/** Corpora that are trained on, by name, and their parts of the windows, which sum to 1; `corpus` where none is
+ * named. */
 export function trainingParts(
   training: Pick<TrainingOptions, "corpus" | "domains"> | undefined,
   corpus: string,

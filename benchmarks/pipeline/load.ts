@@ -63,10 +63,10 @@ export async function load(
   }
 }
 
-/** Writes a model as a folder that transformers and this program load; the folder around it must exist. All weights are in
- * host memory at once.
- * @throws {UsageError} when `to` is there and no empty folder, or layers have unequal widths without `pad`, which fills
- * them up with zeros. */
+/** Writes a model as a folder that transformers and this program load; the folder around it must exist. All weights are
+ * in host memory at once.
+ * @throws {UsageError} when `to` is there and no empty folder, or layers have unequal widths without `pad`, which
+ * fills them up with zeros. */
 export async function save(
   { model, tokenizerDefinition }: Pick<LoadedModel, "model" | "tokenizerDefinition">,
   to: string,

@@ -1,5 +1,5 @@
-/** What a method returns is checked before anything is cut: a plan of whole numbers that fits the model, tensors of finite
- * numbers, and neither more nor less removed than the level asks for. Messages name the method and the layer.
+/** What a method returns is checked before anything is cut: a plan of whole numbers that fits the model, tensors of
+ * finite numbers, and neither more nor less removed than the level asks for. Messages name the method and the layer.
  *
  * @module
  */
@@ -22,7 +22,8 @@ const resultSchema = z.object({
 });
 
 /** Runs a method and checks what it returns.
- * @throws {UsageError} that names the method and the layer when the plan is missing, incomplete or does not fit the model.
+ * @throws {UsageError} that names the method and the layer when the plan is missing, incomplete or does not fit the
+ *   model.
  * @throws {NumericError} when a tensor that it replaces has values that are not finite.
  * @throws whatever the method throws, its name before the message. */
 export async function runMethod(method: Method, context: MethodContext<unknown>): Promise<PruneResult> {
@@ -65,7 +66,8 @@ function checkResult(id: string, result: PruneResult, config: DecoderConfig): vo
 }
 
 /** Parameters of the cheapest step that would bring something back: one unit more of a type that was narrowed, in every
- * layer that lost some (FFN channels in the run's multiple), one hidden dimension, or, where whole layers went, a layer. */
+ * layer that lost some (FFN channels in the run's multiple), one hidden dimension, or, where whole layers went, a
+ * layer. */
 function smallestStep(dense: DecoderConfig, left: DecoderConfig, plan: PrunePlan, { ffnMultiple }: BudgetTarget) {
   const kept = keptLayers(plan);
   const removed = dense.layers.filter((_, l) => !kept.includes(l));

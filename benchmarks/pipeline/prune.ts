@@ -1,5 +1,5 @@
-/** From a dense model to a smaller one: the method chooses the units that stay, least squares may make up for the others,
- * and the model is cut.
+/** From a dense model to a smaller one: the method chooses the units that stay, least squares may make up for the
+ * others, and the model is cut.
  *
  * @module
  */
@@ -113,8 +113,8 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   };
 }
 
-/** Tensors at dense shape that make up for the units that `plan` removes, beside those that the method `replaced`: least
- * squares of the outputs on the calibration windows. */
+/** Tensors at dense shape that make up for the units that `plan` removes, beside those that the method `replaced`:
+ * least squares of the outputs on the calibration windows. */
 export async function compensate(
   dense: Pick<LoadedModel, "model">,
   { plan, replaced, windows, ...given }: StepOptions & {

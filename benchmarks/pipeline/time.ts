@@ -11,8 +11,8 @@ import type { LoadedModel } from "./load.ts";
 
 /** What to time: 512 tokens of a prompt at once and 128 one at a time, five repeats, unless told otherwise. */
 export interface TimeOptions extends Partial<ThroughputChoice> {
-  /** The model that this one was cut from. Its repeats alternate with this one's: neighbouring ones give the speed-up. For a
-   * dense model the model itself, which shows the error of the measurement. */
+  /** The model that this one was cut from. Its repeats alternate with this one's: neighbouring ones give the speed-up.
+   * For a dense model the model itself, which shows the error of the measurement. */
   dense?: Pick<LoadedModel, "model">;
   /** Aborts between two steps. */
   signal?: AbortSignal;

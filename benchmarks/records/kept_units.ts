@@ -1,6 +1,6 @@
-/** Kept units as records store them: a list of indices is a number in hexadecimal whose bit u is set when unit u stays, half
- * of the bytes that the list takes compressed. In Python: `[u for u in range(m.bit_length()) if m >> u & 1]` with
- * `m = int(text or "0", 16)`.
+/** Kept units as records store them. A list of indices is a hexadecimal number whose bit u is set if unit u stays, half
+ * of the bytes of a compressed list. In Python: `[u for u in range(m.bit_length()) if m >> u & 1]` with `m = int(text
+ * or "0", 16)`.
  *
  * @module
  */
@@ -32,7 +32,7 @@ export function unpackUnits(text: string): number[] | undefined {
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
 
-/** A record with `change` made to every list of units of its plan. What is no plan stays, for the schema to tell. */
+/** A record with `change` made to every list of units of its plan. The schema refuses anything else. */
 function inPlan(record: object, change: (units: unknown) => unknown): object {
   const { plan } = record as Record<string, unknown>;
   if (!isObject(plan) || !Array.isArray(plan.layers)) return record;

@@ -1,4 +1,4 @@
-/** What a run keeps of a cell's model beside its record: all weights, or what makes the model again. The latter is adapters,
+/** Files of a cell's model beside its record: all weights, or the parts that rebuild the model. The parts are adapters,
  * kept masks and the windows of compensation, a few per cent of the weights. The units that stay are in the record.
  *
  * @module
@@ -65,8 +65,8 @@ export async function storeWeights(out: string, named: NamedCell, model: Decoder
   return store(out, named, "safetensors", tensors);
 }
 
-/** The model of a record whose weights were kept: `source`, the dense one, narrowed by the record's plan, with the tensors
- * of the file. Closing it leaves `source` open.
+/** The model of a record whose weights were kept: the dense `source`, narrowed by the record's plan, with the file's
+ * tensors. Closing it leaves `source` open.
  * @throws {UsageError} when the file is missing.
  * @throws {FileFormatError} when it is not the file that the record names. */
 export function openStoredWeights(
@@ -99,7 +99,7 @@ export function openStoredWeights(
 /** Name of the calibration windows, [sequences, tokens], token ids as f32, which holds them exactly. */
 const WINDOWS = "windows";
 
-/** Keeps what makes a model again. */
+/** Keeps the parts that rebuild a model. */
 export function storeRebuild(out: string, named: NamedCell, rebuild: Rebuild): StoredRebuild {
   const tensors = rebuildTensors(rebuild);
   const { windows, trained } = rebuild;
@@ -112,7 +112,7 @@ export function storeRebuild(out: string, named: NamedCell, rebuild: Rebuild): S
   return { ...store(out, named, "rebuild.safetensors", tensors), stages: [stage] };
 }
 
-/** What {@linkcode storeRebuild} kept for a record of a cell of a model of shape `dense`.
+/** The parts that {@linkcode storeRebuild} kept for a record of a model of shape `dense`.
  * @throws {UsageError} when the file is missing.
  * @throws {FileFormatError} when it is not the file that the record names, or does not fit model and plan. */
 export function openRebuild(

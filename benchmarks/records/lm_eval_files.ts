@@ -1,6 +1,6 @@
 /** Results in the files of lm-evaluation-harness 0.4.13, so that scripts written for them read ours:
- * `results_<stamp>.json`, one per cell, and `samples_<task>_<stamp>.jsonl`, one per task. What its format has no place
- * for stands under the one key `pruning`.
+ * `results_<stamp>.json`, one per cell, and `samples_<task>_<stamp>.jsonl`, one per task. The key `pruning` holds what
+ * its format has no place for.
  *
  * @module
  */
@@ -18,7 +18,7 @@ import { writeAtomically } from "../../core/util/write_file.ts";
 /** Versions of lm-evaluation-harness's tasks that measure what protocol (c) measures on the corpus of the same id. */
 const CORPUS_VERSIONS: Record<string, number> = { wikitext: 2, c4: 0 };
 
-/** `started` as the names of all files of a run carry it: local ISO time with microseconds, `-` for `:`. */
+/** `started` as in the names of files: local ISO time with microseconds, `-` for `:`. */
 export function lmEvalStamp(started: Date): string {
   const two = (value: number) => String(value).padStart(2, "0");
   const day = `${started.getFullYear()}-${two(started.getMonth() + 1)}-${two(started.getDate())}`;
@@ -31,7 +31,7 @@ export function sanitizeModelName(name: string): string {
   return name.replace(/["<>:/|\\?*[\]]+/g, "__");
 }
 
-/** What a results file says of a task, with the names of a task's result. */
+/** A task in a results file: the fields of a task's result. */
 type TaskEntry =
   & Pick<TaskResult, "task" | "numFewshot" | "metrics" | "samples" | "dataset" | "definition">
   & { version: number | null };
@@ -52,8 +52,8 @@ function outputTypeOf(metrics: readonly string[]): OutputType {
   return metrics.some((metric) => /_perplexity$|^bits/.test(metric)) ? "loglikelihood_rolling" : "multiple_choice";
 }
 
-/** A task's configuration. Templates are functions of this project and are not quoted; of the task of a file it is what the
- * file says. */
+/** A task's configuration: that of its file, if it has one. Templates of other tasks are functions and are not
+ * quoted. */
 function taskConfig({ task, version, numFewshot, dataset, definition, metrics }: TaskEntry): Record<string, unknown> {
   const hub = tasks.get(task)?.hub;
   const given = {
@@ -86,7 +86,7 @@ function taskConfig({ task, version, numFewshot, dataset, definition, metrics }:
 
 const isRolling = ({ protocol }: PerplexityResult) => protocol === "c";
 
-/** Protocol (c), which is the harness's own; the two others have no task there. */
+/** Protocol (c), which is a task of the harness; the two others are not. */
 function rollingEntry({ corpus, documents, windows, dataset }: PerplexityResult): TaskEntry {
   const { wordPerplexity, bytePerplexity, bitsPerByte } = documents!;
   const values = { word_perplexity: wordPerplexity, byte_perplexity: bytePerplexity, bits_per_byte: bitsPerByte };
@@ -103,7 +103,7 @@ function rollingEntry({ corpus, documents, windows, dataset }: PerplexityResult)
   };
 }
 
-/** Everything of the record that a script cannot find elsewhere in the file, without what is long. */
+/** The fields of the record that the file has nowhere else, without long ones. */
 function pruningEntry(record: DoneRecord): Record<string, unknown> {
   const { schemaVersion, id, cell, size, denseSize, weights, calibrationData } = record;
   const { environment, throughput, memory, timings } = record;
@@ -132,7 +132,7 @@ function pruningEntry(record: DoneRecord): Record<string, unknown> {
 const byName = <Value>(entries: readonly TaskEntry[], value: (entry: TaskEntry) => Value): Record<string, Value> =>
   Object.fromEntries(entries.map((entry) => [entry.task, value(entry)]));
 
-/** What lm-evaluation-harness was told, in its words. */
+/** The settings of the evaluation, in the harness's words. */
 function runConfig(record: DoneRecord, entries: readonly TaskEntry[]): Record<string, unknown> {
   const { cell, environment, size, weights } = record;
   return {
@@ -232,8 +232,8 @@ export function hasSamples(folder: string, named: NamedCell): boolean {
 }
 
 /** Writes the results file of a cell, and a samples file for each task of `samples`, into `folder/<name of the cell>`.
- * The names depend on the record alone: writing again replaces them. A cell without a result that the harness has a
- * place for gets no files.
+ * The names depend on the record alone: writing again replaces them. A cell without results that the harness knows
+ * gets no files.
  * @returns the files' paths, results first */
 export function writeLmEvalFiles(folder: string, record: DoneRecord, samples: CellSamples = new Map()): string[] {
   if (record.tasks.length === 0 && !record.perplexity.some(isRolling)) return [];

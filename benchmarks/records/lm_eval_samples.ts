@@ -37,12 +37,12 @@ function loggedDoc(task: AnyTask, example: Example, record: unknown): Record<str
   return { ...record as Record<string, unknown>, ...own };
 }
 
-/** What the harness calls the target. */
+/** The target, as the harness defines it. */
 function targetOf({ choices, gold, target }: Example): string {
   if (target !== undefined) return target;
   const [first] = choices;
   const isPartial = choices.some(({ context }) => context !== first?.context);
-  // What is scored without the delimiter, which is one space.
+  // The scored text without its delimiter, one space.
   return isPartial ? first?.continuation.slice(1) ?? "" : String(gold);
 }
 
@@ -81,8 +81,8 @@ export function lmEvalSamples(task: AnyTask, scored: readonly ScoredExample[]): 
   });
 }
 
-/** The lines of the samples file of a corpus under protocol (c). `field`: the field of a record that holds the text. A
- * record's other fields are not kept, so that the hash of a record that has some is not the harness's. */
+/** The lines of the samples file of a corpus under protocol (c). `field` is the field of a record that holds the text.
+ * Other fields are not kept, so that hashes of records with more fields differ from the harness's. */
 export function lmEvalDocuments(field: string, scored: readonly ScoredDocument[]): LmEvalSample[] {
   return scored.map(({ document, text, logLikelihood, words, bytes }, index): LmEvalSample => {
     const doc = { [field]: document };
@@ -109,7 +109,7 @@ export function lmEvalDocuments(field: string, scored: readonly ScoredDocument[]
   });
 }
 
-/** What a results file says of a task's samples: one hash over all of them. */
+/** The hash of a task's samples in a results file. */
 export function samplesHash(samples: readonly LmEvalSample[]): string {
   return sha256(samples.map((sample) => sample.doc_hash + sample.prompt_hash + sample.target_hash).join(""));
 }

@@ -10,14 +10,14 @@ import { isFileName } from "../../datasets/text_file.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
 import { doneRecord } from "./store.ts";
 
-/** SHA-256 of the data sets of a run, by use: `perplexity wikitext2/test`, `task arc_easy`, `few-shot arc_easy`; and, for tasks
- * of files, which may set it themselves, how many examples stand in the prompt: `shots capitals`. */
+/** SHA-256 of the data sets of a run, by use: `perplexity wikitext2/test`, `task arc_easy`, `few-shot arc_easy`. Task
+ * files may set the number of examples in the prompt: `shots capitals`. */
 export type DataHashes = Readonly<Record<string, string>>;
 
 type PerplexityChoice = Cell["perplexity"][number];
 type ThroughputChoice = NonNullable<Cell["throughput"]>;
 
-/** Of texts of the user's the contents decide, not where they lie, unless results of any data will do. */
+/** A user's text is known by its contents and not by its path. Without `hashes` results of any data count. */
 function answersPerplexity(choice: PerplexityChoice, hashes?: DataHashes) {
   const { corpus, split, protocol, windowTokens, maxWindows } = choice;
   const readsData = ({ corpus: own, dataset }: DoneRecord["perplexity"][number]) =>
@@ -55,7 +55,7 @@ function generationsOf({ generations: asked }: Cell, { cell, generations }: Done
   return asked && canonicalJson(cell.generations ?? null) === canonicalJson(asked) ? generations : undefined;
 }
 
-/** `cell` with those of its measurements that `record` has no result for.  */
+/** `cell` with only those measurements that `record` lacks. */
 export function missingMeasurements(cell: Cell, record: DoneRecord, hashes: DataHashes): Cell {
   const { generations, throughput, ...rest } = cell;
   const timed = throughput && throughputOf(cell, record).length === 2;
@@ -68,7 +68,7 @@ export function missingMeasurements(cell: Cell, record: DoneRecord, hashes: Data
   };
 }
 
-/** `cell` without its throughput, which is timed when everything else is done. */
+/** `cell` without its throughput, which is timed last. */
 export function withoutThroughput({ throughput: _timed, ...cell }: Cell): Cell {
   return cell;
 }
@@ -78,10 +78,10 @@ export function asksNothing({ perplexity, tasks, generations, throughput }: Cell
   return perplexity.length + tasks.length === 0 && generations === undefined && throughput === undefined;
 }
 
-/** What a run asks of its cells besides measurements. */
+/** What a run wants of its cells besides measurements. */
 export interface Wanted {
   hashes: DataHashes;
-  /** Whether changed weights are to be stored; the run has no wish when absent. */
+  /** Whether changed weights are stored; either will do when absent. */
   keepWeights?: boolean;
 }
 
@@ -98,7 +98,7 @@ export function isMeasured(out: string, named: NamedCell, wanted: Wanted): boole
   return record !== undefined && isComplete(named.cell, record, wanted);
 }
 
-/** Groups as a record has them, which runs of earlier versions do not define elsewhere. */
+/** Groups of a record, for runs that do not define them. */
 function recordedGroups({ groups = [] }: DoneRecord): TaskGroup[] {
   return groups.map(({ metrics, ...group }) => ({
     ...group,
@@ -106,8 +106,8 @@ function recordedGroups({ groups = [] }: DoneRecord): TaskGroup[] {
   }));
 }
 
-/** The record of `cell`: `record` with the results that it asks for, in its order, and those of `groups` whose tasks are all
- * among them; others are left out. Without `hashes` the latest results count, whatever their data. */
+/** `record` with the results that `cell` asks for, in the cell's order, and the `groups` whose tasks all have results.
+ * Without `hashes` the latest results count, whatever their data. */
 export function askedResults(
   record: DoneRecord,
   cell: Cell,

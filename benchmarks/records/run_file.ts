@@ -1,4 +1,4 @@
-/** `run.json` in a run's folder: what was asked, and of what.
+/** `run.json` in a run's folder: its configuration, model, data and cells.
  *
  * @module
  */
@@ -20,24 +20,24 @@ export const taskGroupSchema = z.strictObject({
   metrics: z.array(z.strictObject({ metric: z.string(), weightBySize: z.boolean() })),
 });
 
-/** `run.json`: the configuration as run, and what it was run on. */
+/** `run.json`. */
 const runFileSchema = z.object({
   schemaVersion: z.number(),
   config: runConfigSchema,
   engine: z.string(),
   fingerprint: z.object({ weights: z.string(), tokenizer: z.string(), data: z.record(z.string(), z.string()) }),
   startedIn: z.string().optional().describe(
-    "folder in which the run was started, whose relative paths the configuration has; from this file's folder",
+    "folder in which the run was started, relative to this file's folder; paths of the configuration count from it",
   ),
   cells: z.array(z.strictObject({ id: z.string(), cell: cellSchema })).optional().describe("absent in older runs"),
   taskGroups: z.array(taskGroupSchema).optional().describe("groups of the cells' tasks; absent in older runs"),
 });
 
-/** What `run.json` holds. */
+/** `run.json`, parsed. */
 export type RunFile = z.infer<typeof runFileSchema>;
 
-/** Writes `run.json`, unless the folder holds a run of another model or on another engine.
- * @throws {UsageError} that says which. */
+/** Writes `run.json`.
+ * @throws {UsageError} when the folder holds a run of another model, engine or arithmetic. */
 export function writeRunFile(
   { config, engine, fingerprint, cells, taskGroups }: Omit<RunFile, "schemaVersion" | "startedIn">,
 ): void {
@@ -52,7 +52,7 @@ export function writeRunFile(
     ].filter((what) => what !== false);
     if (differing.length > 0) {
       throw new UsageError(
-        `"${config.out}" holds a run of other ${differing.join(", ")}, whose numbers cannot stand beside these: ` +
+        `"${config.out}" already contains a run with different ${differing.join(", ")}; results cannot be mixed: ` +
           `choose another --out${stored.engine === engine ? "" : `, or --engine ${stored.engine}`}`,
       );
     }
@@ -70,7 +70,7 @@ export function missingCells(run: RunFile | undefined, records: readonly Pick<Ce
   return cells.flatMap(({ id }) => found.has(id) ? [] : labels.get(id) ?? id);
 }
 
-/** Records of a run as it asks for them now. */
+/** The records that a run asks for now. */
 export interface AskedRecords extends StoredRecords {
   /** How many records of other cells there are. */
   others: number;
@@ -80,8 +80,8 @@ export interface AskedRecords extends StoredRecords {
   incomplete: string[];
 }
 
-/** What the run in `out` asks for now: records of its cells, with the results that it asks for. Runs of earlier versions ask
- * for everything that they have. */
+/** The records of the cells of the run in `out`, with the results that it asks for. A run without a list of cells asks
+ * for all records. */
 export function askedRecords(out: string): AskedRecords {
   const stored = readRecords(out);
   let run: RunFile | undefined;
@@ -111,8 +111,8 @@ export function askedRecords(out: string): AskedRecords {
   };
 }
 
-/** A path that a record or the configuration of the run in `out` has, as it is written where the user stands. Older runs do not
- * say where they were started: that was the project's folder. A path stays as it is where nothing is there. */
+/** A path of a record or configuration of the run in `out`, relative to the current folder. Older runs do not name the
+ * folder in which they were started: it was the project's. A path to nothing stays as it is. */
 export function storedPath(out: string, path: string): string {
   if (path === "tiny" || isAbsolute(path)) return path;
   const base = startOf(out);
@@ -132,7 +132,7 @@ export function startOf(out: string): string {
   }
 }
 
-/** What `run.json` of the folder `out` holds; undefined where there is none.
+/** `run.json` of the folder `out`; undefined if there is none.
  * @throws {FileFormatError} when it is not one of this program's. */
 export function readRunFile(out: string): RunFile | undefined {
   const path = runPaths(out).run;

@@ -1,4 +1,4 @@
-/** The folder of a run: `run.json`, one record per cell, calibration statistics, logs and reports. Every file is written
+/** The folder of a run: `run.json`, one record per cell, calibration statistics, logs and reports. Files are written
  * under a temporary name and renamed, so that a reader never sees half of one.
  *
  * @module
@@ -13,33 +13,23 @@ import { describeIssue } from "../../core/util/issues.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { withPackedUnits, withUnpackedUnits } from "./kept_units.ts";
 
+const PLACES = {
+  run: "run.json",
+  records: "records",
+  cache: "cache",
+  weights: "weights",
+  lmEval: "lm-eval",
+  report: "report",
+  logs: "logs",
+  jobs: "jobs",
+  slurm: "slurm",
+  llamaCpp: "throughput-llama.cpp.json",
+  lock: ".lock",
+};
+
 /** Paths inside a run's folder. */
-export function runPaths(out: string): {
-  run: string;
-  records: string;
-  cache: string;
-  weights: string;
-  lmEval: string;
-  report: string;
-  logs: string;
-  jobs: string;
-  slurm: string;
-  llamaCpp: string;
-  lock: string;
-} {
-  return {
-    run: join(out, "run.json"),
-    records: join(out, "records"),
-    cache: join(out, "cache"),
-    weights: join(out, "weights"),
-    lmEval: join(out, "lm-eval"),
-    report: join(out, "report"),
-    logs: join(out, "logs"),
-    jobs: join(out, "jobs"),
-    slurm: join(out, "slurm"),
-    llamaCpp: join(out, "throughput-llama.cpp.json"),
-    lock: join(out, ".lock"),
-  };
+export function runPaths(out: string): typeof PLACES {
+  return Object.fromEntries(Object.entries(PLACES).map(([name, path]) => [name, join(out, path)])) as typeof PLACES;
 }
 
 const ENDING = ".json.gz";
@@ -70,13 +60,13 @@ export function writeRecord(out: string, record: CellRecord): string {
   return path;
 }
 
-/** What a file holds, without its checksum and with units as lists.
+/** The content of a file without its checksum, with units as lists.
  * @throws {FileFormatError} when the checksum is missing or does not fit.
  * @throws {SchemaVersionError} when the record has another schema version. */
 function checked(path: string, value: object): object {
   const { checksum, ...record } = value as Record<string, unknown>;
   const { schemaVersion: version } = record;
-  // What names no version is no record at all, which its fields tell best.
+  // Without a version it is no record at all: the schema says so.
   if (typeof version !== "number") return value;
   if (version !== SCHEMA_VERSION) throw new SchemaVersionError(path, version);
   if (checksum !== sha256OfJson(record)) {
@@ -85,32 +75,30 @@ function checked(path: string, value: object): object {
   return withUnpackedUnits(record);
 }
 
-/** The JSON of a record.
- * @throws {FileFormatError} when it is damaged or larger than any record. */
-function readJson(path: string): unknown {
-  const bytes = Deno.readFileSync(path);
-  let text: string;
-  try {
-    text = gunzipSync(bytes, { maxOutputLength: MOST_BYTES }).toString();
-  } catch (error) {
-    throw new FileFormatError(path, `cannot be decompressed (${(error as Error).message})`);
-  }
-  return JSON.parse(text);
-}
-
 /** Largest record that is read, decompressed: a small file could otherwise take all memory. */
 const MOST_BYTES = 2 ** 30;
 
+/** The text of a compressed file.
+ * @throws {FileFormatError} when it is damaged or larger than any record. */
+function unpack(path: string): string {
+  const bytes = Deno.readFileSync(path);
+  try {
+    return gunzipSync(bytes, { maxOutputLength: MOST_BYTES }).toString();
+  } catch (error) {
+    throw new FileFormatError(path, `cannot be decompressed (${(error as Error).message})`);
+  }
+}
+
 /** Reads one record.
- * @throws {FileFormatError} that says what is wrong: damage, a checksum that does not fit, another schema version. */
+ * @throws {FileFormatError} that names the fault: damage, a wrong checksum, another schema version. */
 export function readRecord(path: string): CellRecord {
   let value: unknown;
   try {
-    value = readJson(path);
+    value = JSON.parse(unpack(path));
     if (typeof value === "object" && value !== null) value = checked(path, value);
   } catch (error) {
     if (error instanceof SyntaxError) throw new FileFormatError(path, `is not JSON (${error.message})`);
-    // What is nested without end exhausts the stack.
+    // Endless nesting exhausts the stack.
     if (error instanceof RangeError) throw new FileFormatError(path, `is no record (${error.message})`);
     throw error;
   }
@@ -126,8 +114,7 @@ export function readRecord(path: string): CellRecord {
   return parsed.data;
 }
 
-/** Whether the operating system refused something: its errors have a code; rights that this process does not have are told
- * by their class. */
+/** Whether the operating system refused something. Its errors have a code; missing rights have a class. */
 const isSystemError = (error: unknown): error is Error =>
   error instanceof Error && ("code" in error || error instanceof Deno.errors.NotCapable);
 
@@ -149,7 +136,7 @@ export function readDone(path: string): DoneRecord {
   throw new UsageError(`"${path}" is the record of a cell that failed, which \`bench run\` tries again: ${message}`);
 }
 
-/** The record of a cell that finished; undefined when it has none that can be read. */
+/** The record of a finished cell; undefined if it has none that can be read. */
 export function doneRecord(out: string, named: NamedCell): DoneRecord | undefined {
   try {
     const record = readRecord(recordPath(out, named));
@@ -170,11 +157,11 @@ export class SchemaVersionError extends FileFormatError {
   }
 }
 
-/** The records of a folder, and the files in it that are none. */
+/** The records of a folder, and its damaged files. */
 export interface StoredRecords {
   /** By method, sparsity and seed; the dense model first. */
   records: CellRecord[];
-  /** Files that are no sound record, and why. */
+  /** Damaged files, and what is wrong with each. */
   problems: { path: string; message: string }[];
 }
 
@@ -209,7 +196,8 @@ export function readRecords(out: string): StoredRecords {
   return stored;
 }
 
-/** Renames an unreadable record to `NAME.bad` (`.bad2`, …), so that it is neither used nor lost. Returns the new path. */
+/** Renames an unreadable record to `NAME.bad` (`.bad2`, …), so that it is neither used nor lost. Returns the new
+ * path. */
 export function setAside(path: string): string {
   for (let n = 1;; n++) {
     const aside = `${path}.bad${n === 1 ? "" : n}`;
@@ -223,11 +211,11 @@ export function setAside(path: string): string {
   }
 }
 
-/** Whether a file of the folder `slurm` says what a job array was submitted for: `JOB.json`. */
+/** Whether a file of the folder `slurm` names a submitted job array: `JOB.json`. */
 export const isSubmission = (name: string): boolean => /^\d+\.json$/.test(name);
 
-/** Removes what a killed process left half written. Only for who holds the folder's lock, which tasks of Slurm do not: where
- * any were submitted nothing is removed, since they may be writing on other machines. */
+/** Removes half-written files of killed processes. The caller holds the folder's lock. Tasks of Slurm do not: if any
+ * were submitted, nothing is removed, since they may be writing on other machines. */
 export function removeTemporaryFiles(out: string): void {
   const { records, cache, weights, lmEval, slurm } = runPaths(out);
   const entries = (folder: string): Deno.DirEntry[] => {
@@ -240,7 +228,7 @@ export function removeTemporaryFiles(out: string): void {
   };
   if (entries(slurm).some(({ name }) => isSubmission(name))) return;
   const perCell = entries(lmEval).filter(({ isDirectory }) => isDirectory).map(({ name }) => join(lmEval, name));
-  // In the folder itself there may be exports and files of the user's.
+  // The folder itself may hold exports and files of the user's.
   const own = entries(out).filter(({ name }) => /^run\.json\.\d+\.tmp$/.test(name)).map(({ name }) => join(out, name));
   const inside = [records, cache, weights, ...perCell].flatMap((folder) =>
     entries(folder).filter(({ name }) => /\.\d+\.tmp$/.test(name)).map(({ name }) => join(folder, name))
@@ -250,10 +238,9 @@ export function removeTemporaryFiles(out: string): void {
 
 function openLock(out: string, path: string): Deno.FsFile {
   if (resolve(out).includes(",")) {
+    const path = resolve(out);
     throw new UsageError(
-      `"${
-        resolve(out)
-      }" holds a comma, which separates the folders that Deno lets a cell write to: choose another --out`,
+      `Cannot use "${path}": Deno's list of writable folders allows no comma. Choose another --out.`,
     );
   }
   try {
@@ -265,7 +252,7 @@ function openLock(out: string, path: string): Deno.FsFile {
   }
 }
 
-/** Takes the folder for this process. The operating system releases the lock when the process ends, however it ends.
+/** Locks the folder for this process. The operating system releases the lock when the process ends.
  * @throws {UsageError} when another run holds it. */
 export function lockFolder(out: string): Disposable {
   const path = runPaths(out).lock;

@@ -1,7 +1,7 @@
 /** The same file in our engine and in llama.cpp, timed in turns.
  *
- * A round times the dense model by ours and by llama.cpp, then the other model by llama.cpp and by ours. The next round goes
- * backwards. A drift of the machine meets all four, and engines and models are compared within a round.
+ * A round times the dense model by ours and by llama.cpp, then the other model by llama.cpp and by ours. The next
+ * round goes backwards. A drift of the machine meets all four, and engines and models are compared within a round.
  *
  * @module
  */
@@ -101,7 +101,8 @@ export async function closeSides({ ours, llamaCpp }: Sides): Promise<void> {
   await llamaCpp.close();
 }
 
-/** Times prefill, then decode, of `model`, in turns with `dense` if that is given: an untimed round, then `repeats` rounds. */
+/** Times prefill, then decode, of `model`, in turns with `dense` if that is given: an untimed round, then `repeats`
+ * rounds. */
 export async function timeSides(
   model: Sides,
   dense: Sides | undefined,

@@ -1,5 +1,5 @@
-/** llama.cpp beside us, through `node-llama-cpp`: no dependency of the project, but fetched into Deno's cache when asked
- * for the first time.
+/** llama.cpp beside us, through `node-llama-cpp`: no dependency of the project, but fetched into Deno's cache when
+ * asked for the first time.
  *
  * @module
  */

@@ -2,13 +2,13 @@
  * `node-llama-cpp` is no dependency of the project, so the specifier below must not be one that the module graph sees.
  *
  * First prints {"versions": …}. Then reads one JSON line after the other and answers each; CPU, F32 cache:
- * - {"file": …, "texts": […], "tokens": […], "prompt": […], "count": N} with {"ids": token ids of every text without special
- *   tokens, "logProbs": natural-log probability of tokens[1:], "greedy": the N most probable ids after the prompt, "text":
- *   theirs};
- * - {"open": file, "prefillTokens": …, "decodeTokens": …, "threads": …} with {} when the model and its context are there, to
- *   stay until {"close": file}, which is answered with {};
- * - {"pass": "prefill"|"decode", "of": file} with {"ms": …}: the prompt's ids at once and the id after it; ids one at a time
- *   from an empty cache. Greedy.
+ * - {"file": …, "texts": […], "tokens": […], "prompt": […], "count": N} with {"ids": token ids of every text without
+ *   special tokens, "logProbs": natural-log probability of tokens[1:], "greedy": the N most probable ids after the
+ *   prompt, "text": theirs};
+ * - {"open": file, "prefillTokens": …, "decodeTokens": …, "threads": …} with {} when the model and its context are
+ *   there, to stay until {"close": file}, which is answered with {};
+ * - {"pass": "prefill"|"decode", "of": file} with {"ms": …}: the prompt's ids at once and the id after it; ids one at
+ *   a time from an empty cache. Greedy.
  *
  * What fails is answered with {"error": message}.
  *

@@ -22,8 +22,8 @@ function readClocks(): Clocks {
 }
 
 /** Starts to watch.
- * @returns what tells the processor cores that other programs kept busy since then, on average, to two decimals; null where
- * the system does not tell */
+ * @returns what tells the processor cores that other programs kept busy since then, on average, to two decimals; null
+ * where the system does not tell */
 export function watchOtherCores(read: () => Clocks = readClocks): () => number | null {
   const before = read();
   return () => {

@@ -1,8 +1,9 @@
-/** Passes to time, after llama-bench: `ppN`, N tokens of a prompt at once from an empty cache; `tgN`, N tokens one at a time
- * with a key/value cache, also from an empty cache. They are never mixed in one figure.
+/** Passes to time, after llama-bench: `ppN`, N tokens of a prompt at once from an empty cache; `tgN`, N tokens one at a
+ * time with a key/value cache, also from an empty cache. They are never mixed in one figure.
  *
  * Prompts are random ids (seeded) after the beginning-of-sequence token. Decoding is greedy and passes over the
- * end-of-sequence token. The clock stops when the device's result has been read; nothing is encoded or sampled meanwhile.
+ * end-of-sequence token. The clock stops when the device's result has been read; nothing is encoded or sampled
+ * meanwhile.
  *
  * @module
  */
@@ -29,8 +30,8 @@ export interface Passes {
   decode: Pass;
 }
 
-/** Milliseconds of each repeat of each pass, after an untimed round. Rounds go forwards and backwards in turn, so that a
- * drift of the machine meets all passes alike. */
+/** Milliseconds of each repeat of each pass, after an untimed round. Rounds go forwards and backwards in turn, so that
+ * a drift of the machine meets all passes alike. */
 export async function timeInTurns(repeats: number, passes: readonly Pass[]): Promise<number[][]> {
   const samplesMs = passes.map((): number[] => []);
   for (const pass of passes) await pass();

@@ -139,9 +139,9 @@ function labelsOfMethod(id: string, cells: readonly Cell[]): Map<Cell, string> {
   }));
 }
 
-/** What people call the method of each cell: `wanda-sp`, `wanda-sp + LoRA`, `mask-prune, split fixed`. Settings are named
- * only where cells of one method differ in them, and defaults never are; level and seed are left out. Cells of one method
- * get the same label exactly when these settings are equal. The dense model is `dense`. */
+/** What people call the method of each cell: `wanda-sp`, `wanda-sp + LoRA`, `mask-prune, split fixed`. Settings are
+ * named only where cells of one method differ in them, and defaults never are; level and seed are left out. Cells of
+ * one method get the same label exactly when these settings are equal. The dense model is `dense`. */
 export function labelCells(cells: readonly Cell[]): string[] {
   const labels = new Map<Cell, string>();
   for (const [id, own] of Map.groupBy(cells, ({ method }) => method?.id ?? null)) {

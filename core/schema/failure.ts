@@ -130,8 +130,8 @@ export function timeoutFailure(limitS: number, phase?: string): Failure {
   return { kind: "timeout", message, exitCode: null, ...during(phase) };
 }
 
-/** The class and the message of a process that ended without a record; `stderr` is the end of its output, `phase` what it
- * was doing. */
+/** The class and the message of a process that ended without a record; `stderr` is the end of its output, `phase` what
+ * it was doing. */
 export function classifyExit(
   { signal, code: exitCode }: Pick<Deno.CommandStatus, "code" | "signal">,
   stderr: string,

@@ -31,9 +31,9 @@ export const ARITHMETICS = ["exact", "fast"] as const;
 /** How products are taken. */
 export type Arithmetic = (typeof ARITHMETICS)[number];
 
-/** Why a cell failed: memory (of the process, the device or the machine), NaN or infinite numbers, a native library that
- * crashed, the time limit, a full disk, data that is missing, settings that cannot be used, an engine that does not
- * start, and everything else (`error`). */
+/** Why a cell failed: memory (of the process, the device or the machine), NaN or infinite numbers, a native library
+ * that crashed, the time limit, a full disk, data that is missing, settings that cannot be used, an engine that does
+ * not start, and everything else (`error`). */
 export const FAILURE_KINDS = [
   "out-of-memory",
   "numeric",

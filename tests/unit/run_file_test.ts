@@ -19,12 +19,12 @@ Deno.test("writeRunFile() keeps runs of other weights, engines or arithmetic out
   writeRunFile(run);
   writeRunFile({ ...run, config: { ...run.config, device: "cuda" } });
   const refused: [other: Partial<typeof run>, what: string][] = [
-    [{ config: config("fast") }, "other arithmetic"],
+    [{ config: config("fast") }, "different arithmetic"],
     [
       { engine: "wasm" },
-      "other engine (tensorflow, now wasm), whose numbers cannot stand beside these: choose another --out, or --engine tensorflow",
+      "different engine (tensorflow, now wasm); results cannot be mixed: choose another --out, or --engine tensorflow",
     ],
-    [{ fingerprint: { ...fingerprint, weights: "c" } }, "other weights"],
+    [{ fingerprint: { ...fingerprint, weights: "c" } }, "different weights"],
   ];
   for (const [other, what] of refused) {
     assertThrows(() => writeRunFile({ ...run, ...other }), UsageError, what);

@@ -287,7 +287,7 @@ inFolder(
 );
 
 inFolder("lockFolder() refuses folders that cells could not write to, and files of others", (out) => {
-  assertThrows(() => lockFolder(join(out, "a,b")), UsageError, "holds a comma");
+  assertThrows(() => lockFolder(join(out, "a,b")), UsageError, "allows no comma");
   const { lock } = runPaths(out);
   Deno.mkdirSync(out, { recursive: true });
   Deno.writeTextFileSync(lock, "precious");
