@@ -93,7 +93,7 @@ function estimateText(estimate: RunEstimate, place: Place, manner: RunManner): s
   const shapeOnly = run.fingerprint.weights === "" ? ", shape only" : "";
   return [
     `Dry run, nothing is started: ${counted(cells.length, "cell")} into ${run.config.out}, ` +
-    `${cells.length - left.length} finished already`,
+    `${cells.length - left.length} finished earlier`,
     `model       ${run.config.model}: ${millions(cells[0]?.cost.parameters ?? 0)} parameters${shapeOnly}`,
     `place       ${place.name}`,
     `executor    ${executor}`,

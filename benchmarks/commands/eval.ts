@@ -66,7 +66,7 @@ function givenValues(
   }
   const known = kept?.checkpoints?.find((one) => one.label === label);
   if (known && known.model !== model) {
-    throw new UsageError(`The label "${label}" is already used for "${known.model}": choose another one`);
+    throw new UsageError(`The label "${label}" is taken by "${known.model}": choose another one`);
   }
   return {
     ...others,

@@ -67,7 +67,7 @@ export async function runConfig(
     await (await import("./dry_run.ts")).dryRun(config, manner);
     return 0;
   }
-  const { runSweep } = await import("../sweep/sweep.ts");
+  const { sweep } = await import("../sweep/sweep.ts");
   const controller = new AbortController();
   let stoppedMs = 0;
   const stop = () => {
@@ -83,7 +83,7 @@ export async function runConfig(
   Deno.addSignalListener("SIGTERM", stop);
   const onEvent = createProgress(Deno.stderr, { json });
   const executor = slurm && (await import("../sweep/slurm_executor.ts")).slurmExecutor(slurm);
-  const result = await runSweep(config, { ...options, executor, onEvent, signal: controller.signal });
+  const result = await sweep(config, { ...options, executor, onEvent, signal: controller.signal });
   if (result.interrupted) return INTERRUPTED;
   const note = (message: string) => onEvent({ event: "note", message });
   await showReport(config.out, { title: config.name, to: runPaths(config.out).report, width, note });

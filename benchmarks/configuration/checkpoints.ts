@@ -1,5 +1,4 @@
-/** Models that were pruned elsewhere, beside those that a run prunes: what they are against the dense model, and which are
- * refused.
+/** Models that were pruned elsewhere: whether each is a part of the dense model, and its sparsity.
  *
  * @module
  */
@@ -13,31 +12,31 @@ import { modelSize } from "../../models/count.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import { UNITS, widthOf } from "../../models/units.ts";
 
-/** A model that was pruned elsewhere, as it was found. */
+/** A model that was pruned elsewhere. */
 export interface FoundCheckpoint {
   label: string;
   /** As given. */
   path: string;
   /** Over its files, hex. */
   sha256: string;
-  /** Prunable parameters that are gone, as a fraction of the dense model's: the run's level where that is within half a
-   * point, so that it stands among the rows of that level, else to four digits. */
+  /** Fraction of the dense model's prunable parameters that is gone, to four digits. A level of the run within half a point
+   * stands for it, so that both are in the same rows. */
   sparsity: number;
 }
 
-/** Texts on which tokenizers of different making part. */
+/** Texts that different tokenizers encode differently. */
 const PROBES = [
   " Hello, world!  Two  spaces\n\n\ttab, then 1234567890 and 3.14.",
   "naïve café — “quotes” … 日本語 Ελληνικά русский 🙂",
   "def f(x):\n    return x**2  # it's, we'll, DON'T",
 ];
 
-/** How near a model's sparsity is to the level that it is shown at. */
+/** Largest distance of a model's sparsity from the level that it is shown at. */
 const NEAR = 0.005;
 
-/** Opens the models that a run's `checkpoints` name, each against the dense one. `levels` are those of the run.
- * @throws {UsageError} that names the label: it is taken, its shape is not a part of the dense model's, its tokenizer is
- *   another one, or it cannot be read. */
+/** Opens the models that a run's `checkpoints` name and compares each with the dense one. `levels` are those of the run.
+ * @throws {UsageError} when a label is taken, a model is not a part of the dense one, has another tokenizer, or cannot be
+ *   read. */
 export async function findCheckpoints(
   given: NonNullable<RunConfig["checkpoints"]>,
   dense: Pick<OpenedModel, "source" | "tokenizer">,
@@ -48,7 +47,7 @@ export async function findCheckpoints(
   for (const { label, model: path } of given) {
     if (taken.has(label)) {
       throw new UsageError(
-        `The label "${label}" is taken, by a method or by another model of the run: choose another one`,
+        `The label "${label}" is taken by a method or another model: choose another one`,
       );
     }
     taken.add(label);
@@ -56,7 +55,7 @@ export async function findCheckpoints(
     source.close();
     const problem = misfit(dense.source.config, source.config) ?? otherTokenizer(dense.tokenizer, tokenizer);
     if (problem !== undefined) {
-      throw new UsageError(`"${path}" (${label}) is no pruned version of "${dense.source.origin.path}": ${problem}`);
+      throw new UsageError(`"${path}" (${label}) is not a pruned version of "${dense.source.origin.path}": ${problem}`);
     }
     const { sparsityOfPrunable } = modelSize(source.config, dense.source.config);
     const near = levels.filter((level) => level > 0 && Math.abs(level - sparsityOfPrunable) <= NEAR);
@@ -68,7 +67,7 @@ export async function findCheckpoints(
   return found;
 }
 
-/** What of `pruned` is not a part of `dense`; undefined where all is. */
+/** Why `pruned` is not a part of `dense`; undefined if it is. */
 function misfit(dense: DecoderConfig, pruned: DecoderConfig): string | undefined {
   const equal: [string, number, number][] = [
     ["vocabulary", pruned.vocabSize, dense.vocabSize],
@@ -87,7 +86,7 @@ function misfit(dense: DecoderConfig, pruned: DecoderConfig): string | undefined
   for (const [l, layer] of pruned.layers.entries()) {
     for (const type of UNIT_TYPES) {
       const own = widthOf(layer, type);
-      // Which layers went is not known.
+      // Removed layers are not known.
       const others = isWhole ? [at(dense.layers, l)] : dense.layers;
       const limit = Math.max(...others.map((other) => widthOf(other, type)));
       if (own > limit) return `layer ${l} has ${own} ${UNITS[type].widthNoun}, more than ${limit}`;

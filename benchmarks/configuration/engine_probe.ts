@@ -1,6 +1,5 @@
-/** Whether an engine starts here, found out in a process of its own: native libraries print what they like, may crash,
- * and would make every cell's process look as large as theirs. As a program: `engine_probe.ts NAME [OPTIONS as JSON [rate]]`.
- * It alone of a run on CUDA and the run's cells may ask `nvidia-smi`.
+/** Whether an engine starts here. It is started in a process of its own: native libraries print, may crash, and would make
+ * every cell's process look as large as theirs. As a program: `engine_probe.ts NAME [OPTIONS as JSON [rate]]`.
  *
  * @module
  */
@@ -24,14 +23,14 @@ const engineSchema = z.strictObject({
     "on CUDA: UUIDs of the GPUs that may be used; empty where nvidia-smi does not say",
   ),
   note: z.string().optional().describe("for `auto`: why this one"),
-  flopsPerS: z.number().optional().describe("measured with a product of matrices, where that is asked for"),
+  flopsPerS: z.number().optional().describe("of a product of matrices, if asked for"),
 });
 const probeSchema = z.union([engineSchema, z.strictObject({ reason: z.string() })]);
 
 /** An engine that starts. */
 export type ProbedEngine = z.infer<typeof engineSchema>;
 
-/** Starts `name` in a process of its own and tells about it; with `rate` how fast it multiplies, too.
+/** Starts `name` in a process of its own and describes it; with `rate`, measures how fast it multiplies.
  * @throws {EngineError} when it does not start or the device is not there, with the reason. */
 export async function probeEngine(
   name: RunConfig["engine"],

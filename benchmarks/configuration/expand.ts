@@ -41,7 +41,7 @@ const withoutFolder = (path: string) => path.replace(/^.*[/\\]/s, "");
 /** Name of a text of the user's, wherever it lies. */
 const corpusAlone = (corpus: string) => corpus.replace(/^file:.*[/\\]/s, "file:");
 
-/** Name, part and hash of each domain that a cell trains on, where names without folders do not tell them apart. */
+/** Name, part and hash of each domain that a cell trains on, if names without folders are not unique. */
 function sharedNames({ training }: Cell, data: Fingerprint["data"]): string[] | undefined {
   const domains = Object.entries(training?.domains ?? {});
   if (new Set(domains.map(([corpus]) => corpusAlone(corpus))).size === domains.length) return undefined;
@@ -51,8 +51,8 @@ function sharedNames({ training }: Cell, data: Fingerprint["data"]): string[] | 
 /** Part of every id; to be raised when equal cells no longer mean equal numbers. */
 const IDENTITY_VERSION = 2;
 
-/** The id of a cell: a hash of everything that decides its model, and of nothing that is only measured. The paths of the model, of texts and of a method file do not count, their contents do; settings that the cell does not read do
- * not count either: those of pruning for the dense model, those of calibration for a method that needs none. */
+/** The id of a cell: a hash of everything that decides its model, and of nothing that is only measured. Files count by their
+ * contents, not by their paths. Settings that the cell does not read do not count. */
 export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
   const { model: _path, methodFile, checkpoint, ...pruning } = pruningOf(cell);
   const domains = sharedNames(cell, fingerprint.data);

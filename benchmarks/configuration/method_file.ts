@@ -1,5 +1,5 @@
-/** Methods from files of the user's own, `bench run --method-file ./mine.ts`: loaded, checked, and known by the contents
- * of the file and of what it imports beside npm packages and this program.
+/** Methods from a user's files, `bench run --method-file ./mine.ts`. They are known by the contents of the file and of what it
+ * imports beside npm packages and this program.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import type { MethodFile } from "../../core/schema/schema.ts";
 import type { Method } from "../../methods/define.ts";
 import { listMethods, register } from "../../methods/mod.ts";
 
-/** Where this program's own modules are, which the commit of a record names. */
+/** Folders of this program's own modules, which the commit of a record names. */
 const OWN = ["core", "models", "methods", "datasets", "benchmarks", "reports"].map((name) => join(ROOT, name) + sep);
 const isOwn = (path: string) => path === join(ROOT, "mod.ts") || OWN.some((folder) => path.startsWith(folder));
 
@@ -26,7 +26,7 @@ export interface LoadedMethodFile {
   ids: string[];
 }
 
-/** Loads a method file and adds its methods to the list. Needs the right to run Deno, which knows what is imported.
+/** Loads a method file and registers its methods. Needs the right to run Deno, which lists the imports.
  * @throws {UsageError} when the file cannot be loaded, exports no method, or one whose id is taken. */
 export async function loadMethodFile(path: string): Promise<LoadedMethodFile> {
   checkFile(path);
@@ -42,7 +42,7 @@ export async function reloadMethodFile({ path, sha256, imports }: MethodFile): P
   const now = hashFiles(path, imports);
   if (now !== sha256) {
     throw new UsageError(
-      `"${path}" has the SHA-256 ${now}, but the cell was named with ${sha256}: the file changed, start the run again`,
+      `"${path}" changed: its SHA-256 is ${now}, not ${sha256} as when the run began. Start the run again`,
     );
   }
   await importMethods(path);
@@ -52,9 +52,9 @@ function checkFile(path: string): void {
   try {
     if (Deno.statSync(path).isFile) return;
   } catch (error) {
-    throw new UsageError(`The method file "${path}" cannot be read: ${(error as Error).message}`);
+    throw new UsageError(`Cannot read the method file "${path}": ${(error as Error).message}`);
   }
-  throw new UsageError(`The method file "${path}" is not a file: --method-file takes a TypeScript or JavaScript file`);
+  throw new UsageError(`"${path}" is not a file: --method-file takes a TypeScript or JavaScript file`);
 }
 
 /** Paths of what the file imports, relative to its folder and sorted; npm packages and this program are left out. */
@@ -63,7 +63,7 @@ async function localImports(path: string): Promise<string[]> {
     args: ["info", "--json", "--no-lock", `--config=${join(ROOT, "deno.json")}`, path],
   }).output();
   const decoder = new TextDecoder();
-  if (!success) throw new UsageError(`The method file "${path}" cannot be read: ${decoder.decode(stderr).trim()}`);
+  if (!success) throw new UsageError(`Cannot read the method file "${path}": ${decoder.decode(stderr).trim()}`);
   const { modules } = JSON.parse(decoder.decode(stdout)) as { modules: { specifier: string }[] };
   const own = resolve(path);
   return modules.flatMap(({ specifier }) => {
@@ -88,25 +88,25 @@ function hashFiles(path: string, imports: readonly string[]): string {
   return whole.digest("hex");
 }
 
-/** Imports the file and registers what it exports; one that was loaded before is not registered twice. */
+/** Imports the file and registers what it exports, once. */
 async function importMethods(path: string): Promise<string[]> {
   let exports: Record<string, unknown>;
   try {
     exports = await import(pathToFileURL(resolve(path)).href);
   } catch (error) {
-    throw new UsageError(`The method file "${path}" cannot be loaded: ${(error as Error).message ?? error}`);
+    throw new UsageError(`Cannot load the method file "${path}": ${(error as Error).message ?? error}`);
   }
   const methods = [...new Set(Object.values(exports))].filter(isMethod);
   if (methods.length === 0) {
     throw new UsageError(
-      `The method file "${path}" exports no method: export what defineMethod() returns, see docs/adding-a-method.md`,
+      `"${path}" exports no method: export what defineMethod() returns, see docs/adding-a-method.md`,
     );
   }
   const known = listMethods();
   for (const method of methods) {
     if (known.includes(method)) continue;
     if (known.some(({ id }) => id === method.id)) {
-      throw new UsageError(`The method file "${path}" exports a method "${method.id}", an id that is taken: rename it`);
+      throw new UsageError(`"${path}" exports a method "${method.id}", but this id is taken: rename it`);
     }
     register(method);
   }

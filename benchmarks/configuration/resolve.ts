@@ -1,4 +1,4 @@
-/** From YAML files and flags to a checked {@linkcode RunConfig}. Flags override the file; both take the same short forms.
+/** From YAML files and flags to a checked {@linkcode RunConfig}. Flags override the file; both take the same shorthand.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { type ConfigSource, flagName } from "./flags.ts";
 import { parseCalibration, parseMethods, parsePerplexity } from "./short_forms.ts";
 
-/** Short forms of a YAML file to what the schema wants; everything else is left as it is. */
+/** Replaces shorthand in the values of a YAML file by what the schema wants. */
 function expandShortForms(values: Record<string, unknown>): Record<string, unknown> {
   const expanded = { ...values };
   const expandItems = (key: keyof RunConfig, item: (text: string) => unknown[]) => {
@@ -49,7 +49,7 @@ export function yamlSource(text: string, path: string): ConfigSource {
   return {
     values,
     where: (issuePath) => {
-      // The deepest part of the path that the file has; short forms have no inner nodes.
+      // The deepest part of the path that the file has; shorthand has no inner nodes.
       for (let depth = issuePath.length; depth > 0; depth--) {
         const node = document.getIn(issuePath.slice(0, depth), true) as
           | { range?: [number, number, number] }
@@ -61,7 +61,7 @@ export function yamlSource(text: string, path: string): ConfigSource {
   };
 }
 
-/** Keys of the (possibly wrapped) object schema at `path`, for suggestions. */
+/** Keys of the object schema at `path`, for suggestions. */
 function knownKeys(path: readonly PropertyKey[]): string[] {
   let schema = runConfigSchema as unknown as { def: Record<string, unknown>; shape?: Record<string, unknown> };
   const unwrap = () => {
@@ -77,6 +77,8 @@ function knownKeys(path: readonly PropertyKey[]): string[] {
   return Object.keys(schema?.shape ?? {});
 }
 
+const NO_METHODS = "No methods given: use --methods or --method-file";
+
 /** Merges `sources` (later ones override whole keys) and checks the result. `out` defaults to `results/NAME`.
  * @throws {UsageError} that lists every problem with its place. */
 export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
@@ -87,14 +89,14 @@ export function resolveConfig(sources: readonly ConfigSource[]): RunConfig {
   if (parsed.success) {
     const { methods, methodFile = [], checkpoints = [] } = parsed.data;
     if (methods.length + methodFile.length + checkpoints.length > 0) return parsed.data;
-    throw new UsageError("methods must have at least 1 item (--methods or --method-file gives it)");
+    throw new UsageError(NO_METHODS);
   }
   const problems = parsed.error.issues.map((issue) => {
     const unrecognized = issue.code === "unrecognized_keys" ? [...issue.path, at(issue.keys, 0)] : issue.path;
     const source = sources.findLast((source) => String(unrecognized[0]) in source.values);
-    const problem = describeIssue(issue, values, knownKeys);
-    if (source) return `${source.where(unrecognized)}: ${problem}`;
-    return `${problem} (--${flagName(String(issue.path[0]))} gives it)`;
+    if (source) return `${source.where(unrecognized)}: ${describeIssue(issue, values, knownKeys)}`;
+    const key = String(issue.path[0]);
+    return key === "methods" ? NO_METHODS : `No ${key} given: use --${flagName(key)}`;
   });
   throw new UsageError(problems.join("\n"));
 }

@@ -1,4 +1,4 @@
-/** Short forms that flags and YAML files share: `flap:structure=UL-UM`, `wikitext2:b:128`.
+/** Shorthand that flags and YAML files share: `flap:structure=UL-UM`, `wikitext2:b:128`.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { isFileName } from "../../datasets/text_file.ts";
 /** `a, b` -> its parts. */
 export const list = (text: string): string[] =>
   text.split(",").map((part) => part.trim()).filter((part) => part !== "");
-/** The number that `text` says; other text is left for the schema to refuse. */
+/** `text` as a number if it is one; the schema refuses other text. */
 export const number = (text: string): unknown =>
   text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
 
@@ -17,7 +17,7 @@ export const number = (text: string): unknown =>
 export function parseAssignments(text: string): unknown {
   const settings = list(text).map((part) => {
     const [, outer, inner, value = ""] = /^([^=.]+)(?:[.]([^=]+))?=(.*)$/.exec(part) ?? [];
-    if (outer === undefined) throw new UsageError(`"${part}" is not a setting: write KEY=VALUE,KEY=VALUE`);
+    if (outer === undefined) throw new UsageError(`"${part}" is not a setting: write KEY=VALUE,...`);
     return { outer, inner, value: number(value) };
   });
   return Object.fromEntries(
@@ -36,13 +36,13 @@ function parseColons(text: string, keys: string[]): unknown {
   // `file:PATH` is one part.
   const parts = text.split(/(?<!^file):/);
   if (parts.length > keys.length) {
-    throw new UsageError(`"${text}" has ${parts.length} parts between colons: at most ${keys.join(":")} is understood`);
+    throw new UsageError(`"${text}" has ${parts.length} parts between colons: write at most ${keys.join(":")}`);
   }
   const entries = parts.map((part, i) => [keys[i], i === 0 ? part : number(part)]).filter(([, part]) => part !== "");
   return Object.fromEntries(entries);
 }
 
-/** `c4:64:128:distinct-rows` -> corpus, sequences, tokens and how they are drawn. */
+/** `c4:64:128:distinct-rows` -> corpus, sequences, tokens, draw. */
 export function parseCalibration(text: string): unknown {
   return parseColons(text, ["corpus", "sequences", "tokens", "draw"]);
 }
@@ -58,7 +58,7 @@ export function parsePerplexity(text: string): unknown {
 /** `mine=models/mine` -> label and model. */
 export function parseCheckpoint(text: string): unknown {
   const [, label, model] = /^([^=]*)=(.+)$/.exec(text) ?? [];
-  if (label === undefined) throw new UsageError(`"${text}" names no model: write LABEL=PATH`);
+  if (label === undefined) throw new UsageError(`"${text}" is not a checkpoint: write LABEL=PATH`);
   return { label, model };
 }
 

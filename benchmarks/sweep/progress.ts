@@ -1,4 +1,4 @@
-/** What happens during a run, and how it is told on stderr: a live line on a terminal, else one line per event.
+/** What happens during a run, and how stderr shows it: a live line on a terminal, else one line per event.
  *
  * @module
  */
@@ -41,7 +41,7 @@ export function formatSeconds(seconds: number): string {
   return hours > 0 ? `${hours} h ${pad(minutes)} min` : `${minutes} min ${pad(rest)} s`;
 }
 
-/** Time from one line about a running cell to the next, where there is no live line. */
+/** Time between two lines about a running cell, without a live line. */
 const HEARTBEAT_MS = 30_000;
 
 function plainLine(event: SweepEvent, counter: string): string | undefined {
@@ -49,12 +49,11 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
     case "note":
       return event.message;
     case "start": {
-      const retried = event.retried > 0 ? `, ${event.retried} failed before and run again` : "";
-      const kept = event.kept > 0 ? `, ${event.kept} failed before and stay so` : "";
+      const finished = event.finished > 0 ? `, ${event.finished} finished earlier` : "";
+      const retried = event.retried > 0 ? `, ${event.retried} failed earlier and are retried` : "";
+      const kept = event.kept > 0 ? `, ${event.kept} failed earlier and are not retried` : "";
       const jobs = event.jobs > 1 ? `, ${event.jobs} at once` : "";
-      return `${
-        counted(event.cells, "cell")
-      } into ${event.out}: ${event.finished} finished already${retried}${kept}${jobs}`;
+      return `${counted(event.cells, "cell")} into ${event.out}${finished}${retried}${kept}${jobs}`;
     }
     case "cell-start":
       return `start   ${event.label}`;
@@ -67,21 +66,21 @@ function plainLine(event: SweepEvent, counter: string): string | undefined {
         event.phase === undefined ? "" : `${phaseWords(event.phase)}; `
       }see ${event.log} ${counter}`;
     case "timing":
-      return `${event.models} ${event.models === 1 ? "model is" : "models are"} timed, one at a time`;
+      return `timing  ${counted(event.models, "model")}, one at a time`;
     case "cell-timed":
       return `timed   ${event.label} in ${formatSeconds(event.seconds)}`;
     case "end": {
-      const skipped = event.skipped > 0 ? `, ${event.skipped} finished before` : "";
-      const kept = event.kept > 0 ? `, ${event.kept} failed before` : "";
+      const skipped = event.skipped > 0 ? `, ${event.skipped} finished earlier` : "";
+      const kept = event.kept > 0 ? `, ${event.kept} failed earlier` : "";
       const outcome = `${counted(event.done, "cell")} done, ${event.failed} failed${skipped}${kept} in ${
         formatSeconds(event.seconds)
       }`;
-      return event.interrupted ? `Stopped: ${outcome}. The same command goes on from here.` : outcome;
+      return event.interrupted ? `Stopped: ${outcome}. Repeat the command to resume.` : outcome;
     }
   }
 }
 
-/** A function that shows events as they come. With `json` each event is one JSON line; phases included. */
+/** A function that shows events as they come; with `json`, each as one JSON line. */
 export function createProgress(
   stream: ProgressStream = Deno.stderr,
   options: { json?: boolean; columns?: () => number; now?: () => number } = {},
@@ -93,7 +92,7 @@ export function createProgress(
     try {
       stream.writeSync(encoder.encode(text));
     } catch {
-      // Nobody reads any more, or the disk behind it is full: the run goes on.
+      // The reader is gone, or the disk is full: the run continues.
     }
   };
   const phases = new Map<string, string>();
@@ -129,7 +128,7 @@ export function createProgress(
       // A finished cell whose timing fails has been counted.
       if (event.event !== "cell-timed") ended = Math.min(total, ended + 1);
     }
-    // On a terminal the live line says what has started and how far it is.
+    // On a terminal the live line shows starts and phases.
     const isLive = live && (event.event === "cell-start" || event.event === "cell-phase");
     const isEarly = event.event === "cell-phase" && now() - (heard.get(event.name) ?? -Infinity) < HEARTBEAT_MS;
     if ("name" in event && !isEarly) heard.set(event.name, now());

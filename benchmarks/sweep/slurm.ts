@@ -22,7 +22,7 @@ export interface SlurmOptions {
   sbatch: readonly string[];
 }
 
-/** One option of `sbatch` a word; anything else, such as a line end, would become a command of the script. */
+/** One option of `sbatch`; anything else, such as a line end, would become a command of the script. */
 const OPTION = /^--[a-z][a-z0-9-]*(=[^\s"'`$\\]+)?$/;
 
 /** Checks what goes into `#SBATCH` lines.
@@ -43,18 +43,28 @@ export function checkSlurmOptions({ partition, gres, time, sbatch }: SlurmOption
 /** Text as one word of a shell. */
 const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
 
-/** The script of an array: task i runs the cell whose name is line i + 1 of `list`. A process leaves its events in `folder`,
- * and one that ends without a record its exit code; a task that Slurm starts again finds the record of a finished cell and
- * ends. */
+/** The script of an array: task i runs the cell whose name is line i + 1 of `list`. Each process leaves its events in
+ * `folder`, and its exit code if it fails. A task that Slurm starts again ends at once if its cell has a record. */
 export function arrayScript(
-  array: { name: string; count: number; list: string; folder: string; jobs: string; logs: string; out: string },
+  array: {
+    name: string;
+    /** Of digits; names the array in Slurm's queue. */
+    comment: string;
+    count: number;
+    list: string;
+    folder: string;
+    jobs: string;
+    logs: string;
+    out: string;
+  },
   options: SlurmOptions,
   { ffi, cuda = false, timeoutS }: { ffi: boolean; cuda?: boolean; timeoutS?: number },
 ): string {
-  const { name, count, list, folder, jobs, logs, out } = array;
+  const { name, comment, count, list, folder, jobs, logs, out } = array;
   const { partition, gres, time, maxParallel, sbatch } = options;
   const lines = [
     `--job-name=${name.replace(/[^\w.-]/g, "_")}`,
+    `--comment=${comment}`,
     `--array=0-${count - 1}${maxParallel === undefined ? "" : `%${maxParallel}`}`,
     "--requeue",
     "--open-mode=append",
@@ -89,7 +99,7 @@ async function call(command: string, args: string[]): Promise<{ ok: boolean; std
     return { ok: success, stdout: text(stdout), stderr: text(stderr) };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotCapable) {
-      const message = `"${command}" cannot be run here (${(error as Error).message}): ` +
+      const message = `Cannot run "${command}" (${(error as Error).message}): ` +
         "--executor slurm needs Slurm's commands and `deno task bench:slurm`";
       throw new UsageError(message);
     }
@@ -105,7 +115,14 @@ export async function submit(script: string, output: string): Promise<string> {
   return at(stdout.split(";"), 0);
 }
 
-/** State of every task of `jobs` that Slurm still holds in its queue, by `JOB_TASK`; null where it gave no answer. */
+/** Job of the array with a comment; undefined if the queue has none, null if Slurm does not answer. */
+export async function jobWithComment(comment: string): Promise<string | undefined | null> {
+  const { ok, stdout } = await call("squeue", ["--noheader", "--format=%F %k"]);
+  if (!ok) return null;
+  return stdout.split("\n").map((line) => line.split(" ")).find(([, own]) => own === comment)?.[0];
+}
+
+/** State of every task of `jobs` in Slurm's queue, by `JOB_TASK`; null if Slurm does not answer. */
 export async function queuedTasks(jobs: readonly string[]): Promise<Map<string, string> | null> {
   const states = new Map<string, string>();
   for (const job of jobs) {
@@ -120,7 +137,7 @@ export async function queuedTasks(jobs: readonly string[]): Promise<Map<string, 
   return states;
 }
 
-/** Why Slurm ended a task, where it still knows and did so itself. */
+/** Why Slurm ended a task; null if it did not, or no longer knows. */
 export async function endedBySlurm(task: string): Promise<Failure | null> {
   const { stdout } = await call("scontrol", ["--oneliner", "show", "job", task]);
   const state = /\bJobState=(\w+)/.exec(stdout)?.[1];
@@ -128,9 +145,12 @@ export async function endedBySlurm(task: string): Promise<Failure | null> {
   switch (state) {
     case "TIMEOUT":
     case "DEADLINE":
-      return failure("timeout", "Slurm ended the cell at its time limit: give a longer --time");
+      return failure("timeout", "Slurm stopped the cell at its time limit: give a longer --time");
     case "OUT_OF_MEMORY":
-      return failure("out-of-memory", "The cell used more memory than Slurm gave it: ask for more, --sbatch mem=64G");
+      return failure(
+        "out-of-memory",
+        "The cell used more memory than Slurm gave it: ask for more, such as --sbatch mem=64G",
+      );
     case "CANCELLED":
       return failure("error", "The cell's job was cancelled: run it again with --retry error");
     case "NODE_FAIL":

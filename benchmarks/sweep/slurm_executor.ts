@@ -1,5 +1,5 @@
-/** Cells as tasks of a Slurm job array. The run follows them and collects; when it is stopped the tasks go on, and the
- * same command follows them again.
+/** Cells as tasks of a Slurm job array. The run follows them and collects their records. If it is stopped, the tasks continue,
+ * and the same command follows them again.
  *
  * @module
  */
@@ -7,23 +7,40 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import type { CellRecord } from "../../core/schema/schema.ts";
 import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
+import { classifyExit, type Failure, lastPhase, TIMEOUT_EXIT, timeoutFailure } from "../../core/schema/failure.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
-import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
-import { classifyExit, type Failure, lastPhase, TIMEOUT_EXIT, timeoutFailure } from "../../core/schema/failure.ts";
-import { arrayScript, checkSlurmOptions, endedBySlurm, queuedTasks, type SlurmOptions, submit } from "./slurm.ts";
-import { parseEvent } from "../cells/job.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
+import { parseEvent } from "../cells/job.ts";
 import { isSubmission, readRecord, recordPath, runPaths, toJson } from "../records/store.ts";
+import { cellJob, type Executor, type ExecutorContext, failedRecord, processFiles } from "./executor.ts";
+import {
+  arrayScript,
+  checkSlurmOptions,
+  endedBySlurm,
+  jobWithComment,
+  queuedTasks,
+  type SlurmOptions,
+  submit,
+} from "./slurm.ts";
 
 /** From one look at the queue to the next. */
 const POLL_MS = 2000;
-/** Looks at the queue after a task has left it until its record is given up: shared folders show files late. */
+/** Looks at the queue between the end of a task and giving up its record: shared folders show files late. */
 const PATIENCE = 3;
-/** Looks at a queue that gives no answer until a run that asks which cells are in it gives up. */
+/** Looks at a silent queue before a run gives up. */
 const SILENT_LOOKS = 10;
 /** Characters at the end of a log that a record quotes. */
 const TAIL_LENGTH = 2000;
+
+/** A job array, as its file in the folder `slurm` names it. */
+interface Submission {
+  /** The array's comment in Slurm, by which it is found if the run was killed before it knew the job. */
+  comment: string;
+  job?: string;
+  /** Names of cells, in the order of the tasks. */
+  names: string[];
+}
 
 /** A cell whose task was submitted. */
 interface Submitted {
@@ -56,11 +73,10 @@ export function slurmExecutor(options: SlurmOptions): Executor {
     elsewhere: true,
     run: async (cells, context) => {
       if (cells.length === 0) return;
-      const folder = slurmFolder(context);
-      Deno.mkdirSync(folder, { recursive: true });
+      Deno.mkdirSync(slurmFolder(context), { recursive: true });
       const submitted = await stillQueued(cells, context);
       const names = new Set(submitted.map(({ named }) => cellName(named)));
-      if (names.size > 0) context.note(`${names.size} cells are in Slurm's queue already: they are followed`);
+      if (names.size > 0) context.note(`${names.size} cells are in Slurm's queue already: the run follows them`);
       const others = cells.filter((named) => !names.has(cellName(named)));
       if (others.length > 0) submitted.push(...await submitArray(others, context, options));
       await follow(submitted, context);
@@ -70,42 +86,43 @@ export function slurmExecutor(options: SlurmOptions): Executor {
 
 const slurmFolder = ({ run }: ScriptContext) => runPaths(run.config.out).slurm;
 
-/** The script for `cells` and the list of their names. */
+/** The script for `cells`, and its files. */
 function prepare(cells: readonly NamedCell[], context: ScriptContext, options: SlurmOptions) {
   const { run: { config, engine, device }, timeoutS } = context;
   const folder = slurmFolder(context);
   const { jobs, logs } = runPaths(config.out);
-  const stamp = new Date().toISOString().replace(/\D/g, "");
-  const list = join(folder, `${stamp}.list`);
-  const array = { name: `bench-${config.name}`, count: cells.length, list, folder, jobs, logs, out: config.out };
-  const alone = context.alone ? { ...options, maxParallel: 1 } : options;
-  const script = arrayScript(array, alone, {
-    ffi: engine === "tensorflow",
-    // Which device a node has is known there; one that may be a GPU must be asked.
-    cuda: engine === "tensorflow" && device !== "cpu",
-    timeoutS,
-  });
-  return { script, path: join(folder, `${stamp}.sh`), list, logs };
+  const comment = new Date().toISOString().replace(/\D/g, "");
+  const list = join(folder, `${comment}.list`);
+  const script = arrayScript(
+    { name: `bench-${config.name}`, comment, count: cells.length, list, folder, jobs, logs, out: config.out },
+    context.alone ? { ...options, maxParallel: 1 } : options,
+    // The device of a node is known there; one that may be a GPU must be asked.
+    { ffi: engine === "tensorflow", cuda: engine === "tensorflow" && device !== "cpu", timeoutS },
+  );
+  return { script, comment, path: join(folder, `${comment}.sh`), list, logs };
 }
 
+/** Submits an array. Its file is written first: a run that is killed in between finds the array by its comment. */
 async function submitArray(
   cells: readonly NamedCell[],
   context: ExecutorContext,
   options: SlurmOptions,
 ): Promise<Submitted[]> {
   const { out } = context.run.config;
-  const { script, path, list, logs } = prepare(cells, context, options);
-  Deno.mkdirSync(logs, { recursive: true });
+  const { script, comment, path, list, logs } = prepare(cells, context, options);
+  for (const folder of [logs, runPaths(out).jobs]) Deno.mkdirSync(folder, { recursive: true });
   for (const named of cells) {
-    Deno.mkdirSync(runPaths(out).jobs, { recursive: true });
     Deno.writeTextFileSync(processFiles(out, named).job, toJson(cellJob(context, named, false)));
   }
   const names = cells.map(cellName);
   writeAtomically(list, names.join("\n") + "\n");
   writeAtomically(path, script);
+  const file = join(slurmFolder(context), `${comment}.json`);
+  const submission: Submission = { comment, names };
+  writeAtomically(file, toJson(submission));
   const submittedAt = new Date();
   const job = await submit(path, join(logs.replaceAll("%", "%%"), "slurm-%A_%a.log"));
-  writeAtomically(join(slurmFolder(context), `${job}.json`), toJson({ job, names }));
+  writeAtomically(file, toJson({ ...submission, job }));
   context.note(`${cells.length} cells submitted to Slurm as job ${job}`);
   return cells.map((named, i) => followed(named, `${job}_${i}`, out, submittedAt));
 }
@@ -128,33 +145,35 @@ function recordOf(out: string, named: NamedCell): CellRecord | undefined {
  * @throws {UsageError} when Slurm does not say which these are. */
 async function stillQueued(cells: readonly NamedCell[], context: ExecutorContext): Promise<Submitted[]> {
   const folder = slurmFolder(context);
-  const arrays = [...Deno.readDirSync(folder)].filter(({ name }) => isSubmission(name)).map(({ name }) =>
-    JSON.parse(Deno.readTextFileSync(join(folder, name))) as { job: string; names: string[] }
-  );
-  const queue = await answeredQueue(arrays.map(({ job }) => job), context);
   const byName = new Map(cells.map((named) => [cellName(named), named]));
-  return arrays.flatMap(({ job, names }) =>
-    names.flatMap((name, i) => {
-      const named = byName.get(name);
-      const task = `${job}_${i}`;
-      return named && queue.has(task) ? [followed(named, task, context.run.config.out, new Date())] : [];
-    })
-  );
+  const found: Submitted[] = [];
+  for (const { name } of [...Deno.readDirSync(folder)].filter(({ name }) => isSubmission(name))) {
+    const { comment, names, ...known }: Submission = JSON.parse(Deno.readTextFileSync(join(folder, name)));
+    const job = known.job ?? await answered(() => jobWithComment(comment), context);
+    const queue = job === undefined ? new Map() : await answered(() => queuedTasks([job]), context);
+    names.forEach((cell, i) => {
+      const named = byName.get(cell);
+      if (named && queue.has(`${job}_${i}`)) {
+        found.push(followed(named, `${job}_${i}`, context.run.config.out, new Date()));
+      }
+    });
+  }
+  return found;
 }
 
-/** The queue as soon as Slurm answers.
+/** What Slurm says as soon as it answers.
  * @throws {UsageError} when it has not after {@linkcode SILENT_LOOKS}. */
-async function answeredQueue(jobs: readonly string[], context: ExecutorContext): Promise<Map<string, string>> {
+async function answered<T>(ask: () => Promise<T | null>, context: ExecutorContext): Promise<T> {
   for (let look = 0; look < SILENT_LOOKS && !context.signal.aborted; look++) {
-    if (look === 1) context.note("Slurm's controller gives no answer: waiting for it");
+    if (look === 1) context.note("Slurm's controller does not answer: waiting");
     if (look > 0) await pause(context.signal);
-    const queue = await queuedTasks(jobs);
-    if (queue !== null) return queue;
+    const answer = await ask();
+    if (answer !== null) return answer;
   }
-  throw new UsageError(
-    "Slurm's controller gives no answer about the tasks of this folder: give the command again later",
-  );
+  throw new UsageError("Slurm's controller does not answer about the tasks of this folder: repeat the command later");
 }
+
+const jobsOf = (submitted: readonly Submitted[]) => [...new Set(submitted.map(({ task }) => at(task.split("_"), 0)))];
 
 /** Looks at the queue until every task has a record or a reason for having none. */
 async function follow(submitted: Submitted[], context: ExecutorContext): Promise<void> {
@@ -162,9 +181,8 @@ async function follow(submitted: Submitted[], context: ExecutorContext): Promise
   let waiting = submitted;
   let isSilent = false;
   while (waiting.length > 0 && !signal.aborted) {
-    const jobs = [...new Set(waiting.map(({ task }) => at(task.split("_"), 0)))];
-    const queue = await queuedTasks(jobs);
-    if (queue === null && !isSilent) context.note("Slurm's controller gives no answer: waiting for it");
+    const queue = await queuedTasks(jobsOf(waiting));
+    if (queue === null && !isSilent) context.note("Slurm's controller does not answer: waiting");
     isSilent = queue === null;
     const left: Submitted[] = [];
     for (const one of waiting) {
@@ -176,20 +194,16 @@ async function follow(submitted: Submitted[], context: ExecutorContext): Promise
       const record = recordOf(config.out, one.named);
       if (record && record.startedAt !== one.earlier) {
         context.ended(one.named, record);
-        continue;
-      }
-      if (queue && state === undefined && ++one.goneFor >= PATIENCE) {
+      } else if (queue && state === undefined && ++one.goneFor >= PATIENCE) {
         context.ended(one.named, failedRecord(one.named, one.submittedAt, await reasonFor(one, context)));
-        continue;
-      }
-      left.push(one);
+      } else left.push(one);
     }
     waiting = left;
     if (waiting.length > 0) await pause(signal);
   }
-  if (signal.aborted) {
-    const jobs = [...new Set(waiting.map(({ task }) => task.split("_")[0]))].join(" ");
-    if (jobs) context.note(`The tasks go on: the same command follows them, \`scancel ${jobs}\` ends them`);
+  if (signal.aborted && waiting.length > 0) {
+    const jobs = jobsOf(waiting).join(" ");
+    context.note(`The tasks continue. Repeat the command to follow them, or stop them with \`scancel ${jobs}\``);
   }
 }
 
@@ -214,14 +228,14 @@ async function reasonFor({ named, task }: Submitted, context: ExecutorContext): 
   const phase = lastPhase(tail);
   const code = Number(readText(join(slurmFolder(context), `${task}.exit`)).trim() || NaN);
   if (code === TIMEOUT_EXIT && context.timeoutS !== undefined) return timeoutFailure(context.timeoutS, phase);
-  // A shell says 128 + N for a command that signal N ended.
+  // A shell exits with 128 + N after signal N.
   const signal = Object.entries(constants.signals).find(([, number]) => number === code - 128)?.[0];
-  // Slurm ends a task by signals, too, and knows better why.
+  // Slurm ends tasks by signals, too, and knows why.
   const bySlurm = Number.isNaN(code) || signal !== undefined ? await endedBySlurm(task) : null;
   if (bySlurm) return { ...bySlurm, ...phase !== undefined && { phase } };
   if (!Number.isNaN(code)) return classifyExit({ code, signal: (signal ?? null) as Deno.Signal | null }, tail, phase);
-  const unknown = `Slurm's task ${task} ended without a record: see its log, and run it again with --retry crash`;
-  return { kind: "crash", message: unknown, exitCode: null };
+  const message = `Slurm's task ${task} ended without a record: see its log, and run it again with --retry crash`;
+  return { kind: "crash", message, exitCode: null };
 }
 
 function readText(path: string): string {

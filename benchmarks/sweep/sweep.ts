@@ -1,5 +1,5 @@
-/** Runs all cells of a configuration, each in its own process, and goes on where an earlier run of the folder stopped.
- * Throughput comes last: when every cell has its record, models are timed one at a time.
+/** Runs all cells of a configuration, each in its own process, and resumes an earlier run of the folder. Throughput comes
+ * last: when every cell has its record, models are timed one at a time.
  *
  * @module
  */
@@ -10,12 +10,14 @@ import {
   type FailedRecord,
   FAILURE_KINDS,
   type FailureKind,
+  type RunConfig,
   type runConfigSchema,
 } from "../../core/schema/schema.ts";
 import { cellLabels, cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import { resolveConfig } from "../configuration/resolve.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { type Executor, type ExecutorContext, processFiles } from "./executor.ts";
+import { counted } from "../../core/util/words.ts";
 import { isDiskFull } from "../../core/schema/failure.ts";
 import { hasSamples } from "../records/lm_eval_files.ts";
 import { localExecutor } from "./local_executor.ts";
@@ -36,7 +38,7 @@ import {
   writeRecord,
 } from "../records/store.ts";
 
-/** A run as one writes it: whatever has a default may be left out. */
+/** A run as a user writes it: whatever has a default may be left out. */
 export type RunConfigInput = z.input<typeof runConfigSchema>;
 
 /** How a run went. */
@@ -49,7 +51,7 @@ export interface SweepResult {
   failed: number;
   /** Cells that were finished before this run. */
   skipped: number;
-  /** Cells that failed before this run and were not tried again. */
+  /** Cells that failed earlier and were not retried. */
   kept: number;
   /** Whether the signal stopped it. */
   interrupted: boolean;
@@ -59,50 +61,47 @@ export interface SweepResult {
 export interface SweepOptions {
   /** Told what happens. */
   onEvent?: (event: SweepEvent) => void;
-  /** Stops the run: running cells are ended without a record, and the same call goes on from there. */
+  /** Stops the run: running cells end without a record, and the same call resumes. */
   signal?: AbortSignal;
   /** Longest time of a cell, in seconds; no limit when absent. */
   timeoutS?: number;
-  /** Which failures of an earlier run are tried again; all by default. */
+  /** Failures of an earlier run that are retried; all by default. */
   retry?: readonly FailureKind[];
   /** What runs the cells; processes of this machine by default. */
   executor?: Executor;
 }
 
-/** Runs `config`, one process per cell. Finished cells are skipped, failed ones run again where `retry` names their class.
+/** Runs `config`, one process per cell. Finished cells are skipped, failed ones run again if `retry` names their class.
  * Failures of cells are records, not exceptions.
  * @throws {UsageError} when the configuration, the model or the data cannot be used: nothing was run.
  * @throws {EngineError} when the engine that was asked for does not start. */
 export async function runSweep(config: RunConfigInput, options: SweepOptions = {}): Promise<SweepResult> {
+  return await sweep(resolveConfig([{ values: config, where: () => "configuration" }]), options);
+}
+
+/** Runs a checked configuration; see {@linkcode runSweep}.
+ * @throws {UsageError} as `runSweep`.
+ * @throws {EngineError} as `runSweep`. */
+export async function sweep(config: RunConfig, options: SweepOptions): Promise<SweepResult> {
   const { onEvent = () => {}, signal = new AbortController().signal, timeoutS } = options;
   const { retry = FAILURE_KINDS, executor = localExecutor } = options;
-  const checked = resolveConfig([{ values: config, where: () => "configuration" }]);
-  const run = await prepareRun(checked, (message) => onEvent({ event: "note", message }), {
-    elsewhere: executor.elsewhere,
-  });
-  const { out, jobs } = run.config;
+  const note = (message: string) => onEvent({ event: "note", message });
+  const run = await prepareRun(config, note, { elsewhere: executor.elsewhere });
+  const { cells, config: { out, jobs } } = run;
   using _lock = lockFolder(out);
   const startedAt = performance.now();
   removeTemporaryFiles(out);
   writeRunFile(run);
 
-  const { pending, stored } = remaining(run, retry, onEvent);
-  noteMissingSamples(run, pending, onEvent);
-  onEvent({
-    event: "start",
-    cells: run.cells.length,
-    finished: stored.done,
-    retried: stored.retried,
-    kept: stored.kept,
-    jobs,
-    out,
-  });
+  const { pending, finished, retried, kept } = remaining(run, retry, note);
+  noteMissingSamples(run, pending, note);
+  onEvent({ event: "start", cells: cells.length, finished, retried, kept, jobs, out });
 
   const counts = { done: 0, failed: 0 };
   const full = new AbortController();
   const { called, ...listeners } = eventsOfCells(run, { counts, diskFull: () => full.abort(), onEvent });
   const queueSignal = AbortSignal.any([signal, full.signal]);
-  const context: ExecutorContext = { run, commit: harnessCommit(), timeoutS, signal, queueSignal, ...listeners };
+  const context: ExecutorContext = { run, commit: harnessCommit(), timeoutS, signal, queueSignal, note, ...listeners };
   await executor.run(pending, context);
   if (!queueSignal.aborted) {
     await timeModels(executor, context, {
@@ -111,18 +110,15 @@ export async function runSweep(config: RunConfigInput, options: SweepOptions = {
     });
   }
 
-  if (full.signal.aborted) {
-    onEvent({ event: "note", message: `The disk of "${out}" is full: free some space, the same command goes on` });
-  }
-  const records = run.cells.flatMap((named) => {
-    const record = storedRecord(out, named, onEvent);
+  if (full.signal.aborted) note(`The disk of "${out}" is full: free some space, then repeat the command`);
+  const records = cells.flatMap((named) => {
+    const record = storedRecord(out, named, note);
     if (record?.state === "done") return askedResults(record, named.cell, run.fingerprint.data, run.taskGroups);
     return record ?? [];
   });
-  const seconds = (performance.now() - startedAt) / 1000;
-  const interrupted = signal.aborted;
-  onEvent({ event: "end", ...counts, skipped: stored.done, kept: stored.kept, seconds, interrupted });
-  return { records, ...counts, skipped: stored.done, kept: stored.kept, interrupted };
+  const ended = { ...counts, skipped: finished, kept, interrupted: signal.aborted };
+  onEvent({ event: "end", ...ended, seconds: (performance.now() - startedAt) / 1000 });
+  return { records, ...ended };
 }
 
 /** What an executor tells of its cells, as events of the run: counts what ends, keeps the records of what failed. */
@@ -134,7 +130,7 @@ function eventsOfCells(
     diskFull: () => void;
     onEvent: (event: SweepEvent) => void;
   },
-): Pick<ExecutorContext, "started" | "phase" | "note" | "ended"> & {
+): Pick<ExecutorContext, "started" | "phase" | "ended"> & {
   called(named: NamedCell): { name: string; label: string };
 } {
   const labels = cellLabels(cells);
@@ -148,7 +144,6 @@ function eventsOfCells(
       onEvent({ event: "cell-start", ...called(named) });
     },
     phase: (named, phase) => onEvent({ event: "cell-phase", ...called(named), phase }),
-    note: (message) => onEvent({ event: "note", message }),
     ended: (named, record) => {
       if (record.state === "done") {
         counts.done++;
@@ -166,34 +161,31 @@ function eventsOfCells(
   };
 }
 
-/** The cells that are to run, without throughput, and how many of the others are there already. */
+/** The cells that are to run, without throughput, and the number of the others. */
 function remaining(
   run: PreparedRun,
   retry: readonly FailureKind[],
-  onEvent: (event: SweepEvent) => void,
-): { pending: NamedCell[]; stored: { done: number; retried: number; kept: number } } {
-  const { cells, config: { out } } = run;
+  note: (message: string) => void,
+): { pending: NamedCell[]; finished: number; retried: number; kept: number } {
   const wanted = wantedOf(run);
-  const pending: NamedCell[] = [];
-  const stored = { done: 0, retried: 0, kept: 0 };
-  for (const { id, cell } of cells) {
+  const left = { pending: [] as NamedCell[], finished: 0, retried: 0, kept: 0 };
+  for (const { id, cell } of run.cells) {
     const named = { id, cell: withoutThroughput(cell) };
-    const record = storedRecord(out, named, onEvent);
-    if (record?.state === "done" && isComplete(named.cell, record, wanted)) {
-      stored.done++;
-    } else if (record?.state === "done") pending.push(named);
-    else if (record && !retry.includes(record.failure.kind)) stored.kept++;
-    else pending.push(named);
-    if (record?.state === "failed" && retry.includes(record.failure.kind)) stored.retried++;
+    const record = storedRecord(run.config.out, named, note);
+    const isRetried = record?.state === "failed" && retry.includes(record.failure.kind);
+    if (record?.state === "done" && isComplete(named.cell, record, wanted)) left.finished++;
+    else if (record?.state === "failed" && !isRetried) left.kept++;
+    else left.pending.push(named);
+    if (isRetried) left.retried++;
   }
-  return { pending, stored };
+  return left;
 }
 
-/** Says which finished cells cannot get the samples files that were asked for. */
+/** Says how many finished cells have no samples files. */
 function noteMissingSamples(
   { config, cells }: PreparedRun,
   pending: readonly NamedCell[],
-  onEvent: (event: SweepEvent) => void,
+  note: (message: string) => void,
 ): void {
   const hasAny = config.tasks.length > 0 || config.perplexity.some(({ protocol }) => protocol === "c");
   if (!config.logSamples || !hasAny) return;
@@ -201,12 +193,10 @@ function noteMissingSamples(
   const runs = new Set(pending.map(({ id }) => id));
   const missing = cells.filter((named) => !runs.has(named.id) && !hasSamples(lmEval, named)).length;
   if (missing === 0) return;
-  const message = `${missing} finished cells have no samples files, since they were run without --log-samples: ` +
-    "another --out measures them again";
-  onEvent({ event: "note", message });
+  note(`${counted(missing, "finished cell")} ran without --log-samples: another --out measures again and logs samples`);
 }
 
-/** Writes the record of a failed cell, once more where its process did so already. False where the disk is full. */
+/** Writes the record of a failed cell; false if the disk is full. */
 function storeFailure(out: string, record: FailedRecord): boolean {
   try {
     // A finished cell that could not be measured further stays finished.
@@ -218,11 +208,11 @@ function storeFailure(out: string, record: FailedRecord): boolean {
   }
 }
 
-/** The record of a cell, if it has one; an unreadable one is set aside and said. */
+/** The record of a cell, if it has one. An unreadable one is set aside. */
 function storedRecord(
   out: string,
   named: NamedCell,
-  onEvent: (event: SweepEvent) => void,
+  note: (message: string) => void,
 ): CellRecord | undefined {
   const path = recordPath(out, named);
   try {
@@ -230,7 +220,7 @@ function storedRecord(
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
     if (!(error instanceof FileFormatError) || error instanceof SchemaVersionError) throw error;
-    onEvent({ event: "note", message: `${error.message}; kept as ${setAside(path)}, the cell runs again` });
+    note(`${error.message}; kept as ${setAside(path)}, the cell runs again`);
     return undefined;
   }
 }

@@ -38,7 +38,7 @@ folderTest(
 
     const kept = await finish(bench(...run(out, "--retry", "oom")));
     assertEquals(kept.code, 1, kept.stderr);
-    assertStringIncludes(kept.stderr, "1 failed before and run again, 1 failed before and stay so");
+    assertStringIncludes(kept.stderr, "1 failed earlier and are retried, 1 failed earlier and are not retried");
     assertEquals(kinds(out), ["done", "crash"]);
 
     await succeed(...run(out));

@@ -39,7 +39,7 @@ folderTest(
     assertEquals(scores(grown), scores(whole));
 
     const again = await succeed("eval", grown, "--tasks", "tiny-agreement", "--perplexity", "tiny-world:b:32:4");
-    assertStringIncludes(again.stderr, "3 finished already");
+    assertStringIncludes(again.stderr, "3 finished earlier");
     const { tasks, perplexity } = readRunFile(grown)!.config;
     assertEquals([tasks, perplexity.length], [["tiny-facts", "tiny-agreement"], 2]);
 

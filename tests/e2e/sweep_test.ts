@@ -68,7 +68,7 @@ folderTest("bench run measures every cell, writes the report, and has nothing to
   assert([...Deno.readDirSync(runPaths(out).report)].length > 0);
 
   const second = await succeed(...RUN, out);
-  assertStringIncludes(second.stderr, `${CELLS} finished already`);
+  assertStringIncludes(second.stderr, `${CELLS} finished earlier`);
   assertEquals(assertComplete(out), records);
   assertEquals(second.stdout, first.stdout);
 });
@@ -111,8 +111,8 @@ folderTest(
     assertEquals(before.map((record) => record.state === "done" && record.throughput.length), [0, 0, 0]);
 
     const { stderr } = await succeed(...RUN, out);
-    assertStringIncludes(stderr, `${CELLS} finished already`);
-    assertStringIncludes(stderr, "2 models are timed, one at a time");
+    assertStringIncludes(stderr, `${CELLS} finished earlier`);
+    assertStringIncludes(stderr, "timing  2 models, one at a time");
     const after = assertComplete(out);
     assertEquals(after.map(scored), before.map(scored));
     const timed = after.map((record) => {
@@ -143,10 +143,10 @@ folderTest("bench run records a cell that cannot be done, does the others, and t
   const training = ["--training", "steps=3,learningRate=1e30,clipNorm=1e30"];
   const what = ["--methods", "random,mask-prune", "--sparsity", "0.5", ...training];
   const flags = [...RUN, out, ...what];
-  for (const retried of ["", ", 1 failed before and run again"]) {
+  for (const retried of ["", ", 1 failed earlier and are retried"]) {
     const { code, stderr } = await finish(bench(...flags));
     assertEquals(code, 1, stderr);
-    assertStringIncludes(stderr, `finished already${retried}, 2 at once`);
+    assertStringIncludes(stderr, `${retried}, 2 at once`);
     const states = readRecords(out).records.map((record) => [
       record.cell.method?.id,
       record.state === "failed" ? record.failure.kind : record.state,
@@ -176,8 +176,8 @@ folderTest("bench run adds methods and examples to a folder, and measures only w
   await succeed(...flags, "0");
   const added = await succeed(...flags, "0.5");
   assertStringIncludes(added.stderr, "2 cells into");
-  assertStringIncludes(added.stderr, "1 finished already");
+  assertStringIncludes(added.stderr, "1 finished earlier");
   await succeed(...flags, "0.5", "--limit", "5");
   const again = await succeed(...flags, "0.5", "--limit", "5");
-  assertStringIncludes(again.stderr, "2 finished already");
+  assertStringIncludes(again.stderr, "2 finished earlier");
 });

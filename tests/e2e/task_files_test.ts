@@ -98,7 +98,7 @@ folderTest(
     for (const column of ["facts", "last", "whole", "both"]) assertStringIncludes(csv, column);
 
     const { stderr } = await run();
-    assertStringIncludes(stderr, "1 finished already");
+    assertStringIncludes(stderr, "1 finished earlier");
     writeFiles(tasks, {
       ...FILES,
       "last.yaml": FILES["last.yaml"].replace("task: last", "task: last\ndescription: x"),
@@ -122,7 +122,7 @@ folderTest(
     const groupsOf = () => doneCells(out).map(({ groups }) => groups?.map(({ metrics }) => metrics));
     assertEquals(groupsOf(), [undefined]);
     await run("--tasks", "both", "--limit", "2");
-    assertStringIncludes((await run()).stderr, "1 finished already");
+    assertStringIncludes((await run()).stderr, "1 finished earlier");
     assertEquals(groupsOf(), [record.groups?.map(({ metrics }) => metrics)]);
   },
 );
@@ -144,7 +144,7 @@ folderTest("results of tasks whose files say how many examples the prompt has ar
     await run();
     const asked = () => doneCells(out).flatMap(({ tasks }) => tasks);
     assertEquals(asked().map(({ numFewshot }) => numFewshot), shots);
-    assertStringIncludes((await run()).stderr, "1 finished already");
+    assertStringIncludes((await run()).stderr, "1 finished earlier");
     assertEquals(asked().length, shots.length);
   }
 });

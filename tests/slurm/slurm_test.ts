@@ -42,7 +42,10 @@ Deno.test({
       await t.step("a dry run shows the script and submits nothing", async () => {
         const { code, stdout, stderr } = await finish(slurm(...run(join(root, "dry"), "--dry-run")));
         assertEquals(code, 0, stderr);
-        assertMatch(stdout, /^#!\/bin\/sh\n#SBATCH --job-name=bench-smoke\n#SBATCH --array=0-2%2\n/);
+        assertMatch(
+          stdout,
+          /^#!\/bin\/sh\n#SBATCH --job-name=bench-smoke\n#SBATCH --comment=\d+\n#SBATCH --array=0-2%2\n/,
+        );
         assertEquals(command("squeue", "--noheader"), "");
       });
 
@@ -55,7 +58,7 @@ Deno.test({
         cells += 3;
         const again = await finish(slurm(...run(out)));
         assertEquals(again.code, 0, again.stderr);
-        assertStringIncludes(again.stderr, "3 finished already");
+        assertStringIncludes(again.stderr, "3 finished earlier");
         assertEquals((await finish(slurm(...run(out, "--dry-run")))).stdout, "");
       });
 
@@ -68,13 +71,18 @@ Deno.test({
         first.kill("SIGKILL");
         await first.stdout.cancel();
         await first.status;
+        // As if the run had been killed before it knew the job.
+        const { slurm: folder } = runPaths(out);
+        const { name } = [...Deno.readDirSync(folder)].find(({ name }) => name.endsWith(".json"))!;
+        const { job: _job, ...submission } = JSON.parse(Deno.readTextFileSync(join(folder, name)));
+        Deno.writeTextFileSync(join(folder, name), JSON.stringify(submission));
         const nowhere = join(root, "nowhere.conf");
         Deno.writeTextFileSync(nowhere, "");
         Deno.env.set("SLURM_CONF", nowhere);
         const silent = await finish(slurm(...run(out)));
         Deno.env.set("SLURM_CONF", cluster.conf);
         assertEquals(silent.code, 2, silent.stderr);
-        assertStringIncludes(silent.stderr, "Slurm's controller gives no answer about the tasks of this folder");
+        assertStringIncludes(silent.stderr, "Slurm's controller does not answer about the tasks of this folder");
         const { code, stderr } = await finish(slurm(...run(out)));
         assertEquals(code, 0, stderr);
         assertStringIncludes(stderr, "3 cells are in Slurm's queue already");

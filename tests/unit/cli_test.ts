@@ -262,12 +262,12 @@ const EVENTS: SweepEvent[] = [
 
 Deno.test("createProgress() prints one plain line per event where there is no terminal", () => {
   assertEquals(shown(EVENTS).split("\n"), [
-    "3 cells into x: 1 finished already, 1 failed before and run again, 2 at once",
+    "3 cells into x, 1 finished earlier, 1 failed earlier and are retried, 2 at once",
     "start   flap 25 %",
     "done    flap 25 % in 1 min 05 s [2/3]",
     "start   flap 50 %",
     "failed  flap 50 % (crash): gone for good; during learning, step 41 of 60; see results/x/logs/b.log [3/3]",
-    "1 cell done, 1 failed, 1 finished before in 1 min 10 s",
+    "1 cell done, 1 failed, 1 finished earlier in 1 min 10 s",
     "",
   ]);
 });
@@ -295,7 +295,7 @@ Deno.test("createProgress() on a terminal keeps one live line no wider than it, 
   assertEquals(live.includes("[1/3] flap 25 %: perplexity"), true);
   assertStringIncludes(text, "\n[3/3]\r\x1b[K1 cell done");
   for (const line of live) assertEquals(line.length < 40, true);
-  assertEquals(text.endsWith("\r\x1b[K1 cell done, 1 failed, 1 finished before in 1 min 10 s\n"), true);
+  assertEquals(text.endsWith("\r\x1b[K1 cell done, 1 failed, 1 finished earlier in 1 min 10 s\n"), true);
   assertMatch(shown([...EVENTS, { event: "note", message: "of the report" }], { terminal: true }), /of the report\n$/);
 });
 

@@ -134,7 +134,7 @@ Deno.test("resolveConfig() names the flag, the limit and the value", () => {
     UsageError,
     "one of wasm, tensorflow, webgpu, cpu, auto",
   );
-  assertThrows(() => fromFlags("--out", "x"), UsageError, "methods must be an array: missing (--methods gives it)");
+  assertThrows(() => fromFlags("--out", "x"), UsageError, "No methods given: use --methods or --method-file");
 });
 
 Deno.test("resolveConfig() lets flags override the file, and --no-throughput drop what it asks for", () => {

@@ -45,20 +45,20 @@ folderTest("loadMethodFile() registers what a file exports, once, and hashes wha
   assertEquals(await loadMethodFile(path), first);
   await reloadMethodFile(first.file);
   write("helper.ts", "export const a = 2;");
-  await assertRejects(() => reloadMethodFile(first.file), UsageError, "the file changed");
+  await assertRejects(() => reloadMethodFile(first.file), UsageError, "changed: its SHA-256");
   assertNotEquals((await loadMethodFile(path)).file.sha256, first.file.sha256);
 });
 
 folderTest("loadMethodFile() says what is wrong with a file", async (write) => {
   const refused = (path: string, message: string) => assertRejects(() => loadMethodFile(path), UsageError, message);
-  await refused("/no/such/mine.ts", 'The method file "/no/such/mine.ts" cannot be read');
+  await refused("/no/such/mine.ts", 'Cannot read the method file "/no/such/mine.ts"');
   await refused(ROOT, "is not a file");
   await refused(write("empty.ts", "export const x = { id: 3 };"), "exports no method");
   await refused(write("none.ts", ""), "exports no method");
   await refused(write("syntax.ts", "export const = ;"), "syntax.ts");
-  await refused(write("throws.ts", "throw new Error('no luck');"), "cannot be loaded: no luck");
+  await refused(write("throws.ts", "throw new Error('no luck');"), ": no luck");
   await refused(write("lost.ts", `import "./no_such.ts";`), "no_such.ts");
-  await refused(write("taken.ts", methodText("flap")), 'exports a method "flap", an id that is taken');
+  await refused(write("taken.ts", methodText("flap")), 'exports a method "flap", but this id is taken');
   await refused(write("wrong.ts", methodText("Not Kebab")), 'kebab-case: current "Not Kebab"');
 });
 

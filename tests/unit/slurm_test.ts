@@ -5,6 +5,7 @@ import { UsageError } from "../../core/util/errors.ts";
 
 const ARRAY = {
   name: "a run; rm -rf /",
+  comment: "123",
   count: 4,
   list: "/x/it's/list",
   folder: "/x/$(touch a)/slurm",
@@ -21,6 +22,7 @@ Deno.test("arrayScript() keeps paths and names from becoming commands", () => {
   const lines = script.split("\n");
   assertEquals(lines.filter((line) => line.startsWith("#SBATCH")), [
     "#SBATCH --job-name=a_run__rm_-rf__",
+    "#SBATCH --comment=123",
     "#SBATCH --array=0-3%2",
     "#SBATCH --requeue",
     "#SBATCH --open-mode=append",
