@@ -111,7 +111,7 @@ async function measureFurther(flags: Flags): Promise<number> {
 
 /** `bench eval`. */
 export const evaluate: Command = {
-  usage: "DIR [--tasks LIST] [--perplexity LIST] [FLAGS]",
+  usage: "DIR [FLAGS]",
   summary: "add measurements to a finished run, or a model that was pruned elsewhere",
   help,
   flags: flagOptions({

@@ -7,8 +7,8 @@ import { describeFlag, flagName, FLAGS } from "../configuration/flags.ts";
 import type { Command } from "./command.ts";
 
 /** Two columns with the second one wrapped at `width`. */
-export function columns(rows: readonly (readonly [left: string, right: string])[], width = 100): string {
-  const indent = 36;
+export function columns(rows: readonly (readonly [left: string, right: string])[], width = 118): string {
+  const indent = 34;
   const lines: string[] = [];
   for (const [left, right] of rows) {
     let line = `  ${left}`;
@@ -51,12 +51,12 @@ export function usage(commands: ReadonlyMap<string, Pick<Command, "usage" | "sum
 Usage: deno task bench [COMMAND] [FLAGS]
 
 Commands:
-${columns([["(none)", "run the preset `default` on the bundled model"], ...rows])}
-  help COMMAND, COMMAND --help      show the flags of a command
+${columns([["(none)", "compare methods on the bundled model (preset `default`)"], ...rows])}
+  help COMMAND, COMMAND --help    show the flags of a command
 
 Flags:
-  -h, --help                          show this
-  --version                           show the version
+  -h, --help                      show this
+  --version                       show the version
 
 Exit codes: 0 done, 1 a cell failed or a condition of \`compare\` holds, 2 wrong use, 130 stopped by Ctrl-C`;
 }

@@ -114,7 +114,7 @@ Usage: deno task bench ls methods|training|tasks|presets|engines
 
 /** `bench ls`. */
 export const ls: Command = {
-  usage: "methods|training|tasks|presets|engines",
+  usage: "WHAT",
   summary: "list methods, training keys, tasks, presets or engines",
   help: () => HELP,
   flags: { positional: 1 },

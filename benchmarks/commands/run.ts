@@ -116,7 +116,7 @@ Without --preset or --config, throughput is measured too; --no-throughput turns 
 
 /** `bench run`. */
 export const run: Command = {
-  usage: "[--preset NAME | --config FILE] [FLAGS]",
+  usage: "[FLAGS]",
   summary: "run or resume a sweep and write its report",
   help: runHelp,
   flags: flagOptions({ string: ["preset", "config", "width", ...RUN_FLAGS], boolean: RUN_SWITCHES }),

@@ -101,73 +101,75 @@ export const calibrationSchema = z.strictObject({
 /** A run: everything `bench run` needs. YAML presets and flags both give this. */
 export const runConfigSchema = z.strictObject({
   name: z.string().default("run").describe("title of the report"),
-  paper: z.enum(PAPER_TABLES).optional().describe("published table that the report sets beside the run"),
+  paper: z.enum(PAPER_TABLES).optional().describe("published table to show beside the run"),
   model: z.string().default("tiny").describe("Hugging Face folder, .gguf file, or `tiny` for the bundled model"),
   engine: z.enum([...ENGINE_NAMES, "auto"]).default("auto").describe(
-    `${ENGINE_NAMES.join(", ")}; \`auto\` takes the fastest that starts`,
+    `${ENGINE_NAMES.join(", ")}, or auto: the fastest that starts`,
   ),
   device: z.string().min(1).optional().describe(
-    "cuda or cpu for tensorflow, a part of an adapter's name for webgpu; one that is not there is an error",
+    "cuda or cpu for tensorflow, part of an adapter's name for webgpu; a missing device is an error",
   ),
   arithmetic: z.enum(ARITHMETICS).default("exact").describe(
-    "exact: f32; fast: products of rounded factors (TF32 on CUDA, bfloat16 on CPUs), f32 sums",
+    "exact: f32; fast: reduced-precision products (TF32 on CUDA, bfloat16 on CPUs), f32 sums",
   ),
   methods: listOf(methodChoiceSchema).describe(
     "methods to compare, see `bench ls methods`; the dense model is always measured",
   ),
   methodFile: listOf(z.string(), 1).optional().describe(
-    "files with methods of your own, all of which join the others unless some are named; see docs/adding-a-method.md",
+    "files with your own methods, see docs/adding-a-method.md; all of them are run unless --methods names some",
   ),
   checkpoints: listOf(z.strictObject({
     label: z.string().regex(/^\w[\w.+ -]*$/, "must be letters, digits, spaces or .+-").describe(
       "what its rows are called",
     ),
     model: z.string().describe("Hugging Face folder or .gguf file"),
-  })).optional().describe("models that were pruned elsewhere, which stand beside those of the methods"),
-  sparsity: listOf(fraction, 1).describe("fractions of the prunable parameters to remove"),
+  })).optional().describe("models that were pruned elsewhere, to compare with the methods"),
+  sparsity: listOf(fraction, 1).describe("fractions of the prunable parameters to remove, such as 0.2,0.5"),
   seeds: listOf(z.number().int().nonnegative(), 1).default([0]).describe("one cell per seed"),
   units: listOf(unitType, 1).default(["ffn", "kv-groups"]).describe(
     `unit types that may be removed: ${unitType.options.join(", ")}`,
   ),
   ffnMultiple: positiveInt.default(1).describe("FFN widths are multiples of this"),
-  calibration: calibrationSchema.optional().describe("defaults to the model's own corpus"),
+  calibration: calibrationSchema.optional().describe(
+    "text for calibration: a corpus, a file, or self (sampled from the dense model); a scored corpus by default",
+  ),
   recover: z.enum(RECOVERIES).optional().describe(
     "what trains, for every method alike: none; scales: one number per kept unit, weights frozen; lora: adapters and scales",
   ),
   compensate: z.enum(["none", "least-squares"]).optional().describe(
-    "least-squares: output and down maps make up for removed units, for every method alike, before recovery",
+    "least-squares: correct output and down maps for the removed units, for every method alike, before recovery",
   ),
-  training: trainingSchema.optional().describe("what learning and recovery train on: keys see `bench ls training`"),
+  training: trainingSchema.optional().describe("settings of learning and recovery, see `bench ls training`"),
   layerwise: z.boolean().default(false).describe(
-    "prune with one dense layer on the device at a time: random, magnitude, wanda-sp, flap; the same results",
+    "hold one dense layer on the device while pruning (random, magnitude, wanda-sp, flap): less memory, same results",
   ),
   weights: z.enum(["f32", "stored"]).optional().describe(
-    "matrices on the device: f32, or stored, with those of f16 and bf16 files in 16 bits and products in f32, which is the " +
-      "default for such files on tensorflow on the CPU, the engine that can",
+    "matrices on the device: f32, or stored (16 bits for f16 and bf16 files, products in f32). Stored is the default for " +
+      "such files on tensorflow on the CPU, and works there alone",
   ),
   perplexity: listOf(perplexityChoiceSchema.extend({
     windowTokens: perplexityChoiceSchema.shape.windowTokens.unwrap().optional().describe(
       "window length L in tokens (default: 1024, or what the model and a file have)",
     ),
-  })).default([]).describe("perplexity measurements; corpora: see `bench ls tasks`"),
-  tasks: listOf(z.string()).default([]).describe("tasks, see `bench ls tasks`, and groups and tags of task files"),
+  })).default([]).describe("perplexity measurements; for corpora see `bench ls tasks`"),
+  tasks: listOf(z.string()).default([]).describe("tasks (see `bench ls tasks`), and groups and tags of task files"),
   taskFile: listOf(z.string(), 1).optional().describe(
-    "task files of lm-evaluation-harness, and folders of them, whose tasks join the others; see docs/tasks-and-data.md",
+    "task file of lm-evaluation-harness, or a folder of them; may be repeated; see docs/tasks-and-data.md",
   ),
-  limit: positiveInt.optional().describe("score only the first examples of each task"),
-  numFewshot: z.number().int().nonnegative().default(0).describe("solved examples in the prompts of all tasks"),
+  limit: positiveInt.optional().describe("score only the first N examples of each task"),
+  numFewshot: z.number().int().nonnegative().default(0).describe("few-shot examples in the prompts of all tasks"),
   requestEncoding: z.enum(REQUEST_ENCODINGS).default("lm-eval").describe(
-    "llm-pruner: context and continuation encoded apart, without BOS, as the harness of LLM-Pruner's tables did",
+    "llm-pruner: encode context and continuation separately, without BOS, as in LLM-Pruner's tables",
   ),
-  generate: listOf(z.string().min(1)).default([]).describe("a prompt that every model continues; give one flag each"),
-  generateTokens: positiveInt.default(40).describe("most tokens after each prompt, the most probable ones"),
+  generate: listOf(z.string().min(1)).default([]).describe("prompt that every model continues; may be repeated"),
+  generateTokens: positiveInt.default(40).describe("most tokens after each prompt, decoded greedily"),
   logSamples: z.boolean().default(false).describe("write every example with its scores, as lm-evaluation-harness does"),
-  throughput: throughputChoiceSchema.optional().describe("throughput measurement"),
-  data: z.string().optional().describe("folder with data sets (JSON Lines, text)"),
+  throughput: throughputChoiceSchema.optional().describe("measure tokens per second of prefill and decoding"),
+  data: z.string().optional().describe("folder with data sets (JSON Lines, Parquet, text)"),
   out: z.string().describe("folder for records and reports"),
   jobs: positiveInt.default(1).describe("cells at once"),
   keepWeights: z.boolean().optional().describe(
-    "store the merged weights of changed cells, too; what makes their models again is kept in any case",
+    "store the merged weights of changed cells; what rebuilds them is kept in any case",
   ),
 });
 /** A run. */
