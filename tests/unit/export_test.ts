@@ -118,21 +118,19 @@ Deno.test("exportHfFolder() writes a folder that reads back the same, tokenizer 
   }
 });
 
-Deno.test("exportHfFolder() writes names, dtype and ids as transformers reads them", async () => {
-  await withFolder((folder) => {
-    const source = prunedSource(exportToy({ biases: ["down"] }), PLANS.uniform);
-    exportHfFolder(source, { to: `${folder}/hf`, dtype: "BF16", tokenizer: byteLevelDefinition(), files: { a: "b" } });
-    const json = (name: string) => JSON.parse(Deno.readTextFileSync(`${folder}/hf/${name}`));
-    const { architectures, torch_dtype, head_dim, num_attention_heads, num_key_value_heads, mlp_bias, attention_bias } =
-      json("config.json");
-    assertEquals([architectures, torch_dtype], [["LlamaForCausalLM"], "bfloat16"]);
-    assertEquals([head_dim, num_attention_heads, num_key_value_heads], [8, 2, 2]);
-    assertEquals([mlp_bias, attention_bias], [true, false]);
-    assertEquals(json("generation_config.json"), { bos_token_id: 0, eos_token_id: 1 });
-    const names = [...Deno.readDirSync(`${folder}/hf`)].map(({ name }) => name).sort();
-    const expected = ["a", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"];
-    assertEquals(names, [...expected, "tokenizer_config.json"]);
-  });
+folderTest("exportHfFolder() writes names, dtype and ids as transformers reads them", (folder) => {
+  const source = prunedSource(exportToy({ biases: ["down"] }), PLANS.uniform);
+  exportHfFolder(source, { to: `${folder}/hf`, dtype: "BF16", tokenizer: byteLevelDefinition(), files: { a: "b" } });
+  const json = (name: string) => JSON.parse(Deno.readTextFileSync(`${folder}/hf/${name}`));
+  const { architectures, torch_dtype, head_dim, num_attention_heads, num_key_value_heads, mlp_bias, attention_bias } =
+    json("config.json");
+  assertEquals([architectures, torch_dtype], [["LlamaForCausalLM"], "bfloat16"]);
+  assertEquals([head_dim, num_attention_heads, num_key_value_heads], [8, 2, 2]);
+  assertEquals([mlp_bias, attention_bias], [true, false]);
+  assertEquals(json("generation_config.json"), { bos_token_id: 0, eos_token_id: 1 });
+  const names = [...Deno.readDirSync(`${folder}/hf`)].map(({ name }) => name).sort();
+  const expected = ["a", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"];
+  assertEquals(names, [...expected, "tokenizer_config.json"]);
 });
 
 Deno.test("planShards() fills shards in order and gives a large tensor one of its own", () => {
@@ -144,29 +142,28 @@ Deno.test("planShards() fills shards in order and gives a large tensor one of it
   assertEquals(names("F32", 1e9), [["a", "b", "c", "d", "e"]]);
 });
 
-Deno.test("exportHfFolder() splits weights into shards with an index", async () => {
-  await withFolder(async (folder) => {
-    const source = exportToy();
-    const { source: back } = await exportedHf(folder, source, { maxShardBytes: 20_000 });
-    // Six heads do not divide its width, so transformers gets it as a Mistral.
-    assertEquals(back.config.family, "mistral");
-    assertSameWeights({ ...back, config: source.config }, source);
-    back.close();
-    const index = JSON.parse(Deno.readTextFileSync(`${folder}/hf/model.safetensors.index.json`));
-    const files = [...Deno.readDirSync(`${folder}/hf`)].map(({ name }) => name).filter((name) =>
-      /safetensors$/.test(name)
-    );
-    assert(files.length > 2 && files.every((name) => /^model-0000\d-of-0000\d\.safetensors$/.test(name)), `${files}`);
-    assertEquals(Object.keys(index.weight_map), [...expectedTensors(source.config).keys()]);
-    assertEquals([...new Set(Object.values(index.weight_map))].sort(), files.sort());
-    let count = 0;
-    for (const shape of expectedTensors(source.config).values()) count += shape.reduce((a, b) => a * b);
-    assertEquals(index.metadata.total_size, 4 * count);
-  });
+folderTest("exportHfFolder() splits weights into shards with an index", async (folder) => {
+  const source = exportToy();
+  const { source: back } = await exportedHf(folder, source, { maxShardBytes: 20_000 });
+  // Six heads do not divide its width, so transformers gets it as a Mistral.
+  assertEquals(back.config.family, "mistral");
+  assertSameWeights({ ...back, config: source.config }, source);
+  back.close();
+  const index = JSON.parse(Deno.readTextFileSync(`${folder}/hf/model.safetensors.index.json`));
+  const files = [...Deno.readDirSync(`${folder}/hf`)].map(({ name }) => name).filter((name) =>
+    /safetensors$/.test(name)
+  );
+  assert(files.length > 2 && files.every((name) => /^model-0000\d-of-0000\d\.safetensors$/.test(name)), `${files}`);
+  assertEquals(Object.keys(index.weight_map), [...expectedTensors(source.config).keys()]);
+  assertEquals([...new Set(Object.values(index.weight_map))].sort(), files.sort());
+  let count = 0;
+  for (const shape of expectedTensors(source.config).values()) count += shape.reduce((a, b) => a * b);
+  assertEquals(index.metadata.total_size, 4 * count);
 });
 
-Deno.test("exportHfFolder() and exportGguf() refuse unequal widths and leave an earlier export as it was", async () => {
-  await withFolder((folder) => {
+folderTest(
+  "exportHfFolder() and exportGguf() refuse unequal widths and leave an earlier export as it was",
+  (folder) => {
     Deno.mkdirSync(`${folder}/hf`);
     Deno.writeTextFileSync(`${folder}/hf/a`, "earlier");
     const source = prunedSource(exportToy(), PLANS.unequal);
@@ -184,16 +181,14 @@ Deno.test("exportHfFolder() and exportGguf() refuse unequal widths and leave an 
     assertThrows(write, UsageError, `Tensor "lm_head.weight" holds 1000000000, beyond F16's 65504`);
     assertEquals(Deno.readTextFileSync(`${folder}/hf/a`), "earlier");
     assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["hf"]);
-  });
-});
+  },
+);
 
-Deno.test("exportHfFolder() replaces what was there as a whole", async () => {
-  await withFolder(async (folder) => {
-    (await exportedHf(folder, exportToy(), { maxShardBytes: 20_000 })).source.close();
-    (await exportedHf(folder, exportToy({ tiedHead: true }))).source.close();
-    assert(![...Deno.readDirSync(`${folder}/hf`)].some(({ name }) => name.includes("-of-")));
-    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["hf"]);
-  });
+folderTest("exportHfFolder() replaces what was there as a whole", async (folder) => {
+  (await exportedHf(folder, exportToy(), { maxShardBytes: 20_000 })).source.close();
+  (await exportedHf(folder, exportToy({ tiedHead: true }))).source.close();
+  assert(![...Deno.readDirSync(`${folder}/hf`)].some(({ name }) => name.includes("-of-")));
+  assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["hf"]);
 });
 
 Deno.test("exportGguf() writes a file that reads back the same, tokenizer included", async () => {
@@ -224,46 +219,42 @@ Deno.test("exportGguf() writes a file that reads back the same, tokenizer includ
   }
 });
 
-Deno.test("exportGguf() puts the two rows of a rotary pair next to each other, and says the head size", async () => {
-  await withFolder((folder) => {
-    const source = exportToy();
-    writeGgufOf(`${folder}/a.gguf`, source, byteLevelDefinition());
-    const file = openGguf(`${folder}/a.gguf`);
-    const rows = (data: Float32Array, order: number[]) =>
-      order.map((row) => [...data.subarray(row * 32, (row + 1) * 32)]);
-    const key = source.read(tensorNames.weight(0, "key")).data;
-    // Heads of 8 rows: pair i is (i, i + 4) in a Hugging Face checkpoint.
-    const order = [0, 4, 1, 5, 2, 6, 3, 7, 8, 12];
-    assertEquals(rows(file.read("blk.0.attn_k.weight").data, order.map((_, i) => i)), rows(key, order));
-    const get = (name: string) => file.metadata.get(`llama.${name}`);
-    assertEquals(
-      ["attention.key_length", "attention.value_length", "rope.dimension_count", "attention.head_count"].map(get),
-      [8, 8, 8, 6],
-    );
-    file.close();
-  });
+folderTest("exportGguf() puts the two rows of a rotary pair next to each other, and says the head size", (folder) => {
+  const source = exportToy();
+  writeGgufOf(`${folder}/a.gguf`, source, byteLevelDefinition());
+  const file = openGguf(`${folder}/a.gguf`);
+  const rows = (data: Float32Array, order: number[]) =>
+    order.map((row) => [...data.subarray(row * 32, (row + 1) * 32)]);
+  const key = source.read(tensorNames.weight(0, "key")).data;
+  // Heads of 8 rows: pair i is (i, i + 4) in a Hugging Face checkpoint.
+  const order = [0, 4, 1, 5, 2, 6, 3, 7, 8, 12];
+  assertEquals(rows(file.read("blk.0.attn_k.weight").data, order.map((_, i) => i)), rows(key, order));
+  const get = (name: string) => file.metadata.get(`llama.${name}`);
+  assertEquals(
+    ["attention.key_length", "attention.value_length", "rope.dimension_count", "attention.head_count"].map(get),
+    [8, 8, 8, 6],
+  );
+  file.close();
 });
 
-Deno.test("exportGguf() keeps vectors in F32 and stores rows that Q8_0 cannot hold as F16", async () => {
-  await withFolder(async (folder) => {
-    const source = prunedSource(exportToy({ width: 64 }), PLANS.uniform);
-    writeGgufOf(`${folder}/a.gguf`, source, byteLevelDefinition(), "Q8_0");
-    const { source: back } = await openModel(`${folder}/a.gguf`);
-    const file = openGguf(`${folder}/a.gguf`);
-    const type = (name: string) => file.tensors.get(name)!.type;
-    assertEquals([type("blk.0.attn_norm.weight"), type("blk.0.ffn_up.weight")], ["F32", "Q8_0"]);
-    const narrow = ["blk.0.attn_output.weight", "blk.0.ffn_down.weight", "blk.1.attn_output.weight"];
-    assertEquals(f16Fallbacks(source.config, "Q8_0"), [...narrow, "blk.1.ffn_down.weight"]);
-    assertEquals(f16Fallbacks(source.config, "F16"), []);
-    assertEquals(narrow.map(type), ["F16", "F16", "F16"]);
-    file.close();
-    for (const [name] of expectedTensors(source.config)) {
-      const [a, b] = [back.read(name).data, source.read(name).data];
-      const largest = b.reduce((max, x) => Math.max(max, Math.abs(x)), 0);
-      a.forEach((value, i) => assert(Math.abs(value - at(b, i)) <= largest / 127, `${name}: ${value}, ${b[i]}`));
-    }
-    back.close();
-  });
+folderTest("exportGguf() keeps vectors in F32 and stores rows that Q8_0 cannot hold as F16", async (folder) => {
+  const source = prunedSource(exportToy({ width: 64 }), PLANS.uniform);
+  writeGgufOf(`${folder}/a.gguf`, source, byteLevelDefinition(), "Q8_0");
+  const { source: back } = await openModel(`${folder}/a.gguf`);
+  const file = openGguf(`${folder}/a.gguf`);
+  const type = (name: string) => file.tensors.get(name)!.type;
+  assertEquals([type("blk.0.attn_norm.weight"), type("blk.0.ffn_up.weight")], ["F32", "Q8_0"]);
+  const narrow = ["blk.0.attn_output.weight", "blk.0.ffn_down.weight", "blk.1.attn_output.weight"];
+  assertEquals(f16Fallbacks(source.config, "Q8_0"), [...narrow, "blk.1.ffn_down.weight"]);
+  assertEquals(f16Fallbacks(source.config, "F16"), []);
+  assertEquals(narrow.map(type), ["F16", "F16", "F16"]);
+  file.close();
+  for (const [name] of expectedTensors(source.config)) {
+    const [a, b] = [back.read(name).data, source.read(name).data];
+    const largest = b.reduce((max, x) => Math.max(max, Math.abs(x)), 0);
+    a.forEach((value, i) => assert(Math.abs(value - at(b, i)) <= largest / 127, `${name}: ${value}, ${b[i]}`));
+  }
+  back.close();
 });
 
 /** The tokenizer that reads `metadata` as a file's. */

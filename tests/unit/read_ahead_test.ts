@@ -7,10 +7,18 @@ import { expectedTensors, type HostTensor, type WeightSource } from "../../model
 import { openFolderModel } from "../../models/load.ts";
 import { openGgufModel } from "../../models/load_gguf.ts";
 import { ggufMetadata, ggufTensors } from "../support/gguf_fixture.ts";
-import { ggufBytes, randomTensors, smallConfig, withFolder, writeFolder } from "../support/weights_fixture.ts";
+import {
+  folderTest,
+  ggufBytes,
+  randomTensors,
+  smallConfig,
+  withFolder,
+  writeFolder,
+} from "../support/weights_fixture.ts";
 
-Deno.test("prefetch() brings a range once, holds two at most, and leaves what cannot be read to readInto()", async () => {
-  await withFolder(async (folder) => {
+folderTest(
+  "prefetch() brings a range once, holds two at most, and leaves what cannot be read to readInto()",
+  async (folder) => {
     const path = `${folder}/bytes`;
     Deno.writeFileSync(path, Uint8Array.from({ length: 100 }, (_, i) => i));
     const file = openRanged(path);
@@ -30,23 +38,21 @@ Deno.test("prefetch() brings a range once, holds two at most, and leaves what ca
     file.close();
     await file.prefetch(10, 3);
     assertEquals(file.taken(10, 3), null);
-  });
-});
+  },
+);
 
-Deno.test("prefetch() takes nothing from another file that has got the name since", async () => {
-  await withFolder(async (folder) => {
-    const path = `${folder}/bytes`;
-    Deno.writeFileSync(path, Uint8Array.of(1, 2, 3));
-    const file = openRanged(path);
-    Deno.writeFileSync(`${folder}/other`, Uint8Array.of(4, 5, 6));
-    Deno.renameSync(`${folder}/other`, path);
-    await file.prefetch(0, 3);
-    assertEquals(file.taken(0, 3), null);
-    const own = new Uint8Array(3);
-    file.readInto(0, own);
-    assertEquals(own, Uint8Array.of(1, 2, 3));
-    file.close();
-  });
+folderTest("prefetch() takes nothing from another file that has got the name since", async (folder) => {
+  const path = `${folder}/bytes`;
+  Deno.writeFileSync(path, Uint8Array.of(1, 2, 3));
+  const file = openRanged(path);
+  Deno.writeFileSync(`${folder}/other`, Uint8Array.of(4, 5, 6));
+  Deno.renameSync(`${folder}/other`, path);
+  await file.prefetch(0, 3);
+  assertEquals(file.taken(0, 3), null);
+  const own = new Uint8Array(3);
+  file.readInto(0, own);
+  assertEquals(own, Uint8Array.of(1, 2, 3));
+  file.close();
 });
 
 const config = smallConfig({ biases: ["query", "key", "value", "output"] });

@@ -10,7 +10,7 @@ import {
   openSafetensorsFolder,
   writeSafetensors,
 } from "../../core/formats/safetensors.ts";
-import { withFolder } from "../support/weights_fixture.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 /** A file made by PyPI's `safetensors` 0.8.0 (`safetensors.numpy.save`): F32, F16, BF16, a scalar, an empty tensor, I64. */
 const REFERENCE_FILE =
@@ -37,24 +37,22 @@ function openBytes(folder: string, bytes: Uint8Array) {
   return openSafetensors(`${folder}/a.safetensors`);
 }
 
-Deno.test("openSafetensors() reads what the reference implementation wrote", async () => {
-  await withFolder((folder) => {
-    const file = openBytes(folder, referenceBytes());
-    assertEquals(file.read("full"), {
-      shape: [2, 3],
-      data: Float32Array.of(1, -2.5, Math.fround(3e-8), 65504, 0, -0),
-    });
-    assertEquals(file.read("half"), { shape: [4], data: Float32Array.of(1, -2.5, 65504, 2 ** -24) });
-    assertEquals(file.read("brain"), { shape: [3, 1], data: Float32Array.of(1, -2.5, 2 ** 100) });
-    assertEquals(file.read("scalar"), { shape: [], data: Float32Array.of(7) });
-    assertEquals(file.read("empty"), { shape: [0, 4], data: new Float32Array(0) });
-    assertThrows(() => file.read("ids"), FileFormatError, `tensor "ids" is I64: must be one of F32, F16, BF16`);
-    assertThrows(() => file.read("nothing"), RangeError);
-    file.close();
+folderTest("openSafetensors() reads what the reference implementation wrote", (folder) => {
+  const file = openBytes(folder, referenceBytes());
+  assertEquals(file.read("full"), {
+    shape: [2, 3],
+    data: Float32Array.of(1, -2.5, Math.fround(3e-8), 65504, 0, -0),
   });
+  assertEquals(file.read("half"), { shape: [4], data: Float32Array.of(1, -2.5, 65504, 2 ** -24) });
+  assertEquals(file.read("brain"), { shape: [3, 1], data: Float32Array.of(1, -2.5, 2 ** 100) });
+  assertEquals(file.read("scalar"), { shape: [], data: Float32Array.of(7) });
+  assertEquals(file.read("empty"), { shape: [0, 4], data: new Float32Array(0) });
+  assertThrows(() => file.read("ids"), FileFormatError, `tensor "ids" is I64: must be one of F32, F16, BF16`);
+  assertThrows(() => file.read("nothing"), RangeError);
+  file.close();
 });
 
-Deno.test("openSafetensors() refuses each kind of damage in one sentence", async () => {
+folderTest("openSafetensors() refuses each kind of damage in one sentence", (folder) => {
   const good = { dtype: "F32", shape: [2], data_offsets: [0, 8] };
   const cases: [Uint8Array, string][] = [
     [new Uint8Array(3), "ends at byte 3, before byte 8"],
@@ -73,105 +71,91 @@ Deno.test("openSafetensors() refuses each kind of damage in one sentence", async
     [fileBytes({ a: good }, 7), "may not have been copied completely"],
     [fileBytes({ a: good }, 9), "may not have been copied completely"],
   ];
-  await withFolder((folder) => {
-    for (const [bytes, message] of cases) {
-      const error = assertThrows(() => openBytes(folder, bytes), FileFormatError, message);
-      assertStringIncludes(error.message, "a.safetensors");
-      assert(!error.message.includes("\n"), error.message);
-    }
-  });
+  for (const [bytes, message] of cases) {
+    const error = assertThrows(() => openBytes(folder, bytes), FileFormatError, message);
+    assertStringIncludes(error.message, "a.safetensors");
+    assert(!error.message.includes("\n"), error.message);
+  }
 });
 
-Deno.test("openSafetensors() refuses what is not a regular file", async () => {
-  await withFolder((folder) => {
-    assertThrows(() => openSafetensors(folder), UsageError, "must be a regular file");
-    assertThrows(() => openSafetensors(`${folder}/none`), UsageError, "there is no such file");
-  });
+folderTest("openSafetensors() refuses what is not a regular file", (folder) => {
+  assertThrows(() => openSafetensors(folder), UsageError, "must be a regular file");
+  assertThrows(() => openSafetensors(`${folder}/none`), UsageError, "there is no such file");
 });
 
 for (const dtype of ["F32", "F16", "BF16"] as FloatDtype[]) {
-  Deno.test(`writeSafetensors() in ${dtype} is read back with the nearest values of that type`, async () => {
+  folderTest(`writeSafetensors() in ${dtype} is read back with the nearest values of that type`, (folder) => {
     const value = fc.float({ noNaN: true, noDefaultInfinity: true, min: -65504, max: 65504 });
-    await withFolder((folder) => {
-      fc.assert(
-        fc.property(fc.array(value, { maxLength: 40 }), (list) => {
-          const path = `${folder}/b.safetensors`;
-          const values = Float32Array.from(list);
-          const shapes = new Map([["x", [values.length, 1]], ["y", [values.length]]]);
-          writeSafetensors(path, { shapes, read: () => values, dtype });
-          const file = openSafetensors(path);
-          const { data } = file.read("y");
-          file.close();
-          // Half a step: relative among normal numbers, absolute among subnormal ones.
-          const [relative, absolute] = take(
-            { F32: [0, 0], F16: [2 ** -11, 2 ** -25], BF16: [2 ** -8, 2 ** -134] }[dtype],
-            2,
-          );
-          values.forEach((exact, i) => {
-            const limit = Math.max(Math.abs(exact) * relative, absolute);
-            assert(Math.abs(at(data, i) - exact) <= limit, `${exact} became ${data[i]}`);
-          });
-        }),
-        { numRuns: 50 },
-      );
-    });
+    fc.assert(
+      fc.property(fc.array(value, { maxLength: 40 }), (list) => {
+        const path = `${folder}/b.safetensors`;
+        const values = Float32Array.from(list);
+        const shapes = new Map([["x", [values.length, 1]], ["y", [values.length]]]);
+        writeSafetensors(path, { shapes, read: () => values, dtype });
+        const file = openSafetensors(path);
+        const { data } = file.read("y");
+        file.close();
+        // Half a step: relative among normal numbers, absolute among subnormal ones.
+        const [relative, absolute] = take(
+          { F32: [0, 0], F16: [2 ** -11, 2 ** -25], BF16: [2 ** -8, 2 ** -134] }[dtype],
+          2,
+        );
+        values.forEach((exact, i) => {
+          const limit = Math.max(Math.abs(exact) * relative, absolute);
+          assert(Math.abs(at(data, i) - exact) <= limit, `${exact} became ${data[i]}`);
+        });
+      }),
+      { numRuns: 50 },
+    );
   });
 }
 
-Deno.test("writeSafetensors() rounds ties to even and keeps NaN and infinity in BF16", async () => {
-  await withFolder((folder) => {
-    const path = `${folder}/b.safetensors`;
-    const bits = [0x3f808000, 0x3f818000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001];
-    const values = new Float32Array(Uint32Array.from(bits).buffer);
-    writeSafetensors(path, { shapes: new Map([["x", [6]]]), read: () => values, dtype: "BF16" });
-    const file = openSafetensors(path);
-    const { data } = file.read("x");
-    file.close();
-    assertEquals([...data.subarray(0, 4)], [1, 1.015625, Infinity, -Infinity]);
-    assert(Number.isNaN(data[4]) && Number.isNaN(data[5]));
+folderTest("writeSafetensors() rounds ties to even and keeps NaN and infinity in BF16", (folder) => {
+  const path = `${folder}/b.safetensors`;
+  const bits = [0x3f808000, 0x3f818000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001];
+  const values = new Float32Array(Uint32Array.from(bits).buffer);
+  writeSafetensors(path, { shapes: new Map([["x", [6]]]), read: () => values, dtype: "BF16" });
+  const file = openSafetensors(path);
+  const { data } = file.read("x");
+  file.close();
+  assertEquals([...data.subarray(0, 4)], [1, 1.015625, Infinity, -Infinity]);
+  assert(Number.isNaN(data[4]) && Number.isNaN(data[5]));
+});
+
+folderTest("writeSafetensors() aligns the data to 8 bytes and names PyTorch's format", (folder) => {
+  const path = `${folder}/b.safetensors`;
+  const metadata = { note: "x" };
+  writeSafetensors(path, { shapes: new Map([["x", [1]]]), read: () => Float32Array.of(5), dtype: "F32", metadata });
+  const bytes = Deno.readFileSync(path);
+  const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
+  assertEquals(length % 8, 0);
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
+  assertEquals(header, {
+    __metadata__: { format: "pt", note: "x" },
+    x: { dtype: "F32", shape: [1], data_offsets: [0, 4] },
   });
 });
 
-Deno.test("writeSafetensors() aligns the data to 8 bytes and names PyTorch's format", async () => {
-  await withFolder((folder) => {
-    const path = `${folder}/b.safetensors`;
-    const metadata = { note: "x" };
-    writeSafetensors(path, { shapes: new Map([["x", [1]]]), read: () => Float32Array.of(5), dtype: "F32", metadata });
-    const bytes = Deno.readFileSync(path);
-    const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
-    assertEquals(length % 8, 0);
-    const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
-    assertEquals(header, {
-      __metadata__: { format: "pt", note: "x" },
-      x: { dtype: "F32", shape: [1], data_offsets: [0, 4] },
-    });
-  });
+folderTest("writeSafetensors() that fails leaves the old file and nothing else", (folder) => {
+  const path = `${folder}/b.safetensors`;
+  Deno.writeTextFileSync(path, "old");
+  const shapes = new Map([["x", [2]]]);
+  const tooLarge = { shapes, read: () => Float32Array.of(1, 70000), dtype: "F16" as const };
+  assertThrows(() => writeSafetensors(path, tooLarge), UsageError, `"x" holds 70000, beyond F16's 65504`);
+  const tooShort = { shapes, read: () => Float32Array.of(1), dtype: "F32" as const };
+  assertThrows(() => writeSafetensors(path, tooShort), RangeError, "has 1 values: shape [2] needs 2");
+  assertEquals(Deno.readTextFileSync(path), "old");
+  assertEquals([...Deno.readDirSync(folder)].map((entry) => entry.name), ["b.safetensors"]);
 });
 
-Deno.test("writeSafetensors() that fails leaves the old file and nothing else", async () => {
-  await withFolder((folder) => {
-    const path = `${folder}/b.safetensors`;
-    Deno.writeTextFileSync(path, "old");
-    const shapes = new Map([["x", [2]]]);
-    const tooLarge = { shapes, read: () => Float32Array.of(1, 70000), dtype: "F16" as const };
-    assertThrows(() => writeSafetensors(path, tooLarge), UsageError, `"x" holds 70000, beyond F16's 65504`);
-    const tooShort = { shapes, read: () => Float32Array.of(1), dtype: "F32" as const };
-    assertThrows(() => writeSafetensors(path, tooShort), RangeError, "has 1 values: shape [2] needs 2");
-    assertEquals(Deno.readTextFileSync(path), "old");
-    assertEquals([...Deno.readDirSync(folder)].map((entry) => entry.name), ["b.safetensors"]);
-  });
-});
-
-Deno.test("writeSafetensors() and openSafetensors() handle tensors larger than one chunk", async () => {
-  await withFolder((folder) => {
-    const path = `${folder}/b.safetensors`;
-    const values = Float32Array.from({ length: 700_001 }, (_, i) => (i % 509) / 256);
-    writeSafetensors(path, { shapes: new Map([["x", [700_001]]]), read: () => values, dtype: "F16" });
-    const file = openSafetensors(path);
-    const { data } = file.read("x");
-    file.close();
-    assert(data.every((value, i) => value === values[i]));
-  });
+folderTest("writeSafetensors() and openSafetensors() handle tensors larger than one chunk", (folder) => {
+  const path = `${folder}/b.safetensors`;
+  const values = Float32Array.from({ length: 700_001 }, (_, i) => (i % 509) / 256);
+  writeSafetensors(path, { shapes: new Map([["x", [700_001]]]), read: () => values, dtype: "F16" });
+  const file = openSafetensors(path);
+  const { data } = file.read("x");
+  file.close();
+  assert(data.every((value, i) => value === values[i]));
 });
 
 function writeShards(folder: string, weightMap: unknown): void {
@@ -185,67 +169,57 @@ function writeShards(folder: string, weightMap: unknown): void {
   Deno.writeTextFileSync(`${folder}/model.safetensors.index.json`, JSON.stringify({ weight_map: weightMap }));
 }
 
-Deno.test("openSafetensorsFolder() finds each tensor in its shard", async () => {
-  await withFolder((folder) => {
-    writeShards(folder, { "t.two": "two.safetensors", "t.one": "one.safetensors" });
-    const checkpoint = openSafetensorsFolder(folder);
-    assertEquals(checkpoint.read("t.two").data, Float32Array.of(2));
-    assertEquals(checkpoint.read("t.one").data, Float32Array.of(1));
-    assertEquals(checkpoint.paths, [`${folder}/one.safetensors`, `${folder}/two.safetensors`]);
-    checkpoint.close();
-  });
+folderTest("openSafetensorsFolder() finds each tensor in its shard", (folder) => {
+  writeShards(folder, { "t.two": "two.safetensors", "t.one": "one.safetensors" });
+  const checkpoint = openSafetensorsFolder(folder);
+  assertEquals(checkpoint.read("t.two").data, Float32Array.of(2));
+  assertEquals(checkpoint.read("t.one").data, Float32Array.of(1));
+  assertEquals(checkpoint.paths, [`${folder}/one.safetensors`, `${folder}/two.safetensors`]);
+  checkpoint.close();
 });
 
-Deno.test("openSafetensorsFolder() follows no path out of the folder and finds missing parts", async () => {
-  await withFolder((folder) => {
-    const cases: [unknown, string][] = [
-      [{ "t.one": "../one.safetensors" }, `"../one.safetensors": must be a .safetensors file in the folder`],
-      [{ "t.one": "/etc/one.safetensors" }, "must be a .safetensors file in the folder"],
-      [{ "t.one": "..\\one.safetensors" }, "must be a .safetensors file in the folder"],
-      [{ "t.one": ".safetensors" }, "must be a .safetensors file in the folder"],
-      [{ "t.one": 7 }, "must be a .safetensors file in the folder"],
-      [{ "t.one": "two.safetensors" }, `puts tensor "t.one" into two.safetensors, which lacks it`],
-      [{ "t.one": "three.safetensors" }, "three.safetensors: there is no such file"],
-      [null, `must have an object "weight_map"`],
-    ];
-    for (const [weightMap, message] of cases) {
-      writeShards(folder, weightMap);
-      assertThrows(() => openSafetensorsFolder(folder), UsageError, message);
-    }
-  });
+folderTest("openSafetensorsFolder() follows no path out of the folder and finds missing parts", (folder) => {
+  const cases: [unknown, string][] = [
+    [{ "t.one": "../one.safetensors" }, `"../one.safetensors": must be a .safetensors file in the folder`],
+    [{ "t.one": "/etc/one.safetensors" }, "must be a .safetensors file in the folder"],
+    [{ "t.one": "..\\one.safetensors" }, "must be a .safetensors file in the folder"],
+    [{ "t.one": ".safetensors" }, "must be a .safetensors file in the folder"],
+    [{ "t.one": 7 }, "must be a .safetensors file in the folder"],
+    [{ "t.one": "two.safetensors" }, `puts tensor "t.one" into two.safetensors, which lacks it`],
+    [{ "t.one": "three.safetensors" }, "three.safetensors: there is no such file"],
+    [null, `must have an object "weight_map"`],
+  ];
+  for (const [weightMap, message] of cases) {
+    writeShards(folder, weightMap);
+    assertThrows(() => openSafetensorsFolder(folder), UsageError, message);
+  }
 });
 
-Deno.test("openSafetensorsFolder() says how to convert PyTorch files", async () => {
-  await withFolder((folder) => {
-    assertThrows(() => openSafetensorsFolder(folder), UsageError, "has no model.safetensors");
-    Deno.writeTextFileSync(`${folder}/pytorch_model.bin`, "");
-    assertThrows(() => openSafetensorsFolder(folder), UsageError, "safe_serialization=True");
-  });
+folderTest("openSafetensorsFolder() says how to convert PyTorch files", (folder) => {
+  assertThrows(() => openSafetensorsFolder(folder), UsageError, "has no model.safetensors");
+  Deno.writeTextFileSync(`${folder}/pytorch_model.bin`, "");
+  assertThrows(() => openSafetensorsFolder(folder), UsageError, "safe_serialization=True");
 });
 
-Deno.test("sha256OfFiles() is the checksum of the files one after the other", async () => {
-  await withFolder((folder) => {
-    Deno.writeTextFileSync(`${folder}/a`, "ab");
-    Deno.writeTextFileSync(`${folder}/b`, "c");
-    // The SHA-256 of "abc" in FIPS 180-2.
-    const abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    const paths = [`${folder}/a`, `${folder}/b`];
-    assertEquals(sha256OfFiles(paths), abc);
-    // A known hash holds as long as no file is newer.
-    const nowMs = Date.now();
-    assertEquals(sha256OfFiles(paths, { sha256: "known", atMs: nowMs + 2000 }), "known");
-    assertEquals(sha256OfFiles(paths, { sha256: "known", atMs: nowMs - 2000 }), abc);
-  });
+folderTest("sha256OfFiles() is the checksum of the files one after the other", (folder) => {
+  Deno.writeTextFileSync(`${folder}/a`, "ab");
+  Deno.writeTextFileSync(`${folder}/b`, "c");
+  // The SHA-256 of "abc" in FIPS 180-2.
+  const abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+  const paths = [`${folder}/a`, `${folder}/b`];
+  assertEquals(sha256OfFiles(paths), abc);
+  // A known hash holds as long as no file is newer.
+  const nowMs = Date.now();
+  assertEquals(sha256OfFiles(paths, { sha256: "known", atMs: nowMs + 2000 }), "known");
+  assertEquals(sha256OfFiles(paths, { sha256: "known", atMs: nowMs - 2000 }), abc);
 });
 
-Deno.test("openRanged() notices a file that ends early", async () => {
-  await withFolder((folder) => {
-    Deno.writeTextFileSync(`${folder}/a`, "abcdef");
-    const file = openRanged(`${folder}/a`);
-    const target = new Uint8Array(3);
-    file.readInto(2, target);
-    assertEquals(new TextDecoder().decode(target), "cde");
-    assertThrows(() => file.readInto(5, target), FileFormatError, "ends at byte 6, before byte 8");
-    file.close();
-  });
+folderTest("openRanged() notices a file that ends early", (folder) => {
+  Deno.writeTextFileSync(`${folder}/a`, "abcdef");
+  const file = openRanged(`${folder}/a`);
+  const target = new Uint8Array(3);
+  file.readInto(2, target);
+  assertEquals(new TextDecoder().decode(target), "cde");
+  assertThrows(() => file.readInto(5, target), FileFormatError, "ends at byte 6, before byte 8");
+  file.close();
 });

@@ -13,7 +13,7 @@ import {
 } from "../../core/formats/tokenizer.ts";
 import { ggufTokenizerDefinition } from "../../core/formats/tokenizer_gguf.ts";
 import { type JsonObject, prepareForLibrary } from "../../core/formats/tokenizer_library.ts";
-import { LETTER_TOKENIZER, withFolder } from "../support/weights_fixture.ts";
+import { folderTest, LETTER_TOKENIZER, withFolder } from "../support/weights_fixture.ts";
 
 interface Golden {
   texts: string[];
@@ -284,18 +284,16 @@ Deno.test("createTokenizer() has one checksum per definition, however the file i
   });
 });
 
-Deno.test("readTokenizerDefinition() reads the folder's two files and says what is missing", async () => {
-  await withFolder((folder) => {
-    assertThrows(() => loadTokenizer(folder), UsageError, "has no tokenizer.json");
-    Deno.writeTextFileSync(`${folder}/tokenizer.model`, "");
-    assertThrows(() => loadTokenizer(folder), UsageError, "convert tokenizer.model");
-    Deno.writeTextFileSync(`${folder}/tokenizer.json`, JSON.stringify(LETTER_TOKENIZER));
-    assertEquals(loadTokenizer(folder).bosTokenId, null);
-    assertEquals(loadTokenizer(folder, { bosTokenId: 1, eosTokenId: 2 }).bosTokenId, 1);
-    Deno.writeTextFileSync(`${folder}/tokenizer_config.json`, `{"eos_token": {"content": "</s>"}}`);
-    assertEquals(loadTokenizer(folder, { eosTokenId: 7 }).eosTokenId, 2);
-    assertEquals(readTokenizerDefinition(folder).config, { eos_token: { content: "</s>" } });
-    Deno.writeTextFileSync(`${folder}/tokenizer_config.json`, `[`);
-    assertThrows(() => loadTokenizer(folder), FileFormatError, "the file is not JSON");
-  });
+folderTest("readTokenizerDefinition() reads the folder's two files and says what is missing", (folder) => {
+  assertThrows(() => loadTokenizer(folder), UsageError, "has no tokenizer.json");
+  Deno.writeTextFileSync(`${folder}/tokenizer.model`, "");
+  assertThrows(() => loadTokenizer(folder), UsageError, "convert tokenizer.model");
+  Deno.writeTextFileSync(`${folder}/tokenizer.json`, JSON.stringify(LETTER_TOKENIZER));
+  assertEquals(loadTokenizer(folder).bosTokenId, null);
+  assertEquals(loadTokenizer(folder, { bosTokenId: 1, eosTokenId: 2 }).bosTokenId, 1);
+  Deno.writeTextFileSync(`${folder}/tokenizer_config.json`, `{"eos_token": {"content": "</s>"}}`);
+  assertEquals(loadTokenizer(folder, { eosTokenId: 7 }).eosTokenId, 2);
+  assertEquals(readTokenizerDefinition(folder).config, { eos_token: { content: "</s>" } });
+  Deno.writeTextFileSync(`${folder}/tokenizer_config.json`, `[`);
+  assertThrows(() => loadTokenizer(folder), FileFormatError, "the file is not JSON");
 });
