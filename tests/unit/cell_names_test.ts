@@ -44,29 +44,22 @@ Deno.test("canonicalJson() is the same for any order of keys, and parses to the 
 
 Deno.test("cellName() is a file name that begins with method, level and seed", () => {
   assertEquals(cellName({ id: "0123456789abcdef", cell: cell(null) }), "dense-0123456789abcdef");
-  assertEquals(
-    cellName({ id: "0123456789abcdef", cell: cell("flap", {}, { seed: 3 }) }),
-    "flap-0.5-s3-0123456789abcdef",
-  );
+  const flap = cell("flap", {}, { seed: 3 });
+  assertEquals(cellName({ id: "0123456789abcdef", cell: flap }), "flap-0.5-s3-0123456789abcdef");
 });
 
 Deno.test("labelCells() gives a method alone its plain name, whatever its options and settings", () => {
   const training = trainingSchema.parse({ steps: 7 });
-  assertEquals(labelCells([cell(null), cell("flap", { a: 1 }), cell("random", {}, { recover: "lora", training })]), [
-    "dense",
-    "flap",
-    "random",
-  ]);
+  const cells = [cell(null), cell("flap", { a: 1 }), cell("random", {}, { recover: "lora", training })];
+  assertEquals(labelCells(cells), ["dense", "flap", "random"]);
 });
 
 Deno.test("labelCells() names recovery and compensation where a method occurs with and without", () => {
   const training = trainingSchema.parse({});
   const recovered = { recover: "lora", training } as const;
   assertEquals(labelCells([cell("wanda-sp"), cell("wanda-sp", {}, recovered)]), ["wanda-sp", "wanda-sp + LoRA"]);
-  assertEquals(labelCells([cell("flap", {}, { compensate: "least-squares" }), cell("flap")]), [
-    "flap, least squares",
-    "flap",
-  ]);
+  const corrected = cell("flap", {}, { compensate: "least-squares" });
+  assertEquals(labelCells([corrected, cell("flap")]), ["flap, least squares", "flap"]);
   const both = cell("flap", { a: 1 }, { compensate: "least-squares", ...recovered });
   assertEquals(labelCells([both, cell("flap")]), ["flap + LoRA, least squares, a 1", "flap"]);
 });
@@ -75,15 +68,10 @@ Deno.test("labelCells() gives the default the plain name, also where another var
   const variants = [{}, { a: 1 }, { a: 1, b: 1 }, { a: 1, split: "fixed" }];
   const expected = ["mask-prune", "mask-prune, a 1", "mask-prune, a 1, b 1", "mask-prune, a 1, split fixed"];
   assertEquals(labelCells(variants.map((options) => cell("mask-prune", options))), expected);
-  assertEquals(labelCells([cell("mask-prune", { split: "fixed" }), cell("mask-prune")]), [
-    "mask-prune, split fixed",
-    "mask-prune",
-  ]);
-  assertEquals(labelCells([cell("flap", { regrowth: false }), cell("flap", { a: 2 })]), [
-    "flap, regrowth off",
-    "flap, a 2",
-  ]);
-  assertEquals(labelCells([cell("flap", { a: 1 }), cell("flap", { a: 2 })]), ["flap, a 1", "flap, a 2"]);
+  const flaps = (...options: Record<string, unknown>[]) => labelCells(options.map((each) => cell("flap", each)));
+  assertEquals(flaps({ split: "fixed" }, {}), ["flap, split fixed", "flap"]);
+  assertEquals(flaps({ regrowth: false }, { a: 2 }), ["flap, regrowth off", "flap, a 2"]);
+  assertEquals(flaps({ a: 1 }, { a: 2 }), ["flap, a 1", "flap, a 2"]);
 });
 
 Deno.test("labelCells() of records that do not know the defaults names all that differs", () => {
@@ -97,15 +85,10 @@ Deno.test("labelCells() of records that do not know the defaults names all that 
 
 Deno.test("labelCells() names what was calibrated and trained on where it differs, and only then", () => {
   const calibration = { corpus: "c4", sequences: 8, tokens: 128 };
-  assertEquals(labelCells([cell("flap"), cell("flap", {}, { calibration })]), [
-    "flap",
-    "flap, calibration sequences 8",
-  ]);
-  const learning = (steps: number) => ({ training: trainingSchema.parse({ steps }) });
-  assertEquals(labelCells([cell("sheared", {}, learning(100)), cell("sheared", {}, learning(200))]), [
-    "sheared",
-    "sheared, training steps 200",
-  ]);
+  const calibrated = [cell("flap"), cell("flap", {}, { calibration })];
+  assertEquals(labelCells(calibrated), ["flap", "flap, calibration sequences 8"]);
+  const learning = [100, 200].map((steps) => cell("sheared", {}, { training: trainingSchema.parse({ steps }) }));
+  assertEquals(labelCells(learning), ["sheared", "sheared, training steps 200"]);
 });
 
 Deno.test("labelCells() is the same for equal settings and differs for others", () => {
@@ -134,8 +117,6 @@ Deno.test("labelCells() is the same for equal settings and differs for others", 
 Deno.test("cellLabels() adds the level, and the seed where there are several", () => {
   const named = (...cells: Cell[]) => [...cellLabels(cells.map((cell, i) => ({ id: String(i), cell }))).values()];
   assertEquals(named(cell(null), cell("flap", {}, { sparsity: 0.25, seed: 3 })), ["dense", "flap 25 %"]);
-  assertEquals(named(cell("flap", { a: 1 }), cell("flap", {}, { seed: 1 })), [
-    "flap, a 1 50 % seed 0",
-    "flap 50 % seed 1",
-  ]);
+  const seeds = named(cell("flap", { a: 1 }), cell("flap", {}, { seed: 1 }));
+  assertEquals(seeds, ["flap, a 1 50 % seed 0", "flap 50 % seed 1"]);
 });

@@ -100,11 +100,11 @@ Deno.test("cellId() changes with whatever decides a pruned cell's numbers", () =
     { ffnMultiple: 8 },
     { calibration: { corpus: "c4", sequences: 33, tokens: 128 } },
   ];
-  const changed = changes.map((change) => cellId({ ...planned.cell, ...change }, FINGERPRINT, { calibrated }));
-  const prints = [{ ...FINGERPRINT, data: { ...FINGERPRINT.data, "calibration c4": "other" } }];
-  changed.push(
-    ...[...prints, { ...FINGERPRINT, tokenizer: "bc" }].map((print) => cellId(planned.cell, print, { calibrated })),
-  );
+  const other = { ...FINGERPRINT, data: { ...FINGERPRINT.data, "calibration c4": "other" } };
+  const changed = [
+    ...changes.map((change) => cellId({ ...planned.cell, ...change }, FINGERPRINT, { calibrated })),
+    ...[other, { ...FINGERPRINT, tokenizer: "bc" }].map((print) => cellId(planned.cell, print, { calibrated })),
+  ];
   assertEquals(new Set([planned.id, ...changed]).size, changed.length + 1);
 });
 
@@ -123,12 +123,8 @@ Deno.test("cellId() does not change with what is only measured", () => {
 
 Deno.test("cellId() of the dense model ignores what only pruning reads", () => {
   const [dense] = ids();
-  const [other] = ids({
-    seeds: [7],
-    units: ["ffn"],
-    ffnMultiple: 8,
-    calibration: { corpus: "c4", sequences: 1, tokens: 9 },
-  });
+  const calibration = { corpus: "c4", sequences: 1, tokens: 9 };
+  const [other] = ids({ seeds: [7], units: ["ffn"], ffnMultiple: 8, calibration });
   assertEquals(other, dense);
   assertEquals(ids({}, { ...FINGERPRINT, data: { ...FINGERPRINT.data, "calibration c4": "new" } })[0], dense);
 });

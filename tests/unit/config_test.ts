@@ -30,37 +30,24 @@ Deno.test("parseFlags() understands the command of the README", () => {
     ...("--model SmolLM2-135M.gguf --methods random,magnitude,wanda-sp --sparsity 0.2,0.4 --perplexity wikitext2 " +
       "--tasks arc_easy,openbookqa --data DIR --limit 200 --engine tensorflow --out results/smollm2").split(" "),
   );
-  assertEquals(config.methods.map((method) => method.id), ["random", "magnitude", "wanda-sp"]);
-  assertEquals(config.sparsity, [0.2, 0.4]);
-  assertEquals(config.perplexity, [{ corpus: "wikitext2", protocol: "a" }]);
-  assertEquals(config.tasks, ["arc_easy", "openbookqa"]);
-  assertEquals(config.limit, 200);
-  assertEquals(config.engine, "tensorflow");
-  assertEquals(config.throughput, undefined);
+  const { methods, sparsity, perplexity, tasks, limit, engine, throughput } = config;
+  assertEquals(methods.map(({ id }) => id), ["random", "magnitude", "wanda-sp"]);
+  assertEquals([sparsity, tasks], [[0.2, 0.4], ["arc_easy", "openbookqa"]]);
+  assertEquals([perplexity, limit], [[{ corpus: "wikitext2", protocol: "a" }], 200]);
+  assertEquals([engine, throughput], ["tensorflow", undefined]);
 });
 
 Deno.test("parseFlags() collects prompts, which may hold commas, and reads the flags of tasks", () => {
   const flags = ["--methods", "random", "--sparsity", "0.5", "--out", "x"];
-  const config = fromFlags(
-    ...flags,
-    "--generate",
-    "One, two",
-    "--generate=Three",
-    "--num-fewshot",
-    "5",
-    "--log-samples",
-  );
+  const further = ["--generate=Three", "--num-fewshot", "5", "--log-samples"];
+  const config = fromFlags(...flags, "--generate", "One, two", ...further);
   assertEquals(config.generate, ["One, two", "Three"]);
   assertEquals([config.generateTokens, config.numFewshot, config.logSamples], [40, 5, true]);
   const plain = fromFlags(...flags);
   assertEquals([plain.generate, plain.numFewshot, plain.logSamples], [[], 0, false]);
   assertThrows(() => fromFlags(...flags, "--generate", ""), UsageError, "--generate needs a value: PROMPT");
   assertThrows(() => fromFlags(...flags, "--num-fewshot=-1"), UsageError, "numFewshot must be at least 0: current -1");
-  assertThrows(
-    () => fromFlags(...flags, "--generate-tokens", "0"),
-    UsageError,
-    "generateTokens must be more than 0: current 0",
-  );
+  assertThrows(() => fromFlags(...flags, "--generate-tokens", "0"), UsageError, "generateTokens must be more than 0");
 });
 
 Deno.test("parseMethods() gives options to the method before them", () => {
@@ -88,14 +75,8 @@ Deno.test("parseFlags() reads protocols, window lengths and calibration from sho
 });
 
 Deno.test("parseFlags() reads settings of training, inner ones after a dot", () => {
-  const { training } = fromFlags(
-    "--methods",
-    "sheared",
-    "--sparsity",
-    "0.2",
-    "--training",
-    "steps=7,domains.c4=0.3,domains.wikitext2=0.7",
-  );
+  const flags = "--methods sheared --sparsity 0.2 --training steps=7,domains.c4=0.3,domains.wikitext2=0.7";
+  const { training } = fromFlags(...flags.split(" "));
   assertEquals([training!.steps, training!.domains], [7, { c4: 0.3, wikitext2: 0.7 }]);
 });
 
@@ -108,32 +89,16 @@ Deno.test("parseFlags() refuses unknown flags, missing values and stray words", 
 });
 
 Deno.test("resolveConfig() names the flag, the limit and the value", () => {
-  const base = ["--methods", "random", "--out", "x"];
-  assertThrows(
-    () => fromFlags(...base, "--sparsity", "0.2,1.5"),
-    UsageError,
-    "--sparsity: sparsity[1] must be less than 1: current 1.5",
-  );
-  assertThrows(
-    () => fromFlags(...base, "--sparsity", "half"),
-    UsageError,
-    'sparsity[0] must be a number: current "half"',
-  );
-  assertThrows(
-    () => fromFlags(...base, "--sparsity", "0.5", "--limit", "0"),
-    UsageError,
-    "limit must be more than 0: current 0",
-  );
-  assertThrows(
-    () => fromFlags(...base, "--sparsity", "0.5", "--seeds", "1.5"),
-    UsageError,
-    "whole number: current 1.5",
-  );
-  assertThrows(
-    () => fromFlags(...base, "--sparsity", "0.5", "--engine", "cuda"),
-    UsageError,
-    "one of wasm, tensorflow, webgpu, cpu, auto",
-  );
+  const cases: Record<string, string> = {
+    "--sparsity 0.2,1.5": "--sparsity: sparsity[1] must be less than 1: current 1.5",
+    "--sparsity half": 'sparsity[0] must be a number: current "half"',
+    "--sparsity 0.5 --limit 0": "limit must be more than 0: current 0",
+    "--sparsity 0.5 --seeds 1.5": "whole number: current 1.5",
+    "--sparsity 0.5 --engine cuda": "one of wasm, tensorflow, webgpu, cpu, auto",
+  };
+  for (const [flags, message] of Object.entries(cases)) {
+    assertThrows(() => fromFlags("--methods", "random", "--out", "x", ...flags.split(" ")), UsageError, message);
+  }
   assertThrows(() => fromFlags("--out", "x"), UsageError, "No methods given: use --methods or --method-file");
 });
 

@@ -16,7 +16,7 @@ import { openFolderModel, openModel } from "../../models/load.ts";
 import { byteLevelDefinition, exportToy, PLANS, recordOf, writeModelFolder } from "../support/export_fixture.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
-import { withFolder } from "../support/weights_fixture.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 /** Runs the command and returns what it printed. */
 async function run(...args: string[]): Promise<{ code: number; out: string; err: string }> {
@@ -50,9 +50,9 @@ interface World {
   store(plan: PrunePlan, method: string | null, changes?: Partial<DoneRecord>): { record: DoneRecord; path: string };
 }
 
-/** A folder with a model and the dense cell of a run. */
-async function inWorld(test: (world: World) => Promise<void>, dtype: FloatDtype = "F32"): Promise<void> {
-  await withFolder(async (folder) => {
+/** A test with a folder that has a model and the dense cell of a run. */
+function worldTest(name: string, test: (world: World) => Promise<void>, dtype: FloatDtype = "F32"): void {
+  folderTest(name, async (folder) => {
     const model = join(folder, "toy-llama");
     writeModelFolder(model, exportToy(), byteLevelDefinition(), dtype);
     Deno.writeTextFileSync(join(model, "LICENSE"), "mine");
@@ -71,8 +71,9 @@ async function inWorld(test: (world: World) => Promise<void>, dtype: FloatDtype 
   });
 }
 
-Deno.test("exportCommand() writes a cell's model, its card with protocol and dense numbers, and its record", async () => {
-  await inWorld(async ({ out, opened, store }) => {
+worldTest(
+  "exportCommand() writes a cell's model, its card with protocol and dense numbers, and its record",
+  async ({ out, opened, store }) => {
     const { record, path } = store(PLANS.uniform, "flap");
     const { code, out: printed } = await run(path, "--format", "hf");
     const to = join(out, "exports", `flap-0.5-s3-${record.id}`);
@@ -100,8 +101,8 @@ Deno.test("exportCommand() writes a cell's model, its card with protocol and den
     assertStringIncludes(card, "seed 3");
     assertStringIncludes(card, record.weights.sha256);
     assertStringIncludes(card, "exactly as measured");
-  });
-});
+  },
+);
 
 Deno.test("modelCard() shows perplexities of task files as they are, and dense numbers of the same task alone", () => {
   const cell = { method: "flap", sparsity: 0.2, tasks: ["arc_easy"] };
@@ -112,10 +113,7 @@ Deno.test("modelCard() shows perplexities of task files as they are, and dense n
   const lines = (own = dense) =>
     modelCard({ ...CARD, record, dense: own }).split("\n").filter((line) => line.startsWith("| arc_easy"))
       .map((line) => line.replace(/ task version.*$/, ""));
-  assertEquals(
-    lines()[0],
-    "| arc_easy, perplexity |  | 12.300 ± 0.250 | 12.300 ± 0.250 |",
-  );
+  assertEquals(lines()[0], "| arc_easy, perplexity |  | 12.300 ± 0.250 | 12.300 ± 0.250 |");
   const changes: Partial<typeof result>[] = [
     { numFewshot: 2 },
     { version: 2 },
@@ -139,8 +137,9 @@ Deno.test("modelCard() says how a model was trained, and in which arithmetic it 
   assertStringIncludes(card, "- Arithmetic: reduced-precision products");
 });
 
-Deno.test("exportCommand() keeps the storage type of a 16-bit model unless another is asked for", async () => {
-  await inWorld(async ({ opened, store }) => {
+worldTest(
+  "exportCommand() keeps the storage type of a 16-bit model unless another is asked for",
+  async ({ opened, store }) => {
     const { path } = store(PLANS.uniform, "flap", {
       cell: { ...store(PLANS.uniform, "flap").record.cell, weights: "stored" },
     });
@@ -157,11 +156,13 @@ Deno.test("exportCommand() keeps the storage type of a 16-bit model unless anoth
     const { source } = await openModel(to);
     assertEquals(source.origin.dtypes, ["F32"]);
     source.close();
-  }, "BF16");
-});
+  },
+  "BF16",
+);
 
-Deno.test("exportCommand() writes models that lost a layer and hidden dimensions, and says so", async () => {
-  await inWorld(async ({ opened, store }) => {
+worldTest(
+  "exportCommand() writes models that lost a layer and hidden dimensions, and says so",
+  async ({ opened, store }) => {
     const { record, path } = store(PLANS.shallow, "flap");
     assertEquals(readRecord(path), record);
     const { code, out: to } = await run(path, "--format", "hf");
@@ -175,11 +176,12 @@ Deno.test("exportCommand() writes models that lost a layer and hidden dimensions
     assertStringIncludes(card, "whole attention heads, FFN channels, layers and hidden dimensions removed");
     assertStringIncludes(card, "| layers | 2 | 1 |");
     assertStringIncludes(card, "| hidden size | 32 | 20 |");
-  });
-});
+  },
+);
 
-Deno.test("exportCommand() finds a cell by the beginning of its name or id, and writes GGUF", async () => {
-  await inWorld(async ({ out, store }) => {
+worldTest(
+  "exportCommand() finds a cell by the beginning of its name or id, and writes GGUF",
+  async ({ out, store }) => {
     const { record } = store(PLANS.uniform, "flap");
     for (const cell of ["flap", record.id.slice(0, 6)]) {
       const to = join(out, "x.gguf");
@@ -195,11 +197,12 @@ Deno.test("exportCommand() finds a cell by the beginning of its name or id, and 
       (await run("dense", "--run", out, "--format", "gguf")).out,
       join(out, "exports", "dense-00000000deadbeef.f32.gguf"),
     );
-  });
-});
+  },
+);
 
-Deno.test("exportCommand() fills up unequal layers when asked, and says what that costs when not", async () => {
-  await inWorld(async ({ out, store }) => {
+worldTest(
+  "exportCommand() fills up unequal layers when asked, and says what that costs when not",
+  async ({ out, store }) => {
     const { path } = store(PLANS.unequal, "flap");
     const message = "FFN channels 3 to 5";
     const error = await assertRejects(() => run(path, "--format", "hf"), UsageError, message);
@@ -212,34 +215,33 @@ Deno.test("exportCommand() fills up unequal layers when asked, and says what tha
     source.close();
     assertEquals(mark(to).padded, true);
     assertStringIncludes(Deno.readTextFileSync(join(to, "README.md")), "padded to the widest with zeros");
-  });
-});
+  },
+);
 
-Deno.test("exportCommand() replaces an export of its own and nothing else", async () => {
-  await inWorld(async ({ out, model, store }) => {
-    const { path } = store(PLANS.uniform, "flap");
-    for (const format of ["hf", "gguf"]) {
-      const to = join(out, `own-${format}`);
-      for (let i = 0; i < 2; i++) assertEquals((await run(path, "--format", format, "--to", to)).code, 0);
-      const taken = join(out, `taken-${format}`);
-      Deno.writeTextFileSync(taken, "precious");
-      for (const place of [taken, model]) {
-        const attempt = () => run(path, "--format", format, "--to", place);
-        await assertRejects(attempt, UsageError, `"${place}" exists and is not`);
-      }
-      assertEquals(Deno.readTextFileSync(taken), "precious");
+worldTest("exportCommand() replaces an export of its own and nothing else", async ({ out, model, store }) => {
+  const { path } = store(PLANS.uniform, "flap");
+  for (const format of ["hf", "gguf"]) {
+    const to = join(out, `own-${format}`);
+    for (let i = 0; i < 2; i++) assertEquals((await run(path, "--format", format, "--to", to)).code, 0);
+    const taken = join(out, `taken-${format}`);
+    Deno.writeTextFileSync(taken, "precious");
+    for (const place of [taken, model]) {
+      const attempt = () => run(path, "--format", format, "--to", place);
+      await assertRejects(attempt, UsageError, `"${place}" exists and is not`);
     }
-    const notes = join(out, "own-hf", "notes.txt");
-    Deno.writeTextFileSync(notes, "precious");
-    const attempt = () => run(path, "--format", "hf", "--to", join(out, "own-hf"));
-    await assertRejects(attempt, UsageError, 'has "notes.txt", which no export wrote');
-    assertEquals(Deno.readTextFileSync(notes), "precious");
-    assertEquals(Deno.readTextFileSync(join(model, "LICENSE")), "mine");
-  });
+    assertEquals(Deno.readTextFileSync(taken), "precious");
+  }
+  const notes = join(out, "own-hf", "notes.txt");
+  Deno.writeTextFileSync(notes, "precious");
+  const attempt = () => run(path, "--format", "hf", "--to", join(out, "own-hf"));
+  await assertRejects(attempt, UsageError, 'has "notes.txt", which no export wrote');
+  assertEquals(Deno.readTextFileSync(notes), "precious");
+  assertEquals(Deno.readTextFileSync(join(model, "LICENSE")), "mine");
 });
 
-Deno.test("exportCommand() refuses cells whose weights are not those it can rebuild", async () => {
-  await inWorld(async ({ out, model, opened, store }) => {
+worldTest(
+  "exportCommand() refuses cells whose weights are not those it can rebuild",
+  async ({ out, model, opened, store }) => {
     const { size } = store(PLANS.uniform, "flap").record;
     const biased = store(PLANS.uniform, "flap", {
       size: { ...size, parameters: size.parameters + 64 },
@@ -274,29 +276,27 @@ Deno.test("exportCommand() refuses cells whose weights are not those it can rebu
       UsageError,
       "failed, which `bench run` tries again: the loss is NaN",
     );
-  });
-});
+  },
+);
 
-Deno.test("exportCommand() names what is wrong with its arguments", async () => {
-  await inWorld(async ({ out, store }) => {
-    const { path } = store(PLANS.uniform, "flap");
-    store(PLANS.unequal, "flap", { id: "b".repeat(16) });
-    const cases: [string[], string][] = [
-      [[], "No cell given"],
-      [[path], "No format given: --format hf or gguf"],
-      [[path, "--format", "onnx"], `--format must be one of hf, gguf: current "onnx"`],
-      [[path, "--format", "hf", "--dtype", "int4"], `--dtype must be one of f32, f16, bf16, q8_0: current "int4"`],
-      [[path, "--format", "hf", "--dtype", "q8_0"], "--dtype q8_0 is for --format gguf"],
-      [[path, "--format", "hf", "--max-shard-size", "big"], `--max-shard-size must be a size such as 500MB`],
-      [[path, "--format", "hf", "--to"], "--to needs a value"],
-      [[path, "--format", "hf", "--padd"], `Did you mean "--pad"?`],
-      [["nothing", "--format", "hf"], `"nothing" is not a record's file`],
-      [["nothing", "--run", out, "--format", "hf"], `No cell in "${out}" begins with "nothing"`],
-      [["flap", "--run", out, "--format", "hf"], `"flap" fits several cells`],
-      [[path, "--format", "hf", "--to", join(path, "x")], "cannot be written"],
-    ];
-    for (const [args, message] of cases) await assertRejects(() => run(...args), UsageError, message);
-    const { out: to } = await run(path, "--format", "hf", "--max-shard-size", "20KB");
-    assert([...Deno.readDirSync(to)].some(({ name }) => name === "model.safetensors.index.json"));
-  });
+worldTest("exportCommand() names what is wrong with its arguments", async ({ out, store }) => {
+  const { path } = store(PLANS.uniform, "flap");
+  store(PLANS.unequal, "flap", { id: "b".repeat(16) });
+  const cases: [string[], string][] = [
+    [[], "No cell given"],
+    [[path], "No format given: --format hf or gguf"],
+    [[path, "--format", "onnx"], `--format must be one of hf, gguf: current "onnx"`],
+    [[path, "--format", "hf", "--dtype", "int4"], `--dtype must be one of f32, f16, bf16, q8_0: current "int4"`],
+    [[path, "--format", "hf", "--dtype", "q8_0"], "--dtype q8_0 is for --format gguf"],
+    [[path, "--format", "hf", "--max-shard-size", "big"], `--max-shard-size must be a size such as 500MB`],
+    [[path, "--format", "hf", "--to"], "--to needs a value"],
+    [[path, "--format", "hf", "--padd"], `Did you mean "--pad"?`],
+    [["nothing", "--format", "hf"], `"nothing" is not a record's file`],
+    [["nothing", "--run", out, "--format", "hf"], `No cell in "${out}" begins with "nothing"`],
+    [["flap", "--run", out, "--format", "hf"], `"flap" fits several cells`],
+    [[path, "--format", "hf", "--to", join(path, "x")], "cannot be written"],
+  ];
+  for (const [args, message] of cases) await assertRejects(() => run(...args), UsageError, message);
+  const { out: to } = await run(path, "--format", "hf", "--max-shard-size", "20KB");
+  assert([...Deno.readDirSync(to)].some(({ name }) => name === "model.safetensors.index.json"));
 });

@@ -39,18 +39,11 @@ Deno.test("withFewshot() leaves the example itself out where the harness does", 
 });
 
 Deno.test("withFewshot() refuses a pool that is too small", () => {
-  assertThrows(
-    () => withFewshot(pool.slice(0, 1), pool.slice(0, 2), { count: 3, excludes: false }),
-    UsageError,
-    "need a pool of 3",
-  );
-  assertThrows(
-    () => withFewshot(pool.slice(0, 1), pool.slice(0, 3), { count: 3, excludes: true }),
-    UsageError,
-    "need a pool of 4",
-  );
-  const same = Array.from({ length: 3 }, () => at(pool, 0));
-  assertThrows(() => withFewshot(pool.slice(0, 1), same, { count: 1, excludes: true }), UsageError, "current 0");
+  const refuse = (from: typeof pool, options: { count: number; excludes: boolean }, message: string) =>
+    assertThrows(() => withFewshot(pool.slice(0, 1), from, options), UsageError, message);
+  refuse(pool.slice(0, 2), { count: 3, excludes: false }, "need a pool of 3");
+  refuse(pool.slice(0, 3), { count: 3, excludes: true }, "need a pool of 4");
+  refuse(Array.from({ length: 3 }, () => at(pool, 0)), { count: 1, excludes: true }, "current 0");
 });
 
 folderTest("measureTask() puts solved examples of the training split before the context", async (data) => {

@@ -18,55 +18,37 @@ function check(id: string, options: Record<string, unknown>, changes: Partial<Ru
   );
 }
 
+/** Methods and options that a level is refused for. */
+const refuse = (message: string, ...given: Parameters<typeof check>) =>
+  assertThrows(() => check(...given), UsageError, message);
+
 Deno.test("checkLevels() refuses levels that units or layers cannot reach, and lets others pass", () => {
   check("random", {}, { sparsity: [0, 0.25, 0.9] });
-  assertThrows(
-    () => check("random", {}, { sparsity: [0.25, 0.999] }),
-    UsageError,
-    "Sparsity 0.999 cannot be reached",
-  );
+  refuse("Sparsity 0.999 cannot be reached", "random", {}, { sparsity: [0.25, 0.999] });
   check("llm-pruner", { keepFirst: 1, keepLast: 1 }, { sparsity: [0.4] });
-  assertThrows(
-    () => check("llm-pruner", { keepFirst: 1, keepLast: 1 }),
-    UsageError,
-    `Method "llm-pruner": Sparsity 0.5 cannot be reached by pruning layers 1 to 2 of 4 alone`,
-  );
-  assertThrows(
-    () => check("llm-pruner", { keepFirst: 3, keepLast: 1, structure: "global" }),
-    UsageError,
-    `Method "llm-pruner": keepFirst and keepLast must leave a layer to prune: current 3 + 1 of 4`,
-  );
+  const alone = `Method "llm-pruner": Sparsity 0.5 cannot be reached by pruning layers 1 to 2 of 4 alone`;
+  refuse(alone, "llm-pruner", { keepFirst: 1, keepLast: 1 });
+  const none = `Method "llm-pruner": keepFirst and keepLast must leave a layer to prune: current 3 + 1 of 4`;
+  refuse(none, "llm-pruner", { keepFirst: 3, keepLast: 1, structure: "global" });
   // No cell of level 0 is run: it is the dense model's.
   check("llm-pruner", { keepFirst: 3, keepLast: 1 }, { sparsity: [0] });
   check("flap", { structure: "UL-MM", attentionRatio: 0.5 });
-  assertThrows(
-    () => check("flap", { structure: "UL-MM", attentionRatio: 0 }, { sparsity: [0.8] }),
-    UsageError,
-    `Method "flap": attentionRatio 0 leaves the FFN channels too much to lose for sparsity 0.8`,
-  );
-  assertThrows(
-    () => check("flap", { structure: "UL-MM", attentionRatio: 0.5 }, { sparsity: [0.1] }),
-    UsageError,
-    `Method "flap": attentionRatio 0.5 takes more than sparsity 0.1 of the model: lower it, or leave it out`,
-  );
+  const low = `Method "flap": attentionRatio 0 leaves the FFN channels too much to lose for sparsity 0.8`;
+  refuse(low, "flap", { structure: "UL-MM", attentionRatio: 0 }, { sparsity: [0.8] });
+  const high = `Method "flap": attentionRatio 0.5 takes more than sparsity 0.1 of the model: lower it, or leave it out`;
+  refuse(high, "flap", { structure: "UL-MM", attentionRatio: 0.5 }, { sparsity: [0.1] });
   check("obs", { layers: "incremental" }, { sparsity: [0.2, 0.6] });
-  assertThrows(
-    () => check("obs", { layers: "incremental", firstRatio: 0 }, { sparsity: [0.9] }),
-    UsageError,
-    `Method "obs": Sparsity 0.9 cannot be reached by layers=incremental with firstRatio=0`,
-  );
+  const first = `Method "obs": Sparsity 0.9 cannot be reached by layers=incremental with firstRatio=0`;
+  refuse(first, "obs", { layers: "incremental", firstRatio: 0 }, { sparsity: [0.9] });
 });
 
 Deno.test("checkLevels() refuses flap's biases besides least-squares compensation, and passes either alone", () => {
   const [both, none] = [{ compensate: "least-squares" as const }, { compensate: "none" as const }];
   check("flap", { biasCompensation: false }, both);
   check("flap", {}, none);
-  assertThrows(
-    () => check("flap", {}, both),
-    UsageError,
-    'Method "flap": its biases and --compensate least-squares make up for the same loss twice: give ' +
-      "flap:biasCompensation=false or --compensate none",
-  );
+  const twice = 'Method "flap": its biases and --compensate least-squares make up for the same loss twice: give ' +
+    "flap:biasCompensation=false or --compensate none";
+  refuse(twice, "flap", {}, both);
 });
 
 Deno.test("checkLosses() refuses training without a loss, as the method trains", () => {
@@ -100,16 +82,10 @@ Deno.test("obs in incremental widths meets every budget that it does not refuse,
 Deno.test("checkLevels() refuses target shapes of sheared that are over the budget or do not fit the run", () => {
   // Half of the layers are half of the parameters.
   check("sheared", { targetLayers: 2, targetHidden: 128, targetHeads: 8, targetFfn: 384 });
-  assertThrows(
-    () => check("sheared", { targetLayers: 3, targetHeads: 8, targetFfn: 384 }),
-    UsageError,
-    'Method "sheared": targetLayers=3,targetHeads=8,targetFfn=384 keeps 638976 of 851968 prunable parameters, sparsity ' +
-      "0.5 allows 425984: give a smaller shape, or --sparsity 0.25 or less",
-  );
-  assertThrows(
-    () => check("sheared", { targetHidden: 64 }, { training: trainingSchema.parse({ hidden: 0.5 }) }),
-    UsageError,
-    "training.hidden=0.5 compares hidden states",
-  );
-  check("sheared", {}, { training: trainingSchema.parse({ hidden: 0.5 }) });
+  const large = 'Method "sheared": targetLayers=3,targetHeads=8,targetFfn=384 keeps 638976 of 851968 prunable ' +
+    "parameters, sparsity 0.5 allows 425984: give a smaller shape, or --sparsity 0.25 or less";
+  refuse(large, "sheared", { targetLayers: 3, targetHeads: 8, targetFfn: 384 });
+  const training = trainingSchema.parse({ hidden: 0.5 });
+  refuse("training.hidden=0.5 compares hidden states", "sheared", { targetHidden: 64 }, { training });
+  check("sheared", {}, { training });
 });

@@ -13,73 +13,69 @@ import type { Rebuild } from "../../models/training/rebuild.ts";
 import { PLANS } from "../support/export_fixture.ts";
 import { adaptersOf, REBUILD, REBUILT, REBUILT_FROM, waves } from "../support/rebuild_fixture.ts";
 import { toyConfig } from "../support/toy.ts";
-import { withFolder } from "../support/weights_fixture.ts";
+import { folderTest, withFolder } from "../support/weights_fixture.ts";
 
-Deno.test("openRebuild() gives what storeRebuild() kept", async () => {
-  await withFolder((out) => {
-    const rebuild = storeRebuild(out, REBUILT, REBUILD);
-    assertEquals(rebuild.stages, [{ compensated: true, scale: 2 }]);
-    assertEquals(openRebuild(out, { rebuild, plan: PLANS.uniform }, REBUILT_FROM), REBUILD);
+folderTest("openRebuild() gives what storeRebuild() kept", (out) => {
+  const rebuild = storeRebuild(out, REBUILT, REBUILD);
+  assertEquals(rebuild.stages, [{ compensated: true, scale: 2 }]);
+  assertEquals(openRebuild(out, { rebuild, plan: PLANS.uniform }, REBUILT_FROM), REBUILD);
 
-    const kept: Rebuild = {
-      plan: PLANS.uniform,
-      windows: [],
-      replaced: { "model.norm.weight": waves(REBUILT_FROM.width) },
-      trained: { ...adaptersOf(plannedConfig(REBUILT_FROM, PLANS.uniform), 3), masks: [{}, {}] },
-    };
-    const stored = storeRebuild(out, REBUILT, kept);
-    assertEquals(openRebuild(out, { rebuild: stored, plan: PLANS.uniform }, REBUILT_FROM), kept);
-  });
+  const kept: Rebuild = {
+    plan: PLANS.uniform,
+    windows: [],
+    replaced: { "model.norm.weight": waves(REBUILT_FROM.width) },
+    trained: { ...adaptersOf(plannedConfig(REBUILT_FROM, PLANS.uniform), 3), masks: [{}, {}] },
+  };
+  const stored = storeRebuild(out, REBUILT, kept);
+  assertEquals(openRebuild(out, { rebuild: stored, plan: PLANS.uniform }, REBUILT_FROM), kept);
 });
 
-Deno.test("openRebuild() refuses a file that is missing, damaged, or of another model, in one sentence", async () => {
-  await withFolder((out) => {
-    const rebuild = storeRebuild(out, REBUILT, REBUILD);
-    const record = { rebuild, plan: PLANS.uniform };
-    const path = join(out, "weights", rebuild.file);
-    const refused = (
-      problem: string,
-      given: { rebuild: StoredRebuild; plan: PrunePlan } = record,
-      dense = REBUILT_FROM,
-    ) => {
-      const { message } = assertThrows(() => openRebuild(out, given, dense), FileFormatError);
-      assert(message.includes(problem) && !message.includes("\n"), message);
-    };
-    refused("a plan for 3 layers is needed".replace("a plan", "A plan"), record, {
-      ...REBUILT_FROM,
-      layers: [...REBUILT_FROM.layers, at(REBUILT_FROM.layers, 0)],
-    });
-    refused('tensor "trained/lora.0.query.down" has [32,2], not [16,2]', record, { ...REBUILT_FROM, width: 16 });
-    refused("token ids below 299", record, { ...REBUILT_FROM, vocabSize: 299 });
-    refused("does not belong to it", { ...record, rebuild: { ...rebuild, stages: [{ compensated: true }] } });
-    refused("windows must be there", {
-      ...record,
-      rebuild: { ...rebuild, stages: [{ compensated: false, scale: 2 }] },
-    });
-
-    const file = openSafetensors(path);
-    const tensors = new Map([...file.tensors.keys()].map((name) => [name, file.read(name)]));
-    file.close();
-    const rewritten = (change: (tensors: Map<string, HostTensor>) => void): StoredRebuild => {
-      const changed = new Map(tensors);
-      change(changed);
-      writeSafetensors(path, {
-        shapes: new Map([...changed].map(([name, { shape }]) => [name, shape])),
-        read: (name) => changed.get(name)?.data ?? new Float32Array(),
-        dtype: "F32",
-      });
-      return { ...rebuild, sha256: sha256OfFiles([path]) };
-    };
-    const without = rewritten((tensors) => tensors.delete("trained/lora.1.down.up"));
-    refused("the adapter of model.layers.1.mlp.down_proj.weight is half there", { ...record, rebuild: without });
-    const infinite = rewritten((tensors) => {
-      tensors.set("masks/1/ffn", { shape: [7], data: new Float32Array(7).fill(NaN) });
-    });
-    refused('tensor "masks/1/ffn" holds values that are not finite', { ...record, rebuild: infinite });
-    refused("the record names");
-    Deno.removeSync(path);
-    assertThrows(() => openRebuild(out, record, REBUILT_FROM), UsageError, rebuild.file);
+folderTest("openRebuild() refuses a file that is missing, damaged, or of another model, in one sentence", (out) => {
+  const rebuild = storeRebuild(out, REBUILT, REBUILD);
+  const record = { rebuild, plan: PLANS.uniform };
+  const path = join(out, "weights", rebuild.file);
+  const refused = (
+    problem: string,
+    given: { rebuild: StoredRebuild; plan: PrunePlan } = record,
+    dense = REBUILT_FROM,
+  ) => {
+    const { message } = assertThrows(() => openRebuild(out, given, dense), FileFormatError);
+    assert(message.includes(problem) && !message.includes("\n"), message);
+  };
+  refused("a plan for 3 layers is needed".replace("a plan", "A plan"), record, {
+    ...REBUILT_FROM,
+    layers: [...REBUILT_FROM.layers, at(REBUILT_FROM.layers, 0)],
   });
+  refused('tensor "trained/lora.0.query.down" has [32,2], not [16,2]', record, { ...REBUILT_FROM, width: 16 });
+  refused("token ids below 299", record, { ...REBUILT_FROM, vocabSize: 299 });
+  refused("does not belong to it", { ...record, rebuild: { ...rebuild, stages: [{ compensated: true }] } });
+  refused("windows must be there", {
+    ...record,
+    rebuild: { ...rebuild, stages: [{ compensated: false, scale: 2 }] },
+  });
+
+  const file = openSafetensors(path);
+  const tensors = new Map([...file.tensors.keys()].map((name) => [name, file.read(name)]));
+  file.close();
+  const rewritten = (change: (tensors: Map<string, HostTensor>) => void): StoredRebuild => {
+    const changed = new Map(tensors);
+    change(changed);
+    writeSafetensors(path, {
+      shapes: new Map([...changed].map(([name, { shape }]) => [name, shape])),
+      read: (name) => changed.get(name)?.data ?? new Float32Array(),
+      dtype: "F32",
+    });
+    return { ...rebuild, sha256: sha256OfFiles([path]) };
+  };
+  const without = rewritten((tensors) => tensors.delete("trained/lora.1.down.up"));
+  refused("the adapter of model.layers.1.mlp.down_proj.weight is half there", { ...record, rebuild: without });
+  const infinite = rewritten((tensors) => {
+    tensors.set("masks/1/ffn", { shape: [7], data: new Float32Array(7).fill(NaN) });
+  });
+  refused('tensor "masks/1/ffn" holds values that are not finite', { ...record, rebuild: infinite });
+  refused("the record names");
+  Deno.removeSync(path);
+  assertThrows(() => openRebuild(out, record, REBUILT_FROM), UsageError, rebuild.file);
 });
 
 Deno.test("at rank 8 a model of SmolLM2-135M's widths is kept in 6 % of its f32 weights", async () => {

@@ -16,16 +16,19 @@ function uniformConfig(shape: LayerShape, layers: number, sizes: Partial<Decoder
 }
 
 const smol = uniformConfig({ kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: 1536 }, 30, { width: 576, headSize: 64 });
-const llama7b = uniformConfig({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 }, 32, {
-  width: 4096,
-  headSize: 128,
+const WIDE = { width: 4096, headSize: 128 };
+const llama7b = uniformConfig({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 }, 32, WIDE);
+const uneven = toyConfig({
+  layers: [[2, 1, 7], [1, 2, 5]].map(([kvGroups = 0, queryHeadsPerGroup = 0, ffnChannels = 0]) => ({
+    kvGroups,
+    queryHeadsPerGroup,
+    ffnChannels,
+  })),
 });
 
 Deno.test("resolveTarget() removes attention units at the ratio and fills up with FFN channels", () => {
-  const { uniform, budgetParameters, prunableParameters } = resolveTarget(llama7b, {
-    sparsity: 0.2,
-    units: ["ffn", "kv-groups"],
-  });
+  const asked = { sparsity: 0.2, units: ["ffn", "kv-groups"] } as const;
+  const { uniform, budgetParameters, prunableParameters } = resolveTarget(llama7b, asked);
   assertEquals(prunableParameters, 32 * (4 * 4096 ** 2 + 3 * 4096 * 11008));
   assertEquals(budgetParameters, Math.floor(0.8 * prunableParameters));
   // 6 of 32 heads (floor of 6.4) go; a channel costs 3 x 4096 weights.
@@ -57,11 +60,8 @@ Deno.test("resolveTarget() with attention alone takes the largest that fits", ()
 Deno.test("resolveTarget() removes groups first and query heads for what is left of the ratio", () => {
   const config = uniformConfig({ kvGroups: 4, queryHeadsPerGroup: 4, ffnChannels: 64 }, 2);
   const widthsAt = (sparsity: number) => {
-    const { kvGroups, queryHeadsPerGroup } = at(
-      resolveTarget(config, { sparsity, units: ["ffn", "kv-groups", "query-heads"] }).uniform,
-      0,
-    );
-    return [kvGroups, queryHeadsPerGroup];
+    const { uniform } = resolveTarget(config, { sparsity, units: ["ffn", "kv-groups", "query-heads"] });
+    return [at(uniform, 0).kvGroups, at(uniform, 0).queryHeadsPerGroup];
   };
   // 0.2 of 4 groups is none, 0.2 of 16 heads is 3: not one from each of 4 groups.
   assertEquals(widthsAt(0.2), [4, 4]);
@@ -81,16 +81,8 @@ Deno.test("resolveTarget() removes more attention when FFN channels cannot make 
 });
 
 Deno.test("resolveTarget() at sparsity 0 keeps every width, whatever the model", () => {
-  const config = toyConfig({
-    layers: [{ kvGroups: 2, queryHeadsPerGroup: 1, ffnChannels: 7 }, {
-      kvGroups: 1,
-      queryHeadsPerGroup: 2,
-      ffnChannels: 5,
-    }],
-  });
-  const target = resolveTarget(config, { sparsity: 0, units: ["ffn"], ffnMultiple: 4 });
-  assertEquals(target.uniform, config.layers);
-  assertEquals(target.budgetParameters, keptParameters(config));
+  const target = resolveTarget(uneven, { sparsity: 0, units: ["ffn"], ffnMultiple: 4 });
+  assertEquals([target.uniform, target.budgetParameters], [uneven.layers, keptParameters(uneven)]);
 });
 
 Deno.test("resolveTarget() meets the budget, and one more channel a layer would exceed it", () => {
@@ -142,24 +134,15 @@ function checkWidth(unit: UnitType, shape: LayerShape, dense: LayerShape, units:
 
 Deno.test("resolveTarget() names the largest sparsity that can be reached", () => {
   // MHA has one query head in each group, which stays.
-  assertThrows(
-    () => resolveTarget(llama7b, { sparsity: 0.1, units: ["query-heads"] }),
-    UsageError,
-    "Sparsity 0.1 cannot be reached with units query-heads on this model: the largest is 0",
-  );
+  const none = "Sparsity 0.1 cannot be reached with units query-heads on this model: the largest is 0";
+  assertThrows(() => resolveTarget(llama7b, { sparsity: 0.1, units: ["query-heads"] }), UsageError, none);
   // Without attention units, 885 of 2304 blocks of weights stay, and one block of 32 channels.
-  const error = assertThrows(
-    () => resolveTarget(smol, { sparsity: 0.9, units: ["ffn"], ffnMultiple: 32 }),
-    UsageError,
-    "at FFN multiple 32",
-  );
+  const asked = { sparsity: 0.9, units: ["ffn"], ffnMultiple: 32 } as const;
+  const error = assertThrows(() => resolveTarget(smol, asked), UsageError, "at FFN multiple 32");
   const largest = Number(error.message.match(/largest is ([\d.]+)/)![1]);
   const exact = 3 * 576 * (1536 - 32) / (576 * 24 * 64 + 3 * 576 * 1536);
   assert(largest <= exact && largest > exact - 0.001, `${largest} of ${exact}`);
-  assertEquals(
-    at(resolveTarget(smol, { sparsity: largest, units: ["ffn"], ffnMultiple: 32 }).uniform, 0).ffnChannels,
-    32,
-  );
+  assertEquals(at(resolveTarget(smol, { ...asked, sparsity: largest }).uniform, 0).ffnChannels, 32);
 });
 
 Deno.test("resolveTarget() refuses wrong values and models that are pruned already", () => {
@@ -170,26 +153,14 @@ Deno.test("resolveTarget() refuses wrong values and models that are pruned alrea
   for (const ffnMultiple of [0, 1.5]) {
     refuses(smol, { sparsity: 0.2, units: ["ffn"], ffnMultiple }, `current ${ffnMultiple}`);
   }
-  const uneven = toyConfig({
-    layers: [{ kvGroups: 2, queryHeadsPerGroup: 1, ffnChannels: 7 }, {
-      kvGroups: 1,
-      queryHeadsPerGroup: 2,
-      ffnChannels: 5,
-    }],
-  });
   refuses(uneven, { sparsity: 0.2, units: ["ffn"] }, "2x1+7, 1x2+5");
 });
 
 Deno.test("unitCost() times the units of a layer gives the layer", () => {
   const config = toyConfig({ layers: [{ kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 11 }] });
   const shape = at(config.layers, 0);
-  const [ffn, groups, heads] = take(
-    (["ffn", "kv-groups", "query-heads"] as const).map((type) => unitCost(config, 0, type)),
-    3,
-  );
-  assertEquals(ffn.parameters, 3 * 32);
-  assertEquals(groups.parameters, (2 * 2 + 2) * 8 * 32);
-  assertEquals(heads.parameters, 2 * 8 * 32);
+  const [ffn, heads, groups] = take(UNIT_TYPES.map((type) => unitCost(config, 0, type)), 3);
+  assertEquals([ffn, groups, heads].map(({ parameters }) => parameters), [3 * 32, 6 * 8 * 32, 2 * 8 * 32]);
   assertEquals(11 * ffn.parameters + 3 * groups.parameters, layerParameters(config, shape));
   const norms = 4 * 64 * 32;
   assertAlmostEquals(11 * ffn.macs64 + 3 * groups.macs64 + norms, layerMacs(config, shape, 64), 1e-6);
