@@ -48,7 +48,7 @@ folderTest(
     const notes = fewer.stderr.trim().split("\n").map((line) => JSON.parse(line)).filter(({ event }) =>
       event === "note"
     );
-    assertEquals(notes.filter(({ message }) => message.startsWith("1 record of another cell stays")).length, 1);
+    assertEquals(notes.filter(({ message }) => message.startsWith("1 record belongs to a cell")).length, 1);
     assertEquals(done(grown).map(({ tasks }) => tasks.map(({ task }) => task)), [["tiny-facts"], ["tiny-facts"]]);
     assertEquals(readRecords(grown).records.length, 3);
     for (const record of readRecords(grown).records) {
@@ -85,7 +85,7 @@ folderTest("cells without merged weights are exported as those with them, which 
   for (const { rebuild, storedWeights } of changed) assert(rebuild && !storedWeights);
   const names = [...Deno.readDirSync(runPaths(small).weights)].map(({ name }) => name);
   assertEquals(names.filter((name) => !name.endsWith(".rebuild.safetensors")), []);
-  assertStringIncludes((await succeed("validate", small)).stdout, "2 files of weights; 0 files");
+  assertStringIncludes((await succeed("validate", small)).stdout, "2 sound files of weights, 0 damaged files");
 
   for (const { id, cell } of changed) {
     const files: string[] = [];
