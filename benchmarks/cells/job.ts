@@ -36,7 +36,7 @@ export const cellJobSchema = z.strictObject({
 export type CellJob = z.infer<typeof cellJobSchema>;
 
 /** Events of a cell's process, one JSON line each. */
-export const cellEventSchema = z.discriminatedUnion("event", [
+const cellEventSchema = z.discriminatedUnion("event", [
   z.strictObject({ event: z.literal("phase"), phase: z.string() }),
   z.strictObject({ event: z.literal("recorded") }),
   z.strictObject({

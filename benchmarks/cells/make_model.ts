@@ -22,7 +22,7 @@ import type { PhaseClock } from "./phase_clock.ts";
 import { isKept, keptModel, openCheckpoint, type RebuildHost } from "./rebuild.ts";
 
 /** The part of a record that says how its model came about. */
-export type MadeFacts = Pick<
+type MadeFacts = Pick<
   DoneRecord,
   "plan" | "calibrationData" | "training" | "trainingData" | "trainingDomains" | "changedWeights" | "raisedRidges"
 >;

@@ -5,9 +5,9 @@
 import type { DoneRecord } from "../../core/schema/schema.ts";
 
 /** Seconds by phase, as in a record. */
-export type Timings = DoneRecord["timings"];
+type Timings = DoneRecord["timings"];
 /** A phase that is timed. */
-export type Phase = "loadS" | "pruneS" | "learnS" | "evaluateS" | "throughputS" | "waitS";
+type Phase = "loadS" | "pruneS" | "learnS" | "evaluateS" | "throughputS" | "waitS";
 
 /** A running clock. */
 export interface PhaseClock {

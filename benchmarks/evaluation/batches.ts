@@ -23,7 +23,7 @@ export function batchBudget(
 }
 
 /** How to go through a list of sequences. */
-export interface BatchOptions<Scores> {
+interface BatchOptions<Scores> {
   /** Most tokens of a batch, padding included. */
   batchTokens: number;
   /** Runs one batch. */

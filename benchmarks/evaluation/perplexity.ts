@@ -45,7 +45,7 @@ export interface ScoredDocument {
 }
 
 /** Options of {@linkcode measurePerplexity}. */
-export interface PerplexityOptions {
+interface PerplexityOptions {
   /** Folder with data sets. */
   data?: string;
   /** Told the scores of the documents of protocol (c). */

@@ -21,7 +21,7 @@ import {
 } from "./requests.ts";
 
 /** Options of {@linkcode createScorer}. */
-export interface ScorerOptions {
+interface ScorerOptions {
   /** Most tokens of a batch, padding included; {@linkcode batchBudget} by default. */
   batchTokens?: number;
   /** How requests become ids; `lm-eval` by default. */
@@ -41,7 +41,7 @@ export interface LogLikelihood {
 }
 
 /** Score of a whole text. */
-export interface RollingLogLikelihood {
+interface RollingLogLikelihood {
   /** Summed natural-log probability of all tokens of the text. */
   logLikelihood: number;
   /** How many tokens were scored. */
@@ -78,7 +78,7 @@ export function checkFinite(score: number, words: string): void {
 
 /** Checks the ids of sequences.
  * @throws {UsageError} when one is not in a vocabulary of `vocabSize`. */
-export function checkIds(sequences: Iterable<Iterable<number>>, vocabSize: number): void {
+function checkIds(sequences: Iterable<Iterable<number>>, vocabSize: number): void {
   for (const ids of sequences) {
     for (const id of ids) {
       if (id >= 0 && id < vocabSize) continue;

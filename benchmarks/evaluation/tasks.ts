@@ -16,7 +16,7 @@ import { type LogLikelihoodRequest, requestBos, rollingBos } from "./requests.ts
 import { checkFinite, type LogLikelihood, type Scorer } from "./scorer.ts";
 
 /** Options of {@linkcode measureTask}. */
-export interface TaskOptions {
+interface TaskOptions {
   /** Folder with data sets. */
   data?: string;
   /** Only the first examples are scored. */

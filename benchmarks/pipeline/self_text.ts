@@ -19,7 +19,7 @@ import { type StepOptions, withDefaults } from "./step.ts";
 const TOKENS_AT_ONCE = 2048;
 
 /** Which windows to sample; those of another stream are other ones. */
-export interface SampledWindows {
+interface SampledWindows {
   sequences: number;
   tokens: number;
   seed: number;

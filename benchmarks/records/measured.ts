@@ -74,7 +74,7 @@ export function withoutThroughput({ throughput: _timed, ...cell }: Cell): Cell {
 }
 
 /** Whether a cell asks for nothing. */
-export function asksNothing({ perplexity, tasks, generations, throughput }: Cell): boolean {
+function asksNothing({ perplexity, tasks, generations, throughput }: Cell): boolean {
   return perplexity.length + tasks.length === 0 && generations === undefined && throughput === undefined;
 }
 

@@ -34,7 +34,7 @@ const runFileSchema = z.object({
 });
 
 /** `run.json`, parsed. */
-export type RunFile = z.infer<typeof runFileSchema>;
+type RunFile = z.infer<typeof runFileSchema>;
 
 /** Writes `run.json`.
  * @throws {UsageError} when the folder holds a run of another model, engine or arithmetic. */
@@ -71,7 +71,7 @@ export function missingCells(run: RunFile | undefined, records: readonly Pick<Ce
 }
 
 /** The records that a run asks for now. */
-export interface AskedRecords extends StoredRecords {
+interface AskedRecords extends StoredRecords {
   /** How many records of other cells there are. */
   others: number;
   /** Labels of its cells that have no record. */

@@ -30,7 +30,7 @@ export interface Sides {
 }
 
 /** Milliseconds of each repeat of one model; repeats of equal index are of one round. */
-export interface EngineSamples {
+interface EngineSamples {
   /** In our engine. */
   oursMs: number[];
   /** In llama.cpp. */

@@ -20,7 +20,7 @@ import { greedyStep, greedyTokens } from "../../models/generate.ts";
 export type ThroughputChoice = NonNullable<RunConfig["throughput"]>;
 
 /** One pass; gives its milliseconds. */
-export type Pass = () => Promise<number>;
+type Pass = () => Promise<number>;
 
 /** What is timed of a model. */
 export interface Passes {

@@ -73,7 +73,7 @@ function adviceOn(phase: string | undefined): Advice {
 const lessMemory = (phase: string | undefined) => `${adviceOn(phase).memory}, or use a smaller model`;
 
 /** What is known of a failure besides its own words. */
-export interface Circumstances {
+interface Circumstances {
   /** What the cell was doing. */
   phase?: string;
   /** The device's memory, in words. */

@@ -70,14 +70,12 @@ function listOf<T extends z.ZodType>(item: T, minimum = 0) {
   return z.preprocess(toList, z.array(item).min(minimum));
 }
 
-/** A method with its options. */
-export const methodChoiceSchema = z.strictObject({
+const methodChoiceSchema = z.strictObject({
   id: z.string().describe("method id, see `bench ls methods`"),
   options: z.record(z.string(), z.unknown()).default({}).describe("options of the method"),
 });
 
-/** A file of the user's own that a method comes from. */
-export const methodFileSchema = z.strictObject({
+const methodFileSchema = z.strictObject({
   path: z.string().describe("as given"),
   sha256: z.string().describe("over the file and what it imports"),
   imports: z.array(z.string()).describe("other files of the user, relative to the file's folder"),
@@ -222,8 +220,7 @@ export function pruningOf(cell: Cell): Omit<Cell, keyof typeof measureFields> {
   return pruning;
 }
 
-/** Machine and library versions behind a record. */
-export const environmentSchema = z.strictObject({
+const environmentSchema = z.strictObject({
   engine: z.enum(ENGINE_NAMES).describe("the engine that really ran"),
   library: z.string().describe("TensorFlow.js and native library versions"),
   device: z.string(),
@@ -238,8 +235,7 @@ export const environmentSchema = z.strictObject({
 /** Machine and library versions. */
 export type Environment = z.infer<typeof environmentSchema>;
 
-/** Size and shape of a model, from its configuration alone. */
-export const sizeSchema = z.strictObject({
+const sizeSchema = z.strictObject({
   parameters: z.number(),
   prunableParameters: z.number(),
   /** Multiply-accumulates of one 64-token sequence, LLM-Pruner's convention. */
@@ -274,8 +270,7 @@ const storedFile = {
   sha256: z.string(),
 };
 
-/** Weights kept beside a record. */
-export const storedWeightsSchema = z.strictObject(storedFile);
+const storedWeightsSchema = z.strictObject(storedFile);
 /** Weights kept beside a record. */
 export type StoredWeights = z.infer<typeof storedWeightsSchema>;
 
@@ -289,8 +284,7 @@ export const planSchema = z.strictObject({
   hidden: z.array(z.number()).optional().describe("kept hidden dimensions; all when absent"),
 });
 
-/** What makes a cell's model again from the dense one: the tensors are in the file. */
-export const storedRebuildSchema = z.strictObject({
+const storedRebuildSchema = z.strictObject({
   ...storedFile,
   stages: z.array(z.object({
     compensated: z.boolean().describe("least squares corrected maps, on the calibration windows in the file"),
@@ -300,8 +294,7 @@ export const storedRebuildSchema = z.strictObject({
 /** What makes a cell's model again from the dense one. */
 export type StoredRebuild = z.infer<typeof storedRebuildSchema>;
 
-/** The record of a cell that finished. */
-export const doneRecordSchema = z.object({
+const doneRecordSchema = z.object({
   ...recordHead,
   state: z.literal("done"),
   environment: environmentSchema,

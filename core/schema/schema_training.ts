@@ -52,8 +52,7 @@ export const trainingSchema = z.strictObject({
 /** What learns and how. */
 export type TrainingOptions = z.infer<typeof trainingSchema>;
 
-/** One step of training. */
-export const curveRowSchema = z.strictObject({
+const curveRowSchema = z.strictObject({
   step: z.number(),
   loss: z.number(),
   crossEntropy: z.number().describe("nats per token"),
