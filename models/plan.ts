@@ -48,43 +48,6 @@ export function planWithoutLayers(config: DecoderConfig, removed: Iterable<numbe
   return plan;
 }
 
-/** The entries of `values` at `indices`. */
-const pick = (values: readonly number[], indices: readonly number[]) => indices.map((i) => at(values, i));
-
-/** Applies `inner`, a plan for the model that `outer` leaves: one plan for the dense model. */
-export function composePlans(outer: PrunePlan, inner: PrunePlan): PrunePlan {
-  const place = new Map(keptLayers(outer).map((l, i) => [l, i]));
-  const hidden = outer.hidden && inner.hidden ? pick(outer.hidden, inner.hidden) : inner.hidden ?? outer.hidden;
-  return {
-    layers: outer.layers.map((kept, l) => {
-      const i = place.get(l);
-      const wanted = i === undefined ? kept : at(inner.layers, i);
-      return layerPlan((type) => pick(kept[UNITS[type].plan], wanted[UNITS[type].plan]));
-    }),
-    ...hidden && { hidden },
-  };
-}
-
-/** The inverse of {@linkcode composePlans}: turns `plan`, for the dense model, into one for the model that `outer`
- * leaves. `outer` must keep all that `plan` keeps. */
-export function relativePlan(outer: PrunePlan, plan: PrunePlan): PrunePlan {
-  const places = (kept: readonly number[], wanted: readonly number[]) => {
-    const place = new Map(kept.map((unit, i) => [unit, i]));
-    return wanted.map((unit) => {
-      const found = place.get(unit);
-      if (found === undefined) throw new RangeError(`Unit ${unit} was cut before: a plan cannot keep it`);
-      return found;
-    });
-  };
-  const layers = outer.layers.map((kept, l) => {
-    const wanted = at(plan.layers, l);
-    return layerPlan((type) => places(kept[UNITS[type].plan], wanted[UNITS[type].plan]));
-  });
-  if (outer.hidden && !plan.hidden) throw new RangeError("Hidden dimensions were cut before: a plan cannot keep all");
-  const hidden = plan.hidden && outer.hidden ? places(outer.hidden, plan.hidden) : plan.hidden;
-  return { layers: keptLayers(outer).map((l) => at(layers, l)), ...hidden && { hidden } };
-}
-
 function checkIndices(what: string, indices: readonly number[], limit: number): void {
   if (indices.length === 0) throw new RangeError(`A plan must keep at least one of the ${what}: current 0`);
   let before = -1;

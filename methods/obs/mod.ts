@@ -23,7 +23,7 @@ import { UsageError } from "../../core/util/errors.ts";
 import { type BudgetTarget, largestSparsity, resolveTarget } from "../../models/target.ts";
 import { keptParameters } from "../../models/count.ts";
 import { defineMethod, type Method } from "../define.ts";
-import { orderScores, removalOrders } from "../_shared/removal_order.ts";
+import { removalScores } from "./removal_order.ts";
 import { keepWidths } from "../_shared/selection.ts";
 
 const options = z.strictObject({
@@ -56,9 +56,9 @@ export const obs: Method<typeof options> = defineMethod({
     const widths = options.layers === "uniform"
       ? target.uniform
       : incrementalWidths(config, target, options.firstRatio);
-    const orders = await removalOrders(context, options.error);
-    const raisedRidges = orders.flatMap((layer) => Object.values(layer)).reduce((sum, { raises }) => sum + raises, 0);
-    return { plan: keepWidths(orders.map(orderScores), widths), ...raisedRidges > 0 && { raisedRidges } };
+    const scores = await removalScores(context, options.error);
+    const raisedRidges = scores.reduce((sum, { raises: [own = 0] }) => sum + own, 0);
+    return { plan: keepWidths(scores, widths), ...raisedRidges > 0 && { raisedRidges } };
   },
 });
 

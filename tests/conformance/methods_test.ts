@@ -235,36 +235,29 @@ async function assertMaskedEqualsPruned(model: DecoderModel, { plan, replaced }:
 
 const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i);
 
-/** Units of one type that compete with each other, and those of them that do nothing. */
-interface Rivals {
-  noun: string;
-  all: number[];
-  kept: number[];
-  dead: number[];
-}
-
-function rivalsOf(layer: LayerPlan, dead: DeadUnits, shape: LayerShape): Rivals[] {
-  const { kvGroups, queryHeadsPerGroup: perGroup, ffnChannels } = shape;
-  const heads = layer.kvGroups.map((group) => range(group * perGroup, (group + 1) * perGroup));
-  return [
-    { noun: UNITS.ffn.noun, all: range(0, ffnChannels), kept: layer.ffnChannels, dead: dead.ffn ?? [] },
-    { noun: UNITS["kv-groups"].noun, all: range(0, kvGroups), kept: layer.kvGroups, dead: dead.kvGroups ?? [] },
-    ...heads.map((all) => (
-      { noun: UNITS["query-heads"].noun, all, kept: layer.queryHeads, dead: dead.queryHeads ?? [] }
-    )),
-  ];
-}
-
-/** No live unit goes while a dead one of its kind stays. Returns the number of dead units that went. */
-function assertDeadGoFirst({ noun, all, kept, dead }: Rivals, title: string): number {
-  const [goneDead, keptDead] = [false, true].map((stays) =>
-    all.filter((unit) => dead.includes(unit) && kept.includes(unit) === stays)
-  ) as [number[], number[]];
-  const goneLive = all.filter((unit) => !kept.includes(unit) && !dead.includes(unit));
-  if (goneLive.length > 0 && keptDead.length > 0) {
-    fail(`${title}: the ${noun} ${keptDead} do nothing and stay, while ${goneLive}, which do something, went`);
+/** Fails if a live unit goes while a dead one that competes with it stays. Returns the number of dead units that
+ * went. */
+function assertDeadGoFirst(layer: LayerPlan, deadUnits: DeadUnits, shape: LayerShape, title: string): number {
+  let gone = 0;
+  for (const type of UNIT_TYPES) {
+    const { noun, plan, mask, runs } = UNITS[type];
+    const dead = deadUnits[mask] ?? [];
+    const size = widthOf(shape, type);
+    for (let run = 0; run < runs(shape); run++) {
+      const units = Map.groupBy(
+        range(run * size, (run + 1) * size),
+        (unit) => `${dead.includes(unit) ? "dead" : "live"} ${layer[plan].includes(unit) ? "kept" : "gone"}`,
+      );
+      // The query heads of a group that goes do not compete.
+      if (!units.has("live kept") && !units.has("dead kept")) continue;
+      const [goneLive, keptDead] = [units.get("live gone"), units.get("dead kept")];
+      if (goneLive && keptDead) {
+        fail(`${title}: the ${noun} ${keptDead} do nothing and stay, while ${goneLive}, which do something, went`);
+      }
+      gone += units.get("dead gone")?.length ?? 0;
+    }
   }
-  return goneDead.length;
+  return gone;
 }
 
 /** The first plan of each case, whichever engine made it. */
@@ -352,13 +345,11 @@ for (const method of methods) {
         for (const options of optionVariants(method, isThorough(method, engine))) {
           const given = { method, options, units: at(units, 0), sparsity: 0.5, cache };
           const { plan } = await prune(model, given);
-          let gone = 0;
-          for (const [l, layer] of plan.layers.entries()) {
-            for (const rivals of rivalsOf(layer, at(dead, l), shape)) {
-              gone += assertDeadGoFirst(rivals, `${titleOf(given, name)}, layer ${l}`);
-            }
-          }
-          assert(gone > 0, `${titleOf(given, name)}: all units that do nothing stay`);
+          const title = titleOf(given, name);
+          const gone = plan.layers.map((layer, l) =>
+            assertDeadGoFirst(layer, at(dead, l), shape, `${title}, layer ${l}`)
+          );
+          assert(gone.some((count) => count > 0), `${title}: all units that do nothing stay`);
         }
       }
     });

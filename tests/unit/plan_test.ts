@@ -1,13 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import {
-  composePlans,
-  densePlan,
-  plannedConfig,
-  plannedShapes,
-  type PrunePlan,
-  relativePlan,
-} from "../../models/plan.ts";
+import { densePlan, plannedConfig, plannedShapes, type PrunePlan } from "../../models/plan.ts";
 import type { LayerPlan } from "../../models/units.ts";
 import { toyConfig } from "../support/toy.ts";
 import { take } from "../support/values.ts";
@@ -69,12 +62,6 @@ Deno.test("plannedShapes() refuses plans that do not fit, naming layer and value
   assertThrows(() => plannedShapes(config, { layers: [] }), RangeError, "2 layers is needed: current 0");
 });
 
-Deno.test("composePlans() keeps of a pruned model's units what the second plan keeps", () => {
-  const outer = { layers: [{ kvGroups: [0, 2], queryHeads: [1, 4], ffnChannels: [0, 3, 4] }] };
-  const inner = { layers: [{ kvGroups: [1], queryHeads: [1], ffnChannels: [0, 2] }] };
-  assertEquals(composePlans(outer, inner), { layers: [{ kvGroups: [2], queryHeads: [4], ffnChannels: [0, 4] }] });
-});
-
 const GONE: LayerPlan = { kvGroups: [], queryHeads: [], ffnChannels: [] };
 
 Deno.test("plannedConfig() leaves out layers that keep nothing, and hidden dimensions", () => {
@@ -89,24 +76,4 @@ Deno.test("plannedConfig() leaves out layers that keep nothing, and hidden dimen
   refuses({ layers: [first, second], hidden: [1, 32] }, "hidden dimensions must be integers in [0, 32): current 32");
   refuses({ layers: [first, second], hidden: [2, 2] }, "must ascend without repeats: current 2, 2");
   refuses({ layers: [first, { ...second, ffnChannels: [] }] }, "at least one of the FFN channels of layer 1");
-});
-
-Deno.test("composePlans() and relativePlan() number layers and hidden dimensions anew", () => {
-  const kept: LayerPlan = { kvGroups: [0, 2], queryHeads: [1, 4], ffnChannels: [0, 3, 4] };
-  const outer = { layers: [GONE, kept, kept], hidden: [1, 4, 6, 7] };
-  const inner = { layers: [GONE, { kvGroups: [1], queryHeads: [1], ffnChannels: [0, 2] }], hidden: [0, 3] };
-  const both = {
-    layers: [GONE, GONE, { kvGroups: [2], queryHeads: [4], ffnChannels: [0, 4] }],
-    hidden: [1, 7],
-  };
-  assertEquals(composePlans(outer, inner), both);
-  assertEquals(relativePlan(outer, both), inner);
-  // Where one of the two keeps all hidden dimensions, those of the other count.
-  const { hidden: _, ...all } = inner;
-  assertEquals(composePlans(outer, all).hidden, [1, 4, 6, 7]);
-  assertEquals(composePlans({ layers: outer.layers }, inner).hidden, [0, 3]);
-  assertEquals(relativePlan({ layers: outer.layers }, both).hidden, [1, 7]);
-  assertThrows(() => relativePlan(outer, { layers: both.layers }), RangeError, "were cut before");
-  assertThrows(() => relativePlan(outer, { ...both, hidden: [2] }), RangeError, "Unit 2 was cut before");
-  assertThrows(() => relativePlan(outer, { ...both, layers: [kept, GONE, GONE] }), RangeError, "Unit 0 was cut before");
 });

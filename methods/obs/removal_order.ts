@@ -10,13 +10,27 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
+import { giveWay } from "../../core/engine/give_way.ts";
+import { denseMatrix } from "../../core/engine/matrix.ts";
 import { matMul2d } from "../../core/engine/ops.ts";
-import { at } from "../../core/util/indexing.ts";
+import { at, entry } from "../../core/util/indexing.ts";
+import type { ObservedSite } from "../../models/layers.ts";
+import { gramMatrices, gramName } from "../../models/training/least_squares.ts";
 import type { MethodContext } from "../define.ts";
-import { eachLayerFactors, type MapFactors, type RemovalError } from "./curvature.ts";
+import type { LayerScores } from "../_shared/scoring.ts";
+import { rememberLayers } from "../_shared/stored.ts";
+import { slopeFactors } from "./curvature.ts";
 import { type DampedInverse, diagonalBlocks, invert, invertSmall, removeFromInverse, submatrix } from "./inverse.ts";
-import type { LayerScores } from "./scoring.ts";
-import { rememberLayers } from "./stored.ts";
+
+/** What the cost of a removal is measured in: the block's output, or the loss. */
+export type RemovalError = "plain" | "kfac";
+
+/** A map's weight, [in, out], and its factors: A, [in, in], and S, [out, out], or null for the identity. */
+export interface MapFactors {
+  a: tf.Tensor2D;
+  weight: tf.Tensor2D;
+  slopes: tf.Tensor2D | null;
+}
 
 /** Added to A's diagonal, as a fraction of its mean: calibration data determine no more. */
 const DAMPING = 1e-2;
@@ -164,58 +178,61 @@ function removalCosts(
   return costs;
 }
 
-/** The three orders of one layer. */
-export type LayerOrders = Record<keyof LayerScores, RemovalOrder>;
-
-/** The removal orders of every layer, the same for all methods and levels of a run. Cost: O(F^3) for A^-1 and as much
- * for its updates, layer by layer; two matrices [F, F] are on the device at once. */
-export async function removalOrders(context: MethodContext<unknown>, error: RemovalError): Promise<LayerOrders[]> {
-  const { config: { layers, headSize } } = context.model;
-  const stored = await rememberLayers(
-    context,
-    `removal orders, ${error} error`,
-    () =>
-      eachLayerFactors(context, error, async ({ output, down }, l) => {
-        context.report(`removal order, layer ${l + 1} of ${layers.length}`);
-        const { kvGroups: groups, queryHeadsPerGroup: perGroup } = at(layers, l);
-        const what = (noun: string) => `${noun} of layer ${l}`;
-        const ffn = await removalOrder(down, { size: 1, atOnce: CHANNELS_AT_ONCE, what: what("FFN channels") });
-        const segments = perGroup === 1 ? 1 : groups;
-        const queryHeads = await removalOrder(output, { size: headSize, segments, what: what("query heads") });
-        // A group of one head is that head.
-        const kvGroups = perGroup === 1
-          ? queryHeads
-          : await removalOrder(output, { size: headSize * perGroup, what: what("key/value groups") });
-        return {
-          "ffn.order": ffn.order,
-          "ffn.cost": ffn.cost,
-          "ffn.raises": [ffn.raises],
-          "queryHeads.order": queryHeads.order,
-          "queryHeads.cost": queryHeads.cost,
-          "queryHeads.raises": [queryHeads.raises],
-          "kvGroups.order": kvGroups.order,
-          "kvGroups.cost": kvGroups.cost,
-          // Counted once.
-          "kvGroups.raises": [perGroup === 1 ? 0 : kvGroups.raises],
-        };
-      }),
-  );
-  return stored.map((own) => {
-    const read = (type: keyof LayerScores): RemovalOrder => ({
-      order: Int32Array.from(own[`${type}.order`]),
-      cost: own[`${type}.cost`],
-      raises: at(own[`${type}.raises`], 0),
-    });
-    return { ffn: read("ffn"), queryHeads: read("queryHeads"), kvGroups: read("kvGroups") };
-  });
+/** Scores of one layer whose ranking is the order of removal: the place at which a unit is removed. */
+export interface RemovalScores extends LayerScores {
+  /** See {@linkcode RemovalOrder}; one number. */
+  raises: Float64Array;
 }
 
-/** Scores whose ranking is the order of removal: the place at which a unit goes. */
-export function orderScores({ ffn, queryHeads, kvGroups }: LayerOrders): LayerScores {
-  const places = ({ order }: RemovalOrder) => {
-    const scores = new Float64Array(order.length);
-    for (const [place, unit] of order.entries()) scores[unit] = place;
+function placesOf({ order }: RemovalOrder): Float64Array {
+  const places = new Float64Array(order.length);
+  for (const [place, unit] of order.entries()) places[unit] = place;
+  return places;
+}
+
+/** The removal scores of every layer, the same for all levels of a run. A is the Gram matrix that least-squares
+ * compensation uses too. Cost: O(F^3) for A^-1 and as much for its updates, layer by layer; two matrices [F, F] are on
+ * the device at once, and 4 F^2 + 4 (H K)^2 bytes a layer in host memory and in the cache (552 MB for a 7 B model). */
+export function removalScores(context: MethodContext<unknown>, error: RemovalError): Promise<RemovalScores[]> {
+  const { model, calibration, report, signal, remember } = context;
+  const { layers, headSize } = model.config;
+  return rememberLayers(context, `removal scores, ${error} error`, async () => {
+    const gram = await remember("gram matrices", () => gramMatrices(model, calibration, { report, signal }));
+    const slopes = error === "kfac" ? await slopeFactors(context) : null;
+    const factorsOf = (l: number, site: ObservedSite): MapFactors => {
+      const { shape, data } = entry(gram, gramName(l, site));
+      const { width } = model.config;
+      return {
+        a: tf.tensor2d(data, shape as [number, number]),
+        weight: denseMatrix(at(model.layers, l)[site].weight),
+        slopes: slopes && tf.tensor2d(at(slopes, l)[site], [width, width]),
+      };
+    };
+    const scores: RemovalScores[] = [];
+    for (const [l, { kvGroups: groups, queryHeadsPerGroup: perGroup }] of layers.entries()) {
+      await giveWay(signal);
+      report(`removal order, layer ${l + 1} of ${layers.length}`);
+      const [output, down] = [factorsOf(l, "output"), factorsOf(l, "down")];
+      const what = (noun: string) => `${noun} of layer ${l}`;
+      try {
+        const ffn = await removalOrder(down, { size: 1, atOnce: CHANNELS_AT_ONCE, what: what("FFN channels") });
+        const segments = perGroup === 1 ? 1 : groups;
+        const heads = await removalOrder(output, { size: headSize, segments, what: what("query heads") });
+        // A group of one head is that head.
+        const kvGroups = perGroup === 1
+          ? heads
+          : await removalOrder(output, { size: headSize * perGroup, what: what("key/value groups") });
+        const raises = [...new Set([ffn, heads, kvGroups])].reduce((sum, own) => sum + own.raises, 0);
+        scores.push({
+          ffn: placesOf(ffn),
+          queryHeads: placesOf(heads),
+          kvGroups: placesOf(kvGroups),
+          raises: Float64Array.of(raises),
+        });
+      } finally {
+        for (const { a, weight, slopes } of [output, down]) tf.dispose([a, weight, ...slopes ? [slopes] : []]);
+      }
+    }
     return scores;
-  };
-  return { ffn: places(ffn), queryHeads: places(queryHeads), kvGroups: places(kvGroups) };
+  });
 }
