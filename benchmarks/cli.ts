@@ -1,4 +1,5 @@
-/** The command line: `deno task bench`. Results go to standard output, progress to standard error.
+/** The harness, which is all of `benchmarks/`, begins here: the command line behind `deno task bench`. Results go to
+ * standard output, progress to standard error.
  *
  * @module
  */

@@ -9,7 +9,7 @@ import { ROOT } from "../../core/util/user_folder.ts";
 import { runTool } from "../run_tool.ts";
 import { sourceFiles } from "./source_files.ts";
 
-/** What a folder may import besides itself; a name with `/` is that file or room alone. */
+/** What a folder may import besides itself. The methods' registry and definitions are named as files. */
 const ALLOWED: Record<string, string[]> = {
   core: [],
   models: ["core"],
