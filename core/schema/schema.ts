@@ -173,7 +173,7 @@ export const runConfigSchema = z.strictObject({
 /** A run. */
 export type RunConfig = z.infer<typeof runConfigSchema>;
 
-/** What of a cell says what is measured. The rest decides the model that is measured, and with it the cell's id. */
+/** The measurements of a cell. Its other fields decide the model, and with it the cell's id. */
 const measureFields = {
   perplexity: z.array(perplexityChoiceSchema),
   tasks: z.array(z.string()),
@@ -183,7 +183,7 @@ const measureFields = {
   throughput: throughputChoiceSchema.optional(),
 };
 
-/** One cell: everything that decides its numbers, and nothing else. */
+/** One cell: everything that decides its numbers, and nothing more. */
 export const cellSchema = z.strictObject({
   model: z.string(),
   engine: z.enum(ENGINE_NAMES),
@@ -191,9 +191,9 @@ export const cellSchema = z.strictObject({
     ...methodChoiceSchema.shape,
     changed: z.array(z.string()).optional().describe("options that are not the method's defaults; unknown when absent"),
   }).nullable().describe("null: the dense model"),
-  methodFile: methodFileSchema.optional().describe("where the method comes from, if it is the user's own"),
+  methodFile: methodFileSchema.optional().describe("the file of a user's own method"),
   checkpoint: z.strictObject({ path: z.string(), sha256: z.string() }).optional().describe(
-    "the model, if it was pruned elsewhere: `method` has its label, `sparsity` its own, `changed` no meaning",
+    "a model that was pruned elsewhere: `method` holds its label, `changed` has no meaning",
   ),
   sparsity: fraction,
   seed: z.number().int().nonnegative(),
@@ -215,16 +215,16 @@ export type Cell = z.infer<typeof cellSchema>;
 
 /** The part of a cell that decides its model: everything but what is measured of it. */
 export function pruningOf(cell: Cell): Omit<Cell, keyof typeof measureFields> {
-  const { perplexity: _perplexity, tasks: _tasks, limit: _limit, numFewshot: _fewshot, ...rest } = cell;
-  const { generations: _generations, throughput: _throughput, ...pruning } = rest;
-  return pruning;
+  return Object.fromEntries(Object.entries(cell).filter(([name]) => !(name in measureFields))) as ReturnType<
+    typeof pruningOf
+  >;
 }
 
 const environmentSchema = z.strictObject({
-  engine: z.enum(ENGINE_NAMES).describe("the engine that really ran"),
+  engine: z.enum(ENGINE_NAMES).describe("engine that ran"),
   library: z.string().describe("TensorFlow.js and native library versions"),
   device: z.string(),
-  visibleDevices: z.string().optional().describe("CUDA_VISIBLE_DEVICES of the cell's process, where it is set"),
+  visibleDevices: z.string().optional().describe("CUDA_VISIBLE_DEVICES of the cell's process, if set"),
   arithmetic: z.enum(ARITHMETICS).optional().describe("absent in older records"),
   threads: positiveInt,
   deno: z.string(),
@@ -247,7 +247,7 @@ const sizeSchema = z.strictObject({
   layerwiseUniform: z.boolean(),
   plainLlama: z.boolean().describe("loads as a plain Llama: layer-wise uniform and no added biases"),
   layers: z.array(z.strictObject({ kvGroups: z.number(), queryHeadsPerGroup: z.number(), ffnChannels: z.number() }))
-    .describe("those that are left"),
+    .describe("layers that are left"),
   hidden: z.strictObject({ kept: z.number(), of: z.number() }).optional().describe(
     "hidden size and the dense model's; absent when they are equal",
   ),
@@ -259,18 +259,16 @@ const recordHead = {
   schemaVersion: z.literal(SCHEMA_VERSION),
   id: z.string().describe("hash of the cell"),
   cell: cellSchema,
-  paper: z.enum(PAPER_TABLES).optional().describe("published table that the run is set beside"),
+  paper: z.enum(PAPER_TABLES).optional().describe("published table to show beside the run"),
   startedAt: z.string(),
   seconds: z.number(),
 };
 
-const storedFile = {
-  file: z.string().describe("safetensors file in the folder `weights` of the run, f32"),
+const storedWeightsSchema = z.strictObject({
+  file: z.string().describe("safetensors file in the run's folder `weights`, f32"),
   sizeBytes: z.number(),
   sha256: z.string(),
-};
-
-const storedWeightsSchema = z.strictObject(storedFile);
+});
 /** Weights kept beside a record. */
 export type StoredWeights = z.infer<typeof storedWeightsSchema>;
 
@@ -280,15 +278,14 @@ export const planSchema = z.strictObject({
     kvGroups: z.array(z.number()),
     queryHeads: z.array(z.number()),
     ffnChannels: z.array(z.number()),
-  })).describe("of the dense model's layers; one that keeps no unit is removed; none where it was pruned elsewhere"),
+  })).describe("one per layer of the dense model; a layer that keeps no unit is removed; empty for a checkpoint"),
   hidden: z.array(z.number()).optional().describe("kept hidden dimensions; all when absent"),
 });
 
-const storedRebuildSchema = z.strictObject({
-  ...storedFile,
+const storedRebuildSchema = storedWeightsSchema.extend({
   stages: z.array(z.object({
-    compensated: z.boolean().describe("least squares corrected maps, on the calibration windows in the file"),
-    scale: z.number().optional().describe("of the adapters, 0 where scales alone were trained; absent: nothing was"),
+    compensated: z.boolean().describe("whether least squares corrected maps, on the calibration windows in the file"),
+    scale: z.number().optional().describe("of the adapters; 0: only scales were trained; absent: nothing was"),
   })).length(1),
 });
 /** What makes a cell's model again from the dense one. */
@@ -299,7 +296,7 @@ const doneRecordSchema = z.object({
   state: z.literal("done"),
   environment: environmentSchema,
   laterEnvironments: z.array(environmentSchema).optional().describe(
-    "of measurements that were added elsewhere or by another version, in order",
+    "of measurements that were added on other machines or by other versions, in order",
   ),
   weights: z.strictObject({
     path: z.string(),
@@ -314,30 +311,30 @@ const doneRecordSchema = z.object({
   raisedRidges: z.number().int().min(1).optional().describe(
     "times that rounding made an inverse indefinite, so that the method added more to a diagonal",
   ),
-  changedWeights: z.boolean().describe("whether weights are others than the dense model's, besides the removed ones"),
-  rebuild: storedRebuildSchema.optional().describe("present when the cell changed weights, and training left it"),
-  storedWeights: storedWeightsSchema.optional().describe("every tensor; present when the cell changed and kept them"),
+  changedWeights: z.boolean().describe("whether weights that stayed differ from the dense model's"),
+  rebuild: storedRebuildSchema.optional().describe("present if the cell changed weights and can be rebuilt"),
+  storedWeights: storedWeightsSchema.optional().describe("every tensor; present if the cell changed and kept them"),
   calibrationData: datasetUseSchema.nullable(),
   training: z.array(trainingReportSchema).optional().describe("stages of learning and recovery, in order"),
   trainingData: datasetUseSchema.optional(),
-  trainingDomains: z.array(datasetUseSchema).optional().describe("in place of `trainingData` where there are domains"),
+  trainingDomains: z.array(datasetUseSchema).optional().describe("instead of `trainingData` if there are domains"),
   perplexity: z.array(perplexityResultSchema),
   tasks: z.array(taskResultSchema),
-  groups: z.array(groupResultSchema).optional().describe("groups of task files, whose tasks stand among `tasks`"),
+  groups: z.array(groupResultSchema).optional().describe("groups of task files; their tasks are in `tasks`"),
   throughput: z.array(throughputResultSchema),
   generations: z.array(z.strictObject({
     prompt: z.string(),
     text: z.string().describe("the continuation alone"),
-  })).optional().describe("continuations by the most probable tokens, in the order asked for"),
+  })).optional().describe("greedy continuations, in the order of the prompts"),
   memory: z.strictObject({ afterLoadBytes: z.number(), peakBytes: z.number(), measure: z.string() }),
   timings: z.strictObject({
-    loadS: z.number().describe("reading models, and making a pruned one again"),
+    loadS: z.number().describe("reading models, and rebuilding a pruned one"),
     pruneS: z.number().describe("scoring units and cutting, without learning"),
     learnS: z.number().describe("stages of `training`"),
     evaluateS: z.number().describe("perplexity, tasks and generation"),
-    throughputS: z.number().nullable().describe("null: in `evaluateS`, in records of versions before 4"),
-    waitS: z.number().nullable().describe("for statistics that another cell computed; null: unknown"),
-  }).describe("where `seconds` went; the start of processes is in none of them"),
+    throughputS: z.number().nullable().describe("null in older records, where `evaluateS` includes it"),
+    waitS: z.number().nullable().describe("waiting for statistics of another cell; null in older records"),
+  }).describe("parts of `seconds`; starting processes is in none"),
 });
 /** The record of a cell that failed. */
 export const failedRecordSchema = z.strictObject({
@@ -347,7 +344,7 @@ export const failedRecordSchema = z.strictObject({
     kind: z.enum(FAILURE_KINDS),
     message: z.string(),
     exitCode: z.number().nullable(),
-    phase: z.string().optional().describe("what the cell was doing: `learning: step 41 of 60`; its log has the rest"),
+    phase: z.string().optional().describe("what the cell was doing: `learning: step 41 of 60`"),
   }),
 });
 /** One record per cell. */

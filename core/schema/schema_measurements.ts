@@ -1,4 +1,4 @@
-/** The part of the schema that says what is measured of a model and what comes of it.
+/** Measurements and their results.
  *
  * @module
  */
@@ -34,7 +34,7 @@ export const generationChoiceSchema = z.strictObject({
   tokens: positiveInt.describe("most tokens after each prompt"),
 });
 
-/** Which data a measurement read. */
+/** A data set that was read. */
 export const datasetUseSchema = z.strictObject({
   id: z.string(),
   split: z.string(),
@@ -43,7 +43,7 @@ export const datasetUseSchema = z.strictObject({
   licence: z.string(),
   sha256: z.string().describe("of the bytes read"),
 });
-/** Which data a measurement read. */
+/** A data set that was read. */
 export type DatasetUse = z.infer<typeof datasetUseSchema>;
 
 /** Most tokens of a batch, on which rounding depends. */
@@ -89,11 +89,11 @@ export const taskResultSchema = z.object({
   task: z.string(),
   version: z.number(),
   definition: z.strictObject({ path: z.string(), sha256: z.string() }).optional().describe(
-    "task file that the task comes from, and the hash of what it says with its includes",
+    "the task's file, and the hash of its contents with includes",
   ),
   dataset: datasetUseSchema,
   numFewshot: z.number(),
-  fewshotDataset: datasetUseSchema.optional().describe("what the examples in the prompt were drawn from"),
+  fewshotDataset: datasetUseSchema.optional().describe("data set of the examples in the prompt"),
   bosPolicy: z.string(),
   samples: z.strictObject({ original: z.number(), effective: z.number() }),
   metrics: z.record(
@@ -128,15 +128,15 @@ export const throughputResultSchema = z.strictObject({
   tokensPerS: z.strictObject({ mean: z.number(), sd: z.number() }),
   samplesMs: z.array(z.number()),
   denseSamplesMs: z.array(z.number()).optional().describe(
-    "the dense model's repeats, each next to the one of the same index; absent where repeats did not alternate",
+    "the dense model's repeats, next to those of the same index; absent if repeats did not alternate",
   ),
-  threads: z.number().optional().describe("of the process that timed; those of the cell's environment when absent"),
+  threads: z.number().optional().describe("of the timing process; absent: those of the cell's environment"),
   machine: z.strictObject({ engine: z.string(), library: z.string(), device: z.string(), cpu: z.string() }).optional()
-    .describe("on which it was timed; that of the cell's environment when absent"),
+    .describe("that timed; absent: that of the cell's environment"),
   otherCores: z.number().nullable().optional().describe(
-    "processor cores that other programs kept busy meanwhile, on average; null where the system does not tell",
+    "cores that other programs kept busy meanwhile, on average; null if the system does not tell",
   ),
-  sharedFrom: z.string().optional().describe("id of the cell that was timed: models of one shape share a measurement"),
+  sharedFrom: z.string().optional().describe("id of the timed cell: models of one shape share a measurement"),
 });
 /** Throughput of one kind of work. */
 export type ThroughputResult = z.infer<typeof throughputResultSchema>;

@@ -1,4 +1,4 @@
-/** The part of the schema that says how training is configured and recorded.
+/** Settings and reports of training.
  *
  * @module
  */
@@ -25,7 +25,7 @@ export type Recovery = (typeof RECOVERIES)[number];
 /** How training goes, the same for learned methods and for the recovery of all others. */
 export const trainingSchema = z.strictObject({
   corpus: z.string().optional().describe(
-    "corpus whose calibration split is learned from, file:PATH, or self (text of the dense model); defaults to calibration's",
+    "corpus (its calibration split), file:PATH, or self (text of the dense model); calibration's by default",
   ),
   domains: z.record(z.string(), z.number().positive()).optional().describe("corpora instead of one, and their parts"),
   steps: positiveInt.default(100).describe("optimiser steps; a learned method learns its choice in the first of them"),
