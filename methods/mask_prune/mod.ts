@@ -2,25 +2,24 @@
  *
  * Paper: Qin, Tan, Zhang, Cai and Wang 2025, arXiv:2502.14008; the minimax form after Yuan et al. 2021, "UMEC".
  *
- *     min over masks m, theta, widths s   max over y, z >= 0   of
- *         Loss(m, theta) + sum_l,t y[l,t] bottom_s(m[l,t]) + z (R(s) - B)
+ * min over masks m, theta, widths s   max over y, z >= 0   of Loss(m, theta) + sum_l,t y[l,t] bottom_s(m[l,t]) + z
+ * (R(s) - B)
  *
- * m[l,t]: f32 [F], [H] or [G]; s[t] units go in every layer; theta: what the run's `recover` trains; R(s): the fraction of
- * the parameters that stays; B: the budget, which falls to its final value along a ramp. One step of `fit()`:
+ * Shapes: m[l,t] f32 [F], [H] or [G]; s[t] units go in every layer; theta: what the run's `recover` trains; R(s): the
+ * fraction of the parameters that stays; B: the budget, which falls to its final value along a ramp. One step of
+ * `fit()`:
  *
- *   1. close the s units of lowest rank in every layer: the others are open
- *   2. theta <- AdamW(theta, dLoss/dtheta), in `nextStep()`; it returns g, the gradient to every gate, open or closed
- *   3. m <- Adam(m, g), straight through the gates
- *   4. m <- prox(m): the s units of lowest rank are divided by 1 + 2 y
- *   5. y <- y + eta_y bottom_s(m)
- *   6. s follows the budget at the ratio of the target; `variant: paper` learns s and z, in `stepWidths()`
+ * 1. close the s units of lowest rank in every layer: the others are open 2. theta <- AdamW(theta, dLoss/dtheta), in
+ * `nextStep()`; it returns g, the gradient to every gate, open or closed 3. m <- Adam(m, g), straight through the gates
+ * 4. m <- prox(m): the s units of lowest rank are divided by 1 + 2 y 5. y <- y + eta_y bottom_s(m) 6. s follows the
+ * budget at the ratio of the target; `variant: paper` learns s and z, in `stepWidths()`
  *
  * At the freeze the s units of lowest rank are cut out, least squares corrects the maps if the run compensates, and the
  * remaining steps train what is left (`learn()`).
  *
  * `variant: choice`: m = exp(a), a the scores that are learned; gates are 0 and 1, the rank is a, which starts from
- * calibration data (`importance.ts`). `variant: paper`: m starts at 1, is the gate itself, and |m| is the rank, which from
- * a cold start chooses nearly at random. The paper's constants are not public.
+ * calibration data (`importance.ts`). `variant: paper`: m starts at 1, is the gate itself, and |m| is the rank, which
+ * from a cold start chooses nearly at random. The paper's constants are not public.
  *
  * Cost: `steps` forward and backward passes and one more per calibration sequence. Deviations: `variant: choice`;
  * normalised widths and duals (`widths.ts`); the loss is the run's.
@@ -120,7 +119,8 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
   }
   const learnsWidths = options.variant === "paper" && options.uniform;
   const goal = options.uniform ? target.uniform : unevenShapes(context, importance);
-  const lowest = ({ values, axis }: UnitMasks, s: number) => smallestInSegments(rank(values), s, axis.segments);
+  const lowest = ({ values, axis, layer }: UnitMasks, s: number) =>
+    smallestInSegments(rank(values), s, axis.segments, `${UNITS[axis.type].noun} of layer ${layer}`);
   const first = all.map((own) => lowest(own, removedOf(config, goal, own, 1)));
   const final = target.budgetParameters / target.prunableParameters;
   const ramp = Math.max(1, options.rampEnd * run.given.options.steps);

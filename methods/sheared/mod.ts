@@ -211,9 +211,10 @@ const expectedSparsityOf = ({ rows }: Granularity): number =>
 function structureOf(config: DecoderConfig, parts: readonly Granularity[]): Structure {
   const finals = parts.map(({ type, rows, removed, segments }) => ({
     type,
-    rows: rows.map(({ logAlpha }) => {
+    rows: rows.map(({ logAlpha }, row) => {
       const values = logAlpha.map(softMask);
-      for (const unit of smallestInSegments(logAlpha, removed, segments)) values[unit] = 0;
+      const what = `masks of ${type}, row ${row}`;
+      for (const unit of smallestInSegments(logAlpha, removed, segments, what)) values[unit] = 0;
       return values;
     }),
   }));

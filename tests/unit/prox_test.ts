@@ -1,6 +1,7 @@
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { NumericError } from "../../core/util/errors.ts";
 import fc from "fast-check";
-import { smallest, smallestInSegments } from "../../methods/_shared/ranking.ts";
+import { smallestInSegments } from "../../methods/_shared/ranking.ts";
 import { bottomShare, bottomSlope, shrink } from "../../methods/mask_prune/prox.ts";
 
 /** Masks v, how many of each of `segments` equal runs are in the bottom, and the multiplier y. */
@@ -109,9 +110,14 @@ Deno.test("bottomSlope() is the finite difference of bottom_s to the right of a 
   assertEquals(bottomSlope([1, -3, 2], 3), 9);
 });
 
-Deno.test("smallest() takes the k smallest, the lower index first among equals", () => {
-  assertEquals(smallest([2, 1, 1, 0, 1], 3), [1, 2, 3]);
-  assertEquals(smallest([2, 1], 5), [0, 1]);
-  assertEquals(smallest([2, 1], 0), []);
+Deno.test("smallestInSegments() takes the k smallest, the lower index first among equals, and refuses NaN", () => {
+  assertEquals(smallestInSegments([2, 1, 1, 0, 1], 3, 1), [1, 2, 3]);
+  assertEquals(smallestInSegments([2, 1], 5, 1), [0, 1]);
+  assertEquals(smallestInSegments([2, 1], 0, 1), []);
+  assertThrows(
+    () => smallestInSegments([2, NaN], 1, 1, "FFN channels of layer 3"),
+    NumericError,
+    "Ranks of FFN channels of layer 3 must be numbers: current NaN for unit 1",
+  );
   assertEquals(smallestInSegments([3, 1, 2, 9, 8, 7], 1, 2), [1, 5]);
 });
