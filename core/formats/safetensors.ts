@@ -32,7 +32,7 @@ interface SafetensorsEntry {
 }
 
 /** An open checkpoint: one file, or the shards of a folder. */
-export interface SafetensorsCheckpoint {
+interface SafetensorsCheckpoint {
   /** The files, in name order. */
   paths: string[];
   /** Bytes of all files. */

@@ -49,7 +49,7 @@ export function studentT95(df: number): number {
 }
 
 /** Options of {@linkcode signFlipTest}. */
-export interface SignFlipOptions {
+interface SignFlipOptions {
   /** Seed of the random stream; the same seed gives the same result. */
   seed: number;
   /** Number of random sign patterns, if there are more than {@linkcode MOST_PATTERNS} in all. */
@@ -70,7 +70,7 @@ export interface PairedTest {
 }
 
 /** Sign patterns that are enumerated at most; of more, this many are drawn. */
-export const MOST_PATTERNS = 100_000;
+const MOST_PATTERNS = 100_000;
 
 function differences(a: readonly number[], b: readonly number[]): number[] {
   if (a.length !== b.length) {

@@ -107,6 +107,21 @@ const count = z.number().int().nonnegative();
 const absent = z.union([z.null(), z.literal(false)]);
 const dataFiles = z.union([z.string(), z.array(z.string())]);
 
+/** Keys that must be absent or null, with the reason. */
+const REFUSALS = {
+  filter_list: "filters are not supported",
+  process_docs: "records cannot be processed: prepare them for the templates",
+  process_results: "custom metrics are not supported",
+  use_prompt: "promptsource prompts are not supported",
+  gen_prefix: "a generation prefix is not supported",
+  custom_dataset: "data sets made by a program are not supported",
+  doc_to_image: "images are not supported",
+  doc_to_audio: "audio is not supported",
+};
+const refusedKeys = Object.fromEntries(
+  Object.keys(REFUSALS).map((key) => [key, z.null().optional()]),
+) as Record<keyof typeof REFUSALS, z.ZodOptional<z.ZodNull>>;
+
 /** Keys of a task file. Keys that matter only to the harness itself may have any value. */
 const taskSchema = z.strictObject({
   task: z.string().regex(/^[\w.:+-]+$/, "must consist of letters, digits and . _ : + -"),
@@ -143,15 +158,8 @@ const taskSchema = z.strictObject({
   should_decontaminate: z.unknown().optional(),
   doc_to_decontamination_query: z.unknown().optional(),
   generation_kwargs: z.unknown().optional(),
-  process_docs: z.null().optional(),
-  process_results: z.null().optional(),
-  filter_list: z.null().optional(),
-  use_prompt: z.null().optional(),
-  gen_prefix: z.null().optional(),
-  custom_dataset: z.null().optional(),
-  doc_to_image: z.null().optional(),
-  doc_to_audio: z.null().optional(),
   unsafe_code: absent.optional(),
+  ...refusedKeys,
 });
 /** The checked configuration of a task. */
 export type TaskConfig = Omit<z.infer<typeof taskSchema>, "metric_list"> & { metrics: MetricName[] };
@@ -168,21 +176,6 @@ function findHook(value: unknown, keys: readonly string[] = []): { key: string; 
     if (found) return found;
   }
 }
-
-/** Messages for keys that are not supported. */
-const REFUSALS: Readonly<Record<string, string>> = {
-  filter_list: "filters are not supported",
-  process_docs: "records cannot be processed: prepare them for the templates",
-  process_results: "custom metrics are not supported",
-  use_prompt: "promptsource prompts are not supported",
-  gen_prefix: "a generation prefix is not supported",
-  custom_dataset: "data sets made by a program are not supported",
-  doc_to_image: "images are not supported",
-  doc_to_audio: "audio is not supported",
-  unsafe_code: "tasks that run code are not supported",
-  repeats: "each request is scored once: repeats must be 1",
-  class: "tasks written in Python are not supported",
-};
 
 function metricsOf(path: string, { output_type: type, metric_list: listed }: z.infer<typeof taskSchema>): MetricName[] {
   const { usual, all } = METRICS[type];
@@ -212,7 +205,7 @@ function metricsOf(path: string, { output_type: type, metric_list: listed }: z.i
 export function checkTask(path: string, raw: RawConfig): TaskConfig {
   const refuse = (problem: string) => new FileFormatError(path, problem);
   const { class: own } = raw;
-  if (own !== undefined) throw refuse(REFUSALS.class ?? "");
+  if (own !== undefined) throw refuse("tasks written in Python are not supported");
   const decisive = Object.fromEntries(Object.entries(raw).filter(([key]) => !UNUSED.includes(key)));
   const found = findHook(decisive);
   if (found) {
@@ -239,7 +232,12 @@ export function checkTask(path: string, raw: RawConfig): TaskConfig {
 function explainIssue(issue: z.core.$ZodIssue | undefined, raw: RawConfig): string {
   if (!issue) return "does not fit";
   const key = issue.path.join(".");
-  const refused = REFUSALS[String(issue.path[0])];
+  const refusals: Readonly<Record<string, string>> = {
+    ...REFUSALS,
+    unsafe_code: "tasks that run code are not supported",
+    repeats: "each request is scored once: repeats must be 1",
+  };
+  const refused = refusals[String(issue.path[0])];
   if (refused !== undefined) return `${key}: ${refused}`;
   if (issue.code === "unrecognized_keys") {
     const kind = key === "" ? "key" : `key of ${key}`;

@@ -55,14 +55,14 @@ function defineQuestions(kind: string, summary: string): Task<typeof question> {
   });
 }
 
-/** Who lives where, what an animal eats, which tool a trade needs: four answers. */
-export const tinyFacts = defineQuestions("facts", "facts about people, villages, trades and animals");
-/** How many there are after some come or go: four answers. */
-export const tinyCounting = defineQuestions("counting", "counting, adding and taking away up to ten");
-/** Singular or plural verb, with other nouns in between: two answers. */
-export const tinyAgreement = defineQuestions("agreement", "agreement of subject and verb across other nouns");
-/** Who or what a pronoun means: three answers. */
-export const tinyCoreference = defineQuestions("coreference", "who or what she, he, it and them are");
-
 /** The four tasks. */
-export const tinyTasks: readonly Task<typeof question>[] = [tinyFacts, tinyCounting, tinyAgreement, tinyCoreference];
+export const tinyTasks: readonly Task<typeof question>[] = [
+  // Who lives where, what an animal eats, which tool a trade needs: four answers.
+  defineQuestions("facts", "facts about people, villages, trades and animals"),
+  // How many there are after some come or go: four answers.
+  defineQuestions("counting", "counting, adding and taking away up to ten"),
+  // Singular or plural verb, with other nouns in between: two answers.
+  defineQuestions("agreement", "agreement of subject and verb across other nouns"),
+  // The noun of a pronoun: three answers.
+  defineQuestions("coreference", "who or what she, he, it and them are"),
+];

@@ -5,29 +5,34 @@
 import type { DecoderConfig } from "../config.ts";
 import type { Family, FamilyConfig } from "./family.ts";
 
-/** Omits factors of 1, and the usual one of attention. */
-function factors(
-  { headSize }: DecoderConfig,
-  { embedding, attention, residual, logits }: {
-    embedding: number;
-    attention: number;
-    residual: number;
-    logits: number;
-  },
-): FamilyConfig {
-  return {
-    ...embedding !== 1 && { embeddingScale: embedding },
-    ...attention !== 1 / Math.sqrt(headSize) && { attentionScale: attention },
-    ...residual !== 1 && { residualScale: residual },
-    // The file has the divisor of the logits.
-    ...logits !== 1 && { logitScale: 1 / logits },
-  };
+/** A factor's field, and its names in `config.json` and GGUF metadata. */
+const FACTORS = [
+  { field: "embeddingScale", hf: "embedding_multiplier", gguf: "embedding_scale" },
+  { field: "attentionScale", hf: "attention_multiplier", gguf: "attention.scale" },
+  { field: "residualScale", hf: "residual_multiplier", gguf: "residual_scale" },
+  // Files have the divisor of the logits.
+  { field: "logitScale", hf: "logits_scaling", gguf: "logit_scale" },
+] as const;
+type Field = typeof FACTORS[number]["field"];
+
+const usual = (field: Field, { headSize }: DecoderConfig) => field === "attentionScale" ? 1 / Math.sqrt(headSize) : 1;
+
+/** Factors with other values than usual. */
+function readFactors(config: DecoderConfig, read: (factor: typeof FACTORS[number]) => number): FamilyConfig {
+  return Object.fromEntries(FACTORS.flatMap((factor) => {
+    const { field } = factor;
+    const stored = read(factor);
+    if (stored === usual(field, config)) return [];
+    return [[field, field === "logitScale" ? 1 / stored : stored]];
+  }));
 }
 
-const attentionOf = ({ attentionScale, headSize }: DecoderConfig) => attentionScale ?? 1 / Math.sqrt(headSize);
-
-/** Rounds away the error of dividing twice. */
-const divisorOf = ({ logitScale = 1 }: DecoderConfig) => Number((1 / logitScale).toPrecision(15));
+/** A factor's value in files. */
+function stored(field: Field, config: DecoderConfig): number {
+  const value = config[field] ?? usual(field, config);
+  // Rounds away the error of dividing twice.
+  return field === "logitScale" ? Number((1 / value).toPrecision(15)) : value;
+}
 
 /** See the module. */
 export const GRANITE: Family = {
@@ -37,36 +42,14 @@ export const GRANITE: Family = {
     modelType: "granite",
     architecture: "GraniteForCausalLM",
     biases: ["attention_bias", "mlp_bias"],
-    read: (members, common) =>
-      factors(common, {
-        embedding: members.number("embedding_multiplier", 1),
-        attention: members.number("attention_multiplier", 1),
-        residual: members.number("residual_multiplier", 1),
-        logits: members.number("logits_scaling", 1),
-      }),
-    write: (config) => ({
-      embedding_multiplier: config.embeddingScale ?? 1,
-      attention_multiplier: attentionOf(config),
-      residual_multiplier: config.residualScale ?? 1,
-      logits_scaling: divisorOf(config),
-    }),
+    read: (members, common) => readFactors(common, ({ hf }) => members.number(hf, 1)),
+    write: (config) => Object.fromEntries(FACTORS.map(({ field, hf }) => [hf, stored(field, config)])),
   },
   gguf: {
     architecture: "granite",
     pairsRows: true,
     biases: ["query", "key", "value", "output", "gate", "up", "down"],
-    read: (members, common) =>
-      factors(common, {
-        embedding: members.number("embedding_scale", 1),
-        attention: members.number("attention.scale", 1 / Math.sqrt(common.headSize)),
-        residual: members.number("residual_scale", 1),
-        logits: members.number("logit_scale", 1),
-      }),
-    write: (config) => ({
-      "embedding_scale": { f32: config.embeddingScale ?? 1 },
-      "attention.scale": { f32: attentionOf(config) },
-      "residual_scale": { f32: config.residualScale ?? 1 },
-      "logit_scale": { f32: divisorOf(config) },
-    }),
+    read: (members, common) => readFactors(common, ({ field, gguf }) => members.number(gguf, usual(field, common))),
+    write: (config) => Object.fromEntries(FACTORS.map(({ field, gguf }) => [gguf, { f32: stored(field, config) }])),
   },
 };

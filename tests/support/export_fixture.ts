@@ -14,12 +14,12 @@ import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { toySource } from "./toy.ts";
 import { BOS_FIRST } from "./weights_fixture.ts";
 
-/** A byte-level tokenizer of 280 tokens: the first of the bundled model's. */
-export function byteLevelDefinition(): TokenizerDefinition {
+/** A byte-level tokenizer: the first tokens of the bundled model's. */
+export function byteLevelDefinition(vocabSize = 280): TokenizerDefinition {
   const read = (name: string) =>
     JSON.parse(Deno.readTextFileSync(new URL(`../../models/tiny/${name}`, import.meta.url)));
   const tokenizer = read("tokenizer.json");
-  const vocab = Object.entries(tokenizer.model.vocab as Record<string, number>).filter(([, id]) => id < 280);
+  const vocab = Object.entries(tokenizer.model.vocab as Record<string, number>).filter(([, id]) => id < vocabSize);
   const isKept = new Set(vocab.map(([token]) => token));
   tokenizer.model.vocab = Object.fromEntries(vocab.sort(([, a], [, b]) => a - b));
   tokenizer.model.merges = tokenizer.model.merges.filter((pair: string[]) => isKept.has(pair.join("")));

@@ -14,7 +14,7 @@ import { expectedTensors } from "../../models/config.ts";
 import { MAX_LAYERS } from "../../models/families/members.ts";
 import { openModel } from "../../models/load.ts";
 import { rebuildTensors } from "../../models/training/rebuild.ts";
-import { PLANS } from "./export_fixture.ts";
+import { byteLevelDefinition, PLANS } from "./export_fixture.ts";
 import { REBUILD, REBUILT, REBUILT_FROM } from "./rebuild_fixture.ts";
 import { ggufMetadata, ggufTensors } from "./gguf_fixture.ts";
 import { ggufBytes, randomTensors, smallConfig, writeFolder } from "./weights_fixture.ts";
@@ -139,15 +139,6 @@ interface Target {
   use: () => Promise<void>;
 }
 
-/** The bundled tokenizer with its first tokens and the merges among them. */
-function smallTokenizer(): unknown {
-  const json = JSON.parse(Deno.readTextFileSync(join(ROOT, "models/tiny/tokenizer.json")));
-  const kept = Object.entries(json.model.vocab as Record<string, number>).filter(([, id]) => id < 320);
-  const vocab = Object.fromEntries(kept);
-  const merges = (json.model.merges as [string, string][]).filter((pair) => pair.join("") in vocab);
-  return { ...json, model: { ...json.model, vocab, merges } };
-}
-
 async function writeTargets(root: string): Promise<Target[]> {
   const targets: Target[] = [];
   const config = smallConfig();
@@ -163,7 +154,7 @@ async function writeTargets(root: string): Promise<Target[]> {
   const other = join(root, "bytes");
   Deno.mkdirSync(other);
   writeFolder(other, smallConfig({ vocabSize: 320 }), randomTensors(smallConfig({ vocabSize: 320 })));
-  Deno.writeTextFileSync(join(other, "tokenizer.json"), JSON.stringify(smallTokenizer()));
+  Deno.writeTextFileSync(join(other, "tokenizer.json"), JSON.stringify(byteLevelDefinition(320).tokenizer));
   inFolder("tokenizer.json", "tokenizer.json", true, other);
 
   const gguf = join(root, "model.gguf");

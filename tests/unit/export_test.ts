@@ -21,7 +21,8 @@ import { exportHfFolder, planShards } from "../../models/export.ts";
 import { exportGguf, f16Fallbacks } from "../../models/export_gguf.ts";
 import { completedBiases, paddedSource, prunedSource } from "../../models/export_source.ts";
 import { openModel } from "../../models/load.ts";
-import { isRemoved, type PrunePlan } from "../../models/plan.ts";
+import type { PrunePlan } from "../../models/plan.ts";
+import { hardMask, maskValues } from "../support/plan_masks.ts";
 import { referenceForward } from "../support/reference.ts";
 import { toyTokens } from "../support/toy.ts";
 import { byteLevelDefinition, exportToy, PLANS, sentencePieceDefinition } from "../support/export_fixture.ts";
@@ -33,16 +34,6 @@ const ALL_BIASES = { biases: [...LINEAR_NAMES] };
 
 const logitsOf = (source: WeightSource, options: Parameters<typeof referenceForward>[2] = {}) =>
   referenceForward(source, TOKENS, options).logits;
-
-/** Masks of a plan, written down once more. */
-function masksOf(config: DecoderConfig, plan: PrunePlan) {
-  const hard = (length: number, kept: number[]) => Array.from({ length }, (_, i) => kept.includes(i) ? 1 : 0);
-  return plan.layers.map((layer, l) => ({
-    queryHeads: hard(queryHeads(at(config.layers, l)), layer.queryHeads),
-    ffn: hard(at(config.layers, l).ffnChannels, layer.ffnChannels),
-    layer: isRemoved(layer) ? 0 : 1,
-  }));
-}
 
 /** Asserts that two checkpoints hold the same numbers. */
 function assertSameWeights(actual: WeightSource, expected: WeightSource): void {
@@ -66,16 +57,12 @@ function writeGgufOf(path: string, source: WeightSource, definition: TokenizerDe
   });
 }
 
-/** The mask of the hidden dimensions of a plan. */
-const hiddenOf = ({ width }: DecoderConfig, { hidden }: PrunePlan) =>
-  hidden && Array.from({ length: width }, (_, i) => hidden.includes(i) ? 1 : 0);
-
 for (const [name, options] of Object.entries({ "no biases": {}, "all biases": ALL_BIASES })) {
   for (const [widths, plan] of Object.entries<PrunePlan>(PLANS)) {
     Deno.test(`prunedSource() computes what masks compute: ${widths} widths, ${name}`, () => {
       const source = exportToy(options);
-      const masks = masksOf(source.config, plan);
-      const hidden = hiddenOf(source.config, plan);
+      const masks = maskValues(source.config, plan);
+      const hidden = plan.hidden && hardMask(source.config.width, plan.hidden);
       assertEquals(logitsOf(prunedSource(source, plan)), logitsOf(source, { masks, hidden }));
     });
   }
