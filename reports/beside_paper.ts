@@ -9,7 +9,8 @@ import type { Column } from "./columns.ts";
 import { isSameExperiment, type PublishedRow, publishedRows } from "./paper/published.ts";
 import { PAPER_TABLE } from "./paper/tables.ts";
 import { protocolCaption } from "./protocol.ts";
-import { type Estimate, hasRuns, type Row, type Section } from "./sections.ts";
+import { type Estimate } from "./estimates.ts";
+import { hasRuns, type Row, type Section } from "./sections.ts";
 
 /** One number of the paper beside ours. */
 export interface PairedValue {

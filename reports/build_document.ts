@@ -48,13 +48,12 @@ function blocksOf(section: Section, prefix: string): Block[] {
   const ranks = rankings(section);
   const { lead, rest } = buildCharts(section, prefix);
   const found = glance(section, ranks);
-  const isTimed = section.columns.some(({ kind }) => kind === "throughput");
   return [
     { kind: "line", text: contextWords(section) },
     { kind: "facts", isOpen: true, title: "Protocol", facts: protocol(section) },
     { kind: "warnings", texts: warnings(section) },
     ...found.lines.length === 0 || found.topics.length === 0 ? [] : [found],
-    ...figures(`Quality against ${isTimed ? "speed and " : ""}size`, lead),
+    ...figures(`Quality against ${section.speeds.length > 0 ? "speed and " : ""}size`, lead),
     ...tableBlock(section, ranks, "quality", "Quality"),
     ...besidePaperTable(section),
     ...tableBlock(section, ranks, "size", "Size and speed"),

@@ -8,7 +8,8 @@ import { level, unique } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
 import { type Column, qualityText } from "./columns.ts";
 import type { Spec } from "./document.ts";
-import { boundsOf, type Estimate, hasRuns, isDense, type Row, type Section } from "./sections.ts";
+import { boundsOf, type Estimate } from "./estimates.ts";
+import { type Row, type Section } from "./sections.ts";
 import { meanOf } from "./result_tables.ts";
 
 /** Plot width of the files and of wide screens. */
@@ -129,11 +130,6 @@ function wrap(text: string, limit: number): string[] {
   }
   return [...lines, last];
 }
-
-/** Rows of pruned models that have results. */
-export const pruned = (section: Section): Row[] => section.rows.filter((row) => !isDense(row) && hasRuns(row));
-/** The dense row, if it has results. */
-export const denseRow = (section: Section): Row | undefined => section.rows.find((row) => isDense(row) && hasRuns(row));
 
 /** A method in a figure: all rows that differ by level only. */
 export interface Line {

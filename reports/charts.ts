@@ -25,7 +25,7 @@ const kindOf = (column: Column) => column.kind === "perplexity" ? "perplexity" :
  * @param prefix Begins the file names, for runs with several sections. */
 export function buildCharts(section: Section, prefix = ""): Charts {
   const headline = headlineColumns(section);
-  const speeds = section.columns.filter(({ kind }) => kind === "throughput");
+  const speeds = section.speeds;
   // Accuracy is what a model is used for; perplexity where no task was scored.
   const quality = headline.find(({ kind }) => kind !== "perplexity") ?? headline[0];
   const [fast, ...slower] = quality === undefined

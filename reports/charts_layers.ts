@@ -3,7 +3,7 @@
  * @module
  */
 import { at } from "../core/util/indexing.ts";
-import { axis, facets, linesOf, nameOf, nominal, pruned, subject, WIDE } from "./chart_style.ts";
+import { axis, facets, linesOf, nameOf, nominal, subject, WIDE } from "./chart_style.ts";
 import type { Chart } from "./document.ts";
 import { level, unique } from "./format.ts";
 import { LEVEL_COLOURS } from "./palette.ts";
@@ -33,7 +33,7 @@ const widthsOf = ({ runs }: Row, widthOf: WidthOf): number[] =>
 /** Kept widths of the methods whose layers differ, one panel per method and one line per level; null where every method
  * has equal widths: these are one number, which the tables hold. */
 function keptWidths(section: Section, unit: string, name: string, widthOf: WidthOf): Chart | null {
-  const lines = linesOf(pruned(section)).filter(({ rows }) =>
+  const lines = linesOf(section.pruned).filter(({ rows }) =>
     rows.some((row) => unique(widthsOf(row, widthOf)).length > 1)
   );
   const values = lines.flatMap(({ label, rows }) =>

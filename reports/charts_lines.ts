@@ -7,13 +7,11 @@ import { monotone } from "../core/util/stats.ts";
 import {
   axis,
   barWords,
-  denseRow,
   describe,
   HEIGHT,
   layer,
   type Line,
   linesOf,
-  pruned,
   qualityTitle,
   removed,
   scaleOf,
@@ -23,7 +21,8 @@ import {
 import type { Chart, Spec } from "./document.ts";
 import { NEUTRAL } from "./palette.ts";
 import type { Column } from "./columns.ts";
-import type { Estimate, Row, Section } from "./sections.ts";
+import type { Estimate } from "./estimates.ts";
+import type { Row, Section } from "./sections.ts";
 import { meanOf } from "./result_tables.ts";
 
 const LABEL_GAP = 15;
@@ -99,7 +98,7 @@ export const PARAMETERS: SizeAxis = {
   title: "parameters, millions",
   valueOf: (row) => meanOf(row, ({ size }) => size.parameters) / 1e6,
   dense: (section) =>
-    Math.max(...pruned(section).map((row) => meanOf(row, ({ denseSize }) => denseSize.parameters))) / 1e6,
+    Math.max(...section.pruned.map((row) => meanOf(row, ({ denseSize }) => denseSize.parameters))) / 1e6,
 };
 
 /** What the layers of one figure share. */
@@ -241,9 +240,9 @@ function endLabels(ends: LineEnd[], width: number): Spec[] {
 
 /** Quality against size: one line per method from the dense model, labelled at its end. */
 export function qualityAgainstSize(section: Section, column: Column, size: SizeAxis, name: string): Chart | null {
-  const points = valued(pruned(section), column);
+  const points = valued(section.pruned, column);
   if (points.length === 0) return null;
-  const dense = denseRow(section)?.values.get(column.key);
+  const dense = section.dense?.values.get(column.key);
   const estimates = [...points.map(({ estimate }) => estimate), ...dense === undefined ? [] : [dense]];
   const scale = qualityScale(column, estimates);
   const start = size.dense(section);

@@ -6,13 +6,11 @@ import {
   axis,
   barWords,
   colourScale,
-  denseRow,
   describe,
   layer,
   linesOf,
   nameOf,
   nominal,
-  pruned,
   qualityTitle,
   scaleOf,
   shell,
@@ -22,7 +20,8 @@ import type { Chart, Spec } from "./document.ts";
 import { level, unique } from "./format.ts";
 import type { Column } from "./columns.ts";
 import { NEUTRAL } from "./palette.ts";
-import { boundsOf, type Estimate, type Row, type Section } from "./sections.ts";
+import { boundsOf, type Estimate } from "./estimates.ts";
+import { type Row, type Section } from "./sections.ts";
 import { meanOf } from "./result_tables.ts";
 
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
@@ -130,11 +129,11 @@ function speedPoint(row: Row, quality: Column, speed: Column): ScatterPoint[] {
 
 /** Quality against measured tokens/s, with the Pareto front. */
 export function qualityAgainstSpeed(section: Section, quality: Column, speed: Column, name: string): Chart | null {
-  const rows = pruned(section).filter((row) => speedPoint(row, quality, speed).length > 0);
+  const rows = section.pruned.filter((row) => speedPoint(row, quality, speed).length > 0);
   if (rows.length === 0) return null;
   const isPerplexity = quality.kind === "perplexity";
   const points = rows.flatMap((row) => speedPoint(row, quality, speed));
-  const dense = denseRow(section);
+  const dense = section.dense;
   const references = dense === undefined ? [] : speedPoint(dense, quality, speed);
   const all = [...points, ...references];
   const title = `${isPerplexity ? "Perplexity" : "Accuracy"} against measured ${speed.name} speed`;
@@ -171,7 +170,7 @@ const TICKS = { tickCount: 6 };
 
 /** Measured speed-up against the reduction in MACs: how much of the saving a machine really gives. */
 export function speedUpAgainstMacs(section: Section, speed: Column, name: string): Chart | null {
-  const timed = pruned(section).flatMap((row) => {
+  const timed = section.pruned.flatMap((row) => {
     const up = row.speedUps.get(speed.key);
     return up === undefined ? [] : [{ row, up }];
   });

@@ -4,7 +4,7 @@
  */
 import type { CurveRow, RemovedType } from "../core/schema/schema.ts";
 import { evenlySpaced } from "../core/util/stats.ts";
-import { axis, colourScale, facets, linesOf, nameOf, nominal, pruned, subject, WIDE } from "./chart_style.ts";
+import { axis, colourScale, facets, linesOf, nameOf, nominal, subject, WIDE } from "./chart_style.ts";
 import type { Chart, Spec } from "./document.ts";
 import { level, unique } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
@@ -65,7 +65,7 @@ function panels(rows: CurveRow[]): Panel[] {
 
 /** One panel per quantity, one line per method and level; null where no method learned. */
 export function trainingCurves(section: Section): Chart | null {
-  const rows = pruned(section).filter((row) => learning(row).length > 1);
+  const rows = section.pruned.filter((row) => learning(row).length > 1);
   if (rows.length === 0) return null;
   const levels = unique(rows.map(({ asked }) => level(asked)));
   const values = panels(rows.flatMap(learning)).flatMap(({ title, pick }) =>

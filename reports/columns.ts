@@ -5,7 +5,7 @@
  */
 import { corpusLabel } from "../core/schema/cell_names.ts";
 import { at } from "../core/util/indexing.ts";
-import type { DoneRecord, PerplexityResult, TaskResult, ThroughputResult } from "../core/schema/schema.ts";
+import type { DatasetUse, DoneRecord, PerplexityResult, TaskResult, ThroughputResult } from "../core/schema/schema.ts";
 import { mean } from "../core/util/stats.ts";
 import { counted } from "../core/util/words.ts";
 import { listed, percent, sourceName, withSpread } from "./format.ts";
@@ -73,7 +73,14 @@ export interface Measurement {
   };
 }
 
-const ofTotal = (part: number, total: number) => part < total ? `n=${part} of ${total}` : `n=${part}`;
+/** What most columns have in common. */
+const USUAL = { limited: false, primary: true, isFraction: false, chance: null };
+
+/** How many examples or windows of all were scored. */
+const scored = (part: number, total: number) => ({
+  count: part < total ? `n=${part} of ${total}` : `n=${part}`,
+  limited: part < total,
+});
 
 const AVERAGING = {
   a: "mean of window means, per token",
@@ -81,19 +88,17 @@ const AVERAGING = {
   c: "whole documents, per word",
 };
 
-/** Window length, and scored windows or documents of how many, in words; the number of documents is not known where
- * only the first were read. */
-function windowCount(
-  { protocol, windows, windowTokens, maxWindows, tokens, droppedTokens }: PerplexityResult,
-): { count: string; limited: boolean } {
-  if (protocol !== "c") {
-    // A window holds fewer tokens of the text where the model needs others in front.
-    const own = (tokens - droppedTokens) / windows;
-    const all = Math.floor(tokens / own);
-    return { count: `L=${windowTokens}, ${ofTotal(windows, all)}`, limited: windows < all };
+/** Scored windows or documents; the number of documents is not known where only the first were read. */
+function windowCount(result: PerplexityResult): { count: string; limited: boolean } {
+  const { protocol, windows, windowTokens, maxWindows, tokens, droppedTokens } = result;
+  if (protocol === "c") {
+    const limited = windows === maxWindows;
+    return { count: limited ? `n=first ${windows} documents` : `n=${windows} documents`, limited };
   }
-  const limited = windows === maxWindows;
-  return { count: limited ? `n=first ${windows} documents` : `n=${windows} documents`, limited };
+  // A window holds fewer tokens of the text where the model needs others in front.
+  const own = (tokens - droppedTokens) / windows;
+  const { count, limited } = scored(windows, Math.floor(tokens / own));
+  return { count: `L=${windowTokens}, ${count}`, limited };
 }
 
 /** The name of a corpus in CSV headers, as long as itself. */
@@ -112,23 +117,27 @@ export function withFolders(columns: readonly Column[]): Column[] {
   });
 }
 
+function datasetWords({ revision, split, source, sha256 }: DatasetUse): string {
+  const at = revision === null ? "" : ` at ${revision}`;
+  return `${split} split of ${sourceName(source)}${at}, sha256 ${sha256.slice(0, 12)}`;
+}
+
+/** Nats of each window; of each document by its part of all words, where these are known. */
+function pairedNll({ protocol, windowNll, documentWords, documents }: PerplexityResult): number[] | undefined {
+  if (protocol !== "c") return windowNll;
+  if (documentWords === undefined || documents === undefined) return undefined;
+  return windowNll.map((nll, i) => nll * windowNll.length * at(documentWords, i) / documents.words);
+}
+
 function perplexityMeasurement(result: PerplexityResult): Measurement {
-  const { corpus, protocol, windowTokens, windows, dataset } = result;
-  const { count, limited } = windowCount(result);
+  const { corpus, protocol, windowTokens, windows, dataset, bosPolicy, tokenizerSha256 } = result;
   const name = corpusLabel(corpus);
+  const { count, limited } = windowCount(result);
+  const identity = [dataset.sha256, dataset.split, protocol, windowTokens, windows, bosPolicy, tokenizerSha256];
   return {
     column: {
-      key: JSON.stringify([
-        "perplexity",
-        name,
-        dataset.sha256,
-        dataset.split,
-        protocol,
-        windowTokens,
-        windows,
-        result.bosPolicy,
-        result.tokenizerSha256,
-      ]),
+      ...USUAL,
+      key: JSON.stringify(["perplexity", name, ...identity]),
       kind: "perplexity",
       name,
       corpus,
@@ -137,12 +146,10 @@ function perplexityMeasurement(result: PerplexityResult): Measurement {
       count,
       limited,
       windowTokens,
-      protocol: `protocol ${protocol} (${AVERAGING[protocol]}), ${count}, ` +
-        `BOS: ${result.bosPolicy}, ${datasetWords(dataset)}, tokenizer ${result.tokenizerSha256.slice(0, 12)}`,
+      protocol:
+        `protocol ${protocol} (${AVERAGING[protocol]}), ${count}, BOS: ${bosPolicy}, ${datasetWords(dataset)}, ` +
+        `tokenizer ${tokenizerSha256.slice(0, 12)}`,
       higherIsBetter: false,
-      isFraction: false,
-      primary: true,
-      chance: null,
     },
     value: result.perplexity,
     stderr: result.perplexityStderr,
@@ -150,39 +157,33 @@ function perplexityMeasurement(result: PerplexityResult): Measurement {
   };
 }
 
-/** Nats of each window; of each document by its part of all words, which older records do not say. */
-function pairedNll({ protocol, windowNll, documentWords, documents }: PerplexityResult): number[] | undefined {
-  if (protocol !== "c") return windowNll;
-  if (documentWords === undefined || documents === undefined) return undefined;
-  return windowNll.map((nll, i) => nll * windowNll.length * at(documentWords, i) / documents.words);
-}
-
-function datasetWords(dataset: DoneRecord["tasks"][number]["dataset"]): string {
-  const revision = dataset.revision === null ? "" : ` at ${dataset.revision}`;
-  return `${dataset.split} split of ${sourceName(dataset.source)}${revision}, sha256 ${dataset.sha256.slice(0, 12)}`;
-}
-
 /** What two results of a task must have in common to be compared. */
-export function taskIdentity(result: TaskResult): unknown[] {
-  const { task, version, definition, dataset, numFewshot, bosPolicy, samples } = result;
+function taskIdentity({ task, version, definition, dataset, numFewshot, bosPolicy, samples }: TaskResult): unknown[] {
   const file = definition ? [definition.sha256] : [];
   return [task, version, dataset.sha256, dataset.split, numFewshot, bosPolicy, samples.effective, ...file];
 }
 
-function taskMeasurements(result: TaskResult, primaryMetrics: PrimaryMetrics): Measurement[] {
-  const { samples } = result;
-  const primary = primaryMetric(result, primaryMetrics);
+/** Whether values of a metric are parts of 1, unlike those of some of lm-evaluation-harness. */
+const isFraction = (metric: string): boolean => !/perplexity|bits_per_byte/.test(metric);
+
+function outcomeNumbers({ outcomes }: TaskResult, metric: string): number[] | undefined {
+  const own = outcomes[metric];
+  return own === undefined ? undefined : [...own].map(Number);
+}
+
+function taskMeasurements(result: TaskResult, primary: string): Measurement[] {
+  const { task, samples, version, numFewshot, bosPolicy, dataset } = result;
+  const { count, limited } = scored(samples.effective, samples.original);
   return Object.entries(result.metrics).map(([metric, { value, stderr, higherIsBetter }]) => ({
     column: {
       key: JSON.stringify(["task", ...taskIdentity(result), metric]),
-      kind: "task" as const,
-      name: result.task,
+      kind: "task",
+      name: task,
       metric,
-      slug: `${result.task}_${metric}_n${samples.effective}`,
-      count: ofTotal(samples.effective, samples.original),
-      limited: samples.effective < samples.original,
-      protocol: `task version ${result.version}, ${result.numFewshot}-shot, ` +
-        `${ofTotal(samples.effective, samples.original)}, BOS: ${result.bosPolicy}, ${datasetWords(result.dataset)}`,
+      slug: `${task}_${metric}_n${samples.effective}`,
+      count,
+      limited,
+      protocol: `task version ${version}, ${numFewshot}-shot, ${count}, BOS: ${bosPolicy}, ${datasetWords(dataset)}`,
       higherIsBetter,
       primary: metric === primary,
       isFraction: isFraction(metric),
@@ -194,129 +195,109 @@ function taskMeasurements(result: TaskResult, primaryMetrics: PrimaryMetrics): M
   }));
 }
 
-/** Whether values of a metric are parts of 1, unlike those of some of lm-evaluation-harness. */
-export const isFraction = (metric: string): boolean => !/perplexity|bits_per_byte/.test(metric);
-
-function outcomeNumbers({ outcomes }: TaskResult, metric: string): number[] | undefined {
-  const own = outcomes[metric];
-  return own === undefined ? undefined : [...own].map(Number);
-}
-
 /** Plain mean of the primary metrics of one record's tasks; its standard error takes the tasks as independent. */
-function meanAccuracyMeasurement(all: TaskResult[], primaryMetrics: PrimaryMetrics): Measurement[] {
-  const primaryOf = (task: TaskResult) => primaryMetric(task, primaryMetrics);
-  const tasks = all.filter((task) => primaryOf(task).startsWith("acc"));
-  if (tasks.length < 2) return [];
-  const sorted = [...tasks].sort((a, b) => a.task < b.task ? -1 : 1);
-  const metrics = sorted.flatMap((task) => task.metrics[primaryOf(task)] ?? []);
-  if (metrics.length < sorted.length) return [];
-  const limited = sorted.some(({ samples }) => samples.effective < samples.original);
-  const variances = metrics.map(({ stderr }) => stderr === null ? null : stderr ** 2);
-  const known = variances.filter((variance) => variance !== null);
-  const outcomes = sorted.flatMap((task) => {
-    const own = outcomeNumbers(task, primaryOf(task));
-    return own === undefined ? [] : [own];
-  });
-  const examples = outcomes.reduce((sum, own) => sum + own.length, 0);
+function meanAccuracy(results: readonly TaskResult[], primaryMetrics: PrimaryMetrics): Measurement[] {
+  const parts = results.flatMap((result) => {
+    const name = primaryMetric(result, primaryMetrics);
+    const metric = result.metrics[name];
+    return metric && name.startsWith("acc") ? [{ result, name, metric, outcomes: outcomeNumbers(result, name) }] : [];
+  }).sort((a, b) => a.result.task < b.result.task ? -1 : 1);
+  if (parts.length < 2) return [];
+  const limited = parts.some(({ result: { samples } }) => samples.effective < samples.original);
+  const errors = parts.flatMap(({ metric: { stderr } }) => stderr === null ? [] : [stderr]);
+  const outcomes = parts.flatMap(({ outcomes }) => outcomes ? [outcomes] : []);
+  const examples = outcomes.flat().length;
   return [{
     column: {
-      key: JSON.stringify(["mean-accuracy", ...sorted.map(taskIdentity)]),
+      ...USUAL,
+      key: JSON.stringify(["mean-accuracy", ...parts.map(({ result }) => taskIdentity(result))]),
       kind: "mean-accuracy",
       name: "mean accuracy",
       metric: "mean",
-      slug: `mean_accuracy_${sorted.length}_tasks`,
-      count: `${sorted.length} tasks${limited ? ", limited" : ""}`,
+      slug: `mean_accuracy_${parts.length}_tasks`,
+      count: `${parts.length} tasks${limited ? ", limited" : ""}`,
       limited,
-      tasks: sorted.map(({ task }) => task),
-      protocol: `plain mean of ${listed(sorted.map((task) => `${task.task} ${primaryOf(task)}`), "and")}`,
+      tasks: parts.map(({ result }) => result.task),
+      protocol: `plain mean of ${listed(parts.map(({ result, name }) => `${result.task} ${name}`), "and")}`,
       higherIsBetter: true,
       isFraction: true,
-      primary: true,
-      chance: mean(sorted.map(({ chance }) => chance)),
+      chance: mean(parts.map(({ result }) => result.chance)),
     },
-    value: mean(metrics.map(({ value }) => value)),
-    stderr: known.length < variances.length ? null : Math.sqrt(known.reduce((a, b) => a + b, 0)) / sorted.length,
+    value: mean(parts.map(({ metric }) => metric.value)),
+    stderr: errors.length < parts.length ? null : Math.hypot(...errors) / parts.length,
     // Weights make every task count the same, however many examples it has.
-    paired: outcomes.length < sorted.length
+    paired: outcomes.length < parts.length
       ? undefined
-      : outcomes.flatMap((own) => own.map((right) => right * examples / (sorted.length * own.length))),
+      : outcomes.flatMap((own) => own.map((right) => right * examples / (parts.length * own.length))),
   }];
-}
-
-/** Logarithms of the speed-ups of neighbouring repeats; undefined where they did not alternate with the dense model's. */
-function logRatios({ samplesMs, denseSamplesMs }: ThroughputResult): number[] | undefined {
-  if (denseSamplesMs === undefined || denseSamplesMs.length !== samplesMs.length || samplesMs.length < 2) {
-    return undefined;
-  }
-  return samplesMs.map((ms, i) => Math.log(at(denseSamplesMs, i) / ms));
-}
-
-function throughputMeasurements(record: DoneRecord): Measurement[] {
-  return record.throughput.map((result) => {
-    const { name, batch, tokensPerS, samplesMs, threads = record.environment.threads, sharedFrom = record.id } = result;
-    const { device, cpu, library, engine } = result.machine ?? record.environment;
-    const logSpeedUps = logRatios(result);
-    return {
-      column: {
-        key: JSON.stringify(["throughput", name, batch, device, cpu, threads, library, engine]),
-        kind: "throughput" as const,
-        name,
-        metric: "tokens/s",
-        slug: `${name}_b${batch}`,
-        count: `batch ${batch}, ${device}, ${counted(threads, "thread")}`,
-        limited: false,
-        protocol: `batch ${batch}, ${counted(threads, "thread")}, ${device}, ${cpu}, ${library}`,
-        higherIsBetter: true,
-        isFraction: false,
-        primary: true,
-        chance: null,
-      },
-      value: tokensPerS.mean,
-      stderr: null,
-      repeats: { sd: tokensPerS.sd, n: samplesMs.length, timed: sharedFrom, ...logSpeedUps && { logSpeedUps } },
-    };
-  });
 }
 
 /** Metrics of groups of tasks; they stand beside their tasks and have no part in the mean accuracy. */
 function groupMeasurements({ groups = [], tasks: results }: DoneRecord): Measurement[] {
   return groups.flatMap(({ group, tasks, metrics }) => {
     const own = results.filter(({ task }) => tasks.includes(task));
-    const effective = own.reduce((sum, { samples }) => sum + samples.effective, 0);
-    const original = own.reduce((sum, { samples }) => sum + samples.original, 0);
-    return Object.entries(metrics).map(([metric, { value, stderr, weightBySize }]) => {
+    const sum = (pick: (samples: TaskResult["samples"]) => number) =>
+      own.reduce((all, one) => all + pick(one.samples), 0);
+    const effective = sum((samples) => samples.effective);
+    return Object.entries(metrics).map(([metric, { value, stderr, weightBySize }]): Measurement => {
       const outcomes = weightBySize ? own.map((task) => outcomeNumbers(task, metric)) : [undefined];
       return {
         column: {
+          ...USUAL,
+          ...scored(effective, sum((samples) => samples.original)),
           key: JSON.stringify(["group", group, metric, weightBySize, ...own.map(taskIdentity)]),
-          kind: "task" as const,
+          kind: "task",
           name: group,
           metric,
           slug: `${group}_${metric}_n${effective}`,
-          count: ofTotal(effective, original),
-          limited: effective < original,
           protocol: `group of ${own.map(({ task }) => task).join(", ")}, ` +
             `${weightBySize ? "weighted by their examples" : "each weighted alike"}`,
           higherIsBetter: metric.startsWith("acc"),
           isFraction: isFraction(metric),
-          primary: true,
-          chance: null,
         },
         value,
         stderr,
-        ...outcomes.every((own) => own !== undefined) && { paired: outcomes.flat() },
+        ...outcomes.every((one) => one !== undefined) && { paired: outcomes.flat() },
       };
     });
   });
 }
 
+/** Logarithms of the speed-ups of neighbouring repeats; undefined where they did not alternate with the dense model's. */
+function logRatios({ samplesMs, denseSamplesMs }: ThroughputResult): number[] | undefined {
+  if (denseSamplesMs?.length !== samplesMs.length || samplesMs.length < 2) return undefined;
+  return samplesMs.map((ms, i) => Math.log(at(denseSamplesMs, i) / ms));
+}
+
+function throughputMeasurement(result: ThroughputResult, { id, environment }: DoneRecord): Measurement {
+  const { name, batch, tokensPerS, samplesMs, threads = environment.threads, sharedFrom = id } = result;
+  const { device, cpu, library, engine } = result.machine ?? environment;
+  const logSpeedUps = logRatios(result);
+  return {
+    column: {
+      ...USUAL,
+      key: JSON.stringify(["throughput", name, batch, device, cpu, threads, library, engine]),
+      kind: "throughput",
+      name,
+      metric: "tokens/s",
+      slug: `${name}_b${batch}`,
+      count: `batch ${batch}, ${device}, ${counted(threads, "thread")}`,
+      protocol: `batch ${batch}, ${counted(threads, "thread")}, ${device}, ${cpu}, ${library}`,
+      higherIsBetter: true,
+    },
+    value: tokensPerS.mean,
+    stderr: null,
+    repeats: { sd: tokensPerS.sd, n: samplesMs.length, timed: sharedFrom, ...logSpeedUps && { logSpeedUps } },
+  };
+}
+
 /** Everything one run measured. */
 export function measurements(record: DoneRecord, primaryMetrics: PrimaryMetrics): Measurement[] {
   return [
-    ...throughputMeasurements(record),
+    ...record.throughput.map((result) => throughputMeasurement(result, record)),
     ...record.perplexity.map(perplexityMeasurement),
-    ...record.tasks.flatMap((result) => taskMeasurements(result, primaryMetrics)),
+    ...record.tasks.flatMap((result) => taskMeasurements(result, primaryMetric(result, primaryMetrics))),
     ...groupMeasurements(record),
-    ...meanAccuracyMeasurement(record.tasks, primaryMetrics),
+    ...meanAccuracy(record.tasks, primaryMetrics),
   ];
 }

@@ -5,7 +5,8 @@
 import type { ReportDocument } from "./document.ts";
 import { besidePaper } from "./beside_paper.ts";
 import { protocolCaption } from "./protocol.ts";
-import { type Estimate, hasRuns, type Row, type Section } from "./sections.ts";
+import { type Estimate } from "./estimates.ts";
+import { hasRuns, type Row, type Section } from "./sections.ts";
 import { SETTINGS, settingText, trainingDone } from "./settings.ts";
 import { deviceHours, meanOf } from "./result_tables.ts";
 

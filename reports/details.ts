@@ -4,17 +4,14 @@
  */
 import { filesWords } from "../core/schema/cell_names.ts";
 import { phaseWords } from "../core/schema/failure.ts";
-import type { DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { count, level, unique } from "./format.ts";
 import { isDense, type Section } from "./sections.ts";
 import { environmentOf, type Fact, fileWords, optionsOf } from "./settings.ts";
 
-const runsOf = ({ rows }: Section): DoneRecord[] => rows.flatMap(({ runs }) => runs);
-
 /** Size of the model, number of cells and seeds in one line. */
 export function contextWords(section: Section): string {
-  const runs = runsOf(section);
+  const { runs } = section;
   const failed = section.rows.reduce((sum, { failures }) => sum + failures.length, 0);
   return [
     ...runs.slice(0, 1).map(({ denseSize }) => `${count(denseSize.parameters)} parameters`),
@@ -42,8 +39,8 @@ export function measureFacts({ columns }: Section): Fact[] {
 }
 
 /** Machine, versions and inputs behind a section. */
-export function environmentFacts(section: Section): Fact[] {
-  const facts = runsOf(section).flatMap(environmentOf);
+export function environmentFacts({ runs }: Section): Fact[] {
+  const facts = runs.flatMap(environmentOf);
   return [...Map.groupBy(facts, ({ name }) => name)].map(([name, own]) => ({
     name,
     text: unique(own.map(({ text }) => text)).join("; "),

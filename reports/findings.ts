@@ -5,7 +5,7 @@
 import { count, level, listed, pValue, unique } from "./format.ts";
 import { type Column, qualityText } from "./columns.ts";
 import type { Finding, GlanceBlock } from "./document.ts";
-import { hasRuns, isDense, levelWords, type Row, type Section } from "./sections.ts";
+import { levelWords, type Row, type Section } from "./sections.ts";
 import { CLEAR, type Comparison, isClear, type Ranking } from "./significance.ts";
 import { doubts } from "./speed.ts";
 import { meanOf } from "./result_tables.ts";
@@ -47,7 +47,7 @@ function verdict({ column, rows: [, next, ...others], comparisons }: Ranking): s
 function speedFinding(section: Section, asked: number, speeds: Column[]): Finding | null {
   const parts = speeds.flatMap((column) => {
     const doubtful = doubts(section, column);
-    const measured = section.rows.filter((row) => !isDense(row) && row.asked === asked && row.speedUps.has(column.key));
+    const measured = section.pruned.filter((row) => row.asked === asked && row.speedUps.has(column.key));
     if (measured.length === 0) return [];
     const sure = measured.filter((row) => !doubtful.has(row));
     const ups = sure.flatMap((row) => row.speedUps.get(column.key)?.value ?? []).sort((a, b) => a - b);
@@ -59,16 +59,9 @@ function speedFinding(section: Section, asked: number, speeds: Column[]): Findin
   return parts.length === 0 ? null : { best: "", value: parts.join(", "), verdict: "" };
 }
 
-/** Throughput columns by which some pruned row can be compared with the dense one. */
-const speedColumns = (section: Section): Column[] =>
-  section.columns.filter(({ key, kind }) =>
-    kind === "throughput" && section.rows.some((row) => !isDense(row) && row.speedUps.has(key))
-  );
-
 /** What was pruned, by which methods and how far; empty where no pruned model has results. */
-export function prunedWords({ rows, model }: Section): string {
-  const done = rows.filter((row) => !isDense(row) && hasRuns(row));
-  const [own, elsewhere] = [true, false].map((isOwn) => done.filter(({ cell }) => !cell.checkpoint === isOwn));
+export function prunedWords({ pruned, model }: Section): string {
+  const [own, elsewhere] = [true, false].map((isOwn) => pruned.filter(({ cell }) => !cell.checkpoint === isOwn));
   const words = (texts: (row: Row) => string[]) => listed(unique(own!.flatMap(texts)), "and");
   const size = words(({ runs }) => runs.map(({ denseSize }) => count(denseSize.parameters)));
   return [
@@ -86,11 +79,11 @@ export function prunedWords({ rows, model }: Section): string {
 
 /** The answer in one look. */
 export function glance(section: Section, ranks: Ranking[]): GlanceBlock {
-  const dense = section.rows.find((row) => isDense(row) && hasRuns(row));
+  const { dense } = section;
   const columns = headlineColumns(section);
   const several = columns.length > new Set(columns.map(({ name }) => name)).size;
-  const speeds = speedColumns(section);
-  const levels = Map.groupBy(section.rows.filter((row) => !isDense(row) && hasRuns(row)), ({ asked }) => asked);
+  const speeds = section.speeds.filter(({ key }) => section.pruned.some(({ speedUps }) => speedUps.has(key)));
+  const levels = Map.groupBy(section.pruned, ({ asked }) => asked);
   const topic = (column: Column) => {
     const what = column.kind === "perplexity"
       ? `Lowest ${column.metric}, ${column.name}`

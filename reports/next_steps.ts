@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { hasRuns, isDense, type Section } from "./sections.ts";
+import { type Section } from "./sections.ts";
 import { wrapLine } from "./terminal.ts";
 
 /** Where a run and its report lie, as paths that work where the user stands. */
@@ -20,8 +20,7 @@ const OWN_RUN =
 
 /** Each command with what it gives. */
 function nextSteps(sections: readonly Section[], { run, report }: Places): [command: string, gives: string][] {
-  const own = sections.flatMap(({ rows }) => rows)
-    .find((row) => !isDense(row) && hasRuns(row) && row.cell.checkpoint === undefined)?.runs[0];
+  const own = sections.flatMap(({ pruned }) => pruned).find(({ cell }) => cell.checkpoint === undefined)?.runs[0];
   const steps: [command: string | undefined, gives: string][] = [
     [quoted(`${report}/report.html`), "the whole report, with charts, for a browser"],
     [own && `deno task bench export ${own.id} --run ${quoted(run)} --format hf`, "a pruned model for transformers"],

@@ -2,10 +2,9 @@
  *
  * @module
  */
-import type { DoneRecord } from "../core/schema/schema.ts";
 import type { ResultTableId, TableCell, TableRow } from "./document.ts";
 import { unique } from "./format.ts";
-import { isDense, type Section } from "./sections.ts";
+import { type Section } from "./sections.ts";
 import { ALPHA, CLEAR, PAIRED_TESTS } from "./significance.ts";
 import { type Doubt, doubts } from "./speed.ts";
 import { deviceHours } from "./result_tables.ts";
@@ -17,8 +16,7 @@ const DOUBT_WORDS: Record<Doubt, string> = {
 };
 
 function doubtWords(section: Section): string {
-  const kinds = section.columns.filter(({ kind }) => kind === "throughput")
-    .flatMap((column) => [...doubts(section, column).values()]);
+  const kinds = section.speeds.flatMap((column) => [...doubts(section, column).values()]);
   return unique(kinds).map((kind) => DOUBT_WORDS[kind]).join("; ");
 }
 
@@ -40,10 +38,8 @@ export function legend(id: ResultTableId, rows: readonly TableRow[], section: Se
   return signs.flatMap(([shown, text]) => shown ? [`${text}.`] : []);
 }
 
-const runsOf = ({ rows }: Section): DoneRecord[] => rows.flatMap(({ runs }) => runs);
-
 function qualityNotes(section: Section, rows: readonly TableRow[]): string[] {
-  const seeds = unique(runsOf(section).map(({ cell }) => cell.seed));
+  const seeds = unique(section.runs.map(({ cell }) => cell.seed));
   const means = section.columns.filter(({ kind }) => kind === "mean-accuracy");
   return [
     "Removed: percentages of the prunable parameters and of the whole model that were really removed.",
@@ -60,9 +56,8 @@ function qualityNotes(section: Section, rows: readonly TableRow[]): string[] {
   ];
 }
 
-function throughputNotes({ columns, rows }: Section): string[] {
-  if (!columns.some(({ kind }) => kind === "throughput")) return [];
-  const ups = rows.filter((row) => !isDense(row)).flatMap(({ speedUps }) => [...speedUps.values()]);
+function throughputNotes({ pruned }: Section): string[] {
+  const ups = pruned.flatMap(({ speedUps }) => [...speedUps.values()]);
   const has = (kind: string) => ups.some(({ spreadOf }) => spreadOf === kind);
   return [
     ...has("interval")
@@ -87,7 +82,7 @@ function costNotes(section: Section): string[] {
     "Pruning includes scores, cut and compensation; learning includes recovery.",
     "Device-hours include loading, throughput and failed cells, over all seeds.",
     `The whole run took ${hours.toFixed(3)} device-hours.`,
-    ...unique(runsOf(section).map(({ memory }) => `Peak memory: ${memory.measure}.`)),
+    ...unique(section.runs.map(({ memory }) => `Peak memory: ${memory.measure}.`)),
   ];
 }
 

@@ -7,7 +7,8 @@ import { mean } from "../core/util/stats.ts";
 import type { Column } from "./columns.ts";
 import { type ResultTableId, type TableBlock, type TableCell, type TableColumn, textCell } from "./document.ts";
 import { count, level, mebibytes, NO_VALUE, operations, percent, seconds, unique, withSpread } from "./format.ts";
-import { type Estimate, hasRuns, isDense, levelWords, type Row, type Section } from "./sections.ts";
+import { type Estimate } from "./estimates.ts";
+import { hasRuns, isDense, levelWords, type Row, type Section } from "./sections.ts";
 import { type Ranking, standings } from "./significance.ts";
 import { doubts } from "./speed.ts";
 
@@ -76,7 +77,7 @@ function speedStrips(section: Section, column: Column, isFirst: boolean): Strip[
   const rate = strip([key, name, "tokens/s", 6], ({ values }) => measured(values.get(key), 1, [4, 2]), {
     better: "higher",
   });
-  if (!section.rows.some((row) => isDense(row) && hasRuns(row))) return [rate];
+  if (section.dense === undefined) return [rate];
   const doubtful = doubts(section, column);
   const speedUp = strip([`speed-up ${key}`, "speed-up", `${name}, × dense`, isFirst ? 2 : 3], (row) => ({
     ...measured(row.speedUps.get(key), 1, [3, 2]),

@@ -5,7 +5,8 @@
 import { canonicalJson } from "../core/schema/cell_names.ts";
 import { level, listed } from "./format.ts";
 import type { Column } from "./columns.ts";
-import { boundsOf, type Estimate, isDense, type Row, type Section } from "./sections.ts";
+import { boundsOf, type Estimate } from "./estimates.ts";
+import { isDense, type Row, type Section } from "./sections.ts";
 
 /** Why a speed-up is not to be relied upon: 1 lies within its error; models of the same shape, which do the same work,
  * differ by more than theirs; or its interval is {@linkcode MOST_WIDTH} or more wide. */
@@ -61,7 +62,7 @@ export function doubts(section: Section, column: Column): Map<Row, Doubt> {
 /** What to say of timings that do not hold together, by throughput test. */
 export function speedWarnings(section: Section): string[] {
   const dense = section.rows.find(isDense);
-  return section.columns.filter(({ kind }) => kind === "throughput").flatMap(({ key, name }) => {
+  return section.speeds.flatMap(({ key, name }) => {
     const base = dense?.values.get(key)?.value;
     const own = dense?.speedUps.get(key)?.value ?? 1;
     const named = (test: (up: Estimate, rate: number) => boolean) =>

@@ -3,18 +3,15 @@
  * @module
  */
 import { corpusLabel } from "../core/schema/cell_names.ts";
-import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
+import type { DatasetUse } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { count, level, listed, percent, unique } from "./format.ts";
-import { hasRuns, isDense, type Row, type Section } from "./sections.ts";
+import { type Section } from "./sections.ts";
 import { amountWords, trainingAsked, trainingDone } from "./settings.ts";
 import { speedWarnings } from "./speed.ts";
 import { meanOf } from "./result_tables.ts";
 
-const runsOf = ({ rows }: Section): DoneRecord[] => rows.flatMap(({ runs }) => runs);
-const prunedRows = ({ rows }: Section): Row[] => rows.filter((row) => !isDense(row) && hasRuns(row));
-const byLevel = (section: Section) => [...Map.groupBy(prunedRows(section), ({ asked }) => asked)];
-const hasDense = ({ rows }: Section) => rows.some((row) => isDense(row) && hasRuns(row));
+const byLevel = ({ pruned }: Section) => [...Map.groupBy(pruned, ({ asked }) => asked)];
 
 /** The first few of many names. */
 const few = (names: readonly string[], most = 6) =>
@@ -49,7 +46,7 @@ function realisedWords(section: Section): string[] {
 
 /** Models that lost layers or hidden dimensions, which others of the same size have. */
 function depthWords(section: Section): string[] {
-  return prunedRows(section).flatMap(({ label, asked, cell, runs: [run] }) => {
+  return section.pruned.flatMap(({ label, asked, cell, runs: [run] }) => {
     if (run === undefined) return [];
     const { size, denseSize } = run;
     const [layers, all] = [size.layers.length, denseSize.layers.length];
@@ -64,7 +61,7 @@ function depthWords(section: Section): string[] {
 
 /** Methods that did not train as the run asks: for other steps, on other tokens, or with another loss. */
 function ownTrainingWords(section: Section): string[] {
-  return prunedRows(section).flatMap(({ label, asked, cell: { training }, runs }) => {
+  return section.pruned.flatMap(({ label, asked, cell: { training }, runs }) => {
     if (training === undefined) return [];
     const own = amountWords(trainingAsked(training));
     const others = runs.flatMap((run) => {
@@ -101,7 +98,7 @@ function tokenWords(section: Section): string[] {
 
 /** Text that was calibrated or trained on and scored as well. */
 function seenWords(section: Section): string[] {
-  const runs = runsOf(section);
+  const { runs } = section;
   const of = ({ sha256, split }: DatasetUse) => `${split} ${sha256}`;
   const read = new Set(
     runs.flatMap(({ calibrationData, trainingData, trainingDomains = [] }) =>
@@ -124,7 +121,7 @@ const BUSY_CORES = 0.25;
 
 /** Whether other programs disturbed what was timed. */
 function busyWords(section: Section): string[] {
-  const timed = runsOf(section).flatMap(({ throughput }) => throughput);
+  const timed = section.runs.flatMap(({ throughput }) => throughput);
   const cores = Math.max(0, ...timed.map(({ otherCores }) => otherCores ?? 0));
   if (cores < BUSY_CORES) return [];
   return [
@@ -134,14 +131,12 @@ function busyWords(section: Section): string[] {
 }
 
 function machineWords(section: Section): string[] {
-  const places = runsOf(section).flatMap((
+  const places = section.runs.flatMap((
     { environment, laterEnvironments = [] },
   ) => [environment, ...laterEnvironments]);
   const engines = unique(places.map(({ engine }) => engine)).filter((own) => own !== section.engine);
   const commits = unique(places.map(({ commit }) => commit?.slice(0, 12) ?? "unknown"));
-  const machines = unique(
-    section.columns.filter(({ kind }) => kind === "throughput").map(({ protocol }) => protocol),
-  );
+  const machines = unique(section.speeds.map(({ protocol }) => protocol));
   return [
     ...engines.length > 0 ? [`Some cells ran on ${engines.join(", ")} instead of ${section.engine}.`] : [],
     ...commits.length > 1
@@ -163,7 +158,7 @@ export function warnings(section: Section): string[] {
       : [],
     ...seenWords(section),
     ...limitedWords(section),
-    ...hasDense(section) ? [] : ["There is no finished dense cell, so speed-ups cannot be given."],
+    ...section.dense ? [] : ["There is no finished dense cell, so speed-ups cannot be given."],
     ...failedWords(section),
     ...realisedWords(section),
     ...depthWords(section),
