@@ -4,20 +4,17 @@ import { keepsFactors, startEngine } from "../../core/engine/engine.ts";
 import { EngineError } from "../../core/util/errors.ts";
 import { testOnEngines } from "../support/engines.ts";
 
-testOnEngines(
-  "startEngine() refuses a device that is not there, and fast arithmetic where there is none",
-  async (engine) => {
-    const { name } = engine;
-    const refused = (options: Parameters<typeof startEngine>[1], message: string) =>
-      assertRejects(() => startEngine(name, options), EngineError, message);
-    await refused({ device: "no such device" }, '"no such device"');
-    if (engine.whyNotFast !== null) await refused({ arithmetic: "fast" }, `no fast arithmetic: ${engine.whyNotFast}`);
-    if (!engine.isCuda) {
-      await refused({ device: "cuda" }, '"cuda"');
-    }
-    assertEquals([engine.arithmetic, (await startEngine(name)).name], ["exact", name]);
-  },
-);
+testOnEngines("startEngine() refuses missing devices, and fast arithmetic where there is none", async (engine) => {
+  const { name } = engine;
+  const refused = (options: Parameters<typeof startEngine>[1], message: string) =>
+    assertRejects(() => startEngine(name, options), EngineError, message);
+  await refused({ device: "no such device" }, '"no such device"');
+  if (engine.whyNotFast !== null) await refused({ arithmetic: "fast" }, `no fast arithmetic: ${engine.whyNotFast}`);
+  if (!engine.isCuda) {
+    await refused({ device: "cuda" }, '"cuda"');
+  }
+  assertEquals([engine.arithmetic, (await startEngine(name)).name], ["exact", name]);
+});
 
 testOnEngines("a WebGPU adapter is found by a part of its name", async ({ device, name }) => {
   const part = name === "webgpu" ? device.slice(0, 6).toUpperCase() : "cpu";

@@ -45,18 +45,15 @@ Deno.test("the small models cover every family", () => {
   assertEquals([...covered].sort(), FAMILIES.map(({ id }) => id).sort());
 });
 
-testOnEngines(
-  "forward() equals the plain-array twin for every family, beyond windows and original positions",
-  async () => {
-    for (const name of NAMES) {
-      const source = sourceOf(name);
-      const tokens = toyTokens({ count: 33 });
-      const expected = referenceForward(source, tokens);
-      using model = await onDevice(source);
-      assertClose(await scoresOf(model, tokens), flat(expected.logits), { atol: 1e-4 }, `logits of ${name}`);
-    }
-  },
-);
+testOnEngines("forward() equals the plain-array twin for every family, beyond windows and positions", async () => {
+  for (const name of NAMES) {
+    const source = sourceOf(name);
+    const tokens = toyTokens({ count: 33 });
+    const expected = referenceForward(source, tokens);
+    using model = await onDevice(source);
+    assertClose(await scoresOf(model, tokens), flat(expected.logits), { atol: 1e-4 }, `logits of ${name}`);
+  }
+});
 
 testOnEngines("decoding step by step equals one pass for every family", async () => {
   const steps = [13, 5, 1, 1, 1];
@@ -84,55 +81,52 @@ testOnEngines("decoding step by step equals one pass for every family", async ()
   }
 });
 
-testOnEngines(
-  "masked, pruned, pruned layer by layer, and exported models compute the same for every family",
-  async () => {
-    using temp = tempFolder();
-    const folder = temp.path;
-    for (const name of NAMES) {
-      const source = sourceOf(name);
-      const plan = randomPlan(source.config);
-      const tokens = toyTokens({ count: 25 });
-      using dense = await onDevice(source);
-      const masks = planToMasks(source.config, plan);
-      const masked = forward(dense, { tokens, batch: 1, length: tokens.length }, { masks });
-      const expected = await masked.data<"float32">();
-      tf.dispose([masked, ...masks.flatMap((layer) => Object.values(layer))]);
-      const compare = async (model: DecoderModel, how: string) => {
-        const hidden = forward(model, { tokens, batch: 1, length: tokens.length });
-        assertClose(await hidden.data(), expected, { atol: 1e-4 }, `${name}, ${how}`);
-        hidden.dispose();
-      };
-      using pruned = freed(pruneModel(dense, plan));
-      await compare(pruned, "pruned");
-      using open = freed(await openLayerwise(source));
-      using byLayers = freed(await pruneByLayers(open, plan));
-      await compare(byLayers, "pruned layer by layer");
+testOnEngines("masked, pruned, layer-wise and exported models compute the same for every family", async () => {
+  using temp = tempFolder();
+  const folder = temp.path;
+  for (const name of NAMES) {
+    const source = sourceOf(name);
+    const plan = randomPlan(source.config);
+    const tokens = toyTokens({ count: 25 });
+    using dense = await onDevice(source);
+    const masks = planToMasks(source.config, plan);
+    const masked = forward(dense, { tokens, batch: 1, length: tokens.length }, { masks });
+    const expected = await masked.data<"float32">();
+    tf.dispose([masked, ...masks.flatMap((layer) => Object.values(layer))]);
+    const compare = async (model: DecoderModel, how: string) => {
+      const hidden = forward(model, { tokens, batch: 1, length: tokens.length });
+      assertClose(await hidden.data(), expected, { atol: 1e-4 }, `${name}, ${how}`);
+      hidden.dispose();
+    };
+    using pruned = freed(pruneModel(dense, plan));
+    await compare(pruned, "pruned");
+    using open = freed(await openLayerwise(source));
+    using byLayers = freed(await pruneByLayers(open, plan));
+    await compare(byLayers, "pruned layer by layer");
 
-      const small = prunedSource(source, plan);
-      assert(isLayerwiseUniform(small.config));
-      const tokenizer = byteLevelDefinition();
-      exportHfFolder(small, { to: `${folder}/hf`, dtype: "F32", tokenizer, maxShardBytes: 5000 });
-      const back = openFolderModel(`${folder}/hf`);
-      using fromFolder = await onDevice(back);
-      await compare(fromFolder, "exported to a folder");
-      back.close();
+    const small = prunedSource(source, plan);
+    assert(isLayerwiseUniform(small.config));
+    const tokenizer = byteLevelDefinition();
+    exportHfFolder(small, { to: `${folder}/hf`, dtype: "F32", tokenizer, maxShardBytes: 5000 });
+    const back = openFolderModel(`${folder}/hf`);
+    using fromFolder = await onDevice(back);
+    await compare(fromFolder, "exported to a folder");
+    back.close();
 
-      try {
-        exportGguf(small, { to: `${folder}/model.gguf`, type: "F32", tokenizer: new Map() });
-      } catch (error) {
-        // Said by name: see the test of refusals.
-        if (error instanceof UsageError && error.message.includes("cannot describe")) continue;
-        throw error;
-      }
-      const { source: stored } = openGgufModel(`${folder}/model.gguf`);
-      using fromGguf = await onDevice(stored);
-      // GGUF holds epsilon and factors in f32, and says Mistral as Llama, which computes without its window.
-      if (name !== "mistral, window") await compare(fromGguf, "exported to GGUF");
-      stored.close();
+    try {
+      exportGguf(small, { to: `${folder}/model.gguf`, type: "F32", tokenizer: new Map() });
+    } catch (error) {
+      // Said by name: see the test of refusals.
+      if (error instanceof UsageError && error.message.includes("cannot describe")) continue;
+      throw error;
     }
-  },
-);
+    const { source: stored } = openGgufModel(`${folder}/model.gguf`);
+    using fromGguf = await onDevice(stored);
+    // GGUF holds epsilon and factors in f32, and says Mistral as Llama, which computes without its window.
+    if (name !== "mistral, window") await compare(fromGguf, "exported to GGUF");
+    stored.close();
+  }
+});
 
 testOnEngines("mask gradients equal differences of the loss for every family", async () => {
   const weights = { crossEntropy: 1, distillation: 0, temperature: 1, hidden: 0 };

@@ -43,34 +43,31 @@ function testFast(name: string, run: () => Promise<void>): void {
   });
 }
 
-testFast(
-  "fast storedProduct() is the product of rounded factors, whole panels and parts, either way round",
-  async () => {
-    const sizes = [[9, 1, 1], [14, 64, 64], [21, 33, 8], [40, 300, 129], [9, 70, 200], [64, 513, 64]];
-    for (const [rows = 0, depth = 0, columns = 0] of sizes) {
-      assert(rows > FEW_ROWS);
-      const [x, w] = [normal(rows * depth), normal(depth * columns)];
-      const [left, right] = [x.map(rounded), w.map(rounded)];
-      const expected = Float64Array.from({ length: rows * columns }, (_, i) => {
-        const [row, column] = [Math.floor(i / columns), i % columns];
-        let sum = 0;
-        for (let k = 0; k < depth; k++) sum += at(left, row * depth + k) * at(right, k * columns + column);
-        return sum;
-      });
-      const products = tf.tidy(() => {
-        const given = tf.tensor2d(w, [depth, columns]);
-        const [packed, turned] = [packMatrix(given), packMatrix(given, true)];
-        assert(packed?.format === "BF16" && turned?.format === "BF16");
-        const input = tf.tensor2d(x, [rows, depth]);
-        return [storedProduct(input, packed), storedProduct(input, turned, true)];
-      });
-      for (const product of products) {
-        assertClose(await product.data(), expected, { atol: 1e-4, rtol: 1e-4 }, `${rows} x ${depth} x ${columns}`);
-      }
-      tf.dispose(products);
+testFast("fast storedProduct() is the product of rounded factors, of whole panels and parts", async () => {
+  const sizes = [[9, 1, 1], [14, 64, 64], [21, 33, 8], [40, 300, 129], [9, 70, 200], [64, 513, 64]];
+  for (const [rows = 0, depth = 0, columns = 0] of sizes) {
+    assert(rows > FEW_ROWS);
+    const [x, w] = [normal(rows * depth), normal(depth * columns)];
+    const [left, right] = [x.map(rounded), w.map(rounded)];
+    const expected = Float64Array.from({ length: rows * columns }, (_, i) => {
+      const [row, column] = [Math.floor(i / columns), i % columns];
+      let sum = 0;
+      for (let k = 0; k < depth; k++) sum += at(left, row * depth + k) * at(right, k * columns + column);
+      return sum;
+    });
+    const products = tf.tidy(() => {
+      const given = tf.tensor2d(w, [depth, columns]);
+      const [packed, turned] = [packMatrix(given), packMatrix(given, true)];
+      assert(packed?.format === "BF16" && turned?.format === "BF16");
+      const input = tf.tensor2d(x, [rows, depth]);
+      return [storedProduct(input, packed), storedProduct(input, turned, true)];
+    });
+    for (const product of products) {
+      assertClose(await product.data(), expected, { atol: 1e-4, rtol: 1e-4 }, `${rows} x ${depth} x ${columns}`);
     }
-  },
-);
+    tf.dispose(products);
+  }
+});
 
 testFast("fast arithmetic gives the loss within 0.5 % and gradients of masks within 2 % of exact ones", async () => {
   const found = [];

@@ -14,62 +14,56 @@ function draw(n: number, form: "F32" | "BF16" | "F16"): Float32Array {
   return asStored(form, values);
 }
 
-testOwnOperations(
-  "storedProduct() equals double precision in every form, of few rows and many, whole panels and parts",
-  async () => {
-    const sizes = [[1, 70, 600], [7, 301, 333], [3, 5, 17], [9, 130, 256], [21, 33, 8], [40, 300, 129], [16, 1, 1], [
-      64,
-      513,
-      64,
-    ]] as const;
-    for (const form of ["F32", "BF16", "F16"] as const) {
-      for (const [rows, depth, columns] of sizes) {
-        const [x, w] = [draw(rows * depth, "F32"), draw(depth * columns, form)];
-        const expected = Float64Array.from({ length: rows * columns }, (_, i) => {
-          const [row, column] = [Math.floor(i / columns), i % columns];
-          let sum = 0;
-          for (let k = 0; k < depth; k++) sum += at(x, row * depth + k) * at(w, k * columns + column);
-          return sum;
-        });
-        const products = tf.tidy(() => {
-          const left = tf.tensor2d(x, [rows, depth]);
-          const right = tf.tensor2d(w, [depth, columns]);
-          if (form === "F32") return [storedProduct(left, right), storedProduct(left, tf.transpose(right), true)];
-          const [packed, turned] = [packMatrix(right), packMatrix(right, true)];
-          assert(packed && turned);
-          return [storedProduct(left, packed), storedProduct(left, turned, true)];
-        });
-        const what = `${rows} x ${depth} x ${columns} in ${form}`;
-        assertEquals(products.map(({ shape }) => shape), [[rows, columns], [rows, columns]]);
-        for (const product of products) assertClose(await product.data(), expected, { atol: 1e-4, rtol: 1e-4 }, what);
-        tf.dispose(products);
-      }
+testOwnOperations("storedProduct() equals double precision in every form, for few and many rows", async () => {
+  const sizes = [[1, 70, 600], [7, 301, 333], [3, 5, 17], [9, 130, 256], [21, 33, 8], [40, 300, 129], [16, 1, 1], [
+    64,
+    513,
+    64,
+  ]] as const;
+  for (const form of ["F32", "BF16", "F16"] as const) {
+    for (const [rows, depth, columns] of sizes) {
+      const [x, w] = [draw(rows * depth, "F32"), draw(depth * columns, form)];
+      const expected = Float64Array.from({ length: rows * columns }, (_, i) => {
+        const [row, column] = [Math.floor(i / columns), i % columns];
+        let sum = 0;
+        for (let k = 0; k < depth; k++) sum += at(x, row * depth + k) * at(w, k * columns + column);
+        return sum;
+      });
+      const products = tf.tidy(() => {
+        const left = tf.tensor2d(x, [rows, depth]);
+        const right = tf.tensor2d(w, [depth, columns]);
+        if (form === "F32") return [storedProduct(left, right), storedProduct(left, tf.transpose(right), true)];
+        const [packed, turned] = [packMatrix(right), packMatrix(right, true)];
+        assert(packed && turned);
+        return [storedProduct(left, packed), storedProduct(left, turned, true)];
+      });
+      const what = `${rows} x ${depth} x ${columns} in ${form}`;
+      assertEquals(products.map(({ shape }) => shape), [[rows, columns], [rows, columns]]);
+      for (const product of products) assertClose(await product.data(), expected, { atol: 1e-4, rtol: 1e-4 }, what);
+      tf.dispose(products);
     }
-  },
-);
+  }
+});
 
-testOwnOperations(
-  "packMatrix() keeps every number, gives its rows, and refuses what 16 bits do not hold",
-  async () => {
-    for (const form of ["BF16", "F16"] as const) {
-      const values = draw(7 * 33, form);
-      const w = tf.tensor2d(values, [7, 33]);
-      const [packed, turned] = [packMatrix(w), packMatrix(w, true)];
-      assert(packed?.format === form && turned);
-      assertEquals([packed.shape, turned.shape, packed.sizeBytes], [[7, 33], [33, 7], 7 * 34 * 2]);
-      const back = tf.tidy(() => [denseMatrix(packed), tf.transpose(denseMatrix(turned))]);
-      for (const tensor of back) assertEquals(await tensor.data(), values);
-      const rows = tf.tidy(() => matrixRows(packed, tf.tensor1d([6, 0, 6], "int32")));
-      assertEquals([...await rows.data()], [6, 0, 6].flatMap((row) => [...values.subarray(row * 33, (row + 1) * 33)]));
-      tf.dispose([w, rows, ...back]);
-      packed.dispose();
-      turned.dispose();
-    }
-    // 1 + 2^-11 has one bit more than f16, and 65536 is beyond it.
-    for (const value of [1 + 2 ** -11, 65536 + 256, 1 / 3]) {
-      const w = tf.tensor2d([1, value], [1, 2]);
-      assertEquals(packMatrix(w), null);
-      w.dispose();
-    }
-  },
-);
+testOwnOperations("packMatrix() keeps every number and refuses what 16 bits do not hold", async () => {
+  for (const form of ["BF16", "F16"] as const) {
+    const values = draw(7 * 33, form);
+    const w = tf.tensor2d(values, [7, 33]);
+    const [packed, turned] = [packMatrix(w), packMatrix(w, true)];
+    assert(packed?.format === form && turned);
+    assertEquals([packed.shape, turned.shape, packed.sizeBytes], [[7, 33], [33, 7], 7 * 34 * 2]);
+    const back = tf.tidy(() => [denseMatrix(packed), tf.transpose(denseMatrix(turned))]);
+    for (const tensor of back) assertEquals(await tensor.data(), values);
+    const rows = tf.tidy(() => matrixRows(packed, tf.tensor1d([6, 0, 6], "int32")));
+    assertEquals([...await rows.data()], [6, 0, 6].flatMap((row) => [...values.subarray(row * 33, (row + 1) * 33)]));
+    tf.dispose([w, rows, ...back]);
+    packed.dispose();
+    turned.dispose();
+  }
+  // 1 + 2^-11 has one bit more than f16, and 65536 is beyond it.
+  for (const value of [1 + 2 ** -11, 65536 + 256, 1 / 3]) {
+    const w = tf.tensor2d([1, value], [1, 2]);
+    assertEquals(packMatrix(w), null);
+    w.dispose();
+  }
+});

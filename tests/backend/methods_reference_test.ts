@@ -67,36 +67,33 @@ testOnEngines("inputStatistics() equals mean and variance over all tokens of win
   }
 });
 
-testOnEngines(
-  "inputStatistics() updates FLAP's fluctuation window by window, the first of which does not count",
-  async () => {
-    for (const source of Object.values(sources)) {
-      const inputs = referenceInputs(source);
-      using model = await onDevice(source);
-      const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
-      for (const [layer, site] of SITES) {
-        const expected = inputs.get(`${layer}.${site}`)!.map((column) => {
-          const means: number[] = [];
-          let [start, fluctuation] = [0, 0];
-          for (const [m, { length }] of windows.entries()) {
-            const own = Array.from(column.slice(start, start += length));
-            means.push(mean(own));
-            if (m === 0) continue;
-            const around = mean(own.map((x) => (x - mean(means)) ** 2));
-            fluctuation = fluctuation * (m - 1) / m + around / (m + 1);
-          }
-          return fluctuation;
-        });
-        assertClose(
-          at(statistics, layer)[site].fluctuation,
-          expected,
-          { atol: 1e-6, rtol: 1e-4 },
-          `fluctuation ${layer} ${site}`,
-        );
-      }
+testOnEngines("inputStatistics() updates FLAP's fluctuation by window; the first does not count", async () => {
+  for (const source of Object.values(sources)) {
+    const inputs = referenceInputs(source);
+    using model = await onDevice(source);
+    const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
+    for (const [layer, site] of SITES) {
+      const expected = inputs.get(`${layer}.${site}`)!.map((column) => {
+        const means: number[] = [];
+        let [start, fluctuation] = [0, 0];
+        for (const [m, { length }] of windows.entries()) {
+          const own = Array.from(column.slice(start, start += length));
+          means.push(mean(own));
+          if (m === 0) continue;
+          const around = mean(own.map((x) => (x - mean(means)) ** 2));
+          fluctuation = fluctuation * (m - 1) / m + around / (m + 1);
+        }
+        return fluctuation;
+      });
+      assertClose(
+        at(statistics, layer)[site].fluctuation,
+        expected,
+        { atol: 1e-6, rtol: 1e-4 },
+        `fluctuation ${layer} ${site}`,
+      );
     }
-  },
-);
+  }
+});
 
 /** WIFN (the score of Wanda-sp), WIFV and IFV of one column, from its weights W_:j and inputs x_j. */
 const referenceMetric = {

@@ -223,53 +223,50 @@ testOnEngines("attention() equals double precision, with its gradient, for share
   }
 });
 
-testOnEngines(
-  "attention() over several blocks of queries equals one softmax over all keys, with its gradient",
-  async ({ name }) => {
-    // Long enough for three blocks; too long for differences, so TensorFlow.js's own gradients are the measure. The width
-    // is not one of whole vectors, and the tree's branches cross blocks.
-    // Software Vulkan takes minutes for more than one head.
-    const [length, size, kvGroups, perGroup] = name === "webgpu" ? [300, 2, 1, 1] : [300, 18, 2, 2];
-    const x = random(length, (kvGroups * perGroup + 2 * kvGroups) * size);
-    const weights = random(length, kvGroups * perGroup * size);
-    const trees = [Array(length).fill(0), Array.from({ length }, (_, i) => i < 40 ? 0 : i < 170 ? 1 : 2)];
-    for (const segments of trees) {
-      const results = tf.tidy(() => {
-        const layout = { batch: 1, kvGroups, queryHeadsPerGroup: perGroup, headSize: size };
-        const tables = rotaryTables(size, { base: 10_000 }, new Int32Array(length));
-        const plain = (packed: tf.Tensor) => {
-          const heads = tf.split(packed, kvGroups * (perGroup + 2), 1);
-          const mask = tf.reshape(treeMask(1, segments), [length, length]);
-          return tf.concat(
-            Array.from({ length: kvGroups * perGroup }, (_, h) => {
-              const [k, v] = take(
-                [0, 1].map((n) => at(heads, kvGroups * (perGroup + n) + Math.floor(h / perGroup))),
-                2,
-              );
-              const exp = tf.exp(tf.add(tf.matMul(tf.mul(at(heads, h), 1 / Math.sqrt(size)), tf.transpose(k)), mask));
-              return tf.matMul(tf.div(exp, tf.sum(exp, 1, true)), v);
-            }),
-            1,
-          );
-        };
-        const measured = (attend: (packed: tf.Tensor) => tf.Tensor) => {
-          const grad = tf.grad((packed) => tf.sum(tf.mul(attend(packed), toTensor(weights))));
-          return [attend(toTensor(x)), grad(toTensor(x))];
-        };
-        const forms = visibilities(1, segments).map((visibility) =>
-          measured((packed) => attention(packed as tf.Tensor2D, { ...layout, tables, ...visibility }))
+testOnEngines("attention() over several blocks of queries equals one softmax, with its gradient", async ({ name }) => {
+  // Long enough for three blocks; too long for differences, so TensorFlow.js's own gradients are the measure. The width
+  // is not one of whole vectors, and the tree's branches cross blocks.
+  // Software Vulkan takes minutes for more than one head.
+  const [length, size, kvGroups, perGroup] = name === "webgpu" ? [300, 2, 1, 1] : [300, 18, 2, 2];
+  const x = random(length, (kvGroups * perGroup + 2 * kvGroups) * size);
+  const weights = random(length, kvGroups * perGroup * size);
+  const trees = [Array(length).fill(0), Array.from({ length }, (_, i) => i < 40 ? 0 : i < 170 ? 1 : 2)];
+  for (const segments of trees) {
+    const results = tf.tidy(() => {
+      const layout = { batch: 1, kvGroups, queryHeadsPerGroup: perGroup, headSize: size };
+      const tables = rotaryTables(size, { base: 10_000 }, new Int32Array(length));
+      const plain = (packed: tf.Tensor) => {
+        const heads = tf.split(packed, kvGroups * (perGroup + 2), 1);
+        const mask = tf.reshape(treeMask(1, segments), [length, length]);
+        return tf.concat(
+          Array.from({ length: kvGroups * perGroup }, (_, h) => {
+            const [k, v] = take(
+              [0, 1].map((n) => at(heads, kvGroups * (perGroup + n) + Math.floor(h / perGroup))),
+              2,
+            );
+            const exp = tf.exp(tf.add(tf.matMul(tf.mul(at(heads, h), 1 / Math.sqrt(size)), tf.transpose(k)), mask));
+            return tf.matMul(tf.div(exp, tf.sum(exp, 1, true)), v);
+          }),
+          1,
         );
-        return [measured(plain), ...forms];
-      });
-      const [expected, ...forms] = await Promise.all(results.map((pair) => Promise.all(pair.map((t) => t.data()))));
-      for (const [out, gradient] of forms) {
-        assertClose(known(out), known(expected?.[0]), { atol: 2e-5, rtol: 1e-4 }, "output");
-        assertClose(known(gradient), known(expected?.[1]), { atol: 5e-5, rtol: 1e-3 }, "gradient");
-      }
-      tf.dispose(results);
+      };
+      const measured = (attend: (packed: tf.Tensor) => tf.Tensor) => {
+        const grad = tf.grad((packed) => tf.sum(tf.mul(attend(packed), toTensor(weights))));
+        return [attend(toTensor(x)), grad(toTensor(x))];
+      };
+      const forms = visibilities(1, segments).map((visibility) =>
+        measured((packed) => attention(packed as tf.Tensor2D, { ...layout, tables, ...visibility }))
+      );
+      return [measured(plain), ...forms];
+    });
+    const [expected, ...forms] = await Promise.all(results.map((pair) => Promise.all(pair.map((t) => t.data()))));
+    for (const [out, gradient] of forms) {
+      assertClose(known(out), known(expected?.[0]), { atol: 2e-5, rtol: 1e-4 }, "output");
+      assertClose(known(gradient), known(expected?.[1]), { atol: 5e-5, rtol: 1e-3 }, "gradient");
     }
-  },
-);
+    tf.dispose(results);
+  }
+});
 
 testOnEngines("softmaxCrossEntropy() gives losses and gradient of double precision, far logits included", async () => {
   const values = random(6, 9);

@@ -144,29 +144,26 @@ testOnEngines("removalOrder() takes one of each pair of twins before any unit th
   tf.dispose([a, weight]);
 });
 
-testOnEngines(
-  "removalOrder() of moments that rounding made indefinite has costs that are positive numbers",
-  async () => {
-    // Heads of 3 columns that are nearly copies of each other: the second moment has rank 1 for each head.
-    const rng = createRng(4, "copies");
-    const [rows, heads, size] = [40, 4, 3];
-    const n = heads * size;
-    const base = draw(rng, rows, heads);
-    const x = Float64Array.from(
-      { length: rows * n },
-      (_, i) => 1e3 * at(base, Math.floor(i / n) * heads + Math.floor(i % n / size)),
-    );
-    // Off the diagonal it is too large by a thousandth of the diagonal's ridge.
-    const moment = second(x, rows, n).map((value, i) => i % (n + 1) === 0 ? value : value * 1.02);
-    const a = tf.tensor2d(Float32Array.from(moment), [n, n]);
-    const weight = tf.tensor2d(Float32Array.from(draw(rng, n, 5)), [n, 5]);
-    const { order, cost, raises } = await removalOrder({ a, weight, slopes: null }, { size });
-    assertEquals([...order].sort(), [0, 1, 2, 3]);
-    assert(raises > 0, "the ridge was never raised, so nothing was tested");
-    assert(cost.every((value) => value > 0 && Number.isFinite(value)), `${cost}`);
-    tf.dispose([a, weight]);
-  },
-);
+testOnEngines("removalOrder() of moments made indefinite by rounding has positive finite costs", async () => {
+  // Heads of 3 columns that are nearly copies of each other: the second moment has rank 1 for each head.
+  const rng = createRng(4, "copies");
+  const [rows, heads, size] = [40, 4, 3];
+  const n = heads * size;
+  const base = draw(rng, rows, heads);
+  const x = Float64Array.from(
+    { length: rows * n },
+    (_, i) => 1e3 * at(base, Math.floor(i / n) * heads + Math.floor(i % n / size)),
+  );
+  // Off the diagonal it is too large by a thousandth of the diagonal's ridge.
+  const moment = second(x, rows, n).map((value, i) => i % (n + 1) === 0 ? value : value * 1.02);
+  const a = tf.tensor2d(Float32Array.from(moment), [n, n]);
+  const weight = tf.tensor2d(Float32Array.from(draw(rng, n, 5)), [n, 5]);
+  const { order, cost, raises } = await removalOrder({ a, weight, slopes: null }, { size });
+  assertEquals([...order].sort(), [0, 1, 2, 3]);
+  assert(raises > 0, "the ridge was never raised, so nothing was tested");
+  assert(cost.every((value) => value > 0 && Number.isFinite(value)), `${cost}`);
+  tf.dispose([a, weight]);
+});
 
 testOnEngines("removalOrder() names the units whose statistics are not numbers", async () => {
   const a = tf.tensor2d([1, NaN, NaN, 1], [2, 2]);
@@ -176,21 +173,18 @@ testOnEngines("removalOrder() names the units whose statistics are not numbers",
   tf.dispose([a, weight]);
 });
 
-testOnEngines(
-  "removalOrder() spares what writes only where the loss feels nothing last with S, not without",
-  async () => {
-    const n = 4;
-    const a = tf.eye(n) as tf.Tensor2D;
-    // Units 0 and 1 write much into a direction of no slope, 2 and 3 little into one that the loss feels.
-    const weight = tf.tensor2d([[9, 0], [8, 0], [0, 1], [0, 2]]);
-    const slopes = tf.tensor2d([[0, 0], [0, 1]]);
-    const plain = await removalOrder({ a, weight, slopes: null }, { size: 1 });
-    const felt = await removalOrder({ a, weight, slopes }, { size: 1 });
-    assertEquals(Array.from(plain.order), [2, 3, 1, 0]);
-    assertEquals(Array.from(felt.order), [0, 1, 2, 3]);
-    tf.dispose([a, weight, slopes]);
-  },
-);
+testOnEngines("removalOrder() removes first what the loss does not feel with S, not without", async () => {
+  const n = 4;
+  const a = tf.eye(n) as tf.Tensor2D;
+  // Units 0 and 1 write much into a direction of no slope, 2 and 3 little into one that the loss feels.
+  const weight = tf.tensor2d([[9, 0], [8, 0], [0, 1], [0, 2]]);
+  const slopes = tf.tensor2d([[0, 0], [0, 1]]);
+  const plain = await removalOrder({ a, weight, slopes: null }, { size: 1 });
+  const felt = await removalOrder({ a, weight, slopes }, { size: 1 });
+  assertEquals(Array.from(plain.order), [2, 3, 1, 0]);
+  assertEquals(Array.from(felt.order), [0, 1, 2, 3]);
+  tf.dispose([a, weight, slopes]);
+});
 
 /** Summed cross entropy of one window. */
 async function summedLoss(model: DecoderModel, window: Int32Array): Promise<number> {
@@ -201,37 +195,34 @@ async function summedLoss(model: DecoderModel, window: Int32Array): Promise<numb
   return -logProbs.reduce((sum, value) => sum + value, 0);
 }
 
-testOnEngines(
-  "slopeFactors() is the outer product of central differences where one token alone has a slope",
-  async () => {
-    // Of two tokens only the first is scored, and in the last layer nothing of the second reaches it.
-    const window = at(toyWindows(1, 2), 0);
-    using model = await onDevice(toySource({}));
-    const last = model.layers.length - 1;
-    const factors = await slopeFactors(methodContext({ model, options: {}, calibration: [window] }));
-    const { width } = model.config;
-    for (const [site, map] of [["output", "output"], ["down", "down"]] as const) {
-      const slope: number[] = [];
-      const step = 0.02;
-      for (let i = 0; i < width; i++) {
-        const losses: number[] = [];
-        for (const sign of [1, -1]) {
-          const bias = tf.tensor1d(Float32Array.from({ length: width }, (_, j) => i === j ? sign * step : 0));
-          const layers = model.layers.map((layer, l) =>
-            l === last ? { ...layer, [map]: { ...layer[map], bias } } : layer
-          );
-          losses.push(await summedLoss({ ...model, layers }, window));
-          bias.dispose();
-        }
-        slope.push((at(losses, 0) - at(losses, 1)) / (2 * step));
+testOnEngines("slopeFactors() is the outer product of central differences for a single token", async () => {
+  // Of two tokens only the first is scored, and in the last layer nothing of the second reaches it.
+  const window = at(toyWindows(1, 2), 0);
+  using model = await onDevice(toySource({}));
+  const last = model.layers.length - 1;
+  const factors = await slopeFactors(methodContext({ model, options: {}, calibration: [window] }));
+  const { width } = model.config;
+  for (const [site, map] of [["output", "output"], ["down", "down"]] as const) {
+    const slope: number[] = [];
+    const step = 0.02;
+    for (let i = 0; i < width; i++) {
+      const losses: number[] = [];
+      for (const sign of [1, -1]) {
+        const bias = tf.tensor1d(Float32Array.from({ length: width }, (_, j) => i === j ? sign * step : 0));
+        const layers = model.layers.map((layer, l) =>
+          l === last ? { ...layer, [map]: { ...layer[map], bias } } : layer
+        );
+        losses.push(await summedLoss({ ...model, layers }, window));
+        bias.dispose();
       }
-      const expected = slope.flatMap((x) => slope.map((y) => x * y / 2));
-      const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-      const data = at(factors, last)[site];
-      assertClose(data, expected, { atol: 5e-3 * largest, rtol: 0 }, site);
+      slope.push((at(losses, 0) - at(losses, 1)) / (2 * step));
     }
-  },
-);
+    const expected = slope.flatMap((x) => slope.map((y) => x * y / 2));
+    const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    const data = at(factors, last)[site];
+    assertClose(data, expected, { atol: 5e-3 * largest, rtol: 0 }, site);
+  }
+});
 
 testOnEngines("obs removes exactly the planted dead channels, heads and groups, with either error", async () => {
   const layers = [0, 1].map(() => ({ kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 }));

@@ -127,26 +127,23 @@ testOnEngines("llm-pruner: Taylor scores and kept units are its authors'", async
   });
 });
 
-testOnEngines(
-  "magnitude: scores and kept units are those of LLM-Pruner's l1 and l2, and of FLAP's mag-sp",
-  async () => {
-    await withTiny(long, async (model, prune) => {
-      const { layers, headSize } = model.config;
-      for (const norm of ["l1", "l2"] as const) {
-        const slots = await weightSlots(model, (weight) => norm === "l1" ? tf.abs(weight) : tf.square(weight));
-        const scores = slots.map((own, l) => scoresOfGroups(own, at(layers, l), headSize));
-        // A head has four matrices and a channel three.
-        assertGroups(scores, long.scores[norm], { head: 4, channel: 3 }, norm);
-        const { plan } = await prune("magnitude", 0.5, { norm, scope: "group" });
-        assertEquals(plan, authorsPlan(long, `llm-pruner ${norm} 0.5`), norm);
-      }
-      for (const sparsity of [0.25, 0.5] as const) {
-        const { plan } = await prune("magnitude", sparsity, { norm: "l2", scope: "output" });
-        assertEquals(plan, authorsPlan(long, `mag-sp ${sparsity}`));
-      }
-    });
-  },
-);
+testOnEngines("magnitude: scores and kept units are LLM-Pruner's l1 and l2, and FLAP's mag-sp", async () => {
+  await withTiny(long, async (model, prune) => {
+    const { layers, headSize } = model.config;
+    for (const norm of ["l1", "l2"] as const) {
+      const slots = await weightSlots(model, (weight) => norm === "l1" ? tf.abs(weight) : tf.square(weight));
+      const scores = slots.map((own, l) => scoresOfGroups(own, at(layers, l), headSize));
+      // A head has four matrices and a channel three.
+      assertGroups(scores, long.scores[norm], { head: 4, channel: 3 }, norm);
+      const { plan } = await prune("magnitude", 0.5, { norm, scope: "group" });
+      assertEquals(plan, authorsPlan(long, `llm-pruner ${norm} 0.5`), norm);
+    }
+    for (const sparsity of [0.25, 0.5] as const) {
+      const { plan } = await prune("magnitude", sparsity, { norm: "l2", scope: "output" });
+      assertEquals(plan, authorsPlan(long, `mag-sp ${sparsity}`));
+    }
+  });
+});
 
 testOnEngines("wanda-sp: kept units are its authors', as published and on dense statistics", async (engine) => {
   const golden = goldenFor(engine.name);

@@ -21,65 +21,56 @@ function onlyCell(out: string) {
   return { record, files: files.map((name) => ({ name, text: Deno.readTextFileSync(join(folder, name)) })) };
 }
 
-folderTest(
-  "bench run --log-samples writes results and samples, few-shot examples in the prompts, and continuations",
-  async (folder) => {
-    const data = join(folder, "data");
-    Deno.mkdirSync(data);
-    Deno.copyFileSync(join(FIXTURES, "wikitext-test.jsonl"), join(data, "wikitext-test.jsonl"));
-    for (const name of ["arc_easy", "arc_easy-train"]) {
-      Deno.copyFileSync(join(FIXTURES, "arc_easy.jsonl"), join(data, `${name}.jsonl`));
-    }
-    const out = join(folder, "out");
-    const measured = "--tasks arc_easy --perplexity wikitext:c:64 --num-fewshot 2 --log-samples".split(" ");
-    const prompts = ["The cat", "One, two"];
-    const generate = [...prompts.flatMap((prompt) => ["--generate", prompt]), "--generate-tokens", "4"];
-    await succeed(...DENSE, ...measured, "--data", data, ...generate, "--out", out);
-    const { record, files } = onlyCell(out);
-    assertEquals(files.length, 3);
-    const [results, samples, documents] = take(files, 3);
+folderTest("bench run --log-samples writes results, samples, few-shot prompts and continuations", async (folder) => {
+  const data = join(folder, "data");
+  Deno.mkdirSync(data);
+  Deno.copyFileSync(join(FIXTURES, "wikitext-test.jsonl"), join(data, "wikitext-test.jsonl"));
+  for (const name of ["arc_easy", "arc_easy-train"]) {
+    Deno.copyFileSync(join(FIXTURES, "arc_easy.jsonl"), join(data, `${name}.jsonl`));
+  }
+  const out = join(folder, "out");
+  const measured = "--tasks arc_easy --perplexity wikitext:c:64 --num-fewshot 2 --log-samples".split(" ");
+  const prompts = ["The cat", "One, two"];
+  const generate = [...prompts.flatMap((prompt) => ["--generate", prompt]), "--generate-tokens", "4"];
+  await succeed(...DENSE, ...measured, "--data", data, ...generate, "--out", out);
+  const { record, files } = onlyCell(out);
+  assertEquals(files.length, 3);
+  const [results, samples, documents] = take(files, 3);
 
-    const lines = samples.text.trimEnd().split("\n").map((line) => JSON.parse(line));
-    const task = at(record.tasks, 0);
-    assertEquals([task.numFewshot, task.fewshotDataset?.split], [2, "train"]);
-    const { fingerprint } = JSON.parse(Deno.readTextFileSync(runPaths(out).run));
-    assertEquals(fingerprint.data["few-shot arc_easy"], task.fewshotDataset?.sha256);
-    assertEquals(lines.map(({ acc }) => acc).join(""), task.outcomes.acc);
-    for (const { arguments: { gen_args_0: { arg_0: prompt } } } of lines) {
-      assertEquals(prompt.split("\n\n").length, 3, "two solved examples and the question");
-    }
-    const written = JSON.parse(results.text);
-    assertEquals(written.results.arc_easy["acc,none"], known(task.metrics.acc).value);
-    assertEquals([written["n-shot"].arc_easy, written.config.fewshot_seed], [2, 1234]);
-    assertEquals(Object.keys(written.task_hashes).sort(), ["arc_easy", "wikitext"]);
-    const pages = documents.text.trimEnd().split("\n").map((line) => JSON.parse(line));
-    assertEquals(pages.map(({ word_perplexity: [, words] }) => words), [27, 26, 17]);
-    const nll = pages.reduce((sum, { word_perplexity: [logLikelihood] }) => sum - logLikelihood, 0);
-    assertAlmostEquals(Math.exp(nll / 70), written.results.wikitext["word_perplexity,none"], 1e-9);
+  const lines = samples.text.trimEnd().split("\n").map((line) => JSON.parse(line));
+  const task = at(record.tasks, 0);
+  assertEquals([task.numFewshot, task.fewshotDataset?.split], [2, "train"]);
+  const { fingerprint } = JSON.parse(Deno.readTextFileSync(runPaths(out).run));
+  assertEquals(fingerprint.data["few-shot arc_easy"], task.fewshotDataset?.sha256);
+  assertEquals(lines.map(({ acc }) => acc).join(""), task.outcomes.acc);
+  for (const { arguments: { gen_args_0: { arg_0: prompt } } } of lines) {
+    assertEquals(prompt.split("\n\n").length, 3, "two solved examples and the question");
+  }
+  const written = JSON.parse(results.text);
+  assertEquals(written.results.arc_easy["acc,none"], known(task.metrics.acc).value);
+  assertEquals([written["n-shot"].arc_easy, written.config.fewshot_seed], [2, 1234]);
+  assertEquals(Object.keys(written.task_hashes).sort(), ["arc_easy", "wikitext"]);
+  const pages = documents.text.trimEnd().split("\n").map((line) => JSON.parse(line));
+  assertEquals(pages.map(({ word_perplexity: [, words] }) => words), [27, 26, 17]);
+  const nll = pages.reduce((sum, { word_perplexity: [logLikelihood] }) => sum - logLikelihood, 0);
+  assertAlmostEquals(Math.exp(nll / 70), written.results.wikitext["word_perplexity,none"], 1e-9);
 
-    assertEquals(record.generations?.map(({ prompt }) => prompt), prompts);
-    for (const { text } of record.generations!) assert(text.length > 0);
-  },
-);
+  assertEquals(record.generations?.map(({ prompt }) => prompt), prompts);
+  for (const { text } of record.generations!) assert(text.length > 0);
+});
 
-folderTest(
-  "bench run writes results without samples unless asked, and says which cells lack them later",
-  async (out) => {
-    const flags = [...DENSE, "--tasks", "tiny-facts", "--limit", "5", "--out", out];
-    await succeed(...flags);
-    const { record, files } = onlyCell(out);
-    assertEquals(files.length, 1);
-    assertEquals(JSON.parse(at(files, 0).text).pruning.id, record.id);
-    const { stderr } = await succeed(...flags, "--log-samples");
-    assertStringIncludes(stderr, "1 finished cells have no samples files");
-  },
-);
+folderTest("bench run writes no samples unless asked, and says which cells lack them later", async (out) => {
+  const flags = [...DENSE, "--tasks", "tiny-facts", "--limit", "5", "--out", out];
+  await succeed(...flags);
+  const { record, files } = onlyCell(out);
+  assertEquals(files.length, 1);
+  assertEquals(JSON.parse(at(files, 0).text).pruning.id, record.id);
+  const { stderr } = await succeed(...flags, "--log-samples");
+  assertStringIncludes(stderr, "1 finished cells have no samples files");
+});
 
-folderTest(
-  "bench run refuses few-shot examples without a training split, and more tokens than positions",
-  async (out) => {
-    const refuse = (problem: string, flags: string) => refused(problem, ...DENSE, ...flags.split(" "), "--out", out);
-    await refuse('Task "tiny-facts" has no training split', "--tasks tiny-facts --num-fewshot 2");
-    await refuse("generateTokens must be less than the", "--generate a --generate-tokens 100000");
-  },
-);
+folderTest("bench run refuses few-shot examples without a training split, and too many tokens", async (out) => {
+  const refuse = (problem: string, flags: string) => refused(problem, ...DENSE, ...flags.split(" "), "--out", out);
+  await refuse('Task "tiny-facts" has no training split', "--tasks tiny-facts --num-fewshot 2");
+  await refuse("generateTokens must be less than the", "--generate a --generate-tokens 100000");
+});

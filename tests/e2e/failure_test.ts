@@ -22,29 +22,26 @@ const kinds = (out: string) =>
 const failures = (out: string) =>
   readRecords(out).records.flatMap((record) => record.state === "failed" ? [record.failure] : []);
 
-folderTest(
-  "a killed cell is out of memory, a crashed one a crash, and --retry takes the ones it names",
-  async (out) => {
-    // A failed check of a native library aborts.
-    const signals = ["KILL", "ABRT"];
-    const status = await watch(run(out), (event) => {
-      if (event.event === "cell-phase" && event.phase === "loading") killCell(out, signals.shift()!);
-    });
-    assertEquals(status.code, 1);
-    assertEquals(kinds(out), ["out-of-memory", "crash"]);
-    const [killed, crashed] = take(failures(out), 2);
-    assertStringIncludes(killed.message, "run fewer cells at once");
-    assertStringIncludes(crashed.message, "--retry crash");
+folderTest("a killed cell is out of memory, a crashed one a crash, and --retry takes those it names", async (out) => {
+  // A failed check of a native library aborts.
+  const signals = ["KILL", "ABRT"];
+  const status = await watch(run(out), (event) => {
+    if (event.event === "cell-phase" && event.phase === "loading") killCell(out, signals.shift()!);
+  });
+  assertEquals(status.code, 1);
+  assertEquals(kinds(out), ["out-of-memory", "crash"]);
+  const [killed, crashed] = take(failures(out), 2);
+  assertStringIncludes(killed.message, "run fewer cells at once");
+  assertStringIncludes(crashed.message, "--retry crash");
 
-    const kept = await finish(bench(...run(out, "--retry", "oom")));
-    assertEquals(kept.code, 1, kept.stderr);
-    assertStringIncludes(kept.stderr, "1 failed earlier and are retried, 1 failed earlier and are not retried");
-    assertEquals(kinds(out), ["done", "crash"]);
+  const kept = await finish(bench(...run(out, "--retry", "oom")));
+  assertEquals(kept.code, 1, kept.stderr);
+  assertStringIncludes(kept.stderr, "1 failed earlier and are retried, 1 failed earlier and are not retried");
+  assertEquals(kinds(out), ["done", "crash"]);
 
-    await succeed(...run(out));
-    assertEquals(kinds(out), ["done", "done"]);
-  },
-);
+  await succeed(...run(out));
+  assertEquals(kinds(out), ["done", "done"]);
+});
 
 folderTest("--timeout ends a cell that takes longer", async (out) => {
   // Less than any process takes to start.

@@ -25,37 +25,32 @@ const log = (out: string) =>
   [...Deno.readDirSync(runPaths(out).logs)].map(({ name }) => Deno.readTextFileSync(join(runPaths(out).logs, name)))
     .join("");
 
-folderTest(
-  "bench eval gives recovered cells what a run gives that asked from the start, without training",
-  async (out) => {
-    const [grown, whole] = [join(out, "grown"), join(out, "whole")];
-    await succeed("run", ...PRUNED, ...FIRST, "--out", grown);
-    assertStringIncludes(log(grown), "step 4 of 4");
-    // What makes the models again lies beside the records.
-    Deno.removeSync(runPaths(grown).cache, { recursive: true });
-    await succeed("eval", grown, "--tasks", "tiny-agreement", "--perplexity", "tiny-world:b:32:4");
-    assert(!/step \d+ of 4,/.test(log(grown)), log(grown));
-    await succeed("run", ...PRUNED, ...BOTH, "--limit", "6", "--out", whole);
-    assertEquals(scores(grown), scores(whole));
+folderTest("bench eval of recovered cells equals a run that asked from the start, without training", async (out) => {
+  const [grown, whole] = [join(out, "grown"), join(out, "whole")];
+  await succeed("run", ...PRUNED, ...FIRST, "--out", grown);
+  assertStringIncludes(log(grown), "step 4 of 4");
+  // What makes the models again lies beside the records.
+  Deno.removeSync(runPaths(grown).cache, { recursive: true });
+  await succeed("eval", grown, "--tasks", "tiny-agreement", "--perplexity", "tiny-world:b:32:4");
+  assert(!/step \d+ of 4,/.test(log(grown)), log(grown));
+  await succeed("run", ...PRUNED, ...BOTH, "--limit", "6", "--out", whole);
+  assertEquals(scores(grown), scores(whole));
 
-    const again = await succeed("eval", grown, "--tasks", "tiny-agreement", "--perplexity", "tiny-world:b:32:4");
-    assertStringIncludes(again.stderr, "3 finished earlier");
-    const { tasks, perplexity } = readRunFile(grown)!.config;
-    assertEquals([tasks, perplexity.length], [["tiny-facts", "tiny-agreement"], 2]);
+  const again = await succeed("eval", grown, "--tasks", "tiny-agreement", "--perplexity", "tiny-world:b:32:4");
+  assertStringIncludes(again.stderr, "3 finished earlier");
+  const { tasks, perplexity } = readRunFile(grown)!.config;
+  assertEquals([tasks, perplexity.length], [["tiny-facts", "tiny-agreement"], 2]);
 
-    // What is no longer asked for stays in the records and leaves the report.
-    const fewer = await succeed("run", ...PRUNED, ...FIRST, "--out", grown, "--methods", "wanda-sp", "--json");
-    const notes = fewer.stderr.trim().split("\n").map((line) => JSON.parse(line)).filter(({ event }) =>
-      event === "note"
-    );
-    assertEquals(notes.filter(({ message }) => message.startsWith("1 record belongs to a cell")).length, 1);
-    assertEquals(done(grown).map(({ tasks }) => tasks.map(({ task }) => task)), [["tiny-facts"], ["tiny-facts"]]);
-    assertEquals(readRecords(grown).records.length, 3);
-    for (const record of readRecords(grown).records) {
-      assertEquals(record.state === "done" && record.tasks.map(({ task }) => task), ["tiny-facts", "tiny-agreement"]);
-    }
-  },
-);
+  // What is no longer asked for stays in the records and leaves the report.
+  const fewer = await succeed("run", ...PRUNED, ...FIRST, "--out", grown, "--methods", "wanda-sp", "--json");
+  const notes = fewer.stderr.trim().split("\n").map((line) => JSON.parse(line)).filter(({ event }) => event === "note");
+  assertEquals(notes.filter(({ message }) => message.startsWith("1 record belongs to a cell")).length, 1);
+  assertEquals(done(grown).map(({ tasks }) => tasks.map(({ task }) => task)), [["tiny-facts"], ["tiny-facts"]]);
+  assertEquals(readRecords(grown).records.length, 3);
+  for (const record of readRecords(grown).records) {
+    assertEquals(record.state === "done" && record.tasks.map(({ task }) => task), ["tiny-facts", "tiny-agreement"]);
+  }
+});
 
 folderTest("a cell that is killed in the middle of bench eval keeps what was measured before", async (out) => {
   await succeed("run", ...PRUNED, ...FIRST, "--methods", "random", "--recover", "none", "--out", out);

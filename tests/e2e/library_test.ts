@@ -24,20 +24,17 @@ folderTest("the documentation's sweep runs and writes a report", async (out) => 
   assert(Deno.statSync(`${out}/run/report/report.html`).size > 0);
 });
 
-folderTest(
-  "the documentation's steps run from a folder outside the repository, and save a model that loads",
-  async (out) => {
-    assertEquals(STEPS, Deno.readTextFileSync(join(ROOT, "docs/examples/steps.ts")));
-    Deno.writeTextFileSync(join(out, "mine.ts"), STEPS);
-    const [, settings] = take(/```json\n(.*?)```/s.exec(guide) ?? [], 2);
-    Deno.writeTextFileSync(join(out, "deno.json"), settings.replaceAll("BENCH", ROOT));
-    const { code, stdout, stderr } = await run(out, ["run", "-A", "--check", "mine.ts", "smaller"]);
-    assertEquals(code, 0, stderr);
-    // The bundled model knows the facts; half of it knows fewer.
-    assertMatch(stdout, /^dense tiny-world 2\.\d+ tiny-facts 1$/m);
-    assertMatch(stdout, /^pruned tiny-world [3-9]\.\d+ tiny-facts 0\.\d+$/m);
-    const config = JSON.parse(Deno.readTextFileSync(join(out, "smaller/config.json")));
-    const dense = JSON.parse(Deno.readTextFileSync(join(ROOT, "models/tiny/config.json")));
-    assert(config.intermediate_size < dense.intermediate_size, `${config.intermediate_size} FFN channels`);
-  },
-);
+folderTest("the documentation's steps run outside the repository and save a model that loads", async (out) => {
+  assertEquals(STEPS, Deno.readTextFileSync(join(ROOT, "docs/examples/steps.ts")));
+  Deno.writeTextFileSync(join(out, "mine.ts"), STEPS);
+  const [, settings] = take(/```json\n(.*?)```/s.exec(guide) ?? [], 2);
+  Deno.writeTextFileSync(join(out, "deno.json"), settings.replaceAll("BENCH", ROOT));
+  const { code, stdout, stderr } = await run(out, ["run", "-A", "--check", "mine.ts", "smaller"]);
+  assertEquals(code, 0, stderr);
+  // The bundled model knows the facts; half of it knows fewer.
+  assertMatch(stdout, /^dense tiny-world 2\.\d+ tiny-facts 1$/m);
+  assertMatch(stdout, /^pruned tiny-world [3-9]\.\d+ tiny-facts 0\.\d+$/m);
+  const config = JSON.parse(Deno.readTextFileSync(join(out, "smaller/config.json")));
+  const dense = JSON.parse(Deno.readTextFileSync(join(ROOT, "models/tiny/config.json")));
+  assert(config.intermediate_size < dense.intermediate_size, `${config.intermediate_size} FFN channels`);
+});

@@ -71,38 +71,35 @@ function worldTest(name: string, test: (world: World) => Promise<void>, dtype: F
   });
 }
 
-worldTest(
-  "exportCommand() writes a cell's model, its card with protocol and dense numbers, and its record",
-  async ({ out, opened, store }) => {
-    const { record, path } = store(PLANS.uniform, "flap");
-    const { code, out: printed } = await run(path, "--format", "hf");
-    const to = join(out, "exports", `flap-0.5-s3-${record.id}`);
-    assertEquals([code, printed], [0, to]);
-    const { source } = await openModel(to);
-    const expected = prunedSource(opened, PLANS.uniform);
-    assertEquals(source.config, expected.config);
-    const name = "model.layers.1.mlp.down_proj.weight";
-    assertEquals(source.read(name), expected.read(name));
-    source.close();
-    const expectedMark = { format: "hf", type: "F32", padded: false, record };
-    assertEquals(mark(to), JSON.parse(JSON.stringify(expectedMark)));
-    assertEquals(Deno.readTextFileSync(join(to, "LICENSE")), "mine");
-    const card = Deno.readTextFileSync(join(to, "README.md"));
-    assertStringIncludes(card, "# toy-llama, flap 50 %");
-    assertStringIncludes(
-      card,
-      "| c, perplexity |  | 11.500 ± 0.750 | 23.250 ± 0.750 | protocol a (mean of window means, per token), L=32, n=30",
-    );
-    assertStringIncludes(
-      card,
-      "| arc_easy, acc % | 25.0 | 75.0 ± 12.5 | 50.0 ± 12.5 | task version 1, 0-shot, n=8 of 20",
-    );
-    assertStringIncludes(card, "with whole attention heads and FFN channels removed.");
-    assertStringIncludes(card, "seed 3");
-    assertStringIncludes(card, record.weights.sha256);
-    assertStringIncludes(card, "exactly as measured");
-  },
-);
+worldTest("exportCommand() writes a cell's model, card and record", async ({ out, opened, store }) => {
+  const { record, path } = store(PLANS.uniform, "flap");
+  const { code, out: printed } = await run(path, "--format", "hf");
+  const to = join(out, "exports", `flap-0.5-s3-${record.id}`);
+  assertEquals([code, printed], [0, to]);
+  const { source } = await openModel(to);
+  const expected = prunedSource(opened, PLANS.uniform);
+  assertEquals(source.config, expected.config);
+  const name = "model.layers.1.mlp.down_proj.weight";
+  assertEquals(source.read(name), expected.read(name));
+  source.close();
+  const expectedMark = { format: "hf", type: "F32", padded: false, record };
+  assertEquals(mark(to), JSON.parse(JSON.stringify(expectedMark)));
+  assertEquals(Deno.readTextFileSync(join(to, "LICENSE")), "mine");
+  const card = Deno.readTextFileSync(join(to, "README.md"));
+  assertStringIncludes(card, "# toy-llama, flap 50 %");
+  assertStringIncludes(
+    card,
+    "| c, perplexity |  | 11.500 ± 0.750 | 23.250 ± 0.750 | protocol a (mean of window means, per token), L=32, n=30",
+  );
+  assertStringIncludes(
+    card,
+    "| arc_easy, acc % | 25.0 | 75.0 ± 12.5 | 50.0 ± 12.5 | task version 1, 0-shot, n=8 of 20",
+  );
+  assertStringIncludes(card, "with whole attention heads and FFN channels removed.");
+  assertStringIncludes(card, "seed 3");
+  assertStringIncludes(card, record.weights.sha256);
+  assertStringIncludes(card, "exactly as measured");
+});
 
 Deno.test("modelCard() shows perplexities of task files as they are, and dense numbers of the same task alone", () => {
   const cell = { method: "flap", sparsity: 0.2, tasks: ["arc_easy"] };
@@ -137,86 +134,73 @@ Deno.test("modelCard() says how a model was trained, and in which arithmetic it 
   assertStringIncludes(card, "- Arithmetic: reduced-precision products");
 });
 
-worldTest(
-  "exportCommand() keeps the storage type of a 16-bit model unless another is asked for",
-  async ({ opened, store }) => {
-    const { path } = store(PLANS.uniform, "flap", {
-      cell: { ...store(PLANS.uniform, "flap").record.cell, weights: "stored" },
-    });
-    for (const format of ["hf", "gguf"]) {
-      const { out: to, err } = await run(path, "--format", format);
-      const { source } = await openModel(to);
-      assertEquals(source.origin.dtypes.filter((type) => format === "hf" || type !== "F32"), ["BF16"]);
-      const name = "model.layers.1.mlp.down_proj.weight";
-      assertEquals(source.read(name), prunedSource(opened, PLANS.uniform).read(name));
-      source.close();
-      assertEquals(err, "");
-    }
-    const { out: to } = await run(path, "--format", "hf", "--dtype", "f32", "--to", join(opened.origin.path, "f32"));
+worldTest("exportCommand() keeps the storage type of a 16-bit model by default", async ({ opened, store }) => {
+  const { path } = store(PLANS.uniform, "flap", {
+    cell: { ...store(PLANS.uniform, "flap").record.cell, weights: "stored" },
+  });
+  for (const format of ["hf", "gguf"]) {
+    const { out: to, err } = await run(path, "--format", format);
     const { source } = await openModel(to);
-    assertEquals(source.origin.dtypes, ["F32"]);
+    assertEquals(source.origin.dtypes.filter((type) => format === "hf" || type !== "F32"), ["BF16"]);
+    const name = "model.layers.1.mlp.down_proj.weight";
+    assertEquals(source.read(name), prunedSource(opened, PLANS.uniform).read(name));
     source.close();
-  },
-  "BF16",
-);
+    assertEquals(err, "");
+  }
+  const { out: to } = await run(path, "--format", "hf", "--dtype", "f32", "--to", join(opened.origin.path, "f32"));
+  const { source } = await openModel(to);
+  assertEquals(source.origin.dtypes, ["F32"]);
+  source.close();
+}, "BF16");
 
-worldTest(
-  "exportCommand() writes models that lost a layer and hidden dimensions, and says so",
-  async ({ opened, store }) => {
-    const { record, path } = store(PLANS.shallow, "flap");
-    assertEquals(readRecord(path), record);
-    const { code, out: to } = await run(path, "--format", "hf");
+worldTest("exportCommand() writes models that lost a layer and hidden dimensions", async ({ opened, store }) => {
+  const { record, path } = store(PLANS.shallow, "flap");
+  assertEquals(readRecord(path), record);
+  const { code, out: to } = await run(path, "--format", "hf");
+  assertEquals(code, 0);
+  const { source } = await openModel(to);
+  assertEquals(source.config, prunedSource(opened, PLANS.shallow).config);
+  source.close();
+  const config = JSON.parse(Deno.readTextFileSync(join(to, "config.json")));
+  assertEquals([config.hidden_size, config.num_hidden_layers, config.head_dim], [20, 1, 8]);
+  const card = Deno.readTextFileSync(join(to, "README.md"));
+  assertStringIncludes(card, "whole attention heads, FFN channels, layers and hidden dimensions removed");
+  assertStringIncludes(card, "| layers | 2 | 1 |");
+  assertStringIncludes(card, "| hidden size | 32 | 20 |");
+});
+
+worldTest("exportCommand() finds a cell by the start of its name or id, and writes GGUF", async ({ out, store }) => {
+  const { record } = store(PLANS.uniform, "flap");
+  for (const cell of ["flap", record.id.slice(0, 6)]) {
+    const to = join(out, "x.gguf");
+    const { code, err } = await run(cell, "--run", out, "--format", "gguf", "--dtype", "q8_0", "--to", to);
     assertEquals(code, 0);
+    assertStringIncludes(err, "rounded to Q8_0");
+    assertStringIncludes(err, "matrices are stored as F16");
     const { source } = await openModel(to);
-    assertEquals(source.config, prunedSource(opened, PLANS.shallow).config);
+    assertEquals([source.origin.format, at(source.config.layers, 0).ffnChannels], ["gguf", 7]);
     source.close();
-    const config = JSON.parse(Deno.readTextFileSync(join(to, "config.json")));
-    assertEquals([config.hidden_size, config.num_hidden_layers, config.head_dim], [20, 1, 8]);
-    const card = Deno.readTextFileSync(join(to, "README.md"));
-    assertStringIncludes(card, "whole attention heads, FFN channels, layers and hidden dimensions removed");
-    assertStringIncludes(card, "| layers | 2 | 1 |");
-    assertStringIncludes(card, "| hidden size | 32 | 20 |");
-  },
-);
+  }
+  assertEquals(
+    (await run("dense", "--run", out, "--format", "gguf")).out,
+    join(out, "exports", "dense-00000000deadbeef.f32.gguf"),
+  );
+});
 
-worldTest(
-  "exportCommand() finds a cell by the beginning of its name or id, and writes GGUF",
-  async ({ out, store }) => {
-    const { record } = store(PLANS.uniform, "flap");
-    for (const cell of ["flap", record.id.slice(0, 6)]) {
-      const to = join(out, "x.gguf");
-      const { code, err } = await run(cell, "--run", out, "--format", "gguf", "--dtype", "q8_0", "--to", to);
-      assertEquals(code, 0);
-      assertStringIncludes(err, "rounded to Q8_0");
-      assertStringIncludes(err, "matrices are stored as F16");
-      const { source } = await openModel(to);
-      assertEquals([source.origin.format, at(source.config.layers, 0).ffnChannels], ["gguf", 7]);
-      source.close();
-    }
-    assertEquals(
-      (await run("dense", "--run", out, "--format", "gguf")).out,
-      join(out, "exports", "dense-00000000deadbeef.f32.gguf"),
-    );
-  },
-);
-
-worldTest(
-  "exportCommand() fills up unequal layers when asked, and says what that costs when not",
-  async ({ out, store }) => {
-    const { path } = store(PLANS.unequal, "flap");
-    const message = "FFN channels 3 to 5";
-    const error = await assertRejects(() => run(path, "--format", "hf"), UsageError, message);
-    assertStringIncludes(error.message, "Give --pad");
-    const to = join(out, "padded");
-    const { err } = await run(path, "--format", "hf", "--to", to, "--pad");
-    assertStringIncludes(err, "a Llama only if its heads (6) divide its width (32)");
-    const { source } = await openModel(to);
-    assertEquals(source.config.layers[0], { kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 5 });
-    source.close();
-    assertEquals(mark(to).padded, true);
-    assertStringIncludes(Deno.readTextFileSync(join(to, "README.md")), "padded to the widest with zeros");
-  },
-);
+worldTest("exportCommand() pads unequal layers when asked, and else proposes it", async ({ out, store }) => {
+  const { path } = store(PLANS.unequal, "flap");
+  const message = "FFN channels 3 to 5";
+  const error = await assertRejects(() => run(path, "--format", "hf"), UsageError, message);
+  assertStringIncludes(error.message, "Give --pad");
+  const to = join(out, "padded");
+  const { err } = await run(path, "--format", "hf", "--to", to, "--pad");
+  assertStringIncludes(err, "a Llama only if its heads (6) divide its width (32)");
+  const { source } = await openModel(to);
+  assertEquals(source.config.layers[0], { kvGroups: 3, queryHeadsPerGroup: 2, ffnChannels: 5 });
+  source.close();
+  assertEquals(mark(to).padded, true);
+  assertStringIncludes(Deno.readTextFileSync(join(to, "README.md")), "padded to the widest with zeros");
+});
 
 worldTest("exportCommand() replaces an export of its own and nothing else", async ({ out, model, store }) => {
   const { path } = store(PLANS.uniform, "flap");
@@ -239,45 +223,42 @@ worldTest("exportCommand() replaces an export of its own and nothing else", asyn
   assertEquals(Deno.readTextFileSync(join(model, "LICENSE")), "mine");
 });
 
-worldTest(
-  "exportCommand() refuses cells whose weights are not those it can rebuild",
-  async ({ out, model, opened, store }) => {
-    const { size } = store(PLANS.uniform, "flap").record;
-    const biased = store(PLANS.uniform, "flap", {
-      size: { ...size, parameters: size.parameters + 64 },
-      id: "b".repeat(16),
-    });
-    const learned = store(PLANS.uniform, "mask-prune", { id: "9".repeat(16), changedWeights: true });
-    for (const { path } of [biased, learned]) {
-      await assertRejects(() => run(path, "--format", "hf"), UsageError, "has weights that its method changed");
-    }
-    const { path } = store(PLANS.uniform, "flap", {
-      weights: { ...opened.origin, sha256: "f".repeat(64) },
-      id: "c".repeat(16),
-    });
-    await assertRejects(() => run(path, "--format", "hf"), UsageError, "--model");
-    const good = store(PLANS.uniform, "flap", { id: "d".repeat(16) });
-    Deno.renameSync(model, `${model}-moved`);
-    await assertRejects(() => run(good.path, "--format", "hf"), UsageError, "there is no such model");
-    assertEquals((await run(good.path, "--format", "hf", "--model", `${model}-moved`)).code, 0);
-    const failure = { kind: "numeric", message: "the loss is NaN", exitCode: null } as const;
-    const { schemaVersion, cell, startedAt, seconds } = good.record;
-    const failed = writeRecord(out, {
-      schemaVersion,
-      id: "e".repeat(16),
-      cell,
-      startedAt,
-      seconds,
-      state: "failed",
-      failure,
-    });
-    await assertRejects(
-      () => run(failed, "--format", "hf"),
-      UsageError,
-      "failed, which `bench run` tries again: the loss is NaN",
-    );
-  },
-);
+worldTest("exportCommand() refuses cells that it cannot rebuild", async ({ out, model, opened, store }) => {
+  const { size } = store(PLANS.uniform, "flap").record;
+  const biased = store(PLANS.uniform, "flap", {
+    size: { ...size, parameters: size.parameters + 64 },
+    id: "b".repeat(16),
+  });
+  const learned = store(PLANS.uniform, "mask-prune", { id: "9".repeat(16), changedWeights: true });
+  for (const { path } of [biased, learned]) {
+    await assertRejects(() => run(path, "--format", "hf"), UsageError, "has weights that its method changed");
+  }
+  const { path } = store(PLANS.uniform, "flap", {
+    weights: { ...opened.origin, sha256: "f".repeat(64) },
+    id: "c".repeat(16),
+  });
+  await assertRejects(() => run(path, "--format", "hf"), UsageError, "--model");
+  const good = store(PLANS.uniform, "flap", { id: "d".repeat(16) });
+  Deno.renameSync(model, `${model}-moved`);
+  await assertRejects(() => run(good.path, "--format", "hf"), UsageError, "there is no such model");
+  assertEquals((await run(good.path, "--format", "hf", "--model", `${model}-moved`)).code, 0);
+  const failure = { kind: "numeric", message: "the loss is NaN", exitCode: null } as const;
+  const { schemaVersion, cell, startedAt, seconds } = good.record;
+  const failed = writeRecord(out, {
+    schemaVersion,
+    id: "e".repeat(16),
+    cell,
+    startedAt,
+    seconds,
+    state: "failed",
+    failure,
+  });
+  await assertRejects(
+    () => run(failed, "--format", "hf"),
+    UsageError,
+    "failed, which `bench run` tries again: the loss is NaN",
+  );
+});
 
 worldTest("exportCommand() names what is wrong with its arguments", async ({ out, store }) => {
   const { path } = store(PLANS.uniform, "flap");

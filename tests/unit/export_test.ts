@@ -148,28 +148,25 @@ folderTest("exportHfFolder() splits weights into shards with an index", async (f
   assertEquals(index.metadata.total_size, 4 * count);
 });
 
-folderTest(
-  "exportHfFolder() and exportGguf() refuse unequal widths and leave an earlier export as it was",
-  (folder) => {
-    Deno.mkdirSync(`${folder}/hf`);
-    Deno.writeTextFileSync(`${folder}/hf/a`, "earlier");
-    const source = prunedSource(exportToy(), PLANS.unequal);
-    const message = "unequal widths (KV groups 2 to 3, query heads per group 1 to 2, FFN channels 3 to 5)";
-    const tokenizer = byteLevelDefinition();
-    assertThrows(() => exportHfFolder(source, { to: `${folder}/hf`, dtype: "F32", tokenizer }), UsageError, message);
-    assertThrows(() => writeGgufOf(`${folder}/a.gguf`, source, tokenizer), UsageError, message);
-    const biased = exportToy({ biases: ["down"] });
-    const attempt = () => exportHfFolder(biased, { to: `${folder}/hf`, dtype: "F32", tokenizer });
-    assertThrows(attempt, UsageError, "only if the number of heads divides the width: current 6 heads, width 32");
-    const toy = exportToy();
-    const last = { shape: [300, 32], data: new Float32Array(300 * 32).fill(1e9) };
-    const large = { ...toy, read: (name: string) => name === tensorNames.head ? last : toy.read(name) };
-    const write = () => exportHfFolder(large, { to: `${folder}/hf`, dtype: "F16", tokenizer });
-    assertThrows(write, UsageError, `Tensor "lm_head.weight" holds 1000000000, beyond F16's 65504`);
-    assertEquals(Deno.readTextFileSync(`${folder}/hf/a`), "earlier");
-    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["hf"]);
-  },
-);
+folderTest("exportHfFolder() and exportGguf() refuse unequal widths and keep an earlier export", (folder) => {
+  Deno.mkdirSync(`${folder}/hf`);
+  Deno.writeTextFileSync(`${folder}/hf/a`, "earlier");
+  const source = prunedSource(exportToy(), PLANS.unequal);
+  const message = "unequal widths (KV groups 2 to 3, query heads per group 1 to 2, FFN channels 3 to 5)";
+  const tokenizer = byteLevelDefinition();
+  assertThrows(() => exportHfFolder(source, { to: `${folder}/hf`, dtype: "F32", tokenizer }), UsageError, message);
+  assertThrows(() => writeGgufOf(`${folder}/a.gguf`, source, tokenizer), UsageError, message);
+  const biased = exportToy({ biases: ["down"] });
+  const attempt = () => exportHfFolder(biased, { to: `${folder}/hf`, dtype: "F32", tokenizer });
+  assertThrows(attempt, UsageError, "only if the number of heads divides the width: current 6 heads, width 32");
+  const toy = exportToy();
+  const last = { shape: [300, 32], data: new Float32Array(300 * 32).fill(1e9) };
+  const large = { ...toy, read: (name: string) => name === tensorNames.head ? last : toy.read(name) };
+  const write = () => exportHfFolder(large, { to: `${folder}/hf`, dtype: "F16", tokenizer });
+  assertThrows(write, UsageError, `Tensor "lm_head.weight" holds 1000000000, beyond F16's 65504`);
+  assertEquals(Deno.readTextFileSync(`${folder}/hf/a`), "earlier");
+  assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["hf"]);
+});
 
 folderTest("exportHfFolder() replaces what was there as a whole", async (folder) => {
   (await exportedHf(folder, exportToy(), { maxShardBytes: 20_000 })).source.close();

@@ -6,18 +6,17 @@ import { FileFormatError, MissingDataError, UsageError } from "../../core/util/e
 import type { TaskResult } from "../../core/schema/schema.ts";
 import type { FileTask, TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
-import { tempFolder } from "../support/weights_fixture.ts";
+import { withFolder } from "../support/weights_fixture.ts";
 
-/** A folder with files by name, removed after `use`. */
-async function withFiles(files: Record<string, string>, use: (folder: string) => unknown): Promise<void> {
-  using temp = tempFolder();
-  const folder = temp.path;
-  for (const [name, text] of Object.entries(files)) {
-    Deno.mkdirSync(join(folder, name, ".."), { recursive: true });
-    Deno.writeTextFileSync(join(folder, name), text);
-  }
-  await use(folder);
-}
+/** Runs `use` in a folder with files by name. */
+const withFiles = (files: Record<string, string>, use: (folder: string) => unknown): Promise<void> =>
+  withFolder(async (folder) => {
+    for (const [name, text] of Object.entries(files)) {
+      Deno.mkdirSync(join(folder, name, ".."), { recursive: true });
+      Deno.writeTextFileSync(join(folder, name), text);
+    }
+    await use(folder);
+  });
 
 const lines = (rows: unknown[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
 /** The only task of a file. */
@@ -51,35 +50,17 @@ Deno.test("a task file gives the prompts that lm-evaluation-harness makes of it"
   const files = { "base.yaml": BASE.replace("On {{topic}}", "On"), ...DATA };
   await withFiles(files, async (folder) => {
     const task = taskOf(join(folder, "base.yaml"));
-    assertEquals([task.id, task.version, task.outputType, task.metrics], [
-      "base",
-      2,
-      "multiple_choice",
-      ["acc", "acc_norm"],
-    ]);
+    const { id, version, outputType, metrics } = task;
+    assertEquals([id, version, outputType, metrics], ["base", 2, "multiple_choice", ["acc", "acc_norm"]]);
     const { examples, records, total, numFewshot, dataset } = await task.load({ fewshot: 1 });
     assertEquals([total, numFewshot, dataset.split, dataset.source], [2, 1, "test", "data/test.jsonl"]);
     const prefix = "On: was it -> b\n\n";
+    const choicesOf = (context: string, ...texts: string[]) =>
+      texts.map((text) => ({ context: `${context} ->`, continuation: ` ${text}`, text }));
     assertEquals(examples, [
-      {
-        prefix,
-        choices: [
-          { context: "is it so ->", continuation: " yes", text: "yes" },
-          { context: "is it so ->", continuation: " no", text: "no" },
-        ],
-        gold: 0,
-        target: "0",
-      },
-      {
-        prefix,
-        choices: [
-          { context: "again? ->", continuation: " né", text: "né" },
-          { context: "again? ->", continuation: " no", text: "no" },
-        ],
-        // A text that is a choice; the log has the text.
-        gold: 1,
-        target: "no",
-      },
+      { prefix, choices: choicesOf("is it so", "yes", "no"), gold: 0, target: "0" },
+      // A text that is a choice; the log has the text.
+      { prefix, choices: choicesOf("again?", "né", "no"), gold: 1, target: "no" },
     ]);
     // As in a table, what a record lacks is null.
     assertEquals((records[1] as Record<string, unknown>).topic, null);
@@ -90,18 +71,11 @@ Deno.test("the example of docs/tasks-and-data.md is one", async () => {
   const text = Deno.readTextFileSync(new URL("../../docs/tasks-and-data.md", import.meta.url));
   const [, yaml = ""] = /```yaml\n(.*?)```/s.exec(text) ?? [];
   const [, record = ""] = /is\s+`(\{"question".*?\})`/s.exec(text) ?? [];
-  const files = {
-    "task.yaml": yaml,
-    "data/capitals.jsonl": record,
-    "data/capitals-train.jsonl": `${record}\n${record}`,
-  };
-  await withFiles(files, async (folder) => {
+  const data = { "data/capitals.jsonl": record, "data/capitals-train.jsonl": `${record}\n${record}` };
+  await withFiles({ "task.yaml": yaml, ...data }, async (folder) => {
     const { examples: [example], numFewshot } = await taskOf(join(folder, "task.yaml")).load({});
-    assertEquals([example?.choices.map(({ text }) => text), example?.gold, numFewshot], [
-      ["Nairobi", "Lagos", "Cairo"],
-      0,
-      2,
-    ]);
+    assertEquals(example?.choices.map(({ text }) => text), ["Nairobi", "Lagos", "Cairo"]);
+    assertEquals([example?.gold, numFewshot], [0, 2]);
     const asked = "Question: Which city is the capital of Kenya?\nAnswer:";
     assertEquals(example?.prefix, `Questions about countries.\n\n${`${asked} Nairobi\n\n`.repeat(2)}`);
   });
@@ -118,11 +92,8 @@ Deno.test("includes are merged, later keys win, and a file that includes itself 
     // YAML 1.1, as PyYAML reads it: no without quotes is false.
     assertThrows(() => taskOf(join(folder, "sub/child.yaml")), FileFormatError, "doc_to_choice");
     const { definitions: [definition] } = selectTasks([join(folder, "sub/good.yaml")], []);
-    assertEquals([definition?.config.task, definition?.config.doc_to_choice, definition?.config.description], [
-      "good",
-      ["no", "yes"],
-      "On {{topic}}: ",
-    ]);
+    const { task, doc_to_choice, description } = definition!.config;
+    assertEquals([task, doc_to_choice, description], ["good", ["no", "yes"], "On {{topic}}: "]);
     assertThrows(() => selectTasks([join(folder, "loop.yaml")], []), FileFormatError, "includes itself");
   });
 });
@@ -154,33 +125,29 @@ Deno.test("what is not supported is refused by name", async () => {
 });
 
 Deno.test("records that a template does not fit, and data that are not there, are named", async () => {
-  await withFiles(
-    { "base.yaml": BASE, ...DATA, "data/test.jsonl": lines([{ asked: "a", one: "b", topic: "c" }]) },
-    async (folder) => {
-      const task = taskOf(join(folder, "base.yaml"));
-      await assertRejects(() => task.load({}), FileFormatError, 'record 1: the template "{{[one, two]}}": "two"');
-      Deno.removeSync(join(folder, "data/test.jsonl"));
-      await assertRejects(() => task.load({}), MissingDataError, join(folder, "data/test.jsonl"));
-    },
-  );
+  const other = { ...DATA, "data/test.jsonl": lines([{ asked: "a", one: "b", topic: "c" }]) };
+  await withFiles({ "base.yaml": BASE, ...other }, async (folder) => {
+    const task = taskOf(join(folder, "base.yaml"));
+    await assertRejects(() => task.load({}), FileFormatError, 'record 1: the template "{{[one, two]}}": "two"');
+    Deno.removeSync(join(folder, "data/test.jsonl"));
+    await assertRejects(() => task.load({}), MissingDataError, join(folder, "data/test.jsonl"));
+  });
   const hub = BASE.replace("dataset_path: json", "dataset_path: some/where").replace(/dataset_kwargs.*/, "");
   await withFiles({ "hub.yaml": hub, "given/base-test.jsonl": DATA["data/test.jsonl"] }, async (folder) => {
     const task = taskOf(join(folder, "hub.yaml"));
-    await assertRejects(
-      () => task.load({ cache: folder }),
-      MissingDataError,
-      `bench fetch ${join(folder, "hub.yaml")}`,
-    );
+    const fetch = `bench fetch ${join(folder, "hub.yaml")}`;
+    await assertRejects(() => task.load({ cache: folder }), MissingDataError, fetch);
     const { total } = await task.load({ cache: folder, data: join(folder, "given") });
     assertEquals(total, 2);
     // Without a split of its own, solved examples are of the first that there is.
     const hub = Deno.readTextFileSync(join(folder, "hub.yaml"));
     Deno.writeTextFileSync(join(folder, "few.yaml"), hub.replace("training_split: train", "validation_split: dev"));
     assertEquals(wantedSplits([join(folder, "few.yaml")]).map(({ split }) => split), ["test", "dev"]);
-    assertEquals(
-      wantedSplits([join(folder, "hub.yaml")]).map(({ source, split }) => [source.id, source.hub?.repo, split]),
-      [["base", "some/where", "test"], ["base", "some/where", "train"]],
-    );
+    const wanted = wantedSplits([join(folder, "hub.yaml")]);
+    assertEquals(wanted.map(({ source: { id, hub }, split }) => `${id} ${hub?.repo} ${split}`), [
+      "base some/where test",
+      "base some/where train",
+    ]);
   });
 });
 
@@ -234,20 +201,14 @@ Deno.test("files, folders, tags and groups say which tasks run", async () => {
       { group: "all::inner", tasks: ["arc_easy"], metrics: [] },
       { group: "all", tasks: ["a", "b", "c", "arc_easy"], metrics: [{ metric: "acc", weightBySize: true }] },
     ]);
-    assertEquals(definitions.map(({ config }) => [config.doc_to_target, config.num_fewshot]), [
-      [1, undefined],
-      [1, undefined],
-      [1, 3],
-    ]);
+    assertEquals(definitions.map(({ config }) => config.doc_to_target), [1, 1, 1]);
+    assertEquals(definitions.map(({ config }) => config.num_fewshot), [undefined, undefined, 3]);
     // Twice the same is no second way, also with keys that are not kept.
     const again = "generation_kwargs: {until: []}\ndoc_to_decontamination_query: q\ntag: [letters, others]";
     Deno.writeTextFileSync(join(folder, "b.yaml"), named("b", again));
     assertEquals(select(["."], ["letters", "others"]).tasks, ["a", "b"]);
-    assertThrows(
-      () => select(["a.yaml"], ["d"]),
-      UsageError,
-      'Unknown task "d". Did you mean "a"? Known: arc_easy, a, letters',
-    );
+    const unknown = 'Unknown task "d". Did you mean "a"? Known: arc_easy, a, letters';
+    assertThrows(() => select(["a.yaml"], ["d"]), UsageError, unknown);
     assertThrows(() => select(["none.yaml"], []), UsageError, "does not exist");
     assertThrows(() => select(["part.yaml"], []), FileFormatError, "neither a task nor a group");
   });

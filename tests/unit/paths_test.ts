@@ -66,22 +66,19 @@ Deno.test("storedPath() finds what a run names from the folder in which it was s
   }
 });
 
-folderTest(
-  "bench takes paths from where the user stands, those in a file from its folder, and prints what works there",
-  async (folder) => {
-    writeRecord(join(folder, "run"), doneRecord());
-    Deno.mkdirSync(join(folder, "here/sub"), { recursive: true });
-    Deno.writeTextFileSync(
-      join(folder, "here/sub/mine.yaml"),
-      "model: nowhere.gguf\nmethods: random\nsparsity: 0.5\ntasks: piqa\n",
-    );
-    const bench = (...args: string[]) => finish(benchWith({ folder: join(folder, "here") }, ...args));
-    const report = await bench("report", "../run");
-    assertEquals(report.code, 0, report.stderr);
-    assertStringIncludes(report.stdout, "\n../run/report/comparison.md\n");
-    assertEquals(Deno.statSync(join(folder, "here", "../run/report/comparison.md")).isFile, true);
-    const run = await bench("run", "--config", "sub/mine.yaml", "--engine", "wasm", "--out", "out");
-    assertEquals(run.code, 2);
-    assertStringIncludes(run.stderr, "sub/nowhere.gguf: there is no such model");
-  },
-);
+folderTest("bench takes paths from the user's folder, those in a file from its folder", async (folder) => {
+  writeRecord(join(folder, "run"), doneRecord());
+  Deno.mkdirSync(join(folder, "here/sub"), { recursive: true });
+  Deno.writeTextFileSync(
+    join(folder, "here/sub/mine.yaml"),
+    "model: nowhere.gguf\nmethods: random\nsparsity: 0.5\ntasks: piqa\n",
+  );
+  const bench = (...args: string[]) => finish(benchWith({ folder: join(folder, "here") }, ...args));
+  const report = await bench("report", "../run");
+  assertEquals(report.code, 0, report.stderr);
+  assertStringIncludes(report.stdout, "\n../run/report/comparison.md\n");
+  assertEquals(Deno.statSync(join(folder, "here", "../run/report/comparison.md")).isFile, true);
+  const run = await bench("run", "--config", "sub/mine.yaml", "--engine", "wasm", "--out", "out");
+  assertEquals(run.code, 2);
+  assertStringIncludes(run.stderr, "sub/nowhere.gguf: there is no such model");
+});

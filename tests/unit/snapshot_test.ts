@@ -43,22 +43,19 @@ runTest("loadSnapshot() begins again where a file was damaged or is missing", (f
   }
 });
 
-runTest(
-  "saveSnapshot() leaves the last whole snapshot in place when the process ends before the index is renamed",
-  (folder) => {
-    saveSnapshot(folder, snapshot(3));
-    const index = Deno.readTextFileSync(join(folder, "latest.json"));
-    const arrays = Deno.readFileSync(join(folder, "step-3.safetensors"));
-    saveSnapshot(folder, snapshot(6));
-    // What a kill between the two writes leaves: new arrays, the old index and the arrays it names.
-    Deno.writeTextFileSync(join(folder, "latest.json"), index);
-    Deno.writeFileSync(join(folder, "step-3.safetensors"), arrays);
-    assertEquals(loadSnapshot(folder, "run"), snapshot(3));
-    removeSnapshots(folder);
-    removeSnapshots(folder);
-    assertEquals(loadSnapshot(folder, "run"), null);
-  },
-);
+runTest("saveSnapshot() keeps the last whole snapshot when the process ends before the renaming", (folder) => {
+  saveSnapshot(folder, snapshot(3));
+  const index = Deno.readTextFileSync(join(folder, "latest.json"));
+  const arrays = Deno.readFileSync(join(folder, "step-3.safetensors"));
+  saveSnapshot(folder, snapshot(6));
+  // What a kill between the two writes leaves: new arrays, the old index and the arrays it names.
+  Deno.writeTextFileSync(join(folder, "latest.json"), index);
+  Deno.writeFileSync(join(folder, "step-3.safetensors"), arrays);
+  assertEquals(loadSnapshot(folder, "run"), snapshot(3));
+  removeSnapshots(folder);
+  removeSnapshots(folder);
+  assertEquals(loadSnapshot(folder, "run"), null);
+});
 
 Deno.test("trainingReport() keeps every row up to 5000, and of more the first and the last", () => {
   const curve = createCurve();

@@ -24,7 +24,7 @@ import {
 } from "../../benchmarks/records/store.ts";
 import { packUnits, unpackUnits } from "../../benchmarks/records/kept_units.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
-import { withFolder } from "../support/weights_fixture.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 import { type FailedRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
 
 function failedRecord(method: string | null, sparsity: number, seed: number): FailedRecord {
@@ -53,11 +53,7 @@ function failedRecord(method: string | null, sparsity: number, seed: number): Fa
 const unpacked = (path: string) => gunzipSync(Deno.readFileSync(path)).toString();
 const pack = (path: string, text: string) => Deno.writeFileSync(path, gzipSync(text));
 
-function inFolder(name: string, test: (out: string) => void | Promise<void>): void {
-  Deno.test(name, () => withFolder(test));
-}
-
-inFolder("writeRecord() and readRecord() give the record back, and leave no other file", (out) => {
+folderTest("writeRecord() and readRecord() give the record back, and leave no other file", (out) => {
   const record = failedRecord("flap", 0.25, 3);
   const path = writeRecord(out, record);
   assertEquals(path, join(out, "records", `flap-0.25-s3-${record.id}.json.gz`));
@@ -65,7 +61,7 @@ inFolder("writeRecord() and readRecord() give the record back, and leave no othe
   assertEquals([...Deno.readDirSync(runPaths(out).records)].length, 1);
 });
 
-inFolder("readDone() gives the record of a finished cell, and says in one sentence why there is none", (out) => {
+folderTest("readDone() gives the record of a finished cell, and says in one sentence why there is none", (out) => {
   const record = doneRecord({ method: "flap", sparsity: 0.25 });
   const path = writeRecord(out, record);
   assertEquals(readDone(path), record);
@@ -77,26 +73,26 @@ inFolder("readDone() gives the record of a finished cell, and says in one senten
   }
 });
 
-inFolder("readRecord() refuses what does not decompress", (out) => {
+folderTest("readRecord() refuses what does not decompress", (out) => {
   const packed = writeRecord(out, failedRecord("flap", 0.25, 3));
   Deno.writeFileSync(packed, Deno.readFileSync(packed).subarray(0, 60));
   assertThrows(() => readRecord(packed), FileFormatError, "cannot be decompressed");
 });
 
-inFolder("writeRecord() replaces the record of an earlier attempt", (out) => {
+folderTest("writeRecord() replaces the record of an earlier attempt", (out) => {
   const record = failedRecord("flap", 0.25, 3);
   writeRecord(out, record);
   writeRecord(out, { ...record, seconds: 2 });
   assertEquals(readRecords(out).records.map(({ seconds }) => seconds), [2]);
 });
 
-inFolder("writeRecord() refuses what does not fit the schema", (out) => {
+folderTest("writeRecord() refuses what does not fit the schema", (out) => {
   const record = { ...failedRecord("flap", 0.25, 3), seconds: NaN };
   assertThrows(() => writeRecord(out, record), TypeError, "seconds");
   assertThrows(() => readRecords(out), UsageError, "holds no run");
 });
 
-inFolder("readRecords() puts the dense model first, then methods, levels and seeds", (out) => {
+folderTest("readRecords() puts the dense model first, then methods, levels and seeds", (out) => {
   const records = [
     failedRecord("wanda-sp", 0.25, 0),
     failedRecord("flap", 0.5, 1),
@@ -105,16 +101,11 @@ inFolder("readRecords() puts the dense model first, then methods, levels and see
     failedRecord("flap", 0.25, 0),
   ];
   for (const record of records) writeRecord(out, record);
-  assertEquals(readRecords(out).records.map(({ id }) => id), [
-    "dense00",
-    "flap0.250",
-    "flap0.50",
-    "flap0.51",
-    "wanda-sp0.250",
-  ]);
+  const order = ["dense00", "flap0.250", "flap0.50", "flap0.51", "wanda-sp0.250"];
+  assertEquals(readRecords(out).records.map(({ id }) => id), order);
 });
 
-inFolder("readRecords() names each unreadable file and still gives the others", (out) => {
+folderTest("readRecords() names each unreadable file and still gives the others", (out) => {
   const good = failedRecord("flap", 0.25, 0);
   writeRecord(out, good);
   const { records } = runPaths(out);
@@ -142,7 +133,7 @@ function rewritten(text: string, change: (record: Record<string, unknown>) => vo
   return toJson({ ...record, checksum: sealed ? sum : checksum });
 }
 
-inFolder("readRecord() notices a number that changed after the record was written", (out) => {
+folderTest("readRecord() notices a number that changed after the record was written", (out) => {
   const path = writeRecord(out, failedRecord("flap", 0.25, 0));
   const text = unpacked(path);
   pack(path, rewritten(text, (record) => record.seconds = 7, false));
@@ -154,7 +145,7 @@ inFolder("readRecord() notices a number that changed after the record was writte
   assertThrows(() => readRecord(path), FileFormatError, "checksum");
 });
 
-inFolder("a text of kept units is a number whose bit u is unit u, and no other text is read", (out) => {
+folderTest("a text of kept units is a number whose bit u is unit u, and no other text is read", (out) => {
   const units = fc.uniqueArray(fc.nat(600)).map((list) => list.sort((a, b) => a - b));
   fc.assert(fc.property(units, (list) => {
     const text = packUnits(list);
@@ -178,13 +169,13 @@ Deno.test("readRecords() reads the published records", () => {
   assertEquals(records.length, 27);
 });
 
-inFolder("no name in a record leads out of its folder", (out) => {
+folderTest("no name in a record leads out of its folder", (out) => {
   const record = { ...failedRecord("flap", 0.25, 0), id: "x/../../escaped" };
   assertThrows(() => writeRecord(out, record), UsageError, "cannot name a cell's files");
   assertThrows(() => Deno.statSync(join(out, "records")), Deno.errors.NotFound);
 });
 
-inFolder("validateFolder() names what is damaged, and what was left over", (out) => {
+folderTest("validateFolder() names what is damaged, and what was left over", (out) => {
   writeRecord(out, failedRecord("flap", 0.25, 0));
   const damaged = writeRecord(out, failedRecord("flap", 0.5, 0));
   pack(damaged, unpacked(damaged).replace("broken", "mended"));
@@ -196,27 +187,21 @@ inFolder("validateFolder() names what is damaged, and what was left over", (out)
   assertEquals(problems.map((problem) => problem.split(":")[0]), [damaged, runPaths(out).run]);
 });
 
-inFolder(
-  "validateFolder() takes results that were passed on without their weights, not those that lost one file",
-  (out) => {
-    const rebuild = {
-      file: "weights/a.rebuild.safetensors",
-      sizeBytes: 4,
-      sha256: "0".repeat(64),
-      stages: [{ compensated: false, recovered: 2 }],
-    };
-    writeRecord(out, { ...doneRecord({ method: "flap", sparsity: 0.25 }), rebuild });
-    const { withoutModel, problems } = validateFolder(out);
-    assertEquals(withoutModel, 1);
-    assertEquals(problems.filter((problem) => problem.includes("rebuild")), []);
-    Deno.mkdirSync(runPaths(out).weights);
-    const lost = validateFolder(out);
-    assertEquals(lost.withoutModel, 0);
-    assertEquals(lost.problems.filter((problem) => problem.includes("a.rebuild")).length, 1);
-  },
-);
+folderTest("validateFolder() takes results passed on without any weights, not those that lost one file", (out) => {
+  const file = "weights/a.rebuild.safetensors";
+  const stages = [{ compensated: false, recovered: 2 }];
+  const rebuild = { file, sizeBytes: 4, sha256: "0".repeat(64), stages };
+  writeRecord(out, { ...doneRecord({ method: "flap", sparsity: 0.25 }), rebuild });
+  const { withoutModel, problems } = validateFolder(out);
+  assertEquals(withoutModel, 1);
+  assertEquals(problems.filter((problem) => problem.includes("rebuild")), []);
+  Deno.mkdirSync(runPaths(out).weights);
+  const lost = validateFolder(out);
+  assertEquals(lost.withoutModel, 0);
+  assertEquals(lost.problems.filter((problem) => problem.includes("a.rebuild")).length, 1);
+});
 
-inFolder("readRecord() refuses another schema version by name", (out) => {
+folderTest("readRecord() refuses another schema version by name", (out) => {
   const record = failedRecord("flap", 0.25, 0);
   const path = writeRecord(out, record);
   pack(path, toJson({ ...record, schemaVersion: SCHEMA_VERSION + 1 }));
@@ -234,7 +219,7 @@ Deno.test("toJson() puts a list of numbers on one line and changes no value", ()
   }));
 });
 
-inFolder("setAside() keeps every unreadable file", (out) => {
+folderTest("setAside() keeps every unreadable file", (out) => {
   const path = join(out, "a.json");
   for (const text of ["one", "two"]) {
     Deno.writeTextFileSync(path, text);
@@ -245,7 +230,7 @@ inFolder("setAside() keeps every unreadable file", (out) => {
   assertThrows(() => Deno.statSync(path), Deno.errors.NotFound);
 });
 
-inFolder("writeAtomically() leaves the old file and no temporary one when it fails", (out) => {
+folderTest("writeAtomically() leaves the old file and no temporary one when it fails", (out) => {
   const path = join(out, "a.json");
   writeAtomically(path, "old");
   Deno.mkdirSync(join(out, "b.json"));
@@ -254,7 +239,7 @@ inFolder("writeAtomically() leaves the old file and no temporary one when it fai
   assertEquals([...Deno.readDirSync(out)].map(({ name }) => name).sort(), ["a.json", "b.json"]);
 });
 
-inFolder("removeTemporaryFiles() removes what a killed writer left, and nothing else", (out) => {
+folderTest("removeTemporaryFiles() removes what a killed writer left, and nothing else", (out) => {
   const { records, lmEval } = runPaths(out);
   writeRecord(out, failedRecord("flap", 0.25, 0));
   Deno.writeTextFileSync(join(records, ".flap.json.123.tmp"), "half");
@@ -271,22 +256,19 @@ inFolder("removeTemporaryFiles() removes what a killed writer left, and nothing 
   assertEquals(readRecords(out).problems, []);
 });
 
-inFolder(
-  "removeTemporaryFiles() leaves the files of a folder alone where tasks of Slurm may be writing them",
-  (out) => {
-    const { records, slurm } = runPaths(out);
-    for (const folder of [records, slurm]) Deno.mkdirSync(folder, { recursive: true });
-    Deno.writeTextFileSync(join(records, ".flap.json.123.tmp"), "half");
-    Deno.writeTextFileSync(join(slurm, "7.json"), "{}");
-    removeTemporaryFiles(out);
-    assertEquals([...Deno.readDirSync(records)].length, 1);
-    Deno.removeSync(join(slurm, "7.json"));
-    removeTemporaryFiles(out);
-    assertEquals([...Deno.readDirSync(records)], []);
-  },
-);
+folderTest("removeTemporaryFiles() leaves the files of a folder that tasks of Slurm may be writing", (out) => {
+  const { records, slurm } = runPaths(out);
+  for (const folder of [records, slurm]) Deno.mkdirSync(folder, { recursive: true });
+  Deno.writeTextFileSync(join(records, ".flap.json.123.tmp"), "half");
+  Deno.writeTextFileSync(join(slurm, "7.json"), "{}");
+  removeTemporaryFiles(out);
+  assertEquals([...Deno.readDirSync(records)].length, 1);
+  Deno.removeSync(join(slurm, "7.json"));
+  removeTemporaryFiles(out);
+  assertEquals([...Deno.readDirSync(records)], []);
+});
 
-inFolder("lockFolder() refuses folders that cells could not write to, and files of others", (out) => {
+folderTest("lockFolder() refuses folders that cells could not write to, and files of others", (out) => {
   assertThrows(() => lockFolder(join(out, "a,b")), UsageError, "allows no comma");
   const { lock } = runPaths(out);
   Deno.mkdirSync(out, { recursive: true });
@@ -295,7 +277,7 @@ inFolder("lockFolder() refuses folders that cells could not write to, and files 
   assertEquals(Deno.readTextFileSync(lock), "precious");
 });
 
-inFolder("lockFolder() keeps a second run out until the first ends", (out) => {
+folderTest("lockFolder() keeps a second run out until the first ends", (out) => {
   const first = lockFolder(out);
   const error = assertThrows(() => lockFolder(out), UsageError, `process ${Deno.pid}`);
   assert(!(error instanceof FileFormatError));
@@ -303,7 +285,7 @@ inFolder("lockFolder() keeps a second run out until the first ends", (out) => {
   lockFolder(out)[Symbol.dispose]();
 });
 
-inFolder("lockFolder() takes over from a run that was killed", async (out) => {
+folderTest("lockFolder() takes over from a run that was killed", async (out) => {
   const store = new URL("../../benchmarks/records/store.ts", import.meta.url).href;
   const holder = `const { lockFolder } = await import(${JSON.stringify(store)});
     globalThis.held = lockFolder(Deno.args[0]); console.log("held"); await new Promise(() => setInterval(() => {}, 1000));`;
@@ -311,18 +293,7 @@ inFolder("lockFolder() takes over from a run that was killed", async (out) => {
   Deno.writeTextFileSync(script, holder);
   const config = new URL("../../deno.json", import.meta.url).pathname;
   const child = new Deno.Command("deno", {
-    args: [
-      "run",
-      "-q",
-      "--cached-only",
-      `--config=${config}`,
-      "--allow-read",
-      "--allow-write",
-      "--allow-sys",
-      "--allow-env",
-      script,
-      out,
-    ],
+    args: ["run", "-q", "--cached-only", `--config=${config}`, "-R", "-W", "-S", "-E", script, out],
     stdout: "piped",
   }).spawn();
   const reader = child.stdout.getReader();
