@@ -24,7 +24,7 @@ export interface LearningContext {
   /** `steps * batch` windows of `tokens` ids, in order: step i reads `batch` of them from `i * batch` on. */
   windows: Int32Array[];
   /** Place of the snapshots; without it a stopped run begins again. */
-  checkpoint?: SnapshotPlace;
+  snapshots?: SnapshotPlace;
   /** Tensors that make up for the units a plan removes, at dense shape; called once, when the structure is fixed. */
   compensate?(plan: PrunePlan): Promise<Statistics>;
 }

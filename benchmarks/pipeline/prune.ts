@@ -81,7 +81,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   const learning = isLearned && training && {
     options: training.options,
     windows: training.windows,
-    checkpoint: given.snapshots,
+    snapshots: given.snapshots,
     ...given.compensate && { compensate: compensated },
   };
   const { plan, replaced = {}, trained, raisedRidges, training: reports = [] } = await runMethod(method, {

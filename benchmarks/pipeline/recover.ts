@@ -43,7 +43,7 @@ export async function recover(
     teacherLayers: keptLayers(plan).length < plan.layers.length ? counterparts(plan) : undefined,
     options,
     windows,
-    checkpoint: snapshots,
+    snapshots,
     rng: createRng(seed, "recovery"),
     key: "recovery",
     ...withDefaults(step),

@@ -57,7 +57,7 @@ export async function learn(
     windows: learning.windows,
     rng: context.rng("adapters"),
     key: JSON.stringify({ name, options, target, seed }),
-    checkpoint: learning.checkpoint,
+    snapshots: learning.snapshots,
     remember,
     report,
     signal,

@@ -43,7 +43,7 @@ export interface RunOptions {
   /** Names the run: a snapshot of a run with another key is not used. */
   key: string;
   /** Where to keep snapshots; without it a stopped run begins again. */
-  checkpoint?: SnapshotPlace;
+  snapshots?: SnapshotPlace;
   /** Keeps the teacher's targets from one run to the next. */
   remember?: TeacherSource["remember"];
   /** Progress in words. */
@@ -102,11 +102,11 @@ function checkLayers({ base, teacher, teacherLayers, options: { hidden } }: RunO
 /** Starts a run; `found` is the snapshot of one that was stopped, if there is one.
  * @throws {UsageError} when the windows do not fit the options. */
 export async function startRun(given: RunOptions): Promise<{ run: TrainingRun; found: FoundRun | null }> {
-  const { base, options, rng, checkpoint } = given;
+  const { base, options, rng, snapshots } = given;
   checkWindows(given);
   checkLayers(given);
   const key = runKey(given);
-  const snapshot = checkpoint ? loadSnapshot(checkpoint.folder, key) : null;
+  const snapshot = snapshots ? loadSnapshot(snapshots.folder, key) : null;
   const stored = snapshot?.state as { own: unknown; curve: CurveRow[] } | undefined;
   const isOver = snapshot?.step === options.steps;
   const feed = options.distillation > 0 && !isOver ? await openFeed(given) : null;
@@ -140,7 +140,7 @@ function restoreRun(run: TrainingRun, { step, tensors }: Snapshot): void {
 
 /** Writes a snapshot when one is due; `own` is asked only then. That of the last step has no moments. */
 export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promise<void> {
-  const place = run.given.checkpoint;
+  const place = run.given.snapshots;
   const isLast = run.step === run.given.options.steps && place?.keepsLast === true;
   if (!place || (run.step % place.everySteps !== 0 && !isLast)) return;
   const { values, arrays } = own();
@@ -191,8 +191,8 @@ export function noteStep(run: TrainingRun, result: StepResult, notes?: StepNotes
 
 /** The report of a run that ended; its snapshots are removed, but for the last one where that is kept. */
 export function finishRun(run: TrainingRun, stage: TrainingReport["stage"]): TrainingReport {
-  const { given: { options: { batch, tokens }, checkpoint }, curve, step } = run;
-  if (checkpoint && !checkpoint.keepsLast) removeSnapshots(checkpoint.folder);
+  const { given: { options: { batch, tokens }, snapshots }, curve, step } = run;
+  if (snapshots && !snapshots.keepsLast) removeSnapshots(snapshots.folder);
   return trainingReport(stage, curve, { steps: step, tokens: step * batch * tokens });
 }
 

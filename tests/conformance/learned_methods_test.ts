@@ -124,7 +124,7 @@ for (const method of learned) {
       // Before and after the freeze.
       for (const stopAt of [7, 20]) {
         const folder = await Deno.makeTempDir();
-        const learning = { checkpoint: { folder: `${folder}/run`, everySteps: 3 } };
+        const learning = { snapshots: { folder: `${folder}/run`, everySteps: 3 } };
         const controller = new AbortController();
         const report = (message: string) => {
           if (message.startsWith(`step ${stopAt} `)) controller.abort();

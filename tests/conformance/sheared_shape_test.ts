@@ -97,7 +97,7 @@ testOnEngines("sheared: a run towards a shape that was stopped goes on to the sa
   for (const stopAt of [7, 20]) {
     const folder = await Deno.makeTempDir();
     const controller = new AbortController();
-    const learning = { options: training, windows, checkpoint: { folder: `${folder}/run`, everySteps: 3 } };
+    const learning = { options: training, windows, snapshots: { folder: `${folder}/run`, everySteps: 3 } };
     const report = (message: string) => {
       if (message.startsWith(`step ${stopAt} `)) controller.abort();
     };
