@@ -29,9 +29,9 @@ export type {
   TrainingReport,
   UnitType,
 } from "./core/schema/schema.ts";
-export type { DecoderConfig, DecoderConfig as LlamaConfig, HostTensor } from "./models/config.ts";
+export type { DecoderConfig, HostTensor } from "./models/config.ts";
 export type { LayerPlan, LayerShape } from "./models/units.ts";
-export type { DecoderModel, DecoderModel as LlamaModel } from "./models/device.ts";
+export type { DecoderModel } from "./models/device.ts";
 export type { PrunePlan } from "./models/plan.ts";
 export type { BudgetTarget } from "./models/target.ts";
 export { defineMethod } from "./methods/define.ts";

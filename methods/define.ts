@@ -54,7 +54,7 @@ export interface MethodContext<Options> {
   signal: AbortSignal;
 }
 
-/** What {@linkcode Method.check} sees of a run besides the budget. */
+/** The settings of a run that {@linkcode Method.check} gets. */
 export type RunSettings = Pick<RunConfig, "training"> & Partial<Pick<RunConfig, "compensate">>;
 
 /** The result of a method. */
@@ -72,13 +72,7 @@ export interface PruneResult {
   trained?: TrainedParts;
 }
 
-/** Options that tests cover besides the defaults. */
-export interface MethodVariant<Options> {
-  /** What differs from the defaults. */
-  options: Options;
-}
-
-/** Where a method stands in tables and legends, and its colour in figures: the same in every report. */
+/** Place of a method in tables and legends, and its colour in figures: the same in every report. */
 export interface MethodDisplay {
   /** Ascending: simple baselines first, learned masks last. Methods without a `display` come after all others. */
   order: number;
@@ -92,37 +86,35 @@ export interface Method<Schema extends z.ZodType = z.ZodType> {
   id: string;
   /** One sentence for `bench ls methods`. */
   summary: string;
-  /** Where the method is described: authors, year, arXiv id, equation. */
+  /** Its description: authors, year, arXiv id, equation. */
   source: string;
   /** Place and colour in reports. Methods without one get a spare colour. */
   display?: MethodDisplay;
-  /** `one-shot`: scores and cuts. `learned`: trains masks, and reports the tokens it saw. */
+  /** `one-shot`: scores and cuts. `learned`: trains masks, and reports the tokens that it read. */
   kind: "one-shot" | "learned";
-  /** What `prune` depends on. */
+  /** The inputs that `prune` depends on. */
   needs: {
     /** Whether `calibration` is filled. */
     calibration: boolean;
-    /** Whether the choice depends on the seed besides; where nothing is drawn, a run has one cell for all seeds. True
-     * when absent. */
+    /** Whether the choice depends on the seed; if not, a run has one cell for all seeds. True when absent. */
     seed?: boolean;
   };
-  /** What it removes: units of the run's types, where absent, or whole layers, so that a budget is met within one
-   * layer. */
+  /** `layer` for a method that removes whole layers: it meets the budget within one layer. When absent, it removes
+   * units of the run's types. */
   granularity?: "layer";
-  /** Whether it reads the model's layers through `eachLayer` and the shared statistics alone, so that `--layerwise` can
-   * hold one at a time. */
+  /** Whether it reads layers only through `eachLayer` and the shared statistics, so that `--layerwise` can hold one at
+   * a time. */
   layerwise?: boolean;
-  /** Strict schema of the options; each has a description and may be left out. */
+  /** Strict schema of the options; each has a description and a default. */
   options: Schema;
   /** Whether these options always give equal widths in every layer. */
   uniformLayers(options: z.infer<Schema>): boolean;
-  /** Whether these options give the method a target of its own, such as a shape or a time, by which it may remove more
-   * than the budget of parameters asks for. All others meet the budget to one unit, or their cell is refused. */
+  /** Whether these options set a target, such as a shape, that may remove more than the budget asks for. All others
+   * meet the budget to one unit, or their cell fails. */
   ownTarget?(options: z.infer<Schema>): boolean;
-  /** Option sets besides the defaults that search in another way; the conformance tests of methods that learn run
-   * them. */
-  variants?: readonly MethodVariant<z.input<Schema>>[];
-  /** Called before the first cell of a run, at each level: refuses what no scores are needed to see.
+  /** Option sets that the conformance tests of methods that learn run besides the defaults. */
+  variants?: readonly z.input<Schema>[];
+  /** Called for each level before the first cell of a run.
    * @throws {UsageError} when the options do not fit the model or the run, or cannot meet the budget on it. */
   check?(config: DecoderConfig, target: BudgetTarget, options: z.infer<Schema>, run: RunSettings): void;
   /** Decides what stays.

@@ -6,10 +6,10 @@
 export { UsageError } from "../core/util/errors.ts";
 export { at, entry } from "../core/util/indexing.ts";
 export type { Rng } from "../core/util/rng.ts";
-export type { DecoderConfig, DecoderConfig as LlamaConfig, HostTensor, LinearName } from "../models/config.ts";
+export type { DecoderConfig, HostTensor, LinearName } from "../models/config.ts";
 export type { LayerPlan, LayerShape } from "../models/units.ts";
 export { eachLayer } from "../models/layerwise.ts";
-export type { DecoderModel, DecoderModel as LlamaModel } from "../models/device.ts";
+export type { DecoderModel } from "../models/device.ts";
 export type { ObservedSite } from "../models/layers.ts";
 export type { PrunePlan } from "../models/plan.ts";
 export type { UnitType } from "../core/schema/schema.ts";

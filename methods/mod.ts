@@ -4,7 +4,7 @@
  */
 import type { z } from "zod";
 import { unknownName, UsageError } from "../core/util/errors.ts";
-import { at } from "../core/util/indexing.ts";
+import { describeIssue } from "../core/util/issues.ts";
 import type { Method } from "./define.ts";
 import { blockInfluence } from "./block_influence.ts";
 import { flap } from "./flap.ts";
@@ -54,17 +54,6 @@ export function parseOptions<Schema extends z.ZodType>(method: Method<Schema>, r
   const parsed = method.options.safeParse(raw);
   if (parsed.success) return parsed.data;
   const known = Object.keys((method.options as unknown as { shape?: object }).shape ?? {});
-  const problems = parsed.error.issues.map((issue) => {
-    if (issue.code === "unrecognized_keys") return unknownName("option", at(issue.keys, 0), known).message;
-    const name = issue.path.join(".");
-    const value = issue.path.reduce<unknown>(
-      (inner, key) => (inner as Record<PropertyKey, unknown> | null)?.[key],
-      raw,
-    );
-    if (issue.code === "invalid_value") {
-      return `${name} must be one of ${issue.values.join(", ")}: current ${JSON.stringify(value)}`;
-    }
-    return `${name ? `${name}: ` : ""}${issue.message}: current ${JSON.stringify(value)}`;
-  });
+  const problems = parsed.error.issues.map((issue) => describeIssue(issue, raw, () => known));
   throw new UsageError(`Method "${method.id}": ${problems.join("; ")}`);
 }

@@ -54,7 +54,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
   needs: { calibration: true },
   options,
   uniformLayers: ({ uniform }) => uniform,
-  variants: [{ options: { uniform: false } }, { options: { variant: "paper" } }],
+  variants: [{ uniform: false }, { variant: "paper" }],
   async prune(context) {
     if (context.target.sparsity === 0) return { plan: densePlan(context.model.config) };
     const { options, report } = context;

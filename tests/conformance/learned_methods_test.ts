@@ -3,7 +3,7 @@ import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/asser
 import { known } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import type { EngineName, UnitType } from "../../core/schema/schema.ts";
-import type { LearningContext, Method, MethodVariant, PruneResult } from "../../methods/define.ts";
+import type { LearningContext, Method, PruneResult } from "../../methods/define.ts";
 import { listMethods, parseOptions } from "../../methods/mod.ts";
 import { isLayerwiseUniform, tensorNames } from "../../models/config.ts";
 import type { LayerShape } from "../../models/units.ts";
@@ -98,7 +98,7 @@ for (const method of learned) {
   testOnEngines(`${id}: meets the budget to one unit, layers equally wide where it promises so`, async () => {
     const layers = [0, 1].map(() => ({ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 48 }));
     await withToy({ layers }, async (model) => {
-      for (const { options } of [{ options: {} }, ...method.variants ?? []] as MethodVariant<Options>[]) {
+      for (const options of [{}, ...method.variants ?? []] as Options[]) {
         const ownTarget = method.ownTarget?.(parseOptions(method, options)) ?? false;
         // On so small a model attention alone may be over a budget of another kind.
         const all: [UnitType[], number] = [["ffn", "query-heads", "kv-groups"], 1];
