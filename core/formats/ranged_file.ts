@@ -35,57 +35,41 @@ function openProblem(path: string, error: unknown): UsageError {
 /** Prefetched ranges that are kept. */
 const RANGES_AHEAD = 2;
 
-/** The prefetching part of a file. It has its own handle, since a handle has one position. */
+/** The prefetching part of a file. Each read has its own handle, since a handle has one position. */
 function readerAhead(
   path: string,
-  { dev, ino }: Pick<Deno.FileInfo, "dev" | "ino">,
+  { dev, ino }: Deno.FileInfo,
 ): Pick<RangedFile, "prefetch" | "taken" | "close"> {
-  let file: Deno.FsFile | undefined;
   let isOpen = true;
-  let last: Promise<void> | undefined;
-  const held = new Map<number, Uint8Array<ArrayBuffer>>();
-  async function load(offset: number, sizeBytes: number): Promise<void> {
-    try {
-      if (!isOpen) return;
-      file ??= Deno.openSync(path, { read: true });
-      const found = file.statSync();
-      // The path may be another file by now.
-      if (found.dev !== dev || found.ino !== ino) return;
-      file.seekSync(offset, Deno.SeekMode.Start);
-      const bytes = new Uint8Array(sizeBytes);
-      for (let filled = 0; filled < sizeBytes;) {
-        const count = await file.read(bytes.subarray(filled));
-        if (!count) return;
-        filled += count;
-      }
-      if (!isOpen) return;
-      const [oldest] = held.keys();
-      if (held.size === RANGES_AHEAD && oldest !== undefined) held.delete(oldest);
-      held.set(offset, bytes);
-    } catch {
-      // readInto() reports it.
-    }
-  }
+  let held: { offset: number; bytes: Uint8Array<ArrayBuffer> }[] = [];
   return {
-    prefetch: (offset, sizeBytes) => {
-      // Without a read in progress, this one begins before the function returns.
-      const own = last ? last.then(() => load(offset, sizeBytes)) : load(offset, sizeBytes);
-      last = own;
-      return own.finally(() => {
-        if (last === own) last = undefined;
-      });
+    prefetch: async (offset, sizeBytes) => {
+      if (!isOpen) return;
+      try {
+        using file = Deno.openSync(path, { read: true });
+        const found = file.statSync();
+        // The path may be another file by now.
+        if (found.dev !== dev || found.ino !== ino) return;
+        file.seekSync(offset, Deno.SeekMode.Start);
+        const bytes = new Uint8Array(sizeBytes);
+        for (let filled = 0; filled < sizeBytes;) {
+          const count = await file.read(bytes.subarray(filled));
+          if (!count) return;
+          filled += count;
+        }
+        if (isOpen) held = [...held.slice(1 - RANGES_AHEAD), { offset, bytes }];
+      } catch {
+        // readInto() reports it.
+      }
     },
     taken: (offset, sizeBytes) => {
-      const bytes = held.get(offset);
-      if (bytes?.length !== sizeBytes) return null;
-      held.delete(offset);
-      return bytes;
+      const range = held.find((one) => one.offset === offset && one.bytes.length === sizeBytes);
+      held = held.filter((one) => one !== range);
+      return range?.bytes ?? null;
     },
     close: () => {
       isOpen = false;
-      held.clear();
-      file?.close();
-      file = undefined;
+      held = [];
     },
   };
 }
