@@ -11,7 +11,6 @@ import { join } from "node:path";
 import { cellCost, processBytes, scoringBytes, trainingBytes } from "../../benchmarks/cells/cell_cost.ts";
 import { readRecords } from "../../benchmarks/records/store.ts";
 import { getMethod } from "../../methods/mod.ts";
-import { modelMacs } from "../../models/count.ts";
 import { readShape } from "../../models/load.ts";
 import { DEVICES, deviceSheet } from "../../benchmarks/configuration/devices.ts";
 import { estimateRun } from "../../benchmarks/sweep/run_estimate.ts";
@@ -74,12 +73,11 @@ Deno.test("estimateRun() counts LLaMA-7B from its config.json as published, and 
   assert(flops >= least && flops < 1.01 * least, `${flops} for ${least}`);
 });
 
-/** The cell of a record with the step that MaskPrune took where its options left that open: a plan counts the larger one. */
-function asDecided({ cell, training = [] }: DoneRecord): Cell {
-  const { method } = cell;
+/** The cell of a record with the step that it took: MaskPrune chose between batches and single windows at that time. */
+function asTrained({ cell, training = [] }: DoneRecord): Cell {
   const steps = training.reduce((sum, stage) => sum + stage.steps, 0);
-  if (method?.id !== "mask-prune" || steps === cell.training?.steps) return cell;
-  return { ...cell, method: { ...method, options: { ...method.options, updates: "window" } } };
+  if (cell.method?.id !== "mask-prune" || !cell.training || steps === cell.training.steps) return cell;
+  return { ...cell, training: { ...cell.training, batch: 1 } };
 }
 
 Deno.test("planned memory is within a fifth of what the published cells took, but for gradients of weights", () => {
@@ -91,7 +89,7 @@ Deno.test("planned memory is within a fifth of what the published cells took, bu
       const method = record.cell.method && getMethod(record.cell.method.id);
       // LLM-Pruner keeps gradients of whole weights, which no plan knows of.
       if (record.state !== "done" || method?.id === "llm-pruner") return [];
-      const cell = asDecided(record);
+      const cell = asTrained(record);
       const cost = cellCost(cell, shape, { method, tokens: { windows: 1, tasks: 1 } });
       return processBytes(cost, record.environment.engine) / record.memory.peakBytes;
     })
@@ -109,20 +107,6 @@ Deno.test("estimateRun() counts a step of training as two passes of the student 
   const student = await learning({});
   assertAlmostEquals(await learning({ distillation: 1 }) / student, 1.5, 1e-9);
   assertAlmostEquals(await learning({ steps: 20 }) / student, 2, 1e-9);
-});
-
-Deno.test("estimateRun() counts a method's own training: mask-prune's hidden states, and a window at a time", async () => {
-  const training = { steps: 10, batch: 4, tokens: 16, rank: 8 };
-  const cost = async (options: object) => {
-    const { cells } = await estimateOf({ methods: [{ id: "mask-prune", options }], training });
-    return take(cells, 2)[1].cost;
-  };
-  const [whole, plain, single] = [await cost({}), await cost({ hidden: 0 }), await cost({ updates: "window" })];
-  // One more pass of the teacher in each of 10 steps of 4 windows.
-  assertEquals(whole.flops - plain.flops, 2 * 10 * 4 * modelMacs(LLAMA_7B, 16));
-  // The same tokens in smaller steps: less at once.
-  assertEquals(single.flops, whole.flops);
-  assert(single.deviceBytes < whole.deviceBytes);
 });
 
 Deno.test("estimateRun() refuses what a run refuses", async () => {
