@@ -6,7 +6,7 @@ import { resolve } from "node:path";
 import { canonicalJson } from "../../core/schema/cell_names.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import type { RunConfig } from "../../core/schema/schema.ts";
-import { type ConfigSource, flagOptions, flagSource } from "../configuration/flags.ts";
+import { type ConfigSource, flagName, flagOptions, flagSource } from "../configuration/flags.ts";
 import { movePaths } from "../configuration/paths.ts";
 import { resolveConfig } from "../configuration/resolve.ts";
 import { readRunFile, storedPath } from "../records/run_file.ts";
@@ -36,6 +36,7 @@ ${
       ["--label NAME", "name of the model at --model, a pruned version of the dense one"],
       ["--dense PATH", "the dense model (default: that of the run in --out)"],
       ...flagRows(KEYS, { withDefaults: false }),
+      ["--remeasure", "allow --limit and --num-fewshot to score the run's tasks again"],
       ...MANNER_ROWS,
     ])
   }
@@ -75,6 +76,19 @@ function givenValues(
   };
 }
 
+/** Refuses settings under which the run's own tasks would be scored again, and their results hidden.
+ * @throws {UsageError} that names the setting. */
+function checkReplaced(given: Record<string, unknown>, { tasks = [], ...kept }: Partial<RunConfig>): void {
+  const key = (["limit", "numFewshot"] as const).find((key) => key in given && given[key] !== kept[key]);
+  if (key === undefined || tasks.length === 0) return;
+  throw new UsageError(
+    `--${flagName(key)} differs from the run's, so ${
+      tasks.join(", ")
+    } would be scored again and replace the results in ` +
+      "the report: leave it out, or add --remeasure",
+  );
+}
+
 /** `config` with each item of the joined lists once. */
 function withoutRepeats(config: RunConfig): RunConfig {
   const lists = JOINED.flatMap((key) => {
@@ -96,6 +110,7 @@ async function measureFurther(flags: Flags): Promise<number> {
   if (!stored && label === undefined) throw new UsageError(`"${dir}" holds no run: it has no run.json`);
   const given = flagSource(flags);
   const kept = stored && movePaths(stored.config, (path) => storedPath(dir, path)) as Partial<RunConfig>;
+  if (kept && flags.remeasure !== true) checkReplaced(given.values, kept);
   const values = givenValues(given, { label, dense, kept });
   const joined = JOINED.flatMap((key) => {
     const added = values[key];
@@ -117,7 +132,7 @@ export const evaluate: Command = {
   flags: flagOptions({
     keys: KEYS,
     string: ["width", "label", "dense", ...RUN_FLAGS],
-    boolean: RUN_SWITCHES,
+    boolean: ["remeasure", ...RUN_SWITCHES],
     positional: 1,
   }),
   run: measureFurther,

@@ -3,6 +3,7 @@
  * @module
  */
 import { UsageError } from "../../core/util/errors.ts";
+import { readRunFile } from "../records/run_file.ts";
 import { runPaths } from "../records/store.ts";
 import { type Command, textFlag } from "./command.ts";
 import { recordsToReport } from "./records_to_report.ts";
@@ -45,14 +46,6 @@ export async function showReport(
   );
 }
 
-function runName(dir: string): string {
-  try {
-    return JSON.parse(Deno.readTextFileSync(runPaths(dir).run)).config.name;
-  } catch {
-    return "run";
-  }
-}
-
 /** `bench report`. */
 export const report: Command = {
   usage: "DIR",
@@ -63,7 +56,7 @@ export const report: Command = {
     const [dir] = flags._;
     if (dir === undefined) throw new UsageError("No run given: bench report DIR");
     await showReport(dir, {
-      title: textFlag(flags, "title") ?? runName(dir),
+      title: textFlag(flags, "title") ?? readRunFile(dir)?.config.name ?? "run",
       to: textFlag(flags, "to") ?? runPaths(dir).report,
       width: tableWidth(textFlag(flags, "width")),
     });

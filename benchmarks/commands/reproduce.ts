@@ -21,6 +21,7 @@ import { readRunFile, startOf } from "../records/run_file.ts";
 import { folderOfRecord, readDone, readRecord, recordPath } from "../records/store.ts";
 import { runCellProcess } from "../sweep/cell_process.ts";
 import { type Command, textFlag } from "./command.ts";
+import { withTempFolder } from "./temp_folder.ts";
 
 /** What two runs of one cell have in common. */
 export interface Comparison {
@@ -133,8 +134,7 @@ async function runAgain(
   { model = record.cell.model, data, layerwise }: { model?: string; data?: string; layerwise?: boolean },
 ): Promise<CellRecord> {
   const { cell: { throughput: _timed, ...cell }, environment: { device, threads }, perplexity, tasks } = record;
-  const out = Deno.makeTempDirSync();
-  try {
+  return await withTempFolder(async (out) => {
     const named = { id: record.id, cell: { ...cell, model } };
     const definitions = definitionsOf(record);
     const tokensOf = ({ batchTokens = UNSAID_TOKENS }: PerplexityResult | TaskResult) => batchTokens;
@@ -165,9 +165,7 @@ async function runAgain(
     });
     if (!recorded) throw new UsageError(classifyExit(status, stderrTail).message);
     return readRecord(recordPath(out, named));
-  } finally {
-    Deno.removeSync(out, { recursive: true });
-  }
+  });
 }
 
 const HELP =

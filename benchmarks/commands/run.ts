@@ -15,10 +15,9 @@ import { columns, flagRows } from "./help.ts";
 import { presetPath } from "./ls.ts";
 import { showReport } from "./report.ts";
 import { MANNER_ROWS, RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./run_flags.ts";
+import { INTERRUPTED } from "./temp_folder.ts";
 import { tableWidth } from "./table_width.ts";
 
-/** Exit code of a run that Ctrl-C stopped: 128 + SIGINT. */
-const INTERRUPTED = 130;
 /** Signals within this time count as one. */
 const SAME_SIGNAL_MS = 1000;
 

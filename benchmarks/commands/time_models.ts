@@ -22,6 +22,7 @@ import { startLlamaCpp } from "../timing/llama_cpp.ts";
 import type { Peer } from "../timing/peer_process.ts";
 import { choiceOf, countFlag, type Flags, textFlag } from "./command.ts";
 import { exportCell } from "./export_cell.ts";
+import { withTempFolder } from "./temp_folder.ts";
 import { throughputTable, type TimedModel } from "./turns_table.ts";
 
 /** Both engines while they run, and a folder for files. */
@@ -43,11 +44,9 @@ async function withSession<T>(
 ): Promise<T> {
   const engine = await start();
   const peer = await startLlamaCpp();
-  const folder = Deno.makeTempDirSync();
   try {
-    return await use({ engine, peer, choice, folder });
+    return await withTempFolder((folder) => use({ engine, peer, choice, folder }));
   } finally {
-    Deno.removeSync(folder, { recursive: true });
     await peer.close();
   }
 }

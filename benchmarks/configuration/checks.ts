@@ -129,7 +129,7 @@ export function checkLevels({ sparsity, units, ffnMultiple, methods, ...run }: L
       try {
         getMethod(id).check?.(model, target, options, run);
       } catch (error) {
-        throw error instanceof UsageError ? new UsageError(`Method "${id}": ${error.message}`) : error;
+        throw new UsageError(`Method "${id}": ${(error as Error).message ?? error}`);
       }
     }
   }

@@ -62,7 +62,7 @@ export const FLAGS: Record<Key, Flag> = {
   perplexity: listFlag("CORPUS[/SPLIT]|file:PATH[:PROTOCOL[:L[:WINDOWS]]],…", parsePerplexity),
   tasks: listFlag("LIST"),
   taskFile: { ...textFlag("FILE"), many: true },
-  limit: numberFlag("N"),
+  limit: { value: "N|all", parse: (text) => text === "all" ? undefined : number(text) },
   numFewshot: numberFlag("N"),
   requestEncoding: textFlag("NAME"),
   generate: { ...textFlag("PROMPT"), many: true },

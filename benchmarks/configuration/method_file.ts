@@ -102,8 +102,8 @@ async function importMethods(path: string): Promise<string[]> {
       `"${path}" exports no method: export what defineMethod() returns, see docs/adding-a-method.md`,
     );
   }
-  const known = listMethods();
   for (const method of methods) {
+    const known = listMethods();
     if (known.includes(method)) continue;
     if (known.some(({ id }) => id === method.id)) {
       throw new UsageError(`"${path}" exports a method "${method.id}", but this id is taken: rename it`);

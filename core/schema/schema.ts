@@ -154,7 +154,7 @@ export const runConfigSchema = z.strictObject({
   taskFile: listOf(z.string(), 1).optional().describe(
     "task file of lm-evaluation-harness, or a folder of them; may be repeated; see docs/tasks-and-data.md",
   ),
-  limit: positiveInt.optional().describe("score only the first N examples of each task"),
+  limit: positiveInt.optional().describe("score only the first N examples of each task (default: all)"),
   numFewshot: z.number().int().nonnegative().default(0).describe("few-shot examples in the prompts of all tasks"),
   requestEncoding: z.enum(REQUEST_ENCODINGS).default("lm-eval").describe(
     "llm-pruner: encode context and continuation separately, without BOS, as in LLM-Pruner's tables",

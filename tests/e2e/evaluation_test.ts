@@ -66,7 +66,7 @@ folderTest("bench run writes no samples unless asked, and says which cells lack 
   assertEquals(files.length, 1);
   assertEquals(JSON.parse(at(files, 0).text).pruning.id, record.id);
   const { stderr } = await succeed(...flags, "--log-samples");
-  assertStringIncludes(stderr, "1 finished cells have no samples files");
+  assertStringIncludes(stderr, "1 finished cell ran without --log-samples");
 });
 
 folderTest("bench run refuses few-shot examples without a training split, and too many tokens", async (out) => {

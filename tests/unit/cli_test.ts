@@ -357,6 +357,7 @@ Deno.test("bench refuses flags and values that would have no effect, or fail in 
   using temp = tempFolder();
   const empty = temp.path;
   const refused: [args: string[], reason: string][] = [
+    [["eval", run, "--tasks", "tiny-facts", "--limit", "5"], "add --remeasure"],
     [["eval", run, "--out", empty, "--tasks", "tiny-facts"], `leave --out ${empty} out`],
     [["run", "--preset", "smoke", "--task-file", empty, "--tasks", "x", "--dry-run"], "has no task file"],
     [["run", "--preset", "smoke", "--perplexity", "tiny-world:a:1:4", "--dry-run"], "windowTokens"],
