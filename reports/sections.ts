@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { canonicalJson, labelCells } from "../core/schema/cell_names.ts";
+import { canonicalJson } from "../core/util/canonical_json.ts";
+import { labelCells } from "../core/schema/cell_names.ts";
 import { at } from "../core/util/indexing.ts";
 import {
   type Arithmetic,

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { canonicalJson } from "../core/schema/cell_names.ts";
+import { canonicalJson } from "../core/util/canonical_json.ts";
 import { level, listed } from "./format.ts";
 import type { Column } from "./columns.ts";
 import { boundsOf, type Estimate } from "./estimates.ts";

@@ -8,7 +8,7 @@ import { entry } from "../../core/util/indexing.ts";
 import { isThere } from "../../core/util/paths.ts";
 import { openSafetensors, writeSafetensors } from "../../core/formats/safetensors.ts";
 import type { Statistics } from "../../methods/define.ts";
-import { sha256OfJson } from "../../core/schema/cell_names.ts";
+import { sha256OfJson } from "../../core/util/canonical_json.ts";
 import { sha256OfWindows } from "../../models/training/teacher.ts";
 
 /** Statistics of other versions are not read. */

@@ -5,7 +5,7 @@
 import os from "node:os";
 import { visibleSetting } from "../../core/engine/cuda.ts";
 import type { Engine } from "../../core/engine/engine.ts";
-import { canonicalJson } from "../../core/schema/cell_names.ts";
+import { canonicalJson } from "../../core/util/canonical_json.ts";
 import type { DoneRecord, Environment } from "../../core/schema/schema.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 

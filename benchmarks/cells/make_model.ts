@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { currentEngine } from "../../core/engine/engine.ts";
-import { canonicalJson, sha256OfJson } from "../../core/schema/cell_names.ts";
+import { canonicalJson, sha256OfJson } from "../../core/util/canonical_json.ts";
 import { type DoneRecord, pruningOf } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { getMethod } from "../../methods/mod.ts";

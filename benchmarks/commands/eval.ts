@@ -3,7 +3,7 @@
  * @module
  */
 import { resolve } from "node:path";
-import { canonicalJson } from "../../core/schema/cell_names.ts";
+import { canonicalJson } from "../../core/util/canonical_json.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import type { RunConfig } from "../../core/schema/schema.ts";
 import { type ConfigSource, flagName, flagOptions, flagSource } from "../configuration/flags.ts";

@@ -10,7 +10,7 @@
 import { join, resolve } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
-import { canonicalJson } from "../../core/schema/cell_names.ts";
+import { canonicalJson } from "../../core/util/canonical_json.ts";
 import { classifyExit } from "../../core/schema/failure.ts";
 import type { CellRecord, DoneRecord, PerplexityResult, TaskResult } from "../../core/schema/schema.ts";
 import type { TaskDefinition } from "../../datasets/define.ts";

@@ -3,7 +3,8 @@
  * @module
  */
 import type { FoundCheckpoint } from "./checkpoints.ts";
-import { canonicalJson, type NamedCell, sha256OfJson } from "../../core/schema/cell_names.ts";
+import { canonicalJson, sha256OfJson } from "../../core/util/canonical_json.ts";
+import type { NamedCell } from "../../core/schema/cell_names.ts";
 import { at } from "../../core/util/indexing.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { movePaths } from "./paths.ts";

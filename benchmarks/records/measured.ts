@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { canonicalJson } from "../../core/schema/cell_names.ts";
+import { canonicalJson } from "../../core/util/canonical_json.ts";
 import type { NamedCell } from "../../core/schema/cell_names.ts";
 import type { Cell, DoneRecord } from "../../core/schema/schema.ts";
 import type { TaskGroup } from "../../datasets/lm_eval/task_files.ts";

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { canonicalJson, type NamedCell } from "../../core/schema/cell_names.ts";
+import { canonicalJson } from "../../core/util/canonical_json.ts";
+import type { NamedCell } from "../../core/schema/cell_names.ts";
 import type { DoneRecord, ThroughputResult } from "../../core/schema/schema.ts";
 import type { Executor, ExecutorContext } from "./executor.ts";
 import { missingMeasurements, throughputOf } from "../records/measured.ts";

@@ -2,7 +2,7 @@
  *
  * @module
  */
-import { createHash } from "node:crypto";
+import { canonicalJson } from "../util/canonical_json.ts";
 import { UsageError } from "../util/errors.ts";
 import { calibrationSchema, type Cell, runConfigSchema, trainingSchema } from "./schema.ts";
 
@@ -19,20 +19,6 @@ export function corpusLabel(corpus: string, folders = 0): string {
   if (!corpus.startsWith("file:")) return corpus;
   return corpus.slice("file:".length).split(/[/\\]/).slice(-1 - folders).join("/") || corpus;
 }
-
-/** JSON with sorted keys and without `undefined`, so that equal values give equal text. */
-export function canonicalJson(value: unknown): string {
-  return JSON.stringify(
-    value,
-    (_key, item) =>
-      item !== null && typeof item === "object" && !Array.isArray(item)
-        ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
-        : item,
-  );
-}
-
-/** SHA-256 over the canonical JSON of a value, hex. */
-export const sha256OfJson = (value: unknown): string => createHash("sha256").update(canonicalJson(value)).digest("hex");
 
 /** How a cell's files are called, for people: {@linkcode cellName} makes sure that it can name a file. */
 export function filesWords({ id, cell }: NamedCell): string {

@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { canonicalJson, cellLabels, cellName, labelCells } from "../../core/schema/cell_names.ts";
+import { canonicalJson } from "../../core/util/canonical_json.ts";
+import { cellLabels, cellName, labelCells } from "../../core/schema/cell_names.ts";
 import { type Cell, cellSchema, trainingSchema } from "../../core/schema/schema.ts";
 
 type Changes = Omit<Partial<Cell>, "method">;

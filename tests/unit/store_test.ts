@@ -1,7 +1,7 @@
 import { environmentsWith } from "../../benchmarks/cells/environment.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
-import { canonicalJson } from "../../core/schema/cell_names.ts";
+import { canonicalJson } from "../../core/util/canonical_json.ts";
 import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import fc from "fast-check";
 import { join } from "node:path";
