@@ -114,10 +114,10 @@ function difference(plan: PrunePlan, other: PrunePlan, names: [string, string]):
       const { noun, plan: name } = UNITS[type];
       const [a, b] = [new Set(layer[name]), new Set(other.layers[l]?.[name])];
       if (a.symmetricDifference(b).size === 0) continue;
-      const alone = (own: Set<number>, others: Set<number>) => [...own.difference(others)].join(", ") || "none besides";
-      return `in layer ${l}, ${names[0]} keeps ${a.size} ${noun} (${alone(a, b)}) and ${names[1]} ${b.size} (${
-        alone(b, a)
-      })`;
+      const alone = [a.difference(b), b.difference(a)].flatMap((units, i) =>
+        units.size > 0 ? [`only ${names[i]} keeps ${[...units].join(", ")}`] : []
+      );
+      return `${names[0]} keeps ${a.size} ${noun} of layer ${l} and ${names[1]} ${b.size}: ${alone.join("; ")}`;
     }
   }
   return plan.layers.length === other.layers.length ? undefined : `${names.join(" and ")} differ in their layers`;
