@@ -188,9 +188,6 @@ Deno.test("exports refuse by name what a family's files cannot describe", () => 
   refuses("llama, dynamic", "A GGUF file cannot describe this dynamic scaling");
   const biased = toySource({ ...familyConfig("qwen2"), biases: ["output", "down"] });
   const tokenizer = byteLevelDefinition();
-  assertThrows(
-    () => exportHfFolder(biased, { to, dtype: "F32", tokenizer }),
-    UsageError,
-    "Only output, down have a bias",
-  );
+  const problem = "Only output, down have a bias";
+  assertThrows(() => exportHfFolder(biased, { to, dtype: "F32", tokenizer }), UsageError, problem);
 });

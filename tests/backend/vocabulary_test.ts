@@ -111,10 +111,7 @@ testOnEngines("a split vocabulary is read back, pruned and replaced as one tenso
 testOnEngines("a linear map over the limit is refused with its name", async (engine) => {
   engine.maxTensorBytes = LIMIT_BYTES - 1;
   const before = tf.engine().startScope();
-  await assertRejects(
-    () => uploadModel(toySource()),
-    RangeError,
-    '"model.layers.0.self_attn.q_proj.weight" takes 4096 bytes: this device holds at most 4095',
-  );
+  const message = '"model.layers.0.self_attn.q_proj.weight" takes 4096 bytes: this device holds at most 4095';
+  await assertRejects(() => uploadModel(toySource()), RangeError, message);
   tf.engine().endScope(before);
 });

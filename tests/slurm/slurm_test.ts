@@ -42,10 +42,8 @@ Deno.test({
       await t.step("a dry run shows the script and submits nothing", async () => {
         const { code, stdout, stderr } = await finish(slurm(...run(join(root, "dry"), "--dry-run")));
         assertEquals(code, 0, stderr);
-        assertMatch(
-          stdout,
-          /^#!\/bin\/sh\n#SBATCH --job-name=bench-smoke\n#SBATCH --comment=\d+\n#SBATCH --array=0-2%2\n/,
-        );
+        const pattern = /^#!\/bin\/sh\n#SBATCH --job-name=bench-smoke\n#SBATCH --comment=\d+\n#SBATCH --array=0-2%2\n/;
+        assertMatch(stdout, pattern);
         assertEquals(command("squeue", "--noheader"), "");
       });
 

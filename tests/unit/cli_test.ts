@@ -86,10 +86,8 @@ Deno.test("bench compare names the records of a folder that its run does not ask
   Deno.writeTextFileSync(join(folder, "run.json"), JSON.stringify(run));
   const { code, stderr } = await bench("compare", published, folder);
   assertEquals(code, 0);
-  assertEquals(
-    stderr,
-    `1 record belongs to a cell that the run in "${folder}" does not include: left out of the report\n`,
-  );
+  const expected = `1 record belongs to a cell that the run in "${folder}" does not include: left out of the report\n`;
+  assertEquals(stderr, expected);
   run.cells = [];
   Deno.writeTextFileSync(join(folder, "run.json"), JSON.stringify(run));
   const none = await bench("report", folder);
@@ -221,10 +219,8 @@ Deno.test("classifyExit() names signal or exit code and quotes the end of standa
       "it said: last words",
     exitCode: 139,
   });
-  assertEquals(
-    classifyExit({ code: 133, signal: null }, "Fatal JavaScript out of memory").kind,
-    "out-of-memory",
-  );
+  const expected = "out-of-memory";
+  assertEquals(classifyExit({ code: 133, signal: null }, "Fatal JavaScript out of memory").kind, expected);
 });
 
 /** What `events` print. */

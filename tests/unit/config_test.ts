@@ -133,15 +133,11 @@ Deno.test("one item may stand for a list in a file, and in what a script gives",
   const lists = "sparsity: [0.5]\nseeds: [3]\ntasks: [arc_easy]\nunits: [ffn]\nperplexity: [wikitext2]\n" +
     "generate: ['One, two']\n";
   assertEquals(fromYaml(`methods: flap\n${alone}`), fromYaml(`methods: [flap]\n${lists}`));
-  assertEquals(
-    runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.5, out: "x" }),
-    runConfigSchema.parse({ methods: [{ id: "flap" }], sparsity: [0.5], out: "x" }),
-  );
+  const expected = runConfigSchema.parse({ methods: [{ id: "flap" }], sparsity: [0.5], out: "x" });
+  assertEquals(runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.5, out: "x" }), expected);
   const message = (text: string) => assertThrows(() => fromYaml(text), UsageError).message;
-  assertEquals(
-    message("methods: flap\nsparsity: 1.5\nout: x\n"),
-    "a.yaml:2:11: sparsity[0] must be less than 1: current 1.5",
-  );
+  const wanted = "a.yaml:2:11: sparsity[0] must be less than 1: current 1.5";
+  assertEquals(message("methods: flap\nsparsity: 1.5\nout: x\n"), wanted);
   assertStringIncludes(message("methods: flap\nsparsity:\nout: x\n"), "sparsity must be an array: current null");
   assertStringIncludes(message(`${MINIMAL}perplexity: {corpus: c4, window: 3}\n`), "Known: corpus, split");
   for (const io of ["input", "output"] as const) {
@@ -156,10 +152,8 @@ Deno.test("yamlSource() and resolveConfig() point at line and column", () => {
   assertMatch(message("- a\n"), /must be a mapping/);
   assertEquals(message(`${MINIMAL}sparsety: [1]\n`).split("\n").pop()!.slice(0, 12), "a.yaml:4:11:");
   assertStringIncludes(message(`${MINIMAL}sparsety: [1]\n`), 'Did you mean "sparsity"?');
-  assertStringIncludes(
-    message("methods: [random]\nsparsity:\n  - 0.2\n  - 1.5\nout: x\n"),
-    "a.yaml:4:5: sparsity[1] must be less than 1",
-  );
+  const part = "a.yaml:4:5: sparsity[1] must be less than 1";
+  assertStringIncludes(message("methods: [random]\nsparsity:\n  - 0.2\n  - 1.5\nout: x\n"), part);
   assertStringIncludes(
     message(`${MINIMAL}calibration: {corpus: c4, sequence: 3}\n`),
     'a.yaml:4:37: Unknown key of calibration "sequence". Did you mean "sequences"? Known: corpus, sequences, tokens',

@@ -91,10 +91,8 @@ worldTest("exportCommand() writes a cell's model, card and record", async ({ out
     card,
     "| c, perplexity |  | 11.500 ± 0.750 | 23.250 ± 0.750 | protocol a (mean of window means, per token), L=32, n=30",
   );
-  assertStringIncludes(
-    card,
-    "| arc_easy, acc % | 25.0 | 75.0 ± 12.5 | 50.0 ± 12.5 | task version 1, 0-shot, n=8 of 20",
-  );
+  const part = "| arc_easy, acc % | 25.0 | 75.0 ± 12.5 | 50.0 ± 12.5 | task version 1, 0-shot, n=8 of 20";
+  assertStringIncludes(card, part);
   assertStringIncludes(card, "with whole attention heads and FFN channels removed.");
   assertStringIncludes(card, "seed 3");
   assertStringIncludes(card, record.weights.sha256);
@@ -181,10 +179,8 @@ worldTest("exportCommand() finds a cell by the start of its name or id, and writ
     assertEquals([source.origin.format, at(source.config.layers, 0).ffnChannels], ["gguf", 7]);
     source.close();
   }
-  assertEquals(
-    (await run("dense", "--run", out, "--format", "gguf")).out,
-    join(out, "exports", "dense-00000000deadbeef.f32.gguf"),
-  );
+  const expected = join(out, "exports", "dense-00000000deadbeef.f32.gguf");
+  assertEquals((await run("dense", "--run", out, "--format", "gguf")).out, expected);
 });
 
 worldTest("exportCommand() pads unequal layers when asked, and else proposes it", async ({ out, store }) => {
@@ -253,11 +249,8 @@ worldTest("exportCommand() refuses cells that it cannot rebuild", async ({ out, 
     state: "failed",
     failure,
   });
-  await assertRejects(
-    () => run(failed, "--format", "hf"),
-    UsageError,
-    "failed, which `bench run` tries again: the loss is NaN",
-  );
+  const problem = "failed, which `bench run` tries again: the loss is NaN";
+  await assertRejects(() => run(failed, "--format", "hf"), UsageError, problem);
 });
 
 worldTest("exportCommand() names what is wrong with its arguments", async ({ out, store }) => {

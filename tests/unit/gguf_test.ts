@@ -166,11 +166,8 @@ folderTest("writeGguf() refuses what does not fit, and leaves an earlier file as
       tensors: new Map([["x", { type, shape }]]),
       read: () => new Float32Array(values),
     });
-  assertThrows(
-    write("Q8_0", [2, 33], 66),
-    RangeError,
-    `Rows of tensor "x" have 33 values: Q8_0 needs a multiple of 32`,
-  );
+  const message = `Rows of tensor "x" have 33 values: Q8_0 needs a multiple of 32`;
+  assertThrows(write("Q8_0", [2, 33], 66), RangeError, message);
   assertThrows(write("F32", [2, 3], 5), RangeError, `Tensor "x" has 5 values: shape [2, 3] needs 6`);
   assertEquals(Deno.readTextFileSync(path), "earlier");
   assertEquals([...Deno.readDirSync(folder)].length, 1);

@@ -189,9 +189,6 @@ Deno.test("toHfConfig() refuses what a Llama config.json cannot describe", () =>
   const uneven = smallConfig();
   at(uneven.layers, 1).ffnChannels = 5;
   assertThrows(() => toHfConfig(uneven), UsageError, "unequal widths");
-  assertThrows(
-    () => toHfConfig(smallConfig({ biases: ["output", "down"] })),
-    UsageError,
-    "Only output, down have a bias",
-  );
+  const message = "Only output, down have a bias";
+  assertThrows(() => toHfConfig(smallConfig({ biases: ["output", "down"] })), UsageError, message);
 });

@@ -83,11 +83,8 @@ folderTest("openModel() compares a folder's tensors with its configuration", asy
   write("config.json", toHfConfig(biased));
   await assertRejects(() => openModel(folder), FileFormatError, `no tensor "model.layers.0.self_attn.q_proj.bias"`);
   write("config.json", toHfConfig(wider));
-  await assertRejects(
-    () => openModel(folder),
-    FileFormatError,
-    "has the shape [11, 8]: the configuration needs [11, 10]",
-  );
+  const message = "has the shape [11, 8]: the configuration needs [11, 10]";
+  await assertRejects(() => openModel(folder), FileFormatError, message);
   writeFolder(folder, biased, randomTensors(biased));
   write("config.json", toHfConfig(config));
   await assertRejects(() => openModel(folder), FileFormatError, `which is not part of its configuration`);

@@ -71,11 +71,8 @@ Deno.test("runMethod() names the method and the layer of what is undefined or do
 });
 
 Deno.test("runMethod() puts the method's name before what it throws, and keeps the class", async () => {
-  await assertRejects(
-    () => run(() => (undefined as unknown as number[]).length),
-    TypeError,
-    'Method "careless": Cannot read properties of undefined',
-  );
+  const message = 'Method "careless": Cannot read properties of undefined';
+  await assertRejects(() => run(() => (undefined as unknown as number[]).length), TypeError, message);
   const aborted = new DOMException("stopped", "AbortError");
   await assertRejects(() => run(() => Promise.reject(aborted)), DOMException, "stopped");
 });
@@ -96,11 +93,8 @@ Deno.test("checkBudget() takes a plan that fills the budget to one unit, and ref
   const { uniform } = resolveTarget(dense, { sparsity: 0.3, units: ["ffn"] });
   const { ffnChannels } = at(uniform, 0);
   check(narrowed(ffnChannels), 0.3);
-  assertThrows(
-    () => check(narrowed(ffnChannels - 1), 0.3),
-    UsageError,
-    'Method "careless" removed 31.9 % of the prunable parameters at sparsity 0.3',
-  );
+  const message = 'Method "careless" removed 31.9 % of the prunable parameters at sparsity 0.3';
+  assertThrows(() => check(narrowed(ffnChannels - 1), 0.3), UsageError, message);
   assertThrows(() => check(narrowed(ffnChannels + 1), 0.3), UsageError, 'Method "careless" left');
 });
 

@@ -70,11 +70,8 @@ Deno.test("selection refuses scores that are not numbers, with the layer and the
   assertThrows(() => keepBest(damaged, target), NumericError, message);
   assertThrows(() => globalWidths(configOf(2, GROUPED), damaged, target, { pool: "all" }), NumericError, message);
   const missing = [at(scores(), 0), { ffn: new Float64Array(80), kvGroups: new Float64Array(3) } as LayerScores];
-  assertThrows(
-    () => keepBest(missing, target),
-    NumericError,
-    "Scores of query heads must be numbers: layer 1 has undefined for unit 0",
-  );
+  const problem = "Scores of query heads must be numbers: layer 1 has undefined for unit 0";
+  assertThrows(() => keepBest(missing, target), NumericError, problem);
 });
 
 Deno.test("keepBest() gives a plan of exactly the target's widths", () => {

@@ -114,10 +114,7 @@ Deno.test("smallestInSegments() takes the k smallest, the lower index first amon
   assertEquals(smallestInSegments([2, 1, 1, 0, 1], 3, 1), [1, 2, 3]);
   assertEquals(smallestInSegments([2, 1], 5, 1), [0, 1]);
   assertEquals(smallestInSegments([2, 1], 0, 1), []);
-  assertThrows(
-    () => smallestInSegments([2, NaN], 1, 1, "FFN channels of layer 3"),
-    NumericError,
-    "Ranks of FFN channels of layer 3 must be numbers: current NaN for unit 1",
-  );
+  const message = "Ranks of FFN channels of layer 3 must be numbers: current NaN for unit 1";
+  assertThrows(() => smallestInSegments([2, NaN], 1, 1, "FFN channels of layer 3"), NumericError, message);
   assertEquals(smallestInSegments([3, 1, 2, 9, 8, 7], 1, 2), [1, 5]);
 });

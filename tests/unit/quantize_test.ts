@@ -43,11 +43,8 @@ Deno.test("encodeValues() of Q8_0 keeps every value to half a step of its block"
 Deno.test("encodeValues() refuses values that do not fit, by the tensor's name", () => {
   const filled = (value: number) => new Float32Array(32).fill(value);
   assertThrows(() => encodeValues("F16", filled(70_000), "w"), UsageError, `"w" holds 70000, beyond F16's 65504`);
-  assertThrows(
-    () => encodeValues("Q8_0", filled(1e7), "w"),
-    UsageError,
-    `"w" holds 10000000, which is beyond Q8_0's range`,
-  );
+  const message = `"w" holds 10000000, which is beyond Q8_0's range`;
+  assertThrows(() => encodeValues("Q8_0", filled(1e7), "w"), UsageError, message);
   assertThrows(() => encodeValues("Q8_0", filled(NaN), "w"), UsageError, "NaN");
   assertThrows(() => encodeValues("Q8_0", new Float32Array(33), "w"), RangeError, "multiple of 32 values: current 33");
 });

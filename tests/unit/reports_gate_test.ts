@@ -33,16 +33,12 @@ const gates = (text: string, before: DoneRecord[], after: (DoneRecord | ReturnTy
 Deno.test("closedGates() holds a condition exactly where the change passes the limit", () => {
   const before = [doneRecord(cell)];
   assertEquals(gates("perplexity > +2%", before, [changed(1.019)]), []);
-  assertMatch(
-    at(gates("perplexity > +2%", before, [changed(1.021)]), 0),
-    /flap at 20 %: wikitext2 changed by \+2\.10 %/,
-  );
+  const pattern = /flap at 20 %: wikitext2 changed by \+2\.10 %/;
+  assertMatch(at(gates("perplexity > +2%", before, [changed(1.021)]), 0), pattern);
   assertEquals(gates("perplexity < -2%", before, [changed(1.021)]), []);
   assertEquals(gates("arc_easy < -1", before, [changed(1, -0.9)]), []);
-  assertMatch(
-    at(gates("arc_easy < -1", before, [changed(1, -1.1)]), 0),
-    /arc_easy changed by -1\.10.*"arc_easy < -1" holds/,
-  );
+  const form = /arc_easy changed by -1\.10.*"arc_easy < -1" holds/;
+  assertMatch(at(gates("arc_easy < -1", before, [changed(1, -1.1)]), 0), form);
   const named = changed(1.03);
   at(named.perplexity, 0).corpus = "file:my/notes.txt";
   const plain = doneRecord(cell);

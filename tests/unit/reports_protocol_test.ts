@@ -239,10 +239,8 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   const markdown = toMarkdown(reportOf([dense, flap, random], "Run"));
   assertStringIncludes(markdown, "repeats alternate with the dense model's");
   assertStringIncludes(markdown, "Other programs kept up to 0.8 processor cores busy while throughput was measured");
-  assertStringIncludes(
-    renderTable([dense, flap, random], { width: 120, colour: false }).replace(/\s+/g, " "),
-    "± standard deviation over timed repeats. […] 95 % interval",
-  );
+  const part = "± standard deviation over timed repeats. […] 95 % interval";
+  assertStringIncludes(renderTable([dense, flap, random], { width: 120, colour: false }).replace(/\s+/g, " "), part);
   // An interval that holds 1 is marked, however small its mean's distance from another is.
   flap.throughput = [{ ...result, samplesMs: [60, 100, 500] }];
   const wide = at(sectionsOf([dense, flap]), 0);
@@ -327,10 +325,8 @@ Deno.test("renderTable() explains the signs that it shows, and what was pruned; 
   ) {
     assertStringIncludes(text, words);
   }
-  assertStringIncludes(
-    text,
-    "random, flap and mask-prune pruned SmolLM2-135M.gguf (134.5M parameters) by 20 %.",
-  );
+  const part = "random, flap and mask-prune pruned SmolLM2-135M.gguf (134.5M parameters) by 20 %.";
+  assertStringIncludes(text, part);
   const alone = renderTable([doneRecord({ tasks: [] })], { width: 120, colour: false });
   assert(!/clear/.test(alone));
   const places = { run: "results/x", report: "results/x/report" };
@@ -360,10 +356,8 @@ Deno.test("of a model that was pruned elsewhere reports say what it lacks, and o
   const words = (...records: (DoneRecord | typeof failed)[]) => prunedWords(at(sectionsOf(records), 0));
   assertEquals(words(dense, theirs), lacks);
   assertEquals([words(dense), words(dense, failed)], ["", ""]);
-  assertEquals(
-    words(dense, theirs, doneRecord({ method: "flap", sparsity: 0.2 }), failed),
-    `flap pruned SmolLM2-135M.gguf (134.5M parameters) by 20 %. ${lacks}`,
-  );
+  const expected = `flap pruned SmolLM2-135M.gguf (134.5M parameters) by 20 %. ${lacks}`;
+  assertEquals(words(dense, theirs, doneRecord({ method: "flap", sparsity: 0.2 }), failed), expected);
   for (const records of [[dense, theirs], [dense, elsewhere(0.2), doneRecord({ method: "flap", sparsity: 0.2 })]]) {
     const document = reportOf(records, "Run");
     const texts = [toMarkdown(document), toLatex(document), renderTable(records, { width: 120, colour: false })];

@@ -93,10 +93,8 @@ Deno.test("toMarkdown() keeps text of records from being read as markup", () => 
 });
 
 Deno.test("toLatex() escapes what LaTeX would read as commands", () => {
-  assertEquals(
-    escapeLatex("a_b & 5 % {x} \\input ~ ^ #1 $"),
-    "a\\_b \\& 5 \\% \\{x\\} \\textbackslash{}input \\textasciitilde{} \\textasciicircum{} \\#1 \\$",
-  );
+  const expected = "a\\_b \\& 5 \\% \\{x\\} \\textbackslash{}input \\textasciitilde{} \\textasciicircum{} \\#1 \\$";
+  assertEquals(escapeLatex("a_b & 5 % {x} \\input ~ ^ #1 $"), expected);
   assertEquals(escapeLatex("é ± ≈ \u{1f600}\u0000"), "é $\\pm$ $\\approx$ ??");
   const text = toLatex(report(sweepRecords()));
   const rows = text.split("\n").filter((line) => line.endsWith("\\\\"));
@@ -183,16 +181,12 @@ Deno.test("warnings() says what limits the comparison", () => {
   assertStringIncludes(all([doneRecord({ method: "flap", sparsity: 0.2 })]), "no finished dense cell");
   const less = doneRecord({ method: "random", sparsity: 0.2 });
   less.size = { ...less.size, sparsityOfPrunable: 0.1 };
-  assertStringIncludes(
-    all([doneRecord(), less, doneRecord({ method: "flap", sparsity: 0.2 })]),
-    "At 20 % asked, methods really removed 10.0 to 15.0 %",
-  );
+  const part = "At 20 % asked, methods really removed 10.0 to 15.0 %";
+  assertStringIncludes(all([doneRecord(), less, doneRecord({ method: "flap", sparsity: 0.2 })]), part);
   const shallow = doneRecord({ method: "sheared", sparsity: 0.2 });
   shallow.size = { ...shallow.size, layers: shallow.size.layers.slice(6), hidden: { kept: 512, of: 576 } };
-  assertStringIncludes(
-    all([doneRecord(), shallow]),
-    "sheared at 20 % asked has 24 of 30 layers and a hidden size of 512 (dense 576).",
-  );
+  const words = "sheared at 20 % asked has 24 of 30 layers and a hidden size of 512 (dense 576).";
+  assertStringIncludes(all([doneRecord(), shallow]), words);
   const elsewhere = doneRecord({ method: "flap", sparsity: 0.2 });
   elsewhere.environment = { ...elsewhere.environment, engine: "wasm", commit: "other-dirty" };
   const text = all([doneRecord(), elsewhere]);
@@ -207,10 +201,8 @@ Deno.test("warnings() says what limits the comparison", () => {
     if (tokens > 0) record.training = [{ stage: "recovery", steps: 1, tokens, seconds: 1, curve: [] }];
     return record;
   };
-  assertStringIncludes(
-    all([doneRecord(), trained("wanda-sp", 0), trained("flap", 5000)]),
-    "methods trained on unequal numbers of tokens: 0 (wanda-sp); 5.00k (flap).",
-  );
+  const line = "methods trained on unequal numbers of tokens: 0 (wanda-sp); 5.00k (flap).";
+  assertStringIncludes(all([doneRecord(), trained("wanda-sp", 0), trained("flap", 5000)]), line);
   assert(!/unequal numbers/.test(all([doneRecord(), trained("wanda-sp", 5000), trained("flap", 5000)])));
 });
 

@@ -55,11 +55,8 @@ Deno.test("runManner() takes options of Slurm only with Slurm, and limits above 
   assertEquals(runManner({ ...none, "dry-run": true, on: "l4" }), { json: false, dryRun: true, on: "l4" });
   assertThrows(() => runManner({ ...none, on: "l4" }), UsageError, "--on needs --dry-run");
   assertThrows(() => runManner({ ...none, executor: "pbs" }), UsageError, "must be local or slurm");
-  assertThrows(
-    () => runManner({ ...none, timeout: "-1" }),
-    UsageError,
-    "--timeout must be a number of seconds above 0",
-  );
+  const message = "--timeout must be a number of seconds above 0";
+  assertThrows(() => runManner({ ...none, timeout: "-1" }), UsageError, message);
   const { slurm } = runManner({ ...none, executor: "slurm", "max-parallel": "3", sbatch: "mem=8G --exclusive" });
   assertEquals(slurm, { maxParallel: 3, sbatch: ["--mem=8G", "--exclusive"] });
   assert(runManner({ ...none, executor: "slurm", retry: "oom" }).retry?.includes("out-of-memory"));

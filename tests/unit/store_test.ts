@@ -210,10 +210,8 @@ folderTest("readRecord() refuses another schema version by name", (out) => {
 });
 
 Deno.test("toJson() puts a list of numbers on one line and changes no value", () => {
-  assertEquals(
-    toJson({ a: [1, -2.5e-9], b: ["[ 1, 2 ]"] }),
-    '{\n  "a": [ 1, -2.5e-9 ],\n  "b": [\n    "[ 1, 2 ]"\n  ]\n}\n',
-  );
+  const expected = '{\n  "a": [ 1, -2.5e-9 ],\n  "b": [\n    "[ 1, 2 ]"\n  ]\n}\n';
+  assertEquals(toJson({ a: [1, -2.5e-9], b: ["[ 1, 2 ]"] }), expected);
   fc.assert(fc.property(fc.jsonValue(), (value) => {
     assertEquals(JSON.parse(toJson(value)), JSON.parse(JSON.stringify(value)));
   }));

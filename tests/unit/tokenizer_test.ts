@@ -211,11 +211,8 @@ Deno.test("createTokenizer() leaves out added tokens the model has no embedding 
   const limited = createTokenizer({ tokenizer: padded, config }, "x", { vocabSize: 11 });
   assert(limited.encode("<pad>").every((id) => id < 11));
   assertEquals(limited.vocabSize, 11);
-  assertThrows(
-    () => createTokenizer({ tokenizer: padded, config }, "x", { vocabSize: 10 }),
-    FileFormatError,
-    `token "h" has the id 10, but the model's vocabulary ends at 10`,
-  );
+  const message = `token "h" has the id 10, but the model's vocabulary ends at 10`;
+  assertThrows(() => createTokenizer({ tokenizer: padded, config }, "x", { vocabSize: 10 }), FileFormatError, message);
 });
 
 Deno.test("createTokenizer() refuses steps it cannot follow exactly, by name", () => {
