@@ -1,4 +1,4 @@
-/** Text from generated tokens: what belongs to the prompt is left out, and stop strings end it.
+/** Text from generated tokens, without the prompt, up to a stop string.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { ScoringModel } from "../../models/scoring.ts";
 
 /** How to continue texts. */
 export interface TextOptions extends Omit<GenerationOptions, "isDone"> {
-  /** The text ends before the first of these; empty ones are passed over. The end-of-sequence token always ends it. */
+  /** The text ends before the first of these; empty ones are ignored. The end-of-sequence token always ends it. */
   stop?: readonly string[];
 }
 
@@ -17,21 +17,21 @@ export interface TextOptions extends Omit<GenerationOptions, "isDone"> {
 export interface GeneratedText {
   /** Without the prompt, the stop string and what follows it. */
   text: string;
-  /** Every token that was generated, also that which ended the text. */
+  /** Every generated token, also the one that ended the text. */
   tokens: number[];
   /** `length`: `maxTokens` were generated and nothing ended the text. */
   finishReason: "stop" | "length";
 }
 
-/** Tokens that are decoded with what follows them: a tokenizer's text of a token can depend on what stands before. */
+/** Tokens of context that are decoded with a text: a token's text can depend on the tokens before it. */
 const CONTEXT_TOKENS = 4;
 
-/** Text of `ids` as they stand after `before`. */
+/** Text of `ids` after `before`. */
 export function textAfter(tokenizer: Tokenizer, before: readonly number[], ids: readonly number[]): string {
   const context = before.slice(-CONTEXT_TOKENS);
   const head = tokenizer.decode(context);
   const whole = tokenizer.decode([...context, ...ids]);
-  // A prompt that ends within a character has no text of its own there.
+  // A prompt that ends within a character has no text of its own.
   return whole.startsWith(head) ? whole.slice(head.length) : tokenizer.decode(ids);
 }
 

@@ -5,7 +5,7 @@
 import type { GroupResult, TaskResult } from "../../core/schema/schema.ts";
 import type { TaskGroup } from "../../datasets/lm_eval/task_files.ts";
 
-/** The metrics of a group over those of its tasks that were scored and have them. The mean counts tasks by their
+/** The metrics of a group over its scored tasks. The mean counts tasks by their
  * examples, or all alike; its standard error is the pooled one, or that of a mean of independent means, and null where
  * a task has none. */
 export function aggregateGroup({ group, tasks, metrics }: TaskGroup, results: readonly TaskResult[]): GroupResult {

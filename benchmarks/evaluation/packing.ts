@@ -1,5 +1,5 @@
-/** Packs token sequences into batches: sequences that begin alike share one row as a prefix tree, rows of like length
- * share a batch.
+/** Packs token sequences into batches. Sequences that begin alike share one row as a prefix tree; rows of similar
+ * length share a batch.
  *
  * @module
  */
@@ -8,9 +8,9 @@ import type { TokenBatch } from "../../models/layers.ts";
 import type { ScoredTargets } from "../../models/scoring.ts";
 import type { ScoredSequence } from "./requests.ts";
 
-/** A row: a shared prefix, then what each sequence has of its own. The last id of a sequence is never an input. */
+/** A row: a shared prefix, then the rest of each sequence. The last id of a sequence is never an input. */
 interface Row {
-  /** Inputs that all sequences of the row begin with. */
+  /** Inputs in the shared prefix. */
   prefixLength: number;
   /** Indices into the list of sequences. */
   members: number[];
@@ -22,9 +22,9 @@ interface Row {
 
 /** A batch and where its results belong. */
 export interface PackedBatch {
-  /** What the model runs. */
+  /** Input of the model. */
   batch: TokenBatch;
-  /** What is asked of it. */
+  /** Places and tokens to score. */
   targets: ScoredTargets;
   /** Sequence of each target; a sequence's targets stand in order. */
   owners: Int32Array;
@@ -39,12 +39,11 @@ function commonPrefix(a: ScoredSequence, b: ScoredSequence, limit: number): numb
   return length;
 }
 
-/** A shared row must save at least this share of its own tokens, so that sequences that merely begin with the same
- * token stay apart: a row's attention costs the square of its length. */
+/** Least share of its tokens that a shared row must save. Attention costs the square of a row's length, so sequences
+ * that only begin with the same token stay apart. */
 const LEAST_SAVING = 0.1;
 
-/** A row that is too long because one of its sequences is may hold others too, if they add at most this share: the
- * choices after a long prompt with solved examples. */
+/** Most that others may add to a row that one long sequence makes too long, such as choices after a few-shot prompt. */
 const MOST_ADDED = 0.25;
 
 /** Groups neighbouring sequences into rows of at most `rowTokens` tokens (a single sequence may be longer). */

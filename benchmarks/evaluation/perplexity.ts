@@ -1,8 +1,8 @@
 /** Perplexity of a corpus by three protocols whose numbers are not comparable with each other.
  *
- * - (a) SparseGPT, Wanda, GPTQ: the joined text is encoded once and cut into windows of L tokens without overlap, the
- *   rest is dropped; the mean loss of the L - 1 predictions of each window; exp of the mean over windows. For a model
- *   that needs the beginning-of-sequence token each window is that token and L - 1 of the text, as records say.
+ * - (a) SparseGPT, Wanda, GPTQ: the joined text is encoded once and cut into windows of L tokens without overlap; the
+ *   rest is dropped. The loss of a window is the mean over its L - 1 predictions, and the perplexity exp of the mean
+ *   over windows. If the model needs the beginning-of-sequence token, each window is that token and L - 1 of the text.
  * - (b) LLM-Pruner: the same windows (its L is 128); exp of the mean over all predictions. Equal to (a) for the same L
  *   and text, since all windows are equally long.
  * - (c) lm-evaluation-harness: each document alone, detokenised, every token scored once in rolling windows; per word
@@ -24,7 +24,7 @@ import { getCorpus } from "../../datasets/mod.ts";
 import { rollingBos, tokenizerBos } from "./requests.ts";
 import { checkFinite, type Scorer } from "./scorer.ts";
 
-/** What to measure. */
+/** A perplexity to measure. */
 export type PerplexityChoice = Pick<
   PerplexityResult,
   "corpus" | "split" | "protocol" | "windowTokens" | "maxWindows"
@@ -34,7 +34,7 @@ export type PerplexityChoice = Pick<
 export interface ScoredDocument {
   /** Raw, as it stands in the file. */
   document: string;
-  /** Detokenised: what was scored. */
+  /** Detokenised, as scored. */
   text: string;
   /** Summed natural-log probability of the text's tokens. */
   logLikelihood: number;
@@ -48,27 +48,17 @@ export interface ScoredDocument {
 interface PerplexityOptions {
   /** Folder with data sets. */
   data?: string;
-  /** Told the scores of the documents of protocol (c). */
+  /** Called with the scores of the documents of protocol (c). */
   onDocuments?(scored: readonly ScoredDocument[]): void;
 }
 
-/** What a protocol gives, without what all have in common. */
-type Measured = Pick<
+/** The part of a result that depends on the protocol. */
+type Measured = Omit<
   PerplexityResult,
-  | "tokens"
-  | "windows"
-  | "droppedTokens"
-  | "nllPerToken"
-  | "perplexity"
-  | "perplexityStderr"
-  | "windowNll"
-  | "documentWords"
-  | "documents"
-  | "bosPolicy"
+  keyof PerplexityChoice | "dataset" | "tokenizerSha256" | "batchTokens" | "seconds"
 >;
 
-/** Windows of `length` ids, those that stand in front of each included, without overlap; what is left over at the end
- * is dropped. */
+/** Windows of `length` ids without overlap, with the ids that open each; the rest at the end is dropped. */
 export function cutWindows(
   tokenizer: Tokenizer,
   ids: readonly number[],

@@ -9,9 +9,9 @@ import type { Tokenizer } from "../../core/formats/tokenizer.ts";
 
 /** A text to be scored after another. */
 export interface LogLikelihoodRequest {
-  /** What is given; may be empty. */
+  /** May be empty. */
   context: string;
-  /** What is scored. */
+  /** Scored after the context. */
   continuation: string;
 }
 

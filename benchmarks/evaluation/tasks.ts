@@ -27,7 +27,7 @@ interface TaskOptions {
 
 /** One example with its scores, one per choice. */
 export interface ScoredExample {
-  /** What was asked. */
+  /** Choices and right answers. */
   example: Example;
   /** The example's record as it stands in the file. */
   record: unknown;
@@ -35,7 +35,7 @@ export interface ScoredExample {
   scores: LogLikelihood[];
 }
 
-/** What a task asks. */
+/** The kind of request that a task makes. */
 export function outputType(task: AnyTask): OutputType {
   return "outputType" in task ? task.outputType : "multiple_choice";
 }
@@ -56,19 +56,19 @@ export function argmax(values: readonly number[]): number {
   return best;
 }
 
-/** What a choice's log-likelihood is divided by, per metric. */
+/** The divisor of a choice's log-likelihood, per metric. */
 const DIVISORS: Record<string, (text: string) => number> = {
   acc: () => 1,
   acc_norm: codePointLength,
   acc_bytes: utf8Length,
 };
 
-/** Names of the metrics of `task`: its own, and `acc_bytes` wherever there is `acc_norm`. */
+/** Names of the metrics of `task`: its own, and `acc_bytes` beside `acc_norm`. */
 export function metricNames({ metrics }: { metrics: readonly MetricName[] }): MetricName[] {
   return metrics.includes("acc_norm") && !metrics.includes("acc_bytes") ? [...metrics, "acc_bytes"] : [...metrics];
 }
 
-/** Whether the example is answered rightly by `metric`: 1 or 0. */
+/** 1 if the best choice by `metric` is right, else 0. */
 export function outcome(metric: string, { example, scores }: Pick<ScoredExample, "example" | "scores">): number {
   const divide = DIVISORS[metric];
   if (!divide) throw new RangeError(`"${metric}" is no accuracy`);
@@ -76,15 +76,15 @@ export function outcome(metric: string, { example, scores }: Pick<ScoredExample,
   return (example.golds ?? [example.gold]).includes(argmax(values)) ? 1 : 0;
 }
 
-/** What a log-likelihood of a whole text is divided by, per metric. */
+/** The divisor of a whole text's log-likelihood, per metric. */
 const UNITS: Partial<Record<MetricName, (text: string) => number>> = {
   word_perplexity: (text) => splitAtSpaces(text).length,
   byte_perplexity: utf8Length,
   bits_per_byte: utf8Length,
 };
 
-/** An example's part in a metric, as lm-evaluation-harness logs it: 1 or 0 of an accuracy, the log-likelihood of a
- * perplexity, for whole texts with the words or bytes that share it. */
+/** An example's part in a metric, as lm-evaluation-harness logs it: 1 or 0 for an accuracy, the log-likelihood for a
+ * perplexity, and for whole texts also their words or bytes. */
 export function exampleMetric(
   metric: MetricName,
   type: OutputType,
@@ -97,8 +97,8 @@ export function exampleMetric(
   return count ? [logLikelihood, count(at(scored.example.choices, 0).text)] : logLikelihood;
 }
 
-/** A metric over all examples. Perplexities of texts have the standard error of the mean loss, by the delta method,
- * where the harness draws bootstrap samples; those of whole texts have none, as there. */
+/** A metric over all examples. The standard error of a perplexity is that of the mean loss, by the delta method; the
+ * harness draws bootstrap samples. Perplexities of whole texts have none, as in the harness. */
 function totalMetric(metric: MetricName, type: OutputType, scored: readonly ScoredExample[]): TaskMetric {
   const parts = scored.map((one) => exampleMetric(metric, type, one));
   if (metric.startsWith("acc")) {
