@@ -60,7 +60,7 @@ function blocksOf(section: Section, prefix: string): Block[] {
     ...tableBlock(section, ranks, "cost", "Cost"),
     ...figures("Charts", rest),
     ...tableBlock(section, ranks, "tasks", "All metrics of the tasks"),
-    ...generations(section).flatMap(({ prompt, texts }) => details(`What the models write after “${prompt}”`, texts)),
+    ...generations(section).flatMap(({ prompt, texts }) => details(`Continuations of “${prompt}”`, texts)),
     ...details("Failed cells", failureFacts(section)),
     ...details("Measurements and data", measureFacts(section)),
     ...details("Options of the methods", configurationFacts(section)),

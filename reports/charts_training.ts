@@ -32,8 +32,8 @@ const OF_MODEL: readonly RemovedType[] = ["layer", "hidden"];
 const removedWords = (type: RemovedType) =>
   `${UNIT_WORDS[type]} removed${OF_MODEL.includes(type) ? "" : ", per layer"}`;
 
-/** What a multiplier is the price of: MaskPrune's z of the budget and its y of masks that are to close; Sheared's lambda1
- * and lambda2 of the distance to the target shape and of its square. */
+/** What a multiplier is the price of: MaskPrune's z and y of the budget and of open masks, Sheared's lambda1 and
+ * lambda2 of the distance to the target shape and of its square. */
 const DUAL_WORDS: Record<string, string> = {
   z: "price of the budget, z",
   y: "price of open masks, y",

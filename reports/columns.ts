@@ -104,7 +104,7 @@ function windowCount(result: PerplexityResult): { count: string; limited: boolea
 /** The name of a corpus in CSV headers, as long as itself. */
 const slugOf = (name: string) => name.replace(/[^\w.-]/g, "_");
 
-/** The columns of a section, where text files of one name have as many of their folders before it as tell them apart. */
+/** The columns of a section. Text files of one name get as many of their folders before it as tell them apart. */
 export function withFolders(columns: readonly Column[]): Column[] {
   return columns.map((column) => {
     const { name, corpus } = column;
@@ -263,7 +263,7 @@ function groupMeasurements({ groups = [], tasks: results }: DoneRecord): Measure
   });
 }
 
-/** Logarithms of the speed-ups of neighbouring repeats; undefined where they did not alternate with the dense model's. */
+/** Logarithms of the speed-ups of neighbouring repeats; undefined if these did not alternate with the dense model's. */
 function logRatios({ samplesMs, denseSamplesMs }: ThroughputResult): number[] | undefined {
   if (denseSamplesMs?.length !== samplesMs.length || samplesMs.length < 2) return undefined;
   return samplesMs.map((ms, i) => Math.log(at(denseSamplesMs, i) / ms));

@@ -40,8 +40,8 @@ const head = (row: Row, { model, weightsSha256, engine }: Section): Line => ({
 
 const protocolOf = (row: Row): Line => ({
   ...Object.fromEntries(SETTINGS.map((setting) => [setting.name.replaceAll(" ", "_"), settingText(setting, row)])),
-  training_steps: row.cell.training && row.runs[0] && trainingDone(row.runs[0]).steps,
-  training_tokens: row.cell.training && row.runs[0] && trainingDone(row.runs[0]).tokens,
+  training_steps: row.runs[0]?.training && trainingDone(row.runs[0].training).steps,
+  training_tokens: row.runs[0]?.training && trainingDone(row.runs[0].training).tokens,
   library: row.runs[0]?.environment.library,
   device: row.runs[0]?.environment.device,
   threads: row.runs[0]?.environment.threads,
@@ -108,9 +108,11 @@ function estimated({ slug, hasInterval, pick }: Measured, row: Row): Line {
   };
 }
 
-/** One line per row of all sections; columns that a section lacks are empty there. `_spread` is the sample standard deviation
- * (`_spread_of` seeds or repeats) or the standard error of one run (stderr); `_low` and `_high` are the ends of a 95 %
- * interval (interval); `_n` counts seeds or repeats. */
+/** One line per row of all sections; columns that a section lacks are empty there.
+ *
+ * `_spread` is the sample standard deviation or the standard error; `_spread_of` says which: `seeds` or `repeats`,
+ * or `stderr` of one run. `_low` and `_high` are the ends of a 95 % interval (`interval`). `_n` counts seeds or
+ * repeats. */
 export function toCsv(document: ReportDocument): string {
   const sections = document.sections.map(({ results }) => results);
   const measured = measuredColumns(sections);

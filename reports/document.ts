@@ -1,5 +1,5 @@
-/** A report as data: sections of blocks, built once. Markdown, HTML, LaTeX, CSV and the terminal are renderers of it, and
- * add nothing to what it says.
+/** A report as data: sections of blocks, built once. Markdown, HTML, LaTeX, CSV and the terminal render it and add
+ * nothing to what it says.
  *
  * @module
  */
@@ -26,8 +26,8 @@ export interface TableColumn {
 /** A cell of a table. */
 export interface TableCell {
   text: string;
-  /** ` ± 0.4` over seeds or repeats, ` (0.4)` for the standard error of one run, ` [1.1, 2.8]` for a 95 % interval, or
-   * nothing. */
+  /** ` ± 0.4` over seeds or repeats, ` (0.4)` for the standard error of one run, ` [1.1, 2.8]` for a 95 % interval,
+   * or nothing. */
   spread: string;
   /** 1 best, 2 second best of its level, 0 any other. */
   place: 0 | 1 | 2;

@@ -24,7 +24,7 @@ interface TextItem {
   limit?: number;
 }
 
-/** A mark's `description` channel becomes a `title` element: its name, and what browsers show as a tooltip. Vega's other
+/** A mark's `description` channel becomes a `title` element, which browsers show as a tooltip. Vega's other
  * descriptions repeat what texts say. */
 const addTitles = (svg: string): string =>
   svg.replace(/<path aria-label="([^"]*)"([^>]*?)(?:\/>|><\/path>)/g, "<path$2><title>$1</title></path>")
@@ -42,9 +42,9 @@ const hexColours = (svg: string): string =>
       `#${parts.slice(0, 3).map((part) => Number(part).toString(16).padStart(2, "0")).join("")}`,
   );
 
-/** Without what takes room and cannot be seen: coordinates below a hundredth of a pixel, in lines and outlines a tenth,
- * attributes that say what is so without them (a shape with a title is a graphics symbol, and one without is not read out),
- * names of Vega's own parts, empty paths and groups, and the font of each text, which the whole picture has. */
+/** Removes what takes room and cannot be seen: digits below a hundredth of a pixel (a tenth in outlines), attributes
+ * with default values, names of Vega's own parts, empty paths and groups. The whole picture has the font of its
+ * texts. */
 function compact(svg: string): string {
   return svg.replace(
     / (d|transform|x|y|x1|y1|x2|y2|width|height)="([^"]*)"/g,

@@ -24,7 +24,7 @@ export function headlineColumns(section: Section): Column[] {
 }
 
 /** How far the other is behind, with its interval: percent of perplexity, points of accuracy. */
-export function leadWords(column: Column, { value, low, high }: Comparison["lead"]): string {
+function leadWords(column: Column, { value, low, high }: Comparison["lead"]): string {
   const isPerplexity = column.kind === "perplexity";
   const show = (lead: number) =>
     Number.isFinite(lead) ? (100 * (isPerplexity ? Math.expm1(lead) : lead)).toFixed(1) : "unknown";
@@ -40,7 +40,7 @@ function verdict({ column, rows: [, next, ...others], comparisons }: Ranking): s
     const more = level.length > 3 ? ` and ${level.length - 3} more` : "";
     return `no clear lead over ${listed(level.slice(0, 3))}${more}`;
   }
-  return `clearly best; ${next.label} is ${leadWords(column, test.lead)}, ${pValue(test)}`;
+  return `clearly best; runner-up ${next.label}: ${leadWords(column, test.lead)}, ${pValue(test)}`;
 }
 
 /** Range of the speed-ups of a level's methods that can be relied upon, for each throughput test. */

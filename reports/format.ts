@@ -77,8 +77,7 @@ export function mebibytes(bytes: number): string {
   return scaled.toFixed(scaled >= 100 ? 0 : scaled >= 10 ? 1 : 2);
 }
 
-/** A p value: `p < 0.001` or `p = 0.013`, or `p ≤ 0.004` where it is the least that a test can give; with spaces that do
- * not break. */
+/** A p value with spaces that do not break: `p < 0.001`, `p = 0.013`, or `p ≤ 0.004` if a test cannot give less. */
 export function pValue({ p, isFloor }: { p: number; isFloor: boolean }): string {
   if (p < 0.001) return "p\u00a0<\u00a00.001";
   return `p\u00a0${isFloor ? "≤" : "="}\u00a0${p.toFixed(3)}`;

@@ -32,7 +32,7 @@ export function parseConditions(text: string): Condition[] {
     const operator = OPERATORS.find((own) => own === sign);
     if (name === undefined || operator === undefined) {
       throw new SyntaxError(
-        `"${part.trim()}" is not a condition: write NAME > CHANGE or NAME < CHANGE, such as "perplexity > +2%" or "acc < -1"`,
+        `"${part.trim()}" is not a condition. Write NAME > CHANGE or NAME < CHANGE: "perplexity > +2%" or "acc < -1".`,
       );
     }
     return {
@@ -98,9 +98,10 @@ function lostResults(rows: readonly RowPair[], conditions: readonly Condition[])
   );
 }
 
-/** Which conditions hold for run B against run A, one sentence for each result; none: the gate is open. Results are
- * compared on the same data only, as means over the seeds that both have. What A has and B has not closes the gate, too: a
- * cell, and a result or a seed of it that a condition is about.
+/** Which conditions hold for run B against run A, one sentence for each result; none: the gate is open.
+ *
+ * Results are compared on the same data only, as means over the seeds that both have. What A has and B lacks closes the
+ * gate, too: a cell, or a result or seed that a condition is about.
  * @throws {SyntaxError} when a condition names nothing that both runs have. */
 export function closedGates(
   sectionsA: readonly Section[],

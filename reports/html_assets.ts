@@ -86,8 +86,8 @@ thead{display:table-header-group}tbody{break-before:auto}h2,h3{break-after:avoid
 details:not([open])>*:not(summary){display:block}th:first-child,td:first-child{position:static}}
 `;
 
-/** Sorts a table by the clicked column. There is a body per level; the dense row's stays on top, and the rows of all others
- * go into the last one. */
+/** Sorts a table by the clicked column. There is a body per level; the dense row's stays on top, and the rows of all
+ * others go into the last one. */
 export const SCRIPT = `
 for (const table of document.querySelectorAll("table.sortable")) {
   const bodies = [...table.tBodies].filter((one) => !one.classList.contains("dense"));

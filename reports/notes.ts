@@ -29,7 +29,7 @@ export function legend(id: ResultTableId, rows: readonly TableRow[], section: Se
       has(({ spread }) => spread.includes("±")),
       `± standard deviation over ${id === "size" ? "timed repeats" : "seeds"}`,
     ],
-    [has(({ spread }) => spread.includes("[")), "[…] 95 % interval; that of the dense model over itself is the error"],
+    [has(({ spread }) => spread.includes("[")), "[…] 95 % interval. The dense model over itself shows the error"],
     [has(({ spread }) => spread.includes("(")), "(…) standard error of one run over windows or examples"],
     [has(({ sign }) => sign === "*"), "* clearly better than every other method of its level"],
     [has(({ sign }) => sign === "≈"), "≈ not clearly worse than the best"],
@@ -49,8 +49,8 @@ function qualityNotes(section: Section, rows: readonly TableRow[]): string[] {
       CLEAR,
       PAIRED_TESTS,
       `Holm's method corrects the tests and intervals of each column together, at ${ALPHA}.`,
-      "The choice of the best row is not corrected: with ten equivalent methods, one is flagged as clearly worse about " +
-      "once in six levels.",
+      "The choice of the best row is not corrected: with ten equivalent methods, one is flagged as clearly worse " +
+      "about once in six levels.",
     ],
     ...means.map(({ protocol }) => `Mean accuracy is the ${protocol}.`),
   ];

@@ -1,5 +1,5 @@
-/** Colours of figures and tables. Methods have those of their definitions, so that figures of different runs can be read side
- * by side. They are Okabe and Ito's, and two that stay apart from them for the common kinds of colour blindness.
+/** Colours of figures and tables. A method has the colour of its definition in every run. These are Okabe and Ito's,
+ * and two that stay apart from them for the common kinds of colour blindness.
  *
  * @module
  */

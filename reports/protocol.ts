@@ -21,8 +21,8 @@ import {
 export const placeWords = ({ engine, arithmetic }: Pick<Section, "engine" | "arithmetic">): string =>
   engine + (arithmetic === "fast" ? " in fast arithmetic" : "");
 
-/** One text per setting where all rows agree, else one per group of methods: `none (random); LoRA (flap)`. A method whose
- * levels differ is named with its level. */
+/** One text if all rows agree, else one per group of methods: `none (random); LoRA (flap)`. A method whose levels
+ * differ is named with its level. */
 function byMethod(rows: readonly Row[], words: (row: Row) => string): string {
   const nameOf = ({ label, asked }: Row, text: string) =>
     rows.some((row) => row.label === label && words(row) !== text) ? `${label} at ${level(asked)}` : label;

@@ -1,5 +1,5 @@
-/** Records to rows: sections of one model on one engine in one arithmetic, one row per method and level, one column per measurement
- * that may be compared.
+/** Records to sections of one model on one engine in one arithmetic: a row per method and level, a column per
+ * measurement that may be compared.
  *
  * @module
  */
@@ -50,8 +50,8 @@ export interface Row {
   values: Map<string, Estimate>;
   /** The value of each seed, by column. */
   bySeed: Map<string, Map<number, number>>;
-  /** What paired tests compare, by column: one number per window, document or example (mean over seeds), scaled so that
-   * their plain mean is the quantity of the column (for perplexity: its logarithm). */
+  /** What paired tests compare, by column: one number per window, document or example (mean over seeds), scaled so
+   * that their plain mean is the quantity of the column (for perplexity: its logarithm). */
   paired: Map<string, number[]>;
   /** Throughput over the dense model's on the same machine, by column. For the dense row it is that of the model over
    * itself, measured in the same way, where repeats alternated. */
@@ -81,8 +81,8 @@ export interface Section {
   runs: DoneRecord[];
 }
 
-/** Everything that decides a cell's model, but for level and seed and for what its section has: model, engine, arithmetic,
- * and how requests are encoded. */
+/** Everything that decides a cell's model, except level and seed, and what its section has: model, engine and
+ * arithmetic. */
 function pruning(cell: Cell): object {
   if (cell.method === null) return { method: null };
   const { model: _m, engine: _e, arithmetic: _a, requestEncoding: _r, checkpoint: _c, ...own } = pruningOf(cell);
@@ -208,8 +208,8 @@ function buildSection(first: CellRecord, others: CellRecord[], definitions: Defi
   };
 }
 
-/** Sections of a run's records, in order of model, engine and arithmetic, whose failed cells join them. Records of one model
- * whose weights differ by hash are never in one section. */
+/** Sections of a run's records, in order of model, engine and arithmetic, with their failed cells. Weights that
+ * differ by hash are never in one section. */
 export function buildSections(records: readonly CellRecord[], definitions: Definitions): Section[] {
   const inOrder = <T>(groups: Map<string, T>): T[] =>
     [...groups].sort(([a], [b]) => a < b ? -1 : 1).map(([, own]) => own);

@@ -3,7 +3,7 @@
  * @module
  */
 import { corpusLabel, settingWords } from "../core/schema/cell_names.ts";
-import type { Cell, DoneRecord, RemovedType, TrainingOptions } from "../core/schema/schema.ts";
+import type { Cell, DoneRecord, RemovedType, TrainingOptions, TrainingReport } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { baseName } from "./format.ts";
 
@@ -63,10 +63,10 @@ export interface Amount {
   tokens: number;
 }
 
-/** Steps and tokens of a run's training, as they ran. */
-export const trainingDone = ({ training = [] }: DoneRecord): Amount => ({
-  steps: training.reduce((sum, { steps }) => sum + steps, 0),
-  tokens: training.reduce((sum, { tokens }) => sum + tokens, 0),
+/** Steps and tokens of a training, as they ran. */
+export const trainingDone = (stages: readonly TrainingReport[] = []): Amount => ({
+  steps: stages.reduce((sum, { steps }) => sum + steps, 0),
+  tokens: stages.reduce((sum, { tokens }) => sum + tokens, 0),
 });
 
 /** Steps and tokens that a training asks for. */
@@ -82,7 +82,7 @@ export const amountWords = ({ steps, tokens }: Amount): string =>
 /** How much was trained: as it ran, or as asked for where nothing did. Empty without training. */
 export function stepWords({ cell: { training }, runs: [run] }: Subject): string {
   if (training === undefined) return "";
-  const [asked, done] = [trainingAsked(training), run && trainingDone(run)];
+  const [asked, done] = [trainingAsked(training), run && trainingDone(run.training)];
   if (done && done.steps > 0 && (done.steps !== asked.steps || done.tokens !== asked.tokens)) return amountWords(done);
   return `${counted(training.steps, "step")} of ${training.batch} × ${training.tokens} tokens`;
 }

@@ -1,7 +1,8 @@
-/** Who is best at each level, and whether the lead is clear: paired tests of the best row against every other on the same
- * windows or examples, corrected by Holm over all tests of a column. The tests take the mean over seeds, so they say nothing
- * of other seeds: a lead is clear only if every seed agrees. The choice of the best row from the same numbers is not
- * corrected for: "clearly better than every other" holds at the stated level, "some other is clearly worse" does not.
+/** Who is best at each level, and whether the lead is clear.
+ *
+ * The best row is tested against every other on the same windows or examples; Holm's method corrects all tests of a
+ * column. Tests take the mean over seeds and say nothing of other seeds: a lead is clear only if every seed agrees.
+ * The choice of the best row from the same numbers is not corrected for.
  *
  * @module
  */
@@ -27,8 +28,8 @@ export interface Comparison {
   /** How much better the best row is: nats for perplexity, a fraction for accuracies. The interval is that of
    * the same test: it leaves out 0 exactly where `p` is below {@linkcode ALPHA}. */
   lead: { value: number; low: number; high: number };
-  /** `mcnemar`: exact, one seed each; `permutation`: sign flips of the differences, which stay honest for few windows where
-   * a bootstrap p value does not; `identical`: all numbers are equal, so nothing is tested or corrected for. */
+  /** `mcnemar`: exact, one seed each. `permutation`: sign flips of the differences, which stay honest for few
+   * windows, unlike a bootstrap. `identical`: all numbers are equal, so nothing is tested. */
   test: "mcnemar" | "permutation" | "identical";
   /** Corrected p value. */
   p: number;
@@ -144,7 +145,7 @@ function rankedRows(section: Section, column: Column, asked: number): { asked: n
   return best === undefined ? [] : [{ asked, best, others }];
 }
 
-/** With how many of the seeds that two rows share the first is better by a column; null where they share fewer than two. */
+/** With how many of the seeds that two rows share the first is better; null where they share fewer than two. */
 export function seedCount(column: Column, first: Row, second: Row): SeedCount | null {
   const theirs = second.bySeed.get(column.key);
   const shared = [...first.bySeed.get(column.key) ?? []].flatMap(([seed, own]) => {

@@ -34,7 +34,8 @@ const GAP = "  ";
 // deno-lint-ignore no-control-regex
 const harmless = (text: string) => text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ");
 
-const shorten = (text: string, room: number) => text.length > room ? text.slice(0, Math.max(0, room - 1)) + "…" : text;
+const shorten = (text: string, room: number): string =>
+  text.length > room ? text.slice(0, Math.max(0, room - 1)) + "…" : text;
 
 /** Long labels, such as those with options, must leave room for numbers. */
 const MOST_LABEL = 34;
@@ -63,7 +64,7 @@ const widthsOf = ({ columns, rows }: TableBlock): number[] =>
     return Math.max(...[header, detail, ...cells.map(cellWords)].map((text) => text.length));
   });
 
-/** Places of the columns that fit, less important ones left out first. The level stands in the rules between the groups. */
+/** Places of the columns that fit, less important ones left out first. The rules between the groups name the level. */
 function fitting({ columns }: TableBlock, widths: readonly number[], width: number): number[] {
   const kept = columns.flatMap(({ id }, i) => id === "asked" ? [] : [i]);
   const total = () => kept.reduce((sum, i) => sum + widths[i]!, 0) + GAP.length * (kept.length - 1);
@@ -84,7 +85,7 @@ function tableText(block: TableBlock, { width, style }: Pen): string[] {
       const text = words(i);
       return mark(columns[i]!.numeric ? text.padStart(widths[i]!) : text.padEnd(widths[i]!), i);
     }).join(GAP).trimEnd();
-  const rule = (name: string) => style("dim", name === "" ? "─".repeat(width) : `── ${name} `.padEnd(width, "─"));
+  const rule = (name: string) => style("dim", (name === "" ? "" : `── ${name} `).padEnd(width, "─"));
   const rowText = ({ cells, failed }: TableRow) => {
     if (failed) {
       const name = cellWords(cells[0]!).padEnd(widths[0]!);

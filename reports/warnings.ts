@@ -3,7 +3,7 @@
  * @module
  */
 import { corpusLabel } from "../core/schema/cell_names.ts";
-import type { DatasetUse } from "../core/schema/schema.ts";
+import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { count, level, listed, percent, unique } from "./format.ts";
 import { type Section } from "./sections.ts";
@@ -59,24 +59,28 @@ function depthWords(section: Section): string[] {
   });
 }
 
-/** Methods that did not train as the run asks: for other steps, on other tokens, or with another loss. */
-function ownTrainingWords(section: Section): string[] {
-  return section.pruned.flatMap(({ label, asked, cell: { training }, runs }) => {
-    if (training === undefined) return [];
-    const own = amountWords(trainingAsked(training));
-    const others = runs.flatMap((run) => {
-      const amount = amountWords(trainingDone(run));
-      const rows = run.training?.flatMap(({ curve }) => curve) ?? [];
-      return [
-        ...run.training && amount !== own ? [`${amount} instead of ${own}`] : [],
-        ...training.hidden === 0 && rows.some(({ hidden }) => hidden > 0) ? ["hidden states in the loss"] : [],
-      ];
-    });
-    return others.length === 0 ? [] : [
-      `${label} at ${level(asked)} was not trained as the run asks: ${unique(others).join("; ")}. ` +
-      "Differences from other methods may come from that.",
-    ];
+/** What of a run's training is not as the run asks: other steps, other tokens, or another loss. */
+function ownTraining({ cell: { training }, training: stages }: DoneRecord): string[] {
+  if (training === undefined || stages === undefined) return [];
+  const [asked, done] = [amountWords(trainingAsked(training)), amountWords(trainingDone(stages))];
+  const hasHidden = stages.some(({ curve }) => curve.some(({ hidden }) => hidden > 0));
+  return [
+    ...done === asked ? [] : [`${done} instead of ${asked}`],
+    ...training.hidden === 0 && hasHidden ? ["hidden states in the loss"] : [],
+  ];
+}
+
+function ownTrainingWords({ pruned }: Section): string[] {
+  const found = pruned.flatMap(({ label, asked, runs }) => {
+    const words = unique(runs.flatMap(ownTraining)).join("; ");
+    return words === "" ? [] : [{ label, words, at: level(asked) }];
   });
+  return [...Map.groupBy(found, ({ label, words }) => `${label} ${words}`).values()].flatMap((own) =>
+    own.slice(0, 1).map(({ label, words }) =>
+      `${label} at ${listed(own.map(({ at }) => at), "and")} was not trained as the run asks: ${words}. ` +
+      "Differences from other methods may come from that."
+    )
+  );
 }
 
 /** Levels at which methods did not train on equally many tokens. */
@@ -84,7 +88,7 @@ function tokenWords(section: Section): string[] {
   return byLevel(section).flatMap(([asked, rows]) => {
     // What a model that was pruned elsewhere saw is not known.
     const known = rows.filter(({ cell }) => cell.checkpoint === undefined);
-    const byTokens = Map.groupBy(known, (row) => meanOf(row, (run) => trainingDone(run).tokens));
+    const byTokens = Map.groupBy(known, (row) => meanOf(row, (run) => trainingDone(run.training).tokens));
     if (byTokens.size < 2) return [];
     const parts = [...byTokens].sort(([a], [b]) => a - b).map(([tokens, own]) =>
       `${count(Math.round(tokens))} (${listed(own.map(({ label }) => label))})`

@@ -20,8 +20,8 @@ const chartsOf = ({ sections }: ReportDocument) =>
 /** Files of one figure. */
 const FIGURE_FILES = ["vl.json", "svg", "png"];
 
-/** Removes what earlier reports left in a run's own folder `report`: figures, which are three files of one name each, and
- * `beside-paper.csv`. Other files, and any other folder, are the user's. */
+/** Removes what earlier reports left in a run's own folder `report`: figures, which are three files of one name each,
+ * and `beside-paper.csv`. Other files, and any other folder, are the user's. */
 function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
   const path = resolve(folder);
   if (basename(path) !== "report" || !existsSync(join(dirname(path), "run.json"))) return;
@@ -34,10 +34,9 @@ function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
   }
 }
 
-/** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, `beside-paper.csv` where the run is set beside a published
- * table, and every figure as `NAME.vl.json`, `NAME.svg` and `NAME.png` into `outFolder`, which is made where it is missing.
- * A folder `report` beside a run's `run.json` keeps none of these from an earlier
- * report.
+/** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, `beside-paper.csv` where the run is set beside a
+ * published table, and every figure as `NAME.vl.json`, `NAME.svg` and `NAME.png` into `outFolder`, which is made
+ * where it is missing. A folder `report` beside a run's `run.json` keeps none of these from an earlier report.
  * @returns Paths of the files written. */
 export async function writeFiles(document: ReportDocument, outFolder: string): Promise<string[]> {
   const files: [name: string, content: string | Uint8Array][] = [];

@@ -82,7 +82,7 @@ function differences(a: readonly number[], b: readonly number[]): number[] {
 /** The edge between `inside`, where `holds` is true, and `outside`, where it is false, by bisection. */
 function edge(inside: number, outside: number, holds: (x: number) => boolean): number {
   let [yes, no] = [inside, outside];
-  for (let i = 0; i < 60; i++) {
+  for (let i = 0; i < 40; i++) {
     const middle = (yes + no) / 2;
     if (holds(middle)) yes = middle;
     else no = middle;

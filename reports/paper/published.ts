@@ -14,7 +14,8 @@ export interface PublishedRow {
   options: Record<string, string>;
   sparsity: number;
   recover: string;
-  /** By measure (`ppl:wikitext2:128`, `acc:boolq`, `mean`): perplexities, and accuracies in percent; null: not given. */
+  /** By measure (`ppl:wikitext2:128`, `acc:boolq`, `mean`): perplexities, and accuracies in percent; null: not given.
+   */
   values: Map<string, number | null>;
   source: string;
 }
