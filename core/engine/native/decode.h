@@ -13,8 +13,6 @@
 
 namespace maskprune {
 
-enum Activation : int { kSilu = 0, kGeluTanh = 1 };
-
 enum LinearIndex { kQuery, kKey, kValue, kOutput, kGate, kUp, kDown, kLinears };
 
 // Null: the layer has none.
@@ -53,14 +51,6 @@ inline void addBias(float* y, const float* bias, long rows, long columns) {
 inline void finish(const DecodeLayer& layer, LinearIndex index, const SliceSums& sums, long rows, float* y) {
   sums.total(y);
   addBias(y, layer.bias[index], rows, layer.linear[index].columns);
-}
-
-inline Vector activate(Activation kind, Vector x) {
-  if (kind == kSilu) return x / (exponential(-x) + 1.0f);
-  // tanh(u) = 1 - 2 / (e^2u + 1)
-  const Vector u = (x + x * x * x * 0.044715f) * 0.7978845608028654f;
-  const Vector limited = larger(splat(-20.0f), -larger(splat(-20.0f), -u));
-  return x * (1.0f - 1.0f / (exponential(limited * 2.0f) + 1.0f));
 }
 
 // A head of a query or key: its norm, its turn, its scale.

@@ -67,13 +67,24 @@ inline void store(float* to, Vector v, long count) {
   std::memcpy(to, &v, count * sizeof(float));
 }
 
+// The activations of gated FFNs, by their numbers in core/engine/ops.ts.
+enum Activation : int { kSilu = 0, kGeluTanh = 1 };
+
+inline Vector activate(Activation kind, Vector x) {
+  if (kind == kSilu) return x / (exponential(-x) + 1.0f);
+  // tanh(u) = 1 - 2 / (e^2u + 1)
+  const Vector u = (x + x * x * x * 0.044715f) * 0.7978845608028654f;
+  const Vector limited = larger(splat(-20.0f), -larger(splat(-20.0f), -u));
+  return x * (1.0f - 1.0f / (exponential(limited * 2.0f) + 1.0f));
+}
+
 // gate, up [N, F], mask [F] or null -> silu(gate) * up (* mask).
 inline void swiGlu(long rows, long size, int threads, const float* gate, const float* up, const float* mask, float* y) {
   forRows(rows, threads, [&](long row, int) {
     for (long d = 0; d < size; d += kLanes) {
       const long count = std::min<long>(kLanes, size - d), at = row * size + d;
       const Vector g = load(gate + at, count);
-      Vector gated = g / (exponential(-g) + 1.0f) * load(up + at, count);
+      Vector gated = activate(kSilu, g) * load(up + at, count);
       if (mask) gated *= load(mask + d, count);
       store(y + at, gated, count);
     }
