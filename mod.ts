@@ -1,4 +1,5 @@
-/** The public interface: define a method, run a sweep, read its records, write its report.
+/** The public interface: the steps of a cell (`load`, `calibrate`, `prune`, `recover`, `score`, `time`), whole runs with
+ * their records and reports, and the definition of methods.
  *
  * @example
  * ```ts ignore

@@ -16,7 +16,7 @@ import type { LoadedModel } from "./load.ts";
 import { selfText } from "./self_text.ts";
 import type { StepOptions } from "./step.ts";
 
-/** Where text comes from. */
+/** The source of text. */
 export interface TextOptions extends StepOptions {
   /** A corpus, whose calibration split is read, or `self`; `tiny-world` by default. See `bench ls tasks`. */
   corpus?: string;
@@ -34,7 +34,7 @@ export interface CalibrationOptions extends TextOptions {
   tokens?: number;
   /** `distinct-rows`: one window from each of different records; see `bench run --help`. */
   draw?: "places" | "distinct-rows";
-  /** Windows of another stream are drawn apart. */
+  /** Name of the random stream: windows of different streams differ. */
   stream?: string;
 }
 

@@ -18,7 +18,6 @@ import { type StepOptions, withDefaults } from "./step.ts";
 /** Tokens of the sequences that are sampled at once. */
 const TOKENS_AT_ONCE = 2048;
 
-/** Which windows to sample; those of another stream are other ones. */
 interface SampledWindows {
   sequences: number;
   tokens: number;
