@@ -16,8 +16,8 @@ function version(): string {
   return /"version":\s*"([^"]+)"/.exec(text)?.[1] ?? "unknown";
 }
 
-/** Whether the operating system refused a path: a file instead of a folder, a name too long, a loop of links. Its errors
- * have a code such as `ELOOP`; missing rights are told by their class. */
+/** Whether the operating system refused a path: a file instead of a folder, a name too long, a loop of links. Its
+ * errors have a code such as `ELOOP`; missing rights are told by their class. */
 const isWrongPath = (error: unknown): error is Error =>
   error instanceof Error &&
   (error instanceof Deno.errors.NotCapable || "code" in error && /^E[A-Z0-9]+$/.test(String(error.code)));

@@ -1,4 +1,4 @@
-/** The program behind `deno task bench`. In a fresh clone it downloads the npm packages before it loads what imports them.
+/** The program behind `deno task bench`. In a fresh clone it downloads the npm packages before it loads their users.
  *
  * @module
  */

@@ -14,10 +14,10 @@ Usage: deno task bench compare DIR OTHER [--fail-if EXPR]
 Flags:
   --fail-if EXPR   conditions on the change from DIR to OTHER, separated by commas: "perplexity > +2%, acc < -1"
 
-A condition is NAME, one of < > <= >=, and a change. With %, the change is relative to DIR; without, it is in the result's
-own unit (points for accuracies). NAME is perplexity, acc (every task), mean (mean accuracy), speed (tokens per second),
-or a corpus, task or throughput test. Means are taken over the seeds that both runs have. A cell, result or seed that DIR
-has and OTHER lacks counts as a condition that holds.
+A condition is NAME, one of < > <= >=, and a change. With %, the change is relative to DIR; without, it is in the
+result's own unit (points for accuracies). NAME is perplexity, acc (every task), mean (mean accuracy), speed (tokens per
+second), or a corpus, task or throughput test. Means are taken over the seeds that both runs have. A cell, result or
+seed that DIR has and OTHER lacks counts as a condition that holds.
 
 Exit codes: 0 no condition holds, 1 one holds, 2 a condition is wrong or names nothing that both runs have`;
 

@@ -106,8 +106,8 @@ function estimateText(estimate: RunEstimate, place: Place, manner: RunManner): s
   ].join("\n");
 }
 
-/** Shows what `config` would do, on the device that `on` names or here; with Slurm the script on standard output and the
- * estimate on standard error.
+/** Shows what `config` would do, on the device that `on` names or here. With Slurm, standard output gets the script and
+ * standard error the estimate.
  * @throws {UsageError} as the run itself. */
 export async function dryRun(config: RunConfig, manner: RunManner): Promise<void> {
   const elsewhere = manner.slurm !== undefined || manner.on !== undefined;

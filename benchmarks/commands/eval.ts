@@ -41,8 +41,8 @@ ${
     ])
   }
 
-Tasks, corpora and prompts are added to the run's. Other flags override it. Existing results are reused. Results that are
-no longer requested are kept in the records but hidden from the report. --keep-weights stores the merged weights of
+Tasks, corpora and prompts are added to the run's. Other flags override it. Existing results are reused. Results that
+are no longer requested are kept in the records but hidden from the report. --keep-weights stores the merged weights of
 changed cells.
 
 Exit codes: those of \`bench run\``;
@@ -121,7 +121,7 @@ async function measureFurther(flags: Flags): Promise<number> {
     { values: kept ?? EMPTY, where: () => "run.json" },
     { values: asked, where: ([key]) => key === "checkpoints" ? "--label" : given.where([key ?? ""]) },
   ]);
-  return await runConfig(withoutRepeats(config), runManner(flags), tableWidth(textFlag(flags, "width")));
+  return await runConfig(withoutRepeats(config), runManner(flags), tableWidth(flags));
 }
 
 /** `bench eval`. */

@@ -64,15 +64,18 @@ export const RECORD_FILE = "maskprune.json";
 const CELL_KEY = "maskprune.cell";
 
 /** Files of a model folder that go with every copy of the model: settings, chat template, licences. */
-const COMPANION =
-  /^(generation_config\.json|special_tokens_map\.json|chat_template\.jinja|tokenizer\.model|(LICEN[CS]E|NOTICE|USE_POLICY)(\..*)?)$/i;
+const COMPANION = new RegExp(
+  "^(generation_config\\.json|special_tokens_map\\.json|chat_template\\.jinja|tokenizer\\.model|" +
+    "(LICEN[CS]E|NOTICE|USE_POLICY)(\\..*)?)$",
+  "i",
+);
 
 /** Other files of an exported folder. */
 const EXPORTED =
   /^(config|tokenizer|tokenizer_config|maskprune)\.json$|^model.*\.safetensors(\.index\.json)?$|^README\.md$/;
 
-/** Weights of the cell: stored ones, the dense ones without the removed units, or rebuilt ones. `otherEngine` is what rebuilt
- * them, if the record's engine does not start.
+/** Weights of the cell: stored ones, the dense ones without the removed units, or rebuilt ones. `otherEngine` rebuilt
+ * them if the record's engine does not start.
  * @throws {UsageError} when the run changed weights and kept nothing of them, or the model is another one now.
  * @throws {FileFormatError} when what was kept is not what the record names. */
 async function cellSource(
@@ -229,11 +232,11 @@ function writeGgufFile(
   });
 }
 
-/** Exports a cell's model, whole or not at all; an earlier export under the same path is replaced. Without adapters to fold
- * in it needs no engine and holds one tensor at a time.
+/** Exports a cell's model, whole or not at all; it may replace an earlier export. Unless weights are rebuilt, no
+ * engine is needed and one tensor is held at a time.
  * @returns remarks for the user, a sentence each
- * @throws {UsageError} when the cell's weights are not stored, the model has changed, its layers are unequal, the tokenizer
- *   or the storage type do not fit the format, or the path is taken or cannot be written. */
+ * @throws {UsageError} when the cell's weights were not kept, the model has changed, its layers are unequal, the
+ *   tokenizer or the storage type do not fit the format, or the path is taken or cannot be written. */
 export async function exportCell(options: ExportOptions): Promise<string[]> {
   const { record, out, dense, format, to, type = defaultType(record, format) } = options;
   const opened = await openModel(densePath(options));
@@ -247,8 +250,8 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
     const isRounded = type !== "F32" && type !== halfType(record, format);
     const remarks = [
       ...made.otherEngine === undefined ? [] : [
-        `The weights were rebuilt on the engine ${made.otherEngine} and measured on ${record.environment.engine}: they ` +
-        "differ by rounding",
+        `The weights were rebuilt on the engine ${made.otherEngine} and measured on ` +
+        `${record.environment.engine}: they differ by rounding`,
       ],
       ...isRounded ? [`The weights are rounded to ${type}: the numbers were measured before`] : [],
       ...formatRemarks(source, format, type),
@@ -279,15 +282,15 @@ function formatRemarks({ config }: WeightSource, format: ExportFormat, type: Sto
     if (hfFamilyOf(config).reason === undefined) return [];
     const heads = queryHeads(at(config.layers, 0));
     return [
-      "config.json says Mistral without a sliding window, which computes the same: transformers accepts a Llama only if " +
-      `its heads (${heads}) divide its width (${config.width})`,
+      "config.json says Mistral without a sliding window, which computes the same: transformers accepts a Llama only " +
+      `if its heads (${heads}) divide its width (${config.width})`,
     ];
   }
   const fallbacks = f16Fallbacks(config, type).length;
   if (fallbacks === 0) return [];
   return [
-    `${fallbacks} matrices are stored as F16: their rows are not multiples of Q8_0's 32 values (--ffn-multiple 32 avoids ` +
-    "that)",
+    `${fallbacks} matrices are stored as F16: their rows are not multiples of Q8_0's 32 values. A run with ` +
+    "--ffn-multiple 32 avoids that",
   ];
 }
 

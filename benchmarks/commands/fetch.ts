@@ -1,5 +1,5 @@
-/** `bench fetch`: downloads data sets from the Hugging Face Hub into the cache that Python's libraries share. Every other
- * command works without the network.
+/** `bench fetch`: downloads data sets from the Hugging Face Hub into the cache that Python's libraries share. Every
+ * other command works without the network.
  *
  * The command starts this file as a process of its own, which may use the network.
  *
@@ -60,7 +60,7 @@ export function wantedSplits(names: readonly string[]): WantedSplit[] {
       if (split === FEWSHOT_SPLIT) return [{ source, split, exact: fewshotFiles(id) }];
       if (split !== undefined && split !== task.split) {
         throw new UsageError(
-          `"${id}" is scored on its ${task.split} split, with few-shot examples of "${FEWSHOT_SPLIT}": current "${split}"`,
+          `Task "${id}" has no split "${split}" to fetch: use ${task.split}, or ${FEWSHOT_SPLIT} for few-shot examples`,
         );
       }
       return [{ source, split: task.split, exact: task.files }];

@@ -29,8 +29,8 @@ export function columns(rows: readonly (readonly [left: string, right: string])[
   return lines.join("\n");
 }
 
-/** A row for each key of a run's configuration: its flag, and what the schema says; without defaults if another run gives
- * them. */
+/** A row for each key of a run's configuration: its flag, and what the schema says; without defaults if another run
+ * gives them. */
 export function flagRows(
   keys: readonly (keyof RunConfig)[],
   { withDefaults = true }: { withDefaults?: boolean } = {},

@@ -49,7 +49,7 @@ const LISTS: Record<string, () => string | Promise<string>> = {
     ).join("\n\n");
   },
   training: () =>
-    ["Keys of --training KEY=VALUE,… and of `training` in a configuration file:", ...optionLines(trainingSchema, "  ")]
+    ["Keys of --training KEY=VALUE,… and of `training` in a file:", ...optionLines(trainingSchema, "  ")]
       .join("\n"),
   tasks: async () => {
     const { corpora, tasks } = await import("../../datasets/mod.ts");

@@ -9,8 +9,8 @@ import { askedRecords } from "../records/run_file.ts";
 /** Names of cells in a note. */
 const SHOWN_NAMES = 5;
 
-/** Records of the run in `folder`. `note` is told of files that cannot be read, of records that do not belong to the run, and of
- * cells and results that are missing; standard error when absent.
+/** Records of the run in `folder`. `note` is told of unreadable files, of records that do not belong to the run, and of
+ * missing cells and results; standard error when absent.
  * @throws {UsageError} when there is no record. */
 export function recordsToReport(folder: string, note: (message: string) => void = console.error): CellRecord[] {
   const { records, problems, others, missing, incomplete } = askedRecords(folder);

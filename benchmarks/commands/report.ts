@@ -21,8 +21,8 @@ Flags:
   --to FOLDER      folder for the report (default: DIR/report)
   --width N        width of the tables in characters (default: COLUMNS, else the terminal's, else 120)`;
 
-/** Prints the tables of the run in `dir`, writes its report to the folder `to`, and prints the next steps. Tables are `width`
- * characters wide. `note` is told what is left out; standard error when absent.
+/** Prints the tables of the run in `dir`, writes its report to the folder `to`, and prints the next steps. Tables are
+ * `width` characters wide. `note` is told what is left out; standard error when absent.
  * @throws {UsageError} when the folder holds no record. */
 export async function showReport(
   dir: string,
@@ -58,7 +58,7 @@ export const report: Command = {
     await showReport(dir, {
       title: textFlag(flags, "title") ?? readRunFile(dir)?.config.name ?? "run",
       to: textFlag(flags, "to") ?? runPaths(dir).report,
-      width: tableWidth(textFlag(flags, "width")),
+      width: tableWidth(flags),
     });
     return 0;
   },

@@ -1,9 +1,9 @@
 /** `bench reproduce`: runs a cell again from its record, and says what differs.
  *
- * The same weights, data, engine, thread count and libraries give the same plan and the same numbers bit for bit on `wasm`
- * and `cpu`, which are single-threaded. Native TensorFlow divides sums among threads and picks kernels by the processor: it
- * repeats on one machine with equal thread counts. Elsewhere the last digits may differ, and with them the choice between
- * units of almost equal score.
+ * The same weights, data, engine, thread count and libraries give the same plan and the same numbers bit for bit on
+ * `wasm` and `cpu`, which are single-threaded. Native TensorFlow divides sums among threads and picks kernels by the
+ * processor: it repeats on one machine with equal thread counts. Elsewhere the last digits may differ, and so may the
+ * choice between units of almost equal score.
  *
  * @module
  */
@@ -113,8 +113,8 @@ function definitionsOf({ tasks }: DoneRecord): TaskDefinition[] {
   return definitions;
 }
 
-/** The results of a record that its cell asks for, one for each measurement in its order: those of its run's data, or the
- * latest if the run does not say.
+/** The results of a record that its cell asks for, one for each measurement in its order: those of its run's data, or
+ * the latest if the run does not say.
  * @throws {UsageError} when some are missing. */
 function ownResults(record: DoneRecord, hashes?: DataHashes): DoneRecord {
   const { cell } = record;

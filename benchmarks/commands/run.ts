@@ -52,7 +52,7 @@ async function runSources(flags: Flags): Promise<number> {
   if ([...perplexity, ...tasks, ...taskFile, ...generate].length === 0 && !throughput && keepWeights !== true) {
     throw new UsageError("The run would measure nothing: give --perplexity, --tasks, --generate or --throughput");
   }
-  return await runConfig(config, manner, tableWidth(textFlag(flags, "width")));
+  return await runConfig(config, manner, tableWidth(flags));
 }
 
 /** Runs a configuration and writes its report, its tables `width` columns wide. Returns the exit code. */
@@ -110,7 +110,8 @@ ${
 
 Lists are separated by commas. Options of a method follow a colon:
   --methods random,flap:structure=UL-UM,biasCompensation=true
-Without --preset or --config, throughput is measured too; --no-throughput turns it off. --out defaults to results/NAME.`;
+Without --preset or --config, throughput is measured too; --no-throughput turns it off.
+--out defaults to results/NAME.`;
 }
 
 /** `bench run`. */

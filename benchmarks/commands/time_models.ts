@@ -98,8 +98,8 @@ function print(models: readonly TimedModel[], { engine, peer, choice }: Session,
   );
 }
 
-/** Times the dense model and every finished cell of the run in `dir`, prints the table and keeps the raw samples. A cell that
- * cannot be timed is named and left out.
+/** Times the dense model and every finished cell of the run in `dir`, prints the table and keeps the raw samples. Cells
+ * that cannot be timed are named and left out.
  * @throws {UsageError} when nothing can be timed.
  * @throws {EngineError} when the run's engine does not start. */
 export async function timeCells(dir: string, flags: Flags): Promise<void> {

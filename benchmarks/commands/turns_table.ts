@@ -49,8 +49,8 @@ function cells({ name, tokens, model, dense }: TurnResult): string[] {
   ];
 }
 
-/** The comparison as a Markdown table, a line for every model and result: tokens/s in our engine and in llama.cpp (mean ±
- * sample sd), their ratio (median, least and most of the rounds), and the speed-up over the dense model in each (median). */
+/** The comparison as a Markdown table, a line for every model and result: tokens/s in our engine and in llama.cpp (mean
+ * ± sample sd), their ratio (median, least and most of the rounds), and the speed-up over the dense model (median). */
 export function throughputTable(models: readonly TimedModel[]): string {
   const lines = models.flatMap(({ label, results }) => results.map((result) => [label, ...cells(result)]));
   const line = (parts: string[]) => `| ${parts.join(" | ")} |`;

@@ -19,8 +19,8 @@ export interface FoundCheckpoint {
   path: string;
   /** Over its files, hex. */
   sha256: string;
-  /** Fraction of the dense model's prunable parameters that is gone, to four digits. A level of the run within half a point
-   * stands for it, so that both are in the same rows. */
+  /** Fraction of the dense model's prunable parameters that is gone, to four digits. A level of the run within half a
+   * point stands for it, so that both are in the same rows. */
   sparsity: number;
 }
 
@@ -34,9 +34,9 @@ const PROBES = [
 /** Largest distance of a model's sparsity from the level that it is shown at. */
 const NEAR = 0.005;
 
-/** Opens the models that a run's `checkpoints` name and compares each with the dense one. `levels` are those of the run.
- * @throws {UsageError} when a label is taken, a model is not a part of the dense one, has another tokenizer, or cannot be
- *   read. */
+/** Opens the models that a run's `checkpoints` name and compares each with the dense one. `levels` are the run's.
+ * @throws {UsageError} when a label is taken, a model is not a part of the dense one, has another tokenizer, or cannot
+ *   be read. */
 export async function findCheckpoints(
   given: NonNullable<RunConfig["checkpoints"]>,
   dense: Pick<OpenedModel, "source" | "tokenizer">,
@@ -95,7 +95,7 @@ function misfit(dense: DecoderConfig, pruned: DecoderConfig): string | undefined
   return undefined;
 }
 
-/** Where two tokenizers part; undefined where they give the same ids. Files of different formats differ in their text. */
+/** How two tokenizers differ; undefined if they give the same ids. Files of different formats differ in their text. */
 function otherTokenizer(dense: Tokenizer, own: Tokenizer): string | undefined {
   if (own.sha256 === dense.sha256) return undefined;
   // GGUF fills the vocabulary up to the rows of the embedding.

@@ -120,7 +120,7 @@ export function checkAgainstModel(config: ReadyConfig, model: DecoderConfig): vo
 
 type Levels = Pick<RunConfig, "sparsity" | "units" | "ffnMultiple" | "methods"> & RunSettings;
 
-/** Checks that the units of the run can reach its levels on this model, and that each method can keep its options there.
+/** Checks that the units of the run can reach its levels on this model, and that each method can keep its options.
  * @throws {UsageError} that names the level or the method. */
 export function checkLevels({ sparsity, units, ffnMultiple, methods, ...run }: Levels, model: DecoderConfig): void {
   for (const level of new Set(sparsity.filter((level) => level > 0))) {

@@ -52,8 +52,8 @@ function sharedNames({ training }: Cell, data: Fingerprint["data"]): string[] | 
 /** Part of every id; to be raised when equal cells no longer mean equal numbers. */
 const IDENTITY_VERSION = 2;
 
-/** The id of a cell: a hash of everything that decides its model, and of nothing that is only measured. Files count by their
- * contents, not by their paths. Settings that the cell does not read do not count. */
+/** The id of a cell: a hash of everything that decides its model, and of nothing that is only measured. Files count by
+ * their contents, not by their paths. Settings that the cell does not read do not count. */
 export function cellId(cell: Cell, fingerprint: Fingerprint, { calibrated }: { calibrated: boolean }): string {
   const { model: _path, methodFile, checkpoint, ...pruning } = pruningOf(cell);
   const domains = sharedNames(cell, fingerprint.data);
@@ -110,8 +110,8 @@ function changedOptions({ id, options }: RunConfig["methods"][number]): string[]
   return Object.keys(options).filter(isChanged);
 }
 
-/** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once. If nothing is
- * drawn, only the first seed counts. A level of 0 is the dense model. */
+/** All cells of a run: the dense model first, then methods by sparsity by seed, in the order given, each once. If
+ * nothing is drawn, only the first seed counts. A level of 0 is the dense model. */
 export function expandCells(
   config: ReadyConfig,
   { engine, fingerprint, checkpoints = [], fileOf }: {

@@ -1,5 +1,5 @@
-/** Methods from a user's files, `bench run --method-file ./mine.ts`. They are known by the contents of the file and of what it
- * imports beside npm packages and this program.
+/** Methods from a user's files, `bench run --method-file ./mine.ts`. They are known by the contents of the file and of
+ * what it imports beside npm packages and this program.
  *
  * @module
  */

@@ -64,8 +64,8 @@ export function wantedOf({ config: { keepWeights }, fingerprint }: PreparedRun):
   return { hashes: fingerprint.data, ...keepWeights !== undefined && { keepWeights } };
 }
 
-/** Prepares a run: checks names, engine, model and data, and names its cells. With `elsewhere` cells run on other machines,
- * and this one need not have their device. With `planned` nothing will run, and the model's shape is enough.
+/** Prepares a run: checks names, engine, model and data, and names its cells. With `elsewhere`, cells run on other
+ * machines, and this one need not have their device. With `planned`, nothing will run, and the model's shape is enough.
  * @throws {UsageError} that says what to change.
  * @throws {EngineError} when the engine that was asked for does not start. */
 export async function prepareRun(
@@ -101,7 +101,7 @@ export async function prepareRun(
   };
 }
 
-/** Loads the method files of a run. All methods of a file join those that the run names, unless it names some of them. */
+/** Loads the method files of a run. All methods of a file are added, unless the run names some of them. */
 async function loadMethodFiles(asked: RunConfig): Promise<{ config: RunConfig; fileOf: Map<string, MethodFile> }> {
   const fileOf = new Map<string, MethodFile>();
   const named = new Set(asked.methods.map(({ id }) => id));
@@ -120,8 +120,8 @@ function defaultCalibration({ model, perplexity }: RunConfig): ReadyConfig["cali
   return calibrationSchema.parse({ corpus: model === "tiny" ? "tiny-world" : named });
 }
 
-/** Finds out before any cell whether the engine starts, and on what. What ran on a GPU must not continue without one, so
- * every cell is told the device. */
+/** Finds out before any cell whether the engine starts, and on what. Every cell is told the device: a run on a GPU must
+ * not continue without one. */
 async function chooseEngine(
   { engine: asked, device, arithmetic, jobs }: RunConfig,
   note: (message: string) => void,
@@ -170,7 +170,7 @@ async function openDense(
 /** Window length where none is given and model and text have more. */
 const USUAL_WINDOW = 1024;
 
-/** Perplexity measurements with a window length each: at most what the model has positions and a file of the user's tokens.
+/** Perplexity measurements with a window length each: at most the model's positions, and the tokens of a user's file.
  * @throws {UsageError} when a file has fewer tokens than one window. */
 async function withWindows(
   perplexity: RunConfig["perplexity"],
@@ -203,7 +203,7 @@ async function countTokens(corpus: string, tokenizer: Tokenizer, enough: number)
   return beginning >= enough ? beginning : count(text);
 }
 
-/** How matrices are held: as asked, else as before in a folder that holds a run, else as the file and the engine suggest.
+/** How matrices are held: as asked, else as before in the run's folder, else as the file and the engine suggest.
  * Cells that run elsewhere hold f32: nobody knows what their engine can.
  * @throws {UsageError} when 16 bits are asked of an engine that has f32 only. */
 function chooseForm(
@@ -236,8 +236,8 @@ async function hashData(config: ReadyConfig, calibratesByDefault: boolean): Prom
     } catch (error) {
       if (!calibratesByDefault || !(error instanceof MissingDataError)) throw error;
       throw new UsageError(
-        `No calibration data: "${calibration.corpus}", the default, was not found. Give --calibration file:TEXT (text ` +
-          `that is not scored), --calibration self, or run \`deno task bench fetch ${calibration.corpus}\``,
+        `No calibration data: "${calibration.corpus}", the default, was not found. Give --calibration file:TEXT ` +
+          `(text that is not scored), --calibration self, or run \`deno task bench fetch ${calibration.corpus}\``,
       );
     }
   }

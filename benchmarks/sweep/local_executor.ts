@@ -1,5 +1,5 @@
-/** Cells as processes of this machine: `jobs` at once, the threads divided among them, on CUDA a GPU for each; or one alone
- * with all threads.
+/** Cells as processes of this machine: `jobs` at once, the threads divided among them, on CUDA a GPU for each; or one
+ * alone with all threads.
  *
  * @module
  */

@@ -92,14 +92,10 @@ function learnedData({ cells, config: { calibration } }: PreparedRun): ReadData[
   return data;
 }
 
-/** Characters of an example that become inputs: what all its choices begin with is read once, as in a packed row. */
+/** Characters of an example that become inputs: equal contexts are read once, as in a packed row. */
 function charactersOf({ prefix = "", choices }: Example): number {
-  const texts = choices.map(({ context, continuation }) => prefix + context + continuation);
-  const [first = ""] = texts;
-  const isShared = (i: number) => texts.every((text) => text[i] === first[i]);
-  let shared = 0;
-  while (shared < first.length && isShared(shared)) shared++;
-  return texts.reduce((sum, text) => sum + text.length - shared, shared);
+  const contexts = new Set(choices.map(({ context }) => prefix + context));
+  return [...contexts, ...choices.map(({ continuation }) => continuation)].join("").length;
 }
 
 /** What the measurements read, counted in characters. */

@@ -3,8 +3,8 @@
  * @module
  */
 
-/** Runs `work` for every item, at most `jobs` at once, in order. No item is started after `signal` aborts; those that run are
- * waited for.
+/** Runs `work` for every item, at most `jobs` at once, in order. No item is started after `signal` aborts; running ones
+ * are waited for.
  * @throws whatever `work` throws first, after the others have ended. */
 export async function runConcurrently<T>(
   items: readonly T[],

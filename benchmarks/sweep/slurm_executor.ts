@@ -1,5 +1,5 @@
-/** Cells as tasks of a Slurm job array. The run follows them and collects their records. If it is stopped, the tasks continue,
- * and the same command follows them again.
+/** Cells as tasks of a Slurm job array. The run follows them and collects their records. If it is stopped, the tasks
+ * continue, and the same command follows them again.
  *
  * @module
  */

@@ -1,5 +1,5 @@
-/** Runs all cells of a configuration, each in its own process, and resumes an earlier run of the folder. Throughput comes
- * last: when every cell has its record, models are timed one at a time.
+/** Runs all cells of a configuration, each in its own process, and resumes an earlier run of the folder. Throughput
+ * comes last: when every cell has its record, models are timed one at a time.
  *
  * @module
  */

@@ -1,5 +1,5 @@
-/** The last part of a run: its models are timed, one at a time on an idle machine. Models of one shape share a measurement,
- * for speed is a matter of shapes and not of values.
+/** The last part of a run: its models are timed one at a time on an idle machine. Models of one shape share a
+ * measurement: speed depends on shapes, not on values.
  *
  * @module
  */
@@ -33,8 +33,8 @@ function shapeOf({ cell, size, changedWeights }: DoneRecord): string {
   return canonicalJson({ engine, ...arithmetic && { arithmetic }, layers, hidden, parameters, ...form });
 }
 
-/** Times the models of finished cells that lack the throughput their cells ask for: the first of each shape, from which the
- * others take it over. A cell whose timing fails keeps its record. */
+/** Times models of finished cells that lack throughput: the first of each shape, whose results the others take over. A
+ * cell whose timing fails keeps its record. */
 export async function timeModels(executor: Executor, context: ExecutorContext, host: TimingHost): Promise<void> {
   const { cells, config: { out }, fingerprint: { data } } = context.run;
   const finished = cells.flatMap((named): Finished[] => {

@@ -95,5 +95,5 @@ Deno.test("wantedSplits() reads names with splits and refuses what cannot be fet
   assertThrows(() => wantedSplits(["arc_esay"]), UsageError, 'Did you mean "arc_easy"?');
   assertThrows(() => wantedSplits(["tiny-facts"]), UsageError, "comes with this program");
   assertThrows(() => wantedSplits(["wikitext2/dev"]), UsageError, "use one of train");
-  assertThrows(() => wantedSplits(["piqa/test"]), UsageError, "scored on its validation split");
+  assertThrows(() => wantedSplits(["piqa/test"]), UsageError, "use validation, or train for few-shot examples");
 });

@@ -131,9 +131,9 @@ Deno.test("an estimate counts what the choices of an example share once", async 
   const example = { id: "one", question, choices: { text, label: ["A", "B", "C", "D"] }, answerKey: "B" };
   Deno.writeTextFileSync(join(folder, "arc_easy.jsonl"), `${JSON.stringify(example)}\n`);
   const { data } = await estimateOf({ tasks: ["arc_easy"], perplexity: [], data: folder });
-  // 400 characters and the space before each answer are one context; 7 of each answer are its own.
+  // 400 characters of context are read once, a space and 7 characters of each answer.
   const { amount } = data.find(({ use }) => use === "task arc_easy")!;
-  assertEquals(amount, `1 example, about ${Math.round((401 + 4 * 7) / 4)} tokens`);
+  assertEquals(amount, `1 example, about ${(400 + 4 * 8) / 4} tokens`);
 });
 
 Deno.test("an estimate counts whole documents under protocol c, and no more windows than a corpus gives", async () => {
