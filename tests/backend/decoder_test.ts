@@ -147,12 +147,8 @@ testOnEngines("forward() shows observers the inputs of output and down projectio
     observe: (layer, site, input) => seen.push({ site: `${layer} ${site}`, values: tf.keep(tf.clone(input)) }),
   });
   tf.dispose([hidden, ffn]);
-  assertEquals(seen.map(({ site, values }) => [site, values.shape.join("x")]), [
-    ["0 output", "5x48"],
-    ["0 down", "5x20"],
-    ["1 output", "5x48"],
-    ["1 down", "5x9"],
-  ]);
+  const found = seen.map(({ site, values }) => [site, values.shape.join("x")]);
+  assertEquals(found, [["0 output", "5x48"], ["0 down", "5x20"], ["1 output", "5x48"], ["1 down", "5x9"]]);
   const masked = await read(tf.tidy(() => tf.sum(tf.abs(at(seen, 1).values), 0)));
   assertEquals(masked.findIndex((value) => value === 0), 3);
   tf.dispose(seen.map(({ values }) => values));

@@ -94,11 +94,8 @@ testOnEngines("time() keeps the raw samples of prefill and decode apart", async 
   const [prefill, decode] = take(await time({ model }, { ...choice, dense: { model } }), 2);
   assertEquals([prefill.name, decode.name, prefill.batch], ["pp16", "tg3", 2]);
   for (const [result, tokens] of [[prefill, 16], [decode, 3]] as const) {
-    assertEquals([result.samplesMs.length, result.denseSamplesMs?.length, result.threads], [
-      2,
-      2,
-      currentEngine().threads,
-    ]);
+    const found = [result.samplesMs.length, result.denseSamplesMs?.length, result.threads];
+    assertEquals(found, [2, 2, currentEngine().threads]);
     const rates = result.samplesMs.map((ms) => 1000 * 2 * tokens / ms);
     assertClose([result.tokensPerS.mean], [(at(rates, 0) + at(rates, 1)) / 2], { rtol: 1e-9 });
     assertClose([result.tokensPerS.sd], [Math.abs(at(rates, 0) - at(rates, 1)) / Math.SQRT2], { rtol: 1e-6 });

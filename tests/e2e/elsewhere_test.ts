@@ -52,12 +52,8 @@ folderTest("bench eval --model puts a model pruned elsewhere beside a run, or it
   };
   Deno.writeTextFileSync(timed, JSON.stringify(values));
   await succeed("run", "--config", timed, "--out", alone);
-  assertEquals(done(alone).flatMap(({ throughput }) => throughput.map(({ name }) => name)), [
-    "pp8",
-    "tg2",
-    "pp8",
-    "tg2",
-  ]);
+  const actual = done(alone).flatMap(({ throughput }) => throughput.map(({ name }) => name));
+  assertEquals(actual, ["pp8", "tg2", "pp8", "tg2"]);
 
   await refused('label "found" is taken', "eval", ...there.with(1, "tiny"), "--label", "found");
   await refused("No dense model given", "eval", "--model", folder, "--label", "found", "--out", join(out, "x"));

@@ -74,10 +74,8 @@ Deno.test("fetchSplit() takes a pinned commit, and the Hub's conversion where th
   withHub(async (_hub, fetch) => {
     assertEquals((await fetch({ ...openbookqa, revision: commitOf("main") })).revision, commitOf("main"));
     const converted = await fetch({ repo: "baber/piqa" }, { split: "validation" });
-    assertEquals([converted.names, converted.revision], [
-      ["default/validation/0000.parquet"],
-      commitOf("refs/convert/parquet"),
-    ]);
+    const found = [converted.names, converted.revision];
+    assertEquals(found, [["default/validation/0000.parquet"], commitOf("refs/convert/parquet")]);
     const { names } = await fetch({ repo: "own/small" }, { split: "validation" });
     assertEquals(names, ["data/validation.jsonl"]);
     await assertRejects(() => fetch({ repo: "own/small" }, { split: "test" }), UsageError, "has no Parquet");

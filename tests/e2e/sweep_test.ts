@@ -128,10 +128,8 @@ folderTest(
       assert(throughputS > 0);
       // Timing has all threads, which the device's name may say; cells share them.
       for (const one of throughput) assertEquals({ ...one.machine, device: machine.device }, machine);
-      assertEquals(throughput.map((one) => [one.sharedFrom, one.samplesMs.length, one.denseSamplesMs?.length]), [
-        [undefined, 2, 2],
-        [undefined, 2, 2],
-      ]);
+      const found = throughput.map((one) => [one.sharedFrom, one.samplesMs.length, one.denseSamplesMs?.length]);
+      assertEquals(found, [[undefined, 2, 2], [undefined, 2, 2]]);
     }
     assertEquals(wanda.throughput, random.throughput.map((result) => ({ ...result, sharedFrom: random.id })));
     assertEquals(wanda.throughputS, 0);

@@ -77,11 +77,8 @@ Deno.test("labelCells() gives the default the plain name, also where another var
 
 Deno.test("labelCells() of records that do not know the defaults names all that differs", () => {
   const old = (options: Record<string, unknown>) => cell("mask-prune", options, {}, { isOld: true });
-  assertEquals(labelCells([{}, { a: 1 }, { a: 1, b: 1 }].map(old)), [
-    "mask-prune, a 0, b 0",
-    "mask-prune, a 1, b 0",
-    "mask-prune, a 1, b 1",
-  ]);
+  const found = labelCells([{}, { a: 1 }, { a: 1, b: 1 }].map(old));
+  assertEquals(found, ["mask-prune, a 0, b 0", "mask-prune, a 1, b 0", "mask-prune, a 1, b 1"]);
 });
 
 Deno.test("labelCells() names what was calibrated and trained on where it differs, and only then", () => {

@@ -172,10 +172,8 @@ Deno.test("yamlSource() refuses a file that grows without limit when its aliases
 Deno.test("resolveNames() fills in defaults of options and refuses unknown names", () => {
   const config = (...args: string[]) => fromFlags("--sparsity", "0.5", "--out", "x", ...args);
   const { methods } = resolveNames(config("--methods", "flap,flap:biasCompensation=false"), []);
-  assertEquals(methods.map(({ id, options }) => [id, options.biasCompensation, typeof options.structure]), [
-    ["flap", true, "string"],
-    ["flap", false, "string"],
-  ]);
+  const found = methods.map(({ id, options }) => [id, options.biasCompensation, typeof options.structure]);
+  assertEquals(found, [["flap", true, "string"], ["flap", false, "string"]]);
   const refused = (text: string, ...args: string[]) =>
     assertThrows(() => resolveNames(config("--methods", ...args), ["arc_easy"]), UsageError, text);
   refused('Unknown method "flop"', "flop");

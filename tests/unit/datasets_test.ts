@@ -27,10 +27,8 @@ Deno.test("boolq asks a question about the passage and offers no, yes", async ()
 Deno.test("piqa offers both solutions after the goal", async () => {
   const examples = await examplesOf("piqa");
   assertEquals(contexts(at(examples, 2))[0], "Question: Keep café menus flat\nAnswer:");
-  assertEquals(continuations(at(examples, 2)), [
-    " Place them under a heavy book overnight",
-    " Place them under a feather overnight",
-  ]);
+  const found = continuations(at(examples, 2));
+  assertEquals(found, [" Place them under a heavy book overnight", " Place them under a feather overnight"]);
   assertEquals(examples.map(({ gold }) => gold), [0, 1, 0]);
 });
 
@@ -97,10 +95,8 @@ Deno.test("wikitext detokenises pages as lm-evaluation-harness does", async () =
 
 Deno.test("wikitext2 makes pages of lines: titles begin one, sections do not", () => {
   const lines = ["", " = Oss = \n", "", " = = Course = = \n", " It falls . \n", "", " = Kite = \n", " It flies . \n"];
-  assertEquals(getCorpus("wikitext2").documents!(lines), [
-    " = Oss = \n \n = = Course = = \n It falls . \n ",
-    " = Kite = \n It flies . \n",
-  ]);
+  const found = getCorpus("wikitext2").documents!(lines);
+  assertEquals(found, [" = Oss = \n \n = = Course = = \n It falls . \n ", " = Kite = \n It flies . \n"]);
 });
 
 Deno.test("wikitext2 reads plain text as it reads records without line ends", () => {

@@ -57,10 +57,8 @@ folderTest("trainingData() fills the windows from the domains by their parts", a
   const text = (ids: Int32Array) => tokenizer.decode([...ids]);
   const parts = { "ptb-test-space": 1, c4: 3 };
   const { windows, datasets } = await draw(0, parts);
-  assertEquals(datasets.map(({ id, source }) => [id, source]), [
-    ["c4", "c4-train.jsonl"],
-    ["ptb-test-space", "ptb-train.jsonl"],
-  ]);
+  const found = datasets.map(({ id, source }) => [id, source]);
+  assertEquals(found, [["c4", "c4-train.jsonl"], ["ptb-test-space", "ptb-train.jsonl"]]);
   assertEquals(windows.length, 200);
   const fromC4 = windows.filter((ids) => text(ids).includes("ctrain")).length;
   assertAlmostEquals(fromC4 / 200, 0.75, 4 * Math.sqrt(0.75 * 0.25 / 200));

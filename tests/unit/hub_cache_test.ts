@@ -18,13 +18,8 @@ Deno.test("hubSettings() follows the variables of Python's libraries", () => {
   assertEquals(settings({ HOME: "/u", XDG_CACHE_HOME: "/x", HF_HOME: "~/hf" }).cache, "/u/hf/hub");
   assertEquals(settings({ HF_HOME: "/h", HUGGINGFACE_HUB_CACHE: "/old", HF_HUB_CACHE: "/c" }).cache, "/c");
   assertEquals(settings({ HF_ENDPOINT: "https://mirror.example/" }).endpoint, "https://mirror.example");
-  assertEquals(["1", "ON", "true", "0", ""].map((value) => settings({ HF_HUB_OFFLINE: value }).isOffline), [
-    true,
-    true,
-    true,
-    false,
-    false,
-  ]);
+  const found = ["1", "ON", "true", "0", ""].map((value) => settings({ HF_HUB_OFFLINE: value }).isOffline);
+  assertEquals(found, [true, true, true, false, false]);
   assertEquals(settings({ HF_TOKEN: "hf_x" }).token, "hf_x");
 });
 
@@ -73,10 +68,8 @@ folderTest("cachedSplit() and loadTask() read what Python's libraries left in th
   assertEquals(cachedSplit({ ...hub, revision: "d".repeat(40) }, { split: "test", exact: [], cache }), undefined);
   const { examples, dataset } = await loadTask(getTask("openbookqa"), { cache });
   assertEquals(examples.length, 3);
-  assertEquals([dataset.source, dataset.revision], [
-    "allenai/openbookqa/main/test-00000-of-00001.parquet",
-    commit,
-  ]);
+  const found = [dataset.source, dataset.revision];
+  assertEquals(found, ["allenai/openbookqa/main/test-00000-of-00001.parquet", commit]);
   // Half of a split is none.
   await Deno.rename(`${snapshot}/test-00000-of-00001.parquet`, `${snapshot}/test-00000-of-00002.parquet`);
   assertEquals(find(), undefined);
@@ -84,13 +77,8 @@ folderTest("cachedSplit() and loadTask() read what Python's libraries left in th
 
 Deno.test("wantedSplits() reads names with splits and refuses what cannot be fetched", () => {
   const splits = (...names: string[]) => wantedSplits(names).map(({ source, split }) => `${source.id}/${split}`);
-  assertEquals(splits("arc_easy", "arc_easy/train", "wikitext2", "c4/validation"), [
-    "arc_easy/test",
-    "arc_easy/train",
-    "wikitext2/test",
-    "wikitext2/train",
-    "c4/validation",
-  ]);
+  const found = splits("arc_easy", "arc_easy/train", "wikitext2", "c4/validation");
+  assertEquals(found, ["arc_easy/test", "arc_easy/train", "wikitext2/test", "wikitext2/train", "c4/validation"]);
   assertThrows(() => wantedSplits([]), UsageError, "No task or corpus given");
   assertThrows(() => wantedSplits(["arc_esay"]), UsageError, 'Did you mean "arc_easy"?');
   assertThrows(() => wantedSplits(["tiny-facts"]), UsageError, "comes with this program");

@@ -110,11 +110,8 @@ Deno.test("loadCorpus() cuts a single file at articles into parts that do not ov
     const parts = await Promise.all(["calibration", "validation", "test"].map(load));
     assertEquals(parts.map(({ texts }) => texts[0]), [" = A = ", " = C = ", " = D = "]);
     assertEquals(parts.flatMap(({ texts }) => texts), lines);
-    assertEquals(parts.map(({ dataset }) => dataset.source), [
-      "wikitext2.txt, lines 1-83",
-      "wikitext2.txt, lines 84-92",
-      "wikitext2.txt, lines 93-100",
-    ]);
+    const found = parts.map(({ dataset }) => dataset.source);
+    assertEquals(found, ["wikitext2.txt, lines 1-83", "wikitext2.txt, lines 84-92", "wikitext2.txt, lines 93-100"]);
     assertEquals((await load("all")).texts, lines);
     assertEquals((await load()).dataset.split, "test");
   });

@@ -85,11 +85,8 @@ Deno.test("sectionsOf() separates models by the hash of their weights, and engin
   const other = { ...base, weights: { ...base.weights, sha256: "1".repeat(64) } };
   const engine = doneRecord({ engine: "wasm" });
   const sections = sectionsOf([base, other, engine, failedRecord({ method: "flap", sparsity: 0.2 })]);
-  assertEquals(sections.map((section) => [section.engine, section.weightsSha256?.[0], section.rows.length]), [
-    ["tensorflow", "1", 2],
-    ["tensorflow", "e", 1],
-    ["wasm", "e", 1],
-  ]);
+  const found = sections.map((section) => [section.engine, section.weightsSha256?.[0], section.rows.length]);
+  assertEquals(found, [["tensorflow", "1", 2], ["tensorflow", "e", 1], ["wasm", "e", 1]]);
 });
 
 Deno.test("sectionsOf() never puts fast and exact arithmetic into one table, and titles and protocol say which", () => {
@@ -102,10 +99,8 @@ Deno.test("sectionsOf() never puts fast and exact arithmetic into one table, and
   const words = (records: DoneRecord[]) =>
     sectionsOf(records).map((section) => protocol(section).find(({ name }) => name === "arithmetic")?.text);
   assertEquals(words([fast, exact]), ["f32", "reduced-precision products (TF32 on CUDA, bfloat16 on CPUs), f32 sums"]);
-  assertEquals(reportOf([fast, exact], "Run").sections.map(({ title }) => /in fast arithmetic/.test(title)), [
-    false,
-    true,
-  ]);
+  const found = reportOf([fast, exact], "Run").sections.map(({ title }) => /in fast arithmetic/.test(title));
+  assertEquals(found, [false, true]);
 });
 
 Deno.test("sectionsOf() keeps failed cells as rows, and beside finished seeds of the same row", () => {
@@ -130,21 +125,15 @@ Deno.test("sectionsOf() names the options that differ where a method occurs with
     ]),
     0,
   );
-  assertEquals(section.rows.map(({ label }) => label), [
-    "llm-pruner, score element-1",
-    "llm-pruner, score vector",
-    "flap",
-  ]);
+  const actual = section.rows.map(({ label }) => label);
+  assertEquals(actual, ["llm-pruner, score element-1", "llm-pruner, score vector", "flap"]);
   const ablations = [{}, { structure: "UL-UM" }, { bias: "none" }].map((changes) => {
     const options = { structure: "AL-AM", bias: "some", ...changes };
     const record = doneRecord({ method: "flap", options, sparsity: 0.2 });
     return { ...record, cell: { ...record.cell, method: { id: "flap", options, changed: Object.keys(changes) } } };
   });
-  assertEquals(at(sectionsOf(ablations), 0).rows.map(({ label }) => label).sort(), [
-    "flap",
-    "flap, bias none",
-    "flap, structure UL-UM",
-  ]);
+  const got = at(sectionsOf(ablations), 0).rows.map(({ label }) => label).sort();
+  assertEquals(got, ["flap", "flap, bias none", "flap, structure UL-UM"]);
   const other = doneRecord({ method: "flap", sparsity: 0.2 });
   other.cell = { ...other.cell, calibration: { ...other.cell.calibration, sequences: 8 } };
   const calibrated = at(sectionsOf([doneRecord({ method: "flap", sparsity: 0.2 }), other]), 0);
@@ -170,11 +159,8 @@ Deno.test("sectionsOf() names text files alike, and with the folders that tell f
   };
   assertEquals(names("file:mine.ts", "file:/home/me/notes.txt"), ["mine.ts", "notes.txt"]);
   assertEquals(names("file:my/a/t.txt", "file:my\\b\\t.txt"), ["a/t.txt", "b/t.txt"]);
-  assertEquals(names("file:/me/en/test/t.txt", "file:/me/de/test/t.txt", "file:other.txt"), [
-    "de/test/t.txt",
-    "en/test/t.txt",
-    "other.txt",
-  ]);
+  const found = names("file:/me/en/test/t.txt", "file:/me/de/test/t.txt", "file:other.txt");
+  assertEquals(found, ["de/test/t.txt", "en/test/t.txt", "other.txt"]);
   assertEquals(names("wikitext2", "file:my/wikitext2"), ["wikitext2", "my/wikitext2"]);
 });
 
@@ -185,10 +171,8 @@ Deno.test("sectionsOf() says of word perplexities that they are such, and whethe
     perplexity: [{ ...at(base.perplexity, 0), protocol: "c" as const, perplexityStderr: null, maxWindows }],
   });
   const all = at(sectionsOf([documents()]), 0);
-  assertEquals([columnOf(all, "wikitext2").metric, columnOf(all, "wikitext2").count], [
-    "word perplexity",
-    "n=40 documents",
-  ]);
+  const found = [columnOf(all, "wikitext2").metric, columnOf(all, "wikitext2").count];
+  assertEquals(found, ["word perplexity", "n=40 documents"]);
   assertEquals(columnOf(all, "wikitext2").limited, false);
   const some = at(sectionsOf([documents(40)]), 0);
   assertEquals(columnOf(some, "wikitext2").count, "n=first 40 documents");

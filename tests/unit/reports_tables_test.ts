@@ -51,16 +51,10 @@ Deno.test("format functions show numbers as papers do", () => {
   assertEquals([percent(0.19849), percent(-0.00001), level(0.2), level(0.125)], ["19.8", "0.0", "20 %", "12.5 %"]);
   assertEquals([count(134515008), count(6738415616), count(512)], ["134.5M", "6.74B", "512"]);
   assertEquals([operations(424021065728), operations(7.93e9), operations(5e6)], ["424G", "7.93G", "5.00M"]);
-  assertEquals([listed(["a", "b"]), listed(["a", "b"], "and"), listed(["a", "b", "c"], "and")], [
-    "a, b",
-    "a and b",
-    "a, b and c",
-  ]);
-  assertEquals([listed(["a, x", "b"]), listed(["a, x", "b", "c"], "and"), listed(["a, x"], "and")], [
-    "a, x; b",
-    "a, x; b; and c",
-    "a, x",
-  ]);
+  const found = [listed(["a", "b"]), listed(["a", "b"], "and"), listed(["a", "b", "c"], "and")];
+  assertEquals(found, ["a, b", "a and b", "a, b and c"]);
+  const actual = [listed(["a, x", "b"]), listed(["a, x", "b", "c"], "and"), listed(["a, x"], "and")];
+  assertEquals(actual, ["a, x; b", "a, x; b; and c", "a, x"]);
   assertEquals([mebibytes(538060032), mebibytes(2 ** 20)], ["513", "1.00"]);
   const p = (p: number, isFloor = false) => pValue({ p, isFloor }).replaceAll("\u00a0", " ");
   assertEquals([p(0.0123), p(0.0042, true), p(0.0002, true)], ["p = 0.012", "p ≤ 0.004", "p < 0.001"]);
