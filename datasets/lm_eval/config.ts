@@ -5,7 +5,8 @@
 import { dirname, isAbsolute, join } from "node:path";
 import { parseDocument } from "yaml";
 import { z } from "zod";
-import { FileFormatError, unknownName, UsageError } from "../../core/util/errors.ts";
+import { FileFormatError, UsageError } from "../../core/util/errors.ts";
+import { describeIssue } from "../../core/util/issues.ts";
 import { type MetricName, OUTPUT_TYPES } from "../define.ts";
 
 /** A Python function named in a file. The harness would run it; this program cannot. */
@@ -231,20 +232,16 @@ export function checkTask(path: string, raw: RawConfig): TaskConfig {
 
 function explainIssue(issue: z.core.$ZodIssue | undefined, raw: RawConfig): string {
   if (!issue) return "does not fit";
-  const key = issue.path.join(".");
   const refusals: Readonly<Record<string, string>> = {
     ...REFUSALS,
     unsafe_code: "tasks that run code are not supported",
     repeats: "each request is scored once: repeats must be 1",
   };
-  const refused = refusals[String(issue.path[0])];
-  if (refused !== undefined) return `${key}: ${refused}`;
-  if (issue.code === "unrecognized_keys") {
-    const kind = key === "" ? "key" : `key of ${key}`;
-    return unknownName(kind, issue.keys[0] ?? "", key === "" ? Object.keys(taskSchema.shape) : []).message;
-  }
-  const value = key in raw ? `: current ${JSON.stringify(raw[key])}` : "";
-  return `${key}: ${issue.message}${value}`;
+  const key = String(issue.path[0]);
+  const refused = refusals[key];
+  return refused === undefined
+    ? describeIssue(issue, raw, (path) => path.length === 0 ? Object.keys(taskSchema.shape) : [])
+    : `${key}: ${refused}`;
 }
 
 const aggregate = z.strictObject({
