@@ -3,8 +3,6 @@
  * @module
  */
 import type { ReportDocument } from "./document.ts";
-import { besidePaper } from "./beside_paper.ts";
-import { protocolCaption } from "./protocol.ts";
 import { type Estimate } from "./estimates.ts";
 import { hasRuns, type Row, type Section } from "./sections.ts";
 import { SETTINGS, settingText, trainingDone } from "./settings.ts";
@@ -124,29 +122,4 @@ export function toCsv(document: ReportDocument): string {
       ...Object.assign({}, ...measured.map((own) => estimated(own, row))),
     }))
   ));
-}
-
-/** A published table beside ours, one line per number; empty where a side is not known. Null where no section is set
- * beside one. */
-export function besidePaperCsv(document: ReportDocument): string | null {
-  const lines = document.sections.flatMap(({ results: section }) => {
-    const found = besidePaper(section);
-    return (found?.rows ?? []).flatMap(({ published, row, values }) =>
-      values.map(({ measure, ours, theirs, difference }) => ({
-        model: section.model,
-        paper: found?.title,
-        label: published.label,
-        ours_label: row.label,
-        asked_sparsity: row.asked,
-        measure,
-        ours: ours?.value,
-        ours_spread: ours?.spread,
-        theirs,
-        difference,
-        source: published.source,
-        protocol: protocolCaption(section),
-      }))
-    );
-  });
-  return lines.length === 0 ? null : table(lines);
 }

@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { writeWhole } from "../core/util/write_file.ts";
 import { NARROW, WIDE } from "./chart_style.ts";
-import { besidePaperCsv, toCsv } from "./csv.ts";
+import { toCsv } from "./csv.ts";
 import { toPng, toSvg } from "./draw.ts";
 import type { ReportDocument } from "./document.ts";
 import { type DrawnChart, toHtml } from "./html.ts";
@@ -20,8 +20,8 @@ const chartsOf = ({ sections }: ReportDocument) =>
 /** Files of one figure. */
 const FIGURE_FILES = ["vl.json", "svg", "png"];
 
-/** Removes what earlier reports left in a run's own folder `report`: figures, which are three files of one name each,
- * and `beside-paper.csv`. Other files, and any other folder, are the user's. */
+/** Removes figures that earlier reports left in a run's own folder `report`: three files of one name each. Other files, and
+ * any other folder, are the user's. */
 function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
   const path = resolve(folder);
   if (basename(path) !== "report" || !existsSync(join(dirname(path), "run.json"))) return;
@@ -29,14 +29,14 @@ function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
   const figures = [...names].flatMap((name) => /^(.+)\.svg$/.exec(name)?.[1] ?? [])
     .map((stem) => FIGURE_FILES.map((ending) => `${stem}.${ending}`))
     .filter((files) => files.every((name) => names.has(name)));
-  for (const name of ["beside-paper.csv", ...figures.flat()]) {
+  for (const name of figures.flat()) {
     if (names.has(name) && !written.has(name)) Deno.removeSync(join(path, name));
   }
 }
 
-/** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, `beside-paper.csv` where the run is set beside a
- * published table, and every figure as `NAME.vl.json`, `NAME.svg` and `NAME.png` into `outFolder`, which is made
- * where it is missing. A folder `report` beside a run's `run.json` keeps none of these from an earlier report.
+/** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, and every figure as `NAME.vl.json`, `NAME.svg` and `NAME.png`
+ * into `outFolder`, which is made if it is missing. A folder `report` beside a run's `run.json` keeps no figure of an
+ * earlier report.
  * @returns Paths of the files written. */
 export async function writeFiles(document: ReportDocument, outFolder: string): Promise<string[]> {
   const files: [name: string, content: string | Uint8Array][] = [];
@@ -47,8 +47,6 @@ export async function writeFiles(document: ReportDocument, outFolder: string): P
     files.push([`${name}.vl.json`, JSON.stringify(spec(WIDE)) + "\n"]);
     files.push([`${name}.svg`, wide + "\n"], [`${name}.png`, await toPng(wide)]);
   }
-  const besidePaper = besidePaperCsv(document);
-  if (besidePaper !== null) files.push(["beside-paper.csv", besidePaper]);
   files.push(
     ["comparison.md", toMarkdown(document)],
     ["comparison.csv", toCsv(document)],

@@ -37,7 +37,7 @@ Deno.test("writeReport() writes every table, and every chart as specification, S
 
 Deno.test("writeReport() leaves no figure of an earlier report in a run's folder, and every file elsewhere", () =>
   inFolder(async (folder) => {
-    const old = ["old.svg", "old.png", "old.vl.json", "beside-paper.csv"];
+    const old = ["old.svg", "old.png", "old.vl.json"];
     const others = ["notes.md", "data.csv", "mine.png", "logo.svg"];
     for (const report of [`${folder}/report`, `${folder}/run/report`, `${folder}/run/mine`]) {
       Deno.mkdirSync(report, { recursive: true });
