@@ -16,7 +16,7 @@ export interface LmEvalSample {
   /** Index of the right choice; the scored text of a document, or where the choices differ in their contexts. */
   target: string;
   /** Context and continuation of each choice; a document has its text alone. */
-  arguments: Record<string, { arg_0: string; arg_1?: string }>;
+  arguments: Record<string, Record<string, string>>;
   /** Per choice and repeat: log-likelihood and whether it is greedy, both as Python writes them; of a document the
    * log-likelihood alone. */
   resps: ([logLikelihood: string, isGreedy: string] | string)[][];
@@ -46,67 +46,57 @@ function targetOf({ choices, gold, target }: Example): string {
   return isPartial ? first?.continuation.slice(1) ?? "" : String(gold);
 }
 
+/** One line. `args`: what each request was given, one text or two. */
+function sample(
+  given: Pick<LmEvalSample, "doc_id" | "doc" | "target"> & { args: string[][] },
+  answers: LmEvalSample["filtered_resps"],
+  metrics: Record<string, unknown>,
+): LmEvalSample {
+  const { doc_id, doc, target, args } = given;
+  const named = (texts: string[]) => Object.fromEntries(texts.map((text, i) => [`arg_${i}`, text]));
+  return {
+    doc_id,
+    doc,
+    target,
+    arguments: Object.fromEntries(args.map((texts, i) => [`gen_args_${i}`, named(texts)])),
+    resps: answers.map((answer) => [answer]),
+    filtered_resps: answers,
+    filter: "none",
+    metrics: Object.keys(metrics),
+    doc_hash: sha256(JSON.stringify(doc, null, 2)),
+    prompt_hash: sha256(args[0]?.[0] ?? ""),
+    target_hash: sha256(target),
+    ...metrics,
+  };
+}
+
 /** The lines of a task's samples file. */
 export function lmEvalSamples(task: AnyTask, scored: readonly ScoredExample[]): LmEvalSample[] {
   const type = outputType(task);
   const isRolling = type === "loglikelihood_rolling";
-  return scored.map(({ example, record, scores }, index): LmEvalSample => {
-    const doc = loggedDoc(task, example, record);
-    const requests = requestsOf(example);
-    const target = targetOf(example);
+  return scored.map(({ example, record, scores }, doc_id) => {
+    const args = requestsOf(example).map(({ context, continuation }) =>
+      isRolling ? [continuation] : [context, continuation]
+    );
     const answers = scores.map(({ logLikelihood, isGreedy }): [string, string] | string =>
       isRolling ? floatRepr(logLikelihood) : [floatRepr(logLikelihood), isGreedy ? "True" : "False"]
     );
-    const metrics = metricNames(task);
-    const [first] = requests;
-    return {
-      doc_id: index,
-      doc,
-      target,
-      arguments: Object.fromEntries(
-        requests.map(({ context, continuation }, i) => [
-          `gen_args_${i}`,
-          isRolling ? { arg_0: continuation } : { arg_0: context, arg_1: continuation },
-        ]),
-      ),
-      resps: answers.map((answer) => [answer]),
-      filtered_resps: answers,
-      filter: "none",
-      metrics,
-      doc_hash: sha256(JSON.stringify(doc, null, 2)),
-      prompt_hash: sha256((isRolling ? first?.continuation : first?.context) ?? ""),
-      target_hash: sha256(target),
-      ...Object.fromEntries(metrics.map((metric) => [metric, exampleMetric(metric, type, { example, scores })])),
-    };
+    const metrics = metricNames(task).map((metric) => [metric, exampleMetric(metric, type, { example, scores })]);
+    const doc = loggedDoc(task, example, record);
+    return sample({ doc_id, doc, target: targetOf(example), args }, answers, Object.fromEntries(metrics));
   });
 }
 
 /** The lines of the samples file of a corpus under protocol (c). `field` is the field of a record that holds the text.
  * Other fields are not kept, so that hashes of records with more fields differ from the harness's. */
 export function lmEvalDocuments(field: string, scored: readonly ScoredDocument[]): LmEvalSample[] {
-  return scored.map(({ document, text, logLikelihood, words, bytes }, index): LmEvalSample => {
-    const doc = { [field]: document };
-    const answer = floatRepr(logLikelihood);
-    const metrics = {
+  return scored.map(({ document, text, logLikelihood, words, bytes }, doc_id) =>
+    sample({ doc_id, doc: { [field]: document }, target: text, args: [[text]] }, [floatRepr(logLikelihood)], {
       word_perplexity: [logLikelihood, words],
       byte_perplexity: [logLikelihood, bytes],
       bits_per_byte: [logLikelihood, bytes],
-    };
-    return {
-      doc_id: index,
-      doc,
-      target: text,
-      arguments: { gen_args_0: { arg_0: text } },
-      resps: [[answer]],
-      filtered_resps: [answer],
-      filter: "none",
-      metrics: Object.keys(metrics),
-      doc_hash: sha256(JSON.stringify(doc, null, 2)),
-      prompt_hash: sha256(text),
-      target_hash: sha256(text),
-      ...metrics,
-    };
-  });
+    })
+  );
 }
 
 /** The hash of a task's samples in a results file. */
