@@ -15,11 +15,12 @@ import { calibrate, type TrainingData, trainingData } from "../pipeline/calibrat
 import type { LoadedModel } from "../pipeline/load.ts";
 import { prune, type PrunedModel } from "../pipeline/prune.ts";
 import { recover } from "../pipeline/recover.ts";
+import type { StepOptions } from "../pipeline/step.ts";
 import { runPaths } from "../records/store.ts";
 import { createCache } from "./cache.ts";
 import type { CellJob } from "./job.ts";
 import type { PhaseClock } from "./phase_clock.ts";
-import { isKept, keptModel, openCheckpoint, type RebuildHost } from "./rebuild.ts";
+import { isKept, keptModel, openCheckpoint } from "./rebuild.ts";
 
 /** The part of a record that says how its model came about. */
 type MadeFacts = Pick<
@@ -39,7 +40,7 @@ const SNAPSHOT_STEPS = 25;
 export async function makeModel(
   job: Pick<CellJob, "cell" | "out" | "data">,
   dense: LoadedModel,
-  host: RebuildHost,
+  host: StepOptions,
   clock: PhaseClock,
 ): Promise<MadeModel> {
   const { cell, out } = job;
@@ -60,7 +61,7 @@ export async function makeModel(
 async function prunedModel(
   { cell, out, data }: Pick<CellJob, "cell" | "out" | "data">,
   dense: LoadedModel,
-  { report, signal }: RebuildHost,
+  { report = () => {}, signal }: StepOptions,
   clock: PhaseClock,
 ): Promise<MadeModel> {
   const { method: choice, methodFile, sparsity, units, ffnMultiple, seed, compensate } = cell;
@@ -127,7 +128,7 @@ export async function makeAgain(
   job: Pick<CellJob, "cell" | "out" | "data">,
   before: DoneRecord,
   dense: LoadedModel,
-  host: RebuildHost,
+  host: StepOptions,
   clock: PhaseClock,
 ): Promise<MadeModel> {
   const { plan, calibrationData, training, trainingData, trainingDomains, changedWeights, raisedRidges } = before;

@@ -18,10 +18,9 @@ import { describeEnvironment, environmentsWith } from "./environment.ts";
 import type { CellJob } from "./job.ts";
 import { type MadeModel, makeAgain, makeModel } from "./make_model.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
-import type { RebuildHost } from "./rebuild.ts";
 
-/** What the process of a cell offers to its measurement. */
-export type CellHost = RebuildHost & Pick<ScoreOptions, "onScored" | "onDocuments">;
+/** What the process of a cell is told meanwhile, and how it stops. */
+export type CellHost = Pick<ScoreOptions, "report" | "signal" | "onScored" | "onDocuments">;
 
 /** The part of a record that measuring gives. */
 export type Measured = Omit<DoneRecord, "schemaVersion" | "id" | "cell" | "paper" | "startedAt" | "seconds" | "state">;
@@ -37,7 +36,7 @@ type Job = Omit<CellJob, "hashes" | "logSamples" | "coordinated" | "paper">;
 export async function measureCell(job: Job, host: CellHost, before?: DoneRecord): Promise<Measured> {
   const { cell } = job;
   const clock = createPhaseClock("loadS");
-  host.report("loading");
+  host.report?.("loading");
   const dense = await load(cell.model, {
     engine: cell.engine,
     device: job.device,
@@ -99,7 +98,7 @@ async function scoreCell(
     ...{ perplexity, tasks: names, limit, numFewshot, encoding, data, batchTokens },
     ...host,
   });
-  if (asked) host.report("generate");
+  if (asked) host.report?.("generate");
   const texts = asked && await generate(model, asked.prompts, { tokens: asked.tokens, signal: host.signal });
   const generations = texts ? asked.prompts.map((prompt, i) => ({ prompt, text: at(texts, i) })) : before?.generations;
   const tasks = [...before?.tasks ?? [], ...found.tasks];
@@ -125,7 +124,7 @@ async function keep(
     ...before?.rebuild && { rebuild: before.rebuild },
     ...before?.storedWeights && { storedWeights: before.storedWeights },
   };
-  host.report("store what makes the model again");
+  host.report?.("store what makes the model again");
   try {
     const isWhole = !known.storedWeights && (job.keepWeights ?? (rebuild === null && !known.rebuild));
     return {
@@ -136,7 +135,7 @@ async function keep(
   } catch (error) {
     // Scores are worth more than a model that a full disk does not hold.
     if (!isDiskFull(error)) throw error;
-    host.report(`the model could not be stored: ${(error as Error).message}`);
+    host.report?.(`the model could not be stored: ${(error as Error).message}`);
     return known;
   }
 }

@@ -10,14 +10,9 @@ import { openModel } from "../../models/load.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
 import { rebuildModel } from "../../models/training/rebuild.ts";
 import { compensate } from "../pipeline/prune.ts";
+import type { StepOptions } from "../pipeline/step.ts";
 import { storedPath } from "../records/run_file.ts";
 import { openRebuild, openStoredWeights } from "../records/kept_weights.ts";
-
-/** Progress and how to stop. */
-export interface RebuildHost {
-  report(message: string): void;
-  signal: AbortSignal;
-}
 
 /** Whether the model of a record can be made again without pruning and training. */
 export function isKept({ cell, changedWeights, rebuild, storedWeights }: DoneRecord): boolean {
@@ -55,7 +50,7 @@ export async function keptModel(
   out: string,
   record: DoneRecord,
   { dense, source }: { dense: DecoderModel; source: WeightSource },
-  host: RebuildHost,
+  step: StepOptions = {},
 ): Promise<DecoderModel> {
   const { cell, changedWeights, storedWeights, rebuild, plan } = record;
   if (cell.method === null) return dense;
@@ -72,10 +67,10 @@ export async function keptModel(
   if (!changedWeights) return await pruneByLayers(dense, plan);
   if (!rebuild) throw new UsageError("The run kept nothing that the cell's model can be made again from");
   const kept = openRebuild(out, { ...record, rebuild }, dense.config);
-  host.report("rebuild");
+  step.report?.("rebuild");
   return await rebuildModel(
     dense,
     kept,
-    (plan, replaced) => compensate({ model: dense }, { plan, replaced, windows: kept.windows, ...host }),
+    (plan, replaced) => compensate({ model: dense }, { plan, replaced, windows: kept.windows, ...step }),
   );
 }

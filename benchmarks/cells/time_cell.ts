@@ -21,12 +21,13 @@ import type { DecoderModel } from "../../models/device.ts";
 import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
 import { free, load } from "../pipeline/load.ts";
+import type { StepOptions } from "../pipeline/step.ts";
 import { time } from "../pipeline/time.ts";
 import { describeEnvironment } from "./environment.ts";
 import type { CellJob } from "./job.ts";
 import type { Measured } from "./measure.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
-import { keptModel, type RebuildHost } from "./rebuild.ts";
+import { keptModel } from "./rebuild.ts";
 
 /** The record's results with the throughput that its cell asks for. With `layerwise` the dense model is never whole on
  * the device, and the repeats do not alternate.
@@ -34,11 +35,11 @@ import { keptModel, type RebuildHost } from "./rebuild.ts";
  * @throws {EngineError} when the engine does not start or the device fails. */
 export async function timeCell(
   { cell, out, weights, device, layerwise }: Pick<CellJob, "cell" | "out" | "weights" | "device" | "layerwise">,
-  host: RebuildHost,
+  host: StepOptions,
   before: DoneRecord,
 ): Promise<Measured> {
   const clock = createPhaseClock("loadS");
-  host.report("loading");
+  host.report?.("loading");
   const inLayers = layerwise === true && cell.method !== null;
   const dense = await load(cell.model, {
     engine: cell.engine,
@@ -55,7 +56,7 @@ export async function timeCell(
   const engine = currentEngine();
   engine.check();
   clock.enter("throughputS");
-  host.report("throughput");
+  host.report?.("throughput");
   const measured = await time({ model }, {
     ...cell.throughput,
     dense: inLayers ? undefined : dense,

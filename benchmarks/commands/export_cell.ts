@@ -115,8 +115,7 @@ async function startRecorded({ cell, environment }: DoneRecord): Promise<EngineN
 /** The cell's tensors in host memory, rebuilt from what the run kept. */
 async function rebuiltSource(out: string, record: DoneRecord, source: WeightSource): Promise<WeightSource> {
   const dense = await uploadModel(source, record.cell.weights);
-  const host = { report: () => {}, signal: new AbortController().signal };
-  const model = await keptModel(out, record, { dense, source }, host);
+  const model = await keptModel(out, record, { dense, source });
   const tensors = new Map<string, HostTensor>();
   for (const name of expectedTensors(model.config).keys()) tensors.set(name, await hostTensor(model, name));
   const { config } = model;

@@ -56,14 +56,12 @@ const WAYS: Record<string, Record<string, unknown>> = {
   },
 };
 
-const HOST = { report: () => {}, signal: new AbortController().signal };
-
 /** The record of the last cell of a run, which keeps its merged weights beside what makes them again. */
 async function recordOf(out: string, engine: string, way: Record<string, unknown>): Promise<DoneRecord> {
   const config = runConfigSchema.parse({ engine, out, ...COMMON, ...way });
   const { cells } = await prepareRun(config, () => {});
   const named = at(cells, cells.length - 1);
-  const measured = await measureCell({ ...named, out, commit: null, keepWeights: true }, HOST);
+  const measured = await measureCell({ ...named, out, commit: null, keepWeights: true }, {});
   const head = { schemaVersion: SCHEMA_VERSION, startedAt: new Date().toISOString(), seconds: 1 } as const;
   const record: DoneRecord = { ...head, ...named, state: "done", ...measured };
   writeRecord(out, record);
@@ -82,8 +80,8 @@ testOnEngines("what a run keeps makes every model again", async (engine) => {
       const { source } = await openModel("tiny");
       const dense = await uploadModel(source);
       const models = [
-        await keptModel(out, { ...rest, storedWeights }, { dense, source }, HOST),
-        await keptModel(out, { ...rest, rebuild }, { dense, source }, HOST),
+        await keptModel(out, { ...rest, storedWeights }, { dense, source }),
+        await keptModel(out, { ...rest, rebuild }, { dense, source }),
       ];
       const [original, made] = [at(models, 0), at(models, 1)];
       assertEquals(made.config, original.config, name);
