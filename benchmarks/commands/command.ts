@@ -18,7 +18,7 @@ export interface Command {
   help(): string;
   /** Its flags, and how many positional arguments it takes. */
   flags: StrictOptions;
-  /** Does it. `args` are the arguments as they were given. Returns the exit code.
+  /** Runs it. `args` are the arguments as given. Returns the exit code.
    * @throws {UsageError} on a wrong argument. */
   run(flags: Flags, args: string[]): Promise<number>;
 }

@@ -1,4 +1,4 @@
-/** `bench eval`: further measurements of the cells of a run, without pruning again; also of models pruned elsewhere.
+/** `bench eval`: adds measurements to a run without pruning again, or a model that was pruned elsewhere.
  *
  * @module
  */
@@ -16,12 +16,12 @@ import { runConfig } from "./run.ts";
 import { MANNER_ROWS, RUN_FLAGS, RUN_SWITCHES, runManner } from "./run_flags.ts";
 import { tableWidth } from "./table_width.ts";
 
-/** Keys of a configuration that say what is measured, and where things are. */
+/** Keys of a configuration that the command takes. */
 const KEYS = [
   ...["perplexity", "tasks", "taskFile", "limit", "numFewshot", "generate", "generateTokens"] as const,
   ...["throughput", "logSamples", "keepWeights", "data", "model", "out", "engine", "device", "jobs"] as const,
 ];
-/** Those whose values join the run's; others replace them. */
+/** Keys whose values are added to the run's; others replace them. */
 const JOINED = ["perplexity", "tasks", "taskFile", "generate", "checkpoints"] as const;
 
 const help = () =>
@@ -50,8 +50,8 @@ Exit codes: those of \`bench run\``;
 /** What is measured of a foreign checkpoint in a new folder. */
 const EMPTY = { methods: [], sparsity: [0], throughput: {} };
 
-/** What the flags say, with a model that was pruned elsewhere as one of the run's `checkpoints`.
- * @throws {UsageError} when something is missing, or the label is that of another model. */
+/** The values of the flags; with a label, the model becomes one of the run's `checkpoints`.
+ * @throws {UsageError} when something is missing, or the label belongs to another model. */
 function givenValues(
   { values }: ConfigSource,
   { label, dense, kept }: { label?: string; dense?: string; kept?: Partial<RunConfig> },

@@ -38,28 +38,28 @@ import { openStoredWeights } from "../records/kept_weights.ts";
 
 /** What to export, and how. */
 export interface ExportOptions {
-  /** The cell's. */
+  /** Of the cell. */
   record: DoneRecord;
   /** Folder of its run. */
   out: string;
   /** The dense model's record of the same run, for the card. */
   dense?: DoneRecord;
-  /** What other engine it is for. */
+  /** For transformers or llama.cpp. */
   format: ExportFormat;
   /** Folder or file. */
   to: string;
   /** Storage type; see {@linkcode defaultType}. */
   type?: StoredType;
-  /** Fills up unequal layers with zeros. */
+  /** Pads unequal layers with zeros. */
   pad?: boolean;
   /** Largest safetensors file in bytes. */
   maxShardBytes?: number;
-  /** Where the dense model lies now, if not where the run found it. */
+  /** Path of the dense model, if it moved since the run. */
   model?: string;
 }
 
 /** Marks a folder as an export, and holds the record. */
-export const RECORD_FILE = "maskprune.json";
+const RECORD_FILE = "maskprune.json";
 /** Marks a GGUF file as an export. */
 const CELL_KEY = "maskprune.cell";
 
@@ -76,8 +76,8 @@ const EXPORTED =
 
 /** Weights of the cell: stored ones, the dense ones without the removed units, or rebuilt ones. `otherEngine` rebuilt
  * them if the record's engine does not start.
- * @throws {UsageError} when the run changed weights and kept nothing of them, or the model is another one now.
- * @throws {FileFormatError} when what was kept is not what the record names. */
+ * @throws {UsageError} when the run kept nothing of changed weights, or the dense model changed.
+ * @throws {FileFormatError} when kept files are not the record's. */
 async function cellSource(
   record: DoneRecord,
   source: WeightSource,
@@ -176,7 +176,7 @@ function companionFiles(path: string): Record<string, Uint8Array> {
   return Object.fromEntries(names.map(({ name }) => [name, Deno.readFileSync(join(path, name))]));
 }
 
-/** The tokenizer's definition with the chat template that newer folders keep in a file of its own. */
+/** The tokenizer's definition with the chat template, which newer folders keep in a file. */
 function withTemplate(definition: TokenizerDefinition, files: Record<string, Uint8Array>): TokenizerDefinition {
   const template = files["chat_template.jinja"];
   if (template === undefined || "chat_template" in definition.config) return definition;
@@ -275,7 +275,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
   }
 }
 
-/** What the format makes of a model. */
+/** What a format changes in a model, a sentence each. */
 function formatRemarks({ config }: WeightSource, format: ExportFormat, type: StoredType): string[] {
   if (format === "hf") {
     if (hfFamilyOf(config).reason === undefined) return [];

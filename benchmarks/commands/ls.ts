@@ -93,15 +93,6 @@ function innermost(schema: z.ZodType): z.ZodType {
   return innerType ? innermost(innerType) : schema;
 }
 
-/** The list `what` as text.
- * @throws {UsageError} when there is no such list. */
-export async function listText(what: string | undefined): Promise<string> {
-  if (what === undefined) throw new UsageError(`Nothing to list given: ${Object.keys(LISTS).join(", ")}`);
-  const list = LISTS[what];
-  if (!list) throw unknownName("list", what, Object.keys(LISTS));
-  return await list();
-}
-
 const HELP = `Lists methods, training keys, tasks, presets or engines.
 
 Usage: deno task bench ls methods|training|tasks|presets|engines
@@ -119,7 +110,10 @@ export const ls: Command = {
   help: () => HELP,
   flags: { positional: 1 },
   run: async ({ _: [what] }) => {
-    console.log(await listText(what));
+    if (what === undefined) throw new UsageError(`Nothing to list given: ${Object.keys(LISTS).join(", ")}`);
+    const list = LISTS[what];
+    if (!list) throw unknownName("list", what, Object.keys(LISTS));
+    console.log(await list());
     return 0;
   },
 };

@@ -1,4 +1,4 @@
-/** Flags of `bench run` that say how cells are run, and not what is measured.
+/** Flags of `bench run` for how cells are executed, not for what is measured.
  *
  * @module
  */
@@ -14,7 +14,7 @@ export const RUN_FLAGS = ["timeout", "retry", "executor", "partition", "gres", "
 /** Switches. */
 export const RUN_SWITCHES = ["json", "dry-run"];
 
-/** What help says of them. */
+/** Their rows in help. */
 export const MANNER_ROWS: readonly [left: string, right: string][] = [
   ["--timeout SECONDS", "time limit of a cell; a cell that exceeds it is stopped and recorded as failed"],
   ["--retry CLASSES", `failed cells to retry: ${["oom", ...FAILURE_KINDS].join(", ")}, none (default: all)`],
@@ -38,13 +38,13 @@ export interface RunManner {
   retry?: readonly FailureKind[];
   /** Present with `--executor slurm`. */
   slurm?: SlurmOptions;
-  /** Show what the run would do, start nothing. */
+  /** Show what the run would do; start nothing. */
   dryRun: boolean;
-  /** Device of the plan. */
+  /** Device of the dry run. */
   on?: string;
 }
 
-/** What the flags say.
+/** How the flags ask to execute cells.
  * @throws {UsageError} on a value that does not fit, and on flags of Slurm without it. */
 export function runManner(flags: Record<string, unknown>): RunManner {
   const { timeout, retry, executor = "local", on, ...slurm } = flags as Record<string, string | undefined>;

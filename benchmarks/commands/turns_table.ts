@@ -9,7 +9,6 @@ import { summarise } from "../timing/throughput.ts";
 
 /** A model that was timed in both engines. */
 export interface TimedModel {
-  /** What the model is called. */
   label: string;
   /** Prefill, then decode. */
   results: TurnResult[];
@@ -27,7 +26,7 @@ function rateText(tokens: number, samplesMs: number[]): string {
   return `${mean.toFixed(digits)} ± ${sd.toFixed(digits)}`;
 }
 
-/** How many times as fast each repeat of `samplesMs` is as that of `othersMs` in the same round. */
+/** Speed of each repeat of `samplesMs` over that of `othersMs` in the same round. */
 const pairwise = (samplesMs: readonly number[], othersMs: readonly number[]): number[] =>
   samplesMs.map((ms, i) => at(othersMs, i) / ms);
 

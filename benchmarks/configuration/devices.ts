@@ -1,4 +1,4 @@
-/** GPUs that a dry run may name in place of this machine.
+/** GPUs that a dry run may name instead of this machine.
  *
  * @module
  */
@@ -10,7 +10,7 @@ export interface DeviceSheet {
   memoryBytes: number;
   /** Peak rate, multiply and add counted as two: f32 on the vector units (`--arithmetic exact`). */
   f32FlopsPerS: number;
-  /** Peak rate of TF32 products without sparsity (`--arithmetic fast`); f32's where there are none. */
+  /** Peak rate of TF32 products without sparsity (`--arithmetic fast`); f32's if the GPU has none. */
   tf32FlopsPerS: number;
 }
 

@@ -26,7 +26,7 @@ export type ReadyConfig = Omit<RunConfig, "calibration" | "perplexity"> & {
   perplexity: PerplexityChoice[];
 };
 
-/** Contents behind the names in a cell: weights and data are known by their bytes, not by where they lie. */
+/** Contents behind the names in a cell: weights and data are known by their bytes, not by their paths. */
 export interface Fingerprint {
   /** SHA-256 over the checkpoint's files, hex. */
   weights: string;
@@ -36,10 +36,10 @@ export interface Fingerprint {
   data: Record<string, string>;
 }
 
-/** Name of a file, wherever it lies. */
+/** Name of a file without its folder. */
 const withoutFolder = (path: string) => path.replace(/^.*[/\\]/s, "");
 
-/** Name of a text of the user's, wherever it lies. */
+/** Name of a user's text without its folder. */
 const corpusAlone = (corpus: string) => corpus.replace(/^file:.*[/\\]/s, "file:");
 
 /** Name, part and hash of each domain that a cell trains on, if names without folders are not unique. */

@@ -80,7 +80,7 @@ export function flagName(key: string): string {
   return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
-/** What the schema says of a key, and its default as a flag would write it. */
+/** A key's description in the schema, and its default as a flag value. */
 export function describeFlag(key: Key): { description: string; fallback?: string } {
   const field: z.ZodType = runConfigSchema.shape[key];
   const { defaultValue } = field.def as { defaultValue?: unknown };
@@ -91,14 +91,14 @@ export function describeFlag(key: Key): { description: string; fallback?: string
   };
 }
 
-/** Values of a run from one place, and how to point at them in a message. */
+/** Values of a run from one place, and their places for messages. */
 export interface ConfigSource {
   values: Record<string, unknown>;
   /** Place of the value at `path`, such as `sweep.yaml:4:13` or `--sparsity`. */
   where(path: readonly PropertyKey[]): string;
 }
 
-/** What {@linkcode parseStrictly} is told. */
+/** Options of {@linkcode parseStrictly}. */
 export interface StrictOptions {
   string?: readonly string[];
   boolean?: readonly string[];
@@ -113,7 +113,7 @@ export interface StrictOptions {
 /** Every key of a configuration. */
 export const KEYS = Object.keys(FLAGS) as Key[];
 
-/** Flags of the `keys` of a configuration, and the `extra` ones, for {@linkcode parseStrictly}. */
+/** Flags of the `keys` of a configuration, and others, for {@linkcode parseStrictly}. */
 export function flagOptions(
   { keys = KEYS, string = [], boolean = [], positional = 0 }: {
     keys?: readonly Key[];
@@ -133,7 +133,7 @@ export function flagOptions(
   };
 }
 
-/** What parsed flags say of a configuration; flags of other things are passed over.
+/** Values of a configuration from parsed flags; other flags are ignored.
  * @throws {UsageError} on a flag without a value. */
 export function flagSource(args: Record<string, unknown>): ConfigSource {
   const values: Record<string, unknown> = {};

@@ -7,19 +7,19 @@ import { isFileName } from "../../datasets/text_file.ts";
 
 type Values = Readonly<Record<string, unknown>>;
 
-/** What `move` makes of a path; `tiny` is the bundled model, and `file:PATH` a corpus. */
+/** Moves a path. `tiny` is the bundled model, not a path, and `file:PATH` a corpus. */
 type Move = (path: string) => string;
 
 const isValues = (value: unknown): value is Values =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** A value, or each of a list, if it is a text. */
+/** Moves a text, or each text of a list. */
 function moveTexts(value: unknown, move: Move): unknown {
   if (Array.isArray(value)) return value.map((one) => moveTexts(one, move));
   return typeof value === "string" ? move(value) : value;
 }
 
-/** Values of a configuration, not yet checked, with every path in them moved. */
+/** Unchecked values of a configuration with every path moved. */
 export function movePaths(values: Values, move: Move): Record<string, unknown> {
   const file: Move = (name) => {
     const [, path, field = ""] = isFileName(name) ? /^file:(.*?)(#[^#/]+)?$/s.exec(name) ?? [] : [];

@@ -43,9 +43,9 @@ import { loadMethodFile } from "./method_file.ts";
 export interface PreparedRun {
   config: ReadyConfig;
   engine: EngineName;
-  /** What the engine must run on in every cell; whatever there is when absent. */
+  /** Device of every cell; any if absent. */
   device?: string;
-  /** On CUDA: UUIDs of the GPUs that cells may use; empty where `nvidia-smi` does not say. */
+  /** On CUDA: UUIDs of the GPUs that cells may use; empty if `nvidia-smi` does not list them. */
   gpus?: string[];
   fingerprint: Fingerprint;
   cells: NamedCell[];
@@ -140,10 +140,10 @@ async function chooseEngine(
   return { engine, decoderOps, ...used !== undefined && { device: used }, ...gpus && { gpus } };
 }
 
-/** The dense model, as far as a run must know it before its cells. */
+/** The dense model before a run. */
 interface DenseModel {
   model: DecoderConfig;
-  /** Nothing where there are no weights. */
+  /** Empty without weights. */
   origin: Pick<WeightSource["origin"], "dtypes" | "sha256">;
   tokenizer?: Tokenizer;
   checkpoints: FoundCheckpoint[];
@@ -167,7 +167,7 @@ async function openDense(
   }
 }
 
-/** Window length where none is given and model and text have more. */
+/** Window length if none is given. */
 const USUAL_WINDOW = 1024;
 
 /** Perplexity measurements with a window length each: at most the model's positions, and the tokens of a user's file.
@@ -198,7 +198,7 @@ async function countTokens(corpus: string, tokenizer: Tokenizer, enough: number)
   const { texts } = await loadCorpus(source, {});
   const text = texts.join(source.joiner);
   const count = (part: string) => encodeForWindows(tokenizer, part).length + tokenizer.windowStart.length;
-  // Whole books take long to encode, and their beginning says enough.
+  // Encoding a whole book takes long, and its beginning is enough.
   const beginning = count(text.slice(0, 16 * enough));
   return beginning >= enough ? beginning : count(text);
 }
@@ -256,7 +256,7 @@ async function hashData(config: ReadyConfig, calibratesByDefault: boolean): Prom
   return hashes;
 }
 
-/** What is calibrated or trained on. Text of the model itself is known by the model and by how it is sampled. */
+/** Data for calibration or training. Text of the model itself is known by the model and its sampling settings. */
 async function learnedData(name: string, data?: string): Promise<Pick<DatasetUse, "sha256">> {
   if (name === SELF_TEXT) return { sha256: SELF_SETTINGS };
   return (await loadCorpus(getCorpus(name), { data, split: "calibration" })).dataset;
@@ -271,7 +271,7 @@ async function hashTask(
     const { dataset, fewshotDataset } = await loadTask(task, { data, limit: 1, fewshot });
     return { [`task ${id}`]: dataset.sha256, ...fewshotDataset && { [`few-shot ${id}`]: fewshotDataset.sha256 } };
   }
-  // Every example of a task file is built here, so that what does not fit is refused before the first cell.
+  // All examples of a task file are built, so that wrong ones are refused before the first cell.
   const { dataset, fewshotDataset, numFewshot } = await loadTask(task, { data, limit, fewshot });
   return {
     [`task ${id}`]: [dataset.sha256, definitionHash(task.definition)].join(" "),

@@ -28,7 +28,7 @@ export interface CellProcess {
   cuda: boolean;
   /** UUID of the one GPU that the cell may use; those of this process when absent. */
   gpu?: string;
-  /** The process is killed after so many seconds. */
+  /** The process is killed after this time. */
   timeoutS?: number;
   signal: AbortSignal;
   onPhase: (phase: string) => void;
@@ -71,7 +71,7 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
   }).spawn();
   const stdin = child.stdin.getWriter();
   let timer: ReturnType<typeof setTimeout> | undefined;
-  // The end of its input ends the process, also where a launcher stands between it and us.
+  // The end of its input ends the process, even behind a launcher.
   const endInput = () => stdin.close().catch(() => {});
   const stop = () => {
     endInput();
@@ -104,7 +104,7 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
 
 /** Calls `end` after `seconds`. */
 function afterSeconds(seconds: number | undefined, end: () => void): ReturnType<typeof setTimeout> | undefined {
-  // A timer takes at most 2^31 ms; nobody waits longer.
+  // Timers take at most 2^31 ms.
   return seconds !== undefined && 1000 * seconds < 2 ** 31 ? setTimeout(end, 1000 * seconds) : undefined;
 }
 
@@ -123,7 +123,7 @@ async function readLines(stream: ReadableStream<Uint8Array>, onLine: (line: stri
   }
 }
 
-/** Copies `stream` to a file; returns the end of it. A disk that is full costs the log, not the cell. */
+/** Copies `stream` to a file and returns its end. A full disk costs the log, not the cell. */
 async function copyToLog(stream: ReadableStream<Uint8Array>, path: string): Promise<string> {
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
   const decoder = new TextDecoder();

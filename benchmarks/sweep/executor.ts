@@ -1,5 +1,5 @@
-/** What runs the cells of a run: processes of this machine, or a cluster. An executor starts cells and says how they
- * ended; names, skipping, records of failures and progress are the sweep's.
+/** What runs the cells of a run: processes of this machine, or a cluster. An executor starts cells and reports how they
+ * ended. Names, skipping, records of failures and progress belong to the sweep.
  *
  * @module
  */
@@ -18,16 +18,16 @@ export interface ExecutorContext {
   commit: string | null;
   /** Longest time of a cell, in seconds. */
   timeoutS?: number;
-  /** One cell at a time, with the whole machine: what is timed must not share it. */
+  /** One cell at a time with the whole machine, for timing. */
   alone?: boolean;
   /** Starts no further cell once it aborts. */
   queueSignal: AbortSignal;
-  /** Ends running cells, too. */
+  /** Also ends running cells. */
   signal: AbortSignal;
   started(named: NamedCell): void;
   phase(named: NamedCell, phase: string): void;
   note(message: string): void;
-  /** A cell ended: `outcome` is its record, as its process wrote it, or why there is none. */
+  /** A cell ended: `outcome` is the record that its process wrote, or why there is none. */
   ended(named: NamedCell, outcome: CellRecord | FailedRecord): void;
 }
 
@@ -35,7 +35,7 @@ export interface ExecutorContext {
 export interface Executor {
   /** Whether cells run on other machines than this one. */
   elsewhere?: boolean;
-  /** Runs `cells`, in order. Resolves when all have ended, or a signal stopped what was left. */
+  /** Runs `cells` in order. Resolves when all have ended, or a signal stopped the rest. */
   run(cells: readonly NamedCell[], context: ExecutorContext): Promise<void>;
 }
 

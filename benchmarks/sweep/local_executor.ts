@@ -30,7 +30,7 @@ export const localExecutor: Executor = {
 
 const jobsOf = ({ alone, run }: ExecutorContext) => alone ? 1 : run.config.jobs;
 
-/** Runs one cell in its process. A failure that the process could not record is told here. */
+/** Runs one cell in its process, and reports a failure that the process could not record. */
 async function runCell(named: NamedCell, gpu: string | undefined, context: ExecutorContext): Promise<void> {
   const { run: { config, engine, device }, timeoutS, signal } = context;
   const files = processFiles(config.out, named);
@@ -50,7 +50,7 @@ async function runCell(named: NamedCell, gpu: string | undefined, context: Execu
       signal,
       onPhase: (now) => context.phase(named, phase = now),
     });
-    // A process that was killed right after it wrote its record had no time to say so.
+    // A process may be killed between writing its record and reporting it.
     if (recorded || isMeasured(config.out, named, wantedOf(context.run))) {
       context.ended(named, readRecord(recordPath(config.out, named)));
     } else if (failure) fail(failure);

@@ -1,4 +1,4 @@
-/** What a run will read and take, found out before it. Nothing is started or written.
+/** What a run will read and take, before it runs. Nothing is started or written.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { trainingParts } from "../pipeline/calibrate.ts";
 import { isComplete } from "../records/measured.ts";
 import { doneRecord } from "../records/store.ts";
 
-/** Characters of English text in a token, about; the shape of a model comes without a tokenizer. */
+/** Characters of English text in a token, about: a model's shape comes without a tokenizer. */
 const CHARACTERS_PER_TOKEN = 4;
 
 /** A data set of a run, and how much of it is read. */

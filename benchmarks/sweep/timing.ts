@@ -12,7 +12,7 @@ import { doneRecord, writeRecord } from "../records/store.ts";
 
 /** Whom {@linkcode timeModels} tells. */
 export interface TimingHost {
-  /** So many models will be timed; not called for none. */
+  /** Called before the first of `models`; not called for none. */
   begin(models: number): void;
   /** A model was timed. */
   timed(named: NamedCell, seconds: number): void;
@@ -28,7 +28,7 @@ interface Finished {
 function shapeOf({ cell, size, changedWeights }: DoneRecord): string {
   const { engine, arithmetic, weights, training, checkpoint } = cell;
   const { layers, hidden, parameters } = size;
-  // Matrices in 16 bits grow to 32 where their values changed.
+  // Changed matrices grow from 16 to 32 bits.
   const form = weights && { weights, changedWeights, isTrained: training !== undefined, checkpoint };
   return canonicalJson({ engine, ...arithmetic && { arithmetic }, layers, hidden, parameters, ...form });
 }
@@ -60,7 +60,7 @@ export async function timeModels(executor: Executor, context: ExecutorContext, h
   for (const group of groups) share(out, group.filter(lacking), group, data);
 }
 
-/** Gives the cells of `lacking` the throughput of the one of `group` that has one by now. */
+/** Gives the cells of `lacking` the throughput of a timed one of `group`. */
 function share(
   out: string,
   lacking: readonly Finished[],
