@@ -1,7 +1,10 @@
 import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { keepsFactors, startEngine } from "../../core/engine/engine.ts";
-import { EngineError } from "../../core/util/errors.ts";
+import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
+import { currentEngine, keepsFactors, startEngine } from "../../core/engine/engine.ts";
+import { runConfigSchema } from "../../core/schema/schema.ts";
+import { EngineError, UsageError } from "../../core/util/errors.ts";
+import { free, load } from "../../mod.ts";
 import { testOnEngines } from "../support/engines.ts";
 
 testOnEngines("startEngine() refuses missing devices, and fast arithmetic where there is none", async (engine) => {
@@ -26,4 +29,43 @@ testOnEngines("exact arithmetic keeps f32 factors, and rounding them to TF32 is 
   assert(await keepsFactors((a, b) => tf.matMul(a, b)));
   // The matrix of 1 + 2^-12 as 10 bits of mantissa hold it.
   assert(!await keepsFactors((a, b) => tf.matMul(tf.ones(a.shape) as tf.Tensor2D, b)));
+});
+
+Deno.test("load() takes the engine, the device and the arithmetic that are asked for", async () => {
+  const loaded = await load("tiny", { engine: "wasm", device: "cpu", arithmetic: "exact" });
+  const { name, device, arithmetic } = currentEngine();
+  assertEquals([name, device, arithmetic], ["wasm", "cpu (1 thread, SIMD)", "exact"]);
+  free(loaded);
+});
+
+Deno.test("load() refuses a device or an arithmetic that an engine does not have", async () => {
+  const cases = [
+    [{ engine: "wasm", device: "cuda" }, `runs on the CPU and not on "cuda"`],
+    [{ engine: "wasm", arithmetic: "fast" }, `Engine "wasm" has no fast arithmetic`],
+    [{ engine: "tensorflow", device: "tpu" }, `runs on cuda or cpu and not on "tpu"`],
+  ] as const;
+  for (const [options, reason] of cases) await assertRejects(() => load("tiny", options), EngineError, reason);
+});
+
+const planLayerwise = (values: Record<string, unknown>) =>
+  prepareRun(
+    runConfigSchema.parse({ engine: "wasm", sparsity: [0.25], out: "unused", layerwise: true, ...values }),
+    () => {},
+  );
+
+Deno.test("--layerwise is refused where all layers are needed", async () => {
+  for (const id of ["llm-pruner", "mask-prune", "sheared"]) {
+    await assertRejects(
+      () => planLayerwise({ methods: [{ id: "flap" }, { id }] }),
+      UsageError,
+      `method ${id} needs all`,
+    );
+  }
+  const methods = [{ id: "flap" }];
+  await assertRejects(() => planLayerwise({ methods, recover: "lora" }), UsageError, "--recover lora needs all");
+  await assertRejects(
+    () => planLayerwise({ methods, compensate: "least-squares" }),
+    UsageError,
+    "--compensate least-squares",
+  );
 });

@@ -1,10 +1,10 @@
-import { assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { listCudaDevices, NVIDIA_SMI, parseCudaDevices, visibleDevices } from "../../core/engine/cuda.ts";
-import { denoRun } from "../../core/util/deno_run.ts";
 import { adapterMemory, cudaMemory, hostMemory, memoryWords } from "../../core/engine/device_memory.ts";
-import { EngineError } from "../../core/util/errors.ts";
 import { classifyError } from "../../core/schema/failure.ts";
+import { denoRun } from "../../core/util/deno_run.ts";
+import { EngineError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 
 const TWO = "0, GPU-aaaa-1, NVIDIA H100 80GB HBM3, 81559, 81042, 517\n1, GPU-bbbb-2, NVIDIA A10, 23028, 22000, 1028\n";
@@ -126,4 +126,13 @@ Deno.test("what runs out of memory on a GPU is told how much the GPU has", () =>
   const { kind, message } = classifyError(new Error("OOM when allocating tensor with shape[9]"), { memory: words });
   assertEquals(kind, "out-of-memory");
   assertStringIncludes(message, "memory is full (the GPU (Test GPU): 1.0 of 2.0 GiB free): run fewer cells");
+});
+
+Deno.test("hostMemory keeps a peak that has passed, and names what it measures", () => {
+  const sizeBytes = 200_000_000;
+  const before = hostMemory.usedBytes();
+  assert(new Uint8Array(sizeBytes).fill(1)[sizeBytes - 1] === 1);
+  const { bytes, measure } = hostMemory.peak();
+  assert(bytes >= before + 0.9 * sizeBytes, `peak ${bytes} after ${before} and an array of ${sizeBytes} bytes`);
+  assertMatch(measure, /^(peak )?resident set/);
 });

@@ -1,10 +1,10 @@
-import { fileURLToPath } from "node:url";
 import { assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
-import { at } from "../../core/util/indexing.ts";
+import { fileURLToPath } from "node:url";
 import { cutWindows, measurePerplexity } from "../../benchmarks/evaluation/perplexity.ts";
 import { createScorer, type Scorer } from "../../benchmarks/evaluation/scorer.ts";
-import { UsageError } from "../../core/util/errors.ts";
 import { perplexityResultSchema } from "../../core/schema/schema.ts";
+import { NumericError, UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
 import { fakeLogProb, fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 
 const data = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
@@ -105,4 +105,24 @@ Deno.test("measurePerplexity() refuses protocols a corpus does not define, and t
   await refuse("ptb-test-space", "a", 60, "less than one window of 60");
   await refuse("ptb-test-space", "a", 65, "64 positions");
   await refuse("wikitext", "c", 65, "64 positions");
+});
+
+/** Perplexity of a model all of whose log-probabilities are `logProb`. */
+async function perplexityOf(logProb: number) {
+  const model = fakeModel();
+  const scorer = createScorer({
+    ...model,
+    score: async (...given: Parameters<typeof model.score>) => {
+      const scores = await model.score(...given);
+      return { ...scores, logProbs: scores.logProbs.map(() => logProb) };
+    },
+  }, fakeTokenizer());
+  const choice = { corpus: "ptb-test-space", protocol: "a", windowTokens: 8 } as const;
+  return (await measurePerplexity(scorer, choice, { data })).perplexity;
+}
+
+Deno.test("measurePerplexity() refuses log-probabilities that are not numbers, and a loss whose exponential overflows", async () => {
+  assertAlmostEquals(await perplexityOf(-1), Math.E, 1e-6);
+  await assertRejects(() => perplexityOf(NaN), NumericError, "The model gives NaN");
+  await assertRejects(() => perplexityOf(-1000), NumericError, "Infinity as its perplexity of ptb-test-space");
 });

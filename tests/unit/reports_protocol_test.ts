@@ -36,14 +36,8 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
   const plain = recovered({ method: "flap", sparsity: 0.2, damage: 0.4 });
   const own = recovered({ method: "mask-prune", sparsity: 0.2, damage: 0.3 });
   const row = {
-    step: 1,
-    loss: 1,
-    crossEntropy: 1,
-    distillation: 1,
-    hidden: 0.5,
-    gradientNorm: 1,
-    seconds: 1,
-    memoryBytes: 1,
+    ...{ step: 1, loss: 1, crossEntropy: 1, distillation: 1 },
+    ...{ hidden: 0.5, gradientNorm: 1, seconds: 1, memoryBytes: 1 },
   };
   own.training = [{ stage: "learning", steps: 10, tokens: 320, seconds: 1, curve: [row] }];
   own.cell.method = { id: "mask-prune", options: { masks: "hard", uniform: true }, changed: ["masks"] };
@@ -98,19 +92,16 @@ Deno.test("every format states recovery, training, calibration, units, seeds, ar
     terminal: renderTable(recoveredRun(), { width: 200, colour: false }),
   };
   for (const [format, text] of Object.entries(texts)) {
-    for (
-      const words of [
-        /LoRA/,
-        /5 steps of 1 (×|\$\\times\$) 64 tokens/,
-        /0\.002/,
-        /rank\D{1,9}4/,
-        /32/,
-        /f32/,
-        /tensorflow/,
-      ]
-    ) {
-      assertMatch(text, words, `${format} does not say ${words}`);
-    }
+    const said = [
+      /LoRA/,
+      /5 steps of 1 (×|\$\\times\$) 64 tokens/,
+      /0\.002/,
+      /rank\D{1,9}4/,
+      /32/,
+      /f32/,
+      /tensorflow/,
+    ];
+    for (const words of said) assertMatch(text, words, `${format} does not say ${words}`);
   }
   // The block comes before every table.
   const { blocks } = at(document.sections, 0);
@@ -315,16 +306,8 @@ Deno.test("throughput stands under the machine that timed it, not the one that s
 
 Deno.test("renderTable() explains the signs that it shows, and what was pruned; renderNextSteps() what to type", () => {
   const text = renderTable(smallRecords(), { width: 120, colour: false }).replace(/\s+/g, " ");
-  for (
-    const words of [
-      "± standard deviation over seeds",
-      "(…) standard error",
-      "* clearly better than every other",
-      "≈ not clearly",
-    ]
-  ) {
-    assertStringIncludes(text, words);
-  }
+  const signs = ["± standard deviation over seeds", "(…) standard error", "* clearly better than every other"];
+  for (const words of [...signs, "≈ not clearly"]) assertStringIncludes(text, words);
   const part = "random, flap and mask-prune pruned SmolLM2-135M.gguf (134.5M parameters) by 20 %.";
   assertStringIncludes(text, part);
   const alone = renderTable([doneRecord({ tasks: [] })], { width: 120, colour: false });

@@ -114,10 +114,8 @@ Deno.test("renderTable() fits 100 columns, has dense first and a line per level,
   // deno-lint-ignore no-control-regex
   assert(!/\u001b/.test(text));
   assertMatch(at(lines, lineOf("method")), /wikitext2/);
-  const narrow = renderTable([doneRecord(), doneRecord({ method: "random", sparsity: 0.2 })], {
-    width: 72,
-    colour: false,
-  });
+  const two = [doneRecord(), doneRecord({ method: "random", sparsity: 0.2 })];
+  const narrow = renderTable(two, { width: 72, colour: false });
   assertMatch(narrow, /^method .*wikitext2.*mean acc\.$/m);
   assertMatch(narrow.replace(/\s+/g, " "), /Not shown at this width: MACs; weights; pp512; tg128; uniform\./);
   assert(!/\n *%/.test(narrow), "a number was parted from its unit");
@@ -130,10 +128,8 @@ Deno.test("renderTable() fits 100 columns, has dense first and a line per level,
 
 Deno.test("renderTable() marks the best in bold with colours on, and no record can steer the terminal", () => {
   const evil = failedRecord({ method: "flap", sparsity: 0.2 }, "bad\u001b[2Jthing\nnew line");
-  const text = renderTable([doneRecord(), evil, doneRecord({ method: "random", sparsity: 0.2 })], {
-    width: 100,
-    colour: false,
-  });
+  const records = [doneRecord(), evil, doneRecord({ method: "random", sparsity: 0.2 })];
+  const text = renderTable(records, { width: 100, colour: false });
   // deno-lint-ignore no-control-regex
   assert(!/\u001b/.test(text));
   assertStringIncludes(text, "bad [2Jthing new line");
@@ -201,9 +197,8 @@ Deno.test("warnings() says what limits the comparison", () => {
 });
 
 Deno.test("reports of nothing but failures, or of the dense model alone, are written all the same", () => {
-  for (
-    const records of [[failedRecord({ method: "flap", sparsity: 0.2 })], [doneRecord()], smallRecords().slice(1, 2)]
-  ) {
+  const failed = failedRecord({ method: "flap", sparsity: 0.2 });
+  for (const records of [[failed], [doneRecord()], smallRecords().slice(1, 2)]) {
     assert(toMarkdown(report(records)).length > 200);
     assert(toLatex(report(records)).includes("\\bottomrule"));
     assertEquals(parseCsv(toCsv(report(records))).length, 2);
