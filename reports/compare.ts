@@ -24,7 +24,7 @@ function changeText({ column, a, b }: Pair, test: Comparison | undefined): strin
   const change = (lead: number) => {
     if (!Number.isFinite(lead)) return "unknown";
     const value = column.kind === "perplexity" ? 100 * Math.expm1(sign * lead) : 100 * sign * lead;
-    return `${value > 0 ? "+" : ""}${value.toFixed(2)}`;
+    return `${value > 0 ? "+" : ""}${value.toFixed(Math.abs(value) < 100 ? 2 : 0)}`;
   };
   const { value, low, high } = test.lead;
   const interval = [change(low), change(high)];

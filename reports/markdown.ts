@@ -5,7 +5,7 @@
 import type { Block, BlockDocument, FactsBlock, GlanceBlock, TableBlock, TableCell, TableRow } from "./document.ts";
 
 /** Text from a record, harmless inside a Markdown table, line or HTML. */
-export function escapeMarkdown(text: string): string {
+function escapeMarkdown(text: string): string {
   return text.replace(/[\r\n]+/g, " ").replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;")
     .replace(/[\\`*_[\]|]/g, "\\$&");
 }

@@ -78,12 +78,10 @@ export function unpaired(sections: readonly Section[], pairs: readonly RowPair[]
 }
 
 /** Seeds, machine and versions behind a row, by name. */
-function environment({ runs }: Row): Map<string, string> {
-  const facts = runs.flatMap((run) => [{ name: "seeds", text: String(run.cell.seed) }, ...environmentOf(run)]);
-  return new Map([...Map.groupBy(facts, ({ name }) => name)].map(([name, own]) => [
-    name,
-    unique(own.map(({ text }) => text)).join(" and "),
-  ]));
+function environment({ runs, seeds }: Row): Map<string, string> {
+  const facts = Map.groupBy(runs.flatMap(environmentOf), ({ name }) => name);
+  const texts = [...facts].map(([name, own]) => [name, unique(own.map(({ text }) => text)).join("; ")] as const);
+  return new Map([["seeds", seeds.join(", ")], ...texts]);
 }
 
 /** Every setting in which rows of a pair differ, one fact per setting: `none → LoRA (flap, wanda-sp)`. */
@@ -96,9 +94,9 @@ export function differences(pairs: readonly RowPair[]): Fact[] {
     });
   });
   return [...Map.groupBy(changes, ({ name }) => name)].map(([name, own]) => {
-    const texts = [...Map.groupBy(own, ({ change }) => change)].map(([change, same]) => {
-      return same.length === pairs.length ? change : `${change} (${listed(unique(same.map(({ label }) => label)))})`;
-    });
+    const texts = [...Map.groupBy(own, ({ change }) => change)].map(([change, same]) =>
+      same.length === pairs.length ? change : `${change} (${listed(unique(same.map(({ label }) => label)))})`
+    );
     return { name, text: texts.join("; ") };
   });
 }

@@ -227,6 +227,9 @@ export const settingsOf = (subject: Subject): Fact[] =>
     ...optionsOf(subject).map(({ name, text }) => ({ name: `option ${name}`, text })),
   ].filter(({ text }) => text !== "");
 
+/** A commit in 12 digits, with `-dirty` where files differed. */
+export const commitWords = (commit: string | null): string => commit?.replace(/^(\w{12})\w*/, "$1") ?? "unknown";
+
 /** Machine, versions and inputs of a run. */
 export function environmentOf({ environment, weights }: DoneRecord): Fact[] {
   const { engine, library, device, threads, cpu, os, deno, commit } = environment;
@@ -235,7 +238,7 @@ export function environmentOf({ environment, weights }: DoneRecord): Fact[] {
     { name: "library", text: library },
     { name: "device", text: `${device}, ${counted(threads, "thread")}, ${cpu}` },
     { name: "system", text: `${os}, Deno ${deno}` },
-    { name: "harness commit", text: commit ?? "unknown" },
+    { name: "harness commit", text: commitWords(commit) },
     { name: "weights", text: `${weights.format}, ${weights.dtypes.join(" + ")}, sha256 ${weights.sha256}` },
   ];
 }

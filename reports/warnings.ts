@@ -7,7 +7,7 @@ import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { count, level, listed, percent, unique } from "./format.ts";
 import { type Section } from "./sections.ts";
-import { amountWords, trainingAsked, trainingDone } from "./settings.ts";
+import { amountWords, commitWords, trainingAsked, trainingDone } from "./settings.ts";
 import { speedWarnings } from "./speed.ts";
 import { meanOf } from "./result_tables.ts";
 
@@ -139,7 +139,7 @@ function machineWords(section: Section): string[] {
     { environment, laterEnvironments = [] },
   ) => [environment, ...laterEnvironments]);
   const engines = unique(places.map(({ engine }) => engine)).filter((own) => own !== section.engine);
-  const commits = unique(places.map(({ commit }) => commit?.slice(0, 12) ?? "unknown"));
+  const commits = unique(places.map(({ commit }) => commitWords(commit)));
   const machines = unique(section.speeds.map(({ protocol }) => protocol));
   return [
     ...engines.length > 0 ? [`Some cells ran on ${engines.join(", ")} instead of ${section.engine}.`] : [],
