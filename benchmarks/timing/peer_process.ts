@@ -9,7 +9,7 @@ export interface Peer {
   /** Name and versions, as it says itself. */
   versions: string;
   /** Sends one object and waits for the answer.
-   * @throws {UsageError} when that is {"error": …}, with its message, or when the peer has ended; its own message is on
+   * @throws {UsageError} with the message of an answer {"error": …}, or when the peer has ended: its own message is on
    *   standard error then. */
   ask<Answer>(question: unknown): Promise<Answer>;
   /** Ends it. */

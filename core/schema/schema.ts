@@ -132,7 +132,7 @@ export const runConfigSchema = z.strictObject({
     "text for calibration: a corpus, a file, or self (sampled from the dense model); a scored corpus by default",
   ),
   recover: z.enum(RECOVERIES).optional().describe(
-    "what trains, for every method alike: none; scales: one number per kept unit, weights frozen; lora: adapters and scales",
+    "what trains, for every method alike: none; scales: one number per kept unit; lora: adapters and scales",
   ),
   compensate: z.enum(["none", "least-squares"]).optional().describe(
     "least-squares: correct output and down maps for the removed units, for every method alike, before recovery",
@@ -142,8 +142,8 @@ export const runConfigSchema = z.strictObject({
     "hold one dense layer on the device while pruning (random, magnitude, wanda-sp, flap): less memory, same results",
   ),
   weights: z.enum(["f32", "stored"]).optional().describe(
-    "matrices on the device: f32, or stored (16 bits for f16 and bf16 files, products in f32). Stored is the default for " +
-      "such files on tensorflow on the CPU, and works there alone",
+    "matrices on the device: f32, or stored (16 bits for f16 and bf16 files, products in f32). Stored is the default " +
+      "for such files on tensorflow on the CPU, and works there alone",
   ),
   perplexity: listOf(perplexityChoiceSchema.extend({
     windowTokens: perplexityChoiceSchema.shape.windowTokens.unwrap().optional().describe(

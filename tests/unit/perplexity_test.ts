@@ -20,7 +20,7 @@ Deno.test("cutWindows() cuts without overlap and drops the rest", () => {
   assertEquals(cut([0], [1, 2, 3, 4, 5], 3), [[0, 1, 2], [0, 3, 4]]);
 });
 
-Deno.test("measurePerplexity() by protocols a and b is exp of the mean loss of L - 1 predictions a window", async () => {
+Deno.test("measurePerplexity() by protocols a and b is exp of the mean loss of a window's L - 1 predictions", async () => {
   const tokenizer = fakeTokenizer({ addsBos: true });
   const ids = tokenizer.encode(ptb);
   const losses = [0, 1, 2, 3].map((w) => {
@@ -47,7 +47,7 @@ Deno.test("measurePerplexity() by protocols a and b is exp of the mean loss of L
   }
 });
 
-Deno.test("measurePerplexity() opens each window where the model needs it, and the text as a whole no more", async () => {
+Deno.test("measurePerplexity() opens each window if the model needs it, and then not the whole text", async () => {
   const tokenizer = fakeTokenizer({ addsBos: true, windowStart: [0] });
   const ids = tokenizer.encode(ptb).slice(1);
   const result = await measurePerplexity(
@@ -121,7 +121,7 @@ async function perplexityOf(logProb: number) {
   return (await measurePerplexity(scorer, choice, { data })).perplexity;
 }
 
-Deno.test("measurePerplexity() refuses log-probabilities that are not numbers, and a loss whose exponential overflows", async () => {
+Deno.test("measurePerplexity() refuses NaN, and a loss whose exponential overflows", async () => {
   assertAlmostEquals(await perplexityOf(-1), Math.E, 1e-6);
   await assertRejects(() => perplexityOf(NaN), NumericError, "The model gives NaN");
   await assertRejects(() => perplexityOf(-1000), NumericError, "Infinity as its perplexity of ptb-test-space");
