@@ -16,11 +16,20 @@ const sample = (id: string, options: z.ZodType = z.strictObject({})): Method =>
     prune: () => Promise.resolve({ plan: { layers: [] } }),
   });
 
-Deno.test("defineMethod() refuses ids that are not kebab-case and options without a default", () => {
+Deno.test("defineMethod() refuses ids that are not kebab-case, options without a default and colours that are none", () => {
   for (const id of ["", "Flap", "flap_2", "2flap", "flap-", "-flap"]) {
     assertThrows(() => sample(id), TypeError, "kebab");
   }
   assertThrows(() => sample("x", z.strictObject({ rate: z.number() })), TypeError, "default");
+  const display = { order: 1, colour: "red" };
+  assertThrows(() => defineMethod({ ...sample("x"), display }), TypeError, 'must be #RRGGBB: current "red"');
+});
+
+Deno.test("shipped methods have places and colours of their own", () => {
+  const shown = listMethods().map(({ display }) => display);
+  for (const key of ["order", "colour"] as const) {
+    assertEquals(new Set(shown.map((one) => one?.[key])).size, shown.length, key);
+  }
 });
 
 Deno.test("register() refuses an id that is taken", () => {
