@@ -66,8 +66,9 @@ class Moments {
     this.#fluctuation = new Float64Array(columns);
   }
 
-  /** Adds a window of `tokens` tokens with these means and centred sums of squares. The variance is that of Chan, Golub
-   * and LeVeque 1983, eq. 1.5: exact, while `mean(x^2) - mean(x)^2` loses all digits on units with a large mean. */
+  /** Adds a window of `tokens` tokens with these means and centred sums of squares. The variance is that of Chan,
+   * Golub and LeVeque 1983, eq. 1.5: exact, while `mean(x^2) - mean(x)^2` loses all digits on units with a large
+   * mean. */
   add(tokens: number, means: Float32Array, squares: Float32Array): void {
     const before = this.#tokens;
     const all = before + tokens;

@@ -1,4 +1,4 @@
-/** Layers at the beginning and the end that stay whole, as options name them.
+/** Options for the first and last layers that stay whole.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { LayerShape } from "../../models/units.ts";
 import type { BudgetTarget } from "../../models/target.ts";
 import { type LayerRange, twoTierWidths } from "./selection.ts";
 
-/** Schema of a number of layers: a whole number, or below 1 a part of all. */
+/** Schema of a number of layers: a whole number, or a fraction of all layers if below 1. */
 export const layerCount = z.number().min(0)
   .refine((value) => value < 1 || Number.isInteger(value), "must be a whole number or a part below 1");
 

@@ -39,8 +39,8 @@ interface FrozenValues {
   masks: MaskType[][];
 }
 
-/** Lets method `name` learn: `fit` gives the structure, and the remaining steps train what is left of the model. `fit` gets
- * the snapshot of a run that was stopped before its freeze.
+/** Lets method `name` learn: `fit` gives the structure, and the remaining steps train what is left of the model.
+ * `fit` gets the snapshot of a run that was stopped before its freeze.
  * @throws {RangeError} when there is no learning context.
  * @throws {UsageError} when the context does not fit. */
 export async function learn(
@@ -132,8 +132,8 @@ function packMasks({ masks = [], hidden }: ModelMasks): Map<string, HostTensor> 
   return arrays;
 }
 
-/** Units removed per layer, mean over the layers that stay, by type, and layers and hidden dimensions of the model; what
- * lost none is left out. */
+/** Units removed per layer, mean over the layers that stay, by type, and layers and hidden dimensions of the model;
+ * what lost none is left out. */
 function removedOf(dense: DecoderConfig, plan: PrunePlan): CurveRow["removed"] {
   const kept = keptLayers(plan);
   const shapes = plannedShapes(dense, plan);

@@ -1,4 +1,4 @@
-/** From numbers per weight or per activation column to one score per unit. How many units stay is not decided here.
+/** From numbers per weight or per activation column to one score per unit.
  *
  * Shape legend: H query heads, G key/value groups, R = H / G, K head size, F FFN channels, D width.
  *

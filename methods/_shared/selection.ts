@@ -1,9 +1,10 @@
-/** From scores to a plan: how many units stay in each layer, and which. Knows nothing of how scores are made.
+/** From scores to a plan: how many units stay in each layer, and which.
  *
  * @module
  */
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
+import { mean } from "../../core/util/stats.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { keptParameters, layerParameters } from "../../models/count.ts";
 import type { PrunePlan } from "../../models/plan.ts";
@@ -19,7 +20,7 @@ function ranked(scores: ArrayLike<number>, from = 0, to = scores.length): number
 
 const ascending = (indices: number[]) => indices.sort((a, b) => a - b);
 
-/** Refuses scores that rank nothing.
+/** Refuses scores that are not numbers.
  * @throws {NumericError} that names the layer and the unit. */
 function checkScores(scores: readonly LayerScores[]): void {
   for (const [l, layer] of scores.entries()) {
@@ -96,17 +97,15 @@ export function twoTierWidths(config: DecoderConfig, target: BudgetTarget, range
 interface Removal {
   layer: number;
   type: UnitType;
-  /** Units taken from the layer's width: groups, query heads of every group, or channels. */
+  /** Units by which the layer's width falls: groups, query heads of every group, or channels. */
   count: number;
   /** Mean score of the units. */
   score: number;
 }
 
-const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
-
 /** The removals that one layer allows, lowest score first in each type; the last units of a type stay. Runs of a type
  * keep equal numbers of units, so a step takes the j-th lowest unit of every run; of FFN channels, `multiple` steps at
- * once. Units that are gone already score minus infinity; a run that is gone altogether says nothing of the others. */
+ * once. Units that were removed before score minus infinity; a run without any other is left out. */
 function removalsOfLayer(layer: number, scores: LayerScores, units: readonly UnitType[], multiple: number): Removal[] {
   const kvGroups = scores.kvGroups.length;
   const shape = { kvGroups, queryHeadsPerGroup: scores.queryHeads.length / kvGroups, ffnChannels: scores.ffn.length };
@@ -128,7 +127,7 @@ function removalsOfLayer(layer: number, scores: LayerScores, units: readonly Uni
   });
 }
 
-/** Widths under way: the shapes and their weights, counted along. */
+/** Shapes of all layers and the sum of their weights. */
 interface Widths {
   shapes: LayerShape[];
   parameters: number;
@@ -141,12 +140,12 @@ function change(config: DecoderConfig, widths: Widths, removal: Removal, sign: 1
   widths.parameters += layerParameters(config, after) - layerParameters(config, before);
 }
 
-/** Removes what scores minus infinity, and then in ascending order of score until at most `budget` weights are left.
- * When the last step took an attention unit, which is worth many channels, the channels removed just before it come
- * back as far as they fit, so that methods are compared at the same size. */
+/** Removes units of score minus infinity, and then in ascending order of score until at most `budget` weights are left.
+ * If the last step took an attention unit, which is worth many channels, the channels removed just before it come back
+ * as far as they fit, so that methods are compared at the same size. */
 function removeLowest(config: DecoderConfig, widths: Widths, removals: Removal[], budget: number): void {
   const done: Removal[] = [];
-  // A stable sort: equal scores, infinite ones too, go in the order of layers.
+  // The sort is stable: equal scores are removed in the order of layers.
   for (const removal of removals.sort((a, b) => a.score === b.score ? 0 : a.score - b.score)) {
     if (widths.parameters <= budget && removal.score > -Infinity) break;
     change(config, widths, removal, -1);

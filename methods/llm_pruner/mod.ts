@@ -1,34 +1,32 @@
-/** LLM-Pruner: units go by a Taylor estimate of what the loss would gain without them.
+/** LLM-Pruner: units are removed by a Taylor estimate of the loss without them.
  *
  * Paper: Ma et al. 2023, arXiv:2305.11627, section 3.2, eqs. 3 to 5; dependency groups of section 3.1.
  *
  * Shapes, weights W and gradients G `[out, in]`; slot s is a row of query, key, value, gate and up and a column of
- * output and down, k runs over the other axis:
- * - `vector`    a_s = |sum_k W_sk G_sk|
- * - `element-1` a_s = sum_k |W_sk G_sk|
- * - `element-2` a_s = sum_k W_sk^2 F_sk, F the mean over calibration windows of the squared gradient of a window's loss
- *   (eq. 5 without its first-order part)
- * - `mix`       a_s = sum_k |W_sk G_sk - W_sk^2 F_sk / 2| (eq. 5, "param_mix"): W G is small, so it ranks like
- *   `element-1`
+ * output and down, k runs over the other axis: - `vector`    a_s = |sum_k W_sk G_sk| - `element-1` a_s = sum_k |W_sk
+ * G_sk| - `element-2` a_s = sum_k W_sk^2 F_sk, F the mean over calibration windows of the squared gradient of a
+ * window's loss (eq. 5 without its first-order part) - `mix`       a_s = sum_k |W_sk G_sk - W_sk^2 F_sk / 2| (eq. 5,
+ * "param_mix"): it ranks like `element-1`, since the second term is small
  *
- * G is the gradient of the mean next-token cross entropy over all calibration tokens. A unit's score is the sum of its
- * slots over all matrices that lose them: ffn [L][F], query heads [L][H], key/value groups [L][G].
+ * G is the gradient of the mean next-token cross entropy over all calibration tokens. A unit's score is the sum of
+ * its slots over all matrices that lose them: ffn [L][F], query heads [L][H], key/value groups [L][G].
  *
- * Structures: `block` leaves the first and last layers whole and prunes the others alike (the paper's setting for
- * LLaMA-7B at 50 %: layers 3 to 30 of 32; its code used 4 to 29 for 20 %, `keepFirst=4,keepLast=2`); `uniform` prunes
- * all layers alike; `global` ranks heads and channels of the layers of `block` together.
+ * Structures: `block` leaves the first and last layers whole and prunes the others alike. The paper's setting for
+ * LLaMA-7B at 50 % is layers 3 to 30 of 32; its code used 4 to 29 for 20 % (`keepFirst=4,keepLast=2`). `uniform`
+ * prunes all layers alike. `global` ranks heads and channels of the layers of `block` together.
  *
- * `iterativeSteps` K: step i of K prunes to i / K of the sparsity, with scores of the model as the step before left it;
- * to less where the widths of i / K are narrower than those of a later step, so that no unit comes back.
+ * `iterativeSteps` K: step i of K prunes to i / K of the sparsity, with scores of the model after the step before.
+ * It prunes less if a later step needs wider layers, so that no unit comes back.
  *
- * Cost: about four forward passes over calibration for each step; memory for the input of every layer and the gradients
- * of one. Deviations from the authors' code: calibration data is what the harness gives to every method (theirs: 10
- * windows of 64 tokens of BookCorpus, drawn anew for each of several steps; `--calibration
- * bookcorpus:10:64:distinct-rows` draws as they do, once); members of a group are summed, their default; the widths
- * meet a parameter budget, where the code takes a fraction of the groups, and `global` therefore cuts to the last
- * channel; with grouped queries the code credits a key/value head with query heads of other groups, here each group is
- * scored by the heads that go with it; one unit of each type stays in every layer; no recovery training. Channel mode
- * (pruning the hidden size) is not offered.
+ * Cost: about four forward passes over calibration for each step; memory for the input of every layer and the
+ * gradients of one.
+ *
+ * Deviations from the authors' code: - Calibration data is the same for every method. Theirs is 10 windows of 64
+ * tokens of BookCorpus, drawn anew for each of several steps; `--calibration bookcorpus:10:64:distinct-rows` draws
+ * them once. - Members of a group are summed, their default. - The widths meet a parameter budget, while the code
+ * removes a fraction of the groups. `global` therefore cuts to the last channel. - With grouped queries the code
+ * credits a key/value head with query heads of other groups; here each group is scored by its own heads. - One unit
+ * of each type stays in every layer. There is no recovery training and no pruning of the hidden size.
  *
  * @module
  */
@@ -66,6 +64,7 @@ const options = z.strictObject({
 });
 type LlmPrunerOptions = z.infer<typeof options>;
 type Estimator = LlmPrunerOptions["estimator"];
+type StepOptions = Omit<LlmPrunerOptions, "estimator">;
 
 /** A weight W with its gradients, all `[in, out]`: G of the mean loss, F the mean square of the windows'. */
 interface Terms {
@@ -74,7 +73,7 @@ interface Terms {
   f: () => tf.Tensor;
 }
 
-/** What an estimator makes of a weight and its gradients: [slots]. */
+/** Slot scores by each estimator: [slots]. */
 const slotScores: Record<Estimator, (name: LinearName, terms: Terms) => tf.Tensor> = {
   "vector": (name, { w, g }) => tf.abs(slotSums(name, tf.mul(w, g))),
   "element-1": (name, { w, g }) => slotSums(name, tf.abs(tf.mul(w, g))),
@@ -140,13 +139,13 @@ async function scoresBehind(
   }
 }
 
-/** Widths of the layers after each step, as the scores ask for them. The sparsity alone fixes those of `uniform` and
- * `block`: none is narrower than those after it, though a head that goes in a later step makes room for channels.
+/** Widths of the layers after each step, from the scores. Those of `uniform` and `block` depend on the sparsity
+ * alone. No step is narrower than a later one, in which a removed head may make room for channels.
  * @throws {UsageError} when the layers that may lose units cannot lose enough. */
 export function widthsOfSteps(
   config: DecoderConfig,
   target: BudgetTarget,
-  { structure, iterativeSteps: steps, ...kept }: Omit<LlmPrunerOptions, "estimator">,
+  { structure, iterativeSteps: steps, ...kept }: StepOptions,
 ): ((scores: LayerScores[]) => LayerShape[])[] {
   const targets = Array.from({ length: steps }, (_, i) => part(config, target, (i + 1) / steps));
   if (structure === "global") {
@@ -163,7 +162,7 @@ export function widthsOfSteps(
   return least.map((shapes) => () => shapes);
 }
 
-/** Scores that rank nothing, for one layer. */
+/** Equal scores for one layer. */
 const noScores = (shape: LayerShape): LayerScores => ({
   ffn: new Float64Array(shape.ffnChannels),
   queryHeads: new Float64Array(queryHeads(shape)),
@@ -179,7 +178,7 @@ const widest = (a: LayerShape, b: LayerShape): LayerShape => ({
 /** Layers that may lose units: the paper's [3, 31) of 32, scaled, unless given. */
 const layersOf = (
   { layers }: DecoderConfig,
-  { keepFirst, keepLast }: Pick<LlmPrunerOptions, "keepFirst" | "keepLast">,
+  { keepFirst, keepLast }: Omit<StepOptions, "structure" | "iterativeSteps">,
 ): LayerRange => layerRange(layers.length, { keepFirst: keepFirst ?? 3 / 32, keepLast: keepLast ?? 1 / 32 });
 
 /** Removes the units with the smallest first- or second-order Taylor score. */
@@ -211,7 +210,7 @@ export const llmPruner: Method = defineMethod({
   },
 });
 
-/** The budget on the way: `share` of the sparsity. */
+/** The budget at `share` of the sparsity. */
 function part(config: DecoderConfig, target: BudgetTarget, share: number): BudgetTarget {
   const { sparsity, units, ffnMultiple } = target;
   return share === 1 ? target : resolveTarget(config, { sparsity: share * sparsity, units, ffnMultiple });
