@@ -4,7 +4,7 @@
  */
 import { at } from "../core/util/indexing.ts";
 import { FONT } from "./draw.ts";
-import { level, unique } from "./format.ts";
+import { level, unique, wrapped } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
 import { type Column, qualityText } from "./columns.ts";
 import type { Spec } from "./document.ts";
@@ -24,8 +24,8 @@ export const HEIGHT = 290;
 export const shell = (title: string, subtitle: string[], width: number, body: Spec): Spec => ({
   $schema: "https://vega.github.io/schema/vega-lite/v6.json",
   title: {
-    text: wrap(title, width < WIDE ? 34 : 60),
-    subtitle: subtitle.flatMap((line) => wrap(line, width < WIDE ? 52 : 86)),
+    text: wrapped(title, width < WIDE ? 34 : 60),
+    subtitle: subtitle.flatMap((line) => wrapped(line, width < WIDE ? 52 : 86)),
   },
   background: NEUTRAL.paper,
   padding: 12,
@@ -118,18 +118,6 @@ export const facets = (
     facet,
     spec: panel,
   });
-
-function wrap(text: string, limit: number): string[] {
-  const lines: string[] = [];
-  let last = "";
-  for (const word of text.split(" ")) {
-    if (last !== "" && last.length + word.length + 1 > limit) {
-      lines.push(last);
-      last = word;
-    } else last = last === "" ? word : `${last} ${word}`;
-  }
-  return [...lines, last];
-}
 
 /** A method in a figure: all rows that differ by level only. */
 export interface Line {

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Chart } from "./document.ts";
-import { PARAMETERS, qualityAgainstSize, SPARSITY } from "./charts_lines.ts";
+import { qualityAgainstSize } from "./charts_lines.ts";
 import { qualityAgainstSpeed, speedUpAgainstMacs } from "./charts_scatter.ts";
 import { trainingCurves } from "./charts_training.ts";
 import { widthCharts } from "./charts_layers.ts";
@@ -34,12 +34,12 @@ export function buildCharts(section: Section, prefix = ""): Charts {
   const [first, ...others] = headline.map((column) => {
     const alone = headline.filter((other) => kindOf(other) === kindOf(column)).length === 1;
     const name = `${kindOf(column)}-vs-sparsity${alone ? "" : `-${column.name}`}`;
-    return qualityAgainstSize(section, column, SPARSITY, name);
+    return qualityAgainstSize(section, column, "sparsity", name);
   });
   // Without measured speed, the first quality takes its place.
   const lead = quality === undefined
     ? []
-    : [fast ?? first ?? null, qualityAgainstSize(section, quality, PARAMETERS, `${kindOf(quality)}-vs-parameters`)];
+    : [fast ?? first ?? null, qualityAgainstSize(section, quality, "parameters", `${kindOf(quality)}-vs-parameters`)];
   const rest = [
     ...fast ? [first ?? null] : [],
     ...others,

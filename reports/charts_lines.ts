@@ -77,35 +77,22 @@ function logTicks([low, high]: [number, number]): number[] {
 }
 
 /** What the lines go along: from the dense model at the left to the smallest at the right. */
-export interface SizeAxis {
-  name: string;
-  title: string;
-  valueOf(row: Row): number;
-  dense(section: Section): number;
-}
-
-/** Percent of the prunable parameters removed. */
-export const SPARSITY: SizeAxis = {
-  name: "sparsity",
-  title: "prunable parameters removed, %",
-  valueOf: removed,
-  dense: () => 0,
+const SIZES = {
+  sparsity: { title: "prunable parameters removed, %", valueOf: removed, denseOf: () => 0 },
+  parameters: {
+    title: "parameters, millions",
+    valueOf: (row: Row) => meanOf(row, ({ size }) => size.parameters) / 1e6,
+    denseOf: (row: Row) => meanOf(row, ({ denseSize }) => denseSize.parameters) / 1e6,
+  },
 };
-
-/** Millions of parameters, fewer to the right. */
-export const PARAMETERS: SizeAxis = {
-  name: "parameters",
-  title: "parameters, millions",
-  valueOf: (row) => meanOf(row, ({ size }) => size.parameters) / 1e6,
-  dense: (section) =>
-    Math.max(...section.pruned.map((row) => meanOf(row, ({ denseSize }) => denseSize.parameters))) / 1e6,
-};
+/** A measure of size. */
+type Size = keyof typeof SIZES;
 
 /** What the layers of one figure share. */
 interface Frame {
   column: Column;
   scale: Scale;
-  size: SizeAxis;
+  size: Size;
   /** Left and right end of the x axis, the dense model's value and a little beyond the smallest model's. */
   ends: [dense: number, last: number];
   width: number;
@@ -157,7 +144,7 @@ function pointOf({ column, scale, size, ends: [dense, last], width }: Frame, { r
   const beyond = k * estimate.value > highest;
   const spread = beyond ? 0 : estimate.spread ?? 0;
   const inside = (value: number) => Math.min(Math.max(k * value, lowest), highest);
-  const x = size.valueOf(row);
+  const x = SIZES[size].valueOf(row);
   return {
     method: row.label,
     asked: row.asked,
@@ -177,7 +164,7 @@ function pointOf({ column, scale, size, ends: [dense, last], width }: Frame, { r
 function methodLine(frame: Frame, { label, colour, rows }: Line, dense: Estimate | undefined, shift: number): Drawn {
   const { column, scale, size, ends: [first, last], width, x, y } = frame;
   const points = valued(rows, column)
-    .sort((a, b) => Math.sign(last - first) * (size.valueOf(a.row) - size.valueOf(b.row)))
+    .sort((a, b) => Math.sign(last - first) * (SIZES[size].valueOf(a.row) - SIZES[size].valueOf(b.row)))
     .map((point) => pointOf(frame, point, shift));
   const start = dense === undefined ? [] : [{ method: label, shownAt: first, quality: scaleOf(column) * dense.value }];
   const quality = { ...y, field: "quality" };
@@ -239,18 +226,18 @@ function endLabels(ends: LineEnd[], width: number): Spec[] {
 }
 
 /** Quality against size: one line per method from the dense model, labelled at its end. */
-export function qualityAgainstSize(section: Section, column: Column, size: SizeAxis, name: string): Chart | null {
+export function qualityAgainstSize(section: Section, column: Column, size: Size, name: string): Chart | null {
   const points = valued(section.pruned, column);
   if (points.length === 0) return null;
   const dense = section.dense?.values.get(column.key);
   const estimates = [...points.map(({ estimate }) => estimate), ...dense === undefined ? [] : [dense]];
   const scale = qualityScale(column, estimates);
-  const start = size.dense(section);
-  const furthest = points.map(({ row }) => size.valueOf(row) - start)
+  const start = Math.max(...points.map(({ row }) => SIZES[size].denseOf(row)));
+  const furthest = points.map(({ row }) => SIZES[size].valueOf(row) - start)
     .reduce((far, own) => Math.abs(own) > Math.abs(far) ? own : far, 0);
   const ends: [number, number] = [start, start + (furthest * 1.06 || 1)];
   const lines = linesOf(points.map(({ row }) => row));
-  const title = `${column.kind === "perplexity" ? "Perplexity" : "Accuracy"} against ${size.name}`;
+  const title = `${column.kind === "perplexity" ? "Perplexity" : "Accuracy"} against ${size}`;
   const isCut = scale.log && estimates.some(({ value }) => value > scale.domain[1]);
   const notes = [
     barWords(estimates),
@@ -259,7 +246,10 @@ export function qualityAgainstSize(section: Section, column: Column, size: SizeA
   ];
   const over = column.kind === "mean-accuracy" ? "over " : "";
   const subtitle = [`${subject(section)} · ${column.name} ${over}${column.count}`, notes.join(" ").trim()];
-  const x = axis("shownAt", size.title, { domain: ends, nice: false, zero: false }, { grid: false, tickCount: 6 });
+  const x = axis("shownAt", SIZES[size].title, { domain: ends, nice: false, zero: false }, {
+    grid: false,
+    tickCount: 6,
+  });
   const kind = scale.log ? { type: "log" } : { zero: false };
   const ticks = scale.log ? { values: logTicks(scale.domain), format: "~g" } : { tickCount: 6 };
   const y = axis("quality", qualityTitle(column), { domain: scale.domain, nice: false, ...kind }, ticks);

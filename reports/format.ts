@@ -48,6 +48,19 @@ export const baseName = (path: string): string => path.replace(/[/\\]+$/, "").sp
 /** Where data came from: a file by its name alone, anything else as it is. */
 export const sourceName = (source: string): string => /^[/\\]|^[A-Za-z]:/.test(source) ? baseName(source) : source;
 
+/** Breaks a text into lines of at most `width` characters, those after the first indented. A number stays with its `%`. */
+export function wrapped(text: string, width: number, indent = ""): string[] {
+  const lines: string[] = [];
+  let last = "";
+  for (const word of text.split(/ (?!%)/)) {
+    if (last.trim() !== "" && last.length + word.length + 1 > width) {
+      lines.push(last);
+      last = indent + word;
+    } else last = last === "" ? word : `${last} ${word}`;
+  }
+  return [...lines, last];
+}
+
 /** Names in a row, apart by semicolons where some hold commas themselves; `and`, if given, stands before the last. */
 export function listed(names: readonly string[], and = ""): string {
   const apart = names.some((name) => name.includes(",")) ? "; " : ", ";

@@ -38,7 +38,8 @@ font-size:14px;overflow-wrap:anywhere}
 .levels{display:grid;gap:14px;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));margin:16px 0}
 .level{padding:14px 16px}.level h3{margin:0 0 8px;font-size:15px}
 .level dl{margin:0}.level dt{color:var(--muted);font-size:12.5px;margin-top:8px}
-.level dd{margin:0;overflow-wrap:anywhere}.level dd b{font-size:16px}.level .verdict{display:block;color:var(--muted);font-size:13px}
+.level dd{margin:0;overflow-wrap:anywhere}.level dd b{font-size:16px}
+.level .verdict{display:block;color:var(--muted);font-size:13px}
 .scroll{position:relative;overflow-x:auto;-webkit-overflow-scrolling:touch}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums;width:100%}
 th,td{padding:6px 10px;white-space:nowrap;text-align:right;border-bottom:1px solid var(--grid)}
@@ -47,10 +48,12 @@ th.text,td.text{text-align:left}
 th small,td small{display:block;font-weight:400;color:var(--muted);font-size:11.5px}
 th:first-child,td:first-child{position:sticky;left:0;background:var(--card);z-index:1;text-align:left}
 th button{all:unset;cursor:pointer;display:block;width:100%}
-th button:hover{color:var(--accent)}th button:focus-visible{outline:2px solid var(--accent);outline-offset:2px;border-radius:3px}
+th button:hover{color:var(--accent)}
+th button:focus-visible{outline:2px solid var(--accent);outline-offset:2px;border-radius:3px}
 th[aria-sort=ascending] button>span::after{content:" \\25B2";font-size:9px}
 th[aria-sort=descending] button>span::after{content:" \\25BC";font-size:9px}
-td .name{display:inline-block;width:max-content;max-width:min(290px,36vw);white-space:normal;overflow-wrap:anywhere;vertical-align:top}
+td .name{display:inline-block;width:max-content;max-width:min(290px,36vw);
+white-space:normal;overflow-wrap:anywhere;vertical-align:top}
 th:last-child,td:last-child{padding-right:18px}
 tr.first>td{border-top:2px solid var(--line)}table.sorted tr.first>td{border-top:0}
 tr:last-child>td{border-bottom:0}
@@ -60,13 +63,14 @@ td.best b{font-weight:700}td.best{background:var(--best)}td.second u{text-underl
 td.failed{text-align:left;color:var(--muted);white-space:normal}
 .swatch{display:inline-block;width:10px;height:10px;border-radius:50%;margin-right:7px;background:var(--dense)}
 p.caption{font-size:13px;margin:8px 0 0;overflow-wrap:anywhere}
-ul.notes{color:var(--muted);font-size:13px;margin:10px 0 0;padding-left:18px}ul.notes li{margin:3px 0;overflow-wrap:anywhere}
+ul.notes{color:var(--muted);font-size:13px;margin:10px 0 0;padding-left:18px}
+ul.notes li{margin:3px 0;overflow-wrap:anywhere}
 .charts{display:grid;gap:14px;grid-template-columns:repeat(auto-fit,minmax(min(100%,560px),1fr))}
 figure{margin:0;padding:6px;overflow-x:auto;display:flex;justify-content:center}
 figure svg{max-width:100%;height:auto;display:block}
 figure .narrow{display:none}
-@media (max-width:640px){main{padding:18px 12px 40px}h1{font-size:23px}figure .wide{display:none}figure .narrow{display:block}
-figure{padding:0}th,td{padding:6px 8px}
+@media (max-width:640px){main{padding:18px 12px 40px}h1{font-size:23px}
+figure .wide{display:none}figure .narrow{display:block}figure{padding:0}th,td{padding:6px 8px}
 /* Room for the numbers: what was really removed stands in the table of sizes, too. */
 .quality th:nth-child(3),.quality td:nth-child(3):not(.failed){display:none}}
 details{margin:12px 0;padding:10px 14px}summary{cursor:pointer;font-weight:600}

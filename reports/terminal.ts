@@ -13,6 +13,7 @@ import {
   type TableCell,
   type TableRow,
 } from "./document.ts";
+import { wrapped } from "./format.ts";
 
 /** How to draw a report. */
 export interface TerminalOptions {
@@ -43,19 +44,9 @@ const MOST_LABEL = 34;
 const cellWords = ({ text, spread, sign }: TableCell) =>
   shorten(harmless(text + spread + (sign === "" ? "" : ` ${sign}`)), MOST_LABEL);
 
-/** Breaks `text` into lines of at most `width` characters, those after the first indented. */
-export function wrapLine(text: string, width: number, indent: string): string {
-  const lines: string[] = [];
-  let last = "";
-  // A number stays with its unit.
-  for (const word of harmless(text).split(/ (?!%)/)) {
-    if (last.trim() !== "" && last.length + word.length + 1 > width) {
-      lines.push(last);
-      last = indent + word;
-    } else last = last === "" ? word : `${last} ${word}`;
-  }
-  return [...lines, last].join("\n");
-}
+/** A text in lines of at most `width` characters, those after the first indented. */
+export const wrapLine = (text: string, width: number, indent: string): string =>
+  wrapped(harmless(text), width, indent).join("\n");
 
 /** Widths of a table's columns; a failed row's message takes the place of its values. */
 const widthsOf = ({ columns, rows }: TableBlock): number[] =>
