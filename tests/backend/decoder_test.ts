@@ -8,7 +8,6 @@ import { type DecoderConfig, memorySource, tensorNames } from "../../models/conf
 import { queryHeads } from "../../models/units.ts";
 import { disposeCache, extend, type Extension, type KvCache } from "../../models/decode.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
-import { applyLinear, mergedWeight } from "../../models/device.ts";
 import { logits } from "../../models/vocabulary.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { referenceForward, referenceLogProbs, type ReferenceMasks } from "../support/reference.ts";
@@ -227,15 +226,4 @@ testOnEngines("targetLogProbs() throws on NaN and frees its tensors", async () =
   const error = await assertRejects(() => targetLogProbs(model, hidden, tokens), NumericError);
   assert(error.message.includes(`token ${tokens[0]}`), error.message);
   hidden.dispose();
-});
-
-testOnEngines("mergedWeight() folds a low-rank update that applyLinear() adds", async () => {
-  const rng = createRng(5, "lora");
-  const matrix = (n: number, m: number) => tf.tensor2d(Array.from({ length: n * m }, () => rng.normal()), [n, m]);
-  const [unmerged, merged] = tf.tidy(() => {
-    const x = matrix(3, 8);
-    const linear = { weight: matrix(8, 5), lora: { down: matrix(8, 2), up: matrix(2, 5), scale: 0.5 } };
-    return [applyLinear(x, linear), applyLinear(x, { weight: mergedWeight(linear) })];
-  });
-  assertClose(await read(unmerged), await read(merged));
 });

@@ -123,12 +123,6 @@ Deno.test("bench answers wrong use with one message and exit code 2", async () =
   }
 });
 
-Deno.test("bench ls presets lists each with its first line", async () => {
-  const { stdout } = await bench("ls", "presets");
-  assertMatch(stdout, /^default\n {2}\S.*\n/m);
-  assertMatch(stdout, /\nsmoke\n {2}\S/);
-});
-
 Deno.test("bench ls training names every key of --training with its default and meaning", async () => {
   const { code, stdout } = await bench("ls", "training");
   assertEquals(code, 0);

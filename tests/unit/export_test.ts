@@ -168,13 +168,6 @@ folderTest("exportHfFolder() and exportGguf() refuse unequal widths and keep an 
   assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["hf"]);
 });
 
-folderTest("exportHfFolder() replaces what was there as a whole", async (folder) => {
-  (await exportedHf(folder, exportToy(), { maxShardBytes: 20_000 })).source.close();
-  (await exportedHf(folder, exportToy({ tiedHead: true }))).source.close();
-  assert(![...Deno.readDirSync(`${folder}/hf`)].some(({ name }) => name.includes("-of-")));
-  assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["hf"]);
-});
-
 Deno.test("exportGguf() writes a file that reads back the same, tokenizer included", async () => {
   const llama3 = {
     type: "llama3",

@@ -3,10 +3,9 @@ import fc from "fast-check";
 import { at } from "../../core/util/indexing.ts";
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { llmPruner, widthsOfSteps } from "../../methods/llm_pruner/mod.ts";
-import { parseOptions } from "../../methods/mod.ts";
+import { widthsOfSteps } from "../../methods/llm_pruner/mod.ts";
 import { globalWidths, keepBest, keepWidths, twoTierWidths } from "../../methods/_shared/selection.ts";
-import { type LayerScores, reduceRuns, scoresOfColumns, scoresOfGroups } from "../../methods/_shared/scoring.ts";
+import { type LayerScores, scoresOfColumns, scoresOfGroups } from "../../methods/_shared/scoring.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import type { LayerPlan, LayerShape } from "../../models/units.ts";
 import { keptParameters } from "../../models/count.ts";
@@ -192,18 +191,6 @@ Deno.test("the steps of llm-pruner never bring a unit back, and end at the budge
   ));
 });
 
-Deno.test("llm-pruner refuses before its first pass what its layers cannot lose, and no layers that it does not use", () => {
-  const config = configOf(8, GROUPED);
-  const target = resolveTarget(config, { sparsity: 0.5, units: ["ffn"] });
-  const check = (given: Record<string, unknown>) =>
-    llmPruner.check!(config, target, parseOptions(llmPruner, { keepFirst: 4, keepLast: 2, ...given }), {});
-  for (const structure of ["block", "global"]) {
-    assertThrows(() => check({ structure }), UsageError, "Sparsity 0.5 cannot be reached");
-  }
-  check({ structure: "uniform", keepFirst: 6 });
-  check({ structure: "global", keepFirst: 0, keepLast: 0 });
-});
-
 /** Scores of kept units; minus infinity for the others. */
 function onlyOf({ ffn, queryHeads, kvGroups }: LayerScores, kept: LayerPlan): LayerScores {
   const only = (scores: Float64Array, units: readonly number[]) =>
@@ -274,20 +261,6 @@ Deno.test("twoTierWidths() reproduces LLM-Pruner's published sizes of LLaMA-7B",
     const target = resolveTarget(llama7b, { sparsity, units: ["ffn", "kv-groups"] });
     assertEquals(twoTierWidths(llama7b, target, { start, end }), published);
   }
-});
-
-Deno.test("selection keeps everything at sparsity 0", () => {
-  const config = configOf(3, GROUPED);
-  const target = resolveTarget(config, { sparsity: 0, units: ["ffn", "query-heads", "kv-groups"] });
-  const scores = randomScores(config, 0);
-  assertEquals(keepBest(scores, target), densePlan(config));
-  assertEquals(globalWidths(config, scores, target, { pool: "all" }), config.layers);
-  assertEquals(globalWidths(config, scores, target, { pool: "type" }), config.layers);
-});
-
-Deno.test("reduceRuns() sums or averages neighbours", () => {
-  assertEquals([...reduceRuns([1, 2, 3, 4, 5, 6], 3)], [6, 15]);
-  assertEquals([...reduceRuns([1, 2, 3, 4, 5, 6], 3, "mean")], [2, 5]);
 });
 
 Deno.test("scoresOfColumns() credits a group with its own query heads", () => {

@@ -10,8 +10,10 @@ import { listMethods } from "../../methods/mod.ts";
 import { colours } from "../../reports/palette.ts";
 import { sectionsOf } from "../../benchmarks/commands/reports.ts";
 import type { Section } from "../../reports/sections.ts";
-import type { DoneRecord } from "../../core/schema/schema.ts";
+import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
 import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
+
+const sectionOf = (records: readonly CellRecord[]) => at(sectionsOf(records), 0);
 
 const allCharts = (section: Section) => Object.values(buildCharts(section)).flat();
 
@@ -59,8 +61,7 @@ Deno.test("colours() gives a method the same colour whatever else is compared, a
 });
 
 Deno.test("buildCharts() draws what the records allow and nothing else", () => {
-  const names = (records: Parameters<typeof sectionsOf>[0]) =>
-    allCharts(at(sectionsOf(records), 0)).map(({ name }) => name);
+  const names = (records: Parameters<typeof sectionsOf>[0]) => allCharts(sectionOf(records)).map(({ name }) => name);
   assertEquals(names(sweepRecords()), [
     "accuracy-vs-pp512",
     "accuracy-vs-parameters",
@@ -84,7 +85,7 @@ Deno.test("buildCharts() shows removed layers with width 0, in their places", ()
   const units = (l: number) => gone.includes(l) ? [] : [0];
   record.plan.layers = layers.map((_, l) => ({ kvGroups: units(l), queryHeads: units(l), ffnChannels: units(l) }));
   for (const name of ["kept-ffn-channels", "kept-query-heads"]) {
-    const { spec } = allCharts(at(sectionsOf([record]), 0)).find((chart) => chart.name === name)!;
+    const { spec } = allCharts(sectionOf([record])).find((chart) => chart.name === name)!;
     const { data } = spec(900) as unknown as { data: { values: { layer: number; kept: number }[] } };
     assertEquals(data.values.map(({ layer }) => layer), layers.map((_, l) => l + 1));
     assertEquals(data.values.filter(({ kept }) => kept === 0).map(({ layer }) => layer), [4, 30]);
@@ -95,7 +96,7 @@ Deno.test("buildCharts() draws what is beyond the scale at its edge, without an 
   const destroyed = doneRecord({ method: "flap", sparsity: 0.5 });
   destroyed.perplexity = destroyed.perplexity.map((result) => ({ ...result, perplexity: 1e6, perplexityStderr: 9e5 }));
   const records = [doneRecord(), doneRecord({ method: "flap", sparsity: 0.2 }), destroyed];
-  const chart = allCharts(at(sectionsOf(records), 0)).find(({ name }) => name === "perplexity-vs-sparsity");
+  const chart = allCharts(sectionOf(records)).find(({ name }) => name === "perplexity-vs-sparsity");
   const points: { asked: number; beyond: boolean; quality: number; low: number; high: number }[] = [];
   // Layers are nested; points are the values that say whether they are beyond.
   JSON.stringify(chart?.spec(WIDE), (_, value) => {
@@ -122,7 +123,7 @@ Deno.test("buildCharts() ends a hopeless interval of a speed-up at the edge of i
     return record;
   };
   const records = [timed(null, [10, 10], 0), timed("flap", [9, 8.9], 0.2), timed("random", [4, 40], 0.4)];
-  const section = at(sectionsOf(records), 0);
+  const section = sectionOf(records);
   const chart = allCharts(section).find(({ name }) => name === "speedup-vs-macs-pp512");
   const spec = JSON.stringify(chart?.spec(WIDE));
   const values = [...spec.matchAll(/"[xy]":([\d.]+)/g)].map(([, value]) => Number(value));
@@ -137,13 +138,13 @@ Deno.test("buildCharts() ends a hopeless interval of a speed-up at the edge of i
 Deno.test("toSvg() draws the same bytes twice, with tooltips, and names cannot become markup", async () => {
   const evil = `<script>alert("x")</script>`;
   const records = [doneRecord(), doneRecord({ method: evil, sparsity: 0.2, model: "SmolLM2-135M.gguf" })];
-  for (const chart of allCharts(at(sectionsOf(records), 0))) {
+  for (const chart of allCharts(sectionOf(records))) {
     const svg = await toSvg(chart.spec(WIDE));
     assertEquals(await toSvg(chart.spec(WIDE)), svg);
     assert(!svg.includes("<script"));
     assertStringIncludes(svg, "&lt;script&gt;");
   }
-  const svg = await toSvg(allCharts(at(sectionsOf(records), 0))[0].spec(WIDE));
+  const svg = await toSvg(allCharts(sectionOf(records))[0].spec(WIDE));
   assertStringIncludes(svg, "<title>&lt;script&gt;");
 });
 
@@ -178,7 +179,7 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
   const recovered = doneRecord({ method: "flap", sparsity: 0.2, damage: 0.3 });
   recovered.training = [{ stage: "recovery", steps: 3, tokens: 300, seconds: 3, curve }];
   const charts = (...records: DoneRecord[]) =>
-    allCharts(at(sectionsOf(records), 0)).find(({ name }) => name === "training-curves");
+    allCharts(sectionOf(records)).find(({ name }) => name === "training-curves");
   assertEquals(charts(doneRecord(), recovered), undefined);
   const { values } = charts(doneRecord(), recovered, learned)!.spec(WIDE).data as {
     values: { panel: string; method: string; step: number; value: number }[];

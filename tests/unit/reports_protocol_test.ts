@@ -17,6 +17,8 @@ import { resultTable } from "../../reports/result_tables.ts";
 import { renderNextSteps } from "../../reports/next_steps.ts";
 import { doneRecord, failedRecord, type FakeCell, smallRecords } from "../support/reports_fixture.ts";
 
+const sectionOf = (records: CellRecord[]) => at(sectionsOf(records), 0);
+
 const compared = (a: CellRecord[], b: CellRecord[], names: [string, string] = ["A", "B"]) =>
   compareRuns(sectionsOf(a), sectionsOf(b), names);
 
@@ -55,7 +57,7 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
   );
   assertEquals(text("options"), "mask-prune: masks hard");
   const warned = (records: DoneRecord[]) =>
-    warnings(at(sectionsOf(records), 0)).filter((text) => text.includes("as the run asks"));
+    warnings(sectionOf(records)).filter((text) => text.includes("as the run asks"));
   assertEquals(warned([doneRecord(), plain, gradual]), []);
   assertEquals(warned([doneRecord(), plain, own]), [
     "mask-prune at 20 % was not trained as the run asks: 10 steps, 320 tokens instead of 5 steps, 320 tokens; hidden " +
@@ -134,7 +136,7 @@ Deno.test("resultTable() has pruning, learning and evaluation apart, and sums th
   });
   const failed = failedRecord({ method: "flap", sparsity: 0.2, seed: 2 });
   const cell = { ...failed.cell, recover: "lora" as const, training: TRAINING };
-  const section = at(sectionsOf([...records, { ...failed, cell, seconds: 900 }]), 0);
+  const section = sectionOf([...records, { ...failed, cell, seconds: 900 }]);
   const { columns, rows } = resultTable("cost", section, [])!;
   const values = Object.fromEntries(columns.map(({ id }, i) => [id, at(at(rows, 0).cells, i).sort]));
   assertAlmostEquals(Number(values["prune-seconds"]), 10);
@@ -173,7 +175,7 @@ Deno.test("doubts() marks speed-ups within their error of 1, and unequal ones of
     return record;
   };
   const marks = (...records: DoneRecord[]) => {
-    const section = at(sectionsOf(records), 0);
+    const section = sectionOf(records);
     const column = section.columns.find(({ kind }) => kind === "throughput")!;
     const { topics, lines } = glance(section, []);
     return {
@@ -211,7 +213,7 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   flap.throughput = [result];
   random.throughput = [{ ...result, sharedFrom: flap.id }];
   const second = { ...random, cell: { ...random.cell, seed: 1 }, id: "random-of-another-seed" };
-  const section = at(sectionsOf([dense, flap, random, second]), 0);
+  const section = sectionOf([dense, flap, random, second]);
   const key = at(section.columns, 0).key;
   const logs = [2, 2.1, 1.9].map(Math.log);
   const center = (at(logs, 0) + at(logs, 1) + at(logs, 2)) / 3;
@@ -234,13 +236,13 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   assertStringIncludes(renderTable([dense, flap, random], { width: 120, colour: false }).replace(/\s+/g, " "), part);
   // An interval that holds 1 is marked, however small its mean's distance from another is.
   flap.throughput = [{ ...result, samplesMs: [60, 100, 500] }];
-  const wide = at(sectionsOf([dense, flap]), 0);
+  const wide = sectionOf([dense, flap]);
   assertEquals([...doubts(wide, at(wide.columns, 0)).values()], ["no difference"]);
 });
 
 Deno.test("speeds that cannot be measured so are marked, or warned of", () => {
   const words = (records: DoneRecord[]) => {
-    const section = at(sectionsOf(records), 0);
+    const section = sectionOf(records);
     const marks = [...doubts(section, at(section.columns, 0)).values()];
     return { marks, warned: warnings(section).filter((text) => text.startsWith("pp512")) };
   };
@@ -286,7 +288,7 @@ Deno.test("every format gives both ends of a speed-up's interval, which are not 
   const fields = line.split(",").slice(-header.split(",").length);
   assertEquals(places.map((place) => Number(at(fields, place)).toFixed(2)), ["1.13", "2.80"]);
   // Equally far from 1 in logarithms, an interval holds 1 where its mean alone seems safe.
-  const doubtful = at(sectionsOf(alternated([1.1, 1.9])), 0);
+  const doubtful = sectionOf(alternated([1.1, 1.9]));
   assertEquals([...doubts(doubtful, at(doubtful.columns, 0)).values()], ["no difference"]);
 });
 
@@ -297,7 +299,7 @@ Deno.test("throughput stands under the machine that timed it, not the one that s
   here.throughput = [{ ...result, machine: { engine, library, device, cpu } }];
   there.throughput = [{ ...result, machine: { engine, library, device, cpu: "another processor" } }];
   const protocols = (records: DoneRecord[]) =>
-    at(sectionsOf(records), 0).columns.filter(({ kind }) => kind === "throughput").map(({ protocol }) => protocol);
+    sectionOf(records).columns.filter(({ kind }) => kind === "throughput").map(({ protocol }) => protocol);
   assertEquals(protocols([here, { ...there, throughput: here.throughput }]).length, 1);
   const [first, second] = protocols([here, there]);
   assertStringIncludes(first!, cpu);
@@ -336,7 +338,7 @@ Deno.test("of a model that was pruned elsewhere reports say what it lacks, and o
   const failed = failedRecord({ method: "magnitude", sparsity: 0.5 });
   const [dense, theirs] = [doneRecord(), elsewhere(0.1499)];
   const lacks = "theirs, pruned elsewhere, lacks 14.99 % of the prunable parameters of SmolLM2-135M.gguf.";
-  const words = (...records: (DoneRecord | typeof failed)[]) => prunedWords(at(sectionsOf(records), 0));
+  const words = (...records: (DoneRecord | typeof failed)[]) => prunedWords(sectionOf(records));
   assertEquals(words(dense, theirs), lacks);
   assertEquals([words(dense), words(dense, failed)], ["", ""]);
   const expected = `flap pruned SmolLM2-135M.gguf (134.5M parameters) by 20 %. ${lacks}`;
@@ -356,7 +358,7 @@ Deno.test("a published perplexity stands beside ours per token in windows of its
   const beside = (changes: Partial<DoneRecord["perplexity"][number]>) => {
     const dense = { ...doneRecord(), paper: "llm-pruner-20" as const };
     dense.perplexity = dense.perplexity.map((result) => ({ ...result, windowTokens: 128, ...changes }));
-    const { rows } = besidePaper(at(sectionsOf([dense]), 0))!;
+    const { rows } = besidePaper(sectionOf([dense]))!;
     return at(rows, 0).values.find(({ measure }) => measure === "ppl:wikitext2:128")?.ours?.value;
   };
   const { perplexity } = at(doneRecord().perplexity, 0);

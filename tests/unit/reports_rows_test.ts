@@ -1,11 +1,13 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
-import type { DoneRecord } from "../../core/schema/schema.ts";
+import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
 import { reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { protocol } from "../../reports/protocol.ts";
 import type { Row, Section } from "../../reports/sections.ts";
 import { doneRecord, failedRecord, sweepRecords } from "../support/reports_fixture.ts";
 import { known } from "../support/values.ts";
+
+const sectionOf = (records: CellRecord[]) => at(sectionsOf(records), 0);
 
 const rowOf = (section: Section, label: string, asked: number): Row =>
   section.rows.find((row) => row.label === label && row.asked === asked)!;
@@ -13,7 +15,7 @@ const columnOf = (section: Section, name: string, metric?: string) =>
   section.columns.find((column) => column.name === name && (metric === undefined || column.metric === metric))!;
 
 Deno.test("sectionsOf() puts dense first, then levels in order, then simple baselines before learned masks", () => {
-  const section = at(sectionsOf(sweepRecords().toReversed()), 0);
+  const section = sectionOf(sweepRecords().toReversed());
   assertEquals(section.rows.map(({ label, asked }) => `${label} ${asked}`), [
     "dense 0",
     ...["random", "magnitude", "wanda-sp", "llm-pruner", "flap", "mask-prune"].map((label) => `${label} 0.2`),
@@ -26,14 +28,14 @@ Deno.test("sectionsOf() gives mean and sample standard deviation over seeds, sta
     const record = doneRecord({ method: "flap", sparsity: 0.2, seed });
     return { ...record, perplexity: [{ ...at(record.perplexity, 0), perplexity: value, perplexityStderr: 0.5 }] };
   });
-  const several = at(sectionsOf(records), 0);
+  const several = sectionOf(records);
   const key = columnOf(several, "wikitext2").key;
   const { value, spread, spreadOf, n } = at(several.rows, 0).values.get(key)!;
   assertAlmostEquals(value, 7 / 3);
   assertAlmostEquals(spread!, Math.sqrt((16 + 1 + 25) / 9 / 2));
   assertEquals([spreadOf, n], ["seeds", 3]);
 
-  const one = at(at(sectionsOf(records.slice(0, 1)), 0).rows, 0).values.get(key);
+  const one = at(sectionOf(records.slice(0, 1)).rows, 0).values.get(key);
   assertEquals(one, { value: 1, spread: 0.5, spreadOf: "stderr", n: 1 });
 });
 
@@ -46,7 +48,7 @@ Deno.test("sectionsOf() pools the timed repeats of all seeds as if they were one
     const result = { name: "pp512", batch: 1, tokensPerS: { mean, sd }, samplesMs: rates.map((rate) => 1e3 / rate) };
     return { ...record, throughput: [result] };
   });
-  const section = at(sectionsOf(records), 0);
+  const section = sectionOf(records);
   const pooled = at(section.rows, 0).values.get(columnOf(section, "pp512").key)!;
   const mean = 67 / 5;
   const all = samples.flat();
@@ -69,12 +71,12 @@ Deno.test("sectionsOf() never mixes results of other data, limits or protocols i
       perplexity: [{ ...at(base.perplexity, 0), protocol: "b" as const }],
     },
   ];
-  const section = at(sectionsOf([base, ...others]), 0);
+  const section = sectionOf([base, ...others]);
   const columns = section.columns.filter(({ kind }) => kind === "perplexity");
   assertEquals(columns.length, 4);
   for (const row of section.rows) assertEquals(columns.filter(({ key }) => row.values.has(key)).length, 1);
 
-  const tasks = at(sectionsOf([base, doneRecord({ method: "random", sparsity: 0.2, examples: 100 })]), 0);
+  const tasks = sectionOf([base, doneRecord({ method: "random", sparsity: 0.2, examples: 100 })]);
   const means = tasks.columns.filter(({ kind }) => kind === "mean-accuracy");
   assertEquals(means.length, 2);
   assert(means.every(({ limited }) => limited));
@@ -104,27 +106,21 @@ Deno.test("sectionsOf() never puts fast and exact arithmetic into one table, and
 });
 
 Deno.test("sectionsOf() keeps failed cells as rows, and beside finished seeds of the same row", () => {
-  const section = at(
-    sectionsOf([
-      doneRecord({ method: "flap", sparsity: 0.2, seed: 0 }),
-      failedRecord({ method: "flap", sparsity: 0.2, seed: 1 }),
-      failedRecord({ method: "random", sparsity: 0.2 }),
-    ]),
-    0,
-  );
+  const section = sectionOf([
+    doneRecord({ method: "flap", sparsity: 0.2, seed: 0 }),
+    failedRecord({ method: "flap", sparsity: 0.2, seed: 1 }),
+    failedRecord({ method: "random", sparsity: 0.2 }),
+  ]);
   assertEquals([rowOf(section, "flap", 0.2).runs.length, rowOf(section, "flap", 0.2).failures.length], [1, 1]);
   assertEquals([rowOf(section, "random", 0.2).runs.length, rowOf(section, "random", 0.2).failures.length], [0, 1]);
 });
 
 Deno.test("sectionsOf() names the options that differ where a method occurs with several", () => {
-  const section = at(
-    sectionsOf([
-      doneRecord({ method: "llm-pruner", options: { score: "vector", range: [4, 30] }, sparsity: 0.2 }),
-      doneRecord({ method: "llm-pruner", options: { score: "element-1", range: [4, 30] }, sparsity: 0.2 }),
-      doneRecord({ method: "flap", options: { structure: "AL-AM" }, sparsity: 0.2 }),
-    ]),
-    0,
-  );
+  const section = sectionOf([
+    doneRecord({ method: "llm-pruner", options: { score: "vector", range: [4, 30] }, sparsity: 0.2 }),
+    doneRecord({ method: "llm-pruner", options: { score: "element-1", range: [4, 30] }, sparsity: 0.2 }),
+    doneRecord({ method: "flap", options: { structure: "AL-AM" }, sparsity: 0.2 }),
+  ]);
   const actual = section.rows.map(({ label }) => label);
   assertEquals(actual, ["llm-pruner, score element-1", "llm-pruner, score vector", "flap"]);
   const ablations = [{}, { structure: "UL-UM" }, { bias: "none" }].map((changes) => {
@@ -132,14 +128,14 @@ Deno.test("sectionsOf() names the options that differ where a method occurs with
     const record = doneRecord({ method: "flap", options, sparsity: 0.2 });
     return { ...record, cell: { ...record.cell, method: { id: "flap", options, changed: Object.keys(changes) } } };
   });
-  const got = at(sectionsOf(ablations), 0).rows.map(({ label }) => label).sort();
+  const got = sectionOf(ablations).rows.map(({ label }) => label).sort();
   assertEquals(got, ["flap", "flap, bias none", "flap, structure UL-UM"]);
   const other = doneRecord({ method: "flap", sparsity: 0.2 });
   other.cell = { ...other.cell, calibration: { ...other.cell.calibration, sequences: 8 } };
-  const calibrated = at(sectionsOf([doneRecord({ method: "flap", sparsity: 0.2 }), other]), 0);
+  const calibrated = sectionOf([doneRecord({ method: "flap", sparsity: 0.2 }), other]);
   assertEquals(calibrated.rows.map(({ label }) => label), ["flap", "flap, calibration sequences 8"]);
   // A row is found by what it is, in whatever run it stands.
-  const alone = at(at(sectionsOf([other]), 0).rows, 0);
+  const alone = at(sectionOf([other]).rows, 0);
   assertEquals([alone.label, alone.key], ["flap", at(calibrated.rows, 1).key]);
 });
 
@@ -153,7 +149,7 @@ Deno.test("sectionsOf() names text files alike, and with the folders that tell f
       corpus,
       dataset: { ...first.dataset, sha256: String(i).repeat(64) },
     }));
-    const { columns } = at(sectionsOf([record]), 0);
+    const { columns } = sectionOf([record]);
     for (const { name, slug } of columns) assertEquals(slug, `${name.replace("/", "_").replace("/", "_")}_a1024_n40`);
     return columns.map(({ name }) => name);
   };
@@ -170,11 +166,11 @@ Deno.test("sectionsOf() says of word perplexities that they are such, and whethe
     ...base,
     perplexity: [{ ...at(base.perplexity, 0), protocol: "c" as const, perplexityStderr: null, maxWindows }],
   });
-  const all = at(sectionsOf([documents()]), 0);
+  const all = sectionOf([documents()]);
   const found = [columnOf(all, "wikitext2").metric, columnOf(all, "wikitext2").count];
   assertEquals(found, ["word perplexity", "n=40 documents"]);
   assertEquals(columnOf(all, "wikitext2").limited, false);
-  const some = at(sectionsOf([documents(40)]), 0);
+  const some = sectionOf([documents(40)]);
   assertEquals(columnOf(some, "wikitext2").count, "n=first 40 documents");
   assertEquals(columnOf(some, "wikitext2").limited, true);
 });
@@ -190,7 +186,7 @@ Deno.test("sectionsOf() counts the windows of a text whose windows begin with ot
     tokens: 44 * 511,
     droppedTokens: 24 * 511,
   }));
-  const column = at(sectionsOf([record]), 0).columns.find(({ kind }) => kind === "perplexity")!;
+  const column = sectionOf([record]).columns.find(({ kind }) => kind === "perplexity")!;
   assertEquals(column.count, "L=512, n=20 of 44");
 });
 
@@ -199,7 +195,7 @@ Deno.test("sectionsOf() takes the later of two runs with one seed that measured 
   const late = { ...early, startedAt: "2027-01-01T00:00:00.000Z" };
   late.perplexity = [{ ...at(early.perplexity, 0), perplexity: 99 }];
   for (const records of [[early, late], [late, early]]) {
-    const section = at(sectionsOf(records), 0);
+    const section = sectionOf(records);
     const estimate = at(section.rows, 0).values.get(columnOf(section, "wikitext2").key)!;
     assertEquals([estimate.value, estimate.n], [99, 1]);
   }
@@ -210,7 +206,7 @@ Deno.test("sectionsOf() compares throughput with dense on the same machine only"
   const here = doneRecord({ method: "flap", sparsity: 0.2 });
   const there = doneRecord({ method: "random", sparsity: 0.2 });
   there.environment.cpu = "Another CPU";
-  const section = at(sectionsOf([dense, here, there]), 0);
+  const section = sectionOf([dense, here, there]);
   const pp = section.columns.find(({ name, protocol }) => name === "pp512" && protocol.includes("Example CPU"))!;
   const expected = at(here.throughput, 0).tokensPerS.mean / at(dense.throughput, 0).tokensPerS.mean;
   assertAlmostEquals(rowOf(section, "flap", 0.2).speedUps.get(pp.key)!.value, expected, 1e-12);
@@ -222,7 +218,7 @@ Deno.test("sectionsOf() takes the mean accuracy over acc or acc_norm as LLM-Prun
   const record = doneRecord();
   const value = (task: string, metric: string) =>
     known(record.tasks.find((own) => own.task === task)!.metrics[metric]).value;
-  const section = at(sectionsOf([record]), 0);
+  const section = sectionOf([record]);
   const primary = section.columns.filter(({ kind, primary }) => kind === "task" && primary);
   assertEquals(primary.map(({ metric }) => metric), ["acc", "acc_norm"]);
   const column = section.columns.find(({ kind }) => kind === "mean-accuracy")!;
@@ -236,5 +232,5 @@ Deno.test("sectionsOf() takes the mean accuracy over acc or acc_norm as LLM-Prun
 });
 
 Deno.test("sectionsOf() shows of a path its last part only", () => {
-  assertEquals(at(sectionsOf([doneRecord({ model: "/secret/place/model.gguf" })]), 0).model, "model.gguf");
+  assertEquals(sectionOf([doneRecord({ model: "/secret/place/model.gguf" })]).model, "model.gguf");
 });

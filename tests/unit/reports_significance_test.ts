@@ -2,7 +2,7 @@ import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { mcnemarExact } from "../../core/util/stats.ts";
-import type { DoneRecord } from "../../core/schema/schema.ts";
+import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
 import { sectionsOf } from "../../benchmarks/commands/reports.ts";
 import type { Section } from "../../reports/sections.ts";
 import {
@@ -15,6 +15,8 @@ import {
   standings,
 } from "../../reports/significance.ts";
 import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
+
+const sectionOf = (records: CellRecord[]) => at(sectionsOf(records), 0);
 
 /** A record whose arc_easy outcomes are given. */
 function withOutcomes(method: string, outcomes: string): DoneRecord {
@@ -33,10 +35,7 @@ Deno.test("rankings() tests one-seed tasks by McNemar, corrected by Holm over th
   const best = "1".repeat(60) + "0".repeat(40);
   const near = "1".repeat(58) + "0".repeat(42);
   const far = "1".repeat(30) + "0".repeat(70);
-  const section = at(
-    sectionsOf([withOutcomes("flap", best), withOutcomes("random", far), withOutcomes("wanda-sp", near)]),
-    0,
-  );
+  const section = sectionOf([withOutcomes("flap", best), withOutcomes("random", far), withOutcomes("wanda-sp", near)]);
   const ranking = find(section, "arc_easy");
   assertEquals(ranking.rows.map(({ label }) => label), ["flap", "wanda-sp", "random"]);
   const [toNear, toFar] = take(ranking.rows.slice(1).map((row) => ranking.comparisons.get(row)!), 2);
@@ -53,11 +52,7 @@ Deno.test("standings() stars the best only when it is clearly better than every 
   const best = "1".repeat(80) + "0".repeat(20);
   const low = "1".repeat(30) + "0".repeat(70);
   const low2 = "0".repeat(70) + "1".repeat(30);
-  const clear = sectionsOf([
-    withOutcomes("flap", best),
-    withOutcomes("random", low),
-    withOutcomes("wanda-sp", low2),
-  ]);
+  const clear = sectionsOf([withOutcomes("flap", best), withOutcomes("random", low), withOutcomes("wanda-sp", low2)]);
   assertEquals(signs(find(at(clear, 0), "arc_easy")), ["flap 1 *", "random 2", "wanda-sp 2"]);
   const tie = sectionsOf([withOutcomes("flap", best), withOutcomes("random", best)]);
   assertEquals(signs(find(at(tie, 0), "arc_easy")), ["random 1", "flap 1 ≈"]);
@@ -75,7 +70,7 @@ Deno.test("rankings() tests no identical rows, and corrects the others as if the
     return record;
   };
   const p = (records: DoneRecord[], method: string) => {
-    const { rows, comparisons } = find(at(sectionsOf(records), 0), "wikitext2");
+    const { rows, comparisons } = find(sectionOf(records), "wikitext2");
     const { test, p } = comparisons.get(rows.find(({ methodId }) => methodId === method)!)!;
     return { test, p };
   };
@@ -96,34 +91,28 @@ Deno.test("rankings() compares perplexities window by window: a small lead in ev
     record.perplexity = [{ ...at(base.perplexity, 0), windowNll, nllPerToken: mean, perplexity: Math.exp(mean) }];
     return record;
   };
-  const small = find(at(sectionsOf([base, shift("random", (i) => 0.02 + 0.001 * (i % 3))]), 0), "wikitext2");
+  const small = find(sectionOf([base, shift("random", (i) => 0.02 + 0.001 * (i % 3))]), "wikitext2");
   assertEquals(signs(small), ["flap 1 *", "random 2"]);
-  const noisy = find(
-    at(sectionsOf([base, shift("random", (i) => 0.02 + (i % 2 === 0 ? 0.5 : -0.5))]), 0),
-    "wikitext2",
-  );
+  const noisy = find(sectionOf([base, shift("random", (i) => 0.02 + (i % 2 === 0 ? 0.5 : -0.5))]), "wikitext2");
   assertEquals(signs(noisy), ["flap 1", "random 2 ≈"]);
   const lead = small.comparisons.get(at(small.rows, 1))!.lead;
   assert(lead.low > 0.02 && lead.low <= lead.value && lead.value <= lead.high && lead.high < 0.022);
 });
 
 Deno.test("rankings() does not rank throughput and does not test rows with other data", () => {
-  const section = at(sectionsOf(sweepRecords()), 0);
+  const section = sectionOf(sweepRecords());
   assert(rankings(section).every(({ column }) => column.kind !== "throughput"));
   const short = doneRecord({ method: "random", sparsity: 0.2, windows: 20 });
-  const ranked = rankings(at(sectionsOf([doneRecord({ method: "flap", sparsity: 0.2 }), short]), 0))
+  const ranked = rankings(sectionOf([doneRecord({ method: "flap", sparsity: 0.2 }), short]))
     .filter(({ column }) => column.kind === "perplexity");
   assertEquals(ranked.map(({ rows, comparisons }) => [rows.length, comparisons.size]), [[1, 0], [1, 0]]);
 });
 
 Deno.test("rankings() calls no lead clear on four windows, however large", () => {
-  const section = at(
-    sectionsOf([
-      doneRecord({ method: "flap", sparsity: 0.2, windows: 4 }),
-      doneRecord({ method: "random", sparsity: 0.2, windows: 4, damage: 3 }),
-    ]),
-    0,
-  );
+  const section = sectionOf([
+    doneRecord({ method: "flap", sparsity: 0.2, windows: 4 }),
+    doneRecord({ method: "random", sparsity: 0.2, windows: 4, damage: 3 }),
+  ]);
   const ranking = find(section, "wikitext2");
   assert(ranking.comparisons.get(at(ranking.rows, 1))!.p > 0.1);
   assertEquals(signs(ranking), ["flap 1", "random 2 ≈"]);
@@ -134,14 +123,11 @@ Deno.test("seedCount() counts the shared seeds with which the first row is bette
     const record = withOutcomes(method, "1".repeat(right) + "0".repeat(10 - right));
     return { ...record, id: `${method} ${seed}`, cell: { ...record.cell, seed } };
   };
-  const section = at(
-    sectionsOf([
-      ...[7, 5, 8].map((right, seed) => withSeed("flap", seed, right)),
-      ...[6, 6, 6, 9].map((right, seed) => withSeed("random", seed, right)),
-      withSeed("wanda-sp", 0, 5),
-    ]),
-    0,
-  );
+  const section = sectionOf([
+    ...[7, 5, 8].map((right, seed) => withSeed("flap", seed, right)),
+    ...[6, 6, 6, 9].map((right, seed) => withSeed("random", seed, right)),
+    withSeed("wanda-sp", 0, 5),
+  ]);
   const column = find(section, "arc_easy").column;
   const [flap, random, wanda] = take(
     ["flap", "random", "wanda-sp"].map((id) => section.rows.find(({ methodId }) => methodId === id)!),

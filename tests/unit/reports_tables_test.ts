@@ -13,6 +13,8 @@ import { doneRecord, failedRecord, smallRecords, sweepRecords } from "../support
 import { known } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 
+const sectionOf = (records: CellRecord[]) => at(sectionsOf(records), 0);
+
 const report = (records: CellRecord[]) => reportOf(records, "t");
 
 /** RFC 4180, written apart from the writer. */
@@ -138,7 +140,7 @@ Deno.test("renderTable() marks the best in bold with colours on, and no record c
 });
 
 Deno.test("glance() names the winner of each level and says whether its lead is clear", () => {
-  const section = at(sectionsOf(sweepRecords()), 0);
+  const section = sectionOf(sweepRecords());
   const { topics, lines } = glance(section, rankings(section));
   assertStringIncludes(at(topics, 0), "Lowest perplexity, wikitext2 (dense 16.");
   assertEquals(lines.map(({ level }) => level), ["20 % asked", "40 % asked"]);
@@ -155,16 +157,14 @@ Deno.test("warnings() names text that was scored and calibrated or trained on", 
   const [scored] = record.perplexity;
   assert(scored);
   const words = (dataset: DatasetUse) =>
-    warnings(at(sectionsOf([{ ...record, calibrationData: dataset }]), 0)).filter((text) =>
-      text.includes("scored here")
-    );
+    warnings(sectionOf([{ ...record, calibrationData: dataset }])).filter((text) => text.includes("scored here"));
   assertMatch(words(scored.dataset).join(), /text that is scored here: wikitext2\./);
   assertEquals(words({ ...scored.dataset, split: "another" }), []);
   assertEquals(words({ ...scored.dataset, sha256: "0".repeat(64) }), []);
 });
 
 Deno.test("warnings() says what limits the comparison", () => {
-  const all = (records: CellRecord[]) => warnings(at(sectionsOf(records), 0)).join("\n");
+  const all = (records: CellRecord[]) => warnings(sectionOf(records)).join("\n");
   assertStringIncludes(all(sweepRecords()), "wikitext2 (L=1024, n=40 of 335), arc_easy (n=200 of 2376)");
   assertStringIncludes(all(sweepRecords()), "1 cell failed: magnitude at 40 %, seed 0.");
   assertStringIncludes(all([doneRecord({ model: "tiny" })]), "tiny demonstration model");
@@ -185,7 +185,7 @@ Deno.test("warnings() says what limits the comparison", () => {
   const full = doneRecord({ windows: 335 });
   full.tasks = [];
   at(full.perplexity, 0).maxWindows = undefined;
-  assertEquals(warnings(at(sectionsOf([full]), 0)), []);
+  assertEquals(warnings(sectionOf([full])), []);
   const trained = (method: string, tokens: number) => {
     const record = doneRecord({ method, sparsity: 0.2, damage: 0.5 });
     if (tokens > 0) record.training = [{ stage: "recovery", steps: 1, tokens, seconds: 1, curve: [] }];
@@ -209,7 +209,7 @@ Deno.test("reports of nothing but failures, or of the dense model alone, are wri
 Deno.test("configurationFacts() names the file that a method comes from, and its hash", () => {
   const record = doneRecord({ method: "mine", sparsity: 0.2, damage: 0.5 });
   record.cell.methodFile = { path: "/home/me/mine.ts", sha256: "ab".repeat(32), imports: [] };
-  const facts = configurationFacts(at(sectionsOf([record]), 0));
+  const facts = configurationFacts(sectionOf([record]));
   assertEquals(facts.find(({ name }) => name === "mine")?.text, "no options; from mine.ts, sha256 abababababab");
 });
 
@@ -218,7 +218,7 @@ Deno.test("generations() puts what each model wrote under its prompt, the dense 
   dense.generations = [{ prompt: "The dog", text: " ran home." }, { prompt: "A cat", text: " slept." }];
   pruned.generations = [{ prompt: "The dog", text: " ran ran <b>." }];
   const records = [pruned, dense];
-  assertEquals(generations(at(sectionsOf(records), 0)), [
+  assertEquals(generations(sectionOf(records)), [
     {
       prompt: "The dog",
       texts: [{ name: "dense", text: " ran home." }, { name: "flap, 20 %", text: " ran ran <b>." }],

@@ -163,12 +163,6 @@ folderTest("a text of kept units is a number whose bit u is unit u, and no other
   assertThrows(() => readRecord(path), FileFormatError, "is not a record");
 });
 
-Deno.test("readRecords() reads the published records", () => {
-  const { records, problems } = readRecords(new URL("../../results/smollm2-135m-one-shot", import.meta.url).pathname);
-  assertEquals(problems, []);
-  assertEquals(records.length, 27);
-});
-
 folderTest("no name in a record leads out of its folder", (out) => {
   const record = { ...failedRecord("flap", 0.25, 0), id: "x/../../escaped" };
   assertThrows(() => writeRecord(out, record), UsageError, "cannot name a cell's files");
