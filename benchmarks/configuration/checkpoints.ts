@@ -46,9 +46,7 @@ export async function findCheckpoints(
   const found: FoundCheckpoint[] = [];
   for (const { label, model: path } of given) {
     if (taken.has(label)) {
-      throw new UsageError(
-        `The label "${label}" is taken by a method or another model: choose another one`,
-      );
+      throw new UsageError(`The label "${label}" is taken by a method or another model: choose another one`);
     }
     taken.add(label);
     const { source, tokenizer } = await openModel(path);
@@ -69,27 +67,25 @@ export async function findCheckpoints(
 
 /** Why `pruned` is not a part of `dense`; undefined if it is. */
 function misfit(dense: DecoderConfig, pruned: DecoderConfig): string | undefined {
-  const equal: [string, number, number][] = [
-    ["vocabulary", pruned.vocabSize, dense.vocabSize],
-    ["head size", pruned.headSize, dense.headSize],
+  const sizes: [what: string, own: number, least: number, most: number][] = [
+    ["vocabulary", pruned.vocabSize, dense.vocabSize, dense.vocabSize],
+    ["head size", pruned.headSize, dense.headSize, dense.headSize],
+    ["number of positions", pruned.maxPositions, dense.maxPositions, Infinity],
+    ["hidden size", pruned.width, 1, dense.width],
+    ["number of layers", pruned.layers.length, 1, dense.layers.length],
   ];
-  for (const [what, own, wanted] of equal) if (own !== wanted) return `its ${what} is ${own}, not ${wanted}`;
-  const most: [string, number, number][] = [
-    ["hidden size", pruned.width, dense.width],
-    ["number of layers", pruned.layers.length, dense.layers.length],
-  ];
-  if (pruned.maxPositions < dense.maxPositions) {
-    return `it has ${pruned.maxPositions} positions, fewer than ${dense.maxPositions}`;
+  for (const [what, own, least, most] of sizes) {
+    if (own < least) return `its ${what} is ${own}, less than ${least}`;
+    if (own > most) return `its ${what} is ${own}, more than ${most}`;
   }
-  for (const [what, own, limit] of most) if (own > limit) return `its ${what} is ${own}, more than ${limit}`;
   const isWhole = pruned.layers.length === dense.layers.length;
   for (const [l, layer] of pruned.layers.entries()) {
     for (const type of UNIT_TYPES) {
       const own = widthOf(layer, type);
       // Removed layers are not known.
       const others = isWhole ? [at(dense.layers, l)] : dense.layers;
-      const limit = Math.max(...others.map((other) => widthOf(other, type)));
-      if (own > limit) return `layer ${l} has ${own} ${UNITS[type].widthNoun}, more than ${limit}`;
+      const most = Math.max(...others.map((other) => widthOf(other, type)));
+      if (own > most) return `layer ${l} has ${own} ${UNITS[type].widthNoun}, more than ${most}`;
     }
   }
   return undefined;

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { UsageError } from "../../core/util/errors.ts";
+import { isFile, kindOfPath } from "../../core/util/paths.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 import type { MethodFile } from "../../core/schema/schema.ts";
 import type { Method } from "../../methods/define.ts";
@@ -19,16 +20,9 @@ const isOwn = (path: string) => path === join(ROOT, "mod.ts") || OWN.some((folde
 /** Part of the path of every module of an npm package. */
 const PACKAGES = `${sep}node_modules${sep}`;
 
-/** A method file that was loaded. */
-export interface LoadedMethodFile {
-  file: MethodFile;
-  /** Ids of the methods it exports. */
-  ids: string[];
-}
-
-/** Loads a method file and registers its methods. Needs the right to run Deno, which lists the imports.
+/** Loads a method file and registers its methods; returns their ids. Needs the right to run Deno, which lists the imports.
  * @throws {UsageError} when the file cannot be loaded, exports no method, or one whose id is taken. */
-export async function loadMethodFile(path: string): Promise<LoadedMethodFile> {
+export async function loadMethodFile(path: string): Promise<{ file: MethodFile; ids: string[] }> {
   checkFile(path);
   const imports = await localImports(path);
   const ids = await importMethods(path);
@@ -41,19 +35,15 @@ export async function reloadMethodFile({ path, sha256, imports }: MethodFile): P
   checkFile(path);
   const now = hashFiles(path, imports);
   if (now !== sha256) {
-    throw new UsageError(
-      `"${path}" changed: its SHA-256 is ${now}, not ${sha256} as when the run began. Start the run again`,
-    );
+    throw new UsageError(`"${path}" changed: its SHA-256 is ${now}, not ${sha256} as before. Start the run again`);
   }
   await importMethods(path);
 }
 
 function checkFile(path: string): void {
-  try {
-    if (Deno.statSync(path).isFile) return;
-  } catch (error) {
-    throw new UsageError(`Cannot read the method file "${path}": ${(error as Error).message}`);
-  }
+  const kind = kindOfPath(path);
+  if (kind === null) throw new UsageError(`There is no method file "${path}"`);
+  if (kind === "file") return;
   throw new UsageError(`"${path}" is not a file: --method-file takes a TypeScript or JavaScript file`);
 }
 
@@ -72,18 +62,11 @@ async function localImports(path: string): Promise<string[]> {
   }).sort();
 }
 
-/** SHA-256 over the hashes of the files, hex. */
+/** SHA-256 over the hashes of the files, hex. A missing import is reported when the file is loaded. */
 function hashFiles(path: string, imports: readonly string[]): string {
   const whole = createHash("sha256");
   for (const file of [path, ...imports.map((name) => join(dirname(path), name))]) {
-    let bytes: Uint8Array = new Uint8Array();
-    try {
-      bytes = Deno.readFileSync(file);
-    } catch (error) {
-      // A missing import is reported when the file is loaded.
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
-    whole.update(createHash("sha256").update(bytes).digest());
+    whole.update(createHash("sha256").update(isFile(file) ? Deno.readFileSync(file) : "").digest());
   }
   return whole.digest("hex");
 }
@@ -98,9 +81,7 @@ async function importMethods(path: string): Promise<string[]> {
   }
   const methods = [...new Set(Object.values(exports))].filter(isMethod);
   if (methods.length === 0) {
-    throw new UsageError(
-      `"${path}" exports no method: export what defineMethod() returns, see docs/adding-a-method.md`,
-    );
+    throw new UsageError(`"${path}" exports no method: export what defineMethod() returns`);
   }
   for (const method of methods) {
     const known = listMethods();

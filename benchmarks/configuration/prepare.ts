@@ -12,6 +12,7 @@ import {
   type RunConfig,
 } from "../../core/schema/schema.ts";
 import type { NamedCell } from "../../core/schema/cell_names.ts";
+import { canonicalJson } from "../../core/util/canonical_json.ts";
 import { encodeForWindows, type Tokenizer } from "../../core/formats/tokenizer.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import type { TaskDefinition } from "../../datasets/define.ts";
@@ -177,7 +178,7 @@ async function withWindows(
   { model: { maxPositions }, tokenizer }: DenseModel,
 ): Promise<PerplexityChoice[]> {
   const usual = Math.min(USUAL_WINDOW, maxPositions);
-  return await Promise.all(perplexity.map(async (choice) => {
+  const choices = await Promise.all(perplexity.map(async (choice) => {
     const { corpus, protocol, windowTokens: asked } = choice;
     const needed = asked ?? usual;
     const isCut = isFileName(corpus) && protocol !== "c" && tokenizer !== undefined;
@@ -190,6 +191,8 @@ async function withWindows(
     }
     return { ...choice, windowTokens: Math.min(needed, tokens) };
   }));
+  // A default length may be the one that another choice gives.
+  return [...new Map(choices.map((choice) => [canonicalJson(choice), choice])).values()];
 }
 
 /** Tokens of the windows that a file gives, counted up to `enough`. */

@@ -51,7 +51,7 @@ folderTest("loadMethodFile() registers what a file exports, once, and hashes wha
 
 folderTest("loadMethodFile() says what is wrong with a file", async (write) => {
   const refused = (path: string, message: string) => assertRejects(() => loadMethodFile(path), UsageError, message);
-  await refused("/no/such/mine.ts", 'Cannot read the method file "/no/such/mine.ts"');
+  await refused("/no/such/mine.ts", 'There is no method file "/no/such/mine.ts"');
   await refused(ROOT, "is not a file");
   await refused(write("empty.ts", "export const x = { id: 3 };"), "exports no method");
   await refused(write("none.ts", ""), "exports no method");

@@ -2,8 +2,12 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { type RunConfigInput, runSweep } from "../../benchmarks/sweep/sweep.ts";
+import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
+import { parsePerplexity } from "../../benchmarks/configuration/short_forms.ts";
+import { runConfigSchema } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { byteLevelDefinition, exportToy, writeModelFolder } from "../support/export_fixture.ts";
+import { withFolder } from "../support/weights_fixture.ts";
 
 Deno.test("runSweep() refuses what cannot run before the first cell, and writes nothing", async () => {
   const folder = Deno.makeTempDirSync();
@@ -28,7 +32,7 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
     [{ tasks: ["piqqa"] }, 'Unknown task "piqqa". Did you mean "piqa"? Known: '],
     [{ perplexity: [{ corpus: `file:${folder}/no.txt`, windowTokens: 8 }] }, "no.txt"],
     [method("flap", { metric: "none" }), 'Method "flap": metric must be one of'],
-    [method("flap", { atention: 1 }), 'Method "flap": Unknown option "atention"'],
+    [method("flap", { atention: 1 }), 'Method "flap": Unknown key "atention"'],
     [method("sheared", { targetFfn: 100_000 }), 'Method "sheared": targetFfn must be at most'],
     [
       { sparsity: [0.5, 0.99] },
@@ -63,4 +67,19 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
     else Deno.env.set("HF_HOME", before);
     Deno.removeSync(folder, { recursive: true });
   }
+});
+
+Deno.test("prepareRun() gives perplexity the window that model and text have, each measurement once", async () => {
+  await withFolder(async (folder) => {
+    const [model, text, short] = ["model", "long.txt", "short.txt"].map((name) => join(folder, name));
+    writeModelFolder(model!, exportToy({ maxPositions: 256 }), byteLevelDefinition());
+    Deno.writeTextFileSync(text!, "Once upon a time there was a bird. ".repeat(99));
+    Deno.writeTextFileSync(short!, "Once upon a time");
+    const perplexity = [`file:${text}`, `file:${short}`, `file:${text}:a:256`].map(parsePerplexity);
+    const asked = { model, engine: "wasm", methods: [], sparsity: [0.5], perplexity, out: join(folder, "run") };
+    const { config } = await prepareRun(runConfigSchema.parse(asked), () => {});
+    const [long, all] = config.perplexity.map(({ windowTokens }) => windowTokens);
+    assertEquals([config.perplexity.length, long], [2, 256]);
+    assert(all !== undefined && all >= 2 && all <= 16, `${all}`);
+  });
 });
