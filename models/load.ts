@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FileFormatError, UsageError } from "../core/util/errors.ts";
 import { kindOfPath } from "../core/util/paths.ts";
-import { type KnownHash, readJsonObject, sha256OfFiles } from "../core/formats/ranged_file.ts";
+import { closingOnError, type KnownHash, readJsonObject, sha256OfFiles } from "../core/formats/ranged_file.ts";
 import { FLOAT_DTYPES, openSafetensorsFolder } from "../core/formats/safetensors.ts";
 import {
   createTokenizer,
@@ -60,7 +60,7 @@ export function openFolderModel(folder: string, path: string = folder, known?: K
   const config = fromHfConfig(readJsonObject(configPath), configPath);
   const tensors = hfTensors(familyOf(config), config);
   const checkpoint = openSafetensorsFolder(folder);
-  try {
+  return closingOnError(checkpoint, () => {
     const shapes = new Map([...checkpoint.tensors].map(([name, { shape }]) => [name, shape]));
     checkTensors(config, {
       path: folder,
@@ -97,10 +97,7 @@ export function openFolderModel(folder: string, path: string = folder, known?: K
       prefetch: (name) => checkpoint.prefetch(tensors.stored(name)),
       close: () => checkpoint.close(),
     };
-  } catch (error) {
-    checkpoint.close();
-    throw error;
-  }
+  });
 }
 
 /** The shape of a model; `config.json` without weights is enough.
@@ -140,23 +137,17 @@ function openParts(
   }
   if (kind === "folder") {
     const source = openFolderModel(place, path, known);
-    try {
-      return { source, definition: readTokenizerDefinition(place), definedIn: join(place, "tokenizer.json") };
-    } catch (error) {
-      source.close();
-      throw error;
-    }
+    return closingOnError(source, () => ({
+      source,
+      definition: readTokenizerDefinition(place),
+      definedIn: join(place, "tokenizer.json"),
+    }));
   }
   if (path.endsWith(".safetensors")) {
     throw new UsageError(`${path}: a model is a folder with config.json and tokenizer.json: use the folder's path`);
   }
   const { source, file } = openGgufModel(path, known);
-  try {
-    return { source, definition: ggufTokenizerDefinition(file), definedIn: path };
-  } catch (error) {
-    source.close();
-    throw error;
-  }
+  return closingOnError(source, () => ({ source, definition: ggufTokenizerDefinition(file), definedIn: path }));
 }
 
 /** Vocabulary and special tokens of the model, for its tokenizer. */
@@ -177,12 +168,9 @@ const tokenizerOptions = ({ vocabSize, bosTokenId, eosTokenId, needsBos }: Decod
 export function openModel(path: string, known?: KnownHash): Promise<OpenedModel> {
   return Promise.try(() => {
     const { source, definition, definedIn } = openParts(path, known);
-    try {
+    return closingOnError(source, () => {
       const tokenizer = createTokenizer(definition, definedIn, tokenizerOptions(source.config));
       return { source, tokenizer, tokenizerDefinition: definition };
-    } catch (error) {
-      source.close();
-      throw error;
-    }
+    });
   });
 }

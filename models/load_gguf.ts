@@ -5,7 +5,7 @@
 import { at } from "../core/util/indexing.ts";
 import { FileFormatError, UsageError } from "../core/util/errors.ts";
 import { type GgufFile, openGguf } from "../core/formats/gguf.ts";
-import { type KnownHash, sha256OfFiles } from "../core/formats/ranged_file.ts";
+import { closingOnError, type KnownHash, sha256OfFiles } from "../core/formats/ranged_file.ts";
 import { checkTensors } from "./check_tensors.ts";
 import {
   type DecoderConfig,
@@ -249,7 +249,7 @@ function readHuggingFaceTensor(file: GgufFile, config: DecoderConfig, name: stri
  * @throws {FileFormatError} when the file is damaged, or its tensors do not fit its configuration. */
 export function openGgufModel(path: string, known?: KnownHash): { source: WeightSource; file: GgufFile } {
   const file = openGguf(path);
-  try {
+  return closingOnError(file, () => {
     const config = ggufConfig(file);
     const names = ggufTensorNames(config);
     checkTensors(config, {
@@ -280,8 +280,5 @@ export function openGgufModel(path: string, known?: KnownHash): { source: Weight
         close: () => file.close(),
       },
     };
-  } catch (error) {
-    file.close();
-    throw error;
-  }
+  });
 }

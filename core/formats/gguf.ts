@@ -9,7 +9,7 @@
 import { FileFormatError } from "../util/errors.ts";
 import { at } from "../util/indexing.ts";
 import { BLOCK_FORMATS, type GgmlType, readStored } from "./dequantize.ts";
-import { openRanged, type RangedFile } from "./ranged_file.ts";
+import { closingOnError, openRanged, type RangedFile } from "./ranged_file.ts";
 
 /** A metadata value. Integers of 64 bits are `bigint` if a `number` would round them. Arrays of 64-bit integers and of
  * booleans are f64. */
@@ -249,7 +249,7 @@ function readHeader(file: RangedFile): Pick<GgufFile, "metadata" | "tensors"> {
  *   the end of the file. */
 export function openGguf(path: string): GgufFile {
   const file = openRanged(path);
-  try {
+  return closingOnError(file, () => {
     const { metadata, tensors } = readHeader(file);
     return {
       path,
@@ -268,8 +268,5 @@ export function openGguf(path: string): GgufFile {
       },
       close: () => file.close(),
     };
-  } catch (error) {
-    file.close();
-    throw error;
-  }
+  });
 }

@@ -112,6 +112,16 @@ export function openRanged(path: string): RangedFile {
   };
 }
 
+/** The result of `use`; closes `opened` if it throws. */
+export function closingOnError<T>(opened: { close(): void }, use: () => T): T {
+  try {
+    return use();
+  } catch (error) {
+    opened.close();
+    throw error;
+  }
+}
+
 /** Names of a folder's entries.
  * @throws {UsageError} when the folder is missing or unreadable. */
 export function listFolder(path: string): Set<string> {

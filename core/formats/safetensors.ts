@@ -10,7 +10,14 @@ import { join } from "node:path";
 import { BLOCK_FORMATS, readStored } from "./dequantize.ts";
 import { FileFormatError, UsageError } from "../util/errors.ts";
 import { encodeValues } from "./quantize.ts";
-import { listFolder, openRanged, type RangedFile, readJsonObject, readJsonRange } from "./ranged_file.ts";
+import {
+  closingOnError,
+  listFolder,
+  openRanged,
+  type RangedFile,
+  readJsonObject,
+  readJsonRange,
+} from "./ranged_file.ts";
 import { type Append, writeWhole } from "../util/write_file.ts";
 
 /** Readable and writable storage types. */
@@ -110,7 +117,7 @@ function readHeader(file: RangedFile): Map<string, SafetensorsEntry> {
  * @throws {FileFormatError} when the header is damaged or does not fit the file's size. */
 export function openSafetensors(path: string): SafetensorsCheckpoint {
   const file = openRanged(path);
-  try {
+  return closingOnError(file, () => {
     const tensors = readHeader(file);
     return {
       paths: [path],
@@ -131,10 +138,7 @@ export function openSafetensors(path: string): SafetensorsCheckpoint {
       },
       close: () => file.close(),
     };
-  } catch (error) {
-    file.close();
-    throw error;
-  }
+  });
 }
 
 /** Each tensor's shard, as the index says. Only plain file names are accepted, so that no path leaves the folder. */
@@ -172,7 +176,7 @@ export function openSafetensorsFolder(folder: string): SafetensorsCheckpoint {
     if (file === undefined) throw new RangeError(`No tensor named "${name}" in ${folder}`);
     return lookUp(shards, file);
   };
-  try {
+  return closingOnError({ close }, () => {
     for (const file of [...new Set(shardOf.values())].sort()) shards.set(file, openSafetensors(join(folder, file)));
     const tensors = new Map<string, SafetensorsEntry>();
     for (const [name, file] of shardOf) {
@@ -191,10 +195,7 @@ export function openSafetensorsFolder(folder: string): SafetensorsCheckpoint {
       },
       close,
     };
-  } catch (error) {
-    close();
-    throw error;
-  }
+  });
 }
 
 /** Values encoded at once when writing. */

@@ -36,7 +36,7 @@ Deno.test("checkGpus() wants a GPU for every cell at once", () => {
   checkGpus(1, 0);
   checkGpus(2, 2);
   assertThrows(() => checkGpus(4, 2), UsageError, "--jobs 4 needs a GPU for each cell, but there are 2: give --jobs 2");
-  assertThrows(() => checkGpus(2, 0), UsageError, "nvidia-smi does not say which there are");
+  assertThrows(() => checkGpus(2, 0), UsageError, "nvidia-smi does not list any");
 });
 
 folderTest("a device and an arithmetic that the engine does not have are refused before any cell", async (out) => {
