@@ -1,9 +1,10 @@
-/** MaskPrune with a split between attention and FFN that is given: a variant of a shipped method in a file of its own.
+/** MaskPrune with a split between attention and FFN that is given: a variant of a shipped method in a file of its
+ * own.
  *
  * Paper: Qin et al. 2025, arXiv:2502.14008, as `methods/mask_prune/mod.ts` has it.
  *
- * Shapes: every layer keeps the given number of key/value groups with all their query heads, and as many FFN channels as
- * the budget has room for.
+ * Shapes: every layer keeps the given number of key/value groups with all their query heads, and as many FFN
+ * channels as the budget has room for.
  *
  * Cost: that of `mask-prune`. Deviations: the split is a constant.
  *

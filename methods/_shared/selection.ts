@@ -4,7 +4,6 @@
  */
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
-import { mean } from "../../core/util/stats.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { keptParameters, layerParameters } from "../../models/count.ts";
 import type { PrunePlan } from "../../models/plan.ts";
@@ -102,6 +101,9 @@ interface Removal {
   /** Mean score of the units. */
   score: number;
 }
+
+/** The mean, which may be minus infinity; compensated sums, as of `core/util/stats.ts`, give NaN for it. */
+const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
 
 /** The removals that one layer allows, lowest score first in each type; the last units of a type stay. Runs of a type
  * keep equal numbers of units, so a step takes the j-th lowest unit of every run; of FFN channels, `multiple` steps at
