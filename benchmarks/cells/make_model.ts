@@ -12,7 +12,7 @@ import { uploadModel } from "../../models/device.ts";
 import { densePlan } from "../../models/plan.ts";
 import { reloadMethodFile } from "../configuration/method_file.ts";
 import { calibrate, type TrainingData, trainingData } from "../pipeline/calibrate.ts";
-import type { LoadedModel } from "../pipeline/load.ts";
+import { load, type LoadedModel } from "../pipeline/load.ts";
 import { prune, type PrunedModel } from "../pipeline/prune.ts";
 import { recover } from "../pipeline/recover.ts";
 import type { StepOptions } from "../pipeline/step.ts";
@@ -35,6 +35,17 @@ export interface MadeModel extends Pick<PrunedModel, "model" | "rebuild"> {
 
 /** Steps from one snapshot of a training run to the next. */
 const SNAPSHOT_STEPS = 25;
+
+/** Starts the cell's engine and loads its dense model; with `layerwise` one layer at a time. */
+export async function loadDense(
+  { cell: { model, engine, arithmetic, weights = "f32" }, device, weights: hash }: Pick<
+    CellJob,
+    "cell" | "device" | "weights"
+  >,
+  layerwise: boolean,
+): Promise<LoadedModel> {
+  return await load(model, { engine, device, arithmetic, weights, hash, layerwise });
+}
 
 /** The model that a cell asks for; `dense` itself where nothing is pruned. */
 export async function makeModel(

@@ -10,13 +10,13 @@ import { addFileTasks } from "../../datasets/mod.ts";
 import { modelSize } from "../../models/count.ts";
 import { type DecoderModel, modelBytes } from "../../models/device.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
-import { free, load } from "../pipeline/load.ts";
+import { free } from "../pipeline/load.ts";
 import { generate, score, type ScoreOptions } from "../pipeline/score.ts";
 import { storeRebuild, storeWeights } from "../records/kept_weights.ts";
 import { weightBytes } from "./cell_cost.ts";
 import { describeEnvironment, environmentsWith } from "./environment.ts";
 import type { CellJob } from "./job.ts";
-import { type MadeModel, makeAgain, makeModel } from "./make_model.ts";
+import { loadDense, type MadeModel, makeAgain, makeModel } from "./make_model.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
 
 /** What the process of a cell is told meanwhile, and how it stops. */
@@ -37,14 +37,7 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   const { cell } = job;
   const clock = createPhaseClock("loadS");
   host.report?.("loading");
-  const dense = await load(cell.model, {
-    engine: cell.engine,
-    device: job.device,
-    arithmetic: cell.arithmetic,
-    weights: cell.weights ?? "f32",
-    hash: job.weights,
-    layerwise: job.layerwise === true && cell.method !== null && !before,
-  });
+  const dense = await loadDense(job, job.layerwise === true && cell.method !== null && !before);
   const engine = currentEngine();
   engine.check();
   const afterLoadBytes = engine.memory.usedBytes();

@@ -20,10 +20,11 @@ import { totalParameters } from "../../models/count.ts";
 import type { DecoderModel } from "../../models/device.ts";
 import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
-import { free, load } from "../pipeline/load.ts";
+import { free } from "../pipeline/load.ts";
 import type { StepOptions } from "../pipeline/step.ts";
 import { time } from "../pipeline/time.ts";
 import { describeEnvironment } from "./environment.ts";
+import { loadDense } from "./make_model.ts";
 import type { CellJob } from "./job.ts";
 import type { Measured } from "./measure.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
@@ -34,21 +35,15 @@ import { keptModel } from "./rebuild.ts";
  * @throws {UsageError} when the model cannot be opened, or has fewer positions than are asked for.
  * @throws {EngineError} when the engine does not start or the device fails. */
 export async function timeCell(
-  { cell, out, weights, device, layerwise }: Pick<CellJob, "cell" | "out" | "weights" | "device" | "layerwise">,
+  job: Pick<CellJob, "cell" | "out" | "weights" | "device" | "layerwise">,
   host: StepOptions,
   before: DoneRecord,
 ): Promise<Measured> {
+  const { cell, out, layerwise } = job;
   const clock = createPhaseClock("loadS");
   host.report?.("loading");
   const inLayers = layerwise === true && cell.method !== null;
-  const dense = await load(cell.model, {
-    engine: cell.engine,
-    device,
-    arithmetic: cell.arithmetic,
-    weights: cell.weights ?? "f32",
-    hash: weights,
-    layerwise: inLayers,
-  });
+  const dense = await loadDense(job, inLayers);
   const model = cell.method === null || cell.checkpoint
     ? await keptModel(out, before, { dense: dense.model, source: dense.source }, host)
     : await modelOfShape(dense.model, before);
