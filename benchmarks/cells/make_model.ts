@@ -38,12 +38,10 @@ const SNAPSHOT_STEPS = 25;
 
 /** Starts the cell's engine and loads its dense model; with `layerwise` one layer at a time. */
 export async function loadDense(
-  { cell: { model, engine, arithmetic, weights = "f32" }, device, weights: hash }: Pick<
-    CellJob,
-    "cell" | "device" | "weights"
-  >,
+  { cell, device, weights: hash }: Pick<CellJob, "cell" | "device" | "weights">,
   layerwise: boolean,
 ): Promise<LoadedModel> {
+  const { model, engine, arithmetic, weights = "f32" as const } = cell;
   return await load(model, { engine, device, arithmetic, weights, hash, layerwise });
 }
 
