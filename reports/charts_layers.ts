@@ -51,7 +51,7 @@ function keptWidths(section: Section, unit: string, name: string, widthOf: Width
     spec: (width) => {
       const columns = Math.min(lines.length, width < WIDE ? 2 : 4);
       const panel = Math.floor((width + (width < WIDE ? 40 : 130)) / Math.max(2, columns)) - 22;
-      const subtitle = `${subject(section)} · methods whose layers differ; first seed of each cell; layers from 1`;
+      const subtitle = `${subject(section)} · methods whose layers differ; first seed of each cell`;
       const resolve = { axis: { x: "independent" } };
       return facets({ title, subtitle: [subtitle], width, values, columns, spacing: 22, resolve }, {
         field: "method",

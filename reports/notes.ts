@@ -42,7 +42,7 @@ function qualityNotes(section: Section, rows: readonly TableRow[]): string[] {
   const seeds = unique(section.runs.map(({ cell }) => cell.seed));
   const means = section.columns.filter(({ kind }) => kind === "mean-accuracy");
   return [
-    "Removed: percentages of the prunable parameters and of the whole model that were really removed.",
+    "Removed: percent of the prunable parameters, and of the whole model, as measured.",
     ...seeds.length === 1 ? [`Each cell has one seed (${seeds.join("")}): the spread between seeds is unknown.`] : [],
     "The best of each level is bold, the second best underlined.",
     ...!rows.some(({ cells }) => cells.some(({ sign }) => sign === "*" || sign === "≈")) ? [] : [
@@ -62,14 +62,15 @@ function throughputNotes({ pruned }: Section): string[] {
   return [
     ...has("interval")
       ? [
-        "Speed-up: repeats alternate with the dense model's; the geometric mean of the ratios of neighbours is given.",
+        "Speed-up: geometric mean of the ratios of neighbouring repeats, which alternate with the dense model's.",
         "Models of one shape share a measurement.",
       ]
       : [],
     ...has("repeats")
       ? [
         `Speed-up${has("interval") ? " of repeats that do not alternate" : ""}: ` +
-        "tokens/s over the dense model's on the same machine; its error is twice the ±.",
+        "tokens/s over the dense model's on the same machine.",
+        "The error of a speed-up is twice the ±.",
       ]
       : [],
   ];
@@ -79,7 +80,8 @@ function costNotes(section: Section): string[] {
   const hours = section.rows.reduce((sum, row) => sum + deviceHours(row), 0);
   return [
     "Seconds are those of one cell, averaged over seeds.",
-    "Pruning includes scores, cut and compensation; learning includes recovery.",
+    "Pruning includes scores, cut and compensation.",
+    "Learning includes recovery.",
     "Device-hours include loading, throughput and failed cells, over all seeds.",
     `The whole run took ${hours.toFixed(3)} device-hours.`,
     ...unique(section.runs.map(({ memory }) => `Peak memory: ${memory.measure}.`)),

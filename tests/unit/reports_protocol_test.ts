@@ -230,7 +230,7 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   }
   assertEquals(doubts(section, at(section.columns, 0)).size, 0);
   const markdown = toMarkdown(reportOf([dense, flap, random], "Run"));
-  assertStringIncludes(markdown, "repeats alternate with the dense model's");
+  assertStringIncludes(markdown, "which alternate with the dense model's");
   assertStringIncludes(markdown, "Other programs kept up to 0.8 processor cores busy while throughput was measured");
   const part = "± standard deviation over timed repeats. […] 95 % interval";
   assertStringIncludes(renderTable([dense, flap, random], { width: 120, colour: false }).replace(/\s+/g, " "), part);
