@@ -48,7 +48,8 @@ export const baseName = (path: string): string => path.replace(/[/\\]+$/, "").sp
 /** Where data came from: a file by its name alone, anything else as it is. */
 export const sourceName = (source: string): string => /^[/\\]|^[A-Za-z]:/.test(source) ? baseName(source) : source;
 
-/** Breaks a text into lines of at most `width` characters, those after the first indented. A number stays with its `%`. */
+/** Breaks a text into lines of at most `width` characters, those after the first indented. A number stays with its
+ * `%`. */
 export function wrapped(text: string, width: number, indent = ""): string[] {
   const lines: string[] = [];
   let last = "";

@@ -20,8 +20,8 @@ const chartsOf = ({ sections }: ReportDocument) =>
 /** Files of one figure. */
 const FIGURE_FILES = ["vl.json", "svg", "png"];
 
-/** Removes figures that earlier reports left in a run's own folder `report`: three files of one name each. Other files, and
- * any other folder, are the user's. */
+/** Removes figures that earlier reports left in a run's own folder `report`: three files of one name each. Other
+ * files, and any other folder, are the user's. */
 function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
   const path = resolve(folder);
   if (basename(path) !== "report" || !existsSync(join(dirname(path), "run.json"))) return;
@@ -34,9 +34,9 @@ function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
   }
 }
 
-/** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, and every figure as `NAME.vl.json`, `NAME.svg` and `NAME.png`
- * into `outFolder`, which is made if it is missing. A folder `report` beside a run's `run.json` keeps no figure of an
- * earlier report.
+/** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, and every figure as `NAME.vl.json`, `NAME.svg` and
+ * `NAME.png` into `outFolder`, which is made if it is missing. A folder `report` beside a run's `run.json` keeps no
+ * figure of an earlier report.
  * @returns Paths of the files written. */
 export async function writeFiles(document: ReportDocument, outFolder: string): Promise<string[]> {
   const files: [name: string, content: string | Uint8Array][] = [];
