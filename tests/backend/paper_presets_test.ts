@@ -154,16 +154,8 @@ Deno.test("a run of a paper's preset is set beside the paper, and labelled where
   await withData(async (data) => {
     const out = join(data, "out");
     const calibration = { corpus: "wikitext2", sequences: 4, tokens: 64 };
-    const changes: Partial<RunConfig> = {
-      model: "tiny",
-      engine: "wasm",
-      data,
-      out,
-      limit: 2,
-      sparsity: [0.2],
-      calibration,
-    };
-    const { records } = await runSweep(preset("paper/flap", changes));
+    const changes = { model: "tiny", engine: "wasm", data, out, limit: 2, sparsity: [0.2], calibration } as const;
+    const { records } = await runSweep(preset("paper/flap", { ...changes, sparsity: [0.2] }));
     assertEquals(records.map(({ state }) => state), ["done", "done"]);
     const found = besidePaper(at(sectionsOf(records), 0))!;
     assertEquals(found.rows.map(({ published }) => published.label), ["FLAP"]);

@@ -59,6 +59,12 @@ export function toyConfig(options: Partial<DecoderConfig> = {}): DecoderConfig {
   };
 }
 
+/** LLaMA-7B's shape (Touvron et al. 2023, table 2), which Llama-2-7B has as well. */
+export const LLAMA_7B: DecoderConfig = toyConfig({
+  ...{ vocabSize: 32000, width: 4096, headSize: 128, tiedHead: false, maxPositions: 2048 },
+  layers: Array.from({ length: 32 }, () => ({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 })),
+});
+
 /** Standard deviation and mean of the weights of a tensor: activations stay near 1 in every layer. */
 function spread(name: string, shape: number[]): { mean: number; sd: number } {
   if (name.endsWith("norm.weight")) return { mean: 1, sd: 0.1 };

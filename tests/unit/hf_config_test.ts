@@ -8,37 +8,9 @@ import { fromHfConfig, toHfConfig } from "../../models/hf_config.ts";
 import { smallConfig } from "../support/weights_fixture.ts";
 
 /** `config.json` of Llama-3.2-1B as transformers 4 writes it, without what does not describe the model. */
-const LLAMA_32_1B = {
-  architectures: ["LlamaForCausalLM"],
-  attention_bias: false,
-  attention_dropout: 0.0,
-  bos_token_id: 128000,
-  eos_token_id: 128001,
-  head_dim: 64,
-  hidden_act: "silu",
-  hidden_size: 2048,
-  initializer_range: 0.02,
-  intermediate_size: 8192,
-  max_position_embeddings: 131072,
-  mlp_bias: false,
-  model_type: "llama",
-  num_attention_heads: 32,
-  num_hidden_layers: 16,
-  num_key_value_heads: 8,
-  pretraining_tp: 1,
-  rms_norm_eps: 1e-5,
-  rope_scaling: {
-    factor: 32.0,
-    high_freq_factor: 4.0,
-    low_freq_factor: 1.0,
-    original_max_position_embeddings: 8192,
-    rope_type: "llama3",
-  },
-  rope_theta: 500000.0,
-  tie_word_embeddings: true,
-  torch_dtype: "bfloat16",
-  vocab_size: 128256,
-};
+const LLAMA_32_1B = JSON.parse(
+  Deno.readTextFileSync(new URL("../golden/llama-3.2-1b-config.json", import.meta.url)),
+);
 
 Deno.test("fromHfConfig() reads Llama 3.2", () => {
   assertEquals(fromHfConfig(LLAMA_32_1B, "config.json"), {
@@ -50,10 +22,7 @@ Deno.test("fromHfConfig() reads Llama 3.2", () => {
     biases: [],
     ropeBase: 500000,
     ropeScaling: {
-      type: "llama3",
-      factor: 32,
-      lowFrequencyFactor: 1,
-      highFrequencyFactor: 4,
+      ...{ type: "llama3", factor: 32, lowFrequencyFactor: 1, highFrequencyFactor: 4 },
       originalMaxPositions: 8192,
     },
     normEpsilon: 1e-5,
@@ -66,12 +35,8 @@ Deno.test("fromHfConfig() reads Llama 3.2", () => {
 Deno.test("fromHfConfig() takes transformers' defaults for what old files leave out", () => {
   // LLaMA-7B's first config.json had no more than this.
   const old = {
-    model_type: "llama",
-    vocab_size: 32000,
-    hidden_size: 4096,
-    intermediate_size: 11008,
-    num_hidden_layers: 32,
-    num_attention_heads: 32,
+    ...{ model_type: "llama", vocab_size: 32000, hidden_size: 4096, intermediate_size: 11008 },
+    ...{ num_hidden_layers: 32, num_attention_heads: 32 },
   };
   const config = fromHfConfig(old, "config.json");
   assertEquals(config.layers[0], { kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 });
@@ -92,12 +57,8 @@ Deno.test("fromHfConfig() reads rope_parameters, the older scaling key, lists of
 });
 
 Deno.test("fromHfConfig() reads a Mistral without a sliding window as the same decoder", () => {
-  const mistral = {
-    ...LLAMA_32_1B,
-    model_type: "mistral",
-    architectures: ["MistralForCausalLM"],
-    sliding_window: null,
-  };
+  const own = { model_type: "mistral", architectures: ["MistralForCausalLM"], sliding_window: null };
+  const mistral = { ...LLAMA_32_1B, ...own };
   assertEquals(fromHfConfig(mistral, "c"), { ...fromHfConfig(LLAMA_32_1B, "c"), family: "mistral" });
   const { num_key_value_heads: _, max_position_embeddings: __, ...old } = mistral;
   const { layers, maxPositions } = fromHfConfig(old, "c");

@@ -32,22 +32,9 @@ async function measure(task: string, values: number[], limit?: number) {
 Deno.test("lmEvalSamples() gives the document's record, arguments, answers and hashes", async () => {
   const { scored } = await measure("openbookqa", [-3.25, -4, -1e-7, -12.5]);
   const first = at(lmEvalSamples(getTask("openbookqa"), scored), 0);
-  assertEquals(Object.keys(first), [
-    "doc_id",
-    "doc",
-    "target",
-    "arguments",
-    "resps",
-    "filtered_resps",
-    "filter",
-    "metrics",
-    "doc_hash",
-    "prompt_hash",
-    "target_hash",
-    "acc",
-    "acc_norm",
-    "acc_bytes",
-  ]);
+  const keys = "doc_id doc target arguments resps filtered_resps filter metrics doc_hash prompt_hash target_hash acc " +
+    "acc_norm acc_bytes";
+  assertEquals(Object.keys(first), keys.split(" "));
   assertEquals(first.doc_hash, "af421576b2e4953c7e9555f218b826a0bc519096eb0d76521f0f4f041cbeb22d");
   assertEquals(first.prompt_hash, "48c6f8babb99d4d7754aef37a87640e8fabedade116ec59b68cffca8389e12c8");
   assertEquals(first.target_hash, "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9");
@@ -67,27 +54,16 @@ Deno.test("lmEvalSamples() logs HellaSwag's processed record and WinoGrande's te
   const winogrande = await measure("winogrande", [-1, -2, -2, -1]);
   const [, second] = take(lmEvalSamples(getTask("winogrande"), winogrande.scored), 2);
   assertEquals(second.target, "had driven all night.");
-  assertEquals(second.arguments.gen_args_1, {
-    arg_0: "Ana thanked Bea for the lift since Bea",
-    arg_1: " had driven all night.",
-  });
+  const [context, continuation] = ["Ana thanked Bea for the lift since Bea", " had driven all night."];
+  assertEquals(second.arguments.gen_args_1, { arg_0: context, arg_1: continuation });
   assertEquals([second.metrics, second.acc], [["acc"], 1]);
 });
 
 Deno.test("lmEvalDocuments() logs a whole document with its counts", () => {
-  const line = at(
-    lmEvalDocuments("page", [{
-      document: " a N \n",
-      text: " a 1\n",
-      logLikelihood: -40,
-      words: 4,
-      bytes: 6,
-    }]),
-    0,
-  );
-  assertEquals([line.doc, line.target, line.arguments], [{ page: " a N \n" }, " a 1\n", {
-    gen_args_0: { arg_0: " a 1\n" },
-  }]);
+  const document = { document: " a N \n", text: " a 1\n", logLikelihood: -40, words: 4, bytes: 6 };
+  const line = at(lmEvalDocuments("page", [document]), 0);
+  assertEquals([line.doc, line.target], [{ page: " a N \n" }, " a 1\n"]);
+  assertEquals(line.arguments, { gen_args_0: { arg_0: " a 1\n" } });
   assertEquals([line.resps, line.filtered_resps], [[["-40.0"]], ["-40.0"]]);
   assertEquals(line.metrics, ["word_perplexity", "byte_perplexity", "bits_per_byte"]);
   assertEquals([line.word_perplexity, line.byte_perplexity, line.bits_per_byte], [[-40, 4], [-40, 6], [-40, 6]]);
@@ -118,33 +94,11 @@ type Part = "results" | "higher_is_better" | "n-samples" | "configs" | "config" 
 Deno.test("lmEvalResults() has the keys of a results file in their order, and ours under one", async () => {
   const done = await record();
   const results = lmEvalResults(done) as Record<string, unknown> & Record<Part, Record<string, unknown>>;
-  assertEquals(Object.keys(results), [
-    "results",
-    "group_subtasks",
-    "configs",
-    "versions",
-    "n-shot",
-    "higher_is_better",
-    "n-samples",
-    "config",
-    "git_hash",
-    "date",
-    "pretty_env_info",
-    "transformers_version",
-    "lm_eval_version",
-    "upper_git_hash",
-    "task_hashes",
-    "model_source",
-    "model_name",
-    "model_name_sanitized",
-    "system_instruction",
-    "system_instruction_sha",
-    "fewshot_as_multiturn",
-    "chat_template",
-    "chat_template_sha",
-    "total_evaluation_time_seconds",
-    "pruning",
-  ]);
+  const keys = "results group_subtasks configs versions n-shot higher_is_better n-samples config git_hash date " +
+    "pretty_env_info transformers_version lm_eval_version upper_git_hash task_hashes model_source model_name " +
+    "model_name_sanitized system_instruction system_instruction_sha fewshot_as_multiturn chat_template " +
+    "chat_template_sha total_evaluation_time_seconds pruning";
+  assertEquals(Object.keys(results), keys.split(" "));
   // By length the long third answer of the first record comes before the right one.
   assertEquals(results.results.openbookqa, {
     name: "openbookqa",
@@ -171,11 +125,8 @@ Deno.test("lmEvalResults() has the keys of a results file in their order, and ou
   assertEquals(Object.keys(results.results), ["openbookqa", "wikitext"]);
   assertEquals(results.versions, { openbookqa: 1, wikitext: 2 });
   assertEquals(results["n-shot"], { openbookqa: 0, wikitext: 0 });
-  assertEquals(results.higher_is_better.wikitext, {
-    word_perplexity: false,
-    byte_perplexity: false,
-    bits_per_byte: false,
-  });
+  const lower = { word_perplexity: false, byte_perplexity: false, bits_per_byte: false };
+  assertEquals(results.higher_is_better.wikitext, lower);
   assertEquals(results["n-samples"].openbookqa, { original: 500, effective: 3 });
   assertEquals((results.configs.openbookqa as { dataset_path: string }).dataset_path, "allenai/openbookqa");
   assertEquals(results.config.model_num_parameters, done.size.parameters);

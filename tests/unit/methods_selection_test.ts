@@ -13,7 +13,7 @@ import { densePlan, plannedShapes } from "../../models/plan.ts";
 import type { UnitType } from "../../core/schema/schema.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";
-import { toyConfig } from "../support/toy.ts";
+import { LLAMA_7B, toyConfig } from "../support/toy.ts";
 
 /** Scores in [0, 1) for every unit. */
 function randomScores(config: DecoderConfig, seed: number): LayerScores[] {
@@ -248,18 +248,13 @@ Deno.test("twoTierWidths() keeps everything at sparsity 0 and refuses what its l
 });
 
 Deno.test("twoTierWidths() reproduces LLM-Pruner's published sizes of LLaMA-7B", () => {
-  const llama7b = toyConfig({
-    width: 4096,
-    headSize: 128,
-    layers: Array.from({ length: 32 }, () => ({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11_008 })),
-  });
   // Layers 4 to 29 at 24 heads and 8256 channels (20 %), layers 3 to 30 at 13 heads and 4403 channels (50 %).
   for (const [start, end, kvGroups, ffnChannels] of [[4, 30, 24, 8256], [3, 31, 13, 4403]] as const) {
     const narrow = { kvGroups, queryHeadsPerGroup: 1, ffnChannels };
-    const published = llama7b.layers.map((shape, l) => l >= start && l < end ? narrow : shape);
-    const sparsity = 1 - keptParameters(llama7b, published) / keptParameters(llama7b);
-    const target = resolveTarget(llama7b, { sparsity, units: ["ffn", "kv-groups"] });
-    assertEquals(twoTierWidths(llama7b, target, { start, end }), published);
+    const published = LLAMA_7B.layers.map((shape, l) => l >= start && l < end ? narrow : shape);
+    const sparsity = 1 - keptParameters(LLAMA_7B, published) / keptParameters(LLAMA_7B);
+    const target = resolveTarget(LLAMA_7B, { sparsity, units: ["ffn", "kv-groups"] });
+    assertEquals(twoTierWidths(LLAMA_7B, target, { start, end }), published);
   }
 });
 

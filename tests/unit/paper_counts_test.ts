@@ -8,21 +8,11 @@ import { getMethod, parseOptions } from "../../methods/mod.ts";
 import { type KeptLayers, layerRange } from "../../methods/_shared/layer_range.ts";
 import { twoTierWidths } from "../../methods/_shared/selection.ts";
 import { targetConfig } from "../../methods/sheared/shape.ts";
-import type { DecoderConfig } from "../../models/config.ts";
 import type { LayerShape } from "../../models/units.ts";
 import { keptParameters, modelSize } from "../../models/count.ts";
 import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
 import { publishedRows } from "../../reports/paper/published.ts";
-import { smallConfig } from "../support/weights_fixture.ts";
-
-/** LLaMA-7B and Llama-2-7B, which have one shape. */
-const LLAMA_7B: DecoderConfig = smallConfig({
-  vocabSize: 32000,
-  width: 4096,
-  headSize: 128,
-  layers: Array.from({ length: 32 }, () => ({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 })),
-  tiedHead: false,
-});
+import { LLAMA_7B } from "../support/toy.ts";
 
 const preset = (name: string): RunConfig =>
   resolveConfig([yamlSource(Deno.readTextFileSync(presetPath(`paper/${name}`)), name)]);
@@ -56,11 +46,8 @@ for (const { table, pruned: [start, end], shape, parameters } of LLM_PRUNER) {
       const range = layerRange(32, parsed);
       assertEquals(range, { start, end }, id);
       const widths = twoTierWidths(LLAMA_7B, target, range);
-      assertEquals(
-        widths.map(words),
-        Array.from({ length: 32 }, (_, l) => l >= start && l < end ? shape : "32 + 11008"),
-        id,
-      );
+      const expected = Array.from({ length: 32 }, (_, l) => l >= start && l < end ? shape : "32 + 11008");
+      assertEquals(widths.map(words), expected, id);
       assertEquals(parametersWith(widths), parameters);
       method.check?.(LLAMA_7B, target, parsed, config);
     }
@@ -112,9 +99,7 @@ for (const { name, layers, width, shape, parameters } of SHEARED) {
     assertEquals([narrow.layers.length, narrow.width], [layers, width]);
     assertEquals(new Set(narrow.layers.map(words)), new Set([shape]));
     assertEquals(modelSize(narrow).parameters, parameters);
-    assertEquals(
-      (config.training?.steps ?? 0) * (config.training?.batch ?? 0) * (config.training?.tokens ?? 0),
-      3200 * 131072,
-    );
+    const { steps, batch, tokens } = config.training!;
+    assertEquals(steps * batch * tokens, 3200 * 131072);
   });
 }

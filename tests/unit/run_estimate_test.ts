@@ -19,22 +19,11 @@ import { type Cell, type DoneRecord, type RunConfig, runConfigSchema } from "../
 import { toHfConfig } from "../../models/hf_config.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 import { bench, finish } from "../support/bench_process.ts";
-import { toyConfig } from "../support/toy.ts";
+import { LLAMA_7B, toyConfig } from "../support/toy.ts";
 import { take } from "../support/values.ts";
 import { tempFolder } from "../support/weights_fixture.ts";
 
 const quiet = () => {};
-
-/** LLaMA-7B's shape (Touvron et al. 2023, table 2). */
-const LLAMA_7B = toyConfig({
-  vocabSize: 32000,
-  width: 4096,
-  headSize: 128,
-  layers: Array.from({ length: 32 }, () => ({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 })),
-  tiedHead: false,
-  biases: [],
-  maxPositions: 2048,
-});
 
 async function estimateOf(values: Partial<Record<keyof RunConfig, unknown>>) {
   using temp = tempFolder();

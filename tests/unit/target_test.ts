@@ -9,15 +9,13 @@ import { keptParameters, layerMacs, layerParameters } from "../../models/count.t
 import { UNIT_TYPES, type UnitType } from "../../core/schema/schema.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";
-import { toyConfig } from "../support/toy.ts";
+import { LLAMA_7B, toyConfig } from "../support/toy.ts";
 
 function uniformConfig(shape: LayerShape, layers: number, sizes: Partial<DecoderConfig> = {}): DecoderConfig {
   return toyConfig({ ...sizes, layers: Array.from({ length: layers }, () => ({ ...shape })) });
 }
 
 const smol = uniformConfig({ kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: 1536 }, 30, { width: 576, headSize: 64 });
-const WIDE = { width: 4096, headSize: 128 };
-const llama7b = uniformConfig({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 }, 32, WIDE);
 const uneven = toyConfig({
   layers: [[2, 1, 7], [1, 2, 5]].map(([kvGroups = 0, queryHeadsPerGroup = 0, ffnChannels = 0]) => ({
     kvGroups,
@@ -28,7 +26,7 @@ const uneven = toyConfig({
 
 Deno.test("resolveTarget() removes attention units at the ratio and fills up with FFN channels", () => {
   const asked = { sparsity: 0.2, units: ["ffn", "kv-groups"] } as const;
-  const { uniform, budgetParameters, prunableParameters } = resolveTarget(llama7b, asked);
+  const { uniform, budgetParameters, prunableParameters } = resolveTarget(LLAMA_7B, asked);
   assertEquals(prunableParameters, 32 * (4 * 4096 ** 2 + 3 * 4096 * 11008));
   assertEquals(budgetParameters, Math.floor(0.8 * prunableParameters));
   // 6 of 32 heads (floor of 6.4) go; a channel costs 3 x 4096 weights.
@@ -135,7 +133,7 @@ function checkWidth(unit: UnitType, shape: LayerShape, dense: LayerShape, units:
 Deno.test("resolveTarget() names the largest sparsity that can be reached", () => {
   // MHA has one query head in each group, which stays.
   const none = "Sparsity 0.1 cannot be reached with units query-heads on this model: the largest is 0";
-  assertThrows(() => resolveTarget(llama7b, { sparsity: 0.1, units: ["query-heads"] }), UsageError, none);
+  assertThrows(() => resolveTarget(LLAMA_7B, { sparsity: 0.1, units: ["query-heads"] }), UsageError, none);
   // Without attention units, 885 of 2304 blocks of weights stay, and one block of 32 channels.
   const asked = { sparsity: 0.9, units: ["ffn"], ffnMultiple: 32 } as const;
   const error = assertThrows(() => resolveTarget(smol, asked), UsageError, "at FFN multiple 32");
