@@ -13,16 +13,6 @@ export interface TextOptions extends Omit<GenerationOptions, "isDone"> {
   stop?: readonly string[];
 }
 
-/** The continuation of one prompt. */
-export interface GeneratedText {
-  /** Without the prompt, the stop string and what follows it. */
-  text: string;
-  /** Every generated token, also the one that ended the text. */
-  tokens: number[];
-  /** `length`: `maxTokens` were generated and nothing ended the text. */
-  finishReason: "stop" | "length";
-}
-
 /** Tokens of context that are decoded with a text: a token's text can depend on the tokens before it. */
 const CONTEXT_TOKENS = 4;
 
@@ -41,7 +31,7 @@ function stopAt(text: string, stop: readonly string[]): number {
   return places.length === 0 ? -1 : Math.min(...places);
 }
 
-/** Continues each prompt, token ids, by text.
+/** The continuation of each prompt of token ids, without the stop string and what follows it.
  * @throws {RangeError} when a prompt is empty or too long for `maxTokens` more.
  * @throws {NumericError} when the model's output is not finite. */
 export async function generateTexts(
@@ -49,7 +39,7 @@ export async function generateTexts(
   tokenizer: Tokenizer,
   prompts: readonly (readonly number[])[],
   { stop = [], ...options }: TextOptions,
-): Promise<GeneratedText[]> {
+): Promise<string[]> {
   const stops = stop.filter((one) => one !== "");
   /** Whether a token ends the text by itself: end of sequence, or a special token that is a stop string. */
   const isEnd = (id: number) => id === tokenizer.eosTokenId || stops.includes(tokenizer.tokenText(id));
@@ -59,14 +49,10 @@ export async function generateTexts(
       isEnd(at(ids, ids.length - 1)) ||
       stops.length > 0 && stopAt(textAfter(tokenizer, at(prompts, prompt), ids), stops) >= 0,
   });
-  return generated.map((ids, prompt): GeneratedText => {
+  return generated.map((ids, prompt) => {
     const end = ids.findIndex(isEnd);
     const text = textAfter(tokenizer, at(prompts, prompt), end < 0 ? ids : ids.slice(0, end));
     const cut = stopAt(text, stops);
-    return {
-      text: cut < 0 ? text : text.slice(0, cut),
-      tokens: ids,
-      finishReason: end < 0 && cut < 0 ? "length" : "stop",
-    };
+    return cut < 0 ? text : text.slice(0, cut);
   });
 }

@@ -8,7 +8,7 @@ import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 import { batchBudget, scoreInBatches } from "./batches.ts";
-import { type GeneratedText, generateTexts, type TextOptions } from "./generation.ts";
+import { generateTexts, type TextOptions } from "./generation.ts";
 import {
   encodeRequests,
   encodeText,
@@ -67,7 +67,7 @@ export interface Scorer {
   ): Promise<RollingLogLikelihood[]>;
   /** Continues each context by text. A context that leaves no room for `maxTokens` more loses its beginning.
    * @throws {UsageError} when `maxTokens` leaves no room for a context, or a context has no tokens. */
-  generateUntil(contexts: readonly string[], options: Omit<TextOptions, "signal">): Promise<GeneratedText[]>;
+  generateUntil(contexts: readonly string[], options: Omit<TextOptions, "signal">): Promise<string[]>;
 }
 
 /** Infinite scores come of finite log-probabilities that are too small.

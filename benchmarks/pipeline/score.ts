@@ -88,5 +88,5 @@ export async function generate(
   { tokens = 40, signal }: { tokens?: number; signal?: AbortSignal } = {},
 ): Promise<string[]> {
   const scorer = createScorer(scoringModel(model), tokenizer, { signal });
-  return (await scorer.generateUntil(prompts, { maxTokens: tokens })).map(({ text }) => text);
+  return await scorer.generateUntil(prompts, { maxTokens: tokens });
 }

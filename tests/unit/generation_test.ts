@@ -10,12 +10,14 @@ import { sampleToken } from "../../models/generate.ts";
 import type { ScoringModel } from "../../models/scoring.ts";
 import { fakeModel, fakeNext, fakeTokenizer } from "../support/scoring_fakes.ts";
 
-/** A model that generates these ids, whatever the prompt. */
-function scripted(ids: number[], maxPositions = 64): ScoringModel & { prompts: number[][] } {
+/** A model that generates these ids, whatever the prompt. `prompts` and `rows` keep what it was given and gave. */
+function scripted(ids: number[], maxPositions = 64): ScoringModel & { prompts: number[][]; rows: number[][] } {
   const prompts: number[][] = [];
+  const rows: number[][] = [];
   return {
     ...fakeModel({ maxPositions }),
     prompts,
+    rows,
     generate: (given, { maxTokens, isDone }) => {
       prompts.push(...given.map((prompt) => [...prompt]));
       return Promise.resolve(given.map((_, row) => {
@@ -24,6 +26,7 @@ function scripted(ids: number[], maxPositions = 64): ScoringModel & { prompts: n
           own.push(id);
           if (isDone?.(row, own)) break;
         }
+        rows.push(own);
         return own;
       }));
     },
@@ -41,21 +44,24 @@ function spelled(pieces: Record<number, string>): Tokenizer {
 
 Deno.test("generateTexts() ends before the first stop string, which may span tokens", async () => {
   const tokenizer = spelled({ 2: " a", 3: "\n", 4: "Q:", 5: " b" });
-  const texts = async (stop: string[], maxTokens = 9) =>
-    (await generateTexts(scripted([2, 5, 3, 4, 2, 5]), tokenizer, [[2]], { maxTokens, stop }))
-      .map(({ text, tokens, finishReason }) => [text, tokens.length, finishReason]);
-  assertEquals(await texts([]), [[" a b\nQ: a b", 6, "length"]]);
-  assertEquals(await texts(["\nQ"]), [[" a b", 4, "stop"]]);
-  assertEquals(await texts(["Q:", " b", ""]), [[" a", 2, "stop"]]);
-  assertEquals(await texts(["Q:"], 2), [[" a b", 2, "length"]]);
+  const texts = async (stop: string[], maxTokens = 9) => {
+    const model = scripted([2, 5, 3, 4, 2, 5]);
+    const [text] = await generateTexts(model, tokenizer, [[2]], { maxTokens, stop });
+    return [text, at(model.rows, 0).length];
+  };
+  assertEquals(await texts([]), [" a b\nQ: a b", 6]);
+  assertEquals(await texts(["\nQ"]), [" a b", 4]);
+  assertEquals(await texts(["Q:", " b", ""]), [" a", 2]);
+  assertEquals(await texts(["Q:"], 2), [" a b", 2]);
 });
 
 Deno.test("generateTexts() ends at the end of sequence and at special tokens that are stop strings", async () => {
   const tokenizer = spelled({ 2: " a", 7: "<|end|>" });
-  const ended = await generateTexts(scripted([2, 1, 2]), tokenizer, [[2]], { maxTokens: 9 });
-  assertEquals([at(ended, 0).text, at(ended, 0).finishReason], [" a", "stop"]);
-  const stopped = await generateTexts(scripted([2, 7, 2]), tokenizer, [[2]], { maxTokens: 9, stop: ["<|end|>"] });
-  assertEquals([at(stopped, 0).text, at(stopped, 0).tokens.length], [" a", 2]);
+  for (const [end, stop] of [[1, []], [7, ["<|end|>"]]] as const) {
+    const model = scripted([2, end, 2]);
+    assertEquals(await generateTexts(model, tokenizer, [[2]], { maxTokens: 9, stop }), [" a"]);
+    assertEquals(model.rows, [[2, end]]);
+  }
 });
 
 Deno.test("textAfter() keeps the space that a tokenizer drops at the beginning of a text", () => {
@@ -81,9 +87,11 @@ Deno.test("generate() continues every context by its own tokens", async () => {
   const scorer = createScorer(fakeModel(), tokenizer);
   for (const id of [2, 3, 4, 5, 6, 7, 8, 9]) tokenizer.encode(` x${id}`);
   const texts = await scorer.generateUntil(contexts, { maxTokens: 6 });
-  texts.forEach(({ tokens }, i) => {
-    const prompt = tokenizer.encode(at(contexts, i));
-    tokens.forEach((id, n) => assertEquals(id, fakeNext([...prompt, ...tokens.slice(0, n)])));
+  texts.forEach((text, i) => {
+    const ids = tokenizer.encode(at(contexts, i));
+    const length = ids.length;
+    while (ids.length < length + 6 && ids.at(-1) !== 1) ids.push(fakeNext(ids));
+    assertEquals(text, tokenizer.decode(ids.slice(length)));
   });
 });
 
