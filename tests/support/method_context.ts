@@ -5,13 +5,13 @@
 import { createRng } from "../../core/util/rng.ts";
 import { trainingSchema } from "../../core/schema/schema.ts";
 import type { LearningContext, MethodContext, PruneResult, Statistics } from "../../methods/define.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
-import type { WeightSource } from "../../models/config.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import type { UnitType } from "../../core/schema/schema.ts";
 import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { foldParts } from "../../models/training/rebuild.ts";
 import type { StudentOptions } from "../../models/training/student.ts";
+import { onDevice } from "./device_models.ts";
 import { toySource, toyTokens } from "./toy.ts";
 
 /** Options of {@linkcode methodContext}. */
@@ -75,19 +75,10 @@ export function toyWindows(count: number, length: number, vocabSize = 61): Int32
 }
 
 /** Runs with a toy model on the device. */
-export function withToy<T>(
+export async function withToy<T>(
   options: Parameters<typeof toySource>[0],
   run: (model: DecoderModel) => Promise<T>,
 ): Promise<T> {
-  return withSource(toySource(options), run);
-}
-
-/** Runs with the model of `source` on the device. */
-export async function withSource<T>(source: WeightSource, run: (model: DecoderModel) => Promise<T>): Promise<T> {
-  const model = await uploadModel(source);
-  try {
-    return await run(model);
-  } finally {
-    disposeModel(model);
-  }
+  using model = await onDevice(toySource(options));
+  return await run(model);
 }
