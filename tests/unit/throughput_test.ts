@@ -1,34 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { watchOtherCores } from "../../benchmarks/timing/machine_load.ts";
 import { timeInTurns } from "../../benchmarks/timing/throughput.ts";
-import { addedBiases } from "../../benchmarks/cells/time_cell.ts";
-import { totalParameters } from "../../models/count.ts";
-import { densePlan, plannedConfig } from "../../models/plan.ts";
-import { toyConfig } from "../support/toy.ts";
-
-Deno.test("addedBiases() finds biases where the plan cuts inputs, as methods add them", () => {
-  const dense = toyConfig();
-  const whole = densePlan(dense);
-  const withoutGroup = {
-    layers: whole.layers.map((layer) => ({
-      ...layer,
-      kvGroups: layer.kvGroups.slice(1),
-      queryHeads: layer.queryHeads.slice(1),
-    })),
-  };
-  const withoutChannel = {
-    layers: whole.layers.map((layer) => ({ ...layer, ffnChannels: layer.ffnChannels.slice(1) })),
-  };
-  for (const [plan, expected] of [[withoutGroup, ["output"]], [withoutChannel, ["down"]]] as const) {
-    const planned = plannedConfig(dense, plan);
-    const parameters = totalParameters(planned);
-    const map = dense.layers.length * dense.width;
-    assertEquals(addedBiases(dense, { plan, size: { parameters } }), []);
-    assertEquals(addedBiases(dense, { plan, size: { parameters: parameters + map } }), [...expected]);
-    const found = addedBiases(dense, { plan, size: { parameters: parameters + 2 * map } }).toSorted();
-    assertEquals(found, ["down", "output"]);
-  }
-});
 
 Deno.test("timeInTurns() passes once untimed, then there and back, so that a drift of the machine meets all alike", async () => {
   let order = "";
