@@ -32,45 +32,17 @@ const PLAIN = {
 /** Widths are odd on purpose: not whole vectors, more and fewer columns than a task takes. */
 const CASES: Case[] = [
   {
-    ...PLAIN,
-    name: "one sequence",
-    batch: 1,
-    width: 37,
-    headSize: 6,
-    kvGroups: 2,
-    queryHeadsPerGroup: 3,
-    ffnChannels: 301,
-    held: 19,
-    scoreScale: 0.4,
+    ...{ ...PLAIN, name: "one sequence", batch: 1, held: 19, scoreScale: 0.4 },
+    ...{ width: 37, headSize: 6, kvGroups: 2, queryHeadsPerGroup: 3, ffnChannels: 301 },
   },
   {
-    ...PLAIN,
-    name: "multi-head, 5 sequences",
-    batch: 5,
-    width: 20,
-    headSize: 4,
-    kvGroups: 3,
-    queryHeadsPerGroup: 1,
-    ffnChannels: 33,
-    held: 1,
-    scoreScale: 0.5,
+    ...{ ...PLAIN, name: "multi-head, 5 sequences", batch: 5, held: 1, scoreScale: 0.5 },
+    ...{ width: 20, headSize: 4, kvGroups: 3, queryHeadsPerGroup: 1, ffnChannels: 33 },
   },
   {
-    ...PLAIN,
-    name: "biases and norms of everything, GELU, scales, a window, 13 sequences",
-    batch: 13,
-    width: 24,
-    headSize: 8,
-    kvGroups: 2,
-    queryHeadsPerGroup: 2,
-    ffnChannels: 40,
-    held: 30,
-    scoreScale: 0.2,
-    residualScale: 0.3,
-    activation: "gelu-tanh",
-    window: 7,
-    biases: true,
-    norms: true,
+    ...{ ...PLAIN, name: "biases and norms of everything, GELU, scales, a window, 13 sequences" },
+    ...{ width: 24, headSize: 8, kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 40, batch: 13, held: 30 },
+    ...{ scoreScale: 0.2, residualScale: 0.3, activation: "gelu-tanh", window: 7, biases: true, norms: true },
   },
 ];
 
@@ -191,12 +163,8 @@ function plainLayer(c: Case, { weights, biases, norms, x, angles, keys, values }
 /** [B G] x [S] x [K] -> [B, G, capacity, K], the free places full of a number that would be seen. */
 function cacheTensor(heads: Rows[], c: Case, capacity: number): tf.Tensor4D {
   const free = Array.from({ length: capacity - c.held }, () => Array(c.headSize).fill(1e6));
-  return tf.tensor4d(Float32Array.from(flat(heads.flatMap((rows) => [...rows, ...free]))), [
-    c.batch,
-    c.kvGroups,
-    capacity,
-    c.headSize,
-  ]);
+  const values = Float32Array.from(flat(heads.flatMap((rows) => [...rows, ...free])));
+  return tf.tensor4d(values, [c.batch, c.kvGroups, capacity, c.headSize]);
 }
 
 testOwnOperations("decodeStep() equals double precision and writes its cache in place", async () => {

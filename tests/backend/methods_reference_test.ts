@@ -44,56 +44,37 @@ function referenceInputs(source: WeightSource): Map<string, Float64Array[]> {
 const variance = (values: ArrayLike<number>) => mean(Array.from(values, (x) => (x - mean(values)) ** 2));
 const SITES = [[0, "output"], [0, "down"], [1, "output"], [1, "down"]] as const;
 
-testOnEngines("inputStatistics() equals mean and variance over all tokens of windows of unequal length", async () => {
-  for (const source of Object.values(sources)) {
-    const inputs = referenceInputs(source);
-    using model = await onDevice(source);
-    const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
-    for (const [layer, site] of SITES) {
-      const columns = inputs.get(`${layer}.${site}`)!;
-      assertClose(
-        at(statistics, layer)[site].mean,
-        columns.map(mean),
-        {},
-        `mean ${layer} ${site}`,
-      );
-      assertClose(
-        at(statistics, layer)[site].variance,
-        columns.map(variance),
-        { atol: 1e-6, rtol: 1e-4 },
-        `variance ${layer} ${site}`,
-      );
+testOnEngines(
+  "inputStatistics() gives mean, variance and FLAP's fluctuation of windows of unequal length",
+  async () => {
+    for (const source of Object.values(sources)) {
+      const inputs = referenceInputs(source);
+      using model = await onDevice(source);
+      const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
+      for (const [layer, site] of SITES) {
+        const columns = inputs.get(`${layer}.${site}`)!;
+        const { mean: means, variance: variances, fluctuation: fluctuations } = at(statistics, layer)[site];
+        const tolerance = { atol: 1e-6, rtol: 1e-4 };
+        assertClose(means, columns.map(mean), {}, `mean ${layer} ${site}`);
+        assertClose(variances, columns.map(variance), tolerance, `variance ${layer} ${site}`);
+        // The fluctuation is updated window by window; the first does not count.
+        const expected = columns.map((column) => {
+          const means: number[] = [];
+          let [start, fluctuation] = [0, 0];
+          for (const [m, { length }] of windows.entries()) {
+            const own = Array.from(column.slice(start, start += length));
+            means.push(mean(own));
+            if (m === 0) continue;
+            const around = mean(own.map((x) => (x - mean(means)) ** 2));
+            fluctuation = fluctuation * (m - 1) / m + around / (m + 1);
+          }
+          return fluctuation;
+        });
+        assertClose(fluctuations, expected, tolerance, `fluctuation ${layer} ${site}`);
+      }
     }
-  }
-});
-
-testOnEngines("inputStatistics() updates FLAP's fluctuation by window; the first does not count", async () => {
-  for (const source of Object.values(sources)) {
-    const inputs = referenceInputs(source);
-    using model = await onDevice(source);
-    const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
-    for (const [layer, site] of SITES) {
-      const expected = inputs.get(`${layer}.${site}`)!.map((column) => {
-        const means: number[] = [];
-        let [start, fluctuation] = [0, 0];
-        for (const [m, { length }] of windows.entries()) {
-          const own = Array.from(column.slice(start, start += length));
-          means.push(mean(own));
-          if (m === 0) continue;
-          const around = mean(own.map((x) => (x - mean(means)) ** 2));
-          fluctuation = fluctuation * (m - 1) / m + around / (m + 1);
-        }
-        return fluctuation;
-      });
-      assertClose(
-        at(statistics, layer)[site].fluctuation,
-        expected,
-        { atol: 1e-6, rtol: 1e-4 },
-        `fluctuation ${layer} ${site}`,
-      );
-    }
-  }
-});
+  },
+);
 
 /** WIFN (the score of Wanda-sp), WIFV and IFV of one column, from its weights W_:j and inputs x_j. */
 const referenceMetric = {
@@ -118,13 +99,8 @@ testOnEngines("columnScores() equals the metrics worked out in plain arrays", as
       const expected = referenceColumns(source, metric);
       const actual = await columnScores(model, statistics, metric);
       for (const [layer, site] of SITES) {
-        const tolerance = { atol: 1e-7, rtol: 1e-4 };
-        assertClose(
-          at(actual, layer)[site],
-          at(expected, layer)[site],
-          tolerance,
-          `${metric} of layer ${layer} ${site}`,
-        );
+        const [own, theirs] = [at(actual, layer)[site], at(expected, layer)[site]];
+        assertClose(own, theirs, { atol: 1e-7, rtol: 1e-4 }, `${metric} of layer ${layer} ${site}`);
       }
     }
   }
@@ -132,11 +108,8 @@ testOnEngines("columnScores() equals the metrics worked out in plain arrays", as
 
 testOnEngines("wanda-sp keeps the units with the largest mean |W| sqrt(mean x^2)", async () => {
   for (const source of Object.values(sources)) {
-    await checkUniform(
-      source,
-      ["wanda-sp", { statistics: "dense" }],
-      columnReference(source, referenceColumns(source, "WIFN")),
-    );
+    const reference = columnReference(source, referenceColumns(source, "WIFN"));
+    await checkUniform(source, ["wanda-sp", { statistics: "dense" }], reference);
   }
 });
 
@@ -165,12 +138,8 @@ testOnEngines("flap AL-AM cuts one ranking of standardised scores at the budget"
     const method = getMethod("flap");
     using model = await onDevice(source);
     for (const sparsity of LEVELS) {
-      const context = methodContext({
-        model,
-        options: parseOptions(method, { variance: "exact" }),
-        calibration: windows,
-        sparsity,
-      });
+      const options = parseOptions(method, { variance: "exact" });
+      const context = methodContext({ model, options, calibration: windows, sparsity });
       const { plan } = await method.prune(context);
       const { budgetParameters } = context.target;
       // By hand: drop the lowest unit, but never the last of its kind in a layer, until the budget holds; then give
@@ -206,24 +175,17 @@ testOnEngines("flap's bias compensation adds W_removed mean(x_removed)", async (
   for (const source of Object.values(sources)) {
     const inputs = referenceInputs(source);
     using model = await onDevice(source);
-    const { plan, replaced } = await method.prune(methodContext({
-      model,
-      options: parseOptions(method, { structure: "UL-UM", biasCompensation: true }),
-      calibration: windows,
-      sparsity: 0.5,
-    }));
+    const options = parseOptions(method, { structure: "UL-UM", biasCompensation: true });
+    const context = methodContext({ model, options, calibration: windows, sparsity: 0.5 });
+    const { plan, replaced } = await method.prune(context);
     for (const [layer, site] of SITES) {
       const { queryHeads: heads, ffnChannels } = at(plan.layers, layer);
       const stays = (j: number) =>
         site === "down" ? ffnChannels.includes(j) : heads.includes(Math.floor(j / source.config.headSize));
       const means = inputs.get(`${layer}.${site}`)!.map((column, j) => stays(j) ? 0 : mean(column));
       const expected = weightOf(source, layer, site).map((row) => sum(row.map((w, j) => w * at(means, j))));
-      assertClose(
-        known(replaced?.[tensorNames.bias(layer, site)]).data,
-        expected,
-        {},
-        `bias of layer ${layer} ${site}`,
-      );
+      const { data } = known(replaced?.[tensorNames.bias(layer, site)]);
+      assertClose(data, expected, {}, `bias of layer ${layer} ${site}`);
     }
   }
 });

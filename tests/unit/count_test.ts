@@ -1,24 +1,14 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
 import type { DecoderConfig, LinearName } from "../../models/config.ts";
-import type { LayerShape } from "../../models/units.ts";
 import { expectedTensors } from "../../models/config.ts";
 import { keptParameters, layerMacs, layerParameters, modelMacs, modelSize } from "../../models/count.ts";
 import { plannedConfig } from "../../models/plan.ts";
-import { toyConfig } from "../support/toy.ts";
+import { LLAMA_7B, toyConfig } from "../support/toy.ts";
 
 /** LLaMA-7B, its FFN and heads pruned in the layers where `pruned` says so. */
-function llama7b(
-  pruned: (layer: number) => boolean = () => false,
-  kept = { heads: 32, channels: 11008 },
-): DecoderConfig {
-  const layers: LayerShape[] = Array.from(
-    { length: 32 },
-    (_, l) =>
-      pruned(l)
-        ? { kvGroups: kept.heads, queryHeadsPerGroup: 1, ffnChannels: kept.channels }
-        : { kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 },
-  );
-  return toyConfig({ vocabSize: 32000, width: 4096, headSize: 128, layers, tiedHead: false });
+function llama7b(pruned = (_layer: number) => false, kept = { heads: 32, channels: 11008 }): DecoderConfig {
+  const narrow = { kvGroups: kept.heads, queryHeadsPerGroup: 1, ffnChannels: kept.channels };
+  return { ...LLAMA_7B, layers: LLAMA_7B.layers.map((shape, l) => pruned(l) ? narrow : shape) };
 }
 
 // Published: LLM-Pruner (arXiv:2305.11627), table 3; the two-tier shapes are those of its scripts.

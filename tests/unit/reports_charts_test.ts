@@ -127,9 +127,8 @@ Deno.test("buildCharts() ends a hopeless interval of a speed-up at the edge of i
   const chart = allCharts(section).find(({ name }) => name === "speedup-vs-macs-pp512");
   const spec = JSON.stringify(chart?.spec(WIDE));
   const values = [...spec.matchAll(/"[xy]":([\d.]+)/g)].map(([, value]) => Number(value));
-  const [, low = NaN, high = NaN] = (/"domain":\[([\d.]+),([\d.]+)\],"zero":false,"clamp":true/.exec(spec) ?? []).map(
-    Number,
-  );
+  const domain = /"domain":\[([\d.]+),([\d.]+)\],"zero":false,"clamp":true/.exec(spec) ?? [];
+  const [, low = NaN, high = NaN] = domain.map(Number);
   assert(low >= 0 && low < 0.79 && high < 2.2, `${low} to ${high}`);
   for (const value of values) assert(value >= low && value <= high);
   assertStringIncludes(spec, "reach the edge");
@@ -160,15 +159,8 @@ Deno.test("toPng() draws text with the shipped font at twice the size", async ()
 
 /** Three steps of a learned mask, as methods report them. */
 const curve = [1, 2, 3].map((step) => ({
-  step,
-  loss: 3 - step / 10,
-  crossEntropy: 3,
-  distillation: 0.1,
-  hidden: 0,
-  gradientNorm: 1,
-  seconds: step,
-  memoryBytes: 1e8,
-  budget: 1 - step / 10,
+  ...{ step, loss: 3 - step / 10, crossEntropy: 3, distillation: 0.1, hidden: 0 },
+  ...{ gradientNorm: 1, seconds: step, memoryBytes: 1e8, budget: 1 - step / 10 },
   removed: { ffn: 30 * step, layer: step, hidden: 8 * step },
   duals: { z: step },
 }));
