@@ -51,7 +51,6 @@ export function wholeNumber(name: string, text: string, least = 1): number {
 export function choiceOf<T extends string>(flag: string, text: string | undefined, known: readonly T[]): T {
   const found = known.find((name) => name.toLowerCase() === text?.toLowerCase());
   if (found !== undefined) return found;
-  const current = text === undefined ? "missing" : `"${text}"`;
   const which = known.length === 1 ? known[0] : `one of ${known.join(", ").toLowerCase()}`;
-  throw new UsageError(`--${flag} must be ${which}: current ${current}`);
+  throw new UsageError(`--${flag} must be ${which}: ${text === undefined ? "none given" : `current "${text}"`}`);
 }

@@ -38,23 +38,15 @@ Weights that a cell changed are rebuilt from what its run kept, on the run's eng
 
 Exit codes: 0 done, 2 it cannot be done`;
 
-/** The other records of a run, which only add to the card; none if they cannot be read. */
-function siblings(out: string): CellRecord[] {
-  try {
-    return readRecords(out).records;
-  } catch (error) {
-    if (error instanceof UsageError) return [];
-    throw error;
-  }
-}
-
 /** The record that `cell` names, the folder of its run, and the run's other records.
  * @throws {UsageError} when none or several match, or the cell failed. */
 function findRecord(cell: string, run?: string): { record: DoneRecord; out: string; others: CellRecord[] } {
   if (run === undefined && isFile(cell)) {
     const out = folderOfRecord(cell);
     const record = readDone(cell);
-    return { record, out, others: resolve(runPaths(out).records) === dirname(resolve(cell)) ? siblings(out) : [] };
+    // The run's other records only add to the card.
+    const isInRun = resolve(runPaths(out).records) === dirname(resolve(cell));
+    return { record, out, others: isInRun ? readRecords(out).records : [] };
   }
   if (run === undefined) {
     throw new UsageError(`"${cell}" is not a record's file: give the path of one, or add --run DIR`);

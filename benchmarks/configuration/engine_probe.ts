@@ -4,31 +4,30 @@
  * @module
  */
 import { join } from "node:path";
-import { z } from "zod";
 import { listCudaDevices, NVIDIA_SMI, visibleDevices, visibleSetting } from "../../core/engine/cuda.ts";
 import { type EngineOptions, measureRate, startBestEngine, startEngine } from "../../core/engine/engine.ts";
 import { EngineError } from "../../core/util/errors.ts";
-import { ENGINE_NAMES, type RunConfig } from "../../core/schema/schema.ts";
+import type { EngineName, RunConfig } from "../../core/schema/schema.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
 
-const engineSchema = z.strictObject({
-  name: z.enum(ENGINE_NAMES).describe("never `auto`"),
-  library: z.string().describe("library versions"),
-  device: z.string().describe("what it runs on"),
-  memory: z.strictObject({ place: z.string(), totalBytes: z.number(), freeBytes: z.number() }).describe(
-    "where tensors lie, how much there is, and what is free before a model is loaded",
-  ),
-  decoderOps: z.boolean().describe("as in `Engine`"),
-  gpus: z.array(z.string()).optional().describe(
-    "on CUDA: UUIDs of the GPUs that may be used; empty where nvidia-smi does not say",
-  ),
-  note: z.string().optional().describe("for `auto`: why this one"),
-  flopsPerS: z.number().optional().describe("of a product of matrices, if asked for"),
-});
-const probeSchema = z.union([engineSchema, z.strictObject({ reason: z.string() })]);
-
 /** An engine that starts. */
-export type ProbedEngine = z.infer<typeof engineSchema>;
+export interface ProbedEngine {
+  name: EngineName;
+  /** Library versions. */
+  library: string;
+  /** What it runs on. */
+  device: string;
+  /** Where tensors lie, and how much memory there is, in bytes. */
+  memory: { place: string; totalBytes: number };
+  /** As in `Engine`. */
+  decoderOps: boolean;
+  /** On CUDA: UUIDs of the GPUs that may be used; empty if `nvidia-smi` does not list them. */
+  gpus?: string[];
+  /** For `auto`: why this one. */
+  note?: string;
+  /** Of a product of matrices, if asked for. */
+  flopsPerS?: number;
+}
 
 /** Starts `name` in a process of its own and describes it; with `rate`, measures how fast it multiplies.
  * @throws {EngineError} when it does not start or the device is not there, with the reason. */
@@ -50,9 +49,9 @@ export async function probeEngine(
   }).output();
   const decoder = new TextDecoder();
   const line = decoder.decode(stdout).trim().split("\n").pop()!;
-  let probe: z.infer<typeof probeSchema>;
+  let probe: ProbedEngine | { reason: string };
   try {
-    probe = probeSchema.parse(JSON.parse(line));
+    probe = JSON.parse(line);
   } catch {
     const how = signal ?? `exit code ${code}`;
     throw new EngineError(`Engine "${name}" ended its process (${how}): ${decoder.decode(stderr).trim().slice(-1000)}`);
@@ -75,7 +74,7 @@ async function probeHere(
   name: RunConfig["engine"],
   options: EngineOptions,
   rate: boolean,
-): Promise<z.infer<typeof probeSchema>> {
+): Promise<ProbedEngine | { reason: string }> {
   // Starting the engine hides all GPUs but one.
   const visible = visibleSetting();
   try {
@@ -87,7 +86,7 @@ async function probeHere(
       name: engine.name,
       library,
       device,
-      memory: { place: memory.place, totalBytes: memory.totalBytes(), freeBytes: memory.freeBytes() },
+      memory: { place: memory.place, totalBytes: memory.totalBytes() },
       decoderOps,
       ...isCuda && { gpus: usableGpus(visible) },
       ...rate && { flopsPerS: await measureRate() },
