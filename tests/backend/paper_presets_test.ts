@@ -19,7 +19,7 @@ import { besidePaper } from "../../reports/beside_paper.ts";
 import { isSameExperiment, type PublishedRow, publishedRows } from "../../reports/paper/published.ts";
 import { sectionsOf, writeReport } from "../../benchmarks/commands/reports.ts";
 import { randomTensors, smallConfig, tempFolder, writeFolder } from "../support/weights_fixture.ts";
-import { methodContext, toyWindows } from "../support/method_context.ts";
+import { methodContext, QUIET, toyWindows } from "../support/method_context.ts";
 import { known } from "../support/values.ts";
 import { onDevice } from "../support/device_models.ts";
 
@@ -191,9 +191,6 @@ const EXPECTED: Record<string, { shape: string; whole: number }> = {
   "paper/sheared-llama-1.3b": { shape: "16 + 86", whole: 0 },
 };
 
-/** What a cell is measured in: this process, so that none is started for each of them. */
-const HOST = { report: () => {}, signal: new AbortController().signal };
-
 for (const name of paperPresets) {
   const test = () =>
     withData(async (data) => {
@@ -216,7 +213,7 @@ for (const name of paperPresets) {
       assertEquals(cells.length, 1 + methods.length);
       for (const planned of cells) {
         const out = join(data, "out");
-        const measured = await measureCell({ ...planned, out, data, commit: null }, HOST);
+        const measured = await measureCell({ ...planned, out, data, commit: null }, QUIET);
         assertEquals(measured.tasks.map(({ task }) => task), asked.tasks);
         assertEquals(measured.perplexity.length, asked.perplexity.length);
         for (const { bosPolicy } of measured.tasks) {

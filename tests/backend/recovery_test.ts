@@ -18,7 +18,7 @@ import {
 } from "../../models/training/optimizer.ts";
 import { recoverModel } from "../../models/training/recover.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
-import { learningOptions, toyWindows } from "../support/method_context.ts";
+import { learningOptions, QUIET, toyWindows } from "../support/method_context.ts";
 import { freed, logitsOf, onDevice } from "../support/device_models.ts";
 
 testOnEngines("applyGradients() leads to the minimum; its state can be restored", async () => {
@@ -32,13 +32,8 @@ testOnEngines("applyGradients() leads to the minimum; its state can be restored"
     }
     return await x.data() as Float32Array;
   };
-  const group = (x: tf.Variable) => ({
-    name: "all",
-    rule: {},
-    learningRate: 0.1,
-    schedule: { totalSteps: 240 } as const,
-    parameters: { x },
-  });
+  const schedule = { totalSteps: 240 } as const;
+  const group = (x: tf.Variable) => ({ name: "all", rule: {}, learningRate: 0.1, schedule, parameters: { x } });
   const x = start();
   const optimizer = createOptimizer({ groups: [group(x)], clipNorm: 1 });
   const half = (await run(x, optimizer, 120)).slice();
@@ -72,13 +67,8 @@ testOnEngines("applyGradients() clips by the global norm and refuses missing and
 
 testOnEngines("recoverModel() lowers the loss of a pruned model, whose logits then need no adapters", async () => {
   using dense = await onDevice(toySource({ seed: 2 }));
-  const plan = {
-    layers: dense.config.layers.map(() => ({
-      kvGroups: [0, 1, 3],
-      queryHeads: [0, 1, 3],
-      ffnChannels: [0, 2, 4, 6, 8],
-    })),
-  };
+  const layer = { kvGroups: [0, 1, 3], queryHeads: [0, 1, 3], ffnChannels: [0, 2, 4, 6, 8] };
+  const plan = { layers: [layer, layer] };
   using model = freed(pruneModel(dense, plan));
   const options = learningOptions({ steps: 12, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
   const { report } = await recoverModel({
@@ -89,8 +79,7 @@ testOnEngines("recoverModel() lowers the loss of a pruned model, whose logits th
     windows: Array.from({ length: 24 }, (_, i) => at(toyWindows(2, 8), i % 2)),
     rng: createRng(0, "adapters"),
     key: "test",
-    report: () => {},
-    signal: new AbortController().signal,
+    ...QUIET,
   });
   assertEquals([report.stage, report.steps, report.tokens], ["recovery", 12, 12 * 16]);
   const losses = report.curve.map(({ loss }) => loss);
@@ -112,48 +101,30 @@ testOnEngines("leastSquaresGain() solves the regularised normal equations", asyn
   const removed = [1, 4, 6, 7];
   const a = Array.from({ length: samples }, () => Array.from({ length: n }, () => rng.normal()));
   a.forEach((row) => row[1] = 0.5 * at(row, 0) - at(row, 2) + 0.1 * at(row, 1));
-  const gram = Array.from(
-    { length: n },
-    (_, i) => Array.from({ length: n }, (_, j) => a.reduce((sum, row) => sum + at(row, i) * at(row, j), 0) / samples),
-  );
-  const w = Array.from({ length: n }, () => Array.from({ length: outputs }, () => rng.normal()));
+  const matrix = (rows: number, columns: number, value: (i: number, j: number) => number) =>
+    Array.from({ length: rows }, (_, i) => Array.from({ length: columns }, (_, j) => value(i, j)));
+  const total = (values: number[]) => values.reduce((sum, value) => sum + value, 0);
+  const gram = matrix(n, n, (i, j) => total(a.map((row) => at(row, i) * at(row, j))) / samples);
+  const w = matrix(n, outputs, () => rng.normal());
   const weight = tf.tensor2d(w);
   const gain = await leastSquaresGain(weight, Float32Array.from(gram.flat()), { kept, lambda: 0.01 });
   weight.dispose();
   const ridge = 0.01 * gram.reduce((sum, row, i) => sum + at(row, i), 0) / n;
   // (G_KK + ridge I) gain must be G_KR W_R.
-  const left = kept.flatMap((from, i) =>
-    Array.from(
-      { length: outputs },
-      (_, o) =>
-        kept.reduce(
-          (sum, to, j) => sum + (at(at(gram, from), to) + (i === j ? ridge : 0)) * at(gain, j * outputs + o),
-          0,
-        ),
-    )
-  );
-  const right = kept.flatMap((from) =>
-    Array.from(
-      { length: outputs },
-      (_, o) => removed.reduce((sum, r) => sum + at(at(gram, from), r) * at(at(w, r), o), 0),
-    )
-  );
-  assertClose(left, right, { atol: 1e-4, rtol: 1e-4 });
+  const damped = (i: number, j: number) => at(at(gram, at(kept, i)), at(kept, j)) + (i === j ? ridge : 0);
+  const left = matrix(5, outputs, (i, o) => total(kept.map((_, j) => damped(i, j) * at(gain, j * outputs + o))));
+  const right = matrix(5, outputs, (i, o) => total(removed.map((r) => at(at(gram, at(kept, i)), r) * at(at(w, r), o))));
+  assertClose(left.flat(), right.flat(), { atol: 1e-4, rtol: 1e-4 });
 });
 
 testOnEngines("compensate() brings the pruned model's output nearer to the dense one's", async () => {
   using dense = await onDevice(toySource({ seed: 6 }));
-  const plan = {
-    layers: dense.config.layers.map(() => ({
-      kvGroups: [0, 1, 2],
-      queryHeads: [0, 1, 2],
-      ffnChannels: Array.from({ length: 14 }, (_, i) => i),
-    })),
-  };
-  const signal = new AbortController().signal;
+  const ffnChannels = Array.from({ length: 14 }, (_, i) => i);
+  const layer = { kvGroups: [0, 1, 2], queryHeads: [0, 1, 2], ffnChannels };
+  const plan = { layers: [layer, layer] };
   const windows = toyWindows(24, 16);
-  const gram = await gramMatrices(dense, windows, { report: () => {}, signal });
-  const replaced = await compensate(dense, plan, { gram, report: () => {}, signal });
+  const gram = await gramMatrices(dense, windows, QUIET);
+  const replaced = await compensate(dense, plan, { gram, ...QUIET });
   assertEquals(Object.keys(replaced).length, 4);
   const expected = await logitsOf(dense, windowBatch(toyWindows(2, 9)));
   const distance = async (model: DecoderModel) => {

@@ -27,10 +27,11 @@ import { hostTensor, pruneModel } from "../../models/surgery.ts";
 import { compensate, gramMatrices } from "../../models/training/least_squares.ts";
 import { recoverModel } from "../../models/training/recover.ts";
 import { assertClose, testOnEngines, testOwnOperations } from "../support/engines.ts";
-import { learningOptions, methodContext, toyWindows } from "../support/method_context.ts";
+import { learningOptions, methodContext, QUIET, toyWindows } from "../support/method_context.ts";
 import { toySource, toyTokens } from "../support/toy.ts";
 import { asStored, tempFolder } from "../support/weights_fixture.ts";
 import { freed, onDevice } from "../support/device_models.ts";
+import { take } from "../support/values.ts";
 
 /** The toy with every number rounded to what `form` holds. */
 function roundedSource(form: "F16" | "BF16", tiedHead: boolean, shape: Partial<DecoderConfig> = {}): WeightSource {
@@ -101,24 +102,16 @@ testOwnOperations("adapters learn on weights as stored as on f32 weights, and ar
   const source = roundedSource("BF16", true);
   const options = learningOptions({ steps: 6, batch: 2, tokens: 8, rank: 4, alpha: 8, learningRate: 0.02 });
   const trained: Float32Array[] = [];
+  const windows = Array.from({ length: 12 }, (_, i) => at(toyWindows(2, 8), i % 2));
+  const rng = () => createRng(0, "adapters");
   for (const weights of ["f32", "stored"] as const) {
     using teacher = await onDevice(source, weights);
     using base = freed(pruneModel(teacher, PLAN));
-    await recoverModel({
-      base,
-      teacher,
-      options,
-      windows: Array.from({ length: 12 }, (_, i) => toyWindows(2, 8)[i % 2] ?? new Int32Array()),
-      rng: createRng(0, "adapters"),
-      key: "test",
-      report: () => {},
-      signal: new AbortController().signal,
-    });
+    await recoverModel({ base, teacher, options, windows, rng: rng(), key: "test", ...QUIET });
     trained.push(await scores(base));
     assert(base.layers.every((layer) => layer.up.weight instanceof tf.Tensor));
   }
-  const [plain, stored] = trained;
-  assert(plain && stored);
+  const [plain, stored] = take(trained, 2);
   assertClose(stored, plain, { atol: 1e-3, rtol: 0 });
 });
 
@@ -155,15 +148,13 @@ testOwnOperations("every method chooses the same units of weights as stored, lay
 
 testOwnOperations("least squares corrects weights as stored like f32 weights", async () => {
   const source = roundedSource("F16", false);
-  const quiet = { report: () => {}, signal: new AbortController().signal };
   const corrected: Record<string, HostTensor>[] = [];
   for (const weights of ["f32", "stored"] as const) {
     using model = await onDevice(source, weights);
-    const gram = await gramMatrices(model, toyWindows(4, 16), quiet);
-    corrected.push(await compensate(model, PLAN, { gram, ...quiet }));
+    const gram = await gramMatrices(model, toyWindows(4, 16), QUIET);
+    corrected.push(await compensate(model, PLAN, { gram, ...QUIET }));
   }
-  const [plain, stored] = corrected;
-  assert(plain && stored);
+  const [plain, stored] = take(corrected, 2);
   assertEquals(Object.keys(stored), Object.keys(plain));
   for (const [name, { data }] of Object.entries(plain)) {
     assertClose(stored[name]?.data ?? [], data, { atol: 1e-4, rtol: 1e-3 }, name);

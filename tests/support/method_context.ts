@@ -14,6 +14,9 @@ import type { StudentOptions } from "../../models/training/student.ts";
 import { onDevice } from "./device_models.ts";
 import { toySource, toyTokens } from "./toy.ts";
 
+/** Who calls and neither listens nor stops. */
+export const QUIET = { report: () => {}, signal: new AbortController().signal };
+
 /** Options of {@linkcode methodContext}. */
 export interface ContextOptions<Options> {
   model: DecoderModel;

@@ -40,20 +40,15 @@ Deno.test("mixWindows() takes the last domain where rounding leaves something, a
 });
 
 folderTest("trainingData() fills the windows from the domains by their parts", async (data) => {
+  const words = (prefix: string) => Array.from({ length: 12 }, (_, j) => `${prefix}x${j}`).join(" ");
   const records = (prefix: string, field: string) =>
-    Array.from({ length: 200 }, (_, i) =>
-      JSON.stringify({
-        [field]: Array.from({ length: 12 }, (_, j) => `${prefix}train${i}x${j}`).join(" "),
-      })).join("\n");
+    Array.from({ length: 200 }, (_, i) => JSON.stringify({ [field]: words(`${prefix}train${i}`) })).join("\n");
   await Deno.writeTextFile(`${data}/c4-train.jsonl`, records("c", "text"));
   await Deno.writeTextFile(`${data}/ptb-train.jsonl`, records("p", "sentence"));
   const tokenizer = fakeTokenizer();
+  const training = { steps: 100, batch: 2, tokens: 6 };
   const draw = (seed: number, domains?: Record<string, number>) =>
-    trainingData({ tokenizer } as LoadedModel, { steps: 100, batch: 2, tokens: 6, domains }, {
-      corpus: "c4",
-      seed,
-      data,
-    });
+    trainingData({ tokenizer } as LoadedModel, { ...training, domains }, { corpus: "c4", seed, data });
   const text = (ids: Int32Array) => tokenizer.decode([...ids]);
   const parts = { "ptb-test-space": 1, c4: 3 };
   const { windows, datasets } = await draw(0, parts);
