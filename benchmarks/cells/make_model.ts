@@ -1,12 +1,11 @@
-/** The model of a cell: pruned and recovered as the cell says, or made again from what the run kept of it.
+/** The model of a cell, pruned and recovered.
  *
  * @module
  */
 import { join } from "node:path";
 import { currentEngine } from "../../core/engine/engine.ts";
-import { canonicalJson, sha256OfJson } from "../../core/util/canonical_json.ts";
+import { sha256OfJson } from "../../core/util/canonical_json.ts";
 import { type DoneRecord, pruningOf } from "../../core/schema/schema.ts";
-import { UsageError } from "../../core/util/errors.ts";
 import { getMethod } from "../../methods/mod.ts";
 import { uploadModel } from "../../models/device.ts";
 import { densePlan } from "../../models/plan.ts";
@@ -20,7 +19,7 @@ import { runPaths } from "../records/store.ts";
 import { createCache } from "./cache.ts";
 import type { CellJob } from "./job.ts";
 import type { PhaseClock } from "./phase_clock.ts";
-import { isKept, keptModel, openCheckpoint } from "./rebuild.ts";
+import { openCheckpoint } from "./rebuild.ts";
 
 /** The part of a record that says how its model came about. */
 type MadeFacts = Pick<
@@ -129,27 +128,4 @@ function readFacts(
   { options, datasets }: TrainingData,
 ): Pick<DoneRecord, "trainingData" | "trainingDomains"> {
   return options.domains ? { trainingDomains: datasets } : { trainingData: datasets[0] };
-}
-
-/** The model of a record as the run kept it, or pruned again from what training left in the folder of statistics.
- * @throws {UsageError} when that gives another plan than the record's. */
-export async function makeAgain(
-  job: Pick<CellJob, "cell" | "out" | "data">,
-  before: DoneRecord,
-  dense: LoadedModel,
-  host: StepOptions,
-  clock: PhaseClock,
-): Promise<MadeModel> {
-  const { plan, calibrationData, training, trainingData, trainingDomains, changedWeights, raisedRidges } = before;
-  const facts = { plan, calibrationData, training, trainingData, trainingDomains, changedWeights, raisedRidges };
-  if (isKept(before)) {
-    return {
-      model: await keptModel(job.out, before, { dense: dense.model, source: dense.source }, host),
-      rebuild: null,
-      facts,
-    };
-  }
-  const again = await makeModel(job, dense, host, clock);
-  if (canonicalJson(again.facts.plan) === canonicalJson(plan)) return { ...again, facts };
-  throw new UsageError("The cell, pruned again, keeps other units than its record says: run it in another folder");
 }

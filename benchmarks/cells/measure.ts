@@ -10,14 +10,15 @@ import { addFileTasks } from "../../datasets/mod.ts";
 import { modelSize } from "../../models/count.ts";
 import { type DecoderModel, modelBytes } from "../../models/device.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
-import { free } from "../pipeline/load.ts";
+import { free, type LoadedModel } from "../pipeline/load.ts";
 import { generate, score, type ScoreOptions } from "../pipeline/score.ts";
 import { storeRebuild, storeWeights } from "../records/kept_weights.ts";
 import { weightBytes } from "./cell_cost.ts";
 import { describeEnvironment, environmentsWith } from "./environment.ts";
 import type { CellJob } from "./job.ts";
-import { loadDense, type MadeModel, makeAgain, makeModel } from "./make_model.ts";
+import { loadDense, type MadeModel, makeModel } from "./make_model.ts";
 import { createPhaseClock, timingsOf } from "./phase_clock.ts";
+import { keptModel } from "./rebuild.ts";
 
 /** What the process of a cell is told meanwhile, and how it stops. */
 export type CellHost = Pick<ScoreOptions, "report" | "signal" | "onScored" | "onDocuments">;
@@ -42,9 +43,9 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
   engine.check();
   const afterLoadBytes = engine.memory.usedBytes();
 
-  // Making the model of a record again is loading: nothing is decided.
+  // Rebuilding the model of a record is loading: nothing is decided.
   if (!before) clock.enter("pruneS");
-  const made = before ? await makeAgain(job, before, dense, host, clock) : await makeModel(job, dense, host, clock);
+  const made = before ? await keptAs(job, before, dense, host) : await makeModel(job, dense, host, clock);
   const { model, facts } = made;
   const sizeOf = (of: DecoderModel) => ({
     ...modelSize(of.config, dense.model.config),
@@ -75,6 +76,16 @@ export async function measureCell(job: Job, host: CellHost, before?: DoneRecord)
       measure: peak.measure,
     },
     timings: timingsOf(clock.seconds(), facts.training, before?.timings),
+  };
+}
+
+/** The model of a record, as the run kept it. */
+async function keptAs({ out }: Job, before: DoneRecord, dense: LoadedModel, host: CellHost): Promise<MadeModel> {
+  const { plan, calibrationData, training, trainingData, trainingDomains, changedWeights, raisedRidges } = before;
+  return {
+    model: await keptModel(out, before, { dense: dense.model, source: dense.source }, host),
+    rebuild: null,
+    facts: { plan, calibrationData, training, trainingData, trainingDomains, changedWeights, raisedRidges },
   };
 }
 

@@ -14,12 +14,6 @@ import type { StepOptions } from "../pipeline/step.ts";
 import { storedPath } from "../records/run_file.ts";
 import { openRebuild, openStoredWeights } from "../records/kept_weights.ts";
 
-/** Whether the model of a record can be made again without pruning and training. */
-export function isKept({ cell, changedWeights, rebuild, storedWeights }: DoneRecord): boolean {
-  return cell.method === null || cell.checkpoint !== undefined || !changedWeights ||
-    (rebuild ?? storedWeights) !== undefined;
-}
-
 /** Opens the pruned checkpoint of a cell of the run in `out`.
  * @throws {UsageError} when it cannot be read, or has another checksum than the cell names. */
 export async function openCheckpoint(
@@ -42,9 +36,8 @@ export function checkSource({ weights }: DoneRecord, { origin: { path, sha256 } 
   );
 }
 
-/** The model of a record for which {@linkcode isKept} holds; `dense` itself if nothing was pruned. `dense` was loaded
- * from `source` and stays as it is.
- * @throws {UsageError} when a file is missing.
+/** The model of a record; `dense` itself if nothing was pruned. `dense` was loaded from `source` and stays as it is.
+ * @throws {UsageError} when the run kept nothing of the model, or a file is missing.
  * @throws {FileFormatError} when a file is not the one that the record names. */
 export async function keptModel(
   out: string,
@@ -65,7 +58,9 @@ export async function keptModel(
     }
   }
   if (!changedWeights) return await pruneByLayers(dense, plan);
-  if (!rebuild) throw new UsageError("The run kept nothing that the cell's model can be made again from");
+  if (!rebuild) {
+    throw new UsageError("Cannot rebuild the cell's model: the run kept nothing of it. Run it in another folder.");
+  }
   const kept = openRebuild(out, { ...record, rebuild }, dense.config);
   step.report?.("rebuild");
   return await rebuildModel(
