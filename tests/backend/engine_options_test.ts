@@ -55,17 +55,11 @@ const planLayerwise = (values: Record<string, unknown>) =>
 
 Deno.test("--layerwise is refused where all layers are needed", async () => {
   for (const id of ["llm-pruner", "mask-prune", "sheared"]) {
-    await assertRejects(
-      () => planLayerwise({ methods: [{ id: "flap" }, { id }] }),
-      UsageError,
-      `method ${id} needs all`,
-    );
+    const message = `method ${id} needs all`;
+    await assertRejects(() => planLayerwise({ methods: [{ id: "flap" }, { id }] }), UsageError, message);
   }
   const methods = [{ id: "flap" }];
   await assertRejects(() => planLayerwise({ methods, recover: "lora" }), UsageError, "--recover lora needs all");
-  await assertRejects(
-    () => planLayerwise({ methods, compensate: "least-squares" }),
-    UsageError,
-    "--compensate least-squares",
-  );
+  const problem = "--compensate least-squares";
+  await assertRejects(() => planLayerwise({ methods, compensate: "least-squares" }), UsageError, problem);
 });

@@ -25,41 +25,38 @@ function standInPeer(refused?: string): Peer & { questions: unknown[] } {
   };
 }
 
-testOnEngines(
-  "openSides() opens one file in both engines with the same threads, and closeSides() frees it",
-  async (engine) => {
-    using temp = tempFolder();
-    const folder = temp.path;
-    const file = `${folder}/tiny.gguf`;
-    const { source, tokenizer, tokenizerDefinition } = await openModel("tiny");
-    const metadata = ggufTokenizerMetadata(tokenizerDefinition, tokenizer, source.config.vocabSize);
-    exportGguf(source, { to: file, type: "F32", tokenizer: metadata });
-    source.close();
-    const choice = { prefillTokens: 8, decodeTokens: 2, repeats: 2 };
-    const before = tf.memory().numTensors;
-    const peer = standInPeer();
-    const sides = await openSides(file, { engine, peer }, choice);
-    const results = await timeSides(sides, undefined, choice);
-    await closeSides(sides);
-    assertEquals(results.map(({ name, model }) => [name, model.oursMs.length]), [["pp8", 2], ["tg2", 2]]);
-    assertEquals(at(results, 1).model.llamaCppMs, [6, 7]);
-    const passes = (pass: string) => [0, 1, 2].map(() => ({ pass, of: file }));
-    assertEquals(peer.questions, [
-      { open: file, prefillTokens: 8, decodeTokens: 2, threads: engine.threads },
-      ...passes("prefill"),
-      ...passes("decode"),
-      { close: file },
-    ]);
-    await assertRejects(
-      () => openSides(file, { engine, peer: standInPeer("no such type") }, choice),
-      UsageError,
-      "no such type",
-    );
-    await assertRejects(
-      () => openSides(file, { engine, peer }, { ...choice, prefillTokens: 5000 }),
-      UsageError,
-      "5000 tokens exceeds",
-    );
-    assertEquals(tf.memory().numTensors, before);
-  },
-);
+testOnEngines("openSides() opens a file in both engines; closeSides() frees it", async (engine) => {
+  using temp = tempFolder();
+  const folder = temp.path;
+  const file = `${folder}/tiny.gguf`;
+  const { source, tokenizer, tokenizerDefinition } = await openModel("tiny");
+  const metadata = ggufTokenizerMetadata(tokenizerDefinition, tokenizer, source.config.vocabSize);
+  exportGguf(source, { to: file, type: "F32", tokenizer: metadata });
+  source.close();
+  const choice = { prefillTokens: 8, decodeTokens: 2, repeats: 2 };
+  const before = tf.memory().numTensors;
+  const peer = standInPeer();
+  const sides = await openSides(file, { engine, peer }, choice);
+  const results = await timeSides(sides, undefined, choice);
+  await closeSides(sides);
+  assertEquals(results.map(({ name, model }) => [name, model.oursMs.length]), [["pp8", 2], ["tg2", 2]]);
+  assertEquals(at(results, 1).model.llamaCppMs, [6, 7]);
+  const passes = (pass: string) => [0, 1, 2].map(() => ({ pass, of: file }));
+  assertEquals(peer.questions, [
+    { open: file, prefillTokens: 8, decodeTokens: 2, threads: engine.threads },
+    ...passes("prefill"),
+    ...passes("decode"),
+    { close: file },
+  ]);
+  await assertRejects(
+    () => openSides(file, { engine, peer: standInPeer("no such type") }, choice),
+    UsageError,
+    "no such type",
+  );
+  await assertRejects(
+    () => openSides(file, { engine, peer }, { ...choice, prefillTokens: 5000 }),
+    UsageError,
+    "5000 tokens exceeds",
+  );
+  assertEquals(tf.memory().numTensors, before);
+});

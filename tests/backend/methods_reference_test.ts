@@ -44,37 +44,34 @@ function referenceInputs(source: WeightSource): Map<string, Float64Array[]> {
 const variance = (values: ArrayLike<number>) => mean(Array.from(values, (x) => (x - mean(values)) ** 2));
 const SITES = [[0, "output"], [0, "down"], [1, "output"], [1, "down"]] as const;
 
-testOnEngines(
-  "inputStatistics() gives mean, variance and FLAP's fluctuation of windows of unequal length",
-  async () => {
-    for (const source of Object.values(sources)) {
-      const inputs = referenceInputs(source);
-      using model = await onDevice(source);
-      const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
-      for (const [layer, site] of SITES) {
-        const columns = inputs.get(`${layer}.${site}`)!;
-        const { mean: means, variance: variances, fluctuation: fluctuations } = at(statistics, layer)[site];
-        const tolerance = { atol: 1e-6, rtol: 1e-4 };
-        assertClose(means, columns.map(mean), {}, `mean ${layer} ${site}`);
-        assertClose(variances, columns.map(variance), tolerance, `variance ${layer} ${site}`);
-        // The fluctuation is updated window by window; the first does not count.
-        const expected = columns.map((column) => {
-          const means: number[] = [];
-          let [start, fluctuation] = [0, 0];
-          for (const [m, { length }] of windows.entries()) {
-            const own = Array.from(column.slice(start, start += length));
-            means.push(mean(own));
-            if (m === 0) continue;
-            const around = mean(own.map((x) => (x - mean(means)) ** 2));
-            fluctuation = fluctuation * (m - 1) / m + around / (m + 1);
-          }
-          return fluctuation;
-        });
-        assertClose(fluctuations, expected, tolerance, `fluctuation ${layer} ${site}`);
-      }
+testOnEngines("inputStatistics() gives mean, variance and FLAP's fluctuation of unequal windows", async () => {
+  for (const source of Object.values(sources)) {
+    const inputs = referenceInputs(source);
+    using model = await onDevice(source);
+    const statistics = await inputStatistics(methodContext({ model, options: {}, calibration: windows }));
+    for (const [layer, site] of SITES) {
+      const columns = inputs.get(`${layer}.${site}`)!;
+      const { mean: means, variance: variances, fluctuation: fluctuations } = at(statistics, layer)[site];
+      const tolerance = { atol: 1e-6, rtol: 1e-4 };
+      assertClose(means, columns.map(mean), {}, `mean ${layer} ${site}`);
+      assertClose(variances, columns.map(variance), tolerance, `variance ${layer} ${site}`);
+      // The fluctuation is updated window by window; the first does not count.
+      const expected = columns.map((column) => {
+        const means: number[] = [];
+        let [start, fluctuation] = [0, 0];
+        for (const [m, { length }] of windows.entries()) {
+          const own = Array.from(column.slice(start, start += length));
+          means.push(mean(own));
+          if (m === 0) continue;
+          const around = mean(own.map((x) => (x - mean(means)) ** 2));
+          fluctuation = fluctuation * (m - 1) / m + around / (m + 1);
+        }
+        return fluctuation;
+      });
+      assertClose(fluctuations, expected, tolerance, `fluctuation ${layer} ${site}`);
     }
-  },
-);
+  }
+});
 
 /** WIFN (the score of Wanda-sp), WIFV and IFV of one column, from its weights W_:j and inputs x_j. */
 const referenceMetric = {

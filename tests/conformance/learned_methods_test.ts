@@ -15,7 +15,9 @@ import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";
 import type { DeadUnits } from "../support/toy.ts";
 import { testOnEngines } from "../support/engines.ts";
-import { learningOptions, methodContext, modelOf, toyWindows, withToy } from "../support/method_context.ts";
+import { learningOptions, methodContext, modelOf, toyWindows } from "../support/method_context.ts";
+import { toySource } from "../support/toy.ts";
+import { onDevice } from "../support/device_models.ts";
 
 const SHAPE: LayerShape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
 const LAYERS = [SHAPE, SHAPE];
@@ -77,110 +79,105 @@ for (const method of learned) {
   testOnEngines(`${id}: removes exactly the planted units`, async () => {
     const planted = 12 * 3 * 32 + 4 * 8 * 32;
     const all = 24 * 3 * 32 + 4 * 4 * 8 * 32;
-    await withToy({ seed: 5, layers: LAYERS, dead }, async (model) => {
-      const learning = { options: { ...training, steps: 40 }, windows: toyWindows(80, 12) };
-      const { plan, training: reports } = await prune(method, model, {
-        sparsity: planted / all,
-        units: ["ffn", "kv-groups"],
-        learning,
-      });
-      plan.layers.forEach((layer, l) => {
-        const gone = (count: number, kept: number[]) =>
-          Array.from({ length: count }, (_, i) => i).filter((i) => !kept.includes(i));
-        assertEquals(gone(24, layer.ffnChannels), at(dead, l).ffn, `channels of layer ${l}`);
-        assertEquals(gone(4, layer.kvGroups), at(dead, l).kvGroups, `groups of layer ${l}`);
-      });
-      assertEquals(reports!.map(({ stage, steps, tokens }) => [stage, steps, tokens]), [["learning", 40, 40 * 2 * 12]]);
-      assertEquals(at(reports!, 0).curve.length, 40);
+    using model = await onDevice(toySource({ seed: 5, layers: LAYERS, dead }));
+    const learning = { options: { ...training, steps: 40 }, windows: toyWindows(80, 12) };
+    const { plan, training: reports } = await prune(method, model, {
+      sparsity: planted / all,
+      units: ["ffn", "kv-groups"],
+      learning,
     });
+    plan.layers.forEach((layer, l) => {
+      const gone = (count: number, kept: number[]) =>
+        Array.from({ length: count }, (_, i) => i).filter((i) => !kept.includes(i));
+      assertEquals(gone(24, layer.ffnChannels), at(dead, l).ffn, `channels of layer ${l}`);
+      assertEquals(gone(4, layer.kvGroups), at(dead, l).kvGroups, `groups of layer ${l}`);
+    });
+    assertEquals(reports!.map(({ stage, steps, tokens }) => [stage, steps, tokens]), [["learning", 40, 40 * 2 * 12]]);
+    assertEquals(at(reports!, 0).curve.length, 40);
   });
 
   testOnEngines(`${id}: meets the budget to one unit, layers equally wide where it promises so`, async () => {
     const layers = [0, 1].map(() => ({ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 48 }));
-    await withToy({ layers }, async (model) => {
-      for (const options of [{}, ...method.variants ?? []] as Options[]) {
-        const ownTarget = method.ownTarget?.(parseOptions(method, options)) ?? false;
-        // On so small a model attention alone may be over a budget of another kind.
-        const all: [UnitType[], number] = [["ffn", "query-heads", "kv-groups"], 1];
-        for (const [units, ffnMultiple] of ownTarget ? [all] : [all, [["ffn"], 8]] as typeof all[]) {
-          const given: Given = { options, sparsity: 0.4, units, ffnMultiple };
-          const result = await prune(method, model, given);
-          const shapes = plannedShapes(model.config, result.plan);
-          if (!ownTarget) assertMeetsBudget(model, result, given);
-          if (ffnMultiple > 1) shapes.forEach(({ ffnChannels }) => assertEquals(ffnChannels % ffnMultiple, 0));
-          if (method.uniformLayers(parseOptions(method, options))) {
-            assert(isLayerwiseUniform({ ...model.config, layers: shapes }), JSON.stringify(options));
-          }
-          disposeModel(modelOf(model, result));
+    using model = await onDevice(toySource({ layers }));
+    for (const options of [{}, ...method.variants ?? []] as Options[]) {
+      const ownTarget = method.ownTarget?.(parseOptions(method, options)) ?? false;
+      // On so small a model attention alone may be over a budget of another kind.
+      const all: [UnitType[], number] = [["ffn", "query-heads", "kv-groups"], 1];
+      for (const [units, ffnMultiple] of ownTarget ? [all] : [all, [["ffn"], 8]] as typeof all[]) {
+        const given: Given = { options, sparsity: 0.4, units, ffnMultiple };
+        const result = await prune(method, model, given);
+        const shapes = plannedShapes(model.config, result.plan);
+        if (!ownTarget) assertMeetsBudget(model, result, given);
+        if (ffnMultiple > 1) shapes.forEach(({ ffnChannels }) => assertEquals(ffnChannels % ffnMultiple, 0));
+        if (method.uniformLayers(parseOptions(method, options))) {
+          assert(isLayerwiseUniform({ ...model.config, layers: shapes }), JSON.stringify(options));
         }
+        disposeModel(modelOf(model, result));
       }
-    });
+    }
   }, { except: SLOW });
 
   testOnEngines(`${id}: a run that was stopped goes on from its snapshot to the same result`, async () => {
-    await withToy({ layers: LAYERS }, async (model) => {
-      const given: Given = { sparsity: 0.3, units: ["ffn", "kv-groups"] };
-      const whole = await prune(method, model, given);
-      // Before and after the freeze.
-      for (const stopAt of [7, 20]) {
-        const folder = await Deno.makeTempDir();
-        const learning = { snapshots: { folder: `${folder}/run`, everySteps: 3 } };
-        const controller = new AbortController();
-        const report = (message: string) => {
-          if (message.startsWith(`step ${stopAt} `)) controller.abort();
-        };
-        const stopped = prune(method, model, { ...given, learning, signal: controller.signal, report });
-        await assertRejects(() => stopped, DOMException, "abort");
-        const messages: string[] = [];
-        const resumed = await prune(method, model, { ...given, learning, report: (text) => messages.push(text) });
-        assert(messages.includes(`goes on from step ${stopAt - stopAt % 3}`), messages.slice(0, 3).join("; "));
-        assertEquals(resumed.plan, whole.plan);
-        assertEquals(resumed.trained, whole.trained);
-        assertEquals(
-          at(resumed.training!, 0).curve.map(({ loss }) => loss),
-          at(whole.training!, 0).curve.map(({ loss }) => loss),
-        );
-        assertEquals([...Deno.readDirSync(folder)], []);
-        await Deno.remove(folder);
-      }
-    });
+    using model = await onDevice(toySource({ layers: LAYERS }));
+    const given: Given = { sparsity: 0.3, units: ["ffn", "kv-groups"] };
+    const whole = await prune(method, model, given);
+    // Before and after the freeze.
+    for (const stopAt of [7, 20]) {
+      const folder = await Deno.makeTempDir();
+      const learning = { snapshots: { folder: `${folder}/run`, everySteps: 3 } };
+      const controller = new AbortController();
+      const report = (message: string) => {
+        if (message.startsWith(`step ${stopAt} `)) controller.abort();
+      };
+      const stopped = prune(method, model, { ...given, learning, signal: controller.signal, report });
+      await assertRejects(() => stopped, DOMException, "abort");
+      const messages: string[] = [];
+      const resumed = await prune(method, model, { ...given, learning, report: (text) => messages.push(text) });
+      assert(messages.includes(`goes on from step ${stopAt - stopAt % 3}`), messages.slice(0, 3).join("; "));
+      assertEquals(resumed.plan, whole.plan);
+      assertEquals(resumed.trained, whole.trained);
+      assertEquals(
+        at(resumed.training!, 0).curve.map(({ loss }) => loss),
+        at(whole.training!, 0).curve.map(({ loss }) => loss),
+      );
+      assertEquals([...Deno.readDirSync(folder)], []);
+      await Deno.remove(folder);
+    }
   }, { except: SLOW });
 
   testOnEngines(`${id}: asks for compensation once, when the structure is fixed, and trains on from it`, async () => {
-    await withToy({ layers: LAYERS }, async (model) => {
-      const plans: PrunePlan[] = [];
-      const name = tensorNames.weight(0, "down");
-      const dense = await hostTensor(model, name);
-      const compensate = (plan: PrunePlan) => {
-        plans.push(plan);
-        return Promise.resolve({ [name]: { ...dense, data: dense.data.map((w) => 3 * w) } });
-      };
-      const given: Given = { sparsity: 0.3, units: ["ffn"] };
-      const plain = await prune(method, model, given);
-      const { plan, replaced, training: reports } = await prune(method, model, { ...given, learning: { compensate } });
-      assertEquals(plans, [plan]);
-      assertEquals(plan, plain.plan);
-      assertEquals(Object.keys(known(replaced)), [name]);
-      const last = (training: PruneResult["training"]) => known(at(known(training), 0).curve.at(-1)).loss;
-      assertNotEquals(last(reports), last(plain.training));
-    });
+    using model = await onDevice(toySource({ layers: LAYERS }));
+    const plans: PrunePlan[] = [];
+    const name = tensorNames.weight(0, "down");
+    const dense = await hostTensor(model, name);
+    const compensate = (plan: PrunePlan) => {
+      plans.push(plan);
+      return Promise.resolve({ [name]: { ...dense, data: dense.data.map((w) => 3 * w) } });
+    };
+    const given: Given = { sparsity: 0.3, units: ["ffn"] };
+    const plain = await prune(method, model, given);
+    const { plan, replaced, training: reports } = await prune(method, model, { ...given, learning: { compensate } });
+    assertEquals(plans, [plan]);
+    assertEquals(plan, plain.plan);
+    assertEquals(Object.keys(known(replaced)), [name]);
+    const last = (training: PruneResult["training"]) => known(at(known(training), 0).curve.at(-1)).loss;
+    assertNotEquals(last(reports), last(plain.training));
   }, { except: SLOW });
 
   testOnEngines(`${id}: trains what the run says: nothing but the choice, scales, or adapters and scales`, async () => {
-    await withToy({ layers: LAYERS }, async (model) => {
-      for (const recover of ["none", "scales", "lora"] as const) {
-        const learning = { options: { ...training, recover } };
-        const { trained, replaced, training: reports } = await prune(method, model, {
-          sparsity: 0.3,
-          units: ["ffn"],
-          learning,
-        });
-        assertEquals([replaced, trained === undefined], [undefined, recover === "none"]);
-        assertEquals(at(known(reports), 0).steps, STEPS);
-        if (!trained) continue;
-        assertEquals(Object.keys(trained.adapters).length > 0, recover === "lora");
-        known(trained.masks).forEach(({ ffn }) => assert(known(ffn).some((value) => value !== 1)));
-      }
-    });
+    using model = await onDevice(toySource({ layers: LAYERS }));
+    for (const recover of ["none", "scales", "lora"] as const) {
+      const learning = { options: { ...training, recover } };
+      const { trained, replaced, training: reports } = await prune(method, model, {
+        sparsity: 0.3,
+        units: ["ffn"],
+        learning,
+      });
+      assertEquals([replaced, trained === undefined], [undefined, recover === "none"]);
+      assertEquals(at(known(reports), 0).steps, STEPS);
+      if (!trained) continue;
+      assertEquals(Object.keys(trained.adapters).length > 0, recover === "lora");
+      known(trained.masks).forEach(({ ffn }) => assert(known(ffn).some((value) => value !== 1)));
+    }
   }, { except: SLOW });
 }

@@ -93,48 +93,45 @@ folderTest("bench run stops at Ctrl-C with exit code 130, no failed record, and 
   await assertGoesOn(out, before);
 });
 
-folderTest(
-  "throughput comes last and alone, models of one shape share it, and Ctrl-C before it loses nothing",
-  async (out) => {
-    const events: string[] = [];
-    let sent = false;
-    const status = await watch([...RUN, out], (event, child) => {
-      events.push(String(event.event));
-      if (event.event !== "cell-phase" || event.phase !== "throughput" || sent) return;
-      sent = true;
-      child.kill("SIGINT");
-    });
-    assertEquals([status.code, sent], [130, true]);
-    // Both methods leave one shape, so that two models are timed, after the last cell.
-    assertEquals(events.slice(0, events.indexOf("timing")).filter((event) => event === "cell-done").length, CELLS);
-    const before = assertComplete(out);
-    assertEquals(before.map((record) => record.state === "done" && record.throughput.length), [0, 0, 0]);
+folderTest("throughput comes last, equal shapes share it, and Ctrl-C before it loses nothing", async (out) => {
+  const events: string[] = [];
+  let sent = false;
+  const status = await watch([...RUN, out], (event, child) => {
+    events.push(String(event.event));
+    if (event.event !== "cell-phase" || event.phase !== "throughput" || sent) return;
+    sent = true;
+    child.kill("SIGINT");
+  });
+  assertEquals([status.code, sent], [130, true]);
+  // Both methods leave one shape, so that two models are timed, after the last cell.
+  assertEquals(events.slice(0, events.indexOf("timing")).filter((event) => event === "cell-done").length, CELLS);
+  const before = assertComplete(out);
+  assertEquals(before.map((record) => record.state === "done" && record.throughput.length), [0, 0, 0]);
 
-    const { stderr } = await succeed(...RUN, out);
-    assertStringIncludes(stderr, `${CELLS} finished earlier`);
-    assertStringIncludes(stderr, "timing  2 models, one at a time");
-    const after = assertComplete(out);
-    assertEquals(after.map(scored), before.map(scored));
-    const timed = after.map((record) => {
-      assert(record.state === "done");
-      const { environment: { engine, library, device, cpu } } = record;
-      const { throughput, timings: { loadS, pruneS, learnS, evaluateS, throughputS, waitS }, seconds } = record;
-      assert(throughputS !== null && waitS !== null);
-      assert(loadS + pruneS + learnS + evaluateS + throughputS + waitS <= seconds);
-      return { id: record.id, throughput, throughputS, machine: { engine, library, device, cpu } };
-    });
-    const [dense, random, wanda] = take(timed, 3);
-    for (const { throughput, throughputS, machine } of [dense, random]) {
-      assert(throughputS > 0);
-      // Timing has all threads, which the device's name may say; cells share them.
-      for (const one of throughput) assertEquals({ ...one.machine, device: machine.device }, machine);
-      const found = throughput.map((one) => [one.sharedFrom, one.samplesMs.length, one.denseSamplesMs?.length]);
-      assertEquals(found, [[undefined, 2, 2], [undefined, 2, 2]]);
-    }
-    assertEquals(wanda.throughput, random.throughput.map((result) => ({ ...result, sharedFrom: random.id })));
-    assertEquals(wanda.throughputS, 0);
-  },
-);
+  const { stderr } = await succeed(...RUN, out);
+  assertStringIncludes(stderr, `${CELLS} finished earlier`);
+  assertStringIncludes(stderr, "timing  2 models, one at a time");
+  const after = assertComplete(out);
+  assertEquals(after.map(scored), before.map(scored));
+  const timed = after.map((record) => {
+    assert(record.state === "done");
+    const { environment: { engine, library, device, cpu } } = record;
+    const { throughput, timings: { loadS, pruneS, learnS, evaluateS, throughputS, waitS }, seconds } = record;
+    assert(throughputS !== null && waitS !== null);
+    assert(loadS + pruneS + learnS + evaluateS + throughputS + waitS <= seconds);
+    return { id: record.id, throughput, throughputS, machine: { engine, library, device, cpu } };
+  });
+  const [dense, random, wanda] = take(timed, 3);
+  for (const { throughput, throughputS, machine } of [dense, random]) {
+    assert(throughputS > 0);
+    // Timing has all threads, which the device's name may say; cells share them.
+    for (const one of throughput) assertEquals({ ...one.machine, device: machine.device }, machine);
+    const found = throughput.map((one) => [one.sharedFrom, one.samplesMs.length, one.denseSamplesMs?.length]);
+    assertEquals(found, [[undefined, 2, 2], [undefined, 2, 2]]);
+  }
+  assertEquals(wanda.throughput, random.throughput.map((result) => ({ ...result, sharedFrom: random.id })));
+  assertEquals(wanda.throughputS, 0);
+});
 
 folderTest("bench run records a cell that cannot be done, does the others, and tries again", async (out) => {
   // A rate that no training survives.

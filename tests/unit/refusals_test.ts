@@ -7,7 +7,7 @@ import { parsePerplexity } from "../../benchmarks/configuration/short_forms.ts";
 import { runConfigSchema } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { byteLevelDefinition, exportToy, writeModelFolder } from "../support/export_fixture.ts";
-import { withFolder } from "../support/weights_fixture.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 Deno.test("runSweep() refuses what cannot run before the first cell, and writes nothing", async () => {
   const folder = Deno.makeTempDirSync();
@@ -69,17 +69,15 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
   }
 });
 
-Deno.test("prepareRun() gives perplexity the window that model and text have, each measurement once", async () => {
-  await withFolder(async (folder) => {
-    const [model, text, short] = ["model", "long.txt", "short.txt"].map((name) => join(folder, name));
-    writeModelFolder(model!, exportToy({ maxPositions: 256 }), byteLevelDefinition());
-    Deno.writeTextFileSync(text!, "Once upon a time there was a bird. ".repeat(99));
-    Deno.writeTextFileSync(short!, "Once upon a time");
-    const perplexity = [`file:${text}`, `file:${short}`, `file:${text}:a:256`].map(parsePerplexity);
-    const asked = { model, engine: "wasm", methods: [], sparsity: [0.5], perplexity, out: join(folder, "run") };
-    const { config } = await prepareRun(runConfigSchema.parse(asked), () => {});
-    const [long, all] = config.perplexity.map(({ windowTokens }) => windowTokens);
-    assertEquals([config.perplexity.length, long], [2, 256]);
-    assert(all !== undefined && all >= 2 && all <= 16, `${all}`);
-  });
+folderTest("prepareRun() gives perplexity the window that model and text have, once each", async (folder) => {
+  const [model, text, short] = ["model", "long.txt", "short.txt"].map((name) => join(folder, name));
+  writeModelFolder(model!, exportToy({ maxPositions: 256 }), byteLevelDefinition());
+  Deno.writeTextFileSync(text!, "Once upon a time there was a bird. ".repeat(99));
+  Deno.writeTextFileSync(short!, "Once upon a time");
+  const perplexity = [`file:${text}`, `file:${short}`, `file:${text}:a:256`].map(parsePerplexity);
+  const asked = { model, engine: "wasm", methods: [], sparsity: [0.5], perplexity, out: join(folder, "run") };
+  const { config } = await prepareRun(runConfigSchema.parse(asked), () => {});
+  const [long, all] = config.perplexity.map(({ windowTokens }) => windowTokens);
+  assertEquals([config.perplexity.length, long], [2, 256]);
+  assert(all !== undefined && all >= 2 && all <= 16, `${all}`);
 });
