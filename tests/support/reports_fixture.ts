@@ -70,12 +70,9 @@ const dataset = (id: string, split: string, letter: string): DatasetUse => ({
   sha256: sha(letter),
 });
 
-const recordId = (fake: FakeCell) => {
-  const { method = null, options = {}, sparsity = 0, seed = 0, model = "", engine = "", examples = 0, windows = 0 } =
-    fake;
-  return `${method ?? "dense"}-${
-    JSON.stringify(options)
-  }-${sparsity}-${seed}-${model}-${engine}-${examples}-${windows}`;
+const recordId = ({ method, options = {}, sparsity = 0, seed = 0, ...fake }: FakeCell) => {
+  const { model = "", engine = "", examples = 0, windows = 0 } = fake;
+  return [method ?? "dense", JSON.stringify(options), sparsity, seed, model, engine, examples, windows].join("-");
 };
 
 function head(fake: FakeCell): Omit<FailedRecord, "state" | "failure"> {
@@ -106,10 +103,8 @@ function perplexityOf(fake: FakeCell): DoneRecord["perplexity"] {
   const { method = null, sparsity = 0, seed = 0, damage = 0, windows = 40 } = fake;
   const shared = createRng(7, "windows");
   const own = createRng(seed, `windows of ${method} at ${sparsity}`);
-  const windowNll = Array.from(
-    { length: windows },
-    () => Math.log(16.756) + 0.25 * shared.normal() + damage + 0.06 * damage * own.normal(),
-  );
+  const nll = () => Math.log(16.756) + 0.25 * shared.normal() + damage + 0.06 * damage * own.normal();
+  const windowNll = Array.from({ length: windows }, nll);
   const mean = windowNll.reduce((a, b) => a + b, 0) / windows;
   const variance = windowNll.reduce((a, b) => a + (b - mean) ** 2, 0) / (windows - 1);
   return [{

@@ -39,12 +39,8 @@ Deno.test("hellaswag cleans WikiHow marks, lowers the second sentence and counts
   assertEquals(continuations(first)[1], " flies over the roof.");
   assertEquals(lengths(first), [31, 20, 16, 13]);
   assertEquals(contexts(second)[0], "Home and Garden: How to store bulbs. Dry them first. Lay the bulbs on a tray.");
-  assertEquals(continuations(second), [
-    " Freeze the tray. Use ice.",
-    " Keep the tray in a dry room for a week.",
-    "  Boil them.",
-    " Sell the tray.",
-  ]);
+  const ends = [" Freeze the tray. Use ice.", " Keep the tray in a dry room for a week.", "  Boil them."];
+  assertEquals(continuations(second), [...ends, " Sell the tray."]);
   assertEquals(lengths(second), [25, 39, 11, 14]);
   assertEquals(contexts(third)[0], "Archery: An archer lifts a bow. She");
   assertEquals(lengths(third), [14, 15, 27, 18]);
@@ -75,11 +71,8 @@ Deno.test("arc_easy, arc_challenge and openbookqa find the labelled answer", asy
 Deno.test("wikitext2 joins its lines with an empty line, empty records included", async () => {
   const { texts, dataset } = await loadCorpus(getCorpus("wikitext2"), { data });
   const text = texts.join(getCorpus("wikitext2").joiner);
-  assertEquals(
-    text,
-    "\n\n = Tarn Mill = \n\n\n The Tarn Mill is a 19th @-@ century mill ; it ground 1 @,@ 200 sacks a year . \n",
-  );
-  assertEquals(text.length, 100);
+  const mill = "The Tarn Mill is a 19th @-@ century mill ; it ground 1 @,@ 200 sacks a year .";
+  assertEquals(text, `\n\n = Tarn Mill = \n\n\n ${mill} \n`);
   assertEquals([dataset.split, dataset.source], ["test", "wikitext2-test.jsonl"]);
 });
 
@@ -97,22 +90,16 @@ Deno.test("wikitext2 makes pages of lines: titles begin one, sections do not", (
   const lines = ["", " = Oss = \n", "", " = = Course = = \n", " It falls . \n", "", " = Kite = \n", " It flies . \n"];
   const found = getCorpus("wikitext2").documents!(lines);
   assertEquals(found, [" = Oss = \n \n = = Course = = \n It falls . \n ", " = Kite = \n It flies . \n"]);
-});
-
-Deno.test("wikitext2 reads plain text as it reads records without line ends", () => {
-  assertEquals(getCorpus("wikitext2").documents!([" ", " = Kite = ", " It flies . ", ""]), [
-    " = Kite = \n It flies . \n",
-  ]);
+  // Plain text is read as records without line ends.
+  const plain = getCorpus("wikitext2").documents!([" ", " = Kite = ", " It flies . ", ""]);
+  assertEquals(plain, [" = Kite = \n It flies . \n"]);
 });
 
 Deno.test("ptb and c4 use the splits and joiners of the papers", async () => {
   const ptb = getCorpus("ptb-test-space");
   const { texts } = await loadCorpus(ptb, { data });
-  assertEquals(
-    texts.join(ptb.joiner),
-    "the mill <unk> said profit rose N N to $ N million mr. tarn is chairman of oss n.v. the ferry group " +
-      "it did n't name a buyer",
-  );
+  const text = "the mill <unk> said profit rose N N to $ N million mr. tarn is chairman of oss n.v. the ferry group ";
+  assertEquals(texts.join(ptb.joiner), `${text}it did n't name a buyer`);
   assertEquals([getCorpus("ptb-valid-nl2").evaluationSplit, getCorpus("ptb-valid-nl2").joiner], ["validation", "\n\n"]);
   const c4 = getCorpus("c4");
   const { texts: web, dataset } = await loadCorpus(c4, { data });
@@ -133,11 +120,8 @@ Deno.test("the registries have the seven tasks of the papers, each with a licenc
   }
 });
 
-Deno.test("byId() refuses a second entry of the same name", () => {
+Deno.test("defineTask(), defineCorpus() and byId() refuse malformed definitions and a name twice", () => {
   assertThrows(() => byId("task", [{ id: "a" }, { id: "a" }]), TypeError, 'the id "a"');
-});
-
-Deno.test("defineTask() and defineCorpus() refuse malformed definitions", () => {
   const task = getTask("boolq");
   assertThrows(() => defineTask({ ...task, id: "Bool Q" }), TypeError, "lower-case words");
   assertThrows(() => defineTask({ ...task, hub: undefined }), TypeError, "a hub source or a folder");

@@ -1,17 +1,10 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { at, entry, lookUp } from "../../core/util/indexing.ts";
 
-Deno.test("at reads arrays and typed arrays", () => {
-  assertEquals(at(["a", "b"], 1), "b");
-  assertEquals(at(Float32Array.of(1, 2, 3), 2), 3);
-  assertEquals(at([undefined], 0), undefined);
-});
-
-Deno.test("at names the index that is not there", () => {
+Deno.test("at reads arrays and typed arrays, and names the index that is not there", () => {
+  assertEquals([at(["a", "b"], 1), at(Float32Array.of(1, 2, 3), 2), at([undefined], 0)], ["b", 3, undefined]);
   assertThrows(() => at([1, 2], 2), RangeError, "index 2 is outside of 0 to 1");
-  assertThrows(() => at([1, 2], -1), RangeError, "index -1");
-  assertThrows(() => at([1, 2], 0.5), RangeError, "index 0.5");
-  assertThrows(() => at([1, 2], NaN), RangeError, "index NaN");
+  for (const index of [-1, 0.5, NaN]) assertThrows(() => at([1, 2], index), RangeError, `index ${index}`);
   assertThrows(() => at([], 0), RangeError, "0 entries");
 });
 
