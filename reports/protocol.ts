@@ -111,10 +111,6 @@ export function protocolTitle(section: Section): string {
   return [recovery || "without recovery", compensation].filter((text) => text !== "").join(", ");
 }
 
-/** Units that may go, in words. */
-export const unitsOf = (section: Section): string =>
-  distinct(section, SETTINGS.find(({ name }) => name === "units")!.text).join(" or ");
-
 /** The protocol in short sentences, for captions. */
 export function protocolCaption(section: Section): string {
   const rows = prunedRows(section);
