@@ -84,6 +84,9 @@ export interface MethodDisplay {
 export interface Method<Schema extends z.ZodType = z.ZodType> {
   /** `kebab-case` name, unique in the registry. */
   id: string;
+  /** From 1; raised by every change of what the method chooses or changes. It is part of a cell's id and of the key of
+   * kept statistics. */
+  version: number;
   /** One sentence for `bench ls methods`. */
   summary: string;
   /** Its description: authors, year, arXiv id, equation. */

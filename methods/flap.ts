@@ -181,6 +181,7 @@ export async function compensation(
 /** Removes the units whose output fluctuates least. */
 export const flap: Method = defineMethod({
   id: "flap",
+  version: 1,
   summary: "Removes the units whose output fluctuates least; widths per layer are searched (AL) or uniform (UL)",
   source: "An et al. 2023, arXiv:2312.11983, section 3",
   display: { order: 5, colour: "#E69F00" },

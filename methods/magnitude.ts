@@ -28,6 +28,7 @@ import { scoresOfColumns, scoresOfGroups, siteWeights, weightSlots } from "./_sh
 /** Removes the units with the smallest weights. */
 export const magnitude: Method = defineMethod({
   id: "magnitude",
+  version: 1,
   summary: "Removes the units with the smallest weights, the same number in every layer",
   source: "Ma et al. 2023, arXiv:2305.11627 (L1, L2); An et al. 2023, arXiv:2312.11983 (mag-sp)",
   display: { order: 2, colour: "#56B4E9" },

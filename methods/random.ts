@@ -17,6 +17,7 @@ import { keepWidths } from "./_shared/selection.ts";
 /** Removes units at random. The draw does not depend on the sparsity: what goes at a low level goes at a higher one. */
 export const random: Method = defineMethod({
   id: "random",
+  version: 1,
   summary: "Removes units at random, the same number in every layer",
   source: "Ma et al. 2023, arXiv:2305.11627, table 1 (Random)",
   display: { order: 1, colour: "#8C6D31" },

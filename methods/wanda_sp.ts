@@ -64,6 +64,7 @@ async function prefixPlan(context: MethodContext<unknown>): Promise<LayerPlan[]>
 /** Removes the units with the smallest weight times activation. */
 export const wandaSp: Method = defineMethod({
   id: "wanda-sp",
+  version: 1,
   summary: "Removes the units with the smallest weight times activation, the same number in every layer",
   source: "Sun et al. 2023, arXiv:2306.11695, eq. 1; structured as in An et al. 2023, arXiv:2312.11983",
   display: { order: 3, colour: "#009E73" },

@@ -87,7 +87,11 @@ function pruning(cell: Cell): object {
   if (cell.method === null) return { method: null };
   const { model: _m, engine: _e, arithmetic: _a, requestEncoding: _r, checkpoint: _c, ...own } = pruningOf(cell);
   const { sparsity: _level, seed: _seed, method, methodFile, ...rest } = own;
-  return { ...rest, method: method && { id: method.id, options: method.options }, file: methodFile?.sha256 };
+  return {
+    ...rest,
+    method: method && { id: method.id, version: method.version, options: method.options },
+    file: methodFile?.sha256,
+  };
 }
 
 /** Whether a row is the dense model. */

@@ -24,6 +24,8 @@ export interface CacheScope {
   calibration: readonly Int32Array[];
   /** SHA-256 of a user's method file, hex. */
   methodFile?: string;
+  /** Of the method; 1 when absent. */
+  methodVersion?: number;
 }
 
 function readStatistics(path: string): Statistics | undefined {
@@ -46,7 +48,7 @@ function readStatistics(path: string): Statistics | undefined {
  * time, one computes them and the others wait, within `waiting`. */
 export function createCache(
   folder: string,
-  { weights, engine, seed, calibration, methodFile }: CacheScope,
+  { weights, engine, seed, calibration, methodFile, methodVersion }: CacheScope,
   waiting: <T>(work: () => Promise<T>) => Promise<T> = (work) => work(),
 ): (key: string, compute: () => Promise<Statistics>) => Promise<Statistics> {
   const scope = {
@@ -56,6 +58,7 @@ export function createCache(
     seed,
     windows: sha256OfWindows(calibration),
     methodFile,
+    methodVersion,
   };
   return async (key, compute) => {
     const name = sha256OfJson({ ...scope, key }).slice(0, 16);

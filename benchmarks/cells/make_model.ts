@@ -88,7 +88,10 @@ async function prunedModel(
   const training = cell.training &&
     await trainingData(dense, { ...cell.training, recover: trains }, { corpus, ...text });
   report("pruning");
-  const calibrated = { ...scope, calibration: calibration?.windows ?? [], methodFile: methodFile?.sha256 };
+  const calibrated = {
+    ...{ ...scope, calibration: calibration?.windows ?? [] },
+    ...{ methodFile: methodFile?.sha256, methodVersion: choice.version },
+  };
   const step = {
     seed,
     training,

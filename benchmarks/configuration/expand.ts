@@ -143,14 +143,14 @@ export function expandCells(
   const first = at(seeds, 0);
   add({ ...common, method: null, sparsity: 0, seed: first }, false);
   for (const choice of config.methods) {
-    const { needs, kind } = getMethod(choice.id);
+    const { needs, kind, version } = getMethod(choice.id);
     const learning = learningOf(config, kind === "learned");
     const file = fileOf?.get(choice.id);
     const own = {
       ...common,
       ...learning,
       ...file && { methodFile: file },
-      method: { ...choice, changed: changedOptions(choice) },
+      method: { ...choice, ...version > 1 && { version }, changed: changedOptions(choice) },
     };
     const isDrawn = (needs.seed ?? true) || needs.calibration || Object.keys(learning).length > 0;
     for (const sparsity of config.sparsity.filter((level) => level > 0)) {

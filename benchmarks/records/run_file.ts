@@ -84,12 +84,7 @@ interface AskedRecords extends StoredRecords {
  * for all records. */
 export function askedRecords(out: string): AskedRecords {
   const stored = readRecords(out);
-  let run: RunFile | undefined;
-  try {
-    run = readRunFile(out);
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-  }
+  const run = readRunFile(out);
   if (!run?.cells) return { ...stored, others: 0, missing: [], incomplete: [] };
   const labels = cellLabels(run.cells);
   const asked = new Map(run.cells.map(({ id, cell }) => [id, cell]));
@@ -123,13 +118,8 @@ export function storedPath(out: string, path: string): string {
 
 /** Folder in which the run in `out` was started. */
 export function startOf(out: string): string {
-  try {
-    const { startedIn } = readRunFile(out) ?? {};
-    return startedIn === undefined ? ROOT : resolve(out, startedIn);
-  } catch (error) {
-    if (error instanceof UsageError) return ROOT;
-    throw error;
-  }
+  const { startedIn } = readRunFile(out) ?? {};
+  return startedIn === undefined ? ROOT : resolve(out, startedIn);
 }
 
 /** `run.json` of the folder `out`; undefined if there is none.
@@ -141,6 +131,10 @@ export function readRunFile(out: string): RunFile | undefined {
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
     if (!(error instanceof SyntaxError || error instanceof z.ZodError)) throw error;
-    throw new FileFormatError(path, "is damaged or not of this version of the program: choose another --out");
+    throw new FileFormatError(
+      path,
+      "is damaged or of another version of this program: put a copy of it back, or remove it and repeat the command " +
+        "that began the run, which keeps the records",
+    );
   }
 }

@@ -70,6 +70,7 @@ function settingsOf(cell: Cell): Map<string, Setting> {
     ["recover", setting(recover ?? null, recover ? "+ LoRA" : "without recovery")],
     ["compensate", setting(compensate ?? null, compensate ? spaced("leastSquares") : "without compensation")],
     ...options,
+    ["version", setting(method?.version ?? 1, settingWords("version", method?.version ?? 1))],
     ["units", setting(units, settingWords("units", units))],
     ["ffnMultiple", setting(ffnMultiple, settingWords("ffnMultiple", ffnMultiple))],
     ["weights", setting(weights ?? null, weights ? "weights as stored" : "weights in f32")],

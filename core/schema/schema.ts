@@ -189,6 +189,7 @@ export const cellSchema = z.strictObject({
   engine: z.enum(ENGINE_NAMES),
   method: z.strictObject({
     ...methodChoiceSchema.shape,
+    version: positiveInt.optional().describe("of the method's code; absent: 1"),
     changed: z.array(z.string()).optional().describe("options that are not the method's defaults; unknown when absent"),
   }).nullable().describe("null: the dense model"),
   methodFile: methodFileSchema.optional().describe("the file of a user's own method"),

@@ -19,6 +19,7 @@ import type { Method, ObservedSite } from "@maskprune/bench/method";
 /** Removes the units that add the least energy. */
 export const contribution: Method = defineMethod({
   id: "contribution",
+  version: 1,
   summary: "Removes the units that add the least energy to the residual stream, the same number in every layer",
   source: "after An et al. 2023, arXiv:2312.11983, section 3.2",
   kind: "one-shot",

@@ -19,6 +19,7 @@ import { targetFrom } from "../../models/target.ts";
 /** MaskPrune at a given split. */
 export const givenSplit: Method = defineMethod({
   id: "given-split",
+  version: 1,
   summary: "MaskPrune with as many key/value groups as asked for; FFN channels fill the budget",
   source: "Qin et al. 2025, arXiv:2502.14008, without its choice of widths",
   kind: "learned",

@@ -184,6 +184,7 @@ const layersOf = (
 /** Removes the units with the smallest first- or second-order Taylor score. */
 export const llmPruner: Method = defineMethod({
   id: "llm-pruner",
+  version: 1,
   summary: "Removes the units with the smallest Taylor estimate of the loss; first and last layers stay whole (block)",
   source: "Ma et al. 2023, arXiv:2305.11627, section 3.2, eqs. 3 to 5",
   display: { order: 4, colour: "#0072B2" },

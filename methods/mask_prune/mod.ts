@@ -47,6 +47,7 @@ import { budgetAt, filledShapes, removedAt, stepWidths, type Widths } from "./wi
 /** Learns which units go, under one width for all layers. */
 export const maskPrune: Method<typeof options> = defineMethod({
   id: "mask-prune",
+  version: 2,
   summary: "Learns masks under a sparsity penalty and the budget, one width for all layers",
   source: "Qin et al. 2025, arXiv:2502.14008; minimax form after Yuan et al. 2021, UMEC",
   display: { order: 9, colour: "#D55E00" },

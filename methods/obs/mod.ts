@@ -41,6 +41,7 @@ const options = z.strictObject({
 /** Greedy removal by the inverse Gram matrix. */
 export const obs: Method<typeof options> = defineMethod({
   id: "obs",
+  version: 2,
   summary: "Removes the cheapest units one after the other, with the inverse Gram matrix updated",
   source: "Kurtic et al. 2023, arXiv:2302.04089 (ZipLM); Ling et al. 2024, arXiv:2412.18110 (SlimGPT)",
   display: { order: 6, colour: "#C01884" },

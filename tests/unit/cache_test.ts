@@ -41,6 +41,7 @@ inFolder("createCache() computes anew when anything differs that statistics depe
     { calibration: [Int32Array.of(1, 2), Int32Array.of(3)] },
     { methodFile: "cc" },
     { methodFile: "dd" },
+    { methodVersion: 2 },
   ];
   for (const scope of scopes) await createCache(folder, { ...SCOPE, ...scope })("norms", compute);
   await createCache(folder, { ...SCOPE, methodFile: undefined })("norms", compute);

@@ -10,6 +10,7 @@ import {
   trainingSchema,
 } from "../../core/schema/schema.ts";
 import { at } from "../../core/util/indexing.ts";
+import { getMethod } from "../../methods/mod.ts";
 
 const FINGERPRINT: Fingerprint = {
   weights: "aa",
@@ -94,6 +95,7 @@ Deno.test("cellId() changes with whatever decides a pruned cell's numbers", () =
   const changes: Partial<Cell>[] = [
     { engine: "tensorflow" },
     { method: { id: "flap", options: { x: 1 } } },
+    { method: { id: "flap", options: {}, version: 2 } },
     { sparsity: 0.26 },
     { seed: 9 },
     { units: ["ffn"] },
@@ -175,7 +177,10 @@ Deno.test("cellId() tells domains of equal base names apart by their contents, a
       training: trainingSchema.parse({ domains: parts }),
     });
     const fingerprint = { ...FINGERPRINT, data };
-    return cellId(at(expandCells(run, { ...RUN, fingerprint }), 1).cell, fingerprint, { calibrated: false });
+    const { cell } = at(expandCells(run, { ...RUN, fingerprint }), 1);
+    const { version, ...method } = cell.method!;
+    assertEquals(version, getMethod("mask-prune").version);
+    return cellId({ ...cell, method }, fingerprint, { calibrated: false });
   };
   const [a, b] = ["file:da/x.txt", "file:db/x.txt"];
   const both = id({ [a]: [1, "11"], [b]: [2, "22"] });
@@ -185,7 +190,7 @@ Deno.test("cellId() tells domains of equal base names apart by their contents, a
   assert(id({ [a]: [2, "11"], [b]: [1, "22"] }) !== both);
   assertEquals(id({ [b]: [2, "22"], [a]: [1, "11"] }), both);
   assertEquals(id({ "file:/z/x.txt": [1, "11"], "file:x.txt": [2, "22"] }), both);
-  // Other domains keep the ids that they have in earlier runs.
+  // Other domains, and methods of version 1, keep the ids that they have in earlier runs.
   assertEquals(id({ "file:da/x.txt": [1, "11"], "file:db/y.txt#body": [2, "22"], c4: [1, "33"] }), "a37df1163b32c61a");
 });
 

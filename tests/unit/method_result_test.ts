@@ -19,6 +19,7 @@ const dense = toyConfig({
 function careless(prune: () => unknown, more: Partial<Method> = {}): Method {
   return defineMethod({
     id: "careless",
+    version: 1,
     summary: "returns what the test says",
     source: "this work",
     kind: "one-shot",

@@ -7,6 +7,7 @@ import { getMethod, listMethods, parseOptions, register } from "../../methods/mo
 const sample = (id: string, options: z.ZodType = z.strictObject({})): Method =>
   defineMethod({
     id,
+    version: 1,
     summary: "a sample",
     source: "none",
     kind: "one-shot",

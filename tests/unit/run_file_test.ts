@@ -1,10 +1,11 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { aggregateGroup } from "../../benchmarks/evaluation/groups.ts";
 import { recordsToReport } from "../../benchmarks/commands/records_to_report.ts";
 import { validateFolder } from "../../benchmarks/commands/validate.ts";
-import { askedRecords, writeRunFile } from "../../benchmarks/records/run_file.ts";
-import { writeRecord } from "../../benchmarks/records/store.ts";
+import { askedRecords, storedPath, writeRunFile } from "../../benchmarks/records/run_file.ts";
+import { runPaths, writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
 import { type Cell, type RunConfig, runConfigSchema } from "../../core/schema/schema.ts";
 import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
 import { folderTest, tempFolder } from "../support/weights_fixture.ts";
@@ -98,4 +99,15 @@ folderTest("recordsToReport() names cells without a record, and those that lack 
     "Some results are missing: random 20 %; `bench run` with the same flags resumes",
   ]);
   assertEquals(validateFolder(out).missing, ["wanda-sp 20 %", "magnitude 20 %"]);
+});
+
+folderTest("a damaged run.json is refused by name, and is no run of an older version", (out) => {
+  writeRecord(out, doneRecord());
+  Deno.writeTextFileSync(runPaths(out).run, `{"schemaVersion": 5, "config": `);
+  for (const use of [() => recordsToReport(out), () => storedPath(out, "model.gguf"), () => askedRecords(out)]) {
+    assertThrows(use, UsageError, `${runPaths(out).run}`);
+  }
+  const { problems, records } = validateFolder(out);
+  assertEquals([problems.length, records], [1, 1]);
+  assertStringIncludes(at(problems, 0), "remove it and repeat the command that began the run, which keeps the records");
 });
