@@ -10,9 +10,11 @@ import { wholeNumber } from "../../benchmarks/commands/command.ts";
 import { join } from "node:path";
 import { bytesWords } from "../../benchmarks/commands/dry_run.ts";
 import { runSweep } from "../../benchmarks/sweep/sweep.ts";
-import type { DecoderConfig } from "../../models/config.ts";
+import { createRng } from "../../core/util/rng.ts";
+import { type DecoderConfig, expectedTensors, memorySource, type WeightSource } from "../../models/config.ts";
 import { totalParameters } from "../../models/count.ts";
-import { addTokenizer, llamaConfig, writeCheckpoint } from "../checks/random_checkpoint.ts";
+import { exportHfFolder } from "../../models/export.ts";
+import { openModel } from "../../models/load.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
 
 const HELP = `deno task bench:layerwise [--layers 32] [--dir FOLDER]
@@ -21,29 +23,50 @@ const HELP = `deno task bench:layerwise [--layers 32] [--dir FOLDER]
   --dir FOLDER  where the checkpoint is written (0.4 GB a layer)`;
 
 /** https://huggingface.co/huggyllama/llama-7b: `config.json`, with so many of its 32 layers. */
-const llama7b = (layers: number): DecoderConfig =>
-  llamaConfig({
-    width: 4096,
-    headSize: 128,
-    layers,
-    layer: { kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 },
-    maxPositions: 2048,
-    normEpsilon: 1e-6,
-  });
+const llama7b = (layers: number): DecoderConfig => ({
+  vocabSize: 32000,
+  width: 4096,
+  headSize: 128,
+  layers: Array.from({ length: layers }, () => ({ kvGroups: 32, queryHeadsPerGroup: 1, ffnChannels: 11008 })),
+  tiedHead: false,
+  biases: [],
+  ropeBase: 10000,
+  normEpsilon: 1e-6,
+  maxPositions: 2048,
+  bosTokenId: 1,
+  eosTokenId: 2,
+});
+
+/** A checkpoint of this shape whose tensors repeat a random pattern. */
+function randomSource(config: DecoderConfig): WeightSource {
+  const rng = createRng(0, "weights");
+  const pattern = Float32Array.from({ length: 65_521 }, () => (rng.uniform() - 0.5) / 16);
+  const shapes = expectedTensors(config);
+  const read = (name: string) => {
+    const shape = shapes.get(name)!;
+    const data = new Float32Array(shape.reduce((product, size) => product * size, 1));
+    for (let at = 0; at < data.length; at += pattern.length) data.set(pattern.subarray(0, data.length - at), at);
+    return { shape, data };
+  };
+  return { ...memorySource(config, new Map()), read };
+}
 
 const seconds = (start: number) => `${((performance.now() - start) / 1000).toFixed(0)} s`;
 
 async function measure(folder: string, config: DecoderConfig): Promise<void> {
   const start = performance.now();
-  writeCheckpoint(folder, config);
-  addTokenizer(folder);
+  // The bundled model's tokenizer has fewer tokens, as a tokenizer may.
+  const { source: tiny, tokenizerDefinition: tokenizer } = await openModel("tiny");
+  tiny.close();
+  const model = join(folder, "model");
+  exportHfFolder(randomSource(config), { to: model, dtype: "BF16", tokenizer, maxShardBytes: 7e9 });
   const parameters = totalParameters(config);
   console.log(
     `${(parameters / 1e9).toFixed(2)} B parameters: ${bytesWords(2 * parameters)}, made in ${seconds(start)}`,
   );
   const before = performance.now();
   const { records } = await runSweep({
-    model: folder,
+    model,
     engine: "tensorflow",
     methods: [{ id: "wanda-sp" }],
     sparsity: 0.2,

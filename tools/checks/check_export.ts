@@ -141,21 +141,13 @@ async function computeOurs(source: WeightSource, tokens: number[], prompt: numbe
   return { logProbs: logProbs.slice(0, -1), greedy };
 }
 
-/** Collects failures and prints one line per check. */
-interface Verdicts {
-  check(what: string, isRight: boolean, detail: string): void;
-  failures: number;
-}
+/** Checks that failed. */
+let failures = 0;
 
-function createVerdicts(): Verdicts {
-  const verdicts: Verdicts = {
-    failures: 0,
-    check: (what, isRight, detail) => {
-      console.log(`${isRight ? "ok  " : "FAIL"} ${what}: ${detail}`);
-      if (!isRight) verdicts.failures++;
-    },
-  };
-  return verdicts;
+/** Prints a line, and counts a failure. */
+function verdict(what: string, isRight: boolean, detail: string): void {
+  console.log(`${isRight ? "ok  " : "FAIL"} ${what}: ${detail}`);
+  if (!isRight) failures++;
 }
 
 /** Largest and mean absolute difference in nats. */
@@ -174,11 +166,10 @@ interface Context {
   opened: OpenedModel;
   tokens: number[];
   prompt: number[];
-  verdicts: Verdicts;
 }
 
 async function checkTransformers(peer: Peer, { name, source }: Case, ours: Ours, context: Context): Promise<void> {
-  const { folder, opened, tokens, verdicts } = context;
+  const { folder, opened, tokens } = context;
   const to = join(folder, "hf");
   exportHfFolder(source, { to, dtype: "F32", maxShardBytes: 5e7, tokenizer: opened.tokenizerDefinition });
   const { kind, ids, logProbs } = await peer.ask<{ kind: string; ids: number[][]; logProbs: number[] }>({
@@ -192,7 +183,7 @@ async function checkTransformers(peer: Peer, { name, source }: Case, ours: Ours,
   const expectedKind = hfFamilyOf(source.config).family.hf.architecture;
   const isRight = kind === expectedKind && sameIds && max <= F32_NATS;
   const detail = `${kind}, ${sameIds ? "same" : "OTHER"} token ids, largest difference ${max.toExponential(1)} nats`;
-  verdicts.check(`${name}, transformers`, isRight, `${detail} over ${logProbs.length} tokens`);
+  verdict(`${name}, transformers`, isRight, `${detail} over ${logProbs.length} tokens`);
 }
 
 interface LlamaAnswer {
@@ -209,7 +200,7 @@ async function checkLlamaCpp(
   context: Context,
   type: StoredType,
 ): Promise<void> {
-  const { folder, opened: { tokenizer, tokenizerDefinition }, tokens, prompt, verdicts } = context;
+  const { folder, opened: { tokenizer, tokenizerDefinition }, tokens, prompt } = context;
   const to = join(folder, "model.gguf");
   const metadata = ggufTokenizerMetadata(tokenizerDefinition, tokenizer, source.config.vocabSize);
   exportGguf(source, { to, type, tokenizer: metadata });
@@ -219,7 +210,7 @@ async function checkLlamaCpp(
   const what = `${name}, llama.cpp ${type}`;
   if (type !== "F32") {
     const limit = ROUNDED_NATS[type]!;
-    verdicts.check(what, mean <= limit, `mean difference ${mean.toExponential(1)} nats, at most ${limit}`);
+    verdict(what, mean <= limit, `mean difference ${mean.toExponential(1)} nats, at most ${limit}`);
     return;
   }
   const sameIds = sameLists(answer.ids, TEXTS.map((text) => tokenizer.encode(text, { specialTokens: false })));
@@ -230,12 +221,12 @@ async function checkLlamaCpp(
   const detail = `${sameIds ? "same" : "OTHER"} token ids, largest difference ${max.toExponential(1)} nats, ` +
     `${sameText ? "same" : "OTHER"} greedy text ${JSON.stringify(answer.text.slice(0, 40))}`;
   if (source.config.activation !== "gelu-tanh") {
-    verdicts.check(what, sameIds && sameText && max <= F32_NATS, detail);
+    verdict(what, sameIds && sameText && max <= F32_NATS, detail);
     return;
   }
   const { max: table } = differences(answer.logProbs, withTableGelu(source, tokens));
   const isRight = sameIds && max <= GELU_NATS && table <= F32_NATS;
-  verdicts.check(what, isRight, `${detail}; with its GELU of 16 bits ${table.toExponential(1)} nats`);
+  verdict(what, isRight, `${detail}; with its GELU of 16 bits ${table.toExponential(1)} nats`);
 }
 
 const PEERS: Record<string, () => Promise<Peer>> = {
@@ -273,7 +264,6 @@ async function main({ model = "tiny", peer: wanted }: ToolArgs<"model" | "peer",
   const { engine } = await startBestEngine();
   const folder = await Deno.makeTempDir({ prefix: "check-export-" });
   const peers: Record<string, Peer> = {};
-  const verdicts = createVerdicts();
   try {
     for (const [name, start] of chosen) {
       const peer = await start();
@@ -283,7 +273,7 @@ async function main({ model = "tiny", peer: wanted }: ToolArgs<"model" | "peer",
     const tokens = opened.tokenizer.encode(TEXTS.join("\n")).slice(0, MAX_TOKENS);
     const prompt = opened.tokenizer.encode("Once upon a time");
     console.log(`ours: ${engine.library}; ${model}, ${tokens.length} tokens`);
-    const context = { folder, opened, tokens, prompt, verdicts };
+    const context = { folder, opened, tokens, prompt };
     for (const one of makeCases(opened.source)) await checkCase(one, peers, context);
     const { "llama.cpp": llamaCpp } = peers;
     if (llamaCpp && model === "tiny") await checkFamilies(llamaCpp, context);
@@ -292,8 +282,8 @@ async function main({ model = "tiny", peer: wanted }: ToolArgs<"model" | "peer",
     opened.source.close();
     await Deno.remove(folder, { recursive: true });
   }
-  if (verdicts.failures > 0) console.error(`${verdicts.failures} checks failed`);
-  return verdicts.failures > 0 ? 1 : 0;
+  if (failures > 0) console.error(`${failures} checks failed`);
+  return failures > 0 ? 1 : 0;
 }
 
 if (import.meta.main) await runTool({ help: HELP, string: ["model", "peer"] }, main);
