@@ -12,25 +12,20 @@ import { boundsOf, type Estimate } from "./estimates.ts";
 import { type Row, type Section } from "./sections.ts";
 import { meanOf } from "./result_tables.ts";
 
-/** Plot width of the files and of wide screens. */
-export const WIDE = 400;
-/** Plot width that fits a phone. */
-export const NARROW = 215;
-
-/** Height of a plot area in pixels. */
-export const HEIGHT = 290;
+/** Width of a plot area in pixels. */
+export const WIDTH = 400;
 
 /** Frame, title and style around a figure's layers. */
-export const shell = (title: string, subtitle: string[], width: number, body: Spec): Spec => ({
+export const shell = (title: string, subtitle: string[], body: Spec): Spec => ({
   $schema: "https://vega.github.io/schema/vega-lite/v6.json",
   title: {
-    text: wrapped(title, width < WIDE ? 34 : 60),
-    subtitle: subtitle.flatMap((line) => wrapped(line, width < WIDE ? 52 : 86)),
+    text: wrapped(title, 60),
+    subtitle: subtitle.flatMap((line) => wrapped(line, 86)),
   },
   background: NEUTRAL.paper,
   padding: 12,
-  width,
-  height: HEIGHT,
+  width: WIDTH,
+  height: 290,
   ...body,
   config: {
     font: FONT,
@@ -65,9 +60,6 @@ export const shell = (title: string, subtitle: string[], width: number, body: Sp
       titleFontWeight: "normal",
       symbolSize: 80,
       labelLimit: 220,
-      ...(width < WIDE
-        ? { orient: "bottom", columns: 2, layout: { bottom: { anchor: "start", direction: "vertical" } } }
-        : {}),
     },
     header: { labelColor: NEUTRAL.ink, labelFontSize: 12, labelFontWeight: 600, title: null },
   },
@@ -98,10 +90,9 @@ export const nominal = (field: string, domain: string[], range: readonly unknown
 
 /** A figure of small panels, one for each value of a field. */
 export const facets = (
-  { title, subtitle, width, values, ...layout }: {
+  { title, subtitle, values, ...layout }: {
     title: string;
-    subtitle: string[];
-    width: number;
+    subtitle: string;
     values: readonly unknown[];
     columns: number;
     spacing: number;
@@ -110,18 +101,10 @@ export const facets = (
   facet: Spec,
   panel: Spec,
 ): Spec =>
-  shell(title, subtitle, width, {
-    width: undefined,
-    height: undefined,
-    data: { values },
-    ...layout,
-    facet,
-    spec: panel,
-  });
+  shell(title, [subtitle], { width: undefined, height: undefined, data: { values }, ...layout, facet, spec: panel });
 
 /** A method in a figure: all rows that differ by level only. */
 export interface Line {
-  variant: string;
   /** Name in the legend. */
   label: string;
   colour: string;
@@ -131,16 +114,19 @@ export interface Line {
 
 /** The methods of `rows`. */
 export const linesOf = (rows: readonly Row[]): Line[] =>
-  [...Map.groupBy(rows, ({ variant }) => variant)].map(([variant, own]) => {
+  [...Map.groupBy(rows, ({ variant }) => variant).values()].map((own) => {
     const { label, colour } = at(own, 0);
-    return { variant, label, colour, rows: own };
+    return { label, colour, rows: own };
   });
 
-/** Colour per method, as a scale. */
-export const colourScale = (lines: readonly Line[]): { domain: string[]; range: string[] } => ({
-  domain: lines.map(({ label }) => label),
-  range: lines.map(({ colour }) => colour),
-});
+/** Colour per method. */
+export function methodColour(lines: readonly Line[], legend: Spec): Spec {
+  return nominal("method", lines.map(({ label }) => label), lines.map(({ colour }) => colour), {
+    title: "method",
+    symbolOpacity: 1,
+    ...legend,
+  });
+}
 
 /** Percent of the prunable parameters really removed, mean over seeds. */
 export const removed = (row: Row): number => 100 * meanOf(row, ({ size }) => size.sparsityOfPrunable);

@@ -4,8 +4,8 @@
  * @module
  */
 import type { Chart } from "./document.ts";
-import { qualityAgainstSize } from "./charts_lines.ts";
-import { qualityAgainstSpeed, speedUpAgainstMacs } from "./charts_scatter.ts";
+import { qualityAgainstSparsity } from "./charts_lines.ts";
+import { qualityAgainstSpeed } from "./charts_scatter.ts";
 import { trainingCurves } from "./charts_training.ts";
 import { widthCharts } from "./charts_layers.ts";
 import { headlineColumns } from "./findings.ts";
@@ -14,7 +14,7 @@ import type { Section } from "./sections.ts";
 
 /** Figures of a section. */
 export interface Charts {
-  /** The picture that answers what a method is good for: quality against measured speed and against parameters. */
+  /** Quality against speed and sparsity. */
   lead: Chart[];
   rest: Chart[];
 }
@@ -25,33 +25,22 @@ const kindOf = (column: Column) => column.kind === "perplexity" ? "perplexity" :
  * @param prefix Begins the file names, for runs with several sections. */
 export function buildCharts(section: Section, prefix = ""): Charts {
   const headline = headlineColumns(section);
-  const speeds = section.speeds;
   // Accuracy is what a model is used for; perplexity where no task was scored.
   const quality = headline.find(({ kind }) => kind !== "perplexity") ?? headline[0];
-  const [fast, ...slower] = quality === undefined
+  const fast = quality === undefined
     ? []
-    : speeds.map((speed) => qualityAgainstSpeed(section, quality, speed, `${kindOf(quality)}-vs-${speed.name}`));
-  const [first, ...others] = headline.map((column) => {
+    : section.speeds.map((speed) =>
+      qualityAgainstSpeed(section, quality, speed, `${kindOf(quality)}-vs-${speed.name}`)
+    );
+  const sparse = headline.map((column) => {
     const alone = headline.filter((other) => kindOf(other) === kindOf(column)).length === 1;
     const name = `${kindOf(column)}-vs-sparsity${alone ? "" : `-${column.name}`}`;
-    return qualityAgainstSize(section, column, "sparsity", name);
+    return qualityAgainstSparsity(section, column, name);
   });
-  // Without measured speed, the first quality takes its place.
-  const lead = quality === undefined
-    ? []
-    : [fast ?? first ?? null, qualityAgainstSize(section, quality, "parameters", `${kindOf(quality)}-vs-parameters`)];
-  const rest = [
-    ...fast ? [first ?? null] : [],
-    ...others,
-    ...slower,
-    ...speeds.map((speed) => speedUpAgainstMacs(section, speed, `speedup-vs-macs-${speed.name}`)),
-    ...widthCharts(section),
-    trainingCurves(section),
-  ];
   const taken = new Set<string>();
   const named = (charts: (Chart | null)[]) =>
     charts.flatMap((chart) => chart === null ? [] : [{ ...chart, name: freeName(prefix + chart.name, taken) }]);
-  return { lead: named(lead), rest: named(rest) };
+  return { lead: named([...fast, ...sparse]), rest: named([...widthCharts(section), trainingCurves(section)]) };
 }
 
 /** A file name that is not in `taken` yet, which it joins. */

@@ -3,7 +3,7 @@
  * @module
  */
 import { at } from "../core/util/indexing.ts";
-import { axis, facets, linesOf, nameOf, nominal, subject, WIDE } from "./chart_style.ts";
+import { axis, facets, linesOf, nameOf, nominal, subject, WIDTH } from "./chart_style.ts";
 import type { Chart } from "./document.ts";
 import { level, unique } from "./format.ts";
 import { LEVEL_COLOURS } from "./palette.ts";
@@ -45,32 +45,27 @@ function keptWidths(section: Section, unit: string, name: string, widthOf: Width
   if (values.length === 0) return null;
   const levels = unique(values.map((value) => value.level));
   const title = `Kept ${unit} per layer`;
-  return {
-    name,
-    title,
-    spec: (width) => {
-      const columns = Math.min(lines.length, width < WIDE ? 2 : 4);
-      const panel = Math.floor((width + (width < WIDE ? 40 : 130)) / Math.max(2, columns)) - 22;
-      const subtitle = `${subject(section)} · methods whose layers differ; first seed of each cell`;
-      const resolve = { axis: { x: "independent" } };
-      return facets({ title, subtitle: [subtitle], width, values, columns, spacing: 22, resolve }, {
-        field: "method",
-        type: "nominal",
-        sort: lines.map(({ label }) => label),
-        header: { title: null, labelLimit: panel + 40 },
-      }, {
-        width: panel,
-        height: 90,
-        mark: { type: "line", interpolate: "step", strokeWidth: 2 },
-        encoding: {
-          x: axis("layer", "layer", { nice: false }, { grid: false, tickCount: 4, format: "d" }),
-          y: axis("kept", "kept, %", { domain: [0, 100] }, { tickCount: 4 }),
-          color: nominal("level", levels, LEVEL_COLOURS, { title: "sparsity", orient: "top", symbolType: "stroke" }),
-          description: { field: "description" },
-        },
-      });
+  const columns = Math.min(lines.length, 4);
+  const panel = Math.floor((WIDTH + 130) / Math.max(2, columns)) - 22;
+  const subtitle = `${subject(section)} · methods whose layers differ; first seed of each cell`;
+  const resolve = { axis: { x: "independent" } };
+  const spec = facets({ title, subtitle, values, columns, spacing: 22, resolve }, {
+    field: "method",
+    type: "nominal",
+    sort: lines.map(({ label }) => label),
+    header: { title: null, labelLimit: panel + 40 },
+  }, {
+    width: panel,
+    height: 90,
+    mark: { type: "line", interpolate: "step", strokeWidth: 2 },
+    encoding: {
+      x: axis("layer", "layer", { nice: false }, { grid: false, tickCount: 4, format: "d" }),
+      y: axis("kept", "kept, %", { domain: [0, 100] }, { tickCount: 4 }),
+      color: nominal("level", levels, LEVEL_COLOURS, { title: "sparsity", orient: "top", symbolType: "stroke" }),
+      description: { field: "description" },
     },
-  };
+  });
+  return { name, title, spec };
 }
 
 /** Figures of the widths of FFN and attention. */

@@ -4,8 +4,8 @@
  */
 import type { CurveRow, RemovedType } from "../core/schema/schema.ts";
 import { evenlySpaced } from "../core/util/stats.ts";
-import { axis, colourScale, facets, linesOf, nameOf, nominal, subject, WIDE } from "./chart_style.ts";
-import type { Chart, Spec } from "./document.ts";
+import { axis, facets, linesOf, methodColour, nameOf, nominal, subject, WIDTH } from "./chart_style.ts";
+import type { Chart } from "./document.ts";
 import { level, unique } from "./format.ts";
 import { NEUTRAL } from "./palette.ts";
 import { UNIT_WORDS } from "./settings.ts";
@@ -32,21 +32,6 @@ const OF_MODEL: readonly RemovedType[] = ["layer", "hidden"];
 const removedWords = (type: RemovedType) =>
   `${UNIT_WORDS[type]} removed${OF_MODEL.includes(type) ? "" : ", per layer"}`;
 
-/** What a multiplier is the price of: MaskPrune's z and y of the budget and of open masks, Sheared's lambda1 and
- * lambda2 of the distance to the target shape and of its square. */
-const DUAL_WORDS: Record<string, string> = {
-  z: "price of the budget, z",
-  y: "price of open masks, y",
-  lambda1: "price of the shape, λ1",
-  lambda2: "price of the shape squared, λ2",
-};
-
-function dualWords(name: string): string {
-  const [symbol = name, ...type] = name.split(" ");
-  const unit = UNIT_WORDS[type.join(" ") as RemovedType] ?? type.join(" ");
-  return `${DUAL_WORDS[symbol] ?? `multiplier ${symbol}`}${unit === "" ? "" : `, ${unit}`}`;
-}
-
 /** Panels that the curves have numbers for. */
 function panels(rows: CurveRow[]): Panel[] {
   const keys = (field: "removed" | "duals") => [...new Set(rows.flatMap((row) => Object.keys(row[field] ?? {})))];
@@ -58,7 +43,10 @@ function panels(rows: CurveRow[]): Panel[] {
       title: removedWords(type),
       pick: ({ removed }: CurveRow) => removed?.[type] ?? null,
     })),
-    ...keys("duals").map((name) => ({ title: dualWords(name), pick: ({ duals }: CurveRow) => duals?.[name] ?? null })),
+    ...keys("duals").map((name) => ({
+      title: `multiplier ${name}`,
+      pick: ({ duals }: CurveRow) => duals?.[name] ?? null,
+    })),
   ];
   return all.filter(({ pick }) => rows.some((row) => pick(row) !== null));
 }
@@ -80,32 +68,24 @@ export function trainingCurves(section: Section): Chart | null {
     )
   );
   const title = "Training of learned masks";
-  const spec = (width: number): Spec => {
-    const columns = width < WIDE ? 2 : 3;
-    const subtitle = [`${subject(section)} · first seed of each cell; value by step`];
-    const resolve = { scale: { y: "independent" }, axis: { x: "independent" } };
-    return facets({ title, subtitle, width, values, columns, spacing: 14, resolve }, {
-      field: "panel",
-      type: "nominal",
-      sort: unique(values.map(({ panel }) => panel)),
-      header: { title: null, labelFontSize: 11, labelFontWeight: "normal", labelExpr: "split(datum.label, ', ')" },
-    }, {
-      width: columns === 2 ? Math.floor(width / 2) - 18 : Math.floor(width / 2.4),
-      height: 84,
-      mark: { type: "line", strokeWidth: 1.6 },
-      encoding: {
-        x: axis("step", null, { nice: false }, { grid: false, tickCount: 4 }),
-        y: axis("value", null, { zero: false }, { tickCount: 4, minExtent: 30 }),
-        color: {
-          field: "method",
-          type: "nominal",
-          scale: colourScale(linesOf(rows)),
-          legend: { title: "method", symbolType: "stroke" },
-        },
-        strokeDash: nominal("level", levels, DASHES, { title: "asked sparsity", symbolStrokeColor: NEUTRAL.muted }),
-        description: { field: "description" },
-      },
-    });
-  };
+  const subtitle = `${subject(section)} · first seed of each cell; value by step`;
+  const resolve = { scale: { y: "independent" }, axis: { x: "independent" } };
+  const spec = facets({ title, subtitle, values, columns: 3, spacing: 14, resolve }, {
+    field: "panel",
+    type: "nominal",
+    sort: unique(values.map(({ panel }) => panel)),
+    header: { title: null, labelFontSize: 11, labelFontWeight: "normal", labelExpr: "split(datum.label, ', ')" },
+  }, {
+    width: Math.floor(WIDTH / 2.4),
+    height: 84,
+    mark: { type: "line", strokeWidth: 1.6 },
+    encoding: {
+      x: axis("step", null, { nice: false }, { grid: false, tickCount: 4 }),
+      y: axis("value", null, { zero: false }, { tickCount: 4, minExtent: 30 }),
+      color: methodColour(linesOf(rows), { symbolType: "stroke" }),
+      strokeDash: nominal("level", levels, DASHES, { title: "asked sparsity", symbolStrokeColor: NEUTRAL.muted }),
+      description: { field: "description" },
+    },
+  });
   return { name: "training-curves", title, spec };
 }

@@ -112,8 +112,7 @@ export interface Chart {
   /** File name without extension. */
   name: string;
   title: string;
-  /** The specification for a plot area about `width` pixels wide, labels and legends not counted. */
-  spec(width: number): Spec;
+  spec: Spec;
 }
 
 /** A part of a section: a line under the title, warnings, facts, findings, a table, or figures as specifications. */

@@ -17,14 +17,8 @@ import {
 import { SCRIPT, STYLE } from "./html_assets.ts";
 import { NEUTRAL } from "./palette.ts";
 
-/** A figure for wide and for narrow screens, as SVG. */
-export interface DrawnChart {
-  wide: string;
-  narrow: string;
-}
-
-/** Drawn figures by name. */
-export type Drawings = ReadonlyMap<string, DrawnChart>;
+/** Figures as SVG, by name. */
+type Drawings = ReadonlyMap<string, string>;
 
 /** What `html` gives: text whose values are escaped already. */
 type Markup = ReturnType<typeof html>;
@@ -127,16 +121,6 @@ function factsMarkup({ isOpen, title, facts }: FactsBlock): Markup {
     : html`<details class="card facts"><summary>${title}</summary>${list}</details>`;
 }
 
-function figureMarkup(title: string, { wide, narrow }: DrawnChart): Markup {
-  // Vega escapes names and values itself; its output is the one thing that goes into the page as it is.
-  return html`
-    <figure class="card" aria-label="${title}">
-      <div class="wide">${raw(wide)}</div>
-      <div class="narrow">${raw(narrow)}</div>
-    </figure>
-  `;
-}
-
 function blockMarkup(block: Block, drawings: Drawings): Markup {
   switch (block.kind) {
     case "line":
@@ -151,16 +135,14 @@ function blockMarkup(block: Block, drawings: Drawings): Markup {
       return block.id === "tasks"
         ? html`<details class="card"><summary>${block.title}</summary>${tableMarkup(block)}</details>`
         : html`<h3>${block.title}</h3>${tableMarkup(block)}`;
-    case "figures": {
-      const drawn = block.charts.flatMap(({ name, title }) => {
-        const own = drawings.get(name);
-        return own === undefined ? [] : [figureMarkup(title, own)];
-      });
+    case "figures":
+      // Vega escapes names and values itself; its output is the one thing that goes into the page as it is.
       return html`
         <h3>${block.title}</h3>
-        <div class="charts">${drawn}</div>
+        <div class="charts">${block.charts.map(({ name, title }) =>
+          html`<figure class="card" aria-label="${title}">${raw(drawings.get(name) ?? "")}</figure>`
+        )}</div>
       `;
-    }
   }
 }
 

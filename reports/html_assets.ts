@@ -66,11 +66,10 @@ p.caption{font-size:13px;margin:8px 0 0;overflow-wrap:anywhere}
 ul.notes{color:var(--muted);font-size:13px;margin:10px 0 0;padding-left:18px}
 ul.notes li{margin:3px 0;overflow-wrap:anywhere}
 .charts{display:grid;gap:14px;grid-template-columns:repeat(auto-fit,minmax(min(100%,560px),1fr))}
-figure{margin:0;padding:6px;overflow-x:auto;display:flex;justify-content:center}
-figure svg{max-width:100%;height:auto;display:block}
-figure .narrow{display:none}
+figure{margin:0;padding:6px;overflow-x:auto}
+figure svg{max-width:100%;height:auto;display:block;margin:auto}
 @media (max-width:640px){main{padding:18px 12px 40px}h1{font-size:23px}
-figure .wide{display:none}figure .narrow{display:block}figure{padding:0}th,td{padding:6px 8px}
+figure{padding:0}figure svg{max-width:none}th,td{padding:6px 8px}
 /* Room for the numbers: what was really removed stands in the table of sizes, too. */
 .quality th:nth-child(3),.quality td:nth-child(3):not(.failed){display:none}}
 details{margin:12px 0;padding:10px 14px}summary{cursor:pointer;font-weight:600}
@@ -85,7 +84,7 @@ ${figureColours}
 td{position:relative;white-space:nowrap;padding-right:9px}td.best{background:none}
 /* Chromium repeats a header on the next page, but no box within it. */
 th button{display:contents}th small,td .spread{font-size:5.8pt}.charts{grid-template-columns:1fr 1fr}
-figure .wide{display:block}figure .narrow{display:none}figure,.level,tr,tbody{break-inside:avoid}
+figure,.level,tr,tbody{break-inside:avoid}
 thead{display:table-header-group}tbody{break-before:auto}h2,h3{break-after:avoid}
 details:not([open])>*:not(summary){display:block}th:first-child,td:first-child{position:static}}
 `;

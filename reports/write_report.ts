@@ -5,11 +5,10 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { writeWhole } from "../core/util/write_file.ts";
-import { NARROW, WIDE } from "./chart_style.ts";
 import { toCsv } from "./csv.ts";
 import { toPng, toSvg } from "./draw.ts";
 import type { ReportDocument } from "./document.ts";
-import { type DrawnChart, toHtml } from "./html.ts";
+import { toHtml } from "./html.ts";
 import { toLatex } from "./latex.ts";
 import { toMarkdown } from "./markdown.ts";
 
@@ -40,12 +39,12 @@ function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
  * @returns Paths of the files written. */
 export async function writeFiles(document: ReportDocument, outFolder: string): Promise<string[]> {
   const files: [name: string, content: string | Uint8Array][] = [];
-  const drawings = new Map<string, DrawnChart>();
+  const drawings = new Map<string, string>();
   for (const { name, spec } of chartsOf(document)) {
-    const wide = await toSvg(spec(WIDE));
-    drawings.set(name, { wide, narrow: await toSvg(spec(NARROW)) });
-    files.push([`${name}.vl.json`, JSON.stringify(spec(WIDE)) + "\n"]);
-    files.push([`${name}.svg`, wide + "\n"], [`${name}.png`, await toPng(wide)]);
+    const svg = await toSvg(spec);
+    drawings.set(name, svg);
+    files.push([`${name}.vl.json`, JSON.stringify(spec) + "\n"]);
+    files.push([`${name}.svg`, svg + "\n"], [`${name}.png`, await toPng(svg)]);
   }
   files.push(
     ["comparison.md", toMarkdown(document)],

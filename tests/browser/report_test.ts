@@ -145,7 +145,7 @@ Deno.test("the HTML report works in a browser", async (t) => {
 
     await t.step("a point of a chart that the mouse is over has a tooltip with method, level and value", async () => {
       const text = await page.evaluate<string>(`(() => {
-        const point = [...document.querySelectorAll(".wide svg path:has(title)")].find((path) =>
+        const point = [...document.querySelectorAll("figure svg path:has(title)")].find((path) =>
           /flap/.test(path.textContent) && path.getBoundingClientRect().width > 0);
         point.scrollIntoView({ block: "center" });
         const { x, y, width, height } = point.getBoundingClientRect();

@@ -1,5 +1,4 @@
 import { renderTable, reportOf } from "../../benchmarks/commands/reports.ts";
-import { WIDE } from "../../reports/chart_style.ts";
 import { toSvg } from "../../reports/draw.ts";
 import { toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
@@ -23,6 +22,6 @@ Deno.test("renderTable() has the layout of report_terminal.txt", () => {
 for (const name of ["perplexity-vs-sparsity", "accuracy-vs-pp512"]) {
   Deno.test(`toSvg() draws report_${name}.svg`, async () => {
     const chart = charts.find((chart) => chart.name === name)!;
-    assertGolden(`report_${name}.svg`, await toSvg(chart.spec(WIDE)) + "\n");
+    assertGolden(`report_${name}.svg`, await toSvg(chart.spec) + "\n");
   });
 }

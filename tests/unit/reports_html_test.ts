@@ -24,7 +24,7 @@ Deno.test("writeReport() writes every table, and every chart as specification, S
       assert(found.includes(name));
     }
     const specs = found.filter((name) => name.endsWith(".vl.json"));
-    assert(specs.length >= 6);
+    assert(specs.length >= 4);
     for (const name of specs) {
       const base = name.slice(0, -".vl.json".length);
       assert(found.includes(`${base}.svg`) && found.includes(`${base}.png`));
