@@ -10,8 +10,7 @@
  * standardise `(x - mean) / sd` over the columns of a layer and module and score a head by the mean.
  *
  * Structures:
- * - `UL-UM`: every layer and module at the asked ratio;
- * - `UL-MM`: every layer alike, attention at `attentionRatio`;
+ * - `UL-UM` and `UL-MM`: every layer and module at the asked ratio;
  * - `AL-MM`: the attention units of the whole model in one ranking, and the channels in another;
  * - `AL-AM`: heads and channels of all layers in one ranking (the paper's default).
  *
@@ -23,8 +22,8 @@
  * plain LLaMA. `biasCompensation=false` is another method than the published one.
  *
  * Cost: one forward pass over calibration. Deviations from the authors' code: channels fill the parameter budget in
- * every structure, while the code meets it roughly; without `attentionRatio`, `UL-MM` equals `UL-UM`; one unit of each
- * type stays in every layer.
+ * every structure, while the code meets it roughly; the MM structures take attention at the asked ratio, and no other;
+ * one unit of each type stays in every layer.
  *
  * @module
  */
@@ -35,11 +34,10 @@ import { UsageError } from "../core/util/errors.ts";
 import { at } from "../core/util/indexing.ts";
 import { type DecoderConfig, tensorNames, WRITING_NAMES } from "../models/config.ts";
 import { type LayerShape, queryHeads } from "../models/units.ts";
-import { layerParameters } from "../models/count.ts";
 import { eachLayer } from "../models/layerwise.ts";
 import type { DecoderModel } from "../models/device.ts";
 import type { PrunePlan } from "../models/plan.ts";
-import { attentionAtRatio, type BudgetTarget } from "../models/target.ts";
+import type { BudgetTarget } from "../models/target.ts";
 import { defineMethod, type Method, type Statistics } from "./define.ts";
 import { inputStatistics, type LayerStatistics } from "./_shared/calibration.ts";
 import { COLUMN_METRICS, columnScores, type LayerColumns } from "./_shared/column_metrics.ts";
@@ -55,9 +53,6 @@ const options = z.strictObject({
   ),
   variance: z.enum(["running", "exact"]).default("running").describe(
     "running: the update of the authors' code, which drops the first window; exact: around the mean of all tokens",
-  ),
-  attentionRatio: z.number().min(0).lt(1).nullable().default(null).describe(
-    "fraction of attention units to remove in the MM structures; null: as in the budget's uniform widths",
   ),
   biasCompensation: z.boolean().default(true).describe(
     "add W_removed mean(x_removed) as a bias, as published; the result is no plain LLaMA",
@@ -89,51 +84,14 @@ function unitScores(
   });
 }
 
-/** Uniform widths with attention at `ratio` and as many channels as the budget has room for. */
-function manualWidths(config: DecoderConfig, target: BudgetTarget, ratio: number): LayerShape[] {
-  return config.layers.map((dense) => {
-    const attention = { ...attentionAtRatio(dense, target.units, ratio), ffnChannels: 0 };
-    const room = target.budgetParameters / config.layers.length - layerParameters(config, attention);
-    const fitting = Math.floor(room / (3 * config.width));
-    if (fitting > dense.ffnChannels && target.units.includes("ffn")) {
-      throw new UsageError(
-        `attentionRatio ${ratio} takes more than sparsity ${target.sparsity} of the model: lower it, or leave it out`,
-      );
-    }
-    const ffnChannels = fitting >= dense.ffnChannels ? dense.ffnChannels : fitting - fitting % target.ffnMultiple;
-    if (ffnChannels < 1 || (ffnChannels < dense.ffnChannels && !target.units.includes("ffn"))) {
-      throw new UsageError(
-        `attentionRatio ${ratio} leaves the FFN channels too much to lose for sparsity ${target.sparsity}: ` +
-          "raise it, or leave it out",
-      );
-    }
-    return { ...attention, ffnChannels };
-  });
-}
-
-/** Uniform widths, with attention at the ratio of the options in the MM structures. */
-function uniformWidths(config: DecoderConfig, target: BudgetTarget, options: FlapOptions): LayerShape[] {
-  const { structure, attentionRatio } = options;
-  if (attentionRatio === null || !structure.endsWith("-MM")) return target.uniform;
-  return manualWidths(config, target, attentionRatio);
-}
-
 function widths(
   config: DecoderConfig,
   scores: LayerScores[],
   target: BudgetTarget,
-  options: FlapOptions,
+  { structure }: FlapOptions,
 ): LayerShape[] {
-  const uniform = uniformWidths(config, target, options);
-  switch (options.structure) {
-    case "UL-UM":
-    case "UL-MM":
-      return uniform;
-    case "AL-MM":
-      return globalWidths(config, scores, target, { pool: "type", attention: uniform });
-    case "AL-AM":
-      return globalWidths(config, scores, target, { pool: "all" });
-  }
+  if (structure.startsWith("UL")) return target.uniform;
+  return globalWidths(config, scores, target, { pool: structure === "AL-MM" ? "type" : "all" });
 }
 
 /** Biases W_removed mean(x_removed) of the output and down projections (section 3.3), f32 [D] each, for every layer of
@@ -190,8 +148,7 @@ export const flap: Method = defineMethod({
   layerwise: true,
   options,
   uniformLayers: ({ structure }) => structure.startsWith("UL"),
-  check(config, target, options, { compensate }) {
-    uniformWidths(config, target, options);
+  check(_config, _target, options, { compensate }) {
     if (!options.biasCompensation || compensate !== "least-squares") return;
     throw new UsageError(
       "its biases and --compensate least-squares make up for the same loss twice: give flap:biasCompensation=false " +

@@ -246,8 +246,6 @@ export interface WeightSource {
   /** Reads one tensor by its Hugging Face name (see {@linkcode tensorNames}), dequantised to f32.
    * @throws {UsageError} when the checkpoint lacks it. */
   read(name: string): HostTensor;
-  /** Reads the stored bytes of a tensor in another thread; absent without a file. */
-  prefetch?(name: string): Promise<void>;
   close(): void;
 }
 

@@ -12,7 +12,6 @@ import { denseMatrix, heldBytes, type Matrix, PackedMatrix, packMatrix } from ".
 import { linear, linearLowRank, matMul2d } from "../core/engine/ops.ts";
 import {
   type DecoderConfig,
-  expectedTensors,
   type HostTensor,
   layerNorms,
   LINEAR_NAMES,
@@ -83,46 +82,10 @@ function collectGarbage(): void {
 /** After this number of bytes read, host copies are collected. */
 const COLLECT_BYTES = 2 ** 24;
 
-/** Tensors with at least this number of values are read ahead: for smaller ones, waiting for another thread takes
- * longer than reading. */
-const AHEAD_VALUES = 2 ** 18;
-
-/** Names of a layer's tensors in the order of upload. */
-const layerTensors = (config: DecoderConfig, l: number): string[] => [
-  ...LINEAR_NAMES.flatMap((name) => [
-    tensorNames.weight(l, name),
-    ...config.biases.includes(name) ? [tensorNames.bias(l, name)] : [],
-  ]),
-  ...layerNorms(config).map(([name]) => tensorNames.norm(l, name)),
-];
-
-/** Names of a model's tensors in the order of upload: the largest first, so that the memory of their transposition is
- * free again for the layers. */
-export function uploadOrder(config: DecoderConfig): string[] {
-  return [
-    ...config.tiedHead ? [] : [tensorNames.head],
-    tensorNames.embedding,
-    tensorNames.finalNorm,
-    ...config.layers.flatMap((_, l) => layerTensors(config, l)),
-  ];
-}
-
-/** Reads tensors. While one goes to the device, the stored bytes of the next large one are read from the file. Host
- * copies are collected now and then. */
-function readerInOrder(source: WeightSource, aheadValues: number): (name: string) => Promise<HostTensor> {
-  const shapes = expectedTensors(source.config);
-  const isLarge = (name: string) => (shapes.get(name) ?? []).reduce((size, own) => size * own, 1) >= aheadValues;
-  const order = uploadOrder(source.config).filter(isLarge);
-  const following = new Map(order.map((name, i) => [name, order[i + 1]]));
-  let coming: { name?: string; bytes?: Promise<void> } = {};
+/** Reads tensors; host copies are collected now and then. */
+function collectingReader(source: WeightSource): (name: string) => HostTensor {
   let readBytes = 0;
-  const begin = (name: string | undefined) => name === undefined ? {} : { name, bytes: source.prefetch?.(name) };
-  return async (name) => {
-    if (following.has(name)) {
-      if (coming.name !== name) coming = begin(name);
-      await coming.bytes;
-      coming = begin(following.get(name));
-    }
+  return (name) => {
     if (readBytes > COLLECT_BYTES) {
       collectGarbage();
       readBytes = 0;
@@ -133,16 +96,14 @@ function readerInOrder(source: WeightSource, aheadValues: number): (name: string
   };
 }
 
-/** Puts tensors of `source` on the device. The host holds a copy of at most one tensor, and the stored bytes of at most
- * one more with `aheadValues` values or more. Embedding and output projection are split if they exceed the engine's
- * limit for a tensor.
+/** Puts tensors of `source` on the device. The host holds a copy of at most one tensor. Embedding and output projection
+ * are split if they exceed the engine's limit for a tensor.
  * @throws {RangeError} when another tensor is over that limit.
  * @throws {EngineError} when the device reported an error, or the engine holds f32 only. */
 export function createUploader(
   source: WeightSource,
   weights: WeightForm = "f32",
-  aheadValues = AHEAD_VALUES,
-): { rest(): Promise<Omit<DecoderModel, "config" | "layers">>; layer(l: number): Promise<DeviceLayer> } {
+): { rest(): Omit<DecoderModel, "config" | "layers">; layer(l: number): Promise<DeviceLayer> } {
   const { config } = source;
   const isStored = weights === "stored";
   if (isStored && !currentEngine().decoderOps) {
@@ -151,17 +112,17 @@ export function createUploader(
         "or use the tensorflow engine on the CPU",
     );
   }
-  const read = readerInOrder(source, aheadValues);
-  const vector = async (name: string) => tf.tensor1d((await checked(name)).data);
-  const matrix = async (name: string): Promise<Matrix> => {
-    const { shape, data } = await checked(name);
+  const read = collectingReader(source);
+  const vector = (name: string) => tf.tensor1d(checked(name).data);
+  const matrix = (name: string): Matrix => {
+    const { shape, data } = checked(name);
     const given = tf.tensor2d(data, shape as [number, number]);
     const held = (isStored ? packMatrix(given, true) : null) ?? tf.transpose(given);
     given.dispose();
     return held;
   };
-  async function checked(name: string): Promise<HostTensor> {
-    const tensor = await read(name);
+  function checked(name: string): HostTensor {
+    const tensor = read(name);
     const { maxTensorBytes } = currentEngine();
     if (tensor.data.byteLength > maxTensorBytes) {
       throw new RangeError(
@@ -172,20 +133,21 @@ export function createUploader(
     return tensor;
   }
   return {
-    rest: async () => ({
-      head: config.tiedHead ? null : uploadVocabulary(await read(tensorNames.head), true, isStored),
-      embedding: uploadVocabulary(await read(tensorNames.embedding), false, isStored),
-      finalNorm: await vector(tensorNames.finalNorm),
+    // The largest first, so that the memory of their transposition is free again for the layers.
+    rest: () => ({
+      head: config.tiedHead ? null : uploadVocabulary(read(tensorNames.head), true, isStored),
+      embedding: uploadVocabulary(read(tensorNames.embedding), false, isStored),
+      finalNorm: vector(tensorNames.finalNorm),
     }),
     layer: async (l) => {
       const linears: Partial<Record<LinearName, DeviceLinear>> = {};
       for (const name of LINEAR_NAMES) {
-        const weight = await matrix(tensorNames.weight(l, name));
-        const bias = config.biases.includes(name) ? await vector(tensorNames.bias(l, name)) : undefined;
+        const weight = matrix(tensorNames.weight(l, name));
+        const bias = config.biases.includes(name) ? vector(tensorNames.bias(l, name)) : undefined;
         linears[name] = { weight, ...bias && { bias } };
       }
       const norms: Partial<Record<NormName, tf.Tensor1D>> = {};
-      for (const [name] of layerNorms(config)) norms[name] = await vector(tensorNames.norm(l, name));
+      for (const [name] of layerNorms(config)) norms[name] = vector(tensorNames.norm(l, name));
       const layer = { ...linears, ...norms } as DeviceLayer;
       // Uploads are queued; reading one value waits for them, so that host copies do not pile up.
       const { weight } = layer.down;
@@ -201,13 +163,9 @@ export function createUploader(
 /** Puts the whole model on the device, as {@linkcode createUploader} does.
  * @throws {RangeError} when a tensor is over the engine's limit.
  * @throws {EngineError} when the device reported an error, or the engine holds f32 only. */
-export async function uploadModel(
-  source: WeightSource,
-  weights?: WeightForm,
-  aheadValues?: number,
-): Promise<DecoderModel> {
-  const uploader = createUploader(source, weights, aheadValues);
-  const rest = await uploader.rest();
+export async function uploadModel(source: WeightSource, weights?: WeightForm): Promise<DecoderModel> {
+  const uploader = createUploader(source, weights);
+  const rest = uploader.rest();
   const layers: DeviceLayer[] = [];
   for (let l = 0; l < source.config.layers.length; l++) layers.push(await uploader.layer(l));
   return { config: source.config, layers, ...rest };

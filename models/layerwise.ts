@@ -12,11 +12,11 @@ import { at, lookUp } from "../core/util/indexing.ts";
 
 /** Puts everything but the decoder layers on the device. Only {@linkcode eachLayer} reads the layers, so `source` must
  * stay open for it. Free the model with `disposeModel`. */
-export async function openLayerwise(source: WeightSource, weights?: WeightForm): Promise<DecoderModel> {
+export function openLayerwise(source: WeightSource, weights?: WeightForm): DecoderModel {
   const { rest, layer } = createUploader(source, weights);
   return {
     config: source.config,
-    ...await rest(),
+    ...rest(),
     get layers(): never {
       throw new UsageError("Only one layer of the model is held at a time: leave --layerwise out");
     },

@@ -94,7 +94,6 @@ export function openFolderModel(folder: string, path: string = folder, known?: K
         if (!checkpoint.tensors.has(stored)) throw new UsageError(`${folder}: has no tensor "${stored}"`);
         return tensors.read(name, checkpoint.read(stored));
       },
-      prefetch: (name) => checkpoint.prefetch(tensors.stored(name)),
       close: () => checkpoint.close(),
     };
   });

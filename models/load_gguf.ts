@@ -273,10 +273,6 @@ export function openGgufModel(path: string, known?: KnownHash): { source: Weight
           },
         },
         read: (name) => readHuggingFaceTensor(file, config, name, names.get(name)),
-        prefetch: async (name) => {
-          const stored = names.get(name);
-          if (stored !== undefined) await file.prefetch(stored);
-        },
         close: () => file.close(),
       },
     };

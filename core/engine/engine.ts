@@ -50,8 +50,6 @@ export interface Engine {
   whyNotFast: string | null;
   /** Whether matrix products with a transposed operand, or with two batched ones, run in a slow loop. */
   needsPlainProducts: boolean;
-  /** Whether an optimiser's steps are faster on the device than on the host with two transfers. */
-  stepsOnDevice: boolean;
   /** Whether each read waits for all earlier work, so that one joined read is faster than several. */
   readsWaitForQueue: boolean;
   /** Throws an error that the device reported since the last call.
@@ -77,7 +75,6 @@ const PLAIN = {
   decoderOps: false,
   whyNotFast: "only the engine tensorflow has it",
   needsPlainProducts: false,
-  stepsOnDevice: false,
   readsWaitForQueue: false,
   check: () => {},
 };
@@ -161,7 +158,6 @@ async function startTensorflow({ device: asked, arithmetic }: EngineOptions): Pr
       (fused ? ", fused decoder operations" : ""),
     device: isCuda ? `cuda${cuda.gpu ? ` (${cuda.gpu.name})` : ""}` : `cpu (${counted(threads, "thread")})`,
     isCuda,
-    stepsOnDevice: isCuda,
     ...isCuda && cuda.gpu && { memory: cudaMemory(cuda.gpu) },
     threads,
     namedOps: true,

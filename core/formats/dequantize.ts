@@ -179,7 +179,7 @@ export const BLOCK_FORMATS: Record<GgmlType, BlockFormat> = {
   Q6_K: { blockValues: 256, blockBytes: 210, decode: viewed(decodeQ6K) },
 };
 
-/** Bytes read at once; a tensor's stored form is held as a whole only if it was read ahead. */
+/** Bytes read at once. */
 const READ_CHUNK_BYTES = 1024 * 1024;
 
 /** Reads the numbers stored in a range of a file as f32.
@@ -192,8 +192,6 @@ export function readStored(
   rows?: { values: number; place(row: number): number },
 ): Float32Array {
   const { blockValues, blockBytes, decode } = BLOCK_FORMATS[type];
-  const ahead = file.taken(offset, sizeBytes);
-  if (type === "F32" && !rows && ahead) return new Float32Array(ahead.buffer);
   const data = new Float32Array(sizeBytes / blockBytes * blockValues);
   if (type === "F32" && !rows) {
     file.readInto(offset, new Uint8Array(data.buffer));
@@ -202,11 +200,11 @@ export function readStored(
   const rowValues = rows?.values ?? blockValues;
   const rowBlocks = rowValues / blockValues;
   const rowBytes = rowBlocks * blockBytes;
-  const chunkBytes = ahead ? sizeBytes : Math.min(sizeBytes, Math.ceil(READ_CHUNK_BYTES / rowBytes) * rowBytes);
-  const chunk = ahead ?? new Uint8Array(chunkBytes);
+  const chunkBytes = Math.min(sizeBytes, Math.ceil(READ_CHUNK_BYTES / rowBytes) * rowBytes);
+  const chunk = new Uint8Array(chunkBytes);
   for (let done = 0; done < sizeBytes; done += chunkBytes) {
     const bytes = chunk.subarray(0, Math.min(chunkBytes, sizeBytes - done));
-    if (!ahead) file.readInto(offset + done, bytes);
+    file.readInto(offset + done, bytes);
     const first = done / rowBytes;
     const count = bytes.length / rowBytes;
     if (!rows) decode(bytes, 0, count, data, first * blockValues);

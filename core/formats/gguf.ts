@@ -49,8 +49,6 @@ export interface GgufFile {
    * dimension's vectors); without it rows keep their place.
    * @throws {RangeError} when no tensor has that name. */
   read(name: string, placeRow?: (row: number) => number): { shape: number[]; data: Float32Array };
-  /** Reads a tensor's bytes in another thread; see {@linkcode RangedFile.prefetch}. */
-  prefetch(name: string): Promise<void>;
   /** Closes the file. */
   close(): void;
 }
@@ -261,10 +259,6 @@ export function openGguf(path: string): GgufFile {
         if (!tensor) throw new RangeError(`No tensor named "${name}" in ${path}`);
         const rows = placeRow && { values: at(tensor.shape, tensor.shape.length - 1), place: placeRow };
         return { shape: [...tensor.shape], data: readStored(file, tensor, rows) };
-      },
-      prefetch: async (name) => {
-        const tensor = tensors.get(name);
-        if (tensor) await file.prefetch(tensor.offset, tensor.sizeBytes);
       },
       close: () => file.close(),
     };

@@ -14,11 +14,6 @@ export interface RangedFile {
   /** Fills `target` with the bytes from `offset`.
    * @throws {FileFormatError} when the file ends before `target` is full. */
   readInto(offset: number, target: Uint8Array): void;
-  /** Reads a range in another thread, for {@linkcode RangedFile.taken}. The last two ranges are kept. Errors are left
-   * to `readInto`. */
-  prefetch(offset: number, sizeBytes: number): Promise<void>;
-  /** The prefetched bytes of exactly this range, now owned by the caller; null if there are none. */
-  taken(offset: number, sizeBytes: number): Uint8Array<ArrayBuffer> | null;
   /** Closes the file; a second call does nothing. */
   close(): void;
 }
@@ -32,68 +27,23 @@ function openProblem(path: string, error: unknown): UsageError {
   return new UsageError(`${path}: cannot be opened (${error instanceof Error ? error.message : String(error)})`);
 }
 
-/** Prefetched ranges that are kept. */
-const RANGES_AHEAD = 2;
-
-/** The prefetching part of a file. Each read has its own handle, since a handle has one position. */
-function readerAhead(
-  path: string,
-  { dev, ino }: Deno.FileInfo,
-): Pick<RangedFile, "prefetch" | "taken" | "close"> {
-  let isOpen = true;
-  let held: { offset: number; bytes: Uint8Array<ArrayBuffer> }[] = [];
-  return {
-    prefetch: async (offset, sizeBytes) => {
-      if (!isOpen) return;
-      try {
-        using file = Deno.openSync(path, { read: true });
-        const found = file.statSync();
-        // The path may be another file by now.
-        if (found.dev !== dev || found.ino !== ino) return;
-        file.seekSync(offset, Deno.SeekMode.Start);
-        const bytes = new Uint8Array(sizeBytes);
-        for (let filled = 0; filled < sizeBytes;) {
-          const count = await file.read(bytes.subarray(filled));
-          if (!count) return;
-          filled += count;
-        }
-        if (isOpen) held = [...held.slice(1 - RANGES_AHEAD), { offset, bytes }];
-      } catch {
-        // readInto() reports it.
-      }
-    },
-    taken: (offset, sizeBytes) => {
-      const range = held.find((one) => one.offset === offset && one.bytes.length === sizeBytes);
-      held = held.filter((one) => one !== range);
-      return range?.bytes ?? null;
-    },
-    close: () => {
-      isOpen = false;
-      held = [];
-    },
-  };
-}
-
 /** Opens a regular file for ranged reads.
  * @throws {UsageError} when it is missing, unreadable, or not a regular file. */
 export function openRanged(path: string): RangedFile {
   let file: Deno.FsFile;
-  let opened: Deno.FileInfo;
+  let sizeBytes: number;
   try {
     // Opening a pipe would block until there is a writer.
     if (!Deno.statSync(path).isFile) throw new UsageError(`${path}: must be a regular file`);
     file = Deno.openSync(path, { read: true });
-    opened = file.statSync();
+    sizeBytes = file.statSync().size;
   } catch (error) {
     throw error instanceof UsageError ? error : openProblem(path, error);
   }
   let isOpen = true;
-  const ahead = readerAhead(path, opened);
   return {
     path,
-    sizeBytes: opened.size,
-    prefetch: ahead.prefetch,
-    taken: ahead.taken,
+    sizeBytes,
     readInto: (offset, target) => {
       file.seekSync(offset, Deno.SeekMode.Start);
       for (let filled = 0; filled < target.length;) {
@@ -107,7 +57,6 @@ export function openRanged(path: string): RangedFile {
     close: () => {
       if (isOpen) file.close();
       isOpen = false;
-      ahead.close();
     },
   };
 }

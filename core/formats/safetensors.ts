@@ -50,8 +50,6 @@ interface SafetensorsCheckpoint {
    * @throws {RangeError} when no tensor has that name.
    * @throws {FileFormatError} when its storage type is not one of {@linkcode FLOAT_DTYPES}. */
   read(name: string): { shape: number[]; data: Float32Array };
-  /** Reads a tensor's bytes in another thread; see {@linkcode RangedFile.prefetch}. */
-  prefetch(name: string): Promise<void>;
   /** Closes the files. */
   close(): void;
 }
@@ -132,10 +130,6 @@ export function openSafetensors(path: string): SafetensorsCheckpoint {
         }
         return { shape: [...shape], data: readStored(file, { ...entry, type: dtype }) };
       },
-      prefetch: async (name) => {
-        const entry = tensors.get(name);
-        if (entry) await file.prefetch(entry.offset, entry.sizeBytes);
-      },
       close: () => file.close(),
     };
   });
@@ -190,9 +184,6 @@ export function openSafetensorsFolder(folder: string): SafetensorsCheckpoint {
       sizeBytes: opened.reduce((sum, shard) => sum + shard.sizeBytes, 0),
       tensors,
       read: (name) => shardWith(name).read(name),
-      prefetch: async (name) => {
-        if (tensors.has(name)) await shardWith(name).prefetch(name);
-      },
       close,
     };
   });

@@ -102,12 +102,12 @@ interface Removal {
   score: number;
 }
 
-/** The mean, which may be minus infinity; compensated sums, as of `core/util/stats.ts`, give NaN for it. */
+/** Plain sums: ties are decided by the last digit. */
 const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
 
 /** The removals that one layer allows, lowest score first in each type; the last units of a type stay. Runs of a type
  * keep equal numbers of units, so a step takes the j-th lowest unit of every run; of FFN channels, `multiple` steps at
- * once. Units that were removed before score minus infinity; a run without any other is left out. */
+ * once. */
 function removalsOfLayer(layer: number, scores: LayerScores, units: readonly UnitType[], multiple: number): Removal[] {
   const kvGroups = scores.kvGroups.length;
   const shape = { kvGroups, queryHeadsPerGroup: scores.queryHeads.length / kvGroups, ffnChannels: scores.ffn.length };
@@ -115,8 +115,7 @@ function removalsOfLayer(layer: number, scores: LayerScores, units: readonly Uni
   return UNIT_TYPES.toReversed().filter((type) => units.includes(type)).flatMap((type) => {
     const values = scores[UNITS[type].mask];
     const size = values.length / UNITS[type].runs(shape);
-    const runs = Array.from({ length: values.length / size }, (_, r) => values.slice(r * size, (r + 1) * size).sort())
-      .filter((run) => run.at(-1) !== -Infinity);
+    const runs = Array.from({ length: values.length / size }, (_, r) => values.slice(r * size, (r + 1) * size).sort());
     const step = type === "ffn" ? multiple : 1;
     const removals: Removal[] = [];
     for (let from = 0; from < size - step;) {
@@ -142,19 +141,17 @@ function change(config: DecoderConfig, widths: Widths, removal: Removal, sign: 1
   widths.parameters += layerParameters(config, after) - layerParameters(config, before);
 }
 
-/** Removes units of score minus infinity, and then in ascending order of score until at most `budget` weights are left.
- * If the last step took an attention unit, which is worth many channels, the channels removed just before it come back
+/** Removes units in ascending order of score until at most `budget` weights are left. If the last step took an attention unit, which is worth many channels, the channels removed just before it come back
  * as far as they fit, so that methods are compared at the same size. */
 function removeLowest(config: DecoderConfig, widths: Widths, removals: Removal[], budget: number): void {
   const done: Removal[] = [];
   // The sort is stable: equal scores are removed in the order of layers.
-  for (const removal of removals.sort((a, b) => a.score === b.score ? 0 : a.score - b.score)) {
-    if (widths.parameters <= budget && removal.score > -Infinity) break;
+  for (const removal of removals.sort((a, b) => a.score - b.score)) {
+    if (widths.parameters <= budget) break;
     change(config, widths, removal, -1);
     done.push(removal);
   }
   for (const removal of done.reverse()) {
-    if (removal.score === -Infinity) break;
     if (removal.type !== "ffn") continue;
     change(config, widths, removal, 1);
     if (widths.parameters <= budget) continue;
@@ -166,36 +163,33 @@ function removeLowest(config: DecoderConfig, widths: Widths, removals: Removal[]
 /** Widths from one ranking over layers.
  *
  * `pool: "all"`: attention units and FFN channels in one ranking. `pool: "type"`: each type has its own, attention
- * units go until the attention of `attention` (the uniform widths when absent) is left, FFN channels fill the budget.
- * Scores are compared raw; ties go to the earlier layer. One unit of each type stays in every layer.
- * @throws {UsageError} when the layers of `range` cannot lose enough. */
+ * units go until that of the uniform widths is left, FFN channels fill the budget. Scores are compared raw; ties go to
+ * the earlier layer. One unit of each type stays in every layer.
+ * @throws {UsageError} when the layers cannot lose enough. */
 export function globalWidths(
   config: DecoderConfig,
   scores: readonly LayerScores[],
   target: BudgetTarget,
-  { pool, range = { start: 0, end: config.layers.length }, attention = target.uniform }: {
-    pool: "all" | "type";
-    range?: LayerRange;
-    attention?: readonly LayerShape[];
-  },
+  { pool }: { pool: "all" | "type" },
 ): LayerShape[] {
   checkScores(scores);
-  const removals = scores.slice(range.start, range.end).flatMap((layer, i) =>
-    removalsOfLayer(range.start + i, layer, target.units, target.ffnMultiple)
-  );
+  const removals = scores.flatMap((layer, l) => removalsOfLayer(l, layer, target.units, target.ffnMultiple));
   const widths: Widths = { shapes: config.layers.map((shape) => ({ ...shape })), parameters: keptParameters(config) };
   if (pool === "all") {
     removeLowest(config, widths, removals, target.budgetParameters);
   } else {
-    const withDenseFfn = attention.map((shape, l) => ({ ...shape, ffnChannels: at(config.layers, l).ffnChannels }));
+    const withDenseFfn = target.uniform.map((shape, l) => ({
+      ...shape,
+      ffnChannels: at(config.layers, l).ffnChannels,
+    }));
     const isFfn = ({ type }: Removal) => type === "ffn";
     removeLowest(config, widths, removals.filter((r) => !isFfn(r)), keptParameters(config, withDenseFfn));
     removeLowest(config, widths, removals.filter(isFfn), target.budgetParameters);
   }
   if (widths.parameters > target.budgetParameters) {
     throw new UsageError(
-      `Sparsity ${target.sparsity} cannot be reached with one unit of each type left in layers ${range.start} to ` +
-        `${range.end - 1}: prune more layers, other units, or less`,
+      `Sparsity ${target.sparsity} cannot be reached with one unit of each type left in every layer: ` +
+        "prune other units, or less",
     );
   }
   return widths.shapes;

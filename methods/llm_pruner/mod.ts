@@ -13,19 +13,14 @@
  *
  * Structures: `block` leaves the first and last layers whole and prunes the others alike. The paper's setting for
  * LLaMA-7B at 50 % is layers 3 to 30 of 32; its code used 4 to 29 for 20 % (`keepFirst=4,keepLast=2`). `uniform`
- * prunes all layers alike. `global` ranks heads and channels of the layers of `block` together.
+ * prunes all layers alike.
  *
- * `iterativeSteps` K: step i of K prunes to i / K of the sparsity, with scores of the model after the step before.
- * It prunes less if a later step needs wider layers, so that no unit comes back.
- *
- * Cost: about four forward passes over calibration for each step; memory for the input of every layer and the
- * gradients of one.
+ * Cost: about four forward passes over calibration; memory for the input of every layer and the gradients of one.
  *
  * Deviations from the authors' code: - Calibration data is the same for every method. Theirs is 10 windows of 64
  * tokens of BookCorpus, drawn anew for each of several steps; `--calibration bookcorpus:10:64:distinct-rows` draws
- * them once. - Members of a group are summed, their default. - The widths meet a parameter budget, while the code
- * removes a fraction of the groups. `global` therefore cuts to the last channel. - With grouped queries the code
- * credits a key/value head with query heads of other groups; here each group is scored by its own heads. - One unit
+ * them once, and units go in one step. - Members of a group are summed, their default. - The widths meet a parameter budget, while the code
+ * removes a fraction of the groups. - With grouped queries the code credits a key/value head with query heads of other groups; here each group is scored by its own heads. - One unit
  * of each type stays in every layer. There is no recovery training and no pruning of the hidden size.
  *
  * @module
@@ -34,17 +29,14 @@ import * as tf from "@tensorflow/tfjs";
 import { z } from "zod";
 import { at, entry } from "../../core/util/indexing.ts";
 import { type DecoderConfig, LINEAR_NAMES, type LinearName } from "../../models/config.ts";
-import { type LayerShape, queryHeads } from "../../models/units.ts";
-import { disposeModel } from "../../models/device.ts";
-import { densePlan, type PrunePlan } from "../../models/plan.ts";
-import { pruneModel } from "../../models/surgery.ts";
-import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
+import type { LayerShape } from "../../models/units.ts";
+import type { BudgetTarget } from "../../models/target.ts";
 import { defineMethod, type Method, type MethodContext } from "../define.ts";
 import { calibrationBatches } from "../_shared/calibration.ts";
 import { readFlat } from "../../core/engine/ops.ts";
 import { layerCount, layerRange } from "../_shared/layer_range.ts";
 import { forEachLayerGradient, type LayerGradients } from "./layer_gradients.ts";
-import { globalWidths, keepWidths, type LayerRange, twoTierWidths } from "../_shared/selection.ts";
+import { keepWidths, twoTierWidths } from "../_shared/selection.ts";
 import { type LayerScores, scoresOfGroups, slotSums } from "../_shared/scoring.ts";
 import { rememberLayers } from "../_shared/stored.ts";
 
@@ -53,18 +45,14 @@ const options = z.strictObject({
   estimator: z.enum(["vector", "element-1", "element-2", "mix"]).default("element-1").describe(
     "vector: |sum W G|; element-1: sum |W G|; element-2: sum W^2 F; mix: sum |W G - W^2 F / 2|",
   ),
-  structure: z.enum(["block", "uniform", "global"]).default("block").describe(
-    "block: first and last layers stay whole; uniform: every layer alike; global: one ranking over layers",
+  structure: z.enum(["block", "uniform"]).default("block").describe(
+    "block: first and last layers stay whole; uniform: every layer alike",
   ),
   keepFirst: keptCount.describe("first layers left whole (not in uniform); below 1: that part of all; null: 3 of 32"),
   keepLast: keptCount.describe("last layers left whole (not in uniform); below 1: that part of all; null: 1 of 32"),
-  iterativeSteps: z.number().int().min(1).default(1).describe(
-    "steps to the sparsity, with scores of the model as the step before left it",
-  ),
 });
 type LlmPrunerOptions = z.infer<typeof options>;
 type Estimator = LlmPrunerOptions["estimator"];
-type StepOptions = Omit<LlmPrunerOptions, "estimator">;
 
 /** A weight W with its gradients, all `[in, out]`: G of the mean loss, F the mean square of the windows'. */
 interface Terms {
@@ -111,75 +99,15 @@ export function denseScores(context: MethodContext<unknown>, estimator: Estimato
   return rememberLayers(context, `taylor ${estimator}`, () => taylorScores(context, estimator));
 }
 
-/** Scores of the units of `plan`, from the model cut to them; minus infinity for the others. */
-async function scoresBehind(
-  plan: PrunePlan,
-  context: MethodContext<unknown>,
-  estimator: Estimator,
-): Promise<LayerScores[]> {
-  const { model } = context;
-  const cut = pruneModel(model, plan);
-  try {
-    const scores = await taylorScores({ ...context, model: cut }, estimator);
-    const spread = (count: number, kept: readonly number[], own: Float64Array) => {
-      const all = new Float64Array(count).fill(-Infinity);
-      for (const [i, unit] of kept.entries()) all[unit] = at(own, i);
-      return all;
-    };
-    return scores.map((own, l) => {
-      const [shape, kept] = [at(model.config.layers, l), at(plan.layers, l)];
-      return {
-        ffn: spread(shape.ffnChannels, kept.ffnChannels, own.ffn),
-        queryHeads: spread(queryHeads(shape), kept.queryHeads, own.queryHeads),
-        kvGroups: spread(shape.kvGroups, kept.kvGroups, own.kvGroups),
-      };
-    });
-  } finally {
-    disposeModel(cut);
-  }
-}
-
-/** Widths of the layers after each step, from the scores. Those of `uniform` and `block` depend on the sparsity
- * alone. No step is narrower than a later one, in which a removed head may make room for channels.
+/** Widths of the layers.
  * @throws {UsageError} when the layers that may lose units cannot lose enough. */
-export function widthsOfSteps(
-  config: DecoderConfig,
-  target: BudgetTarget,
-  { structure, iterativeSteps: steps, ...kept }: StepOptions,
-): ((scores: LayerScores[]) => LayerShape[])[] {
-  const targets = Array.from({ length: steps }, (_, i) => part(config, target, (i + 1) / steps));
-  if (structure === "global") {
-    const range = layersOf(config, kept);
-    return targets.map((own) => (scores) => globalWidths(config, scores, own, { pool: "all", range }));
-  }
-  const widths = targets.map((own) =>
-    structure === "uniform" ? own.uniform : twoTierWidths(config, own, layersOf(config, kept))
-  );
-  const least = widths.reduceRight<LayerShape[][]>(
-    (after, own) => [own.map((shape, l) => widest(shape, after[0]?.[l] ?? shape)), ...after],
-    [],
-  );
-  return least.map((shapes) => () => shapes);
+function widthsOf(config: DecoderConfig, target: BudgetTarget, options: LlmPrunerOptions): LayerShape[] {
+  if (options.structure === "uniform") return target.uniform;
+  // Layers that may lose units: the paper's [3, 31) of 32, scaled, unless given.
+  const { keepFirst, keepLast } = options;
+  const range = layerRange(config.layers.length, { keepFirst: keepFirst ?? 3 / 32, keepLast: keepLast ?? 1 / 32 });
+  return twoTierWidths(config, target, range);
 }
-
-/** Equal scores for one layer. */
-const noScores = (shape: LayerShape): LayerScores => ({
-  ffn: new Float64Array(shape.ffnChannels),
-  queryHeads: new Float64Array(queryHeads(shape)),
-  kvGroups: new Float64Array(shape.kvGroups),
-});
-
-const widest = (a: LayerShape, b: LayerShape): LayerShape => ({
-  kvGroups: Math.max(a.kvGroups, b.kvGroups),
-  queryHeadsPerGroup: Math.max(a.queryHeadsPerGroup, b.queryHeadsPerGroup),
-  ffnChannels: Math.max(a.ffnChannels, b.ffnChannels),
-});
-
-/** Layers that may lose units: the paper's [3, 31) of 32, scaled, unless given. */
-const layersOf = (
-  { layers }: DecoderConfig,
-  { keepFirst, keepLast }: Omit<StepOptions, "structure" | "iterativeSteps">,
-): LayerRange => layerRange(layers.length, { keepFirst: keepFirst ?? 3 / 32, keepLast: keepLast ?? 1 / 32 });
 
 /** Removes the units with the smallest first- or second-order Taylor score. */
 export const llmPruner: Method = defineMethod({
@@ -192,27 +120,12 @@ export const llmPruner: Method = defineMethod({
   needs: { calibration: true },
   options,
   uniformLayers: ({ structure }) => structure === "uniform",
-  check: (config, target, options) => {
-    const [last] = widthsOfSteps(config, target, { ...options, iterativeSteps: 1 });
-    // Whether one ranking over layers can lose enough does not depend on the scores.
-    last?.(config.layers.map(noScores));
+  check(config, target, options) {
+    widthsOf(config, target, options);
   },
   async prune(context) {
     const { model: { config }, target, options } = context;
-    const { estimator, iterativeSteps: steps } = options;
-    const widths = widthsOfSteps(config, target, options);
-    let plan = densePlan(config);
-    for (const [i, widthsOf] of widths.entries()) {
-      if (i > 0) context.report(`step ${i + 1} of ${steps}`);
-      const scores = i === 0 ? await denseScores(context, estimator) : await scoresBehind(plan, context, estimator);
-      plan = keepWidths(scores, widthsOf(scores));
-    }
-    return { plan };
+    const widths = widthsOf(config, target, options);
+    return { plan: keepWidths(await denseScores(context, options.estimator), widths) };
   },
 });
-
-/** The budget at `share` of the sparsity. */
-function part(config: DecoderConfig, target: BudgetTarget, share: number): BudgetTarget {
-  const { sparsity, units, ffnMultiple } = target;
-  return share === 1 ? target : resolveTarget(config, { sparsity: share * sparsity, units, ffnMultiple });
-}

@@ -1,6 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
 import { denseScores } from "../../methods/llm_pruner/mod.ts";
-import { getMethod, parseOptions } from "../../methods/mod.ts";
 import {
   type HostTensor,
   LINEAR_NAMES,
@@ -9,10 +7,6 @@ import {
   tensorNames,
   type WeightSource,
 } from "../../models/config.ts";
-import { keptParameters } from "../../models/count.ts";
-import { type DecoderModel, disposeModel } from "../../models/device.ts";
-import { plannedShapes } from "../../models/plan.ts";
-import { pruneModel } from "../../models/surgery.ts";
 import { referenceForward, referenceLogProbs } from "../support/reference.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { methodContext } from "../support/method_context.ts";
@@ -143,35 +137,6 @@ testOnEngines("llm-pruner keeps the units with the largest Taylor scores", async
   for (const [name, source] of Object.entries(sources)) {
     for (const [estimator, reference] of Object.entries(known(taylorReferences[name]))) {
       await checkUniform(source, ["llm-pruner", { estimator, structure: "uniform" }], reference);
-    }
-  }
-});
-
-testOnEngines("llm-pruner in steps scores the model that the step before left", async () => {
-  const method = getMethod("llm-pruner");
-  const units = ["ffn"] as const;
-  for (const source of Object.values(sources)) {
-    using model = await onDevice(source);
-    const prune = (on: DecoderModel, sparsity: number, iterativeSteps: number) => {
-      const options = parseOptions(method, { structure: "uniform", iterativeSteps });
-      return method.prune(methodContext({ model: on, options, calibration: windows, sparsity, units }));
-    };
-    const sparsity = 0.4;
-    const { plan } = await prune(model, sparsity, 2);
-    // By hand: half of the way, and from the cut model on to the same budget.
-    const { plan: half } = await prune(model, sparsity / 2, 1);
-    const cut = pruneModel(model, half);
-    try {
-      const left = keptParameters(model.config, plannedShapes(model.config, plan));
-      const { plan: rest } = await prune(cut, 1 - left / keptParameters(cut.config), 1);
-      const expected = half.layers.map((layer, l) => ({
-        ...layer,
-        ffnChannels: at(rest.layers, l).ffnChannels.map((unit) => at(layer.ffnChannels, unit)),
-      }));
-      assertEquals(plan.layers, expected);
-      assert(half.layers.every(({ ffnChannels }, l) => ffnChannels.length > at(plan.layers, l).ffnChannels.length));
-    } finally {
-      disposeModel(cut);
     }
   }
 });

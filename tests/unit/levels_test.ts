@@ -1,11 +1,8 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assertThrows } from "@std/assert";
 import { checkLevels, checkLosses } from "../../benchmarks/configuration/checks.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import { incrementalWidths } from "../../methods/obs/mod.ts";
-import { keptParameters, layerParameters } from "../../models/count.ts";
-import { resolveTarget } from "../../models/target.ts";
 import { smallConfig } from "../support/weights_fixture.ts";
 
 /** Checks levels of one method on a model of 4 layers. */
@@ -29,17 +26,9 @@ Deno.test("checkLevels() refuses levels that units or layers cannot reach, and l
   const alone = `Method "llm-pruner": Sparsity 0.5 cannot be reached by pruning layers 1 to 2 of 4 alone`;
   refuse(alone, "llm-pruner", { keepFirst: 1, keepLast: 1 });
   const none = `Method "llm-pruner": keepFirst and keepLast must leave a layer to prune: current 3 + 1 of 4`;
-  refuse(none, "llm-pruner", { keepFirst: 3, keepLast: 1, structure: "global" });
+  refuse(none, "llm-pruner", { keepFirst: 3, keepLast: 1 });
   // No cell of level 0 is run: it is the dense model's.
   check("llm-pruner", { keepFirst: 3, keepLast: 1 }, { sparsity: [0] });
-  check("flap", { structure: "UL-MM", attentionRatio: 0.5 });
-  const low = `Method "flap": attentionRatio 0 leaves the FFN channels too much to lose for sparsity 0.8`;
-  refuse(low, "flap", { structure: "UL-MM", attentionRatio: 0 }, { sparsity: [0.8] });
-  const high = `Method "flap": attentionRatio 0.5 takes more than sparsity 0.1 of the model: lower it, or leave it out`;
-  refuse(high, "flap", { structure: "UL-MM", attentionRatio: 0.5 }, { sparsity: [0.1] });
-  check("obs", { layers: "incremental" }, { sparsity: [0.2, 0.6] });
-  const first = `Method "obs": Sparsity 0.9 cannot be reached by layers=incremental with firstRatio=0`;
-  refuse(first, "obs", { layers: "incremental", firstRatio: 0 }, { sparsity: [0.9] });
 });
 
 Deno.test("checkLevels() refuses flap's biases besides least-squares compensation, and passes either alone", () => {
@@ -63,20 +52,6 @@ Deno.test("checkLosses() refuses training without a loss, as the method trains",
   assertThrows(losses("mask-prune", {}, none), UsageError, "has nothing to train on");
   losses("flap", {}, none, "none")();
   losses("flap", {}, { ...none, hidden: 1 })();
-});
-
-Deno.test("obs in incremental widths meets every budget that it does not refuse, each layer narrower than the one before", () => {
-  const layers = Array.from({ length: 4 }, () => ({ kvGroups: 8, queryHeadsPerGroup: 1, ffnChannels: 384 }));
-  const config = smallConfig({ width: 128, headSize: 16, layers });
-  for (const units of [["ffn"], ["ffn", "kv-groups"]] as const) {
-    for (const sparsity of [0.1, 0.3, 0.52, 0.6]) {
-      const target = resolveTarget(config, { sparsity, units });
-      const widths = incrementalWidths(config, target, 0.5);
-      assert(keptParameters(config, widths) <= target.budgetParameters, `${units} ${sparsity}`);
-      const sizes = widths.map((shape) => layerParameters(config, shape));
-      assertEquals(sizes, sizes.toSorted((a, b) => b - a));
-    }
-  }
 });
 
 Deno.test("checkLevels() refuses target shapes of sheared that are over the budget or do not fit the run", () => {

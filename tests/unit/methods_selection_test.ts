@@ -3,13 +3,12 @@ import fc from "fast-check";
 import { at } from "../../core/util/indexing.ts";
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { createRng } from "../../core/util/rng.ts";
-import { widthsOfSteps } from "../../methods/llm_pruner/mod.ts";
 import { globalWidths, keepBest, keepWidths, twoTierWidths } from "../../methods/_shared/selection.ts";
 import { type LayerScores, scoresOfColumns, scoresOfGroups } from "../../methods/_shared/scoring.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import type { LayerPlan, LayerShape } from "../../models/units.ts";
+import type { LayerShape } from "../../models/units.ts";
 import { keptParameters } from "../../models/count.ts";
-import { densePlan, plannedShapes } from "../../models/plan.ts";
+import { plannedShapes } from "../../models/plan.ts";
 import type { UnitType } from "../../core/schema/schema.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";
@@ -142,83 +141,6 @@ Deno.test("globalWidths() with a pool per type takes the attention that uniform 
   const groups = (shapes: LayerShape[]) => shapes.reduce((sum, { kvGroups }) => sum + kvGroups, 0);
   assertEquals(groups(widths), groups(target.uniform));
   assert(new Set(widths.map(({ ffnChannels }) => ffnChannels)).size > 1, "channels are not ranked across layers");
-});
-
-Deno.test("globalWidths() takes the heads of a group that is gone for no sign of weak heads elsewhere", () => {
-  const config = configOf(2, GROUPED);
-  const target = resolveTarget(config, { sparsity: 0.1, units: ["ffn", "kv-groups", "query-heads"] });
-  const [first, second] = randomScores(config, 1).map(({ ffn, ...rest }) => ({
-    ...rest,
-    ffn: ffn.map((score) => score / 100),
-  }));
-  first!.kvGroups[1] = -Infinity;
-  first!.queryHeads.fill(-Infinity, 3, 6);
-  const widths = globalWidths(config, [first!, second!], target, { pool: "all" });
-  const attention = widths.map(({ kvGroups, queryHeadsPerGroup }) => [kvGroups, queryHeadsPerGroup]);
-  assertEquals(attention, [[2, 3], [3, 3]]);
-});
-
-Deno.test("the steps of llm-pruner never bring a unit back, and end at the budget's widths", () => {
-  fc.assert(fc.property(
-    fc.constantFrom(...UNIT_CHOICES),
-    fc.constantFrom("uniform", "block", "global") as fc.Arbitrary<"uniform" | "block" | "global">,
-    fc.double({ min: 0.05, max: 0.4, noNaN: true }),
-    fc.integer({ min: 2, max: 10 }),
-    fc.integer({ min: 0, max: 1000 }),
-    (units, structure, sparsity, iterativeSteps, seed) => {
-      const config = configOf(4, GROUPED);
-      const target = resolveTarget(config, { sparsity, units });
-      const options = { structure, iterativeSteps, keepFirst: null, keepLast: null };
-      let plan = densePlan(config);
-      for (const [i, widthsOf] of widthsOfSteps(config, target, options).entries()) {
-        const scores = randomScores(config, seed + i).map((own, l) => onlyOf(own, at(plan.layers, l)));
-        const next = keepWidths(scores, widthsOf(scores));
-        for (const [l, layer] of next.layers.entries()) {
-          for (const [type, kept] of Object.entries(layer)) {
-            const before = at(plan.layers, l)[type as keyof typeof layer];
-            assert(
-              kept.every((unit: number) => before.includes(unit)),
-              `${type} of layer ${l} came back in step ${i + 1}`,
-            );
-          }
-        }
-        plan = next;
-      }
-      const widths = plannedShapes(config, plan);
-      assert(keptParameters(config, widths) <= target.budgetParameters);
-      if (structure === "uniform") assertEquals(widths, target.uniform);
-    },
-  ));
-});
-
-/** Scores of kept units; minus infinity for the others. */
-function onlyOf({ ffn, queryHeads, kvGroups }: LayerScores, kept: LayerPlan): LayerScores {
-  const only = (scores: Float64Array, units: readonly number[]) =>
-    scores.map((score, unit) => units.includes(unit) ? score : -Infinity);
-  return {
-    ffn: only(ffn, kept.ffnChannels),
-    queryHeads: only(queryHeads, kept.queryHeads),
-    kvGroups: only(kvGroups, kept.kvGroups),
-  };
-}
-
-Deno.test("globalWidths() touches the layers of its range alone", () => {
-  const config = configOf(4, GROUPED);
-  const target = resolveTarget(config, { sparsity: 0.2, units: ["ffn", "kv-groups"] });
-  const widths = globalWidths(config, randomScores(config, 3), target, { pool: "all", range: { start: 1, end: 3 } });
-  assertEquals([widths[0], widths[3]], [GROUPED, GROUPED]);
-  const narrow = { pool: "all", range: { start: 1, end: 2 } } as const;
-  assertThrows(
-    () =>
-      globalWidths(
-        config,
-        randomScores(config, 3),
-        resolveTarget(config, { sparsity: 0.5, units: ["ffn", "kv-groups"] }),
-        narrow,
-      ),
-    UsageError,
-    "cannot be reached",
-  );
 });
 
 Deno.test("twoTierWidths() narrows the layers of its range alike and meets the budget", () => {

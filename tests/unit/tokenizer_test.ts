@@ -39,7 +39,6 @@ function ggufWith(metadata: Record<string, GgufValue>): GgufFile {
     metadata: new Map(Object.entries(metadata).map(([key, value]) => [`tokenizer.ggml.${key}`, value])),
     tensors: new Map(),
     read: () => ({ shape: [], data: new Float32Array() }),
-    prefetch: () => Promise.resolve(),
     close: () => {},
   };
 }
