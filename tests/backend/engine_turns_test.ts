@@ -53,10 +53,7 @@ testOnEngines("openSides() opens a file in both engines; closeSides() frees it",
     UsageError,
     "no such type",
   );
-  await assertRejects(
-    () => openSides(file, { engine, peer }, { ...choice, prefillTokens: 5000 }),
-    UsageError,
-    "5000 tokens exceeds",
-  );
+  const message = "5000 tokens exceeds";
+  await assertRejects(() => openSides(file, { engine, peer }, { ...choice, prefillTokens: 5000 }), UsageError, message);
   assertEquals(tf.memory().numTensors, before);
 });
