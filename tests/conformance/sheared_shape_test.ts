@@ -11,14 +11,7 @@ import { type DecoderModel, disposeModel } from "../../models/device.ts";
 import { isRemoved, keptLayers } from "../../models/plan.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { testOnEngines } from "../support/engines.ts";
-import {
-  type ContextOptions,
-  learningOptions,
-  methodContext,
-  modelOf,
-  toyWindows,
-  withToy,
-} from "../support/method_context.ts";
+import { type ContextOptions, learningOptions, methodContext, modelOf, toyWindows } from "../support/method_context.ts";
 import { toySource } from "../support/toy.ts";
 import { onDevice } from "../support/device_models.ts";
 
@@ -67,7 +60,7 @@ testOnEngines("sheared: removes exactly the planted layer and the planted hidden
 });
 
 testOnEngines("sheared: prunes to the shape, within the budget", async () => {
-  const variants: [Record<string, unknown>, Parameters<typeof withToy>[0]][] = [
+  const variants: [Record<string, unknown>, Parameters<typeof toySource>[0]][] = [
     [{ ...TARGET }, {}],
     [{ ...TARGET }, { tiedHead: false, biases: ["query", "output", "down"] }],
     [{ targetHidden: 20 }, {}],

@@ -11,8 +11,7 @@ import { pruneModel } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { foldParts } from "../../models/training/rebuild.ts";
 import type { StudentOptions } from "../../models/training/student.ts";
-import { onDevice } from "./device_models.ts";
-import { toySource, toyTokens } from "./toy.ts";
+import { toyTokens } from "./toy.ts";
 
 /** Who calls and neither listens nor stops. */
 export const QUIET = { report: () => {}, signal: new AbortController().signal };
@@ -75,13 +74,4 @@ export function modelOf(dense: DecoderModel, { plan, replaced, trained }: PruneR
 export function toyWindows(count: number, length: number, vocabSize = 61): Int32Array[] {
   const tokens = toyTokens({ count: count * length, vocabSize, seed: 7 });
   return Array.from({ length: count }, (_, i) => tokens.slice(i * length, (i + 1) * length));
-}
-
-/** Runs with a toy model on the device. */
-export async function withToy<T>(
-  options: Parameters<typeof toySource>[0],
-  run: (model: DecoderModel) => Promise<T>,
-): Promise<T> {
-  using model = await onDevice(toySource(options));
-  return await run(model);
 }
