@@ -44,7 +44,7 @@ export interface BesidePaper {
 }
 
 /** A column of ours as published files name it; published perplexities are per token, not per word. */
-function measureOf({ kind, metric, name, windowTokens, tasks }: Column, allTasks: number): string {
+export function measureOf({ kind, metric, name, windowTokens, tasks }: Column, allTasks: number): string {
   if (kind === "perplexity") return metric === "perplexity" ? `ppl:${name}:${windowTokens}` : "";
   if (kind === "mean-accuracy") return tasks?.length === allTasks ? "mean" : "";
   return kind === "task" ? `${metric}:${name}` : "";

@@ -16,7 +16,7 @@ type LayerWidths = Run["size"]["layers"][number];
 const GONE: LayerWidths = { kvGroups: 0, queryHeadsPerGroup: 0, ffnChannels: 0 };
 
 /** What a run kept of each layer of the dense model; a removed layer has width 0. */
-function keptOfLayers({ size, denseSize, plan }: Run): LayerWidths[] {
+export function keptOfLayers({ size, denseSize, plan }: Run): LayerWidths[] {
   if (size.layers.length === denseSize.layers.length) return size.layers;
   const left = size.layers.values();
   return plan.layers.map(({ ffnChannels }) => ffnChannels.length === 0 ? GONE : left.next().value ?? GONE);

@@ -21,6 +21,7 @@ import type { Column } from "./columns.ts";
 import { NEUTRAL } from "./palette.ts";
 import { boundsOf, type Estimate } from "./estimates.ts";
 import { type Row, type Section } from "./sections.ts";
+import { paretoFront } from "./pareto.ts";
 
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
 
@@ -35,18 +36,6 @@ interface Point {
   method: string;
   level: string;
   description: string;
-}
-
-/** Points that no other beats in both directions, from slow to fast. */
-export function paretoFront<P extends { x: number; y: number }>(points: P[], lowerIsBetter: boolean): P[] {
-  const sign = lowerIsBetter ? -1 : 1;
-  const sorted = [...points].sort((a, b) => b.x - a.x || sign * (b.y - a.y));
-  let best = -Infinity;
-  return sorted.filter(({ y }) => {
-    if (sign * y <= best) return false;
-    best = sign * y;
-    return true;
-  }).reverse();
 }
 
 /** The range of `values`, widened a little on both sides. */

@@ -8,7 +8,7 @@ import { pValue } from "./format.ts";
 import { toMarkdown } from "./markdown.ts";
 import { differences, findPairs, type Pair, pairRows, rowName, unpaired } from "./pairs.ts";
 import type { Section } from "./sections.ts";
-import { ALPHA, clearSign, type Comparison, corrected, PAIRED_TESTS } from "./significance.ts";
+import { ALPHA, changeWords, type Comparison, corrected, PAIRED_TESTS, verdictWords } from "./paired_tests.ts";
 
 const plainValue = ({ column }: Pair, row: Pair["a"]): string =>
   column.kind === "throughput" ? row.values.get(column.key)?.value.toPrecision(4) ?? "–" : valueText(column, row);
@@ -20,22 +20,7 @@ function changeText({ column, a, b }: Pair, test: Comparison | undefined): strin
     return `${(after / before).toFixed(3)} ×`;
   }
   if (test === undefined) return "–";
-  const sign = column.higherIsBetter ? 1 : -1;
-  const change = (lead: number) => {
-    if (!Number.isFinite(lead)) return "unknown";
-    const value = column.kind === "perplexity" ? 100 * Math.expm1(sign * lead) : 100 * sign * lead;
-    return `${value > 0 ? "+" : ""}${value.toFixed(Math.abs(value) < 100 ? 2 : 0)}`;
-  };
-  const { value, low, high } = test.lead;
-  const interval = [change(low), change(high)];
-  if (sign < 0) interval.reverse();
-  return `${change(value)}${column.kind === "perplexity" ? " %" : " points"} [${interval.join(", ")}]`;
-}
-
-function verdict(test: Comparison | undefined): string {
-  if (test === undefined) return "";
-  if (test.test === "identical") return "identical";
-  return { [-1]: "worse", [0]: "no clear difference", [1]: "better" }[clearSign(test)];
+  return changeWords(column, test);
 }
 
 /** Pairs with their tests, corrected over all of them. */
@@ -69,7 +54,7 @@ export function compareRuns(
     [plainValue(pair, pair.b)],
     [changeText(pair, test)],
     [test === undefined || test.test === "identical" ? "" : pValue(test)],
-    [verdict(test)],
+    [test ? verdictWords(test) : ""],
   ]);
   const only = (name: string, rows: string[]): Block[] =>
     rows.length === 0 ? [] : [{ kind: "line", text: `Only in ${name}: ${rows.join("; ")}.` }];

@@ -6,7 +6,8 @@ import { count, level, listed, pValue, unique } from "./format.ts";
 import { type Column, qualityText } from "./columns.ts";
 import type { Finding, GlanceBlock } from "./document.ts";
 import { levelWords, type Row, type Section } from "./sections.ts";
-import { CLEAR, type Comparison, isClear, type Ranking } from "./significance.ts";
+import { CLEAR, type Comparison } from "./paired_tests.ts";
+import { isClear, type Ranking } from "./significance.ts";
 import { doubts } from "./speed.ts";
 import { meanOf } from "./result_tables.ts";
 

@@ -5,7 +5,7 @@
 import type { ResultTableId, TableCell, TableRow } from "./document.ts";
 import { unique } from "./format.ts";
 import { type Section } from "./sections.ts";
-import { ALPHA, CLEAR, PAIRED_TESTS } from "./significance.ts";
+import { ALPHA, CLEAR, PAIRED_TESTS } from "./paired_tests.ts";
 import { type Doubt, doubts } from "./speed.ts";
 import { deviceHours } from "./result_tables.ts";
 

@@ -7,7 +7,7 @@ import type { Column } from "./columns.ts";
 import { placeWords } from "./protocol.ts";
 import { hasRuns, type Row, type Section } from "./sections.ts";
 import { environmentOf, type Fact, settingsOf } from "./settings.ts";
-import { pairedTest, type RawTest } from "./significance.ts";
+import { pairedTest, type RawTest } from "./paired_tests.ts";
 
 /** A row of run A and the row of run B that it is compared with. */
 export interface RowPair {

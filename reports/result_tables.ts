@@ -37,7 +37,8 @@ const meanStrip = (
   words: (value: number) => string,
 ): Strip => strip(head, (row) => textCell(words(meanOf(row, pick)), meanOf(row, pick)));
 
-function measured(estimate: Estimate | undefined, scale: number, digits: [number, number]): TableCell {
+/** An estimate and its spread as text. */
+export function measured(estimate: Estimate | undefined, scale: number, digits: [number, number]): TableCell {
   if (estimate === undefined) return textCell(NO_VALUE);
   const { value, spread, interval, spreadOf } = estimate;
   const show = (x: number) => withSpread(value * scale, x * scale, ...digits).spread;
@@ -86,19 +87,24 @@ function speedStrips(section: Section, column: Column, isFirst: boolean): Strip[
   return [rate, speedUp];
 }
 
-function qualityUnit({ kind, metric, isFraction }: Column): string {
+/** Metric and unit of a quality column. */
+export function qualityUnit({ kind, metric, isFraction }: Column): string {
   if (kind === "perplexity") return metric.replace("perplexity", "ppl");
   return kind === "task" ? `${metric}${isFraction ? " %" : ""}` : "%";
 }
 
+/** A value of a quality column as the tables show it, with its spread: fractions in percent. */
+export const qualityCell = ({ key, isFraction }: Column, { values }: Row): TableCell =>
+  isFraction ? measured(values.get(key), 100, [3, 1]) : measured(values.get(key), 1, [4, 2]);
+
 /** @param isHeadline Whether the run is about this column: its first perplexity, and its mean or only accuracy. */
 function qualityStrip(column: Column, ranks: Ranking[], isHeadline = false): Strip {
-  const { key, kind, name, count, isFraction, higherIsBetter } = column;
+  const { key, kind, name, count, higherIsBetter } = column;
   const standing = new Map(ranks.filter((rank) => rank.column === column).flatMap((rank) => [...standings(rank)]));
   const priority = isHeadline ? 1 : kind === "perplexity" ? 4 : 5;
   const header = kind === "mean-accuracy" ? "mean acc." : name;
   return strip([key, header, `${qualityUnit(column)}, ${count}`, priority], (row) => ({
-    ...isFraction ? measured(row.values.get(key), 100, [3, 1]) : measured(row.values.get(key), 1, [4, 2]),
+    ...qualityCell(column, row),
     ...standing.get(row),
   }), { better: higherIsBetter ? "higher" : "lower" });
 }

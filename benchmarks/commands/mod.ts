@@ -11,6 +11,7 @@ import { ls } from "./ls.ts";
 import { report } from "./report.ts";
 import { reproduce } from "./reproduce.ts";
 import { run } from "./run.ts";
+import { site } from "./site.ts";
 import { throughput } from "./throughput.ts";
 import { validate } from "./validate.ts";
 
@@ -20,6 +21,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map(Object.entries({
   eval: evaluate,
   report,
   compare,
+  site,
   ls,
   validate,
   reproduce,

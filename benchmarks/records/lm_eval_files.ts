@@ -231,6 +231,23 @@ export function hasSamples(folder: string, named: NamedCell): boolean {
   }
 }
 
+/** The latest samples file of a cell and task; undefined if it has none. */
+export function samplesFile(folder: string, named: NamedCell, task: string): string | undefined {
+  const own = ownFolder(folder, named);
+  const start = `samples_${sanitizeModelName(task)}_`;
+  try {
+    // A stamp begins with a year: other tasks may have names that begin with this one's.
+    const found = [...Deno.readDirSync(own)].filter(({ name }) =>
+      name.startsWith(start) && /^\d{4}-[^_]*\.jsonl$/.test(name.slice(start.length))
+    );
+    const last = found.map(({ name }) => name).sort().at(-1);
+    return last && join(own, last);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
 /** Writes the results file of a cell, and a samples file for each task of `samples`, into `folder/<name of the cell>`.
  * The names depend on the record alone: writing again replaces them. A cell without results that the harness knows
  * gets no files.

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
 import { at } from "../../core/util/indexing.ts";
 import { buildCharts } from "../../reports/charts.ts";
-import { paretoFront } from "../../reports/charts_scatter.ts";
+import { paretoFront } from "../../reports/pareto.ts";
 import { toPng, toSvg } from "../../reports/draw.ts";
 import { listMethods } from "../../methods/mod.ts";
 import { colours } from "../../reports/palette.ts";

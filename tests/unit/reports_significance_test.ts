@@ -5,15 +5,8 @@ import { mcnemarExact } from "../../core/util/stats.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
 import { sectionsOf } from "../../benchmarks/commands/reports.ts";
 import type { Section } from "../../reports/sections.ts";
-import {
-  clearSign,
-  type Comparison,
-  isClear,
-  type Ranking,
-  rankings,
-  seedCount,
-  standings,
-} from "../../reports/significance.ts";
+import { clearSign, type Comparison, seedCount } from "../../reports/paired_tests.ts";
+import { isClear, type Ranking, rankings, standings } from "../../reports/significance.ts";
 import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
 
 const sectionOf = (records: CellRecord[]) => at(sectionsOf(records), 0);

@@ -1,0 +1,195 @@
+/** The page over many runs: filters, chart, pinned cells and table from the data beside it.
+ *
+ * @module
+ */
+import { unique } from "../../format.ts";
+import { cellCard } from "./cell.js";
+import { drawChart } from "./chart.js";
+import { failures, FILTERS, rows, sections } from "./data.js";
+import { check, choice, el, fill } from "./dom.js";
+import { examplesOf } from "./examples.js";
+import { chosenAxes, openValues, readAddress, shownRows, state, writeAddress } from "./state.js";
+import { drawTable } from "./table.js";
+
+function change(part) {
+  Object.assign(state, part);
+  writeAddress();
+  draw();
+}
+
+function pin(id) {
+  state.pins = state.pins.includes(id) ? state.pins.filter((own) => own !== id) : [...state.pins, id];
+  change({});
+}
+
+function setFilter(name, value, isOn) {
+  const own = state.filters[name] ?? [];
+  state.filters[name] = isOn ? [...own, value] : own.filter((other) => other !== value);
+  if (state.filters[name].length === 0) delete state.filters[name];
+  change({});
+}
+
+function drawFilters(shown) {
+  const boxes = FILTERS.map((name) => {
+    const chosen = state.filters[name] ?? [];
+    const values = openValues(name);
+    if (values.length < 2 && chosen.length === 0) return null;
+    const boxes = values.map((value) =>
+      el(
+        "label",
+        { class: "check" },
+        el("input", {
+          type: "checkbox",
+          name: `filter-${name}`,
+          value,
+          checked: chosen.includes(value),
+          onchange: ({ target }) => setFilter(name, value, target.checked),
+        }),
+        value,
+      )
+    );
+    const words = chosen.length === 0
+      ? "all"
+      : chosen.length === 1
+      ? chosen[0]
+      : `${chosen.length} of ${values.length}`;
+    return el(
+      "details",
+      { class: "filter", "data-name": name },
+      el("summary", {}, `${name}: `, el("b", {}, words)),
+      el("div", { class: "card menu" }, boxes),
+    );
+  });
+  const reset = el("button", {
+    type: "button",
+    name: "reset",
+    onclick: () => {
+      state.filters = {};
+      change({});
+    },
+  }, "clear filters");
+  fill(
+    "filters",
+    boxes,
+    reset,
+    el("span", { class: "meta", role: "status" }, `${shown.length} of ${rows.length} rows`),
+  );
+}
+
+function drawAxes({ known, x, y }) {
+  const options = known.map((
+    { id, title, detail, kind },
+  ) => [
+    id,
+    detail ? `${title}, ${detail}` : title,
+    kind === "number" ? "size and cost" : kind === "throughput" ? "speed" : "quality",
+  ]);
+  const toggle = (label, name, isOn = state[name] === "yes", off = "") =>
+    check(label, name, isOn, ({ target }) => change({ [name]: target.checked ? "yes" : off }));
+  fill(
+    "axes",
+    choice("vertical", options, y?.id, (value) => change({ y: value, logY: "" })),
+    choice("horizontal", options, x?.id, (value) => change({ x: value, logX: "" })),
+    choice("colour", FILTERS.map((name) => [name, name]), state.colour, (colour) => change({ colour })),
+    choice(
+      "points",
+      [["mean", "mean and interval"], ["seeds", "one per seed"]],
+      state.points,
+      (points) => change({ points }),
+    ),
+    toggle("log vertical", "logY", state.logY === "" ? y?.kind === "perplexity" : state.logY === "yes", "no"),
+    toggle("log horizontal", "logX"),
+    toggle("Pareto front", "front", state.front === "yes", "no"),
+    toggle("scale without random and magnitude", "clip", state.clip === "yes", "no"),
+    toggle("published numbers", "published"),
+  );
+}
+
+const BAR_WORDS = {
+  seeds: "sample sd over seeds",
+  stderr: "standard error of one run",
+  repeats: "sample sd over repeats",
+  interval: "95 % intervals",
+};
+
+function drawChartNote(shown, { x, y }) {
+  const kinds = unique(shown.flatMap((row) => y?.column && row.values.get(y.column.key)?.spreadOf || []));
+  const texts = [
+    ...kinds.length > 0 ? [`Bars: ${kinds.map((kind) => BAR_WORDS[kind]).join(", ")}.`] : [],
+    ...state.clip === "yes" && shown.some(({ methodId }) => methodId === "random" || methodId === "magnitude")
+      ? ["The scale leaves out random and magnitude, whose points may lie outside."]
+      : [],
+    ...state.front === "yes" && x?.better && y?.better ? ["Dashed: points that no other beats on both axes."] : [],
+    ...unique(shown.map(({ filters }) => filters.model)).length > 1
+      ? ["Several models: their perplexities do not compare."]
+      : [],
+    ...state.published === "yes"
+      ? [
+        "Grey: published numbers of other models and protocols; each names its source. They appear where an axis is a level.",
+      ]
+      : [],
+  ];
+  document.getElementById("chart-note").textContent = texts.join(" ");
+}
+
+function drawPins() {
+  const pinned = state.pins.flatMap((id) => rows.find((row) => row.id === id) ?? []);
+  fill(
+    "pins",
+    pinned.length === 0 ? null : el("h2", {}, "Pinned cells"),
+    el("div", { class: "cards" }, pinned.map((row) => cellCard(row, () => pin(row.id), null))),
+    examplesOf(pinned),
+  );
+}
+
+function draw() {
+  const shown = shownRows();
+  const axes = chosenAxes(shown);
+  drawFilters(shown);
+  drawAxes(axes);
+  drawChartNote(shown, axes);
+  drawPins();
+  drawTable(shown, { change, pin });
+  drawChart(shown, axes, pin);
+}
+
+function start() {
+  const cells = rows.reduce((sum, row) => sum + row.cells.length, 0);
+  const runs = unique(sections.map(({ run }) => run));
+  document.getElementById("summary").textContent = `${cells} cells of ${runs.length} ${
+    runs.length === 1 ? "run" : "runs"
+  }: ${runs.join(", ")}`;
+  if (failures.length > 0) {
+    fill(
+      "failures",
+      el(
+        "details",
+        { class: "card" },
+        el("summary", {}, `Failed cells: ${failures.length}`),
+        el("dl", {}, failures.flatMap(({ name, text }) => [el("dt", {}, name), el("dd", {}, text)])),
+      ),
+    );
+  }
+  readAddress();
+  draw();
+  addEventListener("hashchange", () => {
+    readAddress();
+    draw();
+  });
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth !== width) {
+      width = innerWidth;
+      draw();
+    }
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  // A menu closes when something else is clicked or Escape is pressed.
+  const close = (except) => {
+    for (const one of document.querySelectorAll("details.filter[open]")) if (!one.contains(except)) one.open = false;
+  };
+  addEventListener("click", ({ target }) => target.isConnected && close(target));
+  addEventListener("keydown", ({ key }) => key === "Escape" && close(null));
+}
+
+start();

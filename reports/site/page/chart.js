@@ -1,0 +1,291 @@
+/** The chart: one point per row or seed, with intervals, the Pareto front and published numbers.
+ *
+ * @module
+ */
+import { expressionInterpreter } from "vega-interpreter";
+import { LEVEL_COLOURS } from "../../palette.ts";
+import { level, unique } from "../../format.ts";
+import { frontOf, published, rows } from "./data.js";
+import { el, fill } from "./dom.js";
+import { state } from "./state.js";
+
+const { vega, vegaLite } = globalThis;
+
+const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
+/** Methods whose numbers stretch a scale. */
+const POOR = ["random", "magnitude"];
+
+const nameOf = ({ label, asked, methodId }) => methodId === null ? label : `${label} at ${level(asked)}`;
+
+/** Text of a number on an axis. */
+const shown = (axis, row, value) => {
+  const own = axis.column && axis.kind !== "number" ? row.values.get(axis.column.key) : undefined;
+  return own && value === undefined
+    ? own.text + own.spread
+    : Number((value ?? axis.point(row)?.value).toPrecision(4)).toString();
+};
+
+/** Points of a row: its mean with intervals, or one for each seed. */
+function pointsOf(row, x, y, shape) {
+  const [px, py] = [x.point(row), y.point(row)];
+  if (px === undefined || py === undefined) return [];
+  const base = { row: rows.indexOf(row), colour: row.filters[state.colour] ?? row.label, shape: row.filters[shape] };
+  if (state.colour === "method") base.colour = row.label;
+  const seeds = state.points === "seeds" && y.column ? row.bySeed.get(y.column.key) : undefined;
+  if (seeds) return [...seeds].map(([seed, value]) => ({ ...base, seed, x: px.value, y: y.scale * value }));
+  const [[xLow, xHigh], [yLow, yHigh]] = [px, py].map(({ value, bounds }) => bounds ?? [value, value]);
+  return [{ ...base, x: px.value, y: py.value, xLow, xHigh, yLow, yHigh }];
+}
+
+/** Published numbers on these axes: of the same corpus or task, where the other axis is a level. */
+function publishedPoints(x, y) {
+  if (state.published !== "yes" || !["asked", "removed"].includes(x.id) || !y.column?.measure) return [];
+  const wanted = y.column.measure.replace(/^(ppl:.*):\d+$/, "$1");
+  return published.flatMap(({ values, sparsity, ...paper }, i) =>
+    values.filter(([measure]) => measure === y.column.measure || measure.replace(/:\d+$/, "") === wanted)
+      .map(([measure, value]) => ({ x: 100 * sparsity, y: value, paper: i, measure, ...paper }))
+  );
+}
+
+/** Rows of `points` that do not count for the scale. */
+const leftOut = (points) => {
+  const isPoor = ({ row }) => POOR.includes(rows[row].methodId);
+  return state.clip === "yes" && !points.every(isPoor) ? points.filter(isPoor).map(({ row }) => row) : [];
+};
+
+/** Colours of the page's style sheet. */
+const colours = () => {
+  const style = getComputedStyle(document.documentElement);
+  return Object.fromEntries(
+    ["ink", "muted", "dense", "line", "grid", "card", "accent"].map((
+      name,
+    ) => [name, style.getPropertyValue(`--${name}`).trim()]),
+  );
+};
+
+function domainOf(points, isLog) {
+  const ends = points.flatMap(({ low, high }) => [low, high]).filter((end) =>
+    Number.isFinite(end) && (!isLog || end > 0)
+  );
+  if (ends.length === 0) return undefined;
+  const [low, high] = [Math.min(...ends), Math.max(...ends)];
+  if (isLog) return [low / 1.05, high * 1.05];
+  const room = 0.05 * (high - low || Math.abs(high) || 1);
+  return [low - room, high + room];
+}
+
+/** The Vega-Lite specification. */
+function specOf(points, x, y, width) {
+  const ink = colours();
+  const others = publishedPoints(x, y);
+  const scaled = points.filter(({ row }) => !leftOut(points).includes(row));
+  const isLog = { x: state.logX === "yes", y: state.logY === "" ? y.kind === "perplexity" : state.logY === "yes" };
+  const ends = (axis) => [
+    ...scaled.map((p) => ({ low: p[`${axis}Low`] ?? p[axis], high: p[`${axis}High`] ?? p[axis] })),
+    ...others.map((p) => ({ low: p[axis], high: p[axis] })),
+  ];
+  const channel = (name, axis) => ({
+    field: name,
+    type: "quantitative",
+    scale: {
+      type: isLog[name] ? "log" : "linear",
+      domain: domainOf(ends(name), isLog[name]),
+      nice: false,
+      zero: false,
+    },
+    axis: { title: axis.title + (isLog[name] ? " (log scale)" : ""), tickCount: 6 },
+  });
+  const [cx, cy] = [channel("x", x), channel("y", y)];
+  const names = unique(points.map(({ colour }) => colour));
+  const byName = new Map(
+    points.map(({ colour, row }) => [colour, rows[row].methodId === null ? ink.dense : rows[row].colour]),
+  );
+  const range = names.map((name, i) =>
+    state.colour === "method" ? byName.get(name) : LEVEL_COLOURS[i % LEVEL_COLOURS.length]
+  );
+  const color = {
+    field: "colour",
+    type: "nominal",
+    scale: { domain: names, range },
+    legend: { title: state.colour, symbolType: "circle", symbolOpacity: 1 },
+  };
+  const kinds = unique(points.map(({ shape }) => shape));
+  const shape = {
+    ...{ field: "shape", type: "nominal" },
+    scale: { domain: kinds, range: kinds.map((_, i) => SHAPES[i % SHAPES.length]) },
+    legend: kinds.length > 1 ? { title: null, symbolFillColor: ink.muted, symbolStrokeColor: ink.muted } : null,
+  };
+  const rule = (encoding) => ({ data: { values: points }, mark: { type: "rule", opacity: 0.6, clip: true }, encoding });
+  const positive = (list) => list.filter((p) => (!isLog.x || p.x > 0) && (!isLog.y || p.y > 0));
+  const pinned = points.filter(({ row }) => state.pins.includes(rows[row].id));
+  const layers = [
+    ...others.length > 0
+      ? [{
+        data: { values: positive(others) },
+        mark: { type: "point", filled: true, color: ink.muted, opacity: 0.55, size: 60 },
+        encoding: { x: cx, y: cy },
+      }]
+      : [],
+    ...state.front === "yes"
+      ? [{
+        data: { values: positive(frontOf(points, x, y)) },
+        mark: { type: "line", color: ink.muted, strokeDash: [4, 4], clip: true },
+        encoding: { x: cx, y: cy, order: { field: "x", type: "quantitative" } },
+      }]
+      : [],
+    ...points.some(({ yLow, yHigh }) => yLow !== yHigh)
+      ? [rule({ x: cx, y: { ...cy, field: "yLow" }, y2: { field: "yHigh" }, color })]
+      : [],
+    ...points.some(({ xLow, xHigh }) => xLow !== xHigh)
+      ? [rule({ y: cy, x: { ...cx, field: "xLow" }, x2: { field: "xHigh" }, color })]
+      : [],
+    {
+      data: { values: positive(points) },
+      mark: { type: "point", filled: true, opacity: 0.95, size: 75, clip: true, cursor: "pointer" },
+      encoding: { x: cx, y: cy, color, shape },
+    },
+    ...pinned.length > 0
+      ? [{
+        data: { values: pinned },
+        mark: { type: "point", size: 230, strokeWidth: 2, color: ink.accent, clip: true },
+        encoding: { x: cx, y: cy },
+      }]
+      : [],
+  ];
+  const narrow = width < 600;
+  return {
+    $schema: "https://vega.github.io/schema/vega-lite/v6.json",
+    background: null,
+    width: width - 26,
+    height: narrow ? 460 : 440,
+    autosize: { type: "fit", contains: "padding" },
+    layer: layers,
+    config: {
+      font: "system-ui, sans-serif",
+      view: { stroke: null },
+      axis: {
+        domainColor: ink.line,
+        tickColor: ink.line,
+        gridColor: ink.grid,
+        labelColor: ink.muted,
+        titleColor: ink.ink,
+        titleFontWeight: "normal",
+        labelFontSize: 11,
+        titleFontSize: 12,
+      },
+      legend: {
+        ...{
+          labelColor: ink.ink,
+          titleColor: ink.muted,
+          titleFontWeight: "normal",
+          labelFontSize: 12,
+          labelLimit: narrow ? 150 : 230,
+          symbolLimit: 40,
+        },
+        ...narrow && { orient: "bottom", columns: 2, layout: { bottom: { anchor: "start", direction: "vertical" } } },
+      },
+    },
+  };
+}
+
+/** Lines of the tooltip of a point. */
+function lines(datum, x, y) {
+  if (datum.paper !== undefined) {
+    const [, , window] = datum.measure.split(":");
+    return [
+      `${datum.label}: ${datum.y}`,
+      datum.source,
+      `Not comparable as it is: ${datum.model}${window ? `, windows of ${window} tokens` : ""}`,
+      ...datum.differences.slice(0, 2),
+    ];
+  }
+  const row = rows[datum.row];
+  return [
+    nameOf(row) + (datum.seed === undefined ? "" : `, seed ${datum.seed}`),
+    `${y.title}: ${shown(y, row, datum.seed === undefined ? undefined : datum.y)}`,
+    `${x.title}: ${shown(x, row)}`,
+    ...["run", "recovery", "compensation"].map((name) => `${name}: ${row.filters[name]}`),
+    "Click to pin.",
+  ];
+}
+
+/** The view on the page, which the next one replaces. */
+let view;
+let wanted = 0;
+
+/** Draws the chart of `list`. `pin` is told the id of a row whose point was clicked. */
+export async function drawChart(list, { x, y }, pin) {
+  const turn = ++wanted;
+  const place = document.getElementById("chart");
+  const shape =
+    ["run", "recovery", "level"].find((name) =>
+      name !== state.colour && unique(list.map(({ filters }) => filters[name])).length > 1
+    ) ?? "level";
+  const points = x && y ? list.flatMap((row) => pointsOf(row, x, y, shape)) : [];
+  hideTooltip();
+  if (points.length === 0) {
+    view?.finalize();
+    view = undefined;
+    fill("chart", el("p", { class: "empty" }, "No cell has both numbers: choose other axes or filters."));
+    return;
+  }
+  const { spec } = vegaLite.compile(specOf(points, x, y, place.clientWidth));
+  const next = new vega.View(vega.parse(spec, null, { ast: true }), {
+    renderer: "canvas",
+    expr: expressionInterpreter,
+    hover: true,
+  });
+  next.tooltip((_handler, event, item) =>
+    item?.datum?.row === undefined && item?.datum?.paper === undefined
+      ? hideTooltip()
+      : showTooltip(event, lines(item.datum, x, y))
+  );
+  next.addEventListener("click", (_event, item) => item?.datum?.row !== undefined && pin(rows[item.datum.row].id));
+  const holder = el("div", {
+    class: "plot",
+    role: "img",
+    "aria-label": `${y.title} against ${x.title}: ${points.length} points. The table holds the same numbers.`,
+  });
+  next.initialize(holder);
+  await next.runAsync();
+  if (turn !== wanted) return next.finalize();
+  view?.finalize();
+  view = next;
+  fill("chart", holder);
+}
+
+/** The chart's points on the screen, for tests and scripts: row id and place of each. */
+globalThis.chartPoints = () => {
+  const box = document.querySelector("#chart canvas").getBoundingClientRect();
+  const [left, top] = view.origin();
+  const found = [];
+  const walk = (item, dx, dy) => {
+    for (const group of item.items ?? []) {
+      if (item.marktype === "symbol" && group.datum?.row !== undefined && group.datum.seed === undefined) {
+        found.push({
+          id: rows[group.datum.row].id,
+          x: box.left + left + dx + group.x,
+          y: box.top + top + dy + group.y,
+        });
+      }
+      if (group.items) { for (const inner of group.items) walk(inner, dx + (group.x ?? 0), dy + (group.y ?? 0)); }
+    }
+  };
+  walk(view.scenegraph().root, 0, 0);
+  return found;
+};
+
+function showTooltip(event, texts) {
+  const box = document.getElementById("tooltip");
+  box.replaceChildren(...texts.map((text, i) => el(i === 0 ? "b" : "span", {}, text)));
+  box.hidden = false;
+  const { width, height } = box.getBoundingClientRect();
+  box.style.left = `${Math.max(4, Math.min(event.clientX + 14, innerWidth - width - 8))}px`;
+  box.style.top = `${event.clientY + height + 20 > innerHeight ? event.clientY - height - 10 : event.clientY + 14}px`;
+}
+
+function hideTooltip() {
+  document.getElementById("tooltip").hidden = true;
+}
+
+export { nameOf };

@@ -1,0 +1,78 @@
+/** What the reader chose, in the address: a view can be linked.
+ *
+ * @module
+ */
+import { axesOf, FILTERS, rows, sections, valuesOf } from "./data.js";
+import { unique } from "../../format.ts";
+
+/** The choices: lists of values by filter, and texts of the rest. */
+const state = { filters: {}, pins: [] };
+
+/** Choices besides filters and pins, each with its default; axes depend on the rows. */
+const CHOICES = {
+  ...{ x: "", y: "", logX: "", logY: "", points: "mean", front: "yes", clip: "yes", published: "", colour: "method" },
+  ...{ baseline: "", sort: "", group: "" },
+};
+
+/** The model with most rows that is not the bundled demonstration. */
+function firstModel() {
+  const real = sections.some(({ demonstration }) => !demonstration);
+  const counts = Map.groupBy(
+    rows.filter(({ section }) => !real || !section.demonstration),
+    ({ filters }) => filters.model,
+  );
+  return [...counts].sort((a, b) => b[1].length - a[1].length)[0]?.[0];
+}
+
+/** Reads the address. A filter that names no known value is left out. */
+function readAddress() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  state.filters = {};
+  for (const name of FILTERS) {
+    const known = valuesOf(name);
+    const own = given.getAll(name).filter((value) => known.includes(value));
+    if (own.length > 0) state.filters[name] = own;
+  }
+  if (!given.has("model") && firstModel() !== undefined) state.filters.model = [firstModel()];
+  for (const [name, usual] of Object.entries(CHOICES)) state[name] = given.get(name) ?? usual;
+  state.pins = given.getAll("pin").filter((id) => rows.some((row) => row.id === id));
+}
+
+/** Writes the choices that differ from their defaults into the address. */
+function writeAddress() {
+  const parts = new URLSearchParams();
+  for (const [name, values] of Object.entries(state.filters)) for (const value of values) parts.append(name, value);
+  if (!state.filters.model) parts.append("model", "all");
+  for (const [name, usual] of Object.entries(CHOICES)) if (state[name] !== usual) parts.set(name, state[name]);
+  for (const id of state.pins) parts.append("pin", id);
+  history.replaceState(null, "", `#${parts}`);
+}
+
+/** Whether a row passes every filter but the one named `except`. */
+const passes = ({ filters }, except) =>
+  Object.entries(state.filters).every(([name, values]) => name === except || values.includes(filters[name]));
+
+/** Rows that pass every filter. The dense model passes all but those of model, engine, arithmetic, machine and run. */
+const OF_ALL = ["model", "engine", "arithmetic", "machine", "run"];
+const shownRows = () =>
+  rows.filter((row) =>
+    passes(row) || row.methodId === null && !state.filters.method?.length &&
+      OF_ALL.every((name) => !state.filters[name] || state.filters[name].includes(row.filters[name]))
+  );
+
+/** The axes in use for `shown`: those chosen, or removed parameters and the first quality. */
+function chosenAxes(shown) {
+  const known = axesOf(shown);
+  const find = (id, usual) => known.find((axis) => axis.id === id) ?? usual ?? known[0];
+  const quality = known.find(({ kind }) => kind === "mean-accuracy") ?? known.find(({ column }) => column);
+  const perplexity = known.find(({ kind }) => kind === "perplexity");
+  return { known, x: find(state.x, known.find(({ id }) => id === "removed")), y: find(state.y, perplexity ?? quality) };
+}
+
+/** Values of a filter that rows passing the other filters have. */
+const openValues = (name) => {
+  const open = new Set(rows.filter((row) => passes(row, name)).map(({ filters }) => filters[name]));
+  return unique(valuesOf(name)).filter((value) => open.has(value) || state.filters[name]?.includes(value));
+};
+
+export { chosenAxes, openValues, readAddress, shownRows, state, writeAddress };

@@ -1,0 +1,249 @@
+/** The table: sortable, in groups, and with differences from a baseline.
+ *
+ * @module
+ */
+import { changeWords, PAIRED_TESTS, verdictWords } from "../../paired_tests.ts";
+import { count, level, NO_VALUE, percent, pValue, unique } from "../../format.ts";
+import { compareAll, stopComparing } from "./compare.js";
+import { columnsOf, FILTERS, rows } from "./data.js";
+import { choice, el, fill, swatch } from "./dom.js";
+import { nameOf } from "./chart.js";
+import { state } from "./state.js";
+
+/** Rows as a choice, in groups of one run. */
+const rowChoices = (list) => list.map((row) => [row.id, nameOf(row), row.filters.run]);
+
+/** A column of the table: heading, detail below it, text and sort key of a row. */
+function tableColumns(list) {
+  const runs = unique(list.map(({ filters }) => filters.run)).length;
+  const isTimed = columnsOf(list).some(({ kind }) => kind === "throughput");
+  const differing = ["model", "run", "recovery", "compensation", ...isTimed ? ["machine"] : []].filter((name) =>
+    name === "run"
+      ? runs > 1
+      : unique(list.filter(({ methodId }) => methodId).map(({ filters }) => filters[name])).length > 1
+  );
+  const measuredColumn = (column) => ({
+    ...{
+      id: column.id,
+      title: column.name,
+      detail: `${column.unit}, ${column.count}`,
+      column,
+      better: column.higherIsBetter ? "higher" : "lower",
+    },
+    numeric: true,
+    text: (row) => row.values.get(column.key)?.text ?? NO_VALUE,
+    small: (row) => row.values.get(column.key)?.spread ?? "",
+    sort: (row) => row.values.get(column.key)?.value,
+  });
+  const speedUp = (column) => ({
+    ...{
+      id: `${column.id}-speed-up`,
+      title: "speed-up",
+      detail: `${column.name}, × dense`,
+      better: "higher",
+      numeric: true,
+    },
+    text: (row) => row.speedUps.get(column.key)?.text ?? NO_VALUE,
+    small: (row) => row.speedUps.get(column.key)?.spread ?? "",
+    sort: (row) => row.speedUps.get(column.key)?.value,
+  });
+  return [
+    {
+      id: "asked",
+      title: "asked",
+      detail: "of prunable",
+      numeric: true,
+      text: (row) => row.methodId === null ? NO_VALUE : level(row.asked),
+      sort: (row) => row.asked,
+    },
+    ...differing.map((name) => ({
+      id: name,
+      title: name,
+      detail: "",
+      numeric: false,
+      text: (row) => row.filters[name],
+      sort: (row) => row.filters[name],
+    })),
+    {
+      id: "removed",
+      title: "removed",
+      detail: "% of prunable",
+      numeric: true,
+      text: (row) => percent(row.size.removed),
+      sort: (row) => row.size.removed,
+    },
+    {
+      id: "parameters",
+      title: "params",
+      detail: "",
+      numeric: true,
+      text: (row) => count(Math.round(row.size.parameters)),
+      sort: (row) => row.size.parameters,
+    },
+    ...columnsOf(list).flatMap((column) =>
+      column.kind === "throughput" ? [measuredColumn(column), speedUp(column)] : [measuredColumn(column)]
+    ),
+    {
+      id: "seeds",
+      title: "seeds",
+      detail: "",
+      numeric: true,
+      text: (row) => String(row.seeds.length),
+      sort: (row) => row.seeds.length,
+    },
+  ];
+}
+
+function sorted(list, all) {
+  const down = state.sort.startsWith("-");
+  const id = state.sort.replace(/^-/, "");
+  const key = id === "label" ? ({ label }) => label : all.find((one) => one.id === id)?.sort;
+  if (key === undefined) return list;
+  return list.toSorted((a, b) => {
+    const [x, y] = [key(a), key(b)];
+    if (x === undefined || y === undefined) return Number(x === undefined) - Number(y === undefined);
+    return (x < y ? -1 : x > y ? 1 : 0) * (down ? -1 : 1);
+  });
+}
+
+const signOf = (result) => ({ better: "better", worse: "worse" })[verdictWords(result)] ?? "";
+
+/** What a test says, below the value. */
+const testLines = (column, result) => [
+  el("small", { class: signOf(result) }, changeWords(column, result)),
+  el(
+    "small",
+    { class: signOf(result) },
+    result.test === "identical" ? "identical" : `${pValue(result)}, ${verdictWords(result)}`,
+  ),
+];
+
+/** Draws the table of `list`. `change` writes choices and draws again; `pin` is told the id of a row. */
+export function drawTable(list, { change, pin }) {
+  const baseline = rows.find(({ id }) => id === state.baseline);
+  const all = tableColumns(list);
+  fill(
+    "table-controls",
+    choice(
+      "baseline",
+      [["", "none"], ...rowChoices(list.includes(baseline) || !baseline ? list : [baseline, ...list])],
+      state.baseline,
+      (value) => change({ baseline: value }),
+    ),
+    choice(
+      "group by",
+      [["", "nothing"], ...FILTERS.map((name) => [name, name])],
+      state.group,
+      (value) => change({ group: value }),
+    ),
+    el("span", { id: "progress", class: "meta", role: "status" }),
+  );
+  const heading = ({ id, title, detail, numeric, better }) => {
+    const arrow = { higher: " ↑", lower: " ↓" }[better] ?? "";
+    const order = state.sort === id ? "ascending" : state.sort === `-${id}` ? "descending" : null;
+    const next = state.sort === id ? `-${id}` : id;
+    return el(
+      "th",
+      { scope: "col", class: numeric ? null : "text", "aria-sort": order },
+      el(
+        "button",
+        { type: "button", name: `sort-${id}`, onclick: () => change({ sort: next }) },
+        el("span", {}, title + arrow),
+        detail ? el("small", {}, detail) : null,
+      ),
+    );
+  };
+  const cells = new Map();
+  const line = (row) => {
+    const name = el(
+      "button",
+      {
+        type: "button",
+        class: "name",
+        name: `pin-${row.id}`,
+        "aria-pressed": String(state.pins.includes(row.id)),
+        title: "pin or unpin",
+        onclick: () => pin(row.id),
+      },
+      swatch(row),
+      row.label,
+    );
+    const own = all.map((one) => {
+      const cell = el(
+        "td",
+        { class: one.numeric ? null : "text" },
+        one.text(row),
+        one.small?.(row) ? el("span", { class: "spread" }, one.small(row)) : null,
+      );
+      if (one.column) cells.set(`${one.column.id} ${row.id}`, cell);
+      return cell;
+    });
+    return el(
+      "tr",
+      {
+        class: [row === baseline && "baseline", state.pins.includes(row.id) && "pinned"].filter(Boolean).join(" ") ||
+          null,
+        "data-id": row.id,
+      },
+      el("th", { scope: "row", class: "text" }, name),
+      own,
+    );
+  };
+  const groups = [...Map.groupBy(sorted(list, all), ({ filters }) => state.group === "" ? "" : filters[state.group])];
+  const bodies = groups.map(([name, own]) =>
+    el(
+      "tbody",
+      {},
+      name === "" ? null : el(
+        "tr",
+        { class: "group" },
+        el("th", { scope: "rowgroup", class: "text", colspan: String(all.length + 1) }, `${state.group}: ${name}`),
+      ),
+      own.map(line),
+    )
+  );
+  const method = { id: "label", title: "method", detail: "", numeric: false };
+  fill(
+    "table",
+    list.length === 0
+      ? el("p", { class: "empty" }, "No cell passes these filters.")
+      : el("table", {}, el("thead", {}, el("tr", {}, heading(method), all.map(heading))), bodies),
+  );
+  drawNotes(list, baseline);
+  compareWith(baseline, list, cells);
+}
+
+function compareWith(baseline, list, cells) {
+  stopComparing();
+  if (!baseline) return;
+  const tested = columnsOf(list).filter(({ kind, key }) => kind !== "throughput" && baseline.paired.has(key));
+  const progress = document.getElementById("progress");
+  let left = tested.length;
+  progress.textContent = left > 0 ? "Testing …" : "The baseline has no numbers that tests could pair.";
+  compareAll(list, baseline, tested, (column, results) => {
+    for (const [row, result] of results) cells.get(`${column.id} ${row.id}`)?.append(...testLines(column, result));
+    left--;
+    progress.textContent = left === 0 ? "" : `Testing, ${left} columns left …`;
+  });
+}
+
+/** The protocol of every section in the table, and how it was tested. */
+function drawNotes(list, baseline) {
+  const sections = [...Map.groupBy(list, ({ section }) => section)];
+  const lines = sections.map(([{ run, title, caption }]) =>
+    el("p", { class: "caption" }, el("b", {}, `${run}, ${title}. `), caption)
+  );
+  const notes = [
+    "± standard deviation over seeds; (…) standard error of one run over windows or examples; […] 95 % interval.",
+    ...baseline
+      ? [
+        `Differences are those from ${
+          nameOf(baseline)
+        } of ${baseline.filters.run}, with the interval and the p value of one paired test.`,
+        PAIRED_TESTS,
+        "Holm's method corrects the tests and intervals of each column together, at 0.05, over the rows of the table.",
+      ]
+      : ["Choose a baseline to see paired differences with intervals and corrected p values."],
+  ];
+  fill("table-notes", lines, el("ul", { class: "notes" }, notes.map((note) => el("li", {}, note))));
+}
