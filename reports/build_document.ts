@@ -30,7 +30,7 @@ function tableBlock(section: Section, ranks: Ranking[], id: ResultTableId, title
   const notes = tableNotes(id, section, table.rows);
   return [{
     ...{ kind: "table", id, title, caption: protocolCaption(section), ...table },
-    legend: legend(id, table.rows, section),
+    legend: legend(id, table.rows),
     notes,
   }];
 }

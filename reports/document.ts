@@ -86,8 +86,6 @@ export interface Finding {
 /** The winners in a grid: one line per level, one column per topic. */
 export interface GlanceBlock {
   kind: "glance";
-  /** What was pruned, how far. */
-  pruned: string;
   topics: string[];
   /** `level` in words: `20 % asked`. */
   lines: { level: string; findings: (Finding | null)[] }[];

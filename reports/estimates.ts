@@ -25,6 +25,16 @@ export const boundsOf = (
 ): readonly [low: number, high: number] | null =>
   interval ?? (spread === null ? null : [value - spreads * spread, value + spreads * spread]);
 
+/** Quotient of the ends of an interval from which it says little. */
+const MOST_WIDTH = 4;
+
+/** Whether a speed-up is not to be relied upon: its error (twice the spread, or the interval) holds 1, or spans a factor
+ * of {@linkcode MOST_WIDTH}. */
+export function isDoubtful(speedUp: Estimate): boolean {
+  const [low, high] = boundsOf(speedUp, 2) ?? [-Infinity, Infinity];
+  return low <= 1 && 1 <= high || high >= MOST_WIDTH * low;
+}
+
 /** Mean and sample standard deviation of all repeats of several runs, from each run's own. */
 function poolRepeats(runs: { value: number; repeats: { sd: number; n: number } }[]): Estimate {
   const n = runs.reduce((sum, { repeats }) => sum + repeats.n, 0);

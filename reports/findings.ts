@@ -2,14 +2,13 @@
  *
  * @module
  */
-import { count, level, listed, pValue, unique } from "./format.ts";
+import { listed, pValue, unique } from "./format.ts";
 import { type Column, qualityText } from "./columns.ts";
 import type { Finding, GlanceBlock } from "./document.ts";
 import { levelWords, type Row, type Section } from "./sections.ts";
+import { isDoubtful } from "./estimates.ts";
 import { CLEAR, type Comparison } from "./paired_tests.ts";
 import { isClear, type Ranking } from "./significance.ts";
-import { doubts } from "./speed.ts";
-import { meanOf } from "./result_tables.ts";
 
 /** The value of a row by a column, as text. */
 export const valueText = (column: Column, row: Row): string => {
@@ -47,35 +46,16 @@ function verdict({ column, rows: [, next, ...others], comparisons }: Ranking): s
 /** Range of the speed-ups of a level's methods that can be relied upon, for each throughput test. */
 function speedFinding(section: Section, asked: number, speeds: Column[]): Finding | null {
   const parts = speeds.flatMap((column) => {
-    const doubtful = doubts(section, column);
-    const measured = section.pruned.filter((row) => row.asked === asked && row.speedUps.has(column.key));
+    const rows = section.pruned.filter((row) => row.asked === asked);
+    const measured = rows.flatMap(({ speedUps }) => speedUps.get(column.key) ?? []);
     if (measured.length === 0) return [];
-    const sure = measured.filter((row) => !doubtful.has(row));
-    const ups = sure.flatMap((row) => row.speedUps.get(column.key)?.value ?? []).sort((a, b) => a - b);
-    const ends = [...new Set([ups.at(0), ups.at(-1)].flatMap((up) => up?.toFixed(2) ?? []))];
+    const sure = measured.filter((up) => !isDoubtful(up)).map(({ value }) => value).sort((a, b) => a - b);
+    const ends = unique([sure.at(0), sure.at(-1)].flatMap((up) => up?.toFixed(2) ?? []));
     const rest = measured.length - sure.length;
     if (ends.length === 0) return [`${column.name}: not measured well enough`];
     return [`${column.name} ${ends.join(" to ")} ×${rest === 0 ? "" : ` (${rest} of ${measured.length} in doubt)`}`];
   });
   return parts.length === 0 ? null : { best: "", value: parts.join(", "), verdict: "" };
-}
-
-/** What was pruned, by which methods and how far; empty where no pruned model has results. */
-export function prunedWords({ pruned, model }: Section): string {
-  const [own, elsewhere] = [true, false].map((isOwn) => pruned.filter(({ cell }) => !cell.checkpoint === isOwn));
-  const words = (texts: (row: Row) => string[]) => listed(unique(own!.flatMap(texts)), "and");
-  const size = words(({ runs }) => runs.map(({ denseSize }) => count(denseSize.parameters)));
-  return [
-    ...own!.length === 0 ? [] : [
-      `${words(({ label }) => [label])} pruned ${model} (${size} parameters) by ${
-        words(({ asked }) => [level(asked)])
-      }.`,
-    ],
-    ...elsewhere!.map((row) =>
-      `${row.label}, pruned elsewhere, lacks ${level(meanOf(row, ({ size }) => size.sparsityOfPrunable))} of the ` +
-      `prunable parameters of ${model}.`
-    ),
-  ].join(" ");
 }
 
 /** The answer in one look. */
@@ -106,7 +86,6 @@ export function glance(section: Section, ranks: Ranking[]): GlanceBlock {
   const isSaid = lines.some(({ findings }) => findings.some((one) => one?.verdict.includes("clear")));
   return {
     kind: "glance",
-    pruned: prunedWords(section),
     topics: [...columns.map(topic), ...(speeds.length > 0 ? ["Speed-up over dense"] : [])],
     lines,
     note: isSaid ? CLEAR : "",

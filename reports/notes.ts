@@ -6,22 +6,10 @@ import type { ResultTableId, TableCell, TableRow } from "./document.ts";
 import { unique } from "./format.ts";
 import { type Section } from "./sections.ts";
 import { ALPHA, CLEAR, PAIRED_TESTS } from "./paired_tests.ts";
-import { type Doubt, doubts } from "./speed.ts";
 import { deviceHours } from "./result_tables.ts";
 
-const DOUBT_WORDS: Record<Doubt, string> = {
-  "no difference": "1 lies within its error",
-  "shapes differ": "models of one shape differ by more than their errors",
-  "wide": "its interval spans more than a factor of 4",
-};
-
-function doubtWords(section: Section): string {
-  const kinds = section.speeds.flatMap((column) => [...doubts(section, column).values()]);
-  return unique(kinds).map((kind) => DOUBT_WORDS[kind]).join("; ");
-}
-
 /** Meaning of the signs that a table really has. */
-export function legend(id: ResultTableId, rows: readonly TableRow[], section: Section): string[] {
+export function legend(id: ResultTableId, rows: readonly TableRow[]): string[] {
   const cells = rows.flatMap((row) => row.cells);
   const has = (test: (cell: TableCell) => boolean) => cells.some(test);
   const signs: [shown: boolean, text: string][] = [
@@ -33,7 +21,7 @@ export function legend(id: ResultTableId, rows: readonly TableRow[], section: Se
     [has(({ spread }) => spread.includes("(")), "(…) standard error of one run over windows or examples"],
     [has(({ sign }) => sign === "*"), "* clearly better than every other method of its level"],
     [has(({ sign }) => sign === "≈"), "≈ not clearly worse than the best"],
-    [has(({ sign }) => sign === "?"), `? speed-up in doubt: ${doubtWords(section)}`],
+    [has(({ sign }) => sign === "?"), "? speed-up in doubt: its error holds 1, or spans a factor of 4"],
   ];
   return signs.flatMap(([shown, text]) => shown ? [`${text}.`] : []);
 }

@@ -7,10 +7,9 @@ import { mean } from "../core/util/stats.ts";
 import type { Column } from "./columns.ts";
 import { type ResultTableId, type TableBlock, type TableCell, type TableColumn, textCell } from "./document.ts";
 import { count, level, mebibytes, NO_VALUE, operations, percent, seconds, unique, withSpread } from "./format.ts";
-import { type Estimate } from "./estimates.ts";
+import { type Estimate, isDoubtful } from "./estimates.ts";
 import { hasRuns, isDense, levelWords, type Row, type Section } from "./sections.ts";
 import { type Ranking, standings } from "./significance.ts";
-import { doubts } from "./speed.ts";
 
 /** Columns and rows of a table. */
 type Table = Pick<TableBlock, "columns" | "rows">;
@@ -79,11 +78,10 @@ function speedStrips(section: Section, column: Column, isFirst: boolean): Strip[
     better: "higher",
   });
   if (section.dense === undefined) return [rate];
-  const doubtful = doubts(section, column);
-  const speedUp = strip([`speed-up ${key}`, "speed-up", `${name}, × dense`, isFirst ? 2 : 3], (row) => ({
-    ...measured(row.speedUps.get(key), 1, [3, 2]),
-    ...doubtful.has(row) && { sign: "?" as const },
-  }), { better: "higher", title: `speed-up ${name}` });
+  const speedUp = strip([`speed-up ${key}`, "speed-up", `${name}, × dense`, isFirst ? 2 : 3], (row) => {
+    const up = row.speedUps.get(key);
+    return { ...measured(up, 1, [3, 2]), ...up && !isDense(row) && isDoubtful(up) && { sign: "?" as const } };
+  }, { better: "higher", title: `speed-up ${name}` });
   return [rate, speedUp];
 }
 

@@ -91,7 +91,7 @@ function tableText(block: TableBlock, { width, style }: Pen): string[] {
   const left = columns.filter(({ id }, i) => id !== "asked" && !shown.includes(i)).map(({ title }) => title);
   const notes = [
     ...block.legend,
-    ...left.length > 0 ? [`Not shown at this width: ${left.join("; ")}. --width N shows more.`] : [],
+    ...left.length > 0 ? [`Not shown at this width: ${left.join("; ")}. A wider terminal shows more.`] : [],
   ];
   return [
     "",
@@ -104,7 +104,7 @@ function tableText(block: TableBlock, { width, style }: Pen): string[] {
   ];
 }
 
-function glanceText({ pruned, topics, lines, note }: GlanceBlock, { width, style }: Pen): string[] {
+function glanceText({ topics, lines, note }: GlanceBlock, { width, style }: Pen): string[] {
   const found = lines.flatMap(({ level, findings }) =>
     findings.flatMap((own, i) => {
       if (own === null) return [];
@@ -112,7 +112,7 @@ function glanceText({ pruned, topics, lines, note }: GlanceBlock, { width, style
       return [`${level}: ${topics[i]}: ${best}${own.value}${own.verdict === "" ? "" : `; ${own.verdict}`}.`];
     })
   );
-  const texts = [pruned, ...found, note].filter((text) => text !== "");
+  const texts = [...found, note].filter((text) => text !== "");
   return ["", style("bold", "Found"), ...texts.map((text) => wrapLine(text, width, "  "))];
 }
 

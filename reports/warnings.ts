@@ -3,12 +3,11 @@
  * @module
  */
 import { corpusLabel } from "../core/schema/cell_names.ts";
-import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
+import type { DatasetUse } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { count, level, listed, percent, unique } from "./format.ts";
 import { type Section } from "./sections.ts";
-import { amountWords, commitWords, trainingAsked, trainingDone } from "./settings.ts";
-import { speedWarnings } from "./speed.ts";
+import { commitWords, trainingDone } from "./settings.ts";
 import { meanOf } from "./result_tables.ts";
 
 const byLevel = ({ pruned }: Section) => [...Map.groupBy(pruned, ({ asked }) => asked)];
@@ -42,45 +41,6 @@ function realisedWords(section: Section): string[] {
       "parameters. A method that removed less has an advantage.",
     ];
   });
-}
-
-/** Models that lost layers or hidden dimensions, which others of the same size have. */
-function depthWords(section: Section): string[] {
-  return section.pruned.flatMap(({ label, asked, cell, runs: [run] }) => {
-    if (run === undefined) return [];
-    const { size, denseSize } = run;
-    const [layers, all] = [size.layers.length, denseSize.layers.length];
-    const lost = [
-      ...layers < all ? [`${layers} of ${all} layers`] : [],
-      ...size.hidden ? [`a hidden size of ${size.hidden.kept} (dense ${size.hidden.of})`] : [],
-    ];
-    const where = cell.checkpoint ? "" : ` at ${level(asked)} asked`;
-    return lost.length === 0 ? [] : [`${label}${where} has ${lost.join(" and ")}.`];
-  });
-}
-
-/** What of a run's training is not as the run asks: other steps, other tokens, or another loss. */
-function ownTraining({ cell: { training }, training: stages }: DoneRecord): string[] {
-  if (training === undefined || stages === undefined) return [];
-  const [asked, done] = [amountWords(trainingAsked(training)), amountWords(trainingDone(stages))];
-  const hasHidden = stages.some(({ curve }) => curve.some(({ hidden }) => hidden > 0));
-  return [
-    ...done === asked ? [] : [`${done} instead of ${asked}`],
-    ...training.hidden === 0 && hasHidden ? ["hidden states in the loss"] : [],
-  ];
-}
-
-function ownTrainingWords({ pruned }: Section): string[] {
-  const found = pruned.flatMap(({ label, asked, runs }) => {
-    const words = unique(runs.flatMap(ownTraining)).join("; ");
-    return words === "" ? [] : [{ label, words, at: level(asked) }];
-  });
-  return [...Map.groupBy(found, ({ label, words }) => `${label} ${words}`).values()].flatMap((own) =>
-    own.slice(0, 1).map(({ label, words }) =>
-      `${label} at ${listed(own.map(({ at }) => at), "and")} was not trained as the run asks: ${words}. ` +
-      "Differences from other methods may come from that."
-    )
-  );
 }
 
 /** Levels at which methods did not train on equally many tokens. */
@@ -123,14 +83,23 @@ function seenWords(section: Section): string[] {
 /** Processor cores of other programs from which a machine counts as busy. */
 const BUSY_CORES = 0.25;
 
-/** Whether other programs disturbed what was timed. */
-function busyWords(section: Section): string[] {
-  const timed = section.runs.flatMap(({ throughput }) => throughput);
-  const cores = Math.max(0, ...timed.map(({ otherCores }) => otherCores ?? 0));
-  if (cores < BUSY_CORES) return [];
+/** Farthest from 1 that the dense model over itself may lie. */
+const MOST_ERROR = 0.05;
+
+/** Whether what was timed can be relied upon. */
+function speedWords({ runs, speeds, dense }: Section): string[] {
+  const cores = Math.max(0, ...runs.flatMap(({ throughput }) => throughput.map(({ otherCores }) => otherCores ?? 0)));
   return [
-    `Other programs kept up to ${cores.toFixed(1)} processor cores busy while throughput was measured. ` +
-    "Speed-ups are less certain than on a quiet machine.",
+    ...cores < BUSY_CORES ? [] : [
+      `Other programs kept up to ${cores.toFixed(1)} processor cores busy while throughput was measured. ` +
+      "Speed-ups are less certain than on a quiet machine.",
+    ],
+    ...speeds.flatMap(({ key, name }) => {
+      const own = dense?.speedUps.get(key)?.value ?? 1;
+      return Math.abs(own - 1) <= MOST_ERROR
+        ? []
+        : [`${name}: the dense model over itself is ${own.toFixed(2)}, not 1. Speed-ups have an error of this size.`];
+    }),
   ];
 }
 
@@ -146,7 +115,6 @@ function machineWords(section: Section): string[] {
     ...commits.length > 1
       ? [`Results come from ${commits.length} versions of the harness: ${commits.join(", ")}.`]
       : [],
-    ...busyWords(section),
     ...machines.length > 1 ? ["Throughput was measured on more than one set-up: each has its own columns."] : [],
   ];
 }
@@ -165,10 +133,8 @@ export function warnings(section: Section): string[] {
     ...section.dense ? [] : ["There is no finished dense cell, so speed-ups cannot be given."],
     ...failedWords(section),
     ...realisedWords(section),
-    ...depthWords(section),
-    ...ownTrainingWords(section),
     ...tokenWords(section),
     ...machineWords(section),
-    ...speedWarnings(section),
+    ...speedWords(section),
   ];
 }

@@ -14,7 +14,6 @@ import { type Command, type Flags, textFlag } from "./command.ts";
 import { columns, flagRows } from "./help.ts";
 import { runConfig } from "./run.ts";
 import { MANNER_ROWS, RUN_FLAGS, RUN_SWITCHES, runManner } from "./run_flags.ts";
-import { tableWidth } from "./table_width.ts";
 
 /** Keys of a configuration that the command takes. */
 const KEYS = [
@@ -121,7 +120,7 @@ async function measureFurther(flags: Flags): Promise<number> {
     { values: kept ?? EMPTY, where: () => "run.json" },
     { values: asked, where: ([key]) => key === "checkpoints" ? "--label" : given.where([key ?? ""]) },
   ]);
-  return await runConfig(withoutRepeats(config), runManner(flags), tableWidth(flags));
+  return await runConfig(withoutRepeats(config), runManner(flags));
 }
 
 /** `bench eval`. */
@@ -131,7 +130,7 @@ export const evaluate: Command = {
   help,
   flags: flagOptions({
     keys: KEYS,
-    string: ["width", "label", "dense", ...RUN_FLAGS],
+    string: ["label", "dense", ...RUN_FLAGS],
     boolean: ["remeasure", ...RUN_SWITCHES],
     positional: 1,
   }),

@@ -26,13 +26,12 @@ Formats:
   gguf    a file that llama.cpp loads, tokenizer included
 
 Flags:
-  --format NAME           hf or gguf
-  --run DIR               folder of the run
-  --to PATH               folder or file (default: exports/NAME in the run's folder); it may replace an earlier export
-  --dtype TYPE            f32, f16, bf16; q8_0 for gguf (default: the original's 16-bit type, else f32: no rounding)
-  --pad                   pad layers of unequal width with zeros to the widest: same outputs, larger file
-  --max-shard-size SIZE   largest safetensors file, such as 500MB (default: 5GB)
-  --model PATH            the dense model (default: the path in the record)
+  --format NAME   hf or gguf
+  --run DIR       folder of the run
+  --to PATH       folder or file (default: exports/NAME in the run's folder); it may replace an earlier export
+  --dtype TYPE    f32, f16, bf16; q8_0 for gguf (default: the original's 16-bit type, else f32: no rounding)
+  --pad           pad layers of unequal width with zeros to the widest: same outputs, larger file
+  --model PATH    the dense model (default: the path in the record)
 
 Weights that a cell changed are rebuilt from what its run kept, on the run's engine.
 
@@ -60,17 +59,6 @@ function findRecord(cell: string, run?: string): { record: DoneRecord; out: stri
   );
 }
 
-/** Bytes of `500MB`, `5GB` or a plain number. */
-function parseSize(text: string): number {
-  const [, digits, unit] = /^(\d+(?:\.\d+)?)\s*([KMGT]?B?)$/i.exec(text.trim()) ?? [];
-  const exponent = ["", "K", "M", "G", "T"].indexOf((unit ?? "?").toUpperCase().replace("B", ""));
-  const bytes = Number(digits) * 1000 ** exponent;
-  if (exponent < 0 || !(bytes >= 1)) {
-    throw new UsageError(`--max-shard-size must be a size such as 500MB or 5GB: current "${text}"`);
-  }
-  return bytes;
-}
-
 /** Writes the model, and prints its path on standard output. */
 async function exportNamed(flags: Flags): Promise<number> {
   const { defaultType, exportCell } = await import("./export_cell.ts");
@@ -80,7 +68,6 @@ async function exportNamed(flags: Flags): Promise<number> {
   if (wanted === undefined) throw new UsageError(`No format given: --format ${EXPORT_FORMATS.join(" or ")}`);
   const format = choiceOf("format", wanted, EXPORT_FORMATS);
   const dtype = textFlag(flags, "dtype");
-  const shardSize = textFlag(flags, "max-shard-size");
   const { record, out, others } = findRecord(cell, textFlag(flags, "run"));
   const type = dtype === undefined ? defaultType(record, format) : choiceOf("dtype", dtype, STORED_TYPES);
   const name = format === "hf" ? cellName(record) : `${cellName(record)}.${type.toLowerCase()}.gguf`;
@@ -96,7 +83,6 @@ async function exportNamed(flags: Flags): Promise<number> {
     to,
     type,
     pad: flags.pad === true,
-    ...shardSize === undefined ? {} : { maxShardBytes: parseSize(shardSize) },
     model: textFlag(flags, "model"),
   });
   for (const remark of remarks) console.error(remark);
@@ -109,6 +95,6 @@ export const exportCommand: Command = {
   usage: "CELL --format hf|gguf",
   summary: "write a cell's model for transformers or llama.cpp",
   help: () => HELP,
-  flags: { string: ["format", "run", "to", "dtype", "max-shard-size", "model"], boolean: ["pad"], positional: 1 },
+  flags: { string: ["format", "run", "to", "dtype", "model"], boolean: ["pad"], positional: 1 },
   run: exportNamed,
 };

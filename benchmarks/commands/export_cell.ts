@@ -52,8 +52,6 @@ export interface ExportOptions {
   type?: StoredType;
   /** Pads unequal layers with zeros. */
   pad?: boolean;
-  /** Largest safetensors file in bytes. */
-  maxShardBytes?: number;
   /** Path of the dense model, if it moved since the run. */
   model?: string;
 }
@@ -203,11 +201,11 @@ function writeHf(
   padded: boolean,
   card: string,
 ): void {
-  const { record, to, maxShardBytes } = options;
+  const { record, to } = options;
   const files: Record<string, string | Uint8Array> = companionFiles(densePath(options));
   files["README.md"] = card;
   files[RECORD_FILE] = JSON.stringify({ format: "hf", type, padded, record });
-  exportHfFolder(source, { to, dtype: type, maxShardBytes, tokenizer: tokenizerDefinition, files });
+  exportHfFolder(source, { to, dtype: type, tokenizer: tokenizerDefinition, files });
 }
 
 function writeGgufFile(

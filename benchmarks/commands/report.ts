@@ -7,7 +7,6 @@ import { readRunFile } from "../records/run_file.ts";
 import { runPaths } from "../records/store.ts";
 import { type Command, textFlag } from "./command.ts";
 import { recordsToReport } from "./records_to_report.ts";
-import { tableWidth } from "./table_width.ts";
 
 /** Files of figures, which are too many to name. */
 const FIGURE = /\.(svg|png|vl\.json)$/;
@@ -18,15 +17,20 @@ Usage: deno task bench report DIR [FLAGS]
 
 Flags:
   --title TITLE    title of the report (default: the run's name)
-  --to FOLDER      folder for the report (default: DIR/report)
-  --width N        width of the tables in characters (default: COLUMNS, else the terminal's, else 120)`;
+  --to FOLDER      folder for the report (default: DIR/report)`;
 
-/** Prints the tables of the run in `dir`, writes its report to the folder `to`, and prints the next steps. Tables are
- * `width` characters wide. `note` is told what is left out; standard error when absent.
+/** Characters of a line: of the variable COLUMNS, else of the terminal, at least a label and a number. */
+function tableWidth(): number {
+  const set = Number(Deno.env.get("COLUMNS"));
+  return Math.max(40, set || (Deno.stdout.isTerminal() ? Deno.consoleSize().columns : 120));
+}
+
+/** Prints the tables of the run in `dir`, writes its report to the folder `to`, and prints the next steps.
+ * `note` is told what is left out; standard error when absent.
  * @throws {UsageError} when the folder holds no record. */
 export async function showReport(
   dir: string,
-  { title, to, width, note }: { title: string; to: string; width: number; note?: (message: string) => void },
+  { title, to, note }: { title: string; to: string; note?: (message: string) => void },
 ): Promise<void> {
   const records = recordsToReport(dir, note);
   const [{ reportOf }, { renderNextSteps }, { toTerminal }, { writeFiles }] = await Promise.all([
@@ -36,6 +40,7 @@ export async function showReport(
     import("../../reports/write_report.ts"),
   ]);
   const document = reportOf(records, title);
+  const width = tableWidth();
   console.log(toTerminal(document, { width }));
   const written = await writeFiles(document, to);
   const figures = written.filter((path: string) => FIGURE.test(path));
@@ -51,14 +56,13 @@ export const report: Command = {
   usage: "DIR",
   summary: "write the report of a run again from its records",
   help: () => HELP,
-  flags: { string: ["title", "to", "width"], positional: 1 },
+  flags: { string: ["title", "to"], positional: 1 },
   run: async (flags) => {
     const [dir] = flags._;
     if (dir === undefined) throw new UsageError("No run given: bench report DIR");
     await showReport(dir, {
       title: textFlag(flags, "title") ?? readRunFile(dir)?.config.name ?? "run",
       to: textFlag(flags, "to") ?? runPaths(dir).report,
-      width: tableWidth(flags),
     });
     return 0;
   },

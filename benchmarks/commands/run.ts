@@ -16,7 +16,6 @@ import { presetPath } from "./ls.ts";
 import { showReport } from "./report.ts";
 import { MANNER_ROWS, RUN_FLAGS, RUN_SWITCHES, type RunManner, runManner } from "./run_flags.ts";
 import { INTERRUPTED } from "./temp_folder.ts";
-import { tableWidth } from "./table_width.ts";
 
 /** Signals within this time count as one. */
 const SAME_SIGNAL_MS = 1000;
@@ -52,15 +51,11 @@ async function runSources(flags: Flags): Promise<number> {
   if ([...perplexity, ...tasks, ...taskFile, ...generate].length === 0 && !throughput && keepWeights !== true) {
     throw new UsageError("The run would measure nothing: give --perplexity, --tasks, --generate or --throughput");
   }
-  return await runConfig(config, manner, tableWidth(flags));
+  return await runConfig(config, manner);
 }
 
-/** Runs a configuration and writes its report, its tables `width` columns wide. Returns the exit code. */
-export async function runConfig(
-  config: RunConfig,
-  manner: RunManner,
-  width: number,
-): Promise<number> {
+/** Runs a configuration and writes its report. Returns the exit code. */
+export async function runConfig(config: RunConfig, manner: RunManner): Promise<number> {
   const { json, slurm, dryRun, on: _device, ...options } = manner;
   if (dryRun) {
     await (await import("./dry_run.ts")).dryRun(config, manner);
@@ -85,7 +80,7 @@ export async function runConfig(
   const result = await sweep(config, { ...options, executor, onEvent, signal: controller.signal });
   if (result.interrupted) return INTERRUPTED;
   const note = (message: string) => onEvent({ event: "note", message });
-  await showReport(config.out, { title: config.name, to: runPaths(config.out).report, width, note });
+  await showReport(config.out, { title: config.name, to: runPaths(config.out).report, note });
   return result.failed + result.kept > 0 ? 1 : 0;
 }
 
@@ -119,6 +114,6 @@ export const run: Command = {
   usage: "[FLAGS]",
   summary: "run or resume a sweep and write its report",
   help: runHelp,
-  flags: flagOptions({ string: ["preset", "config", "width", ...RUN_FLAGS], boolean: RUN_SWITCHES }),
+  flags: flagOptions({ string: ["preset", "config", ...RUN_FLAGS], boolean: RUN_SWITCHES }),
   run: runSources,
 };

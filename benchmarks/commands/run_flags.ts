@@ -28,7 +28,6 @@ export const MANNER_ROWS: readonly [left: string, right: string][] = [
   ],
   ["--on DEVICE", `with --dry-run: ${Object.keys(DEVICES).join(", ")} instead of this machine`],
   ["--json", "print progress as one JSON event per line"],
-  ["--width N", "width of the tables in characters (default: COLUMNS, else the terminal's, else 120)"],
 ];
 
 /** How the cells of a run are executed. */

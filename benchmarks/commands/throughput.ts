@@ -18,10 +18,8 @@ Flags:
   --engine NAME        llama.cpp, through node-llama-cpp, which is downloaded on first use
   --model PATH         the model to time; with DIR: the dense model (default: the path in the run)
   --dtype TYPE         type of the weights: f32, f16, bf16, q8_0 (default: f32; a .gguf file of --model keeps its type)
-  --prefill-tokens N   tokens of the prompt (default: as in the run, else 512)
-  --decode-tokens N    tokens generated one at a time (default: as in the run, else 128)
-  --repeats N          timed repeats after one untimed pass (default: as in the run, else 5)
 
+Tokens and repeats are those of the run, else 512 for the prompt, 128 generated one at a time, and 5 repeats.
 The table goes to standard output, the raw samples of a run to DIR/throughput-llama.cpp.json.
 
 Exit codes: 0 done, 2 nothing could be timed`;
@@ -31,7 +29,7 @@ export const throughput: Command = {
   usage: "DIR --engine llama.cpp",
   summary: "time a run's models in our engine and in llama.cpp, in turns",
   help: () => HELP,
-  flags: { string: ["engine", "model", "dtype", "prefill-tokens", "decode-tokens", "repeats"], positional: 1 },
+  flags: { string: ["engine", "model", "dtype"], positional: 1 },
   run: async (flags) => {
     const [dir] = flags._;
     const model = textFlag(flags, "model");

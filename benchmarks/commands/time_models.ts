@@ -20,7 +20,7 @@ import { readRecords, runPaths, toJson } from "../records/store.ts";
 import { closeSides, openSides, type Sides, timeSides, type TurnChoice } from "../timing/engine_turns.ts";
 import { startLlamaCpp } from "../timing/llama_cpp.ts";
 import type { Peer } from "../timing/peer_process.ts";
-import { choiceOf, countFlag, type Flags, textFlag } from "./command.ts";
+import { choiceOf, type Flags, textFlag } from "./command.ts";
 import { exportCell } from "./export_cell.ts";
 import { withTempFolder } from "./temp_folder.ts";
 import { throughputTable, type TimedModel } from "./turns_table.ts";
@@ -74,15 +74,6 @@ async function writeWhole(path: string, to: string, type: StoredType, record?: D
   }
 }
 
-function choiceFrom(flags: Flags, asked: unknown): TurnChoice {
-  const { prefillTokens, decodeTokens, repeats } = throughputChoiceSchema.parse(asked ?? {});
-  return {
-    prefillTokens: countFlag(flags, "prefill-tokens") ?? prefillTokens,
-    decodeTokens: countFlag(flags, "decode-tokens") ?? decodeTokens,
-    repeats: countFlag(flags, "repeats", 2) ?? repeats,
-  };
-}
-
 function typeFrom(flags: Flags): StoredType | undefined {
   const type = textFlag(flags, "dtype");
   return type === undefined ? undefined : choiceOf("dtype", type, STORED_TYPES);
@@ -112,7 +103,7 @@ export async function timeCells(dir: string, flags: Flags): Promise<void> {
   }
   const type = typeFrom(flags) ?? "F32";
   const model = textFlag(flags, "model");
-  const choice = choiceFrom(flags, first.cell.throughput);
+  const choice = first.cell.throughput ?? throughputChoiceSchema.parse({});
   const labels = cellLabels(done);
   const isDense = ({ cell }: DoneRecord) => cell.method === null;
   await withSession(() => startEngine(name, { device: "cpu" }), choice, async (session) => {
@@ -148,7 +139,7 @@ export async function timeCells(dir: string, flags: Flags): Promise<void> {
 /** Times the model at `path` alone, and prints the table. A GGUF file is taken as it is unless `--dtype` is given.
  * @throws {UsageError} when it cannot be timed. */
 export async function timeModel(path: string, flags: Flags): Promise<void> {
-  const choice = choiceFrom(flags, undefined);
+  const choice = throughputChoiceSchema.parse({});
   const given = typeFrom(flags);
   const asItIs = given === undefined && path.endsWith(".gguf");
   const type = given ?? "F32";

@@ -3,7 +3,6 @@ import { join } from "node:path";
 import { main } from "../../benchmarks/cli.ts";
 import { COMMANDS } from "../../benchmarks/commands/mod.ts";
 import { configSources, run } from "../../benchmarks/commands/run.ts";
-import { tableWidth } from "../../benchmarks/commands/table_width.ts";
 import { parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { resolveConfig } from "../../benchmarks/configuration/resolve.ts";
 import { createProgress, formatSeconds, type SweepEvent } from "../../benchmarks/sweep/progress.ts";
@@ -330,16 +329,4 @@ Deno.test("bench refuses flags and values that would have no effect, or fail in 
     assertStringIncludes(stderr, reason);
   }
   assertEquals([...Deno.readDirSync(empty)], []);
-});
-
-Deno.test("tableWidth() takes --width, then COLUMNS, then the terminal", () => {
-  assertEquals(tableWidth({ width: "200" }, "90", 80), 200);
-  assertEquals(tableWidth({}, "1000000000", 80), 10_000);
-  assertEquals(tableWidth({}, "90", 80), 90);
-  assertEquals(tableWidth({}, "", 80), 80);
-  assertEquals(tableWidth({}, "wide", 80), 80);
-  assertEquals(tableWidth({}, "20", 80), 40);
-  for (const wrong of ["0", "39", "12.5", "wide", "-100"]) {
-    assertThrows(() => tableWidth({ width: wrong }), UsageError, `current "${wrong}"`);
-  }
 });

@@ -6,12 +6,12 @@ import { summarise } from "../../benchmarks/timing/throughput.ts";
 import { renderTable, reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import { compareRuns } from "../../reports/compare.ts";
 import { toCsv } from "../../reports/csv.ts";
-import { glance, prunedWords } from "../../reports/findings.ts";
+import { glance } from "../../reports/findings.ts";
 import { toHtml } from "../../reports/html.ts";
 import { toLatex } from "../../reports/latex.ts";
 import { toMarkdown } from "../../reports/markdown.ts";
 import { besidePaper } from "../../reports/beside_paper.ts";
-import { doubts } from "../../reports/speed.ts";
+import { isDoubtful } from "../../reports/estimates.ts";
 import { warnings } from "../../reports/warnings.ts";
 import { resultTable } from "../../reports/result_tables.ts";
 import { renderNextSteps } from "../../reports/next_steps.ts";
@@ -56,13 +56,6 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
     "5 steps of 1 × 64 tokens of wikitext2 (flap, sheared); 10 steps, 320 tokens of wikitext2 (mask-prune)",
   );
   assertEquals(text("options"), "mask-prune: masks hard");
-  const warned = (records: DoneRecord[]) =>
-    warnings(sectionOf(records)).filter((text) => text.includes("as the run asks"));
-  assertEquals(warned([doneRecord(), plain, gradual]), []);
-  assertEquals(warned([doneRecord(), plain, own]), [
-    "mask-prune at 20 % was not trained as the run asks: 10 steps, 320 tokens instead of 5 steps, 320 tokens; hidden " +
-    "states in the loss. Differences from other methods may come from that.",
-  ]);
 });
 
 Deno.test("labels that hold commas are set apart, and a method has its level where it read other amounts at others", () => {
@@ -74,8 +67,7 @@ Deno.test("labels that hold commas are set apart, and a method has its level whe
       ...["on", "off"].map((uniform) => recovered({ method: "flap", options: { uniform, x: 1 }, sparsity })),
     ];
   });
-  const { blocks, results } = at(reportOf([doneRecord(), ...records], "Run").sections, 0);
-  assertStringIncludes(prunedWords(results), "flap, uniform off; flap, uniform on; and sheared pruned");
+  const { blocks } = at(reportOf([doneRecord(), ...records], "Run").sections, 0);
   const [facts] = blocks.filter((block) => block.kind === "facts");
   const training = facts?.facts.find(({ name }) => name === "training")?.text ?? "";
   assertStringIncludes(
@@ -168,7 +160,14 @@ Deno.test("compareRuns() says first which settings differ, and its intervals and
   for (const { low, high, small } of rows) assertEquals(low > 0 || high < 0, small);
 });
 
-Deno.test("doubts() marks speed-ups within their error of 1, and unequal ones of equal shapes; neither is headlined", () => {
+/** Methods of a section whose first speed-up is in doubt. */
+const doubts = ({ columns, pruned }: ReturnType<typeof sectionOf>): string[] =>
+  pruned.flatMap(({ label, speedUps }) => {
+    const up = speedUps.get(columns.find(({ kind }) => kind === "throughput")!.key);
+    return up && isDoubtful(up) ? [label] : [];
+  });
+
+Deno.test("isDoubtful() marks speed-ups within their error of 1, which are not headlined", () => {
   const timed = (method: string | null, rate: number, sd: number, sparsity = 0.2) => {
     const record = doneRecord({ method, sparsity: method === null ? 0 : sparsity });
     record.throughput = [{ name: "pp512", batch: 1, tokensPerS: { mean: rate, sd }, samplesMs: [1, 1, 1, 1, 1] }];
@@ -176,29 +175,24 @@ Deno.test("doubts() marks speed-ups within their error of 1, and unequal ones of
   };
   const marks = (...records: DoneRecord[]) => {
     const section = sectionOf(records);
-    const column = section.columns.find(({ kind }) => kind === "throughput")!;
     const { topics, lines } = glance(section, []);
     return {
-      doubts: Object.fromEntries([...doubts(section, column)].map(([row, why]) => [row.label, why])),
+      doubts: doubts(section),
       shown: at(lines, 0).findings[topics.indexOf("Speed-up over dense")]!.value,
     };
   };
   const dense = timed(null, 100, 1);
   assertEquals(marks(dense, timed("flap", 130, 1), timed("random", 131, 1)), {
-    doubts: {},
+    doubts: [],
     shown: "pp512 1.30 to 1.31 ×",
   });
-  assertEquals(marks(dense, timed("flap", 89, 1), timed("random", 136, 1)), {
-    doubts: { flap: "shapes differ", random: "shapes differ" },
-    shown: "pp512: not measured well enough",
-  });
   assertEquals(marks(dense, timed("flap", 103, 4)), {
-    doubts: { flap: "no difference" },
+    doubts: ["flap"],
     shown: "pp512: not measured well enough",
   });
   const markdown = toMarkdown(reportOf([dense, timed("flap", 103, 4)], "Run"));
   assertMatch(markdown, /1\.03 ± 0\.04\u00a0\?/);
-  assertStringIncludes(markdown, "? speed-up in doubt: 1 lies within its error.");
+  assertStringIncludes(markdown, "? speed-up in doubt: its error holds 1, or spans a factor of 4.");
 });
 
 Deno.test("repeats that alternate give the speed-up its interval; models that share a measurement count it once", () => {
@@ -228,7 +222,7 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
     assertAlmostEquals(low, Math.exp(center - half), 1e-12);
     assertAlmostEquals(high, Math.exp(center + half), 1e-12);
   }
-  assertEquals(doubts(section, at(section.columns, 0)).size, 0);
+  assertEquals(doubts(section), []);
   const markdown = toMarkdown(reportOf([dense, flap, random], "Run"));
   assertStringIncludes(markdown, "which alternate with the dense model's");
   assertStringIncludes(markdown, "Other programs kept up to 0.8 processor cores busy while throughput was measured");
@@ -236,30 +230,16 @@ Deno.test("repeats that alternate give the speed-up its interval; models that sh
   assertStringIncludes(renderTable([dense, flap, random], { width: 120, colour: false }).replace(/\s+/g, " "), part);
   // An interval that holds 1 is marked, however small its mean's distance from another is.
   flap.throughput = [{ ...result, samplesMs: [60, 100, 500] }];
-  const wide = sectionOf([dense, flap]);
-  assertEquals([...doubts(wide, at(wide.columns, 0)).values()], ["no difference"]);
+  assertEquals(doubts(sectionOf([dense, flap])), ["flap"]);
 });
 
-Deno.test("speeds that cannot be measured so are marked, or warned of", () => {
-  const words = (records: DoneRecord[]) => {
-    const section = sectionOf(records);
-    const marks = [...doubts(section, at(section.columns, 0)).values()];
-    return { marks, warned: warnings(section).filter((text) => text.startsWith("pp512")) };
-  };
-  const again = "Time them again on a quiet machine.";
+Deno.test("speed-ups that cannot be relied upon are marked, or warned of", () => {
   // 4 [1.7, 9.5]: above 1, and of no use.
-  const wide = alternated([-0.35, 0, 0.35].map((log) => 4 * Math.exp(log)));
-  assertEquals(words(wide), {
-    marks: ["wide"],
-    warned: [`pp512: speed-ups with intervals wider than a factor of 4: flap at 20 %. ${again}`],
-  });
-  const drifting = alternated([1.5, 1.5, 1.51]);
-  drifting[1]!.throughput[0]!.tokensPerS.mean *= 1.6;
-  assertEquals(words(drifting).warned, [`pp512: speed-up and tokens/s disagree: flap at 20 %. ${again}`]);
+  assertEquals(doubts(sectionOf(alternated([-0.35, 0, 0.35].map((log) => 4 * Math.exp(log))))), ["flap"]);
   const uneven = alternated([1.5, 1.5, 1.51]);
   uneven[0]!.throughput[0]!.samplesMs = [90, 91, 92];
-  assertStringIncludes(words(uneven).warned.join(), "pp512: the dense model over itself is 1.10, not 1.");
-  assertEquals(words(alternated([1.5, 1.5, 1.51])), { marks: [], warned: [] });
+  assertStringIncludes(warnings(sectionOf(uneven)).join(), "pp512: the dense model over itself is 1.10, not 1.");
+  assertEquals(doubts(sectionOf(alternated([1.5, 1.5, 1.51]))), []);
 });
 
 /** Dense and a pruned model, timed in turns, with these speed-ups of neighbours. */
@@ -277,7 +257,7 @@ Deno.test("every format gives both ends of a speed-up's interval, which are not 
   const records = alternated([-0.183, 0, 0.183].map((log) => 1.78 * Math.exp(log)));
   const document = reportOf(records, "Run");
   const section = at(document.sections, 0).results;
-  assertEquals(doubts(section, at(section.columns, 0)).size, 0);
+  assertEquals(doubts(section), []);
   assertStringIncludes(toMarkdown(document), "| 1.78 \\[1.13, 2.80\\] |");
   assertStringIncludes(await toHtml(document, new Map()), '1.78<span class="spread"> [1.13, 2.80]</span></td>');
   assertStringIncludes(toLatex(document), "1.78\\,{\\scriptsize [1.13, 2.80]} &");
@@ -288,8 +268,7 @@ Deno.test("every format gives both ends of a speed-up's interval, which are not 
   const fields = line.split(",").slice(-header.split(",").length);
   assertEquals(places.map((place) => Number(at(fields, place)).toFixed(2)), ["1.13", "2.80"]);
   // Equally far from 1 in logarithms, an interval holds 1 where its mean alone seems safe.
-  const doubtful = sectionOf(alternated([1.1, 1.9]));
-  assertEquals([...doubts(doubtful, at(doubtful.columns, 0)).values()], ["no difference"]);
+  assertEquals(doubts(sectionOf(alternated([1.1, 1.9]))), ["flap"]);
 });
 
 Deno.test("throughput stands under the machine that timed it, not the one that scored", () => {
@@ -306,12 +285,10 @@ Deno.test("throughput stands under the machine that timed it, not the one that s
   assertStringIncludes(second!, "another processor");
 });
 
-Deno.test("renderTable() explains the signs that it shows, and what was pruned; renderNextSteps() what to type", () => {
+Deno.test("renderTable() explains the signs that it shows; renderNextSteps() what to type", () => {
   const text = renderTable(smallRecords(), { width: 120, colour: false }).replace(/\s+/g, " ");
   const signs = ["± standard deviation over seeds", "(…) standard error", "* clearly better than every other"];
   for (const words of [...signs, "≈ not clearly"]) assertStringIncludes(text, words);
-  const part = "random, flap and mask-prune pruned SmolLM2-135M.gguf (134.5M parameters) by 20 %.";
-  assertStringIncludes(text, part);
   const alone = renderTable([doneRecord({ tasks: [] })], { width: 120, colour: false });
   assert(!/clear/.test(alone));
   const places = { run: "results/x", report: "results/x/report" };
@@ -334,15 +311,8 @@ function elsewhere(sparsity: number): DoneRecord {
   return record;
 }
 
-Deno.test("of a model that was pruned elsewhere reports say what it lacks, and of no model what was not done", () => {
-  const failed = failedRecord({ method: "magnitude", sparsity: 0.5 });
+Deno.test("of a model that was pruned elsewhere reports say that its level was removed, not asked for", () => {
   const [dense, theirs] = [doneRecord(), elsewhere(0.1499)];
-  const lacks = "theirs, pruned elsewhere, lacks 14.99 % of the prunable parameters of SmolLM2-135M.gguf.";
-  const words = (...records: (DoneRecord | typeof failed)[]) => prunedWords(sectionOf(records));
-  assertEquals(words(dense, theirs), lacks);
-  assertEquals([words(dense), words(dense, failed)], ["", ""]);
-  const expected = `flap pruned SmolLM2-135M.gguf (134.5M parameters) by 20 %. ${lacks}`;
-  assertEquals(words(dense, theirs, doneRecord({ method: "flap", sparsity: 0.2 }), failed), expected);
   for (const records of [[dense, theirs], [dense, elsewhere(0.2), doneRecord({ method: "flap", sparsity: 0.2 })]]) {
     const document = reportOf(records, "Run");
     const texts = [toMarkdown(document), toLatex(document), renderTable(records, { width: 120, colour: false })];
