@@ -177,31 +177,15 @@ export const PARTS: Record<string, readonly [from: number, to: number]> = {
   test: [0.9, 1],
 };
 
-function checkSource(kind: string, { id, hub, folder }: DataSource): void {
-  if (!/^[a-z][a-z0-9]*([_-][a-z0-9]+)*$/.test(id)) {
-    throw new TypeError(`${kind} id must be lower-case words joined by _ or -: current "${id}"`);
-  }
-  if (!hub === !folder) throw new TypeError(`${kind} "${id}" must have a hub source or a folder, and not both`);
-}
-
-/** Checks a task's definition. `files` defaults to `<id>-<split>.jsonl`, then `<id>.jsonl`.
- * @throws {TypeError} when the id is malformed, or the data have no or two places. */
+/** A task; `files` defaults to `<id>-<split>.jsonl`, then `<id>.jsonl`. */
 export function defineTask<Schema extends z.ZodType>(
   task: Omit<Task<Schema>, "files"> & { files?: readonly string[] },
 ): Task<Schema> {
-  checkSource("Task", task);
   return { files: [`${task.id}-${task.split}.jsonl`, `${task.id}.jsonl`], ...task };
 }
 
-/** Checks a corpus's definition. `wholeFiles` defaults to none.
- * @throws {TypeError} when the id is malformed, the data have no or two places, or a named split is missing. */
+/** A corpus; `wholeFiles` defaults to none. */
 export function defineCorpus(corpus: Omit<Corpus, "wholeFiles"> & { wholeFiles?: readonly string[] }): Corpus {
-  checkSource("Corpus", corpus);
-  for (const split of [corpus.evaluationSplit, corpus.calibrationSplit]) {
-    if (!Object.hasOwn(corpus.splits, split)) {
-      throw new TypeError(`Corpus "${corpus.id}" has no split "${split}": current ${Object.keys(corpus.splits)}`);
-    }
-  }
   return { wholeFiles: [], ...corpus };
 }
 

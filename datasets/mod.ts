@@ -19,19 +19,11 @@ import { tinyTasks, tinyWorld } from "./tiny_world/mod.ts";
 import { wikitext, wikitext2 } from "./wikitext2.ts";
 import { winogrande } from "./winogrande.ts";
 
-/** Entries by id.
- * @throws {TypeError} when two entries share an id. */
-export function byId<Entry extends { id: string }>(kind: string, entries: readonly Entry[]): Map<string, Entry> {
-  const map = new Map<string, Entry>();
-  for (const entry of entries) {
-    if (map.has(entry.id)) throw new TypeError(`Two entries of kind ${kind} have the id "${entry.id}"`);
-    map.set(entry.id, entry);
-  }
-  return map;
-}
+const byId = <Entry extends { id: string }>(entries: readonly Entry[]): ReadonlyMap<string, Entry> =>
+  new Map(entries.map((entry) => [entry.id, entry]));
 
 /** Multiple-choice tasks by id, in the order of the papers' tables. */
-export const tasks: ReadonlyMap<string, Task> = byId<Task>("task", [
+export const tasks: ReadonlyMap<string, Task> = byId<Task>([
   boolq,
   piqa,
   hellaswag,
@@ -43,7 +35,7 @@ export const tasks: ReadonlyMap<string, Task> = byId<Task>("task", [
 ]);
 
 /** Text corpora by id. */
-export const corpora: ReadonlyMap<string, Corpus> = byId<Corpus>("corpus", [
+export const corpora: ReadonlyMap<string, Corpus> = byId<Corpus>([
   wikitext2,
   wikitext,
   ptbTestSpace,

@@ -20,6 +20,7 @@ import type { DecoderModel } from "../models/device.ts";
 import { densePlan, planWithoutLayers } from "../models/plan.ts";
 import type { BudgetTarget } from "../models/target.ts";
 import { calibrationBatches } from "./_shared/calibration.ts";
+import { rememberLayers } from "./_shared/stored.ts";
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
 
 const options = z.strictObject({});
@@ -68,14 +69,8 @@ function layersToRemove(config: DecoderConfig, target: BudgetTarget, ranked: Ite
 
 /** All layers of the model, that of least influence first. */
 async function layersByInfluence(context: MethodContext<unknown>): Promise<number[]> {
-  const influence = await influences(context);
-  return [...influence.keys()].sort((x, y) => at(influence, x) - at(influence, y) || x - y);
-}
-
-/** Block influence of every layer: f32 [layers]. */
-async function influences(context: MethodContext<unknown>): Promise<Float32Array> {
-  const { model, calibration, signal, report, remember } = context;
-  const found = await remember("block influence", async () => {
+  const { model, calibration, signal, report } = context;
+  const layers = await rememberLayers(context, "block influence by layer", async () => {
     const batches = calibrationBatches(calibration);
     const sums = new Float64Array(model.layers.length);
     for (const [i, batch] of batches.entries()) {
@@ -85,9 +80,10 @@ async function influences(context: MethodContext<unknown>): Promise<Float32Array
       for (const [l, [value = 0]] of turned.entries()) sums[l] = at(sums, l) + value;
     }
     const tokens = batches.reduce((sum, { batch, length }) => sum + batch * length, 0);
-    return { influence: { shape: [sums.length], data: Float32Array.from(sums, (sum) => sum / tokens) } };
+    return Array.from(sums, (sum) => ({ influence: [sum / tokens] }));
   });
-  return found.influence?.data ?? new Float32Array();
+  const influence = layers.map((own) => at(own.influence, 0));
+  return [...influence.keys()].sort((x, y) => at(influence, x) - at(influence, y) || x - y);
 }
 
 /** Sum over the tokens of a batch of `1 - cos(x_l, x_l+1)`: a scalar per layer. */

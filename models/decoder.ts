@@ -51,10 +51,7 @@ export async function targetLogProbs(
   model: DecoderModel,
   states: tf.Tensor2D,
   targets: Int32Array,
-  { rowsAtOnce = Math.min(256, 2 * vocabularyRows(model.config.vocabSize)), greedy = true }: {
-    rowsAtOnce?: number;
-    greedy?: boolean;
-  } = {},
+  rowsAtOnce: number = Math.min(256, 2 * vocabularyRows(model.config.vocabSize)),
 ): Promise<{ logProbs: Float32Array; isGreedy: boolean[] }> {
   const n = targets.length;
   if (n === 0) return { logProbs: new Float32Array(), isGreedy: [] };
@@ -65,7 +62,6 @@ export async function targetLogProbs(
       const scores = logits(model, tf.slice(states, [start, 0], [rows, -1]));
       const target = tf.tensor1d(targets.subarray(start, start + rows), "int32");
       const { losses } = softmaxCrossEntropy(scores, target);
-      if (!greedy) return [losses as tf.Tensor1D];
       return [losses as tf.Tensor1D, tf.cast(tf.equal(tf.argMax(scores, 1), target), "float32") as tf.Tensor1D];
     }));
   }
@@ -77,7 +73,7 @@ export async function targetLogProbs(
   tf.dispose([joined, ...chunks.flat()]);
   currentEngine().check();
   const logProbs = Float32Array.from({ length: n }, (_, i) => -at<number>(values, i));
-  const isGreedy = Array.from({ length: greedy ? n : 0 }, (_, i) => at<number>(values, n + i) === 1);
+  const isGreedy = Array.from({ length: n }, (_, i) => at<number>(values, n + i) === 1);
   const bad = logProbs.findIndex((value) => !Number.isFinite(value));
   if (bad >= 0) {
     throw new NumericError(`The model gives ${logProbs[bad]} as the log-probability of token ${targets[bad]}`);

@@ -32,51 +32,26 @@ function lastLogits(
   return { scores, cache: grown.cache };
 }
 
-/** The most probable next tokens and the cache that they continue. */
-export interface GreedyStep {
-  /** i32 [B]: one token per row. */
-  next: Int32Array;
-  /** Keys and values of all tokens so far; free it with `disposeCache` unless another step takes it. */
-  cache: KvCache;
-}
-
-/** Runs new tokens, i32 [B T], after those in `cache` (null: none; it is freed) and reads the most probable token after
- * each row. T > 1 is prefill, T = 1 is decode. When the returned promise settles, the device has done the work. */
-export async function greedyStep(
-  model: DecoderModel,
-  tokens: Int32Array,
-  batch: number,
-  cache: KvCache | null,
-): Promise<GreedyStep> {
-  const grown = lastLogits(model, tokens, batch, cache);
-  const best = tf.argMax(grown.scores, 1);
-  grown.scores.dispose();
-  try {
-    const next = Int32Array.from(await best.data());
-    currentEngine().check();
-    return { next, cache: grown.cache };
-  } finally {
-    best.dispose();
-  }
-}
-
-/** Continues each row by its `steps` most probable tokens, starting with `first`, i32 [B], after those in `cache`
- * (null: none; it is freed). Returns i32 [steps B], step by step, and the cache with all but the last of them. The ids
- * stay on the device until the end if the embedding is in one part. */
+/** Continues each of B rows by its `steps` most probable tokens after `prompt`, i32 [B T], which follows the tokens in
+ * `cache` (none by default; it is freed). Returns i32 [steps B], step by step, and the cache with all but the last of
+ * them; free it with `disposeCache`. The ids stay on the device until the end if the embedding is in one part. */
 export async function greedyTokens(
   model: DecoderModel,
-  first: Int32Array,
-  steps: number,
-  cache: KvCache | null,
-  signal?: AbortSignal,
+  prompt: Int32Array,
+  { batch, steps, cache = null, signal }: {
+    batch: number;
+    steps: number;
+    cache?: KvCache | null;
+    signal?: AbortSignal;
+  },
 ): Promise<{ tokens: Int32Array; cache: KvCache | null }> {
   const staysOnDevice = model.embedding.length === 1;
   const ids: tf.Tensor1D[] = [];
-  let [tokens, held]: [TokenIds, KvCache | null] = [first, cache];
+  let [tokens, held]: [TokenIds, KvCache | null] = [prompt, cache];
   try {
     for (let step = 0; step < steps; step++) {
       signal?.throwIfAborted();
-      const { scores, cache } = lastLogits(model, tokens, first.length, held);
+      const { scores, cache } = lastLogits(model, tokens, batch, held);
       held = cache;
       const best = tf.argMax(scores, 1) as tf.Tensor1D;
       scores.dispose();

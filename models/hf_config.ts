@@ -4,7 +4,7 @@
  */
 import { FileFormatError, UsageError } from "../core/util/errors.ts";
 import { at } from "../core/util/indexing.ts";
-import { type DecoderConfig, isLayerwiseUniform, type LinearName } from "./config.ts";
+import type { DecoderConfig, LinearName } from "./config.ts";
 import { type LayerShape, queryHeads } from "./units.ts";
 import { BIAS_KEYS, type Family } from "./families/family.ts";
 import { type HfMembers, hfMembers, readRope, ropeToHf } from "./families/hf_members.ts";
@@ -141,18 +141,12 @@ function biasFlags({ hf, title }: Family, { biases }: DecoderConfig): Record<str
   return Object.fromEntries(flags.map((name) => [name, BIAS_KEYS[name].every((map) => biases.includes(map))]));
 }
 
-/** The `config.json` with which transformers loads the checkpoint as its family or a stand-in (see `Family.standIn`);
+/** The `config.json` with which transformers loads a checkpoint of equal layers as its family or a stand-in (see `Family.standIn`);
  * the inverse of {@linkcode fromHfConfig}.
- * @throws {UsageError} when it cannot describe the model: layers of unequal widths, biases without a key, or the
- *   family's own reasons. */
+ * @throws {UsageError} when it cannot describe the model: biases without a key, or the family's own reasons. */
 export function toHfConfig(config: DecoderConfig): Record<string, unknown> {
   const { family } = hfFamilyOf(config);
   const { hf, title } = family;
-  if (!isLayerwiseUniform(config)) {
-    throw new UsageError(
-      `Layers have unequal widths, which a ${title} config.json cannot describe: use uniform widths`,
-    );
-  }
   const refused = hf.refusal?.(config);
   if (refused) throw new UsageError(`A ${title} config.json cannot describe ${refused}`);
   const shape = at(config.layers, 0);

@@ -14,7 +14,7 @@ import { createRng } from "../../core/util/rng.ts";
 import { mean, sampleSd } from "../../core/util/stats.ts";
 import { disposeCache, type KvCache } from "../../models/decode.ts";
 import type { DecoderModel } from "../../models/device.ts";
-import { greedyStep, greedyTokens } from "../../models/generate.ts";
+import { greedyTokens } from "../../models/generate.ts";
 
 /** What to time. */
 export type ThroughputChoice = NonNullable<RunConfig["throughput"]>;
@@ -75,7 +75,7 @@ export function modelPasses(
     return performance.now() - start;
   };
   return {
-    prefill: timed(async () => (await greedyStep(model, prompt, batch, null)).cache),
-    decode: timed(async () => (await greedyTokens(model, first, decodeTokens, null, signal)).cache),
+    prefill: timed(async () => (await greedyTokens(model, prompt, { batch, steps: 1 })).cache),
+    decode: timed(async () => (await greedyTokens(model, first, { batch, steps: decodeTokens, signal })).cache),
   };
 }

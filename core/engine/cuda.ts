@@ -31,22 +31,11 @@ const MEBIBYTE = 2 ** 20;
  * @throws {EngineError} on any other line. */
 export function parseCudaDevices(text: string): CudaDevice[] {
   return text.split("\n").filter((line) => line.trim() !== "").map((line) => {
-    const parts = line.split(",").map((part) => part.trim());
-    const [index, totalBytes, freeBytes, usedBytes] = [0, 3, 4, 5].map((i) => Number(parts[i]));
-    const [, uuid = "", name = ""] = parts;
-    const numbers = [index, totalBytes, freeBytes, usedBytes].filter((value) => Number.isFinite(value));
-    const [own, total, free, used] = numbers;
-    if (own === undefined || total === undefined || free === undefined || used === undefined || uuid === "") {
-      throw new EngineError(`${NVIDIA_SMI} answers "${line.trim()}", which is not ${FIELDS.join(", ")}`);
-    }
-    return {
-      uuid,
-      index: own,
-      name,
-      totalBytes: total * MEBIBYTE,
-      freeBytes: free * MEBIBYTE,
-      usedBytes: used * MEBIBYTE,
-    };
+    const [index, uuid = "", name = "", ...memory] = line.split(",").map((part) => part.trim());
+    const [totalBytes = NaN, freeBytes = NaN, usedBytes = NaN] = memory.map((part) => Number(part) * MEBIBYTE);
+    const device = { uuid, index: Number(index), name, totalBytes, freeBytes, usedBytes };
+    if (uuid !== "" && [device.index, totalBytes, freeBytes, usedBytes].every(Number.isFinite)) return device;
+    throw new EngineError(`${NVIDIA_SMI} answers "${line.trim()}", which is not ${FIELDS.join(", ")}`);
   });
 }
 
@@ -114,15 +103,4 @@ export function whyNoGpu(): string | null {
   const count = new Int32Array(1);
   driver.symbols.cuDeviceGetCount(count);
   return at(count, 0) > 0 ? null : `the NVIDIA driver finds no GPU${seen}`;
-}
-
-/** Whether the TensorFlow loaded in this process was built with CUDA; null if unknown. */
-export function hasCudaBuild(): boolean | null {
-  const symbol = "_ZN10tensorflow19IsGoogleCudaEnabledEv";
-  try {
-    const { symbols } = Deno.dlopen("libtensorflow_framework.so.2", { [symbol]: { parameters: [], result: "bool" } });
-    return symbols[symbol]?.() ?? null;
-  } catch {
-    return null;
-  }
 }

@@ -11,11 +11,12 @@
 import * as tf from "@tensorflow/tfjs";
 import util from "node:util";
 import type { Arithmetic, EngineName } from "../schema/schema.ts";
-import { type CudaDevice, hasCudaBuild, listCudaDevices, visibleDevices, visibleSetting, whyNoGpu } from "./cuda.ts";
+import { type CudaDevice, listCudaDevices, visibleDevices, visibleSetting, whyNoGpu } from "./cuda.ts";
 import { adapterMemory, cudaMemory, type DeviceMemory, hostMemory, memoryWords } from "./device_memory.ts";
 import { EngineError, unknownName } from "../util/errors.ts";
 import { at } from "../util/indexing.ts";
 import { loadDecoderOps } from "./native_ops.ts";
+import { isThere } from "../util/paths.ts";
 import { counted } from "../util/words.ts";
 
 /** Settings of an engine. */
@@ -145,7 +146,11 @@ async function startTensorflow({ device: asked, arithmetic }: EngineOptions): Pr
   await select("tensorflow");
   const backend = tf.backend() as unknown as { binding: { TF_Version?: string }; isUsingGpuDevice?: boolean };
   const isCuda = backend.isUsingGpuDevice === true;
-  if (asked === "cuda" && !isCuda) throw new EngineError(`Device "cuda" is not available: ${whyNotOnCuda()}`);
+  if (asked === "cuda" && !isCuda) {
+    const reason = whyNoGpu() ??
+      `TensorFlow cannot load CUDA's libraries, run \`${SETUP_COMMAND} --cuda\` (TF_CPP_MIN_LOG_LEVEL=0 shows which)`;
+    throw new EngineError(`Device "cuda" is not available: ${reason}`);
+  }
   if (asked === "cpu" && isCuda) {
     throw new EngineError('TensorFlow already runs on CUDA in this process: start another process for device "cpu"');
   }
@@ -194,22 +199,9 @@ function chooseGpu(): { gpu?: CudaDevice } {
   return { gpu };
 }
 
-/** Why the loaded TensorFlow does not run on CUDA. */
-function whyNotOnCuda(): string {
-  const missing = whyNoGpu();
-  if (missing !== null) return missing;
-  return hasCudaBuild() === false
-    ? `this TensorFlow was built without CUDA, run \`${SETUP_COMMAND} --cuda\``
-    : `TensorFlow cannot load CUDA's libraries, run \`${SETUP_COMMAND} --cuda\` (TF_CPP_MIN_LOG_LEVEL=0 shows which)`;
-}
-
 /** Loads the decoder's operations if set-up built them. */
 function loadFused(threads: number): { bf16Products: boolean } | null {
-  try {
-    Deno.statSync(DECODER_OPS);
-  } catch {
-    return null;
-  }
+  if (!isThere(DECODER_OPS)) return null;
   try {
     return loadDecoderOps(DECODER_OPS, threads);
   } catch (cause) {
@@ -220,34 +212,20 @@ function loadFused(threads: number): { bf16Products: boolean } | null {
   }
 }
 
-const adapterName = ({ vendor, architecture, device, description }: GPUAdapterInfo): string =>
-  [vendor, architecture, device, description].filter(Boolean).join(" ") || "unknown adapter";
-
-/** The adapter whose name contains `asked` (default: any), faster ones first.
- * @throws {EngineError} with the names of the available ones. */
-async function chooseAdapter(asked: string | undefined): Promise<GPUAdapter> {
-  const names: string[] = [];
-  for (const powerPreference of ["high-performance", "low-power"] as const) {
-    const adapter = await navigator.gpu?.requestAdapter({ powerPreference });
-    if (!adapter) continue;
-    const name = adapterName(adapter.info);
-    if (asked === undefined || name.toLowerCase().includes(asked.toLowerCase())) {
-      // The backend reads this flag when it requests an adapter itself.
-      tf.env().set("WEBGPU_USE_LOW_POWER_GPU", powerPreference === "low-power");
-      return adapter;
-    }
-    names.push(name);
-  }
-  throw new EngineError(
-    names.length === 0
-      ? 'Engine "webgpu" did not start: no WebGPU adapter was found on this machine'
-      : `Device "${asked}" is not available: WebGPU offers ${[...new Set(names)].join(" and ")}`,
-  );
+/** Name of the fastest adapter.
+ * @throws {EngineError} when there is none, or its name does not contain `asked`. */
+async function findAdapter(asked = ""): Promise<string> {
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) throw new EngineError('Engine "webgpu" did not start: no WebGPU adapter was found on this machine');
+  const { vendor, architecture, device, description } = adapter.info;
+  const name = [vendor, architecture, device, description].filter(Boolean).join(" ") || "unknown adapter";
+  if (name.toLowerCase().includes(asked.toLowerCase())) return name;
+  throw new EngineError(`Device "${asked}" is not available: WebGPU offers ${name}`);
 }
 
 async function startWebgpu({ device: asked }: EngineOptions): Promise<Started> {
   await import("@tensorflow/tfjs-backend-webgpu");
-  const { info } = await chooseAdapter(asked);
+  const name = await findAdapter(asked);
   await select("webgpu");
   const { device, bufferManager } = tf.backend() as unknown as {
     device: GPUDevice;
@@ -260,7 +238,6 @@ async function startWebgpu({ device: asked }: EngineOptions): Promise<Started> {
     errors.push((event as GPUUncapturedErrorEvent).error.message);
   });
   const maxTensorBytes = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
-  const name = adapterName(info);
   return {
     ...PLAIN,
     library: `tfjs ${tf.version_core}, tfjs-backend-webgpu ${tf.version_core}`,

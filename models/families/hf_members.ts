@@ -59,11 +59,6 @@ const PARTIAL = "partial_rotary_factor";
 
 function yarnScaling(rope: HfMembers): RopeScaling {
   const factor = rope.number("factor");
-  const magnitudeAt = (scale: number) => factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1;
-  const [scale, ofAll] = [rope.value("mscale"), rope.value("mscale_all_dim")];
-  const usual = scale && ofAll
-    ? magnitudeAt(rope.number("mscale")) / magnitudeAt(rope.number("mscale_all_dim"))
-    : magnitudeAt(1);
   return {
     type: "yarn",
     factor,
@@ -71,7 +66,7 @@ function yarnScaling(rope: HfMembers): RopeScaling {
     betaFast: rope.number("beta_fast", 32),
     betaSlow: rope.number("beta_slow", 1),
     truncate: rope.flag("truncate", true),
-    magnitude: rope.number("attention_factor", usual),
+    magnitude: rope.number("attention_factor", factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1),
   };
 }
 

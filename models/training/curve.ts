@@ -27,8 +27,12 @@ export interface Curve {
 /** Rounds to six significant digits: records hold thousands of rows. */
 const short = (value: number) => Number(value.toPrecision(6));
 
-const shortAll = (values: Record<string, number>) =>
-  Object.fromEntries(Object.entries(values).map(([name, value]) => [name, short(value)]));
+/** Rounded numbers, at any depth; absent ones are left out. */
+const rounded = (values: object): object =>
+  Object.fromEntries(
+    Object.entries(values).filter(([, value]) => value !== undefined)
+      .map(([name, value]) => [name, typeof value === "number" ? short(value) : rounded(value)]),
+  );
 
 /** A curve, going on from `earlier` rows of a run that was stopped. */
 export function createCurve(earlier: CurveRow[] = []): Curve {
@@ -39,23 +43,13 @@ export function createCurve(earlier: CurveRow[] = []): Curve {
   return {
     rows,
     seconds,
-    add: (step, { terms, gradientNorm }, { budget, retained, removed, duals, swaps, residual } = {}) => {
-      const row: CurveRow = {
+    add: (step, { terms: { total: loss, ...terms }, gradientNorm }, notes = {}) => {
+      const row = {
         step,
-        loss: short(terms.total),
-        crossEntropy: short(terms.crossEntropy),
-        distillation: short(terms.distillation),
-        hidden: short(terms.hidden),
-        gradientNorm: short(gradientNorm),
-        seconds: short(seconds()),
+        ...rounded({ loss, ...terms, gradientNorm, seconds: seconds() }),
         memoryBytes: Deno.memoryUsage().rss,
-        ...budget !== undefined && { budget: short(budget) },
-        ...retained !== undefined && { retained: short(retained) },
-        ...removed && { removed: shortAll(removed) },
-        ...duals && { duals: shortAll(duals) },
-        ...swaps !== undefined && { swaps },
-        ...residual !== undefined && { residual: short(residual) },
-      };
+        ...rounded(notes),
+      } as CurveRow;
       rows.push(row);
       return row;
     },

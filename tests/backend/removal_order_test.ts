@@ -190,7 +190,7 @@ testOnEngines("removalOrder() removes first what the loss does not feel with S, 
 async function summedLoss(model: DecoderModel, window: Int32Array): Promise<number> {
   const batch = windowBatch([window]);
   const rows = tf.tidy(() => scoredRows(forward(model, batch), batch));
-  const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch), { greedy: false });
+  const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch));
   rows.dispose();
   return -logProbs.reduce((sum, value) => sum + value, 0);
 }

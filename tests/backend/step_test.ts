@@ -6,7 +6,7 @@ import { canStep, disposeCache, extend, type Extension, type KvCache } from "../
 import { forward, targetLogProbs } from "../../models/decoder.ts";
 import { type DecoderModel } from "../../models/device.ts";
 import { logits } from "../../models/vocabulary.ts";
-import { generateTokens, greedyStep, greedyTokens } from "../../models/generate.ts";
+import { generateTokens, greedyTokens } from "../../models/generate.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyConfig, toySource, toyTokens } from "../support/toy.ts";
 import { countTraffic } from "../support/traffic.ts";
@@ -43,7 +43,7 @@ async function steppedLogProbs(model: DecoderModel, ids: Int32Array): Promise<nu
   for (let i = 0; i + 1 < ids.length; i++) {
     const grown: Extension = extend(model, ids.slice(i, i + 1), 1, cache);
     cache = grown.cache;
-    const { logProbs } = await targetLogProbs(model, grown.states, ids.slice(i + 1, i + 2), { greedy: false });
+    const { logProbs } = await targetLogProbs(model, grown.states, ids.slice(i + 1, i + 2));
     grown.states.dispose();
     all.push(...logProbs);
   }
@@ -57,12 +57,14 @@ for (const [name, config] of Object.entries(CONFIGS)) {
     assertEquals(canStep(model, 1), engine.decoderOps);
     const prompts = [toyTokens({ count: 9, seed: 1 }), toyTokens({ count: 9, seed: 2 })];
     const steps = 70;
-    const start = await greedyStep(model, Int32Array.from(prompts.flatMap((ids) => [...ids])), 2, null);
-    const { tokens, cache } = await greedyTokens(model, start.next, steps, start.cache);
+    const batch = prompts.length;
+    const all = Int32Array.from(prompts.flatMap((ids) => [...ids]));
+    const start = await greedyTokens(model, all, { batch, steps: 1 });
+    const { tokens, cache } = await greedyTokens(model, start.tokens, { batch, steps, cache: start.cache });
     assert(cache);
     assertEquals(cache.length, 9 + steps);
     for (const [b, prompt] of prompts.entries()) {
-      const continued = [...start.next, ...tokens].filter((_, i) => i % 2 === b);
+      const continued = [...start.tokens, ...tokens].filter((_, i) => i % 2 === b);
       const sequence = Int32Array.from([...prompt, ...continued]);
       const length = sequence.length - 1;
       const hidden = forward(model, { tokens: sequence.slice(0, length), batch: 1, length });
@@ -81,7 +83,7 @@ testOnEngines("decoding N tokens reads once, and steps through a layer in one op
   const first = Int32Array.of(1, 2);
   const decode = (steps: number) =>
     countTraffic(async () => {
-      const { cache } = await greedyTokens(model, first, steps, null);
+      const { cache } = await greedyTokens(model, first, { batch: first.length, steps });
       if (cache) disposeCache(cache);
     });
   const [short, long] = [await decode(10), await decode(30)];

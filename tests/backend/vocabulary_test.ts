@@ -47,7 +47,7 @@ testOnEngines("a split vocabulary gives the logits, log-probabilities and texts 
     for (const model of [whole, split]) {
       const hidden = forward(model, batch);
       const scores = logits(model, hidden);
-      const { logProbs, isGreedy } = await targetLogProbs(model, hidden, batch.tokens, { rowsAtOnce: 50 });
+      const { logProbs, isGreedy } = await targetLogProbs(model, hidden, batch.tokens, 50);
       const [states, values] = [await hidden.data(), await scores.data()];
       tf.dispose([hidden, scores]);
       const prompts = [[3, 60, 30], [31, 5]];

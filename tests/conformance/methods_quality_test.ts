@@ -27,7 +27,7 @@ async function lossOf(model: DecoderModel, windows: Int32Array[]): Promise<numbe
   const hidden = forward(model, batch);
   const rows = scoredRows(hidden, batch);
   hidden.dispose();
-  const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch), { greedy: false });
+  const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch));
   rows.dispose();
   return -logProbs.reduce((sum, value) => sum + value, 0) / logProbs.length;
 }

@@ -1,12 +1,12 @@
 import { fileURLToPath } from "node:url";
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { codePointLength, utf8Length } from "../../core/util/python_text.ts";
-import { defineCorpus, defineTask, type Example } from "../../datasets/define.ts";
+import type { Example } from "../../datasets/define.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
-import { byId, corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
+import { corpora, getCorpus, getTask, tasks } from "../../datasets/mod.ts";
 
 // The records are invented; the expected values came from lm-evaluation-harness's own templates and functions run on
 // them.
@@ -120,10 +120,13 @@ Deno.test("the registries have the seven tasks of the papers, each with a licenc
   }
 });
 
-Deno.test("defineTask(), defineCorpus() and byId() refuse malformed definitions and a name twice", () => {
-  assertThrows(() => byId("task", [{ id: "a" }, { id: "a" }]), TypeError, 'the id "a"');
-  const task = getTask("boolq");
-  assertThrows(() => defineTask({ ...task, id: "Bool Q" }), TypeError, "lower-case words");
-  assertThrows(() => defineTask({ ...task, hub: undefined }), TypeError, "a hub source or a folder");
-  assertThrows(() => defineCorpus({ ...getCorpus("c4"), evaluationSplit: "test" }), TypeError, 'no split "test"');
+Deno.test("data sets have ids of lower-case words, one place, and the splits that are used", () => {
+  assertEquals([tasks.size, corpora.size], [11, 7]);
+  for (const { id, hub, folder } of [...tasks.values(), ...corpora.values()]) {
+    assertMatch(id, /^[a-z][a-z0-9]*([_-][a-z0-9]+)*$/);
+    assertEquals(hub === undefined, folder !== undefined, id);
+  }
+  for (const { splits, evaluationSplit, calibrationSplit } of corpora.values()) {
+    assertEquals([evaluationSplit, calibrationSplit].filter((split) => !(split in splits)), []);
+  }
 });

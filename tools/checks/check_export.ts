@@ -24,7 +24,7 @@ import { disposeCache } from "../../models/decode.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { exportGguf } from "../../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../../models/export_source.ts";
-import { greedyStep } from "../../models/generate.ts";
+import { greedyTokens } from "../../models/generate.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import { hfFamilyOf } from "../../models/families/mod.ts";
@@ -122,21 +122,19 @@ interface Ours {
   greedy: number[];
 }
 
-async function greedyTokens(model: DecoderModel, prompt: number[]): Promise<number[]> {
-  const tokens: number[] = [];
-  let step = await greedyStep(model, Int32Array.from(prompt), 1, null);
-  while (tokens.push(at(step.next, 0)) < GREEDY_TOKENS) step = await greedyStep(model, step.next, 1, step.cache);
-  disposeCache(step.cache);
-  return tokens;
+async function continuation(model: DecoderModel, prompt: number[]): Promise<number[]> {
+  const { tokens, cache } = await greedyTokens(model, Int32Array.from(prompt), { batch: 1, steps: GREEDY_TOKENS });
+  if (cache) disposeCache(cache);
+  return [...tokens];
 }
 
 async function computeOurs(source: WeightSource, tokens: number[], prompt: number[]): Promise<Ours> {
   const model = await uploadModel(source);
   const hidden = forward(model, { tokens: Int32Array.from(tokens), batch: 1, length: tokens.length });
   const targets = Int32Array.from([...tokens.slice(1), 0]);
-  const { logProbs } = await targetLogProbs(model, hidden, targets, { greedy: false });
+  const { logProbs } = await targetLogProbs(model, hidden, targets);
   hidden.dispose();
-  const greedy = await greedyTokens(model, prompt);
+  const greedy = await continuation(model, prompt);
   disposeModel(model);
   return { logProbs: logProbs.slice(0, -1), greedy };
 }
