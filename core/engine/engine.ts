@@ -51,6 +51,8 @@ export interface Engine {
   whyNotFast: string | null;
   /** Whether matrix products with a transposed operand, or with two batched ones, run in a slow loop. */
   needsPlainProducts: boolean;
+  /** Whether an optimiser's steps are faster on the device than on the host with two transfers. */
+  stepsOnDevice: boolean;
   /** Whether each read waits for all earlier work, so that one joined read is faster than several. */
   readsWaitForQueue: boolean;
   /** Throws an error that the device reported since the last call.
@@ -76,6 +78,7 @@ const PLAIN = {
   decoderOps: false,
   whyNotFast: "only the engine tensorflow has it",
   needsPlainProducts: false,
+  stepsOnDevice: false,
   readsWaitForQueue: false,
   check: () => {},
 };
@@ -163,6 +166,7 @@ async function startTensorflow({ device: asked, arithmetic }: EngineOptions): Pr
       (fused ? ", fused decoder operations" : ""),
     device: isCuda ? `cuda${cuda.gpu ? ` (${cuda.gpu.name})` : ""}` : `cpu (${counted(threads, "thread")})`,
     isCuda,
+    stepsOnDevice: isCuda,
     ...isCuda && cuda.gpu && { memory: cudaMemory(cuda.gpu) },
     threads,
     namedOps: true,

@@ -19,6 +19,7 @@ import type { DecoderModel } from "../device.ts";
 import type { HiddenMask, LayerMasks } from "../masks.ts";
 import { nextTokens, scoredRowCount, scoredRows, windowBatch } from "./batches.ts";
 import { type LossTerms, type LossWeights, vocabularyLoss } from "./loss.ts";
+import { flatten } from "./device_optimizer.ts";
 import { readTensors } from "./optimizer.ts";
 import { joinTargets, type TeacherTargets } from "./teacher.ts";
 
@@ -48,6 +49,9 @@ export interface BatchGradientOptions {
    * relative to the states of the windows at once, and the mean of such parts. */
   microBatch?: number;
 }
+
+/** Sums of loss terms: cross entropy, distillation, hidden states. */
+const TERMS = 3;
 
 /** Hidden states after every layer, or after each of `layers`, [B T, D] each; no gradient. */
 function teacherStates(
@@ -143,22 +147,70 @@ function lossTerms(sums: ArrayLike<number>, weights: LossWeights, allRows: numbe
   return { total, crossEntropy, distillation, hidden };
 }
 
+/** Micro-batches of a batch with their targets. */
+function* microBatches({ windows, targets, microBatch = windows.length }: BatchGradientOptions) {
+  for (let start = 0; start < windows.length; start += microBatch) {
+    yield {
+      batch: windowBatch(windows.slice(start, start + microBatch)),
+      targets: targets && joinTargets(targets.slice(start, start + microBatch)),
+    };
+  }
+}
+
+/** As {@linkcode batchGradients}, but only the gradients of the first `read` variables come to the host, in one read with
+ * the loss terms. `rest` has those of the others one after the other on the device, [n], the caller's to free, and `norm`
+ * is their global norm.
+ * @throws {NumericError} when the loss is not finite.
+ * @throws {EngineError} when the device reported an error. */
+export async function deviceGradients(
+  options: BatchGradientOptions,
+  read: number,
+): Promise<{ terms: LossTerms; gradients: Float32Array[]; rest: tf.Tensor1D; norm: number }> {
+  const { windows, weights, variables } = options;
+  const allRows = scoredRowCount(windows);
+  let whole: tf.Tensor1D | undefined;
+  for (const micro of microBatches(options)) {
+    const { sums, gradients } = microGradients(options, { ...micro, allRows });
+    if (gradients.length !== variables.length) throw new RangeError("A gradient is missing");
+    const before = whole;
+    whole = tf.tidy(() => {
+      const own = flatten([sums, ...gradients]);
+      return before ? tf.add(before, own) : tf.clone(own);
+    });
+    tf.dispose([sums, ...gradients, ...before ? [before] : []]);
+  }
+  if (!whole) throw new RangeError("A batch must have a window");
+  const all = whole;
+  const sizes = variables.slice(0, read).map(({ size }) => size);
+  const place = TERMS + sizes.reduce((sum, size) => sum + size, 0);
+  const rest = tf.slice(all, place, all.size - place);
+  const known = tf.tidy(() => tf.concat1d([tf.slice(all, 0, place), tf.reshape(tf.sum(tf.square(rest)), [1])]));
+  try {
+    const values = await known.data() as Float32Array;
+    currentEngine().check();
+    let start = TERMS;
+    const gradients = sizes.map((size) => values.slice(start, start += size));
+    return { terms: lossTerms(values, weights, allRows), gradients, rest, norm: Math.sqrt(at(values, place)) };
+  } catch (error) {
+    rest.dispose();
+    throw error;
+  } finally {
+    tf.dispose([known, all]);
+  }
+}
+
 /** Loss terms of a batch, means over all its scored tokens, and the gradient to each of `variables`, f32 in its size.
  * @throws {NumericError} when the loss is not finite.
  * @throws {EngineError} when the device reported an error. */
 export async function batchGradients(
   options: BatchGradientOptions,
 ): Promise<{ terms: LossTerms; gradients: Float32Array[] }> {
-  const { windows, targets, weights, variables, microBatch = windows.length } = options;
+  const { windows, weights, variables } = options;
   const allRows = scoredRowCount(windows);
   const totals = [0, 0, 0];
   let gradients: Float32Array[] = [];
-  for (let start = 0; start < windows.length; start += microBatch) {
-    const { sums, gradients: part } = microGradients(options, {
-      batch: windowBatch(windows.slice(start, start + microBatch)),
-      targets: targets && joinTargets(targets.slice(start, start + microBatch)),
-      allRows,
-    });
+  for (const micro of microBatches(options)) {
+    const { sums, gradients: part } = microGradients(options, { ...micro, allRows });
     const values = await readTensors(part);
     const terms = await sums.data();
     totals.forEach((sum, i) => totals[i] = sum + at(terms, i));

@@ -1,8 +1,9 @@
 /** AdamW over named variables: groups with rates and schedules of their own, clipping by the global norm, and a
  * state that can be stored and restored.
  *
- * The arithmetic runs on the host: one pass over all values in JavaScript is fast, and the moments are plain arrays, the
- * same on every engine.
+ * On a CPU the arithmetic runs on the host: the way there is short, one pass over all values in JavaScript is fast, and the
+ * moments are plain arrays, the same on every engine. On a GPU (`Engine.stepsOnDevice`) it runs on the device, see
+ * `device_optimizer.ts`.
  *
  * @module
  */
@@ -54,7 +55,13 @@ export interface ParameterGroup {
   parameters: Record<string, tf.Variable>;
 }
 
-/** An optimiser and its state. */
+/** Moments of a group on the device, all of its parameters in order: [n] each. */
+export interface DeviceMoments {
+  first: tf.Tensor1D;
+  second: tf.Tensor1D;
+}
+
+/** An optimiser and its state. Free the tensors of `device` with `forgetDevice`. */
 export interface Optimizer {
   /** What is trained. */
   groups: ParameterGroup[];
@@ -62,8 +69,10 @@ export interface Optimizer {
   step: number;
   /** Largest global norm of the gradient; `Infinity` leaves it alone. */
   clipNorm: number;
-  /** Moments by parameter name. */
+  /** Moments by parameter name; those in `device` are newer. */
   moments: Map<string, Moments>;
+  /** Moments by group, after steps on the device. */
+  device: Map<string, DeviceMoments>;
 }
 
 /** State of an optimiser in host memory. */
@@ -134,7 +143,7 @@ export function createOptimizer(
       moments.set(name, createMoments(size));
     }
   }
-  return { groups, step: 0, clipNorm, moments };
+  return { groups, step: 0, clipNorm, moments, device: new Map() };
 }
 
 /** Values of many f32 tensors in host memory; the arrays must not be changed. */
@@ -164,6 +173,12 @@ export function globalNorm(gradients: Float32Array[]): number {
   return Math.sqrt(sum);
 }
 
+/** Refuses the gradients of `step` whose global norm is `norm`.
+ * @throws {NumericError} unless that is finite. */
+export function checkNorm(norm: number, step: number): void {
+  if (!Number.isFinite(norm)) throw new NumericError(`The gradient's norm is ${norm} at step ${step}`);
+}
+
 /** Does one step: moves every parameter along its gradient, f32 of its size, and gives the global norm of all gradients
  * before clipping.
  * @throws {RangeError} when a gradient is missing.
@@ -178,7 +193,7 @@ export async function stepParameters(optimizer: Optimizer, gradients: Record<str
     return gradients[name];
   });
   const norm = globalNorm(slopes);
-  if (!Number.isFinite(norm)) throw new NumericError(`The gradient's norm is ${norm} at step ${step}`);
+  checkNorm(norm, step);
   const gradientScale = norm > clipNorm ? clipNorm / norm : 1;
   const values = await readTensors(entries.map(({ variable }) => variable));
   entries.forEach(({ group: { rule, learningRate, schedule }, name, variable }, i) => {
@@ -192,7 +207,14 @@ export async function stepParameters(optimizer: Optimizer, gradients: Record<str
   return norm;
 }
 
-/** Copies the state. */
+/** {@linkcode stepParameters} with gradients on the device, one per parameter; they stay the caller's to free. */
+export async function applyGradients(optimizer: Optimizer, gradients: Record<string, tf.Tensor>): Promise<number> {
+  const names = Object.keys(gradients);
+  const values = await readTensors(Object.values(gradients));
+  return await stepParameters(optimizer, Object.fromEntries(names.map((name, i) => [name, at(values, i)])));
+}
+
+/** Copies the state; what the device has must have been fetched. */
 export function exportOptimizer({ groups, step, moments }: Optimizer): OptimizerState {
   const tensors = new Map<string, HostTensor>();
   for (const { parameters } of groups) {
@@ -208,6 +230,7 @@ export function exportOptimizer({ groups, step, moments }: Optimizer): Optimizer
 /** Restores a state made by {@linkcode exportOptimizer} with the same groups.
  * @throws {RangeError} when a moment is missing or has another size. */
 export function importOptimizer(optimizer: Optimizer, state: OptimizerState): void {
+  if (optimizer.device.size > 0) throw new RangeError("A state must be restored before the first step on the device");
   for (const [name, moments] of optimizer.moments) {
     for (const [moment, data] of Object.entries(moments)) {
       const stored = state.tensors.get(`${name}/${moment}`);

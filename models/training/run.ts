@@ -12,6 +12,7 @@ import type { HostTensor } from "../config.ts";
 import type { DecoderModel } from "../device.ts";
 import { loadSnapshot, removeSnapshots, saveSnapshot, type Snapshot, type SnapshotPlace } from "./snapshot.ts";
 import { createCurve, type Curve, type StepNotes, trainingReport } from "./curve.ts";
+import { fetchMoments } from "./device_optimizer.ts";
 import { exportOptimizer, importOptimizer, readTensors, writeVariable } from "./optimizer.ts";
 import {
   createStudent,
@@ -150,6 +151,7 @@ export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promi
     tensors.set(`trained/${name}`, { shape: [...shape], data: at(data, i) })
   );
   if (!isLast) {
+    await fetchMoments(run.student.optimizer);
     for (const [name, tensor] of exportOptimizer(run.student.optimizer).tensors) tensors.set(`moments/${name}`, tensor);
   }
   const state = { own: values, curve: run.curve.rows };

@@ -5,6 +5,7 @@
  */
 import { at, lookUp } from "../../core/util/indexing.ts";
 import * as tf from "@tensorflow/tfjs";
+import { currentEngine } from "../../core/engine/engine.ts";
 import type { Rng } from "../../core/util/rng.ts";
 import type { Recovery, TrainingOptions, UnitType } from "../../core/schema/schema.ts";
 import { type DecoderConfig, LINEAR_NAMES } from "../config.ts";
@@ -14,7 +15,8 @@ import type { HiddenMask, LayerMasks } from "../masks.ts";
 import { keptLayers, type PrunePlan } from "../plan.ts";
 import { keptOfLinear } from "../surgery.ts";
 import { UNITS } from "../units.ts";
-import { type BatchGradientOptions, batchGradients } from "./gradients.ts";
+import { fetchMoments, forgetDevice, stepOnDevice } from "./device_optimizer.ts";
+import { type BatchGradientOptions, batchGradients, deviceGradients } from "./gradients.ts";
 import {
   adapterName,
   type Adapters,
@@ -27,6 +29,7 @@ import {
 } from "./lora.ts";
 import type { LossTerms } from "./loss.ts";
 import {
+  checkNorm,
   createOptimizer,
   type Moments,
   type Optimizer,
@@ -71,6 +74,8 @@ export interface Student {
   scales: Record<string, tf.Variable>;
   /** Of adapters and scales. */
   optimizer: Optimizer;
+  /** Whether what trains and its moments stay on the device; as the engine is faster unless set. */
+  stepsOnDevice: boolean;
 }
 
 /** AdamW over adapters and scales: warm-up, then cosine. */
@@ -103,6 +108,7 @@ export function createStudent(base: DecoderModel, options: StudentOptions, rng: 
     adapters,
     scales,
     optimizer: studentOptimizer(adapters, scales, options),
+    stepsOnDevice: currentEngine().stepsOnDevice,
   };
 }
 
@@ -111,10 +117,11 @@ export function trainedTensors({ adapters, scales }: Student): Record<string, tf
   return { ...adapters.parameters, ...scales };
 }
 
-/** Frees what trains. */
-export function disposeStudent({ adapters, scales }: Student): void {
+/** Frees what trains and its moments. */
+export function disposeStudent({ adapters, scales, optimizer }: Student): void {
   disposeAdapters(adapters);
   tf.dispose(Object.values(scales));
+  forgetDevice(optimizer);
 }
 
 /** What one step reads. */
@@ -157,6 +164,23 @@ export function uploadHidden(values: Float32Array | undefined): HiddenMask | und
   return values && { mask: tf.tensor1d(values), open: values.filter((value) => value !== 0).length };
 }
 
+/** Moves what trains without reading or writing it: gives the gradients of the masks, and the norm of the others.
+ * @throws {NumericError} when the norm is not finite; nothing has moved then. */
+async function moveOnDevice(
+  { optimizer }: Student,
+  work: BatchGradientOptions,
+  read: number,
+): Promise<{ terms: LossTerms; gradients: Float32Array[]; move: number }> {
+  const { terms, gradients, rest, norm } = await deviceGradients(work, read);
+  try {
+    checkNorm(norm, optimizer.step);
+    stepOnDevice(optimizer, rest, norm);
+  } finally {
+    rest.dispose();
+  }
+  return { terms, gradients, move: norm };
+}
+
 /** The scales as masks, layer by layer; undefined without scales. */
 function scaleMasks({ base, scales }: Student): LayerMasks[] | undefined {
   if (Object.keys(scales).length === 0) return undefined;
@@ -190,12 +214,16 @@ export async function studentStep(student: Student, step: StudentStep): Promise<
       microBatch: options.microBatch,
       variables: [...maskTensors, ...Object.values(trained)],
     };
-    const { terms, gradients } = await batchGradients(work);
+    const onDevice = student.stepsOnDevice && names.length > 0;
+    const { terms, gradients, move } = onDevice
+      ? await moveOnDevice(student, work, maskTensors.length)
+      : { ...await batchGradients(work), move: null };
     let next = 0;
     const maskGradients = masks.map((layer) =>
       Object.fromEntries(Object.keys(layer).map((type) => [type, gradients[next++]])) as HostMasks
     );
     const hiddenGradient = hidden && gradients[next++];
+    if (move !== null) return { terms, maskGradients, hiddenGradient, gradientNorm: move };
     const slopes = Object.fromEntries(names.map((name, i) => [name, at(gradients, next + i)]));
     const gradientNorm = names.length > 0 ? await stepParameters(student.optimizer, slopes) : 0;
     return { terms, maskGradients, hiddenGradient, gradientNorm };
@@ -231,7 +259,8 @@ export async function cutStudent(
     options: TrainingOptions;
   },
 ): Promise<Student> {
-  const { adapters: { rank, scale }, optimizer } = student;
+  const { adapters: { rank, scale }, optimizer, stepsOnDevice } = student;
+  await fetchMoments(optimizer);
   const trained = trainedTensors(student);
   const data = await readTensors(Object.values(trained));
   const values = new Map(Object.keys(trained).map((name, i) => [name, at(data, i)]));
@@ -266,5 +295,5 @@ export async function cutStudent(
   fresh.step = optimizer.step;
   fresh.moments = moments;
   disposeStudent(student);
-  return { base: compact, model: withAdapters(compact, adapters), adapters, scales, optimizer: fresh };
+  return { base: compact, model: withAdapters(compact, adapters), adapters, scales, optimizer: fresh, stepsOnDevice };
 }

@@ -7,7 +7,7 @@ import { ROOT } from "../../core/util/user_folder.ts";
 import { runTool } from "../run_tool.ts";
 import { sourceFiles } from "./source_files.ts";
 
-const MOST = { source: 35_000, tests: 20_000 };
+const MOST = { source: 36_000, tests: 20_000 };
 const SOURCE = ["core", "models", "methods", "benchmarks", "datasets", "reports", "tools", "mod.ts"];
 
 /** Lines of the TypeScript files, by whether a path is one of a test. */
