@@ -3,14 +3,14 @@
  * @module
  */
 import { dirname, join } from "node:path";
-import { startBestEngine, startEngine } from "../../core/engine/engine.ts";
-import { EngineError, UsageError } from "../../core/util/errors.ts";
+import { startEngine } from "../../core/engine/engine.ts";
+import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import { openGguf } from "../../core/formats/gguf.ts";
 import type { GgufEntry } from "../../core/formats/gguf_write.ts";
 import type { StoredType } from "../../core/formats/quantize.ts";
 import { FLOAT_DTYPES, type FloatDtype } from "../../core/formats/safetensors.ts";
-import type { DoneRecord, EngineName } from "../../core/schema/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import type { TokenizerDefinition } from "../../core/formats/tokenizer.ts";
 import { ggufTokenizerMetadata } from "../../core/formats/tokenizer_gguf_write.ts";
 import {
@@ -72,42 +72,28 @@ const COMPANION = new RegExp(
 const EXPORTED =
   /^(config|tokenizer|tokenizer_config|maskprune)\.json$|^model.*\.safetensors(\.index\.json)?$|^README\.md$/;
 
-/** Weights of the cell: stored ones, the dense ones without the removed units, or rebuilt ones. `otherEngine` rebuilt
- * them if the record's engine does not start.
+/** Weights of the cell: stored ones, the dense ones without the removed units, or ones that the record's engine
+ * rebuilds.
  * @throws {UsageError} when the run kept nothing of changed weights, or the dense model changed.
+ * @throws {EngineError} when that engine does not start.
  * @throws {FileFormatError} when kept files are not the record's. */
-async function cellSource(
-  record: DoneRecord,
-  source: WeightSource,
-  out: string,
-): Promise<{ measured: WeightSource; otherEngine?: EngineName }> {
+async function cellSource(record: DoneRecord, source: WeightSource, out: string): Promise<WeightSource> {
   checkSource(record, source);
-  const { storedWeights, rebuild, plan, cell } = record;
-  if (cell.method === null) return { measured: source };
-  if (cell.checkpoint) return { measured: await openCheckpoint(out, cell.checkpoint) };
-  if (storedWeights) return { measured: openStoredWeights(out, { ...record, storedWeights }, source) };
+  const { storedWeights, rebuild, plan, cell, environment } = record;
+  if (cell.method === null) return source;
+  if (cell.checkpoint) return await openCheckpoint(out, cell.checkpoint);
+  if (storedWeights) return openStoredWeights(out, { ...record, storedWeights }, source);
   if (rebuild) {
-    const otherEngine = await startRecorded(record);
-    return { measured: await rebuiltSource(out, record, source), otherEngine };
+    await startEngine(environment.engine, { arithmetic: cell.arithmetic });
+    return await rebuiltSource(out, record, source);
   }
   const pruned = prunedSource(source, plan);
   const { parameters } = modelSize(pruned.config, source.config);
-  if (!record.changedWeights && parameters === record.size.parameters) return { measured: pruned };
+  if (!record.changedWeights && parameters === record.size.parameters) return pruned;
   throw new UsageError(
     `Cell "${cellName(record)}" has weights that its method changed, and the run did not keep them: ` +
       "`bench eval DIR --keep-weights` rebuilds and stores them",
   );
-}
-
-/** Starts the engine of a record in its arithmetic. If it does not start, starts the best one and returns its name. */
-async function startRecorded({ cell, environment }: DoneRecord): Promise<EngineName | undefined> {
-  try {
-    await startEngine(environment.engine, { arithmetic: cell.arithmetic });
-    return undefined;
-  } catch (error) {
-    if (!(error instanceof EngineError)) throw error;
-    return (await startBestEngine()).engine.name;
-  }
 }
 
 /** The cell's tensors in host memory, rebuilt from what the run kept. */
@@ -240,23 +226,18 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
   let measured: WeightSource | undefined;
   try {
     checkReplaceable(to, format);
-    const made = await cellSource(record, opened.source, out);
-    measured = made.measured;
+    measured = await cellSource(record, opened.source, out);
     const source = uniform(measured, options);
     const padded = source !== measured;
     const isRounded = type !== "F32" && type !== halfType(record, format);
     const remarks = [
-      ...made.otherEngine === undefined ? [] : [
-        `The weights were rebuilt on the engine ${made.otherEngine} and measured on ` +
-        `${record.environment.engine}: they differ by rounding`,
-      ],
       ...isRounded ? [`The weights are rounded to ${type}: the numbers were measured before`] : [],
       ...formatRemarks(source, format, type),
     ];
     const card = modelCard({
       ...{ record, dense, format, type, remarks },
       family: familyOf(source.config),
-      isExact: !isRounded && made.otherEngine === undefined,
+      isExact: !isRounded,
       ...padded && { paddedParameters: totalParameters(source.config) },
     });
     Deno.mkdirSync(dirname(to), { recursive: true });

@@ -3,8 +3,8 @@
  * @module
  */
 import type { StoredType } from "../../core/formats/quantize.ts";
-import type { DoneRecord, ModelSize } from "../../core/schema/schema.ts";
-import { baseName, capitalised, count, level, listed, percent, withSpread } from "../../reports/format.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
+import { baseName, capitalised, count, level, percent, withSpread } from "../../reports/format.ts";
 import type { Family } from "../../models/families/family.ts";
 import { type Column, type Measurement, measurements } from "../../reports/columns.ts";
 import { settingsOf } from "../../reports/settings.ts";
@@ -49,23 +49,17 @@ export function exportTitle({ cell: { model, method, sparsity } }: DoneRecord): 
 
 function madeSection({ record }: CardContent): string[] {
   const { cell, weights, calibrationData, environment: { commit }, size } = record;
-  const isPruned = cell.method !== null && !cell.checkpoint;
+  const removed = `${percent(size.sparsityOfPrunable, 2)} % of the prunable parameters (${level(cell.sparsity)} asked)`;
   const facts = settingsOf({ cell, runs: [record] }).filter(({ name }) => !name.startsWith("examples"));
   return [
     "## How it was made",
     "",
-    `- Weights: \`${baseName(weights.path)}\` (${weights.format}, ${
-      weights.dtypes.join(", ")
-    }, SHA-256 \`${weights.sha256}\`).`,
-    ...isPruned
-      ? [
-        `- Method: \`${cell.method?.id}\`, seed ${cell.seed}.`,
-        `- Removed: ${percent(size.sparsityOfPrunable, 2)} % of the prunable parameters (${
-          level(cell.sparsity)
-        } asked), ` +
-        `${percent(size.sparsityOfModel, 2)} % of all.`,
-      ]
-      : [],
+    `- Weights: \`${baseName(weights.path)}\` (${weights.format}, ${weights.dtypes.join(", ")}, ` +
+    `SHA-256 \`${weights.sha256}\`).`,
+    ...cell.method === null || cell.checkpoint ? [] : [
+      `- Method: \`${cell.method.id}\`, seed ${cell.seed}.`,
+      `- Removed: ${removed}, ${percent(size.sparsityOfModel, 2)} % of all.`,
+    ],
     ...cell.method === null ? [] : facts.map(({ name, text }) => `- ${capitalised(name)}: ${text}.`),
     ...calibrationData === null
       ? []
@@ -75,30 +69,18 @@ function madeSection({ record }: CardContent): string[] {
   ];
 }
 
-/** `a` for equal values, `a to b` for a range. */
-function span(values: number[]): string {
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  return low === high ? String(low) : `${low} to ${high}`;
-}
-
-function sizeSection({ record, paddedParameters }: CardContent): string[] {
-  const { size, denseSize, cell } = record;
-  const layers = (pick: (layer: ModelSize["layers"][number]) => number) => (model: ModelSize) =>
-    span(model.layers.map(pick));
-  const rows: [string, (model: ModelSize) => string][] = [
-    ["parameters", ({ parameters }) => count(parameters)],
-    ["multiply-accumulates, 64 tokens", ({ macs64 }) => count(macs64)],
-    ["layers", (model) => String(model.layers.length)],
-    ["hidden size", (model) => size.hidden ? String(model === size ? size.hidden.kept : size.hidden.of) : ""],
-    ["key/value groups per layer", layers(({ kvGroups }) => kvGroups)],
-    ["query heads per group", layers(({ queryHeadsPerGroup }) => queryHeadsPerGroup)],
-    ["FFN channels per layer", layers(({ ffnChannels }) => ffnChannels)],
+function sizeSection({ record: { size, denseSize }, paddedParameters }: CardContent): string[] {
+  const { hidden } = size;
+  const rows: [string, dense: number, own: number][] = [
+    ["parameters", denseSize.parameters, size.parameters],
+    ["multiply-accumulates, 64 tokens", denseSize.macs64, size.macs64],
+    ["layers", denseSize.layers.length, size.layers.length],
+    ...hidden ? [["hidden size", hidden.of, hidden.kept] as [string, number, number]] : [],
   ];
-  const shown = rows.map(([name, value]) => [name, value(denseSize), cell.method === null ? "" : value(size)]);
   return [
     "## Size",
     "",
-    ...table(["what", "dense", "pruned"], shown.filter(([, dense]) => dense !== "")),
+    ...table(["what", "dense", "this model"], rows.map(([what, ...sizes]) => [what, ...sizes.map(count)])),
     ...paddedParameters === undefined ? [] : [
       "Layers of unequal width were padded to the widest with zeros: the outputs are the same, and the file holds " +
       `${count(paddedParameters)} parameters.`,
@@ -119,9 +101,8 @@ function valueText({ isFraction, kind }: Column, { value, stderr, repeats }: Mea
 function resultSection({ record, dense }: CardContent): string[] {
   const { environment: { engine, library, device } } = record;
   const { primaryMetrics } = definitions();
-  const results = (of: DoneRecord) => measurements(of, primaryMetrics);
-  const densely = new Map((dense ? results(dense) : []).map((one) => [one.column.key, one]));
-  const rows = results(record).map((one) => {
+  const densely = new Map((dense ? measurements(dense, primaryMetrics) : []).map((one) => [one.column.key, one]));
+  const rows = measurements(record, primaryMetrics).map((one) => {
     const { column } = one;
     const { name, metric, isFraction, chance, protocol } = column;
     const other = densely.get(column.key);
@@ -144,63 +125,33 @@ function resultSection({ record, dense }: CardContent): string[] {
   ];
 }
 
-function useSection({ format, type, isExact, remarks }: CardContent): string[] {
-  const code = format === "hf"
-    ? [
-      "```python",
-      "from transformers import AutoModelForCausalLM, AutoTokenizer",
-      "",
-      'model = AutoModelForCausalLM.from_pretrained("PATH")',
-      'tokenizer = AutoTokenizer.from_pretrained("PATH")',
-      "```",
-    ]
-    : ["```sh", 'llama-cli -m FILE.gguf -p "Once upon a time" --temp 0', "```"];
-  return [
-    "## Use",
-    "",
-    `Weights are stored as ${type}${isExact ? ", exactly as measured" : ""}. ${
-      remarks.map((one) => `${one}. `).join("")
-    }`
-      .trim(),
-    "",
-    ...code,
-    "",
-    "The licence of the model that was pruned applies.",
-    "",
-  ];
-}
-
-/** Kinds of units that are gone, in words; empty if none is. */
-function removedWords({ size, denseSize }: DoneRecord): string {
-  const mean = (model: ModelSize, pick: (layer: ModelSize["layers"][number]) => number) =>
-    model.layers.reduce((sum, layer) => sum + pick(layer), 0) / model.layers.length;
-  const isFewer = (pick: (layer: ModelSize["layers"][number]) => number) => mean(size, pick) < mean(denseSize, pick);
-  return listed([
-    ...isFewer(({ kvGroups, queryHeadsPerGroup }) => kvGroups * queryHeadsPerGroup) ? ["attention heads"] : [],
-    ...isFewer(({ ffnChannels }) => ffnChannels) ? ["FFN channels"] : [],
-    ...size.layers.length < denseSize.layers.length ? ["layers"] : [],
-    ...size.hidden ? ["hidden dimensions"] : [],
-  ], "and");
-}
-
 /** Markdown of the card, with the metadata block of the Hugging Face hub. */
 export function modelCard(content: CardContent): string {
-  const { record, format, family: { id, title } } = content;
-  const removed = record.cell.method === null ? "" : removedWords(record);
+  const { record, format, family: { id, title }, type, isExact, remarks } = content;
+  const isPruned = record.cell.method !== null;
   return [
     "---",
     ...format === "hf" ? ["library_name: transformers"] : [],
     "pipeline_tag: text-generation",
-    `tags: [${id}${record.cell.method === null ? "" : ", pruned, structured-pruning"}]`,
+    `tags: [${id}${isPruned ? ", pruned, structured-pruning" : ""}]`,
     "---",
     "",
     `# ${exportTitle(record)}`,
     "",
-    `A model of the family ${title}${removed === "" ? ", as measured" : `, with whole ${removed} removed`}.`,
+    `A model of the family ${title}${isPruned ? ", with whole units removed" : ""}.`,
     "",
     ...madeSection(content),
     ...sizeSection(content),
     ...resultSection(content),
-    ...useSection(content),
+    "## Use",
+    "",
+    [`Weights are stored as ${type}${isExact ? ", exactly as measured" : ""}`, ...remarks].map((one) => `${one}.`)
+      .join(" "),
+    "",
+    format === "hf"
+      ? '`AutoModelForCausalLM.from_pretrained("PATH")` of transformers loads the model.'
+      : '`llama-cli -m FILE.gguf -p "Once upon a time" --temp 0` runs the model.',
+    "The licence of the model that was pruned applies.",
+    "",
   ].join("\n");
 }

@@ -37,36 +37,33 @@ const isEqual = (a: unknown, b: unknown) => canonicalJson(a ?? null) === canonic
 
 /** Compares two records of one cell, result by result in their order; times and memory are left out. */
 export function compareRecords(before: DoneRecord, after: DoneRecord): Comparison {
-  const comparison: Comparison = { same: [], differs: [], environment: [] };
-  const note = (what: string, difference: string | null) => {
-    if (difference === null) comparison.same.push(what);
-    else comparison.differs.push(`${what}: ${difference}`);
-  };
-  const compareResults = <Result extends PerplexityResult | TaskResult>(
+  const ofResults = <Result extends PerplexityResult | TaskResult>(
     [own, others]: [Result[], Result[]],
     name: (result: Result) => string,
     difference: (before: Result, after: Result) => string | null,
   ) =>
-    own.forEach((one, i) => {
-      const [what, other] = [name(one), at(others, i)];
-      note(what, one.dataset.sha256 === other.dataset.sha256 ? difference(one, other) : "other data was read");
-      const [from, to] = [one.batchTokens, other.batchTokens];
-      if (from === undefined || from === to) return;
-      comparison.environment.push(`batches of ${what}: ${from} tokens, now ${to} tokens`);
+    own.map((one, i): [string, string | null] => {
+      const other = at(others, i);
+      const isSameData = one.dataset.sha256 === other.dataset.sha256;
+      return [name(one), isSameData ? difference(one, other) : "other data was read"];
     });
-  note("dense weights", before.weights.sha256 === after.weights.sha256 ? null : "another model was loaded");
-  note("plan", planDifference(before, after));
-  note("size", isEqual(before.size, after.size) ? null : "parameters or shape differ");
-  compareResults([before.perplexity, after.perplexity], ({ corpus }) => `perplexity ${corpus}`, perplexityDifference);
-  compareResults([before.tasks, after.tasks], ({ task }) => task, taskDifference);
-  if (before.generations) {
-    note("generated text", isEqual(before.generations, after.generations) ? null : "differs");
-  }
+  const isSameText = isEqual(before.generations, after.generations);
+  const parts: [what: string, difference: string | null][] = [
+    ["dense weights", before.weights.sha256 === after.weights.sha256 ? null : "another model was loaded"],
+    ["plan", planDifference(before, after)],
+    ["size", isEqual(before.size, after.size) ? null : "parameters or shape differ"],
+    ...ofResults([before.perplexity, after.perplexity], ({ corpus }) => `perplexity ${corpus}`, perplexityDifference),
+    ...ofResults([before.tasks, after.tasks], ({ task }) => task, taskDifference),
+    ...before.generations ? [["generated text", isSameText ? null : "differs"] as [string, string | null]] : [],
+  ];
   const [from, to] = [before.environment, after.environment];
-  for (const key of Object.keys(from) as (keyof typeof from)[]) {
-    if (from[key] !== to[key]) comparison.environment.push(`${key}: ${from[key]}, now ${to[key]}`);
-  }
-  return comparison;
+  return {
+    same: parts.flatMap(([what, difference]) => difference === null ? [what] : []),
+    differs: parts.flatMap(([what, difference]) => difference === null ? [] : [`${what}: ${difference}`]),
+    environment: (Object.keys(from) as (keyof typeof from)[]).flatMap((key) =>
+      from[key] === to[key] ? [] : [`${key}: ${from[key]}, now ${to[key]}`]
+    ),
+  };
 }
 
 function planDifference({ plan: before }: DoneRecord, { plan: after }: DoneRecord): string | null {
