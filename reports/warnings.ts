@@ -43,6 +43,15 @@ function realisedWords(section: Section): string[] {
   });
 }
 
+/** Cells whose least squares did not converge. */
+function residualWords({ pruned }: Section): string[] {
+  const found = pruned.flatMap(({ label, asked, runs }) => {
+    const worst = Math.max(0, ...runs.map(({ openResidual = 0 }) => openResidual));
+    return worst === 0 ? [] : [`${label} at ${level(asked)} (${worst.toPrecision(2)})`];
+  });
+  return found.length === 0 ? [] : [`Least squares did not converge; relative residuals: ${few(found)}.`];
+}
+
 /** Levels at which methods did not train on equally many tokens. */
 function tokenWords(section: Section): string[] {
   return byLevel(section).flatMap(([asked, rows]) => {
@@ -133,6 +142,7 @@ export function warnings(section: Section): string[] {
     ...section.dense ? [] : ["There is no finished dense cell, so speed-ups cannot be given."],
     ...failedWords(section),
     ...realisedWords(section),
+    ...residualWords(section),
     ...tokenWords(section),
     ...machineWords(section),
     ...speedWords(section),

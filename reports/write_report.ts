@@ -4,6 +4,7 @@
  */
 import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { UsageError } from "../core/util/errors.ts";
 import { writeWhole } from "../core/util/write_file.ts";
 import { toCsv } from "./csv.ts";
 import { toPng, toSvg } from "./draw.ts";
@@ -19,11 +20,15 @@ const chartsOf = ({ sections }: ReportDocument) =>
 /** Files of one figure. */
 const FIGURE_FILES = ["vl.json", "svg", "png"];
 
+/** Whether a folder is a run's own `report`, beside its `run.json`. */
+const isRunsOwn = (folder: string): boolean =>
+  basename(resolve(folder)) === "report" && existsSync(join(dirname(resolve(folder)), "run.json"));
+
 /** Removes figures that earlier reports left in a run's own folder `report`: three files of one name each. Other
  * files, and any other folder, are the user's. */
 function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
+  if (!isRunsOwn(folder)) return;
   const path = resolve(folder);
-  if (basename(path) !== "report" || !existsSync(join(dirname(path), "run.json"))) return;
   const names = new Set([...Deno.readDirSync(path)].flatMap(({ name, isFile }) => isFile ? [name] : []));
   const figures = [...names].flatMap((name) => /^(.+)\.svg$/.exec(name)?.[1] ?? [])
     .map((stem) => FIGURE_FILES.map((ending) => `${stem}.${ending}`))
@@ -33,11 +38,26 @@ function removeOldFiles(folder: string, written: ReadonlySet<string>): void {
   }
 }
 
+/** Files that every report has. */
+const FILES = ["comparison.md", "comparison.csv", "comparison.tex", "report.html"];
+
+/** Refuses to write over files that have the names of a report's and are of no report: one has all of them.
+ * @throws {UsageError} that names the first. */
+function checkFolder(folder: string): void {
+  const found = FILES.filter((name) => existsSync(join(folder, name)));
+  if (found.length === 0 || found.length === FILES.length || isRunsOwn(folder)) return;
+  throw new UsageError(
+    `"${join(folder, found[0] ?? "")}" is not of an earlier report: move it, or give another folder`,
+  );
+}
+
 /** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, and every figure as `NAME.vl.json`, `NAME.svg` and
  * `NAME.png` into `outFolder`, which is made if it is missing. A folder `report` beside a run's `run.json` keeps no
  * figure of an earlier report.
- * @returns Paths of the files written. */
+ * @returns Paths of the files written.
+ * @throws {UsageError} when the folder has files of these names that are not of an earlier report. */
 export async function writeFiles(document: ReportDocument, outFolder: string): Promise<string[]> {
+  checkFolder(outFolder);
   const files: [name: string, content: string | Uint8Array][] = [];
   const drawings = new Map<string, string>();
   for (const { name, spec } of chartsOf(document)) {

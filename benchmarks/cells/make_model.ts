@@ -24,7 +24,14 @@ import { openCheckpoint } from "./rebuild.ts";
 /** The part of a record that says how its model came about. */
 type MadeFacts = Pick<
   DoneRecord,
-  "plan" | "calibrationData" | "training" | "trainingData" | "trainingDomains" | "changedWeights" | "raisedRidges"
+  | "plan"
+  | "calibrationData"
+  | "training"
+  | "trainingData"
+  | "trainingDomains"
+  | "changedWeights"
+  | "raisedRidges"
+  | "openResidual"
 >;
 
 /** A cell's model. */
@@ -122,6 +129,7 @@ async function prunedModel(
       ...training && readFacts(training),
       changedWeights: pruned.changed,
       ...pruned.raisedRidges && { raisedRidges: pruned.raisedRidges },
+      ...pruned.openResidual !== undefined && { openResidual: pruned.openResidual },
     },
   };
 }

@@ -32,6 +32,8 @@ export interface PrunedModel extends LoadedModel {
   training: TrainingReport[];
   /** Times that the method raised the ridge of an inverse; absent when never. */
   raisedRidges?: number;
+  /** Largest relative residual of least squares that did not converge; absent when all did. */
+  openResidual?: number;
   /** Whether weights that stayed are others than the dense model's. */
   changed: boolean;
   /** What makes the model again from the dense one; null where that is no less than its weights. */
@@ -76,8 +78,10 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   const isLearned = method.kind === "learned";
   if (isLearned && !training) throw new UsageError(`Method "${method.id}" learns: give its training data`);
   method.check?.(config, target, options, { compensate: given.compensate, training: training?.options });
+  let openResidual = 0;
+  const onUnsolved = (residual: number) => void (openResidual = Math.max(openResidual, residual));
   const compensated = (plan: PrunePlan, replaced?: Statistics) =>
-    compensate(dense, { plan, replaced, windows: calibration, ...step });
+    compensate(dense, { plan, replaced, windows: calibration, onUnsolved, ...step });
   const learning = isLearned && training && {
     options: training.options,
     windows: training.windows,
@@ -108,6 +112,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     sparsity: modelSize(model.config, config).sparsityOfPrunable,
     training: reports,
     ...raisedRidges && { raisedRidges },
+    ...openResidual > 0 && { openResidual },
     changed: trained !== undefined || Object.keys(tensors).length > 0,
     rebuild: areVectors(own) ? rebuild : null,
   };
@@ -117,13 +122,15 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
  * least squares of the outputs on the calibration windows. */
 export async function compensate(
   dense: Pick<LoadedModel, "model">,
-  { plan, replaced, windows, ...given }: StepOptions & {
+  { plan, replaced, windows, onUnsolved, ...given }: StepOptions & {
     plan: PrunePlan;
     replaced?: Statistics;
     windows: Int32Array[];
+    /** Gets the relative residual of every system that did not converge. */
+    onUnsolved?(residual: number): void;
   },
 ): Promise<Statistics> {
   const { report, signal, remember } = withDefaults(given);
   const gram = await remember("gram matrices", () => gramMatrices(dense.model, windows, { report, signal }));
-  return { ...replaced, ...await leastSquares(dense.model, plan, { gram, replaced, report, signal }) };
+  return { ...replaced, ...await leastSquares(dense.model, plan, { gram, replaced, onUnsolved, report, signal }) };
 }

@@ -20,6 +20,8 @@ export interface CellProcess {
   jobPath: string;
   /** Standard error goes here. */
   logPath: string;
+  /** Whether the log of an earlier process stays in front of this one's. */
+  keepsLog?: boolean;
   /** Threads for the native engine. */
   threads: number;
   /** Whether native code is loaded. */
@@ -94,7 +96,11 @@ export async function runCellProcess(options: CellProcess): Promise<CellExit> {
     if (event?.event === "recorded") recorded = true;
     if (event?.event === "failed") failure = event.failure;
   });
-  const [stderrTail, status] = await Promise.all([copyToLog(child.stderr, logPath), child.status, events]);
+  const [stderrTail, status] = await Promise.all([
+    copyToLog(child.stderr, logPath, options.keepsLog),
+    child.status,
+    events,
+  ]);
   clearTimeout(timer);
   clearTimeout(limit);
   signal.removeEventListener("abort", stop);
@@ -124,8 +130,8 @@ async function readLines(stream: ReadableStream<Uint8Array>, onLine: (line: stri
 }
 
 /** Copies `stream` to a file and returns its end. A full disk costs the log, not the cell. */
-async function copyToLog(stream: ReadableStream<Uint8Array>, path: string): Promise<string> {
-  using file = await Deno.open(path, { write: true, create: true, truncate: true });
+async function copyToLog(stream: ReadableStream<Uint8Array>, path: string, append = false): Promise<string> {
+  using file = await Deno.open(path, { write: true, create: true, append, truncate: !append });
   const decoder = new TextDecoder();
   let tail = "";
   let isFull = false;

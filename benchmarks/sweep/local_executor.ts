@@ -42,6 +42,7 @@ async function runCell(named: NamedCell, gpu: string | undefined, context: Execu
       job: cellJob(context, named, true),
       jobPath: files.job,
       logPath: files.log,
+      keepsLog: context.alone,
       threads: Math.max(1, Math.floor(navigator.hardwareConcurrency / jobsOf(context))),
       ffi: engine === "tensorflow",
       cuda: device === "cuda",

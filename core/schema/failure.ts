@@ -130,6 +130,14 @@ export function timeoutFailure(limitS: number, phase?: string): Failure {
   return { kind: "timeout", message, exitCode: null, ...during(phase) };
 }
 
+/** The lines of a process's output that say something: no phases, no places in the program. */
+const spoken = (stderr: string): string[] =>
+  stderr.split("\n").map((line) => line.trim())
+    .filter((line) => line !== "" && !/^(at |\d{4}-\d\d-\d\dT[\d:.]+Z )/.test(line));
+
+/** Longest quotation of a process's output. */
+const MOST_QUOTED = 300;
+
 /** The class and the message of a process that ended without a record; `stderr` is the end of its output, `phase` what
  * it was doing. */
 export function classifyExit(
@@ -138,8 +146,8 @@ export function classifyExit(
   phase?: string,
 ): Failure {
   const how = signal ? `was ended by ${signal}` : `ended with exit code ${exitCode}`;
-  const tail = stderr.trim();
-  const said = tail === "" ? "" : `; it said: ${tail}`;
+  const lines = spoken(stderr).map((line) => line.slice(0, MOST_QUOTED)).reverse();
+  const said = lines[0] === undefined ? "" : `; it said: ${lines[0]}`;
   const advice = "run it again with --retry crash, or with another --engine";
   const crash: Classified = { kind: "crash", message: `The cell's process ${how}: ${advice}${said}` };
   // Nothing but the kernel (or a person) sends SIGKILL; a JavaScript heap that is full says so before it aborts.
@@ -149,7 +157,8 @@ export function classifyExit(
       lessMemory(phase)
     }${said}`,
   };
-  const classified = signal === "SIGKILL" ? killed : classifyWords(tail, { phase }) ?? crash;
+  const known = lines.map((line) => classifyWords(line, { phase })).find((one) => one !== undefined);
+  const classified = signal === "SIGKILL" ? killed : known ?? crash;
   return { ...classified, exitCode, ...during(phase) };
 }
 

@@ -312,6 +312,9 @@ const doneRecordSchema = z.object({
   raisedRidges: z.number().int().min(1).optional().describe(
     "times that rounding made an inverse indefinite, so that the method added more to a diagonal",
   ),
+  openResidual: z.number().positive().optional().describe(
+    "largest relative residual of least squares that did not converge; absent when all did",
+  ),
   changedWeights: z.boolean().describe("whether weights that stayed differ from the dense model's"),
   rebuild: storedRebuildSchema.optional().describe("present if the cell changed weights and can be rebuilt"),
   storedWeights: storedWeightsSchema.optional().describe("every tensor; present if the cell changed and kept them"),

@@ -16,7 +16,7 @@ export function goToUserFolder(): void {
     Deno.chdir(folder);
   } catch (error) {
     // Other programs set this variable too.
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory)) throw error;
   }
 }
 

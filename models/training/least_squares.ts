@@ -80,10 +80,14 @@ const MOST_ITERATIONS = 500;
 const CHECK_EVERY = 10;
 
 /** Solves `(a + ridge I) x = b` for many right-hand sides by conjugate gradients with the diagonal as preconditioner
- * (Hestenes and Stiefel 1952): a [n, n] symmetric positive semi-definite, b [n, m] -> [n, m]. What {@linkcode MOST_ITERATIONS}
- * leave above {@linkcode TOLERANCE} is taken as it is. Products of whole matrices
- * are what every engine is fast at; a factorisation in JavaScript takes ten times as long. */
-async function solveRidge(a: tf.Tensor2D, b: tf.Tensor2D, ridge: number): Promise<tf.Tensor2D> {
+ * (Hestenes and Stiefel 1952): a [n, n] symmetric positive semi-definite, b [n, m] -> x [n, m], with the largest
+ * relative residual of a column where {@linkcode MOST_ITERATIONS} left one above {@linkcode TOLERANCE}, else 0. Products
+ * of whole matrices are what every engine is fast at; a factorisation in JavaScript takes ten times as long. */
+async function solveRidge(
+  a: tf.Tensor2D,
+  b: tf.Tensor2D,
+  ridge: number,
+): Promise<{ x: tf.Tensor2D; residual: number }> {
   const n = a.shape[0];
   const inverse = tf.tidy(() => {
     const ones = tf.range(0, n, 1, "int32");
@@ -119,9 +123,12 @@ async function solveRidge(a: tf.Tensor2D, b: tf.Tensor2D, ridge: number): Promis
       const open = tf.tidy(() => tf.any(tf.greater(squares(state.r), goal)));
       const [more] = await open.data();
       open.dispose();
-      if (!more) break;
+      if (!more) return { x: tf.clone(state.x) as tf.Tensor2D, residual: 0 };
     }
-    return tf.clone(state.x) as tf.Tensor2D;
+    const worst = tf.tidy(() => tf.max(tf.sqrt(tf.divNoNan(squares(state.r), squares(b)))));
+    const [residual = NaN] = await worst.data();
+    worst.dispose();
+    return { x: tf.clone(state.x) as tf.Tensor2D, residual };
   } finally {
     tf.dispose([inverse, goal, state.x, state.r, state.p, state.rz]);
   }
@@ -129,12 +136,12 @@ async function solveRidge(a: tf.Tensor2D, b: tf.Tensor2D, ridge: number): Promis
 
 /** What the kept input rows of a map gain when the others go: `(G_KK + lambda mean(diag G) I)^-1 G_KR W_R`.
  *
- * weight [in, out], gram f32 [in, in]; the result is f32 [kept, out]. */
+ * weight [in, out], gram f32 [in, in]; the gain is f32 [kept, out]. `residual` is 0 where the system was solved. */
 export async function leastSquaresGain(
   weight: tf.Tensor2D,
   gram: Float32Array,
   { kept, lambda }: { kept: readonly number[]; lambda: number },
-): Promise<Float32Array> {
+): Promise<{ gain: Float32Array; residual: number }> {
   const inputs = weight.shape[0];
   const isKept = new Set(kept);
   const removed = Array.from({ length: inputs }, (_, i) => i).filter((i) => !isKept.has(i));
@@ -150,23 +157,25 @@ export async function leastSquaresGain(
       matMul2d(tf.gather(rows, tf.tensor1d(removed, "int32"), 1), lost),
     ];
   });
-  const x = await solveRidge(a, b, ridge);
+  const { x, residual } = await solveRidge(a, b, ridge);
   try {
-    return await x.data() as Float32Array;
+    return { gain: await x.data() as Float32Array, residual };
   } finally {
     tf.dispose([a, b, x]);
   }
 }
 
 /** Tensors to replace when `plan` is cut out of `model` with compensation: output and down weights, `[out, in]` at dense
- * shape. `replaced` are those that the method gave; they are compensated in their turn. Merge the result over them. */
+ * shape. `replaced` are those that the method gave; they are compensated in their turn. Merge the result over them. `onUnsolved`
+ * gets the relative residual of every system that did not converge. */
 export async function compensate(
   model: DecoderModel,
   plan: PrunePlan,
-  { gram, lambda = 1e-2, replaced = {}, report, signal }: {
+  { gram, lambda = 1e-2, replaced = {}, onUnsolved = () => {}, report, signal }: {
     gram: Gram;
     lambda?: number;
     replaced?: Record<string, HostTensor>;
+    onUnsolved?(residual: number): void;
     report(message: string): void;
     signal: AbortSignal;
   },
@@ -185,7 +194,8 @@ export async function compensate(
       const weight = tf.tidy(() => tf.transpose(tf.tensor2d(data, shape as [number, number])));
       const own = gram[gramName(l, site)];
       if (!own) throw new RangeError(`There is no Gram matrix of layer ${l}, ${site}`);
-      const gain = await leastSquaresGain(weight, own.data, { kept, lambda });
+      const { gain, residual } = await leastSquaresGain(weight, own.data, { kept, lambda });
+      if (residual > 0) onUnsolved(residual);
       weight.dispose();
       result[name] = { shape, data: gained(data, gain, { inputs, kept }) };
     }

@@ -107,7 +107,7 @@ testOnEngines("leastSquaresGain() solves the regularised normal equations", asyn
   const gram = matrix(n, n, (i, j) => total(a.map((row) => at(row, i) * at(row, j))) / samples);
   const w = matrix(n, outputs, () => rng.normal());
   const weight = tf.tensor2d(w);
-  const gain = await leastSquaresGain(weight, Float32Array.from(gram.flat()), { kept, lambda: 0.01 });
+  const { gain, residual } = await leastSquaresGain(weight, Float32Array.from(gram.flat()), { kept, lambda: 0.01 });
   weight.dispose();
   const ridge = 0.01 * gram.reduce((sum, row, i) => sum + at(row, i), 0) / n;
   // (G_KK + ridge I) gain must be G_KR W_R.
@@ -115,6 +115,18 @@ testOnEngines("leastSquaresGain() solves the regularised normal equations", asyn
   const left = matrix(5, outputs, (i, o) => total(kept.map((_, j) => damped(i, j) * at(gain, j * outputs + o))));
   const right = matrix(5, outputs, (i, o) => total(removed.map((r) => at(at(gram, at(kept, i)), r) * at(at(w, r), o))));
   assertClose(left.flat(), right.flat(), { atol: 1e-4, rtol: 1e-4 });
+  assertEquals(residual, 0);
+});
+
+testOnEngines("leastSquaresGain() says how much of a system it left unsolved", async () => {
+  // Hilbert's matrix, whose condition is beyond f32.
+  const n = 60;
+  const gram = Float32Array.from({ length: n * n }, (_, i) => 1 / (Math.floor(i / n) + i % n + 1));
+  const weight = tf.tensor2d(Array.from({ length: n }, (_, i) => [(-1) ** i]));
+  const kept = Array.from({ length: n / 2 }, (_, i) => i);
+  const { residual } = await leastSquaresGain(weight, gram, { kept, lambda: 0 });
+  weight.dispose();
+  assert(residual > 1e-5, `a residual of ${residual}`);
 });
 
 testOnEngines("compensate() brings the pruned model's output nearer to the dense one's", async () => {

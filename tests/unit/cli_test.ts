@@ -199,6 +199,17 @@ Deno.test("parseRetry() takes classes, oom, all and none, and refuses others by 
   assertThrows(() => parseRetry("none,oom"), UsageError, '"none" stands alone: current "none,oom"');
 });
 
+Deno.test("classifyExit() quotes one line: the last that is neither a phase nor a place in the program", () => {
+  const said = (stderr: string) => classifyExit({ code: 1, signal: null }, stderr).message.split("it said: ")[1];
+  assertEquals(
+    said("2026-01-02T03:04:05.678Z loading\nTypeError: no luck\n    at run (a.ts:1:2)\n\n"),
+    "TypeError: no luck",
+  );
+  assertEquals(said("x".repeat(1000)), "x".repeat(300));
+  const full = classifyExit({ code: 1, signal: null }, "Error: ENOSPC: no space\n    at a\nnoise\n");
+  assertEquals(full.message, "The disk of the run's folder is full: free some space (Error: ENOSPC: no space)");
+});
+
 Deno.test("classifyExit() names signal or exit code and quotes the end of standard error", () => {
   const killed = classifyExit({ code: 137, signal: "SIGKILL" }, "");
   assertEquals([killed.kind, killed.exitCode], ["out-of-memory", 137]);

@@ -2,7 +2,7 @@ import { assertThrows } from "@std/assert";
 import { checkLevels, checkLosses } from "../../benchmarks/configuration/checks.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type RunConfig, runConfigSchema, trainingSchema } from "../../core/schema/schema.ts";
-import { getMethod, parseOptions } from "../../methods/mod.ts";
+import { getMethod, parseOptions, register } from "../../methods/mod.ts";
 import { smallConfig } from "../support/weights_fixture.ts";
 
 /** Checks levels of one method on a model of 4 layers. */
@@ -63,4 +63,12 @@ Deno.test("checkLevels() refuses target shapes of sheared that are over the budg
   const training = trainingSchema.parse({ hidden: 0.5 });
   refuse("training.hidden=0.5 compares hidden states", "sheared", { targetHidden: 64 }, { training });
   check("sheared", {}, { training });
+});
+
+Deno.test("checkLevels() names the method of a user whose check throws", () => {
+  const check = () => {
+    throw new TypeError("no luck");
+  };
+  register({ ...getMethod("random"), id: "sample-check", check });
+  refuse('Method "sample-check": no luck', "sample-check", {});
 });

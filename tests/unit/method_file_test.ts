@@ -59,6 +59,8 @@ folderTest("loadMethodFile() says what is wrong with a file", async (write) => {
   await refused(write("throws.ts", "throw new Error('no luck');"), ": no luck");
   await refused(write("lost.ts", `import "./no_such.ts";`), "no_such.ts");
   await refused(write("taken.ts", methodText("flap")), 'exports a method "flap", but this id is taken');
+  const twice = methodText("twin-a").replace("export const mine", "export const other").replace(/import .*/g, "");
+  await refused(write("twice.ts", methodText("twin-a") + twice), 'exports a method "twin-a", but this id is taken');
   await refused(write("wrong.ts", methodText("Not Kebab")), 'kebab-case: current "Not Kebab"');
 });
 

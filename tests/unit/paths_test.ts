@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { fromFolder, movePaths } from "../../benchmarks/configuration/paths.ts";
 import { storedPath } from "../../benchmarks/records/run_file.ts";
 import { writeRecord } from "../../benchmarks/records/store.ts";
-import { ROOT } from "../../core/util/user_folder.ts";
+import { goToUserFolder, ROOT } from "../../core/util/user_folder.ts";
 import { benchWith, finish } from "../support/bench_process.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
 import { folderTest } from "../support/weights_fixture.ts";
@@ -81,4 +81,18 @@ folderTest("bench takes paths from the user's folder, those in a file from its f
   const run = await bench("run", "--config", "sub/mine.yaml", "--engine", "wasm", "--out", "out");
   assertEquals(run.code, 2);
   assertStringIncludes(run.stderr, "sub/nowhere.gguf: there is no such model");
+});
+
+Deno.test("goToUserFolder() stays where it is if INIT_CWD is no folder", () => {
+  const [before, set] = [Deno.cwd(), Deno.env.get("INIT_CWD")];
+  try {
+    for (const path of [join(ROOT, "deno.json"), "/no/such/folder", ""]) {
+      Deno.env.set("INIT_CWD", path);
+      goToUserFolder();
+      assertEquals(Deno.cwd(), before);
+    }
+  } finally {
+    if (set === undefined) Deno.env.delete("INIT_CWD");
+    else Deno.env.set("INIT_CWD", set);
+  }
 });

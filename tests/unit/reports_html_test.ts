@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { UsageError } from "../../core/util/errors.ts";
 import { writeReport } from "../../benchmarks/commands/reports.ts";
 import { doneRecord, failedRecord, smallRecords } from "../support/reports_fixture.ts";
 import { tempFolder } from "../support/weights_fixture.ts";
@@ -54,6 +55,18 @@ Deno.test("writeReport() leaves no figure of an earlier report in a run's folder
     for (const name of ["report", "run/mine"]) {
       assertEquals(await left(`${folder}/${name}`), [...old, ...others].sort());
     }
+  }));
+
+Deno.test("writeReport() writes over earlier reports, and over no file of the user's", () =>
+  inFolder(async (folder) => {
+    const write = () => writeReport(smallRecords(), folder, { title: "t" });
+    Deno.writeTextFileSync(`${folder}/comparison.md`, "mine");
+    await assertRejects(write, UsageError, `"${folder}/comparison.md" is not of an earlier report`);
+    assertEquals(Deno.readTextFileSync(`${folder}/comparison.md`), "mine");
+    for (const name of ["comparison.csv", "comparison.tex", "report.html"]) {
+      Deno.writeTextFileSync(`${folder}/${name}`, "");
+    }
+    assert((await write()).includes(`${folder}/comparison.md`));
   }));
 
 Deno.test("writeReport() refuses to report nothing", () =>

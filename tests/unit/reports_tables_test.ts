@@ -167,6 +167,8 @@ Deno.test("warnings() says what limits the comparison", () => {
   const all = (records: CellRecord[]) => warnings(sectionOf(records)).join("\n");
   assertStringIncludes(all(sweepRecords()), "wikitext2 (L=1024, n=40 of 335), arc_easy (n=200 of 2376)");
   assertStringIncludes(all(sweepRecords()), "1 cell failed: magnitude at 40 %, seed 0.");
+  const unsolved = { ...doneRecord({ method: "flap", sparsity: 0.2 }), openResidual: 0.00123 };
+  assertStringIncludes(all([unsolved]), "Least squares did not converge; relative residuals: flap at 20 % (0.0012).");
   assertStringIncludes(all([doneRecord({ model: "tiny" })]), "tiny demonstration model");
   assertStringIncludes(all([doneRecord({ method: "flap", sparsity: 0.2 })]), "no finished dense cell");
   const less = doneRecord({ method: "random", sparsity: 0.2 });
