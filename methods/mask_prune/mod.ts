@@ -2,27 +2,29 @@
  *
  * Paper: Qin, Tan, Zhang, Cai and Wang 2025, arXiv:2502.14008; the minimax form after Yuan et al. 2021, "UMEC".
  *
- * min over masks m, theta, widths s   max over y, z >= 0   of Loss(m, theta) + sum_l,t y[l,t] bottom_s(m[l,t]) + z
- * (R(s) - B)
+ *     min over masks m, theta, widths s   max over y, z >= 0   of
+ *         Loss(m, theta) + sum_l,t y[l,t] bottom_s(m[l,t]) + z (R(s) - B)
  *
- * Shapes: m[l,t] f32 [F], [H] or [G]; s[t] units go in every layer; theta: what the run's `recover` trains; R(s): the
- * fraction of the parameters that stays; B: the budget, which falls to its final value along a ramp. One step of
- * `fit()`:
+ * m[l,t]: f32 [F], [H] or [G]; s[t] units go in every layer; theta: what the run's `recover` trains; R(s): the fraction of
+ * the parameters that stays; B: the budget. One step of `fit()`:
  *
- * 1. close the s units of lowest rank in every layer: the others are open 2. theta <- AdamW(theta, dLoss/dtheta), in
- * `nextStep()`; it returns g, the gradient to every gate, open or closed 3. m <- Adam(m, g), straight through the gates
- * 4. m <- prox(m): the s units of lowest rank are divided by 1 + 2 y 5. y <- y + eta_y bottom_s(m) 6. s follows the
- * budget at the ratio of the target; `variant: paper` learns s and z, in `stepWidths()`
+ *   1. close the s units of lowest rank in every layer; the others are open
+ *   2. theta <- AdamW(theta, dLoss/dtheta), in `nextStep()`, which returns g, the gradient to every gate, open or closed
+ *   3. m moves against the momentum of g, straight through the gates
+ *   4. m <- prox(m): the s units of lowest rank are divided by 1 + 2 y
+ *   5. y <- y + eta_y bottom_s(m)
+ *   6. s and z: with `variant: paper` a step of their own (`widths.ts`); else s is the budget's, R(s) = B, from the start
  *
  * At the freeze the s units of lowest rank are cut out, least squares corrects the maps if the run compensates, and the
  * remaining steps train what is left (`learn()`).
  *
- * `variant: choice`: m = exp(a), a the scores that are learned; gates are 0 and 1, the rank is a, which starts from
- * calibration data (`importance.ts`). `variant: paper`: m starts at 1, is the gate itself, and |m| is the rank, which
- * from a cold start chooses nearly at random. The paper's constants are not public.
+ * `variant: choice`: m = exp(a), a the scores that are learned. Gates are 0 and 1, the rank is a, which starts from
+ * calibration data (`importance.ts`). `variant: paper`: m starts at 1 and is the gate itself; |m| is the rank, which from
+ * a cold start chooses nearly at random. The paper's constants are not public.
  *
- * Cost: `steps` forward and backward passes and one more per calibration sequence. Deviations: `variant: choice`;
- * normalised widths and duals (`widths.ts`); the loss is the run's.
+ * Cost: `steps` forward and backward passes and one more per calibration sequence. Deviations: `variant: choice`; widths
+ * and duals are normalised; the loss is the run's; m moves by momentum over the layer's root mean square gradient, since
+ * Adam's normalisation moves a unit of noise as far as one that counts.
  *
  * @module
  */
@@ -31,11 +33,11 @@ import { mean } from "../../core/util/stats.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { densePlan } from "../../models/plan.ts";
 import { type LayerShape, UNITS } from "../../models/units.ts";
-import { createMoments, type Moments, scheduleFactor, stepValues } from "../../models/training/optimizer.ts";
+import { scheduleFactor } from "../../models/training/optimizer.ts";
 import { type FoundRun, keepSnapshot, nextStep, noteStep, type TrainingRun } from "../../models/training/run.ts";
 import type { HostMasks } from "../../models/training/student.ts";
 import { freezeStep, learn, type Structure } from "../_shared/learned_run.ts";
-import { planOfGates, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
+import { planOfGates, removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 import { smallestInSegments } from "../_shared/ranking.ts";
 import { globalWidths } from "../_shared/selection.ts";
 import { defineMethod, type Method, type MethodContext } from "../define.ts";
@@ -70,7 +72,10 @@ interface UnitMasks {
   axis: UnitAxis;
   /** Scores a, or the masks m of the paper's variant: [units]. */
   values: Float32Array;
-  moments: Moments;
+  /** Running mean of the gradient: [units]. */
+  momentum: Float32Array;
+  /** Running mean of the mean square gradient. */
+  square: number;
   /** Multiplier of the sparsity penalty. */
   y: number;
   /** The s units of lowest rank. */
@@ -102,8 +107,19 @@ function openUnits({ values, closed }: UnitMasks): Float32Array {
   return gates;
 }
 
-/** Adam of the masks. */
-const RULE = { betas: [0.9, 0.99] as [number, number] };
+/** Decay of the momentum, and of the mean square. */
+const [MOMENTUM, SQUARE] = [0.9, 0.99];
+
+/** Moves the masks against the momentum of their gradient, over the root mean square gradient of the layer. */
+function stepMasks(own: UnitMasks, gradient: Float32Array, { rate, step }: { rate: number; step: number }): void {
+  const { momentum } = own;
+  const square = gradient.reduce((sum, g) => sum + g * g, 0) / gradient.length;
+  // Rounded as snapshots keep it.
+  own.square = Math.fround(SQUARE * own.square + (1 - SQUARE) * square);
+  const size = Math.sqrt(own.square / (1 - SQUARE ** (step + 1))) * (1 - MOMENTUM ** (step + 1));
+  own.momentum = momentum.map((m, i) => MOMENTUM * m + (1 - MOMENTUM) * at(gradient, i));
+  own.values = own.values.map((value, i) => value - rate * at(own.momentum, i) / Math.max(size, 1e-30));
+}
 
 /** Learns masks until the freeze; then the units of lowest rank go. */
 async function fit(context: MethodContext<Options>, run: TrainingRun, found: FoundRun | null): Promise<Structure> {
@@ -112,57 +128,47 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
   const axes = unitAxes(config, target.units);
   const importance = await unitImportance(context as MethodContext<unknown>);
   const all = createMasks(context, axes, importance);
+  const learnsWidths = options.variant === "paper" && options.uniform;
+  const goal = options.uniform ? target.uniform : unevenShapes(context, importance);
+  const close = (own: UnitMasks, s: number) => own.closed = smallestInSegments(rank(own.values), s, own.axis.segments);
+  const first = all.map((own) => close(own, removedOf(config, goal, own)));
   let widths: Widths = { s: axes.map(() => 0), z: 0 };
   if (found) {
     found.restore();
     widths = found.values as Widths;
     unpack(all, found.arrays);
   }
-  const learnsWidths = options.variant === "paper" && options.uniform;
-  const goal = options.uniform ? target.uniform : unevenShapes(context, importance);
-  const lowest = ({ values, axis, layer }: UnitMasks, s: number) =>
-    smallestInSegments(rank(values), s, axis.segments, `${UNITS[axis.type].noun} of layer ${layer}`);
-  const first = all.map((own) => lowest(own, removedOf(config, goal, own, 1)));
-  const final = target.budgetParameters / target.prunableParameters;
-  const ramp = Math.max(1, options.rampEnd * run.given.options.steps);
   const freeze = freezeStep(run, options.freeze);
   const peak = options.variant === "paper" ? options.maskRate : options.scoreRate;
 
   while (run.step < freeze) {
     const step = run.step;
-    const budget = budgetAt(final, (step + 1) / ramp);
     const rate = peak * scheduleFactor({ totalSteps: freeze, finalFraction: 0.1 }, step);
     for (const own of all) {
-      const s = learnsWidths ? at(widths.s, axes.indexOf(own.axis)) * own.axis.units : undefined;
-      own.closed = lowest(
-        own,
-        s === undefined ? removedOf(config, goal, own, (1 - budget) / (1 - final)) : Math.ceil(s),
-      );
+      close(own, learnsWidths ? removedAt(widths, axes, own.axis) : removedOf(config, goal, own));
     }
     const result = await nextStep(run, { masks: layersOf(config, all, gates) });
     const before = all.map(({ closed }) => new Set(closed));
     for (const own of all) {
-      const gradient = at(result.maskGradients, own.layer)[own.axis.type]!;
-      own.values = stepValues(own.values, gradient, own.moments, { rule: RULE, rate, step });
-      own.closed = lowest(own, own.closed.length / own.axis.segments);
+      stepMasks(own, at(result.maskGradients, own.layer)[own.axis.type]!, { rate, step });
+      close(own, own.closed.length / own.axis.segments);
       own.values = prox(own.values, own.closed, own.y);
-      // Rounded as snapshots keep it.
       own.y = Math.fround(own.y + options.dualRate * bottomShare(masks(own.values), own.closed));
     }
     if (learnsWidths) {
       const prices = axes.map((axis) => mean(all.filter((own) => own.axis === axis).map(priceOf)));
-      widths = stepWidths(widths, { config, axes, prices, budget });
+      widths = stepWidths(widths, { config, target, axes, prices, done: (step + 1) / freeze });
     }
     noteStep(run, result, {
       ...notesOf(axes, all, masks),
-      budget,
+      budget: learnsWidths ? budgetAt(target, (step + 1) / freeze) : budgetAt(target, 1),
       swaps: all.reduce((sum, { closed }, i) => sum + closed.filter((unit) => !at(before, i).has(unit)).length, 0),
     });
     await keepSnapshot(run, () => ({ values: widths, arrays: pack(all) }));
   }
 
   const shapes = learnsWidths ? filledShapes(config, target, axes, widths) : goal;
-  for (const own of all) own.closed = lowest(own, removedOf(config, shapes, own, 1));
+  for (const own of all) close(own, removedOf(config, shapes, own));
   reportExchange(context, all, first);
   return structureOf(config, all, options.variant === "paper");
 }
@@ -176,7 +182,7 @@ function createMasks(
   return config.layers.flatMap((_, layer) =>
     axes.map((axis): UnitMasks => {
       const values = VARIANTS[variant].start(at(importance, layer).scores[UNITS[axis.type].mask]);
-      return { layer, axis, values, moments: createMoments(values.length), y: dualStart, closed: [] };
+      return { layer, axis, values, momentum: new Float32Array(values.length), square: 0, y: dualStart, closed: [] };
     })
   );
 }
@@ -187,13 +193,9 @@ const unevenShapes = (
   importance: readonly Importance[],
 ): LayerShape[] => globalWidths(config, importance.map(({ fisher }) => fisher), target, { pool: "type" });
 
-/** Units, of each segment, that go when the budget has fallen by `part` of its way to the shapes of the goal. */
-const removedOf = (
-  { layers }: DecoderConfig,
-  goal: readonly LayerShape[],
-  { layer, axis }: UnitMasks,
-  part: number,
-): number => removedAt(at(layers, layer), at(goal, layer), axis, part);
+/** Units of each segment that go on the way to the shapes of the goal. */
+const removedOf = ({ layers }: DecoderConfig, goal: readonly LayerShape[], { layer, axis }: UnitMasks): number =>
+  removedUnits(at(layers, layer), at(goal, layer), axis.type);
 
 /** Values of every layer's masks. */
 function layersOf(
@@ -255,8 +257,8 @@ function structureOf(config: DecoderConfig, all: readonly UnitMasks[], hasValues
 
 function pack(all: readonly UnitMasks[]): Map<string, HostTensor> {
   const arrays = new Map<string, HostTensor>();
-  for (const { layer, axis: { type }, values, moments: { first, second }, y } of all) {
-    for (const [what, data] of Object.entries({ values, first, second, y: Float32Array.of(y) })) {
+  for (const { layer, axis: { type }, values, momentum, square, y } of all) {
+    for (const [what, data] of Object.entries({ values, momentum, scalars: Float32Array.of(square, y) })) {
       arrays.set(`masks/${layer}/${type}/${what}`, { shape: [data.length], data });
     }
   }
@@ -267,7 +269,7 @@ function unpack(all: readonly UnitMasks[], arrays: Map<string, HostTensor>): voi
   for (const own of all) {
     const read = (what: string) => lookUp(arrays, `masks/${own.layer}/${own.axis.type}/${what}`).data;
     own.values = read("values");
-    own.moments = { first: read("first"), second: read("second") };
-    own.y = at(read("y"), 0);
+    own.momentum = read("momentum");
+    [own.square = 0, own.y = 0] = read("scalars");
   }
 }

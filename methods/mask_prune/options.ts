@@ -4,7 +4,6 @@
  */
 import { z } from "zod";
 
-const part = z.number().min(0).max(1);
 const positive = z.number().positive();
 
 /** The defaults were chosen on validation text of SmolLM2-135M and the bundled model. */
@@ -13,12 +12,11 @@ export const options = z.strictObject({
     "choice: scores decide which units are open; paper: masks are values and ranks, widths are learned",
   ),
   uniform: z.boolean().default(true).describe("one width for all layers; false: a width for each layer"),
-  scoreRate: positive.default(0.1).describe("Adam's peak rate of the scores, which start at mean 0 and deviation 1"),
-  maskRate: positive.default(0.005).describe("Adam's peak rate of the masks of the paper's variant, which start at 1"),
-  rampEnd: part.default(0.4).describe("part of the steps over which the budget falls"),
-  freeze: part.default(0.8).describe("part of the steps after which the choice is fixed"),
+  scoreRate: positive.default(0.1).describe("peak rate of the scores, which start at mean 0 and deviation 1"),
+  maskRate: positive.default(0.005).describe("peak rate of the masks of the paper's variant, which start at 1"),
+  freeze: z.number().gt(0).max(1).default(0.8).describe("part of the steps after which the choice is fixed"),
   dualStart: z.number().min(0).default(0).describe("multiplier y of the sparsity penalty at first"),
-  dualRate: z.number().min(0).default(1).describe("ascent rate of y"),
+  dualRate: z.number().min(0).default(0.3).describe("ascent rate of y"),
 });
 /** Options of MaskPrune. */
 export type Options = z.infer<typeof options>;

@@ -1,4 +1,4 @@
-/** Widths of MaskPrune: how many units every layer loses, and the multiplier of the budget. Plain numbers.
+/** Learned widths of MaskPrune: how many units every layer loses, and the multiplier of the budget. Plain numbers.
  *
  * Paper: Qin et al. 2025, arXiv:2502.14008, in the minimax line of Yuan et al. 2021, "UMEC". Deviations, without which
  * learned widths stay at 0 or overshoot: widths and costs are fractions, z acts with an augmented term, steps are limited.
@@ -10,18 +10,8 @@ import { UsageError } from "../../core/util/errors.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { keptParameters, layerParameters } from "../../models/count.ts";
 import { type BudgetTarget, targetFrom } from "../../models/target.ts";
-import { type LayerShape, widened, widthOf } from "../../models/units.ts";
+import { type LayerShape, widened } from "../../models/units.ts";
 import type { UnitAxis } from "../_shared/learned_units.ts";
-
-/** B at `done` of the ramp, in [0, 1]: a cubic fall from 1 to `final` (Zhu and Gupta 2017, arXiv:1710.01878). */
-export function budgetAt(final: number, done: number): number {
-  return final + (1 - final) * (1 - Math.min(1, done)) ** 3;
-}
-
-/** Units that go on the axis of `type` when the budget has fallen by `part` of its way from the dense shape to the goal. */
-export function removedAt(dense: LayerShape, goal: LayerShape, { type }: UnitAxis, part: number): number {
-  return Math.max(0, Math.ceil(part * (widthOf(dense, type) - widthOf(goal, type)) - 1e-9));
-}
 
 /** Widths that are learned, shared by all layers. */
 export interface Widths {
@@ -29,6 +19,20 @@ export interface Widths {
   s: number[];
   /** Multiplier of the budget. */
   z: number;
+}
+
+/** Part of the course over which the budget falls. */
+const RAMP = 0.5;
+
+/** B at the part `done` of the course: a cubic fall from 1 to the target's (Zhu and Gupta 2017, arXiv:1710.01878). */
+export function budgetAt({ budgetParameters, prunableParameters }: BudgetTarget, done: number): number {
+  const final = budgetParameters / prunableParameters;
+  return final + (1 - final) * (1 - Math.min(1, done / RAMP)) ** 3;
+}
+
+/** Whole units of each segment that go at the present width. */
+export function removedAt({ s }: Widths, axes: readonly UnitAxis[], axis: UnitAxis): number {
+  return Math.ceil(at(s, axes.indexOf(axis)) * axis.units - 1e-9);
 }
 
 /** Rates of s and z, weight of the augmented term, most change of a width in a step. */
@@ -40,19 +44,20 @@ const retained = (config: DecoderConfig, shape: LayerShape): number =>
 
 /** One step on the widths, straight through their rounding, and of the budget's multiplier: `s <- s - eta (p - z c)`,
  * `z <- max(0, z + eta (R(s) - B))`. Of each axis, p is y times the slope of bottom_s, mean over layers, and c the fraction
- * of the parameters that go with all its units. */
+ * of the parameters that go with all its units; `done` is the part of the course that is over. */
 export function stepWidths(
   { s, z }: Widths,
-  { config, axes, prices, budget }: {
+  { config, target, axes, prices, done }: {
     config: DecoderConfig;
+    target: BudgetTarget;
     axes: readonly UnitAxis[];
     prices: readonly number[];
-    budget: number;
+    done: number;
   },
 ): Widths {
   const dense = at(config.layers, 0);
   const shape = axes.reduce((left, { type, units }, a) => widened(left, type, -at(s, a) * units), dense);
-  const excess = retained(config, shape) - budget;
+  const excess = retained(config, shape) - budgetAt(target, done);
   const price = Math.max(0, z + AUGMENTED * excess);
   return {
     s: s.map((width, a) => {
