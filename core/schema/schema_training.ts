@@ -37,7 +37,7 @@ export const trainingSchema = z.strictObject({
   rank: positiveInt.default(8).describe("rank of the LoRA adapters on all linear maps"),
   alpha: z.number().positive().default(16).describe("adapters are scaled by alpha / rank"),
   learningRate: z.number().positive().default(5e-3).describe("peak rate of the adapters (AdamW, betas 0.9 and 0.99)"),
-  scaleRate: z.number().positive().default(0.02).describe("peak rate of the scales (AdamW, betas 0.9 and 0.99)"),
+  scaleRate: z.number().positive().default(0.05).describe("peak rate of the scales (AdamW, betas 0.9 and 0.99)"),
   warmup: fraction.default(0.06).describe("part of the steps over which the rates rise; a cosine follows"),
   finalRate: z.number().min(0).max(1).default(0.1).describe("rates at the end as a fraction of the peak"),
   clipNorm: z.number().positive().default(1).describe("largest global norm of the gradient of adapters and scales"),

@@ -6,7 +6,7 @@ import { z } from "zod";
 
 const positive = z.number().positive();
 
-/** The defaults were chosen on validation text of SmolLM2-135M and the bundled model. */
+/** The defaults were chosen on validation text of the bundled model. */
 export const options = z.strictObject({
   variant: z.enum(["choice", "paper"]).default("choice").describe(
     "choice: scores decide which units are open; paper: masks are values and ranks, widths are learned",
@@ -16,7 +16,7 @@ export const options = z.strictObject({
   maskRate: positive.default(0.005).describe("peak rate of the masks of the paper's variant, which start at 1"),
   freeze: z.number().gt(0).max(1).default(0.8).describe("part of the steps after which the choice is fixed"),
   dualStart: z.number().min(0).default(0).describe("multiplier y of the sparsity penalty at first"),
-  dualRate: z.number().min(0).default(0.3).describe("ascent rate of y"),
+  dualRate: z.number().min(0).default(0.5).describe("ascent rate of y"),
 });
 /** Options of MaskPrune. */
 export type Options = z.infer<typeof options>;

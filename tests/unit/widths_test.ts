@@ -18,18 +18,15 @@ const ALL: UnitType[] = ["ffn", "query-heads", "kv-groups"];
 const unitChoices: UnitType[][] = [["ffn"], ["kv-groups"], ["ffn", "kv-groups"], ["ffn", "query-heads"], ALL];
 
 Deno.test("budgetAt() falls from 1 to the budget and never rises", () => {
-  assertEquals([0, 1, 3].map((done) => budgetAt(0.6, done)), [1, 0.6, 0.6]);
-  assertAlmostEquals(budgetAt(0.6, 0.5), 0.6 + 0.4 / 8, 1e-12);
-  const course = Array.from({ length: 100 }, (_, i) => budgetAt(0.6, i / 90));
-  course.slice(1).forEach((budget, i) => assert(budget <= at(course, i) && budget >= 0.6));
+  const target = resolveTarget(config, { sparsity: 0.3, units: ["ffn"] });
+  const course = Array.from({ length: 100 }, (_, i) => budgetAt(target, i / 99));
+  assertEquals([at(course, 0), course.at(-1)], [1, target.budgetParameters / target.prunableParameters]);
+  course.slice(1).forEach((budget, i) => assert(budget <= at(course, i) && budget >= 0.7 - 1e-3));
 });
 
-Deno.test("removedAt() goes from none to the units of the goal, rounded up", () => {
-  const goal = { ...dense, ffnChannels: 10, kvGroups: 3 };
-  const [groups, ffn] = unitAxes(config, ["ffn", "kv-groups"]);
-  assert(groups && ffn);
-  assertEquals([0, 0.01, 0.5, 1].map((part) => removedAt(dense, goal, ffn, part)), [0, 1, 15, 30]);
-  assertEquals([0, 0.01, 1].map((part) => removedAt(dense, goal, groups, part)), [0, 1, 1]);
+Deno.test("removedAt() is the width in whole units, rounded up", () => {
+  const axes = unitAxes(config, ["ffn", "kv-groups"]);
+  assertEquals(axes.map((axis) => removedAt({ s: [0.01, 0.5], z: 0 }, axes, axis)), [1, 20]);
 });
 
 Deno.test("stepWidths() takes units that cost less than the budget's price, within bounds, and z ascends on the excess", () => {
@@ -37,9 +34,10 @@ Deno.test("stepWidths() takes units that cost less than the budget's price, with
   const share = fc.double({ min: 0, max: 0.97, noNaN: true });
   const axes = unitAxes(config, ["ffn"]);
   const cost = 1 - keptParameters(config, layers.map((shape) => widened(shape, "ffn", -40))) / keptParameters(config);
-  fc.assert(fc.property(number, share, number, share, (price, s, z, budget) => {
-    const next = stepWidths({ s: [s], z }, { config, axes, prices: [price], budget });
-    const excess = 1 - s * cost - budget;
+  const target = resolveTarget(config, { sparsity: 0.3, units: ["ffn"] });
+  fc.assert(fc.property(number, share, number, share, (price, s, z, done) => {
+    const next = stepWidths({ s: [s], z }, { config, target, axes, prices: [price], done });
+    const excess = 1 - s * cost - budgetAt(target, done);
     assertAlmostEquals(next.z, Math.max(0, z + 5 * excess), 1e-9);
     const width = at(next.s, 0);
     assert(width >= 0 && width <= 1 - 1 / 40 && Math.abs(width - Math.min(s, 1 - 1 / 40)) <= 0.05 + 1e-9);
