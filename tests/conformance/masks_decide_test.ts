@@ -8,33 +8,16 @@ import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import type { Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import { forward, targetLogProbs } from "../../models/decoder.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import { expectedTensors, type HostTensor, memorySource, tensorNames, type WeightSource } from "../../models/config.ts";
 import { openModel } from "../../models/load.ts";
-import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
+import { freed, lossOf, onDevice } from "../support/device_models.ts";
 import { startable, testOnEngines } from "../support/engines.ts";
-import { learningOptions, methodContext, modelOf, toyWindows, withSource } from "../support/method_context.ts";
+import { learningOptions, methodContext, modelOf, toyWindows } from "../support/method_context.ts";
 import { toySource } from "../support/toy.ts";
 
 const method = getMethod("mask-prune");
 /** Scores that stay where they start. */
 const STAYS = { scoreRate: 1e-9 };
-
-/** Mean nats per token on windows of held-out text. */
-async function lossOf(model: DecoderModel, windows: Int32Array[]): Promise<number> {
-  let sum = 0;
-  for (const window of windows) {
-    const batch = windowBatch([window]);
-    const hidden = forward(model, batch);
-    const rows = scoredRows(hidden, batch);
-    const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch), { greedy: false });
-    hidden.dispose();
-    rows.dispose();
-    sum -= logProbs.reduce((total, value) => total + value, 0) / logProbs.length;
-  }
-  return sum / windows.length;
-}
 
 Deno.test({
   name: "at 50 %, weights frozen, the learned choice of the bundled model ends 3 % below the one it started from",
@@ -48,34 +31,26 @@ Deno.test({
     const { texts } = await loadCorpus(corpus, { split: "validation" });
     const ids = Int32Array.from(tokenizer.encode(texts.join("\n\n")));
     const heldOut = Array.from({ length: 48 }, (_, i) => ids.slice(128 * i, 128 * (i + 1)));
-    const model = await uploadModel(source);
+    using model = await onDevice(source);
     source.close();
     const training = learningOptions({ steps: 30, batch: 2, tokens: 128, recover: "scales" });
-    try {
-      for (const seed of [0, 1, 2]) {
-        const draw = async (stream: string, sequences: number) =>
-          (await drawCalibration({ corpus, tokenizer, sequences, tokens: 128, seed, stream })).windows;
-        const calibration = await draw("calibration", 32);
-        const learning = { options: training, windows: await draw("training", 60) };
-        const cache = new Map<string, Statistics>();
-        const lossWith = async (given: Record<string, unknown>) => {
-          const options = parseOptions(method, given);
-          const result = await method.prune(
-            methodContext({ model, options, calibration, learning, sparsity: 0.5, seed, cache }),
-          );
-          const small = modelOf(model, result);
-          try {
-            return await lossOf(small, heldOut);
-          } finally {
-            disposeModel(small);
-          }
-        };
-        const [learned, started] = [await lossWith({}), await lossWith(STAYS)];
-        const percent = 100 * (1 - Math.exp(learned - started));
-        assert(percent >= 3, `seed ${seed}: ${percent.toFixed(1)} % lower`);
-      }
-    } finally {
-      disposeModel(model);
+    for (const seed of [0, 1, 2]) {
+      const draw = async (stream: string, sequences: number) =>
+        (await drawCalibration({ corpus, tokenizer, sequences, tokens: 128, seed, stream })).windows;
+      const calibration = await draw("calibration", 32);
+      const learning = { options: training, windows: await draw("training", 60) };
+      const cache = new Map<string, Statistics>();
+      const lossWith = async (given: Record<string, unknown>) => {
+        const options = parseOptions(method, given);
+        const result = await method.prune(
+          methodContext({ model, options, calibration, learning, sparsity: 0.5, seed, cache }),
+        );
+        using small = freed(modelOf(model, result));
+        return await lossOf(small, heldOut);
+      };
+      const [learned, started] = [await lossWith({}), await lossWith(STAYS)];
+      const percent = 100 * (1 - Math.exp(learned - started));
+      assert(percent >= 3, `seed ${seed}: ${percent.toFixed(1)} % lower`);
     }
   },
 });
@@ -113,25 +88,24 @@ function copiedSource(): WeightSource {
 }
 
 testOnEngines("copies that count once the others are gone stay by learning and not by rank", async () => {
-  await withSource(copiedSource(), async (model) => {
-    const gone = GROUPS * COPIES + SINGLES - 12;
-    const sparsity = gone * 3 * 32 / ((gone + 12) * 3 * 32 + 4 * 4 * 8 * 32);
-    const given = { steps: 60, batch: 4, tokens: 12, crossEntropy: 0, distillation: 1, recover: "scales" } as const;
-    const learning = { options: learningOptions(given), windows: toyWindows(240, 12) };
-    const lostGroups = async (changes: Record<string, unknown>) => {
-      const options = parseOptions(method, changes);
-      const { plan } = await method.prune(
-        methodContext({ model, options, calibration: toyWindows(16, 16), learning, sparsity, units: ["ffn"] }),
-      );
-      return plan.layers.map(({ ffnChannels }) => {
-        assertEquals(ffnChannels.length, 12);
-        const stays = new Set(ffnChannels.map((unit) => Math.floor(unit / COPIES)));
-        return [...Array(GROUPS).keys()].filter((group) => !stays.has(group)).length;
-      });
-    };
-    // Without the penalty, which favours the choice that was made so far.
-    const [ranked, learned] = [await lostGroups({ ...STAYS, dualRate: 0 }), await lostGroups({ dualRate: 0 })];
-    assert(ranked.every((lost) => lost > 0), `${ranked}`);
-    assertEquals(learned, [0, 0]);
-  });
+  using model = await onDevice(copiedSource());
+  const gone = GROUPS * COPIES + SINGLES - 12;
+  const sparsity = gone * 3 * 32 / ((gone + 12) * 3 * 32 + 4 * 4 * 8 * 32);
+  const given = { steps: 60, batch: 4, tokens: 12, crossEntropy: 0, distillation: 1, recover: "scales" } as const;
+  const learning = { options: learningOptions(given), windows: toyWindows(240, 12) };
+  const lostGroups = async (changes: Record<string, unknown>) => {
+    const options = parseOptions(method, changes);
+    const { plan } = await method.prune(
+      methodContext({ model, options, calibration: toyWindows(16, 16), learning, sparsity, units: ["ffn"] }),
+    );
+    return plan.layers.map(({ ffnChannels }) => {
+      assertEquals(ffnChannels.length, 12);
+      const stays = new Set(ffnChannels.map((unit) => Math.floor(unit / COPIES)));
+      return [...Array(GROUPS).keys()].filter((group) => !stays.has(group)).length;
+    });
+  };
+  // Without the penalty, which favours the choice that was made so far.
+  const [ranked, learned] = [await lostGroups({ ...STAYS, dualRate: 0 }), await lostGroups({ dualRate: 0 })];
+  assert(ranked.every((lost) => lost > 0), `${ranked}`);
+  assertEquals(learned, [0, 0]);
 }, { except: ["webgpu", "cpu"] });

@@ -6,31 +6,18 @@ import { loadCorpus } from "../../datasets/load.ts";
 import { getCorpus } from "../../datasets/mod.ts";
 import type { Method, Statistics } from "../../methods/define.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
-import { forward, targetLogProbs } from "../../models/decoder.ts";
-import { type DecoderModel, disposeModel } from "../../models/device.ts";
+import { disposeModel } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
 import { pruneModel } from "../../models/surgery.ts";
-import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { startable } from "../support/engines.ts";
 import { methodContext } from "../support/method_context.ts";
 import { testedMethods } from "../support/own_methods.ts";
-import { onDevice } from "../support/device_models.ts";
+import { lossOf, onDevice } from "../support/device_models.ts";
 
 const SPARSITY = 0.3;
 const RANDOM_SEEDS = [0, 1, 2];
 const CALIBRATION = { sequences: 16, tokens: 64 };
 const HELD_OUT = { windows: 16, tokens: 64 };
-
-/** Mean nats per token on windows of held-out text. */
-async function lossOf(model: DecoderModel, windows: Int32Array[]): Promise<number> {
-  const batch = windowBatch(windows);
-  const hidden = forward(model, batch);
-  const rows = scoredRows(hidden, batch);
-  hidden.dispose();
-  const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch));
-  rows.dispose();
-  return -logProbs.reduce((sum, value) => sum + value, 0) / logProbs.length;
-}
 
 Deno.test({
   name: "methods that read calibration data beat random pruning of the bundled model on held-out text",

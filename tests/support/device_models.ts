@@ -3,9 +3,10 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { forward } from "../../models/decoder.ts";
+import { forward, targetLogProbs } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import type { TokenBatch } from "../../models/layers.ts";
+import { nextTokens, scoredRows, windowBatch } from "../../models/training/batches.ts";
 import { logits } from "../../models/vocabulary.ts";
 
 /** The model, freed at the end of the block: `using small = freed(pruneModel(dense, plan))`. */
@@ -29,4 +30,15 @@ export async function logitsOf(
   const values = await scores.data<"float32">();
   scores.dispose();
   return values;
+}
+
+/** Mean nats per token on windows of held-out text. */
+export async function lossOf(model: DecoderModel, windows: Int32Array[]): Promise<number> {
+  const batch = windowBatch(windows);
+  const hidden = forward(model, batch);
+  const rows = scoredRows(hidden, batch);
+  hidden.dispose();
+  const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch));
+  rows.dispose();
+  return -logProbs.reduce((sum, value) => sum + value, 0) / logProbs.length;
 }
