@@ -8,6 +8,7 @@ import { describeIssue } from "../core/util/issues.ts";
 import type { Method } from "./define.ts";
 import { blockInfluence } from "./block_influence.ts";
 import { flap } from "./flap.ts";
+import { grasprune } from "./grasprune.ts";
 import { llmPruner } from "./llm_pruner/mod.ts";
 import { magnitude } from "./magnitude.ts";
 import { maskPrune } from "./mask_prune/mod.ts";
@@ -33,6 +34,7 @@ register(flap);
 register(obs);
 register(blockInfluence);
 register(sheared);
+register(grasprune);
 register(maskPrune);
 
 /** Every method, in the order of registration. */

@@ -15,6 +15,7 @@ import {
   endRun,
   finishRun,
   type FoundRun,
+  frozenSteps,
   keepSnapshot,
   nextStep,
   noteStep,
@@ -102,7 +103,9 @@ async function heal(
   const { options, base: { config }, base } = run.given;
   const compact = pruneModel(base, plan, replaced);
   try {
-    run.student = await cutStudent(run.student, { compact, plan, config, options });
+    // The rate's course covers only the steps in which something trains.
+    const steps = options.steps - (restored?.frozenSteps ?? frozenSteps(run));
+    run.student = await cutStudent(run.student, { compact, plan, config, options: { ...options, steps } });
     restored?.restore();
     const kept = keptParameters(compact.config) / keptParameters(config);
     const notes = { retained: kept, removed: removedOf(config, plan) };

@@ -52,7 +52,7 @@ export const maskPrune: Method<typeof options> = defineMethod({
   version: 2,
   summary: "Learns masks under a sparsity penalty and the budget, one width for all layers",
   source: "Qin et al. 2025, arXiv:2502.14008; minimax form after Yuan et al. 2021, UMEC",
-  display: { order: 9, colour: "#D55E00" },
+  display: { order: 12, colour: "#D55E00" },
   kind: "learned",
   needs: { calibration: true },
   options,

@@ -78,7 +78,7 @@ export const sheared: Method<typeof options> = defineMethod({
   version: 1,
   summary: "Learns hard-concrete masks, pulled to the budget's shape or one of its own by Lagrange multipliers",
   source: "Xia et al. 2024, arXiv:2310.06694, section 3.1",
-  display: { order: 8, colour: "#CC79A7" },
+  display: { order: 10, colour: "#CC79A7" },
   kind: "learned",
   needs: { calibration: false },
   options,

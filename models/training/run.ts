@@ -21,6 +21,7 @@ import {
   type StepResult,
   type Student,
   type StudentOptions,
+  type StudentStep,
   studentStep,
   trainedTensors,
 } from "./student.ts";
@@ -76,8 +77,17 @@ export interface OwnState {
 
 /** A snapshot that was found. */
 export interface FoundRun extends OwnState {
+  /** Steps in which adapters and scales stayed frozen. */
+  frozenSteps: number;
   /** Puts adapters, moments and step back, once the student has the snapshot's widths. */
   restore(): void;
+}
+
+/** The plain values of a snapshot. */
+interface StoredState {
+  own: unknown;
+  curve: CurveRow[];
+  frozenSteps: number;
 }
 
 function checkWindows({ options: { steps, batch, tokens }, windows }: RunOptions): void {
@@ -107,14 +117,16 @@ export async function startRun(given: RunOptions): Promise<{ run: TrainingRun; f
   checkLayers(given);
   const key = runKey(given);
   const snapshot = snapshots ? loadSnapshot(snapshots.folder, key) : null;
-  const stored = snapshot?.state as { own: unknown; curve: CurveRow[] } | undefined;
+  const stored = snapshot?.state as StoredState | undefined;
   const isOver = snapshot?.step === options.steps;
   const feed = options.distillation > 0 && !isOver ? await openFeed(given) : null;
   const student = createStudent(base, options, rng);
   const run: TrainingRun = { given, feed, student, curve: createCurve(stored?.curve), step: 0 };
   if (!snapshot) return { run, found: null };
   given.report(`goes on from step ${snapshot.step}`);
-  return { run, found: { values: stored!.own, arrays: snapshot.tensors, restore: () => restoreRun(run, snapshot) } };
+  const { own: values, frozenSteps } = stored!;
+  const restore = () => restoreRun(run, snapshot, frozenSteps);
+  return { run, found: { values, arrays: snapshot.tensors, frozenSteps, restore } };
 }
 
 function openFeed({ teacher, options, windows, remember, report, signal }: RunOptions): Promise<TeacherFeed> {
@@ -126,7 +138,10 @@ function openFeed({ teacher, options, windows, remember, report, signal }: RunOp
 const runKey = ({ key, options, windows }: RunOptions): string =>
   JSON.stringify({ key, options, windows: hashWindows(windows) });
 
-function restoreRun(run: TrainingRun, { step, tensors }: Snapshot): void {
+/** Steps so far in which adapters and scales stayed frozen. */
+export const frozenSteps = ({ step, student }: TrainingRun): number => step - student.optimizer.step;
+
+function restoreRun(run: TrainingRun, { step, tensors }: Snapshot, frozen: number): void {
   for (const [name, variable] of Object.entries(trainedTensors(run.student))) {
     writeVariable(variable, lookUp(tensors, `trained/${name}`).data);
   }
@@ -134,7 +149,7 @@ function restoreRun(run: TrainingRun, { step, tensors }: Snapshot): void {
     [...tensors].filter(([name]) => name.startsWith("moments/"))
       .map(([name, tensor]) => [name.slice("moments/".length), tensor]),
   );
-  if (step < run.given.options.steps) importOptimizer(run.student.optimizer, { step, tensors: moments });
+  if (step < run.given.options.steps) importOptimizer(run.student.optimizer, { step: step - frozen, tensors: moments });
   run.step = step;
 }
 
@@ -154,7 +169,7 @@ export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promi
     await fetchMoments(run.student.optimizer);
     for (const [name, tensor] of exportOptimizer(run.student.optimizer).tensors) tensors.set(`moments/${name}`, tensor);
   }
-  const state = { own: values, curve: run.curve.rows };
+  const state: StoredState = { own: values, curve: run.curve.rows, frozenSteps: frozenSteps(run) };
   saveSnapshot(place.folder, { key: runKey(run.given), step: run.step, state, tensors });
 }
 
@@ -163,8 +178,11 @@ export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promi
 const hiddenWeight = ({ hidden, steps }: Pick<StudentOptions, "hidden" | "steps">, step: number): number =>
   hidden * (1 - step / steps);
 
-/** One step on the next batch: adapters and scales move, masks get gradients. */
-export async function nextStep(run: TrainingRun, masks: ModelMasks = {}): Promise<StepResult> {
+/** One step on the next batch: adapters and scales move unless they are `frozen`, masks get gradients. */
+export async function nextStep(
+  run: TrainingRun,
+  masks: ModelMasks & Pick<StudentStep, "frozen"> = {},
+): Promise<StepResult> {
   const { given: { options, teacher, teacherLayers, windows: all, signal }, feed, student, step } = run;
   await giveWay(signal);
   const windows = all.slice(step * options.batch, (step + 1) * options.batch);

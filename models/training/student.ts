@@ -134,6 +134,8 @@ export interface StudentStep extends ModelMasks {
   teacher?: DecoderModel;
   /** See {@linkcode BatchGradientOptions}. */
   teacherLayers?: readonly number[];
+  /** Whether adapters and scales, which have not moved yet, stay as they are: masks alone get gradients. */
+  frozen?: boolean;
   /** Weights of the loss and the micro-batch. */
   options: Pick<TrainingOptions, "crossEntropy" | "distillation" | "temperature" | "hidden" | "microBatch">;
 }
@@ -191,20 +193,20 @@ function scaleMasks({ base, scales }: Student): LayerMasks[] | undefined {
 
 /** Gradients of a batch; moves adapters and scales and leaves the masks to the caller. */
 export async function studentStep(student: Student, step: StudentStep): Promise<StepResult> {
-  const { windows, targets, teacher, teacherLayers, masks = [], options } = step;
+  const { windows, targets, teacher, teacherLayers, masks = [], frozen = false, options } = step;
   const layerMasks = uploadMasks(masks);
   const hidden = uploadHidden(step.hidden);
   const maskTensors = [
     ...layerMasks.flatMap((layer) => Object.values(layer) as tf.Tensor1D[]),
     ...hidden ? [hidden.mask] : [],
   ];
-  const trained = trainedTensors(student);
+  const trained = frozen ? {} : trainedTensors(student);
   const names = Object.keys(trained);
   try {
     const work: BatchGradientOptions = {
-      model: student.model,
+      model: frozen ? student.base : student.model,
       masks: masks.length > 0 ? layerMasks : undefined,
-      scales: scaleMasks(student),
+      scales: frozen ? undefined : scaleMasks(student),
       hidden,
       windows,
       targets,

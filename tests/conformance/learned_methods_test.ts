@@ -76,7 +76,7 @@ const dead = LAYERS.map((_, layer): DeadUnits => ({
 for (const method of learned) {
   const { id } = method;
 
-  testOnEngines(`${id}: removes exactly the planted units`, async () => {
+  const removesPlanted = async () => {
     const planted = 12 * 3 * 32 + 4 * 8 * 32;
     const all = 24 * 3 * 32 + 4 * 4 * 8 * 32;
     using model = await onDevice(toySource({ seed: 5, layers: LAYERS, dead }));
@@ -94,7 +94,9 @@ for (const method of learned) {
     });
     assertEquals(reports!.map(({ stage, steps, tokens }) => [stage, steps, tokens]), [["learning", 40, 40 * 2 * 12]]);
     assertEquals(at(reports!, 0).curve.length, 40);
-  });
+  };
+  // Units that raise the loss go first there: `grasprune_test.ts` has a planted problem of its own.
+  if (id !== "grasprune") testOnEngines(`${id}: removes exactly the planted units`, removesPlanted);
 
   testOnEngines(`${id}: meets the budget to one unit, layers equally wide where it promises so`, async () => {
     const layers = [0, 1].map(() => ({ kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 48 }));

@@ -260,6 +260,10 @@ function assertDeadGoFirst(layer: LayerPlan, deadUnits: DeadUnits, shape: LayerS
   return gone;
 }
 
+/** Methods by whose definition a unit that does nothing need not go first: chance decides, or units that raise the loss
+ * go before it. `grasprune_test.ts` has a planted problem of its own. */
+const RANKS_OTHERWISE = ["random", "grasprune"];
+
 /** The first plan of each case, whichever engine made it. */
 const firstPlans = new Map<string, { engine: string; plan: PrunePlan }>();
 
@@ -332,7 +336,7 @@ for (const method of methods) {
         }
       }
     });
-  } else if (id !== "random") {
+  } else if (!RANKS_OTHERWISE.includes(id)) {
     testOn("units that do nothing go first", async (engine) => {
       for (const [name, { shape, units }] of Object.entries(models)) {
         const dead = range(0, LAYERS).map((layer): DeadUnits => ({
