@@ -29,14 +29,10 @@ function nextSteps(sections: readonly Section[], { run, report }: Places): [comm
   return steps.flatMap(([command, gives]) => command === undefined ? [] : [[command, gives]]);
 }
 
-/** What to do after a run, one command a line with what it gives below where both do not fit. */
+/** What to do after a run: each command with what it gives below. */
 export function renderNextSteps(sections: readonly Section[], places: Places, width: number): string {
-  const steps = nextSteps(sections, places);
-  const longest = Math.max(...steps.map(([command]) => command.length));
-  const lines = steps.map(([command, gives]) =>
-    longest + gives.length + 4 <= width
-      ? `  ${command.padEnd(longest)}  ${gives}`
-      : `  ${command}\n      ${wrapLine(gives, width - 6, "      ")}`
+  const lines = nextSteps(sections, places).map(([command, gives]) =>
+    `  ${command}\n      ${wrapLine(gives, width - 6, "      ")}`
   );
   return ["Next", ...lines].join("\n") + "\n";
 }

@@ -50,7 +50,7 @@ Exit codes: those of \`bench run\``;
 const EMPTY = { methods: [], sparsity: [0], throughput: {} };
 
 /** The values of the flags; with a label, the model becomes one of the run's `checkpoints`.
- * @throws {UsageError} when something is missing, or the label belongs to another model. */
+ * @throws {UsageError} when something is missing. */
 function givenValues(
   { values }: ConfigSource,
   { label, dense, kept }: { label?: string; dense?: string; kept?: Partial<RunConfig> },
@@ -64,14 +64,10 @@ function givenValues(
   if (dense === undefined && kept === undefined) {
     throw new UsageError("No dense model given: add --dense PATH, the model that --model was pruned from");
   }
-  const known = kept?.checkpoints?.find((one) => one.label === label);
-  if (known && known.model !== model) {
-    throw new UsageError(`The label "${label}" is taken by "${known.model}": choose another one`);
-  }
   return {
     ...others,
     ...dense !== undefined && { model: dense },
-    ...!known && { checkpoints: [{ label, model }] },
+    checkpoints: [{ label, model }],
   };
 }
 

@@ -2,31 +2,21 @@
  *
  * @module
  */
+import { at } from "../../core/util/indexing.ts";
 import type { RunConfig } from "../../core/schema/schema.ts";
+import { wrapped } from "../../reports/format.ts";
 import { describeFlag, flagName, FLAGS } from "../configuration/flags.ts";
 import type { Command } from "./command.ts";
 
-/** Two columns with the second one wrapped at `width`. */
-export function columns(rows: readonly (readonly [left: string, right: string])[], width = 118): string {
+/** Two columns with the second one wrapped at 118 characters. */
+export function columns(rows: readonly (readonly [left: string, right: string])[]): string {
   const indent = 34;
-  const lines: string[] = [];
-  for (const [left, right] of rows) {
-    let line = `  ${left}`;
-    if (line.length >= indent) {
-      lines.push(line);
-      line = "";
-    }
-    line = line.padEnd(indent);
-    for (const word of right.split(" ")) {
-      if (line.length + word.length > width && line.trim() !== "") {
-        lines.push(line.trimEnd());
-        line = " ".repeat(indent);
-      }
-      line += `${word} `;
-    }
-    lines.push(line.trimEnd());
-  }
-  return lines.join("\n");
+  return rows.flatMap(([left, right]) => {
+    const lines = wrapped(right, 118 - indent).map((line) => " ".repeat(indent) + line);
+    const head = `  ${left}`;
+    if (head.length >= indent) return [head, ...lines];
+    return [head + at(lines, 0).slice(head.length), ...lines.slice(1)];
+  }).join("\n");
 }
 
 /** A row for each key of a run's configuration: its flag, and what the schema says; without defaults if another run

@@ -151,15 +151,6 @@ export function flagSource(args: Record<string, unknown>): ConfigSource {
   return { values, where: ([key]) => `--${flagName(String(key))}` };
 }
 
-/** Joins negative numbers to the flags before them: alone they look like flags. */
-function joinNumbers(argv: readonly string[], string: readonly string[]): string[] {
-  return argv.reduce<string[]>((joined, arg) => {
-    const last = joined.at(-1);
-    const isValue = /^-[\d.]/.test(arg) && last !== undefined && string.some((name) => last === `--${name}`);
-    return isValue ? [...joined.slice(0, -1), `${last}=${arg}`] : [...joined, arg];
-  }, []);
-}
-
 /** `parseArgs` that refuses unknown flags and arguments.
  * @throws {UsageError} on an unknown flag or a positional argument. */
 export function parseStrictly(
@@ -168,7 +159,7 @@ export function parseStrictly(
 ): Record<string, unknown> & { _: string[] } {
   const { positional = 0, string = [], boolean = [], negatable = [] } = options;
   let seen = 0;
-  const args = parseArgs(joinNumbers(argv, string), {
+  const args = parseArgs(argv, {
     string: [...string, "_"],
     boolean: [...boolean, "help"],
     collect: [...options.collect ?? []],
