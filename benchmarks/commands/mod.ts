@@ -8,6 +8,7 @@ import { evaluate } from "./eval.ts";
 import { exportCommand } from "./export.ts";
 import { fetchCommand } from "./fetch.ts";
 import { ls } from "./ls.ts";
+import { merge } from "./merge.ts";
 import { report } from "./report.ts";
 import { reproduce } from "./reproduce.ts";
 import { run } from "./run.ts";
@@ -22,6 +23,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map(Object.entries({
   report,
   compare,
   site,
+  merge,
   ls,
   validate,
   reproduce,

@@ -217,14 +217,14 @@ export function lmEvalResults(
 export type CellSamples = ReadonlyMap<string, readonly LmEvalSample[]>;
 
 /** Folder of a cell's files in `folder`. */
-function ownFolder(folder: string, named: NamedCell): string {
+export function samplesFolder(folder: string, named: NamedCell): string {
   return join(folder, sanitizeModelName(cellName(named)));
 }
 
 /** Whether `folder` holds samples of a cell. */
 export function hasSamples(folder: string, named: NamedCell): boolean {
   try {
-    return [...Deno.readDirSync(ownFolder(folder, named))].some(({ name }) => name.startsWith("samples_"));
+    return [...Deno.readDirSync(samplesFolder(folder, named))].some(({ name }) => name.startsWith("samples_"));
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;
@@ -233,7 +233,7 @@ export function hasSamples(folder: string, named: NamedCell): boolean {
 
 /** The latest samples file of a cell and task; undefined if it has none. */
 export function samplesFile(folder: string, named: NamedCell, task: string): string | undefined {
-  const own = ownFolder(folder, named);
+  const own = samplesFolder(folder, named);
   const start = `samples_${sanitizeModelName(task)}_`;
   try {
     // A stamp begins with a year: other tasks may have names that begin with this one's.
@@ -254,7 +254,7 @@ export function samplesFile(folder: string, named: NamedCell, task: string): str
  * @returns the files' paths, results first */
 export function writeLmEvalFiles(folder: string, record: DoneRecord, samples: CellSamples = new Map()): string[] {
   if (record.tasks.length === 0 && !record.perplexity.some(isRolling)) return [];
-  const own = ownFolder(folder, record);
+  const own = samplesFolder(folder, record);
   const stamp = lmEvalStamp(new Date(record.startedAt));
   const taskHashes = Object.fromEntries([...samples].map(([task, lines]) => [task, samplesHash(lines)]));
   const files: [name: string, content: string][] = [

@@ -34,7 +34,7 @@ const runFileSchema = z.object({
 });
 
 /** `run.json`, parsed. */
-type RunFile = z.infer<typeof runFileSchema>;
+export type RunFile = z.infer<typeof runFileSchema>;
 
 /** Writes `run.json`.
  * @throws {UsageError} when the folder holds a run of another model, engine or arithmetic. */

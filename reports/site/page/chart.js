@@ -155,6 +155,8 @@ function specOf(points, x, y, width) {
   const narrow = width < 600;
   return {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json",
+    // Vega makes this the label for screen readers.
+    description: `${y.title} against ${x.title}: ${points.length} points. The table holds the same numbers.`,
     background: null,
     width: width - 26,
     height: narrow ? 460 : 440,
@@ -241,11 +243,7 @@ export async function drawChart(list, { x, y }, pin) {
       : showTooltip(event, lines(item.datum, x, y))
   );
   next.addEventListener("click", (_event, item) => item?.datum?.row !== undefined && pin(rows[item.datum.row].id));
-  const holder = el("div", {
-    class: "plot",
-    role: "img",
-    "aria-label": `${y.title} against ${x.title}: ${points.length} points. The table holds the same numbers.`,
-  });
+  const holder = el("div", { class: "plot" });
   next.initialize(holder);
   await next.runAsync();
   if (turn !== wanted) return next.finalize();

@@ -1,0 +1,36 @@
+/** `bench merge`: several runs of one model as one.
+ *
+ * @module
+ */
+import { UsageError } from "../../core/util/errors.ts";
+import { counted } from "../../core/util/words.ts";
+import { mergeRuns } from "../records/merge_runs.ts";
+import type { Command } from "./command.ts";
+
+const HELP = `Joins runs of one model, such as parts of a run from several machines, into a new folder.
+
+Usage: deno task bench merge OUT DIR DIR...
+
+Runs are refused if model weights, data, engine, arithmetic or training differ. Methods, levels, seeds and measurements
+may differ. A cell in several runs is kept once if its results are equal; otherwise both records are named. Throughput
+stays with the machine that measured it.
+
+\`bench report\`, \`eval\` and \`export\` work on OUT. \`bench eval OUT\` asks for every method at every level with every seed,
+and runs the cells that no folder had.
+
+Exit codes: 0 done, 2 the runs cannot be merged`;
+
+/** `bench merge`. */
+export const merge: Command = {
+  usage: "OUT DIR DIR...",
+  summary: "join runs of one model into a new folder",
+  help: () => HELP,
+  flags: { positional: Infinity },
+  run: ({ _: [out, ...dirs] }) => {
+    if (out === undefined || dirs.length < 2) throw new UsageError("Two runs are needed: bench merge OUT DIR DIR...");
+    const { records, repeated } = mergeRuns(out, dirs);
+    const words = repeated === 0 ? "" : `, of which ${counted(repeated, "cell")} had equal results in several runs`;
+    console.log(`${counted(records, "record")} in ${out}${words}`);
+    return Promise.resolve(0);
+  },
+};

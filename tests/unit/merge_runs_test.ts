@@ -1,0 +1,93 @@
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { join } from "node:path";
+import { recordsToReport } from "../../benchmarks/commands/records_to_report.ts";
+import { mergeRuns } from "../../benchmarks/records/merge_runs.ts";
+import { readRunFile, writeRunFile } from "../../benchmarks/records/run_file.ts";
+import { readRecords, runPaths, writeRecord } from "../../benchmarks/records/store.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { at } from "../../core/util/indexing.ts";
+import { type CellRecord, runConfigSchema } from "../../core/schema/schema.ts";
+import { doneRecord, failedRecord } from "../support/reports_fixture.ts";
+import { folderTest } from "../support/weights_fixture.ts";
+
+const dense = doneRecord();
+const flap = doneRecord({ method: "flap", sparsity: 0.2, damage: 0.4 });
+const random = doneRecord({ method: "random", sparsity: 0.5, damage: 2 });
+
+const FINGERPRINT = {
+  weights: "a",
+  tokenizer: "b",
+  data: Object.fromEntries([
+    ...dense.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]),
+    ...dense.perplexity.map(({ corpus, dataset }) => [`perplexity ${corpus}/${dataset.split}`, dataset.sha256]),
+  ]),
+};
+
+/** Writes a run of `records`. */
+function writeRun(
+  out: string,
+  records: readonly CellRecord[],
+  { fingerprint = FINGERPRINT, engine = "tensorflow", ...config }: Record<string, unknown> & {
+    fingerprint?: typeof FINGERPRINT;
+    engine?: string;
+  } = {},
+): string {
+  Deno.mkdirSync(out, { recursive: true });
+  const cells = records.map(({ id, cell }) => ({ id, cell }));
+  const parsed = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, ...config, out });
+  writeRunFile({ config: parsed, engine, fingerprint, cells });
+  for (const record of records) writeRecord(out, record);
+  return out;
+}
+
+folderTest("mergeRuns() joins the cells of runs, which reports then read as one run", (folder) => {
+  // The dense model of the other machine has the same results and other times.
+  const elsewhere = { ...dense, seconds: 1, environment: { ...dense.environment, cpu: "Other CPU" } };
+  const a = writeRun(join(folder, "a"), [dense, flap]);
+  const failed = failedRecord({ method: "random", sparsity: 0.5 });
+  const b = writeRun(join(folder, "b"), [elsewhere, random], { methods: { id: "random" }, sparsity: 0.5 });
+  const c = writeRun(join(folder, "c"), [{ ...failed, id: random.id, cell: random.cell }]);
+  Deno.mkdirSync(join(runPaths(b).lmEval, `random-0.5-s0-${random.id}`.replace(/["<>:/|\\?*[\]]+/g, "__")), {
+    recursive: true,
+  });
+  const out = join(folder, "out");
+  assertEquals(mergeRuns(out, [c, a, b]), { records: 3, repeated: 2 });
+  const merged = new Map(recordsToReport(out).map((record) => [record.id, record]));
+  assertEquals(merged.get(dense.id), dense);
+  assertEquals(merged.get(flap.id), flap);
+  assertEquals(merged.get(random.id)?.state, "done");
+  const run = readRunFile(out)!;
+  assertEquals(run.config.methods.map(({ id }) => id), ["flap", "random"]);
+  assertEquals(run.config.sparsity, [0.2, 0.5]);
+  assertEquals(new Set(run.cells?.map(({ id }) => id)), new Set([dense.id, flap.id, random.id]));
+  assertEquals([...Deno.readDirSync(runPaths(out).lmEval)].length, 1);
+});
+
+folderTest("mergeRuns() names what differs, and writes nothing then", (folder) => {
+  const a = writeRun(join(folder, "a"), [dense, flap]);
+  const out = join(folder, "out");
+  const refused: [changes: Parameters<typeof writeRun>[2], what: string][] = [
+    [{ fingerprint: { ...FINGERPRINT, weights: "z" } }, "different weights of the model. "],
+    [
+      { fingerprint: { ...FINGERPRINT, data: { "task arc_easy": "z", "task openbookqa": "z" } } },
+      "different data of task arc_easy, data of task openbookqa. ",
+    ],
+    [{ engine: "wasm" }, "different engines (tensorflow and wasm). "],
+    [{ arithmetic: "fast" }, "different arithmetic. "],
+    [{ recover: "lora", training: {} }, "different settings (recover, training). "],
+  ];
+  for (const [i, [changes, what]] of refused.entries()) {
+    const b = writeRun(join(folder, `b${i}`), [random], changes);
+    const { message } = assertThrows(() => mergeRuns(out, [a, b]), UsageError);
+    assertStringIncludes(message, `Cannot merge "${a}" and "${b}": ${what}`);
+  }
+  const other = structuredClone(flap);
+  const measured = at(other.perplexity, 0);
+  measured.windowNll[0] = at(measured.windowNll, 0) + 1e-9;
+  const b = writeRun(join(folder, "b"), [other]);
+  const { message } = assertThrows(() => mergeRuns(out, [a, b]), UsageError);
+  assertStringIncludes(message, "different results of one cell");
+  for (const dir of [a, b]) assertStringIncludes(message, runPaths(dir).records);
+  assertThrows(() => mergeRuns(a, [a, b]), UsageError, "is not empty");
+  assertThrows(() => readRecords(out), UsageError, "holds no run");
+});
