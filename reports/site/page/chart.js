@@ -15,6 +15,9 @@ const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle
 /** Methods whose numbers stretch a scale. */
 const POOR = ["random", "magnitude"];
 
+/** Vega calls the handler of tooltips for marks that have one; the page writes its text itself. */
+const TOOLTIP = { value: "shown" };
+
 const nameOf = ({ label, asked, methodId }) => methodId === null ? label : `${label} at ${level(asked)}`;
 
 /** Text of a number on an axis. */
@@ -123,7 +126,7 @@ function specOf(points, x, y, width) {
       ? [{
         data: { values: positive(others) },
         mark: { type: "point", filled: true, color: ink.muted, opacity: 0.55, size: 60 },
-        encoding: { x: cx, y: cy },
+        encoding: { x: cx, y: cy, tooltip: TOOLTIP },
       }]
       : [],
     ...state.front === "yes"
@@ -142,13 +145,13 @@ function specOf(points, x, y, width) {
     {
       data: { values: positive(points) },
       mark: { type: "point", filled: true, opacity: 0.95, size: 75, clip: true, cursor: "pointer" },
-      encoding: { x: cx, y: cy, color, shape },
+      encoding: { x: cx, y: cy, color, shape, tooltip: TOOLTIP },
     },
     ...pinned.length > 0
       ? [{
         data: { values: pinned },
         mark: { type: "point", size: 230, strokeWidth: 2, color: ink.accent, clip: true },
-        encoding: { x: cx, y: cy },
+        encoding: { x: cx, y: cy, tooltip: TOOLTIP },
       }]
       : [],
   ];
@@ -237,11 +240,7 @@ export async function drawChart(list, { x, y }, pin) {
     expr: expressionInterpreter,
     hover: true,
   });
-  next.tooltip((_handler, event, item) =>
-    item?.datum?.row === undefined && item?.datum?.paper === undefined
-      ? hideTooltip()
-      : showTooltip(event, lines(item.datum, x, y))
-  );
+  next.tooltip((_handler, event, item, value) => value ? showTooltip(event, lines(item.datum, x, y)) : hideTooltip());
   next.addEventListener("click", (_event, item) => item?.datum?.row !== undefined && pin(rows[item.datum.row].id));
   const holder = el("div", { class: "plot" });
   next.initialize(holder);
@@ -255,7 +254,8 @@ export async function drawChart(list, { x, y }, pin) {
 /** The chart's points on the screen, for tests and scripts: row id and place of each. */
 globalThis.chartPoints = () => {
   const box = document.querySelector("#chart canvas").getBoundingClientRect();
-  const [left, top] = view.origin();
+  const { left: aside = 0, top: above = 0 } = view.padding();
+  const [left, top] = [view.origin()[0] + aside, view.origin()[1] + above];
   const found = [];
   const walk = (item, dx, dy) => {
     for (const group of item.items ?? []) {
