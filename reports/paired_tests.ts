@@ -16,7 +16,7 @@ export const CLEAR = "We call a lead clear if the corrected paired test is signi
 /** What is tested and how, in words. */
 export const PAIRED_TESTS =
   "Tests pair the same windows or examples, averaged over seeds: McNemar's exact test for a task with one seed, " +
-  "sign flips otherwise.";
+  "sign flips otherwise. Neighbouring windows flip together.";
 
 /** The best row of a level against another. */
 export interface Comparison {
@@ -49,14 +49,24 @@ const isBinary = (row: Row, column: Column) =>
 /** Resampled units at most: longer lists are summed in this many blocks first, which keeps the mean and its spread. */
 const MOST_UNITS = 250;
 
-/** Sums of every `MOST_UNITS`th value, on the scale of one value. */
-function inBlocks(values: number[]): number[] {
-  if (values.length <= MOST_UNITS) return values;
-  return Array.from({ length: MOST_UNITS }, (_, k) => {
-    let sum = 0;
-    for (let i = k; i < values.length; i += MOST_UNITS) sum += at(values, i);
-    return sum * MOST_UNITS / values.length;
-  });
+/** Sums of `blocks` groups of values, on the scale of one value; `blockOf` gives the group of a place. */
+function summed(values: readonly number[], blocks: number, blockOf: (place: number) => number): number[] {
+  const sums = Array<number>(blocks).fill(0);
+  for (const [i, value] of values.entries()) sums[blockOf(i)]! += value * blocks / values.length;
+  return sums;
+}
+
+/** What is resampled of a column's numbers. Windows of one text in a row depend on each other, so neighbours stay
+ * together, in blocks as long as the cube root of their number (Kunsch 1989). Examples, and documents of protocol c,
+ * stand alone. */
+export function resampled({ kind, metric }: Column, values: readonly number[]): number[] {
+  const n = values.length;
+  if (kind === "perplexity" && metric === "perplexity") {
+    const blocks = Math.min(MOST_UNITS, Math.ceil(n / Math.floor(Math.cbrt(n))));
+    return summed(values, blocks, (place) => Math.floor(place * blocks / n));
+  }
+  const blocks = Math.min(MOST_UNITS, n);
+  return summed(values, blocks, (place) => place % blocks);
 }
 
 /** A test whose p value and interval are not corrected yet. */
@@ -87,7 +97,9 @@ export function pairedTest(column: Column, best: Row, other: Row): RawTest | nul
   if (isBinary(best, column) && isBinary(other, column)) {
     return { other, seeds, kind: "mcnemar", test: mcnemar(better, worse) };
   }
-  return { other, seeds, kind: "permutation", test: signFlipTest(inBlocks(better), inBlocks(worse), { seed: 0 }) };
+  const units = (values: number[]) => resampled(column, values);
+  const weights = units(own.map(() => 1));
+  return { other, seeds, kind: "permutation", test: signFlipTest(units(better), units(worse), { seed: 0, weights }) };
 }
 
 /** Corrects the tests of one table by Holm, p values and intervals alike; in the order given. */

@@ -51,6 +51,8 @@ interface SignFlipOptions {
   seed: number;
   /** Number of random sign patterns, if there are more than {@linkcode MOST_PATTERNS} in all. */
   resamples?: number;
+  /** How much each difference counts for in the mean, where they are sums over unequal groups; their mean is 1. */
+  weights?: readonly number[];
 }
 
 /** A paired test of a zero mean difference, and the interval that belongs to it. */
@@ -98,15 +100,19 @@ function groupSums(values: readonly number[]): Float64Array[] {
   });
 }
 
-/** Sums of `values` under patterns of signs, and the sums of these signs: all patterns where these are at most
+/** Sums of `values` under patterns of signs, and the sums of `weights` under the same: all patterns where these are at most
  * {@linkcode MOST_PATTERNS}, else random ones. */
-function flippedSums(values: readonly number[], { seed, resamples = MOST_PATTERNS }: SignFlipOptions) {
+function flippedSums(
+  values: readonly number[],
+  weights: readonly number[],
+  { seed, resamples = MOST_PATTERNS }: SignFlipOptions,
+) {
   const all = 2 ** values.length;
   const isExact = all <= MOST_PATTERNS;
   const rng = createRng(seed, "permutation");
   const sums = new Float64Array(isExact ? all : resamples);
   const signs = new Float64Array(sums.length);
-  const [ofValues, ofSigns] = [groupSums(values), groupSums(values.map(() => 1))];
+  const [ofValues, ofSigns] = [groupSums(values), groupSums(weights)];
   for (let r = 0; r < sums.length; r++) {
     // 32 signs a draw.
     let bits = r;
@@ -127,7 +133,8 @@ function flippedSums(values: readonly number[], { seed, resamples = MOST_PATTERN
 export function signFlipTest(a: readonly number[], b: readonly number[], options: SignFlipOptions): PairedTest {
   const values = differences(a, b);
   if (values.length === 0) throw new RangeError("A permutation test needs at least one pair: current 0");
-  const { sums, signs, isExact } = flippedSums(values, options);
+  const { weights = values.map(() => 1) } = options;
+  const { sums, signs, isExact } = flippedSums(values, weights, options);
   // The observed pattern counts as one of the random ones.
   const own = isExact ? 0 : 1;
   const total = values.reduce((sum, value) => sum + value, 0);
@@ -140,7 +147,8 @@ export function signFlipTest(a: readonly number[], b: readonly number[], options
     return extreme;
   };
   const pOf = (shift: number) => extremeAt(shift) / (sums.length + own);
-  const range = Math.max(...values) - Math.min(...values);
+  const shifts = values.map((value, i) => value / at(weights, i));
+  const range = Math.max(...shifts) - Math.min(...shifts);
   return {
     mean: centre,
     p: pOf(0),

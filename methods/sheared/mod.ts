@@ -75,7 +75,7 @@ type Options = z.infer<typeof options>;
 /** Learns hard-concrete masks under Lagrange multipliers towards the budget's shape. */
 export const sheared: Method<typeof options> = defineMethod({
   id: "sheared",
-  version: 1,
+  version: 2,
   summary: "Learns hard-concrete masks, pulled to the budget's shape or one of its own by Lagrange multipliers",
   source: "Xia et al. 2024, arXiv:2310.06694, section 3.1",
   display: { order: 10, colour: "#CC79A7" },

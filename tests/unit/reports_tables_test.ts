@@ -146,7 +146,7 @@ Deno.test("glance() names the winner of each level and says whether its lead is 
   assertEquals(lines.map(({ level }) => level), ["20 % asked", "40 % asked"]);
   for (const { findings } of lines) {
     assertEquals(findings[0]!.best, "mask-prune");
-    assertMatch(findings[0]!.verdict, /^clearly best; runner-up flap: .* % worse \[.*\], p\u00a0<\u00a00\.001$/);
+    assertMatch(findings[0]!.verdict, /^clearly best; runner-up flap: .* % worse \[.*\], p\u00a0=\u00a00\.001$/);
     assertMatch(findings[1]!.verdict, /^no clear lead over flap/);
     assertMatch(findings[2]!.value, /^pp512 1\.\d\d to 1\.\d\d ×, tg128/);
   }
