@@ -4,7 +4,7 @@
  * @module
  */
 import { join } from "node:path";
-import { unknownName, UsageError } from "../core/util/errors.ts";
+import { UsageError } from "../core/util/errors.ts";
 import { at } from "../core/util/indexing.ts";
 import { storedBytes } from "../core/formats/quantize.ts";
 import { type FloatDtype, writeSafetensors } from "../core/formats/safetensors.ts";
@@ -126,7 +126,6 @@ function writeWeights(folder: string, source: WeightSource, dtype: FloatDtype, m
  * @throws {UsageError} when layers have unequal widths, the family's `config.json` cannot describe the model, or a
  *   value does not fit the storage type. */
 export function exportHfFolder(source: WeightSource, options: HfExportOptions): void {
-  if (!(options.dtype in TORCH_NAMES)) throw unknownName("dtype", options.dtype, Object.keys(TORCH_NAMES));
   const { to, dtype, maxShardBytes = DEFAULT_SHARD_BYTES, tokenizer, files = {} } = options;
   requireUniform(source.config);
   requireLoadable(source.config);

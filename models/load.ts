@@ -36,16 +36,6 @@ export interface OpenedModel {
 /** Folder of the bundled model. */
 const tinyFolder = () => fileURLToPath(new URL("./tiny", import.meta.url));
 
-/** Whether `path` is a file or a folder; null if there is nothing.
- * @throws {UsageError} when access is denied. */
-function kindOf(path: string): ReturnType<typeof kindOfPath> {
-  try {
-    return kindOfPath(path);
-  } catch (error) {
-    throw new UsageError(`${path}: cannot be opened (${error instanceof Error ? error.message : String(error)})`);
-  }
-}
-
 /** Opens the weights of a Hugging Face folder: `config.json` and safetensors, sharded or not. The checksum covers
  * `config.json` and then the safetensors files in name order.
  *
@@ -56,7 +46,9 @@ function kindOf(path: string): ReturnType<typeof kindOfPath> {
  * @throws {FileFormatError} when a file is damaged, or the tensors do not fit the configuration. */
 export function openFolderModel(folder: string, path: string = folder, known?: KnownHash): WeightSource {
   const configPath = join(folder, "config.json");
-  if (kindOf(configPath) === null) throw new UsageError(`${folder}: has no config.json, so it is not a model folder`);
+  if (kindOfPath(configPath) === null) {
+    throw new UsageError(`${folder}: has no config.json, so it is not a model folder`);
+  }
   const config = fromHfConfig(readJsonObject(configPath), configPath);
   const tensors = hfTensors(familyOf(config), config);
   const checkpoint = openSafetensorsFolder(folder);
@@ -105,7 +97,7 @@ export function openFolderModel(folder: string, path: string = folder, known?: K
 export function readShape(path: string): DecoderConfig {
   const place = path === "tiny" ? tinyFolder() : path;
   const configPath = join(place, "config.json");
-  if (kindOf(place) === "folder" && kindOf(configPath) !== null) {
+  if (kindOfPath(place) === "folder" && kindOfPath(configPath) !== null) {
     return fromHfConfig(readJsonObject(configPath), configPath);
   }
   const { source } = openParts(path);
@@ -115,7 +107,7 @@ export function readShape(path: string): DecoderConfig {
 
 /** Whether a model folder has `config.json` and no weights. */
 export function isShapeOnly(path: string): boolean {
-  if (path === "tiny" || kindOf(path) !== "folder" || kindOf(join(path, "config.json")) === null) return false;
+  if (path === "tiny" || kindOfPath(path) !== "folder" || kindOfPath(join(path, "config.json")) === null) return false;
   return ![...Deno.readDirSync(path)].some(({ name }) => name.endsWith(".safetensors"));
 }
 
@@ -126,7 +118,7 @@ function openParts(
 ): { source: WeightSource; definition: TokenizerDefinition; definedIn: string } {
   const isTiny = path === "tiny";
   const place = isTiny ? tinyFolder() : path;
-  const kind = kindOf(place);
+  const kind = kindOfPath(place);
   if (kind === null) {
     throw new UsageError(
       isTiny

@@ -1,6 +1,6 @@
 /** Results in the files of lm-evaluation-harness 0.4.13, so that scripts written for them read ours:
- * `results_<stamp>.json`, one per cell, and `samples_<task>_<stamp>.jsonl`, one per task. The key `pruning` holds what
- * its format has no place for.
+ * `results_<stamp>.json`, one per cell, and `samples_<task>_<stamp>.jsonl`, one per task. The key `pruning` names the
+ * cell and says what was removed; its record has the rest.
  *
  * @module
  */
@@ -103,32 +103,6 @@ function rollingEntry({ corpus, documents, windows, dataset }: PerplexityResult)
   };
 }
 
-/** The fields of the record that the file has nowhere else, without long ones. */
-function pruningEntry(record: DoneRecord): Record<string, unknown> {
-  const { schemaVersion, id, cell, size, denseSize, weights, calibrationData } = record;
-  const { environment, throughput, memory, timings } = record;
-  return {
-    schemaVersion,
-    id,
-    cell,
-    size,
-    denseSize,
-    weights,
-    calibrationData,
-    tasks: Object.fromEntries(
-      record.tasks.map(({ task, bosPolicy, chance, dataset, seconds }) => [
-        task,
-        { bosPolicy, chance, dataset, seconds },
-      ]),
-    ),
-    perplexity: record.perplexity.map(({ windowNll: _long, documentWords: _too, ...perplexity }) => perplexity),
-    throughput,
-    memory,
-    timings,
-    environment,
-  };
-}
-
 const byName = <Value>(entries: readonly TaskEntry[], value: (entry: TaskEntry) => Value): Record<string, Value> =>
   Object.fromEntries(entries.map((entry) => [entry.task, value(entry)]));
 
@@ -209,7 +183,7 @@ export function lmEvalResults(
     chat_template: null,
     chat_template_sha: null,
     total_evaluation_time_seconds: floatRepr(record.seconds),
-    pruning: pruningEntry(record),
+    pruning: { id: record.id, cell: record.cell, size: record.size, denseSize: record.denseSize },
   };
 }
 

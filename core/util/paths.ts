@@ -3,11 +3,13 @@
  * @module
  */
 
+import { UsageError } from "./errors.ts";
+
 /** Error codes of paths that cannot exist: too long, or a circle of links. */
 const IMPOSSIBLE = new Set<unknown>(["ENAMETOOLONG", "ELOOP"]);
 
 /** Whether `path` is a file or a folder; null for nothing, "other" for anything else, such as a pipe.
- * @throws {Error} of the operating system if access is denied. */
+ * @throws {UsageError} when access is denied. */
 export function kindOfPath(path: string): "file" | "folder" | "other" | null {
   if (path.includes("\0")) return null;
   try {
@@ -16,7 +18,7 @@ export function kindOfPath(path: string): "file" | "folder" | "other" | null {
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return null;
     if (error instanceof Error && "code" in error && IMPOSSIBLE.has(error.code)) return null;
-    throw error;
+    throw new UsageError(`${path}: cannot be opened (${error instanceof Error ? error.message : String(error)})`);
   }
 }
 

@@ -167,22 +167,6 @@ export function signFlipTest(a: readonly number[], b: readonly number[], options
   };
 }
 
-/** The nearest values, in the sense of least squares, that do not fall: pool adjacent violators (Ayer et al. 1955). */
-export function monotone(values: readonly number[]): number[] {
-  const pools: { mean: number; count: number }[] = [];
-  for (const value of values) {
-    pools.push({ mean: value, count: 1 });
-    while (pools.length > 1) {
-      const [a, b] = [at(pools, pools.length - 2), at(pools, pools.length - 1)];
-      if (a.mean <= b.mean) break;
-      pools.splice(-2);
-      const count = a.count + b.count;
-      pools.push({ mean: (a.mean * a.count + b.mean * b.count) / count, count });
-    }
-  }
-  return pools.flatMap(({ mean, count }) => Array<number>(count).fill(mean));
-}
-
 /** At most `most` of `items`: the first, the last, and evenly spaced ones between. `most` is at least 2. */
 export function evenlySpaced<T>(items: readonly T[], most: number): T[] {
   if (items.length <= most) return [...items];

@@ -6,7 +6,8 @@ import * as tf from "@tensorflow/tfjs";
 import { giveWay } from "../../core/engine/give_way.ts";
 import { matMul2d, readFlat } from "../../core/engine/ops.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import { at } from "../../core/util/indexing.ts";
+import { at, entry } from "../../core/util/indexing.ts";
+import { WRITING_NAMES } from "../../models/config.ts";
 import type { ObservedSite, TokenBatch } from "../../models/layers.ts";
 import { forwardByLayers } from "../../models/layerwise.ts";
 import type { LayerMasks } from "../../models/masks.ts";
@@ -129,23 +130,16 @@ function addBatch(total: Moments, values: Float32Array, { batch, length }: Token
  * `BiasGPT.add_batch`), in which the first window does not count. Theirs sums over the tokens, a factor common to all
  * units of windows of one length. */
 export async function inputStatistics(context: MethodContext<unknown>): Promise<LayerStatistics[]> {
+  const names = ["mean", "variance", "fluctuation"] as const;
   const stored = await rememberLayers(context, "input statistics by window", async () => {
     const layers = await statisticsByLayers(context);
-    return layers.map(({ output, down }) => ({
-      "output.mean": output.mean,
-      "output.variance": output.variance,
-      "output.fluctuation": output.fluctuation,
-      "down.mean": down.mean,
-      "down.variance": down.variance,
-      "down.fluctuation": down.fluctuation,
-    }));
+    const vectors = (own: LayerStatistics) =>
+      WRITING_NAMES.flatMap((site) => names.map((name) => [`${site}.${name}`, own[site][name]] as const));
+    return layers.map((own): Record<string, Float64Array> => Object.fromEntries(vectors(own)));
   });
   return stored.map((own) => {
-    const site = (name: ObservedSite): SiteStatistics => ({
-      mean: own[`${name}.mean`],
-      variance: own[`${name}.variance`],
-      fluctuation: own[`${name}.fluctuation`],
-    });
+    const site = (site: ObservedSite) =>
+      Object.fromEntries(names.map((name) => [name, entry(own, `${site}.${name}`)])) as unknown as SiteStatistics;
     return { output: site("output"), down: site("down") };
   });
 }

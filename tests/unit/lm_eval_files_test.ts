@@ -132,7 +132,6 @@ Deno.test("lmEvalResults() has the keys of a results file in their order, and ou
   assertEquals(results.config.model_num_parameters, done.size.parameters);
   assertEquals(typeof results.total_evaluation_time_seconds, "string");
   assertEquals((results.pruning.cell as { sparsity: number }).sparsity, 0.25);
-  assertEquals((results.pruning.perplexity as unknown[]).length, 2);
 });
 
 folderTest("writeLmEvalFiles() writes results and samples of a cell side by side", async (folder) => {

@@ -5,7 +5,6 @@ import {
   holmLevels,
   mcnemarExact,
   mcnemarTest,
-  monotone,
   sampleSd,
   signFlipTest,
   standardError,
@@ -147,24 +146,4 @@ Deno.test("studentT95() gives the published quantiles of Student's t", () => {
   // Table of the t distribution, two-sided 5 %.
   const published = { 1: 12.706, 2: 4.303, 4: 2.776, 5: 2.571, 7: 2.365, 10: 2.228, 20: 2.086, 30: 2.042, 120: 1.98 };
   for (const [df, t] of Object.entries(published)) assertAlmostEquals(studentT95(Number(df)), t, 0.003, df);
-});
-
-/** The same by the minimax formula: max over starts of the min over ends of the mean between them. */
-function monotoneByMeans(values: number[]): number[] {
-  const mean = (from: number, to: number) => values.slice(from, to + 1).reduce((a, b) => a + b, 0) / (to - from + 1);
-  return values.map((_, i) => {
-    const starts = Array.from({ length: i + 1 }, (_, from) => {
-      const ends = Array.from({ length: values.length - i }, (_, k) => mean(from, i + k));
-      return Math.min(...ends);
-    });
-    return Math.max(...starts);
-  });
-}
-
-Deno.test("monotone() gives the least-squares values that do not fall", () => {
-  assertEquals(monotone([1, 3, 2, 4]), [1, 2.5, 2.5, 4]);
-  fc.assert(fc.property(fc.array(fc.integer({ min: 0, max: 50 }), { minLength: 1, maxLength: 9 }), (values) => {
-    const expected = monotoneByMeans(values);
-    monotone(values).forEach((value, i) => assertAlmostEquals(value, at(expected, i), 1e-9));
-  }));
 });
