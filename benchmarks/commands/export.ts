@@ -28,7 +28,7 @@ Formats:
 Flags:
   --format NAME   hf or gguf
   --run DIR       folder of the run
-  --to PATH       folder or file (default: exports/NAME in the run's folder); it may replace an earlier export
+  --to PATH       folder or file (default: exports/NAME in the run's folder)
   --dtype TYPE    f32, f16, bf16; q8_0 for gguf (default: the original's 16-bit type, else f32: no rounding)
   --pad           pad layers of unequal width with zeros to the widest: same outputs, larger file
   --model PATH    the dense model (default: the path in the record)

@@ -6,7 +6,6 @@ import { dirname, join } from "node:path";
 import { startEngine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
-import { openGguf } from "../../core/formats/gguf.ts";
 import type { GgufEntry } from "../../core/formats/gguf_write.ts";
 import type { StoredType } from "../../core/formats/quantize.ts";
 import { FLOAT_DTYPES, type FloatDtype } from "../../core/formats/safetensors.ts";
@@ -56,21 +55,12 @@ export interface ExportOptions {
   model?: string;
 }
 
-/** Marks a folder as an export, and holds the record. */
-const RECORD_FILE = "maskprune.json";
-/** Marks a GGUF file as an export. */
-const CELL_KEY = "maskprune.cell";
-
 /** Files of a model folder that go with every copy of the model: settings, chat template, licences. */
 const COMPANION = new RegExp(
   "^(generation_config\\.json|special_tokens_map\\.json|chat_template\\.jinja|tokenizer\\.model|" +
     "(LICEN[CS]E|NOTICE|USE_POLICY)(\\..*)?)$",
   "i",
 );
-
-/** Other files of an exported folder. */
-const EXPORTED =
-  /^(config|tokenizer|tokenizer_config|maskprune)\.json$|^model.*\.safetensors(\.index\.json)?$|^README\.md$/;
 
 /** Weights of the cell: stored ones, the dense ones without the removed units, or ones that the record's engine
  * rebuilds.
@@ -120,36 +110,6 @@ export function defaultType(record: DoneRecord, format: ExportFormat): StoredTyp
   return halfType(record, format) ?? "F32";
 }
 
-/** Refuses to replace what is not an export.
- * @throws {UsageError} when there is something else at `to`. */
-function checkReplaceable(to: string, format: ExportFormat): void {
-  const kind = kindOfPath(to);
-  if (kind === null) return;
-  const refuse = (reason: string): never => {
-    throw new UsageError(`"${to}" exists and ${reason}: remove it or choose another --to`);
-  };
-  if (format === "hf") {
-    const names = kind === "folder" ? [...Deno.readDirSync(to)].map(({ name }) => name) : ["a file"];
-    if (names.length > 0 && !names.includes(RECORD_FILE)) refuse("is not an hf export");
-    const foreign = names.find((name) => !EXPORTED.test(name) && !COMPANION.test(name));
-    if (foreign !== undefined) refuse(`has "${foreign}", which no export wrote`);
-  } else if (kind !== "file" || !isGgufExport(to)) refuse("is not a gguf export");
-}
-
-function isGgufExport(path: string): boolean {
-  try {
-    const file = openGguf(path);
-    try {
-      return file.metadata.has(CELL_KEY);
-    } finally {
-      file.close();
-    }
-  } catch (error) {
-    if (error instanceof UsageError) return false;
-    throw error;
-  }
-}
-
 /** Where the dense model lies. */
 const densePath = ({ model, out, record }: ExportOptions): string => model ?? storedPath(out, record.cell.model);
 
@@ -190,7 +150,7 @@ function writeHf(
   const { record, to } = options;
   const files: Record<string, string | Uint8Array> = companionFiles(densePath(options));
   files["README.md"] = card;
-  files[RECORD_FILE] = JSON.stringify({ format: "hf", type, padded, record });
+  files["maskprune.json"] = JSON.stringify({ format: "hf", type, padded, record });
   exportHfFolder(source, { to, dtype: type, tokenizer: tokenizerDefinition, files });
 }
 
@@ -209,13 +169,13 @@ function writeGgufFile(
     tokenizer: ggufTokenizerMetadata(definition, tokenizer, source.config.vocabSize),
     metadata: new Map<string, GgufEntry>([
       ["general.name", { text: exportTitle(record) }],
-      [CELL_KEY, { text: record.id }],
+      ["maskprune.cell", { text: record.id }],
       ["maskprune.card", { text: card }],
     ]),
   });
 }
 
-/** Exports a cell's model, whole or not at all; it may replace an earlier export. Unless weights are rebuilt, no
+/** Exports a cell's model, whole or not at all. Unless weights are rebuilt, no
  * engine is needed and one tensor is held at a time.
  * @returns remarks for the user, a sentence each
  * @throws {UsageError} when the cell's weights were not kept, the model has changed, its layers are unequal, the
@@ -225,7 +185,7 @@ export async function exportCell(options: ExportOptions): Promise<string[]> {
   const opened = await openModel(densePath(options));
   let measured: WeightSource | undefined;
   try {
-    checkReplaceable(to, format);
+    if (kindOfPath(to) !== null) throw new UsageError(`"${to}" exists: remove it or choose another --to`);
     measured = await cellSource(record, opened.source, out);
     const source = uniform(measured, options);
     const padded = source !== measured;

@@ -115,14 +115,15 @@ export async function timeCells(dir: string, flags: Flags): Promise<void> {
       const label = own === undefined ? "dense" : labels.get(own) ?? own;
       console.error(label);
       timed.push({ id: own, label, results: await timeSides(dense, undefined, choice) });
-      const to = join(session.folder, "cell.gguf");
       for (const record of done.filter((record) => !isDense(record))) {
         const label = labels.get(record.id) ?? record.id;
+        const to = join(session.folder, `${record.id}.gguf`);
         console.error(label);
         try {
           await exportCell({ record, out: dir, format: "gguf", to, type, model });
           const results = await withSides(to, session, (sides) => timeSides(sides, dense, choice));
           timed.push({ id: record.id, label, results });
+          Deno.removeSync(to);
         } catch (error) {
           if (!(error instanceof UsageError)) throw error;
           console.error(`  left out: ${error.message}`);

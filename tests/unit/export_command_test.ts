@@ -168,7 +168,7 @@ worldTest("exportCommand() writes models that lost a layer and hidden dimensions
 worldTest("exportCommand() finds a cell by the start of its name or id, and writes GGUF", async ({ out, store }) => {
   const { record } = store(PLANS.uniform, "flap");
   for (const cell of ["flap", record.id.slice(0, 6)]) {
-    const to = join(out, "x.gguf");
+    const to = join(out, `${cell}.gguf`);
     const { code, err } = await run(cell, "--run", out, "--format", "gguf", "--dtype", "q8_0", "--to", to);
     assertEquals(code, 0);
     assertStringIncludes(err, "rounded to Q8_0");
@@ -196,25 +196,14 @@ worldTest("exportCommand() pads unequal layers when asked, and else proposes it"
   assertStringIncludes(Deno.readTextFileSync(join(to, "README.md")), "padded to the widest with zeros");
 });
 
-worldTest("exportCommand() replaces an export of its own and nothing else", async ({ out, model, store }) => {
+worldTest("exportCommand() replaces nothing", async ({ out, store }) => {
   const { path } = store(PLANS.uniform, "flap");
   for (const format of ["hf", "gguf"]) {
     const to = join(out, `own-${format}`);
-    for (let i = 0; i < 2; i++) assertEquals((await run(path, "--format", format, "--to", to)).code, 0);
-    const taken = join(out, `taken-${format}`);
-    Deno.writeTextFileSync(taken, "precious");
-    for (const place of [taken, model]) {
-      const attempt = () => run(path, "--format", format, "--to", place);
-      await assertRejects(attempt, UsageError, `"${place}" exists and is not`);
-    }
-    assertEquals(Deno.readTextFileSync(taken), "precious");
+    Deno.writeTextFileSync(to, "precious");
+    await assertRejects(() => run(path, "--format", format, "--to", to), UsageError, `"${to}" exists`);
+    assertEquals(Deno.readTextFileSync(to), "precious");
   }
-  const notes = join(out, "own-hf", "notes.txt");
-  Deno.writeTextFileSync(notes, "precious");
-  const attempt = () => run(path, "--format", "hf", "--to", join(out, "own-hf"));
-  await assertRejects(attempt, UsageError, 'has "notes.txt", which no export wrote');
-  assertEquals(Deno.readTextFileSync(notes), "precious");
-  assertEquals(Deno.readTextFileSync(join(model, "LICENSE")), "mine");
 });
 
 worldTest("exportCommand() refuses cells that it cannot rebuild", async ({ out, model, opened, store }) => {
