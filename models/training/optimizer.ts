@@ -207,13 +207,6 @@ export async function stepParameters(optimizer: Optimizer, gradients: Record<str
   return norm;
 }
 
-/** {@linkcode stepParameters} with gradients on the device, one per parameter; they stay the caller's to free. */
-export async function applyGradients(optimizer: Optimizer, gradients: Record<string, tf.Tensor>): Promise<number> {
-  const names = Object.keys(gradients);
-  const values = await readTensors(Object.values(gradients));
-  return await stepParameters(optimizer, Object.fromEntries(names.map((name, i) => [name, at(values, i)])));
-}
-
 /** Copies the state; what the device has must have been fetched. */
 export function exportOptimizer({ groups, step, moments }: Optimizer): OptimizerState {
   const tensors = new Map<string, HostTensor>();
