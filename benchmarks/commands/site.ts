@@ -2,8 +2,9 @@
  *
  * @module
  */
-import { basename, relative, resolve } from "node:path";
+import { basename, join, relative, resolve } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
+import { isThere } from "../../core/util/paths.ts";
 import type { CellRecord } from "../../core/schema/schema.ts";
 import type { LmEvalSample } from "../records/lm_eval_samples.ts";
 import { samplesFile } from "../records/lm_eval_files.ts";
@@ -68,6 +69,9 @@ async function writePage(dirs: readonly string[], out: string): Promise<void> {
     import("./reports.ts"),
     import("../../reports/site/write_site.ts"),
   ]);
+  if (isThere(join(out, "index.html")) && !isThere(join(out, "data.js"))) {
+    throw new UsageError(`"${join(out, "index.html")}" is not of an earlier page: choose another --out`);
+  }
   const names = namesOf(dirs);
   const found = dirs.map((dir, i) => {
     const records = recordsToReport(dir);

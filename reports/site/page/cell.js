@@ -31,12 +31,19 @@ function sparkline(label, lines) {
   return el(
     "figure",
     { class: "small" },
-    draw("svg", { viewBox: "0 0 300 70", role: "img", "aria-label": label }, ...drawn),
+    draw("svg", { viewBox: "0 0 300 70", preserveAspectRatio: "none", role: "img", "aria-label": label }, ...drawn),
     el("figcaption", {}, label),
   );
 }
 
-const steps = (parts) => parts.flatMap((part, l) => [[l, 100 * part], [l + 1, 100 * part]]);
+/** Kept widths by layer: a drawing where layers differ, else one number. */
+function widths(what, parts) {
+  if (parts.length === 0) return null;
+  const [low, high] = [Math.min(...parts), Math.max(...parts)].map((part) => (100 * part).toFixed(0));
+  if (low === high) return el("p", { class: "meta" }, `${what} kept: ${low} % in every layer`);
+  const steps = parts.flatMap((part, l) => [[l, 100 * part], [l + 1, 100 * part]]);
+  return sparkline(`${what} kept by layer: ${low} to ${high} %`, [steps]);
+}
 
 const command = (text) => el("code", { class: "command", tabindex: "0" }, text);
 
@@ -44,7 +51,6 @@ function seedParts(
   { seed, record, reproduce, exported, ffn, heads, curves, timings, seconds: whole, peak, environment, startedAt },
   isOnly,
 ) {
-  const range = (parts) => `${(100 * Math.min(...parts)).toFixed(0)} to ${(100 * Math.max(...parts)).toFixed(0)} %`;
   const cost = [
     ["pruning", timings.pruneS],
     ["learning", timings.learnS],
@@ -58,8 +64,8 @@ function seedParts(
     el("p", { class: "meta" }, "Make this cell again, and write its model:"),
     command(reproduce),
     command(exported),
-    ffn.length > 0 ? sparkline(`FFN channels kept by layer: ${range(ffn)}`, [steps(ffn)]) : null,
-    heads.length > 0 ? sparkline(`query heads kept by layer: ${range(heads)}`, [steps(heads)]) : null,
+    widths("FFN channels", ffn),
+    widths("query heads", heads),
     curves.filter(({ points }) => points.length > 1).map(({ stage, points }) =>
       sparkline(
         `${stage}: loss from ${points[0][1].toPrecision(3)} to ${points.at(-1)[1].toPrecision(3)} in ${

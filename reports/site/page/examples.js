@@ -33,11 +33,12 @@ const sourceOf = (row, task) => ({ ...logged(row, task), id: row.cells[0].id });
 /** Most examples on the page at once. */
 const MOST = 50;
 
-const SHOWN = {
-  broken: ["right before, wrong now", (a, b) => a.right && !b.right],
-  repaired: ["wrong before, right now", (a, b) => !a.right && b.right],
+/** Which examples to show, by the answers of the first and of the second row. */
+const shownOf = (a, b) => ({
+  broken: [`${a} right, ${b} wrong`, (x, y) => x.right && !y.right],
+  repaired: [`${a} wrong, ${b} right`, (x, y) => !x.right && y.right],
   all: ["all examples", () => true],
-};
+});
 
 function choices(example, names) {
   const best = Math.max(...example.logLikelihoods);
@@ -62,10 +63,12 @@ function choices(example, names) {
 /** Examples of the first two rows of `pinned` that have a logged task in common; null where there are none. */
 export function examplesOf(pinned) {
   const withFiles = pinned.filter((row) => filesOf(row).length > 0);
-  const [a, b] = withFiles;
+  // The dense model first: what pruning broke and repaired is told from it.
+  const [a, b] = withFiles.toSorted((x, y) => Number(x.methodId !== null) - Number(y.methodId !== null));
   if (!a || !b) return null;
   const common = filesOf(a).map(({ task }) => task).filter((task) => logged(b, task));
   if (common.length === 0) return null;
+  const kinds = shownOf(nameOf(a), nameOf(b));
   const list = el("div", { class: "examples" });
   const view = { task: common[0], show: "broken", search: "" };
   const refresh = async () => {
@@ -74,7 +77,7 @@ export function examplesOf(pinned) {
       const [before, after] = await Promise.all([load(sourceOf(a, view.task)), load(sourceOf(b, view.task))]);
       const pairs = before.flatMap((one, i) => after[i]?.context === one.context ? [[one, after[i]]] : []);
       const found = pairs.filter(([x, y]) =>
-        SHOWN[view.show][1](x, y) &&
+        kinds[view.show][1](x, y) &&
         `${x.context} ${x.choices.join(" ")}`.toLowerCase().includes(view.search.toLowerCase())
       );
       list.replaceChildren(
@@ -108,7 +111,7 @@ export function examplesOf(pinned) {
       "div",
       { class: "controls" },
       choice("task", common.map((task) => [task, task]), view.task, (task) => change({ task })),
-      choice("show", Object.entries(SHOWN).map(([id, [text]]) => [id, text]), view.show, (show) => change({ show })),
+      choice("show", Object.entries(kinds).map(([id, [text]]) => [id, text]), view.show, (show) => change({ show })),
       el(
         "label",
         {},

@@ -60,13 +60,13 @@ const shownRows = () =>
       OF_ALL.every((name) => !state.filters[name] || state.filters[name].includes(row.filters[name]))
   );
 
-/** The axes in use for `shown`: those chosen, or removed parameters and the first quality. */
+/** The axes in use for `shown`: those chosen, or the asked sparsity and the first quality. */
 function chosenAxes(shown) {
   const known = axesOf(shown);
   const find = (id, usual) => known.find((axis) => axis.id === id) ?? usual ?? known[0];
   const quality = known.find(({ kind }) => kind === "mean-accuracy") ?? known.find(({ column }) => column);
   const perplexity = known.find(({ kind }) => kind === "perplexity");
-  return { known, x: find(state.x, known.find(({ id }) => id === "removed")), y: find(state.y, perplexity ?? quality) };
+  return { known, x: find(state.x, known.find(({ id }) => id === "asked")), y: find(state.y, perplexity ?? quality) };
 }
 
 /** Values of a filter that rows passing the other filters have. */
