@@ -6,14 +6,14 @@
  *         Loss(m, theta) + sum_l,t y[l,t] bottom_s(m[l,t]) + z (R(s) - B)
  *
  * m[l,t]: f32 [F], [H] or [G]; s[t] units go in every layer; theta: what the run's `recover` trains; R(s): the fraction of
- * the parameters that stays; B: the budget. One step of `fit()`:
+ * the parameters that stays; B: the budget, which may fall along a ramp. One step of `fit()`:
  *
  *   1. close the s units of lowest rank in every layer; the others are open
  *   2. theta <- AdamW(theta, dLoss/dtheta), in `nextStep()`, which returns g, the gradient to every gate, open or closed
  *   3. m moves against the momentum of g, straight through the gates
  *   4. m <- prox(m): the s units of lowest rank are divided by 1 + 2 y
  *   5. y <- y + eta_y bottom_s(m)
- *   6. s and z: with `variant: paper` a step of their own (`widths.ts`); else s is the budget's, R(s) = B, from the start
+ *   6. s and z: with `variant: paper` a step of their own (`widths.ts`); else s is the width at which R(s) = B
  *
  * At the freeze the s units of lowest rank are cut out, least squares corrects the maps if the run compensates, and the
  * remaining steps train what is left (`learn()`).
@@ -44,7 +44,7 @@ import { defineMethod, type Method, type MethodContext } from "../define.ts";
 import { type Importance, unitImportance } from "./importance.ts";
 import { type Options, options } from "./options.ts";
 import { bottomShare, bottomSlope, shrink } from "./prox.ts";
-import { budgetAt, filledShapes, removedAt, stepWidths, type Widths } from "./widths.ts";
+import { budgetAt, fallen, filledShapes, removedAt, stepWidths, type Widths } from "./widths.ts";
 
 /** Learns which units go, under one width for all layers. */
 export const maskPrune: Method<typeof options> = defineMethod({
@@ -131,7 +131,7 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
   const learnsWidths = options.variant === "paper" && options.uniform;
   const goal = options.uniform ? target.uniform : unevenShapes(context, importance);
   const close = (own: UnitMasks, s: number) => own.closed = smallestInSegments(rank(own.values), s, own.axis.segments);
-  const first = all.map((own) => close(own, removedOf(config, goal, own)));
+  const first = all.map((own) => close(own, removedOf(config, goal, own, 1)));
   let widths: Widths = { s: axes.map(() => 0), z: 0 };
   if (found) {
     found.restore();
@@ -139,13 +139,15 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
     unpack(all, found.arrays);
   }
   const freeze = freezeStep(run, options.freeze);
+  const ramp = Math.max(1, options.ramp * run.given.options.steps);
   const peak = options.variant === "paper" ? options.maskRate : options.scoreRate;
 
   while (run.step < freeze) {
     const step = run.step;
+    const done = (step + 1) / ramp;
     const rate = peak * scheduleFactor({ totalSteps: freeze, finalFraction: 0.1 }, step);
     for (const own of all) {
-      close(own, learnsWidths ? removedAt(widths, axes, own.axis) : removedOf(config, goal, own));
+      close(own, learnsWidths ? removedAt(widths, axes, own.axis) : removedOf(config, goal, own, fallen(done)));
     }
     const result = await nextStep(run, { masks: layersOf(config, all, gates) });
     const before = all.map(({ closed }) => new Set(closed));
@@ -157,18 +159,18 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
     }
     if (learnsWidths) {
       const prices = axes.map((axis) => mean(all.filter((own) => own.axis === axis).map(priceOf)));
-      widths = stepWidths(widths, { config, target, axes, prices, done: (step + 1) / freeze });
+      widths = stepWidths(widths, { config, target, axes, prices, done });
     }
     noteStep(run, result, {
       ...notesOf(axes, all, masks),
-      budget: learnsWidths ? budgetAt(target, (step + 1) / freeze) : budgetAt(target, 1),
+      budget: budgetAt(target, done),
       swaps: all.reduce((sum, { closed }, i) => sum + closed.filter((unit) => !at(before, i).has(unit)).length, 0),
     });
     await keepSnapshot(run, () => ({ values: widths, arrays: pack(all) }));
   }
 
   const shapes = learnsWidths ? filledShapes(config, target, axes, widths) : goal;
-  for (const own of all) close(own, removedOf(config, shapes, own));
+  for (const own of all) close(own, removedOf(config, shapes, own, 1));
   reportExchange(context, all, first);
   return structureOf(config, all, options.variant === "paper");
 }
@@ -193,9 +195,13 @@ const unevenShapes = (
   importance: readonly Importance[],
 ): LayerShape[] => globalWidths(config, importance.map(({ fisher }) => fisher), target, { pool: "type" });
 
-/** Units of each segment that go on the way to the shapes of the goal. */
-const removedOf = ({ layers }: DecoderConfig, goal: readonly LayerShape[], { layer, axis }: UnitMasks): number =>
-  removedUnits(at(layers, layer), at(goal, layer), axis.type);
+/** Units of each segment that go at the part `done` of the way to the shapes of the goal. */
+const removedOf = (
+  { layers }: DecoderConfig,
+  goal: readonly LayerShape[],
+  { layer, axis }: UnitMasks,
+  done: number,
+): number => Math.ceil(done * removedUnits(at(layers, layer), at(goal, layer), axis.type) - 1e-9);
 
 /** Values of every layer's masks. */
 function layersOf(

@@ -21,13 +21,12 @@ export interface Widths {
   z: number;
 }
 
-/** Part of the course over which the budget falls. */
-const RAMP = 0.5;
+/** Part of its way that the budget has fallen at `done` of the ramp: cubic (Zhu and Gupta 2017, arXiv:1710.01878). */
+export const fallen = (done: number): number => 1 - (1 - Math.min(1, done)) ** 3;
 
-/** B at the part `done` of the course: a cubic fall from 1 to the target's (Zhu and Gupta 2017, arXiv:1710.01878). */
+/** B at `done` of the ramp: it falls from 1 to the target's. */
 export function budgetAt({ budgetParameters, prunableParameters }: BudgetTarget, done: number): number {
-  const final = budgetParameters / prunableParameters;
-  return final + (1 - final) * (1 - Math.min(1, done / RAMP)) ** 3;
+  return 1 - fallen(done) * (1 - budgetParameters / prunableParameters);
 }
 
 /** Whole units of each segment that go at the present width. */
@@ -44,7 +43,7 @@ const retained = (config: DecoderConfig, shape: LayerShape): number =>
 
 /** One step on the widths, straight through their rounding, and of the budget's multiplier: `s <- s - eta (p - z c)`,
  * `z <- max(0, z + eta (R(s) - B))`. Of each axis, p is y times the slope of bottom_s, mean over layers, and c the fraction
- * of the parameters that go with all its units; `done` is the part of the course that is over. */
+ * of the parameters that go with all its units; `done` is the part of the ramp that is over. */
 export function stepWidths(
   { s, z }: Widths,
   { config, target, axes, prices, done }: {
