@@ -4,10 +4,14 @@
  */
 import { type Block, textTable } from "./document.ts";
 import { valueText } from "./findings.ts";
-import { pValue } from "./format.ts";
+import { level, pValue } from "./format.ts";
 import { toMarkdown } from "./markdown.ts";
-import { differences, findPairs, type Pair, pairRows, rowName, unpaired } from "./pairs.ts";
-import type { Section } from "./sections.ts";
+import { differences, findPairs, type Pair, pairRows, rowName, type RowPair, unpaired } from "./pairs.ts";
+import { placeWords } from "./protocol.ts";
+import { type Row, type Section } from "./sections.ts";
+import { mixedWords } from "./warnings.ts";
+import { removedLess } from "./significance.ts";
+import { unknownName } from "../core/util/errors.ts";
 import { ALPHA, changeWords, type Comparison, corrected, PAIRED_TESTS, verdictWords } from "./paired_tests.ts";
 
 const plainValue = ({ column }: Pair, row: Pair["a"]): string =>
@@ -23,8 +27,16 @@ function changeText({ column, a, b }: Pair, test: Comparison | undefined): strin
   return changeWords(column, test);
 }
 
+/** A pair with its corrected test. */
+interface Tested {
+  pair: Pair;
+  test: Comparison | undefined;
+}
+
+const resultName = ({ column: { name, metric, count } }: Pair): string => `${name} ${metric}, ${count}`;
+
 /** Pairs with their tests, corrected over all of them. */
-function tested(pairs: readonly Pair[]): { pair: Pair; test: Comparison | undefined }[] {
+function tested(pairs: readonly Pair[]): Tested[] {
   const results = corrected(pairs.flatMap(({ test }) => test ?? []));
   return pairs.map((pair) => ({ pair, test: pair.test === null ? undefined : results.shift() }));
 }
@@ -32,34 +44,53 @@ function tested(pairs: readonly Pair[]): { pair: Pair; test: Comparison | undefi
 const NOTES = [
   "We call a difference clear if the corrected paired test is significant and every seed agrees.",
   PAIRED_TESTS,
-  `Holm's method corrects the tests and intervals of this table together, at ${ALPHA}.`,
+  `Holm's method corrects the tests and intervals of all tables here together, at ${ALPHA}.`,
   "Throughput is a ratio and is not tested.",
 ];
 
-/** What run B changes against run A: first the settings that differ, then every result on the same data that both have,
- * with the interval and the p value of one paired test, corrected by Holm over the whole table.
- * @param names What the two runs are called.
+/** A run with the name that it goes by. */
+export interface NamedRun {
+  name: string;
+  sections: readonly Section[];
+}
+
+/** What runs change against the first: the settings that differ, then every result on the same data that both have,
+ * with the interval and the p value of one paired test. Holm's method corrects over all tables together.
  * @returns Markdown. */
-export function compareRuns(
-  sectionsA: readonly Section[],
-  sectionsB: readonly Section[],
-  [nameA, nameB]: readonly [string, string],
-): string {
-  const rows = pairRows(sectionsA, sectionsB);
+export function compareRuns(first: NamedRun, others: readonly NamedRun[]): string {
+  const paired = others.map(({ sections }) => pairRows(first.sections, sections));
+  const results = tested(paired.flatMap(findPairs));
+  const sections = others.map((other, i) => {
+    const rows = paired[i] ?? [];
+    const own = results.filter(({ pair }) => rows.some(({ a, b }) => a === pair.a && b === pair.b));
+    return { title: others.length === 1 ? "" : other.name, blocks: changeBlocks(first, other, rows, own) };
+  });
+  return toMarkdown({ title: `${others.map(({ name }) => name).join(", ")} against ${first.name}`, sections });
+}
+
+/** Which of a run's results come from several engines or versions. */
+const mixedNotes = ({ name, sections }: NamedRun): string[] =>
+  sections.flatMap((section) => mixedWords(section).map((words) => `${name}: ${words}`));
+
+/** One run against the first: settings, results, and what only one of the two has. */
+function changeBlocks(first: NamedRun, other: NamedRun, rows: readonly RowPair[], results: Tested[]): Block[] {
   const found = differences(rows);
-  const body = tested(findPairs(rows)).map(({ pair, test }) => [
+  const [nameA, nameB] = [first.name, other.name];
+  const body = results.map(({ pair, test }) => [
     [rowName(pair.section, pair.a)],
-    [`${pair.column.name} ${pair.column.metric}, ${pair.column.count}`],
+    [resultName(pair)],
     [plainValue(pair, pair.a)],
     [plainValue(pair, pair.b)],
     [changeText(pair, test)],
     [test === undefined || test.test === "identical" ? "" : pValue(test)],
     [test ? verdictWords(test) : ""],
   ]);
-  const only = (name: string, rows: string[]): Block[] =>
-    rows.length === 0 ? [] : [{ kind: "line", text: `Only in ${name}: ${rows.join("; ")}.` }];
+  const only = ({ name, sections }: NamedRun): Block[] => {
+    const names = unpaired(sections, rows);
+    return names.length === 0 ? [] : [{ kind: "line", text: `Only in ${name}: ${names.join("; ")}.` }];
+  };
   const header = ["cell", "result", nameA, nameB, `${nameB} against ${nameA}`, "p (Holm)", `${nameB} is`];
-  const blocks: Block[] = [
+  return [
     found.length === 0
       ? { kind: "line", text: "No setting differs between the cells that both runs have." }
       : { kind: "facts", isOpen: true, title: `Settings that differ, ${nameA} → ${nameB}`, facts: found },
@@ -70,10 +101,63 @@ export function compareRuns(
       caption: "",
       ...textTable(header.map((text) => [text]), (column) => column > 1 && column < 6, body),
       legend: [],
-      notes: NOTES,
+      notes: [...NOTES, ...[first, other].flatMap(mixedNotes)],
     },
-    ...only(nameA, unpaired(sectionsA, rows)),
-    ...only(nameB, unpaired(sectionsB, rows)),
+    ...only(first),
+    ...only(other),
   ];
-  return toMarkdown({ title: `${nameB} against ${nameA}`, sections: [{ title: "", blocks }] });
+}
+
+/** Methods of a run against each other at each level: for every result a matrix of the difference, its interval and its
+ * p value, or one line for the two methods of `pair`. Holm's method corrects over all that is shown.
+ * @returns Markdown.
+ * @throws {UsageError} when no row has one of the names. */
+export function compareMethods({ name, sections }: NamedRun, pair?: readonly [string, string]): string {
+  const names = sections.flatMap(({ pruned }) => pruned.flatMap(({ label, methodId }) => [label, methodId ?? ""]));
+  const unknown = pair?.find((own) => !names.includes(own));
+  if (unknown !== undefined) throw unknownName("method", unknown, [...new Set(names)]);
+  const is = (own: string | undefined, { label, methodId }: Row) =>
+    own === undefined || own === label || own === methodId;
+  const found = sections.flatMap((section) =>
+    section.pruned.flatMap((b, i) =>
+      section.pruned.flatMap((a, j) =>
+        a.asked === b.asked && a !== b && (pair ? is(pair[1], a) && is(pair[0], b) : j < i) ? [{ section, a, b }] : []
+      )
+    )
+  );
+  const results = tested(findPairs(found).filter(({ column }) => column.kind !== "throughput"));
+  const groups = [
+    ...Map.groupBy(
+      results,
+      ({ pair }) => `${pair.section.model} on ${placeWords(pair.section)}, ${level(pair.a.asked)}: ${resultName(pair)}`,
+    ),
+  ];
+  const blocks = groups.map(([title, own]): Block => {
+    const [rows, columns] = [[...new Set(own.map(({ pair }) => pair.b))], [...new Set(own.map(({ pair }) => pair.a))]];
+    const body = rows.map((b) => [
+      [`${b.label}, ${valueText(own[0]!.pair.column, b)}`],
+      ...columns.map((a) => [cellText(own.find(({ pair }) => pair.a === a && pair.b === b))]),
+    ]);
+    const header = ["row against column", ...columns.map((a) => `${a.label}, ${valueText(own[0]!.pair.column, a)}`)];
+    const table = textTable(header.map((text) => [text]), (column) => column > 0, body);
+    return { kind: "table", id: "comparison", title, caption: "", ...table, legend: [], notes: [] };
+  });
+  const notes = NOTES.slice(0, 2).concat(
+    `Holm's method corrects all ${results.filter(({ test }) => test && test.test !== "identical").length} tests of ` +
+      `these tables together, at ${ALPHA}.`,
+  );
+  const end: Block[] = results.length === 0
+    ? [{ kind: "line", text: "No two methods have a result of the same level on the same data." }]
+    : [...notes, ...mixedNotes({ name, sections })].map((text) => ({ kind: "line", text }));
+  return toMarkdown({ title: `Methods of ${name}`, sections: [{ title: "", blocks: [...blocks, ...end] }] });
+}
+
+/** Difference, interval, p value and verdict of one place of a matrix. */
+function cellText(result: Tested | undefined): string {
+  if (result?.test === undefined) return "";
+  const { pair: { column, a, b }, test } = result;
+  const words = verdictWords(test);
+  if (test.test === "identical") return words;
+  const less = test.lead.value > 0 && removedLess(b, a) ? ", but removed less" : "";
+  return `${changeWords(column, test)}, ${pValue(test)}, ${words}${less}`;
 }

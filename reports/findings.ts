@@ -8,7 +8,7 @@ import type { Finding, GlanceBlock } from "./document.ts";
 import { levelWords, type Row, type Section } from "./sections.ts";
 import { isDoubtful } from "./estimates.ts";
 import { CLEAR, type Comparison } from "./paired_tests.ts";
-import { isClear, type Ranking } from "./significance.ts";
+import { isClear, type Ranking, removedLess } from "./significance.ts";
 
 /** The value of a row by a column, as text. */
 export const valueText = (column: Column, row: Row): string => {
@@ -29,6 +29,12 @@ function leadWords(column: Column, { value, low, high }: Comparison["lead"]): st
   const show = (lead: number) =>
     Number.isFinite(lead) ? (100 * (isPerplexity ? Math.expm1(lead) : lead)).toFixed(1) : "unknown";
   return `${show(value)} ${isPerplexity ? "%" : "points"} worse [${show(low)}, ${show(high)}]`;
+}
+
+/** Words for a winner that removed less than others of its level. */
+function lessWords({ best, rows }: Ranking): string {
+  const others = rows.filter((row) => removedLess(best, row)).map(({ label }) => label);
+  return others.length === 0 ? "" : `; but removed less than ${listed(others)}`;
 }
 
 function verdict({ column, rows: [, next, ...others], comparisons }: Ranking): string {
@@ -78,7 +84,11 @@ export function glance(section: Section, ranks: Ranking[]): GlanceBlock {
       ...columns.map((column) => {
         const ranking = ranks.find((rank) => rank.column === column && rank.asked === asked);
         if (ranking === undefined) return null;
-        return { best: ranking.best.label, value: valueText(column, ranking.best), verdict: verdict(ranking) };
+        return {
+          best: ranking.best.label,
+          value: valueText(column, ranking.best),
+          verdict: verdict(ranking) + lessWords(ranking),
+        };
       }),
       ...(speeds.length > 0 ? [speedFinding(section, asked, speeds)] : []),
     ],

@@ -7,6 +7,7 @@ import { unique } from "./format.ts";
 import { type Section } from "./sections.ts";
 import { ALPHA, CLEAR, PAIRED_TESTS } from "./paired_tests.ts";
 import { deviceHours } from "./result_tables.ts";
+import { mixedWords } from "./warnings.ts";
 
 /** Meaning of the signs that a table really has. */
 export function legend(id: ResultTableId, rows: readonly TableRow[]): string[] {
@@ -40,6 +41,7 @@ function qualityNotes(section: Section, rows: readonly TableRow[]): string[] {
       "The choice of the best row is not corrected: with ten equivalent methods, one is flagged as clearly worse " +
       "about once in six levels.",
     ],
+    ...mixedWords(section),
     ...means.map(({ protocol }) => `Mean accuracy is the ${protocol}.`),
   ];
 }

@@ -112,18 +112,25 @@ function speedWords({ runs, speeds, dense }: Section): string[] {
   ];
 }
 
-function machineWords(section: Section): string[] {
+/** Engines and versions of the harness behind a section's results, where these are several. */
+export function mixedWords(section: Section): string[] {
   const places = section.runs.flatMap((
     { environment, laterEnvironments = [] },
   ) => [environment, ...laterEnvironments]);
   const engines = unique(places.map(({ engine }) => engine)).filter((own) => own !== section.engine);
   const commits = unique(places.map(({ commit }) => commitWords(commit)));
-  const machines = unique(section.speeds.map(({ protocol }) => protocol));
   return [
     ...engines.length > 0 ? [`Some cells ran on ${engines.join(", ")} instead of ${section.engine}.`] : [],
     ...commits.length > 1
       ? [`Results come from ${commits.length} versions of the harness: ${commits.join(", ")}.`]
       : [],
+  ];
+}
+
+function machineWords(section: Section): string[] {
+  const machines = unique(section.speeds.map(({ protocol }) => protocol));
+  return [
+    ...mixedWords(section),
     ...machines.length > 1 ? ["Throughput was measured on more than one set-up: each has its own columns."] : [],
   ];
 }

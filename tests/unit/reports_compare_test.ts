@@ -1,12 +1,15 @@
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import { type CellRecord, type DoneRecord, trainingSchema } from "../../core/schema/schema.ts";
 import { sectionsOf } from "../../benchmarks/commands/reports.ts";
-import { compareRuns } from "../../reports/compare.ts";
+import { UsageError } from "../../core/util/errors.ts";
+import { glance } from "../../reports/findings.ts";
+import { rankings } from "../../reports/significance.ts";
+import { compareMethods, compareRuns } from "../../reports/compare.ts";
 import { doneRecord, smallRecords } from "../support/reports_fixture.ts";
 
 const compared = (a: CellRecord[], b: CellRecord[], names: [string, string] = ["A", "B"]) =>
-  compareRuns(sectionsOf(a), sectionsOf(b), names);
+  compareRuns({ name: names[0], sections: sectionsOf(a) }, [{ name: names[1], sections: sectionsOf(b) }]);
 
 const lineOf = (text: string, ...parts: string[]) =>
   text.split("\n").find((line) => parts.every((part) => line.includes(part)))!;
@@ -85,4 +88,48 @@ Deno.test("compareRuns() names every setting that decides the numbers", () => {
     after.cell = { ...after.cell, ...change };
     assertStringIncludes(compared([doneRecord(cell)], [after]), words);
   }
+});
+
+Deno.test("compareMethods() puts every pair of a level in a matrix, corrected together", () => {
+  const records = ["flap", "random", "wanda-sp"].map((method, i) =>
+    doneRecord({ method, sparsity: 0.2, damage: [0.4, 1, 0.5][i]!, tasks: [], throughput: false })
+  );
+  const run = { name: "A", sections: sectionsOf([doneRecord(), ...records]) };
+  const text = compareMethods(run);
+  assertStringIncludes(text, "corrects all 3 tests of these tables together");
+  const [flap, random, wanda] = records.map(({ perplexity }) => at(perplexity, 0).perplexity) as [
+    number,
+    number,
+    number,
+  ];
+  const change = (of: number) => (100 * (flap / of - 1)).toFixed(2);
+  assertMatch(lineOf(text, "| flap, "), new RegExp(`${change(random)} % .*better \\| ${change(wanda)} % .*better \\|`));
+  const alone = compareMethods(run, ["flap", "random"]);
+  assertStringIncludes(alone, "corrects all 1 tests");
+  assertMatch(lineOf(alone, "| flap"), /\| -4\d\.\d\d % \\\[.*\], p\u00a0&lt;\u00a00\.001, better \|/);
+  assertMatch(lineOf(compareMethods(run, ["random", "flap"]), "| random"), /\+\d+(\.\d\d)? % .* worse \|/);
+  assertThrows(() => compareMethods(run, ["flap", "obs"]), UsageError, 'method "obs"');
+});
+
+Deno.test("compareMethods() says that a winner removed less", () => {
+  const records = ["flap", "random"].map((method, i) =>
+    doneRecord({ method, sparsity: 0.2, damage: [0.4, 1][i]!, tasks: [], throughput: false })
+  );
+  at(records, 0).size.sparsityOfPrunable = 0.1;
+  const sections = sectionsOf(records);
+  assertStringIncludes(compareMethods({ name: "A", sections }, ["flap", "random"]), "better, but removed less");
+  const { findings } = at(glance(at(sections, 0), rankings(at(sections, 0))).lines, 0);
+  assertStringIncludes(at(findings, 0)!.verdict, "but removed less than random");
+});
+
+Deno.test("compareRuns() takes several runs, corrects them together, and says what comes from several versions", () => {
+  const [a, b, c] = [0.5, 0.3, 0.31].map((damage) =>
+    doneRecord({ method: "flap", sparsity: 0.2, damage, tasks: [], throughput: false })
+  ) as [DoneRecord, DoneRecord, DoneRecord];
+  c.laterEnvironments = [{ ...c.environment, commit: "abcdef0" }];
+  const named = (name: string, record: DoneRecord) => ({ name, sections: sectionsOf([record]) });
+  const text = compareRuns(named("A", a), [named("B", b), named("C", c)]);
+  assertEquals(text.split("\n").filter((line) => line.includes("| better |")).length, 2);
+  assertStringIncludes(text, "all tables here together");
+  assertMatch(text, /C: Results come from 2 versions of the harness/);
 });

@@ -20,7 +20,7 @@ import { doneRecord, failedRecord, type FakeCell, smallRecords } from "../suppor
 const sectionOf = (records: CellRecord[]) => at(sectionsOf(records), 0);
 
 const compared = (a: CellRecord[], b: CellRecord[], names: [string, string] = ["A", "B"]) =>
-  compareRuns(sectionsOf(a), sectionsOf(b), names);
+  compareRuns({ name: names[0], sections: sectionsOf(a) }, [{ name: names[1], sections: sectionsOf(b) }]);
 
 const TRAINING = trainingSchema.parse({ steps: 5, batch: 1, tokens: 64, learningRate: 0.002, rank: 4 });
 
