@@ -5,11 +5,11 @@
  *     min over masks m, theta, widths s   max over y, z >= 0   of
  *         Loss(m, theta) + sum_l,t y[l,t] bottom_s(m[l,t]) + z (R(s) - B)
  *
- * m[l,t]: f32 [F], [H] or [G]; s[t] units go in every layer; theta: what the run's `recover` trains; R(s): the fraction of
- * the parameters that stays; B: the budget, which may fall along a ramp. One step of `fit()`:
+ * m[l,t]: f32 [F], [H] or [G]; s[t] units go in every layer; theta: what the run's `recover` trains; R(s): the
+ * fraction of the parameters that stays; B: the budget, which may fall along a ramp. One step of `fit()`:
  *
  *   1. close the s units of lowest rank in every layer; the others are open
- *   2. theta <- AdamW(theta, dLoss/dtheta), in `nextStep()`, which returns g, the gradient to every gate, open or closed
+ *   2. theta <- AdamW(theta, dLoss/dtheta), in `nextStep()`; g is the gradient to every gate, open or closed
  *   3. m moves against the momentum of g, straight through the gates
  *   4. m <- prox(m): the s units of lowest rank are divided by 1 + 2 y
  *   5. y <- y + eta_y bottom_s(m)
@@ -19,12 +19,12 @@
  * remaining steps train what is left (`learn()`).
  *
  * `variant: choice`: m = exp(a), a the scores that are learned. Gates are 0 and 1, the rank is a, which starts from
- * calibration data (`importance.ts`). `variant: paper`: m starts at 1 and is the gate itself; |m| is the rank, which from
- * a cold start chooses nearly at random. The paper's constants are not public.
+ * calibration data (`importance.ts`). `variant: paper`: m starts at 1 and is the gate itself; |m| is the rank, which
+ * from a cold start chooses nearly at random. The paper's constants are not public.
  *
- * Cost: `steps` forward and backward passes and one more per calibration sequence. Deviations: `variant: choice`; widths
- * and duals are normalised; the loss is the run's; m moves by momentum over the layer's root mean square gradient, since
- * Adam's normalisation moves a unit of noise as far as one that counts.
+ * Cost: `steps` forward and backward passes and one more per calibration sequence. Deviations: `variant: choice`;
+ * widths and duals are normalised; the loss is the run's; m moves by momentum over the layer's root mean square
+ * gradient, since Adam's normalisation moves a unit of noise as far as one that counts.
  *
  * @module
  */

@@ -1,7 +1,8 @@
 /** Learned widths of MaskPrune: how many units every layer loses, and the multiplier of the budget. Plain numbers.
  *
  * Paper: Qin et al. 2025, arXiv:2502.14008, in the minimax line of Yuan et al. 2021, "UMEC". Deviations, without which
- * learned widths stay at 0 or overshoot: widths and costs are fractions, z acts with an augmented term, steps are limited.
+ * learned widths stay at 0 or overshoot: widths and costs are fractions, z acts with an augmented term, steps are
+ * limited.
  *
  * @module
  */
@@ -42,8 +43,8 @@ const retained = (config: DecoderConfig, shape: LayerShape): number =>
   layerParameters(config, shape) / layerParameters(config, at(config.layers, 0));
 
 /** One step on the widths, straight through their rounding, and of the budget's multiplier: `s <- s - eta (p - z c)`,
- * `z <- max(0, z + eta (R(s) - B))`. Of each axis, p is y times the slope of bottom_s, mean over layers, and c the fraction
- * of the parameters that go with all its units; `done` is the part of the ramp that is over. */
+ * `z <- max(0, z + eta (R(s) - B))`. Of each axis, p is y times the slope of bottom_s, mean over layers, and c the
+ * fraction of the parameters that go with all its units; `done` is the part of the ramp that is over. */
 export function stepWidths(
   { s, z }: Widths,
   { config, target, axes, prices, done }: {
@@ -70,8 +71,8 @@ export function stepWidths(
   };
 }
 
-/** Uniform shapes with the attention that the widths leave, in whole units, whose FFN channels fill the budget; those of
- * the budget's own ratio where channels cannot make up for the attention. */
+/** Uniform shapes with the attention that the widths leave, in whole units, whose FFN channels fill the budget; those
+ * of the budget's own ratio where channels cannot make up for the attention. */
 export function filledShapes(
   config: DecoderConfig,
   target: BudgetTarget,

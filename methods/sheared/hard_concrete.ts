@@ -1,7 +1,7 @@
 /** Hard-concrete masks and the Lagrangian towards a target shape, as Sheared LLaMA's code has them.
  *
- * Paper: Xia et al. 2024, arXiv:2310.06694; masks after Louizos et al. 2018, arXiv:1712.01312. Constants are those of the
- * code (princeton-nlp/LLM-Shearing b87218b); the paper's appendix names the temperature 0.83, the code has 2/3.
+ * Paper: Xia et al. 2024, arXiv:2310.06694; masks after Louizos et al. 2018, arXiv:1712.01312. Constants are those of
+ * the code (princeton-nlp/LLM-Shearing b87218b); the paper's appendix names the temperature 0.83, the code has 2/3.
  * Plain arrays: a is log-alpha, one number per unit.
  *
  * @module

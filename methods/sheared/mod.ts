@@ -4,23 +4,24 @@
  * (princeton-nlp/LLM-Shearing b87218b).
  *
  * Shapes: log-alpha f32 [F] and [G] (or [H]) per layer, and [L] and [D] for the whole model where the options name a
- * target of layers and hidden size; one pair of multipliers for each, shared by all layers, which is what makes the layers
- * equally wide. The target shape is that of the budget, the same for all methods, unless options name another.
+ * target of layers and hidden size; one pair of multipliers for each, shared by all layers, which is what makes the
+ * layers equally wide. The target shape is that of the budget, the same for all methods, unless options name another.
  *
  * One step:
- *   1. draw masks z from the hard-concrete distribution of log-alpha; the gradient of the loss moves what the run trains
+ *   1. draw masks z from the hard-concrete distribution of log-alpha; the gradient moves what the run trains
  *   2. log-alpha goes down by Adam: gradient to z by the chain rule, plus that of the Lagrangian
  *   3. lambda1, lambda2 go up by Adam on `lambda1 (s - t) + lambda2 (s - t)^2`, s the expected sparsity, t the target
  * The target rises over the first part of the steps. Then the units with the smallest log-alpha are cut out, and the
  * remaining steps train what is left. The deterministic masks of kept units are folded in if the run trains scales.
  *
- * Cost: `steps` forward and backward passes. Deviations: the run's `recover` says what trains besides masks, with the loss
- * shared by all methods (the authors train all weights on cross entropy); layers and hidden size have masks only where
- * options name a target, as all methods of a comparison keep depth and width; the mask of the hidden size is not folded into
- * the output projection besides the final norm, which would count it twice; masks of heads sit on key/value groups where
- * there are groups; warm-ups scale with the steps; log-alphas are not clipped with the weights; batches are not loaded
- * dynamically (section 3.2). The authors' rate of the multipliers is 1 and their target rises over a fifth of 3200 steps:
- * in a hundred steps or fewer the multipliers then close three masks where one was asked for, so the defaults here are
+ * Cost: `steps` forward and backward passes. Deviations: the run's `recover` says what trains besides masks, with the
+ * loss shared by all methods (the authors train all weights on cross entropy); layers and hidden size have masks only
+ * where options name a target, as all methods of a comparison keep depth and width; the mask of the hidden size is
+ * not folded into the output projection besides the final norm, which would count it twice; masks of heads sit on
+ * key/value groups where there are groups; warm-ups scale with the steps; log-alphas are not clipped with the
+ * weights; batches are not loaded dynamically (section 3.2). The authors' rate of the multipliers is 1 and their
+ * target rises over a fifth of 3200 steps: in a hundred steps or fewer the multipliers then close three masks where
+ * one was asked for, so the defaults here are
  * 0.1 and a half.
  *
  * @module

@@ -1,5 +1,5 @@
-/** The shape that Sheared LLaMA prunes to, and what it has masks for: its paper's own target, where the options name one,
- * or the budget's uniform widths.
+/** The shape that Sheared LLaMA prunes to, and what it has masks for: its paper's own target, where the options name
+ * one, or the budget's uniform widths.
  *
  * Paper: Xia et al. 2024, arXiv:2310.06694, section 3.1 and appendix A.
  *
@@ -17,7 +17,7 @@ import { keptParameters } from "../../models/count.ts";
 import type { HostMasks, ModelMasks } from "../../models/training/student.ts";
 import { removedUnits, unitAxes } from "../_shared/learned_units.ts";
 
-/** A target shape; what is absent is left to the budget (heads and channels) or stays whole (hidden size and layers). */
+/** A target shape. Absent heads and channels are left to the budget, an absent hidden size or depth stays whole. */
 export interface TargetOptions {
   /** Hidden dimensions, at most D. */
   targetHidden?: number;
@@ -105,8 +105,8 @@ export function targetConfig(config: DecoderConfig, target: BudgetTarget, option
   }
 }
 
-/** What has masks: a unit type with a row of masks in every layer, or layers or hidden dimensions with one row of masks in
- * the whole model. */
+/** What has masks: a unit type with a row of masks in every layer, or layers or hidden dimensions with one row of masks
+ * in the whole model. */
 export interface MaskedPart {
   /** What is removed. */
   type: RemovedType;
@@ -120,8 +120,8 @@ export interface MaskedPart {
   rows: number[];
 }
 
-/** What has masks on the way to the target shape: the unit types of the run, then layers and hidden dimensions where the
- * options name a target. */
+/** What has masks on the way to the target shape: the unit types of the run, then layers and hidden dimensions where
+ * the options name a target. */
 export function maskedParts(config: DecoderConfig, target: BudgetTarget, options: TargetOptions): MaskedPart[] {
   const goal = targetConfig(config, target, options);
   const [dense, kept] = [at(config.layers, 0), at(goal.layers, 0)];

@@ -1,5 +1,5 @@
-/** AdamW on the device: one flat tensor of all values of a group, a dozen operations a step whatever the number of trained
- * tensors, and nothing that is read or written. The numbers are those of the host's path up to rounding.
+/** AdamW on the device: one flat tensor of all values of a group, a dozen operations a step whatever the number of
+ * trained tensors, and nothing that is read or written. The numbers are those of the host's path up to rounding.
  *
  * @module
  */
@@ -42,8 +42,8 @@ function step(
   return [tf.sub(kept, move), m, v];
 }
 
-/** Does one step along `gradients`, [n]: those of all parameters in the order of the groups, whose norm before clipping is
- * `norm`, a finite number. */
+/** Does one step along `gradients`, [n]: those of all parameters in the order of the groups, whose norm before clipping
+ * is `norm`, a finite number. */
 export function stepOnDevice(optimizer: Optimizer, gradients: tf.Tensor1D, norm: number): void {
   const { groups, clipNorm, step: done, device } = optimizer;
   const scale = norm > clipNorm ? clipNorm / norm : 1;

@@ -45,8 +45,8 @@ export interface BatchGradientOptions {
   weights: LossWeights;
   /** Tensors that get a gradient, each used by `model`, `masks`, `scales` or `hidden`. */
   variables: readonly tf.Tensor[];
-  /** Windows at once; all when absent. The gradient is the same up to rounding, but for the hidden-state term: that one is
-   * relative to the states of the windows at once, and the mean of such parts. */
+  /** Windows at once; all when absent. The gradient is the same up to rounding, but for the hidden-state term: that one
+   * is relative to the states of the windows at once, and the mean of such parts. */
   microBatch?: number;
 }
 
@@ -157,9 +157,9 @@ function* microBatches({ windows, targets, microBatch = windows.length }: BatchG
   }
 }
 
-/** As {@linkcode batchGradients}, but only the gradients of the first `read` variables come to the host, in one read with
- * the loss terms. `rest` has those of the others one after the other on the device, [n], the caller's to free, and `norm`
- * is their global norm.
+/** As {@linkcode batchGradients}, but only the gradients of the first `read` variables come to the host, in one read
+ * with the loss terms. `rest` has those of the others one after the other on the device, [n], the caller's to free,
+ * and `norm` is their global norm.
  * @throws {NumericError} when the loss is not finite.
  * @throws {EngineError} when the device reported an error. */
 export async function deviceGradients(

@@ -81,8 +81,8 @@ const CHECK_EVERY = 10;
 
 /** Solves `(a + ridge I) x = b` for many right-hand sides by conjugate gradients with the diagonal as preconditioner
  * (Hestenes and Stiefel 1952): a [n, n] symmetric positive semi-definite, b [n, m] -> x [n, m], with the largest
- * relative residual of a column where {@linkcode MOST_ITERATIONS} left one above {@linkcode TOLERANCE}, else 0. Products
- * of whole matrices are what every engine is fast at; a factorisation in JavaScript takes ten times as long. */
+ * relative residual of a column where {@linkcode MOST_ITERATIONS} left one above {@linkcode TOLERANCE}, else 0.
+ * Products of whole matrices are what every engine is fast at; factorising in JavaScript takes ten times as long. */
 async function solveRidge(
   a: tf.Tensor2D,
   b: tf.Tensor2D,
@@ -165,9 +165,9 @@ export async function leastSquaresGain(
   }
 }
 
-/** Tensors to replace when `plan` is cut out of `model` with compensation: output and down weights, `[out, in]` at dense
- * shape. `replaced` are those that the method gave; they are compensated in their turn. Merge the result over them. `onUnsolved`
- * gets the relative residual of every system that did not converge. */
+/** Tensors to replace when `plan` is cut out of `model` with compensation: output and down weights, `[out, in]` at
+ * dense shape. `replaced` are those that the method gave; they are compensated in their turn. Merge the result over
+ * them. `onUnsolved` gets the relative residual of every system that did not converge. */
 export async function compensate(
   model: DecoderModel,
   plan: PrunePlan,

@@ -36,7 +36,8 @@ export function adapterName(layer: number, name: LinearName, part: "down" | "up"
   return `lora.${layer}.${name}.${part}`;
 }
 
-/** New adapters on all linear maps, which change nothing yet: `down` uniform in +-1/sqrt(in), as PEFT draws it, `up` zero. */
+/** New adapters on all linear maps, which change nothing yet: `down` uniform in +-1/sqrt(in), as PEFT draws it, `up`
+ * zero. */
 export function createAdapters(config: DecoderConfig, { rank, alpha, rng }: AdapterOptions): Adapters {
   const parameters: Record<string, tf.Variable> = {};
   config.layers.forEach((shape, layer) => {

@@ -13,7 +13,7 @@ import type { DecoderModel } from "../device.ts";
 import { type HeadTable, headTable, logits, vocabularyRows } from "../vocabulary.ts";
 import type { TeacherTargets } from "./teacher.ts";
 
-/** Weights of the loss terms: `a CE + b T^2 KL(teacher || student) + c mean over layers of the relative hidden error`. */
+/** Weights of the terms: `a CE + b T^2 KL(teacher || student) + c mean over layers of the relative hidden error`. */
 export interface LossWeights {
   /** a. */
   crossEntropy: number;
@@ -86,9 +86,9 @@ interface ChunkTeacher {
 /** Loss and gradient of rows with logits `scores` [R, V].
  *
  * With p the teacher's k probabilities and r = 1 - sum p, and q the student's, the divergence over k + 1 categories is
- * sum p (log p - log q) + r (log r - log q_rest). Its gradient is q - t, where t = p on the kept tokens and q r / q_rest
- * on all others. So `a CE + b KL` has the gradient `(q - onehot) s`, a row factor s = a + b (1 - r / q_rest), plus a
- * correction on k + 1 tokens of each row, which goes through k + 1 rows of the head instead of all. */
+ * sum p (log p - log q) + r (log r - log q_rest). Its gradient is q - t, where t = p on the kept tokens and q r /
+ * q_rest on all others. So `a CE + b KL` has the gradient `(q - onehot) s`, a row factor s = a + b (1 - r / q_rest),
+ * plus a correction on k + 1 tokens of each row, which goes through k + 1 rows of the head instead of all. */
 function chunkLoss(
   { scores, targets, teacher, table, a, b }: {
     scores: tf.Tensor2D;
@@ -137,8 +137,8 @@ export interface VocabularyTargets {
 
 /** `scale` times the sum over rows of `a CE + b T^2 KL`, with its gradient to `hidden`; a frozen head gets none.
  *
- * hidden [S, D] after the final norm. `onTerms` gets the sums of the two terms, [2]; the tensor is the receiver's to free.
- * The gradient is made in the forward pass and multiplied by the incoming slope later. */
+ * hidden [S, D] after the final norm. `onTerms` gets the sums of the two terms, [2]; the tensor is the receiver's to
+ * free. The gradient is made in the forward pass and multiplied by the incoming slope later. */
 export function vocabularyLoss(
   model: DecoderModel,
   hidden: tf.Tensor2D,

@@ -10,7 +10,7 @@ import { type DecoderModel, type DeviceLayer, mergedWeight } from "../device.ts"
 import { queryHeads } from "../units.ts";
 import type { HostMasks, ModelMasks } from "./student.ts";
 
-/** Factor of each input row of the output map [H K] or the down map [F] under the masks; null when nothing is masked. */
+/** Factor of each input row of the output map [H K] or the down map [F] under the masks; null without masks. */
 function rowFactors(masks: HostMasks, name: LinearName, headSize: number, heads: number): Float32Array | null {
   if (name === "down") return masks.ffn ?? null;
   const { "query-heads": queryHeads, "kv-groups": kvGroups } = masks;
@@ -46,9 +46,9 @@ function replace<Key extends string>(
   (owner as Record<Key, tf.Tensor>)[key] = made;
 }
 
-/** Folds adapters of `trained` and masks into the weights of `base`, which has the same widths and is changed. A mask of
- * units becomes a factor on the output or down map's inputs, those of a layer and of hidden dimensions on their outputs; the
- * latter also on embedding and norms. */
+/** Folds adapters of `trained` and masks into the weights of `base`, which has the same widths and is changed. A mask
+ * of units becomes a factor on the output or down map's inputs, those of a layer and of hidden dimensions on their
+ * outputs; the latter also on embedding and norms. */
 export function foldTrained(base: DecoderModel, trained: DecoderModel, { masks = [], hidden }: ModelMasks = {}): void {
   const { config } = base;
   for (const [l, layer] of base.layers.entries()) {

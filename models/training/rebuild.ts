@@ -101,8 +101,8 @@ export function rebuildTensors({ replaced, trained }: Rebuild): Map<string, Host
   return tensors;
 }
 
-/** The rebuild that {@linkcode rebuildTensors} was made of, for a model of shape `dense`; `scale` is that of the adapters,
- * 0 where there are none, undefined where nothing was trained.
+/** The rebuild that {@linkcode rebuildTensors} was made of, for a model of shape `dense`; `scale` is that of the
+ * adapters, 0 where there are none, undefined where nothing was trained.
  * @throws {RangeError} that names what does not fit. */
 export function rebuildOf(
   { plan, windows, scale }: Pick<Rebuild, "plan" | "windows"> & { scale?: number },

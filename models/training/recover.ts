@@ -1,5 +1,6 @@
-/** Recovery of a pruned model: the same adapters, scales, loss, data and tokens as learned methods get, so that any method can be
- * compared with them at equal cost (Ma et al. 2023, arXiv:2305.11627, section 3.3, for recovery by LoRA).
+/** Recovery of a pruned model: the same adapters, scales, loss, data and tokens as learned methods get, so that any
+ * method can be compared with them at equal cost (Ma et al. 2023, arXiv:2305.11627, section 3.3, for recovery by
+ * LoRA).
  *
  * @module
  */
@@ -14,8 +15,8 @@ export interface Recovered {
   parts: TrainedParts;
 }
 
-/** Trains adapters or scales, as the options say, on `base`, a pruned model, against the dense `teacher`, and folds them
- * into its weights, which are replaced. Nothing but `base` changes.
+/** Trains adapters or scales, as the options say, on `base`, a pruned model, against the dense `teacher`, and folds
+ * them into its weights, which are replaced. Nothing but `base` changes.
  * @throws {UsageError} when the windows do not fit the options.
  * @throws {NumericError} when the loss is not finite. */
 export async function recoverModel(options: RunOptions): Promise<Recovered> {

@@ -173,8 +173,8 @@ export async function keepSnapshot(run: TrainingRun, own: () => OwnState): Promi
   saveSnapshot(place.folder, { key: runKey(run.given), step: run.step, state, tensors });
 }
 
-/** Weight of the hidden-state error in step `step` of `steps`, from 0: it falls in a line from `hidden` to 0 after the last
- * step, because the dense model's states repair what pruning broke, but hold back what the training text teaches. */
+/** Weight of the hidden-state error in step `step` of `steps`, from 0: it falls in a line from `hidden` to 0 after the
+ * last step, because the dense model's states repair what pruning broke, but hold back what the text teaches. */
 const hiddenWeight = ({ hidden, steps }: Pick<StudentOptions, "hidden" | "steps">, step: number): number =>
   hidden * (1 - step / steps);
 

@@ -27,14 +27,15 @@ export interface SnapshotPlace {
   folder: string;
   /** Steps from one snapshot to the next. */
   everySteps: number;
-  /** Keeps what the last step left (adapters and masks, no moments), so that the model can be made again without a step. */
+  /** Keeps what the last step left (adapters and masks, no moments), so that the model can be made again without a
+   * step. */
   keepsLast?: boolean;
 }
 
 const INDEX = "latest.json";
 
-/** Writes a snapshot: the arrays to a file of their own, then the index that names it, each whole or not at all, then removes
- * older arrays. Whenever the process ends, the folder holds one whole snapshot or none. */
+/** Writes a snapshot: the arrays to a file of their own, then the index that names it, each whole or not at all, then
+ * removes older arrays. Whenever the process ends, the folder holds one whole snapshot or none. */
 export function saveSnapshot(folder: string, { key, step, state, tensors }: Snapshot): void {
   Deno.mkdirSync(folder, { recursive: true });
   const file = `step-${step}.safetensors`;

@@ -1,5 +1,5 @@
-/** A frozen model with trained adapters and scales, and one optimiser step of them on a batch. Masks, where a method has
- * them, are handed in as plain arrays and their gradients come back the same way.
+/** A frozen model with trained adapters and scales, and one optimiser step of them on a batch. Masks, where a method
+ * has them, are handed in as plain arrays and their gradients come back the same way.
  *
  * @module
  */
