@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { UsageError } from "../core/util/errors.ts";
-import { writeWhole } from "../core/util/write_file.ts";
+import { writeAtomically, writeWhole } from "../core/util/write_file.ts";
 import { toCsv } from "./csv.ts";
 import { toPng, toSvg } from "./draw.ts";
 import type { ReportDocument } from "./document.ts";
@@ -79,4 +79,24 @@ export async function writeFiles(document: ReportDocument, outFolder: string): P
   }
   removeOldFiles(outFolder, new Set(files.map(([name]) => name)));
   return files.map(([name]) => join(outFolder, name));
+}
+
+/** Writes every figure without its title as `NAME.svg` and `NAME.png` into `outFolder`, and the titles to `captions.md`:
+ * a paper says in the caption what a figure shows.
+ * @returns Paths of the files written. */
+export async function writePaperFigures(document: ReportDocument, outFolder: string): Promise<string[]> {
+  const captions: string[] = [];
+  const write = (name: string, content: string | Uint8Array): string => {
+    const path = join(outFolder, name);
+    writeAtomically(path, content);
+    return path;
+  };
+  const paths: string[] = [];
+  for (const { name, title, spec: { title: heading, ...spec } } of chartsOf(document)) {
+    const svg = await toSvg(spec);
+    paths.push(write(`${name}.svg`, svg + "\n"), write(`${name}.png`, await toPng(svg)));
+    const { subtitle = [] } = heading as { subtitle?: string[] };
+    captions.push(`**${name}**: ${title}. ${subtitle.join(" ")}\n`);
+  }
+  return [...paths, write("captions.md", captions.join("\n"))];
 }

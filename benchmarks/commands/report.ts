@@ -2,10 +2,11 @@
  *
  * @module
  */
+import { join } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
 import { readRunFile } from "../records/run_file.ts";
 import { runPaths } from "../records/store.ts";
-import { type Command, textFlag } from "./command.ts";
+import { choiceOf, type Command, textFlag } from "./command.ts";
 import { recordsToReport } from "./records_to_report.ts";
 
 /** Files of figures, which are too many to name. */
@@ -17,7 +18,8 @@ Usage: deno task bench report DIR [FLAGS]
 
 Flags:
   --title TITLE    title of the report (default: the run's name)
-  --to FOLDER      folder for the report (default: DIR/report)`;
+  --to FOLDER      folder for the report (default: DIR/report)
+  --figures paper  only figures for a paper, in DIR/report/paper: SVG and PNG without titles, which are in captions.md`;
 
 /** Characters of a line: of the variable COLUMNS, else of the terminal, at least a label and a number. */
 function tableWidth(): number {
@@ -51,19 +53,30 @@ export async function showReport(
   );
 }
 
+/** Writes the figures of the run in `dir` for a paper, and prints their paths. */
+async function writeFigures(dir: string, title: string, to: string): Promise<void> {
+  const [{ reportOf }, { writePaperFigures }] = await Promise.all([
+    import("./reports.ts"),
+    import("../../reports/write_report.ts"),
+  ]);
+  for (const path of await writePaperFigures(reportOf(recordsToReport(dir), title), to)) console.log(path);
+}
+
 /** `bench report`. */
 export const report: Command = {
   usage: "DIR",
   summary: "write the report of a run again from its records",
   help: () => HELP,
-  flags: { string: ["title", "to"], positional: 1 },
+  flags: { string: ["title", "to", "figures"], positional: 1 },
   run: async (flags) => {
     const [dir] = flags._;
     if (dir === undefined) throw new UsageError("No run given: bench report DIR");
-    await showReport(dir, {
-      title: textFlag(flags, "title") ?? readRunFile(dir)?.config.name ?? "run",
-      to: textFlag(flags, "to") ?? runPaths(dir).report,
-    });
+    const title = textFlag(flags, "title") ?? readRunFile(dir)?.config.name ?? "run";
+    const to = textFlag(flags, "to");
+    if ("figures" in flags) {
+      choiceOf("figures", textFlag(flags, "figures"), ["paper"]);
+      await writeFigures(dir, title, to ?? join(runPaths(dir).report, "paper"));
+    } else await showReport(dir, { title, to: to ?? runPaths(dir).report });
     return 0;
   },
 };

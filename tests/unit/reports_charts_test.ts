@@ -6,10 +6,12 @@ import { paretoFront } from "../../reports/pareto.ts";
 import { toPng, toSvg } from "../../reports/draw.ts";
 import { listMethods } from "../../methods/mod.ts";
 import { colours } from "../../reports/palette.ts";
-import { sectionsOf } from "../../benchmarks/commands/reports.ts";
+import { reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import type { Section } from "../../reports/sections.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
-import { doneRecord, sweepRecords } from "../support/reports_fixture.ts";
+import { writePaperFigures } from "../../reports/write_report.ts";
+import { doneRecord, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
+import { folderTest } from "../support/weights_fixture.ts";
 
 const sectionOf = (records: readonly CellRecord[]) => at(sectionsOf(records), 0);
 
@@ -147,4 +149,20 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
   const drawn = charts(doneRecord(), learned)!.spec.data as { values: typeof values };
   const losses = drawn.values.filter(({ panel }) => panel === "training loss").map(({ step }) => step);
   assertEquals([losses.length, losses[0], losses.at(-1)], [100, 1, 1000]);
+});
+
+folderTest("writePaperFigures() leaves titles out of the figures and puts them into captions", async (folder) => {
+  const document = reportOf(smallRecords(), "small");
+  const written = await writePaperFigures(document, folder);
+  const figures = written.filter((path) => path.endsWith(".svg"));
+  assert(figures.length > 0);
+  assertEquals(written.length, 2 * figures.length + 1);
+  const captions = Deno.readTextFileSync(at(written, written.length - 1));
+  const charts = document.sections.flatMap(({ blocks }) =>
+    blocks.flatMap((block) => block.kind === "figures" ? block.charts : [])
+  );
+  for (const { name, title } of charts) {
+    assertStringIncludes(captions, `**${name}**: ${title}. `);
+    assert(!Deno.readTextFileSync(`${folder}/${name}.svg`).includes(title), `${name} holds its title`);
+  }
 });
