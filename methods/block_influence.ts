@@ -29,7 +29,7 @@ const options = z.strictObject({});
 export const blockInfluence: Method<typeof options> = defineMethod({
   id: "block-influence",
   version: 1,
-  summary: "Removes whole layers, those that turn the residual stream the least",
+  summary: "Removes the layers that change the direction of the residual stream the least",
   source: "Men et al. 2024, arXiv:2403.03853 (ShortGPT), equation 1",
   display: { order: 7, colour: "#487058" },
   kind: "one-shot",

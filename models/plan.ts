@@ -78,7 +78,7 @@ export function plannedConfig(config: DecoderConfig, plan: PrunePlan): DecoderCo
  * @throws {RangeError} when the plan does not fit the model. */
 export function plannedShapes(config: DecoderConfig, plan: PrunePlan): LayerShape[] {
   if (plan.layers.length !== config.layers.length) {
-    throw new RangeError(`A plan for ${config.layers.length} layers is needed: current ${plan.layers.length}`);
+    throw new RangeError(`The plan must have ${config.layers.length} layers: current ${plan.layers.length}`);
   }
   const kept = keptLayers(plan);
   if (kept.length === 0) throw new RangeError("A plan must keep at least one layer: current 0");

@@ -18,11 +18,11 @@ export function legend(id: ResultTableId, rows: readonly TableRow[]): string[] {
       has(({ spread }) => spread.includes("±")),
       `± standard deviation over ${id === "size" ? "timed repeats" : "seeds"}`,
     ],
-    [has(({ spread }) => spread.includes("[")), "[…] 95 % interval. The dense model over itself shows the error"],
+    [has(({ spread }) => spread.includes("[")), "[…] 95 % interval. The dense row shows the measurement error"],
     [has(({ spread }) => spread.includes("(")), "(…) standard error of one run over windows or examples"],
     [has(({ sign }) => sign === "*"), "* clearly better than every other method of its level"],
     [has(({ sign }) => sign === "≈"), "≈ not clearly worse than the best"],
-    [has(({ sign }) => sign === "?"), "? speed-up in doubt: its error holds 1, or spans a factor of 4"],
+    [has(({ sign }) => sign === "?"), "? speed-up in doubt: its error interval contains 1, or spans a factor of 4"],
   ];
   return signs.flatMap(([shown, text]) => shown ? [`${text}.`] : []);
 }

@@ -15,8 +15,8 @@ export const ALPHA = 0.05;
 export const CLEAR = "We call a lead clear if the corrected paired test is significant and every seed agrees.";
 /** What is tested and how, in words. */
 export const PAIRED_TESTS =
-  "Tests pair the same windows or examples, averaged over seeds: McNemar's exact test for a task with one seed, " +
-  "sign flips otherwise. Neighbouring windows flip together.";
+  "Tests are paired on the same windows or examples, averaged over seeds. A task with one seed uses McNemar's exact " +
+  "test, everything else sign flips. Neighbouring windows flip together.";
 
 /** The best row of a level against another. */
 export interface Comparison {

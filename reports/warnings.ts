@@ -107,7 +107,7 @@ function speedWords({ runs, speeds, dense }: Section): string[] {
       const own = dense?.speedUps.get(key)?.value ?? 1;
       return Math.abs(own - 1) <= MOST_ERROR
         ? []
-        : [`${name}: the dense model over itself is ${own.toFixed(2)}, not 1. Speed-ups have an error of this size.`];
+        : [`${name}: the dense model's speed-up over itself is ${own.toFixed(2)}, not 1. Speed-ups have this error.`];
     }),
   ];
 }

@@ -24,7 +24,8 @@ const KEYS = [
 const JOINED = ["perplexity", "tasks", "taskFile", "generate", "checkpoints"] as const;
 
 const help = () =>
-  `Adds measurements to the finished cells of a run, without pruning again. Or adds a model that was pruned elsewhere.
+  `Adds measurements to the finished cells of a run without pruning again. With --label, adds a model that was pruned
+elsewhere to the run's tables.
 
 Usage: deno task bench eval DIR [FLAGS]
        deno task bench eval --model PATH --dense PATH --label NAME --out DIR [FLAGS]
@@ -41,8 +42,7 @@ ${
   }
 
 Tasks, corpora and prompts are added to the run's. Other flags override it. Existing results are reused. Results that
-are no longer requested are kept in the records but hidden from the report. --keep-weights stores the merged weights of
-changed cells.
+are no longer requested are kept in the records but hidden from the report.
 
 Exit codes: those of \`bench run\``;
 

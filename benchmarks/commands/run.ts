@@ -85,8 +85,8 @@ export async function runConfig(config: RunConfig, manner: RunManner): Promise<n
 }
 
 function runHelp(): string {
-  return `Runs a sweep: the dense model, and every method at every level, each in its own process (a cell). Run the same
-command again to resume: finished cells are skipped, failed cells are retried.
+  return `Runs a sweep: one cell for the dense model, and one for each method, sparsity and seed. A cell is a process of its own.
+Run the same command again to resume: finished cells are skipped, failed cells are retried.
 
 Usage: deno task bench run [--preset NAME | --config FILE] [FLAGS]
 
@@ -96,7 +96,7 @@ ${
       ["--preset NAME", "a configuration that comes with the program, see `bench ls presets`"],
       [
         "--config FILE",
-        "a YAML file with the keys below in camelCase; its paths start at its folder, flags override it",
+        "YAML file whose keys are these flags in camelCase; paths in it are relative to its folder; flags override it",
       ],
       ...flagRows(KEYS),
       ...MANNER_ROWS,

@@ -24,9 +24,9 @@ export const MANNER_ROWS: readonly [left: string, right: string][] = [
   ["--sbatch OPTIONS", 'with slurm: further options of sbatch, such as "mem=64G exclusive"'],
   [
     "--dry-run",
-    "start nothing: show cells, data, memory and time, and with slurm the script; a model's config.json is enough",
+    "show cells, data, memory and time (with slurm, also the script) and start nothing; needs only config.json",
   ],
-  ["--on DEVICE", `with --dry-run: ${Object.keys(DEVICES).join(", ")} instead of this machine`],
+  ["--on DEVICE", `with --dry-run: estimate for another device: ${Object.keys(DEVICES).join(", ")}`],
   ["--json", "print progress as one JSON event per line"],
 ];
 

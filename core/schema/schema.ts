@@ -129,21 +129,21 @@ export const runConfigSchema = z.strictObject({
   ),
   ffnMultiple: positiveInt.default(1).describe("FFN widths are multiples of this"),
   calibration: calibrationSchema.optional().describe(
-    "text for calibration: a corpus, a file, or self (sampled from the dense model); a scored corpus by default",
+    "text for calibration: a corpus, a file, or self (sampled from the dense model); default: the first scored corpus",
   ),
   recover: z.enum(RECOVERIES).optional().describe(
-    "what trains, for every method alike: none; scales: one number per kept unit; lora: adapters and scales",
+    "what is trained after pruning: none, scales (one number per kept unit) or lora (adapters and scales)",
   ),
   compensate: z.enum(["none", "least-squares"]).optional().describe(
-    "least-squares: correct output and down maps for the removed units, for every method alike, before recovery",
+    "least-squares: correct the output and down projections for the removed units, before recovery",
   ),
   training: trainingSchema.optional().describe("settings of learning and recovery, see `bench ls training`"),
   layerwise: z.boolean().default(false).describe(
     "hold one dense layer on the device while pruning (random, magnitude, wanda-sp, flap): less memory, same results",
   ),
   weights: z.enum(["f32", "stored"]).optional().describe(
-    "matrices on the device: f32, or stored (16 bits for f16 and bf16 files, products in f32). Stored is the default " +
-      "for such files on tensorflow on the CPU, and works there alone",
+    "precision of matrices on the device: f32, or stored (f16 and bf16 files stay in 16 bits, products in f32); " +
+      "stored needs tensorflow on the CPU, and is the default there for such files",
   ),
   perplexity: listOf(perplexityChoiceSchema.extend({
     windowTokens: perplexityChoiceSchema.shape.windowTokens.unwrap().optional().describe(
@@ -167,7 +167,7 @@ export const runConfigSchema = z.strictObject({
   out: z.string().describe("folder for records and reports"),
   jobs: positiveInt.default(1).describe("cells at once"),
   keepWeights: z.boolean().optional().describe(
-    "store the merged weights of changed cells; what rebuilds them is kept in any case",
+    "also store the full weights of trained or compensated cells; the data that rebuilds them is always kept",
   ),
 });
 /** A run. */

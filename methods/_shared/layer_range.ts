@@ -29,8 +29,8 @@ export function layerRange(
 
 /** Options of a method that prunes all layers alike unless asked to leave some whole. */
 export const keptLayers = {
-  keepFirst: layerCount.default(0).describe("first layers left whole; below 1: that part of all"),
-  keepLast: layerCount.default(0).describe("last layers left whole; below 1: that part of all"),
+  keepFirst: layerCount.default(0).describe("number of first layers left unpruned; below 1: a fraction of all layers"),
+  keepLast: layerCount.default(0).describe("number of last layers left unpruned; below 1: a fraction of all layers"),
 };
 
 /** Values of {@linkcode keptLayers}. */

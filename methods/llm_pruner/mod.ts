@@ -48,8 +48,8 @@ const options = z.strictObject({
   structure: z.enum(["block", "uniform"]).default("block").describe(
     "block: first and last layers stay whole; uniform: every layer alike",
   ),
-  keepFirst: keptCount.describe("first layers left whole (not in uniform); below 1: that part of all; null: 3 of 32"),
-  keepLast: keptCount.describe("last layers left whole (not in uniform); below 1: that part of all; null: 1 of 32"),
+  keepFirst: keptCount.describe("as in `random`, for structure=block; null: 3 layers of 32"),
+  keepLast: keptCount.describe("as in `random`, for structure=block; null: 1 layer of 32"),
 });
 type LlmPrunerOptions = z.infer<typeof options>;
 type Estimator = LlmPrunerOptions["estimator"];

@@ -65,11 +65,11 @@ const options = z.strictObject({
   targetHeads: count.describe("query heads of every layer to prune to; absent: as many as the budget allows"),
   targetFfn: count.describe("FFN channels of every layer to prune to; absent: as many as the budget allows"),
   pruneSteps: z.number().gt(0).max(1).default(0.5).describe(
-    "part of the steps that learn masks; the rest trains what is left",
+    "fraction of the steps that learn masks; the rest trains the pruned model",
   ),
   maskRate: z.number().positive().default(1).describe("Adam's peak rate of log-alphas"),
   multiplierRate: z.number().positive().default(0.1).describe("Adam's peak rate of the multipliers, which ascend"),
-  warmup: z.number().min(0).max(1).default(0.5).describe("part of the pruning steps over which the target rises"),
+  warmup: z.number().min(0).max(1).default(0.5).describe("fraction of the pruning steps over which the target rises"),
 });
 type Options = z.infer<typeof options>;
 
@@ -77,7 +77,7 @@ type Options = z.infer<typeof options>;
 export const sheared: Method<typeof options> = defineMethod({
   id: "sheared",
   version: 2,
-  summary: "Learns hard-concrete masks, pulled to the budget's shape or one of its own by Lagrange multipliers",
+  summary: "Learns hard-concrete masks; Lagrange multipliers pull them to the budget's shape or to a given one",
   source: "Xia et al. 2024, arXiv:2310.06694, section 3.1",
   display: { order: 10, colour: "#CC79A7" },
   kind: "learned",

@@ -59,7 +59,7 @@ Deno.test("plannedShapes() refuses plans that do not fit, naming layer and value
   refuses({ kvGroups: [0] }, "Query head 3 of layer 1 is kept but its key/value group 1 is not");
   refuses({ queryHeads: [0, 1, 2, 3] }, "same number of query heads");
   refuses({ queryHeads: [0, 1, 2] }, "same number of query heads");
-  assertThrows(() => plannedShapes(config, { layers: [] }), RangeError, "2 layers is needed: current 0");
+  assertThrows(() => plannedShapes(config, { layers: [] }), RangeError, "must have 2 layers: current 0");
 });
 
 const GONE: LayerPlan = { kvGroups: [], queryHeads: [], ffnChannels: [] };

@@ -42,7 +42,7 @@ folderTest("openRebuild() refuses a file that is missing, damaged, or of another
     const { message } = assertThrows(() => openRebuild(out, given, dense), FileFormatError);
     assert(message.includes(problem) && !message.includes("\n"), message);
   };
-  refused("a plan for 3 layers is needed".replace("a plan", "A plan"), record, {
+  refused("The plan must have 3 layers", record, {
     ...REBUILT_FROM,
     layers: [...REBUILT_FROM.layers, at(REBUILT_FROM.layers, 0)],
   });

@@ -192,7 +192,7 @@ Deno.test("isDoubtful() marks speed-ups within their error of 1, which are not h
   });
   const markdown = toMarkdown(reportOf([dense, timed("flap", 103, 4)], "Run"));
   assertMatch(markdown, /1\.03 ± 0\.04\u00a0\?/);
-  assertStringIncludes(markdown, "? speed-up in doubt: its error holds 1, or spans a factor of 4.");
+  assertStringIncludes(markdown, "? speed-up in doubt: its error interval contains 1, or spans a factor of 4.");
 });
 
 Deno.test("repeats that alternate give the speed-up its interval; models that share a measurement count it once", () => {
@@ -238,7 +238,10 @@ Deno.test("speed-ups that cannot be relied upon are marked, or warned of", () =>
   assertEquals(doubts(sectionOf(alternated([-0.35, 0, 0.35].map((log) => 4 * Math.exp(log))))), ["flap"]);
   const uneven = alternated([1.5, 1.5, 1.51]);
   uneven[0]!.throughput[0]!.samplesMs = [90, 91, 92];
-  assertStringIncludes(warnings(sectionOf(uneven)).join(), "pp512: the dense model over itself is 1.10, not 1.");
+  assertStringIncludes(
+    warnings(sectionOf(uneven)).join(),
+    "pp512: the dense model's speed-up over itself is 1.10, not 1.",
+  );
   assertEquals(doubts(sectionOf(alternated([1.5, 1.5, 1.51]))), []);
 });
 
