@@ -3,11 +3,11 @@
  * @module
  */
 import { corpusLabel } from "../core/schema/cell_names.ts";
-import type { DatasetUse } from "../core/schema/schema.ts";
+import type { DatasetUse, DoneRecord } from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { count, level, listed, percent, unique } from "./format.ts";
 import { type Section } from "./sections.ts";
-import { commitWords, trainingDone } from "./settings.ts";
+import { amountWords, commitWords, trainingAsked, trainingDone } from "./settings.ts";
 import { meanOf } from "./result_tables.ts";
 
 const byLevel = ({ pruned }: Section) => [...Map.groupBy(pruned, ({ asked }) => asked)];
@@ -50,6 +50,30 @@ function residualWords({ pruned }: Section): string[] {
     return worst === 0 ? [] : [`${label} at ${level(asked)} (${worst.toPrecision(2)})`];
   });
   return found.length === 0 ? [] : [`Least squares did not converge; relative residuals: ${few(found)}.`];
+}
+
+/** What of a run's training is not as the run asks: other steps, other tokens, or another loss. */
+function ownTraining({ cell: { training }, training: stages }: DoneRecord): string[] {
+  if (training === undefined || stages === undefined) return [];
+  const [asked, done] = [amountWords(trainingAsked(training)), amountWords(trainingDone(stages))];
+  const hasHidden = stages.some(({ curve }) => curve.some(({ hidden }) => hidden > 0));
+  return [
+    ...done === asked ? [] : [`${done} instead of ${asked}`],
+    ...training.hidden === 0 && hasHidden ? ["hidden states in the loss"] : [],
+  ];
+}
+
+function ownTrainingWords({ pruned }: Section): string[] {
+  const found = pruned.flatMap(({ label, asked, runs }) => {
+    const words = unique(runs.flatMap(ownTraining)).join("; ");
+    return words === "" ? [] : [{ label, words, at: level(asked) }];
+  });
+  return [...Map.groupBy(found, ({ label, words }) => `${label} ${words}`).values()].flatMap((own) =>
+    own.slice(0, 1).map(({ label, words }) =>
+      `${label} at ${listed(own.map(({ at }) => at), "and")} was not trained as the run asks: ${words}. ` +
+      "Differences from other methods may come from that."
+    )
+  );
 }
 
 /** Levels at which methods did not train on equally many tokens. */
@@ -150,6 +174,7 @@ export function warnings(section: Section): string[] {
     ...failedWords(section),
     ...realisedWords(section),
     ...residualWords(section),
+    ...ownTrainingWords(section),
     ...tokenWords(section),
     ...machineWords(section),
     ...speedWords(section),

@@ -56,6 +56,13 @@ Deno.test("the protocol says what a method trains otherwise, and options that no
     "5 steps of 1 × 64 tokens of wikitext2 (flap, sheared); 10 steps, 320 tokens of wikitext2 (mask-prune)",
   );
   assertEquals(text("options"), "mask-prune: masks hard");
+  const warned = (records: DoneRecord[]) =>
+    warnings(sectionOf(records)).filter((text) => text.includes("as the run asks"));
+  assertEquals(warned([doneRecord(), plain, gradual]), []);
+  assertEquals(warned([doneRecord(), plain, own]), [
+    "mask-prune at 20 % was not trained as the run asks: 10 steps, 320 tokens instead of 5 steps, 320 tokens; hidden " +
+    "states in the loss. Differences from other methods may come from that.",
+  ]);
 });
 
 Deno.test("labels that hold commas are set apart, and a method has its level where it read other amounts at others", () => {
