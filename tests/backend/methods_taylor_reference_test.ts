@@ -1,4 +1,8 @@
+import { assertEquals } from "@std/assert";
+import type { Statistics } from "../../methods/define.ts";
+import { gisp } from "../../methods/gisp.ts";
 import { denseScores } from "../../methods/llm_pruner/mod.ts";
+import { parseOptions } from "../../methods/mod.ts";
 import {
   type HostTensor,
   LINEAR_NAMES,
@@ -23,6 +27,8 @@ import {
 } from "../support/methods_reference.ts";
 import { known } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
+import { largestSparsity } from "../../models/target.ts";
+import { toySource } from "../support/toy.ts";
 import { onDevice } from "../support/device_models.ts";
 
 /** The same weights in double precision, so that differences of 1e-6 mean something. */
@@ -140,3 +146,70 @@ testOnEngines("llm-pruner keeps the units with the largest Taylor scores", async
     }
   }
 });
+
+/** The weights with the units `gone` of layer after layer set to 0. */
+function withoutUnits(source: WeightSource, gone: { groups: number[]; channels: number[] }[]): WeightSource {
+  const { source: copy, tensors } = inDoublePrecision(source);
+  const { headSize, layers } = source.config;
+  for (const [l, { groups, channels }] of gone.entries()) {
+    const perGroup = at(layers, l).queryHeadsPerGroup;
+    const columns = (units: number[], size: number) =>
+      units.flatMap((unit) => Array.from({ length: size }, (_, k) => unit * size + k));
+    for (const name of LINEAR_NAMES) {
+      const { shape, data } = known(tensors.get(tensorNames.weight(l, name)));
+      const width = at(shape, 1);
+      const isAttention = !["gate", "up", "down"].includes(name);
+      const heads = columns(groups, name === "query" || name === "output" ? headSize * perGroup : headSize);
+      const slots = new Set(isAttention ? heads : channels);
+      const reads = name === "output" || name === "down";
+      data.forEach((_, i) => {
+        if (slots.has(reads ? i % width : Math.floor(i / width))) data[i] = 0;
+      });
+    }
+  }
+  return copy;
+}
+
+testOnEngines("gisp removes units in steps by the Taylor scores of what is left", async () => {
+  const lowest = (scores: number[], among: number[]) => [...among].sort((a, b) => at(scores, a) - at(scores, b));
+  for (const [name, source] of Object.entries(sources)) {
+    const depth = Math.min(0.7, 0.95 * largestSparsity(source.config, ["ffn", "kv-groups"], 1));
+    const first = known(known(taylorReferences[name])["element-1"]);
+    const goFirst = (scores: number[]) =>
+      lowest(scores, [...scores.keys()]).slice(0, Math.floor(depth / 2 * scores.length));
+    const gone = first.map(({ groups, channels }) => ({ groups: goFirst(groups), channels: goFirst(channels) }));
+    const rest = withoutUnits(source, gone);
+    const second = groupReference(rest, taylorSlot(rest, numericGradients(rest), "element-1"));
+    const kept = (scores: number[], before: number[], count: number) => {
+      const order = [...before, ...lowest(scores, [...scores.keys()].filter((unit) => !before.includes(unit)))];
+      return order.slice(order.length - count).sort((a, b) => a - b);
+    };
+    using model = await onDevice(source);
+    const cache = new Map<string, Statistics>();
+    for (const sparsity of [0.2, 0.4, 0.6]) {
+      const options = parseOptions(gisp, { steps: 2 });
+      const context = methodContext({ model, options, calibration: windows, sparsity, cache });
+      const { plan } = await gisp.prune(context);
+      plan.layers.forEach((layer, l) => {
+        const { kvGroups, ffnChannels } = at(context.target.uniform, l);
+        const [{ groups, channels }, before] = [at(second, l), at(gone, l)];
+        const expected = [kept(groups, before.groups, kvGroups), kept(channels, before.channels, ffnChannels)];
+        assertEquals([layer.kvGroups, layer.ffnChannels], expected, `${name} at ${sparsity}, layer ${l}`);
+      });
+    }
+    assertEquals(cache.size, 1);
+  }
+}, { except: ["cpu", "webgpu"] });
+
+testOnEngines("gisp's one ranking leaves the last layer and the first tenth of the layers whole", async () => {
+  const layers = Array.from({ length: 10 }, () => ({ kvGroups: 2, queryHeadsPerGroup: 1, ffnChannels: 16 }));
+  using model = await onDevice(toySource({ width: 8, headSize: 4, vocabSize: 13, layers }));
+  const options = parseOptions(gisp, { steps: 3, uniform: false });
+  const { plan } = await gisp.prune(methodContext({ model, options, calibration: windows, sparsity: 0.4 }));
+  assertEquals(
+    plan.layers.flatMap(({ kvGroups, ffnChannels }, l) =>
+      kvGroups.length === 2 && ffnChannels.length === 16 ? [l] : []
+    ),
+    [0, 9],
+  );
+}, { except: ["cpu", "webgpu"] });

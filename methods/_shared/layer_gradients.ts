@@ -13,7 +13,7 @@ import { at } from "../../core/util/indexing.ts";
 import { LINEAR_NAMES, type LinearName } from "../../models/config.ts";
 import type { DecoderModel, DeviceLayer } from "../../models/device.ts";
 import { createPass, disposePass, type PassContext, type TokenBatch } from "../../models/layers.ts";
-import { disposeTrail, layerBack, layTrail, type Trail } from "../_shared/loss_slope.ts";
+import { disposeTrail, layerBack, layTrail, type Trail } from "./loss_slope.ts";
 
 /** The weights of one layer and their gradients, `[in, out]`. */
 export interface LayerGradients {
