@@ -10,6 +10,7 @@ import {
   type EngineName,
   type MethodFile,
   type RunConfig,
+  trainingSchema,
 } from "../../core/schema/schema.ts";
 import type { NamedCell } from "../../core/schema/cell_names.ts";
 import { canonicalJson } from "../../core/util/canonical_json.ts";
@@ -94,6 +95,7 @@ export async function prepareRun(
   };
   checkAgainstModel(config, dense.model);
   const data = await hashData(config, asked.calibration === undefined);
+  await checkLearnedTexts(config, data, dense.tokenizer);
   const fingerprint = { weights: dense.origin.sha256, tokenizer: dense.tokenizer?.sha256 ?? "", data };
   const cells = expandCells(config, { engine, fingerprint, checkpoints: dense.checkpoints, fileOf });
   return {
@@ -193,6 +195,32 @@ async function withWindows(
   }));
   // A default length may be the one that another choice gives.
   return [...new Map(choices.map((choice) => [canonicalJson(choice), choice])).values()];
+}
+
+/** Checks that a user's files hold a window of calibration or training.
+ * @throws {UsageError} that names the file and its tokens. */
+async function checkLearnedTexts(
+  { calibration, training }: ReadyConfig,
+  data: Record<string, string>,
+  tokenizer?: Tokenizer,
+): Promise<void> {
+  const uses: [use: string, corpus: string, tokens: number][] = [
+    [calibrationUse({ calibration }), calibration.corpus, calibration.tokens],
+    ...trainingParts(training, calibration.corpus).map(({ corpus }): [string, string, number] => [
+      trainingUse(corpus),
+      corpus,
+      training?.tokens ?? trainingSchema.parse({}).tokens,
+    ]),
+  ];
+  for (const [use, corpus, needed] of uses) {
+    if (!(use in data) || !isFileName(corpus) || tokenizer === undefined) continue;
+    const tokens = await countTokens(corpus, tokenizer, needed);
+    if (tokens >= needed) continue;
+    throw new UsageError(
+      `"${corpus}" has ${tokens} tokens, fewer than one window of ${needed} for ${use.split(" ", 1)[0]}: ` +
+        "give more text, or shorter windows",
+    );
+  }
 }
 
 /** Tokens of the windows that a file gives, counted up to `enough`. */

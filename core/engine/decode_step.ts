@@ -51,8 +51,8 @@ export interface StepState {
   /** cos and sin of the position's angles, both halves: K values, or equal rows of K. */
   cos: tf.Tensor;
   sin: tf.Tensor;
-  /** [B, G, C, K] each; the new keys and values are written to position `held`. The tensors' data must not be
-   * shared. */
+  /** [B, G, C, K] each; the new keys and values are written to position `held`. No other tensor may share their
+   * data. */
   cache: KeyValues;
   /** i32 [1]: occupied positions, less than C. */
   held: tf.Tensor1D;
@@ -67,13 +67,17 @@ export function isOneForm({ query, key, value, output, gate, up, down }: Record<
 }
 
 /** x [B, D] through a layer -> [B, D].
- * @throws {Error} when the cache is full. */
+ * @throws {Error} when the cache is full, or another tensor shares its data and would change with it. */
 export function decodeStep(x: tf.Tensor2D, layer: StepLayer, shape: StepShape, state: StepState): tf.Tensor2D {
   const { query, key, value, output, gate, up, down } = layer;
   const linears = [query, key, value, output, gate, up, down];
   const weights = linears.map(({ weight }) => storedForm(weight).tensor);
   const { tensor, format } = storedForm(query.weight);
   const { nothing, cache } = state;
+  const { keys, values } = cache;
+  if (keys.dataId === values.dataId || [keys, values].some(({ dataId }) => tf.backend().refCount(dataId) !== 1)) {
+    throw new Error("The cache is written in place: no other tensor may share its data");
+  }
   const inputs = [
     x,
     layer.attentionNorm,
@@ -81,7 +85,7 @@ export function decodeStep(x: tf.Tensor2D, layer: StepLayer, shape: StepShape, s
     ...weights,
     ...linears.map(({ bias }) => bias ?? nothing),
     ...[layer.queryNorm, layer.keyNorm, layer.attentionOutputNorm, layer.ffnOutputNorm].map((norm) => norm ?? nothing),
-    ...[state.cos, state.sin, cache.keys, cache.values, state.held],
+    ...[state.cos, state.sin, keys, values, state.held],
   ];
   return decoderOp("DecodeLayer", inputs, 1, {
     W: { typeOf: tensor },

@@ -200,6 +200,11 @@ testOwnOperations("decodeStep() equals double precision and writes its cache in 
       const out = decodeStep(x, layer, c, state);
       const full = { ...state, held: tf.tensor1d([capacity], "int32") };
       assertThrows(() => decodeStep(x, layer, c, full), Error, "the cache is full");
+      const views = [tf.clone(cache.keys), tf.reshape(cache.values, [-1])];
+      for (const shared of [cache, { keys: cache.keys, values: cache.keys }]) {
+        assertThrows(() => decodeStep(x, layer, c, { ...state, cache: shared }), Error, "no other tensor may share");
+      }
+      tf.dispose(views);
       const used = (x: tf.Tensor4D) => tf.slice(x, [0, 0, 0, 0], [-1, -1, c.held + 1, -1]);
       return { out, keys: used(cache.keys), values: used(cache.values) };
     });

@@ -46,6 +46,15 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
     }, '"wikitext2", the default, was not found. Give --calibration file:TEXT'],
     [{ perplexity: [{ corpus: `file:${short}`, windowTokens: 64 }] }, "fewer than one window of 64"],
     [{ perplexity: [{ corpus: `file:${file}` }] }, "file"],
+    [
+      { ...method("wanda-sp"), calibration: { corpus: `file:${short}`, tokens: 64 } },
+      "fewer than one window of 64 for calibration: give more text",
+    ],
+    [
+      { ...method("mask-prune"), training: { corpus: `file:${short}`, tokens: 64 } },
+      "fewer than one window of 64 for training",
+    ],
+    [{ ...method("mask-prune"), training: { corpus: `file:${file}` } }, "holds no records"],
     [{ out: join(file, "run") }, "cannot be written"],
     [{ out: "/proc/run" }, "cannot be written"],
   ];
