@@ -46,7 +46,7 @@ import { type LayerScores, scoresOfColumns } from "./_shared/scoring.ts";
 
 const options = z.strictObject({
   structure: z.enum(["AL-AM", "AL-MM", "UL-MM", "UL-UM"]).default("AL-AM").describe(
-    "U uniform or A adaptive across layers (L) and modules (M); M manual",
+    "layers (L) and modules (M), each after its letter: U uniform, A adaptive, M manual",
   ),
   metric: z.enum(COLUMN_METRICS).default("WIFV").describe(
     "weighted input feature variance, weighted input feature norm, or input feature variance",
@@ -55,7 +55,7 @@ const options = z.strictObject({
     "running: the update of the authors' code, which drops the first window; exact: around the mean of all tokens",
   ),
   biasCompensation: z.boolean().default(true).describe(
-    "add W_removed mean(x_removed) as a bias, as published; the result is no plain LLaMA",
+    "add W_removed mean(x_removed) as a bias, as published; the exported model then has biases",
   ),
 });
 type FlapOptions = z.infer<typeof options>;

@@ -134,5 +134,5 @@ export function closedGates(
     });
   });
   const lost = lostResults(rows, conditions);
-  return [...found, ...lost, ...unpaired(sectionsA, rows).map((name) => `${name}: has no result any more`)];
+  return [...found, ...lost, ...unpaired(sectionsA, rows).map((name) => `${name}: has no result in the other run`)];
 }

@@ -109,7 +109,7 @@ function rateWords({ cell: { recover, training } }: Subject): string {
 function optimiserWords(subject: Subject): string {
   const { training } = subject.cell;
   if (training === undefined) return "";
-  const others = (["clipNorm", "microBatch", "teacherTokens"] as const).filter((name) => training[name] !== undefined)
+  const others = (["clipNorm", "microBatch"] as const).filter((name) => training[name] !== undefined)
     .map((name) => settingWords(name, training[name]));
   const shape = `warm-up ${percent(training.warmup)}, cosine to ${percent(training.finalRate)}`;
   return ["AdamW", rateWords(subject), shape, ...others].filter((text) => text !== "").join(", ");
@@ -120,10 +120,11 @@ const adapterWords = ({ cell: { recover, training } }: Subject): string =>
 
 function lossWords({ cell: { training } }: Subject): string {
   if (training === undefined) return "";
-  const { crossEntropy, distillation, temperature, hidden } = training;
+  const { crossEntropy, distillation, temperature, hidden, teacherTokens } = training;
+  const softened = temperature === 1 ? "" : ` at temperature ${number(temperature)}`;
   const terms: [weight: number, name: string][] = [
     [crossEntropy, "cross entropy"],
-    [distillation, `distillation${temperature === 1 ? "" : ` at temperature ${number(temperature)}`}`],
+    [distillation, `distillation${softened} (teacher's top ${teacherTokens} tokens)`],
     [hidden, "hidden states"],
   ];
   return terms.filter(([weight]) => weight > 0).map(([weight, name]) => `${number(weight)} ${name}`).join(" + ");

@@ -7,22 +7,22 @@ import { type Command, type Flags, textFlag } from "./command.ts";
 import { recordsToReport } from "./records_to_report.ts";
 
 const HELP =
-  `Compares runs with the first, cell by cell, or all methods of one run at each level. Only results on the same data are
-compared, with paired tests. Prints Markdown.
+  `Compares runs with the first one, cell by cell. Of a single run, compares the methods at each level. Only results on
+the same data are compared, with paired tests. Prints Markdown.
 
 Usage: deno task bench compare DIR OTHER [MORE ...] [--fail-if EXPR]
        deno task bench compare DIR [--pair METHOD,METHOD]
 
 Flags:
-  --pair A,B       method A against method B alone, at each level; without it all methods of DIR
+  --pair A,B       compare only methods A and B, at each level (default: all methods of DIR)
   --fail-if EXPR   conditions on the change from DIR to OTHER, separated by commas: "perplexity > +2%, acc < -1"
 
 A condition is NAME, one of < > <= >=, and a change. With %, the change is relative to DIR; without, it is in the
 result's own unit (points for accuracies). NAME is perplexity, acc (every task), mean (mean accuracy), speed (tokens per
 second), or a corpus, task or throughput test. Means are taken over the seeds that both runs have. A cell, result or
-seed that DIR has and OTHER lacks counts as a condition that holds.
+seed that only DIR has also counts as a condition that holds.
 
-Exit codes: 0 no condition holds, 1 one holds, 2 a condition is wrong or names nothing that both runs have`;
+Exit codes: 0 no condition holds, 1 one holds, 2 a condition is malformed or names nothing that both runs have`;
 
 /** Prints the comparison of runs, or of the methods of one. Returns 1 when a condition of `--fail-if` holds, else 0.
  * @throws {UsageError} when a folder holds no run, or a flag cannot be read. */

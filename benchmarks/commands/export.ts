@@ -35,7 +35,7 @@ Flags:
 
 Weights that a cell changed are rebuilt from what its run kept, on the run's engine.
 
-Exit codes: 0 done, 2 it cannot be done`;
+Exit codes: 0 done, 2 the model cannot be exported`;
 
 /** The record that `cell` names, the folder of its run, and the run's other records.
  * @throws {UsageError} when none or several match, or the cell failed. */

@@ -27,27 +27,29 @@ export const trainingSchema = z.strictObject({
   corpus: z.string().optional().describe(
     "corpus (its calibration split), file:PATH, or self (text of the dense model); calibration's by default",
   ),
-  domains: z.record(z.string(), z.number().positive()).optional().describe("corpora instead of one, and their parts"),
+  domains: z.record(z.string(), z.number().positive()).optional().describe(
+    "several corpora and their proportions: domains.CORPUS=PART",
+  ),
   steps: positiveInt.default(100).describe("optimiser steps; a learned method learns its choice in the first of them"),
   batch: positiveInt.default(2).describe("windows in a step"),
   tokens: z.number().int().min(2).default(256).describe("window length in tokens"),
   microBatch: positiveInt.optional().describe(
-    "windows on the device at once; all when absent. The hidden-state term is the mean over such parts",
+    "windows on the device at once; all when absent. The hidden-state term is averaged over micro-batches",
   ),
   rank: positiveInt.default(8).describe("rank of the LoRA adapters on all linear maps"),
   alpha: z.number().positive().default(16).describe("adapters are scaled by alpha / rank"),
   learningRate: z.number().positive().default(5e-3).describe("peak rate of the adapters (AdamW, betas 0.9 and 0.99)"),
   scaleRate: z.number().positive().default(0.05).describe("peak rate of the scales (AdamW, betas 0.9 and 0.99)"),
-  warmup: fraction.default(0.06).describe("part of the steps over which the rates rise; a cosine follows"),
+  warmup: fraction.default(0.06).describe("fraction of the steps over which the rates rise; cosine decay follows"),
   finalRate: z.number().min(0).max(1).default(0.1).describe("rates at the end as a fraction of the peak"),
   clipNorm: z.number().positive().default(1).describe("largest global norm of the gradient of adapters and scales"),
   crossEntropy: z.number().min(0).default(0.5).describe("weight of the cross entropy with the next token"),
   distillation: z.number().min(0).default(0.5).describe("weight of KL(dense model || student)"),
-  temperature: z.number().positive().default(1).describe("softens both distributions of the KL"),
+  temperature: z.number().positive().default(1).describe("temperature of both distributions in the KL"),
   hidden: z.number().min(0).default(0).describe(
-    "weight of the relative error of the hidden states in the first step; it falls in a line to 0 over the run",
+    "weight of the relative error of the hidden states in the first step; it falls linearly to 0 over the run",
   ),
-  teacherTokens: positiveInt.default(64).describe("most probable tokens kept of the dense model's distribution"),
+  teacherTokens: positiveInt.default(64).describe("the dense model's most probable tokens that distillation uses"),
 });
 /** What learns and how. */
 export type TrainingOptions = z.infer<typeof trainingSchema>;

@@ -86,7 +86,7 @@ Deno.test("closedGates() lets no missing result and no unknown name pass", () =>
   assertThrows(() => gates("boolq < -1", before, [changed(1)]), SyntaxError, 'no "boolq" on the same data');
   const two = [...before, doneRecord({ ...cell, sparsity: 0.4 })];
   const lost = gates("perplexity > +2%", two, [changed(1), failedRecord({ ...cell, sparsity: 0.4 })]);
-  assertMatch(lost.join(), /flap at 40 %: has no result any more/);
+  assertMatch(lost.join(), /flap at 40 %: has no result in the other run/);
 });
 
 Deno.test("closedGates() lets no result pass that is gone or was measured on other data, and no lost seed", () => {
