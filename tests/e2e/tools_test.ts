@@ -2,7 +2,7 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { ROOT } from "../../core/util/user_folder.ts";
 
-const TOOLS = ["setup", "bench", "checks"].flatMap((room) =>
+const TOOLS = ["setup", "bench", "checks", "pack", "gpu"].flatMap((room) =>
   [...Deno.readDirSync(join(ROOT, "tools", room))].map(({ name }) => `tools/${room}/${name}`)
 ).filter((path) => Deno.readTextFileSync(join(ROOT, path)).includes("import.meta.main"));
 

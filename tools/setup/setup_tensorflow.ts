@@ -64,9 +64,10 @@ async function installedTensorflow(python: string): Promise<string> {
   return stdout.trim();
 }
 
+// The libraries may also lie beside what is linked, as in a packed program.
 const linked = (tensorflow: string) => [
   ...LIBRARIES.map((library) => `${tensorflow}/${library}`),
-  `-Wl,-rpath,${tensorflow}`,
+  `-Wl,-rpath,$ORIGIN,-rpath,${tensorflow}`,
 ];
 
 /** Compiles a shared library into place, and replaces one that a running program holds rather than writing into it. */
