@@ -119,12 +119,12 @@ function copyPackages(engine: PackedEngine, to: string): void {
   }
 }
 
-/** Copies the libraries of TensorFlow beside the addon, which looks for them there, and NVIDIA's where TensorFlow does. */
+/** Copies TensorFlow's libraries beside the addon, which looks there, and NVIDIA's where TensorFlow looks. */
 async function copyTensorflow(to: string): Promise<void> {
   const addon = relative(ROOT, packageFolder("@tensorflow/tfjs-node-gpu"));
   const binding = join(ROOT, addon, "lib/napi-v8/tfjs_binding.node");
   if (!isThere(binding)) {
-    throw new UsageError("Cannot pack tensorflow: it is not set up. Run deno task setup:tensorflow");
+    throw new UsageError("Cannot pack tensorflow: it is not set up. Run `deno task setup:tensorflow`.");
   }
   const { stdout } = await runCommand("ldd", [binding], "Cannot find TensorFlow's libraries");
   const libraries = [...stdout.matchAll(/=> (\S*libtensorflow\S*)/g)].map(([, path]) => path!);
