@@ -61,11 +61,7 @@ Deno.test("block-influence refuses a level that takes every layer, before anythi
   const run = { training: trainingSchema.parse({}) };
   const reachable = resolveTarget(config, { sparsity: 0.5, units: ["ffn", "kv-groups"] });
   const all = reachable.budgetParameters / 0.5;
-  const target = (sparsity: number) => ({
-    ...reachable,
-    sparsity,
-    budgetParameters: Math.floor((1 - sparsity) * all),
-  });
+  const target = (sparsity: number) => ({ ...reachable, sparsity, budgetParameters: Math.floor((1 - sparsity) * all) });
   method.check?.(config, target(0.79), options, run);
   assertThrows(() => method.check?.(config, target(0.81), options, run), UsageError, "ask for at most 0.80");
   // 11 of 12 layers are 0.9166… of them.

@@ -24,10 +24,7 @@ const VARIANTS: Record<string, Partial<DecoderConfig>> = {
   "multi-head attention": {},
   "grouped queries and unequal layers": { layers: GROUPED },
   "an untied head": { tiedHead: false },
-  "biases on every linear map": {
-    layers: GROUPED,
-    biases: ["query", "key", "value", "output", "gate", "up", "down"],
-  },
+  "biases on every linear map": { layers: GROUPED, biases: ["query", "key", "value", "output", "gate", "up", "down"] },
   "added biases alone": { biases: ["output", "down"] },
   "linear rotary scaling": { ropeScaling: { type: "linear", factor: 4 } },
   "llama3 rotary scaling": {

@@ -17,10 +17,7 @@ testOnEngines("given-split keeps the given groups in every layer and fills the b
       model,
       options: givenSplit.options.parse({ kvGroups }),
       calibration: toyWindows(3, 9),
-      learning: {
-        options: learningOptions({ steps: 2, batch: 1, tokens: 9, rank: 2 }),
-        windows: toyWindows(2, 9),
-      },
+      learning: { options: learningOptions({ steps: 2, batch: 1, tokens: 9, rank: 2 }), windows: toyWindows(2, 9) },
       sparsity: 0.3,
     });
   for (const kvGroups of [1, 3]) {

@@ -240,10 +240,7 @@ testOnEngines("attention() over several blocks of queries equals one softmax, wi
         const mask = tf.reshape(treeMask(1, segments), [length, length]);
         return tf.concat(
           Array.from({ length: kvGroups * perGroup }, (_, h) => {
-            const [k, v] = take(
-              [0, 1].map((n) => at(heads, kvGroups * (perGroup + n) + Math.floor(h / perGroup))),
-              2,
-            );
+            const [k, v] = take([0, 1].map((n) => at(heads, kvGroups * (perGroup + n) + Math.floor(h / perGroup))), 2);
             const exp = tf.exp(tf.add(tf.matMul(tf.mul(at(heads, h), 1 / Math.sqrt(size)), tf.transpose(k)), mask));
             return tf.matMul(tf.div(exp, tf.sum(exp, 1, true)), v);
           }),

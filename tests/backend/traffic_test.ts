@@ -51,15 +51,7 @@ testOnEngines("scoring a batch reads once, however many rows go through the voca
   disposeModel(model);
 });
 
-const OPTIONS = learningOptions({
-  rank: 2,
-  alpha: 4,
-  steps: 6,
-  batch: 4,
-  tokens: 8,
-  distillation: 0,
-  clipNorm: 1,
-});
+const OPTIONS = learningOptions({ rank: 2, alpha: 4, steps: 6, batch: 4, tokens: 8, distillation: 0, clipNorm: 1 });
 
 /** Three steps with masks and micro-batches, and what the last one cost. */
 async function train(stepsOnDevice: boolean) {

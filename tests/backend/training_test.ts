@@ -326,10 +326,7 @@ const WHOLE_PLAN: PrunePlan = {
 };
 
 /** Soft masks of layers, channels and hidden dimensions: of the dense model, 0 where the plan removes, and what is kept. */
-async function wholeMasks(
-  masks: LayerMasks[],
-  hidden: tf.Tensor1D,
-): Promise<{ wide: ModelMasks; narrow: ModelMasks }> {
+async function wholeMasks(masks: LayerMasks[], hidden: tf.Tensor1D): Promise<{ wide: ModelMasks; narrow: ModelMasks }> {
   const soft: HostMasks[] = await Promise.all(masks.map(async ({ layer, ffn }) => ({
     layer: await layer!.data<"float32">(),
     ffn: await ffn!.data<"float32">(),

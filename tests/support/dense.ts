@@ -5,11 +5,7 @@
 import { at } from "../../core/util/indexing.ts";
 
 /** a b with a [n, k] and b [k, m]. */
-export function product(
-  a: ArrayLike<number>,
-  b: ArrayLike<number>,
-  [n, k, m]: [number, number, number],
-): Float64Array {
+export function product(a: ArrayLike<number>, b: ArrayLike<number>, [n, k, m]: [number, number, number]): Float64Array {
   const result = new Float64Array(n * m);
   for (let i = 0; i < n; i++) {
     for (let j = 0; j < m; j++) {

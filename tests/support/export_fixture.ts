@@ -40,10 +40,7 @@ export function sentencePieceDefinition(): TokenizerDefinition {
       added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => ({ id, content, ...flags })),
       normalizer: {
         type: "Sequence",
-        normalizers: [
-          { type: "Prepend", prepend: "▁" },
-          { type: "Replace", pattern: { String: " " }, content: "▁" },
-        ],
+        normalizers: [{ type: "Prepend", prepend: "▁" }, { type: "Replace", pattern: { String: " " }, content: "▁" }],
       },
       pre_tokenizer: null,
       post_processor: BOS_FIRST,
@@ -117,11 +114,7 @@ export function writeModelFolder(
   const write = (name: string, value: unknown) => Deno.writeTextFileSync(join(folder, name), JSON.stringify(value));
   // A Llama is one whatever its heads: only transformers wants them to divide the width.
   const own = familyOf(source.config).hf;
-  write("config.json", {
-    ...toHfConfig(source.config),
-    model_type: own.modelType,
-    architectures: [own.architecture],
-  });
+  write("config.json", { ...toHfConfig(source.config), model_type: own.modelType, architectures: [own.architecture] });
   write("tokenizer.json", definition.tokenizer);
   write("tokenizer_config.json", definition.config);
   writeSafetensors(join(folder, "model.safetensors"), {

@@ -14,8 +14,5 @@ export function unitCost(config: DecoderConfig, layer: number, type: UnitType): 
   const shape = at(config.layers, layer);
   const without = widened(shape, type, -1);
   const cost = (of: (shape: LayerShape) => number) => (of(shape) - of(without)) / UNITS[type].runs(shape);
-  return {
-    parameters: cost((s) => layerParameters(config, s)),
-    macs64: cost((s) => layerMacs(config, s, 64)),
-  };
+  return { parameters: cost((s) => layerParameters(config, s)), macs64: cost((s) => layerMacs(config, s, 64)) };
 }

@@ -40,11 +40,7 @@ Deno.test("timeSides() of one model alternates the engines alone", async () => {
   const results = await timeSides(dense, undefined, CHOICE);
   const rounds = ["ours", "llama.cpp", "ours", "llama.cpp", "llama.cpp", "ours", "ours", "llama.cpp"];
   assertEquals(log.slice(0, 8), rounds.map((engine) => `pp dense ${engine}`));
-  assertEquals(at(results, 0), {
-    name: "pp64",
-    tokens: 64,
-    model: { oursMs: [3, 6, 7], llamaCppMs: [4, 5, 8] },
-  });
+  assertEquals(at(results, 0), { name: "pp64", tokens: 64, model: { oursMs: [3, 6, 7], llamaCppMs: [4, 5, 8] } });
   log.length = 0;
   await closeSides(dense);
   assertEquals(log, ["close dense ours", "close dense llama.cpp"]);

@@ -8,9 +8,7 @@ import { fromHfConfig, toHfConfig } from "../../models/hf_config.ts";
 import { smallConfig } from "../support/weights_fixture.ts";
 
 /** `config.json` of Llama-3.2-1B as transformers 4 writes it, without what does not describe the model. */
-const LLAMA_32_1B = JSON.parse(
-  Deno.readTextFileSync(new URL("../golden/llama-3.2-1b-config.json", import.meta.url)),
-);
+const LLAMA_32_1B = JSON.parse(Deno.readTextFileSync(new URL("../golden/llama-3.2-1b-config.json", import.meta.url)));
 
 Deno.test("fromHfConfig() reads Llama 3.2", () => {
   assertEquals(fromHfConfig(LLAMA_32_1B, "config.json"), {

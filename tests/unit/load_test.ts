@@ -186,11 +186,7 @@ folderTest("openModel() names what it does not support in a GGUF file, and what 
       tensors,
       `"llama.rope.dimension_count" 2 differs from the head size`,
     ],
-    [
-      { "llama.block_count": { u32: 5000 } },
-      tensors,
-      `"llama.block_count" is 5000: must be a whole number from 1 to`,
-    ],
+    [{ "llama.block_count": { u32: 5000 } }, tensors, `"llama.block_count" is 5000: must be a whole number from 1 to`],
     [{ "llama.block_count": { text: "2" } }, tensors, `"llama.block_count" is 2: must be a whole number`],
     [{ "llama.attention.head_count_kv": { u32: 3 } }, tensors, "must be a multiple of its 3 KV heads"],
     [{ "llama.feed_forward_length": { u32: 7 } }, tensors, "the configuration needs [7, 8]"],

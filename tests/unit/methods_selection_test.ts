@@ -56,11 +56,7 @@ Deno.test("keepWidths() prefers the lower index among equal scores", () => {
 
 Deno.test("selection refuses scores that are not numbers, with the layer and the unit", () => {
   const scores = () =>
-    [0, 1].map(() => ({
-      ffn: new Float64Array(80),
-      queryHeads: new Float64Array(9),
-      kvGroups: new Float64Array(3),
-    }));
+    [0, 1].map(() => ({ ffn: new Float64Array(80), queryHeads: new Float64Array(9), kvGroups: new Float64Array(3) }));
   const target = resolveTarget(configOf(2, GROUPED), { sparsity: 0.3, units: ["ffn"] });
   const damaged = scores();
   at(damaged, 1).ffn[7] = NaN;

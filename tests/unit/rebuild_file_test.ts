@@ -49,10 +49,7 @@ folderTest("openRebuild() refuses a file that is missing, damaged, or of another
   refused('tensor "trained/lora.0.query.down" has [32,2], not [16,2]', record, { ...REBUILT_FROM, width: 16 });
   refused("token ids below 299", record, { ...REBUILT_FROM, vocabSize: 299 });
   refused("does not belong to it", { ...record, rebuild: { ...rebuild, stages: [{ compensated: true }] } });
-  refused("windows must be there", {
-    ...record,
-    rebuild: { ...rebuild, stages: [{ compensated: false, scale: 2 }] },
-  });
+  refused("windows must be there", { ...record, rebuild: { ...rebuild, stages: [{ compensated: false, scale: 2 }] } });
 
   const file = openSafetensors(path);
   const tensors = new Map([...file.tensors.keys()].map((name) => [name, file.read(name)]));

@@ -183,20 +183,14 @@ Deno.test("isDoubtful() marks speed-ups within their error of 1, which are not h
   const marks = (...records: DoneRecord[]) => {
     const section = sectionOf(records);
     const { topics, lines } = glance(section, []);
-    return {
-      doubts: doubts(section),
-      shown: at(lines, 0).findings[topics.indexOf("Speed-up over dense")]!.value,
-    };
+    return { doubts: doubts(section), shown: at(lines, 0).findings[topics.indexOf("Speed-up over dense")]!.value };
   };
   const dense = timed(null, 100, 1);
   assertEquals(marks(dense, timed("flap", 130, 1), timed("random", 131, 1)), {
     doubts: [],
     shown: "pp512 1.30 to 1.31 ×",
   });
-  assertEquals(marks(dense, timed("flap", 103, 4)), {
-    doubts: ["flap"],
-    shown: "pp512: not measured well enough",
-  });
+  assertEquals(marks(dense, timed("flap", 103, 4)), { doubts: ["flap"], shown: "pp512: not measured well enough" });
   const markdown = toMarkdown(reportOf([dense, timed("flap", 103, 4)], "Run"));
   assertMatch(markdown, /1\.03 ± 0\.04\u00a0\?/);
   assertStringIncludes(markdown, "? speed-up in doubt: its error interval contains 1, or spans a factor of 4.");

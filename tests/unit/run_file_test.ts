@@ -34,11 +34,7 @@ Deno.test("writeRunFile() keeps runs of other weights, engines or arithmetic out
 
 folderTest("askedRecords() gives the cells as asked, and groups over exactly the results that are asked for", (out) => {
   const [few, all] = [doneRecord({ examples: 20 }), doneRecord({ examples: 200 })];
-  const group = {
-    group: "both",
-    tasks: ["arc_easy", "openbookqa"],
-    metrics: [{ metric: "acc", weightBySize: true }],
-  };
+  const group = { group: "both", tasks: ["arc_easy", "openbookqa"], metrics: [{ metric: "acc", weightBySize: true }] };
   const data = Object.fromEntries(all.tasks.map(({ task, dataset }) => [`task ${task}`, dataset.sha256]));
   const generations = { prompts: ["Once"], tokens: 4 };
   const record = {

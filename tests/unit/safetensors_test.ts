@@ -39,10 +39,7 @@ function openBytes(folder: string, bytes: Uint8Array) {
 
 folderTest("openSafetensors() reads what the reference implementation wrote", (folder) => {
   const file = openBytes(folder, referenceBytes());
-  assertEquals(file.read("full"), {
-    shape: [2, 3],
-    data: Float32Array.of(1, -2.5, Math.fround(3e-8), 65504, 0, -0),
-  });
+  assertEquals(file.read("full"), { shape: [2, 3], data: Float32Array.of(1, -2.5, Math.fround(3e-8), 65504, 0, -0) });
   assertEquals(file.read("half"), { shape: [4], data: Float32Array.of(1, -2.5, 65504, 2 ** -24) });
   assertEquals(file.read("brain"), { shape: [3, 1], data: Float32Array.of(1, -2.5, 2 ** 100) });
   assertEquals(file.read("scalar"), { shape: [], data: Float32Array.of(7) });

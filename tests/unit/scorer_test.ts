@@ -100,10 +100,7 @@ Deno.test("loglikelihoodRolling() scores every token of a text, the first after 
   );
   assertAlmostEquals(score.logLikelihood, expected, 1e-9);
   assertEquals([score.tokens, empty], [5, { logLikelihood: 0, tokens: 0 }]);
-  const quirk = at(
-    await createScorer(fakeModel(), tokenizer).loglikelihoodRolling([text], { bos: "lm-eval" }),
-    0,
-  );
+  const quirk = at(await createScorer(fakeModel(), tokenizer).loglikelihoodRolling([text], { bos: "lm-eval" }), 0);
   assertEquals(quirk.tokens, 6);
 });
 
@@ -125,10 +122,7 @@ Deno.test("createScorer() refuses ids outside the vocabulary and sequences that 
 
 Deno.test("createScorer() turns NaN into an error, reports progress and stops when aborted", async () => {
   const model = fakeModel();
-  const broken = {
-    ...model,
-    score: () => Promise.resolve({ logProbs: Float32Array.from([NaN]), isGreedy: [false] }),
-  };
+  const broken = { ...model, score: () => Promise.resolve({ logProbs: Float32Array.from([NaN]), isGreedy: [false] }) };
   const windows = [[5, 6], [7, 6, 8]].map((ids) => ({ ids, scored: 1 }));
   await assertRejects(
     () => createScorer(broken, fakeTokenizer()).loglikelihood(windows.slice(0, 1)),
