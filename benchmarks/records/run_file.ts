@@ -62,6 +62,13 @@ export function writeRunFile(
   writeAtomically(path, toJson(run));
 }
 
+/** Methods of which the run in `out` has cells of an earlier version than `cells`. */
+export function outdatedMethods(out: string, cells: NonNullable<RunFile["cells"]>): string[] {
+  const now = new Map(cells.flatMap(({ cell: { method } }) => method ? [[method.id, method.version ?? 1]] : []));
+  const before = (readRunFile(out)?.cells ?? []).flatMap(({ cell: { method } }) => method ?? []);
+  return [...new Set(before.filter(({ id, version = 1 }) => version < (now.get(id) ?? 0)).map(({ id }) => id))];
+}
+
 /** Labels of the cells of `run` that have none of `records`. */
 export function missingCells(run: RunFile | undefined, records: readonly Pick<CellRecord, "id">[]): string[] {
   const cells = run?.cells ?? [];

@@ -25,7 +25,7 @@ import { type PreparedRun, prepareRun, wantedOf } from "../configuration/prepare
 import type { SweepEvent } from "./progress.ts";
 import { timeModels } from "./timing.ts";
 import { askedResults, isComplete, withoutThroughput } from "../records/measured.ts";
-import { writeRunFile } from "../records/run_file.ts";
+import { outdatedMethods, writeRunFile } from "../records/run_file.ts";
 import {
   doneRecord,
   lockFolder,
@@ -91,6 +91,15 @@ export async function sweep(config: RunConfig, options: SweepOptions): Promise<S
   using _lock = lockFolder(out);
   const startedAt = performance.now();
   removeTemporaryFiles(out);
+  const outdated = outdatedMethods(out, cells);
+  if (outdated.length > 0) {
+    note(
+      `${
+        outdated.join(", ")
+      } changed since "${out}" was written: these cells are computed anew, and the old ones leave ` +
+        "the report",
+    );
+  }
   writeRunFile(run);
 
   const { pending, finished, retried, kept } = remaining(run, retry, note);

@@ -2,7 +2,7 @@ import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { aggregateGroup } from "../../benchmarks/evaluation/groups.ts";
 import { recordsToReport } from "../../benchmarks/commands/records_to_report.ts";
 import { validateFolder } from "../../benchmarks/commands/validate.ts";
-import { askedRecords, storedPath, writeRunFile } from "../../benchmarks/records/run_file.ts";
+import { askedRecords, outdatedMethods, storedPath, writeRunFile } from "../../benchmarks/records/run_file.ts";
 import { runPaths, writeRecord } from "../../benchmarks/records/store.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
@@ -106,4 +106,17 @@ folderTest("a damaged run.json is refused by name, and is no run of an older ver
   const { problems, records } = validateFolder(out);
   assertEquals([problems.length, records], [1, 1]);
   assertStringIncludes(at(problems, 0), "remove it and repeat the command that began the run, which keeps the records");
+});
+
+folderTest("outdatedMethods() names methods whose cells are of an earlier version", (out) => {
+  const cells = (version?: number) =>
+    ["flap", "obs"].map((id) => {
+      const { cell } = doneRecord({ method: id, sparsity: 0.2 });
+      return { id, cell: { ...cell, method: { id, options: {}, ...id === "obs" && version && { version } } } };
+    });
+  assertEquals(outdatedMethods(out, cells(2)), []);
+  const config = runConfigSchema.parse({ methods: { id: "flap" }, sparsity: 0.2, out });
+  const fingerprint = { weights: "a", tokenizer: "b", data: {} };
+  writeRunFile({ config, engine: "tensorflow", fingerprint, cells: cells() });
+  assertEquals([outdatedMethods(out, cells()), outdatedMethods(out, cells(2))], [[], ["obs"]]);
 });
