@@ -2,8 +2,8 @@
  *
  * @module
  */
-import { cellName, corpusLabel } from "../../core/schema/cell_names.ts";
-import { type DoneRecord, PAPER_TABLES } from "../../core/schema/schema.ts";
+import { cellName, corpusLabel, labelCells } from "../../core/schema/cell_names.ts";
+import { type Cell, type DoneRecord, PAPER_TABLES } from "../../core/schema/schema.ts";
 import { evenlySpaced } from "../../core/util/stats.ts";
 import { measureOf } from "../beside_paper.ts";
 import { keptOfLayers } from "../charts_layers.ts";
@@ -13,10 +13,20 @@ import { boundsOf, type Estimate } from "../estimates.ts";
 import { level } from "../format.ts";
 import { publishedRows } from "../paper/published.ts";
 import { PAPER_TABLE } from "../paper/tables.ts";
+import { colours } from "../palette.ts";
 import { placeWords, protocol, protocolCaption } from "../protocol.ts";
 import { deviceHours, meanOf, measured, qualityCell, qualityUnit } from "../result_tables.ts";
 import { hasRuns, isDense, type Row, type Section } from "../sections.ts";
-import { compensationOf, environmentOf, type Fact, recoveryOf, settingsOf, trainingDone } from "../settings.ts";
+import {
+  compensationOf,
+  environmentOf,
+  type Fact,
+  recoveryOf,
+  SETTINGS,
+  settingsOf,
+  settingText,
+  trainingDone,
+} from "../settings.ts";
 
 /** The examples of a task, in a script beside the page. */
 export interface LoggedTask {
@@ -93,6 +103,8 @@ function cellOf(record: DoneRecord, { folder, address, samples }: SiteRun) {
   };
 }
 
+const UNITS = SETTINGS.find(({ name }) => name === "units")!;
+
 /** By which a reader filters. */
 function filtersOf(row: Row, section: Section, { name }: SiteRun): Record<string, string> {
   const { cell: { training, calibration }, runs: [first] } = row;
@@ -108,6 +120,7 @@ function filtersOf(row: Row, section: Section, { name }: SiteRun): Record<string
     recovery: isDense(row) ? "dense" : recoveryOf(row).caption,
     compensation: isDense(row) ? "dense" : compensationOf(row).caption,
     "training text": text,
+    units: isDense(row) ? "dense" : settingText(UNITS, row),
     tokens: trainingDone(first?.training).tokens.toLocaleString("en"),
     engine: section.engine,
     arithmetic: section.arithmetic,
@@ -115,7 +128,10 @@ function filtersOf(row: Row, section: Section, { name }: SiteRun): Record<string
   };
 }
 
-function rowOf(row: Row, section: Section, run: SiteRun, at: (column: Column) => number) {
+function rowOf(
+  row: Row,
+  { section, run, label, at }: { section: Section; run: SiteRun; label: string; at: (column: Column) => number },
+) {
   const mean = (pick: (record: DoneRecord) => number) => meanOf(row, pick);
   const estimates = section.columns.flatMap((column) => {
     const estimate = row.values.get(column.key);
@@ -129,9 +145,8 @@ function rowOf(row: Row, section: Section, run: SiteRun, at: (column: Column) =>
   });
   return {
     id: `${run.name}:${row.runs[0]?.id}`,
-    label: row.label,
+    label,
     methodId: row.methodId,
-    colour: row.colour,
     asked: row.asked,
     seeds: row.seeds,
     filters: filtersOf(row, section, run),
@@ -177,6 +192,30 @@ function published() {
   );
 }
 
+/** A cell without what has a filter of its own on the page. */
+function withoutFiltered({ recover: _r, compensate: _c, training: _t, weights: _w, ...cell }: Cell): Cell {
+  return { ...cell, units: ["ffn", "kv-groups"], calibration: { corpus: "", sequences: 1, tokens: 2 } };
+}
+
+/** Names of rows over all runs of a model: those of their own report leave out what its rows share, which another run may not. A
+ * name that two rows of a section and level would share stays that of the report. */
+function labelsOf(runs: readonly SiteRun[]): Map<Row, string> {
+  const sections = runs.flatMap(({ sections }) => sections);
+  const models = Map.groupBy(sections, ({ model, weightsSha256 }) => weightsSha256 ?? model);
+  const labels = new Map([...models.values()].flatMap((own) => {
+    const rows = own.flatMap((section) => section.rows);
+    const names = labelCells(rows.map(({ cell }) => withoutFiltered(cell)));
+    return rows.map((row, i) => [row, names[i] ?? row.label] as const);
+  }));
+  const isShared = (row: Row, own: readonly Row[]) =>
+    own.some((other) => other !== row && other.asked === row.asked && labels.get(other) === labels.get(row));
+  return new Map(
+    sections.flatMap((section) =>
+      section.rows.map((row) => [row, isShared(row, section.rows) ? row.label : labels.get(row) ?? row.label] as const)
+    ),
+  );
+}
+
 /** What the page is told. */
 export interface SiteData {
   /** Rows name columns by their place in this list. */
@@ -189,10 +228,19 @@ export interface SiteData {
     demonstration: boolean;
     caption: string;
     protocol: Fact[];
-    rows: ReturnType<typeof rowOf>[];
+    rows: (ReturnType<typeof rowOf> & { colour: string })[];
   }[];
   failures: Fact[];
   published: ReturnType<typeof published>;
+}
+
+/** One colour per name on the whole page: the first name of a method has its colour, others have spare ones. */
+function coloursOf(labels: ReadonlyMap<Row, string>): Map<string, string> {
+  // The shortest name of a method is that with most defaults.
+  const named = [...labels].map(([{ methodId, colour }, variant]) => ({ methodId, colour, variant }))
+    .sort((a, b) => a.variant.length - b.variant.length);
+  const displays = new Map(named.toReversed().map(({ methodId, colour }) => [methodId ?? "", { order: 0, colour }]));
+  return colours(named, displays);
 }
 
 /** The page's data. Rows without a finished cell are told as failures. */
@@ -207,6 +255,8 @@ export function siteData(runs: readonly SiteRun[]): SiteData {
     const unit = column.kind === "throughput" ? column.metric : qualityUnit(column);
     return columns.push({ ...column, unit, measure: measureOf(column, PUBLISHED_TASKS) }) - 1;
   };
+  const labels = labelsOf(runs);
+  const colourOf = coloursOf(labels);
   const failures: Fact[] = [];
   const sections = runs.flatMap((run) =>
     run.sections.map((section) => {
@@ -218,7 +268,10 @@ export function siteData(runs: readonly SiteRun[]): SiteData {
         demonstration: section.demonstration,
         caption: protocolCaption(section),
         protocol: protocol(section),
-        rows: section.rows.filter(hasRuns).map((row) => rowOf(row, section, run, at)),
+        rows: section.rows.filter(hasRuns).map((row) => {
+          const label = labels.get(row) ?? row.label;
+          return { ...rowOf(row, { section, run, label, at }), colour: colourOf.get(label) ?? row.colour };
+        }),
       };
     })
   );

@@ -96,7 +96,7 @@ const TABLE_ROWS = `(() => {
 
 async function eachFilter(page: Page): Promise<void> {
   const names = await page.evaluate<string[]>("Object.keys(BENCH.sections[0].rows[0].filters)");
-  assertEquals(names.length, 11);
+  assertEquals(names.length, 12);
   for (const name of names) {
     await page.evaluate("document.querySelector('[name=reset]').click()");
     const value = await page.evaluate<string | null>(`(() => {

@@ -17,7 +17,9 @@ const rowChoices = (list) => list.map((row) => [row.id, nameOf(row), row.filters
 function tableColumns(list) {
   const runs = unique(list.map(({ filters }) => filters.run)).length;
   const isTimed = columnsOf(list).some(({ kind }) => kind === "throughput");
-  const differing = ["model", "run", "recovery", "compensation", ...isTimed ? ["machine"] : []].filter((name) =>
+  const differing = ["model", "run", "recovery", "compensation", "units", ...isTimed ? ["machine"] : []].filter((
+    name,
+  ) =>
     name === "run"
       ? runs > 1
       : unique(list.filter(({ methodId }) => methodId).map(({ filters }) => filters[name])).length > 1
