@@ -46,7 +46,7 @@ import { type LayerScores, scoresOfColumns } from "./_shared/scoring.ts";
 
 const options = z.strictObject({
   structure: z.enum(["AL-AM", "AL-MM", "UL-MM", "UL-UM"]).default("AL-AM").describe(
-    "layers (L) and modules (M), each after its letter: U uniform, A adaptive, M manual",
+    "U uniform, A adaptive or M manual, followed by L (across layers) or M (across modules)",
   ),
   metric: z.enum(COLUMN_METRICS).default("WIFV").describe(
     "weighted input feature variance, weighted input feature norm, or input feature variance",

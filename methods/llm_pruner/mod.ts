@@ -44,8 +44,8 @@ const options = z.strictObject({
   structure: z.enum(["block", "uniform"]).default("block").describe(
     "block: first and last layers stay whole; uniform: every layer alike",
   ),
-  keepFirst: keptCount.describe("as in `random`, for structure=block; null: 3 layers of 32"),
-  keepLast: keptCount.describe("as in `random`, for structure=block; null: 1 layer of 32"),
+  keepFirst: keptCount.describe("number of first layers left unpruned (block); below 1: a fraction; null: 3 of 32"),
+  keepLast: keptCount.describe("number of last layers left unpruned (block); below 1: a fraction; null: 1 of 32"),
 });
 type LlmPrunerOptions = z.infer<typeof options>;
 
