@@ -5,7 +5,6 @@
 import type { RunConfig } from "../../core/schema/schema.ts";
 import { counted } from "../../core/util/words.ts";
 import { type CellCost, processBytes } from "../cells/cell_cost.ts";
-import { deviceSheet } from "../configuration/devices.ts";
 import { probeEngine } from "../configuration/engine_probe.ts";
 import { formatSeconds } from "../sweep/progress.ts";
 import { estimateRun, type RunEstimate } from "../sweep/run_estimate.ts";
@@ -19,9 +18,8 @@ interface Place {
   memoryBytes: number;
   /** What a cell takes there. */
   taken(cost: CellCost): number;
+  /** Rate of matrix products, measured here. */
   flopsPerS: number;
-  /** Where the rate comes from. */
-  rateIs: string;
 }
 
 /** Bytes in words, in powers of ten. */
@@ -29,18 +27,7 @@ export const bytesWords = (bytes: number): string =>
   bytes < 1e9 ? `${(bytes / 1e6).toFixed(0)} MB` : `${(bytes / 1e9).toFixed(bytes < 1e10 ? 2 : 1)} GB`;
 const millions = (count: number) => `${(count / 1e6).toFixed(count < 1e9 ? 1 : 0)} M`;
 
-function namedPlace(device: string, arithmetic: RunConfig["arithmetic"]): Place {
-  const { name, memoryBytes, tf32FlopsPerS, f32FlopsPerS } = deviceSheet(device);
-  return {
-    name: `${name}: ${bytesWords(memoryBytes)}`,
-    memoryBytes,
-    taken: ({ deviceBytes }) => deviceBytes,
-    flopsPerS: arithmetic === "fast" ? tf32FlopsPerS : f32FlopsPerS,
-    rateIs: "the device's peak rate",
-  };
-}
-
-async function thisPlace({ run, cells }: RunEstimate, { slurm }: RunManner): Promise<Place> {
+async function placeOf({ run, cells }: RunEstimate, { slurm }: RunManner): Promise<Place> {
   const { engine, config: { arithmetic, jobs } } = run;
   // The device of a cluster's node is not known here.
   const options = slurm ? { arithmetic } : { arithmetic, device: run.device };
@@ -55,7 +42,6 @@ async function thisPlace({ run, cells }: RunEstimate, { slurm }: RunManner): Pro
     memoryBytes,
     taken: (cost) => isHost ? processBytes(cost, engine) : cost.deviceBytes,
     flopsPerS,
-    rateIs: `the rate of matrix products measured here, ${(flopsPerS / 1e9).toFixed(0)} GFLOP/s`,
   };
 }
 
@@ -101,19 +87,18 @@ function estimateText(estimate: RunEstimate, place: Place, manner: RunManner): s
     "",
     table([["cell", "parameters", "memory", "fits", "time"], ...rows]),
     "",
-    `Remaining: at least ${formatSeconds(total)}. Time is arithmetic alone, at ${place.rateIs}.`,
+    `Remaining: at least ${formatSeconds(total)}. Time is arithmetic alone, at the rate of matrix products measured ` +
+    `here, ${(place.flopsPerS / 1e9).toFixed(0)} GFLOP/s.`,
     "Memory is weights, activations and shared statistics. Statistics of a method's own are not counted.",
   ].join("\n");
 }
 
-/** Shows what `config` would do, on the device that `on` names or here. With Slurm, standard output gets the script and
+/** Shows what `config` would do. With Slurm, standard output gets the script and
  * standard error the estimate.
  * @throws {UsageError} as the run itself. */
 export async function dryRun(config: RunConfig, manner: RunManner): Promise<void> {
-  const elsewhere = manner.slurm !== undefined || manner.on !== undefined;
-  const named = manner.on === undefined ? undefined : namedPlace(manner.on, config.arithmetic);
-  const estimate = await estimateRun(config, console.error, { elsewhere });
-  const text = estimateText(estimate, named ?? await thisPlace(estimate, manner), manner);
+  const estimate = await estimateRun(config, console.error, { elsewhere: manner.slurm !== undefined });
+  const text = estimateText(estimate, await placeOf(estimate, manner), manner);
   if (manner.slurm === undefined) {
     console.log(text);
     return;

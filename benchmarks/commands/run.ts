@@ -56,7 +56,7 @@ async function runSources(flags: Flags): Promise<number> {
 
 /** Runs a configuration and writes its report. Returns the exit code. */
 export async function runConfig(config: RunConfig, manner: RunManner): Promise<number> {
-  const { json, slurm, dryRun, on: _device, ...options } = manner;
+  const { json, slurm, dryRun, ...options } = manner;
   if (dryRun) {
     await (await import("./dry_run.ts")).dryRun(config, manner);
     return 0;

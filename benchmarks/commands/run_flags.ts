@@ -5,12 +5,11 @@
 import { UsageError } from "../../core/util/errors.ts";
 import { FAILURE_KINDS, type FailureKind } from "../../core/schema/schema.ts";
 import { parseRetry } from "../../core/schema/failure.ts";
-import { DEVICES } from "../configuration/devices.ts";
 import { checkSlurmOptions, type SlurmOptions } from "../sweep/slurm.ts";
 import { countFlag } from "./command.ts";
 
 /** Flags that take a value. */
-export const RUN_FLAGS = ["timeout", "retry", "executor", "partition", "gres", "time", "max-parallel", "sbatch", "on"];
+export const RUN_FLAGS = ["timeout", "retry", "executor", "partition", "gres", "time", "max-parallel", "sbatch"];
 /** Switches. */
 export const RUN_SWITCHES = ["json", "dry-run"];
 
@@ -26,7 +25,6 @@ export const MANNER_ROWS: readonly [left: string, right: string][] = [
     "--dry-run",
     "show cells, data, memory and time (with slurm, also the script) and start nothing; needs only config.json",
   ],
-  ["--on DEVICE", `with --dry-run: estimate for another device: ${Object.keys(DEVICES).join(", ")}`],
   ["--json", "print progress as one JSON event per line"],
 ];
 
@@ -39,24 +37,20 @@ export interface RunManner {
   slurm?: SlurmOptions;
   /** Show what the run would do; start nothing. */
   dryRun: boolean;
-  /** Device of the dry run. */
-  on?: string;
 }
 
 /** How the flags ask to execute cells.
  * @throws {UsageError} on a value that does not fit, and on flags of Slurm without it. */
 export function runManner(flags: Record<string, unknown>): RunManner {
-  const { timeout, retry, executor = "local", on, ...slurm } = flags as Record<string, string | undefined>;
+  const { timeout, retry, executor = "local", ...slurm } = flags as Record<string, string | undefined>;
   if (executor !== "local" && executor !== "slurm") {
     throw new UsageError(`--executor must be local or slurm: current ${JSON.stringify(executor)}`);
   }
   const stray = RUN_FLAGS.slice(3).find((name) => slurm[name] !== undefined);
   if (executor === "local" && stray) throw new UsageError(`--${stray} needs --executor slurm`);
-  if (on !== undefined && flags["dry-run"] !== true) throw new UsageError("--on needs --dry-run");
   return {
     json: flags.json === true,
     dryRun: flags["dry-run"] === true,
-    ...on !== undefined && { on },
     ...timeout !== undefined && { timeoutS: positive("timeout", timeout, "a number of seconds") },
     ...retry !== undefined && { retry: parseRetry(retry) },
     ...executor === "slurm" && { slurm: slurmOptions(slurm) },

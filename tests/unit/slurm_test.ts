@@ -52,8 +52,6 @@ Deno.test("runManner() takes options of Slurm only with Slurm, and limits above 
   const none = Object.fromEntries(RUN_FLAGS.map((name) => [name, undefined]));
   assertEquals(runManner(none), { json: false, dryRun: false });
   assertThrows(() => runManner({ ...none, gres: "gpu:1" }), UsageError, "--gres needs --executor slurm");
-  assertEquals(runManner({ ...none, "dry-run": true, on: "l4" }), { json: false, dryRun: true, on: "l4" });
-  assertThrows(() => runManner({ ...none, on: "l4" }), UsageError, "--on needs --dry-run");
   assertThrows(() => runManner({ ...none, executor: "pbs" }), UsageError, "must be local or slurm");
   const message = "--timeout must be a number of seconds above 0";
   assertThrows(() => runManner({ ...none, timeout: "-1" }), UsageError, message);
