@@ -49,7 +49,7 @@ import { budgetAt, fallen, filledShapes, removedAt, stepWidths, type Widths } fr
 /** Learns which units go, under one width for all layers. */
 export const maskPrune: Method<typeof options> = defineMethod({
   id: "mask-prune",
-  version: 2,
+  version: 3,
   summary: "Learns masks under a sparsity penalty and the budget, one width for all layers",
   source: "Qin et al. 2025, arXiv:2502.14008; minimax form after Yuan et al. 2021, UMEC",
   display: { order: 12, colour: "#D55E00" },
