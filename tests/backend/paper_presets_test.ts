@@ -1,5 +1,5 @@
 /** Every shipped configuration is planned with the bundled model, and one of a paper is run and set beside it. */
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
@@ -8,20 +8,18 @@ import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
 import { resolveConfig, yamlSource } from "../../benchmarks/configuration/resolve.ts";
 import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
 import { runSweep } from "../../benchmarks/sweep/sweep.ts";
-import { startEngine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { type Cell, PAPER_TABLES, type PaperTableId, type RunConfig } from "../../core/schema/schema.ts";
 import { getMethod, parseOptions } from "../../methods/mod.ts";
+import { type KeptLayers, layerRange } from "../../methods/_shared/layer_range.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import { toySource } from "../support/toy.ts";
 import { PAPER_TABLE } from "../../reports/paper/tables.ts";
 import { besidePaper } from "../../reports/beside_paper.ts";
 import { isSameExperiment, type PublishedRow, publishedRows } from "../../reports/paper/published.ts";
 import { sectionsOf, writeReport } from "../../benchmarks/commands/reports.ts";
 import { randomTensors, smallConfig, tempFolder, writeFolder } from "../support/weights_fixture.ts";
-import { methodContext, QUIET, toyWindows } from "../support/method_context.ts";
+import { QUIET } from "../support/method_context.ts";
 import { known } from "../support/values.ts";
-import { onDevice } from "../support/device_models.ts";
 
 const DATASETS = join(import.meta.dirname!, "../../datasets");
 
@@ -98,6 +96,7 @@ const paperPresets = presetNames().filter((name) => name.startsWith("paper/"));
 Deno.test("every shipped configuration can be planned, those of papers with a small model of their shape", async () => {
   await withData(async (data) => {
     for (const name of presetNames()) {
+      assertMatch(Deno.readTextFileSync(presetPath(name)), /^# \S/);
       const ofPaper = name.startsWith("paper/");
       const asked = preset(name, { engine: "wasm", data, model: ofPaper ? writeSmall7b(data) : "tiny" });
       const methods = ofPaper ? asked.methods.map(scaled) : asked.methods;
@@ -242,27 +241,11 @@ for (const name of paperPresets) {
   });
 }
 
-Deno.test({
-  name: "llm-pruner leaves whole the layers that keepFirst and keepLast name, as a count or as a part of all",
-  // The worker of wasm lives as long as the process.
-  sanitizeOps: false,
-  sanitizeResources: false,
-  fn: async () => {
-    await startEngine("wasm");
-    const shape = { kvGroups: 4, queryHeadsPerGroup: 1, ffnChannels: 24 };
-    using model = await onDevice(toySource({ layers: Array.from({ length: 8 }, () => ({ ...shape })) }));
-    const method = getMethod("llm-pruner");
-    const wholeLayers = async (raw: Record<string, unknown>) => {
-      const options = parseOptions(method, raw);
-      const context = methodContext({ model, options, calibration: toyWindows(2, 16), sparsity: 0.25 });
-      const { plan } = await method.prune(context);
-      return plan.layers.flatMap(({ ffnChannels }, l) => ffnChannels.length === shape.ffnChannels ? [l] : []);
-    };
-    assertEquals(await wholeLayers({ keepFirst: 2, keepLast: 1 }), [0, 1, 7]);
-    assertEquals(await wholeLayers({ keepFirst: 0.25, keepLast: 0.125 }), [0, 1, 7]);
-    assertEquals(await wholeLayers({ keepFirst: 0, keepLast: 0 }), []);
-    for (const wrong of [-1, 1.5]) {
-      assertThrows(() => parseOptions(method, { keepFirst: wrong }), UsageError, "keepFirst");
-    }
-  },
+Deno.test("layerRange() leaves whole the layers that keepFirst and keepLast name, as a count or as a part of all", () => {
+  const range = (options: Record<string, unknown>) =>
+    layerRange(8, parseOptions(getMethod("llm-pruner"), options) as KeptLayers);
+  assertEquals(range({ keepFirst: 2, keepLast: 1 }), { start: 2, end: 7 });
+  assertEquals(range({ keepFirst: 0.25, keepLast: 0.125 }), { start: 2, end: 7 });
+  assertEquals(range({ keepFirst: 0, keepLast: 0 }), { start: 0, end: 8 });
+  for (const keepFirst of [-1, 1.5]) assertThrows(() => range({ keepFirst }), UsageError, "keepFirst");
 });

@@ -4,13 +4,14 @@
  */
 import { join } from "node:path";
 import { type FloatDtype, writeSafetensors } from "../../core/formats/safetensors.ts";
-import { type DoneRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
+import type { DoneRecord } from "../../core/schema/schema.ts";
 import type { TokenizerDefinition } from "../../core/formats/tokenizer.ts";
 import { type DecoderConfig, expectedTensors, type WeightSource } from "../../models/config.ts";
 import { modelSize } from "../../models/count.ts";
 import { familyOf } from "../../models/families/mod.ts";
 import { toHfConfig } from "../../models/hf_config.ts";
 import { plannedConfig, type PrunePlan } from "../../models/plan.ts";
+import { doneRecord } from "./reports_fixture.ts";
 import { toySource } from "./toy.ts";
 import { BOS_FIRST } from "./weights_fixture.ts";
 
@@ -134,72 +135,33 @@ export function recordOf(
     sparsity?: number;
   },
 ): DoneRecord {
-  const dataset = { id: "c", split: "test", source: "c", revision: null, licence: "MIT", sha256: "d".repeat(64) };
+  const fake = { method, sparsity: method === null ? 0 : sparsity, seed: 3, windows: 30, tasks: ["arc_easy"] };
+  const record = doneRecord({ ...fake, model: opened.origin.path, throughput: false });
   const perplexity = method === null ? 11.5 : 23.25;
   return {
-    schemaVersion: SCHEMA_VERSION,
+    ...record,
     id: method === null ? "00000000deadbeef" : "a1b2c3d4e5f60718",
-    state: "done",
     cell: {
-      model: opened.origin.path,
+      ...record.cell,
       engine: "cpu",
       method: method === null ? null : { id: method, options },
-      sparsity: method === null ? 0 : sparsity,
-      seed: 3,
-      units: ["ffn", "kv-groups"],
-      ffnMultiple: 1,
       calibration: { corpus: "c", sequences: 4, tokens: 16 },
       perplexity: [{ corpus: "c", protocol: "a", windowTokens: 32 }],
-      tasks: ["arc_easy"],
     },
-    startedAt: "2026-01-02T03:04:05.000Z",
-    seconds: 2,
-    environment: {
-      engine: "cpu",
-      library: "TensorFlow.js 4.22.0",
-      device: "JavaScript",
-      threads: 1,
-      deno: "2.9.6",
-      os: "linux",
-      cpu: "a processor",
-      commit: null,
-    },
+    environment: { ...record.environment, engine: "cpu", commit: null },
     weights: { ...opened.origin },
     size: modelSize(plannedConfig(opened.config, plan), opened.config),
     denseSize: modelSize(opened.config),
     plan,
     changedWeights: false,
     calibrationData: null,
-    perplexity: [{
-      corpus: "c",
-      protocol: "a",
-      windowTokens: 32,
-      dataset,
-      tokens: 999,
-      windows: 30,
-      droppedTokens: 39,
-      nllPerToken: Math.log(perplexity),
-      perplexity,
-      perplexityStderr: 0.75,
-      windowNll: new Array(30).fill(Math.log(perplexity)),
-      bosPolicy: "none",
-      tokenizerSha256: "e".repeat(64),
-      seconds: 1,
-    }],
-    tasks: [{
-      task: "arc_easy",
-      version: 1,
-      dataset,
-      numFewshot: 0,
-      bosPolicy: "none",
+    perplexity: record.perplexity.map(({ maxWindows: _, ...result }) => ({
+      ...{ ...result, corpus: "c", windowTokens: 32, droppedTokens: 39, perplexity, perplexityStderr: 0.75 },
+    })),
+    tasks: record.tasks.map((result) => ({
+      ...result,
       samples: { original: 20, effective: 8 },
       metrics: { acc: { value: method === null ? 0.75 : 0.5, stderr: 0.125, higherIsBetter: true } },
-      outcomes: { acc: "10101010" },
-      chance: 0.25,
-      seconds: 1,
-    }],
-    throughput: [],
-    memory: { afterLoadBytes: 1, peakBytes: 2, measure: "m" },
-    timings: { loadS: 1, pruneS: 1, learnS: 0, evaluateS: 1, throughputS: 0, waitS: 0 },
+    })),
   };
 }

@@ -1,11 +1,10 @@
-import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { z } from "zod";
 import { parseMethods } from "../../benchmarks/configuration/short_forms.ts";
 import { flagName, flagOptions, FLAGS, flagSource, parseStrictly } from "../../benchmarks/configuration/flags.ts";
 import { resolveNames } from "../../benchmarks/configuration/checks.ts";
 import { resolveConfig, yamlSource } from "../../benchmarks/configuration/resolve.ts";
 import { run } from "../../benchmarks/commands/run.ts";
-import { presetNames, presetPath } from "../../benchmarks/commands/ls.ts";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { runConfigSchema } from "../../core/schema/schema.ts";
 
@@ -181,14 +180,4 @@ Deno.test("resolveNames() fills in defaults of options and refuses unknown names
   refused('Unknown corpus "wikitext3"', "flap", "--perplexity", "wikitext3");
   refused('Unknown corpus "c5"', "flap", "--calibration", "c5");
   refused('Unknown corpus "self"', "flap", "--perplexity", "self");
-});
-
-Deno.test("every shipped preset is a sound configuration with a first line that says what it is for", () => {
-  const names = presetNames();
-  assert(names.includes("default") && names.includes("smoke"));
-  for (const name of names) {
-    const text = Deno.readTextFileSync(presetPath(name));
-    assertMatch(text, /^# \S/);
-    resolveConfig([yamlSource(text, `${name}.yaml`)]);
-  }
 });

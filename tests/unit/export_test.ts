@@ -31,6 +31,8 @@ import { folderTest, withFolder } from "../support/weights_fixture.ts";
 const TOKENS = toyTokens({ count: 9 });
 const TEXTS = ["the cat sat", " and 12 hats", "<s>Grüße\n\n"];
 const ALL_BIASES = { biases: [...LINEAR_NAMES] };
+/** Plans whose layers are alike, as exports need them. */
+const WRITABLE = [PLANS.uniform, PLANS.shallow];
 
 const logitsOf = (source: WeightSource, options: Parameters<typeof referenceForward>[2] = {}) =>
   referenceForward(source, TOKENS, options).logits;
@@ -92,9 +94,10 @@ Deno.test("completedBiases() adds zeros to the blocks that have a bias, and chan
 });
 
 Deno.test("exportHfFolder() writes a folder that reads back the same, tokenizer included", async () => {
-  for (const options of [{}, ALL_BIASES, { tiedHead: true, ropeScaling: { type: "linear", factor: 2 } as const }]) {
+  const variants = [{}, ALL_BIASES, { tiedHead: true, ropeScaling: { type: "linear", factor: 2 } as const }];
+  for (const [options, plan] of variants.flatMap((each) => WRITABLE.map((plan) => [each, plan] as const))) {
     await withFolder(async (folder) => {
-      const source = prunedSource(exportToy(options), PLANS.uniform);
+      const source = prunedSource(exportToy(options), plan);
       assertNotEquals(queryHeads(at(source.config.layers, 0)) * source.config.headSize, source.config.width);
       const { source: back, tokenizer, tokenizerDefinition } = await exportedHf(folder, source);
       assertSameWeights(back, source);
@@ -169,13 +172,8 @@ folderTest("exportHfFolder() and exportGguf() refuse unequal widths and keep an 
 });
 
 Deno.test("exportGguf() writes a file that reads back the same, tokenizer included", async () => {
-  const llama3 = {
-    type: "llama3",
-    factor: 8,
-    lowFrequencyFactor: 1,
-    highFrequencyFactor: 4,
-    originalMaxPositions: 8192,
-  };
+  const factors = { factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4 };
+  const llama3 = { type: "llama3", ...factors, originalMaxPositions: 8192 };
   const variants = [
     {},
     ALL_BIASES,
@@ -183,9 +181,9 @@ Deno.test("exportGguf() writes a file that reads back the same, tokenizer includ
     { tiedHead: true, ropeBase: 500_000, ropeScaling: llama3 as DecoderConfig["ropeScaling"] },
     { ropeScaling: { type: "linear", factor: 2.5 } as const },
   ];
-  for (const options of variants) {
+  for (const [options, plan] of variants.flatMap((each) => WRITABLE.map((plan) => [each, plan] as const))) {
     await withFolder(async (folder) => {
-      const source = prunedSource(exportToy(options), PLANS.uniform);
+      const source = prunedSource(exportToy(options), plan);
       writeGgufOf(`${folder}/a.gguf`, source, byteLevelDefinition());
       const { source: back, tokenizer } = await openModel(`${folder}/a.gguf`);
       assertSameWeights(back, source);

@@ -1,6 +1,5 @@
 import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import fc from "fast-check";
 import { z } from "zod";
 import { take } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
@@ -79,17 +78,4 @@ Deno.test("readRecords() refuses damaged Parquet files", async () => {
   await assertRejects(() => read(greedy), FileFormatError, "cannot be read as Parquet");
   const added = Deno.memoryUsage().external - before;
   assert(added < 64 * 1024 * 1024, `must take less than 64 MiB: current ${added} bytes`);
-  // A changed byte gives other records or an error that names the file, never anything else.
-  await fc.assert(
-    fc.asyncProperty(fc.nat(whole.length - 1), fc.integer({ min: 1, max: 255 }), async (place, change) => {
-      const bytes = whole.slice();
-      bytes[place] = at(bytes, place) ^ change;
-      try {
-        await read(bytes);
-      } catch (error) {
-        assert(error instanceof FileFormatError, `must be a FileFormatError: current ${error}`);
-      }
-    }),
-    { numRuns: 300 },
-  );
 });

@@ -4,7 +4,6 @@ import { at } from "../../core/util/indexing.ts";
 import { buildCharts } from "../../reports/charts.ts";
 import { paretoFront } from "../../reports/pareto.ts";
 import { toPng, toSvg } from "../../reports/draw.ts";
-import { listMethods } from "../../methods/mod.ts";
 import { colours } from "../../reports/palette.ts";
 import { reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import type { Section } from "../../reports/sections.ts";
@@ -29,12 +28,6 @@ Deno.test("paretoFront() is the set of points that no other beats, by brute forc
     assertEquals(new Set(front.map(key)), expected);
     for (let i = 1; i < front.length; i++) assert(at(front, i).x > at(front, i - 1).x);
   }));
-});
-
-Deno.test("every shipped method has a colour and a place of its own", () => {
-  const displays = listMethods().map(({ display }) => display!);
-  assertEquals(new Set(displays.map(({ colour }) => colour)).size, displays.length);
-  assertEquals(new Set(displays.map(({ order }) => order)).size, displays.length);
 });
 
 Deno.test("colours() gives a method the same colour whatever else is compared, and variants their own", () => {

@@ -6,7 +6,7 @@ import { validateFolder } from "../../benchmarks/commands/validate.ts";
 import fc from "fast-check";
 import { join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
-import { doneRecord } from "../support/reports_fixture.ts";
+import { doneRecord, failedRecord as failedCell } from "../support/reports_fixture.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import {
   folderOfRecord,
@@ -27,28 +27,10 @@ import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 import { type FailedRecord, SCHEMA_VERSION } from "../../core/schema/schema.ts";
 
-function failedRecord(method: string | null, sparsity: number, seed: number): FailedRecord {
-  return {
-    schemaVersion: SCHEMA_VERSION,
-    id: `${method ?? "dense"}${sparsity}${seed}`,
-    cell: {
-      model: "tiny",
-      engine: "wasm",
-      method: method === null ? null : { id: method, options: {} },
-      sparsity,
-      seed,
-      units: ["ffn"],
-      ffnMultiple: 1,
-      calibration: { corpus: "c4", sequences: 1, tokens: 8 },
-      perplexity: [],
-      tasks: [],
-    },
-    startedAt: "2026-01-01T00:00:00.000Z",
-    seconds: 1,
-    state: "failed",
-    failure: { kind: "error", message: "broken", exitCode: null },
-  };
-}
+const failedRecord = (method: string | null, sparsity: number, seed: number): FailedRecord => ({
+  ...failedCell({ method, sparsity, seed }, "broken"),
+  id: `${method ?? "dense"}${sparsity}${seed}`,
+});
 
 const unpacked = (path: string) => gunzipSync(Deno.readFileSync(path)).toString();
 const pack = (path: string, text: string) => Deno.writeFileSync(path, gzipSync(text));
