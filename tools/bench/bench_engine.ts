@@ -9,10 +9,10 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { at } from "../../core/util/indexing.ts";
-import { choiceOf, countFlag } from "../../benchmarks/commands/command.ts";
-import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
+import { countFlag } from "../../benchmarks/commands/command.ts";
+import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { startEngine } from "../../core/engine/engine.ts";
-import { type Arithmetic, ARITHMETICS } from "../../core/schema/schema.ts";
+import type { Arithmetic } from "../../core/schema/schema.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { writeSafetensors } from "../../core/formats/safetensors.ts";
 import { median } from "../../core/util/stats.ts";
@@ -24,11 +24,10 @@ import { type DecoderModel, uploadModel, usualForm } from "../../models/device.t
 import { logits } from "../../models/vocabulary.ts";
 import { openModel } from "../../models/load.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
-import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
-import { inProject } from "../../core/util/user_folder.ts";
+import { inTurns, ratios, type Side, spread, startTorch, TORCH_FLAGS, torchFlags } from "./in_turns.ts";
 
-const FLAGS = ["model", "tokens", "repeats", "threads", "peer", "arithmetic", "dtype"] as const;
+const FLAGS = [...TORCH_FLAGS, "tokens", "repeats"] as const;
 const HELP = `deno task bench:engine [options]
 
   --model PATH   model (default: models/SmolLM2-135M.gguf)
@@ -50,14 +49,14 @@ interface Outcome {
 
 type Work = "forward" | "gradient";
 
-interface Side {
+/** A side, by the kind of its turns. */
+interface Worker {
   name: string;
-  /** Called before each turn, outside the time. */
   enter?(): Promise<unknown>;
   run(work: Work): Promise<Outcome>;
 }
 
-async function ours(source: WeightSource, tokens: Int32Array, arithmetic: Arithmetic): Promise<Side> {
+async function ours(source: WeightSource, tokens: Int32Array, arithmetic: Arithmetic): Promise<Worker> {
   const enter = () => startEngine("tensorflow", { arithmetic });
   const engine = await enter();
   const model: DecoderModel = await uploadModel(source, usualForm(source, engine));
@@ -108,9 +107,8 @@ export function exportFolder(source: WeightSource, folder: string): void {
 async function torchSide(
   folder: string,
   setup: { tokens: number[]; threads: number; dtype: string },
-): Promise<Side & Pick<Peer, "close">> {
-  const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
-  const peer = await startPeer("PyTorch", python, [new URL("../peers/torch_engine.py", import.meta.url).pathname]);
+): Promise<Worker & Pick<Peer, "close">> {
+  const peer = await startTorch("torch_engine.py");
   await peer.ask({ model: folder, ...setup });
   return { name: `${peer.versions}, ${setup.dtype}`, run: (work) => peer.ask({ work }), close: peer.close };
 }
@@ -118,51 +116,28 @@ async function torchSide(
 /** Runs the sides in turns and prints one line per kind of work, and the first side's speed over each other's.
  * @throws {Error} when their numbers differ by more than a fraction of `tolerance`. */
 async function compare(
-  sides: Side[],
+  workers: Worker[],
   { tokens, repeats, tolerance }: { tokens: number; repeats: number; tolerance: number },
 ): Promise<void> {
-  const close = (a: number, b: number) => Math.abs(a - b) <= tolerance * Math.max(1, Math.abs(a), Math.abs(b));
-  for (const work of ["forward", "gradient"] as Work[]) {
-    const outcomes: Outcome[][] = sides.map(() => []);
-    for (let repeat = -2; repeat < repeats; repeat++) {
-      for (const [i, side] of sides.entries()) {
-        await side.enter?.();
-        const outcome = await side.run(work);
-        // The first passes touch memory for the first time and are not counted.
-        if (repeat >= 0) at(outcomes, i).push(outcome);
-      }
-    }
+  for (const work of ["forward", "gradient"] as const) {
+    const sides = workers.map(({ run, ...side }): Side<Outcome> => ({ ...side, turn: () => run(work) }));
+    const values = ({ value, maskGradient }: Outcome) => [value, maskGradient];
+    const outcomes = await inTurns(sides, { untimed: 2, timed: repeats, tolerance, values });
     const title = work === "forward" ? "forward, all logits" : "loss and mask gradient";
-    for (const [i, side] of sides.entries()) {
-      const times = at(outcomes, i).map(({ ms }) => ms);
-      const [low, mid, high] = [Math.min(...times), median(times), Math.max(...times)].map((ms) => ms.toFixed(0));
-      const rate = (tokens / median(times) * 1000).toFixed(0);
-      console.log(`${title}: ${side.name}: ${rate} tokens/s (median ${mid} ms, ${low} to ${high}, ${repeats} repeats)`);
-    }
-    const [own = []] = outcomes;
-    for (const [i, theirs] of outcomes.entries()) {
-      if (i === 0) continue;
-      const [a, b] = [at(own, 0), at(theirs, 0)];
-      if (!close(a.value, b.value) || !close(a.maskGradient, b.maskGradient)) {
-        throw new Error(`The sides disagree on ${title}: ${JSON.stringify(a)} and ${JSON.stringify(b)}`);
-      }
-      const ratios = own.map(({ ms }, j) => at(theirs, j).ms / ms);
+    const times = outcomes.map((of) => of.map(({ ms }) => ms));
+    for (const [i, { name }] of sides.entries()) {
+      const rate = (tokens / median(at(times, i)) * 1000).toFixed(0);
       console.log(
-        `${title}: ratio ${median(ratios).toFixed(2)} (${Math.min(...ratios).toFixed(2)} to ` +
-          `${Math.max(...ratios).toFixed(2)}, pair by pair) over ${at(sides, i).name}`,
+        `${title}: ${name}: ${rate} tokens/s, median ${spread(at(times, i), 0, `${repeats} repeats`, " ms")}`,
       );
+      if (i > 0) console.log(`${title}: ratio ${ratios(at(times, i), at(times, 0))} over ${name}`);
     }
   }
 }
 
 async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void> {
-  const { model: path = inProject("models/SmolLM2-135M.gguf"), peer: wanted } = flags;
+  const { path, threads, arithmetic, dtype, tolerance } = torchFlags(flags, 1e-3);
   const [length, repeats] = [countFlag(flags, "tokens") ?? 1024, countFlag(flags, "repeats") ?? 5];
-  const threads = countFlag(flags, "threads") ?? navigator.hardwareConcurrency;
-  Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
-  if (wanted !== undefined) choiceOf("peer", wanted, ["torch"]);
-  const arithmetic = choiceOf("arithmetic", flags.arithmetic ?? "exact", ARITHMETICS);
-  const dtype = choiceOf("dtype", flags.dtype ?? "float32", ["float32", "bfloat16"]);
   const { source } = await openModel(path);
   const rng = createRng(0, "bench-engine");
   const tokens = Int32Array.from({ length }, () => rng.integer(source.config.vocabSize));
@@ -171,11 +146,9 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
     const own = await ours(source, tokens, arithmetic);
     const exact = arithmetic === "fast" ? [await ours(source, tokens, "exact")] : [];
     const setup = { tokens: [...tokens], threads, dtype };
-    const peer = wanted ? (exportFolder(source, folder), await torchSide(folder, setup)) : undefined;
+    const peer = flags.peer ? (exportFolder(source, folder), await torchSide(folder, setup)) : undefined;
     console.log(`${path}, 1 x ${length} random tokens, ${threads} threads, ${arithmetic}, in turns`);
     const sides = [own, ...peer ? [peer] : [], ...exact];
-    // bfloat16 has 8 bits of mantissa, and a sum of absolute gradients grows with their noise.
-    const tolerance = arithmetic === "fast" || dtype !== "float32" ? 0.1 : 1e-3;
     await compare(sides, { tokens: length, repeats, tolerance });
     await peer?.close();
   } finally {

@@ -18,7 +18,6 @@ import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
 import { type Arithmetic, ARITHMETICS } from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import { median } from "../../core/util/stats.ts";
 import { getTask } from "../../datasets/mod.ts";
 import { exportHfFolder } from "../../models/export.ts";
 import { uploadModel, usualForm } from "../../models/device.ts";
@@ -27,6 +26,7 @@ import { scoringModel } from "../../models/scoring.ts";
 import { type HarnessJob, harnessPython, localData, runHarness } from "../checks/lm_eval_harness.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
 import { inProject } from "../../core/util/user_folder.ts";
+import { ratios, spread } from "./in_turns.ts";
 
 const FLAGS = ["model", "tasks", "data", "limit", "repeats", "peer", "peer-batch", "arithmetic", "worker"] as const;
 const HELP = `deno task bench:eval --data DIR [options]
@@ -103,16 +103,8 @@ async function evaluateHere({ model: path, tasks, data, limit, arithmetic }: Wor
 async function ours(work: Work): Promise<Outcome> {
   const { success, stdout, stderr } = await new Deno.Command("deno", {
     args: [
-      "run",
-      "--quiet",
-      "--no-prompt",
-      "--allow-read",
-      "--allow-env",
-      "--allow-sys",
-      "--allow-ffi",
-      import.meta.filename!,
-      "--worker",
-      JSON.stringify(work),
+      ...["run", "--quiet", "--no-prompt", "--allow-read", "--allow-env", "--allow-sys", "--allow-ffi"],
+      ...[import.meta.filename!, "--worker", JSON.stringify(work)],
     ],
   }).output();
   if (!success) throw new UsageError(`Evaluating failed: ${new TextDecoder().decode(stderr).trim().slice(-1000)}`);
@@ -122,12 +114,8 @@ async function ours(work: Work): Promise<Outcome> {
 const peakOf = (outcomes: Outcome[]) => Math.max(...outcomes.map(({ peakBytes }) => peakBytes));
 
 function describe(name: string, outcomes: Outcome[]): string {
-  const seconds = outcomes.map((outcome) => outcome.seconds);
-  const spread = `${Math.min(...seconds).toFixed(1)} to ${Math.max(...seconds).toFixed(1)}`;
-  const peak = peakOf(outcomes) / 2 ** 20;
-  return `${name}: median ${median(seconds).toFixed(1)} s (${spread}, ${outcomes.length} repeats), peak ${
-    peak.toFixed(0)
-  } MiB`;
+  const seconds = spread(outcomes.map((outcome) => outcome.seconds), 1, `${outcomes.length} repeats`, " s");
+  return `${name}: median ${seconds}, peak ${(peakOf(outcomes) / 2 ** 20).toFixed(0)} MiB`;
 }
 
 /** The harness at its fastest batch size. */
@@ -198,15 +186,10 @@ async function compare(work: Work, repeats: number, peer?: "lm-eval" | "exact"):
       );
       return false;
     }
-    const times = mine.map(({ seconds }, i) => seconds / at(theirs, i).seconds);
-    const [low, high] = [Math.min(...times).toFixed(2), Math.max(...times).toFixed(2)];
     const memory = (peakOf(mine) / peakOf(theirs)).toFixed(2);
-    console.log(
-      `${count} log-likelihoods within ${worst.toExponential(1)} nats; ours takes ${
-        median(times).toFixed(2)
-      } of the time ` +
-        `(${low} to ${high}, pair by pair) and ${memory} of the peak memory`,
-    );
+    const times = [mine, theirs].map((side) => side.map(({ seconds }) => seconds));
+    console.log(`${count} log-likelihoods within ${worst.toExponential(1)} nats`);
+    console.log(`ours takes ${ratios(at(times, 0), at(times, 1))} of the time and ${memory} of the peak memory`);
     return true;
   } finally {
     await Deno.remove(folder, { recursive: true });

@@ -15,8 +15,7 @@ import { hostMemory } from "../../core/engine/device_memory.ts";
 import { startEngine } from "../../core/engine/engine.ts";
 import { createRng } from "../../core/util/rng.ts";
 import { writeSafetensors } from "../../core/formats/safetensors.ts";
-import { median } from "../../core/util/stats.ts";
-import { type Arithmetic, ARITHMETICS, type TrainingOptions, trainingSchema } from "../../core/schema/schema.ts";
+import { type Arithmetic, type TrainingOptions, trainingSchema } from "../../core/schema/schema.ts";
 import type { HostTensor, WeightSource } from "../../models/config.ts";
 import { type DecoderModel, uploadModel, usualForm } from "../../models/device.ts";
 import { openModel } from "../../models/load.ts";
@@ -25,13 +24,12 @@ import { createMoments, readTensors, scheduleFactor, stepValues } from "../../mo
 import { createStudent, type HostMasks, type Student, studentStep } from "../../models/training/student.ts";
 import { type TeacherTargets, teacherTargets } from "../../models/training/teacher.ts";
 import { exportFolder } from "./bench_engine.ts";
-import { choiceOf, countFlag } from "../../benchmarks/commands/command.ts";
-import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
-import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
+import { countFlag } from "../../benchmarks/commands/command.ts";
+import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
-import { inProject } from "../../core/util/user_folder.ts";
+import { inTurns, ratios, type Side as TurnSide, spread, startTorch, TORCH_FLAGS, torchFlags } from "./in_turns.ts";
 
-const FLAGS = ["model", "steps", "batch", "tokens", "rank", "threads", "peer", "arithmetic", "dtype"] as const;
+const FLAGS = [...TORCH_FLAGS, "steps", "batch", "tokens", "rank"] as const;
 const HELP = `deno task bench:step [options]
 
   --model PATH   model (default: models/SmolLM2-135M.gguf)
@@ -128,55 +126,26 @@ async function makeBatches(model: DecoderModel, { batch, tokens, teacherTokens }
 const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`;
 
 /** A program that takes steps. */
-interface Side {
-  name: string;
-  /** Called before each step, outside the time. */
-  enter?(): Promise<unknown>;
-  step(i: number): Promise<Outcome>;
+interface Side extends TurnSide<Outcome> {
   peakBytes(): Promise<number>;
 }
 
-function show(name: string, outcomes: Outcome[], peakBytes: number): void {
-  const times = outcomes.map(({ ms }) => ms);
-  const [low, mid, high] = [Math.min(...times), median(times), Math.max(...times)].map((ms) => ms.toFixed(0));
-  const [first, last] = [at(outcomes, 0), at(outcomes, outcomes.length - 1)];
-  console.log(`${name}: median ${mid} ms a step (${low} to ${high}, ${times.length} steps)`);
-  console.log(
-    `${name}: resident ${megabytes(first.residentBytes)} after ${UNTIMED + 1} steps, ${
-      megabytes(last.residentBytes)
-    } at the end, peak ${megabytes(peakBytes)}`,
-  );
-}
-
-/** Runs the sides in turns, the first of which is ours.
+/** Runs the sides in turns, the first of which is ours, and prints times, memory and ratios.
  * @throws {Error} when their losses differ by more than a fraction of `tolerance`. */
 async function compare(sides: Side[], steps: number, tolerance: number): Promise<void> {
-  const close = (a: number, b: number) => Math.abs(a - b) <= tolerance * Math.max(1, Math.abs(a), Math.abs(b));
-  const outcomes = sides.map((): Outcome[] => []);
-  for (let i = 0; i < UNTIMED + steps; i++) {
-    const now: Outcome[] = [];
-    for (const side of sides) {
-      await side.enter?.();
-      now.push(await side.step(i));
-    }
-    const own = at(now, 0);
-    for (const other of now) {
-      if (close(own.crossEntropy, other.crossEntropy) && close(own.distillation, other.distillation)) continue;
-      throw new Error(`The sides disagree at step ${i}: ${JSON.stringify(own)} and ${JSON.stringify(other)}`);
-    }
-    if (i >= UNTIMED) now.forEach((outcome, j) => at(outcomes, j).push(outcome));
-  }
-  const mine = at(outcomes, 0);
-  const { crossEntropy, distillation } = mine.at(-1)!;
+  const values = ({ crossEntropy, distillation }: Outcome) => [crossEntropy, distillation];
+  const outcomes = await inTurns(sides, { untimed: UNTIMED, timed: steps, tolerance, values });
+  const { crossEntropy, distillation } = at(outcomes, 0).at(-1)!;
   console.log(`last step: cross entropy ${crossEntropy.toFixed(4)}, divergence ${distillation.toFixed(4)}`);
+  const times = outcomes.map((of) => of.map(({ ms }) => ms));
   for (const [j, { name, peakBytes }] of sides.entries()) {
-    const theirs = at(outcomes, j);
-    show(name, theirs, await peakBytes());
+    const [first, last] = [at(outcomes, j)[0], at(outcomes, j).at(-1)].map((one) => megabytes(one!.residentBytes));
+    console.log(`${name}: median of a step ${spread(at(times, j), 0, `${steps} steps`, " ms")}`);
+    const peak = megabytes(await peakBytes());
+    console.log(`${name}: resident ${first} after ${UNTIMED + 1} steps, ${last} at the end, peak ${peak}`);
     if (j === 0) continue;
-    const ratios = mine.map(({ ms }, i) => at(theirs, i).ms / ms);
     console.log(
-      `same losses in all ${UNTIMED + steps} steps; ratio ${median(ratios).toFixed(2)} ` +
-        `(${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}, pair by pair) over ${name}`,
+      `same losses in all ${UNTIMED + steps} steps; ratio ${ratios(at(times, j), at(times, 0))} over ${name}`,
     );
   }
 }
@@ -196,29 +165,21 @@ async function ourSide(
   const groups = optimizer.groups.filter(({ name }) => name === "adapters");
   const student: Student = { ...rest, scales: {}, optimizer: { ...optimizer, groups } };
   const batches = given ?? await makeBatches(model, options);
-  const step = ours(student, batches, options);
+  const turn = ours(student, batches, options);
   const peakBytes = () => Promise.resolve(hostMemory.peak().bytes);
-  return { name: `${engine.library}, ${arithmetic}`, enter, step, peakBytes, student, batches };
+  return { name: `${engine.library}, ${arithmetic}`, enter, turn, peakBytes, student, batches };
 }
 
 async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void> {
-  const { model: path = inProject("models/SmolLM2-135M.gguf"), peer: wanted } = flags;
+  const { path, threads, arithmetic, dtype, tolerance } = torchFlags(flags, 2e-3);
   const [steps, batch] = [countFlag(flags, "steps") ?? 10, countFlag(flags, "batch") ?? 2];
   const [tokens, rank] = [countFlag(flags, "tokens", 2) ?? 256, countFlag(flags, "rank") ?? 8];
-  const threads = countFlag(flags, "threads") ?? navigator.hardwareConcurrency;
-  Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
-  if (wanted !== undefined) choiceOf("peer", wanted, ["torch"]);
-  const arithmetic = choiceOf("arithmetic", flags.arithmetic ?? "exact", ARITHMETICS);
-  const dtype = choiceOf("dtype", flags.dtype ?? "float32", ["float32", "bfloat16"]);
   const options = trainingSchema.parse({ steps: steps + UNTIMED, batch, tokens, rank });
   const folder = await Deno.makeTempDir({ prefix: "bench-step-" });
   let peer: Peer | undefined;
   try {
-    if (wanted) {
-      // Before anything is loaded: a process's peak begins with the memory of the one that started it.
-      const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
-      peer = await startPeer("PyTorch", python, [new URL("../peers/torch_step.py", import.meta.url).pathname]);
-    }
+    // Before anything is loaded: a process's peak begins with the memory of the one that started it.
+    if (flags.peer) peer = await startTorch("torch_step.py");
     const { source } = await openModel(path);
     const own = await ourSide(source, options, arithmetic);
     const { student, batches } = own;
@@ -234,7 +195,7 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
       const { ask, versions } = peer;
       sides.push({
         name: `${versions}, ${dtype}`,
-        step: (step) => ask({ step, rate: learningRate * scheduleFactor(schedule!, step), maskRate: MASK_RATE }),
+        turn: (step) => ask({ step, rate: learningRate * scheduleFactor(schedule!, step), maskRate: MASK_RATE }),
         peakBytes: async () => (await ask<{ peakBytes: number }>({ end: true })).peakBytes,
       });
     }
@@ -242,7 +203,6 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
     source.close();
     const work = `${batch} x ${tokens} random tokens, rank ${rank}, ${threads} threads`;
     console.log(`${path}, ${work}, ${arithmetic}, in turns`);
-    const tolerance = arithmetic === "fast" || dtype !== "float32" ? 0.1 : 2e-3;
     await compare(sides, steps, tolerance);
   } finally {
     await peer?.close();

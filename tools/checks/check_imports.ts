@@ -76,29 +76,22 @@ function roomProblem(from: string, to: string): string | undefined {
 
 /** Every circle of files that import each other: the files of each, sorted. `imports` has the imports of every file. */
 export function importCircles(imports: ReadonlyMap<string, readonly string[]>): string[][] {
-  // Tarjan's strongly connected components; a circle is one with several files, or a file that imports itself.
-  const index = new Map<string, number>();
-  const low = new Map<string, number>();
-  const stack: string[] = [];
-  const circles: string[][] = [];
-  const visit = (file: string): number => {
-    const own = index.size;
-    let lowest = own;
-    index.set(file, own);
-    stack.push(file);
-    for (const next of imports.get(file) ?? []) {
-      if (!index.has(next)) lowest = Math.min(lowest, visit(next));
-      else if (stack.includes(next)) lowest = Math.min(lowest, low.get(next) ?? index.get(next) ?? own);
-    }
-    low.set(file, lowest);
-    if (lowest === own) {
-      const component = stack.splice(stack.indexOf(file));
-      if (component.length > 1 || imports.get(file)?.includes(file)) circles.push(component.sort());
-    }
-    return lowest;
+  const reached = (from: string): Set<string> => {
+    const found = new Set<string>();
+    const visit = (file: string): void =>
+      imports.get(file)?.forEach((next) => {
+        if (found.has(next)) return;
+        found.add(next);
+        visit(next);
+      });
+    visit(from);
+    return found;
   };
-  for (const file of imports.keys()) if (!index.has(file)) visit(file);
-  return circles;
+  const reach = new Map([...imports.keys()].map((file) => [file, reached(file)]));
+  const inCircle = [...imports.keys()].filter((file) => reach.get(file)?.has(file));
+  const circleOf = (file: string) =>
+    inCircle.filter((other) => reach.get(file)?.has(other) && reach.get(other)?.has(file));
+  return [...new Map(inCircle.map(circleOf).map((circle) => [circle.sort().join(), circle])).values()];
 }
 
 /** What is wrong with `from` importing `to` (a path in the project, or any other specifier); undefined if nothing. */

