@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { aggregateGroup } from "../../benchmarks/evaluation/groups.ts";
 import { measureTask } from "../../benchmarks/evaluation/tasks.ts";
 import type { Scorer } from "../../benchmarks/evaluation/scorer.ts";
@@ -26,7 +27,7 @@ type MakeRow = (question: Question, index: number) => Row;
 
 /** A task file and records for it. */
 interface CheckedFile {
-  /** Path below the harness's folder of tasks. */
+  /** Path below the harness's folder of tasks, or of a file that only this check has. */
   file: string;
   task: string;
   /** The split that is scored. */
@@ -34,17 +35,11 @@ interface CheckedFile {
   /** The split that solved examples are drawn from. */
   pool?: string;
   row: MakeRow;
-  /** Text of a file that only this check has. */
-  own?: string;
 }
 
-const installed = (file: string, task: string, [split, pool]: [string, string?], row: MakeRow): CheckedFile => ({
-  file,
-  task,
-  split,
-  pool,
-  row,
-});
+function checked(file: string, task: string, [split, pool]: [string, string?], row: MakeRow): CheckedFile {
+  return { file, task, split, pool, row };
+}
 /** Fields `NAME1`, `NAME2`, ... from the number `first`. */
 const numbered = (name: string, first: number, values: readonly unknown[]): Row =>
   Object.fromEntries(values.map((value, i) => [`${name}${first + i}`, value]));
@@ -67,72 +62,44 @@ const mmlu = (question: Question): Row => ({
   answer: question.gold,
 });
 
-/** Choices in the contexts, several right answers, other delimiters, a described task: what few of the harness's own
- * files use. */
-const OWN = {
-  inputs: `task: tiny_inputs
-dataset_path: tiny/inputs
-output_type: multiple_choice
-training_split: train
-test_split: test
-description: "Stories of {{place}}.\\n\\n"
-doc_to_text: right
-doc_to_choice: "{{[before + first, before + second]}}"
-doc_to_target: after
-target_delimiter: ""
-fewshot_delimiter: "\\n---\\n"
-metric_list:
-  - metric: acc
-metadata: {version: 3}
-`,
-  targets: `task: tiny_targets
-dataset_path: tiny/targets
-output_type: multiple_choice
-validation_split: validation
-num_fewshot: 0
-doc_to_text: "{% for one in told %}{{loop.index}}: {{one.strip()}}\\n{% endfor %}Was it so ({{ None }}, {{ sure }})?"
-doc_to_choice: ["no", "yes", "who knows"]
-doc_to_target: "{{[kind, 2]}}"
-metric_list:
-  - metric: acc
-  - metric: acc_norm
-`,
-};
+/** Choices in the contexts, several right answers, other delimiters, a described task, a group whose mean is over all
+ * examples: what few of the harness's own files use. */
+const OWN = fileURLToPath(new URL("task_files/", import.meta.url));
 
 /** What the check runs: a file, its task, the scored split, the split of solved examples, its records. */
 const CHECKED_FILES: readonly CheckedFile[] = [
-  installed("sciq/sciq.yaml", "sciq", ["test", "train"], (question) => {
+  checked("sciq/sciq.yaml", "sciq", ["test", "train"], (question) => {
     const [distractor1, distractor2, distractor3] = wrongOf(question);
     const answers = { distractor1, distractor2, distractor3, correct_answer: rightOf(question) };
     return { question: question.context, ...answers, support: `\n ${question.context} é 🙂` };
   }),
-  installed("arc/arc_easy.yaml", "arc_easy", ["test", "train"], arc),
-  installed("arc/arc_challenge.yaml", "arc_challenge", ["test", "train"], arc),
-  installed("piqa/piqa.yaml", "piqa", ["validation", "train"], (question, index) => {
+  checked("arc/arc_easy.yaml", "arc_easy", ["test", "train"], arc),
+  checked("arc/arc_challenge.yaml", "arc_challenge", ["test", "train"], arc),
+  checked("piqa/piqa.yaml", "piqa", ["validation", "train"], (question, index) => {
     const pair = [rightOf(question), wrongOf(question)[0]];
     const [sol1, sol2] = index % 2 === 0 ? pair : pair.reverse();
     return { goal: question.context, sol1, sol2, label: index % 2 };
   }),
-  installed("openbookqa/openbookqa.yaml", "openbookqa", ["test", "train"], ({ context, choices, gold }, index) => ({
+  checked("openbookqa/openbookqa.yaml", "openbookqa", ["test", "train"], ({ context, choices, gold }, index) => ({
     id: `o${index}`,
     question_stem: context,
     choices: labelled(choices),
     answerKey: ` ${LETTERS[gold]}`,
   })),
-  installed("mmlu/default/mmlu_anatomy.yaml", "mmlu_anatomy", ["test", "dev"], mmlu),
-  installed("mmlu/default/mmlu_astronomy.yaml", "mmlu_astronomy", ["test", "dev"], mmlu),
-  installed("anli/anli_r1.yaml", "anli_r1", ["test_r1", "train_r1"], (question, index) => ({
+  checked("mmlu/default/mmlu_anatomy.yaml", "mmlu_anatomy", ["test", "dev"], mmlu),
+  checked("mmlu/default/mmlu_astronomy.yaml", "mmlu_astronomy", ["test", "dev"], mmlu),
+  checked("anli/anli_r1.yaml", "anli_r1", ["test_r1", "train_r1"], (question, index) => ({
     premise: whole(question),
     hypothesis: question.context,
     label: index % 3,
   })),
-  installed("glue/rte/default.yaml", "rte", ["validation", "train"], (question, idx) => ({
+  checked("glue/rte/default.yaml", "rte", ["validation", "train"], (question, idx) => ({
     sentence1: whole(question),
     sentence2: question.context,
     label: idx % 2,
     idx,
   })),
-  installed("super_glue/wic/default.yaml", "wic", ["validation", "train"], (question, index) => ({
+  checked("super_glue/wic/default.yaml", "wic", ["validation", "train"], (question, index) => ({
     word: "a",
     sentence1: `é ${question.context}`,
     sentence2: whole(question),
@@ -140,92 +107,78 @@ const CHECKED_FILES: readonly CheckedFile[] = [
     end1: 6 + index,
     label: index % 2,
   })),
-  installed("swag/swag.yaml", "swag", ["validation", "train"], ({ context, choices, gold }) => ({
+  checked("swag/swag.yaml", "swag", ["validation", "train"], ({ context, choices, gold }) => ({
     startphrase: context,
     ...numbered("ending", 0, choices),
     label: gold,
   })),
-  installed("siqa/siqa.yaml", "social_iqa", ["validation", "train"], ({ context, choices }, index) => {
+  checked("siqa/siqa.yaml", "social_iqa", ["validation", "train"], ({ context, choices }, index) => {
     const [answerA, answerB, answerC] = choices;
     return { context, question: "And then?", answerA, answerB, answerC, label: String(1 + index % 3) };
   }),
-  installed("commonsense_qa/default.yaml", "commonsense_qa", ["validation", "train"], ({ context, choices, gold }) => ({
+  checked("commonsense_qa/default.yaml", "commonsense_qa", ["validation", "train"], ({ context, choices, gold }) => ({
     question: `${context} `,
     choices: labelled([...choices, "nobody"]),
     answerKey: LETTERS[gold],
   })),
-  installed("headqa/headqa_en.yaml", "headqa_en", ["test", "train"], ({ context, choices, gold }) => ({
+  checked("headqa/headqa_en.yaml", "headqa_en", ["test", "train"], ({ context, choices, gold }) => ({
     qtext: context,
     answers: choices.map((atext, i) => ({ aid: i + 1, atext })),
     ra: gold + 1,
   })),
-  installed("xstorycloze/default_en.yaml", "xstorycloze_en", ["eval", "train"], (question, index) => ({
+  checked("xstorycloze/default_en.yaml", "xstorycloze_en", ["eval", "train"], (question, index) => ({
     ...numbered("input_sentence_", 1, sentences(question)),
     ...numbered("sentence_quiz", 1, question.choices.slice(0, 2)),
     answer_right_ending: 1 + index % 2,
   })),
-  installed("truthfulqa/truthfulqa_mc1.yaml", "truthfulqa_mc1", ["validation"], (question) => ({
+  checked("truthfulqa/truthfulqa_mc1.yaml", "truthfulqa_mc1", ["validation"], (question) => ({
     question: question.context,
     mc1_targets: { choices: [rightOf(question), ...wrongOf(question)], labels: [1, 0, 0, 0] },
   })),
-  installed("winogender/winogender.yaml", "winogender_all", ["test"], ({ context, choices }, index) => ({
+  checked("winogender/winogender.yaml", "winogender_all", ["test"], ({ context, choices }, index) => ({
     sentence: context,
     pronoun: index % 2 === 0 ? "hIS" : "ella",
     occupation: choices[0],
     participant: choices[1],
     label: index % 2,
   })),
-  installed("blimp/adjunct_island.yaml", "blimp_adjunct_island", ["train"], (question) => ({
+  checked("blimp/adjunct_island.yaml", "blimp_adjunct_island", ["train"], (question) => ({
     sentence_good: whole(question),
     sentence_bad: `${question.context} ${wrongOf(question)[0]}`,
   })),
-  installed("belebele/belebele_eng_Latn.yaml", "belebele_eng_Latn", ["test"], (question) => ({
+  checked("belebele/belebele_eng_Latn.yaml", "belebele_eng_Latn", ["test"], (question) => ({
     flores_passage: whole(question),
     question: `${question.context}\n`,
     ...numbered("mc_answer", 1, question.choices),
     correct_answer_num: String(1 + question.gold),
   })),
-  installed("asdiv/default.yaml", "asdiv", ["validation"], (question) => ({
+  checked("asdiv/default.yaml", "asdiv", ["validation"], (question) => ({
     body: whole(question),
     question: question.context,
     answer: `${rightOf(question)} (all of them)`,
   })),
-  installed("lambada/lambada_openai.yaml", "lambada_openai", ["test"], (question) => ({ text: whole(question) })),
-  installed("lambada_cloze/lambada_openai_cloze.yaml", "lambada_openai_cloze_yaml", ["test"], (question) => ({
+  checked("lambada/lambada_openai.yaml", "lambada_openai", ["test"], (question) => ({ text: whole(question) })),
+  checked("lambada_cloze/lambada_openai_cloze.yaml", "lambada_openai_cloze_yaml", ["test"], (question) => ({
     text: whole(question),
   })),
-  installed("pile/pile_arxiv.yaml", "pile_arxiv", ["train"], (question) => ({
+  checked("pile/pile_arxiv.yaml", "pile_arxiv", ["train"], (question) => ({
     text: `${whole(question)}\n\n${question.context} é\u00a0x`.repeat(4),
     meta: {},
   })),
-  {
-    ...installed("tiny_inputs.yaml", "tiny_inputs", ["test", "train"], ({ context, choices }, index) => ({
-      place: "the valley",
-      before: `${context} `,
-      first: choices[0],
-      second: choices[1],
-      after: " and that was all.",
-      right: index % 2,
-    })),
-    own: OWN.inputs,
-  },
-  {
-    ...installed("tiny_targets.yaml", "tiny_targets", ["validation"], (question, index) => ({
-      told: sentences(question).map((text) => ` ${text}`),
-      sure: index % 2 === 0,
-      kind: index % 2,
-    })),
-    own: OWN.targets,
-  },
+  checked(OWN + "tiny_inputs.yaml", "tiny_inputs", ["test", "train"], ({ context, choices }, index) => ({
+    place: "the valley",
+    before: `${context} `,
+    first: choices[0],
+    second: choices[1],
+    after: " and that was all.",
+    right: index % 2,
+  })),
+  checked(OWN + "tiny_targets.yaml", "tiny_targets", ["validation"], (question, index) => ({
+    told: sentences(question).map((text) => ` ${text}`),
+    sure: index % 2 === 0,
+    kind: index % 2,
+  })),
 ];
-
-/** A group over two of the files, with the mean over all of their examples. */
-const GROUP = `group: tiny_group
-task: [mmlu_anatomy, mmlu_astronomy]
-aggregate_metric_list:
-  - {metric: acc, aggregation: mean, weight_by_size: true}
-metadata: {version: 1}
-`;
 
 /** Writes `count` records of the scored split and as many of the others for each file, as \`TASK-SPLIT.jsonl\`.
  * @returns the files of each task by split */
@@ -265,13 +218,8 @@ export async function scoreTaskFiles(
   Deno.mkdirSync(work);
   const data = writeTaskData(work, RECORDS);
   const installed = await harnessTasks(python);
-  const paths = CHECKED_FILES.map(({ file, own }) => {
-    if (own === undefined) return join(installed, file);
-    Deno.writeTextFileSync(join(work, file), own);
-    return join(work, file);
-  });
-  const group = join(work, "tiny_group.yaml");
-  Deno.writeTextFileSync(group, GROUP);
+  const paths = CHECKED_FILES.map(({ file }) => resolve(installed, file));
+  const group = `${OWN}tiny_group.yaml`;
   const { definitions, groups } = selectTasks([...paths, group], []);
   addFileTasks(definitions);
   const tasks: CheckedTask[] = [];
