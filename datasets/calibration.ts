@@ -21,7 +21,6 @@ export interface DrawnWindows {
 export interface CalibrationOptions {
   /** Corpus whose calibration split is used. */
   corpus: Corpus;
-  /** Tokenizer of the model. */
   tokenizer: Tokenizer;
   /** Number of windows. */
   sequences: number;
@@ -32,7 +31,6 @@ export interface CalibrationOptions {
   draw?: "places" | "distinct-rows";
   /** Seed of the places. */
   seed: number;
-  /** Folder with data sets. */
   data?: string;
   /** Random stream, independent of others. It names the purpose of the text, and the corpus if there are several;
    * default `calibration`. */

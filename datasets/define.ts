@@ -78,7 +78,6 @@ export interface Example {
 export interface Task<Schema extends z.ZodType = z.ZodType> extends DataSource {
   /** Version of the prompt, that of lm-evaluation-harness for its tasks. */
   version: number;
-  /** The scored split. */
   split: string;
   /** Possible names of the split's file in a data folder; the first one present is read. */
   files: readonly string[];
@@ -100,7 +99,6 @@ export interface Task<Schema extends z.ZodType = z.ZodType> extends DataSource {
 export interface FileTask extends Pick<Task, "id" | "summary" | "source" | "licence" | "version"> {
   outputType: OutputType;
   metrics: readonly MetricName[];
-  /** Its definition. */
   definition: TaskDefinition;
   /** Its data on the Hub, if they are there. */
   hub?: HubSource;
@@ -113,7 +111,6 @@ export interface FileTask extends Pick<Task, "id" | "summary" | "source" | "lice
 
 /** A task's definition in a file. */
 export interface TaskDefinition {
-  /** The file. */
   path: string;
   /** Its keys, with includes and the overrides of a group. */
   config: Record<string, unknown>;
@@ -148,9 +145,7 @@ export interface Corpus extends DataSource {
   /** Names of files with the whole corpus. A split without a file of its own is cut from this one: see
    * {@linkcode PARTS}. */
   wholeFiles: readonly string[];
-  /** Split that is measured by default. */
   evaluationSplit: string;
-  /** Split of the calibration windows. */
   calibrationSplit: string;
   /** Text between two records in protocols (a) and (b); absent if these are not defined for the corpus. */
   joiner?: string;

@@ -13,7 +13,6 @@ import type { Example } from "./define.ts";
 export const FEWSHOT_SEED = 1234;
 /** The split of the solved examples. */
 export const FEWSHOT_SPLIT = "train";
-/** Text between two examples. */
 const DELIMITER = "\n\n";
 
 /** Possible names of the file with solved examples of the task `id`, in a folder of the user. */
@@ -21,7 +20,6 @@ export function fewshotFiles(id: string): string[] {
   return [`${id}-train.jsonl`];
 }
 
-/** An example and its record. */
 interface ExampleWithRecord {
   example: Example;
   record: unknown;
@@ -33,9 +31,7 @@ function solved({ choices, gold }: Example): string {
   return context + continuation + DELIMITER;
 }
 
-/** How examples are drawn. */
 interface DrawOptions {
-  /** How many. */
   count: number;
   /** Whether a record's own example in the pool is excluded, and one more is drawn: the harness's rule if the pool may
    * be the scored split. */

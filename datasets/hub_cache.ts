@@ -38,7 +38,6 @@ export interface HubFiles {
   paths: string[];
   /** Paths in the repository. */
   names: string[];
-  /** Commit of the files. */
   revision: string;
 }
 
@@ -97,7 +96,6 @@ export function listFiles(folder: string, prefix = ""): string[] {
   );
 }
 
-/** The cached commit of a branch or tag. */
 function cachedCommit(repository: string, revision: string): string | undefined {
   if (COMMIT.test(revision)) return revision;
   try {

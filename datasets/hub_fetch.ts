@@ -20,7 +20,6 @@ import {
   selectSplit,
 } from "./hub_cache.ts";
 
-/** What to fetch, and how. */
 interface FetchOptions {
   split: string;
   /** Names of files that are preferred to all others; see `selectSplit`. */
@@ -28,20 +27,16 @@ interface FetchOptions {
   settings: HubSettings;
   /** Wait before the second attempt, doubled for the third; 1000 unless given. */
   retryMs?: number;
-  /** Called with progress messages. */
   report?(message: string): void;
 }
 
-/** How often a file is tried. */
 const ATTEMPTS = 3;
 
-/** Arguments of every call to the Hub. */
 interface Access {
   hubUrl: string;
   accessToken?: string;
 }
 
-/** The reason of a failed call, as advice. */
 function explain(repo: string, endpoint: string, error: unknown): Error {
   if (error instanceof UsageError) return error;
   if (error instanceof HubApiError) {

@@ -22,11 +22,8 @@ import { FEWSHOT_SPLIT, fewshotFiles, withFewshot } from "./fewshot.ts";
 import { cachedSplit, hubSettings } from "./hub_cache.ts";
 import { readRecords } from "./records.ts";
 
-/** A corpus's texts in the order of the file. */
 interface LoadedCorpus {
-  /** One text per record. */
   texts: string[];
-  /** Origin, for records of results. */
   dataset: DatasetUse;
 }
 
@@ -93,7 +90,6 @@ function datasetUse({ id, licence }: DataSource, split: string, found: FoundSpli
   return { id, split, source: found.source, revision: found.revision, licence, sha256 };
 }
 
-/** Examples and records of a split of `task`. */
 async function readExamples<Schema extends z.ZodType>(
   task: Task<Schema>,
   found: FoundSplit,

@@ -1,7 +1,3 @@
-/** Reads Parquet files as the records of a JSON Lines file with the same data.
- *
- * @module
- */
 import { zstdDecompressSync } from "node:zlib";
 import type { AsyncBuffer, Compressors, FileMetaData } from "hyparquet";
 

@@ -11,17 +11,14 @@ import { readParquetRows } from "./parquet.ts";
  * files of another format. */
 const MAX_LINE_LENGTH = 16 * 1024 * 1024;
 
-/** One record and its place. */
 interface DataRecord<T> {
   /** Line (or row) in its file, from 1. */
   line: number;
-  /** The record, checked. */
   value: T;
   /** The unchanged record, with its fields in their order. */
   raw: unknown;
 }
 
-/** Records of one or more files. */
 interface RecordFile<T> {
   /** Records in the order of the files. */
   records: DataRecord<T>[];
@@ -29,9 +26,7 @@ interface RecordFile<T> {
   sha256: string;
 }
 
-/** How to read a file. */
 interface ReadOptions<Schema extends z.ZodType> {
-  /** Format of a record. */
   record: Schema;
   /** Reads a plain text file as one record per line, `{ [textField]: line }`, without its line end. The text after the
    * last line end is a record too, so that joining with line ends gives the file. Without this option text files are
@@ -116,7 +111,6 @@ async function* rawRecords(
   if (Array.isArray(items)) { for (const [i, item] of items.entries()) yield [i + 1, item]; }
 }
 
-/** An error that names the file. */
 function readError(path: string, error: unknown): FileFormatError {
   if (error instanceof FileFormatError) return error;
   const { message } = error as Error;

@@ -7,7 +7,6 @@ import { type DecoderConfig, expectedTensors } from "./config.ts";
 
 /** Tensors of a checkpoint under its own names. */
 interface FoundTensors {
-  /** Path, for messages. */
   path: string;
   /** Shape by stored name. */
   shapes: Map<string, readonly number[]>;

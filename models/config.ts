@@ -40,7 +40,6 @@ export type RopeScaling =
 export interface Rope {
   /** `rope_theta`. */
   base: number;
-  /** Frequency scaling, if any. */
   scaling?: RopeScaling;
 }
 
@@ -97,7 +96,6 @@ export interface DecoderConfig {
   biases: LinearName[];
   /** Base of the rotary frequencies (`rope_theta`). */
   ropeBase: number;
-  /** Rotary frequency scaling, if any. */
   ropeScaling?: RopeScaling;
   /** How each layer sees positions; when absent, all use the frequencies above and no window. */
   attention?: LayerAttention[];
@@ -119,11 +117,9 @@ export interface DecoderConfig {
   normEpsilon: number;
   /** Longest sequence that the model was made for, in tokens. */
   maxPositions: number;
-  /** Id of the beginning-of-sequence token, if the model has one. */
   bosTokenId: number | null;
   /** Whether the model fails on sequences that do not begin with that token. */
   needsBos?: boolean;
-  /** Id of the end-of-sequence token, if the model has one. */
   eosTokenId: number | null;
 }
 
@@ -223,7 +219,6 @@ export function expectedTensors(config: DecoderConfig): Map<string, number[]> {
 
 /** A tensor in host memory: row-major, f32. */
 export interface HostTensor {
-  /** Sizes of the axes. */
   shape: number[];
   /** The product of the sizes is its length. */
   data: Float32Array;
@@ -234,7 +229,6 @@ export interface WeightSource {
   config: DecoderConfig;
   /** Where the weights come from, for the record. */
   origin: {
-    /** Path as the user gave it. */
     path: string;
     format: "safetensors" | "gguf" | "memory";
     /** Storage types in the file, such as `["F16"]` or `["Q4_1", "Q8_0", "F32"]`. */

@@ -110,7 +110,6 @@ function angles(headSize: number, rope: Rope | null, position: number): Pick<Ste
   return { cos: both(Math.cos), sin: both(Math.sin) };
 }
 
-/** A cache that holds nothing. */
 function emptyCache({ layers, headSize }: DecoderConfig, batch: number): KvCache {
   const none = (groups: number) => tf.fill([batch, groups, ROOM, headSize], 0) as tf.Tensor4D;
   return {
@@ -121,7 +120,6 @@ function emptyCache({ layers, headSize }: DecoderConfig, batch: number): KvCache
   };
 }
 
-/** Replaces the tensors of one layer in a cache. */
 function replace(cache: KvCache, layer: number, change: (x: tf.Tensor4D) => tf.Tensor4D): void {
   const { keys, values } = at(cache.layers, layer);
   cache.layers[layer] = { keys: change(keys), values: change(values) };

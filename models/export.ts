@@ -19,10 +19,8 @@ import { toHfConfig } from "./hf_config.ts";
 import { queryHeads, UNITS, widthOf } from "./units.ts";
 import { UNIT_TYPES } from "../core/schema/schema.ts";
 
-/** Default size limit of a safetensors file in bytes. */
 const DEFAULT_SHARD_BYTES = 5e9;
 
-/** Options of {@linkcode exportHfFolder}. */
 interface HfExportOptions {
   /** Folder, which is replaced. Its parent must exist. */
   to: string;
@@ -58,7 +56,6 @@ export function requireUniform(config: DecoderConfig): void {
   );
 }
 
-/** Refuses models that transformers does not load. */
 function requireLoadable(config: DecoderConfig): void {
   const { hf, title } = hfFamilyOf(config).family;
   if (!hf.headsDivideWidth || headsDivideWidth(config)) return;

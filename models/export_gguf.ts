@@ -15,7 +15,6 @@ import { familyOf } from "./families/mod.ts";
 import { ggufTensorNames, ggufYarn, huggingFaceRow, ROPE_FACTORS } from "./load_gguf.ts";
 import { frequencyDivisors } from "./rope.ts";
 
-/** Options of {@linkcode exportGguf}. */
 interface GgufExportOptions {
   /** File, which is replaced. Its folder must exist. */
   to: string;

@@ -87,7 +87,6 @@ export function prunedSource(source: WeightSource, plan: PrunePlan): WeightSourc
   };
 }
 
-/** Largest width of each kind over the layers. */
 function widestLayer({ layers }: DecoderConfig): LayerShape {
   return layerShape((type) => layers.reduce((max, shape) => Math.max(max, widthOf(shape, type)), 0));
 }

@@ -73,7 +73,6 @@ export async function greedyTokens(
 
 /** How to choose tokens. */
 export interface GenerationOptions {
-  /** Most tokens to generate after each prompt. */
   maxTokens: number;
   /** 0, the default: the most probable token. Above: logits are divided by it and a token is drawn. */
   temperature?: number;

@@ -36,9 +36,7 @@ export type ObservedSite = (typeof WRITING_NAMES)[number];
 
 /** Options of {@linkcode forward}. */
 export interface ForwardOptions {
-  /** Masks per layer. */
   masks?: LayerMasks[];
-  /** Mask of the hidden dimensions. */
   hidden?: HiddenMask;
   /** Called with the input of the output and down projections, [N, H K] and [N, F], after masks. The tensor is freed
    * after the call. */

@@ -43,7 +43,6 @@ export async function eachLayer<T>(
 
 /** Options of one run of a batch through one layer. */
 export interface LayerRunOptions extends Pick<ForwardOptions, "observe"> {
-  /** Masks of the layer. */
   masks?: LayerMasks;
 }
 

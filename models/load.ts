@@ -33,7 +33,6 @@ export interface OpenedModel {
   tokenizerDefinition: TokenizerDefinition;
 }
 
-/** Folder of the bundled model. */
 const tinyFolder = () => fileURLToPath(new URL("./tiny", import.meta.url));
 
 /** Opens the weights of a Hugging Face folder: `config.json` and safetensors, sharded or not. The checksum covers
@@ -111,7 +110,6 @@ export function isShapeOnly(path: string): boolean {
   return ![...Deno.readDirSync(path)].some(({ name }) => name.endsWith(".safetensors"));
 }
 
-/** The weights, and the tokenizer's definition with its file. */
 function openParts(
   path: string,
   known?: KnownHash,
@@ -141,7 +139,6 @@ function openParts(
   return closingOnError(source, () => ({ source, definition: ggufTokenizerDefinition(file), definedIn: path }));
 }
 
-/** Vocabulary and special tokens of the model, for its tokenizer. */
 const tokenizerOptions = ({ vocabSize, bosTokenId, eosTokenId, needsBos }: DecoderConfig) => ({
   vocabSize,
   bosTokenId,

@@ -175,7 +175,6 @@ function readHeads(
   return { kvGroups, queryHeadsPerGroup: heads / kvGroups, headSize };
 }
 
-/** The family of the file's architecture. */
 function findFamily(file: GgufFile): Family {
   const architecture = file.metadata.get("general.architecture");
   const family = FAMILIES.find(({ gguf }) => gguf.architecture === architecture);

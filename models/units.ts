@@ -24,7 +24,6 @@ export interface LayerPlan {
   ffnChannels: number[];
 }
 
-/** One type of unit. */
 interface UnitDefinition {
   /** Name in messages. */
   noun: string;

@@ -180,7 +180,6 @@ function attendGradients(
   };
 }
 
-/** Sizes as attributes of the native operations. */
 function sizes({ batch, kvGroups, queryHeadsPerGroup }: AttentionLayout) {
   return {
     batch: { integer: batch },

@@ -17,7 +17,6 @@ export interface CudaDevice {
   uuid: string;
   /** Number in `nvidia-smi`, by place on the bus. */
   index: number;
-  /** Model. */
   name: string;
   totalBytes: number;
   freeBytes: number;
@@ -76,7 +75,6 @@ export function visibleDevices(devices: readonly CudaDevice[], visible: string |
 /** `CUDA_VISIBLE_DEVICES` of this process. */
 export const visibleSetting = (): string | undefined => Deno.env.get("CUDA_VISIBLE_DEVICES");
 
-/** Common error codes of CUDA's driver. */
 const DRIVER_CODES: Readonly<Record<number, string>> = {
   100: "it finds no GPU",
   101: "it knows no GPU of that number",

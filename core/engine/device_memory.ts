@@ -7,7 +7,6 @@ import { type CudaDevice, listCudaDevices } from "./cuda.ts";
 import { EngineError } from "../util/errors.ts";
 import { at } from "../util/indexing.ts";
 
-/** A number of bytes and its meaning. */
 interface MemoryReading {
   bytes: number;
   /** Meaning of the number, for records. */
@@ -18,13 +17,10 @@ interface MemoryReading {
 export interface DeviceMemory {
   /** Owner of the memory, in words. */
   place: string;
-  /** Total size in bytes. */
   totalBytes(): number;
   /** Bytes that tensors may still take. */
   freeBytes(): number;
-  /** Bytes in use. */
   usedBytes(): number;
-  /** Largest use so far. */
   peak(): MemoryReading;
 }
 

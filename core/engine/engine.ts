@@ -34,11 +34,9 @@ export interface Engine {
   library: string;
   /** Device, such as `cpu (2 threads)`, `cuda (NVIDIA H100)` or the adapter's name. */
   device: string;
-  /** Whether the device is a CUDA GPU. */
   isCuda: boolean;
   /** `exact`: products in f32. `fast`: factors in TF32 (CUDA) or bfloat16 (CPU), sums in f32. */
   arithmetic: Arithmetic;
-  /** The memory that holds tensors. */
   memory: DeviceMemory;
   threads: number;
   /** Largest tensor of the device, in bytes; `Infinity` if only memory limits it. */

@@ -1,8 +1,3 @@
-/** Yielding to the event loop.
- *
- * @module
- */
-
 /** Lets signals and timers run, and throws if `signal` was aborted. Engines that compute synchronously never yield
  * themselves, so an abort would be missed. */
 export async function giveWay(signal: AbortSignal): Promise<void> {

@@ -23,7 +23,6 @@ export const isOwnProductFaster = (rows: number, w: tf.Tensor2D): boolean => row
 /** 16-bit formats, with their numbers in `core/engine/native/weights.h`. */
 const FORMATS = { BF16: 1, F16: 2 } as const;
 
-/** A 16-bit format. */
 type PackedFormat = keyof typeof FORMATS;
 
 /** A matrix of 16-bit numbers on the device. */
@@ -35,12 +34,10 @@ export class PackedMatrix {
     readonly shape: [number, number],
   ) {}
 
-  /** Bytes on the device. */
   get sizeBytes(): number {
     return 4 * this.bits.size;
   }
 
-  /** Frees it. */
   dispose(): void {
     this.bits.dispose();
   }

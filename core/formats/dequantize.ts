@@ -21,13 +21,10 @@ type ViewDecoder = (bytes: DataView, at: number, count: number, out: Float32Arra
 const viewed = (decode: ViewDecoder): BlockDecoder => (bytes, at, count, out, start) =>
   decode(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), at, count, out, start);
 
-/** Storage of a tensor type. */
 interface BlockFormat {
   /** Weights in one block; 1 for plain numbers. */
   blockValues: number;
-  /** Bytes of one block. */
   blockBytes: number;
-  /** Converts blocks to f32. */
   decode: BlockDecoder;
 }
 
@@ -179,7 +176,6 @@ export const BLOCK_FORMATS: Record<GgmlType, BlockFormat> = {
   Q6_K: { blockValues: 256, blockBytes: 210, decode: viewed(decodeQ6K) },
 };
 
-/** Bytes read at once. */
 const READ_CHUNK_BYTES = 1024 * 1024;
 
 /** Reads the numbers stored in a range of a file as f32.

@@ -25,21 +25,17 @@ export type GgufValue =
   | Float64Array;
 
 interface GgufTensor {
-  /** Storage type. */
   type: GgmlType;
   /** Row-major, outermost first: `[out, in]` for a linear map (the file has the reverse order). */
   shape: number[];
   /** First byte in the file. */
   offset: number;
-  /** Bytes in the file. */
   sizeBytes: number;
 }
 
 /** An open GGUF file. */
 export interface GgufFile {
-  /** Path as given. */
   path: string;
-  /** Bytes of the whole file. */
   sizeBytes: number;
   /** By key, such as `general.architecture`. */
   metadata: Map<string, GgufValue>;
@@ -49,7 +45,6 @@ export interface GgufFile {
    * dimension's vectors); without it rows keep their place.
    * @throws {RangeError} when no tensor has that name. */
   read(name: string, placeRow?: (row: number) => number): { shape: number[]; data: Float32Array };
-  /** Closes the file. */
   close(): void;
 }
 
@@ -61,11 +56,9 @@ const WINDOW_BYTES = 256 * 1024;
 
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
-/** Reads a header from its first byte on. */
 class HeaderReader {
   #window = new Uint8Array(0);
   #windowStart = 0;
-  /** The byte in the file that is read next. */
   position = 0;
 
   constructor(readonly file: RangedFile) {}
@@ -121,7 +114,6 @@ class HeaderReader {
 const exact = (value: bigint) =>
   BigInt(Number(value)) === value && Number.isSafeInteger(Number(value)) ? Number(value) : value;
 
-/** A metadata type of one number: its bytes, how it is read, and what holds an array of it. */
 interface NumberType {
   bytes: number;
   read(view: DataView): number | bigint | boolean;

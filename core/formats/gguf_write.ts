@@ -41,7 +41,6 @@ const CHUNK_VALUES = 256 * 1024;
 
 const aligned = (size: number) => Math.ceil(size / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
 
-/** Little-endian bytes that grow at the end. */
 class HeaderWriter {
   #view = new DataView(new ArrayBuffer(64 * 1024));
   #length = 0;

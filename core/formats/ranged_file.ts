@@ -7,9 +7,7 @@ import { FileFormatError, UsageError } from "../util/errors.ts";
 
 /** An open file. */
 export interface RangedFile {
-  /** Path as given. */
   path: string;
-  /** Size at the time of opening. */
   sizeBytes: number;
   /** Fills `target` with the bytes from `offset`.
    * @throws {FileFormatError} when the file ends before `target` is full. */
@@ -18,7 +16,6 @@ export interface RangedFile {
   close(): void;
 }
 
-/** The error for a file that cannot be opened. */
 function openProblem(path: string, error: unknown): UsageError {
   if (error instanceof Deno.errors.NotFound) return new UsageError(`${path}: there is no such file or folder`);
   if (error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable) {

@@ -34,7 +34,6 @@ interface SafetensorsEntry {
   shape: number[];
   /** First byte in the file. */
   offset: number;
-  /** Bytes in the file. */
   sizeBytes: number;
 }
 
@@ -42,15 +41,12 @@ interface SafetensorsEntry {
 interface SafetensorsCheckpoint {
   /** The files, in name order. */
   paths: string[];
-  /** Bytes of all files. */
   sizeBytes: number;
-  /** By name. */
   tensors: Map<string, SafetensorsEntry>;
   /** Reads one tensor as f32, row-major.
    * @throws {RangeError} when no tensor has that name.
    * @throws {FileFormatError} when its storage type is not one of {@linkcode FLOAT_DTYPES}. */
   read(name: string): { shape: number[]; data: Float32Array };
-  /** Closes the files. */
   close(): void;
 }
 
@@ -189,16 +185,13 @@ export function openSafetensorsFolder(folder: string): SafetensorsCheckpoint {
   });
 }
 
-/** Values encoded at once when writing. */
 const CHUNK_VALUES = 256 * 1024;
 
-/** Content of a safetensors file. */
 interface SafetensorsContent {
   /** Shape of every tensor, in the order of the file. */
   shapes: Map<string, number[]>;
   /** Returns a tensor's values; called once per tensor, in order, so that only one is in memory. */
   read(name: string): Float32Array;
-  /** Storage type of all tensors. */
   dtype: FloatDtype;
   /** Text entries; `format: "pt"` is added, which PyTorch readers need. */
   metadata?: Record<string, string>;

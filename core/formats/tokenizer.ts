@@ -20,9 +20,7 @@ export interface Tokenizer {
   tokenText(id: number): string;
   /** Largest token id plus one. */
   vocabSize: number;
-  /** Id of the beginning-of-sequence token, if there is one. */
   bosTokenId: number | null;
-  /** Id of the end-of-sequence token, if there is one. */
   eosTokenId: number | null;
   /** Whether `encode` puts the beginning-of-sequence token first by default. */
   addsBos: boolean;

@@ -40,12 +40,10 @@ export const PRE_TOKENIZERS: Record<string, JsonObject> = {
   ),
 };
 
-/** A metadata value for a message. */
 const shown = (value: GgufValue | undefined) => typeof value === "string" ? `"${value.slice(0, 80)}"` : "(none)";
 
 type GgufMetadata = Pick<GgufFile, "path" | "metadata">;
 
-/** The metadata, checked. */
 interface Vocabulary {
   tokens: string[];
   types: ArrayLike<number>;
@@ -155,7 +153,6 @@ function splitMerges(merges: string[], path: string): [string, string][] {
   });
 }
 
-/** A post-processor that adds BOS, EOS or both. */
 function template(bos: { token: string; id: number } | null, eos: { token: string; id: number } | null): JsonObject {
   const special = (token: { token: string } | null, typeId: number) =>
     token ? [{ SpecialToken: { id: token.token, type_id: typeId } }] : [];
@@ -171,7 +168,6 @@ function template(bos: { token: string; id: number } | null, eos: { token: strin
   };
 }
 
-/** The `model` of a `tokenizer.json` with byte-pair encoding. */
 const bpeModel = (parts: { vocab: Record<string, number>; merges: [string, string][] } & JsonObject): JsonObject => ({
   type: "BPE",
   dropout: null,

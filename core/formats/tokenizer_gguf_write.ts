@@ -10,7 +10,6 @@ import type { Tokenizer, TokenizerDefinition } from "./tokenizer.ts";
 import { ggufTokenizerDefinition, PRE_TOKENIZERS, TOKEN_TYPE } from "./tokenizer_gguf.ts";
 import { type JsonObject, type PreparedTokenizer, prepareForLibrary, SPACE_MARK } from "./tokenizer_library.ts";
 
-/** Name in messages. */
 const WHAT = "the tokenizer";
 
 function refuse(problem: string): never {
@@ -22,7 +21,6 @@ function refuse(problem: string): never {
 
 const asObject = (value: unknown): JsonObject => typeof value === "object" && value !== null ? value as JsonObject : {};
 
-/** Splitting steps in the library's form. */
 function preparedSteps(preTokenizer: unknown): string {
   const model = { type: "BPE", vocab: { a: 0 }, merges: [] };
   return JSON.stringify(prepareForLibrary({ pre_tokenizer: preTokenizer, model }, WHAT, 1).json.pre_tokenizer);

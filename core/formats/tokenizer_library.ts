@@ -38,11 +38,8 @@ export function isolate(pattern: string): JsonObject {
 const remove = (pattern: string) => ({ type: "Split", pattern: { Regex: pattern }, behavior: "Removed" });
 const keep = (pattern: string) => ({ ...remove(pattern), invert: true });
 
-/** Errors that name the file. */
 interface Context {
-  /** A step that is not supported. */
   refuse(what: string): never;
-  /** A definition that is malformed. */
   fail(problem: string): never;
 }
 
@@ -57,7 +54,6 @@ function contextOf(path: string): Context {
   };
 }
 
-/** The regular expression of a Split or Replace step. */
 function patternOf(step: JsonObject, context: Context): string {
   const pattern = isObject(step.pattern) ? step.pattern : {};
   if (typeof pattern.Regex === "string") return pattern.Regex;
@@ -188,7 +184,6 @@ function checkSteps(
   else if (!isWellFormed(step, context)) context.fail(`the ${kind} "${type}" is malformed`);
 }
 
-/** Pairs of a BPE model's merges, in the order of the file. */
 function readMerges(model: JsonObject, context: Context): [string, string][] {
   const { merges } = model;
   if (!Array.isArray(merges)) return context.fail(`"model.merges" must be a list`);
@@ -199,7 +194,6 @@ function readMerges(model: JsonObject, context: Context): [string, string][] {
   });
 }
 
-/** The model's checked token -> id. */
 function readVocabulary(model: JsonObject, context: Context): Map<string, number> {
   const { vocab } = model;
   const vocabulary = new Map<string, number>();
@@ -261,7 +255,6 @@ function rewriteDecoder(decoder: unknown): unknown {
 
 /** A tokenizer as the library needs it. */
 export interface PreparedTokenizer {
-  /** `tokenizer.json` for the library. */
   json: JsonObject;
   /** Token -> id, added tokens included. */
   vocabulary: Map<string, number>;

@@ -72,9 +72,7 @@ function adviceOn(phase: string | undefined): Advice {
 
 const lessMemory = (phase: string | undefined) => `${adviceOn(phase).memory}, or use a smaller model`;
 
-/** What is known of a failure besides its own words. */
 interface Circumstances {
-  /** What the cell was doing. */
   phase?: string;
   /** The device's memory, in words. */
   memory?: string;
@@ -135,7 +133,6 @@ const spoken = (stderr: string): string[] =>
   stderr.split("\n").map((line) => line.trim())
     .filter((line) => line !== "" && !/^(at |\d{4}-\d\d-\d\dT[\d:.]+Z )/.test(line));
 
-/** Longest quotation of a process's output. */
 const MOST_QUOTED = 300;
 
 /** The class and the message of a process that ended without a record; `stderr` is the end of its output, `phase` what

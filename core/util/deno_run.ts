@@ -1,7 +1,3 @@
-/** The command line of a Deno process with only the rights it needs.
- *
- * @module
- */
 import { join } from "node:path";
 
 /** Arguments of `deno` that run `script`. It may read files, the environment and system information, write in `write`,

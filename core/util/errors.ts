@@ -14,7 +14,6 @@ export class UsageError extends Error {
 /** A file that does not follow its format. The message names the file, the value and the limit. */
 export class FileFormatError extends UsageError {
   override name = "FileFormatError";
-  /** Path of the file, as given. */
   readonly path: string;
 
   /** `problem` completes a sentence that begins with the path. */

@@ -1,7 +1,3 @@
-/** Messages for values that do not fit a schema.
- *
- * @module
- */
 import type { z } from "zod";
 import { unknownName } from "./errors.ts";
 import { at } from "./indexing.ts";

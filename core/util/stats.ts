@@ -45,9 +45,7 @@ export function studentT95(df: number): number {
     (3 * z7 + 19 * z5 + 17 * z3 - 15 * z) / (384 * df ** 3);
 }
 
-/** Options of {@linkcode signFlipTest}. */
 interface SignFlipOptions {
-  /** Seed of the random stream; the same seed gives the same result. */
   seed: number;
   /** Number of random sign patterns, if there are more than {@linkcode MOST_PATTERNS} in all. */
   resamples?: number;

@@ -1,8 +1,3 @@
-/** Numbers in sentences.
- *
- * @module
- */
-
 /** `1 cell`, `2 cells`.
  *
  * @example

@@ -18,7 +18,6 @@ import type { DataRow } from "./prompts.ts";
 const FORMATS = ["json", "parquet", "text"];
 const LICENCE = "see the data set's card";
 
-/** `data_files` of one split. */
 function dataFiles({ dataset_kwargs: kwargs }: TaskConfig, split: string): string[] | undefined {
   const files = kwargs?.data_files;
   if (!files) return undefined;

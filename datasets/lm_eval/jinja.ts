@@ -100,7 +100,6 @@ class PythonInterpreter extends Interpreter {
     }
   }
 
-  /** The value of a part of a node. */
   private part(node: unknown, environment: Environment): RuntimeValue {
     return this.evaluate(asStatement(asNode(node)), environment);
   }
@@ -183,13 +182,11 @@ function nameOf(value: unknown): string {
 
 /** A template's result for a record. */
 export interface Rendered {
-  /** The text. */
   text: string;
   /** The value of `literal_eval` for the text, if the template is a single expression and its value is not text. */
   value?: unknown;
 }
 
-/** A parsed template. */
 interface Template {
   /** @throws {RangeError} when the record lacks a field of the template, or a value does not fit. */
   render(record: Readonly<Record<string, unknown>>): Rendered;

@@ -15,7 +15,6 @@ export type DataRow = Readonly<Record<string, unknown>>;
 /** `str(value)` of a record's value. */
 const textOf = (value: unknown): string => pythonText(toRuntime(value));
 
-/** Readers of a record's parts. */
 interface Formats {
   text(record: DataRow): unknown;
   target(record: DataRow): unknown;
@@ -65,7 +64,6 @@ function targetFormat(
   };
 }
 
-/** `doc_to_choice`. */
 function choiceFormat(
   source: NonNullable<TaskConfig["doc_to_choice"]>,
   fields: ReadonlySet<string>,
@@ -130,7 +128,6 @@ function solved(
   return question + between + expectText(shown, "doc_to_target") + after;
 }
 
-/** The example of a multiple-choice task. */
 function multipleChoice(
   record: DataRow,
   { text, target, choices }: Formats,

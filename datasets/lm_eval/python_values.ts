@@ -20,7 +20,6 @@ function escapeUnprintable(character: string): string {
   return `\\${mark}${code.toString(16).padStart(Number(digits), "0")}`;
 }
 
-/** `repr(text)` of a string. */
 function stringRepr(text: string): string {
   const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
   const escaped = text.replaceAll("\\", "\\\\").replaceAll(quote, `\\${quote}`).replace(UNPRINTABLE, escapeUnprintable);

@@ -12,7 +12,6 @@ import { checkGroup, checkTask, type GroupConfig, type RawConfig, readConfig, ty
 import { hubOf, readSplit } from "./documents.ts";
 import { buildExamples, type DataRow, fewshotSplit } from "./prompts.ts";
 
-/** A metric of a group. */
 interface GroupMetric {
   metric: string;
   /** Whether tasks are weighted by their number of examples; otherwise all have the same weight. */
@@ -28,11 +27,9 @@ export interface TaskGroup {
   metrics: GroupMetric[];
 }
 
-/** The tasks that files and names select. */
 interface TaskSelection {
   /** Ids of all tasks to score, in order. */
   tasks: string[];
-  /** Definitions of the tasks that come from files. */
   definitions: TaskDefinition[];
   groups: TaskGroup[];
 }
@@ -53,7 +50,6 @@ interface Index {
 
 const IGNORED = new Set(["__pycache__", ".ipynb_checkpoints"]);
 
-/** All `.yaml` files below a folder, in order. */
 function yamlFiles(folder: string): string[] {
   const entries = [...Deno.readDirSync(folder)].sort((a, b) => a.name < b.name ? -1 : 1);
   return entries.flatMap(({ name, isDirectory }) => {
@@ -102,7 +98,6 @@ function indexFiles(paths: readonly string[]): Index {
   return index;
 }
 
-/** Collects the selected tasks, in order and each once. */
 class Selection {
   readonly tasks: string[] = [];
   readonly definitions = new Map<string, TaskDefinition>();
@@ -226,7 +221,6 @@ function versionOf({ metadata }: TaskConfig): number {
   return Number.isFinite(version) ? version : 0;
 }
 
-/** The examples of a task; see {@linkcode FileTask.load}. */
 async function loadFileTask(
   path: string,
   config: TaskConfig,

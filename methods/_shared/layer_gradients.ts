@@ -29,13 +29,10 @@ export interface LayerGradients {
 export interface LayerGradientOptions {
   model: DecoderModel;
   batches: readonly TokenBatch[];
-  /** Whether mean squares are needed. */
   squares: boolean;
   /** Gets the gradients of each layer, from the last to the first. The tensors are freed after the promise settles. */
   visit(layer: number, gradients: LayerGradients): Promise<void>;
-  /** Progress in words. */
   report(message: string): void;
-  /** Checked between batches. */
   signal: AbortSignal;
 }
 

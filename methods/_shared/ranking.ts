@@ -1,7 +1,3 @@
-/** The units of lowest rank.
- *
- * @module
- */
 import { NumericError } from "../../core/util/errors.ts";
 
 /** Indices of the `k` smallest values, ascending; among equal values the lower index comes first. */

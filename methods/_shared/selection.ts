@@ -62,7 +62,6 @@ export function keepBest(scores: readonly LayerScores[], target: BudgetTarget): 
 
 /** Layers that may lose units: half-open, 0-based. */
 export interface LayerRange {
-  /** First layer. */
   start: number;
   /** Layer after the last. */
   end: number;
@@ -128,7 +127,6 @@ function removalsOfLayer(layer: number, scores: LayerScores, units: readonly Uni
   });
 }
 
-/** Shapes of all layers and the sum of their weights. */
 interface Widths {
   shapes: LayerShape[];
   parameters: number;

@@ -1,7 +1,3 @@
-/** Statistics of every layer, computed once and kept for all methods and levels of a run.
- *
- * @module
- */
 import { at } from "../../core/util/indexing.ts";
 import type { MethodContext, Statistics } from "../define.ts";
 

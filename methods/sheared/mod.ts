@@ -109,7 +109,6 @@ function refuseHiddenLoss({ targetHidden, targetLayers }: Options, weight: numbe
 /** Adam of log-alphas and multipliers. */
 const RULE = { betas: [0.9, 0.95] as [number, number] };
 
-/** One row of masks. */
 interface Row {
   logAlpha: Float32Array;
   moments: Moments;

@@ -108,7 +108,6 @@ export function targetConfig(config: DecoderConfig, target: BudgetTarget, option
 /** What has masks: a unit type with a row of masks in every layer, or layers or hidden dimensions with one row of masks
  * in the whole model. */
 export interface MaskedPart {
-  /** What is removed. */
   type: RemovedType;
   /** n: what a width counts. */
   units: number;

@@ -65,7 +65,6 @@ interface GgufFormat {
 export interface Family {
   /** Value of {@linkcode DecoderConfig.family}. */
   id: string;
-  /** Name in messages and documentation. */
   title: string;
   hf: HfFormat;
   gguf: GgufFormat;

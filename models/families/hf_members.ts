@@ -8,7 +8,6 @@ import { checkedMembers, type Members } from "./members.ts";
 
 /** Members of a JSON object; the messages name file and key. Null counts as missing. */
 export interface HfMembers extends Members {
-  /** Path of the file, for messages. */
   path: string;
   value(key: string): unknown;
   /** Whether the key is there, also with null. */
