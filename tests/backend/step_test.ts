@@ -1,11 +1,9 @@
-import * as tf from "@tensorflow/tfjs";
 import { assert, assertEquals } from "@std/assert";
 import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { canStep, disposeCache, extend, type Extension, type KvCache } from "../../models/decode.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
 import { type DecoderModel } from "../../models/device.ts";
-import { logits } from "../../models/vocabulary.ts";
 import { generateTokens, greedyTokens } from "../../models/generate.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { toyConfig, toySource, toyTokens } from "../support/toy.ts";
@@ -94,20 +92,4 @@ testOnEngines("decoding N tokens reads once, and steps through a layer in one op
   assert(perToken <= (engine.decoderOps ? layers + 6 : 60 * layers + 20), `${perToken} operations a token`);
   // The angles, the place, and what TensorFlow.js writes for axes; nothing that grows with the layers.
   if (engine.decoderOps) assert((long.writes - short.writes) / 20 <= 6, `${(long.writes - short.writes) / 20} writes`);
-});
-
-testOnEngines("a cache that was stepped through continues with several tokens at once", async () => {
-  using model = await onDevice(toySource({ seed: 5 }));
-  const ids = toyTokens({ count: 12, seed: 4 });
-  let cache: KvCache | null = null;
-  for (const [from, to] of [[0, 1], [1, 2], [2, 9], [9, 10], [10, 12]] as const) {
-    const grown: Extension = extend(model, ids.slice(from, to), 1, cache);
-    cache = grown.cache;
-    const whole = tf.tidy(() => logits(model, forward(model, { tokens: ids.slice(0, to), batch: 1, length: to })));
-    const part = tf.tidy(() => logits(model, grown.states));
-    const size = part.size;
-    assertClose(await part.data(), (await whole.data()).slice(-size));
-    tf.dispose([grown.states, whole, part]);
-  }
-  if (cache) disposeCache(cache);
 });

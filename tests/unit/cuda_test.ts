@@ -6,29 +6,16 @@ import { classifyError } from "../../core/schema/failure.ts";
 import { denoRun } from "../../core/util/deno_run.ts";
 import { EngineError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
+import { tempFolder } from "../support/weights_fixture.ts";
 
 const TWO = "0, GPU-aaaa-1, NVIDIA H100 80GB HBM3, 81559, 81042, 517\n1, GPU-bbbb-2, NVIDIA A10, 23028, 22000, 1028\n";
 
 Deno.test("parseCudaDevices() reads nvidia-smi's lines in bytes, and refuses others", () => {
   const mebibyte = 2 ** 20;
-  assertEquals(parseCudaDevices(TWO), [
-    {
-      uuid: "GPU-aaaa-1",
-      index: 0,
-      name: "NVIDIA H100 80GB HBM3",
-      totalBytes: 81559 * mebibyte,
-      freeBytes: 81042 * mebibyte,
-      usedBytes: 517 * mebibyte,
-    },
-    {
-      uuid: "GPU-bbbb-2",
-      index: 1,
-      name: "NVIDIA A10",
-      totalBytes: 23028 * mebibyte,
-      freeBytes: 22000 * mebibyte,
-      usedBytes: 1028 * mebibyte,
-    },
-  ]);
+  const [first, second] = parseCudaDevices(TWO);
+  const memory = { totalBytes: 81559 * mebibyte, freeBytes: 81042 * mebibyte, usedBytes: 517 * mebibyte };
+  assertEquals(first, { uuid: "GPU-aaaa-1", index: 0, name: "NVIDIA H100 80GB HBM3", ...memory });
+  assertEquals([second?.uuid, second?.index, second?.freeBytes], ["GPU-bbbb-2", 1, 22000 * mebibyte]);
   assertThrows(() => parseCudaDevices("No devices were found\n"), EngineError, "No devices were found");
   assertThrows(() => parseCudaDevices("0, GPU-a, A10, [N/A], 1, 1\n"), EngineError, "which is not index, uuid");
 });
@@ -41,15 +28,11 @@ Deno.test("visibleDevices() follows CUDA_VISIBLE_DEVICES: order, numbers, short 
   assertEquals([seen(""), seen("-1"), seen("0,7,1"), seen("0,0,1")], [[], [], [0], [0]]);
 });
 
-/** A folder with an `nvidia-smi` that runs `script`. */
-function standIn(script: string): string {
-  const folder = Deno.makeTempDirSync();
-  Deno.writeTextFileSync(join(folder, NVIDIA_SMI), `#!/bin/sh\n${script}`, { mode: 0o755 });
-  return folder;
-}
-
-/** Runs tests/support/gpu_program.ts with the rights of a cell, beside a stand-in. */
-async function looks(folder: string, env: Record<string, string> = {}) {
+/** Runs tests/support/gpu_program.ts with the rights of a cell, beside an `nvidia-smi` that is `program`. */
+async function looks(program: string, env: Record<string, string> = {}) {
+  using temp = tempFolder();
+  const folder = temp.path;
+  Deno.writeTextFileSync(join(folder, NVIDIA_SMI), `#!/bin/sh\n${program}`, { mode: 0o755 });
   const script = join(import.meta.dirname!, "../support/gpu_program.ts");
   const { code, stdout, stderr } = await new Deno.Command("deno", {
     args: denoRun({ script, args: [], ffi: false, program: NVIDIA_SMI }),
@@ -69,35 +52,24 @@ echo "3, GPU-cccc-3, Test GPU, 9192, $((9192 - taken)), $taken"
 `;
 
 Deno.test("a cell's batches and peak follow the GPU's memory as nvidia-smi tells of it", async () => {
-  const folder = standIn(SHRINKING);
-  try {
-    const { code, stdout, stderr } = await looks(folder, { CUDA_VISIBLE_DEVICES: "GPU-cccc" });
-    assertEquals(code, 0, stderr);
-    const gibibyte = 2 ** 30;
-    const given = JSON.parse(stdout);
-    assertEquals(given.gpus, ["GPU-cccc-3"]);
-    // Free: 8 GiB at first, then 2 less at every question, of which each look asks three.
-    assertEquals(given.looks.map((look: { freeBytes: number }) => look.freeBytes / gibibyte), [6, 0, 0]);
-    assertEquals(given.looks.map((look: { usedBytes: number }) => look.usedBytes / gibibyte), [4, 8, 8]);
-    // A token takes a MiB here, and a batch a quarter of what is free: 2 GiB, then nothing.
-    assertEquals(given.looks.map((look: { batchTokens: number }) => look.batchTokens), [512, 32, 32]);
-    assertEquals(given.peak.bytes, 8 * gibibyte);
-    assertMatch(given.peak.measure, /^GPU memory .*nvidia-smi/);
-    assertEquals(given.place, "the GPU (Test GPU)");
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
-  }
+  const { code, stdout, stderr } = await looks(SHRINKING, { CUDA_VISIBLE_DEVICES: "GPU-cccc" });
+  assertEquals(code, 0, stderr);
+  const gibibyte = 2 ** 30;
+  const given = JSON.parse(stdout);
+  assertEquals(given.gpus, ["GPU-cccc-3"]);
+  // Free: 8 GiB at first, then 2 less at every question, of which each look asks three.
+  assertEquals(given.looks.map((look: { freeBytes: number }) => look.freeBytes / gibibyte), [6, 0, 0]);
+  assertEquals(given.looks.map((look: { usedBytes: number }) => look.usedBytes / gibibyte), [4, 8, 8]);
+  // A token takes a MiB here, and a batch a quarter of what is free: 2 GiB, then nothing.
+  assertEquals(given.looks.map((look: { batchTokens: number }) => look.batchTokens), [512, 32, 32]);
+  assertEquals([given.peak.bytes, given.place], [8 * gibibyte, "the GPU (Test GPU)"]);
+  assertMatch(given.peak.measure, /^GPU memory .*nvidia-smi/);
 });
 
 Deno.test("nvidia-smi that fails, and one that may not be run, are errors with their reason", async () => {
-  const folder = standIn('echo "NVIDIA-SMI has failed because it could not communicate with the driver" >&2; exit 9\n');
-  try {
-    const { code, stderr } = await looks(folder);
-    assertEquals(code, 1);
-    assertStringIncludes(stderr, "EngineError: nvidia-smi failed: NVIDIA-SMI has failed because");
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
-  }
+  const { code, stderr } = await looks('echo "NVIDIA-SMI has failed because of the driver" >&2; exit 9\n');
+  assertEquals(code, 1);
+  assertStringIncludes(stderr, "EngineError: nvidia-smi failed: NVIDIA-SMI has failed because");
   // Tests have no right to run it, as `bench` itself has none.
   assertThrows(() => listCudaDevices(), EngineError, "nvidia-smi cannot be run");
 });

@@ -26,14 +26,7 @@ const CONTENT: GgufContent = {
     blocks: {
       type: 8,
       shape: [2, 32],
-      bytes: Uint8Array.from([
-        0x00,
-        0x3c,
-        ...Array.from({ length: 32 }, (_, i) => i),
-        0x00,
-        0x40,
-        ...Array.from({ length: 32 }, () => 255),
-      ]),
+      bytes: Uint8Array.from([0, 0x3c, ...Array(32).keys(), 0, 0x40, ...Array(32).fill(255)]),
     },
   },
 };

@@ -100,28 +100,16 @@ Deno.test("lmEvalResults() has the keys of a results file in their order, and ou
     "chat_template_sha total_evaluation_time_seconds pruning";
   assertEquals(Object.keys(results), keys.split(" "));
   // By length the long third answer of the first record comes before the right one.
-  assertEquals(results.results.openbookqa, {
-    name: "openbookqa",
-    alias: "openbookqa",
-    sample_len: 3,
-    "acc,none": 2 / 3,
-    "acc_stderr,none": 0.33333333333333337,
-    "acc_norm,none": 1 / 3,
-    "acc_norm_stderr,none": 0.33333333333333337,
-    "acc_bytes,none": 1 / 3,
-    "acc_bytes_stderr,none": 0.33333333333333337,
-  });
-  assertEquals(results.results.wikitext, {
-    name: "wikitext",
-    alias: "wikitext",
-    sample_len: 62,
-    "word_perplexity,none": 5.5,
-    "word_perplexity_stderr,none": "N/A",
-    "byte_perplexity,none": 1.6,
-    "byte_perplexity_stderr,none": "N/A",
-    "bits_per_byte,none": 0.68,
-    "bits_per_byte_stderr,none": "N/A",
-  });
+  const entry = (name: string, sample_len: number, stderr: number | string, values: Record<string, number>) => {
+    const metrics = Object.entries(values).map(([metric, value]) => ({
+      ...{ [`${metric},none`]: value, [`${metric}_stderr,none`]: stderr },
+    }));
+    return Object.assign({ name, alias: name, sample_len }, ...metrics);
+  };
+  const accuracies = { acc: 2 / 3, acc_norm: 1 / 3, acc_bytes: 1 / 3 };
+  assertEquals(results.results.openbookqa, entry("openbookqa", 3, 0.33333333333333337, accuracies));
+  const perplexities = { word_perplexity: 5.5, byte_perplexity: 1.6, bits_per_byte: 0.68 };
+  assertEquals(results.results.wikitext, entry("wikitext", 62, "N/A", perplexities));
   assertEquals(Object.keys(results.results), ["openbookqa", "wikitext"]);
   assertEquals(results.versions, { openbookqa: 1, wikitext: 2 });
   assertEquals(results["n-shot"], { openbookqa: 0, wikitext: 0 });

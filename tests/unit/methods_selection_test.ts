@@ -12,7 +12,7 @@ import { plannedShapes } from "../../models/plan.ts";
 import type { UnitType } from "../../core/schema/schema.ts";
 import { resolveTarget } from "../../models/target.ts";
 import { unitCost } from "../support/unit_cost.ts";
-import { LLAMA_7B, toyConfig } from "../support/toy.ts";
+import { toyConfig } from "../support/toy.ts";
 
 /** Scores in [0, 1) for every unit. */
 function randomScores(config: DecoderConfig, seed: number): LayerScores[] {
@@ -28,11 +28,11 @@ function randomScores(config: DecoderConfig, seed: number): LayerScores[] {
 const configOf = (count: number, shape: LayerShape) =>
   toyConfig({ layers: Array.from({ length: count }, () => ({ ...shape })) });
 const GROUPED: LayerShape = { kvGroups: 3, queryHeadsPerGroup: 3, ffnChannels: 80 };
-const UNIT_CHOICES: UnitType[][] = [["ffn"], ["ffn", "kv-groups"], ["ffn", "query-heads"], [
+const UNIT_CHOICES = [["ffn"], ["ffn", "kv-groups"], ["ffn", "query-heads"], [
   "ffn",
   "query-heads",
   "kv-groups",
-]];
+]] as UnitType[][];
 
 Deno.test("keepWidths() keeps the best groups, the best heads inside each, and the best channels", () => {
   const scores: LayerScores = {
@@ -45,11 +45,8 @@ Deno.test("keepWidths() keeps the best groups, the best heads inside each, and t
 });
 
 Deno.test("keepWidths() prefers the lower index among equal scores", () => {
-  const scores: LayerScores = {
-    ffn: new Float64Array(4),
-    queryHeads: new Float64Array(4),
-    kvGroups: new Float64Array(2),
-  };
+  const [four, two] = [new Float64Array(4), new Float64Array(2)];
+  const scores: LayerScores = { ffn: four, queryHeads: four, kvGroups: two };
   const { layers: [layer] } = keepWidths([scores], [{ kvGroups: 1, queryHeadsPerGroup: 1, ffnChannels: 2 }]);
   assertEquals(layer, { kvGroups: [0], queryHeads: [0], ffnChannels: [0, 1] });
 });
@@ -165,17 +162,6 @@ Deno.test("twoTierWidths() keeps everything at sparsity 0 and refuses what its l
   assertThrows(() => twoTierWidths(config, target, range), UsageError, "pruning layers 1 to 1 of 4 alone");
 });
 
-Deno.test("twoTierWidths() reproduces LLM-Pruner's published sizes of LLaMA-7B", () => {
-  // Layers 4 to 29 at 24 heads and 8256 channels (20 %), layers 3 to 30 at 13 heads and 4403 channels (50 %).
-  for (const [start, end, kvGroups, ffnChannels] of [[4, 30, 24, 8256], [3, 31, 13, 4403]] as const) {
-    const narrow = { kvGroups, queryHeadsPerGroup: 1, ffnChannels };
-    const published = LLAMA_7B.layers.map((shape, l) => l >= start && l < end ? narrow : shape);
-    const sparsity = 1 - keptParameters(LLAMA_7B, published) / keptParameters(LLAMA_7B);
-    const target = resolveTarget(LLAMA_7B, { sparsity, units: ["ffn", "kv-groups"] });
-    assertEquals(twoTierWidths(LLAMA_7B, target, { start, end }), published);
-  }
-});
-
 Deno.test("scoresOfColumns() credits a group with its own query heads", () => {
   const shape = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 1 };
   const given = { output: [1, 1, 2, 2, 3, 3, 4, 4], down: [7], shape, headSize: 2 };
@@ -187,18 +173,8 @@ Deno.test("scoresOfColumns() credits a group with its own query heads", () => {
 
 Deno.test("scoresOfGroups() adds every matrix a unit takes with it", () => {
   const shape = { kvGroups: 2, queryHeadsPerGroup: 2, ffnChannels: 2 };
-  const { ffn, queryHeads, kvGroups } = scoresOfGroups(
-    {
-      query: [1, 2, 3, 4],
-      output: [10, 20, 30, 40],
-      key: [100, 200],
-      value: [1000, 2000],
-      gate: [1, 2],
-      up: [10, 20],
-      down: [100, 200],
-    },
-    shape,
-    1,
-  );
+  const attention = { query: [1, 2, 3, 4], output: [10, 20, 30, 40], key: [100, 200], value: [1000, 2000] };
+  const given = { ...attention, gate: [1, 2], up: [10, 20], down: [100, 200] };
+  const { ffn, queryHeads, kvGroups } = scoresOfGroups(given, shape, 1);
   assertEquals([[...ffn], [...queryHeads], [...kvGroups]], [[111, 222], [11, 22, 33, 44], [1133, 2277]]);
 });

@@ -11,6 +11,12 @@ const data = fileURLToPath(new URL("../../datasets/fixtures", import.meta.url));
 const ptb = "the mill <unk> said profit rose N N to $ N million mr. tarn is chairman of oss n.v. the ferry group " +
   "it did n't name a buyer";
 
+const PTB = "ptb-test-space";
+const measurePtb = (
+  tokenizer: ReturnType<typeof fakeTokenizer>,
+  choice: { windowTokens: number; protocol?: "a" | "b"; maxWindows?: number },
+) => measurePerplexity(createScorer(fakeModel(), tokenizer), { corpus: PTB, protocol: "a", ...choice }, { data });
+
 Deno.test("cutWindows() cuts without overlap and drops the rest", () => {
   const cut = (windowStart: number[], ids: number[], length: number, most?: number) =>
     cutWindows(fakeTokenizer({ windowStart }), ids, length, most).map((window) => [...window]);
@@ -29,11 +35,7 @@ Deno.test("measurePerplexity() by protocols a and b is exp of the mean loss of a
   });
   const mean = losses.flat().reduce((sum, loss) => sum + loss) / 24;
   for (const protocol of ["a", "b"] as const) {
-    const result = await measurePerplexity(
-      createScorer(fakeModel(), tokenizer),
-      { corpus: "ptb-test-space", protocol, windowTokens: 7 },
-      { data },
-    );
+    const result = await measurePtb(tokenizer, { protocol, windowTokens: 7 });
     assertEquals(perplexityResultSchema.parse(result), result);
     assertAlmostEquals(result.nllPerToken, mean, 1e-6);
     assertAlmostEquals(result.perplexity, Math.exp(mean), 1e-4);
@@ -50,11 +52,7 @@ Deno.test("measurePerplexity() by protocols a and b is exp of the mean loss of a
 Deno.test("measurePerplexity() opens each window if the model needs it, and then not the whole text", async () => {
   const tokenizer = fakeTokenizer({ addsBos: true, windowStart: [0] });
   const ids = tokenizer.encode(ptb).slice(1);
-  const result = await measurePerplexity(
-    createScorer(fakeModel(), tokenizer),
-    { corpus: "ptb-test-space", protocol: "a", windowTokens: 7 },
-    { data },
-  );
+  const result = await measurePtb(tokenizer, { windowTokens: 7 });
   const second = [0, ...ids.slice(6, 12)];
   const losses = [1, 2, 3, 4, 5, 6].map((i) => -fakeLogProb(second.slice(0, i), at(second, i)));
   assertAlmostEquals(at(result.windowNll, 1), losses.reduce((sum, loss) => sum + loss) / 6, 1e-6);
@@ -64,11 +62,7 @@ Deno.test("measurePerplexity() opens each window if the model needs it, and then
 });
 
 Deno.test("measurePerplexity() stops after maxWindows and gives one window no standard error", async () => {
-  const result = await measurePerplexity(
-    createScorer(fakeModel(), fakeTokenizer()),
-    { corpus: "ptb-test-space", protocol: "a", windowTokens: 8, maxWindows: 1 },
-    { data },
-  );
+  const result = await measurePtb(fakeTokenizer(), { windowTokens: 8, maxWindows: 1 });
   assertEquals([result.windows, result.windowNll.length, result.perplexityStderr], [1, 1, null]);
 });
 
@@ -117,7 +111,7 @@ async function perplexityOf(logProb: number) {
       return { ...scores, logProbs: scores.logProbs.map(() => logProb) };
     },
   }, fakeTokenizer());
-  const choice = { corpus: "ptb-test-space", protocol: "a", windowTokens: 8 } as const;
+  const choice = { corpus: PTB, protocol: "a", windowTokens: 8 } as const;
   return (await measurePerplexity(scorer, choice, { data })).perplexity;
 }
 

@@ -2,42 +2,36 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { UsageError } from "../../core/util/errors.ts";
 import { writeReport } from "../../benchmarks/commands/reports.ts";
 import { doneRecord, failedRecord, smallRecords } from "../support/reports_fixture.ts";
-import { tempFolder } from "../support/weights_fixture.ts";
+import { folderTest, tempFolder } from "../support/weights_fixture.ts";
 
-async function inFolder<T>(body: (folder: string) => Promise<T>): Promise<T> {
+async function page(records: Parameters<typeof writeReport>[0], title: string): Promise<string> {
   using temp = tempFolder();
-  const folder = temp.path;
-  return await body(folder);
+  await writeReport(records, temp.path, { title });
+  return await Deno.readTextFile(`${temp.path}/report.html`);
 }
 
-const page = (records: Parameters<typeof writeReport>[0], title: string) =>
-  inFolder(async (folder) => {
-    await writeReport(records, folder, { title });
-    return await Deno.readTextFile(`${folder}/report.html`);
-  });
+folderTest("writeReport() writes every table, and every chart as specification, SVG and PNG", async (folder) => {
+  const files = await writeReport(smallRecords(), `${folder}/a/b`, { title: "t" });
+  const found = [...Deno.readDirSync(`${folder}/a/b`)].map(({ name }) => name).sort();
+  assertEquals(files.map((path) => path.slice(`${folder}/a/b/`.length)).sort(), found);
+  for (const name of ["comparison.md", "comparison.csv", "comparison.tex", "report.html"]) {
+    assert(found.includes(name));
+  }
+  const specs = found.filter((name) => name.endsWith(".vl.json"));
+  assert(specs.length >= 4);
+  for (const name of specs) {
+    const base = name.slice(0, -".vl.json".length);
+    assert(found.includes(`${base}.svg`) && found.includes(`${base}.png`));
+    const spec = JSON.parse(await Deno.readTextFile(`${folder}/a/b/${name}`));
+    assertEquals(spec.$schema, "https://vega.github.io/schema/vega-lite/v6.json");
+    const markdown = await Deno.readTextFile(`${folder}/a/b/comparison.md`);
+    assertStringIncludes(markdown, `(${base}.svg)`);
+  }
+});
 
-Deno.test("writeReport() writes every table, and every chart as specification, SVG and PNG", () =>
-  inFolder(async (folder) => {
-    const files = await writeReport(smallRecords(), `${folder}/a/b`, { title: "t" });
-    const found = [...Deno.readDirSync(`${folder}/a/b`)].map(({ name }) => name).sort();
-    assertEquals(files.map((path) => path.slice(`${folder}/a/b/`.length)).sort(), found);
-    for (const name of ["comparison.md", "comparison.csv", "comparison.tex", "report.html"]) {
-      assert(found.includes(name));
-    }
-    const specs = found.filter((name) => name.endsWith(".vl.json"));
-    assert(specs.length >= 4);
-    for (const name of specs) {
-      const base = name.slice(0, -".vl.json".length);
-      assert(found.includes(`${base}.svg`) && found.includes(`${base}.png`));
-      const spec = JSON.parse(await Deno.readTextFile(`${folder}/a/b/${name}`));
-      assertEquals(spec.$schema, "https://vega.github.io/schema/vega-lite/v6.json");
-      const markdown = await Deno.readTextFile(`${folder}/a/b/comparison.md`);
-      assertStringIncludes(markdown, `(${base}.svg)`);
-    }
-  }));
-
-Deno.test("writeReport() leaves no figure of an earlier report in a run's folder, and every file elsewhere", () =>
-  inFolder(async (folder) => {
+folderTest(
+  "writeReport() leaves no figure of an earlier report in a run's folder, and every file elsewhere",
+  async (folder) => {
     const old = ["old.svg", "old.png", "old.vl.json"];
     const others = ["notes.md", "data.csv", "mine.png", "logo.svg"];
     for (const report of [`${folder}/report`, `${folder}/run/report`, `${folder}/run/mine`]) {
@@ -55,24 +49,23 @@ Deno.test("writeReport() leaves no figure of an earlier report in a run's folder
     for (const name of ["report", "run/mine"]) {
       assertEquals(await left(`${folder}/${name}`), [...old, ...others].sort());
     }
-  }));
+  },
+);
 
-Deno.test("writeReport() writes over earlier reports, and over no file of the user's", () =>
-  inFolder(async (folder) => {
-    const write = () => writeReport(smallRecords(), folder, { title: "t" });
-    Deno.writeTextFileSync(`${folder}/comparison.md`, "mine");
-    await assertRejects(write, UsageError, `"${folder}/comparison.md" is not of an earlier report`);
-    assertEquals(Deno.readTextFileSync(`${folder}/comparison.md`), "mine");
-    for (const name of ["comparison.csv", "comparison.tex", "report.html"]) {
-      Deno.writeTextFileSync(`${folder}/${name}`, "");
-    }
-    assert((await write()).includes(`${folder}/comparison.md`));
-  }));
+folderTest("writeReport() writes over earlier reports, and over no file of the user's", async (folder) => {
+  const write = () => writeReport(smallRecords(), folder, { title: "t" });
+  Deno.writeTextFileSync(`${folder}/comparison.md`, "mine");
+  await assertRejects(write, UsageError, `"${folder}/comparison.md" is not of an earlier report`);
+  assertEquals(Deno.readTextFileSync(`${folder}/comparison.md`), "mine");
+  for (const name of ["comparison.csv", "comparison.tex", "report.html"]) {
+    Deno.writeTextFileSync(`${folder}/${name}`, "");
+  }
+  assert((await write()).includes(`${folder}/comparison.md`));
+});
 
-Deno.test("writeReport() refuses to report nothing", () =>
-  inFolder(async (folder) => {
-    await assertRejects(() => writeReport([], folder, { title: "t" }), RangeError, "at least one record");
-  }));
+folderTest("writeReport() refuses to report nothing", async (folder) => {
+  await assertRejects(() => writeReport([], folder, { title: "t" }), RangeError, "at least one record");
+});
 
 Deno.test("toHtml() escapes everything that comes from records", async () => {
   const evil = `"><script>alert(1)</script><img src=x onerror=alert(1)>`;

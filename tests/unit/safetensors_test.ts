@@ -37,6 +37,15 @@ function openBytes(folder: string, bytes: Uint8Array) {
   return openSafetensors(`${folder}/a.safetensors`);
 }
 
+/** What a file of one tensor reads back as. */
+function readBack(path: string, values: Float32Array, dtype: FloatDtype): Float32Array {
+  writeSafetensors(path, { shapes: new Map([["x", [values.length]]]), read: () => values, dtype });
+  const file = openSafetensors(path);
+  const { data } = file.read("x");
+  file.close();
+  return data;
+}
+
 folderTest("openSafetensors() reads what the reference implementation wrote", (folder) => {
   const file = openBytes(folder, referenceBytes());
   assertEquals(file.read("full"), { shape: [2, 3], data: Float32Array.of(1, -2.5, Math.fround(3e-8), 65504, 0, -0) });
@@ -85,13 +94,8 @@ for (const dtype of ["F32", "F16", "BF16"] as FloatDtype[]) {
     const value = fc.float({ noNaN: true, noDefaultInfinity: true, min: -65504, max: 65504 });
     fc.assert(
       fc.property(fc.array(value, { maxLength: 40 }), (list) => {
-        const path = `${folder}/b.safetensors`;
         const values = Float32Array.from(list);
-        const shapes = new Map([["x", [values.length, 1]], ["y", [values.length]]]);
-        writeSafetensors(path, { shapes, read: () => values, dtype });
-        const file = openSafetensors(path);
-        const { data } = file.read("y");
-        file.close();
+        const data = readBack(`${folder}/b.safetensors`, values, dtype);
         // Half a step: relative among normal numbers, absolute among subnormal ones.
         const [relative, absolute] = take(
           { F32: [0, 0], F16: [2 ** -11, 2 ** -25], BF16: [2 ** -8, 2 ** -134] }[dtype],
@@ -108,13 +112,9 @@ for (const dtype of ["F32", "F16", "BF16"] as FloatDtype[]) {
 }
 
 folderTest("writeSafetensors() rounds ties to even and keeps NaN and infinity in BF16", (folder) => {
-  const path = `${folder}/b.safetensors`;
   const bits = [0x3f808000, 0x3f818000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001];
   const values = new Float32Array(Uint32Array.from(bits).buffer);
-  writeSafetensors(path, { shapes: new Map([["x", [6]]]), read: () => values, dtype: "BF16" });
-  const file = openSafetensors(path);
-  const { data } = file.read("x");
-  file.close();
+  const data = readBack(`${folder}/b.safetensors`, values, "BF16");
   assertEquals([...data.subarray(0, 4)], [1, 1.015625, Infinity, -Infinity]);
   assert(Number.isNaN(data[4]) && Number.isNaN(data[5]));
 });
@@ -146,12 +146,8 @@ folderTest("writeSafetensors() that fails leaves the old file and nothing else",
 });
 
 folderTest("writeSafetensors() and openSafetensors() handle tensors larger than one chunk", (folder) => {
-  const path = `${folder}/b.safetensors`;
   const values = Float32Array.from({ length: 700_001 }, (_, i) => (i % 509) / 256);
-  writeSafetensors(path, { shapes: new Map([["x", [700_001]]]), read: () => values, dtype: "F16" });
-  const file = openSafetensors(path);
-  const { data } = file.read("x");
-  file.close();
+  const data = readBack(`${folder}/b.safetensors`, values, "F16");
   assert(data.every((value, i) => value === values[i]));
 });
 
