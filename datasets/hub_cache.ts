@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { ifThere } from "../core/util/paths.ts";
 import { join } from "node:path";
 import type { HubSource } from "./define.ts";
 
@@ -84,14 +85,7 @@ export function repositoryFolder(cache: string, repo: string): string {
 
 /** All files below `folder` as paths with `/`; none when it does not exist. */
 export function listFiles(folder: string, prefix = ""): string[] {
-  let entries: Deno.DirEntry[];
-  try {
-    entries = [...Deno.readDirSync(folder)];
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
-  }
-  return entries.flatMap(({ name, isDirectory }) =>
+  return ifThere(() => [...Deno.readDirSync(folder)], []).flatMap(({ name, isDirectory }) =>
     isDirectory ? listFiles(join(folder, name), `${prefix}${name}/`) : [`${prefix}${name}`]
   );
 }

@@ -13,6 +13,7 @@ import { FEWSHOT_SEED } from "../../datasets/fewshot.ts";
 import { findFileTask, tasks } from "../../datasets/mod.ts";
 import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import { type LmEvalSample, samplesHash } from "./lm_eval_samples.ts";
+import { ifThere } from "../../core/util/paths.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 
 /** Versions of lm-evaluation-harness's tasks that measure what protocol (c) measures on the corpus of the same id. */
@@ -195,31 +196,23 @@ export function samplesFolder(folder: string, named: NamedCell): string {
   return join(folder, sanitizeModelName(cellName(named)));
 }
 
+const namesIn = (folder: string): string[] => ifThere(() => [...Deno.readDirSync(folder)], []).map(({ name }) => name);
+
 /** Whether `folder` holds samples of a cell. */
 export function hasSamples(folder: string, named: NamedCell): boolean {
-  try {
-    return [...Deno.readDirSync(samplesFolder(folder, named))].some(({ name }) => name.startsWith("samples_"));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
+  return namesIn(samplesFolder(folder, named)).some((name) => name.startsWith("samples_"));
 }
 
 /** The latest samples file of a cell and task; undefined if it has none. */
 export function samplesFile(folder: string, named: NamedCell, task: string): string | undefined {
   const own = samplesFolder(folder, named);
   const start = `samples_${sanitizeModelName(task)}_`;
-  try {
-    // A stamp begins with a year: other tasks may have names that begin with this one's.
-    const found = [...Deno.readDirSync(own)].filter(({ name }) =>
-      name.startsWith(start) && /^\d{4}-[^_]*\.jsonl$/.test(name.slice(start.length))
-    );
-    const last = found.map(({ name }) => name).sort().at(-1);
-    return last && join(own, last);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
+  // A stamp begins with a year: other tasks may have names that begin with this one's.
+  const found = namesIn(own).filter((name) =>
+    name.startsWith(start) && /^\d{4}-[^_]*\.jsonl$/.test(name.slice(start.length))
+  );
+  const last = found.sort().at(-1);
+  return last && join(own, last);
 }
 
 /** Writes the results file of a cell, and a samples file for each task of `samples`, into `folder/<name of the cell>`.

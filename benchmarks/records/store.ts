@@ -11,6 +11,7 @@ import { type CellRecord, cellRecordSchema, type DoneRecord, SCHEMA_VERSION } fr
 import { sha256OfJson } from "../../core/util/canonical_json.ts";
 import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import { describeIssue } from "../../core/util/issues.ts";
+import { ifThere } from "../../core/util/paths.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { withPackedUnits, withUnpackedUnits } from "./kept_units.ts";
 
@@ -202,13 +203,9 @@ export function readRecords(out: string): StoredRecords {
 export function setAside(path: string): string {
   for (let n = 1;; n++) {
     const aside = `${path}.bad${n === 1 ? "" : n}`;
-    try {
-      Deno.lstatSync(aside);
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-      Deno.renameSync(path, aside);
-      return aside;
-    }
+    if (ifThere(() => Deno.lstatSync(aside), null)) continue;
+    Deno.renameSync(path, aside);
+    return aside;
   }
 }
 
@@ -219,14 +216,7 @@ export const isSubmission = (name: string): boolean => /^\d+\.json$/.test(name);
  * were submitted, nothing is removed, since they may be writing on other machines. */
 export function removeTemporaryFiles(out: string): void {
   const { records, cache, weights, lmEval, slurm } = runPaths(out);
-  const entries = (folder: string): Deno.DirEntry[] => {
-    try {
-      return [...Deno.readDirSync(folder)];
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return [];
-      throw error;
-    }
-  };
+  const entries = (folder: string) => ifThere(() => [...Deno.readDirSync(folder)], []);
   if (entries(slurm).some(({ name }) => isSubmission(name))) return;
   const perCell = entries(lmEval).filter(({ isDirectory }) => isDirectory).map(({ name }) => join(lmEval, name));
   // The folder itself may hold exports and files of the user's.

@@ -10,6 +10,7 @@ import { cellName, type NamedCell } from "../../core/schema/cell_names.ts";
 import { classifyExit, type Failure, lastPhase, TIMEOUT_EXIT, timeoutFailure } from "../../core/schema/failure.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
+import { ifThere } from "../../core/util/paths.ts";
 import { writeAtomically } from "../../core/util/write_file.ts";
 import { parseEvent } from "../cells/job.ts";
 import { isSubmission, readRecord, recordPath, runPaths, toJson } from "../records/store.ts";
@@ -132,14 +133,8 @@ function followed(named: NamedCell, task: string, out: string, submittedAt: Date
   return { named, task, earlier, submittedAt, isRunning: false, goneFor: 0 };
 }
 
-function recordOf(out: string, named: NamedCell): CellRecord | undefined {
-  try {
-    return readRecord(recordPath(out, named));
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
-}
+const recordOf = (out: string, named: NamedCell): CellRecord | undefined =>
+  ifThere(() => readRecord(recordPath(out, named)), undefined);
 
 /** Those of `cells` that an earlier run submitted and that have not ended.
  * @throws {UsageError} when Slurm does not say which these are. */
@@ -238,11 +233,4 @@ async function reasonFor({ named, task }: Submitted, context: ExecutorContext): 
   return { kind: "crash", message, exitCode: null };
 }
 
-function readText(path: string): string {
-  try {
-    return Deno.readTextFileSync(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return "";
-    throw error;
-  }
-}
+const readText = (path: string): string => ifThere(() => Deno.readTextFileSync(path), "");

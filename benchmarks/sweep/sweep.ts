@@ -17,6 +17,7 @@ import { cellLabels, cellName, type NamedCell } from "../../core/schema/cell_nam
 import { resolveConfig } from "../configuration/resolve.ts";
 import { harnessCommit } from "../cells/environment.ts";
 import { type Executor, type ExecutorContext, processFiles } from "./executor.ts";
+import { ifThere } from "../../core/util/paths.ts";
 import { counted } from "../../core/util/words.ts";
 import { isDiskFull } from "../../core/schema/failure.ts";
 import { hasSamples } from "../records/lm_eval_files.ts";
@@ -225,9 +226,8 @@ function storedRecord(
 ): CellRecord | undefined {
   const path = recordPath(out, named);
   try {
-    return readRecord(path);
+    return ifThere(() => readRecord(path), undefined);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
     if (!(error instanceof FileFormatError) || error instanceof SchemaVersionError) throw error;
     note(`${error.message}; kept as ${setAside(path)}, the cell runs again`);
     return undefined;

@@ -10,14 +10,6 @@ import type { Executor, ExecutorContext } from "./executor.ts";
 import { missingMeasurements, throughputOf } from "../records/measured.ts";
 import { doneRecord, writeRecord } from "../records/store.ts";
 
-/** Whom {@linkcode timeModels} tells. */
-export interface TimingHost {
-  /** Called before the first of `models`; not called for none. */
-  begin(models: number): void;
-  /** A model was timed. */
-  timed(named: NamedCell, seconds: number): void;
-}
-
 /** A cell that finished. */
 interface Finished {
   named: NamedCell;
@@ -34,8 +26,12 @@ function shapeOf({ cell, size, changedWeights }: DoneRecord): string {
 }
 
 /** Times models of finished cells that lack throughput: the first of each shape, whose results the others take over. A
- * cell whose timing fails keeps its record. */
-export async function timeModels(executor: Executor, context: ExecutorContext, host: TimingHost): Promise<void> {
+ * cell whose timing fails keeps its record. `begin` is told how many are timed, unless none is. */
+export async function timeModels(
+  executor: Executor,
+  context: ExecutorContext,
+  host: { begin(models: number): void; timed(named: NamedCell, seconds: number): void },
+): Promise<void> {
   const { cells, config: { out }, fingerprint: { data } } = context.run;
   const finished = cells.flatMap((named): Finished[] => {
     const record = doneRecord(out, named);

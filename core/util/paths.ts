@@ -31,3 +31,13 @@ export function isThere(path: string): boolean {
 export function isFile(path: string): boolean {
   return kindOfPath(path) === "file";
 }
+
+/** What `read` gives; `otherwise` where the file or folder does not exist. */
+export function ifThere<T, U>(read: () => T, otherwise: U): T | U {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return otherwise;
+    throw error;
+  }
+}

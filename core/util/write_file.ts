@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { ifThere } from "./paths.ts";
 import { dirname } from "node:path";
 
 /** Appends bytes to the file that is being written. */
@@ -57,12 +58,7 @@ export function writeFolderWhole(path: string, fill: (folder: string) => void): 
   let isReplaced = false;
   try {
     fill(temporary);
-    try {
-      Deno.renameSync(path, replaced);
-      isReplaced = true;
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
+    isReplaced = ifThere(() => (Deno.renameSync(path, replaced), true), false);
     Deno.renameSync(temporary, path);
   } catch (error) {
     Deno.removeSync(temporary, { recursive: true });

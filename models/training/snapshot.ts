@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { ifThere } from "../../core/util/paths.ts";
 import { lookUp } from "../../core/util/indexing.ts";
 import { join } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
@@ -73,9 +74,5 @@ export function loadSnapshot(folder: string, key: string): Snapshot | null {
 
 /** Removes the snapshots of a run that ended. */
 export function removeSnapshots(folder: string): void {
-  try {
-    Deno.removeSync(folder, { recursive: true });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
+  ifThere(() => Deno.removeSync(folder, { recursive: true }), undefined);
 }
