@@ -1,7 +1,3 @@
-/** Compares the tensors of a checkpoint with its configuration.
- *
- * @module
- */
 import { FileFormatError } from "../core/util/errors.ts";
 import { type DecoderConfig, expectedTensors } from "./config.ts";
 

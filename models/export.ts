@@ -75,7 +75,7 @@ export function planShards(
   let shard = new Map<string, number[]>();
   let room = 0;
   for (const [name, shape] of shapes) {
-    const size = storedBytes(dtype, shape.reduce((product, extent) => product * extent, 1));
+    const size = storedBytes(dtype, shape);
     if (shards.length === 0 || size > room) {
       shards.push(shard = new Map());
       room = maxShardBytes;
@@ -106,12 +106,8 @@ function writeWeights(folder: string, source: WeightSource, dtype: FloatDtype, m
     writeSafetensors(join(folder, at(names, i)), { shapes: shard, read, dtype });
   });
   if (shards.length === 1) return;
-  const count = [...shapes.values()].reduce(
-    (sum, shape) => sum + shape.reduce((product, size) => product * size, 1),
-    0,
-  );
   const index = {
-    metadata: { total_size: storedBytes(dtype, count) },
+    metadata: { total_size: [...shapes.values()].reduce((sum, shape) => sum + storedBytes(dtype, shape), 0) },
     weight_map: Object.fromEntries(shards.flatMap((shard, i) => [...shard.keys()].map((name) => [name, at(names, i)]))),
   };
   Deno.writeTextFileSync(join(folder, "model.safetensors.index.json"), json(index));

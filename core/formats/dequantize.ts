@@ -53,54 +53,20 @@ const decodeBf16: ViewDecoder = (bytes, at, count, out, start) => {
   for (let i = 0; i < count; i++) to[i] = bytes.getUint16(at + 2 * i, true) << 16;
 };
 
-/** d f16, 16 bytes of nibbles: weight j is the low nibble of byte j, weight j + 16 the high one. `d (q - 8)`. */
-const decodeQ40: ViewDecoder = (bytes, at, count, out, start) => {
-  for (let block = 0; block < count; block++, at += 18, start += 32) {
+/** Blocks of 32: d f16, m f16 if `hasMinimum`, 32 fifth bits if `hasFifth`, 16 bytes of nibbles. Weight j is the low
+ * nibble of byte j, weight j + 16 the high one. `d q + m`; without m `d (q - half)`, half of the range of q. */
+const decodeNibbles = (hasMinimum: boolean, hasFifth: boolean): ViewDecoder => (bytes, at, count, out, start) => {
+  const half = hasMinimum ? 0 : hasFifth ? 16 : 8;
+  const quants = 2 + (hasMinimum ? 2 : 0) + (hasFifth ? 4 : 0);
+  for (let block = 0; block < count; block++, at += quants + 16, start += 32) {
     const d = bytes.getFloat16(at, true);
+    // Adding -0 changes nothing, the sign of a zero included.
+    const m = hasMinimum ? bytes.getFloat16(at + 2, true) : -0;
+    const fifth = hasFifth ? bytes.getUint32(at + quants - 4, true) : 0;
     for (let j = 0; j < 16; j++) {
-      const q = bytes.getUint8(at + 2 + j);
-      out[start + j] = d * ((q & 15) - 8);
-      out[start + j + 16] = d * ((q >> 4) - 8);
-    }
-  }
-};
-
-/** d f16, m f16, 16 bytes of nibbles. `d q + m`. */
-const decodeQ41: ViewDecoder = (bytes, at, count, out, start) => {
-  for (let block = 0; block < count; block++, at += 20, start += 32) {
-    const d = bytes.getFloat16(at, true);
-    const m = bytes.getFloat16(at + 2, true);
-    for (let j = 0; j < 16; j++) {
-      const q = bytes.getUint8(at + 4 + j);
-      out[start + j] = d * (q & 15) + m;
-      out[start + j + 16] = d * (q >> 4) + m;
-    }
-  }
-};
-
-/** d f16, 32 fifth bits, 16 bytes of nibbles. `d (q - 16)`. */
-const decodeQ50: ViewDecoder = (bytes, at, count, out, start) => {
-  for (let block = 0; block < count; block++, at += 22, start += 32) {
-    const d = bytes.getFloat16(at, true);
-    const high = bytes.getUint32(at + 2, true);
-    for (let j = 0; j < 16; j++) {
-      const q = bytes.getUint8(at + 6 + j);
-      out[start + j] = d * ((q & 15 | (high >>> j & 1) << 4) - 16);
-      out[start + j + 16] = d * ((q >> 4 | (high >>> j + 16 & 1) << 4) - 16);
-    }
-  }
-};
-
-/** d f16, m f16, 32 fifth bits, 16 bytes of nibbles. `d q + m`. */
-const decodeQ51: ViewDecoder = (bytes, at, count, out, start) => {
-  for (let block = 0; block < count; block++, at += 24, start += 32) {
-    const d = bytes.getFloat16(at, true);
-    const m = bytes.getFloat16(at + 2, true);
-    const high = bytes.getUint32(at + 4, true);
-    for (let j = 0; j < 16; j++) {
-      const q = bytes.getUint8(at + 8 + j);
-      out[start + j] = d * (q & 15 | (high >>> j & 1) << 4) + m;
-      out[start + j + 16] = d * (q >> 4 | (high >>> j + 16 & 1) << 4) + m;
+      const q = bytes.getUint8(at + quants + j);
+      out[start + j] = d * ((q & 15 | (fifth >>> j & 1) << 4) - half) + m;
+      out[start + j + 16] = d * ((q >> 4 | (fifth >>> j + 16 & 1) << 4) - half) + m;
     }
   }
 };
@@ -167,10 +133,10 @@ export const BLOCK_FORMATS: Record<GgmlType, BlockFormat> = {
   F32: { blockValues: 1, blockBytes: 4, decode: decodeF32 },
   F16: { blockValues: 1, blockBytes: 2, decode: viewed(decodeF16) },
   BF16: { blockValues: 1, blockBytes: 2, decode: viewed(decodeBf16) },
-  Q4_0: { blockValues: 32, blockBytes: 18, decode: viewed(decodeQ40) },
-  Q4_1: { blockValues: 32, blockBytes: 20, decode: viewed(decodeQ41) },
-  Q5_0: { blockValues: 32, blockBytes: 22, decode: viewed(decodeQ50) },
-  Q5_1: { blockValues: 32, blockBytes: 24, decode: viewed(decodeQ51) },
+  Q4_0: { blockValues: 32, blockBytes: 18, decode: viewed(decodeNibbles(false, false)) },
+  Q4_1: { blockValues: 32, blockBytes: 20, decode: viewed(decodeNibbles(true, false)) },
+  Q5_0: { blockValues: 32, blockBytes: 22, decode: viewed(decodeNibbles(false, true)) },
+  Q5_1: { blockValues: 32, blockBytes: 24, decode: viewed(decodeNibbles(true, true)) },
   Q8_0: { blockValues: 32, blockBytes: 34, decode: viewed(decodeQ80) },
   Q4_K: { blockValues: 256, blockBytes: 144, decode: viewed(decodeQ4K) },
   Q6_K: { blockValues: 256, blockBytes: 210, decode: viewed(decodeQ6K) },

@@ -7,8 +7,8 @@
  */
 import { BLOCK_FORMATS } from "./dequantize.ts";
 import { at } from "../util/indexing.ts";
-import { encodeValues, storedBytes, type StoredType } from "./quantize.ts";
-import { type Append, writeWhole } from "../util/write_file.ts";
+import { appendValues, storedBytes, type StoredType } from "./quantize.ts";
+import { writeWhole } from "../util/write_file.ts";
 
 /** A metadata value, by its GGUF type; `texts`, `i32s` and `f32s` are arrays. */
 export type GgufEntry =
@@ -36,8 +36,6 @@ const VALUE_TYPES = { u32: 4, i32: 5, f32: 6, bool: 7, text: 8, array: 9 } as co
 
 const VERSION = 3;
 const ALIGNMENT_BYTES = 32;
-/** Values encoded at once; a multiple of every block. */
-const CHUNK_VALUES = 256 * 1024;
 
 const aligned = (size: number) => Math.ceil(size / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
 
@@ -45,39 +43,35 @@ class HeaderWriter {
   #view = new DataView(new ArrayBuffer(64 * 1024));
   #length = 0;
 
-  /** Makes room for `count` bytes and returns their place. */
-  #reserve(count: number): number {
+  /** A view of the next `count` bytes. */
+  #next(count: number): DataView<ArrayBuffer> {
     const place = this.#length;
     this.#length += count;
     if (this.#length > this.#view.byteLength) this.#view = new DataView(this.#view.buffer.transfer(2 * this.#length));
-    return place;
+    return new DataView(this.#view.buffer, place, count);
   }
 
   u8(value: number): void {
-    const place = this.#reserve(1);
-    this.#view.setUint8(place, value);
+    this.#next(1).setUint8(0, value);
   }
 
   u32(value: number): void {
-    const place = this.#reserve(4);
-    this.#view.setUint32(place, value, true);
+    this.#next(4).setUint32(0, value, true);
   }
 
   u64(value: number): void {
-    const place = this.#reserve(8);
-    this.#view.setBigUint64(place, BigInt(value), true);
+    this.#next(8).setBigUint64(0, BigInt(value), true);
   }
 
   f32(value: number): void {
-    const place = this.#reserve(4);
-    this.#view.setFloat32(place, value, true);
+    this.#next(4).setFloat32(0, value, true);
   }
 
   text(value: string): void {
     const bytes = new TextEncoder().encode(value);
     this.u64(bytes.length);
-    const place = this.#reserve(bytes.length);
-    new Uint8Array(this.#view.buffer).set(bytes, place);
+    const { buffer, byteOffset } = this.#next(bytes.length);
+    new Uint8Array(buffer).set(bytes, byteOffset);
   }
 
   /** The bytes, with zeros up to a multiple of the alignment. */
@@ -101,8 +95,6 @@ function putEntry(header: HeaderWriter, entry: GgufEntry): void {
   else if ("i32s" in entry) list(VALUE_TYPES.i32, entry.i32s, (value) => header.u32(value >>> 0));
   else list(VALUE_TYPES.f32, entry.f32s, (value) => header.f32(value));
 }
-
-const valuesOf = (shape: readonly number[]) => shape.reduce((product, size) => product * size, 1);
 
 /** Metadata and tensor list, padded up to the first tensor.
  * @throws {RangeError} when rows are not whole blocks. */
@@ -130,17 +122,9 @@ function headerBytes({ metadata, tensors }: GgufContent): Uint8Array {
     for (const size of shape.toReversed()) header.u64(size);
     header.u32(TENSOR_TYPES[type]);
     header.u64(offset);
-    offset = aligned(offset + storedBytes(type, valuesOf(shape)));
+    offset = aligned(offset + storedBytes(type, shape));
   }
   return header.aligned();
-}
-
-function appendTensor(append: Append, values: Float32Array, name: string, type: StoredType): void {
-  for (let i = 0; i < values.length; i += CHUNK_VALUES) {
-    append(encodeValues(type, values.subarray(i, i + CHUNK_VALUES), name));
-  }
-  const size = storedBytes(type, values.length);
-  append(new Uint8Array(aligned(size) - size));
 }
 
 /** Writes a GGUF file, whole or not at all.
@@ -151,14 +135,9 @@ export function writeGguf(path: string, content: GgufContent): void {
   writeWhole(path, (append) => {
     append(header);
     for (const [name, { type, shape }] of content.tensors) {
-      const values = content.read(name);
-      const needed = valuesOf(shape);
-      if (values.length !== needed) {
-        throw new RangeError(
-          `Tensor "${name}" has ${values.length} values: shape [${shape.join(", ")}] needs ${needed}`,
-        );
-      }
-      appendTensor(append, values, name, type);
+      appendValues(append, { type, shape, values: content.read(name), name });
+      const size = storedBytes(type, shape);
+      append(new Uint8Array(aligned(size) - size));
     }
   });
 }

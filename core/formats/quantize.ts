@@ -2,6 +2,7 @@
  *
  * @module
  */
+import type { Append } from "../util/write_file.ts";
 import { BLOCK_FORMATS } from "./dequantize.ts";
 import { UsageError } from "../util/errors.ts";
 
@@ -88,8 +89,29 @@ export function encodeValues(type: StoredType, values: Float32Array, name: strin
   return ENCODERS[type](values, name);
 }
 
-/** Bytes of `count` values in storage type `type`. */
-export function storedBytes(type: StoredType, count: number): number {
+const valuesOf = (shape: readonly number[]) => shape.reduce((product, size) => product * size, 1);
+
+/** Bytes of a tensor of `shape` in storage type `type`. */
+export function storedBytes(type: StoredType, shape: readonly number[]): number {
   const { blockValues, blockBytes } = BLOCK_FORMATS[type];
-  return count / blockValues * blockBytes;
+  return valuesOf(shape) / blockValues * blockBytes;
+}
+
+/** Values encoded at once; a multiple of every block. */
+const CHUNK_VALUES = 256 * 1024;
+
+/** Appends a tensor's values to a file, encoded part by part as {@linkcode encodeValues} does.
+ * @throws {UsageError} when a value does not fit the type.
+ * @throws {RangeError} when the values do not fit the shape, or are not whole blocks. */
+export function appendValues(
+  append: Append,
+  { type, shape, values, name }: { type: StoredType; shape: readonly number[]; values: Float32Array; name: string },
+): void {
+  const needed = valuesOf(shape);
+  if (values.length !== needed) {
+    throw new RangeError(`Tensor "${name}" has ${values.length} values: shape [${shape.join(", ")}] needs ${needed}`);
+  }
+  for (let i = 0; i < needed; i += CHUNK_VALUES) {
+    append(encodeValues(type, values.subarray(i, i + CHUNK_VALUES), name));
+  }
 }

@@ -7,9 +7,9 @@
  */
 import { lookUp } from "../util/indexing.ts";
 import { join } from "node:path";
-import { BLOCK_FORMATS, readStored } from "./dequantize.ts";
+import { readStored } from "./dequantize.ts";
 import { FileFormatError, UsageError } from "../util/errors.ts";
-import { encodeValues } from "./quantize.ts";
+import { appendValues, storedBytes } from "./quantize.ts";
 import {
   closingOnError,
   listFolder,
@@ -67,14 +67,12 @@ function checkEntry(path: string, name: string, value: unknown, dataStart: numbe
     return fail(`has the data_offsets ${JSON.stringify(offsets)}: must be [begin, end]`);
   }
   const sizeBytes = end - begin;
-  const needed = isFloat(dtype) ? valuesOf(shape) * BLOCK_FORMATS[dtype].blockBytes : sizeBytes;
+  const needed = isFloat(dtype) ? storedBytes(dtype, shape) : sizeBytes;
   if (needed !== sizeBytes) {
     return fail(`has ${sizeBytes} bytes: ${dtype} with shape [${shape.join(", ")}] needs ${needed}`);
   }
   return { dtype, shape, offset: dataStart + begin, sizeBytes };
 }
-
-const valuesOf = (shape: readonly number[]) => shape.reduce((product, size) => product * size, 1);
 
 /** Reads and checks the header. Data must follow it without gap or overlap up to the end of the file. */
 function readHeader(file: RangedFile): Map<string, SafetensorsEntry> {
@@ -185,8 +183,6 @@ export function openSafetensorsFolder(folder: string): SafetensorsCheckpoint {
   });
 }
 
-const CHUNK_VALUES = 256 * 1024;
-
 interface SafetensorsContent {
   /** Shape of every tensor, in the order of the file. */
   shapes: Map<string, number[]>;
@@ -203,7 +199,7 @@ function appendContent(append: Append, content: SafetensorsContent): void {
   let end = 0;
   for (const [name, shape] of shapes) {
     const begin = end;
-    end += valuesOf(shape) * BLOCK_FORMATS[dtype].blockBytes;
+    end += storedBytes(dtype, shape);
     header[name] = { dtype, shape, data_offsets: [begin, end] };
   }
   const json = new TextEncoder().encode(JSON.stringify(header));
@@ -213,14 +209,7 @@ function appendContent(append: Append, content: SafetensorsContent): void {
   bytes.set(json, 8);
   append(bytes);
   for (const [name, shape] of shapes) {
-    const values = read(name);
-    const needed = valuesOf(shape);
-    if (values.length !== needed) {
-      throw new RangeError(`Tensor "${name}" has ${values.length} values: shape [${shape.join(", ")}] needs ${needed}`);
-    }
-    for (let i = 0; i < needed; i += CHUNK_VALUES) {
-      append(encodeValues(dtype, values.subarray(i, i + CHUNK_VALUES), name));
-    }
+    appendValues(append, { type: dtype, shape, values: read(name), name });
   }
 }
 

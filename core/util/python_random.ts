@@ -1,8 +1,3 @@
-/** Python's `random.Random`. Published few-shot results were drawn with it, and only the same draws give the same
- * prompts.
- *
- * @module
- */
 import { mersenneFromState } from "pure-rand/generator/mersenne";
 import { at } from "./indexing.ts";
 
@@ -45,7 +40,8 @@ function seededState(seed: number): Uint32Array {
   return state;
 }
 
-/** `random.Random(seed)`.
+/** Python's `random.Random(seed)`. Published few-shot results were drawn with it, and only the same draws give the same
+ * prompts.
  *
  * @example
  * ```ts

@@ -1,8 +1,3 @@
-/** Gemma 3, text: norms around both blocks and of heads, GELU, scaled embeddings. Of six layers five have a window and
- * other frequencies.
- *
- * @module
- */
 import { type DecoderConfig, type LayerAttention, layerAttention } from "../config.ts";
 import { type Family, type FamilyConfig } from "./family.ts";
 import { readRope, ropeToHf } from "./hf_members.ts";
@@ -46,7 +41,8 @@ const windowOf = ({ attention = [] }: DecoderConfig) => attention.find(({ window
 const localBase = ({ attention = [] }: DecoderConfig) =>
   attention.find(({ window }) => window !== null)?.rope?.base ?? LOCAL_BASE;
 
-/** See the module. */
+/** Gemma 3, text: norms around both blocks and of heads, GELU, scaled embeddings. Of six layers five have a window and
+ * other frequencies. */
 export const GEMMA3: Family = {
   id: "gemma3",
   title: "Gemma 3, text",

@@ -1,7 +1,3 @@
-/** Granite 3: Llama with four factors.
- *
- * @module
- */
 import type { DecoderConfig } from "../config.ts";
 import type { Family, FamilyConfig } from "./family.ts";
 
@@ -34,7 +30,7 @@ function stored(field: Field, config: DecoderConfig): number {
   return field === "logitScale" ? Number((1 / value).toPrecision(15)) : value;
 }
 
-/** See the module. */
+/** Granite 3: Llama with four factors. */
 export const GRANITE: Family = {
   id: "granite",
   title: "Granite 3",

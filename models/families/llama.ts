@@ -1,11 +1,7 @@
-/** Llama 1 to 3, and other models of that type: the plain decoder.
- *
- * @module
- */
 import { ALL_BIASES, type Family, headsDivideWidth } from "./family.ts";
 import { MISTRAL } from "./mistral.ts";
 
-/** See the module. */
+/** Llama 1 to 3, and other models of that type: the plain decoder. */
 export const LLAMA: Family = {
   id: "llama",
   title: "Llama",

@@ -1,12 +1,8 @@
-/** Mistral 7B: Llama without biases; the first version has a window.
- *
- * @module
- */
 import type { DecoderConfig } from "../config.ts";
 import { type Family, isPlain } from "./family.ts";
 import { oneWindow, windowed } from "./windows.ts";
 
-/** See the module. */
+/** Mistral 7B: Llama without biases; the first version has a window. */
 export const MISTRAL: Family = {
   id: "mistral",
   title: "Mistral",

@@ -1,11 +1,7 @@
-/** Qwen3, dense: norms of query and key heads, and its own head size.
- *
- * @module
- */
 import type { Family } from "./family.ts";
 import { readQwenWindow, withoutWindow, writeQwenWindow } from "./qwen2.ts";
 
-/** See the module. */
+/** Qwen3, dense: norms of query and key heads, and its own head size. */
 export const QWEN3: Family = {
   id: "qwen3",
   title: "Qwen3",

@@ -1,7 +1,3 @@
-/** SmolLM3: Llama with layers without positions, by default every fourth.
- *
- * @module
- */
 import { type DecoderConfig, type LayerAttention, layerAttention } from "../config.ts";
 import type { Family } from "./family.ts";
 
@@ -12,7 +8,7 @@ const turned = (config: DecoderConfig, hasRope: (layer: number) => boolean): Lay
 
 const everyOther = (every: number) => (layer: number) => (layer + 1) % every !== 0;
 
-/** See the module. */
+/** SmolLM3: Llama with layers without positions, by default every fourth. */
 export const SMOLLM3: Family = {
   id: "smollm3",
   title: "SmolLM3",

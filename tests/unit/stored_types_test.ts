@@ -89,6 +89,6 @@ Deno.test("encodeValues() refuses values that do not fit, by the tensor's name",
 
 Deno.test("storedBytes() counts what encodeValues() gives", () => {
   for (const type of ["F32", "F16", "BF16", "Q8_0"] as const) {
-    assertEquals(encodeValues(type, new Float32Array(64), "x").length, storedBytes(type, 64));
+    assertEquals(encodeValues(type, new Float32Array(64), "x").length, storedBytes(type, [64]));
   }
 });
