@@ -24,8 +24,9 @@ import { type DecoderModel, uploadModel, usualForm } from "../../models/device.t
 import { logits } from "../../models/vocabulary.ts";
 import { openModel } from "../../models/load.ts";
 import { batchGradients } from "../../models/training/gradients.ts";
+import { startTorch } from "../setup/setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
-import { inTurns, ratios, type Side, spread, startTorch, TORCH_FLAGS, torchFlags } from "./in_turns.ts";
+import { inTurns, ratios, type Side, spread, TORCH_FLAGS, torchFlags } from "./in_turns.ts";
 
 const FLAGS = [...TORCH_FLAGS, "tokens", "repeats"] as const;
 const HELP = `deno task bench:engine [options]
@@ -108,7 +109,7 @@ async function torchSide(
   folder: string,
   setup: { tokens: number[]; threads: number; dtype: string },
 ): Promise<Worker & Pick<Peer, "close">> {
-  const peer = await startTorch("torch_engine.py");
+  const peer = await startTorch("PyTorch", "torch_engine.py");
   await peer.ask({ model: folder, ...setup });
   return { name: `${peer.versions}, ${setup.dtype}`, run: (work) => peer.ask({ work }), close: peer.close };
 }

@@ -26,8 +26,9 @@ import { type TeacherTargets, teacherTargets } from "../../models/training/teach
 import { exportFolder } from "./bench_engine.ts";
 import { countFlag } from "../../benchmarks/commands/command.ts";
 import type { Peer } from "../../benchmarks/timing/peer_process.ts";
+import { startTorch } from "../setup/setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
-import { inTurns, ratios, type Side as TurnSide, spread, startTorch, TORCH_FLAGS, torchFlags } from "./in_turns.ts";
+import { inTurns, ratios, type Side as TurnSide, spread, TORCH_FLAGS, torchFlags } from "./in_turns.ts";
 
 const FLAGS = [...TORCH_FLAGS, "steps", "batch", "tokens", "rank"] as const;
 const HELP = `deno task bench:step [options]
@@ -179,7 +180,7 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
   let peer: Peer | undefined;
   try {
     // Before anything is loaded: a process's peak begins with the memory of the one that started it.
-    if (flags.peer) peer = await startTorch("torch_step.py");
+    if (flags.peer) peer = await startTorch("PyTorch", "torch_step.py");
     const { source } = await openModel(path);
     const own = await ourSide(source, options, arithmetic);
     const { student, batches } = own;

@@ -3,19 +3,20 @@
  * @module
  */
 import { choiceOf, countFlag } from "../../benchmarks/commands/command.ts";
-import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
-import { ARITHMETICS } from "../../core/schema/schema.ts";
+import { type Arithmetic, ARITHMETICS } from "../../core/schema/schema.ts";
 import { at } from "../../core/util/indexing.ts";
 import { median } from "../../core/util/stats.ts";
 import { inProject } from "../../core/util/user_folder.ts";
-import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
 
 /** Flags of the benchmarks that have PyTorch as their peer. */
 export const TORCH_FLAGS = ["model", "threads", "peer", "arithmetic", "dtype"] as const;
 
 /** Reads {@linkcode TORCH_FLAGS} and sets the threads of our side. `tolerance` is `exact`, but for rounded arithmetic:
  * bfloat16 has 8 bits of mantissa, and a sum of absolute gradients grows with their noise. */
-export function torchFlags(flags: { [name in typeof TORCH_FLAGS[number]]?: string }, exact: number) {
+export function torchFlags(
+  flags: { [name in typeof TORCH_FLAGS[number]]?: string },
+  exact: number,
+): { path: string; threads: number; arithmetic: Arithmetic; dtype: string; tolerance: number } {
   const threads = countFlag(flags, "threads") ?? navigator.hardwareConcurrency;
   Deno.env.set("TF_NUM_INTRAOP_THREADS", String(threads));
   if (flags.peer !== undefined) choiceOf("peer", flags.peer, ["torch"]);
@@ -23,12 +24,6 @@ export function torchFlags(flags: { [name in typeof TORCH_FLAGS[number]]?: strin
   const dtype = choiceOf("dtype", flags.dtype ?? "float32", ["float32", "bfloat16"]);
   const tolerance = arithmetic === "fast" || dtype !== "float32" ? 0.1 : exact;
   return { path: flags.model ?? inProject("models/SmolLM2-135M.gguf"), threads, arithmetic, dtype, tolerance };
-}
-
-/** PyTorch and transformers with a script of `tools/peers`. */
-export async function startTorch(script: string): Promise<Peer> {
-  const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
-  return await startPeer("PyTorch", python, [new URL(`../peers/${script}`, import.meta.url).pathname]);
 }
 
 /** A program that does the work of a turn. */

@@ -12,7 +12,7 @@
 import { join } from "node:path";
 import { at } from "../../core/util/indexing.ts";
 import { startLlamaCpp } from "../../benchmarks/timing/llama_cpp.ts";
-import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
+import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
 import { unknownName } from "../../core/util/errors.ts";
 import type { StoredType } from "../../core/formats/quantize.ts";
@@ -26,12 +26,12 @@ import { exportGguf } from "../../models/export_gguf.ts";
 import { paddedSource, prunedSource } from "../../models/export_source.ts";
 import { greedyTokens } from "../../models/generate.ts";
 import { forward, targetLogProbs } from "../../models/decoder.ts";
-import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
+import { disposeModel, uploadModel } from "../../models/device.ts";
 import { hfFamilyOf } from "../../models/families/mod.ts";
 import { type OpenedModel, openModel } from "../../models/load.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { familyCases, withTableGelu } from "./export_families.ts";
-import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
+import { startTorch } from "../setup/setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
 
 const HELP = `Checks that other engines load exported models and compute the same.
@@ -122,21 +122,17 @@ interface Ours {
   greedy: number[];
 }
 
-async function continuation(model: DecoderModel, prompt: number[]): Promise<number[]> {
-  const { tokens, cache } = await greedyTokens(model, Int32Array.from(prompt), { batch: 1, steps: GREEDY_TOKENS });
-  if (cache) disposeCache(cache);
-  return [...tokens];
-}
-
 async function computeOurs(source: WeightSource, tokens: number[], prompt: number[]): Promise<Ours> {
   const model = await uploadModel(source);
   const hidden = forward(model, { tokens: Int32Array.from(tokens), batch: 1, length: tokens.length });
   const targets = Int32Array.from([...tokens.slice(1), 0]);
   const { logProbs } = await targetLogProbs(model, hidden, targets);
   hidden.dispose();
-  const greedy = await continuation(model, prompt);
+  const steps = { batch: 1, steps: GREEDY_TOKENS };
+  const { tokens: greedy, cache } = await greedyTokens(model, Int32Array.from(prompt), steps);
+  if (cache) disposeCache(cache);
   disposeModel(model);
-  return { logProbs: logProbs.slice(0, -1), greedy };
+  return { logProbs: logProbs.slice(0, -1), greedy: [...greedy] };
 }
 
 /** Checks that failed. */
@@ -228,30 +224,16 @@ async function checkLlamaCpp(
 }
 
 const PEERS: Record<string, () => Promise<Peer>> = {
-  "transformers": async () => {
-    const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
-    return startPeer("transformers", python, [new URL("../peers/transformers_export.py", import.meta.url).pathname]);
-  },
+  "transformers": () => startTorch("transformers", "transformers_export.py"),
   "llama.cpp": startLlamaCpp,
 };
 
 async function checkCase(one: Case, peers: Record<string, Peer>, context: Context): Promise<void> {
   const ours = await computeOurs(one.source, context.tokens, context.prompt);
   for (const [name, peer] of Object.entries(peers)) {
-    if (name === "transformers") {
-      await checkTransformers(peer, one, ours, context);
-      continue;
-    }
     const types: StoredType[] = one.name === "dense" ? ["F32", "F16", "BF16", "Q8_0"] : ["F32"];
-    for (const type of types) await checkLlamaCpp(peer, one, ours, context, type);
-  }
-}
-
-/** Small random models of other families, with the tokenizer of the opened one. */
-async function checkFamilies(peer: Peer, context: Context): Promise<void> {
-  for (const one of familyCases(context.opened.source.config.vocabSize)) {
-    const ours = await computeOurs(one.source, context.tokens, context.prompt);
-    await checkLlamaCpp(peer, one, ours, context, "F32");
+    if (name === "transformers") await checkTransformers(peer, one, ours, context);
+    else for (const type of types) await checkLlamaCpp(peer, one, ours, context, type);
   }
 }
 
@@ -273,8 +255,11 @@ async function main({ model = "tiny", peer: wanted }: ToolArgs<"model" | "peer",
     console.log(`ours: ${engine.library}; ${model}, ${tokens.length} tokens`);
     const context = { folder, opened, tokens, prompt };
     for (const one of makeCases(opened.source)) await checkCase(one, peers, context);
+    // Small random models of other families, with the tokenizer of the opened one.
     const { "llama.cpp": llamaCpp } = peers;
-    if (llamaCpp && model === "tiny") await checkFamilies(llamaCpp, context);
+    for (const one of llamaCpp && model === "tiny" ? familyCases(opened.source.config.vocabSize) : []) {
+      await checkCase(one, { "llama.cpp": llamaCpp! }, context);
+    }
   } finally {
     for (const peer of Object.values(peers)) await peer.close();
     opened.source.close();

@@ -9,7 +9,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { join } from "node:path";
-import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
+import type { Peer } from "../../benchmarks/timing/peer_process.ts";
 import { startBestEngine } from "../../core/engine/engine.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
@@ -25,7 +25,7 @@ import type { LayerMasks } from "../../models/masks.ts";
 import { planToMasks } from "../../tests/support/plan_masks.ts";
 import { FAMILY_CONFIGS, randomPlan } from "./small_families.ts";
 import { runTool } from "../run_tool.ts";
-import { privatePython, TORCH, TRANSFORMERS } from "../setup/setup_common.ts";
+import { startTorch } from "../setup/setup_common.ts";
 
 const HELP = `Checks that every family of models computes here what it computes in transformers.
 
@@ -140,9 +140,7 @@ async function main({ only = "" }: { only?: string }): Promise<number> {
     throw new UsageError(`No small model begins with "${only}": ${Object.keys(FAMILY_CONFIGS).join("; ")}`);
   }
   const { engine } = await startBestEngine();
-  const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
-  const script = new URL("../peers/transformers_families.py", import.meta.url).pathname;
-  const peer = await startPeer("transformers", python, [script]);
+  const peer = await startTorch("transformers", "transformers_families.py");
   const folder = await Deno.makeTempDir({ prefix: "check-families-" });
   let failures = 0;
   try {

@@ -3,7 +3,9 @@
  *
  * @module
  */
+import { type Peer, startPeer } from "../../benchmarks/timing/peer_process.ts";
 import { UsageError } from "../../core/util/errors.ts";
+import { isFile } from "../../core/util/paths.ts";
 
 /** Where downloads that outlive a clone are kept: `MASKPRUNE_CACHE`, else the user's cache folder. */
 export function cacheFolder(): string {
@@ -43,24 +45,17 @@ export async function runCommand(
 /** Does `work`; when it fails, the files at `paths` are again what they were before, or gone. */
 export async function restoring<Result>(paths: readonly string[], work: () => Promise<Result>): Promise<Result> {
   const kept = (path: string) => `${path}.before`;
-  const exists = (path: string) => {
-    try {
-      return Deno.statSync(path).isFile;
-    } catch {
-      return false;
-    }
-  };
-  for (const path of paths) if (exists(path)) Deno.copyFileSync(path, kept(path));
+  for (const path of paths) if (isFile(path)) Deno.copyFileSync(path, kept(path));
   try {
     return await work();
   } catch (error) {
     for (const path of paths) {
-      if (exists(kept(path))) Deno.renameSync(kept(path), path);
-      else if (exists(path)) Deno.removeSync(path);
+      if (isFile(kept(path))) Deno.renameSync(kept(path), path);
+      else if (isFile(path)) Deno.removeSync(path);
     }
     throw error;
   } finally {
-    for (const path of paths) if (exists(kept(path))) Deno.removeSync(kept(path));
+    for (const path of paths) if (isFile(kept(path))) Deno.removeSync(kept(path));
   }
 }
 
@@ -112,4 +107,10 @@ export async function privatePython(name: string, packages: string[][]): Promise
   }
   Deno.writeTextFileSync(marker, JSON.stringify([...present, ...missing]));
   return python;
+}
+
+/** PyTorch and transformers with a script of `tools/peers`; `name` is for messages. */
+export async function startTorch(name: string, script: string): Promise<Peer> {
+  const python = await privatePython("torch", [TORCH, TRANSFORMERS]);
+  return await startPeer(name, python, [new URL(`../peers/${script}`, import.meta.url).pathname]);
 }

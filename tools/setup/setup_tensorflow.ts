@@ -17,6 +17,7 @@ import { whyNoGpu } from "../../core/engine/cuda.ts";
 import { DECODER_OPS } from "../../core/engine/engine.ts";
 import { join } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
+import { isFile } from "../../core/util/paths.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 import { cacheFolder, findPython, packageFolder, restoring, runCommand } from "./setup_common.ts";
 import { runTool, type ToolArgs } from "../run_tool.ts";
@@ -33,12 +34,9 @@ const LIBRARIES = ["libtensorflow_cc.so.2", "libtensorflow_framework.so.2"];
 async function installWheel(python: string, cuda: boolean): Promise<string> {
   const target = `${cacheFolder()}/tensorflow-${TENSORFLOW_VERSION}-${cuda ? "cuda" : "cpu"}`;
   const folder = `${target}/tensorflow`;
-  try {
-    Deno.statSync(`${folder}/${LIBRARIES[0]}`);
+  if (isFile(`${folder}/${LIBRARIES[0]}`)) {
     console.error(`TensorFlow ${TENSORFLOW_VERSION}: found in ${target}`);
     return folder;
-  } catch {
-    // Not installed yet.
   }
   const requirement = cuda ? `tensorflow[and-cuda]==${TENSORFLOW_VERSION}` : `tensorflow-cpu==${TENSORFLOW_VERSION}`;
   console.error(`TensorFlow ${TENSORFLOW_VERSION}: pip installs ${requirement} into ${target} (once for this machine)`);
