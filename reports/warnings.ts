@@ -52,6 +52,21 @@ function residualWords({ pruned }: Section): string[] {
   return found.length === 0 ? [] : [`Least squares did not converge; relative residuals: ${few(found)}.`];
 }
 
+/** Models that lost layers or hidden dimensions, which others of the same size have. */
+function depthWords(section: Section): string[] {
+  return section.pruned.flatMap(({ label, asked, cell, runs: [run] }) => {
+    if (run === undefined) return [];
+    const { size, denseSize } = run;
+    const [layers, all] = [size.layers.length, denseSize.layers.length];
+    const lost = [
+      ...layers < all ? [`${layers} of ${all} layers`] : [],
+      ...size.hidden ? [`a hidden size of ${size.hidden.kept} (dense ${size.hidden.of})`] : [],
+    ];
+    const where = cell.checkpoint ? "" : ` at ${level(asked)} asked`;
+    return lost.length === 0 ? [] : [`${label}${where} has ${lost.join(" and ")}.`];
+  });
+}
+
 /** What of a run's training is not as the run asks: other steps, other tokens, or another loss. */
 function ownTraining({ cell: { training }, training: stages }: DoneRecord): string[] {
   if (training === undefined || stages === undefined) return [];
@@ -174,6 +189,7 @@ export function warnings(section: Section): string[] {
     ...failedWords(section),
     ...realisedWords(section),
     ...residualWords(section),
+    ...depthWords(section),
     ...ownTrainingWords(section),
     ...tokenWords(section),
     ...machineWords(section),
