@@ -34,13 +34,8 @@ interface OpenJob {
   decodeTokens: number;
   threads: number;
 }
-interface PassJob {
-  pass: "prefill" | "decode";
-  of: string;
-}
-interface CloseJob {
-  close: string;
-}
+type PassJob = { pass: "prefill" | "decode"; of: string };
+type CloseJob = { close: string };
 
 /** The part of the library that is used. */
 interface Library {
@@ -61,14 +56,19 @@ interface Sequence {
   clearHistory(): Promise<void>;
 }
 
+/** Options of every context. */
+const F32_CACHE = {
+  flashAttention: false,
+  experimentalKvCacheKeyType: "F32",
+  experimentalKvCacheValueType: "F32",
+};
+
 async function answer(model: Model, { texts, tokens, prompt, count }: Job) {
   const context = await model.createContext({
     contextSize: Math.max(tokens.length, prompt.length + count) + 8,
     // Small models on a busy machine: threads that wait for each other take many times as long.
     threads: 1,
-    flashAttention: false,
-    experimentalKvCacheKeyType: "F32",
-    experimentalKvCacheValueType: "F32",
+    ...F32_CACHE,
   });
   const sequence = context.getSequence();
   // The whole distribution at temperature 1, nothing cut off.
@@ -97,9 +97,7 @@ async function openModel(model: Model, { prefillTokens, decodeTokens, threads }:
     contextSize: Math.max(prefillTokens, decodeTokens) + 8,
     batchSize: prefillTokens,
     threads,
-    flashAttention: false,
-    experimentalKvCacheKeyType: "F32",
-    experimentalKvCacheValueType: "F32",
+    ...F32_CACHE,
   });
   const sequence = context.getSequence();
   // Any ids do: time does not depend on them.

@@ -180,13 +180,6 @@ async function checkTransformers(peer: Peer, { name, source }: Case, ours: Ours,
   verdict(`${name}, transformers`, isRight, `${detail} over ${logProbs.length} tokens`);
 }
 
-interface LlamaAnswer {
-  ids: number[][];
-  logProbs: number[];
-  greedy: number[];
-  text: string;
-}
-
 async function checkLlamaCpp(
   peer: Peer,
   { name, source }: Case,
@@ -198,7 +191,13 @@ async function checkLlamaCpp(
   const to = join(folder, "model.gguf");
   const metadata = ggufTokenizerMetadata(tokenizerDefinition, tokenizer, source.config.vocabSize);
   exportGguf(source, { to, type, tokenizer: metadata });
-  const answer = await peer.ask<LlamaAnswer>({ file: to, texts: TEXTS, tokens, prompt, count: GREEDY_TOKENS });
+  const answer = await peer.ask<{ ids: number[][]; logProbs: number[]; greedy: number[]; text: string }>({
+    file: to,
+    texts: TEXTS,
+    tokens,
+    prompt,
+    count: GREEDY_TOKENS,
+  });
   Deno.removeSync(to);
   const { max, mean } = differences(answer.logProbs, ours.logProbs);
   const what = `${name}, llama.cpp ${type}`;
