@@ -131,8 +131,7 @@ testOnEngines("llm-pruner's scores equal those from finite differences of the pl
           const scores = expected[unit];
           // Relative to the largest score of the layer: small ones are differences of large terms.
           const atol = 2e-4 * Math.max(...scores);
-          const what = `${estimator} of layer ${l} ${unit}, ${name}`;
-          assertClose(at(found, l)[unit], scores, { atol, rtol: 1e-3 }, what);
+          assertClose(at(found, l)[unit], scores, { atol, rtol: 1e-3 }, `${estimator} of layer ${l} ${unit}, ${name}`);
         }
       });
     }

@@ -219,8 +219,7 @@ testOnEngines("slopeFactors() is the outer product of central differences for a 
     }
     const expected = slope.flatMap((x) => slope.map((y) => x * y / 2));
     const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    const data = at(factors, last)[site];
-    assertClose(data, expected, { atol: 5e-3 * largest, rtol: 0 }, site);
+    assertClose(at(factors, last)[site], expected, { atol: 5e-3 * largest, rtol: 0 }, site);
   }
 });
 

@@ -88,6 +88,5 @@ testOnEngines("time() keeps the raw samples of prefill and decode apart", async 
     assertClose([result.tokensPerS.mean], [(at(rates, 0) + at(rates, 1)) / 2], { rtol: 1e-9 });
     assertClose([result.tokensPerS.sd], [Math.abs(at(rates, 0) - at(rates, 1)) / Math.SQRT2], { rtol: 1e-6 });
   }
-  const message = "256 positions";
-  await assertRejects(() => time({ model }, { ...choice, prefillTokens: 257 }), UsageError, message);
+  await assertRejects(() => time({ model }, { ...choice, prefillTokens: 257 }), UsageError, "256 positions");
 });

@@ -6,7 +6,6 @@ import type { DecoderConfig } from "../../models/config.ts";
 import { forward } from "../../models/decoder.ts";
 import { type DecoderModel, disposeModel, uploadModel } from "../../models/device.ts";
 import type { ForwardOptions } from "../../models/layers.ts";
-import { logits } from "../../models/vocabulary.ts";
 import type { LayerMasks } from "../../models/masks.ts";
 import { keptLayers, type PrunePlan } from "../../models/plan.ts";
 import { pruneModel } from "../../models/surgery.ts";
@@ -33,7 +32,7 @@ import { teacherTargets } from "../../models/training/teacher.ts";
 import { assertClose, testOnEngines } from "../support/engines.ts";
 import { learningOptions, toyWindows } from "../support/method_context.ts";
 import { known } from "../support/values.ts";
-import { freed, onDevice } from "../support/device_models.ts";
+import { freed, logitsOf as deviceLogits, onDevice } from "../support/device_models.ts";
 
 const WEIGHTS: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1, hidden: 0 };
 
@@ -81,12 +80,7 @@ async function plainLoss(
   const batch = windowBatch(windows);
   const v = model.config.vocabSize;
   const rowsOf = async (of: DecoderModel, options: { masks?: LayerMasks[] }) => {
-    const scores = tf.tidy(() => {
-      const hidden = forward(of, batch, options);
-      return logits(of, hidden);
-    });
-    const data = await scores.data();
-    scores.dispose();
+    const data = await deviceLogits(of, batch, options);
     return Array.from({ length: batch.batch * batch.length }, (_, i) => Array.from(data.slice(i * v, (i + 1) * v)));
   };
   const softmax = (scores: number[], t: number) => {
@@ -112,15 +106,16 @@ async function plainLoss(
   return { crossEntropy: crossEntropy / own.length, distillation: distillation / own.length };
 }
 
+/** Targets of each window by itself. */
+const targetsOf = (teacher: DecoderModel, windows: Int32Array[], options: Parameters<typeof teacherTargets>[2]) =>
+  Promise.all(windows.map((window) => teacherTargets(teacher, windowBatch([window]), options)));
+
 for (const temperature of [1, 2]) {
   testOnEngines(`batchGradients() gives the loss terms of their definition, temperature ${temperature}`, async () => {
     const { teacher, model, masks, free } = await student();
     const windows = toyWindows(3, 9);
     const weights = { ...WEIGHTS, temperature };
-    const targets = [];
-    for (const window of windows) {
-      targets.push(await teacherTargets(teacher, windowBatch([window]), { topK: 5, temperature }));
-    }
+    const targets = await targetsOf(teacher, windows, { topK: 5, temperature });
     const { terms } = await batchGradients({ model, masks, windows, targets, weights, variables: [at(masks, 0).ffn!] });
     const plain = await plainLoss({ model, masks, teacher, windows, weights, topK: 5 });
     assertClose([terms.crossEntropy, terms.distillation], [plain.crossEntropy, plain.distillation]);
@@ -133,10 +128,7 @@ testOnEngines("batchGradients() gives gradients of masks and adapters that centr
   const { teacher, model, masks, hidden, adapters, free } = await student();
   const windows = toyWindows(2, 8);
   const weights: LossWeights = { crossEntropy: 0.5, distillation: 0.5, temperature: 1.5, hidden: 0.3 };
-  const targets = [];
-  for (const window of windows) {
-    targets.push(await teacherTargets(teacher, windowBatch([window]), { topK: 7, temperature: 1.5 }));
-  }
+  const targets = await targetsOf(teacher, windows, { topK: 7, temperature: 1.5 });
   const parameters = adapters.parameters;
   const of = (name: string) => known(parameters[name]);
   const named: [string, tf.Tensor][] = [
@@ -185,12 +177,7 @@ testOnEngines("batchGradients() gives gradients of masks and adapters that centr
     const difference = (await lossAt(step) - await lossAt(-step)) / (2 * step);
     if (tensor instanceof tf.Variable) tf.tidy(() => tensor.assign(tf.tensor(start, tensor.shape)));
     const expected = slope.reduce((sum, g, j) => sum + g * at(direction, j), 0);
-    assertAlmostEquals(
-      difference,
-      expected,
-      2e-5 + 0.01 * Math.abs(expected),
-      `${name}: ${difference} for ${expected}`,
-    );
+    assertAlmostEquals(difference, expected, 2e-5 + 0.01 * Math.abs(expected), name);
   }
   free();
 });
@@ -198,8 +185,7 @@ testOnEngines("batchGradients() gives gradients of masks and adapters that centr
 testOnEngines("batchGradients() gives the full batch's gradient from micro-batches", async () => {
   const { teacher, model, masks, adapters, free } = await student();
   const windows = toyWindows(4, 7);
-  const targets = [];
-  for (const window of windows) targets.push(await teacherTargets(teacher, windowBatch([window]), { topK: 4 }));
+  const targets = await targetsOf(teacher, windows, { topK: 4 });
   const variables = [at(masks, 1).ffn!, at(masks, 0).queryHeads!, ...Object.values(adapters.parameters)];
   const options = { model, masks, windows, targets, teacher, weights: { ...WEIGHTS, hidden: 0 }, variables };
   const whole = await batchGradients(options);
@@ -230,17 +216,8 @@ const PLAN: PrunePlan = {
   ],
 };
 
-async function logitsOf(
-  model: DecoderModel,
-  masks?: LayerMasks[],
-  hidden?: ForwardOptions["hidden"],
-): Promise<Float32Array> {
-  const batch = windowBatch(toyWindows(2, 9));
-  const scores = tf.tidy(() => logits(model, forward(model, batch, { masks, hidden })));
-  const values = await scores.data() as Float32Array;
-  scores.dispose();
-  return values;
-}
+const logitsOf = (model: DecoderModel, masks?: LayerMasks[], hidden?: ForwardOptions["hidden"]) =>
+  deviceLogits(model, windowBatch(toyWindows(2, 9)), { masks, hidden });
 
 testOnEngines("foldTrained() and cutStudent() keep what the masked model computes", async () => {
   const { teacher, adapters, masks, model, free } = await student(4);
@@ -364,12 +341,9 @@ async function maskedLogits(model: DecoderModel, { masks = [], hidden }: ModelMa
 testOnEngines("masks of layers and hidden dimensions are cut and folded in without a change of output", async () => {
   const layers = [GROUPED, GROUPED, GROUPED];
   const plan = WHOLE_PLAN;
-  const variants: Partial<DecoderConfig>[] = [
-    { layers },
-    { layers, tiedHead: false, biases: ["query", "output", "up", "down"] },
-  ];
+  const variants: Partial<DecoderConfig>[] = [{}, { tiedHead: false, biases: ["query", "output", "up", "down"] }];
   for (const variant of variants) {
-    const { teacher, masks, hidden, free } = await student(6, variant);
+    const { teacher, masks, hidden, free } = await student(6, { layers, ...variant });
     const { wide, narrow } = await wholeMasks(masks, hidden.mask);
     const options = learningOptions({ rank: 3, alpha: 6, steps: 4, batch: 2, tokens: 8, distillation: 0 });
     const before = createStudent(teacher, options, createRng(1, "adapters"));

@@ -35,9 +35,7 @@ export async function logitsOf(
 /** Mean nats per token on windows of held-out text. */
 export async function lossOf(model: DecoderModel, windows: Int32Array[]): Promise<number> {
   const batch = windowBatch(windows);
-  const hidden = forward(model, batch);
-  const rows = scoredRows(hidden, batch);
-  hidden.dispose();
+  const rows = tf.tidy(() => scoredRows(forward(model, batch), batch));
   const { logProbs } = await targetLogProbs(model, rows, nextTokens(batch));
   rows.dispose();
   return -logProbs.reduce((sum, value) => sum + value, 0) / logProbs.length;

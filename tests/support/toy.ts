@@ -83,27 +83,19 @@ function randomTensor(rng: Rng, name: string, shape: number[]): HostTensor {
 function scaleUnit(
   tensors: Map<string, HostTensor>,
   config: DecoderConfig,
-  { layer, name, index, size, factor }: {
-    layer: number;
-    name: LinearName;
-    index: number;
-    size: number;
-    factor: number;
-  },
+  { layer, name, index, size, factor }: Record<"layer" | "index" | "size" | "factor", number> & { name: LinearName },
 ): void {
   const weight = tensors.get(tensorNames.weight(layer, name))!;
   const bias = tensors.get(tensorNames.bias(layer, name));
   const [rows, columns] = linearShape(config, at(config.layers, layer), name);
   const writes = name === "output" || name === "down";
   for (let i = index * size; i < (index + 1) * size; i++) {
-    if (writes) {
-      for (let row = 0; row < rows; row++) weight.data[row * columns + i] = at(weight.data, row * columns + i) * factor;
-    } else {
-      for (let column = 0; column < columns; column++) {
-        weight.data[i * columns + column] = at(weight.data, i * columns + column) * factor;
-      }
-      if (bias) bias.data[i] = at(bias.data, i) * factor;
-    }
+    const places = Array.from(
+      { length: writes ? rows : columns },
+      (_, j) => writes ? j * columns + i : i * columns + j,
+    );
+    for (const place of places) weight.data[place] = at(weight.data, place) * factor;
+    if (!writes && bias) bias.data[i] = at(bias.data, i) * factor;
   }
 }
 

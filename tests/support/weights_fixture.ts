@@ -2,6 +2,7 @@
  *
  * @module
  */
+import { dirname } from "node:path";
 import { BLOCK_FORMATS } from "../../core/formats/dequantize.ts";
 import { encodeValues, type StoredType } from "../../core/formats/quantize.ts";
 import { writeSafetensors } from "../../core/formats/safetensors.ts";
@@ -196,6 +197,19 @@ export async function withFolder(test: (folder: string) => unknown): Promise<voi
   using temp = tempFolder();
   await test(temp.path);
 }
+
+/** Runs `test` in a folder with files by name. */
+export const withFiles = (files: Record<string, string | Uint8Array>, test: (folder: string) => unknown) =>
+  withFolder(async (folder) => {
+    for (const [name, content] of Object.entries(files)) {
+      Deno.mkdirSync(dirname(`${folder}/${name}`), { recursive: true });
+      Deno.writeFileSync(
+        `${folder}/${name}`,
+        typeof content === "string" ? new TextEncoder().encode(content) : content,
+      );
+    }
+    await test(folder);
+  });
 
 /** A test with a folder of its own. */
 export function folderTest(name: string, test: (folder: string) => unknown): void {

@@ -69,8 +69,7 @@ Deno.test("throughputTable() has a line for every model and result, with ratios 
       dense: { oursMs: [1000, 1000, 2000], llamaCppMs: [1500, 1200, 2000] },
     },
   ];
-  const table = throughputTable([{ label: "dense", results: dense }, { label: "flap", results: pruned }]);
-  assertEquals(rowsOf(table), [
+  assertEquals(rowsOf(throughputTable([{ label: "dense", results: dense }, { label: "flap", results: pruned }])), [
     ["model", "result", "ours, tokens/s", "llama.cpp, tokens/s", "ours / llama.cpp"].concat(
       ["over dense, ours", "over dense, llama.cpp"],
     ),

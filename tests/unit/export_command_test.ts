@@ -82,8 +82,7 @@ worldTest("exportCommand() writes a cell's model, card and record", async ({ out
   const name = "model.layers.1.mlp.down_proj.weight";
   assertEquals(source.read(name), expected.read(name));
   source.close();
-  const expectedMark = { format: "hf", type: "F32", padded: false, record };
-  assertEquals(mark(to), JSON.parse(JSON.stringify(expectedMark)));
+  assertEquals(mark(to), JSON.parse(JSON.stringify({ format: "hf", type: "F32", padded: false, record })));
   assertEquals(Deno.readTextFileSync(join(to, "LICENSE")), "mine");
   const card = Deno.readTextFileSync(join(to, "README.md"));
   assertStringIncludes(card, "# toy-llama, flap 50 %");

@@ -300,8 +300,7 @@ folderTest("save() replaces nothing but an empty folder", async (folder) => {
   const notes = join(folder, "notes.txt");
   Deno.writeTextFileSync(notes, "precious");
   for (const place of [folder, notes]) {
-    const attempt = () => save({} as LoadedModel, place);
-    await assertRejects(attempt, UsageError, `"${place}" exists and is no empty folder`);
+    await assertRejects(() => save({} as LoadedModel, place), UsageError, `"${place}" exists and is no empty folder`);
   }
   assertEquals(Deno.readTextFileSync(notes), "precious");
 });

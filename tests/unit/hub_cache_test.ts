@@ -68,8 +68,7 @@ folderTest("cachedSplit() and loadTask() read what Python's libraries left in th
   assertEquals(cachedSplit({ ...hub, revision: "d".repeat(40) }, { split: "test", exact: [], cache }), undefined);
   const { examples, dataset } = await loadTask(getTask("openbookqa"), { cache });
   assertEquals(examples.length, 3);
-  const found = [dataset.source, dataset.revision];
-  assertEquals(found, ["allenai/openbookqa/main/test-00000-of-00001.parquet", commit]);
+  assertEquals([dataset.source, dataset.revision], ["allenai/openbookqa/main/test-00000-of-00001.parquet", commit]);
   // Half of a split is none.
   await Deno.rename(`${snapshot}/test-00000-of-00001.parquet`, `${snapshot}/test-00000-of-00002.parquet`);
   assertEquals(find(), undefined);

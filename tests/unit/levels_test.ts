@@ -35,9 +35,7 @@ Deno.test("checkLevels() refuses flap's biases besides least-squares compensatio
   const [both, none] = [{ compensate: "least-squares" as const }, { compensate: "none" as const }];
   check("flap", { biasCompensation: false }, both);
   check("flap", {}, none);
-  const twice = 'Method "flap": its biases and --compensate least-squares make up for the same loss twice: give ' +
-    "flap:biasCompensation=false or --compensate none";
-  refuse(twice, "flap", {}, both);
+  refuse('Method "flap": its biases and --compensate least-squares', "flap", {}, both);
 });
 
 Deno.test("checkLosses() refuses training without a loss, as the method trains", () => {
@@ -57,8 +55,7 @@ Deno.test("checkLosses() refuses training without a loss, as the method trains",
 Deno.test("checkLevels() refuses target shapes of sheared that are over the budget or do not fit the run", () => {
   // Half of the layers are half of the parameters.
   check("sheared", { targetLayers: 2, targetHidden: 128, targetHeads: 8, targetFfn: 384 });
-  const large = 'Method "sheared": targetLayers=3,targetHeads=8,targetFfn=384 keeps 638976 of 851968 prunable ' +
-    "parameters, sparsity 0.5 allows 425984: give a smaller shape, or --sparsity 0.25 or less";
+  const large = 'Method "sheared": targetLayers=3,targetHeads=8,targetFfn=384 keeps 638976 of 851968';
   refuse(large, "sheared", { targetLayers: 3, targetHeads: 8, targetFfn: 384 });
   const training = trainingSchema.parse({ hidden: 0.5 });
   refuse("training.hidden=0.5 compares hidden states", "sheared", { targetHidden: 64 }, { training });

@@ -131,8 +131,7 @@ folderTest("writeLmEvalFiles() writes results and samples of a cell side by side
   const [results, samples] = take(written, 2);
   assertMatch(results, /\/flap-0\.25-s3-[^/]+\/results_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}\.json$/);
   assertEquals(samples, results.replace("results_", "samples_openbookqa_").replace(/json$/, "jsonl"));
-  const stored = (await Deno.readTextFile(samples)).trimEnd().split("\n").map((line) => JSON.parse(line));
-  assertEquals(stored, lines);
+  assertEquals((await Deno.readTextFile(samples)).trimEnd().split("\n").map((line) => JSON.parse(line)), lines);
   assertEquals(JSON.parse(await Deno.readTextFile(results)).task_hashes, { openbookqa: samplesHash(lines) });
   assertEquals(writeLmEvalFiles(folder, done, new Map([["openbookqa", lines]])), [results, samples]);
 });

@@ -6,17 +6,7 @@ import { FileFormatError, MissingDataError, UsageError } from "../../core/util/e
 import type { TaskResult } from "../../core/schema/schema.ts";
 import type { FileTask, TaskDefinition } from "../../datasets/define.ts";
 import { definitionHash, fileTask, selectTasks } from "../../datasets/lm_eval/task_files.ts";
-import { withFolder } from "../support/weights_fixture.ts";
-
-/** Runs `use` in a folder with files by name. */
-const withFiles = (files: Record<string, string>, use: (folder: string) => unknown): Promise<void> =>
-  withFolder(async (folder) => {
-    for (const [name, text] of Object.entries(files)) {
-      Deno.mkdirSync(join(folder, name, ".."), { recursive: true });
-      Deno.writeTextFileSync(join(folder, name), text);
-    }
-    await use(folder);
-  });
+import { withFiles } from "../support/weights_fixture.ts";
 
 const lines = (rows: unknown[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
 /** The only task of a file. */

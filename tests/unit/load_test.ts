@@ -118,8 +118,7 @@ folderTest("openModel() reads a GGUF file with query and key rows in the order o
 });
 
 Deno.test("huggingFaceRow() is a permutation within each head", () => {
-  const rows = Array.from({ length: 12 }, (_, row) => huggingFaceRow(row, 6));
-  assertEquals(rows, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
+  assertEquals(Array.from({ length: 12 }, (_, row) => huggingFaceRow(row, 6)), [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
 });
 
 Deno.test("ggufTensorNames() names every tensor, each differently", () => {

@@ -5,26 +5,12 @@ import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import { getCorpus, getTask } from "../../datasets/mod.ts";
 import { readRecords } from "../../datasets/records.ts";
-import { tempFolder } from "../support/weights_fixture.ts";
+import { withFiles } from "../support/weights_fixture.ts";
 
 const record = z.looseObject({ text: z.string() });
 
-/** Runs `run` in a folder with `files`, which is removed afterwards. */
-async function inFolder(
-  files: Record<string, string | Uint8Array<ArrayBuffer>>,
-  run: (folder: string) => Promise<void>,
-): Promise<void> {
-  using temp = tempFolder();
-  const folder = temp.path;
-  for (const [name, content] of Object.entries(files)) {
-    const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
-    await Deno.writeFile(`${folder}/${name}`, bytes);
-  }
-  await run(folder);
-}
-
 Deno.test("readRecords() reads JSON Lines with any line end, and hashes the bytes", async () => {
-  await inFolder({ "a.jsonl": '{"text":"é"}\r\n\n{"text":"b","extra":1}' }, async (folder) => {
+  await withFiles({ "a.jsonl": '{"text":"é"}\r\n\n{"text":"b","extra":1}' }, async (folder) => {
     const { records, sha256 } = await readRecords(`${folder}/a.jsonl`, { record });
     assertEquals(records.map(({ line, value }) => [line, value]), [[1, { text: "é" }], [3, { text: "b", extra: 1 }]]);
     const digest = await crypto.subtle.digest("SHA-256", await Deno.readFile(`${folder}/a.jsonl`));
@@ -36,7 +22,7 @@ Deno.test("readRecords() reads gzip and stops after maxRecords, but hashes the w
   const lines = Array.from({ length: 5 }, (_, i) => `{"text":"${i}"}\n`).join("");
   const packed = new Blob([lines]).stream().pipeThrough(new CompressionStream("gzip"));
   const bytes = new Uint8Array(await new Response(packed).arrayBuffer());
-  await inFolder({ "a.json.gz": bytes }, async (folder) => {
+  await withFiles({ "a.json.gz": bytes }, async (folder) => {
     const { records, sha256 } = await readRecords(`${folder}/a.json.gz`, { record, maxRecords: 2 });
     assertEquals(records.map(({ value }) => value.text), ["0", "1"]);
     assertEquals(sha256, new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex());
@@ -44,7 +30,7 @@ Deno.test("readRecords() reads gzip and stops after maxRecords, but hashes the w
 });
 
 Deno.test("readRecords() reads plain text line by line, empty lines included", async () => {
-  await inFolder({ "a.txt": " a \n\nb\n" }, async (folder) => {
+  await withFiles({ "a.txt": " a \n\nb\n" }, async (folder) => {
     const { records } = await readRecords(`${folder}/a.txt`, { record, textField: "text" });
     assertEquals(records.map(({ value }) => value.text), [" a ", "", "b", ""]);
   });
@@ -61,7 +47,7 @@ Deno.test("readRecords() names file, line and field of what is wrong", async () 
     ["a.csv", "text\na", ["must be Parquet or JSON Lines"]],
   ];
   for (const [name, content, says] of cases) {
-    await inFolder({ [name]: content }, async (folder) => {
+    await withFiles({ [name]: content }, async (folder) => {
       const error = await assertRejects(() => readRecords(`${folder}/${name}`, { record }), FileFormatError);
       for (const words of says) assertStringIncludes(error.message, words);
     });
@@ -70,28 +56,28 @@ Deno.test("readRecords() names file, line and field of what is wrong", async () 
 
 Deno.test("loadTask() keeps the first examples, checks all records and counts them", async () => {
   const good = '{"question":"q","passage":"p","label":1}\n';
-  await inFolder({ "boolq.jsonl": good.repeat(3) }, async (data) => {
+  await withFiles({ "boolq.jsonl": good.repeat(3) }, async (data) => {
     const { examples, records, total } = await loadTask(getTask("boolq"), { data, limit: 2 });
     assertEquals([examples.length, records.length, total], [2, 2, 3]);
   });
-  await inFolder({ "boolq.jsonl": good + good + '{"question":"q","passage":"p","label":2}' }, async (data) => {
+  await withFiles({ "boolq.jsonl": good + good + '{"question":"q","passage":"p","label":2}' }, async (data) => {
     await assertRejects(() => loadTask(getTask("boolq"), { data, limit: 1 }), FileFormatError, 'line 3, field "label"');
   });
 });
 
 Deno.test("loadTask() refuses records whose fields do not fit together", async () => {
   const arc = '{"question":"q","choices":{"text":["a","b"],"label":["A","B"]},"answerKey":"E"}';
-  await inFolder({ "arc_easy.jsonl": arc }, async (data) => {
+  await withFiles({ "arc_easy.jsonl": arc }, async (data) => {
     await assertRejects(() => loadTask(getTask("arc_easy"), { data }), FileFormatError, 'line 1: answerKey "E"');
   });
   const blank = '{"sentence":"no blank","option1":"a","option2":"b","answer":"1"}';
-  await inFolder({ "winogrande.jsonl": blank }, async (data) => {
+  await withFiles({ "winogrande.jsonl": blank }, async (data) => {
     await assertRejects(() => loadTask(getTask("winogrande"), { data }), FileFormatError, "no blank");
   });
 });
 
 Deno.test("loadTask() says what file is wanted when there is none", async () => {
-  await inFolder({}, async (folder) => {
+  await withFiles({}, async (folder) => {
     const load = (data?: string) => loadTask(getTask("piqa"), { data, cache: folder });
     await assertRejects(load, UsageError, "`bench fetch piqa` downloads it from Hugging Face (baber/piqa)");
     await assertRejects(() => load(folder), UsageError, "looked for piqa-validation.jsonl, piqa-validation.parquet");
@@ -105,7 +91,7 @@ const article = (
 
 Deno.test("loadCorpus() cuts a single file at articles into parts that do not overlap", async () => {
   const lines = [...article("A", 70), ...article("B", 13), ...article("C", 9), ...article("D", 8)];
-  await inFolder({ "wikitext2.txt": lines.join("\n") }, async (data) => {
+  await withFiles({ "wikitext2.txt": lines.join("\n") }, async (data) => {
     const load = (split?: string) => loadCorpus(getCorpus("wikitext2"), { data, split });
     const parts = await Promise.all(["calibration", "validation", "test"].map(load));
     assertEquals(parts.map(({ texts }) => texts[0]), [" = A = ", " = C = ", " = D = "]);
@@ -119,7 +105,7 @@ Deno.test("loadCorpus() cuts a single file at articles into parts that do not ov
 
 Deno.test("loadCorpus() prefers a split's own file and refuses splits that do not exist", async () => {
   const files = { "wikitext2.txt": article("A", 9).join("\n"), "wikitext2-train.txt": article("T", 3).join("\n") };
-  await inFolder(files, async (data) => {
+  await withFiles(files, async (data) => {
     const corpus = getCorpus("wikitext2");
     const { texts, dataset } = await loadCorpus(corpus, { data, split: "calibration" });
     assert(at(texts, 0).includes("T"));

@@ -1,5 +1,5 @@
 /** What is refused before the first cell: in one sentence, as wrong use, and without leaving anything behind. */
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { type RunConfigInput, runSweep } from "../../benchmarks/sweep/sweep.ts";
 import { prepareRun } from "../../benchmarks/configuration/prepare.ts";
@@ -20,10 +20,7 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
   const method = (id: string, options = {}) => ({ methods: [{ id, options }] });
   const smallest: Omit<RunConfigInput, "out"> = { engine: "wasm", ...method("random"), sparsity: [0.5] };
   const cases: [config: Partial<RunConfigInput>, says: string][] = [
-    [
-      { perplexity: [{ corpus: "tiny-world", windowTokens: 513 }] },
-      "at most the 512 positions of the model: current 513",
-    ],
+    [{ perplexity: [{ corpus: "tiny-world", windowTokens: 513 }] }, "the 512 positions of the model: current 513"],
     [{ calibration: { corpus: "tiny-world", tokens: 513 } }, "calibration.tokens must be at most the 512 positions"],
     [{ throughput: { decodeTokens: 600 } }, "throughput.decodeTokens must be at most the 512 positions"],
     [{ generate: ["Once"], generateTokens: 512 }, "generateTokens must be less than the 512 positions"],
@@ -34,10 +31,7 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
     [method("flap", { metric: "none" }), 'Method "flap": metric must be one of'],
     [method("flap", { atention: 1 }), 'Method "flap": Unknown key "atention"'],
     [method("sheared", { targetFfn: 100_000 }), 'Method "sheared": targetFfn must be at most'],
-    [
-      { sparsity: [0.5, 0.99] },
-      "Sparsity 0.99 cannot be reached with units ffn, kv-groups on this model: the largest is",
-    ],
+    [{ sparsity: [0.5, 0.99] }, "Sparsity 0.99 cannot be reached with units ffn, kv-groups"],
     // Text of the user's own that is scored is not calibrated on.
     [{
       ...method("wanda-sp"),
@@ -48,12 +42,9 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
     [{ perplexity: [{ corpus: `file:${file}` }] }, "file"],
     [
       { ...method("wanda-sp"), calibration: { corpus: `file:${short}`, tokens: 64 } },
-      "fewer than one window of 64 for calibration: give more text",
+      "one window of 64 for calibration",
     ],
-    [
-      { ...method("mask-prune"), training: { corpus: `file:${short}`, tokens: 64 } },
-      "fewer than one window of 64 for training",
-    ],
+    [{ ...method("mask-prune"), training: { corpus: `file:${short}`, tokens: 64 } }, "one window of 64 for training"],
     [{ ...method("mask-prune"), training: { corpus: `file:${file}` } }, "holds no records"],
     [{ out: join(file, "run") }, "cannot be written"],
     [{ out: "/proc/run" }, "cannot be written"],
@@ -62,11 +53,8 @@ Deno.test("runSweep() refuses what cannot run before the first cell, and writes 
   Deno.env.set("HF_HOME", folder);
   try {
     for (const [config, says] of cases) {
-      const error = await assertRejects(
-        () => runSweep({ ...smallest, out: join(folder, "run"), ...config }),
-        UsageError,
-      );
-      assertStringIncludes(error.message, says);
+      const run = () => runSweep({ ...smallest, out: join(folder, "run"), ...config });
+      const error = await assertRejects(run, UsageError, says);
       assert(!error.message.includes("\n"), error.message);
     }
     const left = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();

@@ -37,10 +37,8 @@ const recoveredRun = () => [doneRecord(), recovered({ method: "flap", sparsity: 
 Deno.test("the protocol says what a method trains otherwise, and options that no label names", () => {
   const plain = recovered({ method: "flap", sparsity: 0.2, damage: 0.4 });
   const own = recovered({ method: "mask-prune", sparsity: 0.2, damage: 0.3 });
-  const row = {
-    ...{ step: 1, loss: 1, crossEntropy: 1, distillation: 1 },
-    ...{ hidden: 0.5, gradientNorm: 1, seconds: 1, memoryBytes: 1 },
-  };
+  const terms = { loss: 1, crossEntropy: 1, distillation: 1, hidden: 0.5 };
+  const row = { ...terms, step: 1, gradientNorm: 1, seconds: 1, memoryBytes: 1 };
   own.training = [{ stage: "learning", steps: 10, tokens: 320, seconds: 1, curve: [row] }];
   own.cell.method = { id: "mask-prune", options: { masks: "hard", uniform: true }, changed: ["masks"] };
   const gradual = recovered({ method: "sheared", sparsity: 0.2, damage: 0.3 });
@@ -93,15 +91,7 @@ Deno.test("every format states recovery, training, calibration, units, seeds, ar
     terminal: renderTable(recoveredRun(), { width: 200, colour: false }),
   };
   for (const [format, text] of Object.entries(texts)) {
-    const said = [
-      /LoRA/,
-      /5 steps of 1 (×|\$\\times\$) 64 tokens/,
-      /0\.002/,
-      /rank\D{1,9}4/,
-      /32/,
-      /f32/,
-      /tensorflow/,
-    ];
+    const said = [/LoRA/, /5 steps of 1 (×|\$\\times\$) 64 tokens/, /0\.002/, /rank\D{1,9}4/, /f32/, /tensorflow/];
     for (const words of said) assertMatch(text, words, `${format} does not say ${words}`);
   }
   // The block comes before every table.
@@ -142,8 +132,7 @@ Deno.test("resultTable() has pruning, learning and evaluation apart, and sums th
   assertAlmostEquals(Number(values["learn-seconds"]), 30);
   assertAlmostEquals(Number(values["evaluate-seconds"]), 20.5);
   assertAlmostEquals(Number(values["device-hours"]), (1800 + 1800 + 900) / 3600);
-  const text = toMarkdown(reportOf(records, "Run"));
-  assertStringIncludes(text, "Peak memory: resident set of the process.");
+  assertStringIncludes(toMarkdown(reportOf(records, "Run")), "Peak memory: resident set of the process.");
 });
 
 Deno.test("compareRuns() says first which settings differ, and its intervals and p values agree", () => {
@@ -260,8 +249,7 @@ Deno.test("every format gives both ends of a speed-up's interval, which are not 
   // Half of [1.13, 2.80] taken from 1.78 is less than 1, which the interval leaves out.
   const records = alternated([-0.183, 0, 0.183].map((log) => 1.78 * Math.exp(log)));
   const document = reportOf(records, "Run");
-  const section = at(document.sections, 0).results;
-  assertEquals(doubts(section), []);
+  assertEquals(doubts(at(document.sections, 0).results), []);
   assertStringIncludes(toMarkdown(document), "| 1.78 \\[1.13, 2.80\\] |");
   assertStringIncludes(await toHtml(document, new Map()), '1.78<span class="spread"> [1.13, 2.80]</span></td>');
   assertStringIncludes(toLatex(document), "1.78\\,{\\scriptsize [1.13, 2.80]} &");
@@ -293,8 +281,7 @@ Deno.test("renderTable() explains the signs that it shows; renderNextSteps() wha
   const text = renderTable(smallRecords(), { width: 120, colour: false }).replace(/\s+/g, " ");
   const signs = ["± standard deviation over seeds", "(…) standard error", "* clearly better than every other"];
   for (const words of [...signs, "≈ not clearly"]) assertStringIncludes(text, words);
-  const alone = renderTable([doneRecord({ tasks: [] })], { width: 120, colour: false });
-  assert(!/clear/.test(alone));
+  assert(!/clear/.test(renderTable([doneRecord({ tasks: [] })], { width: 120, colour: false })));
   const places = { run: "results/x", report: "results/x/report" };
   const named = smallRecords().map((record) => ({ ...record, id: "0123456789abcdef" }));
   const next = renderNextSteps(sectionsOf(named), places, 70);

@@ -88,18 +88,12 @@ Deno.test("toLatex() escapes what LaTeX would read as commands", () => {
   assertEquals(new Set(rows.map(cells)), new Set(specs));
 });
 
-Deno.test("renderTable() fits 100 columns, has dense first and a line per level, and no colours when told so", () => {
+Deno.test("renderTable() fits 100 columns, names what does not fit, and has no colours when told so", () => {
   const text = renderTable(sweepRecords(), { width: 100, colour: false });
-  const lines = text.split("\n");
-  for (const line of lines) assert(line.length <= 100, `${line.length} columns: ${line}`);
-  const lineOf = (start: string) => lines.findIndex((line) => line.startsWith(start));
-  const order = ["method", "dense", "── 20 % asked", "random", "── 40 % asked"].map(lineOf);
-  assert(order.every((line) => line > 0));
-  assertEquals(order, order.toSorted((a, b) => a - b));
+  for (const line of text.split("\n")) assert(line.length <= 100, `${line.length} columns: ${line}`);
   assertStringIncludes(text, "magnitude   failed: out-of-memory: The device ran out of memory at 3.1 GiB");
   // deno-lint-ignore no-control-regex
   assert(!/\u001b/.test(text));
-  assertMatch(at(lines, lineOf("method")), /wikitext2/);
   const two = [doneRecord(), doneRecord({ method: "random", sparsity: 0.2 })];
   const narrow = renderTable(two, { width: 72, colour: false });
   assertMatch(narrow, /^method .*wikitext2.*mean acc\.$/m);
@@ -199,8 +193,7 @@ Deno.test("generations() puts what each model wrote under its prompt, the dense 
   const [dense, pruned] = [doneRecord(), doneRecord({ method: "flap", sparsity: 0.2, damage: 0.5 })];
   dense.generations = [{ prompt: "The dog", text: " ran home." }, { prompt: "A cat", text: " slept." }];
   pruned.generations = [{ prompt: "The dog", text: " ran ran <b>." }];
-  const records = [pruned, dense];
-  assertEquals(generations(sectionOf(records)), [
+  assertEquals(generations(sectionOf([pruned, dense])), [
     {
       prompt: "The dog",
       texts: [{ name: "dense", text: " ran home." }, { name: "flap, 20 %", text: " ran ran <b>." }],

@@ -21,10 +21,7 @@ Deno.test("writeRunFile() keeps runs of other weights, engines or arithmetic out
   writeRunFile({ ...run, config: { ...run.config, device: "cuda" } });
   const refused: [other: Partial<typeof run>, what: string][] = [
     [{ config: config("fast") }, "different arithmetic"],
-    [
-      { engine: "wasm" },
-      "different engine (tensorflow, now wasm); results cannot be mixed: choose another --out, or --engine tensorflow",
-    ],
+    [{ engine: "wasm" }, "different engine (tensorflow, now wasm); results cannot be mixed"],
     [{ fingerprint: { ...fingerprint, weights: "c" } }, "different weights"],
   ];
   for (const [other, what] of refused) {

@@ -126,8 +126,7 @@ folderTest("writeSafetensors() aligns the data to 8 bytes and names PyTorch's fo
   const bytes = Deno.readFileSync(path);
   const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
   assertEquals(length % 8, 0);
-  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
-  assertEquals(header, {
+  assertEquals(JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length))), {
     __metadata__: { format: "pt", note: "x" },
     x: { dtype: "F32", shape: [1], data_offsets: [0, 4] },
   });

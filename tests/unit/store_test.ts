@@ -69,8 +69,7 @@ folderTest("writeRecord() replaces the record of an earlier attempt", (out) => {
 });
 
 folderTest("writeRecord() refuses what does not fit the schema", (out) => {
-  const record = { ...failedRecord("flap", 0.25, 3), seconds: NaN };
-  assertThrows(() => writeRecord(out, record), TypeError, "seconds");
+  assertThrows(() => writeRecord(out, { ...failedRecord("flap", 0.25, 3), seconds: NaN }), TypeError, "seconds");
   assertThrows(() => readRecords(out), UsageError, "holds no run");
 });
 
