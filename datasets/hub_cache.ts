@@ -49,7 +49,6 @@ export const DEFAULT_REVISIONS = ["main", "refs/convert/parquet"] as const;
 /** A commit's full name. */
 export const COMMIT = /^[0-9a-f]{40}$/;
 
-/** Words for the splits in names of files. */
 const SPLIT_WORDS: Record<string, string> = {
   train: "train|training",
   validation: "validation|valid|val|dev",

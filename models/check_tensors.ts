@@ -1,3 +1,7 @@
+/** Compares the tensors of a checkpoint with its configuration.
+ *
+ * @module
+ */
 import { FileFormatError } from "../core/util/errors.ts";
 import { type DecoderConfig, expectedTensors } from "./config.ts";
 

@@ -99,19 +99,16 @@ export interface DecoderConfig {
   ropeScaling?: RopeScaling;
   /** How each layer sees positions; when absent, all use the frequencies above and no window. */
   attention?: LayerAttention[];
-  /** Whether heads of queries and keys are normed. */
   headNorms?: boolean;
   /** Whether the output of a block is normed before it is added. */
   outputNorms?: boolean;
   /** SiLU when absent. */
   activation?: Activation;
-  /** Factor on embeddings. */
   embeddingScale?: number;
   /** Factor on the scores of attention, in place of `1 / sqrt(K)`. */
   attentionScale?: number;
   /** Factor on the output of a block. */
   residualScale?: number;
-  /** Factor on logits. */
   logitScale?: number;
   /** Added to the mean square in RMSNorm. */
   normEpsilon: number;
@@ -193,8 +190,6 @@ export const tensorNames = {
   finalNorm: "model.norm.weight",
   head: "lm_head.weight",
   norm: (layer: number, name: NormName) => `model.layers.${layer}.${HF_NORM[name]}.weight`,
-  attentionNorm: (layer: number) => tensorNames.norm(layer, "attentionNorm"),
-  ffnNorm: (layer: number) => tensorNames.norm(layer, "ffnNorm"),
   weight: (layer: number, name: LinearName) => `model.layers.${layer}.${HF_LINEAR[name]}.weight`,
   bias: (layer: number, name: LinearName) => `model.layers.${layer}.${HF_LINEAR[name]}.bias`,
 };

@@ -63,11 +63,7 @@ export function modelSize(config: DecoderConfig, dense: DecoderConfig = config):
     sparsityOfPrunable: 1 - prunableParameters / keptParameters(dense),
     layerwiseUniform,
     plainLlama: layerwiseUniform && config.biases.every((name) => dense.biases.includes(name)),
-    layers: config.layers.map(({ kvGroups, queryHeadsPerGroup, ffnChannels }) => ({
-      kvGroups,
-      queryHeadsPerGroup,
-      ffnChannels,
-    })),
+    layers: config.layers.map((shape) => ({ ...shape })),
     ...config.width !== dense.width && { hidden: { kept: config.width, of: dense.width } },
   };
 }

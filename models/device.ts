@@ -45,7 +45,6 @@ export interface DeviceLayer extends Record<LinearName, DeviceLinear>, Partial<R
 export interface DecoderModel extends Vocabulary {
   /** Its shape; layers may differ in width. */
   config: DecoderConfig;
-  /** First to last. */
   layers: DeviceLayer[];
   /** [D]. */
   finalNorm: tf.Tensor1D;
@@ -82,7 +81,6 @@ function collectGarbage(): void {
 /** After this number of bytes read, host copies are collected. */
 const COLLECT_BYTES = 2 ** 24;
 
-/** Reads tensors; host copies are collected now and then. */
 function collectingReader(source: WeightSource): (name: string) => HostTensor {
   let readBytes = 0;
   return (name) => {
@@ -171,7 +169,6 @@ export async function uploadModel(source: WeightSource, weights?: WeightForm): P
   return { config: source.config, layers, ...rest };
 }
 
-/** Weights of a layer on the device. */
 const heldOfLayer = (layer: DeviceLayer): (tf.Tensor | PackedMatrix)[] => [
   ...NORM_NAMES.flatMap((name) => layer[name] ?? []),
   ...deviceLinears(layer).flatMap(({ weight, bias }) => [weight, ...bias ? [bias] : []]),

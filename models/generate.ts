@@ -84,7 +84,6 @@ export interface GenerationOptions {
   streams?: readonly string[];
   /** Whether a row ends after these ids, the prompt not included. */
   isDone?(prompt: number, ids: readonly number[]): boolean;
-  /** Stops between two tokens. */
   signal?: AbortSignal;
 }
 

@@ -40,7 +40,6 @@ export interface ScoringModel {
   fastTokens: number;
   /** Approximate bytes of a token on the device while the widest layer is computed. */
   bytesPerToken: number;
-  /** Free bytes on its device. */
   freeBytes(): number;
   /** Natural-log probability of each target, and whether it is the most probable token there.
    * @throws {NumericError} on NaN or infinity. */

@@ -29,9 +29,7 @@ interface UnitDefinition {
   noun: string;
   /** Name of its width in messages. */
   widthNoun: string;
-  /** Its width in a {@linkcode LayerShape}. */
   width: keyof LayerShape;
-  /** Its kept units in a {@linkcode LayerPlan}. */
   plan: keyof LayerPlan;
   /** Its masks and scores: `LayerMasks` of `masks.ts`, `LayerScores` of the methods. */
   mask: "ffn" | "queryHeads" | "kvGroups";

@@ -21,15 +21,14 @@ interface StepLinear {
 type LinearName = "query" | "key" | "value" | "output" | "gate" | "up" | "down";
 
 /** Weights of a layer. Absent norms are skipped. Norms of heads (`queryNorm`, `keyNorm`) are [K], others [D]. */
-export interface StepLayer extends Record<LinearName, StepLinear> {
+export interface StepLayer
+  extends Record<LinearName, StepLinear>, Partial<Record<typeof OPTIONAL_NORMS[number], tf.Tensor1D>> {
   attentionNorm: tf.Tensor1D;
   ffnNorm: tf.Tensor1D;
-  /** Before the rotation. */
-  queryNorm?: tf.Tensor1D;
-  keyNorm?: tf.Tensor1D;
-  attentionOutputNorm?: tf.Tensor1D;
-  ffnOutputNorm?: tf.Tensor1D;
 }
+
+/** In the order of the operation's inputs; those of heads come before the rotation. */
+const OPTIONAL_NORMS = ["queryNorm", "keyNorm", "attentionOutputNorm", "ffnOutputNorm"] as const;
 
 /** Shape and constants of a layer. */
 export interface StepShape {
@@ -84,7 +83,7 @@ export function decodeStep(x: tf.Tensor2D, layer: StepLayer, shape: StepShape, s
     layer.ffnNorm,
     ...weights,
     ...linears.map(({ bias }) => bias ?? nothing),
-    ...[layer.queryNorm, layer.keyNorm, layer.attentionOutputNorm, layer.ffnOutputNorm].map((norm) => norm ?? nothing),
+    ...OPTIONAL_NORMS.map((name) => layer[name] ?? nothing),
     ...[state.cos, state.sin, keys, values, state.held],
   ];
   return decoderOp("DecodeLayer", inputs, 1, {

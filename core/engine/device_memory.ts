@@ -7,12 +7,6 @@ import { type CudaDevice, listCudaDevices } from "./cuda.ts";
 import { EngineError } from "../util/errors.ts";
 import { at } from "../util/indexing.ts";
 
-interface MemoryReading {
-  bytes: number;
-  /** Meaning of the number, for records. */
-  measure: string;
-}
-
 /** The memory that holds tensors. */
 export interface DeviceMemory {
   /** Owner of the memory, in words. */
@@ -21,7 +15,8 @@ export interface DeviceMemory {
   /** Bytes that tensors may still take. */
   freeBytes(): number;
   usedBytes(): number;
-  peak(): MemoryReading;
+  /** Largest use so far, and what the number means, for records. */
+  peak(): { bytes: number; measure: string };
 }
 
 /** Free and total memory, for messages. */

@@ -201,7 +201,6 @@ function chooseGpu(): { gpu?: CudaDevice } {
   return { gpu };
 }
 
-/** Loads the decoder's operations if set-up built them. */
 function loadFused(threads: number): { bf16Products: boolean } | null {
   if (!isThere(DECODER_OPS)) return null;
   try {

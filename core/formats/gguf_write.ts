@@ -30,7 +30,6 @@ export interface GgufContent {
   read(name: string): Float32Array;
 }
 
-/** ggml's numbers of the types that are written. */
 const TENSOR_TYPES: Record<StoredType, number> = { F32: 0, F16: 1, Q8_0: 8, BF16: 30 };
 const VALUE_TYPES = { u32: 4, i32: 5, f32: 6, bool: 7, text: 8, array: 9 } as const;
 

@@ -13,7 +13,6 @@ export type JsonObject = Record<string, unknown>;
 
 /** Most tokens that a definition may have. */
 export const MAX_VOCABULARY = 1 << 22;
-/** Deepest sequence of sequences. */
 const MAX_DEPTH = 8;
 
 /** GPT-2's splitting pattern, which `ByteLevel` applies unless told otherwise. */

@@ -32,7 +32,6 @@ export function isOutOfMemory(error: unknown): boolean {
   return DEVICE_FULL.test(wordsOf(error)) || PROCESS_FULL.test(wordsOf(error));
 }
 
-/** What makes a part of a cell take less memory, and less time. */
 interface Advice {
   memory: string;
   time: string;

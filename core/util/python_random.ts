@@ -1,9 +1,12 @@
+/** Python's generator of random numbers.
+ *
+ * @module
+ */
 import { mersenneFromState } from "pure-rand/generator/mersenne";
 import { at } from "./indexing.ts";
 
 const N = 624;
 
-/** Part of `random.Random`. */
 interface PythonRandom {
   /** `getrandbits(bits)` for 1 to 32 bits. */
   bits(bits: number): number;

@@ -15,7 +15,6 @@ export interface Rng {
   normal(): number;
   /** `items` in random order (Fisher-Yates); a new array. */
   shuffle<T>(items: readonly T[]): T[];
-  /** One of `items`. */
   pick<T>(items: readonly T[]): T;
 }
 

@@ -7,7 +7,7 @@ import { parseDocument } from "yaml";
 import { z } from "zod";
 import { FileFormatError, UsageError } from "../../core/util/errors.ts";
 import { describeIssue } from "../../core/util/issues.ts";
-import { type MetricName, OUTPUT_TYPES } from "../define.ts";
+import { type MetricName, OUTPUT_TYPES, type OutputType } from "../define.ts";
 
 /** A Python function named in a file. The harness would run it; this program cannot. */
 class PythonHook {
@@ -72,15 +72,12 @@ export function readConfig(path: string, including: readonly string[] = []): Raw
   return Object.assign(merged, own);
 }
 
-/** Metrics by output type: the harness's defaults, and all that are supported here. */
-const METRICS = {
-  multiple_choice: { usual: ["acc", "acc_norm"], all: ["acc", "acc_norm", "acc_bytes"] },
-  loglikelihood: { usual: ["perplexity", "acc"], all: ["perplexity", "acc"] },
-  loglikelihood_rolling: {
-    usual: ["word_perplexity", "byte_perplexity", "bits_per_byte"],
-    all: ["word_perplexity", "byte_perplexity", "bits_per_byte"],
-  },
-} as const;
+/** Metrics by output type; all but `acc_bytes` are the harness's defaults. */
+const METRICS: Readonly<Record<OutputType, readonly MetricName[]>> = {
+  multiple_choice: ["acc", "acc_norm", "acc_bytes"],
+  loglikelihood: ["perplexity", "acc"],
+  loglikelihood_rolling: ["word_perplexity", "byte_perplexity", "bits_per_byte"],
+};
 /** The supported aggregation of each metric. */
 export const AGGREGATIONS: Readonly<Record<MetricName, string>> = {
   acc: "mean",
@@ -179,13 +176,12 @@ function findHook(value: unknown, keys: readonly string[] = []): { key: string; 
 }
 
 function metricsOf(path: string, { output_type: type, metric_list: listed }: z.infer<typeof taskSchema>): MetricName[] {
-  const { usual, all } = METRICS[type];
-  const known: readonly MetricName[] = all;
-  if (!listed) return [...usual];
+  const known = METRICS[type];
+  if (!listed) return known.filter((name) => name !== "acc_bytes");
   return listed.map(({ metric, aggregation, higher_is_better: higher }) => {
     const name = known.find((one) => one === metric);
     if (name === undefined) {
-      throw new FileFormatError(path, `the metric "${metric}" is not supported for ${type}: use ${all.join(", ")}`);
+      throw new FileFormatError(path, `the metric "${metric}" is not supported for ${type}: use ${known.join(", ")}`);
     }
     if (aggregation && aggregation !== AGGREGATIONS[name]) {
       throw new FileFormatError(

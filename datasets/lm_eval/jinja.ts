@@ -228,7 +228,6 @@ export function parseTemplate(source: string): Template {
   };
 }
 
-/** Nodes of Python's literals. */
 const LITERALS = ["StringLiteral", "IntegerLiteral", "FloatLiteral", "ArrayLiteral", "TupleLiteral", "UnaryExpression"];
 
 /** Python's `literal_eval` for strings, numbers and lists of them.

@@ -15,10 +15,7 @@ export const layerCount = z.number().min(0)
 
 /** The layers of `count` that may lose units.
  * @throws {UsageError} when none is left. */
-export function layerRange(
-  count: number,
-  { keepFirst, keepLast }: { keepFirst: number; keepLast: number },
-): LayerRange {
+export function layerRange(count: number, { keepFirst, keepLast }: KeptLayers): LayerRange {
   const layers = (value: number) => value < 1 ? Math.round(value * count) : value;
   const [start, last] = [layers(keepFirst), layers(keepLast)];
   if (start + last >= count) {
@@ -34,10 +31,7 @@ export const keptLayers = {
 };
 
 /** Values of {@linkcode keptLayers}. */
-export interface KeptLayers {
-  keepFirst: number;
-  keepLast: number;
-}
+export type KeptLayers = Record<keyof typeof keptLayers, number>;
 
 /** Whether no layer is left whole. */
 export const prunesAllLayers = ({ keepFirst, keepLast }: KeptLayers): boolean => keepFirst === 0 && keepLast === 0;

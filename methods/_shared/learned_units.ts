@@ -11,7 +11,6 @@ import type { HostMasks } from "../../models/training/student.ts";
 
 /** One unit type with its geometry, the same in every layer. */
 export interface UnitAxis {
-  /** What is removed. */
   type: UnitType;
   /** n: what a width counts, channels, groups, or query heads inside a group. */
   units: number;

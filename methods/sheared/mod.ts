@@ -194,7 +194,6 @@ function clampAll(parts: readonly Granularity[]): void {
   for (const { rows } of parts) for (const row of rows) row.logAlpha = clampLogAlpha(row.logAlpha);
 }
 
-/** Probabilities that masks are open. */
 const openMasks = (parts: readonly Granularity[], layers: number) =>
   toModelMasks(
     parts.map(({ type, rows }) => ({
@@ -204,7 +203,6 @@ const openMasks = (parts: readonly Granularity[], layers: number) =>
     layers,
   );
 
-/** Mean over rows of the expected sparsity. */
 const expectedSparsityOf = ({ rows }: Granularity): number =>
   lagrangian(rows.map(({ logAlpha }) => clampLogAlpha(logAlpha)), 0, { linear: 0, quadratic: 0 }).multipliers.linear;
 

@@ -3,8 +3,6 @@
  *
  * Paper: Xia et al. 2024, arXiv:2310.06694, section 3.1 and appendix A.
  *
- * Shape legend: L layers, D width, H query heads, G key/value groups, K head size, F FFN channels.
- *
  * @module
  */
 import { UsageError } from "../../core/util/errors.ts";
@@ -15,21 +13,13 @@ import { type LayerShape, queryHeads, unitCount } from "../../models/units.ts";
 import { attentionAtRatio, type BudgetTarget, targetFrom } from "../../models/target.ts";
 import { keptParameters } from "../../models/count.ts";
 import type { HostMasks, ModelMasks } from "../../models/training/student.ts";
-import { removedUnits, unitAxes } from "../_shared/learned_units.ts";
-
-/** A target shape. Absent heads and channels are left to the budget, an absent hidden size or depth stays whole. */
-export interface TargetOptions {
-  /** Hidden dimensions, at most D. */
-  targetHidden?: number;
-  /** Layers, at most L. */
-  targetLayers?: number;
-  /** Query heads of every layer, at most H. */
-  targetHeads?: number;
-  /** FFN channels of every layer, at most F. */
-  targetFfn?: number;
-}
+import { removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 
 const NAMES = ["targetHidden", "targetLayers", "targetHeads", "targetFfn"] as const;
+
+/** A target shape: D and L of the model, H and F of every layer, at most the dense model's. Absent heads and channels
+ * are left to the budget, an absent hidden size or depth stays whole. */
+export type TargetOptions = { [name in (typeof NAMES)[number]]?: number };
 
 /** The target shape in the words of its options; empty where none is given. */
 export function targetWords(options: TargetOptions): string {
@@ -107,12 +97,8 @@ export function targetConfig(config: DecoderConfig, target: BudgetTarget, option
 
 /** What has masks: a unit type with a row of masks in every layer, or layers or hidden dimensions with one row of masks
  * in the whole model. */
-export interface MaskedPart {
+export interface MaskedPart extends Omit<UnitAxis, "type"> {
   type: RemovedType;
-  /** n: what a width counts. */
-  units: number;
-  /** Equal runs of a row that lose the same number each. */
-  segments: number;
   /** How many of `units` go: of every layer, or of the model. */
   removed: number;
   /** Entries of each row. */

@@ -23,7 +23,6 @@ export const BIAS_KEYS = {
 /** A family's additions to the common configuration, or replacements. */
 export type FamilyConfig = Partial<DecoderConfig>;
 
-/** A family's Hugging Face folders. */
 interface HfFormat {
   modelType: string;
   architecture: string;
@@ -48,7 +47,6 @@ interface HfFormat {
   headsDivideWidth?: boolean;
 }
 
-/** A family's GGUF files. */
 interface GgufFormat {
   architecture: string;
   /** Whether the two rows of a rotary pair of query and key are adjacent in the file. */

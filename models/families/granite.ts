@@ -23,7 +23,6 @@ function readFactors(config: DecoderConfig, read: (factor: typeof FACTORS[number
   }));
 }
 
-/** A factor's value in files. */
 function stored(field: Field, config: DecoderConfig): number {
   const value = config[field] ?? usual(field, config);
   // Rounds away the error of dividing twice.

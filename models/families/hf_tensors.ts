@@ -1,3 +1,7 @@
+/** Tensors of Hugging Face checkpoints under the project's names.
+ *
+ * @module
+ */
 import { type DecoderConfig, type HostTensor, layerNorms, tensorNames } from "../config.ts";
 import type { Family } from "./family.ts";
 

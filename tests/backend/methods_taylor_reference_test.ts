@@ -35,8 +35,8 @@ import { onDevice } from "../support/device_models.ts";
 function inDoublePrecision({ config, read }: WeightSource): { source: WeightSource; tensors: Map<string, HostTensor> } {
   const tensors = new Map<string, HostTensor>();
   const names = config.layers.flatMap((_, l) => [
-    tensorNames.attentionNorm(l),
-    tensorNames.ffnNorm(l),
+    tensorNames.norm(l, "attentionNorm"),
+    tensorNames.norm(l, "ffnNorm"),
     ...LINEAR_NAMES.map((name) => tensorNames.weight(l, name)),
   ]);
   const others = [tensorNames.embedding, tensorNames.finalNorm, ...config.tiedHead ? [] : [tensorNames.head]];

@@ -131,7 +131,7 @@ testOnEngines("pruneModel() puts replaced tensors and added biases in place befo
       tensorNames.embedding,
       ...tiedHead ? [] : [tensorNames.head],
       tensorNames.finalNorm,
-      tensorNames.attentionNorm(0),
+      tensorNames.norm(0, "attentionNorm"),
       tensorNames.weight(0, "down"),
       tensorNames.weight(1, "query"),
       // Biases of one layer only: the other layer gets zeros.

@@ -161,7 +161,7 @@ function decoderLayer(
   const { rope, window } = layerAttention(config, layer);
   const last = Math.max(...Array.from(positions));
   const { frequencies, magnitude } = rotaryFrequencies(size, rope, last + 1);
-  const normed = norm(x, tensorNames.attentionNorm(layer));
+  const normed = norm(x, tensorNames.norm(layer, "attentionNorm"));
   const turned = (map: "query" | "key", gain: "queryNorm" | "keyNorm") => {
     const projected = applyLinear(source, layer, map, normed);
     return referenceRotate(
@@ -198,7 +198,7 @@ function decoderLayer(
   };
   const attended = add(x, written(applyLinear(source, layer, "output", context), "attentionOutputNorm"));
 
-  const ffnInput = norm(attended, tensorNames.ffnNorm(layer));
+  const ffnInput = norm(attended, tensorNames.norm(layer, "ffnNorm"));
   const gate = applyLinear(source, layer, "gate", ffnInput);
   const up = applyLinear(source, layer, "up", ffnInput);
   const gelu = (g: number) => g / 2 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3)));
