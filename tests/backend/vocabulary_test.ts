@@ -80,12 +80,8 @@ testOnEngines("a split vocabulary gives the loss and the gradients of the whole 
     const [expected, actual] = take(results, 2);
     assert(Math.hypot(...at(expected.gradients, 0)) > 1e-4, "the gradient is zero");
     assert(nextTokens(windowBatch(windows)).some((id) => id > 31), "no target lies in the second part");
-    assertClose(
-      at(actual.gradients, 0),
-      at(expected.gradients, 0),
-      { atol: 1e-6, rtol: 1e-3 },
-      `gradient with ${variant}`,
-    );
+    const [slope, wanted] = [at(actual.gradients, 0), at(expected.gradients, 0)];
+    assertClose(slope, wanted, { atol: 1e-6, rtol: 1e-3 }, `gradient with ${variant}`);
     assertClose([actual.terms.total], [expected.terms.total], {}, `loss with ${variant}`);
   });
 });
@@ -94,9 +90,8 @@ testOnEngines("a split vocabulary is read back, pruned and replaced as one tenso
   await bothWays(engine, async (_, split) => {
     const source = toySource({ ...split.config, seed: 4 });
     const other = toySource({ ...split.config, seed: 5 });
-    for (
-      const name of [tensorNames.embedding, tensorNames.head].filter((name) => expectedTensors(split.config).has(name))
-    ) {
+    const expected = expectedTensors(split.config);
+    for (const name of [tensorNames.embedding, tensorNames.head].filter((name) => expected.has(name))) {
       assertEquals(await hostTensor(split, name), source.read(name));
       const pruned = pruneModel(split, densePlan(split.config));
       assertEquals(await hostTensor(pruned, name), source.read(name));

@@ -140,10 +140,8 @@ folderTest("openModel() finds the RoPE scaling of a GGUF file", async (folder) =
     return source.config.ropeScaling;
   };
   assertEquals(await open({}), undefined);
-  assertEquals(
-    await open({ "llama.rope.scaling.type": { text: "linear" }, "llama.rope.scaling.factor": { f32: 2.5 } }),
-    { type: "linear", factor: 2.5 },
-  );
+  const linear = { "llama.rope.scaling.type": { text: "linear" }, "llama.rope.scaling.factor": { f32: 2.5 } };
+  assertEquals(await open(linear), { type: "linear", factor: 2.5 });
   // Llama 3.2's factors: 1 for the first frequencies, 32 for the last, blended ones between.
   const factors = Array.from({ length: 32 }, (_, i) => {
     const wavelength = 2 * Math.PI * 500000 ** (i / 32);
@@ -154,13 +152,8 @@ folderTest("openModel() finds the RoPE scaling of a GGUF file", async (folder) =
   });
   assert(factors.some((factor) => factor > 1 && factor < 32));
   const scaling = await open({}, { "rope_freqs.weight": f32Tensor([32], factors) });
-  assertEquals(scaling, {
-    type: "llama3",
-    factor: 32,
-    lowFrequencyFactor: 1,
-    highFrequencyFactor: 4,
-    originalMaxPositions: 8192,
-  });
+  const numbers = { factor: 32, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalMaxPositions: 8192 };
+  assertEquals(scaling, { type: "llama3", ...numbers });
   const longRope = f32Tensor([32], factors.map((_, i) => 1 + i));
   await assertRejects(() => open({}, { "rope_freqs.weight": longRope }), UsageError, "not those of Llama 3.1");
 });

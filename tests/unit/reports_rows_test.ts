@@ -59,17 +59,12 @@ Deno.test("sectionsOf() pools the timed repeats of all seeds as if they were one
 
 Deno.test("sectionsOf() never mixes results of other data, limits or protocols in one column", () => {
   const base = doneRecord({ method: "flap", sparsity: 0.2 });
-  const otherData = {
-    ...at(base.perplexity, 0),
-    dataset: { ...at(base.perplexity, 0).dataset, sha256: "9".repeat(64) },
-  };
+  const result = at(base.perplexity, 0);
+  const otherData = { ...result, dataset: { ...result.dataset, sha256: "9".repeat(64) } };
   const others = [
     doneRecord({ method: "random", sparsity: 0.2, windows: 20 }),
     { ...doneRecord({ method: "wanda-sp", sparsity: 0.2 }), perplexity: [otherData] },
-    {
-      ...doneRecord({ method: "magnitude", sparsity: 0.2 }),
-      perplexity: [{ ...at(base.perplexity, 0), protocol: "b" as const }],
-    },
+    { ...doneRecord({ method: "magnitude", sparsity: 0.2 }), perplexity: [{ ...result, protocol: "b" as const }] },
   ];
   const section = sectionOf([base, ...others]);
   const columns = section.columns.filter(({ kind }) => kind === "perplexity");
@@ -142,13 +137,9 @@ Deno.test("sectionsOf() names the options that differ where a method occurs with
 Deno.test("sectionsOf() names text files alike, and with the folders that tell files of one name apart", () => {
   const names = (...corpora: string[]) => {
     const record = doneRecord({ throughput: false, tasks: [] });
-    const [first] = record.perplexity;
-    assert(first);
-    record.perplexity = corpora.map((corpus, i) => ({
-      ...first,
-      corpus,
-      dataset: { ...first.dataset, sha256: String(i).repeat(64) },
-    }));
+    const { dataset, ...first } = at(record.perplexity, 0);
+    const own = (i: number) => ({ ...dataset, sha256: String(i).repeat(64) });
+    record.perplexity = corpora.map((corpus, i) => ({ ...first, corpus, dataset: own(i) }));
     const { columns } = sectionOf([record]);
     for (const { name, slug } of columns) assertEquals(slug, `${name.replace("/", "_").replace("/", "_")}_a1024_n40`);
     return columns.map(({ name }) => name);
@@ -178,14 +169,8 @@ Deno.test("sectionsOf() says of word perplexities that they are such, and whethe
 Deno.test("sectionsOf() counts the windows of a text whose windows begin with other tokens", () => {
   const record = doneRecord();
   // 511 tokens of the text and one in front: 44 windows, where 512 a window would give 43.
-  record.perplexity = record.perplexity.map((result) => ({
-    ...result,
-    windowTokens: 512,
-    windows: 20,
-    maxWindows: 20,
-    tokens: 44 * 511,
-    droppedTokens: 24 * 511,
-  }));
+  const counts = { windowTokens: 512, windows: 20, maxWindows: 20, tokens: 44 * 511, droppedTokens: 24 * 511 };
+  record.perplexity = record.perplexity.map((result) => ({ ...result, ...counts }));
   const column = sectionOf([record]).columns.find(({ kind }) => kind === "perplexity")!;
   assertEquals(column.count, "L=512, n=20 of 44");
 });

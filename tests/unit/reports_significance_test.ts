@@ -100,10 +100,8 @@ Deno.test("rankings() does not rank throughput and does not test rows with other
 });
 
 Deno.test("rankings() calls no lead clear on four windows, however large", () => {
-  const section = sectionOf([
-    doneRecord({ method: "flap", sparsity: 0.2, windows: 4 }),
-    doneRecord({ method: "random", sparsity: 0.2, windows: 4, damage: 3 }),
-  ]);
+  const four = (method: string, damage: number) => doneRecord({ method, sparsity: 0.2, windows: 4, damage });
+  const section = sectionOf([four("flap", 0), four("random", 3)]);
   const ranking = find(section, "wikitext2");
   assert(ranking.comparisons.get(at(ranking.rows, 1))!.p > 0.1);
   assertEquals(signs(ranking), ["flap 1", "random 2 ≈"]);
@@ -120,10 +118,8 @@ Deno.test("seedCount() counts the shared seeds with which the first row is bette
     withSeed("wanda-sp", 0, 5),
   ]);
   const column = find(section, "arc_easy").column;
-  const [flap, random, wanda] = take(
-    ["flap", "random", "wanda-sp"].map((id) => section.rows.find(({ methodId }) => methodId === id)!),
-    3,
-  );
+  const rowOf = (id: string) => section.rows.find(({ methodId }) => methodId === id)!;
+  const [flap, random, wanda] = take(["flap", "random", "wanda-sp"].map(rowOf), 3);
   assertEquals(seedCount(column, flap, random), { ahead: 2, behind: 1, of: 3 });
   assertEquals(seedCount({ ...column, higherIsBetter: false }, flap, random), { ahead: 1, behind: 2, of: 3 });
   assertEquals(seedCount(column, flap, wanda), null);
@@ -131,9 +127,7 @@ Deno.test("seedCount() counts the shared seeds with which the first row is bette
 
 Deno.test("clearSign() wants the test and every seed", () => {
   const of = (p: number, value: number, ahead: number, behind: number) =>
-    clearSign(
-      { p, lead: { value, low: 0, high: 0 }, seeds: { ahead, behind, of: 3 }, test: "permutation" } as Comparison,
-    );
+    clearSign({ p, lead: { value, low: 0, high: 0 }, seeds: { ahead, behind, of: 3 } } as Comparison);
   assertEquals([of(0.01, 1, 3, 0), of(0.06, 1, 3, 0), of(0.01, 1, 2, 1), of(0.01, 1, 2, 0)], [1, 0, 0, 0]);
   assertEquals([of(0.01, -1, 0, 3), of(0.01, -1, 1, 2)], [-1, 0]);
 });

@@ -8,14 +8,12 @@ import { requestBos, type ScoredSequence } from "../../benchmarks/evaluation/req
 import { createScorer } from "../../benchmarks/evaluation/scorer.ts";
 import { fakeIsGreedy, fakeLogProb, fakeModel, fakeTokenizer } from "../support/scoring_fakes.ts";
 
+const FEW = { minLength: 1, maxLength: 5 };
 /** Sequences that often begin alike, as choices of examples do. */
 const sequences: fc.Arbitrary<ScoredSequence[]> = fc.array(
   fc.record({
     context: fc.array(fc.integer({ min: 2, max: 4 }), { minLength: 1, maxLength: 12 }),
-    choices: fc.array(fc.array(fc.integer({ min: 2, max: 4 }), { minLength: 1, maxLength: 5 }), {
-      minLength: 1,
-      maxLength: 5,
-    }),
+    choices: fc.array(fc.array(fc.integer({ min: 2, max: 4 }), FEW), FEW),
   }),
   { minLength: 1, maxLength: 8 },
 ).map((examples) =>
@@ -94,13 +92,11 @@ Deno.test("loglikelihoodRolling() scores every token of a text, the first after 
   const [a, b, c, d, e] = take(ids, 5);
   const expected = fakeLogProb([0], a) + fakeLogProb([0, a], b) + fakeLogProb([0, a, b], c) +
     fakeLogProb([b, c], d) + fakeLogProb([b, c, d], e);
-  const [score, empty] = take(
-    await createScorer(fakeModel(), tokenizer).loglikelihoodRolling([text, ""], { bos: "single", maxTokens: 3 }),
-    2,
-  );
+  const scorer = createScorer(fakeModel(), tokenizer);
+  const [score, empty] = take(await scorer.loglikelihoodRolling([text, ""], { bos: "single", maxTokens: 3 }), 2);
   assertAlmostEquals(score.logLikelihood, expected, 1e-9);
   assertEquals([score.tokens, empty], [5, { logLikelihood: 0, tokens: 0 }]);
-  const quirk = at(await createScorer(fakeModel(), tokenizer).loglikelihoodRolling([text], { bos: "lm-eval" }), 0);
+  const quirk = at(await scorer.loglikelihoodRolling([text], { bos: "lm-eval" }), 0);
   assertEquals(quirk.tokens, 6);
 });
 
@@ -124,12 +120,8 @@ Deno.test("createScorer() turns NaN into an error, reports progress and stops wh
   const model = fakeModel();
   const broken = { ...model, score: () => Promise.resolve({ logProbs: Float32Array.from([NaN]), isGreedy: [false] }) };
   const windows = [[5, 6], [7, 6, 8]].map((ids) => ({ ids, scored: 1 }));
-  await assertRejects(
-    () => createScorer(broken, fakeTokenizer()).loglikelihood(windows.slice(0, 1)),
-    NumericError,
-    "NaN",
-  );
-
+  const failing = createScorer(broken, fakeTokenizer());
+  await assertRejects(() => failing.loglikelihood(windows.slice(0, 1)), NumericError, "NaN");
   const shares: number[] = [];
   const controller = new AbortController();
   const scorer = createScorer(model, fakeTokenizer(), {

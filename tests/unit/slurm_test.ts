@@ -4,31 +4,16 @@ import { arrayScript, checkSlurmOptions } from "../../benchmarks/sweep/slurm.ts"
 import { UsageError } from "../../core/util/errors.ts";
 
 const ARRAY = {
-  name: "a run; rm -rf /",
-  comment: "123",
-  count: 4,
-  list: "/x/it's/list",
-  folder: "/x/$(touch a)/slurm",
-  jobs: "/x/jobs",
-  logs: "/x/logs",
-  out: "/x",
+  ...{ name: "a run; rm -rf /", comment: "123", count: 4, list: "/x/it's/list", folder: "/x/$(touch a)/slurm" },
+  ...{ jobs: "/x/jobs", logs: "/x/logs", out: "/x" },
 };
 
 Deno.test("arrayScript() keeps paths and names from becoming commands", () => {
-  const script = arrayScript(ARRAY, { gres: "gpu:1", maxParallel: 2, sbatch: ["--mem=8G"] }, {
-    ffi: true,
-    timeoutS: 9,
-  });
-  const lines = script.split("\n");
-  assertEquals(lines.filter((line) => line.startsWith("#SBATCH")), [
-    "#SBATCH --job-name=a_run__rm_-rf__",
-    "#SBATCH --comment=123",
-    "#SBATCH --array=0-3%2",
-    "#SBATCH --requeue",
-    "#SBATCH --open-mode=append",
-    "#SBATCH --gres=gpu:1",
-    "#SBATCH --mem=8G",
-  ]);
+  const asked = { gres: "gpu:1", maxParallel: 2, sbatch: ["--mem=8G"] };
+  const script = arrayScript(ARRAY, asked, { ffi: true, timeoutS: 9 });
+  const options = script.split("\n").flatMap((line) => line.startsWith("#SBATCH ") ? [line.slice(8)] : []);
+  const fixed = ["--job-name=a_run__rm_-rf__", "--comment=123", "--array=0-3%2", "--requeue", "--open-mode=append"];
+  assertEquals(options, [...fixed, "--gres=gpu:1", "--mem=8G"]);
   assertStringIncludes(script, `'/x/it'\\''s/list'`);
   assertStringIncludes(script, `>'/x/$(touch a)/slurm'/`);
   assertStringIncludes(script, "timeout --kill-after=10 9 ");

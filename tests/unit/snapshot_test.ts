@@ -74,17 +74,7 @@ Deno.test("trainingReport() keeps every row up to 5000, and of more the first an
 
 Deno.test("createCurve() goes on from the seconds of an earlier process", () => {
   const earlier = createCurve();
-  earlier.rows.push({ ...emptyRow, seconds: 100 });
+  const terms = { loss: 0, crossEntropy: 0, distillation: 0, hidden: 0 };
+  earlier.rows.push({ ...terms, step: 1, gradientNorm: 0, seconds: 100, memoryBytes: 0 });
   assert(createCurve(earlier.rows).seconds() >= 100);
 });
-
-const emptyRow = {
-  step: 1,
-  loss: 0,
-  crossEntropy: 0,
-  distillation: 0,
-  hidden: 0,
-  gradientNorm: 0,
-  seconds: 0,
-  memoryBytes: 0,
-};
