@@ -205,10 +205,8 @@ folderTest("exportGguf() puts the two rows of a rotary pair next to each other, 
   const order = [0, 4, 1, 5, 2, 6, 3, 7, 8, 12];
   assertEquals(rows(file.read("blk.0.attn_k.weight").data, order.map((_, i) => i)), rows(key, order));
   const get = (name: string) => file.metadata.get(`llama.${name}`);
-  assertEquals(
-    ["attention.key_length", "attention.value_length", "rope.dimension_count", "attention.head_count"].map(get),
-    [8, 8, 8, 6],
-  );
+  const names = ["attention.key_length", "attention.value_length", "rope.dimension_count", "attention.head_count"];
+  assertEquals(names.map(get), [8, 8, 8, 6]);
   file.close();
 });
 
@@ -273,21 +271,14 @@ Deno.test("ggufTokenizerMetadata() refuses what GGUF cannot describe, and says w
       model: { ...definition.tokenizer.model as Record<string, unknown>, ...model },
     },
   });
+  const merges = [["t", "h"], ["▁", "t"], ["▁", "th"], ["▁th", "e"], ["a", "t"]];
   const cases: [TokenizerDefinition, string][] = [
     [change(byteLevelDefinition(), { normalizer: { type: "NFC" } }), `normalises text ("NFC")`],
-    [
-      change(byteLevelDefinition(), { pre_tokenizer: { type: "Whitespace" } }),
-      "splits text in another way than llama-bpe",
-    ],
+    [change(byteLevelDefinition(), { pre_tokenizer: { type: "Whitespace" } }), "in another way than llama-bpe"],
     [change(byteLevelDefinition(), { decoder: { type: "Fuse" } }), "is neither byte-level nor has byte fallback"],
     [change(byteLevelDefinition(), {}, { type: "WordLevel", unk_token: "<s>" }), `is of type "WordLevel"`],
     [change(sentencePieceDefinition(), { normalizer: { type: "NFKC" } }), "in another way than SentencePiece"],
-    [
-      change(sentencePieceDefinition(), {}, {
-        merges: [["t", "h"], ["▁", "t"], ["▁", "th"], ["▁th", "e"], ["a", "t"]],
-      }),
-      "merges that are not those of a SentencePiece vocabulary",
-    ],
+    [change(sentencePieceDefinition(), {}, { merges }), "merges that are not those of a SentencePiece vocabulary"],
   ];
   for (const [definition, message] of cases) {
     const attempt = () => readBack(definition, 280);

@@ -8,15 +8,12 @@ Deno.test("at reads arrays and typed arrays, and names the index that is not the
   assertThrows(() => at([], 0), RangeError, "0 entries");
 });
 
-Deno.test("entry reads what is there by name, and names the key that is not", () => {
+Deno.test("entry and lookUp read what is there by name, and name the key that is not", () => {
   assertEquals(entry({ a: 1, b: 2 }, "b"), 2);
   assertEquals(entry({ a: undefined }, "a"), undefined);
   assertThrows(() => entry({ a: 1 }, "c"), RangeError, 'no entry "c"');
   // What every object inherits is no entry.
   assertThrows(() => entry({}, "toString"), RangeError, 'no entry "toString"');
-});
-
-Deno.test("lookUp reads what is in a map, and names the key that is not", () => {
   assertEquals(lookUp(new Map([["a", 0]]), "a"), 0);
   assertThrows(() => lookUp(new Map([["a", 1]]), "b"), RangeError, 'no entry "b" among 1');
 });

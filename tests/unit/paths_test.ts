@@ -6,7 +6,7 @@ import { writeRecord } from "../../benchmarks/records/store.ts";
 import { goToUserFolder, ROOT } from "../../core/util/user_folder.ts";
 import { benchWith, finish } from "../support/bench_process.ts";
 import { doneRecord } from "../support/reports_fixture.ts";
-import { folderTest } from "../support/weights_fixture.ts";
+import { folderTest, tempFolder } from "../support/weights_fixture.ts";
 
 Deno.test("movePaths() moves every path of a configuration, and nothing else", () => {
   const values = {
@@ -37,42 +37,36 @@ Deno.test("movePaths() moves every path of a configuration, and nothing else", (
 });
 
 Deno.test("storedPath() finds what a run names from the folder in which it was started, else from the project's", () => {
-  const folder = Deno.realPathSync(Deno.makeTempDirSync());
+  using temp = tempFolder();
+  const folder = Deno.realPathSync(temp.path);
+  Deno.mkdirSync(join(folder, "results/mine"), { recursive: true });
+  Deno.writeTextFileSync(join(folder, "model.gguf"), "");
+  const out = join(folder, "results/mine");
+  const written = (startedIn?: string) => {
+    const config = { methods: ["random"].map((id) => ({ id, options: {} })), sparsity: [0.5], out };
+    const fingerprint = { weights: "w", tokenizer: "t", data: {} };
+    const run = { schemaVersion: 3, config, engine: "wasm", fingerprint, startedIn };
+    Deno.writeTextFileSync(join(out, "run.json"), JSON.stringify(run));
+  };
+  const found = (path: string) => join(Deno.cwd(), storedPath(out, path));
+  written("../..");
+  assertEquals(found("model.gguf"), join(folder, "model.gguf"));
+  assertEquals(["missing.gguf", "tiny"].map((path) => storedPath(out, path)), ["missing.gguf", "tiny"]);
+  written();
+  const before = Deno.cwd();
   try {
-    Deno.mkdirSync(join(folder, "results/mine"), { recursive: true });
-    Deno.writeTextFileSync(join(folder, "model.gguf"), "");
-    const out = join(folder, "results/mine");
-    const written = (startedIn?: string) => {
-      const config = { methods: ["random"].map((id) => ({ id, options: {} })), sparsity: [0.5], out };
-      const fingerprint = { weights: "w", tokenizer: "t", data: {} };
-      const run = { schemaVersion: 3, config, engine: "wasm", fingerprint, startedIn };
-      Deno.writeTextFileSync(join(out, "run.json"), JSON.stringify(run));
-    };
-    const found = (path: string) => join(Deno.cwd(), storedPath(out, path));
-    written("../..");
-    assertEquals(found("model.gguf"), join(folder, "model.gguf"));
-    assertEquals(storedPath(out, "missing.gguf"), "missing.gguf");
-    assertEquals(storedPath(out, "tiny"), "tiny");
-    written();
-    const before = Deno.cwd();
-    try {
-      Deno.chdir(folder);
-      assertEquals(found("README.md"), join(ROOT, "README.md"));
-    } finally {
-      Deno.chdir(before);
-    }
+    Deno.chdir(folder);
+    assertEquals(found("README.md"), join(ROOT, "README.md"));
   } finally {
-    Deno.removeSync(folder, { recursive: true });
+    Deno.chdir(before);
   }
 });
 
 folderTest("bench takes paths from the user's folder, those in a file from its folder", async (folder) => {
   writeRecord(join(folder, "run"), doneRecord());
   Deno.mkdirSync(join(folder, "here/sub"), { recursive: true });
-  Deno.writeTextFileSync(
-    join(folder, "here/sub/mine.yaml"),
-    "model: nowhere.gguf\nmethods: random\nsparsity: 0.5\ntasks: piqa\n",
-  );
+  const yaml = "model: nowhere.gguf\nmethods: random\nsparsity: 0.5\ntasks: piqa\n";
+  Deno.writeTextFileSync(join(folder, "here/sub/mine.yaml"), yaml);
   const bench = (...args: string[]) => finish(benchWith({ folder: join(folder, "here") }, ...args));
   const report = await bench("report", "../run");
   assertEquals(report.code, 0, report.stderr);

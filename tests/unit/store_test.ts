@@ -137,10 +137,7 @@ folderTest("a text of kept units is a number whose bit u is unit u, and no other
   for (const list of [[1, 1], [2, 1], [-1], [0.5], [2 ** 30]]) assertThrows(() => packUnits(list), TypeError, "ascend");
   for (const text of ["0", "01", "F", "x", "1".repeat(2 ** 20)]) assertEquals(unpackUnits(text), undefined);
   const path = writeRecord(out, doneRecord({ method: "flap", sparsity: 0.25 }));
-  pack(
-    path,
-    rewritten(unpacked(path), (stored) => Object.assign(stored, { plan: { layers: [{ ffnChannels: "0" }] } }), true),
-  );
+  pack(path, rewritten(unpacked(path), (stored) => stored.plan = { layers: [{ ffnChannels: "0" }] }, true));
   assertThrows(() => readRecord(path), FileFormatError, "is not a record");
 });
 

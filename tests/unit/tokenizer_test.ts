@@ -263,10 +263,8 @@ const loadTokenizer = (folder: string, options: Parameters<typeof createTokenize
 Deno.test("createTokenizer() has one checksum per definition, however the file is laid out", async () => {
   const { sha256 } = createTokenizer({ tokenizer: LETTER_TOKENIZER, config: {} }, "x");
   assertEquals(sha256.length, 64);
-  assertNotEquals(
-    sha256,
-    createTokenizer({ tokenizer: { ...LETTER_TOKENIZER, normalizer: { type: "NFC" } }, config: {} }, "x").sha256,
-  );
+  const other = { ...LETTER_TOKENIZER, normalizer: { type: "NFC" } };
+  assertNotEquals(sha256, createTokenizer({ tokenizer: other, config: {} }, "x").sha256);
   await withFolder((folder) => {
     Deno.writeTextFileSync(`${folder}/tokenizer.json`, JSON.stringify(LETTER_TOKENIZER, null, 3));
     assertEquals(loadTokenizer(folder).sha256, sha256);
