@@ -24,11 +24,9 @@ const DEFAULT_SHARD_BYTES = 5e9;
 interface HfExportOptions {
   /** Folder, which is replaced. Its parent must exist. */
   to: string;
-  /** Storage type of all tensors. */
   dtype: FloatDtype;
   /** Size limit of a weight file in bytes; a larger tensor gets its own file. */
   maxShardBytes?: number;
-  /** Content of `tokenizer.json` and `tokenizer_config.json`. */
   tokenizer: TokenizerDefinition;
   /** Content of other files by name, such as `README.md`. By default `generation_config.json` is made of the
    * configuration. */

@@ -1,6 +1,4 @@
-/** Masks of a decoder: of units and whole layers, layer by layer, and of the hidden dimensions.
- *
- * Shape legend: N rows, D width, H query heads, G key/value groups, K head size, F FFN channels. All tensors are f32.
+/** Masks of a decoder: of units and whole layers, layer by layer, and of the hidden dimensions; f32.
  *
  * @module
  */

@@ -1,7 +1,5 @@
 /** The operations of a decoder with gradients of their own. Each engine gets its fastest form, cheap intermediate
- * results are computed again in the backward pass, and frozen weights cost no gradient.
- *
- * Shape legend: N rows (B T flattened), D width, F FFN channels, V vocabulary. All tensors are f32.
+ * results are computed again in the backward pass, and frozen weights cost no gradient. All tensors are f32.
  *
  * @module
  */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { isDeepStrictEqual } from "node:util";
 import { UsageError } from "../util/errors.ts";
 import type { GgufValue } from "./gguf.ts";
 import type { GgufEntry } from "./gguf_write.ts";
@@ -69,16 +70,12 @@ const readMerges = (prepared: PreparedTokenizer) => asObject(prepared.json.model
 /** Checks that the scores give the same merges: llama.cpp merges any two tokens whose join is a token, best score
  * first. */
 function checkScores(metadata: Map<string, GgufEntry>, merges: [string, string][]): void {
-  const values = new Map([...metadata].map(([key, entry]): [string, GgufValue] => {
-    const value = Object.values(entry)[0] as GgufValue;
-    return [key, value];
-  }));
+  const values = new Map([...metadata].map(([key, entry]): [string, GgufValue] => [key, Object.values(entry)[0]]));
   const { tokenizer } = ggufTokenizerDefinition({ path: WHAT, metadata: values });
   const again = asObject(tokenizer.model).merges as [string, string][];
   const results = (pairs: [string, string][]) => pairs.map(([left, right]) => left + right);
   const sorted = (pairs: [string, string][]) => pairs.map((pair) => pair.join(" ")).sort();
-  const same = (a: string[], b: string[]) => a.length === b.length && a.every((text, i) => text === b[i]);
-  if (!same(results(merges), results(again)) || !same(sorted(merges), sorted(again))) {
+  if (!isDeepStrictEqual([results(merges), sorted(merges)], [results(again), sorted(again)])) {
     refuse("has merges that are not those of a SentencePiece vocabulary");
   }
 }

@@ -1,7 +1,5 @@
 /** From numbers per weight or per activation column to one score per unit.
  *
- * Shape legend: H query heads, G key/value groups, R = H / G, K head size, F FFN channels, D width.
- *
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
