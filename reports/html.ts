@@ -14,7 +14,7 @@ import {
   type TableColumn,
   type TableRow,
 } from "./document.ts";
-import { SCRIPT, STYLE } from "./html_assets.ts";
+import { script, style } from "./html_assets.ts";
 import { NEUTRAL } from "./palette.ts";
 
 /** Figures as SVG, by name. */
@@ -149,7 +149,7 @@ function blockMarkup(block: Block, drawings: Drawings): Markup {
 /** The page. Its content security policy allows no request and no script but its own.
  * @param drawings The document's figures, drawn. */
 export async function toHtml({ title, sections }: ReportDocument, drawings: Drawings): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(SCRIPT)));
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(script())));
   const policy = `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${digest.toBase64()}'`;
   const parts = sections.map(({ title, blocks }) =>
     html`<section>
@@ -165,14 +165,14 @@ ${blocks.map((block) => blockMarkup(block, drawings))}
         <meta name="viewport" content="width=device-width, initial-scale=1">
         <meta http-equiv="Content-Security-Policy" content="${policy}">
         <title>${title}</title>
-        <style>${raw(STYLE)}</style>
+        <style>${raw(style())}</style>
       </head>
       <body>
         <main>
     <h1>${title}</h1>
     ${parts}
         </main>
-        <script>${raw(SCRIPT)}</script>
+        <script>${raw(script())}</script>
       </body>
     </html>
   `;
