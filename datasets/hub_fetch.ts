@@ -59,11 +59,7 @@ function explain(repo: string, endpoint: string, error: unknown): Error {
 }
 
 /** Files of the repository at `commit`; with a configuration those of its folder, if there is one. */
-async function repositoryFiles(
-  { repo, config }: HubSource,
-  commit: string,
-  access: Access,
-): Promise<ListFileEntry[]> {
+async function repositoryFiles({ repo, config }: HubSource, commit: string, access: Access): Promise<ListFileEntry[]> {
   const list = (path?: string) =>
     Array.fromAsync(
       listFiles({ ...access, repo: { type: "dataset", name: repo }, revision: commit, path, recursive: true }),

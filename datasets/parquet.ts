@@ -142,11 +142,7 @@ async function withoutDropped<T>(read: () => Promise<T>): Promise<T> {
  * @throws {Error} when it is damaged or needs an unsupported feature. */
 export async function readParquetRows(path: string, maxRows: number = Infinity): Promise<Record<string, unknown>[]> {
   const [{ parquetMetadataAsync, parquetReadObjects }, { compressors }, { deserializeTCompactProtocol: readStruct }] =
-    await Promise.all([
-      import("hyparquet"),
-      import("hyparquet-compressors"),
-      import("hyparquet/src/thrift.js"),
-    ]);
+    await Promise.all([import("hyparquet"), import("hyparquet-compressors"), import("hyparquet/src/thrift.js")]);
   using file = await Deno.open(path);
   const buffer = fileBuffer(file);
   const { byteLength: sizeBytes } = buffer;

@@ -74,11 +74,7 @@ function readShape(members: HfMembers, { defaults = {} }: Family["hf"], heads: n
       `"num_attention_heads" is ${heads}: must be a multiple of "num_key_value_heads" ${kvGroups}`,
     );
   }
-  return {
-    kvGroups,
-    queryHeadsPerGroup: heads / kvGroups,
-    ffnChannels: members.integer("intermediate_size"),
-  };
+  return { kvGroups, queryHeadsPerGroup: heads / kvGroups, ffnChannels: members.integer("intermediate_size") };
 }
 
 /** Reads the configuration of a checkpoint. Missing values are transformers' defaults for the family.
@@ -98,10 +94,7 @@ export function fromHfConfig(json: Record<string, unknown>, path: string): Decod
   const headSize = members.integer("head_dim", defaults.headSize ?? width / heads);
   if (headSize % 2 !== 0) throw new FileFormatError(path, `the head size is ${headSize}: must be even for RoPE`);
   const layers = members.integer("num_hidden_layers", undefined, MAX_LAYERS);
-  const maxPositions = members.integer(
-    "max_position_embeddings",
-    defaults.maxPositions ?? 2048,
-  );
+  const maxPositions = members.integer("max_position_embeddings", defaults.maxPositions ?? 2048);
   members.only("partial_rotary_factor", [1]);
   const key = members.value("rope_parameters") === undefined ? "rope_scaling" : "rope_parameters";
   const base = members.number("rope_theta", defaults.ropeBase ?? 10000);

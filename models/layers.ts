@@ -184,12 +184,7 @@ export interface LayerRun extends ForwardOptions {
 }
 
 /** Hidden states x [N, D] through the layers of a model -> [N, D]; `x` is freed, unless `each` is given. */
-export function runLayers(
-  model: DecoderModel,
-  x: tf.Tensor2D,
-  pass: PassContext,
-  run: LayerRun = {},
-): tf.Tensor2D {
+export function runLayers(model: DecoderModel, x: tf.Tensor2D, pass: PassContext, run: LayerRun = {}): tf.Tensor2D {
   let state = x;
   for (const [l, layer] of run.layers ?? model.layers.entries()) {
     const before = state;

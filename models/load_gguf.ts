@@ -204,11 +204,7 @@ function ggufConfig(file: GgufFile): DecoderConfig {
   }
   const width = members.integer("embedding_length");
   const { kvGroups, queryHeadsPerGroup, headSize } = readHeads(file, members, width);
-  const shape = {
-    kvGroups,
-    queryHeadsPerGroup,
-    ffnChannels: members.integer("feed_forward_length"),
-  };
+  const shape = { kvGroups, queryHeadsPerGroup, ffnChannels: members.integer("feed_forward_length") };
   const layers = members.integer("block_count", undefined, MAX_LAYERS);
   const ropeBase = members.number("rope.freq_base", 10000);
   const ropeScaling = readScaling(file, members, headSize, ropeBase);

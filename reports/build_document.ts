@@ -70,11 +70,7 @@ function blocksOf(section: Section, prefix: string): Block[] {
 
 /** Builds the report of a run. Everything comes from `records` alone.
  * @param title What the run is called. */
-export function buildDocument(
-  records: readonly CellRecord[],
-  title: string,
-  definitions: Definitions,
-): ReportDocument {
+export function buildDocument(records: readonly CellRecord[], title: string, definitions: Definitions): ReportDocument {
   const sections = buildSections(records, definitions);
   const ways = unique(sections.map(protocolTitle)).filter((way) => way !== "");
   return {

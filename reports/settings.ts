@@ -181,12 +181,7 @@ export const SETTINGS: readonly Setting[] = [
     text: trainingWords,
     caption: (subject) => subject.cell.training ? trainingWords(subject) : "",
   },
-  {
-    name: "optimiser",
-    of: "pruned",
-    text: optimiserWords,
-    caption: rateWords,
-  },
+  { name: "optimiser", of: "pruned", text: optimiserWords, caption: rateWords },
   { name: "adapters", of: "pruned", text: adapterWords, caption: adapterWords },
   { name: "loss", of: "pruned", text: lossWords, caption: lossWords },
   { name: "calibration", of: "pruned", text: calibrationWords, caption: calibrationWords },

@@ -153,9 +153,7 @@ function speedWords({ runs, speeds, dense }: Section): string[] {
 
 /** Engines and versions of the harness behind a section's results, where these are several. */
 export function mixedWords(section: Section): string[] {
-  const places = section.runs.flatMap((
-    { environment, laterEnvironments = [] },
-  ) => [environment, ...laterEnvironments]);
+  const places = section.runs.flatMap(({ environment, laterEnvironments = [] }) => [environment, ...laterEnvironments]);
   const engines = unique(places.map(({ engine }) => engine)).filter((own) => own !== section.engine);
   const commits = unique(places.map(({ commit }) => commitWords(commit)));
   return [

@@ -135,8 +135,6 @@ async function prunedModel(
 }
 
 /** What a training read, as records have it. */
-function readFacts(
-  { options, datasets }: TrainingData,
-): Pick<DoneRecord, "trainingData" | "trainingDomains"> {
+function readFacts({ options, datasets }: TrainingData): Pick<DoneRecord, "trainingData" | "trainingDomains"> {
   return options.domains ? { trainingDomains: datasets } : { trainingData: datasets[0] };
 }

@@ -153,10 +153,7 @@ export function flagSource(args: Record<string, unknown>): ConfigSource {
 
 /** `parseArgs` that refuses unknown flags and arguments.
  * @throws {UsageError} on an unknown flag or a positional argument. */
-export function parseStrictly(
-  argv: string[],
-  options: StrictOptions = {},
-): Record<string, unknown> & { _: string[] } {
+export function parseStrictly(argv: string[], options: StrictOptions = {}): Record<string, unknown> & { _: string[] } {
   const { positional = 0, string = [], boolean = [], negatable = [] } = options;
   let seen = 0;
   const args = parseArgs(argv, {

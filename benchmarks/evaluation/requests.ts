@@ -146,9 +146,7 @@ export function rollingWindows(ids: readonly number[], prefix: number, maxTokens
 export const tokenizerBos = ({ addsBos }: Tokenizer): string => `tokenizer default (${addsBos ? "BOS" : "no BOS"})`;
 
 /** What requests have as beginning of sequence, in words for records. */
-export function requestBos(
-  { tokenizer, encoding }: { tokenizer: Tokenizer; encoding: RequestEncoding },
-): string {
+export function requestBos({ tokenizer, encoding }: { tokenizer: Tokenizer; encoding: RequestEncoding }): string {
   if (encoding === "llm-pruner") return "llm-pruner: no BOS, context and continuation encoded apart";
   return tokenizerBos(tokenizer);
 }

@@ -66,9 +66,7 @@ export async function score(
     const parsed = perplexityChoiceSchema.parse(typeof choice === "string" ? { corpus: choice } : choice);
     enter(`perplexity ${parsed.corpus}`);
     const onDocuments = (scored: readonly ScoredDocument[]) => given.onDocuments?.(parsed.corpus, scored);
-    found.perplexity.push(
-      await measurePerplexity(scorerOf(batchTokens?.perplexity[i]), parsed, { data, onDocuments }),
-    );
+    found.perplexity.push(await measurePerplexity(scorerOf(batchTokens?.perplexity[i]), parsed, { data, onDocuments }));
   }
   for (const [i, id] of tasks.entries()) {
     enter(id);

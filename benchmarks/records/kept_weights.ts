@@ -26,12 +26,7 @@ import { type Rebuild, rebuildOf, rebuildTensors } from "../../models/training/r
 import { runPaths } from "./store.ts";
 
 /** Writes tensors as f32 to `weights/NAME.ENDING` in the run's folder, whole or not at all. */
-function store(
-  out: string,
-  named: NamedCell,
-  ending: string,
-  tensors: ReadonlyMap<string, HostTensor>,
-): StoredWeights {
+function store(out: string, named: NamedCell, ending: string, tensors: ReadonlyMap<string, HostTensor>): StoredWeights {
   const folder = runPaths(out).weights;
   Deno.mkdirSync(folder, { recursive: true });
   const file = `${cellName(named)}.${ending}`;

@@ -19,9 +19,7 @@ const JOINED = ["methods", "methodFile", "checkpoints", "sparsity", "seeds", "pe
 
 /** Settings that decide no number; those of the first run stay. Weights and data are compared by hash. */
 const FREE = ["name", "model", "data", "out", "jobs", "device", "throughput", "paper", "keepWeights", "logSamples"]
-  .concat(
-    "layerwise",
-  ) as (keyof RunConfig)[];
+  .concat("layerwise") as (keyof RunConfig)[];
 
 /** A run that is merged. */
 interface Source {

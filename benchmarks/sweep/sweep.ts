@@ -219,11 +219,7 @@ function storeFailure(out: string, record: FailedRecord): boolean {
 }
 
 /** The record of a cell, if it has one. An unreadable one is set aside. */
-function storedRecord(
-  out: string,
-  named: NamedCell,
-  note: (message: string) => void,
-): CellRecord | undefined {
+function storedRecord(out: string, named: NamedCell, note: (message: string) => void): CellRecord | undefined {
   const path = recordPath(out, named);
   try {
     return ifThere(() => readRecord(path), undefined);

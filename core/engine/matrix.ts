@@ -28,11 +28,7 @@ type PackedFormat = keyof typeof FORMATS;
 /** A matrix of 16-bit numbers on the device. */
 export class PackedMatrix {
   /** `bits`: i32 [rows, columns / 2, rounded up], two numbers in each. `shape`: [rows, columns]. */
-  constructor(
-    readonly bits: tf.Tensor2D,
-    readonly format: PackedFormat,
-    readonly shape: [number, number],
-  ) {}
+  constructor(readonly bits: tf.Tensor2D, readonly format: PackedFormat, readonly shape: [number, number]) {}
 
   get sizeBytes(): number {
     return 4 * this.bits.size;

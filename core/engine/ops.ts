@@ -200,12 +200,7 @@ export type Activation = keyof typeof ACTIVATIONS;
 
 /** Gated unit of an FFN (SwiGLU, GeGLU): `activation(gate) * up (* mask)`; gate and up [N, F], mask [F] -> [N, F]. Only
  * the inputs are kept for the gradient. */
-export function gatedUnit(
-  gate: tf.Tensor2D,
-  up: tf.Tensor2D,
-  activation: Activation,
-  mask?: tf.Tensor1D,
-): tf.Tensor2D {
+export function gatedUnit(gate: tf.Tensor2D, up: tf.Tensor2D, activation: Activation, mask?: tf.Tensor1D): tf.Tensor2D {
   const { of, isNative } = ACTIVATIONS[activation];
   const usesNative = isNative && currentEngine().decoderOps;
   const inputs: Inputs = mask ? { gate, up, mask } : { gate, up };

@@ -174,11 +174,6 @@ export function encodeForWindows(tokenizer: Tokenizer, text: string): number[] {
 export const textTokens = ({ windowStart }: Tokenizer, tokens: number): number => tokens - windowStart.length;
 
 /** A window of `tokens` ids whose own text begins at `start` of `ids`. */
-export function cutWindow(
-  tokenizer: Tokenizer,
-  ids: readonly number[],
-  start: number,
-  tokens: number,
-): Int32Array {
+export function cutWindow(tokenizer: Tokenizer, ids: readonly number[], start: number, tokens: number): Int32Array {
   return Int32Array.from([...tokenizer.windowStart, ...ids.slice(start, start + textTokens(tokenizer, tokens))]);
 }

@@ -162,9 +162,7 @@ function template(bos: { token: string; id: number } | null, eos: { token: strin
     type: "TemplateProcessing",
     single: [...special(bos, 0), text("A", 0), ...special(eos, 0)],
     pair: [...special(bos, 0), text("A", 0), ...special(eos, 0), ...special(bos, 1), text("B", 1), ...special(eos, 1)],
-    special_tokens: Object.fromEntries(
-      used.map(({ token, id }) => [token, { id: token, ids: [id], tokens: [token] }]),
-    ),
+    special_tokens: Object.fromEntries(used.map(({ token, id }) => [token, { id: token, ids: [id], tokens: [token] }])),
   };
 }
 

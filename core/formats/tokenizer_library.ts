@@ -159,14 +159,7 @@ const POST_PROCESSORS: StepChecks = {
 };
 
 /** Checks a normalizer, decoder or post-processor; `list` is the key of a Sequence's steps. */
-function checkSteps(
-  step: unknown,
-  kind: string,
-  list: string,
-  known: StepChecks,
-  context: Context,
-  depth = 0,
-): void {
+function checkSteps(step: unknown, kind: string, list: string, known: StepChecks, context: Context, depth = 0): void {
   if (step === null || step === undefined) return;
   if (!isObject(step) || !isText(step.type) || depth > MAX_DEPTH) {
     return context.fail(`the ${kind} is malformed`);

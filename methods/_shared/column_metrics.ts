@@ -21,10 +21,7 @@ export type LayerColumns = Record<ObservedSite, Float64Array>;
 /** Of every layer, the factor of `metric` that comes from each column's weights: mean_i |W_ij| for WIFN, sum_i W_ij^2
  * for the others. */
 export function columnWeights(model: DecoderModel, metric: ColumnMetric): Promise<SiteColumns[]> {
-  return siteWeights(
-    model,
-    (weight) => metric === "WIFN" ? tf.mean(tf.abs(weight), 1) : tf.sum(tf.square(weight), 1),
-  );
+  return siteWeights(model, (weight) => metric === "WIFN" ? tf.mean(tf.abs(weight), 1) : tf.sum(tf.square(weight), 1));
 }
 
 /** What measures how much a column varies; see {@linkcode SiteStatistics}. */

@@ -103,9 +103,6 @@ export function weightSlots(model: DecoderModel, score: (weight: tf.Tensor2D) =>
 export type SiteColumns = Record<ObservedSite, Float32Array>;
 
 /** Per layer, what `reduce` makes of the output and down weights: `[in, out]` -> [in]. */
-export function siteWeights(
-  model: DecoderModel,
-  reduce: (weight: tf.Tensor2D) => tf.Tensor,
-): Promise<SiteColumns[]> {
+export function siteWeights(model: DecoderModel, reduce: (weight: tf.Tensor2D) => tf.Tensor): Promise<SiteColumns[]> {
   return layerWeights(model, WRITING_NAMES, reduce);
 }

@@ -40,9 +40,7 @@ function keepInLayer(scores: LayerScores, widths: LayerShape): LayerPlan {
   return {
     kvGroups,
     queryHeads: kvGroups.flatMap((group) =>
-      ascending(
-        ranked(scores.queryHeads, group * perGroup, (group + 1) * perGroup).slice(0, widths.queryHeadsPerGroup),
-      )
+      ascending(ranked(scores.queryHeads, group * perGroup, (group + 1) * perGroup).slice(0, widths.queryHeadsPerGroup))
     ),
     ffnChannels: ascending(ranked(scores.ffn).slice(0, widths.ffnChannels)),
   };

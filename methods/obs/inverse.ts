@@ -41,9 +41,7 @@ export async function diagonalBlocks(matrix: tf.Tensor2D, size: number): Promise
       const places = tf.range(0, n, 1, "int32");
       return tf.gatherND(matrix, tf.stack([places, places], 1));
     }
-    return tf.stack(
-      Array.from({ length: n / size }, (_, i) => tf.slice(matrix, [i * size, i * size], [size, size])),
-    );
+    return tf.stack(Array.from({ length: n / size }, (_, i) => tf.slice(matrix, [i * size, i * size], [size, size])));
   });
   try {
     return await blocks.data() as Float32Array;

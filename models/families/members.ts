@@ -18,10 +18,7 @@ export interface Members {
 }
 
 /** Access to the members that `value` returns; `fail` throws an error that says what a member must be. */
-export function checkedMembers(
-  value: (key: string) => unknown,
-  fail: (key: string, must: string) => never,
-): Members {
+export function checkedMembers(value: (key: string) => unknown, fail: (key: string, must: string) => never): Members {
   return {
     integer: (key, fallback, max = MAX_INTEGER) => {
       const found = value(key) ?? fallback;

@@ -120,10 +120,7 @@ function chunkLoss(
   const restTerm = tf.mul(rest, tf.log(tf.maximum(ratio, 1e-30)));
   const distillation = tf.add(tf.sum(tf.mul(p, tf.sub(teacher.logProbs, logQ))), tf.sum(restTerm));
   const factor = tf.add(a + b, tf.mul(ratio, -b)) as tf.Tensor2D;
-  const corrections = tf.concat2d(
-    [tf.mul(tf.sub(tf.mul(q, ratio), p), b) as tf.Tensor2D, tf.sub(factor, a)],
-    1,
-  );
+  const corrections = tf.concat2d([tf.mul(tf.sub(tf.mul(q, ratio), p), b) as tf.Tensor2D, tf.sub(factor, a)], 1);
   return { crossEntropy, distillation, gradient: correctedProduct(gradient, { factor, corrections, ids, table }) };
 }
 

@@ -33,9 +33,7 @@ export function publishedRows(id: PaperTableId): PublishedRow[] {
       throw new SyntaxError(`${id}.csv, line ${i + 2}: ${fields.length} fields instead of ${header.length}`);
     }
     const { label = "", method = "", options = "", sparsity, recover = "", source = "", ...measures } = Object
-      .fromEntries(
-        header.map((name, j) => [name, fields[j]!]),
-      );
+      .fromEntries(header.map((name, j) => [name, fields[j]!]));
     const values = Object.entries(measures).map(([name, field]): [string, number | null] => {
       const value = field === "" ? null : Number(field);
       if (Number.isNaN(value)) throw new SyntaxError(`${id}.csv: ${label}, ${name}: "${field}" is not a number`);

@@ -24,16 +24,7 @@ const ALLOWED: Record<string, string[]> = {
 };
 
 /** The rooms of `benchmarks/`: each may import those after it, and itself. */
-const ROOMS = [
-  "commands",
-  "sweep",
-  "cells",
-  "configuration",
-  "records",
-  "pipeline",
-  "evaluation",
-  "timing",
-];
+const ROOMS = ["commands", "sweep", "cells", "configuration", "records", "pipeline", "evaluation", "timing"];
 
 /** Folders that may import TensorFlow.js; tests and tools may import anything. */
 const TENSORFLOW = ["core", "models", "methods", "tests", "tools"];
