@@ -141,9 +141,7 @@ export async function fetchSplit(hub: HubSource, options: FetchOptions): Promise
       `"${hub.repo}" (${split}) is not in the cache "${cache}", and HF_HUB_OFFLINE forbids its download`,
     );
   }
-  if (token !== undefined && !token.startsWith("hf_")) {
-    throw new UsageError("HF_TOKEN must begin with hf_");
-  }
+  if (token !== undefined && !token.startsWith("hf_")) throw new UsageError("HF_TOKEN must begin with hf_");
   const access: Access = { hubUrl: endpoint, ...token === undefined ? {} : { accessToken: token } };
   const repository = repositoryFolder(cache, hub.repo);
   const fetchAll = async (): Promise<HubFiles | undefined> => {

@@ -208,9 +208,7 @@ function appendContent(append: Append, content: SafetensorsContent): void {
   new DataView(bytes.buffer).setBigUint64(0, BigInt(bytes.length - 8), true);
   bytes.set(json, 8);
   append(bytes);
-  for (const [name, shape] of shapes) {
-    appendValues(append, { type: dtype, shape, values: read(name), name });
-  }
+  for (const [name, shape] of shapes) appendValues(append, { type: dtype, shape, values: read(name), name });
 }
 
 /** Writes a safetensors file, whole or not at all.

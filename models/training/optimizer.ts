@@ -167,9 +167,7 @@ export function writeVariable(variable: tf.Variable, data: Float32Array): void {
 /** Norm of all gradients together, in f64. */
 export function globalNorm(gradients: Float32Array[]): number {
   let sum = 0;
-  for (const gradient of gradients) {
-    for (const value of gradient) sum += value * value;
-  }
+  for (const gradient of gradients) for (const value of gradient) sum += value * value;
   return Math.sqrt(sum);
 }
 

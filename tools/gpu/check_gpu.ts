@@ -4,7 +4,6 @@
  * @module
  */
 import { join, resolve } from "node:path";
-import { listCudaDevices } from "../../core/engine/cuda.ts";
 import { ENGINE_NAMES, type EngineName } from "../../core/schema/schema.ts";
 import { at } from "../../core/util/indexing.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
@@ -181,14 +180,6 @@ async function againstCpu(check: Check, signal: AbortSignal): Promise<Finding[]>
   });
 }
 
-function gpuCount(): number {
-  try {
-    return listCudaDevices().length;
-  } catch {
-    return 0;
-  }
-}
-
 const STEPS: Step[] = [
   measure("device", 60, "device, limits, exact arithmetic"),
   tests("transfers of scoring against their budget", ["backend/traffic"]),
@@ -221,7 +212,9 @@ const STEPS: Step[] = [
     name: "two GPUs, one cell each",
     limitS: 120,
     skip: ({ engine }) =>
-      engine.name !== "tensorflow" ? "cells are given to GPUs on CUDA only" : gpuCount() < 2 && `${gpuCount()} found`,
+      engine.name !== "tensorflow"
+        ? "cells are given to GPUs on CUDA only"
+        : (engine.gpus?.length ?? 0) < 2 && `${engine.gpus?.length ?? 0} found`,
     run: async (check, signal) => {
       const out = join(check.folder, "two");
       await deno([...runArgs("tensorflow", out, { ...check, smallest: true }).slice(0, -1), "2"], signal);
@@ -284,14 +277,10 @@ function markdown({ engine, onGpu }: Check, outcomes: Outcome[]): string {
   ].join("\n");
 }
 
-async function chooseEngine(asked: string | undefined): Promise<ProbedEngine> {
-  if (asked !== undefined) return await probeEngine(choiceOf("engine", asked, ENGINE_NAMES));
-  try {
-    return await probeEngine("tensorflow", { device: "cuda" });
-  } catch {
-    return await probeEngine("webgpu");
-  }
-}
+const chooseEngine = (asked: string | undefined): Promise<ProbedEngine> =>
+  asked === undefined
+    ? probeEngine("tensorflow", { device: "cuda" }).catch(() => probeEngine("webgpu"))
+    : probeEngine(choiceOf("engine", asked, ENGINE_NAMES));
 
 async function main(
   { engine: asked, size, out = "check-gpu" }: ToolArgs<typeof FLAGS[number], never>,
@@ -312,10 +301,8 @@ async function main(
       console.error(`  ${outcome.state}, ${outcome.seconds} s${outcome.reason ? `: ${outcome.reason}` : ""}`);
       // After every step, for a check that is itself stopped.
       Deno.writeTextFileSync(join(out, "check-gpu.md"), markdown(check, outcomes));
-      Deno.writeTextFileSync(
-        join(out, "check-gpu.json"),
-        JSON.stringify({ engine, onGpu, smallest, outcomes }, null, 2),
-      );
+      const found = { engine, onGpu, smallest, outcomes };
+      Deno.writeTextFileSync(join(out, "check-gpu.json"), JSON.stringify(found, null, 2));
     }
   } finally {
     await Deno.remove(check.folder, { recursive: true });

@@ -4,7 +4,7 @@
  * @module
  */
 import * as tf from "@tensorflow/tfjs";
-import { type Engine, keepsFactors, startEngine } from "../../core/engine/engine.ts";
+import { type Engine, keepsFactors, measureRate, startEngine } from "../../core/engine/engine.ts";
 import { isOutOfMemory } from "../../core/schema/failure.ts";
 import { trainingSchema } from "../../core/schema/schema.ts";
 import { at, lookUp } from "../../core/util/indexing.ts";
@@ -36,7 +36,11 @@ const shape = (count: number, [kvGroups, queryHeadsPerGroup, ffnChannels]: [numb
 /** Shapes of random models: SmolLM2-135M, TinyLlama-1.1B (both from their config.json), LLaMA-7B. */
 export const SHAPES: Record<string, DecoderConfig> = {
   "135M": toyConfig({
-    ...{ vocabSize: 49152, width: 576, headSize: 64, maxPositions: 2048, layers: shape(30, [3, 3, 1536]) },
+    vocabSize: 49152,
+    width: 576,
+    headSize: 64,
+    maxPositions: 2048,
+    layers: shape(30, [3, 3, 1536]),
   }),
   "1.1B": toyConfig({
     ...{ vocabSize: 32000, width: 2048, headSize: 64, tiedHead: false, maxPositions: 2048 },
@@ -64,27 +68,8 @@ function randomSource(config: DecoderConfig): WeightSource {
 }
 
 /** Largest matrix of a layer: those of the vocabulary are split. */
-function largestMatrix(config: DecoderConfig): number {
-  const sizes = [...expectedTensors(config)].filter(([name]) => name.includes("layers")).map(([, dims]) =>
-    sizeOf(dims)
-  );
-  return 4 * Math.max(...sizes);
-}
-
-/** Operations per second of the best of several products of two [n, n]. */
-async function productRate(n: number): Promise<number> {
-  const matrix = tf.randomNormal([n, n]) as tf.Tensor2D;
-  let best = Infinity;
-  for (let i = 0; i < 4; i++) {
-    const start = performance.now();
-    const corner = tf.tidy(() => tf.slice(tf.matMul(matrix, matrix), [0, 0], [1, 1]));
-    await corner.data();
-    corner.dispose();
-    if (i > 0) best = Math.min(best, performance.now() - start);
-  }
-  matrix.dispose();
-  return 2 * n ** 3 / (best / 1000);
-}
+const largestMatrix = (config: DecoderConfig): number =>
+  4 * Math.max(...[...expectedTensors(config)].map(([name, dims]) => name.includes("layers") ? sizeOf(dims) : 0));
 
 async function device(engine: Engine): Promise<Finding[]> {
   const { source } = await openModel("tiny");
@@ -144,16 +129,13 @@ async function speed(engine: Engine, name: string, smallest: boolean): Promise<F
   const { config } = source;
   const [tokens, decodeTokens, repeats] = smallest ? [32, 4, 1] : [512, 32, 3];
   const length = Math.min(tokens, config.maxPositions);
-  const rate = await productRate(smallest ? 256 : 4096);
+  const rate = await measureRate(smallest ? 256 : 4096);
   const model = await uploadModel(source);
   source.close();
   const rng = createRng(0, "check-gpu tokens");
   const window = Int32Array.from({ length }, () => rng.integer(config.vocabSize));
   const parameters = totalParameters(config);
-  const findings: Finding[] = [{
-    what: `product of two [${smallest ? 256 : 4096}]²`,
-    value: `${(rate / 1e12).toFixed(3)} TFLOP/s`,
-  }];
+  const findings: Finding[] = [{ what: "one large product", value: `${(rate / 1e12).toFixed(3)} TFLOP/s` }];
   const add = (what: string, ms: number, count: number, flopsPerToken = 0) => {
     const share = flopsPerToken > 0
       ? `, ${(100 * flopsPerToken * count * 1000 / ms / rate).toFixed(1)} % of the product`
@@ -193,11 +175,7 @@ async function speed(engine: Engine, name: string, smallest: boolean): Promise<F
 if (import.meta.main) {
   const [name, what = "", size] = Deno.args;
   const engine = await startEngine(name as Engine["name"]);
-  const findings = what === "device"
-    ? await device(engine)
-    : what === "memory"
-    ? await memory(engine)
-    : await speed(engine, what, size === "smallest");
-  console.log(JSON.stringify(findings));
+  const parts: Record<string, typeof device> = { device, memory };
+  console.log(JSON.stringify(await (parts[what]?.(engine) ?? speed(engine, what, size === "smallest"))));
   Deno.exit(0);
 }
