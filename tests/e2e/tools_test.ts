@@ -1,10 +1,10 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { sourceFiles } from "../../tools/checks/source_files.ts";
 import { ROOT } from "../../core/util/user_folder.ts";
 
-const TOOLS = ["setup", "bench", "checks", "pack", "gpu"].flatMap((room) =>
-  [...Deno.readDirSync(join(ROOT, "tools", room))].map(({ name }) => `tools/${room}/${name}`)
-).filter((path) => Deno.readTextFileSync(join(ROOT, path)).includes("import.meta.main"))
+const TOOLS = ["setup", "bench", "checks", "pack", "gpu"].flatMap((room) => sourceFiles(`tools/${room}`))
+  .filter((path) => Deno.readTextFileSync(join(ROOT, path)).includes("import.meta.main"))
   // A process of check:gpu.
   .filter((path) => path !== "tools/gpu/measure.ts");
 
