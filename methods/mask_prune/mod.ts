@@ -5,7 +5,7 @@
  *     min over masks m, theta, widths s   max over y, z >= 0   of
  *         Loss(m, theta) + sum_l,t y[l,t] bottom_s(m[l,t]) + z (R(s) - B)
  *
- * m[l,t]: f32 [F], [H] or [G]; s[t] units go in every layer; theta: what the run's `recover` trains; R(s): the
+ * Shapes: m[l,t] f32 [F], [H] or [G]. s[t] units go in every layer; theta: what the run's `recover` trains; R(s): the
  * fraction of the parameters that stays; B: the budget, which may fall along a ramp. One step of `fit()`:
  *
  *   1. close the s units of lowest rank in every layer; the others are open
