@@ -146,7 +146,7 @@ async function compare(sides: Side[], steps: number, tolerance: number): Promise
     console.log(`${name}: resident ${first} after ${UNTIMED + 1} steps, ${last} at the end, peak ${peak}`);
     if (j === 0) continue;
     console.log(
-      `same losses in all ${UNTIMED + steps} steps; ratio ${ratios(at(times, j), at(times, 0))} over ${name}`,
+      `losses agree; ratio ${ratios(at(times, j), at(times, 0))} over ${name}`,
     );
   }
 }
