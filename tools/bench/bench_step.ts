@@ -132,10 +132,10 @@ interface Side extends TurnSide<Outcome> {
 }
 
 /** Runs the sides in turns, the first of which is ours, and prints times, memory and ratios.
- * @throws {Error} when their losses differ by more than a fraction of `tolerance`. */
-async function compare(sides: Side[], steps: number, tolerance: number): Promise<void> {
+ * @throws {Error} when their losses differ by more than a fraction of `tolerance` in the first `compared` steps. */
+async function compare(sides: Side[], steps: number, tolerance: number, compared: number): Promise<void> {
   const values = ({ crossEntropy, distillation }: Outcome) => [crossEntropy, distillation];
-  const outcomes = await inTurns(sides, { untimed: UNTIMED, timed: steps, tolerance, values });
+  const outcomes = await inTurns(sides, { untimed: UNTIMED, timed: steps, tolerance, values, compared });
   const { crossEntropy, distillation } = at(outcomes, 0).at(-1)!;
   console.log(`last step: cross entropy ${crossEntropy.toFixed(4)}, divergence ${distillation.toFixed(4)}`);
   const times = outcomes.map((of) => of.map(({ ms }) => ms));
@@ -146,7 +146,7 @@ async function compare(sides: Side[], steps: number, tolerance: number): Promise
     console.log(`${name}: resident ${first} after ${UNTIMED + 1} steps, ${last} at the end, peak ${peak}`);
     if (j === 0) continue;
     console.log(
-      `losses agree; ratio ${ratios(at(times, j), at(times, 0))} over ${name}`,
+      `same losses in ${compared} steps; ratio ${ratios(at(times, j), at(times, 0))} over ${name}`,
     );
   }
 }
@@ -204,7 +204,8 @@ async function main(flags: ToolArgs<typeof FLAGS[number], never>): Promise<void>
     source.close();
     const work = `${batch} x ${tokens} random tokens, rank ${rank}, ${threads} threads`;
     console.log(`${path}, ${work}, ${arithmetic}, in turns`);
-    await compare(sides, steps, tolerance);
+    // Rounded sides drift apart as they train.
+    await compare(sides, steps, tolerance, arithmetic === "fast" || dtype !== "float32" ? 1 : UNTIMED + steps);
   } finally {
     await peer?.close();
     await Deno.remove(folder, { recursive: true });

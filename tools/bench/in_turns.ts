@@ -35,15 +35,16 @@ export interface Side<Outcome> {
 }
 
 /** Outcomes of `timed` turns by side, after `untimed` ones: the first touch memory for the first time.
- * @throws {Error} when `values` of a side differ from the first side's by more than a fraction of `tolerance`; of rounded
- * sides in the first turn alone, since trained models drift apart. */
+ * @throws {Error} when `values` of a side differ from the first side's by more than a fraction of `tolerance`, in the
+ * first `compared` turns. */
 export async function inTurns<Outcome>(
   sides: readonly Side<Outcome>[],
-  { untimed, timed, tolerance, values }: {
+  { untimed, timed, tolerance, values, compared = Infinity }: {
     untimed: number;
     timed: number;
     tolerance: number;
     values: (outcome: Outcome) => number[];
+    compared?: number;
   },
 ): Promise<Outcome[][]> {
   const outcomes = sides.map((): Outcome[] => []);
@@ -54,9 +55,8 @@ export async function inTurns<Outcome>(
       now.push(await side.turn(i));
     }
     const own = at(now, 0);
-    const isCompared = i === 0 || tolerance < 0.1;
     for (const [j, other] of now.entries()) {
-      const agrees = !isCompared || values(own).every((a, k) => {
+      const agrees = i >= compared || values(own).every((a, k) => {
         const b = at(values(other), k);
         return Math.abs(a - b) <= tolerance * Math.max(1, Math.abs(a), Math.abs(b));
       });
