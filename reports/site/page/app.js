@@ -30,9 +30,8 @@ function setFilter(name, value, isOn) {
 }
 
 function drawFilters(shown) {
-  const boxes = FILTERS.map((name) => {
+  const boxes = [...openValues()].map(([name, values]) => {
     const chosen = state.filters[name] ?? [];
-    const values = openValues(name);
     if (values.length < 2 && chosen.length === 0) return null;
     const boxes = values.map((value) =>
       el(
@@ -144,13 +143,16 @@ function drawPins() {
 
 function draw() {
   const shown = shownRows();
+  // Read before anything is written: the browser would lay the page out twice.
+  const width = document.getElementById("chart").clientWidth;
+  const below = innerHeight - document.getElementById("table").getBoundingClientRect().top;
   const axes = chosenAxes(shown);
   drawFilters(shown);
   drawAxes(axes);
   drawChartNote(shown, axes);
   drawPins();
-  drawTable(shown, { change, pin });
-  drawChart(shown, axes, pin);
+  drawTable(shown, { below, change, pin });
+  drawChart(shown, axes, { width, pin });
 }
 
 function start() {

@@ -32,7 +32,7 @@ const shown = (axis, row, value) => {
 function pointsOf(row, x, y, shape) {
   const [px, py] = [x.point(row), y.point(row)];
   if (px === undefined || py === undefined) return [];
-  const base = { row: rows.indexOf(row), colour: row.filters[state.colour] ?? row.label, shape: row.filters[shape] };
+  const base = { row: row.index, colour: row.filters[state.colour] ?? row.label, shape: row.filters[shape] };
   if (state.colour === "method") base.colour = row.label;
   const seeds = state.points === "seeds" && y.column ? row.bySeed.get(y.column.key) : undefined;
   if (seeds) return [...seeds].map(([seed, value]) => ({ ...base, seed, x: px.value, y: y.scale * value }));
@@ -81,7 +81,8 @@ function domainOf(points, isLog) {
 function specOf(points, x, y, width) {
   const ink = colours();
   const others = publishedPoints(x, y);
-  const scaled = points.filter(({ row }) => !leftOut(points).includes(row));
+  const without = new Set(leftOut(points));
+  const scaled = points.filter(({ row }) => !without.has(row));
   const isLog = { x: state.logX === "yes", y: state.logY === "" ? y.kind === "perplexity" : state.logY === "yes" };
   const ends = (axis) => [
     ...scaled.map((p) => ({ low: p[`${axis}Low`] ?? p[axis], high: p[`${axis}High`] ?? p[axis] })),
@@ -118,7 +119,7 @@ function specOf(points, x, y, width) {
     scale: { domain: kinds, range: kinds.map((_, i) => SHAPES[i % SHAPES.length]) },
     legend: kinds.length > 1 ? { title: null, symbolFillColor: ink.muted, symbolStrokeColor: ink.muted } : null,
   };
-  const rule = (encoding) => ({ data: { values: points }, mark: { type: "rule", opacity: 0.6, clip: true }, encoding });
+  const rule = (encoding) => ({ mark: { type: "rule", opacity: 0.6, clip: true }, encoding });
   const positive = (list) => list.filter((p) => (!isLog.x || p.x > 0) && (!isLog.y || p.y > 0));
   const pinned = points.filter(({ row }) => state.pins.includes(rows[row].id));
   const layers = [
@@ -143,7 +144,6 @@ function specOf(points, x, y, width) {
       ? [rule({ y: cy, x: { ...cx, field: "xLow" }, x2: { field: "xHigh" }, color })]
       : [],
     {
-      data: { values: positive(points) },
       mark: { type: "point", filled: true, opacity: 0.95, size: 75, clip: true, cursor: "pointer" },
       encoding: { x: cx, y: cy, color, shape, tooltip: TOOLTIP },
     },
@@ -164,6 +164,7 @@ function specOf(points, x, y, width) {
     width: width - 26,
     height: narrow ? 460 : 440,
     autosize: { type: "fit", contains: "padding" },
+    data: { values: positive(points) },
     layer: layers,
     config: {
       font: "system-ui, sans-serif",
@@ -219,9 +220,8 @@ let view;
 let wanted = 0;
 
 /** Draws the chart of `list`. `pin` is told the id of a row whose point was clicked. */
-export async function drawChart(list, { x, y }, pin) {
+export async function drawChart(list, { x, y }, { width, pin }) {
   const turn = ++wanted;
-  const place = document.getElementById("chart");
   const shape =
     ["run", "recovery", "level"].find((name) =>
       name !== state.colour && unique(list.map(({ filters }) => filters[name])).length > 1
@@ -234,11 +234,10 @@ export async function drawChart(list, { x, y }, pin) {
     fill("chart", el("p", { class: "empty" }, "No cell has both numbers: choose other axes or filters."));
     return;
   }
-  const { spec } = vegaLite.compile(specOf(points, x, y, place.clientWidth));
+  const { spec } = vegaLite.compile(specOf(points, x, y, width));
   const next = new vega.View(vega.parse(spec, null, { ast: true }), {
     renderer: "canvas",
     expr: expressionInterpreter,
-    hover: true,
   });
   next.tooltip((_handler, event, item, value) => value ? showTooltip(event, lines(item.datum, x, y)) : hideTooltip());
   next.addEventListener("click", (_event, item) => item?.datum?.row !== undefined && pin(rows[item.datum.row].id));

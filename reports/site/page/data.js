@@ -90,6 +90,8 @@ const axes = new Map([
   ...columns.flatMap(columnAxes),
 ].map((axis) => [axis.id, axis]));
 
+rows.forEach((row, i) => row.index = i);
+
 /** Axes that some of `shown` have numbers for. */
 const axesOf = (shown) => [...axes.values()].filter((axis) => shown.some((row) => axis.point(row) !== undefined));
 
@@ -100,12 +102,14 @@ const columnsOf = (shown) =>
 /** Names by which rows are filtered, in their order. */
 const FILTERS = Object.keys(rows[0]?.filters ?? {});
 
-/** Values of a filter among all rows: levels by size, other values by how they first occur. */
-const valuesOf = (name) => {
+const size = (text) => text === "dense" ? -1 : Number.parseFloat(text.replaceAll(",", ""));
+
+/** Values by filter among all rows: levels by size, other values by how they first occur. */
+const values = new Map(FILTERS.map((name) => {
   const all = unique(rows.map(({ filters }) => filters[name]));
-  const size = (text) => text === "dense" ? -1 : Number.parseFloat(text.replaceAll(",", ""));
-  return name === "level" || name === "tokens" ? all.sort((a, b) => size(a) - size(b)) : all;
-};
+  return [name, name === "level" || name === "tokens" ? all.sort((a, b) => size(a) - size(b)) : all];
+}));
+const valuesOf = (name) => values.get(name);
 
 /** The front of points, for axes that both have a direction of merit. */
 const frontOf = (points, x, y) => {

@@ -3,7 +3,6 @@
  * @module
  */
 import { axesOf, FILTERS, rows, sections, valuesOf } from "./data.js";
-import { unique } from "../../format.ts";
 
 /** The choices: lists of values by filter, and texts of the rest. */
 const state = { filters: {}, pins: [] };
@@ -48,15 +47,15 @@ function writeAddress() {
   history.replaceState(null, "", `#${parts}`);
 }
 
-/** Whether a row passes every filter but the one named `except`. */
-const passes = ({ filters }, except) =>
-  Object.entries(state.filters).every(([name, values]) => name === except || values.includes(filters[name]));
+/** Names of the filters that a row does not pass. */
+const failed = ({ filters }) =>
+  Object.entries(state.filters).flatMap(([name, values]) => values.includes(filters[name]) ? [] : [name]);
 
 /** Rows that pass every filter. The dense model passes all but those of model, engine, arithmetic, machine and run. */
 const OF_ALL = ["model", "engine", "arithmetic", "machine", "run"];
 const shownRows = () =>
   rows.filter((row) =>
-    passes(row) || row.methodId === null && !state.filters.method?.length &&
+    failed(row).length === 0 || row.methodId === null && !state.filters.method?.length &&
       OF_ALL.every((name) => !state.filters[name] || state.filters[name].includes(row.filters[name]))
   );
 
@@ -69,10 +68,15 @@ function chosenAxes(shown) {
   return { known, x: find(state.x, known.find(({ id }) => id === "asked")), y: find(state.y, perplexity ?? quality) };
 }
 
-/** Values of a filter that rows passing the other filters have. */
-const openValues = (name) => {
-  const open = new Set(rows.filter((row) => passes(row, name)).map(({ filters }) => filters[name]));
-  return unique(valuesOf(name)).filter((value) => open.has(value) || state.filters[name]?.includes(value));
-};
+/** Values by filter that rows passing the other filters have. */
+function openValues() {
+  const open = new Map(FILTERS.map((name) => [name, new Set(state.filters[name])]));
+  for (const row of rows) {
+    const without = failed(row);
+    if (without.length > 1) continue;
+    for (const name of without.length === 0 ? FILTERS : without) open.get(name).add(row.filters[name]);
+  }
+  return new Map(FILTERS.map((name) => [name, valuesOf(name).filter((value) => open.get(name).has(value))]));
+}
 
 export { chosenAxes, openValues, readAddress, shownRows, state, writeAddress };

@@ -10,6 +10,9 @@ import { choice, el, fill, swatch } from "./dom.js";
 import { nameOf } from "./chart.js";
 import { state } from "./state.js";
 
+/** Rows that are drawn at once besides those in sight; others follow in parts of as many. */
+const AT_ONCE = 40;
+
 /** Rows as a choice, in groups of one run. */
 const rowChoices = (list) => list.map((row) => [row.id, nameOf(row), row.filters.run]);
 
@@ -120,8 +123,12 @@ const testLines = (column, result) => [
   ),
 ];
 
-/** Draws the table of `list`. `change` writes choices and draws again; `pin` is told the id of a row. */
-export function drawTable(list, { change, pin }) {
+/** Least height of a line, pixels. */
+const LINE = 30;
+
+/** Draws the table of `list`, of which so many pixels are in sight. `change` writes choices and draws again; `pin` is
+ * told the id of a row. */
+export function drawTable(list, { below, change, pin }) {
   const baseline = rows.find(({ id }) => id === state.baseline);
   const all = tableColumns(list);
   fill(
@@ -156,6 +163,7 @@ export function drawTable(list, { change, pin }) {
     );
   };
   const cells = new Map();
+  const tests = new Map();
   const line = (row) => {
     const name = el(
       "button",
@@ -177,7 +185,11 @@ export function drawTable(list, { change, pin }) {
         one.text(row),
         one.small?.(row) ? el("span", { class: "spread" }, one.small(row)) : null,
       );
-      if (one.column) cells.set(`${one.column.id} ${row.id}`, cell);
+      if (one.column) {
+        const key = `${one.column.id} ${row.id}`;
+        cells.set(key, cell);
+        if (tests.has(key)) cell.append(...testLines(one.column, tests.get(key)));
+      }
       return cell;
     });
     return el(
@@ -192,30 +204,45 @@ export function drawTable(list, { change, pin }) {
     );
   };
   const groups = [...Map.groupBy(sorted(list, all), ({ filters }) => state.group === "" ? "" : filters[state.group])];
-  const bodies = groups.map(([name, own]) =>
-    el(
-      "tbody",
-      {},
-      name === "" ? null : el(
-        "tr",
-        { class: "group" },
-        el("th", { scope: "rowgroup", class: "text", colspan: String(all.length + 1) }, `${state.group}: ${name}`),
-      ),
-      own.map(line),
-    )
-  );
+  const lines = groups.flatMap(([name, own]) => {
+    const title = el("th", { scope: "rowgroup", class: "text", colspan: String(all.length + 1) });
+    title.append(`${state.group}: ${name}`);
+    const body = el("tbody", {}, name === "" ? null : el("tr", { class: "group" }, title));
+    return own.map((row) => [body, row]);
+  });
   const method = { id: "label", title: "method", detail: "", numeric: false };
-  fill(
-    "table",
-    list.length === 0
-      ? el("p", { class: "empty" }, "No cell passes these filters.")
-      : el("table", {}, el("thead", {}, el("tr", {}, heading(method), all.map(heading))), bodies),
-  );
+  const table = el("table", {}, el("thead", {}, el("tr", {}, heading(method), all.map(heading))));
+  drawLines(lines.length, Math.max(0, below) / LINE + AT_ONCE, (i) => {
+    const [body, row] = lines[i];
+    body.append(line(row));
+    if (!body.isConnected) table.append(body);
+  });
+  fill("table", list.length === 0 ? el("p", { class: "empty" }, "No cell passes these filters.") : table);
   drawNotes(list, baseline);
-  compareWith(baseline, list, cells);
+  compareWith(baseline, list, { cells, tests });
 }
 
-function compareWith(baseline, list, cells) {
+/** What is left of the table to draw. */
+let rest = () => {};
+
+/** Calls `add` for the first lines now and for the others soon: laying out hundreds of lines takes a while. */
+function drawLines(count, first, add) {
+  let next = 0;
+  const draw = (upTo) => {
+    while (next < Math.min(count, upTo)) add(next++);
+  };
+  const own = rest = () => draw(count);
+  const later = () => {
+    if (rest !== own || next === count) return;
+    draw(next + AT_ONCE);
+    setTimeout(later, 30);
+  };
+  draw(first);
+  setTimeout(later, 100);
+}
+addEventListener("beforeprint", () => rest());
+
+function compareWith(baseline, list, { cells, tests }) {
   stopComparing();
   if (!baseline) return;
   const tested = columnsOf(list).filter(({ kind, key }) => kind !== "throughput" && baseline.paired.has(key));
@@ -223,7 +250,11 @@ function compareWith(baseline, list, cells) {
   let left = tested.length;
   progress.textContent = left > 0 ? "Testing …" : "The baseline has no numbers that tests could pair.";
   compareAll(list, baseline, tested, (column, results) => {
-    for (const [row, result] of results) cells.get(`${column.id} ${row.id}`)?.append(...testLines(column, result));
+    for (const [row, result] of results) {
+      const key = `${column.id} ${row.id}`;
+      tests.set(key, result);
+      cells.get(key)?.append(...testLines(column, result));
+    }
     left--;
     progress.textContent = left === 0 ? "" : `Testing, ${left} columns left …`;
   });
