@@ -14,10 +14,10 @@ import { readFlat } from "../core/engine/ops.ts";
 import { at } from "../core/util/indexing.ts";
 import { UsageError } from "../core/util/errors.ts";
 import type { DecoderConfig } from "../models/config.ts";
-import { layerParameters } from "../models/count.ts";
 import { createPass, disposePass, embed, runLayers, type TokenBatch } from "../models/layers.ts";
 import type { DecoderModel } from "../models/device.ts";
 import { densePlan, planWithoutLayers } from "../models/plan.ts";
+import { costOf } from "../models/resource.ts";
 import type { BudgetTarget } from "../models/target.ts";
 import { calibrationBatches } from "./_shared/calibration.ts";
 import { rememberLayers } from "./_shared/stored.ts";
@@ -51,11 +51,12 @@ export const blockInfluence: Method<typeof options> = defineMethod({
 /** The first layers of `ranked` whose removal meets the budget.
  * @throws {UsageError} when no layer would stay. */
 function layersToRemove(config: DecoderConfig, target: BudgetTarget, ranked: Iterable<number>): number[] {
-  let parameters = config.layers.reduce((sum, shape) => sum + layerParameters(config, shape), 0);
+  const { resource, budget } = target;
+  let left = costOf(resource, config);
   const removed: number[] = [];
   for (const l of ranked) {
-    if (parameters <= target.budgetParameters) break;
-    parameters -= layerParameters(config, at(config.layers, l));
+    if (left <= budget) break;
+    left -= resource.ofLayer(config, at(config.layers, l));
     removed.push(l);
   }
   if (removed.length === config.layers.length) {

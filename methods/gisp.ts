@@ -28,6 +28,7 @@ import type { DecoderConfig } from "../models/config.ts";
 import { type DecoderModel, disposeModel } from "../models/device.ts";
 import { densePlan } from "../models/plan.ts";
 import { pruneModel } from "../models/surgery.ts";
+import { PARAMETERS } from "../models/resource.ts";
 import { largestSparsity } from "../models/target.ts";
 import { layerPlan, type LayerShape, layerShape, unitCount, UNITS, widthOf } from "../models/units.ts";
 import { defineMethod, type Method, type MethodContext } from "./define.ts";
@@ -69,10 +70,11 @@ const DEPTH = 0.7;
 function removalPlaces(context: MethodContext<Options>): Promise<LayerScores[]> {
   const { model, target, options: { uniform, steps }, report, signal } = context;
   const { config } = model;
-  const key = `gisp, ${steps} steps, ${uniform ? "uniform" : "global"}, ${target.units.join(", ")}`;
+  const counted = target.resource === PARAMETERS ? "" : `, ${target.resource.name}`;
+  const key = `gisp, ${steps} steps, ${uniform ? "uniform" : "global"}, ${target.units.join(", ")}${counted}`;
   return rememberLayers(context as MethodContext<unknown>, key, async () => {
     const places = config.layers.map((shape) => scoresFrom((type) => new Float64Array(unitCount(shape, type))));
-    const depth = Math.min(DEPTH, 0.95 * largestSparsity(config, target.units, 1));
+    const depth = Math.min(DEPTH, 0.95 * largestSparsity(config, { ...target, ffnMultiple: 1 }));
     let plan = densePlan(config);
     for (let step = 1; step <= steps; step++) {
       await giveWay(signal);
@@ -138,8 +140,8 @@ function widthsAfter(
   const ranked = scores.map((layer, l) =>
     isEnd(l) ? scoresFrom((type) => layer[UNITS[type].mask].map(() => Infinity)) : layer
   );
-  const budgetParameters = Math.floor((1 - part) * target.prunableParameters);
-  return globalWidths(left, ranked, { ...target, budgetParameters, ffnMultiple: 1 }, { pool: "all" });
+  const budget = (1 - part) * target.whole;
+  return globalWidths(left, ranked, { ...target, budget, ffnMultiple: 1 }, { pool: "all" });
 }
 
 const scoresFrom = (values: (type: UnitType) => Float64Array): LayerScores => ({

@@ -105,7 +105,7 @@ async function fit(
       const slopes = throughSigmoid(at(result.maskGradients, own.layer)[own.axis.type]!, own.scores);
       own.scores = stepValues(own.scores, slopes, own.moments, { rule: RULE, rate: options.gateRate, step });
     }
-    noteStep(run, result, { budget: target.budgetParameters / target.prunableParameters });
+    noteStep(run, result, { budget: target.budget / target.whole });
     await keepSnapshot(run, () => ({ values: null, arrays: arraysOf(all) }));
   }
   return { plan: project(config, target, all, options.uniform) };

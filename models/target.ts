@@ -1,4 +1,4 @@
-/** The budget of one cell: the parameters that may stay, and the uniform widths that meet it.
+/** The budget of one cell: what may stay of the layers, and the uniform widths that meet it.
  *
  * @module
  */
@@ -6,19 +6,21 @@ import { at } from "../core/util/indexing.ts";
 import { UsageError } from "../core/util/errors.ts";
 import { type DecoderConfig, isLayerwiseUniform } from "./config.ts";
 import type { LayerShape } from "./units.ts";
-import { keptParameters, layerParameters } from "./count.ts";
+import { costOf, PARAMETERS, type Resource } from "./resource.ts";
 import { UNIT_TYPES, type UnitType } from "../core/schema/schema.ts";
 
 /** The budget that every method of a comparison must meet, from the sparsity level; see `resolveTarget`. */
 export interface BudgetTarget {
-  /** Asked fraction of the prunable parameters to remove, in [0, 1). */
+  /** Asked fraction of `whole` to remove, in [0, 1). */
   sparsity: number;
   /** Unit types that may be touched. */
   units: readonly UnitType[];
-  /** Parameters of the decoder's linear maps in the dense model (attention and FFN matrices, all layers). */
-  prunableParameters: number;
-  /** Most prunable parameters that may remain: floor((1 - sparsity) * prunableParameters). */
-  budgetParameters: number;
+  /** What is counted. */
+  resource: Resource;
+  /** Cost of the dense model's layers; of its linear maps where parameters are counted. */
+  whole: number;
+  /** Most that may remain: (1 - sparsity) * whole, rounded down where whole numbers are counted. */
+  budget: number;
   /** FFN widths are multiples of this. */
   ffnMultiple: number;
   /** The layer-wise uniform widths that meet the budget: attention units removed at the asked ratio (rounded down),
@@ -55,40 +57,57 @@ export function attentionAtRatio(dense: LayerShape, units: readonly UnitType[], 
   return { ...dense, kvGroups: groups, queryHeadsPerGroup: perGroup };
 }
 
-/** Widths of one layer with at most `budget` weights; null when none exist. */
+/** How the widths of a cell are chosen. */
+type WidthRules = Pick<BudgetTarget, "sparsity" | "units" | "ffnMultiple" | "resource">;
+
+/** Largest FFN width that `fits`, a multiple of `multiple` or the dense one; 0 where none does. */
+function largestFfn(dense: number, multiple: number, fits: (channels: number) => boolean): number {
+  if (fits(dense)) return dense;
+  let [low, high] = [0, Math.ceil(dense / multiple)];
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (fits(middle * multiple)) low = middle;
+    else high = middle;
+  }
+  return low * multiple;
+}
+
+/** Widths of one layer that cost at most `budget`; null when none exist. */
 function uniformShape(
   config: DecoderConfig,
   budget: number,
-  { sparsity, units, ffnMultiple }: { sparsity: number; units: readonly UnitType[]; ffnMultiple: number },
+  { sparsity, units, ffnMultiple, resource }: WidthRules,
 ): LayerShape | null {
   const dense = at(config.layers, 0);
-  const size = (shape: LayerShape) => layerParameters(config, shape);
+  const size = (shape: LayerShape) => resource.ofLayer(config, shape);
   const choices = attentionChoices(dense, units);
   if (!units.includes("ffn")) return choices.find((shape) => size(shape) <= budget) ?? null;
   const atRatio = attentionAtRatio(dense, units, sparsity);
   for (const shape of [atRatio, ...choices.filter((shape) => size(shape) < size(atRatio))]) {
-    const room = budget - size({ ...shape, ffnChannels: 0 });
-    const fitting = Math.floor(room / (3 * config.width));
-    const ffnChannels = fitting >= dense.ffnChannels ? dense.ffnChannels : fitting - fitting % ffnMultiple;
+    const fits = (ffnChannels: number) => size({ ...shape, ffnChannels }) <= budget;
+    const ffnChannels = largestFfn(dense.ffnChannels, ffnMultiple, fits);
     if (ffnChannels >= 1) return { ...shape, ffnChannels };
   }
   return null;
 }
 
-/** Largest fraction of the prunable parameters that can be removed if every layer keeps one unit of each type. */
-export function largestSparsity(config: DecoderConfig, units: readonly UnitType[], ffnMultiple: number): number {
+/** Largest fraction of the resource that can be removed if every layer keeps one unit of each type. */
+export function largestSparsity(
+  config: DecoderConfig,
+  { units, ffnMultiple, resource }: Omit<WidthRules, "sparsity">,
+): number {
   const dense = at(config.layers, 0);
   const attention = attentionChoices(dense, units).at(-1)!;
   const ffnChannels = units.includes("ffn") ? Math.min(ffnMultiple, dense.ffnChannels) : dense.ffnChannels;
-  return 1 - layerParameters(config, { ...attention, ffnChannels }) / layerParameters(config, dense);
+  return 1 - resource.ofLayer(config, { ...attention, ffnChannels }) / resource.ofLayer(config, dense);
 }
 
 /** The budget of `target`, made for the dense model, for `narrower`, which was pruned before.
  * @throws {UsageError} as {@linkcode resolveTarget}. */
 export function targetFrom(narrower: DecoderConfig, target: BudgetTarget): BudgetTarget {
-  const { units, ffnMultiple, budgetParameters } = target;
-  const sparsity = Math.max(0, 1 - budgetParameters / keptParameters(narrower));
-  return { ...resolveTarget(narrower, { sparsity, units, ffnMultiple }), budgetParameters };
+  const { units, ffnMultiple, budget, resource } = target;
+  const sparsity = Math.max(0, 1 - budget / costOf(resource, narrower));
+  return { ...resolveTarget(narrower, { sparsity, units, ffnMultiple, resource }), budget };
 }
 
 /** The budget of a cell and the uniform widths that meet it.
@@ -100,7 +119,13 @@ export function targetFrom(narrower: DecoderConfig, target: BudgetTarget): Budge
  * in width. */
 export function resolveTarget(
   config: DecoderConfig,
-  { sparsity, units, ffnMultiple = 1 }: { sparsity: number; units: readonly UnitType[]; ffnMultiple?: number },
+  { sparsity, units, ffnMultiple = 1, resource = PARAMETERS }: {
+    sparsity: number;
+    units: readonly UnitType[];
+    ffnMultiple?: number;
+    /** Parameters when absent. */
+    resource?: Resource;
+  },
 ): BudgetTarget {
   if (!(sparsity >= 0 && sparsity < 1)) {
     throw new UsageError(`Sparsity must be at least 0 and below 1: current ${sparsity}`);
@@ -109,9 +134,10 @@ export function resolveTarget(
   if (!Number.isInteger(ffnMultiple) || ffnMultiple < 1) {
     throw new UsageError(`The FFN multiple must be a whole number from 1: current ${ffnMultiple}`);
   }
-  const prunableParameters = keptParameters(config);
-  const budgetParameters = floor((1 - sparsity) * prunableParameters);
-  const target = { sparsity, units, prunableParameters, budgetParameters, ffnMultiple };
+  const whole = costOf(resource, config);
+  const left = (1 - sparsity) * whole;
+  const budget = Number.isInteger(whole) ? floor(left) : left;
+  const target = { sparsity, units, resource, whole, budget, ffnMultiple };
   if (sparsity === 0) return { ...target, uniform: config.layers.map((shape) => ({ ...shape })) };
   if (!isLayerwiseUniform(config)) {
     const widths = config.layers.map((s) => `${s.kvGroups}x${s.queryHeadsPerGroup}+${s.ffnChannels}`);
@@ -122,9 +148,10 @@ export function resolveTarget(
         "so no uniform widths meet a sparsity: prune the original dense model instead",
     );
   }
-  const shape = uniformShape(config, budgetParameters / config.layers.length, { sparsity, units, ffnMultiple });
+  const rules = { sparsity, units, ffnMultiple, resource };
+  const shape = uniformShape(config, budget / config.layers.length, rules);
   if (!shape) {
-    const largest = floor(1000 * largestSparsity(config, units, ffnMultiple)) / 1000;
+    const largest = floor(1000 * largestSparsity(config, rules)) / 1000;
     throw new UsageError(
       `Sparsity ${sparsity} cannot be reached with units ${units.join(", ")} on this model: the largest is ${largest}` +
         (units.includes("ffn") && ffnMultiple > 1 ? ` at FFN multiple ${ffnMultiple}` : ""),

@@ -9,7 +9,7 @@ import { at } from "../../core/util/indexing.ts";
 import { describeIssue } from "../../core/util/issues.ts";
 import type { Method, MethodContext, PruneResult } from "../../methods/define.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import { keptParameters, layerParameters } from "../../models/count.ts";
+import { costOf } from "../../models/resource.ts";
 import { keptLayers, plannedConfig, type PrunePlan } from "../../models/plan.ts";
 import { planSchema, UNIT_TYPES } from "../../core/schema/schema.ts";
 import type { BudgetTarget } from "../../models/target.ts";
@@ -65,28 +65,35 @@ function checkResult(id: string, result: PruneResult, config: DecoderConfig): vo
   }
 }
 
-/** Parameters of the cheapest step that would bring something back: one unit more of a type that was narrowed, in every
- * layer that lost some (FFN channels in the run's multiple), one hidden dimension, or, where whole layers went, a
- * layer. */
-function smallestStep(dense: DecoderConfig, left: DecoderConfig, plan: PrunePlan, { ffnMultiple }: BudgetTarget) {
+/** Cost of the cheapest step that would bring something back: one unit more of a type that was narrowed, in every layer
+ * that lost some (FFN channels in the run's multiple), or one hidden dimension; where nothing was narrowed, a layer. */
+function smallestStep(
+  dense: DecoderConfig,
+  left: DecoderConfig,
+  plan: PrunePlan,
+  { ffnMultiple, resource }: BudgetTarget,
+): number {
   const kept = keptLayers(plan);
-  const removed = dense.layers.filter((_, l) => !kept.includes(l));
-  if (removed.length > 0) return Math.min(...removed.map((shape) => layerParameters(left, shape)));
   let units = 0;
-  for (const [l, whole] of dense.layers.entries()) {
-    const shape = at(left.layers, l);
+  for (const [i, l] of kept.entries()) {
+    const [shape, whole] = [at(left.layers, i), at(dense.layers, l)];
     const costs = UNIT_TYPES.filter((type) => widthOf(shape, type) < widthOf(whole, type)).map((type) => {
       const room = widthOf(whole, type) - widthOf(shape, type);
       const more = widened(shape, type, type === "ffn" ? Math.min(ffnMultiple, room) : 1);
-      return layerParameters(left, more) - layerParameters(left, shape);
+      return resource.ofLayer(left, more) - resource.ofLayer(left, shape);
     });
     if (costs.length > 0) units += Math.min(...costs);
   }
-  const hidden = left.width < dense.width ? keptParameters(left) / left.width : 0;
-  return Math.min(...[units, hidden].filter((cost) => cost > 0));
+  const hidden = left.width < dense.width ? costOf(resource, left) / left.width : 0;
+  const steps = [units, hidden].filter((cost) => cost > 0);
+  const removed = dense.layers.filter((_, l) => !kept.includes(l));
+  return Math.min(...steps.length > 0 ? steps : removed.map((shape) => resource.ofLayer(left, shape)));
 }
 
-/** Refuses a model that is larger than the budget, and one that lost more than the level asked for by a unit or more,
+/** Sums of measured times are rounded. */
+const ROUNDING = 1e-9;
+
+/** Refuses a model that costs more than the budget, and one that lost more than the level asked for by a unit or more,
  * which would be ranked among larger ones. A method whose options give it a target of its own may remove more.
  * @throws {UsageError} that names the method and both sizes. */
 export function checkBudget(
@@ -94,21 +101,20 @@ export function checkBudget(
   options: unknown,
   { dense, left, plan, target }: { dense: DecoderConfig; left: DecoderConfig; plan: PrunePlan; target: BudgetTarget },
 ): void {
-  const { budgetParameters, prunableParameters, sparsity } = target;
-  const parameters = keptParameters(left);
-  const slack = budgetParameters - parameters;
-  if (slack < 0) {
-    throw new UsageError(
-      `Method "${method.id}" left ${parameters} prunable parameters: sparsity ${sparsity} allows ${budgetParameters}`,
-    );
+  const { budget, whole, sparsity, resource: { words } } = target;
+  const cost = costOf(target.resource, left);
+  const slack = budget - cost;
+  const rounding = ROUNDING * whole;
+  if (slack < -rounding) {
+    throw new UsageError(`Method "${method.id}" left ${cost} ${words}: sparsity ${sparsity} allows ${budget}`);
   }
-  if (method.ownTarget?.(options) || parameters === prunableParameters) return;
+  if (method.ownTarget?.(options) || cost === whole) return;
   const step = smallestStep(dense, left, plan, target);
-  if (slack < step) return;
-  const percent = (of: number) => `${(100 * (1 - of / prunableParameters)).toFixed(1)} %`;
+  if (slack < step + rounding) return;
+  const percent = (of: number) => `${(100 * (1 - of / whole)).toFixed(1)} %`;
   throw new UsageError(
-    `Method "${method.id}" removed ${percent(parameters)} of the prunable parameters at sparsity ${sparsity}: ` +
-      `${slack} parameters of the budget are unused, where ${step} bring back another unit; ` +
+    `Method "${method.id}" removed ${percent(cost)} of the ${words} at sparsity ${sparsity}: ` +
+      `${slack} of the budget are unused, where ${step} bring back another unit; ` +
       "a method with a target of its own must say so by ownTarget()",
   );
 }

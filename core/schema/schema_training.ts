@@ -9,6 +9,11 @@ export const UNIT_TYPES = ["ffn", "query-heads", "kv-groups"] as const;
 /** One of {@linkcode UNIT_TYPES}. */
 export type UnitType = (typeof UNIT_TYPES)[number];
 
+/** What the sparsity of a run is a part of: a count, or a measured time, of the layers. */
+export const BUDGETS = ["parameters", "macs", "prefill-ms", "decode-ms"] as const;
+/** One of {@linkcode BUDGETS}. */
+export type Budget = (typeof BUDGETS)[number];
+
 /** What is counted as removed: units of a layer, and layers and hidden dimensions of the model. */
 export const REMOVED_TYPES = [...UNIT_TYPES, "layer", "hidden"] as const;
 /** One of {@linkcode REMOVED_TYPES}. */

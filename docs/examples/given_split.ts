@@ -13,7 +13,7 @@
 import { at, defineMethod, type Method, UsageError } from "@maskprune/bench/method";
 import { z } from "zod";
 import { maskPrune } from "../../methods/mask_prune/mod.ts";
-import { keptParameters } from "../../models/count.ts";
+import { costOf } from "../../models/resource.ts";
 import { targetFrom } from "../../models/target.ts";
 
 /** MaskPrune at a given split. */
@@ -36,7 +36,7 @@ export const givenSplit: Method = defineMethod({
     if (kvGroups > dense.kvGroups) {
       throw new UsageError(`kvGroups must be at most the model's ${dense.kvGroups}: current ${kvGroups}`);
     }
-    const { uniform } = keptParameters(narrower) <= target.budgetParameters
+    const { uniform } = costOf(target.resource, narrower) <= target.budget
       ? { uniform: narrower.layers }
       : targetFrom(narrower, { ...target, units: ["ffn"] });
     return await maskPrune.prune({

@@ -5,10 +5,10 @@
 import { NumericError, UsageError } from "../../core/util/errors.ts";
 import { at } from "../../core/util/indexing.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import { keptParameters, layerParameters } from "../../models/count.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { UNIT_TYPES, type UnitType } from "../../core/schema/schema.ts";
 import { type LayerPlan, type LayerShape, UNITS, widened } from "../../models/units.ts";
+import { costOf, type Resource } from "../../models/resource.ts";
 import { type BudgetTarget, resolveTarget } from "../../models/target.ts";
 import type { LayerScores } from "./scoring.ts";
 
@@ -71,13 +71,14 @@ export function twoTierWidths(config: DecoderConfig, target: BudgetTarget, range
   const whole = config.layers.map((shape) => ({ ...shape }));
   if (target.sparsity === 0) return whole;
   const layers = config.layers.slice(range.start, range.end);
-  const prunable = keptParameters(config, layers);
-  const removed = target.prunableParameters - target.budgetParameters;
-  const { units, ffnMultiple } = target;
+  const prunable = costOf(target.resource, config, layers);
+  const removed = target.whole - target.budget;
+  const { units, ffnMultiple, resource } = target;
   let inner: LayerShape[];
   try {
     if (layers.length === 0 || removed >= prunable) throw new UsageError("the layers hold too little");
-    inner = resolveTarget({ ...config, layers }, { sparsity: removed / prunable, units, ffnMultiple }).uniform;
+    inner =
+      resolveTarget({ ...config, layers }, { sparsity: removed / prunable, units, ffnMultiple, resource }).uniform;
   } catch (cause) {
     if (!(cause instanceof UsageError)) throw cause;
     throw new UsageError(
@@ -127,30 +128,33 @@ function removalsOfLayer(layer: number, scores: LayerScores, units: readonly Uni
 
 interface Widths {
   shapes: LayerShape[];
-  parameters: number;
+  resource: Resource;
+  /** Of all layers. */
+  cost: number;
 }
 
 function change(config: DecoderConfig, widths: Widths, removal: Removal, sign: 1 | -1): void {
   const before = at(widths.shapes, removal.layer);
   const after = widened(before, removal.type, sign * removal.count);
   widths.shapes[removal.layer] = after;
-  widths.parameters += layerParameters(config, after) - layerParameters(config, before);
+  widths.cost += widths.resource.ofLayer(config, after) - widths.resource.ofLayer(config, before);
 }
 
-/** Removes units in ascending order of score until at most `budget` weights are left. If the last step took an attention unit, which is worth many channels, the channels removed just before it come back
- * as far as they fit, so that methods are compared at the same size. */
+/** Removes units in ascending order of score until at most `budget` is left. If the last step took an attention unit,
+ * which is worth many channels, the channels removed just before it come back as far as they fit, so that methods are
+ * compared at the same size. */
 function removeLowest(config: DecoderConfig, widths: Widths, removals: Removal[], budget: number): void {
   const done: Removal[] = [];
   // The sort is stable: equal scores are removed in the order of layers.
   for (const removal of removals.sort((a, b) => a.score - b.score)) {
-    if (widths.parameters <= budget) break;
+    if (widths.cost <= budget) break;
     change(config, widths, removal, -1);
     done.push(removal);
   }
   for (const removal of done.reverse()) {
     if (removal.type !== "ffn") continue;
     change(config, widths, removal, 1);
-    if (widths.parameters <= budget) continue;
+    if (widths.cost <= budget) continue;
     change(config, widths, removal, -1);
     break;
   }
@@ -170,19 +174,21 @@ export function globalWidths(
 ): LayerShape[] {
   checkScores(scores);
   const removals = scores.flatMap((layer, l) => removalsOfLayer(l, layer, target.units, target.ffnMultiple));
-  const widths: Widths = { shapes: config.layers.map((shape) => ({ ...shape })), parameters: keptParameters(config) };
+  const { resource } = target;
+  const shapes = config.layers.map((shape) => ({ ...shape }));
+  const widths: Widths = { shapes, resource, cost: costOf(resource, config) };
   if (pool === "all") {
-    removeLowest(config, widths, removals, target.budgetParameters);
+    removeLowest(config, widths, removals, target.budget);
   } else {
     const withDenseFfn = target.uniform.map((shape, l) => ({
       ...shape,
       ffnChannels: at(config.layers, l).ffnChannels,
     }));
     const isFfn = ({ type }: Removal) => type === "ffn";
-    removeLowest(config, widths, removals.filter((r) => !isFfn(r)), keptParameters(config, withDenseFfn));
-    removeLowest(config, widths, removals.filter(isFfn), target.budgetParameters);
+    removeLowest(config, widths, removals.filter((r) => !isFfn(r)), costOf(resource, config, withDenseFfn));
+    removeLowest(config, widths, removals.filter(isFfn), target.budget);
   }
-  if (widths.parameters > target.budgetParameters) {
+  if (widths.cost > target.budget) {
     throw new UsageError(
       `Sparsity ${target.sparsity} cannot be reached with one unit of each type left in every layer: ` +
         "prune other units, or less",

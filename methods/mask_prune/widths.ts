@@ -9,7 +9,7 @@
 import { at } from "../../core/util/indexing.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import type { DecoderConfig } from "../../models/config.ts";
-import { keptParameters, layerParameters } from "../../models/count.ts";
+import { costOf, type Resource } from "../../models/resource.ts";
 import { type BudgetTarget, targetFrom } from "../../models/target.ts";
 import { type LayerShape, widened } from "../../models/units.ts";
 import type { UnitAxis } from "../_shared/learned_units.ts";
@@ -26,8 +26,8 @@ export interface Widths {
 export const fallen = (done: number): number => 1 - (1 - Math.min(1, done)) ** 3;
 
 /** B at `done` of the ramp: it falls from 1 to the target's. */
-export function budgetAt({ budgetParameters, prunableParameters }: BudgetTarget, done: number): number {
-  return 1 - fallen(done) * (1 - budgetParameters / prunableParameters);
+export function budgetAt({ budget, whole }: BudgetTarget, done: number): number {
+  return 1 - fallen(done) * (1 - budget / whole);
 }
 
 /** Whole units of each segment that go at the present width. */
@@ -38,13 +38,13 @@ export function removedAt({ s }: Widths, axes: readonly UnitAxis[], axis: UnitAx
 /** Rates of s and z, weight of the augmented term, most change of a width in a step. */
 const [WIDTH_RATE, BUDGET_RATE, AUGMENTED, MOST_CHANGE] = [0.05, 5, 20, 0.05];
 
-/** R of uniform layers: the fraction of the prunable parameters that stays. */
-const retained = (config: DecoderConfig, shape: LayerShape): number =>
-  layerParameters(config, shape) / layerParameters(config, at(config.layers, 0));
+/** R of uniform layers: the fraction of the resource that stays. */
+const retained = ({ ofLayer }: Resource, config: DecoderConfig, shape: LayerShape): number =>
+  ofLayer(config, shape) / ofLayer(config, at(config.layers, 0));
 
 /** One step on the widths, straight through their rounding, and of the budget's multiplier: `s <- s - eta (p - z c)`,
  * `z <- max(0, z + eta (R(s) - B))`. Of each axis, p is y times the slope of bottom_s, mean over layers, and c the
- * fraction of the parameters that go with all its units; `done` is the part of the ramp that is over. */
+ * fraction of the resource that goes with all its units; `done` is the part of the ramp that is over. */
 export function stepWidths(
   { s, z }: Widths,
   { config, target, axes, prices, done }: {
@@ -57,12 +57,12 @@ export function stepWidths(
 ): Widths {
   const dense = at(config.layers, 0);
   const shape = axes.reduce((left, { type, units }, a) => widened(left, type, -at(s, a) * units), dense);
-  const excess = retained(config, shape) - budgetAt(target, done);
+  const excess = retained(target.resource, config, shape) - budgetAt(target, done);
   const price = Math.max(0, z + AUGMENTED * excess);
   return {
     s: s.map((width, a) => {
       const { type, units } = at(axes, a);
-      const share = 1 - retained(config, widened(dense, type, -units));
+      const share = 1 - retained(target.resource, config, widened(dense, type, -units));
       const move = WIDTH_RATE * (price * share - at(prices, a));
       const limited = Math.max(-MOST_CHANGE, Math.min(MOST_CHANGE, move));
       return Math.max(0, Math.min(1 - 1 / units, width + limited));
@@ -84,7 +84,7 @@ export function filledShapes(
     at(config.layers, 0),
   );
   const narrower = { ...config, layers: config.layers.map(() => left) };
-  if (!target.units.includes("ffn") || keptParameters(narrower) <= target.budgetParameters) return target.uniform;
+  if (!target.units.includes("ffn") || costOf(target.resource, narrower) <= target.budget) return target.uniform;
   try {
     return targetFrom(narrower, { ...target, units: ["ffn"] }).uniform;
   } catch (error) {

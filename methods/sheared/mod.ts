@@ -29,6 +29,7 @@
 import { z } from "zod";
 import { UsageError } from "../../core/util/errors.ts";
 import { at, lookUp } from "../../core/util/indexing.ts";
+import { keptParameters } from "../../models/count.ts";
 import type { DecoderConfig, HostTensor } from "../../models/config.ts";
 import { densePlan, keptLayers } from "../../models/plan.ts";
 import { UNITS } from "../../models/units.ts";
@@ -175,8 +176,8 @@ async function fit(context: MethodContext<Options>, run: TrainingRun, found: Fou
       return term.gap;
     });
     noteStep(run, result, {
-      budget: 1 - rise * (1 - target.budgetParameters / target.prunableParameters),
-      retained: expectedParameters(config, openMasks(parts, layers)) / target.prunableParameters,
+      budget: 1 - rise * (1 - target.budget / target.whole),
+      retained: expectedParameters(config, openMasks(parts, layers)) / keptParameters(config),
       removed: Object.fromEntries(parts.map((part) => [part.type, part.units * expectedSparsityOf(part)])),
       duals: Object.fromEntries(parts.flatMap(({ type, multipliers: { linear, quadratic } }) => [
         [`lambda1 ${type}`, linear],

@@ -11,7 +11,7 @@ import type { RemovedType } from "../../core/schema/schema.ts";
 import type { DecoderConfig } from "../../models/config.ts";
 import { type LayerShape, queryHeads, unitCount } from "../../models/units.ts";
 import { attentionAtRatio, type BudgetTarget, targetFrom } from "../../models/target.ts";
-import { keptParameters } from "../../models/count.ts";
+import { costOf } from "../../models/resource.ts";
 import type { HostMasks, ModelMasks } from "../../models/training/student.ts";
 import { removedUnits, unitAxes, type UnitAxis } from "../_shared/learned_units.ts";
 
@@ -75,9 +75,9 @@ export function targetConfig(config: DecoderConfig, target: BudgetTarget, option
   const dense = at(config.layers, 0);
   const shape = { ...attentionOf(dense, target, options), ffnChannels: targetFfn ?? dense.ffnChannels };
   const given = { ...config, width: targetHidden, layers: Array.from({ length: targetLayers }, () => ({ ...shape })) };
-  const { sparsity, budgetParameters, prunableParameters } = target;
-  const size = keptParameters(given);
-  if (size <= budgetParameters) return given;
+  const { sparsity, budget, whole, resource } = target;
+  const size = costOf(resource, given);
+  if (size <= budget) return given;
   const free = target.units.filter((type) => (type === "ffn" ? targetFfn : targetHeads) === undefined);
   try {
     if (free.length === 0) throw new UsageError("every width is given");
@@ -85,10 +85,10 @@ export function targetConfig(config: DecoderConfig, target: BudgetTarget, option
   } catch (cause) {
     if (!(cause instanceof UsageError)) throw cause;
     // Rounded down, so that the sparsity named is one that is accepted.
-    const reached = Math.floor(1000 * (1 - size / prunableParameters)) / 1000;
+    const reached = Math.floor(1000 * (1 - size / whole)) / 1000;
     throw new UsageError(
-      `${words} keeps ${size} of ${prunableParameters} prunable parameters, sparsity ${sparsity} allows ` +
-        `${budgetParameters}${free.length > 0 ? ` and ${free.join(" and ")} cannot make up for it` : ""}: ` +
+      `${words} keeps ${size} of ${whole} ${resource.words}, sparsity ${sparsity} allows ` +
+        `${budget}${free.length > 0 ? ` and ${free.join(" and ")} cannot make up for it` : ""}: ` +
         `give a smaller shape, or --sparsity ${Math.max(0, reached)} or less`,
       { cause },
     );

@@ -52,7 +52,7 @@ testOnEngines("block-influence removes the layers of least influence, computed t
     const context = methodContext({ model, options, calibration: windows, units: ["ffn", "kv-groups"], sparsity });
     const { plan } = await method.prune(context);
     assertEquals(keptLayers(plan), ranked.slice(layers).sort((x, y) => x - y), `${sparsity}`);
-    assert(keptParameters(plannedConfig(model.config, plan)) <= context.target.budgetParameters);
+    assert(keptParameters(plannedConfig(model.config, plan)) <= context.target.budget);
   }
 });
 
@@ -60,14 +60,14 @@ Deno.test("block-influence refuses a level that takes every layer, before anythi
   const { config } = source;
   const run = { training: trainingSchema.parse({}) };
   const reachable = resolveTarget(config, { sparsity: 0.5, units: ["ffn", "kv-groups"] });
-  const all = reachable.budgetParameters / 0.5;
-  const target = (sparsity: number) => ({ ...reachable, sparsity, budgetParameters: Math.floor((1 - sparsity) * all) });
+  const all = reachable.budget / 0.5;
+  const target = (sparsity: number) => ({ ...reachable, sparsity, budget: Math.floor((1 - sparsity) * all) });
   method.check?.(config, target(0.79), options, run);
   assertThrows(() => method.check?.(config, target(0.81), options, run), UsageError, "ask for at most 0.80");
   // 11 of 12 layers are 0.9166… of them.
   const deep = { ...config, layers: Array.from({ length: 12 }, () => ({ ...shape })) };
   const most = keptParameters(deep);
-  const of = (sparsity: number) => ({ ...target(sparsity), budgetParameters: Math.floor((1 - sparsity) * most) });
+  const of = (sparsity: number) => ({ ...target(sparsity), budget: Math.floor((1 - sparsity) * most) });
   assertThrows(() => method.check?.(deep, of(0.92), options, run), UsageError, "ask for at most 0.91");
   method.check?.(deep, of(0.91), options, run);
 });

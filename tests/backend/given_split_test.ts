@@ -24,7 +24,7 @@ testOnEngines("given-split keeps the given groups in every layer and fills the b
     const given = context(kvGroups);
     const shapes = plannedShapes(model.config, (await givenSplit.prune(given)).plan);
     assertEquals(shapes.map((shape) => shape.kvGroups), [kvGroups, kvGroups]);
-    const room = given.target.budgetParameters - keptParameters({ ...model.config, layers: shapes });
+    const room = given.target.budget - keptParameters({ ...model.config, layers: shapes });
     const channel = 3 * model.config.width * layers.length;
     assert(room >= 0 && (room < channel || shapes.every(({ ffnChannels }) => ffnChannels === 40)), `${room}`);
   }

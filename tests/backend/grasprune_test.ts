@@ -73,14 +73,14 @@ testOnEngines("grasprune's choice is that of projection, sigmoid and Adam step b
   for (const uniform of [true, false]) {
     const options = parseOptions(grasprune, { uniform, freeze: 1 });
     const context = methodContext({ model, options, learning, sparsity: 0.4 });
-    const { target: { budgetParameters, uniform: [shape] } } = context;
+    const { target: { budget, uniform: [shape] } } = context;
     const widths = uniform ? { "kv-groups": shape!.kvGroups, "ffn": shape!.ffnChannels } : null;
     const scores = layers.map(() => ({ "kv-groups": new Float32Array(G), "ffn": new Float32Array(F) }));
     const moments = scores.map(() => ({ "kv-groups": createMoments(G), "ffn": createMoments(F) }));
     const units = (open: Set<Unit>, l: number, type: string) =>
       [...open].filter((unit) => unit.l === l && unit.type === type).map(({ i }) => i).sort((a, b) => a - b);
     for (let step = 0; step < STEPS; step++) {
-      const open = openUnits(scores, budgetParameters, widths);
+      const open = openUnits(scores, budget, widths);
       const gates = scores.map((own, l): HostMasks => ({
         "kv-groups": own["kv-groups"].map((_, i) => Number(units(open, l, "kv-groups").includes(i))),
         "ffn": own.ffn.map((_, i) => Number(units(open, l, "ffn").includes(i))),
@@ -97,7 +97,7 @@ testOnEngines("grasprune's choice is that of projection, sigmoid and Adam step b
         }
       }
     }
-    const open = openUnits(scores, budgetParameters, widths);
+    const open = openUnits(scores, budget, widths);
     const { plan } = await grasprune.prune(context);
     plan.layers.forEach((layer, l) => {
       assertEquals(

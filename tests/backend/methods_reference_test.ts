@@ -138,20 +138,20 @@ testOnEngines("flap AL-AM cuts one ranking of standardised scores at the budget"
       const options = parseOptions(method, { variance: "exact" });
       const context = methodContext({ model, options, calibration: windows, sparsity });
       const { plan } = await method.prune(context);
-      const { budgetParameters } = context.target;
+      const { budget } = context.target;
       // By hand: drop the lowest unit, but never the last of its kind in a layer, until the budget holds; then give
       // back dropped channels, the best first, while they fit.
       const kept = new Set(units);
       const dropped: typeof units = [];
       const size = () => sum([...kept].map(({ cost }) => cost));
       for (const unit of [...units].sort((a, b) => a.score - b.score)) {
-        if (size() <= budgetParameters) break;
+        if (size() <= budget) break;
         if ([...kept].filter(({ l, type }) => l === unit.l && type === unit.type).length === 1) continue;
         kept.delete(unit);
         dropped.unshift(unit);
       }
       for (const unit of dropped.filter(({ type }) => type === "ffnChannels")) {
-        if (size() + unit.cost <= budgetParameters) kept.add(unit);
+        if (size() + unit.cost <= budget) kept.add(unit);
       }
       const expected = source.config.layers.map((_, l) => {
         const of = (type: string) =>
@@ -161,7 +161,7 @@ testOnEngines("flap AL-AM cuts one ranking of standardised scores at the budget"
       });
       const actual = plan.layers.map(({ kvGroups, ffnChannels }) => ({ kvGroups, ffnChannels }));
       assertEquals(actual, expected, `at ${sparsity}`);
-      const slack = budgetParameters - keptParameters(source.config, plannedShapes(source.config, plan));
+      const slack = budget - keptParameters(source.config, plannedShapes(source.config, plan));
       assert(slack >= 0 && slack < 3 * width, `slack of ${slack} at ${sparsity}`);
     }
   }

@@ -27,6 +27,7 @@ import {
 } from "../support/methods_reference.ts";
 import { known } from "../support/values.ts";
 import { at } from "../../core/util/indexing.ts";
+import { PARAMETERS } from "../../models/resource.ts";
 import { largestSparsity } from "../../models/target.ts";
 import { toySource } from "../support/toy.ts";
 import { onDevice } from "../support/device_models.ts";
@@ -172,7 +173,10 @@ function withoutUnits(source: WeightSource, gone: { groups: number[]; channels: 
 testOnEngines("gisp removes units in steps by the Taylor scores of what is left", async () => {
   const lowest = (scores: number[], among: number[]) => [...among].sort((a, b) => at(scores, a) - at(scores, b));
   for (const [name, source] of Object.entries(sources)) {
-    const depth = Math.min(0.7, 0.95 * largestSparsity(source.config, ["ffn", "kv-groups"], 1));
+    const depth = Math.min(
+      0.7,
+      0.95 * largestSparsity(source.config, { units: ["ffn", "kv-groups"], ffnMultiple: 1, resource: PARAMETERS }),
+    );
     const first = known(known(taylorReferences[name])["element-1"]);
     const goFirst = (scores: number[]) =>
       lowest(scores, [...scores.keys()]).slice(0, Math.floor(depth / 2 * scores.length));

@@ -57,8 +57,8 @@ function assertMeetsBudget(
   { sparsity, units, ffnMultiple = 1 }: Given,
 ): void {
   const { config } = model;
-  const { budgetParameters } = resolveTarget(config, { sparsity, units, ffnMultiple });
-  const slack = budgetParameters - keptParameters(config, plannedShapes(config, plan));
+  const { budget } = resolveTarget(config, { sparsity, units, ffnMultiple });
+  const slack = budget - keptParameters(config, plannedShapes(config, plan));
   const cheapest = Math.min(
     ...units.map((type) => unitCost(config, 0, type).parameters * (type === "ffn" ? ffnMultiple : 1)),
   );

@@ -191,13 +191,13 @@ function leftBy(config: DecoderConfig, plan: PrunePlan, title: string): DecoderC
 /** One more unit of the cheapest kind in every layer, or one more layer, would exceed the budget. */
 function assertMeetsBudget(config: DecoderConfig, left: DecoderConfig, given: Case, title: string): void {
   const { method, units, sparsity } = given;
-  const { budgetParameters } = resolveTarget(config, { sparsity, units });
+  const { budget } = resolveTarget(config, { sparsity, units });
   const parameters = keptParameters(left);
-  const slack = budgetParameters - parameters;
+  const slack = budget - parameters;
   const step = method.granularity === "layer"
     ? Math.max(...config.layers.map((shape) => layerParameters(config, shape)))
     : left.layers.reduce((sum, _, l) => sum + Math.min(...units.map((u) => unitCost(config, l, u).parameters)), 0);
-  if (slack < 0) fail(`${title}: ${parameters} parameters stay, ${-slack} more than the budget of ${budgetParameters}`);
+  if (slack < 0) fail(`${title}: ${parameters} parameters stay, ${-slack} more than the budget of ${budget}`);
   if (slack < step) return;
   const least = method.granularity === "layer" ? "a layer" : "the cheapest unit in every layer";
   fail(`${title}: ${slack} parameters of the budget are unused, though ${least} takes only ${step}`);

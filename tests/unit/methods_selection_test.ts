@@ -88,7 +88,7 @@ Deno.test("globalWidths() never exceeds the budget and leaves less than one unit
       const config = configOf(4, GROUPED);
       const target = resolveTarget(config, { sparsity, units });
       const widths = globalWidths(config, randomScores(config, seed), target, { pool });
-      const slack = target.budgetParameters - keptParameters(config, widths);
+      const slack = target.budget - keptParameters(config, widths);
       assert(slack >= 0, `budget exceeded by ${-slack}`);
       // Removed channels come back as far as they fit; a group alone may leave a gap of up to its own size.
       const channelsWent = widths.some(({ ffnChannels }) => ffnChannels < GROUPED.ffnChannels);
@@ -110,7 +110,7 @@ Deno.test("globalWidths() keeps FFN widths at multiples, or whole", () => {
       for (const { ffnChannels } of widths) {
         assert(ffnChannels === GROUPED.ffnChannels || ffnChannels % ffnMultiple === 0, `width ${ffnChannels}`);
       }
-      assert(keptParameters(config, widths) <= target.budgetParameters);
+      assert(keptParameters(config, widths) <= target.budget);
     },
   ));
 });
@@ -147,7 +147,7 @@ Deno.test("twoTierWidths() narrows the layers of its range alike and meets the b
       assertEquals([widths[0], widths[5]], [GROUPED, GROUPED]);
       const [inner, ...others] = widths.slice(1, 5);
       for (const other of others) assertEquals(other, inner);
-      const slack = target.budgetParameters - keptParameters(config, widths);
+      const slack = target.budget - keptParameters(config, widths);
       assert(slack >= 0 && slack < 4 * 3 * config.width, `unused: ${slack}`);
     },
   ));

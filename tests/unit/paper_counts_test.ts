@@ -64,7 +64,7 @@ Deno.test("Wanda-sp keeps int(p H) heads and int(p F) channels less, as its code
 Deno.test("FLAP leaves the asked part of the decoder's linear weights; its own rounding differs by a channel", () => {
   const config = preset("flap");
   assertEquals(config.sparsity, [0.2, 0.3, 0.5]);
-  const left = config.sparsity.map((sparsity) => targetOf(config, sparsity).budgetParameters);
+  const left = config.sparsity.map((sparsity) => targetOf(config, sparsity).budget);
   const rest = modelSize(LLAMA_7B).parameters - keptParameters(LLAMA_7B);
   assertEquals(left.map((kept) => ((kept + rest) / 1e9).toFixed(3)), ["5.443", "4.796", "3.500"]);
   // UL-MM of the code, with as many heads as UL-UM: int((p (3 d F + 4 d^2) - 4 d 128 heads) / (3 d)) channels go.

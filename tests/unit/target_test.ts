@@ -26,11 +26,11 @@ const uneven = toyConfig({
 
 Deno.test("resolveTarget() removes attention units at the ratio and fills up with FFN channels", () => {
   const asked = { sparsity: 0.2, units: ["ffn", "kv-groups"] } as const;
-  const { uniform, budgetParameters, prunableParameters } = resolveTarget(LLAMA_7B, asked);
-  assertEquals(prunableParameters, 32 * (4 * 4096 ** 2 + 3 * 4096 * 11008));
-  assertEquals(budgetParameters, Math.floor(0.8 * prunableParameters));
+  const { uniform, budget, whole } = resolveTarget(LLAMA_7B, asked);
+  assertEquals(whole, 32 * (4 * 4096 ** 2 + 3 * 4096 * 11008));
+  assertEquals(budget, Math.floor(0.8 * whole));
   // 6 of 32 heads (floor of 6.4) go; a channel costs 3 x 4096 weights.
-  const room = budgetParameters / 32 - 4 * 4096 * 26 * 128;
+  const room = budget / 32 - 4 * 4096 * 26 * 128;
   const expected = { kvGroups: 26, queryHeadsPerGroup: 1, ffnChannels: Math.floor(room / (3 * 4096)) };
   assertEquals(uniform, Array.from({ length: 32 }, () => expected));
 });
@@ -80,7 +80,7 @@ Deno.test("resolveTarget() removes more attention when FFN channels cannot make 
 
 Deno.test("resolveTarget() at sparsity 0 keeps every width, whatever the model", () => {
   const target = resolveTarget(uneven, { sparsity: 0, units: ["ffn"], ffnMultiple: 4 });
-  assertEquals([target.uniform, target.budgetParameters], [uneven.layers, keptParameters(uneven)]);
+  assertEquals([target.uniform, target.budget], [uneven.layers, keptParameters(uneven)]);
 });
 
 Deno.test("resolveTarget() meets the budget, and one more channel a layer would exceed it", () => {
@@ -104,18 +104,18 @@ Deno.test("resolveTarget() meets the budget, and one more channel a layer would 
         assertThrows(() => resolveTarget(config, asked), UsageError, `Sparsity ${asked.sparsity} cannot be reached`);
         return;
       }
-      const { uniform, budgetParameters, prunableParameters } = resolveTarget(config, asked);
+      const { uniform, budget, whole } = resolveTarget(config, asked);
       const shape = at(uniform, 0);
       const size = (s: LayerShape) => layers * layerParameters(config, s);
-      assert(Math.abs(budgetParameters - (100 - percent) * prunableParameters / 100) < 1);
-      assert(size(shape) <= budgetParameters, `${size(shape)} > ${budgetParameters}`);
+      assert(Math.abs(budget - (100 - percent) * whole / 100) < 1);
+      assert(size(shape) <= budget, `${size(shape)} > ${budget}`);
       assertEquals(uniform, Array.from({ length: layers }, () => shape));
       for (const unit of UNIT_TYPES) checkWidth(unit, shape, dense, units);
       if (units.includes("ffn")) {
         assert(shape.ffnChannels % ffnMultiple === 0 || shape.ffnChannels === ffnChannels);
         const wider = { ...shape, ffnChannels: Math.min(shape.ffnChannels + ffnMultiple, ffnChannels) };
         if (wider.ffnChannels > shape.ffnChannels && wider.ffnChannels % ffnMultiple === 0) {
-          assert(size(wider) > budgetParameters, "a wider FFN would fit as well");
+          assert(size(wider) > budget, "a wider FFN would fit as well");
         }
       }
     },

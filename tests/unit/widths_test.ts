@@ -20,7 +20,7 @@ const unitChoices: UnitType[][] = [["ffn"], ["kv-groups"], ["ffn", "kv-groups"],
 Deno.test("budgetAt() falls from 1 to the budget and never rises", () => {
   const target = resolveTarget(config, { sparsity: 0.3, units: ["ffn"] });
   const course = Array.from({ length: 100 }, (_, i) => budgetAt(target, i / 99));
-  assertEquals([at(course, 0), course.at(-1)], [1, target.budgetParameters / target.prunableParameters]);
+  assertEquals([at(course, 0), course.at(-1)], [1, target.budget / target.whole]);
   course.slice(1).forEach((budget, i) => assert(budget <= at(course, i) && budget >= 0.7 - 1e-3));
 });
 
@@ -59,7 +59,7 @@ Deno.test("filledShapes() meets the budget with the attention that was learned, 
         const target = resolveTarget(config, { sparsity: percent / 100, units, ffnMultiple });
         const axes = unitAxes(config, units);
         const shapes = filledShapes(config, target, axes, { s, z: 0 });
-        const slack = target.budgetParameters - keptParameters(config, shapes);
+        const slack = target.budget - keptParameters(config, shapes);
         assert(slack >= 0, `over the budget by ${-slack}`);
         shapes.forEach((shape) => assertEquals(shape, shapes[0]));
         const { ffnChannels } = at(shapes, 0);
