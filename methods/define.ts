@@ -43,6 +43,8 @@ export interface MethodContext<Options> {
   options: Options;
   /** Seed of the cell. */
   seed: number;
+  /** Whether the output and down maps are corrected by least squares after the cut. */
+  compensates?: boolean;
   /** The method's random stream `name`. */
   rng(name: string): Rng;
   /** Computes statistics that do not depend on the budget, or returns those computed before for the same model,

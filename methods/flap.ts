@@ -14,6 +14,8 @@
  * - `AL-MM`: the attention units of the whole model in one ranking, and the channels in another;
  * - `AL-AM`: heads and channels of all layers in one ranking (the paper's default).
  *
+ * Statistics are the dense model's, as in the authors' code, which cuts when all layers are scored.
+ *
  * Variance: `running` is the update of the authors' code around a running mean, in which the first window does not
  * count. `exact` is the paper's, around the mean of all tokens. The score of a key/value group is the sum of its heads'
  * in the uniform structures and their mean in the adaptive ones (the authors have no grouped queries).
@@ -149,9 +151,9 @@ export const flap: Method = defineMethod({
   options,
   uniformLayers: ({ structure }) => structure.startsWith("UL"),
   check(_config, _target, options, { compensate }) {
-    if (!options.biasCompensation || compensate !== "least-squares") return;
+    if (!options.biasCompensation || (compensate ?? "none") === "none") return;
     throw new UsageError(
-      "its biases and --compensate least-squares make up for the same loss twice: give flap:biasCompensation=false " +
+      `its biases and --compensate ${compensate} make up for the same loss twice: give flap:biasCompensation=false ` +
         "or --compensate none",
     );
   },

@@ -44,6 +44,8 @@ export async function eachLayer<T>(
 /** Options of one run of a batch through one layer. */
 export interface LayerRunOptions extends Pick<ForwardOptions, "observe"> {
   masks?: LayerMasks;
+  /** Of the same widths, in place of the layer that is visited. */
+  inPlace?: DeviceLayer;
 }
 
 /** Runs batch `i` through the layer that is visited. The last run of a batch gives the input of the next layer. */
@@ -55,7 +57,7 @@ export type RunBatch = (i: number, options: LayerRunOptions) => Promise<void>;
 export async function forwardByLayers(
   model: DecoderModel,
   batches: readonly TokenBatch[],
-  visit: (layer: number, run: RunBatch) => Promise<void>,
+  visit: (l: number, run: RunBatch, layer: DeviceLayer) => Promise<void>,
   { keepInputs = false }: { keepInputs?: boolean } = {},
 ): Promise<void> {
   const { config } = model;
@@ -68,13 +70,13 @@ export async function forwardByLayers(
   for (const [i, { tokens }] of batches.entries()) inputs.set(i, await read(embed(model, tokens)));
   await eachLayer(model, async (layer, l) => {
     const outputs = new Map<number, Float32Array>();
-    await visit(l, async (i, { observe, masks }) => {
+    const run: RunBatch = async (i, { observe, masks, inPlace = layer }) => {
       const input = lookUp(inputs, i);
       if (!keepInputs) inputs.delete(i);
       const output = tf.tidy(() => {
         const batch = at(batches, i);
         const x = tf.tensor2d(input, [batch.batch * batch.length, config.width]);
-        const layers = [[l, layer]] as const;
+        const layers = [[l, inPlace]] as const;
         return runLayers(model, x, createPass(config, batch), {
           layers,
           ...observe && { observe },
@@ -82,7 +84,8 @@ export async function forwardByLayers(
         });
       });
       outputs.set(i, await read(output));
-    });
+    };
+    await visit(l, run, layer);
     inputs = outputs;
   });
 }

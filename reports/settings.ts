@@ -42,6 +42,11 @@ const COMPENSATION = {
     caption: "least squares",
     title: "least-squares compensation",
   },
+  "least-squares-in-turn": {
+    text: "least squares on output and down maps, each on the inputs from the layers already cut and corrected",
+    caption: "least squares in turn",
+    title: "least-squares compensation in turn",
+  },
 };
 const ARITHMETIC = { exact: "f32", fast: "reduced-precision products (TF32 on CUDA, bfloat16 on CPUs), f32 sums" };
 

@@ -66,6 +66,7 @@ export async function keptModel(
   return await rebuildModel(
     dense,
     kept,
-    (plan, replaced) => compensate({ model: dense }, { plan, replaced, windows: kept.windows, ...step }),
+    (plan, replaced) =>
+      compensate({ model: dense }, { plan, replaced, windows: kept.windows, how: cell.compensate, ...step }),
   );
 }

@@ -76,7 +76,7 @@ function checkLayerwise({ layerwise, methods, recover, compensate, calibration }
   const needsAll = [
     whole && `method ${whole.id}`,
     recover !== undefined && recover !== "none" && `--recover ${recover}`,
-    compensate === "least-squares" && "--compensate least-squares",
+    compensate !== undefined && compensate !== "none" && `--compensate ${compensate}`,
     calibration?.corpus === SELF_TEXT && "--calibration self",
   ].find((what) => what);
   if (needsAll) {

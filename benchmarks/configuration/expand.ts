@@ -98,7 +98,7 @@ export function learningOf(
   const recovers = recover !== undefined && recover !== "none";
   return {
     ...recovers && { recover },
-    ...compensate === "least-squares" && { compensate },
+    ...compensate !== undefined && compensate !== "none" && { compensate },
     ...(learned || recovers) && { training: training ?? trainingSchema.parse({}) },
   };
 }

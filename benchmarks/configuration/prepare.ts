@@ -261,7 +261,7 @@ function chooseForm(
 async function hashData(config: ReadyConfig, calibratesByDefault: boolean): Promise<Record<string, string>> {
   const { data, calibration, methods, compensate, perplexity } = config;
   const uses: Record<string, Pick<DatasetUse, "sha256">> = {};
-  if (compensate === "least-squares" || methods.some(({ id }) => getMethod(id).needs.calibration)) {
+  if ((compensate ?? "none") !== "none" || methods.some(({ id }) => getMethod(id).needs.calibration)) {
     try {
       uses[calibrationUse(config)] = await learnedData(calibration.corpus, data);
     } catch (error) {

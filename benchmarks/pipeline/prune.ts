@@ -13,10 +13,11 @@ import { modelSize } from "../../models/count.ts";
 import type { PrunePlan } from "../../models/plan.ts";
 import { pruneByLayers } from "../../models/surgery.ts";
 import { resolveTarget } from "../../models/target.ts";
+import { compensateInTurn } from "../../models/training/cut_in_turn.ts";
 import { compensate as leastSquares, gramMatrices } from "../../models/training/least_squares.ts";
 import { areVectors, foldParts, type Rebuild } from "../../models/training/rebuild.ts";
 import type { SnapshotPlace } from "../../models/training/snapshot.ts";
-import type { UnitType } from "../../core/schema/schema.ts";
+import type { Compensation, UnitType } from "../../core/schema/schema.ts";
 import type { TrainingData } from "./calibrate.ts";
 import type { LoadedModel } from "./load.ts";
 import { checkBudget, runMethod } from "./method_result.ts";
@@ -57,7 +58,7 @@ export interface PruneOptions extends StepOptions {
   /** For methods that learn. */
   training?: TrainingData;
   /** Corrects the maps that read removed units. */
-  compensate?: "least-squares";
+  compensate?: Compensation;
   /** Seed of the method's random streams. */
   seed?: number;
   /** Where a training keeps snapshots; without it a stopped one begins again. */
@@ -81,7 +82,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
   let openResidual = 0;
   const onUnsolved = (residual: number) => void (openResidual = Math.max(openResidual, residual));
   const compensated = (plan: PrunePlan, replaced?: Statistics) =>
-    compensate(dense, { plan, replaced, windows: calibration, onUnsolved, ...step });
+    compensate(dense, { plan, replaced, windows: calibration, how: given.compensate, onUnsolved, ...step });
   const learning = isLearned && training && {
     options: training.options,
     windows: training.windows,
@@ -96,6 +97,7 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
     rng: (name) => createRng(seed, `${method.id} ${name}`),
     target,
     ...step,
+    compensates: given.compensate !== undefined,
     ...learning && { learning },
   });
   const tensors = given.compensate && !isLearned ? await compensated(plan, replaced) : replaced;
@@ -122,15 +124,20 @@ export async function prune(dense: LoadedModel, given: PruneOptions): Promise<Pr
  * least squares of the outputs on the calibration windows. */
 export async function compensate(
   dense: Pick<LoadedModel, "model">,
-  { plan, replaced, windows, onUnsolved, ...given }: StepOptions & {
+  { plan, replaced, windows, how = "least-squares", onUnsolved, ...given }: StepOptions & {
     plan: PrunePlan;
     replaced?: Statistics;
     windows: Int32Array[];
+    how?: Compensation;
     /** Gets the relative residual of every system that did not converge. */
     onUnsolved?(residual: number): void;
   },
 ): Promise<Statistics> {
   const { report, signal, remember } = withDefaults(given);
+  const options = { replaced, onUnsolved, report, signal };
+  if (how === "least-squares-in-turn") {
+    return { ...replaced, ...await compensateInTurn(dense.model, plan, { windows, ...options }) };
+  }
   const gram = await remember("gram matrices", () => gramMatrices(dense.model, windows, { report, signal }));
-  return { ...replaced, ...await leastSquares(dense.model, plan, { gram, replaced, onUnsolved, report, signal }) };
+  return { ...replaced, ...await leastSquares(dense.model, plan, { gram, ...options }) };
 }

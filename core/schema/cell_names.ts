@@ -68,7 +68,7 @@ function settingsOf(cell: Cell): Map<string, Setting> {
   ]);
   return new Map<string, Setting>([
     ["recover", setting(recover ?? null, recover ? "+ LoRA" : "without recovery")],
-    ["compensate", setting(compensate ?? null, compensate ? spaced("leastSquares") : "without compensation")],
+    ["compensate", setting(compensate ?? null, compensate?.replaceAll("-", " ") ?? "without compensation")],
     ...options,
     ["version", setting(method?.version ?? 1, settingWords("version", method?.version ?? 1))],
     ["units", setting(units, settingWords("units", units))],

@@ -13,7 +13,7 @@ import {
   throughputChoiceSchema,
   throughputResultSchema,
 } from "./schema_measurements.ts";
-import { RECOVERIES, trainingReportSchema, trainingSchema, UNIT_TYPES } from "./schema_training.ts";
+import { COMPENSATIONS, RECOVERIES, trainingReportSchema, trainingSchema, UNIT_TYPES } from "./schema_training.ts";
 
 export * from "./schema_measurements.ts";
 export * from "./schema_training.ts";
@@ -134,8 +134,9 @@ export const runConfigSchema = z.strictObject({
   recover: z.enum(RECOVERIES).optional().describe(
     "what is trained after pruning: none, scales (one number per kept unit) or lora (adapters and scales)",
   ),
-  compensate: z.enum(["none", "least-squares"]).optional().describe(
-    "least-squares: correct the output and down projections for the removed units, before recovery",
+  compensate: z.enum(["none", ...COMPENSATIONS]).optional().describe(
+    "least-squares: correct the output and down projections for the removed units, before recovery; " +
+      "least-squares-in-turn: each on the inputs from the layers already cut and corrected",
   ),
   training: trainingSchema.optional().describe("settings of learning and recovery, see `bench ls training`"),
   layerwise: z.boolean().default(false).describe(
@@ -202,7 +203,7 @@ export const cellSchema = z.strictObject({
   ffnMultiple: positiveInt,
   calibration: calibrationSchema,
   recover: z.enum(["scales", "lora"]).optional().describe("absent: a learned method learns its choice alone"),
-  compensate: z.literal("least-squares").optional(),
+  compensate: z.enum(COMPENSATIONS).optional(),
   training: trainingSchema.optional().describe("present when the method learns or anything is trained"),
   weights: z.literal("stored").optional().describe("matrices in 16 bits on the device; in f32 when absent"),
   arithmetic: z.literal("fast").optional().describe(

@@ -22,6 +22,11 @@ export type RemovedType = (typeof REMOVED_TYPES)[number];
 const fraction = z.number().min(0).lt(1);
 const positiveInt = z.number().int().positive();
 
+/** Corrections of the output and down maps without training: with statistics of the dense model, or of what is left. */
+export const COMPENSATIONS = ["least-squares", "least-squares-in-turn"] as const;
+/** One of {@linkcode COMPENSATIONS}. */
+export type Compensation = (typeof COMPENSATIONS)[number];
+
 /** What recovery trains: nothing; one scale per kept unit, weights frozen; or LoRA adapters and scales. */
 export const RECOVERIES = ["none", "scales", "lora"] as const;
 /** One of {@linkcode RECOVERIES}. */

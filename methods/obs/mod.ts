@@ -7,25 +7,59 @@
  * Shapes: A = mean of a a^T over the inputs a of the output or down map, f32 [H K, H K] or [F, F]; S = mean of g g^T
  * over the gradients g of the loss at its output, f32 [D, D].
  *
- * Cost: one forward pass over the calibration data, for `kfac` one backward pass as well, and O(F^3) a layer, once for
- * all levels.
+ * Statistics: `sequential` takes A of each map on the stream of the maps that are already cut, as SparseGPT's code does,
+ * whose layer-wise frame SlimGPT shares. They are also corrected if the run compensates. `dense` takes A of the dense
+ * model, so that one pass serves every sparsity. S is the dense model's in both.
  *
- * Deviations: the remaining weights change only if the run compensates (`--compensate least-squares`, as both papers
- * do). Statistics are the dense model's, not those of the layers pruned before. Every layer has the same width,
- * where SlimGPT's rise from layer to layer.
+ * Cost: one forward pass over the calibration data (dense), or three at each sparsity (sequential), for `kfac` one
+ * backward pass as well, and O(F^3) a layer.
+ *
+ * Deviations: the remaining weights change only if the run compensates (`--compensate least-squares-in-turn`, as both
+ * papers do). Every layer has the same width, where SlimGPT's rise from layer to layer.
  *
  * @module
  */
 import { z } from "zod";
-import { defineMethod, type Method } from "../define.ts";
-import { removalScores } from "./removal_order.ts";
-import { keepBest } from "../_shared/selection.ts";
+import { at } from "../../core/util/indexing.ts";
+import { tensorNames } from "../../models/config.ts";
+import { hostTensor, keptIndices } from "../../models/surgery.ts";
+import { cutInTurn, withoutInputs } from "../../models/training/cut_in_turn.ts";
+import { compensatedWeight } from "../../models/training/least_squares.ts";
+import type { LayerPlan } from "../../models/units.ts";
+import { defineMethod, type Method, type MethodContext, type PruneResult } from "../define.ts";
+import { slopeFactors } from "./curvature.ts";
+import { mapScores, type RemovalError, removalScores } from "./removal_order.ts";
+import { keepBest, keepWidths } from "../_shared/selection.ts";
 
 const options = z.strictObject({
   error: z.enum(["plain", "kfac"]).default("plain").describe(
     "cost of a removal: plain, the squared error of the block's output; kfac, weighted by the gradient of the loss",
   ),
+  statistics: z.enum(["sequential", "dense"]).default("dense").describe(
+    "sequential: each layer after the layers already cut; dense: the dense model, once for all levels",
+  ),
 });
+
+/** The units that stay when each map is cut on the stream of those before it. */
+async function pruneInTurn(context: MethodContext<unknown>, error: RemovalError): Promise<PruneResult> {
+  const { model, target, calibration, compensates } = context;
+  const { headSize } = model.config;
+  const slopes = error === "kfac" ? await slopeFactors(context) : null;
+  const layers: LayerPlan[] = [];
+  let raisedRidges = 0;
+  await cutInTurn(model, calibration, async (l, site, gram) => {
+    const scores = await mapScores(model, l, site, { gram, slopes: slopes?.[l]?.[site] });
+    raisedRidges += at(scores.raises, 0);
+    const own = at(keepWidths([scores], [at(target.uniform, l)]).layers, 0);
+    layers[l] = site === "output" ? own : { ...at(layers, l), ffnChannels: own.ffnChannels };
+    const kept = keptIndices(own, site, headSize);
+    const name = tensorNames.weight(l, site);
+    const given = { gram, kept };
+    const weight = compensates ? await compensatedWeight(model, name, given) : await hostTensor(model, name);
+    return withoutInputs(weight, kept);
+  }, context);
+  return { plan: { layers }, ...raisedRidges > 0 && { raisedRidges } };
+}
 
 /** Greedy removal by the inverse Gram matrix. */
 export const obs: Method<typeof options> = defineMethod({
@@ -39,7 +73,9 @@ export const obs: Method<typeof options> = defineMethod({
   options,
   uniformLayers: () => true,
   async prune(context) {
-    const scores = await removalScores(context, context.options.error);
+    const { error, statistics } = context.options;
+    if (statistics === "sequential") return await pruneInTurn(context, error);
+    const scores = await removalScores(context, error);
     const raisedRidges = scores.reduce((sum, { raises: [own = 0] }) => sum + own, 0);
     return { plan: keepBest(scores, context.target), ...raisedRidges > 0 && { raisedRidges } };
   },

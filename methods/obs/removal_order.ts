@@ -14,6 +14,7 @@ import { giveWay } from "../../core/engine/give_way.ts";
 import { denseMatrix } from "../../core/engine/matrix.ts";
 import { matMul2d } from "../../core/engine/ops.ts";
 import { at, entry } from "../../core/util/indexing.ts";
+import type { DecoderModel } from "../../models/device.ts";
 import type { ObservedSite } from "../../models/layers.ts";
 import { gramMatrices, gramName } from "../../models/training/least_squares.ts";
 import type { MethodContext } from "../define.ts";
@@ -190,48 +191,67 @@ function placesOf({ order }: RemovalOrder): Float64Array {
   return places;
 }
 
-/** The removal scores of every layer, the same for all levels of a run. A is the Gram matrix that least-squares
- * compensation uses too. Cost: O(F^3) for A^-1 and as much for its updates, layer by layer; two matrices [F, F] are on
- * the device at once, and 4 F^2 + 4 (H K)^2 bytes a layer in host memory and in the cache (552 MB for a 7 B model). */
+/** What the order of removal is made from: A of a map's inputs, [in, in], and S of its outputs, [D, D]. */
+export interface MapMoments {
+  gram: Float32Array;
+  slopes?: Float32Array | undefined;
+}
+
+/** The removal scores of one layer's units that one map reads; the others of that layer are empty. */
+export async function mapScores(
+  { config, layers }: DecoderModel,
+  l: number,
+  site: ObservedSite,
+  { gram, slopes }: MapMoments,
+): Promise<RemovalScores> {
+  const { headSize, width } = config;
+  const { kvGroups: groups, queryHeadsPerGroup: perGroup } = at(config.layers, l);
+  const inputs = Math.sqrt(gram.length);
+  const factors: MapFactors = {
+    a: tf.tensor2d(gram, [inputs, inputs]),
+    weight: denseMatrix(at(layers, l)[site].weight),
+    slopes: slopes ? tf.tensor2d(slopes, [width, width]) : null,
+  };
+  const order = (noun: string, steps: RemovalSteps) =>
+    removalOrder(factors, { ...steps, what: `${noun} of layer ${l}` });
+  const none = new Float64Array();
+  try {
+    if (site === "down") {
+      const ffn = await order("FFN channels", { size: 1, atOnce: CHANNELS_AT_ONCE });
+      return { ffn: placesOf(ffn), queryHeads: none, kvGroups: none, raises: Float64Array.of(ffn.raises) };
+    }
+    const heads = await order("query heads", { size: headSize, segments: perGroup === 1 ? 1 : groups });
+    // A group of one head is that head.
+    const kvGroups = perGroup === 1 ? heads : await order("key/value groups", { size: headSize * perGroup });
+    const raises = heads.raises + (kvGroups === heads ? 0 : kvGroups.raises);
+    const [headPlaces, groupPlaces] = [placesOf(heads), placesOf(kvGroups)];
+    return { ffn: none, queryHeads: headPlaces, kvGroups: groupPlaces, raises: Float64Array.of(raises) };
+  } finally {
+    tf.dispose([factors.a, factors.weight, ...factors.slopes ? [factors.slopes] : []]);
+  }
+}
+
+/** The removal scores of a layer from those of its two maps. */
+export function bothMaps(output: RemovalScores, { ffn, raises }: RemovalScores): RemovalScores {
+  return { ...output, ffn, raises: Float64Array.of(at(output.raises, 0) + at(raises, 0)) };
+}
+
+/** The removal scores of every layer on statistics of the dense model, the same for all levels of a run. A is the Gram
+ * matrix that least-squares compensation uses too. Cost: O(F^3) for A^-1 and as much for its updates, layer by layer; two
+ * matrices [F, F] are on the device at once, and 4 F^2 + 4 (H K)^2 bytes a layer in host memory and in the cache (552 MB
+ * for a 7 B model). */
 export function removalScores(context: MethodContext<unknown>, error: RemovalError): Promise<RemovalScores[]> {
   const { model, calibration, report, signal, remember } = context;
-  const { layers, headSize } = model.config;
   return rememberLayers(context, `removal scores, ${error} error`, async () => {
     const gram = await remember("gram matrices", () => gramMatrices(model, calibration, { report, signal }));
     const slopes = error === "kfac" ? await slopeFactors(context) : null;
-    const factorsOf = (l: number, site: ObservedSite): MapFactors => {
-      const { shape, data } = entry(gram, gramName(l, site));
-      const { width } = model.config;
-      return {
-        a: tf.tensor2d(data, shape as [number, number]),
-        weight: denseMatrix(at(model.layers, l)[site].weight),
-        slopes: slopes && tf.tensor2d(at(slopes, l)[site], [width, width]),
-      };
-    };
     const scores: RemovalScores[] = [];
-    for (const [l, { kvGroups: groups, queryHeadsPerGroup: perGroup }] of layers.entries()) {
+    for (const l of model.config.layers.keys()) {
       await giveWay(signal);
-      report(`removal order, layer ${l + 1} of ${layers.length}`);
-      const [output, down] = [factorsOf(l, "output"), factorsOf(l, "down")];
-      const what = (noun: string) => `${noun} of layer ${l}`;
-      try {
-        const ffn = await removalOrder(down, { size: 1, atOnce: CHANNELS_AT_ONCE, what: what("FFN channels") });
-        const segments = perGroup === 1 ? 1 : groups;
-        const heads = await removalOrder(output, { size: headSize, segments, what: what("query heads") });
-        // A group of one head is that head.
-        const kvGroups = perGroup === 1
-          ? heads
-          : await removalOrder(output, { size: headSize * perGroup, what: what("key/value groups") });
-        const raises = [...new Set([ffn, heads, kvGroups])].reduce((sum, own) => sum + own.raises, 0);
-        scores.push({
-          ffn: placesOf(ffn),
-          queryHeads: placesOf(heads),
-          kvGroups: placesOf(kvGroups),
-          raises: Float64Array.of(raises),
-        });
-      } finally {
-        for (const { a, weight, slopes } of [output, down]) tf.dispose([a, weight, ...slopes ? [slopes] : []]);
-      }
+      report(`removal order, layer ${l + 1} of ${model.config.layers.length}`);
+      const scoresOf = (site: ObservedSite) =>
+        mapScores(model, l, site, { gram: entry(gram, gramName(l, site)).data, slopes: slopes?.[l]?.[site] });
+      scores.push(bothMaps(await scoresOf("output"), await scoresOf("down")));
     }
     return scores;
   });

@@ -17,6 +17,7 @@ import type { DecoderModel } from "../device.ts";
 import type { ObservedSite } from "../layers.ts";
 import { keptLayers, type PrunePlan } from "../plan.ts";
 import { hostTensor, keptIndices } from "../surgery.ts";
+import { queryHeads } from "../units.ts";
 import { windowBatch } from "./batches.ts";
 import { readTensors } from "./optimizer.ts";
 
@@ -165,39 +166,55 @@ export async function leastSquaresGain(
   }
 }
 
+/** What {@linkcode compensate} and {@linkcode compensatedWeight} are given. */
+export interface CompensationOptions {
+  lambda?: number;
+  /** Tensors that the method gave, in place of the model's. */
+  replaced?: Record<string, HostTensor>;
+  /** Gets the relative residual of every system that did not converge. */
+  onUnsolved?(residual: number): void;
+}
+
+/** The weight of a map, `[out, in]`, when the inputs `kept` stay and make up for the others by least squares. */
+export async function compensatedWeight(
+  model: DecoderModel,
+  name: string,
+  { gram, kept }: { gram: Float32Array; kept: readonly number[] },
+  { lambda = 1e-2, replaced = {}, onUnsolved = () => {} }: CompensationOptions = {},
+): Promise<HostTensor> {
+  const { shape, data } = replaced[name] ?? await hostTensor(model, name);
+  const weight = tf.tidy(() => tf.transpose(tf.tensor2d(data, shape as [number, number])));
+  try {
+    const { gain, residual } = await leastSquaresGain(weight, gram, { kept, lambda });
+    if (residual > 0) onUnsolved(residual);
+    return { shape, data: gained(data, gain, { inputs: at(shape, 1), kept }) };
+  } finally {
+    weight.dispose();
+  }
+}
+
 /** Tensors to replace when `plan` is cut out of `model` with compensation: output and down weights, `[out, in]` at
- * dense shape. `replaced` are those that the method gave; they are compensated in their turn. Merge the result over
- * them. `onUnsolved` gets the relative residual of every system that did not converge. */
+ * dense shape. Those that the method `replaced` are compensated in their turn: merge the result over them. */
 export async function compensate(
   model: DecoderModel,
   plan: PrunePlan,
-  { gram, lambda = 1e-2, replaced = {}, onUnsolved = () => {}, report, signal }: {
+  { gram, report, signal, ...options }: CompensationOptions & {
     gram: Gram;
-    lambda?: number;
-    replaced?: Record<string, HostTensor>;
-    onUnsolved?(residual: number): void;
     report(message: string): void;
     signal: AbortSignal;
   },
 ): Promise<Record<string, HostTensor>> {
-  const { config } = model;
   const result: Record<string, HostTensor> = {};
   for (const l of keptLayers(plan)) {
     await giveWay(signal);
     report(`compensation, layer ${l + 1} of ${plan.layers.length}`);
     for (const site of WRITING_NAMES) {
-      const kept = keptIndices(at(plan.layers, l), site, config.headSize);
-      const inputs = denseInputs(config, l, site);
-      if (kept.length === inputs) continue;
-      const name = tensorNames.weight(l, site);
-      const { shape, data } = replaced[name] ?? await hostTensor(model, name);
-      const weight = tf.tidy(() => tf.transpose(tf.tensor2d(data, shape as [number, number])));
+      const kept = keptIndices(at(plan.layers, l), site, model.config.headSize);
+      if (kept.length === siteInputs(model.config, l, site)) continue;
       const own = gram[gramName(l, site)];
       if (!own) throw new RangeError(`There is no Gram matrix of layer ${l}, ${site}`);
-      const { gain, residual } = await leastSquaresGain(weight, own.data, { kept, lambda });
-      if (residual > 0) onUnsolved(residual);
-      weight.dispose();
-      result[name] = { shape, data: gained(data, gain, { inputs, kept }) };
+      const name = tensorNames.weight(l, site);
+      result[name] = await compensatedWeight(model, name, { gram: own.data, kept }, options);
     }
   }
   return result;
@@ -220,7 +237,8 @@ function gained(
   return result;
 }
 
-function denseInputs({ layers, headSize }: DecoderConfig, layer: number, site: ObservedSite): number {
-  const { kvGroups, queryHeadsPerGroup, ffnChannels } = at(layers, layer);
-  return site === "down" ? ffnChannels : kvGroups * queryHeadsPerGroup * headSize;
+/** Inputs of a map: H K or F. */
+export function siteInputs({ layers, headSize }: DecoderConfig, layer: number, site: ObservedSite): number {
+  const shape = at(layers, layer);
+  return site === "down" ? shape.ffnChannels : queryHeads(shape) * headSize;
 }

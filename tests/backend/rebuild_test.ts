@@ -35,6 +35,12 @@ const WAYS: Record<string, Record<string, unknown>> = {
     units: ["kv-groups"],
     compensate: "least-squares",
   },
+  "least squares in turn": {
+    methods: [{ id: "wanda-sp", options: { statistics: "dense" } }],
+    sparsity: [0.1],
+    units: ["kv-groups"],
+    compensate: "least-squares-in-turn",
+  },
   "scales alone": { methods: [{ id: "mask-prune" }], sparsity: [0.4], recover: "scales" },
   "scales of a recovery": { methods: [{ id: "wanda-sp" }], sparsity: [0.4], recover: "scales" },
   "least squares where nothing else changes weights": {
