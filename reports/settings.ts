@@ -3,7 +3,14 @@
  * @module
  */
 import { corpusLabel, settingWords } from "../core/schema/cell_names.ts";
-import type { Cell, DoneRecord, RemovedType, TrainingOptions, TrainingReport } from "../core/schema/schema.ts";
+import {
+  type Cell,
+  type DoneRecord,
+  ofTask,
+  type RemovedType,
+  type TrainingOptions,
+  type TrainingReport,
+} from "../core/schema/schema.ts";
 import { counted } from "../core/util/words.ts";
 import { baseName } from "./format.ts";
 
@@ -151,9 +158,16 @@ const arithmeticWords = ({ cell: { arithmetic, weights } }: Subject): string =>
 export const fileWords = ({ path, sha256 }: { path: string; sha256: string }): string =>
   `${baseName(path)}, sha256 ${sha256.slice(0, 12)}`;
 
-/** Words of tasks; empty without one. */
-const ofTasks = (words: (cell: Cell) => string) => ({ cell }: Subject): string =>
-  cell.tasks.length === 0 ? "" : words(cell);
+/** Words of a cell's tasks: `all`, or `all (piqa); the first 50 (boolq)` where they differ; empty without one. */
+const ofTasks = (words: (cell: Cell, task: string) => string) => ({ cell }: Subject): string => {
+  const groups = [...Map.groupBy(cell.tasks, (task) => words(cell, task))];
+  return groups.map(([text, tasks]) => groups.length > 1 ? `${text} (${tasks.join(", ")})` : text).join("; ");
+};
+
+const examplesWords = ofTasks(({ limit }, task) => {
+  const own = ofTask(limit, task);
+  return own === undefined ? "all" : `the first ${own}`;
+});
 
 /** A setting of a cell. */
 export interface Setting {
@@ -198,12 +212,13 @@ export const SETTINGS: readonly Setting[] = [
     text: ({ cell: { checkpoint } }) => checkpoint ? fileWords(checkpoint) : "",
   },
   { name: "arithmetic", of: "all", text: arithmeticWords, caption: arithmeticWords },
+  // Heads of columns tell it to those who read a caption.
+  { name: "examples per task", of: "all", text: examplesWords, caption: () => "" },
   {
-    name: "examples per task",
+    name: "examples in the prompt",
     of: "all",
-    text: ofTasks(({ limit }) => limit === undefined ? "all" : `the first ${limit}`),
+    text: ofTasks(({ numFewshot }, task) => String(ofTask(numFewshot, task) ?? 0)),
   },
-  { name: "examples in the prompt", of: "all", text: ofTasks(({ numFewshot = 0 }) => String(numFewshot)) },
   { name: "request encoding", of: "all", text: ofTasks(({ requestEncoding = "lm-eval" }) => requestEncoding) },
 ];
 

@@ -5,7 +5,9 @@
 import { resolve } from "node:path";
 import { canonicalJson } from "../../core/util/canonical_json.ts";
 import { UsageError } from "../../core/util/errors.ts";
-import type { RunConfig } from "../../core/schema/schema.ts";
+import { ofTask, type RunConfig } from "../../core/schema/schema.ts";
+import { selectTasks } from "../../datasets/lm_eval/task_files.ts";
+import { tasks as builtIn } from "../../datasets/mod.ts";
 import { type ConfigSource, flagName, flagOptions, flagSource } from "../configuration/flags.ts";
 import { movePaths } from "../configuration/paths.ts";
 import { resolveConfig } from "../configuration/resolve.ts";
@@ -36,13 +38,14 @@ ${
       ["--label NAME", "name of the model at --model, a pruned version of the dense one"],
       ["--dense PATH", "the dense model (default: that of the run in --out)"],
       ...flagRows(KEYS, { withDefaults: false }),
-      ["--remeasure", "allow --limit and --num-fewshot to score the run's tasks again"],
+      ["--remeasure", "let --limit and --num-fewshot replace results of the run's tasks: of those named, or of all"],
       ...MANNER_ROWS,
     ])
   }
 
-Tasks, corpora and prompts are added to the run's. Other flags override it. Existing results are reused. Results that
-are no longer requested are kept in the records but hidden from the report.
+Tasks, corpora and prompts are added to the run's. --limit and --num-fewshot apply to the added tasks. Other flags
+override the run. Existing results are reused. Results that are no longer requested are kept in the records but hidden
+from the report.
 
 Exit codes: those of \`bench run\``;
 
@@ -71,17 +74,32 @@ function givenValues(
   };
 }
 
-/** Refuses settings under which the run's own tasks would be scored again, and their results hidden.
- * @throws {UsageError} that names the setting. */
-function checkReplaced(given: Record<string, unknown>, { tasks = [], ...kept }: Partial<RunConfig>): void {
-  const key = (["limit", "numFewshot"] as const).find((key) => key in given && given[key] !== kept[key]);
-  if (key === undefined || tasks.length === 0) return;
-  throw new UsageError(
-    `--${flagName(key)} differs from the run's, so ${
-      tasks.join(", ")
-    } would be scored again and replace the results in ` +
-      "the report: leave it out, or add --remeasure",
-  );
+/** Limit and examples in prompts of each task: the flags' for tasks that are added, the run's own for the others. With
+ * `remeasure` the flags hold for those of the run that they name, or for all if they name none.
+ * @throws {UsageError} when the flags ask for other results of the run's tasks without it. */
+function settingsOfTasks(
+  given: Record<string, unknown>,
+  { tasks: own = [], ...kept }: Partial<RunConfig>,
+  { lists, remeasure }: { lists: Partial<RunConfig>; remeasure: boolean },
+): Record<string, unknown> {
+  const { tasks, groups } = selectTasks(lists.taskFile ?? [], lists.tasks ?? [], [...builtIn.keys()]);
+  const names = [...given.tasks as string[] ?? [], ...given.taskFile as string[] ?? []];
+  const named = names.concat(groups.flatMap(({ group, tasks }) => names.includes(group) ? tasks : []));
+  const targets = own.filter((task) => names.length === 0 || named.includes(task));
+  const settings = (["limit", "numFewshot"] as const).filter((key) => key in given).map((key) => {
+    const before = (task: string) => ofTask(kept[key], task);
+    const replaced = targets.filter((task) => (before(task) ?? 0) !== (given[key] ?? 0));
+    if (replaced.length > 0 && !remeasure) {
+      throw new UsageError(
+        `--${flagName(key)} differs from the run's for ${replaced.join(", ")}, which would be scored again and ` +
+          "replaced in the report: leave it out, or add --remeasure",
+      );
+    }
+    const values = tasks.map((task) => own.includes(task) && !targets.includes(task) ? before(task) : given[key]);
+    const byTask = tasks.flatMap((task, i) => values[i] === undefined ? [] : [[task, values[i]]]);
+    return [key, new Set(values).size > 1 ? Object.fromEntries(byTask) : given[key]];
+  });
+  return Object.fromEntries(settings);
 }
 
 /** `config` with each item of the joined lists once. */
@@ -105,13 +123,16 @@ async function measureFurther(flags: Flags): Promise<number> {
   if (!stored && label === undefined) throw new UsageError(`"${dir}" holds no run: it has no run.json`);
   const given = flagSource(flags);
   const kept = stored && movePaths(stored.config, (path) => storedPath(dir, path)) as Partial<RunConfig>;
-  if (kept && flags.remeasure !== true) checkReplaced(given.values, kept);
   const values = givenValues(given, { label, dense, kept });
-  const joined = JOINED.flatMap((key) => {
-    const added = values[key];
-    return Array.isArray(added) ? [[key, [...kept?.[key] ?? [], ...added]] as const] : [];
-  });
-  const asked = { ...values, ...Object.fromEntries(joined), out: dir };
+  // A run lists single tasks, so its groups are named again.
+  const groups = stored?.taskGroups?.map(({ group }) => group) ?? [];
+  const before = kept && { ...kept, tasks: [...kept.tasks ?? [], ...groups] };
+  const lists: Partial<RunConfig> = Object.fromEntries(JOINED.flatMap((key) => {
+    const items = [before?.[key], values[key]].flatMap((own) => Array.isArray(own) ? own : []);
+    return items.length > 0 ? [[key, items]] : [];
+  }));
+  const byTask = kept && settingsOfTasks(values, kept, { lists, remeasure: flags.remeasure === true });
+  const asked = { ...values, ...lists, ...byTask, out: dir };
   const config = resolveConfig([
     { values: kept ?? EMPTY, where: () => "run.json" },
     { values: asked, where: ([key]) => key === "checkpoints" ? "--label" : given.where([key ?? ""]) },

@@ -20,7 +20,9 @@ const MOST_TOKENS = 2 ** 30;
  * `taskNames` are those that the run may use.
  * @throws {UsageError} on an unknown name or a wrong option. */
 export function resolveNames(config: RunConfig, taskNames: readonly string[]): RunConfig {
-  for (const task of config.tasks) if (!taskNames.includes(task)) throw unknownName("task", task, taskNames);
+  const limited = [config.limit, config.numFewshot].flatMap((own) => own instanceof Object ? Object.keys(own) : []);
+  const task = [...config.tasks, ...limited].find((name) => !taskNames.includes(name));
+  if (task !== undefined) throw unknownName("task", task, taskNames);
   const { calibration, training, perplexity } = config;
   const learned = [calibration?.corpus, training?.corpus, ...Object.keys(training?.domains ?? {})]
     .filter((name) => name !== undefined);

@@ -130,7 +130,7 @@ export function expandCells(
     ...config.arithmetic === "fast" && { arithmetic: config.arithmetic },
     ...{ perplexity, tasks },
     ...limit !== undefined && { limit },
-    ...numFewshot > 0 && tasks.length > 0 && { numFewshot },
+    ...numFewshot !== 0 && tasks.length > 0 && { numFewshot },
     ...config.requestEncoding === "llm-pruner" && tasks.length > 0 && { requestEncoding: config.requestEncoding },
     ...config.generate.length > 0 && { generations: { prompts: config.generate, tokens: config.generateTokens } },
     ...throughput !== undefined && { throughput },

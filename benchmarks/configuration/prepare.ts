@@ -9,6 +9,7 @@ import {
   type DatasetUse,
   type EngineName,
   type MethodFile,
+  ofTask,
   type RunConfig,
   trainingSchema,
 } from "../../core/schema/schema.ts";
@@ -295,8 +296,9 @@ async function learnedData(name: string, data?: string): Promise<Pick<DatasetUse
 
 async function hashTask(
   id: string,
-  { data, limit, numFewshot: fewshot }: ReadyConfig,
+  { data, ...config }: ReadyConfig,
 ): Promise<Record<string, string>> {
+  const [limit, fewshot] = [ofTask(config.limit, id), ofTask(config.numFewshot, id)];
   const task = anyTask(id);
   if (!("definition" in task)) {
     const { dataset, fewshotDataset } = await loadTask(task, { data, limit: 1, fewshot });

@@ -2,7 +2,13 @@
  *
  * @module
  */
-import { perplexityChoiceSchema, type PerplexityResult, type TaskResult } from "../../core/schema/schema.ts";
+import {
+  type Cell,
+  ofTask,
+  perplexityChoiceSchema,
+  type PerplexityResult,
+  type TaskResult,
+} from "../../core/schema/schema.ts";
 import { UsageError } from "../../core/util/errors.ts";
 import { scoringModel } from "../../models/scoring.ts";
 import { measurePerplexity, type PerplexityChoice, type ScoredDocument } from "../evaluation/perplexity.ts";
@@ -19,9 +25,9 @@ export interface ScoreOptions extends StepOptions {
   /** Tasks, see `bench ls tasks`. */
   tasks?: readonly string[];
   /** Only the first examples of each task. */
-  limit?: number;
+  limit?: Cell["limit"];
   /** Solved examples in the prompts. */
-  numFewshot?: number;
+  numFewshot?: Cell["numFewshot"];
   /** How requests become ids; `lm-eval` by default. */
   encoding?: RequestEncoding;
   /** Folder with data sets. */
@@ -45,9 +51,8 @@ export async function score(
   given: ScoreOptions,
 ): Promise<{ perplexity: PerplexityResult[]; tasks: TaskResult[] }> {
   const { perplexity = [], tasks = [], limit, numFewshot, data, batchTokens, report } = given;
-  if (limit !== undefined && !(Number.isInteger(limit) && limit > 0)) {
-    throw new UsageError(`limit must be a whole number above 0: current ${limit}`);
-  }
+  const wrong = tasks.map((task) => ofTask(limit, task) ?? 1).find((own) => !(Number.isInteger(own) && own > 0));
+  if (wrong !== undefined) throw new UsageError(`limit must be a whole number above 0: current ${wrong}`);
   let now = "";
   let reported = 0;
   const enter = (name: string) => report?.(now = name);
@@ -71,7 +76,8 @@ export async function score(
   for (const [i, id] of tasks.entries()) {
     enter(id);
     const scorer = scorerOf(batchTokens?.tasks[i]);
-    const { result, scored } = await measureTask(scorer, id, { data, limit, fewshot: numFewshot });
+    const own = { data, limit: ofTask(limit, id), fewshot: ofTask(numFewshot, id) };
+    const { result, scored } = await measureTask(scorer, id, own);
     found.tasks.push(result);
     given.onScored?.(id, scored);
   }

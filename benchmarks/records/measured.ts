@@ -4,7 +4,7 @@
  */
 import { canonicalJson } from "../../core/util/canonical_json.ts";
 import type { NamedCell } from "../../core/schema/cell_names.ts";
-import type { Cell, DoneRecord } from "../../core/schema/schema.ts";
+import { type Cell, type DoneRecord, ofTask } from "../../core/schema/schema.ts";
 import type { TaskGroup } from "../../datasets/lm_eval/task_files.ts";
 import { isFileName } from "../../datasets/text_file.ts";
 import { aggregateGroup } from "../evaluation/groups.ts";
@@ -28,7 +28,8 @@ function answersPerplexity(choice: PerplexityChoice, hashes?: DataHashes) {
     result.protocol === protocol && result.windowTokens === windowTokens && result.maxWindows === maxWindows;
 }
 
-function answersTask(task: string, { limit = Infinity, numFewshot = 0 }: Cell, hashes?: DataHashes) {
+function answersTask(task: string, cell: Cell, hashes?: DataHashes) {
+  const [limit = Infinity, numFewshot = 0] = [ofTask(cell.limit, task), ofTask(cell.numFewshot, task)];
   const readsData = ({ dataset, definition, fewshotDataset, numFewshot: own }: DoneRecord["tasks"][number]) => {
     if (hashes === undefined) return definition !== undefined || own === numFewshot;
     const data = [dataset.sha256, ...definition ? [definition.sha256] : []].join(" ");

@@ -3,7 +3,7 @@
  * @module
  */
 import { cellLabels, type NamedCell } from "../../core/schema/cell_names.ts";
-import type { Cell, RunConfig } from "../../core/schema/schema.ts";
+import { type Cell, ofTask, type RunConfig } from "../../core/schema/schema.ts";
 import { counted } from "../../core/util/words.ts";
 import { loadCorpus, loadTask } from "../../datasets/load.ts";
 import type { Example } from "../../datasets/define.ts";
@@ -115,7 +115,8 @@ async function evaluationOf(
     data.push({ use: `perplexity ${corpus}, protocol ${protocol}`, amount: about(tokens) });
   }
   for (const id of tasks) {
-    const { examples } = await loadTask(anyTask(id), { data: folder, limit, fewshot: numFewshot });
+    const own = { limit: ofTask(limit, id), fewshot: ofTask(numFewshot, id) };
+    const { examples } = await loadTask(anyTask(id), { data: folder, ...own });
     const tokens = examples.reduce((sum, example) => sum + charactersOf(example), 0) / CHARACTERS_PER_TOKEN;
     read.tasks += tokens;
     data.push({ use: `task ${id}`, amount: `${counted(examples.length, "example")}, ${about(tokens)}` });

@@ -64,6 +64,16 @@ const unitType = z.enum(UNIT_TYPES);
 const fraction = z.number().min(0).lt(1);
 const positiveInt = z.number().int().positive();
 
+/** A setting of tasks: one value for all, or one by task. */
+function perTask<T extends z.ZodType>(value: T) {
+  return z.union([value, z.record(z.string(), value)]);
+}
+
+/** What a setting of tasks says of one of them; undefined if nothing. */
+export function ofTask<T>(setting: T | Record<string, T> | undefined, task: string): T | undefined {
+  return setting instanceof Object ? setting[task] : setting;
+}
+
 /** A list, for which one item may stand alone. */
 function listOf<T extends z.ZodType>(item: T, minimum = 0) {
   const toList = (value: z.input<T> | z.input<T>[]) => value == null || Array.isArray(value) ? value : [value];
@@ -155,8 +165,10 @@ export const runConfigSchema = z.strictObject({
   taskFile: listOf(z.string(), 1).optional().describe(
     "task file of lm-evaluation-harness, or a folder of them; may be repeated; see docs/tasks-and-data.md",
   ),
-  limit: positiveInt.optional().describe("score only the first N examples of each task (default: all)"),
-  numFewshot: z.number().int().nonnegative().default(0).describe("few-shot examples in the prompts of all tasks"),
+  limit: perTask(positiveInt).optional().describe(
+    "score only the first N examples of each task (default: all)",
+  ),
+  numFewshot: perTask(z.number().int().nonnegative()).default(0).describe("few-shot examples in the prompts of tasks"),
   requestEncoding: z.enum(REQUEST_ENCODINGS).default("lm-eval").describe(
     "llm-pruner: encode context and continuation separately, without BOS, as in LLM-Pruner's tables",
   ),
@@ -178,8 +190,8 @@ export type RunConfig = z.infer<typeof runConfigSchema>;
 const measureFields = {
   perplexity: z.array(perplexityChoiceSchema),
   tasks: z.array(z.string()),
-  limit: positiveInt.optional(),
-  numFewshot: positiveInt.optional().describe("absent: none"),
+  limit: perTask(positiveInt).optional().describe("of all tasks, or by task; absent: all examples"),
+  numFewshot: perTask(z.number().int().nonnegative()).optional().describe("of all tasks, or by task; absent: none"),
   generations: generationChoiceSchema.optional(),
   throughput: throughputChoiceSchema.optional(),
 };

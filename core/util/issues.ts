@@ -35,6 +35,11 @@ export function describeIssue(
       const what = issue.expected === "int" ? "whole number" : issue.expected;
       return `${key} must be ${/^[aeio]/.test(what) ? "an" : "a"} ${what}: ${current}`;
     }
+    case "invalid_union": {
+      // The form that goes deeper into the value is the one that was meant.
+      const [inner] = issue.errors.find(([one]) => one && one.path.length > 0) ?? at(issue.errors, 0);
+      return describeIssue({ ...inner!, path: [...issue.path, ...inner!.path] }, values, known);
+    }
     default:
       return `${key}: ${issue.message} (${current})`;
   }

@@ -121,6 +121,8 @@ folderTest("--task-file runs tasks of all types and groups; a changed file is me
   assertEquals(groupsOf(), [undefined]);
   await run("--tasks", "both", "--limit", "2");
   assertStringIncludes((await run()).stderr, "1 finished earlier");
+  // A task that is added leaves it.
+  await succeed("eval", out, "--tasks", "tiny-agreement", "--limit", "2");
   assertEquals(groupsOf(), [record.groups?.map(({ metrics }) => metrics)]);
 });
 

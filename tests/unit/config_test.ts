@@ -36,6 +36,18 @@ Deno.test("parseFlags() understands the command of the README", () => {
   assertEquals([engine, throughput], ["tensorflow", undefined]);
 });
 
+Deno.test("a file may limit each task; wrong numbers and tasks are named", () => {
+  const tasks = `${MINIMAL}tasks: [arc_easy, boolq]\n`;
+  const { limit, numFewshot } = fromYaml(`${tasks}limit: {boolq: 50}\nnumFewshot: {boolq: 2}`);
+  assertEquals([limit, numFewshot], [{ boolq: 50 }, { boolq: 2 }]);
+  const refused = { "{boolq: 0}": "limit.boolq must be more than 0: current 0", "x": "limit must be a number" };
+  for (const [text, problem] of Object.entries(refused)) {
+    assertThrows(() => fromYaml(`${tasks}limit: ${text}`), UsageError, problem);
+  }
+  const config = fromYaml(`${tasks}limit: {bolq: 50}`);
+  assertThrows(() => resolveNames(config, config.tasks), UsageError, '"bolq"');
+});
+
 Deno.test("parseFlags() collects prompts, which may hold commas, and reads the flags of tasks", () => {
   const flags = ["--methods", "random", "--sparsity", "0.5", "--out", "x"];
   const further = ["--generate=Three", "--num-fewshot", "5", "--log-samples"];
