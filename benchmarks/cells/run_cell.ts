@@ -54,10 +54,7 @@ function writeLmEval(out: string, record: DoneRecord, samples: CellSamples): voi
 function endWithParent(): void {
   // A terminal sends Ctrl-C to every process of the run; the parent decides.
   Deno.addSignalListener("SIGINT", () => {});
-  (async () => {
-    for await (const _chunk of Deno.stdin.readable) { /* nothing is said */ }
-    Deno.exit(143);
-  })();
+  new Worker(new URL("./end_with_parent.ts", import.meta.url), { type: "module" });
 }
 
 /** Runs the pipeline for what `before`, the cell's record, lacks, and writes the record. */

@@ -43,6 +43,31 @@ folderTest("a killed cell is out of memory, a crashed one a crash, and --retry t
   assertEquals(kinds(out), ["done", "done"]);
 });
 
+folderTest("a cell that hangs ends with a run that is killed", async (out) => {
+  const [file, folder] = [join(out, "hang.ts"), join(out, "run")];
+  const example = Deno.readTextFileSync(join(ROOT, "docs/examples/contribution.ts"));
+  const sleep = "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);";
+  const begin = "async prune(context) {";
+  Deno.writeTextFileSync(file, example.replace(begin, `${begin} context.report("asleep"); ${sleep}`));
+  let asleep = false;
+  await watch(run(folder, "--method-file", file, "--methods", "contribution"), (event, child) => {
+    if (!String(event.phase).includes("asleep")) return;
+    asleep = true;
+    child.kill("SIGKILL");
+  });
+  assert(asleep);
+  const isRunning = () => {
+    try {
+      killCell(folder, "0");
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  for (let tries = 0; isRunning() && tries < 100; tries++) await new Promise((resolve) => setTimeout(resolve, 100));
+  assert(!isRunning(), "the cell outlived its run");
+});
+
 folderTest("--timeout ends a cell that takes longer", async (out) => {
   // Less than any process takes to start.
   const { code, stderr } = await finish(bench(...run(out, "--timeout", "0.05")));
