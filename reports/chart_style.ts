@@ -153,7 +153,7 @@ export const scaleOf = (column: Column): number => column.kind === "perplexity" 
 
 /** Axis title of a quality. */
 export function qualityTitle(column: Column): string {
-  if (column.kind === "perplexity") return `${column.name} ${column.metric} (lower is better, log scale)`;
+  if (column.kind === "perplexity") return `${column.name} ${column.metric} ↓ (log scale)`;
   return column.kind === "mean-accuracy" ? "mean accuracy, %" : `${column.name} ${column.metric}, %`;
 }
 

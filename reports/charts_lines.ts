@@ -79,6 +79,12 @@ export function qualityAgainstSparsity(section: Section, column: Column, name: s
       description: describe(row, column, estimate),
     };
   });
+  const bySeed = rows.flatMap((row) =>
+    row.runs.flatMap(({ cell: { seed }, size: { sparsityOfPrunable } }) => {
+      const value = row.values.get(column.key)!.n > 1 ? row.bySeed.get(column.key)?.get(seed) : undefined;
+      return value === undefined ? [] : [{ method: row.label, removed: 100 * sparsityOfPrunable, quality: k * value }];
+    })
+  );
   const starts = dense ? lines.map(({ label }) => ({ method: label, removed: 0, quality: k * dense.value })) : [];
   const isLog = column.kind === "perplexity";
   const isCut = estimates.some(({ value }) => k * value > high);
@@ -107,5 +113,6 @@ export function qualityAgainstSparsity(section: Section, column: Column, name: s
     spec: shell(title, [`${subject(section)} · ${column.name} ${over}${column.count}`, notes.join(" ").trim()], {
       layer: layers,
     }),
+    seeds: layer(bySeed, { type: "point", filled: true, size: 14, opacity: 0.7 }, { x, y, color }),
   };
 }

@@ -69,9 +69,10 @@ function sizeAndCost(row: Row): Line {
   };
 }
 
-/** A measured quantity: name of its columns, and estimate of a row. */
+/** A measured quantity: name of its columns, key of the section's column, and estimate of a row. */
 interface Measured {
   slug: string;
+  key: string;
   /** Whether it may have a 95 % interval. */
   hasInterval: boolean;
   pick(row: Row): Estimate | undefined;
@@ -82,10 +83,10 @@ function measuredColumns(sections: readonly Section[]): Measured[] {
   const all = [...columns.values()].flatMap(({ key, kind, slug }): Measured[] =>
     kind === "throughput"
       ? [
-        { slug: `${slug}_tokens_per_s`, hasInterval: false, pick: (row) => row.values.get(key) },
-        { slug: `${slug}_speed_up`, hasInterval: true, pick: (row) => row.speedUps.get(key) },
+        { slug: `${slug}_tokens_per_s`, key, hasInterval: false, pick: (row) => row.values.get(key) },
+        { slug: `${slug}_speed_up`, key, hasInterval: true, pick: (row) => row.speedUps.get(key) },
       ]
-      : [{ slug, hasInterval: false, pick: (row) => row.values.get(key) }]
+      : [{ slug, key, hasInterval: false, pick: (row) => row.values.get(key) }]
   );
   const taken = new Map<string, number>();
   return all.map((own) => {
@@ -121,5 +122,22 @@ export function toCsv(document: ReportDocument): string {
       ...sizeAndCost(row),
       ...Object.assign({}, ...measured.map((own) => estimated(own, row))),
     }))
+  ));
+}
+
+/** One line per finished row and seed, with the value of each column. */
+export function toSeedCsv(document: ReportDocument): string {
+  const sections = document.sections.map(({ results }) => results);
+  const measured = measuredColumns(sections).filter(({ slug }) => !slug.endsWith("_speed_up"));
+  return table(sections.flatMap((section) =>
+    section.rows.flatMap((row) => {
+      const { model, engine, method, label, options, asked_sparsity } = head(row, section);
+      return row.runs.map(({ cell: { seed }, id, size }) => ({
+        ...{ model, engine, method, label, options, asked_sparsity, seed, cell: id },
+        sparsity_of_prunable: size.sparsityOfPrunable,
+        parameters: size.parameters,
+        ...Object.fromEntries(measured.map(({ slug, key }) => [slug, row.bySeed.get(key)?.get(seed)])),
+      }));
+    })
   ));
 }

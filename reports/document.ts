@@ -111,6 +111,8 @@ export interface Chart {
   name: string;
   title: string;
   spec: Spec;
+  /** A layer with a dot for every seed, where a chart can have one. */
+  seeds?: Spec;
 }
 
 /** A part of a section: a line under the title, warnings, facts, findings, a table, or figures as specifications. */
@@ -136,6 +138,10 @@ export interface BlockDocument<S extends BlockSection = BlockSection> {
 
 /** The report of a run: a section for each model, engine and arithmetic, with the rows behind it for tables of data. */
 export type ReportDocument = BlockDocument<BlockSection & { results: Section }>;
+
+/** Every figure of a document. */
+export const chartsOf = ({ sections }: ReportDocument): Chart[] =>
+  sections.flatMap(({ blocks }) => blocks.flatMap((block) => block.kind === "figures" ? block.charts : []));
 
 /** A cell that is a text alone. */
 export const textCell = (text: string, sort: TableCell["sort"] = null, below: string[] = []): TableCell => ({

@@ -75,20 +75,18 @@ export async function toSvg(spec: Record<string, unknown>): Promise<string> {
   }
 }
 
-/** Rasterises an SVG at twice its size with the shipped font and no other. */
+/** The shipped font and no other. */
+export const SHIPPED_FONT = {
+  loadSystemFonts: false,
+  defaultFontFamily: "Inter",
+  sansSerifFamily: "Inter",
+  fontFiles: ["Inter-Regular.otf", "Inter-SemiBold.otf"].map((file) =>
+    decodeURIComponent(new URL(`fonts/${file}`, import.meta.url).pathname)
+  ),
+};
+
+/** Rasterises an SVG at twice its size. */
 export async function toPng(svg: string): Promise<Uint8Array> {
-  const fonts = new URL("./fonts/", import.meta.url);
-  const image = await renderAsync(svg, {
-    fitTo: { mode: "zoom", value: 2 },
-    background: "#ffffff",
-    font: {
-      loadSystemFonts: false,
-      defaultFontFamily: "Inter",
-      sansSerifFamily: "Inter",
-      fontFiles: ["Inter-Regular.otf", "Inter-SemiBold.otf"].map((file) =>
-        decodeURIComponent(new URL(file, fonts).pathname)
-      ),
-    },
-  });
-  return image.asPng();
+  const zoom = { mode: "zoom", value: 2 } as const;
+  return (await renderAsync(svg, { fitTo: zoom, background: "#ffffff", font: SHIPPED_FONT })).asPng();
 }

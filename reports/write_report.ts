@@ -5,17 +5,13 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { UsageError } from "../core/util/errors.ts";
-import { writeAtomically, writeWhole } from "../core/util/write_file.ts";
-import { toCsv } from "./csv.ts";
+import { writeWhole } from "../core/util/write_file.ts";
+import { toCsv, toSeedCsv } from "./csv.ts";
 import { toPng, toSvg } from "./draw.ts";
-import type { ReportDocument } from "./document.ts";
+import { chartsOf, type ReportDocument } from "./document.ts";
 import { toHtml } from "./html.ts";
 import { toLatex } from "./latex.ts";
 import { toMarkdown } from "./markdown.ts";
-
-/** Every figure of a document. */
-const chartsOf = ({ sections }: ReportDocument) =>
-  sections.flatMap(({ blocks }) => blocks.flatMap((block) => block.kind === "figures" ? block.charts : []));
 
 /** Files of one figure. */
 const FIGURE_FILES = ["vl.json", "svg", "png"];
@@ -51,7 +47,7 @@ function checkFolder(folder: string): void {
   );
 }
 
-/** Writes `comparison.md`, `.csv` and `.tex`, `report.html`, and every figure as `NAME.vl.json`, `NAME.svg` and
+/** Writes `comparison.md`, `.csv` and `.tex`, `comparison-by-seed.csv`, `report.html`, and every figure as `NAME.vl.json`, `NAME.svg` and
  * `NAME.png` into `outFolder`, which is made if it is missing. A folder `report` beside a run's `run.json` keeps no
  * figure of an earlier report.
  * @returns Paths of the files written.
@@ -69,6 +65,7 @@ export async function writeFiles(document: ReportDocument, outFolder: string): P
   files.push(
     ["comparison.md", toMarkdown(document)],
     ["comparison.csv", toCsv(document)],
+    ["comparison-by-seed.csv", toSeedCsv(document)],
     ["comparison.tex", toLatex(document)],
     ["report.html", await toHtml(document, drawings)],
   );
@@ -79,24 +76,4 @@ export async function writeFiles(document: ReportDocument, outFolder: string): P
   }
   removeOldFiles(outFolder, new Set(files.map(([name]) => name)));
   return files.map(([name]) => join(outFolder, name));
-}
-
-/** Writes every figure without its title as `NAME.svg` and `NAME.png` into `outFolder`, and the titles to `captions.md`:
- * a paper says in the caption what a figure shows.
- * @returns Paths of the files written. */
-export async function writePaperFigures(document: ReportDocument, outFolder: string): Promise<string[]> {
-  const captions: string[] = [];
-  const write = (name: string, content: string | Uint8Array): string => {
-    const path = join(outFolder, name);
-    writeAtomically(path, content);
-    return path;
-  };
-  const paths: string[] = [];
-  for (const { name, title, spec: { title: heading, ...spec } } of chartsOf(document)) {
-    const svg = await toSvg(spec);
-    paths.push(write(`${name}.svg`, svg + "\n"), write(`${name}.png`, await toPng(svg)));
-    const { subtitle = [] } = heading as { subtitle?: string[] };
-    captions.push(`**${name}**: ${title}. ${subtitle.join(" ")}\n`);
-  }
-  return [...paths, write("captions.md", captions.join("\n"))];
 }

@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { UsageError } from "../../core/util/errors.ts";
+import type { PaperLayout } from "../../reports/paper_figures.ts";
 import { readRunFile } from "../records/run_file.ts";
 import { runPaths } from "../records/store.ts";
 import { choiceOf, type Command, textFlag } from "./command.ts";
@@ -19,7 +20,12 @@ Usage: deno task bench report DIR [FLAGS]
 Flags:
   --title TITLE    title of the report (default: the run's name)
   --to FOLDER      folder for the report (default: DIR/report)
-  --figures paper  only figures for a paper, in DIR/report/paper: SVG and PNG without titles, which are in captions.md`;
+  --figures paper  only figures for a paper, in DIR/report/paper: SVG and PDF without titles, which are in captions.md
+
+Figures for a paper:
+  --columns 1|2    columns of a page that a figure is wide (default: 1)
+  --methods LIST   methods in the order of the legend; others are left out
+  --dots           a dot for every seed in charts against sparsity`;
 
 /** Characters of a line: of the variable COLUMNS, else of the terminal, at least a label and a number. */
 function tableWidth(): number {
@@ -53,13 +59,22 @@ export async function showReport(
   );
 }
 
-/** Writes the figures of the run in `dir` for a paper, and prints their paths. */
-async function writeFigures(dir: string, title: string, to: string): Promise<void> {
+/** Writes the figures of the run in `dir` for a paper, and prints their paths.
+ * @param methods Their ids in order; all when absent.
+ * @throws {UsageError} when the run has none of a method. */
+async function writeFigures(
+  dir: string,
+  { title, to, methods, ...layout }: { title: string; to: string; methods?: readonly string[] } & PaperLayout,
+): Promise<void> {
   const [{ reportOf }, { writePaperFigures }] = await Promise.all([
     import("./reports.ts"),
-    import("../../reports/write_report.ts"),
+    import("../../reports/paper_figures.ts"),
   ]);
-  for (const path of await writePaperFigures(reportOf(recordsToReport(dir), title), to)) console.log(path);
+  const all = recordsToReport(dir);
+  const known = new Set(all.flatMap(({ cell }) => cell.method?.id ?? []));
+  for (const id of methods ?? []) choiceOf("methods", id, [...known]);
+  const records = all.filter(({ cell }) => cell.method === null || (methods?.includes(cell.method.id) ?? true));
+  for (const path of await writePaperFigures(reportOf(records, title, methods), to, layout)) console.log(path);
 }
 
 /** `bench report`. */
@@ -67,7 +82,7 @@ export const report: Command = {
   usage: "DIR",
   summary: "write the report of a run again from its records",
   help: () => HELP,
-  flags: { string: ["title", "to", "figures"], positional: 1 },
+  flags: { string: ["title", "to", "figures", "columns", "methods"], boolean: ["dots"], positional: 1 },
   run: async (flags) => {
     const [dir] = flags._;
     if (dir === undefined) throw new UsageError("No run given: bench report DIR");
@@ -75,8 +90,18 @@ export const report: Command = {
     const to = textFlag(flags, "to");
     if ("figures" in flags) {
       choiceOf("figures", textFlag(flags, "figures"), ["paper"]);
-      await writeFigures(dir, title, to ?? join(runPaths(dir).report, "paper"));
-    } else await showReport(dir, { title, to: to ?? runPaths(dir).report });
+      await writeFigures(dir, {
+        title,
+        to: to ?? join(runPaths(dir).report, "paper"),
+        methods: textFlag(flags, "methods")?.split(","),
+        columns: choiceOf("columns", textFlag(flags, "columns") ?? "1", ["1", "2"]) === "1" ? 1 : 2,
+        dots: flags.dots === true,
+      });
+      return 0;
+    }
+    const unused = ["columns", "methods", "dots"].find((name) => flags[name]);
+    if (unused) throw new UsageError(`--${unused} has no effect without --figures paper`);
+    await showReport(dir, { title, to: to ?? runPaths(dir).report });
     return 0;
   },
 };

@@ -22,9 +22,15 @@ export const definitions = (): Definitions => ({
 /** Records by model and engine, as rows and columns. */
 export const sectionsOf = (records: readonly CellRecord[]): Section[] => buildSections(records, definitions());
 
-/** What a report of records says. */
-export const reportOf = (records: readonly CellRecord[], title: string): ReportDocument =>
-  buildDocument(records, title, definitions());
+/** What a report of records says.
+ * @param order Ids of methods in an order of their own; that of their definitions when absent. */
+export function reportOf(records: readonly CellRecord[], title: string, order?: readonly string[]): ReportDocument {
+  const known = definitions();
+  const displays = new Map(
+    [...known.displays].map(([id, display]) => [id, order ? { ...display, order: order.indexOf(id) } : display]),
+  );
+  return buildDocument(records, title, { ...known, displays });
+}
 
 /** Options of {@linkcode writeReport}. */
 export interface ReportOptions {

@@ -301,6 +301,8 @@ Deno.test("bench refuses flags and values that would have no effect, or fail in 
     [["run", "--preset", "smoke", "--task-file", empty, "--tasks", "x", "--dry-run"], "has no task file"],
     [["run", "--preset", "smoke", "--perplexity", "tiny-world:a:1:4", "--dry-run"], "windowTokens"],
     [["run", "--preset", "smoke", "--calibration", "tiny-world:8:1", "--dry-run"], "calibration"],
+    [["report", run, "--columns", "2", "--to", empty], "--columns has no effect without --figures paper"],
+    [["report", run, "--figures", "paper", "--methods", "nothing", "--to", empty], "--methods must be one of"],
   ];
   for (const [args, reason] of refused) {
     const { code, stderr } = await bench(...args);

@@ -1,5 +1,6 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { inflateSync } from "node:zlib";
 import { at } from "../../core/util/indexing.ts";
 import { buildCharts } from "../../reports/charts.ts";
 import { paretoFront } from "../../reports/pareto.ts";
@@ -8,7 +9,8 @@ import { colours } from "../../reports/palette.ts";
 import { reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
 import type { Section } from "../../reports/sections.ts";
 import type { CellRecord, DoneRecord } from "../../core/schema/schema.ts";
-import { writePaperFigures } from "../../reports/write_report.ts";
+import { writePaperFigures } from "../../reports/paper_figures.ts";
+import { toPdf } from "../../reports/pdf.ts";
 import { doneRecord, smallRecords, sweepRecords } from "../support/reports_fixture.ts";
 import { folderTest } from "../support/weights_fixture.ts";
 
@@ -133,8 +135,8 @@ Deno.test("buildCharts() draws the training of learned masks: every quantity of 
 });
 
 folderTest("writePaperFigures() leaves titles out of the figures and puts them into captions", async (folder) => {
-  const document = reportOf(smallRecords(), "small");
-  const written = await writePaperFigures(document, folder);
+  const document = reportOf(smallRecords(), "small", ["mask-prune", "flap", "random"]);
+  const written = await writePaperFigures(document, folder, { columns: 1, dots: true });
   const figures = written.filter((path) => path.endsWith(".svg"));
   assert(figures.length > 0);
   assertEquals(written.length, 2 * figures.length + 1);
@@ -146,4 +148,50 @@ folderTest("writePaperFigures() leaves titles out of the figures and puts them i
     assertStringIncludes(captions, `**${name}**: ${title}. `);
     assert(!Deno.readTextFileSync(`${folder}/${name}.svg`).includes(title), `${name} holds its title`);
   }
+  for (const path of figures) {
+    const svg = Deno.readTextFileSync(path);
+    assertStringIncludes(svg, ' width="234pt"');
+    if (svg.includes(">random<")) assert(svg.indexOf(">mask-prune<") < svg.indexOf(">random<"), `order in ${path}`);
+  }
+  const [{ values }] = charts.flatMap(({ seeds }) => seeds?.data ?? []) as [{ values: { quality: number }[] }];
+  const perSeed = smallRecords().flatMap((one) => one.cell.method?.id === "mask-prune" ? one as DoneRecord : [])
+    .map(({ perplexity }) => at(perplexity, 0).perplexity);
+  assertEquals(values.map(({ quality }) => quality), perSeed);
+});
+
+/** The operators of a PDF's page, after its table of offsets was followed. */
+function pageOf(pdf: string): { objects: string[]; operators: string[] } {
+  const start = Number(/startxref\n(\d+)/.exec(pdf)?.[1]);
+  const offsets = [...pdf.slice(start).matchAll(/(\d{10}) 00000 n/g)].map(([, offset]) => Number(offset));
+  const objects = offsets.map((offset) => pdf.slice(offset, pdf.indexOf("endobj", offset)));
+  objects.forEach((object, i) => assert(object.startsWith(`${i + 1} 0 obj\n`), object.slice(0, 20)));
+  const stream = /stream\n([0-9a-f]+)>/.exec(at(objects, 3))?.[1] ?? "";
+  return { objects, operators: inflateSync(Uint8Array.fromHex(stream)).toString().trim().split(/\n/) };
+}
+
+Deno.test("toPdf() writes areas, lines, dashes and opacities where the picture has them", () => {
+  const { objects, operators } = pageOf(toPdf(
+    '<svg xmlns="http://www.w3.org/2000/svg" width="200" height="100"><g transform="translate(10,20)" opacity="0.5">' +
+      '<path d="M0,0h30v10z" fill="#ff0000" fill-opacity="0.5"/><g/></g>' +
+      '<path d="M1,2L3,1e-9" fill="none" stroke="#0000ff" stroke-width="4" stroke-dasharray="6 3"/></svg>',
+  ));
+  assertStringIncludes(at(objects, 2), "/MediaBox [0 0 150 75]");
+  assertStringIncludes(at(objects, 2), "/O0 << /ca 0.25 /CA 0.5 >> /O1 << /ca 1 /CA 1 >>");
+  assertEquals(operators, [
+    ...["0.75 0 0 -0.75 0 75 cm", "q", "1 0 0 1 10 20 cm", "/O0 gs", "1 0 0 rg", "0 0 m", "30 0 l", "30 10 l", " h"],
+    ...["f", "Q", "/O1 gs", "0 0 1 RG 4 w [6 3] 0 d 0 J 0 j", "1 2 m", "3 0 l", "S"],
+  ]);
+});
+
+Deno.test("toPdf() writes all of a chart as outlines, and refuses what it cannot write", async () => {
+  const [chart] = allCharts(sectionOf(smallRecords())).filter(({ name }) => name === "perplexity-vs-sparsity");
+  const { operators } = pageOf(toPdf(await toSvg(chart!.spec)));
+  const count = (operator: string) => operators.filter((line) => line === operator).length;
+  assertEquals(count("q"), count("Q"));
+  // Each letter of the axes is an area: more than there are points.
+  assert(count("f") > 20, `${count("f")} areas`);
+  const clipped =
+    '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><clipPath id="a"><path d="M0,0h3v3z"/>' +
+    '</clipPath><path clip-path="url(#a)" d="M0,0h9v9z"/></svg>';
+  assertThrows(() => toPdf(clipped), SyntaxError, "the drawing has");
 });

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { renderTable, reportOf, sectionsOf } from "../../benchmarks/commands/reports.ts";
-import { toCsv } from "../../reports/csv.ts";
+import { toCsv, toSeedCsv } from "../../reports/csv.ts";
 import { configurationFacts, generations } from "../../reports/details.ts";
 import { glance } from "../../reports/findings.ts";
 import { count, level, listed, mebibytes, operations, percent, pValue, withSpread } from "../../reports/format.ts";
@@ -61,6 +61,14 @@ Deno.test("toCsv() parses back, quotes what needs it and keeps full precision", 
   assertEquals(Number(at(table, 0).wikitext2_a1024_n40), at(dense.perplexity, 0).perplexity);
   assertEquals(Number(at(table, 0).arc_easy_acc_norm_n200), known(at(dense.tasks, 0).metrics.acc_norm).value);
   assertEquals(table.find(({ method }) => method === "mask-prune")!.seeds, "0 1 2");
+});
+
+Deno.test("toSeedCsv() has a line for every finished cell, with its own numbers", () => {
+  const records = sweepRecords().filter((record) => record.state === "done");
+  const [header = [], ...lines] = parseCsv(toSeedCsv(report(sweepRecords())));
+  const [id, seed, value] = ["cell", "seed", "wikitext2_a1024_n40"].map((name) => header.indexOf(name));
+  const found = new Map(lines.map((line) => [line[id!], [Number(line[seed!]), Number(line[value!])]]));
+  assertEquals(found, new Map(records.map((own) => [own.id, [own.cell.seed, at(own.perplexity, 0).perplexity]])));
 });
 
 Deno.test("toMarkdown() keeps text of records from being read as markup", () => {

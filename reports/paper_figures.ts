@@ -1,0 +1,71 @@
+/** Figures for papers: without titles, as wide as a column or a page, as SVG and PDF.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { writeAtomically } from "../core/util/write_file.ts";
+import { chartsOf, type ReportDocument, type Spec } from "./document.ts";
+import { toSvg } from "./draw.ts";
+import { toPdf } from "./pdf.ts";
+
+/** What a figure for a paper looks like. */
+export interface PaperLayout {
+  /** Columns of a page that it is wide. */
+  columns: 1 | 2;
+  /** Whether charts against sparsity have a dot for every seed. */
+  dots: boolean;
+}
+
+/** Widths in points, which fit the columns of common styles of conferences. */
+const WIDTH_PT = { 1: 234, 2: 487 };
+/** Pixels of the drawing for a point: letters of 12 pixels print with 8 points. */
+const PIXELS = 1.5;
+/** Room beside a panel for its axis, pixels. */
+const AXIS = 52;
+
+/** A figure as it is drawn for a paper. */
+function paperSpec({ title: _, ...spec }: Spec, dots: Spec | undefined, columns: PaperLayout["columns"]): Spec {
+  const width = WIDTH_PT[columns] * PIXELS;
+  const config = spec.config as Record<string, Spec>;
+  const legend = { ...config.legend, ...columns === 1 && { orient: "bottom", columns: 2, labelLimit: 140 } };
+  const own = { ...spec, padding: 2, config: { ...config, legend } };
+  if (spec.facet) {
+    const beside = Math.min(Number(spec.columns), 2 * columns);
+    return { ...own, columns: beside, spec: { ...spec.spec as Spec, width: width / beside - AXIS } };
+  }
+  const layers = spec.layer as Spec[];
+  const autosize = { type: "fit-x", contains: "padding" };
+  return { ...own, width, height: columns === 1 ? 220 : 290, autosize, layer: dots ? [...layers, dots] : layers };
+}
+
+/** The drawing with its printed width. Facets cannot be fitted, so their drawing is scaled. */
+const printed = (svg: string, widthPt: number) =>
+  svg.replace(
+    / width="([\d.]+)" height="([\d.]+)"/,
+    (_, width: string, height: string) =>
+      ` width="${widthPt}pt" height="${(widthPt * Number(height) / Number(width)).toFixed(2)}pt"`,
+  );
+
+/** Writes every figure without its title as `NAME.svg` and `NAME.pdf` into `outFolder`, and the titles to
+ * `captions.md`: a paper says in the caption what a figure shows.
+ * @returns Paths of the files written. */
+export async function writePaperFigures(
+  document: ReportDocument,
+  outFolder: string,
+  { columns, dots }: PaperLayout,
+): Promise<string[]> {
+  const captions: string[] = [];
+  const write = (name: string, content: string): string => {
+    const path = join(outFolder, name);
+    writeAtomically(path, content);
+    return path;
+  };
+  const paths: string[] = [];
+  for (const { name, title, spec, seeds } of chartsOf(document)) {
+    const svg = printed(await toSvg(paperSpec(spec, dots ? seeds : undefined, columns)), WIDTH_PT[columns]);
+    paths.push(write(`${name}.svg`, svg + "\n"), write(`${name}.pdf`, toPdf(svg)));
+    const { subtitle = [] } = spec.title as { subtitle?: string[] };
+    captions.push(`**${name}**: ${title}. ${subtitle.join(" ")}${dots && seeds ? " Dots: single seeds." : ""}\n`);
+  }
+  return [...paths, write("captions.md", captions.join("\n"))];
+}
