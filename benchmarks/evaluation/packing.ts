@@ -109,6 +109,9 @@ function buildBatch(rows: readonly Row[], sequences: readonly ScoredSequence[]):
   };
 }
 
+/** Most padding of a batch, as a share of the tokens that it may have: more costs as much as another batch. */
+const MOST_PADDING = 1 / 32;
+
 /** Batches of at most `batchTokens` tokens, padding included (a single longer row makes its own batch), longest rows
  * first, each made when it is asked for. Neighbouring sequences with a common beginning, such as the choices of one
  * example, are encoded once.
@@ -117,10 +120,13 @@ function buildBatch(rows: readonly Row[], sequences: readonly ScoredSequence[]):
 export function* packBatches(sequences: readonly ScoredSequence[], batchTokens: number): Generator<PackedBatch, void> {
   const rows = packRows(sequences, batchTokens).sort((a, b) => b.length - a.length);
   let pending: Row[] = [];
+  let padding = 0;
   for (const row of rows) {
-    if (pending.length > 0 && (pending.length + 1) * at(pending, 0).length > batchTokens) {
+    const { length } = pending[0] ?? row;
+    padding += length - row.length;
+    if (pending.length > 0 && ((pending.length + 1) * length > batchTokens || padding > MOST_PADDING * batchTokens)) {
       yield buildBatch(pending, sequences);
-      pending = [];
+      [pending, padding] = [[], 0];
     }
     pending.push(row);
   }
